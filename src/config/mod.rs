@@ -1,0 +1,296 @@
+//! What the operator asked for: plugin JSON in, a checked [`Config`] or every fault with its JSON path out.
+//!
+//! The types here are plain data that the rest of the crate reads; [`parse`] is the only way to make them from
+//! JSON. Everything is strict: an unknown field, a wrong type, a number out of range and a contradiction are
+//! faults, and all of them are reported, not only the first.
+
+use core::time::Duration;
+
+/// The whole plugin configuration, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Whether decisions reach the request.
+    pub mode: Mode,
+    /// How a decision is told to Envoy.
+    pub steering: Steering,
+    /// Where signals are read from, if anywhere.
+    pub prometheus: Option<Prometheus>,
+    /// One entry for each cluster that is balanced; never empty.
+    pub upstreams: Vec<Upstream>,
+    /// Where the status page is served, if anywhere.
+    pub status: Option<Status>,
+}
+
+/// Whether decisions reach the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Decide and set the steering header.
+    Enforce,
+    /// Decide, count and show, but set no header.
+    Observe,
+}
+
+/// How a decision is told to Envoy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Steering {
+    /// The Envoy mechanism that follows the header.
+    pub via: Via,
+    /// The request header that names the endpoint, in lower case.
+    pub header: String,
+    /// How many endpoints are named, best first: 1..=8. Always 1 unless `via` is [`Via::OverrideHost`].
+    pub candidates: usize,
+}
+
+/// The Envoy mechanism that follows the steering header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// The load-balancing policy `envoy.load_balancing_policies.override_host`.
+    OverrideHost,
+    /// The HTTP filter `envoy.filters.http.stateful_session` with its header extension.
+    StatefulSession,
+    /// An `ORIGINAL_DST` cluster with `use_http_header`.
+    OriginalDst,
+    /// A route with `cluster_header`, one cluster an endpoint.
+    ClusterHeader,
+}
+
+/// How Prometheus is reached.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Prometheus {
+    /// The Envoy cluster that reaches it.
+    pub cluster: String,
+    /// The `:authority` of its requests.
+    pub authority: String,
+    /// What stands before `/api/v1/query`; empty or starting with `/`, not ending with one.
+    pub path_prefix: String,
+    /// Time between polls.
+    pub interval: Duration,
+    /// How long an answer is waited for; never longer than `interval`.
+    pub timeout: Duration,
+    /// Further request headers. Their values are secrets.
+    pub headers: Vec<(String, String)>,
+}
+
+impl core::fmt::Debug for Prometheus {
+    /// Leaves the header values out: they are secrets.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Prometheus")
+            .field("cluster", &self.cluster)
+            .field("authority", &self.authority)
+            .field("path_prefix", &self.path_prefix)
+            .field("interval", &self.interval)
+            .field("timeout", &self.timeout)
+            .field("headers", &self.headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+/// One balanced cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upstream {
+    /// The route's Envoy cluster, or `*` for every route that no other entry names.
+    pub cluster: String,
+    /// Where the endpoints come from; at least one source.
+    pub endpoints: Endpoints,
+    /// How an endpoint is chosen.
+    pub policy: Policy,
+    /// PromQL in, one number an endpoint out.
+    pub signals: Vec<Signal>,
+    /// When an endpoint is taken out and how it returns.
+    pub health: Health,
+    /// How long a newcomer or a recovered endpoint takes to reach its full share.
+    pub slow_start: Duration,
+    /// What happens when nobody is eligible.
+    pub failover: Failover,
+    /// Zone awareness, if any.
+    pub zone: Option<Zone>,
+    /// Where the key for the hashing policies comes from.
+    pub affinity: Option<Affinity>,
+    /// Shares by endpoint version, each > 0; empty when unused.
+    pub split: Vec<(String, f64)>,
+    /// How pressure becomes a desired number of replicas.
+    pub autoscale: Option<Autoscale>,
+}
+
+/// Where the endpoints come from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Endpoints {
+    /// Named in the configuration.
+    pub fixed: Vec<StaticEndpoint>,
+    /// Found in the labels of a query's answer.
+    pub prometheus: Option<EndpointQuery>,
+    /// Read from Envoy's admin interface.
+    pub envoy_admin: Option<EnvoyAdmin>,
+}
+
+/// An endpoint named in the configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StaticEndpoint {
+    /// `ip:port`, IPv6 in brackets; unique within the upstream.
+    pub address: core::net::SocketAddr,
+    /// Relative capacity, > 0, at most 1000; 1 by default.
+    pub weight: f64,
+    /// The zone, empty if not given.
+    pub zone: String,
+    /// 0 is used first; at most 128.
+    pub priority: u32,
+    /// The version, empty if not given.
+    pub version: String,
+}
+
+/// Endpoints from the labels of a PromQL answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointQuery {
+    /// PromQL.
+    pub query: String,
+    /// The label with the address; `instance` by default.
+    pub address_label: String,
+    /// The serving port, where it differs from the scraped one.
+    pub port: Option<u16>,
+}
+
+/// Endpoints from Envoy's own admin interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnvoyAdmin {
+    /// The Envoy cluster that points at the admin listener.
+    pub cluster: String,
+    /// Time between polls.
+    pub interval: Duration,
+}
+
+/// How an endpoint is chosen.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Policy {
+    /// The cheapest of a few by what is measured; the default.
+    Adaptive,
+    /// Linkerd's: latency (peak-sensitive EWMA) × in-flight.
+    PeakEwma,
+    /// Fewest in flight, over two random choices.
+    LeastRequest,
+    /// Normalised in-flight and latency, weighted.
+    WeightedScore(WeightedScore),
+    /// The lowest value of one signal.
+    LeastSignal {
+        /// The signal's name; the upstream's only one where not given.
+        signal: String,
+    },
+    /// Smooth interleaving by weight.
+    WeightedRoundRobin,
+    /// Each in turn.
+    RoundRobin,
+    /// Weighted chance.
+    Random,
+    /// Hash of the client's address.
+    IpHash,
+    /// Hash of the affinity key, with bounded load.
+    ConsistentHash,
+}
+
+/// `in_flight_weight · in_flight / in_flight_max + latency_weight · latency_ms / latency_max_ms`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WeightedScore {
+    /// Weight of in-flight; 0.6 by default.
+    pub in_flight_weight: f64,
+    /// In-flight that counts as 1; 1000 by default.
+    pub in_flight_max: f64,
+    /// Weight of latency; 0.4 by default.
+    pub latency_weight: f64,
+    /// Milliseconds that count as 1; 500 by default.
+    pub latency_max_ms: f64,
+}
+
+/// A PromQL query that yields one number an endpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Signal {
+    /// Unique within the upstream; `[a-z_][a-z0-9_]*`, at most 64 bytes.
+    pub name: String,
+    /// PromQL.
+    pub query: String,
+    /// How much it counts; 0 shows it without using it. 0..=100, 1 by default.
+    pub weight: f64,
+    /// The value that counts as full; where absent, the signal is judged against the fleet.
+    pub max: Option<f64>,
+    /// EWMA factor for a new sample, > 0, ≤ 1; 1 by default (no smoothing).
+    pub smoothing: f64,
+    /// The label that names the endpoint; `instance` by default.
+    pub address_label: String,
+    /// The serving port, where it differs from the scraped one.
+    pub port: Option<u16>,
+}
+
+/// When an endpoint is taken out and how it returns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Health {
+    /// Failures in a row that make it suspect; 1 by default.
+    pub suspect_after: u32,
+    /// Failures in a row that eject it; 3 by default, not below `suspect_after`.
+    pub fail_after: u32,
+    /// Good answers in a row that bring it back; 3 by default.
+    pub recover_after: u32,
+    /// The longest wait between half-open probes of a failed endpoint; 30 s by default.
+    pub ejection: Duration,
+    /// At most this share of the fleet is out at a time; 50 by default.
+    pub max_ejected_percent: f64,
+}
+
+/// What happens when nobody is eligible.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failover {
+    /// The last resort.
+    pub none_eligible: NoneEligible,
+    /// Below this share of eligible endpoints health is ignored; 50 by default, 0 never.
+    pub panic_percent: f64,
+}
+
+/// The last resort when nobody is eligible.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoneEligible {
+    /// The header stays unset: Envoy's fallback policy decides.
+    Envoy,
+    /// 503 with `x-evenkeel-reason` and `retry-after`.
+    Reject,
+    /// This endpoint.
+    SafeEndpoint(core::net::SocketAddr),
+}
+
+/// Zone awareness.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Zone {
+    /// This proxy's zone.
+    pub local: String,
+    /// Pressure (percent of capacity) of the local zone beyond which traffic leaves it; 70 by default.
+    pub spill_over_percent: f64,
+}
+
+/// Where the key for the hashing policies comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Affinity {
+    /// A request header, in lower case.
+    Header(String),
+    /// A cookie.
+    Cookie(String),
+    /// A query parameter.
+    Query(String),
+    /// The client's address.
+    SourceIp,
+}
+
+/// How pressure becomes a desired number of replicas.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Autoscale {
+    /// Pressure to hold; 0.8 by default.
+    pub target_pressure: f64,
+    /// Fewest replicas; 1 by default.
+    pub min: u32,
+    /// Most replicas; not below `min`.
+    pub max: u32,
+    /// Periods in a row beyond the target before a change; 2 by default.
+    pub periods: u32,
+}
+
+/// Where the status page is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Path prefix, starting with `/`, not ending with one.
+    pub path: String,
+}
