@@ -2,9 +2,21 @@
 
 #![cfg_attr(
     not(test),
-    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::unreachable)
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::unreachable
+    )
 )]
 
 pub mod config;
+pub mod engine;
+pub mod fleet;
+pub mod health;
+pub mod measure;
+pub mod member;
+pub mod policy;
 pub mod random;
 pub mod time;

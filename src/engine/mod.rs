@@ -1,0 +1,137 @@
+//! Events in, decisions out: the only thing the filter talks to.
+//!
+//! One direction: the filter calls the engine, the engine calls its parts, no part calls back. Nothing here
+//! reads a clock, draws its own randomness, or talks to a host.
+
+mod outcome;
+mod upstream;
+
+use hashbrown::HashMap;
+
+use crate::config::Config;
+use crate::fleet::EndpointRef;
+use crate::random::Rng;
+use crate::time::Time;
+
+pub use outcome::{Failure, Outcome};
+pub use upstream::{Duty, Totals, Upstream};
+
+/// What to do with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Send it to the first of these, retries to the next.
+    Steer(crate::policy::Candidates),
+    /// Leave it to Envoy's fallback policy.
+    Fallback,
+    /// Answer 503.
+    Reject,
+    /// Send it to the configured safe endpoint.
+    SafeEndpoint,
+}
+
+/// A request on its way to an endpoint. Whoever holds it owes the engine one [`Engine::answered`] and one
+/// [`Engine::finished`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// Which upstream.
+    pub upstream: usize,
+    /// Which endpoint.
+    pub endpoint: EndpointRef,
+    /// When it was sent.
+    pub started: Time,
+}
+
+/// All upstreams of one worker.
+pub struct Engine {
+    upstreams: Vec<Upstream>,
+    by_cluster: HashMap<Box<str>, usize>,
+    any: Option<usize>,
+}
+
+impl Engine {
+    /// An engine that knows nothing yet but the configuration.
+    pub fn new(config: &Config, now: Time) -> Engine {
+        let upstreams: Vec<_> =
+            config.upstreams.iter().map(|u| Upstream::new(u, config.prometheus.as_ref(), now)).collect();
+        let named = config.upstreams.iter().enumerate().filter(|(_, u)| u.cluster != "*");
+        Engine {
+            by_cluster: named.map(|(i, u)| (u.cluster.as_str().into(), i)).collect(),
+            any: config.upstreams.iter().position(|u| u.cluster == "*"),
+            upstreams,
+        }
+    }
+
+    /// The upstream that balances `cluster`, if any does.
+    pub fn route(&self, cluster: &str) -> Option<usize> {
+        self.by_cluster.get(cluster).copied().or(self.any)
+    }
+
+    /// The upstream that balances every cluster, where that needs no look at the cluster's name.
+    pub fn route_any(&self) -> Option<usize> {
+        self.any.filter(|_| self.by_cluster.is_empty())
+    }
+
+    /// All upstreams in the order of the configuration.
+    pub fn upstreams(&self) -> &[Upstream] {
+        &self.upstreams
+    }
+
+    /// One upstream.
+    pub fn upstream(&self, index: usize) -> Option<&Upstream> {
+        self.upstreams.get(index)
+    }
+
+    /// One upstream, to be told something.
+    pub fn upstream_mut(&mut self, index: usize) -> Option<&mut Upstream> {
+        self.upstreams.get_mut(index)
+    }
+
+    /// Decides where a request goes; `want` endpoints at most.
+    pub fn pick(&mut self, upstream: usize, want: usize, now: Time, rng: &mut Rng) -> Decision {
+        match self.upstreams.get_mut(upstream) {
+            Some(upstream) => upstream.pick(want, now, rng),
+            None => Decision::Fallback,
+        }
+    }
+
+    /// A request is sent to the endpoint at `index`.
+    pub fn started(&mut self, upstream: usize, index: u32, now: Time) -> Option<Ticket> {
+        let endpoint = self.upstreams.get_mut(upstream)?.started(index, now)?;
+        Some(Ticket { upstream, endpoint, started: now })
+    }
+
+    /// The first sign of the outcome: response headers, a reset, the end without an answer.
+    pub fn answered(&mut self, ticket: &Ticket, outcome: Outcome, now: Time) {
+        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+            upstream.answered(ticket.endpoint, ticket.started, outcome, now);
+        }
+    }
+
+    /// What only the end of the response told: the verdict on a request that [`Outcome::Undecided`] left open.
+    pub fn judged(&mut self, ticket: &Ticket, failure: Option<Failure>, now: Time) {
+        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+            upstream.judged(ticket.endpoint, ticket.started, failure, now);
+        }
+    }
+
+    /// The request is over.
+    pub fn finished(&mut self, ticket: &Ticket, now: Time) {
+        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+            upstream.finished(ticket.endpoint, now);
+        }
+    }
+
+    /// Time passes: draws conclusions, refreshes the policies' view, schedules probes.
+    pub fn tick(&mut self, duty: Duty, now: Time) {
+        self.upstreams.iter_mut().for_each(|u| u.tick(duty, now));
+    }
+
+    /// Takes over what `old` has learnt of the endpoints that both know.
+    pub fn adopt(&mut self, old: &Engine, now: Time) {
+        for upstream in &mut self.upstreams {
+            if let Some(known) = old.upstreams.iter().find(|o| o.cluster() == upstream.cluster()) {
+                upstream.adopt(known, now);
+            }
+        }
+    }
+}

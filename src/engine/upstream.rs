@@ -1,0 +1,511 @@
+//! One balanced cluster: its fleet, what is known of it, and who is chosen.
+
+use core::time::Duration;
+
+use super::{Decision, Failure, Outcome};
+use crate::config::{self, NoneEligible};
+use crate::fleet::{EndpointRef, Fleet, Spec};
+use crate::health::State;
+use crate::measure::Reading;
+use crate::member::{Counters, Member, Others};
+use crate::policy::{self, Policy, Pool, View};
+use crate::random::{self, Rng};
+use crate::time::Time;
+
+/// Latency assumed as the fleet's until there is a first answer, seconds.
+const TYPICAL_AT_FIRST_S: f64 = 0.05;
+/// An endpoint that nobody has heard of for this long although it may be chosen is explored, seconds.
+const EXPLORE_AFTER_S: f64 = 3.0;
+/// Each exploration in vain lengthens the pause by this factor …
+const EXPLORE_GROWTH: f64 = 1.5;
+/// … up to this, so that a healed endpoint is found well within half a minute.
+const EXPLORE_AT_MOST_S: f64 = 12.0;
+/// One request in this many may be an exploration: a tenth of what a p99 would notice, for each sick endpoint.
+const REQUESTS_PER_EXPLORATION: f32 = 250.0;
+/// An exploration that takes no more than this multiple of the typical latency went well.
+const GOOD_MULTIPLE: f64 = 2.0;
+/// Duty to probe an endpoint goes from worker to worker at this pace, seconds.
+const DUTY_S: u64 = 2;
+/// A recovered endpoint is warm: its slow start takes this share of a newcomer's.
+const WARM_START: f64 = 0.1;
+/// The share with which a slow start begins.
+const START_SHARE: f64 = 0.1;
+/// How steeply the signals' sum lowers the share: e⁻⁴ at 1, a full queue alone.
+const SIGNAL_STEEPNESS: f64 = 4.0;
+/// The least share that signals leave, so that bad data alone starves nobody.
+const LEAST_SIGNAL_SHARE: f64 = 0.02;
+
+/// Which part of the common work is this worker's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Duty {
+    /// This worker's place among those that carry traffic.
+    pub rank: u32,
+    /// How many there are, at least 1.
+    pub workers: u32,
+}
+
+impl Duty {
+    /// A worker on its own.
+    pub const ALONE: Duty = Duty { rank: 0, workers: 1 };
+
+    fn covers(self, hash: u64, now: Time) -> bool {
+        let turn = now.0 / (DUTY_S * 1_000_000_000);
+        random::mix(hash ^ turn) % u64::from(self.workers.max(1)) == u64::from(self.rank)
+    }
+}
+
+/// What this worker did for the upstream, ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Requests steered by the policy.
+    pub policy: u64,
+    /// Requests that verified or explored an endpoint.
+    pub probes: u64,
+    /// Requests left to Envoy's fallback because nobody was eligible.
+    pub fallbacks: u64,
+}
+
+/// A balanced cluster.
+pub struct Upstream {
+    config: config::Upstream,
+    poll_s: f64,
+    fleet: Fleet,
+    members: Vec<Member>,
+    readings: Vec<Reading>,
+    pool: Pool,
+    policy: Box<dyn Policy>,
+    least_signal: usize,
+    due: Vec<u32>,
+    tokens: f32,
+    out: usize,
+    typical: f64,
+    background: f64,
+    scratch: Vec<f64>,
+    totals: Totals,
+}
+
+impl Upstream {
+    /// An upstream with its static endpoints, nothing measured yet.
+    pub fn new(config: &config::Upstream, prometheus: Option<&config::Prometheus>, now: Time) -> Upstream {
+        let least_signal = match &config.policy {
+            config::Policy::LeastSignal { signal } => config.signals.iter().position(|s| s.name == *signal),
+            _ => None,
+        };
+        let mut upstream = Upstream {
+            poll_s: prometheus.map_or(5.0, |p| p.interval.as_secs_f64()),
+            fleet: Fleet::default(),
+            members: Vec::new(),
+            readings: Vec::new(),
+            pool: Pool::default(),
+            policy: policy::build(&config.policy),
+            least_signal: least_signal.unwrap_or(0),
+            due: Vec::new(),
+            tokens: 1.0,
+            out: 0,
+            typical: TYPICAL_AT_FIRST_S,
+            background: 0.0,
+            scratch: Vec::new(),
+            totals: Totals::default(),
+            config: config.clone(),
+        };
+        let specs: Vec<Spec> = config.endpoints.fixed.iter().map(Spec::from).collect();
+        upstream.set_fleet(&specs, now);
+        upstream
+    }
+
+    /// The cluster's name.
+    pub fn cluster(&self) -> &str {
+        &self.config.cluster
+    }
+
+    /// The configuration it runs by.
+    pub fn config(&self) -> &config::Upstream {
+        &self.config
+    }
+
+    /// Who the endpoints are.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// What is known of the endpoint at `index`.
+    pub fn member(&self, index: u32) -> Option<&Member> {
+        self.members.get(index as usize).filter(|m| m.present)
+    }
+
+    /// What this worker did for the upstream.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// The fleet's median latency in seconds.
+    pub fn typical(&self) -> f64 {
+        self.typical
+    }
+
+    /// The readings of the endpoint at `index`, in the order of the configured signals.
+    pub fn readings(&self, index: u32) -> &[Reading] {
+        let width = self.config.signals.len();
+        let start = (index as usize).saturating_mul(width);
+        self.readings.get(start..start + width).unwrap_or_default()
+    }
+
+    /// Makes `specs` the fleet. Newcomers to a fleet that already serves start slowly.
+    pub fn set_fleet(&mut self, specs: &[Spec], now: Time) {
+        let serving = !self.fleet.is_empty();
+        let changes = self.fleet.update(specs);
+        self.members.resize(self.fleet.places(), Member::default());
+        self.readings.resize(self.fleet.places() * self.config.signals.len(), Reading::default());
+        for index in &changes.left {
+            self.reset(*index, Member::default());
+        }
+        for index in &changes.joined {
+            let joined = if serving { now } else { Time::ZERO };
+            self.reset(*index, Member { present: true, eligible: true, joined, ..Member::default() });
+        }
+        for (index, endpoint) in self.fleet.iter() {
+            if let Some(member) = self.members.get_mut(index as usize) {
+                member.weight = endpoint.spec.weight as f32;
+            }
+        }
+        self.refresh(now);
+    }
+
+    fn reset(&mut self, index: u32, to: Member) {
+        if let Some(member) = self.members.get_mut(index as usize) {
+            *member = to;
+        }
+        let width = self.config.signals.len();
+        let start = index as usize * width;
+        if let Some(readings) = self.readings.get_mut(start..start + width) {
+            readings.fill(Reading::default());
+        }
+    }
+
+    /// Decides where a request goes.
+    pub fn pick(&mut self, want: usize, now: Time, rng: &mut Rng) -> Decision {
+        self.tokens = (self.tokens + 1.0 / REQUESTS_PER_EXPLORATION).min(2.0);
+        let view = View { members: &self.members, now };
+        let due = self.due.pop().and_then(|i| Some((i, self.members.get(i as usize)?)));
+        let mut candidates = match due {
+            Some((index, member)) if member.present && member.awaiting() == 0 => {
+                if member.eligible {
+                    self.tokens -= 1.0;
+                }
+                let mut probe = policy::Candidates::default();
+                probe.push(index);
+                let rest = self.policy.pick(view, &mut self.pool, want, rng);
+                rest.as_slice().iter().for_each(|i| probe.push(*i));
+                self.totals.probes += 1;
+                probe
+            }
+            _ => {
+                self.totals.policy += 1;
+                self.policy.pick(view, &mut self.pool, want, rng)
+            }
+        };
+        if candidates.first().is_some() {
+            candidates.truncate(want.max(1));
+            return Decision::Steer(candidates);
+        }
+        self.totals.policy -= 1;
+        self.totals.fallbacks += 1;
+        match self.config.failover.none_eligible {
+            NoneEligible::Envoy => Decision::Fallback,
+            NoneEligible::Reject => Decision::Reject,
+            NoneEligible::SafeEndpoint(_) => Decision::SafeEndpoint,
+        }
+    }
+
+    /// A request is sent to the endpoint at `index`.
+    pub fn started(&mut self, index: u32, now: Time) -> Option<EndpointRef> {
+        let endpoint = self.fleet.reference(index)?;
+        let member = self.members.get_mut(index as usize)?;
+        member.in_flight.start(now);
+        member.counters.picks += 1;
+        Some(endpoint)
+    }
+
+    /// The member that `endpoint` names, if it is still the same endpoint.
+    fn current(&mut self, endpoint: EndpointRef) -> Option<&mut Member> {
+        if !self.fleet.is_current(endpoint) {
+            return None;
+        }
+        self.members.get_mut(endpoint.index as usize)
+    }
+
+    /// The first sign of a request's outcome.
+    pub fn answered(&mut self, endpoint: EndpointRef, started: Time, outcome: Outcome, now: Time) {
+        let typical = self.typical;
+        let Some(member) = self.current(endpoint) else { return };
+        let seconds = now.seconds_since(started);
+        match outcome {
+            Outcome::Good | Outcome::Undecided => {
+                member.in_flight.answer(started, now);
+                member.latency.observe(seconds, now);
+            }
+            Outcome::Failed(failure) if failure.answered() => member.in_flight.answer(started, now),
+            Outcome::Failed(Failure::Timeout) | Outcome::Cancelled => {
+                member.in_flight.stop_awaiting(started);
+                member.latency.observe_at_least(seconds, now);
+            }
+            Outcome::Failed(_) | Outcome::Unrelated => member.in_flight.stop_awaiting(started),
+        }
+        if outcome == Outcome::Good || outcome == Outcome::Undecided {
+            let well = seconds <= GOOD_MULTIPLE * typical;
+            let still_slow = f64::from(member.expected) > GOOD_MULTIPLE * typical;
+            member.look_again = still_slow && well;
+            member.explored_in_vain = match (still_slow, well) {
+                (true, false) => member.explored_in_vain.saturating_add(1),
+                _ => 0,
+            };
+        }
+        match outcome {
+            Outcome::Good => self.judged(endpoint, started, None, now),
+            Outcome::Failed(failure) => self.judged(endpoint, started, Some(failure), now),
+            _ => self.conclude(endpoint.index, now),
+        }
+    }
+
+    /// The verdict on a request: good, or a failure of the endpoint's.
+    pub fn judged(&mut self, endpoint: EndpointRef, started: Time, failure: Option<Failure>, now: Time) {
+        let Some(member) = self.current(endpoint) else { return };
+        member.errors.observe(failure.is_some());
+        match failure {
+            None => member.health.success(started),
+            Some(failure) => {
+                member.counters.failures += 1;
+                if failure.severity() > 0 {
+                    member.health.failure(started, now, failure.severity());
+                }
+            }
+        }
+        self.conclude(endpoint.index, now);
+    }
+
+    /// The request is over.
+    pub fn finished(&mut self, endpoint: EndpointRef, _now: Time) {
+        if let Some(member) = self.current(endpoint) {
+            member.in_flight.finish();
+            member.counters.requests += 1;
+        }
+    }
+
+    /// What follows for the endpoint at `index` from what it just did; O(1).
+    fn conclude(&mut self, index: u32, now: Time) {
+        let limit = self.most_out();
+        let Some(member) = self.members.get_mut(index as usize) else { return };
+        let state = member.health.assess(now, &self.config.health, self.background);
+        if state != State::Healthy && member.eligible && self.out < limit {
+            member.eligible = false;
+            self.out += 1;
+        }
+        member.price(self.typical, self.background);
+    }
+
+    /// How many endpoints may be out at a time.
+    fn most_out(&self) -> usize {
+        (self.fleet.len() as f64 * self.config.health.max_ejected_percent / 100.0) as usize
+    }
+
+    /// Replaces what the other workers know; endpoints that `others` does not name are unknown to them.
+    pub fn set_others(&mut self, told: Time, mut others: impl FnMut(u64) -> Option<Others>) {
+        for (index, endpoint) in self.fleet.iter() {
+            if let Some(member) = self.members.get_mut(index as usize) {
+                member.others = others(endpoint.hash).unwrap_or_default();
+                member.told = told;
+                member.health.set_others(member.others.evidence);
+            }
+        }
+    }
+
+    /// Takes the value of one signal for one endpoint, observed at `at`.
+    pub fn set_signal(&mut self, signal: usize, hash: u64, value: f64, at: Time) {
+        let width = self.config.signals.len();
+        let Some(index) = self.fleet.index_of_hash(hash) else { return };
+        let Some(smoothing) = self.config.signals.get(signal).map(|s| s.smoothing) else { return };
+        let memory_s = 3.0 * self.fresh_s();
+        if let Some(reading) = self.readings.get_mut(index as usize * width + signal) {
+            reading.observe(value, at, smoothing, memory_s);
+        }
+    }
+
+    /// How long a signal counts in full: two polls and a bit, so that one lost poll changes nothing.
+    fn fresh_s(&self) -> f64 {
+        2.5 * self.poll_s
+    }
+
+    /// Time passes.
+    pub fn tick(&mut self, duty: Duty, now: Time) {
+        self.refresh(now);
+        self.schedule(duty, now);
+    }
+
+    /// Draws all conclusions anew: what is typical, who is out, who gets which share.
+    fn refresh(&mut self, now: Time) {
+        self.typical = self.median(|m| m.centre().map(|(centre, _)| centre.exp())).unwrap_or(self.typical);
+        self.background = self.median(|m| Some(m.error_ratio())).unwrap_or(0.0);
+        let (typical, background, health) = (self.typical, self.background, &self.config.health);
+        for member in self.members.iter_mut().filter(|m| m.present) {
+            member.health.assess(now, health, background);
+            member.price(typical, background);
+        }
+        self.eject();
+        self.share(now);
+        self.pool.refresh(&self.members);
+        self.policy.refresh(View { members: &self.members, now }, &self.pool);
+    }
+
+    fn median(&mut self, value: impl Fn(&Member) -> Option<f64>) -> Option<f64> {
+        self.scratch.clear();
+        self.scratch.extend(self.members.iter().filter(|m| m.present).filter_map(value));
+        let middle = self.scratch.len().checked_sub(1)? / 2;
+        Some(*self.scratch.select_nth_unstable_by(middle, f64::total_cmp).1)
+    }
+
+    /// Takes the sick out, the failed before the suspect, within the limits; in panic nobody.
+    fn eject(&mut self) {
+        let limit = self.most_out();
+        self.out = 0;
+        self.members.iter_mut().for_each(|m| m.eligible = m.present);
+        for wanted in [State::Failed, State::Recovering, State::Suspect] {
+            for member in self.members.iter_mut().filter(|m| m.present && m.health.state() == wanted) {
+                if self.out < limit {
+                    member.eligible = false;
+                    self.out += 1;
+                }
+            }
+        }
+        let left = (self.fleet.len() - self.out.min(self.fleet.len())) as f64;
+        if left < self.fleet.len() as f64 * self.config.failover.panic_percent / 100.0 {
+            self.members.iter_mut().for_each(|m| m.eligible = m.present);
+            self.out = 0;
+        }
+    }
+
+    /// How often each is considered: weight × signals × slow start.
+    fn share(&mut self, now: Time) {
+        let width = self.config.signals.len();
+        let scales: Vec<Scale> = (0..width).map(|s| self.scale(s, now)).collect();
+        let fresh_s = self.fresh_s();
+        for (index, member) in self.members.iter_mut().enumerate().filter(|(_, m)| m.present) {
+            let readings = self.readings.get(index * width..(index + 1) * width).unwrap_or_default();
+            let mut burden = 0.0;
+            for ((reading, scale), signal) in readings.iter().zip(&scales).zip(&self.config.signals) {
+                if let Some((value, _)) = reading.get(now) {
+                    burden += signal.weight * reading.trust(now, fresh_s) * (scale.of(value) - scale.mean);
+                }
+            }
+            let signals =
+                (-SIGNAL_STEEPNESS * burden).exp().clamp(LEAST_SIGNAL_SHARE, 1.0 / LEAST_SIGNAL_SHARE);
+            let start = slow_start(member, self.config.slow_start, now);
+            member.share = (f64::from(member.weight) * signals * start) as f32;
+            member.signal = match (readings.get(self.least_signal), scales.get(self.least_signal)) {
+                (Some(reading), Some(scale)) if reading.trust(now, fresh_s) > 0.0 => {
+                    reading.get(now).map_or(scale.median, |(value, _)| value) as f32
+                }
+                (_, Some(scale)) => scale.median as f32,
+                _ => 0.0,
+            };
+        }
+    }
+
+    /// What the values of signal `at` are measured against.
+    fn scale(&mut self, at: usize, now: Time) -> Scale {
+        let width = self.config.signals.len();
+        let fresh_s = self.fresh_s();
+        self.scratch.clear();
+        let rows = self.readings.chunks_exact(width.max(1)).zip(&self.members).filter(|(_, m)| m.present);
+        self.scratch.extend(rows.filter_map(|(row, _)| {
+            let reading = row.get(at).filter(|r| r.trust(now, fresh_s) > 0.0)?;
+            reading.get(now).map(|(value, _)| value)
+        }));
+        let max = self.config.signals.get(at).and_then(|s| s.max);
+        let Some(middle) = self.scratch.len().checked_sub(1).map(|last| last / 2) else {
+            return Scale { max, median: 0.0, mean: 0.0 };
+        };
+        let median = *self.scratch.select_nth_unstable_by(middle, f64::total_cmp).1;
+        let mut scale = Scale { max, median, mean: 0.0 };
+        scale.mean = self.scratch.iter().map(|v| scale.of(*v)).sum::<f64>() / self.scratch.len() as f64;
+        scale
+    }
+
+    /// Who gets a single request next: the sick to be verified, the exiled to be explored.
+    fn schedule(&mut self, duty: Duty, now: Time) {
+        self.due.clear();
+        let explores = self.policy.exiles();
+        let (typical, health) = (self.typical, &self.config.health);
+        for (index, endpoint) in self.fleet.iter() {
+            let Some(member) = self.members.get_mut(index as usize) else { continue };
+            if member.awaiting() > 0 {
+                continue;
+            }
+            let again = core::mem::take(&mut member.look_again);
+            let due = if member.health.state() != State::Healthy {
+                !member.eligible && now >= member.health.next_probe(health)
+            } else if !explores || self.tokens < 1.0 {
+                false
+            } else if again {
+                true
+            } else {
+                let pause = EXPLORE_AFTER_S * EXPLORE_GROWTH.powi(i32::from(member.explored_in_vain.min(16)));
+                f64::from(member.expected) > GOOD_MULTIPLE * typical
+                    && now.seconds_since(member.quiet_since()) > pause.min(EXPLORE_AT_MOST_S)
+            };
+            // Who began to look again goes on, so that the same worker sees the answers in a row.
+            if due && (again || duty.covers(endpoint.hash, now)) {
+                self.due.push(index);
+            }
+        }
+    }
+
+    /// Takes over what `old` has learnt.
+    pub fn adopt(&mut self, old: &Upstream, now: Time) {
+        self.typical = old.typical;
+        for (index, endpoint) in self.fleet.iter() {
+            let Some(known) = old.fleet.index_of_hash(endpoint.hash) else { continue };
+            let (Some(member), Some(known)) = (self.members.get_mut(index as usize), old.member(known))
+            else {
+                continue;
+            };
+            *member = Member {
+                weight: member.weight,
+                in_flight: Default::default(),
+                counters: Counters::default(),
+                others: Others::default(),
+                ..*known
+            };
+        }
+        self.refresh(now);
+    }
+}
+
+/// What makes values of one signal comparable.
+#[derive(Clone, Copy, Debug)]
+struct Scale {
+    max: Option<f64>,
+    median: f64,
+    mean: f64,
+}
+
+impl Scale {
+    /// 0 is best, 1 is full. Without a maximum the median counts as one half, twice as much as two thirds.
+    fn of(&self, value: f64) -> f64 {
+        let value = value.max(0.0);
+        match self.max {
+            Some(max) => (value / max).min(2.0),
+            None if value + self.median.max(0.0) > 0.0 => value / (value + self.median.max(0.0)),
+            None => 0.5,
+        }
+    }
+}
+
+fn slow_start(member: &Member, newcomer: Duration, now: Time) -> f64 {
+    let ramp = |since: Time, over: f64| match since {
+        Time::ZERO => 1.0,
+        _ if over <= 0.0 => 1.0,
+        _ => (now.seconds_since(since) / over).clamp(START_SHARE, 1.0),
+    };
+    let newcomer = newcomer.as_secs_f64();
+    ramp(member.joined, newcomer).min(ramp(member.health.returned, newcomer * WARM_START))
+}

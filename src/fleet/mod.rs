@@ -1,0 +1,237 @@
+//! Who the endpoints are: identity, weight, zone, version, under an index that stays valid while they come and go.
+
+use core::net::SocketAddr;
+
+use hashbrown::HashMap;
+
+use crate::random;
+
+/// What a source says of one endpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spec {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Relative capacity, > 0.
+    pub weight: f64,
+    /// Zone, empty if unknown.
+    pub zone: String,
+    /// 0 is used first.
+    pub priority: u32,
+    /// Version, empty if unknown.
+    pub version: String,
+}
+
+impl From<&crate::config::StaticEndpoint> for Spec {
+    fn from(endpoint: &crate::config::StaticEndpoint) -> Spec {
+        Spec {
+            address: endpoint.address,
+            weight: endpoint.weight,
+            zone: endpoint.zone.clone(),
+            priority: endpoint.priority,
+            version: endpoint.version.clone(),
+        }
+    }
+}
+
+/// An endpoint of the fleet, for as long as its generation lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointRef {
+    /// Position in [`Fleet`] and in everything kept beside it.
+    pub index: u32,
+    /// Tells a reused position from the endpoint that had it before.
+    pub generation: u32,
+}
+
+/// One endpoint with what is derived from its identity once, so that no request has to format it.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// What the source said.
+    pub spec: Spec,
+    /// `ip:port` as Envoy prints it.
+    pub text: Box<str>,
+    /// Stable identity between workers: [`random::hash`] of `text`.
+    pub hash: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Place {
+    generation: u32,
+    endpoint: Option<Endpoint>,
+}
+
+/// What an [`update`](Fleet::update) changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Indices of endpoints that are new.
+    pub joined: Vec<u32>,
+    /// Indices that are now vacant.
+    pub left: Vec<u32>,
+}
+
+/// The endpoints of one upstream.
+#[derive(Clone, Debug, Default)]
+pub struct Fleet {
+    places: Vec<Place>,
+    vacant: Vec<u32>,
+    by_hash: HashMap<u64, u32>,
+}
+
+impl Fleet {
+    /// Makes `specs` the fleet. Who stays keeps the index; the first of two equal addresses counts.
+    pub fn update(&mut self, specs: &[Spec]) -> Changes {
+        let mut changes = Changes::default();
+        let mut wanted: HashMap<u64, &Spec> = HashMap::with_capacity(specs.len());
+        let mut order = Vec::with_capacity(specs.len());
+        for spec in specs {
+            let text = spec.address.to_string();
+            let hash = random::hash(text.as_bytes());
+            if wanted.contains_key(&hash) {
+                continue;
+            }
+            wanted.insert(hash, spec);
+            order.push((hash, text));
+        }
+        for (index, place) in (0u32..).zip(self.places.iter_mut()) {
+            let Some(endpoint) = &mut place.endpoint else { continue };
+            match wanted.get(&endpoint.hash) {
+                Some(spec) => endpoint.spec = (*spec).clone(),
+                None => {
+                    self.by_hash.remove(&endpoint.hash);
+                    place.endpoint = None;
+                    place.generation = place.generation.wrapping_add(1);
+                    changes.left.push(index);
+                }
+            }
+        }
+        for (hash, text) in order {
+            let Some(spec) = wanted.get(&hash) else { continue };
+            if self.by_hash.contains_key(&hash) {
+                continue;
+            }
+            let endpoint = Endpoint { spec: (*spec).clone(), text: text.into(), hash };
+            let index = self.settle(endpoint);
+            self.by_hash.insert(hash, index);
+            changes.joined.push(index);
+        }
+        self.vacant.extend(&changes.left);
+        changes
+    }
+
+    /// Puts an endpoint into a place that was vacant before this update, or a new one.
+    fn settle(&mut self, endpoint: Endpoint) -> u32 {
+        if let Some(index) = self.vacant.pop() {
+            if let Some(place) = self.places.get_mut(index as usize) {
+                place.endpoint = Some(endpoint);
+            }
+            return index;
+        }
+        self.places.push(Place { generation: 0, endpoint: Some(endpoint) });
+        (self.places.len() - 1) as u32
+    }
+
+    /// How many places there are, vacant ones included: the bound of every index.
+    pub fn places(&self) -> usize {
+        self.places.len()
+    }
+
+    /// How many endpoints there are.
+    pub fn len(&self) -> usize {
+        self.by_hash.len()
+    }
+
+    /// Whether there is no endpoint.
+    pub fn is_empty(&self) -> bool {
+        self.by_hash.is_empty()
+    }
+
+    /// The endpoint at `index`.
+    pub fn get(&self, index: u32) -> Option<&Endpoint> {
+        self.places.get(index as usize)?.endpoint.as_ref()
+    }
+
+    /// A reference to the endpoint at `index` that notices when the place changes hands.
+    pub fn reference(&self, index: u32) -> Option<EndpointRef> {
+        let place = self.places.get(index as usize)?;
+        place.endpoint.as_ref().map(|_| EndpointRef { index, generation: place.generation })
+    }
+
+    /// Whether `reference` still names the endpoint it was made for.
+    pub fn is_current(&self, reference: EndpointRef) -> bool {
+        self.reference(reference.index) == Some(reference)
+    }
+
+    /// The endpoint with this identity.
+    pub fn index_of_hash(&self, hash: u64) -> Option<u32> {
+        self.by_hash.get(&hash).copied()
+    }
+
+    /// The endpoint that Envoy prints as `text`.
+    pub fn index_of_text(&self, text: &[u8]) -> Option<u32> {
+        let index = self.index_of_hash(random::hash(text))?;
+        self.get(index).filter(|e| e.text.as_bytes() == text).map(|_| index)
+    }
+
+    /// All endpoints with their indices.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Endpoint)> {
+        (0u32..).zip(&self.places).filter_map(|(index, place)| Some((index, place.endpoint.as_ref()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn specs(ports: &[u16]) -> Vec<Spec> {
+        ports
+            .iter()
+            .map(|p| Spec {
+                address: SocketAddr::from(([127, 0, 0, 1], *p)),
+                weight: 1.0,
+                zone: String::new(),
+                priority: 0,
+                version: String::new(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn who_stays_keeps_the_index_and_who_returns_gets_a_new_generation() {
+        let mut fleet = Fleet::default();
+        assert_eq!(fleet.update(&specs(&[1, 2, 3])).joined, [0, 1, 2]);
+        let second = fleet.reference(1).unwrap();
+        let changes = fleet.update(&specs(&[3, 1]));
+        assert_eq!((changes.joined, changes.left), (vec![], vec![1]));
+        assert!(!fleet.is_current(second));
+        assert_eq!(fleet.update(&specs(&[1, 2, 3])).joined, [1]);
+        assert!(!fleet.is_current(second), "the place is the same, the endpoint is not");
+        assert_eq!(fleet.len(), 3);
+    }
+
+    #[test]
+    fn churn_does_not_grow_the_fleet() {
+        let mut fleet = Fleet::default();
+        for round in 0..500u16 {
+            fleet.update(&specs(&[round * 3 + 1, round * 3 + 2, round * 3 + 3]));
+        }
+        assert!(fleet.places() <= 6, "{}", fleet.places());
+    }
+
+    #[test]
+    fn finds_by_the_text_that_envoy_prints() {
+        let mut fleet = Fleet::default();
+        let mut list = specs(&[80]);
+        list.push(Spec { address: "[::1]:8080".parse().unwrap(), ..list[0].clone() });
+        fleet.update(&list);
+        assert_eq!(fleet.index_of_text(b"[::1]:8080"), Some(1));
+        assert_eq!(fleet.index_of_text(b"127.0.0.1:81"), None);
+    }
+
+    #[test]
+    fn the_first_of_two_equal_addresses_counts() {
+        let mut fleet = Fleet::default();
+        let mut list = specs(&[80, 80]);
+        list[1].weight = 9.0;
+        fleet.update(&list);
+        assert_eq!((fleet.len(), fleet.get(0).unwrap().spec.weight), (1, 1.0));
+    }
+}

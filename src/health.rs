@@ -1,0 +1,287 @@
+//! Healthy → suspect → failed → recovering → healthy: a state machine over the evidence of all workers.
+//!
+//! **Invariant.** Evidence is ordered by when a request *started*, not by when its outcome arrived: an old
+//! request that completes after the crash does not clear the endpoint, and an old time-out that arrives after
+//! the recovery does not condemn it again.
+//!
+//! **Mechanics.** A run of failures makes an endpoint suspect; it gets no traffic but single verifying
+//! requests, one a second. Enough failures in a row make it failed; then it is probed half-open by single
+//! requests whose spacing grows, and `recover_after` good answers in a row bring it back. A run only counts
+//! as far as it is *surprising* given how the rest of the fleet fails: under a fleet-wide fault of ratio p, a run
+//! of n has probability pⁿ, and nobody is condemned for what everybody does.
+
+use crate::config;
+use crate::time::Time;
+
+/// Spacing of verifying requests to a suspect, seconds: long enough not to cost much, short enough that a
+/// single failure costs an endpoint no more than a second of traffic.
+const VERIFY_S: f64 = 1.0;
+/// The first half-open probe comes after this share of the longest wait (5 s of 30 s): a restart takes seconds.
+const FIRST_WAIT: f64 = 1.0 / 6.0;
+/// Each failed probe lengthens the wait by this factor, so an endpoint that heals is found within half of the
+/// time it was away, and one that stays away for T costs about log(T) requests.
+const WAIT_GROWTH: f64 = 1.5;
+/// A run counts from this improbability on (one in a thousand) for suspicion, and from its square for ejection.
+const SURPRISE: f64 = 1e-3;
+
+/// Where an endpoint stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// Gets traffic.
+    #[default]
+    Healthy,
+    /// Failed at least once; gets single verifying requests.
+    Suspect,
+    /// Ejected; gets half-open probes.
+    Failed,
+    /// A probe succeeded; gets single requests until enough have.
+    Recovering,
+}
+
+/// What one worker has seen of an endpoint's health.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Evidence {
+    /// Weighted failures in a row.
+    pub run: u32,
+    /// Good answers since the last failure.
+    pub good: u32,
+    /// When the request behind the latest failure started.
+    pub failed_start: Time,
+    /// When the latest failure was seen.
+    pub failed_at: Time,
+    /// When the latest successful request started.
+    pub good_start: Time,
+}
+
+impl Evidence {
+    /// A request started at `start` was answered well.
+    fn success(&mut self, start: Time) {
+        self.good_start = self.good_start.max(start);
+        if start > self.failed_start {
+            self.run = 0;
+            self.good = self.good.saturating_add(1);
+        }
+    }
+
+    /// A request started at `start` failed at `now`; `severity` failures at once.
+    fn failure(&mut self, start: Time, now: Time, severity: u32) {
+        if start < self.good_start {
+            return;
+        }
+        self.failed_start = self.failed_start.max(start);
+        self.failed_at = self.failed_at.max(now);
+        self.run = self.run.saturating_add(severity).min(1000);
+        self.good = 0;
+    }
+
+    /// Adds what another worker has seen.
+    pub fn merge(&mut self, other: &Evidence) {
+        let good_start = self.good_start.max(other.good_start);
+        let failed_start = self.failed_start.max(other.failed_start);
+        let run = |e: &Evidence| if e.failed_start >= good_start { e.run } else { 0 };
+        let good = |e: &Evidence| if e.good_start > failed_start { e.good } else { 0 };
+        *self = Evidence {
+            run: run(self).saturating_add(run(other)),
+            good: good(self).saturating_add(good(other)),
+            failed_start,
+            failed_at: self.failed_at.max(other.failed_at),
+            good_start,
+        };
+    }
+}
+
+/// The health of one endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Health {
+    local: Evidence,
+    others: Evidence,
+    state: State,
+    /// When the endpoint last returned to traffic; the beginning of its slow start.
+    pub returned: Time,
+}
+
+impl Health {
+    /// Takes a good answer to a request started at `start`.
+    pub fn success(&mut self, start: Time) {
+        self.local.success(start);
+    }
+
+    /// Takes a failure, counted `severity` times, of a request started at `start`.
+    pub fn failure(&mut self, start: Time, now: Time, severity: u32) {
+        self.local.failure(start, now, severity);
+    }
+
+    /// What this worker has seen.
+    pub fn local(&self) -> &Evidence {
+        &self.local
+    }
+
+    /// Replaces what the other workers have seen.
+    pub fn set_others(&mut self, others: Evidence) {
+        if others.failed_start > self.local.good_start.max(self.others.failed_start) {
+            self.local.good = 0;
+        }
+        self.others = others;
+    }
+
+    /// The state as last assessed.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Draws the conclusion from the evidence; `background` is the failure ratio of the rest of the fleet.
+    pub fn assess(&mut self, now: Time, limits: &config::Health, background: f64) -> State {
+        let mut all = self.local;
+        all.merge(&self.others);
+        let surprising = |limit: f64| background.clamp(0.0, 1.0).powi(all.run.min(1000) as i32) <= limit;
+        let failed = all.run >= limits.fail_after && surprising(SURPRISE * SURPRISE);
+        let suspect = all.run >= limits.suspect_after && surprising(SURPRISE);
+        let next = match self.state {
+            _ if failed => State::Failed,
+            State::Failed | State::Recovering if all.run > 0 => State::Failed,
+            State::Failed | State::Recovering if all.good < limits.recover_after => State::Recovering,
+            _ if suspect => State::Suspect,
+            _ => State::Healthy,
+        };
+        if next == State::Healthy && matches!(self.state, State::Failed | State::Recovering) {
+            self.returned = now;
+        }
+        self.state = next;
+        next
+    }
+
+    /// When an endpoint out of traffic is due for its next single request.
+    pub fn next_probe(&self, limits: &config::Health) -> Time {
+        let failed_at = self.local.failed_at.max(self.others.failed_at);
+        match self.state {
+            State::Healthy | State::Recovering => Time::ZERO,
+            State::Suspect => failed_at.after_secs(VERIFY_S.min(limits.ejection.as_secs_f64())),
+            State::Failed => {
+                let run = self.local.run.saturating_add(self.others.run);
+                let repeats = run.saturating_sub(limits.fail_after.max(1)).min(64);
+                let longest = limits.ejection.as_secs_f64();
+                let wait = longest * FIRST_WAIT * WAIT_GROWTH.powi(repeats as i32);
+                failed_at.after_secs(wait.min(longest))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::time::Duration;
+
+    const LIMITS: config::Health = config::Health {
+        suspect_after: 1,
+        fail_after: 3,
+        recover_after: 3,
+        ejection: Duration::from_secs(30),
+        max_ejected_percent: 50.0,
+    };
+
+    fn ms(ms: u64) -> Time {
+        Time(1_000_000_000_000 + ms * 1_000_000)
+    }
+
+    fn fail(health: &mut Health, start: u64) -> State {
+        health.failure(ms(start), ms(start + 1), 1);
+        health.assess(ms(start + 1), &LIMITS, 0.0)
+    }
+
+    fn succeed(health: &mut Health, start: u64) -> State {
+        health.success(ms(start));
+        health.assess(ms(start + 20), &LIMITS, 0.0)
+    }
+
+    #[test]
+    fn one_failure_is_verified_three_eject_three_good_ones_return() {
+        let mut health = Health::default();
+        assert_eq!(fail(&mut health, 0), State::Suspect);
+        assert_eq!(health.next_probe(&LIMITS), ms(1001));
+        assert_eq!(succeed(&mut health, 1001), State::Healthy);
+        assert_eq!(fail(&mut health, 2000), State::Suspect);
+        assert_eq!(fail(&mut health, 2010), State::Suspect);
+        assert_eq!(fail(&mut health, 2020), State::Failed);
+        assert_eq!(health.next_probe(&LIMITS), ms(7021));
+        assert_eq!(succeed(&mut health, 7100), State::Recovering);
+        assert_eq!(health.next_probe(&LIMITS), Time::ZERO);
+        assert_eq!(succeed(&mut health, 7200), State::Recovering);
+        assert_eq!(succeed(&mut health, 7300), State::Healthy);
+        assert_eq!(health.returned, ms(7320));
+    }
+
+    #[test]
+    fn failed_probes_space_out_up_to_the_longest_wait() {
+        let mut health = Health::default();
+        let mut start = 0;
+        (0..3).for_each(|i| _ = fail(&mut health, i));
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            let due = health.next_probe(&LIMITS);
+            waits.push(due.seconds_since(ms(start)).round() as u64);
+            start = (due.0 - ms(0).0) / 1_000_000;
+            fail(&mut health, start);
+        }
+        assert_eq!(waits, [5, 8, 11, 17, 25, 30, 30, 30]);
+    }
+
+    #[test]
+    fn a_relapse_while_recovering_is_a_failure() {
+        let mut health = Health::default();
+        (0..3).for_each(|i| _ = fail(&mut health, i));
+        assert_eq!(succeed(&mut health, 6000), State::Recovering);
+        assert_eq!(fail(&mut health, 6100), State::Failed);
+    }
+
+    #[test]
+    fn late_news_of_old_requests_changes_nothing() {
+        let mut health = Health::default();
+        fail(&mut health, 100);
+        assert_eq!(succeed(&mut health, 50), State::Suspect, "started before the failure");
+        assert_eq!(succeed(&mut health, 200), State::Healthy);
+        health.failure(ms(150), ms(3150), 2);
+        assert_eq!(health.assess(ms(3150), &LIMITS, 0.0), State::Healthy, "a later request was fine");
+    }
+
+    #[test]
+    fn nobody_is_condemned_for_what_everybody_does() {
+        let mut health = Health::default();
+        for i in 0..12 {
+            health.failure(ms(i), ms(i + 1), 1);
+            assert_eq!(
+                health.assess(ms(i + 1), &LIMITS, 0.5),
+                if i < 9 { State::Healthy } else { State::Suspect }
+            );
+        }
+        assert_eq!(health.assess(ms(20), &LIMITS, 1.0), State::Healthy);
+    }
+
+    #[test]
+    fn workers_add_up_what_they_see() {
+        let mut here = Health::default();
+        here.failure(ms(10), ms(11), 1);
+        let mut there = Evidence::default();
+        there.failure(ms(9), ms(10), 1);
+        here.set_others(there);
+        assert_eq!(here.assess(ms(20), &LIMITS, 0.0), State::Suspect);
+        there.failure(ms(12), ms(13), 1);
+        here.set_others(there);
+        assert_eq!(here.assess(ms(20), &LIMITS, 0.0), State::Failed);
+        (0..3).for_each(|i| there.success(ms(6000 + i)));
+        here.set_others(there);
+        assert_eq!(here.assess(ms(6020), &LIMITS, 0.0), State::Healthy);
+    }
+
+    #[test]
+    fn good_answers_of_before_the_failure_do_not_speed_up_the_return() {
+        let mut here = Health::default();
+        (0..50).for_each(|i| here.success(ms(i)));
+        let mut there = Evidence::default();
+        (60..63).for_each(|i| there.failure(ms(i), ms(i + 1), 1));
+        here.set_others(there);
+        assert_eq!(here.assess(ms(70), &LIMITS, 0.0), State::Failed);
+        here.success(ms(6000));
+        assert_eq!(here.assess(ms(6020), &LIMITS, 0.0), State::Recovering);
+    }
+}

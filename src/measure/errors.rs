@@ -1,0 +1,43 @@
+//! The share of an endpoint's answers that are failures, over about its last twenty.
+
+/// Weight of the newest answer once enough have been seen.
+const STEP: f32 = 0.05;
+
+/// An exponentially weighted failure ratio; a success when nothing is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ErrorRatio(f32);
+
+impl ErrorRatio {
+    /// Takes an answer into account.
+    pub fn observe(&mut self, failed: bool) {
+        self.0 += STEP * (f32::from(u8::from(failed)) - self.0);
+    }
+
+    /// Forgets the failures: the endpoint has proven itself since.
+    pub fn forgive(&mut self) {
+        self.0 = 0.0;
+    }
+
+    /// The ratio, 0..=1.
+    pub fn ratio(&self) -> f64 {
+        f64::from(self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn approaches_the_true_ratio() {
+        let mut errors = ErrorRatio::default();
+        let mut sum = 0.0;
+        for i in 0..2000 {
+            errors.observe(i % 4 == 0);
+            sum += errors.ratio();
+        }
+        assert!((sum / 2000.0 - 0.25).abs() < 0.02);
+        errors.forgive();
+        assert_eq!(errors.ratio(), 0.0);
+    }
+}

@@ -1,0 +1,184 @@
+//! What is on its way to one endpoint, and for how long the endpoint has kept quiet.
+//!
+//! A hung endpoint shows before any time-out: its requests grow old and no answer comes. The mean age alone
+//! would also condemn an endpoint that works on one heavy request; silence alone would condemn one that has a
+//! single request. Both together ([`InFlight::floor`]) take the smaller: old requests *and* nobody answered.
+
+use crate::time::Time;
+
+/// One worker's requests to one endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct InFlight {
+    total: u32,
+    awaiting: u32,
+    /// Sum of the start times (microseconds) of what awaits response headers.
+    started_us: u64,
+    /// Last answer, or the moment the endpoint went from idle to busy.
+    quiet_since: Time,
+}
+
+/// What a worker tells the others: frozen at the moment of telling, because an old report of "still waiting"
+/// would otherwise age into a false alarm.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct InFlightReport {
+    /// Requests not yet complete, long streams included.
+    pub total: u32,
+    /// Of these, requests without response headers so far.
+    pub awaiting: u32,
+    /// Mean age of the awaiting, seconds.
+    pub mean_age: f32,
+    /// When the endpoint last showed life to this worker.
+    pub quiet_since: Time,
+}
+
+impl InFlight {
+    /// A request is sent.
+    pub fn start(&mut self, now: Time) {
+        if self.awaiting == 0 {
+            self.quiet_since = self.quiet_since.max(now);
+        }
+        self.total = self.total.saturating_add(1);
+        self.awaiting = self.awaiting.saturating_add(1);
+        self.started_us = self.started_us.wrapping_add(now.0 / 1000);
+    }
+
+    /// Response headers came for the request started at `started`, from the endpoint itself.
+    pub fn answer(&mut self, started: Time, now: Time) {
+        self.stop_awaiting(started);
+        self.quiet_since = self.quiet_since.max(now);
+    }
+
+    /// The request started at `started` will get no answer: reset, time-out, cancelled.
+    pub fn stop_awaiting(&mut self, started: Time) {
+        self.awaiting = self.awaiting.saturating_sub(1);
+        self.started_us = if self.awaiting == 0 { 0 } else { self.started_us.wrapping_sub(started.0 / 1000) };
+    }
+
+    /// The request is over.
+    pub fn finish(&mut self) {
+        self.total = self.total.saturating_sub(1);
+    }
+
+    /// Requests not yet complete.
+    pub fn total(&self) -> u32 {
+        self.total
+    }
+
+    /// Requests without response headers so far.
+    pub fn awaiting(&self) -> u32 {
+        self.awaiting
+    }
+
+    /// Mean age in seconds of what awaits response headers; zero if nothing does.
+    pub fn mean_age(&self, now: Time) -> f64 {
+        if self.awaiting == 0 {
+            return 0.0;
+        }
+        // The sum of start times may wrap; the sum of ages, a small difference modulo 2⁶⁴, does not.
+        let ages_us = u64::from(self.awaiting).wrapping_mul(now.0 / 1000).wrapping_sub(self.started_us);
+        let ages_us = i64::try_from(ages_us).unwrap_or(0); // beyond: the clock stepped back
+        ages_us as f64 * 1e-6 / f64::from(self.awaiting)
+    }
+
+    /// What the other workers are told at `now`.
+    pub fn report(&self, now: Time) -> InFlightReport {
+        InFlightReport {
+            total: self.total,
+            awaiting: self.awaiting,
+            mean_age: self.mean_age(now) as f32,
+            quiet_since: self.quiet_since,
+        }
+    }
+
+    /// A lower bound in seconds for the latency of a new request, from what has *not* been answered: the
+    /// smaller of the mean age and the silence, over this worker (at `now`) and the others (as of `told`).
+    pub fn floor(&self, others: &InFlightReport, told: Time, now: Time) -> f64 {
+        let awaiting = u64::from(self.awaiting) + u64::from(others.awaiting);
+        if awaiting == 0 {
+            return 0.0;
+        }
+        let ages = f64::from(self.awaiting) * self.mean_age(now)
+            + f64::from(others.awaiting) * f64::from(others.mean_age.max(0.0));
+        let as_of = if self.awaiting > 0 { now } else { told };
+        let silence = as_of.seconds_since(self.quiet_since.max(others.quiet_since));
+        silence.min(ages / awaiting as f64)
+    }
+}
+
+impl InFlightReport {
+    /// Adds another worker's report.
+    pub fn merge(&mut self, other: &InFlightReport) {
+        let awaiting = self.awaiting.saturating_add(other.awaiting);
+        if awaiting > 0 && other.mean_age.is_finite() {
+            self.mean_age = (self.mean_age * self.awaiting as f32 + other.mean_age * other.awaiting as f32)
+                / awaiting as f32;
+        }
+        self.awaiting = awaiting;
+        self.total = self.total.saturating_add(other.total);
+        self.quiet_since = self.quiet_since.max(other.quiet_since);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Time {
+        Time(1_000_000_000_000 + ms * 1_000_000)
+    }
+
+    #[test]
+    fn mean_age_is_that_of_what_still_waits() {
+        let mut load = InFlight::default();
+        load.start(ms(0));
+        load.start(ms(10));
+        assert!((load.mean_age(ms(20)) - 0.015).abs() < 1e-6);
+        load.answer(ms(0), ms(20));
+        assert!((load.mean_age(ms(20)) - 0.010).abs() < 1e-6);
+        assert_eq!((load.total(), load.awaiting()), (2, 1));
+    }
+
+    #[test]
+    fn a_hung_endpoint_shows_before_any_time_out() {
+        let mut load = InFlight::default();
+        load.start(ms(0));
+        load.start(ms(5));
+        assert!(load.floor(&InFlightReport::default(), Time::ZERO, ms(100)) > 0.09);
+    }
+
+    #[test]
+    fn one_heavy_request_beside_answered_ones_is_no_alarm() {
+        let mut load = InFlight::default();
+        load.start(ms(0));
+        load.start(ms(290));
+        load.answer(ms(290), ms(300));
+        assert!(load.floor(&InFlightReport::default(), Time::ZERO, ms(305)) < 0.006);
+    }
+
+    #[test]
+    fn another_workers_answer_ends_the_silence_and_its_old_report_does_not_age() {
+        let mut load = InFlight::default();
+        load.start(ms(0));
+        let others = InFlightReport { quiet_since: ms(95), ..InFlightReport::default() };
+        assert!(load.floor(&others, ms(95), ms(100)) < 0.006);
+        let waiting = InFlightReport { total: 1, awaiting: 1, mean_age: 0.01, quiet_since: ms(0) };
+        assert!(InFlight::default().floor(&waiting, ms(20), ms(900)) <= 0.0101);
+    }
+
+    #[test]
+    fn the_sum_may_wrap_and_the_clock_step_back() {
+        let mut load = InFlight::default();
+        let start = Time(u64::MAX / 3);
+        (0..100_000).for_each(|_| load.start(start));
+        assert!((load.mean_age(start.after_secs(2.0)) - 2.0).abs() < 1e-3);
+        assert_eq!(load.mean_age(Time(start.0 - 5_000_000)), 0.0);
+    }
+
+    #[test]
+    fn giving_back_more_than_was_taken_stays_at_zero() {
+        let mut load = InFlight::default();
+        load.finish();
+        load.stop_awaiting(ms(3));
+        assert_eq!((load.total(), load.awaiting(), load.mean_age(ms(9))), (0, 0, 0.0));
+    }
+}

@@ -1,0 +1,218 @@
+//! How long an endpoint takes to its response headers: a robust location of the logarithm.
+//!
+//! Latencies are roughly log-normal, so the estimate lives in the log domain and each sample moves it by a
+//! clipped step (Huber, "Robust estimation of a location parameter", 1964): one request that is twenty times
+//! heavier than the rest moves it no further than one that is twice as slow. What clipping costs, speed, comes
+//! back by a change test: three samples in a row that all lie beyond the clip on the same side are not outliers
+//! but news, and the estimate jumps to their median. With log-normal work (σ ≈ 0.5) a healthy sample is beyond
+//! the clip once in fifteen, three in a row once in three thousand, and the next three samples undo a false jump.
+
+use crate::time::Time;
+
+/// Deviation (natural log) from which a sample is clipped: a factor of two.
+const CLIP: f32 = core::f32::consts::LN_2;
+/// Samples in a row beyond the clip, on one side, that make a jump.
+const JUMP_AFTER: i8 = 3;
+/// The step is 1/n up to here, then constant: about the last 16 samples count.
+const WINDOW: f32 = 16.0;
+/// Evidence that is this much older than the newest weighs 1/e, in seconds.
+const FRESHNESS_S: f64 = 0.5;
+/// Shorter and longer samples count as these, in seconds: keeps the logarithm finite.
+const SHORTEST_S: f64 = 1e-6;
+const LONGEST_S: f64 = 3600.0;
+
+/// The latency of one endpoint as one worker has seen it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Latency {
+    /// Natural logarithm of the estimate in seconds.
+    centre: f32,
+    /// Samples behind the estimate, at most [`WINDOW`].
+    samples: f32,
+    /// When the last sample came.
+    updated: Time,
+    /// The last two samples beyond the clip, logarithms.
+    beyond: [f32; 2],
+    /// How many samples in a row were beyond the clip; negative below the estimate.
+    run: i8,
+}
+
+impl Latency {
+    /// Takes a sample in seconds; NaN and negative values are ignored.
+    pub fn observe(&mut self, seconds: f64, now: Time) {
+        if seconds.is_nan() || seconds < 0.0 {
+            return;
+        }
+        let x = seconds.clamp(SHORTEST_S, LONGEST_S).ln() as f32;
+        self.updated = now;
+        if self.samples == 0.0 {
+            *self = Latency { centre: x, samples: 1.0, updated: now, ..Latency::default() };
+            return;
+        }
+        let deviation = x - self.centre;
+        let side = if deviation > CLIP {
+            1
+        } else if deviation < -CLIP {
+            -1
+        } else {
+            0
+        };
+        self.run = if side == 0 || self.run.signum() != side { side } else { self.run + side };
+        if self.run.abs() >= JUMP_AFTER {
+            let [a, b] = self.beyond;
+            let median = a.max(b).min(a.min(b).max(x));
+            *self = Latency {
+                centre: median,
+                samples: f32::from(JUMP_AFTER),
+                updated: now,
+                ..Latency::default()
+            };
+            return;
+        }
+        if side != 0 {
+            self.beyond = [self.beyond[1], x];
+        }
+        self.samples = (self.samples + 1.0).min(WINDOW);
+        self.centre += deviation.clamp(-CLIP, CLIP) / self.samples;
+    }
+
+    /// Takes note that a request ended without an answer after `seconds`: the latency is at least that.
+    pub fn observe_at_least(&mut self, seconds: f64, now: Time) {
+        if self.estimate().is_none_or(|estimate| seconds > estimate) {
+            self.observe(seconds, now);
+        }
+    }
+
+    /// The estimate in seconds, if there has been a sample.
+    pub fn estimate(&self) -> Option<f64> {
+        (self.samples > 0.0).then(|| f64::from(self.centre).exp())
+    }
+
+    /// When the last sample came.
+    pub fn updated(&self) -> Time {
+        self.updated
+    }
+
+    /// Natural logarithm of the estimate in seconds and the samples behind it: what other workers are told.
+    pub fn parts(&self) -> (f32, f32, Time) {
+        (self.centre, self.samples, self.updated)
+    }
+}
+
+/// Several workers' estimates of one endpoint, the fresher the heavier.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Blend {
+    weight: f64,
+    weighted: f64,
+    newest: Time,
+}
+
+impl Blend {
+    /// Adds an estimate as [`Latency::parts`] gave it.
+    pub fn add(&mut self, (centre, samples, updated): (f32, f32, Time)) {
+        if samples.is_nan() || samples <= 0.0 || !centre.is_finite() {
+            return;
+        }
+        let mut fresh = 1.0;
+        if updated >= self.newest {
+            let fade = (-updated.seconds_since(self.newest) / FRESHNESS_S).exp();
+            self.weight *= fade;
+            self.weighted *= fade;
+            self.newest = updated;
+        } else {
+            fresh = (-self.newest.seconds_since(updated) / FRESHNESS_S).exp();
+        }
+        let weight = f64::from(samples.min(WINDOW)) * fresh;
+        self.weight += weight;
+        self.weighted += weight * f64::from(centre);
+    }
+
+    /// Natural logarithm of the common estimate in seconds, and how many samples it rests on.
+    pub fn centre(&self) -> Option<(f64, f64)> {
+        (self.weight > 0.0).then(|| (self.weighted / self.weight, self.weight))
+    }
+
+    /// When the newest sample in it came.
+    pub fn newest(&self) -> Time {
+        self.newest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Rng;
+
+    fn log_normal(rng: &mut Rng, median: f64, sigma: f64) -> f64 {
+        let normal = (-2.0 * (1.0 - rng.unit()).ln()).sqrt() * (core::f64::consts::TAU * rng.unit()).cos();
+        median * (sigma * normal).exp()
+    }
+
+    fn feed(latency: &mut Latency, samples: impl IntoIterator<Item = f64>) -> f64 {
+        samples.into_iter().for_each(|s| latency.observe(s, Time(1)));
+        latency.estimate().unwrap()
+    }
+
+    #[test]
+    fn settles_on_the_median_of_log_normal_work() {
+        let mut rng = Rng::new(5);
+        let mut latency = Latency::default();
+        let mut sum = 0.0;
+        for _ in 0..4000 {
+            sum += feed(&mut latency, [log_normal(&mut rng, 0.020, 0.46)]).ln();
+        }
+        let typical = (sum / 4000.0).exp();
+        assert!((0.018..0.022).contains(&typical), "{typical}");
+    }
+
+    #[test]
+    fn a_tenfold_slowdown_is_believed_after_three_answers_and_its_end_too() {
+        let mut latency = Latency::default();
+        feed(&mut latency, [0.02; 50]);
+        assert!(feed(&mut latency, [0.2; 2]) < 0.03);
+        assert!(feed(&mut latency, [0.2]) > 0.19);
+        assert!(feed(&mut latency, [0.02; 3]) < 0.021);
+    }
+
+    #[test]
+    fn single_heavy_requests_hardly_move_it() {
+        let mut latency = Latency::default();
+        let estimate = feed(&mut latency, (0..400).map(|i| if i % 20 == 0 { 0.4 } else { 0.02 }));
+        assert!(estimate < 0.022, "{estimate}");
+    }
+
+    #[test]
+    fn nonsense_is_ignored_and_extremes_stay_finite() {
+        let mut latency = Latency::default();
+        latency.observe(f64::NAN, Time(1));
+        latency.observe(-1.0, Time(1));
+        assert_eq!(latency.estimate(), None);
+        assert!(feed(&mut latency, [0.0, f64::INFINITY, 0.0, f64::MAX]).is_finite());
+    }
+
+    #[test]
+    fn an_unanswered_request_only_ever_raises() {
+        let mut latency = Latency::default();
+        feed(&mut latency, [0.1; 5]);
+        latency.observe_at_least(0.01, Time(2));
+        assert!((latency.estimate().unwrap() - 0.1).abs() < 1e-6);
+        latency.observe_at_least(0.15, Time(2));
+        assert!(latency.estimate().unwrap() > 0.1);
+    }
+
+    #[test]
+    fn fresh_news_outweighs_what_another_worker_knew_long_ago() {
+        let second = |s: u64| Time(s * 1_000_000_000);
+        for order in [[0, 1], [1, 0]] {
+            let told = [(0.2f32.ln(), 16.0, second(5)), (0.02f32.ln(), 3.0, second(10))];
+            let mut blend = Blend::default();
+            order.iter().for_each(|i| blend.add(told[*i]));
+            let (centre, samples) = blend.centre().unwrap();
+            assert!((0.0195..0.0205).contains(&centre.exp()), "{}", centre.exp());
+            assert!((2.9..3.1).contains(&samples));
+        }
+        let mut hostile = Blend::default();
+        hostile.add((f32::NAN, 3.0, second(1)));
+        hostile.add((0.0, f32::NAN, second(1)));
+        assert_eq!(hostile.centre(), None);
+    }
+}

@@ -1,0 +1,11 @@
+//! What is known of each endpoint: estimators that take every time as a parameter and never read a clock.
+
+pub mod errors;
+pub mod in_flight;
+pub mod latency;
+pub mod signal;
+
+pub use errors::ErrorRatio;
+pub use in_flight::{InFlight, InFlightReport};
+pub use latency::{Blend, Latency};
+pub use signal::Reading;

@@ -1,0 +1,74 @@
+//! One PromQL signal of one endpoint: smoothed, and forgotten as it grows old.
+
+use crate::time::Time;
+
+/// A smoothed value with its age. Unknown until the first finite sample.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Reading {
+    value: f64,
+    at: Time,
+}
+
+impl Reading {
+    /// Takes a sample observed at `at`. Samples that are not finite or not newer than the last are ignored.
+    /// After a silence of `memory_s` seconds the past no longer counts.
+    pub fn observe(&mut self, sample: f64, at: Time, smoothing: f64, memory_s: f64) {
+        if !sample.is_finite() || at <= self.at {
+            return;
+        }
+        let fresh = self.at == Time::ZERO || at.seconds_since(self.at) > memory_s;
+        self.value = if fresh { sample } else { self.value + smoothing * (sample - self.value) };
+        self.at = at;
+    }
+
+    /// The smoothed value and its age in seconds, if there is one.
+    pub fn get(&self, now: Time) -> Option<(f64, f64)> {
+        (self.at != Time::ZERO).then(|| (self.value, now.seconds_since(self.at)))
+    }
+
+    /// How far the value may still be believed: 1 up to `fresh_s`, then falling to 0 at three times that.
+    pub fn trust(&self, now: Time, fresh_s: f64) -> f64 {
+        match self.get(now) {
+            Some((_, age)) => (1.0 - (age - fresh_s) / (2.0 * fresh_s)).clamp(0.0, 1.0),
+            None => 0.0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn s(seconds: u64) -> Time {
+        Time(seconds * 1_000_000_000)
+    }
+
+    #[test]
+    fn smooths_and_ignores_what_is_no_number() {
+        let mut reading = Reading::default();
+        reading.observe(f64::NAN, s(1), 0.5, 15.0);
+        assert_eq!(reading.get(s(2)), None);
+        reading.observe(10.0, s(1), 0.5, 15.0);
+        reading.observe(20.0, s(2), 0.5, 15.0);
+        reading.observe(f64::INFINITY, s(3), 0.5, 15.0);
+        assert_eq!(reading.get(s(4)), Some((15.0, 2.0)));
+    }
+
+    #[test]
+    fn trust_fades_to_nothing() {
+        let mut reading = Reading::default();
+        assert_eq!(reading.trust(s(1), 5.0), 0.0);
+        reading.observe(1.0, s(10), 1.0, 15.0);
+        assert_eq!(reading.trust(s(14), 5.0), 1.0);
+        assert_eq!(reading.trust(s(20), 5.0), 0.5);
+        assert_eq!(reading.trust(s(30), 5.0), 0.0);
+    }
+
+    #[test]
+    fn after_a_long_silence_the_past_does_not_count() {
+        let mut reading = Reading::default();
+        reading.observe(100.0, s(1), 0.1, 15.0);
+        reading.observe(0.0, s(60), 0.1, 15.0);
+        assert_eq!(reading.get(s(60)), Some((0.0, 0.0)));
+    }
+}

@@ -1,0 +1,142 @@
+//! Everything one worker knows of one endpoint, dense and by value, so that a pick touches few cache lines.
+
+use crate::health::{Evidence, Health};
+use crate::measure::{Blend, ErrorRatio, InFlight, InFlightReport, Latency};
+use crate::time::Time;
+
+/// How many of its own standard errors an estimate must differ from the fleet before it is believed to differ.
+const DOUBT: f64 = 1.5;
+/// Spread of the logarithm of latencies assumed when judging an estimate's standard error.
+const SPREAD: f64 = 0.5;
+
+/// What happened to requests, ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Requests that ended, whatever their outcome.
+    pub requests: u64,
+    /// Of these, failures.
+    pub failures: u64,
+    /// Times the endpoint was chosen.
+    pub picks: u64,
+}
+
+impl Counters {
+    /// Adds another worker's counts.
+    pub fn merge(&mut self, other: &Counters) {
+        self.requests = self.requests.saturating_add(other.requests);
+        self.failures = self.failures.saturating_add(other.failures);
+        self.picks = self.picks.saturating_add(other.picks);
+    }
+}
+
+/// What the other workers know of an endpoint, summed up.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Others {
+    /// Their requests.
+    pub in_flight: InFlightReport,
+    /// Their latency estimates.
+    pub latency: Blend,
+    /// Their evidence on its health.
+    pub evidence: Evidence,
+    /// Their failure ratio, the mean over those who use it.
+    pub error_ratio: f32,
+    /// Their counts.
+    pub counters: Counters,
+}
+
+/// Everything known of one endpoint.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Member {
+    /// Whether the place is taken by an endpoint at all.
+    pub present: bool,
+    /// Whether it may be chosen.
+    pub eligible: bool,
+    /// Relative capacity, > 0.
+    pub weight: f32,
+    /// Probability of being considered, relative to the others: weight × signals × slow start.
+    pub share: f32,
+    /// Value that `least_signal` compares; infinite if unknown.
+    pub signal: f32,
+    /// Expected seconds to response headers when idle, as far as it is known to differ from the fleet's.
+    pub expected: f32,
+    /// This worker's requests.
+    pub in_flight: InFlight,
+    /// This worker's latency estimate.
+    pub latency: Latency,
+    /// This worker's failure ratio.
+    pub errors: ErrorRatio,
+    /// Its health.
+    pub health: Health,
+    /// This worker's counts.
+    pub counters: Counters,
+    /// What the others know, as of `told`.
+    pub others: Others,
+    /// When the others' knowledge was gathered.
+    pub told: Time,
+    /// When it joined the fleet, or [`Time::ZERO`] if it was there from the start.
+    pub joined: Time,
+    /// Explorations in a row that found it still slow.
+    pub explored_in_vain: u8,
+    /// An exploration went well: look again at once.
+    pub look_again: bool,
+}
+
+impl Member {
+    /// Requests on their way from all workers.
+    pub fn total_in_flight(&self) -> u32 {
+        self.in_flight.total().saturating_add(self.others.in_flight.total)
+    }
+
+    /// Requests of all workers that await response headers.
+    pub fn awaiting(&self) -> u32 {
+        self.in_flight.awaiting().saturating_add(self.others.in_flight.awaiting)
+    }
+
+    /// When it last showed life, or went from idle to busy.
+    pub fn quiet_since(&self) -> Time {
+        self.in_flight.report(Time::ZERO).quiet_since.max(self.others.in_flight.quiet_since)
+    }
+
+    /// The common latency estimate of all workers: logarithm of seconds, and the samples it rests on.
+    pub fn centre(&self) -> Option<(f64, f64)> {
+        let mut blend = self.others.latency;
+        blend.add(self.latency.parts());
+        blend.centre()
+    }
+
+    /// A lower bound of the latency in seconds from what has not been answered.
+    pub fn floor(&self, now: Time) -> f64 {
+        self.in_flight.floor(&self.others.in_flight, self.told, now)
+    }
+
+    /// The failure ratio over all workers.
+    pub fn error_ratio(&self) -> f64 {
+        self.errors.ratio().max(f64::from(self.others.error_ratio))
+    }
+
+    /// Counts over all workers.
+    pub fn all_counters(&self) -> Counters {
+        let mut all = self.counters;
+        all.merge(&self.others.counters);
+        all
+    }
+
+    /// Recomputes [`expected`](Member::expected) against `typical`, the fleet's median in seconds.
+    ///
+    /// The estimate counts only as far as it differs by more than its own uncertainty (soft threshold at
+    /// 1.5 standard errors of the mean logarithm): equal endpoints look equal, and in-flight decides.
+    /// A failure ratio beyond the fleet's adds its expected cost: a request that fails costs a retry by
+    /// somebody, priced at ten typical requests or a second, whichever is more.
+    pub fn price(&mut self, typical: f64, background_errors: f64) {
+        let deviation = match self.centre() {
+            Some((centre, samples)) => {
+                let deviation = centre - typical.ln();
+                let doubt = DOUBT * SPREAD / samples.max(1.0).sqrt();
+                deviation.signum() * (deviation.abs() - doubt).max(0.0)
+            }
+            None => 0.0,
+        };
+        let excess = (self.error_ratio() - 1.5 * background_errors - 0.02).max(0.0);
+        self.expected = (typical * deviation.exp() + excess * (10.0 * typical).max(1.0)) as f32;
+    }
+}

@@ -1,0 +1,18 @@
+//! Fewest requests in flight over weight, of two random choices (Mitzenmacher, "The power of two choices in
+//! randomized load balancing", 2001): Envoy's `LEAST_REQUEST`, but counting what all workers have in flight.
+
+use super::{Candidates, Policy, Pool, View, cheapest};
+use crate::random::Rng;
+
+/// Envoy's default `choice_count`.
+const CHOICES: usize = 2;
+
+/// Keeps nothing between picks.
+#[derive(Debug, Default)]
+pub struct LeastRequest;
+
+impl Policy for LeastRequest {
+    fn pick(&mut self, view: View<'_>, pool: &mut Pool, want: usize, rng: &mut Rng) -> Candidates {
+        cheapest(view, pool, CHOICES, want, rng, |m| (m.total_in_flight() + 1) as f32 / m.weight)
+    }
+}

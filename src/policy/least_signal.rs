@@ -1,0 +1,24 @@
+//! The lowest value of one PromQL signal, of two random choices.
+//!
+//! Everybody reads the same, seconds-old numbers; taking the lowest of all would send everybody to the same
+//! endpoint (Mitzenmacher, "How useful is old information?", 2000). Two choices keep the flow spread. An
+//! endpoint whose value is unknown counts as the fleet's median, never as best; equal values go to fewer in flight.
+
+use super::{Candidates, Policy, Pool, View, cheapest};
+use crate::random::Rng;
+
+/// Two, see above.
+const CHOICES: usize = 2;
+
+/// Keeps nothing between picks.
+#[derive(Debug, Default)]
+pub struct LeastSignal;
+
+impl Policy for LeastSignal {
+    fn pick(&mut self, view: View<'_>, pool: &mut Pool, want: usize, rng: &mut Rng) -> Candidates {
+        // In-flight only breaks ties: it moves the value by less than a millionth of itself.
+        cheapest(view, pool, CHOICES, want, rng, |m| {
+            m.signal + (m.signal.abs() + 1.0) * 1e-6 * m.total_in_flight().min(1000) as f32
+        })
+    }
+}
