@@ -13,8 +13,10 @@
 
 pub mod config;
 pub mod engine;
+pub mod exchange;
 pub mod fleet;
 pub mod health;
+pub mod host;
 pub mod measure;
 pub mod member;
 pub mod policy;

@@ -1,6 +1,7 @@
 //! Everything one worker knows of one endpoint, dense and by value, so that a pick touches few cache lines.
 
-use crate::health::{Evidence, Health};
+use crate::config;
+use crate::health::{Evidence, Health, State};
 use crate::measure::{Blend, ErrorRatio, InFlight, InFlightReport, Latency};
 use crate::time::Time;
 
@@ -38,10 +39,21 @@ pub struct Others {
     pub latency: Blend,
     /// Their evidence on its health.
     pub evidence: Evidence,
-    /// Their failure ratio, the mean over those who use it.
+    /// The highest of their failure ratios.
     pub error_ratio: f32,
     /// Their counts.
     pub counters: Counters,
+}
+
+impl Others {
+    /// Adds another worker's knowledge.
+    pub fn merge(&mut self, other: &Others) {
+        self.in_flight.merge(&other.in_flight);
+        self.latency.merge(&other.latency);
+        self.evidence.merge(&other.evidence);
+        self.error_ratio = self.error_ratio.max(other.error_ratio);
+        self.counters.merge(&other.counters);
+    }
 }
 
 /// Everything known of one endpoint.
@@ -102,6 +114,16 @@ impl Member {
         let mut blend = self.others.latency;
         blend.add(self.latency.parts());
         blend.centre()
+    }
+
+    /// Draws the conclusion on its health; who returns to traffic is forgiven.
+    pub fn assess(&mut self, now: Time, limits: &config::Health, background: f64) -> State {
+        let before = self.health.state();
+        let state = self.health.assess(now, limits, background);
+        if state == State::Healthy && before != State::Healthy {
+            self.errors.forgive();
+        }
+        state
     }
 
     /// A lower bound of the latency in seconds from what has not been answered.

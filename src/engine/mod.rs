@@ -71,6 +71,11 @@ impl Engine {
         self.any.filter(|_| self.by_cluster.is_empty())
     }
 
+    /// The upstream whose cluster name has this [`crate::random::hash`].
+    pub fn index_of_hash(&self, hash: u64) -> Option<usize> {
+        self.upstreams.iter().position(|u| u.hash() == hash)
+    }
+
     /// All upstreams in the order of the configuration.
     pub fn upstreams(&self) -> &[Upstream] {
         &self.upstreams
@@ -107,6 +112,12 @@ impl Engine {
         }
     }
 
+    /// The request turned out to be served by the endpoint at `to`, not by the one it was sent to.
+    pub fn moved(&mut self, ticket: &Ticket, to: u32) -> Option<Ticket> {
+        let endpoint = self.upstreams.get_mut(ticket.upstream)?.moved(ticket.endpoint, to, ticket.started)?;
+        Some(Ticket { endpoint, ..*ticket })
+    }
+
     /// What only the end of the response told: the verdict on a request that [`Outcome::Undecided`] left open.
     pub fn judged(&mut self, ticket: &Ticket, failure: Option<Failure>, now: Time) {
         if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
@@ -119,6 +130,11 @@ impl Engine {
         if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
             upstream.finished(ticket.endpoint, now);
         }
+    }
+
+    /// Forgets what the other workers know, to be told anew as of `told`.
+    pub fn forget_others(&mut self, told: Time) {
+        self.upstreams.iter_mut().for_each(|u| u.forget_others(told));
     }
 
     /// Time passes: draws conclusions, refreshes the policies' view, schedules probes.

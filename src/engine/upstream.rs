@@ -68,6 +68,7 @@ pub struct Totals {
 /// A balanced cluster.
 pub struct Upstream {
     config: config::Upstream,
+    hash: u64,
     poll_s: f64,
     fleet: Fleet,
     members: Vec<Member>,
@@ -82,6 +83,7 @@ pub struct Upstream {
     background: f64,
     scratch: Vec<f64>,
     totals: Totals,
+    refreshed: Time,
 }
 
 impl Upstream {
@@ -92,6 +94,7 @@ impl Upstream {
             _ => None,
         };
         let mut upstream = Upstream {
+            hash: random::hash(config.cluster.as_bytes()),
             poll_s: prometheus.map_or(5.0, |p| p.interval.as_secs_f64()),
             fleet: Fleet::default(),
             members: Vec::new(),
@@ -106,6 +109,7 @@ impl Upstream {
             background: 0.0,
             scratch: Vec::new(),
             totals: Totals::default(),
+            refreshed: now,
             config: config.clone(),
         };
         let specs: Vec<Spec> = config.endpoints.fixed.iter().map(Spec::from).collect();
@@ -116,6 +120,11 @@ impl Upstream {
     /// The cluster's name.
     pub fn cluster(&self) -> &str {
         &self.config.cluster
+    }
+
+    /// [`random::hash`] of the cluster's name: its identity between workers.
+    pub fn hash(&self) -> u64 {
+        self.hash
     }
 
     /// The configuration it runs by.
@@ -267,6 +276,17 @@ impl Upstream {
         }
     }
 
+    /// The request turned out to be served by the endpoint at `to`: a retry, or Envoy's fallback.
+    pub fn moved(&mut self, from: EndpointRef, to: u32, started: Time) -> Option<EndpointRef> {
+        if let Some(member) = self.current(from) {
+            member.in_flight.stop_awaiting(started);
+            member.in_flight.finish();
+        }
+        let endpoint = self.fleet.reference(to)?;
+        self.members.get_mut(to as usize)?.in_flight.start(started);
+        Some(endpoint)
+    }
+
     /// The verdict on a request: good, or a failure of the endpoint's.
     pub fn judged(&mut self, endpoint: EndpointRef, started: Time, failure: Option<Failure>, now: Time) {
         let Some(member) = self.current(endpoint) else { return };
@@ -295,7 +315,7 @@ impl Upstream {
     fn conclude(&mut self, index: u32, now: Time) {
         let limit = self.most_out();
         let Some(member) = self.members.get_mut(index as usize) else { return };
-        let state = member.health.assess(now, &self.config.health, self.background);
+        let state = member.assess(now, &self.config.health, self.background);
         if state != State::Healthy && member.eligible && self.out < limit {
             member.eligible = false;
             self.out += 1;
@@ -308,14 +328,19 @@ impl Upstream {
         (self.fleet.len() as f64 * self.config.health.max_ejected_percent / 100.0) as usize
     }
 
-    /// Replaces what the other workers know; endpoints that `others` does not name are unknown to them.
-    pub fn set_others(&mut self, told: Time, mut others: impl FnMut(u64) -> Option<Others>) {
-        for (index, endpoint) in self.fleet.iter() {
-            if let Some(member) = self.members.get_mut(index as usize) {
-                member.others = others(endpoint.hash).unwrap_or_default();
-                member.told = told;
-                member.health.set_others(member.others.evidence);
-            }
+    /// Forgets what the other workers know, to be told anew as of `told`.
+    pub fn forget_others(&mut self, told: Time) {
+        for member in self.members.iter_mut().filter(|m| m.present) {
+            member.others = Others::default();
+            member.told = told;
+        }
+    }
+
+    /// Adds what another worker knows of the endpoint with identity `hash`.
+    pub fn merge_other(&mut self, hash: u64, other: &Others) {
+        let Some(index) = self.fleet.index_of_hash(hash) else { return };
+        if let Some(member) = self.members.get_mut(index as usize) {
+            member.others.merge(other);
         }
     }
 
@@ -343,11 +368,15 @@ impl Upstream {
 
     /// Draws all conclusions anew: what is typical, who is out, who gets which share.
     fn refresh(&mut self, now: Time) {
+        let seconds = now.seconds_since(self.refreshed);
+        self.refreshed = now;
+        self.members.iter_mut().for_each(|m| m.errors.fade(seconds));
         self.typical = self.median(|m| m.centre().map(|(centre, _)| centre.exp())).unwrap_or(self.typical);
         self.background = self.median(|m| Some(m.error_ratio())).unwrap_or(0.0);
         let (typical, background, health) = (self.typical, self.background, &self.config.health);
         for member in self.members.iter_mut().filter(|m| m.present) {
-            member.health.assess(now, health, background);
+            member.health.set_others(member.others.evidence);
+            member.assess(now, health, background);
             member.price(typical, background);
         }
         self.eject();

@@ -3,6 +3,9 @@
 /// Weight of the newest answer once enough have been seen.
 const STEP: f32 = 0.05;
 
+/// Time constant with which unconfirmed failures are forgotten, seconds.
+const MEMORY_S: f64 = 10.0;
+
 /// An exponentially weighted failure ratio; a success when nothing is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ErrorRatio(f32);
@@ -11,6 +14,11 @@ impl ErrorRatio {
     /// Takes an answer into account.
     pub fn observe(&mut self, failed: bool) {
         self.0 += STEP * (f32::from(u8::from(failed)) - self.0);
+    }
+
+    /// Lets `seconds` pass: what is not confirmed is half forgotten after seven seconds.
+    pub fn fade(&mut self, seconds: f64) {
+        self.0 *= (1.0 - seconds / MEMORY_S).max(0.0) as f32;
     }
 
     /// Forgets the failures: the endpoint has proven itself since.

@@ -112,18 +112,21 @@ impl Blend {
         if samples.is_nan() || samples <= 0.0 || !centre.is_finite() {
             return;
         }
-        let mut fresh = 1.0;
-        if updated >= self.newest {
-            let fade = (-updated.seconds_since(self.newest) / FRESHNESS_S).exp();
-            self.weight *= fade;
-            self.weighted *= fade;
-            self.newest = updated;
-        } else {
-            fresh = (-self.newest.seconds_since(updated) / FRESHNESS_S).exp();
-        }
-        let weight = f64::from(samples.min(WINDOW)) * fresh;
-        self.weight += weight;
-        self.weighted += weight * f64::from(centre);
+        let weight = f64::from(samples.min(WINDOW));
+        self.merge(&Blend { weight, weighted: weight * f64::from(centre), newest: updated });
+    }
+
+    /// Adds another blend.
+    pub fn merge(&mut self, other: &Blend) {
+        let newest = self.newest.max(other.newest);
+        let fresh = |blend: &Blend| match newest.seconds_since(blend.newest) {
+            0.0 => 1.0,
+            behind => (-behind / FRESHNESS_S).exp(),
+        };
+        let (mine, theirs) = (fresh(self), fresh(other));
+        self.weight = self.weight * mine + other.weight * theirs;
+        self.weighted = self.weighted * mine + other.weighted * theirs;
+        self.newest = newest;
     }
 
     /// Natural logarithm of the common estimate in seconds, and how many samples it rests on.

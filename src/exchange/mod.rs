@@ -1,0 +1,25 @@
+//! What the workers of one Envoy tell each other through proxy-wasm's shared data.
+//!
+//! | key | written by | holds |
+//! |---|---|---|
+//! | `…/workers` | every worker, compare-and-swap | who publishes, and when it was last seen to |
+//! | `…/slot/ID` | that worker only | its view of every endpoint ([`slot`]) |
+//! | `…/lease` | compare-and-swap | who asks Prometheus, until when ([`lease`]) |
+//! | `…/signals` | the lease holder | the latest samples ([`snapshot`]) |
+//!
+//! Every byte that is read back is checked: another version, or somebody else's plugin in the same VM scope,
+//! yields nothing rather than nonsense.
+
+pub mod codec;
+pub mod lease;
+pub mod registry;
+pub mod slot;
+pub mod snapshot;
+
+/// Bumped whenever the meaning of any key changes, so that old and new workers do not misread each other.
+pub const VERSION: u8 = 1;
+
+/// The common prefix of the keys of plugin `name`.
+pub fn prefix(name: &str) -> String {
+    format!("evenkeel/{VERSION}/{name}")
+}

@@ -1,0 +1,95 @@
+//! One worker's view of its endpoints, published on every tick for the others to merge.
+
+use super::codec::{Reader, Writer};
+use crate::engine::Engine;
+use crate::health::Evidence;
+use crate::measure::{Blend, InFlightReport};
+use crate::member::{Counters, Member, Others};
+use crate::random;
+use crate::time::Time;
+
+/// A slot that was published longer ago than this belongs to a worker that is gone, in seconds.
+pub const GONE_AFTER_S: f64 = 3.0;
+
+/// Writes what this worker knows first-hand.
+pub fn encode(engine: &Engine, now: Time) -> Vec<u8> {
+    let mut w = Writer::versioned();
+    w.time(now);
+    w.u32(engine.upstreams().len() as u32);
+    for upstream in engine.upstreams() {
+        w.u64(random::hash(upstream.cluster().as_bytes()));
+        w.u32(upstream.fleet().len() as u32);
+        for (index, endpoint) in upstream.fleet().iter() {
+            w.u64(endpoint.hash);
+            entry(&mut w, upstream.member(index).unwrap_or(&Member::default()), now);
+        }
+    }
+    w.0
+}
+
+fn entry(w: &mut Writer, member: &Member, now: Time) {
+    let in_flight = member.in_flight.report(now);
+    w.u32(in_flight.total);
+    w.u32(in_flight.awaiting);
+    w.f32(in_flight.mean_age);
+    w.time(in_flight.quiet_since);
+    let (centre, samples, updated) = member.latency.parts();
+    w.f32(centre);
+    w.f32(samples);
+    w.time(updated);
+    let evidence = member.health.local();
+    w.u32(evidence.run);
+    w.u32(evidence.good);
+    w.time(evidence.failed_start);
+    w.time(evidence.failed_at);
+    w.time(evidence.good_start);
+    w.f32(member.errors.ratio() as f32);
+    w.u64(member.counters.requests);
+    w.u64(member.counters.failures);
+    w.u64(member.counters.picks);
+}
+
+/// When the slot was published.
+pub fn published(bytes: &[u8]) -> Option<Time> {
+    Reader::versioned(bytes)?.time()
+}
+
+/// Adds a slot's entries to what the engine knows of the other workers. `None` if the slot is malformed; what
+/// stood before the fault has been taken.
+pub fn merge(bytes: &[u8], engine: &mut Engine) -> Option<()> {
+    let mut r = Reader::versioned(bytes)?;
+    let _published = r.time()?;
+    for _ in 0..r.u32()? {
+        let cluster = r.u64()?;
+        let upstream = engine.index_of_hash(cluster);
+        for _ in 0..r.u32()? {
+            let hash = r.u64()?;
+            let others = read_entry(&mut r)?;
+            if let Some(upstream) = upstream.and_then(|u| engine.upstream_mut(u)) {
+                upstream.merge_other(hash, &others);
+            }
+        }
+    }
+    Some(())
+}
+
+fn read_entry(r: &mut Reader<'_>) -> Option<Others> {
+    let in_flight = InFlightReport {
+        total: r.u32()?,
+        awaiting: r.u32()?,
+        mean_age: r.f32()?.max(0.0),
+        quiet_since: r.time()?,
+    };
+    let mut latency = Blend::default();
+    latency.add((r.f32()?, r.f32()?, r.time()?));
+    let evidence = Evidence {
+        run: r.u32()?,
+        good: r.u32()?,
+        failed_start: r.time()?,
+        failed_at: r.time()?,
+        good_start: r.time()?,
+    };
+    let error_ratio = r.f32()?.clamp(0.0, 1.0);
+    let counters = Counters { requests: r.u64()?, failures: r.u64()?, picks: r.u64()? };
+    Some(Others { in_flight, latency, evidence, error_ratio, counters })
+}

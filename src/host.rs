@@ -1,0 +1,63 @@
+//! What the logic needs from whoever runs it: Envoy through proxy-wasm, or a test.
+
+use core::time::Duration;
+
+use crate::time::Time;
+
+/// Why shared data was not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedError {
+    /// Somebody else wrote in between.
+    Conflict,
+    /// The host refused.
+    Refused,
+}
+
+/// The surroundings of a worker.
+pub trait Host {
+    /// The current time, common to all workers of the process.
+    fn now(&self) -> Time;
+    /// The value under `key` and its version, if there is one; an empty value counts as none.
+    fn shared_get(&self, key: &str) -> Option<(Vec<u8>, u32)>;
+    /// Writes `value` under `key`; with `version`, only if nobody has written since that version.
+    fn shared_set(&self, key: &str, value: &[u8], version: Option<u32>) -> Result<(), SharedError>;
+    /// Sends an HTTP GET to an Envoy cluster; the token comes back with the answer. `None` if it cannot be sent.
+    fn call(&self, call: &Call<'_>) -> Option<u32>;
+    /// Writes to the log.
+    fn log(&self, level: log::Level, message: &str);
+}
+
+/// An HTTP GET to an Envoy cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// The Envoy cluster.
+    pub cluster: &'a str,
+    /// `:authority`.
+    pub authority: &'a str,
+    /// `:path`.
+    pub path: &'a str,
+    /// Further headers; their values are secrets.
+    pub headers: &'a [(String, String)],
+    /// How long an answer is waited for.
+    pub timeout: Duration,
+}
+
+/// One HTTP stream.
+pub trait StreamHost {
+    /// The current time.
+    fn now(&self) -> Time;
+    /// Sets a request header, whatever was there before.
+    fn set_request_header(&self, name: &str, value: &[u8]);
+    /// Removes every occurrence of a request header.
+    fn remove_request_header(&self, name: &str);
+    /// A response header's value.
+    fn response_header(&self, name: &str) -> Option<Vec<u8>>;
+    /// Removes every occurrence of a response header.
+    fn remove_response_header(&self, name: &str);
+    /// A response trailer's value.
+    fn response_trailer(&self, name: &str) -> Option<Vec<u8>>;
+    /// A property of the stream.
+    fn property(&self, path: &[&str]) -> Option<Vec<u8>>;
+    /// Answers the request here and now, with an empty body.
+    fn respond(&self, status: u32, headers: &[(&str, &str)]);
+}
