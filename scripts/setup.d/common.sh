@@ -8,6 +8,15 @@ TOOLS=$REPO/.tools
 # server answers. Installing is what this set-up does, once, and says so.
 export RUSTUP_AUTO_INSTALL=0
 
+# Scratch space of this very process; what a killed one left behind goes too.
+mkdir -p "$TOOLS"
+for stale in "$TOOLS"/scratch.*; do
+    kill -0 "${stale##*.}" 2>/dev/null || rm -rf "$stale"
+done
+SCRATCH=$TOOLS/scratch.$$
+mkdir "$SCRATCH"
+trap 'rm -rf "$SCRATCH"' EXIT
+
 say() { printf 'setup: %s\n' "$*" >&2; }
 
 # fault "what is missing" "how to supply it" ...
@@ -18,20 +27,24 @@ fault() {
     exit 1
 }
 
-have() { command -v "$1" >/dev/null 2>&1; }
+# have command...: all of them are there.
+have() {
+    local name
+    for name in "$@"; do command -v "$name" >/dev/null 2>&1 || return; done
+}
 
-# timed "what" command...: announces a slow step, shows that it is alive, keeps its output for the case that it fails.
+# timed "what" command...: announces a slow step, shows that it is alive, tells its last words if it fails.
 timed() {
-    local what=$1 log status=0 start=$SECONDS pid
+    local what=$1 log=$SCRATCH/log status=0 start=$SECONDS shown=0 pid
     shift
-    mkdir -p "$TOOLS"
-    log=$(mktemp "$TOOLS/log.XXXXXX")
     say "$what …"
+    # In a process group of its own: an interrupt has to reach what the command started as well.
+    set -m
     "$@" >"$log" 2>&1 </dev/null &
     pid=$!
+    set +m
     # shellcheck disable=SC2064  # this very process is meant
-    trap "kill $pid 2>/dev/null; rm -f '${log//\'/\'\\\'\'}'; exit 130" INT TERM
-    local shown=0
+    trap "kill -- -$pid 2>/dev/null; wait $pid; exit 130" INT TERM HUP
     while kill -0 "$pid" 2>/dev/null; do
         sleep 0.2
         if ((SECONDS - start >= shown + 10)); then
@@ -40,22 +53,14 @@ timed() {
         fi
     done
     wait "$pid" || status=$?
-    trap - INT TERM
+    trap - INT TERM HUP
     if ((status != 0)); then
         say "  failed after $((SECONDS - start)) s; its last lines:"
-        tail -n 15 "$log" | sed 's/^/setup:   | /' >&2
+        tail -n "${LAST_LINES:-15}" "$log" | sed 's/^/setup:   | /' >&2
     else
         say "  done in $((SECONDS - start)) s"
     fi
-    rm -f "$log"
     return "$status"
-}
-
-# A scratch directory that vanishes with the script. Sets SCRATCH.
-scratch() {
-    mkdir -p "$TOOLS"
-    SCRATCH=$(mktemp -d "$TOOLS/scratch.XXXXXX")
-    trap 'rm -rf "$SCRATCH"' EXIT
 }
 
 # record NAME PATH: makes a tool known to the Makefile and the tests, which read .tools/env.

@@ -40,6 +40,9 @@ Dir::Etc::preferences "/dev/null";
 Dir::Etc::preferencesparts "/dev/null";
 Acquire::Languages "none";
 Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+Acquire::IndexTargets::deb::DEP-11-icons::DefaultEnabled "false";
+Acquire::IndexTargets::deb::DEP-11-icons-small::DefaultEnabled "false";
 APT::Sandbox::User "root";
 APT::Update::Error-Mode "any";
 CONF
@@ -60,4 +63,18 @@ debian_unpack() {
     (cd "$state/debs" && debian_apt "$state" download "$package=$version") || return
     debs=("$state"/debs/*.deb)
     dpkg-deb -x "${debs[0]}" "$into"
+}
+
+# debian_fetch PACKAGE INTO: the same for whatever version this machine's own release has.
+debian_fetch() {
+    local package=$1 into=$2 state=$SCRATCH/apt codename uri components version
+    codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+    while read -r uri components; do
+        debian_suite "$state" "$uri" "$codename" "$components" || continue
+        version=$(debian_version "$state" "$package" "")
+        [[ -n $version ]] || continue
+        debian_unpack "$state" "$package" "$version" "$into" && return
+    done < <(debian_mirrors)
+    echo "none of this machine's apt mirrors gives a package named $package"
+    return 1
 }
