@@ -1,0 +1,71 @@
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# Set-up installs what is missing, once and visibly; rustup would otherwise try on every call, and fail without its server.
+export RUSTUP_AUTO_INSTALL := 0
+
+TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)
+# The tests take the filter from here.
+export EVENKEEL_WASM ?= $(TARGET_DIR)/wasm32-wasip1/release/evenkeel.wasm
+
+# Written by the set-up: ENVOY, PROMETHEUS, PROMTOOL.
+with_tools := . .tools/env;
+
+.PHONY: help
+help: ## show this help
+	@echo "evenkeel: adaptive load balancing for Envoy as one WebAssembly filter"
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 14
+	@echo
+	@echo "ENVOY=, PROMETHEUS= and PROMTOOL=/path/to/binary take the place of what the set-up would fetch."
+
+.PHONY: setup
+setup: ## get this machine ready: wasm targets, Envoy, Prometheus; again only checks
+	@scripts/setup
+
+.PHONY: setup-rust
+setup-rust:
+	@scripts/setup rust-targets
+
+.PHONY: build
+build: setup-rust ## build the filter: target/wasm32-wasip1/release/evenkeel.wasm
+	cargo build --release --target wasm32-wasip1 --lib
+	@ls -l "$(TARGET_DIR)/wasm32-wasip1/release/evenkeel.wasm" | awk '{ printf "build: evenkeel.wasm, %d kB\n", $$5 / 1000 }'
+
+.PHONY: demo
+demo: setup build ## real Envoy, Prometheus and backends on this machine: evenkeel beside Envoy's own policies (KEEP=1: stay up)
+	@$(with_tools) cargo run --release --example demo
+
+.PHONY: test
+test: build ## every test: native, the real .wasm, Node, real Envoy and Prometheus
+	@scripts/setup envoy prometheus wasm-bindgen
+	$(with_tools) cargo test --workspace
+	@# By name from the PATH: cargo splits a runner's path at its spaces.
+	PATH="$$PWD/.tools/wasm-bindgen/bin:$$PATH" CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER=wasm-bindgen-test-runner \
+	    cargo test --target wasm32-unknown-unknown --lib
+
+.PHONY: bench
+bench: setup build ## measure what a decision costs
+	$(with_tools) cargo bench
+
+.PHONY: lint
+lint: setup-rust ## everything that can be judged without running it
+	@scripts/setup rust-lints
+	@scripts/lint-shell
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --target wasm32-wasip1 --lib -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny check bans licenses sources; \
+	else echo "lint: licences and sources of dependencies: SKIPPED, cargo-deny is not installed (cargo install cargo-deny)"; fi
+
+.PHONY: fmt
+fmt: ## format the code
+	@scripts/setup rust-targets rust-lints
+	cargo fmt --all
+
+.PHONY: image
+image: build ## pack the filter as an OCI image (IMAGE=registry/name:tag)
+	@scripts/image "$(TARGET_DIR)/wasm32-wasip1/release/evenkeel.wasm"
