@@ -4,7 +4,31 @@
 //! JSON. Everything is strict: an unknown field, a wrong type, a number out of range and a contradiction are
 //! faults, and all of them are reported, not only the first.
 
+mod affinity;
+mod autoscale;
+mod endpoints;
+mod failover;
+mod fault;
+mod health;
+mod kinds;
+mod nearest;
+mod node;
+mod policy;
+mod prometheus;
+mod root;
+mod signals;
+mod split;
+mod steering;
+mod tree;
+mod upstream;
+
+#[cfg(test)]
+mod tests;
+
 use core::time::Duration;
+
+pub use fault::Fault;
+pub use root::parse;
 
 /// The whole plugin configuration, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -106,7 +130,7 @@ pub struct Upstream {
     pub zone: Option<Zone>,
     /// Where the key for the hashing policies comes from.
     pub affinity: Option<Affinity>,
-    /// Shares by endpoint version, each > 0; empty when unused.
+    /// Shares by endpoint version, each > 0; empty when unused. A version that is not named gets nothing.
     pub split: Vec<(String, f64)>,
     /// How pressure becomes a desired number of replicas.
     pub autoscale: Option<Autoscale>,
@@ -210,7 +234,7 @@ pub struct Signal {
     pub weight: f64,
     /// The value that counts as full; where absent, the signal is judged against the fleet.
     pub max: Option<f64>,
-    /// EWMA factor for a new sample, > 0, ≤ 1; 1 by default (no smoothing).
+    /// EWMA factor for a new sample, > 0, ≤ 1; 0.3 by default, 1 takes each sample as it is.
     pub smoothing: f64,
     /// The label that names the endpoint; `instance` by default.
     pub address_label: String,
@@ -223,7 +247,7 @@ pub struct Signal {
 pub struct Health {
     /// Failures in a row that make it suspect; 1 by default.
     pub suspect_after: u32,
-    /// Failures in a row that eject it; 3 by default, not below `suspect_after`.
+    /// Failures in a row that eject it; 3 by default, never below `suspect_after`.
     pub fail_after: u32,
     /// Good answers in a row that bring it back; 3 by default.
     pub recover_after: u32,
@@ -280,9 +304,9 @@ pub enum Affinity {
 pub struct Autoscale {
     /// Pressure to hold; 0.8 by default.
     pub target_pressure: f64,
-    /// Fewest replicas; 1 by default.
+    /// Fewest replicas; 2 by default.
     pub min: u32,
-    /// Most replicas; not below `min`.
+    /// Most replicas; not below `min`, 20 by default.
     pub max: u32,
     /// Periods in a row beyond the target before a change; 2 by default.
     pub periods: u32,

@@ -1,0 +1,58 @@
+//! `upstreams[].affinity`: where the key for the hashing policies comes from.
+
+use super::kinds::is_token;
+use super::node::Node;
+use super::tree::Tree;
+use super::{Affinity, Steering};
+
+const FIELDS: &[&str] = &["header", "cookie", "query", "query_parameter", "source_ip"];
+const ALLOWED: &str = "exactly one of header, cookie, query (or query_parameter), source_ip";
+
+pub(super) fn read(node: &Node, steering: &Steering) -> Option<Affinity> {
+    let fields = node.fields(FIELDS);
+    let given: Vec<(&str, Node)> =
+        FIELDS.iter().filter_map(|name| Some((*name, fields.get(name)?))).collect();
+    match given.as_slice() {
+        [] => {
+            if matches!(node.tree(), Tree::Object(_)) {
+                node.refuse(ALLOWED, None);
+            }
+            None
+        }
+        [(name, value)] => match *name {
+            "header" => header(value, steering).map(Affinity::Header),
+            "cookie" => value.text_that("a cookie's name", is_token).map(Affinity::Cookie),
+            "source_ip" => source_ip(value),
+            _ => value.text_that("the name of a query parameter", is_parameter).map(Affinity::Query),
+        },
+        [_, others @ ..] => {
+            for (_, value) in others {
+                value.refuse(ALLOWED, None);
+            }
+            None
+        }
+    }
+}
+
+fn header(node: &Node, steering: &Steering) -> Option<String> {
+    let name = node.header_name()?;
+    if name == steering.header {
+        node.refuse("another header than $.steering.header, which is taken from every request", None);
+    }
+    Some(name)
+}
+
+fn source_ip(node: &Node) -> Option<Affinity> {
+    match node.tree() {
+        Tree::Boolean(true) => return Some(Affinity::SourceIp),
+        Tree::Boolean(false) => node.refuse("true, or no source_ip at all", None),
+        _ => node.mistyped("true", None),
+    }
+    None
+}
+
+/// Compared with the raw query string, so it cannot hold what separates there.
+fn is_parameter(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"&=#?".contains(&byte))
+}

@@ -1,0 +1,11 @@
+//! What single values can be: each kind says what it allows and guesses what was meant.
+
+mod address;
+mod duration;
+mod header;
+mod number;
+mod text;
+
+pub(super) use duration::shown as duration_shown;
+pub(super) use header::{forbidden_to_set, is_token};
+pub(super) use number::Bounds;

@@ -1,0 +1,84 @@
+//! The top of the configuration, and the way in.
+
+use super::fault::{Fault, Faults};
+use super::node::{Fields, Node};
+use super::tree::Tree;
+use super::{Config, Mode, Status, Upstream, prometheus, steering, upstream};
+
+/// Enough for 10,000 endpoints with all their fields.
+const MOST_BYTES: usize = 1024 * 1024;
+const MOST_UPSTREAMS: usize = 64;
+
+const FIELDS: &[&str] = &["mode", "steering", "prometheus", "upstreams", "status"];
+const MODES: &[(&str, Mode)] = &[("enforce", Mode::Enforce), ("observe", Mode::Observe)];
+
+/// The checked configuration that `json` holds, or all that is wrong with it (the first hundred faults, then a
+/// count of the rest). Never panics, whatever the bytes are.
+///
+/// ```
+/// let faults = evenkeel::config::parse(br#"{ "upstreams": [{ "cluster": "web", "polcy": "random" }] }"#).unwrap_err();
+/// assert_eq!(faults[0].path, "$.upstreams[0].polcy");
+/// assert_eq!(faults[0].hint.as_deref(), Some(r#"did you mean "policy"?"#));
+/// assert_eq!(faults[1].path, "$.upstreams[0].endpoints");
+/// ```
+pub fn parse(json: &[u8]) -> Result<Config, Vec<Fault>> {
+    let tree = read_tree(json).map_err(|fault| vec![fault])?;
+    let faults = Faults::default();
+    let config = read(&Node::root(&tree, &faults));
+    let list = faults.into_list();
+    if list.is_empty() { Ok(config) } else { Err(list) }
+}
+
+fn read_tree(json: &[u8]) -> Result<Tree, Fault> {
+    let unusable = |found: String, allowed: String| Fault { path: "$".into(), found, allowed, hint: None };
+    if json.len() > MOST_BYTES {
+        return Err(unusable(format!("found {} bytes", json.len()), format!("at most {MOST_BYTES}")));
+    }
+    // Envoy hands over nothing at all where the plugin's `configuration` is left out.
+    if json.trim_ascii().is_empty() {
+        return Err(unusable("found no configuration".into(), "an object with \"upstreams\"".into()));
+    }
+    Tree::read(json)
+}
+
+fn read(node: &Node) -> Config {
+    let fields = node.fields(FIELDS);
+    let steering = steering::read(&fields);
+    let prometheus = fields.get("prometheus").map(|node| prometheus::read(&node));
+    Config {
+        mode: fields.read("mode", |node| node.one_of(MODES)).unwrap_or(Mode::Enforce),
+        upstreams: read_upstreams(
+            &fields,
+            &upstream::Around { steering: &steering, prometheus: prometheus.is_some() },
+        ),
+        status: fields.read("status", read_status),
+        steering,
+        prometheus,
+    }
+}
+
+fn read_upstreams(fields: &Fields, around: &upstream::Around) -> Vec<Upstream> {
+    let allowed = format!("an array of 1 to {MOST_UPSTREAMS} upstreams");
+    let Some(node) = fields.require("upstreams", &allowed) else { return Vec::new() };
+    if matches!(node.tree(), Tree::Array(items) if items.is_empty()) {
+        node.refuse(&allowed, None);
+    }
+    let nodes = node.items(MOST_UPSTREAMS, "upstreams");
+    let upstreams: Vec<Upstream> = nodes.iter().map(|node| upstream::read(node, around)).collect();
+    for (index, upstream) in upstreams.iter().enumerate() {
+        let first = upstreams.iter().position(|other| other.cluster == upstream.cluster).unwrap_or(index);
+        if first < index
+            && !upstream.cluster.is_empty()
+            && let Some(cluster) = nodes.get(index).and_then(|node| node.clone().child("cluster"))
+        {
+            cluster
+                .refuse(&format!("each cluster once; it is also at {}[{first}].cluster", node.path()), None);
+        }
+    }
+    upstreams
+}
+
+fn read_status(node: &Node) -> Option<Status> {
+    let path = node.fields(&["path"]).require("path", "a path such as \"/_evenkeel\"")?;
+    Some(Status { path: path.path_prefix()? })
+}
