@@ -16,6 +16,7 @@ pub mod http;
 pub mod load;
 pub mod ports;
 pub mod process;
+pub mod prometheus;
 pub mod table;
 pub mod tools;
 pub mod wait;
