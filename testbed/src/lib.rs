@@ -1,1 +1,28 @@
 //! Real parts on 127.0.0.1 for the demo, the benches and the end-to-end tests.
+//!
+//! - [`backend`]: HTTP servers with slots, log-normal work and faults that can be switched while they run.
+//! - [`load`]: an open-loop load generator that measures from the *intended* start of each request.
+//! - [`envoy`], [`prometheus`]: the real binaries, configured, started, watched and ended.
+//! - [`process`], [`ports`], [`tools`]: children that die with us, free ports, where the binaries are.
+//! - [`table`], [`chart`]: how results are shown.
+
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod backend;
+pub mod clock;
+pub mod envoy;
+pub mod http;
+pub mod load;
+pub mod ports;
+pub mod process;
+pub mod prometheus;
+pub mod table;
+pub mod tools;
+pub mod wait;
+
+pub use anyhow;
+pub use console;
+pub use serde_json;
+pub use tempfile;
+pub use tokio;

@@ -1,0 +1,113 @@
+//! Accepting connections, refusing them, cutting them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{Behaviour, Shared, service};
+use crate::clock;
+
+const REBIND: Duration = Duration::from_millis(20);
+
+/// Accepts until the task is aborted; without a listener while the behaviour is [`Behaviour::Refuse`].
+pub(super) async fn serve(listener: TcpListener, address: SocketAddr, shared: Arc<Shared>) {
+    let mut mode = shared.mode.subscribe();
+    let mut listener = Some(listener);
+    loop {
+        if matches!(mode.borrow_and_update().behaviour, Behaviour::Refuse) {
+            listener = None;
+            if mode.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
+        let Some(open) = &listener else {
+            listener = TcpListener::bind(address).await.ok();
+            if listener.is_none() {
+                clock::sleep(REBIND).await;
+            }
+            continue;
+        };
+        tokio::select! {
+            accepted = open.accept() => {
+                if let Ok((stream, _)) = accepted {
+                    tokio::spawn(connection(stream, shared.clone()));
+                }
+            }
+            _ = mode.changed() => {}
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, shared: Arc<Shared>) {
+    let _ = stream.set_nodelay(true);
+    let mut cuts = shared.cuts.subscribe();
+    cuts.mark_unchanged();
+    let stream = Resetting { stream, shut: false };
+    let handler = service_fn(move |request| service::handle(shared.clone(), request));
+    let builder = auto::Builder::new(TokioExecutor::new());
+    tokio::select! {
+        _ = builder.serve_connection(TokioIo::new(stream), handler) => {}
+        _ = cuts.changed() => {}
+    }
+}
+
+/// A stream that is reset when it is dropped before its shutdown: a cut, unlike an orderly end, is a TCP RST.
+struct Resetting {
+    stream: TcpStream,
+    shut: bool,
+}
+
+impl Drop for Resetting {
+    fn drop(&mut self) {
+        if !self.shut {
+            let _ = self.stream.set_zero_linger();
+        }
+    }
+}
+
+impl AsyncRead for Resetting {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Resetting {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shut = true;
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

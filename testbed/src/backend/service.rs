@@ -1,0 +1,151 @@
+//! From request to answer.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue, TRAILER};
+use hyper::{HeaderMap, Request, Response, StatusCode};
+
+use super::{Behaviour, Kind, Mode, SeenRequest, Shared, lock, metrics, tasks, work};
+use crate::clock;
+
+type Body = BoxBody<Bytes, Infallible>;
+
+/// The connection is to be reset in place of an answer.
+#[derive(Debug)]
+pub(super) struct Cut;
+
+impl std::fmt::Display for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("cut")
+    }
+}
+
+impl std::error::Error for Cut {}
+
+/// Handles one request. Dropped when the client goes away: what waits then leaves the queue.
+pub(super) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Cut> {
+    let mode = shared.mode();
+    match mode.behaviour {
+        Behaviour::Reset => return Err(Cut),
+        Behaviour::BlackHole => {
+            let _in_flight = (!is_scrape(&request)).then(|| shared.metrics.arrived());
+            return std::future::pending().await;
+        }
+        _ => {}
+    }
+    if is_scrape(&request) {
+        let mut response = answer(&shared, StatusCode::OK, shared.metrics.text());
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
+        return Ok(response);
+    }
+    let (start, _in_flight) = (clock::now(), shared.metrics.arrived());
+    if shared.record {
+        lock(&shared.seen).push(seen(&request));
+    }
+    // Bodies are read to their end, so that the connection can be used again.
+    let _ = request.into_body().collect().await;
+    let response = respond(&shared, mode, start).await;
+    shared.metrics.answered(response.status().as_u16(), clock::now() - start);
+    Ok(response)
+}
+
+async fn respond(shared: &Shared, mode: Mode, start: Instant) -> Response<Body> {
+    match (mode.behaviour, shared.kind) {
+        (Behaviour::FailFast { status, after }, _) => {
+            clock::sleep_until(start + after).await;
+            answer(
+                shared,
+                StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
+                "failing\n",
+            )
+        }
+        (Behaviour::Grpc { status, in_trailers }, _) => grpc(shared, status, in_trailers),
+        (_, Kind::Worker { .. }) => {
+            // A stopped world accepts nothing either.
+            clock::sleep_until(work::end_of_work(start, Duration::ZERO, mode)).await;
+            match tasks::accept(shared) {
+                true => answer(shared, StatusCode::ACCEPTED, "accepted\n"),
+                false => answer(shared, StatusCode::SERVICE_UNAVAILABLE, "queue full\n"),
+            }
+        }
+        (behaviour, Kind::Service { queue }) => {
+            let permit = match shared.slots.try_acquire() {
+                Ok(permit) => permit,
+                Err(_) => {
+                    let full = queue.is_some_and(|bound| shared.metrics.counts().queued >= bound as u64);
+                    if full {
+                        return answer(shared, StatusCode::SERVICE_UNAVAILABLE, "queue full\n");
+                    }
+                    let _waits = shared.metrics.waits();
+                    // The semaphore is never closed, and it is fair: first in, first out.
+                    match shared.slots.acquire().await {
+                        Ok(permit) => permit,
+                        Err(_) => return answer(shared, StatusCode::SERVICE_UNAVAILABLE, "closed\n"),
+                    }
+                }
+            };
+            let time = shared.work.draw(behaviour);
+            clock::sleep_until(work::end_of_work(clock::now(), time, mode)).await;
+            shared.metrics.worked(time);
+            drop(permit);
+            match behaviour {
+                Behaviour::ErrorRatio(ratio) if shared.work.chance(ratio) => {
+                    answer(shared, StatusCode::INTERNAL_SERVER_ERROR, "failed\n")
+                }
+                _ => answer(shared, StatusCode::OK, "done\n"),
+            }
+        }
+    }
+}
+
+fn answer(shared: &Shared, status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
+    named(shared, status, Full::new(body.into()).boxed())
+}
+
+fn grpc(shared: &Shared, status: u8, in_trailers: bool) -> Response<Body> {
+    let status = HeaderValue::from(u16::from(status));
+    let body = Full::new(Bytes::from_static(b"\0\0\0\0\0"));
+    let mut response = if in_trailers {
+        let trailers =
+            HeaderMap::from_iter([(hyper::header::HeaderName::from_static("grpc-status"), status)]);
+        let mut response =
+            named(shared, StatusCode::OK, body.with_trailers(async { Some(Ok(trailers)) }).boxed());
+        // Without it hyper sends no trailers over HTTP/1.1.
+        response.headers_mut().insert(TRAILER, HeaderValue::from_static("grpc-status"));
+        response
+    } else {
+        let mut response = named(shared, StatusCode::OK, Full::default().boxed());
+        response.headers_mut().insert("grpc-status", status);
+        response
+    };
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+fn named(shared: &Shared, status: StatusCode, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    // An address is always a valid header value.
+    if let Ok(name) = HeaderValue::from_str(&shared.name) {
+        response.headers_mut().insert("x-backend", name);
+    }
+    response
+}
+
+fn is_scrape(request: &Request<Incoming>) -> bool {
+    request.uri().path() == "/metrics"
+}
+
+fn seen(request: &Request<Incoming>) -> SeenRequest {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    SeenRequest {
+        path: request.uri().path_and_query().map_or_else(String::new, ToString::to_string),
+        headers: request.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
+    }
+}

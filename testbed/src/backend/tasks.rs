@@ -1,0 +1,66 @@
+//! The asynchronous worker: a bounded queue that the slots work off.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use super::metrics::Held;
+use super::{FinishedTask, Shared, lock, work};
+use crate::clock;
+
+#[derive(Debug)]
+struct Task {
+    accepted: Instant,
+    _waits: Held,
+}
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    bound: usize,
+    waiting: Mutex<VecDeque<Task>>,
+    arrived: Notify,
+}
+
+impl Queue {
+    pub(super) fn new(bound: usize) -> Self {
+        Self { bound, waiting: Mutex::default(), arrived: Notify::new() }
+    }
+
+    async fn next(&self) -> Task {
+        loop {
+            if let Some(task) = lock(&self.waiting).pop_front() {
+                return task;
+            }
+            self.arrived.notified().await;
+        }
+    }
+}
+
+/// Accepts a task, unless the queue is full.
+pub(super) fn accept(shared: &Shared) -> bool {
+    let mut waiting = lock(&shared.queue.waiting);
+    if waiting.len() >= shared.queue.bound {
+        return false;
+    }
+    waiting.push_back(Task { accepted: clock::now(), _waits: shared.metrics.waits() });
+    drop(waiting);
+    shared.queue.arrived.notify_one();
+    true
+}
+
+/// One slot's life.
+pub(super) async fn work_off(shared: Arc<Shared>) {
+    loop {
+        let Task { accepted, _waits } = shared.queue.next().await;
+        drop(_waits);
+        let mode = shared.mode();
+        let work = shared.work.draw(mode.behaviour);
+        clock::sleep_until(work::end_of_work(clock::now(), work, mode)).await;
+        let sojourn = clock::now() - accepted;
+        shared.metrics.worked(work);
+        shared.metrics.task_done(sojourn);
+        lock(&shared.finished).push(FinishedTask { accepted, sojourn });
+    }
+}

@@ -1,0 +1,228 @@
+//! Envoy's configuration as files.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::policy::STEERING_HEADER;
+use super::{Cluster, Config, Policy};
+
+/// Where the files are and which addresses they name.
+pub(super) struct Files {
+    directory: PathBuf,
+    listener: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Files {
+    pub(super) fn new(directory: &Path, listener: SocketAddr, admin: SocketAddr) -> Self {
+        Self { directory: directory.to_owned(), listener, admin }
+    }
+
+    /// Writes everything; returns the bootstrap's path.
+    pub(super) fn write(&self, config: &Config) -> Result<PathBuf> {
+        let mut clusters: Vec<Value> =
+            config.clusters.iter().map(|cluster| self.cluster(cluster, config)).collect();
+        clusters.extend(config.services.iter().map(|(name, address)| service(name, *address)));
+        if config.admin_cluster {
+            clusters.push(service("envoy_admin", self.admin));
+        }
+        let mut bootstrap = json!({
+            "node": { "id": "testbed", "cluster": "testbed" },
+            "admin": { "address": socket(self.admin) },
+            "static_resources": { "clusters": clusters },
+        });
+        if config.dynamic {
+            self.write_listener(config)?;
+            for cluster in &config.clusters {
+                self.write_endpoints(cluster)?;
+            }
+            merge(
+                &mut bootstrap,
+                &json!({ "dynamic_resources": { "lds_config": self.source("listeners.json") } }),
+            );
+        } else {
+            merge(&mut bootstrap, &json!({ "static_resources": { "listeners": [self.listener(config)] } }));
+        }
+        merge(&mut bootstrap, &config.extra);
+        self.put("envoy.json", &bootstrap)
+    }
+
+    pub(super) fn write_listener(&self, config: &Config) -> Result<PathBuf> {
+        let mut listener = self.listener(config);
+        merge(&mut listener, &json!({ "@type": "type.googleapis.com/envoy.config.listener.v3.Listener" }));
+        self.put("listeners.json", &json!({ "resources": [listener] }))
+    }
+
+    pub(super) fn write_endpoints(&self, cluster: &Cluster) -> Result<PathBuf> {
+        let mut assignment = assignment(&cluster.name, &cluster.endpoints);
+        let kind = json!({ "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment" });
+        merge(&mut assignment, &kind);
+        self.put(&endpoints_file(&cluster.name), &json!({ "resources": [assignment] }))
+    }
+
+    /// Envoy takes up a watched file when another is moved in its place.
+    fn put(&self, name: &str, value: &Value) -> Result<PathBuf> {
+        let (path, draft) = (self.directory.join(name), self.directory.join(format!("{name}.draft")));
+        fs::write(&draft, serde_json::to_vec_pretty(value)?)?;
+        fs::rename(&draft, &path)?;
+        Ok(path)
+    }
+
+    fn source(&self, file: &str) -> Value {
+        json!({
+            "resource_api_version": "V3",
+            "path_config_source": { "path": self.directory.join(file) },
+        })
+    }
+
+    fn listener(&self, config: &Config) -> Value {
+        let mut filters: Vec<Value> = config.filters.iter().map(|filter| filter.0.clone()).collect();
+        filters.push(json!({
+            "name": "envoy.filters.http.router",
+            "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
+        }));
+        // The first prefix that matches wins, so the longest come first.
+        let mut clusters: Vec<&Cluster> = config.clusters.iter().collect();
+        clusters.sort_by_key(|cluster| std::cmp::Reverse(cluster.prefix.len()));
+        let routes: Vec<Value> = clusters.into_iter().map(|cluster| route(cluster, config)).collect();
+        json!({
+            "name": "ingress",
+            "address": socket(self.listener),
+            "filter_chains": [{ "filters": [{
+                "name": "envoy.filters.network.http_connection_manager",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.network\
+                              .http_connection_manager.v3.HttpConnectionManager",
+                    "stat_prefix": "ingress",
+                    "codec_type": "AUTO",
+                    "route_config": {
+                        "name": "routes",
+                        "virtual_hosts": [{ "name": "all", "domains": ["*"], "routes": routes }],
+                    },
+                    "http_filters": filters,
+                },
+            }] }],
+        })
+    }
+
+    fn cluster(&self, cluster: &Cluster, config: &Config) -> Value {
+        let many = json!({ "max_connections": 100_000, "max_pending_requests": 100_000, "max_requests": 100_000,
+                           "max_retries": 1_000 });
+        let mut value = json!({
+            "name": cluster.name,
+            "connect_timeout": seconds(cluster.connect_timeout),
+            "circuit_breakers": { "thresholds": [many] },
+        });
+        let discovery = if config.dynamic {
+            json!({ "type": "EDS", "eds_cluster_config": { "eds_config": self.source(&endpoints_file(&cluster.name)) } })
+        } else {
+            json!({ "type": "STATIC", "load_assignment": assignment(&cluster.name, &cluster.endpoints) })
+        };
+        merge(&mut value, &discovery);
+        merge(&mut value, &cluster.policy.members());
+        merge(&mut value, &protocol(cluster));
+        if let Some(path) = &cluster.health_check {
+            merge(
+                &mut value,
+                &json!({ "health_checks": [{
+                "timeout": "1s", "interval": "1s", "unhealthy_threshold": 3, "healthy_threshold": 1,
+                "http_health_check": { "path": path },
+            }] }),
+            );
+        }
+        merge(&mut value, &cluster.extra);
+        value
+    }
+}
+
+/// HTTP version, and the upstream filter that takes the steering header away.
+fn protocol(cluster: &Cluster) -> Value {
+    let version = if cluster.http2 { "http2_protocol_options" } else { "http_protocol_options" };
+    let mut options = json!({
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": { version: {} },
+    });
+    if let Some(header) = cluster.policy.hidden_header() {
+        merge(
+            &mut options,
+            &json!({ "http_filters": [
+            {
+                "name": "envoy.filters.http.header_mutation",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+                    "mutations": { "request_mutations": [{ "remove": header }] },
+                },
+            },
+            {
+                "name": "envoy.filters.http.upstream_codec",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec",
+                },
+            },
+        ] }),
+        );
+    }
+    json!({ "typed_extension_protocol_options": {
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options,
+    } })
+}
+
+fn route(cluster: &Cluster, config: &Config) -> Value {
+    let mut action = json!({ "cluster": cluster.name, "timeout": seconds(config.route_timeout) });
+    if let Some((count, reasons)) = &config.retries {
+        merge(&mut action, &json!({ "retry_policy": { "num_retries": count, "retry_on": reasons } }));
+    }
+    let mut route = json!({ "match": { "prefix": cluster.prefix }, "route": action });
+    if let Policy::StatefulSession { header } = &cluster.policy {
+        // The filter writes its header on the response where the host differs: no client's business.
+        merge(&mut route, &json!({ "response_headers_to_remove": [header] }));
+    } else {
+        merge(&mut route, &json!({ "response_headers_to_remove": [STEERING_HEADER] }));
+    }
+    route
+}
+
+fn service(name: &str, address: SocketAddr) -> Value {
+    json!({
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": assignment(name, &[address]),
+    })
+}
+
+fn assignment(cluster: &str, endpoints: &[SocketAddr]) -> Value {
+    let endpoints: Vec<Value> =
+        endpoints.iter().map(|&address| json!({ "endpoint": { "address": socket(address) } })).collect();
+    json!({ "cluster_name": cluster, "endpoints": [{ "lb_endpoints": endpoints }] })
+}
+
+fn socket(address: SocketAddr) -> Value {
+    json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } })
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.3}s", duration.as_secs_f64())
+}
+
+fn endpoints_file(cluster: &str) -> String {
+    format!("endpoints-{cluster}.json")
+}
+
+/// Objects are merged member by member; anything else replaces what was there.
+fn merge(into: &mut Value, from: &Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (name, value) in from {
+                merge(into.entry(name.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (_, Value::Null) => {}
+        (into, from) => *into = from.clone(),
+    }
+}

@@ -1,0 +1,155 @@
+//! How a cluster is balanced, and the filters that go with it.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use crate::tools;
+
+/// evenkeel's steering header unless it is configured otherwise.
+pub const STEERING_HEADER: &str = "x-evenkeel-endpoint";
+
+/// How Envoy balances a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// One after the other.
+    RoundRobin,
+    /// The less loaded of two.
+    LeastRequest,
+    /// The less loaded of two, and endpoints with five server errors in a row are ejected for 30 s.
+    LeastRequestWithOutlierDetection,
+    /// Weighted by what the endpoints report in ORCA headers.
+    OrcaWeighted,
+    /// The endpoint that this header names, otherwise least request. The endpoint does not see the header.
+    OverrideHost {
+        /// The steering header.
+        header: String,
+    },
+    /// Least request under a `stateful_session` filter ([`Filter::stateful_session`]) that reads this header.
+    /// The endpoint does not see the header.
+    StatefulSession {
+        /// The steering header.
+        header: String,
+    },
+    /// Not set here: the cluster's `extra` does.
+    Custom,
+}
+
+impl Policy {
+    /// Steered by evenkeel's default header.
+    pub fn evenkeel() -> Self {
+        Self::OverrideHost { header: STEERING_HEADER.to_owned() }
+    }
+
+    /// The members that this policy adds to the cluster.
+    pub(super) fn members(&self) -> Value {
+        match self {
+            Self::RoundRobin => json!({ "lb_policy": "ROUND_ROBIN" }),
+            Self::LeastRequest | Self::StatefulSession { .. } => json!({ "lb_policy": "LEAST_REQUEST" }),
+            // Envoy's defaults written out, but for the share: its 10 % is one endpoint of a small fleet.
+            Self::LeastRequestWithOutlierDetection => json!({
+                "lb_policy": "LEAST_REQUEST",
+                "outlier_detection": {
+                    "consecutive_5xx": 5,
+                    "interval": "10s",
+                    "base_ejection_time": "30s",
+                    "max_ejection_percent": 50,
+                },
+            }),
+            Self::OrcaWeighted => json!({ "load_balancing_policy": policies(json!({
+                "name": "envoy.load_balancing_policies.client_side_weighted_round_robin",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.load_balancing_policies\
+                              .client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin",
+                },
+            })) }),
+            Self::OverrideHost { header } => json!({ "load_balancing_policy": policies(json!({
+                "name": "envoy.load_balancing_policies.override_host",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.load_balancing_policies\
+                              .override_host.v3.OverrideHost",
+                    "override_host_sources": [{ "header": header }],
+                    "fallback_policy": policies(json!({
+                        "name": "envoy.load_balancing_policies.least_request",
+                        "typed_config": {
+                            "@type": "type.googleapis.com/envoy.extensions.load_balancing_policies\
+                                      .least_request.v3.LeastRequest",
+                        },
+                    })),
+                },
+            })) }),
+            Self::Custom => json!({}),
+        }
+    }
+
+    /// The header that no endpoint shall see.
+    pub(super) fn hidden_header(&self) -> Option<&str> {
+        match self {
+            Self::OverrideHost { header } | Self::StatefulSession { header } => Some(header),
+            _ => None,
+        }
+    }
+}
+
+fn policies(extension: Value) -> Value {
+    json!({ "policies": [{ "typed_extension_config": extension }] })
+}
+
+/// An HTTP filter as it stands in Envoy's configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Filter(pub Value);
+
+impl Filter {
+    /// evenkeel with this plugin configuration.
+    pub fn evenkeel(configuration: &Value) -> Result<Self> {
+        Self::evenkeel_text(&configuration.to_string())
+    }
+
+    /// evenkeel with this text for a configuration, well-formed or not.
+    pub fn evenkeel_text(configuration: &str) -> Result<Self> {
+        Ok(Self::wasm(tools::wasm()?, configuration))
+    }
+
+    /// Any build of evenkeel.
+    pub fn wasm(code: PathBuf, configuration: &str) -> Self {
+        Self(json!({
+            "name": "envoy.filters.http.wasm",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+                "config": {
+                    "name": "evenkeel",
+                    "root_id": "evenkeel",
+                    "failure_policy": "FAIL_RELOAD",
+                    "vm_config": {
+                        "vm_id": "evenkeel",
+                        "runtime": "envoy.wasm.runtime.v8",
+                        "code": { "local": { "filename": code } },
+                    },
+                    "configuration": {
+                        "@type": "type.googleapis.com/google.protobuf.StringValue",
+                        "value": configuration,
+                    },
+                },
+            },
+        }))
+    }
+
+    /// The filter that follows a header with base64("ip:port"): after evenkeel, before the router.
+    pub fn stateful_session(header: &str) -> Self {
+        Self(json!({
+            "name": "envoy.filters.http.stateful_session",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.stateful_session.v3.StatefulSession",
+                "session_state": {
+                    "name": "envoy.http.stateful_session.header",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.http.stateful_session\
+                                  .header.v3.HeaderBasedSessionState",
+                        "name": header,
+                    },
+                },
+            },
+        }))
+    }
+}

@@ -1,0 +1,232 @@
+//! An open-loop load generator.
+//!
+//! Requests are sent at their intended times whatever became of the earlier ones, and latency counts from the
+//! intended time: a stall delays nobody's clock (no coordinated omission).
+
+mod connections;
+mod report;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use hyper::http::uri::PathAndQuery;
+use hyper::{HeaderMap, Method};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::task::JoinHandle;
+
+pub use report::{Outcome, Record, Report, Summary};
+
+use crate::clock;
+use connections::{Call, Connections};
+
+/// What load to make.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// Where to.
+    pub target: SocketAddr,
+    /// The path, with its query.
+    pub path: String,
+    /// The method.
+    pub method: Method,
+    /// Further request headers.
+    pub headers: Vec<(String, String)>,
+    /// Requests a second.
+    pub rate: f64,
+    /// For how long requests are started.
+    pub duration: Duration,
+    /// How they are spaced.
+    pub arrivals: Arrivals,
+    /// Seed of the arrivals.
+    pub seed: u64,
+    /// When a request without an answer is given up, counted from its sending.
+    pub timeout: Duration,
+    /// Connections opened ahead and used in turn, so that all of Envoy's workers get their share; more are opened
+    /// when all are busy.
+    pub connections: usize,
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self {
+            target: (crate::ports::LOOPBACK, 0).into(),
+            path: "/".to_owned(),
+            method: Method::GET,
+            headers: Vec::new(),
+            rate: 100.0,
+            duration: Duration::from_secs(10),
+            arrivals: Arrivals::Poisson,
+            seed: 1,
+            timeout: Duration::from_secs(5),
+            connections: 64,
+        }
+    }
+}
+
+/// How requests are spaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrivals {
+    /// Independent of each other, as those of many users are.
+    Poisson,
+    /// Evenly.
+    Even,
+}
+
+/// Load that is being made. Dropping it stops it.
+#[derive(Debug)]
+pub struct Running {
+    shared: Arc<Shared>,
+    sender: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    start: Instant,
+    results: Mutex<Results>,
+    connections: Connections,
+    call: Call,
+}
+
+#[derive(Debug, Default)]
+struct Results {
+    records: Vec<Record>,
+    backends: Vec<String>,
+    numbers: HashMap<String, u16>,
+}
+
+impl Load {
+    /// Starts on the current runtime.
+    pub async fn start(self) -> Result<Running> {
+        ensure!(self.rate > 0.0 && self.rate.is_finite(), "the rate must be positive");
+        let call = Call {
+            method: self.method.clone(),
+            path: PathAndQuery::try_from(self.path.as_str())?,
+            headers: header_map(&self.headers, self.target)?,
+            timeout: self.timeout,
+        };
+        let connections = Connections::open(self.target, self.connections).await;
+        let shared = Arc::new(Shared { start: clock::now(), results: Mutex::default(), connections, call });
+        let sender = tokio::spawn(send_all(self, shared.clone()));
+        Ok(Running { shared, sender })
+    }
+
+    /// Starts and waits for the end.
+    pub async fn run(self) -> Result<Report> {
+        Ok(self.start().await?.finish().await)
+    }
+
+    /// The intended times, from the start.
+    fn schedule(&self) -> impl Iterator<Item = Duration> + use<> {
+        let mut random = StdRng::seed_from_u64(self.seed);
+        let (rate, arrivals, duration) = (self.rate, self.arrivals, self.duration);
+        let mut at = 0.0;
+        (1_u32..)
+            .map(move |count| match arrivals {
+                Arrivals::Even => f64::from(count) / rate,
+                // Inverse of the exponential distribution; 1 - u is never 0.
+                Arrivals::Poisson => {
+                    at -= (1.0 - random.random::<f64>()).ln() / rate;
+                    at
+                }
+            })
+            .map(Duration::from_secs_f64)
+            .take_while(move |at| *at <= duration)
+    }
+}
+
+impl Running {
+    /// Since the start.
+    pub fn elapsed(&self) -> Duration {
+        clock::now() - self.shared.start
+    }
+
+    /// When it started: offsets in the report count from here.
+    pub fn started(&self) -> Instant {
+        self.shared.start
+    }
+
+    /// What has been measured so far.
+    pub fn report(&self) -> Report {
+        let results = self.shared.results();
+        Report { records: results.records.clone(), backends: results.backends.clone() }
+    }
+
+    /// A summary of the requests intended within the last `time`, for live tables.
+    pub fn recent(&self, time: Duration) -> Summary {
+        let now = self.elapsed();
+        self.report().between(now.saturating_sub(time), now)
+    }
+
+    /// Waits for the last answer or time-out.
+    pub async fn finish(mut self) -> Report {
+        // Fails only if sending panicked; what was measured is still good.
+        let _ = (&mut self.sender).await;
+        let mut results = self.shared.results();
+        let mut report =
+            Report { records: std::mem::take(&mut results.records), backends: results.backends.clone() };
+        report.records.sort_by_key(|record| record.at_us);
+        report
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.sender.abort();
+    }
+}
+
+impl Shared {
+    fn results(&self) -> MutexGuard<'_, Results> {
+        self.results.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Results {
+    fn number(&mut self, backend: Option<String>) -> u16 {
+        let Some(name) = backend else { return Record::NO_BACKEND };
+        if let Some(&number) = self.numbers.get(&name) {
+            return number;
+        }
+        let number = u16::try_from(self.backends.len()).unwrap_or(Record::NO_BACKEND);
+        self.backends.push(name.clone());
+        self.numbers.insert(name, number);
+        number
+    }
+}
+
+async fn send_all(load: Load, shared: Arc<Shared>) {
+    let mut calls = tokio::task::JoinSet::new();
+    for at in load.schedule() {
+        clock::sleep_until(shared.start + at).await;
+        let shared = shared.clone();
+        calls.spawn(async move {
+            let (outcome, backend) = shared.connections.call(&shared.call).await;
+            let latency = clock::now() - (shared.start + at);
+            let mut results = shared.results();
+            let backend = results.number(backend);
+            results.records.push(Record {
+                at_us: u32::try_from(at.as_micros()).unwrap_or(u32::MAX),
+                latency_us: u32::try_from(latency.as_micros()).unwrap_or(u32::MAX),
+                outcome,
+                backend,
+            });
+        });
+        while calls.try_join_next().is_some() {}
+    }
+    while calls.join_next().await.is_some() {}
+}
+
+fn header_map(headers: &[(String, String)], target: SocketAddr) -> Result<HeaderMap> {
+    let mut map = HeaderMap::new();
+    map.insert("host", target.to_string().parse()?);
+    for (name, value) in headers {
+        map.insert(hyper::header::HeaderName::try_from(name.as_str())?, value.parse()?);
+    }
+    Ok(map)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! What a load run measured.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::table;
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// An answer with this status, its body complete.
+    Status(u16),
+    /// No answer in time.
+    Timeout,
+    /// The connection was refused.
+    Refused,
+    /// The connection ended before the answer did.
+    Disconnected,
+}
+
+impl Outcome {
+    /// A status of 500 or more, or no answer at all.
+    pub fn failed(self) -> bool {
+        !matches!(self, Self::Status(status) if status < 500)
+    }
+}
+
+/// One request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its intended time, microseconds from the start.
+    pub at_us: u32,
+    /// From the intended time to the end of the answer, in microseconds.
+    pub latency_us: u32,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Index into [`Report::backends`], or [`Record::NO_BACKEND`].
+    pub backend: u16,
+}
+
+impl Record {
+    /// No backend named itself in the answer.
+    pub const NO_BACKEND: u16 = u16::MAX;
+}
+
+/// Everything that was measured, request by request.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The requests by intended time.
+    pub records: Vec<Record>,
+    /// Values of the header `x-backend`.
+    pub backends: Vec<String>,
+}
+
+impl Report {
+    /// All of it.
+    pub fn summary(&self) -> Summary {
+        self.summarise(|_| true)
+    }
+
+    /// The requests intended at or after `from` and before `to`.
+    pub fn between(&self, from: Duration, to: Duration) -> Summary {
+        let (from, to) = (from.as_micros(), to.as_micros());
+        self.summarise(|record| (from..to).contains(&u128::from(record.at_us)))
+    }
+
+    /// `parts` windows of equal length that cover `duration`.
+    pub fn parts(&self, duration: Duration, parts: u32) -> Vec<Summary> {
+        let edge = |index| duration * index / parts.max(1);
+        (0..parts).map(|index| self.between(edge(index), edge(index + 1))).collect()
+    }
+
+    /// The requests that `wanted` picks.
+    pub fn summarise(&self, wanted: impl Fn(&Record) -> bool) -> Summary {
+        let mut summary = Summary::default();
+        for record in self.records.iter().filter(|record| wanted(record)) {
+            summary.add(record, self.backends.get(usize::from(record.backend)));
+        }
+        summary
+    }
+}
+
+/// Some requests taken together.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// How many there were.
+    pub requests: u64,
+    /// How many failed: status 500 or more, time-outs, connection errors.
+    pub failed: u64,
+    /// How many got no answer in time.
+    pub timeouts: u64,
+    /// Answers by status.
+    pub statuses: BTreeMap<u16, u64>,
+    /// Answers by backend (value of `x-backend`).
+    pub by_backend: BTreeMap<String, u64>,
+    /// Latency of all requests, failed ones too, in microseconds.
+    pub latency_us: Histogram<u64>,
+}
+
+impl Default for Summary {
+    fn default() -> Self {
+        Self {
+            requests: 0,
+            failed: 0,
+            timeouts: 0,
+            statuses: BTreeMap::new(),
+            by_backend: BTreeMap::new(),
+            // Three digits, auto-resizing: 3 is within the 0..=5 that is allowed.
+            latency_us: Histogram::new(3).expect("three significant digits are allowed"),
+        }
+    }
+}
+
+impl Summary {
+    fn add(&mut self, record: &Record, backend: Option<&String>) {
+        self.requests += 1;
+        self.failed += u64::from(record.outcome.failed());
+        match record.outcome {
+            Outcome::Status(status) => *self.statuses.entry(status).or_default() += 1,
+            Outcome::Timeout => self.timeouts += 1,
+            Outcome::Refused | Outcome::Disconnected => {}
+        }
+        if let Some(name) = backend {
+            *self.by_backend.entry(name.clone()).or_default() += 1;
+        }
+        // Fails only where a histogram may not grow; this one may. `saturating_record` would not let it.
+        let _ = self.latency_us.record(u64::from(record.latency_us));
+    }
+
+    /// A latency percentile (0..=100) in milliseconds; 0 if there were no requests.
+    pub fn percentile_ms(&self, percentile: f64) -> f64 {
+        table::percentile_ms(&self.latency_us, percentile)
+    }
+
+    /// The share of the answers that this backend gave.
+    pub fn share(&self, backend: &str) -> f64 {
+        let all: u64 = self.by_backend.values().sum();
+        let own = self.by_backend.get(backend).copied().unwrap_or(0);
+        if all == 0 { 0.0 } else { own as f64 / all as f64 }
+    }
+}

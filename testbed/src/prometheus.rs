@@ -1,0 +1,172 @@
+//! A real Prometheus: configured, started, queried, stopped and started again.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::process::{Running, ready};
+use crate::{http, ports, tools};
+
+const READY: Duration = Duration::from_secs(30);
+
+/// What Prometheus is to scrape.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Jobs and their targets.
+    pub jobs: Vec<(String, Vec<SocketAddr>)>,
+    /// Time between scrapes.
+    pub scrape_interval: Duration,
+}
+
+impl Config {
+    /// One job, scraped every second.
+    pub fn job(name: &str, targets: Vec<SocketAddr>) -> Self {
+        Self { jobs: vec![(name.to_owned(), targets)], scrape_interval: Duration::from_secs(1) }
+    }
+
+    /// The configuration file: JSON, which is YAML too.
+    fn text(&self) -> String {
+        let interval = format!("{}ms", self.scrape_interval.as_millis());
+        let job = |(name, targets): &(String, Vec<SocketAddr>)| {
+            let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
+            json!({ "job_name": name, "static_configs": [{ "targets": targets }] })
+        };
+        json!({
+            "global": { "scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval },
+            "scrape_configs": self.jobs.iter().map(job).collect::<Vec<_>>(),
+        })
+        .to_string()
+    }
+}
+
+/// One sample of an instant query.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its value, perhaps NaN or infinite.
+    pub value: f64,
+}
+
+/// A Prometheus with an address and data of its own. Dropping it kills it.
+#[derive(Debug)]
+pub struct Prometheus {
+    address: SocketAddr,
+    process: Option<Running>,
+    directory: TempDir,
+}
+
+impl Prometheus {
+    /// Starts it and waits until it answers queries.
+    pub async fn start(config: &Config) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("testbed-prometheus-").tempdir()?;
+        fs::write(directory.path().join("prometheus.yaml"), config.text())?;
+        let mut prometheus = Self { address: ports::free()?, process: None, directory };
+        prometheus.resume().await?;
+        Ok(prometheus)
+    }
+
+    /// Where its API is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Kills it at once. Its data and its address stay for [`Prometheus::resume`].
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Asks it to end and waits for that.
+    pub async fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.stop(Duration::from_secs(10)).await;
+        }
+    }
+
+    /// Its process while it runs, to stop and continue it for instance.
+    pub fn process(&mut self) -> Option<&mut Running> {
+        self.process.as_mut()
+    }
+
+    /// Starts it again with the data it had, and waits until it answers queries.
+    pub async fn resume(&mut self) -> Result<()> {
+        ensure!(self.process.is_none(), "Prometheus already runs");
+        let directory = self.directory.path();
+        let mut command = Command::new(tools::prometheus()?);
+        command
+            .arg(format!("--config.file={}", directory.join("prometheus.yaml").display()))
+            .arg(format!("--storage.tsdb.path={}", directory.join("data").display()))
+            .arg(format!("--web.listen-address={}", self.address))
+            .arg("--log.level=warn");
+        let mut process = Running::spawn("prometheus", command, &directory.join("output.log"))?;
+        let address = self.address;
+        ready(&mut process, READY, || async move {
+            http::get(address, "/-/ready").await.is_ok_and(|answer| answer.status == 200)
+        })
+        .await?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// What it logged since its last start.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("output.log")).unwrap_or_default()
+    }
+
+    /// An instant query whose answer is a vector.
+    pub async fn query(&self, promql: &str) -> Result<Vec<Sample>> {
+        let path = format!("/api/v1/query?query={}", http::encode(promql));
+        let answer = http::get(self.address, &path).await?.json()?;
+        ensure!(answer["status"] == "success", "{promql}: {answer}");
+        let samples = answer["data"]["result"].as_array().with_context(|| format!("{promql}: {answer}"))?;
+        samples.iter().map(|sample| read(sample).with_context(|| format!("{promql}: {sample}"))).collect()
+    }
+}
+
+fn read(sample: &Value) -> Option<Sample> {
+    let labels = sample["metric"].as_object()?.iter();
+    let labels = labels.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
+    Some(Sample { labels: labels.collect(), value: sample["value"][1].as_str()?.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::{self, Backend};
+    use crate::wait;
+
+    #[tokio::test]
+    async fn it_scrapes_answers_dies_and_returns_with_its_data() -> Result<()> {
+        let backend = Backend::start(backend::Config::default()).await?;
+        let mut prometheus = Prometheus::start(&Config::job("web", vec![backend.address()])).await?;
+        let scraped = |prometheus: &Prometheus| {
+            let path = format!(
+                "/api/v1/query?query={}",
+                http::encode("max_over_time(http_requests_total{status=\"200\"}[1m])")
+            );
+            let address = prometheus.address();
+            async move {
+                let answer = http::get(address, &path).await.ok()?.json().ok()?;
+                read(&answer["data"]["result"][0]).filter(|sample| sample.value == 1.0)
+            }
+        };
+        http::get(backend.address(), "/").await?;
+        let sample = wait::until("a scrape", Duration::from_secs(20), || scraped(&prometheus)).await?;
+        assert_eq!(sample.labels["instance"], backend.address().to_string());
+        assert_eq!(prometheus.query("up{job=\"web\"}").await?[0].value, 1.0);
+        assert!(prometheus.query("no closing brace {").await.is_err());
+
+        prometheus.stop().await;
+        assert!(prometheus.query("up").await.is_err());
+        backend.set(backend::Behaviour::Refuse);
+        prometheus.resume().await?;
+        wait::until("its old data", Duration::from_secs(20), || scraped(&prometheus)).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,27 @@
+//! Waiting on a condition, never on a bare sleep.
+
+use std::future::Future;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::clock;
+
+const POLL: Duration = Duration::from_millis(20);
+
+/// Polls `probe` until it gives a value, or fails naming `what` when `deadline` has passed.
+pub async fn until<T, F>(what: &str, deadline: Duration, mut probe: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Option<T>>,
+{
+    let end = clock::now() + deadline;
+    loop {
+        if let Some(value) = probe().await {
+            return Ok(value);
+        }
+        if clock::now() >= end {
+            bail!("waited {deadline:?} in vain for {what}");
+        }
+        clock::sleep(POLL).await;
+    }
+}
