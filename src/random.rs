@@ -73,7 +73,8 @@ mod tests {
     #[test]
     fn unit_is_a_unit() {
         let mut rng = Rng::new(3);
-        let mean = (0..10_000).map(|_| rng.unit()).inspect(|u| assert!((0.0..1.0).contains(u))).sum::<f64>() / 1e4;
+        let mean =
+            (0..10_000).map(|_| rng.unit()).inspect(|u| assert!((0.0..1.0).contains(u))).sum::<f64>() / 1e4;
         assert!((mean - 0.5).abs() < 0.02);
     }
 }
