@@ -1,0 +1,74 @@
+//! The numbers that host and guest agree on: proxy-wasm ABI 0.2.1.
+
+use std::fmt;
+
+/// What a hostcall answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    Ok = 0,
+    NotFound = 1,
+    BadArgument = 2,
+    CasMismatch = 8,
+}
+
+impl From<Status> for u32 {
+    fn from(status: Status) -> u32 {
+        status as u32
+    }
+}
+
+/// What a callback asks the host to do with the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Hand the stream on to the next filter.
+    Continue,
+    /// Hold it until the guest resumes it or answers by itself.
+    Pause,
+}
+
+/// Severity of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum Level {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+    Critical,
+}
+
+impl Level {
+    pub(crate) fn from_abi(level: u32) -> Option<Level> {
+        use Level::*;
+        [Trace, Debug, Info, Warn, Error, Critical].get(level as usize).copied()
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(["trace", "debug", "info", "warn", "error", "critical"][*self as usize])
+    }
+}
+
+/// The header maps of a stream come first: their numbers index [`crate::stream::Stream::maps`].
+pub(crate) mod map {
+    pub const REQUEST_HEADERS: u32 = 0;
+    pub const REQUEST_TRAILERS: u32 = 1;
+    pub const RESPONSE_HEADERS: u32 = 2;
+    pub const RESPONSE_TRAILERS: u32 = 3;
+    pub const CALL_RESPONSE_HEADERS: u32 = 6;
+}
+
+pub(crate) mod buffer {
+    pub const REQUEST_BODY: u32 = 0;
+    pub const RESPONSE_BODY: u32 = 1;
+    pub const CALL_RESPONSE_BODY: u32 = 4;
+    pub const VM_CONFIGURATION: u32 = 6;
+    pub const PLUGIN_CONFIGURATION: u32 = 7;
+}
+
+pub(crate) mod stream_type {
+    pub const REQUEST: u32 = 0;
+    pub const RESPONSE: u32 = 1;
+}

@@ -1,0 +1,107 @@
+//! One VM's side of the border: its contexts and whatever the running callback may see.
+
+use crate::abi::{buffer, map};
+use crate::calls::CallAnswer;
+use crate::headers::Headers;
+use crate::metrics::Definitions;
+use crate::process::State;
+use crate::random::Random;
+use crate::stream::Stream;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+#[derive(Debug)]
+pub(crate) struct RootContext {
+    pub(crate) root_id: String,
+    pub(crate) tick_period: Option<Duration>,
+}
+
+/// The data that hostcalls work on.
+#[derive(Debug)]
+pub(crate) struct Contexts {
+    pub(crate) vm: usize,
+    pub(crate) process: Rc<RefCell<State>>,
+    pub(crate) random: Random,
+    pub(crate) roots: BTreeMap<u32, RootContext>,
+    /// Streams with the root that each belongs to.
+    pub(crate) streams: BTreeMap<u32, (u32, Rc<RefCell<Stream>>)>,
+    pub(crate) metrics: Definitions,
+    pub(crate) hostcalls: BTreeMap<&'static str, u64>,
+    /// The context whose callback runs, or the one that the guest has asked to act for.
+    pub(crate) active: u32,
+    pub(crate) plugin_configuration: Option<Vec<u8>>,
+    pub(crate) call_answer: Option<CallAnswer>,
+    last_context: u32,
+    last_token: u32,
+}
+
+impl Contexts {
+    pub(crate) fn new(vm: usize, process: Rc<RefCell<State>>, random: Random) -> Contexts {
+        Contexts {
+            vm,
+            process,
+            random,
+            roots: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            metrics: Definitions::default(),
+            hostcalls: BTreeMap::new(),
+            active: 0,
+            plugin_configuration: None,
+            call_answer: None,
+            last_context: 0,
+            last_token: 0,
+        }
+    }
+
+    pub(crate) fn next_context(&mut self) -> u32 {
+        self.last_context += 1;
+        self.last_context
+    }
+
+    pub(crate) fn next_token(&mut self) -> u32 {
+        self.last_token += 1;
+        self.last_token
+    }
+
+    pub(crate) fn exists(&self, context: u32) -> bool {
+        self.roots.contains_key(&context) || self.streams.contains_key(&context)
+    }
+
+    pub(crate) fn stream(&self) -> Option<Rc<RefCell<Stream>>> {
+        self.streams.get(&self.active).map(|(_, stream)| stream.clone())
+    }
+
+    /// The root that the active context is or belongs to.
+    pub(crate) fn root(&self) -> Option<&RootContext> {
+        let root = self.streams.get(&self.active).map_or(self.active, |(root, _)| *root);
+        self.roots.get(&root)
+    }
+
+    /// Reads a header map, `None` where the callback may not see it.
+    pub(crate) fn read_map<R>(&self, kind: u32, read: impl FnOnce(&Headers) -> R) -> Option<R> {
+        if kind == map::CALL_RESPONSE_HEADERS {
+            return self.call_answer.as_ref().map(|answer| read(&answer.headers));
+        }
+        self.stream()?.borrow().readable(kind).map(read)
+    }
+
+    /// Changes a header map, `None` where the callback may not.
+    pub(crate) fn write_map(&self, kind: u32, write: impl FnOnce(&mut Headers)) -> Option<()> {
+        self.stream()?.borrow_mut().writable(kind).map(write)
+    }
+
+    /// Copies a buffer, `None` where the callback may not see it.
+    pub(crate) fn buffer(&self, kind: u32) -> Option<Vec<u8>> {
+        match kind {
+            buffer::REQUEST_BODY | buffer::RESPONSE_BODY => {
+                self.stream()?.borrow().bodies[kind as usize].clone()
+            }
+            buffer::CALL_RESPONSE_BODY => self.call_answer.as_ref().map(|answer| answer.body.clone()),
+            buffer::VM_CONFIGURATION => Some(Vec::new()),
+            buffer::PLUGIN_CONFIGURATION => self.plugin_configuration.clone(),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! One running instance: calls into it, metered, and its death.
+
+use crate::calls::{CallAnswer, HttpCall};
+use crate::contexts::Contexts;
+use crate::cost::{Cost, Trap};
+use crate::hostcalls;
+use crate::module::{LoadError, Module};
+use std::collections::BTreeMap;
+use wasmi::{Instance, Linker, Store, Val};
+
+/// A callback that burns this much, some seconds of interpreting, is taken for an endless loop and trapped.
+const FUEL_PER_CALLBACK: u64 = 2_000_000_000;
+
+#[derive(Debug)]
+pub(crate) struct Core {
+    store: Store<Contexts>,
+    instance: Instance,
+    pub(crate) trap: Option<Trap>,
+    pub(crate) tolerate_traps: bool,
+    pub(crate) fuel: u64,
+    pub(crate) hostcalls: BTreeMap<&'static str, u64>,
+    pub(crate) last_cost: Cost,
+}
+
+impl Core {
+    pub(crate) fn start(module: &Module, contexts: Contexts) -> Result<Core, LoadError> {
+        let mut store = Store::new(&module.engine, contexts);
+        let mut linker = Linker::new(&module.engine);
+        hostcalls::link(&mut linker, &module.module).map_err(|error| LoadError(format!("link: {error}")))?;
+        let instance = store
+            .set_fuel(FUEL_PER_CALLBACK)
+            .and_then(|()| linker.instantiate_and_start(&mut store, &module.module))
+            .map_err(|error| LoadError(format!("instantiate: {error}")))?;
+        let mut core = Core {
+            store,
+            instance,
+            trap: None,
+            tolerate_traps: true,
+            fuel: 0,
+            hostcalls: BTreeMap::new(),
+            last_cost: Cost::default(),
+        };
+        let reactor = core.instance.get_func(&core.store, "_initialize").is_some();
+        core.call(if reactor { "_initialize" } else { "_start" }, 0, &[]);
+        core.tolerate_traps = false;
+        core.trap.clone().map_or(Ok(core), |trap| Err(LoadError(trap.to_string())))
+    }
+
+    pub(crate) fn contexts(&mut self) -> &mut Contexts {
+        self.store.data_mut()
+    }
+
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let memory = self.instance.get_memory(&self.store, "memory");
+        memory.map_or(0, |memory| memory.data_size(&self.store) as u64)
+    }
+
+    /// Runs a callback; `None` where the guest is dead, dies of it, does not export it or returns nothing.
+    pub(crate) fn call(&mut self, callback: &'static str, context: u32, arguments: &[u32]) -> Option<u32> {
+        self.last_cost = Cost { callback, ..Cost::default() };
+        if self.trap.is_some() {
+            return None;
+        }
+        let function = self.instance.get_func(&self.store, callback)?;
+        let contexts = self.store.data_mut();
+        contexts.active = context;
+        contexts.hostcalls.clear();
+        let (vm, process) = (contexts.vm, contexts.process.clone());
+        let logged_before = process.borrow().logs.len();
+        let arguments: Vec<Val> = arguments.iter().map(|argument| Val::I32(argument.cast_signed())).collect();
+        let mut results = vec![Val::I32(0); function.ty(&self.store).results().len()];
+
+        self.store.set_fuel(FUEL_PER_CALLBACK).expect("metering is on in every engine that we make");
+        let outcome = function.call(&mut self.store, &arguments, &mut results);
+        let fuel = FUEL_PER_CALLBACK - self.store.get_fuel().unwrap_or(0);
+        self.last_cost = Cost { callback, fuel, hostcalls: std::mem::take(&mut self.contexts().hostcalls) };
+        self.fuel += fuel;
+        for (name, count) in &self.last_cost.hostcalls {
+            *self.hostcalls.entry(name).or_default() += count;
+        }
+        match outcome {
+            Ok(()) => results.first().and_then(Val::i32).map(i32::cast_unsigned),
+            Err(error) => {
+                let mut process = process.borrow_mut();
+                process.cancel_calls(vm, None);
+                let lines = process.logs[logged_before..].iter().map(|line| line.message.clone());
+                let trap = Trap { vm, callback, message: error.to_string(), logged: lines.collect() };
+                drop(process);
+                self.trap = Some(trap.clone());
+                assert!(self.tolerate_traps, "{trap}");
+                None
+            }
+        }
+    }
+
+    pub(crate) fn deliver(&mut self, call: &HttpCall, answer: Option<CallAnswer>) {
+        let (headers, body) =
+            answer.as_ref().map_or((0, 0), |answer| (answer.headers.len(), answer.body.len()));
+        self.contexts().call_answer = answer;
+        let arguments = [call.context, call.token, headers as u32, body as u32, 0];
+        self.call("proxy_on_http_call_response", call.context, &arguments);
+        self.contexts().call_answer = None;
+    }
+
+    /// Forgets a context that the guest has been told to delete.
+    pub(crate) fn forget(&mut self, context: u32) {
+        let contexts = self.contexts();
+        contexts.roots.remove(&context);
+        contexts.streams.remove(&context);
+        let vm = contexts.vm;
+        contexts.process.borrow_mut().cancel_calls(vm, Some(context));
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        let contexts = self.store.data();
+        if let Ok(mut process) = contexts.process.try_borrow_mut() {
+            process.cancel_calls(contexts.vm, None);
+        }
+    }
+}

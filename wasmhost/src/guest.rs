@@ -1,0 +1,82 @@
+//! The running guest as a hostcall sees it: memory to read, memory to fill.
+
+use crate::abi::Status;
+use crate::contexts::Contexts;
+use crate::process::State;
+use std::cell::RefMut;
+use wasmi::{Caller, Error, Extern, Memory};
+
+pub(crate) struct Guest<'a> {
+    caller: Caller<'a, Contexts>,
+    hostcall: &'static str,
+}
+
+impl<'a> Guest<'a> {
+    /// Every hostcall comes through here, so every hostcall is counted.
+    pub(crate) fn enter(mut caller: Caller<'a, Contexts>, hostcall: &'static str) -> Guest<'a> {
+        *caller.data_mut().hostcalls.entry(hostcall).or_default() += 1;
+        Guest { caller, hostcall }
+    }
+
+    pub(crate) fn contexts(&self) -> &Contexts {
+        self.caller.data()
+    }
+
+    pub(crate) fn contexts_mut(&mut self) -> &mut Contexts {
+        self.caller.data_mut()
+    }
+
+    pub(crate) fn process(&self) -> RefMut<'_, State> {
+        self.caller.data().process.borrow_mut()
+    }
+
+    pub(crate) fn bytes(&self, data: u32, size: u32) -> Result<Vec<u8>, Error> {
+        let memory = self.memory()?;
+        let range = data as usize..(data as usize).saturating_add(size as usize);
+        memory
+            .data(&self.caller)
+            .get(range)
+            .map(<[u8]>::to_vec)
+            .ok_or_else(|| self.fault("reads outside memory"))
+    }
+
+    pub(crate) fn text(&self, data: u32, size: u32) -> Result<String, Error> {
+        Ok(String::from_utf8_lossy(&self.bytes(data, size)?).into_owned())
+    }
+
+    pub(crate) fn word(&self, at: u32) -> Result<u32, Error> {
+        let bytes = self.bytes(at, 4)?;
+        Ok(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+    }
+
+    pub(crate) fn write(&mut self, at: u32, bytes: &[u8]) -> Result<Status, Error> {
+        let memory = self.memory()?;
+        memory
+            .write(&mut self.caller, at as usize, bytes)
+            .map_err(|_| self.fault("writes outside memory"))?;
+        Ok(Status::Ok)
+    }
+
+    /// Hands `bytes` over in memory that the guest allocates; nothing at all is a null pointer.
+    pub(crate) fn give(&mut self, bytes: &[u8], out_data: u32, out_size: u32) -> Result<Status, Error> {
+        let mut data = 0;
+        if !bytes.is_empty() {
+            let allocate = ["proxy_on_memory_allocate", "malloc"];
+            let allocate = allocate.iter().find_map(|name| self.caller.get_export(name)?.into_func());
+            let allocate = allocate.ok_or_else(|| self.fault("finds no allocator in the guest"))?;
+            data = allocate.typed::<u32, u32>(&self.caller)?.call(&mut self.caller, bytes.len() as u32)?;
+            self.write(data, bytes)?;
+        }
+        self.write(out_data, &data.to_le_bytes())?;
+        self.write(out_size, &(bytes.len() as u32).to_le_bytes())
+    }
+
+    fn memory(&self) -> Result<Memory, Error> {
+        let memory = self.caller.get_export("memory").and_then(Extern::into_memory);
+        memory.ok_or_else(|| self.fault("finds no exported memory"))
+    }
+
+    fn fault(&self, what: &str) -> Error {
+        Error::new(format!("{} {what}", self.hostcall))
+    }
+}

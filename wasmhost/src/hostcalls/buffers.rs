@@ -1,0 +1,39 @@
+//! Configuration and bodies.
+
+use super::hostcalls;
+use crate::abi::{Status, buffer};
+use crate::contexts::Contexts;
+use wasmi::Linker;
+use wasmi::errors::LinkerError;
+
+pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
+    hostcalls! { linker, "env",
+        fn proxy_get_buffer_bytes(guest, kind: u32, start: u32, size: u32, out_data: u32, out_size: u32) {
+            let Some(bytes) = guest.contexts().buffer(kind) else { return Ok(Status::NotFound) };
+            let Some(rest) = bytes.get(start as usize..) else { return Ok(Status::BadArgument) };
+            let part = &rest[..rest.len().min(size as usize)];
+            // The real host leaves the results alone here, which the guest has set to null.
+            if part.is_empty() { Ok(Status::Ok) } else { guest.give(part, out_data, out_size) }
+        }
+
+        fn proxy_set_buffer_bytes(guest, kind: u32, start: u32, size: u32, data: u32, data_size: u32) {
+            let bytes = guest.bytes(data, data_size)?;
+            let Some(stream) = guest.contexts().stream() else { return Ok(Status::NotFound) };
+            if kind != buffer::REQUEST_BODY && kind != buffer::RESPONSE_BODY {
+                return Ok(Status::BadArgument);
+            }
+            let mut stream = stream.borrow_mut();
+            let Some(body) = stream.bodies[kind as usize].as_mut() else { return Ok(Status::NotFound) };
+            let (start, size) = (start as usize, size as usize);
+            // Prepend, replace all, or append: Envoy knows no other edit.
+            let replaced = match (start, size) {
+                (0, 0) => 0..0,
+                (0, size) if size >= body.len() => 0..body.len(),
+                (start, _) if start >= body.len() => body.len()..body.len(),
+                _ => return Ok(Status::BadArgument),
+            };
+            body.splice(replaced, bytes);
+            Ok(Status::Ok)
+        }
+    }
+}

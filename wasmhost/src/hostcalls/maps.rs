@@ -1,0 +1,66 @@
+//! Header maps. One that the running callback may not see is a bad argument, not an empty map.
+
+use super::hostcalls;
+use crate::abi::{Status, map};
+use crate::contexts::Contexts;
+use crate::headers::Headers;
+use wasmi::Linker;
+use wasmi::errors::LinkerError;
+
+pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
+    hostcalls! { linker, "env",
+        fn proxy_get_header_map_value(guest, kind: u32, name: u32, size: u32, out_data: u32, out_size: u32) {
+            let name = guest.text(name, size)?;
+            match guest.contexts().read_map(kind, |headers| headers.get(&name).map(<[u8]>::to_vec)) {
+                Some(Some(value)) => guest.give(&value, out_data, out_size),
+                Some(None) => Ok(Status::NotFound),
+                None => Ok(absent(guest.contexts(), kind)),
+            }
+        }
+
+        fn proxy_get_header_map_pairs(guest, kind: u32, out_data: u32, out_size: u32) {
+            let pairs = guest.contexts().read_map(kind, Headers::encode).unwrap_or_default();
+            guest.give(&pairs, out_data, out_size)
+        }
+
+        fn proxy_get_header_map_size(guest, kind: u32, out_size: u32) {
+            let size = guest.contexts().read_map(kind, |headers| {
+                headers.pairs().iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+            });
+            match size {
+                Some(size) => guest.write(out_size, &(size as u32).to_le_bytes()),
+                None => Ok(Status::BadArgument),
+            }
+        }
+
+        fn proxy_set_header_map_pairs(guest, kind: u32, data: u32, size: u32) {
+            let pairs = Headers::decode(&guest.bytes(data, size)?);
+            Ok(written(guest.contexts().write_map(kind, |headers| *headers = pairs)))
+        }
+
+        fn proxy_add_header_map_value(guest, kind: u32, name: u32, size: u32, value: u32, value_size: u32) {
+            let (name, value) = (guest.text(name, size)?, guest.bytes(value, value_size)?);
+            Ok(written(guest.contexts().write_map(kind, |headers| headers.add(&name, &value))))
+        }
+
+        fn proxy_replace_header_map_value(guest, kind: u32, name: u32, size: u32, value: u32, value_size: u32) {
+            let (name, value) = (guest.text(name, size)?, guest.bytes(value, value_size)?);
+            Ok(written(guest.contexts().write_map(kind, |headers| headers.replace(&name, &value))))
+        }
+
+        fn proxy_remove_header_map_value(guest, kind: u32, name: u32, size: u32) {
+            let name = guest.text(name, size)?;
+            Ok(written(guest.contexts().write_map(kind, |headers| headers.remove(&name))))
+        }
+    }
+}
+
+/// In the access log phase a map that never arrived reads as "not found"; elsewhere it must not be asked for.
+fn absent(contexts: &Contexts, kind: u32) -> Status {
+    let logging = contexts.stream().is_some_and(|stream| stream.borrow().logging);
+    if logging && kind <= map::RESPONSE_TRAILERS { Status::NotFound } else { Status::BadArgument }
+}
+
+fn written(outcome: Option<()>) -> Status {
+    if outcome.is_some() { Status::Ok } else { Status::BadArgument }
+}

@@ -1,0 +1,58 @@
+//! What a guest does to a stream as a whole, and to whom it speaks.
+
+use super::hostcalls;
+use crate::abi::{Status, stream_type};
+use crate::contexts::Contexts;
+use crate::headers::Headers;
+use crate::stream::LocalResponse;
+use wasmi::Linker;
+use wasmi::errors::LinkerError;
+
+pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
+    hostcalls! { linker, "env",
+        fn proxy_send_local_response(
+            guest, status: u32, details: u32, details_size: u32, body: u32, body_size: u32,
+            headers: u32, headers_size: u32, grpc_status: i32
+        ) {
+            let response = LocalResponse {
+                status,
+                headers: Headers::decode(&guest.bytes(headers, headers_size)?),
+                body: guest.bytes(body, body_size)?,
+                details: guest.text(details, details_size)?,
+                grpc_status,
+            };
+            if let Some(stream) = guest.contexts().stream() {
+                stream.borrow_mut().local_response.get_or_insert(response);
+            }
+            Ok(Status::Ok)
+        }
+
+        fn proxy_continue_stream(guest, kind: u32) {
+            if kind != stream_type::REQUEST && kind != stream_type::RESPONSE {
+                return Ok(Status::BadArgument);
+            }
+            if let Some(stream) = guest.contexts().stream() {
+                stream.borrow_mut().resume();
+            }
+            Ok(Status::Ok)
+        }
+
+        fn proxy_close_stream(guest, kind: u32) {
+            if kind != stream_type::REQUEST && kind != stream_type::RESPONSE {
+                return Ok(Status::BadArgument);
+            }
+            if let Some(stream) = guest.contexts().stream() {
+                stream.borrow_mut().reset = true;
+            }
+            Ok(Status::Ok)
+        }
+
+        fn proxy_set_effective_context(guest, context: u32) {
+            if !guest.contexts().exists(context) {
+                return Ok(Status::BadArgument);
+            }
+            guest.contexts_mut().active = context;
+            Ok(Status::Ok)
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What all workers of one Envoy share, and the handles by which a test plays the world around it.
+
+use crate::abi::Level;
+use crate::calls::{CallAnswer, HttpCall};
+use crate::contexts::Contexts;
+use crate::core::Core;
+use crate::headers::Headers;
+use crate::metrics::{Kind, Metrics};
+use crate::module::{LoadError, Module};
+use crate::property::{Properties, PropertyValue, join};
+use crate::random::Random;
+use crate::shared_data::SharedData;
+use crate::vm::Vm;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+/// A guest must not rely on a clock that starts at zero: it begins here, in January 2027.
+const START: Duration = Duration::from_secs(1_800_000_000);
+
+/// One Envoy process: any number of VMs that share data, a clock, metrics and the outside world.
+#[derive(Clone, Debug)]
+pub struct Process(Rc<RefCell<State>>);
+
+/// One line that a guest has logged or printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// The VM that wrote it.
+    pub vm: usize,
+    /// Its severity.
+    pub level: Level,
+    /// Its text.
+    pub message: String,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) now: u64,
+    pub(crate) shared_data: SharedData,
+    pub(crate) metrics: Metrics,
+    pub(crate) clusters: BTreeSet<String>,
+    pub(crate) calls: Vec<HttpCall>,
+    pub(crate) logs: Vec<LogLine>,
+    pub(crate) properties: Properties,
+    seed: u64,
+    vms: Vec<Weak<RefCell<Core>>>,
+}
+
+impl State {
+    pub(crate) fn log(&mut self, vm: usize, level: Level, message: String) {
+        self.logs.push(LogLine { vm, level, message });
+    }
+
+    /// Envoy cancels the calls of a context, or of a whole VM, that goes away.
+    pub(crate) fn cancel_calls(&mut self, vm: usize, context: Option<u32>) {
+        self.calls.retain(|call| call.vm != vm || context.is_some_and(|context| call.context != context));
+    }
+}
+
+impl Process {
+    /// An Envoy without workers; `seed` decides everything that guests draw at random.
+    pub fn new(seed: u64) -> Process {
+        Process(Rc::new(RefCell::new(State {
+            now: START.as_nanos() as u64,
+            shared_data: SharedData::default(),
+            metrics: Metrics::default(),
+            clusters: BTreeSet::new(),
+            calls: Vec::new(),
+            logs: Vec::new(),
+            properties: Properties::default(),
+            seed,
+            vms: Vec::new(),
+        })))
+    }
+
+    /// Starts a worker's VM. Dropping it is the worker's end: its outstanding calls are cancelled.
+    pub fn vm(&self, module: &Module) -> Result<Vm, LoadError> {
+        let (id, seed) = (self.0.borrow().vms.len(), self.0.borrow().seed);
+        let contexts = Contexts::new(id, self.0.clone(), Random::new(seed, id as u64));
+        // The number is taken even if starting fails, so that log lines of two VMs never mix.
+        self.0.borrow_mut().vms.push(Weak::new());
+        let core = Rc::new(RefCell::new(Core::start(module, contexts)?));
+        self.0.borrow_mut().vms[id] = Rc::downgrade(&core);
+        Ok(Vm { id, core })
+    }
+
+    /// The fake time in nanoseconds since 1970.
+    pub fn now(&self) -> u64 {
+        self.0.borrow().now
+    }
+
+    /// Sets the fake time; it may step back, as a wall clock may.
+    pub fn set_now(&self, nanoseconds: u64) {
+        self.0.borrow_mut().now = nanoseconds;
+    }
+
+    /// Moves the fake time forward. No tick fires by itself.
+    pub fn advance(&self, by: Duration) {
+        self.0.borrow_mut().now += by.as_nanos() as u64;
+    }
+
+    /// Makes a cluster known; calls to any other fail at once with a bad argument.
+    pub fn add_cluster(&self, name: &str) {
+        self.0.borrow_mut().clusters.insert(name.to_owned());
+    }
+
+    /// Sets a property that every context of every VM can read.
+    pub fn property(&self, path: &[&str], value: &(impl PropertyValue + ?Sized)) {
+        self.0.borrow_mut().properties.set(join(path), value.encode());
+    }
+
+    /// A shared value with its compare-and-swap number.
+    pub fn shared_data(&self, key: &str) -> Option<(Vec<u8>, u32)> {
+        self.0.borrow().shared_data.get(key)
+    }
+
+    /// The keys of all shared data, sorted.
+    pub fn shared_data_keys(&self) -> Vec<String> {
+        self.0.borrow().shared_data.keys()
+    }
+
+    /// Overwrites a shared value, as some other plugin or an older version might.
+    pub fn set_shared_data(&self, key: &str, value: &[u8]) {
+        let stored = self.0.borrow_mut().shared_data.set(key, value.to_vec(), 0);
+        debug_assert!(stored, "cas 0 always overwrites");
+    }
+
+    /// The HTTP calls that wait for an answer, oldest first.
+    pub fn calls(&self) -> Vec<HttpCall> {
+        self.0.borrow().calls.clone()
+    }
+
+    /// Answers a call with a status and a body.
+    pub fn answer(&self, call: &HttpCall, status: u16, body: impl AsRef<[u8]>) {
+        self.answer_with(call, Headers::new(&[(":status", &status.to_string())]), body);
+    }
+
+    /// Answers a call with these headers and this body.
+    pub fn answer_with(&self, call: &HttpCall, headers: Headers, body: impl AsRef<[u8]>) {
+        self.deliver(call, Some(CallAnswer { headers, body: body.as_ref().to_vec() }));
+    }
+
+    /// Fails a call as a reset or a time-out does: the guest sees no headers, no body, no trailers.
+    pub fn fail(&self, call: &HttpCall) {
+        self.deliver(call, None);
+    }
+
+    fn deliver(&self, call: &HttpCall, answer: Option<CallAnswer>) {
+        let mut state = self.0.borrow_mut();
+        let place = state.calls.iter().position(|other| (other.vm, other.token) == (call.vm, call.token));
+        let place =
+            place.unwrap_or_else(|| panic!("call {} of VM {} is not outstanding", call.token, call.vm));
+        let call = state.calls.remove(place);
+        let vm = state.vms[call.vm].upgrade();
+        drop(state);
+        if let Some(core) = vm {
+            core.borrow_mut().deliver(&call, answer);
+        }
+    }
+
+    /// Everything logged so far, oldest first.
+    pub fn logs(&self) -> Vec<LogLine> {
+        self.0.borrow().logs.clone()
+    }
+
+    /// Takes everything logged so far away.
+    pub fn take_logs(&self) -> Vec<LogLine> {
+        std::mem::take(&mut self.0.borrow_mut().logs)
+    }
+
+    /// Whether any line contains `part`.
+    pub fn has_logged(&self, part: &str) -> bool {
+        self.0.borrow().logs.iter().any(|line| line.message.contains(part))
+    }
+
+    /// A counter's value, `None` if no VM has defined it.
+    pub fn counter(&self, name: &str) -> Option<u64> {
+        self.0.borrow().metrics.value(&(Kind::Counter, name.to_owned()))
+    }
+
+    /// A gauge's value, `None` if no VM has defined it.
+    pub fn gauge(&self, name: &str) -> Option<u64> {
+        self.0.borrow().metrics.value(&(Kind::Gauge, name.to_owned()))
+    }
+
+    /// Every value recorded in a histogram, in order.
+    pub fn histogram(&self, name: &str) -> Vec<u64> {
+        self.0.borrow().metrics.samples(name)
+    }
+
+    /// The names of all metrics that were ever defined.
+    pub fn metric_names(&self) -> Vec<String> {
+        self.0.borrow().metrics.names()
+    }
+}

@@ -1,0 +1,283 @@
+//! One request, driven phase by phase in the order that Envoy keeps.
+
+use crate::abi::{Action, buffer, map};
+use crate::core::Core;
+use crate::cost::Cost;
+use crate::headers::Headers;
+use crate::property::{PropertyValue, join};
+use crate::stream::{LocalResponse, Stream};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// A stream context. Dropping it without [`Request::finish`] leaves the request in flight.
+///
+/// What went through stays readable here, also after the guest has deleted its side.
+#[derive(Debug)]
+pub struct Request {
+    core: Rc<RefCell<Core>>,
+    root: u32,
+    context: Option<u32>,
+    stream: Rc<RefCell<Stream>>,
+    costs: Vec<Cost>,
+    started: bool,
+    logged: bool,
+    done: bool,
+    deleted: bool,
+}
+
+impl Request {
+    pub(crate) fn new(core: Rc<RefCell<Core>>, root: u32, headers: &[(&str, &str)]) -> Request {
+        let mut stream = Stream::default();
+        stream.maps[map::REQUEST_HEADERS as usize].headers = Some(Headers::new(headers));
+        Request {
+            core,
+            root,
+            context: None,
+            stream: Rc::new(RefCell::new(stream)),
+            costs: Vec::new(),
+            started: false,
+            logged: false,
+            done: false,
+            deleted: false,
+        }
+    }
+
+    /// Sets a property, from the next phase on. None is derived from the headers: what the guest reads, set.
+    pub fn property(&mut self, path: &[&str], value: &(impl PropertyValue + ?Sized)) {
+        self.stream.borrow_mut().properties.set(join(path), value.encode());
+    }
+
+    /// Takes a property away.
+    pub fn remove_property(&mut self, path: &[&str]) {
+        self.stream.borrow_mut().properties.remove(path);
+    }
+
+    /// Request headers of a request without a body.
+    pub fn headers_phase(&mut self) -> Action {
+        self.request_headers(true)
+    }
+
+    /// Request headers; `end_of_stream` where no body follows.
+    pub fn request_headers(&mut self, end_of_stream: bool) -> Action {
+        assert!(!self.started, "request headers come once");
+        self.started = true;
+        let headers = self.headers();
+        self.headers_callback("proxy_on_request_headers", map::REQUEST_HEADERS, headers, Some(end_of_stream))
+    }
+
+    /// A piece of the request's body.
+    pub fn request_body(&mut self, body: &[u8], end_of_stream: bool) -> Action {
+        self.body_callback("proxy_on_request_body", buffer::REQUEST_BODY, body, end_of_stream)
+    }
+
+    /// Request trailers.
+    pub fn request_trailers(&mut self, trailers: &[(&str, &str)]) -> Action {
+        let trailers = Headers::new(trailers);
+        self.headers_callback("proxy_on_request_trailers", map::REQUEST_TRAILERS, trailers, None)
+    }
+
+    /// Response headers, `:status` among them; also for responses that Envoy makes itself.
+    pub fn response_headers(&mut self, headers: &[(&str, &str)], end_of_stream: bool) -> Action {
+        let headers = Headers::new(headers);
+        self.headers_callback(
+            "proxy_on_response_headers",
+            map::RESPONSE_HEADERS,
+            headers,
+            Some(end_of_stream),
+        )
+    }
+
+    /// Response headers with nothing but a status, which also becomes the property `response.code`.
+    pub fn respond(&mut self, status: u16) -> Action {
+        self.property(&["response", "code"], &i64::from(status));
+        self.response_headers(&[(":status", &status.to_string())], true)
+    }
+
+    /// A piece of the response's body.
+    pub fn response_body(&mut self, body: &[u8], end_of_stream: bool) -> Action {
+        self.body_callback("proxy_on_response_body", buffer::RESPONSE_BODY, body, end_of_stream)
+    }
+
+    /// Response trailers.
+    pub fn response_trailers(&mut self, trailers: &[(&str, &str)]) -> Action {
+        let trailers = Headers::new(trailers);
+        self.headers_callback("proxy_on_response_trailers", map::RESPONSE_TRAILERS, trailers, None)
+    }
+
+    /// Sends the guest's own answer back through the guest, as Envoy does; true if there was one.
+    pub fn deliver_local_response(&mut self) -> bool {
+        let Some(response) = self.local_response() else { return false };
+        let mut headers = response.headers;
+        headers.replace(":status", response.status.to_string().as_bytes());
+        self.property(&["response", "code"], &i64::from(response.status));
+        let ends = response.body.is_empty();
+        self.headers_callback("proxy_on_response_headers", map::RESPONSE_HEADERS, headers, Some(ends));
+        if !ends {
+            self.response_body(&response.body, true);
+        }
+        true
+    }
+
+    /// The access log phase; for a stream that never had request headers it is also the first the guest hears of it.
+    pub fn log(&mut self) {
+        assert!(!self.logged && !self.done, "on_log comes once, before on_done");
+        self.logged = true;
+        let context = self.created();
+        self.close_maps();
+        self.stream.borrow_mut().logging = true;
+        self.call("proxy_on_log", &[context]);
+        self.stream.borrow_mut().logging = false;
+    }
+
+    /// The end of the stream; Envoy goes on to delete it whatever the guest answers.
+    pub fn done(&mut self) -> bool {
+        assert!(!self.done, "on_done comes once");
+        self.done = true;
+        self.context.and_then(|context| self.call("proxy_on_done", &[context])) != Some(0)
+    }
+
+    /// Tells the guest to forget the stream and cancels its HTTP calls.
+    pub fn delete(&mut self) {
+        assert!(self.done && !self.deleted, "on_delete comes once, after on_done");
+        self.deleted = true;
+        if let Some(context) = self.context {
+            self.call("proxy_on_delete", &[context]);
+            self.core.borrow_mut().forget(context);
+        }
+    }
+
+    /// Whatever is left of log, done and delete. Without response phases before it: a client that went away.
+    pub fn finish(&mut self) {
+        if !self.logged && !self.done {
+            self.log();
+        }
+        if !self.done {
+            self.done();
+        }
+        if !self.deleted {
+            self.delete();
+        }
+    }
+
+    /// The request headers as they are now: what the upstream would see.
+    pub fn headers(&self) -> Headers {
+        self.map(map::REQUEST_HEADERS)
+    }
+
+    /// The first value of a request header, as text.
+    pub fn header(&self, name: &str) -> Option<String> {
+        self.headers().text(name)
+    }
+
+    /// The first value of a response header as the client would see it, as text.
+    pub fn response_header(&self, name: &str) -> Option<String> {
+        self.map(map::RESPONSE_HEADERS).text(name)
+    }
+
+    /// The answer that the guest gave in place of the upstream.
+    pub fn local_response(&self) -> Option<LocalResponse> {
+        self.stream.borrow().local_response.clone()
+    }
+
+    /// Whether the guest has resumed the stream.
+    pub fn is_resumed(&self) -> bool {
+        self.stream.borrow().resumed
+    }
+
+    /// Whether the guest has reset the stream.
+    pub fn is_reset(&self) -> bool {
+        self.stream.borrow().reset
+    }
+
+    /// What each callback of this request used, in order.
+    pub fn costs(&self) -> &[Cost] {
+        &self.costs
+    }
+
+    /// Fuel used by all callbacks of this request.
+    pub fn fuel(&self) -> u64 {
+        self.costs.iter().map(|cost| cost.fuel).sum()
+    }
+
+    /// How often this request's callbacks have used a hostcall.
+    pub fn hostcalls(&self, name: &str) -> u64 {
+        self.costs.iter().filter_map(|cost| cost.hostcalls.get(name)).sum()
+    }
+
+    fn map(&self, kind: u32) -> Headers {
+        self.stream.borrow().maps[kind as usize].headers.clone().unwrap_or_default()
+    }
+
+    fn created(&mut self) -> u32 {
+        if let Some(context) = self.context {
+            return context;
+        }
+        let mut core = self.core.borrow_mut();
+        let context = core.contexts().next_context();
+        core.contexts().streams.insert(context, (self.root, self.stream.clone()));
+        drop(core);
+        self.context = Some(context);
+        self.call("proxy_on_context_create", &[context, self.root]);
+        context
+    }
+
+    fn headers_callback(
+        &mut self,
+        callback: &'static str,
+        kind: u32,
+        headers: Headers,
+        end_of_stream: Option<bool>,
+    ) -> Action {
+        let count = headers.len() as u32;
+        self.stream.borrow_mut().maps[kind as usize].arrive(headers);
+        let action = self.phase(callback, count, end_of_stream);
+        if action == Action::Continue {
+            // Envoy takes the map away as soon as the guest lets the stream go on.
+            self.stream.borrow_mut().maps[kind as usize].open = false;
+        }
+        action
+    }
+
+    fn body_callback(
+        &mut self,
+        callback: &'static str,
+        kind: u32,
+        body: &[u8],
+        end_of_stream: bool,
+    ) -> Action {
+        self.stream.borrow_mut().bodies[kind as usize] = Some(body.to_vec());
+        let action = self.phase(callback, body.len() as u32, Some(end_of_stream));
+        if action == Action::Continue {
+            self.stream.borrow_mut().bodies[kind as usize] = None;
+        }
+        action
+    }
+
+    /// Streams without request headers have no other phases either, in Envoy's host.
+    fn phase(&mut self, callback: &'static str, size: u32, end_of_stream: Option<bool>) -> Action {
+        assert!(!self.logged && !self.done, "{callback} comes before on_log and on_done");
+        if !self.started {
+            return Action::Continue;
+        }
+        let context = self.created();
+        let answered_before = self.local_response().is_some();
+        let mut arguments = vec![context, size];
+        arguments.extend(end_of_stream.map(u32::from));
+        let asked = self.call(callback, &arguments).unwrap_or(0);
+        let answers = self.local_response().is_some() && !answered_before;
+        if asked == 0 && !answers { Action::Continue } else { Action::Pause }
+    }
+
+    fn close_maps(&mut self) {
+        let mut stream = self.stream.borrow_mut();
+        stream.maps.iter_mut().for_each(|slot| slot.open = false);
+        stream.bodies = [None, None];
+    }
+
+    fn call(&mut self, callback: &'static str, arguments: &[u32]) -> Option<u32> {
+        let mut core = self.core.borrow_mut();
+        let result = core.call(callback, arguments[0], arguments);
+        self.costs.push(core.last_cost.clone());
+        result
+    }
+}

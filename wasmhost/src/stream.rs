@@ -1,0 +1,73 @@
+//! What the host keeps of one request: header maps, bodies, properties, and the guest's own answer.
+
+use crate::abi::{buffer, map};
+use crate::headers::Headers;
+use crate::property::Properties;
+
+/// A response that the guest made up instead of the upstream's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalResponse {
+    /// HTTP status.
+    pub status: u32,
+    /// Headers besides `:status`.
+    pub headers: Headers,
+    /// The body, empty where there is none.
+    pub body: Vec<u8>,
+    /// Response code details, as access logs show them.
+    pub details: String,
+    /// gRPC status; -1 where there is none.
+    pub grpc_status: i32,
+}
+
+impl LocalResponse {
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// A header map that has arrived, and whether a callback may touch it now.
+#[derive(Debug, Default)]
+pub(crate) struct Slot {
+    pub(crate) headers: Option<Headers>,
+    pub(crate) open: bool,
+}
+
+impl Slot {
+    pub(crate) fn arrive(&mut self, headers: Headers) {
+        *self = Slot { headers: Some(headers), open: true };
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Stream {
+    pub(crate) maps: [Slot; 4],
+    /// Present only while a callback may see them.
+    pub(crate) bodies: [Option<Vec<u8>>; 2],
+    pub(crate) properties: Properties,
+    pub(crate) local_response: Option<LocalResponse>,
+    pub(crate) resumed: bool,
+    pub(crate) reset: bool,
+    /// In the access log phase the maps can be read again, but not written.
+    pub(crate) logging: bool,
+}
+
+impl Stream {
+    pub(crate) fn readable(&self, kind: u32) -> Option<&Headers> {
+        let slot = self.maps.get(kind as usize)?;
+        let logged = self.logging && kind != map::REQUEST_TRAILERS;
+        slot.headers.as_ref().filter(|_| slot.open || logged)
+    }
+
+    pub(crate) fn writable(&mut self, kind: u32) -> Option<&mut Headers> {
+        self.maps.get_mut(kind as usize).filter(|slot| slot.open)?.headers.as_mut()
+    }
+
+    /// Resuming, either way, takes the request's parts away from the guest: Envoy clears these pointers.
+    pub(crate) fn resume(&mut self) {
+        self.resumed = true;
+        self.maps[map::REQUEST_HEADERS as usize].open = false;
+        self.maps[map::REQUEST_TRAILERS as usize].open = false;
+        self.bodies[buffer::REQUEST_BODY as usize] = None;
+    }
+}

@@ -1,0 +1,149 @@
+//! One worker's VM and its plugin configurations.
+
+use crate::contexts::RootContext;
+use crate::core::Core;
+use crate::cost::{Cost, Trap};
+use crate::request::Request;
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// One worker thread's copy of the module.
+#[derive(Debug)]
+pub struct Vm {
+    pub(crate) id: usize,
+    pub(crate) core: Rc<RefCell<Core>>,
+}
+
+/// A plugin configuration that a VM has accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Root {
+    vm: usize,
+    pub(crate) context: u32,
+}
+
+/// A plugin configuration that the guest has turned down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// What the guest logged meanwhile.
+    pub logged: Vec<String>,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "configuration refused")?;
+        self.logged.iter().try_for_each(|line| write!(f, "\n  guest: {line}"))
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl Vm {
+    /// The number by which logs, traps and calls name this VM.
+    pub fn id(&self) -> usize {
+        self.id
+    }
+
+    /// Creates a root context with this configuration, as Envoy does for a new plugin or a changed configuration.
+    ///
+    /// Envoy tries a configuration in a throwaway VM first; a test that cares does so with a VM of its own.
+    pub fn start_root(&self, root_id: &str, configuration: &str) -> Result<Root, Refused> {
+        let mut core = self.core.borrow_mut();
+        let process = core.contexts().process.clone();
+        let logged_before = process.borrow().logs.len();
+        let context = core.contexts().next_context();
+        core.contexts().roots.insert(context, RootContext { root_id: root_id.to_owned(), tick_period: None });
+
+        core.contexts().plugin_configuration = Some(configuration.as_bytes().to_vec());
+        core.call("proxy_on_context_create", context, &[context, 0]);
+        let configuration = core.contexts().plugin_configuration.take();
+        let mut accepted = core.call("proxy_on_vm_start", context, &[context, 0]) != Some(0);
+        if accepted {
+            let size = configuration.as_ref().map_or(0, Vec::len) as u32;
+            core.contexts().plugin_configuration = configuration;
+            accepted = core.call("proxy_on_configure", context, &[context, size]) != Some(0);
+            core.contexts().plugin_configuration = None;
+        }
+        if accepted && core.trap.is_none() {
+            return Ok(Root { vm: self.id, context });
+        }
+        let process = process.borrow();
+        Err(Refused {
+            logged: process.logs[logged_before..].iter().map(|line| line.message.clone()).collect(),
+        })
+    }
+
+    /// Takes a configuration away; false if the guest asked to wait, and then nothing is deleted.
+    ///
+    /// Streams keep their configuration alive in Envoy, so none may be left.
+    pub fn stop_root(&self, root: Root) -> bool {
+        let context = self.own(root);
+        let mut core = self.core.borrow_mut();
+        let live = core.contexts().streams.values().filter(|(parent, _)| *parent == context).count();
+        assert_eq!(live, 0, "{live} streams of this root are not finished");
+        if core.call("proxy_on_done", context, &[context]) == Some(0) {
+            return false;
+        }
+        core.call("proxy_on_delete", context, &[context]);
+        core.forget(context);
+        true
+    }
+
+    /// Fires the timer once.
+    pub fn tick(&self, root: Root) {
+        let context = self.own(root);
+        self.core.borrow_mut().call("proxy_on_tick", context, &[context]);
+    }
+
+    /// The tick period that the guest has asked for.
+    pub fn tick_period(&self, root: Root) -> Option<Duration> {
+        let context = self.own(root);
+        self.core.borrow_mut().contexts().roots.get(&context)?.tick_period
+    }
+
+    /// A new stream with these request headers; the guest hears of it with the first phase.
+    pub fn request(&self, root: Root, headers: &[(&str, &str)]) -> Request {
+        Request::new(self.core.clone(), self.own(root), headers)
+    }
+
+    /// From here on a trap does not fail the test: the VM is dead and callbacks pass it by.
+    pub fn tolerate_traps(&self) {
+        self.core.borrow_mut().tolerate_traps = true;
+    }
+
+    /// What the VM died of.
+    pub fn trap(&self) -> Option<Trap> {
+        self.core.borrow().trap.clone()
+    }
+
+    /// Whether a trap has ended this VM.
+    pub fn is_dead(&self) -> bool {
+        self.trap().is_some()
+    }
+
+    /// Fuel used by all callbacks so far.
+    pub fn fuel(&self) -> u64 {
+        self.core.borrow().fuel
+    }
+
+    /// How often the guest has used a hostcall so far.
+    pub fn hostcalls(&self, name: &str) -> u64 {
+        self.core.borrow().hostcalls.get(name).copied().unwrap_or(0)
+    }
+
+    /// What the latest callback used.
+    pub fn last_cost(&self) -> Cost {
+        self.core.borrow().last_cost.clone()
+    }
+
+    /// The size of the guest's memory, which never shrinks.
+    pub fn memory_bytes(&self) -> u64 {
+        self.core.borrow().memory_bytes()
+    }
+
+    fn own(&self, root: Root) -> u32 {
+        assert_eq!(root.vm, self.id, "this root belongs to another VM");
+        root.context
+    }
+}
