@@ -14,11 +14,15 @@
 pub mod config;
 pub mod engine;
 pub mod exchange;
+#[cfg(target_os = "wasi")]
+mod filter;
 pub mod fleet;
 pub mod health;
 pub mod host;
 pub mod measure;
 pub mod member;
 pub mod policy;
+pub mod prometheus;
 pub mod random;
 pub mod time;
+pub mod worker;

@@ -39,6 +39,8 @@ pub struct Ticket {
     pub endpoint: EndpointRef,
     /// When it was sent.
     pub started: Time,
+    /// How many others it found in flight there.
+    pub depth: u32,
 }
 
 /// All upstreams of one worker.
@@ -101,14 +103,14 @@ impl Engine {
 
     /// A request is sent to the endpoint at `index`.
     pub fn started(&mut self, upstream: usize, index: u32, now: Time) -> Option<Ticket> {
-        let endpoint = self.upstreams.get_mut(upstream)?.started(index, now)?;
-        Some(Ticket { upstream, endpoint, started: now })
+        let (endpoint, depth) = self.upstreams.get_mut(upstream)?.started(index, now)?;
+        Some(Ticket { upstream, endpoint, started: now, depth })
     }
 
     /// The first sign of the outcome: response headers, a reset, the end without an answer.
     pub fn answered(&mut self, ticket: &Ticket, outcome: Outcome, now: Time) {
         if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
-            upstream.answered(ticket.endpoint, ticket.started, outcome, now);
+            upstream.answered(ticket, outcome, now);
         }
     }
 

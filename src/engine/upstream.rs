@@ -2,11 +2,11 @@
 
 use core::time::Duration;
 
-use super::{Decision, Failure, Outcome};
+use super::{Decision, Failure, Outcome, Ticket};
 use crate::config::{self, NoneEligible};
 use crate::fleet::{EndpointRef, Fleet, Spec};
 use crate::health::State;
-use crate::measure::Reading;
+use crate::measure::{Queueing, Reading};
 use crate::member::{Counters, Member, Others};
 use crate::policy::{self, Policy, Pool, View};
 use crate::random::{self, Rng};
@@ -73,6 +73,7 @@ pub struct Upstream {
     fleet: Fleet,
     members: Vec<Member>,
     readings: Vec<Reading>,
+    queueing: Queueing,
     pool: Pool,
     policy: Box<dyn Policy>,
     least_signal: usize,
@@ -99,6 +100,7 @@ impl Upstream {
             fleet: Fleet::default(),
             members: Vec::new(),
             readings: Vec::new(),
+            queueing: Queueing::default(),
             pool: Pool::default(),
             policy: policy::build(&config.policy),
             least_signal: least_signal.unwrap_or(0),
@@ -145,6 +147,11 @@ impl Upstream {
     /// What this worker did for the upstream.
     pub fn totals(&self) -> Totals {
         self.totals
+    }
+
+    /// How much requests in flight delay the next.
+    pub fn queueing(&self) -> &Queueing {
+        &self.queueing
     }
 
     /// The fleet's median latency in seconds.
@@ -194,7 +201,7 @@ impl Upstream {
     /// Decides where a request goes.
     pub fn pick(&mut self, want: usize, now: Time, rng: &mut Rng) -> Decision {
         self.tokens = (self.tokens + 1.0 / REQUESTS_PER_EXPLORATION).min(2.0);
-        let view = View { members: &self.members, now };
+        let view = View { members: &self.members, queueing: &self.queueing, now };
         let due = self.due.pop().and_then(|i| Some((i, self.members.get(i as usize)?)));
         let mut candidates = match due {
             Some((index, member)) if member.present && member.awaiting() == 0 => {
@@ -227,12 +234,15 @@ impl Upstream {
     }
 
     /// A request is sent to the endpoint at `index`.
-    pub fn started(&mut self, index: u32, now: Time) -> Option<EndpointRef> {
+    ///
+    /// Returns who that is, and how many others it found in flight.
+    pub fn started(&mut self, index: u32, now: Time) -> Option<(EndpointRef, u32)> {
         let endpoint = self.fleet.reference(index)?;
         let member = self.members.get_mut(index as usize)?;
+        let depth = member.total_in_flight();
         member.in_flight.start(now);
         member.counters.picks += 1;
-        Some(endpoint)
+        Some((endpoint, depth))
     }
 
     /// The member that `endpoint` names, if it is still the same endpoint.
@@ -244,10 +254,15 @@ impl Upstream {
     }
 
     /// The first sign of a request's outcome.
-    pub fn answered(&mut self, endpoint: EndpointRef, started: Time, outcome: Outcome, now: Time) {
+    pub fn answered(&mut self, ticket: &Ticket, outcome: Outcome, now: Time) {
+        let Ticket { endpoint, started, .. } = *ticket;
         let typical = self.typical;
-        let Some(member) = self.current(endpoint) else { return };
         let seconds = now.seconds_since(started);
+        if outcome == Outcome::Good || outcome == Outcome::Undecided {
+            let deviation = self.member(endpoint.index).and_then(|m| m.latency.deviation(seconds));
+            deviation.into_iter().for_each(|d| self.queueing.observe(ticket.depth, d));
+        }
+        let Some(member) = self.current(endpoint) else { return };
         match outcome {
             Outcome::Good | Outcome::Undecided => {
                 member.in_flight.answer(started, now);
@@ -382,7 +397,9 @@ impl Upstream {
         self.eject();
         self.share(now);
         self.pool.refresh(&self.members);
-        self.policy.refresh(View { members: &self.members, now }, &self.pool);
+        self.queueing.refresh();
+        let view = View { members: &self.members, queueing: &self.queueing, now };
+        self.policy.refresh(view, &self.pool);
     }
 
     fn median(&mut self, value: impl Fn(&Member) -> Option<f64>) -> Option<f64> {
@@ -491,6 +508,7 @@ impl Upstream {
     /// Takes over what `old` has learnt.
     pub fn adopt(&mut self, old: &Upstream, now: Time) {
         self.typical = old.typical;
+        self.queueing = old.queueing.clone();
         for (index, endpoint) in self.fleet.iter() {
             let Some(known) = old.fleet.index_of_hash(endpoint.hash) else { continue };
             let (Some(member), Some(known)) = (self.members.get_mut(index as usize), old.member(known))

@@ -87,6 +87,11 @@ impl Latency {
         (self.samples > 0.0).then(|| f64::from(self.centre).exp())
     }
 
+    /// How far (natural log) a sample of `seconds` lies above the estimate, if there is one.
+    pub fn deviation(&self, seconds: f64) -> Option<f32> {
+        (self.samples > 0.0).then(|| seconds.clamp(SHORTEST_S, LONGEST_S).ln() as f32 - self.centre)
+    }
+
     /// When the last sample came.
     pub fn updated(&self) -> Time {
         self.updated

@@ -3,9 +3,11 @@
 pub mod errors;
 pub mod in_flight;
 pub mod latency;
+pub mod queueing;
 pub mod signal;
 
 pub use errors::ErrorRatio;
 pub use in_flight::{InFlight, InFlightReport};
 pub use latency::{Blend, Latency};
+pub use queueing::Queueing;
 pub use signal::Reading;

@@ -16,6 +16,7 @@ pub mod pool;
 pub mod round_robin;
 
 use crate::config;
+use crate::measure::Queueing;
 use crate::member::Member;
 use crate::random::Rng;
 use crate::time::Time;
@@ -30,6 +31,8 @@ pub const MAX_CANDIDATES: usize = 8;
 pub struct View<'a> {
     /// Everything known, by endpoint index; vacant places have `present == false`.
     pub members: &'a [Member],
+    /// How much requests in flight delay the next.
+    pub queueing: &'a Queueing,
     /// The moment of the decision.
     pub now: Time,
 }

@@ -1,0 +1,280 @@
+//! The cases that evenkeel is judged by, on a real Envoy: ten endpoints with four slots of 20 ms log-normal work,
+//! 600 requests/s open loop, two workers. Policies take turns, run by run; the table shows medians.
+//!
+//! `cargo run --release --example cases -- [--case NAME,…] [--policy NAME,…] [--runs N] [--workers N]`
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use testbed::anyhow::{Context, Result, bail};
+use testbed::backend::{self, Backend, Behaviour, Kind, Step};
+use testbed::envoy::{self, Envoy, Filter, Policy};
+use testbed::load::Load;
+use testbed::prometheus::{self, Prometheus};
+use testbed::serde_json::{Value, json};
+use testbed::{process, table, tokio};
+
+/// Length of a run, unless the case says otherwise.
+const RUN_S: f64 = 12.0;
+
+#[derive(Clone, Copy, PartialEq)]
+enum Who {
+    /// These endpoints, all the time.
+    Always(usize, Behaviour),
+    /// The first endpoint, in the middle third.
+    Third(Behaviour),
+    /// The first endpoint, for the first 20 s.
+    Healing(Behaviour),
+    /// Another endpoint every three seconds.
+    Roaming(Behaviour),
+    /// Everybody.
+    All(Behaviour),
+    /// Everybody, at times of their own.
+    Pauses,
+}
+
+#[derive(Clone, Copy)]
+struct Case {
+    name: &'static str,
+    who: Who,
+    rate: f64,
+    seconds: f64,
+    tasks: bool,
+}
+
+fn cases() -> Vec<Case> {
+    let case = |name, who| Case { name, who, rate: 600.0, seconds: RUN_S, tasks: false };
+    let slow = Behaviour::Slow;
+    vec![
+        case("equal", Who::All(Behaviour::Healthy)),
+        Case { rate: 1650.0, ..case("equal-90", Who::All(Behaviour::Healthy)) },
+        case("one-10x", Who::Always(1, slow(10.0))),
+        case("fast-errors", Who::Third(Behaviour::FAIL_FAST)),
+        case("black-hole", Who::Third(Behaviour::BlackHole)),
+        case("crash", Who::Third(Behaviour::Refuse)),
+        case("antagonist", Who::Third(slow(10.0))),
+        case("roaming", Who::Roaming(slow(10.0))),
+        case("three-4x", Who::Always(3, slow(4.0))),
+        Case { rate: 1100.0, ..case("three-4x-1100", Who::Always(3, slow(4.0))) },
+        case("two-16x", Who::Always(2, slow(16.0))),
+        case("pauses", Who::Pauses),
+        case("heavy", Who::All(Behaviour::Heavy { ratio: 0.05, factor: 20.0 })),
+        case("fleet-errors", Who::All(Behaviour::ErrorRatio(0.5))),
+        Case { seconds: 40.0, ..case("healed-slow", Who::Healing(slow(10.0))) },
+        Case { seconds: 40.0, ..case("healed-errors", Who::Healing(Behaviour::FAIL_FAST)) },
+        Case { seconds: 40.0, ..case("healed-hole", Who::Healing(Behaviour::BlackHole)) },
+        Case { tasks: true, ..case("tasks", Who::Always(3, slow(4.0))) },
+    ]
+}
+
+const POLICIES: [&str; 4] = ["round_robin", "least_request", "outlier", "evenkeel"];
+
+/// The figures of one run.
+#[derive(Clone, Debug)]
+struct Figures {
+    p50: f64,
+    p90: f64,
+    p95: f64,
+    p99: f64,
+    failed: u64,
+    third_p99: f64,
+    sick_share: f64,
+    healed_share: f64,
+    tasks_p99: f64,
+}
+
+struct Options {
+    cases: Vec<Case>,
+    policies: Vec<String>,
+    runs: u64,
+    workers: u32,
+    configuration: Value,
+}
+
+fn options() -> Result<Options> {
+    let mut options = Options {
+        cases: cases(),
+        policies: POLICIES.map(String::from).to_vec(),
+        runs: 1,
+        workers: 2,
+        configuration: Value::Null,
+    };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let value = words.next().with_context(|| format!("{word} needs a value"))?;
+        match word.as_str() {
+            "--case" => {
+                let named = |name: &str| {
+                    let found = cases().into_iter().find(|c| c.name == name);
+                    found.with_context(|| format!("no case {name:?}; there are: {}", names()))
+                };
+                options.cases = value.split(',').map(named).collect::<Result<_>>()?;
+            }
+            "--policy" => options.policies = value.split(',').map(String::from).collect(),
+            "--runs" => options.runs = value.parse()?,
+            "--workers" => options.workers = value.parse()?,
+            // Members of the upstream's configuration, to compare variants.
+            "--with" => options.configuration = testbed::serde_json::from_str(&value)?,
+            _ => bail!("unknown option {word}"),
+        }
+    }
+    Ok(options)
+}
+
+fn names() -> String {
+    cases().iter().map(|c| c.name).collect::<Vec<_>>().join(", ")
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    process::end_all_on_signal()?;
+    let options = options()?;
+    let mut rows = Vec::new();
+    for case in &options.cases {
+        let mut figures: Vec<Vec<Figures>> = vec![Vec::new(); options.policies.len()];
+        for run in 0..options.runs {
+            for (policy, figures) in options.policies.iter().zip(&mut figures) {
+                eprintln!("{} under {policy}, run {} of {}", case.name, run + 1, options.runs);
+                figures.push(measure(case, policy, run, &options).await?);
+            }
+        }
+        for (policy, figures) in options.policies.iter().zip(&figures) {
+            rows.push(row(case, policy, figures));
+        }
+    }
+    let header = [
+        "case", "policy", "p50", "p90", "p95", "p99", "failed", "third p99", "sick share", "healed share", "tasks p99",
+    ];
+    println!("{}", table::render(&header, &rows));
+    Ok(())
+}
+
+fn row(case: &Case, policy: &str, runs: &[Figures]) -> Vec<String> {
+    let median = |of: fn(&Figures) -> f64| {
+        let mut values: Vec<f64> = runs.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    };
+    let ms = |of| format!("{:.1}", median(of));
+    let failed = runs.iter().map(|f| f.failed.to_string()).collect::<Vec<_>>().join(" ");
+    vec![
+        case.name.into(),
+        policy.into(),
+        ms(|f| f.p50),
+        ms(|f| f.p90),
+        ms(|f| f.p95),
+        ms(|f| f.p99),
+        failed,
+        ms(|f| f.third_p99),
+        format!("{:.4}", median(|f| f.sick_share)),
+        if matches!(case.who, Who::Healing(_)) { format!("{:.3}", median(|f| f.healed_share)) } else { "".into() },
+        if case.tasks { ms(|f| f.tasks_p99) } else { String::new() },
+    ]
+}
+
+async fn measure(case: &Case, policy: &str, seed: u64, options: &Options) -> Result<Figures> {
+    let kind = if case.tasks { Kind::WORKER } else { Kind::Service { queue: None } };
+    let config = backend::Config { kind, seed: seed * 100 + 1, ..backend::Config::default() };
+    let mut backends = Backend::start_many(10, config).await?;
+    let addresses: Vec<SocketAddr> = backends.iter().map(Backend::address).collect();
+    let prometheus = match case.tasks {
+        true => Some(Prometheus::start(&prometheus::Config::job("web", addresses.clone())).await?),
+        false => None,
+    };
+    let envoy = Envoy::start(proxy(case, policy, &addresses, prometheus.as_ref(), options)?).await?;
+    let seconds = |s: f64| Duration::from_secs_f64(s);
+    let load = Load {
+        target: envoy.address(),
+        rate: case.rate,
+        duration: seconds(case.seconds),
+        seed: seed + 7,
+        ..Load::default()
+    };
+    schedule(case, &mut backends);
+    let report = load.run().await?;
+    let all = report.summary();
+    let third = report.between(seconds(case.seconds / 3.0), seconds(case.seconds * 2.0 / 3.0));
+    let healed = report.between(seconds(20.0), seconds(40.0));
+    let sick = match case.who {
+        Who::Always(count, _) => count,
+        _ => 1,
+    };
+    let mut tasks: Vec<f64> =
+        backends.iter().flat_map(|b| b.finished_tasks()).map(|t| t.sojourn.as_secs_f64() * 1e3).collect();
+    tasks.sort_by(f64::total_cmp);
+    Ok(Figures {
+        p50: all.percentile_ms(50.0),
+        p90: all.percentile_ms(90.0),
+        p95: all.percentile_ms(95.0),
+        p99: all.percentile_ms(99.0),
+        failed: all.failed,
+        third_p99: third.percentile_ms(99.0),
+        sick_share: addresses.iter().take(sick).map(|a| all.share(&a.to_string())).sum(),
+        healed_share: healed.share(&addresses[0].to_string()),
+        tasks_p99: tasks.get(tasks.len() * 99 / 100).copied().unwrap_or(f64::NAN),
+    })
+}
+
+/// Switches the backends' behaviour on time, by themselves.
+fn schedule(case: &Case, backends: &mut [Backend]) {
+    let step = |at: f64, behaviour| Step { at: Duration::from_secs_f64(at), behaviour };
+    let healthy = Behaviour::Healthy;
+    match case.who {
+        Who::Always(count, behaviour) => backends.iter().take(count).for_each(|b| b.set(behaviour)),
+        Who::All(behaviour) => backends.iter().for_each(|b| b.set(behaviour)),
+        Who::Third(behaviour) => {
+            let (from, to) = (case.seconds / 3.0, case.seconds * 2.0 / 3.0);
+            backends[0].follow(vec![step(from, behaviour), step(to, healthy)]);
+        }
+        Who::Healing(behaviour) => backends[0].follow(vec![step(0.0, behaviour), step(20.0, healthy)]),
+        Who::Roaming(behaviour) => {
+            for (at, backend) in backends.iter_mut().enumerate() {
+                let from = 3.0 * at as f64;
+                backend.follow(vec![step(from, behaviour), step(from + 3.0, healthy)]);
+            }
+        }
+        Who::Pauses => {
+            // Half a second each, twice in a run, spread so that they overlap now and then.
+            for (at, backend) in backends.iter_mut().enumerate() {
+                let pause = Behaviour::Pause { length: Duration::from_millis(500), every: Duration::from_secs(5) };
+                backend.follow(vec![step(0.53 * at as f64, pause)]);
+            }
+        }
+    }
+}
+
+fn proxy(
+    case: &Case,
+    policy: &str,
+    addresses: &[SocketAddr],
+    prometheus: Option<&Prometheus>,
+    options: &Options,
+) -> Result<envoy::Config> {
+    let balance = match policy {
+        "round_robin" => Policy::RoundRobin,
+        "least_request" => Policy::LeastRequest,
+        "outlier" => Policy::LeastRequestWithOutlierDetection,
+        _ => Policy::evenkeel(),
+    };
+    let mut config = envoy::Config::single(addresses.to_vec(), balance.clone());
+    config.concurrency = options.workers;
+    if balance == Policy::evenkeel() {
+        let mut upstream = json!({ "cluster": "web", "endpoints": { "static": addresses } });
+        let mut plugin = json!({});
+        if case.tasks {
+            upstream["signals"] = json!([{ "name": "queue_depth", "query": "task_queue_depth", "max": 100 }]);
+            plugin["prometheus"] = json!({ "cluster": "prometheus", "interval": "1s", "timeout": "500ms" });
+        }
+        if policy != "evenkeel" {
+            upstream["policy"] = json!(policy.trim_start_matches("evenkeel:"));
+        }
+        for (name, value) in options.configuration.as_object().into_iter().flatten() {
+            upstream[name] = value.clone();
+        }
+        plugin["upstreams"] = json!([upstream]);
+        config.filters = vec![Filter::evenkeel(&plugin)?];
+    }
+    config.services = prometheus.map(|p| ("prometheus".to_owned(), p.address())).into_iter().collect();
+    Ok(config)
+}
+

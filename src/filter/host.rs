@@ -1,0 +1,96 @@
+//! [`Host`] and [`StreamHost`] over proxy-wasm's host calls. Every status that is not OK becomes `None` or a
+//! typed error: the SDK's own wrappers panic on some of them.
+
+use core::time::Duration;
+use std::time::UNIX_EPOCH;
+
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::{LogLevel, MapType, Status};
+
+use crate::host::{Call, Host, SharedError, StreamHost};
+use crate::time::Time;
+
+/// Envoy, seen from a root context or a stream.
+pub struct Envoy;
+
+fn now() -> Time {
+    let since = hostcalls::get_current_time().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+    Time(since.map_or(0, |s: Duration| u64::try_from(s.as_nanos()).unwrap_or(u64::MAX)))
+}
+
+impl Host for Envoy {
+    fn now(&self) -> Time {
+        now()
+    }
+
+    fn shared_get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
+        match hostcalls::get_shared_data(key) {
+            Ok((Some(value), Some(version))) if !value.is_empty() => Some((value, version)),
+            _ => None,
+        }
+    }
+
+    fn shared_set(&self, key: &str, value: &[u8], version: Option<u32>) -> Result<(), SharedError> {
+        hostcalls::set_shared_data(key, Some(value), version).map_err(|status| match status {
+            Status::CasMismatch => SharedError::Conflict,
+            _ => SharedError::Refused,
+        })
+    }
+
+    fn call(&self, call: &Call<'_>) -> Option<u32> {
+        let mut headers = vec![
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":path", call.path),
+            (":authority", call.authority),
+            ("accept", "application/json"),
+        ];
+        headers.extend(call.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        hostcalls::dispatch_http_call(call.cluster, headers, None, vec![], call.timeout).ok()
+    }
+
+    fn log(&self, level: log::Level, message: &str) {
+        let level = match level {
+            log::Level::Error => LogLevel::Error,
+            log::Level::Warn => LogLevel::Warn,
+            log::Level::Info => LogLevel::Info,
+            log::Level::Debug => LogLevel::Debug,
+            log::Level::Trace => LogLevel::Trace,
+        };
+        let _a_log_that_fails_has_nowhere_to_say_so = hostcalls::log(level, message);
+    }
+}
+
+impl StreamHost for Envoy {
+    fn now(&self) -> Time {
+        now()
+    }
+
+    fn set_request_header(&self, name: &str, value: &[u8]) {
+        let _unset_means_fallback = hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, Some(value));
+    }
+
+    fn remove_request_header(&self, name: &str) {
+        let _absent_is_fine = hostcalls::remove_map_value(MapType::HttpRequestHeaders, name);
+    }
+
+    fn response_header(&self, name: &str) -> Option<Vec<u8>> {
+        hostcalls::get_map_value_bytes(MapType::HttpResponseHeaders, name).ok().flatten()
+    }
+
+    fn remove_response_header(&self, name: &str) {
+        let _absent_is_fine = hostcalls::remove_map_value(MapType::HttpResponseHeaders, name);
+    }
+
+    fn response_trailer(&self, name: &str) -> Option<Vec<u8>> {
+        hostcalls::get_map_value_bytes(MapType::HttpResponseTrailers, name).ok().flatten()
+    }
+
+    fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
+        hostcalls::get_property(path.to_vec()).ok().flatten()
+    }
+
+    fn respond(&self, status: u32, headers: &[(&str, &str)]) {
+        let _fails_only_when_already_answered = hostcalls::send_http_response(status, headers.to_vec(), None);
+    }
+}

@@ -1,0 +1,108 @@
+//! The root context: one a worker and configuration.
+
+use core::cell::RefCell;
+use core::time::Duration;
+use std::rc::{Rc, Weak};
+
+use proxy_wasm::hostcalls;
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{BufferType, ContextType};
+
+use super::host::Envoy;
+use super::stream::HttpStream;
+use crate::host::Host;
+use crate::worker::Worker;
+
+/// The largest answer that is read from Prometheus or the admin interface.
+const LARGEST_ANSWER: usize = 8 << 20;
+
+thread_local! {
+    /// The latest worker by plugin name: a new configuration is a new root context in the same VM, and what
+    /// has been learnt must survive it.
+    static LATEST: RefCell<Vec<(String, Weak<RefCell<Worker>>)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The root context; without a worker until it is configured.
+#[derive(Default)]
+pub struct Root {
+    worker: Option<Rc<RefCell<Worker>>>,
+}
+
+/// The plugin's name as Envoy knows it: it scopes what workers share.
+fn plugin_name() -> String {
+    let name = hostcalls::get_property(vec!["plugin_name"]).ok().flatten().unwrap_or_default();
+    String::from_utf8_lossy(&name).into_owned()
+}
+
+fn seed() -> u64 {
+    // Without entropy the workers still differ in time; randomness here spreads load, it guards nothing.
+    getrandom::u64().unwrap_or_else(|_| crate::random::mix(Host::now(&Envoy).0))
+}
+
+impl Root {
+    fn take_over(&self, name: String, worker: &Rc<RefCell<Worker>>) {
+        LATEST.with_borrow_mut(|latest| {
+            latest.retain(|(_, old)| old.strong_count() > 0);
+            let old = latest.iter().find(|(n, _)| *n == name).and_then(|(_, old)| old.upgrade());
+            if let Some(old) = old
+                && let (Ok(old), Ok(mut new)) = (old.try_borrow(), worker.try_borrow_mut())
+            {
+                new.adopt(&old, Host::now(&Envoy));
+            }
+            latest.retain(|(n, _)| *n != name);
+            latest.push((name, Rc::downgrade(worker)));
+        });
+    }
+}
+
+impl Context for Root {
+    fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _trailers: usize) {
+        let Some(mut worker) = self.worker.as_ref().and_then(|w| w.try_borrow_mut().ok()) else { return };
+        // A call that failed comes back without headers, and asking for one would panic in the SDK.
+        let status = (headers > 0)
+            .then(|| hostcalls::get_map_value_bytes(proxy_wasm::types::MapType::HttpCallResponseHeaders, ":status"))
+            .and_then(|status| status.ok().flatten())
+            .and_then(|status| core::str::from_utf8(&status).ok()?.parse().ok());
+        let body = match body_size {
+            0 => None,
+            size => hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size.min(LARGEST_ANSWER)).ok().flatten(),
+        };
+        worker.call_answered(&Envoy, token, status, &body.unwrap_or_default());
+    }
+}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, size: usize) -> bool {
+        let json = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, size).ok().flatten().unwrap_or_default();
+        let name = plugin_name();
+        match Worker::configure(&Envoy, &json, &name, seed()) {
+            Ok(worker) => {
+                let period = Duration::from_millis(worker.tick_period_ms());
+                let worker = Rc::new(RefCell::new(worker));
+                self.take_over(name, &worker);
+                self.worker = Some(worker);
+                hostcalls::set_tick_period(period).is_ok()
+            }
+            Err(faults) => {
+                for fault in faults {
+                    Envoy.log(log::Level::Error, &format!("configuration refused: {fault}"));
+                }
+                false
+            }
+        }
+    }
+
+    fn on_tick(&mut self) {
+        if let Some(mut worker) = self.worker.as_ref().and_then(|w| w.try_borrow_mut().ok()) {
+            worker.tick(&Envoy);
+        }
+    }
+
+    fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(HttpStream::new(self.worker.clone())))
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}

@@ -1,0 +1,203 @@
+//! One worker thread's evenkeel: configuration in, ticks and streams through, over any [`Host`].
+//!
+//! The filter wires this to proxy-wasm; tests wire it to a fake host. Nothing here knows either.
+
+mod polls;
+mod steer;
+mod stream;
+
+use crate::config::{Config, Fault};
+use crate::engine::{Duty, Engine};
+use crate::exchange::{self, lease, registry, slot, snapshot::Snapshot};
+use crate::host::Host;
+use crate::random::Rng;
+use crate::time::Time;
+use polls::Polls;
+use steer::Steer;
+
+pub use stream::{Stream, Verdict};
+
+/// The shortest tick: how soon one worker sees what another has in flight.
+const SHORTEST_TICK_MS: u64 = 20;
+/// Endpoints that the shortest tick can afford; beyond, the tick slows down in proportion.
+const ENDPOINTS_PER_SHORTEST_TICK: u64 = 200;
+/// The longest tick.
+const LONGEST_TICK_MS: u64 = 500;
+/// The lease and the registry are looked after at this pace, seconds.
+const CHORES_S: f64 = 0.25;
+
+/// Everything one worker has.
+pub struct Worker {
+    config: Config,
+    engine: Engine,
+    rng: Rng,
+    steer: Steer,
+    polls: Polls,
+    id: u64,
+    keys: Keys,
+    peers: Vec<u64>,
+    carries_traffic: bool,
+    leads: bool,
+    chores_at: Time,
+    signals_version: Option<u32>,
+    snapshot: Snapshot,
+    started: Time,
+}
+
+struct Keys {
+    prefix: String,
+    workers: String,
+    lease: String,
+    signals: String,
+}
+
+impl Worker {
+    /// A worker for `json`, or every fault in it. `name` scopes the shared data, `seed` the randomness.
+    pub fn configure(host: &dyn Host, json: &[u8], name: &str, seed: u64) -> Result<Worker, Vec<Fault>> {
+        let config = crate::config::parse(json)?;
+        let now = host.now();
+        let mut rng = Rng::new(seed);
+        let prefix = exchange::prefix(name);
+        let mut worker = Worker {
+            engine: Engine::new(&config, now),
+            steer: Steer::new(&config),
+            polls: Polls::new(&config, now, &mut rng),
+            id: rng.next_u64(),
+            rng,
+            keys: Keys {
+                workers: format!("{prefix}/workers"),
+                lease: format!("{prefix}/lease"),
+                signals: format!("{prefix}/signals"),
+                prefix,
+            },
+            peers: Vec::new(),
+            carries_traffic: false,
+            leads: false,
+            chores_at: Time::ZERO,
+            signals_version: None,
+            snapshot: Snapshot::default(),
+            started: now,
+            config,
+        };
+        worker.steer.refresh(&worker.engine);
+        Ok(worker)
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What is measured and decided.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// What Prometheus last said, and how the polls go.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// When this worker was configured.
+    pub fn started(&self) -> Time {
+        self.started
+    }
+
+    /// Whether this worker asks Prometheus at the moment.
+    pub fn leads(&self) -> bool {
+        self.leads
+    }
+
+    /// Takes over what the worker of an older configuration has learnt.
+    pub fn adopt(&mut self, old: &Worker, now: Time) {
+        self.engine.adopt(&old.engine, now);
+    }
+
+    /// Milliseconds between ticks: short while the fleet is small, so that workers see each other's requests
+    /// almost at once; a tick's work grows with the fleet, so its pace slows in proportion.
+    pub fn tick_period_ms(&self) -> u64 {
+        let endpoints: usize = self.engine.upstreams().iter().map(|u| u.fleet().len()).sum();
+        (SHORTEST_TICK_MS * endpoints as u64 / ENDPOINTS_PER_SHORTEST_TICK).clamp(SHORTEST_TICK_MS, LONGEST_TICK_MS)
+    }
+
+    /// Time passes.
+    pub fn tick(&mut self, host: &dyn Host) {
+        let now = host.now();
+        if now.seconds_since(self.chores_at) >= CHORES_S || now < self.chores_at {
+            self.chores_at = now;
+            self.peers = registry::update(host, &self.keys.workers, self.id, self.carries_traffic, now);
+            if self.polls.any() {
+                self.lead(host, now);
+            }
+        }
+        if self.leads {
+            self.polls.tick(host, &self.config, &mut self.snapshot, &mut self.rng, now);
+            self.publish_signals(host);
+        }
+        self.read_signals(host);
+        if self.carries_traffic {
+            let _the_next_tick_tries_again =
+                host.shared_set(&self.slot_key(self.id), &slot::encode(&self.engine, now), None);
+        }
+        let duty = self.merge_peers(host, now);
+        self.engine.tick(duty, now);
+    }
+
+    /// An answer to one of the worker's own HTTP calls: the status, or `None` if there was no answer.
+    pub fn call_answered(&mut self, host: &dyn Host, token: u32, status: Option<u16>, body: &[u8]) {
+        let answer = (status, body);
+        self.polls.answered(host, &self.config, &self.engine, &mut self.snapshot, token, answer);
+    }
+
+    fn slot_key(&self, id: u64) -> String {
+        format!("{}/slot/{id:016x}", self.keys.prefix)
+    }
+
+    fn lead(&mut self, host: &dyn Host, now: Time) {
+        let led = self.leads;
+        self.leads = lease::hold(host, &self.keys.lease, self.id, now);
+        if self.leads && !led {
+            host.log(log::Level::Debug, "this worker now asks Prometheus for all");
+        }
+    }
+
+    fn publish_signals(&mut self, host: &dyn Host) {
+        if self.polls.take_news() {
+            let _the_next_poll_tries_again =
+                host.shared_set(&self.keys.signals, &self.snapshot.encode(), None);
+        }
+    }
+
+    fn read_signals(&mut self, host: &dyn Host) {
+        if !self.polls.any() {
+            return;
+        }
+        let Some((bytes, version)) = host.shared_get(&self.keys.signals) else { return };
+        if self.signals_version == Some(version) {
+            return;
+        }
+        self.signals_version = Some(version);
+        if let Some(snapshot) = Snapshot::decode(&bytes) {
+            snapshot.apply(&mut self.engine);
+            self.snapshot = snapshot;
+        }
+    }
+
+    /// Reads what the other workers know, and finds this one's place among those that carry traffic.
+    fn merge_peers(&mut self, host: &dyn Host, now: Time) -> Duty {
+        self.engine.forget_others(now);
+        let mut duty = Duty::ALONE;
+        for at in 0..self.peers.len() {
+            let Some(id) = self.peers.get(at).copied().filter(|id| *id != self.id) else { continue };
+            let Some((bytes, _)) = host.shared_get(&self.slot_key(id)) else { continue };
+            let Some(published) = slot::published(&bytes) else { continue };
+            if now.seconds_since(published) > slot::GONE_AFTER_S {
+                continue;
+            }
+            duty.workers += 1;
+            duty.rank += u32::from(id < self.id);
+            let _what_was_readable_counts = slot::merge(&bytes, &mut self.engine);
+        }
+        duty
+    }
+}
