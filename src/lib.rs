@@ -22,6 +22,7 @@ pub mod host;
 pub mod measure;
 pub mod member;
 pub mod policy;
+mod printable;
 pub mod prometheus;
 pub mod random;
 pub mod time;

@@ -3,6 +3,8 @@
 use core::cell::{Cell, RefCell};
 use core::fmt;
 
+use crate::printable::printable;
+
 /// A broken template can make thousands of faults; a log needs enough to start mending.
 const MOST_LISTED: usize = 100;
 /// Longer values and keys are cut when they are shown.
@@ -65,15 +67,9 @@ impl Faults {
     }
 }
 
-/// `text` in quotes, cut, with everything that could break or disguise a log line escaped.
+/// `text` in quotes, fit for a line of a log.
 pub(super) fn quoted(text: &str) -> String {
-    let mut shown = String::from('"');
-    shown.extend(text.chars().take(MOST_SHOWN).flat_map(char::escape_debug));
-    if text.chars().nth(MOST_SHOWN).is_some() {
-        shown.push('…');
-    }
-    shown.push('"');
-    shown
+    format!("\"{}\"", printable(text, MOST_SHOWN))
 }
 
 /// The step of a JSON path that leads to `key`.

@@ -1,0 +1,213 @@
+//! Which endpoint a sample speaks of.
+//!
+//! The endpoint whose `ip:port` the address label names; failing that the endpoints of that IP, where a fixed
+//! `port` picks the one that serves there. An exporter often listens on another port than the service.
+//!
+//! Several samples for one endpoint, as a pair of Prometheus servers or two exporters give them, count with the
+//! mean of their known values: that does not depend on their order in the answer, and of two scrapes a moment
+//! apart neither is more right. A sample that names the endpoint exactly leaves those for its whole IP out of
+//! account, even if its own value is unknown.
+
+use core::net::{IpAddr, SocketAddr};
+
+use hashbrown::HashMap;
+
+use super::address::{Named, readings};
+use super::answer::Sample;
+
+/// The endpoints of one fleet by address; built when the fleet changes, asked at every poll.
+#[derive(Clone, Debug, Default)]
+pub struct EndpointIndex {
+    endpoints: Vec<(IpAddr, u16)>,
+    by_address: HashMap<(IpAddr, u16), Vec<usize>>,
+    ips: HashMap<IpAddr, usize>,
+}
+
+/// What each endpoint got, and what became of the samples: each is counted exactly once.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Assignment {
+    /// One slot an endpoint, in the order in which the index got them.
+    pub values: Vec<Option<f64>>,
+    /// Samples with a value for an endpoint.
+    pub matched: usize,
+    /// Samples for an endpoint whose value is unknown.
+    pub unknown: usize,
+    /// Samples for nobody in this fleet.
+    pub unmatched: usize,
+}
+
+impl EndpointIndex {
+    /// An index of `addresses`.
+    pub fn new(addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
+        let mut index = EndpointIndex::default();
+        for (slot, address) in addresses.into_iter().enumerate() {
+            let key = (address.ip().to_canonical(), address.port());
+            index.endpoints.push(key);
+            index.by_address.entry(key).or_default().push(slot);
+            let next = index.ips.len();
+            index.ips.entry(key.0).or_insert(next);
+        }
+        index
+    }
+
+    /// Gives each sample to its endpoints; `port` is where they serve, should that differ from the label's port.
+    pub fn assign(&self, samples: &[Sample], port: Option<u16>) -> Assignment {
+        let mut named = vec![Mean::default(); self.endpoints.len()];
+        let mut shared = vec![Mean::default(); self.ips.len()];
+        let mut assignment = Assignment::default();
+        for sample in samples {
+            match readings(&sample.address).find_map(|reading| self.owner(reading, port)) {
+                None => {
+                    assignment.unmatched += 1;
+                    continue;
+                }
+                Some(Owner::Endpoints(slots)) => {
+                    for slot in slots {
+                        add(&mut named, *slot, sample.value);
+                    }
+                }
+                Some(Owner::Ip(ip)) => add(&mut shared, ip, sample.value),
+            }
+            match sample.value {
+                Some(_) => assignment.matched += 1,
+                None => assignment.unknown += 1,
+            }
+        }
+        let values = self.endpoints.iter().zip(named).map(|((ip, _), named)| {
+            if named.samples > 0 {
+                return named.value();
+            }
+            self.ips.get(ip).and_then(|ip| shared.get(*ip)).and_then(Mean::value)
+        });
+        assignment.values = values.collect();
+        assignment
+    }
+
+    fn owner(&self, (ip, named_port): Named, port: Option<u16>) -> Option<Owner<'_>> {
+        let at = |port| self.by_address.get(&(ip, port)).map(|slots| Owner::Endpoints(slots));
+        named_port.and_then(at).or_else(|| match port {
+            Some(port) => at(port),
+            None => self.ips.get(&ip).map(|ip| Owner::Ip(*ip)),
+        })
+    }
+}
+
+enum Owner<'i> {
+    Endpoints(&'i [usize]),
+    Ip(usize),
+}
+
+/// The mean of known values, and how many samples there were, known or not.
+#[derive(Clone, Default)]
+struct Mean {
+    samples: usize,
+    known: usize,
+    mean: f64,
+}
+
+impl Mean {
+    /// Weighted halves instead of a sum: finite values keep a finite mean.
+    fn add(&mut self, value: Option<f64>) {
+        self.samples += 1;
+        if let Some(value) = value.filter(|value| value.is_finite()) {
+            self.known += 1;
+            let part = 1.0 / self.known as f64;
+            self.mean = self.mean * (1.0 - part) + value * part;
+        }
+    }
+
+    fn value(&self) -> Option<f64> {
+        (self.known > 0).then_some(self.mean)
+    }
+}
+
+fn add(means: &mut [Mean], at: usize, value: Option<f64>) {
+    if let Some(mean) = means.get_mut(at) {
+        mean.add(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    fn index(addresses: &[&str]) -> EndpointIndex {
+        EndpointIndex::new(addresses.iter().map(|address| address.parse().unwrap()))
+    }
+
+    fn assign(addresses: &[&str], samples: &[(&str, f64)], port: Option<u16>) -> Assignment {
+        let sample = |(address, value): &(&str, f64)| Sample {
+            address: (*address).to_owned(),
+            value: Some(*value).filter(|value| value.is_finite()),
+        };
+        index(addresses).assign(&samples.iter().map(sample).collect::<Vec<_>>(), port)
+    }
+
+    #[test]
+    fn a_sample_belongs_to_the_endpoint_it_names() {
+        let got = assign(
+            &["10.0.0.1:80", "10.0.0.1:81", "[2001:db8::1]:80"],
+            &[("10.0.0.1:81", 1.0), ("[2001:db8::1]:80", 2.0), ("10.0.0.9:80", 3.0), ("web:80", 4.0)],
+            None,
+        );
+        assert_eq!(got.values, [None, Some(1.0), Some(2.0)]);
+        assert_eq!((got.matched, got.unknown, got.unmatched), (2, 0, 2));
+    }
+
+    #[test]
+    fn failing_that_to_all_endpoints_of_its_ip() {
+        let fleet = ["10.0.0.1:80", "10.0.0.1:81", "10.0.0.2:80"];
+        assert_eq!(assign(&fleet, &[("10.0.0.1:9100", 1.0)], None).values, [Some(1.0), Some(1.0), None]);
+        assert_eq!(assign(&fleet, &[("10.0.0.2", 1.0)], None).values, [None, None, Some(1.0)]);
+    }
+
+    #[test]
+    fn a_fixed_port_picks_among_them() {
+        let fleet = ["10.0.0.1:80", "10.0.0.1:81"];
+        assert_eq!(assign(&fleet, &[("10.0.0.1:9100", 1.0)], Some(81)).values, [None, Some(1.0)]);
+        assert_eq!(assign(&fleet, &[("10.0.0.1", 1.0)], Some(81)).values, [None, Some(1.0)]);
+        let nobody = assign(&fleet, &[("10.0.0.1:9100", 1.0)], Some(82));
+        assert_eq!((nobody.values, nobody.unmatched), (vec![None, None], 1));
+    }
+
+    #[test]
+    fn a_name_that_fits_as_it_stands_needs_no_fixed_port() {
+        let fleet = ["127.0.0.1:9001", "127.0.0.1:9002"];
+        let got = assign(&fleet, &[("127.0.0.1:9001", 1.0), ("127.0.0.1:9002", 2.0)], Some(9001));
+        assert_eq!(got.values, [Some(1.0), Some(2.0)]);
+    }
+
+    #[test]
+    fn being_named_beats_sharing_an_ip_in_any_order() {
+        let fleet = ["10.0.0.1:80", "10.0.0.1:81"];
+        let mut samples = [("10.0.0.1:9100", 5.0), ("10.0.0.1:80", 1.0)];
+        assert_eq!(assign(&fleet, &samples, None).values, [Some(1.0), Some(5.0)]);
+        samples.reverse();
+        assert_eq!(assign(&fleet, &samples, None).values, [Some(1.0), Some(5.0)]);
+        let unknown = assign(&fleet, &[("10.0.0.1:9100", 5.0), ("10.0.0.1:80", f64::NAN)], None);
+        assert_eq!(unknown.values, [None, Some(5.0)]);
+        assert_eq!((unknown.matched, unknown.unknown, unknown.unmatched), (1, 1, 0));
+    }
+
+    #[test]
+    fn several_samples_count_with_the_mean_of_the_known_ones() {
+        let pair = [("10.0.0.1:80", 1.0), ("10.0.0.1:80", f64::NAN), ("10.0.0.1:80", 4.0)];
+        assert_eq!(assign(&["10.0.0.1:80"], &pair, None).values, [Some(2.5)]);
+        let huge = [("10.0.0.1:80", f64::MAX), ("10.0.0.1:80", f64::MAX)];
+        assert_eq!(assign(&["10.0.0.1:80"], &huge, None).values, [Some(f64::MAX)]);
+    }
+
+    #[test]
+    fn ipv6_without_brackets_is_tried_with_and_without_a_port() {
+        assert_eq!(assign(&["[fd00::1:9100]:80"], &[("fd00::1:9100", 1.0)], None).values, [Some(1.0)]);
+        assert_eq!(assign(&["[fd00::1]:9100"], &[("fd00::1:9100", 1.0)], None).values, [Some(1.0)]);
+    }
+
+    #[test]
+    fn an_address_listed_twice_gets_its_value_twice() {
+        assert_eq!(assign(&["10.0.0.1:80"; 2], &[("10.0.0.1:80", 1.0)], None).values, [Some(1.0); 2]);
+    }
+}

@@ -1,0 +1,18 @@
+//! Prometheus' HTTP interface, without the HTTP: a question's path, an answer's samples, and whose they are.
+//!
+//! [`request_path`] makes the path of an instant query, [`parse`] reads what comes back, and an [`EndpointIndex`]
+//! tells which endpoint each sample speaks of. Whatever a server answers ends in samples or in [`Unusable`].
+
+mod address;
+mod answer;
+mod mapping;
+mod query;
+mod stream;
+
+#[cfg(all(test, not(target_family = "wasm")))]
+mod properties;
+
+pub use address::serving_address;
+pub use answer::{Answer, Sample, Unusable, parse};
+pub use mapping::{Assignment, EndpointIndex};
+pub use query::request_path;
