@@ -1,8 +1,17 @@
 //! Header maps as Envoy keeps them (lower-case names, order of arrival, repeats allowed) and their wire form.
 
+use std::fmt;
+
 /// An ordered multimap from lower-case names to byte values.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Headers(Vec<(String, Vec<u8>)>);
+
+/// Values as text, because failing tests print them.
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.pairs()).finish()
+    }
+}
 
 impl Headers {
     /// Copies names and values.
