@@ -39,9 +39,15 @@ demo: setup build ## real Envoy, Prometheus and backends on this machine: evenke
 	@$(with_tools) cargo run --release --example demo
 
 .PHONY: test
-test: build ## every test: native, the real .wasm, Node, real Envoy and Prometheus
-	@scripts/setup envoy prometheus wasm-bindgen
+test: test-native test-node ## every test: native, the real .wasm, Node, real Envoy and Prometheus
+
+.PHONY: test-native
+test-native: setup build
 	$(with_tools) cargo test --workspace
+
+.PHONY: test-node
+test-node: setup-rust
+	@scripts/setup wasm-bindgen
 	@# By name from the PATH: cargo splits a runner's path at its spaces.
 	PATH="$$PWD/.tools/wasm-bindgen/bin:$$PATH" CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER=wasm-bindgen-test-runner \
 	    cargo test --target wasm32-unknown-unknown --lib

@@ -55,14 +55,14 @@ debian_version() {
         awk -F '|' -v prefix="$3" '{ gsub(/ /, "", $2) } index($2, prefix) == 1 { print $2; exit }'
 }
 
-# debian_unpack STATE PACKAGE VERSION INTO: downloads one package and unpacks it.
+# debian_unpack STATE PACKAGE VERSION INTO [PATTERN]: downloads one package and unpacks it, or what PATTERN names of it.
 debian_unpack() {
-    local state=$1 package=$2 version=$3 into=$4 debs
+    local state=$1 package=$2 version=$3 into=$4 pattern=${5:-*} debs
     mkdir -p "$state/debs" "$into"
     rm -f "$state"/debs/*.deb
     (cd "$state/debs" && debian_apt "$state" download "$package=$version") || return
     debs=("$state"/debs/*.deb)
-    dpkg-deb -x "${debs[0]}" "$into"
+    dpkg-deb --fsys-tarfile "${debs[0]}" | tar -x -C "$into" --no-same-owner --wildcards "$pattern"
 }
 
 # debian_fetch PACKAGE INTO: the same for whatever version this machine's own release has.
