@@ -10,6 +10,7 @@
 #![warn(missing_docs)]
 
 pub mod backend;
+pub mod chart;
 pub mod clock;
 pub mod envoy;
 pub mod http;

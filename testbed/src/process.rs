@@ -1,15 +1,14 @@
 //! Children that die with us, whatever happens to us.
 //!
 //! Three nets, because each has a hole: `Drop` kills the child's process group (but does not run on a signal),
-//! [`end_all_on_signal`] kills all groups on Ctrl-C and SIGTERM (but cannot catch SIGKILL), and on Linux the
-//! kernel kills the child when its parent thread dies. That thread must then outlive every child, so one thread
-//! that never ends spawns them all.
+//! [`until_signal`] makes Ctrl-C and SIGTERM drop what is held (but SIGKILL cannot be caught), and on Linux the kernel
+//! kills the child when its parent thread dies. That thread must then outlive every child, so one thread that
+//! never ends spawns them all.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, MutexGuard, OnceLock, mpsc};
+use std::sync::{Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -24,6 +23,7 @@ pub struct Running {
     child: Child,
     group: Pid,
     log: PathBuf,
+    reaped: bool,
 }
 
 impl Running {
@@ -34,8 +34,7 @@ impl Running {
         let child = spawn_on_lasting_thread(command).with_context(|| format!("cannot start {name}"))?;
         let group =
             i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("impossible process id")?;
-        groups().insert(group.as_raw_nonzero().get());
-        Ok(Self { name: name.to_owned(), child, group, log: log.to_owned() })
+        Ok(Self { name: name.to_owned(), child, group, log: log.to_owned(), reaped: false })
     }
 
     /// The process id.
@@ -81,8 +80,8 @@ impl Running {
 
     /// Kills it and reaps it.
     pub fn kill(&mut self) {
-        // Once the leader is reaped its id may belong to somebody else.
-        if groups().remove(&self.group.as_raw_nonzero().get()) {
+        // Once more would be at somebody else, who was given the same id since.
+        if !std::mem::replace(&mut self.reaped, true) {
             let _ = kill_process_group(self.group, Signal::KILL);
             let _ = self.child.wait();
         }
@@ -100,32 +99,20 @@ impl Drop for Running {
     }
 }
 
-/// From now on Ctrl-C and SIGTERM kill all children before they end this process.
-pub fn end_all_on_signal() -> Result<()> {
+/// Runs `work` to its end, or until SIGINT, SIGTERM or SIGHUP: then drops it, so that what it holds is cleaned up,
+/// and ends this process with the customary code.
+pub async fn until_signal<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    tokio::spawn(async move {
-        let code = tokio::select! {
-            _ = interrupt.recv() => 130,
-            _ = terminate.recv() => 143,
-        };
-        end_all();
-        std::process::exit(code);
-    });
-    Ok(())
-}
-
-/// Kills every child that is still running.
-pub fn end_all() {
-    for group in groups().iter().filter_map(|&id| Pid::from_raw(id)) {
-        let _ = kill_process_group(group, Signal::KILL);
-    }
-}
-
-fn groups() -> MutexGuard<'static, BTreeSet<i32>> {
-    static GROUPS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
-    GROUPS.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    let mut hangup = signal(SignalKind::hangup())?;
+    let code = tokio::select! {
+        result = work => return result,
+        _ = interrupt.recv() => 130,
+        _ = terminate.recv() => 143,
+        _ = hangup.recv() => 129,
+    };
+    std::process::exit(code)
 }
 
 type Order = (Command, mpsc::Sender<std::io::Result<Child>>);

@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 /// A table: the first column to the left, the numbers to the right.
 pub fn render(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::UTF8_BORDERS_ONLY);
     table.set_header(header.iter().enumerate().map(aligned));
     for row in rows {
         table.add_row(row.iter().enumerate().map(aligned));

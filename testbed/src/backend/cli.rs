@@ -41,7 +41,7 @@ pub async fn run() -> Result<()> {
         let flag = given.iter().rev().find(|(flag, _)| flag == name).map(|(_, value)| value.clone());
         flag.or_else(|| from_environment(name)).filter(|value| !value.is_empty())
     })?;
-    let mut backend = Backend::start(config).await?;
+    let backend = Backend::start(config).await?;
     println!("listening on {}", backend.address());
     backend.follow(schedule);
     use tokio::signal::unix::{SignalKind, signal};

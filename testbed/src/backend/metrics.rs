@@ -36,6 +36,7 @@ pub(super) struct Metrics {
     busy_seconds: Counter<f64, AtomicU64>,
     tasks: Counter,
     task_durations: Histogram,
+    unfinished: Gauge,
     counts: Mutex<(u64, BTreeMap<u16, u64>)>,
 }
 
@@ -50,6 +51,7 @@ impl Metrics {
             busy_seconds: Counter::default(),
             tasks: Counter::default(),
             task_durations: Histogram::new(BUCKETS),
+            unfinished: Gauge::default(),
             counts: Mutex::default(),
         };
         let mut registry = Registry::default();
@@ -91,6 +93,7 @@ impl Metrics {
             answered: counts.1.clone(),
             in_flight: u64::try_from(self.in_flight.get()).unwrap_or(0),
             queued: u64::try_from(self.queue_depth.get()).unwrap_or(0),
+            unfinished: u64::try_from(self.unfinished.get()).unwrap_or(0),
         }
     }
 
@@ -103,6 +106,11 @@ impl Metrics {
     /// Something waits until the guard goes.
     pub(super) fn waits(&self) -> Held {
         Held::new(&self.queue_depth)
+    }
+
+    /// A task was accepted; it is unfinished until the guard goes.
+    pub(super) fn accepted(&self) -> Held {
+        Held::new(&self.unfinished)
     }
 
     pub(super) fn answered(&self, status: u16, after: Duration) {

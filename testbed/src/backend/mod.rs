@@ -112,6 +112,8 @@ pub struct Counts {
     pub in_flight: u64,
     /// Requests or tasks waiting.
     pub queued: u64,
+    /// Tasks that were accepted and are not done, if it is a worker.
+    pub unfinished: u64,
 }
 
 /// A running backend. Dropping it ends it.
@@ -120,6 +122,7 @@ pub struct Backend {
     address: SocketAddr,
     shared: Arc<Shared>,
     tasks: Vec<JoinHandle<()>>,
+    schedule: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Backend {
@@ -134,7 +137,7 @@ impl Backend {
         if let Kind::Worker { .. } = config.kind {
             tasks.extend((0..config.slots).map(|_| tokio::spawn(tasks::work_off(shared.clone()))));
         }
-        Ok(Self { address, shared, tasks })
+        Ok(Self { address, shared, tasks, schedule: Mutex::default() })
     }
 
     /// Starts `count` backends that differ in their seed only.
@@ -176,22 +179,25 @@ impl Backend {
         lock(&self.shared.finished).clone()
     }
 
-    /// Follows a schedule from now on.
-    pub fn follow(&mut self, schedule: Vec<Step>) {
+    /// Follows a schedule from now on, in place of an earlier one.
+    pub fn follow(&self, schedule: Vec<Step>) {
         let (start, shared) = (clock::now(), self.shared.clone());
-        self.tasks.push(tokio::spawn(async move {
+        let follower = tokio::spawn(async move {
             for step in schedule {
                 clock::sleep_until(start + step.at).await;
                 shared.switch(step.behaviour);
             }
-        }));
+        });
+        if let Some(earlier) = lock(&self.schedule).replace(follower) {
+            earlier.abort();
+        }
     }
 }
 
 impl Drop for Backend {
     fn drop(&mut self) {
         self.shared.cut_connections();
-        for task in &self.tasks {
+        for task in self.tasks.iter().chain(lock(&self.schedule).iter()) {
             task.abort();
         }
     }

@@ -13,7 +13,8 @@ use crate::clock;
 #[derive(Debug)]
 struct Task {
     accepted: Instant,
-    _waits: Held,
+    waits: Held,
+    unfinished: Held,
 }
 
 #[derive(Debug)]
@@ -44,7 +45,8 @@ pub(super) fn accept(shared: &Shared) -> bool {
     if waiting.len() >= shared.queue.bound {
         return false;
     }
-    waiting.push_back(Task { accepted: clock::now(), _waits: shared.metrics.waits() });
+    let (waits, unfinished) = (shared.metrics.waits(), shared.metrics.accepted());
+    waiting.push_back(Task { accepted: clock::now(), waits, unfinished });
     drop(waiting);
     shared.queue.arrived.notify_one();
     true
@@ -53,8 +55,8 @@ pub(super) fn accept(shared: &Shared) -> bool {
 /// One slot's life.
 pub(super) async fn work_off(shared: Arc<Shared>) {
     loop {
-        let Task { accepted, _waits } = shared.queue.next().await;
-        drop(_waits);
+        let Task { accepted, waits, unfinished } = shared.queue.next().await;
+        drop(waits);
         let mode = shared.mode();
         let work = shared.work.draw(mode.behaviour);
         clock::sleep_until(work::end_of_work(clock::now(), work, mode)).await;
@@ -62,5 +64,6 @@ pub(super) async fn work_off(shared: Arc<Shared>) {
         shared.metrics.worked(work);
         shared.metrics.task_done(sojourn);
         lock(&shared.finished).push(FinishedTask { accepted, sojourn });
+        drop(unfinished);
     }
 }

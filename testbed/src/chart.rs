@@ -1,0 +1,141 @@
+//! Lines over time as an SVG file.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use plotters::coord::combinators::IntoLogRange;
+use plotters::prelude::*;
+
+const WIDTH: u32 = 960;
+const PANEL_HEIGHT: u32 = 340;
+/// Distinguishable with the common colour blindnesses (Okabe and Ito's palette): orange, blue, green, grey.
+const COLOURS: [RGBColor; 4] =
+    [RGBColor(230, 159, 0), RGBColor(0, 114, 178), RGBColor(0, 158, 115), RGBColor(90, 90, 90)];
+const FONT: &str = "sans-serif";
+
+/// One set of axes: seconds to the right, milliseconds up on a logarithmic scale.
+#[derive(Clone, Debug, Default)]
+pub struct Panel {
+    /// What stands above it.
+    pub title: String,
+    /// What stands at the vertical axis.
+    pub y_label: String,
+    /// The lines.
+    pub series: Vec<Series>,
+    /// Vertical marks: when, and what happened.
+    pub marks: Vec<(f64, String)>,
+}
+
+/// One line.
+#[derive(Clone, Debug, Default)]
+pub struct Series {
+    /// Its name in the legend.
+    pub name: String,
+    /// Seconds and milliseconds; values that are not positive are left out.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// Draws the panels below each other.
+pub fn write_svg(path: &Path, panels: &[Panel]) -> Result<()> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    draw(path, panels).with_context(|| format!("cannot draw {}", path.display()))
+}
+
+fn draw(path: &Path, panels: &[Panel]) -> Result<()> {
+    let rows = panels.len().max(1);
+    let size = (WIDTH, PANEL_HEIGHT * u32::try_from(rows)?);
+    let area = SVGBackend::new(path, size).into_drawing_area();
+    area.fill(&WHITE).map_err(drawing)?;
+    for (panel, area) in panels.iter().zip(area.split_evenly((rows, 1))) {
+        draw_panel(panel, &area)?;
+    }
+    area.present().map_err(drawing)
+}
+
+fn draw_panel(panel: &Panel, area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>) -> Result<()> {
+    let points = || panel.series.iter().flat_map(|line| &line.points).filter(|point| point.1 > 0.0);
+    let right = points().map(|point| point.0).fold(1.0, f64::max);
+    let bottom = points().map(|point| point.1).fold(f64::INFINITY, f64::min).min(10.0);
+    let top = points().map(|point| point.1).fold(100.0, f64::max) * 1.6;
+    let mut chart = ChartBuilder::on(area)
+        .caption(&panel.title, (FONT, 18))
+        .margin(12)
+        .x_label_area_size(34)
+        .y_label_area_size(64)
+        .build_cartesian_2d(0.0..right, (bottom..top).log_scale())
+        .map_err(drawing)?;
+    chart
+        .configure_mesh()
+        .light_line_style(RGBColor(245, 245, 245))
+        .bold_line_style(RGBColor(225, 225, 225))
+        .x_desc("seconds")
+        .y_desc(&panel.y_label)
+        .y_label_formatter(&|value| format!("{value:.0}"))
+        .label_style((FONT, 13))
+        .draw()
+        .map_err(drawing)?;
+    for (at, what) in &panel.marks {
+        let style = ShapeStyle::from(BLACK.mix(0.45)).stroke_width(1);
+        chart.draw_series([PathElement::new([(*at, bottom), (*at, top)], style)]).map_err(drawing)?;
+        let label = Text::new(what.clone(), (*at + right * 0.005, top * 0.9), (FONT, 12).into_font());
+        chart.draw_series([label]).map_err(drawing)?;
+    }
+    for (line, colour) in panel.series.iter().zip(COLOURS.iter().cycle()) {
+        let style = ShapeStyle::from(colour).stroke_width(2);
+        let visible = line.points.iter().copied().filter(|point| point.1 > 0.0);
+        chart
+            .draw_series(LineSeries::new(visible, style))
+            .map_err(drawing)?
+            .label(&line.name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE.mix(0.85))
+        .border_style(RGBColor(225, 225, 225))
+        .label_font((FONT, 13))
+        .draw()
+        .map_err(drawing)
+}
+
+/// Plotters' errors borrow from the drawing area.
+fn drawing(error: impl std::fmt::Display) -> anyhow::Error {
+    anyhow!("{error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_holds_every_name_and_line() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().join("out/chart.svg");
+        let line = |name: &str, height| Series {
+            name: name.to_owned(),
+            points: (0..20).map(|x| (f64::from(x), height)).collect(),
+        };
+        let panel = Panel {
+            title: "Latency".to_owned(),
+            y_label: "p99, ms".to_owned(),
+            series: vec![line("round_robin", 2000.0), line("evenkeel", 60.0)],
+            marks: vec![(10.0, "one fails".to_owned())],
+        };
+        write_svg(&path, &[panel.clone(), panel])?;
+        let svg = std::fs::read_to_string(path)?;
+        for text in ["Latency", "p99, ms", "round_robin", "evenkeel", "one fails"] {
+            assert!(svg.contains(text), "{text}");
+        }
+        assert!(svg.matches("<polyline").count() >= 4);
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_measured_is_still_a_chart() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        write_svg(&directory.path().join("chart.svg"), &[Panel::default()])
+    }
+}
