@@ -1,0 +1,79 @@
+//! What a load balancer is to the simulator: one proxy with several workers.
+
+use evenkeel::engine::{Outcome, Ticket};
+use evenkeel::time::Time;
+
+use crate::server::Server;
+
+/// A request on its way.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    /// The worker that sent it.
+    pub worker: usize,
+    /// Where to.
+    pub endpoint: usize,
+    /// When.
+    pub started: Time,
+    /// The engine's own record, where the engine chose.
+    pub ticket: Option<Ticket>,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Reply {
+    /// What the proxy sees.
+    pub outcome: Outcome,
+    /// Seconds of service that the endpoint reports (C3).
+    pub service: f32,
+    /// Queue that the endpoint reports (C3).
+    pub queue: f32,
+    /// Utilisation that the endpoint reports (ORCA).
+    pub utilisation: f32,
+    /// Requests per second that the endpoint reports (ORCA).
+    pub qps: f32,
+    /// Errors per second that the endpoint reports (ORCA).
+    pub eps: f32,
+}
+
+impl Reply {
+    /// An ending that carries no report.
+    pub fn bare(outcome: Outcome) -> Reply {
+        Reply { outcome, service: 0.0, queue: 0.0, utilisation: 0.0, qps: 0.0, eps: 0.0 }
+    }
+
+    /// Whether it ended well.
+    pub fn good(&self) -> bool {
+        self.outcome == Outcome::Good
+    }
+}
+
+/// What a decision may draw on.
+pub struct Moment<'a> {
+    /// Now.
+    pub now: Time,
+    /// The truth, which only the oracle looks at.
+    pub servers: &'a [Server],
+    /// Endpoints to be asked for their state (Prequal).
+    pub probes: &'a mut Vec<usize>,
+}
+
+/// One proxy.
+pub trait Balancer {
+    /// Chooses for a request of `worker`, and takes note of having sent it.
+    fn send(&mut self, worker: usize, moment: Moment<'_>) -> Sent;
+
+    /// A request ended.
+    fn ended(&mut self, sent: &Sent, reply: &Reply, now: Time);
+
+    /// Time passes for `worker`.
+    fn tick(&mut self, _worker: usize, _now: Time) {}
+
+    /// The fleet changed.
+    fn fleet(&mut self, _present: &[bool], _now: Time) {}
+
+    /// Prometheus told the queue depth of an endpoint, as it was at `at`.
+    fn signal(&mut self, _endpoint: usize, _value: f64, _at: Time) {}
+
+    /// An endpoint answered a probe of `worker`.
+    fn probed(&mut self, _worker: usize, _endpoint: usize, _in_flight: u32, _latency: f64, _now: Time) {}
+}

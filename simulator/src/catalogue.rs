@@ -1,0 +1,209 @@
+//! The scenarios by name. Unless a scenario says otherwise: ten endpoints with four slots of 20 ms, 600/s, one
+//! proxy with two workers, 12 s, and what goes wrong goes wrong in the middle third.
+
+use evenkeel::random::Rng;
+
+use crate::distribution::Distribution;
+use crate::scenario::{Change, Measure, Mode, Scenario, Shape, Signal, SignalFault, View, What};
+
+/// The middle third of a run of 12 s.
+const THIRD: (f64, f64) = (4.0, 8.0);
+
+/// The names of all scenarios, in the order of the table.
+pub const NAMES: &[&str] = &[
+    "equal",
+    "equal-90",
+    "one-10x",
+    "three-4x-600",
+    "three-4x-1100",
+    "two-16x",
+    "two-16x-4proxies",
+    "antagonist",
+    "roaming",
+    "black-hole",
+    "crash",
+    "fast-errors",
+    "pauses",
+    "pauses-often",
+    "heavy",
+    "healed-slow",
+    "healed-errors",
+    "healed-hole",
+    "fleet-50-errors",
+    "async",
+    "newcomers",
+    "three-speeds",
+    "bursts",
+    "tails",
+];
+
+/// The scenario called `name`; what is random in it follows from `seed`.
+pub fn named(name: &str, seed: u64) -> Option<Scenario> {
+    let name = NAMES.iter().copied().find(|n| *n == name)?;
+    let scenario = match name {
+        "equal" => Scenario::default(),
+        "equal-90" => Scenario { rate: 0.9 * 40.0 / Distribution::TYPICAL.mean(), ..Scenario::default() },
+        "one-10x" => Scenario { changes: slow_from_start(&[(0, 10.0)]), ..Scenario::default() },
+        "three-4x-600" => Scenario { changes: slow_from_start(&THREE_4X), ..Scenario::default() },
+        "three-4x-1100" => {
+            Scenario { changes: slow_from_start(&THREE_4X), rate: 1100.0, ..Scenario::default() }
+        }
+        "two-16x" => Scenario { changes: slow_from_start(&TWO_16X), ..Scenario::default() },
+        "two-16x-4proxies" => {
+            Scenario { changes: slow_from_start(&TWO_16X), proxies: 4, ..Scenario::default() }
+        }
+        "antagonist" => a_third(What::Slow(10.0), What::Slow(1.0)),
+        "roaming" => roaming(),
+        "black-hole" => a_third(What::Mode(Mode::Hole), What::Mode(Mode::Serve)),
+        "crash" => a_third(What::Mode(Mode::Refuse), What::Mode(Mode::Serve)),
+        "fast-errors" => a_third(What::Mode(Mode::Errors(1.0)), What::Mode(Mode::Serve)),
+        "pauses" => pauses(10.0, seed),
+        "pauses-often" => pauses(5.0, seed),
+        "heavy" => Scenario {
+            heavy: (0.05, 20.0),
+            views: vec![latency("p90", 0.90, (0.0, 12.0)), latency("p95", 0.95, (0.0, 12.0))],
+            ..Scenario::default()
+        },
+        "healed-slow" => healed(What::Slow(10.0), What::Slow(1.0)),
+        "healed-errors" => healed(What::Mode(Mode::Errors(1.0)), What::Mode(Mode::Serve)),
+        "healed-hole" => healed(What::Mode(Mode::Hole), What::Mode(Mode::Serve)),
+        "fleet-50-errors" => fleet_errors(),
+        "async" => asynchronous(),
+        "newcomers" => newcomers(),
+        "three-speeds" => three_speeds(),
+        "bursts" => {
+            Scenario { shape: Shape::Bursts { every: 2.0, length: 0.25, factor: 4.0 }, ..Scenario::default() }
+        }
+        _ => Scenario {
+            work: Distribution::Pareto { scale: 0.010, shape: 1.5, most: 2.0 },
+            views: vec![latency("p90", 0.90, (0.0, 12.0))],
+            ..Scenario::default()
+        },
+    };
+    Some(Scenario { name, ..scenario })
+}
+
+const THREE_4X: [(usize, f64); 3] = [(0, 4.0), (1, 4.0), (2, 4.0)];
+const TWO_16X: [(usize, f64); 2] = [(0, 16.0), (1, 16.0)];
+
+fn slow_from_start(who: &[(usize, f64)]) -> Vec<Change> {
+    who.iter().map(|(endpoint, factor)| change(0.0, *endpoint, What::Slow(*factor))).collect()
+}
+
+fn change(at: f64, endpoint: usize, what: What) -> Change {
+    Change { at, endpoint, what }
+}
+
+fn latency(label: &'static str, p: f64, window: (f64, f64)) -> View {
+    View { label, what: Measure::Latency(p), window }
+}
+
+fn a_third(falls: What, heals: What) -> Scenario {
+    Scenario {
+        changes: vec![change(THIRD.0, 0, falls), change(THIRD.1, 0, heals)],
+        views: vec![latency("its third", 0.99, THIRD)],
+        ..Scenario::default()
+    }
+}
+
+fn roaming() -> Scenario {
+    let mut changes = Vec::new();
+    for (victim, at) in [0.0, 3.0, 6.0, 9.0].into_iter().enumerate() {
+        if let Some(before) = victim.checked_sub(1) {
+            changes.push(change(at, before, What::Slow(1.0)));
+        }
+        changes.push(change(at, victim, What::Slow(10.0)));
+    }
+    Scenario { changes, ..Scenario::default() }
+}
+
+/// Every endpoint stops for half a second about every `every` seconds.
+fn pauses(every: f64, seed: u64) -> Scenario {
+    let mut rng = Rng::new(seed ^ 0x0070_6175_7365);
+    let mut changes = Vec::new();
+    for endpoint in 0..10 {
+        let mut at = every * rng.unit();
+        while at < 12.0 {
+            changes.push(change(at, endpoint, What::Pause(0.5)));
+            at += every * (0.8 + 0.4 * rng.unit());
+        }
+    }
+    Scenario { changes, ..Scenario::default() }
+}
+
+fn healed(falls: What, heals: What) -> Scenario {
+    Scenario {
+        length: 45.0,
+        changes: vec![change(5.0, 0, falls), change(25.0, 0, heals)],
+        views: vec![
+            View { label: "share healed", what: Measure::Share(0), window: (25.0, 45.0) },
+            latency("p99 healed", 0.99, (25.0, 45.0)),
+            View { label: "share sick", what: Measure::Share(0), window: (7.0, 25.0) },
+            View { label: "recovery s", what: Measure::Recovery(0), window: (25.0, 45.0) },
+        ],
+        ..Scenario::default()
+    }
+}
+
+fn fleet_errors() -> Scenario {
+    Scenario {
+        changes: (0..10).map(|e| change(THIRD.0, e, What::Mode(Mode::Errors(0.5)))).collect(),
+        views: vec![View { label: "spread", what: Measure::Spread, window: (4.0, 12.0) }],
+        ..Scenario::default()
+    }
+}
+
+fn asynchronous() -> Scenario {
+    Scenario {
+        asynchronous: Some(100),
+        changes: slow_from_start(&THREE_4X),
+        signal: Some(Signal { scrape: 1.0, poll: 1.0, max: Some(100.0), fault: SignalFault::None }),
+        views: vec![View { label: "tasks p99", what: Measure::Task(0.99), window: (0.0, 12.0) }],
+        ..Scenario::default()
+    }
+}
+
+fn newcomers() -> Scenario {
+    let mut changes = Vec::new();
+    for endpoint in 10..20 {
+        changes.push(change(4.0, endpoint, What::Slow(10.0)));
+        changes.push(change(4.0, endpoint, What::Join));
+        changes.push(change(5.0, endpoint, What::Slow(4.0)));
+        changes.push(change(6.0, endpoint, What::Slow(2.0)));
+        changes.push(change(7.0, endpoint, What::Slow(1.0)));
+    }
+    changes.sort_by(|a, b| a.at.total_cmp(&b.at));
+    Scenario {
+        rate: 1100.0,
+        endpoints: 20,
+        changes,
+        views: vec![latency("its third", 0.99, THIRD)],
+        ..Scenario::default()
+    }
+}
+
+fn three_speeds() -> Scenario {
+    let speeds = [4.0, 4.0, 4.0, 2.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0];
+    let who: Vec<_> = speeds.iter().copied().enumerate().filter(|(_, s)| *s > 1.0).collect();
+    Scenario { changes: slow_from_start(&who), rate: 800.0, ..Scenario::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_has_its_scenario_with_changes_in_order() {
+        for name in NAMES {
+            let scenario = named(name, 1).unwrap_or_else(|| panic!("{name}"));
+            assert_eq!(scenario.name, *name);
+            assert!(
+                scenario.changes.is_sorted_by(|a, b| a.at <= b.at) || name.starts_with("pauses"),
+                "{name}"
+            );
+            assert!(scenario.changes.iter().all(|c| c.endpoint < scenario.endpoints), "{name}");
+            assert!(scenario.utilisation() < 1.0, "{name}");
+        }
+        assert!(named("nonsense", 1).is_none());
+    }
+}

@@ -1,0 +1,110 @@
+//! `simulate`: names in, progress while it runs, one table out.
+
+use std::process::ExitCode;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use lexopt::prelude::*;
+
+use crate::catalogue;
+use crate::contender::{self, Contender};
+use crate::suite::{self, Plan};
+use crate::table;
+
+const HELP: &str = "\
+Run evenkeel's engine, its peers and an oracle through seeded scenarios.
+
+Usage: simulate [OPTIONS]
+
+  --scenario NAME[,NAME]   only these (a trailing * takes all that begin so)
+  --policy NAME[,NAME]     only these
+  --seeds N                medians over this many seeds [3]
+  --quick                  one seed
+  --full                   p50, p90 and p95 of every scenario too
+  --list                   print all names
+  --help                   print this
+";
+
+struct Options {
+    plan: Plan,
+    full: bool,
+}
+
+/// What `main` of the example does.
+pub fn main() -> ExitCode {
+    match options() {
+        Ok(Some(options)) => {
+            run(&options);
+            ExitCode::SUCCESS
+        }
+        Ok(None) => ExitCode::SUCCESS,
+        Err(fault) => {
+            eprintln!("simulate: {fault}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) {
+    let plan = &options.plan;
+    let bar = ProgressBar::new((plan.scenarios.len() * plan.contenders.len()) as u64 * plan.seeds);
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} runs, {eta} left") {
+        bar.set_style(style);
+    }
+    let rows = suite::run(plan, || bar.inc(1));
+    bar.finish_and_clear();
+    let names: Vec<&str> = plan.contenders.iter().map(|(name, _)| *name).collect();
+    println!("{}", table::render(&rows, &names, options.full));
+}
+
+fn options() -> Result<Option<Options>, lexopt::Error> {
+    let mut scenarios: Vec<&'static str> = catalogue::NAMES.to_vec();
+    let mut contenders = contenders(&contender::SHOWN.join(","))?;
+    let (mut seeds, mut full) = (3, false);
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("scenario") => scenarios = named_scenarios(&parser.value()?.string()?)?,
+            Long("policy") => contenders = self::contenders(&parser.value()?.string()?)?,
+            Long("seeds") => seeds = parser.value()?.parse::<u64>()?.max(1),
+            Long("quick") => seeds = 1,
+            Long("full") => full = true,
+            Long("list") => {
+                let policies: Vec<&str> = contender::all().iter().map(|(name, _)| *name).collect();
+                println!("scenarios: {}\npolicies: {}", catalogue::NAMES.join(" "), policies.join(" "));
+                return Ok(None);
+            }
+            Short('h') | Long("help") => {
+                print!("{HELP}");
+                return Ok(None);
+            }
+            _ => return Err(argument.unexpected()),
+        }
+    }
+    Ok(Some(Options { plan: Plan { scenarios, contenders, seeds }, full }))
+}
+
+fn named_scenarios(list: &str) -> Result<Vec<&'static str>, lexopt::Error> {
+    let mut found = Vec::new();
+    for wanted in list.split(',') {
+        let matches = |name: &str| match wanted.strip_suffix('*') {
+            Some(start) => name.starts_with(start),
+            None => name == wanted,
+        };
+        let before = found.len();
+        found.extend(catalogue::NAMES.iter().copied().filter(|name| matches(name)));
+        if found.len() == before {
+            return Err(format!("no scenario '{wanted}'; --list names them").into());
+        }
+    }
+    Ok(found)
+}
+
+fn contenders(list: &str) -> Result<Vec<(&'static str, Contender)>, lexopt::Error> {
+    let all = contender::all();
+    list.split(',')
+        .map(|wanted| {
+            let found = all.iter().find(|(name, _)| *name == wanted).cloned();
+            found.ok_or_else(|| format!("no policy '{wanted}'; --list names them").into())
+        })
+        .collect()
+}

@@ -1,0 +1,58 @@
+//! Who can be put to the test, by name.
+
+use evenkeel::config;
+use evenkeel::time::Time;
+
+use crate::balancer::Balancer;
+use crate::ours;
+use crate::peers;
+use crate::scenario::Scenario;
+
+/// A policy under test.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Contender {
+    /// evenkeel with one of its policies.
+    Ours(config::Policy),
+    /// Envoy with one of its policies; with outlier detection or without.
+    Envoy(peers::envoy::Kind, bool),
+    /// Knows every queue.
+    Oracle,
+}
+
+/// Every contender by its name in tables and on the command line.
+pub fn all() -> Vec<(&'static str, Contender)> {
+    use peers::envoy::Kind;
+    vec![
+        ("adaptive", Contender::Ours(config::Policy::Adaptive)),
+        ("ours-least_request", Contender::Ours(config::Policy::LeastRequest)),
+        ("ours-round_robin", Contender::Ours(config::Policy::RoundRobin)),
+        ("ours-least_signal", Contender::Ours(config::Policy::LeastSignal { signal: "queue_depth".into() })),
+        ("round_robin", Contender::Envoy(Kind::RoundRobin, false)),
+        ("random", Contender::Envoy(Kind::Random, false)),
+        ("least_request", Contender::Envoy(Kind::LeastRequest, false)),
+        ("least_request+od", Contender::Envoy(Kind::LeastRequest, true)),
+        ("oracle", Contender::Oracle),
+    ]
+}
+
+/// Those that a run without `--policy` shows.
+pub const SHOWN: &[&str] =
+    &["adaptive", "round_robin", "random", "least_request", "least_request+od", "oracle"];
+
+/// The contender called `name`.
+pub fn named(name: &str) -> Option<Contender> {
+    all().into_iter().find(|(n, _)| *n == name).map(|(_, c)| c)
+}
+
+impl Contender {
+    /// A proxy that balances this way.
+    pub fn build(&self, scenario: &Scenario, now: Time, seed: u64) -> Box<dyn Balancer> {
+        match self {
+            Contender::Ours(policy) => Box::new(ours::Proxy::new(scenario, policy, now, seed)),
+            Contender::Envoy(kind, outlier) => {
+                Box::new(peers::envoy::Proxy::new(*kind, *outlier, scenario, now, seed))
+            }
+            Contender::Oracle => Box::new(peers::oracle::Oracle::new(scenario, seed)),
+        }
+    }
+}

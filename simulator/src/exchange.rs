@@ -1,0 +1,36 @@
+//! The workers of one proxy telling each other what they know: the product's own slots, kept in memory.
+
+use evenkeel::engine::{Duty, Engine};
+use evenkeel::exchange::slot;
+use evenkeel::time::Time;
+
+/// What each worker last published.
+pub struct Exchange {
+    slots: Vec<Vec<u8>>,
+}
+
+impl Exchange {
+    /// For `workers` workers.
+    pub fn new(workers: usize) -> Exchange {
+        Exchange { slots: vec![Vec::new(); workers] }
+    }
+
+    /// `worker` publishes what it knows, takes in what the others published last, and gets its part of the
+    /// common work.
+    pub fn swap(&mut self, worker: usize, engine: &mut Engine, now: Time) -> Duty {
+        if self.slots.len() < 2 {
+            return Duty::ALONE;
+        }
+        self.slots[worker] = slot::encode(engine, now);
+        engine.forget_others(now);
+        let mut duty = Duty::ALONE;
+        for (other, slot) in self.slots.iter().enumerate() {
+            if other != worker && !slot.is_empty() {
+                duty.workers += 1;
+                duty.rank += u32::from(other < worker);
+                let _always_well_formed = slot::merge(slot, engine);
+            }
+        }
+        duty
+    }
+}

@@ -1,0 +1,26 @@
+//! A discrete-event simulator for load balancing: the very engine that runs in Envoy, its peers and an oracle
+//! on the same seeded traffic.
+//!
+//! ```text
+//! catalogue ─▶ Scenario ─┐
+//!                        ├─▶ world::run ─▶ Run ─▶ suite (medians over seeds) ─▶ table
+//! contender ─▶ Balancer ─┘
+//! ```
+//!
+//! Arrivals and the work in each request are drawn before any decision is made, so two contenders with the same
+//! seed face exactly the same traffic and the same faults; only their choices differ.
+
+pub mod balancer;
+pub mod catalogue;
+pub mod cli;
+pub mod contender;
+pub mod distribution;
+pub mod exchange;
+pub mod ours;
+pub mod peers;
+pub mod run;
+pub mod scenario;
+pub mod server;
+pub mod suite;
+pub mod table;
+pub mod world;

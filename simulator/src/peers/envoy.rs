@@ -1,0 +1,101 @@
+//! Envoy's own policies. Each worker has its own balancer, but the count of active requests belongs to the host
+//! and is shared by the process, as in Envoy.
+
+use evenkeel::random::Rng;
+use evenkeel::time::Time;
+
+use super::outlier::Outlier;
+use crate::balancer::{Balancer, Moment, Reply, Sent};
+use crate::scenario::Scenario;
+
+/// Below this share of healthy hosts Envoy ignores health (`healthy_panic_threshold`).
+const PANIC: f64 = 0.5;
+
+/// Which policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Each in turn, from a random beginning.
+    RoundRobin,
+    /// Any.
+    Random,
+    /// The one with fewer active requests of two drawn with replacement.
+    LeastRequest,
+}
+
+/// One Envoy.
+pub struct Proxy {
+    kind: Kind,
+    outlier: Option<Outlier>,
+    present: Vec<bool>,
+    hosts: Vec<usize>,
+    active: Vec<u32>,
+    turns: Vec<usize>,
+    rng: Rng,
+}
+
+impl Proxy {
+    /// For `scenario`.
+    pub fn new(kind: Kind, outlier: bool, scenario: &Scenario, now: Time, seed: u64) -> Proxy {
+        let mut rng = Rng::new(seed);
+        let mut proxy = Proxy {
+            kind,
+            outlier: outlier.then(|| Outlier::new(scenario.endpoints, now)),
+            present: (0..scenario.endpoints).map(|i| i < scenario.present).collect(),
+            hosts: Vec::new(),
+            active: vec![0; scenario.endpoints],
+            turns: (0..scenario.workers).map(|_| rng.below(scenario.present as u32) as usize).collect(),
+            rng,
+        };
+        proxy.refresh();
+        proxy
+    }
+
+    fn refresh(&mut self) {
+        let there = self.present.iter().enumerate().filter(|(_, p)| **p).map(|(i, _)| i);
+        let all: Vec<usize> = there.collect();
+        let healthy = |i: &usize| self.outlier.as_ref().is_none_or(|o| !o.ejected(*i));
+        let well: Vec<usize> = all.iter().copied().filter(healthy).collect();
+        self.hosts = if (well.len() as f64) < PANIC * all.len() as f64 { all } else { well };
+    }
+
+    fn any(&mut self) -> usize {
+        self.hosts[self.rng.below(self.hosts.len() as u32) as usize]
+    }
+}
+
+impl Balancer for Proxy {
+    fn send(&mut self, worker: usize, moment: Moment<'_>) -> Sent {
+        let endpoint = match self.kind {
+            Kind::RoundRobin => {
+                self.turns[worker] = (self.turns[worker] + 1) % self.hosts.len();
+                self.hosts[self.turns[worker]]
+            }
+            Kind::Random => self.any(),
+            Kind::LeastRequest => {
+                let (first, second) = (self.any(), self.any());
+                if self.active[second] < self.active[first] { second } else { first }
+            }
+        };
+        self.active[endpoint] += 1;
+        Sent { worker, endpoint, started: moment.now, ticket: None }
+    }
+
+    fn ended(&mut self, sent: &Sent, reply: &Reply, now: Time) {
+        self.active[sent.endpoint] -= 1;
+        let ejected = self.outlier.as_mut().is_some_and(|o| o.ended(sent.endpoint, reply.good(), now));
+        if ejected {
+            self.refresh();
+        }
+    }
+
+    fn tick(&mut self, _worker: usize, now: Time) {
+        if self.outlier.as_mut().is_some_and(|o| o.tick(now)) {
+            self.refresh();
+        }
+    }
+
+    fn fleet(&mut self, present: &[bool], _now: Time) {
+        self.present.copy_from_slice(present);
+        self.refresh();
+    }
+}

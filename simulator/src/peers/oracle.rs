@@ -1,0 +1,53 @@
+//! The limit: knows every queue, every fault and what is still on its way, and takes the endpoint where the
+//! request is expected to be done first. It does not know the future, nor how much work this request is.
+
+use evenkeel::random::Rng;
+use evenkeel::time::Time;
+
+use crate::balancer::{Balancer, Moment, Reply, Sent};
+use crate::scenario::{Mode, Scenario};
+
+/// In fleets beyond this it looks at as many endpoints, from a random one on.
+const LOOKS_AT: usize = 200;
+
+/// An all-knowing proxy.
+pub struct Oracle {
+    mean: f64,
+    network: f64,
+    rng: Rng,
+}
+
+impl Oracle {
+    /// For `scenario`.
+    pub fn new(scenario: &Scenario, seed: u64) -> Oracle {
+        let (share, factor) = scenario.heavy;
+        let mean = scenario.work.mean() * (1.0 + share * (factor - 1.0));
+        Oracle { mean, network: scenario.network, rng: Rng::new(seed) }
+    }
+}
+
+impl Balancer for Oracle {
+    fn send(&mut self, worker: usize, moment: Moment<'_>) -> Sent {
+        let Moment { now, servers, .. } = moment;
+        let arrives = now.after_secs(self.network);
+        let mut best = (f64::INFINITY, 0);
+        let first = self.rng.below(servers.len() as u32) as usize;
+        for step in 0..servers.len().min(LOOKS_AT) {
+            let endpoint = (first + step) % servers.len();
+            let server = &servers[endpoint];
+            let failing = match server.mode {
+                Mode::Serve => 0.0,
+                Mode::Errors(share) => share,
+                Mode::Refuse | Mode::Hole => 1.0,
+            };
+            let absent = if server.present { 0.0 } else { 1e6 };
+            let cost = server.wait(self.mean, arrives) + self.mean * server.slow + 1000.0 * failing + absent;
+            if cost < best.0 {
+                best = (cost, endpoint);
+            }
+        }
+        Sent { worker, endpoint: best.1, started: now, ticket: None }
+    }
+
+    fn ended(&mut self, _sent: &Sent, _reply: &Reply, _now: Time) {}
+}

@@ -1,0 +1,79 @@
+//! Envoy's outlier detection as its documentation describes it: consecutive failures, process-wide
+//! (<https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/outlier>). The statistical
+//! detectors need more requests per interval than these runs are long.
+
+use evenkeel::time::Time;
+
+/// `consecutive_5xx`; time-outs and refused connections count as 5xx.
+const CONSECUTIVE: u32 = 5;
+/// `base_ejection_time`, seconds; multiplied by the number of ejections.
+const BASE_S: f64 = 30.0;
+/// `max_ejection_time`, seconds.
+const MOST_S: f64 = 300.0;
+/// `interval`, seconds: how often it looks whether an ejection is over.
+const INTERVAL_S: f64 = 10.0;
+/// `max_ejection_percent`; one host may always be ejected. Envoy's default is 10; 50 gives it a chance where
+/// more than one endpoint is sick.
+const MOST_PERCENT: usize = 50;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Host {
+    failures: u32,
+    times: u32,
+    ejected_at: Option<Time>,
+}
+
+/// Who is ejected.
+#[derive(Clone, Debug)]
+pub struct Outlier {
+    hosts: Vec<Host>,
+    swept: Time,
+    ejected: usize,
+}
+
+impl Outlier {
+    /// Nobody is.
+    pub fn new(endpoints: usize, now: Time) -> Outlier {
+        Outlier { hosts: vec![Host::default(); endpoints], swept: now, ejected: 0 }
+    }
+
+    /// Whether `endpoint` is out.
+    pub fn ejected(&self, endpoint: usize) -> bool {
+        self.hosts[endpoint].ejected_at.is_some()
+    }
+
+    /// An answer of `endpoint`; whether that ejects it.
+    pub fn ended(&mut self, endpoint: usize, good: bool, now: Time) -> bool {
+        let most = (self.hosts.len() * MOST_PERCENT / 100).max(1);
+        let host = &mut self.hosts[endpoint];
+        host.failures = if good { 0 } else { host.failures + 1 };
+        if host.failures < CONSECUTIVE || host.ejected_at.is_some() || self.ejected >= most {
+            return false;
+        }
+        host.failures = 0;
+        host.times += 1;
+        host.ejected_at = Some(now);
+        self.ejected += 1;
+        true
+    }
+
+    /// Time passes; whether somebody returned.
+    pub fn tick(&mut self, now: Time) -> bool {
+        if now.seconds_since(self.swept) < INTERVAL_S {
+            return false;
+        }
+        self.swept = now;
+        let mut returned = false;
+        for host in &mut self.hosts {
+            let over = (BASE_S * f64::from(host.times)).min(MOST_S);
+            if host.ejected_at.is_some_and(|at| now.seconds_since(at) >= over) {
+                host.ejected_at = None;
+                self.ejected -= 1;
+                returned = true;
+            } else if host.ejected_at.is_none() {
+                host.times = host.times.saturating_sub(1);
+            }
+        }
+        returned
+    }
+}

@@ -1,0 +1,139 @@
+//! What came out of one run.
+
+use crate::scenario::{Measure, Scenario, View};
+
+/// One request as its client saw it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Record {
+    /// Microseconds into the run.
+    pub started_us: u32,
+    /// Microseconds until the answer, or until it was given up.
+    pub latency_us: u32,
+    /// Who was tried last.
+    pub endpoint: u32,
+    /// Whether it failed.
+    pub failed: bool,
+}
+
+/// One task of an asynchronous worker.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Task {
+    /// Microseconds into the run at which it was accepted.
+    pub accepted_us: u32,
+    /// Microseconds until it was done.
+    pub sojourn_us: u32,
+}
+
+/// The outcome of one run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Run {
+    /// Every request.
+    pub records: Vec<Record>,
+    /// Every task.
+    pub tasks: Vec<Task>,
+    /// How many endpoints there were.
+    pub endpoints: usize,
+}
+
+/// A percentile (0..=1) by nearest rank; zero of nothing.
+pub fn percentile(values: &mut [u32], p: f64) -> u32 {
+    if values.is_empty() {
+        return 0;
+    }
+    let rank = ((values.len() as f64 * p).ceil() as usize).clamp(1, values.len()) - 1;
+    *values.select_nth_unstable(rank).1
+}
+
+impl Run {
+    fn within(&self, (from, to): (f64, f64)) -> impl Iterator<Item = &Record> {
+        let (from, to) = ((from * 1e6) as u32, (to * 1e6) as u32);
+        self.records.iter().filter(move |r| (from..to).contains(&r.started_us))
+    }
+
+    /// A percentile of latency in milliseconds over requests started in `window`.
+    pub fn latency(&self, p: f64, window: (f64, f64)) -> f64 {
+        let mut values: Vec<u32> = self.within(window).map(|r| r.latency_us).collect();
+        f64::from(percentile(&mut values, p)) / 1000.0
+    }
+
+    /// How many of the requests started in `window` failed.
+    pub fn failed(&self, window: (f64, f64)) -> usize {
+        self.within(window).filter(|r| r.failed).count()
+    }
+
+    /// The share of each endpoint in the requests started in `window`.
+    pub fn shares(&self, window: (f64, f64)) -> Vec<f64> {
+        let mut counts = vec![0.0; self.endpoints];
+        let mut all = 0.0;
+        for record in self.within(window) {
+            all += 1.0;
+            if let Some(count) = counts.get_mut(record.endpoint as usize) {
+                *count += 1.0;
+            }
+        }
+        counts.iter().map(|c| c / f64::max(all, 1.0)).collect()
+    }
+
+    /// What `view` asks for.
+    pub fn measure(&self, view: &View, scenario: &Scenario) -> f64 {
+        match view.what {
+            Measure::Latency(p) => self.latency(p, view.window),
+            Measure::Share(endpoint) => self.shares(view.window).get(endpoint).copied().unwrap_or(0.0),
+            Measure::Task(p) => {
+                let (from, to) = ((view.window.0 * 1e6) as u32, (view.window.1 * 1e6) as u32);
+                let within = self.tasks.iter().filter(|t| (from..to).contains(&t.accepted_us));
+                let mut values: Vec<u32> = within.map(|t| t.sojourn_us).collect();
+                f64::from(percentile(&mut values, p)) / 1000.0
+            }
+            Measure::Spread => {
+                let shares = &self.shares(view.window)[..scenario.present];
+                let most = shares.iter().copied().fold(0.0, f64::max);
+                let least = shares.iter().copied().fold(f64::INFINITY, f64::min);
+                (most - least) * scenario.present as f64
+            }
+            Measure::Herding => self.herding(view.window, scenario.present),
+            Measure::Recovery(endpoint) => self.recovery(view.window, endpoint, scenario.present),
+        }
+    }
+
+    fn herding(&self, (from, to): (f64, f64), endpoints: usize) -> f64 {
+        let means = self.shares((from, to));
+        let mut worst = 0.0f64;
+        for second in 0..(to - from) as usize {
+            let window = (from + second as f64, from + second as f64 + 1.0);
+            let requests = self.within(window).count() as f64;
+            for (share, mean) in self.shares(window).iter().zip(&means).take(endpoints) {
+                let noise = 3.0 * (mean * (1.0 - mean) / requests.max(1.0)).sqrt();
+                worst = worst.max(((share - mean).abs() - noise) / mean.max(1e-9));
+            }
+        }
+        worst
+    }
+
+    /// Over sliding windows of two seconds.
+    fn recovery(&self, (from, to): (f64, f64), endpoint: usize, endpoints: usize) -> f64 {
+        let mut start = from;
+        while start + 2.0 <= to {
+            let share = self.shares((start, start + 2.0)).get(endpoint).copied().unwrap_or(0.0);
+            if share >= 0.9 / endpoints as f64 {
+                return start - from;
+            }
+            start += 0.5;
+        }
+        f64::INFINITY
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_go_by_nearest_rank() {
+        let mut values: Vec<u32> = (1..=100).rev().collect();
+        assert_eq!(percentile(&mut values, 0.99), 99);
+        assert_eq!(percentile(&mut values, 0.5), 50);
+        assert_eq!(percentile(&mut values, 1.0), 100);
+        assert_eq!(percentile(&mut [], 0.5), 0);
+    }
+}

@@ -1,0 +1,221 @@
+//! What happens in a run: the fleet, the traffic, and what goes wrong when.
+
+use crate::distribution::Distribution;
+
+/// Everything about a run but the policy.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// Unique name.
+    pub name: &'static str,
+    /// Seconds in which requests arrive.
+    pub length: f64,
+    /// Requests per second over all proxies.
+    pub rate: f64,
+    /// How the rate varies.
+    pub shape: Shape,
+    /// How many proxies there are.
+    pub proxies: usize,
+    /// Workers of each proxy.
+    pub workers: usize,
+    /// Endpoints that exist, whether or not they are part of the fleet from the start.
+    pub endpoints: usize,
+    /// How many of them, counted from the first, are there from the start.
+    pub present: usize,
+    /// Requests that an endpoint works on at a time.
+    pub slots: usize,
+    /// Work in a request.
+    pub work: Distribution,
+    /// Share of requests that are heavy, and how much heavier.
+    pub heavy: (f64, f64),
+    /// Seconds from proxy to endpoint and the same back.
+    pub network: f64,
+    /// Seconds after which a proxy gives up on a request.
+    pub timeout: f64,
+    /// How many times a failed request is sent again.
+    pub retries: u32,
+    /// What happens to whom and when, in order of time.
+    pub changes: Vec<Change>,
+    /// Accept at once, work later: the longest queue, beyond which 503 is answered.
+    pub asynchronous: Option<usize>,
+    /// Queue depth as Prometheus tells it.
+    pub signal: Option<Signal>,
+    /// The interval between two ticks of a worker.
+    pub tick: f64,
+    /// Which parts of the run are reported beside the whole.
+    pub views: Vec<View>,
+}
+
+impl Default for Scenario {
+    /// Ten equal endpoints with four slots of 20 ms, 600/s (a third of capacity), one proxy with two workers.
+    fn default() -> Scenario {
+        Scenario {
+            name: "equal",
+            length: 12.0,
+            rate: 600.0,
+            shape: Shape::Steady,
+            proxies: 1,
+            workers: 2,
+            endpoints: 10,
+            present: 10,
+            slots: 4,
+            work: Distribution::TYPICAL,
+            heavy: (0.0, 1.0),
+            network: 0.0002,
+            timeout: 2.0,
+            retries: 0,
+            changes: Vec::new(),
+            asynchronous: None,
+            signal: None,
+            tick: 0.020,
+            views: Vec::new(),
+        }
+    }
+}
+
+impl Scenario {
+    /// The share of the fleet's capacity at normal speed that the traffic takes.
+    pub fn utilisation(&self) -> f64 {
+        let (share, factor) = self.heavy;
+        let work = self.work.mean() * (1.0 + share * (factor - 1.0));
+        self.rate * work / (self.present * self.slots) as f64
+    }
+}
+
+/// How the arrival rate varies.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Shape {
+    /// Poisson at one rate.
+    Steady,
+    /// Every `every` seconds, for `length` seconds, `factor` times the rate.
+    Bursts {
+        /// Seconds from one burst to the next.
+        every: f64,
+        /// Seconds that each lasts.
+        length: f64,
+        /// Multiple of the rate during a burst.
+        factor: f64,
+    },
+    /// Equal steps over the run, each with its multiple of the rate.
+    Steps(Vec<f64>),
+}
+
+impl Shape {
+    /// The multiple of the rate at `seconds` into a run of `length`.
+    pub fn at(&self, seconds: f64, length: f64) -> f64 {
+        match self {
+            Shape::Steady => 1.0,
+            Shape::Bursts { every, length, factor } => {
+                if seconds % every < *length {
+                    *factor
+                } else {
+                    1.0
+                }
+            }
+            Shape::Steps(steps) => {
+                let step = (seconds / length * steps.len() as f64) as usize;
+                steps.get(step).or(steps.last()).copied().unwrap_or(1.0)
+            }
+        }
+    }
+
+    /// The largest multiple.
+    pub fn most(&self) -> f64 {
+        match self {
+            Shape::Steady => 1.0,
+            Shape::Bursts { factor, .. } => factor.max(1.0),
+            Shape::Steps(steps) => steps.iter().copied().fold(0.0, f64::max),
+        }
+    }
+}
+
+/// Something happens to an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Change {
+    /// Seconds into the run.
+    pub at: f64,
+    /// Which endpoint.
+    pub endpoint: usize,
+    /// What happens.
+    pub what: What,
+}
+
+/// What can happen to an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum What {
+    /// Work that starts from now on takes this multiple of its time.
+    Slow(f64),
+    /// From now on requests meet this.
+    Mode(Mode),
+    /// Nothing moves for this many seconds.
+    Pause(f64),
+    /// It becomes part of the fleet, and every proxy hears of it.
+    Join,
+    /// It leaves the fleet, and every proxy hears of it; requests that it has are served.
+    Leave,
+}
+
+/// How an endpoint meets requests.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Mode {
+    /// It works.
+    Serve,
+    /// This share is answered 503 within a millisecond.
+    Errors(f64),
+    /// The connection is refused within a millisecond; what it had is reset.
+    Refuse,
+    /// Requests are accepted and never answered.
+    Hole,
+}
+
+/// Queue depth as Prometheus tells it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Signal {
+    /// Seconds between two scrapes of an endpoint.
+    pub scrape: f64,
+    /// Seconds between two polls of Prometheus by a proxy.
+    pub poll: f64,
+    /// The value that counts as full, if configured.
+    pub max: Option<f64>,
+    /// What is wrong with it.
+    pub fault: SignalFault,
+}
+
+/// What can be wrong with a signal.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum SignalFault {
+    /// Nothing.
+    None,
+    /// The samples end at this many seconds into the run.
+    AbsentFrom(f64),
+    /// A busy endpoint reports nothing, an idle one a full queue.
+    Lies,
+}
+
+/// A part of a run that is reported beside the whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct View {
+    /// Heading.
+    pub label: &'static str,
+    /// What is measured.
+    pub what: Measure,
+    /// Seconds into the run, from and to; requests count by their start.
+    pub window: (f64, f64),
+}
+
+/// What can be measured of a part of a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Measure {
+    /// This percentile of latency in milliseconds (and how many failed).
+    Latency(f64),
+    /// The share of requests that this endpoint got.
+    Share(usize),
+    /// This percentile of the time from the arrival to the end of a task, in milliseconds.
+    Task(f64),
+    /// How far the endpoints' shares differ: (largest − smallest) / mean.
+    Spread,
+    /// The largest deviation of an endpoint's share from its mean, second by second, beyond the arrivals' own
+    /// noise (three standard deviations), as a part of the mean.
+    Herding,
+    /// Seconds from the window's start until this endpoint has nine tenths of its fair share again.
+    Recovery(usize),
+}

@@ -1,0 +1,230 @@
+//! One endpoint: slots, a queue, and whatever is wrong with it.
+
+use std::collections::VecDeque;
+
+use evenkeel::time::Time;
+
+use crate::scenario::Mode;
+
+/// Time constant of the load that an endpoint reports of itself, seconds.
+const REPORT_S: f64 = 1.0;
+/// Completed latencies remembered for answering probes.
+const REMEMBERED: usize = 16;
+
+/// A piece of work that has reached an endpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct Work {
+    /// The request it belongs to.
+    pub request: u32,
+    /// Tells a reused request number from the one before.
+    pub generation: u32,
+    /// Seconds of work at normal speed.
+    pub demand: f64,
+    /// When it arrived at the endpoint.
+    pub arrived: Time,
+    /// What else was there when it arrived.
+    pub company: u32,
+    /// Seconds it takes here, known once it has started.
+    pub takes: f64,
+}
+
+impl Work {
+    /// None at all.
+    pub const NONE: Work =
+        Work { request: 0, generation: 0, demand: 0.0, arrived: Time::ZERO, company: 0, takes: 0.0 };
+}
+
+/// Work in a slot.
+#[derive(Clone, Copy, Debug)]
+pub struct Running {
+    /// The work.
+    pub work: Work,
+    /// When it will be done, unless a pause intervenes.
+    pub finish: Time,
+    /// Distinguishes this occupation of the slot from others.
+    pub turn: u32,
+}
+
+/// An endpoint.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Part of the fleet.
+    pub present: bool,
+    /// How requests are met.
+    pub mode: Mode,
+    /// Multiple of normal service time.
+    pub slow: f64,
+    /// What each slot works on.
+    pub slots: Vec<Option<Running>>,
+    /// What waits, in order of arrival.
+    pub queue: VecDeque<Work>,
+    /// Nothing moves before this moment.
+    pub paused_until: Time,
+    /// Requests on their way to it.
+    pub coming: u32,
+    busy: usize,
+    turns: u32,
+    load: Load,
+    latencies: VecDeque<(u32, f64)>,
+}
+
+/// What an endpoint tells of itself with each answer, as an ORCA load report does.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Load {
+    /// Busy slots over all slots, averaged over about a second.
+    pub utilisation: f64,
+    /// Requests answered per second, averaged likewise.
+    pub qps: f64,
+    /// Of these, errors.
+    pub eps: f64,
+    updated: Time,
+}
+
+impl Load {
+    fn advance(&mut self, utilisation: f64, now: Time) {
+        let keep = (-now.seconds_since(self.updated) / REPORT_S).exp();
+        self.utilisation = self.utilisation * keep + utilisation * (1.0 - keep);
+        self.qps *= keep;
+        self.eps *= keep;
+        self.updated = now;
+    }
+}
+
+impl Server {
+    /// An idle endpoint.
+    pub fn new(slots: usize, present: bool) -> Server {
+        Server {
+            present,
+            mode: Mode::Serve,
+            slow: 1.0,
+            slots: vec![None; slots],
+            queue: VecDeque::new(),
+            paused_until: Time::ZERO,
+            coming: 0,
+            busy: 0,
+            turns: 0,
+            load: Load::default(),
+            latencies: VecDeque::with_capacity(REMEMBERED),
+        }
+    }
+
+    /// Requests that it has, waiting or running.
+    pub fn in_flight(&self) -> usize {
+        self.busy + self.queue.len()
+    }
+
+    /// What it says of itself.
+    pub fn load(&self) -> Load {
+        self.load
+    }
+
+    /// Takes `work` in. If a slot was free: the slot, and when it will be done.
+    pub fn accept(&mut self, mut work: Work, now: Time) -> Option<(usize, Running)> {
+        work.company = self.in_flight() as u32;
+        let Some(free) = self.slots.iter().position(Option::is_none) else {
+            self.queue.push_back(work);
+            return None;
+        };
+        Some((free, self.occupy(free, work, now)))
+    }
+
+    fn occupy(&mut self, slot: usize, mut work: Work, now: Time) -> Running {
+        self.note_load(now);
+        self.turns += 1;
+        self.busy += 1;
+        work.takes = work.demand * self.slow;
+        let running =
+            Running { work, finish: now.max(self.paused_until).after_secs(work.takes), turn: self.turns };
+        self.slots[slot] = Some(running);
+        running
+    }
+
+    /// The work in `slot` is due, if it is still that of `turn`.
+    pub fn due(&mut self, slot: usize, turn: u32, now: Time) -> Due {
+        match self.slots[slot] {
+            Some(running) if running.turn == turn && running.finish > now => Due::Later(running.finish),
+            Some(running) if running.turn == turn => {
+                self.note_load(now);
+                self.slots[slot] = None;
+                self.busy -= 1;
+                if self.latencies.len() == REMEMBERED {
+                    self.latencies.pop_front();
+                }
+                self.latencies.push_back((running.work.company, now.seconds_since(running.work.arrived)));
+                let next = self.queue.pop_front().map(|work| self.occupy(slot, work, now));
+                Due::Done { work: running.work, next }
+            }
+            _ => Due::Gone,
+        }
+    }
+
+    /// Notes an answer for the load report.
+    pub fn answered(&mut self, good: bool, now: Time) {
+        self.note_load(now);
+        self.load.qps += 1.0 / REPORT_S;
+        self.load.eps += if good { 0.0 } else { 1.0 / REPORT_S };
+    }
+
+    fn note_load(&mut self, now: Time) {
+        self.load.advance(self.busy as f64 / self.slots.len() as f64, now);
+    }
+
+    /// Stops everything for `seconds`.
+    pub fn pause(&mut self, seconds: f64, now: Time) {
+        self.paused_until = self.paused_until.max(now.after_secs(seconds));
+        for running in self.slots.iter_mut().flatten() {
+            running.finish = running.finish.after_secs(seconds);
+        }
+    }
+
+    /// Loses everything it has; gives back what that was.
+    pub fn crash(&mut self, now: Time) -> Vec<Work> {
+        self.note_load(now);
+        self.busy = 0;
+        self.slots.iter_mut().filter_map(Option::take).map(|r| r.work).chain(self.queue.drain(..)).collect()
+    }
+
+    /// Seconds until a slot is free for one more request, by what is running, waiting and (`mean` seconds of
+    /// work each) coming.
+    pub fn wait(&self, mean: f64, now: Time) -> f64 {
+        if self.busy + (self.coming as usize) < self.slots.len() {
+            return self.paused_until.seconds_since(now);
+        }
+        let mut free: Vec<f64> =
+            self.slots.iter().map(|s| s.map_or(0.0, |r| r.finish.seconds_since(now))).collect();
+        let coming = (0..self.coming).map(|_| mean);
+        for demand in self.queue.iter().map(|w| w.demand).chain(coming) {
+            if let Some(first) = free.iter_mut().min_by(|a, b| a.total_cmp(b)) {
+                *first += demand * self.slow;
+            }
+        }
+        free.into_iter().fold(f64::INFINITY, f64::min).max(self.paused_until.seconds_since(now))
+    }
+
+    /// The answer to a probe: requests in flight, and the median of recent latencies at about as many
+    /// (Wydrowski et al., "Load is not what you should balance: Introducing Prequal", NSDI 2024, §4).
+    pub fn probe(&self) -> (u32, f64) {
+        let now = self.in_flight() as u32;
+        let mut near: Vec<(u32, f64)> = self.latencies.iter().map(|(c, l)| (c.abs_diff(now), *l)).collect();
+        near.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        near.truncate(5);
+        near.sort_by(|a, b| a.1.total_cmp(&b.1));
+        (now, near.get(near.len() / 2).map_or(0.0, |(_, latency)| *latency))
+    }
+}
+
+/// What became of work that was due.
+#[derive(Clone, Copy, Debug)]
+pub enum Due {
+    /// A pause has put it off.
+    Later(Time),
+    /// It is done, and the slot has taken up the next.
+    Done {
+        /// What is done.
+        work: Work,
+        /// What the slot does now.
+        next: Option<Running>,
+    },
+    /// It was lost meanwhile.
+    Gone,
+}
