@@ -143,7 +143,17 @@ async fn main() -> Result<()> {
         }
     }
     let header = [
-        "case", "policy", "p50", "p90", "p95", "p99", "failed", "third p99", "sick share", "healed share", "tasks p99",
+        "case",
+        "policy",
+        "p50",
+        "p90",
+        "p95",
+        "p99",
+        "failed",
+        "third p99",
+        "sick share",
+        "healed share",
+        "tasks p99",
     ];
     println!("{}", table::render(&header, &rows));
     Ok(())
@@ -167,7 +177,11 @@ fn row(case: &Case, policy: &str, runs: &[Figures]) -> Vec<String> {
         failed,
         ms(|f| f.third_p99),
         format!("{:.4}", median(|f| f.sick_share)),
-        if matches!(case.who, Who::Healing(_)) { format!("{:.3}", median(|f| f.healed_share)) } else { "".into() },
+        if matches!(case.who, Who::Healing(_)) {
+            format!("{:.3}", median(|f| f.healed_share))
+        } else {
+            "".into()
+        },
         if case.tasks { ms(|f| f.tasks_p99) } else { String::new() },
     ]
 }
@@ -236,7 +250,8 @@ fn schedule(case: &Case, backends: &mut [Backend]) {
         Who::Pauses => {
             // Half a second each, twice in a run, spread so that they overlap now and then.
             for (at, backend) in backends.iter_mut().enumerate() {
-                let pause = Behaviour::Pause { length: Duration::from_millis(500), every: Duration::from_secs(5) };
+                let pause =
+                    Behaviour::Pause { length: Duration::from_millis(500), every: Duration::from_secs(5) };
                 backend.follow(vec![step(0.53 * at as f64, pause)]);
             }
         }
@@ -277,4 +292,3 @@ fn proxy(
     config.services = prometheus.map(|p| ("prometheus".to_owned(), p.address())).into_iter().collect();
     Ok(config)
 }
-

@@ -67,7 +67,8 @@ impl StreamHost for Envoy {
     }
 
     fn set_request_header(&self, name: &str, value: &[u8]) {
-        let _unset_means_fallback = hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, Some(value));
+        let _unset_means_fallback =
+            hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, Some(value));
     }
 
     fn remove_request_header(&self, name: &str) {

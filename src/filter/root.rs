@@ -60,12 +60,16 @@ impl Context for Root {
         let Some(mut worker) = self.worker.as_ref().and_then(|w| w.try_borrow_mut().ok()) else { return };
         // A call that failed comes back without headers, and asking for one would panic in the SDK.
         let status = (headers > 0)
-            .then(|| hostcalls::get_map_value_bytes(proxy_wasm::types::MapType::HttpCallResponseHeaders, ":status"))
+            .then(|| {
+                hostcalls::get_map_value_bytes(proxy_wasm::types::MapType::HttpCallResponseHeaders, ":status")
+            })
             .and_then(|status| status.ok().flatten())
             .and_then(|status| core::str::from_utf8(&status).ok()?.parse().ok());
         let body = match body_size {
             0 => None,
-            size => hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size.min(LARGEST_ANSWER)).ok().flatten(),
+            size => hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size.min(LARGEST_ANSWER))
+                .ok()
+                .flatten(),
         };
         worker.call_answered(&Envoy, token, status, &body.unwrap_or_default());
     }
@@ -73,7 +77,10 @@ impl Context for Root {
 
 impl RootContext for Root {
     fn on_configure(&mut self, size: usize) -> bool {
-        let json = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, size).ok().flatten().unwrap_or_default();
+        let json = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, size)
+            .ok()
+            .flatten()
+            .unwrap_or_default();
         let name = plugin_name();
         match Worker::configure(&Envoy, &json, &name, seed()) {
             Ok(worker) => {

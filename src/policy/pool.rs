@@ -176,7 +176,12 @@ mod tests {
         let mut counts = vec![0.0; members.len()];
         for _ in 0..rounds {
             let mut seen = Vec::new();
-            pool.draw(View { members, queueing: &Queueing::default(), now: Time::ZERO }, draws, &mut rng, |i, _| seen.push(i));
+            pool.draw(
+                View { members, queueing: &Queueing::default(), now: Time::ZERO },
+                draws,
+                &mut rng,
+                |i, _| seen.push(i),
+            );
             assert!((1..seen.len()).all(|n| !seen[n..].contains(&seen[n - 1])), "distinct: {seen:?}");
             counts[seen[0] as usize] += 1.0;
         }
@@ -208,7 +213,12 @@ mod tests {
         let mut rng = Rng::new(1);
         for _ in 0..100 {
             let mut seen = Vec::new();
-            pool.draw(View { members: &list, queueing: &Queueing::default(), now: Time::ZERO }, 5, &mut rng, |i, _| seen.push(i));
+            pool.draw(
+                View { members: &list, queueing: &Queueing::default(), now: Time::ZERO },
+                5,
+                &mut rng,
+                |i, _| seen.push(i),
+            );
             assert_eq!(seen, [39]);
         }
     }

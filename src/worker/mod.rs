@@ -117,7 +117,8 @@ impl Worker {
     /// almost at once; a tick's work grows with the fleet, so its pace slows in proportion.
     pub fn tick_period_ms(&self) -> u64 {
         let endpoints: usize = self.engine.upstreams().iter().map(|u| u.fleet().len()).sum();
-        (SHORTEST_TICK_MS * endpoints as u64 / ENDPOINTS_PER_SHORTEST_TICK).clamp(SHORTEST_TICK_MS, LONGEST_TICK_MS)
+        (SHORTEST_TICK_MS * endpoints as u64 / ENDPOINTS_PER_SHORTEST_TICK)
+            .clamp(SHORTEST_TICK_MS, LONGEST_TICK_MS)
     }
 
     /// Time passes.
@@ -144,9 +145,9 @@ impl Worker {
     }
 
     /// An answer to one of the worker's own HTTP calls: the status, or `None` if there was no answer.
-    pub fn call_answered(&mut self, host: &dyn Host, token: u32, status: Option<u16>, body: &[u8]) {
+    pub fn call_answered(&mut self, host: &dyn Host, token: u32, status: Option<u32>, body: &[u8]) {
         let answer = (status, body);
-        self.polls.answered(host, &self.config, &self.engine, &mut self.snapshot, token, answer);
+        self.polls.answered(host, &self.engine, &mut self.snapshot, token, answer);
     }
 
     fn slot_key(&self, id: u64) -> String {

@@ -1,10 +1,10 @@
 //! Asking Prometheus: one query a signal, on time, one poll in flight at a time each.
 
-use crate::config::{Config, Prometheus};
+use crate::config::Config;
 use crate::engine::Engine;
 use crate::exchange::snapshot::{Samples, Snapshot};
 use crate::host::{Call, Host};
-use crate::prometheus::{EndpointIndex, answer, query};
+use crate::prometheus::{self, EndpointIndex};
 use crate::random::Rng;
 use crate::time::Time;
 
@@ -32,12 +32,12 @@ impl Polls {
     /// One query for each signal, its path prepared, the first due at once.
     pub fn new(config: &Config, now: Time, _rng: &mut Rng) -> Polls {
         let mut queries = Vec::new();
-        if let Some(prometheus) = &config.prometheus {
-            for (upstream, of) in config.upstreams.iter().enumerate() {
-                queries.extend(of.signals.iter().enumerate().map(|(signal, s)| Query {
+        if let Some(of) = &config.prometheus {
+            for (upstream, balanced) in config.upstreams.iter().enumerate() {
+                queries.extend(balanced.signals.iter().enumerate().map(|(signal, s)| Query {
                     upstream,
                     signal,
-                    path: query::path(prometheus, &s.query),
+                    path: prometheus::request_path(&of.path_prefix, &s.query, of.timeout),
                     due: now,
                     pending: None,
                 }));
@@ -57,7 +57,14 @@ impl Polls {
     }
 
     /// Sends what is due.
-    pub fn tick(&mut self, host: &dyn Host, config: &Config, snapshot: &mut Snapshot, rng: &mut Rng, now: Time) {
+    pub fn tick(
+        &mut self,
+        host: &dyn Host,
+        config: &Config,
+        snapshot: &mut Snapshot,
+        rng: &mut Rng,
+        now: Time,
+    ) {
         let Some(prometheus) = &config.prometheus else { return };
         let interval = prometheus.interval.as_secs_f64();
         for at in 0..self.queries.len() {
@@ -88,20 +95,17 @@ impl Polls {
     pub fn answered(
         &mut self,
         host: &dyn Host,
-        config: &Config,
         engine: &Engine,
         snapshot: &mut Snapshot,
         token: u32,
-        answer: (Option<u16>, &[u8]),
+        answer: (Option<u32>, &[u8]),
     ) -> bool {
         let Some(query) = self.queries.iter_mut().find(|q| q.pending == Some(token)) else { return false };
         query.pending = None;
-        let (Some(prometheus), Some(upstream)) = (&config.prometheus, engine.upstream(query.upstream)) else {
-            return true;
-        };
+        let Some(upstream) = engine.upstream(query.upstream) else { return true };
         let Some(signal) = upstream.config().signals.get(query.signal) else { return true };
         let now = host.now();
-        match read(prometheus, signal, upstream, answer, now) {
+        match read(signal, upstream, answer, now) {
             Ok(samples) => {
                 snapshot.put(upstream.cluster(), &signal.name, samples);
                 snapshot.stats.last_success = now;
@@ -131,17 +135,13 @@ impl Polls {
 
 /// The samples in an answer, one an endpoint.
 fn read(
-    _prometheus: &Prometheus,
     signal: &crate::config::Signal,
     upstream: &crate::engine::Upstream,
-    (status, body): (Option<u16>, &[u8]),
+    (status, body): (Option<u32>, &[u8]),
     now: Time,
 ) -> Result<Samples, String> {
     let Some(status) = status else { return Err("no answer in time".into()) };
-    let answer = answer::parse(body, &signal.address_label).map_err(|error| match status {
-        200 => error.to_string(),
-        _ => format!("HTTP {status}: {error}"),
-    })?;
+    let answer = prometheus::parse(status, body, &signal.address_label).map_err(|error| error.to_string())?;
     let fleet = upstream.fleet();
     let index = EndpointIndex::new(fleet.iter().map(|(_, endpoint)| endpoint.spec.address));
     let assigned = index.assign(&answer.samples, signal.port);
