@@ -21,6 +21,8 @@ const FIRST_WAIT: f64 = 1.0 / 6.0;
 /// Each failed probe lengthens the wait by this factor, so an endpoint that heals is found within half of the
 /// time it was away, and one that stays away for T costs about log(T) requests.
 const WAIT_GROWTH: f64 = 1.5;
+/// After this long without being out, an endpoint's next ejection is like its first, seconds.
+const PROVEN_AFTER_S: f64 = 60.0;
 /// A run counts from this improbability on (one in a thousand) for suspicion, and from its square for ejection.
 const SURPRISE: f64 = 1e-3;
 
@@ -45,6 +47,8 @@ pub struct Evidence {
     pub run: u32,
     /// Good answers since the last failure.
     pub good: u32,
+    /// Half-open probes that failed, over the last ejections.
+    pub vain: u32,
     /// When the request behind the latest failure started.
     pub failed_start: Time,
     /// When the latest failure was seen.
@@ -83,6 +87,7 @@ impl Evidence {
         *self = Evidence {
             run: run(self).saturating_add(run(other)),
             good: good(self).saturating_add(good(other)),
+            vain: self.vain.saturating_add(other.vain),
             failed_start,
             failed_at: self.failed_at.max(other.failed_at),
             good_start,
@@ -96,6 +101,8 @@ pub struct Health {
     local: Evidence,
     others: Evidence,
     state: State,
+    /// When it was last ejected.
+    ejected: Time,
     /// When the endpoint last returned to traffic; the beginning of its slow start.
     pub returned: Time,
 }
@@ -104,11 +111,26 @@ impl Health {
     /// Takes a good answer to a request started at `start`.
     pub fn success(&mut self, start: Time) {
         self.local.success(start);
+        if self.state == State::Healthy && start.seconds_since(self.returned) > PROVEN_AFTER_S {
+            self.local.vain = 0;
+        }
     }
 
     /// Takes a failure, counted `severity` times, of a request started at `start`.
     pub fn failure(&mut self, start: Time, now: Time, severity: u32) {
+        if self.out() && start > self.ejected {
+            self.local.vain = self.local.vain.saturating_add(1);
+        }
         self.local.failure(start, now, severity);
+    }
+
+    fn out(&self) -> bool {
+        matches!(self.state, State::Failed | State::Recovering)
+    }
+
+    /// Whether nobody has seen a failure since the last good answer.
+    pub fn spotless(&self, others: &Evidence) -> bool {
+        self.local.run == 0 && others.run == 0
     }
 
     /// What this worker has seen.
@@ -133,18 +155,25 @@ impl Health {
     pub fn assess(&mut self, now: Time, limits: &config::Health, background: f64) -> State {
         let mut all = self.local;
         all.merge(&self.others);
-        let surprising = |limit: f64| background.clamp(0.0, 1.0).powi(all.run.min(1000) as i32) <= limit;
+        // No run at all is no surprise either, but then there is nothing to be void.
+        let chance = background.clamp(0.0, 1.0).powi(all.run.min(1000) as i32);
+        let surprising = |limit: f64| all.run == 0 || chance <= limit;
         let failed = all.run >= limits.fail_after && surprising(SURPRISE * SURPRISE);
         let suspect = all.run >= limits.suspect_after && surprising(SURPRISE);
         let next = match self.state {
             _ if failed => State::Failed,
+            // It may have been condemned before the others' failures were known.
+            _ if !surprising(SURPRISE) => State::Healthy,
             State::Failed | State::Recovering if all.run > 0 => State::Failed,
             State::Failed | State::Recovering if all.good < limits.recover_after => State::Recovering,
             _ if suspect => State::Suspect,
             _ => State::Healthy,
         };
-        if next == State::Healthy && matches!(self.state, State::Failed | State::Recovering) {
+        if next == State::Healthy && self.out() && all.run == 0 {
             self.returned = now;
+        }
+        if next == State::Failed && !self.out() {
+            self.ejected = now;
         }
         self.state = next;
         next
@@ -157,11 +186,12 @@ impl Health {
             State::Healthy | State::Recovering => Time::ZERO,
             State::Suspect => failed_at.after_secs(VERIFY_S.min(limits.ejection.as_secs_f64())),
             State::Failed => {
-                let run = self.local.run.saturating_add(self.others.run);
-                let repeats = run.saturating_sub(limits.fail_after.max(1)).min(64);
+                let repeats = self.local.vain.saturating_add(self.others.vain).min(64);
                 let longest = limits.ejection.as_secs_f64();
                 let wait = longest * FIRST_WAIT * WAIT_GROWTH.powi(repeats as i32);
-                failed_at.after_secs(wait.min(longest))
+                // From when the probe was sent: a time-out must not add its own length to the wait.
+                let failed_start = self.local.failed_start.max(self.others.failed_start);
+                failed_start.after_secs(wait.min(longest))
             }
         }
     }
@@ -203,7 +233,7 @@ mod tests {
         assert_eq!(fail(&mut health, 2000), State::Suspect);
         assert_eq!(fail(&mut health, 2010), State::Suspect);
         assert_eq!(fail(&mut health, 2020), State::Failed);
-        assert_eq!(health.next_probe(&LIMITS), ms(7021));
+        assert_eq!(health.next_probe(&LIMITS), ms(7020));
         assert_eq!(succeed(&mut health, 7100), State::Recovering);
         assert_eq!(health.next_probe(&LIMITS), Time::ZERO);
         assert_eq!(succeed(&mut health, 7200), State::Recovering);

@@ -10,6 +10,11 @@ const DOUBT: f64 = 1.5;
 /// Spread of the logarithm of latencies assumed when judging an estimate's standard error.
 const SPREAD: f64 = 0.5;
 
+/// How many standard deviations a failure ratio must exceed the fleet's.
+const DOUBT_OF_ERRORS: f64 = 2.5;
+/// A single failure among good answers is the business of [`Health`], not of the price.
+const ONE_FAILURE: f64 = 0.06;
+
 /// What happened to requests, ever.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -89,6 +94,8 @@ pub struct Member {
     pub joined: Time,
     /// Explorations in a row that found it still slow.
     pub explored_in_vain: u8,
+    /// An exploration is on its way.
+    pub exploring: bool,
     /// An exploration went well: look again at once.
     pub look_again: bool,
 }
@@ -158,7 +165,8 @@ impl Member {
             }
             None => 0.0,
         };
-        let excess = (self.error_ratio() - 1.5 * background_errors - 0.02).max(0.0);
+        let usual = background_errors + DOUBT_OF_ERRORS * ErrorRatio::spread(background_errors);
+        let excess = (self.error_ratio() - usual - ONE_FAILURE).max(0.0);
         self.expected = (typical * deviation.exp() + excess * (10.0 * typical).max(1.0)) as f32;
     }
 }

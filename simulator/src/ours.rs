@@ -144,7 +144,7 @@ fn configuration(scenario: &Scenario, policy: &config::Policy) -> Config {
         query: "task_queue_depth".into(),
         weight: 1.0,
         max: s.max,
-        smoothing: 1.0,
+        smoothing: 0.3,
         address_label: "instance".into(),
         port: None,
     });

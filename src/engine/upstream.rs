@@ -6,7 +6,7 @@ use super::{Decision, Failure, Outcome, Ticket};
 use crate::config::{self, NoneEligible};
 use crate::fleet::{EndpointRef, Fleet, Spec};
 use crate::health::State;
-use crate::measure::{Queueing, Reading};
+use crate::measure::{Background, Queueing, Reading};
 use crate::member::{Counters, Member, Others};
 use crate::policy::{self, Policy, Pool, View};
 use crate::random::{self, Rng};
@@ -14,14 +14,17 @@ use crate::time::Time;
 
 /// Latency assumed as the fleet's until there is a first answer, seconds.
 const TYPICAL_AT_FIRST_S: f64 = 0.05;
-/// An endpoint that nobody has heard of for this long although it may be chosen is explored, seconds.
-const EXPLORE_AFTER_S: f64 = 3.0;
+/// A slow endpoint is explored after this many requests to the upstream without one to it: a tenth of what a p99
+/// would notice …
+const REQUESTS_PER_EXPLORATION: f64 = 1000.0;
+/// … but neither sooner, nor later than this, seconds.
+const EXPLORE_AFTER_S: [f64; 2] = [2.5, 12.0];
 /// Each exploration in vain lengthens the pause by this factor …
-const EXPLORE_GROWTH: f64 = 1.5;
-/// … up to this, so that a healed endpoint is found well within half a minute.
-const EXPLORE_AT_MOST_S: f64 = 12.0;
-/// One request in this many may be an exploration: a tenth of what a p99 would notice, for each sick endpoint.
-const REQUESTS_PER_EXPLORATION: f32 = 250.0;
+const EXPLORE_GROWTH: f64 = 1.3;
+/// … up to this, seconds, unless it was longer from the start.
+const EXPLORE_AT_MOST_S: f64 = 6.0;
+/// Time constant of the request rate, seconds.
+const RATE_OVER_S: f64 = 5.0;
 /// An exploration that takes no more than this multiple of the typical latency went well.
 const GOOD_MULTIPLE: f64 = 2.0;
 /// Duty to probe an endpoint goes from worker to worker at this pace, seconds.
@@ -30,8 +33,9 @@ const DUTY_S: u64 = 2;
 const WARM_START: f64 = 0.1;
 /// The share with which a slow start begins.
 const START_SHARE: f64 = 0.1;
-/// How steeply the signals' sum lowers the share: e⁻⁴ at 1, a full queue alone.
-const SIGNAL_STEEPNESS: f64 = 4.0;
+/// How steeply the signals' sum lowers the share: to e⁻¹ at an eighth above the fleet's mean, so that a queue is
+/// held short, not only kept from overflowing.
+const SIGNAL_STEEPNESS: f64 = 8.0;
 /// The least share that signals leave, so that bad data alone starves nobody.
 const LEAST_SIGNAL_SHARE: f64 = 0.02;
 
@@ -78,10 +82,13 @@ pub struct Upstream {
     policy: Box<dyn Policy>,
     least_signal: usize,
     due: Vec<u32>,
-    tokens: f32,
+    /// Picks since the last refresh, and their rate per second.
+    picks: u32,
+    rate: f64,
     out: usize,
     typical: f64,
-    background: f64,
+    fleet_errors: f64,
+    background: Background,
     scratch: Vec<f64>,
     totals: Totals,
     refreshed: Time,
@@ -105,10 +112,12 @@ impl Upstream {
             policy: policy::build(&config.policy),
             least_signal: least_signal.unwrap_or(0),
             due: Vec::new(),
-            tokens: 1.0,
+            picks: 0,
+            rate: 0.0,
             out: 0,
             typical: TYPICAL_AT_FIRST_S,
-            background: 0.0,
+            fleet_errors: 0.0,
+            background: Background::default(),
             scratch: Vec::new(),
             totals: Totals::default(),
             refreshed: now,
@@ -174,6 +183,7 @@ impl Upstream {
         self.readings.resize(self.fleet.places() * self.config.signals.len(), Reading::default());
         for index in &changes.left {
             self.reset(*index, Member::default());
+            self.background.forget(*index);
         }
         for index in &changes.joined {
             let joined = if serving { now } else { Time::ZERO };
@@ -200,16 +210,16 @@ impl Upstream {
 
     /// Decides where a request goes.
     pub fn pick(&mut self, want: usize, now: Time, rng: &mut Rng) -> Decision {
-        self.tokens = (self.tokens + 1.0 / REQUESTS_PER_EXPLORATION).min(2.0);
-        let view = View { members: &self.members, queueing: &self.queueing, now };
-        let due = self.due.pop().and_then(|i| Some((i, self.members.get(i as usize)?)));
+        self.picks += 1;
+        let due = self.due.pop().and_then(|i| Some((i, self.members.get_mut(i as usize)?)));
         let mut candidates = match due {
             Some((index, member)) if member.present && member.awaiting() == 0 => {
                 if member.eligible {
-                    self.tokens -= 1.0;
+                    member.exploring = true;
                 }
                 let mut probe = policy::Candidates::default();
                 probe.push(index);
+                let view = View { members: &self.members, queueing: &self.queueing, now };
                 let rest = self.policy.pick(view, &mut self.pool, want, rng);
                 rest.as_slice().iter().for_each(|i| probe.push(*i));
                 self.totals.probes += 1;
@@ -217,6 +227,7 @@ impl Upstream {
             }
             _ => {
                 self.totals.policy += 1;
+                let view = View { members: &self.members, queueing: &self.queueing, now };
                 self.policy.pick(view, &mut self.pool, want, rng)
             }
         };
@@ -257,9 +268,11 @@ impl Upstream {
     pub fn answered(&mut self, ticket: &Ticket, outcome: Outcome, now: Time) {
         let Ticket { endpoint, started, .. } = *ticket;
         let typical = self.typical;
-        let seconds = now.seconds_since(started);
+        // What it would have taken an idle endpoint.
+        let seconds = now.seconds_since(started) / f64::from(self.queueing.delay(ticket.depth));
         if outcome == Outcome::Good || outcome == Outcome::Undecided {
-            let deviation = self.member(endpoint.index).and_then(|m| m.latency.deviation(seconds));
+            let raw = now.seconds_since(started);
+            let deviation = self.member(endpoint.index).and_then(|m| m.latency.deviation(raw));
             deviation.into_iter().for_each(|d| self.queueing.observe(ticket.depth, d));
         }
         let Some(member) = self.current(endpoint) else { return };
@@ -277,12 +290,10 @@ impl Upstream {
         }
         if outcome == Outcome::Good || outcome == Outcome::Undecided {
             let well = seconds <= GOOD_MULTIPLE * typical;
-            let still_slow = f64::from(member.expected) > GOOD_MULTIPLE * typical;
-            member.look_again = still_slow && well;
-            member.explored_in_vain = match (still_slow, well) {
-                (true, false) => member.explored_in_vain.saturating_add(1),
-                _ => 0,
-            };
+            if core::mem::take(&mut member.exploring) {
+                member.look_again = well;
+                member.explored_in_vain = if well { 0 } else { member.explored_in_vain.saturating_add(1) };
+            }
         }
         match outcome {
             Outcome::Good => self.judged(endpoint, started, None, now),
@@ -304,6 +315,10 @@ impl Upstream {
 
     /// The verdict on a request: good, or a failure of the endpoint's.
     pub fn judged(&mut self, endpoint: EndpointRef, started: Time, failure: Option<Failure>, now: Time) {
+        if !self.fleet.is_current(endpoint) {
+            return;
+        }
+        self.background.observe(endpoint.index, failure.is_some());
         let Some(member) = self.current(endpoint) else { return };
         member.errors.observe(failure.is_some());
         match failure {
@@ -329,13 +344,32 @@ impl Upstream {
     /// What follows for the endpoint at `index` from what it just did; O(1).
     fn conclude(&mut self, index: u32, now: Time) {
         let limit = self.most_out();
+        let state = self.assess(index, now);
         let Some(member) = self.members.get_mut(index as usize) else { return };
-        let state = member.assess(now, &self.config.health, self.background);
         if state != State::Healthy && member.eligible && self.out < limit {
             member.eligible = false;
             self.out += 1;
         }
-        member.price(self.typical, self.background);
+    }
+
+    /// Judges the health of the endpoint at `index` and prices it.
+    fn assess(&mut self, index: u32, now: Time) -> State {
+        let Some(member) = self.members.get(index as usize).filter(|m| m.present) else {
+            return State::Healthy;
+        };
+        let spotless =
+            member.health.state() == State::Healthy && member.health.spotless(&member.others.evidence);
+        let beside = if spotless { 0.0 } else { self.errors_beside(index) };
+        let (typical, errors) = (self.typical, self.fleet_errors);
+        let Some(member) = self.members.get_mut(index as usize) else { return State::Healthy };
+        member.health.set_others(member.others.evidence);
+        member.price(typical, errors);
+        member.assess(now, &self.config.health, beside)
+    }
+
+    /// The failure ratio of the endpoints in traffic, the one at `index` left out.
+    fn errors_beside(&self, index: u32) -> f64 {
+        self.background.ratio(|i| i != index && self.members.get(i as usize).is_some_and(|m| m.eligible))
     }
 
     /// How many endpoints may be out at a time.
@@ -385,14 +419,15 @@ impl Upstream {
     fn refresh(&mut self, now: Time) {
         let seconds = now.seconds_since(self.refreshed);
         self.refreshed = now;
+        if seconds > 0.0 {
+            let rate = f64::from(core::mem::take(&mut self.picks)) / seconds;
+            self.rate += (rate - self.rate) * (seconds / RATE_OVER_S).min(1.0);
+        }
         self.members.iter_mut().for_each(|m| m.errors.fade(seconds));
         self.typical = self.median(|m| m.centre().map(|(centre, _)| centre.exp())).unwrap_or(self.typical);
-        self.background = self.median(|m| Some(m.error_ratio())).unwrap_or(0.0);
-        let (typical, background, health) = (self.typical, self.background, &self.config.health);
-        for member in self.members.iter_mut().filter(|m| m.present) {
-            member.health.set_others(member.others.evidence);
-            member.assess(now, health, background);
-            member.price(typical, background);
+        self.fleet_errors = self.errors_beside(u32::MAX);
+        for index in 0..self.members.len() as u32 {
+            self.assess(index, now);
         }
         self.eject();
         self.share(now);
@@ -438,9 +473,8 @@ impl Upstream {
             let readings = self.readings.get(index * width..(index + 1) * width).unwrap_or_default();
             let mut burden = 0.0;
             for ((reading, scale), signal) in readings.iter().zip(&scales).zip(&self.config.signals) {
-                if let Some((value, _)) = reading.get(now) {
-                    burden += signal.weight * reading.trust(now, fresh_s) * (scale.of(value) - scale.mean);
-                }
+                let above = scale.of(reading.burden()) - scale.mean;
+                burden += signal.weight * reading.trust(now, fresh_s) * above;
             }
             let signals =
                 (-SIGNAL_STEEPNESS * burden).exp().clamp(LEAST_SIGNAL_SHARE, 1.0 / LEAST_SIGNAL_SHARE);
@@ -480,6 +514,8 @@ impl Upstream {
     fn schedule(&mut self, duty: Duty, now: Time) {
         self.due.clear();
         let explores = self.policy.exiles();
+        let rate = self.rate * f64::from(duty.workers);
+        let pause = (REQUESTS_PER_EXPLORATION / rate.max(1e-3)).clamp(EXPLORE_AFTER_S[0], EXPLORE_AFTER_S[1]);
         let (typical, health) = (self.typical, &self.config.health);
         for (index, endpoint) in self.fleet.iter() {
             let Some(member) = self.members.get_mut(index as usize) else { continue };
@@ -487,16 +523,17 @@ impl Upstream {
                 continue;
             }
             let again = core::mem::take(&mut member.look_again);
+            let still_slow = f64::from(member.expected) > GOOD_MULTIPLE * typical;
             let due = if member.health.state() != State::Healthy {
                 !member.eligible && now >= member.health.next_probe(health)
-            } else if !explores || self.tokens < 1.0 {
+            } else if !explores {
                 false
             } else if again {
-                true
+                still_slow
             } else {
-                let pause = EXPLORE_AFTER_S * EXPLORE_GROWTH.powi(i32::from(member.explored_in_vain.min(16)));
-                f64::from(member.expected) > GOOD_MULTIPLE * typical
-                    && now.seconds_since(member.quiet_since()) > pause.min(EXPLORE_AT_MOST_S)
+                let growth = EXPLORE_GROWTH.powi(i32::from(member.explored_in_vain.min(16)));
+                let longest = pause.max(EXPLORE_AT_MOST_S);
+                still_slow && now.seconds_since(member.quiet_since()) > (pause * growth).min(longest)
             };
             // Who began to look again goes on, so that the same worker sees the answers in a row.
             if due && (again || duty.covers(endpoint.hash, now)) {

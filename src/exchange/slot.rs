@@ -40,6 +40,7 @@ fn entry(w: &mut Writer, member: &Member, now: Time) {
     let evidence = member.health.local();
     w.u32(evidence.run);
     w.u32(evidence.good);
+    w.u32(evidence.vain);
     w.time(evidence.failed_start);
     w.time(evidence.failed_at);
     w.time(evidence.good_start);
@@ -85,6 +86,7 @@ fn read_entry(r: &mut Reader<'_>) -> Option<Others> {
     let evidence = Evidence {
         run: r.u32()?,
         good: r.u32()?,
+        vain: r.u32()?,
         failed_start: r.time()?,
         failed_at: r.time()?,
         good_start: r.time()?,

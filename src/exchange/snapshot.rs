@@ -109,8 +109,8 @@ mod tests {
 
     #[test]
     fn survives_the_journey_and_refuses_every_cut() {
-        let mut snapshot = Snapshot::default();
-        snapshot.stats = PollStats { polls: 3, failures: 1, last_success: Time(5), last_error: "no".into() };
+        let stats = PollStats { polls: 3, failures: 1, last_success: Time(5), last_error: "no".into() };
+        let mut snapshot = Snapshot { stats, signals: Vec::new() };
         snapshot.put("web", "queue", Samples { at: Time(1), values: vec![(1, 0.5)] });
         snapshot.put("web", "queue", Samples { at: Time(4), values: vec![(1, 1.5), (2, 2.5)] });
         let bytes = snapshot.encode();

@@ -26,6 +26,12 @@ impl ErrorRatio {
         self.0 = 0.0;
     }
 
+    /// The standard deviation of the estimate where the true ratio is `ratio`: √(p(1−p)·s/(2−s)) for step s.
+    pub fn spread(ratio: f64) -> f64 {
+        let step = f64::from(STEP);
+        (ratio * (1.0 - ratio) * step / (2.0 - step)).max(0.0).sqrt()
+    }
+
     /// The ratio, 0..=1.
     pub fn ratio(&self) -> f64 {
         f64::from(self.0)

@@ -15,6 +15,8 @@ const CLIP: f32 = core::f32::consts::LN_2;
 const JUMP_AFTER: i8 = 3;
 /// The step is 1/n up to here, then constant: about the last 16 samples count.
 const WINDOW: f32 = 16.0;
+/// Time constant with which samples lose their weight, seconds.
+const MEMORY_S: f64 = 5.0;
 /// Evidence that is this much older than the newest weighs 1/e, in seconds.
 const FRESHNESS_S: f64 = 0.5;
 /// Shorter and longer samples count as these, in seconds: keeps the logarithm finite.
@@ -43,8 +45,10 @@ impl Latency {
             return;
         }
         let x = seconds.clamp(SHORTEST_S, LONGEST_S).ln() as f32;
+        // Old evidence fades, or the first answer after a silence would pass it off as fresh.
+        self.samples *= (-now.seconds_since(self.updated) / MEMORY_S).exp() as f32;
         self.updated = now;
-        if self.samples == 0.0 {
+        if self.samples < 0.5 {
             *self = Latency { centre: x, samples: 1.0, updated: now, ..Latency::default() };
             return;
         }

@@ -1,11 +1,13 @@
 //! What is known of each endpoint: estimators that take every time as a parameter and never read a clock.
 
+pub mod background;
 pub mod errors;
 pub mod in_flight;
 pub mod latency;
 pub mod queueing;
 pub mod signal;
 
+pub use background::Background;
 pub use errors::ErrorRatio;
 pub use in_flight::{InFlight, InFlightReport};
 pub use latency::{Blend, Latency};

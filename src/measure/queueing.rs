@@ -1,92 +1,121 @@
-//! How much a request in flight delays the next one: learnt, because nobody tells how many an endpoint serves at
-//! once.
+//! How much requests in flight delay the next one: a curve learnt from the upstream's own answers, because
+//! nobody tells how many requests an endpoint serves at once.
 //!
-//! An endpoint that works on one request at a time answers the second after twice the time: its latency grows
-//! like in-flight + 1. One with many slots does not care until they are full. Latency × in-flight, the usual
-//! price, is right for the first and sends requests to slow endpoints to spare the second. So the exponent β in
-//! latency ∝ (in-flight + 1)^β is fitted by least squares on logarithms over the upstream's recent answers.
+//! An endpoint that works on one request at a time answers the second after twice the time. One with many slots
+//! does not care until they are full, and then its latency grows with every request in line. Latency × in-flight,
+//! the usual price, is right for the first, and for the second it sends requests to slow endpoints in order to
+//! spare idle slots. So for each depth (requests that a new one finds in flight) the mean logarithmic deviation
+//! from what the endpoint takes when idle is kept; the same curve takes the queue out of the latency samples,
+//! so that an endpoint is not called slow for being popular.
+//!
+//! Where nothing has been seen the curve goes on linearly from where something has: the price of a single server.
 
-/// About the last this many answers count.
-const WINDOW: f32 = 1000.0;
-/// An answer's deviation from its endpoint's estimate counts up to this (natural log).
+/// Buckets of depth: one each up to 8, then four an octave.
+const BUCKETS: usize = 24;
+/// About the last this many answers of a bucket count.
+const WINDOW: f32 = 300.0;
+/// The linear continuation weighs as much as this many answers.
+const PRIOR_WEIGHT: f32 = 20.0;
+/// An answer's deviation counts up to this (natural log), so that one outlier bends nothing.
 const CLIP: f32 = 3.0;
-/// Variance of ln(in-flight + 1) below which the fit says nothing.
-const LEAST_VARIANCE: f32 = 0.02;
-/// The exponent assumed while nothing is known, and its weight in answers.
-const PRIOR: f32 = 0.5;
-const PRIOR_WEIGHT: f32 = 50.0;
 /// Fewer in flight is better even where it does not show in the latency: it spreads what may go wrong.
-const LEAST: f32 = 0.3;
-/// Depths with a prepared factor; deeper ones count as the deepest.
-const DEPTHS: usize = 128;
+const LEAST_EXPONENT: f32 = 0.3;
+/// Depths with a prepared factor; deeper ones go on linearly.
+const DEPTHS: usize = 160;
 
-/// The fitted exponent with its prepared factors.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bucket {
+    seen: f32,
+    mean: f32,
+}
+
+/// The curve, with its factors prepared.
 #[derive(Clone, Debug)]
 pub struct Queueing {
-    seen: f32,
-    mean_depth: f32,
-    mean_delay: f32,
-    covariance: f32,
-    variance: f32,
-    factors: [f32; DEPTHS],
+    buckets: [Bucket; BUCKETS],
+    /// By depth: what it multiplies the latency by, and the price, which is never flat.
+    delay: [f32; DEPTHS],
+    price: [f32; DEPTHS],
 }
 
 impl Default for Queueing {
     fn default() -> Queueing {
-        let mut queueing = Queueing {
-            seen: 0.0,
-            mean_depth: 0.0,
-            mean_delay: 0.0,
-            covariance: 0.0,
-            variance: 0.0,
-            factors: [1.0; DEPTHS],
-        };
+        let mut queueing =
+            Queueing { buckets: Default::default(), delay: [1.0; DEPTHS], price: [1.0; DEPTHS] };
         queueing.refresh();
         queueing
     }
 }
 
+/// The bucket of a depth.
+fn bucket(depth: usize) -> usize {
+    match depth {
+        0..=8 => depth,
+        _ => {
+            let octave = (depth / 8).ilog2() as usize;
+            let quarter = (depth >> (octave + 1)) & 3;
+            (8 + 4 * octave + quarter).min(BUCKETS - 1)
+        }
+    }
+}
+
 impl Queueing {
     /// An answer to a request that found `depth` others in flight, `deviation` (natural log) above what its
-    /// endpoint usually takes.
+    /// endpoint takes when idle.
     pub fn observe(&mut self, depth: u32, deviation: f32) {
-        if !deviation.is_finite() {
-            return;
+        let Some(bucket) = self.buckets.get_mut(bucket(depth as usize)) else { return };
+        if deviation.is_finite() {
+            bucket.seen = (bucket.seen + 1.0).min(WINDOW);
+            bucket.mean += (deviation.clamp(-CLIP, CLIP) - bucket.mean) / bucket.seen;
         }
-        self.seen = (self.seen + 1.0).min(WINDOW);
-        let step = 1.0 / self.seen;
-        let x = (1.0 + depth as f32).ln() - self.mean_depth;
-        let y = deviation.clamp(-CLIP, CLIP) - self.mean_delay;
-        self.mean_depth += step * x;
-        self.mean_delay += step * y;
-        self.covariance += step * ((1.0 - step) * x * y - self.covariance);
-        self.variance += step * ((1.0 - step) * x * x - self.variance);
     }
 
-    /// The exponent, between [`LEAST`] and 1.
-    pub fn exponent(&self) -> f32 {
-        if self.variance < LEAST_VARIANCE {
-            return PRIOR;
-        }
-        let fitted = self.covariance / self.variance;
-        ((fitted * self.seen + PRIOR * PRIOR_WEIGHT) / (self.seen + PRIOR_WEIGHT)).clamp(LEAST, 1.0)
-    }
-
-    /// Prepares the factors from the exponent; called on a tick.
+    /// Prepares the factors; called on a tick.
     pub fn refresh(&mut self) {
-        let exponent = self.exponent();
-        for (depth, factor) in self.factors.iter_mut().enumerate() {
-            *factor = (1.0 + depth as f32).powf(exponent);
+        let origin = self.buckets.iter().find(|b| b.seen >= PRIOR_WEIGHT).map_or(0.0, |b| b.mean);
+        let (mut before, mut last, mut log_delay, mut log_last) = (usize::MAX, 1.0f32, 0.0f32, 0.0f32);
+        for depth in 0..DEPTHS {
+            let crowd = 1.0 + depth as f32;
+            let at = bucket(depth);
+            if at != before {
+                // A new bucket: its own mean, leaning on the linear continuation of the one before.
+                let linear = log_last + (crowd / last).ln();
+                let own = self.buckets.get(at).copied().unwrap_or_default();
+                let fitted =
+                    (own.seen * (own.mean - origin) + PRIOR_WEIGHT * linear) / (own.seen + PRIOR_WEIGHT);
+                log_delay = fitted.max(log_last);
+                (before, last, log_last) = (at, crowd, log_delay);
+            }
+            let delay = (log_delay).exp();
+            if let (Some(d), Some(p)) = (self.delay.get_mut(depth), self.price.get_mut(depth)) {
+                *d = delay;
+                *p = delay * crowd.powf(LEAST_EXPONENT);
+            }
         }
     }
 
-    /// What `depth` requests in flight (a fraction, where capacity is weighted) multiply the latency by.
-    pub fn factor(&self, depth: f32) -> f32 {
-        let below = depth.max(0.0) as usize;
-        let at = |depth: usize| self.factors.get(depth.min(DEPTHS - 1)).copied().unwrap_or(1.0);
-        let (low, high) = (at(below), at(below + 1));
-        low + (high - low) * (depth - below as f32).clamp(0.0, 1.0)
+    /// What a request that finds `depth` others takes, in multiples of one that finds none.
+    pub fn delay(&self, depth: u32) -> f32 {
+        read(&self.delay, depth as f32)
     }
+
+    /// What a request that finds `depth` others costs: the delay, and a little for the company. A fraction is
+    /// allowed, because capacity is weighted.
+    pub fn price(&self, depth: f32) -> f32 {
+        read(&self.price, depth)
+    }
+}
+
+/// Interpolates, and goes on linearly beyond the end.
+fn read(table: &[f32; DEPTHS], depth: f32) -> f32 {
+    let at = |depth: usize| table.get(depth).copied().unwrap_or(1.0);
+    let depth = depth.max(0.0);
+    let below = depth as usize;
+    if below + 1 >= DEPTHS {
+        return at(DEPTHS - 1) * (1.0 + depth) / DEPTHS as f32;
+    }
+    let (low, high) = (at(below), at(below + 1));
+    low + (high - low) * (depth - below as f32)
 }
 
 #[cfg(test)]
@@ -94,37 +123,60 @@ mod tests {
     use super::*;
     use crate::random::Rng;
 
-    fn fit(delay: impl Fn(u32) -> f32) -> f32 {
+    fn learn(delay: impl Fn(u32) -> f32, deepest: u32) -> Queueing {
         let mut queueing = Queueing::default();
         let mut rng = Rng::new(3);
-        for _ in 0..3000 {
-            let depth = rng.below(8);
-            queueing.observe(depth, delay(depth) + (rng.unit() as f32 - 0.5));
+        for _ in 0..20_000 {
+            let depth = rng.below(deepest);
+            queueing.observe(depth, delay(depth).ln() + (rng.unit() as f32 - 0.5));
         }
         queueing.refresh();
-        queueing.exponent()
+        queueing
     }
 
     #[test]
-    fn a_single_server_shows_a_linear_price_and_a_wide_one_hardly_any() {
-        assert!(fit(|depth| (1.0 + depth as f32).ln()) > 0.9);
-        assert_eq!(fit(|_| 0.0), LEAST);
+    fn finds_out_how_many_slots_there_are() {
+        for slots in [1.0f32, 4.0, 8.0] {
+            let queueing = learn(|depth| (1.0f32).max((1.0 + depth as f32) / slots), 20);
+            for depth in [0u32, 3, 7, 12] {
+                let truth = (1.0f32).max((1.0 + depth as f32) / slots);
+                let learnt = queueing.delay(depth);
+                assert!(
+                    (learnt / truth - 1.0).abs() < 0.25,
+                    "{slots} slots, {depth} deep: {learnt}, not {truth}"
+                );
+            }
+        }
     }
 
     #[test]
-    fn without_variation_nothing_is_concluded() {
+    fn the_unseen_costs_as_much_as_in_a_single_line() {
+        assert!((Queueing::default().delay(9) - 10.0).abs() < 1.5);
+        let queueing = learn(|_| 1.0, 4);
+        assert!(queueing.delay(3) < 1.2);
+        assert!((6.0..14.0).contains(&(queueing.delay(39) / queueing.delay(3))), "{}", queueing.delay(39));
+        assert!(queueing.price(1e6) > 1000.0 && queueing.price(1e6).is_finite());
+    }
+
+    #[test]
+    fn the_price_rises_with_every_request() {
+        let queueing = learn(|_| 1.0, 10);
+        assert!((0..200).all(|d| queueing.price(d as f32) < queueing.price(d as f32 + 1.0)));
+        assert!(queueing.price(0.5) > queueing.price(0.0));
+    }
+
+    #[test]
+    fn nonsense_bends_nothing() {
         let mut queueing = Queueing::default();
-        (0..5000).for_each(|_| queueing.observe(0, 1.0));
-        assert_eq!(queueing.exponent(), PRIOR);
-        queueing.observe(3, f32::NAN);
-        assert!(queueing.exponent().is_finite());
+        queueing.observe(0, f32::NAN);
+        queueing.observe(u32::MAX, f32::INFINITY);
+        queueing.refresh();
+        assert_eq!(queueing.delay(0), 1.0);
     }
 
     #[test]
-    fn factors_rise_with_depth_and_interpolate() {
-        let queueing = Queueing::default();
-        assert!((queueing.factor(3.0) - 2.0).abs() < 1e-5);
-        assert!(queueing.factor(0.5) > 1.0 && queueing.factor(0.5) < queueing.factor(1.0));
-        assert!(queueing.factor(1e9) >= queueing.factor(127.0));
+    fn buckets_are_in_order() {
+        let all: Vec<usize> = (0..DEPTHS).map(bucket).collect();
+        assert!(all.windows(2).all(|w| w[0] <= w[1] && w[1] - w[0] <= 1), "{all:?}");
     }
 }

@@ -6,6 +6,7 @@ use crate::time::Time;
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Reading {
     value: f64,
+    latest: f64,
     at: Time,
 }
 
@@ -18,12 +19,19 @@ impl Reading {
         }
         let fresh = self.at == Time::ZERO || at.seconds_since(self.at) > memory_s;
         self.value = if fresh { sample } else { self.value + smoothing * (sample - self.value) };
+        self.latest = sample;
         self.at = at;
     }
 
     /// The smoothed value and its age in seconds, if there is one.
     pub fn get(&self, now: Time) -> Option<(f64, f64)> {
         (self.at != Time::ZERO).then(|| (self.value, now.seconds_since(self.at)))
+    }
+
+    /// What to act on: a rise is believed at once, a fall as far as it is smoothed. Holding back from an
+    /// endpoint that is no longer loaded costs little; feeding one that fills up costs refusals.
+    pub fn burden(&self) -> f64 {
+        self.value.max(self.latest)
     }
 
     /// How far the value may still be believed: 1 up to `fresh_s`, then falling to 0 at three times that.
@@ -52,6 +60,9 @@ mod tests {
         reading.observe(20.0, s(2), 0.5, 15.0);
         reading.observe(f64::INFINITY, s(3), 0.5, 15.0);
         assert_eq!(reading.get(s(4)), Some((15.0, 2.0)));
+        assert_eq!(reading.burden(), 20.0);
+        reading.observe(5.0, s(4), 0.5, 15.0);
+        assert_eq!(reading.burden(), 10.0);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::member::Member;
 use crate::random::Rng;
 
 /// Enough that a draw of only sick endpoints is rare, few enough that the best is not everybody's choice.
-const CHOICES: usize = 5;
+const CHOICES: usize = 6;
 
 /// Keeps nothing between picks: all it knows stands in the members.
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ pub struct Adaptive;
 /// What the next request to this endpoint is expected to cost, in seconds.
 pub fn cost(view: View<'_>, member: &Member) -> f32 {
     let latency = member.expected.max(member.floor(view.now) as f32);
-    latency * view.queueing.factor(member.total_in_flight() as f32 / member.weight)
+    latency * view.queueing.price(member.total_in_flight() as f32 / member.weight)
 }
 
 impl Policy for Adaptive {

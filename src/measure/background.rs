@@ -1,0 +1,70 @@
+//! How the rest of the fleet fares: the failure ratio among the latest answers of everybody else.
+//!
+//! An endpoint is judged against it, so that a fault that all share (a broken dependency, a poisonous request)
+//! condemns nobody. Endpoints out of traffic do not count: three of ten that crash together must not excuse
+//! each other, while half of a fleet that is left in traffic and fails too shows what is going on.
+
+/// So many answers are remembered: a tenth of a second at 1,000 requests/s and worker, and few enough to scan.
+const REMEMBERED: usize = 128;
+/// Fewer answers of others than this say nothing.
+const FEWEST: u32 = 8;
+
+/// The latest answers of an upstream, as one worker saw them.
+#[derive(Clone, Debug)]
+pub struct Background {
+    answers: [(u32, bool); REMEMBERED],
+    next: usize,
+}
+
+impl Default for Background {
+    fn default() -> Background {
+        Background { answers: [(u32::MAX, false); REMEMBERED], next: 0 }
+    }
+}
+
+impl Background {
+    /// Remembers an answer of the endpoint at `index`.
+    pub fn observe(&mut self, index: u32, failed: bool) {
+        if let Some(slot) = self.answers.get_mut(self.next) {
+            *slot = (index, failed);
+        }
+        self.next = (self.next + 1) % REMEMBERED;
+    }
+
+    /// Forgets an endpoint whose index may be given to another.
+    pub fn forget(&mut self, index: u32) {
+        self.answers.iter_mut().filter(|(i, _)| *i == index).for_each(|slot| *slot = (u32::MAX, false));
+    }
+
+    /// The failure ratio of the endpoints that `counts` accepts; zero while too little is known.
+    pub fn ratio(&self, counts: impl Fn(u32) -> bool) -> f64 {
+        let (mut all, mut failed) = (0u32, 0u32);
+        for (_, bad) in self.answers.iter().filter(|(i, _)| *i != u32::MAX && counts(*i)) {
+            all += 1;
+            failed += u32::from(*bad);
+        }
+        if all < FEWEST { 0.0 } else { f64::from(failed) / f64::from(all) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_compared_with_the_others_only() {
+        let mut background = Background::default();
+        (0..64).for_each(|i| background.observe(i % 4, i % 4 == 3));
+        assert_eq!(background.ratio(|i| i != 3), 0.0);
+        assert_eq!(background.ratio(|_| true), 0.25);
+        background.forget(3);
+        assert_eq!(background.ratio(|_| true), 0.0);
+    }
+
+    #[test]
+    fn too_little_says_nothing() {
+        let mut background = Background::default();
+        (0..7).for_each(|_| background.observe(1, true));
+        assert_eq!(background.ratio(|_| true), 0.0);
+    }
+}
