@@ -6,7 +6,7 @@
 //!   Prometheus shows.
 //!
 //! `KEEP=1` leaves evenkeel's two stages up until Ctrl-C. `ONLY=round_robin,evenkeel` runs some of the three,
-//! `LENGTH=10` makes each run ten seconds long.
+//! `LENGTH=10` makes each run ten seconds long, `OUT=` is the directory for the chart and the figures.
 
 mod act;
 mod contender;
