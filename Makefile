@@ -36,7 +36,8 @@ build: setup-rust ## build the filter: target/wasm32-wasip1/release/evenkeel.was
 
 .PHONY: demo
 demo: setup build ## real Envoy, Prometheus and backends on this machine: evenkeel beside Envoy's own policies (KEEP=1: stay up)
-	@$(with_tools) cargo run --release --example demo
+	@# Unoptimised takes a fraction of the time to build, shares it with the tests, and carries the load as well.
+	@$(with_tools) cargo run --example demo
 
 .PHONY: test
 test: test-native test-node ## every test: native, the real .wasm, Node, real Envoy and Prometheus

@@ -127,7 +127,10 @@ fn names() -> String {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    process::end_all_on_signal()?;
+    process::until_signal(run()).await
+}
+
+async fn run() -> Result<()> {
     let options = options()?;
     let mut rows = Vec::new();
     for case in &options.cases {

@@ -1,9 +1,12 @@
 //! What happens: the backends, their faults and the load.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use testbed::anyhow::Result;
 use testbed::backend::{Behaviour, Config, Kind, Step};
 use testbed::load::Load;
+use testbed::ports;
 
 pub struct Act {
     pub title: &'static str,
@@ -12,6 +15,8 @@ pub struct Act {
     pub roles: Vec<Role>,
     pub rate: f64,
     pub length: Duration,
+    /// Where the backends listen: the same for every contender, one for each role.
+    pub addresses: Vec<SocketAddr>,
 }
 
 /// One backend's part.
@@ -19,22 +24,37 @@ pub struct Role {
     /// In a word, for tables.
     pub name: &'static str,
     pub start: Behaviour,
-    pub schedule: Vec<Step>,
+    pub change: Option<Change>,
+}
+
+/// What becomes of a backend that is healthy at the start.
+pub struct Change {
+    pub step: Step,
+    /// In a word, for the chart.
+    pub name: &'static str,
 }
 
 impl Role {
     fn steady(name: &'static str, behaviour: Behaviour) -> Self {
-        Self { name, start: behaviour, schedule: Vec::new() }
+        Self { name, start: behaviour, change: None }
     }
 
-    fn changing(name: &'static str, at: Duration, behaviour: Behaviour) -> Self {
-        Self { name, start: Behaviour::Healthy, schedule: vec![Step { at, behaviour }] }
+    fn changing(name: &'static str, change: Change) -> Self {
+        Self { name, start: Behaviour::Healthy, change: Some(change) }
+    }
+
+    pub fn schedule(&self) -> Vec<Step> {
+        self.change.iter().map(|change| change.step).collect()
     }
 }
 
 impl Act {
-    pub fn all(length: Duration) -> Vec<Self> {
-        vec![Self::services(length), Self::workers(length)]
+    pub fn all(length: Duration) -> Result<Vec<Self>> {
+        let mut acts = vec![Self::services(length), Self::workers(length)];
+        for act in &mut acts {
+            act.addresses = act.roles.iter().map(|_| ports::free()).collect::<Result<_>>()?;
+        }
+        Ok(acts)
     }
 
     /// What Envoy's proxy can see by itself. Each service can do about 180 requests/s and is sent 50 on average.
@@ -42,8 +62,10 @@ impl Act {
         let half = length / 2;
         let mut roles = healthy(5);
         roles.push(Role::steady("10× slower", Behaviour::Slow(10.0)));
-        roles.push(Role::changing("5× slower at half-time", half, Behaviour::Slow(5.0)));
-        roles.push(Role::changing("503 at once from half-time", half, Behaviour::FAIL_FAST));
+        let slows = Step { at: half, behaviour: Behaviour::Slow(5.0) };
+        let fails = Step { at: half, behaviour: Behaviour::FAIL_FAST };
+        roles.push(Role::changing("5× slower at half-time", Change { step: slows, name: "7 slows down" }));
+        roles.push(Role::changing("503 from half-time", Change { step: fails, name: "8 answers 503" }));
         let story = vec![
             "five services are healthy: four slots each, requests take about 20 ms".to_owned(),
             "service 6 takes ten times as long from the start".to_owned(),
@@ -51,7 +73,8 @@ impl Act {
             format!("after {half:?} service 8 answers 503 within a millisecond"),
         ];
         let kind = Kind::Service { queue: None };
-        Self { title: "services that answer when they are done", story, kind, roles, rate: 400.0, length }
+        let title = "services that answer when they are done";
+        Self { title, story, kind, roles, rate: 400.0, length, addresses: Vec::new() }
     }
 
     /// What only Prometheus can see. A slow worker does about 45 tasks/s and is sent 70 on average.
@@ -71,6 +94,7 @@ impl Act {
             roles,
             rate: 560.0,
             length,
+            addresses: Vec::new(),
         }
     }
 
@@ -80,6 +104,7 @@ impl Act {
 
     pub fn backend(&self, index: usize) -> Config {
         Config {
+            address: self.addresses[index],
             kind: self.kind,
             seed: 1 + index as u64,
             behaviour: self.roles[index].start,
@@ -92,16 +117,14 @@ impl Act {
         Load { rate: self.rate, duration: self.length, seed: 7, ..Load::default() }
     }
 
-    /// When something changes, and what.
+    /// When something changes, and what: changes at the same time are one mark.
     pub fn marks(&self) -> Vec<(f64, String)> {
         let mut marks: Vec<(f64, String)> = Vec::new();
-        for (index, role) in self.roles.iter().enumerate() {
-            for step in &role.schedule {
-                let (at, what) = (step.at.as_secs_f64(), format!("{}: {}", index + 1, step.behaviour));
-                match marks.iter_mut().find(|mark| mark.0 == at) {
-                    Some(mark) => mark.1 = format!("{}, {what}", mark.1),
-                    None => marks.push((at, what)),
-                }
+        for change in self.roles.iter().filter_map(|role| role.change.as_ref()) {
+            let at = change.step.at.as_secs_f64();
+            match marks.iter_mut().find(|mark| mark.0 == at) {
+                Some(mark) => mark.1 = format!("{}, {}", mark.1, change.name),
+                None => marks.push((at, change.name.to_owned())),
             }
         }
         marks

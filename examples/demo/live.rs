@@ -99,16 +99,15 @@ impl<'a> Screen<'a> {
 
     fn backends(&self, backends: &[Backend], running: &Running, now: &Summary) -> String {
         let report = running.report();
-        let since = running.elapsed().saturating_sub(WINDOW).as_micros();
+        let since = running.elapsed().saturating_sub(WINDOW);
         let rows: Vec<Vec<String>> = names(backends)
             .into_iter()
             .zip(backends)
             .enumerate()
             .map(|(index, (name, backend))| {
                 let number = report.backends.iter().position(|known| *known == name);
-                let own = report.summarise(|record| {
-                    u128::from(record.at_us) >= since && Some(usize::from(record.backend)) == number
-                });
+                let own = report
+                    .summarise(|record| record.end() >= since && Some(usize::from(record.backend)) == number);
                 let counts = backend.counts();
                 vec![
                     format!("{} {}", index + 1, backend.behaviour()),

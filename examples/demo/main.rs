@@ -6,7 +6,7 @@
 //!   Prometheus shows.
 //!
 //! `KEEP=1` leaves evenkeel's two stages up until Ctrl-C. `ONLY=round_robin,evenkeel` runs some of the three,
-//! `LENGTH=10` makes each run ten seconds long.
+//! `LENGTH=10` makes each run ten seconds long, `OUT=` is the directory for the chart and the figures.
 
 mod act;
 mod contender;
@@ -34,7 +34,8 @@ async fn play() -> Result<()> {
     let contenders = contenders()?;
     let length = length()?;
     contender::check_tools(&contenders)?;
-    let acts = Act::all(length);
+    let acts = Act::all(length)?;
+    let prometheus = stage::prometheus(&acts).await?;
     let (mut outcomes, mut kept) = (Vec::new(), Vec::new());
     for (number, act) in acts.iter().enumerate() {
         println!("\nAct {} of {}: {}", number + 1, acts.len(), act.title);
@@ -42,7 +43,7 @@ async fn play() -> Result<()> {
             println!("  · {story}");
         }
         for (run, &contender) in contenders.iter().enumerate() {
-            let stage = Stage::set(act, contender).await?;
+            let stage = Stage::set(act, contender, &prometheus).await?;
             let title = format!("{} ({} of {})", contender.name(), run + 1, contenders.len());
             outcomes.push(live::watch(&title, act, &stage).await?);
             if keep() && contender == Contender::Evenkeel {
@@ -53,7 +54,7 @@ async fn play() -> Result<()> {
     outcome::show(&acts, &contenders, &outcomes)?;
     if keep() {
         ensure!(!kept.is_empty(), "KEEP=1 keeps evenkeel's stages, and ONLY leaves evenkeel out");
-        stage::keep(&acts, kept).await?;
+        stage::keep(&acts, kept, &prometheus).await?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! What came of it: one table, one chart, one file of figures.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use testbed::anyhow::Result;
@@ -61,7 +62,7 @@ pub fn show(acts: &[Act], contenders: &[Contender], outcomes: &[Outcome]) -> Res
     }
     println!("\n{}", table::render(&header, &rows));
 
-    let directory = tools::root().join("out");
+    let directory = std::env::var_os("OUT").map_or_else(|| tools::root().join("out"), PathBuf::from);
     std::fs::create_dir_all(&directory)?;
     let panels: Vec<Panel> =
         acts.iter().zip(&by_act).map(|(act, outcomes)| panel(act, contenders, outcomes)).collect();

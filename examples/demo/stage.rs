@@ -1,4 +1,4 @@
-//! The parts of one run: backends, Prometheus, Envoy. Dropping it ends them all.
+//! The parts of one run: backends and Envoy. Dropping it ends them. Prometheus is there for all runs.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use testbed::anyhow::Result;
 use testbed::backend::Backend;
 use testbed::envoy::Envoy;
 use testbed::load::{self, Load};
-use testbed::prometheus::{self, Prometheus};
+use testbed::prometheus::{Config, Prometheus};
 use testbed::{clock, wait};
 
 use crate::act::Act;
@@ -17,46 +17,51 @@ const SCRAPED: Duration = Duration::from_secs(15);
 
 pub struct Stage {
     pub backends: Vec<Backend>,
-    pub prometheus: Prometheus,
     pub envoy: Envoy,
 }
 
 impl Stage {
     /// Starts everything and waits until Prometheus has scraped every backend.
-    pub async fn set(act: &Act, contender: Contender) -> Result<Self> {
+    pub async fn set(act: &Act, contender: Contender, prometheus: &Prometheus) -> Result<Self> {
         let mut backends = Vec::new();
         for index in 0..act.roles.len() {
             backends.push(Backend::start(act.backend(index)).await?);
         }
-        let addresses: Vec<SocketAddr> = backends.iter().map(Backend::address).collect();
-        let prometheus = Prometheus::start(&prometheus::Config::job("web", addresses.clone())).await?;
+        let instances: Vec<String> = act.addresses.iter().map(SocketAddr::to_string).collect();
+        let up = format!("sum(up{{instance=~\"{}\"}})", instances.join("|"));
         wait::until("Prometheus to scrape every backend", SCRAPED, || async {
-            let up = prometheus.query("sum(up{job=\"web\"})").await.ok()?;
-            (up.first()?.value as usize == addresses.len()).then_some(())
+            let up = prometheus.query(&up).await.ok()?;
+            (up.first()?.value as usize == backends.len()).then_some(())
         })
         .await?;
-        let envoy = Envoy::start(contender.envoy(addresses, prometheus.address())?).await?;
-        Ok(Self { backends, prometheus, envoy })
+        let config = contender.envoy(act.addresses.clone(), prometheus.address())?;
+        Ok(Self { backends, envoy: Envoy::start(config).await? })
     }
 
     /// Starts the load and, with it, the backends' schedules.
     pub async fn begin(&self, act: &Act) -> Result<load::Running> {
         let running = Load { target: self.envoy.address(), ..act.load() }.start().await?;
         for (backend, role) in self.backends.iter().zip(&act.roles) {
-            backend.follow(role.schedule.clone());
+            backend.follow(role.schedule());
         }
         Ok(running)
     }
 }
 
+/// A Prometheus that scrapes the backends of all acts: it needs a few seconds to notice its targets.
+pub async fn prometheus(acts: &[Act]) -> Result<Prometheus> {
+    let addresses = acts.iter().flat_map(|act| act.addresses.clone()).collect();
+    Prometheus::start(&Config::job("web", addresses)).await
+}
+
 /// Leaves evenkeel's stages up under load, faults included, until Ctrl-C.
-pub async fn keep(acts: &[Act], stages: Vec<Stage>) -> Result<()> {
+pub async fn keep(acts: &[Act], stages: Vec<Stage>, prometheus: &Prometheus) -> Result<()> {
+    println!("\nPrometheus    http://{}/", prometheus.address());
     for (act, stage) in acts.iter().zip(&stages) {
         println!("\n{}:", act.title);
         println!("  Envoy       http://{}/", stage.envoy.address());
         println!("  status      http://{}{STATUS}", stage.envoy.address());
         println!("  admin       http://{}/", stage.envoy.admin());
-        println!("  Prometheus  http://{}/", stage.prometheus.address());
         println!("  log         {}", stage.envoy.log_path().display());
         for (index, (backend, role)) in stage.backends.iter().zip(&act.roles).enumerate() {
             println!("  backend {}   http://{}/metrics   {}", index + 1, backend.address(), role.name);

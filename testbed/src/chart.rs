@@ -8,10 +8,15 @@ use plotters::prelude::*;
 
 const WIDTH: u32 = 960;
 const PANEL_HEIGHT: u32 = 340;
+const HEAD_HEIGHT: u32 = 62;
+const LEGEND_STEP: i32 = 240;
 /// Distinguishable with the common colour blindnesses (Okabe and Ito's palette): orange, blue, green, grey.
 const COLOURS: [RGBColor; 4] =
     [RGBColor(230, 159, 0), RGBColor(0, 114, 178), RGBColor(0, 158, 115), RGBColor(90, 90, 90)];
+const LEFT: i32 = 76;
 const FONT: &str = "sans-serif";
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
 /// One set of axes: seconds to the right, milliseconds up on a logarithmic scale.
 #[derive(Clone, Debug, Default)]
@@ -54,14 +59,16 @@ fn draw(path: &Path, panels: &[Panel]) -> Result<()> {
     area.present().map_err(drawing)
 }
 
-fn draw_panel(panel: &Panel, area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>) -> Result<()> {
+fn draw_panel(panel: &Panel, area: &Area<'_>) -> Result<()> {
     let points = || panel.series.iter().flat_map(|line| &line.points).filter(|point| point.1 > 0.0);
     let right = points().map(|point| point.0).fold(1.0, f64::max);
     let bottom = points().map(|point| point.1).fold(f64::INFINITY, f64::min).min(10.0);
     let top = points().map(|point| point.1).fold(100.0, f64::max) * 1.6;
-    let mut chart = ChartBuilder::on(area)
-        .caption(&panel.title, (FONT, 18))
+    let (head, area) = area.split_vertically(HEAD_HEIGHT);
+    draw_head(panel, &head)?;
+    let mut chart = ChartBuilder::on(&area)
         .margin(12)
+        .margin_top(0)
         .x_label_area_size(34)
         .y_label_area_size(64)
         .build_cartesian_2d(0.0..right, (bottom..top).log_scale())
@@ -72,6 +79,7 @@ fn draw_panel(panel: &Panel, area: &DrawingArea<SVGBackend<'_>, plotters::coord:
         .bold_line_style(RGBColor(225, 225, 225))
         .x_desc("seconds")
         .y_desc(&panel.y_label)
+        .x_label_formatter(&|value| format!("{value:.0}"))
         .y_label_formatter(&|value| format!("{value:.0}"))
         .label_style((FONT, 13))
         .draw()
@@ -85,20 +93,22 @@ fn draw_panel(panel: &Panel, area: &DrawingArea<SVGBackend<'_>, plotters::coord:
     for (line, colour) in panel.series.iter().zip(COLOURS.iter().cycle()) {
         let style = ShapeStyle::from(colour).stroke_width(2);
         let visible = line.points.iter().copied().filter(|point| point.1 > 0.0);
-        chart
-            .draw_series(LineSeries::new(visible, style))
-            .map_err(drawing)?
-            .label(&line.name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+        chart.draw_series(LineSeries::new(visible, style)).map_err(drawing)?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE.mix(0.85))
-        .border_style(RGBColor(225, 225, 225))
-        .label_font((FONT, 13))
-        .draw()
-        .map_err(drawing)
+    Ok(())
+}
+
+/// The title, and below it the legend: beside the lines, never over them.
+fn draw_head(panel: &Panel, area: &Area<'_>) -> Result<()> {
+    area.draw(&Text::new(panel.title.clone(), (LEFT, 14), (FONT, 18))).map_err(drawing)?;
+    let mut left = LEFT;
+    for (line, colour) in panel.series.iter().zip(COLOURS.iter().cycle()) {
+        let style = ShapeStyle::from(colour).stroke_width(3);
+        area.draw(&PathElement::new([(left, 47), (left + 18, 47)], style)).map_err(drawing)?;
+        area.draw(&Text::new(line.name.clone(), (left + 25, 40), (FONT, 13))).map_err(drawing)?;
+        left += LEGEND_STEP;
+    }
+    Ok(())
 }
 
 /// Plotters' errors borrow from the drawing area.

@@ -6,7 +6,6 @@
 mod connections;
 mod report;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -85,16 +84,9 @@ pub struct Running {
 #[derive(Debug)]
 struct Shared {
     start: Instant,
-    results: Mutex<Results>,
+    results: Mutex<Report>,
     connections: Connections,
     call: Call,
-}
-
-#[derive(Debug, Default)]
-struct Results {
-    records: Vec<Record>,
-    backends: Vec<String>,
-    numbers: HashMap<String, u16>,
 }
 
 impl Load {
@@ -150,23 +142,20 @@ impl Running {
 
     /// What has been measured so far.
     pub fn report(&self) -> Report {
-        let results = self.shared.results();
-        Report { records: results.records.clone(), backends: results.backends.clone() }
+        self.shared.results().clone()
     }
 
-    /// A summary of the requests intended within the last `time`, for live tables.
+    /// A summary of the requests that ended within the last `time`, for live tables.
     pub fn recent(&self, time: Duration) -> Summary {
-        let now = self.elapsed();
-        self.report().between(now.saturating_sub(time), now)
+        let since = self.elapsed().saturating_sub(time);
+        self.shared.results().summarise(|record| record.end() >= since)
     }
 
     /// Waits for the last answer or time-out.
     pub async fn finish(mut self) -> Report {
         // Fails only if sending panicked; what was measured is still good.
         let _ = (&mut self.sender).await;
-        let mut results = self.shared.results();
-        let mut report =
-            Report { records: std::mem::take(&mut results.records), backends: results.backends.clone() };
+        let mut report = std::mem::take(&mut *self.shared.results());
         report.records.sort_by_key(|record| record.at_us);
         report
     }
@@ -179,21 +168,8 @@ impl Drop for Running {
 }
 
 impl Shared {
-    fn results(&self) -> MutexGuard<'_, Results> {
+    fn results(&self) -> MutexGuard<'_, Report> {
         self.results.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-}
-
-impl Results {
-    fn number(&mut self, backend: Option<String>) -> u16 {
-        let Some(name) = backend else { return Record::NO_BACKEND };
-        if let Some(&number) = self.numbers.get(&name) {
-            return number;
-        }
-        let number = u16::try_from(self.backends.len()).unwrap_or(Record::NO_BACKEND);
-        self.backends.push(name.clone());
-        self.numbers.insert(name, number);
-        number
     }
 }
 
@@ -206,7 +182,7 @@ async fn send_all(load: Load, shared: Arc<Shared>) {
             let (outcome, backend) = shared.connections.call(&shared.call).await;
             let latency = clock::now() - (shared.start + at);
             let mut results = shared.results();
-            let backend = results.number(backend);
+            let backend = results.index_of(backend);
             results.records.push(Record {
                 at_us: u32::try_from(at.as_micros()).unwrap_or(u32::MAX),
                 latency_us: u32::try_from(latency.as_micros()).unwrap_or(u32::MAX),

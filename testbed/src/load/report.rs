@@ -43,6 +43,11 @@ pub struct Record {
 impl Record {
     /// No backend named itself in the answer.
     pub const NO_BACKEND: u16 = u16::MAX;
+
+    /// When it ended, from the start.
+    pub fn end(&self) -> Duration {
+        Duration::from_micros(u64::from(self.at_us) + u64::from(self.latency_us))
+    }
 }
 
 /// Everything that was measured, request by request.
@@ -55,6 +60,17 @@ pub struct Report {
 }
 
 impl Report {
+    /// The index of a backend, which is added if it is new.
+    pub(super) fn index_of(&mut self, backend: Option<String>) -> u16 {
+        let Some(name) = backend else { return Record::NO_BACKEND };
+        let known = self.backends.iter().position(|known| *known == name);
+        let index = known.unwrap_or_else(|| {
+            self.backends.push(name);
+            self.backends.len() - 1
+        });
+        u16::try_from(index).unwrap_or(Record::NO_BACKEND)
+    }
+
     /// All of it.
     pub fn summary(&self) -> Summary {
         self.summarise(|_| true)

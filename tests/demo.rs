@@ -1,0 +1,95 @@
+//! `make demo` as a stranger meets it: it runs, leaves its files, and never leaves a process behind.
+#![cfg(not(target_family = "wasm"))]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use testbed::anyhow::{Context, Result, ensure};
+use testbed::process::{Running, Signal};
+use testbed::serde_json::{self, Value};
+use testbed::{tempfile, tokio, wait};
+
+/// Starting Envoy and Prometheus, on a machine that does other things too.
+const STARTED: Duration = Duration::from_secs(60);
+const FINISHED: Duration = Duration::from_secs(120);
+
+/// The example that cargo built beside this test: `cargo test` does, `cargo test --test demo` needs `--examples` too.
+fn demo(directory: &Path, length: &str) -> Result<Running> {
+    let test = std::env::current_exe()?;
+    let target = test.parent().and_then(Path::parent).context("no target directory")?;
+    let mut command = Command::new(target.join("examples/demo"));
+    command
+        .env("TMPDIR", directory.join("tmp"))
+        .env("OUT", directory.join("out"))
+        .env("ONLY", "round_robin,least_request")
+        .env("LENGTH", length)
+        .env_remove("KEEP");
+    fs::create_dir(directory.join("tmp"))?;
+    Running::spawn("demo", command, &directory.join("demo.log"))
+}
+
+/// Processes with this directory in their arguments, as Envoy and Prometheus have the demo's.
+fn processes_of(directory: &Path) -> Vec<PathBuf> {
+    let name = directory.join("tmp").display().to_string();
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let of_ours = |path: &PathBuf| {
+        let arguments = fs::read(path.join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&arguments).contains(&name)
+    };
+    entries.map(|entry| entry.path()).filter(of_ours).collect()
+}
+
+#[tokio::test(crate = "testbed::tokio")]
+async fn it_ends_with_a_table_a_chart_and_figures() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut demo = demo(directory.path(), "2")?;
+    let status = wait::until("the demo's end", FINISHED, || {
+        let status = demo.ended();
+        async move { status }
+    })
+    .await
+    .with_context(|| demo.log())?;
+    ensure!(status.success(), "{status}\n{}", demo.log());
+    for text in ["Act 1", "p99", "failed", "tasks' p99", "share of 6, 10× slower", "demo.svg"] {
+        ensure!(demo.log().contains(text), "no {text:?} in\n{}", demo.log());
+    }
+    ensure!(fs::read_to_string(directory.path().join("out/demo.svg"))?.contains("round_robin"));
+    let figures: Value = serde_json::from_slice(&fs::read(directory.path().join("out/demo.json"))?)?;
+    let run = &figures[0]["runs"][0];
+    ensure!(run["balancer"] == "round_robin" && run["requests"].as_u64() > Some(500), "{run}");
+    // Round robin sends a slow service as much as it sends the others.
+    ensure!(run["p99_ms"].as_f64() > Some(200.0), "{run}");
+    ensure!(processes_of(directory.path()).is_empty());
+    Ok(())
+}
+
+#[tokio::test(crate = "testbed::tokio")]
+async fn neither_ctrl_c_nor_a_crash_leaves_a_process_behind() -> Result<()> {
+    for signal in [Signal::INT, Signal::TERM, Signal::KILL] {
+        let directory = tempfile::tempdir()?;
+        let mut demo = demo(directory.path(), "60")?;
+        wait::until("Envoy and Prometheus", STARTED, || {
+            let up = processes_of(directory.path()).len() == 2 && demo.log().contains("0 s of 60 s");
+            async move { up.then_some(()) }
+        })
+        .await
+        .with_context(|| demo.log())?;
+        demo.signal(signal)?;
+        wait::until("the demo's end", STARTED, || {
+            let ended = demo.ended();
+            async move { ended }
+        })
+        .await?;
+        wait::until("its children's end", STARTED, || {
+            let none = processes_of(directory.path()).is_empty();
+            async move { none.then_some(()) }
+        })
+        .await
+        .with_context(|| format!("{signal:?}"))?;
+        let left = fs::read_dir(directory.path().join("tmp"))?.count();
+        ensure!(left == 0 || signal == Signal::KILL, "{signal:?} left {left} temporary directories");
+    }
+    Ok(())
+}
