@@ -63,13 +63,15 @@ timed() {
     return "$status"
 }
 
-# record NAME PATH: makes a tool known to the Makefile and the tests, which read .tools/env.
+# record NAME TOOL: makes a tool known, by its absolute path, to the Makefile and the tests, which read .tools/env.
 record() {
-    local file=$TOOLS/env
+    local file=$TOOLS/env path
+    path=$(command -v "$2")
+    [[ $path == /* ]] || path=$PWD/$path
     touch "$file"
     {
         grep -v "^export $1=" "$file" || true
-        printf "export %s='%s'\n" "$1" "${2//\'/\'\\\'\'}"
+        printf "export %s='%s'\n" "$1" "${path//\'/\'\\\'\'}"
     } >"$file.new"
     mv "$file.new" "$file"
 }
