@@ -282,7 +282,7 @@ impl<'a> World<'a> {
                 let server = &self.servers[endpoint];
                 let answers = matches!(server.mode, Mode::Serve | Mode::Errors(_));
                 if answers && server.paused_until <= self.now {
-                    let (in_flight, latency) = server.probe();
+                    let (in_flight, latency) = server.probe(self.now);
                     let back = self.now.after_secs(self.scenario.network);
                     self.inbound.push_back((back, Inbound::Probe { endpoint, asker, in_flight, latency }));
                 }
