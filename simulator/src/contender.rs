@@ -1,6 +1,9 @@
 //! Who can be put to the test, by name.
 
+use std::rc::Rc;
+
 use evenkeel::config;
+use evenkeel::random::Rng;
 use evenkeel::time::Time;
 
 use crate::balancer::Balancer;
@@ -74,10 +77,17 @@ pub fn named(name: &str) -> Option<Contender> {
 }
 
 impl Contender {
-    /// A proxy that balances this way.
-    pub fn build(&self, scenario: &Scenario, now: Time, seed: u64) -> Box<dyn Balancer> {
+    /// The proxies of `scenario`, all balancing this way.
+    pub fn proxies(&self, scenario: &Scenario, now: Time, rng: &mut Rng) -> Vec<Box<dyn Balancer>> {
+        let fleet = Rc::new(ours::Names::new(scenario.endpoints));
+        (0..scenario.proxies).map(|_| self.proxy(scenario, &fleet, now, rng.next_u64())).collect()
+    }
+
+    fn proxy(&self, scenario: &Scenario, fleet: &Rc<ours::Names>, now: Time, seed: u64) -> Box<dyn Balancer> {
         match self {
-            Contender::Ours(policy) => Box::new(ours::Proxy::new(scenario, policy, now, seed)),
+            Contender::Ours(policy) => {
+                Box::new(ours::Proxy::new(scenario, policy, Rc::clone(fleet), now, seed))
+            }
             Contender::Envoy(kind, outlier) => {
                 Box::new(peers::envoy::Proxy::new(*kind, *outlier, scenario, now, seed))
             }

@@ -68,8 +68,8 @@ impl Balancer for C3 {
     fn ended(&mut self, sent: &Sent, reply: &Reply, now: Time) {
         let replica = &mut self.replicas[sent.endpoint];
         replica.outstanding -= 1;
-        if !reply.good() && reply.service == 0.0 {
-            return; // no answer, or one without a report: C3 has no notion of failure
+        if reply.service == 0.0 {
+            return; // no answer, so no report
         }
         let smooth = |old: &mut f64, new: f64| *old += ALPHA * (new - *old);
         smooth(&mut replica.response, now.seconds_since(sent.started));
