@@ -35,11 +35,23 @@ pub const NAMES: &[&str] = &[
     "three-speeds",
     "bursts",
     "tails",
+    "sub-millisecond",
+    "crash-restart",
+    "rolling-deploy",
+    "load-ramp",
+    "prometheus-15s-8",
+    "prometheus-15s-100",
+    "async-15s-8",
+    "prometheus-lies",
+    "prometheus-gone",
 ];
+
+/// Too big for every day: they run only when named.
+pub const BIG: &[&str] = &["big-fleet"];
 
 /// The scenario called `name`; what is random in it follows from `seed`.
 pub fn named(name: &str, seed: u64) -> Option<Scenario> {
-    let name = NAMES.iter().copied().find(|n| *n == name)?;
+    let name = NAMES.iter().chain(BIG).copied().find(|n| *n == name)?;
     let scenario = match name {
         "equal" => Scenario::default(),
         "equal-90" => Scenario { rate: 0.9 * 40.0 / Distribution::TYPICAL.mean(), ..Scenario::default() },
@@ -74,6 +86,36 @@ pub fn named(name: &str, seed: u64) -> Option<Scenario> {
         "bursts" => {
             Scenario { shape: Shape::Bursts { every: 2.0, length: 0.25, factor: 4.0 }, ..Scenario::default() }
         }
+        "sub-millisecond" => sub_millisecond(),
+        "crash-restart" => crash_restart(),
+        "rolling-deploy" => rolling_deploy(),
+        "load-ramp" => load_ramp(seed),
+        "prometheus-15s-8" => old_prometheus(8, 2),
+        "prometheus-15s-100" => old_prometheus(100, 1),
+        "async-15s-8" => Scenario {
+            asynchronous: Some(100),
+            views: vec![
+                herding(),
+                View { label: "tasks p99", what: Measure::Task(0.99), window: (0.0, 45.0) },
+            ],
+            ..old_prometheus(8, 2)
+        },
+        "prometheus-lies" => Scenario {
+            changes: slow_from_start(&THREE_4X),
+            signal: Some(Signal { scrape: 1.0, poll: 1.0, max: Some(100.0), fault: SignalFault::Lies }),
+            ..Scenario::default()
+        },
+        "prometheus-gone" => prometheus_gone(),
+        "big-fleet" => Scenario {
+            length: 3.0,
+            endpoints: 10_000,
+            present: 10_000,
+            proxies: 1_000,
+            workers: 1,
+            rate: 0.6 * 40_000.0 / Distribution::TYPICAL.mean(),
+            changes: (0..1_000).map(|e| change(0.0, e * 10, What::Slow(4.0))).collect(),
+            ..Scenario::default()
+        },
         _ => Scenario {
             work: Distribution::Pareto { scale: 0.010, shape: 1.5, most: 2.0 },
             views: vec![latency("p90", 0.90, (0.0, 12.0))],
@@ -182,6 +224,123 @@ fn newcomers() -> Scenario {
     }
 }
 
+/// 0.3 ms of work, the network no longer negligible, one endpoint ten times slower for a third.
+fn sub_millisecond() -> Scenario {
+    Scenario {
+        length: 3.0,
+        rate: 40_000.0,
+        work: Distribution::LogNormal { median: 0.0003, sigma: 0.46 },
+        network: 0.00005,
+        changes: vec![change(1.0, 0, What::Slow(10.0)), change(2.0, 0, What::Slow(1.0))],
+        views: vec![latency("its third", 0.99, (1.0, 2.0))],
+        ..Scenario::default()
+    }
+}
+
+/// Gone for two seconds, then cold for two more.
+fn crash_restart() -> Scenario {
+    Scenario {
+        changes: vec![
+            change(4.0, 0, What::Mode(Mode::Refuse)),
+            change(6.0, 0, What::Slow(5.0)),
+            change(6.0, 0, What::Mode(Mode::Serve)),
+            change(7.0, 0, What::Slow(2.0)),
+            change(8.0, 0, What::Slow(1.0)),
+        ],
+        views: vec![latency("its third", 0.99, THIRD)],
+        ..Scenario::default()
+    }
+}
+
+/// One endpoint after another leaves the fleet, is replaced a second later, and is cold for a second.
+fn rolling_deploy() -> Scenario {
+    let mut changes = Vec::new();
+    for endpoint in 0..10 {
+        let at = 2.0 + 2.0 * endpoint as f64;
+        changes.extend([
+            change(at, endpoint, What::Leave),
+            change(at + 0.5, endpoint, What::Mode(Mode::Refuse)),
+            change(at + 1.0, endpoint, What::Slow(5.0)),
+            change(at + 1.0, endpoint, What::Mode(Mode::Serve)),
+            change(at + 1.0, endpoint, What::Join),
+            change(at + 2.0, endpoint, What::Slow(1.0)),
+        ]);
+    }
+    changes.sort_by(|a, b| a.at.total_cmp(&b.at));
+    Scenario { length: 24.0, rate: 1100.0, changes, ..Scenario::default() }
+}
+
+/// The ramp of the Prequal paper (§5): from 0.75 to 1.74 of what the fleet was allotted, in nine steps. An
+/// endpoint may use twice its allotment while its machine is idle; an antagonist takes that away on one machine
+/// in ten, others every three seconds.
+fn load_ramp(seed: u64) -> Scenario {
+    const STEPS: [f64; 9] = [0.75, 0.83, 0.93, 1.03, 1.14, 1.27, 1.41, 1.57, 1.74];
+    const SECONDS: f64 = 3.0;
+    let mut rng = Rng::new(seed ^ 0x7261_6d70);
+    let mut changes = Vec::new();
+    for round in 0..STEPS.len() {
+        let at = SECONDS * round as f64;
+        let before = changes.len().saturating_sub(5);
+        let victims: Vec<Change> = changes[before..].to_vec();
+        changes.extend(victims.iter().map(|v| change(at, v.endpoint, What::Slow(1.0))));
+        for _ in 0..5 {
+            changes.push(change(at, rng.below(50) as usize, What::Slow(2.0)));
+        }
+    }
+    let allotted = 50.0 * 4.0 / Distribution::TYPICAL.mean() / 2.0;
+    let step = |n: usize| (SECONDS * n as f64, SECONDS * (n + 1) as f64);
+    Scenario {
+        length: SECONDS * STEPS.len() as f64,
+        rate: allotted,
+        shape: Shape::Steps(STEPS.to_vec()),
+        endpoints: 50,
+        present: 50,
+        proxies: 4,
+        changes,
+        views: vec![
+            latency("at 0.75", 0.99, step(0)),
+            latency("at 0.93", 0.99, step(2)),
+            latency("at 1.14", 0.99, step(4)),
+            latency("at 1.41", 0.99, step(6)),
+            latency("at 1.74", 0.99, step(8)),
+        ],
+        ..Scenario::default()
+    }
+}
+
+fn herding() -> View {
+    View { label: "herding", what: Measure::Herding, window: (3.0, 45.0) }
+}
+
+/// A busy fleet of equals whose queue depths are up to 15 s old.
+fn old_prometheus(proxies: usize, workers: usize) -> Scenario {
+    Scenario {
+        length: 45.0,
+        slots: 10,
+        rate: 0.85 * 100.0 / Distribution::TYPICAL.mean(),
+        proxies,
+        workers,
+        signal: Some(Signal { scrape: 15.0, poll: 5.0, max: None, fault: SignalFault::None }),
+        views: vec![herding()],
+        ..Scenario::default()
+    }
+}
+
+/// Prometheus stops telling anything after a third.
+fn prometheus_gone() -> Scenario {
+    Scenario {
+        changes: slow_from_start(&THREE_4X),
+        signal: Some(Signal {
+            scrape: 1.0,
+            poll: 1.0,
+            max: Some(100.0),
+            fault: SignalFault::AbsentFrom(4.0),
+        }),
+        views: vec![latency("before", 0.99, (0.0, 4.0)), latency("after", 0.99, (4.0, 12.0))],
+        ..Scenario::default()
+    }
+}
+
 fn three_speeds() -> Scenario {
     let speeds = [4.0, 4.0, 4.0, 2.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0];
     let who: Vec<_> = speeds.iter().copied().enumerate().filter(|(_, s)| *s > 1.0).collect();
@@ -194,7 +353,7 @@ mod tests {
 
     #[test]
     fn every_name_has_its_scenario_with_changes_in_order() {
-        for name in NAMES {
+        for name in NAMES.iter().chain(BIG) {
             let scenario = named(name, 1).unwrap_or_else(|| panic!("{name}"));
             assert_eq!(scenario.name, *name);
             assert!(
@@ -202,7 +361,8 @@ mod tests {
                 "{name}"
             );
             assert!(scenario.changes.iter().all(|c| c.endpoint < scenario.endpoints), "{name}");
-            assert!(scenario.utilisation() < 1.0, "{name}");
+            let load = scenario.rate / scenario.capacity();
+            assert!((0.2..1.0).contains(&load), "{name}: {load}");
         }
         assert!(named("nonsense", 1).is_none());
     }

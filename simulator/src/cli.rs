@@ -1,5 +1,7 @@
 //! `simulate`: names in, progress while it runs, one table out.
 
+use std::error::Error;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -8,7 +10,7 @@ use lexopt::prelude::*;
 use crate::catalogue;
 use crate::contender::{self, Contender};
 use crate::suite::{self, Plan};
-use crate::table;
+use crate::{json, plot, table, verdict};
 
 const HELP: &str = "\
 Run evenkeel's engine, its peers and an oracle through seeded scenarios.
@@ -19,6 +21,9 @@ Usage: simulate [OPTIONS]
   --policy NAME[,NAME]     only these
   --seeds N                medians over this many seeds [3]
   --quick                  one seed
+  --utilisation PART       set every rate to this part of the scenario's capacity, e.g. 0.7
+  --json FILE              everything as JSON
+  --plots DIR              the course of each scenario and a summary as SVG
   --full                   p50, p90 and p95 of every scenario too
   --list                   print all names
   --help                   print this
@@ -27,39 +32,52 @@ Usage: simulate [OPTIONS]
 struct Options {
     plan: Plan,
     full: bool,
+    json: Option<PathBuf>,
+    plots: Option<PathBuf>,
 }
 
 /// What `main` of the example does.
 pub fn main() -> ExitCode {
     match options() {
-        Ok(Some(options)) => {
-            run(&options);
-            ExitCode::SUCCESS
-        }
+        Ok(Some(options)) => match run(&options) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(fault) => complain(fault),
+        },
         Ok(None) => ExitCode::SUCCESS,
-        Err(fault) => {
-            eprintln!("simulate: {fault}");
-            ExitCode::FAILURE
-        }
+        Err(fault) => complain(fault),
     }
 }
 
-fn run(options: &Options) {
+fn complain(fault: impl std::fmt::Display) -> ExitCode {
+    eprintln!("simulate: {fault}");
+    ExitCode::FAILURE
+}
+
+fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let plan = &options.plan;
     let bar = ProgressBar::new((plan.scenarios.len() * plan.contenders.len()) as u64 * plan.seeds);
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} runs, {eta} left") {
         bar.set_style(style);
     }
-    let rows = suite::run(plan, || bar.inc(1));
+    let results = suite::run(plan, || bar.inc(1));
     bar.finish_and_clear();
     let names: Vec<&str> = plan.contenders.iter().map(|(name, _)| *name).collect();
-    println!("{}", table::render(&rows, &names, options.full));
+    println!("{}", table::render(&results.rows, &names, options.full));
+    verdict::lines(&results, &names).iter().for_each(|line| println!("{line}"));
+    if let Some(file) = &options.json {
+        std::fs::write(file, format!("{:#}\n", json::render(plan, &results)))?;
+    }
+    if let Some(directory) = &options.plots {
+        plot::write(directory, plan, &results)?;
+    }
+    Ok(())
 }
 
 fn options() -> Result<Option<Options>, lexopt::Error> {
     let mut scenarios: Vec<&'static str> = catalogue::NAMES.to_vec();
     let mut contenders = contenders(&contender::SHOWN.join(","))?;
-    let (mut seeds, mut full) = (3, false);
+    let (mut seeds, mut full, mut utilisation) = (3, false, None);
+    let (mut json, mut plots) = (None, None);
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -67,10 +85,15 @@ fn options() -> Result<Option<Options>, lexopt::Error> {
             Long("policy") => contenders = self::contenders(&parser.value()?.string()?)?,
             Long("seeds") => seeds = parser.value()?.parse::<u64>()?.max(1),
             Long("quick") => seeds = 1,
+            Long("utilisation") => utilisation = Some(parser.value()?.parse::<f64>()?),
+            Long("json") => json = Some(parser.value()?.into()),
+            Long("plots") => plots = Some(parser.value()?.into()),
             Long("full") => full = true,
             Long("list") => {
                 let policies: Vec<&str> = contender::all().iter().map(|(name, _)| *name).collect();
-                println!("scenarios: {}\npolicies: {}", catalogue::NAMES.join(" "), policies.join(" "));
+                println!("scenarios: {}", catalogue::NAMES.join(" "));
+                println!("only when named: {}", catalogue::BIG.join(" "));
+                println!("policies: {}", policies.join(" "));
                 return Ok(None);
             }
             Short('h') | Long("help") => {
@@ -80,7 +103,7 @@ fn options() -> Result<Option<Options>, lexopt::Error> {
             _ => return Err(argument.unexpected()),
         }
     }
-    Ok(Some(Options { plan: Plan { scenarios, contenders, seeds }, full }))
+    Ok(Some(Options { plan: Plan { scenarios, contenders, seeds, utilisation }, full, json, plots }))
 }
 
 fn named_scenarios(list: &str) -> Result<Vec<&'static str>, lexopt::Error> {
@@ -91,7 +114,7 @@ fn named_scenarios(list: &str) -> Result<Vec<&'static str>, lexopt::Error> {
             None => name == wanted,
         };
         let before = found.len();
-        found.extend(catalogue::NAMES.iter().copied().filter(|name| matches(name)));
+        found.extend(catalogue::NAMES.iter().chain(catalogue::BIG).copied().filter(|name| matches(name)));
         if found.len() == before {
             return Err(format!("no scenario '{wanted}'; --list names them").into());
         }

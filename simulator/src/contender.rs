@@ -1,6 +1,9 @@
 //! Who can be put to the test, by name.
 
+use std::rc::Rc;
+
 use evenkeel::config;
+use evenkeel::random::Rng;
 use evenkeel::time::Time;
 
 use crate::balancer::Balancer;
@@ -15,6 +18,12 @@ pub enum Contender {
     Ours(config::Policy),
     /// Envoy with one of its policies; with outlier detection or without.
     Envoy(peers::envoy::Kind, bool),
+    /// Linkerd's peak EWMA.
+    PeakEwma,
+    /// C3's replica ranking.
+    C3,
+    /// Prequal.
+    Prequal,
     /// Knows every queue.
     Oracle,
 }
@@ -31,13 +40,36 @@ pub fn all() -> Vec<(&'static str, Contender)> {
         ("random", Contender::Envoy(Kind::Random, false)),
         ("least_request", Contender::Envoy(Kind::LeastRequest, false)),
         ("least_request+od", Contender::Envoy(Kind::LeastRequest, true)),
+        ("random+od", Contender::Envoy(Kind::Random, true)),
+        ("round_robin+od", Contender::Envoy(Kind::RoundRobin, true)),
+        ("orca", Contender::Envoy(Kind::Orca(BLACKOUT_S), false)),
+        ("orca+od", Contender::Envoy(Kind::Orca(BLACKOUT_S), true)),
+        ("orca-eager+od", Contender::Envoy(Kind::Orca(EAGER_S), true)),
+        ("peak_ewma", Contender::PeakEwma),
+        ("c3", Contender::C3),
+        ("prequal", Contender::Prequal),
         ("oracle", Contender::Oracle),
     ]
 }
 
+/// `blackout_period` as gRPC and Envoy have it by default: most of a run of 12 s.
+const BLACKOUT_S: f64 = 10.0;
+/// None, so that the weights have the chance to matter.
+const EAGER_S: f64 = 0.0;
+
 /// Those that a run without `--policy` shows.
-pub const SHOWN: &[&str] =
-    &["adaptive", "round_robin", "random", "least_request", "least_request+od", "oracle"];
+pub const SHOWN: &[&str] = &[
+    "adaptive",
+    "round_robin",
+    "random",
+    "least_request",
+    "least_request+od",
+    "orca-eager+od",
+    "peak_ewma",
+    "c3",
+    "prequal",
+    "oracle",
+];
 
 /// The contender called `name`.
 pub fn named(name: &str) -> Option<Contender> {
@@ -45,13 +77,23 @@ pub fn named(name: &str) -> Option<Contender> {
 }
 
 impl Contender {
-    /// A proxy that balances this way.
-    pub fn build(&self, scenario: &Scenario, now: Time, seed: u64) -> Box<dyn Balancer> {
+    /// The proxies of `scenario`, all balancing this way.
+    pub fn proxies(&self, scenario: &Scenario, now: Time, rng: &mut Rng) -> Vec<Box<dyn Balancer>> {
+        let fleet = Rc::new(ours::Names::new(scenario.endpoints));
+        (0..scenario.proxies).map(|_| self.proxy(scenario, &fleet, now, rng.next_u64())).collect()
+    }
+
+    fn proxy(&self, scenario: &Scenario, fleet: &Rc<ours::Names>, now: Time, seed: u64) -> Box<dyn Balancer> {
         match self {
-            Contender::Ours(policy) => Box::new(ours::Proxy::new(scenario, policy, now, seed)),
+            Contender::Ours(policy) => {
+                Box::new(ours::Proxy::new(scenario, policy, Rc::clone(fleet), now, seed))
+            }
             Contender::Envoy(kind, outlier) => {
                 Box::new(peers::envoy::Proxy::new(*kind, *outlier, scenario, now, seed))
             }
+            Contender::PeakEwma => Box::new(peers::peak_ewma::PeakEwma::new(scenario, now, seed)),
+            Contender::C3 => Box::new(peers::c3::C3::new(scenario, seed)),
+            Contender::Prequal => Box::new(peers::prequal::Prequal::new(scenario, seed)),
             Contender::Oracle => Box::new(peers::oracle::Oracle::new(scenario, seed)),
         }
     }

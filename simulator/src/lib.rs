@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! catalogue ─▶ Scenario ─┐
-//!                        ├─▶ world::run ─▶ Run ─▶ suite (medians over seeds) ─▶ table
+//!                        ├─▶ world::run ─▶ Run ─▶ suite (medians over seeds) ─▶ table, verdict, json, plot
 //! contender ─▶ Balancer ─┘
 //! ```
 //!
@@ -16,11 +16,14 @@ pub mod cli;
 pub mod contender;
 pub mod distribution;
 pub mod exchange;
+pub mod json;
 pub mod ours;
 pub mod peers;
+pub mod plot;
 pub mod run;
 pub mod scenario;
 pub mod server;
 pub mod suite;
 pub mod table;
+pub mod verdict;
 pub mod world;

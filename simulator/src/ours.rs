@@ -1,6 +1,7 @@
 //! evenkeel itself: the engine that runs in Envoy, one for each worker.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
 use std::time::Duration;
 
 use evenkeel::config::{self, Config};
@@ -13,13 +14,27 @@ use crate::balancer::{Balancer, Moment, Reply, Sent};
 use crate::exchange::Exchange;
 use crate::scenario::Scenario;
 
+/// What the endpoints are called, the same for all proxies.
+pub struct Names {
+    specs: Vec<Spec>,
+    hashes: Vec<u64>,
+}
+
+impl Names {
+    /// Names for `endpoints` endpoints.
+    pub fn new(endpoints: usize) -> Names {
+        let specs: Vec<Spec> = (0..endpoints).map(|i| Spec::from(&fixed(i))).collect();
+        let hashes = specs.iter().map(|s| random::hash(s.address.to_string().as_bytes())).collect();
+        Names { specs, hashes }
+    }
+}
+
 /// A proxy with the filter.
 pub struct Proxy {
     workers: Vec<(Engine, Rng)>,
     exchange: Exchange,
     want: usize,
-    specs: Vec<Spec>,
-    hashes: Vec<u64>,
+    names: Rc<Names>,
     /// By the index of the engine's fleet, which is the same in every worker: all hear the same news.
     endpoints: Vec<usize>,
     present: Vec<bool>,
@@ -28,19 +43,22 @@ pub struct Proxy {
 
 impl Proxy {
     /// As configured for `scenario`, with `policy`.
-    pub fn new(scenario: &Scenario, policy: &config::Policy, now: Time, seed: u64) -> Proxy {
+    pub fn new(
+        scenario: &Scenario,
+        policy: &config::Policy,
+        names: Rc<Names>,
+        now: Time,
+        seed: u64,
+    ) -> Proxy {
         let config = configuration(scenario, policy);
         let mut rng = Rng::new(seed);
-        let specs: Vec<Spec> = (0..scenario.endpoints).map(|i| Spec::from(&fixed(i))).collect();
-        let hashes = specs.iter().map(|s| random::hash(s.address.to_string().as_bytes())).collect();
         let mut proxy = Proxy {
             workers: (0..scenario.workers)
                 .map(|_| (Engine::new(&config, now), Rng::new(rng.next_u64())))
                 .collect(),
             exchange: Exchange::new(scenario.workers),
             want: config.steering.candidates,
-            specs,
-            hashes,
+            names,
             endpoints: Vec::new(),
             present: (0..scenario.endpoints).map(|i| i < scenario.present).collect(),
             turn: 0,
@@ -52,7 +70,7 @@ impl Proxy {
     fn map_endpoints(&mut self) {
         let Some(upstream) = self.workers.first().and_then(|(engine, _)| engine.upstream(0)) else { return };
         self.endpoints.resize(upstream.fleet().places(), 0);
-        for (endpoint, hash) in self.hashes.iter().enumerate() {
+        for (endpoint, hash) in self.names.hashes.iter().enumerate() {
             if let Some(index) = upstream.fleet().index_of_hash(*hash) {
                 self.endpoints[index as usize] = endpoint;
             }
@@ -84,7 +102,8 @@ impl Balancer for Proxy {
             None => {
                 let endpoint = self.fallback();
                 let (engine, _) = &mut self.workers[worker];
-                let index = engine.upstream(0).and_then(|u| u.fleet().index_of_hash(self.hashes[endpoint]));
+                let index =
+                    engine.upstream(0).and_then(|u| u.fleet().index_of_hash(self.names.hashes[endpoint]));
                 (endpoint, index.and_then(|i| engine.started(0, i, now)))
             }
         };
@@ -107,7 +126,7 @@ impl Balancer for Proxy {
 
     fn fleet(&mut self, present: &[bool], now: Time) {
         self.present.copy_from_slice(present);
-        let there = self.specs.iter().zip(present).filter(|(_, p)| **p);
+        let there = self.names.specs.iter().zip(present).filter(|(_, p)| **p);
         let specs: Vec<Spec> = there.map(|(s, _)| s.clone()).collect();
         for (engine, _) in &mut self.workers {
             if let Some(upstream) = engine.upstream_mut(0) {
@@ -120,7 +139,7 @@ impl Balancer for Proxy {
     fn signal(&mut self, endpoint: usize, value: f64, at: Time) {
         for (engine, _) in &mut self.workers {
             if let Some(upstream) = engine.upstream_mut(0) {
-                upstream.set_signal(0, self.hashes[endpoint], value, at);
+                upstream.set_signal(0, self.names.hashes[endpoint], value, at);
             }
         }
     }

@@ -24,6 +24,15 @@ pub struct Task {
     pub sojourn_us: u32,
 }
 
+/// One second of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Second {
+    /// 99th percentile of latency in milliseconds over requests started in it.
+    pub p99_ms: f64,
+    /// The share of the first endpoint.
+    pub first_share: f64,
+}
+
 /// The outcome of one run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Run {
@@ -72,6 +81,27 @@ impl Run {
             }
         }
         counts.iter().map(|c| c / f64::max(all, 1.0)).collect()
+    }
+
+    /// The course of a run of `length` seconds.
+    pub fn seconds(&self, length: f64) -> Vec<Second> {
+        let mut latencies = vec![Vec::new(); length.ceil() as usize];
+        let mut first = vec![0u32; latencies.len()];
+        for record in &self.records {
+            let second = (record.started_us / 1_000_000) as usize;
+            if let (Some(latencies), Some(first)) = (latencies.get_mut(second), first.get_mut(second)) {
+                latencies.push(record.latency_us);
+                *first += u32::from(record.endpoint == 0);
+            }
+        }
+        latencies
+            .iter_mut()
+            .zip(first)
+            .map(|(latencies, first)| Second {
+                p99_ms: f64::from(percentile(latencies, 0.99)) / 1000.0,
+                first_share: f64::from(first) / latencies.len().max(1) as f64,
+            })
+            .collect()
     }
 
     /// What `view` asks for.

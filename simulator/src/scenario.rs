@@ -39,8 +39,6 @@ pub struct Scenario {
     pub asynchronous: Option<usize>,
     /// Queue depth as Prometheus tells it.
     pub signal: Option<Signal>,
-    /// The interval between two ticks of a worker.
-    pub tick: f64,
     /// Which parts of the run are reported beside the whole.
     pub views: Vec<View>,
 }
@@ -66,19 +64,56 @@ impl Default for Scenario {
             changes: Vec::new(),
             asynchronous: None,
             signal: None,
-            tick: 0.020,
             views: Vec::new(),
         }
     }
 }
 
 impl Scenario {
-    /// The share of the fleet's capacity at normal speed that the traffic takes.
-    pub fn utilisation(&self) -> f64 {
+    /// Seconds of work in a request, on average.
+    pub fn mean_work(&self) -> f64 {
         let (share, factor) = self.heavy;
-        let work = self.work.mean() * (1.0 + share * (factor - 1.0));
-        self.rate * work / (self.present * self.slots) as f64
+        self.work.mean() * (1.0 + share * (factor - 1.0))
     }
+
+    /// Requests per second that the fleet can do at its worst moment. Pauses and errors are not counted.
+    pub fn capacity(&self) -> f64 {
+        let mut slow = vec![1.0; self.endpoints];
+        let mut works: Vec<bool> = (0..self.endpoints).map(|e| e < self.present).collect();
+        let mut worst = f64::INFINITY;
+        let mut changes = self.changes.iter().peekable();
+        while let Some(change) = changes.next() {
+            match change.what {
+                What::Slow(factor) => slow[change.endpoint] = factor,
+                What::Mode(mode) => works[change.endpoint] = matches!(mode, Mode::Serve | Mode::Errors(_)),
+                What::Join => works[change.endpoint] = true,
+                What::Leave => works[change.endpoint] = false,
+                What::Pause(_) => {}
+            }
+            if changes.peek().is_none_or(|next| next.at > change.at) {
+                worst = worst.min(speed(&slow, &works));
+            }
+        }
+        if self.changes.first().is_none_or(|c| c.at > 0.0) {
+            worst = worst.min(self.present as f64);
+        }
+        worst * self.slots as f64 / self.mean_work()
+    }
+
+    /// Seconds between two ticks of a worker, by the size of the fleet as in the filter.
+    pub fn tick(&self) -> f64 {
+        (SHORTEST_TICK_S * self.endpoints as f64 / ENDPOINTS_PER_SHORTEST_TICK)
+            .clamp(SHORTEST_TICK_S, LONGEST_TICK_S)
+    }
+}
+
+/// The pace of the filter's ticks.
+const SHORTEST_TICK_S: f64 = 0.020;
+const ENDPOINTS_PER_SHORTEST_TICK: f64 = 200.0;
+const LONGEST_TICK_S: f64 = 0.500;
+
+fn speed(slow: &[f64], works: &[bool]) -> f64 {
+    slow.iter().zip(works).filter(|(_, works)| **works).map(|(slow, _)| 1.0 / slow).sum()
 }
 
 /// How the arrival rate varies.

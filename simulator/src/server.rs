@@ -8,8 +8,19 @@ use crate::scenario::Mode;
 
 /// Time constant of the load that an endpoint reports of itself, seconds.
 const REPORT_S: f64 = 1.0;
-/// Completed latencies remembered for answering probes.
-const REMEMBERED: usize = 16;
+/// Completed latencies remembered for answering probes, and for how long, seconds.
+const REMEMBERED: usize = 64;
+const RECENT_S: f64 = 5.0;
+/// Of these, as many as the median is taken over.
+const NEAREST: usize = 7;
+
+/// How long a request took.
+#[derive(Clone, Copy, Debug)]
+struct Completed {
+    company: u32,
+    seconds: f64,
+    at: Time,
+}
 
 /// A piece of work that has reached an endpoint.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +76,7 @@ pub struct Server {
     busy: usize,
     turns: u32,
     load: Load,
-    latencies: VecDeque<(u32, f64)>,
+    completed: VecDeque<Completed>,
 }
 
 /// What an endpoint tells of itself with each answer, as an ORCA load report does.
@@ -104,7 +115,7 @@ impl Server {
             busy: 0,
             turns: 0,
             load: Load::default(),
-            latencies: VecDeque::with_capacity(REMEMBERED),
+            completed: VecDeque::with_capacity(REMEMBERED),
         }
     }
 
@@ -147,10 +158,14 @@ impl Server {
                 self.note_load(now);
                 self.slots[slot] = None;
                 self.busy -= 1;
-                if self.latencies.len() == REMEMBERED {
-                    self.latencies.pop_front();
+                if self.completed.len() == REMEMBERED {
+                    self.completed.pop_back();
                 }
-                self.latencies.push_back((running.work.company, now.seconds_since(running.work.arrived)));
+                self.completed.push_front(Completed {
+                    company: running.work.company,
+                    seconds: now.seconds_since(running.work.arrived),
+                    at: now,
+                });
                 let next = self.queue.pop_front().map(|work| self.occupy(slot, work, now));
                 Due::Done { work: running.work, next }
             }
@@ -202,14 +217,17 @@ impl Server {
     }
 
     /// The answer to a probe: requests in flight, and the median of recent latencies at about as many
-    /// (Wydrowski et al., "Load is not what you should balance: Introducing Prequal", NSDI 2024, §4).
-    pub fn probe(&self) -> (u32, f64) {
-        let now = self.in_flight() as u32;
-        let mut near: Vec<(u32, f64)> = self.latencies.iter().map(|(c, l)| (c.abs_diff(now), *l)).collect();
-        near.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
-        near.truncate(5);
+    /// (Wydrowski et al., "Load is not what you should balance: Introducing Prequal", NSDI 2024, §4); zero where
+    /// there are none, so that somebody finds out.
+    pub fn probe(&self, now: Time) -> (u32, f64) {
+        let in_flight = self.in_flight() as u32;
+        let recent = self.completed.iter().take_while(|c| now.seconds_since(c.at) < RECENT_S);
+        let mut near: Vec<(u32, f64)> = recent.map(|c| (c.company.abs_diff(in_flight), c.seconds)).collect();
+        // Stable, newest first: of equally near ones the newest count.
+        near.sort_by_key(|(distance, _)| *distance);
+        near.truncate(NEAREST);
         near.sort_by(|a, b| a.1.total_cmp(&b.1));
-        (now, near.get(near.len() / 2).map_or(0.0, |(_, latency)| *latency))
+        (in_flight, near.get(near.len() / 2).map_or(0.0, |(_, seconds)| *seconds))
     }
 }
 

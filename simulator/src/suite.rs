@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::catalogue;
 use crate::contender::Contender;
-use crate::run::Run;
+use crate::run::{Run, Second};
 use crate::scenario::{Measure, Scenario};
 use crate::world;
 
@@ -18,6 +18,19 @@ pub struct Plan {
     pub contenders: Vec<(&'static str, Contender)>,
     /// Seeds 1..=seeds.
     pub seeds: u64,
+    /// Where given, the rate of every scenario is this part of its capacity.
+    pub utilisation: Option<f64>,
+}
+
+impl Plan {
+    /// The scenario called `name` as it is run with `seed`.
+    pub fn scenario(&self, name: &str, seed: u64) -> Option<Scenario> {
+        let mut scenario = catalogue::named(name, seed)?;
+        if let Some(utilisation) = self.utilisation {
+            scenario.rate = utilisation * scenario.capacity();
+        }
+        Some(scenario)
+    }
 }
 
 /// One figure, the median over the seeds.
@@ -49,17 +62,40 @@ pub struct Row {
     pub figures: Vec<Figure>,
 }
 
+/// What one contender did in one scenario with the first seed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Course {
+    /// Each endpoint's share of the requests.
+    pub shares: Vec<f64>,
+    /// The course of the run.
+    pub seconds: Vec<Second>,
+}
+
+/// Everything that came out.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Results {
+    /// The figures, scenario by scenario: p99, p50, p90 and p95 of the whole run, then the scenario's own views.
+    pub rows: Vec<Row>,
+    /// By scenario, then by contender.
+    pub courses: Vec<Vec<Course>>,
+}
+
+#[derive(Clone, Default)]
+struct Cell {
+    figures: Vec<Measured>,
+    course: Course,
+}
+
 /// The percentiles that stand for a whole run, the first in the table.
 pub const WHOLE: [(&str, f64); 4] = [("", 0.99), ("p50", 0.50), ("p90", 0.90), ("p95", 0.95)];
 
-/// Runs everything; `done` is called after each run. The rows come scenario by scenario: p99, p50, p90 and p95
-/// of the whole run, then the scenario's own views.
-pub fn run(plan: &Plan, done: impl Fn() + Sync) -> Vec<Row> {
-    let scenarios = plan.scenarios.len();
+/// Runs everything; `done` is called after each run.
+pub fn run(plan: &Plan, done: impl Fn() + Sync) -> Results {
+    let seeds = plan.seeds as usize;
     let contenders = plan.contenders.len();
-    let jobs = scenarios * contenders * plan.seeds as usize;
+    let jobs = plan.scenarios.len() * contenders * seeds;
     let next = AtomicUsize::new(0);
-    let results: Mutex<Vec<Option<Vec<Measured>>>> = Mutex::new(vec![None; jobs]);
+    let cells = Mutex::new(vec![Cell::default(); jobs]);
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(jobs.max(1));
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -69,35 +105,49 @@ pub fn run(plan: &Plan, done: impl Fn() + Sync) -> Vec<Row> {
                     if job >= jobs {
                         break;
                     }
-                    let (at, seed) = (job / plan.seeds as usize, job as u64 % plan.seeds + 1);
-                    let (scenario, contender) = (at / contenders, at % contenders);
-                    let figures = catalogue::named(plan.scenarios[scenario], seed)
-                        .map(|s| figures(&s, &world::run(&s, &plan.contenders[contender].1, seed)));
-                    if let Ok(mut results) = results.lock() {
-                        results[job] = figures;
+                    let name = plan.scenarios[job / seeds / contenders];
+                    let contender = &plan.contenders[job / seeds % contenders].1;
+                    let cell = cell(plan, name, contender, (job % seeds) as u64 + 1);
+                    if let Ok(mut cells) = cells.lock() {
+                        cells[job] = cell;
                     }
                     done();
                 }
             });
         }
     });
-    let results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let mut rows = Vec::new();
-    for (place, name) in plan.scenarios.iter().enumerate() {
-        let Some(scenario) = catalogue::named(name, 1) else { continue };
-        for (at, (label, what)) in headings(&scenario).into_iter().enumerate() {
-            let figures = (0..contenders)
-                .map(|contender| {
-                    let from = (place * contenders + contender) * plan.seeds as usize;
-                    let seeds = results[from..from + plan.seeds as usize].iter().flatten();
-                    median(seeds.filter_map(|f| f.get(at).copied()).collect())
-                })
-                .collect();
-            let minor = (1..WHOLE.len()).contains(&at);
-            rows.push(Row { scenario: scenario.name, label, minor, what, figures });
-        }
+    let cells = cells.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    collect(plan, &cells)
+}
+
+fn cell(plan: &Plan, name: &str, contender: &Contender, seed: u64) -> Cell {
+    let Some(scenario) = plan.scenario(name, seed) else { return Cell::default() };
+    let run = world::run(&scenario, contender, seed);
+    let mut course = Course::default();
+    if seed == 1 {
+        course = Course { shares: run.shares((0.0, scenario.length)), seconds: run.seconds(scenario.length) };
     }
-    rows
+    Cell { figures: figures(&scenario, &run), course }
+}
+
+fn collect(plan: &Plan, cells: &[Cell]) -> Results {
+    let (seeds, contenders) = (plan.seeds as usize, plan.contenders.len());
+    let mut results = Results::default();
+    for (name, cells) in plan.scenarios.iter().zip(cells.chunks(seeds * contenders)) {
+        let Some(scenario) = plan.scenario(name, 1) else { continue };
+        for (at, (label, what)) in headings(&scenario).into_iter().enumerate() {
+            let of_seeds = |cells: &[Cell]| cells.iter().filter_map(|c| c.figures.get(at).copied()).collect();
+            results.rows.push(Row {
+                scenario: scenario.name,
+                label,
+                minor: (1..WHOLE.len()).contains(&at),
+                what,
+                figures: cells.chunks(seeds).map(|cells| median(of_seeds(cells))).collect(),
+            });
+        }
+        results.courses.push(cells.iter().step_by(seeds).map(|c| c.course.clone()).collect());
+    }
+    results
 }
 
 fn headings(scenario: &Scenario) -> Vec<(&'static str, Measure)> {

@@ -156,9 +156,7 @@ impl<'a> World<'a> {
             servers: (0..scenario.endpoints)
                 .map(|i| Server::new(scenario.slots, i < scenario.present))
                 .collect(),
-            balancers: (0..scenario.proxies)
-                .map(|_| contender.build(scenario, START, rng.next_u64()))
-                .collect(),
+            balancers: contender.proxies(scenario, START, &mut rng),
             next: traffic.next(),
             traffic,
             outbound: VecDeque::new(),
@@ -184,7 +182,7 @@ impl<'a> World<'a> {
             self.at(START.after_secs(self.scenario.changes[index].at), Event::Change { index });
         }
         for worker in 0..self.scenario.proxies * self.scenario.workers {
-            self.at(START.after_secs(self.scenario.tick * rng.unit()), Event::Tick { worker });
+            self.at(START.after_secs(self.scenario.tick() * rng.unit()), Event::Tick { worker });
         }
         if let Some(signal) = self.scenario.signal {
             for endpoint in 0..self.scenario.endpoints {
@@ -282,7 +280,7 @@ impl<'a> World<'a> {
                 let server = &self.servers[endpoint];
                 let answers = matches!(server.mode, Mode::Serve | Mode::Errors(_));
                 if answers && server.paused_until <= self.now {
-                    let (in_flight, latency) = server.probe();
+                    let (in_flight, latency) = server.probe(self.now);
                     let back = self.now.after_secs(self.scenario.network);
                     self.inbound.push_back((back, Inbound::Probe { endpoint, asker, in_flight, latency }));
                 }
@@ -323,7 +321,7 @@ impl<'a> World<'a> {
     fn reply_at_once(&mut self, endpoint: usize, work: &Work, outcome: Outcome) {
         let after = AT_ONCE_S + 2.0 * self.scenario.network;
         let at = self.requests[work.request as usize].sent.started.after_secs(after);
-        let reply = self.report(endpoint, 0.0, outcome);
+        let reply = self.report(endpoint, AT_ONCE_S, outcome);
         let (request, generation) = (work.request, work.generation);
         self.at(at.max(self.servers[endpoint].paused_until), Event::Reply { request, generation, reply });
     }
@@ -388,7 +386,7 @@ impl<'a> World<'a> {
             Event::Tick { worker } => {
                 let (proxy, place) = (worker / self.scenario.workers, worker % self.scenario.workers);
                 self.balancers[proxy].tick(place, self.now);
-                self.at(self.now.after_secs(self.scenario.tick), Event::Tick { worker });
+                self.at(self.now.after_secs(self.scenario.tick()), Event::Tick { worker });
             }
             Event::Change { index } => self.change(index),
             Event::Scrape { endpoint } => self.scrape(endpoint),

@@ -4,6 +4,7 @@
 use evenkeel::random::Rng;
 use evenkeel::time::Time;
 
+use super::orca::Orca;
 use super::outlier::Outlier;
 use crate::balancer::{Balancer, Moment, Reply, Sent};
 use crate::scenario::Scenario;
@@ -12,7 +13,7 @@ use crate::scenario::Scenario;
 const PANIC: f64 = 0.5;
 
 /// Which policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     /// Each in turn, from a random beginning.
     RoundRobin,
@@ -20,6 +21,8 @@ pub enum Kind {
     Random,
     /// The one with fewer active requests of two drawn with replacement.
     LeastRequest,
+    /// Client-side weighted round robin over ORCA load reports, which count after this many seconds.
+    Orca(f64),
 }
 
 /// One Envoy.
@@ -30,6 +33,7 @@ pub struct Proxy {
     hosts: Vec<usize>,
     active: Vec<u32>,
     turns: Vec<usize>,
+    orca: Orca,
     rng: Rng,
 }
 
@@ -37,6 +41,7 @@ impl Proxy {
     /// For `scenario`.
     pub fn new(kind: Kind, outlier: bool, scenario: &Scenario, now: Time, seed: u64) -> Proxy {
         let mut rng = Rng::new(seed);
+        let blackout_s = if let Kind::Orca(seconds) = kind { seconds } else { 0.0 };
         let mut proxy = Proxy {
             kind,
             outlier: outlier.then(|| Outlier::new(scenario.endpoints, now)),
@@ -44,6 +49,7 @@ impl Proxy {
             hosts: Vec::new(),
             active: vec![0; scenario.endpoints],
             turns: (0..scenario.workers).map(|_| rng.below(scenario.present as u32) as usize).collect(),
+            orca: Orca::new(scenario.endpoints, scenario.workers, blackout_s, now),
             rng,
         };
         proxy.refresh();
@@ -56,6 +62,9 @@ impl Proxy {
         let healthy = |i: &usize| self.outlier.as_ref().is_none_or(|o| !o.ejected(*i));
         let well: Vec<usize> = all.iter().copied().filter(healthy).collect();
         self.hosts = if (well.len() as f64) < PANIC * all.len() as f64 { all } else { well };
+        if matches!(self.kind, Kind::Orca(_)) {
+            self.orca.rebuild(&self.hosts, &mut self.rng);
+        }
     }
 
     fn any(&mut self) -> usize {
@@ -75,6 +84,7 @@ impl Balancer for Proxy {
                 let (first, second) = (self.any(), self.any());
                 if self.active[second] < self.active[first] { second } else { first }
             }
+            Kind::Orca(_) => self.orca.next(worker),
         };
         self.active[endpoint] += 1;
         Sent { worker, endpoint, started: moment.now, ticket: None }
@@ -82,6 +92,9 @@ impl Balancer for Proxy {
 
     fn ended(&mut self, sent: &Sent, reply: &Reply, now: Time) {
         self.active[sent.endpoint] -= 1;
+        if matches!(self.kind, Kind::Orca(_)) {
+            self.orca.ended(sent.endpoint, reply, now);
+        }
         let ejected = self.outlier.as_mut().is_some_and(|o| o.ended(sent.endpoint, reply.good(), now));
         if ejected {
             self.refresh();
@@ -91,6 +104,9 @@ impl Balancer for Proxy {
     fn tick(&mut self, _worker: usize, now: Time) {
         if self.outlier.as_mut().is_some_and(|o| o.tick(now)) {
             self.refresh();
+        }
+        if matches!(self.kind, Kind::Orca(_)) {
+            self.orca.tick(&self.hosts, &mut self.rng, now);
         }
     }
 

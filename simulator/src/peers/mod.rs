@@ -1,5 +1,10 @@
 //! What evenkeel is compared with, each re-written from its published description.
 
+pub mod c3;
 pub mod envoy;
+pub mod hosts;
 pub mod oracle;
+pub mod orca;
 pub mod outlier;
+pub mod peak_ewma;
+pub mod prequal;

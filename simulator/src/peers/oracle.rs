@@ -20,9 +20,7 @@ pub struct Oracle {
 impl Oracle {
     /// For `scenario`.
     pub fn new(scenario: &Scenario, seed: u64) -> Oracle {
-        let (share, factor) = scenario.heavy;
-        let mean = scenario.work.mean() * (1.0 + share * (factor - 1.0));
-        Oracle { mean, network: scenario.network, rng: Rng::new(seed) }
+        Oracle { mean: scenario.mean_work(), network: scenario.network, rng: Rng::new(seed) }
     }
 }
 

@@ -1,0 +1,83 @@
+//! C3's replica ranking (Suresh, Canini, Schmid, Feldmann: "C3: Cutting Tail Latency in Cloud Data Stores via
+//! Adaptive Replica Selection", NSDI 2015): the lowest of
+//! R − 1/μ + q̂³/μ with q̂ = 1 + outstanding · clients + q, where R is the response time, 1/μ the service time and q
+//! the queue that the endpoint reports, each smoothed. Its rate control is left out, as in the Prequal paper's
+//! comparison: it never binds below saturation.
+
+use evenkeel::random::Rng;
+use evenkeel::time::Time;
+
+use super::hosts::Hosts;
+use crate::balancer::{Balancer, Moment, Reply, Sent};
+use crate::scenario::Scenario;
+
+/// Weight of the newest value in the authors' implementation.
+const ALPHA: f64 = 0.9;
+/// Endpoints ranked for one request: the replica group. Smaller fleets are ranked whole.
+const GROUP: usize = 10;
+
+/// Service time assumed before the first answer, seconds: with zero everything would go to whoever has not
+/// answered yet.
+const FIRST_S: f64 = 0.030;
+
+#[derive(Clone, Copy, Debug)]
+struct Replica {
+    response: f64,
+    service: f64,
+    queue: f64,
+    outstanding: u32,
+}
+
+const UNKNOWN: Replica = Replica { response: FIRST_S, service: FIRST_S, queue: 0.0, outstanding: 0 };
+
+/// One client.
+pub struct C3 {
+    hosts: Hosts,
+    replicas: Vec<Replica>,
+    clients: f64,
+    rng: Rng,
+}
+
+impl C3 {
+    /// For `scenario`.
+    pub fn new(scenario: &Scenario, seed: u64) -> C3 {
+        C3 {
+            hosts: Hosts::new(scenario),
+            replicas: vec![UNKNOWN; scenario.endpoints],
+            clients: scenario.proxies as f64,
+            rng: Rng::new(seed),
+        }
+    }
+}
+
+impl Balancer for C3 {
+    fn send(&mut self, worker: usize, moment: Moment<'_>) -> Sent {
+        let mut best = (f64::INFINITY, 0);
+        for endpoint in self.hosts.draw(GROUP, &mut self.rng) {
+            let replica = &self.replicas[*endpoint];
+            let queue = 1.0 + f64::from(replica.outstanding) * self.clients + replica.queue;
+            let score = replica.response - replica.service + queue.powi(3) * replica.service;
+            if score < best.0 {
+                best = (score, *endpoint);
+            }
+        }
+        self.replicas[best.1].outstanding += 1;
+        Sent { worker, endpoint: best.1, started: moment.now, ticket: None }
+    }
+
+    fn ended(&mut self, sent: &Sent, reply: &Reply, now: Time) {
+        let replica = &mut self.replicas[sent.endpoint];
+        replica.outstanding -= 1;
+        if reply.service == 0.0 {
+            return; // no answer, so no report
+        }
+        let smooth = |old: &mut f64, new: f64| *old += ALPHA * (new - *old);
+        smooth(&mut replica.response, now.seconds_since(sent.started));
+        smooth(&mut replica.service, f64::from(reply.service));
+        smooth(&mut replica.queue, f64::from(reply.queue));
+    }
+
+    fn fleet(&mut self, present: &[bool], _now: Time) {
+        self.hosts.set(present);
+    }
+}

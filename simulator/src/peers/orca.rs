@@ -1,0 +1,113 @@
+//! Weights from the load that endpoints report of themselves, and an interleaved order by them: client-side
+//! weighted round robin, gRPC proposal A58
+//! (<https://github.com/grpc/proposal/blob/master/A58-client-side-weighted-round-robin-lb-policy.md>), which is
+//! also Envoy's.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use evenkeel::random::Rng;
+use evenkeel::time::Time;
+
+use crate::balancer::Reply;
+
+/// `weight_update_period`, seconds.
+const UPDATE_S: f64 = 1.0;
+/// `error_utilization_penalty`.
+const ERROR_PENALTY: f64 = 1.0;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Reported {
+    weight: f64,
+    since: Option<Time>,
+}
+
+/// The reports of all endpoints, shared by the workers, and each worker's order.
+#[derive(Clone, Debug)]
+pub struct Orca {
+    blackout_s: f64,
+    reported: Vec<Reported>,
+    weights: Vec<f64>,
+    updated: Time,
+    orders: Vec<Order>,
+}
+
+impl Orca {
+    /// Reports count from `blackout_s` seconds after an endpoint's first.
+    pub fn new(endpoints: usize, workers: usize, blackout_s: f64, now: Time) -> Orca {
+        Orca {
+            blackout_s,
+            reported: vec![Reported::default(); endpoints],
+            weights: vec![1.0; endpoints],
+            updated: now,
+            orders: vec![Order::default(); workers],
+        }
+    }
+
+    /// Takes the report in `reply`.
+    pub fn ended(&mut self, endpoint: usize, reply: &Reply, now: Time) {
+        let errors = if reply.qps > 0.0 { f64::from(reply.eps / reply.qps) } else { 0.0 };
+        let utilisation = f64::from(reply.utilisation) + errors * ERROR_PENALTY;
+        if reply.qps > 0.0 && utilisation > 0.0 {
+            let reported = &mut self.reported[endpoint];
+            reported.weight = f64::from(reply.qps) / utilisation;
+            reported.since.get_or_insert(now);
+        }
+    }
+
+    /// Recomputes the weights when that is due.
+    pub fn tick(&mut self, hosts: &[usize], rng: &mut Rng, now: Time) {
+        if now.seconds_since(self.updated) < UPDATE_S {
+            return;
+        }
+        self.updated = now;
+        let usable = |r: &Reported| r.since.is_some_and(|s| now.seconds_since(s) >= self.blackout_s);
+        let known: Vec<f64> =
+            hosts.iter().map(|h| &self.reported[*h]).filter(|r| usable(r)).map(|r| r.weight).collect();
+        // With fewer than two weights known A58 falls back to round robin.
+        let mean = if known.len() < 2 { 1.0 } else { known.iter().sum::<f64>() / known.len() as f64 };
+        for host in hosts {
+            let reported = &self.reported[*host];
+            let own = known.len() >= 2 && usable(reported);
+            self.weights[*host] = if own { reported.weight } else { mean };
+        }
+        self.rebuild(hosts, rng);
+    }
+
+    /// Starts all orders anew over `hosts`.
+    pub fn rebuild(&mut self, hosts: &[usize], rng: &mut Rng) {
+        for order in &mut self.orders {
+            order.rebuild(hosts, &self.weights, rng);
+        }
+    }
+
+    /// Whose turn it is for `worker`.
+    pub fn next(&mut self, worker: usize) -> usize {
+        self.orders[worker].next(&self.weights)
+    }
+}
+
+/// Earliest deadline first: an endpoint's next turn comes 1/weight after its last. Deadlines are positive, so
+/// their bit patterns sort as they do.
+#[derive(Clone, Debug, Default)]
+struct Order {
+    heap: BinaryHeap<Reverse<(u64, usize)>>,
+}
+
+impl Order {
+    fn rebuild(&mut self, hosts: &[usize], weights: &[f64], rng: &mut Rng) {
+        self.heap.clear();
+        for host in hosts {
+            // A random phase, so that workers do not march in step.
+            let first = (1.0 - rng.unit()) / weights[*host];
+            self.heap.push(Reverse((first.to_bits(), *host)));
+        }
+    }
+
+    fn next(&mut self, weights: &[f64]) -> usize {
+        let Some(mut first) = self.heap.peek_mut() else { return 0 };
+        let Reverse((deadline, host)) = *first;
+        *first = Reverse(((f64::from_bits(deadline) + 1.0 / weights[host]).to_bits(), host));
+        host
+    }
+}

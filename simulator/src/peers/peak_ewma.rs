@@ -1,0 +1,81 @@
+//! Linkerd's balancer, as tower's `load::PeakEwma` and `p2c` define it
+//! (<https://docs.rs/tower/latest/tower/load/peak_ewma/>): the cheaper of two random endpoints by
+//! latency × (pending + 1), where the latency jumps to every peak at once, falls with a time constant of ten
+//! seconds, and falls towards zero while nothing is heard.
+
+use evenkeel::random::Rng;
+use evenkeel::time::Time;
+
+use super::hosts::Hosts;
+use crate::balancer::{Balancer, Moment, Reply, Sent};
+use crate::scenario::Scenario;
+
+/// Linkerd's `decay`, seconds.
+const DECAY_S: f64 = 10.0;
+/// Linkerd's `default_rtt`, seconds.
+const FIRST_S: f64 = 0.030;
+
+#[derive(Clone, Copy, Debug)]
+struct Estimate {
+    seconds: f64,
+    updated: Time,
+    pending: u32,
+}
+
+impl Estimate {
+    fn update(&mut self, seconds: f64, now: Time) {
+        if seconds > self.seconds {
+            self.seconds = seconds;
+        } else {
+            let keep = (-now.seconds_since(self.updated) / DECAY_S).exp();
+            self.seconds = self.seconds * keep + seconds * (1.0 - keep);
+        }
+        self.updated = now;
+    }
+
+    fn cost(&mut self, now: Time) -> f64 {
+        self.update(0.0, now);
+        self.seconds * f64::from(self.pending + 1)
+    }
+}
+
+/// One proxy; all its workers share one balancer, as in linkerd.
+pub struct PeakEwma {
+    hosts: Hosts,
+    estimates: Vec<Estimate>,
+    rng: Rng,
+}
+
+impl PeakEwma {
+    /// For `scenario`.
+    pub fn new(scenario: &Scenario, now: Time, seed: u64) -> PeakEwma {
+        let first = Estimate { seconds: FIRST_S, updated: now, pending: 0 };
+        PeakEwma {
+            hosts: Hosts::new(scenario),
+            estimates: vec![first; scenario.endpoints],
+            rng: Rng::new(seed),
+        }
+    }
+}
+
+impl Balancer for PeakEwma {
+    fn send(&mut self, worker: usize, moment: Moment<'_>) -> Sent {
+        let now = moment.now;
+        let drawn = self.hosts.draw(2, &mut self.rng);
+        let (first, second) = (drawn[0], drawn[drawn.len() - 1]);
+        let cheaper = self.estimates[second].cost(now) < self.estimates[first].cost(now);
+        let endpoint = if cheaper { second } else { first };
+        self.estimates[endpoint].pending += 1;
+        Sent { worker, endpoint, started: now, ticket: None }
+    }
+
+    fn ended(&mut self, sent: &Sent, _reply: &Reply, now: Time) {
+        let estimate = &mut self.estimates[sent.endpoint];
+        estimate.pending -= 1;
+        estimate.update(now.seconds_since(sent.started), now);
+    }
+
+    fn fleet(&mut self, present: &[bool], _now: Time) {
+        self.hosts.set(present);
+    }
+}

@@ -1,0 +1,163 @@
+//! Prequal as published (Wydrowski, Kleinberg, Rumble, Archer: "Load is not what you should balance: Introducing
+//! Prequal", NSDI 2024): asynchronous probes into a pool, the hot/cold rule over it.
+
+use std::collections::VecDeque;
+
+use evenkeel::random::Rng;
+use evenkeel::time::Time;
+
+use super::hosts::Hosts;
+use crate::balancer::{Balancer, Moment, Reply, Sent};
+use crate::scenario::Scenario;
+
+/// Probes sent with each query, r_probe.
+const PROBES: usize = 3;
+/// Answers removed with each query, r_remove, the oldest and the worst in turn.
+const REMOVES: f64 = 1.0;
+/// The largest pool.
+const POOL: usize = 16;
+/// The oldest answer that is used, seconds.
+const OLDEST_S: f64 = 1.0;
+/// Excess of answers gained over answers used up, δ.
+const DELTA: f64 = 1.0;
+/// The quantile of requests in flight beyond which an endpoint is hot.
+const HOT: f64 = 0.84;
+/// Answers that the quantile is taken over.
+const SEEN: usize = 128;
+/// With fewer answers in the pool the choice is random.
+const LEAST_POOL: usize = 2;
+
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    endpoint: usize,
+    in_flight: u32,
+    latency: f64,
+    at: Time,
+    uses_left: f64,
+}
+
+/// One client.
+pub struct Prequal {
+    hosts: Hosts,
+    pool: Vec<Answer>,
+    seen: VecDeque<u32>,
+    sorted: Vec<u32>,
+    worst_next: bool,
+    rng: Rng,
+}
+
+impl Prequal {
+    /// For `scenario`.
+    pub fn new(scenario: &Scenario, seed: u64) -> Prequal {
+        Prequal {
+            hosts: Hosts::new(scenario),
+            pool: Vec::with_capacity(POOL),
+            seen: VecDeque::with_capacity(SEEN),
+            sorted: Vec::with_capacity(SEEN),
+            worst_next: false,
+            rng: Rng::new(seed),
+        }
+    }
+
+    /// The pool is never more than half the fleet, since the formula for reuse has no meaning beyond.
+    fn most(&self) -> usize {
+        POOL.min(self.hosts.all().len() / 2).max(LEAST_POOL)
+    }
+
+    /// b_reuse of the paper, §4.
+    fn uses(&self) -> f64 {
+        let unpooled = 1.0 - self.most() as f64 / self.hosts.all().len() as f64;
+        let net = unpooled * PROBES as f64 - REMOVES;
+        if net <= 0.0 { f64::INFINITY } else { ((1.0 + DELTA) / net).max(1.0) }
+    }
+
+    /// The requests in flight beyond which an endpoint is hot.
+    fn threshold(&mut self) -> u32 {
+        self.sorted.clear();
+        self.sorted.extend(&self.seen);
+        let rank = (self.sorted.len() as f64 * HOT) as usize;
+        match self.sorted.len() {
+            0 => 0,
+            len => *self.sorted.select_nth_unstable(rank.min(len - 1)).1,
+        }
+    }
+
+    /// Cold before hot, cold by latency, hot by requests in flight.
+    fn rank(answer: &Answer, threshold: u32) -> (bool, f64) {
+        let hot = answer.in_flight > threshold;
+        (hot, if hot { f64::from(answer.in_flight) } else { answer.latency })
+    }
+
+    fn best(&mut self) -> Option<usize> {
+        let threshold = self.threshold();
+        let order = |a: &Answer, b: &Answer| {
+            let (a, b) = (Prequal::rank(a, threshold), Prequal::rank(b, threshold));
+            a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+        };
+        (0..self.pool.len()).min_by(|a, b| order(&self.pool[*a], &self.pool[*b]))
+    }
+
+    fn remove_one(&mut self) {
+        let threshold = self.threshold();
+        let key = |a: &Answer| Prequal::rank(a, threshold);
+        let index = if self.worst_next {
+            (0..self.pool.len()).max_by(|a, b| {
+                let (a, b) = (key(&self.pool[*a]), key(&self.pool[*b]));
+                a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+            })
+        } else {
+            (0..self.pool.len()).min_by_key(|i| self.pool[*i].at)
+        };
+        self.worst_next = !self.worst_next;
+        if let Some(index) = index {
+            self.pool.remove(index);
+        }
+    }
+}
+
+impl Balancer for Prequal {
+    fn send(&mut self, worker: usize, moment: Moment<'_>) -> Sent {
+        let Moment { now, probes, .. } = moment;
+        self.pool.retain(|a| now.seconds_since(a.at) <= OLDEST_S);
+        let best = if self.pool.len() < LEAST_POOL { None } else { self.best() };
+        let endpoint = match best {
+            Some(index) => {
+                let answer = &mut self.pool[index];
+                answer.in_flight += 1;
+                answer.uses_left -= 1.0;
+                let endpoint = answer.endpoint;
+                if answer.uses_left < self.rng.unit() {
+                    self.pool.remove(index);
+                }
+                endpoint
+            }
+            None => self.hosts.draw(1, &mut self.rng)[0],
+        };
+        if self.pool.len() > LEAST_POOL {
+            self.remove_one();
+        }
+        probes.extend_from_slice(self.hosts.draw(PROBES, &mut self.rng));
+        Sent { worker, endpoint, started: now, ticket: None }
+    }
+
+    fn ended(&mut self, _sent: &Sent, _reply: &Reply, _now: Time) {}
+
+    fn probed(&mut self, _worker: usize, endpoint: usize, in_flight: u32, latency: f64, now: Time) {
+        if self.seen.len() == SEEN {
+            self.seen.pop_front();
+        }
+        self.seen.push_back(in_flight);
+        self.pool.retain(|a| a.endpoint != endpoint);
+        if self.pool.len() >= self.most() {
+            let oldest = (0..self.pool.len()).min_by_key(|i| self.pool[*i].at);
+            oldest.map(|i| self.pool.remove(i));
+        }
+        let uses_left = self.uses();
+        self.pool.push(Answer { endpoint, in_flight, latency, at: now, uses_left });
+    }
+
+    fn fleet(&mut self, present: &[bool], _now: Time) {
+        self.hosts.set(present);
+        self.pool.retain(|a| present[a.endpoint]);
+    }
+}
