@@ -8,7 +8,11 @@ use evenkeel::time::Time;
 
 use crate::balancer::Balancer;
 use crate::ours;
-use crate::peers;
+use crate::peers::c3::C3;
+use crate::peers::envoy::{self, Kind};
+use crate::peers::oracle::Oracle;
+use crate::peers::peak_ewma::PeakEwma;
+use crate::peers::prequal::Prequal;
 use crate::scenario::Scenario;
 
 /// A policy under test.
@@ -17,7 +21,7 @@ pub enum Contender {
     /// evenkeel with one of its policies.
     Ours(config::Policy),
     /// Envoy with one of its policies; with outlier detection or without.
-    Envoy(peers::envoy::Kind, bool),
+    Envoy(Kind, bool),
     /// Linkerd's peak EWMA.
     PeakEwma,
     /// C3's replica ranking.
@@ -30,7 +34,6 @@ pub enum Contender {
 
 /// Every contender by its name in tables and on the command line.
 pub fn all() -> Vec<(&'static str, Contender)> {
-    use peers::envoy::Kind;
     vec![
         ("adaptive", Contender::Ours(config::Policy::Adaptive)),
         ("ours-least_request", Contender::Ours(config::Policy::LeastRequest)),
@@ -79,22 +82,26 @@ pub fn named(name: &str) -> Option<Contender> {
 impl Contender {
     /// The proxies of `scenario`, all balancing this way.
     pub fn proxies(&self, scenario: &Scenario, now: Time, rng: &mut Rng) -> Vec<Box<dyn Balancer>> {
-        let fleet = Rc::new(ours::Names::new(scenario.endpoints));
-        (0..scenario.proxies).map(|_| self.proxy(scenario, &fleet, now, rng.next_u64())).collect()
-    }
-
-    fn proxy(&self, scenario: &Scenario, fleet: &Rc<ours::Names>, now: Time, seed: u64) -> Box<dyn Balancer> {
         match self {
             Contender::Ours(policy) => {
-                Box::new(ours::Proxy::new(scenario, policy, Rc::clone(fleet), now, seed))
+                let common = Rc::new(ours::Common::new(scenario, policy));
+                each(scenario, rng, |seed| ours::Proxy::new(scenario, Rc::clone(&common), now, seed))
             }
             Contender::Envoy(kind, outlier) => {
-                Box::new(peers::envoy::Proxy::new(*kind, *outlier, scenario, now, seed))
+                each(scenario, rng, |seed| envoy::Proxy::new(*kind, *outlier, scenario, now, seed))
             }
-            Contender::PeakEwma => Box::new(peers::peak_ewma::PeakEwma::new(scenario, now, seed)),
-            Contender::C3 => Box::new(peers::c3::C3::new(scenario, seed)),
-            Contender::Prequal => Box::new(peers::prequal::Prequal::new(scenario, seed)),
-            Contender::Oracle => Box::new(peers::oracle::Oracle::new(scenario, seed)),
+            Contender::PeakEwma => each(scenario, rng, |seed| PeakEwma::new(scenario, now, seed)),
+            Contender::C3 => each(scenario, rng, |seed| C3::new(scenario, seed)),
+            Contender::Prequal => each(scenario, rng, |seed| Prequal::new(scenario, seed)),
+            Contender::Oracle => each(scenario, rng, |seed| Oracle::new(scenario, seed)),
         }
     }
+}
+
+fn each<B: Balancer + 'static>(
+    scenario: &Scenario,
+    rng: &mut Rng,
+    new: impl Fn(u64) -> B,
+) -> Vec<Box<dyn Balancer>> {
+    (0..scenario.proxies).map(|_| Box::new(new(rng.next_u64())) as Box<dyn Balancer>).collect()
 }

@@ -2,30 +2,42 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
-use std::time::Duration;
 
-use evenkeel::config::{self, Config};
+use evenkeel::config::{self, Config, Policy};
 use evenkeel::engine::{Decision, Engine};
 use evenkeel::fleet::Spec;
 use evenkeel::random::{self, Rng};
 use evenkeel::time::Time;
+use serde_json::json;
 
 use crate::balancer::{Balancer, Moment, Reply, Sent};
 use crate::exchange::Exchange;
 use crate::scenario::Scenario;
 
-/// What the endpoints are called, the same for all proxies.
-pub struct Names {
+/// What all proxies have in common: their configuration, and what the endpoints are called.
+pub struct Common {
+    config: Config,
     specs: Vec<Spec>,
     hashes: Vec<u64>,
 }
 
-impl Names {
-    /// Names for `endpoints` endpoints.
-    pub fn new(endpoints: usize) -> Names {
-        let specs: Vec<Spec> = (0..endpoints).map(|i| Spec::from(&fixed(i))).collect();
-        let hashes = specs.iter().map(|s| random::hash(s.address.to_string().as_bytes())).collect();
-        Names { specs, hashes }
+impl Common {
+    /// For `scenario` with `policy`; everything else as the configuration has it by default.
+    ///
+    /// # Panics
+    /// If the product refuses the configuration.
+    pub fn new(scenario: &Scenario, policy: &Policy) -> Common {
+        let address = |e: usize| SocketAddr::from((Ipv4Addr::from(0x0A00_0001 + e as u32), 8080)).to_string();
+        let addresses: Vec<String> = (0..scenario.endpoints).map(address).collect();
+        let config = configuration(scenario, policy, &addresses);
+        let fixed = config.upstreams.iter().flat_map(|u| &u.endpoints.fixed);
+        let specs = fixed.map(Spec::from).collect();
+        let hashes = addresses.iter().map(|a| random::hash(a.as_bytes())).collect();
+        Common { config, specs, hashes }
+    }
+
+    fn specs(&self, present: &[bool]) -> Vec<Spec> {
+        self.specs.iter().zip(present).filter(|(_, there)| **there).map(|(spec, _)| spec.clone()).collect()
     }
 }
 
@@ -34,7 +46,7 @@ pub struct Proxy {
     workers: Vec<(Engine, Rng)>,
     exchange: Exchange,
     want: usize,
-    names: Rc<Names>,
+    common: Rc<Common>,
     /// By the index of the engine's fleet, which is the same in every worker: all hear the same news.
     endpoints: Vec<usize>,
     present: Vec<bool>,
@@ -42,25 +54,23 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// As configured for `scenario`, with `policy`.
-    pub fn new(
-        scenario: &Scenario,
-        policy: &config::Policy,
-        names: Rc<Names>,
-        now: Time,
-        seed: u64,
-    ) -> Proxy {
-        let config = configuration(scenario, policy);
+    /// As configured in `common` for `scenario`.
+    pub fn new(scenario: &Scenario, common: Rc<Common>, now: Time, seed: u64) -> Proxy {
         let mut rng = Rng::new(seed);
+        let present: Vec<bool> = (0..scenario.endpoints).map(|i| i < scenario.present).collect();
+        let mut config = common.config.clone();
+        for upstream in &mut config.upstreams {
+            upstream.endpoints.fixed.truncate(scenario.present);
+        }
         let mut proxy = Proxy {
             workers: (0..scenario.workers)
                 .map(|_| (Engine::new(&config, now), Rng::new(rng.next_u64())))
                 .collect(),
             exchange: Exchange::new(scenario.workers),
             want: config.steering.candidates,
-            names,
+            common,
             endpoints: Vec::new(),
-            present: (0..scenario.endpoints).map(|i| i < scenario.present).collect(),
+            present,
             turn: 0,
         };
         proxy.map_endpoints();
@@ -70,7 +80,7 @@ impl Proxy {
     fn map_endpoints(&mut self) {
         let Some(upstream) = self.workers.first().and_then(|(engine, _)| engine.upstream(0)) else { return };
         self.endpoints.resize(upstream.fleet().places(), 0);
-        for (endpoint, hash) in self.names.hashes.iter().enumerate() {
+        for (endpoint, hash) in self.common.hashes.iter().enumerate() {
             if let Some(index) = upstream.fleet().index_of_hash(*hash) {
                 self.endpoints[index as usize] = endpoint;
             }
@@ -103,7 +113,7 @@ impl Balancer for Proxy {
                 let endpoint = self.fallback();
                 let (engine, _) = &mut self.workers[worker];
                 let index =
-                    engine.upstream(0).and_then(|u| u.fleet().index_of_hash(self.names.hashes[endpoint]));
+                    engine.upstream(0).and_then(|u| u.fleet().index_of_hash(self.common.hashes[endpoint]));
                 (endpoint, index.and_then(|i| engine.started(0, i, now)))
             }
         };
@@ -126,8 +136,7 @@ impl Balancer for Proxy {
 
     fn fleet(&mut self, present: &[bool], now: Time) {
         self.present.copy_from_slice(present);
-        let there = self.names.specs.iter().zip(present).filter(|(_, p)| **p);
-        let specs: Vec<Spec> = there.map(|(s, _)| s.clone()).collect();
+        let specs = self.common.specs(present);
         for (engine, _) in &mut self.workers {
             if let Some(upstream) = engine.upstream_mut(0) {
                 upstream.set_fleet(&specs, now);
@@ -139,73 +148,33 @@ impl Balancer for Proxy {
     fn signal(&mut self, endpoint: usize, value: f64, at: Time) {
         for (engine, _) in &mut self.workers {
             if let Some(upstream) = engine.upstream_mut(0) {
-                upstream.set_signal(0, self.names.hashes[endpoint], value, at);
+                upstream.set_signal(0, self.common.hashes[endpoint], value, at);
             }
         }
     }
 }
 
-fn fixed(endpoint: usize) -> config::StaticEndpoint {
-    let address = Ipv4Addr::from(0x0A00_0001 + endpoint as u32);
-    config::StaticEndpoint {
-        address: SocketAddr::from((address, 8080)),
-        weight: 1.0,
-        zone: String::new(),
-        priority: 0,
-        version: String::new(),
+fn configuration(scenario: &Scenario, policy: &Policy, addresses: &[String]) -> Config {
+    let mut upstream = json!({
+        "cluster": "*",
+        "endpoints": { "static": addresses },
+    });
+    let mut root = json!({});
+    if let Some(signal) = scenario.signal {
+        let poll = format!("{}ms", signal.poll * 1000.0);
+        root["prometheus"] = json!({ "cluster": "prometheus", "interval": poll, "timeout": poll });
+        upstream["signals"] =
+            json!([{ "name": "queue_depth", "query": "task_queue_depth", "smoothing": 0.3 }]);
+        if let Some(max) = signal.max {
+            upstream["signals"][0]["max"] = json!(max);
+        }
     }
-}
-
-/// The contract's defaults.
-fn configuration(scenario: &Scenario, policy: &config::Policy) -> Config {
-    let signal = scenario.signal.map(|s| config::Signal {
-        name: "queue_depth".into(),
-        query: "task_queue_depth".into(),
-        weight: 1.0,
-        max: s.max,
-        smoothing: 0.3,
-        address_label: "instance".into(),
-        port: None,
-    });
-    let prometheus = scenario.signal.map(|s| config::Prometheus {
-        cluster: "prometheus".into(),
-        authority: "prometheus".into(),
-        path_prefix: String::new(),
-        interval: Duration::from_secs_f64(s.poll),
-        timeout: Duration::from_secs_f64(s.poll),
-        headers: Vec::new(),
-    });
-    let upstream = config::Upstream {
-        cluster: "*".into(),
-        endpoints: config::Endpoints {
-            fixed: (0..scenario.present).map(fixed).collect(),
-            ..config::Endpoints::default()
-        },
-        policy: policy.clone(),
-        signals: signal.into_iter().collect(),
-        health: config::Health {
-            suspect_after: 1,
-            fail_after: 3,
-            recover_after: 3,
-            ejection: Duration::from_secs(30),
-            max_ejected_percent: 50.0,
-        },
-        slow_start: Duration::from_secs(30),
-        failover: config::Failover { none_eligible: config::NoneEligible::Envoy, panic_percent: 50.0 },
-        zone: None,
-        affinity: None,
-        split: Vec::new(),
-        autoscale: None,
-    };
-    Config {
-        mode: config::Mode::Enforce,
-        steering: config::Steering {
-            via: config::Via::OverrideHost,
-            header: "x-evenkeel-endpoint".into(),
-            candidates: 2,
-        },
-        prometheus,
-        upstreams: vec![upstream],
-        status: None,
+    root["upstreams"] = json!([upstream]);
+    match config::parse(root.to_string().as_bytes()) {
+        Ok(mut config) => {
+            config.upstreams.iter_mut().for_each(|u| u.policy = policy.clone());
+            config
+        }
+        Err(faults) => panic!("the scenario {} makes no configuration: {faults:?}", scenario.name),
     }
 }

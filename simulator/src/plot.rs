@@ -23,6 +23,11 @@ fn colour(index: usize) -> RGBAColor {
     Palette99::pick(index).mix(1.0)
 }
 
+/// The first contender is the one that the picture is about.
+fn stroke(index: usize) -> ShapeStyle {
+    colour(index).stroke_width(if index == 0 { 3 } else { 1 })
+}
+
 /// Above, the 99th percentile second by second; below, the share of the first endpoint, the one that is sick
 /// where only one is.
 fn course(path: &Path, plan: &Plan, results: &Results, at: usize) -> Result<(), Box<dyn Error>> {
@@ -41,12 +46,12 @@ fn course(path: &Path, plan: &Plan, results: &Results, at: usize) -> Result<(), 
         .y_label_area_size(56)
         .build_cartesian_2d(0.0..end, ((least * 0.9).max(0.01)..most * 1.1).log_scale())?;
     chart.configure_mesh().light_line_style(TRANSPARENT).draw()?;
-    for (index, course) in courses.iter().enumerate() {
+    for (index, course) in courses.iter().enumerate().rev() {
         let points = course.seconds.iter().enumerate().map(|(s, second)| (s as f64 + 0.5, second.p99_ms));
         chart
-            .draw_series(LineSeries::new(points, colour(index).stroke_width(2)))?
+            .draw_series(LineSeries::new(points, stroke(index)))?
             .label(plan.contenders[index].0)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour(index).stroke_width(2)));
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], stroke(index)));
     }
     chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw()?;
     let most = courses.iter().flat_map(|c| &c.seconds).map(|s| s.first_share).fold(0.05, f64::max);
@@ -57,10 +62,10 @@ fn course(path: &Path, plan: &Plan, results: &Results, at: usize) -> Result<(), 
         .y_label_area_size(56)
         .build_cartesian_2d(0.0..end, 0.0..most * 1.1)?;
     chart.configure_mesh().light_line_style(TRANSPARENT).x_desc("seconds").draw()?;
-    for (index, course) in courses.iter().enumerate() {
+    for (index, course) in courses.iter().enumerate().rev() {
         let points =
             course.seconds.iter().enumerate().map(|(s, second)| (s as f64 + 0.5, second.first_share));
-        chart.draw_series(LineSeries::new(points, colour(index).stroke_width(2)))?;
+        chart.draw_series(LineSeries::new(points, stroke(index)))?;
     }
     root.present()?;
     Ok(())
@@ -98,7 +103,7 @@ fn summary(path: &Path, plan: &Plan, results: &Results) -> Result<(), Box<dyn Er
             _ => String::new(),
         })
         .draw()?;
-    for index in 0..plan.contenders.len() {
+    for index in (0..plan.contenders.len()).rev() {
         let points = ratios.iter().enumerate().map(|(y, ratios)| (ratios[index], y as f64));
         chart
             .draw_series(points.map(|point| Circle::new(point, 4, colour(index).filled())))?

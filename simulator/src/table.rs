@@ -25,10 +25,16 @@ pub fn render(rows: &[Row], contenders: &[&str], full: bool) -> String {
 
 fn cell(what: Measure, figure: &Figure) -> String {
     match (what, figure.failed) {
-        (Measure::Latency(_), Some(failed)) if failed > 0.0 => format!("{:.0} ({failed:.0})", figure.value),
-        (Measure::Latency(_) | Measure::Task(_), _) => format!("{:.0}", figure.value),
+        (Measure::Latency(_), Some(failed)) if failed > 0.0 => {
+            format!("{} ({failed:.0})", milliseconds(figure.value))
+        }
+        (Measure::Latency(_) | Measure::Task(_), _) => milliseconds(figure.value),
         (Measure::Recovery(_), _) if figure.value.is_infinite() => "never".into(),
         (Measure::Recovery(_), _) => format!("{:.1}", figure.value),
         _ => format!("{:.3}", figure.value),
     }
+}
+
+fn milliseconds(value: f64) -> String {
+    if value < 10.0 { format!("{value:.2}") } else { format!("{value:.0}") }
 }

@@ -81,3 +81,30 @@ impl Balancer for C3 {
         self.hosts.set(present);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evenkeel::engine::Outcome;
+
+    #[test]
+    fn queues_count_by_their_cube_and_outstanding_requests_for_every_client() {
+        let scenario = Scenario { endpoints: 2, present: 2, proxies: 3, ..Scenario::default() };
+        let now = Time(1_000_000_000_000);
+        let mut client = C3::new(&scenario, 1);
+        let send = |client: &mut C3| {
+            let mut probes = Vec::new();
+            client.send(0, Moment { now, servers: &[], probes: &mut probes })
+        };
+        for (endpoint, service, queue) in [(0, 0.010, 2.0), (1, 0.030, 0.0)] {
+            let sent = Sent { worker: 0, endpoint, started: now, ticket: None };
+            client.replicas[endpoint] = Replica { response: service, service, queue, outstanding: 1 };
+            let reply = Reply { service: service as f32, queue: queue as f32, ..Reply::bare(Outcome::Good) };
+            client.ended(&sent, &reply, now.after_secs(service));
+        }
+        // 10 ms · 3³ = 270 ms against 30 ms · 1³.
+        assert_eq!(send(&mut client).endpoint, 1);
+        // Now 30 ms · (1 + 3)³ = 1,920 ms.
+        assert_eq!(send(&mut client).endpoint, 0);
+    }
+}

@@ -111,3 +111,51 @@ impl Order {
         host
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evenkeel::engine::Outcome;
+
+    fn s(seconds: f64) -> Time {
+        Time::from_secs_f64(1000.0 + seconds)
+    }
+
+    fn report(qps: f32, eps: f32, utilisation: f32) -> Reply {
+        Reply { qps, eps, utilisation, ..Reply::bare(Outcome::Good) }
+    }
+
+    fn counts(orca: &mut Orca, picks: usize) -> [usize; 3] {
+        let mut counts = [0; 3];
+        (0..picks).for_each(|_| counts[orca.next(0)] += 1);
+        counts
+    }
+
+    #[test]
+    fn turns_follow_what_a_unit_of_utilisation_yields() {
+        let (hosts, mut rng) = ([0, 1, 2], Rng::new(1));
+        let mut orca = Orca::new(3, 1, 10.0, s(0.0));
+        orca.rebuild(&hosts, &mut rng);
+        for (host, qps, eps) in [(0, 60.0, 0.0), (1, 30.0, 0.0), (2, 60.0, 30.0)] {
+            orca.ended(host, &report(qps, eps, 0.5), s(1.0));
+        }
+        orca.tick(&hosts, &mut rng, s(5.0));
+        assert_eq!(counts(&mut orca, 300), [100, 100, 100], "within the blackout");
+        orca.tick(&hosts, &mut rng, s(11.5));
+        // 60/0.5 = 120, 30/0.5 = 60, and half of its answers errors: 60/(0.5 + 0.5) = 60.
+        let found = counts(&mut orca, 400);
+        assert!(found.iter().zip([200, 100, 100]).all(|(f, e)| f.abs_diff(e) <= 1), "{found:?}");
+    }
+
+    #[test]
+    fn who_has_not_reported_gets_the_mean() {
+        let (hosts, mut rng) = ([0, 1, 2], Rng::new(1));
+        let mut orca = Orca::new(3, 1, 0.0, s(0.0));
+        orca.rebuild(&hosts, &mut rng);
+        orca.ended(0, &report(90.0, 0.0, 0.5), s(0.5));
+        orca.ended(1, &report(30.0, 0.0, 0.5), s(0.5));
+        orca.tick(&hosts, &mut rng, s(1.0));
+        let found = counts(&mut orca, 600);
+        assert!(found.iter().zip([300, 100, 200]).all(|(f, e)| f.abs_diff(e) <= 1), "{found:?}");
+    }
+}

@@ -77,3 +77,40 @@ impl Outlier {
         returned
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn s(seconds: u64) -> Time {
+        Time(1_000_000_000 * (1000 + seconds))
+    }
+
+    #[test]
+    fn five_in_a_row_eject_and_the_sweep_after_thirty_seconds_returns() {
+        let mut outlier = Outlier::new(10, s(0));
+        (0..4).for_each(|_| assert!(!outlier.ended(3, false, s(1))));
+        outlier.ended(3, true, s(1));
+        (0..4).for_each(|_| assert!(!outlier.ended(3, false, s(2))));
+        assert!(outlier.ended(3, false, s(2)) && outlier.ejected(3));
+        // Swept every ten seconds; at 30 it has been out for 28.
+        for second in 3..45 {
+            outlier.tick(s(second));
+            assert_eq!(outlier.ejected(3), second < 40, "{second}");
+        }
+    }
+
+    #[test]
+    fn the_second_ejection_is_longer_and_half_of_the_fleet_stays() {
+        let mut outlier = Outlier::new(4, s(0));
+        for host in [0, 1, 2, 3] {
+            (0..5).for_each(|_| _ = outlier.ended(host, false, s(1)));
+        }
+        assert_eq!([0, 1, 2, 3].map(|h| outlier.ejected(h)), [true, true, false, false]);
+        (2..=40).for_each(|second| _ = outlier.tick(s(second)));
+        assert!(!outlier.ejected(0));
+        (0..5).for_each(|_| _ = outlier.ended(0, false, s(41)));
+        let returned = (42..200).find(|second| outlier.tick(s(*second)) && !outlier.ejected(0));
+        assert_eq!(returned, Some(110), "the sweep after twice thirty seconds");
+    }
+}

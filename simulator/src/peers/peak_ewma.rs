@@ -79,3 +79,22 @@ impl Balancer for PeakEwma {
         self.hosts.set(present);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peaks_count_at_once_and_fade_with_ten_seconds() {
+        let start = Time(1_000_000_000_000);
+        let mut estimate = Estimate { seconds: FIRST_S, updated: start, pending: 0 };
+        estimate.update(0.4, start);
+        assert_eq!(estimate.seconds, 0.4);
+        estimate.update(0.02, start.after_secs(10.0));
+        let expected = 0.4 / std::f64::consts::E + 0.02 * (1.0 - 1.0 / std::f64::consts::E);
+        assert!((estimate.seconds - expected).abs() < 1e-9);
+        estimate.pending = 2;
+        let idle = estimate.cost(start.after_secs(20.0));
+        assert!((idle - 3.0 * expected / std::f64::consts::E).abs() < 1e-9, "falls while nothing is heard");
+    }
+}

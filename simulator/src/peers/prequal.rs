@@ -161,3 +161,56 @@ impl Balancer for Prequal {
         self.pool.retain(|a| present[a.endpoint]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(endpoints: usize) -> Prequal {
+        Prequal::new(&Scenario { endpoints, present: endpoints, ..Scenario::default() }, 1)
+    }
+
+    fn send(client: &mut Prequal, now: Time) -> (usize, Vec<usize>) {
+        let mut probes = Vec::new();
+        let endpoint = client.send(0, Moment { now, servers: &[], probes: &mut probes }).endpoint;
+        (endpoint, probes)
+    }
+
+    #[test]
+    fn cold_goes_by_latency_hot_by_requests_in_flight() {
+        let now = Time(1_000_000_000_000);
+        let mut cold = client(20);
+        for (endpoint, in_flight, latency) in [(1, 3, 0.030), (2, 2, 0.040), (3, 3, 0.020), (4, 9, 0.001)] {
+            cold.probed(0, endpoint, in_flight, latency, now);
+        }
+        (0..10).for_each(|_| cold.seen.push_back(3));
+        assert_eq!(send(&mut cold, now).0, 3, "the fastest of those with at most three in flight");
+        let mut hot = client(20);
+        hot.probed(0, 5, 7, 0.001, now);
+        hot.probed(0, 6, 6, 0.900, now);
+        hot.seen = vec![1; 100].into();
+        assert_eq!(send(&mut hot, now).0, 6, "all hot: the fewest in flight");
+    }
+
+    #[test]
+    fn old_answers_are_not_used_and_three_are_asked() {
+        let now = Time(1_000_000_000_000);
+        let mut client = client(20);
+        (0..8).for_each(|e| client.probed(0, e, 0, 0.01, now));
+        let (_, probes) = send(&mut client, now.after_secs(1.1));
+        assert!(client.pool.is_empty());
+        assert_eq!(probes.len(), PROBES);
+        assert!(probes[0] != probes[1] && probes[1] != probes[2] && probes[0] != probes[2]);
+    }
+
+    #[test]
+    fn the_pool_is_bounded_and_reuse_follows_the_papers_formula() {
+        let now = Time(1_000_000_000_000);
+        let mut client = client(100);
+        (0..100).for_each(|e| client.probed(0, e, 0, 0.01, now.after_secs(e as f64 * 1e-3)));
+        assert_eq!(client.pool.len(), POOL);
+        assert_eq!(client.pool.iter().map(|a| a.endpoint).min(), Some(84), "the newest stay");
+        // (1 + 1) / ((1 − 16/100) · 3 − 1)
+        assert!((client.uses() - 2.0 / 1.52).abs() < 1e-9);
+    }
+}
