@@ -33,9 +33,13 @@ const DUTY_S: u64 = 2;
 const WARM_START: f64 = 0.1;
 /// The share with which a slow start begins.
 const START_SHARE: f64 = 0.1;
-/// How steeply the signals' sum lowers the share: to e⁻¹ at an eighth above the fleet's mean, so that a queue is
-/// held short, not only kept from overflowing.
+/// How steeply the signals' sum lowers the share when it is news every second: to e⁻¹ at an eighth above the
+/// fleet's mean, so that a queue is held short, not only kept from overflowing. News that come every T seconds
+/// are acted on 1/T as steeply: what a share can do wrong until the next news grows with T, and all proxies do it
+/// at once (Mitzenmacher, "How useful is old information?", 2000).
 const SIGNAL_STEEPNESS: f64 = 8.0;
+/// How wide the range of a signal without a maximum is, against one that has it.
+const RELATIVE: f64 = 0.25;
 /// The least share that signals leave, so that bad data alone starves nobody.
 const LEAST_SIGNAL_SHARE: f64 = 0.02;
 
@@ -474,7 +478,8 @@ impl Upstream {
             let mut burden = 0.0;
             for ((reading, scale), signal) in readings.iter().zip(&scales).zip(&self.config.signals) {
                 let above = scale.of(reading.burden()) - scale.mean;
-                burden += signal.weight * reading.trust(now, fresh_s) * above;
+                burden += signal.weight * reading.trust(now, fresh_s) * above
+                    / reading.news_s().max(self.poll_s).max(1.0);
             }
             let signals =
                 (-SIGNAL_STEEPNESS * burden).exp().clamp(LEAST_SIGNAL_SHARE, 1.0 / LEAST_SIGNAL_SHARE);
@@ -573,13 +578,14 @@ struct Scale {
 }
 
 impl Scale {
-    /// 0 is best, 1 is full. Without a maximum the median counts as one half, twice as much as two thirds.
+    /// 0 is best, 1 is full. Without a maximum nobody knows what full is, so the whole range, with the median in
+    /// its middle, is only a quarter as wide: a busy endpoint in an idle fleet is no overload.
     fn of(&self, value: f64) -> f64 {
         let value = value.max(0.0);
         match self.max {
             Some(max) => (value / max).min(2.0),
-            None if value + self.median.max(0.0) > 0.0 => value / (value + self.median.max(0.0)),
-            None => 0.5,
+            None if value + self.median.max(0.0) > 0.0 => RELATIVE * value / (value + self.median.max(0.0)),
+            None => 0.5 * RELATIVE,
         }
     }
 }

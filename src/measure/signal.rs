@@ -2,12 +2,19 @@
 
 use crate::time::Time;
 
+/// A value that rests longer than this tells nothing about how often there are news, seconds.
+const LONGEST_NEWS_S: f64 = 30.0;
+/// Weight of a longer time between changes.
+const NEWS_STEP: f32 = 0.25;
+
 /// A smoothed value with its age. Unknown until the first finite sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Reading {
     value: f64,
     latest: f64,
     at: Time,
+    changed: Time,
+    news_s: f32,
 }
 
 impl Reading {
@@ -19,6 +26,9 @@ impl Reading {
         }
         let fresh = self.at == Time::ZERO || at.seconds_since(self.at) > memory_s;
         self.value = if fresh { sample } else { self.value + smoothing * (sample - self.value) };
+        if fresh || sample != self.latest {
+            self.news(at);
+        }
         self.latest = sample;
         self.at = at;
     }
@@ -26,6 +36,22 @@ impl Reading {
     /// The smoothed value and its age in seconds, if there is one.
     pub fn get(&self, now: Time) -> Option<(f64, f64)> {
         (self.at != Time::ZERO).then(|| (self.value, now.seconds_since(self.at)))
+    }
+
+    /// The value changed. A shorter time between changes is believed at once; a longer one by and by, because
+    /// a value may also rest.
+    fn news(&mut self, at: Time) {
+        if self.changed != Time::ZERO {
+            let since = at.seconds_since(self.changed).min(LONGEST_NEWS_S) as f32;
+            let longer = (since - self.news_s).max(0.0);
+            self.news_s = since.min(self.news_s) + NEWS_STEP * longer;
+        }
+        self.changed = at;
+    }
+
+    /// Seconds from one change of the value to the next, about: polls may come more often than news.
+    pub fn news_s(&self) -> f64 {
+        f64::from(self.news_s)
     }
 
     /// What to act on: a rise is believed at once, a fall as far as it is smoothed. Holding back from an
@@ -63,6 +89,15 @@ mod tests {
         assert_eq!(reading.burden(), 20.0);
         reading.observe(5.0, s(4), 0.5, 15.0);
         assert_eq!(reading.burden(), 10.0);
+    }
+
+    #[test]
+    fn news_come_when_the_value_changes_not_with_every_poll() {
+        let mut reading = Reading::default();
+        (0..40u64).for_each(|poll| reading.observe((poll / 3) as f64, s(1 + 5 * poll), 1.0, 45.0));
+        assert!((14.0..=15.0).contains(&reading.news_s()), "{}", reading.news_s());
+        reading.observe(99.0, s(202), 1.0, 45.0);
+        assert!(reading.news_s() < 10.0);
     }
 
     #[test]
