@@ -4,6 +4,8 @@
 //! reads a clock, draws its own randomness, or talks to a host.
 
 mod outcome;
+#[cfg(test)]
+mod tests;
 mod upstream;
 
 use hashbrown::HashMap;

@@ -90,6 +90,7 @@ pub struct Upstream {
     picks: u32,
     rate: f64,
     out: usize,
+    panic: bool,
     typical: f64,
     fleet_errors: f64,
     background: Background,
@@ -119,6 +120,7 @@ impl Upstream {
             picks: 0,
             rate: 0.0,
             out: 0,
+            panic: false,
             typical: TYPICAL_AT_FIRST_S,
             fleet_errors: 0.0,
             background: Background::default(),
@@ -347,10 +349,10 @@ impl Upstream {
 
     /// What follows for the endpoint at `index` from what it just did; O(1).
     fn conclude(&mut self, index: u32, now: Time) {
-        let limit = self.most_out();
+        let may_leave = self.may_leave();
         let state = self.assess(index, now);
         let Some(member) = self.members.get_mut(index as usize) else { return };
-        if state != State::Healthy && member.eligible && self.out < limit {
+        if state != State::Healthy && member.eligible && may_leave {
             member.eligible = false;
             self.out += 1;
         }
@@ -379,6 +381,18 @@ impl Upstream {
     /// How many endpoints may be out at a time.
     fn most_out(&self) -> usize {
         (self.fleet.len() as f64 * self.config.health.max_ejected_percent / 100.0) as usize
+    }
+
+    /// Whether one more may be taken out before the next tick. In panic nobody is, and whoever would bring panic
+    /// about is left to the tick: it brings the others back at the same time.
+    fn may_leave(&self) -> bool {
+        let left = self.fleet.len().saturating_sub(self.out + 1);
+        self.out < self.most_out() && !self.panic && !self.too_few(left)
+    }
+
+    /// Whether `left` eligible endpoints are below the panic threshold.
+    fn too_few(&self, left: usize) -> bool {
+        (left as f64) < self.fleet.len() as f64 * self.config.failover.panic_percent / 100.0
     }
 
     /// Forgets what the other workers know, to be told anew as of `told`.
@@ -461,8 +475,8 @@ impl Upstream {
                 }
             }
         }
-        let left = (self.fleet.len() - self.out.min(self.fleet.len())) as f64;
-        if left < self.fleet.len() as f64 * self.config.failover.panic_percent / 100.0 {
+        self.panic = self.too_few(self.fleet.len().saturating_sub(self.out));
+        if self.panic {
             self.members.iter_mut().for_each(|m| m.eligible = m.present);
             self.out = 0;
         }

@@ -1,0 +1,108 @@
+//! A Prometheus that lies: it answers whatever it is told to, byte for byte, and counts how often it is asked.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use testbed::anyhow::Result;
+use testbed::tokio::io::{AsyncReadExt, AsyncWriteExt};
+use testbed::tokio::net::{TcpListener, TcpStream};
+use testbed::tokio::task::JoinHandle;
+use testbed::{ports, tokio, wait};
+
+/// An answer as bytes; `None` is silence until the asker gives up.
+pub type Lie = Option<Arc<[u8]>>;
+
+/// A running liar. Dropping it ends it.
+pub struct Liar {
+    address: SocketAddr,
+    lie: Arc<Mutex<Lie>>,
+    asked: Arc<AtomicU64>,
+    server: JoinHandle<()>,
+}
+
+impl Liar {
+    /// Starts with an honest answer that holds nothing.
+    pub async fn start() -> Result<Self> {
+        let listener = TcpListener::bind((ports::LOOPBACK, 0)).await?;
+        let address = listener.local_addr()?;
+        let lie =
+            Arc::new(Mutex::new(json(r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#)));
+        let asked = Arc::new(AtomicU64::new(0));
+        let (answer, count) = (lie.clone(), asked.clone());
+        let server = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(answer_one(stream, answer.clone(), count.clone()));
+            }
+        });
+        Ok(Self { address, lie, asked, server })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How many queries it got.
+    pub fn asked(&self) -> u64 {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    /// Answers `lie` from now on, and waits until that was asked for twice.
+    pub async fn tell(&self, what: &str, lie: Lie) -> Result<()> {
+        *self.lie.lock().expect("nobody panics holding it") = lie;
+        let before = self.asked();
+        wait::until(&format!("two queries while the answer is {what}"), Duration::from_secs(15), || async {
+            (self.asked() >= before + 2).then_some(())
+        })
+        .await
+    }
+}
+
+impl Drop for Liar {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+async fn answer_one(mut stream: TcpStream, lie: Arc<Mutex<Lie>>, asked: Arc<AtomicU64>) {
+    let (mut request, mut chunk) = (Vec::new(), [0; 4096]);
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+        match stream.read(&mut chunk).await {
+            Ok(size @ 1..) => request.extend_from_slice(&chunk[..size]),
+            _ => return,
+        }
+    }
+    let query = request.starts_with(b"GET /api/v1/query?");
+    asked.fetch_add(u64::from(query), Ordering::SeqCst);
+    let answer = lie.lock().expect("nobody panics holding it").clone();
+    match answer {
+        Some(bytes) => {
+            let _whoever_asked_may_have_left = stream.write_all(&bytes).await;
+            let _ = stream.shutdown().await;
+        }
+        // Reading ends when the other side gives up.
+        None => while let Ok(1..) = stream.read(&mut chunk).await {},
+    }
+}
+
+/// An answer with this status line's end, content type and body.
+pub fn http(status: &str, kind: &str, body: impl AsRef<[u8]>) -> Lie {
+    let body = body.as_ref();
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    raw([head.as_bytes(), body].concat())
+}
+
+/// A good answer as far as HTTP is concerned.
+pub fn json(body: impl AsRef<[u8]>) -> Lie {
+    http("200 OK", "application/json", body)
+}
+
+/// Any bytes at all.
+pub fn raw(bytes: impl AsRef<[u8]>) -> Lie {
+    Some(bytes.as_ref().into())
+}

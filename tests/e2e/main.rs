@@ -1,0 +1,21 @@
+//! End to end: the real filter in a real Envoy, with a real Prometheus, in front of backends that misbehave.
+//!
+//! These tests ask whether evenkeel does the right thing, not how fast: the load is low, shares have wide margins,
+//! and whatever takes time is awaited with a deadline, so that a busy machine with two cores passes too. Needs
+//! `make setup build`.
+
+mod liar;
+mod lies;
+mod malformed;
+mod raw;
+mod scene;
+
+mod cancelling;
+mod faults;
+mod grpc;
+mod last_resort;
+mod prometheus;
+mod reloading;
+mod retrying;
+mod spoofing;
+mod steering;

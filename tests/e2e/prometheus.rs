@@ -1,0 +1,129 @@
+//! What a real Prometheus knows counts; one that is away, or lies, costs nothing.
+
+use std::time::Duration;
+
+use testbed::anyhow::Result;
+use testbed::backend::{self, Behaviour, Kind};
+use testbed::load::Load;
+use testbed::serde_json::json;
+use testbed::tokio;
+
+use crate::liar::{Liar, json as good};
+use crate::lies;
+use crate::scene::Stage;
+
+const FAILING: &str = "Prometheus does not help";
+const RESUMED: &str = "Prometheus answers again";
+
+/// A stage whose only signal is the queues' depth, asked for at `interval`.
+fn informed(interval: &str, timeout: &str) -> Stage {
+    Stage {
+        plugin: json!({
+            "prometheus": { "cluster": "prometheus", "interval": interval, "timeout": timeout },
+        }),
+        upstream: json!({ "signals": [{ "name": "depth", "query": "task_queue_depth", "max": 100 }] }),
+        ..Stage::default()
+    }
+}
+
+/// The same, with a liar in Prometheus' place.
+async fn misinformed(interval: &str, timeout: &str) -> Result<(Stage, Liar)> {
+    let liar = Liar::start().await?;
+    let mut stage = informed(interval, timeout);
+    stage.proxy.services.push(("prometheus".to_owned(), liar.address()));
+    Ok((stage, liar))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_with_a_long_queue_are_spared() -> Result<()> {
+    // Each accepts at once, whatever its queue: only Prometheus can tell. A worker does 20 tasks a second, the
+    // slow one 4; its fair share of 50 a second is 10, which fills its queue of 60 in ten seconds.
+    let scene = Stage {
+        scraped: true,
+        backend: backend::Config {
+            kind: Kind::Worker { queue: 60 },
+            slots: 1,
+            median: Duration::from_millis(50),
+            ..Stage::default().backend
+        },
+        ..informed("1s", "500ms")
+    }
+    .open()
+    .await?;
+    scene.backends[0].set(Behaviour::Slow(5.0));
+    let load = |seconds| Load { rate: 50.0, ..scene.load(seconds) };
+    let learning = scene.wave_of(load(6.0)).await?;
+    let informed = scene.wave_of(load(12.0)).await?;
+    assert_eq!(learning.summary.failed + informed.summary.failed, 0, "{:?}", informed.summary.statuses);
+    assert!(informed.share(0) < 0.14, "a fair share would be 0.2: {:?}", informed.received);
+    assert!((1..5).all(|index| informed.share(index) > 0.12), "{:?}", informed.received);
+    assert_eq!(scene.logged(FAILING), 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prometheus_that_dies_and_returns_costs_nothing() -> Result<()> {
+    let mut scene = Stage { scraped: true, ..informed("500ms", "250ms") }.open().await?;
+    let before = scene.wave(3.0).await?;
+    scene.prometheus.as_mut().expect("it is scraped").kill();
+    let meanwhile = scene.wave(5.0).await?;
+    assert_eq!((before.summary.failed, meanwhile.summary.failed), (0, 0));
+    assert!(meanwhile.spread(), "{:?}", meanwhile.received);
+    scene.envoy().wait_for_log(FAILING, Duration::from_secs(10)).await?;
+    assert_eq!((scene.logged(FAILING), scene.logged(RESUMED)), (1, 0));
+
+    scene.prometheus.as_mut().expect("it is scraped").resume().await?;
+    scene.envoy().wait_for_log(RESUMED, Duration::from_secs(15)).await?;
+    assert_eq!((scene.logged(FAILING), scene.logged(RESUMED)), (1, 1));
+    assert_eq!(scene.wave(1.0).await?.summary.failed, 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lies_change_nothing() -> Result<()> {
+    let (stage, liar) = misinformed("150ms", "100ms").await?;
+    let scene = stage.open().await?;
+    let names: Vec<String> = scene.backends.iter().map(|backend| backend.address().to_string()).collect();
+    let load = scene.load(120.0).start().await?;
+    for (what, lie) in lies::all(&names) {
+        liar.tell(what, lie).await?;
+    }
+    let summary = load.report().summary();
+    assert_eq!(summary.failed, 0, "{:?}", summary.statuses);
+    for name in &names {
+        assert!((0.1..0.35).contains(&summary.share(name)), "{name}: {:?}", summary.by_backend);
+    }
+    liar.tell("honest again", good(lies::vector(&[(&names[0], "0")]))).await?;
+    scene.envoy().wait_for_log(RESUMED, Duration::from_secs(10)).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_cluster_for_prometheus_fails_no_request() -> Result<()> {
+    let mut stage = informed("200ms", "100ms");
+    stage.plugin["prometheus"]["cluster"] = json!("nowhere");
+    let scene = stage.open().await?;
+    let wave = scene.wave(2.0).await?;
+    assert_eq!(wave.summary.failed, 0, "{:?}", wave.summary.statuses);
+    assert!(wave.spread(), "{:?}", wave.received);
+    let line = scene.envoy().wait_for_log(FAILING, Duration::from_secs(10)).await?;
+    assert!(line.contains("\"nowhere\" is unknown to Envoy"), "{line}");
+    assert_eq!(scene.logged(FAILING), 1, "once, not at every poll");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_worker_asks_for_all() -> Result<()> {
+    let (mut stage, liar) = misinformed("200ms", "100ms").await?;
+    stage.proxy.concurrency = 4;
+    let scene = stage.open().await?;
+    // Who asks is settled by now.
+    scene.wave(1.0).await?;
+    let before = liar.asked();
+    let start = testbed::clock::now();
+    scene.wave(5.0).await?;
+    let intervals = start.elapsed().as_secs_f64() / 0.2;
+    let asked = (liar.asked() - before) as f64;
+    assert!((0.5..1.5).contains(&(asked / intervals)), "{asked} queries in {intervals:.0} intervals");
+    Ok(())
+}

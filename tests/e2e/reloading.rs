@@ -1,0 +1,68 @@
+//! New configurations over LDS: wrong ones are refused and change nothing, right ones lose nothing.
+
+use testbed::anyhow::Result;
+use testbed::backend::Behaviour;
+use testbed::envoy::Filter;
+use testbed::serde_json::json;
+use testbed::{envoy, tokio};
+
+use crate::malformed;
+use crate::scene::{Scene, Stage};
+
+fn stage() -> Stage {
+    Stage {
+        strangers: 1,
+        proxy: envoy::Config { dynamic: true, ..envoy::Config::default() },
+        ..Stage::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_configurations_are_refused_and_the_old_one_serves_on() -> Result<()> {
+    let mut scene = stage().open().await?;
+    let cases = malformed::all();
+    assert!(cases.len() >= 48, "{}", cases.len());
+    let load = scene.load(120.0).start().await?;
+    for (path, configuration) in &cases {
+        let filter = Filter::evenkeel_text(configuration)?;
+        let refusal = match scene.envoy_mut().reload(vec![filter]).await {
+            Ok(()) => panic!("accepted: {configuration}"),
+            Err(error) => format!("{error:#}"),
+        };
+        let named = |line: &str| line.contains(&format!("configuration refused: {path}: "));
+        assert!(refusal.lines().any(named), "{path} is not named for {configuration}:\n{refusal}");
+    }
+    let summary = load.report().summary();
+    drop(load);
+    assert_eq!(summary.failed, 0, "{:?}", summary.statuses);
+    assert!(summary.requests > 100);
+    assert_eq!(scene.envoy().stat("listener_manager.lds.update_rejected").await?, cases.len() as u64);
+    let wave = scene.wave(1.0).await?;
+    assert_eq!((wave.summary.failed, wave.strangers), (0, 0), "still steered");
+    Ok(())
+}
+
+async fn reload(scene: &mut Scene, slow_start: &str) -> Result<()> {
+    let configuration = stage().configuration(&scene.backends, &json!({ "slow_start": slow_start }));
+    scene.envoy_mut().reload(vec![Filter::evenkeel(&configuration)?]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_fails_nothing_and_forgets_nothing() -> Result<()> {
+    let mut scene = stage().open().await?;
+    for sick in &scene.backends[..2] {
+        sick.set(Behaviour::Slow(20.0));
+    }
+    scene.wave(6.0).await?;
+    let load = scene.load(60.0).start().await?;
+    for slow_start in ["10s", "11s", "12s"] {
+        reload(&mut scene, slow_start).await?;
+        // New connections, and so requests of the new configuration: the first second of its life.
+        let fresh = scene.wave(1.0).await?;
+        assert_eq!((fresh.summary.failed, fresh.strangers), (0, 0), "{:?}", fresh.summary.statuses);
+        assert!(fresh.share(0) + fresh.share(1) < 0.04, "{:?}", fresh.received);
+    }
+    let summary = load.report().summary();
+    assert_eq!(summary.failed, 0, "{:?}", summary.statuses);
+    Ok(())
+}

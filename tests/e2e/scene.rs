@@ -1,0 +1,220 @@
+//! A scene: backends, a real Envoy with evenkeel in front of them, and waves of requests.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use testbed::anyhow::Result;
+use testbed::backend::{self, Backend};
+use testbed::envoy::{self, Cluster, Envoy, Filter, Policy};
+use testbed::load::{Load, Summary};
+use testbed::prometheus::{self, Prometheus};
+use testbed::serde_json::{Map, Value, json};
+use testbed::tokio;
+use testbed::tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Few scenes at a time, so that they do not starve each other on a small machine.
+static TURNS: Semaphore = Semaphore::const_new(2);
+
+/// Requests a second in a wave.
+pub const RATE: f64 = 150.0;
+
+/// What a scene consists of.
+pub struct Stage {
+    /// Endpoints that evenkeel is told of.
+    pub backends: usize,
+    /// Endpoints of the same cluster that only Envoy knows: traffic there was not steered.
+    pub strangers: usize,
+    /// How they all work.
+    pub backend: backend::Config,
+    /// How Envoy balances them.
+    pub policy: Policy,
+    /// Members of the plugin's configuration beside `upstreams`.
+    pub plugin: Value,
+    /// Members of its upstream beside `cluster` and `endpoints`.
+    pub upstream: Value,
+    /// Whether evenkeel is left out, to see what Envoy does without it.
+    pub bare: bool,
+    /// Whether the backends are spoken to in HTTP/2.
+    pub http2: bool,
+    /// Whether a real Prometheus scrapes them every second; Envoy's cluster for it is `prometheus`.
+    pub scraped: bool,
+    /// The rest of Envoy's configuration: its clusters and filters come after the scene's own.
+    pub proxy: envoy::Config,
+}
+
+impl Default for Stage {
+    fn default() -> Self {
+        let backend = backend::Config {
+            median: Duration::from_millis(8),
+            sigma: 0.3,
+            record_requests: true,
+            ..backend::Config::default()
+        };
+        Self {
+            backends: 5,
+            strangers: 0,
+            backend,
+            policy: Policy::evenkeel(),
+            plugin: json!({}),
+            // Whoever is ejected is looked at again soon: tests are impatient.
+            upstream: json!({ "health": { "ejection": "3s" } }),
+            bare: false,
+            http2: false,
+            scraped: false,
+            proxy: envoy::Config::default(),
+        }
+    }
+}
+
+/// A running scene. Dropping it ends it, and checks that nothing panicked and nothing is left.
+pub struct Scene {
+    /// Those evenkeel knows.
+    pub backends: Vec<Backend>,
+    /// Those it does not.
+    pub strangers: Vec<Backend>,
+    /// Who scrapes them, if anybody does.
+    pub prometheus: Option<Prometheus>,
+    envoy: Option<Envoy>,
+    _turn: SemaphorePermit<'static>,
+}
+
+/// What came of some requests.
+pub struct Wave {
+    /// As the clients saw it.
+    pub summary: Summary,
+    /// Requests that each backend received.
+    pub received: Vec<u64>,
+    /// Requests that the strangers received.
+    pub strangers: u64,
+}
+
+impl Wave {
+    /// The share of the requests that the backend at `index` received.
+    pub fn share(&self, index: usize) -> f64 {
+        let all: u64 = self.received.iter().sum::<u64>() + self.strangers;
+        self.received[index] as f64 / all.max(1) as f64
+    }
+
+    /// Whether nobody was left out: of five equals, each received a fifth of its fair share at least.
+    pub fn spread(&self) -> bool {
+        (0..self.received.len()).all(|index| self.share(index) > 0.2 / self.received.len() as f64)
+    }
+}
+
+impl Stage {
+    /// The plugin's configuration with `upstream` members on top of the stage's own.
+    pub fn configuration(&self, backends: &[Backend], upstream: &Value) -> Value {
+        let mut entry = json!({ "cluster": "web", "endpoints": { "static": addresses(backends) } });
+        extend(&mut entry, &self.upstream);
+        extend(&mut entry, upstream);
+        let mut plugin = json!({ "upstreams": [entry] });
+        extend(&mut plugin, &self.plugin);
+        plugin
+    }
+
+    /// Starts everything.
+    pub async fn open(self) -> Result<Scene> {
+        let turn = TURNS.acquire().await?;
+        let backends = Backend::start_many(self.backends, self.backend.clone()).await?;
+        let strangers = Backend::start_many(self.strangers, self.backend.clone()).await?;
+        let configuration = self.configuration(&backends, &Value::Null);
+        let everyone = addresses(&backends).into_iter().chain(addresses(&strangers)).collect();
+        let mut proxy = self.proxy;
+        let prometheus = match self.scraped {
+            true => Some(Prometheus::start(&prometheus::Config::job("web", addresses(&backends))).await?),
+            false => None,
+        };
+        proxy.services.extend(prometheus.iter().map(|p| ("prometheus".to_owned(), p.address())));
+        let cluster = Cluster { http2: self.http2, ..Cluster::new("web", everyone, self.policy) };
+        proxy.clusters.insert(0, cluster);
+        if !self.bare {
+            proxy.filters.insert(0, Filter::evenkeel(&configuration)?);
+        }
+        let envoy = Some(Envoy::start(proxy).await?);
+        Ok(Scene { backends, strangers, prometheus, envoy, _turn: turn })
+    }
+}
+
+impl Scene {
+    /// Its Envoy.
+    pub fn envoy(&self) -> &Envoy {
+        self.envoy.as_ref().expect("it runs until the scene is dropped")
+    }
+
+    /// Its Envoy, to be changed.
+    pub fn envoy_mut(&mut self) -> &mut Envoy {
+        self.envoy.as_mut().expect("it runs until the scene is dropped")
+    }
+
+    /// Load on this scene.
+    pub fn load(&self, seconds: f64) -> Load {
+        Load {
+            target: self.envoy().address(),
+            rate: RATE,
+            duration: Duration::from_secs_f64(seconds),
+            connections: 16,
+            ..Load::default()
+        }
+    }
+
+    /// Requests for `seconds`, and what came of them.
+    pub async fn wave(&self, seconds: f64) -> Result<Wave> {
+        self.wave_of(self.load(seconds)).await
+    }
+
+    /// Makes `load`, and tells what came of it.
+    pub async fn wave_of(&self, load: Load) -> Result<Wave> {
+        let before = (received(&self.backends), received(&self.strangers));
+        let summary = load.run().await?.summary();
+        let after = received(&self.backends);
+        Ok(Wave {
+            summary,
+            received: after.iter().zip(before.0).map(|(after, before)| after - before).collect(),
+            strangers: received(&self.strangers).iter().sum::<u64>() - before.1.iter().sum::<u64>(),
+        })
+    }
+
+    /// How many lines of Envoy's log contain `text`.
+    pub fn logged(&self, text: &str) -> usize {
+        self.envoy().log().lines().filter(|line| line.contains(text)).count()
+    }
+}
+
+/// The last word on every scene, whether or not its test asked for it.
+impl Drop for Scene {
+    fn drop(&mut self) {
+        let Some(mut envoy) = self.envoy.take() else { return };
+        if std::thread::panicking() {
+            eprintln!("the end of Envoy's log:\n{}", envoy.log_tail(25));
+            return;
+        }
+        let (id, ended) = (envoy.process().id(), envoy.process().ended());
+        // Asked to end, not killed, so that the whole log is written.
+        tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(envoy.process().stop(Duration::from_secs(10)));
+        });
+        let log = envoy.log();
+        drop(envoy);
+        assert!(ended.is_none(), "Envoy ended by itself: {ended:?}\n{log}");
+        assert!(!log.contains("panicked"), "something panicked:\n{log}");
+        let left = std::fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        assert!(!left.contains("envoy"), "Envoy is still there: {left}");
+    }
+}
+
+/// Requests that each of them received so far.
+pub fn received(backends: &[Backend]) -> Vec<u64> {
+    backends.iter().map(|backend| backend.counts().received).collect()
+}
+
+fn addresses(backends: &[Backend]) -> Vec<SocketAddr> {
+    backends.iter().map(Backend::address).collect()
+}
+
+/// Members of `more` are added or replace those of the same name.
+fn extend(object: &mut Value, more: &Value) {
+    let members = more.as_object().cloned().unwrap_or_else(Map::new);
+    if let Some(object) = object.as_object_mut() {
+        object.extend(members);
+    }
+}

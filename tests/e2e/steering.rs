@@ -1,0 +1,123 @@
+//! Requests go where evenkeel says, whatever the number of workers and whichever way Envoy is told.
+
+use testbed::anyhow::Result;
+use testbed::envoy::{self, Filter, Policy};
+use testbed::serde_json::{Value, json};
+use testbed::tokio;
+
+use crate::raw;
+use crate::scene::{Scene, Stage};
+
+/// A filter after evenkeel that shows backends, under another name, what evenkeel wrote.
+fn witness() -> Filter {
+    Filter(json!({
+        "name": "envoy.filters.http.header_mutation",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+            "mutations": { "request_mutations": [{ "append": {
+                "header": { "key": "x-witness", "value": "%REQ(x-evenkeel-endpoint)%" },
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            } }] },
+        },
+    }))
+}
+
+fn steered(concurrency: u32) -> Stage {
+    let proxy = envoy::Config { concurrency, filters: vec![witness()], ..envoy::Config::default() };
+    Stage { strangers: 1, proxy, ..Stage::default() }
+}
+
+/// Every request reached the endpoint that was named first, and did not carry the name there.
+fn assert_followed(scene: &Scene) {
+    for backend in &scene.backends {
+        let own = backend.address().to_string();
+        for request in backend.requests() {
+            let named = request.headers.get("x-witness").map_or("", String::as_str);
+            assert_eq!(named.split(',').next(), Some(own.as_str()), "{request:?}");
+            assert!(!request.headers.contains_key("x-evenkeel-endpoint"), "{request:?}");
+        }
+    }
+}
+
+async fn follows_with(concurrency: u32) -> Result<()> {
+    let scene = steered(concurrency).open().await?;
+    let wave = scene.wave(3.0).await?;
+    assert_eq!(wave.summary.failed, 0, "{:?}", wave.summary.statuses);
+    assert_eq!(wave.strangers, 0, "unsteered");
+    assert!(wave.spread(), "spread over all: {:?}", wave.received);
+    assert_followed(&scene);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_worker_steers() -> Result<()> {
+    follows_with(1).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_workers_steer() -> Result<()> {
+    follows_with(2).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn four_workers_steer() -> Result<()> {
+    follows_with(4).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stateful_session_is_steered_and_its_header_stays_inside() -> Result<()> {
+    let header = "x-evenkeel-endpoint";
+    let proxy = envoy::Config { filters: vec![Filter::stateful_session(header)], ..envoy::Config::default() };
+    let scene = Stage {
+        strangers: 1,
+        policy: Policy::StatefulSession { header: header.into() },
+        plugin: json!({ "steering": { "via": "stateful_session" } }),
+        proxy,
+        ..Stage::default()
+    }
+    .open()
+    .await?;
+    let wave = scene.wave(3.0).await?;
+    assert_eq!(wave.summary.failed, 0, "{:?}", wave.summary.statuses);
+    assert_eq!(wave.strangers, 0, "unsteered");
+    assert!(wave.spread(), "spread over all: {:?}", wave.received);
+    let seen = scene.backends.iter().flat_map(|backend| backend.requests());
+    assert!(seen.into_iter().all(|request| !request.headers.contains_key(header)));
+    for _ in 0..10 {
+        let head = raw::get(scene.envoy().address(), "/", &[]).await?;
+        assert_eq!((head.status(), head.header(header)), (200, None));
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn observing_sets_no_header() -> Result<()> {
+    let scene = Stage { plugin: json!({ "mode": "observe" }), ..steered(2) }.open().await?;
+    scene.backends[0].set(testbed::backend::Behaviour::Slow(5.0));
+    let wave = scene.wave(4.0).await?;
+    assert_eq!(wave.summary.failed, 0, "{:?}", wave.summary.statuses);
+    // Envoy's own policy knows six endpoints and is blind to a slow one while it is not busy.
+    assert!(wave.strangers as f64 > 0.08 * wave.summary.requests as f64, "{}", wave.strangers);
+    assert!(wave.share(0) > 0.05, "{:?}", wave.received);
+    for request in scene.backends.iter().flat_map(|backend| backend.requests()) {
+        let named = request.headers.get("x-witness").map_or("", String::as_str);
+        assert!(named.is_empty() || named == "-", "{request:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_that_is_not_balanced_is_left_alone() -> Result<()> {
+    let mut stage = steered(2);
+    stage.upstream = Value::Null;
+    let other = testbed::backend::Backend::start(stage.backend.clone()).await?;
+    let mut cluster = envoy::Cluster::new("other", vec![other.address()], Policy::RoundRobin);
+    cluster.prefix = "/other".into();
+    stage.proxy.clusters.push(cluster);
+    let scene = stage.open().await?;
+    let wave = scene.wave_of(testbed::load::Load { path: "/other".into(), ..scene.load(1.0) }).await?;
+    assert_eq!(wave.summary.failed, 0, "{:?}", wave.summary.statuses);
+    assert_eq!(other.counts().received, wave.summary.requests);
+    assert_eq!(wave.received.iter().sum::<u64>() + wave.strangers, 0);
+    Ok(())
+}
