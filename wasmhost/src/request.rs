@@ -26,9 +26,9 @@ pub struct Request {
 }
 
 impl Request {
-    pub(crate) fn new(core: Rc<RefCell<Core>>, root: u32, headers: &[(&str, &str)]) -> Request {
+    pub(crate) fn new(core: Rc<RefCell<Core>>, root: u32, headers: Headers) -> Request {
         let mut stream = Stream::default();
-        stream.maps[map::REQUEST_HEADERS as usize].headers = Some(Headers::new(headers));
+        stream.maps[map::REQUEST_HEADERS as usize].headers = Some(headers);
         Request {
             core,
             root,
@@ -78,7 +78,11 @@ impl Request {
 
     /// Response headers, `:status` among them; also for responses that Envoy makes itself.
     pub fn response_headers(&mut self, headers: &[(&str, &str)], end_of_stream: bool) -> Action {
-        let headers = Headers::new(headers);
+        self.response_headers_of(Headers::new(headers), end_of_stream)
+    }
+
+    /// Response headers whose values need not be text.
+    pub fn response_headers_of(&mut self, headers: Headers, end_of_stream: bool) -> Action {
         self.headers_callback(
             "proxy_on_response_headers",
             map::RESPONSE_HEADERS,
@@ -100,7 +104,11 @@ impl Request {
 
     /// Response trailers.
     pub fn response_trailers(&mut self, trailers: &[(&str, &str)]) -> Action {
-        let trailers = Headers::new(trailers);
+        self.response_trailers_of(Headers::new(trailers))
+    }
+
+    /// Response trailers whose values need not be text.
+    pub fn response_trailers_of(&mut self, trailers: Headers) -> Action {
         self.headers_callback("proxy_on_response_trailers", map::RESPONSE_TRAILERS, trailers, None)
     }
 
@@ -167,6 +175,11 @@ impl Request {
     /// The first value of a request header, as text.
     pub fn header(&self, name: &str) -> Option<String> {
         self.headers().text(name)
+    }
+
+    /// The response headers as the client would see them.
+    pub fn response_map(&self) -> Headers {
+        self.map(map::RESPONSE_HEADERS)
     }
 
     /// The first value of a response header as the client would see it, as text.

@@ -3,6 +3,7 @@
 use crate::contexts::RootContext;
 use crate::core::Core;
 use crate::cost::{Cost, Trap};
+use crate::headers::Headers;
 use crate::request::Request;
 use std::cell::RefCell;
 use std::fmt;
@@ -104,6 +105,11 @@ impl Vm {
 
     /// A new stream with these request headers; the guest hears of it with the first phase.
     pub fn request(&self, root: Root, headers: &[(&str, &str)]) -> Request {
+        self.request_of(root, Headers::new(headers))
+    }
+
+    /// A new stream whose request headers' values need not be text.
+    pub fn request_of(&self, root: Root, headers: Headers) -> Request {
         Request::new(self.core.clone(), self.own(root), headers)
     }
 

@@ -1,0 +1,140 @@
+//! The host's clock is a wall clock: it may step back by an hour, or forward.
+
+use std::time::Duration;
+
+use crate::lease::crew;
+use crate::scene::{Ending, address, begin, config, give, ms, pass, pass_with, picks, picks_of, single};
+use crate::world::{Answer, Plugin, Stream, World};
+
+const HOUR: u64 = 3_600_000_000_000;
+
+fn step<W: World>(world: &mut W, back: bool) {
+    let now = world.now();
+    world.set_now(if back { now - HOUR } else { now + HOUR });
+}
+
+fn requests_on_their_way_survive_a_step_either_way(mut world: impl World) {
+    let plugin = single(&mut world, &config(4, "", ""));
+    for back in [true, false] {
+        let mut streams: Vec<_> = (0..20).map(|_| begin(&mut world, plugin)).collect();
+        step(&mut world, back);
+        world.tick(plugin);
+        for stream in &mut streams {
+            crate::scene::respond(stream, &Ending::good());
+            stream.log();
+            stream.done();
+        }
+        pass(&mut world, &[plugin], ms(500));
+        assert_eq!(picks(&mut world, plugin, 400).len(), 4, "back: {back}");
+    }
+}
+
+fn everything_goes_on_at_the_very_beginning_and_end_of_time(mut world: impl World) {
+    let crew = crew(&mut world, 2, "");
+    for now in [0, 1, u64::MAX, u64::MAX / 2, 1_000] {
+        for _ in 0..5 {
+            world.set_now(now);
+            crew.iter().for_each(|plugin| world.tick(*plugin));
+            for call in world.calls() {
+                world.answer(&call, &Answer::Failed);
+            }
+            for plugin in &crew {
+                let mut stream = begin(&mut world, *plugin);
+                assert!(!crate::scene::target(&stream).is_empty());
+                crate::scene::respond(&mut stream, &Ending::status("500"));
+                stream.done();
+            }
+        }
+    }
+}
+
+fn who_was_out_when_the_clock_stepped_back_still_returns(mut world: impl World) {
+    let plugin = single(&mut world, &config(4, r#""policy":"round_robin""#, ""));
+    (0..3).for_each(|_| {
+        if picks_of(&mut world, plugin, &address(2), 4) > 0 {
+            give(&mut world, plugin, &address(2), &Ending::local("504", "response_timeout"));
+        }
+    });
+    step(&mut world, true);
+    let mut back = 0;
+    for _ in 0..120 {
+        pass(&mut world, &[plugin], ms(500));
+        back = picks_of(&mut world, plugin, &address(2), 40);
+        if back >= 8 {
+            return;
+        }
+    }
+    panic!("a minute later it gets {back} of 40");
+}
+
+/// Eight seconds in which Prometheus says that `loaded` has a long queue.
+fn tell<W: World>(world: &mut W, crew: &[Plugin], loaded: usize) {
+    let series = |endpoint: usize| {
+        let value = if endpoint == loaded { 90 } else { 1 };
+        format!(r#"{{"metric":{{"instance":"{}"}},"value":[1,"{value}"]}}"#, address(endpoint))
+    };
+    let series: Vec<String> = (0..4).map(series).collect();
+    let answer =
+        format!(r#"{{"status":"success","data":{{"resultType":"vector","result":[{}]}}}}"#, series.join(","));
+    pass_with(world, crew, ms(8000), |world| {
+        for call in world.calls() {
+            world.answer(&call, &Answer::Http(200, answer.as_bytes()));
+        }
+    });
+}
+
+fn polls_and_signals_go_on_after_a_step_back(mut world: impl World) {
+    let crew = crew(&mut world, 3, r#","policy":{"name":"least_signal","signal":"queue"}"#);
+    tell(&mut world, &crew, 0);
+    assert!(picks_of(&mut world, crew[1], &address(0), 200) < 6);
+    step(&mut world, true);
+    tell(&mut world, &crew, 3);
+    for plugin in &crew {
+        assert!(picks_of(&mut world, *plugin, &address(3), 200) < 6, "what is new counts");
+        assert!(picks_of(&mut world, *plugin, &address(0), 200) > 20, "what is old does not");
+    }
+}
+
+fn the_lease_moves_also_after_a_step_back(mut world: impl World) {
+    let crew = crew(&mut world, 2, "");
+    pass(&mut world, &crew, ms(2000));
+    let holder = world.calls().last().expect("somebody asks").thread;
+    step(&mut world, true);
+    // The holder dies in the same moment; its lease says that it is good for another hour.
+    let heir: Vec<_> = crew.iter().copied().filter(|plugin| plugin.0 != holder.0).collect();
+    let before = world.calls().len();
+    pass(&mut world, &heir, Duration::from_secs(10));
+    assert!(world.calls()[before..].iter().any(|call| call.thread != holder));
+}
+
+fn a_dead_workers_requests_are_forgotten_also_after_a_step_back(mut world: impl World) {
+    let json = config(2, r#""policy":"least_request""#, "");
+    let crew: Vec<_> = (0..2)
+        .map(|_| {
+            let thread = world.thread();
+            crate::scene::load(&mut world, thread, &json)
+        })
+        .collect();
+    crew.iter().for_each(|plugin| _ = picks(&mut world, *plugin, 1));
+    pass(&mut world, &crew, ms(1000));
+    // Unequal on purpose: what the dead one had in flight would pull everything to one side.
+    let held: Vec<_> = (0..40).map(|_| begin(&mut world, crew[0])).collect();
+    let keep = |stream: &_| crate::scene::target(stream) == address(0);
+    let (kept, given_back): (Vec<_>, Vec<_>) = held.into_iter().partition(keep);
+    given_back.into_iter().for_each(|mut stream| stream.done());
+    assert_eq!(kept.len(), 20);
+    pass(&mut world, &crew, ms(500));
+    step(&mut world, true);
+    pass(&mut world, &crew[1..], ms(40_000));
+    let open: Vec<_> = (0..10).map(|_| begin(&mut world, crew[1])).collect();
+    assert_eq!(open.iter().filter(|stream| keep(*stream)).count(), 5);
+}
+
+both!(
+    requests_on_their_way_survive_a_step_either_way,
+    everything_goes_on_at_the_very_beginning_and_end_of_time,
+    who_was_out_when_the_clock_stepped_back_still_returns,
+    polls_and_signals_go_on_after_a_step_back,
+    the_lease_moves_also_after_a_step_back,
+    a_dead_workers_requests_are_forgotten_also_after_a_step_back,
+);

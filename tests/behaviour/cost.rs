@@ -1,0 +1,142 @@
+//! What the real `.wasm` uses, in interpreter fuel and trips to the host: the same on every machine.
+
+use wasmhost::Request;
+
+use crate::lease::crew;
+use crate::scene::{Ending, begin, config, load, ms, pass, respond, single};
+use crate::wasm::Wasm;
+use crate::world::{Answer, Plugin, World};
+
+/// A whole request may use this much fuel, about one unit an instruction.
+const FUEL_PER_REQUEST: u64 = 60_000;
+/// A tick may use this much for each endpoint and worker.
+const FUEL_PER_ENDPOINT_AND_TICK: u64 = 3_000;
+
+fn request(world: &mut Wasm, plugin: Plugin, ending: &Ending) -> Request {
+    let mut stream = begin(world, plugin);
+    world.advance(ms(10));
+    respond(&mut stream, ending);
+    stream.log();
+    stream.done();
+    stream
+}
+
+/// The mean fuel of a request once everything is warm.
+fn fuel_of_requests(endpoints: usize, upstream: &str) -> u64 {
+    let mut world = Wasm::new(7);
+    let plugin = single(&mut world, &config(endpoints, upstream, ""));
+    (0..100).for_each(|_| _ = request(&mut world, plugin, &Ending::good()));
+    world.tick(plugin);
+    (0..100).map(|_| request(&mut world, plugin, &Ending::good()).fuel()).sum::<u64>() / 100
+}
+
+#[test]
+fn a_request_costs_the_same_among_ten_and_among_ten_thousand() {
+    for policy in ["adaptive", "least_request", "round_robin"] {
+        let upstream = format!(r#""policy":"{policy}""#);
+        let (few, many) = (fuel_of_requests(10, &upstream), fuel_of_requests(10_000, &upstream));
+        println!("{policy}: {few} fuel a request among 10 endpoints, {many} among 10,000");
+        assert!(many * 2 <= few * 3, "{policy}: {few} among 10, {many} among 10,000");
+        assert!(many <= FUEL_PER_REQUEST, "{policy}: {many}");
+    }
+}
+
+#[test]
+fn a_request_costs_the_same_every_time_the_same_happens() {
+    assert_eq!(fuel_of_requests(10, ""), fuel_of_requests(10, ""));
+}
+
+/// Trips to the host that a request of this kind takes.
+fn trips(world: &mut Wasm, plugin: Plugin, ending: &Ending) -> u64 {
+    let stream = request(world, plugin, ending);
+    for costs in stream.costs() {
+        for forbidden in ["shared_data", "http_call", "log", "map_pairs", "metric"] {
+            let named = costs.hostcalls.keys().any(|name| name.contains(forbidden));
+            assert!(!named, "{} in {}: {:?}", forbidden, costs.callback, costs.hostcalls);
+        }
+    }
+    stream.costs().iter().flat_map(|cost| cost.hostcalls.values()).sum()
+}
+
+#[test]
+fn a_request_takes_few_trips_to_the_host_and_none_to_shared_data() {
+    let mut world = Wasm::new(3);
+    let plugin = single(&mut world, &config(10, "", ""));
+    for (ending, most) in [
+        (Ending::good(), 11),
+        (Ending::status("503"), 11),
+        (Ending::local("504", "response_timeout"), 11),
+        (Ending::grpc_headers("14"), 11),
+        (Ending::grpc_trailers("0"), 13),
+        (Ending::cancelled(), 6),
+    ] {
+        let trips = trips(&mut world, plugin, &ending);
+        println!("{trips} trips: {ending:?}");
+        assert!(trips <= most, "{trips}: {ending:?}");
+    }
+    let star = r#"{"upstreams":[{"cluster":"*","endpoints":{"static":["10.0.0.1:1","10.0.0.2:1"]}}]}"#;
+    let plugin = single(&mut world, star);
+    let named = single(&mut world, &config(2, "", ""));
+    let (star, named) =
+        (trips(&mut world, plugin, &Ending::good()), trips(&mut world, named, &Ending::good()));
+    assert!(star < named, "one entry for all need not ask for the cluster's name: {star}, {named}");
+}
+
+#[test]
+fn a_tick_grows_with_the_fleet_and_no_faster() {
+    let cost = |endpoints: usize| {
+        let mut world = Wasm::new(5);
+        let json = config(endpoints, "", "");
+        let plugins: Vec<Plugin> = (0..2)
+            .map(|_| {
+                let thread = world.thread();
+                load(&mut world, thread, &json)
+            })
+            .collect();
+        for plugin in &plugins {
+            (0..20).for_each(|_| _ = request(&mut world, *plugin, &Ending::good()));
+        }
+        pass(&mut world, &plugins, ms(300));
+        let (vm, root) = world.vm(plugins[0]);
+        vm.tick(root);
+        vm.last_cost().fuel
+    };
+    let (few, many) = (cost(100), cost(10_000));
+    println!("{few} fuel a tick with 100 endpoints, {many} with 10,000");
+    assert!(many <= 150 * few, "{few} with 100, {many} with 10,000");
+    assert!(many <= 2 * 10_000 * FUEL_PER_ENDPOINT_AND_TICK, "{many}");
+}
+
+#[test]
+fn a_tick_comes_the_less_often_the_more_there_is_to_do() {
+    let period = |endpoints: usize| {
+        let mut world = Wasm::new(5);
+        let plugin = single(&mut world, &config(endpoints, "", ""));
+        let (vm, root) = world.vm(plugin);
+        vm.tick_period(root).expect("a timer")
+    };
+    assert!(period(10) <= ms(50), "workers see each other's requests almost at once");
+    assert!(period(10_000) >= ms(200) && period(10_000) <= ms(1000));
+}
+
+#[test]
+fn memory_does_not_grow_with_requests_ticks_or_answers() {
+    let mut world = Wasm::new(9);
+    let plugins = crew(&mut world, 2, "");
+    let body = br#"{"status":"success","data":{"resultType":"vector","result":[]}}"#;
+    let work = |world: &mut Wasm, rounds: usize| {
+        for _ in 0..rounds {
+            pass(world, &plugins, ms(100));
+            for call in world.calls() {
+                world.answer(&call, &Answer::Http(200, body));
+            }
+            for plugin in &plugins {
+                request(world, *plugin, &Ending::good());
+                request(world, *plugin, &Ending::status("503"));
+            }
+        }
+        world.vms[0].memory_bytes()
+    };
+    let before = work(&mut world, 100);
+    assert_eq!(work(&mut world, 1000), before);
+}

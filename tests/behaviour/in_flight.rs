@@ -1,0 +1,166 @@
+//! Whatever order Envoy calls in, what was taken is given back, once.
+
+use crate::scene::{Ending, address, begin, config, ms, respond, single, target};
+use crate::world::{Plugin, Stream, World};
+
+/// How many requests of the kind under test go to one endpoint.
+const ROUNDS: usize = 6;
+/// How many more the other endpoint has in flight meanwhile.
+const AHEAD: usize = 10;
+
+/// Runs `exchange` [`ROUNDS`] times on one of two endpoints and then looks whose in-flight it has left different.
+///
+/// One endpoint is kept [`AHEAD`] requests ahead, so `least_request` gives everything to the other. Afterwards
+/// that one gets exactly the missing requests before the two take turns.
+fn exact<W: World>(mut world: W, exchange: impl Fn(&mut W, Plugin)) {
+    let plugin = single(&mut world, &config(2, r#""policy":"least_request""#, ""));
+    let mut busy = Vec::new();
+    let mut idle = Vec::new();
+    for _ in 0..4 * AHEAD {
+        let stream = begin(&mut world, plugin);
+        if target(&stream) == address(0) { busy.push(stream) } else { idle.push(stream) }
+    }
+    assert_eq!((busy.len(), idle.len()), (2 * AHEAD, 2 * AHEAD));
+    for mut stream in idle.drain(AHEAD..) {
+        world.advance(ms(1));
+        respond(&mut stream, &Ending::good());
+        stream.log();
+        stream.done();
+    }
+    for _ in 0..ROUNDS {
+        world.advance(ms(5));
+        exchange(&mut world, plugin);
+    }
+    let next: Vec<_> = (0..AHEAD + 2).map(|_| begin(&mut world, plugin)).collect();
+    let targets: Vec<String> = next.iter().map(target).collect();
+    assert!(targets[..AHEAD].iter().all(|to| *to == address(1)), "too much in flight is left: {targets:?}");
+    let of_busy = targets[AHEAD..].iter().filter(|to| **to == address(0)).count();
+    assert_eq!(of_busy, 1, "too little in flight is left: {targets:?}");
+}
+
+/// A request that goes through its phases, up to but not including its end.
+fn answered<W: World>(world: &mut W, plugin: Plugin, ending: &Ending) -> W::Stream {
+    let mut stream = begin(world, plugin);
+    assert_eq!(target(&stream), address(1));
+    world.advance(ms(5));
+    respond(&mut stream, ending);
+    stream
+}
+
+fn endings() -> Vec<Ending> {
+    vec![
+        Ending::cancelled(),
+        Ending::good(),
+        Ending::status("429"),
+        Ending::grpc_trailers("0"),
+        Ending::local("503", "no_healthy_upstream"),
+        Ending { served_by: Some("203.0.113.9:1".into()), ..Ending::good() },
+    ]
+}
+
+/// [`exact`], in a world of its own for each ending.
+fn each_ending<W: World>(_: W, end: impl Fn(&mut W::Stream)) {
+    for ending in endings() {
+        exact(W::new(2), |world, plugin| {
+            let mut stream = answered(world, plugin, &ending);
+            end(&mut stream);
+        });
+    }
+}
+
+fn given_back_on_log_alone(world: impl World) {
+    each_ending(world, |stream| stream.log());
+}
+
+fn given_back_on_done_alone(world: impl World) {
+    each_ending(world, |stream| stream.done());
+}
+
+fn given_back_once_on_log_and_done(world: impl World) {
+    each_ending(world, |stream| {
+        stream.log();
+        stream.done();
+    });
+}
+
+fn a_stream_without_request_headers_owes_nothing(world: impl World) {
+    exact(world, |world, plugin| {
+        let mut stream = world.stream(plugin, &[]);
+        stream.log();
+        stream.done();
+    });
+}
+
+fn a_response_without_a_request_owes_nothing(world: impl World) {
+    exact(world, |world, plugin| {
+        let mut stream = world.stream(plugin, &[]);
+        respond(&mut stream, &Ending { served_by: Some(address(1)), ..Ending::grpc_trailers("0") });
+        stream.log();
+        stream.done();
+    });
+}
+
+fn a_second_response_changes_nothing(world: impl World) {
+    exact(world, |world, plugin| {
+        let mut stream = answered(world, plugin, &Ending::good());
+        respond(&mut stream, &Ending::grpc_trailers("14"));
+        respond(&mut stream, &Ending { served_by: Some(address(0)), ..Ending::good() });
+        stream.log();
+        stream.done();
+    });
+}
+
+fn trailers_without_response_headers_change_nothing(world: impl World) {
+    exact(world, |world, plugin| {
+        let mut stream = begin(world, plugin);
+        stream.response_trailers(&[("grpc-status", b"14")]);
+        stream.log();
+        stream.done();
+    });
+}
+
+fn an_unmatched_route_owes_nothing(world: impl World) {
+    exact(world, |world, plugin| {
+        let mut stream = world.stream(plugin, &[(":path", b"/")]);
+        stream.property(&["xds", "cluster_name"], b"elsewhere");
+        stream.request_headers();
+        respond(&mut stream, &Ending { served_by: Some(address(1)), ..Ending::good() });
+        stream.log();
+        stream.done();
+    });
+}
+
+fn a_request_that_went_elsewhere_is_given_back_there(world: impl World) {
+    exact(world, |world, plugin| {
+        let elsewhere = Ending { served_by: Some(address(0)), ..Ending::good() };
+        let mut stream = answered(world, plugin, &elsewhere);
+        stream.log();
+        stream.done();
+    });
+}
+
+fn a_stream_that_is_open_counts_until_its_end(mut world: impl World) {
+    let plugin = single(&mut world, &config(2, r#""policy":"least_request""#, ""));
+    let mut first = begin(&mut world, plugin);
+    let taken = target(&first);
+    respond(&mut first, &Ending { trailers: None, ..Ending::grpc_trailers("0") });
+    let second = begin(&mut world, plugin);
+    assert_ne!(target(&second), taken, "headers are not the end");
+    first.response_trailers(&[("grpc-status", b"0")]);
+    first.log();
+    first.done();
+    assert_eq!(target(&begin(&mut world, plugin)), taken);
+}
+
+both!(
+    given_back_on_log_alone,
+    given_back_on_done_alone,
+    given_back_once_on_log_and_done,
+    a_stream_without_request_headers_owes_nothing,
+    a_response_without_a_request_owes_nothing,
+    a_second_response_changes_nothing,
+    trailers_without_response_headers_change_nothing,
+    an_unmatched_route_owes_nothing,
+    a_request_that_went_elsewhere_is_given_back_there,
+    a_stream_that_is_open_counts_until_its_end,
+);

@@ -1,0 +1,110 @@
+//! One worker asks Prometheus for all, and never nobody.
+
+use crate::scene::{config, load, ms, pass, pass_with};
+use crate::world::{Answer, Plugin, Thread, World};
+
+const ANSWER: &[u8] = br#"{"status":"success","data":{"resultType":"vector","result":[]}}"#;
+
+/// Threads that want one signal a second.
+pub fn crew<W: World>(world: &mut W, threads: usize, upstream: &str) -> Vec<Plugin> {
+    world.add_cluster("prometheus");
+    let upstream =
+        format!(r#""signals":[{{"name":"queue","query":"queue","max":100,"smoothing":1}}]{upstream}"#);
+    let root = r#""prometheus":{"cluster":"prometheus","interval":"1s","timeout":"500ms"}"#;
+    let json = config(4, &upstream, root);
+    (0..threads)
+        .map(|_| {
+            let thread = world.thread();
+            load(world, thread, &json)
+        })
+        .collect()
+}
+
+/// Answers whatever waits; who asked.
+fn asked_by<W: World>(world: &mut W) -> Vec<Thread> {
+    let calls = world.calls();
+    calls.iter().for_each(|call| world.answer(call, &Answer::Http(200, ANSWER)));
+    calls.iter().map(|call| call.thread).collect()
+}
+
+/// Who asks within `seconds`, with only `awake` ticking.
+fn watch<W: World>(world: &mut W, awake: &[Plugin], seconds: u64) -> Vec<Thread> {
+    let mut askers = Vec::new();
+    pass_with(world, awake, ms(1000 * seconds), |world| askers.extend(asked_by(world)));
+    askers
+}
+
+fn one_holder_asks_once_an_interval(mut world: impl World) {
+    let crew = crew(&mut world, 4, "");
+    pass(&mut world, &crew, ms(1000));
+    asked_by(&mut world);
+    let askers = watch(&mut world, &crew, 30);
+    assert!(askers.iter().all(|thread| *thread == askers[0]), "{askers:?}");
+    assert!((26..=34).contains(&askers.len()), "one a second, with jitter: {}", askers.len());
+}
+
+fn the_call_is_an_instant_query(mut world: impl World) {
+    let crew = crew(&mut world, 1, "");
+    pass(&mut world, &crew, ms(1000));
+    let calls = world.calls();
+    assert_eq!(calls.len(), 1);
+    assert_eq!((calls[0].cluster.as_str(), calls[0].authority.as_str()), ("prometheus", "prometheus"));
+    assert_eq!(calls[0].path, "/api/v1/query?query=queue&timeout=500ms");
+    assert_eq!(calls[0].timeout, ms(500));
+}
+
+fn the_lease_moves_when_its_holder_goes_silent(mut world: impl World) {
+    let crew = crew(&mut world, 3, "");
+    let first = *watch(&mut world, &crew, 5).last().expect("somebody asks");
+    let rest: Vec<Plugin> = crew.iter().copied().filter(|plugin| plugin.0 != first.0).collect();
+    // It has been renewed a second ago at most, lasts three, and is confirmed before it is used.
+    let heirs = watch(&mut world, &rest, 6);
+    let heir = *heirs.last().expect("somebody else asks");
+    assert!(heirs.iter().all(|thread| *thread == heir && heir != first), "{first:?} then {heirs:?}");
+    // The old holder wakes up, and leaves it to the new one.
+    let after = watch(&mut world, &crew, 10);
+    assert!(after.len() >= 8 && after.iter().all(|thread| *thread == heir), "{after:?}");
+}
+
+fn calls_go_on_while_prometheus_fails(mut world: impl World) {
+    let crew = crew(&mut world, 2, "");
+    pass(&mut world, &crew, ms(1000));
+    let mut calls = 0;
+    pass_with(&mut world, &crew, ms(20_000), |world| {
+        for call in world.calls() {
+            world.answer(&call, &Answer::Failed);
+            calls += 1;
+        }
+    });
+    assert!((16..=24).contains(&calls), "{calls}");
+    let complaints = world.logs().iter().filter(|line| line.contains("Prometheus")).count();
+    assert!((1..=2).contains(&complaints), "the first of a row is logged, not each: {complaints}");
+}
+
+fn an_unknown_cluster_is_no_disaster(mut world: impl World) {
+    let json = config(
+        4,
+        r#""signals":[{"name":"queue","query":"queue"}]"#,
+        r#""prometheus":{"cluster":"nowhere","interval":"1s","timeout":"1s"}"#,
+    );
+    let plugin = crate::scene::single(&mut world, &json);
+    pass(&mut world, &[plugin], ms(10_000));
+    assert!(world.calls().is_empty());
+    assert!(world.logs().iter().any(|line| line.contains("nowhere")), "{:?}", world.logs());
+    assert_eq!(crate::scene::picks(&mut world, plugin, 200).len(), 4);
+}
+
+fn a_call_that_never_comes_back_does_not_stop_the_next(mut world: impl World) {
+    let crew = crew(&mut world, 1, "");
+    pass(&mut world, &crew, ms(10_000));
+    assert!(world.calls().len() >= 5, "{}", world.calls().len());
+}
+
+both!(
+    one_holder_asks_once_an_interval,
+    the_call_is_an_instant_query,
+    the_lease_moves_when_its_holder_goes_silent,
+    calls_go_on_while_prometheus_fails,
+    an_unknown_cluster_is_no_disaster,
+    a_call_that_never_comes_back_does_not_stop_the_next,
+);

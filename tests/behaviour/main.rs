@@ -1,0 +1,36 @@
+//! What the filter promises, written once and checked twice: over the library's worker with a host made of plain
+//! Rust, and over the real `.wasm` in the test host.
+//!
+//! A scenario is a function over any [`world::World`]; `both!` makes two tests of it.
+
+use world::World;
+
+/// Makes a native and a wasm test of each scenario.
+macro_rules! both {
+    ($($scenario:ident),+ $(,)?) => {
+        mod native {
+            $(#[test] fn $scenario() { super::$scenario(<crate::native::Native as crate::World>::new(1)); })+
+        }
+        mod wasm {
+            $(#[test] fn $scenario() { super::$scenario(<crate::wasm::Wasm as crate::World>::new(1)); })+
+        }
+    };
+}
+
+mod native;
+mod scene;
+mod wasm;
+mod world;
+
+mod clock;
+mod configuration;
+mod corruption;
+mod cost;
+mod hostile_headers;
+mod in_flight;
+mod lease;
+mod outcomes;
+mod signals;
+mod steering;
+mod succession;
+mod workers;

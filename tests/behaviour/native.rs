@@ -1,0 +1,313 @@
+//! The world around the library: the same surroundings as Envoy's, in plain Rust.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::{Rc, Weak};
+
+use evenkeel::host::{self, Host, SharedError, StreamHost};
+use evenkeel::time::Time;
+use evenkeel::worker::{self, Verdict, Worker};
+
+use crate::world::{Answer, Call, Plugin, Stream, Thread, World};
+
+/// A guest must not rely on a clock that starts at zero.
+const START: u64 = 1_800_000_000_000_000_000;
+
+#[derive(Default)]
+struct State {
+    now: u64,
+    shared: BTreeMap<String, (Vec<u8>, u32)>,
+    last_version: u32,
+    clusters: BTreeSet<String>,
+    calls: Vec<(Call, usize)>,
+    last_token: u32,
+    logs: Vec<String>,
+}
+
+pub struct Native {
+    state: Rc<RefCell<State>>,
+    seed: u64,
+    threads: usize,
+    plugins: Vec<Loaded>,
+}
+
+struct Loaded {
+    thread: Thread,
+    name: String,
+    worker: Rc<RefCell<Worker>>,
+}
+
+/// The [`Host`] of one plugin configuration.
+struct Surroundings<'a> {
+    state: &'a RefCell<State>,
+    thread: Thread,
+    plugin: usize,
+}
+
+impl Host for Surroundings<'_> {
+    fn now(&self) -> Time {
+        Time(self.state.borrow().now)
+    }
+
+    fn shared_get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
+        self.state.borrow().shared.get(key).filter(|(value, _)| !value.is_empty()).cloned()
+    }
+
+    fn shared_set(&self, key: &str, value: &[u8], version: Option<u32>) -> Result<(), SharedError> {
+        let mut state = self.state.borrow_mut();
+        let current = state.shared.get(key).map(|(_, version)| *version);
+        if version.is_some_and(|version| current.is_some_and(|current| current != version)) {
+            return Err(SharedError::Conflict);
+        }
+        state.last_version += 1;
+        let version = state.last_version;
+        state.shared.insert(key.into(), (value.into(), version));
+        Ok(())
+    }
+
+    fn call(&self, call: &host::Call<'_>) -> Option<u32> {
+        let mut state = self.state.borrow_mut();
+        if !state.clusters.contains(call.cluster) {
+            return None;
+        }
+        state.last_token += 1;
+        let token = state.last_token;
+        let call = Call {
+            thread: self.thread,
+            token,
+            cluster: call.cluster.into(),
+            authority: call.authority.into(),
+            path: call.path.into(),
+            headers: call.headers.to_vec(),
+            timeout: call.timeout,
+        };
+        state.calls.push((call, self.plugin));
+        Some(token)
+    }
+
+    fn log(&self, _level: log::Level, message: &str) {
+        self.state.borrow_mut().logs.push(message.into());
+    }
+}
+
+impl Native {
+    fn on<R>(&self, plugin: usize, act: impl FnOnce(&mut Worker, &dyn Host) -> R) -> R {
+        let loaded = &self.plugins[plugin];
+        let host = Surroundings { state: &self.state, thread: loaded.thread, plugin };
+        act(&mut loaded.worker.borrow_mut(), &host)
+    }
+}
+
+impl World for Native {
+    type Stream = NativeStream;
+
+    fn new(seed: u64) -> Native {
+        let state = State { now: START, ..State::default() };
+        Native { state: Rc::new(RefCell::new(state)), seed, threads: 0, plugins: Vec::new() }
+    }
+
+    fn thread(&mut self) -> Thread {
+        self.threads += 1;
+        Thread(self.threads - 1)
+    }
+
+    fn configure(&mut self, thread: Thread, name: &str, json: &str) -> Result<Plugin, Vec<String>> {
+        let plugin = self.plugins.len();
+        let host = Surroundings { state: &self.state, thread, plugin };
+        let seed = self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ plugin as u64;
+        let mut worker = Worker::configure(&host, json.as_bytes(), name, seed).map_err(|faults| {
+            faults.iter().map(|fault| format!("configuration refused: {fault}")).collect::<Vec<_>>()
+        })?;
+        let old = self.plugins.iter().rev().find(|other| other.thread == thread && other.name == name);
+        if let Some(old) = old {
+            worker.adopt(&old.worker.borrow(), host.now());
+        }
+        self.plugins.push(Loaded { thread, name: name.into(), worker: Rc::new(RefCell::new(worker)) });
+        Ok(Plugin(plugin))
+    }
+
+    fn tick(&mut self, plugin: Plugin) {
+        self.on(plugin.0, |worker, host| worker.tick(host));
+    }
+
+    fn stream(&mut self, plugin: Plugin, headers: &[(&str, &[u8])]) -> NativeStream {
+        let maps = Maps { request: own(headers), ..Maps::default() };
+        NativeStream {
+            state: self.state.clone(),
+            worker: Rc::downgrade(&self.plugins[plugin.0].worker),
+            stream: worker::Stream::default(),
+            maps: RefCell::new(maps),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        self.state.borrow().now
+    }
+
+    fn set_now(&mut self, nanoseconds: u64) {
+        self.state.borrow_mut().now = nanoseconds;
+    }
+
+    fn shared_keys(&self) -> Vec<String> {
+        self.state.borrow().shared.keys().cloned().collect()
+    }
+
+    fn shared(&self, key: &str) -> Vec<u8> {
+        self.state.borrow().shared.get(key).map(|(value, _)| value.clone()).unwrap_or_default()
+    }
+
+    fn set_shared(&mut self, key: &str, value: &[u8]) {
+        let mut state = self.state.borrow_mut();
+        state.last_version += 1;
+        let version = state.last_version;
+        state.shared.insert(key.into(), (value.into(), version));
+    }
+
+    fn add_cluster(&mut self, name: &str) {
+        self.state.borrow_mut().clusters.insert(name.into());
+    }
+
+    fn calls(&self) -> Vec<Call> {
+        self.state.borrow().calls.iter().map(|(call, _)| call.clone()).collect()
+    }
+
+    fn answer(&mut self, call: &Call, answer: &Answer<'_>) {
+        let mut state = self.state.borrow_mut();
+        let at = state.calls.iter().position(|(other, _)| other == call).expect("an outstanding call");
+        let (call, plugin) = state.calls.remove(at);
+        drop(state);
+        let (status, body): (_, &[u8]) = match answer {
+            Answer::Http(status, body) => (Some(u32::from(*status)), body),
+            Answer::NoStatus(_) => (None, b"{}"),
+            Answer::Failed => (None, b""),
+        };
+        self.on(plugin, |worker, host| worker.call_answered(host, call.token, status, body));
+    }
+
+    fn logs(&self) -> Vec<String> {
+        self.state.borrow().logs.clone()
+    }
+}
+
+/// Header names with values, in order.
+type HeaderMap = Vec<(String, Vec<u8>)>;
+
+#[derive(Default)]
+struct Maps {
+    request: HeaderMap,
+    response: HeaderMap,
+    trailers: HeaderMap,
+    properties: BTreeMap<Vec<String>, Vec<u8>>,
+    answered: Option<(u32, Vec<(String, String)>)>,
+}
+
+pub struct NativeStream {
+    state: Rc<RefCell<State>>,
+    worker: Weak<RefCell<Worker>>,
+    stream: worker::Stream,
+    maps: RefCell<Maps>,
+}
+
+/// The [`StreamHost`] of one stream.
+struct Phase<'a> {
+    now: u64,
+    maps: &'a RefCell<Maps>,
+}
+
+fn own(headers: &[(&str, &[u8])]) -> HeaderMap {
+    headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.to_vec())).collect()
+}
+
+fn all(map: &HeaderMap, name: &str) -> Vec<Vec<u8>> {
+    map.iter().filter(|(key, _)| key == name).map(|(_, value)| value.clone()).collect()
+}
+
+fn first(map: &HeaderMap, name: &str) -> Option<Vec<u8>> {
+    all(map, name).into_iter().next()
+}
+
+impl StreamHost for Phase<'_> {
+    fn now(&self) -> Time {
+        Time(self.now)
+    }
+
+    fn set_request_header(&self, name: &str, value: &[u8]) {
+        self.remove_request_header(name);
+        self.maps.borrow_mut().request.push((name.into(), value.into()));
+    }
+
+    fn remove_request_header(&self, name: &str) {
+        self.maps.borrow_mut().request.retain(|(key, _)| key != name);
+    }
+
+    fn response_header(&self, name: &str) -> Option<Vec<u8>> {
+        first(&self.maps.borrow().response, name)
+    }
+
+    fn remove_response_header(&self, name: &str) {
+        self.maps.borrow_mut().response.retain(|(key, _)| key != name);
+    }
+
+    fn response_trailer(&self, name: &str) -> Option<Vec<u8>> {
+        first(&self.maps.borrow().trailers, name)
+    }
+
+    fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
+        let path: Vec<String> = path.iter().map(|part| (*part).into()).collect();
+        self.maps.borrow().properties.get(&path).cloned()
+    }
+
+    fn respond(&self, status: u32, headers: &[(&str, &str)]) {
+        let headers = headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        self.maps.borrow_mut().answered = Some((status, headers));
+    }
+}
+
+impl NativeStream {
+    fn with<R>(&mut self, act: impl FnOnce(&mut worker::Stream, &mut Worker, &dyn StreamHost) -> R) -> R {
+        let worker = self.worker.upgrade().expect("a plugin that outlives its streams");
+        let phase = Phase { now: self.state.borrow().now, maps: &self.maps };
+        act(&mut self.stream, &mut worker.borrow_mut(), &phase)
+    }
+}
+
+impl Stream for NativeStream {
+    fn property(&mut self, path: &[&str], value: &[u8]) {
+        let path = path.iter().map(|part| (*part).into()).collect();
+        self.maps.borrow_mut().properties.insert(path, value.into());
+    }
+
+    fn request_headers(&mut self) -> bool {
+        self.with(|stream, worker, host| stream.request_headers(worker, host)) == Verdict::Continue
+    }
+
+    fn response_headers(&mut self, headers: &[(&str, &[u8])]) {
+        self.maps.borrow_mut().response = own(headers);
+        self.with(|stream, worker, host| stream.response_headers(worker, host));
+    }
+
+    fn response_trailers(&mut self, trailers: &[(&str, &[u8])]) {
+        self.maps.borrow_mut().trailers = own(trailers);
+        self.with(|stream, worker, host| stream.response_trailers(worker, host));
+    }
+
+    fn log(&mut self) {
+        self.with(|stream, worker, host| stream.finish(worker, host));
+    }
+
+    fn done(&mut self) {
+        self.with(|stream, worker, host| stream.finish(worker, host));
+    }
+
+    fn request_values(&self, name: &str) -> Vec<Vec<u8>> {
+        all(&self.maps.borrow().request, name)
+    }
+
+    fn response_values(&self, name: &str) -> Vec<Vec<u8>> {
+        all(&self.maps.borrow().response, name)
+    }
+
+    fn local_response(&self) -> Option<(u32, Vec<(String, String)>)> {
+        self.maps.borrow().answered.clone()
+    }
+}

@@ -1,0 +1,186 @@
+//! Which endings count against an endpoint, and what follows.
+
+use crate::scene::{Ending, address, config, give, ms, pass, picks, picks_of, serve, single};
+use crate::world::{Plugin, World};
+
+/// Who is picked depends on nothing but eligibility; one failure alone changes nothing.
+const PATIENT: &str = r#""policy":"round_robin","health":{"suspect_after":3,"fail_after":3}"#;
+
+const RESET: &str = "upstream_reset_before_response_started{connection_termination}";
+const REFUSED: &str =
+    "upstream_reset_before_response_started{remote_connection_failure,delayed_connect_error:_111}";
+
+fn fails<W: World>(world: &mut W, plugin: Plugin, endpoint: &str, ending: &Ending, times: usize) {
+    (0..times).for_each(|_| give(world, plugin, endpoint, ending));
+}
+
+fn three_failures_in_a_row_take_an_endpoint_out(mut world: impl World) {
+    for ending in [
+        Ending::status("500"),
+        Ending::status("503"),
+        Ending::status("599"),
+        Ending::local("503", RESET),
+        Ending::local("503", "upstream_reset_before_response_started{remote_reset}"),
+        Ending::grpc_headers("14"),
+        Ending::grpc_headers("2"),
+        Ending::grpc_trailers("14"),
+        Ending::grpc_trailers("13"),
+    ] {
+        let plugin = single(&mut world, &config(4, PATIENT, ""));
+        let sick = address(1);
+        fails(&mut world, plugin, &sick, &ending, 2);
+        give(&mut world, plugin, &sick, &Ending::good());
+        fails(&mut world, plugin, &sick, &ending, 2);
+        assert_eq!(picks_of(&mut world, plugin, &sick, 3), 0, "another's turn");
+        fails(&mut world, plugin, &sick, &ending, 1);
+        let counts = picks(&mut world, plugin, 60);
+        assert_eq!((counts.len(), counts.get(&sick)), (3, None), "{ending:?}: {counts:?}");
+    }
+}
+
+fn a_time_out_or_a_refused_connection_takes_no_more_than_three(mut world: impl World) {
+    for ending in [
+        Ending::local("504", "response_timeout"),
+        Ending::local("504", "upstream_per_try_timeout"),
+        Ending::local("503", REFUSED),
+        Ending::local("503", "upstream_reset_before_response_started{connection_timeout}"),
+    ] {
+        let plugin = single(&mut world, &config(4, PATIENT, ""));
+        let sick = address(3);
+        let mut taken = 0;
+        for _ in 0..40 {
+            let got =
+                serve(&mut world, plugin, |to| if to == sick { ending.clone() } else { Ending::good() });
+            taken += usize::from(got == sick);
+        }
+        assert!((1..=3).contains(&taken), "{ending:?}: {taken}");
+    }
+}
+
+fn one_failure_makes_suspect_by_default(mut world: impl World) {
+    let plugin = single(&mut world, &config(4, r#""policy":"round_robin""#, ""));
+    give(&mut world, plugin, &address(0), &Ending::status("500"));
+    assert_eq!(picks_of(&mut world, plugin, &address(0), 40), 0);
+    // A single request verifies it, and that one is good.
+    pass(&mut world, &[plugin], ms(20_000));
+    assert!(picks_of(&mut world, plugin, &address(0), 40) > 0);
+}
+
+fn what_is_not_the_endpoints_fault_ejects_nobody(mut world: impl World) {
+    for ending in [
+        Ending::status("429"),
+        Ending::status("404"),
+        Ending::status("400"),
+        Ending::status("301"),
+        Ending::local("503", "no_healthy_upstream"),
+        Ending::local("503", "upstream_reset_before_response_started{overflow}"),
+        Ending::local("503", "cluster_not_found"),
+        Ending::local("500", "direct_response"),
+        Ending::local("503", ""),
+        Ending::local("503", "ext_authz_error"),
+        Ending::grpc_headers("5"),
+        Ending::grpc_headers("8"),
+        Ending::grpc_trailers("0"),
+        Ending::grpc_trailers("7"),
+        Ending::grpc_trailers("8"),
+        Ending::cancelled(),
+    ] {
+        let plugin = single(&mut world, &config(4, PATIENT, ""));
+        fails(&mut world, plugin, &address(2), &ending, 12);
+        let counts = picks(&mut world, plugin, 40);
+        assert_eq!(counts.get(&address(2)), Some(&10), "{ending:?}: {counts:?}");
+    }
+}
+
+fn a_grpc_stream_is_judged_by_its_trailers_only_once(mut world: impl World) {
+    let plugin = single(&mut world, &config(4, PATIENT, ""));
+    let twice = Ending { trailers: Some(vec![("grpc-status", b"14".to_vec())]), ..Ending::grpc_headers("0") };
+    fails(&mut world, plugin, &address(2), &twice, 6);
+    assert_eq!(picks_of(&mut world, plugin, &address(2), 40), 10, "the headers have said it");
+}
+
+fn whoever_served_is_judged(mut world: impl World) {
+    let plugin = single(&mut world, &config(4, PATIENT, ""));
+    // Envoy passed over what the header names.
+    let elsewhere = Ending { served_by: Some(address(3)), ..Ending::status("500") };
+    for _ in 0..3 {
+        serve(
+            &mut world,
+            plugin,
+            |to| if to == address(3) { Ending::status("500") } else { elsewhere.clone() },
+        );
+    }
+    let counts = picks(&mut world, plugin, 30);
+    assert_eq!(counts.len(), 3, "{counts:?}");
+    assert!(!counts.contains_key(&address(3)));
+}
+
+fn a_retry_that_went_well_blames_the_first_endpoint(mut world: impl World) {
+    let plugin = single(&mut world, &config(4, PATIENT, ""));
+    let retried = Ending { served_by: Some(address(3)), attempts: Some(2), ..Ending::good() };
+    fails(&mut world, plugin, &address(0), &retried, 3);
+    let counts = picks(&mut world, plugin, 30);
+    assert_eq!((counts.len(), counts.get(&address(0))), (3, None), "{counts:?}");
+}
+
+fn an_answer_from_outside_the_fleet_changes_nothing(mut world: impl World) {
+    let plugin = single(&mut world, &config(4, PATIENT, ""));
+    for stranger in ["203.0.113.9:1", "not an address", "10.0.0.1"] {
+        let ending = Ending { served_by: Some(stranger.into()), ..Ending::good() };
+        (0..8).for_each(|_| _ = serve(&mut world, plugin, |_| ending.clone()));
+    }
+    assert_eq!(picks(&mut world, plugin, 40).len(), 4);
+}
+
+fn an_ejected_endpoint_comes_back_by_good_probes(mut world: impl World) {
+    let health = r#""policy":"round_robin","health":{"ejection":"6s"}"#;
+    let plugin = single(&mut world, &config(4, health, ""));
+    give(&mut world, plugin, &address(1), &Ending::local("503", REFUSED));
+    let mut waited = 0;
+    let mut refused = 0;
+    // It keeps refusing for 20 s, and is well from then on.
+    while waited < 600 {
+        pass(&mut world, &[plugin], ms(200));
+        let sick = waited < 100;
+        let got = serve(&mut world, plugin, |to| match to == address(1) && sick {
+            true => Ending::local("503", REFUSED),
+            false => Ending::good(),
+        });
+        refused += usize::from(sick && got == address(1));
+        waited += 1;
+        if !sick && picks_of(&mut world, plugin, &address(1), 4) > 0 {
+            break;
+        }
+    }
+    assert!(waited < 300, "back within a minute, not after {waited} steps");
+    assert!((1..=20).contains(&refused), "probed, but sparingly: {refused}");
+    pass(&mut world, &[plugin], ms(1000));
+    (0..20).for_each(|_| _ = serve(&mut world, plugin, |_| Ending::good()));
+    pass(&mut world, &[plugin], ms(1000));
+    assert!(picks_of(&mut world, plugin, &address(1), 40) >= 8);
+}
+
+fn a_fault_that_all_share_ejects_nobody(mut world: impl World) {
+    let plugin = single(&mut world, &config(6, "", ""));
+    for _ in 0..300 {
+        serve(&mut world, plugin, |_| Ending::status("500"));
+        pass(&mut world, &[plugin], ms(50));
+    }
+    for _ in 0..100 {
+        assert!(!serve(&mut world, plugin, |_| Ending::status("500")).is_empty());
+    }
+    assert!(picks(&mut world, plugin, 200).len() >= 5);
+}
+
+both!(
+    three_failures_in_a_row_take_an_endpoint_out,
+    a_time_out_or_a_refused_connection_takes_no_more_than_three,
+    one_failure_makes_suspect_by_default,
+    what_is_not_the_endpoints_fault_ejects_nobody,
+    a_grpc_stream_is_judged_by_its_trailers_only_once,
+    whoever_served_is_judged,
+    a_retry_that_went_well_blames_the_first_endpoint,
+    an_answer_from_outside_the_fleet_changes_nothing,
+    an_ejected_endpoint_comes_back_by_good_probes,
+    a_fault_that_all_share_ejects_nobody,
+);

@@ -1,0 +1,189 @@
+//! What the request carries when it leaves the filter.
+
+use std::collections::BTreeSet;
+
+use crate::scene::{
+    Ending, HEADER, address, begin, candidates, config, give, pass, picks, respond, single, target,
+};
+use crate::world::{Plugin, Stream, World};
+
+/// A request to `cluster` by a client that tries to steer by itself, past its headers.
+fn spoofed<W: World>(world: &mut W, plugin: Plugin, header: &str, cluster: &str) -> W::Stream {
+    let upper = header.to_uppercase();
+    let spoof: [(&str, &[u8]); 4] =
+        [(":path", b"/"), (header, b"6.6.6.6:66"), (&upper, b"6.6.6.7:66"), ("x-other", b"stays")];
+    let mut stream = world.stream(plugin, &spoof);
+    if !cluster.is_empty() {
+        stream.property(&["xds", "cluster_name"], cluster.as_bytes());
+    }
+    assert!(stream.request_headers());
+    assert_eq!(stream.request_values("x-other"), [b"stays"]);
+    stream
+}
+
+fn the_header_names_as_many_distinct_endpoints_as_configured(mut world: impl World) {
+    let fleet: BTreeSet<String> = (0..10).map(address).collect();
+    for wanted in 1..=8 {
+        let json = config(10, "", &format!(r#""steering":{{"candidates":{wanted}}}"#));
+        let plugin = single(&mut world, &json);
+        for _ in 0..50 {
+            let stream = begin(&mut world, plugin);
+            let named = candidates(&stream);
+            assert_eq!(stream.request_values(HEADER), [named.join(",").into_bytes()]);
+            assert_eq!(named.len(), wanted);
+            let distinct: BTreeSet<String> = named.into_iter().collect();
+            assert_eq!(distinct.len(), wanted);
+            assert!(distinct.is_subset(&fleet), "{distinct:?}");
+        }
+    }
+}
+
+fn a_fleet_smaller_than_the_candidates_is_named_in_full(mut world: impl World) {
+    let plugin = single(&mut world, &config(3, "", r#""steering":{"candidates":8}"#));
+    assert_eq!(candidates(&begin(&mut world, plugin)).len(), 3);
+}
+
+fn stateful_session_gets_base64_and_its_answer_is_hidden(mut world: impl World) {
+    let plugin = single(&mut world, &config(1, "", r#""steering":{"via":"stateful_session"}"#));
+    let mut stream = spoofed(&mut world, plugin, HEADER, "web");
+    assert_eq!(stream.request_values(HEADER), [b"MTAuMC4wLjE6ODA4MA=="]);
+    stream.property(&["upstream", "address"], address(0).as_bytes());
+    stream.response_headers(&[(":status", b"200"), (HEADER, b"MTAuMC4wLjE6ODA4MA=="), ("x-own", b"1")]);
+    assert!(stream.response_values(HEADER).is_empty(), "the client learns no addresses");
+    assert_eq!(stream.response_values("x-own"), [b"1"]);
+    stream.log();
+    stream.done();
+}
+
+fn original_dst_has_a_header_of_its_own(mut world: impl World) {
+    let header = "x-envoy-original-dst-host";
+    let plugin = single(&mut world, &config(1, "", r#""steering":{"via":"original_dst"}"#));
+    let stream = spoofed(&mut world, plugin, header, "web");
+    assert_eq!(stream.request_values(header), [address(0).into_bytes()]);
+    assert!(stream.request_values(HEADER).is_empty());
+}
+
+fn a_configured_header_replaces_the_default(mut world: impl World) {
+    let plugin = single(&mut world, &config(1, "", r#""steering":{"header":"X-To","candidates":1}"#));
+    let stream = spoofed(&mut world, plugin, "x-to", "web");
+    assert_eq!(stream.request_values("x-to"), [address(0).into_bytes()]);
+}
+
+fn what_a_client_says_is_gone_in_every_mode_and_on_every_route(mut world: impl World) {
+    for root in ["", r#""mode":"observe""#] {
+        let plugin = single(&mut world, &config(2, "", root));
+        for cluster in ["web", "elsewhere", ""] {
+            let stream = spoofed(&mut world, plugin, HEADER, cluster);
+            let ours = candidates(&stream);
+            let steered = cluster == "web" && root.is_empty();
+            assert_eq!(ours.len(), if steered { 2 } else { 0 }, "{root} {cluster}: {ours:?}");
+            assert!(ours.iter().all(|named| named.starts_with("10.")), "{ours:?}");
+        }
+    }
+}
+
+fn an_unmatched_route_is_left_alone_to_its_end(mut world: impl World) {
+    let plugin = single(&mut world, &config(2, "", ""));
+    for ending in [Ending::good(), Ending::status("503"), Ending::cancelled(), Ending::grpc_trailers("14")] {
+        let mut stream = spoofed(&mut world, plugin, HEADER, "elsewhere");
+        respond(&mut stream, &Ending { served_by: Some(address(0)), ..ending });
+        stream.log();
+        stream.done();
+    }
+    assert_eq!(picks(&mut world, plugin, 40).len(), 2, "its failures are nobody's");
+}
+
+fn a_star_balances_whatever_is_not_named(mut world: impl World) {
+    let star = |others: &str| {
+        format!(r#"{{"upstreams":[{others}{{"cluster":"*","endpoints":{{"static":["10.9.9.9:1"]}}}}]}}"#)
+    };
+    let alone = single(&mut world, &star(""));
+    let named = r#"{"cluster":"web","endpoints":{"static":["10.0.0.1:8080"]}},"#;
+    let beside = single(&mut world, &star(named));
+    for (plugin, cluster, to) in [
+        (alone, "web", "10.9.9.9:1"),
+        (alone, "", "10.9.9.9:1"),
+        (beside, "web", "10.0.0.1:8080"),
+        (beside, "other", "10.9.9.9:1"),
+    ] {
+        assert_eq!(target(&spoofed(&mut world, plugin, HEADER, cluster)), to, "{cluster}");
+    }
+}
+
+fn observing_sets_nothing_and_still_learns(mut world: impl World) {
+    let thread = world.thread();
+    let observing = config(4, r#""policy":"round_robin""#, r#""mode":"observe""#);
+    let plugin = world.configure(thread, "evenkeel", &observing).expect("accepted");
+    for _ in 0..3 {
+        let mut stream = begin(&mut world, plugin);
+        assert!(candidates(&stream).is_empty());
+        world.advance(crate::scene::ms(10));
+        respond(&mut stream, &Ending { served_by: Some(address(2)), ..Ending::status("500") });
+        stream.log();
+        stream.done();
+    }
+    let enforcing = config(4, r#""policy":"round_robin""#, "");
+    let plugin = world.configure(thread, "evenkeel", &enforcing).expect("accepted");
+    let counts = picks(&mut world, plugin, 30);
+    assert_eq!(counts.len(), 3, "the one that failed is known: {counts:?}");
+    assert!(!counts.contains_key(&address(2)));
+}
+
+/// All endpoints out, panic switched off: only then is nobody eligible.
+const NOBODY: &str = r#""policy":"round_robin","health":{"max_ejected_percent":100}"#;
+
+fn exhaust<W: World>(world: &mut W, plugin: Plugin) {
+    give(world, plugin, &address(0), &Ending::local("504", "response_timeout"));
+}
+
+fn nobody_eligible_ends_as_configured(mut world: impl World) {
+    for (none, header, answer) in [
+        (r#""none_eligible":"envoy""#, "", None),
+        (r#""none_eligible":"safe_endpoint","safe_endpoint":"10.7.7.7:7""#, "10.7.7.7:7", None),
+        (r#""none_eligible":"reject""#, "", Some(503)),
+    ] {
+        let failover = format!(r#"{NOBODY},"failover":{{"panic_percent":0,{none}}}"#);
+        let plugin = single(&mut world, &config(1, &failover, ""));
+        exhaust(&mut world, plugin);
+        let mut stream = world.stream(plugin, &[(":path", b"/"), (HEADER, b"6.6.6.6:66")]);
+        stream.property(&["xds", "cluster_name"], b"web");
+        assert_eq!(stream.request_headers(), answer.is_none(), "{none}");
+        assert_eq!(target(&stream), header, "{none}");
+        let response = stream.local_response();
+        assert_eq!(response.as_ref().map(|(status, _)| *status), answer, "{none}");
+        if let Some((_, headers)) = response {
+            for name in ["x-evenkeel-reason", "retry-after"] {
+                assert!(headers.iter().any(|(key, value)| key == name && !value.is_empty()), "{headers:?}");
+            }
+        }
+        stream.log();
+        stream.done();
+    }
+}
+
+fn in_panic_everybody_serves(mut world: impl World) {
+    let upstream =
+        r#""policy":"round_robin","health":{"max_ejected_percent":100},"failover":{"panic_percent":50}"#;
+    let plugin = single(&mut world, &config(4, upstream, ""));
+    for endpoint in 0..3 {
+        (0..2).for_each(|_| _ = crate::scene::serve(&mut world, plugin, |_| Ending::good()));
+        give(&mut world, plugin, &address(endpoint), &Ending::local("504", "response_timeout"));
+    }
+    assert_eq!(picks(&mut world, plugin, 20).len(), 1, "three of four are out at once");
+    pass(&mut world, &[plugin], crate::scene::ms(100));
+    assert_eq!(picks(&mut world, plugin, 40).len(), 4, "a quarter left is a panic");
+}
+
+both!(
+    the_header_names_as_many_distinct_endpoints_as_configured,
+    a_fleet_smaller_than_the_candidates_is_named_in_full,
+    stateful_session_gets_base64_and_its_answer_is_hidden,
+    original_dst_has_a_header_of_its_own,
+    a_configured_header_replaces_the_default,
+    what_a_client_says_is_gone_in_every_mode_and_on_every_route,
+    an_unmatched_route_is_left_alone_to_its_end,
+    a_star_balances_whatever_is_not_named,
+    observing_sets_nothing_and_still_learns,
+    nobody_eligible_ends_as_configured,
+    in_panic_everybody_serves,
+);

@@ -1,0 +1,79 @@
+//! A new configuration in the same VM, and two plugins side by side.
+
+use crate::scene::{Ending, address, begin, config, give, load, ms, pass, picks, picks_of, respond, target};
+use crate::world::{Plugin, Stream, World};
+
+const HEALTH: &str = r#""policy":"round_robin","health":{"fail_after":2}"#;
+
+fn break_one<W: World>(world: &mut W, plugin: Plugin) {
+    give(world, plugin, &address(1), &Ending::local("504", "response_timeout"));
+    assert_eq!(picks_of(world, plugin, &address(1), 20), 0);
+}
+
+fn a_new_configuration_adopts_what_was_learnt(mut world: impl World) {
+    let thread = world.thread();
+    let old = load(&mut world, thread, &config(4, HEALTH, ""));
+    break_one(&mut world, old);
+    // Other policy, more endpoints, fewer candidates: the endpoints are the same.
+    let new =
+        load(&mut world, thread, &config(6, r#""policy":"least_request""#, r#""steering":{"candidates":1}"#));
+    let counts = picks(&mut world, new, 200);
+    assert_eq!((counts.len(), counts.get(&address(1))), (5, None), "{counts:?}");
+    assert_eq!(picks_of(&mut world, old, &address(1), 20), 0, "streams of the old one finish with it");
+}
+
+fn requests_of_the_old_configuration_end_in_it(mut world: impl World) {
+    let thread = world.thread();
+    let json = config(2, r#""policy":"least_request""#, "");
+    let old = load(&mut world, thread, &json);
+    let mut before: Vec<_> = (0..20).map(|_| begin(&mut world, old)).collect();
+    let new = load(&mut world, thread, &json);
+    let after: Vec<_> = (0..20).map(|_| begin(&mut world, new)).collect();
+    for stream in &mut before {
+        respond(stream, &Ending::good());
+        stream.log();
+        stream.done();
+    }
+    let more: Vec<_> = (0..20).map(|_| begin(&mut world, new)).collect();
+    let all = after.iter().chain(&more);
+    assert_eq!(all.filter(|stream| target(*stream) == address(0)).count(), 20, "given back elsewhere");
+}
+
+fn the_old_configuration_may_tick_beside_the_new(mut world: impl World) {
+    let thread = world.thread();
+    let old = load(&mut world, thread, &config(4, HEALTH, ""));
+    picks(&mut world, old, 4);
+    let new = load(&mut world, thread, &config(4, HEALTH, ""));
+    picks(&mut world, new, 4);
+    pass(&mut world, &[old, new], ms(2000));
+    break_one(&mut world, new);
+    // Envoy takes the old one away; its slot grows stale and does not vouch for the sick endpoint.
+    pass(&mut world, &[new], ms(500));
+    assert_eq!(picks_of(&mut world, new, &address(1), 20), 0);
+}
+
+fn two_plugins_in_one_thread_do_not_meddle(mut world: impl World) {
+    let thread = world.thread();
+    let json = config(4, HEALTH, "");
+    let one = world.configure(thread, "one", &json).expect("accepted");
+    let two = world.configure(thread, "two", &json).expect("accepted");
+    picks(&mut world, two, 4);
+    break_one(&mut world, one);
+    for _ in 0..10 {
+        pass(&mut world, &[one, two], ms(50));
+        assert!(picks_of(&mut world, two, &address(1), 20) >= 4);
+    }
+    let keys = world.shared_keys();
+    for name in ["one", "two"] {
+        assert!(keys.iter().any(|key| key.contains(&format!("/{name}/"))), "{keys:?}");
+    }
+    let again = world.configure(thread, "two", &json).expect("accepted");
+    assert!(picks_of(&mut world, again, &address(1), 20) >= 4, "it succeeds its own predecessor");
+}
+
+both!(
+    a_new_configuration_adopts_what_was_learnt,
+    requests_of_the_old_configuration_end_in_it,
+    the_old_configuration_may_tick_beside_the_new,
+    two_plugins_in_one_thread_do_not_meddle,
+);

@@ -1,0 +1,155 @@
+//! The world around the real `.wasm`.
+
+use std::sync::LazyLock;
+
+use wasmhost::{Action, Headers, HttpCall, Module, Process, Request, Root, Vm};
+
+use crate::world::{Answer, Call, Plugin, Stream, Thread, World};
+
+static MODULE: LazyLock<Module> = LazyLock::new(|| {
+    let path = testbed::tools::wasm().unwrap_or_else(|error| panic!("{error:#}"));
+    Module::load(path).unwrap_or_else(|error| panic!("{error}"))
+});
+
+pub struct Wasm {
+    pub process: Process,
+    pub vms: Vec<Vm>,
+    pub roots: Vec<(Thread, Root)>,
+}
+
+impl Wasm {
+    pub fn vm(&self, plugin: Plugin) -> (&Vm, Root) {
+        let (Thread(vm), root) = self.roots[plugin.0];
+        (&self.vms[vm], root)
+    }
+}
+
+fn map(headers: &[(&str, &[u8])]) -> Headers {
+    let mut map = Headers::default();
+    headers.iter().for_each(|(name, value)| map.add(name, value));
+    map
+}
+
+fn call(call: HttpCall) -> Call {
+    let text = |name: &str| call.headers.text(name).unwrap_or_default();
+    Call {
+        thread: Thread(call.vm),
+        token: call.token,
+        authority: text(":authority"),
+        path: text(":path"),
+        headers: call.headers.pairs(),
+        timeout: call.timeout,
+        cluster: call.cluster,
+    }
+}
+
+impl World for Wasm {
+    type Stream = Request;
+
+    fn new(seed: u64) -> Wasm {
+        Wasm { process: Process::new(seed), vms: Vec::new(), roots: Vec::new() }
+    }
+
+    fn thread(&mut self) -> Thread {
+        self.vms.push(self.process.vm(&MODULE).unwrap_or_else(|error| panic!("{error}")));
+        Thread(self.vms.len() - 1)
+    }
+
+    fn configure(&mut self, thread: Thread, name: &str, json: &str) -> Result<Plugin, Vec<String>> {
+        let root = self.vms[thread.0].start_root(name, json).map_err(|refused| refused.logged)?;
+        self.roots.push((thread, root));
+        Ok(Plugin(self.roots.len() - 1))
+    }
+
+    fn tick(&mut self, plugin: Plugin) {
+        let (vm, root) = self.vm(plugin);
+        vm.tick(root);
+    }
+
+    fn stream(&mut self, plugin: Plugin, headers: &[(&str, &[u8])]) -> Request {
+        let (vm, root) = self.vm(plugin);
+        vm.request_of(root, map(headers))
+    }
+
+    fn now(&self) -> u64 {
+        self.process.now()
+    }
+
+    fn set_now(&mut self, nanoseconds: u64) {
+        self.process.set_now(nanoseconds);
+    }
+
+    fn shared_keys(&self) -> Vec<String> {
+        self.process.shared_data_keys()
+    }
+
+    fn shared(&self, key: &str) -> Vec<u8> {
+        self.process.shared_data(key).map(|(value, _)| value).unwrap_or_default()
+    }
+
+    fn set_shared(&mut self, key: &str, value: &[u8]) {
+        self.process.set_shared_data(key, value);
+    }
+
+    fn add_cluster(&mut self, name: &str) {
+        self.process.add_cluster(name);
+    }
+
+    fn calls(&self) -> Vec<Call> {
+        self.process.calls().into_iter().map(call).collect()
+    }
+
+    fn answer(&mut self, to: &Call, answer: &Answer<'_>) {
+        let outstanding = self.process.calls();
+        let to =
+            outstanding.iter().find(|c| (c.vm, c.token) == (to.thread.0, to.token)).expect("outstanding");
+        match answer {
+            Answer::Http(status, body) => self.process.answer(to, *status, body),
+            Answer::NoStatus(status) => self.process.answer_with(to, map(&[(":status", status)]), b"{}"),
+            Answer::Failed => self.process.fail(to),
+        }
+    }
+
+    fn logs(&self) -> Vec<String> {
+        self.process.logs().into_iter().map(|line| line.message).collect()
+    }
+}
+
+impl Stream for Request {
+    fn property(&mut self, path: &[&str], value: &[u8]) {
+        Request::property(self, path, value);
+    }
+
+    fn request_headers(&mut self) -> bool {
+        self.headers_phase() == Action::Continue
+    }
+
+    fn response_headers(&mut self, headers: &[(&str, &[u8])]) {
+        self.response_headers_of(map(headers), false);
+    }
+
+    fn response_trailers(&mut self, trailers: &[(&str, &[u8])]) {
+        self.response_trailers_of(map(trailers));
+    }
+
+    fn log(&mut self) {
+        Request::log(self);
+    }
+
+    fn done(&mut self) {
+        Request::done(self);
+        self.delete();
+    }
+
+    fn request_values(&self, name: &str) -> Vec<Vec<u8>> {
+        self.headers().all(name).map(<[u8]>::to_vec).collect()
+    }
+
+    fn response_values(&self, name: &str) -> Vec<Vec<u8>> {
+        self.response_map().all(name).map(<[u8]>::to_vec).collect()
+    }
+
+    fn local_response(&self) -> Option<(u32, Vec<(String, String)>)> {
+        Request::local_response(self).map(|response| (response.status, response.headers.pairs()))
+    }
+}

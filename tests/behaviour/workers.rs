@@ -1,0 +1,118 @@
+//! What one worker thread learns, the others know.
+
+use crate::scene::{Ending, address, begin, config, give, load, ms, pass, picks, picks_of, target};
+use crate::world::{Plugin, World};
+
+/// So many threads with the same configuration, acquainted: each has carried traffic and ticked.
+fn crew<W: World>(world: &mut W, threads: usize, json: &str) -> Vec<Plugin> {
+    let plugins: Vec<Plugin> = (0..threads)
+        .map(|_| {
+            let thread = world.thread();
+            load(world, thread, json)
+        })
+        .collect();
+    plugins.iter().for_each(|plugin| _ = picks(world, *plugin, 1));
+    pass(world, &plugins, ms(1000));
+    plugins
+}
+
+fn a_failure_that_one_sees_all_know_after_a_tick(mut world: impl World) {
+    let crew = crew(&mut world, 3, &config(4, r#""policy":"round_robin""#, ""));
+    for _ in 0..3 {
+        give(&mut world, crew[0], &address(2), &Ending::local("504", "response_timeout"));
+        if picks_of(&mut world, crew[0], &address(2), 8) == 0 {
+            break;
+        }
+    }
+    assert!(picks_of(&mut world, crew[1], &address(2), 8) > 0, "nobody has told yet");
+    crew.iter().for_each(|plugin| world.tick(*plugin));
+    for plugin in &crew {
+        assert_eq!(picks_of(&mut world, *plugin, &address(2), 40), 0);
+    }
+}
+
+fn failures_that_each_sees_once_add_up(mut world: impl World) {
+    let patient = r#""policy":"round_robin","health":{"suspect_after":3,"fail_after":3}"#;
+    let crew = crew(&mut world, 3, &config(4, patient, ""));
+    let streams: Vec<_> = crew
+        .iter()
+        .map(|plugin| {
+            loop {
+                let stream = begin(&mut world, *plugin);
+                if target(&stream) == address(1) {
+                    break stream;
+                }
+            }
+        })
+        .collect();
+    world.advance(ms(10));
+    for mut stream in streams {
+        crate::scene::respond(&mut stream, &Ending::status("500"));
+        crate::world::Stream::done(&mut stream);
+    }
+    for plugin in &crew {
+        world.tick(*plugin);
+    }
+    crew.iter().for_each(|plugin| world.tick(*plugin));
+    for plugin in &crew {
+        assert_eq!(picks_of(&mut world, *plugin, &address(1), 40), 0);
+    }
+}
+
+fn one_sees_what_the_others_have_in_flight(mut world: impl World) {
+    let crew = crew(&mut world, 2, &config(2, r#""policy":"least_request""#, ""));
+    // One endpoint gets twenty long requests, all from the first thread.
+    let mut held = Vec::new();
+    let mut others = Vec::new();
+    while held.len() < 20 {
+        let stream = begin(&mut world, crew[0]);
+        if target(&stream) == address(0) { held.push(stream) } else { others.push(stream) }
+    }
+    for mut stream in others.drain(..) {
+        crate::world::Stream::done(&mut stream);
+    }
+    crew.iter().for_each(|plugin| world.tick(*plugin));
+    for _ in 0..20 {
+        let stream = begin(&mut world, crew[1]);
+        assert_eq!(target(&stream), address(1));
+        others.push(stream);
+    }
+}
+
+fn a_worker_that_is_gone_is_forgotten(mut world: impl World) {
+    let crew = crew(&mut world, 2, &config(2, r#""policy":"least_request""#, ""));
+    let held: Vec<_> = (0..40).map(|_| begin(&mut world, crew[0])).collect();
+    let busy: Vec<_> = held.iter().filter(|stream| target(*stream) == address(0)).collect();
+    assert_eq!(busy.len(), 20);
+    let mut open: Vec<_> = (0..10).map(|_| begin(&mut world, crew[1])).collect();
+    // The first thread dies with what it had in flight.
+    pass(&mut world, &crew[1..], ms(10_000));
+    open.extend((0..30).map(|_| begin(&mut world, crew[1])));
+    let first = open.iter().filter(|stream| target(*stream) == address(0)).count();
+    assert_eq!((open.len(), first), (40, 20), "only its own requests count");
+}
+
+fn verifying_a_suspect_is_shared_work(mut world: impl World) {
+    let crew = crew(&mut world, 4, &config(8, r#""policy":"round_robin""#, ""));
+    let sick = address(5);
+    give(&mut world, crew[0], &sick, &Ending::local("504", "response_timeout"));
+    let mut probes = 0;
+    for _ in 0..1200 {
+        world.advance(ms(50));
+        for plugin in &crew {
+            world.tick(*plugin);
+            let ending = |to: &str| if to == sick { Ending::status("503") } else { Ending::good() };
+            probes += usize::from(crate::scene::serve(&mut world, *plugin, ending) == sick);
+        }
+    }
+    // A minute and four workers: once a second while it is suspect, then ever rarer.
+    assert!((3..=40).contains(&probes), "{probes}");
+}
+
+both!(
+    a_failure_that_one_sees_all_know_after_a_tick,
+    failures_that_each_sees_once_add_up,
+    one_sees_what_the_others_have_in_flight,
+    a_worker_that_is_gone_is_forgotten,
+    verifying_a_suspect_is_shared_work,
+);

@@ -1,0 +1,101 @@
+//! What a scenario can do to an Envoy with the filter in it, and see of it.
+
+use std::time::Duration;
+
+/// One worker thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Thread(pub usize);
+
+/// One plugin configuration in one worker thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Plugin(pub usize);
+
+/// An HTTP call of the filter's own that waits for its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    pub thread: Thread,
+    pub token: u32,
+    pub cluster: String,
+    pub authority: String,
+    pub path: String,
+    pub headers: Vec<(String, String)>,
+    pub timeout: Duration,
+}
+
+/// What comes back for a [`Call`].
+#[derive(Clone, Debug)]
+pub enum Answer<'a> {
+    /// A status and a body.
+    Http(u16, &'a [u8]),
+    /// Headers whose status is no number.
+    NoStatus(&'a [u8]),
+    /// Reset or time-out: `(token, 0, 0, 0)`.
+    Failed,
+}
+
+/// An Envoy process: threads that share data and a clock, and the clusters around it.
+pub trait World: Sized {
+    type Stream: Stream;
+
+    fn new(seed: u64) -> Self;
+
+    /// Starts a worker thread.
+    fn thread(&mut self) -> Thread;
+
+    /// Loads a plugin configuration into a thread; the lines that say why not.
+    fn configure(&mut self, thread: Thread, name: &str, json: &str) -> Result<Plugin, Vec<String>>;
+
+    fn tick(&mut self, plugin: Plugin);
+
+    fn stream(&mut self, plugin: Plugin, headers: &[(&str, &[u8])]) -> Self::Stream;
+
+    /// Nanoseconds.
+    fn now(&self) -> u64;
+
+    fn set_now(&mut self, nanoseconds: u64);
+
+    fn advance(&mut self, by: Duration) {
+        self.set_now(self.now() + by.as_nanos() as u64);
+    }
+
+    fn shared_keys(&self) -> Vec<String>;
+
+    fn shared(&self, key: &str) -> Vec<u8>;
+
+    fn set_shared(&mut self, key: &str, value: &[u8]);
+
+    /// Makes a cluster known, so that it can be called.
+    fn add_cluster(&mut self, name: &str);
+
+    /// The calls that wait for an answer.
+    fn calls(&self) -> Vec<Call>;
+
+    fn answer(&mut self, call: &Call, answer: &Answer<'_>);
+
+    fn logs(&self) -> Vec<String>;
+}
+
+/// One HTTP stream, phase by phase. Dropped without [`done`](Stream::done), it stays in flight.
+pub trait Stream {
+    fn property(&mut self, path: &[&str], value: &[u8]);
+
+    /// Whether the request goes on.
+    fn request_headers(&mut self) -> bool;
+
+    fn response_headers(&mut self, headers: &[(&str, &[u8])]);
+
+    fn response_trailers(&mut self, trailers: &[(&str, &[u8])]);
+
+    fn log(&mut self);
+
+    fn done(&mut self);
+
+    /// Every value of a request header, as the upstream would see them.
+    fn request_values(&self, name: &str) -> Vec<Vec<u8>>;
+
+    /// Every value of a response header, as the client would see them.
+    fn response_values(&self, name: &str) -> Vec<Vec<u8>>;
+
+    /// The filter's own answer.
+    fn local_response(&self) -> Option<(u32, Vec<(String, String)>)>;
+}
