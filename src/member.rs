@@ -1,6 +1,6 @@
 //! Everything one worker knows of one endpoint, dense and by value, so that a pick touches few cache lines.
 
-use crate::config;
+use crate::config::{self, RuleAction};
 use crate::health::{Evidence, Health, State};
 use crate::measure::{Blend, ErrorRatio, InFlight, InFlightReport, Latency};
 use crate::time::Time;
@@ -92,6 +92,8 @@ pub struct Member {
     pub told: Time,
     /// When it joined the fleet, or [`Time::ZERO`] if it was there from the start.
     pub joined: Time,
+    /// What the operator's rules demand.
+    pub ruled: Option<RuleAction>,
     /// Explorations in a row that found it still slow.
     pub explored_in_vain: u8,
     /// An exploration is on its way.

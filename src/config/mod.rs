@@ -16,6 +16,7 @@ mod node;
 mod policy;
 mod prometheus;
 mod root;
+mod rules;
 mod signals;
 mod split;
 mod steering;
@@ -120,6 +121,8 @@ pub struct Upstream {
     pub policy: Policy,
     /// PromQL in, one number an endpoint out.
     pub signals: Vec<Signal>,
+    /// Thresholds on what is measured and on signals.
+    pub rules: Vec<Rule>,
     /// When an endpoint is taken out and how it returns.
     pub health: Health,
     /// How long a newcomer or a recovered endpoint takes to reach its full share.
@@ -240,6 +243,43 @@ pub struct Signal {
     pub address_label: String,
     /// The serving port, where it differs from the scraped one.
     pub port: Option<u16>,
+}
+
+/// A threshold, and what follows when an endpoint is above it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rule {
+    /// What is compared.
+    pub value: RuleValue,
+    /// The threshold; at 90 % of it the rule lets go again.
+    pub above: f64,
+    /// For how long without a break, before something follows; zero by default.
+    pub lasting: Duration,
+    /// What follows.
+    pub action: RuleAction,
+}
+
+/// What a [`Rule`] compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuleValue {
+    /// Failures among the endpoint's latest answers, percent.
+    ErrorPercent,
+    /// The endpoint's typical latency to response headers, milliseconds.
+    LatencyMs,
+    /// Requests in flight, all workers together.
+    InFlight,
+    /// The signal at this position.
+    Signal(usize),
+}
+
+/// What follows from a [`Rule`], in rising order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RuleAction {
+    /// It is shown and logged.
+    Flag,
+    /// Its share falls to a quarter.
+    DownWeight,
+    /// It gets no traffic, within `max_ejected_percent`.
+    Eject,
 }
 
 /// When an endpoint is taken out and how it returns.

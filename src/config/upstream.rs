@@ -6,7 +6,7 @@ use super::kinds::Bounds;
 use super::node::{Fields, Node};
 use super::{
     Affinity, Autoscale, Policy, Steering, Upstream, Zone, affinity, autoscale, endpoints, failover, health,
-    policy, signals, split,
+    policy, rules, signals, split,
 };
 
 const FIELDS: &[&str] = &[
@@ -14,6 +14,7 @@ const FIELDS: &[&str] = &[
     "endpoints",
     "policy",
     "signals",
+    "rules",
     "health",
     "slow_start",
     "failover",
@@ -53,6 +54,7 @@ pub(super) fn read(node: &Node, around: &Around) -> Upstream {
     Upstream {
         cluster: cluster.and_then(|node| node.name()).unwrap_or_default(),
         policy,
+        rules: rules::read(&fields, &signals),
         signals,
         health: health::read(&fields),
         slow_start: fields.read("slow_start", slow_start).unwrap_or(DEFAULT_SLOW_START),

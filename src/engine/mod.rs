@@ -4,6 +4,7 @@
 //! reads a clock, draws its own randomness, or talks to a host.
 
 mod outcome;
+mod rules;
 #[cfg(test)]
 mod tests;
 mod upstream;

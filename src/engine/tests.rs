@@ -8,8 +8,12 @@ use super::*;
 const UPSTREAM: usize = 0;
 
 fn engine(failover: &str) -> Engine {
+    engine_with(&format!(r#""failover":{failover},"health":{{"max_ejected_percent":100}}"#))
+}
+
+fn engine_with(members: &str) -> Engine {
     let json = format!(
-        r#"{{"upstreams":[{{"cluster":"web","failover":{failover},"health":{{"max_ejected_percent":100}},
+        r#"{{"upstreams":[{{"cluster":"web",{members},
              "endpoints":{{"static":["10.0.0.1:80","10.0.0.2:80","10.0.0.3:80"]}}}}]}}"#
     );
     Engine::new(&crate::config::parse(json.as_bytes()).unwrap(), at(0))
@@ -60,4 +64,39 @@ fn failures_between_ticks_take_nobody_out_in_panic() {
             assert!(matches!(decision(&mut engine, 41_002 + failure), Decision::Steer(_)), "{failure}");
         }
     }
+}
+
+#[test]
+fn a_rule_takes_an_endpoint_out_and_exploration_brings_it_back() {
+    let rule = r#""rules":[{"when":"latency_ms","above":800,"then":"eject"}]"#;
+    let mut engine = engine_with(rule);
+    let mut ms = 0;
+    let mut answers = |engine: &mut Engine, index, latency| {
+        for _ in 0..20 {
+            let ticket = engine.started(UPSTREAM, index, at(ms)).unwrap();
+            ms += latency;
+            engine.answered(&ticket, Outcome::Good, at(ms));
+            engine.finished(&ticket, at(ms));
+        }
+        engine.tick(Duty::ALONE, at(ms));
+        ms
+    };
+    answers(&mut engine, 0, 20);
+    answers(&mut engine, 2, 20);
+    let ms = answers(&mut engine, 1, 900);
+    assert!(!engine.upstream(UPSTREAM).unwrap().member(1).unwrap().eligible);
+    let picked = |engine: &mut Engine, ms| match decision(engine, ms) {
+        Decision::Steer(candidates) => candidates.first(),
+        other => panic!("{other:?}"),
+    };
+    assert!((0..50).all(|_| picked(&mut engine, ms) != Some(1)));
+    // Nobody has heard of it for long: one request explores, its quick answer lifts the rule.
+    let later = ms + 60_000;
+    engine.tick(Duty::ALONE, at(later));
+    assert_eq!(picked(&mut engine, later), Some(1));
+    let ticket = engine.started(UPSTREAM, 1, at(later)).unwrap();
+    engine.answered(&ticket, Outcome::Good, at(later + 20));
+    engine.finished(&ticket, at(later + 20));
+    engine.tick(Duty::ALONE, at(later + 20));
+    assert!(engine.upstream(UPSTREAM).unwrap().member(1).unwrap().eligible);
 }

@@ -2,8 +2,9 @@
 
 use core::time::Duration;
 
+use super::rules::Rules;
 use super::{Decision, Failure, Outcome, Ticket};
-use crate::config::{self, NoneEligible};
+use crate::config::{self, NoneEligible, RuleAction};
 use crate::fleet::{EndpointRef, Fleet, Spec};
 use crate::health::State;
 use crate::measure::{Background, Queueing, Reading};
@@ -40,6 +41,8 @@ const START_SHARE: f64 = 0.1;
 const SIGNAL_STEEPNESS: f64 = 8.0;
 /// How wide the range of a signal without a maximum is, against one that has it.
 const RELATIVE: f64 = 0.25;
+/// The share that a rule leaves of an endpoint's own.
+const DOWN_WEIGHTED: f64 = 0.25;
 /// The least share that signals leave, so that bad data alone starves nobody.
 const LEAST_SIGNAL_SHARE: f64 = 0.02;
 
@@ -82,6 +85,7 @@ pub struct Upstream {
     members: Vec<Member>,
     readings: Vec<Reading>,
     queueing: Queueing,
+    rules: Rules,
     pool: Pool,
     policy: Box<dyn Policy>,
     least_signal: usize,
@@ -113,6 +117,7 @@ impl Upstream {
             members: Vec::new(),
             readings: Vec::new(),
             queueing: Queueing::default(),
+            rules: Rules::new(&config.rules),
             pool: Pool::default(),
             policy: policy::build(&config.policy),
             least_signal: least_signal.unwrap_or(0),
@@ -190,6 +195,7 @@ impl Upstream {
         for index in &changes.left {
             self.reset(*index, Member::default());
             self.background.forget(*index);
+            self.rules.forget(*index);
         }
         for index in &changes.joined {
             let joined = if serving { now } else { Time::ZERO };
@@ -447,12 +453,23 @@ impl Upstream {
         for index in 0..self.members.len() as u32 {
             self.assess(index, now);
         }
+        self.rule(now);
         self.eject();
         self.share(now);
         self.pool.refresh(&self.members);
         self.queueing.refresh();
         let view = View { members: &self.members, queueing: &self.queueing, now };
         self.policy.refresh(view, &self.pool);
+    }
+
+    /// Applies the operator's rules.
+    fn rule(&mut self, now: Time) {
+        let width = self.config.signals.len();
+        let fresh_s = self.fresh_s();
+        for (index, member) in self.members.iter_mut().enumerate().filter(|(_, m)| m.present) {
+            let readings = self.readings.get(index * width..(index + 1) * width).unwrap_or_default();
+            member.ruled = self.rules.judge(index, member, readings, fresh_s, now);
+        }
     }
 
     fn median(&mut self, value: impl Fn(&Member) -> Option<f64>) -> Option<f64> {
@@ -462,13 +479,20 @@ impl Upstream {
         Some(*self.scratch.select_nth_unstable_by(middle, f64::total_cmp).1)
     }
 
-    /// Takes the sick out, the failed before the suspect, within the limits; in panic nobody.
+    /// Takes the sick out, the failed before the suspect before those that a rule condemns, within the limits; in
+    /// panic nobody.
     fn eject(&mut self) {
         let limit = self.most_out();
         self.out = 0;
         self.members.iter_mut().for_each(|m| m.eligible = m.present);
-        for wanted in [State::Failed, State::Recovering, State::Suspect] {
-            for member in self.members.iter_mut().filter(|m| m.present && m.health.state() == wanted) {
+        let wanted_out: [fn(&Member) -> bool; 4] = [
+            |m| m.health.state() == State::Failed,
+            |m| m.health.state() == State::Recovering,
+            |m| m.health.state() == State::Suspect,
+            |m| m.ruled == Some(RuleAction::Eject),
+        ];
+        for wanted in wanted_out {
+            for member in self.members.iter_mut().filter(|m| m.eligible && wanted(m)) {
                 if self.out < limit {
                     member.eligible = false;
                     self.out += 1;
@@ -498,7 +522,8 @@ impl Upstream {
             let signals =
                 (-SIGNAL_STEEPNESS * burden).exp().clamp(LEAST_SIGNAL_SHARE, 1.0 / LEAST_SIGNAL_SHARE);
             let start = slow_start(member, self.config.slow_start, now);
-            member.share = (f64::from(member.weight) * signals * start) as f32;
+            let ruled = if member.ruled == Some(RuleAction::DownWeight) { DOWN_WEIGHTED } else { 1.0 };
+            member.share = (f64::from(member.weight) * signals * start * ruled) as f32;
             member.signal = match (readings.get(self.least_signal), scales.get(self.least_signal)) {
                 (Some(reading), Some(scale)) if reading.trust(now, fresh_s) > 0.0 => {
                     reading.get(now).map_or(scale.median, |(value, _)| value) as f32
@@ -542,10 +567,12 @@ impl Upstream {
                 continue;
             }
             let again = core::mem::take(&mut member.look_again);
-            let still_slow = f64::from(member.expected) > GOOD_MULTIPLE * typical;
+            // What a rule took out for its own measurements shows only by requests that these have changed.
+            let ruled_out = !member.eligible && member.ruled == Some(RuleAction::Eject);
+            let still_slow = ruled_out || f64::from(member.expected) > GOOD_MULTIPLE * typical;
             let due = if member.health.state() != State::Healthy {
                 !member.eligible && now >= member.health.next_probe(health)
-            } else if !explores {
+            } else if !explores && !ruled_out {
                 false
             } else if again {
                 still_slow

@@ -35,6 +35,7 @@ fn only_upstreams_is_required_and_the_rest_has_the_documented_defaults() {
             },
             policy: Policy::Adaptive,
             signals: vec![],
+            rules: vec![],
             health: Health {
                 suspect_after: 1,
                 fail_after: 3,
@@ -108,6 +109,26 @@ fn every_field_is_read() {
     assert_eq!(upstream.affinity, Some(Affinity::Header("x-user".into())));
     assert_eq!(upstream.split, [("v1".to_owned(), 80.0), ("v2".to_owned(), 20.0)]);
     assert_eq!(upstream.autoscale, Some(Autoscale { target_pressure: 0.8, min: 2, max: 20, periods: 2 }));
+}
+
+#[test]
+fn rules_compare_what_is_measured_and_signals() {
+    let upstream = only_upstream(&format!(
+        r#"{{"prometheus":{{"cluster":"p"}},"upstreams":[{{"cluster":"web","endpoints":{{"static":["10.0.0.1:80"]}},
+        "signals":[{{"name":"cpu","query":"cpu"}}],
+        "rules":[{},{}]}}]}}"#,
+        r#"{"when":"cpu","above":85,"for":"5s","then":"eject"}"#,
+        r#"{"when":"error_percent","above":5,"then":"down_weight"}"#,
+    ));
+    let rule =
+        |value, above, seconds, action| Rule { value, above, lasting: Duration::from_secs(seconds), action };
+    assert_eq!(
+        upstream.rules,
+        [
+            rule(RuleValue::Signal(0), 85.0, 5, RuleAction::Eject),
+            rule(RuleValue::ErrorPercent, 5.0, 0, RuleAction::DownWeight),
+        ]
+    );
 }
 
 #[test]

@@ -364,3 +364,25 @@ fn zone_affinity_split_and_autoscale() {
         in_upstream(r#""autoscale":{"for":"2"}"#, "$.upstreams[0].autoscale.for", "did you mean 2?"),
     ]);
 }
+
+#[test]
+fn rules() {
+    let rule = |json: &str, path, part| in_upstream(&format!(r#""rules":[{json}]"#), path, part);
+    check(&[
+        rule(
+            r#"{"when":"eror_percent","above":5,"then":"eject"}"#,
+            "$.upstreams[0].rules[0].when",
+            "did you mean",
+        ),
+        rule(r#"{"when":"cpu","above":5,"then":"eject"}"#, "$.upstreams[0].rules[0].when", "in_flight"),
+        rule(r#"{"when":"in_flight","above":-1,"then":"eject"}"#, "$.upstreams[0].rules[0].above", "-1"),
+        rule(
+            r#"{"when":"in_flight","above":5,"then":"reject"}"#,
+            "$.upstreams[0].rules[0].then",
+            "down_weight",
+        ),
+        rule(r#"{"when":"in_flight","above":5}"#, "$.upstreams[0].rules[0].then", "missing"),
+        rule(r#"{"when":"in_flight","above":5,"then":"flag","for":5}"#, "$.upstreams[0].rules[0].for", "5"),
+        in_upstream(r#""rules":{}"#, "$.upstreams[0].rules", "allowed: an array"),
+    ]);
+}

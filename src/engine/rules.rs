@@ -1,0 +1,125 @@
+//! Thresholds as operators write them, judged on every tick.
+
+use crate::config::{Rule, RuleAction, RuleValue};
+use crate::measure::Reading;
+use crate::member::Member;
+use crate::time::Time;
+
+/// A rule that took hold lets go at this share of its threshold, so that nobody flaps around it.
+const LETS_GO_AT: f64 = 0.9;
+
+/// The rules of one upstream, and since when each endpoint is above each threshold.
+#[derive(Debug, Default)]
+pub struct Rules {
+    rules: Vec<Rule>,
+    /// By endpoint index and rule; [`Time::ZERO`] where the value is not above.
+    above_since: Vec<Time>,
+}
+
+impl Rules {
+    /// Rules that nobody has broken yet.
+    pub fn new(rules: &[Rule]) -> Rules {
+        Rules { rules: rules.to_vec(), above_since: Vec::new() }
+    }
+
+    /// The strictest action that follows for the endpoint at `index`. A signal counts only while it is fresh:
+    /// unknown is never above.
+    pub fn judge(
+        &mut self,
+        index: usize,
+        member: &Member,
+        readings: &[Reading],
+        fresh_s: f64,
+        now: Time,
+    ) -> Option<RuleAction> {
+        let width = self.rules.len();
+        let start = index * width;
+        if self.above_since.len() < start + width {
+            self.above_since.resize(start + width, Time::ZERO);
+        }
+        let slots = self.above_since.get_mut(start..start + width)?;
+        let mut strictest = None;
+        for (rule, since) in self.rules.iter().zip(slots) {
+            let held = *since != Time::ZERO;
+            let threshold = if held { rule.above * LETS_GO_AT } else { rule.above };
+            match value(rule.value, member, readings, fresh_s, now) {
+                Some(value) if value > threshold => {
+                    if !held {
+                        *since = now;
+                    }
+                    if now.seconds_since(*since) >= rule.lasting.as_secs_f64() {
+                        strictest = strictest.max(Some(rule.action));
+                    }
+                }
+                _ => *since = Time::ZERO,
+            }
+        }
+        strictest
+    }
+
+    /// Forgets the endpoint at `index`, whose place another may take.
+    pub fn forget(&mut self, index: u32) {
+        let start = index as usize * self.rules.len();
+        if let Some(slots) = self.above_since.get_mut(start..start + self.rules.len()) {
+            slots.fill(Time::ZERO);
+        }
+    }
+}
+
+fn value(of: RuleValue, member: &Member, readings: &[Reading], fresh_s: f64, now: Time) -> Option<f64> {
+    match of {
+        RuleValue::ErrorPercent => Some(member.error_ratio() * 100.0),
+        RuleValue::LatencyMs => member.centre().map(|(centre, _)| centre.exp() * 1e3),
+        RuleValue::InFlight => Some(f64::from(member.total_in_flight())),
+        RuleValue::Signal(at) => {
+            let reading = readings.get(at).filter(|r| r.trust(now, fresh_s) > 0.0)?;
+            reading.get(now).map(|(value, _)| value)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::time::Duration;
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn s(seconds: u64) -> Time {
+        Time(seconds * 1_000_000_000)
+    }
+
+    fn cpu(percent: f64, at: Time) -> [Reading; 1] {
+        let mut reading = Reading::default();
+        reading.observe(percent, at, 1.0, 10.0);
+        [reading]
+    }
+
+    #[test]
+    fn takes_hold_after_its_time_and_lets_go_below() {
+        let rule = Rule {
+            value: RuleValue::Signal(0),
+            above: 85.0,
+            lasting: Duration::from_secs(10),
+            action: RuleAction::Eject,
+        };
+        let mut rules = Rules::new(&[rule]);
+        let member = Member::default();
+        let mut at = |t, percent| rules.judge(3, &member, &cpu(percent, s(t)), 5.0, s(t));
+        assert_eq!(at(10, 90.0), None);
+        assert_eq!(at(19, 90.0), None);
+        assert_eq!(at(20, 80.0), Some(RuleAction::Eject), "within the hysteresis");
+        assert_eq!(at(21, 70.0), None);
+        assert_eq!(at(22, 90.0), None, "the time begins anew");
+    }
+
+    #[test]
+    fn the_strictest_counts_and_the_unknown_is_never_above() {
+        let rule = |action| Rule { value: RuleValue::Signal(0), above: 1.0, lasting: Duration::ZERO, action };
+        let mut rules = Rules::new(&[rule(RuleAction::DownWeight), rule(RuleAction::Flag)]);
+        let member = Member::default();
+        assert_eq!(rules.judge(0, &member, &cpu(5.0, s(9)), 5.0, s(9)), Some(RuleAction::DownWeight));
+        assert_eq!(rules.judge(0, &member, &[Reading::default()], 5.0, s(9)), None);
+        assert_eq!(rules.judge(0, &member, &cpu(5.0, s(9)), 5.0, s(60)), None, "too old");
+    }
+}
