@@ -66,7 +66,8 @@ timed() {
 # record NAME TOOL: makes a tool known, by its absolute path, to the Makefile and the tests, which read .tools/env.
 record() {
     local file=$TOOLS/env path
-    path=$(command -v "$2")
+    # A program by its name or path; data is no command.
+    path=$(command -v "$2") || path=$2
     [[ $path == /* ]] || path=$PWD/$path
     touch "$file"
     {

@@ -24,6 +24,11 @@ pub fn promtool() -> Result<PathBuf> {
     binary("PROMTOOL", "promtool")
 }
 
+/// The JSON Schema of the Compose Specification.
+pub fn compose_schema() -> Result<PathBuf> {
+    binary("COMPOSE_SCHEMA", "compose-spec.json")
+}
+
 /// The filter: `EVENKEEL_WASM`, or what `make build` leaves.
 pub fn wasm() -> Result<PathBuf> {
     if let Some(path) = env::var_os("EVENKEEL_WASM") {

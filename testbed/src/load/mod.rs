@@ -3,6 +3,7 @@
 //! Requests are sent at their intended times whatever became of the earlier ones, and latency counts from the
 //! intended time: a stall delays nobody's clock (no coordinated omission).
 
+mod cli;
 mod connections;
 mod report;
 
@@ -17,6 +18,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::task::JoinHandle;
 
+pub use cli::run as run_from_command_line;
 pub use report::{Outcome, Record, Report, Summary};
 
 use crate::clock;

@@ -1,0 +1,221 @@
+//! The Compose file against its schema, and what it mounts against what is there.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use testbed::anyhow::{Context, Result, ensure};
+use testbed::backend::{Behaviour, parse_schedule};
+use testbed::tools;
+
+use crate::{envoy, shipped};
+
+/// The Compose file as Compose reads it: anchors followed, variables at their defaults.
+fn compose() -> Result<Value> {
+    let path = shipped::folder().join("docker-compose.yaml");
+    let with_defaults = interpolate(&shipped::text(&path)?);
+    serde_saphyr::from_str(&with_defaults).with_context(|| path.display().to_string())
+}
+
+/// `${NAME:-default}` becomes the default.
+fn interpolate(text: &str) -> String {
+    let mut parts = text.split("${");
+    let mut filled = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (variable, rest) = part.split_once('}').expect("a variable ends with }");
+        filled += variable.split_once(":-").expect("every variable has a default").1;
+        filled += rest;
+    }
+    filled
+}
+
+/// An error that says what the schema does not allow.
+fn check(compose: &Value) -> Result<()> {
+    let mut schema: Value = serde_json::from_str(&shipped::text(&tools::compose_schema()?)?)?;
+    // Younger than the schema: https://github.com/compose-spec/compose-spec/blob/main/04-version-and-name.md
+    schema["properties"]["name"] = json!({ "type": "string", "pattern": "^[a-z0-9][a-z0-9_-]*$" });
+    let validator =
+        jsonschema::validator_for(&schema).map_err(|error| testbed::anyhow::anyhow!("{error}"))?;
+    let faults: Vec<String> =
+        validator.iter_errors(compose).map(|fault| format!("{}: {fault}", fault.instance_path())).collect();
+    ensure!(faults.is_empty(), "{faults:#?}");
+    Ok(())
+}
+
+fn services(compose: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    compose["services"].as_object().into_iter().flatten()
+}
+
+/// Sources and targets of what a service mounts from this repository.
+fn mounts(service: &Value) -> Vec<(PathBuf, String)> {
+    let volumes = service["volumes"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let parts = volumes.map(|volume| volume.split(':').collect::<Vec<_>>());
+    parts.map(|parts| (shipped::folder().join(parts[0]), parts[1].to_owned())).collect()
+}
+
+#[test]
+fn it_follows_the_schema() -> Result<()> {
+    check(&compose()?)
+}
+
+#[test]
+fn the_schema_notices_faults() -> Result<()> {
+    for (pointer, wrong) in [
+        ("/services/envoy/ports", json!("10000:10000")),
+        ("/services/envoy", json!({ "imgae": "envoy" })),
+        ("/networks/demo/ipam/config", json!({ "subnet": "172.31.254.0/24" })),
+    ] {
+        let mut compose = compose()?;
+        *compose.pointer_mut(pointer).with_context(|| pointer.to_owned())? = wrong;
+        assert!(check(&compose).is_err(), "{pointer}");
+    }
+    Ok(())
+}
+
+#[test]
+fn images_are_built_here_or_pinned() -> Result<()> {
+    let compose = compose()?;
+    for (name, service) in services(&compose) {
+        match service.get("build") {
+            Some(build) => {
+                let context = shipped::folder().join(build["context"].as_str().context("context")?);
+                let dockerfile = context.join(build["dockerfile"].as_str().context("dockerfile")?);
+                let stage = format!(" AS {}\n", build["target"].as_str().context("target")?);
+                assert!(shipped::text(&dockerfile)?.contains(&stage), "{name}: no stage{stage}");
+            }
+            None => {
+                let image = service["image"].as_str().context("image")?;
+                let tag = image.rsplit_once(':').with_context(|| format!("{name}: {image} has no tag"))?.1;
+                let full = tag.trim_start_matches('v').split('.').count() == 3;
+                assert!(full && tag.contains(|c: char| c.is_ascii_digit()), "{name}: {image} is not pinned");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_images_have_the_versions_that_are_tested() -> Result<()> {
+    let dockerfile = shipped::text(&shipped::folder().join("Dockerfile"))?;
+    let value = |file: &str, name: &str| -> Result<String> {
+        let text = shipped::text(&tools::root().join(file))?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| name.to_owned())?;
+        Ok(line.trim_matches([' ', '=', '"']).to_owned())
+    };
+    for image in [
+        format!("envoyproxy/envoy:v{} ", value("scripts/versions.env", "ENVOY_VERSION=")?),
+        format!("rust:{}-", value("rust-toolchain.toml", "channel")?),
+    ] {
+        assert!(dockerfile.contains(&image), "{image}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_mounted_is_there_and_is_tested() -> Result<()> {
+    let compose = compose()?;
+    let tested = envoy::bootstraps()?;
+    let mut mounted = 0;
+    for (name, service) in services(&compose) {
+        for (source, target) in mounts(service) {
+            let source =
+                source.canonicalize().with_context(|| format!("{name} mounts {}", source.display()))?;
+            if target.ends_with("envoy.yaml") {
+                assert!(
+                    tested.iter().any(|path| path.canonicalize().is_ok_and(|path| path == source)),
+                    "{name}"
+                );
+            }
+            mounted += 1;
+        }
+    }
+    ensure!(mounted >= 5, "{mounted} mounts");
+    Ok(())
+}
+
+#[test]
+fn paths_in_the_mounted_files_lead_somewhere() -> Result<()> {
+    let compose = compose()?;
+    let grafana = &compose["services"]["grafana"];
+    let targets: BTreeSet<String> = mounts(grafana).into_iter().map(|(_, target)| target).collect();
+    let providers = shipped::yaml(&shipped::folder().join("grafana/provisioning/dashboards/evenkeel.yaml"))?;
+    let dashboards = providers["providers"][0]["options"]["path"].as_str().context("path")?;
+    assert!(targets.contains(dashboards), "{dashboards} is not among {targets:?}");
+    let home =
+        grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"].as_str().context("home")?;
+    let home = home.strip_prefix("/etc/").context("under /etc")?;
+    assert!(shipped::folder().join(home).is_file(), "{home}");
+
+    let prometheus = mounts(&compose["services"]["prometheus"]);
+    for rules in shipped::yaml(&shipped::folder().join("prometheus/prometheus.yml"))?["rule_files"]
+        .as_array()
+        .context("rule_files")?
+    {
+        let path = format!("/etc/prometheus/{}", rules.as_str().context("a path")?);
+        assert!(prometheus.iter().any(|(_, target)| *target == path), "{path} is not mounted");
+    }
+    Ok(())
+}
+
+#[test]
+fn backends_understand_how_they_shall_behave() -> Result<()> {
+    let compose = compose()?;
+    let (mut behaviours, mut schedules) = (0, 0);
+    for (name, service) in services(&compose) {
+        let command = service["command"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let command: Vec<&str> = command.collect();
+        for flag in command.windows(2) {
+            match flag[0] {
+                "--behaviour" => {
+                    flag[1].parse::<Behaviour>().with_context(|| name.clone())?;
+                    behaviours += 1;
+                }
+                "--schedule" => {
+                    parse_schedule(flag[1]).with_context(|| name.clone())?;
+                    schedules += 1;
+                }
+                _ => {}
+            }
+        }
+    }
+    ensure!(behaviours >= 1 && schedules >= 2, "{behaviours} and {schedules}");
+    Ok(())
+}
+
+/// Backends, Envoy's clusters and Prometheus' targets name the same addresses.
+#[test]
+fn everybody_speaks_of_the_same_backends() -> Result<()> {
+    let compose = compose()?;
+    let mut listening = BTreeSet::new();
+    for (name, service) in services(&compose) {
+        let Some(command) = service["command"].as_array() else { continue };
+        let Some(flag) = command.iter().position(|word| word == "--listen") else { continue };
+        let address = command[flag + 1].as_str().context("an address")?;
+        let own = service["networks"]["demo"]["ipv4_address"].as_str().context("ipv4_address")?;
+        assert_eq!(address, format!("{own}:8080"), "{name}");
+        listening.insert(address.to_owned());
+    }
+    ensure!(listening.len() == 6, "{listening:?}");
+
+    let prometheus = shipped::yaml(&shipped::folder().join("prometheus/prometheus.yml"))?;
+    let jobs = prometheus["scrape_configs"].as_array().context("scrape_configs")?;
+    let web = jobs.iter().find(|job| job["job_name"] == "web").context("job web")?;
+    let groups = web["static_configs"].as_array().context("static_configs")?;
+    let mut scraped = BTreeSet::new();
+    for group in groups {
+        let address = group["targets"][0].as_str().context("a target")?.to_owned();
+        let name = group["labels"]["backend"].as_str().context("backend")?;
+        let service = &compose["services"][name];
+        assert!(service.to_string().contains(&address), "{name} is not {address}");
+        scraped.insert(address);
+    }
+    assert_eq!(scraped, listening);
+
+    for path in envoy::bootstraps()? {
+        let text = shipped::text(&path)?;
+        for address in &listening {
+            assert!(text.contains(&format!("\"{address}\"")), "{}: {address}", path.display());
+        }
+    }
+    Ok(())
+}

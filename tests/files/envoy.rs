@@ -1,0 +1,147 @@
+//! Every Envoy configuration is loaded into the real Envoy, which starts the filter in it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use testbed::anyhow::{Context, Result, bail, ensure};
+use testbed::{tempfile, tools};
+
+use crate::shipped;
+
+const WASM_FILTER: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
+
+/// The bootstraps among the YAML files.
+pub fn bootstraps() -> Result<Vec<PathBuf>> {
+    let mut bootstraps = Vec::new();
+    for path in shipped::files(&["yaml", "yml"])? {
+        if shipped::yaml(&path)?.get("static_resources").is_some() {
+            bootstraps.push(path);
+        }
+    }
+    Ok(bootstraps)
+}
+
+/// The plugin configurations in an Envoy configuration, as the filter gets them.
+fn plugins(config: &Value) -> Result<Vec<String>> {
+    let mut objects = Vec::new();
+    shipped::objects(config, &mut objects);
+    let filters = objects.into_iter().filter(|object| object["@type"] == WASM_FILTER);
+    filters.map(|filter| plugin(&filter["config"]["configuration"])).collect()
+}
+
+fn plugin(configuration: &Value) -> Result<String> {
+    match configuration["@type"].as_str() {
+        Some("type.googleapis.com/google.protobuf.StringValue") => {
+            configuration["value"].as_str().map(str::to_owned).context("a StringValue without a string")
+        }
+        Some("type.googleapis.com/google.protobuf.Struct") => Ok(configuration["value"].to_string()),
+        other => bail!("a plugin configuration of type {other:?}"),
+    }
+}
+
+/// What `envoy --mode validate` says of this configuration, the path in the container replaced by the built filter.
+fn validate(config: &str) -> Result<String> {
+    const IN_CONTAINER: &str = "/etc/envoy/evenkeel.wasm";
+    ensure!(config.contains(IN_CONTAINER), "the filter is not at {IN_CONTAINER}");
+    let wasm = tools::wasm()?;
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("envoy.yaml");
+    fs::write(&path, config.replace(IN_CONTAINER, wasm.to_str().context("a path in UTF-8")?))?;
+    shipped::run(
+        Command::new(tools::envoy()?).args(["--mode", "validate", "--log-level", "warn", "-c"]).arg(path),
+    )
+}
+
+#[test]
+fn every_configuration_loads_with_the_filter_in_it() -> Result<()> {
+    let bootstraps = bootstraps()?;
+    ensure!(bootstraps.len() >= 2, "{bootstraps:?}");
+    for path in bootstraps {
+        let said = validate(&shipped::text(&path)?).with_context(|| path.display().to_string())?;
+        assert!(said.contains("OK"), "{}: {said}", path.display());
+        // What Envoy will drop one day, and what it did not understand, it says at this level.
+        assert!(!said.to_lowercase().contains("deprecated"), "{}: {said}", path.display());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_plugin_configuration_with_a_fault_does_not_load() -> Result<()> {
+    for path in bootstraps()? {
+        let config = shipped::text(&path)?.replace("\"upstreams\"", "\"upstream\"");
+        let error = format!("{:#}", validate(&config).unwrap_err());
+        assert!(error.contains("Unable to create Wasm plugin evenkeel"), "{error}");
+    }
+    Ok(())
+}
+
+#[test]
+fn every_plugin_configuration_is_one() -> Result<()> {
+    for path in bootstraps()? {
+        let config = shipped::yaml(&path)?;
+        let plugins = plugins(&config)?;
+        assert_eq!(plugins.len(), 1, "{}", path.display());
+        for plugin in plugins {
+            let parsed = evenkeel::config::parse(plugin.as_bytes())
+                .unwrap_or_else(|faults| panic!("{}: {faults:#?}", path.display()));
+            agrees_with_its_surroundings(&parsed, &config, &path)?;
+        }
+    }
+    Ok(())
+}
+
+/// The clusters that the plugin names exist, and its endpoints are in them: Envoy passes over any other.
+fn agrees_with_its_surroundings(
+    plugin: &evenkeel::config::Config,
+    config: &Value,
+    path: &Path,
+) -> Result<()> {
+    let clusters = config["static_resources"]["clusters"].as_array().context("no clusters")?;
+    let cluster = |name: &str| {
+        let found = clusters.iter().find(|cluster| cluster["name"] == name);
+        found.with_context(|| format!("{}: no cluster {name}", path.display()))
+    };
+    if let Some(prometheus) = &plugin.prometheus {
+        cluster(&prometheus.cluster)?;
+    }
+    for upstream in &plugin.upstreams {
+        let mut objects = Vec::new();
+        shipped::objects(cluster(&upstream.cluster)?, &mut objects);
+        let sockets = objects.iter().filter_map(|object| object.get("socket_address"));
+        let in_envoy: Vec<String> = sockets
+            .map(|socket| {
+                format!("{}:{}", socket["address"].as_str().unwrap_or_default(), socket["port_value"])
+            })
+            .collect();
+        let in_plugin: Vec<String> =
+            upstream.endpoints.fixed.iter().map(|endpoint| endpoint.address.to_string()).collect();
+        assert_eq!(in_plugin, in_envoy, "{}", path.display());
+        let hidden = cluster(&upstream.cluster)?
+            .to_string()
+            .contains(&format!("\"remove\":\"{}\"", plugin.steering.header));
+        assert!(hidden, "{}: the endpoints see {}", path.display(), plugin.steering.header);
+    }
+    Ok(())
+}
+
+#[test]
+fn the_admin_interface_is_on_loopback_and_a_crash_fails_no_request() -> Result<()> {
+    for path in bootstraps()? {
+        let config = shipped::yaml(&path)?;
+        assert_eq!(
+            config["admin"]["address"]["socket_address"]["address"],
+            "127.0.0.1",
+            "{}",
+            path.display()
+        );
+        let mut objects = Vec::new();
+        shipped::objects(&config, &mut objects);
+        for filter in objects.iter().filter(|object| object["@type"] == WASM_FILTER) {
+            let policy = filter["config"]["failure_policy"].as_str();
+            assert!(matches!(policy, Some("FAIL_RELOAD" | "FAIL_OPEN")), "{}: {policy:?}", path.display());
+        }
+    }
+    Ok(())
+}

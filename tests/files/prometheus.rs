@@ -1,0 +1,109 @@
+//! Every Prometheus file goes through promtool, and every alert is seen to fire and to keep quiet.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use testbed::anyhow::{Context, Result};
+use testbed::{tempfile, tools};
+
+use crate::shipped;
+
+const CASES: &str = "tests/files/rules/alerts_test.yml";
+
+fn promtool(arguments: &[&str]) -> Result<String> {
+    shipped::run(Command::new(tools::promtool()?).args(arguments))
+}
+
+/// The YAML files with this member at the top.
+fn with_member(name: &str) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for path in shipped::files(&["yaml", "yml"])? {
+        if shipped::yaml(&path)?.get(name).is_some() {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+/// An error unless every expression is PromQL.
+pub fn check_promql(expressions: &[String]) -> Result<()> {
+    let rules: Vec<Value> = (0..)
+        .zip(expressions)
+        .map(|(number, expr): (usize, _)| json!({ "record": format!("checked:{number}"), "expr": expr }))
+        .collect();
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("rules.yml");
+    fs::write(&path, json!({ "groups": [{ "name": "checked", "rules": rules }] }).to_string())?;
+    promtool(&["check", "rules", path.to_str().context("a path in UTF-8")?]).map(drop)
+}
+
+#[test]
+fn every_configuration_and_every_rule_is_accepted() -> Result<()> {
+    for (member, check) in [("scrape_configs", "config"), ("groups", "rules")] {
+        let files = with_member(member)?;
+        assert!(!files.is_empty(), "no file has {member}");
+        for path in files {
+            promtool(&["check", check, path.to_str().context("a path in UTF-8")?])?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs the cases against these rules.
+fn test_rules(rules: &str) -> Result<String> {
+    let directory = tempfile::tempdir()?;
+    fs::write(directory.path().join("alerts.yml"), rules)?;
+    let cases = directory.path().join("alerts_test.yml");
+    fs::copy(tools::root().join(CASES), &cases)?;
+    promtool(&["test", "rules", cases.to_str().context("a path in UTF-8")?])
+}
+
+#[test]
+fn alerts_fire_when_they_should_and_only_then() -> Result<()> {
+    let rules = shipped::text(&shipped::folder().join("prometheus/alerts.yml"))?;
+    test_rules(&rules)?;
+    // The cases would notice other thresholds.
+    for (threshold, other) in
+        [("> 50", "> 90"), ("> 0.05", "> 0.5"), ("> 0.005", "> 0.0005"), ("== 0", "== 2")]
+    {
+        assert!(rules.contains(threshold), "{threshold}");
+        assert!(test_rules(&rules.replace(threshold, other)).is_err(), "{threshold} may as well be {other}");
+    }
+    Ok(())
+}
+
+#[test]
+fn every_alert_has_a_case_that_fires_and_one_that_does_not() -> Result<()> {
+    let (mut fires, mut quiet) = (BTreeSet::new(), BTreeSet::new());
+    let cases = shipped::yaml(&tools::root().join(CASES))?;
+    for case in cases["tests"].as_array().context("tests")? {
+        for check in case["alert_rule_test"].as_array().context("alert_rule_test")? {
+            let name = check["alertname"].as_str().context("alertname")?.to_owned();
+            let expected = check["exp_alerts"].as_array().context("exp_alerts")?;
+            if expected.is_empty() {
+                quiet.insert(name)
+            } else {
+                fires.insert(name)
+            };
+        }
+    }
+    let mut alerts = BTreeSet::new();
+    for path in with_member("groups")? {
+        let rules = shipped::yaml(&path)?;
+        let mut objects = Vec::new();
+        shipped::objects(&rules, &mut objects);
+        alerts.extend(objects.iter().filter_map(|rule| rule.get("alert")?.as_str().map(str::to_owned)));
+    }
+    assert_eq!(alerts, fires);
+    assert_eq!(alerts, quiet);
+    Ok(())
+}
+
+#[test]
+fn what_is_not_promql_is_noticed() {
+    assert!(check_promql(&["rate(http_requests_total[1m])".to_owned()]).is_ok());
+    assert!(check_promql(&["rate(http_requests_total[1m)".to_owned()]).is_err());
+}

@@ -1,0 +1,149 @@
+//! The files at work: Envoy and Prometheus as they are shipped, with the backends of the Compose file, on addresses of
+//! this machine. Every panel of the dashboard finds data.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use testbed::anyhow::{Context, Result, ensure};
+use testbed::backend::{self, Backend, Behaviour};
+use testbed::load::Load;
+use testbed::process::Running;
+use testbed::{http, tempfile, tokio, tools, wait};
+
+use crate::{envoy, grafana, shipped};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Everything in 127.0.0.0/8 is this machine: each run takes a network of its own in place of the container's.
+fn network(number: u32) -> String {
+    let own = std::process::id() * 4 + number;
+    format!("127.{}.{}.", 64 + own / 256 % 128, own % 256)
+}
+
+struct Together {
+    ingress: SocketAddr,
+    prometheus: SocketAddr,
+    backends: Vec<Backend>,
+    _envoy: Running,
+    _prometheus: Running,
+    _directory: tempfile::TempDir,
+}
+
+async fn start(bootstrap: &Path, network: &str) -> Result<Together> {
+    let directory = tempfile::tempdir()?;
+    let (proxy, server) = (format!("{network}2"), format!("{network}3"));
+
+    let mut backends = Vec::new();
+    for host in 11..=16 {
+        let behaviour = match host {
+            14 => Behaviour::Slow(10.0),
+            16 => Behaviour::FAIL_FAST,
+            _ => Behaviour::Healthy,
+        };
+        let address = format!("{network}{host}:8080").parse()?;
+        let config =
+            backend::Config { address, behaviour, record_requests: true, ..backend::Config::default() };
+        backends.push(Backend::start(config).await?);
+    }
+
+    let here = |text: String| text.replace("172.31.254.", network);
+    let wasm = tools::wasm()?;
+    let config = here(shipped::text(bootstrap)?)
+        .replace("/etc/envoy/evenkeel.wasm", wasm.to_str().context("a path in UTF-8")?)
+        .replace("address: 0.0.0.0", &format!("address: {proxy}"))
+        .replace("address: 127.0.0.1", &format!("address: {proxy}"))
+        .replace("address: prometheus", &format!("address: {server}"));
+    let path = directory.path().join("envoy.yaml");
+    fs::write(&path, config)?;
+    let mut command = Command::new(tools::envoy()?);
+    command.args(["--disable-hot-restart", "--concurrency", "2", "--log-level", "warn", "-c"]).arg(&path);
+    let envoy = Running::spawn("envoy", command, &directory.path().join("envoy.log"))?;
+
+    let folder = shipped::folder().join("prometheus");
+    // Quicker than they are shipped, so that the test is.
+    let rules = shipped::text(&folder.join("alerts.yml"))?.replace("interval: 15s", "interval: 1s");
+    fs::write(directory.path().join("alerts.yml"), rules)?;
+    let config = here(shipped::text(&folder.join("prometheus.yml"))?)
+        .replace("scrape_interval: 5s", "scrape_interval: 1s")
+        .replace("scrape_timeout: 4s", "scrape_timeout: 1s")
+        .replace("\"envoy:9902\"", &format!("\"{proxy}:9902\""));
+    let path = directory.path().join("prometheus.yml");
+    fs::write(&path, config)?;
+    let mut command = Command::new(tools::prometheus()?);
+    command
+        .arg(format!("--config.file={}", path.display()))
+        .arg(format!("--storage.tsdb.path={}", directory.path().join("data").display()))
+        .arg(format!("--web.listen-address={server}:9090"));
+    let prometheus = Running::spawn("prometheus", command, &directory.path().join("prometheus.log"))?;
+
+    let together = Together {
+        ingress: format!("{proxy}:10000").parse()?,
+        prometheus: format!("{server}:9090").parse()?,
+        backends,
+        _envoy: envoy,
+        _prometheus: prometheus,
+        _directory: directory,
+    };
+    let (ingress, server) = (together.ingress, together.prometheus);
+    let up = || async move {
+        let answers =
+            http::get(ingress, "/").await.is_ok() && http::get(server, "/-/ready").await.ok()?.status == 200;
+        answers.then_some(())
+    };
+    let waited = wait::until("Envoy and Prometheus to serve", PATIENCE, up).await;
+    waited.with_context(|| together._envoy.log_tail(20) + &together._prometheus.log_tail(20))?;
+    Ok(together)
+}
+
+impl Together {
+    /// How many series the answer to a query has.
+    async fn series(&self, query: &str) -> Result<usize> {
+        let path = format!("/api/v1/query?query={}", http::encode(query));
+        let answer: Value = http::get(self.prometheus, &path).await?.json()?;
+        Ok(answer["data"]["result"].as_array().with_context(|| format!("{query}: {answer}"))?.len())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2, crate = "testbed::tokio")]
+async fn both_ways_to_steer_work_as_shipped_and_the_dashboard_shows_it() -> Result<()> {
+    let bootstraps = envoy::bootstraps()?;
+    for (number, bootstrap) in (0..).zip(&bootstraps) {
+        let name = bootstrap.display();
+        let mut together = start(bootstrap, &network(number)).await?;
+        let load = Load { target: together.ingress, rate: 150.0, duration: PATIENCE * 4, ..Load::default() };
+        let load = load.start().await?;
+
+        for panel in grafana::panels()? {
+            if panel.title == "Alerts" {
+                // Somebody has to be down for that.
+                let gone = together.backends.pop();
+                drop(gone.context("a backend")?);
+            }
+            for expression in panel.expressions("5s")? {
+                let what = format!("data for the panel {:?} under {name}", panel.title);
+                wait::until(&what, PATIENCE, || async {
+                    (together.series(&expression).await.ok()? > 0).then_some(())
+                })
+                .await
+                .with_context(|| expression.clone())?;
+            }
+        }
+
+        let summary = load.report().summary();
+        // Left to Envoy's least request, the backend that fails at once gets more than its share: a fifth fails.
+        ensure!(summary.failed * 50 < summary.requests, "{name}: {summary:?}");
+        for backend in &together.backends {
+            for request in backend.requests() {
+                assert!(!request.headers.contains_key("x-evenkeel-endpoint"), "{name}: {request:?}");
+            }
+        }
+        let (header, value) = ("x-evenkeel-endpoint", together.backends[3].address().to_string());
+        let answer = http::send(together.ingress, http::Method::GET, "/", &[(header, &value)], "").await?;
+        assert_eq!(answer.header(header), None, "{name}");
+    }
+    Ok(())
+}
