@@ -10,6 +10,7 @@ mod endpoints;
 mod failover;
 mod fault;
 mod health;
+mod inert;
 mod kinds;
 mod nearest;
 mod node;
@@ -29,6 +30,7 @@ mod tests;
 use core::time::Duration;
 
 pub use fault::Fault;
+pub use inert::without_effect;
 pub use root::parse;
 
 /// The whole plugin configuration, checked.

@@ -55,6 +55,9 @@ impl Worker {
     /// A worker for `json`, or every fault in it. `name` scopes the shared data, `seed` the randomness.
     pub fn configure(host: &dyn Host, json: &[u8], name: &str, seed: u64) -> Result<Worker, Vec<Fault>> {
         let config = crate::config::parse(json)?;
+        for path in crate::config::without_effect(&config) {
+            host.log(log::Level::Warn, &format!("{path} is accepted but has no effect in this version"));
+        }
         let now = host.now();
         let mut rng = Rng::new(seed);
         let prefix = exchange::prefix(name);

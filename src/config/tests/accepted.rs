@@ -132,6 +132,23 @@ fn rules_compare_what_is_measured_and_signals() {
 }
 
 #[test]
+fn what_has_no_effect_yet_is_named() {
+    assert!(crate::config::without_effect(&accepted(&upstream_with(""))).is_empty());
+    assert_eq!(
+        crate::config::without_effect(&accepted(COMPLETE)),
+        [
+            "$.status",
+            "$.upstreams[0].endpoints.prometheus",
+            "$.upstreams[0].endpoints.envoy_admin",
+            "$.upstreams[0].zone",
+            "$.upstreams[0].affinity",
+            "$.upstreams[0].split",
+            "$.upstreams[0].autoscale",
+        ]
+    );
+}
+
+#[test]
 fn a_policy_is_a_name_or_an_object() {
     let signals = r#""signals":[{"name":"depth","query":"depth"}]"#;
     for (policy, expected) in [

@@ -1,0 +1,30 @@
+//! What the contract has and this version does not act on yet: accepted, so that one configuration serves both,
+//! and named at load, so that nobody counts on it.
+
+use super::{Config, Policy, Upstream};
+
+/// The paths of settings that have no effect in this version.
+pub fn without_effect(config: &Config) -> Vec<String> {
+    let mut paths = Vec::new();
+    if config.status.is_some() {
+        paths.push("$.status".to_owned());
+    }
+    for (at, upstream) in config.upstreams.iter().enumerate() {
+        paths.extend(in_upstream(upstream).map(|field| format!("$.upstreams[{at}].{field}")));
+    }
+    paths
+}
+
+fn in_upstream(upstream: &Upstream) -> impl Iterator<Item = &'static str> {
+    let hashes = matches!(upstream.policy, Policy::IpHash | Policy::ConsistentHash);
+    let settings = [
+        (upstream.endpoints.prometheus.is_some(), "endpoints.prometheus"),
+        (upstream.endpoints.envoy_admin.is_some(), "endpoints.envoy_admin"),
+        (upstream.endpoints.fixed.iter().any(|e| e.priority > 0), "endpoints.static[].priority"),
+        (upstream.zone.is_some(), "zone"),
+        (upstream.affinity.is_some() && !hashes, "affinity"),
+        (!upstream.split.is_empty(), "split"),
+        (upstream.autoscale.is_some(), "autoscale"),
+    ];
+    settings.into_iter().filter(|(given, _)| *given).map(|(_, field)| field)
+}
