@@ -78,6 +78,13 @@ impl Evidence {
         self.good = 0;
     }
 
+    /// The clock stepped back to `now`.
+    fn not_after(&mut self, now: Time) {
+        for time in [&mut self.failed_start, &mut self.failed_at, &mut self.good_start] {
+            *time = (*time).min(now);
+        }
+    }
+
     /// Adds what another worker has seen.
     pub fn merge(&mut self, other: &Evidence) {
         let good_start = self.good_start.max(other.good_start);
@@ -144,6 +151,14 @@ impl Health {
             self.local.good = 0;
         }
         self.others = others;
+    }
+
+    /// The clock stepped back to `now`: evidence from the future would outweigh all that comes.
+    pub fn not_after(&mut self, now: Time) {
+        self.local.not_after(now);
+        self.others.not_after(now);
+        self.ejected = self.ejected.min(now);
+        self.returned = self.returned.min(now);
     }
 
     /// The state as last assessed.
@@ -285,6 +300,16 @@ mod tests {
             );
         }
         assert_eq!(health.assess(ms(20), &LIMITS, 1.0), State::Healthy);
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_condemns_nobody_for_ever() {
+        let mut health = Health::default();
+        (0..3).for_each(|i| _ = fail(&mut health, 3_600_000 + i));
+        health.not_after(ms(0));
+        assert!(health.next_probe(&LIMITS) <= ms(30_000));
+        (0..3).for_each(|i| _ = succeed(&mut health, 6000 + i));
+        assert_eq!(health.state(), State::Healthy);
     }
 
     #[test]

@@ -103,6 +103,14 @@ pub struct Member {
 }
 
 impl Member {
+    /// The clock stepped back to `now`: nothing that is known may be younger.
+    pub fn not_after(&mut self, now: Time) {
+        self.in_flight.not_after(now);
+        self.latency.not_after(now);
+        self.health.not_after(now);
+        self.joined = self.joined.min(now);
+    }
+
     /// Requests on their way from all workers.
     pub fn total_in_flight(&self) -> u32 {
         self.in_flight.total().saturating_add(self.others.in_flight.total)

@@ -147,6 +147,12 @@ impl Engine {
         self.upstreams.iter_mut().for_each(|u| u.tick(duty, now));
     }
 
+    /// The clock stepped back to `now`, as wall clocks do: what seems to come from the future would otherwise
+    /// outweigh everything new until the clock is there again.
+    pub fn not_after(&mut self, now: Time) {
+        self.upstreams.iter_mut().for_each(|u| u.not_after(now));
+    }
+
     /// Takes over what `old` has learnt of the endpoints that both know.
     pub fn adopt(&mut self, old: &Engine, now: Time) {
         for upstream in &mut self.upstreams {

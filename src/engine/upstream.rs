@@ -428,6 +428,12 @@ impl Upstream {
         }
     }
 
+    /// The clock stepped back to `now`.
+    pub fn not_after(&mut self, now: Time) {
+        self.members.iter_mut().for_each(|member| member.not_after(now));
+        self.readings.iter_mut().for_each(|reading| reading.not_after(now));
+    }
+
     /// How long a signal counts in full: two polls and a bit, so that one lost poll changes nothing.
     fn fresh_s(&self) -> f64 {
         2.5 * self.poll_s

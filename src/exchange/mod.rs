@@ -11,6 +11,8 @@
 //! yields nothing rather than nonsense.
 
 pub mod codec;
+#[cfg(test)]
+mod fake;
 pub mod lease;
 pub mod registry;
 pub mod slot;

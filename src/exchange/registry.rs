@@ -29,9 +29,11 @@ pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Ve
     let (bytes, version) = host.shared_get(key).unzip();
     let mut entries = read(&bytes.unwrap_or_default());
     let mine = entries.iter().find(|(id, _)| *id == me);
-    let stale = mine.is_none_or(|(_, seen)| now.seconds_since(*seen) > RENEW_AFTER_S);
+    let stale = mine.is_none_or(|(_, seen)| *seen > now || now.seconds_since(*seen) > RENEW_AFTER_S);
     if enter && stale {
-        entries.retain(|(id, seen)| *id != me && now.seconds_since(*seen) < STRUCK_AFTER_S);
+        // Later than now: written before the clock stepped back. Whoever lives enters again.
+        let struck = |seen: Time| seen > now || now.seconds_since(seen) >= STRUCK_AFTER_S;
+        entries.retain(|(id, seen)| *id != me && !struck(*seen));
         entries.push((me, now));
         let mut w = Writer::versioned();
         for (id, seen) in &entries {
@@ -43,4 +45,45 @@ pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Ve
     let mut ids: Vec<u64> = entries.into_iter().map(|(id, _)| id).collect();
     ids.sort_unstable();
     ids
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::exchange::fake::Shared;
+
+    fn s(seconds: u64) -> Time {
+        Time((1_000_000 + seconds) * 1_000_000_000)
+    }
+
+    #[test]
+    fn lists_who_entered_until_they_have_been_silent_for_long() {
+        let shared = Shared::default();
+        assert_eq!(update(&shared, "workers", 2, true, s(0)), [2]);
+        assert_eq!(update(&shared, "workers", 1, true, s(1)), [1, 2]);
+        assert_eq!(update(&shared, "workers", 9, false, s(1)), [1, 2], "reading is not entering");
+        assert_eq!(update(&shared, "workers", 1, true, s(29)), [1, 2]);
+        assert_eq!(update(&shared, "workers", 1, true, s(40)), [1]);
+    }
+
+    #[test]
+    fn an_entry_from_the_future_does_not_stay_for_ever() {
+        let shared = Shared::default();
+        update(&shared, "workers", 1, true, s(3600));
+        update(&shared, "workers", 2, true, s(3600));
+        assert_eq!(update(&shared, "workers", 1, true, s(0)), [1]);
+        assert_eq!(update(&shared, "workers", 2, true, s(0)), [1, 2], "whoever lives is back");
+    }
+
+    #[test]
+    fn a_damaged_list_is_written_anew() {
+        let shared = Shared::default();
+        for damage in [&b""[..], b"\x63garbage", b"\x01short", &[0xff; 100]] {
+            shared.put("workers", damage);
+            assert_eq!(update(&shared, "workers", 7, true, s(0)), [7], "{damage:?}");
+        }
+    }
 }

@@ -46,6 +46,12 @@ impl Snapshot {
         }
     }
 
+    /// Takes what was read after `now`, before the clock stepped back, for read now.
+    pub fn not_after(&mut self, now: Time) {
+        self.stats.last_success = self.stats.last_success.min(now);
+        self.signals.iter_mut().for_each(|(_, samples)| samples.at = samples.at.min(now));
+    }
+
     /// As bytes for shared data.
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::versioned();

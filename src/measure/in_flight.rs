@@ -59,6 +59,11 @@ impl InFlight {
         self.total = self.total.saturating_sub(1);
     }
 
+    /// The clock stepped back to `now`. The start times stay: their requests will take them off again.
+    pub fn not_after(&mut self, now: Time) {
+        self.quiet_since = self.quiet_since.min(now);
+    }
+
     /// Requests not yet complete.
     pub fn total(&self) -> u32 {
         self.total

@@ -101,6 +101,11 @@ impl Latency {
         self.updated
     }
 
+    /// The clock stepped back to `now`.
+    pub fn not_after(&mut self, now: Time) {
+        self.updated = self.updated.min(now);
+    }
+
     /// Natural logarithm of the estimate in seconds and the samples behind it: what other workers are told.
     pub fn parts(&self) -> (f32, f32, Time) {
         (self.centre, self.samples, self.updated)

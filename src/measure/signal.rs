@@ -33,6 +33,11 @@ impl Reading {
         self.at = at;
     }
 
+    /// The clock stepped back to `now`.
+    pub fn not_after(&mut self, now: Time) {
+        self.at = self.at.min(now);
+    }
+
     /// The smoothed value and its age in seconds, if there is one.
     pub fn get(&self, now: Time) -> Option<(f64, f64)> {
         (self.at != Time::ZERO).then(|| (self.value, now.seconds_since(self.at)))

@@ -42,6 +42,7 @@ pub struct Worker {
     signals_version: Option<u32>,
     snapshot: Snapshot,
     started: Time,
+    ticked: Time,
 }
 
 struct Keys {
@@ -80,6 +81,7 @@ impl Worker {
             signals_version: None,
             snapshot: Snapshot::default(),
             started: now,
+            ticked: now,
             config,
         };
         worker.steer.refresh(&worker.engine);
@@ -127,6 +129,10 @@ impl Worker {
     /// Time passes.
     pub fn tick(&mut self, host: &dyn Host) {
         let now = host.now();
+        if now < core::mem::replace(&mut self.ticked, now) {
+            self.engine.not_after(now);
+            self.snapshot.not_after(now);
+        }
         if now.seconds_since(self.chores_at) >= CHORES_S || now < self.chores_at {
             self.chores_at = now;
             self.peers = registry::update(host, &self.keys.workers, self.id, self.carries_traffic, now);
@@ -138,7 +144,7 @@ impl Worker {
             self.polls.tick(host, &self.config, &mut self.snapshot, &mut self.rng, now);
             self.publish_signals(host);
         }
-        self.read_signals(host);
+        self.read_signals(host, now);
         if self.carries_traffic {
             let _the_next_tick_tries_again =
                 host.shared_set(&self.slot_key(self.id), &slot::encode(&self.engine, now), None);
@@ -172,7 +178,7 @@ impl Worker {
         }
     }
 
-    fn read_signals(&mut self, host: &dyn Host) {
+    fn read_signals(&mut self, host: &dyn Host, now: Time) {
         if !self.polls.any() {
             return;
         }
@@ -181,7 +187,8 @@ impl Worker {
             return;
         }
         self.signals_version = Some(version);
-        if let Some(snapshot) = Snapshot::decode(&bytes) {
+        if let Some(mut snapshot) = Snapshot::decode(&bytes) {
+            snapshot.not_after(now);
             snapshot.apply(&mut self.engine);
             self.snapshot = snapshot;
         }
@@ -195,7 +202,8 @@ impl Worker {
             let Some(id) = self.peers.get(at).copied().filter(|id| *id != self.id) else { continue };
             let Some((bytes, _)) = host.shared_get(&self.slot_key(id)) else { continue };
             let Some(published) = slot::published(&bytes) else { continue };
-            if now.seconds_since(published) > slot::GONE_AFTER_S {
+            let from_the_future = published.seconds_since(now) > slot::GONE_AFTER_S;
+            if from_the_future || now.seconds_since(published) > slot::GONE_AFTER_S {
                 continue;
             }
             duty.workers += 1;
