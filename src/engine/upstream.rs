@@ -585,7 +585,9 @@ impl Upstream {
             } else {
                 let growth = EXPLORE_GROWTH.powi(i32::from(member.explored_in_vain.min(16)));
                 let longest = pause.max(EXPLORE_AT_MOST_S);
-                still_slow && now.seconds_since(member.quiet_since()) > (pause * growth).min(longest)
+                // Not only the slow: where most were slow together, slow is typical, and all of them are left
+                // without traffic once one has healed.
+                now.seconds_since(member.quiet_since()) > (pause * growth).min(longest)
             };
             // Who began to look again goes on, so that the same worker sees the answers in a row.
             if due && (again || duty.covers(endpoint.hash, now)) {
