@@ -16,8 +16,7 @@ fn request(world: &mut Wasm, plugin: Plugin, ending: &Ending) -> Request {
     let mut stream = begin(world, plugin);
     world.advance(ms(10));
     respond(&mut stream, ending);
-    stream.log();
-    stream.done();
+    stream.finish();
     stream
 }
 

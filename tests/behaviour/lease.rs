@@ -91,7 +91,7 @@ fn an_unknown_cluster_is_no_disaster(mut world: impl World) {
     pass(&mut world, &[plugin], ms(10_000));
     assert!(world.calls().is_empty());
     assert!(world.logs().iter().any(|line| line.contains("nowhere")), "{:?}", world.logs());
-    assert_eq!(crate::scene::picks(&mut world, plugin, 200).len(), 4);
+    assert_eq!(crate::scene::traffic(&mut world, &[plugin], 10).len(), 4);
 }
 
 fn a_call_that_never_comes_back_does_not_stop_the_next(mut world: impl World) {

@@ -31,6 +31,7 @@ mod in_flight;
 mod lease;
 mod outcomes;
 mod signals;
+mod slowness;
 mod steering;
 mod succession;
 mod workers;

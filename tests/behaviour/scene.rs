@@ -162,6 +162,19 @@ pub fn picks_of<W: World>(world: &mut W, plugin: Plugin, endpoint: &str, request
     picks(world, plugin, requests).get(endpoint).copied().unwrap_or(0)
 }
 
+/// Twenty good requests a second to each of these plugins, which tick meanwhile: how many each endpoint gets.
+pub fn traffic<W: World>(world: &mut W, plugins: &[Plugin], seconds: usize) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for _ in 0..20 * seconds {
+        world.advance(ms(40));
+        for plugin in plugins {
+            world.tick(*plugin);
+            *counts.entry(serve(world, *plugin, |_| Ending::good())).or_default() += 1;
+        }
+    }
+    counts
+}
+
 /// Serves good requests until `endpoint` has been given one that ends as told.
 pub fn give<W: World>(world: &mut W, plugin: Plugin, endpoint: &str, ending: &Ending) {
     for _ in 0..1000 {

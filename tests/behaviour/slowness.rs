@@ -1,0 +1,85 @@
+//! Who is slow gets little, and is found again once it is not.
+
+use std::collections::BTreeMap;
+
+use crate::scene::{Ending, address, begin, config, ms, respond, single, target, traffic};
+use crate::world::{Plugin, Stream, World};
+
+/// A hundred requests a second for so long, each answered after the time that `latency` (ms) gives for its endpoint.
+fn paced<W: World>(
+    world: &mut W,
+    plugin: Plugin,
+    seconds: usize,
+    latency: impl Fn(&str) -> u64,
+) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    let mut open: Vec<(u64, W::Stream)> = Vec::new();
+    for step in 0..seconds * 100 {
+        world.advance(ms(10));
+        let now = world.now();
+        let (due, later): (Vec<_>, Vec<_>) = open.into_iter().partition(|(end, _)| *end <= now);
+        open = later;
+        for (_, mut stream) in due {
+            respond(&mut stream, &Ending::good());
+            stream.log();
+            stream.done();
+        }
+        if step % 5 == 0 {
+            world.tick(plugin);
+        }
+        let stream = begin(world, plugin);
+        let to = target(&stream);
+        open.push((now + latency(&to) * 1_000_000, stream));
+        *counts.entry(to).or_default() += 1;
+    }
+    for (_, mut stream) in open {
+        world.advance(ms(1));
+        respond(&mut stream, &Ending::good());
+        stream.log();
+        stream.done();
+    }
+    counts
+}
+
+fn a_slow_endpoint_gets_little_and_comes_back_when_it_heals(mut world: impl World) {
+    let plugin = single(&mut world, &config(6, "", ""));
+    let slow = address(4);
+    let counts = paced(&mut world, plugin, 20, |to| if to == slow { 400 } else { 20 });
+    let given = counts.get(&slow).copied().unwrap_or(0);
+    assert!((1..=60).contains(&given), "tried, and mostly spared: {counts:?}");
+    paced(&mut world, plugin, 40, |_| 20);
+    let counts = paced(&mut world, plugin, 10, |_| 20);
+    assert!(counts.get(&slow).copied().unwrap_or(0) >= 80, "a sixth would be 167: {counts:?}");
+}
+
+fn an_endpoint_that_hangs_is_left_before_any_time_out(mut world: impl World) {
+    let plugin = single(&mut world, &config(6, "", ""));
+    let hung = address(1);
+    paced(&mut world, plugin, 5, |_| 20);
+    let counts = paced(&mut world, plugin, 5, |to| if to == hung { 60_000 } else { 20 });
+    assert!(counts.get(&hung).copied().unwrap_or(0) <= 12, "{counts:?}");
+}
+
+fn a_majority_that_was_slow_is_found_again(mut world: impl World) {
+    let plugin = single(&mut world, &config(5, "", ""));
+    paced(&mut world, plugin, 10, |to| if to == address(0) { 20 } else { 3000 });
+    paced(&mut world, plugin, 60, |_| 20);
+    let counts = paced(&mut world, plugin, 10, |_| 20);
+    assert!(
+        counts.len() == 5 && counts.values().all(|count| *count >= 80),
+        "a fifth would be 200: {counts:?}"
+    );
+}
+
+fn equals_share_alike(mut world: impl World) {
+    let plugin = single(&mut world, &config(8, "", ""));
+    let counts = traffic(&mut world, &[plugin], 80);
+    assert!(counts.len() == 8 && counts.values().all(|count| (140..=260).contains(count)), "{counts:?}");
+}
+
+both!(
+    a_slow_endpoint_gets_little_and_comes_back_when_it_heals,
+    an_endpoint_that_hangs_is_left_before_any_time_out,
+    a_majority_that_was_slow_is_found_again,
+    equals_share_alike,
+);
