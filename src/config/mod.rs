@@ -237,6 +237,8 @@ pub struct Signal {
     pub query: String,
     /// How much it counts; 0 shows it without using it. 0..=100, 1 by default.
     pub weight: f64,
+    /// Whether the weight follows how completely and punctually the signal reports; no by default.
+    pub learn: bool,
     /// The value that counts as full; where absent, the signal is judged against the fleet.
     pub max: Option<f64>,
     /// EWMA factor for a new sample, > 0, ≤ 1; 0.3 by default, 1 takes each sample as it is.

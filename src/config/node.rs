@@ -70,6 +70,15 @@ impl<'t> Node<'t> {
         });
     }
 
+    /// True or false; anything else is a fault.
+    pub fn boolean(&self) -> Option<bool> {
+        if let Tree::Boolean(value) = self.tree {
+            return Some(*value);
+        }
+        self.mistyped("true or false", None);
+        None
+    }
+
     /// The text here; anything else is a fault.
     pub fn text(&self, allowed: &str) -> Option<&'t str> {
         match self.tree {

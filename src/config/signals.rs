@@ -5,7 +5,7 @@ use super::kinds::Bounds;
 use super::node::{Fields, Node};
 use super::upstream::Around;
 
-const FIELDS: &[&str] = &["name", "query", "weight", "max", "smoothing", "address_label", "port"];
+const FIELDS: &[&str] = &["name", "query", "weight", "learn", "max", "smoothing", "address_label", "port"];
 const MOST_SIGNALS: usize = 32;
 
 pub(super) fn read(parent: &Fields, around: &Around) -> Vec<Signal> {
@@ -34,6 +34,7 @@ fn signal(node: &Node) -> Signal {
         name: name.and_then(|node| node.signal_name()).unwrap_or_default(),
         query: query.and_then(|node| node.promql()).unwrap_or_default(),
         weight: fields.read("weight", |node| node.number(Bounds::FromTo(0.0, 100.0))).unwrap_or(1.0),
+        learn: fields.read("learn", Node::boolean).unwrap_or(false),
         max: fields.read("max", |node| node.number(Bounds::Above(0.0))),
         smoothing: fields.read("smoothing", |node| node.number(Bounds::AboveUpTo(0.0, 1.0))).unwrap_or(0.3),
         address_label: fields.read("address_label", Node::label).unwrap_or_else(|| "instance".into()),

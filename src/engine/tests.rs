@@ -90,10 +90,10 @@ fn a_rule_takes_an_endpoint_out_and_exploration_brings_it_back() {
         other => panic!("{other:?}"),
     };
     assert!((0..50).all(|_| picked(&mut engine, ms) != Some(1)));
-    // Nobody has heard of it for long: one request explores, its quick answer lifts the rule.
+    // Nobody has heard of anyone for long: each is explored once, and a quick answer lifts the rule.
     let later = ms + 60_000;
     engine.tick(Duty::ALONE, at(later));
-    assert_eq!(picked(&mut engine, later), Some(1));
+    assert!((0..3).any(|_| picked(&mut engine, later) == Some(1)));
     let ticket = engine.started(UPSTREAM, 1, at(later)).unwrap();
     engine.answered(&ticket, Outcome::Good, at(later + 20));
     engine.finished(&ticket, at(later + 20));

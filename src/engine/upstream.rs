@@ -7,7 +7,7 @@ use super::{Decision, Failure, Outcome, Ticket};
 use crate::config::{self, NoneEligible, RuleAction};
 use crate::fleet::{EndpointRef, Fleet, Spec};
 use crate::health::State;
-use crate::measure::{Background, Queueing, Reading};
+use crate::measure::{Background, LearntWeight, Queueing, Reading};
 use crate::member::{Counters, Member, Others};
 use crate::policy::{self, Policy, Pool, View};
 use crate::random::{self, Rng};
@@ -24,6 +24,11 @@ const EXPLORE_AFTER_S: [f64; 2] = [2.5, 12.0];
 const EXPLORE_GROWTH: f64 = 1.3;
 /// … up to this, seconds, unless it was longer from the start.
 const EXPLORE_AT_MOST_S: f64 = 6.0;
+/// An endpoint that has waited for this many times the mean pause between two requests to it is left out.
+const LEFT_OUT_GAPS: f64 = 20.0;
+/// Share of the requests that may explore, however many endpoints are slow; a few may be saved up.
+const EXPLORING_SHARE: f32 = 0.01;
+const SAVED_EXPLORATIONS: f32 = 4.0;
 /// Time constant of the request rate, seconds.
 const RATE_OVER_S: f64 = 5.0;
 /// An exploration that takes no more than this multiple of the typical latency went well.
@@ -84,6 +89,7 @@ pub struct Upstream {
     fleet: Fleet,
     members: Vec<Member>,
     readings: Vec<Reading>,
+    learnt: Vec<LearntWeight>,
     queueing: Queueing,
     rules: Rules,
     pool: Pool,
@@ -93,6 +99,7 @@ pub struct Upstream {
     /// Picks since the last refresh, and their rate per second.
     picks: u32,
     rate: f64,
+    explorations: f32,
     out: usize,
     panic: bool,
     typical: f64,
@@ -116,6 +123,7 @@ impl Upstream {
             fleet: Fleet::default(),
             members: Vec::new(),
             readings: Vec::new(),
+            learnt: vec![LearntWeight::default(); config.signals.len()],
             queueing: Queueing::default(),
             rules: Rules::new(&config.rules),
             pool: Pool::default(),
@@ -123,6 +131,7 @@ impl Upstream {
             least_signal: least_signal.unwrap_or(0),
             due: Vec::new(),
             picks: 0,
+            explorations: SAVED_EXPLORATIONS,
             rate: 0.0,
             out: 0,
             panic: false,
@@ -223,11 +232,17 @@ impl Upstream {
     /// Decides where a request goes.
     pub fn pick(&mut self, want: usize, now: Time, rng: &mut Rng) -> Decision {
         self.picks += 1;
+        self.explorations = (self.explorations + EXPLORING_SHARE).min(SAVED_EXPLORATIONS);
         let due = self.due.pop().and_then(|i| Some((i, self.members.get_mut(i as usize)?)));
         let mut candidates = match due {
-            Some((index, member)) if member.present && member.awaiting() == 0 => {
+            Some((index, member))
+                if member.present
+                    && member.awaiting() == 0
+                    && (!member.eligible || self.explorations >= 1.0) =>
+            {
                 if member.eligible {
                     member.exploring = true;
+                    self.explorations -= 1.0;
                 }
                 let mut probe = policy::Candidates::default();
                 probe.push(index);
@@ -434,6 +449,16 @@ impl Upstream {
         self.readings.iter_mut().for_each(|reading| reading.not_after(now));
     }
 
+    /// An answer on `signal`, observed at `at`, had values for `known` endpoints.
+    pub fn signal_answered(&mut self, signal: usize, known: usize, at: Time) {
+        let accuracy = known as f64 / self.fleet.len().max(1) as f64;
+        let interval_s = self.poll_s;
+        let learns = self.config.signals.get(signal).is_some_and(|s| s.learn);
+        if let (true, Some(learnt)) = (learns, self.learnt.get_mut(signal)) {
+            learnt.observe(accuracy, at, interval_s);
+        }
+    }
+
     /// How long a signal counts in full: two polls and a bit, so that one lost poll changes nothing.
     fn fresh_s(&self) -> f64 {
         2.5 * self.poll_s
@@ -520,9 +545,9 @@ impl Upstream {
         for (index, member) in self.members.iter_mut().enumerate().filter(|(_, m)| m.present) {
             let readings = self.readings.get(index * width..(index + 1) * width).unwrap_or_default();
             let mut burden = 0.0;
-            for ((reading, scale), signal) in readings.iter().zip(&scales).zip(&self.config.signals) {
+            for (reading, scale) in readings.iter().zip(&scales) {
                 let above = scale.of(reading.burden()) - scale.mean;
-                burden += signal.weight * reading.trust(now, fresh_s) * above
+                burden += scale.weight * reading.trust(now, fresh_s) * above
                     / reading.news_s().max(self.poll_s).max(1.0);
             }
             let signals =
@@ -550,12 +575,15 @@ impl Upstream {
             let reading = row.get(at).filter(|r| r.trust(now, fresh_s) > 0.0)?;
             reading.get(now).map(|(value, _)| value)
         }));
-        let max = self.config.signals.get(at).and_then(|s| s.max);
+        let signal = self.config.signals.get(at);
+        let max = signal.and_then(|s| s.max);
+        let learnt = self.learnt.get(at).map_or(1.0, LearntWeight::get);
+        let weight = signal.map_or(0.0, |s| s.weight) * learnt;
         let Some(middle) = self.scratch.len().checked_sub(1).map(|last| last / 2) else {
-            return Scale { max, median: 0.0, mean: 0.0 };
+            return Scale { weight, max, median: 0.0, mean: 0.0 };
         };
         let median = *self.scratch.select_nth_unstable_by(middle, f64::total_cmp).1;
-        let mut scale = Scale { max, median, mean: 0.0 };
+        let mut scale = Scale { weight, max, median, mean: 0.0 };
         scale.mean = self.scratch.iter().map(|v| scale.of(*v)).sum::<f64>() / self.scratch.len() as f64;
         scale
     }
@@ -566,6 +594,7 @@ impl Upstream {
         let explores = self.policy.exiles();
         let rate = self.rate * f64::from(duty.workers);
         let pause = (REQUESTS_PER_EXPLORATION / rate.max(1e-3)).clamp(EXPLORE_AFTER_S[0], EXPLORE_AFTER_S[1]);
+        let left_out = LEFT_OUT_GAPS * self.fleet.len() as f64 / rate.max(1e-3);
         let (typical, health) = (self.typical, &self.config.health);
         for (index, endpoint) in self.fleet.iter() {
             let Some(member) = self.members.get_mut(index as usize) else { continue };
@@ -585,9 +614,10 @@ impl Upstream {
             } else {
                 let growth = EXPLORE_GROWTH.powi(i32::from(member.explored_in_vain.min(16)));
                 let longest = pause.max(EXPLORE_AT_MOST_S);
+                let silence = now.seconds_since(member.quiet_since());
                 // Not only the slow: where most were slow together, slow is typical, and all of them are left
                 // without traffic once one has healed.
-                now.seconds_since(member.quiet_since()) > (pause * growth).min(longest)
+                silence > (pause * growth).min(longest) && (still_slow || silence > left_out)
             };
             // Who began to look again goes on, so that the same worker sees the answers in a row.
             if due && (again || duty.covers(endpoint.hash, now)) {
@@ -621,6 +651,7 @@ impl Upstream {
 /// What makes values of one signal comparable.
 #[derive(Clone, Copy, Debug)]
 struct Scale {
+    weight: f64,
     max: Option<f64>,
     median: f64,
     mean: f64,

@@ -105,6 +105,7 @@ impl Snapshot {
             for (hash, value) in &samples.values {
                 upstream.set_signal(signal, *hash, *value, samples.at);
             }
+            upstream.signal_answered(signal, samples.values.len(), samples.at);
         }
     }
 }

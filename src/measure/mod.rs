@@ -4,6 +4,7 @@ pub mod background;
 pub mod errors;
 pub mod in_flight;
 pub mod latency;
+pub mod learnt;
 pub mod queueing;
 pub mod signal;
 
@@ -11,5 +12,6 @@ pub use background::Background;
 pub use errors::ErrorRatio;
 pub use in_flight::{InFlight, InFlightReport};
 pub use latency::{Blend, Latency};
+pub use learnt::LearntWeight;
 pub use queueing::Queueing;
 pub use signal::Reading;

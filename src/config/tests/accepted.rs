@@ -99,6 +99,7 @@ fn every_field_is_read() {
             name: "queue_depth".into(),
             query: "task_queue_depth{job=\"web\"}".into(),
             weight: 1.0,
+            learn: false,
             max: Some(100.0),
             smoothing: 0.3,
             address_label: "instance".into(),
