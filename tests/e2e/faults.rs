@@ -52,6 +52,13 @@ async fn failing_fast() -> Result<()> {
     avoided_and_back(Stage::default(), Behaviour::FAIL_FAST, 12).await.map(drop)
 }
 
+/// What one worker learns the others know: four of them pay no more than two.
+#[tokio::test(flavor = "multi_thread")]
+async fn failing_fast_before_four_workers() -> Result<()> {
+    let proxy = envoy::Config { concurrency: 4, ..envoy::Config::default() };
+    avoided_and_back(Stage { proxy, ..Stage::default() }, Behaviour::FAIL_FAST, 12).await.map(drop)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_black_hole() -> Result<()> {
     let proxy = envoy::Config { route_timeout: Duration::from_secs(1), ..envoy::Config::default() };

@@ -99,6 +99,23 @@ async fn lies_change_nothing() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_unknown_is_never_the_best() -> Result<()> {
+    let (stage, liar) = misinformed("200ms", "100ms").await?;
+    let scene = stage.open().await?;
+    let names: Vec<String> = scene.backends.iter().map(|backend| backend.address().to_string()).collect();
+    for unknown in [Some("NaN"), Some("-Inf"), Some(""), None] {
+        let first = unknown.map(|value| (names[0].as_str(), value));
+        let busy = names[1..].iter().map(|name| (name.as_str(), "60"));
+        let samples: Vec<_> = first.into_iter().chain(busy).collect();
+        liar.tell("that only one is not known to be busy", good(lies::vector(&samples))).await?;
+        let wave = scene.wave(2.0).await?;
+        assert_eq!(wave.summary.failed, 0, "{:?}", wave.summary.statuses);
+        assert!(wave.share(0) < 0.4, "{unknown:?}: a fair share would be 0.2: {:?}", wave.received);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_cluster_for_prometheus_fails_no_request() -> Result<()> {
     let mut stage = informed("200ms", "100ms");
     stage.plugin["prometheus"]["cluster"] = json!("nowhere");

@@ -49,20 +49,25 @@ async fn reload(scene: &mut Scene, slow_start: &str) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_fails_nothing_and_forgets_nothing() -> Result<()> {
-    let mut scene = stage().open().await?;
-    for sick in &scene.backends[..2] {
-        sick.set(Behaviour::Slow(20.0));
+    let mut stage = stage();
+    stage.proxy.concurrency = 4;
+    let mut scene = stage.open().await?;
+    for slow in &scene.backends[..2] {
+        slow.set(Behaviour::Slow(20.0));
     }
-    scene.wave(6.0).await?;
+    scene.wave(7.0).await?;
     let load = scene.load(60.0).start().await?;
+    let mut met = 0;
     for slow_start in ["10s", "11s", "12s"] {
         reload(&mut scene, slow_start).await?;
         // New connections, and so requests of the new configuration: the first second of its life.
         let fresh = scene.wave(1.0).await?;
         assert_eq!((fresh.summary.failed, fresh.strangers), (0, 0), "{:?}", fresh.summary.statuses);
-        assert!(fresh.share(0) + fresh.share(1) < 0.04, "{:?}", fresh.received);
+        met += fresh.received[0] + fresh.received[1];
     }
     let summary = load.report().summary();
     assert_eq!(summary.failed, 0, "{:?}", summary.statuses);
+    // Whoever forgets meets each slow one once a worker and reload, 24 times; what remains are explorations.
+    assert!(met <= 10, "slow ones were met {met} times");
     Ok(())
 }
