@@ -179,6 +179,9 @@ impl Fleet {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
     use super::*;
 
     fn specs(ports: &[u16]) -> Vec<Spec> {

@@ -120,6 +120,9 @@ fn read(table: &[f32; DEPTHS], depth: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
     use super::*;
     use crate::random::Rng;
 

@@ -152,6 +152,9 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
     use super::*;
     use crate::measure::Queueing;
     use crate::time::Time;
