@@ -25,5 +25,6 @@ pub mod policy;
 mod printable;
 pub mod prometheus;
 pub mod random;
+pub mod terms;
 pub mod time;
 pub mod worker;

@@ -3,6 +3,7 @@
 use crate::config::{self, RuleAction};
 use crate::health::{Evidence, Health, State};
 use crate::measure::{Blend, ErrorRatio, InFlight, InFlightReport, Latency};
+use crate::terms::Terms;
 use crate::time::Time;
 
 /// How many of its own standard errors an estimate must differ from the fleet before it is believed to differ.
@@ -166,17 +167,17 @@ impl Member {
     /// 1.5 standard errors of the mean logarithm): equal endpoints look equal, and in-flight decides.
     /// A failure ratio beyond the fleet's adds its expected cost: a request that fails costs a retry by
     /// somebody, priced at ten typical requests or a second, whichever is more.
-    pub fn price(&mut self, typical: f64, background_errors: f64) {
+    pub fn price(&mut self, typical: f64, background_errors: f64, terms: &Terms) {
         let deviation = match self.centre() {
             Some((centre, samples)) => {
                 let deviation = centre - typical.ln();
-                let doubt = DOUBT * SPREAD / samples.max(1.0).sqrt();
+                let doubt = if terms.doubt { DOUBT * SPREAD / samples.max(1.0).sqrt() } else { 0.0 };
                 deviation.signum() * (deviation.abs() - doubt).max(0.0)
             }
             None => 0.0,
         };
         let usual = background_errors + DOUBT_OF_ERRORS * ErrorRatio::spread(background_errors);
-        let excess = (self.error_ratio() - usual - ONE_FAILURE).max(0.0);
+        let excess = if terms.errors { (self.error_ratio() - usual - ONE_FAILURE).max(0.0) } else { 0.0 };
         self.expected = (typical * deviation.exp() + excess * (10.0 * typical).max(1.0)) as f32;
     }
 }

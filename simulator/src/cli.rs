@@ -10,7 +10,8 @@ use lexopt::prelude::*;
 use crate::catalogue;
 use crate::contender::{self, Contender};
 use crate::suite::{self, Plan};
-use crate::{json, plot, table, verdict};
+use crate::table::{self, Style};
+use crate::{json, plot, verdict};
 
 const HELP: &str = "\
 Run evenkeel's engine, its peers and an oracle through seeded scenarios.
@@ -19,6 +20,8 @@ Usage: simulate [OPTIONS]
 
   --scenario NAME[,NAME]   only these (a trailing * takes all that begin so)
   --policy NAME[,NAME]     only these
+  --ablation               adaptive whole, then without one of its terms at a time: what differs by more than noise
+  --markdown               the table as Markdown
   --seeds N                medians over this many seeds [3]
   --quick                  one seed
   --utilisation PART       set every rate to this part of the scenario's capacity, e.g. 0.7
@@ -31,7 +34,7 @@ Usage: simulate [OPTIONS]
 
 struct Options {
     plan: Plan,
-    full: bool,
+    style: Style,
     json: Option<PathBuf>,
     plots: Option<PathBuf>,
 }
@@ -62,7 +65,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let results = suite::run(plan, || bar.inc(1));
     bar.finish_and_clear();
     let names: Vec<&str> = plan.contenders.iter().map(|(name, _)| *name).collect();
-    println!("{}", table::render(&results.rows, &names, options.full));
+    println!("{}", table::render(&results.rows, &names, &options.style));
     verdict::lines(&results, &names).iter().for_each(|line| println!("{line}"));
     if let Some(file) = &options.json {
         std::fs::write(file, format!("{:#}\n", json::render(plan, &results)))?;
@@ -76,7 +79,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
 fn options() -> Result<Option<Options>, lexopt::Error> {
     let mut scenarios: Vec<&'static str> = catalogue::NAMES.to_vec();
     let mut contenders = contenders(&contender::SHOWN.join(","))?;
-    let (mut seeds, mut full, mut utilisation) = (3, false, None);
+    let (mut seeds, mut style, mut utilisation) = (3, Style::default(), None);
     let (mut json, mut plots) = (None, None);
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
@@ -88,12 +91,17 @@ fn options() -> Result<Option<Options>, lexopt::Error> {
             Long("utilisation") => utilisation = Some(parser.value()?.parse::<f64>()?),
             Long("json") => json = Some(parser.value()?.into()),
             Long("plots") => plots = Some(parser.value()?.into()),
-            Long("full") => full = true,
+            Long("ablation") => (contenders, style.differences) = (contender::ablation(), true),
+            Long("markdown") => style.markdown = true,
+            Long("full") => style.full = true,
             Long("list") => {
                 let policies: Vec<&str> = contender::all().iter().map(|(name, _)| *name).collect();
                 println!("scenarios: {}", catalogue::NAMES.join(" "));
                 println!("only when named: {}", catalogue::BIG.join(" "));
                 println!("policies: {}", policies.join(" "));
+                let variants: Vec<&str> =
+                    contender::ablation().iter().skip(1).map(|(name, _)| *name).collect();
+                println!("without a part of adaptive: {}", variants.join(" "));
                 return Ok(None);
             }
             Short('h') | Long("help") => {
@@ -103,7 +111,7 @@ fn options() -> Result<Option<Options>, lexopt::Error> {
             _ => return Err(argument.unexpected()),
         }
     }
-    Ok(Some(Options { plan: Plan { scenarios, contenders, seeds, utilisation }, full, json, plots }))
+    Ok(Some(Options { plan: Plan { scenarios, contenders, seeds, utilisation }, style, json, plots }))
 }
 
 fn named_scenarios(list: &str) -> Result<Vec<&'static str>, lexopt::Error> {
@@ -123,10 +131,10 @@ fn named_scenarios(list: &str) -> Result<Vec<&'static str>, lexopt::Error> {
 }
 
 fn contenders(list: &str) -> Result<Vec<(&'static str, Contender)>, lexopt::Error> {
-    let all = contender::all();
     list.split(',')
         .map(|wanted| {
-            let found = all.iter().find(|(name, _)| *name == wanted).cloned();
+            let all = contender::all().into_iter().chain(contender::ablation());
+            let found = all.into_iter().find(|(name, _)| *name == wanted);
             found.ok_or_else(|| format!("no policy '{wanted}'; --list names them").into())
         })
         .collect()

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use evenkeel::config;
 use evenkeel::random::Rng;
+use evenkeel::terms::Terms;
 use evenkeel::time::Time;
 
 use crate::balancer::Balancer;
@@ -18,8 +19,8 @@ use crate::scenario::Scenario;
 /// A policy under test.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Contender {
-    /// evenkeel with one of its policies.
-    Ours(config::Policy),
+    /// evenkeel with one of its policies, the adaptive one made of these terms.
+    Ours(config::Policy, Terms),
     /// Envoy with one of its policies; with outlier detection or without.
     Envoy(Kind, bool),
     /// Linkerd's peak EWMA.
@@ -32,13 +33,14 @@ pub enum Contender {
     Oracle,
 }
 
-/// Every contender by its name in tables and on the command line.
+/// Every contender by its name in tables and on the command line, but those of the [`ablation`].
 pub fn all() -> Vec<(&'static str, Contender)> {
+    let ours = |policy| Contender::Ours(policy, Terms::ALL);
     vec![
-        ("adaptive", Contender::Ours(config::Policy::Adaptive)),
-        ("ours-least_request", Contender::Ours(config::Policy::LeastRequest)),
-        ("ours-round_robin", Contender::Ours(config::Policy::RoundRobin)),
-        ("ours-least_signal", Contender::Ours(config::Policy::LeastSignal { signal: "queue_depth".into() })),
+        (WHOLE, ours(config::Policy::Adaptive)),
+        ("ours-least_request", ours(config::Policy::LeastRequest)),
+        ("ours-round_robin", ours(config::Policy::RoundRobin)),
+        ("ours-least_signal", ours(config::Policy::LeastSignal { signal: "queue_depth".into() })),
         ("round_robin", Contender::Envoy(Kind::RoundRobin, false)),
         ("random", Contender::Envoy(Kind::Random, false)),
         ("least_request", Contender::Envoy(Kind::LeastRequest, false)),
@@ -53,6 +55,40 @@ pub fn all() -> Vec<(&'static str, Contender)> {
         ("prequal", Contender::Prequal),
         ("oracle", Contender::Oracle),
     ]
+}
+
+const WHOLE: &str = "adaptive";
+
+/// The adaptive policy whole, then with one of its terms left out or changed at a time.
+pub fn ablation() -> Vec<(&'static str, Contender)> {
+    let all = Terms::ALL;
+    let variants = [
+        (WHOLE, all),
+        ("no-floor", Terms { floor: false, ..all }),
+        ("no-queueing", Terms { queueing: false, ..all }),
+        ("no-idle", Terms { idle: false, ..all }),
+        ("no-clip", Terms { clip: false, ..all }),
+        ("no-jump", Terms { jump: false, ..all }),
+        ("plain-ewma", Terms { clip: false, jump: false, ..all }),
+        ("no-fade", Terms { fade: false, ..all }),
+        ("no-doubt", Terms { doubt: false, ..all }),
+        ("no-errors", Terms { errors: false, ..all }),
+        ("no-explore", Terms { explore: false, ..all }),
+        ("no-sharing", Terms { sharing: false, ..all }),
+        ("no-verify", Terms { verify: false, ..all }),
+        ("no-eject", Terms { eject: false, ..all }),
+        ("no-health", Terms { verify: false, eject: false, ..all }),
+        ("no-background", Terms { background: false, ..all }),
+        ("no-slow-start", Terms { slow_start: false, ..all }),
+        ("no-signals", Terms { signals: false, ..all }),
+        ("no-news", Terms { news: false, ..all }),
+        ("2-choices", Terms { choices: 2, ..all }),
+        ("16-choices", Terms { choices: 16, ..all }),
+    ];
+    variants
+        .into_iter()
+        .map(|(name, terms)| (name, Contender::Ours(config::Policy::Adaptive, terms)))
+        .collect()
 }
 
 /// `blackout_period` as gRPC and Envoy have it by default: most of a run of 12 s.
@@ -76,15 +112,15 @@ pub const SHOWN: &[&str] = &[
 
 /// The contender called `name`.
 pub fn named(name: &str) -> Option<Contender> {
-    all().into_iter().find(|(n, _)| *n == name).map(|(_, c)| c)
+    all().into_iter().chain(ablation()).find(|(n, _)| *n == name).map(|(_, c)| c)
 }
 
 impl Contender {
     /// The proxies of `scenario`, all balancing this way.
     pub fn proxies(&self, scenario: &Scenario, now: Time, rng: &mut Rng) -> Vec<Box<dyn Balancer>> {
         match self {
-            Contender::Ours(policy) => {
-                let common = Rc::new(ours::Common::new(scenario, policy));
+            Contender::Ours(policy, terms) => {
+                let common = Rc::new(ours::Common::new(scenario, policy, *terms));
                 each(scenario, rng, |seed| ours::Proxy::new(scenario, Rc::clone(&common), now, seed))
             }
             Contender::Envoy(kind, outlier) => {

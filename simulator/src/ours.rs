@@ -7,6 +7,7 @@ use evenkeel::config::{self, Config, Policy};
 use evenkeel::engine::{Decision, Engine};
 use evenkeel::fleet::Spec;
 use evenkeel::random::{self, Rng};
+use evenkeel::terms::Terms;
 use evenkeel::time::Time;
 use serde_json::json;
 
@@ -17,23 +18,25 @@ use crate::scenario::Scenario;
 /// What all proxies have in common: their configuration, and what the endpoints are called.
 pub struct Common {
     config: Config,
+    terms: Terms,
     specs: Vec<Spec>,
     hashes: Vec<u64>,
 }
 
 impl Common {
-    /// For `scenario` with `policy`; everything else as the configuration has it by default.
+    /// For `scenario` with `policy`, the adaptive one made of `terms`; everything else as the configuration has it
+    /// by default.
     ///
     /// # Panics
     /// If the product refuses the configuration.
-    pub fn new(scenario: &Scenario, policy: &Policy) -> Common {
+    pub fn new(scenario: &Scenario, policy: &Policy, terms: Terms) -> Common {
         let address = |e: usize| SocketAddr::from((Ipv4Addr::from(0x0A00_0001 + e as u32), 8080)).to_string();
         let addresses: Vec<String> = (0..scenario.endpoints).map(address).collect();
         let config = configuration(scenario, policy, &addresses);
         let fixed = config.upstreams.iter().flat_map(|u| &u.endpoints.fixed);
         let specs = fixed.map(Spec::from).collect();
         let hashes = addresses.iter().map(|a| random::hash(a.as_bytes())).collect();
-        Common { config, specs, hashes }
+        Common { config, terms, specs, hashes }
     }
 
     fn specs(&self, present: &[bool]) -> Vec<Spec> {
@@ -64,7 +67,7 @@ impl Proxy {
         }
         let mut proxy = Proxy {
             workers: (0..scenario.workers)
-                .map(|_| (Engine::new(&config, now), Rng::new(rng.next_u64())))
+                .map(|_| (Engine::with_terms(&config, common.terms, now), Rng::new(rng.next_u64())))
                 .collect(),
             exchange: Exchange::new(scenario.workers),
             want: config.steering.candidates,

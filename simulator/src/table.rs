@@ -5,22 +5,56 @@ use comfy_table::{CellAlignment, Table, presets};
 use crate::scenario::Measure;
 use crate::suite::{Figure, Row};
 
-/// One line a row: milliseconds (failed), shares, seconds. The whole run's lesser percentiles only if `full`.
-pub fn render(rows: &[Row], contenders: &[&str], full: bool) -> String {
+/// Differences of so many failed requests are noise.
+const NOISE_FAILED: f64 = 2.0;
+
+/// What a table shows, and how.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Style {
+    /// The whole run's lesser percentiles too.
+    pub full: bool,
+    /// Of all contenders but the first only what differs from it by more than noise.
+    pub differences: bool,
+    /// As Markdown.
+    pub markdown: bool,
+}
+
+/// One line a row: milliseconds (failed), shares, seconds.
+pub fn render(rows: &[Row], contenders: &[&str], style: &Style) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING);
+    table.load_style(if style.markdown { presets::ASCII_MARKDOWN } else { presets::NOTHING });
     table.set_header([&["p99 ms (failed)"], contenders].concat());
     for row in rows {
-        if row.minor && !full {
+        if row.minor && !style.full {
             continue;
         }
         let name = if row.label.is_empty() { row.scenario.into() } else { format!("  {}", row.label) };
-        table.add_row(std::iter::once(name).chain(row.figures.iter().map(|f| cell(row.what, f))));
+        let first = row.figures.first();
+        let cells = row.figures.iter().enumerate().map(|(at, figure)| match first {
+            Some(first) if style.differences && at > 0 && alike(row.what, figure, first) => "·".into(),
+            _ => cell(row.what, figure),
+        });
+        table.add_row(std::iter::once(name).chain(cells));
     }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table.to_string()
+}
+
+/// Whether two figures differ by no more than noise: the medians by little, or within each other's range over the
+/// seeds.
+fn alike(what: Measure, a: &Figure, b: &Figure) -> bool {
+    let little = match what {
+        Measure::Latency(_) | Measure::Task(_) => 0.05 * a.value.min(b.value),
+        Measure::Recovery(_) => 1.0,
+        Measure::Share(_) => 0.01,
+        Measure::Spread | Measure::Herding => 0.05,
+    };
+    let failed = (a.failed.unwrap_or(0.0) - b.failed.unwrap_or(0.0)).abs();
+    let within = |x: f64, of: &Figure| (of.range.0..=of.range.1).contains(&x);
+    let overlap = within(a.value, b) && within(b.value, a);
+    (a.value == b.value || (a.value - b.value).abs() <= little || overlap) && failed <= NOISE_FAILED
 }
 
 fn cell(what: Measure, figure: &Figure) -> String {

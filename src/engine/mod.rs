@@ -14,6 +14,7 @@ use hashbrown::HashMap;
 use crate::config::Config;
 use crate::fleet::EndpointRef;
 use crate::random::Rng;
+use crate::terms::Terms;
 use crate::time::Time;
 
 pub use outcome::{Failure, Outcome};
@@ -56,8 +57,13 @@ pub struct Engine {
 impl Engine {
     /// An engine that knows nothing yet but the configuration.
     pub fn new(config: &Config, now: Time) -> Engine {
-        let upstreams: Vec<_> =
-            config.upstreams.iter().map(|u| Upstream::new(u, config.prometheus.as_ref(), now)).collect();
+        Engine::with_terms(config, Terms::ALL, now)
+    }
+
+    /// An engine whose adaptive policy is made of `terms` only.
+    pub fn with_terms(config: &Config, terms: Terms, now: Time) -> Engine {
+        let upstream = |u| Upstream::new(u, config.prometheus.as_ref(), terms, now);
+        let upstreams: Vec<_> = config.upstreams.iter().map(upstream).collect();
         let named = config.upstreams.iter().enumerate().filter(|(_, u)| u.cluster != "*");
         Engine {
             by_cluster: named.map(|(i, u)| (u.cluster.as_str().into(), i)).collect(),

@@ -11,6 +11,7 @@ use crate::measure::{Background, LearntWeight, Queueing, Reading};
 use crate::member::{Counters, Member, Others};
 use crate::policy::{self, Policy, Pool, View};
 use crate::random::{self, Rng};
+use crate::terms::Terms;
 use crate::time::Time;
 
 /// Latency assumed as the fleet's until there is a first answer, seconds.
@@ -84,6 +85,7 @@ pub struct Totals {
 /// A balanced cluster.
 pub struct Upstream {
     config: config::Upstream,
+    terms: Terms,
     hash: u64,
     poll_s: f64,
     fleet: Fleet,
@@ -112,7 +114,13 @@ pub struct Upstream {
 
 impl Upstream {
     /// An upstream with its static endpoints, nothing measured yet.
-    pub fn new(config: &config::Upstream, prometheus: Option<&config::Prometheus>, now: Time) -> Upstream {
+    pub fn new(
+        config: &config::Upstream,
+        prometheus: Option<&config::Prometheus>,
+        terms: Terms,
+        now: Time,
+    ) -> Upstream {
+        let config = reduced(config, &terms);
         let least_signal = match &config.policy {
             config::Policy::LeastSignal { signal } => config.signals.iter().position(|s| s.name == *signal),
             _ => None,
@@ -127,7 +135,7 @@ impl Upstream {
             queueing: Queueing::default(),
             rules: Rules::new(&config.rules),
             pool: Pool::default(),
-            policy: policy::build(&config.policy),
+            policy: policy::build(&config.policy, terms),
             least_signal: least_signal.unwrap_or(0),
             due: Vec::new(),
             picks: 0,
@@ -141,9 +149,10 @@ impl Upstream {
             scratch: Vec::new(),
             totals: Totals::default(),
             refreshed: now,
-            config: config.clone(),
+            terms,
+            config,
         };
-        let specs: Vec<Spec> = config.endpoints.fixed.iter().map(Spec::from).collect();
+        let specs: Vec<Spec> = upstream.config.endpoints.fixed.iter().map(Spec::from).collect();
         upstream.set_fleet(&specs, now);
         upstream
     }
@@ -296,9 +305,11 @@ impl Upstream {
         let Ticket { endpoint, started, .. } = *ticket;
         let typical = self.typical;
         // What it would have taken an idle endpoint.
-        let seconds = now.seconds_since(started) / f64::from(self.queueing.delay(ticket.depth));
-        if outcome == Outcome::Good || outcome == Outcome::Undecided {
-            let raw = now.seconds_since(started);
+        let terms = self.terms;
+        let raw = now.seconds_since(started);
+        let queue = if terms.queueing && terms.idle { self.queueing.delay(ticket.depth) } else { 1.0 };
+        let seconds = raw / f64::from(queue);
+        if terms.queueing && (outcome == Outcome::Good || outcome == Outcome::Undecided) {
             let deviation = self.member(endpoint.index).and_then(|m| m.latency.deviation(raw));
             deviation.into_iter().for_each(|d| self.queueing.observe(ticket.depth, d));
         }
@@ -306,12 +317,12 @@ impl Upstream {
         match outcome {
             Outcome::Good | Outcome::Undecided => {
                 member.in_flight.answer(started, now);
-                member.latency.observe(seconds, now);
+                member.latency.observe(seconds, now, &terms);
             }
             Outcome::Failed(failure) if failure.answered() => member.in_flight.answer(started, now),
             Outcome::Failed(Failure::Timeout) | Outcome::Cancelled => {
                 member.in_flight.stop_awaiting(started);
-                member.latency.observe_at_least(seconds, now);
+                member.latency.observe_at_least(seconds, now, &terms);
             }
             Outcome::Failed(_) | Outcome::Unrelated => member.in_flight.stop_awaiting(started),
         }
@@ -390,12 +401,15 @@ impl Upstream {
         let (typical, errors) = (self.typical, self.fleet_errors);
         let Some(member) = self.members.get_mut(index as usize) else { return State::Healthy };
         member.health.set_others(member.others.evidence);
-        member.price(typical, errors);
+        member.price(typical, errors, &self.terms);
         member.assess(now, &self.config.health, beside)
     }
 
     /// The failure ratio of the endpoints in traffic, the one at `index` left out.
     fn errors_beside(&self, index: u32) -> f64 {
+        if !self.terms.background {
+            return 0.0;
+        }
         self.background.ratio(|i| i != index && self.members.get(i as usize).is_some_and(|m| m.eligible))
     }
 
@@ -426,6 +440,9 @@ impl Upstream {
 
     /// Adds what another worker knows of the endpoint with identity `hash`.
     pub fn merge_other(&mut self, hash: u64, other: &Others) {
+        if !self.terms.sharing {
+            return;
+        }
         let Some(index) = self.fleet.index_of_hash(hash) else { return };
         if let Some(member) = self.members.get_mut(index as usize) {
             member.others.merge(other);
@@ -478,7 +495,9 @@ impl Upstream {
             let rate = f64::from(core::mem::take(&mut self.picks)) / seconds;
             self.rate += (rate - self.rate) * (seconds / RATE_OVER_S).min(1.0);
         }
-        self.members.iter_mut().for_each(|m| m.errors.fade(seconds));
+        if self.terms.fade {
+            self.members.iter_mut().for_each(|m| m.errors.fade(seconds));
+        }
         self.typical = self.median(|m| m.centre().map(|(centre, _)| centre.exp())).unwrap_or(self.typical);
         self.fleet_errors = self.errors_beside(u32::MAX);
         for index in 0..self.members.len() as u32 {
@@ -547,8 +566,8 @@ impl Upstream {
             let mut burden = 0.0;
             for (reading, scale) in readings.iter().zip(&scales) {
                 let above = scale.of(reading.burden()) - scale.mean;
-                burden += scale.weight * reading.trust(now, fresh_s) * above
-                    / reading.news_s().max(self.poll_s).max(1.0);
+                let news_s = if self.terms.news { reading.news_s().max(self.poll_s).max(1.0) } else { 1.0 };
+                burden += scale.weight * reading.trust(now, fresh_s) * above / news_s;
             }
             let signals =
                 (-SIGNAL_STEEPNESS * burden).exp().clamp(LEAST_SIGNAL_SHARE, 1.0 / LEAST_SIGNAL_SHARE);
@@ -646,6 +665,24 @@ impl Upstream {
         }
         self.refresh(now);
     }
+}
+
+/// The configuration without what `terms` leaves out.
+fn reduced(config: &config::Upstream, terms: &Terms) -> config::Upstream {
+    let mut config = config.clone();
+    if !terms.eject {
+        config.health.fail_after = u32::MAX;
+    }
+    if !terms.verify {
+        config.health.suspect_after = u32::MAX;
+    }
+    if !terms.slow_start {
+        config.slow_start = Duration::ZERO;
+    }
+    if !terms.signals {
+        config.signals.clear();
+    }
+    config
 }
 
 /// What makes values of one signal comparable.

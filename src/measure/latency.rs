@@ -7,6 +7,7 @@
 //! but news, and the estimate jumps to their median. With log-normal work (σ ≈ 0.5) a healthy sample is beyond
 //! the clip once in fifteen, three in a row once in three thousand, and the next three samples undo a false jump.
 
+use crate::terms::Terms;
 use crate::time::Time;
 
 /// Deviation (natural log) from which a sample is clipped: a factor of two.
@@ -40,13 +41,15 @@ pub struct Latency {
 
 impl Latency {
     /// Takes a sample in seconds; NaN and negative values are ignored.
-    pub fn observe(&mut self, seconds: f64, now: Time) {
+    pub fn observe(&mut self, seconds: f64, now: Time, terms: &Terms) {
         if seconds.is_nan() || seconds < 0.0 {
             return;
         }
         let x = seconds.clamp(SHORTEST_S, LONGEST_S).ln() as f32;
         // Old evidence fades, or the first answer after a silence would pass it off as fresh.
-        self.samples *= (-now.seconds_since(self.updated) / MEMORY_S).exp() as f32;
+        if terms.fade {
+            self.samples *= (-now.seconds_since(self.updated) / MEMORY_S).exp() as f32;
+        }
         self.updated = now;
         if self.samples < 0.5 {
             *self = Latency { centre: x, samples: 1.0, updated: now, ..Latency::default() };
@@ -60,8 +63,8 @@ impl Latency {
         } else {
             0
         };
-        self.run = if side == 0 || self.run.signum() != side { side } else { self.run + side };
-        if self.run.abs() >= JUMP_AFTER {
+        self.run = if side == 0 || self.run.signum() != side { side } else { self.run.saturating_add(side) };
+        if terms.jump && self.run.abs() >= JUMP_AFTER {
             let [a, b] = self.beyond;
             let median = a.max(b).min(a.min(b).max(x));
             *self = Latency {
@@ -76,13 +79,14 @@ impl Latency {
             self.beyond = [self.beyond[1], x];
         }
         self.samples = (self.samples + 1.0).min(WINDOW);
-        self.centre += deviation.clamp(-CLIP, CLIP) / self.samples;
+        let step = if terms.clip { deviation.clamp(-CLIP, CLIP) } else { deviation };
+        self.centre += step / self.samples;
     }
 
     /// Takes note that a request ended without an answer after `seconds`: the latency is at least that.
-    pub fn observe_at_least(&mut self, seconds: f64, now: Time) {
+    pub fn observe_at_least(&mut self, seconds: f64, now: Time, terms: &Terms) {
         if self.estimate().is_none_or(|estimate| seconds > estimate) {
-            self.observe(seconds, now);
+            self.observe(seconds, now, terms);
         }
     }
 
@@ -168,7 +172,7 @@ mod tests {
     }
 
     fn feed(latency: &mut Latency, samples: impl IntoIterator<Item = f64>) -> f64 {
-        samples.into_iter().for_each(|s| latency.observe(s, Time(1)));
+        samples.into_iter().for_each(|s| latency.observe(s, Time(1), &Terms::ALL));
         latency.estimate().unwrap()
     }
 
@@ -203,8 +207,8 @@ mod tests {
     #[test]
     fn nonsense_is_ignored_and_extremes_stay_finite() {
         let mut latency = Latency::default();
-        latency.observe(f64::NAN, Time(1));
-        latency.observe(-1.0, Time(1));
+        latency.observe(f64::NAN, Time(1), &Terms::ALL);
+        latency.observe(-1.0, Time(1), &Terms::ALL);
         assert_eq!(latency.estimate(), None);
         assert!(feed(&mut latency, [0.0, f64::INFINITY, 0.0, f64::MAX]).is_finite());
     }
@@ -213,9 +217,9 @@ mod tests {
     fn an_unanswered_request_only_ever_raises() {
         let mut latency = Latency::default();
         feed(&mut latency, [0.1; 5]);
-        latency.observe_at_least(0.01, Time(2));
+        latency.observe_at_least(0.01, Time(2), &Terms::ALL);
         assert!((latency.estimate().unwrap() - 0.1).abs() < 1e-6);
-        latency.observe_at_least(0.15, Time(2));
+        latency.observe_at_least(0.15, Time(2), &Terms::ALL);
         assert!(latency.estimate().unwrap() > 0.1);
     }
 

@@ -11,26 +11,25 @@
 use super::{Candidates, Policy, Pool, View, cheapest};
 use crate::member::Member;
 use crate::random::Rng;
-
-/// Enough that a draw of only sick endpoints is rare, few enough that the best is not everybody's choice.
-const CHOICES: usize = 6;
+use crate::terms::Terms;
 
 /// Keeps nothing between picks: all it knows stands in the members.
-#[derive(Debug, Default)]
-pub struct Adaptive;
+#[derive(Debug)]
+pub struct Adaptive(pub Terms);
 
 /// What the next request to this endpoint is expected to cost, in seconds.
-pub fn cost(view: View<'_>, member: &Member) -> f32 {
-    let latency = member.expected.max(member.floor(view.now) as f32);
-    latency * view.queueing.price(member.total_in_flight() as f32 / member.weight)
+fn cost(terms: &Terms, view: View<'_>, member: &Member) -> f32 {
+    let floor = if terms.floor { member.floor(view.now) as f32 } else { 0.0 };
+    member.expected.max(floor) * view.queueing.price(member.total_in_flight() as f32 / member.weight)
 }
 
 impl Policy for Adaptive {
     fn pick(&mut self, view: View<'_>, pool: &mut Pool, want: usize, rng: &mut Rng) -> Candidates {
-        cheapest(view, pool, CHOICES, want, rng, |m| cost(view, m))
+        let terms = &self.0;
+        cheapest(view, pool, terms.choices, want, rng, |m| cost(terms, view, m))
     }
 
     fn exiles(&self) -> bool {
-        true
+        self.0.explore
     }
 }

@@ -19,6 +19,7 @@ use crate::config;
 use crate::measure::Queueing;
 use crate::member::Member;
 use crate::random::Rng;
+use crate::terms::Terms;
 use crate::time::Time;
 
 pub use pool::Pool;
@@ -93,13 +94,13 @@ pub trait Policy {
     }
 }
 
-/// The policy that the configuration names.
-pub fn build(policy: &config::Policy) -> Box<dyn Policy> {
+/// The policy that the configuration names; `terms` are those of the adaptive one.
+pub fn build(policy: &config::Policy, terms: Terms) -> Box<dyn Policy> {
     match policy {
         config::Policy::LeastRequest => Box::new(least_request::LeastRequest),
         config::Policy::LeastSignal { .. } => Box::new(least_signal::LeastSignal),
         config::Policy::RoundRobin => Box::new(round_robin::RoundRobin::default()),
-        _ => Box::new(adaptive::Adaptive),
+        _ => Box::new(adaptive::Adaptive(terms)),
     }
 }
 
