@@ -1,0 +1,80 @@
+//! Who gets a single request next: the sick to be verified, the exiled to be explored; and which worker sends it.
+
+use super::{GOOD_MULTIPLE, Upstream};
+use crate::config::RuleAction;
+use crate::health::State;
+use crate::random;
+use crate::time::Time;
+
+/// A slow endpoint is explored after this many requests to the upstream without one to it: a tenth of what a p99
+/// would notice …
+const REQUESTS_PER_EXPLORATION: f64 = 1000.0;
+/// … but neither sooner, nor later than this, seconds.
+const EXPLORE_AFTER_S: [f64; 2] = [2.5, 12.0];
+/// Each exploration in vain lengthens the pause by this factor …
+const EXPLORE_GROWTH: f64 = 1.3;
+/// … up to this, seconds, unless it was longer from the start.
+const EXPLORE_AT_MOST_S: f64 = 6.0;
+/// An endpoint that has waited for this many times the mean pause between two requests to it is left out.
+const LEFT_OUT_GAPS: f64 = 20.0;
+/// Duty to probe an endpoint goes from worker to worker at this pace, seconds.
+const DUTY_S: u64 = 2;
+
+/// Which part of the common work is this worker's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Duty {
+    /// This worker's place among those that carry traffic.
+    pub rank: u32,
+    /// How many there are, at least 1.
+    pub workers: u32,
+}
+
+impl Duty {
+    /// A worker on its own.
+    pub const ALONE: Duty = Duty { rank: 0, workers: 1 };
+
+    fn covers(self, hash: u64, now: Time) -> bool {
+        let turn = now.0 / (DUTY_S * 1_000_000_000);
+        random::mix(hash ^ turn) % u64::from(self.workers.max(1)) == u64::from(self.rank)
+    }
+}
+
+impl Upstream {
+    /// Who gets a single request next: the sick to be verified, the exiled to be explored.
+    pub(super) fn schedule(&mut self, duty: Duty, now: Time) {
+        self.due.clear();
+        let explores = self.policy.exiles();
+        let rate = self.rate * f64::from(duty.workers);
+        let pause = (REQUESTS_PER_EXPLORATION / rate.max(1e-3)).clamp(EXPLORE_AFTER_S[0], EXPLORE_AFTER_S[1]);
+        let left_out = LEFT_OUT_GAPS * self.fleet.len() as f64 / rate.max(1e-3);
+        let (typical, health) = (self.typical, &self.config.health);
+        for (index, endpoint) in self.fleet.iter() {
+            let Some(member) = self.members.get_mut(index as usize) else { continue };
+            if member.awaiting() > 0 {
+                continue;
+            }
+            let again = core::mem::take(&mut member.look_again);
+            // What a rule took out for its own measurements shows only by requests that these have changed.
+            let ruled_out = !member.eligible && member.ruled == Some(RuleAction::Eject);
+            let still_slow = ruled_out || f64::from(member.expected) > GOOD_MULTIPLE * typical;
+            let due = if member.health.state() != State::Healthy {
+                !member.eligible && now >= member.health.next_probe(health)
+            } else if !explores && !ruled_out {
+                false
+            } else if again {
+                still_slow
+            } else {
+                let growth = EXPLORE_GROWTH.powi(i32::from(member.explored_in_vain.min(16)));
+                let longest = pause.max(EXPLORE_AT_MOST_S);
+                let silence = now.seconds_since(member.quiet_since());
+                // Not only the slow: where most were slow together, slow is typical, and all of them are left
+                // without traffic once one has healed.
+                silence > (pause * growth).min(longest) && (still_slow || silence > left_out)
+            };
+            // Who began to look again goes on, so that the same worker sees the answers in a row.
+            if due && (again || duty.covers(endpoint.hash, now)) {
+                self.due.push(index);
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! How often an endpoint is considered: weight × signals × slow start.
+
+use core::time::Duration;
+
+use super::Upstream;
+use crate::config::RuleAction;
+use crate::measure::LearntWeight;
+use crate::member::Member;
+use crate::time::Time;
+
+/// A recovered endpoint is warm: its slow start takes this share of a newcomer's.
+const WARM_START: f64 = 0.1;
+/// The share with which a slow start begins.
+const START_SHARE: f64 = 0.1;
+/// How steeply the signals' sum lowers the share when it is news every second: to e⁻¹ at an eighth above the
+/// fleet's mean, so that a queue is held short, not only kept from overflowing. News that come every T seconds
+/// are acted on 1/T as steeply: what a share can do wrong until the next news grows with T, and all proxies do it
+/// at once (Mitzenmacher, "How useful is old information?", 2000).
+const SIGNAL_STEEPNESS: f64 = 8.0;
+/// How wide the range of a signal without a maximum is, against one that has it.
+const RELATIVE: f64 = 0.25;
+/// The share that a rule leaves of an endpoint's own.
+const DOWN_WEIGHTED: f64 = 0.25;
+/// The least share that signals leave, so that bad data alone starves nobody.
+const LEAST_SIGNAL_SHARE: f64 = 0.02;
+
+impl Upstream {
+    /// Takes the value of one signal for one endpoint, observed at `at`.
+    pub fn set_signal(&mut self, signal: usize, hash: u64, value: f64, at: Time) {
+        let width = self.config.signals.len();
+        let Some(index) = self.fleet.index_of_hash(hash) else { return };
+        let Some(smoothing) = self.config.signals.get(signal).map(|s| s.smoothing) else { return };
+        let memory_s = 3.0 * self.fresh_s();
+        if let Some(reading) = self.readings.get_mut(index as usize * width + signal) {
+            reading.observe(value, at, smoothing, memory_s);
+        }
+    }
+
+    /// An answer on `signal`, observed at `at`, had values for `known` endpoints.
+    pub fn signal_answered(&mut self, signal: usize, known: usize, at: Time) {
+        let accuracy = known as f64 / self.fleet.len().max(1) as f64;
+        let interval_s = self.poll_s;
+        let learns = self.config.signals.get(signal).is_some_and(|s| s.learn);
+        if let (true, Some(learnt)) = (learns, self.learnt.get_mut(signal)) {
+            learnt.observe(accuracy, at, interval_s);
+        }
+    }
+
+    /// How long a signal counts in full: two polls and a bit, so that one lost poll changes nothing.
+    pub(super) fn fresh_s(&self) -> f64 {
+        2.5 * self.poll_s
+    }
+
+    /// How often each is considered: weight × signals × slow start.
+    pub(super) fn share(&mut self, now: Time) {
+        let width = self.config.signals.len();
+        let scales: Vec<Scale> = (0..width).map(|s| self.scale(s, now)).collect();
+        let fresh_s = self.fresh_s();
+        for (index, member) in self.members.iter_mut().enumerate().filter(|(_, m)| m.present) {
+            let readings = self.readings.get(index * width..(index + 1) * width).unwrap_or_default();
+            let mut burden = 0.0;
+            for (reading, scale) in readings.iter().zip(&scales) {
+                let above = scale.of(reading.burden()) - scale.mean;
+                let news_s = if self.terms.news { reading.news_s().max(self.poll_s).max(1.0) } else { 1.0 };
+                burden += scale.weight * reading.trust(now, fresh_s) * above / news_s;
+            }
+            let signals =
+                (-SIGNAL_STEEPNESS * burden).exp().clamp(LEAST_SIGNAL_SHARE, 1.0 / LEAST_SIGNAL_SHARE);
+            let start = slow_start(member, self.config.slow_start, now);
+            let ruled = if member.ruled == Some(RuleAction::DownWeight) { DOWN_WEIGHTED } else { 1.0 };
+            member.share = (f64::from(member.weight) * signals * start * ruled) as f32;
+            member.signal = match (readings.get(self.least_signal), scales.get(self.least_signal)) {
+                (Some(reading), Some(scale)) if reading.trust(now, fresh_s) > 0.0 => {
+                    reading.get(now).map_or(scale.median, |(value, _)| value) as f32
+                }
+                (_, Some(scale)) => scale.median as f32,
+                _ => 0.0,
+            };
+        }
+    }
+
+    /// What the values of signal `at` are measured against.
+    fn scale(&mut self, at: usize, now: Time) -> Scale {
+        let width = self.config.signals.len();
+        let fresh_s = self.fresh_s();
+        self.scratch.clear();
+        let rows = self.readings.chunks_exact(width.max(1)).zip(&self.members).filter(|(_, m)| m.present);
+        self.scratch.extend(rows.filter_map(|(row, _)| {
+            let reading = row.get(at).filter(|r| r.trust(now, fresh_s) > 0.0)?;
+            reading.get(now).map(|(value, _)| value)
+        }));
+        let signal = self.config.signals.get(at);
+        let max = signal.and_then(|s| s.max);
+        let learnt = self.learnt.get(at).map_or(1.0, LearntWeight::get);
+        let weight = signal.map_or(0.0, |s| s.weight) * learnt;
+        let Some(middle) = self.scratch.len().checked_sub(1).map(|last| last / 2) else {
+            return Scale { weight, max, median: 0.0, mean: 0.0 };
+        };
+        let median = *self.scratch.select_nth_unstable_by(middle, f64::total_cmp).1;
+        let mut scale = Scale { weight, max, median, mean: 0.0 };
+        scale.mean = self.scratch.iter().map(|v| scale.of(*v)).sum::<f64>() / self.scratch.len() as f64;
+        scale
+    }
+}
+
+/// What makes values of one signal comparable.
+#[derive(Clone, Copy, Debug)]
+struct Scale {
+    weight: f64,
+    max: Option<f64>,
+    median: f64,
+    mean: f64,
+}
+
+impl Scale {
+    /// 0 is best, 1 is full. Without a maximum nobody knows what full is, so the whole range, with the median in
+    /// its middle, is only a quarter as wide: a busy endpoint in an idle fleet is no overload.
+    fn of(&self, value: f64) -> f64 {
+        let value = value.max(0.0);
+        match self.max {
+            Some(max) => (value / max).min(2.0),
+            None if value + self.median.max(0.0) > 0.0 => RELATIVE * value / (value + self.median.max(0.0)),
+            None => 0.5 * RELATIVE,
+        }
+    }
+}
+
+fn slow_start(member: &Member, newcomer: Duration, now: Time) -> f64 {
+    let ramp = |since: Time, over: f64| match since {
+        Time::ZERO => 1.0,
+        _ if over <= 0.0 => 1.0,
+        _ => (now.seconds_since(since) / over).clamp(START_SHARE, 1.0),
+    };
+    let newcomer = newcomer.as_secs_f64();
+    ramp(member.joined, newcomer).min(ramp(member.health.returned, newcomer * WARM_START))
+}
