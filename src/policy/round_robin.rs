@@ -19,9 +19,9 @@ impl Policy for RoundRobin {
 
     fn pick(&mut self, view: View<'_>, pool: &mut Pool, want: usize, rng: &mut Rng) -> Candidates {
         let mut candidates = Candidates::default();
-        let len = self.order.len();
+        let (len, turn) = (self.order.len(), self.next);
         for step in 0..len {
-            let at = (self.next + step) % len;
+            let at = (turn + step) % len;
             let Some(index) = self.order.get(at).copied() else { break };
             if view.eligible(index).is_none() {
                 continue;
@@ -40,5 +40,30 @@ impl Policy for RoundRobin {
         }
         let _ = (pool, rng);
         candidates
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::measure::Queueing;
+    use crate::member::Member;
+    use crate::time::Time;
+
+    #[test]
+    fn retries_go_to_those_whose_turn_is_next() {
+        let members = vec![Member { present: true, eligible: true, ..Member::default() }; 3];
+        let (mut pool, mut policy) = (Pool::default(), RoundRobin::default());
+        pool.refresh(&members);
+        let view = View { members: &members, queueing: &Queueing::default(), now: Time::ZERO };
+        policy.refresh(view, &pool);
+        let mut pick = |want| policy.pick(view, &mut pool, want, &mut Rng::new(1)).as_slice().to_vec();
+        assert_eq!(pick(8), [0, 1, 2]);
+        assert_eq!(pick(2), [1, 2]);
+        assert_eq!(pick(2), [2, 0]);
+        assert_eq!(pick(1), [0]);
     }
 }
