@@ -1,0 +1,240 @@
+//! What workers tell each other survives the journey; whatever else stands in shared data is survived.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use evenkeel::config;
+use evenkeel::engine::{Decision, Engine, Failure, Outcome};
+use evenkeel::exchange::snapshot::{PollStats, Samples, Snapshot};
+use evenkeel::exchange::{lease, registry, slot};
+use evenkeel::host::{Call, Host, SharedError};
+use evenkeel::measure::InFlightReport;
+use evenkeel::random::Rng;
+use evenkeel::time::Time;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+fn s(seconds: u64) -> Time {
+    Time((1_800_000_000 + seconds) * 1_000_000_000)
+}
+
+/// Shared data alone.
+#[derive(Default)]
+struct Shared(RefCell<BTreeMap<String, (Vec<u8>, u32)>>);
+
+impl Shared {
+    fn put(&self, key: &str, value: Vec<u8>) {
+        let mut entries = self.0.borrow_mut();
+        let version = entries.get(key).map_or(1, |(_, version)| version + 1);
+        entries.insert(key.into(), (value, version));
+    }
+}
+
+impl Host for Shared {
+    fn now(&self) -> Time {
+        s(0)
+    }
+
+    fn shared_get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
+        self.0.borrow().get(key).filter(|(value, _)| !value.is_empty()).cloned()
+    }
+
+    fn shared_set(&self, key: &str, value: &[u8], version: Option<u32>) -> Result<(), SharedError> {
+        let current = self.0.borrow().get(key).map(|(_, version)| *version);
+        if version.is_some_and(|version| current.is_some_and(|current| current != version)) {
+            return Err(SharedError::Conflict);
+        }
+        self.put(key, value.into());
+        Ok(())
+    }
+
+    fn call(&self, _call: &Call<'_>) -> Option<u32> {
+        None
+    }
+
+    fn log(&self, _level: log::Level, _message: &str) {}
+}
+
+/// Bytes of our version as often as not, so that the readers get past the first one.
+fn bytes() -> impl Strategy<Value = Vec<u8>> {
+    (any::<bool>(), vec(prop_oneof![any::<u8>(), Just(0), Just(0xff)], 0..400)).prop_map(
+        |(ours, mut bytes)| {
+            if let (true, Some(first)) = (ours, bytes.first_mut()) {
+                *first = evenkeel::exchange::VERSION;
+            }
+            bytes
+        },
+    )
+}
+
+fn engine() -> Engine {
+    let json = r#"{"upstreams":[
+        {"cluster":"web","endpoints":{"static":["10.0.0.1:80","10.0.0.2:80","10.0.0.3:80"]}},
+        {"cluster":"api","endpoints":{"static":["10.0.1.1:80","[2001:db8::1]:80"]}}]}"#;
+    Engine::new(&config::parse(json.as_bytes()).expect("accepted"), s(0))
+}
+
+/// Requests with these outcomes; some stay in flight.
+fn live(engine: &mut Engine, outcomes: &[(bool, u8)], seed: u64) {
+    let mut rng = Rng::new(seed);
+    for (step, (api, outcome)) in outcomes.iter().enumerate() {
+        let now = s(0).after_secs(step as f64 * 0.01);
+        let upstream = usize::from(*api);
+        let Decision::Steer(candidates) = engine.pick(upstream, 1, now, &mut rng) else { continue };
+        let first = candidates.first().expect("somebody");
+        let ticket = engine.started(upstream, first, now).expect("a ticket");
+        let outcome = match outcome % 5 {
+            0 => continue,
+            1 => Outcome::Failed(Failure::Status5xx),
+            2 => Outcome::Cancelled,
+            _ => Outcome::Good,
+        };
+        let then = now.after_secs(0.02);
+        engine.answered(&ticket, outcome, then);
+        engine.finished(&ticket, then);
+    }
+}
+
+/// Every decision that `engine` makes is within the fleet.
+fn decides(engine: &mut Engine) -> Result<(), TestCaseError> {
+    let mut rng = Rng::new(1);
+    for upstream in 0..2 {
+        for _ in 0..5 {
+            let Decision::Steer(candidates) = engine.pick(upstream, 2, s(9), &mut rng) else {
+                return Err(TestCaseError::fail("nobody is eligible"));
+            };
+            let fleet = engine.upstream(upstream).expect("configured").fleet();
+            prop_assert!(candidates.first().is_some());
+            prop_assert!(candidates.as_slice().iter().all(|index| fleet.get(*index).is_some()));
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(crate::seeded(400))]
+
+    #[test]
+    fn a_slot_tells_the_others_exactly_what_one_knows(
+        outcomes in vec(any::<(bool, u8)>(), 0..150),
+        seed: u64,
+    ) {
+        let (mut here, mut there) = (engine(), engine());
+        live(&mut here, &outcomes, seed);
+        let bytes = slot::encode(&here, s(5));
+        prop_assert_eq!(slot::published(&bytes), Some(s(5)));
+        prop_assert_eq!(slot::merge(&bytes, &mut there), Some(()));
+        for (mine, theirs) in here.upstreams().iter().zip(there.upstreams()) {
+            for (index, _) in mine.fleet().iter() {
+                let (told, knows) = (mine.member(index).expect("mine"), theirs.member(index).expect("theirs"));
+                let (read, written) = (knows.others.in_flight, told.in_flight.report(s(5)));
+                prop_assert!((read.mean_age - written.mean_age).abs() <= 1e-5 * written.mean_age);
+                prop_assert_eq!(read, InFlightReport { mean_age: read.mean_age, ..written });
+                prop_assert_eq!(knows.others.counters, told.counters);
+                prop_assert_eq!(knows.others.evidence, *told.health.local());
+                prop_assert_eq!(f64::from(knows.others.error_ratio), told.errors.ratio());
+                let centre = told.latency.estimate().map(f64::ln);
+                match (knows.others.latency.centre(), centre) {
+                    (Some((read, _)), Some(written)) => prop_assert!((read - written).abs() < 1e-6),
+                    (read, written) => prop_assert!(read.is_none() && written.is_none()),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_slot_cut_short_is_noticed(outcomes in vec(any::<(bool, u8)>(), 0..40), cut: prop::sample::Index) {
+        let mut here = engine();
+        live(&mut here, &outcomes, 1);
+        let bytes = slot::encode(&here, s(5));
+        let mut there = engine();
+        prop_assert_eq!(slot::merge(&bytes[..cut.index(bytes.len())], &mut there), None);
+        there.tick(evenkeel::engine::Duty::ALONE, s(6));
+        decides(&mut there)?;
+    }
+
+    #[test]
+    fn any_bytes_for_a_slot_leave_an_engine_that_decides(
+        whole in bytes(),
+        damage in vec((any::<prop::sample::Index>(), any::<u8>()), 0..30),
+        outcomes in vec(any::<(bool, u8)>(), 0..40),
+    ) {
+        let mut here = engine();
+        live(&mut here, &outcomes, 2);
+        let mut damaged = slot::encode(&here, s(5));
+        damage.iter().for_each(|(at, byte)| { let at = at.index(damaged.len()); damaged[at] = *byte });
+        let mut there = engine();
+        for bytes in [&whole, &damaged, &damaged] {
+            slot::published(bytes);
+            slot::merge(bytes, &mut there);
+            there.tick(evenkeel::engine::Duty { rank: 1, workers: 3 }, s(6));
+            decides(&mut there)?;
+        }
+        // And what was nonsense is gone as soon as it is no longer told.
+        there.forget_others(s(7));
+        there.tick(evenkeel::engine::Duty::ALONE, s(7));
+        live(&mut there, &[(false, 3); 30], 3);
+        decides(&mut there)?;
+    }
+
+    #[test]
+    fn a_snapshot_survives_the_journey(
+        counts: [u64; 2],
+        error in ".{0,300}",
+        signals in vec((0u8..4, 0u8..4, any::<u64>(), vec((any::<u64>(), -1e300f64..1e300), 0..20)), 0..8),
+        now: u64,
+    ) {
+        let [polls, failures] = counts;
+        let stats = PollStats { polls, failures, last_success: Time(polls), last_error: error };
+        let mut snapshot = Snapshot { stats, ..Snapshot::default() };
+        for (cluster, signal, at, values) in signals {
+            let samples = Samples { at: Time(at), values };
+            snapshot.put(&cluster.to_string(), &signal.to_string(), samples);
+        }
+        let bytes = snapshot.encode();
+        prop_assert_eq!(Snapshot::decode(&bytes), Some(snapshot.clone()));
+        prop_assert!((0..bytes.len()).all(|cut| Snapshot::decode(&bytes[..cut]).is_none()));
+        snapshot.not_after(Time(now));
+        prop_assert!(snapshot.signals.iter().all(|(_, samples)| samples.at <= Time(now)));
+    }
+
+    #[test]
+    fn any_bytes_for_a_snapshot_are_refused_or_finite(bytes in bytes()) {
+        if let Some(snapshot) = Snapshot::decode(&bytes) {
+            let values = snapshot.signals.iter().flat_map(|(_, samples)| &samples.values);
+            prop_assert!(values.into_iter().all(|(_, value)| value.is_finite()));
+            let mut engine = engine();
+            snapshot.apply(&mut engine);
+            engine.tick(evenkeel::engine::Duty::ALONE, s(6));
+            decides(&mut engine)?;
+        }
+    }
+
+    #[test]
+    fn whatever_stood_in_the_lease_somebody_gets_it_and_only_one(damage in vec(bytes(), 1..6), seed: u64) {
+        let shared = Shared::default();
+        let mut rng = Rng::new(seed);
+        let mut second = 0;
+        for bytes in damage {
+            shared.put("lease", bytes);
+            for _ in 0..12 {
+                second += 1;
+                let first = 1 + u64::from(rng.below(2));
+                let holders = [first, 3 - first].map(|id| lease::hold(&shared, "lease", id, s(second)));
+                prop_assert!(holders != [true, true]);
+            }
+            let settled = [1, 2].map(|id| lease::hold(&shared, "lease", id, s(second)));
+            prop_assert!(settled[0] != settled[1], "{settled:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_stood_in_the_list_everybody_gets_into_it(damage in bytes(), ids in vec(any::<u64>(), 1..20)) {
+        let shared = Shared::default();
+        shared.put("workers", damage);
+        ids.iter().for_each(|id| _ = registry::update(&shared, "workers", *id, true, s(1)));
+        let listed = registry::update(&shared, "workers", ids[0], true, s(2));
+        prop_assert!(ids.iter().all(|id| listed.contains(id)));
+        prop_assert!(listed.is_sorted());
+    }
+}

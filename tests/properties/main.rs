@@ -1,0 +1,13 @@
+//! What holds whatever comes in: random input with a fixed seed, so that a failure repeats.
+
+mod exchange;
+mod fleet;
+mod health;
+mod policy;
+
+use proptest::test_runner::{Config, RngSeed};
+
+/// The same cases on every machine and every day.
+fn seeded(cases: u32) -> Config {
+    Config { cases, failure_persistence: None, rng_seed: RngSeed::Fixed(20_27), ..Config::default() }
+}

@@ -1,0 +1,174 @@
+//! Whoever is named may be named, once; and equals get equal shares.
+
+use evenkeel::config;
+use evenkeel::measure::Queueing;
+use evenkeel::member::Member;
+use evenkeel::policy::{Policy, Pool, View, build};
+use evenkeel::random::Rng;
+use evenkeel::terms::Terms;
+use evenkeel::time::Time;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+const NOW: Time = Time(1_800_000_000_000_000_000);
+
+fn policies() -> Vec<config::Policy> {
+    vec![
+        config::Policy::Adaptive,
+        config::Policy::LeastRequest,
+        config::Policy::LeastSignal { signal: "s".into() },
+        config::Policy::RoundRobin,
+    ]
+}
+
+fn member(weight: f32) -> Member {
+    Member { present: true, eligible: true, weight, share: weight, expected: 0.02, ..Member::default() }
+}
+
+fn any_member() -> impl Strategy<Value = Member> {
+    let cost = prop_oneof![0.0f32..1e6, Just(f32::INFINITY), Just(f32::NAN), Just(0.0)];
+    let share = prop_oneof![Just(1.0f32), 0.0f32..1000.0, Just(0.0)];
+    (any::<bool>(), 1e-3f32..1000.0, share, cost.clone(), cost, 0u32..50).prop_map(
+        |(eligible, weight, share, signal, expected, in_flight)| {
+            let mut member = Member { eligible, share, signal, expected, ..member(weight) };
+            (0..in_flight).for_each(|_| member.in_flight.start(NOW));
+            member
+        },
+    )
+}
+
+struct Chooser {
+    policy: Box<dyn Policy>,
+    pool: Pool,
+    queueing: Queueing,
+    rng: Rng,
+}
+
+impl Chooser {
+    fn new(policy: &config::Policy, members: &[Member], seed: u64) -> Chooser {
+        let (policy, pool, queueing) =
+            (build(policy, Terms::default()), Pool::default(), Queueing::default());
+        let mut chooser = Chooser { policy, pool, queueing, rng: Rng::new(seed) };
+        chooser.refresh(members);
+        chooser
+    }
+
+    fn refresh(&mut self, members: &[Member]) {
+        self.pool.refresh(members);
+        self.policy.refresh(View { members, queueing: &self.queueing, now: NOW }, &self.pool);
+    }
+
+    fn pick(&mut self, members: &[Member], want: usize) -> Vec<u32> {
+        let view = View { members, queueing: &self.queueing, now: NOW };
+        self.policy.pick(view, &mut self.pool, want, &mut self.rng).as_slice().to_vec()
+    }
+}
+
+proptest! {
+    #![proptest_config(crate::seeded(300))]
+
+    #[test]
+    fn only_the_eligible_are_named_each_once(
+        mut members in vec(any_member(), 0..60),
+        gone in vec(any::<prop::sample::Index>(), 0..60),
+        want in 1usize..=8,
+        seed: u64,
+    ) {
+        for policy in policies() {
+            let mut chooser = Chooser::new(&policy, &members, seed);
+            for stale in [false, true] {
+                if stale && !members.is_empty() {
+                    // Some have been taken out since the last refresh.
+                    gone.iter().for_each(|index| index.get_mut(&mut members).eligible = false);
+                }
+                let eligible = members.iter().filter(|m| m.eligible).count();
+                for _ in 0..8 {
+                    let named = chooser.pick(&members, want);
+                    prop_assert!(named.len() <= want.min(eligible), "{policy:?}: {named:?}");
+                    prop_assert_eq!(named.is_empty(), eligible == 0, "{:?}: {:?}", policy, named);
+                    prop_assert!(named.iter().all(|i| members[*i as usize].eligible), "{policy:?}: {named:?}");
+                    prop_assert!((1..named.len()).all(|n| !named[..n].contains(&named[n])), "{named:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_small_fleet_is_named_in_full(count in 1usize..=8, seed: u64) {
+        let members = vec![member(1.0); count];
+        for policy in policies() {
+            let named = Chooser::new(&policy, &members, seed).pick(&members, 8);
+            prop_assert_eq!(named.len(), count, "{:?}", policy);
+        }
+    }
+}
+
+/// χ² of the counts against `expected`.
+fn chi_squared(counts: &[f64], expected: &[f64]) -> f64 {
+    counts.iter().zip(expected).map(|(n, e)| (n - e).powi(2) / e).sum()
+}
+
+fn firsts(policy: &config::Policy, members: &[Member], picks: usize) -> Vec<f64> {
+    let mut chooser = Chooser::new(policy, members, 3);
+    let mut counts = vec![0.0; members.len()];
+    (0..picks).for_each(|_| counts[chooser.pick(members, 1)[0] as usize] += 1.0);
+    counts
+}
+
+#[test]
+fn equals_get_equal_shares() {
+    let members = vec![member(1.0); 10];
+    for policy in policies() {
+        let counts = firsts(&policy, &members, 20_000);
+        let chi = chi_squared(&counts, &[2000.0; 10]);
+        // The 0.999 quantile with 9 degrees of freedom.
+        assert!(chi < 27.9, "{policy:?}: {counts:?}, χ² = {chi}");
+    }
+}
+
+#[test]
+fn the_adaptive_policy_considers_endpoints_by_weight() {
+    let weights = [1.0, 2.0, 3.0, 4.0];
+    let members: Vec<Member> = weights.iter().map(|w| member(*w)).collect();
+    let counts = firsts(&config::Policy::Adaptive, &members, 20_000);
+    let chi = chi_squared(&counts, &[2000.0, 4000.0, 6000.0, 8000.0]);
+    // The 0.999 quantile with 3 degrees of freedom.
+    assert!(chi < 16.3, "{counts:?}, χ² = {chi}");
+}
+
+#[test]
+fn requests_in_flight_settle_by_weight() {
+    for policy in [config::Policy::Adaptive, config::Policy::LeastRequest] {
+        let mut members: Vec<Member> = [1.0, 1.0, 2.0, 4.0].iter().map(|w| member(*w)).collect();
+        let mut chooser = Chooser::new(&policy, &members, 5);
+        for _ in 0..800 {
+            let to = chooser.pick(&members, 1)[0];
+            members[to as usize].in_flight.start(NOW);
+        }
+        let held: Vec<f32> = members.iter().map(|m| m.total_in_flight() as f32 / m.weight).collect();
+        assert!(held.iter().all(|h| (60.0..140.0).contains(h)), "{policy:?}: {held:?} a weight, not 100");
+    }
+}
+
+#[test]
+fn round_robin_gives_everybody_a_turn_before_anybody_a_second() {
+    let members = vec![member(1.0); 7];
+    let mut chooser = Chooser::new(&config::Policy::RoundRobin, &members, 1);
+    for _ in 0..50 {
+        let mut round: Vec<u32> = (0..7).map(|_| chooser.pick(&members, 1)[0]).collect();
+        round.sort_unstable();
+        assert_eq!(round, [0, 1, 2, 3, 4, 5, 6]);
+    }
+}
+
+#[test]
+fn whoever_is_clearly_worse_is_hardly_ever_first() {
+    let mut members = vec![member(1.0); 6];
+    members[2].expected = 2.0;
+    members[2].signal = 90.0;
+    (0..30).for_each(|_| members[2].in_flight.start(NOW));
+    for policy in &policies()[..3] {
+        let counts = firsts(policy, &members, 6000);
+        assert!(counts[2] < 10.0, "{policy:?}: {counts:?}");
+    }
+}
