@@ -11,6 +11,9 @@ const DOUBT: f64 = 1.5;
 /// Spread of the logarithm of latencies assumed when judging an estimate's standard error.
 const SPREAD: f64 = 0.5;
 
+/// Latencies that differ by less than about this are equal, seconds: a thread switch or a fresh connection takes
+/// as long.
+pub const NOISE_S: f64 = 0.001;
 /// How many standard deviations a failure ratio must exceed the fleet's.
 const DOUBT_OF_ERRORS: f64 = 2.5;
 /// A single failure among good answers is the business of [`Health`], not of the price.
@@ -161,6 +164,14 @@ impl Member {
         all
     }
 
+    /// How far (natural log) the estimate lies above `typical` seconds, and the standard error of that. What the
+    /// proxy itself takes now and then is no difference between endpoints.
+    pub fn deviation(&self, typical: f64) -> Option<(f64, f64)> {
+        let (centre, samples) = self.centre()?;
+        let deviation = ((centre.exp() + NOISE_S) / (typical + NOISE_S)).ln();
+        Some((deviation, SPREAD / samples.max(1.0).sqrt()))
+    }
+
     /// Recomputes [`expected`](Member::expected) against `typical`, the fleet's median in seconds.
     ///
     /// The estimate counts only as far as it differs by more than its own uncertainty (soft threshold at
@@ -168,10 +179,9 @@ impl Member {
     /// A failure ratio beyond the fleet's adds its expected cost: a request that fails costs a retry by
     /// somebody, priced at ten typical requests or a second, whichever is more.
     pub fn price(&mut self, typical: f64, background_errors: f64, terms: &Terms) {
-        let deviation = match self.centre() {
-            Some((centre, samples)) => {
-                let deviation = centre - typical.ln();
-                let doubt = if terms.doubt { DOUBT * SPREAD / samples.max(1.0).sqrt() } else { 0.0 };
+        let deviation = match self.deviation(typical) {
+            Some((deviation, error)) => {
+                let doubt = if terms.doubt { DOUBT * error } else { 0.0 };
                 deviation.signum() * (deviation.abs() - doubt).max(0.0)
             }
             None => 0.0,

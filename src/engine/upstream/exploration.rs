@@ -3,6 +3,7 @@
 use super::{GOOD_MULTIPLE, Upstream};
 use crate::config::RuleAction;
 use crate::health::State;
+use crate::member::{Member, NOISE_S};
 use crate::random;
 use crate::time::Time;
 
@@ -19,6 +20,9 @@ const EXPLORE_AT_MOST_S: f64 = 6.0;
 const LEFT_OUT_GAPS: f64 = 20.0;
 /// Duty to probe an endpoint goes from worker to worker at this pace, seconds.
 const DUTY_S: u64 = 2;
+/// A latency that lies this many standard errors above the typical one is certainly higher: sixteen times it after
+/// two answers, twice after thirty.
+const CERTAIN_ERRORS: f64 = 8.0;
 
 /// Which part of the common work is this worker's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +43,13 @@ impl Duty {
     }
 }
 
+/// How sure it is that `member` is slow, 0.1..=1: whoever was condemned on little evidence is looked at again the
+/// sooner.
+fn certainty(member: &Member, typical: f64) -> f64 {
+    let errors = member.deviation(typical).map_or(CERTAIN_ERRORS, |(deviation, error)| deviation / error);
+    (errors / CERTAIN_ERRORS).clamp(0.1, 1.0)
+}
+
 impl Upstream {
     /// Who gets a single request next: the sick to be verified, the exiled to be explored.
     pub(super) fn schedule(&mut self, duty: Duty, now: Time) {
@@ -56,7 +67,7 @@ impl Upstream {
             let again = core::mem::take(&mut member.look_again);
             // What a rule took out for its own measurements shows only by requests that these have changed.
             let ruled_out = !member.eligible && member.ruled == Some(RuleAction::Eject);
-            let still_slow = ruled_out || f64::from(member.expected) > GOOD_MULTIPLE * typical;
+            let still_slow = ruled_out || f64::from(member.expected) > GOOD_MULTIPLE * typical + NOISE_S;
             let due = if member.health.state() != State::Healthy {
                 !member.eligible && now >= member.health.next_probe(health)
             } else if !explores && !ruled_out {
@@ -65,6 +76,7 @@ impl Upstream {
                 still_slow
             } else {
                 let growth = EXPLORE_GROWTH.powi(i32::from(member.explored_in_vain.min(16)));
+                let growth = growth * certainty(member, typical);
                 let longest = pause.max(EXPLORE_AT_MOST_S);
                 let silence = now.seconds_since(member.quiet_since());
                 // Not only the slow: where most were slow together, slow is typical, and all of them are left

@@ -11,7 +11,7 @@ use super::{Decision, Failure, Outcome, Ticket};
 use crate::config::{self, NoneEligible};
 use crate::fleet::{EndpointRef, Fleet, Spec};
 use crate::measure::{Background, LearntWeight, Queueing, Reading};
-use crate::member::{Counters, Member, Others};
+use crate::member::{Counters, Member, NOISE_S, Others};
 use crate::policy::{self, Policy, Pool, View};
 use crate::random::{self, Rng};
 use crate::terms::Terms;
@@ -283,7 +283,7 @@ impl Upstream {
             Outcome::Failed(_) | Outcome::Unrelated => member.in_flight.stop_awaiting(started),
         }
         if outcome == Outcome::Good || outcome == Outcome::Undecided {
-            let well = seconds <= GOOD_MULTIPLE * typical;
+            let well = seconds <= GOOD_MULTIPLE * typical + NOISE_S;
             if core::mem::take(&mut member.exploring) {
                 member.look_again = well;
                 member.explored_in_vain = if well { 0 } else { member.explored_in_vain.saturating_add(1) };
