@@ -15,6 +15,8 @@ pub struct Terms {
     pub clip: bool,
     /// Jumping when three samples in a row are far from the estimate.
     pub jump: bool,
+    /// Jumping upwards only with an answer to a request that was sent after the first of the three came back.
+    pub apart: bool,
     /// Letting samples lose their weight with time, and unconfirmed failures too.
     pub fade: bool,
     /// Believing a difference from the fleet only beyond its own uncertainty.
@@ -49,6 +51,7 @@ impl Terms {
         idle: true,
         clip: true,
         jump: true,
+        apart: true,
         fade: true,
         doubt: true,
         errors: true,

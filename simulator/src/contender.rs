@@ -69,6 +69,7 @@ pub fn ablation() -> Vec<(&'static str, Contender)> {
         ("no-idle", Terms { idle: false, ..all }),
         ("no-clip", Terms { clip: false, ..all }),
         ("no-jump", Terms { jump: false, ..all }),
+        ("no-apart", Terms { apart: false, ..all }),
         ("plain-ewma", Terms { clip: false, jump: false, ..all }),
         ("no-fade", Terms { fade: false, ..all }),
         ("no-doubt", Terms { doubt: false, ..all }),

@@ -13,7 +13,7 @@ const NOISE_FAILED: f64 = 2.0;
 pub struct Style {
     /// The whole run's lesser percentiles too.
     pub full: bool,
-    /// Of all contenders but the first only what differs from it by more than noise.
+    /// Of all contenders but the first only what differs from it by more than noise, and no line without any.
     pub differences: bool,
     /// As Markdown.
     pub markdown: bool,
@@ -29,11 +29,13 @@ pub fn render(rows: &[Row], contenders: &[&str], style: &Style) -> String {
             continue;
         }
         let name = if row.label.is_empty() { row.scenario.into() } else { format!("  {}", row.label) };
-        let first = row.figures.first();
-        let cells = row.figures.iter().enumerate().map(|(at, figure)| match first {
-            Some(first) if style.differences && at > 0 && alike(row.what, figure, first) => "·".into(),
-            _ => cell(row.what, figure),
-        });
+        let Some((first, rest)) = row.figures.split_first() else { continue };
+        let same = |figure: &Figure| style.differences && alike(row.what, figure, first);
+        if style.differences && rest.iter().all(same) {
+            continue;
+        }
+        let shown = |figure: &Figure| if same(figure) { "·".into() } else { cell(row.what, figure) };
+        let cells = std::iter::once(cell(row.what, first)).chain(rest.iter().map(shown));
         table.add_row(std::iter::once(name).chain(cells));
     }
     for column in table.column_iter_mut().skip(1) {

@@ -4,8 +4,10 @@
 //! clipped step (Huber, "Robust estimation of a location parameter", 1964): one request that is twenty times
 //! heavier than the rest moves it no further than one that is twice as slow. What clipping costs, speed, comes
 //! back by a change test: three samples in a row that all lie beyond the clip on the same side are not outliers
-//! but news, and the estimate jumps to their median. With log-normal work (σ ≈ 0.5) a healthy sample is beyond
-//! the clip once in fifteen, three in a row once in three thousand, and the next three samples undo a false jump.
+//! but news, and the estimate jumps to their median. Upwards only if the last of them was sent after the first had
+//! been answered: all that wait through the same pause are late, but that is one event, and it is over. With
+//! log-normal work (σ ≈ 0.5) a healthy sample is beyond the clip once in fifteen, three in a row once in three
+//! thousand, and the next three samples undo a false jump.
 
 use crate::terms::Terms;
 use crate::time::Time;
@@ -37,11 +39,13 @@ pub struct Latency {
     beyond: [f32; 2],
     /// How many samples in a row were beyond the clip; negative below the estimate.
     run: i8,
+    /// When the first of them came.
+    since: Time,
 }
 
 impl Latency {
-    /// Takes a sample in seconds; NaN and negative values are ignored.
-    pub fn observe(&mut self, seconds: f64, now: Time, terms: &Terms) {
+    /// Takes a sample in seconds, of a request sent at `started`; NaN and negative values are ignored.
+    pub fn observe(&mut self, seconds: f64, started: Time, now: Time, terms: &Terms) {
         if seconds.is_nan() || seconds < 0.0 {
             return;
         }
@@ -64,7 +68,11 @@ impl Latency {
             0
         };
         self.run = if side == 0 || self.run.signum() != side { side } else { self.run.saturating_add(side) };
-        if terms.jump && self.run.abs() >= JUMP_AFTER {
+        if side == 0 || self.run == side {
+            self.since = now;
+        }
+        let apart = side < 0 || started >= self.since || !terms.apart;
+        if terms.jump && apart && self.run.abs() >= JUMP_AFTER {
             let [a, b] = self.beyond;
             let median = a.max(b).min(a.min(b).max(x));
             *self = Latency {
@@ -84,9 +92,9 @@ impl Latency {
     }
 
     /// Takes note that a request ended without an answer after `seconds`: the latency is at least that.
-    pub fn observe_at_least(&mut self, seconds: f64, now: Time, terms: &Terms) {
+    pub fn observe_at_least(&mut self, seconds: f64, started: Time, now: Time, terms: &Terms) {
         if self.estimate().is_none_or(|estimate| seconds > estimate) {
-            self.observe(seconds, now, terms);
+            self.observe(seconds, started, now, terms);
         }
     }
 
@@ -172,7 +180,7 @@ mod tests {
     }
 
     fn feed(latency: &mut Latency, samples: impl IntoIterator<Item = f64>) -> f64 {
-        samples.into_iter().for_each(|s| latency.observe(s, Time(1), &Terms::ALL));
+        samples.into_iter().for_each(|s| latency.observe(s, Time(1), Time(1), &Terms::ALL));
         latency.estimate().unwrap()
     }
 
@@ -198,6 +206,20 @@ mod tests {
     }
 
     #[test]
+    fn what_waited_through_the_same_pause_is_one_event() {
+        let ms = |ms: u64| Time(ms * 1_000_000);
+        let mut latency = Latency::default();
+        feed(&mut latency, [0.02; 50]);
+        for start in [0, 10, 20, 30] {
+            let back = 520 + start / 10;
+            latency.observe((back - start) as f64 / 1e3, ms(start), ms(back), &Terms::ALL);
+        }
+        assert!(latency.estimate().unwrap() < 0.025);
+        latency.observe(0.5, ms(521), ms(1021), &Terms::ALL);
+        assert!(latency.estimate().unwrap() > 0.4, "sent after the pause, and late again");
+    }
+
+    #[test]
     fn single_heavy_requests_hardly_move_it() {
         let mut latency = Latency::default();
         let estimate = feed(&mut latency, (0..400).map(|i| if i % 20 == 0 { 0.4 } else { 0.02 }));
@@ -207,8 +229,8 @@ mod tests {
     #[test]
     fn nonsense_is_ignored_and_extremes_stay_finite() {
         let mut latency = Latency::default();
-        latency.observe(f64::NAN, Time(1), &Terms::ALL);
-        latency.observe(-1.0, Time(1), &Terms::ALL);
+        latency.observe(f64::NAN, Time(1), Time(1), &Terms::ALL);
+        latency.observe(-1.0, Time(1), Time(1), &Terms::ALL);
         assert_eq!(latency.estimate(), None);
         assert!(feed(&mut latency, [0.0, f64::INFINITY, 0.0, f64::MAX]).is_finite());
     }
@@ -217,9 +239,9 @@ mod tests {
     fn an_unanswered_request_only_ever_raises() {
         let mut latency = Latency::default();
         feed(&mut latency, [0.1; 5]);
-        latency.observe_at_least(0.01, Time(2), &Terms::ALL);
+        latency.observe_at_least(0.01, Time(2), Time(2), &Terms::ALL);
         assert!((latency.estimate().unwrap() - 0.1).abs() < 1e-6);
-        latency.observe_at_least(0.15, Time(2), &Terms::ALL);
+        latency.observe_at_least(0.15, Time(2), Time(2), &Terms::ALL);
         assert!(latency.estimate().unwrap() > 0.1);
     }
 

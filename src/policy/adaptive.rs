@@ -1,10 +1,10 @@
 //! The cheapest of a few random endpoints, by what this process has measured a moment ago.
 //!
-//! cost = max(expected latency, floor) · (in-flight / weight + 1)^β
+//! cost = max(expected latency, floor) · price(in-flight / weight)
 //!
 //! The expected latency is the robust estimate of all workers, as far as it is known to differ from the
-//! fleet's ([`Member::price`]); the floor is what unanswered requests say ([`Member::floor`]); β is how much a
-//! request in flight delays the next, learnt ([`Queueing`](crate::measure::Queueing)). What Prometheus
+//! fleet's ([`Member::price`]); the floor is what unanswered requests say ([`Member::floor`]); the price is how much
+//! requests in flight delay the next, learnt ([`Queueing`](crate::measure::Queueing)). What Prometheus
 //! says is old by seconds and shared by everybody, so it changes how *often* an endpoint is considered
 //! ([`Member::share`]), never who wins: stale data biases, fresh data decides, nobody herds.
 

@@ -273,12 +273,12 @@ impl Upstream {
         match outcome {
             Outcome::Good | Outcome::Undecided => {
                 member.in_flight.answer(started, now);
-                member.latency.observe(seconds, now, &terms);
+                member.latency.observe(seconds, started, now, &terms);
             }
             Outcome::Failed(failure) if failure.answered() => member.in_flight.answer(started, now),
             Outcome::Failed(Failure::Timeout) | Outcome::Cancelled => {
                 member.in_flight.stop_awaiting(started);
-                member.latency.observe_at_least(seconds, now, &terms);
+                member.latency.observe_at_least(seconds, started, now, &terms);
             }
             Outcome::Failed(_) | Outcome::Unrelated => member.in_flight.stop_awaiting(started),
         }
