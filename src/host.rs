@@ -46,6 +46,8 @@ pub struct Call<'a> {
 pub trait StreamHost {
     /// The current time.
     fn now(&self) -> Time;
+    /// A request header's value.
+    fn request_header(&self, name: &str) -> Option<Vec<u8>>;
     /// Sets a request header, whatever was there before.
     fn set_request_header(&self, name: &str, value: &[u8]);
     /// Removes every occurrence of a request header.

@@ -2,7 +2,7 @@
 
 use crate::config::{self, RuleAction};
 use crate::health::{Evidence, Health, State};
-use crate::measure::{Blend, ErrorRatio, InFlight, InFlightReport, Latency};
+use crate::measure::{Blend, ErrorRatio, InFlight, InFlightReport, Latency, PeakEwma};
 use crate::terms::Terms;
 use crate::time::Time;
 
@@ -72,6 +72,8 @@ pub struct Member {
     pub present: bool,
     /// Whether it may be chosen.
     pub eligible: bool,
+    /// Which endpoint this is, the same in every worker and proxy: [`Endpoint::hash`](crate::fleet::Endpoint).
+    pub identity: u64,
     /// Relative capacity, > 0.
     pub weight: f32,
     /// Probability of being considered, relative to the others: weight × signals × slow start.
@@ -84,6 +86,8 @@ pub struct Member {
     pub in_flight: InFlight,
     /// This worker's latency estimate.
     pub latency: Latency,
+    /// This worker's peak-sensitive latency, as `peak_ewma` compares it.
+    pub peak: PeakEwma,
     /// This worker's failure ratio.
     pub errors: ErrorRatio,
     /// Its health.
@@ -111,6 +115,7 @@ impl Member {
     pub fn not_after(&mut self, now: Time) {
         self.in_flight.not_after(now);
         self.latency.not_after(now);
+        self.peak.not_after(now);
         self.health.not_after(now);
         self.joined = self.joined.min(now);
     }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use evenkeel::config::{self, Config, Policy};
 use evenkeel::engine::{Decision, Engine};
 use evenkeel::fleet::Spec;
+use evenkeel::policy::Request;
 use evenkeel::random::{self, Rng};
 use evenkeel::terms::Terms;
 use evenkeel::time::Time;
@@ -106,7 +107,7 @@ impl Balancer for Proxy {
     fn send(&mut self, worker: usize, moment: Moment<'_>) -> Sent {
         let now = moment.now;
         let (engine, rng) = &mut self.workers[worker];
-        let index = match engine.pick(0, self.want, now, rng) {
+        let index = match engine.pick(0, Request::wanting(self.want), now, rng) {
             Decision::Steer(candidates) => candidates.first(),
             _ => None,
         };

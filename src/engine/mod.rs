@@ -13,6 +13,7 @@ use hashbrown::HashMap;
 
 use crate::config::Config;
 use crate::fleet::EndpointRef;
+use crate::policy::Request;
 use crate::random::Rng;
 use crate::terms::Terms;
 use crate::time::Time;
@@ -102,10 +103,10 @@ impl Engine {
         self.upstreams.get_mut(index)
     }
 
-    /// Decides where a request goes; `want` endpoints at most.
-    pub fn pick(&mut self, upstream: usize, want: usize, now: Time, rng: &mut Rng) -> Decision {
+    /// Decides where a request goes.
+    pub fn pick(&mut self, upstream: usize, request: Request, now: Time, rng: &mut Rng) -> Decision {
         match self.upstreams.get_mut(upstream) {
-            Some(upstream) => upstream.pick(want, now, rng),
+            Some(upstream) => upstream.pick(request, now, rng),
             None => Decision::Fallback,
         }
     }

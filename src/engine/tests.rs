@@ -41,7 +41,7 @@ fn fail_one_after_the_other(engine: &mut Engine) {
 }
 
 fn decision(engine: &mut Engine, ms: u64) -> Decision {
-    engine.pick(UPSTREAM, 1, at(ms), &mut Rng::new(7))
+    engine.pick(UPSTREAM, Request::wanting(1), at(ms), &mut Rng::new(7))
 }
 
 #[test]

@@ -66,6 +66,10 @@ impl StreamHost for Envoy {
         now()
     }
 
+    fn request_header(&self, name: &str) -> Option<Vec<u8>> {
+        hostcalls::get_map_value_bytes(MapType::HttpRequestHeaders, name).ok().flatten()
+    }
+
     fn set_request_header(&self, name: &str, value: &[u8]) {
         let _unset_means_fallback =
             hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, Some(value));

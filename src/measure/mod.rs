@@ -5,6 +5,7 @@ pub mod errors;
 pub mod in_flight;
 pub mod latency;
 pub mod learnt;
+pub mod peak_ewma;
 pub mod queueing;
 pub mod signal;
 
@@ -13,5 +14,6 @@ pub use errors::ErrorRatio;
 pub use in_flight::{InFlight, InFlightReport};
 pub use latency::{Blend, Latency};
 pub use learnt::LearntWeight;
+pub use peak_ewma::PeakEwma;
 pub use queueing::Queueing;
 pub use signal::Reading;

@@ -8,7 +8,7 @@
 //! says is old by seconds and shared by everybody, so it changes how *often* an endpoint is considered
 //! ([`Member::share`]), never who wins: stale data biases, fresh data decides, nobody herds.
 
-use super::{Candidates, Policy, Pool, View, cheapest};
+use super::{Candidates, Policy, Pool, Request, View, cheapest};
 use crate::member::Member;
 use crate::random::Rng;
 use crate::terms::Terms;
@@ -24,9 +24,9 @@ fn cost(terms: &Terms, view: View<'_>, member: &Member) -> f32 {
 }
 
 impl Policy for Adaptive {
-    fn pick(&mut self, view: View<'_>, pool: &mut Pool, want: usize, rng: &mut Rng) -> Candidates {
+    fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
         let terms = &self.0;
-        cheapest(view, pool, terms.choices, want, rng, |m| cost(terms, view, m))
+        cheapest(view, pool, terms.choices, request.want, rng, |m| cost(terms, view, m))
     }
 
     fn exiles(&self) -> bool {

@@ -1,7 +1,7 @@
 //! Fewest requests in flight over weight, of two random choices (Mitzenmacher, "The power of two choices in
 //! randomized load balancing", 2001): Envoy's `LEAST_REQUEST`, but counting what all workers have in flight.
 
-use super::{Candidates, Policy, Pool, View, cheapest};
+use super::{Candidates, Policy, Pool, Request, View, cheapest};
 use crate::random::Rng;
 
 /// Envoy's default `choice_count`.
@@ -12,7 +12,7 @@ const CHOICES: usize = 2;
 pub struct LeastRequest;
 
 impl Policy for LeastRequest {
-    fn pick(&mut self, view: View<'_>, pool: &mut Pool, want: usize, rng: &mut Rng) -> Candidates {
-        cheapest(view, pool, CHOICES, want, rng, |m| (m.total_in_flight() + 1) as f32 / m.weight)
+    fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
+        cheapest(view, pool, CHOICES, request.want, rng, |m| (m.total_in_flight() + 1) as f32 / m.weight)
     }
 }

@@ -4,7 +4,7 @@
 //! endpoint (Mitzenmacher, "How useful is old information?", 2000). Two choices keep the flow spread. An
 //! endpoint whose value is unknown counts as the fleet's median, never as best; equal values go to fewer in flight.
 
-use super::{Candidates, Policy, Pool, View, cheapest};
+use super::{Candidates, Policy, Pool, Request, View, cheapest};
 use crate::random::Rng;
 
 /// Two, see above.
@@ -15,9 +15,9 @@ const CHOICES: usize = 2;
 pub struct LeastSignal;
 
 impl Policy for LeastSignal {
-    fn pick(&mut self, view: View<'_>, pool: &mut Pool, want: usize, rng: &mut Rng) -> Candidates {
+    fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
         // In-flight only breaks ties: it moves the value by less than a millionth of itself.
-        cheapest(view, pool, CHOICES, want, rng, |m| {
+        cheapest(view, pool, CHOICES, request.want, rng, |m| {
             m.signal + (m.signal.abs() + 1.0) * 1e-6 * m.total_in_flight().min(1000) as f32
         })
     }

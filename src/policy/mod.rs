@@ -4,16 +4,31 @@
 //! |---|---|
 //! | [`adaptive`] | who will answer soonest, by all that is known? |
 //! | [`least_request`] | who has the fewest requests on the way? |
+//! | [`peak_ewma`] | whose latest peak of latency, times what is on the way, is lowest? |
+//! | [`weighted_score`] | whose sum of requests on the way and latency, each over its maximum, is lowest? |
 //! | [`least_signal`] | whose signal is lowest? |
+//! | [`weighted_round_robin`] | whose turn is it, the heavier the more often? |
 //! | [`round_robin`] | whose turn is it? |
+//! | [`random`] | whom does chance name, the heavier the more often? |
+//! | [`ip_hash`] | whose is this client? |
+//! | [`consistent_hash`] | whose is this key, and if that one is full, who is next? |
 //!
 //! A new policy is one file here, one line in [`build`], and its name in the configuration.
 
 pub mod adaptive;
+pub mod consistent_hash;
+pub mod ip_hash;
 pub mod least_request;
 pub mod least_signal;
+pub mod peak_ewma;
 pub mod pool;
+pub mod random;
+pub mod ring;
 pub mod round_robin;
+#[cfg(test)]
+mod tests;
+pub mod weighted_round_robin;
+pub mod weighted_score;
 
 use crate::config;
 use crate::measure::Queueing;
@@ -36,6 +51,24 @@ pub struct View<'a> {
     pub queueing: &'a Queueing,
     /// The moment of the decision.
     pub now: Time,
+    /// Requests on their way to anybody, those of the other workers included.
+    pub in_flight: u32,
+}
+
+/// What a policy has to know of a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// Hash of what the request should stick to; none if it carries no key, or nobody asks for one.
+    pub key: Option<u64>,
+    /// How many endpoints are to be named.
+    pub want: usize,
+}
+
+impl Request {
+    /// A request without a key.
+    pub fn wanting(want: usize) -> Request {
+        Request { key: None, want }
+    }
 }
 
 impl View<'_> {
@@ -85,8 +118,8 @@ pub trait Policy {
     /// Called when membership, eligibility or shares may have changed, never on a request.
     fn refresh(&mut self, _view: View<'_>, _pool: &Pool) {}
 
-    /// Names up to `want` distinct eligible endpoints, best first; none if there is none.
-    fn pick(&mut self, view: View<'_>, pool: &mut Pool, want: usize, rng: &mut Rng) -> Candidates;
+    /// Names up to `request.want` distinct eligible endpoints, best first; none if there is none.
+    fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates;
 
     /// Whether an endpoint can be left without traffic for ever, so that the engine must explore it.
     fn exiles(&self) -> bool {
@@ -97,10 +130,16 @@ pub trait Policy {
 /// The policy that the configuration names; `terms` are those of the adaptive one.
 pub fn build(policy: &config::Policy, terms: Terms) -> Box<dyn Policy> {
     match policy {
+        config::Policy::Adaptive => Box::new(adaptive::Adaptive(terms)),
+        config::Policy::ConsistentHash => Box::new(consistent_hash::ConsistentHash::default()),
+        config::Policy::IpHash => Box::new(ip_hash::IpHash::default()),
         config::Policy::LeastRequest => Box::new(least_request::LeastRequest),
         config::Policy::LeastSignal { .. } => Box::new(least_signal::LeastSignal),
+        config::Policy::PeakEwma => Box::new(peak_ewma::PeakEwma),
+        config::Policy::Random => Box::new(random::Random),
         config::Policy::RoundRobin => Box::new(round_robin::RoundRobin::default()),
-        _ => Box::new(adaptive::Adaptive(terms)),
+        config::Policy::WeightedRoundRobin => Box::new(weighted_round_robin::WeightedRoundRobin::default()),
+        config::Policy::WeightedScore(score) => Box::new(weighted_score::WeightedScore::new(score)),
     }
 }
 

@@ -180,7 +180,7 @@ mod tests {
         for _ in 0..rounds {
             let mut seen = Vec::new();
             pool.draw(
-                View { members, queueing: &Queueing::default(), now: Time::ZERO },
+                View { members, queueing: &Queueing::default(), in_flight: 0, now: Time::ZERO },
                 draws,
                 &mut rng,
                 |i, _| seen.push(i),
@@ -217,7 +217,7 @@ mod tests {
         for _ in 0..100 {
             let mut seen = Vec::new();
             pool.draw(
-                View { members: &list, queueing: &Queueing::default(), now: Time::ZERO },
+                View { members: &list, queueing: &Queueing::default(), in_flight: 0, now: Time::ZERO },
                 5,
                 &mut rng,
                 |i, _| seen.push(i),

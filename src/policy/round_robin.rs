@@ -1,6 +1,6 @@
 //! Each in turn, whatever its state: Envoy's `ROUND_ROBIN` without weights. Use it as a baseline.
 
-use super::{Candidates, Policy, Pool, View};
+use super::{Candidates, Policy, Pool, Request, View};
 use crate::random::Rng;
 
 /// The order and whose turn it is.
@@ -17,7 +17,7 @@ impl Policy for RoundRobin {
         self.order.sort_unstable();
     }
 
-    fn pick(&mut self, view: View<'_>, pool: &mut Pool, want: usize, rng: &mut Rng) -> Candidates {
+    fn pick(&mut self, view: View<'_>, _pool: &mut Pool, request: Request, _rng: &mut Rng) -> Candidates {
         let mut candidates = Candidates::default();
         let (len, turn) = (self.order.len(), self.next);
         for step in 0..len {
@@ -30,7 +30,7 @@ impl Policy for RoundRobin {
                 self.next = at + 1;
             }
             candidates.push(index);
-            if candidates.as_slice().len() >= want {
+            if candidates.as_slice().len() >= request.want {
                 break;
             }
             // Who went away since the last refresh is passed over; a long row of them is not walked twice.
@@ -38,7 +38,6 @@ impl Policy for RoundRobin {
                 break;
             }
         }
-        let _ = (pool, rng);
         candidates
     }
 }
@@ -58,9 +57,10 @@ mod tests {
         let members = vec![Member { present: true, eligible: true, ..Member::default() }; 3];
         let (mut pool, mut policy) = (Pool::default(), RoundRobin::default());
         pool.refresh(&members);
-        let view = View { members: &members, queueing: &Queueing::default(), now: Time::ZERO };
+        let view = View { members: &members, queueing: &Queueing::default(), in_flight: 0, now: Time::ZERO };
         policy.refresh(view, &pool);
-        let mut pick = |want| policy.pick(view, &mut pool, want, &mut Rng::new(1)).as_slice().to_vec();
+        let mut pick =
+            |want| policy.pick(view, &mut pool, Request::wanting(want), &mut Rng::new(1)).as_slice().to_vec();
         assert_eq!(pick(8), [0, 1, 2]);
         assert_eq!(pick(2), [1, 2]);
         assert_eq!(pick(2), [2, 0]);

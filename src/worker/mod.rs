@@ -2,6 +2,7 @@
 //!
 //! The filter wires this to proxy-wasm; tests wire it to a fake host. Nothing here knows either.
 
+mod affinity;
 mod polls;
 mod steer;
 mod stream;

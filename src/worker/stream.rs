@@ -1,9 +1,10 @@
 //! One request from its headers to its end: strip, decide, steer, observe, give back.
 
-use super::Worker;
+use super::{Worker, affinity};
 use crate::config::Mode;
 use crate::engine::{Decision, Failure, Outcome, Ticket};
 use crate::host::StreamHost;
+use crate::policy::Request;
 
 /// What becomes of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,12 +41,15 @@ impl Stream {
         worker.carries_traffic = true;
         let Some(upstream) = route(worker, host) else { return Verdict::Continue };
         let now = host.now();
+        let want = if worker.config.mode == Mode::Observe { 1 } else { worker.steer.want() };
+        let key = worker.engine.upstream(upstream).and_then(|u| affinity::key(u.config(), host));
+        let request = Request { key, want };
         if worker.config.mode == Mode::Observe {
-            let _shown_not_used = worker.engine.pick(upstream, 1, now, &mut worker.rng);
+            let _shown_not_used = worker.engine.pick(upstream, request, now, &mut worker.rng);
             self.phase = Phase::Watching(upstream, now);
             return Verdict::Continue;
         }
-        match worker.engine.pick(upstream, worker.steer.want(), now, &mut worker.rng) {
+        match worker.engine.pick(upstream, request, now, &mut worker.rng) {
             Decision::Steer(candidates) => {
                 if let Some((header, value)) = worker.steer.towards(upstream, &candidates) {
                     host.set_request_header(header, value);

@@ -231,6 +231,10 @@ impl StreamHost for Phase<'_> {
         Time(self.now)
     }
 
+    fn request_header(&self, name: &str) -> Option<Vec<u8>> {
+        first(&self.maps.borrow().request, name)
+    }
+
     fn set_request_header(&self, name: &str, value: &[u8]) {
         self.remove_request_header(name);
         self.maps.borrow_mut().request.push((name.into(), value.into()));

@@ -9,6 +9,7 @@ use evenkeel::exchange::snapshot::{PollStats, Samples, Snapshot};
 use evenkeel::exchange::{lease, registry, slot};
 use evenkeel::host::{Call, Host, SharedError};
 use evenkeel::measure::InFlightReport;
+use evenkeel::policy::Request;
 use evenkeel::random::Rng;
 use evenkeel::time::Time;
 use proptest::collection::vec;
@@ -80,7 +81,9 @@ fn live(engine: &mut Engine, outcomes: &[(bool, u8)], seed: u64) {
     for (step, (api, outcome)) in outcomes.iter().enumerate() {
         let now = s(0).after_secs(step as f64 * 0.01);
         let upstream = usize::from(*api);
-        let Decision::Steer(candidates) = engine.pick(upstream, 1, now, &mut rng) else { continue };
+        let Decision::Steer(candidates) = engine.pick(upstream, Request::wanting(1), now, &mut rng) else {
+            continue;
+        };
         let first = candidates.first().expect("somebody");
         let ticket = engine.started(upstream, first, now).expect("a ticket");
         let outcome = match outcome % 5 {
@@ -100,7 +103,8 @@ fn decides(engine: &mut Engine) -> Result<(), TestCaseError> {
     let mut rng = Rng::new(1);
     for upstream in 0..2 {
         for _ in 0..5 {
-            let Decision::Steer(candidates) = engine.pick(upstream, 2, s(9), &mut rng) else {
+            let Decision::Steer(candidates) = engine.pick(upstream, Request::wanting(2), s(9), &mut rng)
+            else {
                 return Err(TestCaseError::fail("nobody is eligible"));
             };
             let fleet = engine.upstream(upstream).expect("configured").fleet();

@@ -83,7 +83,8 @@ impl Upstream {
         self.share(now);
         self.pool.refresh(&self.members);
         self.queueing.refresh();
-        let view = View { members: &self.members, queueing: &self.queueing, now };
+        self.in_flight = self.members.iter().map(Member::total_in_flight).fold(0, u32::saturating_add);
+        let view = View { members: &self.members, queueing: &self.queueing, in_flight: self.in_flight, now };
         self.policy.refresh(view, &self.pool);
     }
 

@@ -12,7 +12,7 @@ use crate::config::{self, NoneEligible};
 use crate::fleet::{EndpointRef, Fleet, Spec};
 use crate::measure::{Background, LearntWeight, Queueing, Reading};
 use crate::member::{Counters, Member, NOISE_S, Others};
-use crate::policy::{self, Policy, Pool, View};
+use crate::policy::{self, Policy, Pool, Request, View};
 use crate::random::{self, Rng};
 use crate::terms::Terms;
 use crate::time::Time;
@@ -57,6 +57,8 @@ pub struct Upstream {
     /// Picks since the last refresh, and their rate per second.
     picks: u32,
     rate: f64,
+    /// Requests of all workers on their way to anybody, exact for this worker's own.
+    in_flight: u32,
     explorations: f32,
     out: usize,
     panic: bool,
@@ -97,6 +99,7 @@ impl Upstream {
             picks: 0,
             explorations: SAVED_EXPLORATIONS,
             rate: 0.0,
+            in_flight: 0,
             out: 0,
             panic: false,
             typical: TYPICAL_AT_FIRST_S,
@@ -178,6 +181,7 @@ impl Upstream {
         for (index, endpoint) in self.fleet.iter() {
             if let Some(member) = self.members.get_mut(index as usize) {
                 member.weight = endpoint.spec.weight as f32;
+                member.identity = endpoint.hash;
             }
         }
         self.refresh(now);
@@ -195,7 +199,7 @@ impl Upstream {
     }
 
     /// Decides where a request goes.
-    pub fn pick(&mut self, want: usize, now: Time, rng: &mut Rng) -> Decision {
+    pub fn pick(&mut self, request: Request, now: Time, rng: &mut Rng) -> Decision {
         self.picks += 1;
         self.explorations = (self.explorations + EXPLORING_SHARE).min(SAVED_EXPLORATIONS);
         let due = self.due.pop().and_then(|i| Some((i, self.members.get_mut(i as usize)?)));
@@ -211,20 +215,22 @@ impl Upstream {
                 }
                 let mut probe = policy::Candidates::default();
                 probe.push(index);
-                let view = View { members: &self.members, queueing: &self.queueing, now };
-                let rest = self.policy.pick(view, &mut self.pool, want, rng);
+                let view =
+                    View { members: &self.members, queueing: &self.queueing, in_flight: self.in_flight, now };
+                let rest = self.policy.pick(view, &mut self.pool, request, rng);
                 rest.as_slice().iter().for_each(|i| probe.push(*i));
                 self.totals.probes += 1;
                 probe
             }
             _ => {
                 self.totals.policy += 1;
-                let view = View { members: &self.members, queueing: &self.queueing, now };
-                self.policy.pick(view, &mut self.pool, want, rng)
+                let view =
+                    View { members: &self.members, queueing: &self.queueing, in_flight: self.in_flight, now };
+                self.policy.pick(view, &mut self.pool, request, rng)
             }
         };
         if candidates.first().is_some() {
-            candidates.truncate(want.max(1));
+            candidates.truncate(request.want.max(1));
             return Decision::Steer(candidates);
         }
         self.totals.policy -= 1;
@@ -245,6 +251,7 @@ impl Upstream {
         let depth = member.total_in_flight();
         member.in_flight.start(now);
         member.counters.picks += 1;
+        self.in_flight += 1;
         Some((endpoint, depth))
     }
 
@@ -274,11 +281,13 @@ impl Upstream {
             Outcome::Good | Outcome::Undecided => {
                 member.in_flight.answer(started, now);
                 member.latency.observe(seconds, started, now, &terms);
+                member.peak.observe(raw, now);
             }
             Outcome::Failed(failure) if failure.answered() => member.in_flight.answer(started, now),
             Outcome::Failed(Failure::Timeout) | Outcome::Cancelled => {
                 member.in_flight.stop_awaiting(started);
                 member.latency.observe_at_least(seconds, started, now, &terms);
+                member.peak.observe_at_least(raw, now);
             }
             Outcome::Failed(_) | Outcome::Unrelated => member.in_flight.stop_awaiting(started),
         }
@@ -301,9 +310,11 @@ impl Upstream {
         if let Some(member) = self.current(from) {
             member.in_flight.stop_awaiting(started);
             member.in_flight.finish();
+            self.in_flight = self.in_flight.saturating_sub(1);
         }
         let endpoint = self.fleet.reference(to)?;
         self.members.get_mut(to as usize)?.in_flight.start(started);
+        self.in_flight += 1;
         Some(endpoint)
     }
 
@@ -332,6 +343,7 @@ impl Upstream {
         if let Some(member) = self.current(endpoint) {
             member.in_flight.finish();
             member.counters.requests += 1;
+            self.in_flight = self.in_flight.saturating_sub(1);
         }
     }
 

@@ -1,0 +1,89 @@
+//! A moving average of latency that believes a rise at once and a fall slowly, as Finagle and linkerd keep it.
+//!
+//! A sample above the average replaces it; one below moves it by 1 − e^(−Δt/τ), Δt since the sample before and
+//! τ = 10 s. In silence it decays with the same τ, so that nobody is held to a peak for ever.
+
+use crate::time::Time;
+
+/// linkerd's default decay, seconds.
+const DECAY_S: f64 = 10.0;
+
+/// The peak-sensitive latency of one endpoint as one worker has seen it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PeakEwma {
+    /// Seconds; zero before the first sample.
+    average: f32,
+    updated: Time,
+}
+
+impl PeakEwma {
+    /// Takes a sample in seconds; NaN and negative values are ignored.
+    pub fn observe(&mut self, seconds: f64, now: Time) {
+        if seconds.is_nan() || seconds < 0.0 {
+            return;
+        }
+        let (sample, average) = (seconds as f32, self.average);
+        let old = kept(now, self.updated);
+        self.average = if sample > average { sample } else { average * old + sample * (1.0 - old) };
+        self.updated = now;
+    }
+
+    /// Takes note that a request ended without an answer after `seconds`: only a rise is known.
+    pub fn observe_at_least(&mut self, seconds: f64, now: Time) {
+        if seconds > f64::from(self.average) {
+            self.observe(seconds, now);
+        }
+    }
+
+    /// The average in seconds as of `now`, if there has been a sample.
+    pub fn estimate(&self, now: Time) -> Option<f32> {
+        (self.average > 0.0).then(|| self.average * kept(now, self.updated))
+    }
+
+    /// The clock stepped back to `now`.
+    pub fn not_after(&mut self, now: Time) {
+        self.updated = self.updated.min(now);
+    }
+}
+
+fn kept(now: Time, then: Time) -> f32 {
+    (-now.seconds_since(then) / DECAY_S).exp() as f32
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    fn at(seconds: f64) -> Time {
+        Time::from_secs_f64(1000.0 + seconds)
+    }
+
+    #[test]
+    fn a_rise_counts_at_once_and_a_fall_by_the_time_that_passed() {
+        let mut peak = PeakEwma::default();
+        assert_eq!(peak.estimate(at(0.0)), None);
+        peak.observe(0.1, at(0.0));
+        peak.observe(1.1, at(1.0));
+        assert_eq!(peak.estimate(at(1.0)), Some(1.1));
+        // After one time constant 1/e of the distance is left.
+        peak.observe(0.1, at(11.0));
+        let left = peak.estimate(at(11.0)).unwrap() - 0.1;
+        assert!((left - (-1.0f32).exp()).abs() < 1e-3, "{left}");
+    }
+
+    #[test]
+    fn silence_forgets_and_nonsense_changes_nothing() {
+        let mut peak = PeakEwma::default();
+        peak.observe(1.0, at(0.0));
+        peak.observe(f64::NAN, at(1.0));
+        peak.observe(-1.0, at(1.0));
+        peak.observe_at_least(0.5, at(1.0));
+        assert_eq!(peak.estimate(at(0.0)), Some(1.0));
+        assert!(peak.estimate(at(100.0)).unwrap() < 1e-4);
+        peak.not_after(at(-50.0));
+        assert!(peak.estimate(at(-40.0)).unwrap() < 0.4, "a clock that stepped back does not stop the decay");
+    }
+}

@@ -1,0 +1,35 @@
+//! The lower product of peak-sensitive latency and requests in flight, of two random choices.
+//!
+//! cost = peak EWMA · (in-flight + 1) / weight
+//!
+//! Finagle's and linkerd's balancer ("Beyond round robin: load balancing for latency", Buoyant, 2016): the
+//! [average](crate::measure::PeakEwma) jumps to a slow answer and forgets it over 10 s, so a first bad answer is
+//! enough to be avoided. An endpoint without an answer yet costs what is typical of the fleet. Failures do not
+//! count as answers: fast errors are no reason to be chosen. Use it where latency differs between endpoints and
+//! requests are alike; one request that is heavy by nature counts against whoever happened to get it.
+
+use super::{Candidates, Policy, Pool, Request, View, cheapest};
+use crate::member::Member;
+use crate::random::Rng;
+
+/// Two, as published.
+const CHOICES: usize = 2;
+
+/// Keeps nothing between picks: the averages stand in the members.
+#[derive(Debug, Default)]
+pub struct PeakEwma;
+
+fn cost(view: View<'_>, member: &Member) -> f32 {
+    let latency = member.peak.estimate(view.now).unwrap_or(member.expected);
+    latency * (member.total_in_flight() + 1) as f32 / member.weight
+}
+
+impl Policy for PeakEwma {
+    fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
+        cheapest(view, pool, CHOICES, request.want, rng, |m| cost(view, m))
+    }
+
+    fn exiles(&self) -> bool {
+        true
+    }
+}

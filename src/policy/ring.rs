@@ -1,0 +1,308 @@
+//! Who a key belongs to: multi-probe consistent hashing (Appleton, O'Reilly, "Multi-probe consistent hashing",
+//! arXiv:1505.00062, 2015).
+//!
+//! Endpoints stand as points on a ring of 2³² places. A key looks at [`PROBES`] places, goes from each to the next
+//! point clockwise, and belongs to whoever is nearest to its probe; the next nearest are its second choices, spread
+//! over the whole fleet. When an endpoint leaves, only its own keys move. With 21 probes the fullest endpoint has
+//! 1.05 of the mean, where a ring with one probe needs a thousand points an endpoint: a hundred times the memory.
+//!
+//! An endpoint has points in proportion to its static weight: eight for a weight of one, so that 1.125 is still told
+//! from 1. The ring holds everybody present, eligible or not: who is ejected for a moment gets the same keys back.
+//! It is rebuilt when somebody comes, goes or changes weight, never on a request.
+
+use super::View;
+use crate::random::mix;
+
+/// The paper's number for a fullest endpoint of 1.05 of the mean.
+pub const PROBES: usize = 21;
+/// Points of an endpoint of weight one …
+const POINTS: f32 = 8.0;
+/// … and the most that one endpoint has: beyond, all weights are halved until the heaviest fits.
+const MOST_POINTS: f32 = 128.0;
+/// Places of points and of probes come from one mixer; different increments keep the two apart.
+const POINT_STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+const PROBE_STEP: u64 = 0xD1B5_4A32_D192_ED03;
+
+#[derive(Clone, Copy, Debug)]
+struct Point {
+    place: u32,
+    index: u32,
+}
+
+/// The points, and where to begin to look for a place.
+#[derive(Debug, Default)]
+pub struct Ring {
+    points: Vec<Point>,
+    /// By the upper bits of a place: the first point that is not before all of these places.
+    starts: Vec<u32>,
+    shift: u32,
+    fingerprint: u64,
+}
+
+impl Ring {
+    /// Rebuilds the ring if somebody came, went or changed weight; whether it did.
+    pub fn refresh(&mut self, view: View<'_>) -> bool {
+        let present = || (0u32..).zip(view.members).filter(|(_, m)| m.present);
+        // A sum, because the order says nothing; the index, because places are reused.
+        let fingerprint = present().fold(0u64, |sum, (index, m)| {
+            let weight = u64::from(m.weight.to_bits()) << 32;
+            sum.wrapping_add(mix(m.identity ^ mix(weight | u64::from(index))))
+        });
+        if fingerprint == self.fingerprint {
+            return false;
+        }
+        self.fingerprint = fingerprint;
+        let heaviest = present().map(|(_, m)| m.weight).fold(0.0, f32::max);
+        let scale = points_per_weight(heaviest);
+        self.points.clear();
+        for (index, member) in present() {
+            let count = points_of(member.weight, scale);
+            let places = (1..=count).map(|nth| place(member.identity, nth, POINT_STEP));
+            self.points.extend(places.map(|place| Point { place, index }));
+        }
+        // Two points at one place are in the same order everywhere.
+        let identity = |p: &Point| view.members.get(p.index as usize).map_or(0, |m| m.identity);
+        self.points
+            .sort_unstable_by(|a, b| a.place.cmp(&b.place).then_with(|| identity(a).cmp(&identity(b))));
+        self.index_places();
+        true
+    }
+
+    /// One start for each point, rounded up to a power of two: a look-up is one step and a point or two.
+    fn index_places(&mut self) {
+        let bits = self.points.len().next_power_of_two().trailing_zeros().clamp(1, 31);
+        self.shift = 32 - bits;
+        self.starts.clear();
+        let mut at = 0u32;
+        for bucket in 0..1u32 << bits {
+            let first = bucket << self.shift;
+            while self.points.get(at as usize).is_some_and(|p| p.place < first) {
+                at += 1;
+            }
+            self.starts.push(at);
+        }
+    }
+
+    /// The position of the first point clockwise from `place`.
+    fn after(&self, place: u32) -> usize {
+        let mut at = self.starts.get((place >> self.shift) as usize).map_or(0, |at| *at as usize);
+        while self.points.get(at).is_some_and(|p| p.place < place) {
+            at += 1;
+        }
+        if at < self.points.len() { at } else { 0 }
+    }
+
+    /// Endpoints by their distance from the probes of `key`, in no order: `(distance, index)`, repetitions included.
+    pub fn probe(&self, key: u64) -> Option<[(u32, u32); PROBES]> {
+        let mut found = [(u32::MAX, 0); PROBES];
+        for (nth, slot) in (1u64..).zip(&mut found) {
+            let place = place(key, nth, PROBE_STEP);
+            let point = self.points.get(self.after(place))?;
+            *slot = (point.place.wrapping_sub(place), point.index);
+        }
+        Some(found)
+    }
+
+    /// Endpoints clockwise from where `key` first looks, repetitions included, once around.
+    pub fn walk(&self, key: u64) -> impl Iterator<Item = u32> {
+        let start = self.after(place(key, 1, PROBE_STEP));
+        let (before, after) = self.points.split_at_checked(start).unwrap_or_default();
+        after.iter().chain(before).map(|p| p.index)
+    }
+}
+
+/// Where the `nth` point or probe of `identity` is.
+fn place(identity: u64, nth: u64, step: u64) -> u32 {
+    (mix(identity.wrapping_add(step.wrapping_mul(nth))) >> 32) as u32
+}
+
+/// Independent of everybody but the heaviest, and of that one too up to a weight of sixteen: or its coming and
+/// going would move everybody's keys.
+fn points_per_weight(heaviest: f32) -> f32 {
+    let mut scale = POINTS;
+    while heaviest * scale > MOST_POINTS {
+        scale *= 0.5;
+    }
+    // Where all weights are small fractions, their ratios count as well as those of wholes.
+    if heaviest < 0.5 {
+        while heaviest > 0.0 && heaviest * scale < 0.5 * MOST_POINTS {
+            scale *= 2.0;
+        }
+    }
+    scale
+}
+
+fn points_of(weight: f32, scale: f32) -> u64 {
+    (weight * scale).round().max(1.0) as u64
+}
+
+/// The endpoints of `key` in the order of their distance that `fits`, at most `want`; whoever fits nowhere near is
+/// looked for clockwise, `steps` points far.
+pub fn nearest(
+    ring: &Ring,
+    key: u64,
+    want: usize,
+    steps: usize,
+    fits: impl Fn(u32) -> bool,
+) -> super::Candidates {
+    let mut candidates = super::Candidates::default();
+    let Some(mut found) = ring.probe(key) else { return candidates };
+    for _ in 0..PROBES {
+        if candidates.as_slice().len() >= want {
+            return candidates;
+        }
+        let Some(nearest) = found.iter_mut().min_by_key(|(distance, _)| *distance) else { break };
+        let index = nearest.1;
+        nearest.0 = u32::MAX;
+        // Its other probes come out later, and change nothing.
+        if fits(index) {
+            candidates.push(index);
+        }
+    }
+    for index in ring.walk(key).take(steps) {
+        if candidates.as_slice().len() >= want {
+            break;
+        }
+        if fits(index) {
+            candidates.push(index);
+        }
+    }
+    candidates
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::measure::Queueing;
+    use crate::member::Member;
+    use crate::random::{Rng, hash};
+    use crate::time::Time;
+
+    fn fleet(weights: &[f32]) -> Vec<Member> {
+        let identity = |i: usize| hash(format!("10.0.{}.{}:8080", i / 250, i % 250).as_bytes());
+        (0..)
+            .zip(weights)
+            .map(|(i, weight)| Member {
+                present: true,
+                eligible: true,
+                weight: *weight,
+                share: *weight,
+                identity: identity(i),
+                ..Member::default()
+            })
+            .collect()
+    }
+
+    fn ring(members: &[Member]) -> Ring {
+        let mut ring = Ring::default();
+        ring.refresh(View { members, queueing: &Queueing::default(), in_flight: 0, now: Time::ZERO });
+        ring
+    }
+
+    fn owner(ring: &Ring, key: u64) -> u32 {
+        nearest(ring, key, 1, 0, |_| true).first().unwrap()
+    }
+
+    /// The paper's definition, word by word: every probe against every point of every endpoint, no order, no
+    /// index. Built from addresses and weights alone.
+    fn by_definition(members: &[Member], key: u64) -> u32 {
+        let finalise = |mut z: u64| {
+            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            z ^ (z >> 31)
+        };
+        let mut best = (u32::MAX, u32::MAX);
+        for probe in 1..=21u64 {
+            let from = (finalise(key.wrapping_add(probe.wrapping_mul(0xD1B5_4A32_D192_ED03))) >> 32) as u32;
+            for (index, member) in members.iter().enumerate() {
+                for point in 1..=(member.weight * 8.0).round() as u64 {
+                    let step = point.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                    let at = (finalise(member.identity.wrapping_add(step)) >> 32) as u32;
+                    let clockwise = if at >= from {
+                        at - from
+                    } else {
+                        (u64::from(at) + (1 << 32) - u64::from(from)) as u32
+                    };
+                    if clockwise < best.0 {
+                        best = (clockwise, index as u32);
+                    }
+                }
+            }
+        }
+        best.1
+    }
+
+    #[test]
+    fn agrees_with_the_definition() {
+        for weights in [&[1.0f32; 1][..], &[1.0; 2], &[1.0; 50], &[1.0, 2.0, 3.0, 0.5, 16.0]] {
+            let members = fleet(weights);
+            let ring = ring(&members);
+            let mut rng = Rng::new(1);
+            for _ in 0..500 {
+                let key = rng.next_u64();
+                assert_eq!(owner(&ring, key), by_definition(&members, key), "{weights:?} {key}");
+            }
+        }
+    }
+
+    #[test]
+    fn losing_one_of_n_moves_its_keys_and_no_others() {
+        for n in [2usize, 3, 10, 100, 1000] {
+            let mut members = fleet(&vec![1.0; n]);
+            let full = ring(&members);
+            let mut rng = Rng::new(n as u64);
+            let keys: Vec<u64> = (0..20_000.max(400 * n)).map(|_| rng.next_u64()).collect();
+            let before: Vec<u32> = keys.iter().map(|k| owner(&full, *k)).collect();
+            for lost in [0, n / 2, n - 1] {
+                members[lost].present = false;
+                let rest = ring(&members);
+                members[lost].present = true;
+                let moved = keys.iter().zip(&before).filter(|(key, was)| {
+                    let now = owner(&rest, **key);
+                    assert!(now == **was || **was == lost as u32, "a key of somebody else's moved");
+                    now != **was
+                });
+                let moved = moved.count() as f64 / keys.len() as f64;
+                assert!(moved <= 1.3 / n as f64 && moved > 0.7 / n as f64, "{n}: {}", moved * n as f64);
+            }
+        }
+    }
+
+    #[test]
+    fn keys_follow_the_weights_whatever_their_unit() {
+        for weights in [[1.0f32, 2.0, 3.0, 4.0], [100.0, 200.0, 300.0, 400.0], [0.01, 0.02, 0.03, 0.04]] {
+            let members = fleet(&weights);
+            let ring = ring(&members);
+            let total: f32 = weights.iter().sum();
+            let mut counts = [0u32; 4];
+            let mut rng = Rng::new(2);
+            (0..100_000).for_each(|_| counts[owner(&ring, rng.next_u64()) as usize] += 1);
+            for (weight, count) in weights.iter().zip(counts) {
+                let ratio = count as f32 / (100_000.0 * weight / total);
+                assert!((0.85..1.15).contains(&ratio), "{weights:?} {counts:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn is_rebuilt_for_changes_only() {
+        let mut members = fleet(&[1.0; 10]);
+        let mut ring = Ring::default();
+        let mut refresh = |members: &[Member]| {
+            ring.refresh(View { members, queueing: &Queueing::default(), in_flight: 0, now: Time::ZERO })
+        };
+        assert!(refresh(&members));
+        members[3].eligible = false;
+        members[4].share = 0.1;
+        assert!(!refresh(&members), "ejection and shares move no keys");
+        members[3].weight = 2.0;
+        assert!(refresh(&members));
+        members.swap(0, 1);
+        assert!(refresh(&members), "the same endpoints at other indices");
+        members[9].present = false;
+        assert!(refresh(&members));
+    }
+}

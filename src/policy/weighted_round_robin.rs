@@ -1,0 +1,131 @@
+//! Each in turn, the heavier the more often, evenly spaced: what NGINX calls smooth weighted round robin and
+//! Envoy's `ROUND_ROBIN` does with weights.
+//!
+//! Earliest deadline first: an endpoint's turns are 1 / [`share`](crate::member::Member::share) apart, and the next
+//! turn is the earliest. After a whole cycle everybody has had exactly its share. First turns lie anywhere within a
+//! period, by the golden ratio's multiples: endpoints of one weight never come in a row between heavier ones. The
+//! share is weight × signals × slow start; when it changes, what is left of the wait shrinks or grows with it. A
+//! heap holds the turns: a pick is O(log n), and a refresh takes the turns over rather than begin anew.
+//!
+//! Use it where requests are alike and capacities are known. It looks at neither latency nor load.
+
+use core::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
+
+use super::{Candidates, MAX_CANDIDATES, Policy, Pool, Request, View};
+use crate::random::Rng;
+
+/// Turns at most by which a new worker begins later, so that workers do not go in step.
+const START_WITHIN: u32 = 64;
+/// Endpoints that lost their eligibility since the refresh and are passed over in one pick.
+const MOST_PASSED_OVER: usize = 4 * MAX_CANDIDATES;
+/// Shares below count as this: a deadline stays finite.
+const LEAST_SHARE: f32 = 1e-6;
+/// The fractions of its multiples fill a period more evenly than those of any other number.
+const GOLDEN: f64 = 0.618_033_988_749_894_9;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Turn {
+    due: f64,
+    index: u32,
+}
+
+impl Eq for Turn {}
+
+impl Ord for Turn {
+    fn cmp(&self, other: &Turn) -> Ordering {
+        self.due.total_cmp(&other.due).then(self.index.cmp(&other.index))
+    }
+}
+
+impl PartialOrd for Turn {
+    fn partial_cmp(&self, other: &Turn) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// When an endpoint's turn is, and the share that its wait is measured in; a share of zero is nobody's.
+#[derive(Clone, Copy, Debug, Default)]
+struct Standing {
+    due: f64,
+    share: f32,
+}
+
+/// Whose turn is when.
+#[derive(Debug, Default)]
+pub struct WeightedRoundRobin {
+    turns: BinaryHeap<Reverse<Turn>>,
+    /// By endpoint index.
+    standings: Vec<Standing>,
+    /// When the last turn was.
+    clock: f64,
+    begun: bool,
+}
+
+impl WeightedRoundRobin {
+    /// Takes the next turn.
+    fn next(&mut self) -> Option<u32> {
+        let mut first = self.turns.peek_mut()?;
+        let Reverse(turn) = &mut *first;
+        let index = turn.index;
+        let standing = self.standings.get_mut(index as usize)?;
+        self.clock = turn.due;
+        turn.due += 1.0 / f64::from(standing.share);
+        standing.due = turn.due;
+        // Dropping it moves the turn to its new place.
+        drop::<PeekMut<'_, _>>(first);
+        Some(index)
+    }
+}
+
+impl Policy for WeightedRoundRobin {
+    fn refresh(&mut self, view: View<'_>, _pool: &Pool) {
+        self.standings.resize(view.members.len(), Standing::default());
+        let mut turns = core::mem::take(&mut self.turns).into_vec();
+        turns.clear();
+        for ((index, standing), member) in (0u32..).zip(&mut self.standings).zip(view.members) {
+            if !member.eligible {
+                *standing = Standing::default();
+                continue;
+            }
+            let share = member.share.max(LEAST_SHARE);
+            // In periods, so that a new share counts from now on.
+            let wait = if standing.share > 0.0 {
+                ((standing.due - self.clock) * f64::from(standing.share)).clamp(0.0, 1.0)
+            } else {
+                (f64::from(index) * GOLDEN).fract()
+            };
+            *standing = Standing { due: wait / f64::from(share), share };
+            turns.push(Reverse(Turn { due: standing.due, index }));
+        }
+        // Time begins anew, so that it never grows until its fractions are lost.
+        self.clock = 0.0;
+        self.turns = turns.into();
+    }
+
+    fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
+        if !core::mem::replace(&mut self.begun, true) {
+            for _ in 0..rng.below(START_WITHIN.min(self.turns.len() as u32)) {
+                self.next();
+            }
+        }
+        let mut candidates = Candidates::default();
+        for _ in 0..MOST_PASSED_OVER {
+            match self.next() {
+                Some(index) if view.eligible(index).is_some() => {
+                    candidates.push(index);
+                    break;
+                }
+                Some(_) => {}
+                None => break,
+            }
+        }
+        // A retry is no turn: who gets it is drawn.
+        if candidates.as_slice().len() < request.want {
+            pool.draw(view, request.want, rng, |index, _| candidates.push(index));
+            candidates.truncate(request.want);
+        }
+        candidates
+    }
+}

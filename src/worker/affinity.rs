@@ -1,0 +1,175 @@
+//! What a request sticks to, as one number: taken from it only where the upstream's policy hashes.
+//!
+//! Values are bytes, text or not; an empty one counts as absent. Whatever is absent leaves the policy to choose at
+//! random.
+
+use crate::config::{Affinity, Policy, Upstream};
+use crate::host::StreamHost;
+use crate::random::hash;
+
+/// More of a value than this is not looked at: longer keys that agree so far are one key.
+const LONGEST_KEY: usize = 1024;
+/// More of a `cookie` or `:path` than this is not searched.
+const LONGEST_SEARCH: usize = 16 * 1024;
+
+/// The key of a request to `upstream`, if its policy wants one and the request has one.
+pub fn key(upstream: &Upstream, host: &dyn StreamHost) -> Option<u64> {
+    let affinity = match (&upstream.policy, &upstream.affinity) {
+        (Policy::IpHash, _) => &Affinity::SourceIp,
+        (Policy::ConsistentHash, Some(affinity)) => affinity,
+        _ => return None,
+    };
+    match affinity {
+        Affinity::Header(name) => hashed(&host.request_header(name)?),
+        Affinity::Cookie(name) => hashed(cookie(&host.request_header("cookie")?, name.as_bytes())?),
+        Affinity::Query(name) => hashed(parameter(&host.request_header(":path")?, name.as_bytes())?),
+        Affinity::SourceIp => hashed(without_port(&host.property(&["source", "address"])?)),
+    }
+}
+
+fn hashed(value: &[u8]) -> Option<u64> {
+    let value = value.get(..LONGEST_KEY).unwrap_or(value);
+    (!value.is_empty()).then(|| hash(value))
+}
+
+fn searched(bytes: &[u8]) -> &[u8] {
+    bytes.get(..LONGEST_SEARCH).unwrap_or(bytes)
+}
+
+/// The value of the first cookie of this name; several `cookie` headers come joined by commas or semicolons.
+fn cookie<'a>(header: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let pairs = searched(header).split(|b| matches!(b, b';' | b','));
+    pairs.map(<[u8]>::trim_ascii).find_map(|pair| value_of(pair, name)).map(unquoted)
+}
+
+/// The value of the first query parameter of this name, as it is written: nothing is decoded.
+fn parameter<'a>(path: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let path = searched(path);
+    let query = path.get(path.iter().position(|b| *b == b'?')? + 1..)?;
+    let query = query.split(|b| *b == b'#').next()?;
+    query.split(|b| *b == b'&').find_map(|pair| value_of(pair, name))
+}
+
+fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    pair.strip_prefix(name)?.strip_prefix(b"=")
+}
+
+fn unquoted(value: &[u8]) -> &[u8] {
+    value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value)
+}
+
+/// `1.2.3.4:5` and `[::1]:5` without the port; whatever else stays as it is.
+fn without_port(address: &[u8]) -> &[u8] {
+    let Some(colon) = address.iter().rposition(|b| *b == b':') else { return address };
+    let (ip, port) = address.split_at_checked(colon).unwrap_or((address, b""));
+    let is_port = port.len() > 1 && port.iter().skip(1).all(u8::is_ascii_digit);
+    if is_port && (ip.ends_with(b"]") || !ip.contains(&b':')) { ip } else { address }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::time::Time;
+
+    /// A request with these headers and this peer.
+    struct Request<'a> {
+        headers: &'a [(&'a str, &'a [u8])],
+        peer: &'a [u8],
+    }
+
+    impl StreamHost for Request<'_> {
+        fn now(&self) -> Time {
+            Time::ZERO
+        }
+        fn request_header(&self, name: &str) -> Option<Vec<u8>> {
+            self.headers.iter().find(|(n, _)| *n == name).map(|(_, value)| value.to_vec())
+        }
+        fn set_request_header(&self, _: &str, _: &[u8]) {}
+        fn remove_request_header(&self, _: &str) {}
+        fn response_header(&self, _: &str) -> Option<Vec<u8>> {
+            None
+        }
+        fn remove_response_header(&self, _: &str) {}
+        fn response_trailer(&self, _: &str) -> Option<Vec<u8>> {
+            None
+        }
+        fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
+            (path == ["source", "address"] && !self.peer.is_empty()).then(|| self.peer.to_vec())
+        }
+        fn respond(&self, _: u32, _: &[(&str, &str)]) {}
+    }
+
+    fn upstream(policy: &str, affinity: &str) -> Upstream {
+        let json = format!(
+            r#"{{"upstreams":[{{"cluster":"web","endpoints":{{"static":["10.0.0.1:80"]}},"policy":"{policy}"{affinity}}}]}}"#
+        );
+        crate::config::parse(json.as_bytes()).unwrap().upstreams.remove(0)
+    }
+
+    fn of(affinity: &str, headers: &[(&str, &[u8])]) -> Option<u64> {
+        let affinity = format!(r#","affinity":{affinity}"#);
+        key(&upstream("consistent_hash", &affinity), &Request { headers, peer: b"10.1.1.1:99" })
+    }
+
+    #[test]
+    fn a_key_is_the_hash_of_the_value_wherever_it_stands() {
+        let alice = Some(hash(b"alice"));
+        assert_eq!(of(r#"{"header":"x-user"}"#, &[("x-user", b"alice")]), alice);
+        for cookies in [
+            &b"user=alice"[..],
+            b"a=b; user=alice",
+            b"xuser=bob;user=\"alice\";user=carol",
+            b"a=b,user=alice",
+        ] {
+            assert_eq!(of(r#"{"cookie":"user"}"#, &[("cookie", cookies)]), alice, "{cookies:?}");
+        }
+        for path in
+            [&b"/?user=alice"[..], b"/a/b?x=1&user=alice&user=bob", b"/?superuser=x&user=alice#user=bob"]
+        {
+            assert_eq!(of(r#"{"query":"user"}"#, &[(":path", path)]), alice, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_absent_or_empty_is_no_key() {
+        assert_eq!(of(r#"{"header":"x-user"}"#, &[]), None);
+        assert_eq!(of(r#"{"header":"x-user"}"#, &[("x-user", b"")]), None);
+        assert_eq!(of(r#"{"cookie":"user"}"#, &[("cookie", b"user; user =x; usera=b")]), None);
+        for path in [&b"/user=alice"[..], b"/", b"", b"/?", b"/?a#&user=alice"] {
+            assert_eq!(of(r#"{"query":"user"}"#, &[(":path", path)]), None, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn the_client_is_its_address_without_the_port() {
+        let client = |peer: &[u8]| key(&upstream("ip_hash", ""), &Request { headers: &[], peer });
+        assert_eq!(client(b"10.1.1.1:99"), Some(hash(b"10.1.1.1")));
+        assert_eq!(client(b"10.1.1.1:100"), client(b"10.1.1.1"));
+        assert_eq!(client(b"[2001:db8::1]:99"), Some(hash(b"[2001:db8::1]")));
+        assert_eq!(client(b"2001:db8::1"), Some(hash(b"2001:db8::1")), "no port to be taken off");
+        assert_eq!(client(b""), None);
+        let affinity = r#","affinity":{"source_ip":true}"#;
+        let same =
+            key(&upstream("consistent_hash", affinity), &Request { headers: &[], peer: b"10.1.1.1:7" });
+        assert_eq!(same, client(b"10.1.1.1:99"));
+    }
+
+    #[test]
+    fn a_policy_that_does_not_hash_asks_for_no_key() {
+        let headers: &[(&str, &[u8])] = &[("x-user", b"alice")];
+        let upstream = upstream("adaptive", r#","affinity":{"header":"x-user"}"#);
+        assert_eq!(key(&upstream, &Request { headers, peer: b"10.1.1.1:99" }), None);
+    }
+
+    #[test]
+    fn hostile_values_are_cut_not_refused() {
+        let long = vec![0xFFu8; 1 << 20];
+        assert_eq!(of(r#"{"header":"x-user"}"#, &[("x-user", &long)]), Some(hash(&[0xFF; 1024])));
+        assert_eq!(of(r#"{"cookie":"user"}"#, &[("cookie", &long)]), None);
+        let late = [&long[..], b"?user=alice"].concat();
+        assert_eq!(of(r#"{"query":"user"}"#, &[(":path", &late)]), None, "the search is bounded");
+    }
+}
