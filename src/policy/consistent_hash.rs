@@ -18,7 +18,7 @@ use crate::random::Rng;
 /// The paper's 1 + ε: nobody carries a quarter more than its part. HAProxy's documentation of the same factor calls
 /// values from 1.25 to 2 reasonable.
 const BOUND: f64 = 1.25;
-/// Points walked when none of a key's own choices has room. With four of five full, 0.8²¹ of the requests come
+/// Points walked when none of a key's own choices has room. With four of five full, 0.8⁷ of the requests come
 /// here, and 0.8²⁵⁶ find nobody.
 const STEPS: usize = 256;
 
@@ -57,6 +57,6 @@ impl Policy for ConsistentHash {
 }
 
 /// What an endpoint of weight one may have in flight, before rounding up.
-pub(super) fn bound_per_weight(in_flight: u32, weights: f64) -> f64 {
+fn bound_per_weight(in_flight: u32, weights: f64) -> f64 {
     BOUND * (f64::from(in_flight) + 1.0) / weights.max(f64::MIN_POSITIVE)
 }

@@ -102,7 +102,7 @@ fn chi_square(counts: &[f64], shares: &[f32]) -> f64 {
 
 /// 0.999 quantile of χ² with 9 degrees of freedom.
 const LIMIT: f64 = 27.9;
-/// A hash gives an endpoint 1.05 of the mean at most, for ever: beside chance, n · (0.05)² may be left.
+/// A hash gives an endpoint 6.5 % more or less than its part, for ever: n · 0.065² comes to χ² beside chance.
 const PICKS_OF_HASHES: usize = 2_000;
 
 fn picks(policy: &config::Policy) -> usize {

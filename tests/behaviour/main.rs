@@ -22,6 +22,7 @@ mod scene;
 mod wasm;
 mod world;
 
+mod affinity;
 mod clock;
 mod configuration;
 mod corruption;
