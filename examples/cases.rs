@@ -12,7 +12,7 @@ use testbed::envoy::{self, Envoy, Filter, Policy};
 use testbed::load::Load;
 use testbed::prometheus::{self, Prometheus};
 use testbed::serde_json::{Value, json};
-use testbed::{process, table, tokio};
+use testbed::{process, table, tokio, wait};
 
 /// Length of a run, unless the case says otherwise.
 const RUN_S: f64 = 12.0;
@@ -195,7 +195,7 @@ async fn measure(case: &Case, policy: &str, seed: u64, options: &Options) -> Res
     let mut backends = Backend::start_many(10, config).await?;
     let addresses: Vec<SocketAddr> = backends.iter().map(Backend::address).collect();
     let prometheus = match case.tasks {
-        true => Some(Prometheus::start(&prometheus::Config::job("web", addresses.clone())).await?),
+        true => Some(scraping(&addresses).await?),
         false => None,
     };
     let envoy = Envoy::start(proxy(case, policy, &addresses, prometheus.as_ref(), options)?).await?;
@@ -230,6 +230,17 @@ async fn measure(case: &Case, policy: &str, seed: u64, options: &Options) -> Res
         healed_share: healed.share(&addresses[0].to_string()),
         tasks_p99: tasks.get(tasks.len() * 99 / 100).copied().unwrap_or(f64::NAN),
     })
+}
+
+/// A Prometheus that has scraped every backend: it takes seconds to begin, and those are not what is measured.
+async fn scraping(addresses: &[SocketAddr]) -> Result<Prometheus> {
+    let prometheus = Prometheus::start(&prometheus::Config::job("web", addresses.to_vec())).await?;
+    let scraped = || async {
+        let samples = prometheus.query("task_queue_depth").await.ok()?;
+        (samples.len() == addresses.len()).then_some(())
+    };
+    wait::until("every backend to be scraped", Duration::from_secs(30), scraped).await?;
+    Ok(prometheus)
 }
 
 /// Switches the backends' behaviour on time, by themselves.
