@@ -23,6 +23,7 @@ pub const NAMES: &[&str] = &[
     "black-hole",
     "crash",
     "fast-errors",
+    "some-errors",
     "pauses",
     "pauses-often",
     "heavy",
@@ -69,6 +70,7 @@ pub fn named(name: &str, seed: u64) -> Option<Scenario> {
         "black-hole" => a_third(What::Mode(Mode::Hole), What::Mode(Mode::Serve)),
         "crash" => a_third(What::Mode(Mode::Refuse), What::Mode(Mode::Serve)),
         "fast-errors" => a_third(What::Mode(Mode::Errors(1.0)), What::Mode(Mode::Serve)),
+        "some-errors" => a_third(What::Mode(Mode::Errors(0.3)), What::Mode(Mode::Serve)),
         "pauses" => pauses(10.0, seed),
         "pauses-often" => pauses(5.0, seed),
         "heavy" => Scenario {

@@ -79,6 +79,7 @@ pub fn ablation() -> Vec<(&'static str, Contender)> {
         ("no-verify", Terms { verify: false, ..all }),
         ("no-eject", Terms { eject: false, ..all }),
         ("no-health", Terms { verify: false, eject: false, ..all }),
+        ("no-health-errors", Terms { verify: false, eject: false, errors: false, ..all }),
         ("no-background", Terms { background: false, ..all }),
         ("no-slow-start", Terms { slow_start: false, ..all }),
         ("no-signals", Terms { signals: false, ..all }),

@@ -28,7 +28,12 @@ pub fn render(rows: &[Row], contenders: &[&str], style: &Style) -> String {
         if row.minor && !style.full {
             continue;
         }
-        let name = if row.label.is_empty() { row.scenario.into() } else { format!("  {}", row.label) };
+        let name = match (row.label, style.differences) {
+            ("", _) => row.scenario.into(),
+            (label, false) => format!("  {label}"),
+            // The scenario's own line may be left out.
+            (label, true) => format!("{}: {label}", row.scenario),
+        };
         let Some((first, rest)) = row.figures.split_first() else { continue };
         let same = |figure: &Figure| style.differences && alike(row.what, figure, first);
         if style.differences && rest.iter().all(same) {
