@@ -205,8 +205,8 @@ proptest! {
     ) {
         let mut health = Health::default();
         let [run, good, vain] = numbers;
-        let [failed_start, failed_at, good_start] = times.map(Time);
-        health.set_others(Evidence { run, good, vain, failed_start, failed_at, good_start });
+        let [run_start, failed_start, failed_at, good_start] = times.map(Time);
+        health.set_others(Evidence { run, good, vain, run_start, failed_start, failed_at, good_start });
         health.failure(Time(now), Time(now), run);
         health.assess(Time(now), &limits, background);
         health.success(Time(now));
