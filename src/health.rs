@@ -378,7 +378,7 @@ mod tests {
             }
             let mut all = Evidence::default();
             workers.iter().for_each(|w| all.merge(w));
-            let truth = (0..=request).rev().take_while(|r| random::mix(*r) % 3 != 0).count();
+            let truth = (0..=request).rev().take_while(|r| !random::mix(*r).is_multiple_of(3)).count();
             assert!(f64::from(all.run) <= 2.0 * truth as f64 + 1.0, "{request}: {} of {truth}", all.run);
         }
     }

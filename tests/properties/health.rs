@@ -198,7 +198,7 @@ proptest! {
     #[test]
     fn any_evidence_and_any_background_leave_a_state(
         numbers: [u32; 3],
-        times: [u64; 3],
+        times: [u64; 4],
         background in prop_oneof![any::<f64>(), Just(f64::NAN)],
         now: u64,
         limits in limits(),
