@@ -50,8 +50,6 @@ pub struct Others {
     pub evidence: Evidence,
     /// The highest of their failure ratios.
     pub error_ratio: f32,
-    /// Their counts.
-    pub counters: Counters,
 }
 
 impl Others {
@@ -61,7 +59,6 @@ impl Others {
         self.latency.merge(&other.latency);
         self.evidence.merge(&other.evidence);
         self.error_ratio = self.error_ratio.max(other.error_ratio);
-        self.counters.merge(&other.counters);
     }
 }
 
@@ -160,13 +157,6 @@ impl Member {
     /// The failure ratio over all workers.
     pub fn error_ratio(&self) -> f64 {
         self.errors.ratio().max(f64::from(self.others.error_ratio))
-    }
-
-    /// Counts over all workers.
-    pub fn all_counters(&self) -> Counters {
-        let mut all = self.counters;
-        all.merge(&self.others.counters);
-        all
     }
 
     /// How far (natural log) the estimate lies above `typical` seconds, and the standard error of that. What the

@@ -7,6 +7,7 @@ mod outcome;
 mod rules;
 #[cfg(test)]
 mod tests;
+mod totals;
 mod upstream;
 
 use hashbrown::HashMap;
@@ -19,7 +20,8 @@ use crate::terms::Terms;
 use crate::time::Time;
 
 pub use outcome::{Failure, Outcome};
-pub use upstream::{Duty, Totals, Upstream};
+pub use totals::Totals;
+pub use upstream::{Duty, Upstream};
 
 /// What to do with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +144,11 @@ impl Engine {
         if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
             upstream.finished(ticket.endpoint, now);
         }
+    }
+
+    /// Starts counting anew: what has been counted so far is told elsewhere.
+    pub fn forget_counts(&mut self) {
+        self.upstreams.iter_mut().for_each(Upstream::forget_counts);
     }
 
     /// Forgets what the other workers know, to be told anew as of `told`.

@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | `…/workers` | every worker, compare-and-swap | who publishes, and when it was last seen to |
 //! | `…/slot/ID` | that worker only | its view of every endpoint ([`slot`]) |
+//! | `…/counts/ID` | that worker only | what it has counted, ever ([`counts`]) |
+//! | `…/estate` | compare-and-swap | what workers that are gone have counted ([`estate`]) |
 //! | `…/lease` | compare-and-swap | who asks Prometheus, until when ([`lease`]) |
 //! | `…/signals` | the lease holder | the latest samples ([`snapshot`]) |
 //!
@@ -11,6 +13,8 @@
 //! yields nothing rather than nonsense.
 
 pub mod codec;
+pub mod counts;
+pub mod estate;
 #[cfg(test)]
 mod fake;
 pub mod lease;
@@ -19,7 +23,7 @@ pub mod slot;
 pub mod snapshot;
 
 /// Bumped whenever the meaning of any key changes, so that old and new workers do not misread each other.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// The common prefix of the keys of plugin `name`.
 pub fn prefix(name: &str) -> String {

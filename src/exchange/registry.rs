@@ -1,4 +1,5 @@
-//! Who publishes a slot. Workers enter themselves; whoever has been silent for long is struck off.
+//! Who publishes a slot. Workers enter themselves; whoever has been silent for long lies in a grave until its
+//! counts are safe in the [`estate`](super::estate), and rises from it if it was only asleep.
 
 use super::codec::{Reader, Writer};
 use crate::host::Host;
@@ -8,43 +9,108 @@ use crate::time::Time;
 const STRUCK_AFTER_S: f64 = 30.0;
 /// An entry is renewed at this age, in seconds.
 const RENEW_AFTER_S: f64 = 5.0;
+/// A grave is cleared at this age, in seconds: after the clock was put forward everybody seems long silent, and
+/// rises again with the next tick.
+const CLEARED_AFTER_S: f64 = 60.0;
+/// With more graves than this the oldest are cleared at once, so that reloads in a row do not fill the list.
+const MOST_GRAVES: usize = 64;
 /// The most workers that are listed; Envoy has one a core.
 const MOST_WORKERS: usize = 512;
 
-/// Worker ids with the time of their last renewal, in order of entry.
-fn read(bytes: &[u8]) -> Vec<(u64, Time)> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    id: u64,
+    /// When it was last renewed.
+    seen: Time,
+    /// When it was found silent for too long; [`Time::ZERO`] if it was not.
+    buried: Time,
+}
+
+/// Who is listed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// Who lives, in order of their ids.
+    pub living: Vec<u64>,
+    /// Whose counts are to be moved to the estate.
+    pub to_bury: Vec<u64>,
+    /// Whether whoever asked stood in the list already.
+    pub found: bool,
+}
+
+fn read(bytes: &[u8]) -> Vec<Entry> {
     let mut entries = Vec::new();
     let Some(mut r) = Reader::versioned(bytes) else { return entries };
-    while let (Some(id), Some(seen)) = (r.u64(), r.time()) {
+    while let (Some(id), Some(seen), Some(buried)) = (r.u64(), r.time(), r.time()) {
         if entries.len() < MOST_WORKERS {
-            entries.push((id, seen));
+            entries.push(Entry { id, seen, buried });
         }
     }
     entries
 }
 
-/// The ids of all workers, this one entered or renewed if `enter`. Losing a race is no fault: the next tick
-/// tries again.
-pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Vec<u64> {
+fn write(entries: &[Entry]) -> Vec<u8> {
+    let mut w = Writer::versioned();
+    for Entry { id, seen, buried } in entries {
+        w.u64(*id);
+        w.time(*seen);
+        w.time(*buried);
+    }
+    w.0
+}
+
+/// Who is listed, `me` entered or renewed if `enter`. Losing a race is no fault: the next tick tries again.
+pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Listed {
     let (bytes, version) = host.shared_get(key).unzip();
     let mut entries = read(&bytes.unwrap_or_default());
-    let mine = entries.iter().find(|(id, _)| *id == me);
-    let stale = mine.is_none_or(|(_, seen)| *seen > now || now.seconds_since(*seen) > RENEW_AFTER_S);
+    let mine = entries.iter().find(|entry| entry.id == me);
+    let found = mine.is_some();
+    let stale = mine.is_none_or(|mine| {
+        mine.buried != Time::ZERO || mine.seen > now || now.seconds_since(mine.seen) > RENEW_AFTER_S
+    });
     if enter && stale {
-        // Later than now: written before the clock stepped back. Whoever lives enters again.
-        let struck = |seen: Time| seen > now || now.seconds_since(seen) >= STRUCK_AFTER_S;
-        entries.retain(|(id, seen)| *id != me && !struck(*seen));
-        entries.push((me, now));
-        let mut w = Writer::versioned();
-        for (id, seen) in &entries {
-            w.u64(*id);
-            w.time(*seen);
+        entries.retain(|entry| entry.id != me);
+        for entry in &mut entries {
+            // Later than now: written before the clock stepped back. Whoever lives enters again.
+            let silent = entry.seen > now || now.seconds_since(entry.seen) >= STRUCK_AFTER_S;
+            if silent && (entry.buried == Time::ZERO || entry.buried > now) {
+                entry.buried = now;
+            }
         }
-        let _lost_races_are_tried_again = host.shared_set(key, &w.0, version);
+        // The youngest first, so that the longest list cannot push out whoever enters.
+        entries.insert(0, Entry { id: me, seen: now, buried: Time::ZERO });
+        let _lost_races_are_tried_again = host.shared_set(key, &write(&entries), version);
     }
-    let mut ids: Vec<u64> = entries.into_iter().map(|(id, _)| id).collect();
-    ids.sort_unstable();
-    ids
+    let graves = entries.iter().filter(|entry| entry.buried != Time::ZERO);
+    let mut graves: Vec<Entry> = graves.copied().collect();
+    graves.sort_by_key(|entry| core::cmp::Reverse(entry.buried));
+    let due = |(rank, entry): &(usize, Entry)| {
+        *rank >= MOST_GRAVES || now.seconds_since(entry.buried) >= CLEARED_AFTER_S
+    };
+    let mut living: Vec<u64> =
+        entries.iter().filter(|entry| entry.buried == Time::ZERO).map(|entry| entry.id).collect();
+    living.sort_unstable();
+    Listed {
+        living,
+        to_bury: graves.into_iter().enumerate().filter(due).map(|(_, entry)| entry.id).collect(),
+        found,
+    }
+}
+
+/// Everybody in the list, the living and the dead.
+pub fn everybody(host: &dyn Host, key: &str) -> Vec<u64> {
+    let bytes = host.shared_get(key).map(|(bytes, _)| bytes).unwrap_or_default();
+    read(&bytes).into_iter().map(|entry| entry.id).collect()
+}
+
+/// Takes `id` off the list. Losing a race is no fault: whoever finds it again tries again.
+pub fn strike(host: &dyn Host, key: &str, id: u64) {
+    let Some((bytes, version)) = host.shared_get(key) else { return };
+    let mut entries = read(&bytes);
+    let before = entries.len();
+    entries.retain(|entry| entry.id != id);
+    if entries.len() < before {
+        let _lost_races_are_tried_again = host.shared_set(key, &write(&entries), Some(version));
+    }
 }
 
 #[cfg(test)]
@@ -59,31 +125,60 @@ mod tests {
         Time((1_000_000 + seconds) * 1_000_000_000)
     }
 
+    fn living(shared: &Shared, me: u64, enter: bool, now: Time) -> Vec<u64> {
+        update(shared, "workers", me, enter, now).living
+    }
+
     #[test]
     fn lists_who_entered_until_they_have_been_silent_for_long() {
         let shared = Shared::default();
-        assert_eq!(update(&shared, "workers", 2, true, s(0)), [2]);
-        assert_eq!(update(&shared, "workers", 1, true, s(1)), [1, 2]);
-        assert_eq!(update(&shared, "workers", 9, false, s(1)), [1, 2], "reading is not entering");
-        assert_eq!(update(&shared, "workers", 1, true, s(29)), [1, 2]);
-        assert_eq!(update(&shared, "workers", 1, true, s(40)), [1]);
+        assert_eq!(living(&shared, 2, true, s(0)), [2]);
+        assert_eq!(living(&shared, 1, true, s(1)), [1, 2]);
+        assert_eq!(living(&shared, 9, false, s(1)), [1, 2], "reading is not entering");
+        assert_eq!(living(&shared, 1, true, s(29)), [1, 2]);
+        assert_eq!(living(&shared, 1, true, s(40)), [1]);
     }
 
     #[test]
     fn an_entry_from_the_future_does_not_stay_for_ever() {
         let shared = Shared::default();
-        update(&shared, "workers", 1, true, s(3600));
-        update(&shared, "workers", 2, true, s(3600));
-        assert_eq!(update(&shared, "workers", 1, true, s(0)), [1]);
-        assert_eq!(update(&shared, "workers", 2, true, s(0)), [1, 2], "whoever lives is back");
+        living(&shared, 1, true, s(3600));
+        living(&shared, 2, true, s(3600));
+        assert_eq!(living(&shared, 1, true, s(0)), [1]);
+        assert_eq!(living(&shared, 2, true, s(0)), [1, 2], "whoever lives is back");
     }
 
     #[test]
     fn a_damaged_list_is_written_anew() {
         let shared = Shared::default();
-        for damage in [&b""[..], b"\x63garbage", b"\x01short", &[0xff; 100]] {
+        for damage in [&b""[..], b"\x63garbage", b"\x02short", &[0xff; 100]] {
             shared.put("workers", damage);
-            assert_eq!(update(&shared, "workers", 7, true, s(0)), [7], "{damage:?}");
+            assert_eq!(living(&shared, 7, true, s(0)), [7], "{damage:?}");
         }
+    }
+
+    #[test]
+    fn the_dead_are_buried_once_they_had_time_to_rise() {
+        let shared = Shared::default();
+        living(&shared, 1, true, s(0));
+        living(&shared, 2, true, s(0));
+        // The clock is put forward: both seem dead.
+        assert!(update(&shared, "workers", 1, true, s(9000)).to_bury.is_empty());
+        assert_eq!(everybody(&shared, "workers").len(), 2, "still counted");
+        assert_eq!(living(&shared, 2, true, s(9000)), [1, 2], "risen");
+        assert!(update(&shared, "workers", 1, true, s(9031)).to_bury.is_empty());
+        assert!(update(&shared, "workers", 1, true, s(9090)).to_bury.is_empty());
+        assert_eq!(update(&shared, "workers", 1, true, s(9091)).to_bury, [2]);
+        strike(&shared, "workers", 2);
+        assert_eq!(everybody(&shared, "workers"), [1]);
+        assert!(!update(&shared, "workers", 2, true, s(9091)).found);
+        assert!(update(&shared, "workers", 2, true, s(9091)).found);
+    }
+
+    #[test]
+    fn many_dead_at_once_are_buried_at_once() {
+        let shared = Shared::default();
+        (1..=100).for_each(|id| _ = living(&shared, id, true, s(0)));
+        assert_eq!(update(&shared, "workers", 1000, true, s(500)).to_bury.len(), 36);
     }
 }

@@ -4,7 +4,7 @@ use super::codec::{Reader, Writer};
 use crate::engine::Engine;
 use crate::health::Evidence;
 use crate::measure::{Blend, InFlightReport};
-use crate::member::{Counters, Member, Others};
+use crate::member::{Member, Others};
 use crate::random;
 use crate::time::Time;
 
@@ -45,9 +45,6 @@ fn entry(w: &mut Writer, member: &Member, now: Time) {
     w.time(evidence.failed_at);
     w.time(evidence.good_start);
     w.f32(member.errors.ratio() as f32);
-    w.u64(member.counters.requests);
-    w.u64(member.counters.failures);
-    w.u64(member.counters.picks);
 }
 
 /// When the slot was published.
@@ -92,6 +89,5 @@ fn read_entry(r: &mut Reader<'_>) -> Option<Others> {
         good_start: r.time()?,
     };
     let error_ratio = r.f32()?.clamp(0.0, 1.0);
-    let counters = Counters { requests: r.u64()?, failures: r.u64()?, picks: r.u64()? };
-    Some(Others { in_flight, latency, evidence, error_ratio, counters })
+    Some(Others { in_flight, latency, evidence, error_ratio })
 }

@@ -56,6 +56,14 @@ impl Root {
 }
 
 impl Context for Root {
+    /// Envoy has taken the configuration away, and the last request on it is over.
+    fn on_done(&mut self) -> bool {
+        if let Some(mut worker) = self.worker.as_ref().and_then(|w| w.try_borrow_mut().ok()) {
+            worker.end(&Envoy);
+        }
+        true
+    }
+
     fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _trailers: usize) {
         let Some(mut worker) = self.worker.as_ref().and_then(|w| w.try_borrow_mut().ok()) else { return };
         // A call that failed comes back without headers, and asking for one would panic in the SDK.

@@ -9,7 +9,7 @@ mod stream;
 
 use crate::config::{Config, Fault};
 use crate::engine::{Duty, Engine};
-use crate::exchange::{self, lease, registry, slot, snapshot::Snapshot};
+use crate::exchange::{self, counts::Counts, estate, lease, registry, slot, snapshot::Snapshot};
 use crate::host::Host;
 use crate::random::Rng;
 use crate::time::Time;
@@ -38,6 +38,7 @@ pub struct Worker {
     keys: Keys,
     peers: Vec<u64>,
     carries_traffic: bool,
+    seeded: bool,
     leads: bool,
     chores_at: Time,
     signals_version: Option<u32>,
@@ -47,8 +48,7 @@ pub struct Worker {
 }
 
 struct Keys {
-    prefix: String,
-    workers: String,
+    shared: estate::Keys,
     lease: String,
     signals: String,
 }
@@ -70,13 +70,13 @@ impl Worker {
             id: rng.next_u64(),
             rng,
             keys: Keys {
-                workers: format!("{prefix}/workers"),
+                shared: estate::Keys::under(&prefix),
                 lease: format!("{prefix}/lease"),
                 signals: format!("{prefix}/signals"),
-                prefix,
             },
             peers: Vec::new(),
             carries_traffic: false,
+            seeded: false,
             leads: false,
             chores_at: Time::ZERO,
             signals_version: None,
@@ -136,7 +136,7 @@ impl Worker {
         }
         if now.seconds_since(self.chores_at) >= CHORES_S || now < self.chores_at {
             self.chores_at = now;
-            self.peers = registry::update(host, &self.keys.workers, self.id, self.carries_traffic, now);
+            self.enter(host, now);
             if self.polls.any() {
                 self.lead(host, now);
             }
@@ -148,7 +148,7 @@ impl Worker {
         self.read_signals(host, now);
         if self.carries_traffic {
             let _the_next_tick_tries_again =
-                host.shared_set(&self.slot_key(self.id), &slot::encode(&self.engine, now), None);
+                host.shared_set(&self.keys.shared.slot(self.id), &slot::encode(&self.engine, now), None);
         }
         let duty = self.merge_peers(host, now);
         self.engine.tick(duty, now);
@@ -160,8 +160,46 @@ impl Worker {
         self.polls.answered(host, &self.engine, &mut self.snapshot, token, answer);
     }
 
-    fn slot_key(&self, id: u64) -> String {
-        format!("{}/slot/{id:016x}", self.keys.prefix)
+    /// The configuration is no longer in force and the last request on it is over: what has been counted goes
+    /// where it stays, and nothing else of this worker is left behind.
+    pub fn end(&mut self, host: &dyn Host) {
+        if core::mem::take(&mut self.carries_traffic) {
+            self.publish_counts(host);
+            estate::bury_surely(host, &self.keys.shared, self.id);
+        }
+    }
+
+    /// What all workers of the process have counted, those that are gone included.
+    pub fn gather_counts(&self, host: &dyn Host) -> Counts {
+        let mut counts = estate::gather(host, &self.keys.shared, self.id);
+        counts.merge(&Counts::of(&self.engine));
+        counts
+    }
+
+    fn publish_counts(&self, host: &dyn Host) {
+        let counts = Counts::of(&self.engine).encode();
+        let _the_next_chores_try_again = host.shared_set(&self.keys.shared.counts(self.id), &counts, None);
+    }
+
+    /// Keeps this worker in the list of those that carry traffic, and sees to those that are gone.
+    fn enter(&mut self, host: &dyn Host, now: Time) {
+        let keys = &self.keys.shared;
+        if !core::mem::replace(&mut self.seeded, true) {
+            estate::seed(host, keys);
+        }
+        let listed = registry::update(host, &keys.workers, self.id, self.carries_traffic, now);
+        self.peers = listed.living;
+        if !self.carries_traffic {
+            return;
+        }
+        if !listed.found && estate::holds(host, keys, self.id) {
+            // Given up for dead, and its counts taken over: what it counts from now on is another's.
+            self.engine.forget_counts();
+            self.id = self.rng.next_u64();
+            return;
+        }
+        listed.to_bury.iter().for_each(|id| _ = estate::bury(host, keys, *id));
+        self.publish_counts(host);
     }
 
     fn lead(&mut self, host: &dyn Host, now: Time) {
@@ -201,7 +239,7 @@ impl Worker {
         let mut duty = Duty::ALONE;
         for at in 0..self.peers.len() {
             let Some(id) = self.peers.get(at).copied().filter(|id| *id != self.id) else { continue };
-            let Some((bytes, _)) = host.shared_get(&self.slot_key(id)) else { continue };
+            let Some((bytes, _)) = host.shared_get(&self.keys.shared.slot(id)) else { continue };
             let Some(published) = slot::published(&bytes) else { continue };
             let from_the_future = published.seconds_since(now) > slot::GONE_AFTER_S;
             if from_the_future || now.seconds_since(published) > slot::GONE_AFTER_S {

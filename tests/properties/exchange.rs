@@ -134,7 +134,6 @@ proptest! {
                 let (read, written) = (knows.others.in_flight, told.in_flight.report(s(5)));
                 prop_assert!((read.mean_age - written.mean_age).abs() <= 1e-5 * written.mean_age);
                 prop_assert_eq!(read, InFlightReport { mean_age: read.mean_age, ..written });
-                prop_assert_eq!(knows.others.counters, told.counters);
                 prop_assert_eq!(knows.others.evidence, *told.health.local());
                 prop_assert_eq!(f64::from(knows.others.error_ratio), told.errors.ratio());
                 let centre = told.latency.estimate().map(f64::ln);
@@ -237,7 +236,7 @@ proptest! {
         let shared = Shared::default();
         shared.put("workers", damage);
         ids.iter().for_each(|id| _ = registry::update(&shared, "workers", *id, true, s(1)));
-        let listed = registry::update(&shared, "workers", ids[0], true, s(2));
+        let listed = registry::update(&shared, "workers", ids[0], true, s(2)).living;
         prop_assert!(ids.iter().all(|id| listed.contains(id)));
         prop_assert!(listed.is_sorted());
     }

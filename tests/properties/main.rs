@@ -1,5 +1,6 @@
 //! What holds whatever comes in: random input with a fixed seed, so that a failure repeats.
 
+mod counts;
 mod exchange;
 mod fleet;
 mod health;

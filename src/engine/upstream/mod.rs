@@ -6,8 +6,10 @@ mod shares;
 
 use core::time::Duration;
 
+use hashbrown::HashMap;
+
 use super::rules::Rules;
-use super::{Decision, Failure, Outcome, Ticket};
+use super::{Decision, Failure, Outcome, Ticket, Totals};
 use crate::config::{self, NoneEligible};
 use crate::fleet::{EndpointRef, Fleet, Spec};
 use crate::measure::{Background, LearntWeight, Queueing, Reading};
@@ -25,18 +27,10 @@ const SAVED_EXPLORATIONS: f32 = 4.0;
 /// An exploration that takes no more than this multiple of the typical latency went well.
 const GOOD_MULTIPLE: f64 = 2.0;
 
-pub use exploration::Duty;
+/// So many endpoints that have left are remembered for what was counted.
+const MOST_DEPARTED: usize = 10_000;
 
-/// What this worker did for the upstream, ever.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Requests steered by the policy.
-    pub policy: u64,
-    /// Requests that verified or explored an endpoint.
-    pub probes: u64,
-    /// Requests left to Envoy's fallback because nobody was eligible.
-    pub fallbacks: u64,
-}
+pub use exploration::Duty;
 
 /// A balanced cluster.
 pub struct Upstream {
@@ -67,6 +61,8 @@ pub struct Upstream {
     background: Background,
     scratch: Vec<f64>,
     totals: Totals,
+    /// Counts of endpoints that have left, should they return: counters do not go down.
+    departed: HashMap<u64, Counters>,
     refreshed: Time,
 }
 
@@ -107,6 +103,7 @@ impl Upstream {
             background: Background::default(),
             scratch: Vec::new(),
             totals: Totals::default(),
+            departed: HashMap::new(),
             refreshed: now,
             terms,
             config,
@@ -146,6 +143,26 @@ impl Upstream {
         self.totals
     }
 
+    /// What this worker has counted for each endpoint, by identity; those that have left are among them.
+    pub fn counters(&self) -> impl Iterator<Item = (u64, Counters)> {
+        let present = self.members.iter().filter(|m| m.present).map(|m| (m.identity, m.counters));
+        present.chain(self.departed.iter().map(|(identity, counters)| (*identity, *counters)))
+    }
+
+    /// Starts counting anew.
+    pub fn forget_counts(&mut self) {
+        self.totals = Totals::default();
+        self.departed.clear();
+        self.members.iter_mut().for_each(|m| m.counters = Counters::default());
+    }
+
+    fn remember_counters(&mut self, index: u32) {
+        let Some(member) = self.member(index).copied() else { return };
+        if self.departed.len() < MOST_DEPARTED {
+            self.departed.insert(member.identity, member.counters);
+        }
+    }
+
     /// How much requests in flight delay the next.
     pub fn queueing(&self) -> &Queueing {
         &self.queueing
@@ -170,6 +187,7 @@ impl Upstream {
         self.members.resize(self.fleet.places(), Member::default());
         self.readings.resize(self.fleet.places() * self.config.signals.len(), Reading::default());
         for index in &changes.left {
+            self.remember_counters(*index);
             self.reset(*index, Member::default());
             self.background.forget(*index);
             self.rules.forget(*index);
@@ -182,6 +200,9 @@ impl Upstream {
             if let Some(member) = self.members.get_mut(index as usize) {
                 member.weight = endpoint.spec.weight as f32;
                 member.identity = endpoint.hash;
+                if let Some(counted) = self.departed.remove(&endpoint.hash) {
+                    member.counters = counted;
+                }
             }
         }
         self.refresh(now);
@@ -229,17 +250,21 @@ impl Upstream {
                 self.policy.pick(view, &mut self.pool, request, rng)
             }
         };
-        if candidates.first().is_some() {
+        if let Some(first) = candidates.first() {
+            if let Some(member) = self.members.get_mut(first as usize) {
+                member.counters.picks += 1;
+            }
             candidates.truncate(request.want.max(1));
             return Decision::Steer(candidates);
         }
         self.totals.policy -= 1;
-        self.totals.fallbacks += 1;
-        match self.config.failover.none_eligible {
-            NoneEligible::Envoy => Decision::Fallback,
-            NoneEligible::Reject => Decision::Reject,
-            NoneEligible::SafeEndpoint(_) => Decision::SafeEndpoint,
-        }
+        let (count, decision) = match self.config.failover.none_eligible {
+            NoneEligible::Envoy => (&mut self.totals.fallbacks, Decision::Fallback),
+            NoneEligible::Reject => (&mut self.totals.rejects, Decision::Reject),
+            NoneEligible::SafeEndpoint(_) => (&mut self.totals.safe_endpoint, Decision::SafeEndpoint),
+        };
+        *count += 1;
+        decision
     }
 
     /// A request is sent to the endpoint at `index`.
@@ -250,7 +275,6 @@ impl Upstream {
         let member = self.members.get_mut(index as usize)?;
         let depth = member.total_in_flight();
         member.in_flight.start(now);
-        member.counters.picks += 1;
         self.in_flight += 1;
         Some((endpoint, depth))
     }

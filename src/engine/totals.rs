@@ -1,0 +1,91 @@
+//! What a worker did for an upstream, ever: counts that add up over workers.
+
+use crate::health::State;
+
+/// What this worker did for the upstream, ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Requests steered by the policy.
+    pub policy: u64,
+    /// Requests that verified or explored an endpoint.
+    pub probes: u64,
+    /// Requests left to Envoy's fallback because nobody was eligible.
+    pub fallbacks: u64,
+    /// Requests refused because nobody was eligible.
+    pub rejects: u64,
+    /// Requests sent to the safe endpoint because nobody was eligible.
+    pub safe_endpoint: u64,
+    /// Times an endpoint was taken out of traffic. One worker of the process counts these and the changes.
+    pub ejections: u64,
+    /// Changes to healthy, suspect, failed and recovering.
+    pub changes: [u64; 4],
+    /// Observe mode: decisions that could be compared with Envoy's own pick.
+    pub compared: u64,
+    /// Observe mode: of these, the ones that named the same endpoint.
+    pub agreed: u64,
+    /// Observe mode: expected seconds that the decision would have saved, in microseconds, gains and losses apart.
+    pub gained_us: u64,
+    /// Observe mode: expected microseconds that the decision would have cost.
+    pub lost_us: u64,
+}
+
+impl Totals {
+    const LEN: usize = 14;
+
+    /// The index of a state in [`Totals::changes`].
+    pub fn change(state: State) -> usize {
+        match state {
+            State::Healthy => 0,
+            State::Suspect => 1,
+            State::Failed => 2,
+            State::Recovering => 3,
+        }
+    }
+
+    /// All numbers in a fixed order.
+    pub fn to_array(self) -> [u64; Totals::LEN] {
+        let [healthy, suspect, failed, recovering] = self.changes;
+        [
+            self.policy,
+            self.probes,
+            self.fallbacks,
+            self.rejects,
+            self.safe_endpoint,
+            self.ejections,
+            healthy,
+            suspect,
+            failed,
+            recovering,
+            self.compared,
+            self.agreed,
+            self.gained_us,
+            self.lost_us,
+        ]
+    }
+
+    /// Numbers in the order of [`Totals::to_array`].
+    pub fn from_array(numbers: [u64; Totals::LEN]) -> Totals {
+        let [policy, probes, fallbacks, rejects, safe_endpoint, ejections, rest @ ..] = numbers;
+        let [healthy, suspect, failed, recovering, compared, agreed, gained_us, lost_us] = rest;
+        Totals {
+            policy,
+            probes,
+            fallbacks,
+            rejects,
+            safe_endpoint,
+            ejections,
+            changes: [healthy, suspect, failed, recovering],
+            compared,
+            agreed,
+            gained_us,
+            lost_us,
+        }
+    }
+
+    /// Adds what another worker did.
+    pub fn merge(&mut self, other: &Totals) {
+        let mut sum = self.to_array();
+        sum.iter_mut().zip(other.to_array()).for_each(|(ours, theirs)| *ours = ours.saturating_add(theirs));
+        *self = Totals::from_array(sum);
+    }
+}

@@ -1,0 +1,139 @@
+//! What workers that are gone have counted: counters of a process never go down, though its workers come and go.
+//!
+//! A worker that ends puts its counts here itself; one that died without a word (its VM crashed) is entered by
+//! whoever finds its grave in the [`registry`](super::registry). Each id goes in exactly once: it stands in the
+//! same record as the sum, which is written by compare-and-swap.
+//!
+//! **Reading.** First the registry, then the records of everybody in it, last the estate; an id that the estate
+//! knows is not counted again. Whoever moves from a record to the estate meanwhile is counted once either way.
+
+use super::codec::{Reader, Writer};
+use super::counts::Counts;
+use super::registry;
+use crate::host::{Host, SharedError};
+
+/// Ids are remembered until long after nobody lists them any more.
+const REMEMBERED: usize = 1024;
+/// How often a worker that ends tries against others that write at the same time.
+const ATTEMPTS: usize = 20;
+
+/// The keys that counting needs.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    /// The list of workers.
+    pub workers: String,
+    /// The estate.
+    pub estate: String,
+    /// What stands before the id in the key of a worker's counts.
+    pub counts: String,
+    /// What stands before the id in the key of a worker's slot.
+    pub slots: String,
+}
+
+impl Keys {
+    /// The keys under a prefix.
+    pub fn under(prefix: &str) -> Keys {
+        Keys {
+            workers: format!("{prefix}/workers"),
+            estate: format!("{prefix}/estate"),
+            counts: format!("{prefix}/counts"),
+            slots: format!("{prefix}/slot"),
+        }
+    }
+
+    /// The key of a worker's slot.
+    pub fn slot(&self, id: u64) -> String {
+        format!("{}/{id:016x}", self.slots)
+    }
+
+    /// The key of a worker's counts.
+    pub fn counts(&self, id: u64) -> String {
+        format!("{}/{id:016x}", self.counts)
+    }
+}
+
+/// Who is gone, and what all of them have counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Estate {
+    /// The latest to go, oldest first.
+    pub ids: Vec<u64>,
+    /// Their counts and those of everybody before them.
+    pub counts: Counts,
+}
+
+impl Estate {
+    /// As bytes for shared data.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::versioned();
+        let ids = self.ids.get(self.ids.len().saturating_sub(REMEMBERED)..).unwrap_or_default();
+        w.u32(ids.len() as u32);
+        ids.iter().for_each(|id| w.u64(*id));
+        self.counts.write(&mut w);
+        w.0
+    }
+
+    /// From bytes of shared data; `None` if they are malformed.
+    pub fn decode(bytes: &[u8]) -> Option<Estate> {
+        let mut r = Reader::versioned(bytes)?;
+        let len = r.u32().filter(|len| *len as usize <= REMEMBERED)?;
+        let ids = (0..len).map(|_| r.u64()).collect::<Option<_>>()?;
+        Some(Estate { ids, counts: Counts::read(&mut r)? })
+    }
+}
+
+/// Writes an empty estate where there is none: with the key absent, compare-and-swap would let two writers
+/// through at the same time.
+pub fn seed(host: &dyn Host, keys: &Keys) {
+    if host.shared_get(&keys.estate).and_then(|(bytes, _)| Estate::decode(&bytes)).is_none() {
+        let _whoever_comes_next_tries_again =
+            host.shared_set(&keys.estate, &Estate::default().encode(), None);
+    }
+}
+
+/// Whether the estate has the counts of `id`.
+pub fn holds(host: &dyn Host, keys: &Keys, id: u64) -> bool {
+    let estate = host.shared_get(&keys.estate).and_then(|(bytes, _)| Estate::decode(&bytes));
+    estate.is_some_and(|estate| estate.ids.contains(&id))
+}
+
+/// Moves the counts of `id`, which will write no more, to the estate, and clears what it leaves in shared data.
+/// On an error somebody else wrote in between: try again.
+pub fn bury(host: &dyn Host, keys: &Keys, id: u64) -> Result<(), SharedError> {
+    // The estate is read before the counts: if somebody else buries `id` in between, the write here fails, and
+    // if somebody did so before, the id stands in it.
+    let (bytes, version) = host.shared_get(&keys.estate).unzip();
+    let mut estate = bytes.and_then(|bytes| Estate::decode(&bytes)).unwrap_or_default();
+    if !estate.ids.contains(&id) {
+        let left = host.shared_get(&keys.counts(id)).and_then(|(bytes, _)| Counts::decode(&bytes));
+        estate.counts.merge(&left.unwrap_or_default());
+        estate.ids.push(id);
+        host.shared_set(&keys.estate, &estate.encode(), version)?;
+    }
+    for key in [keys.counts(id), keys.slot(id)] {
+        let _stays_until_the_process_ends = host.shared_set(&key, &[], None);
+    }
+    registry::strike(host, &keys.workers, id);
+    Ok(())
+}
+
+/// [`bury`], against whoever writes at the same time.
+pub fn bury_surely(host: &dyn Host, keys: &Keys, id: u64) {
+    for _ in 0..ATTEMPTS {
+        if bury(host, keys, id).is_ok() {
+            return;
+        }
+    }
+}
+
+/// What all workers but `me` have counted, those that are gone included, and how many are listed.
+pub fn gather(host: &dyn Host, keys: &Keys, me: u64) -> Counts {
+    let mut told = Vec::new();
+    for id in registry::everybody(host, &keys.workers).into_iter().filter(|id| *id != me) {
+        let counts = host.shared_get(&keys.counts(id)).and_then(|(bytes, _)| Counts::decode(&bytes));
+        told.extend(counts.map(|counts| (id, counts)));
+    }
+    let estate = host.shared_get(&keys.estate).and_then(|(bytes, _)| Estate::decode(&bytes));
+    let Estate { ids, mut counts } = estate.unwrap_or_default();
+    told.iter().filter(|(id, _)| !ids.contains(id)).for_each(|(_, theirs)| counts.merge(theirs));
+    counts
+}
