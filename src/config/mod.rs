@@ -6,6 +6,7 @@
 
 mod affinity;
 mod autoscale;
+mod effective;
 mod endpoints;
 mod failover;
 mod fault;
@@ -29,6 +30,7 @@ mod tests;
 
 use core::time::Duration;
 
+pub use effective::{Effective, effective};
 pub use fault::Fault;
 pub use inert::without_effect;
 pub use root::parse;

@@ -10,7 +10,7 @@ const MOST_BYTES: usize = 1024 * 1024;
 const MOST_UPSTREAMS: usize = 64;
 
 const FIELDS: &[&str] = &["mode", "steering", "prometheus", "upstreams", "status"];
-const MODES: &[(&str, Mode)] = &[("enforce", Mode::Enforce), ("observe", Mode::Observe)];
+pub(super) const MODES: &[(&str, Mode)] = &[("enforce", Mode::Enforce), ("observe", Mode::Observe)];
 
 /// The checked configuration that `json` holds, or all that is wrong with it (the first hundred faults, then a
 /// count of the rest). Never panics, whatever the bytes are.

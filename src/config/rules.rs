@@ -12,13 +12,13 @@ const MOST_RULES: usize = 32;
 const LONGEST_FOR: Duration = Duration::from_secs(3600);
 
 /// What evenkeel measures itself; every signal's name is allowed beside these.
-const MEASURED: &[(&str, RuleValue)] = &[
+pub(super) const MEASURED: &[(&str, RuleValue)] = &[
     ("error_percent", RuleValue::ErrorPercent),
     ("latency_ms", RuleValue::LatencyMs),
     ("in_flight", RuleValue::InFlight),
 ];
 
-const ACTIONS: &[(&str, RuleAction)] =
+pub(super) const ACTIONS: &[(&str, RuleAction)] =
     &[("flag", RuleAction::Flag), ("down_weight", RuleAction::DownWeight), ("eject", RuleAction::Eject)];
 
 pub(super) fn read(parent: &Fields, signals: &[Signal]) -> Vec<Rule> {

@@ -4,7 +4,7 @@ use super::kinds::forbidden_to_set;
 use super::node::{Fields, Node};
 use super::{Steering, Via};
 
-const VIA: &[(&str, Via)] = &[
+pub(super) const VIA: &[(&str, Via)] = &[
     ("override_host", Via::OverrideHost),
     ("stateful_session", Via::StatefulSession),
     ("original_dst", Via::OriginalDst),

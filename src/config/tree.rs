@@ -1,8 +1,10 @@
-//! JSON as a tree that still has its duplicate keys, which `serde_json::Value` would silently drop.
+//! JSON as a tree that still has the order of its keys, and those that are given twice, which `serde_json::Value` would
+//! silently drop.
 
 use core::fmt;
 
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
 use serde_json::Number;
 
 use super::fault::{Fault, step_to};
@@ -11,6 +13,7 @@ use super::fault::{Fault, step_to};
 const MOST_STEPS: usize = 12;
 
 /// A JSON value.
+#[derive(Clone, Debug)]
 pub(super) enum Tree {
     Null,
     Boolean(bool),
@@ -33,6 +36,19 @@ impl Tree {
             hint: matches!(byte_at(json, error.line(), error.column()), Some(b'/' | b'#'))
                 .then(|| "JSON has no comments".into()),
         })
+    }
+}
+
+impl Serialize for Tree {
+    fn serialize<S: Serializer>(&self, output: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Tree::Null => output.serialize_unit(),
+            Tree::Boolean(value) => output.serialize_bool(*value),
+            Tree::Number(value) => value.serialize(output),
+            Tree::Text(value) => output.serialize_str(value),
+            Tree::Array(items) => output.collect_seq(items),
+            Tree::Object(pairs) => output.collect_map(pairs.iter().map(|(key, value)| (key, value))),
+        }
     }
 }
 

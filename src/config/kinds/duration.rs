@@ -68,7 +68,7 @@ fn meant(text: &str) -> Option<String> {
     [tidy.clone(), tidy + "s"].into_iter().find(|guess| parse(guess).is_some())
 }
 
-/// `duration` in the largest unit that needs no fraction.
+/// `duration` in the largest unit that needs no fraction, or with one in the smallest: what is read back is the same.
 pub(in crate::config) fn shown(duration: Duration) -> String {
     let nanos = duration.as_nanos();
     if nanos == 0 {
@@ -76,7 +76,7 @@ pub(in crate::config) fn shown(duration: Duration) -> String {
     }
     let fitting = UNITS.iter().rev().find(|(_, unit)| nanos.is_multiple_of(u128::from(*unit)));
     fitting.map_or_else(
-        || format!("{duration:?}"),
+        || format!("{}.{:06}", nanos / 1_000_000, nanos % 1_000_000).trim_end_matches('0').to_owned() + "ms",
         |(name, unit)| format!("{}{name}", nanos / u128::from(*unit)),
     )
 }
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn bounds_are_shown_in_their_largest_unit() {
-        for text in ["0s", "100ms", "1s", "90s", "2m", "1h"] {
+        for text in ["0s", "100ms", "1s", "90s", "2m", "1h", "0.25ms", "1000.000001ms"] {
             assert_eq!(parse(text).map(shown).as_deref(), Some(text));
         }
     }

@@ -6,11 +6,11 @@ use proptest::test_runner::RngSeed;
 use serde_json::Value;
 
 use super::*;
-use crate::config::{NoneEligible, Policy, Via};
+use crate::config::{NoneEligible, Policy, Via, effective};
 
 fn check(json: &[u8]) -> Result<(), TestCaseError> {
     match parse(json) {
-        Ok(config) => check_promises(&config),
+        Ok(config) => check_promises(&config).and_then(|()| check_effective(&config)),
         Err(faults) => {
             prop_assert!((1..=101).contains(&faults.len()));
             for line in lines(&faults) {
@@ -22,6 +22,19 @@ fn check(json: &[u8]) -> Result<(), TestCaseError> {
             Ok(())
         }
     }
+}
+
+/// What is in force is a configuration too: the same one, with the secrets masked.
+fn check_effective(config: &Config) -> Result<(), TestCaseError> {
+    let written = serde_json::to_string(&effective(config)).unwrap();
+    prop_assert!(!written.contains("S3CR3T"), "{written}");
+    let read = parse(written.as_bytes());
+    let mut expected = config.clone();
+    for (_, value) in expected.prometheus.iter_mut().flat_map(|prometheus| &mut prometheus.headers) {
+        "(not shown)".clone_into(value);
+    }
+    prop_assert_eq!(read, Ok(expected), "{}", written);
+    Ok(())
 }
 
 /// What the documentation of the configuration's types says.

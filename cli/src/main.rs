@@ -1,0 +1,48 @@
+//! `evenkeel check FILE…`: 0 if all is well, 1 if a configuration has a fault, 2 if a file could not be read.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use evenkeel_cli::check;
+
+/// evenkeel's configuration, checked before Envoy loads it.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Says what the filter would say of a configuration: every fault, with its place.
+    ///
+    /// FILE is the plugin's JSON, or YAML with that JSON in it: an Envoy configuration, a WasmPlugin, a TrafficExtension,
+    /// an EnvoyFilter, an EnvoyExtensionPolicy. "-" reads from standard input. The status is 0 if all is well, 1 if there
+    /// is a fault, 2 if a file cannot be read or has no configuration of evenkeel in it.
+    Check {
+        /// What to check.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Print the configuration in force as JSON: defaults filled in, secrets masked.
+        #[arg(long)]
+        effective: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let Command::Check { files, effective } = Arguments::parse().command;
+    let mut worst = 0;
+    for file in &files {
+        let report = check::file(file, effective);
+        // A reader that has gone away wants no more.
+        let said = std::io::stdout().write_all(report.output.as_bytes());
+        if said.and_then(|()| std::io::stderr().write_all(report.complaints.as_bytes())).is_err() {
+            break;
+        }
+        worst = worst.max(report.status);
+    }
+    ExitCode::from(worst)
+}
