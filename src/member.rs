@@ -1,6 +1,7 @@
 //! Everything one worker knows of one endpoint, dense and by value, so that a pick touches few cache lines.
 
 use crate::config::{self, RuleAction};
+use crate::fleet::Condition;
 use crate::health::{Evidence, Health, State};
 use crate::measure::{Blend, ErrorRatio, InFlight, InFlightReport, Latency, PeakEwma};
 use crate::terms::Terms;
@@ -97,6 +98,8 @@ pub struct Member {
     pub told: Time,
     /// When it joined the fleet, or [`Time::ZERO`] if it was there from the start.
     pub joined: Time,
+    /// How it stands with those who announce it.
+    pub condition: Condition,
     /// What the operator's rules demand.
     pub ruled: Option<RuleAction>,
     /// Explorations in a row that found it still slow.
@@ -115,6 +118,17 @@ impl Member {
         self.peak.not_after(now);
         self.health.not_after(now);
         self.joined = self.joined.min(now);
+    }
+
+    /// Those who announce it say how it stands. Whoever is let back into traffic starts slowly.
+    pub fn stand(&mut self, condition: Condition, now: Time) {
+        let was = core::mem::replace(&mut self.condition, condition);
+        if was.condemned() && !condition.condemned() {
+            if self.joined != Time::ZERO && self.counters.picks == 0 {
+                self.joined = now;
+            }
+            self.health.returned = now;
+        }
     }
 
     /// Requests on their way from all workers.

@@ -4,6 +4,7 @@
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::*;
+use crate::fleet::{Condition, Spec};
 
 const UPSTREAM: usize = 0;
 
@@ -99,4 +100,71 @@ fn a_rule_takes_an_endpoint_out_and_exploration_brings_it_back() {
     engine.finished(&ticket, at(later + 20));
     engine.tick(Duty::ALONE, at(later + 20));
     assert!(engine.upstream(UPSTREAM).unwrap().member(1).unwrap().eligible);
+}
+
+fn stand(engine: &mut Engine, conditions: [Condition; 3], ms: u64) {
+    let upstream = engine.upstream_mut(UPSTREAM).unwrap();
+    let specs: Vec<Spec> = upstream.fleet().iter().map(|(_, endpoint)| endpoint.spec.clone()).collect();
+    let told = specs.into_iter().zip(conditions).map(|(spec, condition)| Spec { condition, ..spec });
+    upstream.set_fleet(&told.collect::<Vec<_>>(), at(ms));
+}
+
+/// Who gets thirty requests, by index; nobody's are left to Envoy.
+fn picked(engine: &mut Engine, ms: u64) -> Vec<u32> {
+    let mut rng = Rng::new(3);
+    let mut picked = Vec::new();
+    for _ in 0..30 {
+        if let Decision::Steer(candidates) = engine.pick(UPSTREAM, Request::wanting(1), at(ms), &mut rng) {
+            picked.extend(candidates.first());
+        }
+    }
+    picked.sort_unstable();
+    picked.dedup();
+    picked
+}
+
+#[test]
+fn the_condemned_get_nothing_and_the_degraded_what_the_others_cannot_serve() {
+    use Condition::{Degraded, Draining, Serving, Unhealthy};
+    let mut engine = engine(r#"{"panic_percent":50}"#);
+    for (conditions, expected) in [
+        ([Serving, Unhealthy, Serving], &[0, 2][..]),
+        ([Serving, Degraded, Serving], &[0, 2]),
+        ([Serving, Degraded, Degraded], &[0, 1, 2]),
+        ([Degraded; 3], &[0, 1, 2]),
+        ([Serving, Draining, Draining], &[0]),
+        // Panic: health is ignored, but who is about to go is still spared.
+        ([Serving, Unhealthy, Unhealthy], &[0, 1, 2]),
+        ([Draining, Unhealthy, Unhealthy], &[1, 2]),
+        ([Draining; 3], &[]),
+        ([Serving; 3], &[0, 1, 2]),
+    ] {
+        stand(&mut engine, conditions, 10);
+        assert_eq!(picked(&mut engine, 10), expected, "{conditions:?}");
+    }
+}
+
+#[test]
+fn whom_others_condemned_is_not_probed_here() {
+    let mut engine = engine(r#"{"panic_percent":0}"#);
+    for failure in 0..3 {
+        fail(&mut engine, 1, failure * 10);
+    }
+    stand(&mut engine, [Condition::Serving, Condition::Unhealthy, Condition::Serving], 100);
+    engine.tick(Duty::ALONE, at(60_000));
+    assert_eq!(picked(&mut engine, 60_000), [0, 2]);
+    stand(&mut engine, [Condition::Serving; 3], 60_010);
+    engine.tick(Duty::ALONE, at(60_020));
+    assert_eq!(picked(&mut engine, 60_020), [0, 1, 2], "a probe is long due");
+}
+
+#[test]
+fn who_is_let_back_starts_slowly() {
+    let mut engine = engine(r#"{"panic_percent":50}"#);
+    stand(&mut engine, [Condition::Serving, Condition::Draining, Condition::Serving], 100);
+    stand(&mut engine, [Condition::Serving; 3], 200);
+    let share = |engine: &Engine| engine.upstream(UPSTREAM).unwrap().member(1).unwrap().share;
+    assert!(share(&engine) < 0.2, "{}", share(&engine));
+    engine.tick(Duty::ALONE, at(60_000));
+    assert_eq!(share(&engine), 1.0);
 }

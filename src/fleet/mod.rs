@@ -1,10 +1,14 @@
 //! Who the endpoints are: identity, weight, zone, version, under an index that stays valid while they come and go.
 
+mod condition;
+
 use core::net::SocketAddr;
 
 use hashbrown::HashMap;
 
 use crate::random;
+
+pub use condition::Condition;
 
 /// What a source says of one endpoint.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +23,22 @@ pub struct Spec {
     pub priority: u32,
     /// Version, empty if unknown.
     pub version: String,
+    /// How it stands with those who announce it.
+    pub condition: Condition,
+}
+
+impl Spec {
+    /// An endpoint of which nothing is known but where it listens.
+    pub fn at(address: SocketAddr) -> Spec {
+        Spec {
+            address,
+            weight: 1.0,
+            zone: String::new(),
+            priority: 0,
+            version: String::new(),
+            condition: Condition::Serving,
+        }
+    }
 }
 
 impl From<&crate::config::StaticEndpoint> for Spec {
@@ -29,6 +49,7 @@ impl From<&crate::config::StaticEndpoint> for Spec {
             zone: endpoint.zone.clone(),
             priority: endpoint.priority,
             version: endpoint.version.clone(),
+            condition: Condition::Serving,
         }
     }
 }
@@ -185,16 +206,7 @@ mod tests {
     use super::*;
 
     fn specs(ports: &[u16]) -> Vec<Spec> {
-        ports
-            .iter()
-            .map(|p| Spec {
-                address: SocketAddr::from(([127, 0, 0, 1], *p)),
-                weight: 1.0,
-                zone: String::new(),
-                priority: 0,
-                version: String::new(),
-            })
-            .collect()
+        ports.iter().map(|p| Spec::at(SocketAddr::from(([127, 0, 0, 1], *p)))).collect()
     }
 
     #[test]
@@ -223,7 +235,7 @@ mod tests {
     fn finds_by_the_text_that_envoy_prints() {
         let mut fleet = Fleet::default();
         let mut list = specs(&[80]);
-        list.push(Spec { address: "[::1]:8080".parse().unwrap(), ..list[0].clone() });
+        list.push(Spec::at("[::1]:8080".parse().unwrap()));
         fleet.update(&list);
         assert_eq!(fleet.index_of_text(b"[::1]:8080"), Some(1));
         assert_eq!(fleet.index_of_text(b"127.0.0.1:81"), None);

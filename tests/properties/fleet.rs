@@ -13,7 +13,7 @@ fn spec((host, port, weight): (u8, u16, u8)) -> Spec {
         0 => SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], port)),
         _ => SocketAddr::from(([10, 0, 0, host], port)),
     };
-    Spec { address, weight: f64::from(weight), zone: String::new(), priority: 0, version: String::new() }
+    Spec { weight: f64::from(weight), ..Spec::at(address) }
 }
 
 fn update() -> impl Strategy<Value = Vec<Spec>> {

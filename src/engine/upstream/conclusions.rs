@@ -2,6 +2,7 @@
 
 use super::Upstream;
 use crate::config::RuleAction;
+use crate::fleet::Condition;
 use crate::health::State;
 use crate::member::Member;
 use crate::policy::View;
@@ -47,19 +48,19 @@ impl Upstream {
 
     /// How many endpoints may be out at a time.
     fn most_out(&self) -> usize {
-        (self.fleet.len() as f64 * self.config.health.max_ejected_percent / 100.0) as usize
+        (self.staying as f64 * self.config.health.max_ejected_percent / 100.0) as usize
     }
 
     /// Whether one more may be taken out before the next tick. In panic nobody is, and whoever would bring panic
     /// about is left to the tick: it brings the others back at the same time.
     pub(super) fn may_leave(&self) -> bool {
-        let left = self.fleet.len().saturating_sub(self.out + 1);
+        let left = self.staying.saturating_sub(self.out + self.spared + 1);
         self.out < self.most_out() && !self.panic && !self.too_few(left)
     }
 
     /// Whether `left` eligible endpoints are below the panic threshold.
     pub(super) fn too_few(&self, left: usize) -> bool {
-        (left as f64) < self.fleet.len() as f64 * self.config.failover.panic_percent / 100.0
+        (left as f64) < self.staying as f64 * self.config.failover.panic_percent / 100.0
     }
 
     /// Draws all conclusions anew: what is typical, who is out, who gets which share.
@@ -106,11 +107,12 @@ impl Upstream {
     }
 
     /// Takes the sick out, the failed before the suspect before those that a rule condemns, within the limits; in
-    /// panic nobody.
+    /// panic nobody. Whoever others have condemned is out beyond the limits, and uses them up.
     fn eject(&mut self) {
+        self.staying = self.count(|m| m.condition != Condition::Draining);
+        self.out = self.count(|m| m.condition == Condition::Unhealthy);
         let limit = self.most_out();
-        self.out = 0;
-        self.members.iter_mut().for_each(|m| m.eligible = m.present);
+        self.members.iter_mut().for_each(|m| m.eligible = m.present && !m.condition.condemned());
         let wanted_out: [fn(&Member) -> bool; 4] = [
             |m| m.health.state() == State::Failed,
             |m| m.health.state() == State::Recovering,
@@ -125,10 +127,29 @@ impl Upstream {
                 }
             }
         }
-        self.panic = self.too_few(self.fleet.len().saturating_sub(self.out));
+        self.spare();
+        self.panic = self.too_few(self.staying.saturating_sub(self.out + self.spared));
         if self.panic {
-            self.members.iter_mut().for_each(|m| m.eligible = m.present);
-            self.out = 0;
+            self.members
+                .iter_mut()
+                .for_each(|m| m.eligible = m.present && m.condition != Condition::Draining);
+            (self.out, self.spared) = (0, 0);
         }
+    }
+
+    /// Leaves the degraded alone, as long as the others are enough.
+    fn spare(&mut self) {
+        let degraded = |m: &Member| m.eligible && m.condition == Condition::Degraded;
+        self.spared = self.count(degraded);
+        let left = self.staying.saturating_sub(self.out + self.spared);
+        if self.spared == 0 || left == 0 || self.too_few(left) {
+            self.spared = 0;
+            return;
+        }
+        self.members.iter_mut().filter(|m| degraded(m)).for_each(|m| m.eligible = false);
+    }
+
+    fn count(&self, which: impl Fn(&Member) -> bool) -> usize {
+        self.members.iter().filter(|m| m.present && which(m)).count()
     }
 }

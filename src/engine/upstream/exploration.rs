@@ -2,6 +2,7 @@
 
 use super::{GOOD_MULTIPLE, Upstream};
 use crate::config::RuleAction;
+use crate::fleet::Condition;
 use crate::health::State;
 use crate::member::{Member, NOISE_S};
 use crate::random;
@@ -61,7 +62,9 @@ impl Upstream {
         let (typical, health) = (self.typical, &self.config.health);
         for (index, endpoint) in self.fleet.iter() {
             let Some(member) = self.members.get_mut(index as usize) else { continue };
-            if member.awaiting() > 0 {
+            // Whoever was condemned elsewhere is looked after there, and whoever is spared is not to be disturbed.
+            let elsewhere = member.condition.condemned() || (self.spared > 0 && !member.eligible);
+            if member.awaiting() > 0 || (elsewhere && member.condition != Condition::Serving) {
                 continue;
             }
             let again = core::mem::take(&mut member.look_again);

@@ -54,7 +54,10 @@ pub struct Upstream {
     /// Requests of all workers on their way to anybody, exact for this worker's own.
     in_flight: u32,
     explorations: f32,
+    /// How many endpoints are not about to go, how many of these are out, and how many are spared.
+    staying: usize,
     out: usize,
+    spared: usize,
     panic: bool,
     typical: f64,
     fleet_errors: f64,
@@ -96,7 +99,9 @@ impl Upstream {
             explorations: SAVED_EXPLORATIONS,
             rate: 0.0,
             in_flight: 0,
+            staying: 0,
             out: 0,
+            spared: 0,
             panic: false,
             typical: TYPICAL_AT_FIRST_S,
             fleet_errors: 0.0,
@@ -203,6 +208,7 @@ impl Upstream {
                 if let Some(counted) = self.departed.remove(&endpoint.hash) {
                     member.counters = counted;
                 }
+                member.stand(endpoint.spec.condition, now);
             }
         }
         self.refresh(now);
@@ -414,6 +420,7 @@ impl Upstream {
             };
             *member = Member {
                 weight: member.weight,
+                condition: member.condition,
                 in_flight: Default::default(),
                 counters: Counters::default(),
                 others: Others::default(),

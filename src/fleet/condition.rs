@@ -1,0 +1,23 @@
+//! How an endpoint stands with those who announce it.
+
+/// What Envoy or its control plane says of an endpoint; nobody but they can lift it. What this filter measures itself
+/// is [`health`](crate::health)'s business.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Condition {
+    /// Nothing is said against it.
+    #[default]
+    Serving,
+    /// It serves, but is to be spared: it gets traffic when too few others are left.
+    Degraded,
+    /// Condemned by Envoy's health checks, its outlier detection or the control plane: no traffic but in panic.
+    Unhealthy,
+    /// It is about to go: requests in flight finish, and new ones go elsewhere, in panic too.
+    Draining,
+}
+
+impl Condition {
+    /// Whether it stands back for everybody else who is able to serve.
+    pub fn condemned(self) -> bool {
+        matches!(self, Condition::Unhealthy | Condition::Draining)
+    }
+}
