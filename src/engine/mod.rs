@@ -119,6 +119,21 @@ impl Engine {
         Some(Ticket { upstream, endpoint, started: now, depth })
     }
 
+    /// The client still sends the request's body: until [`Engine::uploaded`] no answer is due.
+    pub fn uploading(&mut self, ticket: &Ticket) {
+        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+            upstream.uploading(ticket.endpoint, ticket.started);
+        }
+    }
+
+    /// The request is complete, or is answered before it is: the endpoint's time counts from `since`.
+    pub fn uploaded(&mut self, ticket: &mut Ticket, since: Time) {
+        ticket.started = since;
+        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+            upstream.uploaded(ticket.endpoint, since);
+        }
+    }
+
     /// The first sign of the outcome: response headers, a reset, the end without an answer.
     pub fn answered(&mut self, ticket: &Ticket, outcome: Outcome, now: Time) {
         if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {

@@ -75,7 +75,7 @@ impl Failure {
 pub enum Outcome {
     /// A good answer.
     Good,
-    /// An answer whose quality only its end tells (gRPC trailers): its latency counts already.
+    /// An answer that its end may still spoil (a body cut short, gRPC trailers): its latency counts already.
     Undecided,
     /// A failure that is the endpoint's.
     Failed(Failure),

@@ -35,15 +35,30 @@ impl Context for HttpStream {
 }
 
 impl HttpContext for HttpStream {
-    fn on_http_request_headers(&mut self, _headers: usize, _end_of_stream: bool) -> Action {
-        match self.with(|stream, worker| stream.request_headers(worker, &Envoy)) {
+    fn on_http_request_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
+        match self.with(|stream, worker| stream.request_headers(worker, &Envoy, end_of_stream)) {
             Some(Verdict::Answered) => Action::Pause,
             Some(Verdict::Continue) | None => Action::Continue,
         }
     }
 
-    fn on_http_response_headers(&mut self, _headers: usize, _end_of_stream: bool) -> Action {
-        self.with(|stream, worker| stream.response_headers(worker, &Envoy));
+    fn on_http_request_body(&mut self, _size: usize, end_of_stream: bool) -> Action {
+        self.with(|stream, worker| stream.request_body(worker, &Envoy, end_of_stream));
+        Action::Continue
+    }
+
+    fn on_http_request_trailers(&mut self, _trailers: usize) -> Action {
+        self.with(|stream, worker| stream.request_body(worker, &Envoy, true));
+        Action::Continue
+    }
+
+    fn on_http_response_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
+        self.with(|stream, worker| stream.response_headers(worker, &Envoy, end_of_stream));
+        Action::Continue
+    }
+
+    fn on_http_response_body(&mut self, _size: usize, end_of_stream: bool) -> Action {
+        self.with(|stream, worker| stream.response_body(worker, &Envoy, end_of_stream));
         Action::Continue
     }
 

@@ -34,10 +34,15 @@ pub struct InFlightReport {
 impl InFlight {
     /// A request is sent.
     pub fn start(&mut self, now: Time) {
+        self.total = self.total.saturating_add(1);
+        self.start_awaiting(now);
+    }
+
+    /// From now on an answer is due: for a request that is still uploaded, only once it is complete.
+    pub fn start_awaiting(&mut self, now: Time) {
         if self.awaiting == 0 {
             self.quiet_since = self.quiet_since.max(now);
         }
-        self.total = self.total.saturating_add(1);
         self.awaiting = self.awaiting.saturating_add(1);
         self.started_us = self.started_us.wrapping_add(now.0 / 1000);
     }
@@ -152,6 +157,17 @@ mod tests {
         load.start(ms(0));
         load.start(ms(5));
         assert!(load.floor(&InFlightReport::default(), Time::ZERO, ms(100)) > 0.09);
+    }
+
+    #[test]
+    fn a_slow_upload_is_not_the_endpoints_silence() {
+        let mut load = InFlight::default();
+        load.start(ms(0));
+        load.stop_awaiting(ms(0));
+        assert_eq!((load.total(), load.floor(&InFlightReport::default(), Time::ZERO, ms(5_000))), (1, 0.0));
+        load.start_awaiting(ms(5_000));
+        let floor = load.floor(&InFlightReport::default(), Time::ZERO, ms(5_100));
+        assert!((floor - 0.1).abs() < 1e-6, "{floor}");
     }
 
     #[test]

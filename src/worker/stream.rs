@@ -1,10 +1,17 @@
 //! One request from its headers to its end: strip, decide, steer, observe, give back.
 
+mod verdict;
+
 use super::{Worker, affinity};
 use crate::config::Mode;
-use crate::engine::{Decision, Failure, Outcome, Ticket};
+use crate::engine::{Decision, Outcome, Ticket};
 use crate::host::StreamHost;
 use crate::policy::Request;
+use crate::time::Time;
+
+/// A response that has been flowing for so long has begun well, whatever its end: a stream that stays open for
+/// hours would otherwise never show that its endpoint works. Seconds.
+const FLOWS_AFTER_S: f64 = 1.0;
 
 /// What becomes of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,26 +34,50 @@ enum Phase {
     #[default]
     Foreign,
     /// Steered; no answer yet.
-    Waiting(Ticket),
+    Waiting { ticket: Ticket, upload: Upload },
     /// Observed only: whoever answers is learnt from the answer.
-    Watching(usize, crate::time::Time),
-    /// Answered; the body may still flow. `judged` if the outcome is settled.
-    Streaming { ticket: Ticket, judged: bool },
+    Watching { upstream: usize, started: Time, upload: Upload },
+    /// Answered; the body may still flow.
+    Streaming { ticket: Ticket, judged: Judged, answered: Time, complete: bool },
+}
+
+/// Whether the client is done sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Upload {
+    Flowing,
+    Over,
+}
+
+/// What the engine has been told of the outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Judged {
+    NotYet,
+    /// Good so far; only its end can still be bad.
+    Flows,
+    /// Once and for all.
+    Settled,
 }
 
 impl Stream {
-    /// Request headers. The steering header of the client is gone before anything else is looked at.
-    pub fn request_headers(&mut self, worker: &mut Worker, host: &dyn StreamHost) -> Verdict {
+    /// Request headers; `complete` where nothing follows them. The steering header of the client is gone before
+    /// anything else is looked at.
+    pub fn request_headers(&mut self, worker: &mut Worker, host: &dyn StreamHost, complete: bool) -> Verdict {
         host.remove_request_header(worker.steer.header());
         worker.carries_traffic = true;
         let Some(upstream) = route(worker, host) else { return Verdict::Continue };
+        // Who asks for an upgrade has said all with the headers.
+        let upload = match complete || host.request_header("upgrade").is_some() {
+            true => Upload::Over,
+            false => Upload::Flowing,
+        };
         let now = host.now();
         let want = if worker.config.mode == Mode::Observe { 1 } else { worker.steer.want() };
         let key = worker.engine.upstream(upstream).and_then(|u| affinity::key(u.config(), host));
         let request = Request { key, want };
+        let watching = Phase::Watching { upstream, started: now, upload };
         if worker.config.mode == Mode::Observe {
             let _shown_not_used = worker.engine.pick(upstream, request, now, &mut worker.rng);
-            self.phase = Phase::Watching(upstream, now);
+            self.phase = watching;
             return Verdict::Continue;
         }
         match worker.engine.pick(upstream, request, now, &mut worker.rng) {
@@ -54,17 +85,21 @@ impl Stream {
                 if let Some((header, value)) = worker.steer.towards(upstream, &candidates) {
                     host.set_request_header(header, value);
                     let first = candidates.first();
-                    let ticket = first.and_then(|i| worker.engine.started(upstream, i, now));
-                    self.phase = ticket.map_or(Phase::Foreign, Phase::Waiting);
+                    if let Some(ticket) = first.and_then(|i| worker.engine.started(upstream, i, now)) {
+                        if upload == Upload::Flowing {
+                            worker.engine.uploading(&ticket);
+                        }
+                        self.phase = Phase::Waiting { ticket, upload };
+                    }
                 }
             }
             Decision::SafeEndpoint => {
                 if let Some((header, value)) = worker.steer.to_safety(upstream) {
                     host.set_request_header(header, value);
                 }
-                self.phase = Phase::Watching(upstream, now);
+                self.phase = watching;
             }
-            Decision::Fallback => self.phase = Phase::Watching(upstream, now),
+            Decision::Fallback => self.phase = watching,
             Decision::Reject => {
                 host.respond(503, &[("x-evenkeel-reason", "no eligible endpoint"), ("retry-after", "1")]);
                 return Verdict::Answered;
@@ -73,8 +108,30 @@ impl Stream {
         Verdict::Continue
     }
 
-    /// Response headers, from the endpoint or from Envoy itself.
-    pub fn response_headers(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
+    /// A part of the request's body, or its trailers; `complete` with the last. The endpoint's time counts from the
+    /// last part that came before the answer: how slowly a client sends is not the endpoint's doing.
+    pub fn request_body(&mut self, worker: &mut Worker, host: &dyn StreamHost, complete: bool) {
+        match &mut self.phase {
+            Phase::Waiting { ticket, upload: upload @ Upload::Flowing } => {
+                if complete {
+                    *upload = Upload::Over;
+                    worker.engine.uploaded(ticket, host.now());
+                } else {
+                    ticket.started = host.now();
+                }
+            }
+            Phase::Watching { started, upload: upload @ Upload::Flowing, .. } => {
+                *started = host.now();
+                if complete {
+                    *upload = Upload::Over;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Response headers, from the endpoint or from Envoy itself; `complete` where nothing follows them.
+    pub fn response_headers(&mut self, worker: &mut Worker, host: &dyn StreamHost, complete: bool) {
         if worker.steer.comes_back() {
             host.remove_response_header(worker.steer.header());
         }
@@ -82,13 +139,18 @@ impl Stream {
             return;
         }
         let now = host.now();
-        let status = host.response_header(":status").as_deref().and_then(number).unwrap_or(0);
-        let outcome = outcome(status, host);
+        let outcome = verdict::of_headers(host, complete);
         let (ticket, outcome) = match core::mem::take(&mut self.phase) {
-            Phase::Waiting(ticket) => reattribute(worker, host, ticket, outcome),
-            Phase::Watching(upstream, started) => {
-                let index = served_by(worker, host, upstream);
-                let ticket = index.and_then(|i| worker.engine.started(upstream, i, started));
+            Phase::Waiting { mut ticket, upload } => {
+                if upload == Upload::Flowing {
+                    let last_part = ticket.started;
+                    worker.engine.uploaded(&mut ticket, last_part);
+                }
+                verdict::reattribute(worker, host, ticket, outcome)
+            }
+            Phase::Watching { upstream, started, .. } => {
+                let served = verdict::served_by(worker, host, upstream);
+                let ticket = served.one_of_ours().and_then(|i| worker.engine.started(upstream, i, started));
                 let Some(ticket) = ticket else { return };
                 (ticket, outcome)
             }
@@ -98,28 +160,64 @@ impl Stream {
             }
         };
         worker.engine.answered(&ticket, outcome, now);
-        self.phase = Phase::Streaming { ticket, judged: outcome != Outcome::Undecided };
+        let judged = match outcome {
+            Outcome::Undecided => Judged::NotYet,
+            _ => Judged::Settled,
+        };
+        self.phase = Phase::Streaming { ticket, judged, answered: now, complete };
+    }
+
+    /// A part of the response's body; `last` with the last.
+    pub fn response_body(&mut self, worker: &mut Worker, host: &dyn StreamHost, last: bool) {
+        let Phase::Streaming { ticket, judged, answered, complete } = &mut self.phase else { return };
+        *complete |= last;
+        if *judged == Judged::NotYet && !last {
+            let now = host.now();
+            if now.seconds_since(*answered) >= FLOWS_AFTER_S {
+                *judged = Judged::Flows;
+                worker.engine.judged(ticket, None, now);
+            }
+        }
     }
 
     /// Response trailers: where gRPC puts its status.
     pub fn response_trailers(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
-        if let Phase::Streaming { ticket, judged: judged @ false } = &mut self.phase {
-            *judged = true;
-            let status = host.response_trailer("grpc-status").as_deref().and_then(number).unwrap_or(0);
-            worker.engine.judged(ticket, Failure::of_grpc_status(status), host.now());
+        let Phase::Streaming { ticket, judged, complete, .. } = &mut self.phase else { return };
+        if core::mem::replace(complete, true) || *judged == Judged::Settled {
+            return;
+        }
+        if let Some(failure) = verdict::of_trailers(host) {
+            *judged = Judged::Settled;
+            worker.engine.judged(ticket, Some(failure), host.now());
         }
     }
 
     /// The end, whichever way it came; further calls change nothing.
     pub fn finish(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
         match core::mem::take(&mut self.phase) {
-            Phase::Foreign | Phase::Watching(..) => {}
-            Phase::Waiting(ticket) => {
+            Phase::Foreign | Phase::Watching { .. } => {}
+            Phase::Waiting { mut ticket, upload } => {
                 let now = host.now();
-                worker.engine.answered(&ticket, Outcome::Cancelled, now);
+                // A client that leaves in the middle of its own request says nothing of the endpoint.
+                let outcome = match upload {
+                    Upload::Over => Outcome::Cancelled,
+                    Upload::Flowing => {
+                        worker.engine.uploaded(&mut ticket, now);
+                        Outcome::Unrelated
+                    }
+                };
+                worker.engine.answered(&ticket, outcome, now);
                 worker.engine.finished(&ticket, now);
             }
-            Phase::Streaming { ticket, .. } => worker.engine.finished(&ticket, host.now()),
+            Phase::Streaming { ticket, judged, complete, .. } => {
+                let now = host.now();
+                let open = judged != Judged::Settled;
+                let broken = if open && !complete { verdict::of_the_end(host) } else { None };
+                if broken.is_some() || judged == Judged::NotYet {
+                    worker.engine.judged(&ticket, broken, now);
+                }
+                worker.engine.finished(&ticket, now);
+            }
         }
     }
 }
@@ -131,67 +229,4 @@ fn route(worker: &Worker, host: &dyn StreamHost) -> Option<usize> {
         let cluster = host.property(&["xds", "cluster_name"])?;
         worker.engine.route(core::str::from_utf8(&cluster).ok()?)
     })
-}
-
-/// What the response headers say of the endpoint.
-fn outcome(status: u32, host: &dyn StreamHost) -> Outcome {
-    if let Some(failure) = u16::try_from(status).ok().and_then(Failure::of_status) {
-        if failure == Failure::TooMany {
-            return Outcome::Failed(failure);
-        }
-        // Envoy's own replies look like the endpoint's; only the details tell them apart.
-        let details = host.property(&["response", "code_details"]).unwrap_or_default();
-        return match details.as_slice() {
-            b"via_upstream" => Outcome::Failed(failure),
-            details => Failure::of_details(details).map_or(Outcome::Unrelated, Outcome::Failed),
-        };
-    }
-    match host.response_header("grpc-status").as_deref().and_then(number) {
-        Some(status) => Failure::of_grpc_status(status).map_or(Outcome::Good, Outcome::Failed),
-        None if is_grpc(host) => Outcome::Undecided,
-        None => Outcome::Good,
-    }
-}
-
-fn is_grpc(host: &dyn StreamHost) -> bool {
-    host.response_header("content-type").is_some_and(|t| t.starts_with(b"application/grpc"))
-}
-
-/// The endpoint that Envoy used in the end, if it is one of ours.
-fn served_by(worker: &Worker, host: &dyn StreamHost, upstream: usize) -> Option<u32> {
-    let address = host.property(&["upstream", "address"])?;
-    worker.engine.upstream(upstream)?.fleet().index_of_text(&address)
-}
-
-/// Sees to it that the outcome goes to whoever served the request: a retry goes elsewhere, and Envoy passes
-/// over an address that is not in the cluster.
-fn reattribute(
-    worker: &mut Worker,
-    host: &dyn StreamHost,
-    ticket: Ticket,
-    outcome: Outcome,
-) -> (Ticket, Outcome) {
-    let served = served_by(worker, host, ticket.upstream);
-    let Some(served) = served.filter(|i| *i != ticket.endpoint.index) else { return (ticket, outcome) };
-    let Some(moved) = worker.engine.moved(&ticket, served) else { return (ticket, outcome) };
-    let attempts = host.property(&["upstream", "request_attempt_count"]);
-    let attempts = attempts.and_then(|b| b.try_into().ok()).map_or(1, u64::from_le_bytes);
-    if attempts > 1 {
-        // The first endpoint failed, or the request would not be elsewhere; and its latency is not this one's.
-        worker.engine.judged(&ticket, Some(Failure::Reset), host.now());
-        let verdict = match outcome {
-            Outcome::Good | Outcome::Undecided => Outcome::Unrelated,
-            other => other,
-        };
-        return (moved, verdict);
-    }
-    (moved, outcome)
-}
-
-/// A decimal number of up to nine digits.
-fn number(text: &[u8]) -> Option<u32> {
-    if text.is_empty() || text.len() > 9 {
-        return None;
-    }
-    text.iter().try_fold(0u32, |n, b| b.is_ascii_digit().then(|| n * 10 + u32::from(b - b'0')))
 }

@@ -139,6 +139,48 @@ fn a_request_that_went_elsewhere_is_given_back_there(world: impl World) {
     });
 }
 
+/// A request with a body, whose sending and answering `exchange` sees to.
+fn uploads<W: World>(world: W, exchange: impl Fn(&mut W, &mut W::Stream)) {
+    exact(world, |world, plugin| {
+        let mut stream = world.stream(plugin, &[(":method", b"POST"), (":path", b"/")]);
+        stream.property(&["xds", "cluster_name"], b"web");
+        assert!(stream.request_headers_of(false));
+        exchange(world, &mut stream);
+        stream.log();
+        stream.done();
+    });
+}
+
+fn an_upload_is_given_back_however_it_goes(world: impl World) {
+    uploads(world, |world, stream| {
+        world.advance(ms(5));
+        stream.request_body(false);
+        stream.request_body(true);
+        stream.request_body(true);
+        respond(stream, &Ending::good());
+    });
+}
+
+fn an_upload_that_is_given_up_is_given_back(world: impl World) {
+    uploads(world, |_, stream| stream.request_body(false));
+}
+
+fn an_answer_before_the_end_of_the_upload_is_given_back_once(world: impl World) {
+    uploads(world, |_, stream| {
+        stream.request_body(false);
+        respond(stream, &Ending::status("413"));
+        stream.request_body(false);
+        stream.request_trailers();
+    });
+}
+
+fn a_response_that_breaks_off_is_given_back(world: impl World) {
+    uploads(world, |_, stream| {
+        stream.request_body(true);
+        respond(stream, &Ending::cut("downstream_remote_disconnect"));
+    });
+}
+
 fn a_stream_that_is_open_counts_until_its_end(mut world: impl World) {
     let plugin = single(&mut world, &config(2, r#""policy":"least_request""#, ""));
     let mut first = begin(&mut world, plugin);
@@ -162,5 +204,9 @@ both!(
     trailers_without_response_headers_change_nothing,
     an_unmatched_route_owes_nothing,
     a_request_that_went_elsewhere_is_given_back_there,
+    an_upload_is_given_back_however_it_goes,
+    an_upload_that_is_given_up_is_given_back,
+    an_answer_before_the_end_of_the_upload_is_given_back_once,
+    a_response_that_breaks_off_is_given_back,
     a_stream_that_is_open_counts_until_its_end,
 );

@@ -31,6 +31,7 @@ mod hostile_headers;
 mod in_flight;
 mod lease;
 mod outcomes;
+mod protocols;
 mod signals;
 mod slowness;
 mod steering;

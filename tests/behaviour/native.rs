@@ -281,13 +281,25 @@ impl Stream for NativeStream {
         self.maps.borrow_mut().properties.insert(path, value.into());
     }
 
-    fn request_headers(&mut self) -> bool {
-        self.with(|stream, worker, host| stream.request_headers(worker, host)) == Verdict::Continue
+    fn request_headers_of(&mut self, complete: bool) -> bool {
+        self.with(|stream, worker, host| stream.request_headers(worker, host, complete)) == Verdict::Continue
     }
 
-    fn response_headers(&mut self, headers: &[(&str, &[u8])]) {
+    fn request_body(&mut self, last: bool) {
+        self.with(|stream, worker, host| stream.request_body(worker, host, last));
+    }
+
+    fn request_trailers(&mut self) {
+        self.request_body(true);
+    }
+
+    fn response_headers_of(&mut self, headers: &[(&str, &[u8])], complete: bool) {
         self.maps.borrow_mut().response = own(headers);
-        self.with(|stream, worker, host| stream.response_headers(worker, host));
+        self.with(|stream, worker, host| stream.response_headers(worker, host, complete));
+    }
+
+    fn response_body(&mut self, last: bool) {
+        self.with(|stream, worker, host| stream.response_body(worker, host, last));
     }
 
     fn response_trailers(&mut self, trailers: &[(&str, &[u8])]) {

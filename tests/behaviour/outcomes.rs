@@ -7,6 +7,7 @@ use crate::world::{Plugin, World};
 const PATIENT: &str = r#""policy":"round_robin","health":{"suspect_after":3,"fail_after":3}"#;
 
 const RESET: &str = "upstream_reset_before_response_started{connection_termination}";
+const BROKEN: &str = "upstream_reset_after_response_started{connection_termination}";
 const REFUSED: &str =
     "upstream_reset_before_response_started{remote_connection_failure,delayed_connect_error:_111}";
 
@@ -25,6 +26,8 @@ fn three_failures_in_a_row_take_an_endpoint_out(mut world: impl World) {
         Ending::grpc_headers("2"),
         Ending::grpc_trailers("14"),
         Ending::grpc_trailers("13"),
+        Ending::cut(BROKEN),
+        Ending::grpc_cut(BROKEN),
     ] {
         let plugin = single(&mut world, &config(4, PATIENT, ""));
         let sick = address(1);
@@ -84,11 +87,36 @@ fn what_is_not_the_endpoints_fault_ejects_nobody(mut world: impl World) {
         Ending::grpc_trailers("7"),
         Ending::grpc_trailers("8"),
         Ending::cancelled(),
+        Ending::cut("downstream_remote_disconnect"),
+        Ending::grpc_cut("downstream_remote_disconnect"),
+        Ending::cut("upstream_max_stream_duration_reached"),
+        // Envoy's own answers to calls are 200 with a status that blames the server.
+        Ending { details: Some("no_healthy_upstream"), ..Ending::grpc_headers("14") },
+        Ending { details: Some("ext_authz_error"), ..Ending::grpc_headers("13") },
+        Ending { served_by: Some("203.0.113.9:1".into()), ..Ending::status("503") },
     ] {
         let plugin = single(&mut world, &config(4, PATIENT, ""));
         fails(&mut world, plugin, &address(2), &ending, 12);
         let counts = picks(&mut world, plugin, 40);
         assert_eq!(counts.get(&address(2)), Some(&10), "{ending:?}: {counts:?}");
+    }
+}
+
+/// A limiter before the endpoint says no: that does not make the endpoint dearer either.
+fn anothers_429_is_not_the_endpoints(mut world: impl World) {
+    let by_errors = r#""policy":"adaptive""#;
+    for (ending, dearer) in [
+        (Ending::status("429"), true),
+        (Ending::local("429", "local_rate_limited"), false),
+        (Ending { details: Some("rate_limited"), ..Ending::grpc_headers("8") }, false),
+    ] {
+        let plugin = single(&mut world, &config(2, by_errors, ""));
+        for _ in 0..100 {
+            serve(&mut world, plugin, |to| if to == address(0) { ending.clone() } else { Ending::good() });
+            pass(&mut world, &[plugin], ms(50));
+        }
+        let count = picks_of(&mut world, plugin, &address(0), 100);
+        assert_eq!(count < 20, dearer, "{ending:?}: {count}");
     }
 }
 
@@ -176,6 +204,7 @@ both!(
     a_time_out_or_a_refused_connection_takes_no_more_than_three,
     one_failure_makes_suspect_by_default,
     what_is_not_the_endpoints_fault_ejects_nobody,
+    anothers_429_is_not_the_endpoints,
     a_grpc_stream_is_judged_by_its_trailers_only_once,
     whoever_served_is_judged,
     a_retry_that_went_well_blames_the_first_endpoint,

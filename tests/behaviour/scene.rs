@@ -49,6 +49,8 @@ pub struct Ending {
     /// Who answered, where that is not who was named; empty for nobody.
     pub served_by: Option<String>,
     pub attempts: Option<u64>,
+    /// The response breaks off after its headers, for the reason in `details`.
+    pub cut: bool,
 }
 
 impl Ending {
@@ -77,6 +79,16 @@ impl Ending {
         ending.headers.as_mut().expect("headers").push(("content-type", b"application/grpc+proto".to_vec()));
         ending.trailers = Some(vec![("grpc-status", status.into())]);
         ending
+    }
+
+    /// A response that broke off after its headers.
+    pub fn cut(details: &'static str) -> Ending {
+        Ending { details: Some(details), cut: true, ..Ending::status("200") }
+    }
+
+    /// The same of a call.
+    pub fn grpc_cut(details: &'static str) -> Ending {
+        Ending { details: Some(details), cut: true, ..Ending::grpc_trailers("0") }
     }
 
     pub fn good() -> Ending {
@@ -131,8 +143,11 @@ pub fn respond(stream: &mut impl Stream, ending: &Ending) {
     if let Some(headers) = &ending.headers {
         stream.response_headers(&borrowed(headers));
     }
-    if let Some(trailers) = &ending.trailers {
-        stream.response_trailers(&borrowed(trailers));
+    match &ending.trailers {
+        _ if ending.cut => {}
+        Some(trailers) => stream.response_trailers(&borrowed(trailers)),
+        None if ending.headers.is_some() => stream.response_body(true),
+        None => {}
     }
 }
 

@@ -120,12 +120,24 @@ impl Stream for Request {
         Request::property(self, path, value);
     }
 
-    fn request_headers(&mut self) -> bool {
-        self.headers_phase() == Action::Continue
+    fn request_headers_of(&mut self, complete: bool) -> bool {
+        Request::request_headers(self, complete) == Action::Continue
     }
 
-    fn response_headers(&mut self, headers: &[(&str, &[u8])]) {
-        self.response_headers_of(map(headers), false);
+    fn request_body(&mut self, last: bool) {
+        Request::request_body(self, b"part", last);
+    }
+
+    fn request_trailers(&mut self) {
+        Request::request_trailers(self, &[("x-trailer", "1")]);
+    }
+
+    fn response_headers_of(&mut self, headers: &[(&str, &[u8])], complete: bool) {
+        Request::response_headers_of(self, map(headers), complete);
+    }
+
+    fn response_body(&mut self, last: bool) {
+        Request::response_body(self, b"part", last);
     }
 
     fn response_trailers(&mut self, trailers: &[(&str, &[u8])]) {

@@ -79,10 +79,27 @@ pub trait World: Sized {
 pub trait Stream {
     fn property(&mut self, path: &[&str], value: &[u8]);
 
-    /// Whether the request goes on.
-    fn request_headers(&mut self) -> bool;
+    /// Whether the request goes on. It has no body.
+    fn request_headers(&mut self) -> bool {
+        self.request_headers_of(true)
+    }
 
-    fn response_headers(&mut self, headers: &[(&str, &[u8])]);
+    /// The same; `complete` where no body follows.
+    fn request_headers_of(&mut self, complete: bool) -> bool;
+
+    fn request_body(&mut self, last: bool);
+
+    fn request_trailers(&mut self);
+
+    /// Response headers before a body.
+    fn response_headers(&mut self, headers: &[(&str, &[u8])]) {
+        self.response_headers_of(headers, false);
+    }
+
+    /// The same; `complete` where nothing follows.
+    fn response_headers_of(&mut self, headers: &[(&str, &[u8])], complete: bool);
+
+    fn response_body(&mut self, last: bool);
 
     fn response_trailers(&mut self, trailers: &[(&str, &[u8])]);
 

@@ -285,6 +285,20 @@ impl Upstream {
         Some((endpoint, depth))
     }
 
+    /// Nobody can answer yet what is still being sent.
+    pub fn uploading(&mut self, endpoint: EndpointRef, started: Time) {
+        if let Some(member) = self.current(endpoint) {
+            member.in_flight.stop_awaiting(started);
+        }
+    }
+
+    /// An answer is due from `since` on.
+    pub fn uploaded(&mut self, endpoint: EndpointRef, since: Time) {
+        if let Some(member) = self.current(endpoint) {
+            member.in_flight.start_awaiting(since);
+        }
+    }
+
     /// The member that `endpoint` names, if it is still the same endpoint.
     fn current(&mut self, endpoint: EndpointRef) -> Option<&mut Member> {
         if !self.fleet.is_current(endpoint) {
