@@ -70,6 +70,8 @@ pub struct Member {
     pub present: bool,
     /// Whether it may be chosen.
     pub eligible: bool,
+    /// Which of the upstream's groups it is chosen in; beyond all of them if in none.
+    pub group: u32,
     /// Which endpoint this is, the same in every worker and proxy: [`Endpoint::hash`](crate::fleet::Endpoint).
     pub identity: u64,
     /// Relative capacity, > 0.

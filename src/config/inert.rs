@@ -20,10 +20,7 @@ fn in_upstream(upstream: &Upstream) -> impl Iterator<Item = &'static str> {
     let settings = [
         (upstream.endpoints.prometheus.is_some(), "endpoints.prometheus"),
         (upstream.endpoints.envoy_admin.is_some(), "endpoints.envoy_admin"),
-        (upstream.endpoints.fixed.iter().any(|e| e.priority > 0), "endpoints.static[].priority"),
-        (upstream.zone.is_some(), "zone"),
-        (upstream.affinity.is_some() && !hashes, "affinity"),
-        (!upstream.split.is_empty(), "split"),
+        (upstream.affinity.is_some() && !hashes && upstream.split.is_empty(), "affinity"),
         (upstream.autoscale.is_some(), "autoscale"),
     ];
     settings.into_iter().filter(|(given, _)| *given).map(|(_, field)| field)

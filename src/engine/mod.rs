@@ -21,7 +21,7 @@ use crate::time::Time;
 
 pub use outcome::{Failure, Outcome};
 pub use totals::Totals;
-pub use upstream::{Duty, Upstream};
+pub use upstream::{Duty, Part, Upstream};
 
 /// What to do with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

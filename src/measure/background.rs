@@ -31,19 +31,33 @@ impl Background {
         self.next = (self.next + 1) % REMEMBERED;
     }
 
-    /// Forgets an endpoint whose index may be given to another.
-    pub fn forget(&mut self, index: u32) {
-        self.answers.iter_mut().filter(|(i, _)| *i == index).for_each(|slot| *slot = (u32::MAX, false));
+    /// Forgets all endpoints but those that `stays`: their indices may be given to others.
+    pub fn retain(&mut self, stays: impl Fn(u32) -> bool) {
+        let gone = self.answers.iter_mut().filter(|(i, _)| *i != u32::MAX && !stays(*i));
+        gone.for_each(|slot| *slot = (u32::MAX, false));
     }
 
-    /// The failure ratio of the endpoints that `counts` accepts; zero while too little is known.
-    pub fn ratio(&self, counts: impl Fn(u32) -> bool) -> f64 {
+    /// The failure ratio of the endpoints that `counts` accepts; none while too little is known.
+    pub fn ratio(&self, counts: impl Fn(u32) -> bool) -> Option<f64> {
+        let (all, failed) = self.count(counts)?;
+        Some(failed / all)
+    }
+
+    /// What the failure ratio of the endpoints that `counts` accepts may well be, by what is known of it: one
+    /// standard error above the estimate, which leans on one good and one bad answer.
+    pub fn at_most(&self, counts: impl Fn(u32) -> bool) -> Option<f64> {
+        let (all, failed) = self.count(counts)?;
+        let ratio = (failed + 1.0) / (all + 2.0);
+        Some(ratio + (ratio * (1.0 - ratio) / all).sqrt())
+    }
+
+    fn count(&self, counts: impl Fn(u32) -> bool) -> Option<(f64, f64)> {
         let (mut all, mut failed) = (0u32, 0u32);
         for (_, bad) in self.answers.iter().filter(|(i, _)| *i != u32::MAX && counts(*i)) {
             all += 1;
             failed += u32::from(*bad);
         }
-        if all < FEWEST { 0.0 } else { f64::from(failed) / f64::from(all) }
+        (all >= FEWEST).then(|| (f64::from(all), f64::from(failed)))
     }
 }
 
@@ -58,16 +72,18 @@ mod tests {
     fn an_endpoint_is_compared_with_the_others_only() {
         let mut background = Background::default();
         (0..64).for_each(|i| background.observe(i % 4, i % 4 == 3));
-        assert_eq!(background.ratio(|i| i != 3), 0.0);
-        assert_eq!(background.ratio(|_| true), 0.25);
-        background.forget(3);
-        assert_eq!(background.ratio(|_| true), 0.0);
+        assert_eq!(background.ratio(|i| i != 3), Some(0.0));
+        assert_eq!(background.ratio(|_| true), Some(0.25));
+        let bound = background.at_most(|_| true).unwrap();
+        assert!((0.28..0.34).contains(&bound), "{bound}");
+        background.retain(|i| i != 3);
+        assert_eq!(background.ratio(|_| true), Some(0.0));
     }
 
     #[test]
     fn too_little_says_nothing() {
         let mut background = Background::default();
         (0..7).for_each(|_| background.observe(1, true));
-        assert_eq!(background.ratio(|_| true), 0.0);
+        assert_eq!(background.ratio(|_| true), None);
     }
 }

@@ -31,9 +31,10 @@ pub struct ConsistentHash {
 }
 
 impl Policy for ConsistentHash {
-    fn refresh(&mut self, view: View<'_>, _pool: &Pool) {
-        self.ring.refresh(view);
-        self.weights = view.members.iter().filter(|m| m.eligible).map(|m| f64::from(m.weight)).sum();
+    fn refresh(&mut self, view: View<'_>, pool: &Pool) {
+        self.ring.refresh(view, pool.everybody());
+        let weight = |i: &u32| view.eligible(*i).map(|m| f64::from(m.weight));
+        self.weights = pool.everybody().iter().filter_map(weight).sum();
     }
 
     fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {

@@ -19,8 +19,8 @@ pub struct IpHash {
 }
 
 impl Policy for IpHash {
-    fn refresh(&mut self, view: View<'_>, _pool: &Pool) {
-        self.ring.refresh(view);
+    fn refresh(&mut self, view: View<'_>, pool: &Pool) {
+        self.ring.refresh(view, pool.everybody());
     }
 
     fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {

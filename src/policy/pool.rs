@@ -15,6 +15,7 @@ pub const MAX_DRAWS: usize = 16;
 /// table is rebuilt on refresh; repetitions are drawn again, a bounded number of times.
 #[derive(Clone, Debug, Default)]
 pub struct Pool {
+    everybody: Vec<u32>,
     order: Vec<u32>,
     alias: Vec<Alias>,
 }
@@ -30,8 +31,22 @@ struct Alias {
 impl Pool {
     /// Takes the eligible of `members`.
     pub fn refresh(&mut self, members: &[Member]) {
+        self.everybody.clear();
+        self.everybody.extend((0u32..).zip(members).filter(|(_, m)| m.present).map(|(i, _)| i));
+        self.refresh_order(members);
+    }
+
+    /// Takes the eligible of those `members` that stand at `indices`, in rising order.
+    pub fn refresh_among(&mut self, members: &[Member], indices: &[u32]) {
+        self.everybody.clear();
+        self.everybody.extend_from_slice(indices);
+        self.refresh_order(members);
+    }
+
+    fn refresh_order(&mut self, members: &[Member]) {
         self.order.clear();
-        self.order.extend((0u32..).zip(members).filter(|(_, m)| m.eligible).map(|(i, _)| i));
+        let eligible = |i: &&u32| members.get(**i as usize).is_some_and(|m| m.eligible);
+        self.order.extend(self.everybody.iter().filter(eligible));
         let share = |i: &u32| members.get(*i as usize).map_or(0.0, |m| m.share);
         let (mut least, mut most) = (f32::INFINITY, 0.0f32);
         for share in self.order.iter().map(share) {
@@ -72,6 +87,11 @@ impl Pool {
     /// Whether nobody is eligible.
     pub fn is_empty(&self) -> bool {
         self.order.is_empty()
+    }
+
+    /// All that may be eligible one day, in rising order, as of the last refresh.
+    pub fn everybody(&self) -> &[u32] {
+        &self.everybody
     }
 
     /// The eligible as of the last refresh, in no particular order.

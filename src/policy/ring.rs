@@ -11,7 +11,7 @@
 //! The paper's 21 probes with one point each look at the memory too often for a fleet that is larger than the cache;
 //! a ring with one probe needs 240 points for the same.
 //!
-//! The ring holds everybody present, eligible or not: who is ejected for a moment gets the same keys back. It is
+//! The ring holds everybody in the pool, eligible or not: who is ejected for a moment gets the same keys back. It is
 //! rebuilt when somebody comes, goes or changes weight, never on a request.
 
 use super::View;
@@ -44,9 +44,10 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Rebuilds the ring if somebody came, went or changed weight; whether it did.
-    pub fn refresh(&mut self, view: View<'_>) -> bool {
-        let present = || (0u32..).zip(view.members).filter(|(_, m)| m.present);
+    /// Rebuilds the ring of those at `indices` if somebody came, went or changed weight; whether it did.
+    pub fn refresh(&mut self, view: View<'_>, indices: &[u32]) -> bool {
+        let member = |i: &u32| Some((*i, view.members.get(*i as usize).filter(|m| m.present)?));
+        let present = || indices.iter().filter_map(member);
         // A sum, because the order says nothing; the index, because places are reused.
         let fingerprint = present().fold(0u64, |sum, (index, m)| {
             let weight = u64::from(m.weight.to_bits()) << 32;
@@ -202,8 +203,13 @@ mod tests {
 
     fn ring(members: &[Member]) -> Ring {
         let mut ring = Ring::default();
-        ring.refresh(View { members, queueing: &Queueing::default(), in_flight: 0, now: Time::ZERO });
+        refresh(&mut ring, members);
         ring
+    }
+
+    fn refresh(ring: &mut Ring, members: &[Member]) -> bool {
+        let view = View { members, queueing: &Queueing::default(), in_flight: 0, now: Time::ZERO };
+        ring.refresh(view, &(0..members.len() as u32).collect::<Vec<_>>())
     }
 
     fn owner(ring: &Ring, key: u64) -> u32 {
@@ -295,9 +301,7 @@ mod tests {
     fn is_rebuilt_for_changes_only() {
         let mut members = fleet(&[1.0; 10]);
         let mut ring = Ring::default();
-        let mut refresh = |members: &[Member]| {
-            ring.refresh(View { members, queueing: &Queueing::default(), in_flight: 0, now: Time::ZERO })
-        };
+        let mut refresh = |members: &[Member]| refresh(&mut ring, members);
         assert!(refresh(&members));
         members[3].eligible = false;
         members[4].share = 0.1;

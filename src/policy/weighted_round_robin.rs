@@ -29,6 +29,8 @@ const GOLDEN: f64 = 0.618_033_988_749_894_9;
 struct Turn {
     due: f64,
     index: u32,
+    /// Position among the standings.
+    at: u32,
 }
 
 impl Eq for Turn {}
@@ -45,9 +47,10 @@ impl PartialOrd for Turn {
     }
 }
 
-/// When an endpoint's turn is, and the share that its wait is measured in; a share of zero is nobody's.
-#[derive(Clone, Copy, Debug, Default)]
+/// When an endpoint's turn is, and the share that its wait is measured in.
+#[derive(Clone, Copy, Debug)]
 struct Standing {
+    index: u32,
     due: f64,
     share: f32,
 }
@@ -56,8 +59,9 @@ struct Standing {
 #[derive(Debug, Default)]
 pub struct WeightedRoundRobin {
     turns: BinaryHeap<Reverse<Turn>>,
-    /// By endpoint index.
+    /// In the order of endpoint indices.
     standings: Vec<Standing>,
+    before: Vec<Standing>,
     /// When the last turn was.
     clock: f64,
     begun: bool,
@@ -69,7 +73,7 @@ impl WeightedRoundRobin {
         let mut first = self.turns.peek_mut()?;
         let Reverse(turn) = &mut *first;
         let index = turn.index;
-        let standing = self.standings.get_mut(index as usize)?;
+        let standing = self.standings.get_mut(turn.at as usize)?;
         self.clock = turn.due;
         turn.due += 1.0 / f64::from(standing.share);
         standing.due = turn.due;
@@ -80,24 +84,24 @@ impl WeightedRoundRobin {
 }
 
 impl Policy for WeightedRoundRobin {
-    fn refresh(&mut self, view: View<'_>, _pool: &Pool) {
-        self.standings.resize(view.members.len(), Standing::default());
+    fn refresh(&mut self, view: View<'_>, pool: &Pool) {
+        core::mem::swap(&mut self.standings, &mut self.before);
+        self.standings.clear();
         let mut turns = core::mem::take(&mut self.turns).into_vec();
         turns.clear();
-        for ((index, standing), member) in (0u32..).zip(&mut self.standings).zip(view.members) {
-            if !member.eligible {
-                *standing = Standing::default();
-                continue;
-            }
+        let mut before = self.before.iter().peekable();
+        for index in pool.everybody().iter().copied() {
+            let Some(member) = view.eligible(index) else { continue };
+            while before.next_if(|b| b.index < index).is_some() {}
             let share = member.share.max(LEAST_SHARE);
             // In periods, so that a new share counts from now on.
-            let wait = if standing.share > 0.0 {
-                ((standing.due - self.clock) * f64::from(standing.share)).clamp(0.0, 1.0)
-            } else {
-                (f64::from(index) * GOLDEN).fract()
+            let wait = match before.next_if(|b| b.index == index) {
+                Some(standing) => ((standing.due - self.clock) * f64::from(standing.share)).clamp(0.0, 1.0),
+                None => (f64::from(index) * GOLDEN).fract(),
             };
-            *standing = Standing { due: wait / f64::from(share), share };
-            turns.push(Reverse(Turn { due: standing.due, index }));
+            let due = wait / f64::from(share);
+            turns.push(Reverse(Turn { due, index, at: self.standings.len() as u32 }));
+            self.standings.push(Standing { index, due, share });
         }
         // Time begins anew, so that it never grows until its fractions are lost.
         self.clock = 0.0;

@@ -12,11 +12,12 @@ const LONGEST_KEY: usize = 1024;
 /// More of a `cookie` or `:path` than this is not searched.
 const LONGEST_SEARCH: usize = 16 * 1024;
 
-/// The key of a request to `upstream`, if its policy wants one and the request has one.
+/// The key of a request to `upstream`, if its policy or its split wants one and the request has one.
 pub fn key(upstream: &Upstream, host: &dyn StreamHost) -> Option<u64> {
     let affinity = match (&upstream.policy, &upstream.affinity) {
         (Policy::IpHash, _) => &Affinity::SourceIp,
         (Policy::ConsistentHash, Some(affinity)) => affinity,
+        (_, Some(affinity)) if !upstream.split.is_empty() => affinity,
         _ => return None,
     };
     match affinity {

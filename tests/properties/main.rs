@@ -2,6 +2,7 @@
 
 mod counts;
 mod exchange;
+mod failover;
 mod fleet;
 mod health;
 mod policy;

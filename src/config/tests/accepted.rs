@@ -141,9 +141,6 @@ fn what_has_no_effect_yet_is_named() {
             "$.status",
             "$.upstreams[0].endpoints.prometheus",
             "$.upstreams[0].endpoints.envoy_admin",
-            "$.upstreams[0].zone",
-            "$.upstreams[0].affinity",
-            "$.upstreams[0].split",
             "$.upstreams[0].autoscale",
         ]
     );

@@ -1,6 +1,7 @@
-//! What follows from the evidence: what is typical, who is out, whether it is panic.
+//! What follows from the evidence: what is typical, who is out, whether it is panic, where requests go.
 
-use super::Upstream;
+use super::group::NO_GROUP;
+use super::{Upstream, tiers};
 use crate::config::RuleAction;
 use crate::fleet::Condition;
 use crate::health::State;
@@ -14,12 +15,16 @@ const RATE_OVER_S: f64 = 5.0;
 impl Upstream {
     /// What follows for the endpoint at `index` from what it just did; O(1).
     pub(super) fn conclude(&mut self, index: u32, now: Time) {
-        let may_leave = self.may_leave();
+        let tier = self.group_of(index).map(|g| g.tier);
+        let may_leave = tier.is_some_and(|tier| self.may_leave(tier));
         let state = self.assess(index, now);
         let Some(member) = self.members.get_mut(index as usize) else { return };
         if state != State::Healthy && member.eligible && may_leave {
             member.eligible = false;
             self.out += 1;
+            if let Some(tier) = tier.and_then(|tier| self.tiers.get_mut(tier)) {
+                tier.eligible = tier.eligible.saturating_sub(1);
+            }
         }
     }
 
@@ -31,36 +36,47 @@ impl Upstream {
         let spotless =
             member.health.state() == State::Healthy && member.health.spotless(&member.others.evidence);
         let beside = if spotless { 0.0 } else { self.errors_beside(index) };
-        let (typical, errors) = (self.typical, self.fleet_errors);
+        let (typical, errors) =
+            self.group_of(index).map_or((self.typical, 0.0), |group| (group.typical, group.failing));
         let Some(member) = self.members.get_mut(index as usize) else { return State::Healthy };
         member.health.set_others(member.others.evidence);
         member.price(typical, errors, &self.terms);
         member.assess(now, &self.config.health, beside)
     }
 
-    /// The failure ratio of the endpoints in traffic, the one at `index` left out.
+    /// The failure ratio of the endpoints in traffic, the one at `index` left out. A fault that one group does not
+    /// have is no fault of everybody's.
     fn errors_beside(&self, index: u32) -> f64 {
-        if !self.terms.background {
-            return 0.0;
-        }
-        self.background.ratio(|i| i != index && self.members.get(i as usize).is_some_and(|m| m.eligible))
+        let Some(group) = self.group_of(index).filter(|_| self.terms.background) else { return 0.0 };
+        let beside = group.background.ratio(|i| i != index && self.in_traffic(i));
+        beside.into_iter().chain(group.elsewhere).reduce(f64::min).unwrap_or(0.0)
+    }
+
+    fn in_traffic(&self, index: u32) -> bool {
+        self.members.get(index as usize).is_some_and(|m| m.eligible)
     }
 
     /// How many endpoints may be out at a time.
     fn most_out(&self) -> usize {
-        (self.staying as f64 * self.config.health.max_ejected_percent / 100.0) as usize
+        (self.endpoints() as f64 * self.config.health.max_ejected_percent / 100.0) as usize
+    }
+
+    /// How many endpoints are in a group.
+    fn endpoints(&self) -> usize {
+        self.tiers.iter().map(|t| t.endpoints).sum()
     }
 
     /// Whether one more may be taken out before the next tick. In panic nobody is, and whoever would bring panic
     /// about is left to the tick: it brings the others back at the same time.
-    pub(super) fn may_leave(&self) -> bool {
-        let left = self.staying.saturating_sub(self.out + self.spared + 1);
-        self.out < self.most_out() && !self.panic && !self.too_few(left)
+    fn may_leave(&self, tier: usize) -> bool {
+        let Some(tier) = self.tiers.get(tier) else { return false };
+        let enough = self.rescued || !self.too_few(tier.eligible.saturating_sub(1), tier.endpoints);
+        self.out < self.most_out() && !tier.panic && enough
     }
 
-    /// Whether `left` eligible endpoints are below the panic threshold.
-    pub(super) fn too_few(&self, left: usize) -> bool {
-        (left as f64) < self.staying as f64 * self.config.failover.panic_percent / 100.0
+    /// Whether `left` eligible endpoints of so many are below the panic threshold.
+    fn too_few(&self, left: usize, of: usize) -> bool {
+        (left as f64) < of as f64 * self.config.failover.panic_percent / 100.0
     }
 
     /// Draws all conclusions anew: what is typical, who is out, who gets which share.
@@ -74,19 +90,70 @@ impl Upstream {
         if self.terms.fade {
             self.members.iter_mut().for_each(|m| m.errors.fade(seconds));
         }
-        self.typical = self.median(|m| m.centre().map(|(centre, _)| centre.exp())).unwrap_or(self.typical);
-        self.fleet_errors = self.errors_beside(u32::MAX);
+        let members = self.members.iter().filter(|m| m.present);
+        self.typical = median(&mut self.scratch, members).unwrap_or(self.typical);
+        self.compare_groups(now);
         for index in 0..self.members.len() as u32 {
             self.assess(index, now);
         }
         self.rule(now);
         self.eject();
         self.share(now);
-        self.pool.refresh(&self.members);
         self.queueing.refresh();
-        self.in_flight = self.members.iter().map(Member::total_in_flight).fold(0, u32::saturating_add);
-        let view = View { members: &self.members, queueing: &self.queueing, in_flight: self.in_flight, now };
-        self.policy.refresh(view, &self.pool);
+        self.refresh_groups(now);
+        self.divide(seconds, now);
+    }
+
+    /// What is typical of each group, and which failures are.
+    fn compare_groups(&mut self, now: Time) {
+        let mut groups = core::mem::take(&mut self.groups);
+        let divided = groups.len() > 1;
+        let mut known = Vec::new();
+        for (at, group) in groups.iter_mut().enumerate() {
+            group.typical = if divided {
+                let members = group.indices.iter().filter_map(|i| self.members.get(*i as usize));
+                median(&mut self.scratch, members).unwrap_or(group.typical)
+            } else {
+                self.typical
+            };
+            let failing = group.background.ratio(|i| self.in_traffic(i));
+            group.failing = failing.filter(|_| self.terms.background).unwrap_or(0.0);
+            if group.record.known(now).is_some() {
+                known.extend(group.background.at_most(|i| self.in_traffic(i)).map(|ratio| (at, ratio)));
+            }
+        }
+        let least = |but| {
+            let others = known.iter().filter(|(at, _)| Some(*at) != but);
+            others.min_by(|a, b| a.1.total_cmp(&b.1)).copied()
+        };
+        let first = least(None);
+        let second = first.and_then(|(at, _)| least(Some(at)));
+        for (at, group) in groups.iter_mut().enumerate() {
+            // Nobody is compared with itself.
+            let other = if first.is_some_and(|(of, _)| of == at) { second } else { first };
+            group.elsewhere = other.map(|(_, failing)| failing);
+        }
+        self.groups = groups;
+    }
+
+    /// Tells the policies who can be chosen, and how often.
+    fn refresh_groups(&mut self, now: Time) {
+        self.serving.clear();
+        for (at, group) in (0..).zip(&mut self.groups) {
+            group.pool.refresh_among(&self.members, &group.indices);
+            let in_flight = |i: &u32| self.members.get(*i as usize).map_or(0, Member::total_in_flight);
+            group.in_flight = group.indices.iter().map(in_flight).fold(0, u32::saturating_add);
+            let view =
+                View { members: &self.members, queueing: &self.queueing, in_flight: group.in_flight, now };
+            group.policy.refresh(view, &group.pool);
+            if !group.pool.is_empty() {
+                self.serving.push(at);
+            }
+        }
+        for lane in &mut self.lanes {
+            let groups = self.groups.get(lane.groups.clone()).unwrap_or_default();
+            lane.serves = groups.iter().any(|g| !g.pool.is_empty());
+        }
     }
 
     /// Applies the operator's rules.
@@ -99,20 +166,14 @@ impl Upstream {
         }
     }
 
-    fn median(&mut self, value: impl Fn(&Member) -> Option<f64>) -> Option<f64> {
-        self.scratch.clear();
-        self.scratch.extend(self.members.iter().filter(|m| m.present).filter_map(value));
-        let middle = self.scratch.len().checked_sub(1)? / 2;
-        Some(*self.scratch.select_nth_unstable_by(middle, f64::total_cmp).1)
-    }
-
     /// Takes the sick out, the failed before the suspect before those that a rule condemns, within the limits; in
     /// panic nobody. Whoever others have condemned is out beyond the limits, and uses them up.
     fn eject(&mut self) {
-        self.staying = self.count(|m| m.condition != Condition::Draining);
-        self.out = self.count(|m| m.condition == Condition::Unhealthy);
+        self.count_health();
+        self.out = self.count(|m| m.group != NO_GROUP && m.condition == Condition::Unhealthy);
         let limit = self.most_out();
-        self.members.iter_mut().for_each(|m| m.eligible = m.present && !m.condition.condemned());
+        let may = |m: &Member| m.present && m.group != NO_GROUP && !m.condition.condemned();
+        self.members.iter_mut().for_each(|m| m.eligible = may(m));
         let wanted_out: [fn(&Member) -> bool; 4] = [
             |m| m.health.state() == State::Failed,
             |m| m.health.state() == State::Recovering,
@@ -128,28 +189,110 @@ impl Upstream {
             }
         }
         self.spare();
-        self.panic = self.too_few(self.staying.saturating_sub(self.out + self.spared));
+        self.panic();
+    }
+
+    /// Counts who is well, limits or no limits.
+    fn count_health(&mut self) {
+        for tier in &mut self.tiers {
+            (tier.endpoints, tier.weight, tier.fit) = (0, 0.0, 0.0);
+        }
+        for group in &mut self.groups {
+            (group.weight, group.fit) = (0.0, 0.0);
+            let members = group.indices.iter().filter_map(|i| self.members.get(*i as usize));
+            let mut endpoints = 0;
+            for member in members.filter(|m| m.condition != Condition::Draining) {
+                endpoints += 1;
+                group.weight += f64::from(member.weight);
+                if fit(member) {
+                    group.fit += f64::from(member.weight);
+                }
+            }
+            if let Some(tier) = self.tiers.get_mut(group.tier) {
+                tier.endpoints += endpoints;
+                tier.weight += group.weight;
+                tier.fit += group.fit;
+            }
+        }
+        self.rescued = tiers::rescued(&self.tiers);
+    }
+
+    /// Ignores health where too few are left, unless others can take over.
+    fn panic(&mut self) {
+        for (at, eligible) in self.count_eligible(|_| true).into_iter().enumerate() {
+            let Some(endpoints) = self.tiers.get(at).map(|t| t.endpoints) else { continue };
+            let panic = !self.rescued && self.too_few(eligible, endpoints);
+            let eligible = if panic { endpoints } else { eligible };
+            if let Some(tier) = self.tiers.get_mut(at) {
+                (tier.panic, tier.eligible) = (panic, eligible);
+            }
+        }
+        self.panic = self.tiers.iter().any(|t| t.panic);
         if self.panic {
-            self.members
-                .iter_mut()
-                .for_each(|m| m.eligible = m.present && m.condition != Condition::Draining);
-            (self.out, self.spared) = (0, 0);
+            for group in self.groups.iter().filter(|g| self.tiers.get(g.tier).is_some_and(|t| t.panic)) {
+                for index in &group.indices {
+                    let left_out = |m: &&mut Member| !m.eligible && m.condition != Condition::Draining;
+                    if let Some(member) = self.members.get_mut(*index as usize).filter(left_out) {
+                        member.eligible = true;
+                        self.out = self.out.saturating_sub(1);
+                    }
+                }
+            }
         }
     }
 
-    /// Leaves the degraded alone, as long as the others are enough.
+    /// Leaves the degraded alone, as long as the others of their tier are enough.
     fn spare(&mut self) {
         let degraded = |m: &Member| m.eligible && m.condition == Condition::Degraded;
-        self.spared = self.count(degraded);
-        let left = self.staying.saturating_sub(self.out + self.spared);
-        if self.spared == 0 || left == 0 || self.too_few(left) {
-            self.spared = 0;
+        self.spared = 0;
+        if self.count(degraded) == 0 {
             return;
         }
-        self.members.iter_mut().filter(|m| degraded(m)).for_each(|m| m.eligible = false);
+        let eligible = self.count_eligible(|_| true);
+        let others = self.count_eligible(|m| !degraded(m));
+        for group in &self.groups {
+            let of = |counts: &[usize]| counts.get(group.tier).copied().unwrap_or(0);
+            let endpoints = self.tiers.get(group.tier).map_or(0, |t| t.endpoints);
+            if of(&eligible) == of(&others) || of(&others) == 0 || self.too_few(of(&others), endpoints) {
+                continue;
+            }
+            for index in &group.indices {
+                if let Some(member) = self.members.get_mut(*index as usize).filter(|m| degraded(m)) {
+                    member.eligible = false;
+                    self.spared += 1;
+                }
+            }
+        }
+    }
+
+    /// How many of each tier are eligible and `which`.
+    fn count_eligible(&self, which: impl Fn(&Member) -> bool) -> Vec<usize> {
+        let mut counts = vec![0; self.tiers.len()];
+        for member in self.members.iter().filter(|m| m.eligible && which(m)) {
+            let group = self.groups.get(member.group as usize);
+            if let Some(count) = group.and_then(|g| counts.get_mut(g.tier)) {
+                *count += 1;
+            }
+        }
+        counts
     }
 
     fn count(&self, which: impl Fn(&Member) -> bool) -> usize {
         self.members.iter().filter(|m| m.present && which(m)).count()
     }
+}
+
+/// Whether `member` is as well as an endpoint can be, by all who judge.
+fn fit(member: &Member) -> bool {
+    member.condition == Condition::Serving
+        && member.health.state() == State::Healthy
+        && member.ruled != Some(RuleAction::Eject)
+}
+
+/// The median latency of `members`, seconds.
+fn median<'m>(scratch: &mut Vec<f64>, members: impl Iterator<Item = &'m Member>) -> Option<f64> {
+    scratch.clear();
+    scratch.extend(members.filter_map(|m| m.centre().map(|(centre, _)| centre.exp())));
+    let middle = scratch.len().checked_sub(1)? / 2;
+    Some(*scratch.select_nth_unstable_by(middle, f64::total_cmp).1)
 }

@@ -44,6 +44,9 @@ impl Duty {
     }
 }
 
+/// A group with less of the requests than this is not explored: it is there for others, not for these.
+const WORTH_EXPLORING: f64 = 0.01;
+
 /// How sure it is that `member` is slow, 0.1..=1: whoever was condemned on little evidence is looked at again the
 /// sooner.
 fn certainty(member: &Member, typical: f64) -> f64 {
@@ -54,13 +57,26 @@ fn certainty(member: &Member, typical: f64) -> f64 {
 impl Upstream {
     /// Who gets a single request next: the sick to be verified, the exiled to be explored.
     pub(super) fn schedule(&mut self, duty: Duty, now: Time) {
-        self.due.clear();
-        let explores = self.policy.exiles();
+        self.lanes.iter_mut().for_each(|lane| lane.due.clear());
         let rate = self.rate * f64::from(duty.workers);
+        for at in 0..self.groups.len() {
+            self.schedule_group(at, rate, duty, now);
+        }
+    }
+
+    /// The same for one group. One that gets no requests gets none to explore it either, but its sick are verified:
+    /// whether it can take over must be known before it has to.
+    fn schedule_group(&mut self, at: usize, rate: f64, duty: Duty, now: Time) {
+        let Some(group) = self.groups.get(at) else { return };
+        let Some(lane) = self.lanes.get_mut(group.key.lane) else { return };
+        let idle = group.load < WORTH_EXPLORING;
+        let explores = group.policy.exiles() && !idle;
+        let rate = rate * self.split.share(group.key.lane) * group.load;
         let pause = (REQUESTS_PER_EXPLORATION / rate.max(1e-3)).clamp(EXPLORE_AFTER_S[0], EXPLORE_AFTER_S[1]);
-        let left_out = LEFT_OUT_GAPS * self.fleet.len() as f64 / rate.max(1e-3);
-        let (typical, health) = (self.typical, &self.config.health);
-        for (index, endpoint) in self.fleet.iter() {
+        let left_out = LEFT_OUT_GAPS * group.indices.len() as f64 / rate.max(1e-3);
+        let (typical, health) = (group.typical, &self.config.health);
+        for index in group.indices.iter().copied() {
+            let Some(endpoint) = self.fleet.get(index) else { continue };
             let Some(member) = self.members.get_mut(index as usize) else { continue };
             // Whoever was condemned elsewhere is looked after there, and whoever is spared is not to be disturbed.
             let elsewhere = member.condition.condemned() || (self.spared > 0 && !member.eligible);
@@ -72,8 +88,8 @@ impl Upstream {
             let ruled_out = !member.eligible && member.ruled == Some(RuleAction::Eject);
             let still_slow = ruled_out || f64::from(member.expected) > GOOD_MULTIPLE * typical + NOISE_S;
             let due = if member.health.state() != State::Healthy {
-                !member.eligible && now >= member.health.next_probe(health)
-            } else if !explores && !ruled_out {
+                (idle || !member.eligible) && now >= member.health.next_probe(health)
+            } else if idle || (!explores && !ruled_out) {
                 false
             } else if again {
                 still_slow
@@ -88,7 +104,7 @@ impl Upstream {
             };
             // Who began to look again goes on, so that the same worker sees the answers in a row.
             if due && (again || duty.covers(endpoint.hash, now)) {
-                self.due.push(index);
+                lane.due.push(index);
             }
         }
     }

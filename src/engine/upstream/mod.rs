@@ -2,8 +2,14 @@
 
 mod conclusions;
 mod exploration;
+mod group;
 mod shares;
+mod spill;
+mod split;
+mod tiers;
+mod trust;
 
+use core::ops::Range;
 use core::time::Duration;
 
 use hashbrown::HashMap;
@@ -12,12 +18,14 @@ use super::rules::Rules;
 use super::{Decision, Failure, Outcome, Ticket, Totals};
 use crate::config::{self, NoneEligible};
 use crate::fleet::{EndpointRef, Fleet, Spec};
-use crate::measure::{Background, LearntWeight, Queueing, Reading};
+use crate::measure::{LearntWeight, Queueing, Reading};
 use crate::member::{Counters, Member, NOISE_S, Others};
-use crate::policy::{self, Policy, Pool, Request, View};
+use crate::policy::{Candidates, Request, View};
 use crate::random::{self, Rng};
 use crate::terms::Terms;
 use crate::time::Time;
+use group::{Group, Lane, Tier};
+use split::{Drawn, Split, unit};
 
 /// Latency assumed as the fleet's until there is a first answer, seconds.
 const TYPICAL_AT_FIRST_S: f64 = 0.05;
@@ -26,11 +34,32 @@ const EXPLORING_SHARE: f32 = 0.01;
 const SAVED_EXPLORATIONS: f32 = 4.0;
 /// An exploration that takes no more than this multiple of the typical latency went well.
 const GOOD_MULTIPLE: f64 = 2.0;
+/// Keeps the hash that divides keys over priorities and zones apart from that of the ring.
+const TIER_SALT: u64 = 0xA24B_AED4_963E_E407;
 
 /// So many endpoints that have left are remembered for what was counted.
 const MOST_DEPARTED: usize = 10_000;
 
 pub use exploration::Duty;
+
+/// Endpoints of one version, priority and side of the zone's border, and what they get together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Part<'a> {
+    /// The version; empty without a split.
+    pub version: &'a str,
+    /// 0 is used first.
+    pub priority: u32,
+    /// Whether it is in the proxy's zone; always without zones.
+    pub local: bool,
+    /// How many endpoints.
+    pub endpoints: usize,
+    /// The part of the upstream's requests that it is to get, 0..=1.
+    pub load: f64,
+    /// How busy it is, 1 is full; only with zones.
+    pub pressure: Option<f64>,
+    /// Health is ignored.
+    pub panic: bool,
+}
 
 /// A balanced cluster.
 pub struct Upstream {
@@ -44,24 +73,25 @@ pub struct Upstream {
     learnt: Vec<LearntWeight>,
     queueing: Queueing,
     rules: Rules,
-    pool: Pool,
-    policy: Box<dyn Policy>,
+    split: Split,
+    lanes: Vec<Lane>,
+    groups: Vec<Group>,
+    tiers: Vec<Tier>,
+    /// Groups in which somebody could be chosen at the last tick.
+    serving: Vec<u32>,
     least_signal: usize,
-    due: Vec<u32>,
     /// Picks since the last refresh, and their rate per second.
     picks: u32,
     rate: f64,
-    /// Requests of all workers on their way to anybody, exact for this worker's own.
-    in_flight: u32,
     explorations: f32,
-    /// How many endpoints are not about to go, how many of these are out, and how many are spared.
-    staying: usize,
+    /// How many endpoints are out, and how many are spared.
     out: usize,
     spared: usize,
+    /// Health is ignored somewhere.
     panic: bool,
+    /// Those who are well can carry everything, wherever they are.
+    rescued: bool,
     typical: f64,
-    fleet_errors: f64,
-    background: Background,
     scratch: Vec<f64>,
     totals: Totals,
     /// Counts of endpoints that have left, should they return: counters do not go down.
@@ -91,21 +121,20 @@ impl Upstream {
             learnt: vec![LearntWeight::default(); config.signals.len()],
             queueing: Queueing::default(),
             rules: Rules::new(&config.rules),
-            pool: Pool::default(),
-            policy: policy::build(&config.policy, terms),
+            split: Split::new(&config.split),
+            lanes: Vec::new(),
+            groups: Vec::new(),
+            tiers: Vec::new(),
+            serving: Vec::new(),
             least_signal: least_signal.unwrap_or(0),
-            due: Vec::new(),
             picks: 0,
             explorations: SAVED_EXPLORATIONS,
             rate: 0.0,
-            in_flight: 0,
-            staying: 0,
             out: 0,
             spared: 0,
             panic: false,
+            rescued: false,
             typical: TYPICAL_AT_FIRST_S,
-            fleet_errors: 0.0,
-            background: Background::default(),
             scratch: Vec::new(),
             totals: Totals::default(),
             departed: HashMap::new(),
@@ -113,6 +142,8 @@ impl Upstream {
             terms,
             config,
         };
+        let lane = || Lane { groups: 0..0, serves: false, due: Vec::new() };
+        upstream.lanes.resize_with(upstream.split.lanes(), lane);
         let specs: Vec<Spec> = upstream.config.endpoints.fixed.iter().map(Spec::from).collect();
         upstream.set_fleet(&specs, now);
         upstream
@@ -168,6 +199,19 @@ impl Upstream {
         }
     }
 
+    /// How the requests are divided over versions, priorities and zones; one part where they are not.
+    pub fn parts(&self) -> impl Iterator<Item = Part<'_>> {
+        self.groups.iter().map(|group| Part {
+            version: self.config.split.get(group.key.lane).map_or("", |(version, _)| version.as_str()),
+            priority: group.key.priority,
+            local: !group.key.remote,
+            endpoints: group.indices.len(),
+            load: group.load * self.split.share(group.key.lane),
+            pressure: self.config.zone.as_ref().map(|_| group.spill.pressure()),
+            panic: self.tiers.get(group.tier).is_some_and(|t| t.panic),
+        })
+    }
+
     /// How much requests in flight delay the next.
     pub fn queueing(&self) -> &Queueing {
         &self.queueing
@@ -194,7 +238,6 @@ impl Upstream {
         for index in &changes.left {
             self.remember_counters(*index);
             self.reset(*index, Member::default());
-            self.background.forget(*index);
             self.rules.forget(*index);
         }
         for index in &changes.joined {
@@ -211,6 +254,7 @@ impl Upstream {
                 member.stand(endpoint.spec.condition, now);
             }
         }
+        self.regroup();
         self.refresh(now);
     }
 
@@ -229,33 +273,15 @@ impl Upstream {
     pub fn pick(&mut self, request: Request, now: Time, rng: &mut Rng) -> Decision {
         self.picks += 1;
         self.explorations = (self.explorations + EXPLORING_SHARE).min(SAVED_EXPLORATIONS);
-        let due = self.due.pop().and_then(|i| Some((i, self.members.get_mut(i as usize)?)));
-        let mut candidates = match due {
-            Some((index, member))
-                if member.present
-                    && member.awaiting() == 0
-                    && (!member.eligible || self.explorations >= 1.0) =>
-            {
-                if member.eligible {
-                    member.exploring = true;
-                    self.explorations -= 1.0;
-                }
-                let mut probe = policy::Candidates::default();
-                probe.push(index);
-                let view =
-                    View { members: &self.members, queueing: &self.queueing, in_flight: self.in_flight, now };
-                let rest = self.policy.pick(view, &mut self.pool, request, rng);
-                rest.as_slice().iter().for_each(|i| probe.push(*i));
-                self.totals.probes += 1;
-                probe
-            }
-            _ => {
-                self.totals.policy += 1;
-                let view =
-                    View { members: &self.members, queueing: &self.queueing, in_flight: self.in_flight, now };
-                self.policy.pick(view, &mut self.pool, request, rng)
-            }
-        };
+        let drawn = self.split.draw(request.key, rng);
+        let mut candidates = Candidates::default();
+        if let Some(index) = self.next_due(drawn.lane) {
+            candidates.push(index);
+            self.totals.probes += 1;
+        } else {
+            self.totals.policy += 1;
+        }
+        self.choose(drawn, request, now, rng, &mut candidates);
         if let Some(first) = candidates.first() {
             if let Some(member) = self.members.get_mut(first as usize) {
                 member.counters.picks += 1;
@@ -273,6 +299,81 @@ impl Upstream {
         decision
     }
 
+    /// Who is to have the next request of the version at `lane`, whatever the policy says.
+    fn next_due(&mut self, lane: usize) -> Option<u32> {
+        let index = self.lanes.get_mut(lane)?.due.pop()?;
+        let member = self.members.get_mut(index as usize)?;
+        let explores = self.explorations >= 1.0 || !member.eligible;
+        if !member.present || member.awaiting() > 0 || !explores {
+            return None;
+        }
+        if member.eligible {
+            member.exploring = true;
+            self.explorations -= 1.0;
+        }
+        Some(index)
+    }
+
+    /// Adds whom the policy names: in the group that the request is drawn into, and where that has too few, in the
+    /// others of its version before those of other versions.
+    fn choose(
+        &mut self,
+        drawn: Drawn,
+        request: Request,
+        now: Time,
+        rng: &mut Rng,
+        candidates: &mut Candidates,
+    ) {
+        let lanes = &self.lanes;
+        let serves = |lane: usize| lanes.get(lane).is_some_and(|l| l.serves);
+        let lane = if serves(drawn.lane) { drawn.lane } else { self.split.instead(drawn, serves).lane };
+        let Some(groups) = self.lanes.get(lane).map(|l| l.groups.clone()) else { return };
+        let first = self.draw_group(groups.clone(), request.key, rng);
+        if let Some(first) = first {
+            self.ask(first, request, now, rng, candidates);
+        }
+        for other in [true, false] {
+            for at in 0..self.serving.len() {
+                if candidates.as_slice().len() >= request.want.max(1) {
+                    return;
+                }
+                let group = self.serving.get(at).map_or(usize::MAX, |g| *g as usize);
+                if Some(group) != first && groups.contains(&group) == other {
+                    self.ask(group, request, now, rng, candidates);
+                }
+            }
+        }
+    }
+
+    /// One of `groups`, in proportion to their loads. A key always falls at the same place, so that what moves from
+    /// one group to another moves no key that could stay.
+    fn draw_group(&self, groups: Range<usize>, key: Option<u64>, rng: &mut Rng) -> Option<usize> {
+        let (start, groups) = (groups.start, self.groups.get(groups)?);
+        let whole = groups.iter().position(|g| g.load >= 1.0);
+        if let Some(at) = whole {
+            return Some(start + at);
+        }
+        let mut left = key.map_or_else(|| rng.unit(), |key| unit(random::mix(key ^ TIER_SALT)));
+        let mut last = None;
+        for (at, group) in groups.iter().enumerate().filter(|(_, g)| g.load > 0.0) {
+            last = Some(start + at);
+            if left < group.load {
+                break;
+            }
+            left -= group.load;
+        }
+        last
+    }
+
+    /// Adds whom the policy names in one group.
+    fn ask(&mut self, at: usize, request: Request, now: Time, rng: &mut Rng, to: &mut Candidates) {
+        let Some(group) = self.groups.get_mut(at) else { return };
+        let in_flight = group.in_flight;
+        let view = View { members: &self.members, queueing: &self.queueing, in_flight, now };
+        let named = group.policy.pick(view, &mut group.pool, request, rng);
+        named.as_slice().iter().for_each(|index| to.push(*index));
+    }
+
     /// A request is sent to the endpoint at `index`.
     ///
     /// Returns who that is, and how many others it found in flight.
@@ -281,7 +382,7 @@ impl Upstream {
         let member = self.members.get_mut(index as usize)?;
         let depth = member.total_in_flight();
         member.in_flight.start(now);
-        self.in_flight += 1;
+        self.count_in_flight(index, 1);
         Some((endpoint, depth))
     }
 
@@ -299,6 +400,12 @@ impl Upstream {
         }
     }
 
+    fn count_in_flight(&mut self, index: u32, by: i32) {
+        if let Some(group) = self.group_of_mut(index) {
+            group.in_flight = group.in_flight.saturating_add_signed(by);
+        }
+    }
+
     /// The member that `endpoint` names, if it is still the same endpoint.
     fn current(&mut self, endpoint: EndpointRef) -> Option<&mut Member> {
         if !self.fleet.is_current(endpoint) {
@@ -310,7 +417,7 @@ impl Upstream {
     /// The first sign of a request's outcome.
     pub fn answered(&mut self, ticket: &Ticket, outcome: Outcome, now: Time) {
         let Ticket { endpoint, started, .. } = *ticket;
-        let typical = self.typical;
+        let typical = self.typical_beside(endpoint.index);
         // What it would have taken an idle endpoint.
         let terms = self.terms;
         let raw = now.seconds_since(started);
@@ -354,11 +461,11 @@ impl Upstream {
         if let Some(member) = self.current(from) {
             member.in_flight.stop_awaiting(started);
             member.in_flight.finish();
-            self.in_flight = self.in_flight.saturating_sub(1);
+            self.count_in_flight(from.index, -1);
         }
         let endpoint = self.fleet.reference(to)?;
         self.members.get_mut(to as usize)?.in_flight.start(started);
-        self.in_flight += 1;
+        self.count_in_flight(to, 1);
         Some(endpoint)
     }
 
@@ -367,7 +474,10 @@ impl Upstream {
         if !self.fleet.is_current(endpoint) {
             return;
         }
-        self.background.observe(endpoint.index, failure.is_some());
+        if let Some(group) = self.group_of_mut(endpoint.index) {
+            group.background.observe(endpoint.index, failure.is_some());
+            group.record.observe(failure.is_some(), now);
+        }
         let Some(member) = self.current(endpoint) else { return };
         member.errors.observe(failure.is_some());
         match failure {
@@ -387,7 +497,7 @@ impl Upstream {
         if let Some(member) = self.current(endpoint) {
             member.in_flight.finish();
             member.counters.requests += 1;
-            self.in_flight = self.in_flight.saturating_sub(1);
+            self.count_in_flight(endpoint.index, -1);
         }
     }
 
@@ -414,6 +524,7 @@ impl Upstream {
     pub fn not_after(&mut self, now: Time) {
         self.members.iter_mut().for_each(|member| member.not_after(now));
         self.readings.iter_mut().for_each(|reading| reading.not_after(now));
+        self.groups.iter_mut().for_each(|group| group.record.not_after(now));
     }
 
     /// Time passes.
@@ -435,12 +546,14 @@ impl Upstream {
             *member = Member {
                 weight: member.weight,
                 condition: member.condition,
+                group: member.group,
                 in_flight: Default::default(),
                 counters: Counters::default(),
                 others: Others::default(),
                 ..*known
             };
         }
+        self.adopt_groups(old, now);
         self.refresh(now);
     }
 }

@@ -1,0 +1,191 @@
+//! Who is chosen among: the endpoints of one version, one priority and one side of the zone's border are a group,
+//! with a policy of their own.
+//!
+//! A request is drawn into a group before the policy is asked, so a policy compares like with like: a canary that
+//! is slower, or a zone that is farther away, is judged against itself.
+
+use core::ops::Range;
+
+use super::spill::Spill;
+use super::trust::Record;
+use super::{TYPICAL_AT_FIRST_S, Upstream};
+use crate::fleet::Spec;
+use crate::measure::Background;
+use crate::policy::{self, Policy, Pool};
+use crate::time::Time;
+
+/// An endpoint whose version the split does not name is in no group.
+pub(super) const NO_GROUP: u32 = u32::MAX;
+
+/// What the endpoints of a group have in common; groups are kept in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    /// Position of the version in the split; zero where there is none.
+    pub lane: usize,
+    /// 0 is used first.
+    pub priority: u32,
+    /// Whether it is in another zone than this proxy; never without zones.
+    pub remote: bool,
+}
+
+/// Endpoints to choose among, and what is known of them together.
+pub(super) struct Group {
+    pub key: Key,
+    /// Position of its priority and side among the upstream's tiers.
+    pub tier: usize,
+    /// Who belongs to it, in rising order.
+    pub indices: Vec<u32>,
+    pub pool: Pool,
+    pub policy: Box<dyn Policy>,
+    /// Requests of all workers on their way to it, exact for this worker's own.
+    pub in_flight: u32,
+    /// Median latency in seconds.
+    pub typical: f64,
+    /// The failure ratio of those in traffic.
+    pub failing: f64,
+    /// The least failure ratio of the other groups, as far as one is known.
+    pub elsewhere: Option<f64>,
+    pub background: Background,
+    pub record: Record,
+    /// Σ weights of all who stay, and of those who are well.
+    pub weight: f64,
+    pub fit: f64,
+    /// What part of its requests may be left to it, by how it fails beside other groups.
+    pub trust: f64,
+    /// Its part of the requests of its version, 0..=1.
+    pub load: f64,
+    pub spill: Spill,
+}
+
+/// The endpoints of one priority and one side of the zone's border, all versions together: panic is theirs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tier {
+    /// How many endpoints it has, and how many of them may be chosen.
+    pub endpoints: usize,
+    pub eligible: usize,
+    /// Σ weights of all, and of those who are well.
+    pub weight: f64,
+    pub fit: f64,
+    /// Health is ignored.
+    pub panic: bool,
+}
+
+/// The groups of one version.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub groups: Range<usize>,
+    /// Whether anybody could be chosen at the last tick.
+    pub serves: bool,
+    /// Who is due for a single request.
+    pub due: Vec<u32>,
+}
+
+impl Upstream {
+    /// The group that `spec` belongs to.
+    fn key_of(&self, spec: &Spec) -> Option<Key> {
+        Some(Key {
+            lane: self.split.lane_of(&spec.version)?,
+            priority: spec.priority,
+            remote: self.config.zone.as_ref().is_some_and(|zone| zone.local != spec.zone),
+        })
+    }
+
+    /// Puts everybody of the fleet into a group; groups that stay keep what they know.
+    pub(super) fn regroup(&mut self) {
+        let mut before = core::mem::take(&mut self.groups).into_iter().peekable();
+        let key =
+            |(index, endpoint): (u32, &crate::fleet::Endpoint)| Some((self.key_of(&endpoint.spec)?, index));
+        let mut places: Vec<(Key, u32)> = self.fleet.iter().filter_map(key).collect();
+        places.sort_unstable();
+        self.members.iter_mut().for_each(|m| m.group = NO_GROUP);
+        let mut groups: Vec<Group> = Vec::new();
+        for (key, index) in places {
+            if groups.last().is_none_or(|g| g.key != key) {
+                while before.next_if(|g| g.key < key).is_some() {}
+                let mut group = before.next_if(|g| g.key == key).unwrap_or_else(|| self.found(key));
+                group.indices.clear();
+                groups.push(group);
+            }
+            let at = groups.len() as u32 - 1;
+            if let (Some(group), Some(member)) = (groups.last_mut(), self.members.get_mut(index as usize)) {
+                group.indices.push(index);
+                member.group = at;
+            }
+        }
+        for group in &mut groups {
+            let Group { background, indices, .. } = group;
+            background.retain(|index| indices.binary_search(&index).is_ok());
+        }
+        self.groups = groups;
+        self.list_tiers();
+        for (at, lane) in self.lanes.iter_mut().enumerate() {
+            let start = self.groups.partition_point(|g| g.key.lane < at);
+            lane.groups = start..self.groups.partition_point(|g| g.key.lane <= at);
+        }
+    }
+
+    fn found(&self, key: Key) -> Group {
+        Group {
+            key,
+            tier: 0,
+            indices: Vec::new(),
+            pool: Pool::default(),
+            policy: policy::build(&self.config.policy, self.terms),
+            in_flight: 0,
+            typical: if self.typical > 0.0 { self.typical } else { TYPICAL_AT_FIRST_S },
+            failing: 0.0,
+            elsewhere: None,
+            background: Background::default(),
+            record: Record::default(),
+            weight: 0.0,
+            fit: 0.0,
+            trust: 1.0,
+            load: 0.0,
+            spill: Spill::default(),
+        }
+    }
+
+    fn list_tiers(&mut self) {
+        let mut tiers: Vec<(u32, bool)> =
+            self.groups.iter().map(|g| (g.key.priority, g.key.remote)).collect();
+        tiers.sort_unstable();
+        tiers.dedup();
+        for group in &mut self.groups {
+            group.tier = tiers.partition_point(|t| *t < (group.key.priority, group.key.remote));
+        }
+        self.tiers = vec![Tier::default(); tiers.len()];
+    }
+
+    /// The group of the endpoint at `index`.
+    pub(super) fn group_of(&self, index: u32) -> Option<&Group> {
+        self.groups.get(self.members.get(index as usize)?.group as usize)
+    }
+
+    /// The group of the endpoint at `index`, to be told something.
+    pub(super) fn group_of_mut(&mut self, index: u32) -> Option<&mut Group> {
+        self.groups.get_mut(self.members.get(index as usize)?.group as usize)
+    }
+
+    /// The typical latency beside the endpoint at `index`, seconds.
+    pub(super) fn typical_beside(&self, index: u32) -> f64 {
+        self.group_of(index).map_or(self.typical, |g| g.typical)
+    }
+
+    /// Takes over what the groups of an older configuration have learnt.
+    pub(super) fn adopt_groups(&mut self, old: &Upstream, now: Time) {
+        for group in &mut self.groups {
+            let version =
+                |of: &Upstream, lane| of.config.split.get(lane).map(|(v, _): &(String, f64)| v.clone());
+            let version_here = self.config.split.get(group.key.lane).map(|(v, _): &(String, f64)| v.clone());
+            let same = |g: &&Group| {
+                (g.key.priority, g.key.remote) == (group.key.priority, group.key.remote)
+                    && version(old, g.key.lane) == version_here
+            };
+            let Some(known) = old.groups.iter().find(same) else { continue };
+            group.typical = known.typical;
+            group.record = known.record;
+            group.record.not_after(now);
+            group.spill = known.spill;
+        }
+    }
+}

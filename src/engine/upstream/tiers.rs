@@ -1,0 +1,144 @@
+//! How the requests of a version are divided over its priorities and zones.
+//!
+//! Envoy's rule for priorities, with the local zone before the others at each: a part can carry 1.4 times its
+//! healthy share, all of it at most, and what it cannot carry goes to the next
+//! (<https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/load_balancing/priority>). If all
+//! together carry too little, each gets its proportion of what they carry; if nobody is healthy, of their size.
+
+use super::Upstream;
+use super::group::{Group, Tier};
+use super::spill::{Pressure, of_slow_down};
+use super::trust;
+use crate::time::Time;
+
+/// Envoy's default overprovisioning factor: 71 % of the endpoints are enough for all requests.
+const OVERPROVISIONING: f64 = 1.4;
+
+/// What part of all requests `fit` of `weight` can carry.
+pub(super) fn capacity(fit: f64, weight: f64) -> f64 {
+    if weight > 0.0 { (OVERPROVISIONING * fit / weight).clamp(0.0, 1.0) } else { 0.0 }
+}
+
+/// Divides the requests over `groups`, in their order; `capacity` says what part of them each can carry.
+pub(super) fn divide(groups: &mut [Group], capacity: impl Fn(&Group) -> f64) {
+    if let [only] = groups {
+        only.load = 1.0;
+        return;
+    }
+    let mut left = 1.0;
+    for group in groups.iter_mut() {
+        group.load = capacity(group).clamp(0.0, left);
+        left -= group.load;
+    }
+    let carried = 1.0 - left;
+    if carried > 0.0 {
+        groups.iter_mut().for_each(|g| g.load /= carried);
+        return;
+    }
+    let size: f64 = groups.iter().map(|g| g.weight).sum();
+    groups.iter_mut().for_each(|g| g.load = if size > 0.0 { g.weight / size } else { 0.0 });
+}
+
+/// Whether the endpoints that are well can carry everything, wherever they are: then nobody has to ignore health.
+/// A fleet that is not divided has nobody to turn to.
+pub(super) fn rescued(tiers: &[Tier]) -> bool {
+    tiers.len() > 1 && tiers.iter().map(|t| capacity(t.fit, t.weight)).sum::<f64>() >= 1.0
+}
+
+impl Upstream {
+    /// Divides the requests of each version over its groups, `seconds` after the last time.
+    pub(super) fn divide(&mut self, seconds: f64, now: Time) {
+        self.spill_over(seconds, now);
+        for lane in &self.lanes {
+            let Some(groups) = self.groups.get_mut(lane.groups.clone()) else { continue };
+            if groups.len() > 1 {
+                for at in 0..groups.len() {
+                    let least = trust::least_failing(groups, at, now);
+                    if let Some(group) = groups.get_mut(at) {
+                        let failing = group.record.failing(now);
+                        group.trust = least.map_or(1.0, |least| trust::trust(failing, least));
+                    }
+                }
+            }
+            divide(groups, |g| capacity(g.fit, g.weight) * g.trust * g.spill.keeps);
+        }
+    }
+
+    /// Moves traffic between the local zone and the others at the same priority, by how busy they are.
+    fn spill_over(&mut self, seconds: f64, now: Time) {
+        let Some(zone) = &self.config.zone else { return };
+        let target = zone.spill_over_percent / 100.0;
+        for remote in 1..self.groups.len() {
+            let local = remote - 1;
+            let sides = (self.groups.get(local), self.groups.get(remote));
+            let (Some(here), Some(there)) = sides else { continue };
+            let same = (here.key.lane, here.key.priority) == (there.key.lane, there.key.priority);
+            if !same || here.key.remote {
+                continue;
+            }
+            // Farther away is not busier: what is on its way takes up no slot.
+            let at_work = (here.typical / there.typical).min(1.0);
+            let (busy_here, busy_there) = (self.pressure(here, 1.0, now), self.pressure(there, at_work, now));
+            let poll_s = self.poll_s;
+            if let Some(there) = self.groups.get_mut(remote) {
+                there.spill.observe(busy_there, seconds);
+            }
+            let there = self.groups.get(remote).map_or(0.0, |g| g.spill.pressure());
+            if let Some(here) = self.groups.get_mut(local) {
+                here.spill.observe(busy_here, seconds);
+                here.spill.settle(target.max(there), poll_s, seconds);
+            }
+        }
+    }
+
+    /// How busy a group's eligible endpoints are, where `at_work` is the part of its requests that are not on their way.
+    fn pressure(&self, group: &Group, at_work: f64, now: Time) -> Pressure {
+        let slots = self.queueing.capacity().map_or(f64::INFINITY, f64::from);
+        let (mut weight, mut busy, mut speed) = (0.0, 0.0, 0.0);
+        let (mut burden, mut trusted) = (0.0, 0.0);
+        let fresh_s = self.fresh_s();
+        let members = group.indices.iter().filter_map(|i| Some((*i, self.members.get(*i as usize)?)));
+        for (index, member) in members.filter(|(_, m)| m.eligible) {
+            let own = f64::from(member.weight);
+            weight += own;
+            let crowd = at_work * f64::from(member.awaiting()) / own;
+            busy += own * (crowd / slots).min(1.0);
+            let queue = f64::from(self.queueing.delay((crowd - 1.0).max(0.0) as u32));
+            let silence = member.floor(now) / group.typical.max(1e-6);
+            speed += own / queue.max(silence).max(1.0);
+            let signals = self.config.signals.iter().zip(self.readings(index));
+            let judged = signals.filter(|(s, _)| s.weight > 0.0).filter_map(|(s, reading)| {
+                let value = reading.get(now)?.0.max(0.0);
+                Some((value / s.max?, reading.trust(now, fresh_s)))
+            });
+            if let Some((most, trust)) = judged.max_by(|a, b| a.0.total_cmp(&b.0)) {
+                burden += own * trust * most;
+                trusted += own * trust;
+            }
+        }
+        if weight <= 0.0 {
+            return Pressure::default();
+        }
+        let slow_down = of_slow_down(weight / speed.max(f64::MIN_POSITIVE));
+        Pressure {
+            measured: (busy / weight).max(slow_down),
+            signalled: if trusted > 0.0 { burden / trusted } else { 0.0 },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn seven_of_ten_carry_everything() {
+        assert_eq!(capacity(10.0, 10.0), 1.0);
+        assert!((capacity(5.0, 10.0) - 0.7).abs() < 1e-9);
+        assert!(capacity(7.2, 10.0) == 1.0 && capacity(7.0, 10.0) < 1.0);
+        assert_eq!((capacity(0.0, 10.0), capacity(0.0, 0.0)), (0.0, 0.0));
+    }
+}
