@@ -49,6 +49,8 @@ pub struct Evidence {
     pub good: u32,
     /// Half-open probes that failed, over the last ejections.
     pub vain: u32,
+    /// When the request behind the first failure of the run started.
+    pub run_start: Time,
     /// When the request behind the latest failure started.
     pub failed_start: Time,
     /// When the latest failure was seen.
@@ -72,6 +74,7 @@ impl Evidence {
         if start < self.good_start {
             return;
         }
+        self.run_start = if self.run == 0 { start } else { self.run_start.min(start) };
         self.failed_start = self.failed_start.max(start);
         self.failed_at = self.failed_at.max(now);
         self.run = self.run.saturating_add(severity).min(1000);
@@ -85,14 +88,31 @@ impl Evidence {
         }
     }
 
+    /// The failures of the run since `good_start`, when somebody's request was sent that went well: in proportion
+    /// where it lies within the run. Or every worker would bring in failures from before, and many workers
+    /// would make a row out of what is none.
+    fn run_since(&self, good_start: Time) -> u32 {
+        if self.run == 0 || self.failed_start < good_start {
+            return 0;
+        }
+        let whole = self.failed_start.seconds_since(self.run_start);
+        if self.run_start >= good_start || whole <= 0.0 {
+            return self.run;
+        }
+        let since = self.failed_start.seconds_since(good_start);
+        ((f64::from(self.run) * since / whole) as u32).max(1)
+    }
+
     /// Adds what another worker has seen.
     pub fn merge(&mut self, other: &Evidence) {
         let good_start = self.good_start.max(other.good_start);
         let failed_start = self.failed_start.max(other.failed_start);
-        let run = |e: &Evidence| if e.failed_start >= good_start { e.run } else { 0 };
+        let (mine, theirs) = (self.run_since(good_start), other.run_since(good_start));
+        let start = |e: &Evidence, run| if run > 0 { e.run_start.max(good_start) } else { failed_start };
         let good = |e: &Evidence| if e.good_start > failed_start { e.good } else { 0 };
         *self = Evidence {
-            run: run(self).saturating_add(run(other)),
+            run: mine.saturating_add(theirs),
+            run_start: start(self, mine).min(start(other, theirs)),
             good: good(self).saturating_add(good(other)),
             vain: self.vain.saturating_add(other.vain),
             failed_start,
@@ -218,6 +238,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
+    use crate::random;
     use core::time::Duration;
 
     const LIMITS: config::Health = config::Health {
@@ -329,6 +350,37 @@ mod tests {
         (0..3).for_each(|i| there.success(ms(6000 + i)));
         here.set_others(there);
         assert_eq!(here.assess(ms(6020), &LIMITS, 0.0), State::Healthy);
+    }
+
+    #[test]
+    fn failures_before_another_workers_good_answer_are_not_in_a_row_with_those_after_it() {
+        let mut here = Evidence::default();
+        (1..=5).for_each(|i| here.failure(ms(10 * i), ms(10 * i + 1), 1));
+        for (good, left) in [(5, 5), (29, 2), (45, 1), (51, 0)] {
+            let mut there = Evidence::default();
+            there.success(ms(good));
+            let mut both = [here, there];
+            both[0].merge(&there);
+            both[1].merge(&here);
+            assert_eq!([both[0].run, both[1].run], [left, left], "a good answer to what was sent at {good}");
+        }
+    }
+
+    #[test]
+    fn many_workers_do_not_make_a_row_of_what_is_none() {
+        let mut workers = [Evidence::default(); 8];
+        for request in 0..4000u64 {
+            let worker = &mut workers[(request % 8) as usize];
+            // Two of three fail, in a pattern that no worker sees as regular.
+            match random::mix(request) % 3 {
+                0 => worker.success(ms(request)),
+                _ => worker.failure(ms(request), ms(request), 1),
+            }
+            let mut all = Evidence::default();
+            workers.iter().for_each(|w| all.merge(w));
+            let truth = (0..=request).rev().take_while(|r| !random::mix(*r).is_multiple_of(3)).count();
+            assert!(f64::from(all.run) <= 2.0 * truth as f64 + 1.0, "{request}: {} of {truth}", all.run);
+        }
     }
 
     #[test]

@@ -41,6 +41,7 @@ fn entry(w: &mut Writer, member: &Member, now: Time) {
     w.u32(evidence.run);
     w.u32(evidence.good);
     w.u32(evidence.vain);
+    w.time(evidence.run_start);
     w.time(evidence.failed_start);
     w.time(evidence.failed_at);
     w.time(evidence.good_start);
@@ -84,6 +85,7 @@ fn read_entry(r: &mut Reader<'_>) -> Option<Others> {
         run: r.u32()?,
         good: r.u32()?,
         vain: r.u32()?,
+        run_start: r.time()?,
         failed_start: r.time()?,
         failed_at: r.time()?,
         good_start: r.time()?,

@@ -198,15 +198,15 @@ proptest! {
     #[test]
     fn any_evidence_and_any_background_leave_a_state(
         numbers: [u32; 3],
-        times: [u64; 3],
+        times: [u64; 4],
         background in prop_oneof![any::<f64>(), Just(f64::NAN)],
         now: u64,
         limits in limits(),
     ) {
         let mut health = Health::default();
         let [run, good, vain] = numbers;
-        let [failed_start, failed_at, good_start] = times.map(Time);
-        health.set_others(Evidence { run, good, vain, failed_start, failed_at, good_start });
+        let [run_start, failed_start, failed_at, good_start] = times.map(Time);
+        health.set_others(Evidence { run, good, vain, run_start, failed_start, failed_at, good_start });
         health.failure(Time(now), Time(now), run);
         health.assess(Time(now), &limits, background);
         health.success(Time(now));
