@@ -40,10 +40,12 @@ struct Case {
     rate: f64,
     seconds: f64,
     tasks: bool,
+    /// Whether Prometheus tells of requests in flight, and is killed half-way.
+    orphaned: bool,
 }
 
 fn cases() -> Vec<Case> {
-    let case = |name, who| Case { name, who, rate: 600.0, seconds: RUN_S, tasks: false };
+    let case = |name, who| Case { name, who, rate: 600.0, seconds: RUN_S, tasks: false, orphaned: false };
     let slow = Behaviour::Slow;
     vec![
         case("equal", Who::All(Behaviour::Healthy)),
@@ -64,6 +66,7 @@ fn cases() -> Vec<Case> {
         Case { seconds: 40.0, ..case("healed-errors", Who::Healing(Behaviour::FAIL_FAST)) },
         Case { seconds: 40.0, ..case("healed-hole", Who::Healing(Behaviour::BlackHole)) },
         Case { tasks: true, ..case("tasks", Who::Always(3, slow(4.0))) },
+        Case { orphaned: true, seconds: 24.0, ..case("orphaned", Who::All(Behaviour::Healthy)) },
     ]
 }
 
@@ -78,6 +81,8 @@ struct Figures {
     p99: f64,
     failed: u64,
     third_p99: f64,
+    /// p99 of the second half over that of the first.
+    halves: f64,
     sick_share: f64,
     healed_share: f64,
     tasks_p99: f64,
@@ -154,6 +159,7 @@ async fn run() -> Result<()> {
         "p99",
         "failed",
         "third p99",
+        "2nd/1st half",
         "sick share",
         "healed share",
         "tasks p99",
@@ -179,6 +185,7 @@ fn row(case: &Case, policy: &str, runs: &[Figures]) -> Vec<String> {
         ms(|f| f.p99),
         failed,
         ms(|f| f.third_p99),
+        format!("{:.2}", median(|f| f.halves)),
         format!("{:.4}", median(|f| f.sick_share)),
         if matches!(case.who, Who::Healing(_)) {
             format!("{:.3}", median(|f| f.healed_share))
@@ -194,7 +201,7 @@ async fn measure(case: &Case, policy: &str, seed: u64, options: &Options) -> Res
     let config = backend::Config { kind, seed: seed * 100 + 1, ..backend::Config::default() };
     let mut backends = Backend::start_many(10, config).await?;
     let addresses: Vec<SocketAddr> = backends.iter().map(Backend::address).collect();
-    let prometheus = match case.tasks {
+    let mut prometheus = match case.tasks || case.orphaned {
         true => Some(scraping(&addresses).await?),
         false => None,
     };
@@ -208,9 +215,17 @@ async fn measure(case: &Case, policy: &str, seed: u64, options: &Options) -> Res
         ..Load::default()
     };
     schedule(case, &mut backends);
-    let report = load.run().await?;
+    let half = seconds(case.seconds / 2.0);
+    let loss = async {
+        if case.orphaned {
+            tokio::time::sleep(half).await;
+            drop(prometheus.take());
+        }
+    };
+    let report = tokio::join!(load.run(), loss).0?;
     let all = report.summary();
     let third = report.between(seconds(case.seconds / 3.0), seconds(case.seconds * 2.0 / 3.0));
+    let halves = [report.between(seconds(0.0), half), report.between(half, seconds(case.seconds))];
     let healed = report.between(seconds(20.0), seconds(40.0));
     let sick = match case.who {
         Who::Always(count, _) => count,
@@ -225,6 +240,7 @@ async fn measure(case: &Case, policy: &str, seed: u64, options: &Options) -> Res
         p95: all.percentile_ms(95.0),
         p99: all.percentile_ms(99.0),
         failed: all.failed,
+        halves: halves[1].percentile_ms(99.0) / halves[0].percentile_ms(99.0),
         third_p99: third.percentile_ms(99.0),
         sick_share: addresses.iter().take(sick).map(|a| all.share(&a.to_string())).sum(),
         healed_share: healed.share(&addresses[0].to_string()),
@@ -236,7 +252,7 @@ async fn measure(case: &Case, policy: &str, seed: u64, options: &Options) -> Res
 async fn scraping(addresses: &[SocketAddr]) -> Result<Prometheus> {
     let prometheus = Prometheus::start(&prometheus::Config::job("web", addresses.to_vec())).await?;
     let scraped = || async {
-        let samples = prometheus.query("task_queue_depth").await.ok()?;
+        let samples = prometheus.query("up == 1").await.ok()?;
         (samples.len() == addresses.len()).then_some(())
     };
     wait::until("every backend to be scraped", Duration::from_secs(30), scraped).await?;
@@ -292,6 +308,11 @@ fn proxy(
         let mut plugin = json!({});
         if case.tasks {
             upstream["signals"] = json!([{ "name": "queue_depth", "query": "task_queue_depth", "max": 100 }]);
+        }
+        if case.orphaned {
+            upstream["signals"] = json!([{ "name": "in_flight", "query": "http_inflight_requests" }]);
+        }
+        if prometheus.is_some() {
             plugin["prometheus"] = json!({ "cluster": "prometheus", "interval": "1s", "timeout": "500ms" });
         }
         if policy != "evenkeel" {
