@@ -49,7 +49,7 @@ pub struct Evidence {
     pub good: u32,
     /// Half-open probes that failed, over the last ejections.
     pub vain: u32,
-    /// When the request behind the first failure of the run started.
+    /// When the request behind the first failure of the run started; [`Time::ZERO`] without a run.
     pub run_start: Time,
     /// When the request behind the latest failure started.
     pub failed_start: Time,
@@ -63,8 +63,9 @@ impl Evidence {
     /// A request started at `start` was answered well.
     fn success(&mut self, start: Time) {
         self.good_start = self.good_start.max(start);
+        self.run = self.run_since(self.good_start);
+        self.run_start = if self.run > 0 { self.run_start.max(self.good_start) } else { Time::ZERO };
         if start > self.failed_start {
-            self.run = 0;
             self.good = self.good.saturating_add(1);
         }
     }
@@ -83,7 +84,7 @@ impl Evidence {
 
     /// The clock stepped back to `now`.
     fn not_after(&mut self, now: Time) {
-        for time in [&mut self.failed_start, &mut self.failed_at, &mut self.good_start] {
+        for time in [&mut self.run_start, &mut self.failed_start, &mut self.failed_at, &mut self.good_start] {
             *time = (*time).min(now);
         }
     }
@@ -108,11 +109,12 @@ impl Evidence {
         let good_start = self.good_start.max(other.good_start);
         let failed_start = self.failed_start.max(other.failed_start);
         let (mine, theirs) = (self.run_since(good_start), other.run_since(good_start));
-        let start = |e: &Evidence, run| if run > 0 { e.run_start.max(good_start) } else { failed_start };
+        let start = |e: &Evidence, run| if run > 0 { e.run_start.max(good_start) } else { Time(u64::MAX) };
+        let run_start = start(self, mine).min(start(other, theirs));
         let good = |e: &Evidence| if e.good_start > failed_start { e.good } else { 0 };
         *self = Evidence {
             run: mine.saturating_add(theirs),
-            run_start: start(self, mine).min(start(other, theirs)),
+            run_start: if run_start == Time(u64::MAX) { Time::ZERO } else { run_start },
             good: good(self).saturating_add(good(other)),
             vain: self.vain.saturating_add(other.vain),
             failed_start,
@@ -137,6 +139,10 @@ pub struct Health {
 impl Health {
     /// Takes a good answer to a request started at `start`.
     pub fn success(&mut self, start: Time) {
+        // What went well before somebody else saw it fail does not speed up the return.
+        if self.others.failed_start > self.local.good_start {
+            self.local.good = 0;
+        }
         self.local.success(start);
         if self.state == State::Healthy && start.seconds_since(self.returned) > PROVEN_AFTER_S {
             self.local.vain = 0;
@@ -156,8 +162,8 @@ impl Health {
     }
 
     /// Whether nobody has seen a failure since the last good answer.
-    pub fn spotless(&self, others: &Evidence) -> bool {
-        self.local.run == 0 && others.run == 0
+    pub fn spotless(&self) -> bool {
+        self.local.run == 0 && self.others.run == 0
     }
 
     /// What this worker has seen.
@@ -165,12 +171,19 @@ impl Health {
         &self.local
     }
 
-    /// Replaces what the other workers have seen.
-    pub fn set_others(&mut self, others: Evidence) {
-        if others.failed_start > self.local.good_start.max(self.others.failed_start) {
-            self.local.good = 0;
-        }
-        self.others = others;
+    /// What the other workers have seen.
+    pub fn others(&self) -> &Evidence {
+        &self.others
+    }
+
+    /// Forgets what the other workers have seen, to be told anew.
+    pub fn forget_others(&mut self) {
+        self.others = Evidence::default();
+    }
+
+    /// Adds what another worker has seen.
+    pub fn merge_other(&mut self, other: &Evidence) {
+        self.others.merge(other);
     }
 
     /// The clock stepped back to `now`: evidence from the future would outweigh all that comes.
@@ -258,6 +271,11 @@ mod tests {
         health.assess(ms(start + 1), &LIMITS, 0.0)
     }
 
+    fn tell(health: &mut Health, others: &Evidence) {
+        health.forget_others();
+        health.merge_other(others);
+    }
+
     fn succeed(health: &mut Health, start: u64) -> State {
         health.success(ms(start));
         health.assess(ms(start + 20), &LIMITS, 0.0)
@@ -342,13 +360,13 @@ mod tests {
         here.failure(ms(10), ms(11), 1);
         let mut there = Evidence::default();
         there.failure(ms(9), ms(10), 1);
-        here.set_others(there);
+        tell(&mut here, &there);
         assert_eq!(here.assess(ms(20), &LIMITS, 0.0), State::Suspect);
         there.failure(ms(12), ms(13), 1);
-        here.set_others(there);
+        tell(&mut here, &there);
         assert_eq!(here.assess(ms(20), &LIMITS, 0.0), State::Failed);
         (0..3).for_each(|i| there.success(ms(6000 + i)));
-        here.set_others(there);
+        tell(&mut here, &there);
         assert_eq!(here.assess(ms(6020), &LIMITS, 0.0), State::Healthy);
     }
 
@@ -389,7 +407,7 @@ mod tests {
         (0..50).for_each(|i| here.success(ms(i)));
         let mut there = Evidence::default();
         (60..63).for_each(|i| there.failure(ms(i), ms(i + 1), 1));
-        here.set_others(there);
+        tell(&mut here, &there);
         assert_eq!(here.assess(ms(70), &LIMITS, 0.0), State::Failed);
         here.success(ms(6000));
         assert_eq!(here.assess(ms(6020), &LIMITS, 0.0), State::Recovering);

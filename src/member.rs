@@ -2,7 +2,7 @@
 
 use crate::config::{self, RuleAction};
 use crate::fleet::Condition;
-use crate::health::{Evidence, Health, State};
+use crate::health::{Health, State};
 use crate::measure::{Blend, ErrorRatio, InFlight, InFlightReport, Latency, PeakEwma};
 use crate::terms::Terms;
 use crate::time::Time;
@@ -47,8 +47,6 @@ pub struct Others {
     pub in_flight: InFlightReport,
     /// Their latency estimates.
     pub latency: Blend,
-    /// Their evidence on its health.
-    pub evidence: Evidence,
     /// The highest of their failure ratios.
     pub error_ratio: f32,
 }
@@ -58,7 +56,6 @@ impl Others {
     pub fn merge(&mut self, other: &Others) {
         self.in_flight.merge(&other.in_flight);
         self.latency.merge(&other.latency);
-        self.evidence.merge(&other.evidence);
         self.error_ratio = self.error_ratio.max(other.error_ratio);
     }
 }

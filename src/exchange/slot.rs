@@ -63,16 +63,16 @@ pub fn merge(bytes: &[u8], engine: &mut Engine) -> Option<()> {
         let upstream = engine.index_of_hash(cluster);
         for _ in 0..r.u32()? {
             let hash = r.u64()?;
-            let others = read_entry(&mut r)?;
+            let (others, evidence) = read_entry(&mut r)?;
             if let Some(upstream) = upstream.and_then(|u| engine.upstream_mut(u)) {
-                upstream.merge_other(hash, &others);
+                upstream.merge_other(hash, &others, &evidence);
             }
         }
     }
     Some(())
 }
 
-fn read_entry(r: &mut Reader<'_>) -> Option<Others> {
+fn read_entry(r: &mut Reader<'_>) -> Option<(Others, Evidence)> {
     let in_flight = InFlightReport {
         total: r.u32()?,
         awaiting: r.u32()?,
@@ -91,5 +91,5 @@ fn read_entry(r: &mut Reader<'_>) -> Option<Others> {
         good_start: r.time()?,
     };
     let error_ratio = r.f32()?.clamp(0.0, 1.0);
-    Some(Others { in_flight, latency, evidence, error_ratio })
+    Some((Others { in_flight, latency, error_ratio }, evidence))
 }

@@ -116,6 +116,7 @@ impl Latency {
     /// The clock stepped back to `now`.
     pub fn not_after(&mut self, now: Time) {
         self.updated = self.updated.min(now);
+        self.since = self.since.min(now);
     }
 
     /// Natural logarithm of the estimate in seconds and the samples behind it: what other workers are told.

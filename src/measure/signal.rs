@@ -36,6 +36,7 @@ impl Reading {
     /// The clock stepped back to `now`.
     pub fn not_after(&mut self, now: Time) {
         self.at = self.at.min(now);
+        self.changed = self.changed.min(now);
     }
 
     /// The smoothed value and its age in seconds, if there is one.

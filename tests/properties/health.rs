@@ -101,7 +101,8 @@ impl Watched {
                     good_start: if run > 0 { Time::ZERO } else { ms(self.now) },
                     ..Evidence::default()
                 };
-                self.health.set_others(evidence);
+                self.health.forget_others();
+                self.health.merge_other(&evidence);
             }
             Event::StepBack(by) => {
                 self.now -= by;
@@ -154,7 +155,7 @@ proptest! {
             watched.apply(event);
             watched.health.assess(ms(watched.now), &limits, 0.0);
         }
-        watched.health.set_others(Evidence::default());
+        watched.health.forget_others();
         for _ in 0..limits.fail_after {
             watched.apply(&Event::Pass(10));
             watched.apply(&Event::Failure(0, 1));
@@ -206,13 +207,13 @@ proptest! {
         let mut health = Health::default();
         let [run, good, vain] = numbers;
         let [run_start, failed_start, failed_at, good_start] = times.map(Time);
-        health.set_others(Evidence { run, good, vain, run_start, failed_start, failed_at, good_start });
+        health.merge_other(&Evidence { run, good, vain, run_start, failed_start, failed_at, good_start });
         health.failure(Time(now), Time(now), run);
         health.assess(Time(now), &limits, background);
         health.success(Time(now));
         health.assess(Time(now), &limits, background);
         health.next_probe(&limits);
-        health.set_others(Evidence::default());
+        health.forget_others();
         health.not_after(Time(now));
         prop_assert!(health.next_probe(&limits).seconds_since(Time(now)) <= limits.ejection.as_secs_f64() + 1.0);
     }

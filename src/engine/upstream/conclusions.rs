@@ -33,13 +33,11 @@ impl Upstream {
         let Some(member) = self.members.get(index as usize).filter(|m| m.present) else {
             return State::Healthy;
         };
-        let spotless =
-            member.health.state() == State::Healthy && member.health.spotless(&member.others.evidence);
+        let spotless = member.health.state() == State::Healthy && member.health.spotless();
         let beside = if spotless { 0.0 } else { self.errors_beside(index) };
         let (typical, errors) =
             self.group_of(index).map_or((self.typical, 0.0), |group| (group.typical, group.failing));
         let Some(member) = self.members.get_mut(index as usize) else { return State::Healthy };
-        member.health.set_others(member.others.evidence);
         member.price(typical, errors, &self.terms);
         member.assess(now, &self.config.health, beside)
     }

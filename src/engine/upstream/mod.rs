@@ -18,6 +18,7 @@ use super::rules::Rules;
 use super::{Decision, Failure, Outcome, Ticket, Totals};
 use crate::config::{self, NoneEligible};
 use crate::fleet::{EndpointRef, Fleet, Spec};
+use crate::health::Evidence;
 use crate::measure::{LearntWeight, Queueing, Reading};
 use crate::member::{Counters, Member, NOISE_S, Others};
 use crate::policy::{Candidates, Request, View};
@@ -505,18 +506,20 @@ impl Upstream {
     pub fn forget_others(&mut self, told: Time) {
         for member in self.members.iter_mut().filter(|m| m.present) {
             member.others = Others::default();
+            member.health.forget_others();
             member.told = told;
         }
     }
 
     /// Adds what another worker knows of the endpoint with identity `hash`.
-    pub fn merge_other(&mut self, hash: u64, other: &Others) {
+    pub fn merge_other(&mut self, hash: u64, other: &Others, evidence: &Evidence) {
         if !self.terms.sharing {
             return;
         }
         let Some(index) = self.fleet.index_of_hash(hash) else { return };
         if let Some(member) = self.members.get_mut(index as usize) {
             member.others.merge(other);
+            member.health.merge_other(evidence);
         }
     }
 
