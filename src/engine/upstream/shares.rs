@@ -12,11 +12,11 @@ use crate::time::Time;
 const WARM_START: f64 = 0.1;
 /// The share with which a slow start begins.
 const START_SHARE: f64 = 0.1;
-/// How steeply the signals' sum lowers the share when it is news every second: to e⁻¹ at an eighth above the
+/// How steeply the signals' sum lowers the share when it is news every second: to e⁻¹ at a quarter above the
 /// fleet's mean, so that a queue is held short, not only kept from overflowing. News that come every T seconds
 /// are acted on 1/T as steeply: what a share can do wrong until the next news grows with T, and all proxies do it
 /// at once (Mitzenmacher, "How useful is old information?", 2000).
-const SIGNAL_STEEPNESS: f64 = 8.0;
+const SIGNAL_STEEPNESS: f64 = 4.0;
 /// How wide the range of a signal without a maximum is, against one that has it.
 const RELATIVE: f64 = 0.25;
 /// The share that a rule leaves of an endpoint's own.
