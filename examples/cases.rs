@@ -86,6 +86,8 @@ struct Figures {
     sick_share: f64,
     healed_share: f64,
     tasks_p99: f64,
+    /// Processor time of Envoy, microseconds a request.
+    cpu_us: f64,
 }
 
 struct Options {
@@ -163,6 +165,7 @@ async fn run() -> Result<()> {
         "sick share",
         "healed share",
         "tasks p99",
+        "CPU µs",
     ];
     println!("{}", table::render(&header, &rows));
     Ok(())
@@ -193,6 +196,7 @@ fn row(case: &Case, policy: &str, runs: &[Figures]) -> Vec<String> {
             "".into()
         },
         if case.tasks { ms(|f| f.tasks_p99) } else { String::new() },
+        format!("{:.0}", median(|f| f.cpu_us)),
     ]
 }
 
@@ -205,7 +209,7 @@ async fn measure(case: &Case, policy: &str, seed: u64, options: &Options) -> Res
         true => Some(scraping(&addresses).await?),
         false => None,
     };
-    let envoy = Envoy::start(proxy(case, policy, &addresses, prometheus.as_ref(), options)?).await?;
+    let mut envoy = Envoy::start(proxy(case, policy, &addresses, prometheus.as_ref(), options)?).await?;
     let seconds = |s: f64| Duration::from_secs_f64(s);
     let load = Load {
         target: envoy.address(),
@@ -215,6 +219,7 @@ async fn measure(case: &Case, policy: &str, seed: u64, options: &Options) -> Res
         ..Load::default()
     };
     schedule(case, &mut backends);
+    let cpu_s = envoy.process().cpu_s();
     let half = seconds(case.seconds / 2.0);
     let loss = async {
         if case.orphaned {
@@ -244,6 +249,7 @@ async fn measure(case: &Case, policy: &str, seed: u64, options: &Options) -> Res
         third_p99: third.percentile_ms(99.0),
         sick_share: addresses.iter().take(sick).map(|a| all.share(&a.to_string())).sum(),
         healed_share: healed.share(&addresses[0].to_string()),
+        cpu_us: (envoy.process().cpu_s() - cpu_s) * 1e6 / all.requests.max(1) as f64,
         tasks_p99: tasks.get(tasks.len() * 99 / 100).copied().unwrap_or(f64::NAN),
     })
 }

@@ -108,8 +108,8 @@ impl Scenario {
 }
 
 /// The pace of the filter's ticks.
-const SHORTEST_TICK_S: f64 = 0.020;
-const ENDPOINTS_PER_SHORTEST_TICK: f64 = 200.0;
+const SHORTEST_TICK_S: f64 = 0.005;
+const ENDPOINTS_PER_SHORTEST_TICK: f64 = 50.0;
 const LONGEST_TICK_S: f64 = 0.500;
 
 fn speed(slow: &[f64], works: &[bool]) -> f64 {

@@ -26,12 +26,18 @@ thread_local! {
 #[derive(Default)]
 pub struct Root {
     worker: Option<Rc<RefCell<Worker>>>,
+    tick_period_ms: u64,
 }
 
 /// The plugin's name as Envoy knows it: it scopes what workers share.
 fn plugin_name() -> String {
     let name = hostcalls::get_property(vec!["plugin_name"]).ok().flatten().unwrap_or_default();
     String::from_utf8_lossy(&name).into_owned()
+}
+
+/// Whether the host took it.
+fn set_tick_period(ms: u64) -> bool {
+    hostcalls::set_tick_period(Duration::from_millis(ms)).is_ok()
 }
 
 fn seed() -> u64 {
@@ -92,11 +98,11 @@ impl RootContext for Root {
         let name = plugin_name();
         match Worker::configure(&Envoy, &json, &name, seed()) {
             Ok(worker) => {
-                let period = Duration::from_millis(worker.tick_period_ms());
+                self.tick_period_ms = worker.tick_period_ms();
                 let worker = Rc::new(RefCell::new(worker));
                 self.take_over(name, &worker);
                 self.worker = Some(worker);
-                hostcalls::set_tick_period(period).is_ok()
+                set_tick_period(self.tick_period_ms)
             }
             Err(faults) => {
                 for fault in faults {
@@ -110,6 +116,10 @@ impl RootContext for Root {
     fn on_tick(&mut self) {
         if let Some(mut worker) = self.worker.as_ref().and_then(|w| w.try_borrow_mut().ok()) {
             worker.tick(&Envoy);
+            let period_ms = worker.tick_period_ms();
+            if core::mem::replace(&mut self.tick_period_ms, period_ms) != period_ms {
+                set_tick_period(period_ms);
+            }
         }
     }
 

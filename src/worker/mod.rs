@@ -3,6 +3,7 @@
 //! The filter wires this to proxy-wasm; tests wire it to a fake host. Nothing here knows either.
 
 mod affinity;
+mod pace;
 mod polls;
 mod steer;
 mod stream;
@@ -18,12 +19,6 @@ use steer::Steer;
 
 pub use stream::{Stream, Verdict};
 
-/// The shortest tick: how soon one worker sees what another has in flight.
-const SHORTEST_TICK_MS: u64 = 20;
-/// Endpoints that the shortest tick can afford; beyond, the tick slows down in proportion.
-const ENDPOINTS_PER_SHORTEST_TICK: u64 = 200;
-/// The longest tick.
-const LONGEST_TICK_MS: u64 = 500;
 /// The lease and the registry are looked after at this pace, seconds.
 const CHORES_S: f64 = 0.25;
 
@@ -38,6 +33,9 @@ pub struct Worker {
     keys: Keys,
     peers: Vec<u64>,
     carries_traffic: bool,
+    /// Requests came since the last tick; ticks in a row without.
+    busy: bool,
+    idle_ticks: u32,
     seeded: bool,
     leads: bool,
     chores_at: Time,
@@ -76,6 +74,8 @@ impl Worker {
             },
             peers: Vec::new(),
             carries_traffic: false,
+            busy: false,
+            idle_ticks: 0,
             seeded: false,
             leads: false,
             chores_at: Time::ZERO,
@@ -119,17 +119,16 @@ impl Worker {
         self.engine.adopt(&old.engine, now);
     }
 
-    /// Milliseconds between ticks: short while the fleet is small, so that workers see each other's requests
-    /// almost at once; a tick's work grows with the fleet, so its pace slows in proportion.
+    /// Milliseconds until the next tick.
     pub fn tick_period_ms(&self) -> u64 {
-        let endpoints: usize = self.engine.upstreams().iter().map(|u| u.fleet().len()).sum();
-        (SHORTEST_TICK_MS * endpoints as u64 / ENDPOINTS_PER_SHORTEST_TICK)
-            .clamp(SHORTEST_TICK_MS, LONGEST_TICK_MS)
+        let endpoints = self.engine.upstreams().iter().map(|u| u.fleet().len()).sum();
+        pace::pause_ms(endpoints, self.idle_ticks)
     }
 
     /// Time passes.
     pub fn tick(&mut self, host: &dyn Host) {
         let now = host.now();
+        self.idle_ticks = if core::mem::take(&mut self.busy) { 0 } else { self.idle_ticks.saturating_add(1) };
         if now < core::mem::replace(&mut self.ticked, now) {
             self.engine.not_after(now);
             self.snapshot.not_after(now);

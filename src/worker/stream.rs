@@ -64,6 +64,7 @@ impl Stream {
     pub fn request_headers(&mut self, worker: &mut Worker, host: &dyn StreamHost, complete: bool) -> Verdict {
         host.remove_request_header(worker.steer.header());
         worker.carries_traffic = true;
+        worker.busy = true;
         let Some(upstream) = route(worker, host) else { return Verdict::Continue };
         // Who asks for an upgrade has said all with the headers.
         let upload = match complete || host.request_header("upgrade").is_some() {

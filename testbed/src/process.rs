@@ -88,6 +88,15 @@ impl Running {
         }
     }
 
+    /// Processor time that it has used, seconds; zero once it has ended.
+    pub fn cpu_s(&self) -> f64 {
+        // Fields 14 and 15 of proc(5), in ticks of USER_HZ; the name before them may hold anything but ends with ')'.
+        const USER_HZ: f64 = 100.0;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap_or_default();
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
+        fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / USER_HZ
+    }
+
     /// Sends a signal, to stop and continue it for instance.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         Ok(kill_process_group(self.group, signal)?)

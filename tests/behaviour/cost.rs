@@ -143,6 +143,22 @@ fn a_tick_comes_the_less_often_the_more_there_is_to_do() {
 }
 
 #[test]
+fn a_worker_ticks_less_often_while_it_has_nothing_to_do() {
+    let mut world = Wasm::new(5);
+    let plugin = single(&mut world, &config(10, "", ""));
+    let period = |world: &mut Wasm, ticks: usize| {
+        (0..ticks).for_each(|_| world.tick(plugin));
+        let (vm, root) = world.vm(plugin);
+        vm.tick_period(root).expect("a timer")
+    };
+    let idle = period(&mut world, 10);
+    request(&mut world, plugin, &Ending::good());
+    let busy = period(&mut world, 1);
+    assert!(busy <= ms(10) && idle >= 5 * busy, "{busy:?} busy, {idle:?} idle");
+    assert_eq!(period(&mut world, 10), idle);
+}
+
+#[test]
 fn memory_does_not_grow_with_requests_ticks_or_answers() {
     let mut world = Wasm::new(9);
     let plugins = crew(&mut world, 2, "");
