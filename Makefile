@@ -69,6 +69,11 @@ lint: setup-rust ## everything that can be judged without running it
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check bans licenses sources; \
 	else echo "lint: licences and sources of dependencies: SKIPPED, cargo-deny is not installed (cargo install cargo-deny)"; fi
 
+.PHONY: schema
+schema: ## write the JSON Schema of the configuration: envoy/evenkeel.schema.json
+	cargo run --quiet -p evenkeel-cli -- schema >"$(TARGET_DIR)/evenkeel.schema.json"
+	mv "$(TARGET_DIR)/evenkeel.schema.json" envoy/evenkeel.schema.json
+
 .PHONY: fmt
 fmt: ## format the code
 	@scripts/setup rust-targets rust-lints

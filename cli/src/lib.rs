@@ -1,7 +1,8 @@
 //! The program `evenkeel`: what the filter would say of a configuration, before Envoy loads it.
 //!
 //! [`find`] looks for the plugin's configuration in what people have: plain JSON, an Envoy configuration, a manifest.
-//! [`check`] holds each against the filter's own parser.
+//! [`check`] holds each against the filter's own parser, and [`schema`] makes a JSON Schema of it for editors.
 
 pub mod check;
 pub mod find;
+pub mod schema;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use evenkeel_cli::check;
+use evenkeel_cli::{check, schema};
 
 /// evenkeel's configuration, checked before Envoy loads it.
 #[derive(Parser)]
@@ -30,12 +30,20 @@ enum Command {
         #[arg(long)]
         effective: bool,
     },
+    /// Prints the JSON Schema of the plugin's configuration, for editors.
+    Schema,
 }
 
 fn main() -> ExitCode {
-    let Command::Check { files, effective } = Arguments::parse().command;
+    match Arguments::parse().command {
+        Command::Check { files, effective } => check_all(&files, effective),
+        Command::Schema => print_schema(),
+    }
+}
+
+fn check_all(files: &[PathBuf], effective: bool) -> ExitCode {
     let mut worst = 0;
-    for file in &files {
+    for file in files {
         let report = check::file(file, effective);
         // A reader that has gone away wants no more.
         let said = std::io::stdout().write_all(report.output.as_bytes());
@@ -45,4 +53,17 @@ fn main() -> ExitCode {
         worst = worst.max(report.status);
     }
     ExitCode::from(worst)
+}
+
+fn print_schema() -> ExitCode {
+    match schema::text() {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

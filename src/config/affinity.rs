@@ -1,5 +1,6 @@
 //! `upstreams[].affinity`: where the key for the hashing policies comes from.
 
+use super::asked::Question;
 use super::kinds::is_token;
 use super::node::Node;
 use super::tree::Tree;
@@ -43,6 +44,7 @@ fn header(node: &Node, steering: &Steering) -> Option<String> {
 }
 
 fn source_ip(node: &Node) -> Option<Affinity> {
+    node.ask(|| Question::True);
     match node.tree() {
         Tree::Boolean(true) => return Some(Affinity::SourceIp),
         Tree::Boolean(false) => node.refuse("true, or no source_ip at all", None),

@@ -3,6 +3,7 @@
 use core::cell::{Cell, RefCell};
 use core::fmt;
 
+use super::asked::Notes;
 use crate::printable::printable;
 
 /// A broken template can make thousands of faults; a log needs enough to start mending.
@@ -43,6 +44,7 @@ impl core::error::Error for Fault {}
 pub(super) struct Faults {
     listed: RefCell<Vec<Fault>>,
     unlisted: Cell<usize>,
+    notes: Notes,
 }
 
 impl Faults {
@@ -54,6 +56,21 @@ impl Faults {
         } else {
             self.unlisted.set(self.unlisted.get().saturating_add(1));
         }
+    }
+
+    /// The same, with a notebook for what is asked.
+    pub fn noting(notes: Notes) -> Self {
+        Faults { notes, ..Faults::default() }
+    }
+
+    /// Where questions are noted.
+    pub fn notes(&self) -> &Notes {
+        &self.notes
+    }
+
+    /// What was noted, beside what was listed.
+    pub fn into_notes(mut self) -> (Notes, Vec<Fault>) {
+        (core::mem::take(&mut self.notes), self.into_list())
     }
 
     /// All that was listed, and how many were not.

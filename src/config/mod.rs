@@ -5,6 +5,7 @@
 //! faults, and all of them are reported, not only the first.
 
 mod affinity;
+mod asked;
 mod autoscale;
 mod effective;
 mod endpoints;
@@ -30,9 +31,13 @@ mod tests;
 
 use core::time::Duration;
 
+pub use asked::Question;
+#[cfg(not(target_family = "wasm"))]
+pub use asked::questions;
 pub use effective::{Effective, effective};
 pub use fault::Fault;
 pub use inert::without_effect;
+pub use kinds::Bounds;
 pub use root::parse;
 
 /// The whole plugin configuration, checked.

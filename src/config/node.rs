@@ -4,6 +4,7 @@
 
 use hashbrown::HashSet;
 
+use super::asked::Question;
 use super::fault::{Fault, Faults, quoted, step_to};
 use super::nearest::nearest;
 use super::tree::Tree;
@@ -70,8 +71,14 @@ impl<'t> Node<'t> {
         });
     }
 
+    /// Notes what is asked of this value.
+    pub fn ask(&self, question: impl FnOnce() -> Question) {
+        self.faults.notes().add(&self.path, question);
+    }
+
     /// True or false; anything else is a fault.
     pub fn boolean(&self) -> Option<bool> {
+        self.ask(|| Question::Boolean);
         if let Tree::Boolean(value) = self.tree {
             return Some(*value);
         }
@@ -81,6 +88,17 @@ impl<'t> Node<'t> {
 
     /// The text here; anything else is a fault.
     pub fn text(&self, allowed: &str) -> Option<&'t str> {
+        self.text_like(allowed, None)
+    }
+
+    /// The text here, which whoever asks holds against `pattern` or more; anything else is a fault.
+    pub fn text_like(&self, allowed: &str, pattern: Option<&'static str>) -> Option<&'t str> {
+        self.ask(|| Question::Text { allowed: allowed.into(), pattern });
+        self.any_text(allowed)
+    }
+
+    /// The text here, for questions that are noted already.
+    pub fn any_text(&self, allowed: &str) -> Option<&'t str> {
         match self.tree {
             Tree::Text(text) => return Some(text),
             Tree::Number(number) => self.mistyped(allowed, Some(format!("did you mean \"{number}\"?"))),
@@ -93,7 +111,8 @@ impl<'t> Node<'t> {
     pub fn one_of<T: Copy>(&self, choices: &[(&'static str, T)]) -> Option<T> {
         let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
         let allowed = names.join(", ");
-        let given = self.text(&allowed)?;
+        self.ask(|| Question::Choice(choices.iter().map(|(name, _)| *name).collect()));
+        let given = self.any_text(&allowed)?;
         let found = choices.iter().find(|(name, _)| *name == given);
         if found.is_none() {
             let meant = nearest(given, choices.iter().map(|(name, _)| *name));
@@ -104,6 +123,7 @@ impl<'t> Node<'t> {
 
     /// The items of an array of at most `most`.
     pub fn items(&self, most: usize, what: &str) -> Vec<Node<'t>> {
+        self.ask(|| Question::Array(most));
         let allowed = || format!("an array of at most {most} {what}");
         let Tree::Array(items) = self.tree else {
             self.mistyped(&allowed(), None);
@@ -124,6 +144,7 @@ impl<'t> Node<'t> {
 
     /// The entries of an object with free keys; keys given twice are faults.
     pub fn entries(&self, most: usize, allowed: &str) -> Vec<(&'t str, Node<'t>)> {
+        self.ask(|| Question::Map(most));
         let Tree::Object(pairs) = self.tree else {
             self.mistyped(allowed, None);
             return Vec::new();
@@ -138,6 +159,7 @@ impl<'t> Node<'t> {
 
     /// The object here, with no other fields than `allowed`.
     pub fn fields(&self, allowed: &'static [&'static str]) -> Fields<'t> {
+        self.ask(|| Question::Object(allowed));
         let Tree::Object(given) = self.tree else {
             self.mistyped("an object", None);
             return Fields { node: self.clone(), readable: false };
@@ -197,6 +219,7 @@ impl<'t> Fields<'t> {
 
     /// The field `name`; where it is not given, that is a fault.
     pub fn require(&self, name: &str, allowed: &str) -> Option<Node<'t>> {
+        self.node.faults.notes().add(&self.path_of(name), || Question::Given);
         let found = self.get(name);
         if found.is_none() {
             self.report_missing(name, allowed);

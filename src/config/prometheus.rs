@@ -29,7 +29,7 @@ pub(super) fn read(node: &Node) -> Prometheus {
     Prometheus {
         authority: fields.read("authority", authority).unwrap_or_else(|| cluster.clone()),
         cluster,
-        path_prefix: fields.read("path_prefix", path_prefix).unwrap_or_default(),
+        path_prefix: fields.read("path_prefix", Node::path_prefix_or_empty).unwrap_or_default(),
         interval,
         timeout: timeout(&fields, interval),
         headers: fields.get("headers").map(|node| headers(&node.secret())).unwrap_or_default(),
@@ -54,10 +54,6 @@ fn timeout(fields: &Fields, interval: Duration) -> Duration {
 fn authority(node: &Node) -> Option<String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:[]".contains(&byte);
     node.text_that(AUTHORITY, |text| (1..=255).contains(&text.len()) && text.bytes().all(plain))
-}
-
-fn path_prefix(node: &Node) -> Option<String> {
-    if node.text("a path, or \"\"")?.is_empty() { Some(String::new()) } else { node.path_prefix() }
 }
 
 fn headers(node: &Node) -> Vec<(String, String)> {

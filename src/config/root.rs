@@ -41,7 +41,7 @@ fn read_tree(json: &[u8]) -> Result<Tree, Fault> {
     Tree::read(json)
 }
 
-fn read(node: &Node) -> Config {
+pub(super) fn read(node: &Node) -> Config {
     let fields = node.fields(FIELDS);
     let steering = steering::read(&fields);
     let prometheus = fields.get("prometheus").map(|node| prometheus::read(&node));

@@ -4,12 +4,15 @@ use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::config::node::{Node, did_you_mean};
 
+/// A first sieve; the rest is for `parse`.
+const PATTERN: &str = r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|\[[0-9A-Fa-f:.]+(%0+)?\]):0*[1-9][0-9]{0,4}$";
+
 const ALLOWED: &str = "ip:port such as \"10.0.0.1:8080\" or \"[2001:db8::1]:8080\"";
 
 impl Node<'_> {
     /// An address that a request can be sent to.
     pub fn address(&self) -> Option<SocketAddr> {
-        let text = self.text(ALLOWED)?;
+        let text = self.text_like(ALLOWED, Some(PATTERN))?;
         match text.parse::<SocketAddr>() {
             Ok(address) => match why_unusable(&address) {
                 None => return Some(address),

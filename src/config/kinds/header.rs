@@ -30,7 +30,7 @@ pub(in crate::config) fn forbidden_to_set(name: &str) -> bool {
 impl Node<'_> {
     /// The name of an ordinary header, in lower case as HTTP/2 has it.
     pub fn header_name(&self) -> Option<String> {
-        let text = self.text(ALLOWED)?;
+        let text = self.text_like(ALLOWED, Some(PATTERN))?;
         if !is_token(text) {
             let pseudo = text.starts_with(':').then(|| "pseudo-headers are Envoy's own".to_owned());
             self.refuse(ALLOWED, pseudo);
@@ -40,6 +40,7 @@ impl Node<'_> {
     }
 }
 
+const PATTERN: &str = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$";
 const ALLOWED: &str = "a header name such as \"x-user\", at most 128 bytes";
 
 /// Whether `text` is a token, and short enough (RFC 9110, 5.6.2).

@@ -8,4 +8,4 @@ mod text;
 
 pub(super) use duration::shown as duration_shown;
 pub(super) use header::{forbidden_to_set, is_token};
-pub(super) use number::Bounds;
+pub use number::Bounds;

@@ -3,12 +3,13 @@
 use core::fmt;
 use core::ops::RangeInclusive;
 
+use crate::config::asked::Question;
 use crate::config::node::Node;
 use crate::config::tree::Tree;
 
 /// What a number may be.
-#[derive(Clone, Copy)]
-pub(in crate::config) enum Bounds {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Bounds {
     /// Both ends included.
     FromTo(f64, f64),
     /// The low end left out.
@@ -18,6 +19,7 @@ pub(in crate::config) enum Bounds {
 }
 
 impl Bounds {
+    /// From 0 to 100.
     pub const PERCENT: Bounds = Bounds::FromTo(0.0, 100.0);
 
     fn allow(self, value: f64) -> bool {
@@ -42,6 +44,7 @@ impl fmt::Display for Bounds {
 impl Node<'_> {
     /// A number within `bounds`.
     pub fn number(&self, bounds: Bounds) -> Option<f64> {
+        self.ask(|| Question::Number(bounds));
         let value = self.numeric(&bounds.to_string(), |value| bounds.allow(value))?;
         if bounds.allow(value) {
             return Some(value);
@@ -54,6 +57,7 @@ impl Node<'_> {
     ///
     /// `3.0` is whole: Envoy hands a `google.protobuf.Struct` over with every number a double.
     pub fn whole(&self, range: RangeInclusive<u32>) -> Option<u32> {
+        self.ask(|| Question::Whole(*range.start(), *range.end()));
         let allowed = format!("a whole number from {} to {}", range.start(), range.end());
         let bounds = f64::from(*range.start())..=f64::from(*range.end());
         let fits = |value: f64| value.fract() == 0.0 && bounds.contains(&value);

@@ -1,0 +1,59 @@
+//! What one field forbids or asks of another, as far as a schema can say it. The reader's own words are in `src/config`; a
+//! test holds the two against each other, so that none of these refuses what the reader accepts.
+
+use serde_json::{Value, json};
+
+/// Keywords that go to the object at this path.
+pub fn of(path: &str) -> Option<Value> {
+    Some(match path {
+        "$" => json!({
+            "allOf": [{
+                "if": { "not": { "required": ["prometheus"] } },
+                "then": { "properties": { "upstreams": { "items": {
+                    "properties": {
+                        "signals": { "maxItems": 0 },
+                        "endpoints": { "properties": { "prometheus": false } }
+                    }
+                } } } }
+            }]
+        }),
+        "$.steering" => json!({
+            "if": { "required": ["via"], "properties": { "via": { "not": { "const": "override_host" } } } },
+            "then": { "properties": { "candidates": { "maximum": 1 } } }
+        }),
+        "$.upstreams[]" => json!({
+            "if": {
+                "required": ["policy"],
+                "properties": { "policy": { "anyOf": [
+                    { "const": "consistent_hash" },
+                    { "type": "object", "required": ["name"], "properties": { "name": { "const": "consistent_hash" } } }
+                ] } }
+            },
+            "then": { "required": ["affinity"] }
+        }),
+        "$.upstreams[].affinity" => json!({ "minProperties": 1, "maxProperties": 1 }),
+        "$.upstreams[].endpoints" => json!({ "minProperties": 1 }),
+        "$.upstreams[].policy" => json!({
+            "allOf": [
+                only_beside("weighted_score", &["in_flight_weight", "in_flight_max", "latency_weight", "latency_max_ms"]),
+                only_beside("least_signal", &["signal"])
+            ]
+        }),
+        "$.upstreams[].failover" => json!({
+            "if": { "required": ["none_eligible"], "properties": { "none_eligible": { "const": "safe_endpoint" } } },
+            "then": { "required": ["safe_endpoint"], "properties": { "safe_endpoint": { "type": "string" } } },
+            "else": { "properties": { "safe_endpoint": { "type": "null" } } }
+        }),
+        _ => return None,
+    })
+}
+
+/// These fields are for the policy `name` alone.
+fn only_beside(name: &str, fields: &[&str]) -> Value {
+    let none: serde_json::Map<String, Value> =
+        fields.iter().map(|field| ((*field).to_owned(), json!(false))).collect();
+    json!({
+        "if": { "not": { "required": ["name"], "properties": { "name": { "const": name } } } },
+        "then": { "properties": none }
+    })
+}

@@ -1,0 +1,336 @@
+//! The schema and the reader agree: what the one accepts the other does not refuse.
+
+use std::path::{Path, PathBuf};
+
+use evenkeel::config::parse;
+use evenkeel_cli::{find, schema};
+use proptest::prelude::*;
+use proptest::sample::Index;
+use proptest::test_runner::RngSeed;
+use serde_json::{Value, json};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn validator() -> jsonschema::Validator {
+    let schema: Value = serde_json::from_str(&schema::text().unwrap()).unwrap();
+    jsonschema::meta::validate(&schema).unwrap();
+    jsonschema::validator_for(&schema).unwrap()
+}
+
+#[test]
+fn the_file_is_up_to_date() {
+    let kept = std::fs::read_to_string(root().join(schema::FILE)).unwrap_or_default();
+    assert!(
+        kept == schema::text().unwrap(),
+        "{} is not what the reader asks for (any more): run `make schema` and commit the file",
+        schema::FILE
+    );
+}
+
+/// Every field there is, so that a mutation can reach it.
+const COMPLETE: &str = r#"{
+  "mode": "enforce",
+  "steering": { "via": "override_host", "header": "x-evenkeel-endpoint", "candidates": 2 },
+  "prometheus": { "cluster": "prometheus", "authority": "prometheus:9090", "path_prefix": "/mimir",
+    "interval": "5s", "timeout": "2s", "headers": { "authorization": "Bearer x" } },
+  "upstreams": [{
+    "cluster": "web",
+    "endpoints": {
+      "static": ["10.0.0.1:8080", { "address": "10.0.0.2:8080", "weight": 2, "zone": "a", "priority": 0, "version": "v2" }],
+      "prometheus": { "query": "up", "address_label": "instance", "port": 8080 },
+      "envoy_admin": { "cluster": "envoy_admin", "interval": "5s" }
+    },
+    "policy": { "name": "weighted_score", "in_flight_weight": 1, "in_flight_max": 10, "latency_weight": 1, "latency_max_ms": 5 },
+    "signals": [{ "name": "cpu", "query": "cpu", "weight": 1, "learn": false, "max": 100, "smoothing": 0.3,
+      "address_label": "instance", "port": 8080 }],
+    "rules": [{ "when": "cpu", "above": 85, "for": "5s", "then": "eject" }],
+    "health": { "suspect_after": 1, "fail_after": 3, "recover_after": 3, "ejection": "30s", "max_ejected_percent": 50 },
+    "slow_start": "30s",
+    "failover": { "none_eligible": "safe_endpoint", "safe_endpoint": "[::1]:80", "panic_percent": 50 },
+    "zone": { "local": "a", "spill_over_percent": 70 },
+    "affinity": { "header": "x-user" },
+    "split": { "v1": 80, "v2": 20 },
+    "autoscale": { "target_pressure": 0.8, "min": 2, "max": 20, "for": 2 }
+  }],
+  "status": { "path": "/_evenkeel" }
+}"#;
+
+fn complete() -> Value {
+    serde_json::from_str(COMPLETE).unwrap()
+}
+
+/// Every configuration that this repository shows or ships: in the documents, in `envoy/`, in the reader's own tests.
+fn shown() -> Vec<(PathBuf, String)> {
+    let mut shown = Vec::new();
+    let root = root();
+    collect(&root.join("envoy"), &mut shown);
+    collect(&root.join("docs"), &mut shown);
+    collect(&root.join("README.md"), &mut shown);
+    collect(&root.join("src/config/tests"), &mut shown);
+    shown
+}
+
+fn collect(path: &Path, shown: &mut Vec<(PathBuf, String)>) {
+    if path.is_dir() {
+        let mut entries: Vec<PathBuf> = path.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+        entries.sort();
+        entries.iter().for_each(|entry| collect(entry, shown));
+        return;
+    }
+    let Ok(text) = std::fs::read_to_string(path) else { return };
+    let configurations: Vec<String> = match path.extension().and_then(|ending| ending.to_str()) {
+        Some("yaml" | "yml" | "json") => find::plugins(text.as_bytes())
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|plugin| String::from_utf8(plugin.json).ok())
+            .collect(),
+        Some("md") => text
+            .split("```json plugin\n")
+            .skip(1)
+            .filter_map(|block| block.split("```").next())
+            .map(str::to_owned)
+            .collect(),
+        // Raw strings with whole configurations.
+        Some("rs") => text
+            .split("r#\"")
+            .skip(1)
+            .filter_map(|rest| rest.split("\"#").next())
+            .map(str::to_owned)
+            .collect(),
+        _ => Vec::new(),
+    };
+    shown.extend(configurations.into_iter().map(|text| (path.to_owned(), text)));
+}
+
+#[test]
+fn whatever_is_shown_and_accepted_fits_the_schema() {
+    let validator = validator();
+    let mut fitting = 0;
+    for (path, text) in shown() {
+        let (Ok(_), Ok(value)) = (parse(text.as_bytes()), serde_json::from_str::<Value>(&text)) else {
+            continue;
+        };
+        let faults: Vec<String> = validator
+            .iter_errors(&value)
+            .map(|error| format!("{}: {error}", error.instance_path()))
+            .collect();
+        assert!(faults.is_empty(), "{}: {faults:#?}\n{text}", path.display());
+        fitting += 1;
+    }
+    assert!(fitting >= 6, "{fitting}");
+    parse(COMPLETE.as_bytes()).unwrap();
+    assert!(validator.is_valid(&complete()));
+}
+
+/// The least there can be with one thing more; each of these the schema can refuse by itself.
+#[test]
+fn faults_that_a_schema_can_see_are_refused() {
+    let validator = validator();
+    let upstream = |more: &str| {
+        format!(
+            r#"{{"prometheus":{{"cluster":"p"}},"upstreams":[{{"cluster":"web","endpoints":{{"static":["10.0.0.1:80"]}},{more}}}]}}"#
+        )
+    };
+    let top = |more: &str| {
+        format!(r#"{{"upstreams":[{{"cluster":"web","endpoints":{{"static":["10.0.0.1:80"]}}}}],{more}}}"#)
+    };
+    assert!(validator.is_valid(&serde_json::from_str(&top(r#""mode":"observe""#)).unwrap()));
+    let faulty: Vec<String> = [
+        r#""mod":"observe""#,
+        r#""mode":"observed""#,
+        r#""mode":null"#,
+        r#""status":{}"#,
+        r#""status":{"path":"_evenkeel"}"#,
+        r#""status":{"path":"/a/../b"}"#,
+        r#""status":{"path":"/"}"#,
+        r#""steering":"override_host""#,
+        r#""steering":{"candidates":0}"#,
+        r#""steering":{"candidates":9}"#,
+        r#""steering":{"candidates":2.5}"#,
+        r#""steering":{"candidates":"3"}"#,
+        r#""steering":{"via":"stateful_session","candidates":2}"#,
+        r#""steering":{"header":"x evenkeel"}"#,
+        r#""prometheus":{}"#,
+        r#""prometheus":{"cluster":""}"#,
+        r#""prometheus":{"cluster":"p","interval":5}"#,
+        r#""prometheus":{"cluster":"p","interval":"5"}"#,
+        r#""prometheus":{"cluster":"p","path_prefix":"mimir"}"#,
+        r#""prometheus":{"cluster":"p","headers":["x"]}"#,
+        r#""prometheus":{"cluster":"p","headers":{"x":7}}"#,
+    ]
+    .map(top)
+    .into_iter()
+    .chain(
+        [
+            r#""polcy":"random""#,
+            r#""policy":"maglev""#,
+            r#""policy":{"name":"random","signal":"x"}"#,
+            r#""policy":{"name":"weighted_score","in_flight_max":0}"#,
+            r#""policy":"consistent_hash""#,
+            r#""slow_start":30"#,
+            r#""health":{"fail_after":0}"#,
+            r#""health":{"max_ejected_percent":101}"#,
+            r#""health":{"ejection":30}"#,
+            r#""failover":{"none_eligible":"safe_endpoint"}"#,
+            r#""failover":{"safe_endpoint":"10.0.0.1:80"}"#,
+            r#""affinity":{}"#,
+            r#""affinity":{"header":"a","cookie":"b"}"#,
+            r#""affinity":{"source_ip":false}"#,
+            r#""zone":{}"#,
+            r#""signals":[{"name":"x"}]"#,
+            r#""signals":[{"name":"X","query":"x"}]"#,
+            r#""signals":[{"name":"x","query":"x","max":0}]"#,
+            r#""signals":[{"name":"x","query":"x","port":0}]"#,
+            r#""rules":[{"when":"in_flight","above":1,"then":"ejct"}]"#,
+            r#""split":{"v1":-1}"#,
+            r#""autoscale":{"min":0}"#,
+        ]
+        .map(upstream),
+    )
+    .chain(
+        [
+            "{}",
+            "[]",
+            r#"{"upstreams":[]}"#,
+            r#"{"upstreams":[{"endpoints":{"static":["10.0.0.1:80"]}}]}"#,
+            r#"{"upstreams":[{"cluster":"web","endpoints":{}}]}"#,
+            r#"{"upstreams":[{"cluster":"web","endpoints":{"static":["10.0.0.1"]}}]}"#,
+            r#"{"upstreams":[{"cluster":"web","endpoints":{"static":["host:80"]}}]}"#,
+            r#"{"upstreams":[{"cluster":"web","endpoints":{"static":[{"weight":1}]}}]}"#,
+            r#"{"upstreams":[{"cluster":"web","endpoints":{"prometheus":{"query":"up"}}}]}"#,
+        ]
+        .map(str::to_owned),
+    )
+    .collect();
+    for text in faulty {
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert!(parse(text.as_bytes()).is_err(), "the reader accepts {text}");
+        assert!(!validator.is_valid(&value), "the schema accepts {text}");
+    }
+}
+
+#[test]
+fn every_field_has_a_description_for_editors() {
+    let schema: Value = serde_json::from_str(&schema::text().unwrap()).unwrap();
+    let interval = &schema["properties"]["prometheus"]["properties"]["interval"];
+    assert_eq!(interval["default"], "5s");
+    let description = interval["description"].as_str().unwrap();
+    assert!(
+        description.contains("between polls") && description.contains("from 100ms to 1h"),
+        "{description}"
+    );
+}
+
+/// All places below `value`, as JSON pointers.
+fn places(value: &Value, at: &str, found: &mut Vec<String>) {
+    found.push(at.to_owned());
+    match value {
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(index, item)| places(item, &format!("{at}/{index}"), found));
+        }
+        Value::Object(fields) => {
+            fields.iter().for_each(|(name, field)| places(field, &format!("{at}/{name}"), found));
+        }
+        _ => {}
+    }
+}
+
+/// Values of every kind, most of which are right somewhere.
+fn value() -> impl Strategy<Value = Value> {
+    let meaningful: Vec<Value> = [
+        json!(null),
+        json!(true),
+        json!(false),
+        json!(0),
+        json!(1),
+        json!(2.0),
+        json!(0.5),
+        json!(1e6),
+        json!(-1),
+        json!([]),
+        json!({}),
+        json!(""),
+        json!("*"),
+        json!("web"),
+        json!("x y"),
+        json!("5s"),
+        json!("0s"),
+        json!("1.5h"),
+        json!("0.25ms"),
+        json!("10.0.0.1:80"),
+        json!("[fe80::1%0]:080"),
+        json!("[::ffff:1.2.3.4]:1"),
+        json!("/x"),
+        json!("/a/..b"),
+        json!("x-user"),
+        json!("é"),
+        json!("\u{feff}x"),
+        json!("a\u{2028}b"),
+        json!("adaptive"),
+        json!("random"),
+        json!("weighted_score"),
+        json!("least_signal"),
+        json!("consistent_hash"),
+        json!("ip_hash"),
+        json!("observe"),
+        json!("stateful_session"),
+        json!("reject"),
+        json!("envoy"),
+        json!("flag"),
+        json!("in_flight"),
+        json!({"name": "random"}),
+        json!({"cookie": "c"}),
+        json!({"source_ip": true}),
+        json!(["10.0.0.1:80"]),
+        json!({"static": ["1.2.3.4:5"]}),
+        json!({"v2": 1}),
+        json!({"cluster": "p"}),
+        json!({"path": "/x"}),
+    ]
+    .into();
+    prop_oneof![
+        8 => prop::sample::select(meaningful),
+        1 => any::<String>().prop_map(Value::from),
+        1 => any::<f64>().prop_map(Value::from),
+        1 => (0..200u32).prop_map(Value::from),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, rng_seed: RngSeed::Fixed(7), ..ProptestConfig::with_cases(1) })]
+
+    #[test]
+    fn what_the_reader_accepts_the_schema_accepts(mutations in prop::collection::vec((any::<Index>(), prop::option::weighted(0.7, value())), 6000)) {
+        let validator = validator();
+        let mut accepted = 0;
+        let mut config = complete();
+        for (place, replacement) in mutations {
+            let before = config.clone();
+            let mut found = Vec::new();
+            places(&config, "", &mut found);
+            let place = place.get(&found);
+            match (replacement, place.rsplit_once('/')) {
+                (Some(value), _) => *config.pointer_mut(place).unwrap() = value,
+                (None, Some((parent, name))) => match config.pointer_mut(parent) {
+                    Some(Value::Object(fields)) => drop(fields.remove(name)),
+                    Some(Value::Array(items)) => drop(items.pop()),
+                    _ => {}
+                },
+                _ => {}
+            }
+            if parse(config.to_string().as_bytes()).is_ok() {
+                prop_assert!(validator.is_valid(&config), "{config}");
+                accepted += 1;
+                // Walks on from what is right, and starts afresh now and then.
+                if accepted % 25 == 0 {
+                    config = complete();
+                }
+            } else {
+                config = before;
+            }
+        }
+        prop_assert!(accepted > 300, "{accepted}");
+    }
+}
