@@ -11,6 +11,7 @@
     )
 )]
 
+pub mod autoscale;
 pub mod config;
 pub mod engine;
 pub mod exchange;

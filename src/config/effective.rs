@@ -78,6 +78,7 @@ fn write_upstream(upstream: &Upstream) -> Object {
         zone,
         affinity,
         split,
+        pressure,
         autoscale,
     } = upstream;
     Object::default()
@@ -92,7 +93,7 @@ fn write_upstream(upstream: &Upstream) -> Object {
         .with_some("zone", zone.as_ref().map(write_zone))
         .with_some("affinity", affinity.as_ref().map(write_affinity))
         .with_some("split", (!split.is_empty()).then(|| write_split(split)))
-        .with_some("autoscale", autoscale.as_ref().map(write_autoscale))
+        .with_some("autoscale", autoscale.as_ref().map(|scaled| write_autoscale(scaled, pressure, signals)))
 }
 
 fn write_endpoints(Endpoints { fixed, prometheus, envoy_admin }: &Endpoints) -> Object {
@@ -211,12 +212,27 @@ fn write_split(split: &[(String, f64)]) -> Object {
     split.iter().fold(Object::default(), |all, (version, share)| all.with(version, *share))
 }
 
-fn write_autoscale(Autoscale { target_pressure, min, max, periods }: &Autoscale) -> Object {
+fn write_autoscale(autoscale: &Autoscale, pressure: &[PressureTerm], signals: &[Signal]) -> Object {
+    let Autoscale { target_pressure, min, max, periods, period, cool_down, tolerance_percent, look_ahead } =
+        autoscale;
     Object::default()
         .with("target_pressure", *target_pressure)
         .with("min", *min)
         .with("max", *max)
         .with("for", *periods)
+        .with("period", *period)
+        .with("cool_down", *cool_down)
+        .with("tolerance_percent", *tolerance_percent)
+        .with("look_ahead", *look_ahead)
+        .with("pressure", pressure.iter().map(|term| write_term(term, signals)).collect::<Tree>())
+}
+
+fn write_term(PressureTerm { value, weight, full, most }: &PressureTerm, signals: &[Signal]) -> Object {
+    let signal = match value {
+        PressureValue::Signal(at) => signals.get(*at).map_or("", |signal| signal.name.as_str()),
+        measured => name_of(autoscale::MEASURED, measured),
+    };
+    Object::default().with("signal", signal).with("weight", *weight).with("at", *full).with("most", *most)
 }
 
 /// The name that `choices` have for `value`.

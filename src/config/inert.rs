@@ -21,7 +21,6 @@ fn in_upstream(upstream: &Upstream) -> impl Iterator<Item = &'static str> {
         (upstream.endpoints.prometheus.is_some(), "endpoints.prometheus"),
         (upstream.endpoints.envoy_admin.is_some(), "endpoints.envoy_admin"),
         (upstream.affinity.is_some() && !hashes && upstream.split.is_empty(), "affinity"),
-        (upstream.autoscale.is_some(), "autoscale"),
     ];
     settings.into_iter().filter(|(given, _)| *given).map(|(_, field)| field)
 }

@@ -144,6 +144,8 @@ pub struct Upstream {
     pub affinity: Option<Affinity>,
     /// Shares by endpoint version, each > 0; empty when unused. A version that is not named gets nothing.
     pub split: Vec<(String, f64)>,
+    /// What pressure is made of; never empty.
+    pub pressure: Vec<PressureTerm>,
     /// How pressure becomes a desired number of replicas.
     pub autoscale: Option<Autoscale>,
 }
@@ -359,8 +361,44 @@ pub struct Autoscale {
     pub min: u32,
     /// Most replicas; not below `min`, 20 by default.
     pub max: u32,
-    /// Periods in a row beyond the target before a change; 2 by default.
+    /// Periods in a row above the target before more are wanted; 2 by default.
     pub periods: u32,
+    /// Over how long pressure is averaged before it is judged; 30 s by default.
+    pub period: Duration,
+    /// For how long fewer must have been enough before fewer are wanted; 5 min by default.
+    pub cool_down: Duration,
+    /// How far below the target the pressure of fewer replicas would have to stay, 0..=50; 10 by default.
+    pub tolerance_percent: f64,
+    /// How far a rise is thought on, so that replicas are there when it comes; one period by default.
+    pub look_ahead: Duration,
+}
+
+/// One term of the pressure figure: weight · min(value / full, most).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PressureTerm {
+    /// What is compared.
+    pub value: PressureValue,
+    /// Relative to the other terms, > 0.
+    pub weight: f64,
+    /// The value that counts as 1, > 0.
+    pub full: f64,
+    /// The most it counts, > 0; 2 by default.
+    pub most: f64,
+}
+
+/// What a [`PressureTerm`] compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PressureValue {
+    /// The signal at this position.
+    Signal(usize),
+    /// Requests in flight over as many as an endpoint works on at a time, which is learnt.
+    Occupancy,
+    /// Requests in flight over the endpoint's weight, all workers together.
+    InFlight,
+    /// The endpoint's typical latency to response headers, milliseconds.
+    LatencyMs,
+    /// Failures among the endpoint's latest answers, percent.
+    ErrorPercent,
 }
 
 /// Where the status page is served.

@@ -121,6 +121,11 @@ impl<'t> Node<'t> {
         found.map(|(_, value)| *value)
     }
 
+    /// Whether an array stands here.
+    pub fn is_array(&self) -> bool {
+        matches!(self.tree, Tree::Array(_))
+    }
+
     /// The items of an array of at most `most`.
     pub fn items(&self, most: usize, what: &str) -> Vec<Node<'t>> {
         self.ask(|| Question::Array(most));

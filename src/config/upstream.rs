@@ -55,6 +55,7 @@ pub(super) fn read(node: &Node, around: &Around) -> Upstream {
         cluster: cluster.and_then(|node| node.name()).unwrap_or_default(),
         policy,
         rules: rules::read(&fields, &signals),
+        pressure: autoscale::pressure(&fields, &signals),
         signals,
         health: health::read(&fields),
         slow_start: fields.read("slow_start", slow_start).unwrap_or(DEFAULT_SLOW_START),

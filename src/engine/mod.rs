@@ -176,6 +176,11 @@ impl Engine {
         self.upstreams.iter_mut().for_each(|u| u.tick(duty, now));
     }
 
+    /// Looks at the pressure of every upstream and draws conclusions on replicas; for one worker of the process.
+    pub fn scale_replicas(&mut self, now: Time) {
+        self.upstreams.iter_mut().for_each(|u| u.scale_replicas(now));
+    }
+
     /// The clock stepped back to `now`, as wall clocks do: what seems to come from the future would otherwise
     /// outweigh everything new until the clock is there again.
     pub fn not_after(&mut self, now: Time) {

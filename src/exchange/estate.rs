@@ -28,6 +28,8 @@ pub struct Keys {
     pub counts: String,
     /// What stands before the id in the key of a worker's slot.
     pub slots: String,
+    /// What stands before the id in the key of what a worker has learnt of the endpoints' capacity.
+    pub capacities: String,
 }
 
 impl Keys {
@@ -38,12 +40,18 @@ impl Keys {
             estate: format!("{prefix}/estate"),
             counts: format!("{prefix}/counts"),
             slots: format!("{prefix}/slot"),
+            capacities: format!("{prefix}/capacity"),
         }
     }
 
     /// The key of a worker's slot.
     pub fn slot(&self, id: u64) -> String {
         format!("{}/{id:016x}", self.slots)
+    }
+
+    /// The key of what a worker has learnt of the endpoints' capacity.
+    pub fn capacity(&self, id: u64) -> String {
+        format!("{}/{id:016x}", self.capacities)
     }
 
     /// The key of a worker's counts.
@@ -109,7 +117,7 @@ pub fn bury(host: &dyn Host, keys: &Keys, id: u64) -> Result<(), SharedError> {
         estate.ids.push(id);
         host.shared_set(&keys.estate, &estate.encode(), version)?;
     }
-    for key in [keys.counts(id), keys.slot(id)] {
+    for key in [keys.counts(id), keys.slot(id), keys.capacity(id)] {
         let _stays_until_the_process_ends = host.shared_set(&key, &[], None);
     }
     registry::strike(host, &keys.workers, id);

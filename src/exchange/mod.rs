@@ -6,8 +6,10 @@
 //! | `…/slot/ID` | that worker only | its view of every endpoint ([`slot`]) |
 //! | `…/counts/ID` | that worker only | what it has counted, ever ([`counts`]) |
 //! | `…/estate` | compare-and-swap | what workers that are gone have counted ([`estate`]) |
-//! | `…/lease` | compare-and-swap | who asks Prometheus, until when ([`lease`]) |
+//! | `…/lease` | compare-and-swap | who asks and decides for all, until when ([`lease`]) |
 //! | `…/signals` | the lease holder | the latest samples ([`snapshot`]) |
+//! | `…/capacity/ID` | that worker only | how much an endpoint takes ([`scaling`]) |
+//! | `…/scaling` | the lease holder | pressure and desired replicas ([`scaling`]) |
 //!
 //! Every byte that is read back is checked: another version, or somebody else's plugin in the same VM scope,
 //! yields nothing rather than nonsense.
@@ -19,6 +21,7 @@ pub mod estate;
 mod fake;
 pub mod lease;
 pub mod registry;
+pub mod scaling;
 pub mod slot;
 pub mod snapshot;
 

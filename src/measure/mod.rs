@@ -15,5 +15,5 @@ pub use in_flight::{InFlight, InFlightReport};
 pub use latency::{Blend, Latency};
 pub use learnt::LearntWeight;
 pub use peak_ewma::PeakEwma;
-pub use queueing::Queueing;
+pub use queueing::{Queueing, Slots};
 pub use signal::Reading;

@@ -24,6 +24,34 @@ const LEAST_EXPONENT: f32 = 0.3;
 const QUEUE: f32 = 1.25;
 /// Depths with a prepared factor; deeper ones go on linearly.
 const DEPTHS: usize = 160;
+/// An endpoint is full where a request takes this multiple of its time; half of what is there then waits.
+const FULL_DELAY: f32 = 2.0;
+
+/// How many requests an endpoint works on at a time, as far as that is known.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Slots {
+    /// So many, above 0.
+    pub count: f32,
+    /// Whether endpoints have been seen to fill up; if not, it may be any number above as well.
+    pub found: bool,
+}
+
+impl Slots {
+    /// What two workers know together: who has seen endpoints fill up is right, and so is the higher of two lower
+    /// bounds.
+    pub fn merged(one: Option<Slots>, other: Option<Slots>) -> Option<Slots> {
+        match (one, other) {
+            (Some(one), Some(other)) if one.found && other.found => {
+                Some(Slots { count: 0.5 * (one.count + other.count), found: true })
+            }
+            (Some(one), Some(other)) if one.found == other.found => {
+                Some(Slots { count: one.count.max(other.count), found: false })
+            }
+            (Some(one), Some(other)) => Some(if one.found { one } else { other }),
+            (one, other) => one.or(other),
+        }
+    }
+}
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Bucket {
@@ -114,6 +142,17 @@ impl Queueing {
         self.capacity
     }
 
+    /// How many requests an endpoint works on at a time: half of those that are there where a request takes twice
+    /// its time. `None` until there are answers enough.
+    pub fn slots(&self) -> Option<Slots> {
+        let seen = |bucket: &Bucket| bucket.seen >= PRIOR_WEIGHT;
+        let deepest = self.buckets.iter().rposition(seen)?;
+        let full = self.delay.iter().position(|delay| *delay >= FULL_DELAY).unwrap_or(DEPTHS - 1);
+        let (above, below) = (self.delay(full as u32), self.delay(full.saturating_sub(1) as u32));
+        let part = if above > below { ((FULL_DELAY - below) / (above - below)).clamp(0.0, 1.0) } else { 1.0 };
+        Some(Slots { count: (full as f32 + part) / FULL_DELAY, found: bucket(full) <= deepest })
+    }
+
     /// What a request that finds `depth` others takes, in multiples of one that finds none.
     pub fn delay(&self, depth: u32) -> f32 {
         read(&self.delay, depth as f32)
@@ -197,6 +236,28 @@ mod tests {
         let queueing = learn(|_| 1.0, 10);
         assert!((0..200).all(|d| queueing.price(d as f32) < queueing.price(d as f32 + 1.0)));
         assert!(queueing.price(0.5) > queueing.price(0.0));
+    }
+
+    #[test]
+    fn tells_slots_from_as_many_as_have_been_seen() {
+        for slots in [1.0f32, 4.0, 8.0] {
+            let delay = |depth: u32| (1.0f32).max((1.0 + depth as f32) / slots);
+            let found = learn(delay, 24).slots().unwrap();
+            assert!(found.found && (found.count / slots - 1.0).abs() < 0.3, "{slots}: {found:?}");
+        }
+        let unfilled = learn(|_| 1.0, 4).slots().unwrap();
+        assert!(!unfilled.found && (3.0..5.0).contains(&unfilled.count), "{unfilled:?}");
+        assert_eq!(Queueing::default().slots(), None);
+    }
+
+    #[test]
+    fn who_has_seen_endpoints_fill_up_is_right() {
+        let found = |count| Some(Slots { count, found: true });
+        let bound = |count| Some(Slots { count, found: false });
+        assert_eq!(Slots::merged(found(4.0), bound(9.0)), found(4.0));
+        assert_eq!(Slots::merged(bound(3.0), bound(9.0)), bound(9.0));
+        assert_eq!(Slots::merged(found(4.0), found(6.0)), found(5.0));
+        assert_eq!(Slots::merged(None, bound(2.0)), bound(2.0));
     }
 
     #[test]

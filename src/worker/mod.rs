@@ -5,6 +5,7 @@
 mod affinity;
 mod pace;
 mod polls;
+mod scaling;
 mod steer;
 mod stream;
 
@@ -49,6 +50,7 @@ struct Keys {
     shared: estate::Keys,
     lease: String,
     signals: String,
+    scaling: String,
 }
 
 impl Worker {
@@ -71,6 +73,7 @@ impl Worker {
                 shared: estate::Keys::under(&prefix),
                 lease: format!("{prefix}/lease"),
                 signals: format!("{prefix}/signals"),
+                scaling: format!("{prefix}/scaling"),
             },
             peers: Vec::new(),
             carries_traffic: false,
@@ -109,7 +112,7 @@ impl Worker {
         self.started
     }
 
-    /// Whether this worker asks Prometheus at the moment.
+    /// Whether this worker asks Prometheus and scales for all at the moment.
     pub fn leads(&self) -> bool {
         self.leads
     }
@@ -136,9 +139,8 @@ impl Worker {
         if now.seconds_since(self.chores_at) >= CHORES_S || now < self.chores_at {
             self.chores_at = now;
             self.enter(host, now);
-            if self.polls.any() {
-                self.lead(host, now);
-            }
+            self.lead(host, now);
+            self.scale(host, now);
         }
         if self.leads {
             self.polls.tick(host, &self.config, &mut self.snapshot, &mut self.rng, now);
@@ -205,7 +207,7 @@ impl Worker {
         let led = self.leads;
         self.leads = lease::hold(host, &self.keys.lease, self.id, now);
         if self.leads && !led {
-            host.log(log::Level::Debug, "this worker now asks Prometheus for all");
+            host.log(log::Level::Debug, "this worker now asks and decides for all");
         }
     }
 

@@ -32,6 +32,7 @@ mod in_flight;
 mod lease;
 mod outcomes;
 mod protocols;
+mod scaling;
 mod signals;
 mod slowness;
 mod steering;

@@ -3,10 +3,12 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use evenkeel::autoscale::scaler::{Below, Period};
+use evenkeel::autoscale::{Scaler, Trend};
 use evenkeel::config;
 use evenkeel::engine::{Decision, Engine, Failure, Outcome};
 use evenkeel::exchange::snapshot::{PollStats, Samples, Snapshot};
-use evenkeel::exchange::{lease, registry, slot};
+use evenkeel::exchange::{lease, registry, scaling, slot};
 use evenkeel::host::{Call, Host, SharedError};
 use evenkeel::measure::InFlightReport;
 use evenkeel::policy::Request;
@@ -115,8 +117,63 @@ fn decides(engine: &mut Engine) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// Whatever scaling may have come to by `s(9)`.
+fn scaler() -> impl Strategy<Value = Scaler> {
+    let time = || (0..9u64).prop_map(s);
+    let amount = || 0.0..1e6f64;
+    let period = (time(), any::<u32>(), amount(), amount());
+    let below = (time(), any::<u32>(), any::<u32>());
+    let shown = prop::option::of(amount());
+    let desired = prop::option::of(1..u32::MAX);
+    (shown, desired, time(), period, any::<u32>(), below, vec(amount(), 0..6)).prop_map(
+        |(shown, desired, sampled, period, above, below, trend)| {
+            let (began, samples, pressure, known) = period;
+            let (since, periods, most) = below;
+            Scaler {
+                shown,
+                desired,
+                sampled,
+                period: Period { began, samples, pressure, known },
+                above,
+                below: Below { since, periods, most },
+                trend: Trend::of(trend),
+            }
+        },
+    )
+}
+
 proptest! {
     #![proptest_config(crate::seeded(400))]
+
+    #[test]
+    fn what_scaling_has_come_to_survives_the_journey(web in scaler(), api in scaler()) {
+        let (mut from, mut to) = (engine(), engine());
+        for (at, scaler) in [&web, &api].into_iter().enumerate() {
+            from.upstream_mut(at).expect("configured").set_scaler(scaler.clone());
+        }
+        scaling::apply(&scaling::encode(&from), &mut to, s(9));
+        prop_assert_eq!(to.upstream(0).expect("configured").scaler(), &web);
+        prop_assert_eq!(to.upstream(1).expect("configured").scaler(), &api);
+    }
+
+    #[test]
+    fn whatever_stands_for_scaling_is_survived(mut bytes in bytes(), cut in any::<prop::sample::Index>()) {
+        let mut told = engine();
+        let mut whole = scaling::encode(&told);
+        whole.truncate(cut.index(whole.len() + 1));
+        whole.append(&mut bytes.clone());
+        for bytes in [&bytes, &whole] {
+            scaling::apply(bytes, &mut told, s(9));
+            scaling::apply_slots([bytes.as_slice()].into_iter(), &mut told);
+            told.scale_replicas(s(9));
+            for upstream in told.upstreams() {
+                prop_assert!(upstream.pressure().is_none_or(|pressure| pressure >= 0.0));
+                prop_assert!(upstream.desired_replicas().is_none_or(|desired| desired > 0));
+            }
+        }
+        decides(&mut told)?;
+        bytes.clear();
+    }
 
     #[test]
     fn a_slot_tells_the_others_exactly_what_one_knows(

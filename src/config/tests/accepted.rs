@@ -48,6 +48,7 @@ fn only_upstreams_is_required_and_the_rest_has_the_documented_defaults() {
             zone: None,
             affinity: None,
             split: vec![],
+            pressure: vec![term(PressureValue::Occupancy, 1.0, 1.0, 2.0)],
             autoscale: None,
         }],
         status: None,
@@ -109,7 +110,53 @@ fn every_field_is_read() {
     assert_eq!(upstream.zone, Some(Zone { local: "a".into(), spill_over_percent: 70.0 }));
     assert_eq!(upstream.affinity, Some(Affinity::Header("x-user".into())));
     assert_eq!(upstream.split, [("v1".to_owned(), 80.0), ("v2".to_owned(), 20.0)]);
-    assert_eq!(upstream.autoscale, Some(Autoscale { target_pressure: 0.8, min: 2, max: 20, periods: 2 }));
+    assert_eq!(
+        upstream.autoscale,
+        Some(Autoscale {
+            target_pressure: 0.8,
+            min: 2,
+            max: 20,
+            periods: 2,
+            period: Duration::from_secs(30),
+            cool_down: Duration::from_secs(300),
+            tolerance_percent: 10.0,
+            look_ahead: Duration::from_secs(30),
+        })
+    );
+    assert_eq!(upstream.pressure, [term(PressureValue::Signal(0), 1.0, 100.0, 2.0)]);
+}
+
+fn term(value: PressureValue, weight: f64, full: f64, most: f64) -> PressureTerm {
+    PressureTerm { value, weight, full, most }
+}
+
+#[test]
+fn pressure_is_made_of_what_is_given_else_of_signals_with_a_maximum() {
+    let pressure = |terms: &str| {
+        let autoscale = if terms.is_empty() { String::new() } else { format!(r#","autoscale":{{{terms}}}"#) };
+        only_upstream(&format!(
+            r#"{{"prometheus":{{"cluster":"p"}},"upstreams":[{{"cluster":"web","endpoints":{{"static":["10.0.0.1:80"]}},
+            "signals":[{{"name":"cpu","query":"cpu"}},{{"name":"queue","query":"queue","max":50,"weight":3}},
+            {{"name":"shown","query":"shown","max":1,"weight":0}},{{"name":"in_flight","query":"x"}}]{autoscale}}}]}}"#
+        ))
+        .pressure
+    };
+    let queue = term(PressureValue::Signal(1), 3.0, 50.0, 2.0);
+    assert_eq!(pressure(""), [queue]);
+    assert_eq!(pressure(r#""min":3"#), [queue]);
+    assert_eq!(
+        pressure(
+            r#""pressure":[{"signal":"cpu","weight":0.4,"at":75,"most":1.5},{"signal":"queue","weight":0.3},
+            {"signal":"occupancy","weight":0.3,"most":1},{"signal":"in_flight","at":9},{"signal":"latency_ms","at":500}]"#
+        ),
+        [
+            term(PressureValue::Signal(0), 0.4, 75.0, 1.5),
+            term(PressureValue::Signal(1), 0.3, 50.0, 2.0),
+            term(PressureValue::Occupancy, 0.3, 1.0, 1.0),
+            term(PressureValue::Signal(3), 1.0, 9.0, 2.0),
+            term(PressureValue::LatencyMs, 1.0, 500.0, 2.0),
+        ]
+    );
 }
 
 #[test]
@@ -137,12 +184,7 @@ fn what_has_no_effect_yet_is_named() {
     assert!(crate::config::without_effect(&accepted(&upstream_with(""))).is_empty());
     assert_eq!(
         crate::config::without_effect(&accepted(COMPLETE)),
-        [
-            "$.status",
-            "$.upstreams[0].endpoints.prometheus",
-            "$.upstreams[0].endpoints.envoy_admin",
-            "$.upstreams[0].autoscale",
-        ]
+        ["$.status", "$.upstreams[0].endpoints.prometheus", "$.upstreams[0].endpoints.envoy_admin",]
     );
 }
 
@@ -248,6 +290,7 @@ fn a_default_gives_way_to_a_value_it_would_contradict() {
     let autoscale =
         |more: &str| only_upstream(&upstream_with(&format!(r#""autoscale":{{{more}}}"#))).autoscale.unwrap();
     assert_eq!((autoscale("").min, autoscale("").max), (2, 20));
+    assert_eq!(autoscale(r#""period":"10s""#).look_ahead, Duration::from_secs(10));
     assert_eq!((autoscale(r#""max":1"#).min, autoscale(r#""min":30"#).max), (1, 30));
 }
 

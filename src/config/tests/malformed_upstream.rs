@@ -366,6 +366,51 @@ fn zone_affinity_split_and_autoscale() {
 }
 
 #[test]
+fn autoscale_and_what_pressure_is_made_of() {
+    let autoscale =
+        |json: &str, path: &'static str, part| in_upstream(&format!(r#""autoscale":{{{json}}}"#), path, part);
+    check(&[
+        autoscale(r#""period":30"#, "$.upstreams[0].autoscale.period", "did you mean \"30s\"?"),
+        autoscale(r#""period":"10ms""#, "$.upstreams[0].autoscale.period", "from 1s to 1h"),
+        autoscale(r#""cool_down":"2d""#, "$.upstreams[0].autoscale.cool_down", "from 0s to 24h"),
+        autoscale(r#""tolerance_percent":0.1e3"#, "$.upstreams[0].autoscale.tolerance_percent", "found 100"),
+        autoscale(
+            r#""look_ahed":"1m""#,
+            "$.upstreams[0].autoscale.look_ahed",
+            "did you mean \"look_ahead\"?",
+        ),
+        autoscale(r#""pressure":[]"#, "$.upstreams[0].autoscale.pressure", "at least one term"),
+        autoscale(r#""pressure":{}"#, "$.upstreams[0].autoscale.pressure", "allowed: an array"),
+        autoscale(r#""pressure":[{}]"#, "$.upstreams[0].autoscale.pressure[0].signal", "missing"),
+        autoscale(
+            r#""pressure":[{"signal":"ocupancy"}]"#,
+            "$.upstreams[0].autoscale.pressure[0].signal",
+            "did you mean \"occupancy\"?",
+        ),
+        autoscale(
+            r#""pressure":[{"signal":"in_flight"}]"#,
+            "$.upstreams[0].autoscale.pressure[0].at",
+            "missing",
+        ),
+        autoscale(
+            r#""pressure":[{"signal":"in_flight","at":0}]"#,
+            "$.upstreams[0].autoscale.pressure[0].at",
+            "found 0",
+        ),
+        autoscale(
+            r#""pressure":[{"signal":"occupancy","weight":0}]"#,
+            "$.upstreams[0].autoscale.pressure[0].weight",
+            "found 0",
+        ),
+        autoscale(
+            r#""pressure":[{"signal":"occupancy","most":"2"}]"#,
+            "$.upstreams[0].autoscale.pressure[0].most",
+            "did you mean 2?",
+        ),
+    ]);
+}
+
+#[test]
 fn rules() {
     let rule = |json: &str, path, part| in_upstream(&format!(r#""rules":[{json}]"#), path, part);
     check(&[

@@ -74,6 +74,8 @@ fn check_promises(config: &Config) -> Result<(), TestCaseError> {
         }
         prop_assert!(upstream.split.iter().all(|(version, share)| !version.is_empty() && *share > 0.0));
         prop_assert!(upstream.autoscale.as_ref().is_none_or(|autoscale| autoscale.min <= autoscale.max));
+        prop_assert!(!upstream.pressure.is_empty());
+        prop_assert!(upstream.pressure.iter().all(|t| t.weight > 0.0 && t.full > 0.0 && t.most > 0.0));
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 mod conclusions;
 mod exploration;
 mod group;
+mod pressure;
 mod shares;
 mod spill;
 mod split;
@@ -16,10 +17,11 @@ use hashbrown::HashMap;
 
 use super::rules::Rules;
 use super::{Decision, Failure, Outcome, Ticket, Totals};
+use crate::autoscale::Scaler;
 use crate::config::{self, NoneEligible};
 use crate::fleet::{EndpointRef, Fleet, Spec};
 use crate::health::Evidence;
-use crate::measure::{LearntWeight, Queueing, Reading};
+use crate::measure::{LearntWeight, Queueing, Reading, Slots};
 use crate::member::{Counters, Member, NOISE_S, Others};
 use crate::policy::{Candidates, Request, View};
 use crate::random::{self, Rng};
@@ -73,6 +75,8 @@ pub struct Upstream {
     readings: Vec<Reading>,
     learnt: Vec<LearntWeight>,
     queueing: Queueing,
+    others_slots: Option<Slots>,
+    scaler: Scaler,
     rules: Rules,
     split: Split,
     lanes: Vec<Lane>,
@@ -121,6 +125,8 @@ impl Upstream {
             readings: Vec::new(),
             learnt: vec![LearntWeight::default(); config.signals.len()],
             queueing: Queueing::default(),
+            others_slots: None,
+            scaler: Scaler::default(),
             rules: Rules::new(&config.rules),
             split: Split::new(&config.split),
             lanes: Vec::new(),
@@ -528,6 +534,7 @@ impl Upstream {
         self.members.iter_mut().for_each(|member| member.not_after(now));
         self.readings.iter_mut().for_each(|reading| reading.not_after(now));
         self.groups.iter_mut().for_each(|group| group.record.not_after(now));
+        self.scaler.not_after(now);
     }
 
     /// Time passes.
@@ -540,6 +547,7 @@ impl Upstream {
     pub fn adopt(&mut self, old: &Upstream, now: Time) {
         self.typical = old.typical;
         self.queueing = old.queueing.clone();
+        self.scaler = old.scaler.clone();
         for (index, endpoint) in self.fleet.iter() {
             let Some(known) = old.fleet.index_of_hash(endpoint.hash) else { continue };
             let (Some(member), Some(known)) = (self.members.get_mut(index as usize), old.member(known))

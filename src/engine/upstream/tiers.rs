@@ -78,7 +78,8 @@ impl Upstream {
             }
             // Farther away is not busier: what is on its way takes up no slot.
             let at_work = (here.typical / there.typical).min(1.0);
-            let (busy_here, busy_there) = (self.pressure(here, 1.0, now), self.pressure(there, at_work, now));
+            let (busy_here, busy_there) =
+                (self.pressure_of(here, 1.0, now), self.pressure_of(there, at_work, now));
             let poll_s = self.poll_s;
             if let Some(there) = self.groups.get_mut(remote) {
                 there.spill.observe(busy_there, seconds);
@@ -92,7 +93,7 @@ impl Upstream {
     }
 
     /// How busy a group's eligible endpoints are, where `at_work` is the part of its requests that are not on their way.
-    fn pressure(&self, group: &Group, at_work: f64, now: Time) -> Pressure {
+    fn pressure_of(&self, group: &Group, at_work: f64, now: Time) -> Pressure {
         let slots = self.queueing.capacity().map_or(f64::INFINITY, f64::from);
         let (mut weight, mut busy, mut speed) = (0.0, 0.0, 0.0);
         let (mut burden, mut trusted) = (0.0, 0.0);

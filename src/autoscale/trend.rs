@@ -1,0 +1,92 @@
+//! Where the demand is going: the median of all slopes between the last few periods (Theil and Sen).
+//!
+//! A steady rise is found exactly, a single outlier moves nothing, and a step is not mistaken for a slope as high
+//! as itself. Only rises are thought on: that there will be less to do is believed when it has come.
+
+/// Periods that are looked at.
+pub const MOST: usize = 5;
+/// Fewer say nothing of a trend.
+const LEAST: usize = 3;
+/// The most that is added ahead of time, as a part of what there is.
+const MOST_AHEAD: f64 = 0.5;
+
+/// The demand of the last periods, oldest first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Trend(Vec<f64>);
+
+impl Trend {
+    /// From what [`periods`](Trend::periods) gave; the last few count.
+    pub fn of(periods: impl IntoIterator<Item = f64>) -> Trend {
+        let mut trend = Trend::default();
+        periods.into_iter().for_each(|demand| trend.observe(demand));
+        trend
+    }
+
+    /// Adds a period.
+    pub fn observe(&mut self, demand: f64) {
+        if demand.is_finite() {
+            self.0.push(demand);
+            let excess = self.0.len().saturating_sub(MOST);
+            self.0.drain(..excess);
+        }
+    }
+
+    /// A period of which nothing is known: what was before it no longer continues.
+    pub fn interrupt(&mut self) {
+        self.0.clear();
+    }
+
+    /// What is looked at, oldest first.
+    pub fn periods(&self) -> &[f64] {
+        &self.0
+    }
+
+    /// How much more there will be `periods` after the last, as far as it is rising.
+    pub fn rise(&self, periods: f64) -> f64 {
+        let Some(last) = self.0.last().filter(|_| self.0.len() >= LEAST) else { return 0.0 };
+        let mut slopes = Vec::with_capacity(MOST * (MOST - 1) / 2);
+        for (from, earlier) in self.0.iter().enumerate() {
+            for (to, later) in self.0.iter().enumerate().skip(from + 1) {
+                slopes.push((later - earlier) / (to - from) as f64);
+            }
+        }
+        slopes.sort_unstable_by(f64::total_cmp);
+        // Of an even number the lower: in doubt less.
+        let slope = slopes.get((slopes.len() - 1) / 2).copied().unwrap_or(0.0);
+        (slope * periods).clamp(0.0, MOST_AHEAD * last.max(0.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    fn rise(demand: &[f64]) -> f64 {
+        Trend::of(demand.iter().copied()).rise(1.0)
+    }
+
+    #[test]
+    fn a_steady_rise_is_found_and_thought_on_within_bounds() {
+        assert!((rise(&[4.0, 5.0, 6.0]) - 1.0).abs() < 1e-12);
+        assert!((rise(&[9.0, 9.0, 1.0, 2.0, 3.0, 4.0, 5.0]) - 1.0).abs() < 1e-12, "the oldest are forgotten");
+        assert!((Trend::of([4.0, 5.0, 6.0]).rise(2.0) - 2.0).abs() < 1e-12);
+        assert_eq!(Trend::of([4.0, 5.0, 6.0]).rise(1e9), 3.0);
+    }
+
+    #[test]
+    fn outliers_falls_and_too_little_add_nothing() {
+        assert_eq!(rise(&[5.0, 5.0, 9.0, 5.0, 5.0]), 0.0);
+        assert_eq!(rise(&[5.0, 5.0, 5.0, 5.0, 9.0]), 0.0);
+        assert_eq!(rise(&[9.0, 7.0, 5.0]), 0.0);
+        assert_eq!(rise(&[1.0, 9.0]), 0.0);
+        assert_eq!(rise(&[]), 0.0);
+        let mut trend = Trend::of([1.0, 2.0, 3.0]);
+        trend.observe(f64::NAN);
+        assert_eq!(trend.periods().len(), 3);
+        trend.interrupt();
+        assert_eq!(trend.rise(1.0), 0.0);
+    }
+}

@@ -1,0 +1,112 @@
+//! What the endpoints contribute to pressure, and what follows from it.
+
+use super::Upstream;
+use crate::autoscale::{Pressure, Replicas, Scaler, Tally};
+use crate::config::PressureValue;
+use crate::fleet::Condition;
+use crate::health::State;
+use crate::measure::Slots;
+use crate::member::Member;
+use crate::time::Time;
+
+/// As long as no endpoint has been seen to fill up, only an upper bound of the occupancy is known. It counts where
+/// even that is no more than this.
+const SURELY_LOW: f64 = 0.5;
+
+impl Upstream {
+    /// How loaded the upstream is, smoothed over some seconds; the same in every worker. 0 is idle, 1 is full;
+    /// `None` while too little is known.
+    pub fn pressure(&self) -> Option<f64> {
+        self.scaler.shown
+    }
+
+    /// How many replicas there should be; the same in every worker. `None` without `autoscale`, and until a whole
+    /// period has been seen.
+    pub fn desired_replicas(&self) -> Option<u32> {
+        self.scaler.desired
+    }
+
+    /// How loaded the endpoint at `index` is at this moment, by the same terms as the upstream.
+    pub fn endpoint_pressure(&self, index: u32, now: Time) -> Option<f64> {
+        let member = self.member(index)?;
+        let mut tally = Tally::new(&self.config.pressure);
+        let slots = self.slots();
+        tally.add(|value| self.pressing(index, member, value, slots, now));
+        tally.pressure().map(|pressure| pressure.value)
+    }
+
+    /// What has been learnt here of how many requests an endpoint works on at a time.
+    pub fn own_slots(&self) -> Option<Slots> {
+        self.queueing.slots()
+    }
+
+    /// Takes what the other workers have learnt of that, all together.
+    pub fn set_others_slots(&mut self, slots: Option<Slots>) {
+        self.others_slots = slots;
+    }
+
+    /// What scaling has come to.
+    pub fn scaler(&self) -> &Scaler {
+        &self.scaler
+    }
+
+    /// Takes what scaling has come to elsewhere.
+    pub fn set_scaler(&mut self, scaler: Scaler) {
+        self.scaler = scaler;
+    }
+
+    /// Looks at the pressure and draws the conclusion; for one worker of the process.
+    pub fn scale_replicas(&mut self, now: Time) {
+        let (pressure, replicas) = self.measure_pressure(now);
+        self.scaler.observe(self.config.autoscale.as_ref(), pressure, replicas, now);
+    }
+
+    fn slots(&self) -> Option<Slots> {
+        Slots::merged(self.own_slots(), self.others_slots)
+    }
+
+    fn measure_pressure(&self, now: Time) -> (Option<Pressure>, Replicas) {
+        let slots = self.slots();
+        let mut tally = Tally::new(&self.config.pressure);
+        let mut there = 0;
+        let leaving = |m: &Member| !m.present || m.condition == Condition::Draining;
+        for (index, member) in (0u32..).zip(&self.members).filter(|(_, m)| !leaving(m)) {
+            there += 1;
+            // Who is out does nothing: neither its idleness nor its silence says anything of the others' load.
+            if member.health.state() != State::Failed && !member.condition.condemned() {
+                tally.add(|value| self.pressing(index, member, value, slots, now));
+            }
+        }
+        (tally.pressure(), Replicas { there, working: tally.endpoints() })
+    }
+
+    fn pressing(
+        &self,
+        index: u32,
+        member: &Member,
+        value: PressureValue,
+        slots: Option<Slots>,
+        now: Time,
+    ) -> Option<f64> {
+        let in_flight =
+            || f64::from(member.total_in_flight()) / f64::from(member.weight.max(f32::MIN_POSITIVE));
+        match value {
+            PressureValue::Signal(at) => {
+                let reading = self.readings(index).get(at)?;
+                let known = reading.trust(now, self.fresh_s()) > 0.0;
+                known.then(|| reading.get(now).map(|(value, _)| value)).flatten()
+            }
+            PressureValue::InFlight => Some(in_flight()),
+            PressureValue::Occupancy => {
+                let slots = slots?;
+                let occupancy = in_flight() / f64::from(slots.count);
+                (slots.found || occupancy <= SURELY_LOW).then_some(occupancy)
+            }
+            PressureValue::LatencyMs => member.centre().map(|(centre, _)| centre.exp() * 1e3),
+            PressureValue::ErrorPercent => {
+                let ratio = member.error_ratio();
+                (ratio > 0.0 || member.centre().is_some()).then_some(100.0 * ratio)
+            }
+        }
+    }
+}

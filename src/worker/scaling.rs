@@ -1,0 +1,40 @@
+//! Pressure and desired replicas: worked out by the worker that leads, known to all.
+
+use super::Worker;
+use crate::exchange::{scaling, slot};
+use crate::host::Host;
+use crate::time::Time;
+
+impl Worker {
+    /// Tells and hears how much an endpoint takes, and what scaling has come to. Part of the chores: neither
+    /// changes within a fraction of a second.
+    pub(super) fn scale(&mut self, host: &dyn Host, now: Time) {
+        if self.carries_traffic {
+            let slots = scaling::encode_slots(&self.engine, now);
+            let _the_next_chores_try_again =
+                host.shared_set(&self.keys.shared.capacity(self.id), &slots, None);
+        }
+        if !self.leads {
+            // Also so that, should this worker take over the lease, it continues from there.
+            if let Some((bytes, _)) = host.shared_get(&self.keys.scaling) {
+                scaling::apply(&bytes, &mut self.engine, now);
+            }
+            return;
+        }
+        self.hear_slots(host, now);
+        self.engine.scale_replicas(now);
+        let _the_next_chores_try_again =
+            host.shared_set(&self.keys.scaling, &scaling::encode(&self.engine), None);
+    }
+
+    fn hear_slots(&mut self, host: &dyn Host, now: Time) {
+        let others = self.peers.iter().filter(|id| **id != self.id);
+        let told = others.filter_map(|id| Some(host.shared_get(&self.keys.shared.capacity(*id))?.0));
+        let lives = |bytes: &Vec<u8>| {
+            let gone = |written| now.seconds_since(written) > slot::GONE_AFTER_S;
+            scaling::slots_written(bytes).is_some_and(|written| written <= now && !gone(written))
+        };
+        let told: Vec<Vec<u8>> = told.filter(lives).collect();
+        scaling::apply_slots(told.iter().map(Vec::as_slice), &mut self.engine);
+    }
+}

@@ -1,0 +1,102 @@
+//! Pressure and desired replicas are one number for an Envoy, whichever worker is asked.
+
+use crate::scene::{address, config, load, ms, pass_with};
+use crate::world::{Answer, Plugin, World};
+
+/// Threads that scale on CPU, judged every two seconds.
+fn crew<W: World>(world: &mut W, threads: usize) -> Vec<Plugin> {
+    world.add_cluster("prometheus");
+    let upstream = r#""signals":[{"name":"cpu","query":"cpu","smoothing":1}],
+        "autoscale":{"min":2,"max":9,"for":2,"period":"2s","cool_down":"8s","look_ahead":"0s",
+        "pressure":[{"signal":"cpu","at":75}]}"#;
+    let root = r#""prometheus":{"cluster":"prometheus","interval":"500ms","timeout":"250ms"}"#;
+    let json = config(4, upstream, root);
+    (0..threads)
+        .map(|_| {
+            let thread = world.thread();
+            load(world, thread, &json)
+        })
+        .collect()
+}
+
+/// Time in which Prometheus answers this CPU for the first so many endpoints, or nothing at all.
+fn tell<W: World>(world: &mut W, crew: &[Plugin], seconds: u64, cpu: Option<(f64, usize)>) {
+    let series = |endpoint: usize, cpu: f64| {
+        format!(r#"{{"metric":{{"instance":"{}"}},"value":[1,"{cpu}"]}}"#, address(endpoint))
+    };
+    let body = cpu.map(|(cpu, endpoints)| {
+        let series: Vec<String> = (0..endpoints).map(|endpoint| series(endpoint, cpu)).collect();
+        let result = series.join(",");
+        format!(r#"{{"status":"success","data":{{"resultType":"vector","result":[{result}]}}}}"#)
+    });
+    pass_with(world, crew, ms(1000 * seconds), |world| {
+        for call in world.calls() {
+            match &body {
+                Some(body) => world.answer(&call, &Answer::Http(200, body.as_bytes())),
+                None => world.answer(&call, &Answer::Failed),
+            }
+        }
+    });
+}
+
+/// What scaling has come to, as it stands in shared data: pressure and desired replicas.
+fn published<W: World>(world: &W) -> (Option<f64>, Option<u32>) {
+    let key = "evenkeel/1/evenkeel/scaling";
+    if !world.shared_keys().iter().any(|known| known == key) {
+        return (None, None);
+    }
+    let json = config(4, "", "");
+    let config = evenkeel::config::parse(json.as_bytes()).expect("accepted");
+    let now = evenkeel::time::Time(world.now());
+    let mut engine = evenkeel::engine::Engine::new(&config, now);
+    evenkeel::exchange::scaling::apply(&world.shared(key), &mut engine, now);
+    let upstream = engine.upstream(0).expect("configured");
+    (upstream.pressure(), upstream.desired_replicas())
+}
+
+fn load_asks_for_more_and_its_end_for_fewer(mut world: impl World) {
+    let crew = crew(&mut world, 3);
+    tell(&mut world, &crew, 2, None);
+    assert_eq!(published(&world), (None, None), "nothing is known");
+    tell(&mut world, &crew, 12, Some((45.0, 4)));
+    let (pressure, desired) = published(&world);
+    assert!((pressure.expect("known") - 0.6).abs() < 0.01, "{pressure:?}");
+    assert_eq!(desired, Some(4), "as it is");
+    tell(&mut world, &crew, 10, Some((120.0, 4)));
+    assert_eq!(published(&world).1, Some(8), "4 · 1.6 / 0.8");
+    tell(&mut world, &crew, 4, Some((15.0, 4)));
+    assert_eq!(published(&world).1, Some(8), "not at once");
+    tell(&mut world, &crew, 12, Some((15.0, 4)));
+    assert_eq!(published(&world).1, Some(2));
+}
+
+fn nothing_moves_on_what_is_not_known(mut world: impl World) {
+    let crew = crew(&mut world, 2);
+    tell(&mut world, &crew, 8, Some((45.0, 4)));
+    tell(&mut world, &crew, 8, None);
+    tell(&mut world, &crew, 10, Some((150.0, 1)));
+    assert_eq!(published(&world), (None, Some(4)), "one endpoint of four says nothing of the others");
+    tell(&mut world, &crew, 60, None);
+    assert_eq!(published(&world), (None, Some(4)));
+    tell(&mut world, &crew, 20, Some((37.5, 2)));
+    assert_eq!(published(&world).1, Some(4), "half of the endpoints at 0.5, half unknown");
+}
+
+fn whoever_takes_the_lease_over_continues(mut world: impl World) {
+    let crew = crew(&mut world, 3);
+    tell(&mut world, &crew, 8, Some((120.0, 4)));
+    assert_eq!(published(&world).1, Some(8));
+    // Each of them falls silent for a while, the holder of the lease among them.
+    for silent in &crew {
+        let rest: Vec<Plugin> = crew.iter().copied().filter(|plugin| plugin != silent).collect();
+        tell(&mut world, &rest, 8, Some((120.0, 4)));
+        assert_eq!(published(&world).1, Some(8));
+        assert!((published(&world).0.expect("known") - 1.6).abs() < 0.05);
+    }
+}
+
+both!(
+    load_asks_for_more_and_its_end_for_fewer,
+    nothing_moves_on_what_is_not_known,
+    whoever_takes_the_lease_over_continues,
+);
