@@ -54,6 +54,8 @@ pub trait StreamHost {
     fn remove_request_header(&self, name: &str);
     /// A response header's value.
     fn response_header(&self, name: &str) -> Option<Vec<u8>>;
+    /// Adds a response header beside those of the same name.
+    fn add_response_header(&self, name: &str, value: &[u8]);
     /// Removes every occurrence of a response header.
     fn remove_response_header(&self, name: &str);
     /// A response trailer's value.

@@ -1,10 +1,9 @@
 //! `upstreams[].affinity`: where the key for the hashing policies comes from.
 
 use super::asked::Question;
-use super::kinds::is_token;
 use super::node::Node;
 use super::tree::Tree;
-use super::{Affinity, Steering};
+use super::{Affinity, Steering, cookie};
 
 const FIELDS: &[&str] = &["header", "cookie", "query", "query_parameter", "source_ip"];
 const ALLOWED: &str = "exactly one of header, cookie, query (or query_parameter), source_ip";
@@ -22,7 +21,7 @@ pub(super) fn read(node: &Node, steering: &Steering) -> Option<Affinity> {
         }
         [(name, value)] => match *name {
             "header" => header(value, steering).map(Affinity::Header),
-            "cookie" => value.text_that("a cookie's name", is_token).map(Affinity::Cookie),
+            "cookie" => cookie::read(value).map(Affinity::Cookie),
             "source_ip" => source_ip(value),
             _ => value.text_that("the name of a query parameter", is_parameter).map(Affinity::Query),
         },

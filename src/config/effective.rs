@@ -202,10 +202,20 @@ fn write_zone(Zone { local, spill_over_percent }: &Zone) -> Object {
 fn write_affinity(affinity: &Affinity) -> Object {
     match affinity {
         Affinity::Header(name) => Object::default().with("header", name),
-        Affinity::Cookie(name) => Object::default().with("cookie", name),
+        Affinity::Cookie(cookie) => Object::default().with("cookie", Tree::from(write_cookie(cookie))),
         Affinity::Query(name) => Object::default().with("query", name),
         Affinity::SourceIp => Object::default().with("source_ip", Tree::Boolean(true)),
     }
+}
+
+fn write_cookie(Cookie { name, set, ttl, path, secure, same_site }: &Cookie) -> Object {
+    Object::default()
+        .with("name", name)
+        .with("set", Tree::Boolean(*set))
+        .with("ttl", *ttl)
+        .with("path", path)
+        .with("secure", Tree::Boolean(*secure))
+        .with_some("same_site", same_site.map(|choice| name_of(cookie::SAME_SITES, &choice)))
 }
 
 fn write_split(split: &[(String, f64)]) -> Object {

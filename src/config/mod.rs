@@ -7,6 +7,7 @@
 mod affinity;
 mod asked;
 mod autoscale;
+mod cookie;
 mod effective;
 mod endpoints;
 mod failover;
@@ -345,11 +346,53 @@ pub enum Affinity {
     /// A request header, in lower case.
     Header(String),
     /// A cookie.
-    Cookie(String),
+    Cookie(Cookie),
     /// A query parameter.
     Query(String),
     /// The client's address.
     SourceIp,
+}
+
+/// A cookie to stick to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cookie {
+    /// Its name.
+    pub name: String,
+    /// Whether a client that has none is given one; yes by default.
+    pub set: bool,
+    /// How long a client keeps it; zero, the default, until it closes.
+    pub ttl: Duration,
+    /// For which paths the client sends it; `/` by default.
+    pub path: String,
+    /// Whether the client sends it over TLS only; no by default.
+    pub secure: bool,
+    /// Whether it is sent along from other sites; the client's default if none.
+    pub same_site: Option<SameSite>,
+}
+
+impl Cookie {
+    /// The cookie of this name, everything else by default.
+    pub fn named(name: &str) -> Cookie {
+        Cookie {
+            name: name.into(),
+            set: true,
+            ttl: Duration::ZERO,
+            path: "/".into(),
+            secure: false,
+            same_site: None,
+        }
+    }
+}
+
+/// Whether a cookie is sent along from other sites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SameSite {
+    /// Never.
+    Strict,
+    /// When following a link.
+    Lax,
+    /// Always; only with `secure`.
+    None,
 }
 
 /// How pressure becomes a desired number of replicas.

@@ -83,6 +83,11 @@ impl StreamHost for Envoy {
         hostcalls::get_map_value_bytes(MapType::HttpResponseHeaders, name).ok().flatten()
     }
 
+    fn add_response_header(&self, name: &str, value: &[u8]) {
+        let _the_next_response_may_carry_it =
+            hostcalls::add_map_value_bytes(MapType::HttpResponseHeaders, name, value);
+    }
+
     fn remove_response_header(&self, name: &str) {
         let _absent_is_fine = hostcalls::remove_map_value(MapType::HttpResponseHeaders, name);
     }

@@ -20,8 +20,6 @@ const PRIOR_WEIGHT: f32 = 20.0;
 const CLIP: f32 = 3.0;
 /// Fewer in flight is better even where it does not show in the latency: it spreads what may go wrong.
 const LEAST_EXPONENT: f32 = 0.3;
-/// A delay of this much is a queue, not chance.
-const QUEUE: f32 = 1.25;
 /// Depths with a prepared factor; deeper ones go on linearly.
 const DEPTHS: usize = 160;
 /// An endpoint is full where a request takes this multiple of its time; half of what is there then waits.
@@ -66,17 +64,12 @@ pub struct Queueing {
     /// By depth: what it multiplies the latency by, and the price, which is never flat.
     delay: [f32; DEPTHS],
     price: [f32; DEPTHS],
-    capacity: Option<f32>,
 }
 
 impl Default for Queueing {
     fn default() -> Queueing {
-        let mut queueing = Queueing {
-            buckets: Default::default(),
-            delay: [1.0; DEPTHS],
-            price: [1.0; DEPTHS],
-            capacity: None,
-        };
+        let mut queueing =
+            Queueing { buckets: Default::default(), delay: [1.0; DEPTHS], price: [1.0; DEPTHS] };
         queueing.refresh();
         queueing
     }
@@ -109,7 +102,6 @@ impl Queueing {
     pub fn refresh(&mut self) {
         let origin = self.buckets.iter().find(|b| b.seen >= PRIOR_WEIGHT).map_or(0.0, |b| b.mean);
         let (mut before, mut last, mut log_delay, mut log_last) = (usize::MAX, 1.0f32, 0.0f32, 0.0f32);
-        let (mut most, mut seen) = (0.0f32, None);
         for depth in 0..DEPTHS {
             let crowd = 1.0 + depth as f32;
             let at = bucket(depth);
@@ -127,19 +119,7 @@ impl Queueing {
                 *d = delay;
                 *p = delay * crowd.powf(LEAST_EXPONENT);
             }
-            if self.buckets.get(at).is_some_and(|b| b.seen >= PRIOR_WEIGHT) {
-                // What comes out of it for each that an idle endpoint would finish meanwhile.
-                most = most.max(crowd / delay);
-                seen = Some(delay);
-            }
         }
-        self.capacity = seen.filter(|delay| *delay >= QUEUE).map(|_| most);
-    }
-
-    /// How many requests an endpoint works on at a time, about: beyond, more of them come out no faster. Unknown
-    /// while nothing slows down.
-    pub fn capacity(&self) -> Option<f32> {
-        self.capacity
     }
 
     /// How many requests an endpoint works on at a time: half of those that are there where a request takes twice
@@ -209,17 +189,6 @@ mod tests {
                 );
             }
         }
-    }
-
-    #[test]
-    fn capacity_is_known_once_there_was_a_queue() {
-        for slots in [1.0f32, 4.0, 8.0] {
-            let queueing = learn(|depth| (1.0f32).max((1.0 + depth as f32) / slots), 3 * slots as u32);
-            let capacity = queueing.capacity().unwrap();
-            assert!((capacity / slots - 1.0).abs() < 0.3, "{slots}: {capacity}");
-        }
-        assert_eq!(Queueing::default().capacity(), None);
-        assert_eq!(learn(|_| 1.0, 100).capacity(), None, "nothing slows down");
     }
 
     #[test]

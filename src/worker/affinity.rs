@@ -3,9 +3,9 @@
 //! Values are bytes, text or not; an empty one counts as absent. Whatever is absent leaves the policy to choose at
 //! random.
 
-use crate::config::{Affinity, Policy, Upstream};
+use crate::config::{Affinity, Cookie, Policy, SameSite, Upstream};
 use crate::host::StreamHost;
-use crate::random::hash;
+use crate::random::{Rng, hash};
 
 /// More of a value than this is not looked at: longer keys that agree so far are one key.
 const LONGEST_KEY: usize = 1024;
@@ -14,18 +14,89 @@ const LONGEST_SEARCH: usize = 16 * 1024;
 
 /// The key of a request to `upstream`, if its policy or its split wants one and the request has one.
 pub fn key(upstream: &Upstream, host: &dyn StreamHost) -> Option<u64> {
-    let affinity = match (&upstream.policy, &upstream.affinity) {
-        (Policy::IpHash, _) => &Affinity::SourceIp,
-        (Policy::ConsistentHash, Some(affinity)) => affinity,
-        (_, Some(affinity)) if !upstream.split.is_empty() => affinity,
-        _ => return None,
-    };
-    match affinity {
+    match sticks_to(upstream)? {
         Affinity::Header(name) => hashed(&host.request_header(name)?),
-        Affinity::Cookie(name) => hashed(cookie(&host.request_header("cookie")?, name.as_bytes())?),
+        Affinity::Cookie(named) => hashed(cookie(&host.request_header("cookie")?, named.name.as_bytes())?),
         Affinity::Query(name) => hashed(parameter(&host.request_header(":path")?, name.as_bytes())?),
         Affinity::SourceIp => hashed(without_port(&host.property(&["source", "address"])?)),
     }
+}
+
+fn sticks_to(upstream: &Upstream) -> Option<&Affinity> {
+    match (&upstream.policy, &upstream.affinity) {
+        (Policy::IpHash, _) => Some(&Affinity::SourceIp),
+        (Policy::ConsistentHash, affinity) => affinity.as_ref(),
+        (_, affinity) if !upstream.split.is_empty() => affinity.as_ref(),
+        _ => None,
+    }
+}
+
+/// A cookie for a client that has none.
+///
+/// Its value says nothing but which client it is: no endpoint, no address, no time. It is no secret either: who
+/// guesses another's is served by the same endpoint as that one, and that is all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Issued {
+    /// Which upstream's.
+    pub upstream: usize,
+    value: [u8; 32],
+}
+
+impl Issued {
+    /// A fresh one, if requests to `upstream` stick to a cookie that is set for them.
+    pub fn fresh(at: usize, upstream: &Upstream, rng: &mut Rng) -> Option<Issued> {
+        let cookie = matches!(sticks_to(upstream)?, Affinity::Cookie(cookie) if cookie.set);
+        cookie.then(|| Issued { upstream: at, value: hexadecimal([rng.next_u64(), rng.next_u64()]) })
+    }
+
+    /// The key that the next request will have, too.
+    pub fn key(&self) -> u64 {
+        hash(&self.value)
+    }
+
+    /// Tells the client, unless the endpoint has set the cookie itself.
+    pub fn give(&self, upstream: &Upstream, host: &dyn StreamHost) {
+        let Some(Affinity::Cookie(named)) = sticks_to(upstream) else { return };
+        let theirs = host.response_header("set-cookie");
+        if theirs.is_some_and(|header| cookie(&header, named.name.as_bytes()).is_some()) {
+            return;
+        }
+        host.add_response_header("set-cookie", &set_cookie(named, &self.value));
+    }
+}
+
+fn hexadecimal(words: [u64; 2]) -> [u8; 32] {
+    let mut digits = [b'0'; 32];
+    for (nth, digit) in (0u32..).zip(&mut digits) {
+        let word = words.get(nth as usize / 16).copied().unwrap_or(0);
+        let four = (word >> (60 - 4 * (nth % 16)) & 15) as u32;
+        *digit = char::from_digit(four, 16).map_or(b'0', |c| c as u8);
+    }
+    digits
+}
+
+/// RFC 6265, 4.1.1.
+fn set_cookie(cookie: &Cookie, value: &[u8]) -> Vec<u8> {
+    let mut header = Vec::with_capacity(128);
+    header.extend_from_slice(cookie.name.as_bytes());
+    header.push(b'=');
+    header.extend_from_slice(value);
+    header.extend_from_slice(b"; Path=");
+    header.extend_from_slice(cookie.path.as_bytes());
+    if !cookie.ttl.is_zero() {
+        header.extend_from_slice(format!("; Max-Age={}", cookie.ttl.as_secs().max(1)).as_bytes());
+    }
+    if cookie.secure {
+        header.extend_from_slice(b"; Secure");
+    }
+    header.extend_from_slice(b"; HttpOnly");
+    header.extend_from_slice(match cookie.same_site {
+        Some(SameSite::Strict) => b"; SameSite=Strict",
+        Some(SameSite::Lax) => b"; SameSite=Lax",
+        Some(SameSite::None) => b"; SameSite=None",
+        None => b"",
+    });
+    header
 }
 
 fn hashed(value: &[u8]) -> Option<u64> {
@@ -93,6 +164,7 @@ mod tests {
         fn response_header(&self, _: &str) -> Option<Vec<u8>> {
             None
         }
+        fn add_response_header(&self, _: &str, _: &[u8]) {}
         fn remove_response_header(&self, _: &str) {}
         fn response_trailer(&self, _: &str) -> Option<Vec<u8>> {
             None

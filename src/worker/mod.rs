@@ -28,6 +28,8 @@ pub struct Worker {
     config: Config,
     engine: Engine,
     rng: Rng,
+    /// Apart from the others, because its numbers are seen outside.
+    cookies: Rng,
     steer: Steer,
     polls: Polls,
     id: u64,
@@ -68,6 +70,7 @@ impl Worker {
             steer: Steer::new(&config),
             polls: Polls::new(&config, now, &mut rng),
             id: rng.next_u64(),
+            cookies: Rng::new(rng.next_u64()),
             rng,
             keys: Keys {
                 shared: estate::Keys::under(&prefix),

@@ -2,7 +2,8 @@
 
 mod verdict;
 
-use super::{Worker, affinity};
+use super::Worker;
+use super::affinity::{self, Issued};
 use crate::config::Mode;
 use crate::engine::{Decision, Outcome, Ticket};
 use crate::host::StreamHost;
@@ -26,6 +27,7 @@ pub enum Verdict {
 #[derive(Debug, Default)]
 pub struct Stream {
     phase: Phase,
+    issued: Option<Issued>,
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +83,7 @@ impl Stream {
             self.phase = watching;
             return Verdict::Continue;
         }
+        let request = self.with_cookie(worker, upstream, request);
         match worker.engine.pick(upstream, request, now, &mut worker.rng) {
             Decision::Steer(candidates) => {
                 if let Some((header, value)) = worker.steer.towards(upstream, &candidates) {
@@ -102,11 +105,22 @@ impl Stream {
             }
             Decision::Fallback => self.phase = watching,
             Decision::Reject => {
+                self.issued = None;
                 host.respond(503, &[("x-evenkeel-reason", "no eligible endpoint"), ("retry-after", "1")]);
                 return Verdict::Answered;
             }
         }
         Verdict::Continue
+    }
+
+    /// The request with a key of its own, if it had none and its client is to be given one.
+    fn with_cookie(&mut self, worker: &mut Worker, at: usize, request: Request) -> Request {
+        if request.key.is_some() {
+            return request;
+        }
+        let upstream = worker.engine.upstream(at).map(|u| u.config());
+        self.issued = upstream.and_then(|u| Issued::fresh(at, u, &mut worker.cookies));
+        Request { key: self.issued.map(|issued| issued.key()), ..request }
     }
 
     /// A part of the request's body, or its trailers; `complete` with the last. The endpoint's time counts from the
@@ -135,6 +149,11 @@ impl Stream {
     pub fn response_headers(&mut self, worker: &mut Worker, host: &dyn StreamHost, complete: bool) {
         if worker.steer.comes_back() {
             host.remove_response_header(worker.steer.header());
+        }
+        if let Some(issued) = self.issued.take()
+            && let Some(upstream) = worker.engine.upstream(issued.upstream)
+        {
+            issued.give(upstream.config(), host);
         }
         if matches!(self.phase, Phase::Foreign) {
             return;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::scene::{config, single, target};
+use crate::scene::{Ending, config, respond, single, target};
 use crate::world::{Plugin, Stream, World};
 
 const CLIENT: &[u8] = b"10.9.9.9:4711";
@@ -70,7 +70,90 @@ fn a_request_without_the_key_goes_anywhere(mut world: impl World) {
     }
 }
 
+/// Where a request with this `cookie` header goes, and what the response sets.
+fn visit<W: World>(world: &mut W, plugin: Plugin, cookie: &str, ending: &Ending) -> (String, Vec<String>) {
+    let headers: &[(&str, &[u8])] = &[("cookie", cookie.as_bytes())];
+    let mut stream = world.stream(plugin, if cookie.is_empty() { &[] } else { headers });
+    stream.property(&["xds", "cluster_name"], b"web");
+    assert!(stream.request_headers());
+    let target = target(&stream);
+    respond(&mut stream, ending);
+    stream.log();
+    stream.done();
+    let text = |value: Vec<u8>| String::from_utf8(value).expect("text");
+    (target, stream.response_values("set-cookie").into_iter().map(text).collect())
+}
+
+fn a_client_without_the_cookie_is_given_one_that_says_nothing(mut world: impl World) {
+    let plugin = hashing(&mut world, r#"{"cookie":"seat"}"#);
+    let mut all = BTreeSet::new();
+    let mut values = BTreeSet::new();
+    for _ in 0..60 {
+        let (first, set) = visit(&mut world, plugin, "theme=dark; seat=", &Ending::good());
+        let [cookie] = set.as_slice() else { panic!("{set:?}") };
+        let (pair, attributes) = cookie.split_once("; ").expect("attributes");
+        assert_eq!(attributes, "Path=/; HttpOnly");
+        let value = pair.strip_prefix("seat=").expect("its name");
+        assert!(value.len() == 32 && value.bytes().all(|b| b.is_ascii_hexdigit()), "{value}");
+        for _ in 0..3 {
+            let (again, set) = visit(&mut world, plugin, &format!("a=b; {pair}"), &Ending::good());
+            assert_eq!((again, set), (first.clone(), vec![]));
+        }
+        all.insert(first);
+        values.insert(value.to_owned());
+    }
+    assert_eq!((all.len(), values.len()), (10, 60), "spread, and each its own");
+}
+
+fn the_cookie_is_set_as_configured_and_never_over_the_endpoints_own(mut world: impl World) {
+    let full = r#"{"cookie":{"name":"seat","ttl":"2h","path":"/shop","secure":true,"same_site":"lax"}}"#;
+    let plugin = hashing(&mut world, full);
+    let (_, set) = visit(&mut world, plugin, "", &Ending::good());
+    assert!(set[0].ends_with("; Path=/shop; Max-Age=7200; Secure; HttpOnly; SameSite=Lax"), "{set:?}");
+    let mut theirs = Ending::good();
+    theirs.headers.as_mut().expect("headers").push(("set-cookie", b"seat=42; Path=/".to_vec()));
+    assert_eq!(visit(&mut world, plugin, "", &theirs).1, ["seat=42; Path=/"]);
+    let plugin = hashing(&mut world, r#"{"cookie":{"name":"seat","set":false}}"#);
+    assert_eq!(visit(&mut world, plugin, "", &Ending::good()).1, [""; 0]);
+    let unused = single(&mut world, &config(10, r#""affinity":{"cookie":"seat"}"#, ""));
+    assert_eq!(visit(&mut world, unused, "", &Ending::good()).1, [""; 0], "nothing sticks");
+    let observing =
+        config(10, r#""policy":"consistent_hash","affinity":{"cookie":"seat"}"#, r#""mode":"observe""#);
+    let observing = single(&mut world, &observing);
+    assert_eq!(visit(&mut world, observing, "", &Ending::good()).1, [""; 0], "nothing is set");
+}
+
+fn a_user_stays_with_a_version_under_any_policy(mut world: impl World) {
+    let list: Vec<String> = (0..10)
+        .map(|i| {
+            let version = if i < 5 { "v1" } else { "v2" };
+            format!(r#"{{"address":"{}","version":"{version}"}}"#, crate::scene::address(i))
+        })
+        .collect();
+    let json = format!(
+        r#"{{"upstreams":[{{"cluster":"web","endpoints":{{"static":[{}]}},
+            "policy":"round_robin","split":{{"v1":80,"v2":20}},"affinity":{{"cookie":"seat"}}}}]}}"#,
+        list.join(",")
+    );
+    let plugin = single(&mut world, &json);
+    let new: Vec<String> = (5..10).map(crate::scene::address).collect();
+    let mut canaries = 0;
+    for _ in 0..100 {
+        let (first, set) = visit(&mut world, plugin, "", &Ending::good());
+        let pair = set[0].split(';').next().expect("a pair").to_owned();
+        let homes: BTreeSet<String> =
+            (0..10).map(|_| visit(&mut world, plugin, &pair, &Ending::good()).0).collect();
+        assert!(homes.iter().all(|home| new.contains(home) == new.contains(&first)), "{homes:?}");
+        assert!(homes.len() > 1, "within the version the policy decides");
+        canaries += usize::from(new.contains(&first));
+    }
+    assert!((8..35).contains(&canaries), "{canaries} of 100");
+}
+
 both!(
+    a_client_without_the_cookie_is_given_one_that_says_nothing,
+    the_cookie_is_set_as_configured_and_never_over_the_endpoints_own,
+    a_user_stays_with_a_version_under_any_policy,
     one_key_goes_to_one_endpoint_and_many_to_all,
     a_client_keeps_its_endpoint_from_whatever_port,
     a_request_without_the_key_goes_anywhere,

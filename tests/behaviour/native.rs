@@ -248,6 +248,10 @@ impl StreamHost for Phase<'_> {
         first(&self.maps.borrow().response, name)
     }
 
+    fn add_response_header(&self, name: &str, value: &[u8]) {
+        self.maps.borrow_mut().response.push((name.into(), value.into()));
+    }
+
     fn remove_response_header(&self, name: &str) {
         self.maps.borrow_mut().response.retain(|(key, _)| key != name);
     }

@@ -291,6 +291,21 @@ fn a_retry_has_somewhere_else_to_go() {
     assert_eq!(named.len(), 3, "another version rather than nobody: {named:?}");
 }
 
+#[test]
+fn a_retry_leaves_the_zone_as_soon_as_the_zone_fails() {
+    let mut scene = Scene::new(&ZONES, LOCAL);
+    scene.counts(20);
+    let named = scene.named(Request::wanting(2));
+    assert!(named.iter().all(|i| ZONES[*i].0 == "a"), "{named:?}");
+    scene.make(true, |p| p.0 == "a");
+    scene.serve(None);
+    for _ in 0..20 {
+        let named = scene.named(Request::wanting(2));
+        assert_eq!(named.len(), 2);
+        assert!(ZONES[named[1]].0 != "a", "{named:?}");
+    }
+}
+
 fn any_place() -> impl Strategy<Value = Place> {
     let zone = prop_oneof![Just("a"), Just("b"), Just("")];
     let version = prop_oneof![Just("v1"), Just("v2"), Just("")];

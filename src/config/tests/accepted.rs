@@ -233,7 +233,19 @@ fn a_policy_is_a_name_or_an_object() {
 fn every_key_for_hashing_is_read() {
     for (affinity, expected) in [
         (r#"{"header":"X-User"}"#, Affinity::Header("x-user".into())),
-        (r#"{"cookie":"SessionId"}"#, Affinity::Cookie("SessionId".into())),
+        (r#"{"cookie":"SessionId"}"#, Affinity::Cookie(Cookie::named("SessionId"))),
+        (r#"{"cookie":{"name":"SessionId"}}"#, Affinity::Cookie(Cookie::named("SessionId"))),
+        (
+            r#"{"cookie":{"name":"s","set":false,"ttl":"1h","path":"/a","secure":true,"same_site":"none"}}"#,
+            Affinity::Cookie(Cookie {
+                set: false,
+                ttl: Duration::from_secs(3600),
+                path: "/a".into(),
+                secure: true,
+                same_site: Some(SameSite::None),
+                ..Cookie::named("s")
+            }),
+        ),
         (r#"{"query":"user"}"#, Affinity::Query("user".into())),
         (r#"{"query_parameter":"user"}"#, Affinity::Query("user".into())),
         (r#"{"source_ip":true}"#, Affinity::SourceIp),

@@ -334,6 +334,17 @@ fn zone_affinity_split_and_autoscale() {
         ),
         in_upstream(r#""affinity":{"source_ip":false}"#, "$.upstreams[0].affinity.source_ip", "found false"),
         in_upstream(r#""affinity":{"cookie":"a b"}"#, "$.upstreams[0].affinity.cookie", "a cookie's name"),
+        in_upstream(r#""affinity":{"cookie":{}}"#, "$.upstreams[0].affinity.cookie.name", "missing"),
+        in_upstream(
+            r#""affinity":{"cookie":{"name":"a","path":"/a; Domain=b"}}"#,
+            "$.upstreams[0].affinity.cookie.path",
+            "without blanks",
+        ),
+        in_upstream(
+            r#""affinity":{"cookie":{"name":"a","same_site":"none"}}"#,
+            "$.upstreams[0].affinity.cookie.same_site",
+            "cookie.secure true",
+        ),
         in_upstream(r#""affinity":{"query":"a&b"}"#, "$.upstreams[0].affinity.query", "a query parameter"),
         in_upstream(
             r#""affinity":{"header":"X-Evenkeel-Endpoint"}"#,

@@ -37,6 +37,8 @@ const EXPLORING_SHARE: f32 = 0.01;
 const SAVED_EXPLORATIONS: f32 = 4.0;
 /// An exploration that takes no more than this multiple of the typical latency went well.
 const GOOD_MULTIPLE: f64 = 2.0;
+/// One answer of the latest few was a failure.
+const FAILS_LATELY: f64 = 0.1;
 /// Keeps the hash that divides keys over priorities and zones apart from that of the ring.
 const TIER_SALT: u64 = 0xA24B_AED4_963E_E407;
 
@@ -336,8 +338,15 @@ impl Upstream {
         let lane = if serves(drawn.lane) { drawn.lane } else { self.split.instead(drawn, serves).lane };
         let Some(groups) = self.lanes.get(lane).map(|l| l.groups.clone()) else { return };
         let first = self.draw_group(groups.clone(), request.key, rng);
+        let mut second_best = None;
         if let Some(first) = first {
             self.ask(first, request, now, rng, candidates);
+            let fails = self.groups.get(first).is_some_and(|g| g.record.failing(now) > FAILS_LATELY);
+            if fails && request.want > 1 && groups.len() > 1 {
+                // What fails together would fail the retry, too.
+                second_best = candidates.as_slice().get(request.want - 1).copied();
+                candidates.truncate(request.want - 1);
+            }
         }
         for other in [true, false] {
             for at in 0..self.serving.len() {
@@ -349,6 +358,7 @@ impl Upstream {
                     self.ask(group, request, now, rng, candidates);
                 }
             }
+            second_best.take().into_iter().for_each(|index| candidates.push(index));
         }
     }
 

@@ -61,7 +61,8 @@ impl Upstream {
         self.scaler.observe(self.config.autoscale.as_ref(), pressure, replicas, now);
     }
 
-    fn slots(&self) -> Option<Slots> {
+    /// What is known of how many requests an endpoint works on at a time.
+    pub(super) fn slots(&self) -> Option<Slots> {
         Slots::merged(self.own_slots(), self.others_slots)
     }
 
@@ -80,7 +81,8 @@ impl Upstream {
         (tally.pressure(), Replicas { there, working: tally.endpoints() })
     }
 
-    fn pressing(
+    /// What the endpoint at `index` contributes to one term.
+    pub(super) fn pressing(
         &self,
         index: u32,
         member: &Member,

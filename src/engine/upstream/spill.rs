@@ -6,7 +6,7 @@
 //!   of them only make all slower. While nothing slows down it is unknown, and nothing follows from many in flight.
 //! - how much slower answers come than from idle endpoints: a slow-down of s is what a single server shows that is
 //!   busy for 1 − 1/s of the time. Silence counts as slow, so a zone that hangs is under pressure before any time-out.
-//! - the mean of the signals that have a `max`, over that.
+//! - the [pressure](crate::autoscale) of the zone's endpoints, where signals make it.
 //!
 //! **What follows.** The local share is moved, not set: d ln(share)/dt = ln(target / pressure) / τ. Where pressure goes
 //! with traffic that is where the two are equal, in the steady state there is no error, and there is no threshold at

@@ -9,6 +9,8 @@ use super::Upstream;
 use super::group::{Group, Tier};
 use super::spill::{Pressure, of_slow_down};
 use super::trust;
+use crate::autoscale::Tally;
+use crate::config::{PressureTerm, PressureValue};
 use crate::time::Time;
 
 /// Envoy's default overprovisioning factor: 71 % of the endpoints are enough for all requests.
@@ -94,10 +96,10 @@ impl Upstream {
 
     /// How busy a group's eligible endpoints are, where `at_work` is the part of its requests that are not on their way.
     fn pressure_of(&self, group: &Group, at_work: f64, now: Time) -> Pressure {
-        let slots = self.queueing.capacity().map_or(f64::INFINITY, f64::from);
+        let learnt = self.slots();
+        let slots = learnt.filter(|s| s.found).map_or(f64::INFINITY, |s| f64::from(s.count));
         let (mut weight, mut busy, mut speed) = (0.0, 0.0, 0.0);
-        let (mut burden, mut trusted) = (0.0, 0.0);
-        let fresh_s = self.fresh_s();
+        let mut tally = Tally::new(&self.config.pressure);
         let members = group.indices.iter().filter_map(|i| Some((*i, self.members.get(*i as usize)?)));
         for (index, member) in members.filter(|(_, m)| m.eligible) {
             let own = f64::from(member.weight);
@@ -107,23 +109,17 @@ impl Upstream {
             let queue = f64::from(self.queueing.delay((crowd - 1.0).max(0.0) as u32));
             let silence = member.floor(now) / group.typical.max(1e-6);
             speed += own / queue.max(silence).max(1.0);
-            let signals = self.config.signals.iter().zip(self.readings(index));
-            let judged = signals.filter(|(s, _)| s.weight > 0.0).filter_map(|(s, reading)| {
-                let value = reading.get(now)?.0.max(0.0);
-                Some((value / s.max?, reading.trust(now, fresh_s)))
-            });
-            if let Some((most, trust)) = judged.max_by(|a, b| a.0.total_cmp(&b.0)) {
-                burden += own * trust * most;
-                trusted += own * trust;
-            }
+            tally.add(|value| self.pressing(index, member, value, learnt, now));
         }
         if weight <= 0.0 {
             return Pressure::default();
         }
+        let is_signal = |term: &PressureTerm| matches!(term.value, PressureValue::Signal(_));
+        let signals = self.config.pressure.iter().any(is_signal);
         let slow_down = of_slow_down(weight / speed.max(f64::MIN_POSITIVE));
         Pressure {
             measured: (busy / weight).max(slow_down),
-            signalled: if trusted > 0.0 { burden / trusted } else { 0.0 },
+            signalled: tally.pressure().filter(|_| signals).map_or(0.0, |pressure| pressure.value),
         }
     }
 }
