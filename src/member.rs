@@ -172,12 +172,16 @@ impl Member {
         self.errors.ratio().max(f64::from(self.others.error_ratio))
     }
 
-    /// How far (natural log) the estimate lies above `typical` seconds, and the standard error of that. What the
-    /// proxy itself takes now and then is no difference between endpoints.
+    /// How far (natural log) the estimate lies above `typical` seconds, and the standard error of that.
     pub fn deviation(&self, typical: f64) -> Option<(f64, f64)> {
+        self.ratio(typical).map(|(ratio, error)| (ratio.ln(), error))
+    }
+
+    /// The estimate over `typical` seconds, and the standard error of its logarithm. What the proxy itself takes
+    /// now and then is no difference between endpoints.
+    fn ratio(&self, typical: f64) -> Option<(f64, f64)> {
         let (centre, samples) = self.centre()?;
-        let deviation = ((centre.exp() + NOISE_S) / (typical + NOISE_S)).ln();
-        Some((deviation, SPREAD / samples.max(1.0).sqrt()))
+        Some(((centre.exp() + NOISE_S) / (typical + NOISE_S), SPREAD / samples.max(1.0).sqrt()))
     }
 
     /// Recomputes [`expected`](Member::expected) against `typical`, the fleet's median in seconds.
@@ -187,15 +191,42 @@ impl Member {
     /// A failure ratio beyond the fleet's adds its expected cost: a request that fails costs a retry by
     /// somebody, priced at ten typical requests or a second, whichever is more.
     pub fn price(&mut self, typical: f64, background_errors: f64, terms: &Terms) {
-        let deviation = match self.deviation(typical) {
-            Some((deviation, error)) => {
-                let doubt = if terms.doubt { DOUBT * error } else { 0.0 };
-                deviation.signum() * (deviation.abs() - doubt).max(0.0)
-            }
-            None => 0.0,
-        };
+        let doubt = if terms.doubt { DOUBT } else { 0.0 };
+        let differs = self.ratio(typical).map_or(1.0, |(ratio, error)| beyond_doubt(ratio, doubt * error));
         let usual = background_errors + DOUBT_OF_ERRORS * ErrorRatio::spread(background_errors);
         let excess = if terms.errors { (self.error_ratio() - usual - ONE_FAILURE).max(0.0) } else { 0.0 };
-        self.expected = (typical * deviation.exp() + excess * (10.0 * typical).max(1.0)) as f32;
+        self.expected = (typical * differs + excess * (10.0 * typical).max(1.0)) as f32;
+    }
+}
+
+/// `ratio` moved towards 1 by `doubt` on the logarithmic scale, and not beyond: e^(±(|ln ratio| − doubt)), without
+/// logarithm or exponential where nothing is left, as for most endpoints on most ticks.
+fn beyond_doubt(ratio: f64, doubt: f64) -> f64 {
+    // ln x ≤ x − 1.
+    if ratio.max(1.0 / ratio) - 1.0 <= doubt {
+        1.0
+    } else if ratio > 1.0 {
+        (ratio * (-doubt).exp()).max(1.0)
+    } else {
+        (ratio * doubt.exp()).min(1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn a_difference_counts_as_far_as_it_is_beyond_doubt() {
+        for ratio in [0.01f64, 0.5, 0.83, 0.99, 1.0, 1.01, 1.2, 2.0, 100.0] {
+            for doubt in [0.0, 0.1875, 0.75] {
+                let (deviation, found) = (ratio.ln(), beyond_doubt(ratio, doubt).ln());
+                let wanted = deviation.signum() * (deviation.abs() - doubt).max(0.0);
+                assert!((found - wanted).abs() < 1e-9, "{ratio} {doubt}: {found}, not {wanted}");
+            }
+        }
     }
 }

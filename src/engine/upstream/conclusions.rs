@@ -85,10 +85,11 @@ impl Upstream {
             let rate = f64::from(core::mem::take(&mut self.picks)) / seconds;
             self.rate += (rate - self.rate) * (seconds / RATE_OVER_S).min(1.0);
         }
-        if self.terms.fade {
-            self.members.iter_mut().for_each(|m| m.errors.fade(seconds));
-        }
-        let members = self.members.iter().filter(|m| m.present);
+        let fades_s = if self.terms.fade { seconds } else { 0.0 };
+        let members = self.members.iter_mut().filter(|m| m.present).map(|m| {
+            m.errors.fade(fades_s);
+            &*m
+        });
         self.typical = median(&mut self.scratch, members).unwrap_or(self.typical);
         self.compare_groups(now);
         for index in 0..self.members.len() as u32 {
@@ -156,6 +157,9 @@ impl Upstream {
 
     /// Applies the operator's rules.
     fn rule(&mut self, now: Time) {
+        if self.config.rules.is_empty() {
+            return;
+        }
         let width = self.config.signals.len();
         let fresh_s = self.fresh_s();
         for (index, member) in self.members.iter_mut().enumerate().filter(|(_, m)| m.present) {
@@ -168,21 +172,25 @@ impl Upstream {
     /// panic nobody. Whoever others have condemned is out beyond the limits, and uses them up.
     fn eject(&mut self) {
         self.count_health();
-        self.out = self.count(|m| m.group != NO_GROUP && m.condition == Condition::Unhealthy);
         let limit = self.most_out();
-        let may = |m: &Member| m.present && m.group != NO_GROUP && !m.condition.condemned();
-        self.members.iter_mut().for_each(|m| m.eligible = may(m));
-        let wanted_out: [fn(&Member) -> bool; 4] = [
-            |m| m.health.state() == State::Failed,
-            |m| m.health.state() == State::Recovering,
-            |m| m.health.state() == State::Suspect,
-            |m| m.ruled == Some(RuleAction::Eject),
-        ];
-        for wanted in wanted_out {
-            for member in self.members.iter_mut().filter(|m| m.eligible && wanted(m)) {
-                if self.out < limit {
-                    member.eligible = false;
-                    self.out += 1;
+        self.out = 0;
+        let mut most_urgent = None;
+        for member in self.members.iter_mut().filter(|m| m.present) {
+            let grouped = member.group != NO_GROUP;
+            member.eligible = grouped && !member.condition.condemned();
+            self.out += usize::from(grouped && member.condition == Condition::Unhealthy);
+            most_urgent = urgency(member).filter(|_| member.eligible).max(most_urgent);
+        }
+        while let Some(now) = most_urgent {
+            most_urgent = None;
+            for member in self.members.iter_mut().filter(|m| m.eligible) {
+                match urgency(member) {
+                    Some(wanted) if wanted == now && self.out < limit => {
+                        member.eligible = false;
+                        self.out += 1;
+                    }
+                    Some(wanted) if wanted < now => most_urgent = most_urgent.max(Some(wanted)),
+                    _ => {}
                 }
             }
         }
@@ -277,6 +285,16 @@ impl Upstream {
 
     fn count(&self, which: impl Fn(&Member) -> bool) -> usize {
         self.members.iter().filter(|m| m.present && which(m)).count()
+    }
+}
+
+/// How much it is wanted that `member` gets no traffic.
+fn urgency(member: &Member) -> Option<u8> {
+    match member.health.state() {
+        State::Failed => Some(3),
+        State::Recovering => Some(2),
+        State::Suspect => Some(1),
+        State::Healthy => (member.ruled == Some(RuleAction::Eject)).then_some(0),
     }
 }
 

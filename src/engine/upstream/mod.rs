@@ -571,6 +571,7 @@ impl Upstream {
                 in_flight: Default::default(),
                 counters: Counters::default(),
                 others: Others::default(),
+                ruled: None,
                 ..*known
             };
         }
