@@ -11,6 +11,7 @@
     )
 )]
 
+pub mod admin;
 pub mod autoscale;
 pub mod config;
 pub mod engine;
@@ -20,8 +21,10 @@ mod filter;
 pub mod fleet;
 pub mod health;
 pub mod host;
+mod json;
 pub mod measure;
 pub mod member;
+mod percent;
 pub mod policy;
 mod printable;
 pub mod prometheus;

@@ -39,7 +39,8 @@ const COMPLETE: &str = r#"{
     "cluster": "web",
     "endpoints": {
       "static": ["10.0.0.1:8080", { "address": "10.0.0.2:8080", "weight": 2, "zone": "a", "priority": 0, "version": "v2" }],
-      "prometheus": { "query": "up", "address_label": "instance", "port": 8080 },
+      "prometheus": { "query": "up", "address_label": "instance", "port": 8080,
+        "zone_label": "zone", "version_label": "version", "weight_label": "weight" },
       "envoy_admin": { "cluster": "envoy_admin", "interval": "5s" }
     },
     "policy": { "name": "weighted_score", "in_flight_weight": 1, "in_flight_max": 10, "latency_weight": 1, "latency_max_ms": 5 },

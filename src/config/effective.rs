@@ -112,11 +112,15 @@ fn write_endpoint(StaticEndpoint { address, weight, zone, priority, version }: &
         .with("version", version)
 }
 
-fn write_query(EndpointQuery { query, address_label, port }: &EndpointQuery) -> Object {
+fn write_query(endpoints: &EndpointQuery) -> Object {
+    let EndpointQuery { query, address_label, port, zone_label, version_label, weight_label } = endpoints;
     Object::default()
         .with("query", query)
         .with("address_label", address_label)
         .with_some("port", port.map(f64::from))
+        .with("zone_label", zone_label)
+        .with("version_label", version_label)
+        .with("weight_label", weight_label)
 }
 
 fn write_envoy_admin(EnvoyAdmin { cluster, interval }: &EnvoyAdmin) -> Object {

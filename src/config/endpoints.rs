@@ -11,8 +11,10 @@ use super::tree::Tree;
 use super::upstream::Around;
 use super::{EndpointQuery, Endpoints, EnvoyAdmin, StaticEndpoint};
 
+/// The most endpoints of an upstream, from all sources together.
+pub const MOST_ENDPOINTS: usize = 10_000;
 const SOURCES: &[&str] = &["static", "prometheus", "envoy_admin"];
-const MOST_ENDPOINTS: usize = 10_000;
+const QUERY: &[&str] = &["query", "address_label", "port", "zone_label", "version_label", "weight_label"];
 const ALLOWED: &str = "one source at least: static, prometheus, envoy_admin";
 
 pub(super) fn read(parent: &Fields, around: &Around) -> Endpoints {
@@ -21,7 +23,7 @@ pub(super) fn read(parent: &Fields, around: &Around) -> Endpoints {
     let endpoints = Endpoints {
         fixed: fields.get("static").map(|node| fixed(&node)).unwrap_or_default(),
         prometheus: fields.get("prometheus").map(|node| query(&node, around)),
-        envoy_admin: fields.get("envoy_admin").map(|node| envoy_admin(&node)),
+        envoy_admin: fields.get("envoy_admin").map(|node| envoy_admin(&node, parent)),
     };
     if endpoints.prometheus.is_none() && endpoints.envoy_admin.is_none() {
         match fields.get("static") {
@@ -88,16 +90,24 @@ fn endpoint<'t>(node: &Node<'t>) -> Option<(StaticEndpoint, Node<'t>)> {
 
 fn query(node: &Node, around: &Around) -> EndpointQuery {
     around.check_prometheus(node);
-    let fields = node.fields(&["query", "address_label", "port"]);
+    let fields = node.fields(QUERY);
+    let label = |name: &str, default: &str| fields.read(name, Node::label).unwrap_or_else(|| default.into());
     let query = fields.require("query", "PromQL whose answer has one sample an endpoint");
     EndpointQuery {
         query: query.and_then(|node| node.promql()).unwrap_or_default(),
-        address_label: fields.read("address_label", Node::label).unwrap_or_else(|| "instance".into()),
+        address_label: label("address_label", "instance"),
         port: fields.read("port", Node::port),
+        zone_label: label("zone_label", "zone"),
+        version_label: label("version_label", "version"),
+        weight_label: label("weight_label", "weight"),
     }
 }
 
-fn envoy_admin(node: &Node) -> EnvoyAdmin {
+fn envoy_admin(node: &Node, upstream: &Fields) -> EnvoyAdmin {
+    let of = upstream.get("cluster");
+    if of.is_some_and(|cluster| matches!(cluster.tree(), Tree::Text(name) if name == "*")) {
+        node.refuse("only where \"cluster\" names one: Envoy lists endpoints cluster by cluster", None);
+    }
     let fields = node.fields(&["cluster", "interval"]);
     let cluster = fields.require("cluster", "the name of the Envoy cluster that reaches the admin listener");
     EnvoyAdmin {

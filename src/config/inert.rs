@@ -17,10 +17,6 @@ pub fn without_effect(config: &Config) -> Vec<String> {
 
 fn in_upstream(upstream: &Upstream) -> impl Iterator<Item = &'static str> {
     let hashes = matches!(upstream.policy, Policy::IpHash | Policy::ConsistentHash);
-    let settings = [
-        (upstream.endpoints.prometheus.is_some(), "endpoints.prometheus"),
-        (upstream.endpoints.envoy_admin.is_some(), "endpoints.envoy_admin"),
-        (upstream.affinity.is_some() && !hashes && upstream.split.is_empty(), "affinity"),
-    ];
+    let settings = [(upstream.affinity.is_some() && !hashes && upstream.split.is_empty(), "affinity")];
     settings.into_iter().filter(|(given, _)| *given).map(|(_, field)| field)
 }

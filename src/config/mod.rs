@@ -36,6 +36,7 @@ pub use asked::Question;
 #[cfg(not(target_family = "wasm"))]
 pub use asked::questions;
 pub use effective::{Effective, effective};
+pub use endpoints::MOST_ENDPOINTS;
 pub use fault::Fault;
 pub use inert::without_effect;
 pub use kinds::Bounds;
@@ -186,6 +187,12 @@ pub struct EndpointQuery {
     pub address_label: String,
     /// The serving port, where it differs from the scraped one.
     pub port: Option<u16>,
+    /// The label with the zone; `zone` by default.
+    pub zone_label: String,
+    /// The label with the version; `version` by default.
+    pub version_label: String,
+    /// The label with the weight; `weight` by default.
+    pub weight_label: String,
 }
 
 /// Endpoints from Envoy's own admin interface.

@@ -8,6 +8,7 @@
 //! | `…/estate` | compare-and-swap | what workers that are gone have counted ([`estate`]) |
 //! | `…/lease` | compare-and-swap | who asks and decides for all, until when ([`lease`]) |
 //! | `…/signals` | the lease holder | the latest samples ([`snapshot`]) |
+//! | `…/fleet` | the lease holder | who the endpoints are ([`discovered`]) |
 //! | `…/capacity/ID` | that worker only | how much an endpoint takes ([`scaling`]) |
 //! | `…/scaling` | the lease holder | pressure and desired replicas ([`scaling`]) |
 //!
@@ -16,6 +17,7 @@
 
 pub mod codec;
 pub mod counts;
+pub mod discovered;
 pub mod estate;
 #[cfg(test)]
 mod fake;

@@ -1,6 +1,9 @@
 //! Who the endpoints are: identity, weight, zone, version, under an index that stays valid while they come and go.
 
 mod condition;
+mod found;
+mod merge;
+mod source;
 
 use core::net::SocketAddr;
 
@@ -9,6 +12,10 @@ use hashbrown::HashMap;
 use crate::random;
 
 pub use condition::Condition;
+pub(crate) use found::WEIGHTS;
+pub use found::{Finding, Found};
+pub use merge::{Merged, Sources};
+pub use source::{Origin, Source};
 
 /// What a source says of one endpoint.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,13 +4,13 @@ use core::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::stream::{Fields, Object, skip};
+use crate::json::{Fields, Object, skip};
 use crate::printable::printable;
 
 /// A query for one number an endpoint has no business being longer.
 const MOST_BYTES: usize = 8 * 1024 * 1024;
-/// No address is longer; a label that is holds something else.
-const LONGEST_ADDRESS: usize = 512;
+/// No address, zone or version is longer; a label that is holds something else.
+const LONGEST_LABEL: usize = 512;
 const MOST_SHOWN: usize = 200;
 
 /// The useful part of an answer.
@@ -25,12 +25,14 @@ pub struct Answer {
 }
 
 /// One number, and where it was measured.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sample {
     /// The address label's value, as it came.
     pub address: String,
     /// The number; `None` where it is NaN, infinite, a histogram or no number at all.
     pub value: Option<f64>,
+    /// The values of the further labels that were asked for, in their order.
+    pub labels: Vec<Option<String>>,
 }
 
 /// Why an answer says nothing about endpoints.
@@ -73,10 +75,21 @@ impl core::error::Error for Unusable {}
 
 /// Reads the answer to an instant query; `address_label` is the label that names the endpoint.
 pub fn parse(status: u32, body: &[u8], address_label: &str) -> Result<Answer, Unusable> {
+    parse_with(status, body, address_label, &[])
+}
+
+/// The same, with the values of `further` labels.
+pub fn parse_with(
+    status: u32,
+    body: &[u8],
+    address_label: &str,
+    further: &[&str],
+) -> Result<Answer, Unusable> {
     if body.len() > MOST_BYTES {
         return Err(Unusable::TooLarge(body.len()));
     }
-    let mut envelope = Envelope { data: Data::new(address_label), ..Envelope::default() };
+    let mut envelope =
+        Envelope { data: Data { address_label, further, ..Data::default() }, ..Envelope::default() };
     let mut input = serde_json::Deserializer::from_slice(body);
     let read = Object(&mut envelope).deserialize(&mut input).and_then(|()| input.end());
 
@@ -128,16 +141,11 @@ impl<'de> Fields<'de> for Envelope<'_> {
 #[derive(Default)]
 struct Data<'l> {
     address_label: &'l str,
+    further: &'l [&'l str],
     result_type: Option<String>,
     answer: Answer,
     /// Something that is no series stands in the result.
     bare_value: bool,
-}
-
-impl<'l> Data<'l> {
-    fn new(address_label: &'l str) -> Self {
-        Data { address_label, ..Data::default() }
-    }
 }
 
 impl<'de> Fields<'de> for Data<'_> {
@@ -215,11 +223,14 @@ impl<'de> Visitor<'de> for Item<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<(), A::Error> {
-        let mut one =
-            OneSeries { labels: Labels { wanted: self.0.address_label, address: None }, value: None };
+        let (wanted, further) = (self.0.address_label, self.0.further);
+        let labels = Labels { wanted, further, address: None, found: vec![None; further.len()] };
+        let mut one = OneSeries { labels, value: None };
         Object(&mut one).visit_map(object)?;
         match one.labels.address {
-            Some(address) => self.0.answer.samples.push(Sample { address, value: one.value }),
+            Some(address) => {
+                self.0.answer.samples.push(Sample { address, value: one.value, labels: one.labels.found });
+            }
             None => self.0.answer.unnamed += 1,
         }
         Ok(())
@@ -245,16 +256,25 @@ impl<'de> Fields<'de> for OneSeries<'_> {
 
 struct Labels<'l> {
     wanted: &'l str,
+    further: &'l [&'l str],
     address: Option<String>,
+    found: Vec<Option<String>>,
 }
 
 impl<'de> Fields<'de> for Labels<'_> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
-        if key != self.wanted {
+        let further = self.further.iter().position(|label| *label == key);
+        if key != self.wanted && further.is_none() {
             return skip(object);
         }
-        let address: String = object.next_value()?;
-        self.address = (1..=LONGEST_ADDRESS).contains(&address.len()).then_some(address);
+        let text: String = object.next_value()?;
+        let text = (1..=LONGEST_LABEL).contains(&text.len()).then_some(text);
+        if let Some(slot) = further.and_then(|at| self.found.get_mut(at)) {
+            slot.clone_from(&text);
+        }
+        if key == self.wanted {
+            self.address = text;
+        }
         Ok(())
     }
 }
@@ -384,7 +404,7 @@ mod tests {
             r#"[{"metric":{"instance":"a","pod_ip":"b"},"value":[1,"2"]},{"metric":{},"value":[1,"2"]}]"#,
         );
         let answer = parse(200, body.as_bytes(), "pod_ip").unwrap();
-        assert_eq!(answer.samples, [Sample { address: "b".into(), value: Some(2.0) }]);
+        assert_eq!(answer.samples, [Sample { address: "b".into(), value: Some(2.0), ..Sample::default() }]);
         assert_eq!(answer.unnamed, 1);
     }
 
@@ -401,6 +421,52 @@ mod tests {
                        "stats":{"timings":{}},"resultType":"vector"},"status":"success"}"#;
         let answer = parse(200, body.as_bytes(), "instance").unwrap();
         assert_eq!((answer.samples.len(), answer.warnings), (1, 2));
+    }
+
+    /// The servers that speak Prometheus' language, each with what only it adds.
+    #[test]
+    fn the_answers_of_mimir_thanos_and_victoria_metrics_are_read() {
+        let series = r#"{"metric":{"__name__":"up","instance":"10.0.0.1:80","replica":"a"},"value":[1731.781,"1"]},
+                        {"metric":{"instance":"10.0.0.2:80"},"value":[1731.781,"0.25"]}"#;
+        let data = format!(r#""resultType":"vector","result":[{series}]"#);
+        for (server, body) in [
+            (
+                "Mimir",
+                format!(
+                    r#"{{"status":"success","data":{{{data}}},"infos":["metric might not be a counter"]}}"#
+                ),
+            ),
+            (
+                "Thanos",
+                format!(
+                    r#"{{"status":"success","data":{{{data},"analysis":{{"name":"[vectorSelector]","children":[]}}}},
+                        "warnings":["receive series from store: rpc error: code = Unavailable"]}}"#
+                ),
+            ),
+            (
+                "VictoriaMetrics",
+                format!(
+                    r#"{{"status":"success","isPartial":true,"data":{{{data}}},
+                        "stats":{{"seriesFetched":"2","executionTimeMsec":3}},"trace":{{"duration_msec":0.1}}}}"#
+                ),
+            ),
+            (
+                "Prometheus",
+                format!(
+                    r#"{{"status":"success","data":{{{data},"stats":{{"samples":{{"peakSamples":2}}}}}}}}"#
+                ),
+            ),
+        ] {
+            let expected = [("10.0.0.1:80".into(), Some(1.0)), ("10.0.0.2:80".into(), Some(0.25))];
+            assert_eq!(samples(&body), expected, "{server}");
+        }
+        // A tenant is missing, a tenant's limit is reached, a cluster's part does not answer.
+        assert_eq!(unusable(401, "no org id\n"), Unusable::Status(401));
+        let refused =
+            r#"{"status":"error","errorType":"too_many_requests","error":"the request has been rejected"}"#;
+        assert!(unusable(429, refused).to_string().contains("too_many_requests"));
+        let refused = r#"{"status":"error","errorType":"422","error":"cannot execute query"}"#;
+        assert!(unusable(422, refused).to_string().contains("cannot execute query"));
     }
 
     #[test]

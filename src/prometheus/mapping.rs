@@ -142,6 +142,7 @@ mod tests {
         let sample = |(address, value): &(&str, f64)| Sample {
             address: (*address).to_owned(),
             value: Some(*value).filter(|value| value.is_finite()),
+            ..Sample::default()
         };
         index(addresses).assign(&samples.iter().map(sample).collect::<Vec<_>>(), port)
     }

@@ -5,14 +5,15 @@
 
 mod address;
 mod answer;
+mod discovery;
 mod mapping;
 mod query;
-mod stream;
 
 #[cfg(all(test, not(target_family = "wasm")))]
 mod properties;
 
 pub use address::serving_address;
-pub use answer::{Answer, Sample, Unusable, parse};
+pub use answer::{Answer, Sample, Unusable, parse, parse_with};
+pub use discovery::endpoints;
 pub use mapping::{Assignment, EndpointIndex};
 pub use query::request_path;

@@ -104,7 +104,10 @@ proptest! {
         for label in &labels {
             prop_assert!(serving_address(label, port).is_none_or(|address| address.port() != 0));
         }
-        let samples: Vec<Sample> = labels.into_iter().map(|address| Sample { address, value: Some(1.0) }).collect();
+        let samples: Vec<Sample> = labels
+            .into_iter()
+            .map(|address| Sample { address, value: Some(1.0), ..Sample::default() })
+            .collect();
         let assignment = EndpointIndex::new([]).assign(&samples, port);
         prop_assert_eq!(assignment.unmatched, samples.len());
     }

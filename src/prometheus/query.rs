@@ -1,23 +1,14 @@
 //! The path of an instant query.
 
-use core::fmt::Write;
 use core::time::Duration;
+
+use crate::percent::encode;
 
 /// `{prefix}/api/v1/query?query=…&timeout=…`, for a GET.
 ///
 /// Prometheus gives up by itself after `timeout`, so that nobody computes what nobody waits for any more.
 pub fn request_path(prefix: &str, query: &str, timeout: Duration) -> String {
-    let mut path = format!("{prefix}/api/v1/query?query=");
-    for byte in query.bytes() {
-        // The unreserved characters of RFC 3986, 2.3.
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            path.push(char::from(byte));
-        } else {
-            // Writing to a String cannot fail.
-            let _ = write!(path, "%{byte:02X}");
-        }
-    }
-    path + &format!("&timeout={}ms", timeout.as_millis().max(1))
+    format!("{prefix}/api/v1/query?query={}&timeout={}ms", encode(query), timeout.as_millis().max(1))
 }
 
 #[cfg(test)]
@@ -33,6 +24,17 @@ mod tests {
             request_path("/mimir", "up{job=\"wéb\"} == 1", Duration::from_millis(1500)),
             "/mimir/api/v1/query?query=up%7Bjob%3D%22w%C3%A9b%22%7D%20%3D%3D%201&timeout=1500ms"
         );
+    }
+
+    #[test]
+    fn every_servers_path_is_its_prefix() {
+        for (prefix, expected) in [
+            ("", "/api/v1/query?query=up&timeout=1000ms"),
+            ("/prometheus", "/prometheus/api/v1/query?query=up&timeout=1000ms"),
+            ("/select/0/prometheus", "/select/0/prometheus/api/v1/query?query=up&timeout=1000ms"),
+        ] {
+            assert_eq!(request_path(prefix, "up", Duration::from_secs(1)), expected);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! The filter wires this to proxy-wasm; tests wire it to a fake host. Nothing here knows either.
 
 mod affinity;
+mod discovery;
 mod pace;
 mod polls;
 mod scaling;
@@ -12,9 +13,11 @@ mod stream;
 use crate::config::{Config, Fault};
 use crate::engine::{Duty, Engine};
 use crate::exchange::{self, counts::Counts, estate, lease, registry, slot, snapshot::Snapshot};
+use crate::fleet::{Origin, Source};
 use crate::host::Host;
-use crate::random::Rng;
+use crate::random::{self, Rng};
 use crate::time::Time;
+use discovery::Discovery;
 use polls::Polls;
 use steer::Steer;
 
@@ -33,6 +36,8 @@ pub struct Worker {
     steer: Steer,
     polls: Polls,
     id: u64,
+    /// [`random::hash`] of the configuration's text.
+    fingerprint: u64,
     keys: Keys,
     peers: Vec<u64>,
     carries_traffic: bool,
@@ -40,10 +45,11 @@ pub struct Worker {
     busy: bool,
     idle_ticks: u32,
     seeded: bool,
-    leads: bool,
+    lease: lease::Holder,
     chores_at: Time,
     signals_version: Option<u32>,
     snapshot: Snapshot,
+    discovery: Discovery,
     started: Time,
     ticked: Time,
 }
@@ -68,9 +74,11 @@ impl Worker {
         let mut worker = Worker {
             engine: Engine::new(&config, now),
             steer: Steer::new(&config),
-            polls: Polls::new(&config, now, &mut rng),
+            polls: Polls::new(&config, now),
+            discovery: Discovery::new(&config, format!("{prefix}/fleet"), now),
             id: rng.next_u64(),
             cookies: Rng::new(rng.next_u64()),
+            fingerprint: random::hash(json),
             rng,
             keys: Keys {
                 shared: estate::Keys::under(&prefix),
@@ -83,7 +91,7 @@ impl Worker {
             busy: false,
             idle_ticks: 0,
             seeded: false,
-            leads: false,
+            lease: lease::Holder::Unsettled,
             chores_at: Time::ZERO,
             signals_version: None,
             snapshot: Snapshot::default(),
@@ -91,6 +99,8 @@ impl Worker {
             ticked: now,
             config,
         };
+        let known = worker.discovery.read(host, now);
+        worker.settle(host, &known, now);
         worker.steer.refresh(&worker.engine);
         Ok(worker)
     }
@@ -115,9 +125,14 @@ impl Worker {
         self.started
     }
 
-    /// Whether this worker asks Prometheus and scales for all at the moment.
+    /// What a source of endpoints last said to the upstream at this position in the configuration.
+    pub fn source(&self, upstream: usize, origin: Origin) -> Option<&Source> {
+        self.discovery.source(upstream, origin)
+    }
+
+    /// Whether this worker asks and decides for all at the moment.
     pub fn leads(&self) -> bool {
-        self.leads
+        self.lease == lease::Holder::Me
     }
 
     /// Takes over what the worker of an older configuration has learnt.
@@ -138,16 +153,27 @@ impl Worker {
         if now < core::mem::replace(&mut self.ticked, now) {
             self.engine.not_after(now);
             self.snapshot.not_after(now);
+            self.discovery.not_after(now);
         }
         if now.seconds_since(self.chores_at) >= CHORES_S || now < self.chores_at {
             self.chores_at = now;
             self.enter(host, now);
             self.lead(host, now);
             self.scale(host, now);
+        } else if self.lease == lease::Holder::Unsettled {
+            // Whoever has no endpoints yet does not want to wait for the next chores.
+            self.lead(host, now);
         }
-        if self.leads {
-            self.polls.tick(host, &self.config, &mut self.snapshot, &mut self.rng, now);
+        if self.leads() {
+            let known = (&mut self.snapshot, &mut self.discovery);
+            self.polls.tick(host, &self.config, known, &mut self.rng, now);
+            let changed = self.discovery.forget_conditions(now);
+            self.settle(host, &changed, now);
+            self.discovery.publish(host);
             self.publish_signals(host);
+        } else {
+            let changed = self.discovery.read(host, now);
+            self.settle(host, &changed, now);
         }
         self.read_signals(host, now);
         if self.carries_traffic {
@@ -160,8 +186,31 @@ impl Worker {
 
     /// An answer to one of the worker's own HTTP calls: the status, or `None` if there was no answer.
     pub fn call_answered(&mut self, host: &dyn Host, token: u32, status: Option<u32>, body: &[u8]) {
+        if !self.leads() {
+            // Whoever has taken over asks anew, and what it hears counts.
+            return;
+        }
+        let known = (&mut self.snapshot, &mut self.discovery);
         let answer = (status, body);
-        self.polls.answered(host, &self.engine, &mut self.snapshot, token, answer);
+        let changed = self.polls.answered(host, &self.engine, &self.config, known, token, answer);
+        if changed.is_some() {
+            let now = host.now();
+            self.settle(host, changed.as_slice(), now);
+            // Not at the next tick: then the others would follow a tick after that.
+            self.discovery.publish(host);
+        }
+    }
+
+    /// Makes the fleets of these upstreams anew.
+    fn settle(&mut self, host: &dyn Host, upstreams: &[usize], now: Time) {
+        for upstream in upstreams {
+            if self.discovery.settle(host, &mut self.engine, *upstream, now) > 0 {
+                self.polls.ask_again(*upstream, now);
+            }
+        }
+        if !upstreams.is_empty() {
+            self.steer.refresh(&self.engine);
+        }
     }
 
     /// The configuration is no longer in force and the last request on it is over: what has been counted goes
@@ -207,9 +256,15 @@ impl Worker {
     }
 
     fn lead(&mut self, host: &dyn Host, now: Time) {
-        let led = self.leads;
-        self.leads = lease::hold(host, &self.keys.lease, self.id, now);
-        if self.leads && !led {
+        let led = self.leads();
+        let me = lease::Candidate {
+            id: self.id,
+            configuration: self.fingerprint,
+            since: self.started,
+            busy: self.carries_traffic,
+        };
+        self.lease = lease::hold(host, &self.keys.lease, me, now);
+        if self.leads() && !led {
             host.log(log::Level::Debug, "this worker now asks and decides for all");
         }
     }

@@ -14,7 +14,7 @@ impl Worker {
             let _the_next_chores_try_again =
                 host.shared_set(&self.keys.shared.capacity(self.id), &slots, None);
         }
-        if !self.leads {
+        if !self.leads() {
             // Also so that, should this worker take over the lease, it continues from there.
             if let Some((bytes, _)) = host.shared_get(&self.keys.scaling) {
                 scaling::apply(&bytes, &mut self.engine, now);

@@ -2,6 +2,7 @@
 
 use wasmhost::Request;
 
+use crate::discovery;
 use crate::lease::crew;
 use crate::scene::{Ending, address, begin, config, load, ms, pass, respond, single};
 use crate::wasm::Wasm;
@@ -178,4 +179,45 @@ fn memory_does_not_grow_with_requests_ticks_or_answers() {
     };
     let before = work(&mut world, 100);
     assert_eq!(work(&mut world, 1000), before);
+}
+
+/// Reading one host of Envoy's own list, about a kilobyte, and making it an endpoint may use this much fuel. In a real
+/// Envoy five thousand take its main thread some 60 ms, which includes printing them.
+const FUEL_PER_MEMBER: u64 = 200_000;
+
+#[test]
+fn envoys_list_costs_so_much_a_member_and_no_more_the_more_there_are() {
+    let cost = |members: usize| {
+        let mut world = Wasm::new(5);
+        let crew = discovery::crew(&mut world, 1, &discovery::plugin(&discovery::by_envoy(), ""));
+        let call = discovery::asked(&mut world, &crew, discovery::ADMIN);
+        let body = discovery::printed(0, members);
+        world.answer(&call, &Answer::Http(200, body.as_bytes()));
+        let (vm, _) = world.vm(crew.main());
+        (vm.last_cost().fuel / members as u64, body.len() / members, vm.memory_bytes())
+    };
+    let few = cost(100);
+    println!("fuel and bytes a member, and memory: {few:?} with 100");
+    let many = cost(2000);
+    println!("{many:?} with 2,000");
+    assert!(few.0 <= FUEL_PER_MEMBER && many.0 <= FUEL_PER_MEMBER, "{few:?} {many:?}");
+    assert!(many.2 <= 40 << 20, "{} bytes of memory", many.2);
+}
+
+#[test]
+fn memory_does_not_grow_with_endpoints_that_come_and_go() {
+    let mut world = Wasm::new(9);
+    let crew = discovery::crew(&mut world, 2, &discovery::plugin(&discovery::by_envoy(), ""));
+    let mut replace = |rounds: std::ops::Range<usize>| {
+        for round in rounds {
+            discovery::told(&mut world, &crew, &discovery::printed(5 * round, 10));
+            crew.iter().for_each(|plugin| _ = request(&mut world, *plugin, &Ending::good()));
+        }
+        (world.vms[0].memory_bytes(), world.shared_keys().len())
+    };
+    let before = replace(0..50);
+    let after = replace(50..400);
+    assert_eq!(after.1, before.1);
+    // What has been counted for those who left is kept, up to a limit; a request a round is a few pages in all.
+    assert!(after.0 <= before.0 + (4 << 16), "{before:?} {after:?}");
 }

@@ -27,6 +27,7 @@ mod clock;
 mod configuration;
 mod corruption;
 mod cost;
+mod discovery;
 mod hostile_headers;
 mod in_flight;
 mod lease;

@@ -11,6 +11,7 @@ mod raw;
 mod scene;
 
 mod cancelling;
+mod discovery;
 mod faults;
 mod grpc;
 mod last_resort;

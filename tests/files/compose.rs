@@ -213,6 +213,9 @@ fn everybody_speaks_of_the_same_backends() -> Result<()> {
 
     for path in envoy::bootstraps()? {
         let text = shipped::text(&path)?;
+        if !text.contains("\"static\": [") {
+            continue;
+        }
         for address in &listening {
             assert!(text.contains(&format!("\"{address}\"")), "{}: {address}", path.display());
         }

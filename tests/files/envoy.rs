@@ -48,7 +48,11 @@ fn validate(config: &str) -> Result<String> {
     let wasm = tools::wasm()?;
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("envoy.yaml");
-    fs::write(&path, config.replace(IN_CONTAINER, wasm.to_str().context("a path in UTF-8")?))?;
+    let config = config.replace(IN_CONTAINER, wasm.to_str().context("a path in UTF-8")?);
+    // Envoy looks whether the files that it is to watch are there.
+    let watched = shipped::folder().join("eds");
+    let config = config.replace("/etc/envoy/eds", watched.to_str().context("a path in UTF-8")?);
+    fs::write(&path, config)?;
     shipped::run(
         Command::new(tools::envoy()?).args(["--mode", "validate", "--log-level", "warn", "-c"]).arg(path),
     )
@@ -107,6 +111,11 @@ fn agrees_with_its_surroundings(
         cluster(&prometheus.cluster)?;
     }
     for upstream in &plugin.upstreams {
+        if let Some(admin) = &upstream.endpoints.envoy_admin {
+            let points_at_it = cluster(&admin.cluster)?["load_assignment"].to_string();
+            let port = &config["admin"]["address"]["socket_address"]["port_value"];
+            assert!(points_at_it.contains(&format!("\"port_value\":{port}")), "{}", path.display());
+        }
         let mut objects = Vec::new();
         shipped::objects(cluster(&upstream.cluster)?, &mut objects);
         let sockets = objects.iter().filter_map(|object| object.get("socket_address"));

@@ -7,8 +7,10 @@ use evenkeel::autoscale::scaler::{Below, Period};
 use evenkeel::autoscale::{Scaler, Trend};
 use evenkeel::config;
 use evenkeel::engine::{Decision, Engine, Failure, Outcome};
+use evenkeel::exchange::lease::{self, Candidate, Holder};
 use evenkeel::exchange::snapshot::{PollStats, Samples, Snapshot};
-use evenkeel::exchange::{lease, registry, scaling, slot};
+use evenkeel::exchange::{discovered, registry, scaling, slot};
+use evenkeel::fleet::{Condition, Found, Origin, Source, Sources};
 use evenkeel::host::{Call, Host, SharedError};
 use evenkeel::measure::InFlightReport;
 use evenkeel::policy::Request;
@@ -75,6 +77,47 @@ fn engine() -> Engine {
         {"cluster":"web","endpoints":{"static":["10.0.0.1:80","10.0.0.2:80","10.0.0.3:80"]}},
         {"cluster":"api","endpoints":{"static":["10.0.1.1:80","[2001:db8::1]:80"]}}]}"#;
     Engine::new(&config::parse(json.as_bytes()).expect("accepted"), s(0))
+}
+
+fn holds(shared: &Shared, id: u64, now: Time) -> bool {
+    let me = Candidate { id, configuration: 1, since: s(0), busy: false };
+    lease::hold(shared, "lease", me, now) == Holder::Me
+}
+
+fn found() -> impl Strategy<Value = Found> {
+    let address = (any::<std::net::IpAddr>(), any::<u16>()).prop_map(std::net::SocketAddr::from);
+    let condition = prop::sample::select(vec![
+        Condition::Serving,
+        Condition::Degraded,
+        Condition::Unhealthy,
+        Condition::Draining,
+    ]);
+    let weight = prop::option::of(1e-3f64..1e6);
+    (address, weight, ".{0,20}", prop::option::of(0u32..1000), ".{0,20}", condition).prop_map(
+        |(address, weight, zone, priority, version, condition)| Found {
+            address,
+            weight,
+            zone,
+            priority,
+            version,
+            condition,
+        },
+    )
+}
+
+fn source() -> impl Strategy<Value = Source> {
+    (vec(found(), 0..20), any::<[u64; 4]>(), ".{0,200}", any::<[u32; 2]>()).prop_map(
+        |(found, [answered, answers, failures, since], error, [skipped, empties])| Source {
+            found,
+            answered: Time(answered),
+            answers,
+            failures,
+            error,
+            skipped,
+            empties,
+            empty_since: Time(since),
+        },
+    )
 }
 
 /// Requests with these outcomes; some stay in flight.
@@ -271,6 +314,41 @@ proptest! {
     }
 
     #[test]
+    fn what_sources_said_survives_the_journey(
+        sources in vec((any::<u64>(), any::<bool>(), source()), 0..5),
+        cut: prop::sample::Index,
+        huge: prop::sample::Index,
+    ) {
+        let sources: Vec<_> = sources
+            .into_iter()
+            .map(|(cluster, envoy, source)| {
+                ((cluster, if envoy { Origin::Envoy } else { Origin::Prometheus }), source)
+            })
+            .collect();
+        let mut bytes = discovered::encode(sources.iter().map(|(key, source)| (*key, source)));
+        prop_assert_eq!(discovered::decode(&bytes), Some(sources));
+        prop_assert_eq!(discovered::decode(&bytes[..cut.index(bytes.len())]), None);
+        // Counts and lengths that promise more than there is.
+        let at = huge.index(bytes.len().saturating_sub(4).max(1));
+        let end = (at + 4).min(bytes.len());
+        bytes[at..end].fill(0xff);
+        discovered::decode(&bytes);
+    }
+
+    #[test]
+    fn any_bytes_for_what_sources_said_are_refused_or_usable(bytes in bytes()) {
+        for (_, source) in discovered::decode(&bytes).unwrap_or_default() {
+            prop_assert!(source.found.len() <= evenkeel::config::MOST_ENDPOINTS);
+            prop_assert!(source.found.iter().all(|f| f.weight.is_none_or(|w| w.is_finite() && w > 0.0)));
+            let merged = Sources { envoy: Some(&source.found), members_only: true, ..Sources::default() }.merge();
+            let mut engine = engine();
+            let upstream = engine.upstream_mut(0).expect("configured");
+            upstream.set_fleet(&merged.specs, s(1));
+            engine.tick(evenkeel::engine::Duty::ALONE, s(2));
+        }
+    }
+
+    #[test]
     fn whatever_stood_in_the_lease_somebody_gets_it_and_only_one(damage in vec(bytes(), 1..6), seed: u64) {
         let shared = Shared::default();
         let mut rng = Rng::new(seed);
@@ -280,10 +358,10 @@ proptest! {
             for _ in 0..12 {
                 second += 1;
                 let first = 1 + u64::from(rng.below(2));
-                let holders = [first, 3 - first].map(|id| lease::hold(&shared, "lease", id, s(second)));
+                let holders = [first, 3 - first].map(|id| holds(&shared, id, s(second)));
                 prop_assert!(holders != [true, true]);
             }
-            let settled = [1, 2].map(|id| lease::hold(&shared, "lease", id, s(second)));
+            let settled = [1, 2].map(|id| holds(&shared, id, s(second)));
             prop_assert!(settled[0] != settled[1], "{settled:?}");
         }
     }

@@ -22,14 +22,22 @@ pub fn of(path: &str) -> Option<Value> {
             "then": { "properties": { "candidates": { "maximum": 1 } } }
         }),
         "$.upstreams[]" => json!({
-            "if": {
-                "required": ["policy"],
-                "properties": { "policy": { "anyOf": [
-                    { "const": "consistent_hash" },
-                    { "type": "object", "required": ["name"], "properties": { "name": { "const": "consistent_hash" } } }
-                ] } }
-            },
-            "then": { "required": ["affinity"] }
+            "allOf": [
+                {
+                    "if": {
+                        "required": ["policy"],
+                        "properties": { "policy": { "anyOf": [
+                            { "const": "consistent_hash" },
+                            { "type": "object", "required": ["name"], "properties": { "name": { "const": "consistent_hash" } } }
+                        ] } }
+                    },
+                    "then": { "required": ["affinity"] }
+                },
+                {
+                    "if": { "required": ["cluster"], "properties": { "cluster": { "const": "*" } } },
+                    "then": { "properties": { "endpoints": { "properties": { "envoy_admin": false } } } }
+                }
+            ]
         }),
         "$.upstreams[].affinity" => json!({ "minProperties": 1, "maxProperties": 1 }),
         "$.upstreams[].endpoints" => json!({ "minProperties": 1 }),

@@ -54,6 +54,11 @@ fn sources_of_endpoints() {
             "$.upstreams[0].endpoints.envoy_admin.cluster",
             "one Envoy cluster",
         ),
+        (
+            r#"{"upstreams":[{"cluster":"*","endpoints":{"envoy_admin":{"cluster":"a"}}}]}"#.into(),
+            "$.upstreams[0].endpoints.envoy_admin",
+            "only where \"cluster\" names one",
+        ),
         endpoints(
             r#"{"envoy_admin":{"cluster":"a","interval":"1ms"}}"#,
             "$.upstreams[0].endpoints.envoy_admin.interval",

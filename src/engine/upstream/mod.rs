@@ -203,7 +203,7 @@ impl Upstream {
 
     fn remember_counters(&mut self, index: u32) {
         let Some(member) = self.member(index).copied() else { return };
-        if self.departed.len() < MOST_DEPARTED {
+        if member.counters != Counters::default() && self.departed.len() < MOST_DEPARTED {
             self.departed.insert(member.identity, member.counters);
         }
     }
@@ -240,7 +240,13 @@ impl Upstream {
 
     /// Makes `specs` the fleet. Newcomers to a fleet that already serves start slowly.
     pub fn set_fleet(&mut self, specs: &[Spec], now: Time) {
-        let serving = !self.fleet.is_empty();
+        let joined = if self.fleet.is_empty() { Time::ZERO } else { now };
+        self.set_fleet_joined(specs, joined, now);
+    }
+
+    /// Makes `specs` the fleet, newcomers of which have joined at `joined`; with [`Time::ZERO`] they were there before
+    /// anybody looked. How many there are.
+    pub fn set_fleet_joined(&mut self, specs: &[Spec], joined: Time, now: Time) -> usize {
         let changes = self.fleet.update(specs);
         self.members.resize(self.fleet.places(), Member::default());
         self.readings.resize(self.fleet.places() * self.config.signals.len(), Reading::default());
@@ -250,7 +256,6 @@ impl Upstream {
             self.rules.forget(*index);
         }
         for index in &changes.joined {
-            let joined = if serving { now } else { Time::ZERO };
             self.reset(*index, Member { present: true, eligible: true, joined, ..Member::default() });
         }
         for (index, endpoint) in self.fleet.iter() {
@@ -265,6 +270,7 @@ impl Upstream {
         }
         self.regroup();
         self.refresh(now);
+        changes.joined.len()
     }
 
     fn reset(&mut self, index: u32, to: Member) {
@@ -559,9 +565,12 @@ impl Upstream {
         self.queueing = old.queueing.clone();
         self.scaler = old.scaler.clone();
         for (index, endpoint) in self.fleet.iter() {
-            let Some(known) = old.fleet.index_of_hash(endpoint.hash) else { continue };
-            let (Some(member), Some(known)) = (self.members.get_mut(index as usize), old.member(known))
+            let Some(member) = self.members.get_mut(index as usize) else { continue };
+            let Some(known) = old.fleet.index_of_hash(endpoint.hash).and_then(|known| old.member(known))
             else {
+                if !old.fleet.is_empty() {
+                    member.joined = now;
+                }
                 continue;
             };
             *member = Member {

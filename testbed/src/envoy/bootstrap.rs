@@ -1,5 +1,6 @@
 //! Envoy's configuration as files.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::policy::STEERING_HEADER;
-use super::{Cluster, Config, Policy};
+use super::{Cluster, Config, Member, Policy};
 
 /// Where the files are and which addresses they name.
 pub(super) struct Files {
@@ -59,10 +60,25 @@ impl Files {
     }
 
     pub(super) fn write_endpoints(&self, cluster: &Cluster) -> Result<PathBuf> {
-        let mut assignment = assignment(&cluster.name, &cluster.endpoints);
+        let members: Vec<Member> = cluster.endpoints.iter().copied().map(Member::new).collect();
+        self.write_members(&cluster.name, &members)
+    }
+
+    pub(super) fn write_members(&self, cluster: &str, members: &[Member]) -> Result<PathBuf> {
+        let mut localities: BTreeMap<(u32, &str), Vec<Value>> = BTreeMap::new();
+        for member in members {
+            localities.entry((member.priority, &member.zone)).or_default().push(json!({
+                "endpoint": { "address": socket(member.address) },
+                "health_status": member.health,
+                "load_balancing_weight": member.weight,
+            }));
+        }
+        let locality = |((priority, zone), endpoints): (&(u32, &str), &Vec<Value>)| json!({ "priority": priority, "locality": { "zone": zone }, "lb_endpoints": endpoints });
+        let localities: Vec<Value> = localities.iter().map(locality).collect();
+        let mut assignment = json!({ "cluster_name": cluster, "endpoints": localities });
         let kind = json!({ "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment" });
         merge(&mut assignment, &kind);
-        self.put(&endpoints_file(&cluster.name), &json!({ "resources": [assignment] }))
+        self.put(&endpoints_file(cluster), &json!({ "resources": [assignment] }))
     }
 
     /// Envoy takes up a watched file when another is moved in its place.

@@ -109,6 +109,28 @@ impl Cluster {
     }
 }
 
+/// An endpoint as a control plane announces it over EDS.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// `HEALTHY`, `UNHEALTHY`, `DRAINING`, `TIMEOUT` or `DEGRADED`.
+    pub health: &'static str,
+    /// Its load-balancing weight, 1 or more.
+    pub weight: u32,
+    /// The zone of its locality.
+    pub zone: String,
+    /// 0 is used first.
+    pub priority: u32,
+}
+
+impl Member {
+    /// A healthy endpoint without a zone.
+    pub fn new(address: SocketAddr) -> Self {
+        Self { address, health: "HEALTHY", weight: 1, zone: String::new(), priority: 0 }
+    }
+}
+
 /// A running Envoy. Dropping it kills it.
 #[derive(Debug)]
 pub struct Envoy {
@@ -253,6 +275,11 @@ impl Envoy {
 
     /// Replaces a cluster's endpoints over file-based EDS.
     pub async fn set_endpoints(&mut self, cluster: &str, endpoints: Vec<SocketAddr>) -> Result<()> {
+        self.set_members(cluster, endpoints.into_iter().map(Member::new).collect()).await
+    }
+
+    /// The same, with what a control plane says of each.
+    pub async fn set_members(&mut self, cluster: &str, members: Vec<Member>) -> Result<()> {
         if !self.config.dynamic {
             bail!("replacing endpoints needs `dynamic`");
         }
@@ -261,8 +288,8 @@ impl Envoy {
         let files = self.files();
         let target = self.config.clusters.iter_mut().find(|known| known.name == cluster);
         let target = target.with_context(|| format!("no cluster {cluster}"))?;
-        target.endpoints = endpoints;
-        files.write_endpoints(target)?;
+        target.endpoints = members.iter().map(|member| member.address).collect();
+        files.write_members(cluster, &members)?;
         wait::until("Envoy to take up the new endpoints", UPDATED, || async {
             (self.stat(&stat).await.ok()? > before).then_some(())
         })

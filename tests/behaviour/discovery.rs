@@ -1,0 +1,402 @@
+//! Who the endpoints are, as Envoy's admin interface and Prometheus tell it: every worker knows a tick later, whoever
+//! leaves is let go in peace, and whatever else comes back changes nothing.
+
+use std::collections::BTreeMap;
+
+use crate::scene::{
+    Ending, address, begin, candidates, load, ms, pass, pass_with, picks, respond, target, traffic,
+};
+use crate::world::{Answer, Call, Plugin, Stream, World};
+
+/// `tests/behaviour` has no Envoy: these are the clusters that it would have.
+pub const ADMIN: &str = "envoy_admin";
+/// So that everybody who can be chosen is.
+const RANDOM: &str = r#""policy":"random""#;
+const PROMETHEUS: &str = "prometheus";
+
+/// A plugin whose endpoints come from `sources`; admin and Prometheus are asked once a second.
+pub fn plugin(sources: &str, more: &str) -> String {
+    let comma = if more.is_empty() { "" } else { "," };
+    format!(
+        r#"{{"prometheus":{{"cluster":"{PROMETHEUS}","interval":"1s","timeout":"500ms"}},
+            "upstreams":[{{"cluster":"web","endpoints":{{{sources}}}{comma}{more}}}]}}"#
+    )
+}
+
+pub fn by_envoy() -> String {
+    format!(r#""envoy_admin":{{"cluster":"{ADMIN}","interval":"1s"}}"#)
+}
+
+/// An Envoy with this configuration, that has both clusters.
+pub struct Crew {
+    /// Envoy's main thread, then its workers.
+    all: Vec<Plugin>,
+}
+
+impl Crew {
+    /// The main thread.
+    pub fn main(&self) -> Plugin {
+        self.all[0]
+    }
+}
+
+impl std::ops::Deref for Crew {
+    type Target = [Plugin];
+
+    /// The workers.
+    fn deref(&self) -> &[Plugin] {
+        &self.all[1..]
+    }
+}
+
+/// So many workers, and the main thread, which asks for all.
+pub fn crew<W: World>(world: &mut W, workers: usize, json: &str) -> Crew {
+    [ADMIN, PROMETHEUS].iter().for_each(|cluster| world.add_cluster(cluster));
+    let thread = world.thread();
+    let mut all = vec![load(world, thread, json)];
+    pass(world, &all, ms(150));
+    for _ in 0..workers {
+        let thread = world.thread();
+        all.push(load(world, thread, json));
+    }
+    Crew { all }
+}
+
+/// `/clusters` as Envoy prints it, with all its blanks and counters, for so many endpoints from `first` on.
+pub fn printed(first: usize, endpoints: usize) -> String {
+    let counter = |name: &str| {
+        format!("      {{\n       \"name\": \"{name}\",\n       \"value\": \"1048576\"\n      }}")
+    };
+    let counters =
+        ["cx_connect_fail", "cx_total", "rq_error", "rq_success", "rq_timeout", "rq_total", "cx_active"];
+    let counters = counters.map(counter).join(",\n");
+    let host = |endpoint: usize| {
+        let (ip, port) = split(endpoint);
+        format!(
+            "    {{\n     \"address\": {{\n      \"socket_address\": {{\n       \"address\": \"{ip}\",\n       \
+             \"port_value\": {port}\n      }}\n     }},\n     \"stats\": [\n{counters}\n     ],\n     \
+             \"health_status\": {{\n      \"eds_health_status\": \"HEALTHY\"\n     }},\n     \"weight\": 1,\n     \
+             \"locality\": {{\n      \"region\": \"eu\",\n      \"zone\": \"eu-1\"\n     }}\n    }}"
+        )
+    };
+    let hosts: Vec<String> = (first..first + endpoints).map(host).collect();
+    format!(
+        "{{\n \"cluster_statuses\": [\n  {{\n   \"name\": \"web\",\n   \"host_statuses\": [\n{}\n   ]\n  }}\n ]\n}}\n",
+        hosts.join(",\n")
+    )
+}
+
+fn split(endpoint: usize) -> (String, String) {
+    let address = address(endpoint);
+    let (ip, port) = address.rsplit_once(':').expect("ip:port");
+    (ip.to_owned(), port.to_owned())
+}
+
+/// `/clusters` with what matters, for endpoints with these members of `health_status`.
+fn members(endpoints: &[(usize, &str)]) -> String {
+    let host = |(endpoint, health): &(usize, &str)| {
+        let (ip, port) = split(*endpoint);
+        format!(
+            r#"{{"address":{{"socket_address":{{"address":"{ip}","port_value":{port}}}}},
+                "stats":[{{"name":"cx_total","value":"3"}}],"health_status":{{{health}}},"weight":1}}"#
+        )
+    };
+    let hosts: Vec<String> = endpoints.iter().map(host).collect();
+    format!(r#"{{"cluster_statuses":[{{"name":"web","host_statuses":[{}]}}]}}"#, hosts.join(","))
+}
+
+fn healthy(endpoints: &[usize]) -> String {
+    members(&endpoints.iter().map(|endpoint| (*endpoint, "")).collect::<Vec<_>>())
+}
+
+/// What Prometheus answers to a query for these endpoints.
+fn series(endpoints: &[usize]) -> String {
+    let one =
+        |endpoint: &usize| format!(r#"{{"metric":{{"instance":"{}"}},"value":[1,"1"]}}"#, address(*endpoint));
+    let all: Vec<String> = endpoints.iter().map(one).collect();
+    format!(r#"{{"status":"success","data":{{"resultType":"vector","result":[{}]}}}}"#, all.join(","))
+}
+
+/// Ticks until `cluster` is asked; the call.
+pub fn asked<W: World>(world: &mut W, crew: &Crew, cluster: &str) -> Call {
+    for _ in 0..100 {
+        // The latest: Envoy would have given up the others, and the filter has.
+        if let Some(call) = world.calls().into_iter().rfind(|call| call.cluster == cluster) {
+            return call;
+        }
+        pass(world, &crew.all, ms(50));
+    }
+    panic!("{cluster} is not asked")
+}
+
+/// The next question to `cluster` gets this answer, and every worker ticks once.
+fn tell<W: World>(world: &mut W, crew: &Crew, cluster: &str, answer: &Answer<'_>) {
+    let call = asked(world, crew, cluster);
+    world.answer(&call, answer);
+    crew.all.iter().for_each(|plugin| world.tick(*plugin));
+}
+
+pub fn told<W: World>(world: &mut W, crew: &Crew, body: &str) {
+    tell(world, crew, ADMIN, &Answer::Http(200, body.as_bytes()));
+}
+
+/// Who gets two hundred requests.
+fn targets<W: World>(world: &mut W, plugin: Plugin) -> Vec<String> {
+    picks(world, plugin, 200).into_keys().collect()
+}
+
+fn addresses(endpoints: &[usize]) -> Vec<String> {
+    endpoints.iter().map(|endpoint| address(*endpoint)).collect()
+}
+
+fn envoys_list_reaches_every_worker_in_a_tick(mut world: impl World) {
+    let crew = crew(&mut world, 3, &plugin(&by_envoy(), RANDOM));
+    assert_eq!(candidates(&begin(&mut world, crew[0])), [""; 0], "nobody is known yet");
+    let call = asked(&mut world, &crew, ADMIN);
+    assert_eq!(call.path, "/clusters?format=json&filter=%5Eweb%24");
+    assert_eq!((call.authority.as_str(), call.timeout), (ADMIN, ms(500)));
+    told(&mut world, &crew, &healthy(&[0, 1, 2]));
+    for plugin in crew.iter() {
+        assert_eq!(targets(&mut world, *plugin), addresses(&[0, 1, 2]), "a fleet found out about is not new");
+    }
+    told(&mut world, &crew, &healthy(&[1, 2, 3]));
+    for plugin in crew.iter() {
+        let counts = picks(&mut world, *plugin, 2000);
+        assert_eq!(counts.keys().cloned().collect::<Vec<_>>(), addresses(&[1, 2, 3]));
+        assert!((20..200).contains(&counts[&address(3)]), "a newcomer starts slowly: {counts:?}");
+    }
+}
+
+fn the_first_question_is_put_at_once(mut world: impl World) {
+    let crew = crew(&mut world, 2, &plugin(&by_envoy(), RANDOM));
+    pass(&mut world, &crew.all, ms(100));
+    let asked = world.calls().iter().filter(|call| call.cluster == ADMIN).count();
+    assert_eq!(asked, 1, "by one thread, two ticks after the start");
+}
+
+fn who_leaves_is_let_go_in_peace(mut world: impl World) {
+    let crew = crew(&mut world, 2, &plugin(&by_envoy(), r#""policy":"least_request","slow_start":"0s""#));
+    told(&mut world, &crew, &healthy(&[0, 1]));
+    let mut under_way: Vec<_> = (0..10).map(|_| begin(&mut world, crew[0])).collect();
+    assert_eq!(under_way.iter().filter(|stream| target(*stream) == address(0)).count(), 5);
+    told(&mut world, &crew, &members(&[(0, r#""eds_health_status":"DRAINING""#), (1, "")]));
+    assert_eq!(targets(&mut world, crew[0]), addresses(&[1]), "draining: nothing new");
+    told(&mut world, &crew, &healthy(&[1]));
+    assert_eq!(targets(&mut world, crew[1]), addresses(&[1]));
+    for stream in &mut under_way {
+        respond(stream, &Ending::good());
+        stream.log();
+        stream.done();
+    }
+    // Whoever takes the place later starts with a clean slate.
+    told(&mut world, &crew, &healthy(&[1, 2]));
+    let waiting: Vec<_> = (0..20).map(|_| begin(&mut world, crew[0])).collect();
+    let newcomer = waiting.iter().filter(|stream| target(*stream) == address(2)).count();
+    assert!((8..=12).contains(&newcomer), "half: {newcomer}");
+}
+
+fn whom_envoy_condemns_gets_nothing(mut world: impl World) {
+    let crew = crew(&mut world, 2, &plugin(&by_envoy(), RANDOM));
+    for health in [
+        r#""failed_active_health_check":true,"eds_health_status":"HEALTHY""#,
+        r#""failed_outlier_check":true"#,
+        r#""eds_health_status":"UNHEALTHY""#,
+        r#""pending_dynamic_removal":true"#,
+        r#""failed_active_degraded_check":true"#,
+    ] {
+        told(&mut world, &crew, &members(&[(0, ""), (1, health), (2, "")]));
+        for plugin in crew.iter() {
+            assert_eq!(targets(&mut world, *plugin), addresses(&[0, 2]), "{health}");
+        }
+        told(&mut world, &crew, &healthy(&[0, 1, 2]));
+        assert_eq!(targets(&mut world, crew[0]), addresses(&[0, 1, 2]));
+    }
+}
+
+fn what_is_no_list_changes_nothing(mut world: impl World) {
+    let crew = crew(&mut world, 2, &plugin(&by_envoy(), RANDOM));
+    told(&mut world, &crew, &healthy(&[0, 1]));
+    let cut = healthy(&[0, 1, 2]);
+    let bodies: [&[u8]; 9] = [
+        b"",
+        b"{}",
+        b"[]",
+        b"null",
+        b"<html>",
+        br#"{"cluster_statuses":[{"name":"api","host_statuses":[{"address":{}}]}]}"#,
+        br#"{"cluster_statuses":[{"name":"web","host_statuses":[{"address":{"pipe":{"path":"/x"}}}]}]}"#,
+        br#"{"cluster_statuses":[{"name":"web"}]}"#,
+        &cut.as_bytes()[..cut.len() - 3],
+    ];
+    for body in bodies {
+        tell(&mut world, &crew, ADMIN, &Answer::Http(200, body));
+        assert_eq!(targets(&mut world, crew[1]), addresses(&[0, 1]), "{:?}", String::from_utf8_lossy(body));
+    }
+    for answer in [Answer::Failed, Answer::NoStatus(b"?"), Answer::Http(503, healthy(&[7]).as_bytes())] {
+        tell(&mut world, &crew, ADMIN, &answer);
+        assert_eq!(targets(&mut world, crew[1]), addresses(&[0, 1]), "{answer:?}");
+    }
+    told(&mut world, &crew, &healthy(&[1]));
+    let logs = world.logs();
+    let said = |what: &str| logs.iter().filter(|line| line.contains(what)).count();
+    assert!((1..=3).contains(&said("Envoy's admin interface does not help")), "{logs:?}");
+    assert!(said("Envoy's admin interface answers again") >= 1, "{logs:?}");
+}
+
+/// So many seconds in which every question to Envoy is answered with an empty list.
+fn hear_of_nobody<W: World>(world: &mut W, crew: &Crew, seconds: u64) {
+    let empty = healthy(&[]);
+    pass_with(world, &crew.all, ms(1000 * seconds), |world| {
+        for call in world.calls() {
+            world.answer(&call, &Answer::Http(200, empty.as_bytes()));
+        }
+    });
+}
+
+fn an_empty_list_is_believed_after_a_minute(mut world: impl World) {
+    let crew = crew(&mut world, 1, &plugin(&by_envoy(), RANDOM));
+    told(&mut world, &crew, &healthy(&[0, 1]));
+    hear_of_nobody(&mut world, &crew, 50);
+    assert_eq!(targets(&mut world, crew[0]), addresses(&[0, 1]));
+    hear_of_nobody(&mut world, &crew, 20);
+    assert_eq!(candidates(&begin(&mut world, crew[0])), [""; 0], "then Envoy's own policy decides");
+}
+
+fn sources_are_merged_and_envoy_knows_who_can_be_reached(mut world: impl World) {
+    let sources = format!(
+        r#""static":["{}","{}"],"prometheus":{{"query":"up"}},{}"#,
+        address(0),
+        address(1),
+        by_envoy()
+    );
+    let crew = crew(&mut world, 2, &plugin(&sources, RANDOM));
+    assert_eq!(targets(&mut world, crew[0]), addresses(&[0, 1]), "before anybody answers");
+    let call = asked(&mut world, &crew, PROMETHEUS);
+    assert_eq!(call.path, "/api/v1/query?query=up&timeout=500ms");
+    tell(&mut world, &crew, PROMETHEUS, &Answer::Http(200, series(&[1, 2]).as_bytes()));
+    assert_eq!(targets(&mut world, crew[1]), addresses(&[0, 1, 2]));
+    told(&mut world, &crew, &healthy(&[1, 2, 3]));
+    assert_eq!(targets(&mut world, crew[1]), addresses(&[1, 2, 3]));
+    // Prometheus goes away: what it said stays.
+    tell(&mut world, &crew, PROMETHEUS, &Answer::Failed);
+    assert_eq!(targets(&mut world, crew[0]), addresses(&[1, 2, 3]));
+}
+
+fn prometheus_alone_finds_endpoints(mut world: impl World) {
+    let sources = r#""prometheus":{"query":"up","port":8080}"#;
+    let crew = crew(&mut world, 2, &plugin(sources, RANDOM));
+    let body = series(&[0, 1])
+        .replace(":8080", ":9100")
+        .replace("]}}", r#",{"metric":{"instance":"web-1:80"},"value":[1,"1"]}]}}"#);
+    tell(&mut world, &crew, PROMETHEUS, &Answer::Http(200, body.as_bytes()));
+    assert_eq!(targets(&mut world, crew[1]), addresses(&[0, 1]));
+    let garbage = br#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{"instance":"?"},"value":[1,"1"]}]}}"#;
+    tell(&mut world, &crew, PROMETHEUS, &Answer::Http(200, garbage));
+    assert_eq!(targets(&mut world, crew[1]), addresses(&[0, 1]));
+    assert!(world.logs().iter().any(|line| line.contains("has an address")), "{:?}", world.logs());
+}
+
+fn a_tenants_headers_go_with_every_question_and_never_to_envoy_or_a_log(mut world: impl World) {
+    let sources = format!(r#""prometheus":{{"query":"up"}},{}"#, by_envoy());
+    let json = plugin(&sources, r#""signals":[{"name":"queue","query":"queue"}]"#).replace(
+        r#""interval":"1s","timeout":"500ms"}"#,
+        r#""interval":"1s","timeout":"500ms","path_prefix":"/prometheus",
+           "headers":{"X-Scope-OrgID":"shop","authorization":"Bearer s3cret"}}"#,
+    );
+    let crew = crew(&mut world, 1, &json);
+    pass(&mut world, &crew.all, ms(200));
+    let calls = world.calls();
+    assert_eq!(calls.len(), 3);
+    for call in &calls {
+        let sent = |name: &str, value: &str| call.headers.iter().any(|(n, v)| n == name && v == value);
+        let of_prometheus = call.cluster == PROMETHEUS;
+        assert_eq!(sent("x-scope-orgid", "shop"), of_prometheus, "{call:?}");
+        assert_eq!(sent("authorization", "Bearer s3cret"), of_prometheus, "{call:?}");
+        assert_eq!(call.path.starts_with("/prometheus/api/v1/query?"), of_prometheus, "{call:?}");
+        world.answer(call, &Answer::Http(401, b"no org id"));
+    }
+    assert!(world.logs().iter().all(|line| !line.contains("s3cret")), "{:?}", world.logs());
+    assert!(world.shared_keys().iter().all(|key| !world.shared(key).windows(6).any(|w| w == b"s3cret")));
+}
+
+fn a_new_configuration_knows_at_once_who_is_there(mut world: impl World) {
+    let json = plugin(&by_envoy(), r#""policy":"round_robin","health":{"fail_after":2}"#);
+    let crew = crew(&mut world, 2, &json);
+    told(&mut world, &crew, &healthy(&[0, 1, 2, 3]));
+    crate::scene::give(&mut world, crew[0], &address(1), &Ending::local("504", "response_timeout"));
+    // In the same thread: nobody has ticked, and nothing is forgotten.
+    let new = load(&mut world, crate::world::Thread(1), &json);
+    assert_eq!(targets(&mut world, new), addresses(&[0, 2, 3]));
+    // In a thread of its own, as after a crash.
+    let thread = world.thread();
+    let fresh = load(&mut world, thread, &json);
+    assert_eq!(targets(&mut world, fresh), addresses(&[0, 1, 2, 3]));
+}
+
+fn the_latest_configuration_asks(mut world: impl World) {
+    let old = crew(&mut world, 2, &plugin(r#""prometheus":{"query":"old"}"#, ""));
+    tell(&mut world, &old, PROMETHEUS, &Answer::Http(200, series(&[0]).as_bytes()));
+    let json = plugin(r#""prometheus":{"query":"new"}"#, "");
+    let new: Vec<Plugin> =
+        (0..3).map(|thread| load(&mut world, crate::world::Thread(thread), &json)).collect();
+    let everybody: Vec<Plugin> = old.all.iter().chain(&new).copied().collect();
+    let mut queries: BTreeMap<String, usize> = BTreeMap::new();
+    pass_with(&mut world, &everybody, ms(10_000), |world| {
+        for call in world.calls() {
+            *queries.entry(call.path.clone()).or_default() += 1;
+            world.answer(&call, &Answer::Http(200, series(&[1]).as_bytes()));
+        }
+    });
+    let count = |of: &str| queries.iter().find(|(path, _)| path.contains(of)).map_or(0, |(_, count)| *count);
+    assert!(count("query=new") >= 8 && count("query=old") <= 1, "{queries:?}");
+    assert_eq!(targets(&mut world, new[1]), addresses(&[1]));
+}
+
+fn newcomers_are_asked_about_at_once(mut world: impl World) {
+    let more = r#""policy":"least_signal","signals":[{"name":"queue","query":"queue","smoothing":1}]"#;
+    let json = plugin(&by_envoy(), more)
+        .replace(r#""interval":"1s","timeout":"500ms""#, r#""interval":"1h","timeout":"1s""#);
+    let crew = crew(&mut world, 1, &json);
+    let queues = series(&[0, 1]).replacen(r#""1"]"#, r#""90"]"#, 1);
+    tell(&mut world, &crew, PROMETHEUS, &Answer::Http(200, queues.as_bytes()));
+    pass(&mut world, &crew.all, ms(2000));
+    assert!(world.calls().iter().all(|call| call.cluster == ADMIN), "not for another hour");
+    told(&mut world, &crew, &healthy(&[0, 1]));
+    pass(&mut world, &crew.all, ms(100));
+    tell(&mut world, &crew, PROMETHEUS, &Answer::Http(200, queues.as_bytes()));
+    let counts = picks(&mut world, crew[0], 100);
+    assert_eq!(counts.get(&address(1)), Some(&100), "{counts:?}");
+}
+
+fn ten_are_replaced_one_by_one_and_nobody_is_named_who_is_gone(mut world: impl World) {
+    let crew = crew(&mut world, 2, &plugin(&by_envoy(), r#""slow_start":"1s""#));
+    let mut fleet: Vec<usize> = (0..10).collect();
+    told(&mut world, &crew, &healthy(&fleet));
+    for newcomer in 10..40 {
+        let leaver = fleet.remove(0);
+        fleet.push(newcomer);
+        let mut state: Vec<(usize, &str)> = vec![(leaver, r#""eds_health_status":"DRAINING""#)];
+        state.extend(fleet.iter().map(|endpoint| (*endpoint, "")));
+        told(&mut world, &crew, &members(&state));
+        let named = traffic(&mut world, &crew, 1);
+        assert!(!named.contains_key(&address(leaver)) && !named.contains_key(""), "{named:?}");
+        told(&mut world, &crew, &healthy(&fleet));
+    }
+    assert_eq!(targets(&mut world, crew[0]).len(), 10);
+}
+
+both!(
+    envoys_list_reaches_every_worker_in_a_tick,
+    the_first_question_is_put_at_once,
+    who_leaves_is_let_go_in_peace,
+    whom_envoy_condemns_gets_nothing,
+    what_is_no_list_changes_nothing,
+    an_empty_list_is_believed_after_a_minute,
+    sources_are_merged_and_envoy_knows_who_can_be_reached,
+    prometheus_alone_finds_endpoints,
+    a_tenants_headers_go_with_every_question_and_never_to_envoy_or_a_log,
+    a_new_configuration_knows_at_once_who_is_there,
+    the_latest_configuration_asks,
+    newcomers_are_asked_about_at_once,
+    ten_are_replaced_one_by_one_and_nobody_is_named_who_is_gone,
+);
