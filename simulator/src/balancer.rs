@@ -57,6 +57,15 @@ pub struct Moment<'a> {
     pub probes: &'a mut Vec<usize>,
 }
 
+/// What a proxy says of the load.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Wish {
+    /// How loaded the endpoints are; 1 is full.
+    pub pressure: Option<f64>,
+    /// How many there should be.
+    pub replicas: Option<u32>,
+}
+
 /// One proxy.
 pub trait Balancer {
     /// Chooses for a request of `worker`, and takes note of having sent it.
@@ -73,6 +82,11 @@ pub trait Balancer {
 
     /// Prometheus told the queue depth of an endpoint, as it was at `at`.
     fn signal(&mut self, _endpoint: usize, _value: f64, _at: Time) {}
+
+    /// How many endpoints there should be, if this one has an opinion.
+    fn wish(&self) -> Wish {
+        Wish::default()
+    }
 
     /// An endpoint answered a probe of `worker`.
     fn probed(&mut self, _worker: usize, _endpoint: usize, _in_flight: u32, _latency: f64, _now: Time) {}

@@ -4,10 +4,13 @@
 use evenkeel::random::Rng;
 
 use crate::distribution::Distribution;
-use crate::scenario::{Change, Measure, Mode, Scenario, Shape, Signal, SignalFault, View, What};
+use crate::scenario::{Change, Measure, Mode, Scaling, Scenario, Shape, Signal, SignalFault, View, What};
 
 /// The middle third of a run of 12 s.
 const THIRD: (f64, f64) = (4.0, 8.0);
+
+/// A rush, as multiples of the usual rate: it builds up, stays, and ends.
+const RUSH: [f64; 16] = [1.0, 1.0, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.0, 4.0, 3.0, 2.0, 1.0, 1.0, 1.0];
 
 /// The names of all scenarios, in the order of the table.
 pub const NAMES: &[&str] = &[
@@ -48,7 +51,7 @@ pub const NAMES: &[&str] = &[
 ];
 
 /// Too big for every day: they run only when named.
-pub const BIG: &[&str] = &["big-fleet"];
+pub const BIG: &[&str] = &["big-fleet", "autoscale", "autoscale-flapping"];
 
 /// The scenario called `name`; what is random in it follows from `seed`.
 pub fn named(name: &str, seed: u64) -> Option<Scenario> {
@@ -108,6 +111,9 @@ pub fn named(name: &str, seed: u64) -> Option<Scenario> {
             ..Scenario::default()
         },
         "prometheus-gone" => prometheus_gone(),
+        "autoscale" => scaled(Shape::Steps(RUSH.to_vec())),
+        // Every 25 s twice the load for 8 s: nothing to start endpoints for and stop them again each time.
+        "autoscale-flapping" => scaled(Shape::Bursts { every: 25.0, length: 8.0, factor: 2.0 }),
         "big-fleet" => Scenario {
             length: 3.0,
             endpoints: 10_000,
@@ -271,6 +277,35 @@ fn rolling_deploy() -> Scenario {
     }
     changes.sort_by(|a, b| a.at.total_cmp(&b.at));
     Scenario { length: 24.0, rate: 1100.0, changes, ..Scenario::default() }
+}
+
+/// Up to fourteen endpoints, four of them there, that take five seconds to start; 250/s are a third of what those can
+/// do. With the target of 0.7 a rush of four times that needs eight.
+fn scaled(shape: Shape) -> Scenario {
+    let length = 240.0;
+    Scenario {
+        length,
+        rate: 250.0,
+        shape,
+        endpoints: 14,
+        present: 4,
+        scaling: Some(Scaling {
+            start: 5.0,
+            min: 3,
+            target: 0.7,
+            period: 5.0,
+            cool_down: 30.0,
+            look_ahead: 10.0,
+        }),
+        views: vec![
+            View { label: "replicas", what: Measure::Replicas, window: (0.0, length) },
+            View { label: "replicas before", what: Measure::Replicas, window: (30.0, 45.0) },
+            View { label: "replicas in the rush", what: Measure::Replicas, window: (135.0, 165.0) },
+            View { label: "replicas after", what: Measure::Replicas, window: (235.0, length) },
+            latency("p99 in the rush", 0.99, (120.0, 165.0)),
+        ],
+        ..Scenario::default()
+    }
 }
 
 /// The ramp of the Prequal paper (§5): from 0.75 to 1.74 of what the fleet was allotted, in nine steps. An

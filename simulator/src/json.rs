@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::scenario::Measure;
 use crate::suite::{Plan, Results};
 
-/// `{"seeds", "utilisation", "scenarios": {NAME: {POLICY: {LABEL: {"value", "failed", "least", "most"}, "shares"}}}}`,
+/// `{"seeds", "utilisation", "scenarios": {NAME: {POLICY: {LABEL: {"value", "failed", "least", "most"}, "shares", "fleet"}}}}`,
 /// latencies in milliseconds; the whole run's 99th percentile is called `p99`.
 pub fn render(plan: &Plan, results: &Results) -> Value {
     let mut scenarios = Map::new();
@@ -24,6 +24,13 @@ pub fn render(plan: &Plan, results: &Results) -> Value {
                 entry.insert(label.into(), value);
             }
             entry.insert("shares".into(), json!(course.shares));
+            if !course.fleet.is_empty() {
+                let fleet = course.fleet.iter().map(|f| {
+                    json!({ "at": f.at, "present": f.present, "starting": f.starting, "wanted": f.wanted,
+                            "pressure": f.pressure })
+                });
+                entry.insert("fleet".into(), fleet.collect());
+            }
             policies.insert((*policy).into(), entry.into());
         }
         scenarios.insert((*name).into(), policies.into());

@@ -12,7 +12,7 @@ use evenkeel::terms::Terms;
 use evenkeel::time::Time;
 use serde_json::json;
 
-use crate::balancer::{Balancer, Moment, Reply, Sent};
+use crate::balancer::{Balancer, Moment, Reply, Sent, Wish};
 use crate::exchange::Exchange;
 use crate::scenario::Scenario;
 
@@ -136,6 +136,18 @@ impl Balancer for Proxy {
         let (engine, _) = &mut self.workers[worker];
         let duty = self.exchange.swap(worker, engine, now);
         engine.tick(duty, now);
+        // The one that would hold the lease.
+        if worker == 0 {
+            engine.scale_replicas(now);
+        }
+    }
+
+    fn wish(&self) -> Wish {
+        let upstream = self.workers.first().and_then(|(engine, _)| engine.upstream(0));
+        upstream.map_or(Wish::default(), |upstream| Wish {
+            pressure: upstream.pressure(),
+            replicas: upstream.desired_replicas(),
+        })
     }
 
     fn fleet(&mut self, present: &[bool], now: Time) {
@@ -172,6 +184,16 @@ fn configuration(scenario: &Scenario, policy: &Policy, addresses: &[String]) -> 
         if let Some(max) = signal.max {
             upstream["signals"][0]["max"] = json!(max);
         }
+    }
+    if let Some(scaling) = scenario.scaling {
+        let seconds = |seconds: f64| format!("{}ms", (seconds * 1000.0).round());
+        upstream["autoscale"] = json!({
+            "min": scaling.min, "max": scenario.endpoints, "target_pressure": scaling.target,
+            "period": seconds(scaling.period), "cool_down": seconds(scaling.cool_down),
+            "look_ahead": seconds(scaling.look_ahead),
+        });
+        // Replicas that are asked for are wanted soon.
+        upstream["slow_start"] = json!(seconds(scaling.period));
     }
     root["upstreams"] = json!([upstream]);
     match config::parse(root.to_string().as_bytes()) {

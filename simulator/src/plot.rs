@@ -3,9 +3,10 @@
 use std::error::Error;
 use std::path::Path;
 
+use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use crate::suite::{Plan, Results};
+use crate::suite::{Course, Plan, Results};
 
 const SIZE: (u32, u32) = (960, 600);
 const FONT: (&str, u32) = ("sans-serif", 16);
@@ -54,6 +55,10 @@ fn course(path: &Path, plan: &Plan, results: &Results, at: usize) -> Result<(), 
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], stroke(index)));
     }
     chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw()?;
+    if courses.iter().any(|c| !c.fleet.is_empty()) {
+        fleet(&lower, courses, end)?;
+        return Ok(root.present()?);
+    }
     let most = courses.iter().flat_map(|c| &c.seconds).map(|s| s.first_share).fold(0.05, f64::max);
     let mut chart = ChartBuilder::on(&lower)
         .caption("share of the first endpoint", FONT)
@@ -68,6 +73,26 @@ fn course(path: &Path, plan: &Plan, results: &Results, at: usize) -> Result<(), 
         chart.draw_series(LineSeries::new(points, stroke(index)))?;
     }
     root.present()?;
+    Ok(())
+}
+
+/// How many endpoints there are, as the loop of asking, starting and stopping moves them.
+fn fleet(area: &DrawingArea<SVGBackend, Shift>, courses: &[Course], end: f64) -> Result<(), Box<dyn Error>> {
+    let most =
+        courses.iter().flat_map(|c| &c.fleet).map(|f| f.present + f.starting).max().unwrap_or(1) as f64;
+    let mut chart = ChartBuilder::on(area)
+        .caption("endpoints that are there; thin: with those that are starting", FONT)
+        .margin(8)
+        .x_label_area_size(24)
+        .y_label_area_size(56)
+        .build_cartesian_2d(0.0..end, 0.0..most + 1.0)?;
+    chart.configure_mesh().light_line_style(TRANSPARENT).x_desc("seconds").draw()?;
+    for (index, course) in courses.iter().enumerate().rev() {
+        let there = course.fleet.iter().map(|f| (f.at, f.present as f64));
+        chart.draw_series(LineSeries::new(there, stroke(index)))?;
+        let coming = course.fleet.iter().map(|f| (f.at, (f.present + f.starting) as f64));
+        chart.draw_series(LineSeries::new(coming, colour(index).mix(0.5).stroke_width(1)))?;
+    }
     Ok(())
 }
 

@@ -24,6 +24,21 @@ pub struct Task {
     pub sojourn_us: u32,
 }
 
+/// The fleet at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Fleet {
+    /// Seconds into the run.
+    pub at: f64,
+    /// Endpoints that get requests.
+    pub present: usize,
+    /// Endpoints that are starting.
+    pub starting: usize,
+    /// As many as are asked for.
+    pub wanted: Option<u32>,
+    /// How loaded they are said to be.
+    pub pressure: Option<f64>,
+}
+
 /// One second of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Second {
@@ -40,6 +55,8 @@ pub struct Run {
     pub records: Vec<Record>,
     /// Every task.
     pub tasks: Vec<Task>,
+    /// The fleet, second by second, where it is scaled.
+    pub fleet: Vec<Fleet>,
     /// How many endpoints there were.
     pub endpoints: usize,
 }
@@ -122,6 +139,13 @@ impl Run {
                 (most - least) * scenario.present as f64
             }
             Measure::Herding => self.herding(view.window, scenario.present),
+            Measure::Replicas => {
+                let (from, to) = view.window;
+                let within =
+                    self.fleet.iter().filter(|f| (from..to).contains(&f.at)).map(|f| f.present as f64);
+                let (count, sum) = within.fold((0.0, 0.0), |(count, sum), there| (count + 1.0, sum + there));
+                if count > 0.0 { sum / count } else { scenario.present as f64 }
+            }
             Measure::Recovery(endpoint) => self.recovery(view.window, endpoint, scenario.present),
         }
     }

@@ -39,6 +39,8 @@ pub struct Scenario {
     pub asynchronous: Option<usize>,
     /// Queue depth as Prometheus tells it.
     pub signal: Option<Signal>,
+    /// Endpoints are started and stopped as the balancer asks, if it does.
+    pub scaling: Option<Scaling>,
     /// Which parts of the run are reported beside the whole.
     pub views: Vec<View>,
 }
@@ -64,6 +66,7 @@ impl Default for Scenario {
             changes: Vec::new(),
             asynchronous: None,
             signal: None,
+            scaling: None,
             views: Vec::new(),
         }
     }
@@ -202,6 +205,23 @@ pub enum Mode {
     Hole,
 }
 
+/// Endpoints that are started and stopped as the balancer asks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scaling {
+    /// Seconds from the wish for an endpoint to its first request.
+    pub start: f64,
+    /// The fewest there are.
+    pub min: usize,
+    /// Pressure that is to be held.
+    pub target: f64,
+    /// Seconds over which pressure is averaged; two such periods decide.
+    pub period: f64,
+    /// Seconds in which fewer must have been enough.
+    pub cool_down: f64,
+    /// Seconds by which a rise is thought on.
+    pub look_ahead: f64,
+}
+
 /// Queue depth as Prometheus tells it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Signal {
@@ -251,6 +271,8 @@ pub enum Measure {
     /// The largest deviation of an endpoint's share from its mean, second by second, beyond the arrivals' own
     /// noise (three standard deviations), as a part of the mean.
     Herding,
+    /// Endpoints that there were, on average.
+    Replicas,
     /// Seconds from the window's start until this endpoint has nine tenths of its fair share again.
     Recovery(usize),
 }

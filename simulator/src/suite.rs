@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::catalogue;
 use crate::contender::Contender;
-use crate::run::{Run, Second};
+use crate::run::{Fleet, Run, Second};
 use crate::scenario::{Measure, Scenario};
 use crate::world;
 
@@ -69,6 +69,8 @@ pub struct Course {
     pub shares: Vec<f64>,
     /// The course of the run.
     pub seconds: Vec<Second>,
+    /// The course of the fleet, where it is scaled.
+    pub fleet: Vec<Fleet>,
 }
 
 /// Everything that came out.
@@ -125,7 +127,11 @@ fn cell(plan: &Plan, name: &str, contender: &Contender, seed: u64) -> Cell {
     let run = world::run(&scenario, contender, seed);
     let mut course = Course::default();
     if seed == 1 {
-        course = Course { shares: run.shares((0.0, scenario.length)), seconds: run.seconds(scenario.length) };
+        course = Course {
+            shares: run.shares((0.0, scenario.length)),
+            seconds: run.seconds(scenario.length),
+            fleet: run.fleet.clone(),
+        };
     }
     Cell { figures: figures(&scenario, &run), course }
 }

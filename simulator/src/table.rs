@@ -55,6 +55,7 @@ fn alike(what: Measure, a: &Figure, b: &Figure) -> bool {
     let little = match what {
         Measure::Latency(_) | Measure::Task(_) => 0.05 * a.value.min(b.value),
         Measure::Recovery(_) => 1.0,
+        Measure::Replicas => 0.5,
         Measure::Share(_) => 0.01,
         Measure::Spread | Measure::Herding => 0.05,
     };
@@ -71,7 +72,7 @@ fn cell(what: Measure, figure: &Figure) -> String {
         }
         (Measure::Latency(_) | Measure::Task(_), _) => milliseconds(figure.value),
         (Measure::Recovery(_), _) if figure.value.is_infinite() => "never".into(),
-        (Measure::Recovery(_), _) => format!("{:.1}", figure.value),
+        (Measure::Recovery(_) | Measure::Replicas, _) => format!("{:.1}", figure.value),
         _ => format!("{:.3}", figure.value),
     }
 }

@@ -13,7 +13,7 @@ use evenkeel::time::Time;
 use crate::balancer::{Balancer, Moment, Reply, Sent};
 use crate::contender::Contender;
 use crate::distribution::exponential;
-use crate::run::{Record, Run, Task};
+use crate::run::{Fleet, Record, Run, Task};
 use crate::scenario::{Mode, Scenario, SignalFault, What};
 use crate::server::{Due, Server, Work};
 
@@ -95,6 +95,8 @@ enum Event {
     Reply { request: u32, generation: u32, reply: Reply },
     Tick { worker: usize },
     Change { index: usize },
+    Scale,
+    Start { endpoint: usize },
     Scrape { endpoint: usize },
     Poll { proxy: usize },
 }
@@ -142,6 +144,8 @@ struct World<'a> {
     vacant: Vec<u32>,
     samples: Vec<Option<(f64, Time)>>,
     probes: Vec<usize>,
+    /// Endpoints on their way to being there.
+    starting: Vec<usize>,
     open: usize,
     run: Run,
 }
@@ -168,6 +172,7 @@ impl<'a> World<'a> {
             vacant: Vec::new(),
             samples: vec![None; scenario.endpoints],
             probes: Vec::new(),
+            starting: Vec::new(),
             open: 0,
             run: Run { endpoints: scenario.endpoints, ..Run::default() },
             scenario,
@@ -183,6 +188,9 @@ impl<'a> World<'a> {
         }
         for worker in 0..self.scenario.proxies * self.scenario.workers {
             self.at(START.after_secs(self.scenario.tick() * rng.unit()), Event::Tick { worker });
+        }
+        if self.scenario.scaling.is_some() {
+            self.at(START, Event::Scale);
         }
         if let Some(signal) = self.scenario.signal {
             for endpoint in 0..self.scenario.endpoints {
@@ -389,6 +397,8 @@ impl<'a> World<'a> {
                 self.at(self.now.after_secs(self.scenario.tick()), Event::Tick { worker });
             }
             Event::Change { index } => self.change(index),
+            Event::Scale => self.scale(),
+            Event::Start { endpoint } => self.start(endpoint),
             Event::Scrape { endpoint } => self.scrape(endpoint),
             Event::Poll { proxy } => self.poll(proxy),
         }
@@ -432,9 +442,58 @@ impl<'a> World<'a> {
             }
             What::Join | What::Leave => {
                 server.present = change.what == What::Join;
-                let present: Vec<bool> = self.servers.iter().map(|s| s.present).collect();
-                self.balancers.iter_mut().for_each(|b| b.fleet(&present, self.now));
+                self.announce();
             }
+        }
+    }
+
+    /// Every proxy hears who is there.
+    fn announce(&mut self) {
+        let present: Vec<bool> = self.servers.iter().map(|s| s.present).collect();
+        self.balancers.iter_mut().for_each(|b| b.fleet(&present, self.now));
+    }
+
+    /// Starts and stops endpoints as the proxies ask: the most that any of them wants.
+    fn scale(&mut self) {
+        let Some(scaling) = self.scenario.scaling else { return };
+        let wishes: Vec<_> = self.balancers.iter().map(|b| b.wish()).collect();
+        let wanted = wishes.iter().filter_map(|wish| wish.replicas).max();
+        let there = self.servers.iter().filter(|s| s.present).count();
+        if let Some(wanted) = wanted.map(|wanted| wanted as usize) {
+            for _ in there + self.starting.len()..wanted {
+                let absent = |e: &usize| !self.servers[*e].present && !self.starting.contains(e);
+                let Some(endpoint) = (0..self.servers.len()).find(absent) else { break };
+                self.starting.push(endpoint);
+                self.at(self.now.after_secs(scaling.start), Event::Start { endpoint });
+            }
+            // The last to come goes first, and whoever is not there yet does not come.
+            for _ in wanted..there + self.starting.len() {
+                if self.starting.pop().is_none()
+                    && let Some(server) = self.servers.iter_mut().rfind(|s| s.present)
+                {
+                    server.present = false;
+                }
+            }
+            if self.servers.iter().filter(|s| s.present).count() != there {
+                self.announce();
+            }
+        }
+        self.run.fleet.push(Fleet {
+            at: self.now.seconds_since(START),
+            present: self.servers.iter().filter(|s| s.present).count(),
+            starting: self.starting.len(),
+            wanted,
+            pressure: wishes.iter().filter_map(|wish| wish.pressure).reduce(f64::max),
+        });
+        self.at(self.now.after_secs(1.0), Event::Scale);
+    }
+
+    fn start(&mut self, endpoint: usize) {
+        let before = self.starting.len();
+        self.starting.retain(|starting| *starting != endpoint);
+        if self.starting.len() < before {
+            self.servers[endpoint].present = true;
+            self.announce();
         }
     }
 

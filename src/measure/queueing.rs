@@ -22,8 +22,10 @@ const CLIP: f32 = 3.0;
 const LEAST_EXPONENT: f32 = 0.3;
 /// Depths with a prepared factor; deeper ones go on linearly.
 const DEPTHS: usize = 160;
-/// An endpoint is full where a request takes this multiple of its time; half of what is there then waits.
-const FULL_DELAY: f32 = 2.0;
+/// Where a request takes this multiple of its time, the endpoint is seen to be full, and so much more than it works on
+/// is there. Enough to be no noise, and little enough to be met before everybody is overloaded: good balancing keeps
+/// queues short.
+const FULL_DELAY: f32 = 1.4;
 
 /// How many requests an endpoint works on at a time, as far as that is known.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -122,8 +124,8 @@ impl Queueing {
         }
     }
 
-    /// How many requests an endpoint works on at a time: half of those that are there where a request takes twice
-    /// its time. `None` until there are answers enough.
+    /// How many requests an endpoint works on at a time: as many as are there where a request takes noticeably more
+    /// than its time, divided by how much more. `None` until there are answers enough.
     pub fn slots(&self) -> Option<Slots> {
         let seen = |bucket: &Bucket| bucket.seen >= PRIOR_WEIGHT;
         let deepest = self.buckets.iter().rposition(seen)?;
