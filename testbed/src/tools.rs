@@ -24,9 +24,19 @@ pub fn promtool() -> Result<PathBuf> {
     binary("PROMTOOL", "promtool")
 }
 
+/// Alertmanager's `amtool`.
+pub fn amtool() -> Result<PathBuf> {
+    binary("AMTOOL", "amtool")
+}
+
 /// The JSON Schema of the Compose Specification.
 pub fn compose_schema() -> Result<PathBuf> {
     binary("COMPOSE_SCHEMA", "compose-spec.json")
+}
+
+/// The directory with the types of Kubernetes manifests.
+pub fn manifest_schemas() -> Result<PathBuf> {
+    binary("MANIFEST_SCHEMAS", "manifest-schemas")
 }
 
 /// The filter: `EVENKEEL_WASM`, or what `make build` leaves.
@@ -63,8 +73,8 @@ fn binary(variable: &str, name: &str) -> Result<PathBuf> {
 }
 
 fn existing(path: PathBuf, who: &str) -> Result<PathBuf> {
-    if !path.is_file() {
-        bail!("{who} {}, which is not a file", path.display());
+    if !path.exists() {
+        bail!("{who} {}, which is not there", path.display());
     }
     Ok(path)
 }

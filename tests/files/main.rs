@@ -1,10 +1,12 @@
-//! What users load and read, held against the programs that read it: Envoy, promtool, the schema of Compose files, and
-//! evenkeel's own parser. Needs `make setup` and `make build`.
+//! What users load and read, held against the programs that read it: Envoy, promtool, the schema of Compose files,
+//! the types of Kubernetes' APIs, and evenkeel's own parser. Needs `make setup` and `make build`.
 
+mod alertmanager;
 mod compose;
 mod docs;
 mod envoy;
 mod grafana;
+mod manifests;
 mod prometheus;
 mod shipped;
 mod together;

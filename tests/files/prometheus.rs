@@ -11,7 +11,11 @@ use testbed::{tempfile, tools};
 
 use crate::shipped;
 
-const CASES: &str = "tests/files/rules/alerts_test.yml";
+/// The rules under `envoy/prometheus`, and the cases they are put to.
+const SETS: [(&str, &str); 2] = [
+    ("alerts.yml", "tests/files/rules/alerts_test.yml"),
+    ("alerts-evenkeel.yml", "tests/files/rules/alerts_evenkeel_test.yml"),
+];
 
 fn promtool(arguments: &[&str]) -> Result<String> {
     shipped::run(Command::new(tools::promtool()?).args(arguments))
@@ -52,34 +56,58 @@ fn every_configuration_and_every_rule_is_accepted() -> Result<()> {
     Ok(())
 }
 
-/// Runs the cases against these rules.
-fn test_rules(rules: &str) -> Result<String> {
+/// Runs one set's cases against these rules.
+fn test_rules((name, cases): (&str, &str), rules: &str) -> Result<String> {
     let directory = tempfile::tempdir()?;
-    fs::write(directory.path().join("alerts.yml"), rules)?;
-    let cases = directory.path().join("alerts_test.yml");
-    fs::copy(tools::root().join(CASES), &cases)?;
-    promtool(&["test", "rules", cases.to_str().context("a path in UTF-8")?])
+    fs::write(directory.path().join(name), rules)?;
+    let copy = directory.path().join("cases.yml");
+    fs::copy(tools::root().join(cases), &copy)?;
+    promtool(&["test", "rules", copy.to_str().context("a path in UTF-8")?])
 }
 
-#[test]
-fn alerts_fire_when_they_should_and_only_then() -> Result<()> {
-    let rules = shipped::text(&shipped::folder().join("prometheus/alerts.yml"))?;
-    test_rules(&rules)?;
-    // The cases would notice other thresholds.
-    for (threshold, other) in
-        [("> 50", "> 90"), ("> 0.05", "> 0.5"), ("> 0.005", "> 0.0005"), ("== 0", "== 2")]
-    {
+/// The cases of a set would notice these other thresholds.
+fn check_set(set: (&str, &str), others: &[(&str, &str)]) -> Result<()> {
+    let rules = shipped::text(&shipped::folder().join("prometheus").join(set.0))?;
+    test_rules(set, &rules)?;
+    for (threshold, other) in others {
         assert!(rules.contains(threshold), "{threshold}");
-        assert!(test_rules(&rules.replace(threshold, other)).is_err(), "{threshold} may as well be {other}");
+        assert!(test_rules(set, &rules.replace(threshold, other)).is_err(), "{threshold}: {other} would do");
     }
     Ok(())
 }
 
 #[test]
+fn alerts_fire_when_they_should_and_only_then() -> Result<()> {
+    check_set(SETS[0], &[("> 50", "> 90"), ("> 0.05", "> 0.5"), ("> 0.005", "> 0.0005"), ("== 0", "== 2")])
+}
+
+#[test]
+fn alerts_on_evenkeels_own_metrics_do_too() -> Result<()> {
+    check_set(
+        SETS[1],
+        &[
+            ("endpoint_pressure) > 1", "endpoint_pressure) > 1.3"),
+            ("and on (job, upstream) min by (job, upstream) (evenkeel_upstream_pressure) > 1", ""),
+            ("> 0.05", "> 0.5"),
+            ("> 0.005", "> 0.0005"),
+            ("endpoints == 0", "endpoints == 3"),
+            ("panic == 1", "panic == 2"),
+            ("age_seconds > 30", "age_seconds > 900"),
+            ("age_seconds) > 60", "age_seconds) > 600"),
+            ("unless on (job)", "and on (job)"),
+        ],
+    )
+}
+
+#[test]
 fn every_alert_has_a_case_that_fires_and_one_that_does_not() -> Result<()> {
     let (mut fires, mut quiet) = (BTreeSet::new(), BTreeSet::new());
-    let cases = shipped::yaml(&tools::root().join(CASES))?;
-    for case in cases["tests"].as_array().context("tests")? {
+    let mut cases = Vec::new();
+    for (_, file) in SETS {
+        let set = shipped::yaml(&tools::root().join(file))?;
+        cases.extend(set["tests"].as_array().context("tests")?.iter().cloned());
+    }
+    for case in cases {
         for check in case["alert_rule_test"].as_array().context("alert_rule_test")? {
             let name = check["alertname"].as_str().context("alertname")?.to_owned();
             let expected = check["exp_alerts"].as_array().context("exp_alerts")?;

@@ -67,6 +67,8 @@ async fn start(bootstrap: &Path, network: &str) -> Result<Together> {
     // Quicker than they are shipped, so that the test is.
     let rules = shipped::text(&folder.join("alerts.yml"))?.replace("interval: 15s", "interval: 1s");
     fs::write(directory.path().join("alerts.yml"), rules)?;
+    let rules = shipped::text(&folder.join("alerts-evenkeel.yml"))?.replace("interval: 15s", "interval: 1s");
+    fs::write(directory.path().join("alerts-evenkeel.yml"), rules)?;
     let config = here(shipped::text(&folder.join("prometheus.yml"))?)
         .replace("scrape_interval: 5s", "scrape_interval: 1s")
         .replace("scrape_timeout: 4s", "scrape_timeout: 1s")
