@@ -1,7 +1,9 @@
 //! The cases that evenkeel is judged by, on a real Envoy: ten endpoints with four slots of 20 ms log-normal work,
 //! 600 requests/s open loop, two workers. Policies take turns, run by run; the table shows medians.
 //!
-//! `cargo run --release --example cases -- [--case NAME,…] [--policy NAME,…] [--runs N] [--workers N]`
+//! `cargo run --release --example cases -- [--case NAME,…] [--policy NAME,…] [--runs N] [--workers N] [--proxies N]`
+//!
+//! Several proxies share the load evenly and know nothing of each other.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,7 +11,7 @@ use std::time::Duration;
 use testbed::anyhow::{Context, Result, bail};
 use testbed::backend::{self, Backend, Behaviour, Kind, Step};
 use testbed::envoy::{self, Envoy, Filter, Policy};
-use testbed::load::Load;
+use testbed::load::{Load, Report};
 use testbed::prometheus::{self, Prometheus};
 use testbed::serde_json::{Value, json};
 use testbed::{process, table, tokio, wait};
@@ -95,6 +97,7 @@ struct Options {
     policies: Vec<String>,
     runs: u64,
     workers: u32,
+    proxies: usize,
     configuration: Value,
 }
 
@@ -104,6 +107,7 @@ fn options() -> Result<Options> {
         policies: POLICIES.map(String::from).to_vec(),
         runs: 1,
         workers: 2,
+        proxies: 1,
         configuration: Value::Null,
     };
     let mut words = std::env::args().skip(1);
@@ -120,6 +124,7 @@ fn options() -> Result<Options> {
             "--policy" => options.policies = value.split(',').map(String::from).collect(),
             "--runs" => options.runs = value.parse()?,
             "--workers" => options.workers = value.parse()?,
+            "--proxies" => options.proxies = value.parse()?,
             // Members of the upstream's configuration, to compare variants.
             "--with" => options.configuration = testbed::serde_json::from_str(&value)?,
             _ => bail!("unknown option {word}"),
@@ -209,25 +214,33 @@ async fn measure(case: &Case, policy: &str, seed: u64, options: &Options) -> Res
         true => Some(scraping(&addresses).await?),
         false => None,
     };
-    let mut envoy = Envoy::start(proxy(case, policy, &addresses, prometheus.as_ref(), options)?).await?;
+    let mut envoys = Vec::new();
+    for _ in 0..options.proxies {
+        envoys.push(Envoy::start(proxy(case, policy, &addresses, prometheus.as_ref(), options)?).await?);
+    }
     let seconds = |s: f64| Duration::from_secs_f64(s);
-    let load = Load {
-        target: envoy.address(),
-        rate: case.rate,
-        duration: seconds(case.seconds),
-        seed: seed + 7,
-        ..Load::default()
-    };
     schedule(case, &mut backends);
-    let cpu_s = envoy.process().cpu_s();
+    let cpu_s = cpu_s_of(&mut envoys);
+    let mut loads = Vec::new();
+    for (at, envoy) in (0u64..).zip(&envoys) {
+        let load = Load {
+            target: envoy.address(),
+            rate: case.rate / envoys.len() as f64,
+            duration: seconds(case.seconds),
+            seed: 1000 * at + seed + 7,
+            ..Load::default()
+        };
+        loads.push(load.start().await?);
+    }
     let half = seconds(case.seconds / 2.0);
-    let loss = async {
-        if case.orphaned {
-            tokio::time::sleep(half).await;
-            drop(prometheus.take());
-        }
-    };
-    let report = tokio::join!(load.run(), loss).0?;
+    if case.orphaned {
+        tokio::time::sleep(half).await;
+        drop(prometheus.take());
+    }
+    let mut report = Report::default();
+    for load in loads {
+        report.merge(load.finish().await);
+    }
     let all = report.summary();
     let third = report.between(seconds(case.seconds / 3.0), seconds(case.seconds * 2.0 / 3.0));
     let halves = [report.between(seconds(0.0), half), report.between(half, seconds(case.seconds))];
@@ -249,9 +262,14 @@ async fn measure(case: &Case, policy: &str, seed: u64, options: &Options) -> Res
         third_p99: third.percentile_ms(99.0),
         sick_share: addresses.iter().take(sick).map(|a| all.share(&a.to_string())).sum(),
         healed_share: healed.share(&addresses[0].to_string()),
-        cpu_us: (envoy.process().cpu_s() - cpu_s) * 1e6 / all.requests.max(1) as f64,
+        cpu_us: (cpu_s_of(&mut envoys) - cpu_s) * 1e6 / all.requests.max(1) as f64,
         tasks_p99: tasks.get(tasks.len() * 99 / 100).copied().unwrap_or(f64::NAN),
     })
+}
+
+/// Processor time of all of them, seconds.
+fn cpu_s_of(envoys: &mut [Envoy]) -> f64 {
+    envoys.iter_mut().map(|envoy| envoy.process().cpu_s()).sum()
 }
 
 /// A Prometheus that has scraped every backend: it takes seconds to begin, and those are not what is measured.

@@ -71,6 +71,17 @@ impl Report {
         u16::try_from(index).unwrap_or(Record::NO_BACKEND)
     }
 
+    /// Adds what another load measured that began at the same time.
+    pub fn merge(&mut self, other: Report) {
+        let indices: Vec<u16> = other.backends.into_iter().map(|name| self.index_of(Some(name))).collect();
+        let known = |record: Record| {
+            let backend = indices.get(usize::from(record.backend)).copied().unwrap_or(Record::NO_BACKEND);
+            Record { backend, ..record }
+        };
+        self.records.extend(other.records.into_iter().map(known));
+        self.records.sort_by_key(|record| record.at_us);
+    }
+
     /// All of it.
     pub fn summary(&self) -> Summary {
         self.summarise(|_| true)
