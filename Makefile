@@ -54,6 +54,10 @@ test-node: setup-rust
 	PATH="$$PWD/.tools/wasm-bindgen/bin:$$PATH" CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER=wasm-bindgen-test-runner \
 	    cargo test --target wasm32-unknown-unknown --lib
 
+.PHONY: trials
+trials: setup build ## the long trials that make test leaves out: minutes each, with figures
+	$(with_tools) cargo test --workspace -- --ignored --nocapture
+
 .PHONY: bench
 bench: setup build ## measure what a decision costs
 	$(with_tools) cargo bench

@@ -64,6 +64,7 @@ impl Notes {
 
 /// The questions that reading `json` raises, each with the path of the value that it is about, in the order of reading;
 /// and the faults found. None of either where `json` is no JSON.
+#[cfg_attr(target_family = "wasm", allow(dead_code))]
 pub fn questions(json: &[u8]) -> (Vec<(String, Question)>, Vec<Fault>) {
     let Ok(tree) = Tree::read(json) else { return Default::default() };
     let faults = Faults::noting(Notes(Some(RefCell::default())));

@@ -59,6 +59,7 @@ impl Faults {
     }
 
     /// The same, with a notebook for what is asked.
+    #[cfg_attr(target_family = "wasm", allow(dead_code))]
     pub fn noting(notes: Notes) -> Self {
         Faults { notes, ..Faults::default() }
     }
@@ -69,6 +70,7 @@ impl Faults {
     }
 
     /// What was noted, beside what was listed.
+    #[cfg_attr(target_family = "wasm", allow(dead_code))]
     pub fn into_notes(mut self) -> (Notes, Vec<Fault>) {
         (core::mem::take(&mut self.notes), self.into_list())
     }

@@ -1,7 +1,7 @@
 //! What workers that are gone have counted: counters of a process never go down, though its workers come and go.
 //!
 //! A worker that ends puts its counts here itself; one that died without a word (its VM crashed) is entered by
-//! whoever finds its grave in the [`registry`](super::registry). Each id goes in exactly once: it stands in the
+//! whoever finds its grave in the [`registry`]. Each id goes in exactly once: it stands in the
 //! same record as the sum, which is written by compare-and-swap.
 //!
 //! **Reading.** First the registry, then the records of everybody in it, last the estate; an id that the estate

@@ -227,7 +227,7 @@ fn resident(scene: &mut Scene) -> Result<u64> {
 }
 
 /// Thirty times over, all ten endpoints are replaced, two at a time: the new ones join, the old ones drain and go.
-/// About six minutes; `cargo test --test e2e rolling -- --ignored --nocapture` prints what it cost.
+/// About seven minutes; `make trials` prints what it cost.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes"]
 async fn thirty_rolling_replacements_cost_nothing() -> Result<()> {
