@@ -44,7 +44,7 @@ test: test-native test-node ## every test: native, the real .wasm, Node, real En
 
 .PHONY: test-native
 test-native: setup build
-	@scripts/setup compose-schema manifest-schemas amtool
+	@scripts/setup compose-schema manifest-schemas amtool chromium
 	$(with_tools) cargo test --workspace
 
 .PHONY: test-node

@@ -29,6 +29,7 @@ pub mod policy;
 mod printable;
 pub mod prometheus;
 pub mod random;
+pub mod status;
 pub mod terms;
 pub mod time;
 pub mod worker;

@@ -32,6 +32,13 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Takes off what is told elsewhere.
+    pub fn take_off(&mut self, told: &Counters) {
+        self.requests = self.requests.saturating_sub(told.requests);
+        self.failures = self.failures.saturating_sub(told.failures);
+        self.picks = self.picks.saturating_sub(told.picks);
+    }
+
     /// Adds another worker's counts.
     pub fn merge(&mut self, other: &Counters) {
         self.requests = self.requests.saturating_add(other.requests);
@@ -193,9 +200,14 @@ impl Member {
     pub fn price(&mut self, typical: f64, background_errors: f64, terms: &Terms) {
         let doubt = if terms.doubt { DOUBT } else { 0.0 };
         let differs = self.ratio(typical).map_or(1.0, |(ratio, error)| beyond_doubt(ratio, doubt * error));
+        self.expected = (typical * differs + self.surcharge(typical, background_errors, terms)) as f32;
+    }
+
+    /// The part of the [price](Member::price) that is for failures, seconds.
+    pub fn surcharge(&self, typical: f64, background_errors: f64, terms: &Terms) -> f64 {
         let usual = background_errors + DOUBT_OF_ERRORS * ErrorRatio::spread(background_errors);
         let excess = if terms.errors { (self.error_ratio() - usual - ONE_FAILURE).max(0.0) } else { 0.0 };
-        self.expected = (typical * differs + excess * (10.0 * typical).max(1.0)) as f32;
+        excess * (10.0 * typical).max(1.0)
     }
 }
 

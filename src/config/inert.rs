@@ -6,9 +6,6 @@ use super::{Config, Policy, Upstream};
 /// The paths of settings that have no effect in this version.
 pub fn without_effect(config: &Config) -> Vec<String> {
     let mut paths = Vec::new();
-    if config.status.is_some() {
-        paths.push("$.status".to_owned());
-    }
     for (at, upstream) in config.upstreams.iter().enumerate() {
         paths.extend(in_upstream(upstream).map(|field| format!("$.upstreams[{at}].{field}")));
     }

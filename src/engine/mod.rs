@@ -21,7 +21,7 @@ use crate::time::Time;
 
 pub use outcome::{Failure, Outcome};
 pub use totals::Totals;
-pub use upstream::{Duty, Part, Upstream};
+pub use upstream::{Change, Duty, Explained, Part, RECENT_S, Upstream};
 
 /// What to do with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +161,12 @@ impl Engine {
         }
     }
 
-    /// Starts counting anew: what has been counted so far is told elsewhere.
+    /// Counts the latest picks.
+    pub fn recount(&mut self, now: Time) {
+        self.upstreams.iter_mut().for_each(|u| u.recount(now));
+    }
+
+    /// What had been counted at the last [`recount`](Engine::recount) is another's now: what came since is left.
     pub fn forget_counts(&mut self) {
         self.upstreams.iter_mut().for_each(Upstream::forget_counts);
     }

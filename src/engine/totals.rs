@@ -82,6 +82,13 @@ impl Totals {
         }
     }
 
+    /// Takes off what is told elsewhere.
+    pub fn take_off(&mut self, told: &Totals) {
+        let mut rest = self.to_array();
+        rest.iter_mut().zip(told.to_array()).for_each(|(ours, told)| *ours = ours.saturating_sub(told));
+        *self = Totals::from_array(rest);
+    }
+
     /// Adds what another worker did.
     pub fn merge(&mut self, other: &Totals) {
         let mut sum = self.to_array();

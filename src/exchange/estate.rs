@@ -10,7 +10,9 @@
 use super::codec::{Reader, Writer};
 use super::counts::Counts;
 use super::registry;
+use super::slot::GONE_AFTER_S;
 use crate::host::{Host, SharedError};
+use crate::time::Time;
 
 /// Ids are remembered until long after nobody lists them any more.
 const REMEMBERED: usize = 1024;
@@ -61,8 +63,10 @@ impl Keys {
 }
 
 /// Who is gone, and what all of them have counted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Estate {
+    /// When the first worker of the process began.
+    pub founded: Time,
     /// The latest to go, oldest first.
     pub ids: Vec<u64>,
     /// Their counts and those of everybody before them.
@@ -73,6 +77,7 @@ impl Estate {
     /// As bytes for shared data.
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::versioned();
+        w.time(self.founded);
         let ids = self.ids.get(self.ids.len().saturating_sub(REMEMBERED)..).unwrap_or_default();
         w.u32(ids.len() as u32);
         ids.iter().for_each(|id| w.u64(*id));
@@ -83,18 +88,19 @@ impl Estate {
     /// From bytes of shared data; `None` if they are malformed.
     pub fn decode(bytes: &[u8]) -> Option<Estate> {
         let mut r = Reader::versioned(bytes)?;
+        let founded = r.time()?;
         let len = r.u32().filter(|len| *len as usize <= REMEMBERED)?;
         let ids = (0..len).map(|_| r.u64()).collect::<Option<_>>()?;
-        Some(Estate { ids, counts: Counts::read(&mut r)? })
+        Some(Estate { founded, ids, counts: Counts::read(&mut r)? })
     }
 }
 
 /// Writes an empty estate where there is none: with the key absent, compare-and-swap would let two writers
 /// through at the same time.
-pub fn seed(host: &dyn Host, keys: &Keys) {
+pub fn seed(host: &dyn Host, keys: &Keys, now: Time) {
     if host.shared_get(&keys.estate).and_then(|(bytes, _)| Estate::decode(&bytes)).is_none() {
-        let _whoever_comes_next_tries_again =
-            host.shared_set(&keys.estate, &Estate::default().encode(), None);
+        let empty = Estate { founded: now, ..Estate::default() }.encode();
+        let _whoever_comes_next_tries_again = host.shared_set(&keys.estate, &empty, None);
     }
 }
 
@@ -114,6 +120,7 @@ pub fn bury(host: &dyn Host, keys: &Keys, id: u64) -> Result<(), SharedError> {
     if !estate.ids.contains(&id) {
         let left = host.shared_get(&keys.counts(id)).and_then(|(bytes, _)| Counts::decode(&bytes));
         estate.counts.merge(&left.unwrap_or_default());
+        estate.counts.grow_old();
         estate.ids.push(id);
         host.shared_set(&keys.estate, &estate.encode(), version)?;
     }
@@ -133,15 +140,34 @@ pub fn bury_surely(host: &dyn Host, keys: &Keys, id: u64) {
     }
 }
 
-/// What all workers but `me` have counted, those that are gone included, and how many are listed.
-pub fn gather(host: &dyn Host, keys: &Keys, me: u64) -> Counts {
+/// What has been counted in the whole process.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Gathered {
+    /// By all workers but one, those that are gone included.
+    pub counts: Counts,
+    /// Workers that carry traffic and were heard of lately, that one not among them.
+    pub others: usize,
+    /// When the first worker of the process began; [`Time::ZERO`] if nobody knows.
+    pub founded: Time,
+}
+
+/// Gathers what all workers but `me` have counted.
+pub fn gather(host: &dyn Host, keys: &Keys, me: u64, now: Time) -> Gathered {
     let mut told = Vec::new();
     for id in registry::everybody(host, &keys.workers).into_iter().filter(|id| *id != me) {
         let counts = host.shared_get(&keys.counts(id)).and_then(|(bytes, _)| Counts::decode(&bytes));
         told.extend(counts.map(|counts| (id, counts)));
     }
     let estate = host.shared_get(&keys.estate).and_then(|(bytes, _)| Estate::decode(&bytes));
-    let Estate { ids, mut counts } = estate.unwrap_or_default();
-    told.iter().filter(|(id, _)| !ids.contains(id)).for_each(|(_, theirs)| counts.merge(theirs));
-    counts
+    let Estate { founded, ids, mut counts } = estate.unwrap_or_default();
+    let mut others = 0;
+    for (_, mut theirs) in told.into_iter().filter(|(id, _)| !ids.contains(id)) {
+        if now.seconds_since(theirs.at) > GONE_AFTER_S {
+            theirs.grow_old();
+        } else {
+            others += 1;
+        }
+        counts.merge(&theirs);
+    }
+    Gathered { counts, others, founded }
 }

@@ -7,7 +7,6 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
 use super::host::Envoy;
-use super::root;
 use crate::worker::{Stream, Verdict, Worker};
 
 /// A request on its way through this worker.
@@ -37,11 +36,7 @@ impl Context for HttpStream {
 
 impl HttpContext for HttpStream {
     fn on_http_request_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
-        let begin = |stream: &mut Stream, worker: &mut Worker| {
-            worker.follow_attempts(root::following());
-            stream.request_headers(worker, &Envoy, end_of_stream)
-        };
-        match self.with(begin) {
+        match self.with(|stream, worker| stream.request_headers(worker, &Envoy, end_of_stream)) {
             Some(Verdict::Answered) => Action::Pause,
             Some(Verdict::Continue) | None => Action::Continue,
         }

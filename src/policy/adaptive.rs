@@ -29,6 +29,10 @@ impl Policy for Adaptive {
         cheapest(view, pool, terms.choices, request.want, rng, |m| cost(terms, view, m))
     }
 
+    fn cost(&self, view: View<'_>, member: &Member) -> Option<f32> {
+        Some(cost(&self.0, view, member))
+    }
+
     fn exiles(&self) -> bool {
         self.0.explore
     }

@@ -121,6 +121,11 @@ pub trait Policy {
     /// Names up to `request.want` distinct eligible endpoints, best first; none if there is none.
     fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates;
 
+    /// What the next request to `member` is said to cost, where the policy compares costs; lower is better.
+    fn cost(&self, _view: View<'_>, _member: &Member) -> Option<f32> {
+        None
+    }
+
     /// Whether an endpoint can be left without traffic for ever, so that the engine must explore it.
     fn exiles(&self) -> bool {
         false

@@ -29,6 +29,10 @@ impl Policy for PeakEwma {
         cheapest(view, pool, CHOICES, request.want, rng, |m| cost(view, m))
     }
 
+    fn cost(&self, view: View<'_>, member: &Member) -> Option<f32> {
+        Some(cost(view, member))
+    }
+
     fn exiles(&self) -> bool {
         true
     }

@@ -47,6 +47,10 @@ impl Policy for WeightedScore {
         cheapest(view, pool, CHOICES, request.want, rng, |m| self.score(view, m))
     }
 
+    fn cost(&self, view: View<'_>, member: &Member) -> Option<f32> {
+        Some(self.score(view, member))
+    }
+
     fn exiles(&self) -> bool {
         true
     }

@@ -3,15 +3,13 @@
 //! The filter wires this to proxy-wasm; tests wire it to a fake host. Nothing here knows either.
 
 mod affinity;
-mod attempt;
 mod discovery;
-mod hop;
 mod pace;
 mod polls;
 mod scaling;
+mod show;
 mod steer;
 mod stream;
-mod trail;
 
 use crate::config::{Config, Fault};
 use crate::engine::{Duty, Engine};
@@ -23,9 +21,7 @@ use crate::time::Time;
 use discovery::Discovery;
 use polls::Polls;
 use steer::Steer;
-use trail::Trails;
 
-pub use attempt::Attempt;
 pub use stream::{Stream, Verdict};
 
 /// The lease and the registry are looked after at this pace, seconds.
@@ -40,7 +36,6 @@ pub struct Worker {
     cookies: Rng,
     steer: Steer,
     polls: Polls,
-    trails: Trails,
     id: u64,
     /// [`random::hash`] of the configuration's text.
     fingerprint: u64,
@@ -82,7 +77,6 @@ impl Worker {
             steer: Steer::new(&config),
             polls: Polls::new(&config, now),
             discovery: Discovery::new(&config, format!("{prefix}/fleet"), now),
-            trails: Trails::default(),
             id: rng.next_u64(),
             cookies: Rng::new(rng.next_u64()),
             fingerprint: random::hash(json),
@@ -108,7 +102,6 @@ impl Worker {
         };
         let known = worker.discovery.read(host, now);
         worker.settle(host, &known, now);
-        worker.trails.start_at(worker.id);
         worker.steer.refresh(&worker.engine);
         Ok(worker)
     }
@@ -141,11 +134,6 @@ impl Worker {
     /// Whether this worker asks and decides for all at the moment.
     pub fn leads(&self) -> bool {
         self.lease == lease::Holder::Me
-    }
-
-    /// Whether the filter runs among upstream filters, too, so that a request's attempts are worth following.
-    pub fn follow_attempts(&mut self, wanted: bool) {
-        self.trails.wanted = wanted;
     }
 
     /// Takes over what the worker of an older configuration has learnt.
@@ -230,20 +218,13 @@ impl Worker {
     /// where it stays, and nothing else of this worker is left behind.
     pub fn end(&mut self, host: &dyn Host) {
         if core::mem::take(&mut self.carries_traffic) {
-            self.publish_counts(host);
+            self.publish_counts(host, host.now());
             estate::bury_surely(host, &self.keys.shared, self.id);
         }
     }
 
-    /// What all workers of the process have counted, those that are gone included.
-    pub fn gather_counts(&self, host: &dyn Host) -> Counts {
-        let mut counts = estate::gather(host, &self.keys.shared, self.id);
-        counts.merge(&Counts::of(&self.engine));
-        counts
-    }
-
-    fn publish_counts(&self, host: &dyn Host) {
-        let counts = Counts::of(&self.engine).encode();
+    fn publish_counts(&self, host: &dyn Host, now: Time) {
+        let counts = Counts::of(&self.engine, now).encode();
         let _the_next_chores_try_again = host.shared_set(&self.keys.shared.counts(self.id), &counts, None);
     }
 
@@ -251,7 +232,7 @@ impl Worker {
     fn enter(&mut self, host: &dyn Host, now: Time) {
         let keys = &self.keys.shared;
         if !core::mem::replace(&mut self.seeded, true) {
-            estate::seed(host, keys);
+            estate::seed(host, keys, now);
         }
         let listed = registry::update(host, &keys.workers, self.id, self.carries_traffic, now);
         self.peers = listed.living;
@@ -265,7 +246,8 @@ impl Worker {
             return;
         }
         listed.to_bury.iter().for_each(|id| _ = estate::bury(host, keys, *id));
-        self.publish_counts(host);
+        self.engine.recount(now);
+        self.publish_counts(host, now);
     }
 
     fn lead(&mut self, host: &dyn Host, now: Time) {

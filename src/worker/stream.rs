@@ -1,16 +1,18 @@
 //! One request from its headers to its end: strip, decide, steer, observe, give back.
 
-pub(super) mod verdict;
+mod verdict;
 
 use super::Worker;
 use super::affinity::{self, Issued};
-use super::hop::{Hop, Upload};
-use super::trail::{PROPERTY, SharedTrail, Trail};
 use crate::config::Mode;
-use crate::engine::{Decision, Engine};
+use crate::engine::{Decision, Outcome, Ticket};
 use crate::host::StreamHost;
 use crate::policy::Request;
 use crate::time::Time;
+
+/// A response that has been flowing for so long has begun well, whatever its end: a stream that stays open for
+/// hours would otherwise never show that its endpoint works. Seconds.
+const FLOWS_AFTER_S: f64 = 1.0;
 
 /// What becomes of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +28,6 @@ pub enum Verdict {
 pub struct Stream {
     phase: Phase,
     issued: Option<Issued>,
-    /// Where its attempts may be seen, too: its number and what they share.
-    trail: Option<(u64, SharedTrail)>,
 }
 
 #[derive(Debug, Default)]
@@ -35,12 +35,29 @@ enum Phase {
     /// No request headers seen, or nothing of ours.
     #[default]
     Foreign,
-    /// Steered.
-    Steered(Hop),
-    /// Not steered: whoever answers is learnt from the answer.
+    /// Steered; no answer yet.
+    Waiting { ticket: Ticket, upload: Upload },
+    /// Observed only: whoever answers is learnt from the answer.
     Watching { upstream: usize, started: Time, upload: Upload },
-    /// Its attempts tell; this one has steered.
-    Followed,
+    /// Answered; the body may still flow.
+    Streaming { ticket: Ticket, judged: Judged, answered: Time, complete: bool },
+}
+
+/// Whether the client is done sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Upload {
+    Flowing,
+    Over,
+}
+
+/// What the engine has been told of the outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Judged {
+    NotYet,
+    /// Good so far; only its end can still be bad.
+    Flows,
+    /// Once and for all.
+    Settled,
 }
 
 impl Stream {
@@ -48,49 +65,57 @@ impl Stream {
     /// anything else is looked at.
     pub fn request_headers(&mut self, worker: &mut Worker, host: &dyn StreamHost, complete: bool) -> Verdict {
         host.remove_request_header(worker.steer.header());
+        if worker.shows_status(host) {
+            return Verdict::Answered;
+        }
         worker.carries_traffic = true;
         worker.busy = true;
         let Some(upstream) = route(worker, host) else { return Verdict::Continue };
         // Who asks for an upgrade has said all with the headers.
-        let upload = Upload::of(complete || host.request_header("upgrade").is_some());
+        let upload = match complete || host.request_header("upgrade").is_some() {
+            true => Upload::Over,
+            false => Upload::Flowing,
+        };
         let now = host.now();
-        let observed = worker.config.mode == Mode::Observe;
-        let want = if observed { 1 } else { worker.steer.want() };
+        let want = if worker.config.mode == Mode::Observe { 1 } else { worker.steer.want() };
         let key = worker.engine.upstream(upstream).and_then(|u| affinity::key(u.config(), host));
-        let mut request = Request { key, want };
-        if !observed {
-            request = self.with_cookie(worker, upstream, request);
+        let request = Request { key, want };
+        let watching = Phase::Watching { upstream, started: now, upload };
+        if worker.config.mode == Mode::Observe {
+            let _shown_not_used = worker.engine.pick(upstream, request, now, &mut worker.rng);
+            self.phase = watching;
+            return Verdict::Continue;
         }
-        let decision = worker.engine.pick(upstream, request, now, &mut worker.rng);
-        self.phase = Phase::Watching { upstream, started: now, upload };
-        match decision {
-            _ if observed => {}
+        let request = self.with_cookie(worker, upstream, request);
+        match worker.engine.pick(upstream, request, now, &mut worker.rng) {
             Decision::Steer(candidates) => {
-                let Some((header, value)) = worker.steer.towards(upstream, &candidates) else {
-                    self.phase = Phase::Foreign;
-                    return Verdict::Continue;
-                };
-                host.set_request_header(header, value);
-                let first = candidates.first();
-                let ticket = first.and_then(|i| worker.engine.started(upstream, i, now));
-                let begun = ticket.map(|ticket| Hop::begin(&mut worker.engine, ticket, upload));
-                self.phase = begun.map_or(Phase::Foreign, Phase::Steered);
+                if let Some((header, value)) = worker.steer.towards(upstream, &candidates) {
+                    host.set_request_header(header, value);
+                    let first = candidates.first();
+                    if let Some(ticket) = first.and_then(|i| worker.engine.started(upstream, i, now)) {
+                        if upload == Upload::Flowing {
+                            worker.engine.uploading(&ticket);
+                        }
+                        self.phase = Phase::Waiting { ticket, upload };
+                    }
+                }
             }
             Decision::SafeEndpoint => {
                 if let Some((header, value)) = worker.steer.to_safety(upstream) {
                     host.set_request_header(header, value);
                 }
+                self.phase = watching;
             }
-            Decision::Fallback => {}
+            Decision::Fallback => self.phase = watching,
             Decision::Reject => {
                 self.issued = None;
-                self.phase = Phase::Foreign;
-                host.respond(503, &[("x-evenkeel-reason", "no eligible endpoint"), ("retry-after", "1")]);
+                host.respond(
+                    503,
+                    &[("x-evenkeel-reason", "no eligible endpoint"), ("retry-after", "1")],
+                    b"",
+                );
                 return Verdict::Answered;
             }
-        }
-        if worker.trails.wanted {
-            self.leave_a_trail(worker, host, upstream);
         }
         Verdict::Continue
     }
@@ -105,30 +130,23 @@ impl Stream {
         Request { key: self.issued.map(|issued| issued.key()), ..request }
     }
 
-    /// Lets attempts find this request.
-    fn leave_a_trail(&mut self, worker: &mut Worker, host: &dyn StreamHost, upstream: usize) {
-        let reserved = match self.phase {
-            Phase::Steered(hop) => hop,
-            _ => Hop::Over,
-        };
-        let (number, trail) = worker.trails.open(Trail::new(upstream, reserved));
-        host.set_property(PROPERTY, &number.to_le_bytes());
-        self.trail = Some((number, trail));
-    }
-
-    /// A part of the request's body, or its trailers; `last` with the last.
-    pub fn request_body(&mut self, worker: &mut Worker, host: &dyn StreamHost, last: bool) {
-        self.look_for_attempts();
+    /// A part of the request's body, or its trailers; `complete` with the last. The endpoint's time counts from the
+    /// last part that came before the answer: how slowly a client sends is not the endpoint's doing.
+    pub fn request_body(&mut self, worker: &mut Worker, host: &dyn StreamHost, complete: bool) {
         match &mut self.phase {
-            Phase::Steered(hop) => {
-                hop.request_part(&mut worker.engine, host, last);
-                if let Some((_, trail)) = &self.trail {
-                    trail.borrow_mut().reserved = *hop;
+            Phase::Waiting { ticket, upload: upload @ Upload::Flowing } => {
+                if complete {
+                    *upload = Upload::Over;
+                    worker.engine.uploaded(ticket, host.now());
+                } else {
+                    ticket.started = host.now();
                 }
             }
             Phase::Watching { started, upload: upload @ Upload::Flowing, .. } => {
                 *started = host.now();
-                *upload = Upload::of(last);
+                if complete {
+                    *upload = Upload::Over;
+                }
             }
             _ => {}
         }
@@ -144,92 +162,89 @@ impl Stream {
         {
             issued.give(upstream.config(), host);
         }
-        self.look_for_attempts();
-        let engine = &mut worker.engine;
-        match &mut self.phase {
-            Phase::Foreign => {}
-            Phase::Steered(hop) => {
-                let Some(ticket) = hop.due(engine).copied() else { return };
-                let now = host.now();
-                let outcome = verdict::of_headers(host, complete);
-                let (ticket, outcome) = verdict::reattribute(engine, host, ticket, outcome);
-                hop.answered(engine, ticket, outcome, now, complete);
+        if matches!(self.phase, Phase::Foreign) {
+            return;
+        }
+        let now = host.now();
+        let outcome = verdict::of_headers(host, complete);
+        let (ticket, outcome) = match core::mem::take(&mut self.phase) {
+            Phase::Waiting { mut ticket, upload } => {
+                if upload == Upload::Flowing {
+                    let last_part = ticket.started;
+                    worker.engine.uploaded(&mut ticket, last_part);
+                }
+                verdict::reattribute(worker, host, ticket, outcome)
             }
             Phase::Watching { upstream, started, .. } => {
-                let now = host.now();
-                let outcome = verdict::of_headers(host, complete);
-                let (served, started) = (verdict::served_by(engine, host, *upstream), *started);
-                let ticket = served.one_of_ours().and_then(|i| engine.started(*upstream, i, started));
-                self.phase = Phase::Foreign;
-                if let Some(ticket) = ticket {
-                    let mut hop = Hop::Over;
-                    hop.answered(engine, ticket, outcome, now, complete);
-                    self.phase = Phase::Steered(hop);
-                }
+                let served = verdict::served_by(worker, host, upstream);
+                let ticket = served.one_of_ours().and_then(|i| worker.engine.started(upstream, i, started));
+                let Some(ticket) = ticket else { return };
+                (ticket, outcome)
             }
-            Phase::Followed => {
-                let answered = self.trail.as_ref().is_some_and(|(_, trail)| trail.borrow().answering);
-                if !answered {
-                    self.explain(engine, host);
-                }
+            other => {
+                self.phase = other;
+                return;
             }
-        }
+        };
+        worker.engine.answered(&ticket, outcome, now);
+        let judged = match outcome {
+            Outcome::Undecided => Judged::NotYet,
+            _ => Judged::Settled,
+        };
+        self.phase = Phase::Streaming { ticket, judged, answered: now, complete };
     }
 
     /// A part of the response's body; `last` with the last.
     pub fn response_body(&mut self, worker: &mut Worker, host: &dyn StreamHost, last: bool) {
-        if let Phase::Steered(hop) = &mut self.phase {
-            hop.response_part(&mut worker.engine, host, last);
+        let Phase::Streaming { ticket, judged, answered, complete } = &mut self.phase else { return };
+        *complete |= last;
+        if *judged == Judged::NotYet && !last {
+            let now = host.now();
+            if now.seconds_since(*answered) >= FLOWS_AFTER_S {
+                *judged = Judged::Flows;
+                worker.engine.judged(ticket, None, now);
+            }
         }
     }
 
     /// Response trailers: where gRPC puts its status.
     pub fn response_trailers(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
-        if let Phase::Steered(hop) = &mut self.phase
-            && hop.awaits_trailers()
-        {
-            hop.trailers(&mut worker.engine, verdict::of_trailers(host), host);
+        let Phase::Streaming { ticket, judged, complete, .. } = &mut self.phase else { return };
+        if core::mem::replace(complete, true) || *judged == Judged::Settled {
+            return;
+        }
+        if let Some(failure) = verdict::of_trailers(host) {
+            *judged = Judged::Settled;
+            worker.engine.judged(ticket, Some(failure), host.now());
         }
     }
 
     /// The end, whichever way it came; further calls change nothing.
     pub fn finish(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
-        self.look_for_attempts();
-        let engine = &mut worker.engine;
         match core::mem::take(&mut self.phase) {
             Phase::Foreign | Phase::Watching { .. } => {}
-            Phase::Steered(mut hop) => {
-                let reason = if hop.broken_off() { verdict::of_the_end(host) } else { None };
+            Phase::Waiting { mut ticket, upload } => {
                 let now = host.now();
-                if let Some(end) = hop.end(engine, reason, now) {
-                    end.explain(engine, None, now);
-                }
+                // A client that leaves in the middle of its own request says nothing of the endpoint.
+                let outcome = match upload {
+                    Upload::Over => Outcome::Cancelled,
+                    Upload::Flowing => {
+                        worker.engine.uploaded(&mut ticket, now);
+                        Outcome::Unrelated
+                    }
+                };
+                worker.engine.answered(&ticket, outcome, now);
+                worker.engine.finished(&ticket, now);
             }
-            Phase::Followed => self.explain(engine, host),
-        }
-        if let Some((number, _)) = self.trail.take() {
-            worker.trails.close(number);
-        }
-    }
-
-    /// Once an attempt has been seen, what was reserved here is its own.
-    fn look_for_attempts(&mut self) {
-        if let Some((_, trail)) = &self.trail
-            && !matches!(self.phase, Phase::Followed)
-            && trail.borrow().followed
-        {
-            self.phase = Phase::Followed;
-        }
-    }
-
-    /// Tells the attempts that ended without a word what Envoy knows of it.
-    fn explain(&self, engine: &mut Engine, host: &dyn StreamHost) {
-        let Some((_, trail)) = &self.trail else { return };
-        let mut trail = trail.borrow_mut();
-        if trail.is_in_doubt() {
-            let failure = verdict::of_the_end(host);
-            trail.explanation = Some(failure);
-            trail.explain(engine, failure, host.now());
+            Phase::Streaming { ticket, judged, complete, .. } => {
+                let now = host.now();
+                let open = judged != Judged::Settled;
+                let broken = if open && !complete { verdict::of_the_end(host) } else { None };
+                if broken.is_some() || judged == Judged::NotYet {
+                    worker.engine.judged(&ticket, broken, now);
+                }
+                worker.engine.finished(&ticket, now);
+            }
         }
     }
 }

@@ -29,6 +29,11 @@ pub fn amtool() -> Result<PathBuf> {
     binary("AMTOOL", "amtool")
 }
 
+/// A headless Chromium.
+pub fn chromium() -> Result<PathBuf> {
+    binary("CHROMIUM", "chromium")
+}
+
 /// The JSON Schema of the Compose Specification.
 pub fn compose_schema() -> Result<PathBuf> {
     binary("COMPOSE_SCHEMA", "compose-spec.json")

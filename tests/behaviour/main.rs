@@ -23,7 +23,6 @@ mod wasm;
 mod world;
 
 mod affinity;
-mod attempts;
 mod clock;
 mod configuration;
 mod corruption;
@@ -37,6 +36,7 @@ mod protocols;
 mod scaling;
 mod signals;
 mod slowness;
+mod status;
 mod steering;
 mod succession;
 mod workers;

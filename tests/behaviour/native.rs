@@ -29,19 +29,12 @@ pub struct Native {
     seed: u64,
     threads: usize,
     plugins: Vec<Loaded>,
-    following: Vec<Thread>,
 }
 
 struct Loaded {
     thread: Thread,
     name: String,
     worker: Rc<RefCell<Worker>>,
-}
-
-/// The part of the filter that a stream goes through.
-enum Part {
-    Downstream(worker::Stream),
-    Upstream(worker::Attempt),
 }
 
 /// The [`Host`] of one plugin configuration.
@@ -110,13 +103,7 @@ impl World for Native {
 
     fn new(seed: u64) -> Native {
         let state = State { now: START, ..State::default() };
-        Native {
-            state: Rc::new(RefCell::new(state)),
-            seed,
-            threads: 0,
-            plugins: Vec::new(),
-            following: Vec::new(),
-        }
+        Native { state: Rc::new(RefCell::new(state)), seed, threads: 0, plugins: Vec::new() }
     }
 
     fn thread(&mut self) -> Thread {
@@ -135,38 +122,8 @@ impl World for Native {
         if let Some(old) = old {
             worker.adopt(&old.worker.borrow(), host.now());
         }
-        worker.follow_attempts(self.following.contains(&thread));
         self.plugins.push(Loaded { thread, name: name.into(), worker: Rc::new(RefCell::new(worker)) });
         Ok(Plugin(plugin))
-    }
-
-    fn thread_of(&self, plugin: Plugin) -> Thread {
-        self.plugins[plugin.0].thread
-    }
-
-    /// Upstream filters have no worker of their own: the number is the thread's.
-    fn follow(&mut self, thread: Thread) -> Plugin {
-        self.following.push(thread);
-        self.plugins
-            .iter()
-            .filter(|p| p.thread == thread)
-            .for_each(|p| p.worker.borrow_mut().follow_attempts(true));
-        Plugin(thread.0)
-    }
-
-    fn attempt(&mut self, upstream: Plugin, request: &NativeStream, address: &str) -> NativeStream {
-        let properties = request.maps.borrow().properties.clone();
-        let maps = Maps { request: request.maps.borrow().request.clone(), properties, ..Maps::default() };
-        let maps = RefCell::new(maps);
-        let workers =
-            self.plugins.iter().filter(|p| p.thread == Thread(upstream.0)).map(|p| p.worker.clone());
-        let now = self.state.borrow().now;
-        let worker = worker::Attempt::worker_of(&Phase { now, maps: &maps }, workers);
-        let worker = worker.map_or_else(Weak::new, |worker| Rc::downgrade(&worker));
-        let part = Part::Upstream(worker::Attempt::default());
-        let mut attempt = NativeStream { state: self.state.clone(), worker, part, maps };
-        attempt.property(&["upstream", "address"], address.as_bytes());
-        attempt
     }
 
     fn tick(&mut self, plugin: Plugin) {
@@ -177,8 +134,9 @@ impl World for Native {
         let maps = Maps { request: own(headers), ..Maps::default() };
         NativeStream {
             state: self.state.clone(),
+            of: (self.plugins[plugin.0].thread, plugin),
             worker: Rc::downgrade(&self.plugins[plugin.0].worker),
-            part: Part::Downstream(worker::Stream::default()),
+            stream: worker::Stream::default(),
             maps: RefCell::new(maps),
         }
     }
@@ -242,12 +200,14 @@ struct Maps {
     trailers: HeaderMap,
     properties: BTreeMap<Vec<String>, Vec<u8>>,
     answered: Option<(u32, Vec<(String, String)>)>,
+    body: Vec<u8>,
 }
 
 pub struct NativeStream {
     state: Rc<RefCell<State>>,
+    of: (Thread, Plugin),
     worker: Weak<RefCell<Worker>>,
-    part: Part,
+    stream: worker::Stream,
     maps: RefCell<Maps>,
 }
 
@@ -255,6 +215,7 @@ pub struct NativeStream {
 struct Phase<'a> {
     now: u64,
     maps: &'a RefCell<Maps>,
+    surroundings: Surroundings<'a>,
 }
 
 fn own(headers: &[(&str, &[u8])]) -> HeaderMap {
@@ -308,29 +269,25 @@ impl StreamHost for Phase<'_> {
         self.maps.borrow().properties.get(&path).cloned()
     }
 
-    fn set_property(&self, path: &[&str], value: &[u8]) {
-        let path = path.iter().map(|part| (*part).into()).collect();
-        self.maps.borrow_mut().properties.insert(path, value.into());
-    }
-
-    fn respond(&self, status: u32, headers: &[(&str, &str)]) {
+    fn respond(&self, status: u32, headers: &[(&str, &str)], body: &[u8]) {
         let headers = headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         self.maps.borrow_mut().answered = Some((status, headers));
+        self.maps.borrow_mut().body = body.to_vec();
+    }
+
+    fn process(&self) -> &dyn Host {
+        &self.surroundings
     }
 }
 
-/// Does to whichever part the stream has what both can do.
-macro_rules! either {
-    ($self:ident, |$part:ident, $worker:ident, $host:ident| $act:expr) => {
-        if let Some(worker) = $self.worker.upgrade() {
-            let now = $self.state.borrow().now;
-            let ($worker, $host) = (&mut *worker.borrow_mut(), &Phase { now, maps: &$self.maps });
-            match &mut $self.part {
-                Part::Downstream($part) => _ = $act,
-                Part::Upstream($part) => _ = $act,
-            }
-        }
-    };
+impl NativeStream {
+    fn with<R>(&mut self, act: impl FnOnce(&mut worker::Stream, &mut Worker, &dyn StreamHost) -> R) -> R {
+        let worker = self.worker.upgrade().expect("a plugin that outlives its streams");
+        let (thread, Plugin(plugin)) = self.of;
+        let surroundings = Surroundings { state: &self.state, thread, plugin };
+        let phase = Phase { now: self.state.borrow().now, maps: &self.maps, surroundings };
+        act(&mut self.stream, &mut worker.borrow_mut(), &phase)
+    }
 }
 
 impl Stream for NativeStream {
@@ -340,21 +297,11 @@ impl Stream for NativeStream {
     }
 
     fn request_headers_of(&mut self, complete: bool) -> bool {
-        let Some(worker) = self.worker.upgrade() else { return true };
-        let host = Phase { now: self.state.borrow().now, maps: &self.maps };
-        match &mut self.part {
-            Part::Downstream(stream) => {
-                stream.request_headers(&mut worker.borrow_mut(), &host, complete) == Verdict::Continue
-            }
-            Part::Upstream(attempt) => {
-                attempt.request_headers(&mut worker.borrow_mut(), &host, complete);
-                true
-            }
-        }
+        self.with(|stream, worker, host| stream.request_headers(worker, host, complete)) == Verdict::Continue
     }
 
     fn request_body(&mut self, last: bool) {
-        either!(self, |part, worker, host| part.request_body(worker, host, last));
+        self.with(|stream, worker, host| stream.request_body(worker, host, last));
     }
 
     fn request_trailers(&mut self) {
@@ -363,27 +310,24 @@ impl Stream for NativeStream {
 
     fn response_headers_of(&mut self, headers: &[(&str, &[u8])], complete: bool) {
         self.maps.borrow_mut().response = own(headers);
-        either!(self, |part, worker, host| part.response_headers(worker, host, complete));
+        self.with(|stream, worker, host| stream.response_headers(worker, host, complete));
     }
 
     fn response_body(&mut self, last: bool) {
-        either!(self, |part, worker, host| part.response_body(worker, host, last));
+        self.with(|stream, worker, host| stream.response_body(worker, host, last));
     }
 
     fn response_trailers(&mut self, trailers: &[(&str, &[u8])]) {
         self.maps.borrow_mut().trailers = own(trailers);
-        either!(self, |part, worker, host| part.response_trailers(worker, host));
+        self.with(|stream, worker, host| stream.response_trailers(worker, host));
     }
 
     fn log(&mut self) {
-        // Upstream filters have no access log phase.
-        if matches!(self.part, Part::Downstream(_)) {
-            either!(self, |part, worker, host| part.finish(worker, host));
-        }
+        self.with(|stream, worker, host| stream.finish(worker, host));
     }
 
     fn done(&mut self) {
-        either!(self, |part, worker, host| part.finish(worker, host));
+        self.with(|stream, worker, host| stream.finish(worker, host));
     }
 
     fn request_values(&self, name: &str) -> Vec<Vec<u8>> {
@@ -396,5 +340,9 @@ impl Stream for NativeStream {
 
     fn local_response(&self) -> Option<(u32, Vec<(String, String)>)> {
         self.maps.borrow().answered.clone()
+    }
+
+    fn local_body(&self) -> Vec<u8> {
+        self.maps.borrow().body.clone()
     }
 }

@@ -52,6 +52,22 @@ fn the_old_configuration_may_tick_beside_the_new(mut world: impl World) {
     assert_eq!(picks_of(&mut world, new, &address(1), 20), 0);
 }
 
+fn new_questions_are_asked_though_the_old_configuration_lingers<W: World>(mut world: W) {
+    let thread = world.thread();
+    world.add_cluster("prometheus");
+    let prometheus = r#""prometheus":{"cluster":"prometheus","interval":"1s","timeout":"500ms"}"#;
+    let asking =
+        |query: &str| config(2, &format!(r#""signals":[{{"name":"load","query":"{query}"}}]"#), prometheus);
+    let old = load(&mut world, thread, &asking("before"));
+    pass(&mut world, &[old], ms(2000));
+    let asked = |world: &W, query: &str| world.calls().iter().any(|call| call.path.contains(query));
+    assert!(asked(&world, "before"));
+    let new = load(&mut world, thread, &asking("after"));
+    // Envoy drains the old listener for minutes, and its plugin ticks on meanwhile.
+    pass(&mut world, &[old, new], ms(6000));
+    assert!(asked(&world, "after"), "{:?}", world.calls());
+}
+
 fn two_plugins_in_one_thread_do_not_meddle(mut world: impl World) {
     let thread = world.thread();
     let json = config(4, HEALTH, "");
@@ -75,5 +91,6 @@ both!(
     a_new_configuration_adopts_what_was_learnt,
     requests_of_the_old_configuration_end_in_it,
     the_old_configuration_may_tick_beside_the_new,
+    new_questions_are_asked_though_the_old_configuration_lingers,
     two_plugins_in_one_thread_do_not_meddle,
 );

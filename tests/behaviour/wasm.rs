@@ -61,22 +61,6 @@ impl World for Wasm {
         Ok(Plugin(self.roots.len() - 1))
     }
 
-    fn thread_of(&self, plugin: Plugin) -> Thread {
-        self.roots[plugin.0].0
-    }
-
-    fn follow(&mut self, thread: Thread) -> Plugin {
-        self.configure(thread, "evenkeel", r#"{"role":"upstream"}"#).expect("accepted")
-    }
-
-    fn attempt(&mut self, upstream: Plugin, request: &Request, address: &str) -> Request {
-        let (vm, root) = self.vm(upstream);
-        let mut attempt = vm.request_of(root, request.headers());
-        attempt.share_properties(request);
-        attempt.property(&["upstream", "address"], address);
-        attempt
-    }
-
     fn tick(&mut self, plugin: Plugin) {
         let (vm, root) = self.vm(plugin);
         vm.tick(root);
@@ -179,5 +163,9 @@ impl Stream for Request {
 
     fn local_response(&self) -> Option<(u32, Vec<(String, String)>)> {
         Request::local_response(self).map(|response| (response.status, response.headers.pairs()))
+    }
+
+    fn local_body(&self) -> Vec<u8> {
+        Request::local_response(self).map(|response| response.body).unwrap_or_default()
     }
 }

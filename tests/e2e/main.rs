@@ -4,6 +4,7 @@
 //! and whatever takes time is awaited with a deadline, so that a busy machine with two cores passes too. Needs
 //! `make setup build`.
 
+mod browser;
 mod liar;
 mod lies;
 mod malformed;
@@ -15,8 +16,10 @@ mod discovery;
 mod faults;
 mod grpc;
 mod last_resort;
+mod page;
 mod prometheus;
 mod reloading;
 mod retrying;
 mod spoofing;
+mod status;
 mod steering;

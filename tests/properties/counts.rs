@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
-use evenkeel::exchange::counts::Counts;
+use evenkeel::exchange::counts::{Counts, EndpointCounts};
 use evenkeel::exchange::estate::{self, Estate, Keys};
 use evenkeel::exchange::registry;
 use evenkeel::host::{Call, Host, SharedError};
@@ -69,16 +69,17 @@ fn keys() -> Keys {
 
 fn counts(requests: u64) -> Counts {
     let mut counts = Counts::default();
-    let of = counts.0.entry(CLUSTER).or_default();
+    let of = counts.upstreams.entry(CLUSTER).or_default();
     of.totals.policy = requests;
-    of.endpoints.insert(1, Counters { requests, failures: requests / 2, picks: requests });
+    let counters = Counters { requests, failures: requests / 2, picks: requests };
+    of.endpoints.insert(1, EndpointCounts { counters, recent: 0.0 });
     counts
 }
 
 fn sum(host: &Shared) -> u64 {
-    let counts = estate::gather(host, &keys(), 0);
+    let counts = estate::gather(host, &keys(), 0, Time::ZERO).counts;
     let Some(of) = counts.upstream(CLUSTER) else { return 0 };
-    let endpoint = of.endpoints.get(&1).copied().unwrap_or_default();
+    let endpoint = of.endpoints.get(&1).copied().unwrap_or_default().counters;
     assert_eq!(of.totals.policy, endpoint.requests);
     endpoint.requests
 }
@@ -112,7 +113,7 @@ proptest! {
     #[test]
     fn every_count_is_there_once_whoever_is_gone(steps in vec(step(), 1..60)) {
         let (host, keys) = (Shared::default(), keys());
-        estate::seed(&host, &keys);
+        estate::seed(&host, &keys, Time(1));
         let mut last_id = 4;
         let mut workers: Vec<(u64, u64)> = (1..=4).map(|id| (id, 0)).collect();
         let mut gone = Vec::new();
@@ -171,17 +172,18 @@ proptest! {
     #[test]
     fn counts_and_the_estate_survive_the_journey(
         ids in vec(any::<u64>(), 0..20),
-        endpoints in vec(any::<(u8, u64, [u64; 3])>(), 0..40),
+        endpoints in vec((any::<u8>(), any::<u64>(), any::<[u64; 3]>(), 0.0f32..1e6), 0..40),
         cut: Index,
         damage in vec(any::<(Index, u8)>(), 0..9),
     ) {
         let mut counts = Counts::default();
-        for (cluster, endpoint, [requests, failures, picks]) in endpoints {
-            let of = counts.0.entry(u64::from(cluster)).or_default();
+        for (cluster, endpoint, [requests, failures, picks], recent) in endpoints {
+            let of = counts.upstreams.entry(u64::from(cluster)).or_default();
             of.totals.probes = requests;
-            of.endpoints.insert(endpoint, Counters { requests, failures, picks });
+            let counters = Counters { requests, failures, picks };
+            of.endpoints.insert(endpoint, EndpointCounts { counters, recent });
         }
-        let estate = Estate { ids, counts: counts.clone() };
+        let estate = Estate { founded: Time(5), ids, counts: counts.clone() };
         prop_assert_eq!(Counts::decode(&counts.encode()), Some(counts));
         let mut bytes = estate.encode();
         prop_assert_eq!(Estate::decode(&bytes[..cut.index(bytes.len())]), None);

@@ -185,7 +185,7 @@ fn rules_compare_what_is_measured_and_signals() {
 #[test]
 fn what_has_no_effect_yet_is_named() {
     assert!(crate::config::without_effect(&accepted(&upstream_with(""))).is_empty());
-    assert_eq!(crate::config::without_effect(&accepted(COMPLETE)), ["$.status"]);
+    assert!(crate::config::without_effect(&accepted(COMPLETE)).is_empty());
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! One balanced cluster: its fleet, what is known of it, and who is chosen.
 
 mod conclusions;
+mod explain;
 mod exploration;
 mod group;
+mod journal;
 mod pressure;
 mod shares;
 mod spill;
@@ -45,7 +47,9 @@ const TIER_SALT: u64 = 0xA24B_AED4_963E_E407;
 /// So many endpoints that have left are remembered for what was counted.
 const MOST_DEPARTED: usize = 10_000;
 
+pub use explain::Explained;
 pub use exploration::Duty;
+pub use journal::{Change, RECENT_S};
 
 /// Endpoints of one version, priority and side of the zone's border, and what they get together.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -103,6 +107,7 @@ pub struct Upstream {
     totals: Totals,
     /// Counts of endpoints that have left, should they return: counters do not go down.
     departed: HashMap<u64, Counters>,
+    journal: journal::Journal,
     refreshed: Time,
 }
 
@@ -147,6 +152,7 @@ impl Upstream {
             scratch: Vec::new(),
             totals: Totals::default(),
             departed: HashMap::new(),
+            journal: journal::Journal::default(),
             refreshed: now,
             terms,
             config,
@@ -188,17 +194,12 @@ impl Upstream {
         self.totals
     }
 
-    /// What this worker has counted for each endpoint, by identity; those that have left are among them.
-    pub fn counters(&self) -> impl Iterator<Item = (u64, Counters)> {
-        let present = self.members.iter().filter(|m| m.present).map(|m| (m.identity, m.counters));
-        present.chain(self.departed.iter().map(|(identity, counters)| (*identity, *counters)))
-    }
-
-    /// Starts counting anew.
-    pub fn forget_counts(&mut self) {
-        self.totals = Totals::default();
-        self.departed.clear();
-        self.members.iter_mut().for_each(|m| m.counters = Counters::default());
+    /// What this worker has counted for each endpoint, by identity: ever, and recent picks. Those that have left
+    /// are among them.
+    pub fn counters(&self) -> impl Iterator<Item = (u64, Counters, f32)> {
+        let present = (0..).zip(&self.members).filter(|(_, m)| m.present);
+        let present = present.map(|(index, m)| (m.identity, m.counters, self.recent_picks(index)));
+        present.chain(self.departed.iter().map(|(identity, counters)| (*identity, *counters, 0.0)))
     }
 
     fn remember_counters(&mut self, index: u32) {
@@ -269,6 +270,9 @@ impl Upstream {
             }
         }
         self.regroup();
+        for index in changes.left.iter().chain(&changes.joined) {
+            self.forget_journal(*index);
+        }
         self.refresh(now);
         changes.joined.len()
     }
@@ -306,8 +310,6 @@ impl Upstream {
         }
         self.totals.policy -= 1;
         let (count, decision) = match self.config.failover.none_eligible {
-            // Nobody is known, as before the first answer of whoever knows: that is no reason to turn a request away.
-            _ if self.fleet.is_empty() => (&mut self.totals.fallbacks, Decision::Fallback),
             NoneEligible::Envoy => (&mut self.totals.fallbacks, Decision::Fallback),
             NoneEligible::Reject => (&mut self.totals.rejects, Decision::Reject),
             NoneEligible::SafeEndpoint(_) => (&mut self.totals.safe_endpoint, Decision::SafeEndpoint),
@@ -559,6 +561,7 @@ impl Upstream {
     pub fn tick(&mut self, duty: Duty, now: Time) {
         self.refresh(now);
         self.schedule(duty, now);
+        self.look(duty);
     }
 
     /// Takes over what `old` has learnt.
@@ -588,6 +591,7 @@ impl Upstream {
         }
         self.adopt_groups(old, now);
         self.refresh(now);
+        self.adopt_journal();
     }
 }
 

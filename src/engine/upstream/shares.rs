@@ -47,7 +47,7 @@ impl Upstream {
     }
 
     /// How long a signal counts in full: two polls and a bit, so that one lost poll changes nothing.
-    pub(super) fn fresh_s(&self) -> f64 {
+    pub fn fresh_s(&self) -> f64 {
         2.5 * self.poll_s
     }
 
@@ -67,8 +67,7 @@ impl Upstream {
             let signals =
                 (-SIGNAL_STEEPNESS * burden).exp().clamp(LEAST_SIGNAL_SHARE, 1.0 / LEAST_SIGNAL_SHARE);
             let start = slow_start(member, self.config.slow_start, now);
-            let ruled = if member.ruled == Some(RuleAction::DownWeight) { DOWN_WEIGHTED } else { 1.0 };
-            member.share = (f64::from(member.weight) * signals * start * ruled) as f32;
+            member.share = (f64::from(member.weight) * signals * start * left_by_rule(member)) as f32;
             member.signal = match (readings.get(self.least_signal), scales.get(self.least_signal)) {
                 (Some(reading), Some(scale)) if reading.trust(now, fresh_s) > 0.0 => {
                     reading.get(now).map_or(scale.median, |(value, _)| value) as f32
@@ -125,7 +124,13 @@ impl Scale {
     }
 }
 
-fn slow_start(member: &Member, newcomer: Duration, now: Time) -> f64 {
+/// What a rule leaves of the share.
+pub(super) fn left_by_rule(member: &Member) -> f64 {
+    if member.ruled == Some(RuleAction::DownWeight) { DOWN_WEIGHTED } else { 1.0 }
+}
+
+/// What a slow start leaves of the share.
+pub(super) fn slow_start(member: &Member, newcomer: Duration, now: Time) -> f64 {
     let ramp = |since: Time, over: f64| match since {
         Time::ZERO => 1.0,
         _ if over <= 0.0 => 1.0,

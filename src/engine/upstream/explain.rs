@@ -1,0 +1,68 @@
+//! Why this one and not that one: what an endpoint costs, and of what the cost is made.
+
+use super::Upstream;
+use crate::policy::View;
+use crate::time::Time;
+
+/// The terms of an endpoint's cost and of how often it is considered.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Explained {
+    /// What the policy compares, if it compares costs.
+    pub cost: Option<f32>,
+    /// Expected latency when idle, as far as it is known to differ from the fleet's, seconds; failures apart.
+    pub expected_s: f64,
+    /// What failures add, seconds.
+    pub surcharge_s: f64,
+    /// What requests without an answer say of the latency at least, seconds.
+    pub floor_s: f64,
+    /// What its requests in flight multiply the latency by.
+    pub queueing: f64,
+    /// What its slow start leaves of its share, up to 1.
+    pub slow_start: f64,
+    /// What signals make of its share, about 1.
+    pub signals: f64,
+    /// What a rule leaves of its share, up to 1.
+    pub rule: f64,
+    /// The part of its version's requests that its priority and its side of the zone's border get, 0 to 1.
+    pub load: f64,
+    /// Seconds until it is due for its next single request, where that is known.
+    pub next_probe_s: Option<f64>,
+}
+
+impl Upstream {
+    /// Explains the endpoint at `index`.
+    pub fn explain(&self, index: u32, now: Time) -> Option<Explained> {
+        let member = self.member(index)?;
+        let group = self.group_of(index);
+        let in_flight = group.map_or(0, |g| g.in_flight);
+        let view = View { members: &self.members, queueing: &self.queueing, in_flight, now };
+        let (typical, failing) = group.map_or((self.typical, 0.0), |g| (g.typical, g.failing));
+        let surcharge_s = member.surcharge(typical, failing, &self.terms);
+        let slow_start = super::shares::slow_start(member, self.config.slow_start, now);
+        let rule = super::shares::left_by_rule(member);
+        let others = f64::from(member.weight) * slow_start * rule;
+        let due = member.health.next_probe(&self.config.health);
+        Some(Explained {
+            cost: group.and_then(|g| g.policy.cost(view, member)).filter(|cost| cost.is_finite()),
+            load: group.map_or(0.0, |g| g.load),
+            expected_s: (f64::from(member.expected) - surcharge_s).max(0.0),
+            surcharge_s,
+            floor_s: member.floor(now),
+            queueing: f64::from(self.queueing.price(member.total_in_flight() as f32 / member.weight)),
+            slow_start,
+            signals: if others > 0.0 { f64::from(member.share) / others } else { 1.0 },
+            rule,
+            next_probe_s: (!member.eligible && due != Time::ZERO).then(|| due.seconds_since(now)),
+        })
+    }
+
+    /// How many endpoints may be chosen.
+    pub fn eligible(&self) -> usize {
+        self.members.iter().filter(|m| m.present && m.eligible).count()
+    }
+
+    /// Whether so few are well that health is ignored.
+    pub fn panics(&self) -> bool {
+        self.panic
+    }
+}

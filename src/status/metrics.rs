@@ -1,0 +1,300 @@
+//! The same as Prometheus text: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
+//!
+//! Samples of one name stand together below its help, which is why this goes over the endpoints once a name. Series
+//! grow with endpoints and configured signals and with nothing else.
+
+use core::fmt::Write;
+
+use super::names::STATES;
+use super::report::{Cluster, Line, Report};
+
+/// A series a line of each endpoint, of each upstream.
+struct Text {
+    out: String,
+    /// By upstream and endpoint: the labels, written and escaped once.
+    labels: Vec<(String, Vec<String>)>,
+}
+
+/// Everything, as text.
+pub fn text(report: &Report<'_>) -> String {
+    let labels = report.upstreams.iter().map(|u| {
+        let upstream = format!("upstream=\"{}\"", escaped(u.cluster));
+        let endpoints = u.endpoints.iter();
+        let endpoints =
+            endpoints.map(|e| format!("{upstream},endpoint=\"{}\"", escaped(e.address))).collect();
+        (upstream, endpoints)
+    });
+    let endpoints: usize = report.upstreams.iter().map(|u| u.endpoints.len()).sum();
+    let mut text = Text { labels: labels.collect(), out: String::with_capacity(4096 + 2048 * endpoints) };
+    process(&mut text, report);
+    upstreams(&mut text, &report.upstreams);
+    endpoints_of(&mut text, &report.upstreams);
+    signals(&mut text, &report.upstreams);
+    text.out
+}
+
+fn process(text: &mut Text, report: &Report<'_>) {
+    let polls = &report.prometheus;
+    text.head("evenkeel_build_info", "gauge", "Always 1; the label tells the filter's version.");
+    text.sample("evenkeel_build_info", &format!("version=\"{}\"", escaped(report.version)), 1.0);
+    text.head("evenkeel_uptime_seconds", "gauge", "Time since this process first loaded the filter.");
+    text.sample("evenkeel_uptime_seconds", "", report.uptime_s);
+    text.head("evenkeel_workers", "gauge", "Worker threads that carry traffic.");
+    text.sample("evenkeel_workers", "", report.workers as f64);
+    text.head("evenkeel_prometheus_polls_total", "counter", "Queries sent to Prometheus.");
+    text.sample("evenkeel_prometheus_polls_total", "", polls.polls as f64);
+    text.head(
+        "evenkeel_prometheus_poll_failures_total",
+        "counter",
+        "Queries to Prometheus without a usable answer.",
+    );
+    text.sample("evenkeel_prometheus_poll_failures_total", "", polls.failures as f64);
+    if let Some(age) = polls.last_success_age_s {
+        let name = "evenkeel_prometheus_last_success_age_seconds";
+        text.head(name, "gauge", "Age of the latest usable answer from Prometheus.");
+        text.sample(name, "", age);
+    }
+}
+
+fn upstreams(text: &mut Text, of: &[Cluster<'_>]) {
+    text.upstream("endpoints", "gauge", "Endpoints known.", of, |u| Some(u.endpoints.len() as f64));
+    text.upstream("eligible_endpoints", "gauge", "Endpoints that may be chosen.", of, |u| {
+        Some(u.eligible as f64)
+    });
+    text.upstream("panic", "gauge", "1 while so few endpoints are well that health is ignored.", of, |u| {
+        Some(f64::from(u8::from(u.panic)))
+    });
+    text.upstream("ejections_total", "counter", "Times an endpoint was taken out of traffic.", of, |u| {
+        Some(u.ejections as f64)
+    });
+    text.upstream(
+        "pressure",
+        "gauge",
+        "Load of the fleet; the autoscaling target is its measure.",
+        of,
+        |u| u.pressure,
+    );
+    text.upstream("desired_replicas", "gauge", "Endpoints that the load asks for.", of, |u| {
+        u.desired_replicas.map(f64::from)
+    });
+    let name = "evenkeel_upstream_decisions_total";
+    text.head(name, "counter", "Requests by what decided where they go.");
+    for (at, upstream) in of.iter().enumerate() {
+        for (reason, count) in upstream.decisions.by_reason() {
+            let labels = format!("{},reason=\"{reason}\"", text.upstream_labels(at));
+            text.sample(name, &labels, count as f64);
+        }
+    }
+    let name = "evenkeel_upstream_state_changes_total";
+    text.head(name, "counter", "Changes of an endpoint's state, by the new one.");
+    for (at, upstream) in of.iter().enumerate() {
+        let changes = upstream.state_changes;
+        for (state, count) in [
+            ("healthy", changes.healthy),
+            ("suspect", changes.suspect),
+            ("failed", changes.failed),
+            ("recovering", changes.recovering),
+        ] {
+            let labels = format!("{},state=\"{state}\"", text.upstream_labels(at));
+            text.sample(name, &labels, count as f64);
+        }
+    }
+    if of.iter().any(|u| u.observed.is_some()) {
+        let observed = |f: fn(&super::report::Observed) -> u64| {
+            move |u: &Cluster<'_>| u.observed.as_ref().map(|o| f(o) as f64)
+        };
+        let help = "Observe mode: decisions that could be compared with Envoy's own.";
+        text.upstream("observed_decisions_total", "counter", help, of, observed(|o| o.compared));
+        let help = "Observe mode: decisions that named the endpoint that Envoy chose.";
+        text.upstream("observed_agreements_total", "counter", help, of, observed(|o| o.agreed));
+        let help = "Observe mode: expected latency saved by following the decisions, mean since the start.";
+        text.upstream("observed_gain_seconds", "gauge", help, of, |u| {
+            u.observed.as_ref().and_then(|o| o.gain_ms).map(|ms| ms / 1e3)
+        });
+    }
+}
+
+fn endpoints_of(text: &mut Text, of: &[Cluster<'_>]) {
+    text.endpoint("picks_total", "counter", "Times the endpoint was chosen.", of, |e| Some(e.picks as f64));
+    text.endpoint("requests_total", "counter", "Requests to the endpoint that ended.", of, |e| {
+        Some(e.requests as f64)
+    });
+    text.endpoint("failures_total", "counter", "Requests that failed by the endpoint's fault.", of, |e| {
+        Some(e.failures as f64)
+    });
+    text.endpoint("in_flight", "gauge", "Requests on their way to the endpoint.", of, |e| {
+        Some(f64::from(e.in_flight))
+    });
+    text.endpoint("latency_seconds", "gauge", "Typical time to response headers.", of, |e| {
+        e.latency_ms.map(|ms| ms / 1e3)
+    });
+    text.endpoint("error_ratio", "gauge", "Failures among the latest answers, 0 to 1.", of, |e| {
+        Some(e.error_ratio)
+    });
+    text.endpoint("eligible", "gauge", "1 if the endpoint may be chosen.", of, |e| {
+        Some(f64::from(u8::from(e.eligible)))
+    });
+    text.endpoint("share", "gauge", "Part of the latest picks that chose the endpoint, 0 to 1.", of, |e| {
+        Some(e.share)
+    });
+    text.endpoint("weight", "gauge", "Relative capacity of the endpoint.", of, |e| Some(e.weight));
+    if of.iter().any(|u| u.cost_in_seconds) {
+        let name = "evenkeel_endpoint_cost_seconds";
+        text.head(name, "gauge", "What the next request to the endpoint is expected to cost.");
+        for (at, upstream) in of.iter().enumerate().filter(|(_, u)| u.cost_in_seconds) {
+            text.lines(name, "", at, upstream, |e| e.cost);
+        }
+    }
+    let name = "evenkeel_endpoint_state";
+    text.head(name, "gauge", "1 for the state that the endpoint is in, 0 for the others.");
+    for (at, upstream) in of.iter().enumerate() {
+        for state in STATES {
+            let more = format!(",state=\"{state}\"");
+            text.lines(name, &more, at, upstream, |e| Some(f64::from(u8::from(e.state == state))));
+        }
+    }
+}
+
+fn signals(text: &mut Text, of: &[Cluster<'_>]) {
+    type Value = fn(&super::report::Signal) -> Option<f64>;
+    let both: [(&str, &str, Value); 2] = [
+        ("evenkeel_endpoint_signal", "Value of a signal, smoothed.", |s| s.value),
+        ("evenkeel_endpoint_signal_age_seconds", "Age of a signal's latest value.", |s| s.age_s),
+    ];
+    for (name, help, value) in both {
+        let mut headed = false;
+        for (at, upstream) in of.iter().enumerate() {
+            let width = upstream.endpoints.first().map_or(0, |e| e.signals.len());
+            for signal in 0..width {
+                if !core::mem::replace(&mut headed, true) {
+                    text.head(name, "gauge", help);
+                }
+                let called =
+                    upstream.endpoints.first().and_then(|e| e.signals.get(signal)).map_or("", |(n, _)| n);
+                let more = format!(",signal=\"{}\"", escaped(called));
+                text.lines(name, &more, at, upstream, |e| e.signals.get(signal).and_then(|(_, s)| value(s)));
+            }
+        }
+    }
+}
+
+impl Text {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        let _strings_do_not_fail = writeln!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &str, value: f64) {
+        self.out.push_str(name);
+        if !labels.is_empty() {
+            self.out.push('{');
+            self.out.push_str(labels);
+            self.out.push('}');
+        }
+        self.value(value);
+    }
+
+    fn value(&mut self, value: f64) {
+        self.out.push(' ');
+        let whole = value as i64;
+        // By far the most are whole, and those are quicker to write.
+        let _strings_do_not_fail = match whole as f64 == value && whole.unsigned_abs() < 1 << 53 {
+            true if (0..10).contains(&whole) => {
+                self.out.push(char::from(b'0' + whole as u8));
+                Ok(())
+            }
+            true => write!(self.out, "{whole}"),
+            false => write!(self.out, "{value}"),
+        };
+        self.out.push('\n');
+    }
+
+    fn upstream_labels(&self, at: usize) -> &str {
+        self.labels.get(at).map_or("", |(labels, _)| labels)
+    }
+
+    fn upstream(
+        &mut self,
+        name: &str,
+        kind: &str,
+        help: &str,
+        of: &[Cluster<'_>],
+        value: impl Fn(&Cluster<'_>) -> Option<f64>,
+    ) {
+        let name = format!("evenkeel_upstream_{name}");
+        let known: Vec<_> = of.iter().enumerate().filter_map(|(at, u)| Some((at, value(u)?))).collect();
+        if !known.is_empty() {
+            self.head(&name, kind, help);
+        }
+        for (at, value) in known {
+            let labels = self.upstream_labels(at).to_owned();
+            self.sample(&name, &labels, value);
+        }
+    }
+
+    fn endpoint(
+        &mut self,
+        name: &str,
+        kind: &str,
+        help: &str,
+        of: &[Cluster<'_>],
+        value: impl Fn(&Line<'_>) -> Option<f64>,
+    ) {
+        let name = format!("evenkeel_endpoint_{name}");
+        if !of.iter().flat_map(|u| &u.endpoints).any(|e| value(e).is_some()) {
+            return;
+        }
+        self.head(&name, kind, help);
+        for (at, upstream) in of.iter().enumerate() {
+            self.lines(&name, "", at, upstream, &value);
+        }
+    }
+
+    /// A sample for each endpoint of the upstream at `at`; `more` labels begin with a comma.
+    fn lines(
+        &mut self,
+        name: &str,
+        more: &str,
+        at: usize,
+        upstream: &Cluster<'_>,
+        value: impl Fn(&Line<'_>) -> Option<f64>,
+    ) {
+        let labels = self.labels.get_mut(at).map(|(_, labels)| core::mem::take(labels)).unwrap_or_default();
+        for (endpoint, labels) in upstream.endpoints.iter().zip(&labels) {
+            let Some(value) = value(endpoint) else { continue };
+            for part in [name, "{", labels, more, "}"] {
+                self.out.push_str(part);
+            }
+            self.value(value);
+        }
+        if let Some((_, place)) = self.labels.get_mut(at) {
+            *place = labels;
+        }
+    }
+}
+
+/// A label's value, with what would end it escaped.
+fn escaped(value: &str) -> String {
+    let mut out = String::with_capacity(value.len());
+    for c in value.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '"' => out.push_str("\\\""),
+            '\n' => out.push_str("\\n"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn a_label_cannot_end_its_line() {
+        assert_eq!(escaped("a\"} 1\nb\\"), "a\\\"} 1\\nb\\\\");
+    }
+}

@@ -1,0 +1,385 @@
+//! The view of the whole process that page, JSON and metrics are made of. Units stand in the names.
+
+use serde::Serialize;
+
+use super::names;
+use crate::config::{self, Config, RuleAction};
+use crate::engine::{Engine, Explained, RECENT_S, Totals, Upstream};
+use crate::exchange::counts::{Counts, EndpointCounts};
+use crate::exchange::snapshot::Snapshot;
+use crate::fleet::{Condition, Endpoint};
+use crate::health::State;
+use crate::member::Member;
+use crate::time::Time;
+
+/// Fewer recent picks than this are none: what is left of traffic that ended a minute ago.
+const FEWEST_RECENT: f32 = 0.5;
+
+/// Where everything comes from.
+pub struct Sources<'a> {
+    /// The configuration in force.
+    pub config: &'a Config,
+    /// What one worker knows, the others' knowledge merged in.
+    pub engine: &'a Engine,
+    /// What Prometheus said.
+    pub snapshot: &'a Snapshot,
+    /// What all workers have counted.
+    pub counts: Counts,
+    /// How many workers carry traffic.
+    pub workers: usize,
+    /// When the first worker of the process began.
+    pub founded: Time,
+    /// The moment of the view.
+    pub now: Time,
+}
+
+/// The whole process.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report<'a> {
+    /// The filter's version.
+    pub version: &'static str,
+    /// `enforce` or `observe`.
+    pub mode: &'static str,
+    /// Since the process first loaded the filter, reloads included.
+    pub uptime_s: f64,
+    /// Workers that carry traffic.
+    pub workers: usize,
+    /// How the polls go.
+    pub prometheus: Polls<'a>,
+    /// Every balanced cluster.
+    pub upstreams: Vec<Cluster<'a>>,
+}
+
+/// How the polls of Prometheus go.
+#[derive(Clone, Debug, Serialize)]
+pub struct Polls<'a> {
+    /// Whether anybody is to be asked.
+    pub configured: bool,
+    /// Sent.
+    pub polls: u64,
+    /// Without a usable answer.
+    pub failures: u64,
+    /// None before the first success.
+    pub last_success_age_s: Option<f64>,
+    /// None if nothing ever failed.
+    pub last_error: Option<&'a str>,
+}
+
+/// A balanced cluster.
+#[derive(Clone, Debug, Serialize)]
+pub struct Cluster<'a> {
+    /// The cluster's name.
+    pub cluster: &'a str,
+    /// The policy, as configured.
+    pub policy: &'static str,
+    /// Whether `cost` is in seconds.
+    pub cost_in_seconds: bool,
+    /// How loaded the fleet is, against what it is to be.
+    pub pressure: Option<f64>,
+    /// How many endpoints there should be.
+    pub desired_replicas: Option<u32>,
+    /// How many endpoints may be chosen.
+    pub eligible: usize,
+    /// Whether so few are well that health is ignored.
+    pub panic: bool,
+    /// The fleet's median latency.
+    pub typical_latency_ms: f64,
+    /// Decisions a second, lately.
+    pub picks_per_s: f64,
+    /// Requests in flight.
+    pub in_flight: u64,
+    /// Who decided, ever.
+    pub decisions: Decisions,
+    /// Times an endpoint was taken out of traffic.
+    pub ejections: u64,
+    /// Changes of state, by the new one.
+    pub state_changes: Changes,
+    /// What observing showed; in mode `observe` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed: Option<Observed>,
+    /// Every endpoint.
+    pub endpoints: Vec<Line<'a>>,
+}
+
+/// Requests by who decided where they go.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Decisions {
+    /// The policy.
+    pub policy: u64,
+    /// The need to look after an endpoint that gets no traffic.
+    pub probe: u64,
+    /// Nobody was eligible: Envoy.
+    pub fallback: u64,
+    /// Nobody was eligible: answered 503.
+    pub reject: u64,
+    /// Nobody was eligible: the safe endpoint.
+    pub safe_endpoint: u64,
+}
+
+impl Decisions {
+    /// Reasons with their counts, as they stand in labels.
+    pub fn by_reason(&self) -> [(&'static str, u64); 5] {
+        [
+            ("policy", self.policy),
+            ("probe", self.probe),
+            ("fallback", self.fallback),
+            ("reject", self.reject),
+            ("safe_endpoint", self.safe_endpoint),
+        ]
+    }
+}
+
+/// Changes of state, by the new one.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Changes {
+    /// Back to health.
+    pub healthy: u64,
+    /// A first failure.
+    pub suspect: u64,
+    /// Failed.
+    pub failed: u64,
+    /// A probe went well.
+    pub recovering: u64,
+}
+
+/// What would have happened.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Observed {
+    /// Decisions that could be compared with Envoy's own.
+    pub compared: u64,
+    /// Of these, the same endpoint.
+    pub agreed: u64,
+    /// Expected latency of Envoy's endpoint less that of the one that would have been chosen, on the mean.
+    pub gain_ms: Option<f64>,
+}
+
+/// One endpoint.
+#[derive(Clone, Debug, Serialize)]
+pub struct Line<'a> {
+    /// `ip:port`.
+    pub address: &'a str,
+    /// Empty if unknown.
+    pub zone: &'a str,
+    /// Empty if unknown.
+    pub version: &'a str,
+    /// Relative capacity.
+    pub weight: f64,
+    /// 0 is used first.
+    pub priority: u32,
+    /// `healthy`, `suspect`, `failed` or `draining`.
+    pub state: &'static str,
+    /// Whether it may be chosen.
+    pub eligible: bool,
+    /// Why it is not, or why it is all the same; empty if there is nothing to say.
+    pub reason: &'static str,
+    /// Requests on their way.
+    pub in_flight: u32,
+    /// To response headers; none before the first answer.
+    pub latency_ms: Option<f64>,
+    /// Failures among the latest answers, 0 to 1.
+    pub error_ratio: f64,
+    /// Requests that ended.
+    pub requests: u64,
+    /// Of these, failures.
+    pub failures: u64,
+    /// Times it was chosen.
+    pub picks: u64,
+    /// Of the upstream's picks of about the last ten seconds, 0 to 1.
+    pub share: f64,
+    /// What the policy compares; none for policies without costs.
+    pub cost: Option<f64>,
+    /// What the cost and the share are made of.
+    pub terms: Terms,
+    /// By name.
+    #[serde(serialize_with = "as_map")]
+    pub signals: Vec<(&'a str, Signal)>,
+}
+
+/// What the cost and the share of an endpoint are made of.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Terms {
+    /// Expected latency when idle, as far as it is known to differ from the fleet's.
+    pub expected_ms: f64,
+    /// Latency that requests without an answer prove.
+    pub floor_ms: f64,
+    /// What its requests in flight multiply the latency by.
+    pub queueing: f64,
+    /// What failures add.
+    pub error_surcharge_ms: f64,
+    /// What signals multiply its share by.
+    pub signals: f64,
+    /// What its slow start leaves of its share.
+    pub slow_start: f64,
+    /// The part of its version's requests that its priority and its side of the zone's border get, 0 to 1.
+    pub load: f64,
+    /// What a rule does to it, if one holds.
+    pub rule: Option<&'static str>,
+    /// Until its next single request, where it gets no other.
+    pub next_probe_s: Option<f64>,
+}
+
+/// One signal of one endpoint.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Signal {
+    /// Smoothed; none if unknown.
+    pub value: Option<f64>,
+    /// How old it is.
+    pub age_s: Option<f64>,
+    /// Whether it still counts.
+    pub used: bool,
+}
+
+fn as_map<S: serde::Serializer>(signals: &[(&str, Signal)], out: S) -> Result<S::Ok, S::Error> {
+    out.collect_map(signals.iter().map(|(name, signal)| (name, signal)))
+}
+
+/// Three digits behind the point: enough for eyes, and a third of the bytes.
+fn short(value: f64) -> f64 {
+    if value.is_finite() { (value * 1e3).round() / 1e3 } else { 0.0 }
+}
+
+/// Six digits behind the point, for ratios and seconds.
+fn fine(value: f64) -> f64 {
+    if value.is_finite() { (value * 1e6).round() / 1e6 } else { 0.0 }
+}
+
+impl<'a> Report<'a> {
+    /// The view that `sources` give.
+    pub fn of(sources: &Sources<'a>) -> Report<'a> {
+        let stats = &sources.snapshot.stats;
+        let success =
+            (stats.last_success != Time::ZERO).then(|| short(sources.now.seconds_since(stats.last_success)));
+        Report {
+            version: env!("CARGO_PKG_VERSION"),
+            mode: names::mode(sources.config.mode),
+            uptime_s: short(sources.now.seconds_since(sources.founded)),
+            workers: sources.workers,
+            prometheus: Polls {
+                configured: sources.config.prometheus.is_some(),
+                polls: stats.polls,
+                failures: stats.failures,
+                last_success_age_s: success,
+                last_error: Some(stats.last_error.as_str()).filter(|error| !error.is_empty()),
+            },
+            upstreams: sources.engine.upstreams().iter().map(|u| cluster(u, sources)).collect(),
+        }
+    }
+}
+
+fn cluster<'a>(upstream: &'a Upstream, sources: &Sources<'a>) -> Cluster<'a> {
+    let config = upstream.config();
+    let counted = sources.counts.upstream(upstream.hash());
+    let of = |identity: u64| counted.and_then(|c| c.endpoints.get(&identity)).copied().unwrap_or_default();
+    let recent: f32 = upstream.fleet().iter().map(|(_, endpoint)| of(endpoint.hash).recent).sum();
+    let recent = if recent < FEWEST_RECENT { 0.0 } else { recent };
+    let totals = counted.map(|c| c.totals).unwrap_or_default();
+    let lines = upstream.fleet().iter().filter_map(|(index, endpoint)| {
+        let member = upstream.member(index)?;
+        let explained = upstream.explain(index, sources.now)?;
+        Some(line(upstream, (endpoint, member, index), &explained, (of(endpoint.hash), recent), sources.now))
+    });
+    let endpoints: Vec<Line<'a>> = lines.collect();
+    let [healthy, suspect, failed, recovering] = totals.changes;
+    Cluster {
+        cluster: upstream.cluster(),
+        policy: names::policy(&config.policy),
+        cost_in_seconds: names::costs_seconds(&config.policy),
+        pressure: upstream.pressure().map(fine),
+        desired_replicas: upstream.desired_replicas(),
+        eligible: endpoints.iter().filter(|e| e.eligible).count(),
+        panic: upstream.panics(),
+        typical_latency_ms: short(upstream.typical() * 1e3),
+        picks_per_s: short(f64::from(recent) / RECENT_S),
+        in_flight: endpoints.iter().map(|e| u64::from(e.in_flight)).sum(),
+        decisions: Decisions {
+            policy: totals.policy,
+            probe: totals.probes,
+            fallback: totals.fallbacks,
+            reject: totals.rejects,
+            safe_endpoint: totals.safe_endpoint,
+        },
+        ejections: totals.ejections,
+        state_changes: Changes { healthy, suspect, failed, recovering },
+        observed: (sources.config.mode == config::Mode::Observe).then(|| observed(&totals)),
+        endpoints,
+    }
+}
+
+fn observed(totals: &Totals) -> Observed {
+    let gain_us = totals.gained_us as f64 - totals.lost_us as f64;
+    let gain_ms = (totals.compared > 0).then(|| short(gain_us / 1e3 / totals.compared as f64));
+    Observed { compared: totals.compared, agreed: totals.agreed, gain_ms }
+}
+
+fn line<'a>(
+    upstream: &'a Upstream,
+    (endpoint, member, index): (&'a Endpoint, &Member, u32),
+    explained: &Explained,
+    (counted, all_recent): (EndpointCounts, f32),
+    now: Time,
+) -> Line<'a> {
+    let spec = &endpoint.spec;
+    let share = if all_recent > 0.0 { f64::from(counted.recent / all_recent) } else { 0.0 };
+    let readings = upstream.config().signals.iter().zip(upstream.readings(index));
+    Line {
+        address: &endpoint.text,
+        zone: &spec.zone,
+        version: &spec.version,
+        weight: spec.weight,
+        priority: spec.priority,
+        state: match member.condition {
+            Condition::Draining => "draining",
+            _ => names::state(member.health.state()),
+        },
+        eligible: member.eligible,
+        reason: reason(upstream, member, explained),
+        in_flight: member.total_in_flight(),
+        latency_ms: member.centre().map(|(centre, _)| short(centre.exp() * 1e3)),
+        error_ratio: fine(member.error_ratio()),
+        requests: counted.counters.requests,
+        failures: counted.counters.failures,
+        picks: counted.counters.picks,
+        share: fine(share),
+        cost: explained.cost.map(|cost| fine(f64::from(cost))),
+        terms: Terms {
+            expected_ms: short(explained.expected_s * 1e3),
+            floor_ms: short(explained.floor_s * 1e3),
+            queueing: short(explained.queueing),
+            error_surcharge_ms: short(explained.surcharge_s * 1e3),
+            signals: short(explained.signals),
+            slow_start: short(explained.slow_start),
+            load: short(explained.load),
+            rule: member.ruled.map(names::action),
+            next_probe_s: explained.next_probe_s.map(short),
+        },
+        signals: readings
+            .map(|(signal, reading)| {
+                let (value, age_s) = reading.get(now).unzip();
+                let used = signal.weight > 0.0 && reading.trust(now, upstream.fresh_s()) > 0.0;
+                (signal.name.as_str(), Signal { value: value.map(fine), age_s: age_s.map(short), used })
+            })
+            .collect(),
+    }
+}
+
+/// Why it gets no traffic, or gets it all the same.
+fn reason(upstream: &Upstream, member: &Member, explained: &Explained) -> &'static str {
+    let well = member.health.state() == State::Healthy;
+    let sound = well && !member.condition.condemned() && member.ruled != Some(RuleAction::Eject);
+    match (member.eligible, sound) {
+        (true, true) if explained.load == 0.0 => {
+            "in reserve: its priority or zone gets nothing at the moment"
+        }
+        (true, true) => "",
+        (true, false) if upstream.panics() => "panic: too few are well, so health is ignored",
+        (true, false) => "kept in traffic: as many as max_ejected_percent allows are out already",
+        (false, _) if member.condition == Condition::Draining => "draining: on its way out",
+        (false, _) if member.condition == Condition::Unhealthy => "Envoy's health checks took it out",
+        (false, _) if member.health.state() == State::Suspect => "one failure: single requests verify it",
+        (false, _) if member.health.state() == State::Failed => "failures in a row: half-open probes",
+        (false, _) if member.health.state() == State::Recovering => "recovering: good probes are counted",
+        (false, _) if member.ruled == Some(RuleAction::Eject) => "a rule took it out",
+        (false, _) if explained.load == 0.0 => "its version gets no part of the split",
+        (false, _) => "degraded: others are enough",
+    }
+}

@@ -1,0 +1,40 @@
+//! Answering for the status page: the one kind of request that looks at shared data.
+
+use super::Worker;
+use crate::exchange::counts::Counts;
+use crate::exchange::estate::{self, Gathered};
+use crate::host::StreamHost;
+use crate::status::{Answer, Route, Sources};
+use crate::time::Time;
+
+impl Worker {
+    /// Whether the request was for the status page, and has been answered.
+    pub(super) fn shows_status(&self, host: &dyn StreamHost) -> bool {
+        let Some(status) = &self.config.status else { return false };
+        let Some(path) = host.request_header(":path") else { return false };
+        if !path.starts_with(status.path.as_bytes()) {
+            return false;
+        }
+        let method = host.request_header(":method").unwrap_or_default();
+        let Some(route) = Route::of(&status.path, &method, &path) else { return false };
+        let answer = Answer::to(route, || self.sources(host));
+        host.respond(answer.status, &answer.headers, &answer.body);
+        true
+    }
+
+    fn sources(&self, host: &dyn StreamHost) -> Sources<'_> {
+        let now = host.now();
+        let Gathered { mut counts, others, founded } =
+            estate::gather(host.process(), &self.keys.shared, self.id, now);
+        counts.merge(&Counts::of(&self.engine, now));
+        Sources {
+            config: &self.config,
+            engine: &self.engine,
+            snapshot: &self.snapshot,
+            counts,
+            workers: others + usize::from(self.carries_traffic),
+            founded: if founded == Time::ZERO { self.started } else { founded },
+            now,
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What the filter says of itself adds up, whoever is asked, whatever has become of who counted.
+
+use std::collections::BTreeMap;
+
+use testbed::serde_json::{Value, from_slice, json};
+
+use crate::scene::{HEADER, address, config, load, ms, pass, pass_with, picks, single};
+use crate::wasm::Wasm;
+use crate::world::{Answer, Plugin, Stream, World};
+
+const STATUS: &str = r#""status":{"path":"/_evenkeel"}"#;
+
+/// Asks for a path; the status, and the body.
+fn ask<W: World>(world: &mut W, plugin: Plugin, method: &str, path: &str) -> Option<(u32, Vec<u8>)> {
+    let headers: [(&str, &[u8]); 4] = [
+        (":method", method.as_bytes()),
+        (":path", path.as_bytes()),
+        (":authority", b"web"),
+        (HEADER, b"1.2.3.4:5"),
+    ];
+    let mut stream = world.stream(plugin, &headers);
+    let goes_on = stream.request_headers();
+    assert!(stream.request_values(HEADER).iter().all(|value| value != b"1.2.3.4:5"), "taken off first");
+    let answer = stream.local_response();
+    assert_eq!(answer.is_none(), goes_on);
+    let body = stream.local_body();
+    stream.log();
+    stream.done();
+    answer.map(|(status, _)| (status, body))
+}
+
+fn status<W: World>(world: &mut W, plugin: Plugin) -> Value {
+    let (status, body) = ask(world, plugin, "GET", "/_evenkeel/status.json").expect("answered here");
+    assert_eq!(status, 200);
+    from_slice(&body).expect("JSON")
+}
+
+fn counted(status: &Value, what: &str) -> BTreeMap<String, u64> {
+    let endpoints = status["upstreams"][0]["endpoints"].as_array().expect("endpoints");
+    let pair = |e: &Value| {
+        (e["address"].as_str().unwrap_or_default().to_owned(), e[what].as_u64().unwrap_or_default())
+    };
+    endpoints.iter().map(pair).filter(|(_, count)| *count > 0).collect()
+}
+
+fn add(truth: &mut BTreeMap<String, u64>, more: BTreeMap<String, usize>) {
+    more.into_iter().for_each(|(address, count)| *truth.entry(address).or_default() += count as u64);
+}
+
+fn what_is_asked_for_below_the_path_is_answered_here(mut world: impl World) {
+    let plugin = single(&mut world, &config(2, "", STATUS));
+    for (method, path, status) in [
+        ("GET", "/_evenkeel", Some(200)),
+        ("HEAD", "/_evenkeel/status.json?x=1", Some(200)),
+        ("GET", "/_evenkeel/nothing", Some(404)),
+        ("POST", "/_evenkeel/metrics", Some(405)),
+        ("GET", "/_evenkeelx", None),
+        ("GET", "/", None),
+    ] {
+        assert_eq!(
+            ask(&mut world, plugin, method, path).map(|(status, _)| status),
+            status,
+            "{method} {path}"
+        );
+    }
+    let silent = single(&mut world, &config(2, "", ""));
+    assert_eq!(ask(&mut world, silent, "GET", "/_evenkeel"), None, "off unless configured");
+}
+
+fn the_json_is_the_contracts(mut world: impl World) {
+    let upstream = r#""signals":[{"name":"queue","query":"q"}],"policy":"adaptive""#;
+    let root =
+        format!(r#"{STATUS},"prometheus":{{"cluster":"prometheus","headers":{{"authorization":"s3cr3t"}}}}"#);
+    world.add_cluster("prometheus");
+    let plugin = single(&mut world, &config(3, upstream, &root));
+    picks(&mut world, plugin, 9);
+    let answer = format!(
+        r#"{{"status":"success","data":{{"resultType":"vector","result":[{{"metric":{{"instance":"{}"}},"value":[1,"7"]}}]}}}}"#,
+        address(1)
+    );
+    pass_with(&mut world, &[plugin], ms(1500), |world| {
+        for call in world.calls() {
+            world.answer(&call, &Answer::Http(200, answer.as_bytes()));
+        }
+    });
+    let status = status(&mut world, plugin);
+    let has = |value: &Value, names: &[&str]| {
+        names.iter().for_each(|name| assert!(value.get(name).is_some(), "{name} is missing: {value}"));
+    };
+    has(&status, &["version", "mode", "uptime_s", "prometheus", "upstreams"]);
+    has(&status["prometheus"], &["polls", "failures", "last_success_age_s", "last_error"]);
+    let upstream = &status["upstreams"][0];
+    has(upstream, &["cluster", "policy", "pressure", "desired_replicas", "endpoints"]);
+    let names = [
+        "address",
+        "zone",
+        "version",
+        "weight",
+        "state",
+        "eligible",
+        "in_flight",
+        "latency_ms",
+        "error_ratio",
+        "requests",
+        "failures",
+        "picks",
+        "share",
+        "cost",
+        "signals",
+    ];
+    has(&upstream["endpoints"][0], &names);
+    assert_eq!(upstream["endpoints"][1]["signals"]["queue"]["value"], json!(7.0));
+    assert_eq!(upstream["endpoints"][1]["signals"]["queue"]["used"], json!(true));
+    assert_eq!(
+        upstream["endpoints"][0]["signals"]["queue"],
+        json!({ "value": null, "age_s": null, "used": false })
+    );
+    for path in ["", "/status.json", "/config.json", "/metrics"] {
+        let (_, body) = ask(&mut world, plugin, "GET", &format!("/_evenkeel{path}")).expect("answered");
+        assert!(!String::from_utf8_lossy(&body).contains("s3cr3t"), "{path}");
+    }
+}
+
+fn whoever_is_asked_tells_of_all(mut world: impl World) {
+    let mut truth = BTreeMap::new();
+    let crew: Vec<Plugin> = (0..3)
+        .map(|_| {
+            let thread = world.thread();
+            load(&mut world, thread, &config(4, "", STATUS))
+        })
+        .collect();
+    for (at, plugin) in crew.iter().enumerate() {
+        add(&mut truth, picks(&mut world, *plugin, 10 * (at + 1)));
+    }
+    pass(&mut world, &crew, ms(1000));
+    for plugin in &crew {
+        let status = status(&mut world, *plugin);
+        assert_eq!((counted(&status, "picks"), counted(&status, "requests")), (truth.clone(), truth.clone()));
+        assert_eq!(status["workers"], json!(3));
+    }
+}
+
+both!(
+    what_is_asked_for_below_the_path_is_answered_here,
+    the_json_is_the_contracts,
+    whoever_is_asked_tells_of_all
+);
+
+/// Reloads in a row, as Envoy does them: the new root first, then the old one's end, with requests on both.
+#[test]
+fn counts_outlive_configurations() {
+    let mut world = Wasm::new(3);
+    let threads = [world.thread(), world.thread()];
+    let mut truth = BTreeMap::new();
+    let mut crew: Vec<Plugin> =
+        threads.iter().map(|thread| load(&mut world, *thread, &config(3, "", STATUS))).collect();
+    for round in 0..120 {
+        for plugin in &crew {
+            add(&mut truth, picks(&mut world, *plugin, 5));
+        }
+        pass(&mut world, &crew, ms(300));
+        let json = config(3, &format!(r#""slow_start":"{}s""#, 1 + round % 50), STATUS);
+        let next: Vec<Plugin> = threads.iter().map(|thread| load(&mut world, *thread, &json)).collect();
+        for plugin in &crew {
+            // The last requests of the old one, which it has no tick left to tell of.
+            add(&mut truth, picks(&mut world, *plugin, 3));
+            let (vm, root) = world.vm(*plugin);
+            vm.stop_root(root);
+        }
+        crew = next;
+        if round % 10 == 0 {
+            assert_eq!(counted(&status(&mut world, crew[0]), "picks"), truth, "after {round} reloads");
+        }
+    }
+    pass(&mut world, &crew, ms(600));
+    assert_eq!(counted(&status(&mut world, crew[1]), "requests"), truth);
+    let left = world.shared_keys().into_iter().filter(|key| !world.shared(key).is_empty()).count();
+    assert!(left <= 10, "{left} values are left in shared data");
+}
+
+/// A VM that is gone tells nobody: what it told last counts, once, for ever.
+#[test]
+fn counts_outlive_a_vm_that_crashed() {
+    let mut world = Wasm::new(5);
+    let threads = [world.thread(), world.thread(), world.thread()];
+    let crew: Vec<Plugin> =
+        threads.iter().map(|thread| load(&mut world, *thread, &config(3, "", STATUS))).collect();
+    let mut truth = BTreeMap::new();
+    for plugin in &crew {
+        add(&mut truth, picks(&mut world, *plugin, 20));
+    }
+    pass(&mut world, &crew, ms(1000));
+    // The first never says another word. Everybody else goes on for minutes.
+    for _ in 0..30 {
+        pass(&mut world, &crew[1..], ms(8000));
+        add(&mut truth, picks(&mut world, crew[1], 2));
+        pass(&mut world, &crew[1..], ms(300));
+        let status = status(&mut world, crew[2]);
+        assert_eq!(counted(&status, "picks"), truth);
+    }
+    let slots = world.shared_keys().into_iter().filter(|key| key.contains("/counts/"));
+    assert_eq!(slots.filter(|key| !world.shared(key).is_empty()).count(), 2, "buried");
+    // And should it only have been asleep, nothing counts twice.
+    add(&mut truth, picks(&mut world, crew[0], 4));
+    pass(&mut world, &crew, ms(1500));
+    assert_eq!(counted(&status(&mut world, crew[1]), "picks"), truth);
+}
