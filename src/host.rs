@@ -62,6 +62,8 @@ pub trait StreamHost {
     fn response_trailer(&self, name: &str) -> Option<Vec<u8>>;
     /// A property of the stream.
     fn property(&self, path: &[&str]) -> Option<Vec<u8>>;
+    /// Sets a property of the stream, which all filters of the request can read, upstream filters as well.
+    fn set_property(&self, path: &[&str], value: &[u8]);
     /// Answers the request here and now.
     fn respond(&self, status: u32, headers: &[(&str, &str)], body: &[u8]);
     /// The surroundings of the worker; not for the way of a request that goes on.

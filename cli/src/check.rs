@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use evenkeel::config::{Config, effective, parse, without_effect};
+use evenkeel::config::{Config, Role, effective, parse, parse_upstream, role, without_effect};
 
 use crate::find;
 
@@ -60,8 +60,13 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 
 /// The lines are those of the filter in Envoy's log, behind the name of the file.
 fn check(place: &str, json: &[u8], show_effective: bool, report: &mut Report) {
-    match parse(json) {
-        Ok(config) => {
+    let read = match role(json) {
+        Role::Downstream => parse(json).map(Some),
+        Role::Upstream => parse_upstream(json).map(|()| None),
+    };
+    match read {
+        Ok(None) => report.output += &format!("{place}: ok\n"),
+        Ok(Some(config)) => {
             for path in without_effect(&config) {
                 let _ = writeln!(
                     report.complaints,

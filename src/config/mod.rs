@@ -40,7 +40,7 @@ pub use endpoints::MOST_ENDPOINTS;
 pub use fault::Fault;
 pub use inert::without_effect;
 pub use kinds::Bounds;
-pub use root::parse;
+pub use root::{parse, parse_upstream, role};
 
 /// The whole plugin configuration, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +55,15 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// Where the status page is served, if anywhere.
     pub status: Option<Status>,
+}
+
+/// Which part the filter plays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Among the listener's filters: it steers, and measures what it sees.
+    Downstream,
+    /// Among a cluster's upstream filters: it sees each attempt, and reports to the filter that steers.
+    Upstream,
 }
 
 /// Whether decisions reach the request.

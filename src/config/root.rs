@@ -3,13 +3,14 @@
 use super::fault::{Fault, Faults};
 use super::node::{Fields, Node};
 use super::tree::Tree;
-use super::{Config, Mode, Status, Upstream, prometheus, steering, upstream};
+use super::{Config, Mode, Role, Status, Upstream, prometheus, steering, upstream};
 
 /// Enough for 10,000 endpoints with all their fields.
 const MOST_BYTES: usize = 1024 * 1024;
 const MOST_UPSTREAMS: usize = 64;
 
-const FIELDS: &[&str] = &["mode", "steering", "prometheus", "upstreams", "status"];
+const FIELDS: &[&str] = &["role", "mode", "steering", "prometheus", "upstreams", "status"];
+const ROLES: &[(&str, Role)] = &[("downstream", Role::Downstream), ("upstream", Role::Upstream)];
 pub(super) const MODES: &[(&str, Mode)] = &[("enforce", Mode::Enforce), ("observe", Mode::Observe)];
 
 /// The checked configuration that `json` holds, or all that is wrong with it (the first hundred faults, then a
@@ -29,6 +30,26 @@ pub fn parse(json: &[u8]) -> Result<Config, Vec<Fault>> {
     if list.is_empty() { Ok(config) } else { Err(list) }
 }
 
+/// The part that the filter plays by this configuration, before anything else in it is looked at.
+pub fn role(json: &[u8]) -> Role {
+    let of = |tree: Tree| {
+        let Tree::Object(members) = tree else { return None };
+        let (_, role) = members.into_iter().find(|(name, _)| name == "role")?;
+        matches!(role, Tree::Text(text) if text == "upstream").then_some(Role::Upstream)
+    };
+    read_tree(json).ok().and_then(of).unwrap_or(Role::Downstream)
+}
+
+/// Checks the configuration of the filter among the upstream filters: its role is all that it has.
+pub fn parse_upstream(json: &[u8]) -> Result<(), Vec<Fault>> {
+    let tree = read_tree(json).map_err(|fault| vec![fault])?;
+    let faults = Faults::default();
+    let root = Node::root(&tree, &faults);
+    root.fields(&["role"]).read("role", |node| node.one_of(ROLES));
+    let list = faults.into_list();
+    if list.is_empty() { Ok(()) } else { Err(list) }
+}
+
 fn read_tree(json: &[u8]) -> Result<Tree, Fault> {
     let unusable = |found: String, allowed: String| Fault { path: "$".into(), found, allowed, hint: None };
     if json.len() > MOST_BYTES {
@@ -43,6 +64,13 @@ fn read_tree(json: &[u8]) -> Result<Tree, Fault> {
 
 pub(super) fn read(node: &Node) -> Config {
     let fields = node.fields(FIELDS);
+    fields.read("role", |node| {
+        let role = node.one_of(ROLES)?;
+        if role == Role::Upstream {
+            node.refuse("\"downstream\", or nothing beside it", None);
+        }
+        Some(role)
+    });
     let steering = steering::read(&fields);
     let prometheus = fields.get("prometheus").map(|node| prometheus::read(&node));
     Config {

@@ -100,6 +100,10 @@ impl StreamHost for Envoy {
         hostcalls::get_property(path.to_vec()).ok().flatten()
     }
 
+    fn set_property(&self, path: &[&str], value: &[u8]) {
+        let _unset_means_unfollowed = hostcalls::set_property(path.to_vec(), Some(value));
+    }
+
     fn respond(&self, status: u32, headers: &[(&str, &str)], body: &[u8]) {
         let body = (!body.is_empty()).then_some(body);
         let _fails_only_when_already_answered = hostcalls::send_http_response(status, headers.to_vec(), body);

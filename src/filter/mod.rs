@@ -1,5 +1,6 @@
 //! The proxy-wasm adapter: the only code that names `proxy_wasm`, and it decides nothing.
 
+mod attempt;
 mod host;
 mod root;
 mod stream;

@@ -1,6 +1,6 @@
 //! The root context: one a worker and configuration.
 
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::time::Duration;
 use std::rc::{Rc, Weak};
 
@@ -8,8 +8,10 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{BufferType, ContextType};
 
+use super::attempt::AttemptStream;
 use super::host::Envoy;
 use super::stream::HttpStream;
+use crate::config::{self, Fault, Role};
 use crate::host::Host;
 use crate::worker::Worker;
 
@@ -20,13 +22,36 @@ thread_local! {
     /// The latest worker by plugin name: a new configuration is a new root context in the same VM, and what
     /// has been learnt must survive it.
     static LATEST: RefCell<Vec<(String, Weak<RefCell<Worker>>)>> = const { RefCell::new(Vec::new()) };
+    /// Every worker that lives: an attempt may belong to a request of any.
+    static WORKERS: RefCell<Vec<Weak<RefCell<Worker>>>> = const { RefCell::new(Vec::new()) };
+    /// How many configurations have the filter among upstream filters.
+    static FOLLOWING: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The root context; without a worker until it is configured.
+/// Whether attempts can be followed.
+pub fn following() -> bool {
+    FOLLOWING.get() > 0
+}
+
+/// Looks through the workers of this thread, the latest first.
+pub fn with_workers<R>(look: impl FnOnce(&mut dyn Iterator<Item = Rc<RefCell<Worker>>>) -> R) -> R {
+    WORKERS.with_borrow(|workers| look(&mut workers.iter().rev().filter_map(Weak::upgrade)))
+}
+
+/// The root context; without a worker until it is configured, and for good among upstream filters.
 #[derive(Default)]
 pub struct Root {
     worker: Option<Rc<RefCell<Worker>>>,
     tick_period_ms: u64,
+    follows: bool,
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        if self.follows {
+            FOLLOWING.set(FOLLOWING.get().saturating_sub(1));
+        }
+    }
 }
 
 /// The plugin's name as Envoy knows it: it scopes what workers share.
@@ -45,7 +70,26 @@ fn seed() -> u64 {
     getrandom::u64().unwrap_or_else(|_| crate::random::mix(Host::now(&Envoy).0))
 }
 
+fn refuse(faults: Vec<Fault>) -> bool {
+    for fault in faults {
+        Envoy.log(log::Level::Error, &format!("configuration refused: {fault}"));
+    }
+    false
+}
+
 impl Root {
+    fn follow(&mut self, json: &[u8]) -> bool {
+        match config::parse_upstream(json) {
+            Ok(()) => {
+                if !core::mem::replace(&mut self.follows, true) {
+                    FOLLOWING.set(FOLLOWING.get() + 1);
+                }
+                true
+            }
+            Err(faults) => refuse(faults),
+        }
+    }
+
     fn take_over(&self, name: String, worker: &Rc<RefCell<Worker>>) {
         LATEST.with_borrow_mut(|latest| {
             latest.retain(|(_, old)| old.strong_count() > 0);
@@ -95,21 +139,23 @@ impl RootContext for Root {
             .ok()
             .flatten()
             .unwrap_or_default();
+        if config::role(&json) == Role::Upstream {
+            return self.follow(&json);
+        }
         let name = plugin_name();
         match Worker::configure(&Envoy, &json, &name, seed()) {
             Ok(worker) => {
                 self.tick_period_ms = worker.tick_period_ms();
                 let worker = Rc::new(RefCell::new(worker));
                 self.take_over(name, &worker);
+                WORKERS.with_borrow_mut(|workers| {
+                    workers.retain(|old| old.strong_count() > 0);
+                    workers.push(Rc::downgrade(&worker));
+                });
                 self.worker = Some(worker);
                 set_tick_period(self.tick_period_ms)
             }
-            Err(faults) => {
-                for fault in faults {
-                    Envoy.log(log::Level::Error, &format!("configuration refused: {fault}"));
-                }
-                false
-            }
+            Err(faults) => refuse(faults),
         }
     }
 
@@ -124,7 +170,10 @@ impl RootContext for Root {
     }
 
     fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(HttpStream::new(self.worker.clone())))
+        Some(match self.follows {
+            true => Box::new(AttemptStream::default()),
+            false => Box::new(HttpStream::new(self.worker.clone())),
+        })
     }
 
     fn get_type(&self) -> Option<ContextType> {

@@ -7,6 +7,7 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
 use super::host::Envoy;
+use super::root;
 use crate::worker::{Stream, Verdict, Worker};
 
 /// A request on its way through this worker.
@@ -36,7 +37,11 @@ impl Context for HttpStream {
 
 impl HttpContext for HttpStream {
     fn on_http_request_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
-        match self.with(|stream, worker| stream.request_headers(worker, &Envoy, end_of_stream)) {
+        let begin = |stream: &mut Stream, worker: &mut Worker| {
+            worker.follow_attempts(root::following());
+            stream.request_headers(worker, &Envoy, end_of_stream)
+        };
+        match self.with(begin) {
             Some(Verdict::Answered) => Action::Pause,
             Some(Verdict::Continue) | None => Action::Continue,
         }

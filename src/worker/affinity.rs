@@ -172,6 +172,7 @@ mod tests {
         fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
             (path == ["source", "address"] && !self.peer.is_empty()).then(|| self.peer.to_vec())
         }
+        fn set_property(&self, _: &[&str], _: &[u8]) {}
         fn respond(&self, _: u32, _: &[(&str, &str)], _: &[u8]) {}
         fn process(&self) -> &dyn crate::host::Host {
             unreachable!("a key is taken from the request alone")

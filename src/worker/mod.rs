@@ -3,13 +3,16 @@
 //! The filter wires this to proxy-wasm; tests wire it to a fake host. Nothing here knows either.
 
 mod affinity;
+mod attempt;
 mod discovery;
+mod hop;
 mod pace;
 mod polls;
 mod scaling;
 mod show;
 mod steer;
 mod stream;
+mod trail;
 
 use crate::config::{Config, Fault};
 use crate::engine::{Duty, Engine};
@@ -21,7 +24,9 @@ use crate::time::Time;
 use discovery::Discovery;
 use polls::Polls;
 use steer::Steer;
+use trail::Trails;
 
+pub use attempt::Attempt;
 pub use stream::{Stream, Verdict};
 
 /// The lease and the registry are looked after at this pace, seconds.
@@ -36,6 +41,7 @@ pub struct Worker {
     cookies: Rng,
     steer: Steer,
     polls: Polls,
+    trails: Trails,
     id: u64,
     /// [`random::hash`] of the configuration's text.
     fingerprint: u64,
@@ -77,6 +83,7 @@ impl Worker {
             steer: Steer::new(&config),
             polls: Polls::new(&config, now),
             discovery: Discovery::new(&config, format!("{prefix}/fleet"), now),
+            trails: Trails::default(),
             id: rng.next_u64(),
             cookies: Rng::new(rng.next_u64()),
             fingerprint: random::hash(json),
@@ -102,6 +109,7 @@ impl Worker {
         };
         let known = worker.discovery.read(host, now);
         worker.settle(host, &known, now);
+        worker.trails.start_at(worker.id);
         worker.steer.refresh(&worker.engine);
         Ok(worker)
     }
@@ -134,6 +142,11 @@ impl Worker {
     /// Whether this worker asks and decides for all at the moment.
     pub fn leads(&self) -> bool {
         self.lease == lease::Holder::Me
+    }
+
+    /// Whether the filter runs among upstream filters, too, so that a request's attempts are worth following.
+    pub fn follow_attempts(&mut self, wanted: bool) {
+        self.trails.wanted = wanted;
     }
 
     /// Takes over what the worker of an older configuration has learnt.

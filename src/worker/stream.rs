@@ -1,18 +1,16 @@
 //! One request from its headers to its end: strip, decide, steer, observe, give back.
 
-mod verdict;
+pub(super) mod verdict;
 
 use super::Worker;
 use super::affinity::{self, Issued};
+use super::hop::{Hop, Upload};
+use super::trail::{PROPERTY, SharedTrail, Trail};
 use crate::config::Mode;
-use crate::engine::{Decision, Outcome, Ticket};
+use crate::engine::{Decision, Engine};
 use crate::host::StreamHost;
 use crate::policy::Request;
 use crate::time::Time;
-
-/// A response that has been flowing for so long has begun well, whatever its end: a stream that stays open for
-/// hours would otherwise never show that its endpoint works. Seconds.
-const FLOWS_AFTER_S: f64 = 1.0;
 
 /// What becomes of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +26,8 @@ pub enum Verdict {
 pub struct Stream {
     phase: Phase,
     issued: Option<Issued>,
+    /// Where its attempts may be seen, too: its number and what they share.
+    trail: Option<(u64, SharedTrail)>,
 }
 
 #[derive(Debug, Default)]
@@ -35,29 +35,12 @@ enum Phase {
     /// No request headers seen, or nothing of ours.
     #[default]
     Foreign,
-    /// Steered; no answer yet.
-    Waiting { ticket: Ticket, upload: Upload },
-    /// Observed only: whoever answers is learnt from the answer.
+    /// Steered.
+    Steered(Hop),
+    /// Not steered: whoever answers is learnt from the answer.
     Watching { upstream: usize, started: Time, upload: Upload },
-    /// Answered; the body may still flow.
-    Streaming { ticket: Ticket, judged: Judged, answered: Time, complete: bool },
-}
-
-/// Whether the client is done sending.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Upload {
-    Flowing,
-    Over,
-}
-
-/// What the engine has been told of the outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Judged {
-    NotYet,
-    /// Good so far; only its end can still be bad.
-    Flows,
-    /// Once and for all.
-    Settled,
+    /// Its attempts tell; this one has steered.
+    Followed,
 }
 
 impl Stream {
@@ -72,43 +55,39 @@ impl Stream {
         worker.busy = true;
         let Some(upstream) = route(worker, host) else { return Verdict::Continue };
         // Who asks for an upgrade has said all with the headers.
-        let upload = match complete || host.request_header("upgrade").is_some() {
-            true => Upload::Over,
-            false => Upload::Flowing,
-        };
+        let upload = Upload::of(complete || host.request_header("upgrade").is_some());
         let now = host.now();
-        let want = if worker.config.mode == Mode::Observe { 1 } else { worker.steer.want() };
+        let observed = worker.config.mode == Mode::Observe;
+        let want = if observed { 1 } else { worker.steer.want() };
         let key = worker.engine.upstream(upstream).and_then(|u| affinity::key(u.config(), host));
-        let request = Request { key, want };
-        let watching = Phase::Watching { upstream, started: now, upload };
-        if worker.config.mode == Mode::Observe {
-            let _shown_not_used = worker.engine.pick(upstream, request, now, &mut worker.rng);
-            self.phase = watching;
-            return Verdict::Continue;
+        let mut request = Request { key, want };
+        if !observed {
+            request = self.with_cookie(worker, upstream, request);
         }
-        let request = self.with_cookie(worker, upstream, request);
-        match worker.engine.pick(upstream, request, now, &mut worker.rng) {
+        let decision = worker.engine.pick(upstream, request, now, &mut worker.rng);
+        self.phase = Phase::Watching { upstream, started: now, upload };
+        match decision {
+            _ if observed => {}
             Decision::Steer(candidates) => {
-                if let Some((header, value)) = worker.steer.towards(upstream, &candidates) {
-                    host.set_request_header(header, value);
-                    let first = candidates.first();
-                    if let Some(ticket) = first.and_then(|i| worker.engine.started(upstream, i, now)) {
-                        if upload == Upload::Flowing {
-                            worker.engine.uploading(&ticket);
-                        }
-                        self.phase = Phase::Waiting { ticket, upload };
-                    }
-                }
+                let Some((header, value)) = worker.steer.towards(upstream, &candidates) else {
+                    self.phase = Phase::Foreign;
+                    return Verdict::Continue;
+                };
+                host.set_request_header(header, value);
+                let first = candidates.first();
+                let ticket = first.and_then(|i| worker.engine.started(upstream, i, now));
+                let begun = ticket.map(|ticket| Hop::begin(&mut worker.engine, ticket, upload));
+                self.phase = begun.map_or(Phase::Foreign, Phase::Steered);
             }
             Decision::SafeEndpoint => {
                 if let Some((header, value)) = worker.steer.to_safety(upstream) {
                     host.set_request_header(header, value);
                 }
-                self.phase = watching;
             }
-            Decision::Fallback => self.phase = watching,
+            Decision::Fallback => {}
             Decision::Reject => {
                 self.issued = None;
+                self.phase = Phase::Foreign;
                 host.respond(
                     503,
                     &[("x-evenkeel-reason", "no eligible endpoint"), ("retry-after", "1")],
@@ -116,6 +95,9 @@ impl Stream {
                 );
                 return Verdict::Answered;
             }
+        }
+        if worker.trails.wanted {
+            self.leave_a_trail(worker, host, upstream);
         }
         Verdict::Continue
     }
@@ -130,23 +112,30 @@ impl Stream {
         Request { key: self.issued.map(|issued| issued.key()), ..request }
     }
 
-    /// A part of the request's body, or its trailers; `complete` with the last. The endpoint's time counts from the
-    /// last part that came before the answer: how slowly a client sends is not the endpoint's doing.
-    pub fn request_body(&mut self, worker: &mut Worker, host: &dyn StreamHost, complete: bool) {
+    /// Lets attempts find this request.
+    fn leave_a_trail(&mut self, worker: &mut Worker, host: &dyn StreamHost, upstream: usize) {
+        let reserved = match self.phase {
+            Phase::Steered(hop) => hop,
+            _ => Hop::Over,
+        };
+        let (number, trail) = worker.trails.open(Trail::new(upstream, reserved));
+        host.set_property(PROPERTY, &number.to_le_bytes());
+        self.trail = Some((number, trail));
+    }
+
+    /// A part of the request's body, or its trailers; `last` with the last.
+    pub fn request_body(&mut self, worker: &mut Worker, host: &dyn StreamHost, last: bool) {
+        self.look_for_attempts();
         match &mut self.phase {
-            Phase::Waiting { ticket, upload: upload @ Upload::Flowing } => {
-                if complete {
-                    *upload = Upload::Over;
-                    worker.engine.uploaded(ticket, host.now());
-                } else {
-                    ticket.started = host.now();
+            Phase::Steered(hop) => {
+                hop.request_part(&mut worker.engine, host, last);
+                if let Some((_, trail)) = &self.trail {
+                    trail.borrow_mut().reserved = *hop;
                 }
             }
             Phase::Watching { started, upload: upload @ Upload::Flowing, .. } => {
                 *started = host.now();
-                if complete {
-                    *upload = Upload::Over;
-                }
+                *upload = Upload::of(last);
             }
             _ => {}
         }
@@ -162,89 +151,92 @@ impl Stream {
         {
             issued.give(upstream.config(), host);
         }
-        if matches!(self.phase, Phase::Foreign) {
-            return;
-        }
-        let now = host.now();
-        let outcome = verdict::of_headers(host, complete);
-        let (ticket, outcome) = match core::mem::take(&mut self.phase) {
-            Phase::Waiting { mut ticket, upload } => {
-                if upload == Upload::Flowing {
-                    let last_part = ticket.started;
-                    worker.engine.uploaded(&mut ticket, last_part);
-                }
-                verdict::reattribute(worker, host, ticket, outcome)
+        self.look_for_attempts();
+        let engine = &mut worker.engine;
+        match &mut self.phase {
+            Phase::Foreign => {}
+            Phase::Steered(hop) => {
+                let Some(ticket) = hop.due(engine).copied() else { return };
+                let now = host.now();
+                let outcome = verdict::of_headers(host, complete);
+                let (ticket, outcome) = verdict::reattribute(engine, host, ticket, outcome);
+                hop.answered(engine, ticket, outcome, now, complete);
             }
             Phase::Watching { upstream, started, .. } => {
-                let served = verdict::served_by(worker, host, upstream);
-                let ticket = served.one_of_ours().and_then(|i| worker.engine.started(upstream, i, started));
-                let Some(ticket) = ticket else { return };
-                (ticket, outcome)
+                let now = host.now();
+                let outcome = verdict::of_headers(host, complete);
+                let (served, started) = (verdict::served_by(engine, host, *upstream), *started);
+                let ticket = served.one_of_ours().and_then(|i| engine.started(*upstream, i, started));
+                self.phase = Phase::Foreign;
+                if let Some(ticket) = ticket {
+                    let mut hop = Hop::Over;
+                    hop.answered(engine, ticket, outcome, now, complete);
+                    self.phase = Phase::Steered(hop);
+                }
             }
-            other => {
-                self.phase = other;
-                return;
+            Phase::Followed => {
+                let answered = self.trail.as_ref().is_some_and(|(_, trail)| trail.borrow().answering);
+                if !answered {
+                    self.explain(engine, host);
+                }
             }
-        };
-        worker.engine.answered(&ticket, outcome, now);
-        let judged = match outcome {
-            Outcome::Undecided => Judged::NotYet,
-            _ => Judged::Settled,
-        };
-        self.phase = Phase::Streaming { ticket, judged, answered: now, complete };
+        }
     }
 
     /// A part of the response's body; `last` with the last.
     pub fn response_body(&mut self, worker: &mut Worker, host: &dyn StreamHost, last: bool) {
-        let Phase::Streaming { ticket, judged, answered, complete } = &mut self.phase else { return };
-        *complete |= last;
-        if *judged == Judged::NotYet && !last {
-            let now = host.now();
-            if now.seconds_since(*answered) >= FLOWS_AFTER_S {
-                *judged = Judged::Flows;
-                worker.engine.judged(ticket, None, now);
-            }
+        if let Phase::Steered(hop) = &mut self.phase {
+            hop.response_part(&mut worker.engine, host, last);
         }
     }
 
     /// Response trailers: where gRPC puts its status.
     pub fn response_trailers(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
-        let Phase::Streaming { ticket, judged, complete, .. } = &mut self.phase else { return };
-        if core::mem::replace(complete, true) || *judged == Judged::Settled {
-            return;
-        }
-        if let Some(failure) = verdict::of_trailers(host) {
-            *judged = Judged::Settled;
-            worker.engine.judged(ticket, Some(failure), host.now());
+        if let Phase::Steered(hop) = &mut self.phase
+            && hop.awaits_trailers()
+        {
+            hop.trailers(&mut worker.engine, verdict::of_trailers(host), host);
         }
     }
 
     /// The end, whichever way it came; further calls change nothing.
     pub fn finish(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
+        self.look_for_attempts();
+        let engine = &mut worker.engine;
         match core::mem::take(&mut self.phase) {
             Phase::Foreign | Phase::Watching { .. } => {}
-            Phase::Waiting { mut ticket, upload } => {
+            Phase::Steered(mut hop) => {
+                let reason = if hop.broken_off() { verdict::of_the_end(host) } else { None };
                 let now = host.now();
-                // A client that leaves in the middle of its own request says nothing of the endpoint.
-                let outcome = match upload {
-                    Upload::Over => Outcome::Cancelled,
-                    Upload::Flowing => {
-                        worker.engine.uploaded(&mut ticket, now);
-                        Outcome::Unrelated
-                    }
-                };
-                worker.engine.answered(&ticket, outcome, now);
-                worker.engine.finished(&ticket, now);
-            }
-            Phase::Streaming { ticket, judged, complete, .. } => {
-                let now = host.now();
-                let open = judged != Judged::Settled;
-                let broken = if open && !complete { verdict::of_the_end(host) } else { None };
-                if broken.is_some() || judged == Judged::NotYet {
-                    worker.engine.judged(&ticket, broken, now);
+                if let Some(end) = hop.end(engine, reason, now) {
+                    end.explain(engine, None, now);
                 }
-                worker.engine.finished(&ticket, now);
             }
+            Phase::Followed => self.explain(engine, host),
+        }
+        if let Some((number, _)) = self.trail.take() {
+            worker.trails.close(number);
+        }
+    }
+
+    /// Once an attempt has been seen, what was reserved here is its own.
+    fn look_for_attempts(&mut self) {
+        if let Some((_, trail)) = &self.trail
+            && !matches!(self.phase, Phase::Followed)
+            && trail.borrow().followed
+        {
+            self.phase = Phase::Followed;
+        }
+    }
+
+    /// Tells the attempts that ended without a word what Envoy knows of it.
+    fn explain(&self, engine: &mut Engine, host: &dyn StreamHost) {
+        let Some((_, trail)) = &self.trail else { return };
+        let mut trail = trail.borrow_mut();
+        if trail.is_in_doubt() {
+            let failure = verdict::of_the_end(host);
+            trail.explanation = Some(failure);
+            trail.explain(engine, failure, host.now());
         }
     }
 }

@@ -174,6 +174,17 @@ fn the_first_question_is_put_at_once(mut world: impl World) {
     assert_eq!(asked, 1, "by one thread, two ticks after the start");
 }
 
+fn nobody_is_turned_away_because_nobody_is_known_yet(mut world: impl World) {
+    let reject = r#""failover":{"none_eligible":"reject","panic_percent":0}"#;
+    let crew = crew(&mut world, 1, &plugin(&by_envoy(), reject));
+    // `begin` insists that the request goes on.
+    assert_eq!(candidates(&begin(&mut world, crew[0])), [""; 0]);
+    told(&mut world, &crew, &members(&[(0, r#""failed_active_health_check":true"#)]));
+    let mut stream = world.stream(crew[0], &[(":method", b"GET"), (":path", b"/"), (":authority", b"web")]);
+    stream.property(&["xds", "cluster_name"], b"web");
+    assert!(!stream.request_headers(), "somebody is known, and not eligible");
+}
+
 fn who_leaves_is_let_go_in_peace(mut world: impl World) {
     let crew = crew(&mut world, 2, &plugin(&by_envoy(), r#""policy":"least_request","slow_start":"0s""#));
     told(&mut world, &crew, &healthy(&[0, 1]));
@@ -388,6 +399,7 @@ fn ten_are_replaced_one_by_one_and_nobody_is_named_who_is_gone(mut world: impl W
 both!(
     envoys_list_reaches_every_worker_in_a_tick,
     the_first_question_is_put_at_once,
+    nobody_is_turned_away_because_nobody_is_known_yet,
     who_leaves_is_let_go_in_peace,
     whom_envoy_condemns_gets_nothing,
     what_is_no_list_changes_nothing,

@@ -23,6 +23,7 @@ mod wasm;
 mod world;
 
 mod affinity;
+mod attempts;
 mod clock;
 mod configuration;
 mod corruption;

@@ -29,12 +29,19 @@ pub struct Native {
     seed: u64,
     threads: usize,
     plugins: Vec<Loaded>,
+    following: Vec<Thread>,
 }
 
 struct Loaded {
     thread: Thread,
     name: String,
     worker: Rc<RefCell<Worker>>,
+}
+
+/// The part of the filter that a stream goes through.
+enum Part {
+    Downstream(worker::Stream),
+    Upstream(worker::Attempt),
 }
 
 /// The [`Host`] of one plugin configuration.
@@ -103,7 +110,13 @@ impl World for Native {
 
     fn new(seed: u64) -> Native {
         let state = State { now: START, ..State::default() };
-        Native { state: Rc::new(RefCell::new(state)), seed, threads: 0, plugins: Vec::new() }
+        Native {
+            state: Rc::new(RefCell::new(state)),
+            seed,
+            threads: 0,
+            plugins: Vec::new(),
+            following: Vec::new(),
+        }
     }
 
     fn thread(&mut self) -> Thread {
@@ -122,8 +135,40 @@ impl World for Native {
         if let Some(old) = old {
             worker.adopt(&old.worker.borrow(), host.now());
         }
+        worker.follow_attempts(self.following.contains(&thread));
         self.plugins.push(Loaded { thread, name: name.into(), worker: Rc::new(RefCell::new(worker)) });
         Ok(Plugin(plugin))
+    }
+
+    fn thread_of(&self, plugin: Plugin) -> Thread {
+        self.plugins[plugin.0].thread
+    }
+
+    /// Upstream filters have no worker of their own: the number is the thread's.
+    fn follow(&mut self, thread: Thread) -> Plugin {
+        self.following.push(thread);
+        self.plugins
+            .iter()
+            .filter(|p| p.thread == thread)
+            .for_each(|p| p.worker.borrow_mut().follow_attempts(true));
+        Plugin(thread.0)
+    }
+
+    fn attempt(&mut self, upstream: Plugin, request: &NativeStream, address: &str) -> NativeStream {
+        let properties = request.maps.borrow().properties.clone();
+        let maps = Maps { request: request.maps.borrow().request.clone(), properties, ..Maps::default() };
+        let maps = RefCell::new(maps);
+        let workers =
+            self.plugins.iter().filter(|p| p.thread == Thread(upstream.0)).map(|p| p.worker.clone());
+        let now = self.state.borrow().now;
+        let of = (Thread(upstream.0), upstream);
+        let surroundings = Surroundings { state: &self.state, thread: of.0, plugin: upstream.0 };
+        let worker = worker::Attempt::worker_of(&Phase { now, maps: &maps, surroundings }, workers);
+        let worker = worker.map_or_else(Weak::new, |worker| Rc::downgrade(&worker));
+        let part = Part::Upstream(worker::Attempt::default());
+        let mut attempt = NativeStream { state: self.state.clone(), of, worker, part, maps };
+        attempt.property(&["upstream", "address"], address.as_bytes());
+        attempt
     }
 
     fn tick(&mut self, plugin: Plugin) {
@@ -136,7 +181,7 @@ impl World for Native {
             state: self.state.clone(),
             of: (self.plugins[plugin.0].thread, plugin),
             worker: Rc::downgrade(&self.plugins[plugin.0].worker),
-            stream: worker::Stream::default(),
+            part: Part::Downstream(worker::Stream::default()),
             maps: RefCell::new(maps),
         }
     }
@@ -207,7 +252,7 @@ pub struct NativeStream {
     state: Rc<RefCell<State>>,
     of: (Thread, Plugin),
     worker: Weak<RefCell<Worker>>,
-    stream: worker::Stream,
+    part: Part,
     maps: RefCell<Maps>,
 }
 
@@ -269,6 +314,11 @@ impl StreamHost for Phase<'_> {
         self.maps.borrow().properties.get(&path).cloned()
     }
 
+    fn set_property(&self, path: &[&str], value: &[u8]) {
+        let path = path.iter().map(|part| (*part).into()).collect();
+        self.maps.borrow_mut().properties.insert(path, value.into());
+    }
+
     fn respond(&self, status: u32, headers: &[(&str, &str)], body: &[u8]) {
         let headers = headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         self.maps.borrow_mut().answered = Some((status, headers));
@@ -280,14 +330,21 @@ impl StreamHost for Phase<'_> {
     }
 }
 
-impl NativeStream {
-    fn with<R>(&mut self, act: impl FnOnce(&mut worker::Stream, &mut Worker, &dyn StreamHost) -> R) -> R {
-        let worker = self.worker.upgrade().expect("a plugin that outlives its streams");
-        let (thread, Plugin(plugin)) = self.of;
-        let surroundings = Surroundings { state: &self.state, thread, plugin };
-        let phase = Phase { now: self.state.borrow().now, maps: &self.maps, surroundings };
-        act(&mut self.stream, &mut worker.borrow_mut(), &phase)
-    }
+/// Does to whichever part the stream has what both can do.
+macro_rules! either {
+    ($self:ident, |$part:ident, $worker:ident, $host:ident| $act:expr) => {
+        if let Some(worker) = $self.worker.upgrade() {
+            let now = $self.state.borrow().now;
+            let (thread, Plugin(plugin)) = $self.of;
+            let surroundings = Surroundings { state: &$self.state, thread, plugin };
+            let phase = Phase { now, maps: &$self.maps, surroundings };
+            let ($worker, $host) = (&mut *worker.borrow_mut(), &phase);
+            match &mut $self.part {
+                Part::Downstream($part) => _ = $act,
+                Part::Upstream($part) => _ = $act,
+            }
+        }
+    };
 }
 
 impl Stream for NativeStream {
@@ -297,11 +354,23 @@ impl Stream for NativeStream {
     }
 
     fn request_headers_of(&mut self, complete: bool) -> bool {
-        self.with(|stream, worker, host| stream.request_headers(worker, host, complete)) == Verdict::Continue
+        let Some(worker) = self.worker.upgrade() else { return true };
+        let (thread, Plugin(plugin)) = self.of;
+        let surroundings = Surroundings { state: &self.state, thread, plugin };
+        let host = Phase { now: self.state.borrow().now, maps: &self.maps, surroundings };
+        match &mut self.part {
+            Part::Downstream(stream) => {
+                stream.request_headers(&mut worker.borrow_mut(), &host, complete) == Verdict::Continue
+            }
+            Part::Upstream(attempt) => {
+                attempt.request_headers(&mut worker.borrow_mut(), &host, complete);
+                true
+            }
+        }
     }
 
     fn request_body(&mut self, last: bool) {
-        self.with(|stream, worker, host| stream.request_body(worker, host, last));
+        either!(self, |part, worker, host| part.request_body(worker, host, last));
     }
 
     fn request_trailers(&mut self) {
@@ -310,24 +379,27 @@ impl Stream for NativeStream {
 
     fn response_headers_of(&mut self, headers: &[(&str, &[u8])], complete: bool) {
         self.maps.borrow_mut().response = own(headers);
-        self.with(|stream, worker, host| stream.response_headers(worker, host, complete));
+        either!(self, |part, worker, host| part.response_headers(worker, host, complete));
     }
 
     fn response_body(&mut self, last: bool) {
-        self.with(|stream, worker, host| stream.response_body(worker, host, last));
+        either!(self, |part, worker, host| part.response_body(worker, host, last));
     }
 
     fn response_trailers(&mut self, trailers: &[(&str, &[u8])]) {
         self.maps.borrow_mut().trailers = own(trailers);
-        self.with(|stream, worker, host| stream.response_trailers(worker, host));
+        either!(self, |part, worker, host| part.response_trailers(worker, host));
     }
 
     fn log(&mut self) {
-        self.with(|stream, worker, host| stream.finish(worker, host));
+        // Upstream filters have no access log phase.
+        if matches!(self.part, Part::Downstream(_)) {
+            either!(self, |part, worker, host| part.finish(worker, host));
+        }
     }
 
     fn done(&mut self) {
-        self.with(|stream, worker, host| stream.finish(worker, host));
+        either!(self, |part, worker, host| part.finish(worker, host));
     }
 
     fn request_values(&self, name: &str) -> Vec<Vec<u8>> {

@@ -61,6 +61,22 @@ impl World for Wasm {
         Ok(Plugin(self.roots.len() - 1))
     }
 
+    fn thread_of(&self, plugin: Plugin) -> Thread {
+        self.roots[plugin.0].0
+    }
+
+    fn follow(&mut self, thread: Thread) -> Plugin {
+        self.configure(thread, "evenkeel", r#"{"role":"upstream"}"#).expect("accepted")
+    }
+
+    fn attempt(&mut self, upstream: Plugin, request: &Request, address: &str) -> Request {
+        let (vm, root) = self.vm(upstream);
+        let mut attempt = vm.request_of(root, request.headers());
+        attempt.share_properties(request);
+        attempt.property(&["upstream", "address"], address);
+        attempt
+    }
+
     fn tick(&mut self, plugin: Plugin) {
         let (vm, root) = self.vm(plugin);
         vm.tick(root);

@@ -45,6 +45,15 @@ pub trait World: Sized {
     /// Loads a plugin configuration into a thread; the lines that say why not.
     fn configure(&mut self, thread: Thread, name: &str, json: &str) -> Result<Plugin, Vec<String>>;
 
+    /// The thread that has this plugin.
+    fn thread_of(&self, plugin: Plugin) -> Thread;
+
+    /// Puts the filter among the upstream filters of a thread, too.
+    fn follow(&mut self, thread: Thread) -> Plugin;
+
+    /// The next attempt of `request`, as the upstream filter sees it: to this address, with this number.
+    fn attempt(&mut self, upstream: Plugin, request: &Self::Stream, address: &str) -> Self::Stream;
+
     fn tick(&mut self, plugin: Plugin);
 
     fn stream(&mut self, plugin: Plugin, headers: &[(&str, &[u8])]) -> Self::Stream;

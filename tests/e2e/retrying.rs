@@ -56,3 +56,54 @@ async fn the_one_that_failed_is_avoided() -> Result<()> {
     assert!((1..5).all(|index| avoiding.share(index) > 0.1), "{:?}", avoiding.received);
     Ok(())
 }
+
+/// Three candidates, two retries, and evenkeel among the upstream filters.
+async fn followed(per_try: &str) -> Result<Scene> {
+    let retries = Some((2, "connect-failure,reset,5xx".to_owned()));
+    let retry_policy = match per_try {
+        "" => json!({}),
+        time => json!({ "per_try_timeout": time }),
+    };
+    Stage {
+        strangers: 1,
+        follow: true,
+        upstream: json!({ "policy": "least_request", "health": { "ejection": "3s" } }),
+        plugin: json!({ "steering": { "candidates": 3 } }),
+        proxy: envoy::Config { retries, retry_policy, ..envoy::Config::default() },
+        ..Stage::default()
+    }
+    .open()
+    .await
+}
+
+/// Two are sick at once, in whatever way: nobody notices, both are left, and nobody else is.
+async fn both_are_left(per_try: &str, sick: [Behaviour; 2]) -> Result<()> {
+    let scene = followed(per_try).await?;
+    assert_eq!(scene.wave(1.0).await?.summary.failed, 0);
+    for (backend, behaviour) in scene.backends.iter().zip(sick) {
+        backend.set(behaviour);
+    }
+    let learning = scene.wave(2.5).await?;
+    let avoiding = scene.wave(2.5).await?;
+    let failed = learning.summary.failed + avoiding.summary.failed;
+    assert_eq!(failed, 0, "{sick:?}: {:?}, {:?}", learning.summary.statuses, avoiding.summary.statuses);
+    assert_eq!(learning.strangers + avoiding.strangers, 0, "the retries went where evenkeel named");
+    // A black hole and a reset connection count requests that arrive.
+    assert!(avoiding.share(0) < 0.03 && avoiding.share(1) < 0.03, "{sick:?}: {:?}", avoiding.received);
+    assert!((2..5).all(|index| avoiding.share(index) > 0.15), "{sick:?}: {:?}", avoiding.received);
+    for backend in &scene.backends {
+        let seen = backend.requests();
+        assert!(seen.iter().all(|request| !request.headers.keys().any(|name| name.contains("evenkeel"))));
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn followed_attempts_find_two_that_fail_at_once() -> Result<()> {
+    both_are_left("", [Behaviour::FAIL_FAST, Behaviour::Reset]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn followed_attempts_find_two_that_hang_or_crash() -> Result<()> {
+    both_are_left("0.25s", [Behaviour::BlackHole, Behaviour::Refuse]).await
+}

@@ -36,6 +36,8 @@ pub struct Stage {
     pub bare: bool,
     /// Whether the backends are spoken to in HTTP/2.
     pub http2: bool,
+    /// Whether evenkeel sees every attempt, too, as an upstream filter.
+    pub follow: bool,
     /// Whether a real Prometheus scrapes them every second; Envoy's cluster for it is `prometheus`.
     pub scraped: bool,
     /// The rest of Envoy's configuration: its clusters and filters come after the scene's own.
@@ -60,6 +62,7 @@ impl Default for Stage {
             upstream: json!({ "health": { "ejection": "3s" } }),
             bare: false,
             http2: false,
+            follow: false,
             scraped: false,
             proxy: envoy::Config::default(),
         }
@@ -127,7 +130,9 @@ impl Stage {
             false => None,
         };
         proxy.services.extend(prometheus.iter().map(|p| ("prometheus".to_owned(), p.address())));
-        let cluster = Cluster { http2: self.http2, ..Cluster::new("web", everyone, self.policy) };
+        let upstream_filters = if self.follow { vec![Filter::evenkeel_upstream()?] } else { Vec::new() };
+        let cluster =
+            Cluster { http2: self.http2, upstream_filters, ..Cluster::new("web", everyone, self.policy) };
         proxy.clusters.insert(0, cluster);
         if !self.bare {
             proxy.filters.insert(0, Filter::evenkeel(&configuration)?);

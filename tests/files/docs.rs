@@ -1,5 +1,6 @@
 //! What README and docs show is true of this version.
 
+use evenkeel::config::Role;
 use std::path::PathBuf;
 
 use testbed::anyhow::{Context, Result, ensure};
@@ -87,6 +88,11 @@ fn every_json_block_says_what_it_is_and_is_that() -> Result<()> {
         };
         let whole = match kind {
             "plugin" | "refused" => json,
+            "plugin-upstream" => {
+                assert_eq!(evenkeel::config::role(json.as_bytes()), Role::Upstream, "{}", block.place);
+                evenkeel::config::parse_upstream(json.as_bytes()).expect(&block.place);
+                continue;
+            }
             "upstream" => format!(
                 r#"{{ "prometheus": {{ "cluster": "p" }}, "upstreams": [{{ "cluster": "web", {} {json} }}] }}"#,
                 if json.contains("\"endpoints\"") {

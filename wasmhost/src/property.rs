@@ -48,7 +48,7 @@ impl PropertyValue for Duration {
 }
 
 /// Values by path; the parts of a path are joined by zero bytes, as the ABI sends them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Properties(BTreeMap<Vec<u8>, Vec<u8>>);
 
 impl Properties {

@@ -47,6 +47,12 @@ impl Request {
         self.stream.borrow_mut().properties.set(join(path), value.encode());
     }
 
+    /// Takes over the properties of another stream as they are, as an upstream filter finds those of the request.
+    pub fn share_properties(&mut self, other: &Request) {
+        let properties = other.stream.borrow().properties.clone();
+        self.stream.borrow_mut().properties = properties;
+    }
+
     /// Takes a property away.
     pub fn remove_property(&mut self, path: &[&str]) {
         self.stream.borrow_mut().properties.remove(path);

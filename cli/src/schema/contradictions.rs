@@ -7,7 +7,13 @@ use serde_json::{Value, json};
 pub fn of(path: &str) -> Option<Value> {
     Some(match path {
         "$" => json!({
+            // The part among upstream filters has no other settings; every other configuration has upstreams.
+            "required": [],
             "allOf": [{
+                "if": { "required": ["role"], "properties": { "role": { "const": "upstream" } } },
+                "then": { "maxProperties": 1 },
+                "else": { "required": ["upstreams"] }
+            }, {
                 "if": { "not": { "required": ["prometheus"] } },
                 "then": { "properties": { "upstreams": { "items": {
                     "properties": {

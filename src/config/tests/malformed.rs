@@ -63,7 +63,7 @@ fn the_outermost_fields() {
         at_root(
             r#""mod":"observe""#,
             "$.mod",
-            "unknown field, allowed: mode, steering, prometheus, upstreams, status; did you mean \"mode\"?",
+            "unknown field, allowed: role, mode, steering, prometheus, upstreams, status; did you mean \"mode\"?",
         ),
         at_root(r#""Mode":"observe""#, "$.Mode", "did you mean \"mode\"?"),
         at_root(r#""quux":1"#, "$.quux", "unknown field"),
@@ -257,4 +257,23 @@ fn header_values_are_never_shown() {
         assert!(shown.starts_with("$.prometheus"), "{shown}");
         assert!(!shown.contains("S3CR3T"), "{shown}");
     }
+}
+
+#[test]
+fn the_part_among_upstream_filters_has_no_other_settings() {
+    use crate::config::{Role, parse_upstream, role};
+    assert_eq!(role(br#"{ "role": "upstream" }"#), Role::Upstream);
+    assert_eq!(parse_upstream(br#"{ "role": "upstream" }"#), Ok(()));
+    for downstream in
+        [&br#"{ "role": "downstream", "upstreams": [] }"#[..], b"{}", b"[]", b"", br#"{ "role": 1 }"#]
+    {
+        assert_eq!(role(downstream), Role::Downstream);
+    }
+    let beside = br#"{ "role": "upstream", "upstreams": [] }"#;
+    assert_eq!(role(beside), Role::Upstream);
+    assert_eq!(parse_upstream(beside).unwrap_err()[0].path, "$.upstreams");
+    assert_eq!(
+        crate::config::parse(br#"{ "role": "upstrem", "upstreams": [] }"#).unwrap_err()[0].path,
+        "$.role"
+    );
 }

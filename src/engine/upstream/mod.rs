@@ -310,6 +310,8 @@ impl Upstream {
         }
         self.totals.policy -= 1;
         let (count, decision) = match self.config.failover.none_eligible {
+            // Nobody is known, as before the first answer of whoever knows: that is no reason to turn a request away.
+            _ if self.fleet.is_empty() => (&mut self.totals.fallbacks, Decision::Fallback),
             NoneEligible::Envoy => (&mut self.totals.fallbacks, Decision::Fallback),
             NoneEligible::Reject => (&mut self.totals.rejects, Decision::Reject),
             NoneEligible::SafeEndpoint(_) => (&mut self.totals.safe_endpoint, Decision::SafeEndpoint),

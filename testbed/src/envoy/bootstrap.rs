@@ -163,25 +163,24 @@ fn protocol(cluster: &Cluster) -> Value {
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
         "explicit_http_config": { version: {} },
     });
+    let mut filters: Vec<Value> = cluster.upstream_filters.iter().map(|filter| filter.0.clone()).collect();
     if let Some(header) = cluster.policy.hidden_header() {
-        merge(
-            &mut options,
-            &json!({ "http_filters": [
-            {
-                "name": "envoy.filters.http.header_mutation",
-                "typed_config": {
-                    "@type": "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
-                    "mutations": { "request_mutations": [{ "remove": header }] },
-                },
+        filters.push(json!({
+            "name": "envoy.filters.http.header_mutation",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+                "mutations": { "request_mutations": [{ "remove": header }] },
             },
-            {
-                "name": "envoy.filters.http.upstream_codec",
-                "typed_config": {
-                    "@type": "type.googleapis.com/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec",
-                },
+        }));
+    }
+    if !filters.is_empty() {
+        filters.push(json!({
+            "name": "envoy.filters.http.upstream_codec",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec",
             },
-        ] }),
-        );
+        }));
+        merge(&mut options, &json!({ "http_filters": filters }));
     }
     json!({ "typed_extension_protocol_options": {
         "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options,
@@ -192,6 +191,7 @@ fn route(cluster: &Cluster, config: &Config) -> Value {
     let mut action = json!({ "cluster": cluster.name, "timeout": seconds(config.route_timeout) });
     if let Some((count, reasons)) = &config.retries {
         merge(&mut action, &json!({ "retry_policy": { "num_retries": count, "retry_on": reasons } }));
+        merge(&mut action, &json!({ "retry_policy": config.retry_policy }));
     }
     let mut route = json!({ "match": { "prefix": cluster.prefix }, "route": action });
     if let Policy::StatefulSession { header } = &cluster.policy {

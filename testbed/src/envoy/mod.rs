@@ -33,6 +33,8 @@ pub struct Config {
     pub route_timeout: Duration,
     /// Retries of a request and what for (`connect-failure,refused-stream`); none by default.
     pub retries: Option<(u32, String)>,
+    /// Further members of the retry policy, for instance `per_try_timeout`.
+    pub retry_policy: Value,
     /// HTTP filters before the router, for instance [`Filter::evenkeel`].
     pub filters: Vec<Filter>,
     /// Clusters with one endpoint that filters call: a name and where it is.
@@ -55,6 +57,7 @@ impl Default for Config {
             concurrency: 2,
             route_timeout: Duration::from_secs(3),
             retries: None,
+            retry_policy: Value::Null,
             filters: Vec::new(),
             services: Vec::new(),
             admin_cluster: false,
@@ -89,6 +92,8 @@ pub struct Cluster {
     pub http2: bool,
     /// The path of active health checks, if any: every second, three failures, one success.
     pub health_check: Option<String>,
+    /// HTTP filters that see each attempt, before the one that takes the steering header away.
+    pub upstream_filters: Vec<Filter>,
     /// Members that are added to the cluster or replace its own.
     pub extra: Value,
 }
@@ -104,6 +109,7 @@ impl Cluster {
             connect_timeout: Duration::from_secs(1),
             http2: false,
             health_check: None,
+            upstream_filters: Vec::new(),
             extra: Value::Null,
         }
     }

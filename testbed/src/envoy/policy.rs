@@ -106,6 +106,11 @@ impl Filter {
         Self::evenkeel_text(&configuration.to_string())
     }
 
+    /// evenkeel among a cluster's upstream filters, where it sees every attempt.
+    pub fn evenkeel_upstream() -> Result<Self> {
+        Self::evenkeel_text(r#"{ "role": "upstream" }"#)
+    }
+
     /// evenkeel with this text for a configuration, well-formed or not.
     pub fn evenkeel_text(configuration: &str) -> Result<Self> {
         Ok(Self::wasm(tools::wasm()?, configuration))

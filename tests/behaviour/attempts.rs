@@ -1,0 +1,287 @@
+//! The filter among the upstream filters, too: every attempt counts for the endpoint that it went to, and once.
+
+use std::collections::BTreeMap;
+
+use crate::scene::{Ending, address, begin, config, ms, pass, picks, respond, single, target};
+use crate::world::{Plugin, Stream, World};
+
+/// Who is picked depends on nothing but eligibility; two failures change nothing.
+const PATIENT: &str = r#""policy":"round_robin","health":{"suspect_after":3,"fail_after":3}"#;
+
+/// A thread with the filter in both places: who steers, and who follows.
+fn both_places<W: World>(world: &mut W, json: &str) -> (Plugin, Plugin) {
+    let plugin = single(world, json);
+    let thread = world.thread_of(plugin);
+    (plugin, world.follow(thread))
+}
+
+/// How an attempt ends.
+#[derive(Clone, Copy, Debug)]
+enum Try {
+    Good,
+    Status(&'static str),
+    /// The connection breaks, or the time of a single try is up: no answer, no word.
+    Silent,
+    Refused,
+    /// Headers, a part of the body, then nothing.
+    Broken,
+}
+
+/// One attempt from beginning to end, 10 ms long.
+fn attempt<W: World>(world: &mut W, upstream: Plugin, request: &W::Stream, to: &str, how: Try) {
+    let mut attempt = world.attempt(upstream, request, to);
+    attempt.request_headers();
+    world.advance(ms(10));
+    match how {
+        Try::Good => {
+            attempt.response_headers(&[(":status", b"200")]);
+            attempt.response_body(true);
+        }
+        Try::Status(status) => attempt.response_headers(&[(":status", status.as_bytes())]),
+        Try::Silent => {}
+        Try::Refused => {
+            attempt.property(
+                &["upstream", "transport_failure_reason"],
+                b"delayed connect error: Connection refused",
+            );
+        }
+        Try::Broken => {
+            attempt.response_headers(&[(":status", b"200")]);
+            attempt.response_body(false);
+        }
+    }
+    attempt.done();
+}
+
+/// A request whose attempts go to `to` and end as told, and what the client gets in the end.
+fn tried<W: World>(
+    world: &mut W,
+    (plugin, upstream): (Plugin, Plugin),
+    tries: &[(&str, Try)],
+    ending: &Ending,
+) {
+    let mut request = begin(world, plugin);
+    for (to, how) in tries {
+        attempt(world, upstream, &request, to, *how);
+    }
+    let served_by = tries.last().map(|(to, _)| (*to).to_owned()).unwrap_or_default();
+    let attempts = Some(tries.len() as u64);
+    respond(&mut request, &Ending { served_by: Some(served_by), attempts, ..ending.clone() });
+    request.log();
+    request.done();
+}
+
+/// Whether `endpoint` is out after `times` such requests.
+fn out_after<W: World>(times: usize, tries: &[(&str, Try)], ending: &Ending) -> Vec<String> {
+    let mut world = W::new(5);
+    let places = both_places(&mut world, &config(4, PATIENT, ""));
+    (0..times).for_each(|_| tried(&mut world, places, tries, ending));
+    let serving = picks(&mut world, places.0, 40);
+    (0..4).map(address).filter(|endpoint| !serving.contains_key(endpoint)).collect()
+}
+
+const RESET: &str = "upstream_reset_before_response_started{connection_termination}";
+const BROKEN: &str = "upstream_reset_after_response_started{connection_termination}";
+
+fn whoever_failed_is_blamed_and_whoever_helped_is_not<W: World>(_: W) {
+    let (a, b, c) = (&*address(0), &*address(1), &*address(2));
+    let good = Ending::good();
+    for how in [Try::Silent, Try::Refused, Try::Status("503")] {
+        assert_eq!(out_after::<W>(3, &[(a, how), (b, Try::Good)], &good), [a], "{how:?}");
+        // Both of two that failed, which the last answer alone could not tell.
+        assert_eq!(out_after::<W>(3, &[(a, how), (b, how), (c, Try::Good)], &good), [a, b], "{how:?}");
+    }
+}
+
+fn every_attempt_counts_once<W: World>(_: W) {
+    let a = &*address(0);
+    let failed = Ending::status("503");
+    assert!(out_after::<W>(2, &[(a, Try::Status("503"))], &failed).is_empty(), "two are not three");
+    assert_eq!(out_after::<W>(3, &[(a, Try::Status("503"))], &failed), [a]);
+    // Tried twice, failed twice.
+    assert_eq!(out_after::<W>(2, &[(a, Try::Status("503")), (a, Try::Status("503"))], &failed), [a]);
+    let reset = Ending::local("503", RESET);
+    assert!(out_after::<W>(2, &[(a, Try::Silent)], &reset).is_empty());
+    assert_eq!(out_after::<W>(3, &[(a, Try::Silent)], &reset), [a]);
+}
+
+fn what_envoy_knows_explains_an_attempt_that_ended_without_a_word<W: World>(_: W) {
+    let a = &*address(0);
+    for (ending, out) in [
+        (Ending::local("504", "response_timeout"), true),
+        (Ending::local("504", "upstream_per_try_timeout"), true),
+        (Ending::local("503", RESET), true),
+        (Ending::cancelled(), false),
+        (Ending::local("503", "upstream_reset_before_response_started{overflow}"), false),
+    ] {
+        assert_eq!(
+            out_after::<W>(3, &[(a, Try::Silent)], &ending),
+            if out { vec![a] } else { vec![] },
+            "{ending:?}"
+        );
+    }
+    // A time-out weighs twice.
+    assert_eq!(out_after::<W>(2, &[(a, Try::Silent)], &Ending::local("504", "response_timeout")), [a]);
+    assert_eq!(out_after::<W>(3, &[(a, Try::Broken)], &Ending::cut(BROKEN)), [a]);
+    assert!(out_after::<W>(3, &[(a, Try::Broken)], &Ending::cut("downstream_remote_disconnect")).is_empty());
+}
+
+/// Envoy ends the request before it ends the attempt where the client leaves; what it says then counts, too.
+fn the_order_of_their_ends_does_not_matter<W: World>(_: W) {
+    for (details, out) in [(BROKEN, 1), ("downstream_remote_disconnect", 0)] {
+        let mut world = W::new(5);
+        let (plugin, upstream) = both_places(&mut world, &config(4, PATIENT, ""));
+        for _ in 0..3 {
+            let mut request = begin(&mut world, plugin);
+            let mut attempt = world.attempt(upstream, &request, &address(0));
+            attempt.request_headers();
+            world.advance(ms(10));
+            attempt.response_headers(&[(":status", b"200")]);
+            request.property(&["upstream", "address"], address(0).as_bytes());
+            request.response_headers(&[(":status", b"200")]);
+            request.property(&["response", "code_details"], details.as_bytes());
+            request.log();
+            request.done();
+            attempt.done();
+        }
+        assert_eq!(picks(&mut world, plugin, 40).len(), 4 - out, "{details}");
+    }
+}
+
+/// The loser of a hedged pair is cancelled by Envoy once the other has answered.
+fn the_loser_of_a_race_is_not_blamed<W: World>(_: W) {
+    let mut world = W::new(5);
+    let (plugin, upstream) = both_places(&mut world, &config(4, PATIENT, ""));
+    for _ in 0..4 {
+        let mut request = begin(&mut world, plugin);
+        let mut slow = world.attempt(upstream, &request, &address(0));
+        slow.request_headers();
+        world.advance(ms(50));
+        let mut quick = world.attempt(upstream, &request, &address(1));
+        quick.request_headers();
+        world.advance(ms(10));
+        quick.response_headers(&[(":status", b"200")]);
+        slow.done();
+        quick.response_body(true);
+        quick.done();
+        respond(&mut request, &Ending { served_by: Some(address(1)), attempts: Some(2), ..Ending::good() });
+        request.log();
+        request.done();
+    }
+    assert_eq!(picks(&mut world, plugin, 40).len(), 4);
+}
+
+/// Six requests of each kind to one of two endpoints leave nothing in flight there, and nothing too little.
+fn what_was_taken_is_given_back_once<W: World>(_: W) {
+    let kinds: [(&str, &[Try], Ending); 8] = [
+        ("good", &[Try::Good], Ending::good()),
+        ("retried", &[Try::Silent, Try::Good], Ending::good()),
+        ("thrice", &[Try::Refused, Try::Status("503"), Try::Good], Ending::good()),
+        ("timed out", &[Try::Silent], Ending::local("504", "response_timeout")),
+        ("left", &[Try::Silent], Ending::cancelled()),
+        ("broken", &[Try::Broken], Ending::cut(BROKEN)),
+        ("never tried", &[], Ending::local("401", "ext_authz_denied")),
+        ("never tried, left", &[], Ending::cancelled()),
+    ];
+    for (name, tries, ending) in kinds {
+        let mut world = W::new(5);
+        let json = config(2, r#""policy":"least_request","health":{"max_ejected_percent":0}"#, "");
+        let places = both_places(&mut world, &json);
+        let to = address(0);
+        let tries: Vec<(&str, Try)> = tries.iter().map(|how| (&*to, *how)).collect();
+        (0..6).for_each(|_| tried(&mut world, places, &tries, &ending));
+        // Strangers and unknown hosts, too.
+        tried(&mut world, places, &[("203.0.113.9:1", Try::Good)], &Ending::good());
+        pass(&mut world, &[places.0], ms(100));
+        let open: Vec<_> = (0..10).map(|_| begin(&mut world, places.0)).collect();
+        let mut counts = BTreeMap::<String, usize>::new();
+        open.iter().for_each(|stream| *counts.entry(target(stream)).or_default() += 1);
+        assert!(counts.values().all(|count| *count == 5), "{name}: {counts:?}");
+    }
+}
+
+/// An attempt in flight counts where it is, not where the request was meant to go.
+fn in_flight_counts_where_the_attempt_is<W: World>(_: W) {
+    let mut world = W::new(5);
+    let (plugin, upstream) = both_places(&mut world, &config(2, r#""policy":"least_request""#, ""));
+    let mut open = Vec::new();
+    for _ in 0..5 {
+        let request = begin(&mut world, plugin);
+        let mut attempt = world.attempt(upstream, &request, &address(1));
+        attempt.request_headers();
+        open.push((request, attempt));
+    }
+    let next: Vec<_> = (0..5).map(|_| begin(&mut world, plugin)).collect();
+    assert!(next.iter().all(|stream| target(stream) == address(0)), "the other has five");
+}
+
+/// How long an attempt takes is not what the attempt before it took.
+fn latency_is_the_attempts_own<W: World>(_: W) {
+    let mut world = W::new(5);
+    let by_latency =
+        r#""policy":"peak_ewma","slow_start":"0s","health":{"suspect_after":1000,"fail_after":1000}"#;
+    let (plugin, upstream) = both_places(&mut world, &config(3, by_latency, ""));
+    for _ in 0..2 {
+        for (failing, helping) in [(0, 1), (0, 2)] {
+            let mut request = begin(&mut world, plugin);
+            let mut first = world.attempt(upstream, &request, &address(failing));
+            first.request_headers();
+            world.advance(ms(3_000));
+            first.done();
+            attempt(&mut world, upstream, &request, &address(helping), Try::Good);
+            let served_by = Some(address(helping));
+            respond(&mut request, &Ending { served_by, attempts: Some(2), ..Ending::good() });
+            request.log();
+            request.done();
+        }
+    }
+    let open: Vec<_> = (0..8).map(|_| begin(&mut world, plugin)).collect();
+    let mut counts = BTreeMap::<String, usize>::new();
+    open.iter().for_each(|request| *counts.entry(target(request)).or_default() += 1);
+    let given = |endpoint| counts.get(&address(endpoint)).copied().unwrap_or(0);
+    assert!(given(0) <= 1 && given(1) >= 3 && given(2) >= 3, "{counts:?}");
+}
+
+/// Where the cluster has no such filter, everything is as it was.
+fn without_attempts_the_request_tells<W: World>(_: W) {
+    let mut world = W::new(5);
+    let (plugin, _) = both_places(&mut world, &config(4, PATIENT, ""));
+    for _ in 0..3 {
+        let mut request = begin(&mut world, plugin);
+        world.advance(ms(10));
+        respond(&mut request, &Ending { served_by: Some(address(0)), ..Ending::status("500") });
+        request.log();
+        request.done();
+    }
+    assert!(!picks(&mut world, plugin, 40).contains_key(&address(0)));
+}
+
+/// Streams that are none of ours, and numbers that are made up.
+fn an_attempt_of_nobodys_request_passes<W: World>(_: W) {
+    let mut world = W::new(5);
+    let (plugin, upstream) = both_places(&mut world, &config(2, PATIENT, ""));
+    for number in [&b""[..], b"1", &[0xFF; 8], &[0; 8], &[1; 9]] {
+        let mut foreign = world.stream(plugin, &[(":path", b"/")]);
+        foreign.property(&["evenkeel_request"], number);
+        let mut attempt = world.attempt(upstream, &foreign, &address(0));
+        assert!(attempt.request_headers());
+        attempt.request_body(true);
+        attempt.response_headers(&[(":status", b"503")]);
+        attempt.response_trailers(&[("grpc-status", b"14")]);
+        attempt.done();
+    }
+    assert_eq!(picks(&mut world, plugin, 20).len(), 2);
+}
+
+both!(
+    whoever_failed_is_blamed_and_whoever_helped_is_not,
+    every_attempt_counts_once,
+    what_envoy_knows_explains_an_attempt_that_ended_without_a_word,
+    the_order_of_their_ends_does_not_matter,
+    the_loser_of_a_race_is_not_blamed,
+    what_was_taken_is_given_back_once,
+    in_flight_counts_where_the_attempt_is,
+    latency_is_the_attempts_own,
+    without_attempts_the_request_tells,
+    an_attempt_of_nobodys_request_passes,
+);
