@@ -171,6 +171,11 @@ impl Health {
         &self.local
     }
 
+    /// Forgets what this worker has seen.
+    pub fn forget_own(&mut self) {
+        self.local = Evidence::default();
+    }
+
     /// What the other workers have seen.
     pub fn others(&self) -> &Evidence {
         &self.others

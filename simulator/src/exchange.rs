@@ -21,7 +21,7 @@ impl Exchange {
         if self.slots.len() < 2 {
             return Duty::ALONE;
         }
-        self.slots[worker] = slot::encode(engine, now);
+        self.slots[worker] = slot::encode(engine, true, now);
         engine.forget_others(now);
         let mut duty = Duty::ALONE;
         for (other, slot) in self.slots.iter().enumerate() {

@@ -154,6 +154,13 @@ impl Engine {
         }
     }
 
+    /// The request failed at the endpoint of `ticket` and was answered by another, to which it has been moved.
+    pub fn gave_up(&mut self, ticket: &Ticket, failure: Failure, now: Time) {
+        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+            upstream.gave_up(ticket.endpoint, ticket.started, failure, now);
+        }
+    }
+
     /// The request is over.
     pub fn finished(&mut self, ticket: &Ticket, now: Time) {
         if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
@@ -193,9 +200,9 @@ impl Engine {
     }
 
     /// Takes over what `old` has learnt of the endpoints that both know.
-    pub fn adopt(&mut self, old: &Engine, now: Time) {
+    pub fn adopt(&mut self, old: &mut Engine, now: Time) {
         for upstream in &mut self.upstreams {
-            if let Some(known) = old.upstreams.iter().find(|o| o.cluster() == upstream.cluster()) {
+            if let Some(known) = old.upstreams.iter_mut().find(|o| o.cluster() == upstream.cluster()) {
                 upstream.adopt(known, now);
             }
         }

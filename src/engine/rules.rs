@@ -57,6 +57,11 @@ impl Rules {
         strictest
     }
 
+    /// The clock stepped back to `now`.
+    pub fn not_after(&mut self, now: Time) {
+        self.above_since.iter_mut().for_each(|since| *since = (*since).min(now));
+    }
+
     /// Forgets the endpoint at `index`, whose place another may take.
     pub fn forget(&mut self, index: u32) {
         let start = index as usize * self.rules.len();

@@ -5,6 +5,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::*;
 use crate::fleet::{Condition, Spec};
+use crate::health::State;
 
 const UPSTREAM: usize = 0;
 
@@ -167,4 +168,36 @@ fn who_is_let_back_starts_slowly() {
     assert!(share(&engine) < 0.2, "{}", share(&engine));
     engine.tick(Duty::ALONE, at(60_000));
     assert_eq!(share(&engine), 1.0);
+}
+
+fn state(engine: &Engine, index: u32) -> State {
+    engine.upstream(UPSTREAM).and_then(|u| u.member(index)).unwrap().health.state()
+}
+
+#[test]
+fn a_request_from_before_the_clock_stepped_back_vouches_for_nobody() {
+    let mut engine = engine_with(r#""health":{"fail_after":3}"#);
+    let early = engine.started(UPSTREAM, 0, at(3_600_000)).unwrap();
+    engine.not_after(at(0));
+    engine.answered(&early, Outcome::Good, at(10));
+    engine.finished(&early, at(10));
+    (1..=3).for_each(|n| fail(&mut engine, 0, 100 * n));
+    engine.tick(Duty::ALONE, at(400));
+    assert_eq!(state(&engine, 0), State::Failed);
+}
+
+#[test]
+fn a_reload_counts_no_failure_twice() {
+    let members = r#""health":{"fail_after":4}"#;
+    let mut old = engine_with(members);
+    fail(&mut old, 0, 1);
+    let mut new = engine_with(members);
+    new.adopt(&mut old, at(10));
+    assert_eq!(state(&new, 0), State::Suspect);
+    // The old worker lives on while its requests do, and tells what it knows.
+    let slot = crate::exchange::slot::encode(&old, true, at(20));
+    new.forget_others(at(20));
+    crate::exchange::slot::merge(&slot, &mut new).unwrap();
+    new.tick(Duty::ALONE, at(20));
+    assert_eq!(state(&new, 0), State::Suspect);
 }

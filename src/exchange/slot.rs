@@ -11,10 +11,11 @@ use crate::time::Time;
 /// A slot that was published longer ago than this belongs to a worker that is gone, in seconds.
 pub const GONE_AFTER_S: f64 = 3.0;
 
-/// Writes what this worker knows first-hand.
-pub fn encode(engine: &Engine, now: Time) -> Vec<u8> {
+/// Writes what this worker knows first-hand; `busy` if it has had requests lately.
+pub fn encode(engine: &Engine, busy: bool, now: Time) -> Vec<u8> {
     let mut w = Writer::versioned();
     w.time(now);
+    w.u32(busy.into());
     w.u32(engine.upstreams().len() as u32);
     for upstream in engine.upstreams() {
         w.u64(random::hash(upstream.cluster().as_bytes()));
@@ -48,16 +49,17 @@ fn entry(w: &mut Writer, member: &Member, now: Time) {
     w.f32(member.errors.ratio() as f32);
 }
 
-/// When the slot was published.
-pub fn published(bytes: &[u8]) -> Option<Time> {
-    Reader::versioned(bytes)?.time()
+/// When the slot was published, and whether its worker has had requests lately.
+pub fn published(bytes: &[u8]) -> Option<(Time, bool)> {
+    let mut r = Reader::versioned(bytes)?;
+    Some((r.time()?, r.u32()? > 0))
 }
 
 /// Adds a slot's entries to what the engine knows of the other workers. `None` if the slot is malformed; what
 /// stood before the fault has been taken.
 pub fn merge(bytes: &[u8], engine: &mut Engine) -> Option<()> {
     let mut r = Reader::versioned(bytes)?;
-    let _published = r.time()?;
+    let _published = (r.time()?, r.u32()?);
     for _ in 0..r.u32()? {
         let cluster = r.u64()?;
         let upstream = engine.index_of_hash(cluster);

@@ -94,20 +94,32 @@ impl Snapshot {
         Some(Snapshot { stats, signals })
     }
 
+    /// Drops what `engine` has not asked for: signals of configurations that are gone.
+    pub fn retain(&mut self, engine: &Engine) {
+        self.signals.retain(|((cluster, signal), _)| {
+            let upstream = engine.index_of_hash(*cluster).and_then(|u| engine.upstream(u));
+            upstream.is_some_and(|u| u.config().signals.iter().any(|s| identity(s) == *signal))
+        });
+    }
+
     /// Tells the engine every sample.
     pub fn apply(&self, engine: &mut Engine) {
         for ((cluster, signal), samples) in &self.signals {
             let Some(upstream) = engine.index_of_hash(*cluster).and_then(|u| engine.upstream_mut(u)) else {
                 continue;
             };
-            let named = |s: &crate::config::Signal| random::hash(s.name.as_bytes()) == *signal;
-            let Some(signal) = upstream.config().signals.iter().position(named) else { continue };
+            let signals = &upstream.config().signals;
+            let Some(signal) = signals.iter().position(|s| identity(s) == *signal) else { continue };
             for (hash, value) in &samples.values {
                 upstream.set_signal(signal, *hash, *value, samples.at);
             }
             upstream.signal_answered(signal, samples.values.len(), samples.at);
         }
     }
+}
+
+fn identity(signal: &crate::config::Signal) -> u64 {
+    random::hash(signal.name.as_bytes())
 }
 
 #[cfg(test)]

@@ -95,9 +95,9 @@ impl Root {
             latest.retain(|(_, old)| old.strong_count() > 0);
             let old = latest.iter().find(|(n, _)| *n == name).and_then(|(_, old)| old.upgrade());
             if let Some(old) = old
-                && let (Ok(old), Ok(mut new)) = (old.try_borrow(), worker.try_borrow_mut())
+                && let (Ok(mut old), Ok(mut new)) = (old.try_borrow_mut(), worker.try_borrow_mut())
             {
-                new.adopt(&old, Host::now(&Envoy));
+                new.adopt(&mut old, Host::now(&Envoy));
             }
             latest.retain(|(n, _)| *n != name);
             latest.push((name, Rc::downgrade(worker)));

@@ -11,6 +11,8 @@ const EMPTY_ANSWERS: u32 = 3;
 const EMPTY_FOR_S: f64 = 60.0;
 /// What a source said of an endpoint's condition counts for this long, seconds; then what is measured decides alone.
 const CONDITION_COUNTS_FOR_S: f64 = 60.0;
+/// … or for so many questions without an answer, whichever is longer.
+const SILENT_AFTER: f64 = 3.0;
 
 /// Who names endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,9 +74,10 @@ impl Source {
         error.clone_into(&mut self.error);
     }
 
-    /// Forgets who was condemned by a source that has gone silent. Whether that changed anything.
-    pub fn forget_conditions(&mut self, now: Time) -> bool {
-        if now.seconds_since(self.answered) < CONDITION_COUNTS_FOR_S {
+    /// Forgets who was condemned by a source that has gone silent, though asked every `every_s` seconds. Whether that
+    /// changed anything.
+    pub fn forget_conditions(&mut self, every_s: f64, now: Time) -> bool {
+        if now.seconds_since(self.answered) < CONDITION_COUNTS_FOR_S.max(SILENT_AFTER * every_s) {
             return false;
         }
         let mut changed = false;
@@ -150,9 +153,10 @@ mod tests {
         let mut answer = finding(&[1, 2]);
         answer.found[0].condition = Condition::Unhealthy;
         source.answer(answer, s(0));
-        assert!(!source.forget_conditions(s(59)));
-        assert!(source.forget_conditions(s(60)));
+        assert!(!source.forget_conditions(5.0, s(59)));
+        assert!(!source.forget_conditions(30.0, s(60)), "it is asked seldom");
+        assert!(source.forget_conditions(5.0, s(60)));
         assert!(source.found.iter().all(|found| found.condition == Condition::Serving));
-        assert!(!source.forget_conditions(s(61)));
+        assert!(!source.forget_conditions(5.0, s(61)));
     }
 }

@@ -37,6 +37,18 @@ impl Background {
         gone.for_each(|slot| *slot = (u32::MAX, false));
     }
 
+    /// The same answers where endpoints have other indices; those of endpoints without one are forgotten.
+    pub fn moved(&self, to: impl Fn(u32) -> Option<u32>) -> Background {
+        let mut moved = self.clone();
+        for (index, failed) in &mut moved.answers {
+            match to(*index) {
+                Some(to) if *index != u32::MAX => *index = to,
+                _ => (*index, *failed) = (u32::MAX, false),
+            }
+        }
+        moved
+    }
+
     /// The failure ratio of the endpoints that `counts` accepts; none while too little is known.
     pub fn ratio(&self, counts: impl Fn(u32) -> bool) -> Option<f64> {
         let (all, failed) = self.count(counts)?;

@@ -39,6 +39,11 @@ impl LearntWeight {
         self.at = at;
     }
 
+    /// The clock stepped back to `now`.
+    pub fn not_after(&mut self, now: Time) {
+        self.at = self.at.min(now);
+    }
+
     /// What the configured weight is multiplied by, 0.1..=1.
     pub fn get(&self) -> f64 {
         self.weight

@@ -23,6 +23,8 @@ pub const PROBES: usize = 7;
 const POINTS: f32 = 16.0;
 /// … and the most that one endpoint has: beyond, all weights are halved until the heaviest fits.
 const MOST_POINTS: f32 = 256.0;
+/// The most points of all together: 2 MB, sorted within milliseconds.
+const MOST_ON_A_RING: f32 = 262_144.0;
 /// Places of points and of probes come from one mixer; different increments keep the two apart.
 const POINT_STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 const PROBE_STEP: u64 = 0xD1B5_4A32_D192_ED03;
@@ -58,7 +60,7 @@ impl Ring {
         }
         self.fingerprint = fingerprint;
         let heaviest = present().map(|(_, m)| m.weight).fold(0.0, f32::max);
-        let scale = points_per_weight(heaviest);
+        let scale = points_per_weight(heaviest, present().map(|(_, m)| m.weight).sum());
         self.points.clear();
         for (index, member) in present() {
             let count = points_of(member.weight, scale);
@@ -122,15 +124,16 @@ fn place(identity: u64, nth: u64, step: u64) -> u32 {
 }
 
 /// Independent of everybody but the heaviest, and of that one too up to a weight of sixteen: or its coming and
-/// going would move everybody's keys.
-fn points_per_weight(heaviest: f32) -> f32 {
+/// going would move everybody's keys. Only where all together are too many does their sum count, too.
+fn points_per_weight(heaviest: f32, all: f32) -> f32 {
     let mut scale = POINTS;
-    while heaviest * scale > MOST_POINTS {
+    // By halves, so that the sum of all weights seldom moves anything.
+    while heaviest * scale > MOST_POINTS || (all * scale > MOST_ON_A_RING && scale > f32::MIN_POSITIVE) {
         scale *= 0.5;
     }
     // Where all weights are small fractions, their ratios count as well as those of wholes.
     if heaviest < 0.5 {
-        while heaviest > 0.0 && heaviest * scale < 0.5 * MOST_POINTS {
+        while heaviest > 0.0 && heaviest * scale < 0.5 * MOST_POINTS && 2.0 * all * scale <= MOST_ON_A_RING {
             scale *= 2.0;
         }
     }

@@ -30,6 +30,8 @@ struct Heard {
     upstream: usize,
     key: discovered::Key,
     source: Source,
+    /// Seconds between two questions.
+    every_s: f64,
 }
 
 impl Discovery {
@@ -38,10 +40,13 @@ impl Discovery {
         let mut heard = Vec::new();
         for (upstream, balanced) in config.upstreams.iter().enumerate() {
             let cluster = random::hash(balanced.cluster.as_bytes());
-            let prometheus = balanced.endpoints.prometheus.is_some().then_some(Origin::Prometheus);
-            let envoy = balanced.endpoints.envoy_admin.is_some().then_some(Origin::Envoy);
-            for origin in [prometheus, envoy].into_iter().flatten() {
-                heard.push(Heard { upstream, key: (cluster, origin), source: Source::default() });
+            let interval_s = |interval: core::time::Duration| interval.as_secs_f64();
+            let polled_s = config.prometheus.as_ref().map_or(0.0, |p| interval_s(p.interval));
+            let prometheus = balanced.endpoints.prometheus.as_ref().map(|_| (Origin::Prometheus, polled_s));
+            let envoy = balanced.endpoints.envoy_admin.as_ref();
+            let envoy = envoy.map(|admin| (Origin::Envoy, interval_s(admin.interval)));
+            for (origin, every_s) in [prometheus, envoy].into_iter().flatten() {
+                heard.push(Heard { upstream, key: (cluster, origin), source: Source::default(), every_s });
             }
         }
         Discovery {
@@ -80,8 +85,10 @@ impl Discovery {
 
     /// What silent sources said of conditions is forgotten; the upstreams that this changes.
     pub fn forget_conditions(&mut self, now: Time) -> Vec<usize> {
-        let silent =
-            self.heard.iter_mut().filter_map(|h| h.source.forget_conditions(now).then_some(h.upstream));
+        let silent = self
+            .heard
+            .iter_mut()
+            .filter_map(|h| h.source.forget_conditions(h.every_s, now).then_some(h.upstream));
         let changed: Vec<usize> = silent.collect();
         self.news |= !changed.is_empty();
         changed

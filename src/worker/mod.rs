@@ -29,6 +29,8 @@ use trail::Trails;
 pub use attempt::Attempt;
 pub use stream::{Stream, Verdict};
 
+/// So many ticks in a row without a request, about two seconds, leave a worker without duties.
+const IDLE_AFTER_TICKS: u32 = 40;
 /// The lease and the registry are looked after at this pace, seconds.
 const CHORES_S: f64 = 0.25;
 
@@ -150,8 +152,8 @@ impl Worker {
     }
 
     /// Takes over what the worker of an older configuration has learnt.
-    pub fn adopt(&mut self, old: &Worker, now: Time) {
-        self.engine.adopt(&old.engine, now);
+    pub fn adopt(&mut self, old: &mut Worker, now: Time) {
+        self.engine.adopt(&mut old.engine, now);
     }
 
     /// Milliseconds until the next tick.
@@ -168,6 +170,7 @@ impl Worker {
             self.engine.not_after(now);
             self.snapshot.not_after(now);
             self.discovery.not_after(now);
+            self.started = self.started.min(now);
         }
         if now.seconds_since(self.chores_at) >= CHORES_S || now < self.chores_at {
             self.chores_at = now;
@@ -191,8 +194,8 @@ impl Worker {
         }
         self.read_signals(host, now);
         if self.carries_traffic {
-            let _the_next_tick_tries_again =
-                host.shared_set(&self.keys.shared.slot(self.id), &slot::encode(&self.engine, now), None);
+            let slot = slot::encode(&self.engine, self.idle_ticks < IDLE_AFTER_TICKS, now);
+            let _the_next_tick_tries_again = host.shared_set(&self.keys.shared.slot(self.id), &slot, None);
         }
         let duty = self.merge_peers(host, now);
         self.engine.tick(duty, now);
@@ -295,6 +298,7 @@ impl Worker {
         self.signals_version = Some(version);
         if let Some(mut snapshot) = Snapshot::decode(&bytes) {
             snapshot.not_after(now);
+            snapshot.retain(&self.engine);
             snapshot.apply(&mut self.engine);
             self.snapshot = snapshot;
         }
@@ -307,13 +311,14 @@ impl Worker {
         for at in 0..self.peers.len() {
             let Some(id) = self.peers.get(at).copied().filter(|id| *id != self.id) else { continue };
             let Some((bytes, _)) = host.shared_get(&self.keys.shared.slot(id)) else { continue };
-            let Some(published) = slot::published(&bytes) else { continue };
+            let Some((published, busy)) = slot::published(&bytes) else { continue };
             let from_the_future = published.seconds_since(now) > slot::GONE_AFTER_S;
             if from_the_future || now.seconds_since(published) > slot::GONE_AFTER_S {
                 continue;
             }
-            duty.workers += 1;
-            duty.rank += u32::from(id < self.id);
+            // Who has no requests has none to probe with.
+            duty.workers += u32::from(busy);
+            duty.rank += u32::from(busy && id < self.id);
             let _what_was_readable_counts = slot::merge(&bytes, &mut self.engine);
         }
         duty

@@ -159,7 +159,8 @@ impl Polls {
                 authority: terms.authority,
                 path: &query.path,
                 headers: terms.headers,
-                timeout: terms.timeout,
+                // Before the next is asked, however short the interval comes out.
+                timeout: terms.timeout.min(terms.interval.mul_f64(1.0 - JITTER)),
             });
             let sent = query.pending.is_some();
             if query.question.of() == Origin::Prometheus {

@@ -225,8 +225,8 @@ proptest! {
     ) {
         let (mut here, mut there) = (engine(), engine());
         live(&mut here, &outcomes, seed);
-        let bytes = slot::encode(&here, s(5));
-        prop_assert_eq!(slot::published(&bytes), Some(s(5)));
+        let bytes = slot::encode(&here, true, s(5));
+        prop_assert_eq!(slot::published(&bytes), Some((s(5), true)));
         prop_assert_eq!(slot::merge(&bytes, &mut there), Some(()));
         for (mine, theirs) in here.upstreams().iter().zip(there.upstreams()) {
             for (index, _) in mine.fleet().iter() {
@@ -249,7 +249,7 @@ proptest! {
     fn a_slot_cut_short_is_noticed(outcomes in vec(any::<(bool, u8)>(), 0..40), cut: prop::sample::Index) {
         let mut here = engine();
         live(&mut here, &outcomes, 1);
-        let bytes = slot::encode(&here, s(5));
+        let bytes = slot::encode(&here, true, s(5));
         let mut there = engine();
         prop_assert_eq!(slot::merge(&bytes[..cut.index(bytes.len())], &mut there), None);
         there.tick(evenkeel::engine::Duty::ALONE, s(6));
@@ -264,7 +264,7 @@ proptest! {
     ) {
         let mut here = engine();
         live(&mut here, &outcomes, 2);
-        let mut damaged = slot::encode(&here, s(5));
+        let mut damaged = slot::encode(&here, true, s(5));
         damage.iter().for_each(|(at, byte)| { let at = at.index(damaged.len()); damaged[at] = *byte });
         let mut there = engine();
         for bytes in [&whole, &damaged, &damaged] {

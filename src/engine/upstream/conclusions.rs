@@ -256,7 +256,18 @@ impl Upstream {
         }
         let eligible = self.count_eligible(|_| true);
         let others = self.count_eligible(|m| !degraded(m));
+        let mut serves = vec![false; self.lanes.len()];
         for group in &self.groups {
+            let well = |i: &u32| self.members.get(*i as usize).is_some_and(|m| m.eligible && !degraded(m));
+            if let Some(serves) = serves.get_mut(group.key.lane) {
+                *serves |= group.indices.iter().any(well);
+            }
+        }
+        for group in &self.groups {
+            // Nobody else serves its version.
+            if serves.get(group.key.lane) != Some(&true) {
+                continue;
+            }
             let of = |counts: &[usize]| counts.get(group.tier).copied().unwrap_or(0);
             let endpoints = self.tiers.get(group.tier).map_or(0, |t| t.endpoints);
             if of(&eligible) == of(&others) || of(&others) == 0 || self.too_few(of(&others), endpoints) {

@@ -45,7 +45,7 @@ impl Duty {
 }
 
 /// A group with less of the requests than this is not explored: it is there for others, not for these.
-const WORTH_EXPLORING: f64 = 0.01;
+pub(super) const WORTH_EXPLORING: f64 = 0.01;
 
 /// How sure it is that `member` is slow, 0.1..=1: whoever was condemned on little evidence is looked at again the
 /// sooner.

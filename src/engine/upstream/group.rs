@@ -186,6 +186,12 @@ impl Upstream {
             group.record = known.record;
             group.record.not_after(now);
             group.spill = known.spill;
+            // Who fails as all others do is excused after a reload as before.
+            let (fleet, indices) = (&self.fleet, &group.indices);
+            group.background = known.background.moved(|index| {
+                let index = fleet.index_of_hash(old.fleet.get(index)?.hash)?;
+                indices.binary_search(&index).is_ok().then_some(index)
+            });
         }
     }
 }

@@ -503,6 +503,8 @@ impl Upstream {
         if !self.fleet.is_current(endpoint) {
             return;
         }
+        // Sent before the clock stepped back, it would outweigh all that comes until the clock is there again.
+        let started = started.min(now);
         if let Some(group) = self.group_of_mut(endpoint.index) {
             group.background.observe(endpoint.index, failure.is_some());
             group.record.observe(failure.is_some(), now);
@@ -519,6 +521,14 @@ impl Upstream {
             }
         }
         self.conclude(endpoint.index, now);
+    }
+
+    /// The request failed here and was answered by another endpoint, to which it has been [moved](Upstream::moved).
+    pub fn gave_up(&mut self, endpoint: EndpointRef, started: Time, failure: Failure, now: Time) {
+        if let Some(member) = self.current(endpoint) {
+            member.counters.requests += 1;
+        }
+        self.judged(endpoint, started, Some(failure), now);
     }
 
     /// The request is over.
@@ -556,6 +566,8 @@ impl Upstream {
         self.members.iter_mut().for_each(|member| member.not_after(now));
         self.readings.iter_mut().for_each(|reading| reading.not_after(now));
         self.groups.iter_mut().for_each(|group| group.record.not_after(now));
+        self.learnt.iter_mut().for_each(|weight| weight.not_after(now));
+        self.rules.not_after(now);
         self.scaler.not_after(now);
     }
 
@@ -567,13 +579,14 @@ impl Upstream {
     }
 
     /// Takes over what `old` has learnt.
-    pub fn adopt(&mut self, old: &Upstream, now: Time) {
+    pub fn adopt(&mut self, old: &mut Upstream, now: Time) {
         self.typical = old.typical;
         self.queueing = old.queueing.clone();
         self.scaler = old.scaler.clone();
         for (index, endpoint) in self.fleet.iter() {
             let Some(member) = self.members.get_mut(index as usize) else { continue };
-            let Some(known) = old.fleet.index_of_hash(endpoint.hash).and_then(|known| old.member(known))
+            let known = old.fleet.index_of_hash(endpoint.hash);
+            let Some(known) = known.and_then(|i| old.members.get_mut(i as usize)).filter(|m| m.present)
             else {
                 if !old.fleet.is_empty() {
                     member.joined = now;
@@ -590,8 +603,11 @@ impl Upstream {
                 ruled: None,
                 ..*known
             };
+            // The old worker lives on while its requests do, and tells what it knows: nothing may count twice.
+            known.health.forget_own();
         }
         self.adopt_groups(old, now);
+        self.not_after(now);
         self.refresh(now);
         self.adopt_journal();
     }

@@ -1,6 +1,7 @@
 //! What the endpoints contribute to pressure, and what follows from it.
 
 use super::Upstream;
+use super::exploration::WORTH_EXPLORING;
 use crate::autoscale::{Pressure, Replicas, Scaler, Tally};
 use crate::config::PressureValue;
 use crate::fleet::Condition;
@@ -20,10 +21,11 @@ impl Upstream {
         self.scaler.shown
     }
 
-    /// How many replicas there should be; the same in every worker. `None` without `autoscale`, and until a whole
+    /// How many replicas there should be, those that stand by included; the same in every worker. `None` without `autoscale`, and until a whole
     /// period has been seen.
     pub fn desired_replicas(&self) -> Option<u32> {
-        self.scaler.desired
+        let most = self.config.autoscale.as_ref()?.max;
+        Some(self.scaler.desired?.saturating_add(self.standing_by()).min(most.max(self.scaler.desired?)))
     }
 
     /// How loaded the endpoint at `index` is at this moment, by the same terms as the upstream.
@@ -70,8 +72,7 @@ impl Upstream {
         let slots = self.slots();
         let mut tally = Tally::new(&self.config.pressure);
         let mut there = 0;
-        let leaving = |m: &Member| !m.present || m.condition == Condition::Draining;
-        for (index, member) in (0u32..).zip(&self.members).filter(|(_, m)| !leaving(m)) {
+        for (index, member) in (0u32..).zip(&self.members).filter(|(_, m)| self.loaded(m)) {
             there += 1;
             // Who is out does nothing: neither its idleness nor its silence says anything of the others' load.
             if member.health.state() != State::Failed && !member.condition.condemned() {
@@ -79,6 +80,21 @@ impl Upstream {
             }
         }
         (tally.pressure(), Replicas { there, working: tally.endpoints() })
+    }
+
+    /// Whether `member` is meant to have requests: whoever stands by, at another priority, in another zone, of a version
+    /// without a share or degraded, is idle by design, and that says nothing of the load.
+    fn loaded(&self, member: &Member) -> bool {
+        let spared = member.condition == Condition::Degraded && !member.eligible;
+        let draining = member.condition == Condition::Draining;
+        let group = self.groups.get(member.group as usize);
+        member.present && !draining && !spared && group.is_some_and(|g| g.load >= WORTH_EXPLORING)
+    }
+
+    /// How many stand by.
+    fn standing_by(&self) -> u32 {
+        let stays = |m: &&Member| m.present && m.condition != Condition::Draining;
+        self.members.iter().filter(stays).filter(|m| !self.loaded(m)).count() as u32
     }
 
     /// What the endpoint at `index` contributes to one term.

@@ -111,7 +111,7 @@ pub(in crate::worker) fn reattribute(
     let attempts = attempts.and_then(|b| b.try_into().ok()).map_or(1, u64::from_le_bytes);
     if attempts > 1 {
         // The first endpoint failed, or the request would not be elsewhere; and its latency is not this one's.
-        engine.judged(&ticket, Some(Failure::Reset), host.now());
+        engine.gave_up(&ticket, Failure::Reset, host.now());
         return (moved, if is_good(outcome) { Outcome::Unrelated } else { outcome });
     }
     (moved, outcome)
