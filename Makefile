@@ -39,6 +39,10 @@ demo: setup build ## real Envoy, Prometheus and backends on this machine: evenke
 	@# Unoptimised takes a fraction of the time to build, shares it with the tests, and carries the load as well.
 	@$(with_tools) cargo run --example demo
 
+.PHONY: demo-autoscale
+demo-autoscale: setup build ## replicas that really start and stop as evenkeel says, under a load that comes and goes
+	@$(with_tools) cargo run --example demo-autoscale
+
 .PHONY: test
 test: test-native test-node ## every test: native, the real .wasm, Node, real Envoy and Prometheus
 

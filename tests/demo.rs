@@ -1,4 +1,4 @@
-//! `make demo` as a stranger meets it: it runs, leaves its files, and never leaves a process behind.
+//! `make demo` and `make demo-autoscale` as a stranger meets them: it runs, leaves its files, and never leaves a process behind.
 #![cfg(not(target_family = "wasm"))]
 
 use std::fs;
@@ -17,26 +17,35 @@ const FINISHED: Duration = Duration::from_secs(120);
 
 /// The example that cargo built beside this test: `cargo test` does, `cargo test --test demo` needs `--examples` too.
 fn demo(directory: &Path, length: &str) -> Result<Running> {
+    start("demo", directory, &[("ONLY", "round_robin,least_request"), ("LENGTH", length)])
+}
+
+/// One of the examples, with everything that it leaves in this directory.
+fn start(example: &str, directory: &Path, settings: &[(&str, &str)]) -> Result<Running> {
     let test = std::env::current_exe()?;
     let target = test.parent().and_then(Path::parent).context("no target directory")?;
-    let mut command = Command::new(target.join("examples/demo"));
+    let mut command = Command::new(target.join("examples").join(example));
     command
         .env("TMPDIR", directory.join("tmp"))
         .env("OUT", directory.join("out"))
-        .env("ONLY", "round_robin,least_request")
-        .env("LENGTH", length)
-        .env_remove("KEEP");
+        .env_remove("KEEP")
+        .envs(settings.iter().copied());
     fs::create_dir(directory.join("tmp"))?;
-    Running::spawn("demo", command, &directory.join("demo.log"))
+    Running::spawn(example, command, &directory.join("demo.log"))
 }
 
 /// Processes with this directory in their arguments, as Envoy and Prometheus have the demo's.
 fn processes_of(directory: &Path) -> Vec<PathBuf> {
-    let name = directory.join("tmp").display().to_string();
+    processes_with("cmdline", &directory.join("tmp"))
+}
+
+/// Processes that have this path in their `cmdline` or `environ`; a zombie has neither.
+fn processes_with(file: &str, path: &Path) -> Vec<PathBuf> {
+    let name = path.display().to_string();
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let of_ours = |path: &PathBuf| {
-        let arguments = fs::read(path.join("cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&arguments).contains(&name)
+    let of_ours = |process: &PathBuf| {
+        let text = fs::read(process.join(file)).unwrap_or_default();
+        String::from_utf8_lossy(&text).contains(&name)
     };
     entries.map(|entry| entry.path()).filter(of_ours).collect()
 }
@@ -91,5 +100,28 @@ async fn neither_ctrl_c_nor_a_crash_leaves_a_process_behind() -> Result<()> {
         let left = fs::read_dir(directory.path().join("tmp"))?.count();
         ensure!(left == 0 || signal == Signal::KILL, "{signal:?} left {left} temporary directories");
     }
+    Ok(())
+}
+
+#[tokio::test(crate = "testbed::tokio")]
+async fn ctrl_c_ends_the_replicas_too() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut demo = start("demo-autoscale", directory.path(), &[("PACE", "4")])?;
+    // They are given the directory as everybody is, but not in their arguments.
+    let temporary = directory.path().join("tmp");
+    let running = || processes_with("environ", &temporary).len();
+    wait::until("two replicas, Envoy, Prometheus and the demo itself", STARTED, || {
+        let up = running() == 5 && demo.log().contains("serving  2");
+        async move { up.then_some(()) }
+    })
+    .await
+    .with_context(|| demo.log())?;
+    demo.signal(Signal::INT)?;
+    wait::until("everybody's end", STARTED, || {
+        let none = demo.ended().is_some() && running() == 0;
+        async move { none.then_some(()) }
+    })
+    .await?;
+    ensure!(fs::read_dir(temporary)?.count() == 0, "temporary directories are left");
     Ok(())
 }

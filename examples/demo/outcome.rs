@@ -118,6 +118,7 @@ fn panel(act: &Act, contenders: &[Contender], outcomes: &[Outcome]) -> Panel {
             })
             .collect(),
         marks: act.marks(),
+        linear: false,
     }
 }
 

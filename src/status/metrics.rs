@@ -131,6 +131,13 @@ fn endpoints_of(text: &mut Text, of: &[Cluster<'_>]) {
     text.endpoint("error_ratio", "gauge", "Failures among the latest answers, 0 to 1.", of, |e| {
         Some(e.error_ratio)
     });
+    text.endpoint(
+        "pressure",
+        "gauge",
+        "Load of the endpoint; 1 is full by the operator's measure.",
+        of,
+        |e| e.pressure,
+    );
     text.endpoint("eligible", "gauge", "1 if the endpoint may be chosen.", of, |e| {
         Some(f64::from(u8::from(e.eligible)))
     });

@@ -178,6 +178,8 @@ pub struct Line<'a> {
     pub latency_ms: Option<f64>,
     /// Failures among the latest answers, 0 to 1.
     pub error_ratio: f64,
+    /// How loaded it is, by the same terms as the upstream.
+    pub pressure: Option<f64>,
     /// Requests that ended.
     pub requests: u64,
     /// Of these, failures.
@@ -336,6 +338,7 @@ fn line<'a>(
         in_flight: member.total_in_flight(),
         latency_ms: member.centre().map(|(centre, _)| short(centre.exp() * 1e3)),
         error_ratio: fine(member.error_ratio()),
+        pressure: upstream.endpoint_pressure(index, now).map(fine),
         requests: counted.counters.requests,
         failures: counted.counters.failures,
         picks: counted.counters.picks,

@@ -14,6 +14,7 @@ impl Worker {
             let _the_next_chores_try_again =
                 host.shared_set(&self.keys.shared.capacity(self.id), &slots, None);
         }
+        self.hear_slots(host, now);
         if !self.leads() {
             // Also so that, should this worker take over the lease, it continues from there.
             if let Some((bytes, _)) = host.shared_get(&self.keys.scaling) {
@@ -21,7 +22,6 @@ impl Worker {
             }
             return;
         }
-        self.hear_slots(host, now);
         self.engine.scale_replicas(now);
         let _the_next_chores_try_again =
             host.shared_set(&self.keys.scaling, &scaling::encode(&self.engine), None);

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
+use plotters::coord::Shift;
 use plotters::coord::combinators::IntoLogRange;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
 const WIDTH: u32 = 960;
@@ -16,15 +18,17 @@ const COLOURS: [RGBColor; 4] =
 const LEFT: i32 = 76;
 const FONT: &str = "sans-serif";
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// One set of axes: seconds to the right, milliseconds up on a logarithmic scale.
+/// One set of axes: seconds to the right; upwards milliseconds on a logarithmic scale, or numbers on a linear one.
 #[derive(Clone, Debug, Default)]
 pub struct Panel {
     /// What stands above it.
     pub title: String,
     /// What stands at the vertical axis.
     pub y_label: String,
+    /// Whether the vertical axis begins at 0 and is linear.
+    pub linear: bool,
     /// The lines.
     pub series: Vec<Series>,
     /// Vertical marks: when, and what happened.
@@ -36,7 +40,7 @@ pub struct Panel {
 pub struct Series {
     /// Its name in the legend.
     pub name: String,
-    /// Seconds and milliseconds; values that are not positive are left out.
+    /// Seconds and milliseconds (or numbers); on a logarithmic scale values that are not positive are left out.
     pub points: Vec<(f64, f64)>,
 }
 
@@ -62,17 +66,30 @@ fn draw(path: &Path, panels: &[Panel]) -> Result<()> {
 fn draw_panel(panel: &Panel, area: &Area<'_>) -> Result<()> {
     let points = || panel.series.iter().flat_map(|line| &line.points).filter(|point| point.1 > 0.0);
     let right = points().map(|point| point.0).fold(1.0, f64::max);
-    let bottom = points().map(|point| point.1).fold(f64::INFINITY, f64::min).min(10.0);
-    let top = points().map(|point| point.1).fold(100.0, f64::max) * 1.6;
+    let most = points().map(|point| point.1);
     let (head, area) = area.split_vertically(HEAD_HEIGHT);
     draw_head(panel, &head)?;
-    let mut chart = ChartBuilder::on(&area)
-        .margin(12)
-        .margin_top(0)
-        .x_label_area_size(34)
-        .y_label_area_size(64)
-        .build_cartesian_2d(0.0..right, (bottom..top).log_scale())
-        .map_err(drawing)?;
+    let mut builder = ChartBuilder::on(&area);
+    builder.margin(12).margin_top(0).x_label_area_size(34).y_label_area_size(64);
+    if panel.linear {
+        let top = most.fold(1.0, f64::max) * 1.15;
+        let chart = builder.build_cartesian_2d(0.0..right, 0.0..top).map_err(drawing)?;
+        return draw_lines(panel, chart, (right, 0.0, top));
+    }
+    let bottom = most.clone().fold(f64::INFINITY, f64::min).min(10.0);
+    let top = most.fold(100.0, f64::max) * 1.6;
+    let chart = builder.build_cartesian_2d(0.0..right, (bottom..top).log_scale()).map_err(drawing)?;
+    draw_lines(panel, chart, (right, bottom, top))
+}
+
+fn draw_lines<Y>(
+    panel: &Panel,
+    mut chart: ChartContext<'_, SVGBackend<'_>, Cartesian2d<RangedCoordf64, Y>>,
+    (right, bottom, top): (f64, f64, f64),
+) -> Result<()>
+where
+    Y: Ranged<ValueType = f64> + plotters::coord::ranged1d::ValueFormatter<f64>,
+{
     chart
         .configure_mesh()
         .light_line_style(RGBColor(245, 245, 245))
@@ -92,7 +109,7 @@ fn draw_panel(panel: &Panel, area: &Area<'_>) -> Result<()> {
     }
     for (line, colour) in panel.series.iter().zip(COLOURS.iter().cycle()) {
         let style = ShapeStyle::from(colour).stroke_width(2);
-        let visible = line.points.iter().copied().filter(|point| point.1 > 0.0);
+        let visible = line.points.iter().copied().filter(|point| panel.linear || point.1 > 0.0);
         chart.draw_series(LineSeries::new(visible, style)).map_err(drawing)?;
     }
     Ok(())
@@ -133,8 +150,9 @@ mod tests {
             y_label: "p99, ms".to_owned(),
             series: vec![line("round_robin", 2000.0), line("evenkeel", 60.0)],
             marks: vec![(10.0, "one fails".to_owned())],
+            linear: false,
         };
-        write_svg(&path, &[panel.clone(), panel])?;
+        write_svg(&path, &[panel.clone(), Panel { linear: true, ..panel }])?;
         let svg = std::fs::read_to_string(path)?;
         for text in ["Latency", "p99, ms", "round_robin", "evenkeel", "one fails"] {
             assert!(svg.contains(text), "{text}");

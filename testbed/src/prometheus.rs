@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::process::{Running, ready};
+use crate::process::{Running, Signal, ready};
 use crate::{http, ports, tools};
 
 const READY: Duration = Duration::from_secs(30);
@@ -112,6 +112,12 @@ impl Prometheus {
         .await?;
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Scrapes something else from now on; its data stays. Prometheus acts on that within five seconds.
+    pub fn reconfigure(&self, config: &Config) -> Result<()> {
+        fs::write(self.directory.path().join("prometheus.yaml"), config.text())?;
+        self.process.as_ref().context("Prometheus does not run")?.signal(Signal::HUP)
     }
 
     /// What it logged since its last start.

@@ -39,6 +39,8 @@ pub struct Load {
     pub rate: f64,
     /// For how long requests are started.
     pub duration: Duration,
+    /// How the rate changes: from when on (in order) it is which multiple. Before the first it is as given.
+    pub steps: Vec<(Duration, f64)>,
     /// How they are spaced.
     pub arrivals: Arrivals,
     /// Seed of the arrivals.
@@ -59,6 +61,7 @@ impl Default for Load {
             headers: Vec::new(),
             rate: 100.0,
             duration: Duration::from_secs(10),
+            steps: Vec::new(),
             arrivals: Arrivals::Poisson,
             seed: 1,
             timeout: Duration::from_secs(5),
@@ -115,7 +118,15 @@ impl Load {
     /// The intended times, from the start.
     fn schedule(&self) -> impl Iterator<Item = Duration> + use<> {
         let mut random = StdRng::seed_from_u64(self.seed);
-        let (rate, arrivals, duration) = (self.rate, self.arrivals, self.duration);
+        let mut chance = StdRng::seed_from_u64(!self.seed);
+        let (arrivals, duration, steps) = (self.arrivals, self.duration, self.steps.clone());
+        // As many as there are at the busiest time; of these, each time keeps its part.
+        let most = steps.iter().map(|step| step.1).fold(1.0, f64::max);
+        let rate = self.rate * most;
+        let mut kept = move |at: &Duration| {
+            let multiple = steps.iter().rev().find(|step| step.0 <= *at).map_or(1.0, |step| step.1);
+            multiple >= most || chance.random::<f64>() * most < multiple
+        };
         let mut at = 0.0;
         (1_u32..)
             .map(move |count| match arrivals {
@@ -128,6 +139,7 @@ impl Load {
             })
             .map(Duration::from_secs_f64)
             .take_while(move |at| *at <= duration)
+            .filter(move |at| kept(at))
     }
 }
 

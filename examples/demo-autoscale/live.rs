@@ -1,0 +1,90 @@
+//! What is shown while it runs: a table that is redrawn, or lines where there is no terminal.
+
+use std::time::Duration;
+
+use testbed::anyhow::Result;
+use testbed::console::{Term, style};
+use testbed::load::Running;
+use testbed::{clock, table};
+
+use crate::replicas::{Replicas, State};
+use crate::stage::Number;
+use crate::story::Story;
+
+/// Between two lines where there is no terminal.
+const LINE: Duration = Duration::from_secs(3);
+/// What "now" means.
+const WINDOW: Duration = Duration::from_secs(2);
+const BAR: usize = 20;
+
+pub struct Screen<'a> {
+    story: &'a Story,
+    terminal: Term,
+    drawn: usize,
+    printed: Option<std::time::Instant>,
+}
+
+impl<'a> Screen<'a> {
+    pub fn new(story: &'a Story) -> Screen<'a> {
+        Screen { story, terminal: Term::stdout(), drawn: 0, printed: None }
+    }
+
+    pub fn show(&mut self, load: &Running, number: &Number, replicas: &Replicas) -> Result<()> {
+        let now = load.recent(WINDOW);
+        let rate = now.requests as f64 / WINDOW.as_secs_f64();
+        let pressure = number.pressure.map_or("unknown".to_owned(), |pressure| format!("{pressure:.2}"));
+        let asked = number.desired.map_or("no number".to_owned(), |desired| desired.to_string());
+        let (serving, starting) = (replicas.count(State::Serving), replicas.count(State::Starting));
+        let p99 = table::milliseconds(now.percentile_ms(99.0));
+        let summary = format!(
+            "{:>3.0} s  {rate:>4.0} req/s  p99 {p99:>7}  pressure {pressure:>7}  asked for {asked:>2}  serving {serving:>2}  starting {starting}",
+            load.elapsed().as_secs_f64(),
+        );
+        if !self.terminal.is_term() {
+            if self.printed.is_none_or(|at| at.elapsed() >= LINE) {
+                self.printed = Some(clock::now());
+                println!("  {summary}");
+            }
+            return Ok(());
+        }
+        let rows: Vec<Vec<String>> = replicas
+            .all
+            .iter()
+            .map(|replica| {
+                let name = replica.address.to_string();
+                let share = now.share(&name);
+                let full = ((share * 2.0 * BAR as f64) as usize).min(BAR);
+                let state = match replica.state {
+                    State::Starting => style("starting").yellow(),
+                    State::Serving => style("serving").green(),
+                    State::Draining => style("draining").dim(),
+                };
+                vec![format!("{name}  {state}"), "█".repeat(full), table::percent(share)]
+            })
+            .collect();
+        let failed = load.report().summary().failed;
+        let text = format!(
+            "  {}\n  of {:?}, {failed} failed so far\n{}",
+            style(summary).bold(),
+            self.story.length,
+            table::render(&["replica", "", "share"], &rows)
+        );
+        self.draw(&text)
+    }
+
+    fn draw(&mut self, text: &str) -> Result<()> {
+        // What has scrolled away cannot be redrawn: leave out what would not fit.
+        let rows = usize::from(self.terminal.size().0);
+        let text: Vec<&str> = text.lines().take(rows.saturating_sub(1).max(3)).collect();
+        self.terminal.clear_last_lines(self.drawn)?;
+        self.terminal.write_line(&text.join("\n"))?;
+        self.drawn = text.len();
+        Ok(())
+    }
+
+    pub fn end(&mut self) -> Result<()> {
+        self.terminal.clear_last_lines(self.drawn)?;
+        self.drawn = 0;
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! The replicas: processes of their own, started and stopped as is asked for.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use testbed::anyhow::{Context, Result, bail};
+use testbed::process::Running;
+use testbed::{backend, clock, http, ports};
+
+/// Tells a process that it is a replica, and how many milliseconds it takes to start.
+const ROLE: &str = "DEMO_AUTOSCALE_REPLICA";
+/// From leaving the cluster to the end: what it has is answered, and nobody sends it any more.
+const DRAIN: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where a replica stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Starting,
+    Serving,
+    Draining,
+}
+
+pub struct Replica {
+    pub address: SocketAddr,
+    pub state: State,
+    since: Instant,
+    process: Running,
+}
+
+pub struct Replicas {
+    pub all: Vec<Replica>,
+    directory: PathBuf,
+    boot: Duration,
+    changed: bool,
+}
+
+/// Whether this process is one.
+pub fn is_one_of_them() -> bool {
+    std::env::var_os(ROLE).is_some()
+}
+
+/// What such a process does.
+pub async fn serve() -> Result<()> {
+    let boot: u64 = std::env::var(ROLE)?.parse()?;
+    // Loading, warming up: whatever keeps a process from its first answer.
+    clock::sleep(Duration::from_millis(boot)).await;
+    backend::run_from_command_line().await
+}
+
+impl Replicas {
+    pub fn new(directory: &Path, boot: Duration) -> Replicas {
+        Replicas { all: Vec::new(), directory: directory.to_owned(), boot, changed: false }
+    }
+
+    /// Starts and stops until there are so many, starting ones counted.
+    pub fn want(&mut self, wanted: usize) -> Result<()> {
+        while self.count(State::Starting) + self.count(State::Serving) < wanted {
+            self.start()?;
+        }
+        while self.count(State::Starting) + self.count(State::Serving) > wanted {
+            // Whoever does not serve yet is not missed; else the youngest goes.
+            let goes = |state| self.all.iter().rposition(|replica| replica.state == state);
+            if let Some(at) = goes(State::Starting) {
+                self.all.remove(at);
+            } else if let Some(replica) = goes(State::Serving).and_then(|at| self.all.get_mut(at)) {
+                replica.state = State::Draining;
+                replica.since = clock::now();
+                self.changed = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&mut self) -> Result<()> {
+        let address = ports::free()?;
+        let mut command = Command::new(std::env::current_exe().context("this program's path")?);
+        command.env(ROLE, self.boot.as_millis().to_string()).args([
+            "--listen",
+            &address.to_string(),
+            "--seed",
+            &address.port().to_string(),
+        ]);
+        let log = self.directory.join(format!("replica-{}.log", address.port()));
+        let process = Running::spawn("replica", command, &log)?;
+        self.all.push(Replica { address, state: State::Starting, since: clock::now(), process });
+        Ok(())
+    }
+
+    /// Takes note of who serves by now, and ends who has drained. Whether the members of the cluster have changed.
+    pub async fn settle(&mut self) -> Result<bool> {
+        for replica in self.all.iter_mut().filter(|replica| replica.state == State::Starting) {
+            if let Some(status) = replica.process.ended() {
+                bail!(replica.process.failure(format!("ended before it served ({status})")));
+            }
+            if http::get(replica.address, "/metrics").await.is_ok_and(|answer| answer.status == 200) {
+                replica.state = State::Serving;
+                self.changed = true;
+            }
+        }
+        let drained = |replica: &Replica| replica.state == State::Draining && replica.since.elapsed() > DRAIN;
+        for at in (0..self.all.len()).rev() {
+            if self.all.get(at).is_some_and(drained) {
+                self.all.remove(at).process.stop(PATIENCE).await;
+            }
+        }
+        Ok(std::mem::take(&mut self.changed))
+    }
+
+    /// Waits until everybody serves.
+    pub async fn all_serving(&mut self, deadline: Duration) -> Result<()> {
+        let end = clock::now() + deadline;
+        while self.count(State::Starting) > 0 {
+            self.settle().await?;
+            if clock::now() > end {
+                bail!("the replicas do not serve after {deadline:?}");
+            }
+            clock::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    pub fn count(&self, state: State) -> usize {
+        self.all.iter().filter(|replica| replica.state == state).count()
+    }
+
+    /// Who takes requests.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let serving = self.all.iter().filter(|replica| replica.state == State::Serving);
+        serving.map(|replica| replica.address).collect()
+    }
+}

@@ -1,0 +1,121 @@
+//! What happens: the load, what a replica can do, and what evenkeel is told.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use testbed::anyhow::{Result, ensure};
+use testbed::load::Load;
+use testbed::serde_json::{Value, json};
+
+/// Requests a second at the beginning.
+const RATE: f64 = 140.0;
+/// Slots of a replica, and the mean of its work: log-normal around 20 ms with a sigma of 0.46.
+const SLOTS: f64 = 4.0;
+const MEAN_WORK_S: f64 = 0.0222;
+/// From when on (seconds) the load is which multiple of the rate.
+const RUSH: [(f64, f64); 11] = [
+    (20.0, 1.8),
+    (27.0, 2.6),
+    (34.0, 3.4),
+    (41.0, 4.2),
+    (48.0, 5.0),
+    (75.0, 4.2),
+    (79.0, 3.4),
+    (83.0, 2.6),
+    (87.0, 1.8),
+    (91.0, 1.0),
+    (92.0, 1.0),
+];
+
+/// Times in seconds, at the pace that is asked for.
+pub struct Story {
+    pub length: Duration,
+    /// How long a replica takes to its first answer.
+    pub boot: Duration,
+    pub min: usize,
+    pub max: usize,
+    pub target: f64,
+    pace: f64,
+}
+
+impl Story {
+    pub fn new(pace: &str) -> Result<Story> {
+        let pace: f64 = if pace.is_empty() { 1.0 } else { pace.parse()? };
+        ensure!((0.2..=4.0).contains(&pace), "PACE={pace}: not between 0.2 and 4");
+        let seconds = |seconds: f64| Duration::from_secs_f64(seconds / pace);
+        Ok(Story { length: seconds(130.0), boot: seconds(4.0), min: 2, max: 10, target: 0.7, pace })
+    }
+
+    pub fn tell(&self) {
+        println!("Replicas that come and go as evenkeel says");
+        println!(
+            "  · {} replicas can do {:.0} requests/s each; a new one takes {:?} to start",
+            self.min,
+            capacity(),
+            self.boot
+        );
+        println!(
+            "  · the load rises from {RATE:.0} to {:.0} requests/s and falls again, over {:?}",
+            RATE * 5.0,
+            self.length
+        );
+        println!(
+            "  · pressure is half what Prometheus says is busy, half what evenkeel sees in flight; it is to stay at {}",
+            self.target
+        );
+    }
+
+    pub fn load(&self, target: SocketAddr) -> Load {
+        let steps = RUSH.iter().map(|(at, multiple)| (self.seconds(*at), *multiple)).collect();
+        Load { target, rate: RATE, duration: self.length, steps, seed: 7, ..Load::default() }
+    }
+
+    /// The multiple of the rate at this time.
+    pub fn multiple(&self, elapsed: Duration) -> f64 {
+        RUSH.iter().rev().find(|(at, _)| self.seconds(*at) <= elapsed).map_or(1.0, |(_, multiple)| *multiple)
+    }
+
+    /// How many replicas hold the target at this multiple of the load.
+    pub fn needed(&self, multiple: f64) -> f64 {
+        (multiple * RATE / (capacity() * self.target)).max(self.min as f64)
+    }
+
+    /// What evenkeel is told: who the endpoints are, one PromQL query, and what to scale by.
+    pub fn plugin(&self, prometheus: SocketAddr, status: &str) -> Value {
+        let time = |seconds: f64| format!("{}ms", self.seconds(seconds).as_millis().max(1000));
+        json!({
+            "prometheus": {
+                "cluster": "prometheus", "authority": prometheus.to_string(), "interval": "1s", "timeout": "500ms",
+            },
+            "upstreams": [{
+                "cluster": "web",
+                "endpoints": { "envoy_admin": { "cluster": "envoy_admin", "interval": "1s" } },
+                "signals": [{
+                    "name": "busy",
+                    "query": "rate(http_request_duration_seconds_sum{job=\"web\"}[5s])",
+                    "weight": 0,
+                    "smoothing": 1,
+                }],
+                "slow_start": time(3.0),
+                "autoscale": {
+                    "target_pressure": self.target, "min": self.min, "max": self.max,
+                    "period": time(3.0), "for": 2, "cool_down": time(12.0), "look_ahead": time(6.0),
+                    "pressure": [
+                        { "signal": "busy", "weight": 0.5, "at": SLOTS },
+                        { "signal": "occupancy", "weight": 0.5 },
+                    ],
+                },
+            }],
+            "status": { "path": status },
+        })
+    }
+
+    fn seconds(&self, seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds / self.pace)
+    }
+}
+
+/// Requests a second that a replica can do.
+pub fn capacity() -> f64 {
+    SLOTS / MEAN_WORK_S
+}
