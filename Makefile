@@ -61,6 +61,13 @@ test-node: setup-rust
 .PHONY: trials
 trials: setup build ## the long trials that make test leaves out: minutes each, with figures
 	$(with_tools) cargo test --workspace -- --ignored --nocapture
+.PHONY: test-envoys
+test-envoys: setup build ## the essentials on every supported Envoy, 1.36 to 1.40; fetches them, about a gigabyte
+	@$(with_tools) scripts/test-envoys
+
+.PHONY: reload-trial
+reload-trial: setup build ## 500 new configurations under load: nothing failed, memory flat
+	@$(with_tools) cargo test --test e2e -- --ignored --nocapture five_hundred
 
 .PHONY: bench
 bench: setup build ## measure what a decision costs

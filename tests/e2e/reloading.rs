@@ -71,3 +71,51 @@ async fn a_reload_fails_nothing_and_forgets_nothing() -> Result<()> {
     assert!(met <= 10, "slow ones were met {met} times");
     Ok(())
 }
+
+/// Bytes that Envoy has allocated, and kilobytes of its process that are resident (V8's among them).
+async fn memory(scene: &mut Scene) -> Result<(u64, u64)> {
+    let allocated = scene.envoy().stat("server.memory_allocated").await?;
+    let id = scene.envoy_mut().process().id();
+    let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let resident = resident.and_then(|text| text.trim().strip_suffix(" kB")?.parse().ok());
+    Ok((allocated, resident.unwrap_or(0)))
+}
+
+/// `make reload-trial`. Memory is compared with the median of ten reloads at a time, old listeners being gone.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes"]
+async fn five_hundred_reloads_under_load_lose_nothing() -> Result<()> {
+    let mut scene = stage().open().await?;
+    let load = scene.load(1800.0).start().await?;
+    let mut samples = Vec::new();
+    for round in 0..500 {
+        reload(&mut scene, &format!("{}ms", 10_000 + round)).await?;
+        if round % 10 == 9 {
+            samples.push(memory(&mut scene).await?);
+        }
+        if round % 50 == 49 {
+            let draining = scene.envoy().stat("listener_manager.total_listeners_draining").await?;
+            println!("{}: {:?}, {draining} listeners draining", round + 1, samples.last());
+        }
+    }
+    let summary = load.report().summary();
+    drop(load);
+    println!("{} requests, {} failed", summary.requests, summary.failed);
+    assert_eq!(summary.failed, 0, "{:?}", summary.statuses);
+    let median = |part: &[(u64, u64)], of: fn(&(u64, u64)) -> u64| {
+        let mut values: Vec<u64> = part.iter().map(of).collect();
+        values.sort_unstable();
+        values[values.len() / 2] as f64
+    };
+    for (what, of) in [("allocated", (|m: &(u64, u64)| m.0) as fn(&(u64, u64)) -> u64), ("resident", |m| m.1)]
+    {
+        let (early, late) = (median(&samples[10..20], of), median(&samples[40..], of));
+        println!(
+            "{what}: {early} after 150 reloads, {late} after 450, {:+.1} %",
+            (late / early - 1.0) * 100.0
+        );
+        assert!(late <= early * 1.05, "{what}: {early} to {late}");
+    }
+    Ok(())
+}

@@ -2,8 +2,9 @@
 
 use testbed::anyhow::Result;
 use testbed::backend::Behaviour;
+use testbed::load::Load;
 use testbed::serde_json::json;
-use testbed::{envoy, tokio};
+use testbed::{envoy, tokio, wait};
 
 use crate::scene::{Scene, Stage};
 
@@ -106,4 +107,34 @@ async fn followed_attempts_find_two_that_fail_at_once() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn followed_attempts_find_two_that_hang_or_crash() -> Result<()> {
     both_are_left("0.25s", [Behaviour::BlackHole, Behaviour::Refuse]).await
+}
+
+/// The shipped policy for methods that may be repeated.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_of_one_of_ten_under_load_costs_nobody_anything() -> Result<()> {
+    let retries = Some((2, "connect-failure,refused-stream,reset,retriable-status-codes".to_owned()));
+    let retry_policy = json!({
+        "retriable_status_codes": [502, 503],
+        "retry_back_off": { "base_interval": "0.01s", "max_interval": "0.1s" },
+    });
+    let scene = Stage {
+        backends: 10,
+        plugin: json!({ "steering": { "candidates": 3 } }),
+        proxy: envoy::Config { retries, retry_policy, ..envoy::Config::default() },
+        ..Stage::default()
+    }
+    .open()
+    .await?;
+    let load = Load { rate: 600.0, ..scene.load(6.0) }.start().await?;
+    wait::until("some traffic", std::time::Duration::from_secs(10), || async {
+        (load.report().records.len() > 900).then_some(())
+    })
+    .await?;
+    scene.backends[3].set(Behaviour::Refuse);
+    let summary = load.finish().await.summary();
+    let retried = scene.envoy().stat("cluster.web.upstream_rq_retry_success").await?;
+    println!("{} requests, {} failed, {retried} retries helped", summary.requests, summary.failed);
+    assert_eq!(summary.failed, 0, "{:?}", summary.statuses);
+    assert!(retried >= 1, "nobody was on the way there");
+    Ok(())
 }

@@ -121,3 +121,42 @@ async fn a_route_that_is_not_balanced_is_left_alone() -> Result<()> {
     assert_eq!(wave.received.iter().sum::<u64>() + wave.strangers, 0);
     Ok(())
 }
+
+/// Everybody gets a part of the traffic, nobody fails, nobody sees the header, and a client that names somebody itself
+/// is not obeyed.
+async fn steers_by(via: &str, policy: Policy, header: &str, proxy: envoy::Config) -> Result<()> {
+    let plugin = json!({ "steering": { "via": via } });
+    let scene = Stage { backends: 4, policy, plugin, proxy, ..Stage::default() }.open().await?;
+    let wave = scene.wave(3.0).await?;
+    assert_eq!(wave.summary.failed, 0, "{:?}", wave.summary.statuses);
+    assert!(wave.spread() && !wave.received.contains(&0), "spread over all: {:?}", wave.received);
+    scene.backends[0].set(testbed::backend::Behaviour::FAIL_FAST);
+    scene.wave(2.0).await?;
+    let avoiding = scene.wave(3.0).await?;
+    assert!(avoiding.share(0) < 0.03, "{:?}", avoiding.received);
+    let named = scene.backends[0].address();
+    let before = scene.backends[0].counts().received;
+    for _ in 0..40 {
+        raw::get(scene.envoy().address(), "/", &[format!("{header}: {named}")]).await?;
+    }
+    let obeyed = scene.backends[0].counts().received - before;
+    assert!(obeyed < 5, "{obeyed} of 40");
+    let seen = scene.backends.iter().flat_map(|backend| backend.requests());
+    assert!(seen.into_iter().all(|request| !request.headers.contains_key(header)));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn original_dst_is_steered_and_its_header_stays_inside() -> Result<()> {
+    let header = "x-envoy-original-dst-host";
+    let policy = Policy::OriginalDst { header: header.into() };
+    steers_by("original_dst", policy, header, envoy::Config::default()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_for_each_endpoint_is_steered_and_the_header_stays_inside() -> Result<()> {
+    let header = "x-evenkeel-endpoint";
+    let policy = Policy::ClusterHeader { header: header.into() };
+    let proxy = envoy::Config { stripped: vec![header.into()], ..envoy::Config::default() };
+    steers_by("cluster_header", policy, header, proxy).await
+}

@@ -28,6 +28,11 @@ impl Files {
     pub(super) fn write(&self, config: &Config) -> Result<PathBuf> {
         let mut clusters: Vec<Value> =
             config.clusters.iter().map(|cluster| self.cluster(cluster, config)).collect();
+        for cluster in &config.clusters {
+            if let Policy::ClusterHeader { .. } = cluster.policy {
+                clusters.extend(cluster.endpoints.iter().map(|address| self.lone(cluster, *address, config)));
+            }
+        }
         clusters.extend(config.services.iter().map(|(name, address)| service(name, *address)));
         if config.admin_cluster {
             clusters.push(service("envoy_admin", self.admin));
@@ -105,7 +110,16 @@ impl Files {
         // The first prefix that matches wins, so the longest come first.
         let mut clusters: Vec<&Cluster> = config.clusters.iter().collect();
         clusters.sort_by_key(|cluster| std::cmp::Reverse(cluster.prefix.len()));
-        let routes: Vec<Value> = clusters.into_iter().map(|cluster| route(cluster, config)).collect();
+        let routes: Vec<Value> = clusters.into_iter().flat_map(|cluster| routes(cluster, config)).collect();
+        let early: Vec<Value> = config.stripped.iter().map(|header| json!({ "remove": header })).collect();
+        let early = json!([{
+            "name": "envoy.http.early_header_mutation.header_mutation",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.http.early_header_mutation\
+                          .header_mutation.v3.HeaderMutation",
+                "mutations": early,
+            },
+        }]);
         json!({
             "name": "ingress",
             "address": socket(self.listener),
@@ -116,6 +130,8 @@ impl Files {
                               .http_connection_manager.v3.HttpConnectionManager",
                     "stat_prefix": "ingress",
                     "codec_type": "AUTO",
+                    "early_header_mutation_extensions": if config.stripped.is_empty() { json!([]) } else { early },
+                    "upgrade_configs": [{ "upgrade_type": "websocket" }],
                     "route_config": {
                         "name": "routes",
                         "virtual_hosts": [{ "name": "all", "domains": ["*"], "routes": routes }],
@@ -126,6 +142,12 @@ impl Files {
         })
     }
 
+    /// The cluster of one endpoint, named as its address.
+    fn lone(&self, cluster: &Cluster, address: SocketAddr, config: &Config) -> Value {
+        let lone = Cluster { name: address.to_string(), endpoints: vec![address], ..cluster.clone() };
+        self.cluster(&lone, &Config { dynamic: false, ..config.clone() })
+    }
+
     fn cluster(&self, cluster: &Cluster, config: &Config) -> Value {
         let many = json!({ "max_connections": 100_000, "max_pending_requests": 100_000, "max_requests": 100_000,
                            "max_retries": 1_000 });
@@ -134,7 +156,9 @@ impl Files {
             "connect_timeout": seconds(cluster.connect_timeout),
             "circuit_breakers": { "thresholds": [many] },
         });
-        let discovery = if config.dynamic {
+        let discovery = if let Policy::OriginalDst { .. } = cluster.policy {
+            json!({ "type": "ORIGINAL_DST" })
+        } else if config.dynamic {
             json!({ "type": "EDS", "eds_cluster_config": { "eds_config": self.source(&endpoints_file(&cluster.name)) } })
         } else {
             json!({ "type": "STATIC", "load_assignment": assignment(&cluster.name, &cluster.endpoints) })
@@ -201,6 +225,19 @@ fn route(cluster: &Cluster, config: &Config) -> Value {
         merge(&mut route, &json!({ "response_headers_to_remove": [STEERING_HEADER] }));
     }
     route
+}
+
+/// The route to the cluster; before it, where the header names clusters, the one that follows it.
+fn routes(cluster: &Cluster, config: &Config) -> Vec<Value> {
+    let plain = route(cluster, config);
+    let Policy::ClusterHeader { header } = &cluster.policy else { return vec![plain] };
+    let mut steered = plain.clone();
+    steered["match"]["headers"] = json!([{ "name": header, "present_match": true }]);
+    steered["route"]["cluster_header"] = json!(header);
+    if let Some(action) = steered["route"].as_object_mut() {
+        action.remove("cluster");
+    }
+    vec![steered, plain]
 }
 
 fn service(name: &str, address: SocketAddr) -> Value {

@@ -35,6 +35,8 @@ pub struct Config {
     pub retries: Option<(u32, String)>,
     /// Further members of the retry policy, for instance `per_try_timeout`.
     pub retry_policy: Value,
+    /// Request headers that are taken off before a route is chosen.
+    pub stripped: Vec<String>,
     /// HTTP filters before the router, for instance [`Filter::evenkeel`].
     pub filters: Vec<Filter>,
     /// Clusters with one endpoint that filters call: a name and where it is.
@@ -58,6 +60,7 @@ impl Default for Config {
             route_timeout: Duration::from_secs(3),
             retries: None,
             retry_policy: Value::Null,
+            stripped: Vec::new(),
             filters: Vec::new(),
             services: Vec::new(),
             admin_cluster: false,

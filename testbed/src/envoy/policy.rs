@@ -32,6 +32,17 @@ pub enum Policy {
         /// The steering header.
         header: String,
     },
+    /// A cluster without endpoints of its own that connects to whatever this header names. The endpoint does not see it.
+    OriginalDst {
+        /// The steering header.
+        header: String,
+    },
+    /// A cluster for each endpoint, named as its address, and a route that takes the cluster from this header; without
+    /// it, least request over all. The endpoint does not see the header.
+    ClusterHeader {
+        /// The steering header.
+        header: String,
+    },
     /// Not set here: the cluster's `extra` does.
     Custom,
 }
@@ -46,7 +57,9 @@ impl Policy {
     pub(super) fn members(&self) -> Value {
         match self {
             Self::RoundRobin => json!({ "lb_policy": "ROUND_ROBIN" }),
-            Self::LeastRequest | Self::StatefulSession { .. } => json!({ "lb_policy": "LEAST_REQUEST" }),
+            Self::LeastRequest | Self::StatefulSession { .. } | Self::ClusterHeader { .. } => {
+                json!({ "lb_policy": "LEAST_REQUEST" })
+            }
             // Envoy's defaults written out, but for the share: its 10 % is one endpoint of a small fleet.
             Self::LeastRequestWithOutlierDetection => json!({
                 "lb_policy": "LEAST_REQUEST",
@@ -79,6 +92,10 @@ impl Policy {
                     })),
                 },
             })) }),
+            Self::OriginalDst { header } => json!({
+                "lb_policy": "CLUSTER_PROVIDED",
+                "original_dst_lb_config": { "use_http_header": true, "http_header_name": header },
+            }),
             Self::Custom => json!({}),
         }
     }
@@ -86,7 +103,10 @@ impl Policy {
     /// The header that no endpoint shall see.
     pub(super) fn hidden_header(&self) -> Option<&str> {
         match self {
-            Self::OverrideHost { header } | Self::StatefulSession { header } => Some(header),
+            Self::OverrideHost { header }
+            | Self::StatefulSession { header }
+            | Self::OriginalDst { header }
+            | Self::ClusterHeader { header } => Some(header),
             _ => None,
         }
     }
