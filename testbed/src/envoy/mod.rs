@@ -35,6 +35,8 @@ pub struct Config {
     pub retries: Option<(u32, String)>,
     /// Further members of the retry policy, for instance `per_try_timeout`.
     pub retry_policy: Value,
+    /// How long old listeners and filter chains live on, if not Envoy's ten minutes.
+    pub drain: Option<Duration>,
     /// Request headers that are taken off before a route is chosen.
     pub stripped: Vec<String>,
     /// HTTP filters before the router, for instance [`Filter::evenkeel`].
@@ -60,6 +62,7 @@ impl Default for Config {
             route_timeout: Duration::from_secs(3),
             retries: None,
             retry_policy: Value::Null,
+            drain: None,
             stripped: Vec::new(),
             filters: Vec::new(),
             services: Vec::new(),
@@ -170,6 +173,9 @@ impl Envoy {
             "--log-path",
         ]);
         command.arg(directory.path().join("envoy.log")).args(["--file-flush-interval-msec", "100"]);
+        if let Some(drain) = config.drain {
+            command.args(["--drain-time-s", &drain.as_secs().to_string()]);
+        }
         let process = Running::spawn("envoy", command, &directory.path().join("output.log"))?;
         let mut envoy = Self { config, listener, admin, process, directory };
         envoy.wait_ready().await?;
