@@ -215,8 +215,8 @@ fn memory_does_not_grow_with_endpoints_that_come_and_go() {
         }
         (world.vms[0].memory_bytes(), world.shared_keys().len())
     };
-    let before = replace(0..50);
-    let after = replace(50..400);
+    let before = replace(0..20);
+    let after = replace(20..120);
     assert_eq!(after.1, before.1);
     // What has been counted for those who left is kept, up to a limit; a request a round is a few pages in all.
     assert!(after.0 <= before.0 + (4 << 16), "{before:?} {after:?}");
