@@ -73,6 +73,26 @@ reload-trial: setup build ## 500 new configurations under load: nothing failed, 
 bench: setup build ## measure what a decision costs
 	$(with_tools) cargo bench
 
+SIMULATE := cargo run --release -p simulator --
+EVIDENCE := docs/adaptive.md
+PICTURES := docs/images/adaptive
+
+.PHONY: evidence
+evidence: setup-rust ## simulate everything that docs/adaptive.md tells: its tables and pictures (some 20 minutes)
+	@mkdir -p $(PICTURES)
+	$(SIMULATE) --seeds 5 --into $(EVIDENCE)#catalogue --summary $(PICTURES)/summary.svg
+	$(SIMULATE) --seeds 5 --utilisation 0.7 --into $(EVIDENCE)#catalogue-70
+	$(SIMULATE) --seeds 5 --ablation --by-term --into $(EVIDENCE)#ablation
+	$(SIMULATE) --seeds 5 --scenario load-ramp --policy adaptive,orca,orca-eager,least_request,peak_ewma,c3,prequal,oracle \
+	    --plots $(PICTURES) --into $(EVIDENCE)#ramp
+	$(SIMULATE) --quick --scenario roaming,healed-slow --policy adaptive,least_request+od,peak_ewma,prequal --plots $(PICTURES)
+	$(SIMULATE) --quick --scenario prometheus-15s-8 --policy adaptive,ours-least_signal,prequal --plots $(PICTURES)
+
+.PHONY: evidence-big
+evidence-big: setup-rust ## … and its largest fleet, which takes as long again and gigabytes
+	$(SIMULATE) --quick --scenario big-fleet --policy adaptive,random,least_request,peak_ewma,prequal,oracle \
+	    --into $(EVIDENCE)#big-fleet
+
 .PHONY: lint
 lint: setup-rust ## everything that can be judged without running it
 	@scripts/setup rust-lints

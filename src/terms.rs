@@ -1,5 +1,8 @@
 //! What the adaptive policy is made of, each part of which can be left out to see what it is good for.
 
+/// Enough that a draw of only sick endpoints is rare, few enough that the best is not everybody's choice.
+const CHOICES: usize = 6;
+
 /// The parts; all of them by default. Leaving one out is for ablation, not for production.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
@@ -44,8 +47,7 @@ pub struct Terms {
 impl Terms {
     /// Everything.
     pub const ALL: Terms = Terms {
-        // Enough that a draw of only sick endpoints is rare, few enough that the best is not everybody's choice.
-        choices: 6,
+        choices: CHOICES,
         floor: true,
         queueing: true,
         idle: true,

@@ -187,9 +187,9 @@ fn healed(falls: What, heals: What) -> Scenario {
         length: 45.0,
         changes: vec![change(5.0, 0, falls), change(25.0, 0, heals)],
         views: vec![
-            View { label: "share healed", what: Measure::Share(0), window: (25.0, 45.0) },
+            View { label: "share healed", what: Measure::Share { of: 0, wanted: 0.1 }, window: (25.0, 45.0) },
             latency("p99 healed", 0.99, (25.0, 45.0)),
-            View { label: "share sick", what: Measure::Share(0), window: (7.0, 25.0) },
+            View { label: "share sick", what: Measure::Share { of: 0, wanted: 0.0 }, window: (7.0, 25.0) },
             View { label: "recovery s", what: Measure::Recovery(0), window: (25.0, 45.0) },
         ],
         ..Scenario::default()
@@ -337,9 +337,13 @@ fn load_ramp(seed: u64) -> Scenario {
         changes,
         views: vec![
             latency("at 0.75", 0.99, step(0)),
+            latency("at 0.83", 0.99, step(1)),
             latency("at 0.93", 0.99, step(2)),
+            latency("at 1.03", 0.99, step(3)),
             latency("at 1.14", 0.99, step(4)),
+            latency("at 1.27", 0.99, step(5)),
             latency("at 1.41", 0.99, step(6)),
+            latency("at 1.57", 0.99, step(7)),
             latency("at 1.74", 0.99, step(8)),
         ],
         ..Scenario::default()

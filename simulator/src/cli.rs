@@ -9,9 +9,10 @@ use lexopt::prelude::*;
 
 use crate::catalogue;
 use crate::contender::{self, Contender};
+use crate::document::Place;
 use crate::suite::{self, Plan};
 use crate::table::{self, Style};
-use crate::{json, plot, verdict};
+use crate::{ablation, json, plot, verdict};
 
 const HELP: &str = "\
 Run evenkeel's engine, its peers and an oracle through seeded scenarios.
@@ -19,14 +20,18 @@ Run evenkeel's engine, its peers and an oracle through seeded scenarios.
 Usage: simulate [OPTIONS]
 
   --scenario NAME[,NAME]   only these (a trailing * takes all that begin so)
+  --but NAME[,NAME]        all scenarios but these
   --policy NAME[,NAME]     only these
   --ablation               adaptive whole, then without one of its terms at a time: what differs by more than noise
+  --by-term                of the ablation, one line for each term: where it is worse and better without it
   --markdown               the table as Markdown
+  --into FILE#SECTION      the table, as Markdown, between <!-- SECTION --> and <!-- /SECTION --> of FILE as well
   --seeds N                medians over this many seeds [3]
   --quick                  one seed
   --utilisation PART       set every rate to this part of the scenario's capacity, e.g. 0.7
   --json FILE              everything as JSON
-  --plots DIR              the course of each scenario and a summary as SVG
+  --plots DIR              the course of each scenario as SVG
+  --summary FILE           how far everybody is from the oracle, as SVG
   --full                   p50, p90 and p95 of every scenario too
   --list                   print all names
   --help                   print this
@@ -37,6 +42,9 @@ struct Options {
     style: Style,
     json: Option<PathBuf>,
     plots: Option<PathBuf>,
+    summary: Option<PathBuf>,
+    by_term: bool,
+    into: Option<Place>,
 }
 
 /// What `main` of the example does.
@@ -58,6 +66,7 @@ fn complain(fault: impl std::fmt::Display) -> ExitCode {
 
 fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let plan = &options.plan;
+    options.into.as_ref().map_or(Ok(()), Place::check)?;
     let bar = ProgressBar::new((plan.scenarios.len() * plan.contenders.len()) as u64 * plan.seeds);
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} runs, {eta} left") {
         bar.set_style(style);
@@ -65,13 +74,27 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let results = suite::run(plan, || bar.inc(1));
     bar.finish_and_clear();
     let names: Vec<&str> = plan.contenders.iter().map(|(name, _)| *name).collect();
-    println!("{}", table::render(&results.rows, &names, &options.style));
-    verdict::lines(&results, &names).iter().for_each(|line| println!("{line}"));
+    let shown = |style: &Style| match options.by_term {
+        true => ablation::render(&results, &names),
+        false => table::render(&results.rows, &names, style),
+    };
+    println!("{}", shown(&options.style));
+    let verdict = verdict::lines(&results, &names);
+    verdict.iter().for_each(|line| println!("{line}"));
+    if let Some(place) = &options.into {
+        let table = shown(&Style { markdown: true, ..options.style });
+        let lines = if options.style.differences { Vec::new() } else { verdict };
+        let lines: String = lines.iter().map(|line| format!("- {line}\n")).collect();
+        place.write(&format!("{table}\n\n{lines}"))?;
+    }
     if let Some(file) = &options.json {
         std::fs::write(file, format!("{:#}\n", json::render(plan, &results)))?;
     }
     if let Some(directory) = &options.plots {
         plot::write(directory, plan, &results)?;
+    }
+    if let Some(file) = &options.summary {
+        plot::summary(file, plan, &results)?;
     }
     Ok(())
 }
@@ -80,17 +103,25 @@ fn options() -> Result<Option<Options>, lexopt::Error> {
     let mut scenarios: Vec<&'static str> = catalogue::NAMES.to_vec();
     let mut contenders = contenders(&contender::SHOWN.join(","))?;
     let (mut seeds, mut style, mut utilisation) = (3, Style::default(), None);
-    let (mut json, mut plots) = (None, None);
+    let (mut json, mut plots, mut summary) = (None, None, None);
+    let (mut by_term, mut into) = (false, None);
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
             Long("scenario") => scenarios = named_scenarios(&parser.value()?.string()?)?,
+            Long("but") => {
+                let left_out = named_scenarios(&parser.value()?.string()?)?;
+                scenarios.retain(|name| !left_out.contains(name));
+            }
             Long("policy") => contenders = self::contenders(&parser.value()?.string()?)?,
             Long("seeds") => seeds = parser.value()?.parse::<u64>()?.max(1),
             Long("quick") => seeds = 1,
             Long("utilisation") => utilisation = Some(parser.value()?.parse::<f64>()?),
             Long("json") => json = Some(parser.value()?.into()),
             Long("plots") => plots = Some(parser.value()?.into()),
+            Long("summary") => summary = Some(parser.value()?.into()),
+            Long("by-term") => by_term = true,
+            Long("into") => into = Some(parser.value()?.parse()?),
             Long("ablation") => (contenders, style.differences) = (contender::ablation(), true),
             Long("markdown") => style.markdown = true,
             Long("full") => style.full = true,
@@ -111,7 +142,8 @@ fn options() -> Result<Option<Options>, lexopt::Error> {
             _ => return Err(argument.unexpected()),
         }
     }
-    Ok(Some(Options { plan: Plan { scenarios, contenders, seeds, utilisation }, style, json, plots }))
+    let plan = Plan { scenarios, contenders, seeds, utilisation };
+    Ok(Some(Options { plan, style, json, plots, summary, by_term, into }))
 }
 
 fn named_scenarios(list: &str) -> Result<Vec<&'static str>, lexopt::Error> {

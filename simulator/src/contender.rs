@@ -31,6 +31,8 @@ pub enum Contender {
     Prequal,
     /// Knows every queue.
     Oracle,
+    /// The same with other random numbers: how much of a difference is chance.
+    Again(Box<Contender>),
 }
 
 /// Every contender by its name in tables and on the command line, but those of the [`ablation`].
@@ -49,6 +51,7 @@ pub fn all() -> Vec<(&'static str, Contender)> {
         ("round_robin+od", Contender::Envoy(Kind::RoundRobin, true)),
         ("orca", Contender::Envoy(Kind::Orca(BLACKOUT_S), false)),
         ("orca+od", Contender::Envoy(Kind::Orca(BLACKOUT_S), true)),
+        ("orca-eager", Contender::Envoy(Kind::Orca(EAGER_S), false)),
         ("orca-eager+od", Contender::Envoy(Kind::Orca(EAGER_S), true)),
         ("peak_ewma", Contender::PeakEwma),
         ("c3", Contender::C3),
@@ -59,38 +62,39 @@ pub fn all() -> Vec<(&'static str, Contender)> {
 
 const WHOLE: &str = "adaptive";
 
-/// The adaptive policy whole, then with one of its terms left out or changed at a time.
+/// The adaptive policy whole, the same with other random numbers, then with one of its terms left out or changed at
+/// a time.
 pub fn ablation() -> Vec<(&'static str, Contender)> {
-    let all = Terms::ALL;
+    let all_terms = Terms::ALL;
     let variants = [
-        (WHOLE, all),
-        ("no-floor", Terms { floor: false, ..all }),
-        ("no-queueing", Terms { queueing: false, ..all }),
-        ("no-idle", Terms { idle: false, ..all }),
-        ("no-clip", Terms { clip: false, ..all }),
-        ("no-jump", Terms { jump: false, ..all }),
-        ("no-apart", Terms { apart: false, ..all }),
-        ("plain-ewma", Terms { clip: false, jump: false, ..all }),
-        ("no-fade", Terms { fade: false, ..all }),
-        ("no-doubt", Terms { doubt: false, ..all }),
-        ("no-errors", Terms { errors: false, ..all }),
-        ("no-explore", Terms { explore: false, ..all }),
-        ("no-sharing", Terms { sharing: false, ..all }),
-        ("no-verify", Terms { verify: false, ..all }),
-        ("no-eject", Terms { eject: false, ..all }),
-        ("no-health", Terms { verify: false, eject: false, ..all }),
-        ("no-health-errors", Terms { verify: false, eject: false, errors: false, ..all }),
-        ("no-background", Terms { background: false, ..all }),
-        ("no-slow-start", Terms { slow_start: false, ..all }),
-        ("no-signals", Terms { signals: false, ..all }),
-        ("no-news", Terms { news: false, ..all }),
-        ("2-choices", Terms { choices: 2, ..all }),
-        ("16-choices", Terms { choices: 16, ..all }),
+        (WHOLE, all_terms),
+        ("no-floor", Terms { floor: false, ..all_terms }),
+        ("no-queueing", Terms { queueing: false, ..all_terms }),
+        ("no-idle", Terms { idle: false, ..all_terms }),
+        ("no-clip", Terms { clip: false, ..all_terms }),
+        ("no-jump", Terms { jump: false, ..all_terms }),
+        ("no-apart", Terms { apart: false, ..all_terms }),
+        ("plain-ewma", Terms { clip: false, jump: false, ..all_terms }),
+        ("no-fade", Terms { fade: false, ..all_terms }),
+        ("no-doubt", Terms { doubt: false, ..all_terms }),
+        ("no-errors", Terms { errors: false, ..all_terms }),
+        ("no-explore", Terms { explore: false, ..all_terms }),
+        ("no-sharing", Terms { sharing: false, ..all_terms }),
+        ("no-verify", Terms { verify: false, ..all_terms }),
+        ("no-eject", Terms { eject: false, ..all_terms }),
+        ("no-health", Terms { verify: false, eject: false, ..all_terms }),
+        ("no-health-errors", Terms { verify: false, eject: false, errors: false, ..all_terms }),
+        ("no-background", Terms { background: false, ..all_terms }),
+        ("no-slow-start", Terms { slow_start: false, ..all_terms }),
+        ("no-signals", Terms { signals: false, ..all_terms }),
+        ("no-news", Terms { news: false, ..all_terms }),
+        ("2-choices", Terms { choices: 2, ..all_terms }),
+        ("16-choices", Terms { choices: 16, ..all_terms }),
     ];
-    variants
-        .into_iter()
-        .map(|(name, terms)| (name, Contender::Ours(config::Policy::Adaptive, terms)))
-        .collect()
+    let ours = |terms| Contender::Ours(config::Policy::Adaptive, terms);
+    let mut all: Vec<_> = variants.into_iter().map(|(name, terms)| (name, ours(terms))).collect();
+    all.insert(1, ("again", Contender::Again(Box::new(ours(all_terms)))));
+    all
 }
 
 /// `blackout_period` as gRPC and Envoy have it by default: most of a run of 12 s.
@@ -132,6 +136,10 @@ impl Contender {
             Contender::C3 => each(scenario, rng, |seed| C3::new(scenario, seed)),
             Contender::Prequal => each(scenario, rng, |seed| Prequal::new(scenario, seed)),
             Contender::Oracle => each(scenario, rng, |seed| Oracle::new(scenario, seed)),
+            Contender::Again(same) => {
+                let _another = rng.next_u64();
+                same.proxies(scenario, now, rng)
+            }
         }
     }
 }

@@ -10,11 +10,13 @@
 //! Arrivals and the work in each request are drawn before any decision is made, so two contenders with the same
 //! seed face exactly the same traffic and the same faults; only their choices differ.
 
+pub mod ablation;
 pub mod balancer;
 pub mod catalogue;
 pub mod cli;
 pub mod contender;
 pub mod distribution;
+pub mod document;
 pub mod exchange;
 pub mod json;
 pub mod ours;

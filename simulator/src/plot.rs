@@ -6,18 +6,60 @@ use std::path::Path;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use crate::suite::{Course, Plan, Results};
+use crate::suite::{Course, Plan, Results, Row};
 
 const SIZE: (u32, u32) = (960, 600);
 const FONT: (&str, u32) = ("sans-serif", 16);
 
-/// Writes `DIR/SCENARIO.svg` for every scenario, and `DIR/summary.svg`.
+/// Writes `DIR/SCENARIO.svg` for every scenario: its course, or latency over load where the load rises in steps.
 pub fn write(directory: &Path, plan: &Plan, results: &Results) -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(directory)?;
-    for at in 0..plan.scenarios.len() {
-        course(&directory.join(format!("{}.svg", plan.scenarios[at])), plan, results, at)?;
+    for (at, name) in plan.scenarios.iter().enumerate() {
+        let path = directory.join(format!("{name}.svg"));
+        let steps: Vec<(f64, &Row)> = results
+            .rows
+            .iter()
+            .filter(|row| row.scenario == *name)
+            .filter_map(|row| Some((row.label.strip_prefix("at ")?.parse().ok()?, row)))
+            .collect();
+        if steps.is_empty() {
+            course(&path, plan, results, at)?;
+        } else {
+            ramp(&path, plan, &steps)?;
+        }
     }
-    summary(&directory.join("summary.svg"), plan, results)
+    Ok(())
+}
+
+/// The 99th percentile of each step over its load.
+fn ramp(path: &Path, plan: &Plan, steps: &[(f64, &Row)]) -> Result<(), Box<dyn Error>> {
+    let values = || steps.iter().flat_map(|(_, row)| &row.figures).map(|figure| figure.value);
+    let (least, most) = (values().fold(f64::INFINITY, f64::min), values().fold(1.0, f64::max));
+    let (first, last) = (steps.first().map_or(0.0, |s| s.0), steps.last().map_or(1.0, |s| s.0));
+    let root = SVGBackend::new(path, (SIZE.0, SIZE.1 * 2 / 3)).into_drawing_area();
+    root.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&root)
+        .caption("p99 in ms over load, 1 is what the fleet was allotted", FONT)
+        .margin(8)
+        .x_label_area_size(32)
+        .y_label_area_size(56)
+        .build_cartesian_2d(first - 0.02..last + 0.02, (least * 0.9..most * 1.2).log_scale())?;
+    chart.configure_mesh().light_line_style(TRANSPARENT).draw()?;
+    for (index, (name, _)) in plan.contenders.iter().enumerate().rev() {
+        let points = steps.iter().filter_map(|(load, row)| Some((*load, row.figures.get(index)?.value)));
+        chart
+            .draw_series(LineSeries::new(points, stroke(index)))?
+            .label(*name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], stroke(index)));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.3))
+        .draw()?;
+    root.present()?;
+    Ok(())
 }
 
 fn colour(index: usize) -> RGBAColor {
@@ -97,7 +139,7 @@ fn fleet(area: &DrawingArea<SVGBackend, Shift>, courses: &[Course], end: f64) ->
 }
 
 /// One row a scenario: every contender's p99 over the oracle's, or over the best where the oracle is not there.
-fn summary(path: &Path, plan: &Plan, results: &Results) -> Result<(), Box<dyn Error>> {
+pub fn summary(path: &Path, plan: &Plan, results: &Results) -> Result<(), Box<dyn Error>> {
     let rows: Vec<_> = results.rows.iter().filter(|r| r.label.is_empty()).collect();
     let oracle = plan.contenders.iter().position(|(name, _)| *name == "oracle");
     let base = |figures: &[crate::suite::Figure]| match oracle {

@@ -125,7 +125,7 @@ impl Run {
     pub fn measure(&self, view: &View, scenario: &Scenario) -> f64 {
         match view.what {
             Measure::Latency(p) => self.latency(p, view.window),
-            Measure::Share(endpoint) => self.shares(view.window).get(endpoint).copied().unwrap_or(0.0),
+            Measure::Share { of, .. } => self.shares(view.window).get(of).copied().unwrap_or(0.0),
             Measure::Task(p) => {
                 let (from, to) = ((view.window.0 * 1e6) as u32, (view.window.1 * 1e6) as u32);
                 let within = self.tasks.iter().filter(|t| (from..to).contains(&t.accepted_us));

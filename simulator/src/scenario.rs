@@ -262,8 +262,13 @@ pub struct View {
 pub enum Measure {
     /// This percentile of latency in milliseconds (and how many failed).
     Latency(f64),
-    /// The share of requests that this endpoint got.
-    Share(usize),
+    /// The share of requests that this endpoint got, and the one that it should get.
+    Share {
+        /// Which endpoint.
+        of: usize,
+        /// 0..=1.
+        wanted: f64,
+    },
     /// This percentile of the time from the arrival to the end of a task, in milliseconds.
     Task(f64),
     /// How far the endpoints' shares differ: (largest − smallest) / mean.
@@ -275,4 +280,25 @@ pub enum Measure {
     Replicas,
     /// Seconds from the window's start until this endpoint has nine tenths of its fair share again.
     Recovery(usize),
+}
+
+impl Measure {
+    /// How bad `value` is; of two the smaller is the better.
+    pub fn badness(self, value: f64) -> f64 {
+        match self {
+            Measure::Share { wanted, .. } => (value - wanted).abs(),
+            _ => value,
+        }
+    }
+
+    /// Differences up to this are small beside `value`.
+    pub fn little(self, value: f64) -> f64 {
+        match self {
+            Measure::Latency(_) | Measure::Task(_) => 0.05 * value,
+            Measure::Recovery(_) => 1.0,
+            Measure::Replicas => 0.5,
+            Measure::Share { .. } => 0.01,
+            Measure::Spread | Measure::Herding => 0.05,
+        }
+    }
 }

@@ -30,6 +30,8 @@ pub fn render(rows: &[Row], contenders: &[&str], style: &Style) -> String {
         }
         let name = match (row.label, style.differences) {
             ("", _) => row.scenario.into(),
+            // Markdown takes no notice of leading blanks.
+            (label, false) if style.markdown => format!("… {label}"),
             (label, false) => format!("  {label}"),
             // The scenario's own line may be left out.
             (label, true) => format!("{}: {label}", row.scenario),
@@ -51,21 +53,20 @@ pub fn render(rows: &[Row], contenders: &[&str], style: &Style) -> String {
 
 /// Whether two figures differ by no more than noise: the medians by little, or within each other's range over the
 /// seeds.
-fn alike(what: Measure, a: &Figure, b: &Figure) -> bool {
-    let little = match what {
-        Measure::Latency(_) | Measure::Task(_) => 0.05 * a.value.min(b.value),
-        Measure::Recovery(_) => 1.0,
-        Measure::Replicas => 0.5,
-        Measure::Share(_) => 0.01,
-        Measure::Spread | Measure::Herding => 0.05,
-    };
-    let failed = (a.failed.unwrap_or(0.0) - b.failed.unwrap_or(0.0)).abs();
+pub(crate) fn alike(what: Measure, a: &Figure, b: &Figure) -> bool {
+    let little = what.little(a.value.min(b.value));
     let within = |x: f64, of: &Figure| (of.range.0..=of.range.1).contains(&x);
     let overlap = within(a.value, b) && within(b.value, a);
-    (a.value == b.value || (a.value - b.value).abs() <= little || overlap) && failed <= NOISE_FAILED
+    (a.value == b.value || (a.value - b.value).abs() <= little || overlap) && !failures_differ(a, b)
 }
 
-fn cell(what: Measure, figure: &Figure) -> String {
+/// Whether two figures differ in failures by more than noise.
+pub(crate) fn failures_differ(a: &Figure, b: &Figure) -> bool {
+    (a.failed.unwrap_or(0.0) - b.failed.unwrap_or(0.0)).abs() > NOISE_FAILED
+}
+
+/// A figure as it is shown.
+pub(crate) fn cell(what: Measure, figure: &Figure) -> String {
     match (what, figure.failed) {
         (Measure::Latency(_), Some(failed)) if failed > 0.0 => {
             format!("{} ({failed:.0})", milliseconds(figure.value))

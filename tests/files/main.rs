@@ -1,6 +1,7 @@
 //! What users load and read, held against the programs that read it: Envoy, promtool, the schema of Compose files,
 //! the types of Kubernetes' APIs, and evenkeel's own parser. Needs `make setup` and `make build`.
 
+mod adaptive;
 mod alertmanager;
 mod compose;
 mod docs;

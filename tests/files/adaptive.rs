@@ -1,0 +1,69 @@
+//! The constants that `docs/adaptive.md` explains are those of the source, all of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use testbed::anyhow::{Result, ensure};
+use testbed::tools;
+
+use crate::shipped;
+
+/// What the policy is made of: here no constant goes without its reason.
+const EXPLAINED_WHOLE: &[&str] = &[
+    "terms.rs",
+    "member.rs",
+    "health.rs",
+    "measure/background.rs",
+    "measure/errors.rs",
+    "measure/in_flight.rs",
+    "measure/latency.rs",
+    "measure/learnt.rs",
+    "measure/queueing.rs",
+    "measure/signal.rs",
+    "policy/adaptive.rs",
+    "policy/pool.rs",
+    "engine/upstream/conclusions.rs",
+    "engine/upstream/exploration.rs",
+    "engine/upstream/shares.rs",
+    "worker/pace.rs",
+];
+
+/// `const NAME: TYPE = VALUE;` outside tests and types: by name.
+fn constants(file: &str) -> Result<BTreeMap<String, String>> {
+    let text = shipped::text(&tools::root().join("src").join(file))?;
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let parts = code.lines().filter_map(|line| {
+        let declared = line.strip_prefix("pub ").unwrap_or(line).strip_prefix("const ")?;
+        let (name, rest) = declared.split_once(": ")?;
+        Some((name.to_owned(), rest.split_once(" = ")?.1.trim_end_matches(';').to_owned()))
+    });
+    Ok(parts.collect())
+}
+
+/// File, name and value of each row that begins with these.
+fn explained() -> Result<Vec<[String; 3]>> {
+    let text = shipped::text(&tools::root().join("docs/adaptive.md"))?;
+    let rows = text.lines().filter_map(|line| {
+        let cells: Vec<&str> = line.strip_prefix("| ")?.split(" | ").collect();
+        let code = |at: usize| cells.get(at)?.strip_prefix('`')?.strip_suffix('`').map(str::to_owned);
+        Some([code(0).filter(|file| file.ends_with(".rs"))?, code(1)?, code(2)?])
+    });
+    Ok(rows.collect())
+}
+
+#[test]
+fn constants_are_explained_as_they_are() -> Result<()> {
+    let explained = explained()?;
+    ensure!(explained.len() > 40, "{} rows", explained.len());
+    for [file, name, value] in &explained {
+        let real = constants(file)?.remove(name);
+        assert_eq!(real.as_ref(), Some(value), "docs/adaptive.md: {name} of src/{file}");
+    }
+    let rows: BTreeSet<(&str, &str)> =
+        explained.iter().map(|[file, name, _]| (file.as_str(), name.as_str())).collect();
+    for file in EXPLAINED_WHOLE {
+        for name in constants(file)?.keys() {
+            assert!(rows.contains(&(*file, name)), "docs/adaptive.md does not explain {name} of src/{file}");
+        }
+    }
+    Ok(())
+}
