@@ -49,6 +49,7 @@ test: test-native test-node ## every test: native, the real .wasm, Node, real En
 .PHONY: test-native
 test-native: setup build
 	@scripts/setup compose-schema manifest-schemas amtool chromium
+	@scripts/setup crd-schemas umoci sbom-schema
 	$(with_tools) cargo test --workspace
 
 .PHONY: test-node
@@ -115,5 +116,5 @@ fmt: ## format the code
 	cargo fmt --all
 
 .PHONY: image
-image: build ## pack the filter as an OCI image (IMAGE=registry/name:tag)
-	@scripts/image "$(TARGET_DIR)/wasm32-wasip1/release/evenkeel.wasm"
+image: build ## pack the filter as an OCI image, with checksums and a bill of materials (IMAGE=registry/name:tag)
+	@scripts/image "$(TARGET_DIR)/wasm32-wasip1/release/evenkeel.wasm" "$(TARGET_DIR)/image"

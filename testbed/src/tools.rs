@@ -44,6 +44,21 @@ pub fn manifest_schemas() -> Result<PathBuf> {
     binary("MANIFEST_SCHEMAS", "manifest-schemas")
 }
 
+/// The directory with the types of Kubernetes' custom resources, installed from npm.
+pub fn crd_schemas() -> Result<PathBuf> {
+    binary("CRD_SCHEMAS", "crd-schemas")
+}
+
+/// `umoci`, which unpacks OCI images.
+pub fn umoci() -> Result<PathBuf> {
+    binary("UMOCI", "umoci")
+}
+
+/// The directory with the schemas of CycloneDX.
+pub fn cyclonedx_schema() -> Result<PathBuf> {
+    binary("CYCLONEDX_SCHEMA", "cyclonedx")
+}
+
 /// The filter: `EVENKEEL_WASM`, or what `make build` leaves.
 pub fn wasm() -> Result<PathBuf> {
     if let Some(path) = env::var_os("EVENKEEL_WASM") {

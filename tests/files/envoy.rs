@@ -11,6 +11,8 @@ use testbed::{tempfile, tools};
 
 use crate::shipped;
 
+/// Where the shipped configurations have the filter.
+pub const IN_CONTAINER: &str = "/etc/envoy/evenkeel.wasm";
 const WASM_FILTER: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 
 /// The bootstraps among the YAML files.
@@ -43,8 +45,7 @@ fn plugin(configuration: &Value) -> Result<String> {
 }
 
 /// What `envoy --mode validate` says of this configuration, the path in the container replaced by the built filter.
-fn validate(config: &str) -> Result<String> {
-    const IN_CONTAINER: &str = "/etc/envoy/evenkeel.wasm";
+pub fn validate(config: &str) -> Result<String> {
     ensure!(config.contains(IN_CONTAINER), "the filter is not at {IN_CONTAINER}");
     let wasm = tools::wasm()?;
     let directory = tempfile::tempdir()?;

@@ -38,9 +38,15 @@ pub fn text(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// A YAML file with its anchors followed.
+/// A YAML file with its anchors followed; several documents are an array of them.
 pub fn yaml(path: &Path) -> Result<Value> {
-    serde_saphyr::from_str(&text(path)?).with_context(|| format!("{} is not YAML", path.display()))
+    let mut documents = documents(path)?;
+    Ok(if documents.len() == 1 { documents.remove(0) } else { Value::Array(documents) })
+}
+
+/// The documents of a YAML file.
+pub fn documents(path: &Path) -> Result<Vec<Value>> {
+    serde_saphyr::from_multiple(&text(path)?).with_context(|| format!("{} is not YAML", path.display()))
 }
 
 /// Every object in `value`, outermost first.

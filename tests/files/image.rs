@@ -1,0 +1,135 @@
+//! What `make image` leaves: an image that an outside tool unpacks, checksums that hold, a bill of materials that fits its schema.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use testbed::anyhow::{Context, Result};
+use testbed::{tempfile, tools};
+
+use crate::shipped;
+
+fn packed(output: &Path) -> Result<String> {
+    let script = tools::root().join("scripts/image");
+    shipped::run(
+        Command::new(script)
+            .arg(tools::wasm()?)
+            .arg(output)
+            .env("IMAGE", "registry.example.com:5000/evenkeel:1.2.3"),
+    )
+}
+
+fn json(path: &Path) -> Result<Value> {
+    serde_json::from_str(&shipped::text(path)?).with_context(|| path.display().to_string())
+}
+
+fn blob(layout: &Path, descriptor: &Value) -> Result<std::path::PathBuf> {
+    let digest = descriptor["digest"].as_str().context("digest")?;
+    Ok(layout.join("blobs").join(digest.replace(':', "/")))
+}
+
+#[test]
+fn the_image_has_the_filter_at_its_root_in_the_only_layer_and_is_the_same_each_time() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let output = directory.path().join("image");
+    let said = packed(&output)?;
+    let layout = output.join("oci");
+    let index = json(&layout.join("index.json"))?;
+    let entry = &index["manifests"][0];
+    assert!(said.contains(entry["digest"].as_str().context("digest")?), "{said}");
+    let manifest = json(&blob(&layout, entry)?)?;
+    // What the platforms' fetchers tell a compatible image by.
+    assert_eq!(manifest["mediaType"], "application/vnd.oci.image.manifest.v1+json");
+    let layers = manifest["layers"].as_array().context("layers")?;
+    assert_eq!(layers.len(), 1);
+    assert_eq!(layers[0]["mediaType"], "application/vnd.oci.image.layer.v1.tar+gzip");
+
+    let bundle = directory.path().join("bundle");
+    let image = format!("{}:1.2.3", layout.display());
+    shipped::run(
+        Command::new(tools::umoci()?).args(["unpack", "--rootless", "--image", &image]).arg(&bundle),
+    )?;
+    let files: Vec<_> = fs::read_dir(bundle.join("rootfs"))?.collect::<std::io::Result<_>>()?;
+    assert_eq!(files.iter().map(std::fs::DirEntry::file_name).collect::<Vec<_>>(), ["plugin.wasm"]);
+    assert!(fs::read(files[0].path())? == fs::read(tools::wasm()?)?, "not the filter");
+
+    let again = directory.path().join("again");
+    packed(&again)?;
+    for name in ["evenkeel.oci.tar", "SHA256SUMS"] {
+        assert!(fs::read(output.join(name))? == fs::read(again.join(name))?, "{name} differs");
+    }
+    Ok(())
+}
+
+#[test]
+fn checksums_hold_and_notice_a_change() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    packed(directory.path())?;
+    let check = || {
+        shipped::run(
+            Command::new("sha256sum").args(["--strict", "-c", "SHA256SUMS"]).current_dir(directory.path()),
+        )
+    };
+    let said = check()?;
+    for name in ["evenkeel.cdx.json", "evenkeel.oci.tar", "evenkeel.wasm"] {
+        assert!(said.contains(&format!("{name}: OK")), "{said}");
+    }
+    fs::write(directory.path().join("evenkeel.wasm"), "something else")?;
+    assert!(check().is_err());
+    Ok(())
+}
+
+/// CycloneDX's schema, with the other schemas that it refers to in their places. Signatures, which there are none of, are let go.
+fn cyclonedx() -> Result<Value> {
+    let schemas = tools::cyclonedx_schema()?;
+    let mut schema = json(&schemas.join("bom-1.6.SNAPSHOT.schema.json"))?;
+    let spdx = json(&schemas.join("spdx.SNAPSHOT.schema.json"))?;
+    resolve(&mut schema, &spdx["enum"]);
+    Ok(schema)
+}
+
+fn resolve(value: &mut Value, licenses: &Value) {
+    match value {
+        Value::Object(members) => match members.get("$ref").and_then(Value::as_str) {
+            Some(target) if target.starts_with("spdx") => *value = serde_json::json!({ "enum": licenses }),
+            Some(target) if target.starts_with("jsf") => *value = serde_json::json!({}),
+            _ => members.values_mut().for_each(|member| resolve(member, licenses)),
+        },
+        Value::Array(items) => items.iter_mut().for_each(|item| resolve(item, licenses)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_bill_of_materials_is_one_and_names_what_is_compiled_in_and_nothing_else() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    packed(directory.path())?;
+    let mut bill = json(&directory.path().join("evenkeel.cdx.json"))?;
+    let validator = jsonschema::validator_for(&cyclonedx()?)?;
+    let faults: Vec<String> = validator.iter_errors(&bill).map(|fault| fault.to_string()).collect();
+    assert!(faults.is_empty(), "{faults:#?}");
+
+    let names: Vec<&str> = bill["components"]
+        .as_array()
+        .context("components")?
+        .iter()
+        .filter_map(|c| c["name"].as_str())
+        .collect();
+    for inside in ["proxy-wasm", "serde_json", "hashbrown"] {
+        assert!(names.contains(&inside), "{inside}: {names:?}");
+    }
+    for outside in ["tokio", "clap", "wasmi", "proptest", "jsonschema"] {
+        assert!(!names.contains(&outside), "{outside}: {names:?}");
+    }
+    assert!(
+        bill["components"]
+            .as_array()
+            .context("components")?
+            .iter()
+            .all(|c| c["hashes"][0]["content"].is_string())
+    );
+    bill["components"][0]["type"] = "no such type".into();
+    assert!(!validator.is_valid(&bill));
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! What Envoy Gateway makes of EnvoyExtensionPolicy and BackendTrafficPolicy.
+
+use serde_json::{Value, json};
+use testbed::anyhow::{Context, Result, ensure};
+
+use super::proxy::{self, Place};
+use super::{Shipped, files_of};
+use crate::envoy;
+
+pub fn configuration(file: &Shipped) -> Result<&Value> {
+    let policies = file.kind("EnvoyExtensionPolicy");
+    Ok(&policies.first().context("no EnvoyExtensionPolicy")?["spec"]["wasm"][0]["config"])
+}
+
+/// The proxy's configuration, with `configuration` in the plugin: the filter is off in the listener and on for the routes that
+/// the policy is for, and the cluster of a route's rule gets the override before its own policy.
+pub fn proxy(file: &Shipped, configuration: &Value, place: &Place) -> Result<Value> {
+    let policy = file.kind("EnvoyExtensionPolicy")[0];
+    let wasm = &policy["spec"]["wasm"][0];
+    let route = file
+        .kind("HTTPRoute")
+        .into_iter()
+        .find(|route| route["metadata"]["name"] == policy["spec"]["targetRefs"][0]["name"]);
+    let route = &route.context("the route that the policy is for")?["metadata"];
+    let text = |value: &Value| value.as_str().map(str::to_owned).context("text");
+    let (namespace, name) = (text(&route["namespace"])?, text(&route["name"])?);
+    let cluster = format!("httproute/{namespace}/{name}/rule/0");
+    let id = format!("envoyextensionpolicy/{namespace}/{}/wasm/0", text(&policy["metadata"]["name"])?);
+    let filter = format!("envoy.filters.http.wasm/{id}");
+    let failure = if wasm["failOpen"] == true { "FAIL_OPEN" } else { "FAIL_CLOSED" };
+    let plugin = proxy::plugin(&text(&wasm["name"])?, &text(&wasm["rootID"])?, &id, configuration, failure);
+    let filters = [json!({ "name": filter, "disabled": true, "typed_config": plugin })];
+
+    let traffic = file
+        .kind("BackendTrafficPolicy")
+        .into_iter()
+        .find(|traffic| traffic["spec"]["targetRefs"] == policy["spec"]["targetRefs"]);
+    let balancer = &traffic.context("a BackendTrafficPolicy for the same route")?["spec"]["loadBalancer"];
+    ensure!(balancer["type"] == "LeastRequest", "{balancer}");
+    let mut web = proxy::cluster(&cluster, &place.endpoints);
+    web["lb_policy"] = json!("CLUSTER_PROVIDED");
+    web["load_balancing_policy"] = json!({ "policies": [{ "typed_extension_config": {
+        "name": "envoy.load_balancing_policies.override_host",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.load_balancing_policies.override_host.v3.OverrideHost",
+            "override_host_sources": balancer["endpointOverride"]["extractFrom"],
+            "fallback_policy": { "policies": [{ "typed_extension_config": {
+                "name": "envoy.load_balancing_policies.least_request",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest"
+                }
+            } }] }
+        }
+    } }] });
+    let prometheus = text(&configuration["prometheus"]["cluster"])?;
+    let clusters = [
+        web,
+        proxy::cluster(&prometheus, &[place.prometheus]),
+        proxy::cluster("prometheus_stats", &[place.admin]),
+    ];
+    let on = json!({ "@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": {} });
+    let route = json!({
+        "match": { "prefix": "/" },
+        "route": { "cluster": cluster },
+        "typed_per_filter_config": { filter: on }
+    });
+    Ok(proxy::bootstrap(place, &route, &filters, &clusters))
+}
+
+#[test]
+fn every_file_makes_a_proxy_that_envoy_loads_with_the_filter_in_it() -> Result<()> {
+    for file in files_of("envoy-gateway")? {
+        let config = proxy(&file, configuration(&file)?, &Place::default())?;
+        let said = envoy::validate(&config.to_string()).with_context(|| file.name())?;
+        assert!(
+            said.contains("OK") && !said.to_lowercase().contains("deprecated"),
+            "{}: {said}",
+            file.name()
+        );
+    }
+    Ok(())
+}
+
+/// Clusters are named after routes: the names in the plugin are those of routes in the file, and clients cannot use the one
+/// that leads to Prometheus.
+#[test]
+fn the_clusters_that_the_plugin_names_are_made_by_the_routes() -> Result<()> {
+    for file in files_of("envoy-gateway")? {
+        let configuration = configuration(&file)?;
+        let routes: Vec<String> = file
+            .kind("HTTPRoute")
+            .iter()
+            .map(|route| {
+                let text = |name: &str| route["metadata"][name].as_str().unwrap_or_default();
+                format!("httproute/{}/{}/rule/0", text("namespace"), text("name"))
+            })
+            .collect();
+        for name in [&configuration["upstreams"][0]["cluster"], &configuration["prometheus"]["cluster"]] {
+            assert!(routes.iter().any(|route| name == route), "{name} is none of {routes:?}");
+        }
+        let guard = file.kind("SecurityPolicy").into_iter().next().context("no SecurityPolicy")?;
+        assert_eq!(guard["spec"]["targetRefs"][0]["name"], "prometheus");
+        assert_eq!(guard["spec"]["authorization"]["defaultAction"], "Deny");
+    }
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! What istiod makes of WasmPlugin, TrafficExtension, DestinationRule and EnvoyFilter, as far as the shipped ones go.
+
+use serde_json::{Value, json};
+use testbed::anyhow::{Context, Result, bail, ensure};
+
+use super::proxy::{self, Place};
+use super::{Shipped, files_of};
+use crate::envoy;
+
+const ROUTER: &str = "envoy.filters.http.router";
+
+/// The files that are whole: each makes a proxy by itself. TrafficExtension goes with the others of the file it names.
+pub fn complete() -> Result<Vec<Shipped>> {
+    let files = files_of("istio")?;
+    let others = |kind: &str| -> Result<Vec<Value>> {
+        let whole = files
+            .iter()
+            .find(|file| file.name().contains("sidecar-override-host"))
+            .context("the file it names")?;
+        Ok(whole.manifests.iter().filter(|manifest| manifest["kind"] != kind).cloned().collect())
+    };
+    let rest = others("WasmPlugin")?;
+    Ok(files
+        .into_iter()
+        .map(|mut file| {
+            if !file.kind("TrafficExtension").is_empty() {
+                file.manifests.extend(rest.clone());
+            }
+            file
+        })
+        .collect())
+}
+
+/// The plugin's configuration, by whichever of the two kinds.
+pub fn configuration(file: &Shipped) -> Result<&Value> {
+    let plugin = file.kind("WasmPlugin").into_iter().chain(file.kind("TrafficExtension")).next();
+    let spec = &plugin.context("no plugin")?["spec"];
+    Ok(if spec["wasm"].is_object() { &spec["wasm"]["pluginConfig"] } else { &spec["pluginConfig"] })
+}
+
+/// The proxy's configuration, with `configuration` in the plugin.
+pub fn proxy(file: &Shipped, configuration: &Value, place: &Place) -> Result<Value> {
+    let (context, name) = cluster_of(file, configuration)?;
+    let mut web = proxy::cluster(&name, &place.endpoints);
+    web["lb_policy"] = json!("LEAST_REQUEST");
+    web["typed_extension_protocol_options"] = json!({
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": { "http_protocol_options": {} }
+        }
+    });
+    let service = name.rsplit('|').next().context("a cluster of Istio's")?;
+    let rules = file.kind("DestinationRule");
+    let rule = rules.iter().find(|rule| rule["spec"]["host"] == service);
+    let locality =
+        rule.map(|rule| &rule["spec"]["trafficPolicy"]["loadBalancer"]["localityLbSetting"]["enabled"]);
+    // On by default, for every cluster.
+    if locality != Some(&json!(false)) {
+        web["common_lb_config"] = json!({ "locality_weighted_lb_config": {} });
+    }
+    let mut filters = vec![plugin(file, configuration)?];
+    for patch in file
+        .kind("EnvoyFilter")
+        .iter()
+        .flat_map(|filter| filter["spec"]["configPatches"].as_array().cloned().unwrap_or_default())
+    {
+        apply(&patch, &context, &name, &mut filters, &mut web)?;
+    }
+    let prometheus = configuration["prometheus"]["cluster"].as_str().context("prometheus")?;
+    let clusters = [
+        web,
+        proxy::cluster(prometheus, &[place.prometheus]),
+        proxy::cluster("prometheus_stats", &[place.admin]),
+    ];
+    let route = json!({ "match": { "prefix": "/" }, "route": { "cluster": name } });
+    Ok(proxy::bootstrap(place, &route, &filters, &clusters))
+}
+
+/// The context that the patches are for, and the one cluster that all is about.
+fn cluster_of(file: &Shipped, configuration: &Value) -> Result<(String, String)> {
+    let name = configuration["upstreams"][0]["cluster"].as_str().context("cluster")?.to_owned();
+    let filters = file.kind("EnvoyFilter");
+    let context = filters[0]["spec"]["configPatches"][0]["match"]["context"].as_str().context("context")?;
+    ensure!(matches!(context, "SIDECAR_OUTBOUND" | "GATEWAY"), "{context}");
+    Ok((context.to_owned(), name))
+}
+
+fn plugin(file: &Shipped, configuration: &Value) -> Result<Value> {
+    let manifest =
+        file.kind("WasmPlugin").into_iter().chain(file.kind("TrafficExtension")).next().context("plugin")?;
+    let spec = &manifest["spec"];
+    ensure!(spec["phase"] == "AUTHN", "only at the front does no other filter see a spoofed header");
+    let wasm = if spec["wasm"].is_object() { &spec["wasm"] } else { spec };
+    let name = format!(
+        "{}.{}",
+        manifest["metadata"]["namespace"].as_str().context("namespace")?,
+        manifest["metadata"]["name"].as_str().context("name")?
+    );
+    let root_id = wasm["pluginName"].as_str().context("pluginName")?;
+    let policy = wasm["failStrategy"].as_str().context("failStrategy")?;
+    Ok(json!({ "name": name, "typed_config": proxy::plugin(&name, root_id, "", configuration, policy) }))
+}
+
+/// Applies one patch, or says why it would do nothing.
+fn apply(
+    patch: &Value,
+    context: &str,
+    cluster: &str,
+    filters: &mut Vec<Value>,
+    web: &mut Value,
+) -> Result<()> {
+    let (wanted, value) = (&patch["match"], &patch["patch"]["value"]);
+    ensure!(wanted["context"] == context, "a patch for another context: {patch}");
+    match (patch["applyTo"].as_str(), patch["patch"]["operation"].as_str()) {
+        (Some("CLUSTER"), Some("MERGE")) => {
+            let of = &wanted["cluster"];
+            let named =
+                format!("outbound|{}||{}", of["portNumber"], of["service"].as_str().context("service")?);
+            ensure!(named == cluster, "the patch is for {named}, the plugin for {cluster}");
+            merge(web, value);
+        }
+        (Some("HTTP_FILTER"), Some("INSERT_BEFORE")) => {
+            let filter = &wanted["listener"]["filterChain"]["filter"];
+            ensure!(filter["name"] == "envoy.filters.network.http_connection_manager", "{filter}");
+            ensure!(filter["subFilter"]["name"] == ROUTER, "{filter}");
+            // The router is the last one, and not in this list.
+            filters.push(value.clone());
+        }
+        other => bail!("this test does not know {other:?}"),
+    }
+    Ok(())
+}
+
+fn merge(into: &mut Value, value: &Value) {
+    match (into, value) {
+        (Value::Object(into), Value::Object(value)) => {
+            for (name, value) in value {
+                merge(into.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (into, value) => *into = value.clone(),
+    }
+}
+
+#[test]
+fn every_file_makes_a_proxy_that_envoy_loads_with_the_filter_in_it() -> Result<()> {
+    let files = complete()?;
+    ensure!(files.len() >= 5, "{}", files.len());
+    for file in files {
+        let config = proxy(&file, configuration(&file)?, &Place::default())?;
+        let said = envoy::validate(&config.to_string()).with_context(|| file.name())?;
+        assert!(
+            said.contains("OK") && !said.to_lowercase().contains("deprecated"),
+            "{}: {said}",
+            file.name()
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn without_the_destination_rule_envoy_refuses_the_cluster() -> Result<()> {
+    let mut tried = 0;
+    for mut file in complete()?.into_iter().filter(|file| !file.kind("DestinationRule").is_empty()) {
+        file.manifests.retain(|manifest| manifest["kind"] != "DestinationRule");
+        let config = proxy(&file, configuration(&file)?, &Place::default())?;
+        let error = format!("{:#}", envoy::validate(&config.to_string()).unwrap_err());
+        assert!(error.contains("locality"), "{}: {error}", file.name());
+        tried += 1;
+    }
+    ensure!(tried >= 2, "{tried}");
+    Ok(())
+}
+
+#[test]
+fn selectors_of_a_file_agree() -> Result<()> {
+    for file in complete()? {
+        let plugin = file
+            .kind("WasmPlugin")
+            .into_iter()
+            .chain(file.kind("TrafficExtension"))
+            .next()
+            .context("plugin")?;
+        for filter in file.kind("EnvoyFilter") {
+            assert_eq!(filter["metadata"]["namespace"], plugin["metadata"]["namespace"], "{}", file.name());
+            assert_eq!(
+                filter["spec"]["workloadSelector"]["labels"],
+                plugin["spec"]["selector"]["matchLabels"],
+                "{}",
+                file.name()
+            );
+        }
+    }
+    Ok(())
+}

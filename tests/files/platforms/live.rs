@@ -1,0 +1,123 @@
+//! Requests through the proxies that the manifests make: the endpoint that fails at once gets next to none, and no endpoint
+//! sees the header.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use testbed::anyhow::{Context, Result, ensure};
+use testbed::backend::{self, Backend, Behaviour};
+use testbed::load::Load;
+use testbed::process::Running;
+use testbed::{http, ports, tempfile, tokio, tools, wait};
+
+use super::proxy::Place;
+use super::{envoy_gateway, files_of, istio, plugin_of};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const HEADER: &str = "x-evenkeel-endpoint";
+
+/// The configuration as shipped, or with the endpoints written into it where this version does not look for them.
+fn with_endpoints(configuration: &Value, place: &Place) -> Result<Value> {
+    let mut configuration = configuration.clone();
+    let idle = evenkeel::config::without_effect(&plugin_of(&configuration)?);
+    if idle.iter().any(|path| path.ends_with(".endpoints.envoy_admin")) {
+        let endpoints: Vec<String> = place.endpoints.iter().map(ToString::to_string).collect();
+        configuration["upstreams"][0]["endpoints"] = json!({ "static": endpoints });
+    }
+    Ok(configuration)
+}
+
+/// A proxy in the making: its name, where everything is, its configuration, and whether endpoints are kept from seeing the header.
+struct Scene {
+    name: String,
+    place: Place,
+    backends: Vec<Backend>,
+    config: Value,
+    hidden: bool,
+}
+
+async fn sees_requests(scene: Scene) -> Result<()> {
+    let Scene { name, place, backends, config, hidden } = scene;
+    let directory = tempfile::tempdir()?;
+    let wasm = tools::wasm()?;
+    let path = directory.path().join("envoy.json");
+    let wasm = wasm.to_str().context("a path in UTF-8")?;
+    fs::write(&path, config.to_string().replace(crate::envoy::IN_CONTAINER, wasm))?;
+    let mut command = Command::new(tools::envoy()?);
+    command.args(["--disable-hot-restart", "--concurrency", "2", "--log-level", "warn", "-c"]).arg(&path);
+    let envoy = Running::spawn("envoy", command, &directory.path().join("envoy.log"))?;
+    let ingress = place.ingress;
+    wait::until("the proxy to serve", PATIENCE, || async move {
+        (http::get(ingress, "/").await.ok()?.status == 200).then_some(())
+    })
+    .await
+    .with_context(|| format!("{name}\n{}", envoy.log_tail(20)))?;
+
+    let failing = backends[0].address().to_string();
+    let load = Load { target: ingress, rate: 100.0, duration: PATIENCE, ..Load::default() }.start().await?;
+    // Envoy's own least_request would send it a third at least: whoever fails at once has the fewest in flight.
+    let steered = || async {
+        let report = load.report();
+        let last = report.records.iter().map(|record| record.at_us).max()?;
+        let end = Duration::from_micros(last.into());
+        let recent = report.between(end.saturating_sub(Duration::from_secs(1)), end);
+        (end > Duration::from_secs(1) && recent.share(&failing) < 0.1).then_some(())
+    };
+    wait::until("the failing endpoint to be spared", PATIENCE, steered)
+        .await
+        .with_context(|| format!("{name}: {:?}\n{}", load.report().summary(), envoy.log_tail(20)))?;
+    let seen = backends.iter().flat_map(Backend::requests);
+    let naming = seen.filter(|request| request.headers.contains_key(HEADER)).count();
+    assert!(!hidden || naming == 0, "{name}: endpoints see the header");
+    // A client cannot steer, and does not get to see where it was sent. A probe may be due.
+    let mut obeyed = 0;
+    for _ in 0..20 {
+        let answer = http::send(ingress, http::Method::GET, "/", &[(HEADER, &failing)], "").await?;
+        assert_eq!(answer.header(HEADER), None, "{name}");
+        obeyed += usize::from(answer.header("x-backend") == Some(&failing));
+    }
+    assert!(obeyed <= 2, "{name}: {obeyed} of 20 requests went where the client wanted");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2, crate = "testbed::tokio")]
+async fn every_platform_steers_as_shipped() -> Result<()> {
+    let failing = backend::Config {
+        behaviour: Behaviour::FAIL_FAST,
+        record_requests: true,
+        ..backend::Config::default()
+    };
+    let well = backend::Config { record_requests: true, ..backend::Config::default() };
+    let mut running = tokio::task::JoinSet::new();
+    let istio = istio::complete()?.into_iter().map(|file| (file, true));
+    for (file, is_istio) in istio.chain(files_of("envoy-gateway")?.into_iter().map(|file| (file, false))) {
+        let mut backends = Vec::new();
+        for config in [&failing, &well, &well] {
+            backends.push(Backend::start(config.clone()).await?);
+        }
+        let place = Place {
+            ingress: ports::free()?,
+            admin: ports::free()?,
+            endpoints: backends.iter().map(Backend::address).collect(),
+            // Nobody is there: Prometheus away is no reason not to serve.
+            prometheus: ports::free()?,
+        };
+        let config = if is_istio {
+            istio::proxy(&file, &with_endpoints(istio::configuration(&file)?, &place)?, &place)?
+        } else {
+            envoy_gateway::proxy(
+                &file,
+                &with_endpoints(envoy_gateway::configuration(&file)?, &place)?,
+                &place,
+            )?
+        };
+        running.spawn(sees_requests(Scene { name: file.name(), place, backends, config, hidden: is_istio }));
+    }
+    ensure!(running.len() >= 6, "{}", running.len());
+    while let Some(done) = running.join_next().await {
+        done??;
+    }
+    Ok(())
+}

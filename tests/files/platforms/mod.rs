@@ -1,0 +1,71 @@
+//! The manifests for Istio and Envoy Gateway. No cluster is at hand: each is held against the types of its custom resources,
+//! the plugin's configuration in it goes through the filter's parser, and what it makes of a proxy's configuration is built as
+//! the platform would build it, loaded into the real Envoy, and sees real requests.
+
+mod crds;
+mod envoy_gateway;
+mod istio;
+mod live;
+mod proxy;
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+use testbed::anyhow::{Context, Result, ensure};
+
+use crate::shipped;
+
+/// A file with manifests.
+struct Shipped {
+    path: PathBuf,
+    manifests: Vec<Value>,
+}
+
+impl Shipped {
+    fn kind(&self, kind: &str) -> Vec<&Value> {
+        self.manifests.iter().filter(|manifest| manifest["kind"] == kind).collect()
+    }
+
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+/// The files of one platform, a folder under `envoy/`.
+fn files_of(platform: &str) -> Result<Vec<Shipped>> {
+    let folder = shipped::folder().join(platform);
+    let mut files = Vec::new();
+    for path in shipped::files(&["yaml", "yml"])?.into_iter().filter(|path| path.starts_with(&folder)) {
+        let manifests = shipped::documents(&path)?;
+        ensure!(manifests.iter().all(|manifest| manifest["kind"].is_string()), "{}", path.display());
+        files.push(Shipped { path, manifests });
+    }
+    ensure!(!files.is_empty(), "nothing in {}", folder.display());
+    Ok(files)
+}
+
+/// The configuration that the filter gets from this manifest, parsed.
+fn plugin_of(json: &Value) -> Result<evenkeel::config::Config> {
+    evenkeel::config::parse(json.to_string().as_bytes())
+        .map_err(|faults| testbed::anyhow::anyhow!("{faults:#?}"))
+        .context("refused by the filter")
+}
+
+/// One manifest of the kind that configures the plugin, by whichever name it has in this version of the platform.
+#[test]
+fn every_plugin_configuration_is_accepted() -> Result<()> {
+    let mut plugins = 0;
+    for file in files_of("istio")?.iter().chain(&files_of("envoy-gateway")?) {
+        for manifest in &file.manifests {
+            let mut found: Vec<&Value> =
+                vec![&manifest["spec"]["pluginConfig"], &manifest["spec"]["wasm"]["pluginConfig"]];
+            found.push(&manifest["spec"]["wasm"][0]["config"]);
+            for json in found.into_iter().filter(|json| json.is_object()) {
+                plugin_of(json).with_context(|| file.name())?;
+                plugins += 1;
+            }
+        }
+    }
+    assert_eq!(plugins, files_of("istio")?.len() + files_of("envoy-gateway")?.len());
+    Ok(())
+}
