@@ -10,6 +10,7 @@ mod grafana;
 mod image;
 mod manifests;
 mod platforms;
+mod presets;
 mod prometheus;
 mod shipped;
 mod together;

@@ -1,0 +1,247 @@
+//! The presets: each is a configuration, and every query in it, put to a real Prometheus that scrapes such metrics, gives each
+//! endpoint one value by the filter's own reading of the answer.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use evenkeel::config::{Config, Signal, parse};
+use evenkeel::prometheus::{EndpointIndex, request_path};
+use testbed::anyhow::{Context, Result, ensure};
+use testbed::prometheus::{self, Prometheus};
+use testbed::{http, tokio, wait};
+
+use crate::shipped;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn presets() -> Result<BTreeMap<String, (PathBuf, Config)>> {
+    let mut presets = BTreeMap::new();
+    for path in shipped::files(&["json"])?
+        .into_iter()
+        .filter(|path| path.starts_with(shipped::folder().join("presets")))
+    {
+        let name = path.file_stem().and_then(|name| name.to_str()).context("a name")?.to_owned();
+        let config = parse(shipped::text(&path)?.as_bytes());
+        let config = config.unwrap_or_else(|faults| panic!("{}: {faults:#?}", path.display()));
+        presets.insert(name, (path, config));
+    }
+    ensure!(presets.len() >= 5, "{}", presets.len());
+    Ok(presets)
+}
+
+fn signals(config: &Config) -> impl Iterator<Item = &Signal> {
+    config.upstreams.iter().flat_map(|upstream| &upstream.signals)
+}
+
+#[test]
+fn every_preset_is_accepted_and_asks_in_promql() -> Result<()> {
+    for (_, config) in presets()?.values() {
+        let queries: Vec<String> = signals(config).map(|signal| signal.query.clone()).collect();
+        crate::prometheus::check_promql(&queries)?;
+    }
+    Ok(())
+}
+
+/// What an endpoint's exporter says, the first being the least loaded: gauges as they are, counters with what they grow by in a
+/// scrape.
+struct Exposition {
+    /// The job that scrapes it, and the port it is scraped at.
+    job: &'static str,
+    port: u16,
+    /// Series of the endpoint with this number from 1 on, at its IP.
+    series: fn(f64, &str) -> Vec<(String, Grows)>,
+}
+
+enum Grows {
+    Gauge(f64),
+    Counter(f64),
+}
+use Grows::{Counter, Gauge};
+
+fn gauge(series: impl Into<String>, value: f64) -> (String, Grows) {
+    (series.into(), Gauge(value))
+}
+
+fn counter(series: impl Into<String>, by: f64) -> (String, Grows) {
+    (series.into(), Counter(by))
+}
+
+/// Buckets of a histogram in which the endpoint with the higher number is slower.
+fn histogram(name: &str, labels: &str, number: f64, unit: f64) -> Vec<(String, Grows)> {
+    let bucket = |bound: f64| {
+        let within = (10.0 / number * bound).min(10.0);
+        counter(format!("{name}_bucket{{{labels}le=\"{}\"}}", bound * unit), within)
+    };
+    let mut all: Vec<_> = [0.1, 0.5, 1.0, 2.0, 5.0].map(bucket).into();
+    all.push(counter(format!("{name}_bucket{{{labels}le=\"+Inf\"}}"), 10.0));
+    all.push(counter(format!("{name}_sum{{{}}}", labels.trim_end_matches(',')), number * unit));
+    all.push(counter(format!("{name}_count{{{}}}", labels.trim_end_matches(',')), 10.0));
+    all
+}
+
+fn go_service(number: f64, _: &str) -> Vec<(String, Grows)> {
+    let mut all = histogram("http_request_duration_seconds", "", number, 1.0);
+    all.extend([
+        counter("process_cpu_seconds_total", 0.1 * number),
+        gauge("http_inflight_requests", 5.0 * number),
+        counter("http_requests_total{status=\"200\"}", 100.0),
+        gauge("go_goroutines", 20.0 * number),
+        gauge("process_resident_memory_bytes", 1e8 * number),
+    ]);
+    // The first has never failed: a series that there is not yet must not make its ratio unknown.
+    if number > 1.0 {
+        all.push(counter("http_requests_total{status=\"503\"}", number));
+    }
+    all
+}
+
+fn worker(number: f64, _: &str) -> Vec<(String, Grows)> {
+    let mut all = histogram("my_service_task_processing_duration_seconds", "", number, 1.0);
+    all.push(gauge("my_service_task_queue_depth", 10.0 * number));
+    all.push(counter("my_service_tasks_processed_total", 5.0));
+    all
+}
+
+fn vllm(number: f64, _: &str) -> Vec<(String, Grows)> {
+    let labels = "{engine=\"0\",model_name=\"m\"}";
+    // The metric was renamed: the first endpoint is an older version.
+    let cache = if number > 1.0 { "vllm:kv_cache_usage_perc" } else { "vllm:gpu_cache_usage_perc" };
+    let mut all = histogram("vllm:time_to_first_token_seconds", "model_name=\"m\",", number, 1.0);
+    all.extend([
+        gauge(format!("vllm:num_requests_waiting{labels}"), number),
+        gauge(format!("vllm:num_requests_running{labels}"), 3.0 * number),
+        gauge(format!("{cache}{labels}"), 0.3 * number),
+    ]);
+    all
+}
+
+fn node(number: f64, ip: &str) -> Vec<(String, Grows)> {
+    let pod = format!("namespace=\"shop\",pod=\"web-{number}\"");
+    let container = format!("{{{pod},container=\"web\"}}");
+    vec![
+        counter("node_cpu_seconds_total{cpu=\"0\",mode=\"idle\"}", 0.9 / number),
+        counter("node_cpu_seconds_total{cpu=\"0\",mode=\"user\"}", 1.0 - 0.9 / number),
+        counter(format!("container_cpu_usage_seconds_total{container}"), 0.1 * number),
+        counter(format!("container_cpu_cfs_throttled_periods_total{container}"), number),
+        counter(format!("container_cpu_cfs_periods_total{container}"), 10.0),
+        gauge(format!("kube_pod_info{{{pod},pod_ip=\"{ip}\"}}"), 1.0),
+    ]
+}
+
+fn istio(number: f64, _: &str) -> Vec<(String, Grows)> {
+    let to = "reporter=\"destination\",destination_service=\"web.shop.svc.cluster.local\",";
+    let mut all = histogram("istio_request_duration_milliseconds", to, number, 1000.0);
+    all.push(counter(format!("istio_requests_total{{{to}response_code=\"200\"}}"), 100.0 * number));
+    if number > 1.0 {
+        all.push(counter(format!("istio_requests_total{{{to}response_code=\"503\"}}"), number * number));
+    }
+    all
+}
+
+fn exposition(preset: &str) -> Result<Exposition> {
+    Ok(match preset {
+        "go-service" => Exposition { job: "my_service", port: 8080, series: go_service },
+        "async-workers" => Exposition { job: "worker_service", port: 8080, series: worker },
+        "llm-vllm" => Exposition { job: "vllm", port: 8000, series: vllm },
+        "node-and-container-cpu" => Exposition { job: "node", port: 9100, series: node },
+        "istio" => Exposition { job: "pods", port: 15020, series: istio },
+        other => testbed::anyhow::bail!("no metrics to try the preset {other} with"),
+    })
+}
+
+/// An exporter that lives as long as this does.
+struct Exporter(Arc<AtomicBool>);
+
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn export(address: SocketAddr, series: Vec<(String, Grows)>) -> Result<Exporter> {
+    let listener = TcpListener::bind(address).with_context(|| address.to_string())?;
+    let ended = Arc::new(AtomicBool::new(false));
+    let end = ended.clone();
+    std::thread::spawn(move || {
+        let mut scrapes = 0.0;
+        for stream in listener.incoming() {
+            if end.load(Ordering::Relaxed) {
+                return;
+            }
+            let Ok(mut stream) = stream else { continue };
+            let _ = stream.read(&mut [0; 4096]);
+            scrapes += 1.0;
+            let mut text = String::new();
+            for (name, grows) in &series {
+                let value = match grows {
+                    Gauge(value) => *value,
+                    Counter(by) => by * scrapes,
+                };
+                let _ = writeln!(text, "{name} {value}");
+            }
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/plain; version=0.0.4\r\nconnection: close\r\n";
+            let _ = write!(stream, "{head}content-length: {}\r\n\r\n{text}", text.len());
+        }
+    });
+    Ok(Exporter(ended))
+}
+
+/// The value of each endpoint, as the filter reads the answer; an error unless every sample is somebody's.
+async fn values(server: SocketAddr, signal: &Signal, index: &EndpointIndex) -> Result<Vec<Option<f64>>> {
+    let answer = http::get(server, &request_path("", &signal.query, Duration::from_secs(2))).await?;
+    let parsed =
+        evenkeel::prometheus::parse(answer.status.into(), answer.text().as_bytes(), &signal.address_label);
+    let parsed = parsed.map_err(|fault| testbed::anyhow::anyhow!("{fault:?}"))?;
+    let assigned = index.assign(&parsed.samples, signal.port);
+    ensure!(assigned.unmatched == 0 && parsed.samples.len() == 3, "{:?}", parsed.samples);
+    Ok(assigned.values)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2, crate = "testbed::tokio")]
+async fn every_query_gives_each_endpoint_its_value() -> Result<()> {
+    // Everything in 127.0.0.0/8 is this machine: a network for this run.
+    let own = std::process::id();
+    let presets = presets()?;
+    let (mut jobs, mut exporters, mut indices) = (Vec::new(), Vec::new(), BTreeMap::new());
+    for (number, (name, (_, config))) in (0u32..).zip(&presets) {
+        let network = format!("127.{}.{}.", 200 + own / 32 % 50, own % 32 * 8 + number);
+        let exposition = exposition(name)?;
+        let serving =
+            config.upstreams[0].endpoints.fixed.first().map_or(8080, |endpoint| endpoint.address.port());
+        let (mut targets, mut endpoints) = (Vec::new(), Vec::new());
+        for endpoint in 1..=3u8 {
+            let ip = format!("{network}{endpoint}");
+            let target: SocketAddr = format!("{ip}:{}", exposition.port).parse()?;
+            exporters.push(export(target, (exposition.series)(endpoint.into(), &ip))?);
+            targets.push(target);
+            endpoints.push(format!("{ip}:{serving}").parse::<SocketAddr>()?);
+        }
+        jobs.push((exposition.job.to_owned(), targets));
+        indices.insert(name, EndpointIndex::new(endpoints));
+    }
+    let server =
+        Prometheus::start(&prometheus::Config { jobs, scrape_interval: Duration::from_secs(1) }).await?;
+    let at = server.address();
+    for (name, (_, config)) in &presets {
+        let index = &indices[name];
+        for signal in signals(config) {
+            let what =
+                format!("{name}: {} to be known of every endpoint, the last being the worst", signal.name);
+            let known = || async {
+                let values = values(at, signal, index).await.ok()?;
+                let [Some(first), Some(second), Some(third)] = values[..] else { return None };
+                (first < second && second < third).then_some(())
+            };
+            if let Err(error) = wait::until(&what, PATIENCE, known).await {
+                panic!("{error:#}: {:?}", values(at, signal, index).await);
+            }
+        }
+    }
+    Ok(())
+}
