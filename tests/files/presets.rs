@@ -195,8 +195,11 @@ fn export(address: SocketAddr, series: Vec<(String, Grows)>) -> Result<Exporter>
 /// The value of each endpoint, as the filter reads the answer; an error unless every sample is somebody's.
 async fn values(server: SocketAddr, signal: &Signal, index: &EndpointIndex) -> Result<Vec<Option<f64>>> {
     let answer = http::get(server, &request_path("", &signal.query, Duration::from_secs(2))).await?;
-    let parsed =
-        evenkeel::prometheus::parse(answer.status.into(), answer.text().as_bytes(), &signal.address_label);
+    let parsed = evenkeel::prometheus::parse(
+        answer.status.as_u16().into(),
+        answer.text().as_bytes(),
+        &signal.address_label,
+    );
     let parsed = parsed.map_err(|fault| testbed::anyhow::anyhow!("{fault:?}"))?;
     let assigned = index.assign(&parsed.samples, signal.port);
     ensure!(assigned.unmatched == 0 && parsed.samples.len() == 3, "{:?}", parsed.samples);
