@@ -4,7 +4,9 @@
 use evenkeel::random::Rng;
 
 use crate::distribution::Distribution;
-use crate::scenario::{Change, Measure, Mode, Scaling, Scenario, Shape, Signal, SignalFault, View, What};
+use crate::scenario::{
+    Change, Measure, Mode, Scaling, Scenario, Shape, Signal, SignalFault, View, What, Zones,
+};
 
 /// The middle third of a run of 12 s.
 const THIRD: (f64, f64) = (4.0, 8.0);
@@ -53,9 +55,12 @@ pub const NAMES: &[&str] = &[
 /// Too big for every day: they run only when named.
 pub const BIG: &[&str] = &["big-fleet", "autoscale", "autoscale-flapping"];
 
+/// Not for comparing policies, of which one alone knows zones: they run only when named.
+pub const ZONES: &[&str] = &["zone-lost", "zone-hung", "zone-busy", "zone-errors"];
+
 /// The scenario called `name`; what is random in it follows from `seed`.
 pub fn named(name: &str, seed: u64) -> Option<Scenario> {
-    let name = NAMES.iter().chain(BIG).copied().find(|n| *n == name)?;
+    let name = NAMES.iter().chain(BIG).chain(ZONES).copied().find(|n| *n == name)?;
     let scenario = match name {
         "equal" => Scenario::default(),
         "equal-90" => Scenario { rate: 0.9 * 40.0 / Distribution::TYPICAL.mean(), ..Scenario::default() },
@@ -114,6 +119,10 @@ pub fn named(name: &str, seed: u64) -> Option<Scenario> {
         "autoscale" => scaled(Shape::Steps(RUSH.to_vec())),
         // Every 25 s twice the load for 8 s: nothing to start endpoints for and stop them again each time.
         "autoscale-flapping" => scaled(Shape::Bursts { every: 25.0, length: 8.0, factor: 2.0 }),
+        "zone-lost" => zone_lost(What::Mode(Mode::Refuse)),
+        "zone-hung" => zone_lost(What::Mode(Mode::Hole)),
+        "zone-errors" => zone_lost(What::Mode(Mode::Errors(0.5))),
+        "zone-busy" => zone_busy(),
         "big-fleet" => Scenario {
             length: 3.0,
             endpoints: 10_000,
@@ -389,13 +398,64 @@ fn three_speeds() -> Scenario {
     Scenario { changes: slow_from_start(&who), rate: 800.0, ..Scenario::default() }
 }
 
+/// Half of the endpoints are near and two thirds busy with everything; the others are 30 ms farther there and back.
+fn two_zones() -> Scenario {
+    Scenario { zones: Some(Zones { local: 5, farther: 0.015 }), ..Scenario::default() }
+}
+
+fn local(label: &'static str, window: (f64, f64)) -> View {
+    View { label, what: Measure::Local, window }
+}
+
+/// What happens to the whole local zone at 4 s is over at 10 s.
+fn zone_lost(falls: What) -> Scenario {
+    let at = |at, what| (0..5).map(move |endpoint| change(at, endpoint, what));
+    Scenario {
+        length: 40.0,
+        changes: at(4.0, falls).chain(at(10.0, What::Mode(Mode::Serve))).collect(),
+        views: vec![
+            local("local before", (1.0, 4.0)),
+            local("local 0-1 s", (4.0, 5.0)),
+            local("local 1-2 s", (5.0, 6.0)),
+            local("local 2-6 s", (6.0, 10.0)),
+            local("local 5-10 s after", (15.0, 20.0)),
+            local("local 20-30 s after", (30.0, 40.0)),
+            latency("p99 2-6 s", 0.99, (6.0, 10.0)),
+        ],
+        ..two_zones()
+    }
+}
+
+/// From half of what the local zone can do to one and a half times as much, and back.
+fn zone_busy() -> Scenario {
+    const STEPS: [f64; 9] = [0.5, 0.65, 0.9, 1.2, 1.5, 1.2, 0.9, 0.65, 0.5];
+    let full = 20.0 / Distribution::TYPICAL.mean();
+    let step = |n: usize| (5.0 * n as f64 + 2.0, 5.0 * (n + 1) as f64);
+    Scenario {
+        length: 45.0,
+        rate: full,
+        shape: Shape::Steps(STEPS.to_vec()),
+        views: vec![
+            local("local at 0.5", step(0)),
+            local("local at 0.65", step(1)),
+            local("local at 0.9", step(2)),
+            local("local at 1.2", step(3)),
+            local("local at 1.5", step(4)),
+            latency("p99 at 1.5", 0.99, step(4)),
+            local("local at 0.9", step(6)),
+            local("local at 0.5", step(8)),
+        ],
+        ..two_zones()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_name_has_its_scenario_with_changes_in_order() {
-        for name in NAMES.iter().chain(BIG) {
+        for name in NAMES.iter().chain(BIG).chain(ZONES) {
             let scenario = named(name, 1).unwrap_or_else(|| panic!("{name}"));
             assert_eq!(scenario.name, *name);
             assert!(

@@ -128,7 +128,7 @@ fn options() -> Result<Option<Options>, lexopt::Error> {
             Long("list") => {
                 let policies: Vec<&str> = contender::all().iter().map(|(name, _)| *name).collect();
                 println!("scenarios: {}", catalogue::NAMES.join(" "));
-                println!("only when named: {}", catalogue::BIG.join(" "));
+                println!("only when named: {} {}", catalogue::BIG.join(" "), catalogue::ZONES.join(" "));
                 println!("policies: {}", policies.join(" "));
                 let variants: Vec<&str> =
                     contender::ablation().iter().skip(1).map(|(name, _)| *name).collect();
@@ -154,7 +154,12 @@ fn named_scenarios(list: &str) -> Result<Vec<&'static str>, lexopt::Error> {
             None => name == wanted,
         };
         let before = found.len();
-        found.extend(catalogue::NAMES.iter().chain(catalogue::BIG).copied().filter(|name| matches(name)));
+        found.extend(
+            [catalogue::NAMES, catalogue::BIG, catalogue::ZONES]
+                .concat()
+                .into_iter()
+                .filter(|name| matches(name)),
+        );
         if found.len() == before {
             return Err(format!("no scenario '{wanted}'; --list names them").into());
         }

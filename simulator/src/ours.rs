@@ -175,6 +175,12 @@ fn configuration(scenario: &Scenario, policy: &Policy, addresses: &[String]) -> 
         "cluster": "*",
         "endpoints": { "static": addresses },
     });
+    if let Some(zones) = scenario.zones {
+        let zone = |e: usize| if e < zones.local { "near" } else { "far" };
+        let placed = addresses.iter().enumerate().map(|(e, a)| json!({ "address": a, "zone": zone(e) }));
+        upstream["endpoints"]["static"] = placed.collect();
+        upstream["zone"] = json!({ "local": "near" });
+    }
     let mut root = json!({});
     if let Some(signal) = scenario.signal {
         let poll = format!("{}ms", signal.poll * 1000.0);

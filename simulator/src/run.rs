@@ -126,6 +126,10 @@ impl Run {
         match view.what {
             Measure::Latency(p) => self.latency(p, view.window),
             Measure::Share { of, .. } => self.shares(view.window).get(of).copied().unwrap_or(0.0),
+            Measure::Local => {
+                let local = scenario.zones.map_or(scenario.endpoints, |zones| zones.local);
+                self.shares(view.window).iter().take(local).sum()
+            }
             Measure::Task(p) => {
                 let (from, to) = ((view.window.0 * 1e6) as u32, (view.window.1 * 1e6) as u32);
                 let within = self.tasks.iter().filter(|t| (from..to).contains(&t.accepted_us));

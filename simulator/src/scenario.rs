@@ -41,6 +41,8 @@ pub struct Scenario {
     pub signal: Option<Signal>,
     /// Endpoints are started and stopped as the balancer asks, if it does.
     pub scaling: Option<Scaling>,
+    /// Where the endpoints are, if that matters.
+    pub zones: Option<Zones>,
     /// Which parts of the run are reported beside the whole.
     pub views: Vec<View>,
 }
@@ -67,6 +69,7 @@ impl Default for Scenario {
             asynchronous: None,
             signal: None,
             scaling: None,
+            zones: None,
             views: Vec::new(),
         }
     }
@@ -101,6 +104,12 @@ impl Scenario {
             worst = worst.min(self.present as f64);
         }
         worst * self.slots as f64 / self.mean_work()
+    }
+
+    /// Seconds from a proxy to `endpoint`, and the same back.
+    pub fn way(&self, endpoint: usize) -> f64 {
+        let farther = self.zones.filter(|zones| endpoint >= zones.local).map_or(0.0, |zones| zones.farther);
+        self.network + farther
     }
 
     /// Seconds between two ticks of a worker, by the size of the fleet as in the filter.
@@ -246,6 +255,15 @@ pub enum SignalFault {
     Lies,
 }
 
+/// Two zones, the proxies being in the first.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Zones {
+    /// How many of the endpoints, counted from the first, are in it.
+    pub local: usize,
+    /// Seconds that the way to the others, and the way back, take longer.
+    pub farther: f64,
+}
+
 /// A part of a run that is reported beside the whole.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
@@ -269,6 +287,8 @@ pub enum Measure {
         /// 0..=1.
         wanted: f64,
     },
+    /// The share of requests that the local zone got.
+    Local,
     /// This percentile of the time from the arrival to the end of a task, in milliseconds.
     Task(f64),
     /// How far the endpoints' shares differ: (largest − smallest) / mean.
@@ -297,7 +317,7 @@ impl Measure {
             Measure::Latency(_) | Measure::Task(_) => 0.05 * value,
             Measure::Recovery(_) => 1.0,
             Measure::Replicas => 0.5,
-            Measure::Share { .. } => 0.01,
+            Measure::Share { .. } | Measure::Local => 0.01,
             Measure::Spread | Measure::Herding => 0.05,
         }
     }

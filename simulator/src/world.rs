@@ -91,6 +91,8 @@ enum Inbound {
 }
 
 enum Event {
+    Outbound(Outbound),
+    Inbound(Inbound),
     Due { endpoint: usize, slot: usize, turn: u32 },
     Reply { request: u32, generation: u32, reply: Reply },
     Tick { worker: usize },
@@ -271,29 +273,54 @@ impl<'a> World<'a> {
         request.sent = self.balancers[proxy].send(worker, moment);
         let (endpoint, generation) = (request.sent.endpoint, request.generation);
         let work = Work { request: id, generation, demand: request.demand, ..Work::NONE };
-        let arrives = self.now.after_secs(self.scenario.network);
         self.servers[endpoint].coming += 1;
-        self.outbound.push_back((arrives, Outbound::Request { endpoint, work }));
+        self.go(endpoint, Outbound::Request { endpoint, work });
         self.timeouts.push_back((self.now.after_secs(self.scenario.timeout), id, generation));
         let asker = proxy * self.scenario.workers + worker;
-        for endpoint in self.probes.drain(..) {
-            self.outbound.push_back((arrives, Outbound::Probe { endpoint, asker }));
+        for endpoint in std::mem::take(&mut self.probes) {
+            self.go(endpoint, Outbound::Probe { endpoint, asker });
+        }
+    }
+
+    /// On the way to `endpoint`.
+    fn go(&mut self, endpoint: usize, what: Outbound) {
+        let way = self.scenario.way(endpoint);
+        let at = self.now.after_secs(way);
+        if way > self.scenario.network {
+            self.at(at, Event::Outbound(what));
+        } else {
+            self.outbound.push_back((at, what));
+        }
+    }
+
+    /// On the way back from `endpoint`.
+    fn come(&mut self, endpoint: usize, what: Inbound) {
+        let way = self.scenario.way(endpoint);
+        let at = self.now.after_secs(way);
+        if way > self.scenario.network {
+            self.at(at, Event::Inbound(what));
+        } else {
+            self.inbound.push_back((at, what));
         }
     }
 
     fn reach_endpoint(&mut self) {
-        match self.outbound.pop_front() {
-            Some((_, Outbound::Request { endpoint, work })) => self.serve(endpoint, work),
-            Some((_, Outbound::Probe { endpoint, asker })) => {
+        if let Some((_, what)) = self.outbound.pop_front() {
+            self.arrive_at_endpoint(what);
+        }
+    }
+
+    fn arrive_at_endpoint(&mut self, what: Outbound) {
+        match what {
+            Outbound::Request { endpoint, work } => self.serve(endpoint, work),
+            Outbound::Probe { endpoint, asker } => {
                 let server = &self.servers[endpoint];
                 let answers = matches!(server.mode, Mode::Serve | Mode::Errors(_));
                 if answers && server.paused_until <= self.now {
                     let (in_flight, latency) = server.probe(self.now);
-                    let back = self.now.after_secs(self.scenario.network);
-                    self.inbound.push_back((back, Inbound::Probe { endpoint, asker, in_flight, latency }));
+                    self.come(endpoint, Inbound::Probe { endpoint, asker, in_flight, latency });
                 }
             }
-            None => {}
         }
     }
 
@@ -327,7 +354,7 @@ impl<'a> World<'a> {
     }
 
     fn reply_at_once(&mut self, endpoint: usize, work: &Work, outcome: Outcome) {
-        let after = AT_ONCE_S + 2.0 * self.scenario.network;
+        let after = AT_ONCE_S + 2.0 * self.scenario.way(endpoint);
         let at = self.requests[work.request as usize].sent.started.after_secs(after);
         let reply = self.report(endpoint, AT_ONCE_S, outcome);
         let (request, generation) = (work.request, work.generation);
@@ -349,13 +376,18 @@ impl<'a> World<'a> {
     }
 
     fn reach_proxy(&mut self) {
-        match self.inbound.pop_front() {
-            Some((_, Inbound::Reply { request, generation, reply })) => self.end(request, generation, reply),
-            Some((_, Inbound::Probe { endpoint, asker, in_flight, latency })) => {
+        if let Some((_, what)) = self.inbound.pop_front() {
+            self.arrive_at_proxy(what);
+        }
+    }
+
+    fn arrive_at_proxy(&mut self, what: Inbound) {
+        match what {
+            Inbound::Reply { request, generation, reply } => self.end(request, generation, reply),
+            Inbound::Probe { endpoint, asker, in_flight, latency } => {
                 let (proxy, worker) = (asker / self.scenario.workers, asker % self.scenario.workers);
                 self.balancers[proxy].probed(worker, endpoint, in_flight, latency, self.now);
             }
-            None => {}
         }
     }
 
@@ -389,6 +421,8 @@ impl<'a> World<'a> {
     fn happen(&mut self) {
         let Some(Reverse(timed)) = self.heap.pop() else { return };
         match timed.event {
+            Event::Outbound(what) => self.arrive_at_endpoint(what),
+            Event::Inbound(what) => self.arrive_at_proxy(what),
             Event::Due { endpoint, slot, turn } => self.due(endpoint, slot, turn),
             Event::Reply { request, generation, reply } => self.end(request, generation, reply),
             Event::Tick { worker } => {
@@ -421,9 +455,8 @@ impl<'a> World<'a> {
                     return;
                 }
                 let reply = self.report(endpoint, work.takes, Outcome::Good);
-                let back = self.now.after_secs(self.scenario.network);
                 let (request, generation) = (work.request, work.generation);
-                self.inbound.push_back((back, Inbound::Reply { request, generation, reply }));
+                self.come(endpoint, Inbound::Reply { request, generation, reply });
             }
         }
     }
@@ -504,9 +537,8 @@ impl<'a> World<'a> {
                 continue;
             }
             let reply = Reply::bare(Outcome::Failed(Failure::Reset));
-            let back = self.now.after_secs(self.scenario.network);
             let (request, generation) = (work.request, work.generation);
-            self.inbound.push_back((back, Inbound::Reply { request, generation, reply }));
+            self.come(endpoint, Inbound::Reply { request, generation, reply });
         }
     }
 

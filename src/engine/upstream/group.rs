@@ -37,6 +37,9 @@ pub(super) struct Group {
     pub indices: Vec<u32>,
     pub pool: Pool,
     pub policy: Box<dyn Policy>,
+    /// Whether its answers teach how much requests in flight delay the next. Where the network is most of a latency
+    /// they would teach that nothing does, so those of other zones do only if there is nobody near.
+    pub teaches: bool,
     /// Requests of all workers on their way to it, exact for this worker's own.
     pub in_flight: u32,
     /// Median latency in seconds.
@@ -112,7 +115,11 @@ impl Upstream {
                 member.group = at;
             }
         }
+        let mut nearest = None;
         for group in &mut groups {
+            let level = (group.key.lane, group.key.priority);
+            group.teaches = !group.key.remote || nearest != Some(level);
+            nearest = Some(level);
             let Group { background, indices, .. } = group;
             background.retain(|index| indices.binary_search(&index).is_ok());
         }
@@ -131,6 +138,7 @@ impl Upstream {
             indices: Vec::new(),
             pool: Pool::default(),
             policy: policy::build(&self.config.policy, self.terms),
+            teaches: true,
             in_flight: 0,
             typical: if self.typical > 0.0 { self.typical } else { TYPICAL_AT_FIRST_S },
             failing: 0.0,

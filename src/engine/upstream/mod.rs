@@ -452,7 +452,8 @@ impl Upstream {
         let raw = now.seconds_since(started);
         let queue = if terms.queueing && terms.idle { self.queueing.delay(ticket.depth) } else { 1.0 };
         let seconds = raw / f64::from(queue);
-        if terms.queueing && (outcome == Outcome::Good || outcome == Outcome::Undecided) {
+        let teaches = self.group_of(endpoint.index).is_none_or(|g| g.teaches);
+        if terms.queueing && teaches && (outcome == Outcome::Good || outcome == Outcome::Undecided) {
             let deviation = self.member(endpoint.index).and_then(|m| m.latency.deviation(raw));
             deviation.into_iter().for_each(|d| self.queueing.observe(ticket.depth, d));
         }

@@ -53,15 +53,7 @@ impl Upstream {
         self.spill_over(seconds, now);
         for lane in &self.lanes {
             let Some(groups) = self.groups.get_mut(lane.groups.clone()) else { continue };
-            if groups.len() > 1 {
-                for at in 0..groups.len() {
-                    let least = trust::least_failing(groups, at, now);
-                    if let Some(group) = groups.get_mut(at) {
-                        let failing = group.record.failing(now);
-                        group.trust = least.map_or(1.0, |least| trust::trust(failing, least));
-                    }
-                }
-            }
+            trust::compare(groups, &self.members, now);
             divide(groups, |g| capacity(g.fit, g.weight) * g.trust * g.spill.keeps);
         }
     }

@@ -6,6 +6,7 @@
 //! tell. If it fails alike, the fault is everybody's and requests come back.
 
 use super::group::Group;
+use crate::member::Member;
 use crate::time::Time;
 
 /// Weight of the newest answer: six failures in a row make a half.
@@ -20,6 +21,18 @@ const KNOWN_FOR_S: f64 = 10.0;
 const TOLERATED: f64 = 0.25;
 /// … and from this on nothing is left to the worse.
 const UNBEARABLE: f64 = 0.75;
+
+/// A group that owes answers to several requests and has given none for this many times its typical latency begins
+/// to be left …
+const SILENT: f64 = 5.0;
+/// … and nothing goes there after so many.
+const DEAD_SILENT: f64 = 20.0;
+/// The same, seconds, where latencies are short: threads pause, packets are sent again.
+const LEAST_SILENT_S: [f64; 2] = [0.1, 0.5];
+/// A single request may be heavy, and two by chance.
+const SEVERAL: u32 = 3;
+/// Who is at least this much alive is worth leaving others for.
+const ALIVE: f64 = 0.05;
 
 /// A group's latest answers, as one worker saw them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -58,13 +71,86 @@ impl Record {
 }
 
 /// What part of its requests may be left to a group that fails `failing` where others fail `least` at best.
-pub(super) fn trust(failing: f64, least: f64) -> f64 {
+fn trust(failing: f64, least: f64) -> f64 {
     1.0 - ((failing - least - TOLERATED) / (UNBEARABLE - TOLERATED)).clamp(0.0, 1.0)
 }
 
 /// The least failure ratio among `groups` but the one at `but`, where the unknown are believed to be well; none if
 /// nobody else is there.
-pub(super) fn least_failing(groups: &[Group], but: usize, now: Time) -> Option<f64> {
+fn least_failing(groups: &[Group], but: usize, now: Time) -> Option<f64> {
     let others = groups.iter().enumerate().filter(|(at, g)| *at != but && g.fit > 0.0);
     others.map(|(_, g)| g.record.known(now).unwrap_or(0.0)).min_by(f64::total_cmp)
+}
+
+/// What part of its requests may be left to `group` by how long all of it has been silent.
+fn alive(group: &Group, members: &[Member], now: Time) -> f64 {
+    let (mut awaiting, mut heard) = (0u32, Time::ZERO);
+    for index in &group.indices {
+        let Some(member) = members.get(*index as usize).filter(|m| m.eligible) else { continue };
+        awaiting = awaiting.saturating_add(member.awaiting());
+        heard = heard.max(member.quiet_since());
+    }
+    if awaiting < SEVERAL {
+        return 1.0;
+    }
+    let [begins, ends] = LEAST_SILENT_S;
+    let begins = begins.max(SILENT * group.typical);
+    let ends = ends.max(DEAD_SILENT * group.typical);
+    1.0 - ((now.seconds_since(heard) - begins) / (ends - begins)).clamp(0.0, 1.0)
+}
+
+/// What part of its requests may be left to each of `groups`, by how it fares beside the others.
+pub(super) fn compare(groups: &mut [Group], members: &[Member], now: Time) {
+    if groups.len() < 2 {
+        return;
+    }
+    groups.iter_mut().for_each(|g| g.trust = alive(g, members, now));
+    let liveliest = groups.iter().filter(|g| g.fit > 0.0).map(|g| g.trust).fold(0.0, f64::max);
+    for at in 0..groups.len() {
+        let least = least_failing(groups, at, now);
+        let Some(group) = groups.get_mut(at) else { continue };
+        // Where all are silent alike, nothing is gained by leaving.
+        let alive = if liveliest < ALIVE { 1.0 } else { (group.trust / liveliest).min(1.0) };
+        let failing = group.record.failing(now);
+        group.trust = alive * least.map_or(1.0, |least| trust(failing, least));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    fn s(seconds: f64) -> Time {
+        Time::from_secs_f64(1000.0 + seconds)
+    }
+
+    #[test]
+    fn a_row_of_failures_costs_more_and_more_of_the_traffic() {
+        let mut record = Record::default();
+        let trusted: Vec<f64> = (0..12)
+            .map(|n| {
+                record.observe(true, s(f64::from(n) * 0.01));
+                trust(record.failing(s(f64::from(n) * 0.01)), 0.0)
+            })
+            .collect();
+        assert!(trusted[0] == 1.0 && trusted[1] == 1.0, "two failures are nothing: {trusted:?}");
+        assert!(trusted[2] < 1.0 && (0.3..0.5).contains(&trusted[5]) && trusted[10] == 0.0, "{trusted:?}");
+        assert_eq!(trust(0.9, 0.9), 1.0, "others fail alike");
+    }
+
+    #[test]
+    fn little_or_old_evidence_makes_nobody_known() {
+        let mut record = Record::default();
+        (0..7).for_each(|_| record.observe(true, s(0.0)));
+        assert_eq!(record.known(s(0.0)), None);
+        record.observe(true, s(1.0));
+        assert!(record.known(s(10.0)).is_some_and(|failing| failing > 0.6), "as it was, not as it fades");
+        assert!(record.failing(s(10.0)) < 0.15);
+        assert_eq!(record.known(s(12.0)), None);
+        record.observe(false, s(60.0));
+        assert_eq!(record.failing(s(60.0)), 0.0, "the past does not count");
+    }
 }
