@@ -115,9 +115,10 @@ impl Together {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2, crate = "testbed::tokio")]
 async fn both_ways_to_steer_work_as_shipped_and_the_dashboards_show_it() -> Result<()> {
-    // Those that the stack can run, where Prometheus finds Envoy's metrics.
+    // Those that the stack can run, where Prometheus finds Envoy's metrics and evenkeel's.
     let mut bootstraps = envoy::bootstraps()?;
-    bootstraps.retain(|path| shipped::text(path).is_ok_and(|text| text.contains("port_value: 9902")));
+    let measured = |text: String| text.contains("port_value: 9902") && text.contains("\"status\":");
+    bootstraps.retain(|path| shipped::text(path).is_ok_and(measured));
     ensure!(bootstraps.len() >= 2, "{bootstraps:?}");
     for (number, bootstrap) in (0..).zip(&bootstraps) {
         let name = bootstrap.display();
