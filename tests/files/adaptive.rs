@@ -32,8 +32,10 @@ fn constants(file: &str) -> Result<BTreeMap<String, String>> {
     let text = shipped::text(&tools::root().join("src").join(file))?;
     let code = text.split("#[cfg(test)]").next().unwrap_or_default();
     let parts = code.lines().filter_map(|line| {
-        let declared = line.strip_prefix("pub ").unwrap_or(line).strip_prefix("const ")?;
+        let (visibility, declared) = line.split_once("const ")?;
         let (name, rest) = declared.split_once(": ")?;
+        let top_level = visibility.is_empty() || visibility.starts_with("pub");
+        top_level.then_some(())?;
         Some((name.to_owned(), rest.split_once(" = ")?.1.trim_end_matches(';').to_owned()))
     });
     Ok(parts.collect())

@@ -1,9 +1,9 @@
 //! The JSON Schema of the plugin's configuration, made of what its reader asks.
 //!
-//! Nothing of it is written down a second time: [`explore`] puts values of every kind wherever the reader looks and notes
-//! what it asks there, defaults are those of the effective configuration, and [`described`] takes the descriptions from the
+//! Nothing of it is written down a second time: `explore` puts values of every kind wherever the reader looks and notes
+//! what it asks there, defaults are those of the effective configuration, and `described` takes the descriptions from the
 //! tables of `docs/configuration.md`. Whatever the filter accepts, the schema accepts; the reverse holds as far as a
-//! schema can say it, and [`contradictions`] adds what one field forbids another.
+//! schema can say it, and `contradictions` adds what one field forbids another.
 
 mod contradictions;
 mod defaults;
