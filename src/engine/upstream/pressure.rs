@@ -24,8 +24,9 @@ impl Upstream {
     /// How many replicas there should be, those that stand by included; the same in every worker. `None` without `autoscale`, and until a whole
     /// period has been seen.
     pub fn desired_replicas(&self) -> Option<u32> {
-        let most = self.config.autoscale.as_ref()?.max;
-        Some(self.scaler.desired?.saturating_add(self.standing_by()).min(most.max(self.scaler.desired?)))
+        let loaded = self.scaler.desired?;
+        let most = self.config.autoscale.as_ref().map_or(u32::MAX, |of| of.max);
+        Some(loaded.saturating_add(self.standing_by()).min(most.max(loaded)))
     }
 
     /// How loaded the endpoint at `index` is at this moment, by the same terms as the upstream.
