@@ -13,6 +13,7 @@ mod scene;
 
 mod cancelling;
 mod discovery;
+mod failover;
 mod faults;
 mod grpc;
 mod last_resort;

@@ -22,6 +22,8 @@ pub const RATE: f64 = 150.0;
 pub struct Stage {
     /// Endpoints that evenkeel is told of.
     pub backends: usize,
+    /// Members of each endpoint's entry beside its address, in their order.
+    pub places: Vec<Value>,
     /// Endpoints of the same cluster that only Envoy knows: traffic there was not steered.
     pub strangers: usize,
     /// How they all work.
@@ -54,6 +56,7 @@ impl Default for Stage {
         };
         Self {
             backends: 5,
+            places: Vec::new(),
             strangers: 0,
             backend,
             policy: Policy::evenkeel(),
@@ -109,7 +112,14 @@ impl Wave {
 impl Stage {
     /// The plugin's configuration with `upstream` members on top of the stage's own.
     pub fn configuration(&self, backends: &[Backend], upstream: &Value) -> Value {
-        let mut entry = json!({ "cluster": "web", "endpoints": { "static": addresses(backends) } });
+        let places = self.places.iter().chain(std::iter::repeat(&Value::Null));
+        let endpoint = |(address, place): (SocketAddr, &Value)| {
+            let mut endpoint = json!({ "address": address });
+            extend(&mut endpoint, place);
+            endpoint
+        };
+        let endpoints: Vec<Value> = addresses(backends).into_iter().zip(places).map(endpoint).collect();
+        let mut entry = json!({ "cluster": "web", "endpoints": { "static": endpoints } });
         extend(&mut entry, &self.upstream);
         extend(&mut entry, upstream);
         let mut plugin = json!({ "upstreams": [entry] });

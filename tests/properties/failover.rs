@@ -252,6 +252,28 @@ fn a_zone_that_is_lost_is_left_within_a_second_and_gets_its_traffic_back() {
 }
 
 #[test]
+fn a_zone_that_hangs_is_left_before_any_time_out() {
+    let mut scene = Scene::new(&ZONES, LOCAL);
+    scene.counts(100);
+    let mut local = Vec::new();
+    for _ in 0..200 {
+        let to = scene.named(Request::wanting(1))[0];
+        let ticket = scene.engine.started(0, to as u32, scene.now).unwrap();
+        let hangs = ZONES[to].0 == "a";
+        local.push(hangs);
+        if !hangs {
+            let end = scene.now.after_secs(0.02);
+            scene.engine.answered(&ticket, Outcome::Good, end);
+            scene.engine.finished(&ticket, end);
+        }
+        scene.pass(0.01);
+    }
+    let late = local[100..].iter().filter(|hangs| **hangs).count();
+    assert!(local[..8].iter().all(|hangs| *hangs), "at first nothing is known");
+    assert!(late < 3, "{late} of 100 in the second second");
+}
+
+#[test]
 fn a_fault_of_all_zones_moves_next_to_nothing() {
     let mut scene = Scene::new(&ZONES, LOCAL);
     scene.failure = Failure::Status5xx;

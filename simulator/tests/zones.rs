@@ -1,0 +1,29 @@
+//! A zone that is lost is left and comes back; a busy one keeps what it can do.
+
+use simulator::catalogue;
+use simulator::contender;
+use simulator::world;
+
+fn local(scenario: &str, window: (f64, f64)) -> f64 {
+    let scenario = catalogue::named(scenario, 1).unwrap();
+    let run = world::run(&scenario, &contender::named("adaptive").unwrap(), 1);
+    run.shares(window).iter().take(5).sum()
+}
+
+#[test]
+fn a_zone_that_refuses_or_fails_is_left_at_once_and_one_that_hangs_within_a_second() {
+    assert!(local("zone-lost", (4.5, 6.0)) < 0.02);
+    assert!(local("zone-errors", (5.0, 6.0)) < 0.05);
+    assert!(local("zone-hung", (5.0, 6.0)) < 0.02);
+    assert_eq!(local("zone-lost", (1.0, 4.0)), 1.0);
+    assert_eq!(local("zone-hung", (30.0, 40.0)), 1.0);
+}
+
+#[test]
+fn a_busy_zone_keeps_what_it_can_do() {
+    // Half of what it can do, one and a half times as much, and half again.
+    assert_eq!(local("zone-busy", (2.0, 5.0)), 1.0);
+    let kept = local("zone-busy", (22.0, 25.0));
+    assert!((0.4..0.62).contains(&kept), "{kept} of 1.5 times its capacity");
+    assert!(local("zone-busy", (42.0, 45.0)) > 0.99);
+}
