@@ -113,6 +113,13 @@ impl Engine {
         }
     }
 
+    /// Where a decision named `named` and was only shown, Envoy used `used`.
+    pub fn compare(&mut self, upstream: usize, named: u32, used: u32) {
+        if let Some(upstream) = self.upstreams.get_mut(upstream) {
+            upstream.compare(named, used);
+        }
+    }
+
     /// A request is sent to the endpoint at `index`.
     pub fn started(&mut self, upstream: usize, index: u32, now: Time) -> Option<Ticket> {
         let (endpoint, depth) = self.upstreams.get_mut(upstream)?.started(index, now)?;

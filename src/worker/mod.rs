@@ -12,6 +12,7 @@ mod scaling;
 mod show;
 mod steer;
 mod stream;
+mod tell;
 mod trail;
 
 use crate::config::{Config, Fault};
@@ -199,6 +200,7 @@ impl Worker {
         }
         let duty = self.merge_peers(host, now);
         self.engine.tick(duty, now);
+        self.tell_changes(host);
     }
 
     /// An answer to one of the worker's own HTTP calls: the status, or `None` if there was no answer.

@@ -26,6 +26,8 @@ pub enum Verdict {
 pub struct Stream {
     phase: Phase,
     issued: Option<Issued>,
+    /// Whom the decision named that is only shown.
+    shown: Option<u32>,
     /// Where its attempts may be seen, too: its number and what they share.
     trail: Option<(u64, SharedTrail)>,
 }
@@ -67,6 +69,7 @@ impl Stream {
         let decision = worker.engine.pick(upstream, request, now, &mut worker.rng);
         self.phase = Phase::Watching { upstream, started: now, upload };
         match decision {
+            Decision::Steer(candidates) if observed => self.shown = candidates.first(),
             _ if observed => {}
             Decision::Steer(candidates) => {
                 let Some((header, value)) = worker.steer.towards(upstream, &candidates) else {
@@ -166,6 +169,9 @@ impl Stream {
                 let now = host.now();
                 let outcome = verdict::of_headers(host, complete);
                 let (served, started) = (verdict::served_by(engine, host, *upstream), *started);
+                if let (Some(named), Some(used)) = (self.shown.take(), served.one_of_ours()) {
+                    engine.compare(*upstream, named, used);
+                }
                 let ticket = served.one_of_ours().and_then(|i| engine.started(*upstream, i, started));
                 self.phase = Phase::Foreign;
                 if let Some(ticket) = ticket {

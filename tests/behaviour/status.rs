@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use testbed::serde_json::{Value, from_slice, json};
 
-use crate::scene::{HEADER, address, config, load, ms, pass, pass_with, picks, single};
+use crate::scene::{
+    Ending, HEADER, address, begin, config, give, load, ms, pass, pass_with, picks, respond, single,
+};
 use crate::wasm::Wasm;
 use crate::world::{Answer, Plugin, Stream, World};
 
@@ -140,7 +142,41 @@ fn whoever_is_asked_tells_of_all(mut world: impl World) {
     }
 }
 
+fn what_is_only_shown_is_compared_with_envoys_own_choice(mut world: impl World) {
+    let root = format!(r#"{STATUS},"mode":"observe""#);
+    let plugin = single(&mut world, &config(2, r#""policy":"round_robin""#, &root));
+    for _ in 0..10 {
+        let mut stream = begin(&mut world, plugin);
+        world.advance(ms(20));
+        respond(&mut stream, &Ending { served_by: Some(address(0)), ..Ending::good() });
+        stream.log();
+        stream.done();
+    }
+    let observed = &status(&mut world, plugin)["upstreams"][0]["observed"];
+    assert_eq!((&observed["compared"], &observed["agreed"]), (&json!(10), &json!(5)), "{observed}");
+}
+
+fn the_log_tells_who_is_taken_out_and_who_is_back(mut world: impl World) {
+    let upstream = r#""policy":"round_robin","health":{"fail_after":2}"#;
+    let plugin = single(&mut world, &config(4, upstream, ""));
+    picks(&mut world, plugin, 8);
+    let told = |world: &_, what: &str| {
+        let logs: Vec<String> = World::logs(world);
+        logs.iter().filter(|line| line.contains(&address(1)) && line.contains(what)).count()
+    };
+    give(&mut world, plugin, &address(1), &Ending::local("504", "response_timeout"));
+    pass(&mut world, &[plugin], ms(500));
+    assert_eq!((told(&world, "taken out of traffic"), told(&world, "back in traffic")), (1, 0));
+    for _ in 0..60 {
+        pass(&mut world, &[plugin], ms(500));
+        picks(&mut world, plugin, 4);
+    }
+    assert_eq!((told(&world, "taken out of traffic"), told(&world, "back in traffic")), (1, 1));
+}
+
 both!(
+    what_is_only_shown_is_compared_with_envoys_own_choice,
+    the_log_tells_who_is_taken_out_and_who_is_back,
     what_is_asked_for_below_the_path_is_answered_here,
     the_json_is_the_contracts,
     whoever_is_asked_tells_of_all

@@ -403,6 +403,18 @@ impl Upstream {
         named.as_slice().iter().for_each(|index| to.push(*index));
     }
 
+    /// Counts how a decision that was only shown compares with Envoy's: by what each of the two endpoints is expected
+    /// to take.
+    pub fn compare(&mut self, named: u32, used: u32) {
+        let expected = |index| self.member(index).map(|m| f64::from(m.expected));
+        let (Some(named_s), Some(used_s)) = (expected(named), expected(used)) else { return };
+        self.totals.compared += 1;
+        self.totals.agreed += u64::from(named == used);
+        let gain_us = (used_s - named_s) * 1e6;
+        self.totals.gained_us += gain_us.max(0.0) as u64;
+        self.totals.lost_us += (-gain_us).max(0.0) as u64;
+    }
+
     /// A request is sent to the endpoint at `index`.
     ///
     /// Returns who that is, and how many others it found in flight.
