@@ -6,8 +6,9 @@
 //! bound = ⌈1.25 · (in-flight of all + 1) · weight / Σ weights of the eligible⌉
 //!
 //! Then the key's next choice gets the request. Somebody always has room, because the bounds together exceed the
-//! load; the fuller the fleet, the fewer are full, and at most four in five are. In-flight counts what all workers
-//! of the process have on the way. Shares follow static weight; signals and slow start change nothing. Use it where
+//! load; the fuller the fleet, the fewer are full, and at most four in five are. In-flight counts what this worker
+//! has on the way, which it knows exactly: each worker keeps the bound, so all together do, and a user whose requests come
+//! one after the other is not moved by another worker's news of a moment ago. Shares follow static weight; signals and slow start change nothing. Use it where
 //! an endpoint that has seen a key before serves it cheaper (caches, model prefixes), but any may serve it. A
 //! request without a key goes to a random endpoint, within the same bound.
 
@@ -42,7 +43,7 @@ impl Policy for ConsistentHash {
         let per_weight = bound_per_weight(view.in_flight, self.weights);
         let has_room = |index| {
             view.eligible(index)
-                .is_some_and(|m| f64::from(m.total_in_flight()) < (per_weight * f64::from(m.weight)).ceil())
+                .is_some_and(|m| f64::from(m.in_flight.total()) < (per_weight * f64::from(m.weight)).ceil())
         };
         let mut candidates = nearest(&self.ring, key, request.want, STEPS, has_room);
         if candidates.first().is_none() {

@@ -51,7 +51,7 @@ pub struct View<'a> {
     pub queueing: &'a Queueing,
     /// The moment of the decision.
     pub now: Time,
-    /// Requests on their way to anybody, those of the other workers included.
+    /// This worker's requests on their way to anybody.
     pub in_flight: u32,
 }
 

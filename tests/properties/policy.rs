@@ -60,7 +60,7 @@ fn any_member() -> impl Strategy<Value = Member> {
 }
 
 fn in_flight(members: &[Member]) -> u32 {
-    members.iter().map(Member::total_in_flight).sum()
+    members.iter().map(|m| m.in_flight.total()).sum()
 }
 
 struct Chooser {

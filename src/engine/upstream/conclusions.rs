@@ -140,7 +140,7 @@ impl Upstream {
         self.serving.clear();
         for (at, group) in (0..).zip(&mut self.groups) {
             group.pool.refresh_among(&self.members, &group.indices);
-            let in_flight = |i: &u32| self.members.get(*i as usize).map_or(0, Member::total_in_flight);
+            let in_flight = |i: &u32| self.members.get(*i as usize).map_or(0, |m| m.in_flight.total());
             group.in_flight = group.indices.iter().map(in_flight).fold(0, u32::saturating_add);
             let view =
                 View { members: &self.members, queueing: &self.queueing, in_flight: group.in_flight, now };

@@ -40,7 +40,7 @@ pub(super) struct Group {
     /// Whether its answers teach how much requests in flight delay the next. Where the network is most of a latency
     /// they would teach that nothing does, so those of other zones do only if there is nobody near.
     pub teaches: bool,
-    /// Requests of all workers on their way to it, exact for this worker's own.
+    /// This worker's requests on their way to it.
     pub in_flight: u32,
     /// Median latency in seconds.
     pub typical: f64,
