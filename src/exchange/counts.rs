@@ -10,10 +10,11 @@ use crate::engine::{Engine, Totals};
 use crate::member::Counters;
 use crate::time::Time;
 
-/// The most endpoints that are read from one record; more than a configuration can hold is damage.
-const MOST_ENDPOINTS: usize = 100_000;
-/// The same of upstreams.
-const MOST_UPSTREAMS: u32 = 1024;
+/// The most endpoints whose counts outlive their workers, 3.6 MB: endpoints come and go for as long as a process runs,
+/// and most never return.
+pub const MOST_ENDPOINTS: usize = 100_000;
+/// The same of upstreams: a configuration has up to 64, and is replaced now and then.
+pub const MOST_UPSTREAMS: usize = 1024;
 
 /// What has been counted for one endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -79,6 +80,25 @@ impl Counts {
         endpoints.for_each(|counted| counted.recent = 0.0);
     }
 
+    /// Forgets the least used of what is more than [`MOST_ENDPOINTS`] and [`MOST_UPSTREAMS`].
+    pub fn keep_the_most_used(&mut self) {
+        if self.upstreams.len() > MOST_UPSTREAMS {
+            let used = |(cluster, of): (&u64, &UpstreamCounts)| (of.totals.policy, *cluster);
+            let least = least_kept(self.upstreams.iter().map(used), MOST_UPSTREAMS);
+            self.upstreams.retain(|cluster, of| Some((of.totals.policy, *cluster)) >= least);
+        }
+        if self.upstreams.values().map(|of| of.endpoints.len()).sum::<usize>() > MOST_ENDPOINTS {
+            let used = |of: &EndpointCounts, cluster, endpoint| (of.counters.requests, cluster, endpoint);
+            let all = self.upstreams.iter().flat_map(|(cluster, counts)| {
+                counts.endpoints.iter().map(move |(endpoint, of)| used(of, *cluster, *endpoint))
+            });
+            let least = least_kept(all, MOST_ENDPOINTS);
+            for (cluster, counts) in &mut self.upstreams {
+                counts.endpoints.retain(|endpoint, of| Some(used(of, *cluster, *endpoint)) >= least);
+            }
+        }
+    }
+
     /// As bytes for shared data.
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::versioned();
@@ -109,12 +129,10 @@ impl Counts {
         }
     }
 
-    /// Takes the counts from a record.
+    /// Takes the counts from a record. It may announce any number, but what is kept is no more than it contains.
     pub fn read(r: &mut Reader<'_>) -> Option<Counts> {
         let mut counts = Counts { at: r.time()?, ..Counts::default() };
-        let mut seen = 0;
-        let upstreams = r.u32().filter(|n| *n <= MOST_UPSTREAMS)?;
-        for _ in 0..upstreams {
+        for _ in 0..r.u32()? {
             let cluster = r.u64()?;
             let mut numbers = Totals::default().to_array();
             for number in &mut numbers {
@@ -122,10 +140,6 @@ impl Counts {
             }
             let mut of = UpstreamCounts { totals: Totals::from_array(numbers), ..UpstreamCounts::default() };
             for _ in 0..r.u32()? {
-                seen += 1;
-                if seen > MOST_ENDPOINTS {
-                    return None;
-                }
                 let endpoint = r.u64()?;
                 let recent = r.f32()?.clamp(0.0, 1e9);
                 let counters = Counters { requests: r.u64()?, failures: r.u64()?, picks: r.u64()? };
@@ -135,4 +149,11 @@ impl Counts {
         }
         Some(counts)
     }
+}
+
+/// The least of the `most` largest.
+fn least_kept<T: Ord + Copy>(all: impl Iterator<Item = T>, most: usize) -> Option<T> {
+    let mut all: Vec<T> = all.collect();
+    let at = all.len().checked_sub(most)?;
+    (at < all.len()).then(|| *all.select_nth_unstable(at).1)
 }

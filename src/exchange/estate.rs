@@ -121,6 +121,7 @@ pub fn bury(host: &dyn Host, keys: &Keys, id: u64) -> Result<(), SharedError> {
         let left = host.shared_get(&keys.counts(id)).and_then(|(bytes, _)| Counts::decode(&bytes));
         estate.counts.merge(&left.unwrap_or_default());
         estate.counts.grow_old();
+        estate.counts.keep_the_most_used();
         estate.ids.push(id);
         host.shared_set(&keys.estate, &estate.encode(), version)?;
     }

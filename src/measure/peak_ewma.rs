@@ -28,10 +28,12 @@ impl PeakEwma {
         self.updated = now;
     }
 
-    /// Takes note that a request ended without an answer after `seconds`: only a rise is known.
+    /// Takes note that a request ended without an answer after `seconds`: the latency is at least that, whatever
+    /// has been forgotten of the last such request.
     pub fn observe_at_least(&mut self, seconds: f64, now: Time) {
-        if seconds > f64::from(self.average) {
-            self.observe(seconds, now);
+        let sample = seconds as f32;
+        if sample >= self.estimate(now).unwrap_or(0.0) {
+            (self.average, self.updated) = (sample, now);
         }
     }
 
@@ -85,5 +87,20 @@ mod tests {
         assert!(peak.estimate(at(100.0)).unwrap() < 1e-4);
         peak.not_after(at(-50.0));
         assert!(peak.estimate(at(-40.0)).unwrap() < 0.4, "a clock that stepped back does not stop the decay");
+    }
+
+    #[test]
+    fn who_times_out_again_and_again_stays_expensive() {
+        let mut peak = PeakEwma::default();
+        for time_out in 0..20 {
+            let now = at(3.0 * f64::from(time_out));
+            peak.observe_at_least(3.0, now);
+            assert_eq!(peak.estimate(now), Some(3.0));
+        }
+        peak.observe_at_least(1.0, at(58.0));
+        assert!(peak.estimate(at(58.0)).unwrap() > 2.0, "less than is known says nothing");
+        peak.observe_at_least(f64::NAN, at(59.0));
+        peak.observe_at_least(2.9, at(70.0));
+        assert_eq!(peak.estimate(at(70.0)), Some(2.9), "more than is left of what was known");
     }
 }

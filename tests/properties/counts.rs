@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
-use evenkeel::exchange::counts::{Counts, EndpointCounts};
+use evenkeel::exchange::counts::{Counts, EndpointCounts, MOST_ENDPOINTS, MOST_UPSTREAMS};
 use evenkeel::exchange::estate::{self, Estate, Keys};
 use evenkeel::exchange::registry;
 use evenkeel::host::{Call, Host, SharedError};
@@ -193,4 +193,49 @@ proptest! {
         // Whatever it reads, it adds without overflow.
         (0..2).for_each(|_| sum.merge(&Estate::decode(&bytes).unwrap_or_default().counts));
     }
+}
+
+/// What a worker has counted that gave each of so many endpoints one request, and as many to each of the first ten as
+/// there are.
+fn of_many(first: u64, endpoints: u64) -> Counts {
+    let mut counts = Counts::default();
+    let of = counts.upstreams.entry(CLUSTER).or_default();
+    for endpoint in (0..10).chain(first..first + endpoints) {
+        let requests = if endpoint < 10 { endpoints } else { 1 };
+        let counters = Counters { requests, failures: 0, picks: requests };
+        of.endpoints.insert(endpoint, EndpointCounts { counters, recent: 0.0 });
+        of.totals.policy += requests;
+    }
+    counts
+}
+
+#[test]
+fn more_endpoints_than_are_remembered_cost_only_the_least_used() {
+    let (host, keys) = (Shared::default(), keys());
+    estate::seed(&host, &keys, Time(1));
+    for (id, first, endpoints) in [(1, 10, 150_000), (2, 1_000_000, 150_000)] {
+        host.shared_set(&keys.counts(id), &of_many(first, endpoints).encode(), None).expect("written");
+        // A worker that lives is counted in full, however much it has counted.
+        registry::update(&host, &keys.workers, id, true, Time(1_000_000_000));
+        let told = estate::gather(&host, &keys, 0, Time::ZERO).counts;
+        assert!(told.upstream(CLUSTER).is_some_and(|of| of.endpoints.len() >= endpoints as usize));
+        estate::bury(&host, &keys, id).expect("alone");
+    }
+    let left = estate::gather(&host, &keys, 0, Time::ZERO).counts;
+    let left = left.upstream(CLUSTER).expect("counted");
+    assert_eq!(left.totals.policy, 2 * (10 * 150_000 + 150_000));
+    assert_eq!(left.endpoints.len(), MOST_ENDPOINTS);
+    assert!((0..10).all(|endpoint| left.endpoints[&endpoint].counters.requests == 2 * 150_000));
+}
+
+#[test]
+fn more_upstreams_than_are_remembered_cost_only_the_least_used() {
+    let mut counts = Counts::default();
+    for cluster in 0..2 * MOST_UPSTREAMS as u64 {
+        counts.upstreams.entry(cluster).or_default().totals.policy = cluster;
+    }
+    counts.keep_the_most_used();
+    assert_eq!(counts.upstreams.len(), MOST_UPSTREAMS);
+    assert!(counts.upstreams.keys().all(|cluster| *cluster >= MOST_UPSTREAMS as u64));
+    assert_eq!(Counts::decode(&counts.encode()), Some(counts));
 }
