@@ -25,6 +25,8 @@ pub struct PollStats {
     pub last_success: Time,
     /// What the last failure was, printable; empty if there was none.
     pub last_error: String,
+    /// Which questions have not been answered of late: whoever takes over the asking knows what has been logged.
+    pub failing: Vec<u64>,
 }
 
 /// Everything read, by (cluster, signal) identity.
@@ -59,6 +61,8 @@ impl Snapshot {
         w.u64(self.stats.failures);
         w.time(self.stats.last_success);
         w.text(&self.stats.last_error);
+        w.u32(self.stats.failing.len() as u32);
+        self.stats.failing.iter().for_each(|question| w.u64(*question));
         w.u32(self.signals.len() as u32);
         for ((cluster, signal), samples) in &self.signals {
             w.u64(*cluster);
@@ -76,12 +80,16 @@ impl Snapshot {
     /// From bytes of shared data; `None` if they are malformed.
     pub fn decode(bytes: &[u8]) -> Option<Snapshot> {
         let mut r = Reader::versioned(bytes)?;
-        let stats = PollStats {
+        let mut stats = PollStats {
             polls: r.u64()?,
             failures: r.u64()?,
             last_success: r.time()?,
             last_error: r.text()?.into(),
+            failing: Vec::new(),
         };
+        for _ in 0..r.u32()? {
+            stats.failing.push(r.u64()?);
+        }
         let mut signals = Vec::new();
         for _ in 0..r.u32()? {
             let key = (r.u64()?, r.u64()?);
@@ -131,7 +139,13 @@ mod tests {
 
     #[test]
     fn survives_the_journey_and_refuses_every_cut() {
-        let stats = PollStats { polls: 3, failures: 1, last_success: Time(5), last_error: "no".into() };
+        let stats = PollStats {
+            polls: 3,
+            failures: 1,
+            last_success: Time(5),
+            last_error: "no".into(),
+            failing: vec![7],
+        };
         let mut snapshot = Snapshot { stats, signals: Vec::new() };
         snapshot.put("web", "queue", Samples { at: Time(1), values: vec![(1, 0.5)] });
         snapshot.put("web", "queue", Samples { at: Time(4), values: vec![(1, 1.5), (2, 2.5)] });

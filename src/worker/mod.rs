@@ -278,6 +278,8 @@ impl Worker {
         };
         self.lease = lease::hold(host, &self.keys.lease, me, now);
         if self.leads() && !led {
+            // The last words of whoever asked before.
+            self.read_signals(host, now);
             host.log(log::Level::Debug, "this worker now asks and decides for all");
         }
     }
@@ -301,6 +303,7 @@ impl Worker {
         if let Some(mut snapshot) = Snapshot::decode(&bytes) {
             snapshot.not_after(now);
             snapshot.retain(&self.engine);
+            self.polls.retain(&mut snapshot.stats.failing);
             snapshot.apply(&mut self.engine);
             self.snapshot = snapshot;
         }

@@ -11,7 +11,7 @@ use crate::exchange::snapshot::{Samples, Snapshot};
 use crate::fleet::{Finding, Origin};
 use crate::host::{Call, Host};
 use crate::prometheus::{self, EndpointIndex};
-use crate::random::Rng;
+use crate::random::{self, Rng};
 use crate::time::Time;
 
 /// The interval is varied by this share either way, so that several proxies do not ask in step.
@@ -33,7 +33,8 @@ struct Query {
     path: String,
     due: Time,
     pending: Option<u32>,
-    failing: bool,
+    /// What the question is known by among workers.
+    identity: u64,
 }
 
 /// What is asked for an upstream.
@@ -95,8 +96,9 @@ impl Polls {
     pub fn new(config: &Config, now: Time) -> Polls {
         let mut queries = Vec::new();
         for (upstream, balanced) in config.upstreams.iter().enumerate() {
-            let mut ask = |question, path| {
-                queries.push(Query { upstream, question, path, due: now, pending: None, failing: false });
+            let mut ask = |question, path: String| {
+                let identity = random::hash(balanced.cluster.as_bytes()) ^ random::hash(path.as_bytes());
+                queries.push(Query { upstream, question, path, due: now, pending: None, identity });
             };
             // Who the endpoints are comes first: answers about them are of use only then.
             if balanced.endpoints.envoy_admin.is_some() {
@@ -117,6 +119,11 @@ impl Polls {
     /// Whether there is anything to ask.
     pub fn any(&self) -> bool {
         !self.queries.is_empty()
+    }
+
+    /// Drops the failures of questions that are not asked any more.
+    pub fn retain(&self, failing: &mut Vec<u64>) {
+        failing.retain(|identity| self.queries.iter().any(|query| query.identity == *identity));
     }
 
     /// Whether the snapshot has changed since the last call.
@@ -212,8 +219,8 @@ impl Polls {
         }
     }
 
-    fn failing(&self, origin: Origin) -> bool {
-        self.queries.iter().any(|query| query.failing && query.question.of() == origin)
+    fn failing(&self, failing: &[u64], origin: Origin) -> bool {
+        self.queries.iter().any(|query| query.question.of() == origin && failing.contains(&query.identity))
     }
 
     /// Logs the last of all failures to be over.
@@ -224,7 +231,13 @@ impl Polls {
             snapshot.stats.last_success = now;
             self.news = true;
         }
-        if core::mem::take(&mut query.failing) && !self.failing(origin) {
+        let Some(logged) = snapshot.stats.failing.iter().position(|failing| *failing == query.identity)
+        else {
+            return;
+        };
+        snapshot.stats.failing.swap_remove(logged);
+        self.news = true;
+        if !self.failing(&snapshot.stats.failing, origin) {
             host.log(log::Level::Info, &format!("{} answers again", name(origin)));
         }
     }
@@ -258,9 +271,10 @@ impl Polls {
         if !matches!(question, Question::Signal(_)) {
             discovery.failed(index, origin, &error);
         }
-        let before = self.failing(origin);
-        if let Some(query) = self.queries.get_mut(at) {
-            query.failing = true;
+        let before = self.failing(&snapshot.stats.failing, origin);
+        if !snapshot.stats.failing.contains(&query.identity) {
+            snapshot.stats.failing.push(query.identity);
+            self.news = true;
         }
         if !before {
             host.log(log::Level::Warn, &format!("{} does not help: {error}", name(origin)));

@@ -284,11 +284,12 @@ proptest! {
     fn a_snapshot_survives_the_journey(
         counts: [u64; 2],
         error in ".{0,300}",
+        failing in vec(any::<u64>(), 0..9),
         signals in vec((0u8..4, 0u8..4, any::<u64>(), vec((any::<u64>(), -1e300f64..1e300), 0..20)), 0..8),
         now: u64,
     ) {
         let [polls, failures] = counts;
-        let stats = PollStats { polls, failures, last_success: Time(polls), last_error: error };
+        let stats = PollStats { polls, failures, last_success: Time(polls), last_error: error, failing };
         let mut snapshot = Snapshot { stats, ..Snapshot::default() };
         for (cluster, signal, at, values) in signals {
             let samples = Samples { at: Time(at), values };
