@@ -6,6 +6,9 @@ use std::borrow::Cow;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+#[cfg(all(test, not(target_family = "wasm")))]
+pub(crate) mod arbitrary;
+
 /// What wants the fields of an object.
 pub(crate) trait Fields<'de> {
     /// Takes the value of `key` from `object`, or [`skip`]s it.

@@ -8,6 +8,7 @@ use proptest::test_runner::RngSeed;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::json::arbitrary;
 
 fn check(status: u32, body: &[u8]) -> Result<(), TestCaseError> {
     match parse(status, body, "instance") {
@@ -34,19 +35,8 @@ fn answer(samples: &[(String, f64)]) -> Value {
     json!({"status": "success", "data": {"resultType": "vector", "result": result}})
 }
 
-fn leaf() -> impl Strategy<Value = Value> {
-    let meaningful =
-        prop::sample::select(vec!["success", "error", "vector", "matrix", "10.0.0.1:80", "1.5", "NaN"]);
-    prop_oneof![
-        Just(Value::Null),
-        any::<f64>().prop_map(Value::from),
-        meaningful.prop_map(Value::from),
-        any::<String>().prop_map(Value::from)
-    ]
-}
-
 fn json_value() -> impl Strategy<Value = Value> {
-    let keys = prop::sample::select(vec![
+    const KEYS: &[&str] = &[
         "status",
         "data",
         "resultType",
@@ -57,14 +47,8 @@ fn json_value() -> impl Strategy<Value = Value> {
         "values",
         "error",
         "warnings",
-    ]);
-    leaf().prop_recursive(6, 48, 5, move |inner| {
-        prop_oneof![
-            vec(inner.clone(), 0..5).prop_map(Value::from),
-            hash_map(keys.clone().prop_map(str::to_owned), inner, 0..5)
-                .prop_map(|map| Value::Object(map.into_iter().collect())),
-        ]
-    })
+    ];
+    arbitrary::value(KEYS, &["success", "error", "vector", "matrix", "10.0.0.1:80", "1.5", "NaN"])
 }
 
 proptest! {

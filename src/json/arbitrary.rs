@@ -1,0 +1,24 @@
+//! Any JSON, for property tests.
+
+use proptest::collection::{hash_map, vec};
+use proptest::prelude::*;
+use serde_json::Value;
+
+/// Values of any shape: objects whose members are called as in `keys`, texts of which some are as in `texts`.
+pub fn value(keys: &'static [&'static str], texts: &'static [&'static str]) -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<u32>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        prop::sample::select(texts).prop_map(Value::from),
+        any::<String>().prop_map(Value::from)
+    ];
+    leaf.prop_recursive(6, 48, 5, move |inner| {
+        let key = prop::sample::select(keys).prop_map(str::to_owned);
+        prop_oneof![
+            vec(inner.clone(), 0..5).prop_map(Value::from),
+            hash_map(key, inner, 0..5).prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
