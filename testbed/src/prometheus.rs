@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::process::{Running, Signal, ready};
-use crate::{http, ports, tools};
+use crate::{http, ports, tools, wait};
 
 const READY: Duration = Duration::from_secs(30);
+const SCRAPED: Duration = Duration::from_secs(60);
 
 /// What Prometheus is to scrape.
 #[derive(Clone, Debug)]
@@ -75,6 +76,13 @@ impl Prometheus {
     /// Where its API is.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Waits until it has scraped all of its targets. It begins some seconds after it answers queries.
+    pub async fn scrapes(&self, config: &Config) -> Result<()> {
+        let targets = config.jobs.iter().map(|(_, targets)| targets.len()).sum::<usize>();
+        let up = || async { self.query("up == 1").await.ok().filter(|up| up.len() == targets) };
+        wait::until("every target to be scraped", SCRAPED, up).await.map(|_| ())
     }
 
     /// Kills it at once. Its data and its address stay for [`Prometheus::resume`].
@@ -145,7 +153,6 @@ fn read(sample: &Value) -> Option<Sample> {
 mod tests {
     use super::*;
     use crate::backend::{self, Backend};
-    use crate::wait;
 
     #[tokio::test]
     async fn it_scrapes_answers_dies_and_returns_with_its_data() -> Result<()> {

@@ -36,22 +36,24 @@ async fn misinformed(interval: &str, timeout: &str) -> Result<(Stage, Liar)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_with_a_long_queue_are_spared() -> Result<()> {
-    // Each accepts at once, whatever its queue: only Prometheus can tell. A worker does 20 tasks a second, the
-    // slow one 4; its fair share of 50 a second is 10, which fills its queue of 60 in ten seconds.
+    // Each accepts at once, whatever its queue: only Prometheus can tell. A worker does 20 tasks a second, three times
+    // what it gets, so that a busy machine leaves it enough; the slow one does 4, and its fair share of 30 a second
+    // is 6, which fills its queue of 40 in twenty seconds.
     let scene = Stage {
         scraped: true,
         backend: backend::Config {
-            kind: Kind::Worker { queue: 60 },
+            kind: Kind::Worker { queue: 40 },
             slots: 1,
             median: Duration::from_millis(50),
             ..Stage::default().backend
         },
-        ..informed("1s", "500ms")
+        upstream: json!({ "signals": [{ "name": "depth", "query": "task_queue_depth", "max": 20 }] }),
+        ..informed("1s", "900ms")
     }
     .open()
     .await?;
     scene.backends[0].set(Behaviour::Slow(5.0));
-    let load = |seconds| Load { rate: 50.0, ..scene.load(seconds) };
+    let load = |seconds| Load { rate: 30.0, ..scene.load(seconds) };
     let learning = scene.wave_of(load(6.0)).await?;
     let informed = scene.wave_of(load(12.0)).await?;
     assert_eq!(learning.summary.failed + informed.summary.failed, 0, "{:?}", informed.summary.statuses);

@@ -135,8 +135,9 @@ impl Stage {
         let configuration = self.configuration(&backends, &Value::Null);
         let everyone = addresses(&backends).into_iter().chain(addresses(&strangers)).collect();
         let mut proxy = self.proxy;
+        let scrape = prometheus::Config::job("web", addresses(&backends));
         let prometheus = match self.scraped {
-            true => Some(Prometheus::start(&prometheus::Config::job("web", addresses(&backends))).await?),
+            true => Some(Prometheus::start(&scrape).await?),
             false => None,
         };
         proxy.services.extend(prometheus.iter().map(|p| ("prometheus".to_owned(), p.address())));
@@ -148,6 +149,9 @@ impl Stage {
             proxy.filters.insert(0, Filter::evenkeel(&configuration)?);
         }
         let envoy = Some(Envoy::start(proxy).await?);
+        if let Some(prometheus) = &prometheus {
+            prometheus.scrapes(&scrape).await?;
+        }
         Ok(Scene { backends, strangers, prometheus, envoy, _turn: turn })
     }
 }
