@@ -25,6 +25,25 @@ pub trait Host {
     fn call(&self, call: &Call<'_>) -> Option<u32>;
     /// Writes to the log.
     fn log(&self, level: log::Level, message: &str);
+    /// The number of a metric of the host's own, made if there is none of this name; `None` if it keeps none.
+    fn metric(&self, _kind: MetricKind, _name: &str) -> Option<u32> {
+        None
+    }
+    /// Adds to a counter; `by` is not 0.
+    fn count(&self, _metric: u32, _by: u64) {}
+    /// Sets a gauge, or takes a value into a histogram.
+    fn record(&self, _metric: u32, _value: u64) {}
+}
+
+/// What a metric of the host's is. All workers of the process share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MetricKind {
+    /// Adds up.
+    Counter,
+    /// The latest value.
+    Gauge,
+    /// The distribution of the values.
+    Histogram,
 }
 
 /// An HTTP GET to an Envoy cluster.

@@ -31,6 +31,7 @@ impl Exchange {
                 let _always_well_formed = slot::merge(slot, engine);
             }
         }
+        duty.tells = duty.rank == 0;
         duty
     }
 }

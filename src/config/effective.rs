@@ -36,13 +36,14 @@ impl Serialize for Effective {
 /// assert_eq!(parse(json.as_bytes()).unwrap(), config);
 /// ```
 pub fn effective(config: &Config) -> Effective {
-    let Config { mode, steering, prometheus, upstreams, status } = config;
+    let Config { mode, steering, prometheus, upstreams, status, envoy_stats } = config;
     let written = Object::default()
         .with("mode", name_of(root::MODES, mode))
         .with("steering", write_steering(steering))
         .with_some("prometheus", prometheus.as_ref().map(write_prometheus))
         .with("upstreams", upstreams.iter().map(write_upstream).collect::<Tree>())
-        .with_some("status", status.as_ref().map(|Status { path }| Object::default().with("path", path)));
+        .with_some("status", status.as_ref().map(|Status { path }| Object::default().with("path", path)))
+        .with("envoy_stats", Tree::Boolean(*envoy_stats));
     Effective(written.into())
 }
 

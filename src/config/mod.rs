@@ -55,6 +55,8 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// Where the status page is served, if anywhere.
     pub status: Option<Status>,
+    /// Whether the fleet's figures are among Envoy's own stats, too; yes by default.
+    pub envoy_stats: bool,
 }
 
 /// Which part the filter plays.

@@ -9,7 +9,7 @@ use super::{Config, Mode, Role, Status, Upstream, prometheus, steering, upstream
 const MOST_BYTES: usize = 1024 * 1024;
 const MOST_UPSTREAMS: usize = 64;
 
-const FIELDS: &[&str] = &["role", "mode", "steering", "prometheus", "upstreams", "status"];
+const FIELDS: &[&str] = &["role", "mode", "steering", "prometheus", "upstreams", "status", "envoy_stats"];
 const ROLES: &[(&str, Role)] = &[("downstream", Role::Downstream), ("upstream", Role::Upstream)];
 pub(super) const MODES: &[(&str, Mode)] = &[("enforce", Mode::Enforce), ("observe", Mode::Observe)];
 
@@ -80,6 +80,7 @@ pub(super) fn read(node: &Node) -> Config {
             &upstream::Around { steering: &steering, prometheus: prometheus.is_some() },
         ),
         status: fields.read("status", read_status),
+        envoy_stats: fields.read("envoy_stats", Node::boolean).unwrap_or(true),
         steering,
         prometheus,
     }

@@ -3,6 +3,7 @@
 //! One direction: the filter calls the engine, the engine calls its parts, no part calls back. Nothing here
 //! reads a clock, draws its own randomness, or talks to a host.
 
+mod decision_times;
 mod outcome;
 mod rules;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use crate::random::Rng;
 use crate::terms::Terms;
 use crate::time::Time;
 
+pub use decision_times::{BOUNDS_NS, DecisionTimes};
 pub use outcome::{Failure, Outcome};
 pub use totals::Totals;
 pub use upstream::{Change, Duty, Explained, Part, RECENT_S, Upstream};
@@ -118,6 +120,11 @@ impl Engine {
         if let Some(upstream) = self.upstreams.get_mut(upstream) {
             upstream.compare(named, used);
         }
+    }
+
+    /// A decision for this upstream took so long. Whether that is believed.
+    pub fn decided_within(&mut self, upstream: usize, ns: u64) -> bool {
+        self.upstreams.get_mut(upstream).is_some_and(|upstream| upstream.decided_within(ns))
     }
 
     /// A request is sent to the endpoint at `index`.

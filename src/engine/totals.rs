@@ -1,5 +1,6 @@
 //! What a worker did for an upstream, ever: counts that add up over workers.
 
+use super::decision_times::DecisionTimes;
 use crate::health::State;
 
 /// What this worker did for the upstream, ever.
@@ -27,10 +28,12 @@ pub struct Totals {
     pub gained_us: u64,
     /// Observe mode: expected microseconds that the decision would have cost.
     pub lost_us: u64,
+    /// How long some of the decisions took.
+    pub times: DecisionTimes,
 }
 
 impl Totals {
-    const LEN: usize = 14;
+    const LEN: usize = 25;
 
     /// The index of a state in [`Totals::changes`].
     pub fn change(state: State) -> usize {
@@ -42,44 +45,49 @@ impl Totals {
         }
     }
 
-    /// All numbers in a fixed order.
-    pub fn to_array(self) -> [u64; Totals::LEN] {
-        let [healthy, suspect, failed, recovering] = self.changes;
+    /// Every number, always in the same order.
+    fn numbers_mut(&mut self) -> [&mut u64; Totals::LEN] {
+        let [healthy, suspect, failed, recovering] = &mut self.changes;
+        let [t0, t1, t2, t3, t4, t5, t6, t7, t8, t9] = &mut self.times.buckets;
         [
-            self.policy,
-            self.probes,
-            self.fallbacks,
-            self.rejects,
-            self.safe_endpoint,
-            self.ejections,
+            &mut self.policy,
+            &mut self.probes,
+            &mut self.fallbacks,
+            &mut self.rejects,
+            &mut self.safe_endpoint,
+            &mut self.ejections,
             healthy,
             suspect,
             failed,
             recovering,
-            self.compared,
-            self.agreed,
-            self.gained_us,
-            self.lost_us,
+            &mut self.compared,
+            &mut self.agreed,
+            &mut self.gained_us,
+            &mut self.lost_us,
+            t0,
+            t1,
+            t2,
+            t3,
+            t4,
+            t5,
+            t6,
+            t7,
+            t8,
+            t9,
+            &mut self.times.sum_ns,
         ]
+    }
+
+    /// All numbers in a fixed order.
+    pub fn to_array(mut self) -> [u64; Totals::LEN] {
+        self.numbers_mut().map(|number| *number)
     }
 
     /// Numbers in the order of [`Totals::to_array`].
     pub fn from_array(numbers: [u64; Totals::LEN]) -> Totals {
-        let [policy, probes, fallbacks, rejects, safe_endpoint, ejections, rest @ ..] = numbers;
-        let [healthy, suspect, failed, recovering, compared, agreed, gained_us, lost_us] = rest;
-        Totals {
-            policy,
-            probes,
-            fallbacks,
-            rejects,
-            safe_endpoint,
-            ejections,
-            changes: [healthy, suspect, failed, recovering],
-            compared,
-            agreed,
-            gained_us,
-            lost_us,
-        }
+        let mut totals = Totals::default();
+        totals.numbers_mut().into_iter().zip(numbers).for_each(|(to, from)| *to = from);
+        totals
     }
 
     /// Takes off what is told elsewhere.

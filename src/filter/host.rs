@@ -1,14 +1,25 @@
 //! [`Host`] and [`StreamHost`] over proxy-wasm's host calls. Every status that is not OK becomes `None` or a
 //! typed error: the SDK's own wrappers panic on some of them.
 
+use core::cell::RefCell;
 use core::time::Duration;
 use std::time::UNIX_EPOCH;
 
-use proxy_wasm::hostcalls;
-use proxy_wasm::types::{LogLevel, MapType, Status};
+use hashbrown::HashMap;
 
-use crate::host::{Call, Host, SharedError, StreamHost};
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::{LogLevel, MapType, MetricType, Status};
+
+use crate::host::{Call, Host, MetricKind, SharedError, StreamHost};
 use crate::time::Time;
+
+/// So many metrics a VM defines at most: Envoy keeps each for as long as the process runs.
+const MOST_METRICS: usize = 4096;
+
+thread_local! {
+    /// The numbers of the metrics that are defined: Envoy would give another number each time, and keep all of them.
+    static METRICS: RefCell<HashMap<String, u32>> = RefCell::new(HashMap::new());
+}
 
 /// Envoy, seen from a root context or a stream.
 pub struct Envoy;
@@ -58,6 +69,34 @@ impl Host for Envoy {
             log::Level::Trace => LogLevel::Trace,
         };
         let _a_log_that_fails_has_nowhere_to_say_so = hostcalls::log(level, message);
+    }
+
+    fn metric(&self, kind: MetricKind, name: &str) -> Option<u32> {
+        METRICS.with_borrow_mut(|metrics| {
+            if let Some(id) = metrics.get(name) {
+                return Some(*id);
+            }
+            if metrics.len() >= MOST_METRICS {
+                return None;
+            }
+            let kind = match kind {
+                MetricKind::Counter => MetricType::Counter,
+                MetricKind::Gauge => MetricType::Gauge,
+                MetricKind::Histogram => MetricType::Histogram,
+            };
+            let id = hostcalls::define_metric(kind, name).ok()?;
+            metrics.insert(name.into(), id);
+            Some(id)
+        })
+    }
+
+    fn count(&self, metric: u32, by: u64) {
+        let _unknown_metrics_count_nothing =
+            hostcalls::increment_metric(metric, i64::try_from(by).unwrap_or(i64::MAX));
+    }
+
+    fn record(&self, metric: u32, value: u64) {
+        let _unknown_metrics_show_nothing = hostcalls::record_metric(metric, value);
     }
 }
 

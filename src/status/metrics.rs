@@ -7,6 +7,7 @@ use core::fmt::Write;
 
 use super::names::STATES;
 use super::report::{Cluster, Line, Report};
+use crate::engine::BOUNDS_NS;
 
 /// A series a line of each endpoint, of each upstream.
 struct Text {
@@ -99,6 +100,7 @@ fn upstreams(text: &mut Text, of: &[Cluster<'_>]) {
             text.sample(name, &labels, count as f64);
         }
     }
+    decision_times(text, of);
     if of.iter().any(|u| u.observed.is_some()) {
         let observed = |f: fn(&super::report::Observed) -> u64| {
             move |u: &Cluster<'_>| u.observed.as_ref().map(|o| f(o) as f64)
@@ -111,6 +113,27 @@ fn upstreams(text: &mut Text, of: &[Cluster<'_>]) {
         text.upstream("observed_gain_seconds", "gauge", help, of, |u| {
             u.observed.as_ref().and_then(|o| o.gain_ms).map(|ms| ms / 1e3)
         });
+    }
+}
+
+/// A sample of the decisions, as a histogram.
+fn decision_times(text: &mut Text, of: &[Cluster<'_>]) {
+    let timed = |u: &Cluster<'_>| u.decision_time.map(|time| time.times);
+    if of.iter().all(|u| timed(u).is_none()) {
+        return;
+    }
+    let name = "evenkeel_upstream_decision_seconds";
+    text.head(name, "histogram", "Time that a decision took, of one in 64.");
+    for (at, times) in of.iter().enumerate().filter_map(|(at, u)| Some((at, timed(u)?))) {
+        let upstream = text.upstream_labels(at).to_owned();
+        let bounds = BOUNDS_NS.iter().map(|ns| format!("{}", *ns as f64 / 1e9)).chain(["+Inf".to_owned()]);
+        let mut below = 0;
+        for (bound, bucket) in bounds.zip(times.buckets) {
+            below += bucket;
+            text.sample(&format!("{name}_bucket"), &format!("{upstream},le=\"{bound}\""), below as f64);
+        }
+        text.sample(&format!("{name}_sum"), &upstream, times.sum_ns as f64 / 1e9);
+        text.sample(&format!("{name}_count"), &upstream, below as f64);
     }
 }
 

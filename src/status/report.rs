@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::names;
 use crate::config::{self, Config, RuleAction};
-use crate::engine::{Engine, Explained, RECENT_S, Totals, Upstream};
+use crate::engine::{DecisionTimes, Engine, Explained, RECENT_S, Totals, Upstream};
 use crate::exchange::counts::{Counts, EndpointCounts};
 use crate::exchange::snapshot::Snapshot;
 use crate::fleet::{Condition, Endpoint};
@@ -90,6 +90,8 @@ pub struct Cluster<'a> {
     pub in_flight: u64,
     /// Who decided, ever.
     pub decisions: Decisions,
+    /// How long a sample of the decisions took; none before the first.
+    pub decision_time: Option<DecisionTime>,
     /// Times an endpoint was taken out of traffic.
     pub ejections: u64,
     /// Changes of state, by the new one.
@@ -127,6 +129,22 @@ impl Decisions {
             ("safe_endpoint", self.safe_endpoint),
         ]
     }
+}
+
+/// How long decisions take, of which one in 64 is timed.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct DecisionTime {
+    /// How many have been timed.
+    pub timed: u64,
+    /// Their mean.
+    pub mean_us: f64,
+    /// Half of them took no longer, as far as the histogram's bounds tell.
+    pub p50_us: Option<f64>,
+    /// The same of 99 in 100.
+    pub p99_us: Option<f64>,
+    /// The histogram, for the metrics.
+    #[serde(skip)]
+    pub times: DecisionTimes,
 }
 
 /// Changes of state, by the new one.
@@ -300,11 +318,23 @@ fn cluster<'a>(upstream: &'a Upstream, sources: &Sources<'a>) -> Cluster<'a> {
             reject: totals.rejects,
             safe_endpoint: totals.safe_endpoint,
         },
+        decision_time: decision_time(totals.times),
         ejections: totals.ejections,
         state_changes: Changes { healthy, suspect, failed, recovering },
         observed: (sources.config.mode == config::Mode::Observe).then(|| observed(&totals)),
         endpoints,
     }
+}
+
+fn decision_time(times: DecisionTimes) -> Option<DecisionTime> {
+    let us = |part| times.quantile_s(part).map(|s| short(s * 1e6));
+    (times.count() > 0).then(|| DecisionTime {
+        timed: times.count(),
+        mean_us: short(times.sum_ns as f64 / 1e3 / times.count() as f64),
+        p50_us: us(0.5),
+        p99_us: us(0.99),
+        times,
+    })
 }
 
 fn observed(totals: &Totals) -> Observed {

@@ -5,6 +5,7 @@
 mod affinity;
 mod attempt;
 mod discovery;
+mod envoy_stats;
 mod hop;
 mod pace;
 mod polls;
@@ -23,6 +24,7 @@ use crate::host::Host;
 use crate::random::{self, Rng};
 use crate::time::Time;
 use discovery::Discovery;
+use envoy_stats::EnvoyStats;
 use polls::Polls;
 use steer::Steer;
 use trail::Trails;
@@ -45,6 +47,7 @@ pub struct Worker {
     steer: Steer,
     polls: Polls,
     trails: Trails,
+    stats: EnvoyStats,
     id: u64,
     /// [`random::hash`] of the configuration's text.
     fingerprint: u64,
@@ -87,6 +90,7 @@ impl Worker {
             polls: Polls::new(&config, now),
             discovery: Discovery::new(&config, format!("{prefix}/fleet"), now),
             trails: Trails::default(),
+            stats: EnvoyStats::new(&config),
             id: rng.next_u64(),
             cookies: Rng::new(rng.next_u64()),
             fingerprint: random::hash(json),
@@ -178,6 +182,7 @@ impl Worker {
             self.enter(host, now);
             self.lead(host, now);
             self.scale(host, now);
+            self.tell_stats(host, now);
         } else if self.lease == lease::Holder::Unsettled {
             // Whoever has no endpoints yet does not want to wait for the next chores.
             self.lead(host, now);
@@ -236,6 +241,7 @@ impl Worker {
     /// where it stays, and nothing else of this worker is left behind.
     pub fn end(&mut self, host: &dyn Host) {
         if core::mem::take(&mut self.carries_traffic) {
+            self.tell_stats(host, host.now());
             self.publish_counts(host, host.now());
             estate::bury_surely(host, &self.keys.shared, self.id);
         }
@@ -244,6 +250,11 @@ impl Worker {
     fn publish_counts(&self, host: &dyn Host, now: Time) {
         let counts = Counts::of(&self.engine, now).encode();
         let _the_next_chores_try_again = host.shared_set(&self.keys.shared.counts(self.id), &counts, None);
+    }
+
+    fn tell_stats(&mut self, host: &dyn Host, now: Time) {
+        let leads = self.leads();
+        self.stats.tell(host, &self.engine, &self.snapshot.stats, leads, now);
     }
 
     /// Keeps this worker in the list of those that carry traffic, and sees to those that are gone.
@@ -259,7 +270,9 @@ impl Worker {
         }
         if !listed.found && estate::holds(host, keys, self.id) {
             // Given up for dead, and its counts taken over: what it counts from now on is another's.
+            self.tell_stats(host, now);
             self.engine.forget_counts();
+            self.stats.catch_up(&self.engine);
             self.id = self.rng.next_u64();
             return;
         }
@@ -313,6 +326,7 @@ impl Worker {
     fn merge_peers(&mut self, host: &dyn Host, now: Time) -> Duty {
         self.engine.forget_others(now);
         let mut duty = Duty::ALONE;
+        let mut first = u64::MAX;
         for at in 0..self.peers.len() {
             let Some(id) = self.peers.get(at).copied().filter(|id| *id != self.id) else { continue };
             let Some((bytes, _)) = host.shared_get(&self.keys.shared.slot(id)) else { continue };
@@ -324,8 +338,14 @@ impl Worker {
             // Who has no requests has none to probe with.
             duty.workers += u32::from(busy);
             duty.rank += u32::from(busy && id < self.id);
+            first = first.min(id);
             let _what_was_readable_counts = slot::merge(&bytes, &mut self.engine);
         }
+        // Those that carry traffic are seen by all; before any does, nobody but whoever leads has anything to tell.
+        duty.tells = match self.carries_traffic {
+            true => self.id < first,
+            false => first == u64::MAX && self.leads(),
+        };
         duty
     }
 }

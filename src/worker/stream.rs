@@ -59,6 +59,24 @@ impl Stream {
         // Who asks for an upgrade has said all with the headers.
         let upload = Upload::of(complete || host.request_header("upgrade").is_some());
         let now = host.now();
+        let verdict = self.decide(worker, host, (upstream, upload), now);
+        if worker.stats.times_this_one() {
+            let ns = host.now().0.saturating_sub(now.0);
+            if worker.engine.decided_within(upstream, ns) {
+                worker.stats.timed(upstream, ns);
+            }
+        }
+        verdict
+    }
+
+    /// Decides where the request goes, and says so.
+    fn decide(
+        &mut self,
+        worker: &mut Worker,
+        host: &dyn StreamHost,
+        (upstream, upload): (usize, Upload),
+        now: Time,
+    ) -> Verdict {
         let observed = worker.config.mode == Mode::Observe;
         let want = if observed { 1 } else { worker.steer.want() };
         let key = worker.engine.upstream(upstream).and_then(|u| affinity::key(u.config(), host));

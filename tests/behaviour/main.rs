@@ -29,6 +29,7 @@ mod configuration;
 mod corruption;
 mod cost;
 mod discovery;
+mod envoy_stats;
 mod hostile_headers;
 mod in_flight;
 mod lease;

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::{Rc, Weak};
 
-use evenkeel::host::{self, Host, SharedError, StreamHost};
+use evenkeel::host::{self, Host, MetricKind, SharedError, StreamHost};
 use evenkeel::time::Time;
 use evenkeel::worker::{self, Verdict, Worker};
 
@@ -22,6 +22,15 @@ struct State {
     calls: Vec<(Call, usize)>,
     last_token: u32,
     logs: Vec<String>,
+    /// By number: kind, name, and what it has been told.
+    metrics: Vec<(MetricKind, String, Vec<u64>)>,
+}
+
+impl State {
+    fn metric(&self, kind: MetricKind, name: &str) -> Option<&[u64]> {
+        let found = self.metrics.iter().find(|(k, n, _)| (*k, n.as_str()) == (kind, name));
+        found.map(|(_, _, values)| values.as_slice())
+    }
 }
 
 pub struct Native {
@@ -94,6 +103,29 @@ impl Host for Surroundings<'_> {
 
     fn log(&self, _level: log::Level, message: &str) {
         self.state.borrow_mut().logs.push(message.into());
+    }
+
+    fn metric(&self, kind: MetricKind, name: &str) -> Option<u32> {
+        let metrics = &mut self.state.borrow_mut().metrics;
+        let known = metrics.iter().position(|(k, n, _)| (*k, n.as_str()) == (kind, name));
+        let at = known.unwrap_or_else(|| {
+            metrics.push((kind, name.into(), Vec::new()));
+            metrics.len() - 1
+        });
+        Some(at as u32)
+    }
+
+    fn count(&self, metric: u32, by: u64) {
+        assert!(by > 0, "Envoy refuses to add nothing");
+        let (kind, _, values) = &mut self.state.borrow_mut().metrics[metric as usize];
+        assert_eq!(*kind, MetricKind::Counter);
+        values.push(by);
+    }
+
+    fn record(&self, metric: u32, value: u64) {
+        let (kind, _, values) = &mut self.state.borrow_mut().metrics[metric as usize];
+        assert_ne!(*kind, MetricKind::Counter);
+        values.push(value);
     }
 }
 
@@ -232,6 +264,18 @@ impl World for Native {
 
     fn logs(&self) -> Vec<String> {
         self.state.borrow().logs.clone()
+    }
+
+    fn counter(&self, name: &str) -> Option<u64> {
+        self.state.borrow().metric(MetricKind::Counter, name).map(|added| added.iter().sum())
+    }
+
+    fn gauge(&self, name: &str) -> Option<u64> {
+        self.state.borrow().metric(MetricKind::Gauge, name)?.last().copied()
+    }
+
+    fn histogram(&self, name: &str) -> Vec<u64> {
+        self.state.borrow().metric(MetricKind::Histogram, name).unwrap_or_default().to_vec()
     }
 }
 

@@ -129,6 +129,18 @@ impl World for Wasm {
     fn logs(&self) -> Vec<String> {
         self.process.logs().into_iter().map(|line| line.message).collect()
     }
+
+    fn counter(&self, name: &str) -> Option<u64> {
+        self.process.counter(name)
+    }
+
+    fn gauge(&self, name: &str) -> Option<u64> {
+        self.process.gauge(name)
+    }
+
+    fn histogram(&self, name: &str) -> Vec<u64> {
+        self.process.histogram(name)
+    }
 }
 
 impl Stream for Request {

@@ -82,6 +82,15 @@ pub trait World: Sized {
     fn answer(&mut self, call: &Call, answer: &Answer<'_>);
 
     fn logs(&self) -> Vec<String>;
+
+    /// A counter among the host's own metrics, if it is defined.
+    fn counter(&self, name: &str) -> Option<u64>;
+
+    /// The same of a gauge.
+    fn gauge(&self, name: &str) -> Option<u64>;
+
+    /// What a histogram among them has taken in.
+    fn histogram(&self, name: &str) -> Vec<u64>;
 }
 
 /// One HTTP stream, phase by phase. Dropped without [`done`](Stream::done), it stays in flight.

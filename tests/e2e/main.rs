@@ -13,6 +13,7 @@ mod scene;
 
 mod cancelling;
 mod discovery;
+mod envoy_stats;
 mod failover;
 mod faults;
 mod grpc;

@@ -270,7 +270,7 @@ proptest! {
         for bytes in [&whole, &damaged, &damaged] {
             slot::published(bytes);
             slot::merge(bytes, &mut there);
-            there.tick(evenkeel::engine::Duty { rank: 1, workers: 3 }, s(6));
+            there.tick(evenkeel::engine::Duty { rank: 1, workers: 3, tells: false }, s(6));
             decides(&mut there)?;
         }
         // And what was nonsense is gone as soon as it is no longer told.

@@ -52,6 +52,7 @@ fn only_upstreams_is_required_and_the_rest_has_the_documented_defaults() {
             autoscale: None,
         }],
         status: None,
+        envoy_stats: true,
     };
     assert_eq!(accepted(&upstream_with("")), expected);
 }

@@ -63,7 +63,7 @@ fn the_outermost_fields() {
         at_root(
             r#""mod":"observe""#,
             "$.mod",
-            "unknown field, allowed: role, mode, steering, prometheus, upstreams, status; did you mean \"mode\"?",
+            "unknown field, allowed: role, mode, steering, prometheus, upstreams, status, envoy_stats; did you mean \"mode\"?",
         ),
         at_root(r#""Mode":"observe""#, "$.Mode", "did you mean \"mode\"?"),
         at_root(r#""quux":1"#, "$.quux", "unknown field"),
@@ -77,6 +77,7 @@ fn the_outermost_fields() {
         at_root(r#""mode":"enforce","mode":"observe""#, "$.mode", "duplicate key"),
         at_root(r#""mode":null"#, "$.mode", "found null"),
         at_root(r#""status":true"#, "$.status", "found true (a boolean), allowed: an object"),
+        at_root(r#""envoy_stats":"no""#, "$.envoy_stats", "found \"no\" (a string), allowed: true or false"),
         at_root(r#""status":{}"#, "$.status.path", "missing"),
         at_root(r#""status":{"path":"_evenkeel"}"#, "$.status.path", "did you mean \"/_evenkeel\"?"),
         at_root(r#""status":{"path":"/_evenkeel/"}"#, "$.status.path", "did you mean \"/_evenkeel\"?"),

@@ -56,6 +56,12 @@ impl Upstream {
         })
     }
 
+    /// How old the latest value of the signal at `signal` is, of whichever endpoint, seconds; none before the first.
+    pub fn signal_age_s(&self, signal: usize, now: Time) -> Option<f64> {
+        let readings = self.fleet.iter().filter_map(|(index, _)| self.readings(index).get(signal));
+        readings.filter_map(|reading| Some(reading.get(now)?.1)).min_by(f64::total_cmp)
+    }
+
     /// How many endpoints may be chosen.
     pub fn eligible(&self) -> usize {
         self.members.iter().filter(|m| m.present && m.eligible).count()

@@ -32,11 +32,13 @@ pub struct Duty {
     pub rank: u32,
     /// How many there are, at least 1.
     pub workers: u32,
+    /// Whether it is this one that counts and tells what all of them conclude alike.
+    pub tells: bool,
 }
 
 impl Duty {
     /// A worker on its own.
-    pub const ALONE: Duty = Duty { rank: 0, workers: 1 };
+    pub const ALONE: Duty = Duty { rank: 0, workers: 1, tells: true };
 
     fn covers(self, hash: u64, now: Time) -> bool {
         let turn = now.0 / (DUTY_S * 1_000_000_000);

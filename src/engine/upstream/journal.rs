@@ -1,6 +1,6 @@
 //! What is worth telling of a fleet: who changed state, who was taken out, and who gets how much.
 //!
-//! Every worker draws the same conclusions; one of them, the first in line, counts and tells them for all.
+//! Every worker draws the same conclusions; one of them counts and tells them for all.
 
 use super::{Duty, Totals, Upstream};
 use crate::health::State;
@@ -38,7 +38,6 @@ impl Upstream {
     /// Compares with the last look; counts and notes what has changed if this worker tells for all.
     pub(super) fn look(&mut self, duty: Duty) {
         self.journal.seen.resize(self.members.len(), (State::Healthy, true));
-        let tells = duty.rank == 0;
         for (index, (member, seen)) in (0..).zip(self.members.iter().zip(&mut self.journal.seen)) {
             let now = if member.present {
                 (member.health.state(), member.eligible)
@@ -46,7 +45,7 @@ impl Upstream {
                 (State::Healthy, true)
             };
             let (before, could) = core::mem::replace(seen, now);
-            if !tells || !member.present || (before, could) == now {
+            if !duty.tells || !member.present || (before, could) == now {
                 continue;
             }
             let (state, eligible) = now;

@@ -415,6 +415,11 @@ impl Upstream {
         self.totals.lost_us += (-gain_us).max(0.0) as u64;
     }
 
+    /// A decision took so long. Whether that is believed.
+    pub fn decided_within(&mut self, ns: u64) -> bool {
+        self.totals.times.observe(ns)
+    }
+
     /// A request is sent to the endpoint at `index`.
     ///
     /// Returns who that is, and how many others it found in flight.

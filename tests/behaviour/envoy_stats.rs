@@ -1,0 +1,122 @@
+//! The fleet's figures among Envoy's own stats add up over workers, whoever comes and goes, and cost requests nothing.
+
+use std::time::Duration;
+
+use crate::scene::{Ending, address, config, give, load, ms, pass, pass_with, picks, single};
+use crate::wasm::Wasm;
+use crate::world::{Answer, Plugin, World};
+
+fn named(labels: &str, name: &str) -> String {
+    format!("evenkeel.upstream=.=web;.;{labels}fleet_{name}")
+}
+
+fn by_policy(world: &impl World) -> u64 {
+    world.counter(&named("reason=.=policy;.;", "decisions_total")).unwrap_or(0)
+}
+
+fn counts_add_up_over_workers_and_configurations(mut world: impl World) {
+    let threads = [world.thread(), world.thread(), world.thread()];
+    let mut crew: Vec<Plugin> =
+        threads.iter().map(|thread| load(&mut world, *thread, &config(3, "", ""))).collect();
+    let mut served = 0;
+    for round in 0..4 {
+        for (at, plugin) in crew.iter().enumerate() {
+            picks(&mut world, *plugin, 5 + at);
+            served += 5 + at as u64;
+        }
+        pass(&mut world, &crew, ms(500));
+        assert_eq!(by_policy(&world), served);
+        // The old configuration lives on for a while, and has told what it has to tell.
+        let json = config(3, &format!(r#""slow_start":"{}s""#, round + 1), "");
+        let next: Vec<Plugin> = threads.iter().map(|thread| load(&mut world, *thread, &json)).collect();
+        pass(&mut world, &crew, ms(500));
+        crew = next;
+    }
+    assert_eq!(by_policy(&world), served);
+}
+
+/// Lets time pass while Prometheus answers every question.
+fn answered<W: World>(world: &mut W, crew: &[Plugin], time: Duration) {
+    let answer = format!(
+        r#"{{"status":"success","data":{{"resultType":"vector","result":[{{"metric":{{"instance":"{}"}},"value":[1,"7"]}}]}}}}"#,
+        address(1)
+    );
+    pass_with(world, crew, time, |world| {
+        for call in world.calls() {
+            world.answer(&call, &Answer::Http(200, answer.as_bytes()));
+        }
+    });
+}
+
+fn one_worker_tells_of_changes_and_shows_what_is<W: World>(mut world: W) {
+    world.add_cluster("prometheus");
+    let upstream =
+        r#""policy":"round_robin","health":{"fail_after":2},"signals":[{"name":"queue","query":"q"}]"#;
+    let root = r#""prometheus":{"cluster":"prometheus","interval":"1s"}"#;
+    let json = config(4, upstream, root);
+    // As in Envoy: one that carries no traffic, and several that do, of which some rest.
+    let threads: Vec<_> = (0..4).map(|_| world.thread()).collect();
+    let crew: Vec<Plugin> = threads.into_iter().map(|thread| load(&mut world, thread, &json)).collect();
+    crew[1..].iter().for_each(|plugin| _ = picks(&mut world, *plugin, 4));
+    answered(&mut world, &crew, ms(5000));
+    give(&mut world, crew[2], &address(1), &Ending::local("504", "response_timeout"));
+    answered(&mut world, &crew, ms(1000));
+    for (labels, name) in [("", "ejections_total"), ("state=.=failed;.;", "state_changes_total")] {
+        assert_eq!(world.counter(&named(labels, name)), Some(1), "{name}");
+    }
+    for (gauge, value) in [("endpoints", 4), ("eligible_endpoints", 3), ("panic", 0)] {
+        assert_eq!(world.gauge(&named("", gauge)), Some(value), "{gauge}");
+    }
+    assert_eq!(world.gauge(&named("signal=.=queue;.;", "signal_age_seconds")), Some(0));
+    let polls = world.counter("evenkeel.fleet_polls_total").expect("asked");
+    assert!((5..=7).contains(&polls), "{polls}");
+    assert_eq!(world.counter("evenkeel.fleet_poll_failures_total"), Some(0));
+    assert_eq!(world.gauge("evenkeel.fleet_last_poll_success_age_seconds"), Some(0));
+    pass(&mut world, &crew, ms(4000));
+    let age = world.gauge("evenkeel.fleet_last_poll_success_age_seconds").expect("answered");
+    assert!((3..=5).contains(&age), "{age}");
+    let logged = world.logs().iter().filter(|line| line.contains("taken out of traffic")).count();
+    assert_eq!(logged, 1, "by one for all");
+}
+
+fn some_decisions_are_timed(mut world: impl World) {
+    let plugin = single(&mut world, &config(3, "", ""));
+    picks(&mut world, plugin, 200);
+    pass(&mut world, &[plugin], ms(500));
+    assert_eq!(world.histogram(&named("", "decision_nanoseconds")).len(), 3);
+}
+
+fn who_does_not_want_them_has_none(mut world: impl World) {
+    let plugin = single(&mut world, &config(3, "", r#""envoy_stats":false"#));
+    picks(&mut world, plugin, 100);
+    pass(&mut world, &[plugin], ms(500));
+    assert_eq!(world.counter(&named("reason=.=policy;.;", "decisions_total")), None);
+}
+
+both!(
+    counts_add_up_over_workers_and_configurations,
+    one_worker_tells_of_changes_and_shows_what_is,
+    some_decisions_are_timed,
+    who_does_not_want_them_has_none,
+);
+
+#[test]
+fn reloads_define_nothing_twice() {
+    let mut world = Wasm::new(3);
+    let thread = world.thread();
+    let mut defined = |slow_start: usize| {
+        let plugin =
+            load(&mut world, thread, &config(3, &format!(r#""slow_start":"{}s""#, 1 + slow_start), ""));
+        picks(&mut world, plugin, 3);
+        (0..10)
+            .map(|_| {
+                world.advance(ms(50));
+                let (vm, root) = world.vm(plugin);
+                vm.tick(root);
+                vm.last_cost().hostcalls.get("proxy_define_metric").copied().unwrap_or(0)
+            })
+            .sum::<u64>()
+    };
+    assert!(defined(0) > 10);
+    assert_eq!((1..5).map(defined).sum::<u64>(), 0);
+}
