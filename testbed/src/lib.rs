@@ -14,6 +14,7 @@ pub mod chart;
 pub mod clock;
 pub mod envoy;
 pub mod http;
+pub mod http2;
 pub mod load;
 pub mod ports;
 pub mod process;

@@ -20,6 +20,7 @@ mod grpc;
 mod last_resort;
 mod page;
 mod prometheus;
+mod protocols;
 mod reloading;
 mod retrying;
 mod spoofing;

@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use testbed::anyhow::{Context, Result};
+use testbed::anyhow::{Context, Result, ensure};
 use testbed::tokio::io::{AsyncReadExt, AsyncWriteExt};
 use testbed::tokio::net::TcpStream;
 use testbed::tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An answer's head.
 pub struct Head(String);
@@ -35,5 +37,61 @@ pub async fn get(server: SocketAddr, path: &str, lines: &[String]) -> Result<Hea
         let text = String::from_utf8_lossy(&answer);
         Ok(Head(text.split("\r\n\r\n").next().unwrap_or_default().replace("\r\n", "\n")))
     };
-    timeout(Duration::from_secs(10), exchange).await.with_context(|| format!("no answer from {server}"))?
+    timeout(PATIENCE, exchange).await.with_context(|| format!("no answer from {server}"))?
+}
+
+/// A connection that outlives a request.
+pub struct Connection {
+    stream: TcpStream,
+    /// What came and has not been taken yet.
+    read: Vec<u8>,
+}
+
+impl Connection {
+    /// Connects.
+    pub async fn open(server: SocketAddr) -> Result<Self> {
+        Ok(Self { stream: TcpStream::connect(server).await?, read: Vec::new() })
+    }
+
+    /// Asks for `path` with these header lines; waits for the head of the answer.
+    pub async fn ask(&mut self, path: &str, lines: &[&str]) -> Result<Head> {
+        let mut request = format!("GET {path} HTTP/1.1\r\nHost: e2e\r\n");
+        lines.iter().for_each(|line| request.extend([line, "\r\n"]));
+        self.send(format!("{request}\r\n").as_bytes()).await?;
+        let head = self.until(b"\r\n\r\n").await?;
+        Ok(Head(String::from_utf8_lossy(&head).replace("\r\n", "\n")))
+    }
+
+    /// Sends these bytes as they are.
+    pub async fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        Ok(self.stream.write_all(bytes).await?)
+    }
+
+    /// Everything up to `mark` and with it, once it has come.
+    pub async fn until(&mut self, mark: &[u8]) -> Result<Vec<u8>> {
+        let past = |read: &[u8]| Some(read.windows(mark.len()).position(|bytes| bytes == mark)? + mark.len());
+        self.part(past).await.with_context(|| format!("no {:?} came", String::from_utf8_lossy(mark)))
+    }
+
+    /// So many bytes, once they have come.
+    pub async fn take(&mut self, count: usize) -> Result<Vec<u8>> {
+        let part = self.part(|read| (read.len() >= count).then_some(count));
+        part.await.with_context(|| format!("no {count} bytes came"))
+    }
+
+    async fn part(&mut self, end: impl Fn(&[u8]) -> Option<usize>) -> Result<Vec<u8>> {
+        timeout(PATIENCE, async {
+            loop {
+                if let Some(end) = end(&self.read) {
+                    let rest = self.read.split_off(end);
+                    return Ok(std::mem::replace(&mut self.read, rest));
+                }
+                let mut part = [0; 4096];
+                let count = self.stream.read(&mut part).await?;
+                ensure!(count > 0, "it was closed after {:?}", String::from_utf8_lossy(&self.read));
+                self.read.extend_from_slice(&part[..count]);
+            }
+        })
+        .await?
+    }
 }

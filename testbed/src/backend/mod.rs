@@ -2,13 +2,15 @@
 //! their Prometheus metrics, and faults that can be switched while it runs.
 //!
 //! A request takes a slot, works, and answers 200; requests beyond the slots queue. An asynchronous worker
-//! ([`Kind::Worker`]) answers 202 at once and works later, so only `task_queue_depth` shows its overload.
+//! ([`Kind::Worker`]) answers 202 at once and works later, so only `task_queue_depth` shows its overload. Some paths
+//! stream: `/events`, `/chat`, `/bytes/N`, and whoever asks for an upgrade has every byte echoed.
 
 mod behaviour;
 mod cli;
 mod metrics;
 mod server;
 mod service;
+mod streams;
 mod tasks;
 mod work;
 

@@ -56,7 +56,7 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
     let handler = service_fn(move |request| service::handle(shared.clone(), request));
     let builder = auto::Builder::new(TokioExecutor::new());
     tokio::select! {
-        _ = builder.serve_connection(TokioIo::new(stream), handler) => {}
+        _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), handler) => {}
         _ = cuts.changed() => {}
     }
 }

@@ -11,10 +11,11 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue, TRAILER};
 use hyper::{HeaderMap, Request, Response, StatusCode};
 
-use super::{Behaviour, Kind, Mode, SeenRequest, Shared, lock, metrics, tasks, work};
+use super::{Behaviour, Kind, Mode, SeenRequest, Shared, lock, metrics, streams, tasks, work};
 use crate::clock;
 
-type Body = BoxBody<Bytes, Infallible>;
+/// The body of an answer.
+pub(super) type Answered = BoxBody<Bytes, Infallible>;
 
 /// The connection is to be reset in place of an answer.
 #[derive(Debug)]
@@ -29,7 +30,10 @@ impl std::fmt::Display for Cut {
 impl std::error::Error for Cut {}
 
 /// Handles one request. Dropped when the client goes away: what waits then leaves the queue.
-pub(super) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Cut> {
+pub(super) async fn handle(
+    shared: Arc<Shared>,
+    request: Request<Incoming>,
+) -> Result<Response<Answered>, Cut> {
     let mode = shared.mode();
     match mode.behaviour {
         Behaviour::Reset => return Err(Cut),
@@ -44,18 +48,33 @@ pub(super) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> R
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
         return Ok(response);
     }
-    let (start, _in_flight) = (clock::now(), shared.metrics.arrived());
+    let (start, in_flight) = (clock::now(), shared.metrics.arrived());
     if shared.record {
         lock(&shared.seen).push(seen(&request));
     }
+    if let Some(asked) = streams::asked(mode.behaviour, &request) {
+        let response = streams::answer(&shared, asked, request, in_flight);
+        shared.metrics.answered(response.status().as_u16(), clock::now() - start);
+        return Ok(response);
+    }
     // Bodies are read to their end, so that the connection can be used again.
-    let _ = request.into_body().collect().await;
-    let response = respond(&shared, mode, start).await;
+    let bytes = drain(request.into_body()).await;
+    let mut response = respond(&shared, mode, start).await;
+    response.headers_mut().insert("x-received", HeaderValue::from(bytes));
     shared.metrics.answered(response.status().as_u16(), clock::now() - start);
     Ok(response)
 }
 
-async fn respond(shared: &Shared, mode: Mode, start: Instant) -> Response<Body> {
+/// Reads a body to its end, or until it breaks off; how long it was.
+async fn drain(mut body: Incoming) -> u64 {
+    let mut bytes = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        bytes += frame.data_ref().map_or(0, |part| part.len() as u64);
+    }
+    bytes
+}
+
+async fn respond(shared: &Shared, mode: Mode, start: Instant) -> Response<Answered> {
     match (mode.behaviour, shared.kind) {
         (Behaviour::FailFast { status, after }, _) => {
             clock::sleep_until(start + after).await;
@@ -104,11 +123,11 @@ async fn respond(shared: &Shared, mode: Mode, start: Instant) -> Response<Body> 
     }
 }
 
-fn answer(shared: &Shared, status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
+fn answer(shared: &Shared, status: StatusCode, body: impl Into<Bytes>) -> Response<Answered> {
     named(shared, status, Full::new(body.into()).boxed())
 }
 
-fn grpc(shared: &Shared, status: u8, in_trailers: bool) -> Response<Body> {
+fn grpc(shared: &Shared, status: u8, in_trailers: bool) -> Response<Answered> {
     let status = HeaderValue::from(u16::from(status));
     let body = Full::new(Bytes::from_static(b"\0\0\0\0\0"));
     let mut response = if in_trailers {
@@ -128,7 +147,8 @@ fn grpc(shared: &Shared, status: u8, in_trailers: bool) -> Response<Body> {
     response
 }
 
-fn named(shared: &Shared, status: StatusCode, body: Body) -> Response<Body> {
+/// An answer that says who gave it.
+pub(super) fn named(shared: &Shared, status: StatusCode, body: Answered) -> Response<Answered> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     // An address is always a valid header value.

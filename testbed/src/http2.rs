@@ -1,0 +1,131 @@
+//! An HTTP/2 client for calls whose parts come and go one by one, as those of gRPC do: a connection, many calls.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, Incoming};
+use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper::{HeaderMap, Method, Request, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A connection that takes any number of calls at a time.
+#[derive(Clone, Debug)]
+pub struct Client {
+    sender: SendRequest<Parts>,
+    authority: SocketAddr,
+}
+
+impl Client {
+    /// Connects, without TLS and without asking first.
+    pub async fn open(server: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect(server).await?;
+        let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(Self { sender, authority: server })
+    }
+
+    /// Begins a call of gRPC with its first message, and waits for the headers of its answer. More messages may follow.
+    pub async fn call(&self, path: &str, message: &[u8]) -> Result<Call> {
+        let (parts, body) = unbounded_channel();
+        parts.send(framed(message))?;
+        Ok(Call { parts: Some(parts), ..self.send(path, body).await? })
+    }
+
+    /// A whole call with one message; its `grpc-status`, wherever it stood.
+    pub async fn unary(&self, path: &str, message: &[u8]) -> Result<Option<u32>> {
+        let (parts, body) = unbounded_channel();
+        parts.send(framed(message))?;
+        drop(parts);
+        self.send(path, body).await?.finish().await
+    }
+
+    async fn send(&self, path: &str, body: UnboundedReceiver<Bytes>) -> Result<Call> {
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(format!("http://{}{path}", self.authority))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(Parts(body))?;
+        let response = timeout(PATIENCE, self.sender.clone().send_request(request));
+        let (head, body) = response.await.map_err(|_| anyhow!("no answer to {path}"))??.into_parts();
+        Ok(Call { status: head.status, headers: head.headers, parts: None, body })
+    }
+}
+
+/// A message as gRPC has it on the wire: not compressed, its length, itself.
+fn framed(message: &[u8]) -> Bytes {
+    let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
+    [&[0], &length[..], message].concat().into()
+}
+
+/// A call whose answer has begun.
+#[derive(Debug)]
+pub struct Call {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The headers: of a call that fails at once, with its `grpc-status`.
+    pub headers: HeaderMap,
+    parts: Option<UnboundedSender<Bytes>>,
+    body: Incoming,
+}
+
+impl Call {
+    /// Sends a message.
+    pub fn send(&self, message: &[u8]) -> Result<()> {
+        let parts = self.parts.as_ref().ok_or_else(|| anyhow!("no more messages were to come"))?;
+        Ok(parts.send(framed(message))?)
+    }
+
+    /// The next bytes of the answer; none at its end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        while let Some(frame) = self.frame().await? {
+            if let Ok(data) = frame.into_data() {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Says that no more messages come; reads the answer to its end. Its `grpc-status`, wherever it stood.
+    pub async fn finish(mut self) -> Result<Option<u32>> {
+        self.parts = None;
+        let mut trailers = None;
+        while let Some(frame) = self.frame().await? {
+            trailers = frame.into_trailers().ok().or(trailers);
+        }
+        let status = |headers: &HeaderMap| headers.get("grpc-status")?.to_str().ok()?.parse().ok();
+        Ok(status(&self.headers).or_else(|| status(&trailers?)))
+    }
+
+    async fn frame(&mut self) -> Result<Option<Frame<Bytes>>> {
+        let frame = timeout(PATIENCE, self.body.frame()).await.map_err(|_| anyhow!("nothing more comes"))?;
+        Ok(frame.transpose()?)
+    }
+}
+
+/// The request's body: whatever is sent into a channel.
+#[derive(Debug)]
+struct Parts(UnboundedReceiver<Bytes>);
+
+impl Body for Parts {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(cx).map(|part| Some(Ok(Frame::data(part?))))
+    }
+}
