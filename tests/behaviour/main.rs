@@ -41,4 +41,5 @@ mod slowness;
 mod status;
 mod steering;
 mod succession;
+mod tiers;
 mod workers;
