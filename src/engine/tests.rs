@@ -201,3 +201,53 @@ fn a_reload_counts_no_failure_twice() {
     new.tick(Duty::ALONE, at(20));
     assert_eq!(state(&new, 0), State::Suspect);
 }
+
+fn serve(engine: &mut Engine, index: u32, (ms, takes): (u64, u64)) {
+    let ticket = engine.started(UPSTREAM, index, at(ms)).unwrap();
+    engine.answered(&ticket, Outcome::Good, at(ms + takes));
+    engine.finished(&ticket, at(ms + takes));
+}
+
+/// A tick that hears of these workers only.
+fn hear(engine: &mut Engine, from: &[&Engine], ms: u64) {
+    engine.forget_others(at(ms));
+    for other in from {
+        let slot = crate::exchange::slot::encode(other, true, at(ms));
+        crate::exchange::slot::merge(&slot, engine).unwrap();
+    }
+    engine.tick(Duty::ALONE, at(ms));
+}
+
+fn expected_ms(engine: &Engine, index: u32) -> f64 {
+    1000.0 * f64::from(engine.upstream(UPSTREAM).and_then(|u| u.member(index)).unwrap().expected)
+}
+
+#[test]
+fn hearsay_outlives_a_reload_until_it_is_told_anew() {
+    let members = r#""health":{"fail_after":4,"max_ejected_percent":100},"failover":{"panic_percent":0}"#;
+    let [mut witness, mut old] = [(); 2].map(|()| engine_with(members));
+    for request in 0..20 {
+        serve(&mut witness, 0, (request * 10, 10));
+        serve(&mut witness, 1, (request * 10, 500));
+        serve(&mut old, 0, (request * 10, 10));
+    }
+    fail(&mut witness, 2, 800);
+    hear(&mut old, &[&witness], 1000);
+    assert_eq!(state(&old, 2), State::Suspect);
+
+    let mut new = engine_with(members);
+    new.adopt(&mut old, at(1010));
+    assert!(expected_ms(&new, 1) > 300.0, "before the first tick, too: {}", expected_ms(&new, 1));
+    // Nobody is there to be asked.
+    hear(&mut new, &[], 1060);
+    assert!(expected_ms(&new, 1) > 300.0, "{}", expected_ms(&new, 1));
+    assert_eq!(state(&new, 2), State::Suspect);
+    // The witness tells it again: what failed once has not failed twice.
+    hear(&mut new, &[&witness], 1110);
+    assert_eq!(state(&new, 2), State::Suspect);
+    assert!(expected_ms(&new, 1) > 300.0);
+    // Who never comes back is not believed for ever.
+    hear(&mut new, &[], 5000);
+    assert!(expected_ms(&new, 1) < 100.0, "{}", expected_ms(&new, 1));
+    assert_eq!(state(&new, 2), State::Healthy);
+}

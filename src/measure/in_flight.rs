@@ -32,6 +32,11 @@ pub struct InFlightReport {
 }
 
 impl InFlight {
+    /// Nothing on its way, to an endpoint that last showed life at `quiet_since`.
+    pub fn none_since(quiet_since: Time) -> InFlight {
+        InFlight { quiet_since, ..InFlight::default() }
+    }
+
     /// A request is sent.
     pub fn start(&mut self, now: Time) {
         self.total = self.total.saturating_add(1);

@@ -53,6 +53,9 @@ pub struct Worker {
     fingerprint: u64,
     keys: Keys,
     peers: Vec<u64>,
+    duty: Duty,
+    /// What was this worker's under the configuration before, and when that ended.
+    duty_before: Option<(Duty, Time)>,
     carries_traffic: bool,
     /// Requests came since the last tick; ticks in a row without.
     busy: bool,
@@ -102,6 +105,8 @@ impl Worker {
                 scaling: format!("{prefix}/scaling"),
             },
             peers: Vec::new(),
+            duty: Duty::ALONE,
+            duty_before: None,
             carries_traffic: false,
             busy: false,
             idle_ticks: 0,
@@ -159,6 +164,7 @@ impl Worker {
     /// Takes over what the worker of an older configuration has learnt.
     pub fn adopt(&mut self, old: &mut Worker, now: Time) {
         self.engine.adopt(&mut old.engine, now);
+        self.duty_before = Some((old.duty, now));
     }
 
     /// Milliseconds until the next tick.
@@ -203,8 +209,8 @@ impl Worker {
             let slot = slot::encode(&self.engine, self.idle_ticks < IDLE_AFTER_TICKS, now);
             let _the_next_tick_tries_again = host.shared_set(&self.keys.shared.slot(self.id), &slot, None);
         }
-        let duty = self.merge_peers(host, now);
-        self.engine.tick(duty, now);
+        self.duty = self.merge_peers(host, now);
+        self.engine.tick(self.duty, now);
         self.tell_changes(host);
     }
 
@@ -322,6 +328,13 @@ impl Worker {
         }
     }
 
+    /// The part that was this worker's before, while those it shared with may not have been heard of yet: else each of
+    /// them would explore and verify for all.
+    fn divided_as_before(&self, now: Time) -> Option<Duty> {
+        let (duty, since) = self.duty_before?;
+        (now >= since && now.seconds_since(since) <= slot::GONE_AFTER_S).then_some(duty)
+    }
+
     /// Reads what the other workers know, and finds this one's place among those that carry traffic.
     fn merge_peers(&mut self, host: &dyn Host, now: Time) -> Duty {
         self.engine.forget_others(now);
@@ -346,6 +359,9 @@ impl Worker {
             true => self.id < first,
             false => first == u64::MAX && self.leads(),
         };
-        duty
+        match self.divided_as_before(now) {
+            Some(before) if before.workers > duty.workers => Duty { tells: duty.tells, ..before },
+            _ => duty,
+        }
     }
 }

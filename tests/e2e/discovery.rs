@@ -113,6 +113,11 @@ async fn endpoints_come_drain_and_die_with_one_worker() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn endpoints_come_drain_and_die_with_two_workers() -> Result<()> {
+    endpoints_come_drain_and_die(2).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn endpoints_come_drain_and_die_with_four_workers() -> Result<()> {
     endpoints_come_drain_and_die(4).await
 }

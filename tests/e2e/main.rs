@@ -22,6 +22,7 @@ mod page;
 mod prometheus;
 mod protocols;
 mod reloading;
+mod restarting;
 mod retrying;
 mod spoofing;
 mod status;

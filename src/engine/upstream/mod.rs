@@ -4,6 +4,7 @@ mod conclusions;
 mod explain;
 mod exploration;
 mod group;
+mod inherited;
 mod journal;
 mod pressure;
 mod shares;
@@ -23,13 +24,14 @@ use crate::autoscale::Scaler;
 use crate::config::{self, NoneEligible};
 use crate::fleet::{EndpointRef, Fleet, Spec};
 use crate::health::Evidence;
-use crate::measure::{LearntWeight, Queueing, Reading, Slots};
+use crate::measure::{InFlight, LearntWeight, Queueing, Reading, Slots};
 use crate::member::{Counters, Member, NOISE_S, Others};
 use crate::policy::{Candidates, Request, View};
 use crate::random::{self, Rng};
 use crate::terms::Terms;
 use crate::time::Time;
 use group::{Group, Lane, Tier};
+use inherited::Inherited;
 use split::{Drawn, Split, unit};
 
 /// Latency assumed as the fleet's until there is a first answer, seconds.
@@ -82,6 +84,7 @@ pub struct Upstream {
     learnt: Vec<LearntWeight>,
     queueing: Queueing,
     others_slots: Option<Slots>,
+    inherited: Option<Inherited>,
     scaler: Scaler,
     rules: Rules,
     split: Split,
@@ -133,6 +136,7 @@ impl Upstream {
             learnt: vec![LearntWeight::default(); config.signals.len()],
             queueing: Queueing::default(),
             others_slots: None,
+            inherited: None,
             scaler: Scaler::default(),
             rules: Rules::new(&config.rules),
             split: Split::new(&config.split),
@@ -591,6 +595,7 @@ impl Upstream {
 
     /// Time passes.
     pub fn tick(&mut self, duty: Duty, now: Time) {
+        self.recall(now);
         self.refresh(now);
         self.schedule(duty, now);
         self.look(duty);
@@ -601,6 +606,7 @@ impl Upstream {
         self.typical = old.typical;
         self.queueing = old.queueing.clone();
         self.scaler = old.scaler.clone();
+        let mut inherited = Inherited::new(now);
         for (index, endpoint) in self.fleet.iter() {
             let Some(member) = self.members.get_mut(index as usize) else { continue };
             let known = old.fleet.index_of_hash(endpoint.hash);
@@ -611,11 +617,13 @@ impl Upstream {
                 }
                 continue;
             };
+            inherited.add(known);
             *member = Member {
                 weight: member.weight,
                 condition: member.condition,
                 group: member.group,
-                in_flight: Default::default(),
+                // Who was looked at a moment ago, by whomever, is not to be explored by every worker anew.
+                in_flight: InFlight::none_since(known.quiet_since()),
                 counters: Counters::default(),
                 others: Others::default(),
                 ruled: None,
@@ -624,8 +632,10 @@ impl Upstream {
             // The old worker lives on while its requests do, and tells what it knows: nothing may count twice.
             known.health.forget_own();
         }
+        self.inherited = Some(inherited);
         self.adopt_groups(old, now);
         self.not_after(now);
+        self.recall(now);
         self.refresh(now);
         self.adopt_journal();
     }

@@ -10,7 +10,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::policy::STEERING_HEADER;
-use super::{Cluster, Config, Member, Policy};
+use super::{Cluster, Config, Filter, Member, Policy};
 
 /// Where the files are and which addresses they name.
 pub(super) struct Files {
@@ -42,6 +42,11 @@ impl Files {
             "admin": { "address": socket(self.admin) },
             "static_resources": { "clusters": clusters },
         });
+        if config.discovered_filters {
+            for filter in &config.filters {
+                self.write_filter(filter)?;
+            }
+        }
         if config.dynamic {
             self.write_listener(config)?;
             for cluster in &config.clusters {
@@ -62,6 +67,27 @@ impl Files {
         let mut listener = self.listener(config);
         merge(&mut listener, &json!({ "@type": "type.googleapis.com/envoy.config.listener.v3.Listener" }));
         self.put("listeners.json", &json!({ "resources": [listener] }))
+    }
+
+    pub(super) fn write_filter(&self, filter: &Filter) -> Result<PathBuf> {
+        let kind = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
+        let mut resource = filter.0.clone();
+        merge(&mut resource, &json!({ "@type": kind }));
+        self.put(&filter_file(filter), &json!({ "resources": [resource] }))
+    }
+
+    /// The filter where it stands in the chain, or where its configuration is found.
+    fn placed(&self, filter: &Filter, config: &Config) -> Value {
+        if !config.discovered_filters {
+            return filter.0.clone();
+        }
+        json!({
+            "name": filter.name(),
+            "config_discovery": {
+                "config_source": self.source(&filter_file(filter)),
+                "type_urls": [filter.0["typed_config"]["@type"]],
+            },
+        })
     }
 
     pub(super) fn write_endpoints(&self, cluster: &Cluster) -> Result<PathBuf> {
@@ -102,7 +128,8 @@ impl Files {
     }
 
     fn listener(&self, config: &Config) -> Value {
-        let mut filters: Vec<Value> = config.filters.iter().map(|filter| filter.0.clone()).collect();
+        let mut filters: Vec<Value> =
+            config.filters.iter().map(|filter| self.placed(filter, config)).collect();
         filters.push(json!({
             "name": "envoy.filters.http.router",
             "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
@@ -261,6 +288,10 @@ fn socket(address: SocketAddr) -> Value {
 
 fn seconds(duration: Duration) -> String {
     format!("{:.3}s", duration.as_secs_f64())
+}
+
+fn filter_file(filter: &Filter) -> String {
+    format!("filter-{}.json", filter.name())
 }
 
 fn endpoints_file(cluster: &str) -> String {

@@ -6,7 +6,7 @@ mod policy;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use crate::process::{Running, ready};
 use crate::{http, ports, tools, wait};
 
 const READY: Duration = Duration::from_secs(30);
+const BASE_ID: &str = "base-id";
 const UPDATED: Duration = Duration::from_secs(15);
 
 /// What Envoy is to do.
@@ -35,7 +36,8 @@ pub struct Config {
     pub retries: Option<(u32, String)>,
     /// Further members of the retry policy, for instance `per_try_timeout`.
     pub retry_policy: Value,
-    /// How long old listeners and filter chains live on, if not Envoy's ten minutes.
+    /// How long old listeners and filter chains live on, if not Envoy's ten minutes. Then every answer asks its client at once
+    /// to leave; Envoy's default, to ask ever more of them, cuts off those who were not asked in so short a time.
     pub drain: Option<Duration>,
     /// Request headers that are taken off before a route is chosen.
     pub stripped: Vec<String>,
@@ -48,6 +50,11 @@ pub struct Config {
     /// Whether listener and endpoints come from files, so that [`Envoy::reload`] and
     /// [`Envoy::set_endpoints`] can replace them.
     pub dynamic: bool,
+    /// Whether the filters' configurations come from files of their own (ECDS), so that [`Envoy::update_filter`] can
+    /// replace one without a new listener.
+    pub discovered_filters: bool,
+    /// Whether [`Envoy::hot_restart`] can put a new process in the place of this one; asks for a `drain`.
+    pub hot_restart: bool,
     /// Extra members of the bootstrap's top level, for instance `stats_config`.
     pub extra: Value,
     /// Envoy's component log levels.
@@ -68,6 +75,8 @@ impl Default for Config {
             services: Vec::new(),
             admin_cluster: false,
             dynamic: false,
+            discovered_filters: false,
+            hot_restart: false,
             extra: Value::Null,
             log_levels: "wasm:info,config:info".to_owned(),
         }
@@ -150,7 +159,75 @@ pub struct Envoy {
     listener: SocketAddr,
     admin: SocketAddr,
     process: Running,
+    bootstrap: PathBuf,
     directory: TempDir,
+    epoch: u32,
+    /// The processes before this one that have not ended yet.
+    parents: Vec<Running>,
+}
+
+/// Envoy leaves the shared memory of its restarts behind.
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        if let Some(base_id) = self.base_id() {
+            let _gone_is_fine = fs::remove_file(format!("/dev/shm/envoy_shared_memory_{base_id}0"));
+        }
+    }
+}
+
+/// Which of several processes that replace each other.
+enum Generation {
+    /// There is no other.
+    Only,
+    /// The first, which draws an id that all of them share.
+    First,
+    /// One that replaces the one before.
+    Next { epoch: u32, base_id: u32 },
+}
+
+impl Generation {
+    fn of(config: &Config) -> Self {
+        if config.hot_restart { Self::First } else { Self::Only }
+    }
+
+    fn arguments(&self, directory: &Path) -> Vec<String> {
+        match self {
+            // Parallel instances would otherwise share memory and a socket.
+            Self::Only => vec!["--disable-hot-restart".to_owned()],
+            Self::First => {
+                let file = directory.join(BASE_ID).display().to_string();
+                vec!["--use-dynamic-base-id".to_owned(), "--base-id-path".to_owned(), file]
+            }
+            Self::Next { epoch, base_id } => {
+                let numbers = [("--restart-epoch", epoch), ("--base-id", base_id)];
+                numbers.iter().flat_map(|(name, value)| [(*name).to_owned(), value.to_string()]).collect()
+            }
+        }
+    }
+}
+
+fn spawn(config: &Config, bootstrap: &Path, directory: &Path, generation: &Generation) -> Result<Running> {
+    let mut command = Command::new(tools::envoy()?);
+    command.arg("-c").arg(bootstrap).args(generation.arguments(directory)).args([
+        "--concurrency",
+        &config.concurrency.to_string(),
+        "--log-level",
+        "warn",
+        "--component-log-level",
+        &config.log_levels,
+        "--log-path",
+    ]);
+    command.arg(directory.join("envoy.log")).args(["--file-flush-interval-msec", "100"]);
+    if let Some(drain) = config.drain {
+        let seconds = drain.as_secs();
+        command.args(["--drain-strategy", "immediate", "--drain-time-s", &seconds.to_string()]);
+        command.args(["--parent-shutdown-time-s", &(seconds + 1).to_string()]);
+    }
+    let output = match generation {
+        Generation::Next { epoch, .. } => format!("output-{epoch}.log"),
+        _ => "output.log".to_owned(),
+    };
+    Running::spawn("envoy", command, &directory.join(output))
 }
 
 impl Envoy {
@@ -160,26 +237,59 @@ impl Envoy {
         let (listener, admin) = (ports::free()?, ports::free()?);
         let files = bootstrap::Files::new(directory.path(), listener, admin);
         let path = files.write(&config)?;
-        let mut command = Command::new(tools::envoy()?);
-        command.arg("-c").arg(&path).args([
-            "--concurrency",
-            &config.concurrency.to_string(),
-            // Parallel instances would otherwise share memory and a socket.
-            "--disable-hot-restart",
-            "--log-level",
-            "warn",
-            "--component-log-level",
-            &config.log_levels,
-            "--log-path",
-        ]);
-        command.arg(directory.path().join("envoy.log")).args(["--file-flush-interval-msec", "100"]);
-        if let Some(drain) = config.drain {
-            command.args(["--drain-time-s", &drain.as_secs().to_string()]);
-        }
-        let process = Running::spawn("envoy", command, &directory.path().join("output.log"))?;
-        let mut envoy = Self { config, listener, admin, process, directory };
+        let process = spawn(&config, &path, directory.path(), &Generation::of(&config))?;
+        let mut envoy = Self {
+            config,
+            listener,
+            admin,
+            process,
+            bootstrap: path,
+            directory,
+            epoch: 0,
+            parents: Vec::new(),
+        };
         envoy.wait_ready().await?;
         Ok(envoy)
+    }
+
+    /// Starts a new process, which takes the listening sockets over and asks the present one to drain and to end. Returns
+    /// once the new one serves.
+    pub async fn hot_restart(&mut self) -> Result<()> {
+        if !self.config.hot_restart {
+            bail!("a hot restart needs `hot_restart`");
+        }
+        let base_id = self.base_id().context("Envoy's base id")?;
+        self.epoch += 1;
+        let generation = Generation::Next { epoch: self.epoch, base_id };
+        let process = spawn(&self.config, &self.bootstrap, self.directory.path(), &generation)?;
+        self.parents.push(std::mem::replace(&mut self.process, process));
+        let (admin, epoch) = (self.admin, self.epoch);
+        // Until it does, the old one's admin interface answers.
+        let serves = || async move {
+            let info = http::get(admin, "/server_info").await.ok().and_then(|answer| answer.json().ok());
+            let info = info.unwrap_or_default();
+            info["command_line_options"]["restart_epoch"] == epoch && info["state"] == "LIVE"
+        };
+        match ready(&mut self.process, READY, serves).await {
+            Ok(()) => Ok(()),
+            Err(error) => bail!("{error:#}\n{}", self.log_tail(25)),
+        }
+    }
+
+    /// Waits until all processes that a hot restart replaced have ended by themselves.
+    pub async fn parents_gone(&mut self) -> Result<()> {
+        let parents = &mut self.parents;
+        wait::until("the end of the processes before", READY, || {
+            parents.retain_mut(|parent| parent.ended().is_none());
+            let gone = parents.is_empty();
+            async move { gone.then_some(()) }
+        })
+        .await
+        .with_context(|| self.log_tail(25))
+    }
+
+    fn base_id(&self) -> Option<u32> {
+        fs::read_to_string(self.directory.path().join(BASE_ID)).ok()?.trim().parse().ok()
     }
 
     /// Where it takes requests.
@@ -261,18 +371,43 @@ impl Envoy {
             bail!("reloading needs `dynamic`");
         }
         let config = Config { filters, ..self.config.clone() };
+        let write = |files: bootstrap::Files| files.write_listener(&config);
+        self.taken_up("listener_manager.lds", "listener", write).await?;
+        self.config = config;
+        Ok(())
+    }
+
+    /// Replaces the configuration of the filter that has this one's name, over file-based ECDS. An error carries
+    /// Envoy's reason for refusing it; the old one then goes on serving.
+    pub async fn update_filter(&mut self, filter: Filter) -> Result<()> {
+        let known = self.config.filters.iter().position(|known| known.name() == filter.name());
+        let (Some(at), true) = (known, self.config.discovered_filters) else {
+            bail!("updating a filter needs one of that name, and `discovered_filters`");
+        };
+        let updates = format!("extension_config_discovery.http_filter.{}", filter.name());
+        self.taken_up(&updates, "filter", |files| files.write_filter(&filter)).await?;
+        self.config.filters[at] = filter;
+        Ok(())
+    }
+
+    /// Writes a file that Envoy watches, and waits for its verdict, which it counts under `updates`.
+    async fn taken_up(
+        &self,
+        updates: &str,
+        what: &str,
+        write: impl FnOnce(bootstrap::Files) -> Result<PathBuf>,
+    ) -> Result<()> {
         let before = self.stats().await?;
         let log_before = self.log().len();
-        self.files().write_listener(&config)?;
+        write(self.files())?;
         let count = |stats: &BTreeMap<String, u64>, name: &str| stats.get(name).copied().unwrap_or(0);
-        let (updated, rejected) =
-            ("listener_manager.lds.update_success", "listener_manager.lds.update_rejected");
-        let accepted = wait::until("Envoy to take up the new listener", UPDATED, || async {
+        let (updated, rejected) = (format!("{updates}.update_success"), format!("{updates}.update_rejected"));
+        let accepted = wait::until(&format!("Envoy to take up the new {what}"), UPDATED, || async {
             let now = self.stats().await.ok()?;
-            if count(&now, rejected) > count(&before, rejected) {
+            if count(&now, &rejected) > count(&before, &rejected) {
                 return Some(false);
             }
-            (count(&now, updated) > count(&before, updated)).then_some(true)
+            (count(&now, &updated) > count(&before, &updated)).then_some(true)
         })
         .await
         .with_context(|| self.log_tail(25))?;
@@ -282,9 +417,8 @@ impl Envoy {
                 let reason = self.log().get(log_before..).and_then(refusal);
                 async move { reason }
             });
-            bail!("Envoy refused the new listener: {}", reason.await?);
+            bail!("Envoy refused the new {what}: {}", reason.await?);
         }
-        self.config = config;
         Ok(())
     }
 

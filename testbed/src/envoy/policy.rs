@@ -121,6 +121,11 @@ fn policies(extension: Value) -> Value {
 pub struct Filter(pub Value);
 
 impl Filter {
+    /// Its name in the chain.
+    pub fn name(&self) -> &str {
+        self.0["name"].as_str().unwrap_or_default()
+    }
+
     /// evenkeel with this plugin configuration.
     pub fn evenkeel(configuration: &Value) -> Result<Self> {
         Self::evenkeel_text(&configuration.to_string())

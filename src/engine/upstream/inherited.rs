@@ -1,0 +1,70 @@
+//! What the workers of an older configuration had told each other, until those of the new one have done the same.
+//!
+//! A worker knows most endpoints that are slow or sick by hearsay: one worker met them, all of them avoid them. Where the
+//! old workers end at once, as with ECDS, nobody can be asked for a moment, and without this each new worker would meet
+//! such an endpoint once.
+
+use super::Upstream;
+use crate::exchange::slot::GONE_AFTER_S;
+use crate::health::Evidence;
+use crate::measure::Blend;
+use crate::member::Member;
+use crate::time::Time;
+
+/// Hearsay of one endpoint.
+#[derive(Clone, Copy, Debug)]
+struct Hearsay {
+    identity: u64,
+    latency: Blend,
+    error_ratio: f32,
+    evidence: Evidence,
+}
+
+/// Hearsay that holds for as long as a worker that says nothing counts as alive.
+#[derive(Clone, Debug)]
+pub(super) struct Inherited {
+    since: Time,
+    known: Vec<Hearsay>,
+}
+
+impl Inherited {
+    /// Hearsay taken over at `since`.
+    pub(super) fn new(since: Time) -> Inherited {
+        Inherited { since, known: Vec::new() }
+    }
+
+    /// What `member` of the older configuration had been told.
+    pub(super) fn add(&mut self, member: &Member) {
+        let evidence = *member.health.others();
+        if member.others.latency.centre().is_some() || evidence != Evidence::default() {
+            self.known.push(Hearsay {
+                identity: member.identity,
+                latency: member.others.latency,
+                error_ratio: member.others.error_ratio,
+                evidence,
+            });
+        }
+    }
+}
+
+impl Upstream {
+    /// Fills in what nobody has told yet. Where somebody has, that counts alone, so that nothing counts twice.
+    pub(super) fn recall(&mut self, now: Time) {
+        let Some(inherited) = self.inherited.as_ref() else { return };
+        if now < inherited.since || now.seconds_since(inherited.since) > GONE_AFTER_S {
+            self.inherited = None;
+            return;
+        }
+        for hearsay in &inherited.known {
+            let index = self.fleet.index_of_hash(hearsay.identity);
+            let Some(member) = index.and_then(|i| self.members.get_mut(i as usize)) else { continue };
+            if member.others.latency.centre().is_none() {
+                member.others.latency = hearsay.latency;
+                member.others.error_ratio = member.others.error_ratio.max(hearsay.error_ratio);
+            }
+            if *member.health.others() == Evidence::default() {
+                member.health.merge_other(&hearsay.evidence);
+            }
+        }
+    }
+}
