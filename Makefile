@@ -48,8 +48,7 @@ test: test-native test-node ## every test: native, the real .wasm, Node, real En
 
 .PHONY: test-native
 test-native: setup build
-	@scripts/setup compose-schema manifest-schemas amtool chromium
-	@scripts/setup crd-schemas umoci sbom-schema
+	@scripts/setup compose-schema crd-schemas alertmanager chromium umoci sbom-schema
 	$(with_tools) cargo test --workspace
 
 .PHONY: test-node
@@ -106,9 +105,11 @@ lint: setup-rust ## everything that can be judged without running it
 	else echo "lint: licences and sources of dependencies: SKIPPED, cargo-deny is not installed (cargo install cargo-deny)"; fi
 
 .PHONY: schema
-schema: ## write the JSON Schema of the configuration: envoy/evenkeel.schema.json
+schema: ## write what follows from the configuration's fields: envoy/evenkeel.schema.json, the tables of docs/configuration.md
 	cargo run --quiet -p evenkeel-cli -- schema >"$(TARGET_DIR)/evenkeel.schema.json"
+	cargo run --quiet -p evenkeel-cli --example reference <docs/configuration.md >"$(TARGET_DIR)/configuration.md"
 	mv "$(TARGET_DIR)/evenkeel.schema.json" envoy/evenkeel.schema.json
+	mv "$(TARGET_DIR)/configuration.md" docs/configuration.md
 
 .PHONY: fmt
 fmt: ## format the code

@@ -1,5 +1,5 @@
 // Holds Kubernetes manifests against the types of their API, as `kubectl apply` would: node check-manifests.mjs DIR <list.json
-// DIR has the packages that scripts/setup.d/manifest-schemas installs. One line a fault; none is good.
+// DIR has the packages that scripts/setup.d/crd-schemas installs. One line a fault; none is good.
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";

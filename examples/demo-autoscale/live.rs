@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use testbed::anyhow::Result;
-use testbed::console::{Term, style};
+use testbed::console::style;
 use testbed::load::Running;
+use testbed::screen;
 use testbed::{clock, table};
 
 use crate::replicas::{Replicas, State};
@@ -19,14 +20,13 @@ const BAR: usize = 20;
 
 pub struct Screen<'a> {
     story: &'a Story,
-    terminal: Term,
-    drawn: usize,
+    screen: screen::Screen,
     printed: Option<std::time::Instant>,
 }
 
 impl<'a> Screen<'a> {
     pub fn new(story: &'a Story) -> Screen<'a> {
-        Screen { story, terminal: Term::stdout(), drawn: 0, printed: None }
+        Screen { story, screen: screen::Screen::stdout(), printed: None }
     }
 
     pub fn show(&mut self, load: &Running, number: &Number, replicas: &Replicas) -> Result<()> {
@@ -40,7 +40,7 @@ impl<'a> Screen<'a> {
             "{:>3.0} s  {rate:>4.0} req/s  p99 {p99:>7}  pressure {pressure:>7}  asked for {asked:>2}  serving {serving:>2}  starting {starting}",
             load.elapsed().as_secs_f64(),
         );
-        if !self.terminal.is_term() {
+        if !self.screen.is_terminal() {
             if self.printed.is_none_or(|at| at.elapsed() >= LINE) {
                 self.printed = Some(clock::now());
                 println!("  {summary}");
@@ -69,22 +69,10 @@ impl<'a> Screen<'a> {
             self.story.length,
             table::render(&["replica", "", "share"], &rows)
         );
-        self.draw(&text)
-    }
-
-    fn draw(&mut self, text: &str) -> Result<()> {
-        // What has scrolled away cannot be redrawn: leave out what would not fit.
-        let rows = usize::from(self.terminal.size().0);
-        let text: Vec<&str> = text.lines().take(rows.saturating_sub(1).max(3)).collect();
-        self.terminal.clear_last_lines(self.drawn)?;
-        self.terminal.write_line(&text.join("\n"))?;
-        self.drawn = text.len();
-        Ok(())
+        self.screen.draw(&text)
     }
 
     pub fn end(&mut self) -> Result<()> {
-        self.terminal.clear_last_lines(self.drawn)?;
-        self.drawn = 0;
-        Ok(())
+        self.screen.clear()
     }
 }

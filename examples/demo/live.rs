@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use testbed::anyhow::Result;
 use testbed::backend::Backend;
-use testbed::console::{Term, style};
+use testbed::console::style;
 use testbed::load::{Running, Summary};
-use testbed::{clock, table, wait};
+use testbed::{clock, screen, table, wait};
 
 use crate::act::Act;
 use crate::outcome::{Outcome, tasks};
@@ -43,24 +43,23 @@ pub async fn watch(title: &str, act: &Act, stage: &Stage) -> Result<Outcome> {
 struct Screen<'a> {
     title: &'a str,
     act: &'a Act,
-    terminal: Term,
-    drawn: usize,
+    screen: screen::Screen,
 }
 
 impl<'a> Screen<'a> {
     fn new(title: &'a str, act: &'a Act) -> Self {
-        Self { title, act, terminal: Term::stdout(), drawn: 0 }
+        Self { title, act, screen: screen::Screen::stdout() }
     }
 
     fn pause(&self) -> Duration {
-        if self.terminal.is_term() { REDRAW } else { LINE }
+        if self.screen.is_terminal() { REDRAW } else { LINE }
     }
 
     fn show(&mut self, running: &Running, backends: &[Backend]) -> Result<()> {
         let elapsed = running.elapsed().min(self.act.length);
         let now = running.recent(WINDOW);
         let all = running.report().summary();
-        if !self.terminal.is_term() {
+        if !self.screen.is_terminal() {
             println!(
                 "  {}: {:>2.0} s of {:.0} s, p99 of the last seconds {}, {} of {} failed",
                 self.title,
@@ -81,7 +80,7 @@ impl<'a> Screen<'a> {
             all.failed,
             self.backends(backends, running, &now),
         );
-        self.draw(&text)
+        self.screen.draw(&text)
     }
 
     fn progress(&self, elapsed: Duration) -> String {
@@ -123,20 +122,8 @@ impl<'a> Screen<'a> {
         table::render(&["backend", "share", "p50", "p99", "failed", "in flight", "queued"], &rows)
     }
 
-    /// Replaces what was drawn before.
-    fn draw(&mut self, text: &str) -> Result<()> {
-        let rows = usize::from(self.terminal.size().0);
-        // What has scrolled away cannot be redrawn: leave out what would not fit.
-        let text: Vec<&str> = text.lines().take(rows.saturating_sub(1).max(3)).collect();
-        self.terminal.clear_last_lines(self.drawn)?;
-        self.terminal.write_line(&text.join("\n"))?;
-        self.drawn = text.len();
-        Ok(())
-    }
-
     fn end(&mut self, outcome: &Outcome) -> Result<()> {
-        self.terminal.clear_last_lines(self.drawn)?;
-        self.drawn = 0;
+        self.screen.clear()?;
         let all = outcome.report.summary();
         let tasks = match self.act.is_asynchronous() {
             true => format!(", tasks' p99 {}", table::milliseconds(outcome.tasks_percentile_ms(99.0))),

@@ -4,7 +4,7 @@
 //! - [`load`]: an open-loop load generator that measures from the *intended* start of each request.
 //! - [`envoy`], [`prometheus`]: the real binaries, configured, started, watched and ended.
 //! - [`process`], [`ports`], [`tools`]: children that die with us, free ports, where the binaries are.
-//! - [`table`], [`chart`]: how results are shown.
+//! - [`table`], [`chart`], [`screen`]: how results are shown.
 
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
@@ -19,6 +19,7 @@ pub mod load;
 pub mod ports;
 pub mod process;
 pub mod prometheus;
+pub mod screen;
 pub mod table;
 pub mod tools;
 pub mod wait;

@@ -24,6 +24,11 @@ pub fn promtool() -> Result<PathBuf> {
     binary("PROMTOOL", "promtool")
 }
 
+/// The Alertmanager binary.
+pub fn alertmanager() -> Result<PathBuf> {
+    binary("ALERTMANAGER", "alertmanager")
+}
+
 /// Alertmanager's `amtool`.
 pub fn amtool() -> Result<PathBuf> {
     binary("AMTOOL", "amtool")
@@ -39,12 +44,7 @@ pub fn compose_schema() -> Result<PathBuf> {
     binary("COMPOSE_SCHEMA", "compose-spec.json")
 }
 
-/// The directory with the types of Kubernetes manifests.
-pub fn manifest_schemas() -> Result<PathBuf> {
-    binary("MANIFEST_SCHEMAS", "manifest-schemas")
-}
-
-/// The directory with the types of Kubernetes' custom resources, installed from npm.
+/// The directory with the types of Kubernetes' resources, its own and custom ones, installed from npm.
 pub fn crd_schemas() -> Result<PathBuf> {
     binary("CRD_SCHEMAS", "crd-schemas")
 }

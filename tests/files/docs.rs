@@ -1,53 +1,12 @@
 //! What README and docs show is true of this version.
 
 use evenkeel::config::Role;
-use std::path::PathBuf;
-
-use testbed::anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use testbed::anyhow::{Context, Result, bail, ensure};
 use testbed::tools;
 
-use crate::shipped;
-
-/// A fenced block, and the words after its opening fence.
-struct Block {
-    place: String,
-    info: String,
-    text: String,
-}
-
-fn documents() -> Result<Vec<PathBuf>> {
-    let root = tools::root();
-    let mut documents = vec![root.join("README.md")];
-    for entry in std::fs::read_dir(root.join("docs")).context("docs/")? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|ending| ending == "md") {
-            documents.push(path);
-        }
-    }
-    documents.sort();
-    Ok(documents)
-}
-
-fn blocks() -> Result<Vec<Block>> {
-    let mut blocks = Vec::new();
-    for path in documents()? {
-        let mut open: Option<Block> = None;
-        for (number, line) in (1..).zip(shipped::text(&path)?.lines()) {
-            let fence = line.trim_start().strip_prefix("```");
-            match (&mut open, fence) {
-                (None, Some(info)) => {
-                    let place = format!("{}:{number}", path.display());
-                    open = Some(Block { place, info: info.trim().to_owned(), text: String::new() });
-                }
-                (Some(_), Some(_)) => blocks.extend(open.take()),
-                (Some(block), None) => block.text += &format!("{line}\n"),
-                (None, None) => {}
-            }
-        }
-        ensure!(open.is_none(), "{}: a block without an end", path.display());
-    }
-    Ok(blocks)
-}
+use crate::markdown::{blocks, documents};
+use crate::{envoy, prometheus, shipped};
 
 /// Comments of JSONC replaced by blanks; `//` within a string is none.
 fn without_comments(text: &str) -> String {
@@ -132,39 +91,112 @@ fn faults_are_shown_as_they_are() -> Result<()> {
     Ok(())
 }
 
-/// Relative links and images lead to files of this repository.
+/// Headings as the parts of a link behind `#`.
+fn anchors(text: &str) -> Vec<String> {
+    let headings =
+        text.lines().filter_map(|line| line.strip_prefix('#')?.trim_start_matches('#').strip_prefix(' '));
+    let slug = |heading: &str| -> String {
+        let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
+    };
+    headings.map(slug).collect()
+}
+
+/// Relative links and images lead to files of this repository, and to headings that they have.
 #[test]
 fn links_lead_somewhere() -> Result<()> {
     let mut followed = 0;
     for path in documents()? {
         let text = shipped::text(&path)?;
         for link in text.split("](").skip(1) {
-            let target = link.split([')', '#']).next().unwrap_or_default();
-            if target.is_empty() || target.contains("://") {
+            let whole = link.split(')').next().unwrap_or_default();
+            if whole.is_empty() || whole.contains("://") {
                 continue;
             }
-            let file = path.parent().context("a folder")?.join(target);
+            let (target, anchor) = whole.split_once('#').unwrap_or((whole, ""));
+            let folder = path.parent().context("a folder")?;
+            let file = if target.is_empty() { path.clone() } else { folder.join(target) };
             assert!(file.exists(), "{}: {target}", path.display());
+            if !anchor.is_empty() && file.extension().is_some_and(|ending| ending == "md") {
+                let there = anchors(&shipped::text(&file)?);
+                assert!(
+                    there.iter().any(|heading| heading == anchor),
+                    "{}: {whole}: {there:?}",
+                    path.display()
+                );
+            }
             followed += 1;
         }
     }
-    ensure!(followed >= 5, "{followed} links");
+    ensure!(followed >= 50, "{followed} links");
     Ok(())
 }
 
-/// The commands of the README that call make name targets that there are.
+/// YAML is YAML; configurations of Prometheus are checked by promtool, parts of Envoy's are put into a whole one and loaded.
 #[test]
-fn make_targets_exist() -> Result<()> {
-    let makefile = shipped::text(&tools::root().join("Makefile"))?;
-    let mut named = 0;
-    for path in documents()? {
-        let text = shipped::text(&path)?;
-        for part in text.split("`make ").skip(1).chain(text.split("\nmake ").skip(1)) {
-            let target = part.split(|c: char| !c.is_ascii_lowercase() && c != '-').next().unwrap_or_default();
-            assert!(makefile.contains(&format!("\n{target}:")), "{}: make {target}", path.display());
-            named += 1;
+fn every_yaml_block_is_what_its_reader_takes() -> Result<()> {
+    let (mut scraping, mut loaded) = (0, 0);
+    for block in blocks()?.into_iter().filter(|block| block.info.split(' ').next() == Some("yaml")) {
+        let documents: Vec<Value> =
+            serde_saphyr::from_multiple(&block.text).with_context(|| block.place.clone())?;
+        let [part] = documents.as_slice() else { bail!("{}: {} documents", block.place, documents.len()) };
+        if part.get("scrape_configs").is_some() {
+            prometheus::check_config(&block.text).with_context(|| block.place.clone())?;
+            scraping += 1;
+        } else {
+            let said = envoy::loads(&whole(part)?).with_context(|| block.place.clone())?;
+            assert!(said.contains("OK"), "{}: {said}", block.place);
+            loaded += 1;
         }
     }
-    ensure!(named >= 2, "{named}");
+    ensure!(scraping >= 2 && loaded >= 4, "{scraping} scrape, {loaded} loaded");
     Ok(())
+}
+
+/// An Envoy configuration with this part in its place.
+fn whole(part: &Value) -> Result<Value> {
+    let mut whole = shipped::yaml(&shipped::folder().join("envoy.yaml"))?;
+    for (name, value) in part.as_object().context("members")? {
+        let resources = &mut whole["static_resources"];
+        let manager = &mut resources["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
+        match name.as_str() {
+            "static_resources" => {
+                let clusters = value["clusters"].as_array().context("clusters")?.clone();
+                resources["clusters"].as_array_mut().context("clusters")?.extend(clusters);
+            }
+            "http_filters" => {
+                let router = manager["http_filters"].as_array().and_then(|all| all.last()).cloned();
+                let mut filters = value.as_array().context("filters")?.clone();
+                filters.extend(router);
+                manager["http_filters"] = json!(filters);
+            }
+            "clusters" => {
+                for cluster in value.as_array().context("clusters")? {
+                    let all = resources["clusters"].as_array_mut().context("clusters")?;
+                    let shipped = all.iter_mut().find(|shipped| shipped["name"] == cluster["name"]);
+                    let shipped = shipped.with_context(|| format!("no cluster {}", cluster["name"]))?;
+                    for (name, value) in cluster.as_object().context("a cluster")? {
+                        shipped[name] = value.clone();
+                    }
+                }
+            }
+            "retry_host_predicate" | "host_selection_retry_max_attempts" => {
+                let route = &mut manager["route_config"]["virtual_hosts"][0]["routes"][0]["route"];
+                route["retry_policy"][name] = value.clone();
+            }
+            "access_log" => manager[name] = value.clone(),
+            // Envoy refuses whatever it does not know at the top.
+            _ => whole[name] = value.clone(),
+        }
+    }
+    Ok(whole)
+}
+
+#[test]
+fn every_promql_block_is_promql() -> Result<()> {
+    let asked = blocks()?.into_iter().filter(|block| block.info == "promql");
+    let asked: Vec<String> =
+        asked.flat_map(|block| block.text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+    ensure!(!asked.is_empty(), "nothing is asked");
+    prometheus::check_promql(&asked)
 }

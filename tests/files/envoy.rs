@@ -60,6 +60,11 @@ pub fn validate(config: &str) -> Result<String> {
     )
 }
 
+/// The same for a configuration that is made of parts.
+pub fn loads(config: &Value) -> Result<String> {
+    validate(&config.to_string())
+}
+
 #[test]
 fn every_configuration_loads_with_the_filter_in_it() -> Result<()> {
     let bootstraps = bootstraps()?;

@@ -1,10 +1,15 @@
-//! The dashboards: what they ask is PromQL, of the data source that is provisioned.
+//! The dashboards: they are what Grafana's own types say, and what they ask is PromQL, of the data source that is provisioned.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
+use std::process::Command;
 
 use serde_json::Value;
 use testbed::anyhow::{Context, Result, ensure};
+use testbed::{tempfile, tools};
 
 use crate::{prometheus, shipped};
 
@@ -29,6 +34,76 @@ impl Panel {
         });
         expressions.collect()
     }
+}
+
+fn dashboards() -> Result<Vec<Value>> {
+    let files = shipped::files(&["json"])?;
+    let files =
+        files.iter().filter(|path| path.parent().is_some_and(|folder| folder.ends_with("dashboards")));
+    files.map(|path| Ok(serde_json::from_str(&shipped::text(path)?)?)).collect()
+}
+
+/// What the TypeScript compiler has against these dashboards, by Grafana's types of dashboards and of each kind of panel.
+fn faults(dashboards: &[Value]) -> Result<String> {
+    const KINDS: [(&str, &str, &str); 4] = [
+        ("timeseries", "timeseries", "TimeSeries"),
+        ("stat", "stat", "Stat"),
+        ("table", "table", "Table"),
+        ("state-timeline", "statetimeline", "StateTimeline"),
+    ];
+    let directory = tempfile::tempdir()?;
+    let modules = tools::crd_schemas()?.join("node_modules");
+    symlink(&modules, directory.path().join("node_modules"))?;
+    let raw = "./node_modules/@grafana/schema/dist/esm/raw";
+    // Nothing is required of a file that Grafana fills up, text stands for its enumerations, and nothing may be unknown.
+    let mut typed = format!(
+        "import type {{ Dashboard }} from '{raw}/dashboard/x/dashboard_types.gen';
+        type Some<T> = unknown extends T ? unknown : T extends string ? `${{T}}`
+            : T extends number | boolean | null | undefined ? T
+            : T extends Array<infer U> ? Some<U>[] : {{ [K in keyof T]?: Some<T[K]> }};\n"
+    );
+    for (_, name, file) in KINDS {
+        let path = format!("{raw}/composable/{name}/panelcfg/x/{file}PanelCfg_types.gen");
+        writeln!(typed, "import type * as {name} from '{path}';")?;
+    }
+    for (number, dashboard) in dashboards.iter().enumerate() {
+        writeln!(typed, "export const d{number}: Some<Dashboard> = {dashboard};")?;
+        for (at, panel) in dashboard["panels"].as_array().context("panels")?.iter().enumerate() {
+            let kind = KINDS.iter().find(|(kind, ..)| panel["type"] == *kind);
+            let (_, kind, _) = kind.with_context(|| format!("no types of {}", panel["type"]))?;
+            writeln!(typed, "export const o{number}_{at}: Some<{kind}.Options> = {};", panel["options"])?;
+            let custom = &panel["fieldConfig"]["defaults"]["custom"];
+            if custom.is_object() {
+                writeln!(typed, "export const c{number}_{at}: Some<{kind}.FieldConfig> = {custom};")?;
+            }
+        }
+    }
+    fs::write(directory.path().join("dashboards.ts"), typed)?;
+    let options = ["--noEmit", "--strict", "--skipLibCheck", "--moduleResolution", "bundler"];
+    let output = Command::new("node")
+        .arg(modules.join("typescript/bin/tsc"))
+        .args(options)
+        .args(["--module", "esnext", "--target", "es2022", "dashboards.ts"])
+        .current_dir(directory.path())
+        .output()
+        .context("node")?;
+    let faults = String::from_utf8(output.stdout)?;
+    ensure!(output.status.success() != faults.contains("error"), "tsc failed: {faults}");
+    Ok(faults)
+}
+
+#[test]
+fn they_are_what_grafana_says_dashboards_are() -> Result<()> {
+    let mut dashboards = dashboards()?;
+    assert_eq!(faults(&dashboards)?, "");
+    dashboards[0]["refrsh"] = "5s".into();
+    dashboards[0]["panels"][0]["options"]["orientaton"] = "auto".into();
+    dashboards[0]["panels"][0]["gridPos"]["w"] = "six".into();
+    let found = faults(&dashboards)?;
+    for fault in ["'\"refrsh\"'", "'\"orientaton\"'", "'string' is not assignable to type 'number'"] {
+        assert!(found.contains(fault), "{fault}: {found}");
+    }
+    Ok(())
 }
 
 /// The panels of all dashboards.

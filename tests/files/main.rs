@@ -9,6 +9,8 @@ mod envoy;
 mod grafana;
 mod image;
 mod manifests;
+mod markdown;
+mod paging;
 mod platforms;
 mod presets;
 mod prometheus;

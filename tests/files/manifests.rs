@@ -26,7 +26,7 @@ fn faults(manifests: &[Value]) -> Result<String> {
     let script = tools::root().join("scripts/check-manifests.mjs");
     let mut node = Command::new("node")
         .arg(script)
-        .arg(tools::manifest_schemas()?)
+        .arg(tools::crd_schemas()?)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

@@ -32,6 +32,14 @@ fn with_member(name: &str) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// An error unless this is a configuration of Prometheus.
+pub fn check_config(text: &str) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("prometheus.yml");
+    fs::write(&path, text)?;
+    promtool(&["check", "config", path.to_str().context("a path in UTF-8")?]).map(drop)
+}
+
 /// An error unless every expression is PromQL.
 pub fn check_promql(expressions: &[String]) -> Result<()> {
     let rules: Vec<Value> = (0..)

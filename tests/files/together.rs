@@ -19,21 +19,25 @@ use crate::{envoy, grafana, shipped};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Everything in 127.0.0.0/8 is this machine: each run takes a network of its own in place of the container's.
-fn network(number: u32) -> String {
-    let own = std::process::id() * 4 + number;
+pub fn network(number: u32) -> String {
+    let own = std::process::id() * 16 + number;
     format!("127.{}.{}.", 64 + own / 256 % 128, own % 256)
 }
 
-struct Together {
-    ingress: SocketAddr,
+/// What runs. Dropping it ends it.
+pub struct Together {
+    /// Where requests go in.
+    pub ingress: SocketAddr,
     prometheus: SocketAddr,
-    backends: Vec<Backend>,
+    /// Four that are well, a slow one and one that fails.
+    pub backends: Vec<Backend>,
     _envoy: Running,
     _prometheus: Running,
     _directory: tempfile::TempDir,
 }
 
-async fn start(bootstrap: &Path, network: &str) -> Result<Together> {
+/// Starts Envoy with this configuration, Prometheus and the backends; Alertmanager would be at 4:9093 of this network.
+pub async fn start(bootstrap: &Path, network: &str) -> Result<Together> {
     let directory = tempfile::tempdir()?;
     let (proxy, server) = (format!("{network}2"), format!("{network}3"));
 
@@ -66,14 +70,19 @@ async fn start(bootstrap: &Path, network: &str) -> Result<Together> {
     let envoy = Running::spawn("envoy", command, &directory.path().join("envoy.log"))?;
 
     let folder = shipped::folder().join("prometheus");
-    // Quicker than they are shipped, so that the test is.
-    let rules = shipped::text(&folder.join("alerts.yml"))?.replace("interval: 15s", "interval: 1s");
-    fs::write(directory.path().join("alerts.yml"), rules)?;
-    let rules = shipped::text(&folder.join("alerts-evenkeel.yml"))?.replace("interval: 15s", "interval: 1s");
-    fs::write(directory.path().join("alerts-evenkeel.yml"), rules)?;
+    for name in ["alerts.yml", "alerts-evenkeel.yml"] {
+        // Quicker than they are shipped, so that the test is.
+        let rules = shipped::text(&folder.join(name))?
+            .replace("interval: 15s", "interval: 1s")
+            .replace("for: 30s", "for: 2s")
+            .replace("for: 1m", "for: 2s");
+        fs::write(directory.path().join(name), rules)?;
+    }
     let config = here(shipped::text(&folder.join("prometheus.yml"))?)
         .replace("scrape_interval: 5s", "scrape_interval: 1s")
         .replace("scrape_timeout: 4s", "scrape_timeout: 1s")
+        .replace("evaluation_interval: 15s", "evaluation_interval: 1s")
+        .replace("alertmanager:9093", &format!("{network}4:9093"))
         .replace("\"envoy:9902\"", &format!("\"{proxy}:9902\""))
         .replace("\"envoy:10000\"", &format!("\"{proxy}:10000\""));
     let path = directory.path().join("prometheus.yml");

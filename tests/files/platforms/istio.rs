@@ -147,13 +147,7 @@ fn every_file_makes_a_proxy_that_envoy_loads_with_the_filter_in_it() -> Result<(
     let files = complete()?;
     ensure!(files.len() >= 5, "{}", files.len());
     for file in files {
-        let config = proxy(&file, configuration(&file)?, &Place::default())?;
-        let said = envoy::validate(&config.to_string()).with_context(|| file.name())?;
-        assert!(
-            said.contains("OK") && !said.to_lowercase().contains("deprecated"),
-            "{}: {said}",
-            file.name()
-        );
+        proxy::loads(&file, &proxy(&file, configuration(&file)?, &Place::default())?)?;
     }
     Ok(())
 }

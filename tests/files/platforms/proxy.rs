@@ -3,6 +3,10 @@
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
+use testbed::anyhow::{Context, Result, ensure};
+
+use super::Shipped;
+use crate::envoy;
 
 const HCM: &str =
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
@@ -85,7 +89,7 @@ pub fn plugin(name: &str, root_id: &str, vm_id: &str, configuration: &Value, fai
             "vm_config": {
                 "vm_id": vm_id,
                 "runtime": "envoy.wasm.runtime.v8",
-                "code": { "local": { "filename": crate::envoy::IN_CONTAINER } }
+                "code": { "local": { "filename": envoy::IN_CONTAINER } }
             },
             "configuration": {
                 "@type": "type.googleapis.com/google.protobuf.StringValue",
@@ -93,4 +97,11 @@ pub fn plugin(name: &str, root_id: &str, vm_id: &str, configuration: &Value, fai
             }
         }
     })
+}
+
+/// The real Envoy loads what a file makes of a proxy, the filter in it included, without a complaint.
+pub fn loads(file: &Shipped, config: &Value) -> Result<()> {
+    let said = envoy::validate(&config.to_string()).with_context(|| file.name())?;
+    ensure!(said.contains("OK") && !said.to_lowercase().contains("deprecated"), "{}: {said}", file.name());
+    Ok(())
 }
