@@ -9,6 +9,11 @@ use proptest::sample::Index;
 use proptest::test_runner::RngSeed;
 use serde_json::{Value, json};
 
+#[path = "../../src/config/tests/places.rs"]
+mod places;
+
+use places::places;
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
 }
@@ -29,37 +34,29 @@ fn the_file_is_up_to_date() {
     );
 }
 
-/// Every field there is, so that a mutation can reach it.
-const COMPLETE: &str = r#"{
-  "mode": "enforce",
-  "steering": { "via": "override_host", "header": "x-evenkeel-endpoint", "candidates": 2 },
-  "prometheus": { "cluster": "prometheus", "authority": "prometheus:9090", "path_prefix": "/mimir",
-    "interval": "5s", "timeout": "2s", "headers": { "authorization": "Bearer x" } },
-  "upstreams": [{
-    "cluster": "web",
-    "endpoints": {
-      "static": ["10.0.0.1:8080", { "address": "10.0.0.2:8080", "weight": 2, "zone": "a", "priority": 0, "version": "v2" }],
-      "prometheus": { "query": "up", "address_label": "instance", "port": 8080,
-        "zone_label": "zone", "version_label": "version", "weight_label": "weight" },
-      "envoy_admin": { "cluster": "envoy_admin", "interval": "5s" }
-    },
-    "policy": { "name": "weighted_score", "in_flight_weight": 1, "in_flight_max": 10, "latency_weight": 1, "latency_max_ms": 5 },
-    "signals": [{ "name": "cpu", "query": "cpu", "weight": 1, "learn": false, "max": 100, "smoothing": 0.3,
-      "address_label": "instance", "port": 8080 }],
-    "rules": [{ "when": "cpu", "above": 85, "for": "5s", "then": "eject" }],
-    "health": { "suspect_after": 1, "fail_after": 3, "recover_after": 3, "ejection": "30s", "max_ejected_percent": 50 },
-    "slow_start": "30s",
-    "failover": { "none_eligible": "safe_endpoint", "safe_endpoint": "[::1]:80", "panic_percent": 50 },
-    "zone": { "local": "a", "spill_over_percent": 70 },
-    "affinity": { "header": "x-user" },
-    "split": { "v1": 80, "v2": 20 },
-    "autoscale": { "target_pressure": 0.8, "min": 2, "max": 20, "for": 2 }
-  }],
-  "status": { "path": "/_evenkeel" }
-}"#;
+#[test]
+fn the_tables_of_the_documentation_are_up_to_date() {
+    let kept = std::fs::read_to_string(root().join(schema::reference::FILE)).unwrap();
+    let written = schema::reference::text(&kept).unwrap();
+    assert!(kept == written, "{}: run `make schema` and commit the file", schema::reference::FILE);
+}
 
+/// Every field there is, so that a mutation can reach it: what the reader's own tests have, and what excludes it.
 fn complete() -> Value {
-    serde_json::from_str(COMPLETE).unwrap()
+    let mut complete: Value =
+        serde_json::from_str(include_str!("../../src/config/tests/complete.json")).unwrap();
+    let upstream = &mut complete["upstreams"][0];
+    for label in ["zone", "version", "weight"] {
+        upstream["endpoints"]["prometheus"][format!("{label}_label")] = json!(label);
+    }
+    upstream["policy"] = json!({
+        "name": "weighted_score", "in_flight_weight": 1, "in_flight_max": 10, "latency_weight": 1, "latency_max_ms": 5
+    });
+    upstream["signals"][0]["learn"] = json!(false);
+    upstream["rules"] = json!([{ "when": "queue_depth", "above": 85, "for": "5s", "then": "eject" }]);
+    upstream["failover"] =
+        json!({ "none_eligible": "safe_endpoint", "safe_endpoint": "[::1]:80", "panic_percent": 50 });
+    complete
 }
 
 /// Every configuration that this repository shows or ships: in the documents, in `envoy/`, in the reader's own tests.
@@ -121,7 +118,7 @@ fn whatever_is_shown_and_accepted_fits_the_schema() {
         fitting += 1;
     }
     assert!(fitting >= 6, "{fitting}");
-    parse(COMPLETE.as_bytes()).unwrap();
+    parse(complete().to_string().as_bytes()).unwrap();
     assert!(validator.is_valid(&complete()));
 }
 
@@ -222,20 +219,6 @@ fn every_field_has_a_description_for_editors() {
         description.contains("between polls") && description.contains("from 100ms to 1h"),
         "{description}"
     );
-}
-
-/// All places below `value`, as JSON pointers.
-fn places(value: &Value, at: &str, found: &mut Vec<String>) {
-    found.push(at.to_owned());
-    match value {
-        Value::Array(items) => {
-            items.iter().enumerate().for_each(|(index, item)| places(item, &format!("{at}/{index}"), found));
-        }
-        Value::Object(fields) => {
-            fields.iter().for_each(|(name, field)| places(field, &format!("{at}/{name}"), found));
-        }
-        _ => {}
-    }
 }
 
 /// Values of every kind, most of which are right somewhere.

@@ -94,12 +94,19 @@ fn faults(dashboards: &[Value]) -> Result<String> {
 
 #[test]
 fn they_are_what_grafana_says_dashboards_are() -> Result<()> {
-    let mut dashboards = dashboards()?;
+    let dashboards = dashboards()?;
     assert_eq!(faults(&dashboards)?, "");
-    dashboards[0]["refrsh"] = "5s".into();
-    dashboards[0]["panels"][0]["options"]["orientaton"] = "auto".into();
-    dashboards[0]["panels"][0]["gridPos"]["w"] = "six".into();
-    let found = faults(&dashboards)?;
+    // The compiler tells the first fault of each.
+    let broken = |pointer: &str, name: &str, value: &str| -> Result<Value> {
+        let mut broken = dashboards[0].clone();
+        broken.pointer_mut(pointer).context("a place")?[name] = value.into();
+        Ok(broken)
+    };
+    let found = faults(&[
+        broken("", "refrsh", "5s")?,
+        broken("/panels/0/options", "orientaton", "auto")?,
+        broken("/panels/0/gridPos", "w", "six")?,
+    ])?;
     for fault in ["'\"refrsh\"'", "'\"orientaton\"'", "'string' is not assignable to type 'number'"] {
         assert!(found.contains(fault), "{fault}: {found}");
     }

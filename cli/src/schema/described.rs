@@ -1,90 +1,64 @@
-//! Descriptions of fields, from the tables of `docs/configuration.md`, so that they are written once.
+//! What each field means: `fields.txt`, so that schema and documentation say it in the same words.
 
 use std::collections::BTreeMap;
 
 use super::explore::{Places, split};
 
-const DOCUMENT: &str = include_str!("../../../docs/configuration.md");
-/// The section on what stands at the top.
-const TOP: &str = "The top";
-/// The section on what is accepted and does nothing.
-const IDLE: &str = "## Accepted, without effect";
+const FIELDS: &str = include_str!("fields.txt");
+const DEFAULT: &str = "default: ";
 
-/// What the documentation says of each field, by section and name.
-pub struct Descriptions(BTreeMap<(String, String), String>);
+/// What is said of one field, in Markdown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// What holds without it, where that is no plain value.
+    pub default: Option<&'static str>,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+/// What is said of all fields, by path.
+pub struct Descriptions(BTreeMap<&'static str, Described>);
 
 impl Descriptions {
-    /// Reads the document.
+    /// Reads the file.
     pub fn new() -> Self {
-        Descriptions(read(DOCUMENT))
+        Descriptions(read(FIELDS))
     }
 
-    /// What is said of the field at `path`; an item and a free key are told with what they are in.
-    pub fn of(&self, path: &str) -> Option<&str> {
-        let (parent, name) = split(path)?;
-        // The nearest section around it that has a row of this name.
-        let mut around = Some(parent);
-        while let Some(place) = around {
-            let steps: Vec<&str> = place.split('.').map(|step| step.trim_end_matches("[]")).skip(1).collect();
-            let titles = match steps.as_slice() {
-                [] => vec![TOP.to_owned()],
-                ["upstreams", inner @ ..] if !inner.is_empty() => {
-                    vec![inner.join("."), format!("### {}", inner.last()?)]
-                }
-                [one] => vec![format!("## {one}")],
-                _ => Vec::new(),
-            };
-            for title in titles {
-                if let Some(text) = self.0.get(&(title, name.to_owned())) {
-                    return Some(text);
-                }
-            }
-            // What stands in an object of its own right is not told among its neighbours at the very top.
-            around = split(place)
-                .map(|(parent, _)| parent)
-                .filter(|parent| *parent != "$" && *parent != "$.upstreams[]");
-        }
-        None
+    /// What is said of the field at `path`.
+    pub fn of(&self, path: &str) -> Option<Described> {
+        self.0.get(path).copied()
     }
 }
 
-/// The fields of `places` that no row describes, those left out that have no effect anyway.
-pub fn missing(places: &Places) -> Vec<String> {
+/// What is wrong with the file: fields that it does not describe, and descriptions of none.
+pub fn faults(places: &Places) -> Vec<String> {
     let descriptions = Descriptions::new();
-    let idle: Vec<&str> =
-        descriptions.0.keys().filter(|(title, _)| title == IDLE).map(|(_, name)| name.as_str()).collect();
-    let idle = |path: &str| {
-        let path = path.trim_start_matches("$.upstreams[]").trim_start_matches(['$', '.']);
-        idle.iter().any(|name| path == *name || path.starts_with(&format!("{name}.")))
-    };
-    let fields =
-        places.keys().filter(|path| split(path).is_some_and(|(_, step)| !matches!(step, "[]" | "*")));
-    fields.filter(|path| descriptions.of(path).is_none() && !idle(path)).cloned().collect()
+    let is_field = |path: &&String| split(path).is_some_and(|(_, step)| step != "[]");
+    let undescribed = places.keys().filter(is_field).filter(|path| descriptions.of(path).is_none());
+    let strangers = descriptions.0.keys().filter(|path| !places.contains_key(**path));
+    undescribed
+        .map(|path| format!("{path} is not described"))
+        .chain(strangers.map(|path| format!("{path} is described, but no field")))
+        .collect()
 }
 
-/// Rows by section, under the section's title and under its name in code with the level of its heading.
-fn read(document: &str) -> BTreeMap<(String, String), String> {
-    let mut rows = BTreeMap::new();
-    let mut title = String::new();
-    for line in document.lines() {
-        if let Some(heading) = line.strip_prefix("## ").or_else(|| line.strip_prefix("### ")) {
-            title = if heading == TOP { TOP.to_owned() } else { line.trim().to_owned() };
-            continue;
-        }
-        let Some(row) = line.strip_prefix("| ").and_then(|row| row.strip_suffix(" |")) else { continue };
-        let cells: Vec<&str> = row.split(" | ").collect();
-        let ([names, .., meaning], true) = (cells.as_slice(), cells.len() >= 2) else { continue };
-        for name in names.split('`').skip(1).step_by(2) {
-            let text = bare(meaning);
-            let first = rows.entry((title.clone(), name.to_owned()));
-            first.or_insert(text);
-        }
+/// The entries after the introduction, between blank lines: path, perhaps a default, meaning.
+fn read(text: &'static str) -> BTreeMap<&'static str, Described> {
+    let mut read = BTreeMap::new();
+    for entry in text.split("\n\n").skip(1) {
+        let Some((path, said)) = entry.trim().split_once('\n') else { continue };
+        let (default, meaning) = match said.strip_prefix(DEFAULT).and_then(|said| said.split_once('\n')) {
+            Some((default, meaning)) => (Some(default), meaning),
+            None => (None, said),
+        };
+        read.insert(path, Described { default, meaning });
     }
-    rows
+    read
 }
 
 /// Markdown as an editor shows it: links without their targets.
-fn bare(markdown: &str) -> String {
+pub fn bare(markdown: &str) -> String {
     let mut text = String::new();
     let mut rest = markdown;
     while let Some((before, after)) = rest.split_once("](") {
@@ -99,21 +73,27 @@ fn bare(markdown: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::explore::places;
     use super::*;
 
     #[test]
-    fn a_field_is_told_in_the_section_of_what_it_stands_in() {
-        let descriptions = Descriptions::new();
-        for (path, part) in [
-            ("$.mode", "sets no header"),
-            ("$.prometheus.interval", "time between polls"),
-            ("$.upstreams[].cluster", "no other entry names"),
-            ("$.upstreams[].endpoints.static[].weight", "capacity"),
-            ("$.upstreams[].health.ejection", "longest pause"),
-        ] {
-            assert!(descriptions.of(path).unwrap_or_default().contains(part), "{path}");
-        }
-        assert_eq!(descriptions.of("$.upstreams[].health.no_such_field"), None);
+    fn every_field_is_described_and_nothing_else() {
+        assert_eq!(faults(&places()), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_missing_and_what_is_too_much_is_named() {
+        let mut places = places();
+        let moved = places.remove("$.mode").unwrap_or_default();
+        places.insert("$.mood".into(), moved);
+        assert_eq!(faults(&places), ["$.mood is not described", "$.mode is described, but no field"]);
+    }
+
+    #[test]
+    fn an_entry_is_a_path_perhaps_a_default_and_a_meaning() {
+        let read = read("What this is.\n\n$.a\ndefault: none\nfirst\n\n$.b\nsecond\n");
+        assert_eq!(read["$.a"], Described { default: Some("none"), meaning: "first" });
+        assert_eq!(read["$.b"], Described { default: None, meaning: "second" });
     }
 
     #[test]

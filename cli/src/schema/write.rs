@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::contradictions;
 use super::defaults::Defaults;
-use super::described::Descriptions;
+use super::described::{Descriptions, bare};
 use super::explore::Places;
 
 /// As the reader has it: a decimal number and a unit.
@@ -31,7 +31,9 @@ impl Writer<'_> {
     fn place(&self, path: &str) -> Map<String, Value> {
         let mut schema = Map::new();
         let Some(place) = self.places.get(path) else { return schema };
-        let mut said: Vec<String> = self.descriptions.of(path).map(capital).into_iter().collect();
+        let meaning = self.descriptions.of(path).map(|described| bare(described.meaning));
+        let mut said: Vec<String> =
+            meaning.map(|meaning| capital(meaning.trim_end_matches('.'))).into_iter().collect();
         let mut alternatives = Vec::new();
         for question in &place.questions {
             let (kind, words) = self.kind(path, question);
@@ -79,8 +81,11 @@ impl Writer<'_> {
                 (json!({ "type": "integer", "minimum": low, "maximum": high }), None)
             }
             Question::Duration(low, high) => {
-                let words =
-                    format!("A duration such as \"250ms\" or \"5s\", from {low:?} to {}", longest(*high));
+                let words = format!(
+                    "A duration such as \"250ms\" or \"5s\", from {} to {}",
+                    longest(*low),
+                    longest(*high)
+                );
                 (json!({ "type": "string", "pattern": DURATION }), Some(words))
             }
             Question::Text { allowed, pattern } => {
@@ -126,8 +131,10 @@ fn number(bounds: Bounds) -> Value {
     }
 }
 
-fn longest(duration: std::time::Duration) -> String {
+/// A duration in the largest unit that fits.
+pub fn longest(duration: std::time::Duration) -> String {
     match duration.as_secs() {
+        _ if duration.is_zero() => "0s".into(),
         seconds if seconds > 0 && seconds % 3600 == 0 => format!("{}h", seconds / 3600),
         _ => format!("{duration:?}"),
     }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use serde_json::Value;
 
+use super::places::places;
 use super::*;
 use crate::config::{NoneEligible, Policy, Via, effective};
 
@@ -148,20 +149,6 @@ fn json() -> impl Strategy<Value = Value> {
             btree_map(key(), inner, 0..6).prop_map(|map| Value::Object(map.into_iter().collect())),
         ]
     })
-}
-
-/// All places below `value`, as JSON pointers.
-fn places(value: &Value, at: &str, found: &mut Vec<String>) {
-    found.push(at.to_owned());
-    match value {
-        Value::Array(items) => {
-            items.iter().enumerate().for_each(|(index, item)| places(item, &format!("{at}/{index}"), found));
-        }
-        Value::Object(fields) => {
-            fields.iter().for_each(|(name, field)| places(field, &format!("{at}/{name}"), found));
-        }
-        _ => {}
-    }
 }
 
 /// The complete configuration with the value at one of its places replaced or removed.
