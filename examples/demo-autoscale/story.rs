@@ -12,20 +12,30 @@ const RATE: f64 = 140.0;
 /// Slots of a replica, and the mean of its work: log-normal around 20 ms with a sigma of 0.46.
 const SLOTS: f64 = 4.0;
 const MEAN_WORK_S: f64 = 0.0222;
-/// From when on (seconds) the load is which multiple of the rate.
-const RUSH: [(f64, f64); 11] = [
-    (20.0, 1.8),
-    (27.0, 2.6),
-    (34.0, 3.4),
-    (41.0, 4.2),
-    (48.0, 5.0),
-    (75.0, 4.2),
-    (79.0, 3.4),
-    (83.0, 2.6),
-    (87.0, 1.8),
-    (91.0, 1.0),
-    (92.0, 1.0),
+/// From when on (seconds) the load is which multiple of the rate: it doubles every seventeen seconds.
+const RUSH: [(f64, f64); 16] = [
+    (15.0, 1.18),
+    (19.0, 1.38),
+    (23.0, 1.62),
+    (27.0, 1.90),
+    (31.0, 2.24),
+    (35.0, 2.63),
+    (39.0, 3.09),
+    (43.0, 3.63),
+    (47.0, 4.26),
+    (51.0, 5.0),
+    (80.0, 4.2),
+    (84.0, 3.4),
+    (88.0, 2.6),
+    (92.0, 1.8),
+    (96.0, 1.0),
+    (97.0, 1.0),
 ];
+/// From the load to the number that is asked for, seconds: the window of the query, and two periods above the target.
+const NOTICED_S: f64 = 2.5 + 2.0 * PERIOD_S;
+/// How long pressure is averaged, and how long a replica takes to its first answer.
+const PERIOD_S: f64 = 2.5;
+const BOOT_S: f64 = 4.0;
 
 /// Times in seconds, at the pace that is asked for.
 pub struct Story {
@@ -43,7 +53,7 @@ impl Story {
         let pace: f64 = if pace.is_empty() { 1.0 } else { pace.parse()? };
         ensure!((0.2..=4.0).contains(&pace), "PACE={pace}: not between 0.2 and 4");
         let seconds = |seconds: f64| Duration::from_secs_f64(seconds / pace);
-        Ok(Story { length: seconds(130.0), boot: seconds(4.0), min: 2, max: 10, target: 0.7, pace })
+        Ok(Story { length: seconds(130.0), boot: seconds(BOOT_S), min: 2, max: 10, target: 0.7, pace })
     }
 
     pub fn tell(&self) {
@@ -99,7 +109,9 @@ impl Story {
                 "slow_start": time(3.0),
                 "autoscale": {
                     "target_pressure": self.target, "min": self.min, "max": self.max,
-                    "period": time(3.0), "for": 2, "cool_down": time(12.0), "look_ahead": time(6.0),
+                    "period": time(PERIOD_S), "for": 2, "cool_down": time(12.0),
+                    // As far as it takes for help to come.
+                    "look_ahead": time(NOTICED_S + BOOT_S),
                     "pressure": [
                         { "signal": "busy", "weight": 0.5, "at": SLOTS },
                         { "signal": "occupancy", "weight": 0.5 },

@@ -9,6 +9,10 @@
 //! do not report are taken for idle when it is about more and for as loaded as intended when it is about fewer, so
 //! what is missing never moves anything (as in the HorizontalPodAutoscaler). Replicas that are still starting are
 //! not asked for again: the number follows from the demand, not from itself.
+//!
+//! **Demand** is pressure times the replicas that it rests on, at each look: replicas that come in the middle of a
+//! period take load off the others, and the mean pressure of before times their number of after would ask for as
+//! many once more. Above a pressure of 1 it holds what has piled up, too: that is work to be done once and no trend.
 
 use super::pressure::Pressure;
 use super::trend::Trend;
@@ -46,7 +50,7 @@ pub struct Scaler {
     pub desired: Option<u32>,
     /// When pressure was last sampled.
     pub sampled: Time,
-    /// The period so far: when it began, its samples, the sum of pressure and of the share known.
+    /// The period so far.
     pub period: Period,
     /// Periods in a row that asked for more.
     pub above: u32,
@@ -63,8 +67,8 @@ pub struct Period {
     pub began: Time,
     /// Samples with a figure.
     pub samples: u32,
-    /// Sum of their pressure.
-    pub pressure: f64,
+    /// Sum of their demand: how many replicas at a pressure of 1 would do it.
+    pub demand: f64,
     /// Sum of the share of endpoints they rest on.
     pub known: f64,
 }
@@ -101,7 +105,7 @@ impl Scaler {
             self.desired = None;
             return;
         };
-        self.sample(pressure);
+        self.sample(pressure, replicas);
         let lasted = now.seconds_since(self.period.began);
         let out_of_step = now < self.period.began || lasted > 2.0 * period_s;
         if lasted + EPSILON >= period_s || out_of_step {
@@ -124,10 +128,10 @@ impl Scaler {
         });
     }
 
-    fn sample(&mut self, pressure: Option<Pressure>) {
+    fn sample(&mut self, pressure: Option<Pressure>, replicas: Replicas) {
         if let Some(Pressure { value, known }) = pressure {
             self.period.samples += 1;
-            self.period.pressure += value;
+            self.period.demand += value * f64::from(replicas.working);
             self.period.known += known;
         }
     }
@@ -144,12 +148,14 @@ impl Scaler {
             return self.interrupt();
         }
         let samples = f64::from(period.samples.max(1));
-        let (pressure, known) = (period.pressure / samples, (period.known / samples).clamp(0.0, 1.0));
+        let (demand, known) = (period.demand / samples, (period.known / samples).clamp(0.0, 1.0));
         let (working, target) = (f64::from(replicas.working), config.target_pressure);
-        self.trend.observe(pressure * working);
-        let rise = self.trend.rise(config.look_ahead.as_secs_f64() / config.period.as_secs_f64());
-        let if_idle = pressure * known * working + rise;
-        let if_loaded = (pressure * known + target * (1.0 - known)) * working + rise;
+        self.trend.observe(demand);
+        let piled_up = demand > working + EPSILON;
+        let ahead = config.look_ahead.as_secs_f64() / config.period.as_secs_f64();
+        let rise = if piled_up { 0.0 } else { self.trend.rise(ahead) };
+        let if_idle = demand * known + rise;
+        let if_loaded = demand * known + target * (1.0 - known) * working + rise;
 
         let desired = self.desired.unwrap_or(replicas.there).clamp(config.min, config.max);
         self.above = if if_idle > target * working + EPSILON { self.above.saturating_add(1) } else { 0 };
@@ -335,6 +341,29 @@ mod tests {
         let ahead = run(60);
         assert_eq!(ahead[..4], [10; 4]);
         assert_eq!(ahead[4], 13, "10 · (0.8 + 2 · 0.1) / 0.8");
+    }
+
+    #[test]
+    fn replicas_that_join_within_a_period_are_not_asked_for_a_second_time() {
+        let mut bench = Bench::new(4);
+        assert_eq!((bench.at(1.6), bench.at(1.6)), (Some(4), Some(8)));
+        for second in 0..60 {
+            // The load of 6.4 replicas all the while; four more are there from the middle of the first period on.
+            bench.replicas = if second < 15 { 4 } else { 8 };
+            bench.now = bench.now.after_secs(1.0);
+            bench.look(Some(Pressure { value: 6.4 / f64::from(bench.replicas), known: 1.0 }));
+            assert_eq!(bench.scaler.desired, Some(8), "{second}");
+        }
+    }
+
+    #[test]
+    fn what_has_piled_up_is_no_rise() {
+        let mut bench = Bench::new(10);
+        bench.config.look_ahead = Duration::from_secs(60);
+        for (pressure, desired) in [(0.75, 10), (1.1, 10), (1.3, 17), (1.5, 17), (1.7, 20)] {
+            // At 1.3: 10 · 1.3 / 0.8, and nothing for what it would come to if the queues went on growing.
+            assert_eq!(bench.at(pressure), Some(desired), "{pressure}");
+        }
     }
 
     #[test]

@@ -65,7 +65,7 @@ fn scaler(w: &mut Writer, scaler: &Scaler) {
     w.time(scaler.sampled);
     w.time(scaler.period.began);
     w.u32(scaler.period.samples);
-    w.f64(scaler.period.pressure);
+    w.f64(scaler.period.demand);
     w.f64(scaler.period.known);
     w.u32(scaler.above);
     w.time(scaler.below.since);
@@ -91,7 +91,7 @@ fn read_scaler(r: &mut Reader<'_>) -> Option<Scaler> {
     let desired = Some(r.u32()?).filter(|desired| *desired > 0);
     let sampled = r.time()?;
     let period =
-        Period { began: r.time()?, samples: r.u32()?, pressure: r.f64()?.max(0.0), known: r.f64()?.max(0.0) };
+        Period { began: r.time()?, samples: r.u32()?, demand: r.f64()?.max(0.0), known: r.f64()?.max(0.0) };
     let above = r.u32()?;
     let below = Below { since: r.time()?, periods: r.u32()?, most: r.u32()? };
     let mut demand = Vec::with_capacity(trend::MOST);

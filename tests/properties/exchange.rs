@@ -170,13 +170,13 @@ fn scaler() -> impl Strategy<Value = Scaler> {
     let desired = prop::option::of(1..u32::MAX);
     (shown, desired, time(), period, any::<u32>(), below, vec(amount(), 0..6)).prop_map(
         |(shown, desired, sampled, period, above, below, trend)| {
-            let (began, samples, pressure, known) = period;
+            let (began, samples, demand, known) = period;
             let (since, periods, most) = below;
             Scaler {
                 shown,
                 desired,
                 sampled,
-                period: Period { began, samples, pressure, known },
+                period: Period { began, samples, demand, known },
                 above,
                 below: Below { since, periods, most },
                 trend: Trend::of(trend),
