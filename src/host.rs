@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use crate::event::Event;
 use crate::time::Time;
 
 /// Why shared data was not written.
@@ -25,6 +26,10 @@ pub trait Host {
     fn call(&self, call: &Call<'_>) -> Option<u32>;
     /// Writes to the log.
     fn log(&self, level: log::Level, message: &str);
+    /// Writes an event to the log: its sentence, unless the log is to have another form.
+    fn tell(&self, event: &Event<'_>) {
+        self.log(event.level, event.message);
+    }
     /// The number of a metric of the host's own, made if there is none of this name; `None` if it keeps none.
     fn metric(&self, _kind: MetricKind, _name: &str) -> Option<u32> {
         None

@@ -15,6 +15,7 @@ pub mod admin;
 pub mod autoscale;
 pub mod config;
 pub mod engine;
+pub mod event;
 pub mod exchange;
 #[cfg(target_os = "wasi")]
 mod filter;

@@ -26,7 +26,7 @@ impl Serialize for Effective {
 }
 
 /// What `config` amounts to, every default filled in. [`parse`] makes the same `config` of it again, except that the
-/// values of `prometheus.headers` are masked.
+/// values of `prometheus.headers` and `debug.secret` are masked.
 ///
 /// ```
 /// use evenkeel::config::{effective, parse};
@@ -36,15 +36,38 @@ impl Serialize for Effective {
 /// assert_eq!(parse(json.as_bytes()).unwrap(), config);
 /// ```
 pub fn effective(config: &Config) -> Effective {
-    let Config { mode, steering, prometheus, upstreams, status, envoy_stats } = config;
+    let Config { mode, steering, prometheus, upstreams, status, envoy_stats, debug, attributes, log } =
+        config;
     let written = Object::default()
         .with("mode", name_of(root::MODES, mode))
         .with("steering", write_steering(steering))
         .with_some("prometheus", prometheus.as_ref().map(write_prometheus))
         .with("upstreams", upstreams.iter().map(write_upstream).collect::<Tree>())
         .with_some("status", status.as_ref().map(|Status { path }| Object::default().with("path", path)))
-        .with("envoy_stats", Tree::Boolean(*envoy_stats));
+        .with("envoy_stats", Tree::Boolean(*envoy_stats))
+        .with_some("debug", debug.as_ref().map(write_debug))
+        .with(
+            "attributes",
+            attributes.iter().map(|a| Tree::from(name_of(log::ATTRIBUTES, a))).collect::<Tree>(),
+        )
+        .with("log", write_log(log));
     Effective(written.into())
+}
+
+fn write_debug(DebugHeader { header, asking }: &DebugHeader) -> Object {
+    let written =
+        Object::default().with("header", header).with("when", name_of(debug::WHEN, &asking.is_none()));
+    match asking {
+        Some(Asking { header, secret: _ }) => written.with("ask", header).with("secret", NOT_SHOWN),
+        None => written,
+    }
+}
+
+fn write_log(Log { format, failures, sample_percent }: &Log) -> Object {
+    Object::default()
+        .with("format", name_of(log::FORMATS, format))
+        .with("failures", Tree::Boolean(*failures))
+        .with("sample_percent", *sample_percent)
 }
 
 fn write_steering(Steering { via, header, candidates }: &Steering) -> Object {
@@ -276,6 +299,12 @@ impl Object {
 impl From<Object> for Tree {
     fn from(object: Object) -> Tree {
         Tree::Object(object.0)
+    }
+}
+
+impl FromIterator<Tree> for Tree {
+    fn from_iter<I: IntoIterator<Item = Tree>>(items: I) -> Tree {
+        Tree::Array(items.into_iter().collect())
     }
 }
 

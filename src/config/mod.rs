@@ -8,6 +8,7 @@ mod affinity;
 mod asked;
 mod autoscale;
 mod cookie;
+mod debug;
 mod effective;
 mod endpoints;
 mod failover;
@@ -15,6 +16,7 @@ mod fault;
 mod health;
 mod inert;
 mod kinds;
+mod log;
 mod nearest;
 mod node;
 mod policy;
@@ -57,6 +59,12 @@ pub struct Config {
     pub status: Option<Status>,
     /// Whether the fleet's figures are among Envoy's own stats, too; yes by default.
     pub envoy_stats: bool,
+    /// Who is told a request's decision in a response header, if anybody.
+    pub debug: Option<DebugHeader>,
+    /// What of a request's decision other parts of Envoy can read; each once.
+    pub attributes: Vec<Attribute>,
+    /// What is logged, and how.
+    pub log: Log,
 }
 
 /// Which part the filter plays.
@@ -467,4 +475,62 @@ pub enum PressureValue {
 pub struct Status {
     /// Path prefix, starting with `/`, not ending with one.
     pub path: String,
+}
+
+/// A response header that tells a request's decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DebugHeader {
+    /// The response header, in lower case; `x-evenkeel-decision` by default.
+    pub header: String,
+    /// How a client asks for it; with none everybody is told.
+    pub asking: Option<Asking>,
+}
+
+/// What a request has to carry to be told its decision.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Asking {
+    /// The request header, in lower case; `x-evenkeel-debug` by default. It is taken off every request.
+    pub header: String,
+    /// Its value, which is a secret.
+    pub secret: String,
+}
+
+impl core::fmt::Debug for Asking {
+    /// Leaves the secret out.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Asking").field("header", &self.header).finish_non_exhaustive()
+    }
+}
+
+/// What of a request's decision other parts of Envoy can read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attribute {
+    /// The endpoint that was named.
+    Endpoint,
+    /// Who decided.
+    Reason,
+    /// What the endpoint was expected to cost.
+    Cost,
+    /// All of it, as in the debug header.
+    Decision,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Log {
+    /// Sentences or JSON objects.
+    pub format: LogFormat,
+    /// Whether requests that an endpoint fails are logged; no by default.
+    pub failures: bool,
+    /// How many of the others are, percent; 0 by default.
+    pub sample_percent: f64,
+}
+
+/// The form of a line of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// A sentence.
+    Text,
+    /// A JSON object.
+    Json,
 }

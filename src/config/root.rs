@@ -3,13 +3,26 @@
 use super::fault::{Fault, Faults};
 use super::node::{Fields, Node};
 use super::tree::Tree;
-use super::{Config, Mode, Role, Status, Upstream, prometheus, steering, upstream};
+use super::{
+    Config, DebugHeader, Mode, Role, Status, Steering, Upstream, debug, log, prometheus, steering, upstream,
+};
 
 /// Enough for 10,000 endpoints with all their fields.
 const MOST_BYTES: usize = 1024 * 1024;
 const MOST_UPSTREAMS: usize = 64;
 
-const FIELDS: &[&str] = &["role", "mode", "steering", "prometheus", "upstreams", "status", "envoy_stats"];
+const FIELDS: &[&str] = &[
+    "role",
+    "mode",
+    "steering",
+    "prometheus",
+    "upstreams",
+    "status",
+    "envoy_stats",
+    "debug",
+    "attributes",
+    "log",
+];
 const ROLES: &[(&str, Role)] = &[("downstream", Role::Downstream), ("upstream", Role::Upstream)];
 pub(super) const MODES: &[(&str, Mode)] = &[("enforce", Mode::Enforce), ("observe", Mode::Observe)];
 
@@ -81,9 +94,26 @@ pub(super) fn read(node: &Node) -> Config {
         ),
         status: fields.read("status", read_status),
         envoy_stats: fields.read("envoy_stats", Node::boolean).unwrap_or(true),
+        debug: fields.get("debug").and_then(|node| told(&node, &steering)),
+        attributes: fields.read("attributes", log::attributes).unwrap_or_default(),
+        log: log::read(&fields),
         steering,
         prometheus,
     }
+}
+
+/// The debug header, which must not be in the way of the steering header.
+fn told(node: &Node, steering: &Steering) -> Option<DebugHeader> {
+    let read = debug::read(node)?;
+    let asking = read.asking.as_ref().map(|asking| &asking.header);
+    for (field, name) in [("header", Some(&read.header)), ("ask", asking)] {
+        if name == Some(&steering.header)
+            && let Some(node) = node.child(field)
+        {
+            node.refuse("another header than $.steering.header", None);
+        }
+    }
+    Some(read)
 }
 
 fn read_upstreams(fields: &Fields, around: &upstream::Around) -> Vec<Upstream> {

@@ -38,6 +38,35 @@ pub enum Decision {
     SafeEndpoint,
 }
 
+/// Who or what decided where a request goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reason {
+    /// The policy.
+    #[default]
+    Policy,
+    /// The need to look after an endpoint that gets no traffic.
+    Probe,
+    /// Nobody was eligible: Envoy.
+    Fallback,
+    /// Nobody was eligible: answered 503.
+    Reject,
+    /// Nobody was eligible: the safe endpoint.
+    SafeEndpoint,
+}
+
+impl Reason {
+    /// As it stands in labels, logs and headers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Reason::Policy => "policy",
+            Reason::Probe => "probe",
+            Reason::Fallback => "fallback",
+            Reason::Reject => "reject",
+            Reason::SafeEndpoint => "safe_endpoint",
+        }
+    }
+}
+
 /// A request on its way to an endpoint. Whoever holds it owes the engine one [`Engine::answered`] and one
 /// [`Engine::finished`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

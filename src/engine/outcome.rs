@@ -18,6 +18,18 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// In one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Failure::Status5xx => "status_5xx",
+            Failure::TooMany => "too_many",
+            Failure::Reset => "reset",
+            Failure::Refused => "refused",
+            Failure::Timeout => "timeout",
+            Failure::Grpc => "grpc_status",
+        }
+    }
+
     /// How many failures in a row this one counts for. A refused connection and a time-out say more than one
     /// bad answer: the first is the kernel's word that nobody listens, the second took seconds to learn.
     /// Too much to do is no illness: it prices the endpoint, it does not eject it.

@@ -6,7 +6,7 @@
 use core::fmt::Write;
 
 use super::names::STATES;
-use super::report::{Cluster, Line, Report};
+use super::report::{Cluster, Line, Report, Share};
 use crate::engine::BOUNDS_NS;
 
 /// A series a line of each endpoint, of each upstream.
@@ -100,6 +100,7 @@ fn upstreams(text: &mut Text, of: &[Cluster<'_>]) {
             text.sample(name, &labels, count as f64);
         }
     }
+    parts(text, of);
     decision_times(text, of);
     if of.iter().any(|u| u.observed.is_some()) {
         let observed = |f: fn(&super::report::Observed) -> u64| {
@@ -113,6 +114,36 @@ fn upstreams(text: &mut Text, of: &[Cluster<'_>]) {
         text.upstream("observed_gain_seconds", "gauge", help, of, |u| {
             u.observed.as_ref().and_then(|o| o.gain_ms).map(|ms| ms / 1e3)
         });
+    }
+}
+
+/// Shares by version, priority and zone, where requests are divided at all.
+fn parts(text: &mut Text, of: &[Cluster<'_>]) {
+    type Value = fn(&Share<'_>) -> Option<f64>;
+    let divided = |u: &&Cluster<'_>| u.parts.len() > 1;
+    let both: [(&str, &str, Value); 2] = [
+        ("load", "Part of the upstream's requests that these endpoints are to get, 0 to 1.", |p| {
+            Some(p.load)
+        }),
+        ("pressure", "How busy these endpoints are beside those of other zones; 1 is full.", |p| p.pressure),
+    ];
+    for (what, help, value) in both {
+        if !of.iter().filter(divided).flat_map(|u| &u.parts).any(|part| value(part).is_some()) {
+            continue;
+        }
+        let name = format!("evenkeel_upstream_part_{what}");
+        text.head(&name, "gauge", help);
+        for (at, upstream) in of.iter().enumerate().filter(|(_, u)| divided(u)) {
+            for part in &upstream.parts {
+                let zone = part.local.map_or("", |local| if local { "local" } else { "other" });
+                let (version, priority) = (escaped(part.version), part.priority);
+                let labels = format!(
+                    "{},version=\"{version}\",priority=\"{priority}\",zone=\"{zone}\"",
+                    text.upstream_labels(at)
+                );
+                value(part).into_iter().for_each(|value| text.sample(&name, &labels, value));
+            }
+        }
     }
 }
 

@@ -8,7 +8,8 @@ mod names;
 mod report;
 mod route;
 
-pub use report::{Report, Sources};
+pub use names::costs_seconds;
+pub use report::{Report, Sources, reason};
 pub use route::Route;
 
 /// What is answered to a request.
@@ -27,7 +28,7 @@ const PAGE: &str = include_str!("page.html");
 /// Nothing is loaded from anywhere, and nothing runs but the page's own script and style, which their hashes name.
 const PAGE_POLICY: &str = concat!(
     "default-src 'none'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; ",
-    "script-src 'sha256-f0gw7wVG+1Mj5FYmkB3rNLyoC7tUqdOO6uqrhNv7Spc='; style-src 'sha256-FBs6lskWeRWXUGRMYDjuVJPWowx1vDkS45nJAkuFkog='"
+    "script-src 'sha256-6ZKEaIYTNp50hb7z2JJ5b7v2ZOhzTluWwYaQhQgQPdU='; style-src 'sha256-sfPIENrGnp9aDLL+EVWJtjZxpihkJCpelG0tVnY8tIQ='"
 );
 /// What is no page loads nothing at all.
 const DATA_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";

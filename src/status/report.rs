@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::names;
 use crate::config::{self, Config, RuleAction};
-use crate::engine::{DecisionTimes, Engine, Explained, RECENT_S, Totals, Upstream};
+use crate::engine::{DecisionTimes, Engine, Explained, Part, RECENT_S, Reason, Totals, Upstream};
 use crate::exchange::counts::{Counts, EndpointCounts};
 use crate::exchange::snapshot::Snapshot;
 use crate::fleet::{Condition, Endpoint};
@@ -99,8 +99,29 @@ pub struct Cluster<'a> {
     /// What observing showed; in mode `observe` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed: Option<Observed>,
+    /// How the requests are divided over versions, priorities and zones; one where they are not.
+    pub parts: Vec<Share<'a>>,
     /// Every endpoint.
     pub endpoints: Vec<Line<'a>>,
+}
+
+/// Endpoints that get a part of the requests together: those of one version, priority and side of the zone's border.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Share<'a> {
+    /// Empty without a split.
+    pub version: &'a str,
+    /// 0 is used first.
+    pub priority: u32,
+    /// Whether it is in the proxy's zone; none without zones.
+    pub local: Option<bool>,
+    /// How many endpoints.
+    pub endpoints: usize,
+    /// The part of the upstream's requests that it is to get, 0 to 1.
+    pub load: f64,
+    /// How busy it is, 1 is full; only with zones.
+    pub pressure: Option<f64>,
+    /// Whether health is ignored here.
+    pub panic: bool,
 }
 
 /// Requests by who decided where they go.
@@ -122,11 +143,11 @@ impl Decisions {
     /// Reasons with their counts, as they stand in labels.
     pub fn by_reason(&self) -> [(&'static str, u64); 5] {
         [
-            ("policy", self.policy),
-            ("probe", self.probe),
-            ("fallback", self.fallback),
-            ("reject", self.reject),
-            ("safe_endpoint", self.safe_endpoint),
+            (Reason::Policy.name(), self.policy),
+            (Reason::Probe.name(), self.probe),
+            (Reason::Fallback.name(), self.fallback),
+            (Reason::Reject.name(), self.reject),
+            (Reason::SafeEndpoint.name(), self.safe_endpoint),
         ]
     }
 }
@@ -321,8 +342,21 @@ fn cluster<'a>(upstream: &'a Upstream, sources: &Sources<'a>) -> Cluster<'a> {
         decision_time: decision_time(totals.times),
         ejections: totals.ejections,
         state_changes: Changes { healthy, suspect, failed, recovering },
+        parts: upstream.parts().map(|part| share_of(&part, config.zone.is_some())).collect(),
         observed: (sources.config.mode == config::Mode::Observe).then(|| observed(&totals)),
         endpoints,
+    }
+}
+
+fn share_of<'a>(part: &Part<'a>, zones: bool) -> Share<'a> {
+    Share {
+        version: part.version,
+        priority: part.priority,
+        local: zones.then_some(part.local),
+        endpoints: part.endpoints,
+        load: fine(part.load),
+        pressure: part.pressure.map(fine),
+        panic: part.panic,
     }
 }
 
@@ -396,7 +430,7 @@ fn line<'a>(
 }
 
 /// Why it gets no traffic, or gets it all the same.
-fn reason(upstream: &Upstream, member: &Member, explained: &Explained) -> &'static str {
+pub fn reason(upstream: &Upstream, member: &Member, explained: &Explained) -> &'static str {
     let well = member.health.state() == State::Healthy;
     let sound = well && !member.condition.condemned() && member.ruled != Some(RuleAction::Eject);
     match (member.eligible, sound) {

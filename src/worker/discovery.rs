@@ -2,6 +2,7 @@
 
 use crate::config::{Config, MOST_ENDPOINTS, Via};
 use crate::engine::Engine;
+use crate::event::{Event, Field};
 use crate::exchange::discovered;
 use crate::fleet::{Finding, Origin, Source, Sources};
 use crate::host::Host;
@@ -142,7 +143,15 @@ impl Discovery {
                 balanced.cluster(),
                 merged.beyond,
             );
-            host.log(log::Level::Warn, &line);
+            host.tell(&Event {
+                level: log::Level::Warn,
+                name: "endpoints_left_out",
+                message: &line,
+                fields: &[
+                    ("upstream", Field::Text(balanced.cluster())),
+                    ("left_out", Field::Whole(merged.beyond as u64)),
+                ],
+            });
         }
         let joined = if finding_out { Time::ZERO } else { now };
         engine.upstream_mut(upstream).map_or(0, |u| u.set_fleet_joined(&merged.specs, joined, now))

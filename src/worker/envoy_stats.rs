@@ -8,7 +8,7 @@
 //! is the spelling of Istio's own stats.
 
 use crate::config::{Config, Mode};
-use crate::engine::{Engine, Totals, Upstream};
+use crate::engine::{Engine, Reason, Totals, Upstream};
 use crate::exchange::snapshot::PollStats;
 use crate::host::{Host, MetricKind};
 use crate::time::Time;
@@ -69,11 +69,11 @@ type Counter = (&'static str, Option<(&'static str, &'static str)>, fn(&Totals) 
 type Gauge = (&'static str, fn(&Upstream) -> Option<u64>);
 
 const COUNTERS: [Counter; 12] = [
-    ("decisions_total", Some(("reason", "policy")), |t| t.policy),
-    ("decisions_total", Some(("reason", "probe")), |t| t.probes),
-    ("decisions_total", Some(("reason", "fallback")), |t| t.fallbacks),
-    ("decisions_total", Some(("reason", "reject")), |t| t.rejects),
-    ("decisions_total", Some(("reason", "safe_endpoint")), |t| t.safe_endpoint),
+    ("decisions_total", Some(("reason", Reason::Policy.name())), |t| t.policy),
+    ("decisions_total", Some(("reason", Reason::Probe.name())), |t| t.probes),
+    ("decisions_total", Some(("reason", Reason::Fallback.name())), |t| t.fallbacks),
+    ("decisions_total", Some(("reason", Reason::Reject.name())), |t| t.rejects),
+    ("decisions_total", Some(("reason", Reason::SafeEndpoint.name())), |t| t.safe_endpoint),
     ("ejections_total", None, |t| t.ejections),
     ("state_changes_total", Some(("state", "healthy")), |t| change(t, 0)),
     ("state_changes_total", Some(("state", "suspect")), |t| change(t, 1)),

@@ -14,10 +14,13 @@ mod show;
 mod steer;
 mod stream;
 mod tell;
+mod testimony;
+mod trace;
 mod trail;
 
-use crate::config::{Config, Fault};
+use crate::config::{Config, Fault, LogFormat};
 use crate::engine::{Duty, Engine};
+use crate::event::{Event, Field, InJson};
 use crate::exchange::{self, counts::Counts, estate, lease, registry, slot, snapshot::Snapshot};
 use crate::fleet::{Origin, Source};
 use crate::host::Host;
@@ -27,6 +30,7 @@ use discovery::Discovery;
 use envoy_stats::EnvoyStats;
 use polls::Polls;
 use steer::Steer;
+use testimony::Listeners;
 use trail::Trails;
 
 pub use attempt::Attempt;
@@ -48,6 +52,7 @@ pub struct Worker {
     polls: Polls,
     trails: Trails,
     stats: EnvoyStats,
+    listeners: Listeners,
     id: u64,
     /// [`random::hash`] of the configuration's text.
     fingerprint: u64,
@@ -77,12 +82,27 @@ struct Keys {
     scaling: String,
 }
 
+/// The host whose log gets events in this form.
+fn in_form<'a>(format: LogFormat, text: &'a dyn Host, json: &'a InJson<'a>) -> &'a dyn Host {
+    match format {
+        LogFormat::Text => text,
+        LogFormat::Json => json,
+    }
+}
+
 impl Worker {
     /// A worker for `json`, or every fault in it. `name` scopes the shared data, `seed` the randomness.
     pub fn configure(host: &dyn Host, json: &[u8], name: &str, seed: u64) -> Result<Worker, Vec<Fault>> {
         let config = crate::config::parse(json)?;
+        let in_json = InJson(host);
+        let host = in_form(config.log.format, host, &in_json);
         for path in crate::config::without_effect(&config) {
-            host.log(log::Level::Warn, &format!("{path} is accepted but has no effect in this version"));
+            host.tell(&Event {
+                level: log::Level::Warn,
+                name: "without_effect",
+                message: &format!("{path} is accepted but has no effect in this version"),
+                fields: &[("path", Field::Text(&path))],
+            });
         }
         let now = host.now();
         let mut rng = Rng::new(seed);
@@ -94,6 +114,7 @@ impl Worker {
             discovery: Discovery::new(&config, format!("{prefix}/fleet"), now),
             trails: Trails::default(),
             stats: EnvoyStats::new(&config),
+            listeners: Listeners::of(&config),
             id: rng.next_u64(),
             cookies: Rng::new(rng.next_u64()),
             fingerprint: random::hash(json),
@@ -175,6 +196,8 @@ impl Worker {
 
     /// Time passes.
     pub fn tick(&mut self, host: &dyn Host) {
+        let in_json = InJson(host);
+        let host = in_form(self.config.log.format, host, &in_json);
         let now = host.now();
         self.idle_ticks = if core::mem::take(&mut self.busy) { 0 } else { self.idle_ticks.saturating_add(1) };
         if now < core::mem::replace(&mut self.ticked, now) {
@@ -211,7 +234,7 @@ impl Worker {
         }
         self.duty = self.merge_peers(host, now);
         self.engine.tick(self.duty, now);
-        self.tell_changes(host);
+        self.tell_changes(host, now);
     }
 
     /// An answer to one of the worker's own HTTP calls: the status, or `None` if there was no answer.
@@ -220,6 +243,8 @@ impl Worker {
             // Whoever has taken over asks anew, and what it hears counts.
             return;
         }
+        let in_json = InJson(host);
+        let host = in_form(self.config.log.format, host, &in_json);
         let known = (&mut self.snapshot, &mut self.discovery);
         let answer = (status, body);
         let changed = self.polls.answered(host, &self.engine, &self.config, known, token, answer);
@@ -299,7 +324,12 @@ impl Worker {
         if self.leads() && !led {
             // The last words of whoever asked before.
             self.read_signals(host, now);
-            host.log(log::Level::Debug, "this worker now asks and decides for all");
+            host.tell(&Event {
+                level: log::Level::Debug,
+                name: "leads",
+                message: "this worker now asks and decides for all",
+                fields: &[],
+            });
         }
     }
 

@@ -7,6 +7,7 @@ use super::discovery::Discovery;
 use crate::admin;
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::event::{Event, Field};
 use crate::exchange::snapshot::{Samples, Snapshot};
 use crate::fleet::{Finding, Origin};
 use crate::host::{Call, Host};
@@ -238,7 +239,12 @@ impl Polls {
         snapshot.stats.failing.swap_remove(logged);
         self.news = true;
         if !self.failing(&snapshot.stats.failing, origin) {
-            host.log(log::Level::Info, &format!("{} answers again", name(origin)));
+            host.tell(&Event {
+                level: log::Level::Info,
+                name: "source_answers",
+                message: &format!("{} answers again", name(origin)),
+                fields: &[("source", Field::Text(word(origin)))],
+            });
         }
     }
 
@@ -277,7 +283,16 @@ impl Polls {
             self.news = true;
         }
         if !before {
-            host.log(log::Level::Warn, &format!("{} does not help: {error}", name(origin)));
+            host.tell(&Event {
+                level: log::Level::Warn,
+                name: "source_fails",
+                message: &format!("{} does not help: {error}", name(origin)),
+                fields: &[
+                    ("source", Field::Text(word(origin))),
+                    ("upstream", Field::Text(&upstream.cluster)),
+                    ("error", Field::Text(&error)),
+                ],
+            });
         }
     }
 }
@@ -286,6 +301,13 @@ fn name(origin: Origin) -> &'static str {
     match origin {
         Origin::Prometheus => "Prometheus",
         Origin::Envoy => "Envoy's admin interface",
+    }
+}
+
+fn word(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Prometheus => "prometheus",
+        Origin::Envoy => "envoy_admin",
     }
 }
 

@@ -5,6 +5,7 @@ pub(super) mod verdict;
 use super::Worker;
 use super::affinity::{self, Issued};
 use super::hop::{Hop, Upload};
+use super::testimony::{self, Testimony};
 use super::trail::{PROPERTY, SharedTrail, Trail};
 use crate::config::Mode;
 use crate::engine::{Decision, Engine};
@@ -30,6 +31,8 @@ pub struct Stream {
     shown: Option<u32>,
     /// Where its attempts may be seen, too: its number and what they share.
     trail: Option<(u64, SharedTrail)>,
+    /// How it was decided, where somebody wants to know.
+    pub(super) testimony: Option<Box<Testimony>>,
 }
 
 #[derive(Debug, Default)]
@@ -53,13 +56,14 @@ impl Stream {
         if worker.shows_status(host) {
             return Verdict::Answered;
         }
+        let asked = worker.is_asked(host);
         worker.carries_traffic = true;
         worker.busy = true;
         let Some(upstream) = route(worker, host) else { return Verdict::Continue };
         // Who asks for an upgrade has said all with the headers.
         let upload = Upload::of(complete || host.request_header("upgrade").is_some());
         let now = host.now();
-        let verdict = self.decide(worker, host, (upstream, upload), now);
+        let verdict = self.decide(worker, host, (upstream, upload), asked, now);
         if worker.stats.times_this_one() {
             let ns = host.now().0.saturating_sub(now.0);
             if worker.engine.decided_within(upstream, ns) {
@@ -75,10 +79,12 @@ impl Stream {
         worker: &mut Worker,
         host: &dyn StreamHost,
         (upstream, upload): (usize, Upload),
+        asked: bool,
         now: Time,
     ) -> Verdict {
         let observed = worker.config.mode == Mode::Observe;
-        let want = if observed { 1 } else { worker.steer.want() };
+        let named = if observed { 1 } else { worker.steer.want() };
+        let want = if asked || worker.listeners.any { named.max(2) } else { named };
         let key = worker.engine.upstream(upstream).and_then(|u| affinity::key(u.config(), host));
         let mut request = Request { key, want };
         if !observed {
@@ -86,10 +92,15 @@ impl Stream {
         }
         let decision = worker.engine.pick(upstream, request, now, &mut worker.rng);
         self.phase = Phase::Watching { upstream, started: now, upload };
+        if asked || worker.listeners.any {
+            self.testimony = worker.testimony(host, (upstream, &decision), asked, now);
+            self.testimony.iter().for_each(|testimony| worker.attribute(host, testimony));
+        }
         match decision {
             Decision::Steer(candidates) if observed => self.shown = candidates.first(),
             _ if observed => {}
             Decision::Steer(candidates) => {
+                let candidates = if want > named { testimony::named(candidates, named) } else { candidates };
                 let Some((header, value)) = worker.steer.towards(upstream, &candidates) else {
                     self.phase = Phase::Foreign;
                     return Verdict::Continue;
@@ -172,6 +183,10 @@ impl Stream {
         {
             issued.give(upstream.config(), host);
         }
+        if self.testimony.is_some() || worker.config.debug.is_some() {
+            let failure = self.is_watched(worker).then(|| verdict::failure(host, complete)).flatten();
+            self.testify(worker, host, failure);
+        }
         self.look_for_attempts();
         let engine = &mut worker.engine;
         match &mut self.phase {
@@ -216,6 +231,11 @@ impl Stream {
 
     /// Response trailers: where gRPC puts its status.
     pub fn response_trailers(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
+        if self.is_watched(worker)
+            && let Some(failure) = verdict::of_trailers(host)
+        {
+            self.report(worker, host, Some(failure));
+        }
         if let Phase::Steered(hop) = &mut self.phase
             && hop.awaits_trailers()
         {

@@ -1,25 +1,72 @@
 //! Telling the log who was taken out of traffic, and who is back: one worker of the process for all.
 
 use super::Worker;
-use crate::engine::Change;
+use crate::config::LogFormat;
+use crate::engine::{Change, Upstream};
+use crate::event::{Event, Field};
 use crate::health::State;
 use crate::host::Host;
+use crate::status;
+use crate::time::Time;
 
 impl Worker {
-    /// Logs what has changed since the last tick. Suspects are not worth a line: most are cleared within a second.
-    pub(super) fn tell_changes(&mut self, host: &dyn Host) {
+    /// Logs what has changed since the last tick. As sentences, suspects are not worth a line: most are cleared within
+    /// a second. Who collects events wants them all.
+    pub(super) fn tell_changes(&mut self, host: &dyn Host, now: Time) {
+        let every = self.config.log.format == LogFormat::Json;
         for at in 0..self.engine.upstreams().len() {
             let Some(upstream) = self.engine.upstream_mut(at) else { continue };
             for change in upstream.take_changes() {
-                let Some((level, what)) = told(&change) else { continue };
-                let Some(endpoint) = upstream.fleet().get(change.index) else { continue };
-                host.log(level, &format!("{}: {} {what}", upstream.cluster(), endpoint.text));
+                match sentence(&change) {
+                    Some((level, what)) => tell(host, upstream, &change, (level, what), now),
+                    None if every => tell(host, upstream, &change, (log::Level::Info, kind(&change)), now),
+                    None => {}
+                }
             }
         }
     }
 }
 
-fn told(change: &Change) -> Option<(log::Level, &'static str)> {
+fn tell(host: &dyn Host, upstream: &Upstream, change: &Change, (level, what): (log::Level, &str), now: Time) {
+    let Some(endpoint) = upstream.fleet().get(change.index) else { return };
+    let [from, to] = change.states.map(word);
+    let because = match (upstream.member(change.index), upstream.explain(change.index, now)) {
+        (Some(member), Some(explained)) => status::reason(upstream, member, &explained),
+        _ => "",
+    };
+    host.tell(&Event {
+        level,
+        name: kind(change),
+        message: &format!("{}: {} {what}", upstream.cluster(), endpoint.text),
+        fields: &[
+            ("upstream", Field::Text(upstream.cluster())),
+            ("endpoint", Field::Text(&endpoint.text)),
+            ("from", Field::Text(from)),
+            ("to", Field::Text(to)),
+            ("eligible", Field::Flag(change.eligible[1])),
+            ("because", Field::text(Some(because).filter(|because| !because.is_empty()))),
+        ],
+    });
+}
+
+fn kind(change: &Change) -> &'static str {
+    match change.eligible {
+        [true, false] => "ejected",
+        [false, true] => "reinstated",
+        _ => "state_changed",
+    }
+}
+
+fn word(state: State) -> &'static str {
+    match state {
+        State::Healthy => "healthy",
+        State::Suspect => "suspect",
+        State::Failed => "failed",
+        State::Recovering => "recovering",
+    }
+}
+
+fn sentence(change: &Change) -> Option<(log::Level, &'static str)> {
     let [before, after] = change.states;
     match (before, after) {
         (State::Healthy | State::Suspect, State::Failed) if change.eligible[1] => {

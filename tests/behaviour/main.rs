@@ -41,5 +41,6 @@ mod slowness;
 mod status;
 mod steering;
 mod succession;
+mod telling;
 mod tiers;
 mod workers;

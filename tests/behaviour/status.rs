@@ -71,8 +71,9 @@ fn what_is_asked_for_below_the_path_is_answered_here(mut world: impl World) {
 
 fn the_json_is_the_contracts(mut world: impl World) {
     let upstream = r#""signals":[{"name":"queue","query":"q"}],"policy":"adaptive""#;
-    let root =
-        format!(r#"{STATUS},"prometheus":{{"cluster":"prometheus","headers":{{"authorization":"s3cr3t"}}}}"#);
+    let root = format!(
+        r#"{STATUS},"prometheus":{{"cluster":"prometheus","headers":{{"authorization":"s3cr3t"}}}},"debug":{{"secret":"s3cr3t-s3cr3t"}}"#
+    );
     world.add_cluster("prometheus");
     let plugin = single(&mut world, &config(3, upstream, &root));
     picks(&mut world, plugin, 9);
@@ -142,6 +143,48 @@ fn whoever_is_asked_tells_of_all(mut world: impl World) {
     }
 }
 
+fn versions_priorities_and_zones_are_told_with_their_parts(mut world: impl World) {
+    let endpoint = |at: usize, version: &str, zone: &str, priority: u32| {
+        format!(
+            r#"{{"address":"{}","version":"{version}","zone":"{zone}","priority":{priority}}}"#,
+            address(at)
+        )
+    };
+    let list = [
+        endpoint(0, "v1", "a", 0),
+        endpoint(1, "v1", "b", 0),
+        endpoint(2, "v1", "a", 1),
+        endpoint(3, "v2", "a", 0),
+    ];
+    let json = format!(
+        r#"{{{STATUS},"upstreams":[{{"cluster":"web","endpoints":{{"static":[{}]}},"split":{{"v1":90,"v2":10}},"zone":{{"local":"a"}}}}]}}"#,
+        list.join(",")
+    );
+    let plugin = single(&mut world, &json);
+    picks(&mut world, plugin, 20);
+    pass(&mut world, &[plugin], ms(500));
+    let parts = status(&mut world, plugin)["upstreams"][0]["parts"].clone();
+    let parts = parts.as_array().expect("parts");
+    assert_eq!(parts.len(), 4, "{parts:?}");
+    let of = |version: &str| {
+        let loads = parts.iter().filter(|part| part["version"] == json!(version));
+        loads.filter_map(|part| part["load"].as_f64()).sum::<f64>()
+    };
+    assert!((of("v1") - 0.9).abs() < 1e-5 && (of("v2") - 0.1).abs() < 1e-5, "{parts:?}");
+    assert_eq!(
+        (&parts[0]["local"], &parts[0]["load"], &parts[1]["local"]),
+        (&json!(true), &json!(0.9), &json!(false))
+    );
+    let (_, text) = ask(&mut world, plugin, "GET", "/_evenkeel/metrics").expect("answered");
+    let text = String::from_utf8(text).expect("text");
+    let line = r#"evenkeel_upstream_part_load{upstream="web",version="v2",priority="0",zone="local"} 0.1"#;
+    assert!(text.contains(line), "{text}");
+    let whole = single(&mut world, &config(3, "", STATUS));
+    assert_eq!(status(&mut world, whole)["upstreams"][0]["parts"].as_array().map(Vec::len), Some(1));
+    let (_, text) = ask(&mut world, whole, "GET", "/_evenkeel/metrics").expect("answered");
+    assert!(!String::from_utf8_lossy(&text).contains("_part_"));
+}
+
 fn what_is_only_shown_is_compared_with_envoys_own_choice(mut world: impl World) {
     let root = format!(r#"{STATUS},"mode":"observe""#);
     let plugin = single(&mut world, &config(2, r#""policy":"round_robin""#, &root));
@@ -175,6 +218,7 @@ fn the_log_tells_who_is_taken_out_and_who_is_back(mut world: impl World) {
 }
 
 both!(
+    versions_priorities_and_zones_are_told_with_their_parts,
     what_is_only_shown_is_compared_with_envoys_own_choice,
     the_log_tells_who_is_taken_out_and_who_is_back,
     what_is_asked_for_below_the_path_is_answered_here,

@@ -27,3 +27,4 @@ mod retrying;
 mod spoofing;
 mod status;
 mod steering;
+mod telling;

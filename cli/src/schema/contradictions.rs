@@ -27,6 +27,11 @@ pub fn of(path: &str) -> Option<Value> {
             "if": { "required": ["via"], "properties": { "via": { "not": { "const": "override_host" } } } },
             "then": { "properties": { "candidates": { "maximum": 1 } } }
         }),
+        "$.debug" => json!({
+            "if": { "required": ["when"], "properties": { "when": { "const": "always" } } },
+            "then": { "properties": { "ask": false, "secret": false } },
+            "else": { "required": ["secret"] }
+        }),
         "$.upstreams[]" => json!({
             "allOf": [
                 {

@@ -22,7 +22,8 @@ fn least() -> Value {
             "zone": { "local": "a" },
             "autoscale": {},
         }],
-        "status": { "path": "/x" }
+        "status": { "path": "/x" },
+        "debug": { "secret": "open sesame" }
     })
 }
 

@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn a_document_without_all_tables_is_refused() {
         let error = |document: &str| text(document).unwrap_err().to_string();
-        assert!(error("# Nothing\n").contains("no table of $, $.prometheus"));
+        assert!(error("# Nothing\n").contains("no table of $, $.debug"));
         assert!(error("<!-- fields of $.mode -->\n<!-- end of fields -->\n").contains("which has no fields"));
         assert!(error("<!-- fields of $.status -->\n").contains("has no end"));
         let twice = "<!-- fields of $.status -->\n<!-- end of fields -->\n".repeat(2);

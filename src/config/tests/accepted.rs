@@ -53,6 +53,9 @@ fn only_upstreams_is_required_and_the_rest_has_the_documented_defaults() {
         }],
         status: None,
         envoy_stats: true,
+        debug: None,
+        attributes: vec![],
+        log: Log { format: LogFormat::Text, failures: false, sample_percent: 0.0 },
     };
     assert_eq!(accepted(&upstream_with("")), expected);
 }
@@ -323,4 +326,21 @@ fn a_version_without_a_share_is_left_out() {
 #[test]
 fn header_values_are_not_part_of_the_debug_text() {
     assert!(!format!("{:?}", accepted(COMPLETE)).contains("S3CR3T"));
+}
+
+#[test]
+fn who_may_see_a_decision_is_said_plainly() {
+    let secret = r#""debug":{"secret":"open sesame"}"#;
+    let debug = accepted(&root_with(secret)).debug.expect("on");
+    assert_eq!(debug.header, "x-evenkeel-decision");
+    let asking = debug.asking.expect("a secret");
+    assert_eq!((asking.header.as_str(), asking.secret.as_str()), ("x-evenkeel-debug", "open sesame"));
+    assert!(!format!("{asking:?}").contains("sesame"));
+    let open = accepted(&root_with(r#""debug":{"when":"always","header":"X-Why"}"#)).debug.expect("on");
+    assert_eq!((open.header.as_str(), open.asking), ("x-why", None));
+    let all = accepted(&root_with(
+        r#""attributes":["endpoint","cost"],"log":{"format":"json","failures":true,"sample_percent":0.5}"#,
+    ));
+    assert_eq!(all.attributes, [Attribute::Endpoint, Attribute::Cost]);
+    assert_eq!(all.log, Log { format: LogFormat::Json, failures: true, sample_percent: 0.5 });
 }

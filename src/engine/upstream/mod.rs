@@ -19,7 +19,7 @@ use core::time::Duration;
 use hashbrown::HashMap;
 
 use super::rules::Rules;
-use super::{Decision, Failure, Outcome, Ticket, Totals};
+use super::{Decision, Failure, Outcome, Reason, Ticket, Totals};
 use crate::autoscale::Scaler;
 use crate::config::{self, NoneEligible};
 use crate::fleet::{EndpointRef, Fleet, Spec};
@@ -108,6 +108,8 @@ pub struct Upstream {
     typical: f64,
     scratch: Vec<f64>,
     totals: Totals,
+    /// Who decided last.
+    reason: Reason,
     /// Counts of endpoints that have left, should they return: counters do not go down.
     departed: HashMap<u64, Counters>,
     journal: journal::Journal,
@@ -155,6 +157,7 @@ impl Upstream {
             typical: TYPICAL_AT_FIRST_S,
             scratch: Vec::new(),
             totals: Totals::default(),
+            reason: Reason::default(),
             departed: HashMap::new(),
             journal: journal::Journal::default(),
             refreshed: now,
@@ -191,6 +194,11 @@ impl Upstream {
     /// What is known of the endpoint at `index`.
     pub fn member(&self, index: u32) -> Option<&Member> {
         self.members.get(index as usize).filter(|m| m.present)
+    }
+
+    /// Who decided the latest [`pick`](Upstream::pick).
+    pub fn reason(&self) -> Reason {
+        self.reason
     }
 
     /// What this worker did for the upstream.
@@ -301,8 +309,10 @@ impl Upstream {
         if let Some(index) = self.next_due(drawn.lane) {
             candidates.push(index);
             self.totals.probes += 1;
+            self.reason = Reason::Probe;
         } else {
             self.totals.policy += 1;
+            self.reason = Reason::Policy;
         }
         self.choose(drawn, request, now, rng, &mut candidates);
         if let Some(first) = candidates.first() {
@@ -313,13 +323,17 @@ impl Upstream {
             return Decision::Steer(candidates);
         }
         self.totals.policy -= 1;
-        let (count, decision) = match self.config.failover.none_eligible {
+        let totals = &mut self.totals;
+        let (count, decision, reason) = match self.config.failover.none_eligible {
             // Nobody is known, as before the first answer of whoever knows: that is no reason to turn a request away.
-            _ if self.fleet.is_empty() => (&mut self.totals.fallbacks, Decision::Fallback),
-            NoneEligible::Envoy => (&mut self.totals.fallbacks, Decision::Fallback),
-            NoneEligible::Reject => (&mut self.totals.rejects, Decision::Reject),
-            NoneEligible::SafeEndpoint(_) => (&mut self.totals.safe_endpoint, Decision::SafeEndpoint),
+            _ if self.fleet.is_empty() => (&mut totals.fallbacks, Decision::Fallback, Reason::Fallback),
+            NoneEligible::Envoy => (&mut totals.fallbacks, Decision::Fallback, Reason::Fallback),
+            NoneEligible::Reject => (&mut totals.rejects, Decision::Reject, Reason::Reject),
+            NoneEligible::SafeEndpoint(_) => {
+                (&mut totals.safe_endpoint, Decision::SafeEndpoint, Reason::SafeEndpoint)
+            }
         };
+        self.reason = reason;
         *count += 1;
         decision
     }

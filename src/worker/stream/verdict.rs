@@ -18,6 +18,14 @@ pub(in crate::worker) fn of_headers(host: &dyn StreamHost, complete: bool) -> Ou
     }
 }
 
+/// The failure that the response headers tell, if they do.
+pub(in crate::worker) fn failure(host: &dyn StreamHost, complete: bool) -> Option<Failure> {
+    match of_headers(host, complete) {
+        Outcome::Failed(failure) => Some(failure),
+        _ => None,
+    }
+}
+
 /// What an endpoint's own response headers say of it; nothing where they only announce others.
 pub(in crate::worker) fn of_attempt(host: &dyn StreamHost, complete: bool) -> Option<Outcome> {
     let status = status(host);

@@ -158,6 +158,7 @@ impl Files {
                     "stat_prefix": "ingress",
                     "codec_type": "AUTO",
                     "early_header_mutation_extensions": if config.stripped.is_empty() { json!([]) } else { early },
+                    "access_log": if config.access_log.is_array() { config.access_log.clone() } else { json!([]) },
                     "upgrade_configs": [{ "upgrade_type": "websocket" }],
                     "route_config": {
                         "name": "routes",

@@ -41,6 +41,8 @@ pub struct Config {
     pub drain: Option<Duration>,
     /// Request headers that are taken off before a route is chosen.
     pub stripped: Vec<String>,
+    /// The access log of the listener: an array of loggers, or nothing.
+    pub access_log: Value,
     /// HTTP filters before the router, for instance [`Filter::evenkeel`].
     pub filters: Vec<Filter>,
     /// Clusters with one endpoint that filters call: a name and where it is.
@@ -71,6 +73,7 @@ impl Default for Config {
             retry_policy: Value::Null,
             drain: None,
             stripped: Vec::new(),
+            access_log: Value::Null,
             filters: Vec::new(),
             services: Vec::new(),
             admin_cluster: false,

@@ -1,0 +1,140 @@
+//! A line of the log: a sentence for people, or a JSON object for those who collect logs.
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::host::{Call, Host, MetricKind, SharedError};
+use crate::time::Time;
+
+/// Something worth telling.
+#[derive(Clone, Copy, Debug)]
+pub struct Event<'a> {
+    /// How bad it is.
+    pub level: log::Level,
+    /// What kind of event, in one word.
+    pub name: &'static str,
+    /// The sentence.
+    pub message: &'a str,
+    /// What the sentence is made of.
+    pub fields: &'a [(&'static str, Field<'a>)],
+}
+
+/// A value of an event.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Field<'a> {
+    /// Text.
+    Text(&'a str),
+    /// A whole number.
+    Whole(u64),
+    /// A number.
+    Number(f64),
+    /// True or false.
+    Flag(bool),
+    /// Not known: left out.
+    Unknown,
+}
+
+impl<'a> Field<'a> {
+    /// The text, if there is any.
+    pub fn text(text: Option<&'a str>) -> Field<'a> {
+        text.map_or(Field::Unknown, Field::Text)
+    }
+
+    /// The number, if there is one.
+    pub fn number(number: Option<f64>) -> Field<'a> {
+        number.filter(|number| number.is_finite()).map_or(Field::Unknown, Field::Number)
+    }
+}
+
+impl Event<'_> {
+    /// As a JSON object, in one line whatever it says.
+    pub fn json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+impl Serialize for Event<'_> {
+    fn serialize<S: Serializer>(&self, output: S) -> Result<S::Ok, S::Error> {
+        let mut map = output.serialize_map(None)?;
+        map.serialize_entry("event", self.name)?;
+        map.serialize_entry("level", &self.level.as_str().to_ascii_lowercase())?;
+        for (name, value) in self.fields {
+            match value {
+                Field::Text(text) => map.serialize_entry(name, text)?,
+                Field::Whole(number) => map.serialize_entry(name, number)?,
+                Field::Number(number) => map.serialize_entry(name, number)?,
+                Field::Flag(flag) => map.serialize_entry(name, flag)?,
+                Field::Unknown => {}
+            }
+        }
+        map.serialize_entry("message", self.message)?;
+        map.end()
+    }
+}
+
+/// A host whose log gets events as JSON.
+pub struct InJson<'a>(pub &'a dyn Host);
+
+impl Host for InJson<'_> {
+    fn now(&self) -> Time {
+        self.0.now()
+    }
+
+    fn shared_get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
+        self.0.shared_get(key)
+    }
+
+    fn shared_set(&self, key: &str, value: &[u8], version: Option<u32>) -> Result<(), SharedError> {
+        self.0.shared_set(key, value, version)
+    }
+
+    fn call(&self, call: &Call<'_>) -> Option<u32> {
+        self.0.call(call)
+    }
+
+    fn log(&self, level: log::Level, message: &str) {
+        self.0.log(level, message);
+    }
+
+    fn tell(&self, event: &Event<'_>) {
+        self.0.log(event.level, &event.json());
+    }
+
+    fn metric(&self, kind: MetricKind, name: &str) -> Option<u32> {
+        self.0.metric(kind, name)
+    }
+
+    fn count(&self, metric: u32, by: u64) {
+        self.0.count(metric, by);
+    }
+
+    fn record(&self, metric: u32, value: u64) {
+        self.0.record(metric, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_object_on_one_line() {
+        let event = Event {
+            level: log::Level::Warn,
+            name: "ejected",
+            message: "line\nbreak \"quoted\"",
+            fields: &[
+                ("upstream", Field::Text("we\u{1b}b")),
+                ("cost_ms", Field::number(Some(f64::NAN))),
+                ("status", Field::Whole(503)),
+                ("eligible", Field::Flag(false)),
+            ],
+        };
+        assert_eq!(
+            event.json(),
+            r#"{"event":"ejected","level":"warn","upstream":"we\u001bb","status":503,"eligible":false,"message":"line\nbreak \"quoted\""}"#
+        );
+    }
+}

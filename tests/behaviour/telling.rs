@@ -1,0 +1,216 @@
+//! What single requests' decisions are told of: to whom may know, and to nobody else.
+
+use testbed::serde_json::{Value, from_str, json};
+
+use crate::scene::{Ending, HEADER, address, candidates, config, give, ms, pass, respond, serve, single};
+use crate::wasm::Wasm;
+use crate::world::{Plugin, Stream, World};
+
+const SECRET: &str = "open-sesame";
+const ASKED: &str = r#""debug":{"secret":"open-sesame"}"#;
+const TOLD: &str = "x-evenkeel-decision";
+
+/// A good request with these headers beside the usual ones.
+fn request<W: World>(world: &mut W, plugin: Plugin, more: &[(&str, &[u8])]) -> W::Stream {
+    let mut headers: Vec<(&str, &[u8])> = vec![(":method", b"GET"), (":path", b"/"), (":authority", b"web")];
+    headers.extend(more);
+    let mut stream = world.stream(plugin, &headers);
+    stream.property(&["xds", "cluster_name"], b"web");
+    assert!(stream.request_headers());
+    world.advance(ms(10));
+    stream
+}
+
+fn told<W: World>(world: &mut W, plugin: Plugin, more: &[(&str, &[u8])], ending: &Ending) -> Vec<String> {
+    let mut stream = request(world, plugin, more);
+    respond(&mut stream, ending);
+    let values = stream.response_values(TOLD);
+    stream.log();
+    stream.done();
+    values.into_iter().map(|value| String::from_utf8(value).expect("text")).collect()
+}
+
+fn good_under_a_false_name() -> Ending {
+    let mut ending = Ending::good();
+    let headers = ending.headers.get_or_insert_default();
+    headers.push((TOLD, b"by=the-endpoint".to_vec()));
+    ending
+}
+
+fn who_knows_the_secret_is_told(mut world: impl World) {
+    let plugin = single(&mut world, &config(3, "", ASKED));
+    for _ in 0..20 {
+        serve(&mut world, plugin, |_| Ending::good());
+    }
+    // Now and then it is somebody's turn to be looked after.
+    let by_policy = (0..20).any(|_| {
+        let mut stream = request(&mut world, plugin, &[("x-evenkeel-debug", SECRET.as_bytes())]);
+        assert!(
+            stream.request_values("x-evenkeel-debug").is_empty(),
+            "the endpoint does not learn the secret"
+        );
+        let named = candidates(&stream);
+        assert_eq!(named.len(), 2);
+        respond(&mut stream, &good_under_a_false_name());
+        let values = stream.response_values(TOLD);
+        stream.log();
+        stream.done();
+        let [said] = values.as_slice() else { panic!("{values:?}") };
+        let said = String::from_utf8(said.clone()).expect("text");
+        assert!(said.contains(&format!(", endpoint=\"{}\", cost_ms=", named[0])), "{said}");
+        for part in [&format!("runner_up=\"{}\", runner_up_cost_ms=", named[1]), "expected_ms=", "why=\""] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        assert!(said.len() <= 512 && !said.contains("served="), "{said}");
+        said.starts_with("by=policy, ") && said.ends_with("why=\"the cheapest of those drawn\"")
+    });
+    assert!(by_policy);
+    // A retry went elsewhere.
+    let to_another = (0..50).any(|turn| {
+        let other = address(turn % 3);
+        let elsewhere = Ending { served_by: Some(other.clone()), attempts: Some(2), ..Ending::good() };
+        let said = told(&mut world, plugin, &[("x-evenkeel-debug", SECRET.as_bytes())], &elsewhere);
+        said[0].ends_with(&format!("served=\"{other}\""))
+    });
+    assert!(to_another);
+}
+
+fn who_does_not_know_it_is_not(mut world: impl World) {
+    let plugin = single(&mut world, &config(3, "", ASKED));
+    for value in [&b""[..], b"open-sesam", b"open-sesame,open-sesame", b"\xff\xfe", &[b'x'; 5000]] {
+        let mut stream = request(&mut world, plugin, &[("x-evenkeel-debug", value)]);
+        assert!(stream.request_values("x-evenkeel-debug").is_empty());
+        respond(&mut stream, &good_under_a_false_name());
+        assert!(stream.response_values(TOLD).is_empty(), "nor by the endpoint's own words");
+        stream.log();
+        stream.done();
+    }
+    assert!(told(&mut world, plugin, &[], &Ending::good()).is_empty());
+    let off = single(&mut world, &config(3, "", ""));
+    assert!(told(&mut world, off, &[("x-evenkeel-debug", SECRET.as_bytes())], &Ending::good()).is_empty());
+}
+
+fn with_always_everybody_is_told_also_that_nobody_is_eligible<W: World>(mut world: W) {
+    let upstream = r#""health":{"fail_after":1,"max_ejected_percent":100},"failover":{"panic_percent":0}"#;
+    let plugin = single(&mut world, &config(1, upstream, r#""debug":{"when":"always","header":"X-Why"}"#));
+    let why = |world: &mut W, ending: &Ending| {
+        let mut stream = request(world, plugin, &[(HEADER, b"1.2.3.4:5")]);
+        respond(&mut stream, ending);
+        let said = stream.response_values("x-why");
+        stream.log();
+        stream.done();
+        String::from_utf8(said.into_iter().next().expect("told")).expect("text")
+    };
+    let said = why(&mut world, &Ending::good());
+    assert!(said.starts_with("by=") && !said.contains("1.2.3.4"), "{said}");
+    for _ in 0..6 {
+        why(
+            &mut world,
+            &Ending::local("503", "upstream_reset_before_response_started{connection_termination}"),
+        );
+        pass(&mut world, &[plugin], ms(100));
+    }
+    let last =
+        (0..20).map(|_| why(&mut world, &Ending::status("503"))).find(|said| said.starts_with("by=fallback"));
+    assert_eq!(last.as_deref(), Some("by=fallback, why=\"nobody is eligible\""));
+}
+
+/// The events of this kind in the log.
+fn events(world: &impl World, kind: &str) -> Vec<Value> {
+    let logs = world.logs();
+    let events = logs.iter().filter_map(|line| from_str::<Value>(line).ok());
+    events.filter(|event| event["event"] == json!(kind)).collect()
+}
+
+const TRACE: &[u8] = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+fn the_log_is_json_for_those_who_collect_it(mut world: impl World) {
+    let root = r#""log":{"format":"json","failures":true},"prometheus":{"cluster":"nowhere","headers":{"x":"s3cr3t-s3cr3t"}}"#;
+    let upstream = r#""policy":"round_robin","health":{"fail_after":2},"affinity":{"header":"x"},"signals":[{"name":"q","query":"q"}]"#;
+    let plugin = single(&mut world, &config(4, upstream, root));
+    for _ in 0..8 {
+        serve(&mut world, plugin, |_| Ending::good());
+    }
+    pass(&mut world, &[plugin], ms(1000));
+    assert!(events(&world, "decision").is_empty(), "nothing has failed");
+    let headers: [(&str, &[u8]); 2] = [("traceparent", TRACE), ("x-request-id", b"\"}\n<script>")];
+    told(&mut world, plugin, &headers, &Ending::status("503"));
+    give(&mut world, plugin, &address(1), &Ending::local("504", "response_timeout"));
+    pass(&mut world, &[plugin], ms(500));
+    let decisions = events(&world, "decision");
+    assert_eq!(decisions.len(), 2, "{decisions:?}");
+    assert_eq!(decisions[0]["trace_id"], json!("0af7651916cd43dd8448eb211c80319c"));
+    assert_eq!(decisions[0]["request_id"], Value::Null, "that is none");
+    assert_eq!((&decisions[0]["failure"], &decisions[0]["status"]), (&json!("status_5xx"), &json!(503)));
+    assert_eq!(decisions[1]["endpoint"], json!(address(1)));
+    assert_eq!((&decisions[1]["failure"], &decisions[1]["upstream"]), (&json!("timeout"), &json!("web")));
+    let ejected = events(&world, "ejected");
+    assert!(ejected.iter().any(|event| event["endpoint"] == json!(address(1))), "{ejected:?}");
+    let fails = events(&world, "source_fails");
+    assert_eq!(
+        (fails.len(), &fails[0]["source"], &fails[0]["level"]),
+        (1, &json!("prometheus"), &json!("warn"))
+    );
+    assert_eq!(events(&world, "without_effect")[0]["path"], json!("$.upstreams[0].affinity"));
+    for line in world.logs() {
+        assert!(from_str::<Value>(&line).is_ok_and(|line| line["message"].is_string()), "{line}");
+        assert!(!line.contains("s3cr3t") && !line.contains("script"), "{line}");
+    }
+}
+
+fn a_sample_of_good_requests_is_logged_too(mut world: impl World) {
+    let plugin = single(&mut world, &config(4, "", r#""log":{"sample_percent":100}"#));
+    for _ in 0..30 {
+        serve(&mut world, plugin, |_| Ending::good());
+    }
+    let lines = world.logs().iter().filter(|line| line.starts_with("web: by=")).count();
+    assert_eq!(lines, 20, "no more than that in a second");
+}
+
+both!(
+    who_knows_the_secret_is_told,
+    who_does_not_know_it_is_not,
+    with_always_everybody_is_told_also_that_nobody_is_eligible,
+    the_log_is_json_for_those_who_collect_it,
+    a_sample_of_good_requests_is_logged_too,
+);
+
+#[test]
+fn faults_stay_readable() {
+    let mut world = Wasm::new(1);
+    let thread = world.thread();
+    let lines =
+        world.configure(thread, "evenkeel", &config(1, r#""helth":{}"#, r#""log":{"format":"json"}"#));
+    let lines = lines.expect_err("refused");
+    assert!(lines.iter().any(|line| line.contains("$.upstreams[0].helth: unknown field")), "{lines:?}");
+}
+
+#[test]
+fn what_is_told_costs_those_who_ask() {
+    let fuel = |root: &str| {
+        let mut world = Wasm::new(7);
+        let plugin = single(&mut world, &config(10, "", root));
+        let mut one = || {
+            let mut stream = request(&mut world, plugin, &[("x-evenkeel-debug", SECRET.as_bytes())]);
+            respond(&mut stream, &Ending::good());
+            stream.finish();
+            (stream.fuel(), stream.costs().iter().flat_map(|cost| cost.hostcalls.values()).sum::<u64>())
+        };
+        (0..100).for_each(|_| _ = one());
+        let (fuel, trips) = (0..100).map(|_| one()).fold((0, 0), |(a, b), (c, d)| (a + c, b + d));
+        (fuel / 100, trips / 100)
+    };
+    let plain = fuel("");
+    for root in [
+        ASKED,
+        r#""attributes":["endpoint","reason","cost"]"#,
+        r#""attributes":["decision"]"#,
+        r#""log":{"failures":true}"#,
+        r#""log":{"sample_percent":1}"#,
+        r#""debug":{"secret":"another-secret"}"#,
+    ] {
+        let with = fuel(root);
+        println!("{} fuel and {} trips a request, {} and {} with {root}", plain.0, plain.1, with.0, with.1);
+        assert!(with.0 < 3 * plain.0, "{plain:?} {with:?} {root}");
+    }
+}
