@@ -124,37 +124,133 @@ impl Evidence {
     }
 }
 
-/// The health of one endpoint.
+/// So long after the last of it, what an endpoint went through changes nothing any more, seconds: no slow start and no
+/// ejection takes longer than an hour.
+const PAST_AFTER_S: f64 = 2.0 * 3600.0;
+
+/// Failures in a row, part of an [`Evidence`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Health {
-    local: Evidence,
-    others: Evidence,
-    state: State,
-    /// When it was last ejected.
+struct Failures {
+    run: u32,
+    vain: u32,
+    run_start: Time,
+    failed_start: Time,
+    failed_at: Time,
+}
+
+impl Failures {
+    fn of(evidence: &Evidence) -> Failures {
+        let Evidence { run, vain, run_start, failed_start, failed_at, .. } = *evidence;
+        Failures { run, vain, run_start, failed_start, failed_at }
+    }
+
+    fn with(self, good: u16, good_start: Time) -> Evidence {
+        let Failures { run, vain, run_start, failed_start, failed_at } = self;
+        Evidence { run, good: good.into(), vain, run_start, failed_start, failed_at, good_start }
+    }
+}
+
+/// What an endpoint went through. Of most there is nothing to tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Past {
+    own: Failures,
+    others: Failures,
     ejected: Time,
-    /// When the endpoint last returned to traffic; the beginning of its slow start.
-    pub returned: Time,
+    returned: Time,
+    joined: Time,
+}
+
+impl Past {
+    /// Whether none of it changes anything any more.
+    fn is_over(&self, now: Time) -> bool {
+        let Past { own, others, ejected, returned, joined } = self;
+        let moments = [own.failed_start, own.failed_at, others.failed_start, others.failed_at];
+        let last = moments.into_iter().chain([*ejected, *returned, *joined]).fold(Time::ZERO, Time::max);
+        let open = own.run > 0 || own.vain > 0 || others.run > 0 || others.vain > 0;
+        !open && (last == Time::ZERO || now.seconds_since(last) > PAST_AFTER_S)
+    }
+}
+
+/// The health of one endpoint.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Health {
+    good_start: Time,
+    others_good_start: Time,
+    past: Option<Box<Past>>,
+    /// More than any configuration asks for are not counted.
+    good: u16,
+    others_good: u16,
+    state: State,
 }
 
 impl Health {
     /// Takes a good answer to a request started at `start`.
     pub fn success(&mut self, start: Time) {
+        let mut own = self.local();
+        let past = self.past.as_deref().copied().unwrap_or_default();
         // What went well before somebody else saw it fail does not speed up the return.
-        if self.others.failed_start > self.local.good_start {
-            self.local.good = 0;
+        if past.others.failed_start > own.good_start {
+            own.good = 0;
         }
-        self.local.success(start);
-        if self.state == State::Healthy && start.seconds_since(self.returned) > PROVEN_AFTER_S {
-            self.local.vain = 0;
+        own.success(start);
+        if self.state == State::Healthy && start.seconds_since(past.returned) > PROVEN_AFTER_S {
+            own.vain = 0;
         }
+        self.set_local(&own);
     }
 
     /// Takes a failure, counted `severity` times, of a request started at `start`.
     pub fn failure(&mut self, start: Time, now: Time, severity: u32) {
-        if self.out() && start > self.ejected {
-            self.local.vain = self.local.vain.saturating_add(1);
+        let mut own = self.local();
+        if self.out() && self.past.as_ref().is_none_or(|past| start > past.ejected) {
+            own.vain = own.vain.saturating_add(1);
         }
-        self.local.failure(start, now, severity);
+        own.failure(start, now, severity);
+        self.set_local(&own);
+    }
+
+    /// When the endpoint last returned to traffic, the beginning of its slow start; [`Time::ZERO`] if that is long ago.
+    pub fn returned(&self) -> Time {
+        self.past.as_ref().map_or(Time::ZERO, |past| past.returned)
+    }
+
+    /// It returns to traffic.
+    pub fn returns(&mut self, now: Time) {
+        self.past_mut().returned = now;
+    }
+
+    /// When it joined the fleet; [`Time::ZERO`] if it was there from the start, or for long.
+    pub fn joined(&self) -> Time {
+        self.past.as_ref().map_or(Time::ZERO, |past| past.joined)
+    }
+
+    /// It joins the fleet; at [`Time::ZERO`] it was there from the start.
+    pub fn joins(&mut self, now: Time) {
+        if now != self.joined() {
+            self.past_mut().joined = now;
+        }
+    }
+
+    fn past_mut(&mut self) -> &mut Past {
+        self.past.get_or_insert_default()
+    }
+
+    fn set_local(&mut self, own: &Evidence) {
+        self.good = own.good.min(u16::MAX.into()) as u16;
+        self.good_start = own.good_start;
+        let failures = Failures::of(own);
+        if self.past.is_some() || failures != Failures::default() {
+            self.past_mut().own = failures;
+        }
+    }
+
+    fn set_others(&mut self, others: &Evidence) {
+        self.others_good = others.good.min(u16::MAX.into()) as u16;
+        self.others_good_start = others.good_start;
+        let failures = Failures::of(others);
+        if self.past.is_some() || failures != Failures::default() {
+            self.past_mut().others = failures;
+        }
     }
 
     fn out(&self) -> bool {
@@ -163,40 +259,49 @@ impl Health {
 
     /// Whether nobody has seen a failure since the last good answer.
     pub fn spotless(&self) -> bool {
-        self.local.run == 0 && self.others.run == 0
+        self.past.as_ref().is_none_or(|past| past.own.run == 0 && past.others.run == 0)
     }
 
     /// What this worker has seen.
-    pub fn local(&self) -> &Evidence {
-        &self.local
+    pub fn local(&self) -> Evidence {
+        self.past.as_ref().map_or_else(Failures::default, |past| past.own).with(self.good, self.good_start)
     }
 
     /// Forgets what this worker has seen.
     pub fn forget_own(&mut self) {
-        self.local = Evidence::default();
+        self.set_local(&Evidence::default());
     }
 
     /// What the other workers have seen.
-    pub fn others(&self) -> &Evidence {
-        &self.others
+    pub fn others(&self) -> Evidence {
+        let failures = self.past.as_ref().map_or_else(Failures::default, |past| past.others);
+        failures.with(self.others_good, self.others_good_start)
     }
 
     /// Forgets what the other workers have seen, to be told anew.
     pub fn forget_others(&mut self) {
-        self.others = Evidence::default();
+        self.set_others(&Evidence::default());
     }
 
     /// Adds what another worker has seen.
     pub fn merge_other(&mut self, other: &Evidence) {
-        self.others.merge(other);
+        let mut others = self.others();
+        others.merge(other);
+        self.set_others(&others);
     }
 
     /// The clock stepped back to `now`: evidence from the future would outweigh all that comes.
     pub fn not_after(&mut self, now: Time) {
-        self.local.not_after(now);
-        self.others.not_after(now);
-        self.ejected = self.ejected.min(now);
-        self.returned = self.returned.min(now);
+        let (mut own, mut others) = (self.local(), self.others());
+        own.not_after(now);
+        others.not_after(now);
+        self.set_local(&own);
+        self.set_others(&others);
+        if let Some(past) = &mut self.past {
+            for moment in [&mut past.ejected, &mut past.returned, &mut past.joined] {
+                *moment = (*moment).min(now);
+            }
+        }
     }
 
     /// The state as last assessed.
@@ -206,8 +311,11 @@ impl Health {
 
     /// Draws the conclusion from the evidence; `background` is the failure ratio of the rest of the fleet.
     pub fn assess(&mut self, now: Time, limits: &config::Health, background: f64) -> State {
-        let mut all = self.local;
-        all.merge(&self.others);
+        if self.past.is_none() && self.state == State::Healthy {
+            return State::Healthy;
+        }
+        let mut all = self.local();
+        all.merge(&self.others());
         // No run at all is no surprise either, but then there is nothing to be void.
         let chance = background.clamp(0.0, 1.0).powi(all.run.min(1000) as i32);
         let surprising = |limit: f64| all.run == 0 || chance <= limit;
@@ -223,27 +331,33 @@ impl Health {
             _ => State::Healthy,
         };
         if next == State::Healthy && self.out() && all.run == 0 {
-            self.returned = now;
+            self.returns(now);
         }
         if next == State::Failed && !self.out() {
-            self.ejected = now;
+            self.past_mut().ejected = now;
         }
         self.state = next;
+        if next == State::Healthy && self.past.as_ref().is_some_and(|past| past.is_over(now)) {
+            self.past = None;
+        }
         next
     }
 
     /// When an endpoint out of traffic is due for its next single request.
     pub fn next_probe(&self, limits: &config::Health) -> Time {
-        let failed_at = self.local.failed_at.max(self.others.failed_at);
+        let Past { own, others, .. } = self.past.as_deref().copied().unwrap_or_default();
         match self.state {
             State::Healthy | State::Recovering => Time::ZERO,
-            State::Suspect => failed_at.after_secs(VERIFY_S.min(limits.ejection.as_secs_f64())),
+            State::Suspect => {
+                let failed_at = own.failed_at.max(others.failed_at);
+                failed_at.after_secs(VERIFY_S.min(limits.ejection.as_secs_f64()))
+            }
             State::Failed => {
-                let repeats = self.local.vain.saturating_add(self.others.vain).min(64);
+                let repeats = own.vain.saturating_add(others.vain).min(64);
                 let longest = limits.ejection.as_secs_f64();
                 let wait = longest * FIRST_WAIT * WAIT_GROWTH.powi(repeats as i32);
                 // From when the probe was sent: a time-out must not add its own length to the wait.
-                let failed_start = self.local.failed_start.max(self.others.failed_start);
+                let failed_start = own.failed_start.max(others.failed_start);
                 failed_start.after_secs(wait.min(longest))
             }
         }
@@ -300,7 +414,7 @@ mod tests {
         assert_eq!(health.next_probe(&LIMITS), Time::ZERO);
         assert_eq!(succeed(&mut health, 7200), State::Recovering);
         assert_eq!(succeed(&mut health, 7300), State::Healthy);
-        assert_eq!(health.returned, ms(7320));
+        assert_eq!(health.returned(), ms(7320));
     }
 
     #[test]
@@ -357,6 +471,21 @@ mod tests {
         assert!(health.next_probe(&LIMITS) <= ms(30_000));
         (0..3).for_each(|i| _ = succeed(&mut health, 6000 + i));
         assert_eq!(health.state(), State::Healthy);
+    }
+
+    #[test]
+    fn what_is_over_takes_no_memory() {
+        let mut health = Health::default();
+        (0..3).for_each(|i| _ = fail(&mut health, i));
+        (0..3).for_each(|i| _ = succeed(&mut health, 6000 + i));
+        assert_eq!(health.state(), State::Healthy);
+        succeed(&mut health, 100_000);
+        assert!(health.past.is_some(), "its slow start may last an hour");
+        succeed(&mut health, 10_000_000);
+        assert!(health.past.is_none());
+        assert_eq!(fail(&mut health, 10_000_100), State::Suspect);
+        health.joins(ms(10_000_100));
+        assert_eq!(health.joined(), ms(10_000_100));
     }
 
     #[test]

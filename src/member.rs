@@ -2,7 +2,7 @@
 
 use crate::config::{self, RuleAction};
 use crate::fleet::Condition;
-use crate::health::{Health, State};
+use crate::health::{Evidence, Health, State};
 use crate::measure::{Blend, ErrorRatio, InFlight, InFlightReport, Latency, PeakEwma};
 use crate::terms::Terms;
 use crate::time::Time;
@@ -47,6 +47,60 @@ impl Counters {
     }
 }
 
+/// The same of one endpoint since it was last [carried over](Tally::carry): a worker that gives it a thousand requests a
+/// second fills this in seven weeks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Requests that ended, whatever their outcome.
+    pub requests: u32,
+    /// Of these, failures.
+    pub failures: u32,
+    /// Times the endpoint was chosen.
+    pub picks: u32,
+}
+
+impl Tally {
+    /// A request ended.
+    pub fn request(&mut self) {
+        self.requests = self.requests.saturating_add(1);
+    }
+
+    /// It was a failure.
+    pub fn failure(&mut self) {
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    /// The endpoint was chosen.
+    pub fn pick(&mut self) {
+        self.picks = self.picks.saturating_add(1);
+    }
+
+    /// Takes off what is told elsewhere.
+    pub fn take_off(&mut self, told: &Tally) {
+        self.requests = self.requests.saturating_sub(told.requests);
+        self.failures = self.failures.saturating_sub(told.failures);
+        self.picks = self.picks.saturating_sub(told.picks);
+    }
+
+    /// Begins anew if this is half full; what was counted so far is then to be kept elsewhere.
+    pub fn carry(&mut self) -> Option<Counters> {
+        let full = self.requests.max(self.failures).max(self.picks) > u32::MAX / 2;
+        full.then(|| core::mem::take(self).into())
+    }
+
+    /// What was kept elsewhere, if that is less than half of what fits here.
+    pub fn resume(Counters { requests, failures, picks }: Counters) -> Option<Tally> {
+        let small = |count| u32::try_from(count).ok().filter(|count| *count <= u32::MAX / 2);
+        Some(Tally { requests: small(requests)?, failures: small(failures)?, picks: small(picks)? })
+    }
+}
+
+impl From<Tally> for Counters {
+    fn from(Tally { requests, failures, picks }: Tally) -> Counters {
+        Counters { requests: requests.into(), failures: failures.into(), picks: picks.into() }
+    }
+}
+
 /// What the other workers know of an endpoint, summed up.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Others {
@@ -67,8 +121,15 @@ impl Others {
     }
 }
 
-/// Everything known of one endpoint.
+/// What the others know, and when it was gathered.
 #[derive(Clone, Copy, Debug, Default)]
+pub struct Heard {
+    others: Others,
+    told: Time,
+}
+
+/// Everything known of one endpoint. What most endpoints have nothing of stands apart.
+#[derive(Clone, Debug, Default)]
 pub struct Member {
     /// Whether the place is taken by an endpoint at all.
     pub present: bool,
@@ -90,20 +151,16 @@ pub struct Member {
     pub in_flight: InFlight,
     /// This worker's latency estimate.
     pub latency: Latency,
-    /// This worker's peak-sensitive latency, as `peak_ewma` compares it.
-    pub peak: PeakEwma,
+    /// This worker's peak-sensitive latency, where `peak_ewma` compares it.
+    pub peak: Option<Box<PeakEwma>>,
     /// This worker's failure ratio.
     pub errors: ErrorRatio,
     /// Its health.
     pub health: Health,
-    /// This worker's counts.
-    pub counters: Counters,
-    /// What the others know, as of `told`.
-    pub others: Others,
-    /// When the others' knowledge was gathered.
-    pub told: Time,
-    /// When it joined the fleet, or [`Time::ZERO`] if it was there from the start.
-    pub joined: Time,
+    /// This worker's counts, lately.
+    pub counters: Tally,
+    /// What the other workers know; none if there are none.
+    pub heard: Option<Box<Heard>>,
     /// How it stands with those who announce it.
     pub condition: Condition,
     /// What the operator's rules demand.
@@ -121,40 +178,84 @@ impl Member {
     pub fn not_after(&mut self, now: Time) {
         self.in_flight.not_after(now);
         self.latency.not_after(now);
-        self.peak.not_after(now);
+        self.peak.iter_mut().for_each(|peak| peak.not_after(now));
         self.health.not_after(now);
-        self.joined = self.joined.min(now);
+    }
+
+    /// Takes over what the worker of an older configuration has learnt.
+    pub fn adopt(&mut self, known: &mut Member) {
+        *self = Member {
+            weight: self.weight,
+            condition: self.condition,
+            group: self.group,
+            peak: self.peak.take().map(|own| known.peak.clone().unwrap_or(own)),
+            // Who was looked at a moment ago, by whomever, is not to be explored by every worker anew.
+            in_flight: InFlight::none_since(known.quiet_since()),
+            counters: Tally::default(),
+            heard: None,
+            ruled: None,
+            ..known.clone()
+        };
+        // The old worker lives on while its requests do, and tells what it knows: nothing may count twice.
+        known.health.forget_own();
     }
 
     /// Those who announce it say how it stands. Whoever is let back into traffic starts slowly.
     pub fn stand(&mut self, condition: Condition, now: Time) {
         let was = core::mem::replace(&mut self.condition, condition);
         if was.condemned() && !condition.condemned() {
-            if self.joined != Time::ZERO && self.counters.picks == 0 {
-                self.joined = now;
+            if self.health.joined() != Time::ZERO && self.counters.picks == 0 {
+                self.health.joins(now);
             }
-            self.health.returned = now;
+            self.health.returns(now);
         }
+    }
+
+    /// What the other workers know.
+    pub fn others(&self) -> Others {
+        self.heard.as_ref().map_or_else(Others::default, |heard| heard.others)
+    }
+
+    /// Adds what another worker knows.
+    pub fn hear(&mut self, other: &Others, evidence: &Evidence, told: Time) {
+        let heard = self.heard.get_or_insert_default();
+        heard.others.merge(other);
+        heard.told = told;
+        self.health.merge_other(evidence);
+    }
+
+    /// Forgets what the other workers know, to be told anew.
+    pub fn forget_others(&mut self) {
+        match &mut self.heard {
+            // Nobody has told anything since the last time: nobody is left.
+            Some(heard) if heard.others == Others::default() => self.heard = None,
+            Some(heard) => heard.others = Others::default(),
+            None => return,
+        }
+        self.health.forget_others();
     }
 
     /// Requests on their way from all workers.
     pub fn total_in_flight(&self) -> u32 {
-        self.in_flight.total().saturating_add(self.others.in_flight.total)
+        self.in_flight.total().saturating_add(self.heard.as_ref().map_or(0, |h| h.others.in_flight.total))
     }
 
     /// Requests of all workers that await response headers.
     pub fn awaiting(&self) -> u32 {
-        self.in_flight.awaiting().saturating_add(self.others.in_flight.awaiting)
+        self.in_flight
+            .awaiting()
+            .saturating_add(self.heard.as_ref().map_or(0, |h| h.others.in_flight.awaiting))
     }
 
     /// When it last showed life, or went from idle to busy.
     pub fn quiet_since(&self) -> Time {
-        self.in_flight.report(Time::ZERO).quiet_since.max(self.others.in_flight.quiet_since)
+        let others = self.heard.as_ref().map_or(Time::ZERO, |h| h.others.in_flight.quiet_since);
+        self.in_flight.quiet_since().max(others)
     }
 
     /// The common latency estimate of all workers: logarithm of seconds, and the samples it rests on.
     pub fn centre(&self) -> Option<(f64, f64)> {
-        let mut blend = self.others.latency;
+        let mut blend = self.heard.as_ref().map_or_else(Blend::default, |h| h.others.latency);
         blend.add(self.latency.parts());
         blend.centre()
     }
@@ -171,12 +272,15 @@ impl Member {
 
     /// A lower bound of the latency in seconds from what has not been answered.
     pub fn floor(&self, now: Time) -> f64 {
-        self.in_flight.floor(&self.others.in_flight, self.told, now)
+        match &self.heard {
+            Some(heard) => self.in_flight.floor(&heard.others.in_flight, heard.told, now),
+            None => self.in_flight.floor(&InFlightReport::default(), Time::ZERO, now),
+        }
     }
 
     /// The failure ratio over all workers.
     pub fn error_ratio(&self) -> f64 {
-        self.errors.ratio().max(f64::from(self.others.error_ratio))
+        self.errors.ratio().max(self.heard.as_ref().map_or(0.0, |h| f64::from(h.others.error_ratio)))
     }
 
     /// How far (natural log) the estimate lies above `typical` seconds, and the standard error of that.
@@ -230,6 +334,23 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
+
+    #[test]
+    fn is_small() {
+        let limit = if cfg!(target_pointer_width = "32") { 152 } else { 160 };
+        assert!(size_of::<Member>() <= limit, "{} bytes", size_of::<Member>());
+    }
+
+    #[test]
+    fn counts_are_carried_over_before_they_are_full() {
+        let mut tally = Tally { picks: u32::MAX / 2, ..Tally::default() };
+        assert_eq!(tally.carry(), None);
+        assert_eq!(Tally::resume(tally.into()), Some(tally));
+        tally.pick();
+        let full = Counters::from(tally);
+        assert_eq!((tally.carry(), tally), (Some(full), Tally::default()));
+        assert_eq!(Tally::resume(full), None);
+    }
 
     #[test]
     fn a_difference_counts_as_far_as_it_is_beyond_doubt() {

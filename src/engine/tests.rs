@@ -105,8 +105,8 @@ fn a_rule_takes_an_endpoint_out_and_exploration_brings_it_back() {
 
 fn stand(engine: &mut Engine, conditions: [Condition; 3], ms: u64) {
     let upstream = engine.upstream_mut(UPSTREAM).unwrap();
-    let specs: Vec<Spec> = upstream.fleet().iter().map(|(_, endpoint)| endpoint.spec.clone()).collect();
-    let told = specs.into_iter().zip(conditions).map(|(spec, condition)| Spec { condition, ..spec });
+    let specs = upstream.fleet().iter().map(|(_, endpoint)| Spec::at(endpoint.address()));
+    let told = specs.zip(conditions).map(|(spec, condition)| Spec { condition, ..spec });
     upstream.set_fleet(&told.collect::<Vec<_>>(), at(ms));
 }
 

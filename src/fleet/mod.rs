@@ -6,8 +6,9 @@ mod merge;
 mod source;
 
 use core::net::SocketAddr;
+use std::rc::Rc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet, HashTable};
 
 use crate::random;
 
@@ -73,18 +74,62 @@ pub struct EndpointRef {
 /// One endpoint with what is derived from its identity once, so that no request has to format it.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    /// What the source said.
-    pub spec: Spec,
     /// `ip:port` as Envoy prints it.
     pub text: Box<str>,
     /// Stable identity between workers: [`random::hash`] of `text`.
     pub hash: u64,
+    /// Relative capacity, > 0.
+    pub weight: f64,
+    /// One for all endpoints that have both in common.
+    names: Option<Rc<Names>>,
+    /// 0 is used first.
+    pub priority: u32,
+    /// How it stands with those who announce it.
+    pub condition: Condition,
+}
+
+/// What many endpoints have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Names {
+    zone: Box<str>,
+    version: Box<str>,
+}
+
+impl Endpoint {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        // It was printed from one.
+        self.text.parse().unwrap_or_else(|_| SocketAddr::from(([0; 4], 0)))
+    }
+
+    /// Zone, empty if unknown.
+    pub fn zone(&self) -> &str {
+        self.names.as_ref().map_or("", |names| &names.zone)
+    }
+
+    /// Version, empty if unknown.
+    pub fn version(&self) -> &str {
+        self.names.as_ref().map_or("", |names| &names.version)
+    }
+
+    fn tell(&mut self, spec: &Spec, names: &mut HashSet<Rc<Names>>) {
+        self.weight = spec.weight;
+        self.priority = spec.priority;
+        self.condition = spec.condition;
+        if (self.zone(), self.version()) == (&*spec.zone, &*spec.version) {
+            return;
+        }
+        let named = Names { zone: spec.zone.as_str().into(), version: spec.version.as_str().into() };
+        let anonymous = named.zone.is_empty() && named.version.is_empty();
+        self.names =
+            (!anonymous).then(|| Rc::clone(names.get_or_insert_with(&named, |named| Rc::new(named.clone()))));
+    }
 }
 
 #[derive(Clone, Debug, Default)]
 struct Place {
-    generation: u32,
     endpoint: Option<Endpoint>,
+    generation: u32,
 }
 
 /// What an [`update`](Fleet::update) changed.
@@ -101,7 +146,8 @@ pub struct Changes {
 pub struct Fleet {
     places: Vec<Place>,
     vacant: Vec<u32>,
-    by_hash: HashMap<u64, u32>,
+    /// Indices by identity.
+    by_hash: HashTable<u32>,
 }
 
 impl Fleet {
@@ -119,29 +165,40 @@ impl Fleet {
             wanted.insert(hash, spec);
             order.push((hash, text));
         }
+        let named = self.places.iter().filter_map(|place| place.endpoint.as_ref()?.names.clone());
+        let mut names: HashSet<Rc<Names>> = named.collect();
         for (index, place) in (0u32..).zip(self.places.iter_mut()) {
             let Some(endpoint) = &mut place.endpoint else { continue };
-            match wanted.get(&endpoint.hash) {
-                Some(spec) => endpoint.spec = (*spec).clone(),
+            let hash = endpoint.hash;
+            match wanted.get(&hash) {
+                Some(spec) => endpoint.tell(spec, &mut names),
                 None => {
-                    self.by_hash.remove(&endpoint.hash);
                     place.endpoint = None;
                     place.generation = place.generation.wrapping_add(1);
+                    if let Ok(entry) = self.by_hash.find_entry(hash, |at| *at == index) {
+                        entry.remove();
+                    }
                     changes.left.push(index);
                 }
             }
         }
         for (hash, text) in order {
             let Some(spec) = wanted.get(&hash) else { continue };
-            if self.by_hash.contains_key(&hash) {
+            if self.index_of_hash(hash).is_some() {
                 continue;
             }
-            let endpoint = Endpoint { spec: (*spec).clone(), text: text.into(), hash };
+            let text = text.into();
+            let (weight, priority, condition) = (spec.weight, spec.priority, spec.condition);
+            let mut endpoint = Endpoint { text, hash, weight, names: None, priority, condition };
+            endpoint.tell(spec, &mut names);
             let index = self.settle(endpoint);
-            self.by_hash.insert(hash, index);
+            let places = &self.places;
+            let hash_of = |at: &u32| places.get(*at as usize).and_then(|p| Some(p.endpoint.as_ref()?.hash));
+            self.by_hash.insert_unique(hash, index, |at| hash_of(at).unwrap_or_default());
             changes.joined.push(index);
         }
         self.vacant.extend(&changes.left);
+        self.places.shrink_to_fit();
         changes
     }
 
@@ -190,7 +247,7 @@ impl Fleet {
 
     /// The endpoint with this identity.
     pub fn index_of_hash(&self, hash: u64) -> Option<u32> {
-        self.by_hash.get(&hash).copied()
+        self.by_hash.find(hash, |at| self.get(*at).is_some_and(|e| e.hash == hash)).copied()
     }
 
     /// The endpoint that Envoy prints as `text`.
@@ -254,6 +311,6 @@ mod tests {
         let mut list = specs(&[80, 80]);
         list[1].weight = 9.0;
         fleet.update(&list);
-        assert_eq!((fleet.len(), fleet.get(0).unwrap().spec.weight), (1, 1.0));
+        assert_eq!((fleet.len(), fleet.get(0).unwrap().weight), (1, 1.0));
     }
 }

@@ -84,6 +84,11 @@ impl InFlight {
         self.awaiting
     }
 
+    /// Last answer, or the moment the endpoint went from idle to busy.
+    pub fn quiet_since(&self) -> Time {
+        self.quiet_since
+    }
+
     /// Mean age in seconds of what awaits response headers; zero if nothing does.
     pub fn mean_age(&self, now: Time) -> f64 {
         if self.awaiting == 0 {

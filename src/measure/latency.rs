@@ -37,10 +37,10 @@ pub struct Latency {
     updated: Time,
     /// The last two samples beyond the clip, logarithms.
     beyond: [f32; 2],
+    /// How long before the last sample the first of the run came, microseconds; 71 minutes at most.
+    run_us: u32,
     /// How many samples in a row were beyond the clip; negative below the estimate.
     run: i8,
-    /// When the first of them came.
-    since: Time,
 }
 
 impl Latency {
@@ -54,6 +54,7 @@ impl Latency {
         if terms.fade {
             self.samples *= (-now.seconds_since(self.updated) / MEMORY_S).exp() as f32;
         }
+        let since = self.since();
         self.updated = now;
         if self.samples < 0.5 {
             *self = Latency { centre: x, samples: 1.0, updated: now, ..Latency::default() };
@@ -68,10 +69,8 @@ impl Latency {
             0
         };
         self.run = if side == 0 || self.run.signum() != side { side } else { self.run.saturating_add(side) };
-        if side == 0 || self.run == side {
-            self.since = now;
-        }
-        let apart = side < 0 || started >= self.since || !terms.apart;
+        self.run_us = if side == 0 || self.run == side { 0 } else { microseconds(since, now) };
+        let apart = side < 0 || started >= self.since() || !terms.apart;
         if terms.jump && apart && self.run.abs() >= JUMP_AFTER {
             let [a, b] = self.beyond;
             let median = a.max(b).min(a.min(b).max(x));
@@ -115,14 +114,25 @@ impl Latency {
 
     /// The clock stepped back to `now`.
     pub fn not_after(&mut self, now: Time) {
+        let since = self.since().min(now);
         self.updated = self.updated.min(now);
-        self.since = self.since.min(now);
+        self.run_us = microseconds(since, self.updated);
+    }
+
+    /// When the first sample of the run came.
+    fn since(&self) -> Time {
+        Time(self.updated.0.saturating_sub(1000 * u64::from(self.run_us)))
     }
 
     /// Natural logarithm of the estimate in seconds and the samples behind it: what other workers are told.
     pub fn parts(&self) -> (f32, f32, Time) {
         (self.centre, self.samples, self.updated)
     }
+}
+
+/// From `earlier` to `now`, rounded up, so that what is counted back from `now` is never later than it was.
+fn microseconds(earlier: Time, now: Time) -> u32 {
+    u32::try_from(now.0.saturating_sub(earlier.0).div_ceil(1000)).unwrap_or(u32::MAX)
 }
 
 /// Several workers' estimates of one endpoint, the fresher the heavier.

@@ -20,7 +20,7 @@ const CHOICES: usize = 2;
 pub struct PeakEwma;
 
 fn cost(view: View<'_>, member: &Member) -> f32 {
-    let latency = member.peak.estimate(view.now).unwrap_or(member.expected);
+    let latency = member.peak.as_ref().and_then(|peak| peak.estimate(view.now)).unwrap_or(member.expected);
     latency * (member.total_in_flight() + 1) as f32 / member.weight
 }
 

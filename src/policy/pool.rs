@@ -46,6 +46,7 @@ impl Pool {
     fn refresh_order(&mut self, members: &[Member]) {
         self.order.clear();
         let eligible = |i: &&u32| members.get(**i as usize).is_some_and(|m| m.eligible);
+        self.order.reserve_exact(self.everybody.len());
         self.order.extend(self.everybody.iter().filter(eligible));
         let share = |i: &u32| members.get(*i as usize).map_or(0.0, |m| m.share);
         let (mut least, mut most) = (f32::INFINITY, 0.0f32);

@@ -62,6 +62,7 @@ impl Ring {
         let heaviest = present().map(|(_, m)| m.weight).fold(0.0, f32::max);
         let scale = points_per_weight(heaviest, present().map(|(_, m)| m.weight).sum());
         self.points.clear();
+        self.points.reserve_exact(present().map(|(_, m)| points_of(m.weight, scale) as usize).sum());
         for (index, member) in present() {
             let count = points_of(member.weight, scale);
             let places = (1..=count).map(|nth| place(member.identity, nth, POINT_STEP));

@@ -257,7 +257,7 @@ fn a_slow_endpoint_is_avoided_by_who_compares_latency() {
         for (i, member) in list.iter_mut().enumerate() {
             let seconds = if i == 7 { 0.5 } else { 0.05 };
             member.expected = seconds as f32;
-            member.peak.observe(seconds, Time::from_secs_f64(999.0));
+            member.peak.get_or_insert_default().observe(seconds, Time::from_secs_f64(999.0));
         }
         let counts = Bench::new(policy, list).counts(1000);
         assert_eq!(counts[7], 0.0, "{at} {policy:?} {counts:?}");

@@ -384,15 +384,14 @@ fn line<'a>(
     (counted, all_recent): (EndpointCounts, f32),
     now: Time,
 ) -> Line<'a> {
-    let spec = &endpoint.spec;
     let share = if all_recent > 0.0 { f64::from(counted.recent / all_recent) } else { 0.0 };
     let readings = upstream.config().signals.iter().zip(upstream.readings(index));
     Line {
         address: &endpoint.text,
-        zone: &spec.zone,
-        version: &spec.version,
-        weight: spec.weight,
-        priority: spec.priority,
+        zone: endpoint.zone(),
+        version: endpoint.version(),
+        weight: endpoint.weight,
+        priority: endpoint.priority,
         state: match member.condition {
             Condition::Draining => "draining",
             _ => names::state(member.health.state()),

@@ -125,9 +125,16 @@ impl Discovery {
     }
 
     /// Makes the fleet of an upstream anew. How many endpoints are new.
-    pub fn settle(&mut self, host: &dyn Host, engine: &mut Engine, upstream: usize, now: Time) -> usize {
-        let Some(balanced) = engine.upstream(upstream) else { return 0 };
-        let endpoints = &balanced.config().endpoints;
+    pub fn settle(
+        &mut self,
+        host: &dyn Host,
+        config: &Config,
+        engine: &mut Engine,
+        upstream: usize,
+        now: Time,
+    ) -> usize {
+        let Some(balanced) = config.upstreams.get(upstream) else { return 0 };
+        let endpoints = &balanced.endpoints;
         let known = |origin| self.source(upstream, origin).and_then(Source::known);
         let (prometheus, envoy) = (known(Origin::Prometheus), known(Origin::Envoy));
         let complete = (endpoints.prometheus.is_none() || prometheus.is_some())
@@ -140,15 +147,14 @@ impl Discovery {
         if merged.beyond > 0 && !core::mem::replace(&mut self.complained, true) {
             let line = format!(
                 "{:?} has {} endpoints beyond the {MOST_ENDPOINTS} that are balanced; they are left out",
-                balanced.cluster(),
-                merged.beyond,
+                balanced.cluster, merged.beyond,
             );
             host.tell(&Event {
                 level: log::Level::Warn,
                 name: "endpoints_left_out",
                 message: &line,
                 fields: &[
-                    ("upstream", Field::Text(balanced.cluster())),
+                    ("upstream", Field::Text(&balanced.cluster)),
                     ("left_out", Field::Whole(merged.beyond as u64)),
                 ],
             });

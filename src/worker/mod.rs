@@ -143,7 +143,6 @@ impl Worker {
         let known = worker.discovery.read(host, now);
         worker.settle(host, &known, now);
         worker.trails.start_at(worker.id);
-        worker.steer.refresh(&worker.engine);
         Ok(worker)
     }
 
@@ -259,12 +258,9 @@ impl Worker {
     /// Makes the fleets of these upstreams anew.
     fn settle(&mut self, host: &dyn Host, upstreams: &[usize], now: Time) {
         for upstream in upstreams {
-            if self.discovery.settle(host, &mut self.engine, *upstream, now) > 0 {
+            if self.discovery.settle(host, &self.config, &mut self.engine, *upstream, now) > 0 {
                 self.polls.ask_again(*upstream, now);
             }
-        }
-        if !upstreams.is_empty() {
-            self.steer.refresh(&self.engine);
         }
     }
 

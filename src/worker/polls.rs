@@ -321,7 +321,7 @@ fn samples(
     let Some(status) = status else { return Err("no answer in time".into()) };
     let answer = prometheus::parse(status, body, &signal.address_label).map_err(|error| error.to_string())?;
     let fleet = upstream.fleet();
-    let index = EndpointIndex::new(fleet.iter().map(|(_, endpoint)| endpoint.spec.address));
+    let index = EndpointIndex::new(fleet.iter().map(|(_, endpoint)| endpoint.address()));
     let assigned = index.assign(&answer.samples, signal.port);
     let values = fleet
         .iter()

@@ -1,17 +1,16 @@
-//! How a decision becomes a header value, prepared so that a request only copies bytes.
+//! How a decision becomes a header value: the fleet has the addresses as text, so a request only copies bytes.
 
 use crate::config::{Config, Via};
-use crate::engine::Engine;
+use crate::fleet::Fleet;
 use crate::policy::{Candidates, MAX_CANDIDATES};
 
-/// Prepared header values and a buffer to join them in.
+/// The way of steering, and a buffer to write header values in.
 #[derive(Debug)]
 pub struct Steer {
     via: Via,
     header: String,
     want: usize,
-    /// By upstream and endpoint index.
-    values: Vec<Vec<Box<[u8]>>>,
+    /// By upstream: the value for its safe endpoint, empty if it has none.
     safe: Vec<Box<[u8]>>,
     buffer: Vec<u8>,
 }
@@ -21,7 +20,9 @@ impl Steer {
     pub fn new(config: &Config) -> Steer {
         let safe = config.upstreams.iter().map(|u| match &u.failover.none_eligible {
             crate::config::NoneEligible::SafeEndpoint(address) => {
-                value(config.steering.via, address.to_string().as_bytes())
+                let mut value = Vec::new();
+                write(config.steering.via, address.to_string().as_bytes(), &mut value);
+                value.into()
             }
             _ => Box::default(),
         });
@@ -29,27 +30,9 @@ impl Steer {
             via: config.steering.via,
             header: config.steering.header.clone(),
             want: if config.steering.via == Via::OverrideHost { config.steering.candidates } else { 1 },
-            values: Vec::new(),
             safe: safe.collect(),
             buffer: Vec::with_capacity(64 * MAX_CANDIDATES),
         }
-    }
-
-    /// Prepares the values of all endpoints; called when the fleet changes.
-    pub fn refresh(&mut self, engine: &Engine) {
-        self.values = engine
-            .upstreams()
-            .iter()
-            .map(|upstream| {
-                let mut values = vec![Box::default(); upstream.fleet().places()];
-                for (index, endpoint) in upstream.fleet().iter() {
-                    if let Some(slot) = values.get_mut(index as usize) {
-                        *slot = value(self.via, endpoint.text.as_bytes());
-                    }
-                }
-                values
-            })
-            .collect();
     }
 
     /// The steering header's name.
@@ -67,16 +50,15 @@ impl Steer {
         self.via == Via::StatefulSession
     }
 
-    /// The header and its value for `candidates`; `None` if one of them is unknown here.
-    pub fn towards(&mut self, upstream: usize, candidates: &Candidates) -> Option<(&str, &[u8])> {
+    /// The header and its value for `candidates` out of `fleet`; `None` if one of them is unknown there.
+    pub fn towards(&mut self, fleet: &Fleet, candidates: &Candidates) -> Option<(&str, &[u8])> {
         self.buffer.clear();
-        let values = self.values.get(upstream)?;
         for index in candidates.as_slice() {
-            let value = values.get(*index as usize).filter(|v| !v.is_empty())?;
+            let endpoint = fleet.get(*index)?;
             if !self.buffer.is_empty() {
                 self.buffer.push(b',');
             }
-            self.buffer.extend_from_slice(value);
+            write(self.via, endpoint.text.as_bytes(), &mut self.buffer);
         }
         Some((&self.header, &self.buffer))
     }
@@ -87,28 +69,26 @@ impl Steer {
     }
 }
 
-/// What the Envoy mechanism expects for an endpoint: `stateful_session` takes base64, `cluster_header` the name
+/// Appends what the Envoy mechanism expects for an endpoint: `stateful_session` takes base64, `cluster_header` the name
 /// of a cluster, which is the address itself, and the others `ip:port`.
-fn value(via: Via, address: &[u8]) -> Box<[u8]> {
+fn write(via: Via, address: &[u8], to: &mut Vec<u8>) {
     match via {
-        Via::StatefulSession => base64(address).into(),
-        Via::OverrideHost | Via::OriginalDst | Via::ClusterHeader => address.into(),
+        Via::StatefulSession => write_base64(address, to),
+        Via::OverrideHost | Via::OriginalDst | Via::ClusterHeader => to.extend_from_slice(address),
     }
 }
 
 /// Standard base64 with padding (RFC 4648, section 4).
-fn base64(bytes: &[u8]) -> Vec<u8> {
+fn write_base64(bytes: &[u8], to: &mut Vec<u8>) {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = Vec::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
         let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
         let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
         for digit in 0..4 {
             let six = (bits >> (18 - 6 * digit) & 63) as usize;
-            out.push(if digit > chunk.len() { b'=' } else { ALPHABET.get(six).copied().unwrap_or(b'=') });
+            to.push(if digit > chunk.len() { b'=' } else { ALPHABET.get(six).copied().unwrap_or(b'=') });
         }
     }
-    out
 }
 
 #[cfg(test)]
@@ -127,9 +107,11 @@ mod tests {
             ("foo", "Zm9v"),
             ("foob", "Zm9vYg=="),
             ("foobar", "Zm9vYmFy"),
+            ("127.0.0.1:8080", "MTI3LjAuMC4xOjgwODA="),
         ] {
-            assert_eq!(base64(plain.as_bytes()), coded.as_bytes());
+            let mut written = Vec::new();
+            write_base64(plain.as_bytes(), &mut written);
+            assert_eq!(written, coded.as_bytes());
         }
-        assert_eq!(base64(b"127.0.0.1:8080"), b"MTI3LjAuMC4xOjgwODA=");
     }
 }

@@ -101,7 +101,9 @@ impl Stream {
             _ if observed => {}
             Decision::Steer(candidates) => {
                 let candidates = if want > named { testimony::named(candidates, named) } else { candidates };
-                let Some((header, value)) = worker.steer.towards(upstream, &candidates) else {
+                let fleet = worker.engine.upstream(upstream).map(|u| u.fleet());
+                let Some((header, value)) = fleet.and_then(|fleet| worker.steer.towards(fleet, &candidates))
+                else {
                     self.phase = Phase::Foreign;
                     return Verdict::Continue;
                 };

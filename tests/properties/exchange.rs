@@ -231,13 +231,13 @@ proptest! {
         for (mine, theirs) in here.upstreams().iter().zip(there.upstreams()) {
             for (index, _) in mine.fleet().iter() {
                 let (told, knows) = (mine.member(index).expect("mine"), theirs.member(index).expect("theirs"));
-                let (read, written) = (knows.others.in_flight, told.in_flight.report(s(5)));
+                let (read, written) = (knows.others().in_flight, told.in_flight.report(s(5)));
                 prop_assert!((read.mean_age - written.mean_age).abs() <= 1e-5 * written.mean_age);
                 prop_assert_eq!(read, InFlightReport { mean_age: read.mean_age, ..written });
                 prop_assert_eq!(knows.health.others(), told.health.local());
-                prop_assert_eq!(f64::from(knows.others.error_ratio), told.errors.ratio());
+                prop_assert_eq!(f64::from(knows.others().error_ratio), told.errors.ratio());
                 let centre = told.latency.estimate().map(f64::ln);
-                match (knows.others.latency.centre(), centre) {
+                match (knows.others().latency.centre(), centre) {
                     (Some((read, _)), Some(written)) => prop_assert!((read - written).abs() < 1e-6),
                     (read, written) => prop_assert!(read.is_none() && written.is_none()),
                 }

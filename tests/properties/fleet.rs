@@ -39,13 +39,13 @@ proptest! {
                 let index = fleet.index_of_text(address.to_string().as_bytes());
                 let index = index.expect("everybody who is wanted is found by the text that Envoy prints");
                 let endpoint = fleet.get(index).expect("an endpoint");
-                prop_assert_eq!(endpoint.spec.weight, *weight, "the first of two counts");
+                prop_assert_eq!(endpoint.weight, *weight, "the first of two counts");
                 prop_assert_eq!(fleet.index_of_hash(random::hash(endpoint.text.as_bytes())), Some(index));
                 now.insert(*address, fleet.reference(index).expect("a reference"));
             }
             prop_assert_eq!(fleet.len(), wanted.len());
             prop_assert_eq!(fleet.is_empty(), wanted.is_empty());
-            let listed: BTreeSet<SocketAddr> = fleet.iter().map(|(_, e)| e.spec.address).collect();
+            let listed: BTreeSet<SocketAddr> = fleet.iter().map(|(_, e)| e.address()).collect();
             prop_assert_eq!(listed.into_iter().collect::<Vec<_>>(), wanted.keys().copied().collect::<Vec<_>>());
             let places: BTreeSet<u32> = now.values().map(|r| r.index).collect();
             prop_assert_eq!(places.len(), now.len(), "a place has one endpoint");

@@ -137,7 +137,7 @@ proptest! {
                 (State::Failed | State::Recovering, State::Suspect) => prop_assert!(false, "from out to half in"),
                 (State::Failed | State::Recovering, State::Healthy) => {
                     prop_assert!(watched.good >= limits.recover_after, "{} good", watched.good);
-                    prop_assert_eq!(watched.health.returned, ms(watched.now));
+                    prop_assert_eq!(watched.health.returned(), ms(watched.now));
                 }
                 _ => {}
             }

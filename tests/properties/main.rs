@@ -5,6 +5,7 @@ mod exchange;
 mod failover;
 mod fleet;
 mod health;
+mod memory;
 mod policy;
 
 use proptest::test_runner::{Config, RngSeed};

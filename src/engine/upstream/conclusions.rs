@@ -90,7 +90,7 @@ impl Upstream {
             m.errors.fade(fades_s);
             &*m
         });
-        self.typical = median(&mut self.scratch, members).unwrap_or(self.typical);
+        self.typical = median(members).unwrap_or(self.typical);
         self.compare_groups(now);
         for index in 0..self.members.len() as u32 {
             self.assess(index, now);
@@ -111,7 +111,7 @@ impl Upstream {
         for (at, group) in groups.iter_mut().enumerate() {
             group.typical = if divided {
                 let members = group.indices.iter().filter_map(|i| self.members.get(*i as usize));
-                median(&mut self.scratch, members).unwrap_or(group.typical)
+                median(members).unwrap_or(group.typical)
             } else {
                 self.typical
             };
@@ -317,9 +317,9 @@ fn fit(member: &Member) -> bool {
 }
 
 /// The median latency of `members`, seconds.
-fn median<'m>(scratch: &mut Vec<f64>, members: impl Iterator<Item = &'m Member>) -> Option<f64> {
-    scratch.clear();
-    scratch.extend(members.filter_map(|m| m.centre().map(|(centre, _)| centre.exp())));
-    let middle = scratch.len().checked_sub(1)? / 2;
-    Some(*scratch.select_nth_unstable_by(middle, f64::total_cmp).1)
+fn median<'m>(members: impl Iterator<Item = &'m Member>) -> Option<f64> {
+    let mut latencies: Vec<f64> =
+        members.filter_map(|m| m.centre().map(|(centre, _)| centre.exp())).collect();
+    let middle = latencies.len().checked_sub(1)? / 2;
+    Some(*latencies.select_nth_unstable_by(middle, f64::total_cmp).1)
 }

@@ -9,7 +9,7 @@ use core::ops::Range;
 use super::spill::Spill;
 use super::trust::Record;
 use super::{TYPICAL_AT_FIRST_S, Upstream};
-use crate::fleet::Spec;
+use crate::fleet::Endpoint;
 use crate::measure::Background;
 use crate::policy::{self, Policy, Pool};
 use crate::time::Time;
@@ -84,20 +84,19 @@ pub(super) struct Lane {
 }
 
 impl Upstream {
-    /// The group that `spec` belongs to.
-    fn key_of(&self, spec: &Spec) -> Option<Key> {
+    /// The group that `endpoint` belongs to.
+    fn key_of(&self, endpoint: &Endpoint) -> Option<Key> {
         Some(Key {
-            lane: self.split.lane_of(&spec.version)?,
-            priority: spec.priority,
-            remote: self.config.zone.as_ref().is_some_and(|zone| zone.local != spec.zone),
+            lane: self.split.lane_of(endpoint.version())?,
+            priority: endpoint.priority,
+            remote: self.config.zone.as_ref().is_some_and(|zone| zone.local != endpoint.zone()),
         })
     }
 
     /// Puts everybody of the fleet into a group; groups that stay keep what they know.
     pub(super) fn regroup(&mut self) {
         let mut before = core::mem::take(&mut self.groups).into_iter().peekable();
-        let key =
-            |(index, endpoint): (u32, &crate::fleet::Endpoint)| Some((self.key_of(&endpoint.spec)?, index));
+        let key = |(index, endpoint): (u32, &Endpoint)| Some((self.key_of(endpoint)?, index));
         let mut places: Vec<(Key, u32)> = self.fleet.iter().filter_map(key).collect();
         places.sort_unstable();
         self.members.iter_mut().for_each(|m| m.group = NO_GROUP);
@@ -121,6 +120,7 @@ impl Upstream {
             group.teaches = !group.key.remote || nearest != Some(level);
             nearest = Some(level);
             let Group { background, indices, .. } = group;
+            indices.shrink_to_fit();
             background.retain(|index| indices.binary_search(&index).is_ok());
         }
         self.groups = groups;

@@ -8,7 +8,7 @@ use super::Upstream;
 use crate::exchange::slot::GONE_AFTER_S;
 use crate::health::Evidence;
 use crate::measure::Blend;
-use crate::member::Member;
+use crate::member::{Member, Others};
 use crate::time::Time;
 
 /// Hearsay of one endpoint.
@@ -35,12 +35,12 @@ impl Inherited {
 
     /// What `member` of the older configuration had been told.
     pub(super) fn add(&mut self, member: &Member) {
-        let evidence = *member.health.others();
-        if member.others.latency.centre().is_some() || evidence != Evidence::default() {
+        let (others, evidence) = (member.others(), member.health.others());
+        if others.latency.centre().is_some() || evidence != Evidence::default() {
             self.known.push(Hearsay {
                 identity: member.identity,
-                latency: member.others.latency,
-                error_ratio: member.others.error_ratio,
+                latency: others.latency,
+                error_ratio: others.error_ratio,
                 evidence,
             });
         }
@@ -58,12 +58,15 @@ impl Upstream {
         for hearsay in &inherited.known {
             let index = self.fleet.index_of_hash(hearsay.identity);
             let Some(member) = index.and_then(|i| self.members.get_mut(i as usize)) else { continue };
-            if member.others.latency.centre().is_none() {
-                member.others.latency = hearsay.latency;
-                member.others.error_ratio = member.others.error_ratio.max(hearsay.error_ratio);
+            let (mut others, mut evidence) = (Others::default(), Evidence::default());
+            if member.others().latency.centre().is_none() {
+                others = Others { latency: hearsay.latency, error_ratio: hearsay.error_ratio, ..others };
             }
-            if *member.health.others() == Evidence::default() {
-                member.health.merge_other(&hearsay.evidence);
+            if member.health.others() == evidence {
+                evidence = hearsay.evidence;
+            }
+            if (others, evidence) != Default::default() {
+                member.hear(&others, &evidence, self.told);
             }
         }
     }

@@ -4,7 +4,7 @@
 
 use super::{Duty, Totals, Upstream};
 use crate::health::State;
-use crate::member::Counters;
+use crate::member::Tally;
 use crate::time::Time;
 
 /// Picks are counted over about this time to tell an endpoint's share, seconds.
@@ -28,7 +28,7 @@ pub struct Change {
 pub(super) struct Journal {
     seen: Vec<(State, bool)>,
     /// Counters at the last count, and picks that still count as recent.
-    recent: Vec<(Counters, f32)>,
+    recent: Vec<(Tally, f32)>,
     totals: Totals,
     counted: Time,
     changes: Vec<Change>,
@@ -75,9 +75,12 @@ impl Upstream {
         let seconds = now.seconds_since(core::mem::replace(&mut self.journal.counted, now));
         let fade = (-seconds / RECENT_S).exp() as f32;
         self.journal.recent.resize(self.members.len(), Default::default());
-        for (member, (before, recent)) in self.members.iter().zip(&mut self.journal.recent) {
+        for (member, (before, recent)) in self.members.iter_mut().zip(&mut self.journal.recent) {
             let picks = member.counters.picks.saturating_sub(before.picks);
             *recent = *recent * fade + picks as f32;
+            if let Some(full) = member.counters.carry() {
+                self.departed.entry(member.identity).or_default().merge(&full);
+            }
             *before = member.counters;
         }
         self.journal.totals = self.totals;

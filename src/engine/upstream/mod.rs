@@ -24,8 +24,8 @@ use crate::autoscale::Scaler;
 use crate::config::{self, NoneEligible};
 use crate::fleet::{EndpointRef, Fleet, Spec};
 use crate::health::Evidence;
-use crate::measure::{InFlight, LearntWeight, Queueing, Reading, Slots};
-use crate::member::{Counters, Member, NOISE_S, Others};
+use crate::measure::{LearntWeight, Queueing, Reading, Slots};
+use crate::member::{Counters, Member, NOISE_S, Others, Tally};
 use crate::policy::{Candidates, Request, View};
 use crate::random::{self, Rng};
 use crate::terms::Terms;
@@ -106,12 +106,14 @@ pub struct Upstream {
     /// Those who are well can carry everything, wherever they are.
     rescued: bool,
     typical: f64,
-    scratch: Vec<f64>,
     totals: Totals,
     /// Who decided last.
     reason: Reason,
-    /// Counts of endpoints that have left, should they return: counters do not go down.
+    /// Counts of endpoints that have left, should they return, and what was carried over from the members' own: counters
+    /// do not go down.
     departed: HashMap<u64, Counters>,
+    /// When the others' knowledge was gathered.
+    told: Time,
     journal: journal::Journal,
     refreshed: Time,
 }
@@ -155,10 +157,10 @@ impl Upstream {
             panic: false,
             rescued: false,
             typical: TYPICAL_AT_FIRST_S,
-            scratch: Vec::new(),
             totals: Totals::default(),
             reason: Reason::default(),
             departed: HashMap::new(),
+            told: Time::ZERO,
             journal: journal::Journal::default(),
             refreshed: now,
             terms,
@@ -168,6 +170,8 @@ impl Upstream {
         upstream.lanes.resize_with(upstream.split.lanes(), lane);
         let specs: Vec<Spec> = upstream.config.endpoints.fixed.iter().map(Spec::from).collect();
         upstream.set_fleet(&specs, now);
+        // Whoever merges sources has the configuration; a list of ten thousand is not kept twice.
+        upstream.config.endpoints.fixed = Vec::new();
         upstream
     }
 
@@ -181,7 +185,7 @@ impl Upstream {
         self.hash
     }
 
-    /// The configuration it runs by.
+    /// The configuration it runs by; endpoints that it names are in the [`fleet`](Upstream::fleet).
     pub fn config(&self) -> &config::Upstream {
         &self.config
     }
@@ -210,14 +214,22 @@ impl Upstream {
     /// are among them.
     pub fn counters(&self) -> impl Iterator<Item = (u64, Counters, f32)> {
         let present = (0..).zip(&self.members).filter(|(_, m)| m.present);
-        let present = present.map(|(index, m)| (m.identity, m.counters, self.recent_picks(index)));
-        present.chain(self.departed.iter().map(|(identity, counters)| (*identity, *counters, 0.0)))
+        let present = present.map(|(index, m)| {
+            let mut counters = Counters::from(m.counters);
+            self.departed.get(&m.identity).into_iter().for_each(|before| counters.merge(before));
+            (m.identity, counters, self.recent_picks(index))
+        });
+        let left =
+            self.departed.iter().filter(|(identity, _)| self.fleet.index_of_hash(**identity).is_none());
+        present.chain(left.map(|(identity, counters)| (*identity, *counters, 0.0)))
     }
 
     fn remember_counters(&mut self, index: u32) {
-        let Some(member) = self.member(index).copied() else { return };
-        if member.counters != Counters::default() && self.departed.len() < MOST_DEPARTED {
-            self.departed.insert(member.identity, member.counters);
+        let Some(member) = self.member(index) else { return };
+        let (identity, counted) = (member.identity, member.counters);
+        let kept = self.departed.len() < MOST_DEPARTED || self.departed.contains_key(&identity);
+        if counted != Tally::default() && kept {
+            self.departed.entry(identity).or_default().merge(&counted.into());
         }
     }
 
@@ -261,7 +273,7 @@ impl Upstream {
     /// anybody looked. How many there are.
     pub fn set_fleet_joined(&mut self, specs: &[Spec], joined: Time, now: Time) -> usize {
         let changes = self.fleet.update(specs);
-        self.members.resize(self.fleet.places(), Member::default());
+        self.members.resize_with(self.fleet.places(), Member::default);
         self.readings.resize(self.fleet.places() * self.config.signals.len(), Reading::default());
         for index in &changes.left {
             self.remember_counters(*index);
@@ -269,16 +281,24 @@ impl Upstream {
             self.rules.forget(*index);
         }
         for index in &changes.joined {
-            self.reset(*index, Member { present: true, eligible: true, joined, ..Member::default() });
+            let mut member = Member { present: true, eligible: true, ..Member::default() };
+            member.health.joins(joined);
+            if self.config.policy == config::Policy::PeakEwma {
+                member.peak = Some(Box::default());
+            }
+            self.reset(*index, member);
         }
         for (index, endpoint) in self.fleet.iter() {
             if let Some(member) = self.members.get_mut(index as usize) {
-                member.weight = endpoint.spec.weight as f32;
+                member.weight = endpoint.weight as f32;
                 member.identity = endpoint.hash;
-                if let Some(counted) = self.departed.remove(&endpoint.hash) {
+                let counted =
+                    self.departed.get(&endpoint.hash).filter(|_| member.counters == Tally::default());
+                if let Some(counted) = counted.copied().and_then(Tally::resume) {
                     member.counters = counted;
+                    self.departed.remove(&endpoint.hash);
                 }
-                member.stand(endpoint.spec.condition, now);
+                member.stand(endpoint.condition, now);
             }
         }
         self.regroup();
@@ -317,7 +337,7 @@ impl Upstream {
         self.choose(drawn, request, now, rng, &mut candidates);
         if let Some(first) = candidates.first() {
             if let Some(member) = self.members.get_mut(first as usize) {
-                member.counters.picks += 1;
+                member.counters.pick();
             }
             candidates.truncate(request.want.max(1));
             return Decision::Steer(candidates);
@@ -497,13 +517,13 @@ impl Upstream {
             Outcome::Good | Outcome::Undecided => {
                 member.in_flight.answer(started, now);
                 member.latency.observe(seconds, started, now, &terms);
-                member.peak.observe(raw, now);
+                member.peak.iter_mut().for_each(|peak| peak.observe(raw, now));
             }
             Outcome::Failed(failure) if failure.answered() => member.in_flight.answer(started, now),
             Outcome::Failed(Failure::Timeout) | Outcome::Cancelled => {
                 member.in_flight.stop_awaiting(started);
                 member.latency.observe_at_least(seconds, started, now, &terms);
-                member.peak.observe_at_least(raw, now);
+                member.peak.iter_mut().for_each(|peak| peak.observe_at_least(raw, now));
             }
             Outcome::Failed(_) | Outcome::Unrelated => member.in_flight.stop_awaiting(started),
         }
@@ -550,7 +570,7 @@ impl Upstream {
         match failure {
             None => member.health.success(started),
             Some(failure) => {
-                member.counters.failures += 1;
+                member.counters.failure();
                 if failure.severity() > 0 {
                     member.health.failure(started, now, failure.severity());
                 }
@@ -562,7 +582,7 @@ impl Upstream {
     /// The request failed here and was answered by another endpoint, to which it has been [moved](Upstream::moved).
     pub fn gave_up(&mut self, endpoint: EndpointRef, started: Time, failure: Failure, now: Time) {
         if let Some(member) = self.current(endpoint) {
-            member.counters.requests += 1;
+            member.counters.request();
         }
         self.judged(endpoint, started, Some(failure), now);
     }
@@ -571,18 +591,15 @@ impl Upstream {
     pub fn finished(&mut self, endpoint: EndpointRef, _now: Time) {
         if let Some(member) = self.current(endpoint) {
             member.in_flight.finish();
-            member.counters.requests += 1;
+            member.counters.request();
             self.count_in_flight(endpoint.index, -1);
         }
     }
 
     /// Forgets what the other workers know, to be told anew as of `told`.
     pub fn forget_others(&mut self, told: Time) {
-        for member in self.members.iter_mut().filter(|m| m.present) {
-            member.others = Others::default();
-            member.health.forget_others();
-            member.told = told;
-        }
+        self.told = told;
+        self.members.iter_mut().for_each(Member::forget_others);
     }
 
     /// Adds what another worker knows of the endpoint with identity `hash`.
@@ -592,8 +609,7 @@ impl Upstream {
         }
         let Some(index) = self.fleet.index_of_hash(hash) else { return };
         if let Some(member) = self.members.get_mut(index as usize) {
-            member.others.merge(other);
-            member.health.merge_other(evidence);
+            member.hear(other, evidence, self.told);
         }
     }
 
@@ -627,24 +643,12 @@ impl Upstream {
             let Some(known) = known.and_then(|i| old.members.get_mut(i as usize)).filter(|m| m.present)
             else {
                 if !old.fleet.is_empty() {
-                    member.joined = now;
+                    member.health.joins(now);
                 }
                 continue;
             };
             inherited.add(known);
-            *member = Member {
-                weight: member.weight,
-                condition: member.condition,
-                group: member.group,
-                // Who was looked at a moment ago, by whomever, is not to be explored by every worker anew.
-                in_flight: InFlight::none_since(known.quiet_since()),
-                counters: Counters::default(),
-                others: Others::default(),
-                ruled: None,
-                ..*known
-            };
-            // The old worker lives on while its requests do, and tells what it knows: nothing may count twice.
-            known.health.forget_own();
+            member.adopt(known);
         }
         self.inherited = Some(inherited);
         self.adopt_groups(old, now);

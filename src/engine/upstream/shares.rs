@@ -79,25 +79,25 @@ impl Upstream {
     }
 
     /// What the values of signal `at` are measured against.
-    fn scale(&mut self, at: usize, now: Time) -> Scale {
+    fn scale(&self, at: usize, now: Time) -> Scale {
         let width = self.config.signals.len();
         let fresh_s = self.fresh_s();
-        self.scratch.clear();
         let rows = self.readings.chunks_exact(width.max(1)).zip(&self.members).filter(|(_, m)| m.present);
-        self.scratch.extend(rows.filter_map(|(row, _)| {
+        let known = rows.filter_map(|(row, _)| {
             let reading = row.get(at).filter(|r| r.trust(now, fresh_s) > 0.0)?;
             reading.get(now).map(|(value, _)| value)
-        }));
+        });
+        let mut values: Vec<f64> = known.collect();
         let signal = self.config.signals.get(at);
         let max = signal.and_then(|s| s.max);
         let learnt = self.learnt.get(at).map_or(1.0, LearntWeight::get);
         let weight = signal.map_or(0.0, |s| s.weight) * learnt;
-        let Some(middle) = self.scratch.len().checked_sub(1).map(|last| last / 2) else {
+        let Some(middle) = values.len().checked_sub(1).map(|last| last / 2) else {
             return Scale { weight, max, median: 0.0, mean: 0.0 };
         };
-        let median = *self.scratch.select_nth_unstable_by(middle, f64::total_cmp).1;
+        let median = *values.select_nth_unstable_by(middle, f64::total_cmp).1;
         let mut scale = Scale { weight, max, median, mean: 0.0 };
-        scale.mean = self.scratch.iter().map(|v| scale.of(*v)).sum::<f64>() / self.scratch.len() as f64;
+        scale.mean = values.iter().map(|v| scale.of(*v)).sum::<f64>() / values.len() as f64;
         scale
     }
 }
@@ -137,5 +137,5 @@ pub(super) fn slow_start(member: &Member, newcomer: Duration, now: Time) -> f64 
         _ => (now.seconds_since(since) / over).clamp(START_SHARE, 1.0),
     };
     let newcomer = newcomer.as_secs_f64();
-    ramp(member.joined, newcomer).min(ramp(member.health.returned, newcomer * WARM_START))
+    ramp(member.health.joined(), newcomer).min(ramp(member.health.returned(), newcomer * WARM_START))
 }
