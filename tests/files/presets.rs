@@ -90,13 +90,15 @@ fn go_service(number: f64, _: &str) -> Vec<(String, Grows)> {
     all.extend([
         counter("process_cpu_seconds_total", 0.1 * number),
         gauge("http_inflight_requests", 5.0 * number),
-        counter("http_requests_total{status=\"200\"}", 100.0),
+        counter("http_requests_total{method=\"GET\",path=\"/\",status=\"200\"}", 90.0),
+        counter("http_requests_total{method=\"POST\",path=\"/orders\",status=\"201\"}", 10.0),
+        counter("promhttp_metric_handler_requests_total{code=\"200\"}", 1.0),
         gauge("go_goroutines", 20.0 * number),
         gauge("process_resident_memory_bytes", 1e8 * number),
     ]);
     // The first has never failed: a series that there is not yet must not make its ratio unknown.
     if number > 1.0 {
-        all.push(counter("http_requests_total{status=\"503\"}", number));
+        all.push(counter("http_requests_total{method=\"GET\",path=\"/\",status=\"503\"}", number));
     }
     all
 }
@@ -109,37 +111,69 @@ fn worker(number: f64, _: &str) -> Vec<(String, Grows)> {
 }
 
 fn vllm(number: f64, _: &str) -> Vec<(String, Grows)> {
-    let labels = "{engine=\"0\",model_name=\"m\"}";
+    // Two engines of one server: data-parallel ranks report each for itself.
+    let labels = |engine: u8| format!("{{engine=\"{engine}\",model_name=\"m\"}}");
     // The metric was renamed: the first endpoint is an older version.
     let cache = if number > 1.0 { "vllm:kv_cache_usage_perc" } else { "vllm:gpu_cache_usage_perc" };
-    let mut all = histogram("vllm:time_to_first_token_seconds", "model_name=\"m\",", number, 1.0);
+    let mut all =
+        histogram("vllm:time_to_first_token_seconds", "engine=\"0\",model_name=\"m\",", number, 1.0);
+    for (engine, part) in [(0, 1.0), (1, 0.5)] {
+        let labels = labels(engine);
+        all.extend([
+            gauge(format!("vllm:num_requests_waiting{labels}"), number * part),
+            gauge(format!("vllm:num_requests_running{labels}"), 3.0 * number * part),
+            gauge(format!("{cache}{labels}"), 0.3 * number * part),
+        ]);
+    }
+    all
+}
+
+/// The node exporter, cAdvisor and kube-state-metrics in one, with the series that they have beside those that are meant: every
+/// cgroup above a container's, the pause container, pods of the host's network and of other namespaces.
+fn node(number: f64, ip: &str) -> Vec<(String, Grows)> {
+    let pod = format!("namespace=\"shop\",pod=\"web-{number}\"");
+    let cgroup = |container: &str| {
+        format!("{{container=\"{container}\",cpu=\"total\",id=\"/kubepods/{container}\",{pod}}}")
+    };
+    let (meant, throttled) = (cgroup("web"), format!("{{container=\"web\",{pod}}}"));
+    let mut all: Vec<_> = ["", "POD", "istio-proxy"]
+        .map(|other| counter(format!("container_cpu_usage_seconds_total{}", cgroup(other)), 9.0 - number))
+        .into();
     all.extend([
-        gauge(format!("vllm:num_requests_waiting{labels}"), number),
-        gauge(format!("vllm:num_requests_running{labels}"), 3.0 * number),
-        gauge(format!("{cache}{labels}"), 0.3 * number),
+        counter("node_cpu_seconds_total{cpu=\"0\",mode=\"idle\"}", 0.9 / number),
+        counter("node_cpu_seconds_total{cpu=\"0\",mode=\"user\"}", 1.0 - 0.9 / number),
+        counter("node_cpu_seconds_total{cpu=\"1\",mode=\"idle\"}", 0.9 / number),
+        counter("node_cpu_seconds_total{cpu=\"1\",mode=\"iowait\"}", 1.0 - 0.9 / number),
+        counter(format!("container_cpu_usage_seconds_total{meant}"), 0.1 * number),
+        counter(format!("container_cpu_cfs_throttled_periods_total{throttled}"), number),
+        counter(format!("container_cpu_cfs_periods_total{throttled}"), 10.0),
+        gauge(format!("kube_pod_info{{{pod},host_ip=\"{ip}\",node=\"n{number}\",pod_ip=\"{ip}\",uid=\"u\"}}"), 1.0),
+        gauge("kube_pod_info{namespace=\"shop\",pod=\"web-pending\",host_ip=\"\",node=\"\",pod_ip=\"\",uid=\"v\"}", 1.0),
+        gauge(format!("kube_pod_info{{namespace=\"other\",pod=\"web-{number}\",pod_ip=\"10.1.1.1\",uid=\"w\"}}"), 1.0),
     ]);
     all
 }
 
-fn node(number: f64, ip: &str) -> Vec<(String, Grows)> {
-    let pod = format!("namespace=\"shop\",pod=\"web-{number}\"");
-    let container = format!("{{{pod},container=\"web\"}}");
-    vec![
-        counter("node_cpu_seconds_total{cpu=\"0\",mode=\"idle\"}", 0.9 / number),
-        counter("node_cpu_seconds_total{cpu=\"0\",mode=\"user\"}", 1.0 - 0.9 / number),
-        counter(format!("container_cpu_usage_seconds_total{container}"), 0.1 * number),
-        counter(format!("container_cpu_cfs_throttled_periods_total{container}"), number),
-        counter(format!("container_cpu_cfs_periods_total{container}"), 10.0),
-        gauge(format!("kube_pod_info{{{pod},pod_ip=\"{ip}\"}}"), 1.0),
-    ]
-}
-
+/// Who called, by which protocol, and how it went are labels; a proxy that calls others reports that, too.
 fn istio(number: f64, _: &str) -> Vec<(String, Grows)> {
-    let to = "reporter=\"destination\",destination_service=\"web.shop.svc.cluster.local\",";
-    let mut all = histogram("istio_request_duration_milliseconds", to, number, 1000.0);
-    all.push(counter(format!("istio_requests_total{{{to}response_code=\"200\"}}"), 100.0 * number));
+    let service = "destination_service=\"web.shop.svc.cluster.local\",request_protocol=\"http\",";
+    let to = format!("reporter=\"destination\",{service}source_workload=\"cart\",");
+    let mut all = histogram("istio_request_duration_milliseconds", &to, number, 1000.0);
+    for caller in ["cart", "front"] {
+        let to = format!("reporter=\"destination\",{service}source_workload=\"{caller}\",");
+        all.push(counter(
+            format!("istio_requests_total{{{to}response_code=\"200\",response_flags=\"-\"}}"),
+            50.0 * number,
+        ));
+    }
+    let from = format!("reporter=\"source\",{service}");
+    all.push(counter(
+        format!("istio_requests_total{{{from}response_code=\"503\",response_flags=\"UF\"}}"),
+        900.0 / number,
+    ));
     if number > 1.0 {
-        all.push(counter(format!("istio_requests_total{{{to}response_code=\"503\"}}"), number * number));
+        let failed = format!("{to}response_code=\"503\",response_flags=\"URX\"");
+        all.push(counter(format!("istio_requests_total{{{failed}}}"), number * number));
     }
     all
 }
