@@ -1,10 +1,12 @@
 //! Envoy's retries take the next of the ranked candidates.
 
+use std::time::Duration;
+
 use testbed::anyhow::Result;
 use testbed::backend::Behaviour;
 use testbed::load::Load;
 use testbed::serde_json::json;
-use testbed::{envoy, tokio, wait};
+use testbed::{envoy, http, tokio, wait};
 
 use crate::scene::{Scene, Stage};
 
@@ -109,9 +111,57 @@ async fn followed_attempts_find_two_that_hang_or_crash() -> Result<()> {
     both_are_left("0.25s", [Behaviour::BlackHole, Behaviour::Refuse]).await
 }
 
-/// The shipped policy for methods that may be repeated.
+/// A try that takes too long goes on beside the next one, and may even win: one request, two endpoints, and each is given back
+/// what it had, whichever filter counts.
+async fn hedged(follow: bool) -> Result<()> {
+    let scene = Stage {
+        strangers: 1,
+        follow,
+        upstream: json!({ "policy": "least_request", "health": { "ejection": "3s" } }),
+        plugin: json!({ "steering": { "candidates": 3 }, "status": { "path": "/_evenkeel" } }),
+        proxy: envoy::Config {
+            retries: Some((2, "5xx,reset,connect-failure".to_owned())),
+            retry_policy: json!({ "per_try_timeout": "0.2s" }),
+            hedged: true,
+            // The black hole's tries last as long as their requests do.
+            route_timeout: Duration::from_secs(10),
+            ..envoy::Config::default()
+        },
+        ..Stage::default()
+    }
+    .open()
+    .await?;
+    assert_eq!(scene.wave(1.0).await?.summary.failed, 0);
+    scene.backends[0].set(Behaviour::BlackHole);
+    let learning = scene.wave(1.5).await?;
+    scene.backends[0].set(Behaviour::Healthy);
+    let healed = scene.wave(1.5).await?;
+    let failed = learning.summary.failed + healed.summary.failed;
+    assert_eq!(failed, 0, "{:?}, {:?}", learning.summary.statuses, healed.summary.statuses);
+    assert_eq!(learning.strangers + healed.strangers, 0, "the hedges went where evenkeel named");
+    let hedges = scene.envoy().stat("cluster.web.upstream_rq_retry").await?;
+    assert!(hedges >= 1, "nobody met the black hole");
+    wait::until("everything to be given back", Duration::from_secs(20), || async {
+        let status = http::get(scene.envoy().address(), "/_evenkeel/status.json").await.ok()?.json().ok()?;
+        let endpoints = status["upstreams"][0]["endpoints"].as_array()?.clone();
+        endpoints.iter().all(|endpoint| endpoint["in_flight"] == 0).then_some(())
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_of_one_of_ten_under_load_costs_nobody_anything() -> Result<()> {
+async fn hedged_requests_cost_nobody_anything_and_are_given_back() -> Result<()> {
+    hedged(false).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hedged_requests_whose_attempts_are_followed_are_given_back() -> Result<()> {
+    hedged(true).await
+}
+
+/// The shipped policy for methods that may be repeated, six hundred requests a second, and one of ten that crashes. How many
+/// requests there were, and how many a retry saved.
+async fn one_of_ten_crashes(which: usize) -> Result<(u64, u64)> {
     let retries = Some((2, "connect-failure,refused-stream,reset,retriable-status-codes".to_owned()));
     let retry_policy = json!({
         "retriable_status_codes": [502, 503],
@@ -126,15 +176,33 @@ async fn a_crash_of_one_of_ten_under_load_costs_nobody_anything() -> Result<()> 
     .open()
     .await?;
     let load = Load { rate: 600.0, ..scene.load(6.0) }.start().await?;
-    wait::until("some traffic", std::time::Duration::from_secs(10), || async {
+    wait::until("some traffic", Duration::from_secs(10), || async {
         (load.report().records.len() > 900).then_some(())
     })
     .await?;
-    scene.backends[3].set(Behaviour::Refuse);
+    scene.backends[which].set(Behaviour::Refuse);
     let summary = load.finish().await.summary();
     let retried = scene.envoy().stat("cluster.web.upstream_rq_retry_success").await?;
     println!("{} requests, {} failed, {retried} retries helped", summary.requests, summary.failed);
     assert_eq!(summary.failed, 0, "{:?}", summary.statuses);
+    Ok((summary.requests, retried))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_of_one_of_ten_under_load_costs_nobody_anything() -> Result<()> {
+    let (_, retried) = one_of_ten_crashes(3).await?;
     assert!(retried >= 1, "nobody was on the way there");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes"]
+async fn twenty_crashes_cost_nobody_anything() -> Result<()> {
+    let mut sum = (0, 0);
+    for crash in 0..20 {
+        let (requests, retried) = one_of_ten_crashes(crash % 10).await?;
+        sum = (sum.0 + requests, sum.1 + retried);
+    }
+    println!("{} requests in 20 crashes, 0 failed, {} retries helped", sum.0, sum.1);
     Ok(())
 }

@@ -245,6 +245,9 @@ fn route(cluster: &Cluster, config: &Config) -> Value {
         merge(&mut action, &json!({ "retry_policy": { "num_retries": count, "retry_on": reasons } }));
         merge(&mut action, &json!({ "retry_policy": config.retry_policy }));
     }
+    if config.hedged {
+        merge(&mut action, &json!({ "hedge_policy": { "hedge_on_per_try_timeout": true } }));
+    }
     let mut route = json!({ "match": { "prefix": cluster.prefix }, "route": action });
     if let Policy::StatefulSession { header } = &cluster.policy {
         // The filter writes its header on the response where the host differs: no client's business.

@@ -36,6 +36,8 @@ pub struct Config {
     pub retries: Option<(u32, String)>,
     /// Further members of the retry policy, for instance `per_try_timeout`.
     pub retry_policy: Value,
+    /// Whether a try that takes longer than `per_try_timeout` goes on beside the next one; the first answer counts.
+    pub hedged: bool,
     /// How long old listeners and filter chains live on, if not Envoy's ten minutes. Then every answer asks its client at once
     /// to leave; Envoy's default, to ask ever more of them, cuts off those who were not asked in so short a time.
     pub drain: Option<Duration>,
@@ -71,6 +73,7 @@ impl Default for Config {
             route_timeout: Duration::from_secs(3),
             retries: None,
             retry_policy: Value::Null,
+            hedged: false,
             drain: None,
             stripped: Vec::new(),
             access_log: Value::Null,
