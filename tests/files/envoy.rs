@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use evenkeel::config::Via;
+use evenkeel::config::{Role, Via};
 use serde_json::Value;
 use testbed::anyhow::{Context, Result, bail, ensure};
 use testbed::{tempfile, tools};
@@ -93,13 +93,31 @@ fn every_plugin_configuration_is_one() -> Result<()> {
     for path in bootstraps()? {
         let config = shipped::yaml(&path)?;
         let plugins = plugins(&config)?;
-        assert_eq!(plugins.len(), 1, "{}", path.display());
-        for plugin in plugins {
+        let (upstream, steering): (Vec<_>, Vec<_>) = plugins
+            .into_iter()
+            .partition(|plugin| evenkeel::config::role(plugin.as_bytes()) == Role::Upstream);
+        for plugin in &upstream {
+            evenkeel::config::parse_upstream(plugin.as_bytes())
+                .unwrap_or_else(|faults| panic!("{}: {faults:#?}", path.display()));
+        }
+        assert_eq!(steering.len(), 1, "{}", path.display());
+        shares_its_vm(&config).with_context(|| path.display().to_string())?;
+        for plugin in steering {
             let parsed = evenkeel::config::parse(plugin.as_bytes())
                 .unwrap_or_else(|faults| panic!("{}: {faults:#?}", path.display()));
             agrees_with_its_surroundings(&parsed, &config, &path)?;
         }
     }
+    Ok(())
+}
+
+/// Where the filter stands in several places it is the same VM everywhere: two would never meet.
+fn shares_its_vm(config: &Value) -> Result<()> {
+    let mut objects = Vec::new();
+    shipped::objects(config, &mut objects);
+    let mut vms = objects.iter().filter(|object| object["@type"] == WASM_FILTER);
+    let first = vms.next().context("no filter")?;
+    ensure!(vms.all(|other| other["config"]["vm_config"] == first["config"]["vm_config"]));
     Ok(())
 }
 

@@ -14,5 +14,6 @@ mod paging;
 mod platforms;
 mod presets;
 mod prometheus;
+mod served;
 mod shipped;
 mod together;

@@ -51,6 +51,9 @@ pub fn proxy(file: &Shipped, configuration: &Value, place: &Place) -> Result<Val
             } }] }
         }
     } }] });
+    for patch in file.kind("EnvoyPatchPolicy") {
+        patched(&mut web, &patch["spec"], &cluster)?;
+    }
     let prometheus = text(&configuration["prometheus"]["cluster"])?;
     let clusters = [
         web,
@@ -64,6 +67,20 @@ pub fn proxy(file: &Shipped, configuration: &Value, place: &Place) -> Result<Val
         "typed_per_filter_config": { filter: on }
     });
     Ok(proxy::bootstrap(place, &route, &filters, &clusters))
+}
+
+/// Adds what the policy's patches add to the cluster, which is the only thing that they may be about.
+fn patched(web: &mut Value, policy: &Value, cluster: &str) -> Result<()> {
+    ensure!(policy["targetRef"]["kind"] == "Gateway" && policy["type"] == "JSONPatch", "{policy}");
+    for patch in policy["jsonPatches"].as_array().context("patches")? {
+        ensure!(patch["type"] == "type.googleapis.com/envoy.config.cluster.v3.Cluster", "{patch}");
+        ensure!(patch["name"] == cluster, "{patch} is not about {cluster}");
+        let operation = &patch["operation"];
+        let member = operation["path"].as_str().and_then(|path| path.strip_prefix('/')).context("a path")?;
+        ensure!(operation["op"] == "add" && !member.contains('/'), "{operation}");
+        web[member] = operation["value"].clone();
+    }
+    Ok(())
 }
 
 #[test]

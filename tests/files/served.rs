@@ -1,0 +1,187 @@
+//! Every Envoy configuration at work, on addresses of this machine: endpoints never see the steering header, clients decide
+//! neither who serves them nor how often it is tried, retries stay within their budget, and the status page is there.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use testbed::anyhow::{Context, Result, ensure};
+use testbed::backend::{self, Backend, Behaviour};
+use testbed::http::{self, Method};
+use testbed::load::Load;
+use testbed::process::Running;
+use testbed::{tempfile, tokio, tools, wait};
+
+use crate::{envoy, shipped};
+
+/// Until an Envoy serves that has to share a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What a client might ask of Envoy.
+const DEMANDS: [(&str, &str); 4] = [
+    ("x-envoy-retry-on", "5xx,gateway-error,retriable-status-codes"),
+    ("x-envoy-retriable-status-codes", "503"),
+    ("x-envoy-max-retries", "8"),
+    ("x-envoy-upstream-rq-timeout-ms", "1"),
+];
+
+/// Everything in 127.0.0.0/8 is this machine: each run and configuration has a network of its own.
+fn network(number: u32) -> String {
+    let own = std::process::id() * 8 + number;
+    format!("127.{}.{}.", 192 + own / 256 % 60, own % 256)
+}
+
+struct Served {
+    text: String,
+    ingress: SocketAddr,
+    metrics: SocketAddr,
+    backends: Vec<Backend>,
+    envoy: Running,
+    _directory: tempfile::TempDir,
+}
+
+async fn serve(bootstrap: &Path, network: &str) -> Result<Served> {
+    let directory = tempfile::tempdir()?;
+    let proxy = format!("{network}2");
+    let mut backends = Vec::new();
+    for host in 11..=16 {
+        let address = format!("{network}{host}:8080").parse()?;
+        backends.push(
+            Backend::start(backend::Config { address, record_requests: true, ..Default::default() }).await?,
+        );
+    }
+    let wasm = tools::wasm()?;
+    let here = |text: String| text.replace("172.31.254.", network);
+    let text = here(shipped::text(bootstrap)?)
+        .replace(envoy::IN_CONTAINER, wasm.to_str().context("a path in UTF-8")?)
+        .replace("/etc/envoy/eds", directory.path().to_str().context("a path in UTF-8")?)
+        .replace("address: 0.0.0.0", &format!("address: {proxy}"))
+        .replace("address: 127.0.0.1", &format!("address: {proxy}"))
+        // Nobody is there: Prometheus away is no reason not to serve.
+        .replace("address: prometheus", &format!("address: {network}3"));
+    fs::write(
+        directory.path().join("web.yaml"),
+        here(shipped::text(&shipped::folder().join("eds/web.yaml"))?),
+    )?;
+    let path = directory.path().join("envoy.yaml");
+    fs::write(&path, &text)?;
+    let mut command = Command::new(tools::envoy()?);
+    command.args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warn", "-c"]).arg(&path);
+    let envoy = Running::spawn("envoy", command, &directory.path().join("envoy.log"))?;
+    let ingress = format!("{proxy}:10000").parse()?;
+    let metrics = format!("{proxy}:9902").parse()?;
+    Ok(Served { text, ingress, metrics, backends, envoy, _directory: directory })
+}
+
+impl Served {
+    async fn endpoints(&self) -> Option<Vec<Value>> {
+        let status = http::get(self.ingress, "/_evenkeel/status.json").await.ok()?.json().ok()?;
+        status["upstreams"][0]["endpoints"].as_array().cloned()
+    }
+
+    /// How often backends were asked for `path`.
+    fn arrived(&self, path: &str) -> usize {
+        self.backends.iter().flat_map(Backend::requests).filter(|request| request.path == path).count()
+    }
+
+    /// The header that names endpoints here.
+    fn steering(&self) -> &'static str {
+        if self.text.contains("type: ORIGINAL_DST") {
+            "x-envoy-original-dst-host"
+        } else {
+            "x-evenkeel-endpoint"
+        }
+    }
+
+    fn set(&self, behaviour: Behaviour) {
+        self.backends.iter().for_each(|backend| backend.set(behaviour));
+    }
+
+    async fn check(&self) -> Result<()> {
+        // Six in the configurations, five in the file that Envoy watches.
+        wait::until("the endpoints on the status page", PATIENCE, || async {
+            (self.endpoints().await?.len() >= 5).then_some(())
+        })
+        .await
+        .with_context(|| self.envoy.log_tail(20))?;
+        let load = Load { target: self.ingress, duration: Duration::from_secs(1), ..Load::default() };
+        let summary = load.run().await?.summary();
+        ensure!(summary.failed == 0, "{summary:?}");
+        let picks: u64 =
+            self.endpoints().await.context("endpoints")?.iter().filter_map(|e| e["picks"].as_u64()).sum();
+        ensure!(picks >= summary.requests, "{picks} of {} were steered", summary.requests);
+
+        // Nobody is there.
+        for _ in 0..5 {
+            let nowhere = [(self.steering(), "127.0.0.1:9")];
+            let answer = http::send(self.ingress, Method::GET, "/", &nowhere, "").await?;
+            ensure!(answer.status == 200 && answer.header(self.steering()).is_none(), "{answer:?}");
+        }
+        self.tries().await?;
+        // With original_dst evenkeel itself refuses what nobody can answer.
+        if self.text.contains("previous_hosts") {
+            self.budget().await?;
+        }
+        for request in self.backends.iter().flat_map(Backend::requests) {
+            ensure!(!request.headers.contains_key(self.steering()), "{request:?}");
+        }
+        Ok(())
+    }
+
+    /// What may not be repeated arrives once, and the rest no oftener than the route says.
+    async fn tries(&self) -> Result<()> {
+        self.set(Behaviour::FAIL_FAST);
+        for (method, path, most) in [(Method::POST, "/once", 1), (Method::GET, "/again", 3)] {
+            let answer = http::send(self.ingress, method, path, &DEMANDS, "").await?;
+            ensure!(answer.status == 503, "{path}: {answer:?}");
+            let arrived = self.arrived(path);
+            ensure!((1..=most).contains(&arrived), "{path} arrived {arrived} times");
+        }
+        Ok(())
+    }
+
+    /// Everybody fails, slowly: without a budget each request would arrive three times, or twice.
+    async fn budget(&self) -> Result<()> {
+        self.set(Behaviour::FailFast { status: 503, after: Duration::from_millis(300) });
+        let load = Load {
+            target: self.ingress,
+            path: "/budget".to_owned(),
+            rate: 200.0,
+            duration: Duration::from_secs(1),
+            ..Load::default()
+        };
+        let requests = load.run().await?.summary().requests as usize;
+        let arrived = self.arrived("/budget");
+        // A fifth of what is under way, of which retries are a part: a quarter of the requests; ten at a time are a sixth.
+        ensure!(arrived * 2 < requests * 3, "{requests} requests arrived {arrived} times");
+        let metrics = http::get(self.metrics, "/stats/prometheus").await?.text();
+        let over =
+            metrics.lines().filter(|line| line.starts_with("envoy_cluster_upstream_rq_retry_overflow{"));
+        let over: f64 = over.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum();
+        ensure!(over > 0.0, "the budget was never used up");
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2, crate = "testbed::tokio")]
+async fn no_endpoint_sees_the_header_and_no_client_commands() -> Result<()> {
+    let bootstraps = envoy::bootstraps()?;
+    ensure!(bootstraps.len() >= 6, "{bootstraps:?}");
+    let numbered: Vec<(u32, PathBuf)> = (0..).zip(bootstraps).collect();
+    for pair in numbered.chunks(2) {
+        let mut running = tokio::task::JoinSet::new();
+        for (number, bootstrap) in pair.iter().cloned() {
+            running.spawn(async move {
+                let served = serve(&bootstrap, &network(number)).await?;
+                served.check().await.with_context(|| bootstrap.display().to_string())
+            });
+        }
+        while let Some(done) = running.join_next().await {
+            done??;
+        }
+    }
+    Ok(())
+}
