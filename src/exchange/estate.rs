@@ -10,6 +10,7 @@
 use super::codec::{Reader, Writer};
 use super::counts::Counts;
 use super::registry;
+use super::seat::Seat;
 use super::slot::GONE_AFTER_S;
 use crate::host::{Host, SharedError};
 use crate::time::Time;
@@ -26,11 +27,11 @@ pub struct Keys {
     pub workers: String,
     /// The estate.
     pub estate: String,
-    /// What stands before the id in the key of a worker's counts.
+    /// What stands before the seat in the key of a worker's counts.
     pub counts: String,
-    /// What stands before the id in the key of a worker's slot.
+    /// What stands before the seat in the key of a worker's slot.
     pub slots: String,
-    /// What stands before the id in the key of what a worker has learnt of the endpoints' capacity.
+    /// What stands before the seat in the key of what a worker has learnt of the endpoints' capacity.
     pub capacities: String,
 }
 
@@ -44,21 +45,6 @@ impl Keys {
             slots: format!("{prefix}/slot"),
             capacities: format!("{prefix}/capacity"),
         }
-    }
-
-    /// The key of a worker's slot.
-    pub fn slot(&self, id: u64) -> String {
-        format!("{}/{id:016x}", self.slots)
-    }
-
-    /// The key of what a worker has learnt of the endpoints' capacity.
-    pub fn capacity(&self, id: u64) -> String {
-        format!("{}/{id:016x}", self.capacities)
-    }
-
-    /// The key of a worker's counts.
-    pub fn counts(&self, id: u64) -> String {
-        format!("{}/{id:016x}", self.counts)
     }
 }
 
@@ -110,34 +96,47 @@ pub fn holds(host: &dyn Host, keys: &Keys, id: u64) -> bool {
     estate.is_some_and(|estate| estate.ids.contains(&id))
 }
 
-/// Moves the counts of `id`, which will write no more, to the estate, and clears what it leaves in shared data.
-/// On an error somebody else wrote in between: try again.
-pub fn bury(host: &dyn Host, keys: &Keys, id: u64) -> Result<(), SharedError> {
+/// Moves the counts of a worker that will write no more to the estate, clears what it leaves in shared data, and strikes
+/// it off the list, so that its seat is free. On an error somebody else wrote in between: try again.
+pub fn bury(host: &dyn Host, keys: &Keys, seat: Seat) -> Result<(), SharedError> {
+    inherit(host, keys, seat.id, || {
+        let left = seat.read(host, &keys.counts);
+        left.and_then(|bytes| Counts::decode(&bytes)).unwrap_or_default()
+    })?;
+    for kind in [&keys.counts, &keys.slots, &keys.capacities] {
+        seat.clear(host, kind);
+    }
+    registry::strike(host, &keys.workers, seat.id);
+    Ok(())
+}
+
+/// Adds what `id` has counted to the estate, unless it is there.
+fn inherit(host: &dyn Host, keys: &Keys, id: u64, left: impl FnOnce() -> Counts) -> Result<(), SharedError> {
     // The estate is read before the counts: if somebody else buries `id` in between, the write here fails, and
     // if somebody did so before, the id stands in it.
     let (bytes, version) = host.shared_get(&keys.estate).unzip();
     let mut estate = bytes.and_then(|bytes| Estate::decode(&bytes)).unwrap_or_default();
     if !estate.ids.contains(&id) {
-        let left = host.shared_get(&keys.counts(id)).and_then(|(bytes, _)| Counts::decode(&bytes));
-        estate.counts.merge(&left.unwrap_or_default());
+        estate.counts.merge(&left());
         estate.counts.grow_old();
         estate.counts.keep_the_most_used();
         estate.ids.push(id);
         host.shared_set(&keys.estate, &estate.encode(), version)?;
     }
-    for key in [keys.counts(id), keys.slot(id), keys.capacity(id)] {
-        let _stays_until_the_process_ends = host.shared_set(&key, &[], None);
-    }
-    registry::strike(host, &keys.workers, id);
     Ok(())
 }
 
-/// [`bury`], against whoever writes at the same time.
-pub fn bury_surely(host: &dyn Host, keys: &Keys, id: u64) {
+/// The end of worker `id`, on `seat` if it ever had one: [`bury`] with what it knows itself to have counted, against whoever
+/// writes at the same time.
+pub fn end(host: &dyn Host, keys: &Keys, id: u64, seat: Option<Seat>, counted: &Counts) {
     for _ in 0..ATTEMPTS {
-        if bury(host, keys, id).is_ok() {
-            return;
+        if inherit(host, keys, id, || counted.clone()).is_ok() {
+            break;
         }
+    }
+    match seat {
+        Some(seat) => _ = bury(host, keys, seat),
+        None => registry::strike(host, &keys.workers, id),
     }
 }
 
@@ -155,9 +154,9 @@ pub struct Gathered {
 /// Gathers what all workers but `me` have counted.
 pub fn gather(host: &dyn Host, keys: &Keys, me: u64, now: Time) -> Gathered {
     let mut told = Vec::new();
-    for id in registry::everybody(host, &keys.workers).into_iter().filter(|id| *id != me) {
-        let counts = host.shared_get(&keys.counts(id)).and_then(|(bytes, _)| Counts::decode(&bytes));
-        told.extend(counts.map(|counts| (id, counts)));
+    for seat in registry::everybody(host, &keys.workers).into_iter().filter(|seat| seat.id != me) {
+        let counts = seat.read(host, &keys.counts).and_then(|bytes| Counts::decode(&bytes));
+        told.extend(counts.map(|counts| (seat.id, counts)));
     }
     let estate = host.shared_get(&keys.estate).and_then(|(bytes, _)| Estate::decode(&bytes));
     let Estate { founded, ids, mut counts } = estate.unwrap_or_default();

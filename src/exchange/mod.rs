@@ -2,15 +2,17 @@
 //!
 //! | key | written by | holds |
 //! |---|---|---|
-//! | `…/workers` | every worker, compare-and-swap | who publishes, and when it was last seen to |
-//! | `…/slot/ID` | that worker only | its view of every endpoint ([`slot`]) |
-//! | `…/counts/ID` | that worker only | what it has counted, ever ([`counts`]) |
+//! | `…/workers` | every worker, compare-and-swap | who publishes, on which seat, and when it was last seen to |
+//! | `…/slot/SEAT` | that worker only | its view of every endpoint ([`slot`]) |
+//! | `…/counts/SEAT` | that worker only | what it has counted, ever ([`counts`]) |
 //! | `…/estate` | compare-and-swap | what workers that are gone have counted ([`estate`]) |
 //! | `…/lease` | compare-and-swap | who asks and decides for all, until when ([`lease`]) |
 //! | `…/signals` | the lease holder | the latest samples ([`snapshot`]) |
 //! | `…/fleet` | the lease holder | who the endpoints are ([`discovered`]) |
-//! | `…/capacity/ID` | that worker only | how much an endpoint takes ([`scaling`]) |
+//! | `…/capacity/SEAT` | that worker only | how much an endpoint takes ([`scaling`]) |
 //! | `…/scaling` | the lease holder | pressure and desired replicas ([`scaling`]) |
+//!
+//! A [seat](seat) is a number that is used again: nothing in shared data can be deleted.
 //!
 //! Every byte that is read back is checked: another version, or somebody else's plugin in the same VM scope,
 //! yields nothing rather than nonsense.
@@ -24,6 +26,7 @@ mod fake;
 pub mod lease;
 pub mod registry;
 pub mod scaling;
+pub mod seat;
 pub mod slot;
 pub mod snapshot;
 

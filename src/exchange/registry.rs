@@ -1,7 +1,11 @@
-//! Who publishes a slot. Workers enter themselves; whoever has been silent for long lies in a grave until its
-//! counts are safe in the [`estate`](super::estate), and rises from it if it was only asleep.
+//! Who publishes a slot, and under which keys. Workers enter themselves; whoever has been silent for long lies in a grave
+//! until its counts are safe in the [`estate`](super::estate), and rises from it if it was only asleep.
+//!
+//! Shared data has no delete, so keys are not made of ids, of which a process with many reloads has many, but of
+//! [seats](Seat): a worker takes the lowest that is free, and leaves it when it is struck off.
 
 use super::codec::{Reader, Writer};
+use super::seat::Seat;
 use crate::host::Host;
 use crate::time::Time;
 
@@ -19,7 +23,7 @@ const MOST_WORKERS: usize = 512;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
-    id: u64,
+    seat: Seat,
     /// When it was last renewed.
     seen: Time,
     /// When it was found silent for too long; [`Time::ZERO`] if it was not.
@@ -30,19 +34,22 @@ struct Entry {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listed {
     /// Who lives, in order of their ids.
-    pub living: Vec<u64>,
+    pub living: Vec<Seat>,
     /// Whose counts are to be moved to the estate.
-    pub to_bury: Vec<u64>,
+    pub to_bury: Vec<Seat>,
     /// Whether whoever asked stood in the list already.
     pub found: bool,
+    /// The seat of whoever asked, once nobody else can have it.
+    pub mine: Option<Seat>,
 }
 
 fn read(bytes: &[u8]) -> Vec<Entry> {
     let mut entries = Vec::new();
     let Some(mut r) = Reader::versioned(bytes) else { return entries };
-    while let (Some(id), Some(seen), Some(buried)) = (r.u64(), r.time(), r.time()) {
-        if entries.len() < MOST_WORKERS {
-            entries.push(Entry { id, seen, buried });
+    while let (Some(id), Some(number), Some(seen), Some(buried)) = (r.u64(), r.u32(), r.time(), r.time()) {
+        let taken = |entry: &Entry| entry.seat.number == number || entry.seat.id == id;
+        if (number as usize) < MOST_WORKERS && !entries.iter().any(taken) {
+            entries.push(Entry { seat: Seat { id, number }, seen, buried });
         }
     }
     entries
@@ -50,25 +57,31 @@ fn read(bytes: &[u8]) -> Vec<Entry> {
 
 fn write(entries: &[Entry]) -> Vec<u8> {
     let mut w = Writer::versioned();
-    for Entry { id, seen, buried } in entries {
-        w.u64(*id);
+    for Entry { seat, seen, buried } in entries {
+        w.u64(seat.id);
+        w.u32(seat.number);
         w.time(*seen);
         w.time(*buried);
     }
     w.0
 }
 
+/// The lowest number of a seat that is free; none if all are taken.
+fn lowest_free(entries: &[Entry]) -> Option<u32> {
+    (0..MOST_WORKERS as u32).find(|number| entries.iter().all(|entry| entry.seat.number != *number))
+}
+
 /// Who is listed, `me` entered or renewed if `enter`. Losing a race is no fault: the next tick tries again.
 pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Listed {
     let (bytes, version) = host.shared_get(key).unzip();
     let mut entries = read(&bytes.unwrap_or_default());
-    let mine = entries.iter().find(|entry| entry.id == me);
-    let found = mine.is_some();
-    let stale = mine.is_none_or(|mine| {
+    let known = entries.iter().find(|entry| entry.seat.id == me).copied();
+    let stale = known.is_none_or(|mine| {
         mine.buried != Time::ZERO || mine.seen > now || now.seconds_since(mine.seen) > RENEW_AFTER_S
     });
+    let mut mine = known.map(|entry| entry.seat);
     if enter && stale {
-        entries.retain(|entry| entry.id != me);
+        entries.retain(|entry| entry.seat.id != me);
         for entry in &mut entries {
             // Later than now: written before the clock stepped back. Whoever lives enters again.
             let silent = entry.seen > now || now.seconds_since(entry.seen) >= STRUCK_AFTER_S;
@@ -76,30 +89,42 @@ pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Li
                 entry.buried = now;
             }
         }
-        // The youngest first, so that the longest list cannot push out whoever enters.
-        entries.insert(0, Entry { id: me, seen: now, buried: Time::ZERO });
-        let _lost_races_are_tried_again = host.shared_set(key, &write(&entries), version);
+        let number = known.map(|entry| entry.seat.number).or_else(|| lowest_free(&entries));
+        // More than there can be: most are damage, and the last to have entered counts most.
+        let number = number.or_else(|| entries.pop().map(|entry| entry.seat.number));
+        if let Some(number) = number {
+            let seat = Seat { id: me, number };
+            // The youngest first, so that the longest list cannot push out whoever enters.
+            entries.insert(0, Entry { seat, seen: now, buried: Time::ZERO });
+            // Where nothing stood, somebody else may have written at the same time and know nothing of it.
+            let alone = version.is_some();
+            let written = host.shared_set(key, &write(&entries), version).is_ok();
+            let alive = known.is_some_and(|entry| entry.buried == Time::ZERO);
+            mine = Some(seat).filter(|_| alive || (written && alone));
+        }
     }
+    let found = known.is_some();
     let graves = entries.iter().filter(|entry| entry.buried != Time::ZERO);
     let mut graves: Vec<Entry> = graves.copied().collect();
     graves.sort_by_key(|entry| core::cmp::Reverse(entry.buried));
     let due = |(rank, entry): &(usize, Entry)| {
         *rank >= MOST_GRAVES || now.seconds_since(entry.buried) >= CLEARED_AFTER_S
     };
-    let mut living: Vec<u64> =
-        entries.iter().filter(|entry| entry.buried == Time::ZERO).map(|entry| entry.id).collect();
+    let mut living: Vec<Seat> =
+        entries.iter().filter(|entry| entry.buried == Time::ZERO).map(|entry| entry.seat).collect();
     living.sort_unstable();
     Listed {
         living,
-        to_bury: graves.into_iter().enumerate().filter(due).map(|(_, entry)| entry.id).collect(),
+        to_bury: graves.into_iter().enumerate().filter(due).map(|(_, entry)| entry.seat).collect(),
         found,
+        mine,
     }
 }
 
 /// Everybody in the list, the living and the dead.
-pub fn everybody(host: &dyn Host, key: &str) -> Vec<u64> {
+pub fn everybody(host: &dyn Host, key: &str) -> Vec<Seat> {
     let bytes = host.shared_get(key).map(|(bytes, _)| bytes).unwrap_or_default();
-    read(&bytes).into_iter().map(|entry| entry.id).collect()
+    read(&bytes).into_iter().map(|entry| entry.seat).collect()
 }
 
 /// Takes `id` off the list. Losing a race is no fault: whoever finds it again tries again.
@@ -107,7 +132,7 @@ pub fn strike(host: &dyn Host, key: &str, id: u64) {
     let Some((bytes, version)) = host.shared_get(key) else { return };
     let mut entries = read(&bytes);
     let before = entries.len();
-    entries.retain(|entry| entry.id != id);
+    entries.retain(|entry| entry.seat.id != id);
     if entries.len() < before {
         let _lost_races_are_tried_again = host.shared_set(key, &write(&entries), Some(version));
     }
@@ -126,7 +151,11 @@ mod tests {
     }
 
     fn living(shared: &Shared, me: u64, enter: bool, now: Time) -> Vec<u64> {
-        update(shared, "workers", me, enter, now).living
+        update(shared, "workers", me, enter, now).living.into_iter().map(|seat| seat.id).collect()
+    }
+
+    fn ids(seats: &[Seat]) -> Vec<u64> {
+        seats.iter().map(|seat| seat.id).collect()
     }
 
     #[test]
@@ -168,11 +197,22 @@ mod tests {
         assert_eq!(living(&shared, 2, true, s(9000)), [1, 2], "risen");
         assert!(update(&shared, "workers", 1, true, s(9031)).to_bury.is_empty());
         assert!(update(&shared, "workers", 1, true, s(9090)).to_bury.is_empty());
-        assert_eq!(update(&shared, "workers", 1, true, s(9091)).to_bury, [2]);
+        assert_eq!(ids(&update(&shared, "workers", 1, true, s(9091)).to_bury), [2]);
         strike(&shared, "workers", 2);
-        assert_eq!(everybody(&shared, "workers"), [1]);
+        assert_eq!(ids(&everybody(&shared, "workers")), [1]);
         assert!(!update(&shared, "workers", 2, true, s(9091)).found);
         assert!(update(&shared, "workers", 2, true, s(9091)).found);
+    }
+
+    #[test]
+    fn a_seat_is_certain_once_it_is_read_back_and_free_once_its_owner_is_struck_off() {
+        let shared = Shared::default();
+        let seat = |id| update(&shared, "workers", id, true, s(0)).mine.map(|seat| seat.number);
+        assert_eq!(seat(7), None, "nothing stood there: another may write the same");
+        assert_eq!([seat(7), seat(8), seat(9)], [Some(0), Some(1), Some(2)]);
+        strike(&shared, "workers", 8);
+        assert_eq!([seat(10), seat(9), seat(8)], [Some(1), Some(2), Some(3)]);
+        assert_eq!(update(&shared, "workers", 5, false, s(0)).mine, None);
     }
 
     #[test]

@@ -21,7 +21,7 @@ mod trail;
 use crate::config::{Config, Fault, LogFormat};
 use crate::engine::{Duty, Engine};
 use crate::event::{Event, Field, InJson};
-use crate::exchange::{self, counts::Counts, estate, lease, registry, slot, snapshot::Snapshot};
+use crate::exchange::{self, counts::Counts, estate, lease, registry, seat::Seat, slot, snapshot::Snapshot};
 use crate::fleet::{Origin, Source};
 use crate::host::Host;
 use crate::random::{self, Rng};
@@ -57,7 +57,9 @@ pub struct Worker {
     /// [`random::hash`] of the configuration's text.
     fingerprint: u64,
     keys: Keys,
-    peers: Vec<u64>,
+    /// Where this worker's records stand, once it has been listed.
+    seat: Option<Seat>,
+    peers: Vec<Seat>,
     duty: Duty,
     /// What was this worker's under the configuration before, and when that ended.
     duty_before: Option<(Duty, Time)>,
@@ -125,6 +127,7 @@ impl Worker {
                 signals: format!("{prefix}/signals"),
                 scaling: format!("{prefix}/scaling"),
             },
+            seat: None,
             peers: Vec::new(),
             duty: Duty::ALONE,
             duty_before: None,
@@ -227,9 +230,9 @@ impl Worker {
             self.settle(host, &changed, now);
         }
         self.read_signals(host, now);
-        if self.carries_traffic {
+        if let Some(seat) = self.seat {
             let slot = slot::encode(&self.engine, self.idle_ticks < IDLE_AFTER_TICKS, now);
-            let _the_next_tick_tries_again = host.shared_set(&self.keys.shared.slot(self.id), &slot, None);
+            let _the_next_tick_tries_again = seat.write(host, &self.keys.shared.slots, slot);
         }
         self.duty = self.merge_peers(host, now);
         self.engine.tick(self.duty, now);
@@ -269,14 +272,9 @@ impl Worker {
     pub fn end(&mut self, host: &dyn Host) {
         if core::mem::take(&mut self.carries_traffic) {
             self.tell_stats(host, host.now());
-            self.publish_counts(host, host.now());
-            estate::bury_surely(host, &self.keys.shared, self.id);
+            let counted = Counts::of(&self.engine, host.now());
+            estate::end(host, &self.keys.shared, self.id, self.seat.take(), &counted);
         }
-    }
-
-    fn publish_counts(&self, host: &dyn Host, now: Time) {
-        let counts = Counts::of(&self.engine, now).encode();
-        let _the_next_chores_try_again = host.shared_set(&self.keys.shared.counts(self.id), &counts, None);
     }
 
     fn tell_stats(&mut self, host: &dyn Host, now: Time) {
@@ -292,6 +290,7 @@ impl Worker {
         }
         let listed = registry::update(host, &keys.workers, self.id, self.carries_traffic, now);
         self.peers = listed.living;
+        self.seat = listed.mine;
         if !self.carries_traffic {
             return;
         }
@@ -300,12 +299,15 @@ impl Worker {
             self.tell_stats(host, now);
             self.engine.forget_counts();
             self.stats.catch_up(&self.engine);
-            self.id = self.rng.next_u64();
+            (self.id, self.seat) = (self.rng.next_u64(), None);
             return;
         }
-        listed.to_bury.iter().for_each(|id| _ = estate::bury(host, keys, *id));
+        listed.to_bury.iter().for_each(|dead| _ = estate::bury(host, keys, *dead));
         self.engine.recount(now);
-        self.publish_counts(host, now);
+        if let Some(seat) = self.seat {
+            let counts = Counts::of(&self.engine, now).encode();
+            let _the_next_chores_try_again = seat.write(host, &keys.counts, counts);
+        }
     }
 
     fn lead(&mut self, host: &dyn Host, now: Time) {
@@ -367,8 +369,8 @@ impl Worker {
         let mut duty = Duty::ALONE;
         let mut first = u64::MAX;
         for at in 0..self.peers.len() {
-            let Some(id) = self.peers.get(at).copied().filter(|id| *id != self.id) else { continue };
-            let Some((bytes, _)) = host.shared_get(&self.keys.shared.slot(id)) else { continue };
+            let Some(peer) = self.peers.get(at).copied().filter(|peer| peer.id != self.id) else { continue };
+            let Some(bytes) = peer.read(host, &self.keys.shared.slots) else { continue };
             let Some((published, busy)) = slot::published(&bytes) else { continue };
             let from_the_future = published.seconds_since(now) > slot::GONE_AFTER_S;
             if from_the_future || now.seconds_since(published) > slot::GONE_AFTER_S {
@@ -376,8 +378,8 @@ impl Worker {
             }
             // Who has no requests has none to probe with.
             duty.workers += u32::from(busy);
-            duty.rank += u32::from(busy && id < self.id);
-            first = first.min(id);
+            duty.rank += u32::from(busy && peer.id < self.id);
+            first = first.min(peer.id);
             let _what_was_readable_counts = slot::merge(&bytes, &mut self.engine);
         }
         // Those that carry traffic are seen by all; before any does, nobody but whoever leads has anything to tell.

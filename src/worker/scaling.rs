@@ -9,10 +9,9 @@ impl Worker {
     /// Tells and hears how much an endpoint takes, and what scaling has come to. Part of the chores: neither
     /// changes within a fraction of a second.
     pub(super) fn scale(&mut self, host: &dyn Host, now: Time) {
-        if self.carries_traffic {
+        if let Some(seat) = self.seat {
             let slots = scaling::encode_slots(&self.engine, now);
-            let _the_next_chores_try_again =
-                host.shared_set(&self.keys.shared.capacity(self.id), &slots, None);
+            let _the_next_chores_try_again = seat.write(host, &self.keys.shared.capacities, slots);
         }
         self.hear_slots(host, now);
         if !self.leads() {
@@ -28,8 +27,8 @@ impl Worker {
     }
 
     fn hear_slots(&mut self, host: &dyn Host, now: Time) {
-        let others = self.peers.iter().filter(|id| **id != self.id);
-        let told = others.filter_map(|id| Some(host.shared_get(&self.keys.shared.capacity(*id))?.0));
+        let others = self.peers.iter().filter(|peer| peer.id != self.id);
+        let told = others.filter_map(|peer| peer.read(host, &self.keys.shared.capacities));
         let lives = |bytes: &Vec<u8>| {
             let gone = |written| now.seconds_since(written) > slot::GONE_AFTER_S;
             scaling::slots_written(bytes).is_some_and(|written| written <= now && !gone(written))

@@ -234,6 +234,7 @@ fn counts_outlive_configurations() {
     let mut truth = BTreeMap::new();
     let mut crew: Vec<Plugin> =
         threads.iter().map(|thread| load(&mut world, *thread, &config(3, "", STATUS))).collect();
+    let mut keys = Vec::new();
     for round in 0..120 {
         for plugin in &crew {
             add(&mut truth, picks(&mut world, *plugin, 5));
@@ -248,6 +249,7 @@ fn counts_outlive_configurations() {
             vm.stop_root(root);
         }
         crew = next;
+        keys.push(world.shared_keys().len());
         if round % 10 == 0 {
             assert_eq!(counted(&status(&mut world, crew[0]), "picks"), truth, "after {round} reloads");
         }
@@ -256,6 +258,7 @@ fn counts_outlive_configurations() {
     assert_eq!(counted(&status(&mut world, crew[1]), "requests"), truth);
     let left = world.shared_keys().into_iter().filter(|key| !world.shared(key).is_empty()).count();
     assert!(left <= 10, "{left} values are left in shared data");
+    assert!(keys[119] == keys[5], "a seat is taken again, or keys pile up: nothing can be deleted: {keys:?}");
 }
 
 /// A VM that is gone tells nobody: what it told last counts, once, for ever.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use evenkeel::exchange::counts::{Counts, EndpointCounts, MOST_ENDPOINTS, MOST_UPSTREAMS};
 use evenkeel::exchange::estate::{self, Estate, Keys};
 use evenkeel::exchange::registry;
+use evenkeel::exchange::seat::Seat;
 use evenkeel::host::{Call, Host, SharedError};
 use evenkeel::member::Counters;
 use evenkeel::time::Time;
@@ -22,7 +23,7 @@ struct Shared {
     accesses: Cell<u32>,
     interrupted_at: Cell<u32>,
     /// Who is then buried by somebody else.
-    by_burying: Cell<u64>,
+    by_burying: Cell<Option<Seat>>,
 }
 
 impl Shared {
@@ -30,7 +31,8 @@ impl Shared {
         let access = self.accesses.get() + 1;
         self.accesses.set(access);
         if access == self.interrupted_at.get() {
-            let _it_may_be_interrupted_no_more = estate::bury(self, &keys(), self.by_burying.get());
+            let buried = self.by_burying.get();
+            buried.into_iter().for_each(|seat| _ = estate::bury(self, &keys(), seat));
         }
     }
 }
@@ -107,6 +109,32 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// A worker, its seat once it has one, and what it has counted.
+#[derive(Clone, Copy)]
+struct Worker {
+    id: u64,
+    seat: Option<Seat>,
+    requests: u64,
+}
+
+impl Worker {
+    fn new(id: u64) -> Worker {
+        Worker { id, seat: None, requests: 0 }
+    }
+
+    /// What a worker does every now and then.
+    fn chores(&mut self, host: &Shared, now: Time) {
+        let keys = keys();
+        let listed = registry::update(host, &keys.workers, self.id, true, now);
+        assert!(listed.to_bury.iter().all(|dead| dead.id != self.id));
+        listed.to_bury.iter().for_each(|dead| _ = estate::bury(host, &keys, *dead));
+        self.seat = listed.mine;
+        if let Some(seat) = self.seat {
+            seat.write(host, &keys.counts, counts(self.requests).encode()).expect("nobody else writes it");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(crate::seeded(300))]
 
@@ -115,58 +143,90 @@ proptest! {
         let (host, keys) = (Shared::default(), keys());
         estate::seed(&host, &keys, Time(1));
         let mut last_id = 4;
-        let mut workers: Vec<(u64, u64)> = (1..=4).map(|id| (id, 0)).collect();
+        let mut workers: Vec<Worker> = (1..=4).map(Worker::new).collect();
         let mut gone = Vec::new();
-        let (mut truth, mut now) = (0, 1_000_000);
+        let (mut truth, mut now, mut most_listed) = (0, 1_000_000, 0);
         for step in steps {
             match step {
                 Step::Count(who, n) => {
                     let at = who.index(workers.len());
-                    workers[at].1 += u64::from(n);
+                    workers[at].requests += u64::from(n);
                     truth += u64::from(n);
                 }
                 Step::End(who) | Step::Crash(who) => {
                     last_id += 1;
                     let at = who.index(workers.len());
-                    let (id, _) = std::mem::replace(&mut workers[at], (last_id, 0));
+                    let worker = std::mem::replace(&mut workers[at], Worker::new(last_id));
                     if matches!(step, Step::End(_)) {
-                        estate::bury_surely(&host, &keys, id);
+                        estate::end(&host, &keys, worker.id, worker.seat, &counts(worker.requests));
+                    } else if worker.seat.is_none() {
+                        truth -= worker.requests;
                     }
-                    gone.push(id);
+                    gone.extend(worker.seat);
                 }
                 Step::Pass(seconds) => now += u64::from(seconds),
                 Step::Interrupt(after, who) if !gone.is_empty() => {
                     host.interrupted_at.set(host.accesses.get() + u32::from(after));
-                    host.by_burying.set(gone[who.index(gone.len())]);
+                    host.by_burying.set(Some(gone[who.index(gone.len())]));
                 }
                 Step::Interrupt(..) => {}
             }
             let second = Time(now * 1_000_000_000);
-            for (id, requests) in &workers {
-                let written = counts(*requests).encode();
-                host.shared_set(&keys.counts(*id), &written, None).expect("nobody else writes it");
-                let listed = registry::update(&host, &keys.workers, *id, true, second);
-                prop_assert!(!listed.to_bury.contains(id));
-                listed.to_bury.iter().for_each(|dead| _ = estate::bury(&host, &keys, *dead));
-            }
             // Once more, for those whose entry lost a race.
-            workers.iter().for_each(|(id, _)| _ = registry::update(&host, &keys.workers, *id, true, second));
-            prop_assert_eq!(sum(&host), truth);
+            for _ in 0..2 {
+                workers.iter_mut().for_each(|worker| worker.chores(&host, second));
+            }
+            // What a worker without a seat has counted, only itself knows.
+            let untold = workers.iter().filter(|worker| worker.seat.is_none()).map(|worker| worker.requests);
+            prop_assert_eq!(sum(&host) + untold.sum::<u64>(), truth);
+            most_listed = most_listed.max(registry::everybody(&host, &keys.workers).len());
         }
         // Much later nothing but the living and the estate is left.
         for later in [100, 200] {
             let second = Time((now + later) * 1_000_000_000);
             for _ in 0..3 {
-                for (id, _) in &workers {
-                    let listed = registry::update(&host, &keys.workers, *id, true, second);
-                    listed.to_bury.iter().for_each(|dead| _ = estate::bury(&host, &keys, *dead));
-                }
+                workers.iter_mut().for_each(|worker| worker.chores(&host, second));
             }
         }
         prop_assert_eq!(sum(&host), truth);
         prop_assert_eq!(registry::everybody(&host, &keys.workers).len(), workers.len());
         let full = host.entries.borrow().iter().filter(|(_, (value, _))| !value.is_empty()).count();
         prop_assert_eq!(full, workers.len() + 2, "nothing of the dead is left behind");
+        // One more may have been listed and struck off in between.
+        let keys = host.entries.borrow().len();
+        prop_assert!(keys <= 2 + most_listed + 4, "{keys} keys for {most_listed} workers at most");
+    }
+
+    #[test]
+    fn a_late_writer_is_not_mistaken_for_who_has_its_seat(late in any::<[u16; 3]>(), kept in any::<u16>()) {
+        let (host, keys) = (Shared::default(), keys());
+        estate::seed(&host, &keys, Time(1));
+        let second = |second: u64| Time((1_000_000 + second) * 1_000_000_000);
+        let (mut old, mut other) = (Worker::new(1), Worker::new(2));
+        old.requests = 10;
+        for now in [0, 1] {
+            old.chores(&host, second(now));
+            other.chores(&host, second(now));
+        }
+        let seat = old.seat.expect("listed");
+        // It sleeps for so long that it is buried, and another takes its seat.
+        for now in [40, 80, 120, 160] {
+            other.chores(&host, second(now));
+        }
+        let mut new = Worker::new(3);
+        new.requests = kept.into();
+        new.chores(&host, second(160));
+        prop_assert_eq!(new.seat.expect("listed").number, seat.number);
+        prop_assert_eq!(sum(&host), 10 + u64::from(kept));
+        for requests in late {
+            // It wakes in the middle of writing.
+            seat.write(&host, &keys.counts, counts(requests.into()).encode()).expect("written");
+            prop_assert_eq!(sum(&host), 10, "until the owner writes again");
+            new.chores(&host, second(161));
+            prop_assert_eq!(sum(&host), 10 + u64::from(kept));
+            estate::bury(&host, &keys, seat).expect("alone");
+            prop_assert_eq!(sum(&host), 10 + u64::from(kept), "buried again");
+        }
     }
 
     #[test]
@@ -213,19 +273,21 @@ fn of_many(first: u64, endpoints: u64) -> Counts {
 fn more_endpoints_than_are_remembered_cost_only_the_least_used() {
     let (host, keys) = (Shared::default(), keys());
     estate::seed(&host, &keys, Time(1));
-    for (id, first, endpoints) in [(1, 10, 150_000), (2, 1_000_000, 150_000)] {
-        host.shared_set(&keys.counts(id), &of_many(first, endpoints).encode(), None).expect("written");
+    registry::update(&host, &keys.workers, 9, true, Time(1_000_000_000));
+    for (id, first, endpoints) in [(1, 10, 101_000), (2, 1_000_000, 1_000)] {
+        let seat =
+            registry::update(&host, &keys.workers, id, true, Time(1_000_000_000)).mine.expect("a seat");
+        seat.write(&host, &keys.counts, of_many(first, endpoints).encode()).expect("written");
         // A worker that lives is counted in full, however much it has counted.
-        registry::update(&host, &keys.workers, id, true, Time(1_000_000_000));
         let told = estate::gather(&host, &keys, 0, Time::ZERO).counts;
         assert!(told.upstream(CLUSTER).is_some_and(|of| of.endpoints.len() >= endpoints as usize));
-        estate::bury(&host, &keys, id).expect("alone");
+        estate::bury(&host, &keys, seat).expect("alone");
     }
     let left = estate::gather(&host, &keys, 0, Time::ZERO).counts;
     let left = left.upstream(CLUSTER).expect("counted");
-    assert_eq!(left.totals.policy, 2 * (10 * 150_000 + 150_000));
+    assert_eq!(left.totals.policy, 11 * (101_000 + 1_000));
     assert_eq!(left.endpoints.len(), MOST_ENDPOINTS);
-    assert!((0..10).all(|endpoint| left.endpoints[&endpoint].counters.requests == 2 * 150_000));
+    assert!((0..10).all(|endpoint| left.endpoints[&endpoint].counters.requests == 101_000 + 1_000));
 }
 
 #[test]

@@ -373,7 +373,10 @@ proptest! {
         shared.put("workers", damage);
         ids.iter().for_each(|id| _ = registry::update(&shared, "workers", *id, true, s(1)));
         let listed = registry::update(&shared, "workers", ids[0], true, s(2)).living;
-        prop_assert!(ids.iter().all(|id| listed.contains(id)));
+        prop_assert!(ids.iter().all(|id| listed.iter().any(|seat| seat.id == *id)));
         prop_assert!(listed.is_sorted());
+        let mut seats: Vec<u32> = listed.iter().map(|seat| seat.number).collect();
+        seats.sort_unstable();
+        prop_assert!(seats.windows(2).all(|pair| pair[0] < pair[1]), "two on one seat: {:?}", seats);
     }
 }
