@@ -81,6 +81,9 @@ struct Figures {
     p90: f64,
     p95: f64,
     p99: f64,
+    /// p90 and p95 of the work that was drawn, which nobody can be faster than.
+    work_p90: f64,
+    work_p95: f64,
     failed: u64,
     third_p99: f64,
     /// p99 of the second half over that of the first.
@@ -164,6 +167,8 @@ async fn run() -> Result<()> {
         "p90",
         "p95",
         "p99",
+        "work p90",
+        "work p95",
         "failed",
         "third p99",
         "2nd/1st half",
@@ -191,6 +196,8 @@ fn row(case: &Case, policy: &str, runs: &[Figures]) -> Vec<String> {
         ms(|f| f.p90),
         ms(|f| f.p95),
         ms(|f| f.p99),
+        ms(|f| f.work_p90),
+        ms(|f| f.work_p95),
         failed,
         ms(|f| f.third_p99),
         format!("{:.2}", median(|f| f.halves)),
@@ -249,22 +256,45 @@ async fn measure(case: &Case, policy: &str, seed: u64, options: &Options) -> Res
         Who::Always(count, _) => count,
         _ => 1,
     };
-    let mut tasks: Vec<f64> =
-        backends.iter().flat_map(|b| b.finished_tasks()).map(|t| t.sojourn.as_secs_f64() * 1e3).collect();
-    tasks.sort_by(f64::total_cmp);
+    let tasks =
+        sorted(backends.iter().flat_map(|b| b.finished_tasks()).map(|t| t.sojourn.as_secs_f64() * 1e3));
+    let work = sorted(backends.iter().flat_map(|b| b.work()).map(|w| w.as_secs_f64() * 1e3));
+    tell_failures(&report);
     Ok(Figures {
         p50: all.percentile_ms(50.0),
         p90: all.percentile_ms(90.0),
         p95: all.percentile_ms(95.0),
         p99: all.percentile_ms(99.0),
+        work_p90: part(&work, 90),
+        work_p95: part(&work, 95),
         failed: all.failed,
         halves: halves[1].percentile_ms(99.0) / halves[0].percentile_ms(99.0),
         third_p99: third.percentile_ms(99.0),
         sick_share: addresses.iter().take(sick).map(|a| all.share(&a.to_string())).sum(),
         healed_share: healed.share(&addresses[0].to_string()),
         cpu_us: (cpu_s_of(&mut envoys) - cpu_s) * 1e6 / all.requests.max(1) as f64,
-        tasks_p99: tasks.get(tasks.len() * 99 / 100).copied().unwrap_or(f64::NAN),
+        tasks_p99: part(&tasks, 99),
     })
+}
+
+fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+fn part(sorted: &[f64], percent: usize) -> f64 {
+    sorted.get(sorted.len() * percent / 100).copied().unwrap_or(f64::NAN)
+}
+
+/// When those requests were sent that failed, if they are few enough to be looked at.
+fn tell_failures(report: &Report) {
+    const FEW: usize = 20;
+    let failed = report.records.iter().filter(|record| record.outcome.failed());
+    let at: Vec<String> = failed.map(|record| format!("{:.3}", f64::from(record.at_us) / 1e6)).collect();
+    if (1..=FEW).contains(&at.len()) {
+        eprintln!("  failed: sent at {} s", at.join(", "));
+    }
 }
 
 /// Processor time of all of them, seconds.

@@ -184,6 +184,11 @@ impl Backend {
         lock(&self.shared.finished).clone()
     }
 
+    /// The work in each request that it took up, queueing left out.
+    pub fn work(&self) -> Vec<Duration> {
+        self.shared.work.drawn()
+    }
+
     /// Follows a schedule from now on, in place of an earlier one.
     pub fn follow(&self, schedule: Vec<Step>) {
         let (start, shared) = (clock::now(), self.shared.clone());

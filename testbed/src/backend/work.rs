@@ -13,6 +13,7 @@ use super::{Behaviour, Mode, lock};
 pub(super) struct Work {
     random: Mutex<StdRng>,
     seconds: LogNormal<f64>,
+    drawn: Mutex<Vec<Duration>>,
 }
 
 impl Work {
@@ -20,14 +21,21 @@ impl Work {
         // The logarithm of a log-normal's median is the normal's mean. Only a sigma that is not finite is refused.
         let seconds = LogNormal::new(median.as_secs_f64().max(1e-6).ln(), sigma)
             .expect("sigma must be finite and not negative");
-        Self { random: Mutex::new(StdRng::seed_from_u64(seed)), seconds }
+        Self { random: Mutex::new(StdRng::seed_from_u64(seed)), seconds, drawn: Mutex::default() }
     }
 
     /// The next piece of work.
     pub(super) fn draw(&self, behaviour: Behaviour) -> Duration {
         let mut random = lock(&self.random);
         let seconds = self.seconds.sample(&mut *random);
-        Duration::from_secs_f64(seconds * behaviour.work_factor(random.random()))
+        let work = Duration::from_secs_f64(seconds * behaviour.work_factor(random.random()));
+        lock(&self.drawn).push(work);
+        work
+    }
+
+    /// All the work that was drawn, in order.
+    pub(super) fn drawn(&self) -> Vec<Duration> {
+        lock(&self.drawn).clone()
     }
 
     /// Whether something with this probability happens now.
