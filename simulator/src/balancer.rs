@@ -1,6 +1,6 @@
 //! What a load balancer is to the simulator: one proxy with several workers.
 
-use evenkeel::engine::{Outcome, Ticket};
+use evenkeel::engine::{Failure, Outcome, Ticket};
 use evenkeel::time::Time;
 
 use crate::server::Server;
@@ -44,6 +44,11 @@ impl Reply {
     /// Whether it ended well.
     pub fn good(&self) -> bool {
         self.outcome == Outcome::Good
+    }
+
+    /// Whether it says that there is too much to do, which outlier detection takes for no failure.
+    pub fn limited(&self) -> bool {
+        self.outcome == Outcome::Failed(Failure::TooMany)
     }
 }
 

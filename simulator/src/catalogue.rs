@@ -29,6 +29,7 @@ pub const NAMES: &[&str] = &[
     "crash",
     "fast-errors",
     "some-errors",
+    "rate-limited",
     "pauses",
     "pauses-often",
     "heavy",
@@ -79,6 +80,7 @@ pub fn named(name: &str, seed: u64) -> Option<Scenario> {
         "crash" => a_third(What::Mode(Mode::Refuse), What::Mode(Mode::Serve)),
         "fast-errors" => a_third(What::Mode(Mode::Errors(1.0)), What::Mode(Mode::Serve)),
         "some-errors" => a_third(What::Mode(Mode::Errors(0.3)), What::Mode(Mode::Serve)),
+        "rate-limited" => a_third(What::Mode(Mode::Limits(0.5)), What::Mode(Mode::Serve)),
         "pauses" => pauses(10.0, seed),
         "pauses-often" => pauses(5.0, seed),
         "heavy" => Scenario {

@@ -91,7 +91,9 @@ impl Scenario {
         while let Some(change) = changes.next() {
             match change.what {
                 What::Slow(factor) => slow[change.endpoint] = factor,
-                What::Mode(mode) => works[change.endpoint] = matches!(mode, Mode::Serve | Mode::Errors(_)),
+                What::Mode(mode) => {
+                    works[change.endpoint] = matches!(mode, Mode::Serve | Mode::Errors(_) | Mode::Limits(_))
+                }
                 What::Join => works[change.endpoint] = true,
                 What::Leave => works[change.endpoint] = false,
                 What::Pause(_) => {}
@@ -208,6 +210,8 @@ pub enum Mode {
     Serve,
     /// This share is answered 503 within a millisecond.
     Errors(f64),
+    /// This share is answered 429 within a millisecond.
+    Limits(f64),
     /// The connection is refused within a millisecond; what it had is reset.
     Refuse,
     /// Requests are accepted and never answered.

@@ -315,7 +315,7 @@ impl<'a> World<'a> {
             Outbound::Request { endpoint, work } => self.serve(endpoint, work),
             Outbound::Probe { endpoint, asker } => {
                 let server = &self.servers[endpoint];
-                let answers = matches!(server.mode, Mode::Serve | Mode::Errors(_));
+                let answers = matches!(server.mode, Mode::Serve | Mode::Errors(_) | Mode::Limits(_));
                 if answers && server.paused_until <= self.now {
                     let (in_flight, latency) = server.probe(self.now);
                     self.come(endpoint, Inbound::Probe { endpoint, asker, in_flight, latency });
@@ -332,6 +332,9 @@ impl<'a> World<'a> {
             Mode::Refuse => return self.reply_at_once(endpoint, &work, Outcome::Failed(Failure::Refused)),
             Mode::Errors(share) if self.coin(&work) < share => {
                 return self.reply_at_once(endpoint, &work, Outcome::Failed(Failure::Status5xx));
+            }
+            Mode::Limits(share) if self.coin(&work) < share => {
+                return self.reply_at_once(endpoint, &work, Outcome::Failed(Failure::TooMany));
             }
             _ => {}
         }

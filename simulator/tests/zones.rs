@@ -5,8 +5,12 @@ use simulator::contender;
 use simulator::world;
 
 fn local(scenario: &str, window: (f64, f64)) -> f64 {
-    let scenario = catalogue::named(scenario, 1).unwrap();
-    let run = world::run(&scenario, &contender::named("adaptive").unwrap(), 1);
+    local_with(scenario, window, 1)
+}
+
+fn local_with(scenario: &str, window: (f64, f64), seed: u64) -> f64 {
+    let scenario = catalogue::named(scenario, seed).unwrap();
+    let run = world::run(&scenario, &contender::named("adaptive").unwrap(), seed);
     run.shares(window).iter().take(5).sum()
 }
 
@@ -16,7 +20,10 @@ fn a_zone_that_refuses_or_fails_is_left_at_once_and_one_that_hangs_within_a_seco
     assert!(local("zone-errors", (5.0, 6.0)) < 0.05);
     assert!(local("zone-hung", (5.0, 6.0)) < 0.02);
     assert_eq!(local("zone-lost", (1.0, 4.0)), 1.0);
-    assert_eq!(local("zone-hung", (30.0, 40.0)), 1.0);
+    for seed in 1..=4 {
+        let back = local_with("zone-hung", (30.0, 40.0), seed);
+        assert!(back > 0.99, "{seed}: {back}, but for a busy moment");
+    }
 }
 
 #[test]

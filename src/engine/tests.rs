@@ -251,3 +251,51 @@ fn hearsay_outlives_a_reload_until_it_is_told_anew() {
     assert!(expected_ms(&new, 1) < 100.0, "{}", expected_ms(&new, 1));
     assert_eq!(state(&new, 2), State::Healthy);
 }
+
+/// A thousand endpoints, each of which a worker with 100 requests/s meets once in ten seconds.
+fn large() -> Engine {
+    let endpoints: Vec<String> =
+        (0..1000).map(|e| format!(r#""10.0.{}.{}:80""#, e / 250, e % 250 + 1)).collect();
+    let json = format!(
+        r#"{{"upstreams":[{{"cluster":"web","endpoints":{{"static":[{}]}},"health":{{"fail_after":1000}}}}]}}"#,
+        endpoints.join(",")
+    );
+    Engine::new(&crate::config::parse(json.as_bytes()).unwrap(), at(0))
+}
+
+/// A hundred requests a second, of which those to the first `sick` endpoints fail; how often the first was asked.
+fn first_asked(engine: &mut Engine, seconds: std::ops::Range<u64>, sick: u32) -> u32 {
+    let (mut rng, mut asked) = (Rng::new(11), 0);
+    for ms in (seconds.start * 1000..seconds.end * 1000).step_by(10) {
+        if ms % 100 == 0 {
+            engine.tick(Duty::ALONE, at(ms));
+        }
+        let Decision::Steer(named) = engine.pick(UPSTREAM, Request::wanting(1), at(ms), &mut rng) else {
+            continue;
+        };
+        let index = named.first().unwrap();
+        asked += u32::from(index == 0);
+        let outcome = if index < sick { Outcome::Failed(Failure::Status5xx) } else { Outcome::Good };
+        let ticket = engine.started(UPSTREAM, index, at(ms)).unwrap();
+        engine.answered(&ticket, outcome, at(ms + 9));
+        engine.finished(&ticket, at(ms + 9));
+    }
+    asked
+}
+
+#[test]
+fn whom_a_new_worker_has_not_met_is_not_left_out() {
+    let mut engine = large();
+    first_asked(&mut engine, 0..2, 0);
+    assert_eq!(engine.upstream(UPSTREAM).unwrap().totals().probes, 0);
+}
+
+#[test]
+fn a_suspect_of_a_large_fleet_gets_no_more_than_its_fair_share() {
+    let mut engine = large();
+    first_asked(&mut engine, 0..5, 0);
+    fail(&mut engine, 0, 5000);
+    // Twelve in two minutes are fair; one verifying request a second would be a hundred and twenty.
+    let asked = first_asked(&mut engine, 6..126, 1);
+    assert!((1..=12).contains(&asked), "{asked}");
+}

@@ -95,7 +95,10 @@ impl Balancer for Proxy {
         if matches!(self.kind, Kind::Orca(_)) {
             self.orca.ended(sent.endpoint, reply, now);
         }
-        let ejected = self.outlier.as_mut().is_some_and(|o| o.ended(sent.endpoint, reply.good(), now));
+        let ejected = self
+            .outlier
+            .as_mut()
+            .is_some_and(|o| o.ended(sent.endpoint, reply.good() || reply.limited(), now));
         if ejected {
             self.refresh();
         }

@@ -35,7 +35,7 @@ impl Balancer for Oracle {
             let server = &servers[endpoint];
             let failing = match server.mode {
                 Mode::Serve => 0.0,
-                Mode::Errors(share) => share,
+                Mode::Errors(share) | Mode::Limits(share) => share,
                 Mode::Refuse | Mode::Hole => 1.0,
             };
             let absent = if server.present { 0.0 } else { 1e6 };

@@ -19,6 +19,11 @@ const EXPLORE_GROWTH: f64 = 1.3;
 const EXPLORE_AT_MOST_S: f64 = 6.0;
 /// An endpoint that has waited for this many times the mean pause between two requests to it is left out.
 const LEFT_OUT_GAPS: f64 = 20.0;
+/// The sick wait for their turn, the mean pause between two requests to an endpoint, and the slow for so many: many
+/// proxies with few requests each would otherwise send them more than their fair share.
+const TURNS_PER_EXPLORATION: f64 = 4.0;
+/// Rates below this count as this, requests/s, or small fleets with little traffic would wait for minutes.
+const LEAST_RATE: f64 = 10.0;
 /// Duty to probe an endpoint goes from worker to worker at this pace, seconds.
 const DUTY_S: u64 = 2;
 /// A latency that lies this many standard errors above the typical one is certainly higher: sixteen times it after
@@ -76,6 +81,7 @@ impl Upstream {
         let rate = rate * self.split.share(group.key.lane) * group.load;
         let pause = (REQUESTS_PER_EXPLORATION / rate.max(1e-3)).clamp(EXPLORE_AFTER_S[0], EXPLORE_AFTER_S[1]);
         let left_out = LEFT_OUT_GAPS * group.indices.len() as f64 / rate.max(1e-3);
+        let turn = group.indices.len() as f64 / rate.max(LEAST_RATE);
         let (typical, health) = (group.typical, &self.config.health);
         for index in group.indices.iter().copied() {
             let Some(endpoint) = self.fleet.get(index) else { continue };
@@ -89,8 +95,11 @@ impl Upstream {
             // What a rule took out for its own measurements shows only by requests that these have changed.
             let ruled_out = !member.eligible && member.ruled == Some(RuleAction::Eject);
             let still_slow = ruled_out || f64::from(member.expected) > GOOD_MULTIPLE * typical + NOISE_S;
-            let due = if member.health.state() != State::Healthy {
-                (idle || !member.eligible) && now >= member.health.next_probe(health)
+            let state = member.health.state();
+            let silence = now.seconds_since(member.quiet_since().max(self.began).max(member.health.joined()));
+            let due = if state != State::Healthy {
+                let its_turn = idle || state == State::Recovering || silence >= turn;
+                (idle || !member.eligible) && now >= member.health.next_probe(health) && its_turn
             } else if idle || (!explores && !ruled_out) {
                 false
             } else if again {
@@ -99,10 +108,10 @@ impl Upstream {
                 let growth = EXPLORE_GROWTH.powi(i32::from(member.explored_in_vain.min(16)));
                 let growth = growth * certainty(member, typical);
                 let longest = pause.max(EXPLORE_AT_MOST_S);
-                let silence = now.seconds_since(member.quiet_since());
+                let pause = (pause * growth).min(longest).max(TURNS_PER_EXPLORATION * turn);
                 // Not only the slow: where most were slow together, slow is typical, and all of them are left
                 // without traffic once one has healed.
-                silence > (pause * growth).min(longest) && (still_slow || silence > left_out)
+                silence > pause && (still_slow || silence > left_out)
             };
             // Who began to look again goes on, so that the same worker sees the answers in a row.
             if due && (again || duty.covers(endpoint.hash, now)) {

@@ -116,6 +116,8 @@ pub struct Upstream {
     told: Time,
     journal: journal::Journal,
     refreshed: Time,
+    /// When this worker began to send: whom it never sent anything is silent since then.
+    began: Time,
 }
 
 impl Upstream {
@@ -163,6 +165,7 @@ impl Upstream {
             told: Time::ZERO,
             journal: journal::Journal::default(),
             refreshed: now,
+            began: now,
             terms,
             config,
         };
@@ -618,6 +621,7 @@ impl Upstream {
         self.members.iter_mut().for_each(|member| member.not_after(now));
         self.readings.iter_mut().for_each(|reading| reading.not_after(now));
         self.groups.iter_mut().for_each(|group| group.record.not_after(now));
+        self.began = self.began.min(now);
         self.learnt.iter_mut().for_each(|weight| weight.not_after(now));
         self.rules.not_after(now);
         self.scaler.not_after(now);
