@@ -186,8 +186,13 @@ pub struct Health {
 impl Health {
     /// Takes a good answer to a request started at `start`.
     pub fn success(&mut self, start: Time) {
+        let Some(past) = self.past.as_deref().copied() else {
+            // As below, where nothing ever failed.
+            self.good = self.good.saturating_add(u16::from(start > Time::ZERO));
+            self.good_start = self.good_start.max(start);
+            return;
+        };
         let mut own = self.local();
-        let past = self.past.as_deref().copied().unwrap_or_default();
         // What went well before somebody else saw it fail does not speed up the return.
         if past.others.failed_start > own.good_start {
             own.good = 0;
@@ -280,7 +285,10 @@ impl Health {
 
     /// Forgets what the other workers have seen, to be told anew.
     pub fn forget_others(&mut self) {
-        self.set_others(&Evidence::default());
+        (self.others_good, self.others_good_start) = (0, Time::ZERO);
+        if let Some(past) = &mut self.past {
+            past.others = Failures::default();
+        }
     }
 
     /// Adds what another worker has seen.

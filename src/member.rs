@@ -218,6 +218,9 @@ impl Member {
 
     /// Adds what another worker knows.
     pub fn hear(&mut self, other: &Others, evidence: &Evidence, told: Time) {
+        if self.heard.is_none() && *other == Others::default() && *evidence == Evidence::default() {
+            return;
+        }
         let heard = self.heard.get_or_insert_default();
         heard.others.merge(other);
         heard.told = told;
@@ -230,9 +233,19 @@ impl Member {
             // Nobody has told anything since the last time: nobody is left.
             Some(heard) if heard.others == Others::default() => self.heard = None,
             Some(heard) => heard.others = Others::default(),
-            None => return,
+            None => {}
         }
         self.health.forget_others();
+    }
+
+    /// Fills in what others had told before, where nobody has told it yet.
+    pub fn recall(&mut self, latency: Blend, error_ratio: f32) {
+        let told = latency.centre().is_some() || error_ratio > 0.0;
+        if told && self.others().latency.centre().is_none() {
+            let others = &mut self.heard.get_or_insert_default().others;
+            others.latency = latency;
+            others.error_ratio = others.error_ratio.max(error_ratio);
+        }
     }
 
     /// Requests on their way from all workers.

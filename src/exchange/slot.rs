@@ -13,6 +13,7 @@ pub const GONE_AFTER_S: f64 = 3.0;
 
 /// Writes what this worker knows first-hand; `busy` if it has had requests lately.
 pub fn encode(engine: &Engine, busy: bool, now: Time) -> Vec<u8> {
+    let nobody = Member::default();
     let mut w = Writer::versioned();
     w.time(now);
     w.u32(busy.into());
@@ -22,7 +23,7 @@ pub fn encode(engine: &Engine, busy: bool, now: Time) -> Vec<u8> {
         w.u32(upstream.fleet().len() as u32);
         for (index, endpoint) in upstream.fleet().iter() {
             w.u64(endpoint.hash);
-            entry(&mut w, upstream.member(index).unwrap_or(&Member::default()), now);
+            entry(&mut w, upstream.member(index).unwrap_or(&nobody), now);
         }
     }
     w.0

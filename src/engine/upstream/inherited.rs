@@ -35,14 +35,9 @@ impl Inherited {
 
     /// What `member` of the older configuration had been told.
     pub(super) fn add(&mut self, member: &Member) {
-        let (others, evidence) = (member.others(), member.health.others());
-        if others.latency.centre().is_some() || evidence != Evidence::default() {
-            self.known.push(Hearsay {
-                identity: member.identity,
-                latency: others.latency,
-                error_ratio: others.error_ratio,
-                evidence,
-            });
+        let (Others { latency, error_ratio, .. }, evidence) = (member.others(), member.health.others());
+        if latency.centre().is_some() || evidence != Evidence::default() {
+            self.known.push(Hearsay { identity: member.identity, latency, error_ratio, evidence });
         }
     }
 }
@@ -58,15 +53,9 @@ impl Upstream {
         for hearsay in &inherited.known {
             let index = self.fleet.index_of_hash(hearsay.identity);
             let Some(member) = index.and_then(|i| self.members.get_mut(i as usize)) else { continue };
-            let (mut others, mut evidence) = (Others::default(), Evidence::default());
-            if member.others().latency.centre().is_none() {
-                others = Others { latency: hearsay.latency, error_ratio: hearsay.error_ratio, ..others };
-            }
-            if member.health.others() == evidence {
-                evidence = hearsay.evidence;
-            }
-            if (others, evidence) != Default::default() {
-                member.hear(&others, &evidence, self.told);
+            member.recall(hearsay.latency, hearsay.error_ratio);
+            if member.health.others() == Evidence::default() {
+                member.health.merge_other(&hearsay.evidence);
             }
         }
     }
