@@ -91,21 +91,36 @@ impl Ring {
         }
     }
 
-    /// The position of the first point clockwise from `place`.
-    fn after(&self, place: u32) -> usize {
-        let mut at = self.starts.get((place >> self.shift) as usize).map_or(0, |at| *at as usize);
-        while self.points.get(at).is_some_and(|p| p.place < place) {
-            at += 1;
+    /// Where to begin to look for the first point clockwise from `place`.
+    fn start(&self, place: u32) -> usize {
+        self.starts.get((place >> self.shift) as usize).map_or(0, |at| *at as usize)
+    }
+
+    /// The position of the first point clockwise from `place`, at `start` or after it.
+    fn after(&self, start: usize, place: u32) -> usize {
+        // Mostly one of the next four. Counting needs no branch that depends on where it is, so that the probes of a key
+        // wait for memory together.
+        let next = self.points.get(start..).and_then(|points| points.first_chunk::<4>());
+        let passed = next.map_or(0, |next| next.iter().map(|p| usize::from(p.place < place)).sum());
+        let mut at = start + passed;
+        if passed == 4 || next.is_none() {
+            while self.points.get(at).is_some_and(|p| p.place < place) {
+                at += 1;
+            }
         }
         if at < self.points.len() { at } else { 0 }
     }
 
     /// Endpoints by their distance from the probes of `key`, in no order: `(distance, index)`, repetitions included.
     pub fn probe(&self, key: u64) -> Option<[(u32, u32); PROBES]> {
-        let mut found = [(u32::MAX, 0); PROBES];
-        for (nth, slot) in (1u64..).zip(&mut found) {
+        let mut probes = [(0, 0); PROBES];
+        for (nth, probe) in (1u64..).zip(&mut probes) {
             let place = place(key, nth, PROBE_STEP);
-            let point = self.points.get(self.after(place))?;
+            *probe = (place, self.start(place));
+        }
+        let mut found = [(u32::MAX, 0); PROBES];
+        for ((place, start), slot) in probes.into_iter().zip(&mut found) {
+            let point = self.points.get(self.after(start, place))?;
             *slot = (point.place.wrapping_sub(place), point.index);
         }
         Some(found)
@@ -113,7 +128,8 @@ impl Ring {
 
     /// Endpoints clockwise from where `key` first looks, repetitions included, once around.
     pub fn walk(&self, key: u64) -> impl Iterator<Item = u32> {
-        let start = self.after(place(key, 1, PROBE_STEP));
+        let first = place(key, 1, PROBE_STEP);
+        let start = self.after(self.start(first), first);
         let (before, after) = self.points.split_at_checked(start).unwrap_or_default();
         after.iter().chain(before).map(|p| p.index)
     }

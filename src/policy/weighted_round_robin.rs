@@ -29,8 +29,8 @@ const GOLDEN: f64 = 0.618_033_988_749_894_9;
 struct Turn {
     due: f64,
     index: u32,
-    /// Position among the standings.
-    at: u32,
+    /// What its wait is measured in.
+    share: f32,
 }
 
 impl Eq for Turn {}
@@ -47,21 +47,10 @@ impl PartialOrd for Turn {
     }
 }
 
-/// When an endpoint's turn is, and the share that its wait is measured in.
-#[derive(Clone, Copy, Debug)]
-struct Standing {
-    index: u32,
-    due: f64,
-    share: f32,
-}
-
 /// Whose turn is when.
 #[derive(Debug, Default)]
 pub struct WeightedRoundRobin {
     turns: BinaryHeap<Reverse<Turn>>,
-    /// In the order of endpoint indices.
-    standings: Vec<Standing>,
-    before: Vec<Standing>,
     /// When the last turn was.
     clock: f64,
     begun: bool,
@@ -73,10 +62,8 @@ impl WeightedRoundRobin {
         let mut first = self.turns.peek_mut()?;
         let Reverse(turn) = &mut *first;
         let index = turn.index;
-        let standing = self.standings.get_mut(turn.at as usize)?;
         self.clock = turn.due;
-        turn.due += 1.0 / f64::from(standing.share);
-        standing.due = turn.due;
+        turn.due += 1.0 / f64::from(turn.share);
         // Dropping it moves the turn to its new place.
         drop::<PeekMut<'_, _>>(first);
         Some(index)
@@ -85,23 +72,21 @@ impl WeightedRoundRobin {
 
 impl Policy for WeightedRoundRobin {
     fn refresh(&mut self, view: View<'_>, pool: &Pool) {
-        core::mem::swap(&mut self.standings, &mut self.before);
-        self.standings.clear();
         let mut turns = core::mem::take(&mut self.turns).into_vec();
-        turns.clear();
-        let mut before = self.before.iter().peekable();
+        // By endpoint: how long it has still to wait, in its own periods, so that a new share counts from now on.
+        let mut waits: Vec<Option<f64>> = vec![None; view.members.len()];
+        for Reverse(turn) in turns.drain(..) {
+            if let Some(wait) = waits.get_mut(turn.index as usize) {
+                *wait = Some(((turn.due - self.clock) * f64::from(turn.share)).clamp(0.0, 1.0));
+            }
+        }
+        turns.reserve_exact(pool.len());
         for index in pool.everybody().iter().copied() {
             let Some(member) = view.eligible(index) else { continue };
-            while before.next_if(|b| b.index < index).is_some() {}
             let share = member.share.max(LEAST_SHARE);
-            // In periods, so that a new share counts from now on.
-            let wait = match before.next_if(|b| b.index == index) {
-                Some(standing) => ((standing.due - self.clock) * f64::from(standing.share)).clamp(0.0, 1.0),
-                None => (f64::from(index) * GOLDEN).fract(),
-            };
-            let due = wait / f64::from(share);
-            turns.push(Reverse(Turn { due, index, at: self.standings.len() as u32 }));
-            self.standings.push(Standing { index, due, share });
+            let before = waits.get(index as usize).copied().flatten();
+            let wait = before.unwrap_or_else(|| (f64::from(index) * GOLDEN).fract());
+            turns.push(Reverse(Turn { due: wait / f64::from(share), index, share }));
         }
         // Time begins anew, so that it never grows until its fractions are lost.
         self.clock = 0.0;
