@@ -1,6 +1,7 @@
 //! Free TCP ports on 127.0.0.1.
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::ops::Range;
 use std::sync::Mutex;
@@ -31,6 +32,18 @@ pub fn free() -> Result<SocketAddr> {
         }
     }
     bail!("no free port on {LOOPBACK} within {RANGE:?}")
+}
+
+/// Listens on a free port. While another thread starts a process, that has a port that was just tried for a moment: then
+/// another is as good.
+pub async fn listen() -> Result<tokio::net::TcpListener> {
+    for _ in 0..ATTEMPTS {
+        match tokio::net::TcpListener::bind(free()?).await {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+            listener => return Ok(listener?),
+        }
+    }
+    bail!("no port on {LOOPBACK} stays free")
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use evenkeel::config::{Role, Via};
-use serde_json::Value;
+use serde_json::{Value, json};
 use testbed::anyhow::{Context, Result, bail, ensure};
 use testbed::{tempfile, tools};
 
@@ -13,6 +13,8 @@ use crate::shipped;
 
 /// Where the shipped configurations have the filter.
 pub const IN_CONTAINER: &str = "/etc/envoy/evenkeel.wasm";
+/// Where they watch for a filter that is configured apart.
+const WATCHED: &str = "/etc/envoy/evenkeel.yaml";
 const WASM_FILTER: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 
 /// The bootstraps among the YAML files.
@@ -46,18 +48,40 @@ fn plugin(configuration: &Value) -> Result<String> {
 
 /// What `envoy --mode validate` says of this configuration, the path in the container replaced by the built filter.
 pub fn validate(config: &str) -> Result<String> {
-    ensure!(config.contains(IN_CONTAINER), "the filter is not at {IN_CONTAINER}");
+    let apart = config.contains(WATCHED);
+    ensure!(
+        apart || config.contains(IN_CONTAINER),
+        "the filter is neither at {IN_CONTAINER} nor at {WATCHED}"
+    );
     let wasm = tools::wasm()?;
     let directory = tempfile::tempdir()?;
+    let watched = directory.path().join("evenkeel.json");
+    fs::write(&watched, filter_apart()?.replace(IN_CONTAINER, wasm.to_str().context("a path in UTF-8")?))?;
+    let config = config.replace(WATCHED, watched.to_str().context("a path in UTF-8")?);
     let path = directory.path().join("envoy.yaml");
     let config = config.replace(IN_CONTAINER, wasm.to_str().context("a path in UTF-8")?);
     // Envoy looks whether the files that it is to watch are there.
     let watched = shipped::folder().join("eds");
     let config = config.replace("/etc/envoy/eds", watched.to_str().context("a path in UTF-8")?);
     fs::write(&path, config)?;
-    shipped::run(
-        Command::new(tools::envoy()?).args(["--mode", "validate", "--log-level", "warn", "-c"]).arg(path),
-    )
+    let mut command = Command::new(tools::envoy()?);
+    command.args(["--mode", "validate", "--log-level", "warn", "-c"]).arg(path);
+    if apart {
+        // Who watches for configuration has to have a name.
+        command.args(["--service-node", "docs", "--service-cluster", "docs"]);
+    }
+    shipped::run(&mut command)
+}
+
+/// The filter of the first shipped configuration as a file to be watched.
+fn filter_apart() -> Result<String> {
+    let bootstrap = shipped::yaml(&shipped::folder().join("envoy.yaml"))?;
+    let mut objects = Vec::new();
+    shipped::objects(&bootstrap, &mut objects);
+    let filter = objects.into_iter().find(|object| object["@type"] == WASM_FILTER).context("no filter")?;
+    let kind = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
+    let resource = json!({ "@type": kind, "name": "evenkeel", "typed_config": filter });
+    Ok(json!({ "resources": [resource] }).to_string())
 }
 
 /// The same for a configuration that is made of parts.

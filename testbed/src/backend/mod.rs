@@ -130,13 +130,13 @@ pub struct Backend {
 impl Backend {
     /// Starts a backend on the current runtime.
     pub async fn start(config: Config) -> Result<Self> {
-        let address = match config.address.port() {
-            0 => SocketAddr::new(config.address.ip(), ports::free()?.port()),
-            _ => config.address,
+        let listener = match config.address.port() {
+            0 => ports::listen().await?,
+            _ => TcpListener::bind(config.address)
+                .await
+                .with_context(|| format!("backend cannot listen on {}", config.address))?,
         };
-        let listener = TcpListener::bind(address)
-            .await
-            .with_context(|| format!("backend cannot listen on {address}"))?;
+        let address = listener.local_addr()?;
         let shared = Arc::new(Shared::new(address, &config));
         let mut tasks = vec![tokio::spawn(server::serve(listener, address, shared.clone()))];
         if let Kind::Worker { .. } = config.kind {
