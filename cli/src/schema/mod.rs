@@ -2,7 +2,7 @@
 //!
 //! Nothing of it is written down a second time: `explore` puts values of every kind wherever the reader looks and notes
 //! what it asks there, defaults are those of the effective configuration, and `described` has what each field means. The
-//! tables of `docs/configuration.md` are made of the same ([`reference`]). Whatever the filter accepts, the schema accepts; the reverse holds as far as a
+//! tables of `docs/configuration.md` are made of the same ([`mod@reference`]). Whatever the filter accepts, the schema accepts; the reverse holds as far as a
 //! schema can say it, and `contradictions` adds what one field forbids another.
 
 mod contradictions;
