@@ -12,7 +12,7 @@
 //! | `…/capacity/SEAT` | that worker only | how much an endpoint takes ([`scaling`]) |
 //! | `…/scaling` | the lease holder | pressure and desired replicas ([`scaling`]) |
 //!
-//! A [seat](seat) is a number that is used again: nothing in shared data can be deleted.
+//! A [`seat`] is a number that is used again: nothing in shared data can be deleted.
 //!
 //! Every byte that is read back is checked: another version, or somebody else's plugin in the same VM scope,
 //! yields nothing rather than nonsense.
