@@ -21,7 +21,9 @@ fn stage(places: Vec<Value>, upstream: Value) -> Stage {
 
 /// The share of the requests that the first `count` backends received.
 fn first(wave: &Wave, count: usize) -> f64 {
-    (0..count).map(|index| wave.share(index)).sum()
+    // Of counts, not of shares, whose sum may be a hair less than 1.
+    let all: u64 = wave.received.iter().sum::<u64>() + wave.strangers;
+    wave.received[..count].iter().sum::<u64>() as f64 / all.max(1) as f64
 }
 
 /// The first `count` backends get everything, then this happens to them, and within two seconds they get next to
