@@ -2,7 +2,6 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 use serde_json::{Value, json};
 
 use super::*;
@@ -60,11 +59,7 @@ fn json_value() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        failure_persistence: None,
-        rng_seed: RngSeed::Fixed(7),
-        ..ProptestConfig::with_cases(500)
-    })]
+    #![proptest_config(arbitrary::cases())]
 
     #[test]
     fn arbitrary_bytes(status in 0..600u32, bytes in vec(any::<u8>(), 0..300)) {

@@ -4,7 +4,6 @@ use core::net::{IpAddr, SocketAddr};
 
 use proptest::collection::{hash_map, vec};
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 use serde_json::{Value, json};
 
 use super::*;
@@ -52,11 +51,7 @@ fn json_value() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        failure_persistence: None,
-        rng_seed: RngSeed::Fixed(7),
-        ..ProptestConfig::with_cases(500)
-    })]
+    #![proptest_config(arbitrary::cases())]
 
     #[test]
     fn arbitrary_bytes(status in 0..600u32, bytes in vec(any::<u8>(), 0..300)) {

@@ -2,12 +2,12 @@
 
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 use serde_json::Value;
 
 use super::places::places;
 use super::*;
 use crate::config::{NoneEligible, Policy, Via, effective};
+use crate::json::arbitrary;
 
 fn check(json: &[u8]) -> Result<(), TestCaseError> {
     match parse(json) {
@@ -175,11 +175,7 @@ fn mutated(place: prop::sample::Index, replacement: Option<Value>) -> Value {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        failure_persistence: None,
-        rng_seed: RngSeed::Fixed(7),
-        ..ProptestConfig::with_cases(500)
-    })]
+    #![proptest_config(arbitrary::cases())]
 
     #[test]
     fn arbitrary_bytes(bytes in vec(any::<u8>(), 0..300)) {
