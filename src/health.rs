@@ -26,6 +26,10 @@ const PROVEN_AFTER_S: f64 = 60.0;
 /// A run counts from this improbability on (one in a thousand) for suspicion, and from its square for ejection.
 const SURPRISE: f64 = 1e-3;
 
+/// Connections that break within this time of one another broke by the same event, seconds: what a process had open
+/// ends with it, at once. That is twice what one broken connection says.
+const TOGETHER_S: f64 = 0.01;
+
 /// Where an endpoint stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum State {
@@ -55,8 +59,19 @@ pub struct Evidence {
     pub failed_start: Time,
     /// When the latest failure was seen.
     pub failed_at: Time,
+    /// When the latest connection of the run broke; [`Time::ZERO`] if none did.
+    pub broke_at: Time,
     /// When the latest successful request started.
     pub good_start: Time,
+}
+
+/// How a request failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blow {
+    /// So many failures in a row.
+    pub severity: u32,
+    /// A connection that was open broke.
+    pub broke: bool,
 }
 
 impl Evidence {
@@ -70,21 +85,26 @@ impl Evidence {
         }
     }
 
-    /// A request started at `start` failed at `now`; `severity` failures at once.
-    fn failure(&mut self, start: Time, now: Time, severity: u32) {
+    /// A request started at `start` failed at `now`.
+    fn failure(&mut self, start: Time, now: Time, Blow { severity, broke }: Blow) {
         if start < self.good_start {
             return;
+        }
+        let again = broke && self.run > 0 && together(self.broke_at, now);
+        if broke || self.run == 0 {
+            self.broke_at = if broke { now } else { Time::ZERO };
         }
         self.run_start = if self.run == 0 { start } else { self.run_start.min(start) };
         self.failed_start = self.failed_start.max(start);
         self.failed_at = self.failed_at.max(now);
-        self.run = self.run.saturating_add(severity).min(1000);
+        self.run = self.run.saturating_add(severity).saturating_add(again.into()).min(1000);
         self.good = 0;
     }
 
     /// The clock stepped back to `now`.
     fn not_after(&mut self, now: Time) {
-        for time in [&mut self.run_start, &mut self.failed_start, &mut self.failed_at, &mut self.good_start] {
+        let Evidence { run_start, failed_start, failed_at, broke_at, good_start, .. } = self;
+        for time in [run_start, failed_start, failed_at, broke_at, good_start] {
             *time = (*time).min(now);
         }
     }
@@ -112,16 +132,24 @@ impl Evidence {
         let start = |e: &Evidence, run| if run > 0 { e.run_start.max(good_start) } else { Time(u64::MAX) };
         let run_start = start(self, mine).min(start(other, theirs));
         let good = |e: &Evidence| if e.good_start > failed_start { e.good } else { 0 };
+        let both_broke = mine > 0 && theirs > 0 && together(self.broke_at, other.broke_at);
         *self = Evidence {
-            run: mine.saturating_add(theirs),
+            run: mine.saturating_add(theirs).saturating_add(both_broke.into()),
             run_start: if run_start == Time(u64::MAX) { Time::ZERO } else { run_start },
             good: good(self).saturating_add(good(other)),
             vain: self.vain.saturating_add(other.vain),
             failed_start,
             failed_at: self.failed_at.max(other.failed_at),
+            broke_at: self.broke_at.max(other.broke_at),
             good_start,
         };
     }
+}
+
+/// Whether connections broke at both moments, and by the same event.
+fn together(one: Time, other: Time) -> bool {
+    let apart = one.max(other).seconds_since(one.min(other));
+    one.min(other) > Time::ZERO && apart <= TOGETHER_S
 }
 
 /// So long after the last of it, what an endpoint went through changes nothing any more, seconds: no slow start and no
@@ -136,17 +164,18 @@ struct Failures {
     run_start: Time,
     failed_start: Time,
     failed_at: Time,
+    broke_at: Time,
 }
 
 impl Failures {
     fn of(evidence: &Evidence) -> Failures {
-        let Evidence { run, vain, run_start, failed_start, failed_at, .. } = *evidence;
-        Failures { run, vain, run_start, failed_start, failed_at }
+        let Evidence { run, vain, run_start, failed_start, failed_at, broke_at, .. } = *evidence;
+        Failures { run, vain, run_start, failed_start, failed_at, broke_at }
     }
 
     fn with(self, good: u16, good_start: Time) -> Evidence {
-        let Failures { run, vain, run_start, failed_start, failed_at } = self;
-        Evidence { run, good: good.into(), vain, run_start, failed_start, failed_at, good_start }
+        let Failures { run, vain, run_start, failed_start, failed_at, broke_at } = self;
+        Evidence { run, good: good.into(), vain, run_start, failed_start, failed_at, broke_at, good_start }
     }
 }
 
@@ -204,13 +233,13 @@ impl Health {
         self.set_local(&own);
     }
 
-    /// Takes a failure, counted `severity` times, of a request started at `start`.
-    pub fn failure(&mut self, start: Time, now: Time, severity: u32) {
+    /// Takes a failure of a request started at `start`.
+    pub fn failure(&mut self, start: Time, now: Time, blow: Blow) {
         let mut own = self.local();
         if self.out() && self.past.as_ref().is_none_or(|past| start > past.ejected) {
             own.vain = own.vain.saturating_add(1);
         }
-        own.failure(start, now, severity);
+        own.failure(start, now, blow);
         self.set_local(&own);
     }
 
@@ -389,12 +418,15 @@ mod tests {
         max_ejected_percent: 50.0,
     };
 
+    const BAD_ANSWER: Blow = Blow { severity: 1, broke: false };
+    const BROKEN: Blow = Blow { severity: 1, broke: true };
+
     fn ms(ms: u64) -> Time {
         Time(1_000_000_000_000 + ms * 1_000_000)
     }
 
     fn fail(health: &mut Health, start: u64) -> State {
-        health.failure(ms(start), ms(start + 1), 1);
+        health.failure(ms(start), ms(start + 1), BAD_ANSWER);
         health.assess(ms(start + 1), &LIMITS, 0.0)
     }
 
@@ -454,7 +486,7 @@ mod tests {
         fail(&mut health, 100);
         assert_eq!(succeed(&mut health, 50), State::Suspect, "started before the failure");
         assert_eq!(succeed(&mut health, 200), State::Healthy);
-        health.failure(ms(150), ms(3150), 2);
+        health.failure(ms(150), ms(3150), Blow { severity: 2, ..BAD_ANSWER });
         assert_eq!(health.assess(ms(3150), &LIMITS, 0.0), State::Healthy, "a later request was fine");
     }
 
@@ -462,7 +494,7 @@ mod tests {
     fn nobody_is_condemned_for_what_everybody_does() {
         let mut health = Health::default();
         for i in 0..12 {
-            health.failure(ms(i), ms(i + 1), 1);
+            health.failure(ms(i), ms(i + 1), BAD_ANSWER);
             assert_eq!(
                 health.assess(ms(i + 1), &LIMITS, 0.5),
                 if i < 9 { State::Healthy } else { State::Suspect }
@@ -499,12 +531,12 @@ mod tests {
     #[test]
     fn workers_add_up_what_they_see() {
         let mut here = Health::default();
-        here.failure(ms(10), ms(11), 1);
+        here.failure(ms(10), ms(11), BAD_ANSWER);
         let mut there = Evidence::default();
-        there.failure(ms(9), ms(10), 1);
+        there.failure(ms(9), ms(10), BAD_ANSWER);
         tell(&mut here, &there);
         assert_eq!(here.assess(ms(20), &LIMITS, 0.0), State::Suspect);
-        there.failure(ms(12), ms(13), 1);
+        there.failure(ms(12), ms(13), BAD_ANSWER);
         tell(&mut here, &there);
         assert_eq!(here.assess(ms(20), &LIMITS, 0.0), State::Failed);
         (0..3).for_each(|i| there.success(ms(6000 + i)));
@@ -513,9 +545,34 @@ mod tests {
     }
 
     #[test]
+    fn connections_that_break_together_are_a_crash_and_one_after_another_are_not() {
+        for (apart, state) in [(0, State::Failed), (9, State::Failed), (11, State::Suspect), (500, State::Suspect)] {
+            let mut alone = Health::default();
+            alone.failure(ms(10), ms(1000), BROKEN);
+            alone.failure(ms(11), ms(1000 + apart), BROKEN);
+            assert_eq!(alone.assess(ms(2000), &LIMITS, 0.0), state, "{apart} ms apart");
+
+            let mut here = Health::default();
+            here.failure(ms(10), ms(1000), BROKEN);
+            let mut there = Evidence::default();
+            there.failure(ms(11), ms(1000 + apart), BROKEN);
+            tell(&mut here, &there);
+            assert_eq!(here.assess(ms(2000), &LIMITS, 0.0), state, "{apart} ms apart, seen by two workers");
+        }
+        let mut answered = Health::default();
+        (0..2).for_each(|_| answered.failure(ms(10), ms(1000), BAD_ANSWER));
+        assert_eq!(answered.assess(ms(2000), &LIMITS, 0.0), State::Suspect, "two bad answers are only that");
+        let mut parted = Health::default();
+        parted.failure(ms(10), ms(1000), BROKEN);
+        parted.success(ms(1001));
+        parted.failure(ms(1002), ms(1003), BROKEN);
+        assert_eq!(parted.assess(ms(2000), &LIMITS, 0.0), State::Suspect, "a good answer lies between");
+    }
+
+    #[test]
     fn failures_before_another_workers_good_answer_are_not_in_a_row_with_those_after_it() {
         let mut here = Evidence::default();
-        (1..=5).for_each(|i| here.failure(ms(10 * i), ms(10 * i + 1), 1));
+        (1..=5).for_each(|i| here.failure(ms(10 * i), ms(10 * i + 1), BAD_ANSWER));
         for (good, left) in [(5, 5), (29, 2), (45, 1), (51, 0)] {
             let mut there = Evidence::default();
             there.success(ms(good));
@@ -534,7 +591,7 @@ mod tests {
             // Two of three fail, in a pattern that no worker sees as regular.
             match random::mix(request) % 3 {
                 0 => worker.success(ms(request)),
-                _ => worker.failure(ms(request), ms(request), 1),
+                _ => worker.failure(ms(request), ms(request), BAD_ANSWER),
             }
             let mut all = Evidence::default();
             workers.iter().for_each(|w| all.merge(w));
@@ -548,7 +605,7 @@ mod tests {
         let mut here = Health::default();
         (0..50).for_each(|i| here.success(ms(i)));
         let mut there = Evidence::default();
-        (60..63).for_each(|i| there.failure(ms(i), ms(i + 1), 1));
+        (60..63).for_each(|i| there.failure(ms(i), ms(i + 1), BAD_ANSWER));
         tell(&mut here, &there);
         assert_eq!(here.assess(ms(70), &LIMITS, 0.0), State::Failed);
         here.success(ms(6000));

@@ -1,5 +1,7 @@
 //! How requests end, and how much each ending says about the endpoint.
 
+use crate::health::Blow;
+
 /// A failure that is the endpoint's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
@@ -33,12 +35,18 @@ impl Failure {
     /// How many failures in a row this one counts for. A refused connection and a time-out say more than one
     /// bad answer: the first is the kernel's word that nobody listens, the second took seconds to learn.
     /// Too much to do is no illness: it prices the endpoint, it does not eject it.
-    pub fn severity(self) -> u32 {
+    fn severity(self) -> u32 {
         match self {
             Failure::Refused | Failure::Timeout => 2,
             Failure::Status5xx | Failure::Reset | Failure::Grpc => 1,
             Failure::TooMany => 0,
         }
+    }
+
+    /// What it means for the endpoint's health; nothing at all for [`TooMany`](Failure::TooMany).
+    pub fn blow(self) -> Option<Blow> {
+        let blow = Blow { severity: self.severity(), broke: self == Failure::Reset };
+        (blow.severity > 0).then_some(blow)
     }
 
     /// Whether the endpoint itself answered, which shows that it lives.

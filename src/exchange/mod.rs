@@ -31,7 +31,7 @@ pub mod slot;
 pub mod snapshot;
 
 /// Bumped whenever the meaning of any key changes, so that old and new workers do not misread each other.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 
 /// The common prefix of the keys of plugin `name`.
 pub fn prefix(name: &str) -> String {

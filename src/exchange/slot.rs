@@ -46,6 +46,7 @@ fn entry(w: &mut Writer, member: &Member, now: Time) {
     w.time(evidence.run_start);
     w.time(evidence.failed_start);
     w.time(evidence.failed_at);
+    w.time(evidence.broke_at);
     w.time(evidence.good_start);
     w.f32(member.errors.ratio() as f32);
 }
@@ -91,6 +92,7 @@ fn read_entry(r: &mut Reader<'_>) -> Option<(Others, Evidence)> {
         run_start: r.time()?,
         failed_start: r.time()?,
         failed_at: r.time()?,
+        broke_at: r.time()?,
         good_start: r.time()?,
     };
     let error_ratio = r.f32()?.clamp(0.0, 1.0);

@@ -75,7 +75,10 @@ fn tried<W: World>(
 fn out_after<W: World>(times: usize, tries: &[(&str, Try)], ending: &Ending) -> Vec<String> {
     let mut world = W::new(5);
     let places = both_places(&mut world, &config(4, PATIENT, ""));
-    (0..times).for_each(|_| tried(&mut world, places, tries, ending));
+    for _ in 0..times {
+        tried(&mut world, places, tries, ending);
+        world.advance(ms(20));
+    }
     let serving = picks(&mut world, places.0, 40);
     (0..4).map(address).filter(|endpoint| !serving.contains_key(endpoint)).collect()
 }

@@ -28,14 +28,15 @@ fn a_failure_that_one_sees_all_know_after_a_tick(mut world: impl World) {
     }
 }
 
-fn failures_that_each_sees_once_add_up(mut world: impl World) {
+/// What the second endpoint gets after each of so many workers has seen one request to it end so, at the same moment.
+fn left_after_one_each<W: World>(world: &mut W, threads: usize, ending: &Ending) -> Vec<usize> {
     let patient = r#""policy":"round_robin","health":{"suspect_after":3,"fail_after":3}"#;
-    let crew = crew(&mut world, 3, &config(4, patient, ""));
+    let crew = crew(world, threads, &config(4, patient, ""));
     let streams: Vec<_> = crew
         .iter()
         .map(|plugin| {
             loop {
-                let stream = begin(&mut world, *plugin);
+                let stream = begin(world, *plugin);
                 if target(&stream) == address(1) {
                     break stream;
                 }
@@ -44,16 +45,27 @@ fn failures_that_each_sees_once_add_up(mut world: impl World) {
         .collect();
     world.advance(ms(10));
     for mut stream in streams {
-        crate::scene::respond(&mut stream, &Ending::status("500"));
+        crate::scene::respond(&mut stream, ending);
         crate::world::Stream::done(&mut stream);
     }
     for plugin in &crew {
         world.tick(*plugin);
     }
     crew.iter().for_each(|plugin| world.tick(*plugin));
-    for plugin in &crew {
-        assert_eq!(picks_of(&mut world, *plugin, &address(1), 40), 0);
-    }
+    crew.iter().map(|plugin| picks_of(world, *plugin, &address(1), 40)).collect()
+}
+
+fn failures_that_each_sees_once_add_up(mut world: impl World) {
+    assert_eq!(left_after_one_each(&mut world, 3, &Ending::status("500")), [0; 3]);
+}
+
+fn two_bad_answers_are_not_three(mut world: impl World) {
+    assert_eq!(left_after_one_each(&mut world, 2, &Ending::status("500")), [10; 2]);
+}
+
+fn connections_that_break_together_are_a_crash(mut world: impl World) {
+    let broken = Ending::local("503", "upstream_reset_before_response_started{connection_termination}");
+    assert_eq!(left_after_one_each(&mut world, 2, &broken), [0; 2]);
 }
 
 fn one_sees_what_the_others_have_in_flight(mut world: impl World) {
@@ -109,6 +121,8 @@ fn verifying_a_suspect_is_shared_work(mut world: impl World) {
 both!(
     a_failure_that_one_sees_all_know_after_a_tick,
     failures_that_each_sees_once_add_up,
+    two_bad_answers_are_not_three,
+    connections_that_break_together_are_a_crash,
     one_sees_what_the_others_have_in_flight,
     a_worker_that_is_gone_is_forgotten,
     verifying_a_suspect_is_shared_work,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use evenkeel::config;
-use evenkeel::health::{Evidence, Health, State};
+use evenkeel::health::{Blow, Evidence, Health, State};
 use evenkeel::time::Time;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -88,7 +88,7 @@ impl Watched {
                 }
             }
             Event::Failure(age, severity) => {
-                self.health.failure(ms(self.now - age), ms(self.now), severity);
+                self.health.failure(ms(self.now - age), ms(self.now), Blow { severity, broke: false });
                 self.failures += severity;
                 self.failed_start = self.failed_start.max(self.now - age);
             }
@@ -199,16 +199,17 @@ proptest! {
     #[test]
     fn any_evidence_and_any_background_leave_a_state(
         numbers: [u32; 3],
-        times: [u64; 4],
+        times: [u64; 5],
         background in prop_oneof![any::<f64>(), Just(f64::NAN)],
         now: u64,
         limits in limits(),
     ) {
         let mut health = Health::default();
         let [run, good, vain] = numbers;
-        let [run_start, failed_start, failed_at, good_start] = times.map(Time);
-        health.merge_other(&Evidence { run, good, vain, run_start, failed_start, failed_at, good_start });
-        health.failure(Time(now), Time(now), run);
+        let [run_start, failed_start, failed_at, broke_at, good_start] = times.map(Time);
+        let told = Evidence { run, good, vain, run_start, failed_start, failed_at, broke_at, good_start };
+        health.merge_other(&told);
+        health.failure(Time(now), Time(now), Blow { severity: run, broke: true });
         health.assess(Time(now), &limits, background);
         health.success(Time(now));
         health.assess(Time(now), &limits, background);

@@ -574,8 +574,8 @@ impl Upstream {
             None => member.health.success(started),
             Some(failure) => {
                 member.counters.failure();
-                if failure.severity() > 0 {
-                    member.health.failure(started, now, failure.severity());
+                if let Some(blow) = failure.blow() {
+                    member.health.failure(started, now, blow);
                 }
             }
         }
