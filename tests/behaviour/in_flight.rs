@@ -1,5 +1,7 @@
 //! Whatever order Envoy calls in, what was taken is given back, once.
 
+use std::collections::BTreeMap;
+
 use crate::scene::{Ending, address, begin, config, ms, respond, single, target};
 use crate::world::{Plugin, Stream, World};
 
@@ -194,6 +196,24 @@ fn a_stream_that_is_open_counts_until_its_end(mut world: impl World) {
     assert_eq!(target(&begin(&mut world, plugin)), taken);
 }
 
+/// The first to answer looks like the only quick one only as long as nothing is known of anybody.
+fn streams_that_open_before_the_first_tick_are_spread<W: World>(mut world: W) {
+    let plugin = single(&mut world, &config(4, "", ""));
+    let mut counts = BTreeMap::new();
+    let open: Vec<_> = (0..8)
+        .map(|_| {
+            let mut stream = begin(&mut world, plugin);
+            *counts.entry(target(&stream)).or_insert(0) += 1;
+            world.advance(ms(1));
+            stream.property(&["upstream", "address"], target(&stream).as_bytes());
+            stream.response_headers(&[(":status", b"200")]);
+            stream
+        })
+        .collect();
+    assert_eq!(counts.values().collect::<Vec<_>>(), [&2; 4], "{counts:?}");
+    drop(open);
+}
+
 both!(
     given_back_on_log_alone,
     given_back_on_done_alone,
@@ -209,4 +229,5 @@ both!(
     an_answer_before_the_end_of_the_upload_is_given_back_once,
     a_response_that_breaks_off_is_given_back,
     a_stream_that_is_open_counts_until_its_end,
+    streams_that_open_before_the_first_tick_are_spread,
 );

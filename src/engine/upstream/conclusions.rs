@@ -38,7 +38,12 @@ impl Upstream {
         let (typical, errors) =
             self.group_of(index).map_or((self.typical, 0.0), |group| (group.typical, group.failing));
         let Some(member) = self.members.get_mut(index as usize) else { return State::Healthy };
-        member.price(typical, errors, &self.terms);
+        // Beside what is only assumed, the first to answer would look like the only quick one.
+        if self.measured {
+            member.price(typical, errors, &self.terms);
+        } else {
+            member.expected = (typical + member.surcharge(typical, errors, &self.terms)) as f32;
+        }
         member.assess(now, &self.config.health, beside)
     }
 
@@ -90,7 +95,9 @@ impl Upstream {
             m.errors.fade(fades_s);
             &*m
         });
-        self.typical = median(members).unwrap_or(self.typical);
+        if let Some(typical) = median(members) {
+            (self.typical, self.measured) = (typical, true);
+        }
         self.compare_groups(now);
         for index in 0..self.members.len() as u32 {
             self.assess(index, now);

@@ -106,6 +106,8 @@ pub struct Upstream {
     /// Those who are well can carry everything, wherever they are.
     rescued: bool,
     typical: f64,
+    /// Whether that was measured.
+    measured: bool,
     totals: Totals,
     /// Who decided last.
     reason: Reason,
@@ -159,6 +161,7 @@ impl Upstream {
             panic: false,
             rescued: false,
             typical: TYPICAL_AT_FIRST_S,
+            measured: false,
             totals: Totals::default(),
             reason: Reason::default(),
             departed: HashMap::new(),
@@ -637,7 +640,7 @@ impl Upstream {
 
     /// Takes over what `old` has learnt.
     pub fn adopt(&mut self, old: &mut Upstream, now: Time) {
-        self.typical = old.typical;
+        (self.typical, self.measured) = (old.typical, old.measured);
         self.queueing = old.queueing.clone();
         self.scaler = old.scaler.clone();
         let mut inherited = Inherited::new(now);
