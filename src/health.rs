@@ -2,7 +2,7 @@
 //!
 //! **Invariant.** Evidence is ordered by when a request *started*, not by when its outcome arrived: an old
 //! request that completes after the crash does not clear the endpoint, and an old time-out that arrives after
-//! the recovery does not condemn it again.
+//! the recovery does not condemn it again. Only a connection that breaks is news of the moment when it broke.
 //!
 //! **Mechanics.** A run of failures makes an endpoint suspect; it gets no traffic but single verifying
 //! requests, one a second. Enough failures in a row make it failed; then it is probed half-open by single
@@ -87,6 +87,8 @@ impl Evidence {
 
     /// A request started at `start` failed at `now`.
     fn failure(&mut self, start: Time, now: Time, Blow { severity, broke }: Blow) {
+        // A connection that breaks tells of the moment when it broke, however old the request is.
+        let start = if broke { now } else { start };
         if start < self.good_start {
             return;
         }
@@ -546,7 +548,9 @@ mod tests {
 
     #[test]
     fn connections_that_break_together_are_a_crash_and_one_after_another_are_not() {
-        for (apart, state) in [(0, State::Failed), (9, State::Failed), (11, State::Suspect), (500, State::Suspect)] {
+        for (apart, state) in
+            [(0, State::Failed), (9, State::Failed), (11, State::Suspect), (500, State::Suspect)]
+        {
             let mut alone = Health::default();
             alone.failure(ms(10), ms(1000), BROKEN);
             alone.failure(ms(11), ms(1000 + apart), BROKEN);

@@ -539,7 +539,7 @@ impl<'a> World<'a> {
                 self.open -= 1;
                 continue;
             }
-            let reply = Reply::bare(Outcome::Failed(Failure::Reset));
+            let reply = Reply::bare(Outcome::Failed(Failure::Broken));
             let (request, generation) = (work.request, work.generation);
             self.come(endpoint, Inbound::Reply { request, generation, reply });
         }

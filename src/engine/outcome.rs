@@ -9,8 +9,10 @@ pub enum Failure {
     Status5xx,
     /// 429, or gRPC `RESOURCE_EXHAUSTED`: it works, but has too much to do.
     TooMany,
-    /// The connection broke before the answer.
+    /// The request was reset before the answer, for a reason of its own or an unknown one.
     Reset,
+    /// The connection broke before the answer.
+    Broken,
     /// No connection could be made.
     Refused,
     /// No answer in time.
@@ -25,7 +27,7 @@ impl Failure {
         match self {
             Failure::Status5xx => "status_5xx",
             Failure::TooMany => "too_many",
-            Failure::Reset => "reset",
+            Failure::Reset | Failure::Broken => "reset",
             Failure::Refused => "refused",
             Failure::Timeout => "timeout",
             Failure::Grpc => "grpc_status",
@@ -38,14 +40,14 @@ impl Failure {
     fn severity(self) -> u32 {
         match self {
             Failure::Refused | Failure::Timeout => 2,
-            Failure::Status5xx | Failure::Reset | Failure::Grpc => 1,
+            Failure::Status5xx | Failure::Reset | Failure::Broken | Failure::Grpc => 1,
             Failure::TooMany => 0,
         }
     }
 
     /// What it means for the endpoint's health; nothing at all for [`TooMany`](Failure::TooMany).
     pub fn blow(self) -> Option<Blow> {
-        let blow = Blow { severity: self.severity(), broke: self == Failure::Reset };
+        let blow = Blow { severity: self.severity(), broke: self == Failure::Broken };
         (blow.severity > 0).then_some(blow)
     }
 
@@ -83,7 +85,7 @@ impl Failure {
         } else if has(b"response_timeout") || has(b"per_try_timeout") || has(b"per_try_idle_timeout") {
             Some(Failure::Timeout)
         } else if details.starts_with(b"upstream_reset") && !has(b"overflow") {
-            Some(Failure::Reset)
+            Some(if has(b"connection_termination") { Failure::Broken } else { Failure::Reset })
         } else {
             None
         }
@@ -119,7 +121,8 @@ mod tests {
                 "upstream_reset_before_response_started{remote_connection_failure,delayed_connect_error:_111}",
                 Some(Failure::Refused),
             ),
-            ("upstream_reset_before_response_started{connection_termination}", Some(Failure::Reset)),
+            ("upstream_reset_before_response_started{connection_termination}", Some(Failure::Broken)),
+            ("upstream_reset_before_response_started{remote_reset}", Some(Failure::Reset)),
             ("upstream_reset_before_response_started{connection_timeout}", Some(Failure::Refused)),
             ("upstream_reset_before_response_started{overflow}", None),
             ("response_timeout", Some(Failure::Timeout)),
