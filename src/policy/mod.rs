@@ -16,6 +16,7 @@
 //! A new policy is one file here, one line in [`build`], and its name in the configuration.
 
 pub mod adaptive;
+mod calendar;
 pub mod consistent_hash;
 pub mod ip_hash;
 pub mod least_request;

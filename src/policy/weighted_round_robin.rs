@@ -5,14 +5,11 @@
 //! turn is the earliest. After a whole cycle everybody has had exactly its share. First turns lie anywhere within a
 //! period, by the golden ratio's multiples: endpoints of one weight never come in a row between heavier ones. The
 //! share is weight × signals × slow start; when it changes, what is left of the wait shrinks or grows with it. A
-//! heap holds the turns: a pick is O(log n), and a refresh takes the turns over rather than begin anew.
+//! refresh takes the turns over rather than begin anew.
 //!
 //! Use it where requests are alike and capacities are known. It looks at neither latency nor load.
 
-use core::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
-use std::collections::binary_heap::PeekMut;
-
+use super::calendar::{Calendar, Turn};
 use super::{Candidates, MAX_CANDIDATES, Policy, Pool, Request, View};
 use crate::random::Rng;
 
@@ -22,80 +19,58 @@ const START_WITHIN: u32 = 64;
 const MOST_PASSED_OVER: usize = 4 * MAX_CANDIDATES;
 /// Shares below count as this: a deadline stays finite.
 const LEAST_SHARE: f32 = 1e-6;
+/// From then on fractions of time might be lost.
+const LATE: f64 = 1e6;
 /// The fractions of its multiples fill a period more evenly than those of any other number.
 const GOLDEN: f64 = 0.618_033_988_749_894_9;
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Turn {
-    due: f64,
-    index: u32,
-    /// What its wait is measured in.
-    share: f32,
-}
-
-impl Eq for Turn {}
-
-impl Ord for Turn {
-    fn cmp(&self, other: &Turn) -> Ordering {
-        self.due.total_cmp(&other.due).then(self.index.cmp(&other.index))
-    }
-}
-
-impl PartialOrd for Turn {
-    fn partial_cmp(&self, other: &Turn) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
 
 /// Whose turn is when.
 #[derive(Debug, Default)]
 pub struct WeightedRoundRobin {
-    turns: BinaryHeap<Reverse<Turn>>,
+    calendar: Calendar,
     /// When the last turn was.
     clock: f64,
     begun: bool,
 }
 
 impl WeightedRoundRobin {
-    /// Takes the next turn.
     fn next(&mut self) -> Option<u32> {
-        let mut first = self.turns.peek_mut()?;
-        let Reverse(turn) = &mut *first;
-        let index = turn.index;
+        let turn = self.calendar.next()?;
         self.clock = turn.due;
-        turn.due += 1.0 / f64::from(turn.share);
-        // Dropping it moves the turn to its new place.
-        drop::<PeekMut<'_, _>>(first);
-        Some(index)
+        Some(turn.index)
     }
 }
 
 impl Policy for WeightedRoundRobin {
     fn refresh(&mut self, view: View<'_>, pool: &Pool) {
-        let mut turns = core::mem::take(&mut self.turns).into_vec();
+        let shares = || {
+            let share = |index: &u32| Some((*index, view.eligible(*index)?.share.max(LEAST_SHARE)));
+            pool.everybody().iter().filter_map(share)
+        };
+        let before = self.calendar.turns();
+        if self.clock < LATE && shares().eq(before.iter().map(|turn| (turn.index, turn.share))) {
+            return;
+        }
         // By endpoint: how long it has still to wait, in its own periods, so that a new share counts from now on.
         let mut waits: Vec<Option<f64>> = vec![None; view.members.len()];
-        for Reverse(turn) in turns.drain(..) {
+        for turn in before {
             if let Some(wait) = waits.get_mut(turn.index as usize) {
                 *wait = Some(((turn.due - self.clock) * f64::from(turn.share)).clamp(0.0, 1.0));
             }
         }
-        turns.reserve_exact(pool.len());
-        for index in pool.everybody().iter().copied() {
-            let Some(member) = view.eligible(index) else { continue };
-            let share = member.share.max(LEAST_SHARE);
+        let turns = shares().map(|(index, share)| {
             let before = waits.get(index as usize).copied().flatten();
             let wait = before.unwrap_or_else(|| (f64::from(index) * GOLDEN).fract());
-            turns.push(Reverse(Turn { due: wait / f64::from(share), index, share }));
-        }
-        // Time begins anew, so that it never grows until its fractions are lost.
+            Turn::new(wait / f64::from(share), share, index)
+        });
+        // Time begins anew.
         self.clock = 0.0;
-        self.turns = turns.into();
+        self.calendar.fill(turns, pool.len());
     }
 
     fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
         if !core::mem::replace(&mut self.begun, true) {
-            for _ in 0..rng.below(START_WITHIN.min(self.turns.len() as u32)) {
+            for _ in 0..rng.below(START_WITHIN.min(self.calendar.turns().len() as u32)) {
                 self.next();
             }
         }
