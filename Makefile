@@ -75,13 +75,16 @@ bench: setup build ## measure what a decision costs
 
 SIMULATE := cargo run --release -p simulator --
 EVIDENCE := docs/adaptive.md
+OURS := adaptive,ours-peak_ewma,ours-weighted_score,ours-least_request,ours-weighted_round_robin,ours-round_robin,ours-random,ours-consistent_hash,ours-ip_hash
 PICTURES := docs/images/adaptive
 
 .PHONY: evidence
-evidence: setup-rust ## simulate everything that docs/adaptive.md tells: its tables and pictures (some 20 minutes)
+evidence: setup-rust ## simulate everything that docs/adaptive.md and docs/policies.md tell: their tables and pictures (some 20 minutes)
 	@mkdir -p $(PICTURES)
 	$(SIMULATE) --seeds 5 --into $(EVIDENCE)#catalogue --summary $(PICTURES)/summary.svg
 	$(SIMULATE) --seeds 5 --utilisation 0.7 --into $(EVIDENCE)#catalogue-70
+	$(SIMULATE) --seeds 5 --scenario equal,equal-90,one-10x,three-4x-600,black-hole,crash,fast-errors,heavy,bursts,newcomers \
+	    --policy $(OURS) --into docs/policies.md#ours
 	$(SIMULATE) --seeds 5 --ablation --by-term --into $(EVIDENCE)#ablation
 	$(SIMULATE) --seeds 5 --scenario load-ramp --policy adaptive,orca,orca-eager,least_request,peak_ewma,c3,prequal,oracle \
 	    --plots $(PICTURES) --into $(EVIDENCE)#ramp

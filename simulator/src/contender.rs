@@ -42,6 +42,12 @@ pub fn all() -> Vec<(&'static str, Contender)> {
         (WHOLE, ours(config::Policy::Adaptive)),
         ("ours-least_request", ours(config::Policy::LeastRequest)),
         ("ours-round_robin", ours(config::Policy::RoundRobin)),
+        ("ours-peak_ewma", ours(config::Policy::PeakEwma)),
+        ("ours-weighted_score", ours(weighted_score())),
+        ("ours-weighted_round_robin", ours(config::Policy::WeightedRoundRobin)),
+        ("ours-random", ours(config::Policy::Random)),
+        ("ours-consistent_hash", ours(config::Policy::ConsistentHash)),
+        ("ours-ip_hash", ours(config::Policy::IpHash)),
         ("ours-least_signal", ours(config::Policy::LeastSignal { signal: "queue_depth".into() })),
         ("round_robin", Contender::Envoy(Kind::RoundRobin, false)),
         ("random", Contender::Envoy(Kind::Random, false)),
@@ -58,6 +64,16 @@ pub fn all() -> Vec<(&'static str, Contender)> {
         ("prequal", Contender::Prequal),
         ("oracle", Contender::Oracle),
     ]
+}
+
+/// As configured by default.
+fn weighted_score() -> config::Policy {
+    config::Policy::WeightedScore(config::WeightedScore {
+        in_flight_weight: 0.6,
+        in_flight_max: 1000.0,
+        latency_weight: 0.4,
+        latency_max_ms: 500.0,
+    })
 }
 
 const WHOLE: &str = "adaptive";

@@ -55,7 +55,11 @@ pub struct Proxy {
     endpoints: Vec<usize>,
     present: Vec<bool>,
     turn: usize,
+    sent: u64,
 }
+
+/// Whom requests are from, for the policies that hash: all alike.
+const USERS: u64 = 10_000;
 
 impl Proxy {
     /// As configured in `common` for `scenario`.
@@ -76,6 +80,7 @@ impl Proxy {
             endpoints: Vec::new(),
             present,
             turn: 0,
+            sent: 0,
         };
         proxy.map_endpoints();
         proxy
@@ -107,7 +112,9 @@ impl Balancer for Proxy {
     fn send(&mut self, worker: usize, moment: Moment<'_>) -> Sent {
         let now = moment.now;
         let (engine, rng) = &mut self.workers[worker];
-        let index = match engine.pick(0, Request::wanting(self.want), now, rng) {
+        self.sent += 1;
+        let request = Request { key: Some(random::mix(random::mix(self.sent) % USERS)), want: self.want };
+        let index = match engine.pick(0, request, now, rng) {
             Decision::Steer(candidates) => candidates.first(),
             _ => None,
         };
