@@ -36,7 +36,7 @@ pub enum State {
     /// Gets traffic.
     #[default]
     Healthy,
-    /// Failed at least once; gets single verifying requests.
+    /// Failed at least once, or hung; gets single verifying requests.
     Suspect,
     /// Ejected; gets half-open probes.
     Failed,
@@ -212,6 +212,7 @@ pub struct Health {
     good: u16,
     others_good: u16,
     state: State,
+    hung: bool,
 }
 
 impl Health {
@@ -348,9 +349,14 @@ impl Health {
         self.state
     }
 
+    /// Whether it owes answers for longer than can be: as suspect as after a failure, until it answers or its requests fail.
+    pub fn hangs(&mut self, hung: bool) {
+        self.hung = hung;
+    }
+
     /// Draws the conclusion from the evidence; `background` is the failure ratio of the rest of the fleet.
     pub fn assess(&mut self, now: Time, limits: &config::Health, background: f64) -> State {
-        if self.past.is_none() && self.state == State::Healthy {
+        if self.past.is_none() && self.state == State::Healthy && !self.hung {
             return State::Healthy;
         }
         let mut all = self.local();
@@ -366,7 +372,7 @@ impl Health {
             _ if !surprising(SURPRISE) => State::Healthy,
             State::Failed | State::Recovering if all.run > 0 => State::Failed,
             State::Failed | State::Recovering if all.good < limits.recover_after => State::Recovering,
-            _ if suspect => State::Suspect,
+            _ if suspect || self.hung => State::Suspect,
             _ => State::Healthy,
         };
         if next == State::Healthy && self.out() && all.run == 0 {

@@ -33,6 +33,10 @@ impl Policy for Adaptive {
         Some(cost(&self.0, view, member))
     }
 
+    fn sees_silence(&self) -> bool {
+        true
+    }
+
     fn exiles(&self) -> bool {
         self.0.explore
     }

@@ -127,6 +127,11 @@ pub trait Policy {
         None
     }
 
+    /// Whether it shuns by itself whoever owes answers; for the others health does.
+    fn sees_silence(&self) -> bool {
+        false
+    }
+
     /// Whether an endpoint can be left without traffic for ever, so that the engine must explore it.
     fn exiles(&self) -> bool {
         false

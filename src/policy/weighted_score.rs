@@ -51,6 +51,10 @@ impl Policy for WeightedScore {
         Some(self.score(view, member))
     }
 
+    fn sees_silence(&self) -> bool {
+        true
+    }
+
     fn exiles(&self) -> bool {
         true
     }

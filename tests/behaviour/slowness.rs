@@ -60,6 +60,29 @@ fn an_endpoint_that_hangs_is_left_before_any_time_out(mut world: impl World) {
     assert!(counts.get(&hung).copied().unwrap_or(0) <= 12, "{counts:?}");
 }
 
+/// 17 requests a second for each endpoint: three of them wait after a fifth of a second, and are patient for as long.
+fn whatever_the_policy_a_hung_endpoint_is_out_until_it_answers<W: World>(_: W) {
+    for policy in ["round_robin", "weighted_round_robin", "random", "least_request", "peak_ewma"] {
+        let mut world = W::new(5);
+        let plugin = single(&mut world, &config(6, &format!(r#""policy":"{policy}""#), ""));
+        let hung = address(1);
+        let given = |counts: &BTreeMap<String, usize>| counts.get(&hung).copied().unwrap_or(0);
+        paced(&mut world, plugin, 5, |_| 20);
+        let counts = paced(&mut world, plugin, 5, |to| if to == hung { 60_000 } else { 20 });
+        assert!(given(&counts) <= 15, "{policy}: {counts:?}");
+        // What was open has been answered.
+        let counts = paced(&mut world, plugin, 20, |_| 20);
+        assert!(given(&counts) >= 200, "{policy}, a sixth would be 333: {counts:?}");
+    }
+}
+
+fn where_all_hang_nobody_is_out(mut world: impl World) {
+    let plugin = single(&mut world, &config(6, r#""policy":"round_robin""#, ""));
+    paced(&mut world, plugin, 5, |_| 20);
+    let counts = paced(&mut world, plugin, 5, |_| 60_000);
+    assert!(counts.values().all(|count| (80..=86).contains(count)), "{counts:?}");
+}
+
 fn a_majority_that_was_slow_is_found_again(mut world: impl World) {
     let plugin = single(&mut world, &config(5, "", ""));
     paced(&mut world, plugin, 10, |to| if to == address(0) { 20 } else { 3000 });
@@ -80,6 +103,8 @@ fn equals_share_alike(mut world: impl World) {
 both!(
     a_slow_endpoint_gets_little_and_comes_back_when_it_heals,
     an_endpoint_that_hangs_is_left_before_any_time_out,
+    whatever_the_policy_a_hung_endpoint_is_out_until_it_answers,
+    where_all_hang_nobody_is_out,
     a_majority_that_was_slow_is_found_again,
     equals_share_alike,
 );

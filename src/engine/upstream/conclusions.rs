@@ -1,6 +1,7 @@
 //! What follows from the evidence: what is typical, who is out, whether it is panic, where requests go.
 
 use super::group::NO_GROUP;
+use super::hung::{is_hung, patience};
 use super::{Upstream, tiers};
 use crate::config::RuleAction;
 use crate::fleet::Condition;
@@ -35,8 +36,9 @@ impl Upstream {
         };
         let spotless = member.health.state() == State::Healthy && member.health.spotless();
         let beside = if spotless { 0.0 } else { self.errors_beside(index) };
-        let (typical, errors) =
-            self.group_of(index).map_or((self.typical, 0.0), |group| (group.typical, group.failing));
+        let (typical, errors, patience) = self
+            .group_of(index)
+            .map_or((self.typical, 0.0, f64::INFINITY), |g| (g.typical, g.failing, g.patience));
         let Some(member) = self.members.get_mut(index as usize) else { return State::Healthy };
         // Beside what is only assumed, the first to answer would look like the only quick one.
         if self.measured {
@@ -44,6 +46,7 @@ impl Upstream {
         } else {
             member.expected = (typical + member.surcharge(typical, errors, &self.terms)) as f32;
         }
+        member.health.hangs(is_hung(member, patience, now));
         member.assess(now, &self.config.health, beside)
     }
 
@@ -122,6 +125,7 @@ impl Upstream {
             } else {
                 self.typical
             };
+            group.patience = patience(group, &self.members, now);
             let failing = group.background.ratio(|i| self.in_traffic(i));
             group.failing = failing.filter(|_| self.terms.background).unwrap_or(0.0);
             if group.record.known(now).is_some() {

@@ -44,6 +44,8 @@ pub(super) struct Group {
     pub in_flight: u32,
     /// Median latency in seconds.
     pub typical: f64,
+    /// For how long an endpoint may keep quiet until it is hung, seconds.
+    pub patience: f64,
     /// The failure ratio of those in traffic.
     pub failing: f64,
     /// The least failure ratio of the other groups, as far as one is known.
@@ -141,6 +143,7 @@ impl Upstream {
             teaches: true,
             in_flight: 0,
             typical: if self.typical > 0.0 { self.typical } else { TYPICAL_AT_FIRST_S },
+            patience: f64::INFINITY,
             failing: 0.0,
             elsewhere: None,
             background: Background::default(),

@@ -4,6 +4,7 @@ mod conclusions;
 mod explain;
 mod exploration;
 mod group;
+mod hung;
 mod inherited;
 mod journal;
 mod pressure;
