@@ -2,7 +2,7 @@
 
 /// What Envoy or its control plane says of an endpoint; nobody but they can lift it. What this filter measures itself
 /// is [`health`](crate::health)'s business.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Condition {
     /// Nothing is said against it.
     #[default]

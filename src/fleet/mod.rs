@@ -2,21 +2,26 @@
 
 mod condition;
 mod found;
+mod kinds;
 mod merge;
 mod source;
+mod texts;
 
+use core::fmt::Write;
 use core::net::SocketAddr;
-use std::rc::Rc;
 
-use hashbrown::{HashMap, HashSet, HashTable};
+use hashbrown::hash_map::Entry;
+use hashbrown::{HashMap, HashTable};
 
 use crate::random;
 
 pub use condition::Condition;
 pub(crate) use found::WEIGHTS;
 pub use found::{Finding, Found};
+use kinds::{Kind, Kinds};
 pub use merge::{Merged, Sources};
 pub use source::{Origin, Source};
+use texts::Texts;
 
 /// What a source says of one endpoint.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,30 +77,18 @@ pub struct EndpointRef {
 }
 
 /// One endpoint with what is derived from its identity once, so that no request has to format it.
-#[derive(Clone, Debug)]
-pub struct Endpoint {
+#[derive(Clone, Copy, Debug)]
+pub struct Endpoint<'a> {
     /// `ip:port` as Envoy prints it.
-    pub text: Box<str>,
+    pub text: &'a str,
     /// Stable identity between workers: [`random::hash`] of `text`.
     pub hash: u64,
     /// Relative capacity, > 0.
-    pub weight: f64,
-    /// One for all endpoints that have both in common.
-    names: Option<Rc<Names>>,
-    /// 0 is used first.
-    pub priority: u32,
-    /// How it stands with those who announce it.
-    pub condition: Condition,
+    pub weight: f32,
+    kind: &'a Kind,
 }
 
-/// What many endpoints have in common.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Names {
-    zone: Box<str>,
-    version: Box<str>,
-}
-
-impl Endpoint {
+impl<'a> Endpoint<'a> {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         // It was printed from one.
@@ -103,33 +96,43 @@ impl Endpoint {
     }
 
     /// Zone, empty if unknown.
-    pub fn zone(&self) -> &str {
-        self.names.as_ref().map_or("", |names| &names.zone)
+    pub fn zone(&self) -> &'a str {
+        &self.kind.zone
     }
 
     /// Version, empty if unknown.
-    pub fn version(&self) -> &str {
-        self.names.as_ref().map_or("", |names| &names.version)
+    pub fn version(&self) -> &'a str {
+        &self.kind.version
     }
 
-    fn tell(&mut self, spec: &Spec, names: &mut HashSet<Rc<Names>>) {
-        self.weight = spec.weight;
-        self.priority = spec.priority;
-        self.condition = spec.condition;
-        if (self.zone(), self.version()) == (&*spec.zone, &*spec.version) {
-            return;
-        }
-        let named = Names { zone: spec.zone.as_str().into(), version: spec.version.as_str().into() };
-        let anonymous = named.zone.is_empty() && named.version.is_empty();
-        self.names =
-            (!anonymous).then(|| Rc::clone(names.get_or_insert_with(&named, |named| Rc::new(named.clone()))));
+    /// 0 is used first.
+    pub fn priority(&self) -> u32 {
+        self.kind.priority
+    }
+
+    /// How it stands with those who announce it.
+    pub fn condition(&self) -> Condition {
+        self.kind.condition
     }
 }
 
-#[derive(Clone, Debug, Default)]
+/// Where an endpoint is kept; what many have in common is kept once.
+#[derive(Clone, Copy, Debug)]
 struct Place {
-    endpoint: Option<Endpoint>,
+    /// Where among the texts.
+    text: u32,
+    /// Which of the kinds; none of them if the place is vacant.
+    kind: u32,
+    weight: f32,
     generation: u32,
+}
+
+impl Place {
+    const VACANT: u32 = u32::MAX;
+
+    fn is_vacant(&self) -> bool {
+        self.kind == Place::VACANT
+    }
 }
 
 /// What an [`update`](Fleet::update) changed.
@@ -145,6 +148,10 @@ pub struct Changes {
 #[derive(Clone, Debug, Default)]
 pub struct Fleet {
     places: Vec<Place>,
+    /// By index; of a vacant place, whose it was last.
+    identities: Vec<u64>,
+    texts: Texts,
+    kinds: Vec<Kind>,
     vacant: Vec<u32>,
     /// Indices by identity.
     by_hash: HashTable<u32>,
@@ -154,63 +161,68 @@ impl Fleet {
     /// Makes `specs` the fleet. Who stays keeps the index; the first of two equal addresses counts.
     pub fn update(&mut self, specs: &[Spec]) -> Changes {
         let mut changes = Changes::default();
-        let mut wanted: HashMap<u64, &Spec> = HashMap::with_capacity(specs.len());
+        let (mut texts, mut kinds) = (Texts::default(), Kinds::default());
+        let mut wanted: HashMap<u64, Place> = HashMap::with_capacity(specs.len());
         let mut order = Vec::with_capacity(specs.len());
+        let mut text = String::new();
         for spec in specs {
-            let text = spec.address.to_string();
+            text.clear();
+            // A string takes everything.
+            _ = write!(text, "{}", spec.address);
             let hash = random::hash(text.as_bytes());
-            if wanted.contains_key(&hash) {
+            if let Entry::Vacant(entry) = wanted.entry(hash) {
+                let (text, kind) = (texts.add(&text), kinds.number(spec));
+                entry.insert(Place { text, kind, weight: spec.weight as f32, generation: 0 });
+                order.push(hash);
+            }
+        }
+        for (index, (place, hash)) in (0u32..).zip(self.places.iter_mut().zip(&self.identities)) {
+            if place.is_vacant() {
                 continue;
             }
-            wanted.insert(hash, spec);
-            order.push((hash, text));
-        }
-        let named = self.places.iter().filter_map(|place| place.endpoint.as_ref()?.names.clone());
-        let mut names: HashSet<Rc<Names>> = named.collect();
-        for (index, place) in (0u32..).zip(self.places.iter_mut()) {
-            let Some(endpoint) = &mut place.endpoint else { continue };
-            let hash = endpoint.hash;
-            match wanted.get(&hash) {
-                Some(spec) => endpoint.tell(spec, &mut names),
-                None => {
-                    place.endpoint = None;
-                    place.generation = place.generation.wrapping_add(1);
-                    if let Ok(entry) = self.by_hash.find_entry(hash, |at| *at == index) {
-                        entry.remove();
-                    }
-                    changes.left.push(index);
+            if let Some(told) = wanted.get(hash) {
+                *place = Place { generation: place.generation, ..*told };
+            } else {
+                place.kind = Place::VACANT;
+                place.generation = place.generation.wrapping_add(1);
+                if let Ok(entry) = self.by_hash.find_entry(*hash, |at| *at == index) {
+                    entry.remove();
                 }
+                changes.left.push(index);
             }
         }
-        for (hash, text) in order {
-            let Some(spec) = wanted.get(&hash) else { continue };
+        for hash in order {
             if self.index_of_hash(hash).is_some() {
                 continue;
             }
-            let text = text.into();
-            let (weight, priority, condition) = (spec.weight, spec.priority, spec.condition);
-            let mut endpoint = Endpoint { text, hash, weight, names: None, priority, condition };
-            endpoint.tell(spec, &mut names);
-            let index = self.settle(endpoint);
-            let places = &self.places;
-            let hash_of = |at: &u32| places.get(*at as usize).and_then(|p| Some(p.endpoint.as_ref()?.hash));
-            self.by_hash.insert_unique(hash, index, |at| hash_of(at).unwrap_or_default());
+            let Some(place) = wanted.get(&hash) else { continue };
+            let index = self.settle(*place, hash);
+            let identities = &self.identities;
+            let hash_of = |at: &u32| identities.get(*at as usize).copied().unwrap_or_default();
+            self.by_hash.insert_unique(hash, index, hash_of);
             changes.joined.push(index);
         }
         self.vacant.extend(&changes.left);
+        self.texts = texts.done();
+        self.kinds = kinds.done();
         self.places.shrink_to_fit();
+        self.identities.shrink_to_fit();
         changes
     }
 
     /// Puts an endpoint into a place that was vacant before this update, or a new one.
-    fn settle(&mut self, endpoint: Endpoint) -> u32 {
+    fn settle(&mut self, endpoint: Place, hash: u64) -> u32 {
         if let Some(index) = self.vacant.pop() {
             if let Some(place) = self.places.get_mut(index as usize) {
-                place.endpoint = Some(endpoint);
+                *place = Place { generation: place.generation, ..endpoint };
+            }
+            if let Some(identity) = self.identities.get_mut(index as usize) {
+                *identity = hash;
             }
             return index;
         }
-        self.places.push(Place { generation: 0, endpoint: Some(endpoint) });
+        self.places.push(endpoint);
+        self.identities.push(hash);
         (self.places.len() - 1) as u32
     }
 
@@ -230,14 +242,31 @@ impl Fleet {
     }
 
     /// The endpoint at `index`.
-    pub fn get(&self, index: u32) -> Option<&Endpoint> {
-        self.places.get(index as usize)?.endpoint.as_ref()
+    pub fn get(&self, index: u32) -> Option<Endpoint<'_>> {
+        let place = self.places.get(index as usize)?;
+        Some(Endpoint {
+            text: self.texts.get(place.text),
+            hash: *self.identities.get(index as usize)?,
+            weight: place.weight,
+            kind: self.kinds.get(place.kind as usize)?,
+        })
+    }
+
+    /// The endpoint at `index` as Envoy prints it.
+    pub fn text(&self, index: u32) -> Option<&[u8]> {
+        let place = self.places.get(index as usize).filter(|place| !place.is_vacant())?;
+        Some(self.texts.bytes(place.text))
+    }
+
+    /// Who has which place, by [identity](Endpoint::hash); who had it last, if it is vacant.
+    pub fn identities(&self) -> &[u64] {
+        &self.identities
     }
 
     /// A reference to the endpoint at `index` that notices when the place changes hands.
     pub fn reference(&self, index: u32) -> Option<EndpointRef> {
-        let place = self.places.get(index as usize)?;
-        place.endpoint.as_ref().map(|_| EndpointRef { index, generation: place.generation })
+        let place = self.places.get(index as usize).filter(|place| !place.is_vacant())?;
+        Some(EndpointRef { index, generation: place.generation })
     }
 
     /// Whether `reference` still names the endpoint it was made for.
@@ -247,18 +276,18 @@ impl Fleet {
 
     /// The endpoint with this identity.
     pub fn index_of_hash(&self, hash: u64) -> Option<u32> {
-        self.by_hash.find(hash, |at| self.get(*at).is_some_and(|e| e.hash == hash)).copied()
+        self.by_hash.find(hash, |at| self.identities.get(*at as usize) == Some(&hash)).copied()
     }
 
     /// The endpoint that Envoy prints as `text`.
     pub fn index_of_text(&self, text: &[u8]) -> Option<u32> {
         let index = self.index_of_hash(random::hash(text))?;
-        self.get(index).filter(|e| e.text.as_bytes() == text).map(|_| index)
+        self.text(index).filter(|known| *known == text).map(|_| index)
     }
 
     /// All endpoints with their indices.
-    pub fn iter(&self) -> impl Iterator<Item = (u32, &Endpoint)> {
-        (0u32..).zip(&self.places).filter_map(|(index, place)| Some((index, place.endpoint.as_ref()?)))
+    pub fn iter(&self) -> impl Iterator<Item = (u32, Endpoint<'_>)> {
+        (0..self.places.len() as u32).filter_map(|index| Some((index, self.get(index)?)))
     }
 }
 
@@ -293,6 +322,7 @@ mod tests {
             fleet.update(&specs(&[round * 3 + 1, round * 3 + 2, round * 3 + 3]));
         }
         assert!(fleet.places() <= 6, "{}", fleet.places());
+        assert_eq!((fleet.texts.capacity(), fleet.kinds.len()), (3 * "\u{e}127.0.0.1:1500".len(), 1));
     }
 
     #[test]

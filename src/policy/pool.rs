@@ -15,7 +15,9 @@ pub const MAX_DRAWS: usize = 16;
 /// table is rebuilt on refresh; repetitions are drawn again, a bounded number of times.
 #[derive(Clone, Debug, Default)]
 pub struct Pool {
+    /// All that may be eligible one day, in rising order.
     everybody: Vec<u32>,
+    /// Who is.
     order: Vec<u32>,
     alias: Vec<Alias>,
 }
@@ -29,21 +31,15 @@ struct Alias {
 }
 
 impl Pool {
-    /// Takes the eligible of `members`.
+    /// The pool of those at `indices`, in rising order, of whom nobody is eligible until the next refresh.
+    pub fn assign(&mut self, indices: impl Iterator<Item = u32>) {
+        self.everybody.clear();
+        self.everybody.extend(indices);
+        self.everybody.shrink_to_fit();
+    }
+
+    /// Takes those of its `members` that are eligible.
     pub fn refresh(&mut self, members: &[Member]) {
-        self.everybody.clear();
-        self.everybody.extend((0u32..).zip(members).filter(|(_, m)| m.present).map(|(i, _)| i));
-        self.refresh_order(members);
-    }
-
-    /// Takes the eligible of those `members` that stand at `indices`, in rising order.
-    pub fn refresh_among(&mut self, members: &[Member], indices: &[u32]) {
-        self.everybody.clear();
-        self.everybody.extend_from_slice(indices);
-        self.refresh_order(members);
-    }
-
-    fn refresh_order(&mut self, members: &[Member]) {
         self.order.clear();
         let eligible = |i: &&u32| members.get(**i as usize).is_some_and(|m| m.eligible);
         self.order.reserve_exact(self.everybody.len());
@@ -90,7 +86,7 @@ impl Pool {
         self.order.is_empty()
     }
 
-    /// All that may be eligible one day, in rising order, as of the last refresh.
+    /// All that may be eligible one day, in rising order.
     pub fn everybody(&self) -> &[u32] {
         &self.everybody
     }
@@ -195,6 +191,7 @@ mod tests {
 
     fn first_draws(members: &[Member], rounds: usize, draws: usize) -> Vec<f64> {
         let mut pool = Pool::default();
+        pool.assign(0..members.len() as u32);
         pool.refresh(members);
         let mut rng = Rng::new(7);
         let mut counts = vec![0.0; members.len()];
@@ -232,6 +229,7 @@ mod tests {
     fn never_draws_who_became_ineligible_and_finds_the_last_one_left() {
         let mut list = members(&[1.0; 40]);
         let mut pool = Pool::default();
+        pool.assign(0..40);
         pool.refresh(&list);
         list.iter_mut().take(39).for_each(|m| m.eligible = false);
         let mut rng = Rng::new(1);

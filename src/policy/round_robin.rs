@@ -56,6 +56,7 @@ mod tests {
     fn retries_go_to_those_whose_turn_is_next() {
         let members = vec![Member { present: true, eligible: true, ..Member::default() }; 3];
         let (mut pool, mut policy) = (Pool::default(), RoundRobin::default());
+        pool.assign(0..3);
         pool.refresh(&members);
         let view = View { members: &members, queueing: &Queueing::default(), in_flight: 0, now: Time::ZERO };
         policy.refresh(view, &pool);

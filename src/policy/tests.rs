@@ -71,6 +71,7 @@ impl Bench {
     }
 
     fn refresh(&mut self) {
+        self.pool.assign(0..self.members.len() as u32);
         self.pool.refresh(&self.members);
         let in_flight = self.in_flight();
         let view = View { members: &self.members, queueing: &self.queueing, now: self.now, in_flight };

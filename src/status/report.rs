@@ -284,6 +284,11 @@ fn fine(value: f64) -> f64 {
     if value.is_finite() { (value * 1e6).round() / 1e6 } else { 0.0 }
 }
 
+/// The number as somebody would write it: not 0.10000000149 for a tenth.
+fn as_written(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::from(value))
+}
+
 impl<'a> Report<'a> {
     /// The view that `sources` give.
     pub fn of(sources: &Sources<'a>) -> Report<'a> {
@@ -379,7 +384,7 @@ fn observed(totals: &Totals) -> Observed {
 
 fn line<'a>(
     upstream: &'a Upstream,
-    (endpoint, member, index): (&'a Endpoint, &Member, u32),
+    (endpoint, member, index): (Endpoint<'a>, &Member, u32),
     explained: &Explained,
     (counted, all_recent): (EndpointCounts, f32),
     now: Time,
@@ -387,11 +392,11 @@ fn line<'a>(
     let share = if all_recent > 0.0 { f64::from(counted.recent / all_recent) } else { 0.0 };
     let readings = upstream.config().signals.iter().zip(upstream.readings(index));
     Line {
-        address: &endpoint.text,
+        address: endpoint.text,
         zone: endpoint.zone(),
         version: endpoint.version(),
-        weight: endpoint.weight,
-        priority: endpoint.priority,
+        weight: as_written(endpoint.weight),
+        priority: endpoint.priority(),
         state: match member.condition {
             Condition::Draining => "draining",
             _ => names::state(member.health.state()),

@@ -54,11 +54,11 @@ impl Steer {
     pub fn towards(&mut self, fleet: &Fleet, candidates: &Candidates) -> Option<(&str, &[u8])> {
         self.buffer.clear();
         for index in candidates.as_slice() {
-            let endpoint = fleet.get(*index)?;
+            let text = fleet.text(*index)?;
             if !self.buffer.is_empty() {
                 self.buffer.push(b',');
             }
-            write(self.via, endpoint.text.as_bytes(), &mut self.buffer);
+            write(self.via, text, &mut self.buffer);
         }
         Some((&self.header, &self.buffer))
     }

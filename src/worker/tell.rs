@@ -40,7 +40,7 @@ fn tell(host: &dyn Host, upstream: &Upstream, change: &Change, (level, what): (l
         message: &format!("{}: {} {what}", upstream.cluster(), endpoint.text),
         fields: &[
             ("upstream", Field::Text(upstream.cluster())),
-            ("endpoint", Field::Text(&endpoint.text)),
+            ("endpoint", Field::Text(endpoint.text)),
             ("from", Field::Text(from)),
             ("to", Field::Text(to)),
             ("eligible", Field::Flag(change.eligible[1])),

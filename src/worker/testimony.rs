@@ -125,7 +125,7 @@ impl Worker {
         let explained = first.and_then(|first| of.explain(first, now)).unwrap_or_default();
         let member = first.and_then(|first| of.member(first));
         let name = |index: Option<u32>, cost| {
-            let address = of.fleet().get(index?)?.text.to_string();
+            let address = of.fleet().get(index?)?.text.to_owned();
             Some(Named { address, cost })
         };
         Some(Box::new(Testimony {

@@ -39,7 +39,7 @@ proptest! {
                 let index = fleet.index_of_text(address.to_string().as_bytes());
                 let index = index.expect("everybody who is wanted is found by the text that Envoy prints");
                 let endpoint = fleet.get(index).expect("an endpoint");
-                prop_assert_eq!(endpoint.weight, *weight, "the first of two counts");
+                prop_assert_eq!(f64::from(endpoint.weight), *weight, "the first of two counts");
                 prop_assert_eq!(fleet.index_of_hash(random::hash(endpoint.text.as_bytes())), Some(index));
                 now.insert(*address, fleet.reference(index).expect("a reference"));
             }

@@ -80,6 +80,7 @@ impl Chooser {
     }
 
     fn refresh(&mut self, members: &[Member]) {
+        self.pool.assign(0..members.len() as u32);
         self.pool.refresh(members);
         let in_flight = in_flight(members);
         self.policy.refresh(View { members, queueing: &self.queueing, now: NOW, in_flight }, &self.pool);

@@ -120,7 +120,7 @@ impl Upstream {
         let mut known = Vec::new();
         for (at, group) in groups.iter_mut().enumerate() {
             group.typical = if divided {
-                let members = group.indices.iter().filter_map(|i| self.members.get(*i as usize));
+                let members = group.pool.everybody().iter().filter_map(|i| self.members.get(*i as usize));
                 median(members).unwrap_or(group.typical)
             } else {
                 self.typical
@@ -150,9 +150,9 @@ impl Upstream {
     fn refresh_groups(&mut self, now: Time) {
         self.serving.clear();
         for (at, group) in (0..).zip(&mut self.groups) {
-            group.pool.refresh_among(&self.members, &group.indices);
+            group.pool.refresh(&self.members);
             let in_flight = |i: &u32| self.members.get(*i as usize).map_or(0, |m| m.in_flight.total());
-            group.in_flight = group.indices.iter().map(in_flight).fold(0, u32::saturating_add);
+            group.in_flight = group.pool.everybody().iter().map(in_flight).fold(0, u32::saturating_add);
             let view =
                 View { members: &self.members, queueing: &self.queueing, in_flight: group.in_flight, now };
             group.policy.refresh(view, &group.pool);
@@ -216,7 +216,7 @@ impl Upstream {
         }
         for group in &mut self.groups {
             (group.weight, group.fit) = (0.0, 0.0);
-            let members = group.indices.iter().filter_map(|i| self.members.get(*i as usize));
+            let members = group.pool.everybody().iter().filter_map(|i| self.members.get(*i as usize));
             let mut endpoints = 0;
             for member in members.filter(|m| m.condition != Condition::Draining) {
                 endpoints += 1;
@@ -247,7 +247,7 @@ impl Upstream {
         self.panic = self.tiers.iter().any(|t| t.panic);
         if self.panic {
             for group in self.groups.iter().filter(|g| self.tiers.get(g.tier).is_some_and(|t| t.panic)) {
-                for index in &group.indices {
+                for index in group.pool.everybody() {
                     let left_out = |m: &&mut Member| !m.eligible && m.condition != Condition::Draining;
                     if let Some(member) = self.members.get_mut(*index as usize).filter(left_out) {
                         member.eligible = true;
@@ -271,7 +271,7 @@ impl Upstream {
         for group in &self.groups {
             let well = |i: &u32| self.members.get(*i as usize).is_some_and(|m| m.eligible && !degraded(m));
             if let Some(serves) = serves.get_mut(group.key.lane) {
-                *serves |= group.indices.iter().any(well);
+                *serves |= group.pool.everybody().iter().any(well);
             }
         }
         for group in &self.groups {
@@ -284,7 +284,7 @@ impl Upstream {
             if of(&eligible) == of(&others) || of(&others) == 0 || self.too_few(of(&others), endpoints) {
                 continue;
             }
-            for index in &group.indices {
+            for index in group.pool.everybody() {
                 if let Some(member) = self.members.get_mut(*index as usize).filter(|m| degraded(m)) {
                     member.eligible = false;
                     self.spared += 1;

@@ -80,10 +80,10 @@ impl Upstream {
         let explores = group.policy.exiles() && !idle;
         let rate = rate * self.split.share(group.key.lane) * group.load;
         let pause = (REQUESTS_PER_EXPLORATION / rate.max(1e-3)).clamp(EXPLORE_AFTER_S[0], EXPLORE_AFTER_S[1]);
-        let left_out = LEFT_OUT_GAPS * group.indices.len() as f64 / rate.max(1e-3);
-        let turn = group.indices.len() as f64 / rate.max(LEAST_RATE);
+        let left_out = LEFT_OUT_GAPS * group.pool.everybody().len() as f64 / rate.max(1e-3);
+        let turn = group.pool.everybody().len() as f64 / rate.max(LEAST_RATE);
         let (typical, health) = (group.typical, &self.config.health);
-        for index in group.indices.iter().copied() {
+        for index in group.pool.everybody().iter().copied() {
             let Some(endpoint) = self.fleet.get(index) else { continue };
             let Some(member) = self.members.get_mut(index as usize) else { continue };
             // Whoever was condemned elsewhere is looked after there, and whoever is spared is not to be disturbed.

@@ -33,8 +33,7 @@ pub(super) struct Group {
     pub key: Key,
     /// Position of its priority and side among the upstream's tiers.
     pub tier: usize,
-    /// Who belongs to it, in rising order.
-    pub indices: Vec<u32>,
+    /// Who belongs to it, and who of them may be chosen.
     pub pool: Pool,
     pub policy: Box<dyn Policy>,
     /// Whether its answers teach how much requests in flight delay the next. Where the network is most of a latency
@@ -87,10 +86,10 @@ pub(super) struct Lane {
 
 impl Upstream {
     /// The group that `endpoint` belongs to.
-    fn key_of(&self, endpoint: &Endpoint) -> Option<Key> {
+    fn key_of(&self, endpoint: Endpoint<'_>) -> Option<Key> {
         Some(Key {
             lane: self.split.lane_of(endpoint.version())?,
-            priority: endpoint.priority,
+            priority: endpoint.priority(),
             remote: self.config.zone.as_ref().is_some_and(|zone| zone.local != endpoint.zone()),
         })
     }
@@ -98,32 +97,31 @@ impl Upstream {
     /// Puts everybody of the fleet into a group; groups that stay keep what they know.
     pub(super) fn regroup(&mut self) {
         let mut before = core::mem::take(&mut self.groups).into_iter().peekable();
-        let key = |(index, endpoint): (u32, &Endpoint)| Some((self.key_of(endpoint)?, index));
+        let key = |(index, endpoint): (u32, Endpoint<'_>)| Some((self.key_of(endpoint)?, index));
         let mut places: Vec<(Key, u32)> = self.fleet.iter().filter_map(key).collect();
         places.sort_unstable();
         self.members.iter_mut().for_each(|m| m.group = NO_GROUP);
         let mut groups: Vec<Group> = Vec::new();
-        for (key, index) in places {
-            if groups.last().is_none_or(|g| g.key != key) {
-                while before.next_if(|g| g.key < key).is_some() {}
-                let mut group = before.next_if(|g| g.key == key).unwrap_or_else(|| self.found(key));
-                group.indices.clear();
-                groups.push(group);
+        for places in places.chunk_by(|one, other| one.0 == other.0) {
+            let Some((key, _)) = places.first().copied() else { continue };
+            while before.next_if(|g| g.key < key).is_some() {}
+            let mut group = before.next_if(|g| g.key == key).unwrap_or_else(|| self.found(key));
+            group.pool.assign(places.iter().map(|(_, index)| *index));
+            let at = groups.len() as u32;
+            for (_, index) in places {
+                if let Some(member) = self.members.get_mut(*index as usize) {
+                    member.group = at;
+                }
             }
-            let at = groups.len() as u32 - 1;
-            if let (Some(group), Some(member)) = (groups.last_mut(), self.members.get_mut(index as usize)) {
-                group.indices.push(index);
-                member.group = at;
-            }
+            groups.push(group);
         }
         let mut nearest = None;
         for group in &mut groups {
             let level = (group.key.lane, group.key.priority);
             group.teaches = !group.key.remote || nearest != Some(level);
             nearest = Some(level);
-            let Group { background, indices, .. } = group;
-            indices.shrink_to_fit();
-            background.retain(|index| indices.binary_search(&index).is_ok());
+            let Group { background, pool, .. } = group;
+            background.retain(|index| pool.everybody().binary_search(&index).is_ok());
         }
         self.groups = groups;
         self.list_tiers();
@@ -137,7 +135,6 @@ impl Upstream {
         Group {
             key,
             tier: 0,
-            indices: Vec::new(),
             pool: Pool::default(),
             policy: policy::build(&self.config.policy, self.terms),
             teaches: true,
@@ -198,7 +195,7 @@ impl Upstream {
             group.record.not_after(now);
             group.spill = known.spill;
             // Who fails as all others do is excused after a reload as before.
-            let (fleet, indices) = (&self.fleet, &group.indices);
+            let (fleet, indices) = (&self.fleet, group.pool.everybody());
             group.background = known.background.moved(|index| {
                 let index = fleet.index_of_hash(old.fleet.get(index)?.hash)?;
                 indices.binary_search(&index).is_ok().then_some(index)

@@ -246,7 +246,7 @@ impl Upstream {
             version: self.config.split.get(group.key.lane).map_or("", |(version, _)| version.as_str()),
             priority: group.key.priority,
             local: !group.key.remote,
-            endpoints: group.indices.len(),
+            endpoints: group.pool.everybody().len(),
             load: group.load * self.split.share(group.key.lane),
             pressure: self.config.zone.as_ref().map(|_| group.spill.pressure()),
             panic: self.tiers.get(group.tier).is_some_and(|t| t.panic),
@@ -297,7 +297,7 @@ impl Upstream {
         }
         for (index, endpoint) in self.fleet.iter() {
             if let Some(member) = self.members.get_mut(index as usize) {
-                member.weight = endpoint.weight as f32;
+                member.weight = endpoint.weight;
                 member.identity = endpoint.hash;
                 let counted =
                     self.departed.get(&endpoint.hash).filter(|_| member.counters == Tally::default());
@@ -305,7 +305,7 @@ impl Upstream {
                     member.counters = counted;
                     self.departed.remove(&endpoint.hash);
                 }
-                member.stand(endpoint.condition, now);
+                member.stand(endpoint.condition(), now);
             }
         }
         self.regroup();

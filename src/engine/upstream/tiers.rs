@@ -92,7 +92,8 @@ impl Upstream {
         let slots = learnt.filter(|s| s.found).map_or(f64::INFINITY, |s| f64::from(s.count));
         let (mut weight, mut busy, mut speed) = (0.0, 0.0, 0.0);
         let mut tally = Tally::new(&self.config.pressure);
-        let members = group.indices.iter().filter_map(|i| Some((*i, self.members.get(*i as usize)?)));
+        let members =
+            group.pool.everybody().iter().filter_map(|i| Some((*i, self.members.get(*i as usize)?)));
         for (index, member) in members.filter(|(_, m)| m.eligible) {
             let own = f64::from(member.weight);
             weight += own;

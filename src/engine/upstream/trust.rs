@@ -85,7 +85,7 @@ fn least_failing(groups: &[Group], but: usize, now: Time) -> Option<f64> {
 /// What part of its requests may be left to `group` by how long all of it has been silent.
 fn alive(group: &Group, members: &[Member], now: Time) -> f64 {
     let (mut awaiting, mut heard) = (0u32, Time::ZERO);
-    for index in &group.indices {
+    for index in group.pool.everybody() {
         let Some(member) = members.get(*index as usize).filter(|m| m.eligible) else { continue };
         awaiting = awaiting.saturating_add(member.awaiting());
         heard = heard.max(member.quiet_since());
