@@ -175,9 +175,9 @@ impl Failures {
         Failures { run, vain, run_start, failed_start, failed_at, broke_at }
     }
 
-    fn with(self, good: u16, good_start: Time) -> Evidence {
+    fn with(self, Good { count, start: good_start }: Good) -> Evidence {
         let Failures { run, vain, run_start, failed_start, failed_at, broke_at } = self;
-        Evidence { run, good: good.into(), vain, run_start, failed_start, failed_at, broke_at, good_start }
+        Evidence { run, good: count.into(), vain, run_start, failed_start, failed_at, broke_at, good_start }
     }
 }
 
@@ -202,15 +202,28 @@ impl Past {
     }
 }
 
+/// Good answers, part of an [`Evidence`]. Those that others have had are kept beside an endpoint's health, because where
+/// there are no others they need no place.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Good {
+    /// Since the last failure; more than any configuration asks for are not counted.
+    pub count: u16,
+    /// When the request behind the latest started.
+    pub start: Time,
+}
+
+impl Good {
+    fn of(evidence: &Evidence) -> Good {
+        Good { count: evidence.good.min(u16::MAX.into()) as u16, start: evidence.good_start }
+    }
+}
+
 /// The health of one endpoint.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Health {
     good_start: Time,
-    others_good_start: Time,
     past: Option<Box<Past>>,
-    /// More than any configuration asks for are not counted.
     good: u16,
-    others_good: u16,
     state: State,
     hung: bool,
 }
@@ -273,8 +286,7 @@ impl Health {
     }
 
     fn set_local(&mut self, own: &Evidence) {
-        self.good = own.good.min(u16::MAX.into()) as u16;
-        self.good_start = own.good_start;
+        Good { count: self.good, start: self.good_start } = Good::of(own);
         let failures = Failures::of(own);
         if self.past.is_some() || failures != Failures::default() {
             self.past_mut().own = failures;
@@ -282,8 +294,6 @@ impl Health {
     }
 
     fn set_others(&mut self, others: &Evidence) {
-        self.others_good = others.good.min(u16::MAX.into()) as u16;
-        self.others_good_start = others.good_start;
         let failures = Failures::of(others);
         if self.past.is_some() || failures != Failures::default() {
             self.past_mut().others = failures;
@@ -301,7 +311,8 @@ impl Health {
 
     /// What this worker has seen.
     pub fn local(&self) -> Evidence {
-        self.past.as_ref().map_or_else(Failures::default, |past| past.own).with(self.good, self.good_start)
+        let good = Good { count: self.good, start: self.good_start };
+        self.past.as_ref().map_or_else(Failures::default, |past| past.own).with(good)
     }
 
     /// Forgets what this worker has seen.
@@ -309,30 +320,30 @@ impl Health {
         self.set_local(&Evidence::default());
     }
 
-    /// What the other workers have seen.
-    pub fn others(&self) -> Evidence {
-        let failures = self.past.as_ref().map_or_else(Failures::default, |past| past.others);
-        failures.with(self.others_good, self.others_good_start)
+    /// What the other workers have seen, `good` being what went well.
+    pub fn others(&self, good: Good) -> Evidence {
+        self.past.as_ref().map_or_else(Failures::default, |past| past.others).with(good)
     }
 
-    /// Forgets what the other workers have seen, to be told anew.
+    /// Forgets the failures that the other workers have seen, to be told anew.
     pub fn forget_others(&mut self) {
-        (self.others_good, self.others_good_start) = (0, Time::ZERO);
         if let Some(past) = &mut self.past {
             past.others = Failures::default();
         }
     }
 
-    /// Adds what another worker has seen.
-    pub fn merge_other(&mut self, other: &Evidence) {
-        let mut others = self.others();
+    /// Adds what another worker has seen, `good` being what went well so far; what has gone well then.
+    #[must_use]
+    pub fn merge_other(&mut self, good: Good, other: &Evidence) -> Good {
+        let mut others = self.others(good);
         others.merge(other);
         self.set_others(&others);
+        Good::of(&others)
     }
 
     /// The clock stepped back to `now`: evidence from the future would outweigh all that comes.
     pub fn not_after(&mut self, now: Time) {
-        let (mut own, mut others) = (self.local(), self.others());
+        let (mut own, mut others) = (self.local(), self.others(Good::default()));
         own.not_after(now);
         others.not_after(now);
         self.set_local(&own);
@@ -354,13 +365,19 @@ impl Health {
         self.hung = hung;
     }
 
-    /// Draws the conclusion from the evidence; `background` is the failure ratio of the rest of the fleet.
-    pub fn assess(&mut self, now: Time, limits: &config::Health, background: f64) -> State {
-        if self.past.is_none() && self.state == State::Healthy && !self.hung {
+    /// Whether nothing has failed that still matters and it does not hang, so that there is no conclusion to draw.
+    pub fn untroubled(&self) -> bool {
+        self.past.is_none() && self.state == State::Healthy && !self.hung
+    }
+
+    /// Draws the conclusion from the evidence; `good` is what went well with others, `background` the failure ratio of
+    /// the rest of the fleet.
+    pub fn assess(&mut self, good: Good, now: Time, limits: &config::Health, background: f64) -> State {
+        if self.untroubled() {
             return State::Healthy;
         }
         let mut all = self.local();
-        all.merge(&self.others());
+        all.merge(&self.others(good));
         // No run at all is no surprise either, but then there is nothing to be void.
         let chance = background.clamp(0.0, 1.0).powi(all.run.min(1000) as i32);
         let surprising = |limit: f64| all.run == 0 || chance <= limit;
@@ -435,17 +452,17 @@ mod tests {
 
     fn fail(health: &mut Health, start: u64) -> State {
         health.failure(ms(start), ms(start + 1), BAD_ANSWER);
-        health.assess(ms(start + 1), &LIMITS, 0.0)
+        health.assess(Good::default(), ms(start + 1), &LIMITS, 0.0)
     }
 
-    fn tell(health: &mut Health, others: &Evidence) {
+    fn tell(health: &mut Health, others: &Evidence) -> Good {
         health.forget_others();
-        health.merge_other(others);
+        health.merge_other(Good::default(), others)
     }
 
     fn succeed(health: &mut Health, start: u64) -> State {
         health.success(ms(start));
-        health.assess(ms(start + 20), &LIMITS, 0.0)
+        health.assess(Good::default(), ms(start + 20), &LIMITS, 0.0)
     }
 
     #[test]
@@ -495,7 +512,11 @@ mod tests {
         assert_eq!(succeed(&mut health, 50), State::Suspect, "started before the failure");
         assert_eq!(succeed(&mut health, 200), State::Healthy);
         health.failure(ms(150), ms(3150), Blow { severity: 2, ..BAD_ANSWER });
-        assert_eq!(health.assess(ms(3150), &LIMITS, 0.0), State::Healthy, "a later request was fine");
+        assert_eq!(
+            health.assess(Good::default(), ms(3150), &LIMITS, 0.0),
+            State::Healthy,
+            "a later request was fine"
+        );
     }
 
     #[test]
@@ -504,11 +525,11 @@ mod tests {
         for i in 0..12 {
             health.failure(ms(i), ms(i + 1), BAD_ANSWER);
             assert_eq!(
-                health.assess(ms(i + 1), &LIMITS, 0.5),
+                health.assess(Good::default(), ms(i + 1), &LIMITS, 0.5),
                 if i < 9 { State::Healthy } else { State::Suspect }
             );
         }
-        assert_eq!(health.assess(ms(20), &LIMITS, 1.0), State::Healthy);
+        assert_eq!(health.assess(Good::default(), ms(20), &LIMITS, 1.0), State::Healthy);
     }
 
     #[test]
@@ -542,14 +563,14 @@ mod tests {
         here.failure(ms(10), ms(11), BAD_ANSWER);
         let mut there = Evidence::default();
         there.failure(ms(9), ms(10), BAD_ANSWER);
-        tell(&mut here, &there);
-        assert_eq!(here.assess(ms(20), &LIMITS, 0.0), State::Suspect);
+        let good = tell(&mut here, &there);
+        assert_eq!(here.assess(good, ms(20), &LIMITS, 0.0), State::Suspect);
         there.failure(ms(12), ms(13), BAD_ANSWER);
-        tell(&mut here, &there);
-        assert_eq!(here.assess(ms(20), &LIMITS, 0.0), State::Failed);
+        let good = tell(&mut here, &there);
+        assert_eq!(here.assess(good, ms(20), &LIMITS, 0.0), State::Failed);
         (0..3).for_each(|i| there.success(ms(6000 + i)));
-        tell(&mut here, &there);
-        assert_eq!(here.assess(ms(6020), &LIMITS, 0.0), State::Healthy);
+        let good = tell(&mut here, &there);
+        assert_eq!(here.assess(good, ms(6020), &LIMITS, 0.0), State::Healthy);
     }
 
     #[test]
@@ -560,23 +581,35 @@ mod tests {
             let mut alone = Health::default();
             alone.failure(ms(10), ms(1000), BROKEN);
             alone.failure(ms(11), ms(1000 + apart), BROKEN);
-            assert_eq!(alone.assess(ms(2000), &LIMITS, 0.0), state, "{apart} ms apart");
+            assert_eq!(alone.assess(Good::default(), ms(2000), &LIMITS, 0.0), state, "{apart} ms apart");
 
             let mut here = Health::default();
             here.failure(ms(10), ms(1000), BROKEN);
             let mut there = Evidence::default();
             there.failure(ms(11), ms(1000 + apart), BROKEN);
-            tell(&mut here, &there);
-            assert_eq!(here.assess(ms(2000), &LIMITS, 0.0), state, "{apart} ms apart, seen by two workers");
+            let good = tell(&mut here, &there);
+            assert_eq!(
+                here.assess(good, ms(2000), &LIMITS, 0.0),
+                state,
+                "{apart} ms apart, seen by two workers"
+            );
         }
         let mut answered = Health::default();
         (0..2).for_each(|_| answered.failure(ms(10), ms(1000), BAD_ANSWER));
-        assert_eq!(answered.assess(ms(2000), &LIMITS, 0.0), State::Suspect, "two bad answers are only that");
+        assert_eq!(
+            answered.assess(Good::default(), ms(2000), &LIMITS, 0.0),
+            State::Suspect,
+            "two bad answers are only that"
+        );
         let mut parted = Health::default();
         parted.failure(ms(10), ms(1000), BROKEN);
         parted.success(ms(1001));
         parted.failure(ms(1002), ms(1003), BROKEN);
-        assert_eq!(parted.assess(ms(2000), &LIMITS, 0.0), State::Suspect, "a good answer lies between");
+        assert_eq!(
+            parted.assess(Good::default(), ms(2000), &LIMITS, 0.0),
+            State::Suspect,
+            "a good answer lies between"
+        );
     }
 
     #[test]
@@ -616,9 +649,9 @@ mod tests {
         (0..50).for_each(|i| here.success(ms(i)));
         let mut there = Evidence::default();
         (60..63).for_each(|i| there.failure(ms(i), ms(i + 1), BAD_ANSWER));
-        tell(&mut here, &there);
-        assert_eq!(here.assess(ms(70), &LIMITS, 0.0), State::Failed);
+        let good = tell(&mut here, &there);
+        assert_eq!(here.assess(good, ms(70), &LIMITS, 0.0), State::Failed);
         here.success(ms(6000));
-        assert_eq!(here.assess(ms(6020), &LIMITS, 0.0), State::Recovering);
+        assert_eq!(here.assess(good, ms(6020), &LIMITS, 0.0), State::Recovering);
     }
 }

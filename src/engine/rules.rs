@@ -1,8 +1,8 @@
 //! Thresholds as operators write them, judged on every tick.
 
 use crate::config::{Rule, RuleAction, RuleValue};
+use crate::known::Known;
 use crate::measure::Reading;
-use crate::member::Member;
 use crate::time::Time;
 
 /// A rule that took hold lets go at this share of its threshold, so that nobody flaps around it.
@@ -27,7 +27,7 @@ impl Rules {
     pub fn judge(
         &mut self,
         index: usize,
-        member: &Member,
+        member: Known<'_>,
         readings: &[Reading],
         fresh_s: f64,
         now: Time,
@@ -71,7 +71,7 @@ impl Rules {
     }
 }
 
-fn value(of: RuleValue, member: &Member, readings: &[Reading], fresh_s: f64, now: Time) -> Option<f64> {
+fn value(of: RuleValue, member: Known<'_>, readings: &[Reading], fresh_s: f64, now: Time) -> Option<f64> {
     match of {
         RuleValue::ErrorPercent => Some(member.error_ratio() * 100.0),
         RuleValue::LatencyMs => member.centre().map(|(centre, _)| centre.exp() * 1e3),
@@ -86,6 +86,7 @@ fn value(of: RuleValue, member: &Member, readings: &[Reading], fresh_s: f64, now
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::member::Member;
     use core::time::Duration;
     #[cfg(all(target_family = "wasm", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -110,7 +111,7 @@ mod tests {
         };
         let mut rules = Rules::new(&[rule]);
         let member = Member::default();
-        let mut at = |t, percent| rules.judge(3, &member, &cpu(percent, s(t)), 5.0, s(t));
+        let mut at = |t, percent| rules.judge(3, Known::alone(&member), &cpu(percent, s(t)), 5.0, s(t));
         assert_eq!(at(10, 90.0), None);
         assert_eq!(at(19, 90.0), None);
         assert_eq!(at(20, 80.0), Some(RuleAction::Eject), "within the hysteresis");
@@ -123,8 +124,11 @@ mod tests {
         let rule = |action| Rule { value: RuleValue::Signal(0), above: 1.0, lasting: Duration::ZERO, action };
         let mut rules = Rules::new(&[rule(RuleAction::DownWeight), rule(RuleAction::Flag)]);
         let member = Member::default();
-        assert_eq!(rules.judge(0, &member, &cpu(5.0, s(9)), 5.0, s(9)), Some(RuleAction::DownWeight));
-        assert_eq!(rules.judge(0, &member, &[Reading::default()], 5.0, s(9)), None);
-        assert_eq!(rules.judge(0, &member, &cpu(5.0, s(9)), 5.0, s(60)), None, "too old");
+        assert_eq!(
+            rules.judge(0, Known::alone(&member), &cpu(5.0, s(9)), 5.0, s(9)),
+            Some(RuleAction::DownWeight)
+        );
+        assert_eq!(rules.judge(0, Known::alone(&member), &[Reading::default()], 5.0, s(9)), None);
+        assert_eq!(rules.judge(0, Known::alone(&member), &cpu(5.0, s(9)), 5.0, s(60)), None, "too old");
     }
 }

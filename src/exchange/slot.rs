@@ -3,8 +3,10 @@
 use super::codec::{Reader, Writer};
 use crate::engine::Engine;
 use crate::health::Evidence;
+use crate::known::Known;
 use crate::measure::{Blend, InFlightReport};
-use crate::member::{Member, Others};
+use crate::member::Member;
+use crate::others::Others;
 use crate::random;
 use crate::time::Time;
 
@@ -21,9 +23,9 @@ pub fn encode(engine: &Engine, busy: bool, now: Time) -> Vec<u8> {
     for upstream in engine.upstreams() {
         w.u64(random::hash(upstream.cluster().as_bytes()));
         w.u32(upstream.fleet().len() as u32);
-        for (index, endpoint) in upstream.fleet().iter() {
-            w.u64(endpoint.hash);
-            entry(&mut w, upstream.member(index).unwrap_or(&nobody), now);
+        for (index, identity) in upstream.fleet().present() {
+            w.u64(identity);
+            entry(&mut w, &upstream.member(index).unwrap_or(Known::alone(&nobody)), now);
         }
     }
     w.0

@@ -285,6 +285,12 @@ impl Fleet {
         self.text(index).filter(|known| *known == text).map(|_| index)
     }
 
+    /// The identities of all endpoints with their indices.
+    pub fn present(&self) -> impl Iterator<Item = (u32, u64)> {
+        let taken = (0u32..).zip(&self.places).zip(&self.identities).filter(|((_, p), _)| !p.is_vacant());
+        taken.map(|((index, _), identity)| (index, *identity))
+    }
+
     /// All endpoints with their indices.
     pub fn iter(&self) -> impl Iterator<Item = (u32, Endpoint<'_>)> {
         (0..self.places.len() as u32).filter_map(|index| Some((index, self.get(index)?)))

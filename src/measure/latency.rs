@@ -102,6 +102,13 @@ impl Latency {
         (self.samples > 0.0).then(|| f64::from(self.centre).exp())
     }
 
+    /// Natural logarithm of the estimate in seconds and how many samples it rests on, as the [`Blend`] of it alone has it.
+    #[inline]
+    pub fn centre(&self) -> Option<(f64, f64)> {
+        let known = self.samples > 0.0 && self.centre.is_finite();
+        known.then(|| (f64::from(self.centre), f64::from(self.samples.min(WINDOW))))
+    }
+
     /// How far (natural log) a sample of `seconds` lies above the estimate, if there is one.
     pub fn deviation(&self, seconds: f64) -> Option<f32> {
         (self.samples > 0.0).then(|| seconds.clamp(SHORTEST_S, LONGEST_S).ln() as f32 - self.centre)
@@ -153,8 +160,25 @@ impl Blend {
         self.merge(&Blend { weight, weighted: weight * f64::from(centre), newest: updated });
     }
 
+    /// What [`parts`](Blend::parts) gave.
+    pub fn of((centre, samples, newest): (f32, f32, Time)) -> Blend {
+        let weight = f64::from(samples);
+        Blend { weight, weighted: weight * f64::from(centre), newest }
+    }
+
+    /// Natural logarithm of the estimate in seconds, the samples behind it and when the newest came: exact for a single
+    /// estimate, and to seven digits for several.
+    pub fn parts(&self) -> (f32, f32, Time) {
+        let centre = if self.weight > 0.0 { self.weighted / self.weight } else { 0.0 };
+        (centre as f32, self.weight as f32, self.newest)
+    }
+
     /// Adds another blend.
     pub fn merge(&mut self, other: &Blend) {
+        if self.weight <= 0.0 && self.newest <= other.newest {
+            *self = *other;
+            return;
+        }
         let newest = self.newest.max(other.newest);
         let fresh = |blend: &Blend| match newest.seconds_since(blend.newest) {
             0.0 => 1.0,
@@ -267,6 +291,12 @@ mod tests {
             assert!((0.0195..0.0205).contains(&centre.exp()), "{}", centre.exp());
             assert!((2.9..3.1).contains(&samples));
         }
+        let mut latency = Latency::default();
+        assert_eq!(latency.centre(), None);
+        feed(&mut latency, [0.02, 0.03, 0.05, 0.02, 0.3]);
+        let mut alone = Blend::default();
+        alone.add(latency.parts());
+        assert_eq!((alone.centre(), Blend::of(alone.parts())), (latency.centre(), alone));
         let mut hostile = Blend::default();
         hostile.add((f32::NAN, 3.0, second(1)));
         hostile.add((0.0, f32::NAN, second(1)));

@@ -3,13 +3,13 @@
 //! cost = max(expected latency, floor) · price(in-flight / weight)
 //!
 //! The expected latency is the robust estimate of all workers, as far as it is known to differ from the
-//! fleet's ([`Member::price`]); the floor is what unanswered requests say ([`Member::floor`]); the price is how much
+//! fleet's ([`Known::price`]); the floor is what unanswered requests say ([`Known::floor`]); the price is how much
 //! requests in flight delay the next, learnt ([`Queueing`](crate::measure::Queueing)). What Prometheus
 //! says is old by seconds and shared by everybody, so it changes how *often* an endpoint is considered
-//! ([`Member::share`]), never who wins: stale data biases, fresh data decides, nobody herds.
+//! ([`Member::share`](crate::member::Member::share)), never who wins: stale data biases, fresh data decides, nobody herds.
 
 use super::{Candidates, Policy, Pool, Request, View, cheapest};
-use crate::member::Member;
+use crate::known::Known;
 use crate::random::Rng;
 use crate::terms::Terms;
 
@@ -18,7 +18,7 @@ use crate::terms::Terms;
 pub struct Adaptive(pub Terms);
 
 /// What the next request to this endpoint is expected to cost, in seconds.
-fn cost(terms: &Terms, view: View<'_>, member: &Member) -> f32 {
+fn cost(terms: &Terms, view: View<'_>, member: Known<'_>) -> f32 {
     let floor = if terms.floor { member.floor(view.now) as f32 } else { 0.0 };
     member.expected.max(floor) * view.queueing.price(member.total_in_flight() as f32 / member.weight)
 }
@@ -26,11 +26,11 @@ fn cost(terms: &Terms, view: View<'_>, member: &Member) -> f32 {
 impl Policy for Adaptive {
     fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
         let terms = &self.0;
-        cheapest(view, pool, terms.choices, request.want, rng, |m| cost(terms, view, m))
+        cheapest(view, pool, terms.choices, request.want, rng, |m, _| cost(terms, view, m))
     }
 
-    fn cost(&self, view: View<'_>, member: &Member) -> Option<f32> {
-        Some(cost(&self.0, view, member))
+    fn cost(&self, view: View<'_>, index: u32) -> Option<f32> {
+        Some(cost(&self.0, view, view.known(index)?))
     }
 
     fn sees_silence(&self) -> bool {

@@ -2,7 +2,7 @@
 //! randomized load balancing", 2001): Envoy's `LEAST_REQUEST`, but counting what all workers have in flight.
 
 use super::{Candidates, Policy, Pool, Request, View, cheapest};
-use crate::member::Member;
+use crate::known::Known;
 use crate::random::Rng;
 
 /// Envoy's default `choice_count`.
@@ -12,16 +12,16 @@ const CHOICES: usize = 2;
 #[derive(Debug, Default)]
 pub struct LeastRequest;
 
-fn cost(member: &Member) -> f32 {
+fn cost(member: Known<'_>) -> f32 {
     (member.total_in_flight() + 1) as f32 / member.weight
 }
 
 impl Policy for LeastRequest {
     fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
-        cheapest(view, pool, CHOICES, request.want, rng, cost)
+        cheapest(view, pool, CHOICES, request.want, rng, |m, _| cost(m))
     }
 
-    fn cost(&self, _view: View<'_>, member: &Member) -> Option<f32> {
-        Some(cost(member))
+    fn cost(&self, view: View<'_>, index: u32) -> Option<f32> {
+        view.known(index).map(cost)
     }
 }

@@ -5,7 +5,7 @@
 //! endpoint whose value is unknown counts as the fleet's median, never as best; equal values go to fewer in flight.
 
 use super::{Candidates, Policy, Pool, Request, View, cheapest};
-use crate::member::Member;
+use crate::known::Known;
 use crate::random::Rng;
 
 /// Two, see above.
@@ -16,16 +16,16 @@ const CHOICES: usize = 2;
 pub struct LeastSignal;
 
 /// In-flight only breaks ties: it moves the value by less than a millionth of itself.
-fn cost(member: &Member) -> f32 {
+fn cost(member: Known<'_>) -> f32 {
     member.signal + (member.signal.abs() + 1.0) * 1e-6 * member.total_in_flight().min(1000) as f32
 }
 
 impl Policy for LeastSignal {
     fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
-        cheapest(view, pool, CHOICES, request.want, rng, cost)
+        cheapest(view, pool, CHOICES, request.want, rng, |m, _| cost(m))
     }
 
-    fn cost(&self, _view: View<'_>, member: &Member) -> Option<f32> {
-        Some(cost(member))
+    fn cost(&self, view: View<'_>, index: u32) -> Option<f32> {
+        view.known(index).map(cost)
     }
 }

@@ -32,8 +32,10 @@ pub mod weighted_round_robin;
 pub mod weighted_score;
 
 use crate::config;
-use crate::measure::Queueing;
+use crate::known::Known;
+use crate::measure::{PeakEwma, Queueing};
 use crate::member::Member;
+use crate::others::Told;
 use crate::random::Rng;
 use crate::terms::Terms;
 use crate::time::Time;
@@ -48,6 +50,12 @@ pub const MAX_CANDIDATES: usize = 8;
 pub struct View<'a> {
     /// Everything known, by endpoint index; vacant places have `present == false`.
     pub members: &'a [Member],
+    /// What the other workers tell of them.
+    pub told: &'a Told,
+    /// Which endpoints they are, the same in every worker and proxy: [`Endpoint::hash`](crate::fleet::Endpoint::hash).
+    pub identities: &'a [u64],
+    /// Peaks of their latency, where the policy compares them.
+    pub peaks: &'a [PeakEwma],
     /// How much requests in flight delay the next.
     pub queueing: &'a Queueing,
     /// The moment of the decision.
@@ -72,9 +80,14 @@ impl Request {
     }
 }
 
-impl View<'_> {
+impl<'a> View<'a> {
+    /// What is known of the endpoint at `index`.
+    pub fn known(&self, index: u32) -> Option<Known<'a>> {
+        self.members.get(index as usize).map(|member| self.told.of(index, member))
+    }
+
     /// The member at `index`, if it may be chosen.
-    pub fn eligible(&self, index: u32) -> Option<&Member> {
+    pub fn eligible(&self, index: u32) -> Option<&'a Member> {
         self.members.get(index as usize).filter(|m| m.eligible)
     }
 }
@@ -122,8 +135,8 @@ pub trait Policy {
     /// Names up to `request.want` distinct eligible endpoints, best first; none if there is none.
     fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates;
 
-    /// What the next request to `member` is said to cost, where the policy compares costs; lower is better.
-    fn cost(&self, _view: View<'_>, _member: &Member) -> Option<f32> {
+    /// What the next request to the endpoint at `index` is said to cost, where the policy compares costs; lower is better.
+    fn cost(&self, _view: View<'_>, _index: u32) -> Option<f32> {
         None
     }
 
@@ -162,12 +175,12 @@ pub fn cheapest(
     draws: usize,
     want: usize,
     rng: &mut Rng,
-    cost: impl Fn(&Member) -> f32,
+    cost: impl Fn(Known<'_>, u32) -> f32,
 ) -> Candidates {
     let mut drawn = [(f32::INFINITY, 0u32); pool::MAX_DRAWS];
     let mut count = 0;
     pool.draw(view, draws.max(want), rng, |index, member| {
-        let cost = cost(member);
+        let cost = cost(view.told.of(index, member), index);
         let cost = if cost.is_nan() { f32::INFINITY } else { cost };
         if let Some(slot) = drawn.get_mut(count) {
             *slot = (cost, index);

@@ -9,28 +9,29 @@
 //! requests are alike; one request that is heavy by nature counts against whoever happened to get it.
 
 use super::{Candidates, Policy, Pool, Request, View, cheapest};
-use crate::member::Member;
+use crate::known::Known;
 use crate::random::Rng;
 
 /// Two, as published.
 const CHOICES: usize = 2;
 
-/// Keeps nothing between picks: the averages stand in the members.
+/// Keeps nothing between picks: the averages stand beside the members.
 #[derive(Debug, Default)]
 pub struct PeakEwma;
 
-fn cost(view: View<'_>, member: &Member) -> f32 {
-    let latency = member.peak.as_ref().and_then(|peak| peak.estimate(view.now)).unwrap_or(member.expected);
+fn cost(view: View<'_>, index: u32, member: Known<'_>) -> f32 {
+    let peak = view.peaks.get(index as usize).and_then(|peak| peak.estimate(view.now));
+    let latency = peak.unwrap_or(member.expected);
     latency * (member.total_in_flight() + 1) as f32 / member.weight
 }
 
 impl Policy for PeakEwma {
     fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
-        cheapest(view, pool, CHOICES, request.want, rng, |m| cost(view, m))
+        cheapest(view, pool, CHOICES, request.want, rng, |m, index| cost(view, index, m))
     }
 
-    fn cost(&self, view: View<'_>, member: &Member) -> Option<f32> {
-        Some(cost(view, member))
+    fn cost(&self, view: View<'_>, index: u32) -> Option<f32> {
+        Some(cost(view, index, view.known(index)?))
     }
 
     fn exiles(&self) -> bool {

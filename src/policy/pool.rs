@@ -172,8 +172,11 @@ mod tests {
     #[cfg(all(target_family = "wasm", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
+    use std::sync::LazyLock;
+
     use super::*;
     use crate::measure::Queueing;
+    use crate::others::Told;
     use crate::time::Time;
 
     fn members(shares: &[f32]) -> Vec<Member> {
@@ -189,6 +192,13 @@ mod tests {
             .collect()
     }
 
+    fn view(members: &[Member]) -> View<'_> {
+        static QUEUEING: LazyLock<Queueing> = LazyLock::new(Queueing::default);
+        static TOLD: LazyLock<Told> = LazyLock::new(Told::default);
+        let (told, queueing) = (&*TOLD, &*QUEUEING);
+        View { members, told, identities: &[], peaks: &[], queueing, in_flight: 0, now: Time::ZERO }
+    }
+
     fn first_draws(members: &[Member], rounds: usize, draws: usize) -> Vec<f64> {
         let mut pool = Pool::default();
         pool.assign(0..members.len() as u32);
@@ -197,12 +207,7 @@ mod tests {
         let mut counts = vec![0.0; members.len()];
         for _ in 0..rounds {
             let mut seen = Vec::new();
-            pool.draw(
-                View { members, queueing: &Queueing::default(), in_flight: 0, now: Time::ZERO },
-                draws,
-                &mut rng,
-                |i, _| seen.push(i),
-            );
+            pool.draw(view(members), draws, &mut rng, |i, _| seen.push(i));
             assert!((1..seen.len()).all(|n| !seen[n..].contains(&seen[n - 1])), "distinct: {seen:?}");
             counts[seen[0] as usize] += 1.0;
         }
@@ -235,12 +240,7 @@ mod tests {
         let mut rng = Rng::new(1);
         for _ in 0..100 {
             let mut seen = Vec::new();
-            pool.draw(
-                View { members: &list, queueing: &Queueing::default(), in_flight: 0, now: Time::ZERO },
-                5,
-                &mut rng,
-                |i, _| seen.push(i),
-            );
+            pool.draw(view(&list), 5, &mut rng, |i, _| seen.push(i));
             assert_eq!(seen, [39]);
         }
     }

@@ -48,12 +48,13 @@ pub struct Ring {
 impl Ring {
     /// Rebuilds the ring of those at `indices` if somebody came, went or changed weight; whether it did.
     pub fn refresh(&mut self, view: View<'_>, indices: &[u32]) -> bool {
+        let identity = |index: u32| view.identities.get(index as usize).copied().unwrap_or_default();
         let member = |i: &u32| Some((*i, view.members.get(*i as usize).filter(|m| m.present)?));
         let present = || indices.iter().filter_map(member);
         // A sum, because the order says nothing; the index, because places are reused.
         let fingerprint = present().fold(0u64, |sum, (index, m)| {
             let weight = u64::from(m.weight.to_bits()) << 32;
-            sum.wrapping_add(mix(m.identity ^ mix(weight | u64::from(index))))
+            sum.wrapping_add(mix(identity(index) ^ mix(weight | u64::from(index))))
         });
         if fingerprint == self.fingerprint {
             return false;
@@ -65,13 +66,13 @@ impl Ring {
         self.points.reserve_exact(present().map(|(_, m)| points_of(m.weight, scale) as usize).sum());
         for (index, member) in present() {
             let count = points_of(member.weight, scale);
-            let places = (1..=count).map(|nth| place(member.identity, nth, POINT_STEP));
+            let places = (1..=count).map(|nth| place(identity(index), nth, POINT_STEP));
             self.points.extend(places.map(|place| Point { place, index }));
         }
         // Two points at one place are in the same order everywhere.
-        let identity = |p: &Point| view.members.get(p.index as usize).map_or(0, |m| m.identity);
-        self.points
-            .sort_unstable_by(|a, b| a.place.cmp(&b.place).then_with(|| identity(a).cmp(&identity(b))));
+        self.points.sort_unstable_by(|a, b| {
+            a.place.cmp(&b.place).then_with(|| identity(a.index).cmp(&identity(b.index)))
+        });
         self.index_places();
         true
     }
@@ -203,32 +204,41 @@ mod tests {
     use super::*;
     use crate::measure::Queueing;
     use crate::member::Member;
+    use crate::others::Told;
     use crate::random::{Rng, hash};
     use crate::time::Time;
 
     fn fleet(weights: &[f32]) -> Vec<Member> {
-        let identity = |i: usize| hash(format!("10.0.{}.{}:8080", i / 250, i % 250).as_bytes());
-        (0..)
-            .zip(weights)
-            .map(|(i, weight)| Member {
-                present: true,
-                eligible: true,
-                weight: *weight,
-                share: *weight,
-                identity: identity(i),
-                ..Member::default()
-            })
-            .collect()
+        let member = |weight: &f32| Member {
+            present: true,
+            eligible: true,
+            weight: *weight,
+            share: *weight,
+            ..Member::default()
+        };
+        weights.iter().map(member).collect()
+    }
+
+    fn identities(of: usize) -> Vec<u64> {
+        (0..of).map(|i| hash(format!("10.0.{}.{}:8080", i / 250, i % 250).as_bytes())).collect()
     }
 
     fn ring(members: &[Member]) -> Ring {
         let mut ring = Ring::default();
-        refresh(&mut ring, members);
+        refresh(&mut ring, members, &identities(members.len()));
         ring
     }
 
-    fn refresh(ring: &mut Ring, members: &[Member]) -> bool {
-        let view = View { members, queueing: &Queueing::default(), in_flight: 0, now: Time::ZERO };
+    fn refresh(ring: &mut Ring, members: &[Member], identities: &[u64]) -> bool {
+        let view = View {
+            members,
+            told: &Told::default(),
+            identities,
+            peaks: &[],
+            queueing: &Queueing::default(),
+            in_flight: 0,
+            now: Time::ZERO,
+        };
         ring.refresh(view, &(0..members.len() as u32).collect::<Vec<_>>())
     }
 
@@ -244,13 +254,14 @@ mod tests {
             z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
             z ^ (z >> 31)
         };
+        let identities = identities(members.len());
         let mut best = (u32::MAX, u32::MAX);
         for probe in 1..=7u64 {
             let from = (finalise(key.wrapping_add(probe.wrapping_mul(0xD1B5_4A32_D192_ED03))) >> 32) as u32;
             for (index, member) in members.iter().enumerate() {
                 for point in 1..=(member.weight * 16.0).round() as u64 {
                     let step = point.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-                    let at = (finalise(member.identity.wrapping_add(step)) >> 32) as u32;
+                    let at = (finalise(identities[index].wrapping_add(step)) >> 32) as u32;
                     let clockwise = if at >= from {
                         at - from
                     } else {
@@ -321,16 +332,18 @@ mod tests {
     fn is_rebuilt_for_changes_only() {
         let mut members = fleet(&[1.0; 10]);
         let mut ring = Ring::default();
-        let mut refresh = |members: &[Member]| refresh(&mut ring, members);
-        assert!(refresh(&members));
+        let mut identities = identities(10);
+        let mut refresh = |members: &[Member], identities: &[u64]| refresh(&mut ring, members, identities);
+        assert!(refresh(&members, &identities));
         members[3].eligible = false;
         members[4].share = 0.1;
-        assert!(!refresh(&members), "ejection and shares move no keys");
+        assert!(!refresh(&members, &identities), "ejection and shares move no keys");
         members[3].weight = 2.0;
-        assert!(refresh(&members));
+        assert!(refresh(&members, &identities));
         members.swap(0, 1);
-        assert!(refresh(&members), "the same endpoints at other indices");
+        identities.swap(0, 1);
+        assert!(refresh(&members, &identities), "the same endpoints at other indices");
         members[9].present = false;
-        assert!(refresh(&members));
+        assert!(refresh(&members, &identities));
     }
 }

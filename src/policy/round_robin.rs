@@ -50,6 +50,7 @@ mod tests {
     use super::*;
     use crate::measure::Queueing;
     use crate::member::Member;
+    use crate::others::Told;
     use crate::time::Time;
 
     #[test]
@@ -58,7 +59,15 @@ mod tests {
         let (mut pool, mut policy) = (Pool::default(), RoundRobin::default());
         pool.assign(0..3);
         pool.refresh(&members);
-        let view = View { members: &members, queueing: &Queueing::default(), in_flight: 0, now: Time::ZERO };
+        let view = View {
+            members: &members,
+            told: &Told::default(),
+            identities: &[],
+            peaks: &[],
+            queueing: &Queueing::default(),
+            in_flight: 0,
+            now: Time::ZERO,
+        };
         policy.refresh(view, &pool);
         let mut pick =
             |want| policy.pick(view, &mut pool, Request::wanting(want), &mut Rng::new(1)).as_slice().to_vec();

@@ -7,15 +7,14 @@ use super::*;
 use crate::random::hash;
 
 fn members(shares: &[f32]) -> Vec<Member> {
-    (0u32..)
-        .zip(shares)
-        .map(|(i, share)| Member {
+    shares
+        .iter()
+        .map(|share| Member {
             present: true,
             eligible: *share > 0.0,
             weight: share.max(0.5),
             share: *share,
             expected: 0.05,
-            identity: hash(format!("10.0.0.{i}:80").as_bytes()),
             ..Member::default()
         })
         .collect()
@@ -48,6 +47,9 @@ struct Bench {
     pool: Pool,
     queueing: Queueing,
     members: Vec<Member>,
+    told: Told,
+    identities: Vec<u64>,
+    peaks: Vec<PeakEwma>,
     rng: Rng,
     now: Time,
 }
@@ -58,6 +60,9 @@ impl Bench {
             policy: build(policy, Terms::default()),
             pool: Pool::default(),
             queueing: Queueing::default(),
+            told: Told::default(),
+            identities: (0..members.len()).map(|i| hash(format!("10.0.0.{i}:80").as_bytes())).collect(),
+            peaks: vec![PeakEwma::default(); members.len()],
             members,
             rng: Rng::new(9),
             now: Time::from_secs_f64(1000.0),
@@ -67,20 +72,36 @@ impl Bench {
     }
 
     fn in_flight(&self) -> u32 {
-        self.members.iter().map(Member::total_in_flight).sum()
+        self.members.iter().map(|m| m.in_flight.total()).sum()
     }
 
     fn refresh(&mut self) {
         self.pool.assign(0..self.members.len() as u32);
         self.pool.refresh(&self.members);
         let in_flight = self.in_flight();
-        let view = View { members: &self.members, queueing: &self.queueing, now: self.now, in_flight };
+        let view = View {
+            members: &self.members,
+            told: &self.told,
+            identities: &self.identities,
+            peaks: &self.peaks,
+            queueing: &self.queueing,
+            now: self.now,
+            in_flight,
+        };
         self.policy.refresh(view, &self.pool);
     }
 
     fn pick(&mut self, key: Option<u64>, want: usize) -> Candidates {
         let in_flight = self.in_flight();
-        let view = View { members: &self.members, queueing: &self.queueing, now: self.now, in_flight };
+        let view = View {
+            members: &self.members,
+            told: &self.told,
+            identities: &self.identities,
+            peaks: &self.peaks,
+            queueing: &self.queueing,
+            now: self.now,
+            in_flight,
+        };
         self.policy.pick(view, &mut self.pool, Request { key, want }, &mut self.rng)
     }
 
@@ -226,7 +247,7 @@ fn nobody_is_loaded_above_the_bound() {
             most = most.max(running.len());
             let member = &bench.members[to];
             let bound = (1.25 * (before + 1.0) * f64::from(member.weight) / total).ceil();
-            assert!(f64::from(member.total_in_flight()) <= bound, "{request}: {to} above {bound}");
+            assert!(f64::from(member.in_flight.total()) <= bound, "{request}: {to} above {bound}");
         }
         assert!(most > 150, "there was load: {most}");
     }
@@ -254,13 +275,13 @@ fn a_key_stays_while_there_is_room_and_returns_after_an_ejection() {
 #[test]
 fn a_slow_endpoint_is_avoided_by_who_compares_latency() {
     for (at, policy) in [(0, &every_policy()[1]), (1, &every_policy()[3])] {
-        let mut list = members(&[1.0; 10]);
-        for (i, member) in list.iter_mut().enumerate() {
+        let mut bench = Bench::new(policy, members(&[1.0; 10]));
+        for (i, (member, peak)) in bench.members.iter_mut().zip(&mut bench.peaks).enumerate() {
             let seconds = if i == 7 { 0.5 } else { 0.05 };
             member.expected = seconds as f32;
-            member.peak.get_or_insert_default().observe(seconds, Time::from_secs_f64(999.0));
+            peak.observe(seconds, Time::from_secs_f64(999.0));
         }
-        let counts = Bench::new(policy, list).counts(1000);
+        let counts = bench.counts(1000);
         assert_eq!(counts[7], 0.0, "{at} {policy:?} {counts:?}");
     }
 }
@@ -275,7 +296,7 @@ fn load_weighs_in_proportion_to_capacity() {
             let to = bench.first(None);
             bench.members[to].in_flight.start(bench.now);
         }
-        let heavy = bench.members[1].total_in_flight();
+        let heavy = bench.members[1].in_flight.total();
         assert!((380..=420).contains(&heavy), "{policy:?} {heavy}");
     }
 }

@@ -5,8 +5,8 @@
 //! with w₁ = 0.6, w₂ = 0.4, 1000 requests and 500 ms unless configured otherwise; the cheapest of a few random
 //! endpoints gets the request. The form is the one that operators write down for themselves (compare Netflix,
 //! "Rethinking Netflix's edge load balancing", 2018, which sums normalised views and picks of two at random). The
-//! latency is that of all workers as far as it is known to differ from the fleet's ([`Member::expected`]), and at
-//! least what unanswered requests have waited already ([`Member::floor`]); whoever is unknown counts as typical.
+//! latency is that of all workers as far as it is known to differ from the fleet's ([`Member::expected`](crate::member::Member::expected)), and at
+//! least what unanswered requests have waited already ([`Known::floor`]); whoever is unknown counts as typical.
 //! Use it where the two maxima are known and the trade between them is a decision; it adds where [`adaptive`]
 //! multiplies, so with maxima that are far off one of the two terms decides alone.
 //!
@@ -14,7 +14,7 @@
 
 use super::{Candidates, Policy, Pool, Request, View, cheapest};
 use crate::config;
-use crate::member::Member;
+use crate::known::Known;
 use crate::random::Rng;
 
 /// Enough that a draw of only slow endpoints is rare, few enough that the best is not everybody's choice.
@@ -36,7 +36,7 @@ impl WeightedScore {
         }
     }
 
-    fn score(&self, view: View<'_>, member: &Member) -> f32 {
+    fn score(&self, view: View<'_>, member: Known<'_>) -> f32 {
         let latency = member.expected.max(member.floor(view.now) as f32);
         self.per_request * member.total_in_flight() as f32 / member.weight + self.per_second * latency
     }
@@ -44,11 +44,11 @@ impl WeightedScore {
 
 impl Policy for WeightedScore {
     fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
-        cheapest(view, pool, CHOICES, request.want, rng, |m| self.score(view, m))
+        cheapest(view, pool, CHOICES, request.want, rng, |m, _| self.score(view, m))
     }
 
-    fn cost(&self, view: View<'_>, member: &Member) -> Option<f32> {
-        Some(self.score(view, member))
+    fn cost(&self, view: View<'_>, index: u32) -> Option<f32> {
+        Some(self.score(view, view.known(index)?))
     }
 
     fn sees_silence(&self) -> bool {

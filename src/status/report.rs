@@ -9,6 +9,7 @@ use crate::exchange::counts::{Counts, EndpointCounts};
 use crate::exchange::snapshot::Snapshot;
 use crate::fleet::{Condition, Endpoint};
 use crate::health::State;
+use crate::known::Known;
 use crate::member::Member;
 use crate::time::Time;
 
@@ -384,7 +385,7 @@ fn observed(totals: &Totals) -> Observed {
 
 fn line<'a>(
     upstream: &'a Upstream,
-    (endpoint, member, index): (Endpoint<'a>, &Member, u32),
+    (endpoint, member, index): (Endpoint<'a>, Known<'_>, u32),
     explained: &Explained,
     (counted, all_recent): (EndpointCounts, f32),
     now: Time,
@@ -402,7 +403,7 @@ fn line<'a>(
             _ => names::state(member.health.state()),
         },
         eligible: member.eligible,
-        reason: reason(upstream, member, explained),
+        reason: reason(upstream, &member, explained),
         in_flight: member.total_in_flight(),
         latency_ms: member.centre().map(|(centre, _)| short(centre.exp() * 1e3)),
         error_ratio: fine(member.error_ratio()),

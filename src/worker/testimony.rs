@@ -135,7 +135,7 @@ impl Worker {
             runner_up: name(second, second.and_then(|second| of.explain(second, now)?.cost)),
             explained,
             in_flight: member.map_or(0, |member| member.total_in_flight()),
-            why: member.map_or("", |member| status::reason(of, member, &explained)),
+            why: member.map_or("", |member| status::reason(of, &member, &explained)),
             in_seconds: status::costs_seconds(&of.config().policy),
             observed: self.config.mode == Mode::Observe,
             shown,

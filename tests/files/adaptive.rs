@@ -10,6 +10,7 @@ use crate::shipped;
 /// What the policy is made of: here no constant goes without its reason.
 const EXPLAINED_WHOLE: &[&str] = &[
     "terms.rs",
+    "known.rs",
     "member.rs",
     "health.rs",
     "measure/background.rs",

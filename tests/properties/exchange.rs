@@ -234,7 +234,7 @@ proptest! {
                 let (read, written) = (knows.others().in_flight, told.in_flight.report(s(5)));
                 prop_assert!((read.mean_age - written.mean_age).abs() <= 1e-5 * written.mean_age);
                 prop_assert_eq!(read, InFlightReport { mean_age: read.mean_age, ..written });
-                prop_assert_eq!(knows.health.others(), told.health.local());
+                prop_assert_eq!(knows.others_evidence(), told.health.local());
                 prop_assert_eq!(f64::from(knows.others().error_ratio), told.errors.ratio());
                 let centre = told.latency.estimate().map(f64::ln);
                 match (knows.others().latency.centre(), centre) {

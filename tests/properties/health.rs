@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use evenkeel::config;
-use evenkeel::health::{Blow, Evidence, Health, State};
+use evenkeel::health::{Blow, Evidence, Good, Health, State};
 use evenkeel::time::Time;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -63,6 +63,8 @@ fn out(state: State) -> bool {
 /// An endpoint, the time, and what the test counts for itself.
 struct Watched {
     health: Health,
+    /// What went well with others.
+    theirs: Good,
     now: u64,
     /// Good answers since it was last found failed.
     good: u32,
@@ -74,7 +76,14 @@ struct Watched {
 
 impl Watched {
     fn new() -> Watched {
-        Watched { health: Health::default(), now: START, good: 0, failures: 0, failed_start: 0 }
+        Watched {
+            health: Health::default(),
+            theirs: Good::default(),
+            now: START,
+            good: 0,
+            failures: 0,
+            failed_start: 0,
+        }
     }
 
     fn apply(&mut self, event: &Event) {
@@ -102,11 +111,12 @@ impl Watched {
                     ..Evidence::default()
                 };
                 self.health.forget_others();
-                self.health.merge_other(&evidence);
+                self.theirs = self.health.merge_other(Good::default(), &evidence);
             }
             Event::StepBack(by) => {
                 self.now -= by;
                 self.health.not_after(ms(self.now));
+                self.theirs.start = self.theirs.start.min(ms(self.now));
             }
         }
     }
@@ -121,7 +131,7 @@ proptest! {
         let mut before = State::Healthy;
         for event in &events {
             watched.apply(event);
-            let state = watched.health.assess(ms(watched.now), &limits, 0.0);
+            let state = watched.health.assess(watched.theirs, ms(watched.now), &limits, 0.0);
             prop_assert_eq!(state, watched.health.state());
             if watched.failures == 0 && before == State::Healthy {
                 prop_assert_eq!(state, State::Healthy, "nothing has failed");
@@ -153,19 +163,20 @@ proptest! {
         let mut watched = Watched::new();
         for event in &events {
             watched.apply(event);
-            watched.health.assess(ms(watched.now), &limits, 0.0);
+            watched.health.assess(watched.theirs, ms(watched.now), &limits, 0.0);
         }
         watched.health.forget_others();
+        watched.theirs = Good::default();
         for _ in 0..limits.fail_after {
             watched.apply(&Event::Pass(10));
             watched.apply(&Event::Failure(0, 1));
         }
-        prop_assert_eq!(watched.health.assess(ms(watched.now), &limits, 0.0), State::Failed);
+        prop_assert_eq!(watched.health.assess(watched.theirs, ms(watched.now), &limits, 0.0), State::Failed);
         for _ in 0..limits.recover_after {
             prop_assert!(out(watched.health.state()));
             watched.apply(&Event::Pass(10));
             watched.apply(&Event::Success(0));
-            watched.health.assess(ms(watched.now), &limits, 0.0);
+            watched.health.assess(watched.theirs, ms(watched.now), &limits, 0.0);
         }
         prop_assert_eq!(watched.health.state(), State::Healthy);
     }
@@ -178,7 +189,7 @@ proptest! {
         let mut watched = Watched::new();
         for event in &events {
             watched.apply(event);
-            watched.health.assess(ms(watched.now), &limits, 0.0);
+            watched.health.assess(watched.theirs, ms(watched.now), &limits, 0.0);
             let wait = watched.health.next_probe(&limits).seconds_since(ms(watched.now));
             prop_assert!(wait <= limits.ejection.as_secs_f64() + 1e-6, "{wait} s");
             if watched.health.state() == State::Healthy {
@@ -192,7 +203,7 @@ proptest! {
         let mut watched = Watched::new();
         for event in &events {
             watched.apply(event);
-            prop_assert_eq!(watched.health.assess(ms(watched.now), &limits, 1.0), State::Healthy);
+            prop_assert_eq!(watched.health.assess(watched.theirs, ms(watched.now), &limits, 1.0), State::Healthy);
         }
     }
 
@@ -208,11 +219,11 @@ proptest! {
         let [run, good, vain] = numbers;
         let [run_start, failed_start, failed_at, broke_at, good_start] = times.map(Time);
         let told = Evidence { run, good, vain, run_start, failed_start, failed_at, broke_at, good_start };
-        health.merge_other(&told);
+        let theirs = health.merge_other(Good::default(), &told);
         health.failure(Time(now), Time(now), Blow { severity: run, broke: true });
-        health.assess(Time(now), &limits, background);
+        health.assess(theirs, Time(now), &limits, background);
         health.success(Time(now));
-        health.assess(Time(now), &limits, background);
+        health.assess(theirs, Time(now), &limits, background);
         health.next_probe(&limits);
         health.forget_others();
         health.not_after(Time(now));

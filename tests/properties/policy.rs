@@ -3,6 +3,7 @@
 use evenkeel::config;
 use evenkeel::measure::Queueing;
 use evenkeel::member::Member;
+use evenkeel::others::Told;
 use evenkeel::policy::{Policy, Pool, Request, View, build};
 use evenkeel::random::Rng;
 use evenkeel::terms::Terms;
@@ -37,12 +38,6 @@ fn hashes(policy: &config::Policy) -> bool {
     matches!(policy, config::Policy::IpHash | config::Policy::ConsistentHash)
 }
 
-/// Members whose identities tell them apart.
-fn fleet(members: impl IntoIterator<Item = Member>) -> Vec<Member> {
-    let identity = |at: u64| Rng::new(at).next_u64();
-    (0..).zip(members).map(|(at, member)| Member { identity: identity(at), ..member }).collect()
-}
-
 fn member(weight: f32) -> Member {
     Member { present: true, eligible: true, weight, share: weight, expected: 0.02, ..Member::default() }
 }
@@ -67,6 +62,9 @@ struct Chooser {
     policy: Box<dyn Policy>,
     pool: Pool,
     queueing: Queueing,
+    told: Told,
+    /// By which the members are told apart.
+    identities: Vec<u64>,
     rng: Rng,
 }
 
@@ -74,7 +72,14 @@ impl Chooser {
     fn new(policy: &config::Policy, members: &[Member], seed: u64) -> Chooser {
         let (policy, pool, queueing) =
             (build(policy, Terms::default()), Pool::default(), Queueing::default());
-        let mut chooser = Chooser { policy, pool, queueing, rng: Rng::new(seed) };
+        let mut chooser = Chooser {
+            policy,
+            pool,
+            queueing,
+            told: Told::default(),
+            identities: Vec::new(),
+            rng: Rng::new(seed),
+        };
         chooser.refresh(members);
         chooser
     }
@@ -83,7 +88,17 @@ impl Chooser {
         self.pool.assign(0..members.len() as u32);
         self.pool.refresh(members);
         let in_flight = in_flight(members);
-        self.policy.refresh(View { members, queueing: &self.queueing, now: NOW, in_flight }, &self.pool);
+        self.identities = (0..members.len() as u64).map(|at| Rng::new(at).next_u64()).collect();
+        let view = View {
+            members,
+            told: &self.told,
+            identities: &self.identities,
+            peaks: &[],
+            queueing: &self.queueing,
+            now: NOW,
+            in_flight,
+        };
+        self.policy.refresh(view, &self.pool);
     }
 
     fn pick(&mut self, members: &[Member], want: usize) -> Vec<u32> {
@@ -91,7 +106,15 @@ impl Chooser {
     }
 
     fn pick_for(&mut self, members: &[Member], request: Request) -> Vec<u32> {
-        let view = View { members, queueing: &self.queueing, now: NOW, in_flight: in_flight(members) };
+        let view = View {
+            members,
+            told: &self.told,
+            identities: &self.identities,
+            peaks: &[],
+            queueing: &self.queueing,
+            now: NOW,
+            in_flight: in_flight(members),
+        };
         self.policy.pick(view, &mut self.pool, request, &mut self.rng).as_slice().to_vec()
     }
 }
@@ -107,7 +130,7 @@ proptest! {
         key: Option<u64>,
         seed: u64,
     ) {
-        let mut members = fleet(members);
+        let mut members = members;
         let given: Vec<bool> = members.iter().map(|m| m.eligible).collect();
         for policy in policies() {
             members.iter_mut().zip(&given).for_each(|(m, was)| m.eligible = *was);
@@ -131,7 +154,7 @@ proptest! {
 
     #[test]
     fn a_small_fleet_is_named_in_full(count in 1usize..=8, seed: u64) {
-        let members = fleet(vec![member(1.0); count]);
+        let members = vec![member(1.0); count];
         for policy in policies() {
             let named = Chooser::new(&policy, &members, seed).pick(&members, 8);
             prop_assert_eq!(named.len(), count, "{:?}", policy);
@@ -153,7 +176,7 @@ fn firsts(policy: &config::Policy, members: &[Member], picks: usize) -> Vec<f64>
 
 #[test]
 fn equals_get_equal_shares() {
-    let members = fleet(vec![member(1.0); 10]);
+    let members = vec![member(1.0); 10];
     for policy in policies().into_iter().filter(|p| !hashes(p)) {
         let counts = firsts(&policy, &members, 20_000);
         let chi = chi_squared(&counts, &[2000.0; 10]);
@@ -181,7 +204,7 @@ fn requests_in_flight_settle_by_weight() {
             let to = chooser.pick(&members, 1)[0];
             members[to as usize].in_flight.start(NOW);
         }
-        let held: Vec<f32> = members.iter().map(|m| m.total_in_flight() as f32 / m.weight).collect();
+        let held: Vec<f32> = members.iter().map(|m| m.in_flight.total() as f32 / m.weight).collect();
         assert!(held.iter().all(|h| (60.0..140.0).contains(h)), "{policy:?}: {held:?} a weight, not 100");
     }
 }

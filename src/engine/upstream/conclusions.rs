@@ -5,7 +5,8 @@ use super::hung::{is_hung, patience};
 use super::{Upstream, tiers};
 use crate::config::RuleAction;
 use crate::fleet::Condition;
-use crate::health::State;
+use crate::health::{Good, State};
+use crate::known::Known;
 use crate::member::Member;
 use crate::policy::View;
 use crate::time::Time;
@@ -40,14 +41,18 @@ impl Upstream {
             .group_of(index)
             .map_or((self.typical, 0.0, f64::INFINITY), |g| (g.typical, g.failing, g.patience));
         let Some(member) = self.members.get_mut(index as usize) else { return State::Healthy };
-        // Beside what is only assumed, the first to answer would look like the only quick one.
-        if self.measured {
-            member.price(typical, errors, &self.terms);
+        let known = self.told.of(index, member);
+        let expected = if self.measured {
+            known.price(typical, errors, &self.terms)
         } else {
-            member.expected = (typical + member.surcharge(typical, errors, &self.terms)) as f32;
-        }
-        member.health.hangs(is_hung(member, patience, now));
-        member.assess(now, &self.config.health, beside)
+            // Beside what is only assumed, the first to answer would look like the only quick one.
+            (typical + known.surcharge(typical, errors, &self.terms)) as f32
+        };
+        let hung = is_hung(&known, patience, now);
+        let good = if hung || !member.health.untroubled() { known.good() } else { Good::default() };
+        member.expected = expected;
+        member.health.hangs(hung);
+        member.assess(good, now, &self.config.health, beside)
     }
 
     /// The failure ratio of the endpoints in traffic, the one at `index` left out. A fault that one group does not
@@ -94,11 +99,12 @@ impl Upstream {
             self.rate += (rate - self.rate) * (seconds / RATE_OVER_S).min(1.0);
         }
         let fades_s = if self.terms.fade { seconds } else { 0.0 };
-        let members = self.members.iter_mut().filter(|m| m.present).map(|m| {
+        let present = (0..).zip(&mut self.members).filter(|(_, m)| m.present);
+        let known = present.map(|(index, m)| {
             m.errors.fade(fades_s);
-            &*m
+            self.told.of(index, m)
         });
-        if let Some(typical) = median(members) {
+        if let Some(typical) = median(known) {
             (self.typical, self.measured) = (typical, true);
         }
         self.compare_groups(now);
@@ -120,12 +126,12 @@ impl Upstream {
         let mut known = Vec::new();
         for (at, group) in groups.iter_mut().enumerate() {
             group.typical = if divided {
-                let members = group.pool.everybody().iter().filter_map(|i| self.members.get(*i as usize));
-                median(members).unwrap_or(group.typical)
+                let known = group.pool.everybody().iter().filter_map(|i| self.member(*i));
+                median(known).unwrap_or(group.typical)
             } else {
                 self.typical
             };
-            group.patience = patience(group, &self.members, now);
+            group.patience = patience(group, |i| self.member(i), now);
             let failing = group.background.ratio(|i| self.in_traffic(i));
             group.failing = failing.filter(|_| self.terms.background).unwrap_or(0.0);
             if group.record.known(now).is_some() {
@@ -153,8 +159,15 @@ impl Upstream {
             group.pool.refresh(&self.members);
             let in_flight = |i: &u32| self.members.get(*i as usize).map_or(0, |m| m.in_flight.total());
             group.in_flight = group.pool.everybody().iter().map(in_flight).fold(0, u32::saturating_add);
-            let view =
-                View { members: &self.members, queueing: &self.queueing, in_flight: group.in_flight, now };
+            let view = View {
+                members: &self.members,
+                told: &self.told,
+                identities: self.fleet.identities(),
+                peaks: &self.peaks,
+                queueing: &self.queueing,
+                in_flight: group.in_flight,
+                now,
+            };
             group.policy.refresh(view, &group.pool);
             if !group.pool.is_empty() {
                 self.serving.push(at);
@@ -175,7 +188,8 @@ impl Upstream {
         let fresh_s = self.fresh_s();
         for (index, member) in self.members.iter_mut().enumerate().filter(|(_, m)| m.present) {
             let readings = self.readings.get(index * width..(index + 1) * width).unwrap_or_default();
-            member.ruled = self.rules.judge(index, member, readings, fresh_s, now);
+            let known = self.told.of(index as u32, member);
+            member.ruled = self.rules.judge(index, known, readings, fresh_s, now);
         }
     }
 
@@ -328,7 +342,7 @@ fn fit(member: &Member) -> bool {
 }
 
 /// The median latency of `members`, seconds.
-fn median<'m>(members: impl Iterator<Item = &'m Member>) -> Option<f64> {
+fn median<'a>(members: impl Iterator<Item = Known<'a>>) -> Option<f64> {
     let mut latencies: Vec<f64> =
         members.filter_map(|m| m.centre().map(|(centre, _)| centre.exp())).collect();
     let middle = latencies.len().checked_sub(1)? / 2;

@@ -35,15 +35,23 @@ impl Upstream {
         let member = self.member(index)?;
         let group = self.group_of(index);
         let in_flight = group.map_or(0, |g| g.in_flight);
-        let view = View { members: &self.members, queueing: &self.queueing, in_flight, now };
+        let view = View {
+            members: &self.members,
+            told: &self.told,
+            identities: self.fleet.identities(),
+            peaks: &self.peaks,
+            queueing: &self.queueing,
+            in_flight,
+            now,
+        };
         let (typical, failing) = group.map_or((self.typical, 0.0), |g| (g.typical, g.failing));
         let surcharge_s = member.surcharge(typical, failing, &self.terms);
-        let slow_start = super::shares::slow_start(member, self.config.slow_start, now);
-        let rule = super::shares::left_by_rule(member);
+        let slow_start = super::shares::slow_start(&member, self.config.slow_start, now);
+        let rule = super::shares::left_by_rule(&member);
         let others = f64::from(member.weight) * slow_start * rule;
         let due = member.health.next_probe(&self.config.health);
         Some(Explained {
-            cost: group.and_then(|g| g.policy.cost(view, member)).filter(|cost| cost.is_finite()),
+            cost: group.and_then(|g| g.policy.cost(view, index)).filter(|cost| cost.is_finite()),
             load: group.map_or(0.0, |g| g.load),
             expected_s: (f64::from(member.expected) - surcharge_s).max(0.0),
             surcharge_s,

@@ -4,7 +4,7 @@ use super::{GOOD_MULTIPLE, Upstream};
 use crate::config::RuleAction;
 use crate::fleet::Condition;
 use crate::health::State;
-use crate::member::{Member, NOISE_S};
+use crate::known::{Known, NOISE_S};
 use crate::random;
 use crate::time::Time;
 
@@ -56,7 +56,7 @@ pub(super) const WORTH_EXPLORING: f64 = 0.01;
 
 /// How sure it is that `member` is slow, 0.1..=1: whoever was condemned on little evidence is looked at again the
 /// sooner.
-fn certainty(member: &Member, typical: f64) -> f64 {
+fn certainty(member: Known<'_>, typical: f64) -> f64 {
     let errors = member.deviation(typical).map_or(CERTAIN_ERRORS, |(deviation, error)| deviation / error);
     (errors / CERTAIN_ERRORS).clamp(0.1, 1.0)
 }
@@ -84,14 +84,17 @@ impl Upstream {
         let turn = group.pool.everybody().len() as f64 / rate.max(LEAST_RATE);
         let (typical, health) = (group.typical, &self.config.health);
         for index in group.pool.everybody().iter().copied() {
-            let Some(endpoint) = self.fleet.get(index) else { continue };
+            let Some(identity) = self.fleet.identities().get(index as usize) else { continue };
             let Some(member) = self.members.get_mut(index as usize) else { continue };
             // Whoever was condemned elsewhere is looked after there, and whoever is spared is not to be disturbed.
             let elsewhere = member.condition.condemned() || (self.spared > 0 && !member.eligible);
-            if member.awaiting() > 0 || (elsewhere && member.condition != Condition::Serving) {
+            if self.told.of(index, member).awaiting() > 0
+                || (elsewhere && member.condition != Condition::Serving)
+            {
                 continue;
             }
-            let again = core::mem::take(&mut member.look_again);
+            let again = member.exploration.take_look_again();
+            let member = self.told.of(index, member);
             // What a rule took out for its own measurements shows only by requests that these have changed.
             let ruled_out = !member.eligible && member.ruled == Some(RuleAction::Eject);
             let still_slow = ruled_out || f64::from(member.expected) > GOOD_MULTIPLE * typical + NOISE_S;
@@ -105,7 +108,7 @@ impl Upstream {
             } else if again {
                 still_slow
             } else {
-                let growth = EXPLORE_GROWTH.powi(i32::from(member.explored_in_vain.min(16)));
+                let growth = EXPLORE_GROWTH.powi(i32::from(member.exploration.in_vain().min(16)));
                 let growth = growth * certainty(member, typical);
                 let longest = pause.max(EXPLORE_AT_MOST_S);
                 let pause = (pause * growth).min(longest).max(TURNS_PER_EXPLORATION * turn);
@@ -114,7 +117,7 @@ impl Upstream {
                 silence > pause && (still_slow || silence > left_out)
             };
             // Who began to look again goes on, so that the same worker sees the answers in a row.
-            if due && (again || duty.covers(endpoint.hash, now)) {
+            if due && (again || duty.covers(*identity, now)) {
                 lane.due.push(index);
             }
         }

@@ -15,7 +15,7 @@ use crate::policy::{self, Policy, Pool};
 use crate::time::Time;
 
 /// An endpoint whose version the split does not name is in no group.
-pub(super) const NO_GROUP: u32 = u32::MAX;
+pub(super) const NO_GROUP: u16 = u16::MAX;
 
 /// What the endpoints of a group have in common; groups are kept in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,7 +107,8 @@ impl Upstream {
             while before.next_if(|g| g.key < key).is_some() {}
             let mut group = before.next_if(|g| g.key == key).unwrap_or_else(|| self.found(key));
             group.pool.assign(places.iter().map(|(_, index)| *index));
-            let at = groups.len() as u32;
+            // Versions and priorities are too few for more groups.
+            let at = u16::try_from(groups.len()).unwrap_or(NO_GROUP);
             for (_, index) in places {
                 if let Some(member) = self.members.get_mut(*index as usize) {
                     member.group = at;

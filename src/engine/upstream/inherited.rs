@@ -7,16 +7,15 @@
 use super::Upstream;
 use crate::exchange::slot::GONE_AFTER_S;
 use crate::health::Evidence;
-use crate::measure::Blend;
-use crate::member::{Member, Others};
+use crate::known::Known;
+use crate::others::Others;
 use crate::time::Time;
 
 /// Hearsay of one endpoint.
 #[derive(Clone, Copy, Debug)]
 struct Hearsay {
     identity: u64,
-    latency: Blend,
-    error_ratio: f32,
+    others: Others,
     evidence: Evidence,
 }
 
@@ -33,11 +32,11 @@ impl Inherited {
         Inherited { since, known: Vec::new() }
     }
 
-    /// What `member` of the older configuration had been told.
-    pub(super) fn add(&mut self, member: &Member) {
-        let (Others { latency, error_ratio, .. }, evidence) = (member.others(), member.health.others());
-        if latency.centre().is_some() || evidence != Evidence::default() {
-            self.known.push(Hearsay { identity: member.identity, latency, error_ratio, evidence });
+    /// What the worker of the older configuration had been told of `identity`.
+    pub(super) fn add(&mut self, identity: u64, member: Known<'_>) {
+        let (others, evidence) = (member.others(), member.others_evidence());
+        if others.latency.centre().is_some() || evidence != Evidence::default() {
+            self.known.push(Hearsay { identity, others, evidence });
         }
     }
 }
@@ -51,12 +50,10 @@ impl Upstream {
             return;
         }
         for hearsay in &inherited.known {
-            let index = self.fleet.index_of_hash(hearsay.identity);
-            let Some(member) = index.and_then(|i| self.members.get_mut(i as usize)) else { continue };
-            member.recall(hearsay.latency, hearsay.error_ratio);
-            if member.health.others() == Evidence::default() {
-                member.health.merge_other(&hearsay.evidence);
-            }
+            let Some(index) = self.fleet.index_of_hash(hearsay.identity) else { continue };
+            let Some(member) = self.members.get_mut(index as usize) else { continue };
+            let places = self.fleet.places();
+            self.told.recall((index, member), places, &hearsay.others, &hearsay.evidence);
         }
     }
 }

@@ -75,11 +75,12 @@ impl Upstream {
         let seconds = now.seconds_since(core::mem::replace(&mut self.journal.counted, now));
         let fade = (-seconds / RECENT_S).exp() as f32;
         self.journal.recent.resize(self.members.len(), Default::default());
-        for (member, (before, recent)) in self.members.iter_mut().zip(&mut self.journal.recent) {
+        let kept = self.journal.recent.iter_mut().zip(self.fleet.identities());
+        for (member, ((before, recent), identity)) in self.members.iter_mut().zip(kept) {
             let picks = member.counters.picks.saturating_sub(before.picks);
             *recent = *recent * fade + picks as f32;
             if let Some(full) = member.counters.carry() {
-                self.departed.entry(member.identity).or_default().merge(&full);
+                self.departed.entry(*identity).or_default().merge(&full);
             }
             *before = member.counters;
         }

@@ -25,8 +25,10 @@ use crate::autoscale::Scaler;
 use crate::config::{self, NoneEligible};
 use crate::fleet::{EndpointRef, Fleet, Spec};
 use crate::health::Evidence;
-use crate::measure::{LearntWeight, Queueing, Reading, Slots};
-use crate::member::{Counters, Member, NOISE_S, Others, Tally};
+use crate::known::{Known, NOISE_S};
+use crate::measure::{LearntWeight, PeakEwma, Queueing, Reading, Slots};
+use crate::member::{Counters, Member, Tally};
+use crate::others::{Others, Told};
 use crate::policy::{Candidates, Request, View};
 use crate::random::{self, Rng};
 use crate::terms::Terms;
@@ -81,6 +83,9 @@ pub struct Upstream {
     poll_s: f64,
     fleet: Fleet,
     members: Vec<Member>,
+    told: Told,
+    /// By endpoint where the policy compares them, and none elsewhere.
+    peaks: Vec<PeakEwma>,
     readings: Vec<Reading>,
     learnt: Vec<LearntWeight>,
     queueing: Queueing,
@@ -115,8 +120,6 @@ pub struct Upstream {
     /// Counts of endpoints that have left, should they return, and what was carried over from the members' own: counters
     /// do not go down.
     departed: HashMap<u64, Counters>,
-    /// When the others' knowledge was gathered.
-    told: Time,
     journal: journal::Journal,
     refreshed: Time,
     /// When this worker began to send: whom it never sent anything is silent since then.
@@ -141,6 +144,8 @@ impl Upstream {
             poll_s: prometheus.map_or(5.0, |p| p.interval.as_secs_f64()),
             fleet: Fleet::default(),
             members: Vec::new(),
+            told: Told::default(),
+            peaks: Vec::new(),
             readings: Vec::new(),
             learnt: vec![LearntWeight::default(); config.signals.len()],
             queueing: Queueing::default(),
@@ -166,7 +171,6 @@ impl Upstream {
             totals: Totals::default(),
             reason: Reason::default(),
             departed: HashMap::new(),
-            told: Time::ZERO,
             journal: journal::Journal::default(),
             refreshed: now,
             began: now,
@@ -203,8 +207,15 @@ impl Upstream {
     }
 
     /// What is known of the endpoint at `index`.
-    pub fn member(&self, index: u32) -> Option<&Member> {
-        self.members.get(index as usize).filter(|m| m.present)
+    pub fn member(&self, index: u32) -> Option<Known<'_>> {
+        let member = self.members.get(index as usize).filter(|m| m.present)?;
+        Some(self.told.of(index, member))
+    }
+
+    /// What is known of all endpoints, with their indices.
+    fn known(&self) -> impl Iterator<Item = (u32, Known<'_>)> {
+        let present = (0u32..).zip(&self.members).filter(|(_, m)| m.present);
+        present.map(|(index, member)| (index, self.told.of(index, member)))
     }
 
     /// Who decided the latest [`pick`](Upstream::pick).
@@ -223,8 +234,9 @@ impl Upstream {
         let present = (0..).zip(&self.members).filter(|(_, m)| m.present);
         let present = present.map(|(index, m)| {
             let mut counters = Counters::from(m.counters);
-            self.departed.get(&m.identity).into_iter().for_each(|before| counters.merge(before));
-            (m.identity, counters, self.recent_picks(index))
+            let identity = self.fleet.identities().get(index as usize).copied().unwrap_or_default();
+            self.departed.get(&identity).into_iter().for_each(|before| counters.merge(before));
+            (identity, counters, self.recent_picks(index))
         });
         let left =
             self.departed.iter().filter(|(identity, _)| self.fleet.index_of_hash(**identity).is_none());
@@ -232,8 +244,8 @@ impl Upstream {
     }
 
     fn remember_counters(&mut self, index: u32) {
-        let Some(member) = self.member(index) else { return };
-        let (identity, counted) = (member.identity, member.counters);
+        let Some(counted) = self.member(index).map(|m| m.counters) else { return };
+        let Some(identity) = self.fleet.identities().get(index as usize).copied() else { return };
         let kept = self.departed.len() < MOST_DEPARTED || self.departed.contains_key(&identity);
         if counted != Tally::default() && kept {
             self.departed.entry(identity).or_default().merge(&counted.into());
@@ -280,7 +292,12 @@ impl Upstream {
     /// anybody looked. How many there are.
     pub fn set_fleet_joined(&mut self, specs: &[Spec], joined: Time, now: Time) -> usize {
         let changes = self.fleet.update(specs);
-        self.members.resize_with(self.fleet.places(), Member::default);
+        let places = self.fleet.places();
+        self.members.reserve_exact(places.saturating_sub(self.members.len()));
+        self.members.resize_with(places, Member::default);
+        if self.config.policy == config::Policy::PeakEwma {
+            self.peaks.resize(places, PeakEwma::default());
+        }
         self.readings.resize(self.fleet.places() * self.config.signals.len(), Reading::default());
         for index in &changes.left {
             self.remember_counters(*index);
@@ -290,15 +307,11 @@ impl Upstream {
         for index in &changes.joined {
             let mut member = Member { present: true, eligible: true, ..Member::default() };
             member.health.joins(joined);
-            if self.config.policy == config::Policy::PeakEwma {
-                member.peak = Some(Box::default());
-            }
             self.reset(*index, member);
         }
         for (index, endpoint) in self.fleet.iter() {
             if let Some(member) = self.members.get_mut(index as usize) {
                 member.weight = endpoint.weight;
-                member.identity = endpoint.hash;
                 let counted =
                     self.departed.get(&endpoint.hash).filter(|_| member.counters == Tally::default());
                 if let Some(counted) = counted.copied().and_then(Tally::resume) {
@@ -319,6 +332,10 @@ impl Upstream {
     fn reset(&mut self, index: u32, to: Member) {
         if let Some(member) = self.members.get_mut(index as usize) {
             *member = to;
+        }
+        self.told.forget_one(index);
+        if let Some(peak) = self.peaks.get_mut(index as usize) {
+            *peak = PeakEwma::default();
         }
         let width = self.config.signals.len();
         let start = index as usize * width;
@@ -370,11 +387,11 @@ impl Upstream {
         let index = self.lanes.get_mut(lane)?.due.pop()?;
         let member = self.members.get_mut(index as usize)?;
         let explores = self.explorations >= 1.0 || !member.eligible;
-        if !member.present || member.awaiting() > 0 || !explores {
+        if !member.present || self.told.of(index, member).awaiting() > 0 || !explores {
             return None;
         }
         if member.eligible {
-            member.exploring = true;
+            member.exploration.begin();
             self.explorations -= 1.0;
         }
         Some(index)
@@ -443,7 +460,15 @@ impl Upstream {
     fn ask(&mut self, at: usize, request: Request, now: Time, rng: &mut Rng, to: &mut Candidates) {
         let Some(group) = self.groups.get_mut(at) else { return };
         let in_flight = group.in_flight;
-        let view = View { members: &self.members, queueing: &self.queueing, in_flight, now };
+        let view = View {
+            members: &self.members,
+            told: &self.told,
+            identities: self.fleet.identities(),
+            peaks: &self.peaks,
+            queueing: &self.queueing,
+            in_flight,
+            now,
+        };
         let named = group.policy.pick(view, &mut group.pool, request, rng);
         named.as_slice().iter().for_each(|index| to.push(*index));
     }
@@ -471,7 +496,7 @@ impl Upstream {
     pub fn started(&mut self, index: u32, now: Time) -> Option<(EndpointRef, u32)> {
         let endpoint = self.fleet.reference(index)?;
         let member = self.members.get_mut(index as usize)?;
-        let depth = member.total_in_flight();
+        let depth = self.told.of(index, member).total_in_flight();
         member.in_flight.start(now);
         self.count_in_flight(index, 1);
         Some((endpoint, depth))
@@ -519,32 +544,41 @@ impl Upstream {
             let deviation = self.member(endpoint.index).and_then(|m| m.latency.deviation(raw));
             deviation.into_iter().for_each(|d| self.queueing.observe(ticket.depth, d));
         }
-        let Some(member) = self.current(endpoint) else { return };
+        if !self.fleet.is_current(endpoint) {
+            return;
+        }
+        self.observe_peak(endpoint.index, outcome, raw, now);
+        let Some(member) = self.members.get_mut(endpoint.index as usize) else { return };
         match outcome {
             Outcome::Good | Outcome::Undecided => {
                 member.in_flight.answer(started, now);
                 member.latency.observe(seconds, started, now, &terms);
-                member.peak.iter_mut().for_each(|peak| peak.observe(raw, now));
             }
             Outcome::Failed(failure) if failure.answered() => member.in_flight.answer(started, now),
             Outcome::Failed(Failure::Timeout) | Outcome::Cancelled => {
                 member.in_flight.stop_awaiting(started);
                 member.latency.observe_at_least(seconds, started, now, &terms);
-                member.peak.iter_mut().for_each(|peak| peak.observe_at_least(raw, now));
             }
             Outcome::Failed(_) | Outcome::Unrelated => member.in_flight.stop_awaiting(started),
         }
         if outcome == Outcome::Good || outcome == Outcome::Undecided {
             let well = seconds <= GOOD_MULTIPLE * typical + NOISE_S;
-            if core::mem::take(&mut member.exploring) {
-                member.look_again = well;
-                member.explored_in_vain = if well { 0 } else { member.explored_in_vain.saturating_add(1) };
-            }
+            member.exploration.answer(well);
         }
         match outcome {
             Outcome::Good => self.judged(endpoint, started, None, now),
             Outcome::Failed(failure) => self.judged(endpoint, started, Some(failure), now),
             _ => self.conclude(endpoint.index, now),
+        }
+    }
+
+    /// Where the policy compares peaks of latency, takes one that was so long.
+    fn observe_peak(&mut self, index: u32, outcome: Outcome, seconds: f64, now: Time) {
+        let Some(peak) = self.peaks.get_mut(index as usize) else { return };
+        match outcome {
+            Outcome::Good | Outcome::Undecided => peak.observe(seconds, now),
+            Outcome::Failed(Failure::Timeout) | Outcome::Cancelled => peak.observe_at_least(seconds, now),
+            Outcome::Failed(_) | Outcome::Unrelated => {}
         }
     }
 
@@ -605,8 +639,8 @@ impl Upstream {
 
     /// Forgets what the other workers know, to be told anew as of `told`.
     pub fn forget_others(&mut self, told: Time) {
-        self.told = told;
-        self.members.iter_mut().for_each(Member::forget_others);
+        self.told.forget(told);
+        self.members.iter_mut().for_each(|member| member.health.forget_others());
     }
 
     /// Adds what another worker knows of the endpoint with identity `hash`.
@@ -616,13 +650,15 @@ impl Upstream {
         }
         let Some(index) = self.fleet.index_of_hash(hash) else { return };
         if let Some(member) = self.members.get_mut(index as usize) {
-            member.hear(other, evidence, self.told);
+            self.told.merge((index, member), self.fleet.places(), other, evidence);
         }
     }
 
     /// The clock stepped back to `now`.
     pub fn not_after(&mut self, now: Time) {
         self.members.iter_mut().for_each(|member| member.not_after(now));
+        self.told.not_after(now);
+        self.peaks.iter_mut().for_each(|peak| peak.not_after(now));
         self.readings.iter_mut().for_each(|reading| reading.not_after(now));
         self.groups.iter_mut().for_each(|group| group.record.not_after(now));
         self.began = self.began.min(now);
@@ -645,18 +681,24 @@ impl Upstream {
         self.queueing = old.queueing.clone();
         self.scaler = old.scaler.clone();
         let mut inherited = Inherited::new(now);
-        for (index, endpoint) in self.fleet.iter() {
+        for (index, identity) in self.fleet.present() {
             let Some(member) = self.members.get_mut(index as usize) else { continue };
-            let known = old.fleet.index_of_hash(endpoint.hash);
-            let Some(known) = known.and_then(|i| old.members.get_mut(i as usize)).filter(|m| m.present)
-            else {
+            let at = old.fleet.index_of_hash(identity).unwrap_or(u32::MAX);
+            let Some(known) = old.members.get_mut(at as usize).filter(|m| m.present) else {
                 if !old.fleet.is_empty() {
                     member.health.joins(now);
                 }
                 continue;
             };
-            inherited.add(known);
-            member.adopt(known);
+            let all = old.told.of(at, known);
+            inherited.add(identity, all);
+            let quiet_since = all.quiet_since();
+            member.adopt(known, quiet_since);
+            if let (Some(peak), Some(known)) =
+                (self.peaks.get_mut(index as usize), old.peaks.get(at as usize))
+            {
+                *peak = *known;
+            }
         }
         self.inherited = Some(inherited);
         self.adopt_groups(old, now);

@@ -6,6 +6,7 @@ use crate::autoscale::{Pressure, Replicas, Scaler, Tally};
 use crate::config::PressureValue;
 use crate::fleet::Condition;
 use crate::health::State;
+use crate::known::Known;
 use crate::measure::Slots;
 use crate::member::Member;
 use crate::time::Time;
@@ -73,7 +74,7 @@ impl Upstream {
         let slots = self.slots();
         let mut tally = Tally::new(&self.config.pressure);
         let mut there = 0;
-        for (index, member) in (0u32..).zip(&self.members).filter(|(_, m)| self.loaded(m)) {
+        for (index, member) in self.known().filter(|(_, m)| self.loaded(m)) {
             there += 1;
             // Who is out does nothing: neither its idleness nor its silence says anything of the others' load.
             if member.health.state() != State::Failed && !member.condition.condemned() {
@@ -102,7 +103,7 @@ impl Upstream {
     pub(super) fn pressing(
         &self,
         index: u32,
-        member: &Member,
+        member: Known<'_>,
         value: PressureValue,
         slots: Option<Slots>,
         now: Time,

@@ -53,7 +53,7 @@ impl Upstream {
         self.spill_over(seconds, now);
         for lane in &self.lanes {
             let Some(groups) = self.groups.get_mut(lane.groups.clone()) else { continue };
-            trust::compare(groups, &self.members, now);
+            trust::compare(groups, &self.members, &self.told, now);
             divide(groups, |g| capacity(g.fit, g.weight) * g.trust * g.spill.keeps);
         }
     }
@@ -92,8 +92,7 @@ impl Upstream {
         let slots = learnt.filter(|s| s.found).map_or(f64::INFINITY, |s| f64::from(s.count));
         let (mut weight, mut busy, mut speed) = (0.0, 0.0, 0.0);
         let mut tally = Tally::new(&self.config.pressure);
-        let members =
-            group.pool.everybody().iter().filter_map(|i| Some((*i, self.members.get(*i as usize)?)));
+        let members = group.pool.everybody().iter().filter_map(|i| Some((*i, self.member(*i)?)));
         for (index, member) in members.filter(|(_, m)| m.eligible) {
             let own = f64::from(member.weight);
             weight += own;

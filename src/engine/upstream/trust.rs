@@ -7,6 +7,7 @@
 
 use super::group::Group;
 use crate::member::Member;
+use crate::others::Told;
 use crate::time::Time;
 
 /// Weight of the newest answer: six failures in a row make a half.
@@ -83,10 +84,11 @@ fn least_failing(groups: &[Group], but: usize, now: Time) -> Option<f64> {
 }
 
 /// What part of its requests may be left to `group` by how long all of it has been silent.
-fn alive(group: &Group, members: &[Member], now: Time) -> f64 {
+fn alive(group: &Group, members: &[Member], told: &Told, now: Time) -> f64 {
     let (mut awaiting, mut heard) = (0u32, Time::ZERO);
     for index in group.pool.everybody() {
         let Some(member) = members.get(*index as usize).filter(|m| m.eligible) else { continue };
+        let member = told.of(*index, member);
         awaiting = awaiting.saturating_add(member.awaiting());
         heard = heard.max(member.quiet_since());
     }
@@ -100,11 +102,11 @@ fn alive(group: &Group, members: &[Member], now: Time) -> f64 {
 }
 
 /// What part of its requests may be left to each of `groups`, by how it fares beside the others.
-pub(super) fn compare(groups: &mut [Group], members: &[Member], now: Time) {
+pub(super) fn compare(groups: &mut [Group], members: &[Member], told: &Told, now: Time) {
     if groups.len() < 2 {
         return;
     }
-    groups.iter_mut().for_each(|g| g.trust = alive(g, members, now));
+    groups.iter_mut().for_each(|g| g.trust = alive(g, members, told, now));
     let liveliest = groups.iter().filter(|g| g.fit > 0.0).map(|g| g.trust).fold(0.0, f64::max);
     for at in 0..groups.len() {
         let least = least_failing(groups, at, now);
