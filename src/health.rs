@@ -11,6 +11,7 @@
 //! of n has probability pⁿ, and nobody is condemned for what everybody does.
 
 use crate::config;
+use crate::measure::Owed;
 use crate::time::Time;
 
 /// Spacing of verifying requests to a suspect, seconds: long enough not to cost much, short enough that a
@@ -26,8 +27,8 @@ const PROVEN_AFTER_S: f64 = 60.0;
 /// A run counts from this improbability on (one in a thousand) for suspicion, and from its square for ejection.
 const SURPRISE: f64 = 1e-3;
 
-/// Connections that break within this time of one another broke by the same event, seconds: what a process had open
-/// ends with it, at once. That is twice what one broken connection says.
+/// Different connections that break within this time of one another broke by the same event, seconds: what a process had
+/// open ends with it, at once. That is twice what one broken connection says.
 const TOGETHER_S: f64 = 0.01;
 
 /// Where an endpoint stands.
@@ -36,8 +37,10 @@ pub enum State {
     /// Gets traffic.
     #[default]
     Healthy,
-    /// Failed at least once, or hung; gets single verifying requests.
+    /// Failed at least once; gets single verifying requests.
     Suspect,
+    /// Owes answers for longer than can be; gets a single request now and then.
+    Hung,
     /// Ejected; gets half-open probes.
     Failed,
     /// A probe succeeded; gets single requests until enough have.
@@ -61,6 +64,8 @@ pub struct Evidence {
     pub failed_at: Time,
     /// When the latest connection of the run broke; [`Time::ZERO`] if none did.
     pub broke_at: Time,
+    /// Which one that was; 0 if nobody knows.
+    pub broke_on: u64,
     /// When the latest successful request started.
     pub good_start: Time,
 }
@@ -70,8 +75,8 @@ pub struct Evidence {
 pub struct Blow {
     /// So many failures in a row.
     pub severity: u32,
-    /// A connection that was open broke.
-    pub broke: bool,
+    /// A connection that was open broke: which one, 0 if nobody knows.
+    pub broke: Option<u64>,
 }
 
 impl Evidence {
@@ -88,26 +93,37 @@ impl Evidence {
     /// A request started at `start` failed at `now`.
     fn failure(&mut self, start: Time, now: Time, Blow { severity, broke }: Blow) {
         // A connection that breaks tells of the moment when it broke, however old the request is.
-        let start = if broke { now } else { start };
+        let start = if broke.is_some() { now } else { start };
         if start < self.good_start {
             return;
         }
-        let again = broke && self.run > 0 && together(self.broke_at, now);
-        if broke || self.run == 0 {
-            self.broke_at = if broke { now } else { Time::ZERO };
+        let known = broke.filter(|on| *on != 0 && self.broke_on != 0);
+        let again = known.filter(|_| self.run > 0 && together(self.broke_at, now));
+        if again.is_some_and(|on| on == self.broke_on) {
+            // Another stream of the same connection.
+            return;
+        }
+        if let Some(on) = broke {
+            (self.broke_at, self.broke_on) = (now, on);
+        } else if self.run == 0 {
+            self.broke_at = Time::ZERO;
         }
         self.run_start = if self.run == 0 { start } else { self.run_start.min(start) };
         self.failed_start = self.failed_start.max(start);
         self.failed_at = self.failed_at.max(now);
-        self.run = self.run.saturating_add(severity).saturating_add(again.into()).min(1000);
+        self.run = self.run.saturating_add(severity).saturating_add(again.is_some().into()).min(1000);
         self.good = 0;
     }
 
     /// The clock stepped back to `now`.
     fn not_after(&mut self, now: Time) {
         let Evidence { run_start, failed_start, failed_at, broke_at, good_start, .. } = self;
-        for time in [run_start, failed_start, failed_at, broke_at, good_start] {
+        for time in [run_start, failed_start, failed_at, good_start] {
             *time = (*time).min(now);
+        }
+        // Moved, it would seem to be the moment of another one.
+        if *broke_at > now {
+            *broke_at = Time::ZERO;
         }
     }
 
@@ -143,6 +159,7 @@ impl Evidence {
             failed_start,
             failed_at: self.failed_at.max(other.failed_at),
             broke_at: self.broke_at.max(other.broke_at),
+            broke_on: 0,
             good_start,
         };
     }
@@ -167,17 +184,28 @@ struct Failures {
     failed_start: Time,
     failed_at: Time,
     broke_at: Time,
+    broke_on: u64,
 }
 
 impl Failures {
     fn of(evidence: &Evidence) -> Failures {
-        let Evidence { run, vain, run_start, failed_start, failed_at, broke_at, .. } = *evidence;
-        Failures { run, vain, run_start, failed_start, failed_at, broke_at }
+        let Evidence { run, vain, run_start, failed_start, failed_at, broke_at, broke_on, .. } = *evidence;
+        Failures { run, vain, run_start, failed_start, failed_at, broke_at, broke_on }
     }
 
     fn with(self, Good { count, start: good_start }: Good) -> Evidence {
-        let Failures { run, vain, run_start, failed_start, failed_at, broke_at } = self;
-        Evidence { run, good: count.into(), vain, run_start, failed_start, failed_at, broke_at, good_start }
+        let Failures { run, vain, run_start, failed_start, failed_at, broke_at, broke_on } = self;
+        Evidence {
+            run,
+            good: count.into(),
+            vain,
+            run_start,
+            failed_start,
+            failed_at,
+            broke_at,
+            broke_on,
+            good_start,
+        }
     }
 }
 
@@ -226,6 +254,7 @@ pub struct Health {
     good: u16,
     state: State,
     hung: bool,
+    owed: Owed,
 }
 
 impl Health {
@@ -360,7 +389,27 @@ impl Health {
         self.state
     }
 
-    /// Whether it owes answers for longer than can be: as suspect as after a failure, until it answers or its requests fail.
+    /// A request was sent to it.
+    pub fn sent(&mut self) {
+        self.owed.sent(self.state == State::Hung);
+    }
+
+    /// It answered.
+    pub fn answered(&mut self) {
+        self.owed.answered();
+    }
+
+    /// A request that was sent since its last answer ended without one.
+    pub fn lost(&mut self) {
+        self.owed.lost();
+    }
+
+    /// What it owes to this worker.
+    pub fn owed(&self) -> Owed {
+        self.owed
+    }
+
+    /// Whether it owes answers for longer than can be.
     pub fn hangs(&mut self, hung: bool) {
         self.hung = hung;
     }
@@ -383,14 +432,15 @@ impl Health {
         let surprising = |limit: f64| all.run == 0 || chance <= limit;
         let failed = all.run >= limits.fail_after && surprising(SURPRISE * SURPRISE);
         let suspect = all.run >= limits.suspect_after && surprising(SURPRISE);
+        let well = if self.hung { State::Hung } else { State::Healthy };
         let next = match self.state {
             _ if failed => State::Failed,
             // It may have been condemned before the others' failures were known.
-            _ if !surprising(SURPRISE) => State::Healthy,
+            _ if !surprising(SURPRISE) => well,
             State::Failed | State::Recovering if all.run > 0 => State::Failed,
             State::Failed | State::Recovering if all.good < limits.recover_after => State::Recovering,
-            _ if suspect || self.hung => State::Suspect,
-            _ => State::Healthy,
+            _ if suspect => State::Suspect,
+            _ => well,
         };
         if next == State::Healthy && self.out() && all.run == 0 {
             self.returns(now);
@@ -405,11 +455,17 @@ impl Health {
         next
     }
 
+    /// After how many seconds of silence a hung endpoint is due for its next look: a first half-open probe's wait, again
+    /// and again.
+    pub fn look_after_s(&self, limits: &config::Health) -> f64 {
+        limits.ejection.as_secs_f64() * FIRST_WAIT * (1.0 + f64::from(self.owed.looks()))
+    }
+
     /// When an endpoint out of traffic is due for its next single request.
     pub fn next_probe(&self, limits: &config::Health) -> Time {
         let Past { own, others, .. } = self.past.as_deref().copied().unwrap_or_default();
         match self.state {
-            State::Healthy | State::Recovering => Time::ZERO,
+            State::Healthy | State::Hung | State::Recovering => Time::ZERO,
             State::Suspect => {
                 let failed_at = own.failed_at.max(others.failed_at);
                 failed_at.after_secs(VERIFY_S.min(limits.ejection.as_secs_f64()))
@@ -443,8 +499,11 @@ mod tests {
         max_ejected_percent: 50.0,
     };
 
-    const BAD_ANSWER: Blow = Blow { severity: 1, broke: false };
-    const BROKEN: Blow = Blow { severity: 1, broke: true };
+    const BAD_ANSWER: Blow = Blow { severity: 1, broke: None };
+
+    fn broken(connection: u64) -> Blow {
+        Blow { severity: 1, broke: Some(connection) }
+    }
 
     fn ms(ms: u64) -> Time {
         Time(1_000_000_000_000 + ms * 1_000_000)
@@ -579,14 +638,14 @@ mod tests {
             [(0, State::Failed), (9, State::Failed), (11, State::Suspect), (500, State::Suspect)]
         {
             let mut alone = Health::default();
-            alone.failure(ms(10), ms(1000), BROKEN);
-            alone.failure(ms(11), ms(1000 + apart), BROKEN);
+            alone.failure(ms(10), ms(1000), broken(1));
+            alone.failure(ms(11), ms(1000 + apart), broken(2));
             assert_eq!(alone.assess(Good::default(), ms(2000), &LIMITS, 0.0), state, "{apart} ms apart");
 
             let mut here = Health::default();
-            here.failure(ms(10), ms(1000), BROKEN);
+            here.failure(ms(10), ms(1000), broken(3));
             let mut there = Evidence::default();
-            there.failure(ms(11), ms(1000 + apart), BROKEN);
+            there.failure(ms(11), ms(1000 + apart), broken(4));
             let good = tell(&mut here, &there);
             assert_eq!(
                 here.assess(good, ms(2000), &LIMITS, 0.0),
@@ -601,10 +660,17 @@ mod tests {
             State::Suspect,
             "two bad answers are only that"
         );
+        let mut streams = Health::default();
+        (0..5).for_each(|_| streams.failure(ms(10), ms(1000), broken(7)));
+        assert_eq!(
+            streams.assess(Good::default(), ms(2000), &LIMITS, 0.0),
+            State::Suspect,
+            "streams of one connection"
+        );
         let mut parted = Health::default();
-        parted.failure(ms(10), ms(1000), BROKEN);
+        parted.failure(ms(10), ms(1000), broken(5));
         parted.success(ms(1001));
-        parted.failure(ms(1002), ms(1003), BROKEN);
+        parted.failure(ms(1002), ms(1003), broken(6));
         assert_eq!(
             parted.assess(Good::default(), ms(2000), &LIMITS, 0.0),
             State::Suspect,

@@ -180,6 +180,7 @@ impl Member {
             ruled: None,
             ..known.clone()
         };
+        self.health.answered();
         // Whoever has told it tells it again.
         self.health.forget_others();
         // The old worker lives on while its requests do, and tells what it knows: nothing may count twice.
@@ -197,11 +198,37 @@ impl Member {
         }
     }
 
+    /// A request is sent at `now`.
+    pub fn send(&mut self, now: Time) {
+        self.in_flight.start(now);
+        self.health.sent();
+    }
+
+    /// From `now` on an answer is due.
+    pub fn await_answer(&mut self, now: Time) {
+        self.in_flight.start_awaiting(now);
+        self.health.sent();
+    }
+
+    /// The endpoint itself answers the request started at `started`.
+    pub fn answer(&mut self, started: Time, now: Time) {
+        self.in_flight.answer(started, now);
+        self.health.answered();
+    }
+
+    /// The request started at `started` gets no answer.
+    pub fn stop_awaiting(&mut self, started: Time) {
+        if started >= self.in_flight.quiet_since() {
+            self.health.lost();
+        }
+        self.in_flight.stop_awaiting(started);
+    }
+
     /// Draws the conclusion on its health, `good` being what went well with others; who returns to traffic is forgiven.
     pub fn assess(&mut self, good: Good, now: Time, limits: &config::Health, background: f64) -> State {
         let before = self.health.state();
         let state = self.health.assess(good, now, limits, background);
-        if state == State::Healthy && before != State::Healthy {
+        if state == State::Healthy && !matches!(before, State::Healthy | State::Hung) {
             self.errors.forgive();
         }
         state

@@ -30,7 +30,7 @@ impl Others {
 }
 
 /// A moment as what lies between it and another one, in nanoseconds: exact within 39 hours. What is longer ago counts
-/// as never, and nothing is further ahead.
+/// as just that long, and nothing is further ahead.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Ago([u16; 3]);
 
@@ -42,8 +42,7 @@ impl Ago {
         let code = if moment == Time::ZERO {
             0
         } else if moment <= at {
-            let code = Ago::NOW.saturating_add(at.0 - moment.0);
-            if code < 2 * Ago::NOW { code } else { 0 }
+            Ago::NOW.saturating_add(at.0 - moment.0).min(2 * Ago::NOW - 1)
         } else {
             Ago::NOW.saturating_sub(moment.0 - at.0).max(1)
         };
@@ -250,7 +249,7 @@ mod tests {
         }
         assert_eq!(Ago::of(Time::ZERO, at), Ago::default());
         assert_eq!(Ago::default().moment(at), Time::ZERO);
-        assert_eq!(Ago::of(Time(1), at).moment(at), Time::ZERO, "long ago");
+        assert_eq!(Ago::of(Time(1), at).moment(at), Time(at.0 - Ago::NOW + 1), "long ago, but not never");
         assert!(Ago::of(Time(u64::MAX), at).moment(at) > at);
         assert_eq!(Ago::of(Time(5), Time(9)).moment(Time(9)), Time(5));
     }

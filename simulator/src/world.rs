@@ -539,8 +539,9 @@ impl<'a> World<'a> {
                 self.open -= 1;
                 continue;
             }
-            let reply = Reply::bare(Outcome::Failed(Failure::Broken));
             let (request, generation) = (work.request, work.generation);
+            // Every request has a connection of its own.
+            let reply = Reply::bare(Outcome::Failed(Failure::Broken(request as u64 + 1)));
             self.come(endpoint, Inbound::Reply { request, generation, reply });
         }
     }

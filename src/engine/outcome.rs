@@ -11,8 +11,8 @@ pub enum Failure {
     TooMany,
     /// The request was reset before the answer, for a reason of its own or an unknown one.
     Reset,
-    /// The connection broke before the answer.
-    Broken,
+    /// The connection broke before the answer: which one, 0 if that is unknown.
+    Broken(u64),
     /// No connection could be made.
     Refused,
     /// No answer in time.
@@ -27,7 +27,7 @@ impl Failure {
         match self {
             Failure::Status5xx => "status_5xx",
             Failure::TooMany => "too_many",
-            Failure::Reset | Failure::Broken => "reset",
+            Failure::Reset | Failure::Broken(_) => "reset",
             Failure::Refused => "refused",
             Failure::Timeout => "timeout",
             Failure::Grpc => "grpc_status",
@@ -40,14 +40,15 @@ impl Failure {
     fn severity(self) -> u32 {
         match self {
             Failure::Refused | Failure::Timeout => 2,
-            Failure::Status5xx | Failure::Reset | Failure::Broken | Failure::Grpc => 1,
+            Failure::Status5xx | Failure::Reset | Failure::Broken(_) | Failure::Grpc => 1,
             Failure::TooMany => 0,
         }
     }
 
     /// What it means for the endpoint's health; nothing at all for [`TooMany`](Failure::TooMany).
     pub fn blow(self) -> Option<Blow> {
-        let blow = Blow { severity: self.severity(), broke: self == Failure::Broken };
+        let broke = if let Failure::Broken(connection) = self { Some(connection) } else { None };
+        let blow = Blow { severity: self.severity(), broke };
         (blow.severity > 0).then_some(blow)
     }
 
@@ -85,7 +86,9 @@ impl Failure {
         } else if has(b"response_timeout") || has(b"per_try_timeout") || has(b"per_try_idle_timeout") {
             Some(Failure::Timeout)
         } else if details.starts_with(b"upstream_reset") && !has(b"overflow") {
-            Some(if has(b"connection_termination") { Failure::Broken } else { Failure::Reset })
+            // What breaks off a response tells of a stream that may be old; what breaks before one, of the moment.
+            let broke = has(b"before_response_started{connection_termination");
+            Some(if broke { Failure::Broken(0) } else { Failure::Reset })
         } else {
             None
         }
@@ -121,8 +124,9 @@ mod tests {
                 "upstream_reset_before_response_started{remote_connection_failure,delayed_connect_error:_111}",
                 Some(Failure::Refused),
             ),
-            ("upstream_reset_before_response_started{connection_termination}", Some(Failure::Broken)),
+            ("upstream_reset_before_response_started{connection_termination}", Some(Failure::Broken(0))),
             ("upstream_reset_before_response_started{remote_reset}", Some(Failure::Reset)),
+            ("upstream_reset_after_response_started{connection_termination}", Some(Failure::Reset)),
             ("upstream_reset_before_response_started{connection_timeout}", Some(Failure::Refused)),
             ("upstream_reset_before_response_started{overflow}", None),
             ("response_timeout", Some(Failure::Timeout)),

@@ -39,7 +39,7 @@ impl Totals {
     pub fn change(state: State) -> usize {
         match state {
             State::Healthy => 0,
-            State::Suspect => 1,
+            State::Suspect | State::Hung => 1,
             State::Failed => 2,
             State::Recovering => 3,
         }

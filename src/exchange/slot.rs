@@ -95,6 +95,7 @@ fn read_entry(r: &mut Reader<'_>) -> Option<(Others, Evidence)> {
         failed_start: r.time()?,
         failed_at: r.time()?,
         broke_at: r.time()?,
+        broke_on: 0,
         good_start: r.time()?,
     };
     let error_ratio = r.f32()?.clamp(0.0, 1.0);

@@ -15,8 +15,8 @@ impl Texts {
 
     /// The text that stands at `at`.
     pub fn get(&self, at: u32) -> &str {
-        let (start, length) = (at as usize + 1, self.bytes(at).len());
-        self.0.get(start..start + length).unwrap_or_default()
+        let start = (at as usize).saturating_add(1);
+        self.0.get(start..start.saturating_add(self.bytes(at).len())).unwrap_or_default()
     }
 
     /// The same as bytes, which is quicker: nobody looks whether it begins and ends with a character.

@@ -10,7 +10,7 @@ pub const STATES: [&str; 4] = ["healthy", "suspect", "failed", "draining"];
 pub fn state(state: State) -> &'static str {
     match state {
         State::Healthy => "healthy",
-        State::Suspect => "suspect",
+        State::Suspect | State::Hung => "suspect",
         State::Failed | State::Recovering => "failed",
     }
 }

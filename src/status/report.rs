@@ -447,6 +447,9 @@ pub fn reason(upstream: &Upstream, member: &Member, explained: &Explained) -> &'
         (true, false) => "kept in traffic: as many as max_ejected_percent allows are out already",
         (false, _) if member.condition == Condition::Draining => "draining: on its way out",
         (false, _) if member.condition == Condition::Unhealthy => "Envoy's health checks took it out",
+        (false, _) if member.health.state() == State::Hung => {
+            "several requests wait for an answer, and none comes"
+        }
         (false, _) if member.health.state() == State::Suspect => "one failure: single requests verify it",
         (false, _) if member.health.state() == State::Failed => "failures in a row: half-open probes",
         (false, _) if member.health.state() == State::Recovering => "recovering: good probes are counted",

@@ -60,7 +60,7 @@ fn kind(change: &Change) -> &'static str {
 fn word(state: State) -> &'static str {
     match state {
         State::Healthy => "healthy",
-        State::Suspect => "suspect",
+        State::Suspect | State::Hung => "suspect",
         State::Failed => "failed",
         State::Recovering => "recovering",
     }
@@ -69,10 +69,10 @@ fn word(state: State) -> &'static str {
 fn sentence(change: &Change) -> Option<(log::Level, &'static str)> {
     let [before, after] = change.states;
     match (before, after) {
-        (State::Healthy | State::Suspect, State::Failed) if change.eligible[1] => {
+        (State::Healthy | State::Suspect | State::Hung, State::Failed) if change.eligible[1] => {
             Some((log::Level::Warn, "fails, but too few others are left: it stays in traffic"))
         }
-        (State::Healthy | State::Suspect, State::Failed) => {
+        (State::Healthy | State::Suspect | State::Hung, State::Failed) => {
             Some((log::Level::Warn, "fails: taken out of traffic"))
         }
         (State::Failed | State::Recovering, State::Healthy) => {

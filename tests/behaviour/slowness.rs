@@ -5,25 +5,26 @@ use std::collections::BTreeMap;
 use crate::scene::{Ending, address, begin, config, ms, respond, single, target, traffic};
 use crate::world::{Plugin, Stream, World};
 
-/// A hundred requests a second for so long, each answered after the time that `latency` (ms) gives for its endpoint.
-fn paced<W: World>(
+/// Requests on their way, and when each is answered.
+type Open<W> = Vec<(u64, <W as World>::Stream)>;
+
+/// A hundred requests a second for so long, each answered after the time that `latency` (ms) gives for its endpoint; those that
+/// last longer are in `open` afterwards.
+fn sent<W: World>(
     world: &mut W,
     plugin: Plugin,
     seconds: usize,
+    open: &mut Open<W>,
     latency: impl Fn(&str) -> u64,
 ) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
-    let mut open: Vec<(u64, W::Stream)> = Vec::new();
     for step in 0..seconds * 100 {
         world.advance(ms(10));
         let now = world.now();
-        let (due, later): (Vec<_>, Vec<_>) = open.into_iter().partition(|(end, _)| *end <= now);
-        open = later;
-        for (_, mut stream) in due {
-            respond(&mut stream, &Ending::good());
-            stream.log();
-            stream.done();
-        }
+        let (due, later): (Vec<_>, Vec<_>) =
+            core::mem::take(open).into_iter().partition(|(end, _)| *end <= now);
+        *open = later;
+        due.into_iter().for_each(|(_, stream)| answer(stream));
         if step % 5 == 0 {
             world.tick(plugin);
         }
@@ -32,11 +33,27 @@ fn paced<W: World>(
         open.push((now + latency(&to) * 1_000_000, stream));
         *counts.entry(to).or_default() += 1;
     }
-    for (_, mut stream) in open {
+    counts
+}
+
+fn answer(mut stream: impl Stream) {
+    respond(&mut stream, &Ending::good());
+    stream.log();
+    stream.done();
+}
+
+/// The same, and in the end all are answered.
+fn paced<W: World>(
+    world: &mut W,
+    plugin: Plugin,
+    seconds: usize,
+    latency: impl Fn(&str) -> u64,
+) -> BTreeMap<String, usize> {
+    let mut open = Vec::new();
+    let counts = sent(world, plugin, seconds, &mut open, latency);
+    for (_, stream) in open {
         world.advance(ms(1));
-        respond(&mut stream, &Ending::good());
-        stream.log();
-        stream.done();
+        answer(stream);
     }
     counts
 }
@@ -76,6 +93,41 @@ fn whatever_the_policy_a_hung_endpoint_is_out_until_it_answers<W: World>(_: W) {
     }
 }
 
+/// Nobody times out, nobody leaves: only a look can tell that it answers again.
+fn a_hung_endpoint_is_looked_at_until_it_answers<W: World>(_: W) {
+    for policy in ["round_robin", "random"] {
+        let mut world = W::new(5);
+        let plugin = single(&mut world, &config(6, &format!(r#""policy":"{policy}""#), ""));
+        let hung = address(1);
+        let mut open = Vec::new();
+        sent(&mut world, plugin, 5, &mut open, |_| 20);
+        let counts = sent(&mut world, plugin, 30, &mut open, |to| if to == hung { 3_600_000 } else { 20 });
+        let given = counts.get(&hung).copied().unwrap_or(0);
+        assert!((8..=22).contains(&given), "{policy}, looked at every five seconds: {counts:?}");
+        let counts = sent(&mut world, plugin, 20, &mut open, |_| 20);
+        let given = counts.get(&hung).copied().unwrap_or(0);
+        assert!(given >= 200, "{policy}, a sixth would be 333: {counts:?}");
+    }
+}
+
+fn answers_that_are_late_by_nature_do_not_make_an_endpoint_hung<W: World>(mut world: W) {
+    let plugin = single(&mut world, &config(6, r#""policy":"round_robin""#, ""));
+    let mut open = Vec::new();
+    sent(&mut world, plugin, 5, &mut open, |_| 20);
+    // Three streams at each of four endpoints, whose headers come in an hour.
+    for nth in 0..24 {
+        let stream = begin(&mut world, plugin);
+        let quick = [address(4), address(5)].contains(&target(&stream));
+        let latency_ms = if quick { 20 } else { 3_600_000 };
+        open.push((world.now() + latency_ms * 1_000_000, stream));
+        world.advance(ms(if nth % 6 == 5 { 50 } else { 0 }));
+    }
+    for second in 0..10 {
+        let counts = sent(&mut world, plugin, 1, &mut open, |_| 20);
+        assert!(counts.len() == 6 && counts.values().all(|count| *count >= 12), "{second}: {counts:?}");
+    }
+}
+
 fn where_all_hang_nobody_is_out(mut world: impl World) {
     let plugin = single(&mut world, &config(6, r#""policy":"round_robin""#, ""));
     paced(&mut world, plugin, 5, |_| 20);
@@ -104,6 +156,8 @@ both!(
     a_slow_endpoint_gets_little_and_comes_back_when_it_heals,
     an_endpoint_that_hangs_is_left_before_any_time_out,
     whatever_the_policy_a_hung_endpoint_is_out_until_it_answers,
+    a_hung_endpoint_is_looked_at_until_it_answers,
+    answers_that_are_late_by_nature_do_not_make_an_endpoint_hung,
     where_all_hang_nobody_is_out,
     a_majority_that_was_slow_is_found_again,
     equals_share_alike,

@@ -1,7 +1,7 @@
 //! What one worker thread learns, the others know.
 
 use crate::scene::{Ending, address, begin, config, give, load, ms, pass, picks, picks_of, target};
-use crate::world::{Plugin, World};
+use crate::world::{Plugin, Stream, World};
 
 /// So many threads with the same configuration, acquainted: each has carried traffic and ticked.
 fn crew<W: World>(world: &mut W, threads: usize, json: &str) -> Vec<Plugin> {
@@ -46,7 +46,7 @@ fn left_after_one_each<W: World>(world: &mut W, threads: usize, ending: &Ending)
     world.advance(ms(10));
     for mut stream in streams {
         crate::scene::respond(&mut stream, ending);
-        crate::world::Stream::done(&mut stream);
+        stream.done();
     }
     for plugin in &crew {
         world.tick(*plugin);
@@ -64,8 +64,29 @@ fn two_bad_answers_are_not_three(mut world: impl World) {
 }
 
 fn connections_that_break_together_are_a_crash(mut world: impl World) {
-    let broken = Ending::local("503", "upstream_reset_before_response_started{connection_termination}");
-    assert_eq!(left_after_one_each(&mut world, 2, &broken), [0; 2]);
+    assert_eq!(left_after_one_each(&mut world, 2, &broken()), [0; 2]);
+}
+
+fn broken() -> Ending {
+    Ending::local("503", "upstream_reset_before_response_started{connection_termination}")
+}
+
+fn streams_that_break_with_one_connection_are_one_failure<W: World>(_: W) {
+    for (sources, left) in [(["10.9.9.9:50001", "10.9.9.9:50002"], 0), (["10.9.9.9:50001"; 2], 10)] {
+        let mut world = W::new(5);
+        let patient = r#""policy":"round_robin","health":{"suspect_after":3,"fail_after":3}"#;
+        let plugin = crew(&mut world, 1, &config(4, patient, ""))[0];
+        let mut streams: Vec<_> = (0..8).map(|_| begin(&mut world, plugin)).collect();
+        streams.retain(|stream| target(stream) == address(1));
+        world.advance(ms(10));
+        for (mut stream, source) in streams.into_iter().zip(sources) {
+            stream.property(&["upstream", "local_address"], source.as_bytes());
+            crate::scene::respond(&mut stream, &broken());
+            stream.done();
+        }
+        world.tick(plugin);
+        assert_eq!(picks_of(&mut world, plugin, &address(1), 40), left, "{sources:?}");
+    }
 }
 
 fn one_sees_what_the_others_have_in_flight(mut world: impl World) {
@@ -78,7 +99,7 @@ fn one_sees_what_the_others_have_in_flight(mut world: impl World) {
         if target(&stream) == address(0) { held.push(stream) } else { others.push(stream) }
     }
     for mut stream in others.drain(..) {
-        crate::world::Stream::done(&mut stream);
+        stream.done();
     }
     crew.iter().for_each(|plugin| world.tick(*plugin));
     for _ in 0..20 {
@@ -123,6 +144,7 @@ both!(
     failures_that_each_sees_once_add_up,
     two_bad_answers_are_not_three,
     connections_that_break_together_are_a_crash,
+    streams_that_break_with_one_connection_are_one_failure,
     one_sees_what_the_others_have_in_flight,
     a_worker_that_is_gone_is_forgotten,
     verifying_a_suspect_is_shared_work,

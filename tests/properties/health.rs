@@ -97,7 +97,7 @@ impl Watched {
                 }
             }
             Event::Failure(age, severity) => {
-                self.health.failure(ms(self.now - age), ms(self.now), Blow { severity, broke: false });
+                self.health.failure(ms(self.now - age), ms(self.now), Blow { severity, broke: None });
                 self.failures += severity;
                 self.failed_start = self.failed_start.max(self.now - age);
             }
@@ -218,9 +218,9 @@ proptest! {
         let mut health = Health::default();
         let [run, good, vain] = numbers;
         let [run_start, failed_start, failed_at, broke_at, good_start] = times.map(Time);
-        let told = Evidence { run, good, vain, run_start, failed_start, failed_at, broke_at, good_start };
+        let told = Evidence { run, good, vain, run_start, failed_start, failed_at, broke_at, broke_on: 0, good_start };
         let theirs = health.merge_other(Good::default(), &told);
-        health.failure(Time(now), Time(now), Blow { severity: run, broke: true });
+        health.failure(Time(now), Time(now), Blow { severity: run, broke: Some(9) });
         health.assess(theirs, Time(now), &limits, background);
         health.success(Time(now));
         health.assess(theirs, Time(now), &limits, background);

@@ -37,12 +37,13 @@ impl Upstream {
         };
         let spotless = member.health.state() == State::Healthy && member.health.spotless();
         let beside = if spotless { 0.0 } else { self.errors_beside(index) };
-        let (typical, errors, patience) = self
-            .group_of(index)
-            .map_or((self.typical, 0.0, f64::INFINITY), |g| (g.typical, g.failing, g.patience));
+        let (typical, measured, errors, patience) =
+            self.group_of(index).map_or((self.typical, true, 0.0, f64::INFINITY), |g| {
+                (g.typical, g.measured, g.failing, g.patience)
+            });
         let Some(member) = self.members.get_mut(index as usize) else { return State::Healthy };
         let known = self.told.of(index, member);
-        let expected = if self.measured {
+        let expected = if measured {
             known.price(typical, errors, &self.terms)
         } else {
             // Beside what is only assumed, the first to answer would look like the only quick one.
@@ -104,10 +105,9 @@ impl Upstream {
             m.errors.fade(fades_s);
             self.told.of(index, m)
         });
-        if let Some(typical) = median(known) {
-            (self.typical, self.measured) = (typical, true);
-        }
-        self.compare_groups(now);
+        let typical = median(known);
+        self.typical = typical.unwrap_or(self.typical);
+        self.compare_groups(typical, now);
         for index in 0..self.members.len() as u32 {
             self.assess(index, now);
         }
@@ -120,17 +120,18 @@ impl Upstream {
     }
 
     /// What is typical of each group, and which failures are.
-    fn compare_groups(&mut self, now: Time) {
+    fn compare_groups(&mut self, typical: Option<f64>, now: Time) {
         let mut groups = core::mem::take(&mut self.groups);
         let divided = groups.len() > 1;
         let mut known = Vec::new();
         for (at, group) in groups.iter_mut().enumerate() {
-            group.typical = if divided {
-                let known = group.pool.everybody().iter().filter_map(|i| self.member(*i));
-                median(known).unwrap_or(group.typical)
+            let here = if divided {
+                median(group.pool.everybody().iter().filter_map(|i| self.member(*i)))
             } else {
-                self.typical
+                typical
             };
+            group.measured |= here.is_some();
+            group.typical = here.unwrap_or(group.typical);
             group.patience = patience(group, |i| self.member(i), now);
             let failing = group.background.ratio(|i| self.in_traffic(i));
             group.failing = failing.filter(|_| self.terms.background).unwrap_or(0.0);
@@ -329,7 +330,7 @@ fn urgency(member: &Member) -> Option<u8> {
     match member.health.state() {
         State::Failed => Some(3),
         State::Recovering => Some(2),
-        State::Suspect => Some(1),
+        State::Suspect | State::Hung => Some(1),
         State::Healthy => (member.ruled == Some(RuleAction::Eject)).then_some(0),
     }
 }

@@ -88,7 +88,9 @@ impl Upstream {
             let Some(member) = self.members.get_mut(index as usize) else { continue };
             // Whoever was condemned elsewhere is looked after there, and whoever is spared is not to be disturbed.
             let elsewhere = member.condition.condemned() || (self.spared > 0 && !member.eligible);
-            if self.told.of(index, member).awaiting() > 0
+            // What a hung one already owes is why it is looked at.
+            let hung = member.health.state() == State::Hung;
+            if (self.told.of(index, member).awaiting() > 0 && !hung)
                 || (elsewhere && member.condition != Condition::Serving)
             {
                 continue;
@@ -100,7 +102,9 @@ impl Upstream {
             let still_slow = ruled_out || f64::from(member.expected) > GOOD_MULTIPLE * typical + NOISE_S;
             let state = member.health.state();
             let silence = now.seconds_since(member.quiet_since().max(self.began).max(member.health.joined()));
-            let due = if state != State::Healthy {
+            let due = if hung {
+                !member.eligible && silence >= member.health.look_after_s(health).max(turn)
+            } else if state != State::Healthy {
                 let its_turn = idle || state == State::Recovering || silence >= turn;
                 (idle || !member.eligible) && now >= member.health.next_probe(health) && its_turn
             } else if idle || (!explores && !ruled_out) {

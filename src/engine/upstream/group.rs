@@ -43,6 +43,8 @@ pub(super) struct Group {
     pub in_flight: u32,
     /// Median latency in seconds.
     pub typical: f64,
+    /// Whether that was measured here, not only assumed.
+    pub measured: bool,
     /// For how long an endpoint may keep quiet until it is hung, seconds.
     pub patience: f64,
     /// The failure ratio of those in traffic.
@@ -141,6 +143,7 @@ impl Upstream {
             teaches: true,
             in_flight: 0,
             typical: if self.typical > 0.0 { self.typical } else { TYPICAL_AT_FIRST_S },
+            measured: false,
             patience: f64::INFINITY,
             failing: 0.0,
             elsewhere: None,
@@ -191,7 +194,7 @@ impl Upstream {
                     && version(old, g.key.lane) == version_here
             };
             let Some(known) = old.groups.iter().find(same) else { continue };
-            group.typical = known.typical;
+            (group.typical, group.measured) = (known.typical, known.measured);
             group.record = known.record;
             group.record.not_after(now);
             group.spill = known.spill;

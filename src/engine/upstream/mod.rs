@@ -24,7 +24,7 @@ use super::{Decision, Failure, Outcome, Reason, Ticket, Totals};
 use crate::autoscale::Scaler;
 use crate::config::{self, NoneEligible};
 use crate::fleet::{EndpointRef, Fleet, Spec};
-use crate::health::Evidence;
+use crate::health::{Evidence, State};
 use crate::known::{Known, NOISE_S};
 use crate::measure::{LearntWeight, PeakEwma, Queueing, Reading, Slots};
 use crate::member::{Counters, Member, Tally};
@@ -112,8 +112,6 @@ pub struct Upstream {
     /// Those who are well can carry everything, wherever they are.
     rescued: bool,
     typical: f64,
-    /// Whether that was measured.
-    measured: bool,
     totals: Totals,
     /// Who decided last.
     reason: Reason,
@@ -167,7 +165,6 @@ impl Upstream {
             panic: false,
             rescued: false,
             typical: TYPICAL_AT_FIRST_S,
-            measured: false,
             totals: Totals::default(),
             reason: Reason::default(),
             departed: HashMap::new(),
@@ -387,7 +384,9 @@ impl Upstream {
         let index = self.lanes.get_mut(lane)?.due.pop()?;
         let member = self.members.get_mut(index as usize)?;
         let explores = self.explorations >= 1.0 || !member.eligible;
-        if !member.present || self.told.of(index, member).awaiting() > 0 || !explores {
+        // What a hung one already owes is why it is looked at.
+        let waits = self.told.of(index, member).awaiting() > 0 && member.health.state() != State::Hung;
+        if !member.present || waits || !explores {
             return None;
         }
         if member.eligible {
@@ -497,7 +496,7 @@ impl Upstream {
         let endpoint = self.fleet.reference(index)?;
         let member = self.members.get_mut(index as usize)?;
         let depth = self.told.of(index, member).total_in_flight();
-        member.in_flight.start(now);
+        member.send(now);
         self.count_in_flight(index, 1);
         Some((endpoint, depth))
     }
@@ -505,14 +504,14 @@ impl Upstream {
     /// Nobody can answer yet what is still being sent.
     pub fn uploading(&mut self, endpoint: EndpointRef, started: Time) {
         if let Some(member) = self.current(endpoint) {
-            member.in_flight.stop_awaiting(started);
+            member.stop_awaiting(started);
         }
     }
 
     /// An answer is due from `since` on.
     pub fn uploaded(&mut self, endpoint: EndpointRef, since: Time) {
         if let Some(member) = self.current(endpoint) {
-            member.in_flight.start_awaiting(since);
+            member.await_answer(since);
         }
     }
 
@@ -551,15 +550,15 @@ impl Upstream {
         let Some(member) = self.members.get_mut(endpoint.index as usize) else { return };
         match outcome {
             Outcome::Good | Outcome::Undecided => {
-                member.in_flight.answer(started, now);
+                member.answer(started, now);
                 member.latency.observe(seconds, started, now, &terms);
             }
-            Outcome::Failed(failure) if failure.answered() => member.in_flight.answer(started, now),
+            Outcome::Failed(failure) if failure.answered() => member.answer(started, now),
             Outcome::Failed(Failure::Timeout) | Outcome::Cancelled => {
-                member.in_flight.stop_awaiting(started);
+                member.stop_awaiting(started);
                 member.latency.observe_at_least(seconds, started, now, &terms);
             }
-            Outcome::Failed(_) | Outcome::Unrelated => member.in_flight.stop_awaiting(started),
+            Outcome::Failed(_) | Outcome::Unrelated => member.stop_awaiting(started),
         }
         if outcome == Outcome::Good || outcome == Outcome::Undecided {
             let well = seconds <= GOOD_MULTIPLE * typical + NOISE_S;
@@ -585,12 +584,12 @@ impl Upstream {
     /// The request turned out to be served by the endpoint at `to`: a retry, or Envoy's fallback.
     pub fn moved(&mut self, from: EndpointRef, to: u32, started: Time) -> Option<EndpointRef> {
         if let Some(member) = self.current(from) {
-            member.in_flight.stop_awaiting(started);
+            member.stop_awaiting(started);
             member.in_flight.finish();
             self.count_in_flight(from.index, -1);
         }
         let endpoint = self.fleet.reference(to)?;
-        self.members.get_mut(to as usize)?.in_flight.start(started);
+        self.members.get_mut(to as usize)?.send(started);
         self.count_in_flight(to, 1);
         Some(endpoint)
     }
@@ -677,7 +676,8 @@ impl Upstream {
 
     /// Takes over what `old` has learnt.
     pub fn adopt(&mut self, old: &mut Upstream, now: Time) {
-        (self.typical, self.measured) = (old.typical, old.measured);
+        self.typical = old.typical;
+        self.told.forget(now);
         self.queueing = old.queueing.clone();
         self.scaler = old.scaler.clone();
         let mut inherited = Inherited::new(now);

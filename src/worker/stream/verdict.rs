@@ -2,6 +2,7 @@
 
 use crate::engine::{Engine, Failure, Outcome, Ticket};
 use crate::host::StreamHost;
+use crate::random;
 
 /// Switching protocols: what flows from here on is no response body, and has no end that could be missing.
 const SWITCHING: u32 = 101;
@@ -14,7 +15,7 @@ pub(in crate::worker) fn of_headers(host: &dyn StreamHost, complete: bool) -> Ou
     let details = host.property(&["response", "code_details"]).unwrap_or_default();
     match details.as_slice() {
         b"via_upstream" => Outcome::Failed(failure),
-        details => Failure::of_details(details).map_or(Outcome::Unrelated, Outcome::Failed),
+        details => of_details(details, host).map_or(Outcome::Unrelated, Outcome::Failed),
     }
 }
 
@@ -56,7 +57,18 @@ pub(in crate::worker) fn of_trailers(host: &dyn StreamHost) -> Option<Failure> {
 
 /// Who broke off a response that never came to its end: the endpoint, or (`None`) anybody else.
 pub(in crate::worker) fn of_the_end(host: &dyn StreamHost) -> Option<Failure> {
-    Failure::of_details(&host.property(&["response", "code_details"])?)
+    of_details(&host.property(&["response", "code_details"])?, host)
+}
+
+/// What Envoy's details of a response say. Streams that share a connection break with it; its own end tells it from others.
+fn of_details(details: &[u8], host: &dyn StreamHost) -> Option<Failure> {
+    match Failure::of_details(details)? {
+        Failure::Broken(_) => {
+            let connection = host.property(&["upstream", "local_address"]);
+            Some(Failure::Broken(connection.map_or(0, |address| random::hash(&address))))
+        }
+        failure => Some(failure),
+    }
 }
 
 /// Whether an attempt without an answer never had a connection.
