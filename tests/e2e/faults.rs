@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use testbed::anyhow::Result;
 use testbed::backend::Behaviour;
-use testbed::{clock, envoy, tokio};
+use testbed::serde_json::json;
+use testbed::{clock, envoy, tokio, wait};
 
+use crate::raw;
 use crate::scene::{Scene, Stage};
 
 /// How long a healed endpoint may stay away.
@@ -68,6 +70,52 @@ async fn a_black_hole() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn crashed() -> Result<()> {
     avoided_and_back(Stage::default(), Behaviour::Refuse, 12).await.map(drop)
+}
+
+/// Three failures eject, and two requests are on their way when an endpoint dies. How many more fail?
+async fn fail_after_a_crash(http2: bool) -> Result<usize> {
+    let scene = Stage {
+        backends: 3,
+        upstream: json!({ "policy": "round_robin", "health": { "suspect_after": 3, "fail_after": 3 } }),
+        proxy: envoy::Config { concurrency: 1, ..envoy::Config::default() },
+        http2,
+        ..Stage::default()
+    }
+    .open()
+    .await?;
+    let at = scene.envoy().address();
+    let dying = &scene.backends[0];
+    dying.set(Behaviour::BlackHole);
+    let before = dying.counts().received;
+    let asked: Vec<_> = (0..6).map(|_| tokio::spawn(raw::get(at, "/", &[]))).collect();
+    wait::until("two requests that wait", Duration::from_secs(5), || async {
+        (dying.counts().received == before + 2).then_some(())
+    })
+    .await?;
+    dying.set(Behaviour::Refuse);
+    let mut failed = 0;
+    for answer in asked {
+        failed += u32::from(answer.await??.status() == 503);
+    }
+    assert_eq!(failed, 2);
+    let mut more = 0;
+    for _ in 0..30 {
+        more += usize::from(raw::get(at, "/", &[]).await?.status() == 503);
+    }
+    Ok(more)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_break_together_are_a_crash() -> Result<()> {
+    assert_eq!(fail_after_a_crash(false).await?, 0);
+    Ok(())
+}
+
+/// A refused connection counts twice, and the broken one once.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_break_with_their_connection_are_one_failure() -> Result<()> {
+    assert_eq!(fail_after_a_crash(true).await?, 1);
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
