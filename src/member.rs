@@ -244,8 +244,7 @@ mod tests {
 
     #[test]
     fn is_small() {
-        let limit = if cfg!(target_pointer_width = "32") { 112 } else { 120 };
-        assert!(size_of::<Member>() <= limit, "{} bytes", size_of::<Member>());
+        assert!(size_of::<Member>() <= 120, "{} bytes", size_of::<Member>());
     }
 
     #[test]
