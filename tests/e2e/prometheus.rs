@@ -37,8 +37,8 @@ async fn misinformed(interval: &str, timeout: &str) -> Result<(Stage, Liar)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_with_a_long_queue_are_spared() -> Result<()> {
     // Each accepts at once, whatever its queue: only Prometheus can tell. A worker does 20 tasks a second, three times
-    // what it gets, so that a busy machine leaves it enough; the slow one does 4, and its fair share of 30 a second
-    // is 6, which fills its queue of 40 in twenty seconds.
+    // what it gets, so that a busy machine leaves it enough; the slow one does 2, a fifteenth of all, and its fair share of
+    // 30 a second is 6, which fills its queue of 40 in ten seconds.
     let scene = Stage {
         scraped: true,
         backend: backend::Config {
@@ -52,7 +52,7 @@ async fn workers_with_a_long_queue_are_spared() -> Result<()> {
     }
     .open()
     .await?;
-    scene.backends[0].set(Behaviour::Slow(5.0));
+    scene.backends[0].set(Behaviour::Slow(10.0));
     let load = |seconds| Load { rate: 30.0, ..scene.load(seconds) };
     let learning = scene.wave_of(load(6.0)).await?;
     let informed = scene.wave_of(load(12.0)).await?;
