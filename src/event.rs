@@ -91,6 +91,10 @@ impl Host for InJson<'_> {
         self.0.call(call)
     }
 
+    fn node_zone(&self) -> Option<String> {
+        self.0.node_zone()
+    }
+
     fn log(&self, level: log::Level, message: &str) {
         self.0.log(level, message);
     }

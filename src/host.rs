@@ -24,6 +24,10 @@ pub trait Host {
     fn shared_set(&self, key: &str, value: &[u8], version: Option<u32>) -> Result<(), SharedError>;
     /// Sends an HTTP GET to an Envoy cluster; the token comes back with the answer. `None` if it cannot be sent.
     fn call(&self, call: &Call<'_>) -> Option<u32>;
+    /// The zone in the locality of the proxy's own node, if it has one.
+    fn node_zone(&self) -> Option<String> {
+        None
+    }
     /// Writes to the log.
     fn log(&self, level: log::Level, message: &str);
     /// Writes an event to the log: its sentence, unless the log is to have another form.
@@ -38,6 +42,25 @@ pub trait Host {
     fn count(&self, _metric: u32, _by: u64) {}
     /// Sets a gauge, or takes a value into a histogram.
     fn record(&self, _metric: u32, _value: u64) {}
+}
+
+/// The body of an answer to a [`Call`], which may be larger than what is to be held in memory.
+pub trait Body {
+    /// How many bytes it has.
+    fn size(&self) -> usize;
+    /// At most so many bytes from this position on; empty behind the end.
+    fn part(&self, from: usize, most: usize) -> Vec<u8>;
+}
+
+impl Body for &[u8] {
+    fn size(&self) -> usize {
+        self.len()
+    }
+
+    fn part(&self, from: usize, most: usize) -> Vec<u8> {
+        let rest = self.get(from..).unwrap_or_default();
+        rest.get(..most.min(rest.len())).unwrap_or_default().to_vec()
+    }
 }
 
 /// What a metric of the host's is. All workers of the process share it.

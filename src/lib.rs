@@ -27,6 +27,7 @@ pub mod known;
 pub mod measure;
 pub mod member;
 pub mod others;
+mod pattern;
 mod percent;
 pub mod policy;
 mod printable;

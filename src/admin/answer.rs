@@ -1,24 +1,22 @@
-//! What Envoy answered: the hosts of one cluster, and how they stand.
+//! What Envoy answered: the hosts of clusters, and how they stand.
 
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 use std::borrow::Cow;
 
-use serde::de::{DeserializeSeed, MapAccess};
+use serde::de::MapAccess;
 
+use super::reader;
 use crate::fleet::{Condition, Finding, Found};
+use crate::host::Body;
 use crate::json::{Array, Fields, Object, skip};
 use crate::printable::printable;
 
-/// Enough for some eight thousand hosts.
-const MOST_BYTES: usize = 8 * 1024 * 1024;
 const MOST_SHOWN: usize = 200;
 
 /// Why an answer says nothing about a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unusable {
-    /// As many bytes as are read, or more.
-    TooLarge,
     /// An HTTP status other than 200.
     Status(u32),
     /// Not what Envoy answers: the reason, printable.
@@ -32,7 +30,6 @@ pub enum Unusable {
 impl fmt::Display for Unusable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Unusable::TooLarge => write!(f, "the answer has {MOST_BYTES} bytes or more"),
             Unusable::Status(status) => write!(f, "HTTP status {status}"),
             Unusable::Malformed(reason) => {
                 write!(f, "not an answer of Envoy's admin interface: {reason}")
@@ -45,31 +42,48 @@ impl fmt::Display for Unusable {
 
 impl core::error::Error for Unusable {}
 
-/// Reads the answer to [`request_path`](super::request_path) for `cluster`.
-pub fn parse(status: u32, body: &[u8], cluster: &str) -> Result<Finding, Unusable> {
+pub(super) fn unusable(error: serde_json::Error) -> Unusable {
+    Unusable::Malformed(printable(&error.to_string(), MOST_SHOWN))
+}
+
+/// What an answer says of the clusters that were asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listing {
+    /// In the order in which they were asked for.
+    pub clusters: Vec<Result<Members, Unusable>>,
+    /// Clusters in the answer that were not asked for.
+    pub others: usize,
+}
+
+/// What an answer says of one cluster.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Members {
+    /// Its hosts.
+    pub finding: Finding,
+    /// The name under which Envoy gets its endpoints, if that is another one.
+    pub eds_name: Option<String>,
+}
+
+/// Reads the answer to [`members_path`](super::members_path) for `clusters`.
+pub fn parse(status: u32, body: &dyn Body, clusters: &[&str]) -> Result<Listing, Unusable> {
     if status != 200 {
         return Err(Unusable::Status(status));
     }
-    if body.len() >= MOST_BYTES {
-        return Err(Unusable::TooLarge);
-    }
-    let mut statuses = Statuses { cluster, known: false, finding: Finding::default() };
-    let mut input = serde_json::Deserializer::from_slice(body);
-    let read = Object(&mut statuses).deserialize(&mut input).and_then(|()| input.end());
-    read.map_err(|error| Unusable::Malformed(printable(&error.to_string(), MOST_SHOWN)))?;
-    let Statuses { known, finding, .. } = statuses;
-    match finding.found.is_empty() {
-        _ if !known => Err(Unusable::NoSuchCluster),
-        true if finding.skipped > 0 => Err(Unusable::NoAddresses(finding.skipped)),
-        _ => Ok(finding),
-    }
+    let mut statuses = Statuses { clusters, members: vec![None; clusters.len()], others: 0 };
+    reader::read(body, &mut statuses).map_err(unusable)?;
+    let checked = |members: Option<Members>| {
+        let members = members.ok_or(Unusable::NoSuchCluster)?;
+        let Finding { ref found, skipped, .. } = members.finding;
+        if found.is_empty() && skipped > 0 { Err(Unusable::NoAddresses(skipped)) } else { Ok(members) }
+    };
+    Ok(Listing { clusters: statuses.members.into_iter().map(checked).collect(), others: statuses.others })
 }
 
-/// `{"cluster_statuses": [cluster, …]}`, of which one is looked for: Envoy may have others that match the filter.
+/// `{"cluster_statuses": [cluster, …]}`, of which some are looked for: Envoy before 1.38 answers with all that it has.
 struct Statuses<'c> {
-    cluster: &'c str,
-    known: bool,
-    finding: Finding,
+    clusters: &'c [&'c str],
+    members: Vec<Option<Members>>,
+    others: usize,
 }
 
 impl<'de> Fields<'de> for Statuses<'_> {
@@ -78,9 +92,10 @@ impl<'de> Fields<'de> for Statuses<'_> {
             return skip(object);
         }
         object.next_value_seed(Array::of(|one: Cluster| {
-            if one.name == self.cluster {
-                self.known = true;
-                self.finding = one.finding;
+            let at = self.clusters.iter().position(|cluster| *cluster == one.name);
+            match at.and_then(|at| self.members.get_mut(at)) {
+                Some(members) => *members = Some(one.members),
+                None => self.others += 1,
             }
         }))
     }
@@ -89,16 +104,20 @@ impl<'de> Fields<'de> for Statuses<'_> {
 #[derive(Default)]
 struct Cluster {
     name: String,
-    finding: Finding,
+    members: Members,
 }
 
 impl<'de> Fields<'de> for Cluster {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
             "name" => self.name = object.next_value()?,
-            "host_statuses" => object.next_value_seed(Array::of(|host: Host| match host.found() {
-                Some(found) => self.finding.add(found),
-                None => self.finding.skipped += 1,
+            "eds_service_name" => self.members.eds_name = Some(object.next_value()?),
+            "host_statuses" => object.next_value_seed(Array::of(|host: Host| {
+                let finding = &mut self.members.finding;
+                match host.found() {
+                    Ok(found) => finding.add(found),
+                    Err(left_out) => finding.leave_out(&left_out.name, left_out.weight, left_out.priority),
+                }
             }))?,
             _ => skip(object)?,
         }
@@ -112,7 +131,7 @@ struct Host {
     health: Health,
     weight: Option<u32>,
     priority: u32,
-    locality: Locality,
+    locality: Place,
 }
 
 impl<'de> Fields<'de> for Host {
@@ -129,16 +148,29 @@ impl<'de> Fields<'de> for Host {
     }
 }
 
+/// A host that no request can be steered to.
+struct LeftOut {
+    name: String,
+    /// 0 if it gets no requests from Envoy either.
+    weight: f64,
+    priority: u32,
+}
+
 impl Host {
     /// The endpoint, unless it is a pipe, a listener inside Envoy or anything else without an IP address.
-    fn found(self) -> Option<Found> {
-        let ip: IpAddr = self.address.socket.ip.parse().ok()?;
-        let port = u16::try_from(self.address.socket.port).ok().filter(|port| *port != 0)?;
-        if ip.is_unspecified() {
-            return None;
-        }
-        Some(Found {
-            weight: self.weight.filter(|weight| *weight > 0).map(f64::from),
+    fn found(self) -> Result<Found, LeftOut> {
+        let socket = &self.address.socket;
+        let ip: Option<IpAddr> = socket.ip.parse().ok().filter(|ip: &IpAddr| !ip.is_unspecified());
+        let port = u16::try_from(socket.port).ok().filter(|port| *port != 0);
+        let weight = self.weight.filter(|weight| *weight > 0).map(f64::from);
+        let (Some(ip), Some(port)) = (ip, port) else {
+            let serves = !self.health.condition.condemned();
+            let weight = if serves { weight.unwrap_or(1.0) } else { 0.0 };
+            return Err(LeftOut { name: self.address.name(), weight, priority: self.priority });
+        };
+        Ok(Found {
+            weight,
+            locality: self.locality.name(),
             zone: self.locality.zone,
             priority: Some(self.priority),
             condition: self.health.condition,
@@ -147,18 +179,33 @@ impl Host {
     }
 }
 
-/// An address of one kind or another, of which only sockets are read.
+/// An address of one kind or another, of which only sockets lead anywhere.
 #[derive(Default)]
 struct Address {
     socket: Socket,
+    other: &'static str,
+}
+
+impl Address {
+    /// What it is, as far as that is known.
+    fn name(self) -> String {
+        let Socket { ip, port } = self.socket;
+        match self.other {
+            "" => format!("{ip}:{port}"),
+            other => other.into(),
+        }
+    }
 }
 
 impl<'de> Fields<'de> for Address {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
-            "socket_address" => object.next_value_seed(Object(&mut self.socket)),
-            _ => skip(object),
+            "socket_address" => return object.next_value_seed(Object(&mut self.socket)),
+            "pipe" => self.other = "a pipe",
+            "envoy_internal_address" => self.other = "an internal listener",
+            _ => {}
         }
+        skip(object)
     }
 }
 
@@ -179,15 +226,29 @@ impl<'de> Fields<'de> for Socket {
     }
 }
 
+/// Where a host is.
 #[derive(Default)]
-struct Locality {
+pub(super) struct Place {
+    region: String,
     zone: String,
+    sub_zone: String,
 }
 
-impl<'de> Fields<'de> for Locality {
+impl Place {
+    /// All of it in one name.
+    pub(super) fn name(&self) -> String {
+        let parts = [&*self.region, &self.zone, &self.sub_zone];
+        let said = parts.iter().rposition(|part| !part.is_empty()).map_or(0, |last| last + 1);
+        parts.get(..said).unwrap_or_default().join("/")
+    }
+}
+
+impl<'de> Fields<'de> for Place {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
+            "region" => self.region = object.next_value()?,
             "zone" => self.zone = object.next_value()?,
+            "sub_zone" => self.sub_zone = object.next_value()?,
             _ => skip(object)?,
         }
         Ok(())
@@ -216,8 +277,8 @@ impl<'de> Fields<'de> for Health {
                     | "excluded_via_immediate_hc_fail"
                     | "pending_active_hc" => Condition::Unhealthy,
                     "failed_active_degraded_check" => Condition::Degraded,
-                    // Its control plane no longer lists it; it stays only until it fails a health check.
-                    "pending_dynamic_removal" => Condition::Draining,
+                    // `pending_dynamic_removal` says nothing against a host: its control plane has left it out, and Envoy
+                    // goes on using it for as long as it passes its health checks.
                     _ => return skip(object),
                 };
                 if object.next_value()? { meaning } else { Condition::Serving }
@@ -264,7 +325,11 @@ mod tests {
     }
 
     fn read(body: &str) -> Finding {
-        parse(200, body.as_bytes(), "web").unwrap()
+        read_one(200, body.as_bytes()).unwrap().finding
+    }
+
+    fn read_one(status: u32, body: &[u8]) -> Result<Members, Unusable> {
+        parse(status, &body, &["web"])?.clusters.remove(0)
     }
 
     #[test]
@@ -301,7 +366,9 @@ mod tests {
             (r#""eds_health_status": "DEGRADED", "failed_outlier_check": true"#, Unhealthy),
             (r#""eds_health_status": "DEGRADED""#, Degraded),
             (r#""eds_health_status": "DRAINING", "failed_active_health_check": true"#, Draining),
-            (r#""pending_dynamic_removal": true"#, Draining),
+            (r#""pending_dynamic_removal": true"#, Serving),
+            (r#""pending_dynamic_removal": true, "failed_active_health_check": true"#, Unhealthy),
+            (r#""pending_dynamic_removal": true, "eds_health_status": "DRAINING""#, Draining),
             (r#""a_flag_of_tomorrow": { "x": 1 }"#, Serving),
         ] {
             let finding = read(&clusters("web", &[host(&ip(1), health, "")]));
@@ -322,32 +389,86 @@ mod tests {
         ];
         let finding = read(&clusters("web", &hosts));
         assert_eq!((finding.found.len(), finding.skipped), (1, 5));
-        let none = parse(200, clusters("web", &hosts[..5]).as_bytes(), "web");
+        let none = read_one(200, clusters("web", &hosts[..5]).as_bytes());
         assert_eq!(none, Err(Unusable::NoAddresses(5)));
     }
 
     #[test]
     fn only_the_cluster_of_that_very_name_counts() {
         let other = clusters("web-2", &[host(&ip(1), "", "")]);
-        assert_eq!(parse(200, other.as_bytes(), "web"), Err(Unusable::NoSuchCluster));
+        assert_eq!(read_one(200, other.as_bytes()), Err(Unusable::NoSuchCluster));
         // What Envoy prints where the filter matches nothing.
-        assert_eq!(parse(200, b"{}", "web"), Err(Unusable::NoSuchCluster));
+        assert_eq!(read_one(200, b"{}"), Err(Unusable::NoSuchCluster));
         assert_eq!(read(&clusters("web", &[])).found, []);
         assert_eq!(read(r#"{"cluster_statuses":[{"name":"web"},{"name":"api"}]}"#).found, []);
     }
 
     #[test]
     fn whatever_else_comes_back_is_named() {
-        assert_eq!(parse(503, b"", "web"), Err(Unusable::Status(503)));
+        assert_eq!(read_one(503, b""), Err(Unusable::Status(503)));
         for body in
             ["", "[]", "<html>", "7", r#"{"cluster_statuses":{}}"#, r#"{"cluster_statuses":[1]}"#, "{}x"]
         {
-            assert!(matches!(parse(200, body.as_bytes(), "web"), Err(Unusable::Malformed(_))), "{body}");
+            assert!(matches!(read_one(200, body.as_bytes()), Err(Unusable::Malformed(_))), "{body}");
         }
         let whole = clusters("web", &[host(&ip(1), "", "")]);
         for cut in 1..whole.len() {
-            assert!(parse(200, &whole.as_bytes()[..cut], "web").is_err(), "{cut}");
+            assert!(read_one(200, &whole.as_bytes()[..cut]).is_err(), "{cut}");
         }
-        assert_eq!(parse(200, &vec![b' '; MOST_BYTES], "web"), Err(Unusable::TooLarge));
+    }
+
+    #[test]
+    fn one_answer_tells_of_several_clusters_and_of_those_nobody_asked_for() {
+        let all: Vec<String> = ["a", "web", "b", "c"]
+            .iter()
+            .map(|name| {
+                format!(
+                    r#"{{"name":"{name}","eds_service_name":"eds-{name}","host_statuses":[{}]}}"#,
+                    host(&ip(1), "", "")
+                )
+            })
+            .collect();
+        let body = format!(r#"{{"cluster_statuses":[{}]}}"#, all.join(","));
+        let listing = parse(200, &body.as_bytes(), &["c", "gone", "a"]).unwrap();
+        assert_eq!(listing.others, 2);
+        let [c, gone, a] = &listing.clusters[..] else { panic!("{listing:?}") };
+        assert_eq!(*gone, Err(Unusable::NoSuchCluster));
+        assert_eq!(c.as_ref().unwrap().eds_name.as_deref(), Some("eds-c"));
+        assert_eq!(a.as_ref().unwrap().finding.found.len(), 1);
+    }
+
+    #[test]
+    fn an_answer_may_be_larger_than_what_is_held_of_it() {
+        let filler = host(&ip(1), "", "");
+        let hosts = 12 * 1024 * 1024 / filler.len();
+        let other = format!(r#"{{"name":"other","host_statuses":[{}]}}"#, vec![filler; hosts].join(","));
+        let web = format!(r#"{{"name":"web","host_statuses":[{}]}}"#, host(&ip(2), "", ""));
+        let body = format!(r#"{{"cluster_statuses":[{other},{web},{other}]}}"#);
+        assert!(body.len() > 24 << 20);
+        let listing = parse(200, &body.as_bytes(), &["web"]).unwrap();
+        assert_eq!((listing.clusters[0].as_ref().unwrap().finding.found.len(), listing.others), (1, 2));
+        let cut = &body.as_bytes()[..body.len() - 1];
+        assert!(matches!(parse(200, &cut, &["web"]), Err(Unusable::Malformed(_))));
+    }
+
+    #[test]
+    fn what_cannot_be_steered_to_is_counted_with_its_weight() {
+        let pipe = r#"{ "pipe": { "path": "/run/x.sock" } }"#;
+        let hosts = [
+            host(&ip(1), "", ""),
+            host(&ip(2), "", r#", "priority": 1"#),
+            host(pipe, "", ""),
+            host(pipe, r#""eds_health_status": "UNHEALTHY""#, ""),
+            host(
+                r#"{ "envoy_internal_address": { "server_listener_name": "main" } }"#,
+                "",
+                r#", "priority": 1"#,
+            ),
+            host(r#"{ "socket_address": { "address": "web.example", "port_value": 80 } }"#, "", ""),
+        ];
+        let finding = read(&clusters("web", &hosts));
+        assert_eq!((finding.found.len(), finding.skipped), (2, 4));
+        assert!((finding.unsteerable() - 2.0 / 3.0).abs() < 1e-9, "{}", finding.unsteerable());
+        assert_eq!(finding.examples, ["a pipe", "an internal listener", "web.example:80"]);
     }
 }

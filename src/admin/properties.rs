@@ -8,8 +8,8 @@ use super::*;
 use crate::json::arbitrary;
 
 fn check(status: u32, body: &[u8]) -> Result<(), TestCaseError> {
-    match parse(status, body, "web") {
-        Ok(finding) => {
+    match parse(status, &body, &["web"]).and_then(|mut listing| listing.clusters.remove(0)) {
+        Ok(Members { finding, .. }) => {
             let usable = |f: &crate::fleet::Found| f.address.port() != 0 && !f.address.ip().is_unspecified();
             prop_assert!(finding.found.iter().all(usable));
             prop_assert!(finding.found.iter().all(|f| f.weight.is_none_or(|w| w.is_finite() && w > 0.0)));
@@ -22,6 +22,7 @@ fn check(status: u32, body: &[u8]) -> Result<(), TestCaseError> {
             prop_assert!(!line.contains(char::is_control) && line.len() < 5000, "{line:?}");
         }
     }
+    let _any_bytes_are_taken = parse_localities(status, &body, &["web"]);
     Ok(())
 }
 
@@ -89,7 +90,7 @@ proptest! {
     /// Whatever a cluster is called, the question is a URL that leads back to its name and to no other.
     #[test]
     fn a_question_is_a_url(name: String) {
-        let path = request_path(&name);
+        let path = members_path(&[&name]);
         prop_assert!(path.bytes().all(|byte| byte.is_ascii_graphic()));
         let expression = path.strip_prefix("/clusters?format=json&filter=%5E").expect("the beginning");
         let expression = expression.strip_suffix("%24").expect("the end");

@@ -147,8 +147,11 @@ fn write_query(endpoints: &EndpointQuery) -> Object {
         .with("weight_label", weight_label)
 }
 
-fn write_envoy_admin(EnvoyAdmin { cluster, interval }: &EnvoyAdmin) -> Object {
-    Object::default().with("cluster", cluster).with("interval", *interval)
+fn write_envoy_admin(EnvoyAdmin { cluster, interval, locality_weights }: &EnvoyAdmin) -> Object {
+    Object::default()
+        .with("cluster", cluster)
+        .with("interval", *interval)
+        .with("locality_weights", Tree::Boolean(*locality_weights))
 }
 
 fn write_policy(policy: &Policy) -> Object {

@@ -108,10 +108,11 @@ fn envoy_admin(node: &Node, upstream: &Fields) -> EnvoyAdmin {
     if of.is_some_and(|cluster| matches!(cluster.tree(), Tree::Text(name) if name == "*")) {
         node.refuse("only where \"cluster\" names one: Envoy lists endpoints cluster by cluster", None);
     }
-    let fields = node.fields(&["cluster", "interval"]);
+    let fields = node.fields(&["cluster", "interval", "locality_weights"]);
     let cluster = fields.require("cluster", "the name of the Envoy cluster that reaches the admin listener");
     EnvoyAdmin {
         cluster: cluster.and_then(|node| node.single_cluster()).unwrap_or_default(),
         interval: fields.read("interval", interval).unwrap_or(DEFAULT_INTERVAL),
+        locality_weights: fields.read("locality_weights", Node::boolean).unwrap_or(true),
     }
 }

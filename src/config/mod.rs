@@ -221,6 +221,8 @@ pub struct EnvoyAdmin {
     pub cluster: String,
     /// Time between polls.
     pub interval: Duration,
+    /// Whether requests are divided by the weights of Envoy's localities.
+    pub locality_weights: bool,
 }
 
 /// How an endpoint is chosen.

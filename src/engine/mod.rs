@@ -13,8 +13,9 @@ mod upstream;
 
 use hashbrown::HashMap;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::fleet::EndpointRef;
+use crate::pattern;
 use crate::policy::Request;
 use crate::random::Rng;
 use crate::terms::Terms;
@@ -48,6 +49,8 @@ pub enum Reason {
     Probe,
     /// Nobody was eligible: Envoy.
     Fallback,
+    /// Some hosts can only be reached by Envoy's own policy, and this was their part.
+    Unsteerable,
     /// Nobody was eligible: answered 503.
     Reject,
     /// Nobody was eligible: the safe endpoint.
@@ -61,6 +64,7 @@ impl Reason {
             Reason::Policy => "policy",
             Reason::Probe => "probe",
             Reason::Fallback => "fallback",
+            Reason::Unsteerable => "unsteerable",
             Reason::Reject => "reject",
             Reason::SafeEndpoint => "safe_endpoint",
         }
@@ -85,7 +89,23 @@ pub struct Ticket {
 pub struct Engine {
     upstreams: Vec<Upstream>,
     by_cluster: HashMap<Box<str>, usize>,
+    /// The most literal first.
+    patterns: Vec<Pattern>,
     any: Option<usize>,
+    /// How many upstreams have been made for clusters that match a pattern.
+    made: usize,
+    /// Requests to clusters that no upstream balances, and how many of them another has taken over.
+    unmatched: u64,
+    unmatched_told: u64,
+    terms: Terms,
+    prometheus: Option<config::Prometheus>,
+}
+
+/// Clusters by a name with `*` in it.
+struct Pattern {
+    name: Box<str>,
+    /// The upstream that balances all of them; none where each becomes an upstream of its own.
+    upstream: Option<usize>,
 }
 
 impl Engine {
@@ -99,21 +119,84 @@ impl Engine {
         let upstream = |u| Upstream::new(u, config.prometheus.as_ref(), terms, now);
         let upstreams: Vec<_> = config.upstreams.iter().map(upstream).collect();
         let named = config.upstreams.iter().enumerate().filter(|(_, u)| u.cluster != "*");
-        Engine {
-            by_cluster: named.map(|(i, u)| (u.cluster.as_str().into(), i)).collect(),
+        let (patterns, named): (Vec<_>, Vec<_>) = named.partition(|(_, u)| pattern::is_pattern(&u.cluster));
+        let patterns =
+            patterns.into_iter().map(|(i, u)| Pattern { name: u.cluster.as_str().into(), upstream: Some(i) });
+        let mut engine = Engine {
+            by_cluster: named.into_iter().map(|(i, u)| (u.cluster.as_str().into(), i)).collect(),
+            patterns: patterns.collect(),
             any: config.upstreams.iter().position(|u| u.cluster == "*"),
             upstreams,
-        }
+            made: 0,
+            unmatched: 0,
+            unmatched_told: 0,
+            terms,
+            prometheus: config.prometheus.clone(),
+        };
+        engine.sort_patterns();
+        engine
+    }
+
+    fn sort_patterns(&mut self) {
+        self.patterns.sort_by_key(|pattern| core::cmp::Reverse(pattern::literal(&pattern.name)));
+    }
+
+    /// For each cluster that matches one of these patterns an upstream is to be [made](Engine::make) when it is met.
+    pub fn expect<'p>(&mut self, patterns: impl Iterator<Item = &'p str>) {
+        self.patterns.extend(patterns.map(|name| Pattern { name: name.into(), upstream: None }));
+        self.sort_patterns();
     }
 
     /// The upstream that balances `cluster`, if any does.
     pub fn route(&self, cluster: &str) -> Option<usize> {
-        self.by_cluster.get(cluster).copied().or(self.any)
+        self.by_cluster.get(cluster).copied().or_else(|| match self.pattern_of(cluster) {
+            Some(pattern) => pattern.upstream,
+            None => self.any,
+        })
+    }
+
+    fn pattern_of(&self, cluster: &str) -> Option<&Pattern> {
+        self.patterns.iter().find(|pattern| pattern::matches(&pattern.name, cluster))
+    }
+
+    /// Whether an upstream is to be made for `cluster`.
+    pub fn expects(&self, cluster: &str) -> bool {
+        self.expected(cluster).is_some()
+    }
+
+    /// The pattern by which an upstream is to be made for `cluster`.
+    pub fn expected(&self, cluster: &str) -> Option<&str> {
+        if self.by_cluster.contains_key(cluster) {
+            return None;
+        }
+        self.pattern_of(cluster).filter(|pattern| pattern.upstream.is_none()).map(|pattern| &*pattern.name)
+    }
+
+    /// Makes an upstream for a cluster that matches a pattern, the next after those that there are.
+    pub fn make(&mut self, config: &config::Upstream, now: Time) {
+        self.by_cluster.insert(config.cluster.as_str().into(), self.upstreams.len());
+        self.upstreams.push(Upstream::new(config, self.prometheus.as_ref(), self.terms, now));
+        self.made += 1;
+    }
+
+    /// How many upstreams have been made for clusters that match a pattern.
+    pub fn made(&self) -> usize {
+        self.made
+    }
+
+    /// A request went to a cluster that no upstream balances.
+    pub fn pass_by(&mut self) {
+        self.unmatched += 1;
+    }
+
+    /// Requests to clusters that no upstream balances.
+    pub fn unmatched(&self) -> u64 {
+        self.unmatched
     }
 
     /// The upstream that balances every cluster, where that needs no look at the cluster's name.
     pub fn route_any(&self) -> Option<usize> {
-        self.any.filter(|_| self.by_cluster.is_empty())
+        self.any.filter(|_| self.by_cluster.is_empty() && self.patterns.is_empty())
     }
 
     /// The upstream whose cluster name has this [`crate::random::hash`].
@@ -214,11 +297,13 @@ impl Engine {
     /// Counts the latest picks.
     pub fn recount(&mut self, now: Time) {
         self.upstreams.iter_mut().for_each(|u| u.recount(now));
+        self.unmatched_told = self.unmatched;
     }
 
     /// What had been counted at the last [`recount`](Engine::recount) is another's now: what came since is left.
     pub fn forget_counts(&mut self) {
         self.upstreams.iter_mut().for_each(Upstream::forget_counts);
+        self.unmatched -= core::mem::take(&mut self.unmatched_told).min(self.unmatched);
     }
 
     /// Forgets what the other workers know, to be told anew as of `told`.

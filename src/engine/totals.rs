@@ -12,6 +12,8 @@ pub struct Totals {
     pub probes: u64,
     /// Requests left to Envoy's fallback because nobody was eligible.
     pub fallbacks: u64,
+    /// Requests left to Envoy's own policy for the hosts that only it can reach.
+    pub unsteerable: u64,
     /// Requests refused because nobody was eligible.
     pub rejects: u64,
     /// Requests sent to the safe endpoint because nobody was eligible.
@@ -33,7 +35,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    const LEN: usize = 25;
+    const LEN: usize = 26;
 
     /// The index of a state in [`Totals::changes`].
     pub fn change(state: State) -> usize {
@@ -45,6 +47,14 @@ impl Totals {
         }
     }
 
+    /// Requests that were decided on.
+    pub fn decisions(&self) -> u64 {
+        let Totals { policy, probes, fallbacks, unsteerable, rejects, safe_endpoint, .. } = self;
+        [probes, fallbacks, unsteerable, rejects, safe_endpoint]
+            .into_iter()
+            .fold(*policy, |sum, n| sum.saturating_add(*n))
+    }
+
     /// Every number, always in the same order.
     fn numbers_mut(&mut self) -> [&mut u64; Totals::LEN] {
         let [healthy, suspect, failed, recovering] = &mut self.changes;
@@ -53,6 +63,7 @@ impl Totals {
             &mut self.policy,
             &mut self.probes,
             &mut self.fallbacks,
+            &mut self.unsteerable,
             &mut self.rejects,
             &mut self.safe_endpoint,
             &mut self.ejections,

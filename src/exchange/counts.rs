@@ -16,6 +16,9 @@ pub const MOST_ENDPOINTS: usize = 100_000;
 /// The same of upstreams: a configuration has up to 64, and is replaced now and then.
 pub const MOST_UPSTREAMS: usize = 1024;
 
+/// Requests to clusters that no upstream balances are counted as those of the cluster without a name.
+const UNMATCHED: u64 = 0;
+
 /// What has been counted for one endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct EndpointCounts {
@@ -53,7 +56,16 @@ impl Counts {
             let counted = |(identity, counters, recent)| (identity, EndpointCounts { counters, recent });
             into.endpoints.extend(upstream.counters().map(counted));
         }
+        if engine.unmatched() > 0 {
+            let totals = Totals { fallbacks: engine.unmatched(), ..Totals::default() };
+            counts.upstreams.entry(UNMATCHED).or_default().totals = totals;
+        }
         counts
+    }
+
+    /// Requests to clusters that no upstream balances.
+    pub fn unmatched(&self) -> u64 {
+        self.upstream(UNMATCHED).map_or(0, |counted| counted.totals.fallbacks)
     }
 
     /// Adds what somebody else has counted.

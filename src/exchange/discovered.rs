@@ -4,7 +4,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use super::codec::{Reader, Writer};
 use crate::config::MOST_ENDPOINTS;
-use crate::fleet::{Condition, Found, Origin, Source, WEIGHTS};
+use crate::fleet::{Absence, Absences, Condition, Found, Origin, Source, WEIGHTS};
 
 /// A source of one upstream: [`random::hash`](crate::random::hash) of the cluster's name, and which source it is.
 pub type Key = (u64, Origin);
@@ -24,16 +24,25 @@ pub fn encode<'s>(sources: impl ExactSizeIterator<Item = (Key, &'s Source)>) -> 
         w.u64(source.failures);
         w.text(&source.error);
         w.u32(source.skipped);
-        w.u32(source.empties);
-        w.time(source.empty_since);
+        w.text(&source.examples);
+        w.f64(source.unsteerable);
+        w.u64(source.question);
+        w.bytes(&[source.somebody.into()]);
+        w.f64(source.absences.longest_s);
+        w.u32(source.absences.open.len() as u32);
+        for absence in &source.absences.open {
+            address(&mut w, absence.address);
+            w.time(absence.since);
+            w.u32(absence.answers);
+        }
         w.u32(source.found.len() as u32);
         source.found.iter().for_each(|found| write(&mut w, found));
     }
     w.0
 }
 
-fn write(w: &mut Writer, found: &Found) {
-    match found.address.ip() {
+fn address(w: &mut Writer, address: SocketAddr) {
+    match address.ip() {
         IpAddr::V4(ip) => {
             w.bytes(&[4]);
             w.bytes(&ip.octets());
@@ -43,10 +52,16 @@ fn write(w: &mut Writer, found: &Found) {
             w.bytes(&ip.octets());
         }
     }
-    w.bytes(&found.address.port().to_le_bytes());
+    w.bytes(&address.port().to_le_bytes());
+}
+
+fn write(w: &mut Writer, found: &Found) {
+    address(w, found.address);
     w.f64(found.weight.unwrap_or(0.0));
     w.u32(found.priority.map_or(u32::MAX, |priority| priority.min(u32::MAX - 1)));
     w.text(&found.zone);
+    w.text(&found.locality);
+    w.f64(found.locality_weight.unwrap_or(-1.0));
     w.text(&found.version);
     w.bytes(&[match found.condition {
         Condition::Serving => 0,
@@ -73,8 +88,11 @@ pub fn decode(bytes: &[u8]) -> Option<Vec<(Key, Source)>> {
             failures: r.u64()?,
             error: r.text()?.into(),
             skipped: r.u32()?,
-            empties: r.u32()?,
-            empty_since: r.time()?,
+            examples: r.text()?.into(),
+            unsteerable: r.f64()?,
+            question: r.u64()?,
+            somebody: r.byte()? != 0,
+            absences: absences(&mut r)?,
             found: Vec::new(),
         };
         for _ in 0..r.u32()? {
@@ -88,18 +106,35 @@ pub fn decode(bytes: &[u8]) -> Option<Vec<(Key, Source)>> {
     Some(sources)
 }
 
-fn read(r: &mut Reader<'_>) -> Option<Found> {
+fn absences(r: &mut Reader<'_>) -> Option<Absences> {
+    let longest_s = r.f64()?;
+    let mut open = Vec::new();
+    for _ in 0..r.u32()? {
+        let absence = Absence { address: read_address(r)?, since: r.time()?, answers: r.u32()? };
+        if open.len() < MOST_ENDPOINTS {
+            open.push(absence);
+        }
+    }
+    Some(Absences::told(open, longest_s))
+}
+
+fn read_address(r: &mut Reader<'_>) -> Option<SocketAddr> {
     let ip: IpAddr = match r.byte()? {
         4 => r.array::<4>()?.into(),
         6 => r.array::<16>()?.into(),
         _ => return None,
     };
-    let port = u16::from_le_bytes(r.array()?);
+    Some(SocketAddr::new(ip, u16::from_le_bytes(r.array()?)))
+}
+
+fn read(r: &mut Reader<'_>) -> Option<Found> {
     Some(Found {
-        address: SocketAddr::new(ip, port),
+        address: read_address(r)?,
         weight: Some(r.f64()?).filter(|weight| WEIGHTS.contains(weight)),
         priority: Some(r.u32()?).filter(|priority| *priority != u32::MAX),
         zone: r.text()?.into(),
+        locality: r.text()?.into(),
+        locality_weight: Some(r.f64()?).filter(|weight| (0.0..=f64::from(u32::MAX)).contains(weight)),
         version: r.text()?.into(),
         condition: match r.byte()? {
             0 => Condition::Serving,

@@ -9,6 +9,7 @@
 //! | `…/lease` | compare-and-swap | who asks and decides for all, until when ([`lease`]) |
 //! | `…/signals` | the lease holder | the latest samples ([`snapshot`]) |
 //! | `…/fleet` | the lease holder | who the endpoints are ([`discovered`]) |
+//! | `…/clusters` | compare-and-swap | clusters that requests have met and no entry names ([`met`]) |
 //! | `…/capacity/SEAT` | that worker only | how much an endpoint takes ([`scaling`]) |
 //! | `…/scaling` | the lease holder | pressure and desired replicas ([`scaling`]) |
 //!
@@ -24,6 +25,7 @@ pub mod estate;
 #[cfg(test)]
 mod fake;
 pub mod lease;
+pub mod met;
 pub mod registry;
 pub mod scaling;
 pub mod seat;
@@ -31,7 +33,7 @@ pub mod slot;
 pub mod snapshot;
 
 /// Bumped whenever the meaning of any key changes, so that old and new workers do not misread each other.
-pub const VERSION: u8 = 4;
+pub const VERSION: u8 = 5;
 
 /// The common prefix of the keys of plugin `name`.
 pub fn prefix(name: &str) -> String {

@@ -60,6 +60,11 @@ impl Host for Envoy {
         hostcalls::dispatch_http_call(call.cluster, headers, None, vec![], call.timeout).ok()
     }
 
+    fn node_zone(&self) -> Option<String> {
+        let zone = hostcalls::get_property(vec!["node", "locality", "zone"]).ok().flatten()?;
+        String::from_utf8(zone).ok().filter(|zone| !zone.is_empty())
+    }
+
     fn log(&self, level: log::Level, message: &str) {
         let level = match level {
             log::Level::Error => LogLevel::Error,

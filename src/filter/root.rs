@@ -12,11 +12,8 @@ use super::attempt::AttemptStream;
 use super::host::Envoy;
 use super::stream::HttpStream;
 use crate::config::{self, Fault, Role};
-use crate::host::Host;
+use crate::host::{Body, Host};
 use crate::worker::Worker;
-
-/// The largest answer that is read from Prometheus or the admin interface.
-const LARGEST_ANSWER: usize = 8 << 20;
 
 thread_local! {
     /// The latest worker by plugin name: a new configuration is a new root context in the same VM, and what
@@ -51,6 +48,24 @@ impl Drop for Root {
         if self.follows {
             FOLLOWING.set(FOLLOWING.get().saturating_sub(1));
         }
+    }
+}
+
+/// The body of the answer that is being handed over, of so many bytes.
+struct CallBody(usize);
+
+impl Body for CallBody {
+    fn size(&self) -> usize {
+        self.0
+    }
+
+    fn part(&self, from: usize, most: usize) -> Vec<u8> {
+        let most = most.min(self.0.saturating_sub(from));
+        if most == 0 {
+            return Vec::new();
+        }
+        let part = hostcalls::get_buffer(BufferType::HttpCallResponseBody, from, most);
+        part.ok().flatten().unwrap_or_default()
     }
 }
 
@@ -123,13 +138,7 @@ impl Context for Root {
             })
             .and_then(|status| status.ok().flatten())
             .and_then(|status| core::str::from_utf8(&status).ok()?.parse().ok());
-        let body = match body_size {
-            0 => None,
-            size => hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size.min(LARGEST_ANSWER))
-                .ok()
-                .flatten(),
-        };
-        worker.call_answered(&Envoy, token, status, &body.unwrap_or_default());
+        worker.call_answered(&Envoy, token, status, &CallBody(body_size));
     }
 }
 

@@ -4,11 +4,13 @@ use hashbrown::HashMap;
 
 use super::{Condition, Spec};
 
-/// Zone, version, priority and condition: a fleet has few combinations of them.
+/// Zone, version, priority, locality and condition: a fleet has few combinations of them.
 #[derive(Clone, Debug)]
 pub(super) struct Kind {
     pub zone: Box<str>,
     pub version: Box<str>,
+    pub locality: Box<str>,
+    pub locality_weight: f64,
     pub priority: u32,
     pub condition: Condition,
 }
@@ -17,17 +19,19 @@ pub(super) struct Kind {
 #[derive(Debug, Default)]
 pub(super) struct Kinds<'a> {
     kinds: Vec<Kind>,
-    numbers: HashMap<(&'a str, &'a str, u32, Condition), u32>,
+    numbers: HashMap<(&'a str, &'a str, (&'a str, u64), u32, Condition), u32>,
 }
 
 impl<'a> Kinds<'a> {
     /// The number of the kind that `spec` is of.
     pub fn number(&mut self, spec: &'a Spec) -> u32 {
-        let Spec { ref zone, ref version, priority, condition, .. } = *spec;
+        let Spec { ref zone, ref version, ref locality, locality_weight, priority, condition, .. } = *spec;
         let next = self.kinds.len() as u32;
-        *self.numbers.entry((zone, version, priority, condition)).or_insert_with(|| {
-            let (zone, version) = (zone.as_str().into(), version.as_str().into());
-            self.kinds.push(Kind { zone, version, priority, condition });
+        let part = (locality.as_str(), locality_weight.to_bits());
+        *self.numbers.entry((zone, version, part, priority, condition)).or_insert_with(|| {
+            let (zone, version, locality) =
+                (zone.as_str().into(), version.as_str().into(), locality.as_str().into());
+            self.kinds.push(Kind { zone, version, locality, locality_weight, priority, condition });
             next
         })
     }

@@ -8,7 +8,7 @@
 
 use core::net::SocketAddr;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::Spec;
 use super::found::Found;
@@ -34,6 +34,8 @@ pub struct Merged {
     pub specs: Vec<Spec>,
     /// Endpoints beyond [`MOST_ENDPOINTS`], left out.
     pub beyond: usize,
+    /// Addresses that other sources name and that Envoy's cluster does not have, left out: how many, and the first.
+    pub unknown_to_envoy: (usize, Option<SocketAddr>),
 }
 
 impl Sources<'_> {
@@ -61,9 +63,17 @@ impl Sources<'_> {
         let all = self.fixed.iter().map(|e| e.address);
         let all = all.chain(self.prometheus.into_iter().flatten().map(|f| f.address));
         let all = all.chain(self.envoy.into_iter().flatten().map(|f| f.address));
+        let mut unknown = HashSet::new();
+        let mut first_unknown = None;
         if members.is_none() {
             all.for_each(|address| _ = place(address, &mut specs));
+        } else if members.is_some_and(|members| !members.is_empty()) {
+            for address in all.filter(|address| !places.contains_key(address)) {
+                first_unknown = first_unknown.or(Some(address));
+                unknown.insert(address);
+            }
         }
+        merged.unknown_to_envoy = (unknown.len(), first_unknown);
         // The least of them first, so that the others overrule it.
         for found in self.envoy.into_iter().flatten().chain(self.prometheus.into_iter().flatten()) {
             if let Some(spec) = places.get(&found.address).and_then(|at| specs.get_mut(*at)) {
@@ -84,6 +94,10 @@ impl Found {
     fn tell(&self, spec: &mut Spec) {
         spec.weight = self.weight.unwrap_or(spec.weight);
         spec.priority = self.priority.unwrap_or(spec.priority);
+        if let Some(weight) = self.locality_weight {
+            spec.locality.clone_from(&self.locality);
+            spec.locality_weight = weight;
+        }
         spec.condition = spec.condition.max(self.condition);
         if !self.zone.is_empty() {
             spec.zone.clone_from(&self.zone);
@@ -151,7 +165,8 @@ mod tests {
         sources.envoy = Some(&envoy);
         assert_eq!(hosts(&sources.merge()), [1, 2, 3, 4], "where Envoy's cluster has no members of its own");
         sources.members_only = true;
-        assert_eq!(hosts(&sources.merge()), [4]);
+        let merged = sources.merge();
+        assert_eq!((hosts(&merged), merged.unknown_to_envoy), (vec![4], (3, Some(address(1)))));
         sources.envoy = Some(&[]);
         assert!(hosts(&sources.merge()).is_empty());
     }

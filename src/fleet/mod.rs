@@ -1,8 +1,10 @@
 //! Who the endpoints are: identity, weight, zone, version, under an index that stays valid while they come and go.
 
+mod absence;
 mod condition;
 mod found;
 mod kinds;
+pub mod localities;
 mod merge;
 mod source;
 mod texts;
@@ -15,10 +17,12 @@ use hashbrown::{HashMap, HashTable};
 
 use crate::random;
 
+pub use absence::{Absence, Absences, Standing};
 pub use condition::Condition;
 pub(crate) use found::WEIGHTS;
 pub use found::{Finding, Found};
 use kinds::{Kind, Kinds};
+pub use localities::Locality;
 pub use merge::{Merged, Sources};
 pub use source::{Origin, Source};
 use texts::Texts;
@@ -36,6 +40,10 @@ pub struct Spec {
     pub priority: u32,
     /// Version, empty if unknown.
     pub version: String,
+    /// The locality that requests are divided by; empty where they are not.
+    pub locality: String,
+    /// What that locality gets beside the others of its priority.
+    pub locality_weight: f64,
     /// How it stands with those who announce it.
     pub condition: Condition,
 }
@@ -49,6 +57,8 @@ impl Spec {
             zone: String::new(),
             priority: 0,
             version: String::new(),
+            locality: String::new(),
+            locality_weight: 0.0,
             condition: Condition::Serving,
         }
     }
@@ -62,7 +72,7 @@ impl From<&crate::config::StaticEndpoint> for Spec {
             zone: endpoint.zone.clone(),
             priority: endpoint.priority,
             version: endpoint.version.clone(),
-            condition: Condition::Serving,
+            ..Spec::at(endpoint.address)
         }
     }
 }
@@ -103,6 +113,16 @@ impl<'a> Endpoint<'a> {
     /// Version, empty if unknown.
     pub fn version(&self) -> &'a str {
         &self.kind.version
+    }
+
+    /// The locality that requests are divided by; empty where they are not.
+    pub fn locality(&self) -> &'a str {
+        &self.kind.locality
+    }
+
+    /// What that locality gets beside the others of its priority.
+    pub fn locality_weight(&self) -> f64 {
+        self.kind.locality_weight
     }
 
     /// 0 is used first.

@@ -1,14 +1,15 @@
 //! What a source said last, and how far it is to be believed.
 
+use core::net::SocketAddr;
+
+use hashbrown::HashSet;
+
 use super::Condition;
+use super::absence::{Absences, Standing};
 use super::found::{Finding, Found};
+use crate::config::MOST_ENDPOINTS;
 use crate::time::Time;
 
-/// A list is not given up for an empty answer, but for as many of them in a row …
-const EMPTY_ANSWERS: u32 = 3;
-/// … that come over this long, seconds: a Prometheus that was restarted finds nobody until it has scraped everybody
-/// once, and scrapes are up to a minute apart.
-const EMPTY_FOR_S: f64 = 60.0;
 /// What a source said of an endpoint's condition counts for this long, seconds; then what is measured decides alone.
 const CONDITION_COUNTS_FOR_S: f64 = 60.0;
 /// … or for so many questions without an answer, whichever is longer.
@@ -21,6 +22,24 @@ pub enum Origin {
     Prometheus,
     /// `endpoints.envoy_admin`.
     Envoy,
+}
+
+impl Origin {
+    /// As it stands in labels and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Origin::Prometheus => "prometheus",
+            Origin::Envoy => "envoy_admin",
+        }
+    }
+
+    /// As it stands in sentences.
+    pub fn title(self) -> &'static str {
+        match self {
+            Origin::Prometheus => "Prometheus",
+            Origin::Envoy => "Envoy's admin interface",
+        }
+    }
 }
 
 /// A source of endpoints, as it stands.
@@ -38,34 +57,68 @@ pub struct Source {
     pub error: String,
     /// Entries of the last answer that named no usable endpoint.
     pub skipped: u32,
-    /// Empty answers in a row.
-    pub empties: u32,
-    /// When the first of these came.
-    pub empty_since: Time,
+    /// What the first of these are called.
+    pub examples: String,
+    /// The part of the requests that the source gives to those, 0 to 1.
+    pub unsteerable: f64,
+    /// What was asked: the answer to another question replaces the list at once.
+    pub question: u64,
+    /// Endpoints of the list that the latest answers did not name.
+    pub absences: Absences,
+    /// Whether the latest answer named any endpoint.
+    pub somebody: bool,
 }
 
 impl Source {
-    /// Takes an answer. Whether the list has changed.
-    pub fn answer(&mut self, finding: Finding, now: Time) -> bool {
+    /// Takes an answer to `question` from `origin`. Whether the list has changed.
+    ///
+    /// Envoy's list is what requests can be steered to, so an endpoint that it leaves out is gone, unless it names nobody
+    /// at all. Others are believed [later](Source::believe_absences).
+    pub fn answer(&mut self, finding: Finding, (origin, question): (Origin, u64), now: Time) -> bool {
         let first = self.answered == Time::ZERO;
         self.answered = now;
         self.answers += 1;
         self.error.clear();
         self.skipped = finding.skipped.saturating_add(finding.beyond).min(u32::MAX as usize) as u32;
-        if !finding.found.is_empty() {
-            self.empties = 0;
-        } else if !self.found.is_empty() {
-            if self.empties == 0 || now < self.empty_since {
-                self.empty_since = now;
+        self.examples = finding.examples.join(", ");
+        self.unsteerable = finding.unsteerable();
+        self.somebody = !finding.found.is_empty();
+        let replaces = core::mem::replace(&mut self.question, question) != question;
+        let at_once = replaces || (origin == Origin::Envoy && self.somebody);
+        let named: HashSet<SocketAddr> = finding.found.iter().map(|found| found.address).collect();
+        let mut found = finding.found;
+        if at_once {
+            self.absences.forget();
+        } else {
+            for found in &found {
+                self.absences.named(found.address, now);
             }
-            self.empties = self.empties.saturating_add(1);
-            if self.empties < EMPTY_ANSWERS || now.seconds_since(self.empty_since) < EMPTY_FOR_S {
-                return false;
+            for old in &self.found {
+                if !named.contains(&old.address) && found.len() < MOST_ENDPOINTS {
+                    self.absences.missed(old.address, now);
+                    found.push(old.clone());
+                }
             }
         }
-        let changed = first || self.found != finding.found;
-        self.found = finding.found;
+        let changed = first || !same(&self.found, &found);
+        self.found = found;
         changed
+    }
+
+    /// Lets those go whose absence is believed, by how each stands and by the source's own record. Whether that changed
+    /// anything.
+    pub fn believe_absences(
+        &mut self,
+        every_s: f64,
+        now: Time,
+        standing: impl Fn(SocketAddr) -> Standing,
+    ) -> bool {
+        if self.absences.open.is_empty() {
+            return false;
+        }
+        let gone = self.absences.believed(self.somebody, every_s, now, standing);
+        self.found.retain(|found| !gone.contains(&found.address));
+        !gone.is_empty()
     }
 
     /// There was no usable answer. What was said before stays.
@@ -96,8 +149,19 @@ impl Source {
     /// The clock stepped back to `now`.
     pub fn not_after(&mut self, now: Time) {
         self.answered = self.answered.min(now);
-        self.empty_since = self.empty_since.min(now);
+        self.absences.not_after(now);
     }
+}
+
+/// Whether both say the same, in whatever order.
+fn same(one: &[Found], other: &[Found]) -> bool {
+    one == other || (one.len() == other.len() && sorted(one) == sorted(other))
+}
+
+fn sorted(found: &[Found]) -> Vec<&Found> {
+    let mut sorted: Vec<&Found> = found.iter().collect();
+    sorted.sort_unstable_by_key(|found| found.address);
+    sorted
 }
 
 #[cfg(test)]
@@ -117,33 +181,108 @@ mod tests {
         finding
     }
 
+    const PROMETHEUS: (Origin, u64) = (Origin::Prometheus, 1);
+    const ENVOY: (Origin, u64) = (Origin::Envoy, 1);
+
+    fn ports(source: &Source) -> Vec<u16> {
+        let mut ports: Vec<u16> = source.found.iter().map(|found| found.address.port()).collect();
+        ports.sort_unstable();
+        ports
+    }
+
+    fn believe(source: &mut Source, now: Time, standing: Standing) -> bool {
+        source.believe_absences(5.0, now, |_| standing)
+    }
+
     #[test]
-    fn an_empty_answer_is_believed_when_it_has_been_repeated_for_a_minute() {
-        let mut source = Source::default();
-        assert!(source.answer(finding(&[1, 2]), s(0)));
-        for second in [5, 10, 15, 60] {
-            assert!(!source.answer(finding(&[]), s(second)));
-            assert_eq!(source.found.len(), 2);
+    fn an_absence_is_believed_when_it_has_been_repeated_for_a_minute() {
+        for (origin, left) in [(PROMETHEUS, &[1][..]), (PROMETHEUS, &[][..]), (ENVOY, &[][..])] {
+            let mut source = Source::default();
+            assert!(source.answer(finding(&[1, 2]), origin, s(0)));
+            for second in [5, 10, 15, 64] {
+                assert!(!source.answer(finding(left), origin, s(second)));
+                assert!(!believe(&mut source, s(second), Standing::Unknown));
+                assert_eq!(ports(&source), [1, 2]);
+            }
+            assert!(believe(&mut source, s(65), Standing::Unknown));
+            assert_eq!(ports(&source), left);
+            assert!(source.known().is_some());
         }
-        assert!(source.answer(finding(&[]), s(66)));
-        assert_eq!(source.known(), Some(&[][..]));
-        // One answer in between starts the count anew; a minute alone is not enough either.
-        assert!(source.answer(finding(&[1]), s(70)));
-        source.answer(finding(&[]), s(71));
-        assert!(!source.answer(finding(&[1]), s(72)));
-        source.answer(finding(&[]), s(73));
-        assert!(!source.answer(finding(&[]), s(200)));
-        assert!(source.answer(finding(&[]), s(201)));
+    }
+
+    #[test]
+    fn a_minute_alone_is_not_enough() {
+        let mut source = Source::default();
+        source.answer(finding(&[1, 2]), PROMETHEUS, s(0));
+        source.answer(finding(&[1]), PROMETHEUS, s(5));
+        source.answer(finding(&[1]), PROMETHEUS, s(200));
+        assert!(!believe(&mut source, s(201), Standing::Unknown), "two answers");
+        source.answer(finding(&[1]), PROMETHEUS, s(202));
+        assert!(believe(&mut source, s(202), Standing::Unknown));
+    }
+
+    #[test]
+    fn answers_that_alternate_remove_no_endpoint() {
+        let mut source = Source::default();
+        source.answer(finding(&[1, 2, 3, 4]), PROMETHEUS, s(0));
+        for round in 1..200 {
+            let answer: &[u16] = if round % 2 == 0 { &[4, 3, 2, 1] } else { &[round as u16 % 4 + 1] };
+            assert!(!source.answer(finding(answer), PROMETHEUS, s(5 * round)), "the same list");
+            assert!(!believe(&mut source, s(5 * round), Standing::Unknown));
+        }
+        assert_eq!(ports(&source), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_source_that_brought_endpoints_back_is_believed_later() {
+        let mut source = Source::default();
+        source.answer(finding(&[1, 2]), PROMETHEUS, s(0));
+        (1..20).for_each(|at| _ = source.answer(finding(&[1]), PROMETHEUS, s(5 * at)));
+        assert!(believe(&mut source, s(95), Standing::Unknown));
+        // It comes back 100 s after it was first left out.
+        assert!(source.answer(finding(&[1, 2]), PROMETHEUS, s(105)));
+        (0..60).for_each(|at| _ = source.answer(finding(&[1]), PROMETHEUS, s(110 + 5 * at)));
+        assert!(!believe(&mut source, s(110 + 199), Standing::Unknown));
+        assert!(believe(&mut source, s(110 + 200), Standing::Unknown), "twice as long");
+    }
+
+    #[test]
+    fn an_endpoint_that_serves_stays_and_one_that_fails_leaves_sooner() {
+        let mut source = Source::default();
+        source.answer(finding(&[1, 2]), PROMETHEUS, s(0));
+        source.answer(finding(&[1]), PROMETHEUS, s(5));
+        assert!(!believe(&mut source, s(6), Standing::Fails), "one answer");
+        source.answer(finding(&[1]), PROMETHEUS, s(10));
+        assert!(believe(&mut source.clone(), s(10), Standing::Fails));
+        (3..500).for_each(|at| _ = source.answer(finding(&[1]), PROMETHEUS, s(5 * at)));
+        assert!(!believe(&mut source, s(2500), Standing::Serves));
+        assert!(believe(&mut source, s(2500), Standing::Unknown));
+        // Where no endpoint is named at all, failures alone do not empty the list.
+        source.answer(finding(&[]), PROMETHEUS, s(2600));
+        source.answer(finding(&[]), PROMETHEUS, s(2605));
+        assert!(!believe(&mut source, s(2606), Standing::Fails));
+    }
+
+    #[test]
+    fn envoys_list_and_the_answer_to_another_question_replace_it_at_once() {
+        let mut source = Source::default();
+        source.answer(finding(&[1, 2]), ENVOY, s(0));
+        assert!(source.answer(finding(&[2]), ENVOY, s(1)));
+        assert_eq!(ports(&source), [2]);
+        let mut source = Source::default();
+        source.answer(finding(&[1, 2]), PROMETHEUS, s(0));
+        assert!(source.answer(finding(&[3]), (Origin::Prometheus, 2), s(1)));
+        assert_eq!(ports(&source), [3]);
     }
 
     #[test]
     fn a_failure_leaves_what_was_said() {
         let mut source = Source::default();
         assert_eq!(source.known(), None);
-        source.answer(finding(&[1]), s(0));
+        source.answer(finding(&[1]), PROMETHEUS, s(0));
         source.fail("no answer in time");
         assert_eq!((source.known().map(<[Found]>::len), source.failures), (Some(1), 1));
-        assert!(!source.answer(finding(&[1]), s(9)), "the same");
+        assert!(!source.answer(finding(&[1]), PROMETHEUS, s(9)), "the same");
         assert!(source.error.is_empty());
     }
 
@@ -152,7 +291,7 @@ mod tests {
         let mut source = Source::default();
         let mut answer = finding(&[1, 2]);
         answer.found[0].condition = Condition::Unhealthy;
-        source.answer(answer, s(0));
+        source.answer(answer, ENVOY, s(0));
         assert!(!source.forget_conditions(5.0, s(59)));
         assert!(!source.forget_conditions(30.0, s(60)), "it is asked seldom");
         assert!(source.forget_conditions(5.0, s(60)));

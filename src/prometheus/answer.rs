@@ -263,15 +263,14 @@ struct Labels<'l> {
 
 impl<'de> Fields<'de> for Labels<'_> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
-        let further = self.further.iter().position(|label| *label == key);
-        if key != self.wanted && further.is_none() {
+        if key != self.wanted && !self.further.contains(&key) {
             return skip(object);
         }
         let text: String = object.next_value()?;
         let text = (1..=LONGEST_LABEL).contains(&text.len()).then_some(text);
-        if let Some(slot) = further.and_then(|at| self.found.get_mut(at)) {
-            slot.clone_from(&text);
-        }
+        // One label may say several things, such as zone and version.
+        let named = self.further.iter().zip(&mut self.found).filter(|(label, _)| **label == key);
+        named.for_each(|(_, slot)| slot.clone_from(&text));
         if key == self.wanted {
             self.address = text;
         }

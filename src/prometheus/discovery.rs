@@ -12,15 +12,14 @@ const MOST_WEIGHT: f64 = 1000.0;
 pub fn endpoints(status: u32, body: &[u8], query: &EndpointQuery) -> Result<Finding, Unusable> {
     let further = [query.zone_label.as_str(), &query.version_label, &query.weight_label];
     let answer = parse_with(status, body, &query.address_label, &further)?;
-    Ok(read(&answer, query.port))
+    Ok(read(&answer, query))
 }
 
-fn read(answer: &Answer, port: Option<u16>) -> Finding {
+fn read(answer: &Answer, query: &EndpointQuery) -> Finding {
     let mut finding = Finding::default();
-    finding.skipped = answer.unnamed;
     for sample in &answer.samples {
-        let Some(address) = serving_address(&sample.address, port) else {
-            finding.skipped += 1;
+        let Some(address) = serving_address(&sample.address, query.port) else {
+            finding.leave_out(&sample.address, 0.0, 0);
             continue;
         };
         let label = |at: usize| sample.labels.get(at).cloned().flatten();
@@ -31,6 +30,9 @@ fn read(answer: &Answer, port: Option<u16>) -> Finding {
             version: label(1).unwrap_or_default(),
             ..Found::at(address)
         });
+    }
+    for _ in 0..answer.unnamed {
+        finding.leave_out(&format!("no label {}", query.address_label), 0.0, 0);
     }
     finding
 }
@@ -72,9 +74,24 @@ mod tests {
         let addresses: Vec<_> = finding.found.iter().map(|f| f.address.to_string()).collect();
         assert_eq!(addresses, ["10.0.0.1:8080", "[2001:db8::1]:8080", "10.0.0.2:8080"]);
         assert_eq!(finding.skipped, 2, "no address in the label, and no label");
+        assert_eq!(finding.examples, ["web-1:9100", "no label instance"]);
+        assert_eq!(finding.unsteerable(), 0.0, "only Envoy knows what it gives them");
         let first = &finding.found[0];
         assert_eq!((first.weight, &*first.zone, &*first.version), (Some(2.5), "a", "v2"));
         assert_eq!((finding.found[2].weight, &*finding.found[2].zone), (None, ""), "nonsense is not taken");
+    }
+
+    #[test]
+    fn one_label_may_tell_zone_and_version() {
+        let query = EndpointQuery {
+            zone_label: "slot".into(),
+            version_label: "slot".into(),
+            weight_label: "instance".into(),
+            ..query("instance", None)
+        };
+        let series = r#"{"metric":{"instance":"10.0.0.1:80","slot":"blue"},"value":[1,"1"]}"#;
+        let first = &found(series, &query).found[0];
+        assert_eq!((&*first.zone, &*first.version, first.weight), ("blue", "blue", None));
     }
 
     #[test]

@@ -6,8 +6,9 @@
 use core::fmt::Write;
 
 use super::names::STATES;
-use super::report::{Cluster, Line, Report, Share};
+use super::report::{Asked, Cluster, Line, Report, Share};
 use crate::engine::BOUNDS_NS;
+use crate::fleet::Origin;
 
 /// A series a line of each endpoint, of each upstream.
 struct Text {
@@ -42,6 +43,9 @@ fn process(text: &mut Text, report: &Report<'_>) {
     text.sample("evenkeel_uptime_seconds", "", report.uptime_s);
     text.head("evenkeel_workers", "gauge", "Worker threads that carry traffic.");
     text.sample("evenkeel_workers", "", report.workers as f64);
+    let name = "evenkeel_unmatched_requests_total";
+    text.head(name, "counter", "Requests to clusters that no entry of upstreams names.");
+    text.sample(name, "", report.unmatched.requests as f64);
     text.head("evenkeel_prometheus_polls_total", "counter", "Queries sent to Prometheus.");
     text.sample("evenkeel_prometheus_polls_total", "", polls.polls as f64);
     text.head(
@@ -58,6 +62,9 @@ fn process(text: &mut Text, report: &Report<'_>) {
 }
 
 fn upstreams(text: &mut Text, of: &[Cluster<'_>]) {
+    text.upstream("unmet", "gauge", "1 if there is traffic, and none of it to this cluster.", of, |u| {
+        Some(f64::from(u8::from(u.unmet)))
+    });
     text.upstream("endpoints", "gauge", "Endpoints known.", of, |u| Some(u.endpoints.len() as f64));
     text.upstream("eligible_endpoints", "gauge", "Endpoints that may be chosen.", of, |u| {
         Some(u.eligible as f64)
@@ -100,6 +107,7 @@ fn upstreams(text: &mut Text, of: &[Cluster<'_>]) {
             text.sample(name, &labels, count as f64);
         }
     }
+    discovery(text, of);
     parts(text, of);
     decision_times(text, of);
     if of.iter().any(|u| u.observed.is_some()) {
@@ -115,6 +123,43 @@ fn upstreams(text: &mut Text, of: &[Cluster<'_>]) {
             u.observed.as_ref().and_then(|o| o.gain_ms).map(|ms| ms / 1e3)
         });
     }
+}
+
+/// What the sources of endpoints say, where any is asked.
+fn discovery(text: &mut Text, of: &[Cluster<'_>]) {
+    type Value = fn(&Asked<'_>) -> Option<f64>;
+    let all: [(&str, &str, &str, Value); 5] = [
+        ("endpoints", "gauge", "Endpoints of the source's list.", |s| Some(s.endpoints as f64)),
+        ("absent_endpoints", "gauge", "Endpoints that the source's latest answers did not name.", |s| {
+            Some(s.absent as f64)
+        }),
+        ("skipped", "gauge", "Entries of the source's latest answer that name no address.", |s| {
+            Some(f64::from(s.skipped))
+        }),
+        ("failures_total", "counter", "Questions to the source without a usable answer.", |s| {
+            Some(s.failures as f64)
+        }),
+        ("answer_age_seconds", "gauge", "Age of the source's latest usable answer.", |s| s.answered_age_s),
+    ];
+    for (what, kind, help, value) in all {
+        let mut headed = false;
+        let name = format!("evenkeel_upstream_discovery_{what}");
+        for (at, upstream) in of.iter().enumerate() {
+            for source in &upstream.discovery.sources {
+                let Some(value) = value(source) else { continue };
+                if !core::mem::replace(&mut headed, true) {
+                    text.head(&name, kind, help);
+                }
+                let labels = format!("{},source=\"{}\"", text.upstream_labels(at), source.source);
+                text.sample(&name, &labels, value);
+            }
+        }
+    }
+    let help = "Addresses from other sources that Envoy's cluster does not have; they get no requests.";
+    text.upstream("unknown_to_envoy", "gauge", help, of, |u| {
+        let told = u.discovery.sources.iter().any(|s| s.source == Origin::Envoy.name());
+        told.then_some(u.discovery.unknown_to_envoy as f64)
+    });
 }
 
 /// Shares by version, priority and zone, where requests are divided at all.
@@ -137,8 +182,12 @@ fn parts(text: &mut Text, of: &[Cluster<'_>]) {
             for part in &upstream.parts {
                 let zone = part.local.map_or("", |local| if local { "local" } else { "other" });
                 let (version, priority) = (escaped(part.version), part.priority);
+                let locality = match part.locality {
+                    "" => String::new(),
+                    name => format!(",locality=\"{}\"", escaped(name)),
+                };
                 let labels = format!(
-                    "{},version=\"{version}\",priority=\"{priority}\",zone=\"{zone}\"",
+                    "{},version=\"{version}\",priority=\"{priority}\",zone=\"{zone}\"{locality}",
                     text.upstream_labels(at)
                 );
                 value(part).into_iter().for_each(|value| text.sample(&name, &labels, value));

@@ -7,7 +7,7 @@ use crate::config::{self, Config, RuleAction};
 use crate::engine::{DecisionTimes, Engine, Explained, Part, RECENT_S, Reason, Totals, Upstream};
 use crate::exchange::counts::{Counts, EndpointCounts};
 use crate::exchange::snapshot::Snapshot;
-use crate::fleet::{Condition, Endpoint};
+use crate::fleet::{Condition, Endpoint, Origin, Source};
 use crate::health::State;
 use crate::known::Known;
 use crate::member::Member;
@@ -15,6 +15,9 @@ use crate::time::Time;
 
 /// Fewer recent picks than this are none: what is left of traffic that ended a minute ago.
 const FEWEST_RECENT: f32 = 0.5;
+
+/// An upstream without requests is worth a word after this long, seconds.
+const UNMET_AFTER_S: f64 = 300.0;
 
 /// Where everything comes from.
 pub struct Sources<'a> {
@@ -24,6 +27,10 @@ pub struct Sources<'a> {
     pub engine: &'a Engine,
     /// What Prometheus said.
     pub snapshot: &'a Snapshot,
+    /// Clusters that requests have met and no upstream balances.
+    pub unmatched: Vec<&'a str>,
+    /// By upstream: its sources of endpoints, and how many addresses Envoy's cluster does not have.
+    pub discovery: Vec<(Vec<(Origin, &'a Source)>, usize)>,
     /// What all workers have counted.
     pub counts: Counts,
     /// How many workers carry traffic.
@@ -32,6 +39,14 @@ pub struct Sources<'a> {
     pub founded: Time,
     /// The moment of the view.
     pub now: Time,
+}
+
+impl Sources<'_> {
+    /// Whether there have been requests for minutes, to whatever cluster.
+    fn has_long_had_traffic(&self) -> bool {
+        let any = self.counts.upstreams.values().any(|counted| counted.totals.decisions() > 0);
+        any && self.now.seconds_since(self.founded) >= UNMET_AFTER_S
+    }
 }
 
 /// The whole process.
@@ -47,8 +62,19 @@ pub struct Report<'a> {
     pub workers: usize,
     /// How the polls go.
     pub prometheus: Polls<'a>,
+    /// Requests to clusters that no entry of the configuration names, and the first of these.
+    pub unmatched: Unmatched<'a>,
     /// Every balanced cluster.
     pub upstreams: Vec<Cluster<'a>>,
+}
+
+/// Requests to clusters that no entry of the configuration names.
+#[derive(Clone, Debug, Serialize)]
+pub struct Unmatched<'a> {
+    /// How many, ever.
+    pub requests: u64,
+    /// Some of the clusters.
+    pub clusters: Vec<&'a str>,
 }
 
 /// How the polls of Prometheus go.
@@ -83,6 +109,8 @@ pub struct Cluster<'a> {
     pub eligible: usize,
     /// Whether so few are well that health is ignored.
     pub panic: bool,
+    /// Whether no request has met it, though others have been sent for minutes.
+    pub unmet: bool,
     /// The fleet's median latency.
     pub typical_latency_ms: f64,
     /// Decisions a second, lately.
@@ -100,10 +128,62 @@ pub struct Cluster<'a> {
     /// What observing showed; in mode `observe` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed: Option<Observed>,
+    /// What its sources of endpoints say, and what of that cannot be used.
+    pub discovery: Discovery<'a>,
     /// How the requests are divided over versions, priorities and zones; one where they are not.
     pub parts: Vec<Share<'a>>,
     /// Every endpoint.
     pub endpoints: Vec<Line<'a>>,
+}
+
+/// What the sources of an upstream's endpoints say.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Discovery<'a> {
+    /// Each source that is asked.
+    pub sources: Vec<Asked<'a>>,
+    /// Addresses that other sources name and Envoy's cluster does not have: they get no requests.
+    pub unknown_to_envoy: usize,
+    /// The part of the requests that is left to Envoy's own policy, because some hosts have no IP address; 0 to 1.
+    pub left_to_envoy: f64,
+}
+
+/// A source of endpoints.
+#[derive(Clone, Debug, Serialize)]
+pub struct Asked<'a> {
+    /// `prometheus` or `envoy_admin`.
+    pub source: &'static str,
+    /// Endpoints of its list.
+    pub endpoints: usize,
+    /// Of these, endpoints that its latest answers did not name.
+    pub absent: usize,
+    /// Entries of its latest answer that name no address.
+    pub skipped: u32,
+    /// What the first of those are called.
+    pub examples: &'a str,
+    /// Usable answers.
+    pub answers: u64,
+    /// Questions without one.
+    pub failures: u64,
+    /// None before the first usable answer.
+    pub answered_age_s: Option<f64>,
+    /// None if the latest question was answered.
+    pub error: Option<&'a str>,
+}
+
+impl<'a> Asked<'a> {
+    fn of(origin: Origin, source: &'a Source, now: Time) -> Asked<'a> {
+        Asked {
+            source: origin.name(),
+            endpoints: source.found.len(),
+            absent: source.absences.open.len(),
+            skipped: source.skipped,
+            examples: &source.examples,
+            answers: source.answers,
+            failures: source.failures,
+            answered_age_s: source.known().map(|_| short(now.seconds_since(source.answered))),
+            error: Some(source.error.as_str()).filter(|error| !error.is_empty()),
+        }
+    }
 }
 
 /// Endpoints that get a part of the requests together: those of one version, priority and side of the zone's border.
@@ -115,6 +195,8 @@ pub struct Share<'a> {
     pub priority: u32,
     /// Whether it is in the proxy's zone; none without zones.
     pub local: Option<bool>,
+    /// Which of Envoy's localities; empty where requests are not divided by their weights.
+    pub locality: &'a str,
     /// How many endpoints.
     pub endpoints: usize,
     /// The part of the upstream's requests that it is to get, 0 to 1.
@@ -134,6 +216,8 @@ pub struct Decisions {
     pub probe: u64,
     /// Nobody was eligible: Envoy.
     pub fallback: u64,
+    /// Some hosts can only be reached by Envoy's own policy: their part.
+    pub unsteerable: u64,
     /// Nobody was eligible: answered 503.
     pub reject: u64,
     /// Nobody was eligible: the safe endpoint.
@@ -142,11 +226,12 @@ pub struct Decisions {
 
 impl Decisions {
     /// Reasons with their counts, as they stand in labels.
-    pub fn by_reason(&self) -> [(&'static str, u64); 5] {
+    pub fn by_reason(&self) -> [(&'static str, u64); 6] {
         [
             (Reason::Policy.name(), self.policy),
             (Reason::Probe.name(), self.probe),
             (Reason::Fallback.name(), self.fallback),
+            (Reason::Unsteerable.name(), self.unsteerable),
             (Reason::Reject.name(), self.reject),
             (Reason::SafeEndpoint.name(), self.safe_endpoint),
         ]
@@ -308,12 +393,19 @@ impl<'a> Report<'a> {
                 last_success_age_s: success,
                 last_error: Some(stats.last_error.as_str()).filter(|error| !error.is_empty()),
             },
-            upstreams: sources.engine.upstreams().iter().map(|u| cluster(u, sources)).collect(),
+            unmatched: Unmatched {
+                requests: sources.counts.unmatched(),
+                clusters: sources.unmatched.clone(),
+            },
+            upstreams: (0..)
+                .zip(sources.engine.upstreams())
+                .map(|(at, u)| cluster((at, u), sources))
+                .collect(),
         }
     }
 }
 
-fn cluster<'a>(upstream: &'a Upstream, sources: &Sources<'a>) -> Cluster<'a> {
+fn cluster<'a>((at, upstream): (usize, &'a Upstream), sources: &Sources<'a>) -> Cluster<'a> {
     let config = upstream.config();
     let counted = sources.counts.upstream(upstream.hash());
     let of = |identity: u64| counted.and_then(|c| c.endpoints.get(&identity)).copied().unwrap_or_default();
@@ -335,6 +427,7 @@ fn cluster<'a>(upstream: &'a Upstream, sources: &Sources<'a>) -> Cluster<'a> {
         desired_replicas: upstream.desired_replicas(),
         eligible: endpoints.iter().filter(|e| e.eligible).count(),
         panic: upstream.panics(),
+        unmet: totals.decisions() == 0 && sources.has_long_had_traffic(),
         typical_latency_ms: short(upstream.typical() * 1e3),
         picks_per_s: short(f64::from(recent) / RECENT_S),
         in_flight: endpoints.iter().map(|e| u64::from(e.in_flight)).sum(),
@@ -342,16 +435,31 @@ fn cluster<'a>(upstream: &'a Upstream, sources: &Sources<'a>) -> Cluster<'a> {
             policy: totals.policy,
             probe: totals.probes,
             fallback: totals.fallbacks,
+            unsteerable: totals.unsteerable,
             reject: totals.rejects,
             safe_endpoint: totals.safe_endpoint,
         },
         decision_time: decision_time(totals.times),
         ejections: totals.ejections,
         state_changes: Changes { healthy, suspect, failed, recovering },
+        discovery: discovery(upstream, sources.discovery.get(at), sources.now),
         parts: upstream.parts().map(|part| share_of(&part, config.zone.is_some())).collect(),
         observed: (sources.config.mode == config::Mode::Observe).then(|| observed(&totals)),
         endpoints,
     }
+}
+
+fn discovery<'a>(
+    upstream: &Upstream,
+    sources: Option<&(Vec<(Origin, &'a Source)>, usize)>,
+    now: Time,
+) -> Discovery<'a> {
+    let left_to_envoy = fine(upstream.left_to_envoy());
+    let Some((sources, unknown_to_envoy)) = sources else {
+        return Discovery { left_to_envoy, ..Discovery::default() };
+    };
+    let sources = sources.iter().map(|(origin, source)| Asked::of(*origin, source, now)).collect();
+    Discovery { sources, unknown_to_envoy: *unknown_to_envoy, left_to_envoy }
 }
 
 fn share_of<'a>(part: &Part<'a>, zones: bool) -> Share<'a> {
@@ -359,6 +467,7 @@ fn share_of<'a>(part: &Part<'a>, zones: bool) -> Share<'a> {
         version: part.version,
         priority: part.priority,
         local: zones.then_some(part.local),
+        locality: part.locality,
         endpoints: part.endpoints,
         load: fine(part.load),
         pressure: part.pressure.map(fine),

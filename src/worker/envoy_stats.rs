@@ -68,10 +68,11 @@ type Counter = (&'static str, Option<(&'static str, &'static str)>, fn(&Totals) 
 /// Name, and where the value is taken from; none if it is not known.
 type Gauge = (&'static str, fn(&Upstream) -> Option<u64>);
 
-const COUNTERS: [Counter; 12] = [
+const COUNTERS: [Counter; 13] = [
     ("decisions_total", Some(("reason", Reason::Policy.name())), |t| t.policy),
     ("decisions_total", Some(("reason", Reason::Probe.name())), |t| t.probes),
     ("decisions_total", Some(("reason", Reason::Fallback.name())), |t| t.fallbacks),
+    ("decisions_total", Some(("reason", Reason::Unsteerable.name())), |t| t.unsteerable),
     ("decisions_total", Some(("reason", Reason::Reject.name())), |t| t.rejects),
     ("decisions_total", Some(("reason", Reason::SafeEndpoint.name())), |t| t.safe_endpoint),
     ("ejections_total", None, |t| t.ejections),
@@ -168,6 +169,11 @@ impl EnvoyStats {
             polls: Told::default(),
             upstreams: config.upstreams.iter().map(|_| Told::default()).collect(),
         }
+    }
+
+    /// The next upstream after those that are known.
+    pub(super) fn add(&mut self) {
+        self.upstreams.push(Told::default());
     }
 
     /// Whether this decision is to be timed.

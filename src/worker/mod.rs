@@ -4,10 +4,14 @@
 
 mod affinity;
 mod attempt;
+mod clusters;
 mod discovery;
 mod envoy_stats;
 mod hop;
+mod members;
+mod notices;
 mod pace;
+mod place;
 mod polls;
 mod scaling;
 mod show;
@@ -17,17 +21,20 @@ mod tell;
 mod testimony;
 mod trace;
 mod trail;
+mod unmet;
 
 use crate::config::{Config, Fault, LogFormat};
 use crate::engine::{Duty, Engine};
 use crate::event::{Event, Field, InJson};
 use crate::exchange::{self, counts::Counts, estate, lease, registry, seat::Seat, slot, snapshot::Snapshot};
 use crate::fleet::{Origin, Source};
-use crate::host::Host;
+use crate::host::{Body, Host};
 use crate::random::{self, Rng};
 use crate::time::Time;
+use clusters::Clusters;
 use discovery::Discovery;
 use envoy_stats::EnvoyStats;
+use members::AdminPolls;
 use polls::Polls;
 use steer::Steer;
 use testimony::Listeners;
@@ -49,7 +56,10 @@ pub struct Worker {
     /// Apart from the others, because its numbers are seen outside.
     cookies: Rng,
     steer: Steer,
+    clusters: Clusters,
+    unmet: unmet::Unmet,
     polls: Polls,
+    members: AdminPolls,
     trails: Trails,
     stats: EnvoyStats,
     listeners: Listeners,
@@ -95,7 +105,7 @@ fn in_form<'a>(format: LogFormat, text: &'a dyn Host, json: &'a InJson<'a>) -> &
 impl Worker {
     /// A worker for `json`, or every fault in it. `name` scopes the shared data, `seed` the randomness.
     pub fn configure(host: &dyn Host, json: &[u8], name: &str, seed: u64) -> Result<Worker, Vec<Fault>> {
-        let config = crate::config::parse(json)?;
+        let mut config = crate::config::parse(json)?;
         let in_json = InJson(host);
         let host = in_form(config.log.format, host, &in_json);
         for path in crate::config::without_effect(&config) {
@@ -106,13 +116,18 @@ impl Worker {
                 fields: &[("path", Field::Text(&path))],
             });
         }
+        place::settle(host, &mut config);
+        let templates = clusters::take_templates(&mut config);
         let now = host.now();
         let mut rng = Rng::new(seed);
         let prefix = exchange::prefix(name);
         let mut worker = Worker {
             engine: Engine::new(&config, now),
             steer: Steer::new(&config),
+            clusters: Clusters::new(format!("{prefix}/clusters"), templates),
+            unmet: unmet::Unmet::default(),
             polls: Polls::new(&config, now),
+            members: AdminPolls::new(&config, now),
             discovery: Discovery::new(&config, format!("{prefix}/fleet"), now),
             trails: Trails::default(),
             stats: EnvoyStats::new(&config),
@@ -143,6 +158,8 @@ impl Worker {
             ticked: now,
             config,
         };
+        worker.clusters.announce(&mut worker.engine);
+        worker.expand(host, now);
         let known = worker.discovery.read(host, now);
         worker.settle(host, &known, now);
         worker.trails.start_at(worker.id);
@@ -214,19 +231,27 @@ impl Worker {
             self.lead(host, now);
             self.scale(host, now);
             self.tell_stats(host, now);
+            if self.leads() {
+                self.tell_unmet(host, now);
+            }
         } else if self.lease == lease::Holder::Unsettled {
             // Whoever has no endpoints yet does not want to wait for the next chores.
             self.lead(host, now);
         }
+        self.expand(host, now);
         if self.leads() {
+            self.members.tick(host, &mut self.discovery, &mut self.rng, now);
             let known = (&mut self.snapshot, &mut self.discovery);
             self.polls.tick(host, &self.config, known, &mut self.rng, now);
-            let changed = self.discovery.forget_conditions(now);
+            let mut changed = self.discovery.forget_conditions(now);
+            changed.extend(self.discovery.believe_absences(&self.engine, now));
             self.settle(host, &changed, now);
+            self.discovery.tell(Some(host), &self.config);
             self.discovery.publish(host);
             self.publish_signals(host);
         } else {
             let changed = self.discovery.read(host, now);
+            self.discovery.tell(None, &self.config);
             self.settle(host, &changed, now);
         }
         self.read_signals(host, now);
@@ -240,28 +265,49 @@ impl Worker {
     }
 
     /// An answer to one of the worker's own HTTP calls: the status, or `None` if there was no answer.
-    pub fn call_answered(&mut self, host: &dyn Host, token: u32, status: Option<u32>, body: &[u8]) {
+    pub fn call_answered(&mut self, host: &dyn Host, token: u32, status: Option<u32>, body: &dyn Body) {
         if !self.leads() {
             // Whoever has taken over asks anew, and what it hears counts.
             return;
         }
         let in_json = InJson(host);
         let host = in_form(self.config.log.format, host, &in_json);
-        let known = (&mut self.snapshot, &mut self.discovery);
         let answer = (status, body);
-        let changed = self.polls.answered(host, &self.engine, &self.config, known, token, answer);
-        if changed.is_some() {
+        let changed = self.members.answered(host, &mut self.discovery, token, answer).unwrap_or_else(|| {
+            let known = (&mut self.snapshot, &mut self.discovery);
+            self.polls.answered(host, &self.engine, &self.config, known, token, answer).into_iter().collect()
+        });
+        if !changed.is_empty() {
             let now = host.now();
-            self.settle(host, changed.as_slice(), now);
+            self.settle(host, &changed, now);
             // Not at the next tick: then the others would follow a tick after that.
             self.discovery.publish(host);
+        }
+    }
+
+    /// Makes upstreams for clusters that have been met and match a pattern.
+    fn expand(&mut self, host: &dyn Host, now: Time) {
+        if !self.clusters.is_wanted(now == self.chores_at) {
+            return;
+        }
+        for upstream in self.clusters.tick(host, &self.engine) {
+            let at = self.config.upstreams.len();
+            self.engine.make(&upstream, now);
+            self.steer.add(&upstream);
+            self.stats.add();
+            self.config.upstreams.push(upstream);
+            self.discovery.add(&self.config, at);
+            self.polls.add(&self.config, at, now);
+            self.members.add(&self.config, at, now);
+            self.settle(host, &[at], now);
         }
     }
 
     /// Makes the fleets of these upstreams anew.
     fn settle(&mut self, host: &dyn Host, upstreams: &[usize], now: Time) {
         for upstream in upstreams {
-            if self.discovery.settle(host, &self.config, &mut self.engine, *upstream, now) > 0 {
+            let at = (*upstream, self.leads());
+            if self.discovery.settle(host, &self.config, &mut self.engine, at, now) > 0 {
                 self.polls.ask_again(*upstream, now);
             }
         }

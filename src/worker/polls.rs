@@ -1,16 +1,14 @@
-//! Asking: Prometheus for signals and endpoints, Envoy's admin interface for the members of its clusters; each on
-//! time, one poll in flight at a time each.
+//! Asking Prometheus for signals and endpoints; each on time, one poll in flight at a time each.
 
 use core::time::Duration;
 
 use super::discovery::Discovery;
-use crate::admin;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::event::{Event, Field};
 use crate::exchange::snapshot::{Samples, Snapshot};
 use crate::fleet::{Finding, Origin};
-use crate::host::{Call, Host};
+use crate::host::{Body, Call, Host};
 use crate::prometheus::{self, EndpointIndex};
 use crate::random::{self, Rng};
 use crate::time::Time;
@@ -19,8 +17,8 @@ use crate::time::Time;
 const JITTER: f64 = 0.1;
 /// Errors are kept up to this length, in characters.
 const LONGEST_ERROR: usize = 200;
-/// The admin interface answers from Envoy's own memory: it takes this long only if Envoy is in trouble.
-const LONGEST_ADMIN_WAIT: Duration = Duration::from_secs(2);
+/// The largest answer that is read from Prometheus.
+const LARGEST_ANSWER: usize = 8 << 20;
 
 /// The queries of one worker; only the lease holder sends them.
 pub struct Polls {
@@ -45,18 +43,6 @@ enum Question {
     Signal(usize),
     /// Endpoints in the labels of Prometheus.
     Endpoints,
-    /// The members of Envoy's cluster.
-    Members,
-}
-
-impl Question {
-    /// Who is asked.
-    fn of(self) -> Origin {
-        match self {
-            Question::Signal(_) | Question::Endpoints => Origin::Prometheus,
-            Question::Members => Origin::Envoy,
-        }
-    }
 }
 
 /// How a question is put.
@@ -68,53 +54,40 @@ struct Terms<'c> {
     timeout: Duration,
 }
 
-impl Query {
-    fn terms<'c>(&self, config: &'c Config) -> Option<Terms<'c>> {
-        match self.question.of() {
-            Origin::Prometheus => config.prometheus.as_ref().map(|of| Terms {
-                cluster: &of.cluster,
-                authority: &of.authority,
-                headers: &of.headers,
-                interval: of.interval,
-                timeout: of.timeout,
-            }),
-            Origin::Envoy => {
-                let of = config.upstreams.get(self.upstream)?.endpoints.envoy_admin.as_ref()?;
-                Some(Terms {
-                    cluster: &of.cluster,
-                    authority: &of.cluster,
-                    headers: &[],
-                    interval: of.interval,
-                    timeout: LONGEST_ADMIN_WAIT.min(of.interval / 2),
-                })
-            }
-        }
-    }
+/// How every question is put.
+fn terms(config: &Config) -> Option<Terms<'_>> {
+    config.prometheus.as_ref().map(|of| Terms {
+        cluster: &of.cluster,
+        authority: &of.authority,
+        headers: &of.headers,
+        interval: of.interval,
+        timeout: of.timeout,
+    })
 }
 
 impl Polls {
     /// Every question of the configuration, its path prepared, the first due at once.
     pub fn new(config: &Config, now: Time) -> Polls {
-        let mut queries = Vec::new();
-        for (upstream, balanced) in config.upstreams.iter().enumerate() {
-            let mut ask = |question, path: String| {
-                let identity = random::hash(balanced.cluster.as_bytes()) ^ random::hash(path.as_bytes());
-                queries.push(Query { upstream, question, path, due: now, pending: None, identity });
-            };
-            // Who the endpoints are comes first: answers about them are of use only then.
-            if balanced.endpoints.envoy_admin.is_some() {
-                ask(Question::Members, admin::request_path(&balanced.cluster));
-            }
-            let Some(of) = &config.prometheus else { continue };
-            let path = |query: &str| prometheus::request_path(&of.path_prefix, query, of.timeout);
-            if let Some(endpoints) = &balanced.endpoints.prometheus {
-                ask(Question::Endpoints, path(&endpoints.query));
-            }
-            for (at, signal) in balanced.signals.iter().enumerate() {
-                ask(Question::Signal(at), path(&signal.query));
-            }
+        let mut polls = Polls { queries: Vec::new(), news: false };
+        (0..config.upstreams.len()).for_each(|upstream| polls.add(config, upstream, now));
+        polls
+    }
+
+    /// The questions of the upstream at this position.
+    pub fn add(&mut self, config: &Config, upstream: usize, now: Time) {
+        let (Some(balanced), Some(of)) = (config.upstreams.get(upstream), &config.prometheus) else { return };
+        let mut ask = |question, query: &str| {
+            let path = prometheus::request_path(&of.path_prefix, query, of.timeout);
+            let identity = random::hash(balanced.cluster.as_bytes()) ^ random::hash(path.as_bytes());
+            self.queries.push(Query { upstream, question, path, due: now, pending: None, identity });
+        };
+        // Who the endpoints are comes first: answers about them are of use only then.
+        if let Some(endpoints) = &balanced.endpoints.prometheus {
+            ask(Question::Endpoints, &endpoints.query);
         }
-        Polls { queries, news: false }
+        for (at, signal) in balanced.signals.iter().enumerate() {
+            ask(Question::Signal(at), &signal.query);
+        }
     }
 
     /// Whether there is anything to ask.
@@ -153,7 +126,7 @@ impl Polls {
     ) {
         for at in 0..self.queries.len() {
             let Some(query) = self.queries.get_mut(at) else { return };
-            let Some(terms) = query.terms(config) else { continue };
+            let Some(terms) = terms(config) else { continue };
             let interval = terms.interval.as_secs_f64();
             let clock_stepped_back = query.due.seconds_since(now) > 2.0 * interval;
             if now < query.due && !clock_stepped_back {
@@ -171,9 +144,7 @@ impl Polls {
                 timeout: terms.timeout.min(terms.interval.mul_f64(1.0 - JITTER)),
             });
             let sent = query.pending.is_some();
-            if query.question.of() == Origin::Prometheus {
-                snapshot.stats.polls += 1;
-            }
+            snapshot.stats.polls += 1;
             if !sent {
                 let error = format!("cluster {:?} is unknown to Envoy", terms.cluster);
                 self.failed(host, config, (snapshot, discovery), at, &error);
@@ -189,14 +160,16 @@ impl Polls {
         config: &Config,
         (snapshot, discovery): (&mut Snapshot, &mut Discovery),
         token: u32,
-        answer: (Option<u32>, &[u8]),
+        (status, body): (Option<u32>, &dyn Body),
     ) -> Option<usize> {
         let at = self.queries.iter().position(|q| q.pending == Some(token))?;
         let query = self.queries.get_mut(at)?;
         query.pending = None;
-        let (index, question) = (query.upstream, query.question);
+        let (index, question, identity) = (query.upstream, query.question, query.identity);
         let upstream = engine.upstream(index)?;
         let now = host.now();
+        let body = body.part(0, LARGEST_ANSWER);
+        let answer = (status, body.as_slice());
         let read = match question {
             Question::Signal(at) => {
                 let signal = upstream.config().signals.get(at)?;
@@ -205,8 +178,8 @@ impl Polls {
                     false
                 })
             }
-            _ => endpoints(upstream.config(), question, answer)
-                .map(|finding| discovery.answered(index, question.of(), finding, now)),
+            Question::Endpoints => endpoints(upstream.config(), answer)
+                .map(|finding| discovery.answered(index, (Origin::Prometheus, identity), finding, now)),
         };
         match read {
             Ok(changed) => {
@@ -220,30 +193,26 @@ impl Polls {
         }
     }
 
-    fn failing(&self, failing: &[u64], origin: Origin) -> bool {
-        self.queries.iter().any(|query| query.question.of() == origin && failing.contains(&query.identity))
+    fn failing(&self, failing: &[u64]) -> bool {
+        self.queries.iter().any(|query| failing.contains(&query.identity))
     }
 
     /// Logs the last of all failures to be over.
     fn succeeded(&mut self, host: &dyn Host, snapshot: &mut Snapshot, at: usize, now: Time) {
         let Some(query) = self.queries.get_mut(at) else { return };
-        let origin = query.question.of();
-        if origin == Origin::Prometheus {
-            snapshot.stats.last_success = now;
-            self.news = true;
-        }
+        snapshot.stats.last_success = now;
+        self.news = true;
         let Some(logged) = snapshot.stats.failing.iter().position(|failing| *failing == query.identity)
         else {
             return;
         };
         snapshot.stats.failing.swap_remove(logged);
-        self.news = true;
-        if !self.failing(&snapshot.stats.failing, origin) {
+        if !self.failing(&snapshot.stats.failing) {
             host.tell(&Event {
                 level: log::Level::Info,
                 name: "source_answers",
-                message: &format!("{} answers again", name(origin)),
-                fields: &[("source", Field::Text(word(origin)))],
+                message: "Prometheus answers again",
+                fields: &[("source", Field::Text("prometheus"))],
             });
         }
     }
@@ -259,7 +228,6 @@ impl Polls {
     ) {
         let Some(query) = self.queries.get(at) else { return };
         let (index, question) = (query.upstream, query.question);
-        let origin = question.of();
         let Some(upstream) = config.upstreams.get(index) else { return };
         let of = match question {
             Question::Signal(at) => {
@@ -269,45 +237,28 @@ impl Polls {
         };
         let error: String =
             format!("{of} of {:?}: {error}", upstream.cluster).chars().take(LONGEST_ERROR).collect();
-        if question != Question::Members {
-            snapshot.stats.failures += 1;
-            snapshot.stats.last_error.clone_from(&error);
-            self.news = true;
+        snapshot.stats.failures += 1;
+        snapshot.stats.last_error.clone_from(&error);
+        self.news = true;
+        if question == Question::Endpoints {
+            discovery.failed(index, Origin::Prometheus, &error);
         }
-        if !matches!(question, Question::Signal(_)) {
-            discovery.failed(index, origin, &error);
-        }
-        let before = self.failing(&snapshot.stats.failing, origin);
+        let before = self.failing(&snapshot.stats.failing);
         if !snapshot.stats.failing.contains(&query.identity) {
             snapshot.stats.failing.push(query.identity);
-            self.news = true;
         }
         if !before {
             host.tell(&Event {
                 level: log::Level::Warn,
                 name: "source_fails",
-                message: &format!("{} does not help: {error}", name(origin)),
+                message: &format!("Prometheus does not help: {error}"),
                 fields: &[
-                    ("source", Field::Text(word(origin))),
+                    ("source", Field::Text("prometheus")),
                     ("upstream", Field::Text(&upstream.cluster)),
                     ("error", Field::Text(&error)),
                 ],
             });
         }
-    }
-}
-
-fn name(origin: Origin) -> &'static str {
-    match origin {
-        Origin::Prometheus => "Prometheus",
-        Origin::Envoy => "Envoy's admin interface",
-    }
-}
-
-fn word(origin: Origin) -> &'static str {
-    match origin {
-        Origin::Prometheus => "prometheus",
-        Origin::Envoy => "envoy_admin",
     }
 }
 
@@ -334,18 +285,17 @@ fn samples(
 /// The endpoints in an answer.
 fn endpoints(
     upstream: &crate::config::Upstream,
-    question: Question,
     (status, body): (Option<u32>, &[u8]),
 ) -> Result<Finding, String> {
     let Some(status) = status else { return Err("no answer in time".into()) };
-    let finding = match (&upstream.endpoints.prometheus, question) {
-        (Some(query), Question::Endpoints) => {
-            prometheus::endpoints(status, body, query).map_err(|error| error.to_string())?
-        }
-        _ => admin::parse(status, body, &upstream.cluster).map_err(|error| error.to_string())?,
-    };
+    let Some(query) = &upstream.endpoints.prometheus else { return Ok(Finding::default()) };
+    let finding = prometheus::endpoints(status, body, query).map_err(|error| error.to_string())?;
     if finding.found.is_empty() && finding.skipped > 0 {
-        return Err(format!("none of {} series has an address in the label", finding.skipped));
+        return Err(format!(
+            "none of {} series has an address in the label: {}",
+            finding.skipped,
+            finding.examples.join(", ")
+        ));
     }
     Ok(finding)
 }

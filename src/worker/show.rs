@@ -31,6 +31,8 @@ impl Worker {
             config: &self.config,
             engine: &self.engine,
             snapshot: &self.snapshot,
+            unmatched: self.clusters.unmatched(&self.engine).collect(),
+            discovery: (0..self.engine.upstreams().len()).map(|at| self.discovery.shown(at)).collect(),
             counts,
             workers: others + usize::from(self.carries_traffic),
             founded: if founded == Time::ZERO { self.started } else { founded },

@@ -1,6 +1,6 @@
 //! How a decision becomes a header value: the fleet has the addresses as text, so a request only copies bytes.
 
-use crate::config::{Config, Via};
+use crate::config::{Config, NoneEligible, Upstream, Via};
 use crate::fleet::Fleet;
 use crate::policy::{Candidates, MAX_CANDIDATES};
 
@@ -18,21 +18,27 @@ pub struct Steer {
 impl Steer {
     /// The configured way of steering.
     pub fn new(config: &Config) -> Steer {
-        let safe = config.upstreams.iter().map(|u| match &u.failover.none_eligible {
-            crate::config::NoneEligible::SafeEndpoint(address) => {
+        let mut steer = Steer {
+            via: config.steering.via,
+            header: config.steering.header.clone(),
+            want: if config.steering.via == Via::OverrideHost { config.steering.candidates } else { 1 },
+            safe: Vec::new(),
+            buffer: Vec::with_capacity(64 * MAX_CANDIDATES),
+        };
+        config.upstreams.iter().for_each(|upstream| steer.add(upstream));
+        steer
+    }
+
+    /// The next upstream after those that are known.
+    pub fn add(&mut self, upstream: &Upstream) {
+        self.safe.push(match &upstream.failover.none_eligible {
+            NoneEligible::SafeEndpoint(address) => {
                 let mut value = Vec::new();
-                write(config.steering.via, address.to_string().as_bytes(), &mut value);
+                write(self.via, address.to_string().as_bytes(), &mut value);
                 value.into()
             }
             _ => Box::default(),
         });
-        Steer {
-            via: config.steering.via,
-            header: config.steering.header.clone(),
-            want: if config.steering.via == Via::OverrideHost { config.steering.candidates } else { 1 },
-            safe: safe.collect(),
-            buffer: Vec::with_capacity(64 * MAX_CANDIDATES),
-        }
     }
 
     /// The steering header's name.

@@ -289,9 +289,15 @@ impl Stream {
 
 /// The upstream that balances the route's cluster. The name costs a trip to the host, so it is not asked for
 /// where one entry balances all.
-fn route(worker: &Worker, host: &dyn StreamHost) -> Option<usize> {
+fn route(worker: &mut Worker, host: &dyn StreamHost) -> Option<usize> {
     worker.engine.route_any().or_else(|| {
         let cluster = host.property(&["xds", "cluster_name"])?;
-        worker.engine.route(core::str::from_utf8(&cluster).ok()?)
+        let cluster = core::str::from_utf8(&cluster).ok()?;
+        let upstream = worker.engine.route(cluster);
+        if upstream.is_none() && !cluster.is_empty() {
+            worker.engine.pass_by();
+            worker.clusters.meet(cluster, worker.engine.expects(cluster));
+        }
+        upstream
     })
 }

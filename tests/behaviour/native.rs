@@ -22,6 +22,7 @@ struct State {
     calls: Vec<(Call, usize)>,
     last_token: u32,
     logs: Vec<String>,
+    node_zone: Option<String>,
     /// By number: kind, name, and what it has been told.
     metrics: Vec<(MetricKind, String, Vec<u64>)>,
 }
@@ -99,6 +100,10 @@ impl Host for Surroundings<'_> {
         };
         state.calls.push((call, self.plugin));
         Some(token)
+    }
+
+    fn node_zone(&self) -> Option<String> {
+        self.state.borrow().node_zone.clone()
     }
 
     fn log(&self, _level: log::Level, message: &str) {
@@ -241,6 +246,10 @@ impl World for Native {
         state.shared.insert(key.into(), (value.into(), version));
     }
 
+    fn set_node_zone(&mut self, zone: &str) {
+        self.state.borrow_mut().node_zone = Some(zone.into());
+    }
+
     fn add_cluster(&mut self, name: &str) {
         self.state.borrow_mut().clusters.insert(name.into());
     }
@@ -259,7 +268,7 @@ impl World for Native {
             Answer::NoStatus(_) => (None, b"{}"),
             Answer::Failed => (None, b""),
         };
-        self.on(plugin, |worker, host| worker.call_answered(host, call.token, status, body));
+        self.on(plugin, |worker, host| worker.call_answered(host, call.token, status, &body));
     }
 
     fn logs(&self) -> Vec<String> {

@@ -107,6 +107,10 @@ impl World for Wasm {
         self.process.set_shared_data(key, value);
     }
 
+    fn set_node_zone(&mut self, zone: &str) {
+        self.process.property(&["node", "locality", "zone"], zone.as_bytes());
+    }
+
     fn add_cluster(&mut self, name: &str) {
         self.process.add_cluster(name);
     }

@@ -73,6 +73,9 @@ pub trait World: Sized {
 
     fn set_shared(&mut self, key: &str, value: &[u8]);
 
+    /// Gives the proxy's own node a zone.
+    fn set_node_zone(&mut self, zone: &str);
+
     /// Makes a cluster known, so that it can be called.
     fn add_cluster(&mut self, name: &str);
 

@@ -10,7 +10,7 @@ use evenkeel::engine::{Decision, Engine, Failure, Outcome};
 use evenkeel::exchange::lease::{self, Candidate, Holder};
 use evenkeel::exchange::snapshot::{PollStats, Samples, Snapshot};
 use evenkeel::exchange::{discovered, registry, scaling, slot};
-use evenkeel::fleet::{Condition, Found, Origin, Source, Sources};
+use evenkeel::fleet::{Absence, Absences, Condition, Found, Origin, Source, Sources};
 use evenkeel::host::{Call, Host, SharedError};
 use evenkeel::measure::InFlightReport;
 use evenkeel::policy::Request;
@@ -93,11 +93,14 @@ fn found() -> impl Strategy<Value = Found> {
         Condition::Draining,
     ]);
     let weight = prop::option::of(1e-3f64..1e6);
-    (address, weight, ".{0,20}", prop::option::of(0u32..1000), ".{0,20}", condition).prop_map(
-        |(address, weight, zone, priority, version, condition)| Found {
+    let locality = (".{0,20}", prop::option::of(0f64..4e9));
+    (address, weight, ".{0,20}", locality, prop::option::of(0u32..1000), ".{0,20}", condition).prop_map(
+        |(address, weight, zone, (locality, locality_weight), priority, version, condition)| Found {
             address,
             weight,
             zone,
+            locality,
+            locality_weight,
             priority,
             version,
             condition,
@@ -106,16 +109,37 @@ fn found() -> impl Strategy<Value = Found> {
 }
 
 fn source() -> impl Strategy<Value = Source> {
-    (vec(found(), 0..20), any::<[u64; 4]>(), ".{0,200}", any::<[u32; 2]>()).prop_map(
-        |(found, [answered, answers, failures, since], error, [skipped, empties])| Source {
-            found,
-            answered: Time(answered),
+    let absent = vec((any::<std::net::IpAddr>(), any::<u16>(), any::<u64>(), any::<u32>()), 0..5);
+    let absent = absent.prop_map(|absent| {
+        let absence = |(ip, port, since, answers)| Absence {
+            address: std::net::SocketAddr::new(ip, port),
+            since: Time(since),
             answers,
-            failures,
+        };
+        Absences::told(absent.into_iter().map(absence).collect(), 7.0)
+    });
+    let told = (any::<[u64; 4]>(), any::<u32>(), 0f64..1.0, any::<bool>());
+    (vec(found(), 0..20), told, ".{0,200}", ".{0,100}", absent).prop_map(
+        |(
+            found,
+            ([answered, answers, failures, question], skipped, unsteerable, somebody),
             error,
-            skipped,
-            empties,
-            empty_since: Time(since),
+            examples,
+            absences,
+        )| {
+            Source {
+                found,
+                answered: Time(answered),
+                answers,
+                failures,
+                error,
+                skipped,
+                examples,
+                unsteerable,
+                question,
+                absences,
+                somebody,
+            }
         },
     )
 }

@@ -99,7 +99,11 @@ fn every_field_is_read() {
     );
     assert_eq!(
         upstream.endpoints.envoy_admin,
-        Some(EnvoyAdmin { cluster: "envoy_admin".into(), interval: Duration::from_secs(5) })
+        Some(EnvoyAdmin {
+            cluster: "envoy_admin".into(),
+            interval: Duration::from_secs(5),
+            locality_weights: true
+        })
     );
     assert_eq!(
         upstream.signals,

@@ -12,6 +12,7 @@ use super::{TYPICAL_AT_FIRST_S, Upstream};
 use crate::fleet::Endpoint;
 use crate::measure::Background;
 use crate::policy::{self, Policy, Pool};
+use crate::random;
 use crate::time::Time;
 
 /// An endpoint whose version the split does not name is in no group.
@@ -26,11 +27,23 @@ pub(super) struct Key {
     pub priority: u32,
     /// Whether it is in another zone than this proxy; never without zones.
     pub remote: bool,
+    /// Which locality it is, where requests are divided by their weights; 0 where they are not.
+    pub locality: u64,
+}
+
+impl Key {
+    /// What the groups have in common that stand in for each other before others do.
+    pub fn level(&self) -> (usize, u32, bool) {
+        (self.lane, self.priority, self.remote)
+    }
 }
 
 /// Endpoints to choose among, and what is known of them together.
 pub(super) struct Group {
     pub key: Key,
+    /// The locality's name, and what it is to get beside the others of its level; empty where requests are not divided
+    /// by localities.
+    pub locality: (Box<str>, f64),
     /// Position of its priority and side among the upstream's tiers.
     pub tier: usize,
     /// Who belongs to it, and who of them may be chosen.
@@ -93,6 +106,10 @@ impl Upstream {
             lane: self.split.lane_of(endpoint.version())?,
             priority: endpoint.priority(),
             remote: self.config.zone.as_ref().is_some_and(|zone| zone.local != endpoint.zone()),
+            locality: match endpoint.locality() {
+                name if name.is_empty() || self.config.zone.is_some() => 0,
+                name => random::hash(name.as_bytes()),
+            },
         })
     }
 
@@ -109,6 +126,10 @@ impl Upstream {
             while before.next_if(|g| g.key < key).is_some() {}
             let mut group = before.next_if(|g| g.key == key).unwrap_or_else(|| self.found(key));
             group.pool.assign(places.iter().map(|(_, index)| *index));
+            let first = places.first().and_then(|(_, index)| self.fleet.get(*index));
+            let divided = first.filter(|_| key.locality != 0);
+            group.locality =
+                divided.map_or_else(Default::default, |of| (of.locality().into(), of.locality_weight()));
             // Versions and priorities are too few for more groups.
             let at = u16::try_from(groups.len()).unwrap_or(NO_GROUP);
             for (_, index) in places {
@@ -137,6 +158,7 @@ impl Upstream {
     fn found(&self, key: Key) -> Group {
         Group {
             key,
+            locality: Default::default(),
             tier: 0,
             pool: Pool::default(),
             policy: policy::build(&self.config.policy, self.terms),
@@ -190,8 +212,8 @@ impl Upstream {
                 |of: &Upstream, lane| of.config.split.get(lane).map(|(v, _): &(String, f64)| v.clone());
             let version_here = self.config.split.get(group.key.lane).map(|(v, _): &(String, f64)| v.clone());
             let same = |g: &&Group| {
-                (g.key.priority, g.key.remote) == (group.key.priority, group.key.remote)
-                    && version(old, g.key.lane) == version_here
+                let at = |key: &Key| (key.priority, key.remote, key.locality);
+                at(&g.key) == at(&group.key) && version(old, g.key.lane) == version_here
             };
             let Some(known) = old.groups.iter().find(same) else { continue };
             (group.typical, group.measured) = (known.typical, known.measured);

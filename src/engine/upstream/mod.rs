@@ -8,6 +8,7 @@ mod hung;
 mod inherited;
 mod journal;
 mod pressure;
+mod returning;
 mod shares;
 mod spill;
 mod split;
@@ -49,6 +50,9 @@ const FAILS_LATELY: f64 = 0.1;
 /// Keeps the hash that divides keys over priorities and zones apart from that of the ring.
 const TIER_SALT: u64 = 0xA24B_AED4_963E_E407;
 
+/// The same of the hash that decides which keys are left to Envoy's own policy.
+const ENVOY_SALT: u64 = 0x5851_F42D_4C95_7F2D;
+
 /// So many endpoints that have left are remembered for what was counted.
 const MOST_DEPARTED: usize = 10_000;
 
@@ -65,6 +69,8 @@ pub struct Part<'a> {
     pub priority: u32,
     /// Whether it is in the proxy's zone; always without zones.
     pub local: bool,
+    /// Which of Envoy's localities it is; empty where requests are not divided by their weights.
+    pub locality: &'a str,
     /// How many endpoints.
     pub endpoints: usize,
     /// The part of the upstream's requests that it is to get, 0..=1.
@@ -107,6 +113,8 @@ pub struct Upstream {
     /// How many endpoints are out, and how many are spared.
     out: usize,
     spared: usize,
+    /// The part of the requests that Envoy's own policy is to decide on: some hosts can only be reached by it.
+    left_to_envoy: f64,
     /// Health is ignored somewhere.
     panic: bool,
     /// Those who are well can carry everything, wherever they are.
@@ -119,6 +127,7 @@ pub struct Upstream {
     /// do not go down.
     departed: HashMap<u64, Counters>,
     journal: journal::Journal,
+    returning: returning::Returning,
     refreshed: Time,
     /// When this worker began to send: whom it never sent anything is silent since then.
     began: Time,
@@ -162,6 +171,7 @@ impl Upstream {
             rate: 0.0,
             out: 0,
             spared: 0,
+            left_to_envoy: 0.0,
             panic: false,
             rescued: false,
             typical: TYPICAL_AT_FIRST_S,
@@ -169,6 +179,7 @@ impl Upstream {
             reason: Reason::default(),
             departed: HashMap::new(),
             journal: journal::Journal::default(),
+            returning: returning::Returning::default(),
             refreshed: now,
             began: now,
             terms,
@@ -249,12 +260,21 @@ impl Upstream {
         }
     }
 
+    fn remember_member(&mut self, index: u32, now: Time) {
+        let identity = self.fleet.identities().get(index as usize).copied();
+        let member = self.members.get_mut(index as usize).filter(|m| m.present).map(core::mem::take);
+        if let (Some(identity), Some(member)) = (identity, member) {
+            self.returning.leave(identity, member, now);
+        }
+    }
+
     /// How the requests are divided over versions, priorities and zones; one part where they are not.
     pub fn parts(&self) -> impl Iterator<Item = Part<'_>> {
         self.groups.iter().map(|group| Part {
             version: self.config.split.get(group.key.lane).map_or("", |(version, _)| version.as_str()),
             priority: group.key.priority,
             local: !group.key.remote,
+            locality: &group.locality.0,
             endpoints: group.pool.everybody().len(),
             load: group.load * self.split.share(group.key.lane),
             pressure: self.config.zone.as_ref().map(|_| group.spill.pressure()),
@@ -298,12 +318,17 @@ impl Upstream {
         self.readings.resize(self.fleet.places() * self.config.signals.len(), Reading::default());
         for index in &changes.left {
             self.remember_counters(*index);
+            self.remember_member(*index, now);
             self.reset(*index, Member::default());
             self.rules.forget(*index);
         }
         for index in &changes.joined {
-            let mut member = Member { present: true, eligible: true, ..Member::default() };
-            member.health.joins(joined);
+            let identity = self.fleet.identities().get(*index as usize).copied().unwrap_or_default();
+            let member = self.returning.take(identity, now).unwrap_or_else(|| {
+                let mut member = Member { present: true, eligible: true, ..Member::default() };
+                member.health.joins(joined);
+                member
+            });
             self.reset(*index, member);
         }
         for (index, endpoint) in self.fleet.iter() {
@@ -344,6 +369,11 @@ impl Upstream {
     /// Decides where a request goes.
     pub fn pick(&mut self, request: Request, now: Time, rng: &mut Rng) -> Decision {
         self.picks += 1;
+        if self.is_left_to_envoy(request.key, rng) {
+            self.totals.unsteerable += 1;
+            self.reason = Reason::Unsteerable;
+            return Decision::Fallback;
+        }
         self.explorations = (self.explorations + EXPLORING_SHARE).min(SAVED_EXPLORATIONS);
         let drawn = self.split.draw(request.key, rng);
         let mut candidates = Candidates::default();
@@ -377,6 +407,24 @@ impl Upstream {
         self.reason = reason;
         *count += 1;
         decision
+    }
+
+    /// Leaves this part of the requests to Envoy's own policy, 0 to 1.
+    pub fn leave_to_envoy(&mut self, part: f64) {
+        self.left_to_envoy = if part.is_finite() { part.clamp(0.0, 1.0) } else { 0.0 };
+    }
+
+    /// Whether Envoy's own policy decides on a request; always alike on those of one key.
+    fn is_left_to_envoy(&self, key: Option<u64>, rng: &mut Rng) -> bool {
+        if self.left_to_envoy <= 0.0 || self.fleet.is_empty() {
+            return false;
+        }
+        key.map_or_else(|| rng.unit(), |key| unit(random::mix(key ^ ENVOY_SALT))) < self.left_to_envoy
+    }
+
+    /// The part of the requests that is left to Envoy's own policy.
+    pub fn left_to_envoy(&self) -> f64 {
+        self.left_to_envoy
     }
 
     /// Who is to have the next request of the version at `lane`, whatever the policy says.
@@ -680,6 +728,7 @@ impl Upstream {
         self.told.forget(now);
         self.queueing = old.queueing.clone();
         self.scaler = old.scaler.clone();
+        self.returning = core::mem::take(&mut old.returning);
         let mut inherited = Inherited::new(now);
         for (index, identity) in self.fleet.present() {
             let Some(member) = self.members.get_mut(index as usize) else { continue };

@@ -21,16 +21,33 @@ pub(super) fn capacity(fit: f64, weight: f64) -> f64 {
     if weight > 0.0 { (OVERPROVISIONING * fit / weight).clamp(0.0, 1.0) } else { 0.0 }
 }
 
-/// Divides the requests over `groups`, in their order; `capacity` says what part of them each can carry.
-pub(super) fn divide(groups: &mut [Group], capacity: impl Fn(&Group) -> f64) {
+/// Divides the requests over `groups`, in their order; `kept` says what part of what each can carry it may keep.
+///
+/// Where localities have weights, the groups of a level carry together what its healthy share allows, and divide that by
+/// these weights, each as far as it can carry its own: as Envoy does with locality weights.
+pub(super) fn divide(groups: &mut [Group], kept: impl Fn(&Group) -> f64) {
     if let [only] = groups {
         only.load = 1.0;
         return;
     }
     let mut left = 1.0;
-    for group in groups.iter_mut() {
-        group.load = capacity(group).clamp(0.0, left);
-        left -= group.load;
+    for level in groups.chunk_by_mut(|one, other| one.key.level() == other.key.level()) {
+        if let [only] = level {
+            only.load = (capacity(only.fit, only.weight) * kept(only)).clamp(0.0, left);
+            left -= only.load;
+            continue;
+        }
+        let (fit, weight) =
+            level.iter().fold((0.0, 0.0), |(fit, weight), g| (fit + g.fit, weight + g.weight));
+        let carries = |g: &Group| g.locality.1 * capacity(g.fit, g.weight);
+        let able: f64 = level.iter().map(carries).sum();
+        let keeping: f64 = level.iter().map(|g| carries(g) * kept(g)).sum();
+        let part = if able > 0.0 { keeping / able } else { 0.0 };
+        let carried = (capacity(fit, weight) * part).clamp(0.0, left);
+        left -= carried;
+        for group in level {
+            group.load = if keeping > 0.0 { carried * carries(group) * kept(group) / keeping } else { 0.0 };
+        }
     }
     let carried = 1.0 - left;
     if carried > 0.0 {
@@ -38,7 +55,14 @@ pub(super) fn divide(groups: &mut [Group], capacity: impl Fn(&Group) -> f64) {
         return;
     }
     let size: f64 = groups.iter().map(|g| g.weight).sum();
-    groups.iter_mut().for_each(|g| g.load = if size > 0.0 { g.weight / size } else { 0.0 });
+    for level in groups.chunk_by_mut(|one, other| one.key.level() == other.key.level()) {
+        let weight: f64 = level.iter().map(|g| g.weight).sum();
+        let told: f64 = level.iter().map(|g| g.locality.1).sum();
+        for group in level {
+            let size_here = if told > 0.0 { weight * group.locality.1 / told } else { group.weight };
+            group.load = if size > 0.0 { size_here / size } else { 0.0 };
+        }
+    }
 }
 
 /// Whether the endpoints that are well can carry everything, wherever they are: then nobody has to ignore health.
@@ -54,7 +78,7 @@ impl Upstream {
         for lane in &self.lanes {
             let Some(groups) = self.groups.get_mut(lane.groups.clone()) else { continue };
             trust::compare(groups, &self.members, &self.told, now);
-            divide(groups, |g| capacity(g.fit, g.weight) * g.trust * g.spill.keeps);
+            divide(groups, |g| g.trust * g.spill.keeps);
         }
     }
 

@@ -1,0 +1,57 @@
+//! Clusters that requests have met, and that are no upstreams by their names.
+
+use super::codec::{Reader, Writer};
+
+/// So many are written down.
+const MOST: usize = 256;
+
+/// A cluster that a request has met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Met {
+    /// Whether a pattern of the configuration stands for it.
+    pub matches: bool,
+    /// Its name.
+    pub name: String,
+}
+
+/// As bytes for shared data; the latest come first where there are too many.
+pub fn encode(met: &[Met]) -> Vec<u8> {
+    let kept = met.get(met.len().saturating_sub(MOST)..).unwrap_or_default();
+    let mut w = Writer::versioned();
+    w.u32(kept.len() as u32);
+    for Met { matches, name } in kept {
+        w.bytes(&[u8::from(*matches)]);
+        w.text(name);
+    }
+    w.0
+}
+
+/// From bytes of shared data; `None` if they are malformed.
+pub fn decode(bytes: &[u8]) -> Option<Vec<Met>> {
+    let mut r = Reader::versioned(bytes)?;
+    let mut met = Vec::new();
+    for _ in 0..r.u32()? {
+        let one = Met { matches: r.byte()? != 0, name: r.text()?.into() };
+        if met.len() < MOST {
+            met.push(one);
+        }
+    }
+    Some(met)
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn reads_back_what_was_written_up_to_a_number() {
+        let all: Vec<Met> = (0..300).map(|n| Met { matches: n % 2 == 0, name: format!("c{n}") }).collect();
+        assert_eq!(decode(&encode(&all)).as_deref(), all.get(44..));
+        assert_eq!(decode(&encode(&[])), Some(Vec::new()));
+        let bytes = encode(&all[..3]);
+        assert!((0..bytes.len()).all(|cut| decode(&bytes[..cut]).is_none()));
+    }
+}

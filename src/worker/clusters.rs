@@ -1,0 +1,139 @@
+//! Clusters that requests have met: those that a pattern of the configuration stands for, each of which becomes an upstream
+//! of its own, and those that no entry names.
+//!
+//! The worker that meets one tells the others through shared data: the one that asks Envoy for members may see no request.
+
+use crate::config::{Config, Upstream};
+use crate::engine::Engine;
+use crate::event::{Event, Field};
+use crate::exchange::met::{self, Met};
+use crate::host::Host;
+use crate::pattern;
+
+/// So many clusters become upstreams by patterns.
+pub(super) const MOST_INSTANCES: usize = 64;
+/// So many clusters that no entry names are remembered by name; all of their requests are counted.
+const MOST_UNMATCHED: usize = 16;
+/// Longer names are met by nobody.
+const LONGEST_NAME: usize = 1024;
+
+/// What this worker knows of the clusters that requests have met.
+pub(super) struct Clusters {
+    key: String,
+    /// Entries whose cluster is a pattern, and which are made for each cluster that matches.
+    templates: Vec<Upstream>,
+    version: Option<u32>,
+    known: Vec<Met>,
+    /// Met since the last tick.
+    fresh: Vec<Met>,
+    full: bool,
+}
+
+/// Takes the entries out of the configuration that are made for each cluster: those whose endpoints Envoy's list of the
+/// cluster tells. The others balance one set of endpoints, under whatever name it is reached.
+pub(super) fn take_templates(config: &mut Config) -> Vec<Upstream> {
+    let is_template = |u: &mut Upstream| pattern::is_pattern(&u.cluster) && u.endpoints.envoy_admin.is_some();
+    config.upstreams.extract_if(.., is_template).collect()
+}
+
+impl Clusters {
+    pub fn new(key: String, templates: Vec<Upstream>) -> Clusters {
+        Clusters { key, templates, version: None, known: Vec::new(), fresh: Vec::new(), full: false }
+    }
+
+    /// Tells the engine which names upstreams are still to be made for.
+    pub fn announce(&self, engine: &mut Engine) {
+        engine.expect(self.templates.iter().map(|template| template.cluster.as_str()));
+    }
+
+    /// Whether a [tick](Clusters::tick) is of use now; now and then it is for what others have met.
+    pub fn is_wanted(&self, now_and_then: bool) -> bool {
+        !self.templates.is_empty() || !self.fresh.is_empty() || now_and_then
+    }
+
+    /// A request to a cluster that has no upstream; `matches` if an entry's pattern stands for it.
+    pub fn meet(&mut self, name: &str, matches: bool) {
+        let is_known = |met: &Met| met.name == name;
+        let unmatched = |of: &[Met]| of.iter().filter(|met| !met.matches).count();
+        let full = !matches && unmatched(&self.known) + unmatched(&self.fresh) >= MOST_UNMATCHED;
+        let new = !self.known.iter().any(is_known) && !self.fresh.iter().any(is_known);
+        if new && !full && self.fresh.len() < MOST_UNMATCHED && name.len() <= LONGEST_NAME {
+            self.fresh.push(Met { matches, name: name.into() });
+        }
+    }
+
+    /// Those that no entry names.
+    pub fn unmatched<'a>(&'a self, engine: &'a Engine) -> impl Iterator<Item = &'a str> {
+        let names = self.known.iter().map(|met| met.name.as_str());
+        names.filter(|name| engine.route(name).is_none() && !engine.expects(name))
+    }
+
+    /// Tells the others what has been met since the last tick, and hears of them; the upstreams that are to be made.
+    pub fn tick(&mut self, host: &dyn Host, engine: &Engine) -> Vec<Upstream> {
+        let (bytes, version) = host.shared_get(&self.key).unzip();
+        if version != self.version || version.is_none() {
+            self.version = version;
+            self.known = bytes.and_then(|bytes| met::decode(&bytes)).unwrap_or_default();
+        }
+        let fresh = core::mem::take(&mut self.fresh);
+        let new: Vec<Met> = fresh.into_iter().filter(|met| !self.known.contains(met)).collect();
+        if !new.is_empty() {
+            // What an older configuration has met, and this one has no use for.
+            let mut all = self.known.clone();
+            all.retain(|met| engine.route(&met.name).is_some() || engine.expects(&met.name) || !met.matches);
+            all.extend(new.iter().cloned());
+            if host.shared_set(&self.key, &met::encode(&all), version).is_ok() {
+                new.iter().filter(|met| !met.matches).for_each(|met| say_unmatched(host, &met.name));
+                self.known = all;
+            } else {
+                self.fresh = new;
+            }
+        }
+        self.missing(host, engine)
+    }
+
+    fn missing(&mut self, host: &dyn Host, engine: &Engine) -> Vec<Upstream> {
+        if self.templates.is_empty() {
+            return Vec::new();
+        }
+        let mut made = engine.made();
+        let mut missing = Vec::new();
+        for met in self.known.iter().filter(|met| engine.expects(&met.name)) {
+            let Some(template) = engine.expected(&met.name) else { continue };
+            let Some(template) = self.templates.iter().find(|of| of.cluster == template) else { continue };
+            if made >= MOST_INSTANCES {
+                if !core::mem::replace(&mut self.full, true) {
+                    say_full(host, &met.name);
+                }
+                break;
+            }
+            made += 1;
+            missing.push(Upstream { cluster: met.name.clone(), ..template.clone() });
+        }
+        missing
+    }
+}
+
+fn say_unmatched(host: &dyn Host, cluster: &str) {
+    host.tell(&Event {
+        level: log::Level::Info,
+        name: "cluster_not_balanced",
+        message: &format!(
+            "requests to cluster {cluster:?} are not balanced here: no entry of upstreams names it or has a pattern that it \
+             matches"
+        ),
+        fields: &[("cluster", Field::Text(cluster))],
+    });
+}
+
+fn say_full(host: &dyn Host, cluster: &str) {
+    host.tell(&Event {
+        level: log::Level::Warn,
+        name: "clusters_left_out",
+        message: &format!(
+            "{MOST_INSTANCES} clusters have become upstreams by patterns, and no more do: {cluster:?} is left to Envoy's own \
+             policy"
+        ),
+        fields: &[("cluster", Field::Text(cluster))],
+    });
+}

@@ -1,0 +1,382 @@
+//! Asking Envoy's admin interface for the members of its clusters, and for the weights of their localities.
+//!
+//! One question names all upstreams that are asked for in the same place: an Envoy that ignores the filter answers each
+//! question with everything that it has. Large answers are asked for in turns, and an answer that took long is not asked
+//! for again soon: while Envoy writes it, its main thread does nothing else.
+
+use core::time::Duration;
+
+use super::discovery::Discovery;
+use crate::admin;
+use crate::config::Config;
+use crate::event::{Event, Field};
+use crate::fleet::{Origin, localities};
+use crate::host::{Body, Call, Host};
+use crate::random::{self, Rng};
+use crate::time::Time;
+
+/// The interval is varied by this share either way, so that several proxies do not ask in step.
+const JITTER: f64 = 0.1;
+/// Errors are kept up to this length, in characters.
+const LONGEST_ERROR: usize = 200;
+/// The admin interface answers from Envoy's own memory: it takes this long only if Envoy is in trouble.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// So many hosts are asked for at a time, some two megabytes: Envoy writes them in about 30 ms.
+const HOSTS_AT_A_TIME: usize = 2000;
+/// An answer that took t is asked for again after this many t: a tenth of Envoy's main thread.
+const PAUSE_FOR_ANSWERS: f64 = 10.0;
+/// No path of a question is longer: Envoy's own limit for all headers together is 60 KiB.
+const LONGEST_PATH: usize = 16 << 10;
+
+/// The questions of one worker; only the lease holder asks.
+pub(super) struct AdminPolls {
+    places: Vec<Place>,
+}
+
+/// Upstreams that are asked for together.
+struct Place {
+    cluster: String,
+    interval: Duration,
+    asked_for: Vec<AskedFor>,
+    members: Question,
+    localities: Question,
+    /// At most so many upstreams in one question: fewer after one that took too long.
+    most: usize,
+    /// Envoy answered with clusters that nobody asked for: it ignores the filter.
+    unfiltered: bool,
+}
+
+struct AskedFor {
+    upstream: usize,
+    name: String,
+    /// The name under which Envoy gets its endpoints.
+    eds_name: Option<String>,
+    hosts: usize,
+    /// It has several localities, whose weights are to be respected.
+    weights: bool,
+    respects_weights: bool,
+}
+
+/// What is asked for again and again, the upstreams in turns.
+struct Question {
+    due: Time,
+    sent: Time,
+    pending: Option<u32>,
+    /// Positions among those that are asked for.
+    about: Vec<usize>,
+    next: usize,
+}
+
+impl Question {
+    fn new(now: Time) -> Question {
+        Question { due: now, sent: now, pending: None, about: Vec::new(), next: 0 }
+    }
+
+    /// Whether it is to be put now; one that may still be answered is waited for.
+    fn is_due(&self, interval_s: f64, waits_s: f64, now: Time) -> bool {
+        let clock_stepped_back = self.due.seconds_since(now) > 2.0 * interval_s || now < self.sent;
+        let waits = self.pending.is_some() && now.seconds_since(self.sent) < waits_s;
+        (now >= self.due && !waits) || clock_stepped_back
+    }
+
+    /// It has been answered within the time since it was sent: the next is not sooner than that allows.
+    fn rest(&mut self, now: Time) {
+        let took_s = now.seconds_since(self.sent);
+        self.due = self.due.max(self.sent.after_secs(PAUSE_FOR_ANSWERS * took_s));
+    }
+}
+
+impl AdminPolls {
+    /// Every question of the configuration, the first due at once.
+    pub fn new(config: &Config, now: Time) -> AdminPolls {
+        let mut polls = AdminPolls { places: Vec::new() };
+        (0..config.upstreams.len()).for_each(|upstream| polls.add(config, upstream, now));
+        polls
+    }
+
+    /// The upstream at this position is asked for, too, where it is configured to be.
+    pub fn add(&mut self, config: &Config, upstream: usize, now: Time) {
+        let Some(balanced) = config.upstreams.get(upstream) else { return };
+        let Some(admin) = &balanced.endpoints.envoy_admin else { return };
+        let asked_for = AskedFor {
+            upstream,
+            name: balanced.cluster.clone(),
+            eds_name: None,
+            hosts: 0,
+            weights: false,
+            respects_weights: admin.locality_weights && balanced.zone.is_none(),
+        };
+        match self.places.iter_mut().find(|place| place.cluster == admin.cluster) {
+            Some(place) => {
+                place.interval = place.interval.min(admin.interval);
+                place.asked_for.push(asked_for);
+                // Its answer is wanted at once.
+                place.members.due = now;
+                place.members.next = place.asked_for.len() - 1;
+                if now == place.members.sent {
+                    place.members.next = 0;
+                }
+            }
+            None => self.places.push(Place {
+                cluster: admin.cluster.clone(),
+                interval: admin.interval,
+                asked_for: vec![asked_for],
+                members: Question::new(now),
+                localities: Question::new(now),
+                most: usize::MAX,
+                unfiltered: false,
+            }),
+        }
+    }
+
+    /// Sends what is due.
+    pub fn tick(&mut self, host: &dyn Host, discovery: &mut Discovery, rng: &mut Rng, now: Time) {
+        for place in &mut self.places {
+            let failed = place.ask(host, rng, now);
+            for upstream in failed {
+                let error = format!("cluster {:?} is unknown to Envoy", place.cluster);
+                fail(host, discovery, (upstream, &place.name_of(upstream)), &error);
+            }
+        }
+    }
+
+    /// An answer came, if it is to one of these questions; the upstreams whose endpoints it changes.
+    pub fn answered(
+        &mut self,
+        host: &dyn Host,
+        discovery: &mut Discovery,
+        token: u32,
+        (status, body): (Option<u32>, &dyn Body),
+    ) -> Option<Vec<usize>> {
+        for place in &mut self.places {
+            if place.members.pending == Some(token) {
+                return Some(place.members_answered(host, discovery, status, body));
+            }
+            if place.localities.pending == Some(token) {
+                return Some(place.localities_answered(host, discovery, status, body));
+            }
+        }
+        None
+    }
+}
+
+impl Place {
+    fn name_of(&self, upstream: usize) -> String {
+        self.asked_for
+            .iter()
+            .find(|of| of.upstream == upstream)
+            .map_or_else(String::new, |of| of.name.clone())
+    }
+
+    /// Sends what is due; the upstreams for which nothing could be sent.
+    fn ask(&mut self, host: &dyn Host, rng: &mut Rng, now: Time) -> Vec<usize> {
+        let interval_s = self.interval.as_secs_f64();
+        // Before the next is asked, however short the interval comes out.
+        let timeout = LONGEST_WAIT.min(self.interval / 2);
+        let waits_s = timeout.as_secs_f64();
+        if self.members.is_due(interval_s, waits_s, now) {
+            let about = self.turn(self.members.next, |_| true);
+            let part = about.len() as f64 / self.asked_for.len().max(1) as f64;
+            let names: Vec<&str> =
+                about.iter().filter_map(|at| Some(self.asked_for.get(*at)?.name.as_str())).collect();
+            let path = admin::members_path(&names);
+            let due = now.after_secs(interval_s * part * (1.0 + JITTER * (2.0 * rng.unit() - 1.0)));
+            let cluster = self.cluster.clone();
+            if !self.members.put(host, &cluster, &path, (about, timeout), (now, due)) {
+                return self
+                    .members
+                    .about
+                    .iter()
+                    .filter_map(|at| Some(self.asked_for.get(*at)?.upstream))
+                    .collect();
+            }
+        }
+        let weighed = self.asked_for.iter().filter(|of| of.weights).count();
+        if weighed > 0 && self.localities.is_due(interval_s, waits_s, now) {
+            let about = self.turn(self.localities.next, |of| of.weights);
+            let part = about.len() as f64 / weighed as f64;
+            let names: Vec<&str> =
+                about.iter().filter_map(|at| Some(self.asked_for.get(*at)?.eds_name())).collect();
+            let path = admin::localities_path(&names);
+            let due = now.after_secs(interval_s * part * (1.0 + JITTER * (2.0 * rng.unit() - 1.0)));
+            let cluster = self.cluster.clone();
+            // What cannot be sent has been said of the members.
+            let _sent = self.localities.put(host, &cluster, &path, (about, timeout), (now, due));
+        }
+        Vec::new()
+    }
+
+    /// Whom the next question is about: as many as have few hosts together, from `next` on, and none twice.
+    fn turn(&self, next: usize, wanted: impl Fn(&AskedFor) -> bool) -> Vec<usize> {
+        let all = self.asked_for.len();
+        let (mut hosts, mut length) = (0, 0);
+        let mut about = Vec::new();
+        for at in (next..all).chain(0..next.min(all)) {
+            let Some(of) = self.asked_for.get(at).filter(|of| wanted(of)) else { continue };
+            hosts += of.hosts;
+            length += 4 * of.name.len();
+            let full = hosts > HOSTS_AT_A_TIME || about.len() >= self.most || length > LONGEST_PATH;
+            if full && !about.is_empty() && (!self.unfiltered || length > LONGEST_PATH) {
+                break;
+            }
+            about.push(at);
+        }
+        about
+    }
+
+    fn members_answered(
+        &mut self,
+        host: &dyn Host,
+        discovery: &mut Discovery,
+        status: Option<u32>,
+        body: &dyn Body,
+    ) -> Vec<usize> {
+        self.members.pending = None;
+        let about = core::mem::take(&mut self.members.about);
+        let asked: Vec<(usize, String)> = about
+            .iter()
+            .filter_map(|at| self.asked_for.get(*at).map(|of| (of.upstream, of.name.clone())))
+            .collect();
+        let names: Vec<&str> = asked.iter().map(|(_, name)| name.as_str()).collect();
+        let listing = match status {
+            None => {
+                // It may have been too much at a time.
+                self.most = (about.len() / 2).max(1);
+                Err("no answer in time".to_owned())
+            }
+            Some(status) => admin::parse(status, body, &names).map_err(|error| error.to_string()),
+        };
+        let now = host.now();
+        self.members.rest(now);
+        let listing = match listing {
+            Ok(listing) => listing,
+            Err(error) => {
+                asked.iter().for_each(|(upstream, name)| fail(host, discovery, (*upstream, name), &error));
+                return Vec::new();
+            }
+        };
+        if listing.others > 0 && !core::mem::replace(&mut self.unfiltered, true) {
+            say_unfiltered(host, listing.others + names.len(), body.size());
+        }
+        let mut changed = Vec::new();
+        for ((at, (upstream, name)), members) in about.iter().zip(&asked).zip(listing.clusters) {
+            match members {
+                Err(error) => fail(host, discovery, (*upstream, name), &error.to_string()),
+                Ok(members) => {
+                    if let Some(of) = self.asked_for.get_mut(*at) {
+                        of.hosts = members.finding.found.len() + members.finding.skipped;
+                        of.eds_name = members.eds_name.filter(|eds_name| *eds_name != of.name);
+                        let several = of.respects_weights && localities::are_several(&members.finding.found);
+                        if several && !core::mem::replace(&mut of.weights, several) {
+                            self.localities.due = now;
+                        }
+                        of.weights = several;
+                    }
+                    let failing = discovery.any_failing(Origin::Envoy);
+                    let question = random::hash(name.as_bytes());
+                    if discovery.answered(*upstream, (Origin::Envoy, question), members.finding, now) {
+                        changed.push(*upstream);
+                    }
+                    if failing && !discovery.any_failing(Origin::Envoy) {
+                        host.tell(&Event {
+                            level: log::Level::Info,
+                            name: "source_answers",
+                            message: "Envoy's admin interface answers again",
+                            fields: &[("source", Field::Text("envoy_admin"))],
+                        });
+                    }
+                }
+            }
+        }
+        changed
+    }
+
+    fn localities_answered(
+        &mut self,
+        host: &dyn Host,
+        discovery: &mut Discovery,
+        status: Option<u32>,
+        body: &dyn Body,
+    ) -> Vec<usize> {
+        self.localities.pending = None;
+        let about = core::mem::take(&mut self.localities.about);
+        let asked: Vec<(usize, String)> = about
+            .iter()
+            .filter_map(|at| self.asked_for.get(*at).map(|of| (of.upstream, of.eds_name().to_owned())))
+            .collect();
+        let names: Vec<&str> = asked.iter().map(|(_, name)| name.as_str()).collect();
+        let read = match status {
+            None => Err("no answer in time".to_owned()),
+            Some(status) => admin::parse_localities(status, body, &names).map_err(|error| error.to_string()),
+        };
+        self.localities.rest(host.now());
+        match read {
+            Ok(read) => {
+                let told = asked.iter().zip(read);
+                told.filter_map(|((upstream, _), localities)| {
+                    discovery.weigh(*upstream, localities).then_some(*upstream)
+                })
+                .collect()
+            }
+            Err(error) => {
+                discovery.say_weights_unknown(host, &error);
+                Vec::new()
+            }
+        }
+    }
+}
+
+impl AskedFor {
+    fn eds_name(&self) -> &str {
+        self.eds_name.as_deref().unwrap_or(&self.name)
+    }
+}
+
+impl Question {
+    /// Sends it; whether that could be done.
+    fn put(
+        &mut self,
+        host: &dyn Host,
+        cluster: &str,
+        path: &str,
+        (about, timeout): (Vec<usize>, Duration),
+        (now, due): (Time, Time),
+    ) -> bool {
+        self.next = about.last().map_or(0, |last| last + 1);
+        self.about = about;
+        (self.sent, self.due) = (now, due);
+        self.pending = host.call(&Call { cluster, authority: cluster, path, headers: &[], timeout });
+        self.pending.is_some()
+    }
+}
+
+/// Counts a failure, and logs the first of a row.
+fn fail(host: &dyn Host, discovery: &mut Discovery, (upstream, name): (usize, &str), error: &str) {
+    let error: String = format!("endpoints of {name:?}: {error}").chars().take(LONGEST_ERROR).collect();
+    let before = discovery.any_failing(Origin::Envoy);
+    discovery.failed(upstream, Origin::Envoy, &error);
+    if !before {
+        host.tell(&Event {
+            level: log::Level::Warn,
+            name: "source_fails",
+            message: &format!("Envoy's admin interface does not help: {error}"),
+            fields: &[
+                ("source", Field::Text("envoy_admin")),
+                ("upstream", Field::Text(name)),
+                ("error", Field::Text(&error)),
+            ],
+        });
+    }
+}
+
+fn say_unfiltered(host: &dyn Host, clusters: usize, bytes: usize) {
+    host.tell(&Event {
+        level: log::Level::Info,
+        name: "admin_filter_ignored",
+        message: &format!(
+            "Envoy's admin interface ignores filter= on /clusters, as Envoy before 1.38 does: its answer has all {clusters} \
+             clusters, {bytes} bytes"
+        ),
+        fields: &[("clusters", Field::Whole(clusters as u64)), ("bytes", Field::Whole(bytes as u64))],
+    });
+}

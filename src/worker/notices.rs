@@ -1,0 +1,104 @@
+//! What an operator wants to know of discovery, said when it begins and not again until it has ended.
+
+use crate::event::{Event, Field};
+use crate::fleet::{Origin, Source};
+use crate::host::Host;
+use core::net::SocketAddr;
+
+/// What has been said of one upstream.
+#[derive(Debug, Default)]
+pub(super) struct Notices {
+    /// Addresses that Envoy's cluster does not have.
+    pub unknown: usize,
+    /// By source: whether entries without an address, and absent endpoints, have been said.
+    skipped: [bool; 2],
+    absent: [bool; 2],
+}
+
+impl Notices {
+    /// So many addresses are not in Envoy's cluster, and this is one of them; without a host, another worker says so.
+    pub fn unknown_to_envoy(
+        &mut self,
+        host: Option<&dyn Host>,
+        upstream: &str,
+        (addresses, first): (usize, Option<SocketAddr>),
+    ) {
+        let before = core::mem::replace(&mut self.unknown, addresses);
+        let Some(host) = host.filter(|_| before == 0 && addresses > 0) else { return };
+        let first = first.map(|first| first.to_string()).unwrap_or_default();
+        host.tell(&Event {
+            level: log::Level::Warn,
+            name: "unknown_to_envoy",
+            message: &format!(
+                "{upstream}: {addresses} configured or discovered addresses are not in Envoy's cluster and get no requests: \
+                 {first}{}",
+                if addresses > 1 { ", …" } else { "" }
+            ),
+            fields: &[
+                ("upstream", Field::Text(upstream)),
+                ("addresses", Field::Whole(addresses as u64)),
+                ("first", Field::Text(&first)),
+            ],
+        });
+    }
+
+    /// A source stands like this; without a host, another worker says so.
+    pub fn source(&mut self, host: Option<&dyn Host>, (upstream, origin): (&str, Origin), source: &Source) {
+        let [of_prometheus, of_envoy] = &mut self.skipped;
+        let said = if origin == Origin::Prometheus { of_prometheus } else { of_envoy };
+        let before = core::mem::replace(said, source.skipped > 0);
+        if let Some(host) = host.filter(|_| !before && source.skipped > 0) {
+            tell_skipped(host, upstream, origin, source);
+        }
+        let [of_prometheus, of_envoy] = &mut self.absent;
+        let said = if origin == Origin::Prometheus { of_prometheus } else { of_envoy };
+        let absent = source.absences.open.len();
+        let before = core::mem::replace(said, absent > 0);
+        if let Some(host) = host.filter(|_| !before && absent > 0) {
+            tell_absent(host, (upstream, origin), (absent, source.found.len()));
+        }
+    }
+}
+
+fn tell_skipped(host: &dyn Host, upstream: &str, origin: Origin, source: &Source) {
+    let all =
+        source.skipped as usize + source.found.len() - source.absences.open.len().min(source.found.len());
+    let Source { skipped, examples, unsteerable, .. } = source;
+    let (what, then) = match origin {
+        Origin::Prometheus => ("series name no address", "they are left out".to_owned()),
+        Origin::Envoy => (
+            "hosts have no IP address, so no request can be steered to them",
+            format!("{:.0} % of the requests are left to Envoy's own policy", 100.0 * unsteerable),
+        ),
+    };
+    host.tell(&Event {
+        level: log::Level::Warn,
+        name: "endpoints_without_address",
+        message: &format!("{upstream}: {skipped} of {all} {what}: {examples}; {then}"),
+        fields: &[
+            ("upstream", Field::Text(upstream)),
+            ("source", Field::Text(origin.name())),
+            ("skipped", Field::Whole(u64::from(*skipped))),
+            ("of", Field::Whole(all as u64)),
+            ("examples", Field::Text(examples)),
+        ],
+    });
+}
+
+fn tell_absent(host: &dyn Host, (upstream, origin): (&str, Origin), (absent, of): (usize, usize)) {
+    host.tell(&Event {
+        level: log::Level::Info,
+        name: "endpoints_absent",
+        message: &format!(
+            "{upstream}: {absent} of {of} endpoints are not named by {} any more; they stay until that has lasted, or they \
+             fail",
+            origin.title()
+        ),
+        fields: &[
+            ("upstream", Field::Text(upstream)),
+            ("source", Field::Text(origin.name())),
+            ("absent", Field::Whole(absent as u64)),
+            ("of", Field::Whole(of as u64)),
+        ],
+    });
+}

@@ -1,0 +1,57 @@
+//! Where this proxy is, and what of the configuration follows from it.
+
+use crate::config::{Config, Via};
+use crate::event::{Event, Field};
+use crate::host::Host;
+
+/// In place of a zone's name: the zone of the proxy's own node.
+const OF_THE_NODE: &str = "node";
+
+/// Puts the zone of the proxy's node where the configuration asks for it, and says what cannot be known of localities.
+pub(super) fn settle(host: &dyn Host, config: &mut Config) {
+    let mut unknown = false;
+    for upstream in &mut config.upstreams {
+        let Some(zone) = upstream.zone.as_mut().filter(|zone| zone.local == OF_THE_NODE) else { continue };
+        match host.node_zone() {
+            Some(local) => zone.local = local,
+            None => {
+                upstream.zone = None;
+                unknown = true;
+            }
+        }
+    }
+    if unknown {
+        host.tell(&Event {
+            level: log::Level::Warn,
+            name: "node_zone_unknown",
+            message: "zone.local is \"node\", and the proxy's node.locality has no zone: zones are not used",
+            fields: &[],
+        });
+    }
+    say_unweighted(host, config);
+}
+
+/// Only Envoy knows the weights of localities, and only its admin interface tells them.
+fn say_unweighted(host: &dyn Host, config: &Config) {
+    if !matches!(config.steering.via, Via::OverrideHost | Via::StatefulSession) {
+        return;
+    }
+    let unasked = config.upstreams.iter().filter(|u| u.endpoints.envoy_admin.is_none());
+    let names: Vec<String> = unasked.take(4).map(|u| format!("{:?}", u.cluster)).collect();
+    if let Some((first, rest)) = names.split_first() {
+        let mut names = first.clone();
+        rest.iter().take(2).for_each(|name| names = format!("{names}, {name}"));
+        if rest.len() > 2 {
+            names.push_str(", …");
+        }
+        host.tell(&Event {
+            level: log::Level::Info,
+            name: "locality_weights_not_asked",
+            message: &format!(
+                "upstreams {names} have no endpoints.envoy_admin: locality weights of their clusters, such as a canary's, are \
+                 not known and not respected"
+            ),
+            fields: &[("upstreams", Field::Text(&names))],
+        });
+    }
+}

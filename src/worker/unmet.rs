@@ -1,0 +1,60 @@
+//! Upstreams that no request has met, though there is traffic: most often a cluster whose name is another one.
+
+use super::Worker;
+use crate::event::{Event, Field};
+use crate::exchange::estate;
+use crate::host::Host;
+use crate::time::Time;
+
+/// So long after the first request, seconds.
+const AFTER_S: f64 = 300.0;
+/// The counts of all workers are gathered at this pace, seconds.
+const EVERY_S: f64 = 30.0;
+
+/// What has been said of upstreams that no request has met.
+#[derive(Debug, Default)]
+pub(super) struct Unmet {
+    looked: Time,
+    traffic_since: Option<Time>,
+    said: Vec<usize>,
+}
+
+impl Worker {
+    /// Says which upstreams no request has met; for the worker that writes to the log for all.
+    pub(super) fn tell_unmet(&mut self, host: &dyn Host, now: Time) {
+        if now >= self.unmet.looked && now.seconds_since(self.unmet.looked) < EVERY_S {
+            return;
+        }
+        self.unmet.looked = now;
+        let counts = estate::gather(host, &self.keys.shared, self.id, now).counts;
+        let met: Vec<u64> = self
+            .engine
+            .upstreams()
+            .iter()
+            .map(|u| counts.upstream(u.hash()).map_or(0, |c| c.totals.decisions()))
+            .collect();
+        if met.iter().all(|decisions| *decisions == 0) && counts.unmatched() == 0 {
+            return;
+        }
+        let since = *self.unmet.traffic_since.get_or_insert(now);
+        if now.seconds_since(since) < AFTER_S {
+            return;
+        }
+        for (at, upstream) in self.engine.upstreams().iter().enumerate() {
+            if met.get(at) != Some(&0) || self.unmet.said.contains(&at) {
+                continue;
+            }
+            self.unmet.said.push(at);
+            let cluster = upstream.cluster();
+            host.tell(&Event {
+                level: log::Level::Warn,
+                name: "upstream_without_requests",
+                message: &format!(
+                    "{cluster}: no request has met this cluster in {:.0} minutes of traffic; is it the cluster's name in Envoy?",
+                    now.seconds_since(since) / 60.0
+                ),
+                fields: &[("upstream", Field::Text(cluster))],
+            });
+        }
+    }
+}

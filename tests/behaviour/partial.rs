@@ -1,0 +1,335 @@
+//! Discovery that names fewer endpoints than there are, or others than requests can be steered to.
+
+use crate::discovery::{
+    ADMIN, Crew, PROMETHEUS, RANDOM, addresses, asked, by_envoy, crew, healthy, members, plugin, series,
+    split, targets, tell, told,
+};
+use crate::scene::{Ending, address, begin, candidates, give, load, ms, pass_with, picks, serve};
+use crate::world::{Answer, World};
+
+const FOUND: &str = r#""prometheus":{"query":"up"}"#;
+
+/// So many seconds in which Prometheus names these endpoints, and each worker sends requests that `ending` answers.
+fn seconds<W: World>(
+    world: &mut W,
+    crew: &Crew,
+    seconds: u64,
+    named: impl Fn(u64) -> Vec<usize>,
+    ending: impl Fn(&str) -> Ending,
+) {
+    let workers: Vec<_> = crew.iter().copied().collect();
+    let mut polls = 0;
+    let all: Vec<_> = [crew.main()].into_iter().chain(workers.iter().copied()).collect();
+    pass_with(world, &all, ms(1000 * seconds), |world| {
+        for call in world.calls().into_iter().filter(|call| call.cluster == PROMETHEUS) {
+            polls += 1;
+            world.answer(&call, &Answer::Http(200, series(&named(polls)).as_bytes()));
+        }
+        for worker in &workers {
+            serve(world, *worker, &ending);
+        }
+    });
+}
+
+fn a_prometheus_that_starts_again_removes_no_endpoint(mut world: impl World) {
+    let crew = crew(&mut world, 2, &plugin(FOUND, RANDOM));
+    let nine: Vec<usize> = (0..9).collect();
+    tell(&mut world, &crew, PROMETHEUS, &Answer::Http(200, series(&nine).as_bytes()));
+    // It has scraped one of them, then three, then all; ten seconds a step.
+    for names in [&[7][..], &[2, 4, 7], &[], &[1], &nine] {
+        seconds(&mut world, &crew, 10, |_| names.to_vec(), |_| Ending::good());
+        for plugin in crew.iter() {
+            assert_eq!(targets(&mut world, *plugin), addresses(&nine), "{names:?}");
+        }
+    }
+    let logs = world.logs();
+    assert!(
+        logs.iter().any(|line| line.contains("8 of 9 endpoints are not named by Prometheus any more")),
+        "{logs:?}"
+    );
+}
+
+fn answers_that_alternate_leave_every_endpoint_its_share(mut world: impl World) {
+    let crew = crew(&mut world, 2, &plugin(FOUND, r#""policy":"round_robin""#));
+    let ten: Vec<usize> = (0..10).collect();
+    tell(&mut world, &crew, PROMETHEUS, &Answer::Http(200, series(&ten).as_bytes()));
+    let named = |poll: u64| if poll % 2 == 0 { (0..10).collect() } else { vec![3, 8] };
+    seconds(&mut world, &crew, 200, named, |_| Ending::good());
+    let counts = picks(&mut world, crew[1], 1000);
+    assert!(counts.len() == 10 && counts.values().all(|count| (90..=110).contains(count)), "{counts:?}");
+}
+
+fn an_endpoint_that_is_left_out_and_serves_well_stays(mut world: impl World) {
+    let crew = crew(&mut world, 2, &plugin(FOUND, RANDOM));
+    tell(&mut world, &crew, PROMETHEUS, &Answer::Http(200, series(&[0, 1, 2]).as_bytes()));
+    seconds(&mut world, &crew, 300, |_| vec![0], |_| Ending::good());
+    assert_eq!(targets(&mut world, crew[0]), addresses(&[0, 1, 2]));
+}
+
+fn an_endpoint_that_is_left_out_and_gets_no_requests_goes_after_a_minute(mut world: impl World) {
+    let crew = crew(&mut world, 1, &plugin(FOUND, RANDOM));
+    tell(&mut world, &crew, PROMETHEUS, &Answer::Http(200, series(&[0, 1, 2]).as_bytes()));
+    let idle = |world: &mut _, seconds: u64| {
+        pass_with(world, &[crew.main(), crew[0]], ms(1000 * seconds), |world: &mut _| {
+            for call in World::calls(world) {
+                World::answer(world, &call, &Answer::Http(200, series(&[1]).as_bytes()));
+            }
+        });
+    };
+    idle(&mut world, 50);
+    assert_eq!(targets(&mut world, crew[0]), addresses(&[0, 1, 2]));
+    // Those requests were answered well, which counts for half a minute.
+    idle(&mut world, 100);
+    assert_eq!(targets(&mut world, crew[0]), addresses(&[1]));
+}
+
+fn an_endpoint_that_is_left_out_and_fails_goes_soon(mut world: impl World) {
+    let more =
+        r#""policy":"round_robin","health":{"max_ejected_percent":100},"failover":{"panic_percent":0}"#;
+    let crew = crew(&mut world, 2, &plugin(FOUND, more));
+    tell(&mut world, &crew, PROMETHEUS, &Answer::Http(200, series(&[0, 1, 2, 3]).as_bytes()));
+    let gone = [address(2), address(3)];
+    let ending = |to: &str| match gone.contains(&to.to_owned()) {
+        true => Ending::local("503", "upstream_reset_before_response_started{remote_connection_failure}"),
+        false => Ending::good(),
+    };
+    seconds(&mut world, &crew, 10, |_| vec![0, 1], ending);
+    let status = world.logs();
+    assert_eq!(targets(&mut world, crew[0]), addresses(&[0, 1]));
+    // They have left, so that they do not count as ejected: the fleet is two endpoints, both of them well.
+    seconds(&mut world, &crew, 1, |_| vec![0, 1, 2, 3], |_| Ending::good());
+    assert!(targets(&mut world, crew[1]).len() >= 2, "{status:?}");
+}
+
+fn an_endpoint_that_returns_within_minutes_is_no_newcomer(mut world: impl World) {
+    let crew = crew(
+        &mut world,
+        1,
+        &plugin(&by_envoy(), r#""policy":"random","slow_start":"300s","health":{"fail_after":2}"#),
+    );
+    told(&mut world, &crew, &healthy(&[0, 1, 2, 3]));
+    crate::scene::pass(&mut world, &[crew.main(), crew[0]], ms(2000));
+    give(&mut world, crew[0], &address(3), &Ending::local("504", "response_timeout"));
+    let known = targets(&mut world, crew[0]);
+    assert_eq!(known, addresses(&[0, 1, 2]));
+    told(&mut world, &crew, &healthy(&[0, 2]));
+    assert_eq!(targets(&mut world, crew[0]), addresses(&[0, 2]));
+    told(&mut world, &crew, &healthy(&[0, 1, 2, 3]));
+    let counts = picks(&mut world, crew[0], 3000);
+    assert_eq!(counts.get(&address(3)), None, "it failed before it left: {counts:?}");
+    assert!(counts[&address(1)] > 850, "no slow start: {counts:?}");
+    // An endpoint that nobody knew is a newcomer.
+    told(&mut world, &crew, &healthy(&[0, 1, 2, 4]));
+    let counts = picks(&mut world, crew[0], 3000);
+    assert!(counts[&address(4)] < 300, "a slow start: {counts:?}");
+}
+
+fn hosts_that_await_their_removal_serve(mut world: impl World) {
+    let reject = r#""policy":"random","failover":{"none_eligible":"reject"}"#;
+    let crew = crew(&mut world, 2, &plugin(&by_envoy(), reject));
+    told(&mut world, &crew, &healthy(&[0, 1, 2]));
+    let pending = r#""pending_dynamic_removal":true,"eds_health_status":"HEALTHY""#;
+    for left in [&[1][..], &[]] {
+        let state = |host| (host, if left.contains(&host) { "" } else { pending });
+        told(&mut world, &crew, &members(&[state(0), state(1), state(2)]));
+        for plugin in crew.iter() {
+            assert_eq!(targets(&mut world, *plugin), addresses(&[0, 1, 2]), "Envoy goes on using them");
+        }
+    }
+    told(
+        &mut world,
+        &crew,
+        &members(&[(0, pending), (1, r#""pending_dynamic_removal":true,"failed_active_health_check":true"#)]),
+    );
+    assert_eq!(targets(&mut world, crew[0]), addresses(&[0]));
+}
+
+/// `/clusters` with one cluster `web` whose endpoints are in these localities.
+fn located(endpoints: &[(usize, &str)]) -> String {
+    let hosts: Vec<String> = endpoints
+        .iter()
+        .map(|(endpoint, region)| {
+            let (ip, port) = split(*endpoint);
+            format!(
+                r#"{{"address":{{"socket_address":{{"address":"{ip}","port_value":{port}}}}},"weight":1,"locality":{{"region":"{region}"}}}}"#
+            )
+        })
+        .collect();
+    format!(
+        r#"{{"cluster_statuses":[{{"name":"web","eds_service_name":"eds/web","host_statuses":[{}]}}]}}"#,
+        hosts.join(",")
+    )
+}
+
+/// `/config_dump` with these localities: region, endpoints, weight.
+fn dumped(localities: &[(&str, usize, u32)]) -> String {
+    let groups: Vec<String> = localities
+        .iter()
+        .map(|(region, endpoints, weight)| {
+            let hosts = vec![r#"{"health_status":"HEALTHY","load_balancing_weight":1}"#; *endpoints].join(",");
+            format!(
+                r#"{{"locality":{{"region":"{region}"}},"lb_endpoints":[{hosts}],"load_balancing_weight":{weight}}}"#
+            )
+        })
+        .collect();
+    format!(
+        r#"{{"configs":[{{"dynamic_endpoint_configs":[{{"endpoint_config":{{"cluster_name":"eds/web","endpoints":[{}]}}}}]}}]}}"#,
+        groups.join(",")
+    )
+}
+
+/// Answers every question to Envoy for a second.
+fn envoy_tells<W: World>(world: &mut W, crew: &Crew, members: &str, localities: &str) {
+    let all: Vec<_> = [crew.main()].into_iter().chain(crew.iter().copied()).collect();
+    pass_with(world, &all, ms(2500), |world| {
+        for call in world.calls().into_iter().filter(|call| call.cluster == ADMIN) {
+            let body = if call.path.starts_with("/config_dump") { localities } else { members };
+            assert!(
+                !call.path.starts_with("/config_dump")
+                    || call.path.ends_with("name_regex=%5Eeds%5C%2Fweb%24"),
+                "{call:?}"
+            );
+            world.answer(&call, &Answer::Http(200, body.as_bytes()));
+        }
+    });
+}
+
+fn a_canary_keeps_its_locality_weight(mut world: impl World) {
+    let crew = crew(&mut world, 2, &plugin(&by_envoy(), ""));
+    let members = located(&[(0, "a"), (1, "b")]);
+    for (a, b, low, high) in
+        [(99, 1, 8, 40), (80, 20, 340, 460), (1, 1, 900, 1100), (10, 0, 0, 0), (20, 80, 1540, 1660)]
+    {
+        envoy_tells(&mut world, &crew, &members, &dumped(&[("a", 1, a), ("b", 1, b)]));
+        let counts = picks(&mut world, crew[1], 2000);
+        let canary = counts.get(&address(1)).copied().unwrap_or(0);
+        assert!((low..=high).contains(&canary), "{a}/{b}: {counts:?}");
+    }
+}
+
+fn a_locality_weight_says_nothing_where_it_is_the_sum_of_its_endpoints(mut world: impl World) {
+    let crew =
+        crew(&mut world, 1, &plugin(&by_envoy(), r#""health":{"fail_after":1,"max_ejected_percent":100}"#));
+    let members = located(&[(0, "a"), (1, "a"), (2, "b")]);
+    envoy_tells(&mut world, &crew, &members, &dumped(&[("a", 2, 200), ("b", 1, 100)]));
+    give(&mut world, crew[0], &address(2), &Ending::local("504", "response_timeout"));
+    assert_eq!(picks(&mut world, crew[0], 300).get(&address(2)), None, "the balancer is free");
+    // With weights that divide, too: a locality without a healthy endpoint gets nothing.
+    envoy_tells(&mut world, &crew, &members, &dumped(&[("a", 2, 1), ("b", 1, 99)]));
+    give(&mut world, crew[0], &address(2), &Ending::local("504", "response_timeout"));
+    assert_eq!(picks(&mut world, crew[0], 300).get(&address(2)), None, "it is the only one of its locality");
+}
+
+fn locality_weights_can_be_left_alone(mut world: impl World) {
+    let sources =
+        format!(r#""envoy_admin":{{"cluster":"{ADMIN}","interval":"1s","locality_weights":false}}"#);
+    let crew = crew(&mut world, 1, &plugin(&sources, RANDOM));
+    envoy_tells(&mut world, &crew, &located(&[(0, "a"), (1, "b")]), "{}");
+    let counts = picks(&mut world, crew[0], 1000);
+    assert!((400..600).contains(&counts[&address(1)]), "{counts:?}");
+}
+
+fn what_cannot_be_steered_to_gets_its_part(mut world: impl World) {
+    let crew = crew(&mut world, 2, &plugin(&by_envoy(), r#""policy":"round_robin""#));
+    let pipe = r#"{"address":{"pipe":{"path":"/run/x.sock"}},"weight":1}"#;
+    let body = members(&[(0, ""), (1, ""), (2, "")]).replacen("[{", &format!("[{{"), 1);
+    let body = body.replace("\"host_statuses\":[", &format!("\"host_statuses\":[{pipe},"));
+    told(&mut world, &crew, &body);
+    let unsteered = (0..2000).filter(|_| candidates(&begin(&mut world, crew[1])).is_empty()).count();
+    assert!((430..570).contains(&unsteered), "a quarter: {unsteered}");
+    let logs = world.logs();
+    let said: Vec<_> = logs.iter().filter(|line| line.contains("1 of 4 hosts have no IP address")).collect();
+    assert!(said.len() == 1 && said[0].contains("a pipe") && said[0].contains("25 %"), "{logs:?}");
+    told(&mut world, &crew, &healthy(&[0, 1]));
+    assert!((0..200).all(|_| !candidates(&begin(&mut world, crew[1])).is_empty()));
+}
+
+fn series_that_name_no_address_are_said_with_their_labels(mut world: impl World) {
+    let crew = crew(&mut world, 1, &plugin(FOUND, RANDOM));
+    let body = series(&[0, 1]).replace(
+        "]}}",
+        r#",{"metric":{"instance":"web-1:80"},"value":[1,"1"]},{"metric":{"pod":"x"},"value":[1,"1"]}]}}"#,
+    );
+    for _ in 0..3 {
+        tell(&mut world, &crew, PROMETHEUS, &Answer::Http(200, body.as_bytes()));
+    }
+    assert_eq!(targets(&mut world, crew[0]), addresses(&[0, 1]));
+    let logs = world.logs();
+    let said = logs
+        .iter()
+        .filter(|line| line.contains("2 of 4 series name no address: web-1:80, no label instance"));
+    assert_eq!(said.count(), 1, "{logs:?}");
+}
+
+fn addresses_that_envoy_does_not_have_are_said(mut world: impl World) {
+    let sources = format!(r#""static":["{}","{}","{}"],{}"#, address(0), address(7), address(8), by_envoy());
+    let crew = crew(&mut world, 2, &plugin(&sources, RANDOM));
+    told(&mut world, &crew, &healthy(&[0, 1]));
+    told(&mut world, &crew, &healthy(&[0, 1, 2]));
+    assert_eq!(targets(&mut world, crew[0]), addresses(&[0, 1, 2]));
+    let logs = world.logs();
+    let said: Vec<_> = logs.iter().filter(|line| line.contains("not in Envoy's cluster")).collect();
+    assert!(said.len() == 1 && said[0].contains(&address(7)), "{logs:?}");
+}
+
+fn the_proxys_own_zone_is_taken_from_its_node(mut world: impl World) {
+    let list = format!(
+        r#""static":[{{"address":"{}","zone":"a"}},{{"address":"{}","zone":"b"}}]"#,
+        address(0),
+        address(1)
+    );
+    let json = plugin(&list, r#""zone":{"local":"node"}"#);
+    let nowhere = crew(&mut world, 1, &json);
+    assert!(world.logs().iter().any(|line| line.contains("node.locality has no zone")));
+    let counts = picks(&mut world, nowhere[0], 400);
+    assert_eq!(counts.len(), 2, "as without zones: {counts:?}");
+    for (zone, local) in [("a", 0), ("b", 1)] {
+        world.set_node_zone(zone);
+        let thread = world.thread();
+        let plugin = load(&mut world, thread, &json);
+        assert_eq!(targets(&mut world, plugin), addresses(&[local]), "{zone}");
+    }
+}
+
+fn one_question_names_all_upstreams_and_what_envoy_adds_is_passed_over(mut world: impl World) {
+    let upstream =
+        |name: &str| format!(r#"{{"cluster":"{name}","policy":"random","endpoints":{{{}}}}}"#, by_envoy());
+    let json = format!(r#"{{"upstreams":[{},{}]}}"#, upstream("web"), upstream("api"));
+    let crew = crew(&mut world, 1, &json);
+    let call = asked(&mut world, &crew, ADMIN);
+    assert_eq!(call.path, "/clusters?format=json&filter=%5E%28%3F%3Aweb%7Capi%29%24");
+    assert_eq!(world.calls().iter().filter(|call| call.cluster == ADMIN).count(), 1);
+    // Envoy before 1.38 answers with all that it has, more than is held at a time.
+    let web = healthy(&[0, 1]);
+    let strangers =
+        web.replace("\"web\"", "\"stranger\"").replace(r#"{"cluster_statuses":["#, "").replace("]}]}", "]}");
+    let many = vec![strangers.as_str(); (9 << 20) / strangers.len()].join(",");
+    let body = web.replacen("[{\"name\"", &format!("[{many},{{\"name\""), 1);
+    assert!(body.len() > 9 << 20);
+    told(&mut world, &crew, &body);
+    assert_eq!(targets(&mut world, crew[0]), addresses(&[0, 1]));
+    let logs = world.logs();
+    assert_eq!(logs.iter().filter(|line| line.contains("ignores filter=")).count(), 1, "{logs:?}");
+    assert!(
+        logs.iter().any(|line| line.contains(r#"endpoints of "api": Envoy has no cluster of that name"#)),
+        "{logs:?}"
+    );
+}
+
+both!(
+    a_prometheus_that_starts_again_removes_no_endpoint,
+    answers_that_alternate_leave_every_endpoint_its_share,
+    an_endpoint_that_is_left_out_and_serves_well_stays,
+    an_endpoint_that_is_left_out_and_gets_no_requests_goes_after_a_minute,
+    an_endpoint_that_is_left_out_and_fails_goes_soon,
+    an_endpoint_that_returns_within_minutes_is_no_newcomer,
+    hosts_that_await_their_removal_serve,
+    a_canary_keeps_its_locality_weight,
+    a_locality_weight_says_nothing_where_it_is_the_sum_of_its_endpoints,
+    locality_weights_can_be_left_alone,
+    what_cannot_be_steered_to_gets_its_part,
+    series_that_name_no_address_are_said_with_their_labels,
+    addresses_that_envoy_does_not_have_are_said,
+    the_proxys_own_zone_is_taken_from_its_node,
+    one_question_names_all_upstreams_and_what_envoy_adds_is_passed_over,
+);
