@@ -92,6 +92,11 @@ impl Absences {
         self.open.clear();
     }
 
+    /// How many endpoints have not been named by several answers in a row.
+    pub fn lasting(&self) -> usize {
+        self.open.iter().filter(|absence| absence.answers >= ANSWERS).count()
+    }
+
     /// How long an absence lasts until it is believed, seconds, of a source that is asked every `every_s`.
     fn patience_s(&self, every_s: f64) -> f64 {
         (RECORD * self.longest_s).max(f64::from(ANSWERS) * every_s).clamp(LEAST_S, MOST_S)

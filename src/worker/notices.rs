@@ -52,7 +52,8 @@ impl Notices {
         }
         let [of_prometheus, of_envoy] = &mut self.absent;
         let said = if origin == Origin::Prometheus { of_prometheus } else { of_envoy };
-        let absent = source.absences.open.len();
+        // A few answers that alternate are no news.
+        let absent = source.absences.lasting();
         let before = core::mem::replace(said, absent > 0);
         if let Some(host) = host.filter(|_| !before && absent > 0) {
             tell_absent(host, (upstream, origin), (absent, source.found.len()));
