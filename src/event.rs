@@ -2,7 +2,7 @@
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use crate::host::{Call, Host, MetricKind, SharedError};
+use crate::host::{Call, CallError, Host, MetricKind, SharedError};
 use crate::time::Time;
 
 /// Something worth telling.
@@ -87,12 +87,16 @@ impl Host for InJson<'_> {
         self.0.shared_set(key, value, version)
     }
 
-    fn call(&self, call: &Call<'_>) -> Option<u32> {
+    fn call(&self, call: &Call<'_>) -> Result<u32, CallError> {
         self.0.call(call)
     }
 
     fn node_zone(&self) -> Option<String> {
         self.0.node_zone()
+    }
+
+    fn environment(&self, variable: &str) -> Option<String> {
+        self.0.environment(variable)
     }
 
     fn log(&self, level: log::Level, message: &str) {

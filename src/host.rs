@@ -22,10 +22,14 @@ pub trait Host {
     fn shared_get(&self, key: &str) -> Option<(Vec<u8>, u32)>;
     /// Writes `value` under `key`; with `version`, only if nobody has written since that version.
     fn shared_set(&self, key: &str, value: &[u8], version: Option<u32>) -> Result<(), SharedError>;
-    /// Sends an HTTP GET to an Envoy cluster; the token comes back with the answer. `None` if it cannot be sent.
-    fn call(&self, call: &Call<'_>) -> Option<u32>;
+    /// Sends an HTTP request to an Envoy cluster; the token comes back with the answer.
+    fn call(&self, call: &Call<'_>) -> Result<u32, CallError>;
     /// The zone in the locality of the proxy's own node, if it has one.
     fn node_zone(&self) -> Option<String> {
+        None
+    }
+    /// A variable of the process's environment, as far as it is shown to the plugin.
+    fn environment(&self, _variable: &str) -> Option<String> {
         None
     }
     /// Writes to the log.
@@ -74,7 +78,16 @@ pub enum MetricKind {
     Histogram,
 }
 
-/// An HTTP GET to an Envoy cluster.
+/// Why a call was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallError {
+    /// The process has no cluster of this name.
+    UnknownCluster,
+    /// The cluster took no request at that moment; why is not told.
+    NotSent,
+}
+
+/// An HTTP request to an Envoy cluster: a GET, or a POST where there is a body.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
     /// The Envoy cluster.
@@ -85,6 +98,8 @@ pub struct Call<'a> {
     pub path: &'a str,
     /// Further headers; their values are secrets.
     pub headers: &'a [(String, String)],
+    /// The fields of a form, URL-encoded; with none the request is a GET.
+    pub form: Option<&'a str>,
     /// How long an answer is waited for.
     pub timeout: Duration,
 }

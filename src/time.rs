@@ -8,6 +8,9 @@ use core::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(pub u64);
 
+/// Two threads' readings of one clock differ by less, seconds, however long one of them was kept waiting in between.
+const SKEW_S: f64 = 1.0;
+
 impl Time {
     /// The epoch itself; older than anything observed.
     pub const ZERO: Time = Time(0);
@@ -22,9 +25,20 @@ impl Time {
         self.0.saturating_sub(earlier.0) as f64 * 1e-9
     }
 
+    /// Whether this moment, read by another thread, lies so far ahead of `now` that it was written before the clock
+    /// stepped back: threads read the clock one after the other, and none of them is wrong by that.
+    pub fn from_the_future(self, now: Time) -> bool {
+        self.seconds_since(now) > SKEW_S
+    }
+
     /// This moment moved forward by `duration`.
     pub fn after(self, duration: Duration) -> Time {
         Time(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
+    /// This moment moved back by `seconds`, not beyond the epoch; negative and NaN do not move it.
+    pub fn before_secs(self, seconds: f64) -> Time {
+        Time(self.0.saturating_sub((seconds * 1e9) as u64))
     }
 
     /// This moment moved forward by `seconds`; negative and NaN do not move it.

@@ -19,18 +19,23 @@ pub(super) fn read(node: &Node, steering: &Steering) -> Option<Affinity> {
             }
             None
         }
-        [(name, value)] => match *name {
-            "header" => header(value, steering).map(Affinity::Header),
-            "cookie" => cookie::read(value).map(Affinity::Cookie),
-            "source_ip" => source_ip(value),
-            _ => value.text_that("the name of a query parameter", is_parameter).map(Affinity::Query),
-        },
-        [_, others @ ..] => {
+        [first] => one(first, steering),
+        [first, others @ ..] => {
+            one(first, steering);
             for (_, value) in others {
                 value.refuse(ALLOWED, None);
             }
             None
         }
+    }
+}
+
+fn one((name, value): &(&str, Node), steering: &Steering) -> Option<Affinity> {
+    match *name {
+        "header" => header(value, steering).map(Affinity::Header),
+        "cookie" => cookie::read(value).map(Affinity::Cookie),
+        "source_ip" => source_ip(value),
+        _ => value.text_that("the name of a query parameter", is_parameter).map(Affinity::Query),
     }
 }
 

@@ -26,7 +26,7 @@ impl Serialize for Effective {
 }
 
 /// What `config` amounts to, every default filled in. [`parse`] makes the same `config` of it again, except that the
-/// values of `prometheus.headers` and `debug.secret` are masked.
+/// values of `prometheus.headers`, `prometheus.parameters` and `debug.secret` are masked.
 ///
 /// ```
 /// use evenkeel::config::{effective, parse};
@@ -78,15 +78,32 @@ fn write_steering(Steering { via, header, candidates }: &Steering) -> Object {
 }
 
 fn write_prometheus(prometheus: &Prometheus) -> Object {
-    let Prometheus { cluster, authority, path_prefix, interval, timeout, headers } = prometheus;
-    let masked = headers.iter().fold(Object::default(), |all, (name, _)| all.with(name, NOT_SHOWN));
+    let Prometheus { cluster, authority, path_prefix, interval, timeout, method, headers, parameters } =
+        prometheus;
+    let written = headers.iter().fold(Object::default(), |all, (name, value)| match value {
+        HeaderValue::Given(_) => all.with(name, NOT_SHOWN),
+        HeaderValue::Environment { variable, prefix } => {
+            let from = Object::default().with("env", variable);
+            // What stands before a token is no secret, unless it is more than a scheme.
+            let prefix = if is_scheme(prefix) { prefix.as_str() } else { NOT_SHOWN };
+            all.with(name, from.with_some("prefix", (!prefix.is_empty()).then_some(prefix)))
+        }
+    });
+    let masked = parameters.iter().fold(Object::default(), |all, (name, _)| all.with(name, NOT_SHOWN));
     Object::default()
         .with("cluster", cluster)
         .with("authority", authority)
         .with("path_prefix", path_prefix)
         .with("interval", *interval)
         .with("timeout", *timeout)
-        .with("headers", masked)
+        .with("method", name_of(prometheus::METHODS, method))
+        .with("headers", written)
+        .with("parameters", masked)
+}
+
+/// Whether this is the name of an authentication scheme and a blank, or nothing.
+fn is_scheme(prefix: &str) -> bool {
+    prefix.is_empty() || ["bearer ", "basic ", "token "].contains(&prefix.to_ascii_lowercase().as_str())
 }
 
 fn write_upstream(upstream: &Upstream) -> Object {
@@ -180,7 +197,7 @@ fn write_policy(policy: &Policy) -> Object {
 }
 
 fn write_signal(signal: &Signal) -> Object {
-    let Signal { name, query, weight, learn, max, smoothing, address_label, port } = signal;
+    let Signal { name, query, weight, learn, max, smoothing, address_label, port, timestamp_query } = signal;
     Object::default()
         .with("name", name)
         .with("query", query)
@@ -190,6 +207,7 @@ fn write_signal(signal: &Signal) -> Object {
         .with("smoothing", *smoothing)
         .with("address_label", address_label)
         .with_some("port", port.map(f64::from))
+        .with_some("timestamp_query", timestamp_query.as_ref())
 }
 
 fn write_rule(Rule { value, above, lasting, action }: &Rule, signals: &[Signal]) -> Object {

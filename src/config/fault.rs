@@ -2,6 +2,7 @@
 
 use core::cell::{Cell, RefCell};
 use core::fmt;
+use std::borrow::Cow;
 
 use super::asked::Notes;
 use crate::printable::printable;
@@ -88,7 +89,15 @@ impl Faults {
 
 /// `text` in quotes, fit for a line of a log.
 pub(super) fn quoted(text: &str) -> String {
-    format!("\"{}\"", printable(text, MOST_SHOWN))
+    format!("\"{}\"", printable(&without_credentials(text), MOST_SHOWN))
+}
+
+/// `text` without what stands before the `@` of an address, which is a user's name and password.
+fn without_credentials(text: &str) -> Cow<'_, str> {
+    let Some(at) = text.rfind('@') else { return Cow::Borrowed(text) };
+    let (before, after) = text.split_at(at);
+    let begins = before.find("://").map_or(0, |at| at + 3);
+    Cow::Owned(format!("{}(not shown){after}", before.get(..begins).unwrap_or_default()))
 }
 
 /// The step of a JSON path that leads to `key`.

@@ -42,6 +42,7 @@ pub use endpoints::MOST_ENDPOINTS;
 pub use fault::Fault;
 pub use inert::without_effect;
 pub use kinds::Bounds;
+pub use prometheus::is_header_value;
 pub use root::{parse, parse_upstream, role};
 
 /// The whole plugin configuration, checked.
@@ -122,8 +123,50 @@ pub struct Prometheus {
     pub interval: Duration,
     /// How long an answer is waited for; never longer than `interval`.
     pub timeout: Duration,
+    /// Whether the query goes into the address or into the body.
+    pub method: QueryMethod,
     /// Further request headers. Their values are secrets.
-    pub headers: Vec<(String, String)>,
+    pub headers: Vec<(String, HeaderValue)>,
+    /// Further query parameters. Their values may be secrets.
+    pub parameters: Vec<(String, String)>,
+}
+
+/// How a query is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QueryMethod {
+    /// GET, and POST where the address would get long; the default.
+    #[default]
+    Auto,
+    /// Always GET.
+    Get,
+    /// Always POST.
+    Post,
+}
+
+/// Where the value of a header comes from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum HeaderValue {
+    /// The configuration.
+    Given(String),
+    /// Envoy's environment, as far as it is shown to the plugin.
+    Environment {
+        /// The variable.
+        variable: String,
+        /// What stands before its value, such as `Bearer `.
+        prefix: String,
+    },
+}
+
+impl core::fmt::Debug for HeaderValue {
+    /// Leaves the value out: it is a secret.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            HeaderValue::Given(_) => f.write_str("Given"),
+            HeaderValue::Environment { variable, .. } => {
+                f.debug_tuple("Environment").field(variable).finish()
+            }
+        }
+    }
 }
 
 impl core::fmt::Debug for Prometheus {
@@ -135,7 +178,9 @@ impl core::fmt::Debug for Prometheus {
             .field("path_prefix", &self.path_prefix)
             .field("interval", &self.interval)
             .field("timeout", &self.timeout)
-            .field("headers", &self.headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .field("method", &self.method)
+            .field("headers", &self.headers)
+            .field("parameters", &self.parameters.iter().map(|(name, _)| name).collect::<Vec<_>>())
             .finish()
     }
 }
@@ -285,6 +330,8 @@ pub struct Signal {
     pub address_label: String,
     /// The serving port, where it differs from the scraped one.
     pub port: Option<u16>,
+    /// PromQL for when each value was measured, seconds since 1970.
+    pub timestamp_query: Option<String>,
 }
 
 /// A threshold, and what follows when an endpoint is above it.

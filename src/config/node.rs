@@ -67,7 +67,8 @@ impl<'t> Node<'t> {
                 None => format!("found {kind}"),
             },
             allowed: allowed.into(),
-            hint: if self.secret { None } else { hint },
+            // What stands before an `@` may be a password.
+            hint: hint.filter(|hint| !self.secret && !hint.contains('@')),
         });
     }
 

@@ -4,11 +4,15 @@ use core::time::Duration;
 
 use hashbrown::HashSet;
 
-use super::Prometheus;
 use super::kinds::{duration_shown, forbidden_to_set, is_token};
 use super::node::{Fields, Node};
+use super::tree::Tree;
+use super::{HeaderValue, Prometheus, QueryMethod};
 
-const FIELDS: &[&str] = &["cluster", "authority", "path_prefix", "interval", "timeout", "headers"];
+const FIELDS: &[&str] =
+    &["cluster", "authority", "path_prefix", "interval", "timeout", "method", "headers", "parameters"];
+pub(super) const METHODS: &[(&str, QueryMethod)] =
+    &[("auto", QueryMethod::Auto), ("GET", QueryMethod::Get), ("POST", QueryMethod::Post)];
 
 pub(super) const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
@@ -18,7 +22,13 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
 
 const MOST_HEADERS: usize = 32;
 const LONGEST_HEADER_VALUE: usize = 8 * 1024;
+const MOST_PARAMETERS: usize = 32;
+const LONGEST_PARAMETER: usize = 1024;
+const LONGEST_VARIABLE: usize = 128;
+const PARAMETER: &str = "a value of at most 1024 bytes";
+const VARIABLE: &str = "the name of an environment variable, [a-zA-Z_][a-zA-Z0-9_]*, at most 128 bytes";
 const AUTHORITY: &str = "host or host:port";
+const PREFIX: &str = "visible characters, at most 8192 bytes, no line breaks";
 const HEADER_VALUE: &str = "visible characters, at most 8192 bytes, no line breaks, no blanks around them";
 
 pub(super) fn read(node: &Node) -> Prometheus {
@@ -27,12 +37,14 @@ pub(super) fn read(node: &Node) -> Prometheus {
     let cluster = cluster.and_then(|node| node.single_cluster()).unwrap_or_default();
     let interval = fields.read("interval", interval).unwrap_or(DEFAULT_INTERVAL);
     Prometheus {
-        authority: fields.read("authority", authority).unwrap_or_else(|| cluster.clone()),
+        authority: authority(&fields, &cluster),
         cluster,
         path_prefix: fields.read("path_prefix", Node::path_prefix_or_empty).unwrap_or_default(),
         interval,
         timeout: timeout(&fields, interval),
+        method: fields.read("method", |node| node.one_of(METHODS)).unwrap_or_default(),
         headers: fields.get("headers").map(|node| headers(&node.secret())).unwrap_or_default(),
+        parameters: fields.get("parameters").map(|node| parameters(&node.secret())).unwrap_or_default(),
     }
 }
 
@@ -51,12 +63,52 @@ fn timeout(fields: &Fields, interval: Duration) -> Duration {
     timeout
 }
 
-fn authority(node: &Node) -> Option<String> {
+/// The cluster's name where nothing is given, as long as that is a host's: Envoy's own names such as
+/// `outbound|9090||prometheus.monitoring` are none, and servers answer every request to them with 400.
+fn authority(fields: &Fields, cluster: &str) -> String {
+    let Some(node) = fields.get("authority") else {
+        if !cluster.bytes().all(in_a_host_header) {
+            fields.report_missing(
+                "authority",
+                "host or host:port of Prometheus, because the cluster's name is no host name: servers answer 400",
+            );
+        }
+        return cluster.to_owned();
+    };
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:[]".contains(&byte);
-    node.text_that(AUTHORITY, |text| (1..=255).contains(&text.len()) && text.bytes().all(plain))
+    let fits = |text: &str| (1..=255).contains(&text.len()) && text.bytes().all(plain);
+    if matches!(node.tree(), Tree::Text(text) if text.contains('@')) {
+        node.clone()
+            .secret()
+            .refuse(&format!("{AUTHORITY}; credentials go into {}", fields.path_of("headers")), None);
+        return String::new();
+    }
+    node.text_that(AUTHORITY, fits).unwrap_or_default()
 }
 
-fn headers(node: &Node) -> Vec<(String, String)> {
+/// What servers take in a `Host` header (RFC 3986, 3.2.2): unreserved, percent, sub-delims, and what IPv6 and ports
+/// need.
+fn in_a_host_header(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)
+}
+
+fn parameters(node: &Node) -> Vec<(String, String)> {
+    let mut read = Vec::new();
+    for (name, value) in node.entries(MOST_PARAMETERS, "an object from parameter name to value") {
+        match name {
+            "" => value.refuse("under the name of a parameter", None),
+            "query" | "time" | "timeout" => {
+                value.refuse("another parameter: this one is evenkeel's own", None)
+            }
+            _ => {}
+        }
+        let fits = |text: &str| text.len() <= LONGEST_PARAMETER && !text.chars().any(char::is_control);
+        read.push((name.to_owned(), value.text_that(PARAMETER, fits).unwrap_or_default()));
+    }
+    read
+}
+
+fn headers(node: &Node) -> Vec<(String, HeaderValue)> {
     let mut seen = HashSet::new();
     let mut read = Vec::new();
     for (given, value) in node.entries(MOST_HEADERS, "an object from header name to value") {
@@ -68,9 +120,30 @@ fn headers(node: &Node) -> Vec<(String, String)> {
         } else if let Some(why) = why_not_sent(&name) {
             value.refuse(why, None);
         }
-        read.push((name, value.text_that(HEADER_VALUE, is_header_value).unwrap_or_default()));
+        read.push((name, header_value(&value)));
     }
     read
+}
+
+/// The value itself, or the variable of Envoy's environment that holds it.
+fn header_value(node: &Node) -> HeaderValue {
+    if !matches!(node.tree(), Tree::Object(_)) {
+        return HeaderValue::Given(node.text_that(HEADER_VALUE, is_header_value).unwrap_or_default());
+    }
+    let fields = node.fields(&["env", "prefix"]);
+    let variable = fields.require("env", VARIABLE).and_then(|node| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        node.text_that(VARIABLE, |text| {
+            (1..=LONGEST_VARIABLE).contains(&text.len())
+                && text.bytes().all(plain)
+                && !text.starts_with(|first: char| first.is_ascii_digit())
+        })
+    });
+    let begins = |text: &str| text.len() <= LONGEST_HEADER_VALUE && is_header_value(text.trim_end());
+    HeaderValue::Environment {
+        variable: variable.unwrap_or_default(),
+        prefix: fields.read("prefix", |node| node.text_that(PREFIX, begins)).unwrap_or_default(),
+    }
 }
 
 fn why_not_sent(name: &str) -> Option<&'static str> {
@@ -82,7 +155,8 @@ fn why_not_sent(name: &str) -> Option<&'static str> {
     }
 }
 
-fn is_header_value(text: &str) -> bool {
+/// Whether `text` can be the value of a header.
+pub fn is_header_value(text: &str) -> bool {
     let allowed = |c: char| !c.is_control() || c == '\t';
     text.len() <= LONGEST_HEADER_VALUE && text.trim() == text && text.chars().all(allowed)
 }

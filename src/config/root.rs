@@ -63,7 +63,11 @@ pub fn parse_upstream(json: &[u8]) -> Result<(), Vec<Fault>> {
     if list.is_empty() { Ok(()) } else { Err(list) }
 }
 
+/// Some editors put it before UTF-8; JSON may ignore it (RFC 8259, 8.1).
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 fn read_tree(json: &[u8]) -> Result<Tree, Fault> {
+    let json = json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(json);
     let unusable = |found: String, allowed: String| Fault { path: "$".into(), found, allowed, hint: None };
     if json.len() > MOST_BYTES {
         return Err(unusable(format!("found {} bytes", json.len()), format!("at most {MOST_BYTES}")));

@@ -5,7 +5,8 @@ use super::kinds::Bounds;
 use super::node::{Fields, Node};
 use super::upstream::Around;
 
-const FIELDS: &[&str] = &["name", "query", "weight", "learn", "max", "smoothing", "address_label", "port"];
+const FIELDS: &[&str] =
+    &["name", "query", "weight", "learn", "max", "smoothing", "address_label", "port", "timestamp_query"];
 const MOST_SIGNALS: usize = 32;
 
 pub(super) fn read(parent: &Fields, around: &Around) -> Vec<Signal> {
@@ -39,5 +40,6 @@ fn signal(node: &Node) -> Signal {
         smoothing: fields.read("smoothing", |node| node.number(Bounds::AboveUpTo(0.0, 1.0))).unwrap_or(0.3),
         address_label: fields.read("address_label", Node::label).unwrap_or_else(|| "instance".into()),
         port: fields.read("port", Node::port),
+        timestamp_query: fields.read("timestamp_query", Node::promql),
     }
 }

@@ -3,7 +3,7 @@
 use core::cell::RefCell;
 use hashbrown::HashMap;
 
-use crate::host::{Call, Host, SharedError};
+use crate::host::{Call, CallError, Host, SharedError};
 use crate::time::Time;
 
 /// Keys with values and versions.
@@ -37,8 +37,8 @@ impl Host for Shared {
         Ok(())
     }
 
-    fn call(&self, _call: &Call<'_>) -> Option<u32> {
-        None
+    fn call(&self, _call: &Call<'_>) -> Result<u32, CallError> {
+        Err(CallError::UnknownCluster)
     }
 
     fn log(&self, _level: log::Level, _message: &str) {}

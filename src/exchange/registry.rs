@@ -77,15 +77,17 @@ pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Li
     let mut entries = read(&bytes.unwrap_or_default());
     let known = entries.iter().find(|entry| entry.seat.id == me).copied();
     let stale = known.is_none_or(|mine| {
-        mine.buried != Time::ZERO || mine.seen > now || now.seconds_since(mine.seen) > RENEW_AFTER_S
+        mine.buried != Time::ZERO
+            || mine.seen.from_the_future(now)
+            || now.seconds_since(mine.seen) > RENEW_AFTER_S
     });
     let mut mine = known.map(|entry| entry.seat);
     if enter && stale {
         entries.retain(|entry| entry.seat.id != me);
         for entry in &mut entries {
-            // Later than now: written before the clock stepped back. Whoever lives enters again.
-            let silent = entry.seen > now || now.seconds_since(entry.seen) >= STRUCK_AFTER_S;
-            if silent && (entry.buried == Time::ZERO || entry.buried > now) {
+            // Much later than now: written before the clock stepped back. Whoever lives enters again.
+            let silent = entry.seen.from_the_future(now) || now.seconds_since(entry.seen) >= STRUCK_AFTER_S;
+            if silent && (entry.buried == Time::ZERO || entry.buried.from_the_future(now)) {
                 entry.buried = now;
             }
         }
@@ -220,5 +222,16 @@ mod tests {
         let shared = Shared::default();
         (1..=100).for_each(|id| _ = living(&shared, id, true, s(0)));
         assert_eq!(update(&shared, "workers", 1000, true, s(500)).to_bury.len(), 36);
+    }
+
+    #[test]
+    fn a_clock_that_another_thread_reads_a_moment_later_buries_nobody() {
+        let shared = Shared::default();
+        let ahead = Time(s(0).0 + 1000);
+        living(&shared, 1, true, s(0));
+        living(&shared, 1, true, ahead);
+        assert_eq!(living(&shared, 2, true, ahead), [1, 2]);
+        assert_eq!(living(&shared, 3, true, s(0)), [1, 2, 3], "a microsecond behind");
+        assert_eq!(living(&shared, 4, true, Time(s(0).0 - 60_000_000_000)), [4], "a minute behind");
     }
 }

@@ -10,8 +10,32 @@ use crate::time::Time;
 pub struct Samples {
     /// When they were read.
     pub at: Time,
-    /// Endpoint identities with their values.
-    pub values: Vec<(u64, f64)>,
+    /// What the series of the answer had to do with the endpoints.
+    pub fit: Fit,
+    /// Endpoint identities with their values, and how old each was when it was read.
+    pub values: Vec<Value>,
+}
+
+/// A value of one endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Value {
+    /// The endpoint's identity.
+    pub endpoint: u64,
+    /// The value.
+    pub value: f64,
+    /// How old it was when it was read, seconds; never negative.
+    pub age_s: f32,
+}
+
+/// What the series of an answer have to do with the endpoints.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fit {
+    /// How many series the answer had.
+    pub series: u32,
+    /// How many of them name an endpoint.
+    pub matched: u32,
+    /// What is wrong, printable, in the words of the log; empty while an endpoint is named, or as long as none is known.
+    pub problem: String,
 }
 
 /// How the polls go.
@@ -25,6 +49,8 @@ pub struct PollStats {
     pub last_success: Time,
     /// What the last failure was, printable; empty if there was none.
     pub last_error: String,
+    /// The pause between polls at present, seconds: longer than configured while there is no traffic.
+    pub pause_s: f32,
     /// Which questions have not been answered of late: whoever takes over the asking knows what has been logged.
     pub failing: Vec<u64>,
 }
@@ -48,6 +74,12 @@ impl Snapshot {
         }
     }
 
+    /// The latest samples of one signal.
+    pub fn get(&self, cluster: u64, signal: &str) -> Option<&Samples> {
+        let key = (cluster, random::hash(signal.as_bytes()));
+        self.signals.iter().find(|(k, _)| *k == key).map(|(_, samples)| samples)
+    }
+
     /// Takes what was read after `now`, before the clock stepped back, for read now.
     pub fn not_after(&mut self, now: Time) {
         self.stats.last_success = self.stats.last_success.min(now);
@@ -61,6 +93,7 @@ impl Snapshot {
         w.u64(self.stats.failures);
         w.time(self.stats.last_success);
         w.text(&self.stats.last_error);
+        w.f32(self.stats.pause_s);
         w.u32(self.stats.failing.len() as u32);
         self.stats.failing.iter().for_each(|question| w.u64(*question));
         w.u32(self.signals.len() as u32);
@@ -68,10 +101,14 @@ impl Snapshot {
             w.u64(*cluster);
             w.u64(*signal);
             w.time(samples.at);
+            w.u32(samples.fit.series);
+            w.u32(samples.fit.matched);
+            w.text(&samples.fit.problem);
             w.u32(samples.values.len() as u32);
-            for (hash, value) in &samples.values {
-                w.u64(*hash);
+            for Value { endpoint, value, age_s } in &samples.values {
+                w.u64(*endpoint);
                 w.f64(*value);
+                w.f32(*age_s);
             }
         }
         w.0
@@ -85,6 +122,7 @@ impl Snapshot {
             failures: r.u64()?,
             last_success: r.time()?,
             last_error: r.text()?.into(),
+            pause_s: r.f32()?.max(0.0),
             failing: Vec::new(),
         };
         for _ in 0..r.u32()? {
@@ -93,9 +131,12 @@ impl Snapshot {
         let mut signals = Vec::new();
         for _ in 0..r.u32()? {
             let key = (r.u64()?, r.u64()?);
-            let mut samples = Samples { at: r.time()?, values: Vec::new() };
+            let at = r.time()?;
+            let fit = Fit { series: r.u32()?, matched: r.u32()?, problem: r.text()?.into() };
+            let mut samples = Samples { at, fit, values: Vec::new() };
             for _ in 0..r.u32()? {
-                samples.values.push((r.u64()?, r.f64()?));
+                let (endpoint, value, age_s) = (r.u64()?, r.f64()?, r.f32()?.max(0.0));
+                samples.values.push(Value { endpoint, value, age_s });
             }
             signals.push((key, samples));
         }
@@ -118,8 +159,8 @@ impl Snapshot {
             };
             let signals = &upstream.config().signals;
             let Some(signal) = signals.iter().position(|s| identity(s) == *signal) else { continue };
-            for (hash, value) in &samples.values {
-                upstream.set_signal(signal, *hash, *value, samples.at);
+            for Value { endpoint, value, age_s } in &samples.values {
+                upstream.set_signal(signal, *endpoint, *value, samples.at.before_secs(f64::from(*age_s)));
             }
             upstream.signal_answered(signal, samples.values.len(), samples.at);
         }
@@ -145,10 +186,14 @@ mod tests {
             last_success: Time(5),
             last_error: "no".into(),
             failing: vec![7],
+            pause_s: 5.0,
         };
         let mut snapshot = Snapshot { stats, signals: Vec::new() };
-        snapshot.put("web", "queue", Samples { at: Time(1), values: vec![(1, 0.5)] });
-        snapshot.put("web", "queue", Samples { at: Time(4), values: vec![(1, 1.5), (2, 2.5)] });
+        let value = |endpoint, value| Value { endpoint, value, age_s: 0.5 };
+        let fit = Fit { series: 3, matched: 2, problem: "none".into() };
+        let samples = |at, values| Samples { at: Time(at), fit: fit.clone(), values };
+        snapshot.put("web", "queue", samples(1, vec![value(1, 0.5)]));
+        snapshot.put("web", "queue", samples(4, vec![value(1, 1.5), value(2, 2.5)]));
         let bytes = snapshot.encode();
         assert_eq!(Snapshot::decode(&bytes), Some(snapshot.clone()));
         assert_eq!(snapshot.signals.len(), 1);

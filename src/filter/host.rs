@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{LogLevel, MapType, MetricType, Status};
 
-use crate::host::{Call, Host, MetricKind, SharedError, StreamHost};
+use crate::host::{Call, CallError, Host, MetricKind, SharedError, StreamHost};
 use crate::time::Time;
 
 /// So many metrics a VM defines at most: Envoy keeps each for as long as the process runs.
@@ -48,16 +48,30 @@ impl Host for Envoy {
         })
     }
 
-    fn call(&self, call: &Call<'_>) -> Option<u32> {
+    fn call(&self, call: &Call<'_>) -> Result<u32, CallError> {
         let mut headers = vec![
-            (":method", "GET"),
+            (":method", if call.form.is_some() { "POST" } else { "GET" }),
             (":scheme", "http"),
             (":path", call.path),
             (":authority", call.authority),
             ("accept", "application/json"),
         ];
+        if call.form.is_some() {
+            headers.push(("content-type", "application/x-www-form-urlencoded"));
+        }
         headers.extend(call.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        hostcalls::dispatch_http_call(call.cluster, headers, None, vec![], call.timeout).ok()
+        let body = call.form.map(str::as_bytes);
+        hostcalls::dispatch_http_call(call.cluster, headers, body, vec![], call.timeout).map_err(|status| {
+            match status {
+                // Envoy knows no such cluster. Where it knows it and the request fails at once, it says so otherwise.
+                Status::BadArgument => CallError::UnknownCluster,
+                _ => CallError::NotSent,
+            }
+        })
+    }
+
+    fn environment(&self, variable: &str) -> Option<String> {
+        std::env::var(variable).ok()
     }
 
     fn node_zone(&self) -> Option<String> {

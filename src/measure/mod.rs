@@ -11,7 +11,7 @@ pub mod queueing;
 pub mod signal;
 
 pub use background::Background;
-pub use errors::ErrorRatio;
+pub use errors::{ErrorRatio, Failing};
 pub use in_flight::{InFlight, InFlightReport};
 pub use latency::{Blend, Latency};
 pub use learnt::LearntWeight;

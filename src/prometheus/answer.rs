@@ -8,7 +8,7 @@ use crate::json::{Fields, Object, skip};
 use crate::printable::printable;
 
 /// A query for one number an endpoint has no business being longer.
-const MOST_BYTES: usize = 8 * 1024 * 1024;
+pub const MOST_BYTES: usize = 8 * 1024 * 1024;
 /// No address, zone or version is longer; a label that is holds something else.
 const LONGEST_LABEL: usize = 512;
 const MOST_SHOWN: usize = 200;
@@ -20,6 +20,8 @@ pub struct Answer {
     pub samples: Vec<Sample>,
     /// How many series lack it.
     pub unnamed: usize,
+    /// The labels that the first of those has instead, printable and cut.
+    pub labels_instead: String,
     /// How many warnings came along; the data is good all the same.
     pub warnings: usize,
 }
@@ -31,6 +33,8 @@ pub struct Sample {
     pub address: String,
     /// The number; `None` where it is NaN, infinite, a histogram or no number at all.
     pub value: Option<f64>,
+    /// When it was measured or worked out, seconds since 1970, as far as the server says.
+    pub at: Option<f64>,
     /// The values of the further labels that were asked for, in their order.
     pub labels: Vec<Option<String>>,
 }
@@ -38,10 +42,10 @@ pub struct Sample {
 /// Why an answer says nothing about endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unusable {
-    /// More bytes than are read.
-    TooLarge(usize),
-    /// An HTTP status other than 2xx, and nothing from Prometheus that explains it.
-    Status(u32),
+    /// More bytes than are read. How many more is not known: the rest is left where it is.
+    TooLarge,
+    /// An HTTP status other than 2xx, and what its body says of it, printable and cut; empty if nothing.
+    Status(u32, String),
     /// Not what Prometheus answers: the reason, printable.
     Malformed(String),
     /// Prometheus refused the query.
@@ -58,8 +62,9 @@ pub enum Unusable {
 impl fmt::Display for Unusable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Unusable::TooLarge(bytes) => write!(f, "the answer has {bytes} bytes, more than {MOST_BYTES}"),
-            Unusable::Status(status) => write!(f, "HTTP status {status}"),
+            Unusable::TooLarge => write!(f, "the answer has more than {MOST_BYTES} bytes"),
+            Unusable::Status(status, text) if text.is_empty() => write!(f, "HTTP status {status}"),
+            Unusable::Status(status, text) => write!(f, "HTTP status {status}: {text}"),
             Unusable::Malformed(reason) => write!(f, "not an answer of Prometheus: {reason}"),
             Unusable::Refused { kind, message } => {
                 write!(f, "Prometheus refused the query: {kind}: {message}")
@@ -86,7 +91,7 @@ pub fn parse_with(
     further: &[&str],
 ) -> Result<Answer, Unusable> {
     if body.len() > MOST_BYTES {
-        return Err(Unusable::TooLarge(body.len()));
+        return Err(Unusable::TooLarge);
     }
     let mut envelope =
         Envelope { data: Data { address_label, further, ..Data::default() }, ..Envelope::default() };
@@ -98,7 +103,7 @@ pub fn parse_with(
         return Err(Unusable::Refused { kind: shown(envelope.kind), message: shown(envelope.message) });
     }
     if !(200..300).contains(&status) {
-        return Err(Unusable::Status(status));
+        return Err(Unusable::Status(status, plain_text(body)));
     }
     read.map_err(|error| Unusable::Malformed(printable(&error.to_string(), MOST_SHOWN)))?;
     if envelope.status != "success" {
@@ -111,6 +116,13 @@ pub fn parse_with(
         }
         _ => Err(Unusable::Malformed("its result type is neither vector nor matrix".into())),
     }
+}
+
+/// What a body that is no JSON says, such as Envoy's own "no healthy upstream"; a page for browsers says nothing.
+fn plain_text(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body.get(..body.len().min(4 * MOST_SHOWN)).unwrap_or_default());
+    let text = text.trim();
+    if text.starts_with(['<', '{', '[']) { String::new() } else { printable(text, MOST_SHOWN) }
 }
 
 #[derive(Default)]
@@ -224,14 +236,25 @@ impl<'de> Visitor<'de> for Item<'_, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<(), A::Error> {
         let (wanted, further) = (self.0.address_label, self.0.further);
-        let labels = Labels { wanted, further, address: None, found: vec![None; further.len()] };
-        let mut one = OneSeries { labels, value: None };
+        let labels = Labels {
+            wanted,
+            further,
+            address: None,
+            found: vec![None; further.len()],
+            others: String::new(),
+        };
+        let mut one = OneSeries { labels, point: Point::default() };
         Object(&mut one).visit_map(object)?;
+        let Point { at, value } = one.point;
+        let answer = &mut self.0.answer;
         match one.labels.address {
-            Some(address) => {
-                self.0.answer.samples.push(Sample { address, value: one.value, labels: one.labels.found });
+            Some(address) => answer.samples.push(Sample { address, value, at, labels: one.labels.found }),
+            None => {
+                answer.unnamed += 1;
+                if answer.unnamed == 1 {
+                    answer.labels_instead = printable(&one.labels.others, MOST_SHOWN);
+                }
             }
-            None => self.0.answer.unnamed += 1,
         }
         Ok(())
     }
@@ -239,15 +262,15 @@ impl<'de> Visitor<'de> for Item<'_, '_> {
 
 struct OneSeries<'l> {
     labels: Labels<'l>,
-    value: Option<f64>,
+    point: Point,
 }
 
 impl<'de> Fields<'de> for OneSeries<'_> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
             "metric" => object.next_value_seed(Object(&mut self.labels))?,
-            "value" => self.value = object.next_value::<Point>()?.0,
-            "values" => self.value = object.next_value::<LastPoint>()?.0,
+            "value" => self.point = object.next_value()?,
+            "values" => self.point = object.next_value::<LastPoint>()?.0,
             _ => skip(object)?,
         }
         Ok(())
@@ -259,11 +282,17 @@ struct Labels<'l> {
     further: &'l [&'l str],
     address: Option<String>,
     found: Vec<Option<String>>,
+    /// The names of the first few labels that are not asked for.
+    others: String,
 }
 
 impl<'de> Fields<'de> for Labels<'_> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         if key != self.wanted && !self.further.contains(&key) {
+            if self.others.len() < MOST_SHOWN {
+                self.others.push_str(if self.others.is_empty() { "" } else { ", " });
+                self.others.push_str(key);
+            }
             return skip(object);
         }
         let text: String = object.next_value()?;
@@ -279,21 +308,25 @@ impl<'de> Fields<'de> for Labels<'_> {
 }
 
 /// `[time, "value"]`
-struct Point(Option<f64>);
+#[derive(Clone, Copy, Default)]
+struct Point {
+    at: Option<f64>,
+    value: Option<f64>,
+}
 
 impl<'de> serde::Deserialize<'de> for Point {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        let (_, Number(value)) = <(IgnoredAny, Number)>::deserialize(input)?;
-        Ok(Point(value))
+        let (Number(at), Number(value)) = <(Number, Number)>::deserialize(input)?;
+        Ok(Point { at, value })
     }
 }
 
 /// `[[time, "value"], …]`, oldest first; an empty list has no last one.
-struct LastPoint(Option<f64>);
+struct LastPoint(Point);
 
 impl<'de> serde::Deserialize<'de> for LastPoint {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        input.deserialize_seq(LastPoint(None))
+        input.deserialize_seq(LastPoint(Point::default()))
     }
 }
 
@@ -306,8 +339,8 @@ impl<'de> Visitor<'de> for LastPoint {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<LastPoint, A::Error> {
         let mut last = self;
-        while let Some(Point(value)) = array.next_element()? {
-            last = LastPoint(value);
+        while let Some(point) = array.next_element()? {
+            last = LastPoint(point);
         }
         Ok(last)
     }
@@ -403,7 +436,10 @@ mod tests {
             r#"[{"metric":{"instance":"a","pod_ip":"b"},"value":[1,"2"]},{"metric":{},"value":[1,"2"]}]"#,
         );
         let answer = parse(200, body.as_bytes(), "pod_ip").unwrap();
-        assert_eq!(answer.samples, [Sample { address: "b".into(), value: Some(2.0), ..Sample::default() }]);
+        assert_eq!(
+            answer.samples,
+            [Sample { address: "b".into(), value: Some(2.0), at: Some(1.0), ..Sample::default() }]
+        );
         assert_eq!(answer.unnamed, 1);
     }
 
@@ -460,7 +496,7 @@ mod tests {
             assert_eq!(samples(&body), expected, "{server}");
         }
         // A tenant is missing, a tenant's limit is reached, a cluster's part does not answer.
-        assert_eq!(unusable(401, "no org id\n"), Unusable::Status(401));
+        assert_eq!(unusable(401, "no org id\n"), Unusable::Status(401, "no org id".into()));
         let refused =
             r#"{"status":"error","errorType":"too_many_requests","error":"the request has been rejected"}"#;
         assert!(unusable(429, refused).to_string().contains("too_many_requests"));
@@ -492,9 +528,9 @@ mod tests {
 
     #[test]
     fn whatever_else_comes_back_is_named() {
-        assert_eq!(unusable(502, "<html>Bad gateway</html>"), Unusable::Status(502));
-        assert_eq!(unusable(0, ""), Unusable::Status(0));
-        assert_eq!(unusable(500, &result("vector", "[]")), Unusable::Status(500));
+        assert_eq!(unusable(502, "<html>Bad gateway</html>"), Unusable::Status(502, String::new()));
+        assert_eq!(unusable(0, ""), Unusable::Status(0, String::new()));
+        assert_eq!(unusable(500, &result("vector", "[]")), Unusable::Status(500, String::new()));
         for body in [
             "",
             "null",
@@ -516,6 +552,6 @@ mod tests {
             assert!(matches!(unusable(200, body), Unusable::Malformed(_)), "{body}");
         }
         let large = vec![b' '; MOST_BYTES + 1];
-        assert_eq!(parse(200, &large, "instance"), Err(Unusable::TooLarge(MOST_BYTES + 1)));
+        assert_eq!(parse(200, &large, "instance"), Err(Unusable::TooLarge));
     }
 }

@@ -28,6 +28,8 @@ pub struct EndpointIndex {
 pub struct Assignment {
     /// One slot an endpoint, in the order in which the index got them.
     pub values: Vec<Option<f64>>,
+    /// When the oldest sample of each value was taken, seconds since 1970, as far as that is known.
+    pub times: Vec<Option<f64>>,
     /// Samples with a value for an endpoint.
     pub matched: usize,
     /// Samples for an endpoint whose value is unknown.
@@ -63,23 +65,22 @@ impl EndpointIndex {
                 }
                 Some(Owner::Endpoints(slots)) => {
                     for slot in slots {
-                        add(&mut named, *slot, sample.value);
+                        add(&mut named, *slot, sample);
                     }
                 }
-                Some(Owner::Ip(ip)) => add(&mut shared, ip, sample.value),
+                Some(Owner::Ip(ip)) => add(&mut shared, ip, sample),
             }
             match sample.value {
                 Some(_) => assignment.matched += 1,
                 None => assignment.unknown += 1,
             }
         }
-        let values = self.endpoints.iter().zip(named).map(|((ip, _), named)| {
-            if named.samples > 0 {
-                return named.value();
-            }
-            self.ips.get(ip).and_then(|ip| shared.get(*ip)).and_then(Mean::value)
-        });
-        assignment.values = values.collect();
+        for ((ip, _), named) in self.endpoints.iter().zip(&named) {
+            let of_ip = || self.ips.get(ip).and_then(|ip| shared.get(*ip));
+            let mean = if named.samples > 0 { Some(named) } else { of_ip() };
+            assignment.values.push(mean.and_then(Mean::value));
+            assignment.times.push(mean.and_then(|mean| mean.oldest));
+        }
         assignment
     }
 
@@ -103,13 +104,18 @@ struct Mean {
     samples: usize,
     known: usize,
     mean: f64,
+    oldest: Option<f64>,
 }
 
 impl Mean {
     /// Weighted halves instead of a sum: finite values keep a finite mean.
-    fn add(&mut self, value: Option<f64>) {
+    fn add(&mut self, sample: &Sample) {
         self.samples += 1;
-        if let Some(value) = value.filter(|value| value.is_finite()) {
+        if let Some(value) = sample.value.filter(|value| value.is_finite()) {
+            self.oldest = match (self.oldest, sample.at) {
+                (Some(oldest), Some(at)) => Some(oldest.min(at)),
+                (oldest, at) => oldest.or(at),
+            };
             self.known += 1;
             let part = 1.0 / self.known as f64;
             self.mean = self.mean * (1.0 - part) + value * part;
@@ -121,9 +127,9 @@ impl Mean {
     }
 }
 
-fn add(means: &mut [Mean], at: usize, value: Option<f64>) {
+fn add(means: &mut [Mean], at: usize, sample: &Sample) {
     if let Some(mean) = means.get_mut(at) {
-        mean.add(value);
+        mean.add(sample);
     }
 }
 

@@ -1,14 +1,53 @@
-//! The path of an instant query.
+//! An instant query as an HTTP request.
 
 use core::time::Duration;
 
+use crate::config::{Prometheus, QueryMethod};
 use crate::percent::encode;
+
+/// An address longer than this is too long for some server or proxy on the way (nginx takes 8 KiB with everything
+/// else in the line).
+const LONGEST_PATH: usize = 4096;
+
+/// A query as it is sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// The `:path`, its parameters included.
+    pub path: String,
+    /// The fields of the form, if it is a POST.
+    pub form: Option<String>,
+}
+
+/// The request that puts `query` to the server.
+pub fn request(server: &Prometheus, query: &str) -> Request {
+    let Prometheus { path_prefix, timeout, method, parameters, .. } = server;
+    let own: Vec<String> =
+        parameters.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
+    let own = own.join("&");
+    let path = request_path(path_prefix, query, *timeout);
+    let path = if own.is_empty() { path } else { format!("{path}&{own}") };
+    let posted = match method {
+        QueryMethod::Auto => path.len() > LONGEST_PATH,
+        QueryMethod::Get => false,
+        QueryMethod::Post => true,
+    };
+    match path.split_once('?').filter(|_| posted) {
+        // Proxies that choose a tenant look at the address.
+        Some((to, _)) if own.is_empty() => Request { path: to.into(), form: Some(fields(query, *timeout)) },
+        Some((to, _)) => Request { path: format!("{to}?{own}"), form: Some(fields(query, *timeout)) },
+        None => Request { path, form: None },
+    }
+}
+
+fn fields(query: &str, timeout: Duration) -> String {
+    format!("query={}&timeout={}ms", encode(query), timeout.as_millis().max(1))
+}
 
 /// `{prefix}/api/v1/query?query=…&timeout=…`, for a GET.
 ///
-/// Prometheus gives up by itself after `timeout`, so that nobody computes what nobody waits for any more.
+/// Prometheus gives up by itself after `timeout`, so that nothing is computed that is not waited for any more.
 pub fn request_path(prefix: &str, query: &str, timeout: Duration) -> String {
-    format!("{prefix}/api/v1/query?query={}&timeout={}ms", encode(query), timeout.as_millis().max(1))
+    format!("{prefix}/api/v1/query?{}", fields(query, timeout))
 }
 
 #[cfg(test)]
@@ -35,6 +74,35 @@ mod tests {
         ] {
             assert_eq!(request_path(prefix, "up", Duration::from_secs(1)), expected);
         }
+    }
+
+    #[test]
+    fn further_parameters_stand_in_the_address_whatever_the_method() {
+        let server = |more: &str| {
+            let json = format!(
+                r#"{{"prometheus":{{"cluster":"p"{more}}},"upstreams":[{{"cluster":"web","endpoints":{{"static":["10.0.0.1:80"]}}}}]}}"#
+            );
+            crate::config::parse(json.as_bytes()).unwrap().prometheus.unwrap()
+        };
+        let own = r#","parameters":{"dedup":"true","x-scope":"a b&c"}"#;
+        assert_eq!(
+            request(&server(own), "up"),
+            Request {
+                path: "/api/v1/query?query=up&timeout=2000ms&dedup=true&x-scope=a%20b%26c".into(),
+                form: None
+            }
+        );
+        assert_eq!(
+            request(&server(&format!(r#"{own},"method":"POST""#)), "up"),
+            Request {
+                path: "/api/v1/query?dedup=true&x-scope=a%20b%26c".into(),
+                form: Some("query=up&timeout=2000ms".into())
+            }
+        );
+        let long = "x".repeat(4096);
+        let posted = request(&server(""), &long);
+        assert_eq!((posted.path.as_str(), posted.form.unwrap().len()), ("/api/v1/query", 4096 + 21));
+        assert_eq!(request(&server(r#","method":"GET""#), &long).form, None);
     }
 
     #[test]

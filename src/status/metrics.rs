@@ -6,9 +6,13 @@
 use core::fmt::Write;
 
 use super::names::STATES;
-use super::report::{Asked, Cluster, Line, Report, Share};
+use super::report::{Asked, Cluster, Line, Report, Share, SignalFit};
 use crate::engine::BOUNDS_NS;
 use crate::fleet::Origin;
+use crate::random;
+
+/// The longest value of a label in Kubernetes.
+const MOST_SELECTED: usize = 63;
 
 /// A series a line of each endpoint, of each upstream.
 struct Text {
@@ -59,6 +63,11 @@ fn process(text: &mut Text, report: &Report<'_>) {
         text.head(name, "gauge", "Age of the latest usable answer from Prometheus.");
         text.sample(name, "", age);
     }
+    if let Some(pause_s) = polls.pause_s {
+        let name = "evenkeel_prometheus_poll_pause_seconds";
+        text.head(name, "gauge", "Pause between polls at present; it grows while there is no traffic.");
+        text.sample(name, "", pause_s);
+    }
 }
 
 fn upstreams(text: &mut Text, of: &[Cluster<'_>]) {
@@ -75,16 +84,7 @@ fn upstreams(text: &mut Text, of: &[Cluster<'_>]) {
     text.upstream("ejections_total", "counter", "Times an endpoint was taken out of traffic.", of, |u| {
         Some(u.ejections as f64)
     });
-    text.upstream(
-        "pressure",
-        "gauge",
-        "Load of the fleet; the autoscaling target is its measure.",
-        of,
-        |u| u.pressure,
-    );
-    text.upstream("desired_replicas", "gauge", "Endpoints that the load asks for.", of, |u| {
-        u.desired_replicas.map(f64::from)
-    });
+    scaling(text, of);
     let name = "evenkeel_upstream_decisions_total";
     text.head(name, "counter", "Requests by what decided where they go.");
     for (at, upstream) in of.iter().enumerate() {
@@ -160,6 +160,46 @@ fn discovery(text: &mut Text, of: &[Cluster<'_>]) {
         let told = u.discovery.sources.iter().any(|s| s.source == Origin::Envoy.name());
         told.then_some(u.discovery.unknown_to_envoy as f64)
     });
+}
+
+/// What replicas are scaled by. The further label is one that Kubernetes can select by.
+fn scaling(text: &mut Text, of: &[Cluster<'_>]) {
+    type Value = fn(&Cluster<'_>) -> Option<f64>;
+    let both: [(&str, &str, Value); 2] = [
+        ("evenkeel_upstream_pressure", "Load of the fleet; the autoscaling target is its measure.", |u| {
+            u.pressure
+        }),
+        ("evenkeel_upstream_desired_replicas", "Endpoints that the load asks for.", |u| {
+            u.desired_replicas.map(f64::from)
+        }),
+    ];
+    for (name, help, value) in both {
+        let known: Vec<_> =
+            of.iter().enumerate().filter_map(|(at, u)| Some((at, u.cluster, value(u)?))).collect();
+        if !known.is_empty() {
+            text.head(name, "gauge", help);
+        }
+        for (at, cluster, value) in known {
+            let labels = format!("{},selector=\"{}\"", text.upstream_labels(at), selector(cluster));
+            text.sample(name, &labels, value);
+        }
+    }
+}
+
+/// The name of a cluster as a label's value in Kubernetes, where selectors know no others: letters, digits, `-`, `_`
+/// and `.`, at most 63, the first and the last a letter or digit. Names such as `outbound|80||web.default` are longer
+/// than that and have other characters; where something had to be cut, a hash keeps them apart.
+fn selector(cluster: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let spelt: String = cluster.chars().map(|c| if plain(c) { c } else { '_' }).collect();
+    let end = |c: char| !c.is_ascii_alphanumeric();
+    let spelt = spelt.trim_matches(end);
+    if spelt.len() <= MOST_SELECTED && !spelt.is_empty() {
+        return spelt.to_owned();
+    }
+    let hash = random::hash(cluster.as_bytes()) as u32;
+    let head = spelt.get(..spelt.len().min(MOST_SELECTED - 9)).unwrap_or_default().trim_end_matches(end);
+    if head.is_empty() { format!("{hash:08x}") } else { format!("{head}-{hash:08x}") }
 }
 
 /// Shares by version, priority and zone, where requests are divided at all.
@@ -265,7 +305,31 @@ fn endpoints_of(text: &mut Text, of: &[Cluster<'_>]) {
     }
 }
 
+/// What the series of each signal have to do with the endpoints.
+fn signal_fits(text: &mut Text, of: &[Cluster<'_>]) {
+    type Count = fn(&SignalFit<'_>) -> Option<u32>;
+    let both: [(&str, &str, Count); 2] = [
+        ("evenkeel_upstream_signal_series", "Series in the latest answer for a signal.", |s| s.series),
+        ("evenkeel_upstream_signal_matched_series", "Of these, series that name an endpoint.", |s| s.matched),
+    ];
+    for (name, help, count) in both {
+        let told: Vec<(usize, &str, u32)> = of
+            .iter()
+            .enumerate()
+            .flat_map(|(at, u)| u.signals.iter().filter_map(move |s| Some((at, s.name, count(s)?))))
+            .collect();
+        if !told.is_empty() {
+            text.head(name, "gauge", help);
+        }
+        for (at, signal, count) in told {
+            let labels = format!("{},signal=\"{}\"", text.upstream_labels(at), escaped(signal));
+            text.sample(name, &labels, f64::from(count));
+        }
+    }
+}
+
 fn signals(text: &mut Text, of: &[Cluster<'_>]) {
+    signal_fits(text, of);
     type Value = fn(&super::report::Signal) -> Option<f64>;
     let both: [(&str, &str, Value); 2] = [
         ("evenkeel_endpoint_signal", "Value of a signal, smoothed.", |s| s.value),
@@ -406,5 +470,21 @@ mod tests {
     #[test]
     fn a_label_cannot_end_its_line() {
         assert_eq!(escaped("a\"} 1\nb\\"), "a\\\"} 1\\nb\\\\");
+    }
+
+    #[test]
+    fn what_is_selected_by_is_a_label_value_of_kubernetes() {
+        assert_eq!(selector("web"), "web");
+        assert_eq!(
+            selector("outbound|80||web.default.svc.cluster.local"),
+            "outbound_80__web.default.svc.cluster.local"
+        );
+        assert_eq!(selector("*"), format!("{:08x}", random::hash(b"*") as u32));
+        let long = ["a", "b"].map(|end| selector(&format!("outbound|8080|{}|web.{end}", "v".repeat(60))));
+        assert_ne!(long[0], long[1]);
+        for text in long.iter().chain([&selector("|-é-|"), &selector(&"ü".repeat(100))]) {
+            assert!(text.len() <= 63 && text.starts_with(|c: char| c.is_ascii_alphanumeric()), "{text}");
+            assert!(text.ends_with(|c: char| c.is_ascii_alphanumeric()), "{text}");
+        }
     }
 }

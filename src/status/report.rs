@@ -18,6 +18,10 @@ const FEWEST_RECENT: f32 = 0.5;
 
 /// An upstream without requests is worth a word after this long, seconds.
 const UNMET_AFTER_S: f64 = 300.0;
+/// The latest answer is stale after so many pauses between polls …
+const STALE_AFTER: f64 = 3.0;
+/// … and not before this, seconds.
+const FEWEST_STALE_S: f64 = 30.0;
 
 /// Where everything comes from.
 pub struct Sources<'a> {
@@ -90,6 +94,10 @@ pub struct Polls<'a> {
     pub last_success_age_s: Option<f64>,
     /// None if nothing ever failed.
     pub last_error: Option<&'a str>,
+    /// The pause between polls at present: longer than configured while there is no traffic. None without Prometheus.
+    pub pause_s: Option<f64>,
+    /// Whether the latest usable answer is older than three such pauses, and half a minute.
+    pub stale: bool,
 }
 
 /// A balanced cluster.
@@ -130,6 +138,8 @@ pub struct Cluster<'a> {
     pub observed: Option<Observed>,
     /// What its sources of endpoints say, and what of that cannot be used.
     pub discovery: Discovery<'a>,
+    /// What the series of each signal have to do with the endpoints.
+    pub signals: Vec<SignalFit<'a>>,
     /// How the requests are divided over versions, priorities and zones; one where they are not.
     pub parts: Vec<Share<'a>>,
     /// Every endpoint.
@@ -184,6 +194,19 @@ impl<'a> Asked<'a> {
             error: Some(source.error.as_str()).filter(|error| !error.is_empty()),
         }
     }
+}
+
+/// What the latest answer for a signal had to do with the endpoints.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct SignalFit<'a> {
+    /// The signal's name.
+    pub name: &'a str,
+    /// How many series the answer had; none before the first.
+    pub series: Option<u32>,
+    /// How many of them name an endpoint.
+    pub matched: Option<u32>,
+    /// What is wrong; none while an endpoint is named.
+    pub problem: Option<&'a str>,
 }
 
 /// Endpoints that get a part of the requests together: those of one version, priority and side of the zone's border.
@@ -381,6 +404,8 @@ impl<'a> Report<'a> {
         let stats = &sources.snapshot.stats;
         let success =
             (stats.last_success != Time::ZERO).then(|| short(sources.now.seconds_since(stats.last_success)));
+        let configured = sources.config.prometheus.as_ref().map(|of| of.interval.as_secs_f64());
+        let pause_s = configured.map(|interval_s| interval_s.max(f64::from(stats.pause_s)));
         Report {
             version: env!("CARGO_PKG_VERSION"),
             mode: names::mode(sources.config.mode),
@@ -392,6 +417,10 @@ impl<'a> Report<'a> {
                 failures: stats.failures,
                 last_success_age_s: success,
                 last_error: Some(stats.last_error.as_str()).filter(|error| !error.is_empty()),
+                pause_s: pause_s.map(short),
+                stale: success
+                    .zip(pause_s)
+                    .is_some_and(|(age_s, pause_s)| age_s > FEWEST_STALE_S.max(STALE_AFTER * pause_s)),
             },
             unmatched: Unmatched {
                 requests: sources.counts.unmatched(),
@@ -443,6 +472,7 @@ fn cluster<'a>((at, upstream): (usize, &'a Upstream), sources: &Sources<'a>) -> 
         ejections: totals.ejections,
         state_changes: Changes { healthy, suspect, failed, recovering },
         discovery: discovery(upstream, sources.discovery.get(at), sources.now),
+        signals: config.signals.iter().map(|signal| signal_fit(signal, upstream, sources.snapshot)).collect(),
         parts: upstream.parts().map(|part| share_of(&part, config.zone.is_some())).collect(),
         observed: (sources.config.mode == config::Mode::Observe).then(|| observed(&totals)),
         endpoints,
@@ -460,6 +490,16 @@ fn discovery<'a>(
     };
     let sources = sources.iter().map(|(origin, source)| Asked::of(*origin, source, now)).collect();
     Discovery { sources, unknown_to_envoy: *unknown_to_envoy, left_to_envoy }
+}
+
+fn signal_fit<'a>(signal: &'a config::Signal, upstream: &Upstream, snapshot: &'a Snapshot) -> SignalFit<'a> {
+    let fit = snapshot.get(upstream.hash(), &signal.name).map(|samples| &samples.fit);
+    SignalFit {
+        name: &signal.name,
+        series: fit.map(|fit| fit.series),
+        matched: fit.map(|fit| fit.matched),
+        problem: fit.map(|fit| fit.problem.as_str()).filter(|problem| !problem.is_empty()),
+    }
 }
 
 fn share_of<'a>(part: &Part<'a>, zones: bool) -> Share<'a> {
@@ -515,7 +555,7 @@ fn line<'a>(
         reason: reason(upstream, &member, explained),
         in_flight: member.total_in_flight(),
         latency_ms: member.centre().map(|(centre, _)| short(centre.exp() * 1e3)),
-        error_ratio: fine(member.error_ratio()),
+        error_ratio: fine(upstream.error_ratio(index, now)),
         pressure: upstream.endpoint_pressure(index, now).map(fine),
         requests: counted.counters.requests,
         failures: counted.counters.failures,

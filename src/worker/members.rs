@@ -7,13 +7,19 @@
 use core::time::Duration;
 
 use super::discovery::Discovery;
+use super::polls::{Rest, not_sent};
 use crate::admin;
 use crate::config::Config;
 use crate::event::{Event, Field};
 use crate::fleet::{Origin, localities};
-use crate::host::{Body, Call, Host};
+use crate::host::{Body, Call, CallError, Host};
 use crate::random::{self, Rng};
 use crate::time::Time;
+
+/// Envoy's admin interface takes any host, as long as it is one; clusters have names that are none.
+const AUTHORITY: &str = "localhost";
+/// No question is due later than this, seconds, where the interval is not longer.
+const LONGEST_DUE_S: f64 = 330.0;
 
 /// The interval is varied by this share either way, so that several proxies do not ask in step.
 const JITTER: f64 = 0.1;
@@ -44,6 +50,8 @@ struct Place {
     most: usize,
     /// Envoy answered with clusters that nobody asked for: it ignores the filter.
     unfiltered: bool,
+    /// It is asked less often for want of traffic.
+    rests: bool,
 }
 
 struct AskedFor {
@@ -74,7 +82,8 @@ impl Question {
 
     /// Whether it is to be put now; one that may still be answered is waited for.
     fn is_due(&self, interval_s: f64, waits_s: f64, now: Time) -> bool {
-        let clock_stepped_back = self.due.seconds_since(now) > 2.0 * interval_s || now < self.sent;
+        let clock_stepped_back =
+            self.due.seconds_since(now) > 2.0 * LONGEST_DUE_S.max(interval_s) || now < self.sent;
         let waits = self.pending.is_some() && now.seconds_since(self.sent) < waits_s;
         (now >= self.due && !waits) || clock_stepped_back
     }
@@ -125,16 +134,23 @@ impl AdminPolls {
                 localities: Question::new(now),
                 most: usize::MAX,
                 unfiltered: false,
+                rests: false,
             }),
         }
     }
 
     /// Sends what is due.
-    pub fn tick(&mut self, host: &dyn Host, discovery: &mut Discovery, rng: &mut Rng, now: Time) {
+    pub fn tick(
+        &mut self,
+        host: &dyn Host,
+        discovery: &mut Discovery,
+        rng: &mut Rng,
+        (rest, now): (Rest, Time),
+    ) {
         for place in &mut self.places {
-            let failed = place.ask(host, rng, now);
+            let Err((why, failed)) = place.ask(host, rng, rest, now) else { continue };
             for upstream in failed {
-                let error = format!("cluster {:?} is unknown to Envoy", place.cluster);
+                let error = not_sent(&place.cluster, why);
                 fail(host, discovery, (upstream, &place.name_of(upstream)), &error);
             }
         }
@@ -168,9 +184,23 @@ impl Place {
             .map_or_else(String::new, |of| of.name.clone())
     }
 
-    /// Sends what is due; the upstreams for which nothing could be sent.
-    fn ask(&mut self, host: &dyn Host, rng: &mut Rng, now: Time) -> Vec<usize> {
-        let interval_s = self.interval.as_secs_f64();
+    /// Sends what is due; or why nothing could be sent, and the upstreams for which.
+    fn ask(
+        &mut self,
+        host: &dyn Host,
+        rng: &mut Rng,
+        rest: Rest,
+        now: Time,
+    ) -> Result<(), (CallError, Vec<usize>)> {
+        let usual_s = self.interval.as_secs_f64();
+        let interval_s = rest.pause_s(usual_s);
+        if rest.busy && core::mem::take(&mut self.rests) {
+            // What was left out for want of traffic is made good.
+            for question in [&mut self.members, &mut self.localities] {
+                question.due = question.due.min(question.sent.after_secs(usual_s));
+            }
+        }
+        self.rests |= interval_s > usual_s;
         // Before the next is asked, however short the interval comes out.
         let timeout = LONGEST_WAIT.min(self.interval / 2);
         let waits_s = timeout.as_secs_f64();
@@ -182,13 +212,10 @@ impl Place {
             let path = admin::members_path(&names);
             let due = now.after_secs(interval_s * part * (1.0 + JITTER * (2.0 * rng.unit() - 1.0)));
             let cluster = self.cluster.clone();
-            if !self.members.put(host, &cluster, &path, (about, timeout), (now, due)) {
-                return self
-                    .members
-                    .about
-                    .iter()
-                    .filter_map(|at| Some(self.asked_for.get(*at)?.upstream))
-                    .collect();
+            if let Err(why) = self.members.put(host, &cluster, &path, (about, timeout), (now, due)) {
+                let about = self.members.about.iter();
+                let upstreams = about.filter_map(|at| Some(self.asked_for.get(*at)?.upstream));
+                return Err((why, upstreams.collect()));
             }
         }
         let weighed = self.asked_for.iter().filter(|of| of.weights).count();
@@ -203,7 +230,7 @@ impl Place {
             // What cannot be sent has been said of the members.
             let _sent = self.localities.put(host, &cluster, &path, (about, timeout), (now, due));
         }
-        Vec::new()
+        Ok(())
     }
 
     /// Whom the next question is about: as many as have few hosts together, from `next` on, and none twice.
@@ -341,12 +368,14 @@ impl Question {
         path: &str,
         (about, timeout): (Vec<usize>, Duration),
         (now, due): (Time, Time),
-    ) -> bool {
+    ) -> Result<(), CallError> {
         self.next = about.last().map_or(0, |last| last + 1);
         self.about = about;
         (self.sent, self.due) = (now, due);
-        self.pending = host.call(&Call { cluster, authority: cluster, path, headers: &[], timeout });
-        self.pending.is_some()
+        let call = Call { cluster, authority: AUTHORITY, path, headers: &[], form: None, timeout };
+        let sent = host.call(&call);
+        self.pending = sent.ok();
+        sent.map(|_| ())
     }
 }
 

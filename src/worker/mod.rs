@@ -126,7 +126,7 @@ impl Worker {
             steer: Steer::new(&config),
             clusters: Clusters::new(format!("{prefix}/clusters"), templates),
             unmet: unmet::Unmet::default(),
-            polls: Polls::new(&config, now),
+            polls: Polls::new(host, &config, now)?,
             members: AdminPolls::new(&config, now),
             discovery: Discovery::new(&config, format!("{prefix}/fleet"), now),
             trails: Trails::default(),
@@ -239,11 +239,18 @@ impl Worker {
             self.lead(host, now);
         }
         self.expand(host, now);
+        let busy = self.idle_ticks < IDLE_AFTER_TICKS || self.duty.workers > 1;
+        self.polls.see_traffic(busy, now);
         if self.leads() {
-            self.members.tick(host, &mut self.discovery, &mut self.rng, now);
+            let rest = self.polls.rest(&self.config, now);
+            self.members.tick(host, &mut self.discovery, &mut self.rng, (rest, now));
             let known = (&mut self.snapshot, &mut self.discovery);
             self.polls.tick(host, &self.config, known, &mut self.rng, now);
-            let mut changed = self.discovery.forget_conditions(now);
+            // A source that is not asked because nothing is going on is not silent.
+            let mut changed = match self.polls.are_awake(now) {
+                true => self.discovery.forget_conditions(now),
+                false => Vec::new(),
+            };
             changed.extend(self.discovery.believe_absences(&self.engine, now));
             self.settle(host, &changed, now);
             self.discovery.tell(Some(host), &self.config);
@@ -297,7 +304,7 @@ impl Worker {
             self.stats.add();
             self.config.upstreams.push(upstream);
             self.discovery.add(&self.config, at);
-            self.polls.add(&self.config, at, now);
+            self.polls.add(&self.config, at);
             self.members.add(&self.config, at, now);
             self.settle(host, &[at], now);
         }
@@ -308,7 +315,7 @@ impl Worker {
         for upstream in upstreams {
             let at = (*upstream, self.leads());
             if self.discovery.settle(host, &self.config, &mut self.engine, at, now) > 0 {
-                self.polls.ask_again(*upstream, now);
+                self.polls.ask_again(*upstream);
             }
         }
     }

@@ -1,85 +1,66 @@
 //! Asking Prometheus for signals and endpoints; each on time, one poll in flight at a time each.
 
-use core::time::Duration;
+mod question;
+mod reading;
 
 use super::discovery::Discovery;
-use crate::config::Config;
+use crate::config::{Config, Fault};
 use crate::engine::Engine;
 use crate::event::{Event, Field};
 use crate::exchange::snapshot::{Samples, Snapshot};
-use crate::fleet::{Finding, Origin};
-use crate::host::{Body, Call, Host};
-use crate::prometheus::{self, EndpointIndex};
+use crate::fleet::Origin;
+use crate::host::{Body, Call, CallError, Host};
+use crate::prometheus;
 use crate::random::{self, Rng};
 use crate::time::Time;
+pub use question::Rest;
+use question::{JITTER, Query, Question};
 
-/// The interval is varied by this share either way, so that several proxies do not ask in step.
-const JITTER: f64 = 0.1;
 /// Errors are kept up to this length, in characters.
-const LONGEST_ERROR: usize = 200;
-/// The largest answer that is read from Prometheus.
-const LARGEST_ANSWER: usize = 8 << 20;
+const LONGEST_ERROR: usize = 300;
+/// So much of an answer is read: one byte more than it may have, so that what is too large is not mistaken for what is
+/// cut off.
+const LARGEST_ANSWER: usize = prometheus::MOST_BYTES + 1;
+
+/// After this long without traffic, seconds, polls are much fewer than configured …
+const RESTS_AFTER_S: f64 = 30.0;
+/// … and this long after the first request all of them have been made good.
+const AWAKE_AFTER_S: f64 = 10.0;
 
 /// The queries of one worker; only the lease holder sends them.
 pub struct Polls {
     queries: Vec<Query>,
+    /// What Prometheus is sent along, secrets included.
+    headers: Vec<(String, String)>,
     news: bool,
-}
-
-struct Query {
-    upstream: usize,
-    question: Question,
-    path: String,
-    due: Time,
-    pending: Option<u32>,
-    /// What the question is known by among workers.
-    identity: u64,
-}
-
-/// What is asked for an upstream.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Question {
-    /// The signal at this position.
-    Signal(usize),
-    /// Endpoints in the labels of Prometheus.
-    Endpoints,
-}
-
-/// How a question is put.
-struct Terms<'c> {
-    cluster: &'c str,
-    authority: &'c str,
-    headers: &'c [(String, String)],
-    interval: Duration,
-    timeout: Duration,
-}
-
-/// How every question is put.
-fn terms(config: &Config) -> Option<Terms<'_>> {
-    config.prometheus.as_ref().map(|of| Terms {
-        cluster: &of.cluster,
-        authority: &of.authority,
-        headers: &of.headers,
-        interval: of.interval,
-        timeout: of.timeout,
-    })
+    /// When any worker of the process was last seen to carry traffic.
+    active: Time,
+    busy: bool,
+    /// When it was last so quiet that polls are few.
+    rested: Time,
 }
 
 impl Polls {
-    /// Every question of the configuration, its path prepared, the first due at once.
-    pub fn new(config: &Config, now: Time) -> Polls {
-        let mut polls = Polls { queries: Vec::new(), news: false };
-        (0..config.upstreams.len()).for_each(|upstream| polls.add(config, upstream, now));
-        polls
+    /// Every question of the configuration, its request prepared, the first due at once; or what is missing for it in the
+    /// environment.
+    pub fn new(host: &dyn Host, config: &Config, now: Time) -> Result<Polls, Vec<Fault>> {
+        let headers = question::headers(host, config)?;
+        let mut polls =
+            Polls { queries: Vec::new(), headers, news: false, active: now, busy: true, rested: Time::ZERO };
+        (0..config.upstreams.len()).for_each(|upstream| polls.add(config, upstream));
+        Ok(polls)
     }
 
     /// The questions of the upstream at this position.
-    pub fn add(&mut self, config: &Config, upstream: usize, now: Time) {
+    pub fn add(&mut self, config: &Config, upstream: usize) {
         let (Some(balanced), Some(of)) = (config.upstreams.get(upstream), &config.prometheus) else { return };
         let mut ask = |question, query: &str| {
-            let path = prometheus::request_path(&of.path_prefix, query, of.timeout);
-            let identity = random::hash(balanced.cluster.as_bytes()) ^ random::hash(path.as_bytes());
-            self.queries.push(Query { upstream, question, path, due: now, pending: None, identity });
+            let request = prometheus::request(of, query);
+            let form = request.form.as_deref().unwrap_or_default();
+            let identity = random::hash(balanced.cluster.as_bytes())
+                ^ random::hash(request.path.as_bytes())
+                ^ random::hash(form.as_bytes()).rotate_left(1);
+            self.queries.push(Query::new(upstream, question, request, identity));
         };
         // Who the endpoints are comes first: answers about them are of use only then.
         if let Some(endpoints) = &balanced.endpoints.prometheus {
@@ -87,6 +68,9 @@ impl Polls {
         }
         for (at, signal) in balanced.signals.iter().enumerate() {
             ask(Question::Signal(at), &signal.query);
+            if let Some(query) = &signal.timestamp_query {
+                ask(Question::Timestamps(at), query);
+            }
         }
     }
 
@@ -105,12 +89,34 @@ impl Polls {
         core::mem::take(&mut self.news)
     }
 
+    /// Whether any worker of the process carries traffic at this moment, as far as this one knows.
+    pub fn see_traffic(&mut self, busy: bool, now: Time) {
+        self.busy = busy;
+        self.active = if busy { now } else { self.active.min(now) };
+        self.rested = self.rested.min(now);
+        if now.seconds_since(self.active) > RESTS_AFTER_S {
+            self.rested = now;
+        }
+    }
+
+    /// Whether the sources have been asked at their usual pace of late, so that their silence means something.
+    pub fn are_awake(&self, now: Time) -> bool {
+        self.rested == Time::ZERO || now.seconds_since(self.rested) > AWAKE_AFTER_S
+    }
+
+    /// How far sources may be left alone: nothing outside depends on what they say.
+    pub fn rest(&self, config: &Config, now: Time) -> Rest {
+        let scales = config.upstreams.iter().any(|upstream| upstream.autoscale.is_some());
+        let idle_s = if scales { 0.0 } else { now.seconds_since(self.active) };
+        Rest { busy: self.busy || scales, idle_s }
+    }
+
     /// The fleet of `upstream` has new members: their signals are wanted at once.
-    pub fn ask_again(&mut self, upstream: usize, now: Time) {
+    pub fn ask_again(&mut self, upstream: usize) {
         for query in self.queries.iter_mut().filter(|query| query.upstream == upstream) {
             // An answer that is on its way is read against the fleet as it is when it comes.
             if matches!(query.question, Question::Signal(_)) && query.pending.is_none() {
-                query.due = query.due.min(now);
+                query.asked = None;
             }
         }
     }
@@ -126,27 +132,28 @@ impl Polls {
     ) {
         for at in 0..self.queries.len() {
             let Some(query) = self.queries.get_mut(at) else { return };
-            let Some(terms) = terms(config) else { continue };
-            let interval = terms.interval.as_secs_f64();
-            let clock_stepped_back = query.due.seconds_since(now) > 2.0 * interval;
-            if now < query.due && !clock_stepped_back {
+            let Some(terms) = query.terms(config, &self.headers) else { continue };
+            let interval_s = terms.interval.as_secs_f64();
+            let idle_s = if terms.rests { now.seconds_since(self.active) } else { 0.0 };
+            if !query.is_due(interval_s, self.busy || !terms.rests, now) {
                 continue;
             }
-            // Envoy answers every call within its time-out, which is within the interval; one that is still
-            // pending after a whole further interval was lost with the clock.
-            query.due = now.after_secs(interval * (1.0 + JITTER * (2.0 * rng.unit() - 1.0)));
-            query.pending = host.call(&Call {
+            let pause_s = query.ask(interval_s, idle_s, 2.0 * rng.unit() - 1.0, now);
+            let sent = host.call(&Call {
                 cluster: terms.cluster,
                 authority: terms.authority,
-                path: &query.path,
+                path: &query.request.path,
                 headers: terms.headers,
+                form: query.request.form.as_deref(),
                 // Before the next is asked, however short the interval comes out.
                 timeout: terms.timeout.min(terms.interval.mul_f64(1.0 - JITTER)),
             });
-            let sent = query.pending.is_some();
+            query.pending = sent.ok();
             snapshot.stats.polls += 1;
-            if !sent {
-                let error = format!("cluster {:?} is unknown to Envoy", terms.cluster);
+            snapshot.stats.pause_s = pause_s as f32;
+            if let Err(error) = sent {
+                let error = not_sent(terms.cluster, error);
+                self.release(config, snapshot, at);
                 self.failed(host, config, (snapshot, discovery), at, &error);
             }
         }
@@ -171,14 +178,27 @@ impl Polls {
         let body = body.part(0, LARGEST_ANSWER);
         let answer = (status, body.as_slice());
         let read = match question {
-            Question::Signal(at) => {
-                let signal = upstream.config().signals.get(at)?;
-                samples(signal, upstream, answer, now).map(|samples| {
-                    snapshot.put(upstream.cluster(), &signal.name, samples);
+            Question::Signal(of) => {
+                let signal = upstream.config().signals.get(of)?;
+                reading::samples(signal, upstream, answer, now).map(|samples| {
+                    match self.dated_by(index, of) {
+                        Some(query) => query.held = Some(samples),
+                        None => put(host, snapshot, upstream.cluster(), signal, samples),
+                    }
                     false
                 })
             }
-            Question::Endpoints => endpoints(upstream.config(), answer)
+            Question::Timestamps(of) => {
+                let signal = upstream.config().signals.get(of)?;
+                let held = query.held.as_mut();
+                let dated =
+                    held.map_or(Ok(()), |samples| reading::date(samples, signal, upstream, answer, now));
+                if let Some(samples) = query.held.take() {
+                    put(host, snapshot, upstream.cluster(), signal, samples);
+                }
+                dated.map(|()| false)
+            }
+            Question::Endpoints => reading::endpoints(upstream.config(), answer)
                 .map(|finding| discovery.answered(index, (Origin::Prometheus, identity), finding, now)),
         };
         match read {
@@ -190,6 +210,23 @@ impl Polls {
                 self.failed(host, config, (snapshot, discovery), at, &error);
                 None
             }
+        }
+    }
+
+    /// The query for the timestamps of the signal at `of`, if it has one.
+    fn dated_by(&mut self, upstream: usize, of: usize) -> Option<&mut Query> {
+        let wanted = Question::Timestamps(of);
+        self.queries.iter_mut().find(|query| query.upstream == upstream && query.question == wanted)
+    }
+
+    /// Values whose timestamps cannot be asked for count as they came.
+    fn release(&mut self, config: &Config, snapshot: &mut Snapshot, at: usize) {
+        let Some(query) = self.queries.get_mut(at) else { return };
+        let Question::Timestamps(of) = query.question else { return };
+        let upstream = config.upstreams.get(query.upstream);
+        let signal = upstream.and_then(|upstream| upstream.signals.get(of));
+        if let (Some(samples), Some(upstream), Some(signal)) = (query.held.take(), upstream, signal) {
+            snapshot.put(&upstream.cluster, &signal.name, samples);
         }
     }
 
@@ -233,6 +270,12 @@ impl Polls {
             Question::Signal(at) => {
                 format!("signal {:?}", upstream.signals.get(at).map_or("", |signal| &signal.name))
             }
+            Question::Timestamps(at) => {
+                format!(
+                    "timestamps of signal {:?}",
+                    upstream.signals.get(at).map_or("", |signal| &signal.name)
+                )
+            }
             _ => "endpoints".to_owned(),
         };
         let error: String =
@@ -262,40 +305,47 @@ impl Polls {
     }
 }
 
-/// The samples in an answer, one an endpoint.
-fn samples(
-    signal: &crate::config::Signal,
-    upstream: &crate::engine::Upstream,
-    (status, body): (Option<u32>, &[u8]),
-    now: Time,
-) -> Result<Samples, String> {
-    let Some(status) = status else { return Err("no answer in time".into()) };
-    let answer = prometheus::parse(status, body, &signal.address_label).map_err(|error| error.to_string())?;
-    let fleet = upstream.fleet();
-    let index = EndpointIndex::new(fleet.iter().map(|(_, endpoint)| endpoint.address()));
-    let assigned = index.assign(&answer.samples, signal.port);
-    let values = fleet
-        .iter()
-        .zip(assigned.values)
-        .filter_map(|((_, endpoint), value)| Some((endpoint.hash, value?)))
-        .collect();
-    Ok(Samples { at: now, values })
+/// Why a call was not sent, as far as Envoy tells a plugin.
+pub(super) fn not_sent(cluster: &str, error: CallError) -> String {
+    match error {
+        CallError::UnknownCluster => format!("cluster {cluster:?} is unknown to Envoy"),
+        CallError::NotSent => format!(
+            "cluster {cluster:?} takes no request at the moment: it has no healthy host, its name is not resolved \
+             yet, or its circuit breaker is open"
+        ),
+    }
 }
 
-/// The endpoints in an answer.
-fn endpoints(
-    upstream: &crate::config::Upstream,
-    (status, body): (Option<u32>, &[u8]),
-) -> Result<Finding, String> {
-    let Some(status) = status else { return Err("no answer in time".into()) };
-    let Some(query) = &upstream.endpoints.prometheus else { return Ok(Finding::default()) };
-    let finding = prometheus::endpoints(status, body, query).map_err(|error| error.to_string())?;
-    if finding.found.is_empty() && finding.skipped > 0 {
-        return Err(format!(
-            "none of {} series has an address in the label: {}",
-            finding.skipped,
-            finding.examples.join(", ")
-        ));
+/// Keeps the samples of a signal, and says when what they name has become no endpoint, or one again.
+fn put(
+    host: &dyn Host,
+    snapshot: &mut Snapshot,
+    cluster: &str,
+    signal: &crate::config::Signal,
+    samples: Samples,
+) {
+    let before = snapshot.get(random::hash(cluster.as_bytes()), &signal.name).map(|before| &before.fit);
+    let fitted = before.is_none_or(|fit| fit.problem.is_empty());
+    let fits = samples.fit.problem.is_empty();
+    let told = if fitted && !fits {
+        Some((log::Level::Warn, "signal_matches_none", samples.fit.problem.as_str()))
+    } else if fits && !fitted && samples.fit.matched > 0 {
+        Some((log::Level::Info, "signal_matches", "its series name endpoints again"))
+    } else {
+        None
+    };
+    if let Some((level, name, what)) = told {
+        host.tell(&Event {
+            level,
+            name,
+            message: &format!("signal {:?} of {cluster:?}: {what}", signal.name),
+            fields: &[
+                ("upstream", Field::Text(cluster)),
+                ("signal", Field::Text(&signal.name)),
+                ("series", Field::Whole(samples.fit.series.into())),
+                ("matched", Field::Whole(samples.fit.matched.into())),
+            ],
+        });
     }
-    Ok(finding)
+    snapshot.put(cluster, &signal.name, samples);
 }

@@ -31,7 +31,8 @@ impl Worker {
         let told = others.filter_map(|peer| peer.read(host, &self.keys.shared.capacities));
         let lives = |bytes: &Vec<u8>| {
             let gone = |written| now.seconds_since(written) > slot::GONE_AFTER_S;
-            scaling::slots_written(bytes).is_some_and(|written| written <= now && !gone(written))
+            scaling::slots_written(bytes)
+                .is_some_and(|written| !written.from_the_future(now) && !gone(written))
         };
         let told: Vec<Vec<u8>> = told.filter(lives).collect();
         scaling::apply_slots(told.iter().map(Vec::as_slice), &mut self.engine);

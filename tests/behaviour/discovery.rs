@@ -154,7 +154,7 @@ fn envoys_list_reaches_every_worker_in_a_tick(mut world: impl World) {
     assert_eq!(candidates(&begin(&mut world, crew[0])), [""; 0], "nobody is known yet");
     let call = asked(&mut world, &crew, ADMIN);
     assert_eq!(call.path, "/clusters?format=json&filter=%5Eweb%24");
-    assert_eq!((call.authority.as_str(), call.timeout), (ADMIN, ms(500)));
+    assert_eq!((call.authority.as_str(), call.timeout), ("localhost", ms(500)));
     told(&mut world, &crew, &healthy(&[0, 1, 2]));
     for plugin in crew.iter() {
         assert_eq!(targets(&mut world, *plugin), addresses(&[0, 1, 2]), "a fleet found out about is not new");
@@ -358,7 +358,8 @@ fn the_latest_configuration_asks(mut world: impl World) {
         }
     });
     let count = |of: &str| queries.iter().find(|(path, _)| path.contains(of)).map_or(0, |(_, count)| *count);
-    assert!(count("query=new") >= 8 && count("query=old") <= 1, "{queries:?}");
+    // Without traffic the pause grows: 0.5, 0.5, 0.5, 1, 2 and 4 seconds, a tenth more or less.
+    assert!(count("query=new") >= 5 && count("query=old") <= 1, "{queries:?}");
     assert_eq!(targets(&mut world, new[1]), addresses(&[1]));
 }
 

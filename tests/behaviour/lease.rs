@@ -8,8 +8,10 @@ const ANSWER: &[u8] = br#"{"status":"success","data":{"resultType":"vector","res
 /// Threads that want one signal a second.
 pub fn crew<W: World>(world: &mut W, threads: usize, upstream: &str) -> Vec<Plugin> {
     world.add_cluster("prometheus");
-    let upstream =
-        format!(r#""signals":[{{"name":"queue","query":"queue","max":100,"smoothing":1}}]{upstream}"#);
+    // What scales replicas is asked for without traffic, too.
+    let upstream = format!(
+        r#""autoscale":{{}},"signals":[{{"name":"queue","query":"queue","max":100,"smoothing":1}}]{upstream}"#
+    );
     let root = r#""prometheus":{"cluster":"prometheus","interval":"1s","timeout":"500ms"}"#;
     let json = config(4, &upstream, root);
     (0..threads)

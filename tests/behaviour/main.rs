@@ -36,6 +36,7 @@ mod in_flight;
 mod lease;
 mod outcomes;
 mod partial;
+mod polling;
 mod protocols;
 mod scaling;
 mod signals;

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::{Rc, Weak};
 
-use evenkeel::host::{self, Host, MetricKind, SharedError, StreamHost};
+use evenkeel::host::{self, CallError, Host, MetricKind, SharedError, StreamHost};
 use evenkeel::time::Time;
 use evenkeel::worker::{self, Verdict, Worker};
 
@@ -19,6 +19,8 @@ struct State {
     shared: BTreeMap<String, (Vec<u8>, u32)>,
     last_version: u32,
     clusters: BTreeSet<String>,
+    blocked: BTreeSet<String>,
+    environment: BTreeMap<String, String>,
     calls: Vec<(Call, usize)>,
     last_token: u32,
     logs: Vec<String>,
@@ -82,10 +84,13 @@ impl Host for Surroundings<'_> {
         Ok(())
     }
 
-    fn call(&self, call: &host::Call<'_>) -> Option<u32> {
+    fn call(&self, call: &host::Call<'_>) -> Result<u32, CallError> {
         let mut state = self.state.borrow_mut();
         if !state.clusters.contains(call.cluster) {
-            return None;
+            return Err(CallError::UnknownCluster);
+        }
+        if state.blocked.contains(call.cluster) {
+            return Err(CallError::NotSent);
         }
         state.last_token += 1;
         let token = state.last_token;
@@ -96,10 +101,15 @@ impl Host for Surroundings<'_> {
             authority: call.authority.into(),
             path: call.path.into(),
             headers: call.headers.to_vec(),
+            form: call.form.map(str::to_owned),
             timeout: call.timeout,
         };
         state.calls.push((call, self.plugin));
-        Some(token)
+        Ok(token)
+    }
+
+    fn environment(&self, variable: &str) -> Option<String> {
+        self.state.borrow().environment.get(variable).cloned()
     }
 
     fn node_zone(&self) -> Option<String> {
@@ -252,6 +262,14 @@ impl World for Native {
 
     fn add_cluster(&mut self, name: &str) {
         self.state.borrow_mut().clusters.insert(name.into());
+    }
+
+    fn block_cluster(&mut self, name: &str) {
+        self.state.borrow_mut().blocked.insert(name.into());
+    }
+
+    fn set_environment(&mut self, variable: &str, value: &str) {
+        self.state.borrow_mut().environment.insert(variable.into(), value.into());
     }
 
     fn calls(&self) -> Vec<Call> {

@@ -37,6 +37,7 @@ fn call(call: HttpCall) -> Call {
         token: call.token,
         authority: text(":authority"),
         path: text(":path"),
+        form: (text(":method") == "POST").then(|| call.text()),
         headers: call.headers.pairs(),
         timeout: call.timeout,
         cluster: call.cluster,
@@ -113,6 +114,14 @@ impl World for Wasm {
 
     fn add_cluster(&mut self, name: &str) {
         self.process.add_cluster(name);
+    }
+
+    fn block_cluster(&mut self, name: &str) {
+        self.process.block_cluster(name);
+    }
+
+    fn set_environment(&mut self, variable: &str, value: &str) {
+        self.process.set_environment(variable, value);
     }
 
     fn calls(&self) -> Vec<Call> {

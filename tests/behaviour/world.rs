@@ -19,6 +19,8 @@ pub struct Call {
     pub authority: String,
     pub path: String,
     pub headers: Vec<(String, String)>,
+    /// The body of a POST; none of a GET.
+    pub form: Option<String>,
     pub timeout: Duration,
 }
 
@@ -78,6 +80,12 @@ pub trait World: Sized {
 
     /// Makes a cluster known, so that it can be called.
     fn add_cluster(&mut self, name: &str);
+
+    /// Lets a cluster take no more requests: nothing in it is healthy.
+    fn block_cluster(&mut self, name: &str);
+
+    /// Shows a variable of the environment to plugins that are loaded from now on.
+    fn set_environment(&mut self, variable: &str, value: &str);
 
     /// The calls that wait for an answer.
     fn calls(&self) -> Vec<Call>;

@@ -103,6 +103,8 @@ fn alerts_on_evenkeels_own_metrics_do_too() -> Result<()> {
             ("age_seconds > 30", "age_seconds > 900"),
             ("age_seconds) > 60", "age_seconds) > 600"),
             ("unless on (job)", "and on (job)"),
+            ("signal_matched_series) == 0", "signal_matched_series) == 1"),
+            ("unless on (job, instance)", "and on (job, instance)"),
         ],
     )
 }

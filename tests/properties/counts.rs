@@ -7,7 +7,7 @@ use evenkeel::exchange::counts::{Counts, EndpointCounts, MOST_ENDPOINTS, MOST_UP
 use evenkeel::exchange::estate::{self, Estate, Keys};
 use evenkeel::exchange::registry;
 use evenkeel::exchange::seat::Seat;
-use evenkeel::host::{Call, Host, SharedError};
+use evenkeel::host::{Call, CallError, Host, SharedError};
 use evenkeel::member::Counters;
 use evenkeel::time::Time;
 use proptest::collection::vec;
@@ -58,8 +58,8 @@ impl Host for Shared {
         Ok(())
     }
 
-    fn call(&self, _call: &Call<'_>) -> Option<u32> {
-        None
+    fn call(&self, _call: &Call<'_>) -> Result<u32, CallError> {
+        Err(CallError::UnknownCluster)
     }
 
     fn log(&self, _level: log::Level, _message: &str) {}

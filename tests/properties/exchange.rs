@@ -8,10 +8,10 @@ use evenkeel::autoscale::{Scaler, Trend};
 use evenkeel::config;
 use evenkeel::engine::{Decision, Engine, Failure, Outcome};
 use evenkeel::exchange::lease::{self, Candidate, Holder};
-use evenkeel::exchange::snapshot::{PollStats, Samples, Snapshot};
+use evenkeel::exchange::snapshot::{Fit, PollStats, Samples, Snapshot, Value};
 use evenkeel::exchange::{discovered, registry, scaling, slot};
 use evenkeel::fleet::{Absence, Absences, Condition, Found, Origin, Source, Sources};
-use evenkeel::host::{Call, Host, SharedError};
+use evenkeel::host::{Call, CallError, Host, SharedError};
 use evenkeel::measure::InFlightReport;
 use evenkeel::policy::Request;
 use evenkeel::random::Rng;
@@ -53,8 +53,8 @@ impl Host for Shared {
         Ok(())
     }
 
-    fn call(&self, _call: &Call<'_>) -> Option<u32> {
-        None
+    fn call(&self, _call: &Call<'_>) -> Result<u32, CallError> {
+        Err(CallError::UnknownCluster)
     }
 
     fn log(&self, _level: log::Level, _message: &str) {}
@@ -313,10 +313,19 @@ proptest! {
         now: u64,
     ) {
         let [polls, failures] = counts;
-        let stats = PollStats { polls, failures, last_success: Time(polls), last_error: error, failing };
+        let stats = PollStats {
+            polls,
+            failures,
+            last_success: Time(polls),
+            last_error: error.clone(),
+            pause_s: failures as f32,
+            failing,
+        };
         let mut snapshot = Snapshot { stats, ..Snapshot::default() };
         for (cluster, signal, at, values) in signals {
-            let samples = Samples { at: Time(at), values };
+            let value = |(endpoint, value)| Value { endpoint, value, age_s: 0.5 };
+            let fit = Fit { series: at as u32, matched: 1, problem: error.clone() };
+            let samples = Samples { at: Time(at), fit, values: values.into_iter().map(value).collect() };
             snapshot.put(&cluster.to_string(), &signal.to_string(), samples);
         }
         let bytes = snapshot.encode();
@@ -330,7 +339,7 @@ proptest! {
     fn any_bytes_for_a_snapshot_are_refused_or_finite(bytes in bytes()) {
         if let Some(snapshot) = Snapshot::decode(&bytes) {
             let values = snapshot.signals.iter().flat_map(|(_, samples)| &samples.values);
-            prop_assert!(values.into_iter().all(|(_, value)| value.is_finite()));
+            prop_assert!(values.into_iter().all(|value| value.value.is_finite() && value.age_s >= 0.0));
             let mut engine = engine();
             snapshot.apply(&mut engine);
             engine.tick(evenkeel::engine::Duty::ALONE, s(6));

@@ -9,6 +9,7 @@ pub(crate) enum Status {
     NotFound = 1,
     BadArgument = 2,
     CasMismatch = 8,
+    InternalFailure = 10,
 }
 
 impl From<Status> for u32 {

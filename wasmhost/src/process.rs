@@ -12,7 +12,7 @@ use crate::random::Random;
 use crate::shared_data::SharedData;
 use crate::vm::Vm;
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ pub(crate) struct State {
     pub(crate) shared_data: SharedData,
     pub(crate) metrics: Metrics,
     pub(crate) clusters: BTreeSet<String>,
+    pub(crate) blocked: BTreeSet<String>,
+    pub(crate) environment: BTreeMap<String, String>,
     pub(crate) calls: Vec<HttpCall>,
     pub(crate) logs: Vec<LogLine>,
     pub(crate) properties: Properties,
@@ -66,6 +68,8 @@ impl Process {
             shared_data: SharedData::default(),
             metrics: Metrics::default(),
             clusters: BTreeSet::new(),
+            blocked: BTreeSet::new(),
+            environment: BTreeMap::new(),
             calls: Vec::new(),
             logs: Vec::new(),
             properties: Properties::default(),
@@ -98,6 +102,16 @@ impl Process {
     /// Moves the fake time forward. No tick fires by itself.
     pub fn advance(&self, by: Duration) {
         self.0.borrow_mut().now += by.as_nanos() as u64;
+    }
+
+    /// Lets a known cluster take no more calls, as one without healthy hosts does.
+    pub fn block_cluster(&self, name: &str) {
+        self.0.borrow_mut().blocked.insert(name.into());
+    }
+
+    /// A variable that VMs find in their environment when they read it first.
+    pub fn set_environment(&self, variable: &str, value: &str) {
+        self.0.borrow_mut().environment.insert(variable.into(), value.into());
     }
 
     /// Makes a cluster known; calls to any other fail at once with a bad argument.

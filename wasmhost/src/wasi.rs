@@ -1,4 +1,4 @@
-//! The little of WASI that Rust's standard library calls in a filter: no files, no arguments, no environment.
+//! The little of WASI that Rust's standard library calls in a filter: an environment, no files, no arguments.
 
 use crate::abi::Level;
 use crate::contexts::Contexts;
@@ -12,6 +12,12 @@ const BAD_DESCRIPTOR: u32 = 8;
 const NOT_IMPLEMENTED: u32 = 52;
 const STDOUT: u32 = 1;
 const STDERR: u32 = 2;
+
+/// `NAME=value` with the zero at its end, for each variable.
+fn environment(guest: &Guest<'_>) -> Vec<Vec<u8>> {
+    let process = guest.process();
+    process.environment.iter().map(|(name, value)| format!("{name}={value}\0").into_bytes()).collect()
+}
 
 pub(crate) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
     linker.func_wrap(
@@ -55,12 +61,23 @@ pub(crate) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
         fn fd_close(_guest, _descriptor: u32) { Ok(NOT_IMPLEMENTED) }
         fn sched_yield(_guest) { Ok(SUCCESS) }
 
-        fn environ_get(_guest, _values: u32, _bytes: u32) { Ok(SUCCESS) }
+        fn environ_get(guest, values: u32, bytes: u32) {
+            let mut at = bytes;
+            for (index, entry) in (0..).zip(environment(&guest)) {
+                guest.write(values + index * 4, &at.to_le_bytes())?;
+                guest.write(at, &entry)?;
+                at += entry.len() as u32;
+            }
+            Ok(SUCCESS)
+        }
+
         fn args_get(_guest, _values: u32, _bytes: u32) { Ok(SUCCESS) }
 
         fn environ_sizes_get(guest, out_count: u32, out_size: u32) {
-            guest.write(out_count, &[0; 4])?;
-            guest.write(out_size, &[0; 4])?;
+            let entries = environment(&guest);
+            let size: usize = entries.iter().map(Vec::len).sum();
+            guest.write(out_count, &(entries.len() as u32).to_le_bytes())?;
+            guest.write(out_size, &(size as u32).to_le_bytes())?;
             Ok(SUCCESS)
         }
 

@@ -69,10 +69,16 @@ fn every_field_is_read() {
     assert_eq!(
         prometheus.headers,
         [
-            ("authorization".to_owned(), "Bearer S3CR3T-S3CR3T-S3CR3T".to_owned()),
-            ("x-scope-orgid".to_owned(), "S3CR3T".to_owned())
+            ("authorization".to_owned(), HeaderValue::Given("Bearer S3CR3T-S3CR3T-S3CR3T".into())),
+            ("x-scope-orgid".to_owned(), HeaderValue::Given("S3CR3T".into())),
+            (
+                "x-token".to_owned(),
+                HeaderValue::Environment { variable: "PROM_TOKEN".into(), prefix: "Bearer ".into() }
+            ),
         ]
     );
+    assert_eq!(prometheus.parameters, [("dedup".to_owned(), "S3CR3T".to_owned())]);
+    assert_eq!(prometheus.method, QueryMethod::Post);
     assert_eq!(config.status, Some(Status { path: "/_evenkeel".into() }));
 
     let upstream = &config.upstreams[0];
@@ -116,6 +122,7 @@ fn every_field_is_read() {
             smoothing: 0.3,
             address_label: "instance".into(),
             port: Some(8080),
+            timestamp_query: Some("timestamp(task_queue_depth{job=\"web\"})".into()),
         }]
     );
     assert_eq!(upstream.zone, Some(Zone { local: "a".into(), spill_over_percent: 70.0 }));
@@ -148,7 +155,7 @@ fn pressure_is_made_of_what_is_given_else_of_signals_with_a_maximum() {
         only_upstream(&format!(
             r#"{{"prometheus":{{"cluster":"p"}},"upstreams":[{{"cluster":"web","endpoints":{{"static":["10.0.0.1:80"]}},
             "signals":[{{"name":"cpu","query":"cpu"}},{{"name":"queue","query":"queue","max":50,"weight":3}},
-            {{"name":"shown","query":"shown","max":1,"weight":0}},{{"name":"in_flight","query":"x"}}]{autoscale}}}]}}"#
+            {{"name":"shown","query":"shown","max":1,"weight":0}},{{"name":"waiting","query":"x"}}]{autoscale}}}]}}"#
         ))
         .pressure
     };
@@ -164,7 +171,7 @@ fn pressure_is_made_of_what_is_given_else_of_signals_with_a_maximum() {
             term(PressureValue::Signal(0), 0.4, 75.0, 1.5),
             term(PressureValue::Signal(1), 0.3, 50.0, 2.0),
             term(PressureValue::Occupancy, 0.3, 1.0, 1.0),
-            term(PressureValue::Signal(3), 1.0, 9.0, 2.0),
+            term(PressureValue::InFlight, 1.0, 9.0, 2.0),
             term(PressureValue::LatencyMs, 1.0, 500.0, 2.0),
         ]
     );

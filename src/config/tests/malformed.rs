@@ -192,6 +192,22 @@ fn prometheus() {
             "allowed: at most $.prometheus.interval (1s)",
         ),
         block(r#""authority":"http://prometheus""#, "$.prometheus.authority", "host or host:port"),
+        block(
+            r#""authority":"user:pass@prometheus""#,
+            "$.prometheus.authority",
+            "found a string (not shown), allowed: host or host:port; credentials go into $.prometheus.headers",
+        ),
+        block(r#""method":"PUT""#, "$.prometheus.method", "\"auto\", \"GET\", \"POST\""),
+        block(r#""parameters":["x"]"#, "$.prometheus.parameters", "an object from parameter name to value"),
+        block(r#""parameters":{"query":"x"}"#, "$.prometheus.parameters.query", "this one is evenkeel's own"),
+        block(r#""parameters":{"token":7}"#, "$.prometheus.parameters.token", "found a number (not shown)"),
+        block(r#""headers":{"x":{}}"#, "$.prometheus.headers.x.env", "the name of an environment variable"),
+        block(r#""headers":{"x":{"env":"A B"}}"#, "$.prometheus.headers.x.env", "(not shown)"),
+        block(
+            r#""headers":{"x":{"env":"A","prefix":"a\r\nb"}}"#,
+            "$.prometheus.headers.x.prefix",
+            "no line breaks",
+        ),
         block(r#""path_prefix":"mimir""#, "$.prometheus.path_prefix", "did you mean \"/mimir\"?"),
         block(r#""path_prefix":"/mimir/""#, "$.prometheus.path_prefix", "did you mean \"/mimir\"?"),
         block(r#""path_prefix":null"#, "$.prometheus.path_prefix", "found null"),
@@ -308,4 +324,48 @@ fn the_part_among_upstream_filters_has_no_other_settings() {
         crate::config::parse(br#"{ "role": "upstrem", "upstreams": [] }"#).unwrap_err()[0].path,
         "$.role"
     );
+}
+
+#[test]
+fn a_cluster_whose_name_is_no_host_wants_an_authority() {
+    let named =
+        |cluster: &str, more: &str| root_with(&format!(r#""prometheus":{{"cluster":"{cluster}"{more}}}"#));
+    for cluster in
+        ["outbound|9090||prometheus.monitoring.svc.cluster.local", "default/prometheus/rule/0", "a b", "ü"]
+    {
+        check(&[(
+            named(cluster, ""),
+            "$.prometheus.authority",
+            "missing, allowed: host or host:port of Prometheus",
+        )]);
+        accepted(&named(cluster, r#","authority":"prometheus:9090""#));
+    }
+    accepted(&named("prometheus_1.monitoring", ""));
+}
+
+#[test]
+fn what_may_be_a_password_is_not_shown() {
+    for text in ["http://user:s3cr3t@host", "user:s3cr3t@host", "http://a@b:s3cr3t@host"] {
+        let line = refused(&root_with(&format!(r#""prometheus":{{"cluster":"p","path_prefix":"{text}"}}"#)))
+            [0]
+        .to_string();
+        assert!(!line.contains("s3cr3t") && line.contains("@host"), "{line}");
+    }
+}
+
+#[test]
+fn a_signal_is_not_called_like_what_is_measured() {
+    for name in ["error_percent", "latency_ms", "in_flight", "occupancy"] {
+        let json = upstream_with(&format!(
+            r#""signals":[{{"name":"{name}","query":"q"}}],"rules":[{{"when":"{name}","above":1,"then":"flag"}}]"#
+        ));
+        let json = json.replace(r#""upstreams""#, r#""prometheus":{"cluster":"p"},"upstreams""#);
+        let faults = refused(&json);
+        assert_eq!(faults[0].path, "$.upstreams[0].signals[0].name", "{}", lines(&faults).join("\n"));
+        assert!(
+            faults[0].to_string().ends_with(&format!("for example \"reported_{name}\"")),
+            "{}",
+            faults[0]
+        );
+    }
 }

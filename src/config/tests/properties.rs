@@ -35,6 +35,14 @@ fn check_effective(config: &Config) -> Result<(), TestCaseError> {
         "(not shown)".clone_into(&mut asking.secret);
     }
     for (_, value) in expected.prometheus.iter_mut().flat_map(|prometheus| &mut prometheus.headers) {
+        match value {
+            crate::config::HeaderValue::Given(value) => "(not shown)".clone_into(value),
+            crate::config::HeaderValue::Environment { prefix, .. }
+                if prefix == "Bearer " || prefix.is_empty() => {}
+            crate::config::HeaderValue::Environment { prefix, .. } => "(not shown)".clone_into(prefix),
+        }
+    }
+    for (_, value) in expected.prometheus.iter_mut().flat_map(|prometheus| &mut prometheus.parameters) {
         "(not shown)".clone_into(value);
     }
     prop_assert_eq!(read, Ok(expected), "{}", written);

@@ -190,7 +190,8 @@ impl Upstream {
         for (index, member) in self.members.iter_mut().enumerate().filter(|(_, m)| m.present) {
             let readings = self.readings.get(index * width..(index + 1) * width).unwrap_or_default();
             let known = self.told.of(index as u32, member);
-            member.ruled = self.rules.judge(index, known, readings, fresh_s, now);
+            let failing = self.failings.ratio(index as u32, now);
+            member.ruled = self.rules.judge(index, (known, failing), readings, fresh_s, now);
         }
     }
 

@@ -3,6 +3,7 @@
 mod conclusions;
 mod explain;
 mod exploration;
+mod failings;
 mod group;
 mod hung;
 mod inherited;
@@ -34,6 +35,7 @@ use crate::policy::{Candidates, Request, View};
 use crate::random::{self, Rng};
 use crate::terms::Terms;
 use crate::time::Time;
+use failings::Failings;
 use group::{Group, Lane, Tier};
 use inherited::Inherited;
 use split::{Drawn, Split, unit};
@@ -99,6 +101,7 @@ pub struct Upstream {
     inherited: Option<Inherited>,
     scaler: Scaler,
     rules: Rules,
+    failings: Failings,
     split: Split,
     lanes: Vec<Lane>,
     groups: Vec<Group>,
@@ -160,6 +163,7 @@ impl Upstream {
             inherited: None,
             scaler: Scaler::default(),
             rules: Rules::new(&config.rules),
+            failings: Failings::new(&config),
             split: Split::new(&config.split),
             lanes: Vec::new(),
             groups: Vec::new(),
@@ -282,6 +286,13 @@ impl Upstream {
         })
     }
 
+    /// The failure ratio of the latest answers of the endpoint at `index`, 0..=1, as far as anything depends on it;
+    /// else what has not faded of it.
+    pub fn error_ratio(&self, index: u32, now: Time) -> f64 {
+        let faded = self.member(index).map_or(0.0, |member| member.error_ratio());
+        self.failings.ratio(index, now).unwrap_or(0.0).max(faded)
+    }
+
     /// How much requests in flight delay the next.
     pub fn queueing(&self) -> &Queueing {
         &self.queueing
@@ -316,6 +327,7 @@ impl Upstream {
             self.peaks.resize(places, PeakEwma::default());
         }
         self.readings.resize(self.fleet.places() * self.config.signals.len(), Reading::default());
+        self.failings.make_room(places);
         for index in &changes.left {
             self.remember_counters(*index);
             self.remember_member(*index, now);
@@ -356,6 +368,7 @@ impl Upstream {
             *member = to;
         }
         self.told.forget_one(index);
+        self.failings.forget(index);
         if let Some(peak) = self.peaks.get_mut(index as usize) {
             *peak = PeakEwma::default();
         }
@@ -655,6 +668,8 @@ impl Upstream {
         }
         let Some(member) = self.current(endpoint) else { return };
         member.errors.observe(failure.is_some());
+        self.failings.observe(endpoint.index, failure.is_some(), now);
+        let Some(member) = self.current(endpoint) else { return };
         match failure {
             None => member.health.success(started),
             Some(failure) => {
@@ -711,6 +726,7 @@ impl Upstream {
         self.began = self.began.min(now);
         self.learnt.iter_mut().for_each(|weight| weight.not_after(now));
         self.rules.not_after(now);
+        self.failings.not_after(now);
         self.scaler.not_after(now);
     }
 

@@ -124,7 +124,7 @@ impl Upstream {
             }
             PressureValue::LatencyMs => member.centre().map(|(centre, _)| centre.exp() * 1e3),
             PressureValue::ErrorPercent => {
-                let ratio = member.error_ratio();
+                let ratio = self.error_ratio(index, now);
                 (ratio > 0.0 || member.centre().is_some()).then_some(100.0 * ratio)
             }
         }

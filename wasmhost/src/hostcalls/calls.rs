@@ -22,6 +22,9 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
             if !addressed || !guest.process().clusters.contains(&cluster) {
                 return Ok(Status::BadArgument);
             }
+            if guest.process().blocked.contains(&cluster) {
+                return Ok(Status::InternalFailure);
+            }
             let contexts = guest.contexts_mut();
             let (vm, context, token) = (contexts.vm, contexts.active, contexts.next_token());
             let timeout = Duration::from_millis(timeout_ms.into());

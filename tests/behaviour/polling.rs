@@ -1,0 +1,354 @@
+//! How servers are asked, how often, and what is said when their answers are of no use.
+
+use testbed::serde_json::{Value, from_slice};
+
+use crate::scene::{Ending, address, config, load, ms, pass_with, picks, serve, single};
+use crate::world::{Answer, Call, Plugin, Stream, World};
+
+const SERVER: &str = r#""status":{"path":"/_evenkeel"},"prometheus":{"cluster":"prometheus","interval":"1s","timeout":"500ms""#;
+const SIGNAL: &str = r#""signals":[{"name":"queue","query":"queue","max":100,"smoothing":1}]"#;
+
+/// Threads with these upstream's fields, and these of `prometheus`.
+fn crew<W: World>(world: &mut W, threads: usize, upstream: &str, prometheus: &str) -> Vec<Plugin> {
+    world.add_cluster("prometheus");
+    let json = config(4, upstream, &format!("{SERVER}{prometheus}}}"));
+    (0..threads)
+        .map(|_| {
+            let thread = world.thread();
+            load(world, thread, &json)
+        })
+        .collect()
+}
+
+fn vector(series: &[(&str, f64, &str)]) -> String {
+    let one = |(instance, at, value): &(&str, f64, &str)| {
+        format!(r#"{{"metric":{{"instance":"{instance}","job":"web"}},"value":[{at},"{value}"]}}"#)
+    };
+    let series: Vec<String> = series.iter().map(one).collect();
+    format!(r#"{{"status":"success","data":{{"resultType":"vector","result":[{}]}}}}"#, series.join(","))
+}
+
+/// Lets time pass, every call answered by `answer`; the calls.
+fn watch<W: World>(
+    world: &mut W,
+    crew: &[Plugin],
+    seconds: u64,
+    mut answer: impl FnMut(&Call, f64) -> String,
+) -> Vec<Call> {
+    let mut calls = Vec::new();
+    pass_with(world, crew, ms(1000 * seconds), |world| {
+        let now = world.now() as f64 * 1e-9;
+        for call in world.calls() {
+            let body = answer(&call, now);
+            world.answer(&call, &Answer::Http(200, body.as_bytes()));
+            calls.push(call);
+        }
+    });
+    calls
+}
+
+fn get<W: World>(world: &mut W, plugin: Plugin, path: &str) -> Vec<u8> {
+    let headers: [(&str, &[u8]); 3] =
+        [(":method", b"GET"), (":path", path.as_bytes()), (":authority", b"web")];
+    let mut stream = world.stream(plugin, &headers);
+    stream.request_headers();
+    let body = stream.local_body();
+    stream.log();
+    stream.done();
+    body
+}
+
+fn status<W: World>(world: &mut W, plugin: Plugin) -> Value {
+    from_slice(&get(world, plugin, "/_evenkeel/status.json")).expect("JSON")
+}
+
+fn metrics<W: World>(world: &mut W, plugin: Plugin) -> String {
+    String::from_utf8(get(world, plugin, "/_evenkeel/metrics")).expect("text")
+}
+
+/// How many lines of the log have this in them.
+fn lines<W: World>(world: &W, part: &str) -> usize {
+    world.logs().iter().filter(|line| line.contains(part)).count()
+}
+
+fn a_cluster_that_takes_no_request_is_not_called_unknown(mut world: impl World) {
+    world.block_cluster("prometheus");
+    let crew = crew(&mut world, 2, SIGNAL, "");
+    watch(&mut world, &crew, 5, |_, _| String::new());
+    assert_eq!(lines(&world, "is unknown to Envoy"), 0);
+    assert_eq!(
+        lines(&world, "cluster \"prometheus\" takes no request at the moment: it has no healthy host"),
+        1
+    );
+}
+
+fn what_envoy_answers_itself_stands_in_the_log(mut world: impl World) {
+    let crew = crew(&mut world, 1, SIGNAL, "");
+    let mut told = false;
+    pass_with(&mut world, &crew, ms(3000), |world| {
+        for call in world.calls() {
+            world.answer(&call, &Answer::Http(503, b"no healthy upstream"));
+            told = true;
+        }
+    });
+    assert!(told && lines(&world, "HTTP status 503: no healthy upstream") == 1, "{:?}", world.logs());
+}
+
+fn signals_that_match_no_endpoint_are_told_once_a_change(mut world: impl World) {
+    let crew = crew(&mut world, 2, SIGNAL, "");
+    let by_name = |_: &Call, now| vector(&[("web-1:8080", now, "1"), ("web-2:8080", now, "2")]);
+    let by_address = |_: &Call, now| vector(&[(&address(0), now, "1"), ("web-2:8080", now, "2")]);
+    watch(&mut world, &crew, 10, by_name);
+    let told = "signal \"queue\" of \"web\": none of 2 series names an endpoint by instance: first \"web-1:8080\", \"web-2:8080\"";
+    assert_eq!(lines(&world, told), 1, "{:?}", world.logs());
+    for plugin in &crew {
+        let fit = status(&mut world, *plugin)["upstreams"][0]["signals"][0].clone();
+        assert_eq!((fit["series"].as_u64(), fit["matched"].as_u64()), (Some(2), Some(0)), "{fit}");
+        assert!(fit["problem"].as_str().is_some_and(|problem| problem.starts_with("none of 2")), "{fit}");
+        let metrics = metrics(&mut world, *plugin);
+        assert!(
+            metrics.contains("evenkeel_upstream_signal_series{upstream=\"web\",signal=\"queue\"} 2\n"),
+            "{metrics}"
+        );
+        assert!(
+            metrics
+                .contains("evenkeel_upstream_signal_matched_series{upstream=\"web\",signal=\"queue\"} 0\n")
+        );
+    }
+    watch(&mut world, &crew, 10, by_address);
+    assert_eq!(lines(&world, "its series name endpoints again"), 1);
+    let fit = status(&mut world, crew[0])["upstreams"][0]["signals"][0].clone();
+    assert_eq!((fit["matched"].as_u64(), fit["problem"].is_null()), (Some(1), true), "{fit}");
+    watch(&mut world, &crew, 5, by_name);
+    assert_eq!(lines(&world, told), 2);
+    // Another worker takes over: it knows what has been told.
+    let (first, rest) = crew.split_at(1);
+    watch(&mut world, rest, 10, by_name);
+    watch(&mut world, first, 10, by_name);
+    assert_eq!(lines(&world, told), 2);
+}
+
+fn series_without_the_label_are_told_with_the_labels_they_have(mut world: impl World) {
+    let crew = crew(&mut world, 1, SIGNAL, "");
+    let body = vector(&[("x", 1.0, "1")]).replace("instance", "pod");
+    watch(&mut world, &crew, 5, |_, _| body.clone());
+    let told = "none of 1 series has the label \"instance\"; the first has pod, job";
+    assert_eq!(lines(&world, told), 1, "{:?}", world.logs());
+}
+
+fn a_query_without_series_is_told(mut world: impl World) {
+    let crew = crew(&mut world, 1, SIGNAL, "");
+    watch(&mut world, &crew, 5, |_, _| vector(&[]));
+    assert_eq!(lines(&world, "signal \"queue\" of \"web\": the query yields no series"), 1);
+}
+
+fn all<'a>(now: f64, ages: [f64; 4], names: &'a [String]) -> Vec<(&'a str, f64, &'a str)> {
+    names.iter().zip(ages).map(|(name, age)| (name.as_str(), now - age, "5")).collect()
+}
+
+fn names() -> Vec<String> {
+    (0..4).map(address).collect()
+}
+
+/// How old the page says that the signal of each endpoint is, and whether it counts.
+fn ages<W: World>(world: &mut W, plugin: Plugin) -> Vec<(f64, bool)> {
+    let status = status(world, plugin);
+    let endpoints = status["upstreams"][0]["endpoints"].as_array().expect("endpoints");
+    let signal = |e: &Value| {
+        let signal = &e["signals"]["queue"];
+        (signal["age_s"].as_f64().unwrap_or(-1.0), signal["used"].as_bool().unwrap_or_default())
+    };
+    endpoints.iter().map(signal).collect()
+}
+
+fn a_sample_is_as_old_as_its_own_time_says(mut world: impl World) {
+    let names = names();
+    let one = crew(&mut world, 1, SIGNAL, "");
+    watch(&mut world, &one, 5, |_, now| vector(&all(now, [0.0, 0.0, 0.0, 30.0], &names)));
+    let found = ages(&mut world, one[0]);
+    assert!(found[..3].iter().all(|(age, used)| *age < 1.5 && *used), "{found:?}");
+    assert!((30.0..31.5).contains(&found[3].0) && !found[3].1, "{found:?}");
+}
+
+fn an_answer_that_lags_as_a_whole_is_as_old_as_it_lags(mut world: impl World) {
+    let names = names();
+    let one = crew(&mut world, 1, SIGNAL, "");
+    watch(&mut world, &one, 5, |_, now| vector(&all(now, [30.0; 4], &names)));
+    let found = ages(&mut world, one[0]);
+    assert!(found.iter().all(|(age, used)| (30.0..31.5).contains(age) && !used), "{found:?}");
+}
+
+fn clocks_may_differ_and_times_be_none(mut world: impl World) {
+    let names = names();
+    for off in [-3.0, 3.0, 1e9, -1e9] {
+        let one = crew(&mut world, 1, SIGNAL, "");
+        watch(&mut world, &one, 5, |_, now| vector(&all(now, [off; 4], &names)));
+        let found = ages(&mut world, one[0]);
+        assert!(found.iter().all(|(age, used)| *age < 1.5 && *used), "{off}: {found:?}");
+        world.advance(ms(60_000));
+    }
+}
+
+fn a_query_for_timestamps_tells_the_age(mut world: impl World) {
+    let names = names();
+    let dated = SIGNAL.replace(r#""max""#, r#""timestamp_query":"timestamp(queue)","max""#);
+    let one = crew(&mut world, 1, &dated, "");
+    // The server's clock goes wrong by a quarter of an hour, and that does not matter.
+    let off = 900.0;
+    let mut asked = [0u32, 0];
+    watch(&mut world, &one, 20, |call, now| {
+        let of = usize::from(call.path.contains("timestamp%28queue%29"));
+        asked[of] += 1;
+        match of {
+            0 => vector(&all(now - off, [0.0; 4], &names)),
+            _ => {
+                let measured: Vec<String> =
+                    [0.0, 1.0, 2.0, 40.0].map(|age| format!("{}", now - off - age)).into();
+                let series: Vec<_> = names
+                    .iter()
+                    .zip(&measured)
+                    .map(|(name, at)| (name.as_str(), now - off, at.as_str()))
+                    .collect();
+                vector(&series)
+            }
+        }
+    });
+    assert!(asked[0] >= 4 && asked[0].abs_diff(asked[1]) <= 1, "one for one: {asked:?}");
+    let found = ages(&mut world, one[0]);
+    let wanted = [0.0, 1.0, 2.0, 40.0];
+    assert!(found.iter().zip(wanted).all(|((age, _), wanted)| *age >= wanted), "{found:?}");
+    assert!(!found[3].1, "{found:?}");
+}
+
+fn timestamps_that_cannot_be_had_cost_no_values(mut world: impl World) {
+    let names = names();
+    let dated = SIGNAL.replace(r#""max""#, r#""timestamp_query":"timestamp(queue)","max""#);
+    let one = crew(&mut world, 1, &dated, "");
+    watch(&mut world, &one, 5, |call, now| match call.path.contains("timestamp%28") {
+        true => "{".into(),
+        false => vector(&all(now, [0.0; 4], &names)),
+    });
+    assert!(ages(&mut world, one[0]).iter().all(|(_, used)| *used));
+    assert_eq!(lines(&world, "timestamps of signal \"queue\" of \"web\": not an answer of Prometheus"), 1);
+}
+
+fn an_answer_beyond_the_limit_is_called_too_large(mut world: impl World) {
+    let crew = crew(&mut world, 1, SIGNAL, "");
+    let body = vec![b' '; 8 * 1024 * 1024 + 1];
+    let mut told = 0;
+    pass_with(&mut world, &crew, ms(2500), |world| {
+        for call in world.calls() {
+            world.answer(&call, &Answer::Http(200, &body));
+            told += 1;
+        }
+    });
+    assert!(told > 0);
+    assert_eq!(lines(&world, "the answer has more than 8388608 bytes"), 1, "{:?}", world.logs());
+}
+
+fn parameters_go_along_and_long_queries_are_posted(mut world: impl World) {
+    let long = "x".repeat(5000);
+    let signals = format!(r#""signals":[{{"name":"a","query":"up"}},{{"name":"b","query":"{long}"}}]"#);
+    let crew = crew(&mut world, 1, &signals, r#","parameters":{"dedup":"true"}"#);
+    let calls = watch(&mut world, &crew, 1, |_, _| vector(&[]));
+    assert_eq!(calls.len(), 2, "{calls:?}");
+    assert_eq!(
+        (calls[0].path.as_str(), &calls[0].form),
+        ("/api/v1/query?query=up&timeout=500ms&dedup=true", &None)
+    );
+    assert_eq!(calls[1].path, "/api/v1/query?dedup=true");
+    assert_eq!(calls[1].form.as_deref(), Some(format!("query={long}&timeout=500ms").as_str()));
+}
+
+const TOKEN: &str = r#","headers":{"authorization":{"env":"PROM_TOKEN","prefix":"Bearer "}}"#;
+
+fn a_token_comes_from_the_environment_and_is_never_told(mut world: impl World) {
+    world.set_environment("PROM_TOKEN", "s3cr3t\n");
+    let crew = crew(&mut world, 1, SIGNAL, TOKEN);
+    let calls = watch(&mut world, &crew, 1, |_, _| vector(&[]));
+    let sent = calls[0].headers.iter().find(|(name, _)| name == "authorization");
+    assert_eq!(sent.map(|(_, value)| value.as_str()), Some("Bearer s3cr3t"));
+    let shown = String::from_utf8(get(&mut world, crew[0], "/_evenkeel/config.json")).expect("text");
+    assert!(shown.contains("PROM_TOKEN") && !shown.contains("s3cr3t"), "{shown}");
+    assert_eq!(lines(&world, "s3cr3t"), 0);
+}
+
+fn a_token_that_is_not_there_is_a_fault(mut world: impl World) {
+    world.add_cluster("prometheus");
+    let thread = world.thread();
+    let json = config(4, SIGNAL, &format!("{SERVER}{TOKEN}}}"));
+    let lines = world.configure(thread, "evenkeel", &json).expect_err("a refusal");
+    let told = "$.prometheus.headers[\"authorization\"].env: found no variable \"PROM_TOKEN\" in the plugin's environment";
+    assert!(lines.iter().any(|line| line.contains(told)), "{lines:?}");
+}
+
+/// Polls once a second would be as many as that.
+const IDLE_S: u64 = 120;
+
+fn without_traffic_polls_become_few_and_the_first_request_makes_them_good(mut world: impl World) {
+    let crew = crew(&mut world, 3, SIGNAL, "");
+    picks(&mut world, crew[1], 20);
+    let names = names();
+    let answer = |_: &Call, now| vector(&all(now, [0.0; 4], &names));
+    let calls = watch(&mut world, &crew, IDLE_S, answer).len();
+    assert!((5..=12).contains(&calls), "1, 2, 4, … seconds apart: {calls}");
+    let quiet = status(&mut world, crew[0]);
+    assert!(
+        quiet["prometheus"]["pause_s"].as_f64().is_some_and(|pause| pause > 10.0),
+        "{}",
+        quiet["prometheus"]
+    );
+    assert_eq!(quiet["prometheus"]["stale"], false, "{}", quiet["prometheus"]);
+    // Whichever worker gets it.
+    serve(&mut world, crew[2], |_| Ending::good());
+    let calls = watch(&mut world, &crew, 1, answer).len();
+    assert!((1..=2).contains(&calls), "{calls}");
+    assert!(ages(&mut world, crew[2]).iter().all(|(age, used)| *age < 1.0 && *used));
+    let mut calls = 0;
+    for _ in 0..10 {
+        calls += watch(&mut world, &crew, 1, answer).len();
+        serve(&mut world, crew[0], |_| Ending::good());
+    }
+    assert!((8..=12).contains(&calls), "as configured: {calls}");
+    assert!(status(&mut world, crew[0])["prometheus"]["pause_s"].as_f64().is_some_and(|pause| pause < 4.0));
+}
+
+fn what_scales_replicas_is_asked_without_traffic_too(mut world: impl World) {
+    let crew = crew(&mut world, 1, &format!(r#"{SIGNAL},"autoscale":{{}}"#), "");
+    let calls = watch(&mut world, &crew, IDLE_S, |_, _| vector(&[])).len();
+    assert!((110..=130).contains(&calls), "{calls}");
+}
+
+fn a_prometheus_that_fails_goes_stale_though_it_is_asked_seldom(mut world: impl World) {
+    let plugin = single(&mut world, &config(4, SIGNAL, &format!("{SERVER}}}")));
+    world.add_cluster("prometheus");
+    watch(&mut world, &[plugin], 3, |_, _| vector(&[]));
+    assert_eq!(status(&mut world, plugin)["prometheus"]["stale"], false);
+    for _ in 0..60 {
+        serve(&mut world, plugin, |_| Ending::good());
+        pass_with(&mut world, &[plugin], ms(1000), |world| {
+            world.calls().iter().for_each(|call| world.answer(call, &Answer::Failed));
+        });
+    }
+    assert_eq!(status(&mut world, plugin)["prometheus"]["stale"], true);
+}
+
+both!(
+    a_cluster_that_takes_no_request_is_not_called_unknown,
+    what_envoy_answers_itself_stands_in_the_log,
+    signals_that_match_no_endpoint_are_told_once_a_change,
+    series_without_the_label_are_told_with_the_labels_they_have,
+    a_query_without_series_is_told,
+    a_sample_is_as_old_as_its_own_time_says,
+    an_answer_that_lags_as_a_whole_is_as_old_as_it_lags,
+    clocks_may_differ_and_times_be_none,
+    a_query_for_timestamps_tells_the_age,
+    timestamps_that_cannot_be_had_cost_no_values,
+    an_answer_beyond_the_limit_is_called_too_large,
+    parameters_go_along_and_long_queries_are_posted,
+    a_token_comes_from_the_environment_and_is_never_told,
+    a_token_that_is_not_there_is_a_fault,
+    without_traffic_polls_become_few_and_the_first_request_makes_them_good,
+    what_scales_replicas_is_asked_without_traffic_too,
+    a_prometheus_that_fails_goes_stale_though_it_is_asked_seldom,
+);
