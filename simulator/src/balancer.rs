@@ -79,6 +79,14 @@ pub trait Balancer {
     /// A request ended.
     fn ended(&mut self, sent: &Sent, reply: &Reply, now: Time);
 
+    /// Response headers came for a request that goes on; [`closed`](Balancer::closed) follows.
+    fn opened(&mut self, _sent: &Sent, _reply: &Reply, _now: Time) {}
+
+    /// A request ended whose response headers came before.
+    fn closed(&mut self, sent: &Sent, reply: &Reply, now: Time) {
+        self.ended(sent, reply, now);
+    }
+
     /// Time passes for `worker`.
     fn tick(&mut self, _worker: usize, _now: Time) {}
 

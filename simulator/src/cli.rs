@@ -10,6 +10,7 @@ use lexopt::prelude::*;
 use crate::catalogue;
 use crate::contender::{self, Contender};
 use crate::document::Place;
+use crate::drawn::{self, Fleet};
 use crate::suite::{self, Plan};
 use crate::table::{self, Style};
 use crate::{ablation, json, plot, verdict};
@@ -33,6 +34,10 @@ Usage: simulate [OPTIONS]
   --plots DIR              the course of each scenario as SVG
   --summary FILE           how far everybody is from the oracle, as SVG
   --full                   p50, p90 and p95 of every scenario too
+  --drawn N                instead of all that: N fleets drawn by chance, against Envoy's own policies and the peers
+  --seed S                 which ones [1]
+  --fleet LINE             the fleet of this line of such a report
+  --picture FILE           how the ratios are distributed, as SVG
   --list                   print all names
   --help                   print this
 ";
@@ -45,6 +50,16 @@ struct Options {
     summary: Option<PathBuf>,
     by_term: bool,
     into: Option<Place>,
+    drawn: Option<Drawn>,
+}
+
+/// Fleets drawn by chance.
+#[derive(Default)]
+struct Drawn {
+    fleets: u64,
+    seed: u64,
+    replayed: Vec<Fleet>,
+    picture: Option<PathBuf>,
 }
 
 /// What `main` of the example does.
@@ -64,13 +79,31 @@ fn complain(fault: impl std::fmt::Display) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn run(options: &Options) -> Result<(), Box<dyn Error>> {
-    let plan = &options.plan;
-    options.into.as_ref().map_or(Ok(()), Place::check)?;
-    let bar = ProgressBar::new((plan.scenarios.len() * plan.contenders.len()) as u64 * plan.seeds);
+fn progress(of: u64) -> ProgressBar {
+    let bar = ProgressBar::new(of);
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} runs, {eta} left") {
         bar.set_style(style);
     }
+    bar
+}
+
+fn run_drawn(of: &Drawn) -> Result<(), Box<dyn Error>> {
+    let draws = (0..of.fleets).map(|n| drawn::draw(of.seed.wrapping_mul(1_000_003).wrapping_add(n)));
+    let fleets: Vec<Fleet> = of.replayed.iter().cloned().chain(draws).collect();
+    let bar = progress(fleets.len() as u64);
+    let judged = drawn::run(&fleets, || bar.inc(1));
+    bar.finish_and_clear();
+    print!("{}", drawn::text(&judged));
+    of.picture.as_ref().map_or(Ok(()), |file| drawn::picture(file, &judged))
+}
+
+fn run(options: &Options) -> Result<(), Box<dyn Error>> {
+    if let Some(of) = &options.drawn {
+        return run_drawn(of);
+    }
+    let plan = &options.plan;
+    options.into.as_ref().map_or(Ok(()), Place::check)?;
+    let bar = progress((plan.scenarios.len() * plan.contenders.len()) as u64 * plan.seeds);
     let results = suite::run(plan, || bar.inc(1));
     bar.finish_and_clear();
     let names: Vec<&str> = plan.contenders.iter().map(|(name, _)| *name).collect();
@@ -105,6 +138,7 @@ fn options() -> Result<Option<Options>, lexopt::Error> {
     let (mut seeds, mut style, mut utilisation) = (3, Style::default(), None);
     let (mut json, mut plots, mut summary) = (None, None, None);
     let (mut by_term, mut into) = (false, None);
+    let mut drawn = Drawn { seed: 1, ..Drawn::default() };
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -125,6 +159,10 @@ fn options() -> Result<Option<Options>, lexopt::Error> {
             Long("ablation") => (contenders, style.differences) = (contender::ablation(), true),
             Long("markdown") => style.markdown = true,
             Long("full") => style.full = true,
+            Long("drawn") => drawn.fleets = parser.value()?.parse()?,
+            Long("seed") => drawn.seed = parser.value()?.parse()?,
+            Long("fleet") => drawn.replayed.push(parser.value()?.parse()?),
+            Long("picture") => drawn.picture = Some(parser.value()?.into()),
             Long("list") => {
                 let policies: Vec<&str> = contender::all().iter().map(|(name, _)| *name).collect();
                 println!("scenarios: {}", catalogue::NAMES.join(" "));
@@ -143,7 +181,8 @@ fn options() -> Result<Option<Options>, lexopt::Error> {
         }
     }
     let plan = Plan { scenarios, contenders, seeds, utilisation };
-    Ok(Some(Options { plan, style, json, plots, summary, by_term, into }))
+    let drawn = (drawn.fleets > 0 || !drawn.replayed.is_empty()).then_some(drawn);
+    Ok(Some(Options { plan, style, json, plots, summary, by_term, into, drawn }))
 }
 
 fn named_scenarios(list: &str) -> Result<Vec<&'static str>, lexopt::Error> {

@@ -68,7 +68,7 @@ pub fn exponential(rng: &mut Rng) -> f64 {
 }
 
 /// Standard normal (Box and Muller, 1958).
-fn normal(rng: &mut Rng) -> f64 {
+pub fn normal(rng: &mut Rng) -> f64 {
     (2.0 * exponential(rng)).sqrt() * (TAU * rng.unit()).cos()
 }
 

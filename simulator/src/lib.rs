@@ -17,6 +17,7 @@ pub mod cli;
 pub mod contender;
 pub mod distribution;
 pub mod document;
+pub mod drawn;
 pub mod exchange;
 pub mod json;
 pub mod ours;

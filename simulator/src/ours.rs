@@ -139,6 +139,16 @@ impl Balancer for Proxy {
         }
     }
 
+    fn opened(&mut self, sent: &Sent, reply: &Reply, now: Time) {
+        let (engine, _) = &mut self.workers[sent.worker];
+        sent.ticket.iter().for_each(|ticket| engine.answered(ticket, reply.outcome, now));
+    }
+
+    fn closed(&mut self, sent: &Sent, _reply: &Reply, now: Time) {
+        let (engine, _) = &mut self.workers[sent.worker];
+        sent.ticket.iter().for_each(|ticket| engine.finished(ticket, now));
+    }
+
     fn tick(&mut self, worker: usize, now: Time) {
         let (engine, _) = &mut self.workers[worker];
         let duty = self.exchange.swap(worker, engine, now);
@@ -187,6 +197,11 @@ fn configuration(scenario: &Scenario, policy: &Policy, addresses: &[String]) -> 
         let placed = addresses.iter().enumerate().map(|(e, a)| json!({ "address": a, "zone": zone(e) }));
         upstream["endpoints"]["static"] = placed.collect();
         upstream["zone"] = json!({ "local": "near" });
+    }
+    if !scenario.weights.is_empty() {
+        let told = addresses.iter().enumerate();
+        let told = told.map(|(e, a)| json!({ "address": a, "weight": scenario.weight(e) }));
+        upstream["endpoints"]["static"] = told.collect();
     }
     let mut root = json!({});
     if let Some(signal) = scenario.signal {

@@ -23,6 +23,14 @@ pub struct Scenario {
     pub present: usize,
     /// Requests that an endpoint works on at a time.
     pub slots: usize,
+    /// The same by endpoint, where they differ.
+    pub slots_of: Vec<usize>,
+    /// What the balancers are told of each endpoint's capacity; nothing if empty.
+    pub weights: Vec<f64>,
+    /// Share of all attempts that is answered 500 within a millisecond, whoever serves them.
+    pub errors: f64,
+    /// Requests of another kind between the others; what they take is not reported.
+    pub long: Option<Long>,
     /// Work in a request.
     pub work: Distribution,
     /// Share of requests that are heavy, and how much heavier.
@@ -60,6 +68,10 @@ impl Default for Scenario {
             endpoints: 10,
             present: 10,
             slots: 4,
+            slots_of: Vec::new(),
+            weights: Vec::new(),
+            errors: 0.0,
+            long: None,
             work: Distribution::TYPICAL,
             heavy: (0.0, 1.0),
             network: 0.0002,
@@ -84,6 +96,7 @@ impl Scenario {
 
     /// Requests per second that the fleet can do at its worst moment. Pauses and errors are not counted.
     pub fn capacity(&self) -> f64 {
+        let slots = |e: usize| self.slots_at(e) as f64;
         let mut slow = vec![1.0; self.endpoints];
         let mut works: Vec<bool> = (0..self.endpoints).map(|e| e < self.present).collect();
         let mut worst = f64::INFINITY;
@@ -99,13 +112,24 @@ impl Scenario {
                 What::Pause(_) => {}
             }
             if changes.peek().is_none_or(|next| next.at > change.at) {
-                worst = worst.min(speed(&slow, &works));
+                let working = (0..self.endpoints).filter(|e| works[*e]);
+                worst = worst.min(working.map(|e| slots(e) / slow[e]).sum());
             }
         }
         if self.changes.first().is_none_or(|c| c.at > 0.0) {
-            worst = worst.min(self.present as f64);
+            worst = worst.min((0..self.present).map(slots).sum());
         }
-        worst * self.slots as f64 / self.mean_work()
+        worst / self.mean_work()
+    }
+
+    /// Requests that `endpoint` works on at a time.
+    pub fn slots_at(&self, endpoint: usize) -> usize {
+        self.slots_of.get(endpoint).copied().unwrap_or(self.slots)
+    }
+
+    /// What the balancers are told of the capacity of `endpoint`.
+    pub fn weight(&self, endpoint: usize) -> f64 {
+        self.weights.get(endpoint).copied().unwrap_or(1.0)
     }
 
     /// Seconds from a proxy to `endpoint`, and the same back.
@@ -126,8 +150,15 @@ const SHORTEST_TICK_S: f64 = 0.005;
 const ENDPOINTS_PER_SHORTEST_TICK: f64 = 50.0;
 const LONGEST_TICK_S: f64 = 0.500;
 
-fn speed(slow: &[f64], works: &[bool]) -> f64 {
-    slow.iter().zip(works).filter(|(_, works)| **works).map(|(slow, _)| 1.0 / slow).sum()
+/// Requests that need no slot: they wait, or stream.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Long {
+    /// Share of all arrivals.
+    pub share: f64,
+    /// Seconds until it is over, exponentially distributed.
+    pub seconds: f64,
+    /// Whether response headers come at once; at its end if not.
+    pub streams: bool,
 }
 
 /// How the arrival rate varies.

@@ -14,7 +14,7 @@ use crate::balancer::{Balancer, Moment, Reply, Sent};
 use crate::contender::Contender;
 use crate::distribution::exponential;
 use crate::run::{Fleet, Record, Run, Task};
-use crate::scenario::{Mode, Scenario, SignalFault, What};
+use crate::scenario::{Long, Mode, Scenario, SignalFault, What};
 use crate::server::{Due, Server, Work};
 
 /// The run's beginning; not the epoch, which the engine takes for "never".
@@ -35,6 +35,7 @@ struct Arrival {
     worker: usize,
     demand: f64,
     coin: u64,
+    long: Option<Long>,
 }
 
 struct Traffic<'a> {
@@ -65,6 +66,7 @@ impl Iterator for Traffic<'_> {
             worker: self.rng.below(workers) as usize,
             demand: self.scenario.work.draw(&mut self.rng) * factor,
             coin: self.rng.next_u64(),
+            long: self.scenario.long.filter(|long| self.rng.unit() < long.share),
         })
     }
 }
@@ -78,6 +80,8 @@ struct Request {
     demand: f64,
     coin: u64,
     retries_left: u32,
+    long: Option<Long>,
+    opened: bool,
 }
 
 enum Outbound {
@@ -95,6 +99,7 @@ enum Event {
     Inbound(Inbound),
     Due { endpoint: usize, slot: usize, turn: u32 },
     Reply { request: u32, generation: u32, reply: Reply },
+    Opened { request: u32, generation: u32, reply: Reply },
     Tick { worker: usize },
     Change { index: usize },
     Scale,
@@ -160,7 +165,7 @@ impl<'a> World<'a> {
             now: START,
             end: START.after_secs(scenario.length),
             servers: (0..scenario.endpoints)
-                .map(|i| Server::new(scenario.slots, i < scenario.present))
+                .map(|i| Server::new(scenario.slots_at(i), i < scenario.present))
                 .collect(),
             balancers: contender.proxies(scenario, START, &mut rng),
             next: traffic.next(),
@@ -249,6 +254,8 @@ impl<'a> World<'a> {
             demand: arrival.demand,
             coin: arrival.coin,
             retries_left: self.scenario.retries,
+            long: arrival.long,
+            opened: false,
         };
         let id = match self.vacant.pop() {
             Some(id) => {
@@ -261,7 +268,7 @@ impl<'a> World<'a> {
                 (self.requests.len() - 1) as u32
             }
         };
-        self.open += 1;
+        self.open += usize::from(arrival.long.is_none());
         self.send(id);
     }
 
@@ -270,12 +277,15 @@ impl<'a> World<'a> {
         let (proxy, worker) = (request.proxy, request.sent.worker);
         let moment = Moment { now: self.now, servers: &self.servers, probes: &mut self.probes };
         request.generation += 1;
+        request.opened = false;
         request.sent = self.balancers[proxy].send(worker, moment);
-        let (endpoint, generation) = (request.sent.endpoint, request.generation);
+        let (endpoint, generation, long) = (request.sent.endpoint, request.generation, request.long);
         let work = Work { request: id, generation, demand: request.demand, ..Work::NONE };
         self.servers[endpoint].coming += 1;
         self.go(endpoint, Outbound::Request { endpoint, work });
-        self.timeouts.push_back((self.now.after_secs(self.scenario.timeout), id, generation));
+        if long.is_none() {
+            self.timeouts.push_back((self.now.after_secs(self.scenario.timeout), id, generation));
+        }
         let asker = proxy * self.scenario.workers + worker;
         for endpoint in std::mem::take(&mut self.probes) {
             self.go(endpoint, Outbound::Probe { endpoint, asker });
@@ -338,6 +348,12 @@ impl<'a> World<'a> {
             }
             _ => {}
         }
+        if self.scenario.errors > 0.0 && 1.0 - self.coin(&work) <= self.scenario.errors {
+            return self.reply_at_once(endpoint, &work, Outcome::Failed(Failure::Status5xx));
+        }
+        if let Some(long) = self.requests[work.request as usize].long {
+            return self.serve_long(endpoint, &work, long);
+        }
         if let Some(longest) = self.scenario.asynchronous {
             if self.servers[endpoint].queue.len() >= longest {
                 return self.reply_at_once(endpoint, &work, Outcome::Failed(Failure::Status5xx));
@@ -348,6 +364,23 @@ impl<'a> World<'a> {
         if let Some((slot, running)) = self.servers[endpoint].accept(work, self.now) {
             self.at(running.finish, Event::Due { endpoint, slot, turn: running.turn });
         }
+    }
+
+    /// Needs no slot: headers now or at the end, which comes after a time that belongs to the request.
+    fn serve_long(&mut self, endpoint: usize, work: &Work, long: Long) {
+        let (request, generation) = (work.request, work.generation);
+        let reply = self.report(endpoint, AT_ONCE_S, Outcome::Good);
+        if long.streams {
+            let at = self.now.after_secs(AT_ONCE_S + self.scenario.way(endpoint));
+            self.at(
+                at.max(self.servers[endpoint].paused_until),
+                Event::Opened { request, generation, reply },
+            );
+        }
+        let mut rng = Rng::new(self.requests[request as usize].coin);
+        let seconds = 2.0 * AT_ONCE_S + long.seconds * exponential(&mut rng);
+        let at = self.now.after_secs(seconds + self.scenario.way(endpoint));
+        self.at(at.max(self.servers[endpoint].paused_until), Event::Reply { request, generation, reply });
     }
 
     /// Uniform in 0..1, the same for the same attempt of the same request whoever serves it.
@@ -405,12 +438,21 @@ impl<'a> World<'a> {
         if !request.live || request.generation != generation {
             return;
         }
-        self.balancers[request.proxy].ended(&request.sent, &reply, self.now);
+        let balancer = &mut self.balancers[request.proxy];
+        if request.opened {
+            balancer.closed(&request.sent, &reply, self.now);
+        } else {
+            balancer.ended(&request.sent, &reply, self.now);
+        }
         if !reply.good() && request.retries_left > 0 {
             request.retries_left -= 1;
             return self.send(id);
         }
         request.live = false;
+        if request.long.is_some() {
+            self.vacant.push(id);
+            return;
+        }
         self.run.records.push(Record {
             started_us: ((request.began.0 - START.0) / 1000) as u32,
             latency_us: ((self.now.0 - request.began.0) / 1000) as u32,
@@ -428,6 +470,13 @@ impl<'a> World<'a> {
             Event::Inbound(what) => self.arrive_at_proxy(what),
             Event::Due { endpoint, slot, turn } => self.due(endpoint, slot, turn),
             Event::Reply { request, generation, reply } => self.end(request, generation, reply),
+            Event::Opened { request, generation, reply } => {
+                let request = &mut self.requests[request as usize];
+                if request.live && request.generation == generation && !request.opened {
+                    request.opened = true;
+                    self.balancers[request.proxy].opened(&request.sent, &reply, self.now);
+                }
+            }
             Event::Tick { worker } => {
                 let (proxy, place) = (worker / self.scenario.workers, worker % self.scenario.workers);
                 self.balancers[proxy].tick(place, self.now);

@@ -32,6 +32,9 @@ pub struct Proxy {
     present: Vec<bool>,
     hosts: Vec<usize>,
     active: Vec<u32>,
+    weights: Vec<f64>,
+    /// By worker: when the turn of each host comes, in its own time, where weights differ.
+    deadlines: Vec<Vec<f64>>,
     turns: Vec<usize>,
     orca: Orca,
     rng: Rng,
@@ -48,10 +51,16 @@ impl Proxy {
             present: (0..scenario.endpoints).map(|i| i < scenario.present).collect(),
             hosts: Vec::new(),
             active: vec![0; scenario.endpoints],
+            weights: scenario.weights.clone(),
+            deadlines: Vec::new(),
             turns: (0..scenario.workers).map(|_| rng.below(scenario.present as u32) as usize).collect(),
             orca: Orca::new(scenario.endpoints, scenario.workers, blackout_s, now),
             rng,
         };
+        if !proxy.weights.is_empty() {
+            let mut staggered = || proxy.weights.iter().map(|w| proxy.rng.unit() / w).collect();
+            proxy.deadlines = (0..scenario.workers).map(|_| staggered()).collect();
+        }
         proxy.refresh();
         proxy
     }
@@ -61,7 +70,14 @@ impl Proxy {
         let all: Vec<usize> = there.collect();
         let healthy = |i: &usize| self.outlier.as_ref().is_none_or(|o| !o.ejected(*i));
         let well: Vec<usize> = all.iter().copied().filter(healthy).collect();
-        self.hosts = if (well.len() as f64) < PANIC * all.len() as f64 { all } else { well };
+        let hosts = if (well.len() as f64) < PANIC * all.len() as f64 { all } else { well };
+        for deadlines in &mut self.deadlines {
+            // Who returns does not catch up on the turns that it missed.
+            let next = self.hosts.iter().map(|h| deadlines[*h]).fold(f64::INFINITY, f64::min);
+            let new = hosts.iter().filter(|h| next.is_finite() && !self.hosts.contains(h));
+            new.for_each(|host| deadlines[*host] = deadlines[*host].max(next));
+        }
+        self.hosts = hosts;
         if matches!(self.kind, Kind::Orca(_)) {
             self.orca.rebuild(&self.hosts, &mut self.rng);
         }
@@ -72,9 +88,28 @@ impl Proxy {
     }
 }
 
+impl Proxy {
+    /// Earliest deadline first, each turn as long as the weight is small; for least request the weight of a host is divided
+    /// by its active requests and one. `None` where weights are equal, or play no part.
+    fn weighted(&mut self, worker: usize) -> Option<usize> {
+        let least = match self.kind {
+            Kind::LeastRequest => true,
+            Kind::RoundRobin => false,
+            Kind::Random | Kind::Orca(_) => return None,
+        };
+        let deadlines = self.deadlines.get_mut(worker)?;
+        let first = *self.hosts.iter().min_by(|a, b| deadlines[**a].total_cmp(&deadlines[**b]))?;
+        let active = if least { f64::from(self.active[first]) + 1.0 } else { 1.0 };
+        deadlines[first] += active / self.weights[first];
+        Some(first)
+    }
+}
+
 impl Balancer for Proxy {
     fn send(&mut self, worker: usize, moment: Moment<'_>) -> Sent {
+        let weighted = self.weighted(worker);
         let endpoint = match self.kind {
+            _ if weighted.is_some() => weighted.unwrap_or_default(),
             Kind::RoundRobin => {
                 self.turns[worker] = (self.turns[worker] + 1) % self.hosts.len();
                 self.hosts[self.turns[worker]]

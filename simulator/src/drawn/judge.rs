@@ -1,0 +1,176 @@
+//! One fleet, everybody on the same traffic: who is how much worse than whom, and whether chance explains it.
+
+use super::kinds::Fleet;
+use super::statistics::{at_least, jain};
+use crate::contender;
+use crate::run::{Run, percentile};
+use crate::world;
+
+/// Seeds that every fleet is run with …
+const SEEDS: u64 = 2;
+/// … and that one is run with where the first show something that may be a loss.
+const MORE_SEEDS: u64 = 6;
+/// What may be a loss.
+const SUSPECT: f64 = 1.03;
+/// What is one.
+const LOSS: f64 = 1.05;
+/// Fewer failures than this share of the requests are no loss.
+const LEAST_FAILED: f64 = 0.001;
+
+/// What Envoy offers.
+const BUILT_IN: [&str; 6] =
+    ["round_robin", "least_request", "random", "round_robin+od", "least_request+od", "random+od"];
+/// What is compared, too.
+pub(super) const PEERS: [&str; 4] = ["prequal", "c3", "peak_ewma", "oracle"];
+
+/// What is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metric {
+    /// Half of the answers took less.
+    P50,
+    /// Nine tenths.
+    P90,
+    /// 99 of a hundred.
+    P99,
+    /// Share of requests that failed.
+    Failed,
+}
+
+/// All of them.
+pub const METRICS: [Metric; 4] = [Metric::P50, Metric::P90, Metric::P99, Metric::Failed];
+
+impl Metric {
+    /// As it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Metric::P50 => "p50",
+            Metric::P90 => "p90",
+            Metric::P99 => "p99",
+            Metric::Failed => "failed",
+        }
+    }
+}
+
+/// What one run came to: milliseconds, a share, and how even the endpoints' shares were.
+#[derive(Clone, Copy, Debug, Default)]
+struct Outcome {
+    figures: [f64; METRICS.len()],
+    fairness: f64,
+}
+
+impl Outcome {
+    fn of(run: &Run, fleet: &Fleet, timeout: f64) -> Outcome {
+        let given_up = (timeout * 1e6) as u32;
+        // What fails at once is not quick.
+        let counts = run.records.iter().filter(|r| !r.failed || r.latency_us >= given_up);
+        let mut latencies: Vec<u32> = counts.map(|r| r.latency_us).collect();
+        let mut ms = |p| f64::from(percentile(&mut latencies, p).max(1)) / 1e3;
+        let failed = run.records.iter().filter(|r| r.failed).count() as f64 / run.records.len().max(1) as f64;
+        let shares = run.shares((0.0, f64::MAX));
+        let filled: Vec<f64> =
+            shares.iter().zip(fleet.slots_of()).map(|(s, slots)| s / slots as f64).collect();
+        Outcome { figures: [ms(0.5), ms(0.9), ms(0.99), failed], fairness: jain(&filled) }
+    }
+}
+
+/// One metric of one fleet against the best built-in policy.
+#[derive(Clone, Copy, Debug)]
+pub struct Against {
+    /// Which policy is the best one.
+    pub best: &'static str,
+    /// The mean here and there, milliseconds or a share.
+    pub values: (f64, f64),
+    /// Geometric mean of the ratios; for failures that of the means.
+    pub ratio: f64,
+    /// Worse by more than a twentieth, and not by chance.
+    pub lost: bool,
+}
+
+/// A fleet and how it went.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// The fleet.
+    pub fleet: Fleet,
+    /// By metric.
+    pub against: [Against; METRICS.len()],
+    /// Ratio of p99 to least request with outlier detection, then to each of the peers.
+    pub p99_over: Vec<f64>,
+    /// How even the endpoints' shares by slots were: adaptive, least request.
+    pub fairness: (f64, f64),
+}
+
+impl Judged {
+    /// Whether any metric is lost.
+    pub fn lost(&self) -> bool {
+        self.against.iter().any(|a| a.lost)
+    }
+
+    /// The largest ratio among what is lost.
+    pub fn worst(&self) -> f64 {
+        self.against.iter().filter(|a| a.lost).map(|a| a.ratio).fold(0.0, f64::max)
+    }
+}
+
+/// Runs `fleet` with everybody.
+pub fn judge(fleet: &Fleet) -> Judged {
+    let mut ours = Vec::new();
+    let mut built_in = vec![Vec::new(); BUILT_IN.len()];
+    let mut peers = vec![Vec::new(); PEERS.len()];
+    add(fleet, &["adaptive"], 0..SEEDS, std::slice::from_mut(&mut ours));
+    add(fleet, &BUILT_IN, 0..SEEDS, &mut built_in);
+    add(fleet, &PEERS, 0..SEEDS, &mut peers);
+    let suspect = METRICS.iter().enumerate().any(|(at, metric)| {
+        let against = compare(*metric, at, &ours, &built_in);
+        against.ratio > SUSPECT && (*metric != Metric::Failed || against.values.0 > LEAST_FAILED)
+    });
+    if suspect {
+        add(fleet, &["adaptive"], SEEDS..MORE_SEEDS, std::slice::from_mut(&mut ours));
+        add(fleet, &BUILT_IN, SEEDS..MORE_SEEDS, &mut built_in);
+    }
+    let mut against = [Against { best: "", values: (0.0, 0.0), ratio: 1.0, lost: false }; METRICS.len()];
+    for (at, (slot, metric)) in against.iter_mut().zip(METRICS).enumerate() {
+        *slot = compare(metric, at, &ours, &built_in);
+    }
+    let p99 = |of: &[Outcome]| {
+        let each = ours.iter().zip(of).map(|(ours, other)| (ours.figures[2] / other.figures[2]).ln());
+        (each.sum::<f64>() / ours.len().min(of.len()).max(1) as f64).exp()
+    };
+    let detects = BUILT_IN.iter().position(|name| *name == "least_request+od").unwrap_or(0);
+    let mean = |of: &[Outcome]| of.iter().map(|o| o.fairness).sum::<f64>() / of.len().max(1) as f64;
+    Judged {
+        fleet: fleet.clone(),
+        against,
+        p99_over: std::iter::once(&built_in[detects]).chain(&peers).map(|of| p99(of)).collect(),
+        fairness: (mean(&ours), mean(&built_in[1])),
+    }
+}
+
+fn add(fleet: &Fleet, names: &[&str], seeds: std::ops::Range<u64>, to: &mut [Vec<Outcome>]) {
+    let scenario = fleet.scenario();
+    for (name, outcomes) in names.iter().zip(to) {
+        let Some(contender) = contender::named(name) else { continue };
+        for seed in seeds.clone() {
+            let run = world::run(&scenario, &contender, fleet.salt ^ (seed + 1) << 32);
+            outcomes.push(Outcome::of(&run, fleet, scenario.timeout));
+        }
+    }
+}
+
+fn compare(metric: Metric, at: usize, ours: &[Outcome], built_in: &[Vec<Outcome>]) -> Against {
+    let mean = |of: &[Outcome]| of.iter().map(|o| o.figures[at]).sum::<f64>() / of.len().max(1) as f64;
+    let logs = |of: &[Outcome]| of.iter().map(|o| o.figures[at].max(1e-9).ln()).sum::<f64>();
+    let good = |of: &Vec<Outcome>| if metric == Metric::Failed { mean(of) } else { logs(of) };
+    let best =
+        (0..built_in.len()).min_by(|a, b| good(&built_in[*a]).total_cmp(&good(&built_in[*b]))).unwrap_or(0);
+    let values = (mean(ours), mean(&built_in[best]));
+    let pairs = ours.iter().zip(&built_in[best]).map(|(a, b)| (a.figures[at], b.figures[at]));
+    let (ratio, lost) = if metric == Metric::Failed {
+        let (more, surely) = at_least(&pairs.map(|(a, b)| a - b).collect::<Vec<_>>());
+        let lost = more > LEAST_FAILED && values.0 > LOSS * values.1 && surely > 0.0;
+        ((values.0 + LEAST_FAILED) / (values.1 + LEAST_FAILED), lost)
+    } else {
+        let (ratio, surely) = at_least(&pairs.map(|(a, b)| (a / b).ln()).collect::<Vec<_>>());
+        (ratio.exp(), ratio > LOSS.ln() && surely > 0.0)
+    };
+    Against { best: BUILT_IN[best], values, ratio, lost }
+}

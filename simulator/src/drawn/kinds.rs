@@ -1,0 +1,212 @@
+//! What a drawn fleet is.
+
+use evenkeel::random::{self, Rng};
+
+use crate::distribution::{Distribution, normal};
+use crate::scenario::{Change, Long, Mode, Scenario, Signal, SignalFault, What};
+
+/// How work differs from request to request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum WorkKind {
+    /// Log-normal with this spread of the logarithm.
+    LogNormal(f64),
+    /// Exponential.
+    Exponential,
+    /// A power law with this exponent, cut at 200 times the least.
+    Pareto(f64),
+}
+
+/// How requests that take no slot behave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// They are not answered within the run.
+    Never,
+    /// Their headers come at the end.
+    Late,
+    /// Their headers come at once, their end late.
+    Streams,
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum FaultKind {
+    /// Work takes this multiple of its time.
+    Slow(f64),
+    /// Nothing is answered.
+    Hole,
+    /// Connections are refused.
+    Refuse,
+    /// This share fails at once.
+    Errors(f64),
+    /// This share is told that it is too much.
+    Limits(f64),
+    /// Half a second in which nothing moves.
+    Pause,
+}
+
+/// A fault of some endpoints for some time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fault {
+    /// What.
+    pub kind: FaultKind,
+    /// How many endpoints have it.
+    pub endpoints: usize,
+    /// When it begins and when it ends, as parts of the run.
+    pub within: (f64, f64),
+}
+
+/// A fleet and its traffic, drawn.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fleet {
+    /// What chance decides within it: who is faster, who falls ill.
+    pub salt: u64,
+    /// How many endpoints.
+    pub endpoints: usize,
+    /// Slots of each.
+    pub slots: usize,
+    /// A share of the endpoints has a multiple of that.
+    pub bigger: (f64, f64),
+    /// Whether the balancers are told so.
+    pub told: bool,
+    /// Spread of the logarithm of the endpoints' speeds.
+    pub scatter: f64,
+    /// How work differs.
+    pub work: WorkKind,
+    /// A share of the requests takes a multiple.
+    pub heavy: (f64, f64),
+    /// Requests that take no slot: how many an endpoint and run.
+    pub long: Option<(Waits, f64)>,
+    /// Part of the fleet's capacity that is used.
+    pub load: f64,
+    /// Requests a second.
+    pub rate: f64,
+    /// Seconds.
+    pub length: f64,
+    /// Proxies.
+    pub proxies: usize,
+    /// Workers of each.
+    pub workers: usize,
+    /// Share of attempts that fail whoever serves them.
+    pub errors: f64,
+    /// Retries of a request.
+    pub retries: u32,
+    /// Seconds between scrapes and between polls.
+    pub signal: Option<(f64, f64)>,
+    /// What goes wrong.
+    pub faults: Vec<Fault>,
+}
+
+/// How late a late answer is, as a part of the run, on average.
+const LATE: f64 = 0.25;
+
+impl Fleet {
+    /// Slots of each endpoint.
+    pub fn slots_of(&self) -> Vec<usize> {
+        let bigger = (self.bigger.0 * self.endpoints as f64).round() as usize;
+        let slots =
+            |e| if e < bigger { (self.slots as f64 * self.bigger.1).round() as usize } else { self.slots };
+        (0..self.endpoints).map(slots).collect()
+    }
+
+    /// How slow each endpoint is by nature.
+    fn slowness(&self) -> Vec<f64> {
+        let mut rng = Rng::new(random::mix(self.salt));
+        (0..self.endpoints).map(|_| (self.scatter * normal(&mut rng)).exp()).collect()
+    }
+
+    /// Requests that the whole fleet works on at a time, those of slow endpoints counting less.
+    pub fn places(&self) -> f64 {
+        self.slots_of().iter().zip(self.slowness()).map(|(slots, slow)| *slots as f64 / slow).sum()
+    }
+
+    /// Seconds of work in a request on average, so that the load is what it is to be.
+    pub fn mean_work(&self) -> f64 {
+        self.load * self.places() / self.rate
+    }
+
+    fn distribution(&self) -> Distribution {
+        let mean = self.mean_work() / (1.0 + self.heavy.0 * (self.heavy.1 - 1.0));
+        match self.work {
+            WorkKind::LogNormal(sigma) => {
+                Distribution::LogNormal { median: mean / (sigma * sigma / 2.0).exp(), sigma }
+            }
+            WorkKind::Exponential => Distribution::Exponential { mean },
+            WorkKind::Pareto(shape) => {
+                let unit = Distribution::Pareto { scale: 1.0, shape, most: 200.0 }.mean();
+                Distribution::Pareto { scale: mean / unit, shape, most: 200.0 * mean / unit }
+            }
+        }
+    }
+
+    /// As the simulator runs it.
+    pub fn scenario(&self) -> Scenario {
+        let slots_of = self.slots_of();
+        let weights = match self.told && self.bigger.0 > 0.0 {
+            true => slots_of.iter().map(|slots| *slots as f64 / self.slots as f64).collect(),
+            false => Vec::new(),
+        };
+        let long = self.long.map(|(waits, each)| Long {
+            share: (each * self.endpoints as f64 / (self.rate * self.length)).min(0.5),
+            seconds: if waits == Waits::Never { 1e6 } else { LATE * self.length },
+            streams: waits == Waits::Streams,
+        });
+        let signal = |(scrape, poll)| Signal { scrape, poll, max: None, fault: SignalFault::None };
+        Scenario {
+            name: "drawn",
+            length: self.length,
+            rate: self.rate,
+            proxies: self.proxies,
+            workers: self.workers,
+            endpoints: self.endpoints,
+            present: self.endpoints,
+            slots: self.slots,
+            slots_of,
+            weights,
+            errors: self.errors,
+            long,
+            work: self.distribution(),
+            heavy: self.heavy,
+            timeout: (20.0 * self.mean_work()).clamp(2.0, 30.0),
+            retries: self.retries,
+            changes: self.changes(),
+            signal: self.signal.map(signal),
+            ..Scenario::default()
+        }
+    }
+
+    fn changes(&self) -> Vec<Change> {
+        let slowness = self.slowness();
+        let mut changes = Vec::new();
+        if self.scatter > 0.0 {
+            let each = slowness.iter().enumerate();
+            changes.extend(each.map(|(endpoint, slow)| Change {
+                at: 0.0,
+                endpoint,
+                what: What::Slow(*slow),
+            }));
+        }
+        let mut rng = Rng::new(random::mix(self.salt ^ 0xFA17));
+        let mut order: Vec<usize> = (0..self.endpoints).collect();
+        for fault in &self.faults {
+            for at in 0..fault.endpoints.min(self.endpoints) {
+                order.swap(at, at + rng.below((self.endpoints - at) as u32) as usize);
+                let endpoint = order[at];
+                let slow = slowness[endpoint];
+                let serve = What::Mode(Mode::Serve);
+                let (falls, heals) = match fault.kind {
+                    FaultKind::Slow(factor) => (What::Slow(factor * slow), Some(What::Slow(slow))),
+                    FaultKind::Hole => (What::Mode(Mode::Hole), Some(serve)),
+                    FaultKind::Refuse => (What::Mode(Mode::Refuse), Some(serve)),
+                    FaultKind::Errors(share) => (What::Mode(Mode::Errors(share)), Some(serve)),
+                    FaultKind::Limits(share) => (What::Mode(Mode::Limits(share)), Some(serve)),
+                    FaultKind::Pause => (What::Pause(0.5), None),
+                };
+                let (from, to) = (fault.within.0 * self.length, fault.within.1 * self.length);
+                changes.push(Change { at: from, endpoint, what: falls });
+                changes.extend(heals.map(|what| Change { at: to, endpoint, what }));
+            }
+        }
+        changes.sort_by(|a, b| a.at.total_cmp(&b.at));
+        changes
+    }
+}
