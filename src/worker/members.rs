@@ -18,8 +18,6 @@ use crate::time::Time;
 
 /// Envoy's admin interface takes any host, as long as it is one; clusters have names that are none.
 const AUTHORITY: &str = "localhost";
-/// No question is due later than this, seconds, where the interval is not longer.
-const LONGEST_DUE_S: f64 = 330.0;
 
 /// The interval is varied by this share either way, so that several proxies do not ask in step.
 const JITTER: f64 = 0.1;
@@ -81,9 +79,8 @@ impl Question {
     }
 
     /// Whether it is to be put now; one that may still be answered is waited for.
-    fn is_due(&self, interval_s: f64, waits_s: f64, now: Time) -> bool {
-        let clock_stepped_back =
-            self.due.seconds_since(now) > 2.0 * LONGEST_DUE_S.max(interval_s) || now < self.sent;
+    fn is_due(&self, waits_s: f64, now: Time) -> bool {
+        let clock_stepped_back = now < self.sent;
         let waits = self.pending.is_some() && now.seconds_since(self.sent) < waits_s;
         (now >= self.due && !waits) || clock_stepped_back
     }
@@ -204,7 +201,7 @@ impl Place {
         // Before the next is asked, however short the interval comes out.
         let timeout = LONGEST_WAIT.min(self.interval / 2);
         let waits_s = timeout.as_secs_f64();
-        if self.members.is_due(interval_s, waits_s, now) {
+        if self.members.is_due(waits_s, now) {
             let about = self.turn(self.members.next, |_| true);
             let part = about.len() as f64 / self.asked_for.len().max(1) as f64;
             let names: Vec<&str> =
@@ -219,7 +216,7 @@ impl Place {
             }
         }
         let weighed = self.asked_for.iter().filter(|of| of.weights).count();
-        if weighed > 0 && self.localities.is_due(interval_s, waits_s, now) {
+        if weighed > 0 && self.localities.is_due(waits_s, now) {
             let about = self.turn(self.localities.next, |of| of.weights);
             let part = about.len() as f64 / weighed as f64;
             let names: Vec<&str> =
@@ -266,7 +263,7 @@ impl Place {
             .collect();
         let names: Vec<&str> = asked.iter().map(|(_, name)| name.as_str()).collect();
         let listing = match status {
-            None => {
+            None | Some(504) => {
                 // It may have been too much at a time.
                 self.most = (about.len() / 2).max(1);
                 Err("no answer in time".to_owned())
@@ -408,4 +405,29 @@ fn say_unfiltered(host: &dyn Host, clusters: usize, bytes: usize) {
         ),
         fields: &[("clusters", Field::Whole(clusters as u64)), ("bytes", Field::Whole(bytes as u64))],
     });
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    fn s(seconds: f64) -> Time {
+        Time::from_secs_f64(1_000_000.0 + seconds)
+    }
+
+    #[test]
+    fn an_answer_that_took_long_is_not_asked_for_again_soon() {
+        let mut question = Question::new(s(0.0));
+        (question.sent, question.due) = (s(0.0), s(1.0));
+        question.rest(s(0.05));
+        assert!(question.is_due(1.0, s(1.0)), "a quick one");
+        question.rest(s(0.9));
+        assert!(!question.is_due(1.0, s(8.9)) && question.is_due(1.0, s(9.1)), "ten times as long");
+        assert!(question.is_due(1.0, s(-0.1)), "the clock stepped back");
+        question.pending = Some(1);
+        assert!(!question.is_due(20.0, s(9.1)), "it may still be answered");
+    }
 }
