@@ -1,13 +1,15 @@
-//! One file checked: what goes to standard output, what to standard error, and the status.
+//! Files checked: what goes to standard output, what to standard error, and the status.
 
 use std::fmt::Write as _;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use evenkeel::config::{Config, Role, effective, parse, parse_upstream, role, without_effect};
+use serde_json::Value;
 
-use crate::find;
+use crate::find::{self, Found};
+use crate::{bootstrap, istio};
 
 /// All is well.
 pub const FINE: u8 = 0;
@@ -16,7 +18,7 @@ pub const FAULTY: u8 = 1;
 /// There is no configuration to check.
 pub const UNREADABLE: u8 = 2;
 
-/// What is to be said of a file.
+/// What is to be said.
 #[derive(Debug, Default)]
 pub struct Report {
     /// For standard output.
@@ -27,26 +29,117 @@ pub struct Report {
     pub status: u8,
 }
 
-/// Checks a file, or standard input where the path is `-`.
-pub fn file(path: &Path, show_effective: bool) -> Report {
-    let name = if path == Path::new("-") { "standard input".into() } else { path.display().to_string() };
-    let plugins = read(path).and_then(|bytes| find::plugins(&bytes));
+impl Report {
+    fn complain(&mut self, status: u8, line: &str) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.complaints, "{line}");
+        self.status = self.status.max(status);
+    }
+}
+
+/// Checks files and folders, standard input where a path is `-`; each by itself, and the manifests in all of them together.
+pub fn all(paths: &[PathBuf], show_effective: bool) -> Report {
     let mut report = Report::default();
-    match plugins {
-        Err(error) => {
-            // Writing to a String cannot fail.
-            let _ = writeln!(report.complaints, "{name}: {error:#}");
-            report.status = UNREADABLE;
+    let mut manifests = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            folder(path, show_effective, &mut manifests, &mut report);
+        } else {
+            file(path, show_effective, &mut manifests, &mut report);
         }
-        Ok(plugins) => {
-            for plugin in plugins {
-                let place =
-                    if plugin.place.is_empty() { name.clone() } else { format!("{name}, {}", plugin.place) };
-                check(&place, &plugin.json, show_effective, &mut report);
+    }
+    beside_each_other(&manifests, &mut report);
+    report
+}
+
+/// Checks what is in this text as if it were a file.
+pub fn documents(text: &str) -> Report {
+    let mut report = Report::default();
+    let mut manifests = Vec::new();
+    read_out("text", find::plugins(text.as_bytes()), false, &mut manifests, &mut report);
+    beside_each_other(&manifests, &mut report);
+    report
+}
+
+/// Rules and services that cannot stand beside what evenkeel's manifests do.
+fn beside_each_other(manifests: &[(String, Value)], report: &mut Report) {
+    for collision in istio::collisions(manifests) {
+        let status = if collision.costs_requests { FAULTY } else { FINE };
+        report.complain(status, &collision.text);
+    }
+}
+
+fn file(path: &Path, show_effective: bool, manifests: &mut Vec<(String, Value)>, report: &mut Report) {
+    let name = if path == Path::new("-") { "standard input".into() } else { path.display().to_string() };
+    let found = read(path).and_then(|bytes| find::plugins(&bytes));
+    read_out(&name, found, show_effective, manifests, report);
+}
+
+fn read_out(
+    name: &str,
+    found: Result<Found>,
+    show_effective: bool,
+    manifests: &mut Vec<(String, Value)>,
+    report: &mut Report,
+) {
+    match found {
+        Err(error) => report.complain(UNREADABLE, &format!("{name}: {error:#}")),
+        Ok(found) => {
+            // A rule or a service is checked beside a plugin in another file.
+            if found.plugins.is_empty() && !found.documents.iter().any(istio::matters) {
+                let text = format!("{name}: has no configuration of evenkeel in it");
+                report.complain(UNREADABLE, &text);
+            }
+            plugins(name, &found, show_effective, report);
+            manifests.extend(found.documents.into_iter().map(|document| (name.to_owned(), document)));
+        }
+    }
+}
+
+/// The YAML and JSON files below a folder. Those that have nothing to do with evenkeel are passed over.
+fn folder(path: &Path, show_effective: bool, manifests: &mut Vec<(String, Value)>, report: &mut Report) {
+    let name = path.display();
+    let mut files = Vec::new();
+    if let Err(error) = collect(path, &mut files) {
+        return report.complain(UNREADABLE, &format!("{name}: {error:#}"));
+    }
+    files.sort();
+    let mut checked = 0;
+    for file in files {
+        let name = file.display().to_string();
+        match read(&file).and_then(|bytes| find::plugins(&bytes)) {
+            // A template, perhaps: no fault, and not to be passed over in silence.
+            Err(error) => report.complain(FINE, &format!("{name}: passed over: {error:#}")),
+            Ok(mut found) => {
+                let documents = &found.documents;
+                found.plugins.retain(|plugin| {
+                    !plugin.place.is_empty() || documents.first().is_some_and(find::looks_ours)
+                });
+                checked += found.plugins.len();
+                plugins(&name, &found, show_effective, report);
+                manifests.extend(found.documents.into_iter().map(|document| (name.clone(), document)));
             }
         }
     }
-    report
+    if checked == 0 {
+        report.complain(UNREADABLE, &format!("{name}: has no configuration of evenkeel in it"));
+    }
+}
+
+fn collect(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in std::fs::read_dir(folder).with_context(|| format!("{} cannot be read", folder.display()))? {
+        let entry = entry.context("cannot be read")?;
+        let (path, kind) = (entry.path(), entry.file_type().context("cannot be read")?);
+        let hidden = entry.file_name().to_string_lossy().starts_with('.');
+        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        // Links to folders are not followed: they may go in a circle.
+        if kind.is_dir() && !hidden {
+            collect(&path, found)?;
+        } else if !kind.is_dir() && path.is_file() && matches!(ending, "yaml" | "yml" | "json") {
+            found.push(path);
+        }
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -58,8 +151,17 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).context("cannot be read")
 }
 
-/// The lines are those of the filter in Envoy's log, behind the name of the file.
-fn check(place: &str, json: &[u8], show_effective: bool, report: &mut Report) {
+fn plugins(name: &str, found: &Found, show_effective: bool, report: &mut Report) {
+    for plugin in &found.plugins {
+        let place =
+            if plugin.place.is_empty() { name.to_owned() } else { format!("{name}, {}", plugin.place) };
+        let document = found.documents.get(plugin.document).unwrap_or(&Value::Null);
+        check(&place, &plugin.json, document, show_effective, report);
+    }
+}
+
+/// The lines are those of the filter in Envoy's log, behind the name of the file; and what only the surroundings tell.
+fn check(place: &str, json: &[u8], document: &Value, show_effective: bool, report: &mut Report) {
     let read = match role(json) {
         Role::Downstream => parse(json).map(Some),
         Role::Upstream => parse_upstream(json).map(|()| None),
@@ -68,18 +170,23 @@ fn check(place: &str, json: &[u8], show_effective: bool, report: &mut Report) {
         Ok(None) => report.output += &format!("{place}: ok\n"),
         Ok(Some(config)) => {
             for path in without_effect(&config) {
-                let _ = writeln!(
-                    report.complaints,
-                    "{place}: {path} is accepted but has no effect in this version"
-                );
+                let text = format!("{place}: {path} is accepted but has no effect in this version");
+                report.complain(FINE, &text);
             }
-            report.output += &if show_effective { written(&config) } else { format!("{place}: ok\n") };
+            let strangers = bootstrap::strangers(&config, document);
+            for stranger in &strangers {
+                report.complain(FAULTY, &format!("{place}: {stranger}"));
+            }
+            if show_effective {
+                report.output += &written(&config);
+            } else if strangers.is_empty() {
+                report.output += &format!("{place}: ok\n");
+            }
         }
         Err(faults) => {
             for fault in faults {
-                let _ = writeln!(report.complaints, "{place}: configuration refused: {fault}");
+                report.complain(FAULTY, &format!("{place}: configuration refused: {fault}"));
             }
-            report.status = report.status.max(FAULTY);
         }
     }
 }

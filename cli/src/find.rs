@@ -1,6 +1,6 @@
 //! Where a plugin's configuration stands in the files that people have.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 const NAME: &str = "evenkeel";
@@ -15,38 +15,56 @@ pub struct Plugin {
     pub place: String,
     /// As the filter gets it.
     pub json: Vec<u8>,
+    /// Which of the file's documents it is in.
+    pub document: usize,
 }
 
-/// The configurations in a file: itself, or what an Envoy configuration or manifests have for a plugin of this name.
-pub fn plugins(bytes: &[u8]) -> Result<Vec<Plugin>> {
+/// A file, read.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// What is in it, where it is JSON or YAML.
+    pub documents: Vec<Value>,
+    /// The configurations of evenkeel in it.
+    pub plugins: Vec<Plugin>,
+}
+
+/// The configurations in a file: itself, or what an Envoy configuration or manifests have for evenkeel.
+pub fn plugins(bytes: &[u8]) -> Result<Found> {
     // Left to the filter's own reader, which says more of what is wrong with it.
-    let itself = || vec![Plugin { place: String::new(), json: bytes.to_vec() }];
-    let looks_like_json = bytes.trim_ascii_start().starts_with(b"{");
-    let Ok(text) = str::from_utf8(bytes) else { return Ok(itself()) };
+    let itself = |documents| Found {
+        documents,
+        plugins: vec![Plugin { place: String::new(), json: bytes.to_vec(), document: 0 }],
+    };
+    let looks_like_json = without_mark(bytes).trim_ascii_start().starts_with(b"{");
+    let Ok(text) = str::from_utf8(without_mark(bytes)) else { return Ok(itself(Vec::new())) };
     if text.trim().is_empty() {
-        return Ok(itself());
+        return Ok(itself(Vec::new()));
     }
     let documents: Vec<Value> = if looks_like_json {
         match serde_json::from_str(text) {
             Ok(document) => vec![document],
-            Err(_) => return Ok(itself()),
+            Err(_) => return Ok(itself(Vec::new())),
         }
     } else {
         serde_saphyr::from_multiple(text).context("is neither JSON nor YAML")?
     };
-    let mut found = Vec::new();
-    for document in &documents {
-        search(document, &named(document), &mut found)?;
+    let mut plugins = Vec::new();
+    for (number, document) in documents.iter().enumerate() {
+        search(document, &named(document), number, &mut plugins)?;
     }
-    if found.is_empty() {
-        ensure!(looks_like_json, "has no configuration of a plugin {NAME:?} in it");
-        return Ok(itself());
+    if plugins.is_empty() && looks_like_json {
+        return Ok(itself(documents));
     }
-    Ok(found)
+    Ok(Found { documents, plugins })
+}
+
+/// Editors on some systems begin a file with a byte order mark.
+fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
 /// What a manifest calls itself.
-fn named(document: &Value) -> String {
+pub fn named(document: &Value) -> String {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     match (text(&document["kind"]), text(&document["metadata"]["name"])) {
         (Some(kind), Some(name)) => format!("{kind} {name}"),
@@ -54,27 +72,28 @@ fn named(document: &Value) -> String {
     }
 }
 
-fn search(value: &Value, place: &str, found: &mut Vec<Plugin>) -> Result<()> {
+fn search(value: &Value, place: &str, document: usize, found: &mut Vec<Plugin>) -> Result<()> {
     match value {
         Value::Object(members) => {
             if let Some(configuration) = in_manifest(value).or_else(|| in_envoy(value)) {
                 let json = as_the_filter_gets_it(configuration).with_context(|| place.to_owned())?;
-                found.push(Plugin { place: place.to_owned(), json });
+                found.push(Plugin { place: place.to_owned(), json, document });
                 return Ok(());
             }
-            members.values().try_for_each(|member| search(member, place, found))
+            members.values().try_for_each(|member| search(member, place, document, found))
         }
-        Value::Array(items) => items.iter().try_for_each(|item| search(item, place, found)),
+        Value::Array(items) => items.iter().try_for_each(|item| search(item, place, document, found)),
         _ => Ok(()),
     }
 }
 
 /// `pluginConfig` of Istio's WasmPlugin and TrafficExtension, `config` of Envoy Gateway's EnvoyExtensionPolicy.
 fn in_manifest(value: &Value) -> Option<&Value> {
-    let ours = ["pluginName", "rootID", "name"].iter().any(|name| value[name] == NAME);
     let istio = value.get("url").and(value.get("pluginConfig"));
     let gateway = value.get("code").and(value.get("config"));
-    istio.or(gateway).filter(|_| ours)
+    let configuration = istio.or(gateway)?;
+    let names = ["pluginName", "rootID", "name", "url", "code"];
+    is_ours(names.iter().map(|name| &value[name]), configuration).then_some(configuration)
 }
 
 /// The filter's message, as it is or as a TypedStruct.
@@ -86,7 +105,28 @@ fn in_envoy(value: &Value) -> Option<&Value> {
     } else {
         return None;
     };
-    (config["name"] == NAME || config["root_id"] == NAME).then(|| &config["configuration"])
+    let code = ["vm_config", "vmConfig"].map(|name| &config[name]["code"]);
+    let names = [&config["name"], &config["root_id"], &config["rootId"]];
+    let ours = is_ours(names.into_iter().chain(code), &config["configuration"]);
+    ours.then(|| &config["configuration"])
+}
+
+/// The names are the operator's: `evenkeel-web`, one for each route. So is where the code lies. Where neither has the product's
+/// name in it, the configuration itself tells.
+fn is_ours<'v>(mut names: impl Iterator<Item = &'v Value>, configuration: &Value) -> bool {
+    names.any(|name| name.to_string().to_lowercase().contains(NAME)) || looks_ours(configuration)
+}
+
+/// Whether this is the JSON of evenkeel and of no other plugin, as far as can be seen.
+pub fn looks_ours(configuration: &Value) -> bool {
+    let read = match configuration["@type"].as_str() {
+        Some(STRING) => configuration["value"].as_str().and_then(|text| serde_json::from_str(text).ok()),
+        Some(STRUCT) => Some(configuration["value"].clone()),
+        _ => configuration.as_str().and_then(|text| serde_json::from_str(text).ok()),
+    };
+    let configuration = read.as_ref().unwrap_or(configuration);
+    let upstreams = configuration["upstreams"].as_array();
+    upstreams.is_some_and(|all| all.iter().any(|upstream| upstream.get("cluster").is_some()))
 }
 
 fn as_the_filter_gets_it(configuration: &Value) -> Result<Vec<u8>> {
@@ -109,7 +149,7 @@ mod tests {
     const CONFIG: &str = r#"{"upstreams":[]}"#;
 
     fn found(text: &str) -> Vec<(String, String)> {
-        let plugins = plugins(text.as_bytes()).unwrap();
+        let plugins = plugins(text.as_bytes()).unwrap().plugins;
         plugins.into_iter().map(|plugin| (plugin.place, String::from_utf8(plugin.json).unwrap())).collect()
     }
 
@@ -122,7 +162,7 @@ mod tests {
         for text in [CONFIG, "", " \n", "{", "{ \"upstreams\": [], \"upstreams\": [] }", "{} {}"] {
             assert_eq!(found(text), [(String::new(), text.to_owned())]);
         }
-        assert_eq!(plugins(b"{\xff}").unwrap()[0].json, b"{\xff}");
+        assert_eq!(plugins(b"{\xff}").unwrap().plugins[0].json, b"{\xff}");
     }
 
     #[test]
@@ -164,12 +204,40 @@ mod tests {
     }
 
     #[test]
-    fn plugins_of_others_are_passed_over_and_nothing_at_all_is_said() {
+    fn plugins_of_other_names_are_found_by_their_code_or_by_what_is_in_them() {
+        const OURS: &str = r#"{"upstreams":[{"cluster":"web"}]}"#;
+        for spec in [
+            format!("{{ url: 'oci://x', pluginName: evenkeel-web, pluginConfig: {OURS} }}"),
+            format!("{{ url: 'oci://x/evenkeel:1', pluginName: lb, pluginConfig: {OURS} }}"),
+            format!("{{ url: 'oci://x', pluginName: lb, pluginConfig: {OURS} }}"),
+            format!("{{ wasm: [{{ name: lb, code: {{ http: {{ url: x }} }}, config: {OURS} }}] }}"),
+            format!(
+                "{{ '@type': {WASM_FILTER}, config: {{ name: lb, configuration: {{ '@type': {STRING}, value: '{OURS}' }} }} }}"
+            ),
+        ] {
+            let found =
+                plugins(format!("kind: A\nmetadata: {{ name: b }}\nspec: {spec}").as_bytes()).unwrap();
+            assert_eq!(found.plugins.len(), 1, "{spec}");
+            assert_eq!(found.plugins[0].json, OURS.as_bytes(), "{spec}");
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_hides_nothing() {
+        let text = format!(
+            "\u{feff}kind: WasmPlugin\nspec: {{ url: x, pluginName: evenkeel, pluginConfig: {CONFIG} }}"
+        );
+        assert_eq!(found(&text), one("plugin"));
+        // What the filter says of it is the filter's business.
+        assert_eq!(found(&format!("\u{feff}{CONFIG}")), [(String::new(), format!("\u{feff}{CONFIG}"))]);
+    }
+
+    #[test]
+    fn plugins_of_others_are_passed_over() {
         let other =
             "kind: WasmPlugin\nspec: { url: 'oci://x', pluginName: other, pluginConfig: { upstreams: [] } }";
         for text in [other, "static_resources: {}", "just text", "- 1"] {
-            let error = plugins(text.as_bytes()).unwrap_err().to_string();
-            assert_eq!(error, "has no configuration of a plugin \"evenkeel\" in it", "{text}");
+            assert_eq!(plugins(text.as_bytes()).unwrap().plugins, [], "{text}");
         }
         assert!(plugins(b"a: [").is_err());
     }

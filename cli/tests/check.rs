@@ -81,3 +81,91 @@ fn calling_it_without_anything_to_check_shows_how() {
         assert!(text(&output.stderr).contains("Usage: evenkeel"), "{arguments:?}");
     }
 }
+
+/// A folder of this name below the build's own, with these files in it.
+fn folder(name: &str, files: &[(&str, &str)]) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_dir_all(&folder);
+    for (name, text) in files {
+        let path = folder.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    folder
+}
+
+const RULE: &str = "apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: { name: web-failover, namespace: shop }
+spec:
+  host: web
+  trafficPolicy:
+    outlierDetection: { consecutive5xxErrors: 5 }
+    loadBalancer: { localityLbSetting: { failover: [{ from: eu, to: us }] } }
+";
+
+#[test]
+fn a_folder_is_checked_file_by_file_and_all_together() {
+    let plugin = std::fs::read_to_string(root().join("envoy/istio/sidecar-override-host.yaml")).unwrap();
+    let files =
+        [("deep/rule.yaml", RULE), ("evenkeel.yml", &plugin), ("dashboard.json", "{ \"panels\": [] }")];
+    let folder = folder("collides", &files);
+    let output = run(&["check", folder.to_str().unwrap()], "");
+    let complaints = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{complaints}");
+    for part in [
+        "deep/rule.yaml, DestinationRule web-failover",
+        "outlierDetection and localityLbSetting.failover",
+        "stateful_session",
+    ] {
+        assert!(complaints.contains(part), "{part}: {complaints}");
+    }
+    assert!(
+        text(&output.stdout).contains("evenkeel.yml, WasmPlugin evenkeel: ok"),
+        "{}",
+        text(&output.stdout)
+    );
+
+    let alone = std::fs::read_to_string(root().join("envoy/istio/sidecar-stateful-session.yaml")).unwrap();
+    let folder = self::folder("stands", &[("rule.yaml", RULE), ("evenkeel.yaml", &alone)]);
+    let output = run(&["check", folder.to_str().unwrap()], "");
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
+}
+
+#[test]
+fn a_folder_with_nothing_of_evenkeel_says_so() {
+    let folder = folder("nothing", &[("rule.yaml", RULE), ("package.json", "{}")]);
+    let output = run(&["check", folder.to_str().unwrap()], "");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("has no configuration of evenkeel in it"));
+}
+
+#[test]
+fn the_manifests_that_are_shipped_are_fine_together() {
+    for folder in ["envoy/istio", "envoy/envoy-gateway"] {
+        let output = run(&["check", folder], "");
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""), "{folder}");
+    }
+}
+
+#[test]
+fn names_and_addresses_that_this_envoy_does_not_have_are_faults() {
+    let shipped = std::fs::read_to_string(root().join("envoy/envoy.yaml")).unwrap();
+    for (right, wrong, said) in [
+        (
+            "\"cluster\": \"web\"",
+            "\"cluster\": \"wbe\"",
+            "$.upstreams[0].cluster: there is no cluster \"wbe\"",
+        ),
+        (
+            "\"172.31.254.11:8080\"",
+            "\"172.31.254.99:8080\"",
+            "172.31.254.99:8080 is not in the cluster \"web\"",
+        ),
+    ] {
+        assert!(shipped.contains(right), "{right}");
+        let output = run(&["check", "-"], &shipped.replace(right, wrong));
+        assert_eq!(output.status.code(), Some(1), "{wrong}");
+        assert!(text(&output.stderr).contains(said), "{}", text(&output.stderr));
+    }
+}

@@ -102,6 +102,10 @@ fn cargo(arguments: &[&str]) -> Result<()> {
             || examples.join(example).join("main.rs").is_file();
         ensure!(there, "no example {example}");
     }
+    if let Some(program) = after("--bin") {
+        let demo = fs::read_to_string(root.join("examples/Cargo.toml"))?;
+        ensure!(demo.contains(&format!("name = \"{program}\"")), "no program {program}");
+    }
     if let Some(test) = after("--test").filter(|test| **test != "NAME") {
         let folder = root.join("tests").join(test);
         ensure!(folder.join("main.rs").is_file(), "no test {test}");
@@ -120,8 +124,9 @@ fn cargo(arguments: &[&str]) -> Result<()> {
 fn evenkeel(arguments: &[&str]) -> Result<()> {
     let (command, files) = arguments.split_first().context("evenkeel does what?")?;
     ensure!(["check", "schema"].contains(command), "evenkeel {command}?");
-    for file in files.iter().filter(|word| !word.starts_with('-') && **word != "FILE") {
-        let path = shipped(file).with_context(|| format!("{file} is not shipped"))?;
+    for file in files.iter().filter(|word| !word.starts_with('-') && !["FILE", "FOLDER"].contains(word)) {
+        let folder = Some(tools::root().join(file)).filter(|path| path.is_dir());
+        let path = shipped(file).or(folder).with_context(|| format!("{file} is not shipped"))?;
         let output = Command::new(EVENKEEL).arg("check").arg(path).output()?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }

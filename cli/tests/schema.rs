@@ -81,6 +81,7 @@ fn collect(path: &Path, shown: &mut Vec<(PathBuf, String)>) {
     let configurations: Vec<String> = match path.extension().and_then(|ending| ending.to_str()) {
         Some("yaml" | "yml" | "json") => find::plugins(text.as_bytes())
             .unwrap_or_default()
+            .plugins
             .into_iter()
             .filter_map(|plugin| String::from_utf8(plugin.json).ok())
             .collect(),

@@ -1,0 +1,134 @@
+//! A plugin beside the clusters of its Envoy, where both stand in one file: names and addresses that Envoy does not have are
+//! found before traffic shows it.
+
+use evenkeel::config::{Config, Via};
+use serde_json::Value;
+
+/// What the configuration names and this Envoy does not have, one line each. Nothing where the clusters come from elsewhere.
+pub fn strangers(config: &Config, document: &Value) -> Vec<String> {
+    let Some(clusters) = document["static_resources"]["clusters"].as_array() else { return Vec::new() };
+    if !document["dynamic_resources"]["cds_config"].is_null() {
+        return Vec::new();
+    }
+    let names: Vec<&str> = clusters.iter().filter_map(|cluster| cluster["name"].as_str()).collect();
+    let named = |name: &str| clusters.iter().find(|cluster| cluster["name"] == name);
+    let missing = |path: &str, name: &str, what: &str| {
+        let there = names.join(", ");
+        format!("{path}: there is no cluster {name:?} in this file, so {what}; it has {there}")
+    };
+    let mut found = Vec::new();
+    if let Some(prometheus) = &config.prometheus
+        && named(&prometheus.cluster).is_none()
+    {
+        found.push(missing("$.prometheus.cluster", &prometheus.cluster, "Prometheus cannot be asked"));
+    }
+    for (number, upstream) in config.upstreams.iter().enumerate() {
+        let path = format!("$.upstreams[{number}]");
+        if let Some(admin) = &upstream.endpoints.envoy_admin
+            && named(&admin.cluster).is_none()
+        {
+            let path = format!("{path}.endpoints.envoy_admin.cluster");
+            found.push(missing(&path, &admin.cluster, "Envoy cannot be asked for endpoints"));
+        }
+        let name = upstream.cluster.as_str();
+        // A pattern is for names that a control plane makes.
+        let Some(cluster) = named(name) else {
+            if !name.contains('*') {
+                found.push(missing(&format!("{path}.cluster"), name, "nothing is steered"));
+            }
+            continue;
+        };
+        let known = match config.steering.via {
+            Via::OriginalDst => None,
+            Via::ClusterHeader => Some(names.iter().map(|name| (*name).to_owned()).collect()),
+            Via::OverrideHost | Via::StatefulSession => addresses(cluster),
+        };
+        let Some(known) = known else { continue };
+        for (number, endpoint) in upstream.endpoints.fixed.iter().enumerate() {
+            let address = endpoint.address.to_string();
+            if !known.contains(&address) {
+                found.push(format!(
+                    "{path}.endpoints.static[{number}]: {address} is not in the cluster {name:?} of this file, so Envoy passes over it; it has {}",
+                    known.join(", ")
+                ));
+            }
+        }
+    }
+    found
+}
+
+/// The addresses of a cluster's endpoints; none where the file does not tell them all.
+fn addresses(cluster: &Value) -> Option<Vec<String>> {
+    // Without a type it is STATIC.
+    if !(cluster["type"].is_null() || cluster["type"] == "STATIC") || !cluster["cluster_type"].is_null() {
+        return None;
+    }
+    let localities = cluster["load_assignment"]["endpoints"].as_array()?;
+    let mut found = Vec::new();
+    for endpoint in
+        localities.iter().flat_map(|locality| locality["lb_endpoints"].as_array().into_iter().flatten())
+    {
+        let socket = &endpoint["endpoint"]["address"]["socket_address"];
+        let (Some(address), Some(port)) = (socket["address"].as_str(), socket["port_value"].as_u64()) else {
+            continue;
+        };
+        found.push(match address.contains(':') {
+            true => format!("[{address}]:{port}"),
+            false => format!("{address}:{port}"),
+        });
+    }
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn strangers_of(plugin: &Value, document: &Value) -> Vec<String> {
+        strangers(&evenkeel::config::parse(plugin.to_string().as_bytes()).unwrap(), document)
+    }
+
+    fn document() -> Value {
+        let at = |host: &str| json!({ "endpoint": { "address": { "socket_address": { "address": host, "port_value": 80 } } } });
+        json!({ "static_resources": { "clusters": [
+            { "name": "web", "load_assignment": { "endpoints": [{ "lb_endpoints": [at("10.0.0.1"), at("fd00::1")] }] } },
+            { "name": "dns", "type": "STRICT_DNS" },
+        ] } })
+    }
+
+    fn plugin(cluster: &str, addresses: &[&str]) -> Value {
+        json!({ "upstreams": [{ "cluster": cluster, "endpoints": { "static": addresses } }] })
+    }
+
+    #[test]
+    fn clusters_and_addresses_that_envoy_does_not_have_are_named() {
+        let said = strangers_of(&plugin("wbe", &["10.0.0.1:80"]), &document());
+        assert_eq!(
+            said,
+            [
+                "$.upstreams[0].cluster: there is no cluster \"wbe\" in this file, so nothing is steered; it has web, dns"
+            ]
+        );
+        let said = strangers_of(&plugin("web", &["10.0.0.1:80", "10.0.0.1:81"]), &document());
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].starts_with("$.upstreams[0].endpoints.static[1]: 10.0.0.1:81 is not in"), "{said:?}");
+        let mut asking = plugin("web", &["10.0.0.1:80"]);
+        asking["prometheus"] = json!({ "cluster": "prom" });
+        assert!(strangers_of(&asking, &document())[0].starts_with("$.prometheus.cluster"));
+        let admin = json!({ "upstreams": [{ "cluster": "web", "endpoints": { "envoy_admin": { "cluster": "admin" } } }] });
+        assert!(
+            strangers_of(&admin, &document())[0].starts_with("$.upstreams[0].endpoints.envoy_admin.cluster")
+        );
+    }
+
+    #[test]
+    fn nothing_is_said_of_what_the_file_does_not_tell() {
+        assert!(strangers_of(&plugin("web", &["10.0.0.1:80", "[fd00::1]:80"]), &document()).is_empty());
+        assert!(strangers_of(&plugin("dns", &["10.0.0.9:80"]), &document()).is_empty());
+        assert!(strangers_of(&plugin("wbe", &["10.0.0.1:80"]), &Value::Null).is_empty());
+        let mut dynamic = document();
+        dynamic["dynamic_resources"] = json!({ "cds_config": { "ads": {} } });
+        assert!(strangers_of(&plugin("wbe", &["10.0.0.1:80"]), &dynamic).is_empty());
+    }
+}

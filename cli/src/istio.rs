@@ -1,0 +1,308 @@
+//! What collides with evenkeel in Istio: rules and services of the same host as a cluster whose policy is replaced.
+//!
+//! Istio gives a cluster `locality_weighted_lb_config` where a rule has `distribute`, or `failover` or `failoverPriority`
+//! beside outlier detection, and the type ORIGINAL_DST for headless services and `PASSTHROUGH`. Envoy refuses both beside
+//! `override_host`, and with them the cluster.
+
+use serde_json::Value;
+
+use crate::find;
+
+/// Two things that cannot stand beside each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collision {
+    /// What is said of it: names, what happens, the remedy.
+    pub text: String,
+    /// Whether the cluster is lost, or something less.
+    pub costs_requests: bool,
+}
+
+/// Whether a document is one that could collide.
+pub fn matters(document: &Value) -> bool {
+    let kinds = ["DestinationRule", "ServiceEntry", "Service", "EnvoyFilter"];
+    kinds.iter().any(|kind| document["kind"] == *kind)
+}
+
+/// A cluster whose policy an EnvoyFilter replaces.
+struct Replaced<'d> {
+    filter: String,
+    service: Option<&'d str>,
+    port: Option<u64>,
+    subset: Option<&'d str>,
+}
+
+/// The collisions among these manifests, each of which stands behind the name of its file.
+pub fn collisions(manifests: &[(String, Value)]) -> Vec<Collision> {
+    let replaced: Vec<Replaced<'_>> =
+        manifests.iter().flat_map(|(file, manifest)| replaces(file, manifest)).collect();
+    let mut found = Vec::new();
+    for (file, manifest) in manifests {
+        let place = format!("{file}, {}", find::named(manifest));
+        for cluster in &replaced {
+            match manifest["kind"].as_str() {
+                Some("DestinationRule") => rule(&place, manifest, cluster, &mut found),
+                Some("Service")
+                    if manifest["spec"]["clusterIP"] == "None" && named_like(manifest, cluster) =>
+                {
+                    found.push(lost(&place, "is headless, so that its cluster is ORIGINAL_DST", cluster));
+                }
+                Some("ServiceEntry") => entry(&place, manifest, cluster, &mut found),
+                _ => {}
+            }
+        }
+    }
+    found
+}
+
+fn replaces<'d>(file: &str, manifest: &'d Value) -> Vec<Replaced<'d>> {
+    if manifest["kind"] != "EnvoyFilter" {
+        return Vec::new();
+    }
+    let patches = manifest["spec"]["configPatches"].as_array().into_iter().flatten();
+    let ours = patches.filter(|patch| {
+        let policy = patch["patch"]["value"]["load_balancing_policy"].to_string();
+        patch["applyTo"] == "CLUSTER" && policy.contains("override_host")
+    });
+    ours.map(|patch| {
+        let wanted = &patch["match"]["cluster"];
+        Replaced {
+            filter: format!("{} ({file})", find::named(manifest)),
+            service: wanted["service"].as_str(),
+            port: wanted["portNumber"].as_u64(),
+            subset: wanted["subset"].as_str(),
+        }
+    })
+    .collect()
+}
+
+fn lost(place: &str, why: &str, cluster: &Replaced<'_>) -> Collision {
+    Collision {
+        text: format!(
+            "{place}: {why}, which Envoy refuses beside the override_host of {}: a proxy that starts has no such cluster and answers \
+             503. Take that patch out and use steering.via stateful_session, which leaves clusters alone \
+             (envoy/istio/*-stateful-session.yaml)",
+            cluster.filter
+        ),
+        costs_requests: true,
+    }
+}
+
+/// A rule may say something for the whole host, a port or a subset, and each of them makes a cluster.
+fn rule(place: &str, manifest: &Value, cluster: &Replaced<'_>, found: &mut Vec<Collision>) {
+    let spec = &manifest["spec"];
+    let Some(host) = spec["host"].as_str() else { return };
+    if !is_for(&full(host, manifest), cluster.service) {
+        return;
+    }
+    let whole = &spec["trafficPolicy"];
+    let mut policies = at_ports("", whole, cluster.port);
+    for subset in spec["subsets"].as_array().into_iter().flatten() {
+        let name = subset["name"].as_str().unwrap_or_default();
+        if cluster.subset.is_some_and(|wanted| wanted != name) {
+            continue;
+        }
+        // What a subset does not say it has from the host.
+        let mut merged = whole.as_object().cloned().unwrap_or_default();
+        merged.extend(subset["trafficPolicy"].as_object().cloned().unwrap_or_default());
+        policies.extend(at_ports(&format!(" for the subset {name}"), &Value::Object(merged), cluster.port));
+    }
+    let mut said: Vec<String> = Vec::new();
+    for (place_in_rule, policy) in policies {
+        let Some((what, costs_requests)) = refused(&policy) else { continue };
+        let collision = if costs_requests {
+            lost(place, &format!("has {what}{place_in_rule}"), cluster)
+        } else {
+            let text = format!(
+                "{place}: has {what}{place_in_rule}, which the policy of {} takes the place of: sessions do not stay. Give the \
+                 upstream an \"affinity\", or leave this host to Istio",
+                cluster.filter
+            );
+            Collision { text, costs_requests }
+        };
+        if !said.contains(&collision.text) {
+            said.push(collision.text.clone());
+            found.push(collision);
+        }
+    }
+}
+
+/// The policy, or those of the ports in it that the patch is for: a port's settings take the place of all others.
+fn at_ports(place: &str, policy: &Value, port: Option<u64>) -> Vec<(String, Value)> {
+    let mut policies = Vec::new();
+    let mut own = false;
+    for settings in policy["portLevelSettings"].as_array().into_iter().flatten() {
+        let number = settings["port"]["number"].as_u64();
+        if port.is_none() || number == port {
+            let number = number.map(|number| number.to_string()).unwrap_or_default();
+            policies.push((format!("{place} at port {number}"), settings.clone()));
+            own = port.is_some();
+        }
+    }
+    if !own {
+        policies.push((place.to_owned(), policy.clone()));
+    }
+    policies
+}
+
+/// What of a policy cannot stand beside the patch, and whether it costs the cluster.
+fn refused(policy: &Value) -> Option<(&'static str, bool)> {
+    let balancer = &policy["loadBalancer"];
+    let locality = &balancer["localityLbSetting"];
+    let on = locality["enabled"] != false;
+    let has = |name: &str| on && !locality[name].is_null();
+    let detects = !policy["outlierDetection"].is_null();
+    if balancer["simple"] == "PASSTHROUGH" {
+        Some(("PASSTHROUGH", true))
+    } else if has("distribute") {
+        Some(("localityLbSetting.distribute", true))
+    } else if has("failover") && detects {
+        Some(("outlierDetection and localityLbSetting.failover", true))
+    } else if has("failoverPriority") && detects {
+        Some(("outlierDetection and localityLbSetting.failoverPriority", true))
+    } else if locality
+        .as_object()
+        .is_some_and(|all| on && all.keys().any(|key| key.to_lowercase().contains("zone")))
+    {
+        Some(("zone-aware balancing", true))
+    } else if !balancer["consistentHash"].is_null() {
+        Some(("consistentHash", false))
+    } else {
+        None
+    }
+}
+
+fn entry(place: &str, manifest: &Value, cluster: &Replaced<'_>, found: &mut Vec<Collision>) {
+    let spec = &manifest["spec"];
+    // Without a word it is NONE.
+    let resolution = spec["resolution"].as_str().unwrap_or("NONE");
+    if !matches!(resolution, "NONE" | "DYNAMIC_DNS") {
+        return;
+    }
+    let hosts = spec["hosts"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    if hosts.into_iter().any(|host| is_for(&full(host, manifest), cluster.service)) {
+        let why = format!("has the resolution {resolution}, so that its cluster has a policy of its own");
+        found.push(lost(place, &why, cluster));
+    }
+}
+
+fn named_like(service: &Value, cluster: &Replaced<'_>) -> bool {
+    service["metadata"]["name"].as_str().is_some_and(|name| is_for(&full(name, service), cluster.service))
+}
+
+/// A name without a dot is one of the manifest's own namespace.
+fn full(host: &str, manifest: &Value) -> String {
+    let namespace = manifest["metadata"]["namespace"].as_str().unwrap_or("default");
+    if host.contains('.') || host.contains('*') {
+        return host.to_owned();
+    }
+    format!("{host}.{namespace}.svc.cluster.local")
+}
+
+/// Whether a rule for `host` is one for this service; a patch without a service is for every one.
+fn is_for(host: &str, service: Option<&str>) -> bool {
+    let Some(service) = service else { return true };
+    match host.strip_prefix('*') {
+        Some(ending) => service.ends_with(ending),
+        // The domain of the cluster may be another, and be left out.
+        None => service == host || service.strip_prefix(host).is_some_and(|rest| rest.starts_with(".svc.")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILTER: &str = "kind: EnvoyFilter
+metadata: { name: evenkeel, namespace: shop }
+spec:
+  configPatches:
+    - applyTo: CLUSTER
+      match: { cluster: { service: web.shop.svc.cluster.local, portNumber: 8080 } }
+      patch: { operation: MERGE, value: { load_balancing_policy: { policies: [{ typed_extension_config: { name: envoy.load_balancing_policies.override_host } }] } } }
+";
+
+    fn said(other: &str) -> Vec<Collision> {
+        let text = format!("{FILTER}---\n{other}");
+        let documents: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+        collisions(&documents.into_iter().map(|document| ("f.yaml".to_owned(), document)).collect::<Vec<_>>())
+    }
+
+    fn rule(host: &str, policy: &str) -> String {
+        format!(
+            "kind: DestinationRule\nmetadata: {{ name: theirs, namespace: shop }}\nspec:\n  host: '{host}'\n  trafficPolicy: {policy}\n"
+        )
+    }
+
+    #[test]
+    fn rules_that_cost_the_cluster_are_named_with_the_remedy() {
+        let failover =
+            "outlierDetection: {}, loadBalancer: { localityLbSetting: { failover: [{ from: a, to: b }] } }";
+        for policy in [
+            format!("{{ {failover} }}"),
+            "{ loadBalancer: { localityLbSetting: { distribute: [{ from: a }] } } }".into(),
+            "{ outlierDetection: {}, loadBalancer: { localityLbSetting: { failoverPriority: [zone] } } }"
+                .into(),
+            "{ loadBalancer: { simple: PASSTHROUGH } }".into(),
+            format!("{{ portLevelSettings: [{{ port: {{ number: 8080 }}, {failover} }}] }}"),
+        ] {
+            for host in ["web.shop.svc.cluster.local", "web", "web.shop", "*.shop.svc.cluster.local"] {
+                let said = said(&rule(host, &policy));
+                assert_eq!(said.len(), 1, "{host} {policy}: {said:?}");
+                assert!(said[0].costs_requests);
+                for part in
+                    ["f.yaml, DestinationRule theirs", "EnvoyFilter evenkeel (f.yaml)", "stateful_session"]
+                {
+                    assert!(said[0].text.contains(part), "{part}: {said:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_subset_has_from_its_host_what_it_does_not_say() {
+        let subset = "kind: DestinationRule\nmetadata: { name: theirs, namespace: shop }\nspec:\n  host: web\n  trafficPolicy: { outlierDetection: {} }\n  subsets:\n  - name: v1\n    trafficPolicy: { loadBalancer: { localityLbSetting: { failover: [] } } }\n";
+        let said = said(subset);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].text.contains("for the subset v1"), "{said:?}");
+    }
+
+    #[test]
+    fn services_without_an_address_of_their_own_are_named() {
+        for other in [
+            "kind: Service\nmetadata: { name: web, namespace: shop }\nspec: { clusterIP: None }",
+            "kind: ServiceEntry\nmetadata: { name: e, namespace: shop }\nspec: { hosts: [web.shop.svc.cluster.local], resolution: NONE }",
+            "kind: ServiceEntry\nmetadata: { name: e, namespace: shop }\nspec: { hosts: [web.shop.svc.cluster.local] }",
+        ] {
+            let said = said(other);
+            assert!(said.len() == 1 && said[0].costs_requests, "{other}: {said:?}");
+        }
+    }
+
+    #[test]
+    fn a_replaced_hash_is_said_and_is_no_fault() {
+        let said =
+            said(&rule("web", "{ loadBalancer: { consistentHash: { httpCookie: { name: a, ttl: 0s } } } }"));
+        assert_eq!(said.len(), 1);
+        assert!(!said[0].costs_requests && said[0].text.contains("consistentHash"), "{said:?}");
+    }
+
+    #[test]
+    fn what_does_not_collide_is_passed_over() {
+        for other in [
+            rule("web", "{ outlierDetection: {}, connectionPool: {} }"),
+            rule("web", "{ loadBalancer: { localityLbSetting: { failover: [] } } }"),
+            rule("web", "{ outlierDetection: {}, loadBalancer: { localityLbSetting: { enabled: false, failover: [] } } }"),
+            rule("other", "{ loadBalancer: { simple: PASSTHROUGH } }"),
+            rule("web", "{ portLevelSettings: [{ port: { number: 9090 }, loadBalancer: { simple: PASSTHROUGH } }] }"),
+            "kind: Service\nmetadata: { name: web, namespace: shop }\nspec: { clusterIP: 10.0.0.1 }".into(),
+            "kind: Service\nmetadata: { name: web, namespace: other }\nspec: { clusterIP: None }".into(),
+            "kind: ServiceEntry\nmetadata: { name: e }\nspec: { hosts: [web.shop.svc.cluster.local], resolution: STATIC }".into(),
+        ] {
+            assert_eq!(said(&other), [], "{other}");
+        }
+        // Where clusters are left alone nothing collides.
+        let alone = rule("web", "{ loadBalancer: { simple: PASSTHROUGH } }");
+        let documents: Vec<Value> = serde_saphyr::from_multiple(&alone).unwrap();
+        assert_eq!(collisions(&[("f".to_owned(), documents[0].clone())]), []);
+    }
+}
