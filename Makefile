@@ -6,7 +6,7 @@ SHELL := bash
 # Set-up installs what is missing, once and visibly; rustup would otherwise try on every call, and fail without its server.
 export RUSTUP_AUTO_INSTALL := 0
 
-TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)
+TARGET_DIR := $(shell scripts/target-dir)
 # The tests take the filter from here.
 export EVENKEEL_WASM ?= $(TARGET_DIR)/wasm32-wasip1/release/evenkeel.wasm
 
@@ -36,12 +36,13 @@ build: setup-rust ## build the filter: target/wasm32-wasip1/release/evenkeel.was
 
 .PHONY: demo
 demo: setup build ## real Envoy, Prometheus and backends on this machine: evenkeel beside Envoy's own policies (KEEP=1: stay up)
-	@# Unoptimised takes a fraction of the time to build, shares it with the tests, and carries the load as well.
-	@$(with_tools) cargo run --example demo
+	@# A package of its own: a third of the crates that the tests need. Unoptimised takes a fraction of the time to build, and
+	@# carries the load as well.
+	@$(with_tools) cargo run --package demo --bin demo
 
 .PHONY: demo-autoscale
 demo-autoscale: setup build ## replicas that really start and stop as evenkeel says, under a load that comes and goes
-	@$(with_tools) cargo run --example demo-autoscale
+	@$(with_tools) cargo run --package demo --bin demo-autoscale
 
 .PHONY: test
 test: test-native test-node ## every test: native, the real .wasm, Node, real Envoy and Prometheus
@@ -100,6 +101,7 @@ evidence-big: setup-rust ## … and its largest fleet, which takes as long again
 lint: setup-rust ## everything that can be judged without running it
 	@scripts/setup rust-lints
 	@scripts/lint-shell
+	@scripts/lint-actions
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy --target wasm32-wasip1 --lib -- -D warnings
@@ -122,3 +124,7 @@ fmt: ## format the code
 .PHONY: image
 image: build ## pack the filter as an OCI image, with checksums and a bill of materials (IMAGE=registry/name:tag)
 	@scripts/image "$(TARGET_DIR)/wasm32-wasip1/release/evenkeel.wasm" "$(TARGET_DIR)/image"
+
+.PHONY: release
+release: setup-rust ## everything that a release is made of in one folder, the same bytes on any machine (RELEASE_DIR=, IMAGE=)
+	@scripts/release "$(or $(RELEASE_DIR),$(TARGET_DIR)/release-files)"

@@ -1,7 +1,7 @@
 //! A backend of the demo as a program of its own, for containers and for trying things out:
 //!
 //! ```text
-//! cargo run --release --example backend -- --listen 127.0.0.1:8081 --behaviour slow:10
+//! cargo run --release --package demo --bin backend -- --listen 127.0.0.1:8081 --behaviour slow:10
 //! ```
 
 use testbed::{anyhow, tokio};

@@ -1,7 +1,7 @@
 //! The load generator as a program of its own, for containers and for trying things out:
 //!
 //! ```text
-//! cargo run --release --example load -- --target 127.0.0.1:10000 --rate 300
+//! cargo run --release --package demo --bin load -- --target 127.0.0.1:10000 --rate 300
 //! ```
 
 use testbed::{anyhow, tokio};

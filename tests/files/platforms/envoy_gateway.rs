@@ -34,9 +34,13 @@ pub fn proxy(file: &Shipped, configuration: &Value, place: &Place) -> Result<Val
         .kind("BackendTrafficPolicy")
         .into_iter()
         .find(|traffic| traffic["spec"]["targetRefs"] == policy["spec"]["targetRefs"]);
-    let balancer = &traffic.context("a BackendTrafficPolicy for the same route")?["spec"]["loadBalancer"];
+    let traffic = &traffic.context("a BackendTrafficPolicy for the same route")?["spec"];
+    let balancer = &traffic["loadBalancer"];
     ensure!(balancer["type"] == "LeastRequest", "{balancer}");
     let mut web = proxy::cluster(&cluster, &place.endpoints);
+    if let Some(options) = protocol_options(traffic) {
+        web["typed_extension_protocol_options"] = json!({ OPTIONS: options });
+    }
     web["lb_policy"] = json!("CLUSTER_PROVIDED");
     web["load_balancing_policy"] = json!({ "policies": [{ "typed_extension_config": {
         "name": "envoy.load_balancing_policies.override_host",
@@ -69,16 +73,71 @@ pub fn proxy(file: &Shipped, configuration: &Value, place: &Place) -> Result<Val
     Ok(proxy::bootstrap(place, &route, &filters, &clusters))
 }
 
-/// Adds what the policy's patches add to the cluster, which is the only thing that they may be about.
+const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+/// What Envoy Gateway makes of a policy's time-outs and HTTP/2; nothing where the policy says nothing of them.
+fn protocol_options(policy: &Value) -> Option<Value> {
+    let (http, http2) = (&policy["timeout"]["http"], &policy["http2"]);
+    let common = json!({
+        "idle_timeout": seconds(&http["connectionIdleTimeout"]),
+        "max_connection_duration": seconds(&http["maxConnectionDuration"]),
+        "max_requests_per_connection": policy["circuitBreaker"]["maxRequestsPerConnection"],
+    });
+    let common: serde_json::Map<String, Value> =
+        common.as_object()?.clone().into_iter().filter(|(_, value)| !value.is_null()).collect();
+    if common.is_empty() && http2.is_null() {
+        return None;
+    }
+    let protocol = if http2.is_null() { "http_protocol_options" } else { "http2_protocol_options" };
+    Some(json!({
+        "@type": format!("type.googleapis.com/{OPTIONS}"),
+        "common_http_protocol_options": common,
+        "explicit_http_config": { protocol: {} },
+    }))
+}
+
+/// The one duration that is not written as protobuf has it.
+fn seconds(duration: &Value) -> Value {
+    duration.as_str().map_or(Value::Null, |text| json!(text.replace("1h", "3600s")))
+}
+
+/// Does what the policy's patches say, and nothing where the path leads nowhere, as Envoy Gateway does.
 fn patched(web: &mut Value, policy: &Value, cluster: &str) -> Result<()> {
     ensure!(policy["targetRef"]["kind"] == "Gateway" && policy["type"] == "JSONPatch", "{policy}");
     for patch in policy["jsonPatches"].as_array().context("patches")? {
         ensure!(patch["type"] == "type.googleapis.com/envoy.config.cluster.v3.Cluster", "{patch}");
         ensure!(patch["name"] == cluster, "{patch} is not about {cluster}");
         let operation = &patch["operation"];
-        let member = operation["path"].as_str().and_then(|path| path.strip_prefix('/')).context("a path")?;
-        ensure!(operation["op"] == "add" && !member.contains('/'), "{operation}");
-        web[member] = operation["value"].clone();
+        ensure!(operation["op"] == "add", "{operation}");
+        let (parent, member) =
+            operation["path"].as_str().and_then(|path| path.rsplit_once('/')).context("a path")?;
+        let parent = web.pointer_mut(parent).with_context(|| format!("{parent} leads nowhere"))?;
+        ensure!(parent.is_object() && parent.get(member).is_none(), "{operation} replaces what is there");
+        parent[member] = operation["value"].clone();
+    }
+    Ok(())
+}
+
+/// What a user's own policy asks of connections is what the cluster has with the patch.
+#[test]
+fn the_patch_adds_to_the_protocol_options_and_replaces_none() -> Result<()> {
+    for mut file in files_of("envoy-gateway")? {
+        let policy = file.manifests.iter_mut().find(|manifest| manifest["kind"] == "BackendTrafficPolicy");
+        let spec = &mut policy.context("BackendTrafficPolicy")?["spec"];
+        spec["timeout"]["http"] = json!({ "connectionIdleTimeout": "7s", "maxConnectionDuration": "60s" });
+        spec["circuitBreaker"] = json!({ "maxRequestsPerConnection": 9 });
+        spec["http2"] = json!({ "maxConcurrentStreams": 5 });
+        let proxy = proxy(&file, configuration(&file)?, &Place::default())?;
+        proxy::loads(&file, &proxy)?;
+        let options = &proxy["static_resources"]["clusters"][0]["typed_extension_protocol_options"][OPTIONS];
+        let common = &options["common_http_protocol_options"];
+        assert_eq!(
+            (&common["idle_timeout"], &common["max_connection_duration"]),
+            (&json!("7s"), &json!("60s"))
+        );
+        assert_eq!(common["max_requests_per_connection"], 9);
+        assert!(options["explicit_http_config"]["http2_protocol_options"].is_object(), "{options}");
+        assert!(options["http_filters"].to_string().contains("x-evenkeel-endpoint"), "{options}");
     }
     Ok(())
 }

@@ -69,3 +69,34 @@ fn every_plugin_configuration_is_accepted() -> Result<()> {
     assert_eq!(plugins, files_of("istio")?.len() + files_of("envoy-gateway")?.len());
     Ok(())
 }
+
+/// Istio's agent answers 403 for a plugin that is to fail closed or to be reloaded, for as long as its image cannot be had; Envoy
+/// Gateway fails requests unless it is told otherwise. And a proxy that starts with a configuration that the filter refuses
+/// would answer 500.
+#[test]
+fn a_plugin_that_cannot_be_had_or_is_refused_fails_no_request() -> Result<()> {
+    let mut plugins = 0;
+    for file in files_of("istio")?.iter().chain(&files_of("envoy-gateway")?) {
+        for manifest in &file.manifests {
+            let spec = &manifest["spec"];
+            let istio = if spec["pluginConfig"].is_object() { spec } else { &spec["wasm"] };
+            if istio["pluginConfig"].is_object() {
+                assert_eq!(istio["failStrategy"], "FAIL_OPEN", "{}", file.name());
+                let asked = serde_json::json!({ "name": "EVENKEEL_ON_REFUSED_CONFIGURATION", "value": "stand_aside" });
+                let environment = istio["vmConfig"]["env"].as_array();
+                assert!(environment.is_some_and(|all| all.contains(&asked)), "{}", file.name());
+                plugins += 1;
+            } else if let Some(wasm) = spec["wasm"].as_array() {
+                assert!(wasm.iter().all(|plugin| plugin["failOpen"] == true), "{}", file.name());
+                plugins += 1;
+            }
+        }
+        // What comments advise is copied, too.
+        let text = shipped::text(&file.path)?;
+        for line in text.lines().filter(|line| line.contains("FAIL_RELOAD") || line.contains("FAIL_CLOSE")) {
+            assert!(line.contains("With FAIL_RELOAD or FAIL_CLOSE the proxy"), "{}: {line}", file.name());
+        }
+    }
+    assert_eq!(plugins, files_of("istio")?.len() + files_of("envoy-gateway")?.len());
+    Ok(())
+}
