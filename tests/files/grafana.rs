@@ -29,6 +29,8 @@ impl Panel {
         let expressions = targets.iter().map(|target| {
             let expression = target["expr"].as_str().context("expr")?;
             let filled = expression.replace("$__rate_interval", rate_interval);
+            // Nothing chosen is everything.
+            let filled = filled.replace("$upstream", ".*").replace("$instance", ".*");
             ensure!(!filled.contains('$'), "a variable that this test does not know: {expression}");
             Ok(filled)
         });
@@ -144,9 +146,49 @@ fn every_panel_asks_in_promql_the_data_source_that_there_is() -> Result<()> {
         ensure!(!expressions.is_empty(), "{}: asks nothing", panel.title);
         prometheus::check_promql(&expressions).with_context(|| panel.title.clone())?;
         for target in panel.value["targets"].as_array().context("targets")? {
-            assert_eq!(target["datasource"]["uid"], source, "{}", panel.title);
+            assert_eq!(target["datasource"]["uid"], "${datasource}", "{}", panel.title);
         }
     }
+    for dashboard in dashboards()? {
+        let variables = dashboard["templating"]["list"].as_array().context("variables")?;
+        let chosen = variables.iter().find(|variable| variable["name"] == "datasource");
+        assert_eq!(chosen.context("a data source")?["current"]["value"], source);
+    }
+    Ok(())
+}
+
+/// A mesh can scrape Envoy's own stats and not the status path: what there is of the fleet there, panels show as well. And both are
+/// of the upstream and the proxy that are chosen.
+#[test]
+fn panels_of_the_fleet_show_what_a_mesh_can_scrape_and_what_is_chosen() -> Result<()> {
+    let (mut fleet, mut endpoints) = (0, 0);
+    for panel in panels()?.iter().filter(|panel| panel.file.ends_with("evenkeel.json")) {
+        for target in panel.value["targets"].as_array().context("targets")? {
+            let asked = target["expr"].as_str().context("expr")?;
+            let of_endpoints = asked.contains("evenkeel_endpoint_") || asked.contains("evenkeel_workers");
+            if !of_endpoints || asked.contains("signal_age") {
+                assert!(
+                    asked.contains(" or ") && asked.contains("evenkeel_fleet_"),
+                    "{}: {asked}",
+                    panel.title
+                );
+                fleet += 1;
+            } else {
+                endpoints += 1;
+            }
+            for series in asked.split("evenkeel_").skip(1) {
+                let (name, chosen) =
+                    series.split_once('{').with_context(|| format!("{asked}: all of them"))?;
+                let chosen = chosen.split('}').next().context("an end")?;
+                let of_upstream = name.starts_with("endpoint") || name.starts_with("upstream");
+                assert!(
+                    chosen.contains("$instance") && (!of_upstream || chosen.contains("$upstream")),
+                    "{asked}"
+                );
+            }
+        }
+    }
+    ensure!(fleet >= 10 && endpoints >= 5, "{fleet} and {endpoints}");
     Ok(())
 }
 

@@ -74,19 +74,21 @@ fn faults_are_noticed() -> Result<()> {
 
 #[test]
 fn what_scales_asks_for_the_number_that_there_is() -> Result<()> {
-    const SERIES: &str = "evenkeel_upstream_desired_replicas";
     let adapter = shipped::yaml(&shipped::folder().join("autoscaling/prometheus-adapter.yaml"))?;
     let rule = &adapter["externalRules"][0];
-    assert_eq!(rule["seriesQuery"], SERIES);
-    assert_eq!(
-        named("HorizontalPodAutoscaler")?["spec"]["metrics"][0]["external"]["metric"]["name"],
-        rule["name"]["as"]
-    );
-    let template = rule["metricsQuery"].as_str().context("metricsQuery")?;
-    let filled = template.replace("<<.Series>>", SERIES).replace("<<.LabelMatchers>>", "upstream=\"web\"");
+    let metric = named("HorizontalPodAutoscaler")?["spec"]["metrics"][0]["external"]["metric"].clone();
+    assert_eq!(metric["name"], rule["name"]["as"]);
+    // Names of clusters are no values of labels in Kubernetes, and this would be refused.
+    assert!(metric.get("selector").is_none(), "{metric}");
     let scaled = named("ScaledObject")?;
     let trigger = &scaled["spec"]["triggers"][0]["metadata"];
-    let asked = trigger["query"].as_str().context("query")?;
-    assert!(asked.contains(SERIES) && trigger["threshold"] == "1");
-    prometheus::check_promql(&[filled, asked.to_owned()])
+    assert_eq!(trigger["threshold"], "1");
+    let adapted = rule["metricsQuery"].as_str().context("metricsQuery")?.to_owned();
+    let asked = trigger["query"].as_str().context("query")?.to_owned();
+    // Of the status path, and of Envoy's own stats, which is all that a mesh can scrape.
+    for series in ["evenkeel_upstream_desired_replicas{", "evenkeel_fleet_desired_replicas{"] {
+        assert!(adapted.contains(series) && asked.contains(series), "{series}");
+    }
+    let found = rule["seriesQuery"].as_str().context("seriesQuery")?.to_owned();
+    prometheus::check_promql(&[adapted, asked, found])
 }
