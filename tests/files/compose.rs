@@ -34,6 +34,9 @@ fn check(compose: &Value) -> Result<()> {
     let mut schema: Value = serde_json::from_str(&shipped::text(&tools::compose_schema()?)?)?;
     // Younger than the schema: https://github.com/compose-spec/compose-spec/blob/main/04-version-and-name.md
     schema["properties"]["name"] = json!({ "type": "string", "pattern": "^[a-z0-9][a-z0-9_-]*$" });
+    let volume = "/definitions/service/properties/volumes/items/oneOf/1/properties/bind/properties";
+    schema.pointer_mut(volume).context("the long form of a volume")?["create_host_path"] =
+        json!({ "type": "boolean" });
     let validator =
         jsonschema::validator_for(&schema).map_err(|error| testbed::anyhow::anyhow!("{error}"))?;
     let faults: Vec<String> =
@@ -48,9 +51,9 @@ fn services(compose: &Value) -> impl Iterator<Item = (&String, &Value)> {
 
 /// Sources and targets of what a service mounts from this repository.
 fn mounts(service: &Value) -> Vec<(PathBuf, String)> {
-    let volumes = service["volumes"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let parts = volumes.map(|volume| volume.split(':').collect::<Vec<_>>());
-    parts.map(|parts| (shipped::folder().join(parts[0]), parts[1].to_owned())).collect()
+    let volumes = service["volumes"].as_array().into_iter().flatten();
+    let text = |volume: &Value, name: &str| volume[name].as_str().unwrap_or_default().to_owned();
+    volumes.map(|volume| (shipped::folder().join(text(volume, "source")), text(volume, "target"))).collect()
 }
 
 #[test]
@@ -83,12 +86,81 @@ fn images_are_built_here_or_pinned() -> Result<()> {
                 let stage = format!(" AS {}\n", build["target"].as_str().context("target")?);
                 assert!(shipped::text(&dockerfile)?.contains(&stage), "{name}: no stage{stage}");
             }
+            // Built by another service.
+            None if service["pull_policy"] == "never" => {
+                assert!(
+                    services(&compose)
+                        .any(|(_, other)| other["image"] == service["image"] && other["build"].is_object())
+                );
+            }
             None => {
                 let image = service["image"].as_str().context("image")?;
                 let tag = image.rsplit_once(':').with_context(|| format!("{name}: {image} has no tag"))?.1;
                 let full = tag.trim_start_matches('v').split('.').count() == 3;
                 assert!(full && tag.contains(|c: char| c.is_ascii_digit()), "{name}: {image} is not pinned");
             }
+        }
+    }
+    Ok(())
+}
+
+/// A current Docker refuses several builds that export one tag at a time: the first start failed.
+#[test]
+fn each_image_is_built_by_one_service() -> Result<()> {
+    let compose = compose()?;
+    let mut built = BTreeSet::new();
+    for (name, service) in services(&compose).filter(|(_, service)| service["build"].is_object()) {
+        assert!(built.insert(service["image"].to_string()), "{name} builds {} again", service["image"]);
+    }
+    assert_eq!(built.len(), 2, "{built:?}");
+    Ok(())
+}
+
+/// A misspelt file would become a folder, `down` would leave volumes without names behind, and load that begins before Envoy
+/// listens would report failures that are none.
+#[test]
+fn nothing_is_made_on_the_host_and_load_waits_for_envoy() -> Result<()> {
+    let compose = compose()?;
+    for (name, service) in services(&compose) {
+        for volume in service["volumes"].as_array().into_iter().flatten() {
+            assert_eq!(volume["bind"]["create_host_path"], false, "{name}: {volume}");
+            assert_eq!(volume["read_only"], true, "{name}: {volume}");
+            // Others than the owner may not be able to read a checkout.
+            assert!(service["user"] == "root" || service["environment"]["ENVOY_UID"] == "0", "{name}");
+        }
+    }
+    for (name, data) in [("prometheus", "/prometheus"), ("alertmanager", "/alertmanager")] {
+        assert_eq!(compose["services"][name]["tmpfs"][0], data);
+    }
+    assert!(compose["services"]["envoy"]["healthcheck"]["test"].is_array());
+    assert_eq!(compose["services"]["load"]["depends_on"]["envoy"]["condition"], "service_healthy");
+    let watched =
+        mounts(&compose["services"]["envoy"]).into_iter().any(|(_, target)| target == "/etc/envoy/eds");
+    assert!(watched, "envoy-discovery.yaml finds no endpoints");
+    Ok(())
+}
+
+/// Ports and network are the user's: nothing that is published or given as an address stands fast.
+#[test]
+fn ports_and_the_network_can_be_chosen() -> Result<()> {
+    let text = shipped::text(&shipped::folder().join("docker-compose.yaml"))?;
+    let chosen = |text: &str| -> Result<Value> {
+        let text = text.replace("${DEMO_NETWORK:-172.31.254}", "10.99.99");
+        Ok(serde_saphyr::from_str(&interpolate(&text.replace("PORT:-", "PORT:-1")))?)
+    };
+    let compose = chosen(&text)?;
+    assert_eq!(compose["networks"]["demo"]["ipam"]["config"][0]["subnet"], "10.99.99.0/24");
+    for (name, service) in services(&compose) {
+        for port in service["ports"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            assert!(port.starts_with("127.0.0.1:1"), "{name}: {port}");
+            let host = port.split(':').nth(1).and_then(|port| port.parse::<u32>().ok());
+            assert!(host.is_some_and(|port| port > 10_000), "{name}: {port} stands fast");
+        }
+        if let Some(own) = service["networks"]["demo"]["ipv4_address"].as_str() {
+            assert!(own.starts_with("10.99.99."), "{name}: {own}");
+        }
+        if service["environment"]["NETWORK"].is_string() {
+            assert_eq!(service["environment"]["NETWORK"], "10.99.99", "{name}");
         }
     }
     Ok(())
