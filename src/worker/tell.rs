@@ -49,10 +49,11 @@ fn tell(host: &dyn Host, upstream: &Upstream, change: &Change, (level, what): (l
     });
 }
 
+/// A suspect is passed over until one more request has shown which it is: a single failure ejects no endpoint.
 fn kind(change: &Change) -> &'static str {
-    match change.eligible {
-        [true, false] => "ejected",
-        [false, true] => "reinstated",
+    match (change.eligible, change.states) {
+        ([true, false], [_, State::Failed | State::Hung]) => "ejected",
+        ([false, true], [State::Failed | State::Hung | State::Recovering, _]) => "reinstated",
         _ => "state_changed",
     }
 }
@@ -79,5 +80,24 @@ fn sentence(change: &Change) -> Option<(log::Level, &'static str)> {
             Some((log::Level::Info, "is well again: back in traffic"))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn only_what_fails_or_hangs_is_ejected() {
+        let kind = |eligible, states| kind(&Change { index: 0, states, eligible });
+        assert_eq!(kind([true, false], [State::Healthy, State::Suspect]), "state_changed");
+        assert_eq!(kind([false, true], [State::Suspect, State::Healthy]), "state_changed");
+        assert_eq!(kind([true, false], [State::Suspect, State::Failed]), "ejected");
+        assert_eq!(kind([true, false], [State::Healthy, State::Hung]), "ejected");
+        assert_eq!(kind([false, true], [State::Recovering, State::Healthy]), "reinstated");
+        assert_eq!(kind([true, true], [State::Healthy, State::Failed]), "state_changed");
     }
 }
