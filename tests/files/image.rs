@@ -133,3 +133,33 @@ fn the_bill_of_materials_is_one_and_names_what_is_compiled_in_and_nothing_else()
     assert!(!validator.is_valid(&bill));
     Ok(())
 }
+
+/// Every target, script and folder that the release's workflow names is here, and every Envoy that is supported is in its matrix.
+#[test]
+fn the_workflow_of_a_release_does_what_there_is() -> Result<()> {
+    let path = tools::root().join(".github/workflows/release.yml");
+    let workflow = shipped::yaml(&path)?;
+    let makefile = shipped::text(&tools::root().join("Makefile"))?;
+    let jobs = workflow["jobs"].as_object().context("jobs")?;
+    let mut runs = Vec::new();
+    for job in jobs.values() {
+        let steps = job["steps"].as_array().context("steps")?;
+        runs.extend(steps.iter().filter_map(|step| step["run"].as_str()));
+        // Pinned to a version, at least.
+        for action in steps.iter().filter_map(|step| step["uses"].as_str()) {
+            assert!(action.contains("@v"), "{action}");
+        }
+    }
+    let targets: Vec<&str> =
+        runs.iter().filter_map(|run| run.strip_prefix("make ")?.split_whitespace().next()).collect();
+    assert!(targets.contains(&"release") && targets.contains(&"test-envoys"), "{targets:?}");
+    for target in targets {
+        assert!(makefile.contains(&format!("\n{target}:")), "make {target}");
+    }
+    assert!(runs.iter().any(|run| run.contains("SUPPORTED_ENVOYS")), "{runs:?}");
+    let needs = jobs["publish"]["needs"].as_array().context("needs")?;
+    for before in ["build", "again", "test", "envoy"] {
+        assert!(needs.iter().any(|job| job == before), "published without {before}");
+    }
+    Ok(())
+}

@@ -14,6 +14,7 @@ mod paging;
 mod platforms;
 mod presets;
 mod prometheus;
+mod scripts;
 mod served;
 mod shipped;
 mod together;
