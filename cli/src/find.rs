@@ -6,6 +6,7 @@ use serde_json::Value;
 const NAME: &str = "evenkeel";
 const WASM_FILTER: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 const STRING: &str = "type.googleapis.com/google.protobuf.StringValue";
+const BYTES: &str = "type.googleapis.com/google.protobuf.BytesValue";
 const STRUCT: &str = "type.googleapis.com/google.protobuf.Struct";
 
 /// The configuration of one plugin.
@@ -135,11 +136,40 @@ fn as_the_filter_gets_it(configuration: &Value) -> Result<Vec<u8>> {
             let text = configuration["value"].as_str().context("a StringValue without a string")?;
             Ok(text.as_bytes().to_vec())
         }
-        Some(STRUCT) => Ok(configuration["value"].to_string().into_bytes()),
-        Some(other) => bail!("a plugin configuration of type {other}: StringValue or Struct is wanted"),
+        Some(BYTES) => {
+            let text = configuration["value"].as_str().context("a BytesValue without a string")?;
+            base64(text).context("a BytesValue that is not base64")
+        }
+        Some(STRUCT) => bail!(
+            "a plugin configuration of type {STRUCT}: Envoy hands it to the filter as protobuf bytes, not as JSON; \
+             write a StringValue with the JSON as text"
+        ),
+        Some(other) => bail!("a plugin configuration of type {other}: a StringValue is wanted"),
         None if configuration.is_null() => Ok(Vec::new()),
         None => Ok(configuration.to_string().into_bytes()),
     }
+}
+
+/// The bytes of standard base64, with or without padding, as JSON has them for `bytes`.
+fn base64(text: &str) -> Option<Vec<u8>> {
+    let (mut bits, mut kept, mut bytes) = (0u32, 0, Vec::new());
+    for digit in text.trim_end_matches('=').bytes() {
+        let six = match digit {
+            b'A'..=b'Z' => digit - b'A',
+            b'a'..=b'z' => digit - b'a' + 26,
+            b'0'..=b'9' => digit - b'0' + 52,
+            b'+' | b'-' => 62,
+            b'/' | b'_' => 63,
+            _ => return None,
+        };
+        bits = bits << 6 | u32::from(six);
+        kept += 6;
+        if kept >= 8 {
+            kept -= 8;
+            bytes.push((bits >> kept) as u8);
+        }
+    }
+    Some(bytes)
 }
 
 #[cfg(test)]
@@ -166,10 +196,11 @@ mod tests {
     }
 
     #[test]
-    fn an_envoy_configuration_has_it_as_text_or_as_a_struct() {
+    fn an_envoy_configuration_has_it_as_text_or_as_bytes() {
         for configuration in [
             format!("{{ '@type': {STRING}, value: '{CONFIG}' }}"),
-            format!("{{ '@type': {STRUCT}, value: {CONFIG} }}"),
+            // The same text in base64.
+            format!("{{ '@type': {BYTES}, value: 'eyJ1cHN0cmVhbXMiOltdfQ==' }}"),
         ] {
             let config = format!("{{ root_id: evenkeel, configuration: {configuration} }}");
             for filter in [
@@ -245,9 +276,11 @@ mod tests {
     #[test]
     fn a_configuration_of_another_kind_is_named() {
         let text = format!(
-            "{{ '@type': {WASM_FILTER}, config: {{ name: evenkeel, configuration: {{ '@type': x/BytesValue }} }} }}"
+            "{{ '@type': {WASM_FILTER}, config: {{ name: evenkeel, configuration: {{ '@type': x/Int64Value }} }} }}"
         );
         let text = format!("filter: {text}");
-        assert!(format!("{:#}", plugins(text.as_bytes()).unwrap_err()).contains("x/BytesValue"));
+        assert!(format!("{:#}", plugins(text.as_bytes()).unwrap_err()).contains("x/Int64Value"));
+        let text = text.replace("x/Int64Value", STRUCT);
+        assert!(format!("{:#}", plugins(text.as_bytes()).unwrap_err()).contains("write a StringValue"));
     }
 }

@@ -13,6 +13,7 @@ mod effective;
 mod endpoints;
 mod failover;
 mod fault;
+mod form;
 mod health;
 mod inert;
 mod kinds;
@@ -43,7 +44,7 @@ pub use fault::Fault;
 pub use inert::without_effect;
 pub use kinds::Bounds;
 pub use prometheus::is_header_value;
-pub use root::{parse, parse_upstream, role};
+pub use root::{Legible, legible, parse, parse_upstream, role};
 
 /// The whole plugin configuration, checked.
 #[derive(Clone, Debug, PartialEq)]

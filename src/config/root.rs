@@ -4,11 +4,10 @@ use super::fault::{Fault, Faults};
 use super::node::{Fields, Node};
 use super::tree::Tree;
 use super::{
-    Config, DebugHeader, Mode, Role, Status, Steering, Upstream, debug, log, prometheus, steering, upstream,
+    Config, DebugHeader, Mode, Role, Status, Steering, Upstream, debug, form, log, prometheus, steering,
+    upstream,
 };
 
-/// Enough for 10,000 endpoints with all their fields.
-const MOST_BYTES: usize = 1024 * 1024;
 const MOST_UPSTREAMS: usize = 64;
 
 const FIELDS: &[&str] = &[
@@ -36,7 +35,7 @@ pub(super) const MODES: &[(&str, Mode)] = &[("enforce", Mode::Enforce), ("observ
 /// assert_eq!(faults[1].path, "$.upstreams[0].endpoints");
 /// ```
 pub fn parse(json: &[u8]) -> Result<Config, Vec<Fault>> {
-    let tree = read_tree(json).map_err(|fault| vec![fault])?;
+    let tree = form::read(json).map_err(|fault| vec![fault])?;
     let faults = Faults::default();
     let config = read(&Node::root(&tree, &faults));
     let list = faults.into_list();
@@ -50,33 +49,41 @@ pub fn role(json: &[u8]) -> Role {
         let (_, role) = members.into_iter().find(|(name, _)| name == "role")?;
         matches!(role, Tree::Text(text) if text == "upstream").then_some(Role::Upstream)
     };
-    read_tree(json).ok().and_then(of).unwrap_or(Role::Downstream)
+    form::read(json).ok().and_then(of).unwrap_or(Role::Downstream)
+}
+
+/// What can be read of a configuration that is refused, for what has to work without it: the header by which it would
+/// steer, and where its status page would be.
+pub fn legible(json: &[u8]) -> Legible {
+    let Ok(tree) = form::read(json) else { return Legible::default() };
+    let faults = Faults::default();
+    let root = Node::root(&tree, &faults);
+    if !matches!(root.tree(), Tree::Object(_)) {
+        return Legible::default();
+    }
+    let fields = root.fields(FIELDS);
+    let steering = fields.get("steering").map(|_| steering::read(&fields).header);
+    let status = fields.read("status", read_status).filter(|status| status.path.len() > 1);
+    Legible { steering_header: steering, status }
+}
+
+/// What can be read of a configuration that is refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Legible {
+    /// The steering header, if one is named or its way of steering is.
+    pub steering_header: Option<String>,
+    /// The status page.
+    pub status: Option<Status>,
 }
 
 /// Checks the configuration of the filter among the upstream filters: its role is all that it has.
 pub fn parse_upstream(json: &[u8]) -> Result<(), Vec<Fault>> {
-    let tree = read_tree(json).map_err(|fault| vec![fault])?;
+    let tree = form::read(json).map_err(|fault| vec![fault])?;
     let faults = Faults::default();
     let root = Node::root(&tree, &faults);
     root.fields(&["role"]).read("role", |node| node.one_of(ROLES));
     let list = faults.into_list();
     if list.is_empty() { Ok(()) } else { Err(list) }
-}
-
-/// Some editors put it before UTF-8; JSON may ignore it (RFC 8259, 8.1).
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
-fn read_tree(json: &[u8]) -> Result<Tree, Fault> {
-    let json = json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(json);
-    let unusable = |found: String, allowed: String| Fault { path: "$".into(), found, allowed, hint: None };
-    if json.len() > MOST_BYTES {
-        return Err(unusable(format!("found {} bytes", json.len()), format!("at most {MOST_BYTES}")));
-    }
-    // Envoy hands over nothing at all where the plugin's `configuration` is left out.
-    if json.trim_ascii().is_empty() {
-        return Err(unusable("found no configuration".into(), "an object with \"upstreams\"".into()));
-    }
-    Tree::read(json)
 }
 
 pub(super) fn read(node: &Node) -> Config {
