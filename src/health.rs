@@ -151,15 +151,28 @@ impl Evidence {
         let run_start = start(self, mine).min(start(other, theirs));
         let good = |e: &Evidence| if e.good_start > failed_start { e.good } else { 0 };
         let both_broke = mine > 0 && theirs > 0 && together(self.broke_at, other.broke_at);
+        // Workers of one thread share its connections: what both saw break may be one, and then it is one failure.
+        let same = self.broke_on != 0 && self.broke_on == other.broke_on;
+        let both = mine.saturating_add(theirs);
+        let broke_on = match (self.broke_at, other.broke_at) {
+            (Time::ZERO, _) => other.broke_on,
+            (_, Time::ZERO) => self.broke_on,
+            _ if same => self.broke_on,
+            _ => 0,
+        };
         *self = Evidence {
-            run: mine.saturating_add(theirs).saturating_add(both_broke.into()),
+            run: if both_broke && same {
+                both.saturating_sub(1)
+            } else {
+                both.saturating_add(both_broke.into())
+            },
             run_start: if run_start == Time(u64::MAX) { Time::ZERO } else { run_start },
             good: good(self).saturating_add(good(other)),
             vain: self.vain.saturating_add(other.vain),
             failed_start,
             failed_at: self.failed_at.max(other.failed_at),
             broke_at: self.broke_at.max(other.broke_at),
-            broke_on: 0,
+            broke_on,
             good_start,
         };
     }
@@ -653,6 +666,20 @@ mod tests {
                 "{apart} ms apart, seen by two workers"
             );
         }
+        // Two plugins in one thread, or two configurations of one: the same connection.
+        let mut here = Health::default();
+        here.failure(ms(10), ms(1000), broken(3));
+        let mut there = Evidence::default();
+        there.failure(ms(11), ms(1000), broken(3));
+        let mut third = Evidence::default();
+        third.failure(ms(12), ms(1001), broken(3));
+        there.merge(&third);
+        let good = tell(&mut here, &there);
+        assert_eq!(
+            here.assess(good, ms(2000), &LIMITS, 0.0),
+            State::Suspect,
+            "one connection, seen by three workers"
+        );
         let mut answered = Health::default();
         (0..2).for_each(|_| answered.failure(ms(10), ms(1000), BAD_ANSWER));
         assert_eq!(

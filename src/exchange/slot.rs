@@ -49,6 +49,7 @@ fn entry(w: &mut Writer, member: &Member, now: Time) {
     w.time(evidence.failed_start);
     w.time(evidence.failed_at);
     w.time(evidence.broke_at);
+    w.u64(evidence.broke_on);
     w.time(evidence.good_start);
     w.f32(member.errors.ratio() as f32);
 }
@@ -95,7 +96,7 @@ fn read_entry(r: &mut Reader<'_>) -> Option<(Others, Evidence)> {
         failed_start: r.time()?,
         failed_at: r.time()?,
         broke_at: r.time()?,
-        broke_on: 0,
+        broke_on: r.u64()?,
         good_start: r.time()?,
     };
     let error_ratio = r.f32()?.clamp(0.0, 1.0);
