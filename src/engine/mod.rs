@@ -234,6 +234,20 @@ impl Engine {
         }
     }
 
+    /// A request was answered by another host than the one that was named, though it was no retry.
+    pub fn not_followed(&mut self, upstream: usize) {
+        if let Some(upstream) = self.upstreams.get_mut(upstream) {
+            upstream.not_followed();
+        }
+    }
+
+    /// A request came to this upstream by a route that was chosen after the decision, if there was one at all.
+    pub fn rerouted(&mut self, upstream: usize) {
+        if let Some(upstream) = self.upstreams.get_mut(upstream) {
+            upstream.rerouted();
+        }
+    }
+
     /// A decision for this upstream took so long. Whether that is believed.
     pub fn decided_within(&mut self, upstream: usize, ns: u64) -> bool {
         self.upstreams.get_mut(upstream).is_some_and(|upstream| upstream.decided_within(ns))

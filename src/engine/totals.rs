@@ -30,12 +30,16 @@ pub struct Totals {
     pub gained_us: u64,
     /// Observe mode: expected microseconds that the decision would have cost.
     pub lost_us: u64,
+    /// Requests that were steered and answered by another host than the one that was named, and were no retries.
+    pub not_followed: u64,
+    /// Requests that got here by a route that was chosen after the filter had looked at them.
+    pub rerouted: u64,
     /// How long some of the decisions took.
     pub times: DecisionTimes,
 }
 
 impl Totals {
-    const LEN: usize = 26;
+    const LEN: usize = 28;
 
     /// The index of a state in [`Totals::changes`].
     pub fn change(state: State) -> usize {
@@ -75,6 +79,8 @@ impl Totals {
             &mut self.agreed,
             &mut self.gained_us,
             &mut self.lost_us,
+            &mut self.not_followed,
+            &mut self.rerouted,
             t0,
             t1,
             t2,

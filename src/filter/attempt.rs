@@ -3,9 +3,6 @@
 use core::cell::RefCell;
 use std::rc::Rc;
 
-use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::Action;
-
 use super::host::Envoy;
 use super::root;
 use crate::worker::{Attempt, Worker};
@@ -23,44 +20,35 @@ impl AttemptStream {
             act(&mut self.attempt, &mut worker);
         }
     }
-}
 
-impl Context for AttemptStream {
-    fn on_done(&mut self) -> bool {
-        self.with(|attempt, worker| attempt.finish(worker, &Envoy));
-        true
-    }
-}
-
-impl HttpContext for AttemptStream {
-    fn on_http_request_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
+    /// Request headers; `end` where nothing follows them.
+    pub fn request_headers(&mut self, end: bool) {
         self.worker = root::with_workers(|workers| Attempt::worker_of(&Envoy, workers));
-        self.with(|attempt, worker| attempt.request_headers(worker, &Envoy, end_of_stream));
-        Action::Continue
+        self.with(|attempt, worker| attempt.request_headers(worker, &Envoy, end));
     }
 
-    fn on_http_request_body(&mut self, _size: usize, end_of_stream: bool) -> Action {
-        self.with(|attempt, worker| attempt.request_body(worker, &Envoy, end_of_stream));
-        Action::Continue
+    /// A part of the body, or the trailers.
+    pub fn request_body(&mut self, last: bool) {
+        self.with(|attempt, worker| attempt.request_body(worker, &Envoy, last));
     }
 
-    fn on_http_request_trailers(&mut self, _trailers: usize) -> Action {
-        self.with(|attempt, worker| attempt.request_body(worker, &Envoy, true));
-        Action::Continue
+    /// Response headers; `end` where nothing follows them.
+    pub fn response_headers(&mut self, end: bool) {
+        self.with(|attempt, worker| attempt.response_headers(worker, &Envoy, end));
     }
 
-    fn on_http_response_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
-        self.with(|attempt, worker| attempt.response_headers(worker, &Envoy, end_of_stream));
-        Action::Continue
+    /// A part of the body.
+    pub fn response_body(&mut self, last: bool) {
+        self.with(|attempt, worker| attempt.response_body(worker, &Envoy, last));
     }
 
-    fn on_http_response_body(&mut self, _size: usize, end_of_stream: bool) -> Action {
-        self.with(|attempt, worker| attempt.response_body(worker, &Envoy, end_of_stream));
-        Action::Continue
-    }
-
-    fn on_http_response_trailers(&mut self, _trailers: usize) -> Action {
+    /// Response trailers.
+    pub fn response_trailers(&mut self) {
         self.with(|attempt, worker| attempt.response_trailers(worker, &Envoy));
-        Action::Continue
+    }
+
+    /// The end.
+    pub fn finish(&mut self) {
+        self.with(|attempt, worker| attempt.finish(worker, &Envoy));
     }
 }

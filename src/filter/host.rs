@@ -1,15 +1,12 @@
 //! [`Host`] and [`StreamHost`] over proxy-wasm's host calls. Every status that is not OK becomes `None` or a
-//! typed error: the SDK's own wrappers panic on some of them.
+//! typed error.
 
 use core::cell::RefCell;
-use core::time::Duration;
-use std::time::UNIX_EPOCH;
 
 use hashbrown::HashMap;
 
-use proxy_wasm::hostcalls;
-use proxy_wasm::types::{LogLevel, MapType, MetricType, Status};
-
+use super::abi::{self, Map, Status};
+use super::wire;
 use crate::host::{Call, CallError, Host, MetricKind, SharedError, StreamHost};
 use crate::time::Time;
 
@@ -25,8 +22,7 @@ thread_local! {
 pub struct Envoy;
 
 fn now() -> Time {
-    let since = hostcalls::get_current_time().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
-    Time(since.map_or(0, |s: Duration| u64::try_from(s.as_nanos()).unwrap_or(u64::MAX)))
+    Time(abi::now().unwrap_or(0))
 }
 
 impl Host for Envoy {
@@ -35,38 +31,33 @@ impl Host for Envoy {
     }
 
     fn shared_get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
-        match hostcalls::get_shared_data(key) {
-            Ok((Some(value), Some(version))) if !value.is_empty() => Some((value, version)),
-            _ => None,
-        }
+        abi::shared_data(key).ok().filter(|(value, _)| !value.is_empty())
     }
 
     fn shared_set(&self, key: &str, value: &[u8], version: Option<u32>) -> Result<(), SharedError> {
-        hostcalls::set_shared_data(key, Some(value), version).map_err(|status| match status {
-            Status::CasMismatch => SharedError::Conflict,
+        abi::set_shared_data(key, value, version).map_err(|status| match status {
+            Status::CAS_MISMATCH => SharedError::Conflict,
             _ => SharedError::Refused,
         })
     }
 
     fn call(&self, call: &Call<'_>) -> Result<u32, CallError> {
-        let mut headers = vec![
+        let usual = [
             (":method", if call.form.is_some() { "POST" } else { "GET" }),
             (":scheme", "http"),
             (":path", call.path),
             (":authority", call.authority),
             ("accept", "application/json"),
         ];
-        if call.form.is_some() {
-            headers.push(("content-type", "application/x-www-form-urlencoded"));
-        }
-        headers.extend(call.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        let body = call.form.map(str::as_bytes);
-        hostcalls::dispatch_http_call(call.cluster, headers, body, vec![], call.timeout).map_err(|status| {
-            match status {
-                // Envoy knows no such cluster. Where it knows it and the request fails at once, it says so otherwise.
-                Status::BadArgument => CallError::UnknownCluster,
-                _ => CallError::NotSent,
-            }
+        let form = call.form.map(|_| ("content-type", "application/x-www-form-urlencoded"));
+        let more = call.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let headers = wire::headers(usual.into_iter().chain(form).chain(more));
+        let body = call.form.map(str::as_bytes).unwrap_or_default();
+        let timeout_ms = u32::try_from(call.timeout.as_millis()).unwrap_or(u32::MAX);
+        abi::http_call(call.cluster, &headers, body, timeout_ms).map_err(|status| match status {
+            // Envoy knows no such cluster. Where it knows it and the request fails at once, it says so otherwise.
+            Status::BAD_ARGUMENT => CallError::UnknownCluster,
+            _ => CallError::NotSent,
         })
     }
 
@@ -75,23 +66,24 @@ impl Host for Envoy {
     }
 
     fn node_zone(&self) -> Option<String> {
-        let zone = hostcalls::get_property(vec!["node", "locality", "zone"]).ok().flatten()?;
+        let zone = wire::with_path(&["node", "locality", "zone"], abi::property).ok()?;
         String::from_utf8(zone).ok().filter(|zone| !zone.is_empty())
     }
 
     fn log(&self, level: log::Level, message: &str) {
         let level = match level {
-            log::Level::Error => LogLevel::Error,
-            log::Level::Warn => LogLevel::Warn,
-            log::Level::Info => LogLevel::Info,
-            log::Level::Debug => LogLevel::Debug,
-            log::Level::Trace => LogLevel::Trace,
+            log::Level::Trace => 0,
+            log::Level::Debug => 1,
+            log::Level::Info => 2,
+            log::Level::Warn => 3,
+            log::Level::Error => 4,
         };
-        let _a_log_that_fails_has_nowhere_to_say_so = hostcalls::log(level, message);
+        abi::log(level, message);
     }
 
     fn metric(&self, kind: MetricKind, name: &str) -> Option<u32> {
-        METRICS.with_borrow_mut(|metrics| {
+        METRICS.with(|metrics| {
+            let mut metrics = metrics.try_borrow_mut().ok()?;
             if let Some(id) = metrics.get(name) {
                 return Some(*id);
             }
@@ -99,11 +91,11 @@ impl Host for Envoy {
                 return None;
             }
             let kind = match kind {
-                MetricKind::Counter => MetricType::Counter,
-                MetricKind::Gauge => MetricType::Gauge,
-                MetricKind::Histogram => MetricType::Histogram,
+                MetricKind::Counter => 0,
+                MetricKind::Gauge => 1,
+                MetricKind::Histogram => 2,
             };
-            let id = hostcalls::define_metric(kind, name).ok()?;
+            let id = abi::define_metric(kind, name).ok()?;
             metrics.insert(name.into(), id);
             Some(id)
         })
@@ -111,11 +103,11 @@ impl Host for Envoy {
 
     fn count(&self, metric: u32, by: u64) {
         let _unknown_metrics_count_nothing =
-            hostcalls::increment_metric(metric, i64::try_from(by).unwrap_or(i64::MAX));
+            abi::increment_metric(metric, i64::try_from(by).unwrap_or(i64::MAX));
     }
 
     fn record(&self, metric: u32, value: u64) {
-        let _unknown_metrics_show_nothing = hostcalls::record_metric(metric, value);
+        let _unknown_metrics_show_nothing = abi::record_metric(metric, value);
     }
 }
 
@@ -125,46 +117,44 @@ impl StreamHost for Envoy {
     }
 
     fn request_header(&self, name: &str) -> Option<Vec<u8>> {
-        hostcalls::get_map_value_bytes(MapType::HttpRequestHeaders, name).ok().flatten()
+        abi::header(Map::RequestHeaders, name).ok()
     }
 
     fn set_request_header(&self, name: &str, value: &[u8]) {
-        let _unset_means_fallback =
-            hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, Some(value));
+        let _unset_means_fallback = abi::set_header(Map::RequestHeaders, name, value);
     }
 
     fn remove_request_header(&self, name: &str) {
-        let _absent_is_fine = hostcalls::remove_map_value(MapType::HttpRequestHeaders, name);
+        let _absent_is_fine = abi::remove_header(Map::RequestHeaders, name);
     }
 
     fn response_header(&self, name: &str) -> Option<Vec<u8>> {
-        hostcalls::get_map_value_bytes(MapType::HttpResponseHeaders, name).ok().flatten()
+        abi::header(Map::ResponseHeaders, name).ok()
     }
 
     fn add_response_header(&self, name: &str, value: &[u8]) {
-        let _the_next_response_may_carry_it =
-            hostcalls::add_map_value_bytes(MapType::HttpResponseHeaders, name, value);
+        let _the_next_response_may_carry_it = abi::add_header(Map::ResponseHeaders, name, value);
     }
 
     fn remove_response_header(&self, name: &str) {
-        let _absent_is_fine = hostcalls::remove_map_value(MapType::HttpResponseHeaders, name);
+        let _absent_is_fine = abi::remove_header(Map::ResponseHeaders, name);
     }
 
     fn response_trailer(&self, name: &str) -> Option<Vec<u8>> {
-        hostcalls::get_map_value_bytes(MapType::HttpResponseTrailers, name).ok().flatten()
+        abi::header(Map::ResponseTrailers, name).ok()
     }
 
     fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
-        hostcalls::get_property(path.to_vec()).ok().flatten()
+        wire::with_path(path, abi::property).ok().filter(|value| !value.is_empty())
     }
 
     fn set_property(&self, path: &[&str], value: &[u8]) {
-        let _unset_means_unfollowed = hostcalls::set_property(path.to_vec(), Some(value));
+        let _unset_means_unfollowed = wire::with_path(path, |path| abi::set_property(path, value));
     }
 
     fn respond(&self, status: u32, headers: &[(&str, &str)], body: &[u8]) {
-        let body = (!body.is_empty()).then_some(body);
-        let _fails_only_when_already_answered = hostcalls::send_http_response(status, headers.to_vec(), body);
+        let headers = wire::headers(headers.iter().copied());
+        let _fails_only_when_already_answered = abi::respond(status, &headers, body);
     }
 
     fn process(&self) -> &dyn Host {

@@ -1,28 +1,37 @@
 //! The root context: one a worker and configuration.
 
 use core::cell::{Cell, RefCell};
-use core::time::Duration;
 use std::rc::{Rc, Weak};
 
-use proxy_wasm::hostcalls;
-use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{BufferType, ContextType};
-
-use super::attempt::AttemptStream;
+use super::abi::{self, Buffer, Map};
 use super::host::Envoy;
-use super::stream::HttpStream;
+use super::wire;
 use crate::config::{self, Fault, Role};
 use crate::host::{Body, Host};
 use crate::worker::Worker;
+use crate::worker::aside::{self, Aside};
+
+/// The largest answer that is kept while the worker is at work.
+const MOST_KEPT: usize = 1 << 20;
 
 thread_local! {
     /// The latest worker by plugin name: a new configuration is a new root context in the same VM, and what
     /// has been learnt must survive it.
-    static LATEST: RefCell<Vec<(String, Weak<RefCell<Worker>>)>> = const { RefCell::new(Vec::new()) };
+    static LATEST: RefCell<Vec<Latest>> = const { RefCell::new(Vec::new()) };
     /// Every worker that lives: an attempt may belong to a request of any.
     static WORKERS: RefCell<Vec<Weak<RefCell<Worker>>>> = const { RefCell::new(Vec::new()) };
     /// How many configurations have the filter among upstream filters.
     static FOLLOWING: Cell<usize> = const { Cell::new(0) };
+    /// The number of the latest root.
+    static NUMBER: Cell<u64> = const { Cell::new(0) };
+}
+
+/// A plugin's worker in force, and the root that has it: the latest, where a refused configuration keeps the worker of
+/// the one before it.
+struct Latest {
+    name: String,
+    worker: Weak<RefCell<Worker>>,
+    root: u64,
 }
 
 /// Whether attempts can be followed.
@@ -31,21 +40,33 @@ pub fn following() -> bool {
 }
 
 /// Looks through the workers of this thread, the latest first.
-pub fn with_workers<R>(look: impl FnOnce(&mut dyn Iterator<Item = Rc<RefCell<Worker>>>) -> R) -> R {
-    WORKERS.with_borrow(|workers| look(&mut workers.iter().rev().filter_map(Weak::upgrade)))
+pub fn with_workers<R>(
+    look: impl FnOnce(&mut dyn Iterator<Item = Rc<RefCell<Worker>>>) -> Option<R>,
+) -> Option<R> {
+    WORKERS.with(|workers| look(&mut workers.try_borrow().ok()?.iter().rev().filter_map(Weak::upgrade)))
 }
 
-/// The root context; without a worker until it is configured, and for good among upstream filters.
+/// An answer to a call of the worker's: token, status and body.
+type Answer = (u32, Option<u32>, Vec<u8>);
+
+/// The root context; without a worker until it is configured, and for good among upstream filters. Its callbacks may
+/// come while another of them runs.
 #[derive(Default)]
 pub struct Root {
-    worker: Option<Rc<RefCell<Worker>>>,
-    tick_period_ms: u64,
-    follows: bool,
+    worker: RefCell<Option<Rc<RefCell<Worker>>>>,
+    tick_period_ms: Cell<u64>,
+    follows: Cell<bool>,
+    /// Answers that came while the worker was at work: Envoy gives some before it has even returned from the call.
+    answers: RefCell<Vec<Answer>>,
+    /// Its configuration is refused, and the VM's environment asks to stand aside.
+    aside: RefCell<Option<Rc<Aside>>>,
+    /// Its number among the roots of this thread.
+    number: Cell<u64>,
 }
 
 impl Drop for Root {
     fn drop(&mut self) {
-        if self.follows {
+        if self.follows.get() {
             FOLLOWING.set(FOLLOWING.get().saturating_sub(1));
         }
     }
@@ -64,20 +85,19 @@ impl Body for CallBody {
         if most == 0 {
             return Vec::new();
         }
-        let part = hostcalls::get_buffer(BufferType::HttpCallResponseBody, from, most);
-        part.ok().flatten().unwrap_or_default()
+        abi::buffer(Buffer::CallResponseBody, from, most).unwrap_or_default()
     }
 }
 
 /// The plugin's name as Envoy knows it: it scopes what workers share.
 fn plugin_name() -> String {
-    let name = hostcalls::get_property(vec!["plugin_name"]).ok().flatten().unwrap_or_default();
+    let name = wire::with_path(&["plugin_name"], abi::property).unwrap_or_default();
     String::from_utf8_lossy(&name).into_owned()
 }
 
 /// Whether the host took it.
 fn set_tick_period(ms: u64) -> bool {
-    hostcalls::set_tick_period(Duration::from_millis(ms)).is_ok()
+    abi::set_tick_period(u32::try_from(ms).unwrap_or(u32::MAX)).is_ok()
 }
 
 fn seed() -> u64 {
@@ -93,99 +113,165 @@ fn refuse(faults: Vec<Fault>) -> bool {
 }
 
 impl Root {
-    fn follow(&mut self, json: &[u8]) -> bool {
-        match config::parse_upstream(json) {
-            Ok(()) => {
-                if !core::mem::replace(&mut self.follows, true) {
-                    FOLLOWING.set(FOLLOWING.get() + 1);
+    /// Whether this one is among upstream filters.
+    pub fn follows(&self) -> bool {
+        self.follows.get()
+    }
+
+    /// The worker, once it is configured.
+    pub fn worker(&self) -> Option<Rc<RefCell<Worker>>> {
+        self.worker.try_borrow().ok()?.clone()
+    }
+
+    fn with<R>(&self, act: impl FnOnce(&mut Worker) -> R) -> Option<R> {
+        let worker = self.worker()?;
+        let mut worker = worker.try_borrow_mut().ok()?;
+        Some(act(&mut worker))
+    }
+
+    /// The worker in force for the plugin `name`.
+    fn latest(name: &str) -> Option<Rc<RefCell<Worker>>> {
+        LATEST.with(|latest| latest.try_borrow().ok()?.iter().find(|of| of.name == name)?.worker.upgrade())
+    }
+
+    /// From here on this root has the plugin's worker.
+    fn put(&self, name: String, worker: &Rc<RefCell<Worker>>) {
+        NUMBER.set(NUMBER.get() + 1);
+        self.number.set(NUMBER.get());
+        LATEST.with(|latest| {
+            let Ok(mut latest) = latest.try_borrow_mut() else { return };
+            latest.retain(|of| of.worker.strong_count() > 0 && of.name != name);
+            latest.push(Latest { name, worker: Rc::downgrade(worker), root: self.number.get() });
+        });
+        self.worker.replace(Some(worker.clone()));
+    }
+
+    /// Whether another root has this one's worker by now.
+    fn is_outlived(&self) -> bool {
+        let Some(worker) = self.worker() else { return false };
+        LATEST.with(|latest| {
+            let Ok(latest) = latest.try_borrow() else { return false };
+            latest.iter().any(|of| of.worker.ptr_eq(&Rc::downgrade(&worker)) && of.root != self.number.get())
+        })
+    }
+
+    /// A configuration of so many bytes; whether it is accepted.
+    pub fn configure(&self, size: usize) -> bool {
+        let json = abi::buffer(Buffer::PluginConfiguration, 0, size).unwrap_or_default();
+        let name = plugin_name();
+        let stands_aside = aside::wanted(&Envoy, std::env::var(aside::VARIABLE).ok().as_deref());
+        let read = match config::role(&json) {
+            Role::Upstream => config::parse_upstream(&json).map(|()| None),
+            Role::Downstream => Worker::configure(&Envoy, &json, &name, seed()).map(Some),
+        };
+        match read {
+            Ok(worker) => {
+                if stands_aside {
+                    aside::accepted(&Envoy);
                 }
-                true
+                self.aside.replace(None);
+                worker.map_or_else(|| self.follow(), |worker| self.begin(name, worker))
             }
+            Err(faults) if stands_aside => self.stand_aside(&json, name, faults),
             Err(faults) => refuse(faults),
         }
     }
 
-    fn take_over(&self, name: String, worker: &Rc<RefCell<Worker>>) {
-        LATEST.with_borrow_mut(|latest| {
-            latest.retain(|(_, old)| old.strong_count() > 0);
-            let old = latest.iter().find(|(n, _)| *n == name).and_then(|(_, old)| old.upgrade());
-            if let Some(old) = old
-                && let (Ok(mut old), Ok(mut new)) = (old.try_borrow_mut(), worker.try_borrow_mut())
-            {
-                new.adopt(&mut old, Host::now(&Envoy));
-            }
-            latest.retain(|(n, _)| *n != name);
-            latest.push((name, Rc::downgrade(worker)));
-        });
-    }
-}
-
-impl Context for Root {
-    /// Envoy has taken the configuration away, and the last request on it is over.
-    fn on_done(&mut self) -> bool {
-        if let Some(mut worker) = self.worker.as_ref().and_then(|w| w.try_borrow_mut().ok()) {
-            worker.end(&Envoy);
+    fn follow(&self) -> bool {
+        if !self.follows.replace(true) {
+            FOLLOWING.set(FOLLOWING.get() + 1);
         }
         true
     }
 
-    fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _trailers: usize) {
-        let Some(mut worker) = self.worker.as_ref().and_then(|w| w.try_borrow_mut().ok()) else { return };
-        // A call that failed comes back without headers, and asking for one would panic in the SDK.
-        let status = (headers > 0)
-            .then(|| {
-                hostcalls::get_map_value_bytes(proxy_wasm::types::MapType::HttpCallResponseHeaders, ":status")
-            })
-            .and_then(|status| status.ok().flatten())
-            .and_then(|status| core::str::from_utf8(&status).ok()?.parse().ok());
-        worker.call_answered(&Envoy, token, status, &CallBody(body_size));
-    }
-}
-
-impl RootContext for Root {
-    fn on_configure(&mut self, size: usize) -> bool {
-        let json = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, size)
-            .ok()
-            .flatten()
-            .unwrap_or_default();
-        if config::role(&json) == Role::Upstream {
-            return self.follow(&json);
+    fn begin(&self, name: String, mut worker: Worker) -> bool {
+        if let Some(old) = Root::latest(&name)
+            && let Ok(mut old) = old.try_borrow_mut()
+        {
+            worker.adopt(&mut old, Host::now(&Envoy));
         }
-        let name = plugin_name();
-        match Worker::configure(&Envoy, &json, &name, seed()) {
-            Ok(worker) => {
-                self.tick_period_ms = worker.tick_period_ms();
-                let worker = Rc::new(RefCell::new(worker));
-                self.take_over(name, &worker);
-                WORKERS.with_borrow_mut(|workers| {
-                    workers.retain(|old| old.strong_count() > 0);
-                    workers.push(Rc::downgrade(&worker));
-                });
-                self.worker = Some(worker);
-                set_tick_period(self.tick_period_ms)
+        self.tick_period_ms.set(worker.tick_period_ms());
+        let worker = Rc::new(RefCell::new(worker));
+        WORKERS.with(|workers| {
+            let Ok(mut workers) = workers.try_borrow_mut() else { return };
+            workers.retain(|old| old.strong_count() > 0);
+            workers.push(Rc::downgrade(&worker));
+        });
+        self.put(name, &worker);
+        set_tick_period(self.tick_period_ms.get())
+    }
+
+    /// Lets requests pass, or the worker of the configuration before go on.
+    fn stand_aside(&self, json: &[u8], name: String, faults: Vec<Fault>) -> bool {
+        let kept = Root::latest(&name);
+        let aside = Aside::from(&Envoy, json, &name, faults, kept.is_some());
+        if let Some(worker) = kept {
+            if let Ok(mut worker) = worker.try_borrow_mut() {
+                worker.outlive(aside.places());
             }
-            Err(faults) => refuse(faults),
+            self.put(name, &worker);
         }
+        self.aside.replace(Some(Rc::new(aside)));
+        self.tick_period_ms.set(self.with(|worker| worker.tick_period_ms()).unwrap_or(aside::TICK_MS));
+        set_tick_period(self.tick_period_ms.get())
     }
 
-    fn on_tick(&mut self) {
-        if let Some(mut worker) = self.worker.as_ref().and_then(|w| w.try_borrow_mut().ok()) {
+    /// What a stream without a worker does, where a configuration was refused.
+    pub fn aside(&self) -> Option<Rc<Aside>> {
+        self.aside.try_borrow().ok()?.clone()
+    }
+
+    /// Time passes.
+    pub fn tick(&self) {
+        if let Some(aside) = self.aside() {
+            aside.tick(&Envoy);
+        }
+        if self.is_outlived() {
+            return;
+        }
+        let period_ms = self.with(|worker| {
             worker.tick(&Envoy);
-            let period_ms = worker.tick_period_ms();
-            if core::mem::replace(&mut self.tick_period_ms, period_ms) != period_ms {
-                set_tick_period(period_ms);
-            }
+            worker.tick_period_ms()
+        });
+        self.deliver_answers();
+        if let Some(period_ms) = period_ms
+            && self.tick_period_ms.replace(period_ms) != period_ms
+        {
+            set_tick_period(period_ms);
         }
     }
 
-    fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(match self.follows {
-            true => Box::new(AttemptStream::default()),
-            false => Box::new(HttpStream::new(self.worker.clone())),
-        })
+    /// An answer to a call of the worker's: whether it has headers, and the size of its body. One that has none is of a
+    /// call that failed.
+    pub fn call_answered(&self, token: u32, answered: bool, size: usize) {
+        let status = answered
+            .then(|| abi::header(Map::CallResponseHeaders, ":status").ok())
+            .flatten()
+            .and_then(|status| core::str::from_utf8(&status).ok()?.parse().ok());
+        let body = CallBody(size);
+        let Some(()) = self.with(|worker| worker.call_answered(&Envoy, token, status, &body)) else {
+            // Kept for when the worker is done; one that is large is asked for again.
+            let kept = if size <= MOST_KEPT { (status, body.part(0, size)) } else { (None, Vec::new()) };
+            if let Ok(mut answers) = self.answers.try_borrow_mut() {
+                answers.push((token, kept.0, kept.1));
+            }
+            return;
+        };
     }
 
-    fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
+    /// Gives the worker the answers that have come, unless it is at work.
+    fn deliver_answers(&self) {
+        self.with(|worker| {
+            for (token, status, body) in self.answers.take() {
+                worker.call_answered(&Envoy, token, status, &body.as_slice());
+            }
+        });
+    }
+
+    /// Envoy has taken the configuration away, and the last request on it is over.
+    pub fn end(&self) {
+        if !self.is_outlived() {
+            self.with(|worker| worker.end(&Envoy));
+        }
     }
 }

@@ -3,76 +3,70 @@
 use core::cell::RefCell;
 use std::rc::Rc;
 
-use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::Action;
-
+use super::dispatch::Action;
 use super::host::Envoy;
-use super::root;
+use super::root::{self, Root};
+use crate::worker::aside::Aside;
 use crate::worker::{Stream, Verdict, Worker};
 
 /// A request on its way through this worker.
 pub struct HttpStream {
     worker: Option<Rc<RefCell<Worker>>>,
+    aside: Option<Rc<Aside>>,
     stream: Stream,
 }
 
 impl HttpStream {
-    /// A stream of `worker`'s; without one it lets everything pass.
-    pub fn new(worker: Option<Rc<RefCell<Worker>>>) -> HttpStream {
-        HttpStream { worker, stream: Stream::default() }
+    /// A stream of `root`'s worker; without one it lets everything pass.
+    pub fn of(root: &Root) -> HttpStream {
+        let worker = root.worker();
+        let aside = if worker.is_none() { root.aside() } else { None };
+        HttpStream { worker, aside, stream: Stream::default() }
     }
 
     fn with<R>(&mut self, act: impl FnOnce(&mut Stream, &mut Worker) -> R) -> Option<R> {
         let mut worker = self.worker.as_ref()?.try_borrow_mut().ok()?;
         Some(act(&mut self.stream, &mut worker))
     }
-}
 
-impl Context for HttpStream {
-    fn on_done(&mut self) -> bool {
-        self.with(|stream, worker| stream.finish(worker, &Envoy));
-        true
-    }
-}
-
-impl HttpContext for HttpStream {
-    fn on_http_request_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
+    /// Request headers; `end` where nothing follows them.
+    pub fn request_headers(&mut self, end: bool) -> Action {
         let begin = |stream: &mut Stream, worker: &mut Worker| {
             worker.follow_attempts(root::following());
-            stream.request_headers(worker, &Envoy, end_of_stream)
+            stream.request_headers(worker, &Envoy, end)
         };
-        match self.with(begin) {
+        let verdict = match &self.aside {
+            Some(aside) => Some(aside.request_headers(&Envoy)),
+            None => self.with(begin),
+        };
+        match verdict {
             Some(Verdict::Answered) => Action::Pause,
             Some(Verdict::Continue) | None => Action::Continue,
         }
     }
 
-    fn on_http_request_body(&mut self, _size: usize, end_of_stream: bool) -> Action {
-        self.with(|stream, worker| stream.request_body(worker, &Envoy, end_of_stream));
-        Action::Continue
+    /// A part of the body, or the trailers.
+    pub fn request_body(&mut self, last: bool) {
+        self.with(|stream, worker| stream.request_body(worker, &Envoy, last));
     }
 
-    fn on_http_request_trailers(&mut self, _trailers: usize) -> Action {
-        self.with(|stream, worker| stream.request_body(worker, &Envoy, true));
-        Action::Continue
+    /// Response headers; `end` where nothing follows them.
+    pub fn response_headers(&mut self, end: bool) {
+        self.with(|stream, worker| stream.response_headers(worker, &Envoy, end));
     }
 
-    fn on_http_response_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
-        self.with(|stream, worker| stream.response_headers(worker, &Envoy, end_of_stream));
-        Action::Continue
+    /// A part of the body.
+    pub fn response_body(&mut self, last: bool) {
+        self.with(|stream, worker| stream.response_body(worker, &Envoy, last));
     }
 
-    fn on_http_response_body(&mut self, _size: usize, end_of_stream: bool) -> Action {
-        self.with(|stream, worker| stream.response_body(worker, &Envoy, end_of_stream));
-        Action::Continue
-    }
-
-    fn on_http_response_trailers(&mut self, _trailers: usize) -> Action {
+    /// Response trailers.
+    pub fn response_trailers(&mut self) {
         self.with(|stream, worker| stream.response_trailers(worker, &Envoy));
-        Action::Continue
     }
 
-    fn on_log(&mut self) {
+    /// The end, whichever way it came.
+    pub fn finish(&mut self) {
         self.with(|stream, worker| stream.finish(worker, &Envoy));
     }
 }

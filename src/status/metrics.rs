@@ -50,6 +50,7 @@ fn process(text: &mut Text, report: &Report<'_>) {
     let name = "evenkeel_unmatched_requests_total";
     text.head(name, "counter", "Requests to clusters that no entry of upstreams names.");
     text.sample(name, "", report.unmatched.requests as f64);
+    refused(text, !report.configuration_refused.is_empty());
     text.head("evenkeel_prometheus_polls_total", "counter", "Queries sent to Prometheus.");
     text.sample("evenkeel_prometheus_polls_total", "", polls.polls as f64);
     text.head(
@@ -70,6 +71,23 @@ fn process(text: &mut Text, report: &Report<'_>) {
     }
 }
 
+fn refused(text: &mut Text, refused: bool) {
+    let name = "evenkeel_configuration_refused";
+    text.head(
+        name,
+        "gauge",
+        "1 while the latest configuration is refused and the filter stands aside from it.",
+    );
+    text.sample(name, "", f64::from(u8::from(refused)));
+}
+
+/// All that there is to say without a configuration that could be used.
+pub fn text_without_configuration() -> String {
+    let mut text = Text { labels: Vec::new(), out: String::new() };
+    refused(&mut text, true);
+    text.out
+}
+
 fn upstreams(text: &mut Text, of: &[Cluster<'_>]) {
     text.upstream("unmet", "gauge", "1 if there is traffic, and none of it to this cluster.", of, |u| {
         Some(f64::from(u8::from(u.unmet)))
@@ -84,6 +102,11 @@ fn upstreams(text: &mut Text, of: &[Cluster<'_>]) {
     text.upstream("ejections_total", "counter", "Times an endpoint was taken out of traffic.", of, |u| {
         Some(u.ejections as f64)
     });
+    let help = "Steered requests that another host answered than the one that was named, retries apart.";
+    text.upstream("not_followed_total", "counter", help, of, |u| Some(u.not_followed as f64));
+    let help =
+        "Requests whose route was chosen after evenkeel had looked at them, so that they are not steered.";
+    text.upstream("rerouted_total", "counter", help, of, |u| Some(u.rerouted as f64));
     scaling(text, of);
     let name = "evenkeel_upstream_decisions_total";
     text.head(name, "counter", "Requests by what decided where they go.");

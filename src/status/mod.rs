@@ -5,10 +5,12 @@
 
 mod metrics;
 mod names;
+mod refused;
 mod report;
 mod route;
 
 pub use names::costs_seconds;
+pub use refused::refused;
 pub use report::{Report, Sources, reason};
 pub use route::Route;
 
@@ -28,7 +30,7 @@ const PAGE: &str = include_str!("page.html");
 /// Nothing is loaded from anywhere, and nothing runs but the page's own script and style, which their hashes name.
 const PAGE_POLICY: &str = concat!(
     "default-src 'none'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; ",
-    "script-src 'sha256-ol/fGqNrzU69PkpuSIWWtLbzyakKYnjBkTfkxjKgHWQ='; style-src 'sha256-sfPIENrGnp9aDLL+EVWJtjZxpihkJCpelG0tVnY8tIQ='"
+    "script-src 'sha256-z0HT5k+3lRD7uj9rpBt6av9XxEZcU5KCWs0mQ+0OaDY='; style-src 'sha256-sfPIENrGnp9aDLL+EVWJtjZxpihkJCpelG0tVnY8tIQ='"
 );
 /// What is no page loads nothing at all.
 const DATA_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
@@ -49,7 +51,6 @@ impl Answer {
 
     /// The answer for `route`; `sources` are looked at only where they are needed.
     pub fn to<'a>(route: Route, sources: impl FnOnce() -> Sources<'a>) -> Answer {
-        const TEXT: &str = "text/plain; charset=utf-8";
         const JSON: &str = "application/json; charset=utf-8";
         match route {
             Route::Page => {
@@ -67,12 +68,23 @@ impl Answer {
                 let body = metrics::text(&Report::of(&sources())).into_bytes();
                 Answer::new(200, METRICS_TYPE, DATA_POLICY, body)
             }
-            Route::Unknown => Answer::new(404, TEXT, DATA_POLICY, b"not found\n".to_vec()),
-            Route::Refused => {
-                let mut answer = Answer::new(405, TEXT, DATA_POLICY, b"only GET and HEAD\n".to_vec());
-                answer.headers.push(("allow", "GET, HEAD"));
-                answer
-            }
+            Route::Unknown | Route::Refused => Answer::without_sources(route),
         }
+    }
+
+    /// Something that loads nothing at all.
+    fn data(content_type: &'static str, body: Vec<u8>) -> Answer {
+        Answer::new(200, content_type, DATA_POLICY, body)
+    }
+
+    /// The answer to what is no question.
+    fn without_sources(route: Route) -> Answer {
+        const TEXT: &str = "text/plain; charset=utf-8";
+        if route != Route::Refused {
+            return Answer::new(404, TEXT, DATA_POLICY, b"not found\n".to_vec());
+        }
+        let mut answer = Answer::new(405, TEXT, DATA_POLICY, b"only GET and HEAD\n".to_vec());
+        answer.headers.push(("allow", "GET, HEAD"));
+        answer
     }
 }

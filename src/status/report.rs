@@ -41,6 +41,8 @@ pub struct Sources<'a> {
     pub workers: usize,
     /// When the first worker of the process began.
     pub founded: Time,
+    /// Where a later configuration is wrong that was refused.
+    pub refused: &'a [String],
     /// The moment of the view.
     pub now: Time,
 }
@@ -64,6 +66,9 @@ pub struct Report<'a> {
     pub uptime_s: f64,
     /// Workers that carry traffic.
     pub workers: usize,
+    /// Where a later configuration is wrong that was refused; not there without one.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    pub configuration_refused: &'a [String],
     /// How the polls go.
     pub prometheus: Polls<'a>,
     /// Requests to clusters that no entry of the configuration names, and the first of these.
@@ -129,6 +134,10 @@ pub struct Cluster<'a> {
     pub decisions: Decisions,
     /// How long a sample of the decisions took; none before the first.
     pub decision_time: Option<DecisionTime>,
+    /// Steered requests that another host answered than the one that was named, retries apart.
+    pub not_followed: u64,
+    /// Requests whose route was chosen after evenkeel had looked at them.
+    pub rerouted: u64,
     /// Times an endpoint was taken out of traffic.
     pub ejections: u64,
     /// Changes of state, by the new one.
@@ -411,6 +420,7 @@ impl<'a> Report<'a> {
             mode: names::mode(sources.config.mode),
             uptime_s: short(sources.now.seconds_since(sources.founded)),
             workers: sources.workers,
+            configuration_refused: sources.refused,
             prometheus: Polls {
                 configured: sources.config.prometheus.is_some(),
                 polls: stats.polls,
@@ -469,6 +479,8 @@ fn cluster<'a>((at, upstream): (usize, &'a Upstream), sources: &Sources<'a>) -> 
             safe_endpoint: totals.safe_endpoint,
         },
         decision_time: decision_time(totals.times),
+        not_followed: totals.not_followed,
+        rerouted: totals.rerouted,
         ejections: totals.ejections,
         state_changes: Changes { healthy, suspect, failed, recovering },
         discovery: discovery(upstream, sources.discovery.get(at), sources.now),

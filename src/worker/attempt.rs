@@ -39,6 +39,15 @@ impl Attempt {
         let upstream = shared.upstream;
         let mut reserved = core::mem::take(&mut shared.reserved);
         let served = verdict::served_by(engine, host, upstream);
+        if !shared.followed {
+            shared.first = served.one_of_ours();
+            if let Hop::Waiting { ticket, .. } = &reserved
+                && served != Served::Nobody
+                && served != Served::Ours(ticket.endpoint.index)
+            {
+                verdict::not_followed(engine, host, upstream);
+            }
+        }
         let ticket = match (reserved.due(engine), served) {
             (Some(ticket), Served::Ours(index)) if ticket.endpoint.index == index => Some(*ticket),
             (Some(ticket), Served::Ours(index)) => engine.moved(ticket, index),

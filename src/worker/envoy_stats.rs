@@ -68,7 +68,7 @@ type Counter = (&'static str, Option<(&'static str, &'static str)>, fn(&Totals) 
 /// Name, and where the value is taken from; none if it is not known.
 type Gauge = (&'static str, fn(&Upstream) -> Option<u64>);
 
-const COUNTERS: [Counter; 13] = [
+const COUNTERS: [Counter; 15] = [
     ("decisions_total", Some(("reason", Reason::Policy.name())), |t| t.policy),
     ("decisions_total", Some(("reason", Reason::Probe.name())), |t| t.probes),
     ("decisions_total", Some(("reason", Reason::Fallback.name())), |t| t.fallbacks),
@@ -80,6 +80,8 @@ const COUNTERS: [Counter; 13] = [
     ("state_changes_total", Some(("state", "suspect")), |t| change(t, 1)),
     ("state_changes_total", Some(("state", "failed")), |t| change(t, 2)),
     ("state_changes_total", Some(("state", "recovering")), |t| change(t, 3)),
+    ("not_followed_total", None, |t| t.not_followed),
+    ("rerouted_total", None, |t| t.rerouted),
     ("observed_decisions_total", None, |t| t.compared),
     ("observed_agreements_total", None, |t| t.agreed),
 ];
@@ -115,6 +117,11 @@ fn name_of(labels: &[(&str, &str)], name: &str) -> String {
     out.push_str("fleet_");
     out.push_str(name);
     out
+}
+
+/// The name of a metric of the whole process.
+pub(super) fn process_metric(name: &str) -> String {
+    name_of(&[], name)
 }
 
 impl Metrics {

@@ -3,10 +3,12 @@
 //! The filter wires this to proxy-wasm; tests wire it to a fake host. Nothing here knows either.
 
 mod affinity;
+pub mod aside;
 mod attempt;
 mod clusters;
 mod discovery;
 mod envoy_stats;
+mod hints;
 mod hop;
 mod members;
 mod notices;
@@ -85,6 +87,10 @@ pub struct Worker {
     discovery: Discovery,
     started: Time,
     ticked: Time,
+    hints: Vec<hints::Looked>,
+    looks: stream::Looks,
+    /// Where a later configuration is wrong that was refused, so that this one is still in force.
+    refused: Vec<String>,
 }
 
 struct Keys {
@@ -92,6 +98,7 @@ struct Keys {
     lease: String,
     signals: String,
     scaling: String,
+    hints: String,
 }
 
 /// The host whose log gets events in this form.
@@ -141,6 +148,7 @@ impl Worker {
                 lease: format!("{prefix}/lease"),
                 signals: format!("{prefix}/signals"),
                 scaling: format!("{prefix}/scaling"),
+                hints: format!("{prefix}/said"),
             },
             seat: None,
             peers: Vec::new(),
@@ -156,6 +164,9 @@ impl Worker {
             snapshot: Snapshot::default(),
             started: now,
             ticked: now,
+            hints: hints::none(config.upstreams.len()),
+            looks: stream::Looks::default(),
+            refused: Vec::new(),
             config,
         };
         worker.clusters.announce(&mut worker.engine);
@@ -169,6 +180,11 @@ impl Worker {
     /// The configuration in force.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// A later configuration was refused, with faults at these places: this one stays in force.
+    pub fn outlive(&mut self, refused: Vec<String>) {
+        self.refused = refused;
     }
 
     /// What is measured and decided.
@@ -234,6 +250,7 @@ impl Worker {
             if self.leads() {
                 self.tell_unmet(host, now);
             }
+            self.hint(host, now);
         } else if self.lease == lease::Holder::Unsettled {
             // Whoever has no endpoints yet does not want to wait for the next chores.
             self.lead(host, now);

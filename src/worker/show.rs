@@ -36,6 +36,7 @@ impl Worker {
             counts,
             workers: others + usize::from(self.carries_traffic),
             founded: if founded == Time::ZERO { self.started } else { founded },
+            refused: &self.refused,
             now,
         }
     }

@@ -1,5 +1,6 @@
 //! One request from its headers to its end: strip, decide, steer, observe, give back.
 
+mod route;
 pub(super) mod verdict;
 
 use super::Worker;
@@ -12,6 +13,8 @@ use crate::engine::{Decision, Engine};
 use crate::host::StreamHost;
 use crate::policy::Request;
 use crate::time::Time;
+
+pub(super) use route::Looks;
 
 /// What becomes of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub struct Stream {
     issued: Option<Issued>,
     /// Whom the decision named that is only shown.
     shown: Option<u32>,
+    /// A retry goes to the same endpoint again: no other is named.
+    stays: bool,
     /// Where its attempts may be seen, too: its number and what they share.
     trail: Option<(u64, SharedTrail)>,
     /// How it was decided, where somebody wants to know.
@@ -40,6 +45,8 @@ enum Phase {
     /// No request headers seen, or nothing of ours.
     #[default]
     Foreign,
+    /// Its route is none of ours so far.
+    Unrouted,
     /// Steered.
     Steered(Hop),
     /// Not steered: whoever answers is learnt from the answer.
@@ -59,7 +66,10 @@ impl Stream {
         let asked = worker.is_asked(host);
         worker.carries_traffic = true;
         worker.busy = true;
-        let Some(upstream) = route(worker, host) else { return Verdict::Continue };
+        let Some(upstream) = route::of(worker, host) else {
+            self.phase = Phase::Unrouted;
+            return Verdict::Continue;
+        };
         // Who asks for an upgrade has said all with the headers.
         let upload = Upload::of(complete || host.request_header("upgrade").is_some());
         let now = host.now();
@@ -108,6 +118,7 @@ impl Stream {
                     return Verdict::Continue;
                 };
                 host.set_request_header(header, value);
+                self.stays = candidates.as_slice().len() == 1;
                 let first = candidates.first();
                 let ticket = first.and_then(|i| worker.engine.started(upstream, i, now));
                 let begun = ticket.map(|ticket| Hop::begin(&mut worker.engine, ticket, upload));
@@ -190,23 +201,29 @@ impl Stream {
             self.testify(worker, host, failure);
         }
         self.look_for_attempts();
+        self.compare(worker, host);
+        if matches!(self.phase, Phase::Unrouted) {
+            self.phase = Phase::Foreign;
+            route::look_again(worker, host);
+        }
         let engine = &mut worker.engine;
         match &mut self.phase {
-            Phase::Foreign => {}
+            Phase::Foreign | Phase::Unrouted => {}
             Phase::Steered(hop) => {
                 let Some(ticket) = hop.due(engine).copied() else { return };
                 let now = host.now();
                 let outcome = verdict::of_headers(host, complete);
-                let (ticket, outcome) = verdict::reattribute(engine, host, ticket, outcome);
+                let (ticket, outcome) = verdict::reattribute(engine, host, (ticket, self.stays), outcome);
                 hop.answered(engine, ticket, outcome, now, complete);
             }
             Phase::Watching { upstream, started, .. } => {
                 let now = host.now();
-                let outcome = verdict::of_headers(host, complete);
+                let outcome = match verdict::attempts(host) {
+                    0 | 1 => verdict::of_headers(host, complete),
+                    // Which endpoint failed before is not known here; this one is not to be charged with its time.
+                    _ => verdict::of_a_later_attempt(verdict::of_headers(host, complete)),
+                };
                 let (served, started) = (verdict::served_by(engine, host, *upstream), *started);
-                if let (Some(named), Some(used)) = (self.shown.take(), served.one_of_ours()) {
-                    engine.compare(*upstream, named, used);
-                }
                 let ticket = served.one_of_ours().and_then(|i| engine.started(*upstream, i, started));
                 self.phase = Phase::Foreign;
                 if let Some(ticket) = ticket {
@@ -221,6 +238,21 @@ impl Stream {
                     self.explain(engine, host);
                 }
             }
+        }
+    }
+
+    /// Compares a decision that is only shown with Envoy's own: whom its first attempt went to.
+    fn compare(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
+        let Some(named) = self.shown.take() else { return };
+        let (upstream, used) = match (&self.phase, &self.trail) {
+            (Phase::Followed, Some((_, trail))) => (trail.borrow().upstream, trail.borrow().first),
+            (Phase::Watching { upstream, .. }, _) if verdict::attempts(host) <= 1 => {
+                (*upstream, verdict::served_by(&worker.engine, host, *upstream).one_of_ours())
+            }
+            _ => return,
+        };
+        if let Some(used) = used {
+            worker.engine.compare(upstream, named, used);
         }
     }
 
@@ -250,7 +282,7 @@ impl Stream {
         self.look_for_attempts();
         let engine = &mut worker.engine;
         match core::mem::take(&mut self.phase) {
-            Phase::Foreign | Phase::Watching { .. } => {}
+            Phase::Foreign | Phase::Unrouted | Phase::Watching { .. } => {}
             Phase::Steered(mut hop) => {
                 let reason = if hop.broken_off() { verdict::of_the_end(host) } else { None };
                 let now = host.now();
@@ -285,19 +317,4 @@ impl Stream {
             trail.explain(engine, failure, host.now());
         }
     }
-}
-
-/// The upstream that balances the route's cluster. The name costs a trip to the host, so it is not asked for
-/// where one entry balances all.
-fn route(worker: &mut Worker, host: &dyn StreamHost) -> Option<usize> {
-    worker.engine.route_any().or_else(|| {
-        let cluster = host.property(&["xds", "cluster_name"])?;
-        let cluster = core::str::from_utf8(&cluster).ok()?;
-        let upstream = worker.engine.route(cluster);
-        if upstream.is_none() && !cluster.is_empty() {
-            worker.engine.pass_by();
-            worker.clusters.meet(cluster, worker.engine.expects(cluster));
-        }
-        upstream
-    })
 }

@@ -52,6 +52,8 @@ pub(super) struct Testimony {
     shown: bool,
     sampled: bool,
     logged: bool,
+    /// Read with the response headers, which are out of reach when the trailers come.
+    status: Option<u64>,
     /// Read with the request: its headers are out of reach when the answer comes.
     trace: Trace,
 }
@@ -141,6 +143,7 @@ impl Worker {
             shown,
             sampled,
             logged: false,
+            status: None,
             trace: if sampled || self.listeners.failures { Trace::of(host) } else { Trace::default() },
         }))
     }
@@ -171,7 +174,7 @@ impl Worker {
         let Some(upstream) = self.engine.upstream(testimony.upstream) else { return };
         let in_json = InJson(host.process());
         let to = in_form(self.config.log.format, host.process(), &in_json);
-        testimony.tell(to, upstream, failure, (status_of(host), served(host).as_deref(), left_out));
+        testimony.tell(to, upstream, failure, (served(host).as_deref(), left_out));
     }
 }
 
@@ -260,7 +263,7 @@ impl Testimony {
         host: &dyn Host,
         upstream: &Upstream,
         failure: Option<Failure>,
-        (status, served, left_out): (Option<u64>, Option<&str>, u64),
+        (served, left_out): (Option<&str>, u64),
     ) {
         let (failed, trace) = (failure.map(Failure::name), &self.trace);
         let cluster = upstream.cluster();
@@ -283,7 +286,7 @@ impl Testimony {
                 ("runner_up", Field::text(self.runner_up.as_ref().map(|second| second.address.as_str()))),
                 ("in_flight", Field::Whole(self.in_flight.into())),
                 ("why", Field::Text(if self.endpoint.is_some() { self.why() } else { "nobody is eligible" })),
-                ("status", status.map_or(Field::Unknown, Field::Whole)),
+                ("status", self.status.map_or(Field::Unknown, Field::Whole)),
                 ("failure", Field::text(failed)),
                 ("trace_id", Field::text(trace.id.as_deref())),
                 ("request_id", Field::text(trace.request_id.as_deref())),
@@ -307,6 +310,9 @@ impl Stream {
                 cut(&mut text);
                 host.add_response_header(&debug.header, text.as_bytes());
             }
+        }
+        if let Some(testimony) = &mut self.testimony {
+            testimony.status = status_of(host);
         }
         self.report(worker, host, failure);
     }

@@ -26,6 +26,8 @@ pub(super) struct Trail {
     pub upstream: usize,
     /// The named endpoint's reservation, until the first attempt takes it.
     pub reserved: Hop,
+    /// The endpoint of the first attempt, once there is one, if it is one of ours.
+    pub first: Option<u32>,
     /// An attempt has been seen: from now on they tell, and the request's own filter only steers.
     pub followed: bool,
     /// The latest attempt has been answered, so that the response is an endpoint's and not Envoy's.

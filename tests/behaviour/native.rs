@@ -309,8 +309,20 @@ impl World for Native {
 /// Header names with values, in order.
 type HeaderMap = Vec<(String, Vec<u8>)>;
 
+/// The header map that the running callback may touch; in the access log phase all can be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Open {
+    #[default]
+    Nothing,
+    Request,
+    Response,
+    Trailers,
+    Log,
+}
+
 #[derive(Default)]
 struct Maps {
+    open: Open,
     request: HeaderMap,
     response: HeaderMap,
     trailers: HeaderMap,
@@ -346,12 +358,27 @@ fn first(map: &HeaderMap, name: &str) -> Option<Vec<u8>> {
     all(map, name).into_iter().next()
 }
 
+impl Phase<'_> {
+    /// A header map outside its phase is nothing that the filter may ask for: Envoy refuses it.
+    fn may_write(&self, map: Open, name: &str) {
+        let open = self.maps.borrow().open;
+        assert_eq!(open, map, "{name} is asked for outside its phase");
+    }
+
+    fn may_read(&self, map: Open, name: &str) {
+        if self.maps.borrow().open != Open::Log {
+            self.may_write(map, name);
+        }
+    }
+}
+
 impl StreamHost for Phase<'_> {
     fn now(&self) -> Time {
         Time(self.now)
     }
 
     fn request_header(&self, name: &str) -> Option<Vec<u8>> {
+        self.may_read(Open::Request, name);
         first(&self.maps.borrow().request, name)
     }
 
@@ -361,22 +388,27 @@ impl StreamHost for Phase<'_> {
     }
 
     fn remove_request_header(&self, name: &str) {
+        self.may_write(Open::Request, name);
         self.maps.borrow_mut().request.retain(|(key, _)| key != name);
     }
 
     fn response_header(&self, name: &str) -> Option<Vec<u8>> {
+        self.may_read(Open::Response, name);
         first(&self.maps.borrow().response, name)
     }
 
     fn add_response_header(&self, name: &str, value: &[u8]) {
+        self.may_write(Open::Response, name);
         self.maps.borrow_mut().response.push((name.into(), value.into()));
     }
 
     fn remove_response_header(&self, name: &str) {
+        self.may_write(Open::Response, name);
         self.maps.borrow_mut().response.retain(|(key, _)| key != name);
     }
 
     fn response_trailer(&self, name: &str) -> Option<Vec<u8>> {
+        self.may_read(Open::Trailers, name);
         first(&self.maps.borrow().trailers, name)
     }
 
@@ -403,17 +435,19 @@ impl StreamHost for Phase<'_> {
 
 /// Does to whichever part the stream has what both can do.
 macro_rules! either {
-    ($self:ident, |$part:ident, $worker:ident, $host:ident| $act:expr) => {
+    ($self:ident, $open:expr, |$part:ident, $worker:ident, $host:ident| $act:expr) => {
         if let Some(worker) = $self.worker.upgrade() {
             let now = $self.state.borrow().now;
             let (thread, Plugin(plugin)) = $self.of;
             let surroundings = Surroundings { state: &$self.state, thread, plugin };
             let phase = Phase { now, maps: &$self.maps, surroundings };
             let ($worker, $host) = (&mut *worker.borrow_mut(), &phase);
+            $self.maps.borrow_mut().open = $open;
             match &mut $self.part {
                 Part::Downstream($part) => _ = $act,
                 Part::Upstream($part) => _ = $act,
             }
+            $self.maps.borrow_mut().open = Open::Nothing;
         }
     };
 }
@@ -429,7 +463,8 @@ impl Stream for NativeStream {
         let (thread, Plugin(plugin)) = self.of;
         let surroundings = Surroundings { state: &self.state, thread, plugin };
         let host = Phase { now: self.state.borrow().now, maps: &self.maps, surroundings };
-        match &mut self.part {
+        self.maps.borrow_mut().open = Open::Request;
+        let goes_on = match &mut self.part {
             Part::Downstream(stream) => {
                 stream.request_headers(&mut worker.borrow_mut(), &host, complete) == Verdict::Continue
             }
@@ -437,11 +472,13 @@ impl Stream for NativeStream {
                 attempt.request_headers(&mut worker.borrow_mut(), &host, complete);
                 true
             }
-        }
+        };
+        self.maps.borrow_mut().open = Open::Nothing;
+        goes_on
     }
 
     fn request_body(&mut self, last: bool) {
-        either!(self, |part, worker, host| part.request_body(worker, host, last));
+        either!(self, Open::Nothing, |part, worker, host| part.request_body(worker, host, last));
     }
 
     fn request_trailers(&mut self) {
@@ -450,27 +487,27 @@ impl Stream for NativeStream {
 
     fn response_headers_of(&mut self, headers: &[(&str, &[u8])], complete: bool) {
         self.maps.borrow_mut().response = own(headers);
-        either!(self, |part, worker, host| part.response_headers(worker, host, complete));
+        either!(self, Open::Response, |part, worker, host| part.response_headers(worker, host, complete));
     }
 
     fn response_body(&mut self, last: bool) {
-        either!(self, |part, worker, host| part.response_body(worker, host, last));
+        either!(self, Open::Nothing, |part, worker, host| part.response_body(worker, host, last));
     }
 
     fn response_trailers(&mut self, trailers: &[(&str, &[u8])]) {
         self.maps.borrow_mut().trailers = own(trailers);
-        either!(self, |part, worker, host| part.response_trailers(worker, host));
+        either!(self, Open::Trailers, |part, worker, host| part.response_trailers(worker, host));
     }
 
     fn log(&mut self) {
         // Upstream filters have no access log phase.
         if matches!(self.part, Part::Downstream(_)) {
-            either!(self, |part, worker, host| part.finish(worker, host));
+            either!(self, Open::Log, |part, worker, host| part.finish(worker, host));
         }
     }
 
     fn done(&mut self) {
-        either!(self, |part, worker, host| part.finish(worker, host));
+        either!(self, Open::Nothing, |part, worker, host| part.finish(worker, host));
     }
 
     fn request_values(&self, name: &str) -> Vec<Vec<u8>> {

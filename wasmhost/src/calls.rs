@@ -21,6 +21,8 @@ pub struct HttpCall {
     /// The fake time, in nanoseconds, at which the call was made.
     pub made_at: u64,
     pub(crate) context: u32,
+    /// The stream of the cluster's upstream filter, where it has one of this VM's.
+    pub(crate) filtered: Option<u32>,
 }
 
 impl HttpCall {

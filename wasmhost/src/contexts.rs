@@ -33,6 +33,10 @@ pub(crate) struct Contexts {
     pub(crate) active: u32,
     pub(crate) plugin_configuration: Option<Vec<u8>>,
     pub(crate) call_answer: Option<CallAnswer>,
+    /// Clusters with an upstream filter of this VM's, and the root that it belongs to.
+    pub(crate) upstream_filters: BTreeMap<String, u32>,
+    /// Header maps that callbacks have asked for and may not see.
+    pub(crate) out_of_phase: Vec<String>,
     last_context: u32,
     last_token: u32,
 }
@@ -50,6 +54,8 @@ impl Contexts {
             active: 0,
             plugin_configuration: None,
             call_answer: None,
+            upstream_filters: BTreeMap::new(),
+            out_of_phase: Vec::new(),
             last_context: 0,
             last_token: 0,
         }

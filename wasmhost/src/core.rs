@@ -1,5 +1,6 @@
 //! One running instance: calls into it, metered, and its death.
 
+use crate::abi::map;
 use crate::calls::{CallAnswer, HttpCall};
 use crate::contexts::Contexts;
 use crate::cost::{Cost, Trap};
@@ -96,10 +97,32 @@ impl Core {
     pub(crate) fn deliver(&mut self, call: &HttpCall, answer: Option<CallAnswer>) {
         let (headers, body) =
             answer.as_ref().map_or((0, 0), |answer| (answer.headers.len(), answer.body.len()));
+        if let Some(stream) = call.filtered {
+            self.filter_answer(stream, answer.as_ref());
+        }
         self.contexts().call_answer = answer;
         let arguments = [call.context, call.token, headers as u32, body as u32, 0];
         self.call("proxy_on_http_call_response", call.context, &arguments);
         self.contexts().call_answer = None;
+    }
+
+    /// An upstream filter sees the answer before whatever made the call, and ends with it.
+    fn filter_answer(&mut self, context: u32, answer: Option<&CallAnswer>) {
+        if let Some(answer) = answer {
+            let stream = self.contexts().streams.get(&context).map(|(_, stream)| stream.clone());
+            let slot = map::RESPONSE_HEADERS as usize;
+            stream.iter().for_each(|s| s.borrow_mut().maps[slot].arrive(answer.headers.clone()));
+            let end = u32::from(answer.body.is_empty());
+            let arguments = [context, answer.headers.len() as u32, end];
+            self.call("proxy_on_response_headers", context, &arguments);
+            stream.iter().for_each(|s| s.borrow_mut().maps[slot].open = false);
+            if !answer.body.is_empty() {
+                self.call("proxy_on_response_body", context, &[context, answer.body.len() as u32, 1]);
+            }
+        }
+        self.call("proxy_on_done", context, &[context]);
+        self.call("proxy_on_delete", context, &[context]);
+        self.forget(context);
     }
 
     /// Forgets a context that the guest has been told to delete.

@@ -4,7 +4,7 @@ use crate::abi::Status;
 use crate::contexts::Contexts;
 use crate::process::State;
 use std::cell::RefMut;
-use wasmi::{Caller, Error, Extern, Memory};
+use wasmi::{Caller, Error, Extern, Memory, Val};
 
 pub(crate) struct Guest<'a> {
     caller: Caller<'a, Contexts>,
@@ -69,6 +69,27 @@ impl<'a> Guest<'a> {
         }
         self.write(out_data, &data.to_le_bytes())?;
         self.write(out_size, &(bytes.len() as u32).to_le_bytes())
+    }
+
+    /// Takes down that a header was asked for in a map that the callback may not touch.
+    pub(crate) fn refused(&mut self, kind: u32, name: &str) {
+        let logging = self.contexts().stream().is_some_and(|stream| stream.borrow().logging);
+        if !logging {
+            let line = format!("{} of {name:?} in map {kind}", self.hostcall);
+            self.contexts_mut().out_of_phase.push(line);
+        }
+    }
+
+    /// Calls back into the guest for another context, as Envoy does where a hostcall runs filters at once.
+    pub(crate) fn callback(&mut self, callback: &str, context: u32, arguments: &[u32]) -> Result<(), Error> {
+        let function = self.caller.get_export(callback).and_then(Extern::into_func);
+        let Some(function) = function else { return Ok(()) };
+        let arguments: Vec<Val> = arguments.iter().map(|argument| Val::I32(argument.cast_signed())).collect();
+        let mut results = vec![Val::I32(0); function.ty(&self.caller).results().len()];
+        let active = std::mem::replace(&mut self.caller.data_mut().active, context);
+        let outcome = function.call(&mut self.caller, &arguments, &mut results);
+        self.caller.data_mut().active = active;
+        outcome
     }
 
     fn memory(&self) -> Result<Memory, Error> {

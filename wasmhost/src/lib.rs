@@ -5,7 +5,7 @@
 //! streams. Nothing happens by itself: the test moves the clock, fires the ticks and answers the HTTP calls.
 //!
 //! Hostcalls answer as Envoy's host does, the unpleasant parts included: a header map outside its phase is a bad
-//! argument (the Rust SDK panics on it), a compare-and-swap on an absent key succeeds, a failed HTTP call has no
+//! argument (and is taken down in [`Vm::out_of_phase`]), a compare-and-swap on an absent key succeeds, a failed HTTP call has no
 //! headers. A trap fails the test at once, with what the guest said last, unless [`Vm::tolerate_traps`] was
 //! called; then the VM is dead and further callbacks pass it by, as with `failure_policy: FAIL_OPEN`.
 //!

@@ -113,6 +113,23 @@ impl Vm {
         Request::new(self.core.clone(), self.own(root), headers)
     }
 
+    /// Puts a root among the upstream filters of a cluster: a call to it runs them before the hostcall returns.
+    pub fn filter_upstream(&self, root: Root, cluster: &str) {
+        let context = self.own(root);
+        self.core.borrow_mut().contexts().upstream_filters.insert(cluster.to_owned(), context);
+    }
+
+    /// Any callback with any arguments, also such as no proxy would make.
+    pub fn callback(&self, callback: &'static str, arguments: &[u32]) -> Option<u32> {
+        let context = arguments.first().copied().unwrap_or(0);
+        self.core.borrow_mut().call(callback, context, arguments)
+    }
+
+    /// Header maps that the guest has asked for outside their phases, which Envoy refuses.
+    pub fn out_of_phase(&self) -> Vec<String> {
+        self.core.borrow_mut().contexts().out_of_phase.clone()
+    }
+
     /// From here on a trap does not fail the test: the VM is dead and callbacks pass it by.
     pub fn tolerate_traps(&self) {
         self.core.borrow_mut().tolerate_traps = true;

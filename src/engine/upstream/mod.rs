@@ -545,6 +545,16 @@ impl Upstream {
         self.totals.lost_us += (-gain_us).max(0.0) as u64;
     }
 
+    /// A request was answered by another host than the one that was named, though it was no retry.
+    pub fn not_followed(&mut self) {
+        self.totals.not_followed += 1;
+    }
+
+    /// A request came by a route that was chosen after the decision.
+    pub fn rerouted(&mut self) {
+        self.totals.rerouted += 1;
+    }
+
     /// A decision took so long. Whether that is believed.
     pub fn decided_within(&mut self, ns: u64) -> bool {
         self.totals.times.observe(ns)

@@ -111,30 +111,60 @@ pub(in crate::worker) fn served_by(engine: &Engine, host: &dyn StreamHost, upstr
 }
 
 /// Sees to it that the outcome goes to whoever served the request: a retry goes elsewhere, Envoy passes over an
-/// address that is not in the cluster, and other filters answer by themselves.
+/// address that is not in the cluster, and other filters answer by themselves. `stays` where a retry would go to the same
+/// endpoint again.
 pub(in crate::worker) fn reattribute(
     engine: &mut Engine,
     host: &dyn StreamHost,
-    ticket: Ticket,
+    (ticket, stays): (Ticket, bool),
     outcome: Outcome,
 ) -> (Ticket, Outcome) {
     let served = match served_by(engine, host, ticket.upstream) {
-        Served::Ours(served) if served == ticket.endpoint.index => return (ticket, outcome),
+        Served::Ours(served) if served == ticket.endpoint.index => {
+            if stays && attempts(host) > 1 {
+                engine.gave_up(&ticket, Failure::Reset, host.now());
+                return (ticket, of_a_later_attempt(outcome));
+            }
+            return (ticket, outcome);
+        }
         Served::Ours(served) => served,
         // Whatever was good or bad about it is not the named endpoint's.
-        Served::Stranger => return (ticket, Outcome::Unrelated),
+        Served::Stranger => {
+            if attempts(host) <= 1 {
+                not_followed(engine, host, ticket.upstream);
+            }
+            return (ticket, Outcome::Unrelated);
+        }
         // Envoy tells by its details of an endpoint that it could not reach.
         Served::Nobody => return (ticket, if is_good(outcome) { Outcome::Unrelated } else { outcome }),
     };
     let Some(moved) = engine.moved(&ticket, served) else { return (ticket, outcome) };
-    let attempts = host.property(&["upstream", "request_attempt_count"]);
-    let attempts = attempts.and_then(|b| b.try_into().ok()).map_or(1, u64::from_le_bytes);
-    if attempts > 1 {
-        // The first endpoint failed, or the request would not be elsewhere; and its latency is not this one's.
+    if attempts(host) > 1 {
+        // The first endpoint failed, or the request would not be elsewhere.
         engine.gave_up(&ticket, Failure::Reset, host.now());
-        return (moved, if is_good(outcome) { Outcome::Unrelated } else { outcome });
+        return (moved, of_a_later_attempt(outcome));
     }
+    not_followed(engine, host, ticket.upstream);
     (moved, outcome)
+}
+
+/// A first attempt went elsewhere: because the request has another route by now, or because nothing follows the header.
+pub(in crate::worker) fn not_followed(engine: &mut Engine, host: &dyn StreamHost, upstream: usize) {
+    match super::route::by_cluster(engine, host) {
+        Some(other) if other != upstream => engine.rerouted(other),
+        _ => engine.not_followed(upstream),
+    }
+}
+
+/// How often Envoy has tried.
+pub(in crate::worker) fn attempts(host: &dyn StreamHost) -> u64 {
+    let attempts = host.property(&["upstream", "request_attempt_count"]);
+    attempts.and_then(|bytes| bytes.try_into().ok()).map_or(1, u64::from_le_bytes)
+}
+
+/// What the end of a request with retries says of the endpoint that had the last: the latency is not its own.
+pub(in crate::worker) fn of_a_later_attempt(outcome: Outcome) -> Outcome {
+    if is_good(outcome) { Outcome::Unrelated } else { outcome }
 }
 
 fn is_good(outcome: Outcome) -> bool {

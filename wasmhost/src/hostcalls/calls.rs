@@ -1,13 +1,17 @@
 //! HTTP calls from the guest: recorded here, answered by the test.
 
 use super::hostcalls;
-use crate::abi::Status;
+use crate::abi::{Status, map};
 use crate::calls::HttpCall;
 use crate::contexts::Contexts;
+use crate::guest::Guest;
 use crate::headers::Headers;
+use crate::stream::Stream;
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
-use wasmi::Linker;
 use wasmi::errors::LinkerError;
+use wasmi::{Error, Linker};
 
 pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
     hostcalls! { linker, "env",
@@ -28,11 +32,32 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
             let contexts = guest.contexts_mut();
             let (vm, context, token) = (contexts.vm, contexts.active, contexts.next_token());
             let timeout = Duration::from_millis(timeout_ms.into());
-            let mut process = guest.process();
+            let process = guest.process();
             let made_at = process.now;
-            process.calls.push(HttpCall { vm, token, cluster, headers, body, timeout, made_at, context });
             drop(process);
+            let filtered = upstream_filter(&mut guest, &cluster, &headers, body.is_empty())?;
+            let call = HttpCall { vm, token, cluster, headers, body, timeout, made_at, context, filtered };
+            guest.process().calls.push(call);
             guest.write(out_token, &token.to_le_bytes())
         }
     }
+}
+
+/// Envoy runs the cluster's upstream filters before the hostcall returns, in this VM where they are of its plugin.
+fn upstream_filter(
+    guest: &mut Guest<'_>,
+    cluster: &str,
+    headers: &Headers,
+    end: bool,
+) -> Result<Option<u32>, Error> {
+    let contexts = guest.contexts_mut();
+    let Some(root) = contexts.upstream_filters.get(cluster).copied() else { return Ok(None) };
+    let context = contexts.next_context();
+    let stream = Rc::new(RefCell::new(Stream::default()));
+    contexts.streams.insert(context, (root, stream.clone()));
+    guest.callback("proxy_on_context_create", context, &[context, root])?;
+    stream.borrow_mut().maps[map::REQUEST_HEADERS as usize].arrive(headers.clone());
+    guest.callback("proxy_on_request_headers", context, &[context, headers.len() as u32, u32::from(end)])?;
+    stream.borrow_mut().maps[map::REQUEST_HEADERS as usize].open = false;
+    Ok(Some(context))
 }

@@ -3,6 +3,7 @@
 use super::hostcalls;
 use crate::abi::{Status, map};
 use crate::contexts::Contexts;
+use crate::guest::Guest;
 use crate::headers::Headers;
 use wasmi::Linker;
 use wasmi::errors::LinkerError;
@@ -14,7 +15,10 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
             match guest.contexts().read_map(kind, |headers| headers.get(&name).map(<[u8]>::to_vec)) {
                 Some(Some(value)) => guest.give(&value, out_data, out_size),
                 Some(None) => Ok(Status::NotFound),
-                None => Ok(absent(guest.contexts(), kind)),
+                None => {
+                    guest.refused(kind, &name);
+                    Ok(absent(guest.contexts(), kind))
+                }
             }
         }
 
@@ -35,22 +39,26 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
 
         fn proxy_set_header_map_pairs(guest, kind: u32, data: u32, size: u32) {
             let pairs = Headers::decode(&guest.bytes(data, size)?);
-            Ok(written(guest.contexts().write_map(kind, |headers| *headers = pairs)))
+            let outcome = guest.contexts().write_map(kind, |headers| *headers = pairs);
+            Ok(written(&mut guest, (kind, "every header"), outcome))
         }
 
         fn proxy_add_header_map_value(guest, kind: u32, name: u32, size: u32, value: u32, value_size: u32) {
             let (name, value) = (guest.text(name, size)?, guest.bytes(value, value_size)?);
-            Ok(written(guest.contexts().write_map(kind, |headers| headers.add(&name, &value))))
+            let outcome = guest.contexts().write_map(kind, |headers| headers.add(&name, &value));
+            Ok(written(&mut guest, (kind, &name), outcome))
         }
 
         fn proxy_replace_header_map_value(guest, kind: u32, name: u32, size: u32, value: u32, value_size: u32) {
             let (name, value) = (guest.text(name, size)?, guest.bytes(value, value_size)?);
-            Ok(written(guest.contexts().write_map(kind, |headers| headers.replace(&name, &value))))
+            let outcome = guest.contexts().write_map(kind, |headers| headers.replace(&name, &value));
+            Ok(written(&mut guest, (kind, &name), outcome))
         }
 
         fn proxy_remove_header_map_value(guest, kind: u32, name: u32, size: u32) {
             let name = guest.text(name, size)?;
-            Ok(written(guest.contexts().write_map(kind, |headers| headers.remove(&name))))
+            let outcome = guest.contexts().write_map(kind, |headers| headers.remove(&name));
+            Ok(written(&mut guest, (kind, &name), outcome))
         }
     }
 }
@@ -61,6 +69,10 @@ fn absent(contexts: &Contexts, kind: u32) -> Status {
     if logging && kind <= map::RESPONSE_TRAILERS { Status::NotFound } else { Status::BadArgument }
 }
 
-fn written(outcome: Option<()>) -> Status {
-    if outcome.is_some() { Status::Ok } else { Status::BadArgument }
+fn written(guest: &mut Guest<'_>, (kind, name): (u32, &str), outcome: Option<()>) -> Status {
+    if outcome.is_none() {
+        guest.refused(kind, name);
+        return Status::BadArgument;
+    }
+    Status::Ok
 }

@@ -1,0 +1,140 @@
+//! Which context a callback is for. Nothing is borrowed while one runs: a call to a cluster makes Envoy run that
+//! cluster's upstream filters at once, so that their callbacks come in the middle of another. A context that is not
+//! known lets everything pass.
+
+use core::cell::RefCell;
+use std::rc::Rc;
+
+use hashbrown::HashMap;
+
+use super::attempt::AttemptStream;
+use super::root::Root;
+use super::stream::HttpStream;
+
+/// What becomes of the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Action {
+    Continue = 0,
+    Pause = 1,
+}
+
+#[derive(Clone)]
+enum Context {
+    Root(Rc<Root>),
+    Request(Rc<RefCell<HttpStream>>),
+    Attempt(Rc<RefCell<AttemptStream>>),
+}
+
+thread_local! {
+    static CONTEXTS: RefCell<HashMap<u32, Context>> = RefCell::new(HashMap::new());
+}
+
+fn find(id: u32) -> Option<Context> {
+    CONTEXTS.with(|contexts| contexts.try_borrow().ok()?.get(&id).cloned())
+}
+
+fn root(id: u32) -> Option<Rc<Root>> {
+    match find(id) {
+        Some(Context::Root(root)) => Some(root),
+        _ => None,
+    }
+}
+
+/// Does to whichever stream this is what both kinds can do.
+macro_rules! with_stream {
+    ($id:ident, |$stream:ident| $act:expr) => {
+        match find($id) {
+            Some(Context::Request(stream)) => {
+                if let Ok(mut $stream) = stream.try_borrow_mut() {
+                    $act;
+                }
+            }
+            Some(Context::Attempt(stream)) => {
+                if let Ok(mut $stream) = stream.try_borrow_mut() {
+                    $act;
+                }
+            }
+            Some(Context::Root(_)) | None => {}
+        }
+    };
+}
+
+/// A new context: a root, or a stream of `parent`'s.
+pub fn create(id: u32, parent: u32) {
+    let context = match (parent, root(parent)) {
+        (0, _) => Context::Root(Rc::default()),
+        (_, None) => return,
+        (_, Some(root)) if root.follows() => Context::Attempt(Rc::default()),
+        (_, Some(root)) => Context::Request(Rc::new(RefCell::new(HttpStream::of(&root)))),
+    };
+    let replaced = CONTEXTS.with(|contexts| contexts.try_borrow_mut().ok()?.insert(id, context));
+    drop(replaced);
+}
+
+/// A configuration of so many bytes for a root context; whether it is accepted.
+pub fn configure(id: u32, size: usize) -> bool {
+    root(id).is_some_and(|root| root.configure(size))
+}
+
+pub fn tick(id: u32) {
+    root(id).iter().for_each(|root| root.tick());
+}
+
+pub fn call_answered(id: u32, token: u32, answered: bool, body: usize) {
+    root(id).iter().for_each(|root| root.call_answered(token, answered, body));
+}
+
+pub fn request_headers(id: u32, end: bool) -> Action {
+    match find(id) {
+        Some(Context::Request(stream)) => {
+            stream.try_borrow_mut().map_or(Action::Continue, |mut stream| stream.request_headers(end))
+        }
+        Some(Context::Attempt(stream)) => {
+            stream.try_borrow_mut().iter_mut().for_each(|stream| stream.request_headers(end));
+            Action::Continue
+        }
+        Some(Context::Root(_)) | None => Action::Continue,
+    }
+}
+
+/// A part of the body, or the trailers; `last` with the last.
+pub fn request_body(id: u32, last: bool) -> Action {
+    with_stream!(id, |stream| stream.request_body(last));
+    Action::Continue
+}
+
+pub fn response_headers(id: u32, end: bool) -> Action {
+    with_stream!(id, |stream| stream.response_headers(end));
+    Action::Continue
+}
+
+pub fn response_body(id: u32, last: bool) -> Action {
+    with_stream!(id, |stream| stream.response_body(last));
+    Action::Continue
+}
+
+pub fn response_trailers(id: u32) -> Action {
+    with_stream!(id, |stream| stream.response_trailers());
+    Action::Continue
+}
+
+pub fn log(id: u32) {
+    if let Some(Context::Request(stream)) = find(id) {
+        stream.try_borrow_mut().iter_mut().for_each(|stream| stream.finish());
+    }
+}
+
+/// The end of a stream or a configuration; nothing here has to wait.
+pub fn done(id: u32) -> bool {
+    match find(id) {
+        Some(Context::Root(root)) => root.end(),
+        _ => with_stream!(id, |stream| stream.finish()),
+    }
+    true
+}
+
+pub fn delete(id: u32) {
+    let forgotten = CONTEXTS.with(|contexts| contexts.try_borrow_mut().ok()?.remove(&id));
+    drop(forgotten);
+}

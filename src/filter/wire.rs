@@ -1,0 +1,39 @@
+//! How the ABI puts header lists and the paths of properties into bytes.
+
+/// Property paths up to this length are joined without an allocation; all of the filter's are shorter.
+const SHORT_PATH: usize = 64;
+
+/// A list of headers: their number, the sizes of all names and values, then the bytes, each closed by a zero.
+pub fn headers<'a>(headers: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> Vec<u8> {
+    let size = |text: &str| u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes();
+    let mut bytes =
+        Vec::with_capacity(4 + headers.clone().map(|(n, v)| n.len() + v.len() + 10).sum::<usize>());
+    bytes.extend_from_slice(&u32::try_from(headers.clone().count()).unwrap_or(0).to_le_bytes());
+    for (name, value) in headers.clone() {
+        bytes.extend_from_slice(&size(name));
+        bytes.extend_from_slice(&size(value));
+    }
+    for (name, value) in headers {
+        bytes.extend_from_slice(name.as_bytes());
+        bytes.push(0);
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.push(0);
+    }
+    bytes
+}
+
+/// Hands `act` the parts of a path with a zero between each two.
+pub fn with_path<R>(path: &[&str], act: impl FnOnce(&[u8]) -> R) -> R {
+    let mut short = [0; SHORT_PATH];
+    let mut at = 0;
+    for part in path {
+        let begin = if at == 0 { 0 } else { at + 1 };
+        let end = begin + part.len();
+        match short.get_mut(begin..end) {
+            Some(place) => place.copy_from_slice(part.as_bytes()),
+            None => return act(path.join("\0").as_bytes()),
+        }
+        at = end;
+    }
+    act(short.get(..at).unwrap_or_default())
+}

@@ -1,0 +1,122 @@
+//! What the counts of an upstream say of the configuration around the filter: once in a while a line of the log, with what
+//! to look at.
+
+use super::Worker;
+use crate::config::Via;
+use crate::engine::Totals;
+use crate::event::{Event, Field};
+use crate::host::Host;
+use crate::time::Time;
+
+/// Fewer requests than this may be chance: an endpoint that has just left, a route that has just changed.
+const FEWEST: u64 = 5;
+/// Not followed are said where they are one in so many of those that were steered.
+const ONE_IN: u64 = 20;
+/// Steered requests after which what was not followed before is no news any more.
+const MOST_STEERED: u64 = 1000;
+/// A process says the same of the same upstream again after so long.
+const REPEAT_S: f64 = 3600.0;
+
+/// What was counted when it was looked at last, one an upstream.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Looked {
+    not_followed: Totals,
+    rerouted: Totals,
+}
+
+impl Worker {
+    /// Says what this worker's counts show since the last time.
+    pub(super) fn hint(&mut self, host: &dyn Host, now: Time) {
+        self.hints.resize(self.engine.upstreams().len(), Looked::default());
+        for at in 0..self.engine.upstreams().len() {
+            let Some(totals) = self.engine.upstream(at).map(|u| u.totals()) else { continue };
+            let Some(looked) = self.hints.get_mut(at) else { continue };
+            let steered = |t: &Totals| t.policy + t.probes;
+            let since = looked.not_followed;
+            let all = steered(&totals).saturating_sub(steered(&since));
+            let lost = totals.not_followed.saturating_sub(since.not_followed);
+            let rerouted = totals.rerouted.saturating_sub(looked.rerouted.rerouted);
+            let strays = lost >= FEWEST && lost * ONE_IN >= all;
+            if strays || all >= MOST_STEERED {
+                looked.not_followed = totals;
+            }
+            if rerouted >= FEWEST {
+                looked.rerouted = totals;
+            }
+            if strays {
+                self.say_not_followed(host, at, (lost, all), now);
+            }
+            if rerouted >= FEWEST {
+                self.say_rerouted(host, at, now);
+            }
+        }
+    }
+
+    fn say_not_followed(&self, host: &dyn Host, at: usize, (lost, all): (u64, u64), now: Time) {
+        let Some(upstream) = self.engine.upstream(at) else { return };
+        if !self.may_say(host, ("not_followed", upstream.hash()), now) {
+            return;
+        }
+        let header = &self.config.steering.header;
+        let cause = match self.config.steering.via {
+            Via::OverrideHost => {
+                format!("the cluster's load-balancing policy is not override_host with header {header}")
+            }
+            Via::StatefulSession => {
+                format!("stateful_session with header {header} does not come after this filter")
+            }
+            Via::OriginalDst => format!("the cluster is not ORIGINAL_DST with header {header}"),
+            Via::ClusterHeader => format!("the route does not take its cluster from header {header}"),
+        };
+        let cluster = upstream.cluster();
+        host.tell(&Event {
+            level: log::Level::Warn,
+            name: "not_followed",
+            message: &format!(
+                "{cluster}: {lost} of the latest {all} requests were answered by another endpoint than the one that was \
+                 named, and were no retries: {cause}, or the named addresses are not in the cluster, or Envoy holds them \
+                 unhealthy"
+            ),
+            fields: &[
+                ("upstream", Field::Text(cluster)),
+                ("not_followed", Field::Whole(lost)),
+                ("requests", Field::Whole(all)),
+            ],
+        });
+    }
+
+    fn say_rerouted(&self, host: &dyn Host, at: usize, now: Time) {
+        let Some(upstream) = self.engine.upstream(at) else { return };
+        if !self.may_say(host, ("rerouted", upstream.hash()), now) {
+            return;
+        }
+        let cluster = upstream.cluster();
+        host.tell(&Event {
+            level: log::Level::Warn,
+            name: "rerouted",
+            message: &format!(
+                "{cluster}: requests get here by a route that was chosen after evenkeel had looked at them, so they are \
+                 not steered: a filter behind it (jwt_authn, ext_proc, ext_authz, Lua, a transcoder) clears the route \
+                 cache; put evenkeel behind that filter"
+            ),
+            fields: &[("upstream", Field::Text(cluster))],
+        });
+    }
+
+    /// Whether no worker of the process has said this of this upstream lately.
+    fn may_say(&self, host: &dyn Host, (what, upstream): (&str, u64), now: Time) -> bool {
+        let key = format!("{}/{what}/{upstream:x}", self.keys.hints);
+        let said =
+            host.shared_get(&key).and_then(|(bytes, _)| Some(u64::from_le_bytes(bytes.try_into().ok()?)));
+        if said.is_some_and(|said| now.0 >= said && now.seconds_since(Time(said)) < REPEAT_S) {
+            return false;
+        }
+        let _another_says_it_too = host.shared_set(&key, &now.0.to_le_bytes(), None);
+        true
+    }
+}
+
+/// Nothing has been looked at.
+pub(super) fn none(upstreams: usize) -> Vec<Looked> {
+    vec![Looked::default(); upstreams]
+}

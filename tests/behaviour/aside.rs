@@ -1,0 +1,169 @@
+//! A refused configuration where the VM's environment asks to stand aside: nothing of it costs a request.
+
+use testbed::serde_json::{Value, from_slice};
+use wasmhost::Request;
+
+use crate::scene::{HEADER, address, begin, candidates, config, ms, pass, picks};
+use crate::wasm::Wasm;
+use crate::world::{Plugin, Stream, Thread, World};
+
+const FAULTY: &str = r#"{ "mode": "enforced", "status": { "path": "/_evenkeel" },
+    "upstreams": [{ "cluster": "web", "endpoints": { "static": ["10.0.0.1:80"] }, "polcy": "random" }] }"#;
+const STATUS: &str = r#""status":{"path":"/_evenkeel"}"#;
+const METRIC: &str = "evenkeel.fleet_configuration_refused";
+
+fn standing_aside() -> (Wasm, Thread) {
+    let mut world = Wasm::new(1);
+    world.process.set_environment("EVENKEEL_ON_REFUSED_CONFIGURATION", "stand_aside");
+    let thread = world.thread();
+    (world, thread)
+}
+
+fn loaded(world: &mut Wasm, thread: Thread, json: &str) -> Plugin {
+    world.configure(thread, "evenkeel", json).expect("not refused")
+}
+
+/// A request that is not ours to steer.
+fn pass_through(world: &mut Wasm, plugin: Plugin, path: &str) -> Request {
+    let headers: [(&str, &[u8]); 4] = [
+        (":method", b"GET"),
+        (":path", path.as_bytes()),
+        (HEADER, b"1.2.3.4:5"),
+        ("x-envoy-original-dst-host", b"1.2.3.4:5"),
+    ];
+    let mut stream = world.stream(plugin, &headers);
+    stream.property(&["xds", "cluster_name"], b"web".as_slice());
+    stream.headers_phase();
+    stream
+}
+
+fn refusals(world: &Wasm) -> usize {
+    world.logs().iter().filter(|line| line.contains("configuration refused: $.")).count()
+}
+
+#[test]
+fn without_a_configuration_before_it_every_request_passes() {
+    let (mut world, thread) = standing_aside();
+    let plugin = loaded(&mut world, thread, FAULTY);
+    assert_eq!(refusals(&world), 2, "{:?}", world.logs());
+    assert!(world.logs().iter().any(|line| line.contains("stands aside, requests pass unbalanced")));
+    assert_eq!(world.gauge(METRIC), Some(1));
+    for _ in 0..20 {
+        let mut stream = pass_through(&mut world, plugin, "/");
+        assert_eq!(stream.local_response(), None);
+        assert!(stream.request_values(HEADER).is_empty());
+        assert!(stream.request_values("x-envoy-original-dst-host").is_empty());
+        stream.response_headers(&[(":status", "200")], true);
+        stream.finish();
+    }
+    let page = pass_through(&mut world, plugin, "/_evenkeel");
+    let (status, _) = Stream::local_response(&page).expect("a page");
+    let body = String::from_utf8(page.local_body()).expect("text");
+    assert!(status == 503 && body.contains("$.mode") && body.contains("$.upstreams[0].polcy"), "{body}");
+    let json = pass_through(&mut world, plugin, "/_evenkeel/status.json");
+    let json: Value = from_slice(&json.local_body()).expect("JSON");
+    assert_eq!(json["configuration_refused"][0], "$.mode");
+    // A way of steering that can be read tells which header it is.
+    let via = FAULTY.replace(r#""mode": "enforced""#, r#""mode": 1, "steering": { "via": "original_dst" }"#);
+    let plugin = loaded(&mut world, thread, &via);
+    let stream = pass_through(&mut world, plugin, "/");
+    assert_eq!(stream.request_values(HEADER).len(), 1, "another's by that configuration");
+    assert!(stream.request_values("x-envoy-original-dst-host").is_empty());
+    for json in ["", "{", "\n\u{2}", "[]"] {
+        let plugin = loaded(&mut world, thread, json);
+        assert!(pass_through(&mut world, plugin, "/").request_values(HEADER).is_empty(), "{json:?}");
+    }
+}
+
+#[test]
+fn the_log_says_it_again_by_one_worker() {
+    let (mut world, thread) = standing_aside();
+    let second = world.thread();
+    let plugins = [loaded(&mut world, thread, FAULTY), loaded(&mut world, second, FAULTY)];
+    assert_eq!(refusals(&world), 4);
+    pass(&mut world, &plugins, ms(55_000));
+    assert_eq!(refusals(&world), 4);
+    pass(&mut world, &plugins, ms(10_000));
+    assert_eq!(refusals(&world), 6);
+    pass(&mut world, &plugins, ms(300_000));
+    assert_eq!(refusals(&world), 16);
+}
+
+#[test]
+fn a_running_configuration_stays_in_force() {
+    let (mut world, thread) = standing_aside();
+    let good = config(4, r#""policy":"round_robin""#, STATUS);
+    let old = loaded(&mut world, thread, &good);
+    assert_eq!(world.gauge(METRIC), Some(0));
+    let open = begin(&mut world, old);
+    assert_eq!(picks(&mut world, old, 40).len(), 4);
+    let refused = loaded(&mut world, thread, FAULTY);
+    assert!(world.logs().iter().any(|line| line.contains("the configuration before it stays in force")));
+    assert_eq!((world.gauge(METRIC), candidates(&begin(&mut world, refused)).len()), (Some(1), 2));
+    // Envoy takes the old one away once its last request is over.
+    pass(&mut world, &[old, refused], ms(1000));
+    drop(open);
+    assert_eq!(picks(&mut world, refused, 40).len(), 4);
+    pass(&mut world, &[refused], ms(1000));
+    let json = |world: &mut Wasm, plugin| {
+        let json = pass_through(world, plugin, "/_evenkeel/status.json");
+        from_slice::<Value>(&json.local_body()).expect("JSON")
+    };
+    let shown = json(&mut world, refused);
+    assert_eq!(shown["configuration_refused"][1], "$.upstreams[0].polcy", "{shown}");
+    // A second one that is refused changes nothing, and the next good one is in force.
+    let again = loaded(&mut world, thread, "{");
+    assert_eq!(candidates(&begin(&mut world, again)).len(), 2);
+    let new = loaded(&mut world, thread, &good);
+    assert_eq!((world.gauge(METRIC), candidates(&begin(&mut world, new)).len()), (Some(0), 2));
+    let shown = json(&mut world, new);
+    assert_eq!(shown["configuration_refused"], Value::Null);
+    assert!(picks(&mut world, new, 40).contains_key(&address(3)));
+}
+
+/// The worker that is kept ends with the last configuration that has it, not with its own.
+#[test]
+fn the_old_configuration_ends_and_its_worker_goes_on() {
+    let (mut world, thread) = standing_aside();
+    let old = loaded(&mut world, thread, &config(4, "", STATUS));
+    picks(&mut world, old, 10);
+    pass(&mut world, &[old], ms(1000));
+    let refused = loaded(&mut world, thread, FAULTY);
+    let (vm, root) = world.vm(old);
+    assert!(vm.stop_root(root));
+    picks(&mut world, refused, 10);
+    pass(&mut world, &[refused], ms(1000));
+    let mut page = pass_through(&mut world, refused, "/_evenkeel/status.json");
+    let json: Value = from_slice(&page.local_body()).expect("JSON");
+    page.finish();
+    let decisions = &json["upstreams"][0]["decisions"];
+    let decided = decisions["policy"].as_u64().unwrap_or(0) + decisions["probe"].as_u64().unwrap_or(0);
+    assert_eq!((decided, &json["workers"]), (20, &Value::from(1)), "{json}");
+    let (vm, root) = world.vm(refused);
+    assert!(vm.stop_root(root));
+}
+
+#[test]
+fn among_upstream_filters_it_follows_nothing() {
+    let (mut world, thread) = standing_aside();
+    let plugin = loaded(&mut world, thread, &config(4, "", ""));
+    let upstream = loaded(&mut world, thread, r#"{"role":"upstream","more":1}"#);
+    for _ in 0..10 {
+        let mut request = begin(&mut world, plugin);
+        let mut attempt = world.attempt(upstream, &request, &address(0));
+        assert!(attempt.request_headers_of(true));
+        attempt.response_headers(&[(":status", "200")], true);
+        Stream::done(&mut attempt);
+        request.response_headers(&[(":status", "200")], true);
+        request.finish();
+    }
+}
+
+#[test]
+fn another_value_is_said_and_refuses() {
+    let mut world = Wasm::new(1);
+    world.process.set_environment("EVENKEEL_ON_REFUSED_CONFIGURATION", "stand-aside");
+    let thread = world.thread();
+    let lines = world.configure(thread, "evenkeel", FAULTY).expect_err("refused");
+    assert!(lines.iter().any(|line| line.contains("neither \"refuse\" nor \"stand_aside\"")), "{lines:?}");
+}

@@ -1,0 +1,222 @@
+//! What Envoy does with a decision: whether it follows, and whether the decision was for the route at all.
+
+use testbed::serde_json::{Value, from_slice};
+
+use crate::scene::{Ending, HEADER, address, begin, config, ms, pass, respond, single, target};
+use crate::world::{Plugin, Stream, World};
+
+const STATUS: &str = r#""status":{"path":"/_evenkeel"}"#;
+
+fn shown<W: World>(world: &mut W, plugin: Plugin, what: &str) -> u64 {
+    let mut stream = world.stream(plugin, &[(":method", b"GET"), (":path", b"/_evenkeel/status.json")]);
+    stream.request_headers();
+    let json: Value = from_slice(&stream.local_body()).expect("JSON");
+    let upstream = &json["upstreams"][0];
+    upstream[what].as_u64().unwrap_or_else(|| panic!("{what} in {upstream}"))
+}
+
+fn served_by<W: World>(world: &mut W, plugin: Plugin, by: &str, attempts: Option<u64>) {
+    let mut stream = begin(world, plugin);
+    world.advance(ms(10));
+    respond(&mut stream, &Ending { served_by: Some(by.to_owned()), attempts, ..Ending::good() });
+    stream.log();
+    stream.done();
+}
+
+fn lines(world: &impl World, part: &str) -> usize {
+    world.logs().iter().filter(|line| line.contains(part)).count()
+}
+
+fn a_named_endpoint_that_did_not_answer_is_counted_and_said_once(mut world: impl World) {
+    let plugin = single(&mut world, &config(4, "", STATUS));
+    let stranger = "203.0.113.9:1";
+    for _ in 0..20 {
+        served_by(&mut world, plugin, stranger, Some(2));
+    }
+    pass(&mut world, &[plugin], ms(1000));
+    assert_eq!(shown(&mut world, plugin, "not_followed"), 0, "retries go elsewhere");
+    for _ in 0..20 {
+        served_by(&mut world, plugin, stranger, Some(1));
+    }
+    let mut elsewhere = 0;
+    for _ in 0..20 {
+        let mut stream = begin(&mut world, plugin);
+        elsewhere += u64::from(target(&stream) != address(0));
+        respond(&mut stream, &Ending { served_by: Some(address(0)), ..Ending::good() });
+        stream.log();
+        stream.done();
+    }
+    assert_eq!(shown(&mut world, plugin, "not_followed"), 20 + elsewhere);
+    pass(&mut world, &[plugin], ms(1000));
+    for _ in 0..20 {
+        served_by(&mut world, plugin, stranger, None);
+        pass(&mut world, &[plugin], ms(500));
+    }
+    assert_eq!(lines(&world, "were answered by another endpoint than the one that was named"), 1);
+    assert_eq!(lines(&world, "load-balancing policy is not override_host with header"), 1);
+    assert_eq!(world.counter("evenkeel.upstream=.=web;.;fleet_not_followed_total"), Some(40 + elsewhere));
+}
+
+fn what_is_followed_is_not_counted(mut world: impl World) {
+    let plugin = single(&mut world, &config(4, "", STATUS));
+    for ending in [
+        Ending::good(),
+        Ending::status("503"),
+        Ending::local("503", "no_healthy_upstream"),
+        Ending::cancelled(),
+    ] {
+        for _ in 0..20 {
+            let mut stream = begin(&mut world, plugin);
+            respond(&mut stream, &ending);
+            stream.log();
+            stream.done();
+        }
+    }
+    pass(&mut world, &[plugin], ms(1000));
+    assert_eq!((shown(&mut world, plugin, "not_followed"), shown(&mut world, plugin, "rerouted")), (0, 0));
+    assert_eq!(lines(&world, "named"), 0);
+}
+
+/// With the filter among the upstream filters the first attempt tells.
+fn the_first_attempt_tells<W: World>(mut world: W) {
+    let plugin = single(&mut world, &config(4, "", STATUS));
+    let thread = world.thread_of(plugin);
+    let upstream = world.follow(thread);
+    for first in [None, Some("203.0.113.9:1")] {
+        for _ in 0..10 {
+            let mut request = begin(&mut world, plugin);
+            let named = target(&request);
+            let to = first.unwrap_or(&named).to_owned();
+            for to in [&to, &address(3)] {
+                let mut attempt = world.attempt(upstream, &request, to);
+                attempt.request_headers();
+                attempt.response_headers(&[(":status", b"503")]);
+                attempt.done();
+            }
+            respond(
+                &mut request,
+                &Ending { served_by: Some(address(3)), attempts: Some(2), ..Ending::good() },
+            );
+            request.log();
+            request.done();
+        }
+        assert_eq!(shown(&mut world, plugin, "not_followed"), if first.is_some() { 10 } else { 0 });
+    }
+}
+
+/// A filter behind this one clears the route cache: the cluster is another when the request leaves.
+fn a_route_that_is_chosen_later_is_counted_and_said(mut world: impl World) {
+    let plugin = single(&mut world, &config(4, "", STATUS));
+    for before in [None, Some(&b"other"[..])] {
+        for _ in 0..40 {
+            let mut stream = world.stream(plugin, &[(":method", b"GET"), (":path", b"/")]);
+            before.iter().for_each(|cluster| stream.property(&["xds", "cluster_name"], cluster));
+            stream.request_headers();
+            assert!(stream.request_values(HEADER).is_empty());
+            stream.property(&["xds", "cluster_name"], b"web");
+            respond(&mut stream, &Ending { served_by: Some(address(0)), ..Ending::good() });
+            stream.log();
+            stream.done();
+        }
+    }
+    assert_eq!(shown(&mut world, plugin, "rerouted"), 80);
+    pass(&mut world, &[plugin], ms(1000));
+    assert_eq!(lines(&world, "put evenkeel behind that filter"), 1);
+    // Requests to other clusters are looked at now and then only.
+    for _ in 0..200 {
+        let mut stream = world.stream(plugin, &[(":method", b"GET"), (":path", b"/")]);
+        stream.property(&["xds", "cluster_name"], b"other");
+        stream.request_headers();
+        respond(&mut stream, &Ending { served_by: Some("203.0.113.9:1".to_owned()), ..Ending::good() });
+        stream.log();
+        stream.done();
+    }
+    assert_eq!((shown(&mut world, plugin, "rerouted"), shown(&mut world, plugin, "not_followed")), (80, 0));
+}
+
+/// Whoever was tried first is what Envoy chose; a helper is not.
+fn observing_compares_with_the_first_attempt<W: World>(mut world: W) {
+    let plugin = single(&mut world, &config(4, "", &format!(r#""mode":"observe",{STATUS}"#)));
+    let thread = world.thread_of(plugin);
+    for followed in [false, true] {
+        let upstream = followed.then(|| world.follow(thread));
+        for tries in [1, 2] {
+            for turn in 0..20 {
+                let mut request = begin(&mut world, plugin);
+                for attempt in 0..tries {
+                    let Some(upstream) = upstream else { continue };
+                    let mut seen = world.attempt(upstream, &request, &address((turn + attempt) % 4));
+                    seen.request_headers();
+                    seen.response_headers(&[(":status", if attempt + 1 == tries { b"200" } else { b"503" })]);
+                    seen.response_body(true);
+                    seen.done();
+                }
+                let served_by = Some(address((turn + tries - 1) % 4));
+                respond(&mut request, &Ending { served_by, attempts: Some(tries as u64), ..Ending::good() });
+                request.log();
+                request.done();
+            }
+        }
+    }
+    let mut stream = world.stream(plugin, &[(":method", b"GET"), (":path", b"/_evenkeel/status.json")]);
+    stream.request_headers();
+    let json: Value = from_slice(&stream.local_body()).expect("JSON");
+    assert_eq!(json["upstreams"][0]["observed"]["compared"], 60, "all but retries that nothing has followed");
+}
+
+/// In `observe`, after a fallback: the time of a failed attempt is not the helper's.
+fn the_helper_is_not_charged_with_the_time_of_both<W: World>(mut world: W) {
+    let plugin = single(&mut world, &config(2, "", &format!(r#""mode":"observe",{STATUS}"#)));
+    for _ in 0..30 {
+        for (by, attempts, time) in [(0, 1, 10), (1, 2, 2000)] {
+            let mut stream = begin(&mut world, plugin);
+            world.advance(ms(time));
+            let ending = Ending { served_by: Some(address(by)), attempts: Some(attempts), ..Ending::good() };
+            respond(&mut stream, &ending);
+            stream.log();
+            stream.done();
+        }
+    }
+    pass(&mut world, &[plugin], ms(500));
+    let mut stream = world.stream(plugin, &[(":method", b"GET"), (":path", b"/_evenkeel/status.json")]);
+    stream.request_headers();
+    let json: Value = from_slice(&stream.local_body()).expect("JSON");
+    let latency = json["upstreams"][0]["endpoints"][1]["latency_ms"].as_f64();
+    assert!(latency.is_none_or(|ms| ms < 100.0), "{json}");
+}
+
+/// Where no other is named, a retry goes to the same endpoint: it failed before it answered.
+fn a_retry_that_stays_counts_as_a_failure<W: World>(_: W) {
+    for via in ["original_dst", "cluster_header"] {
+        let mut world = W::new(5);
+        let health = r#""policy":"round_robin","health":{"fail_after":3,"suspect_after":3}"#;
+        let plugin = single(
+            &mut world,
+            &config(4, health, &format!(r#""steering":{{"via":"{via}","header":"{HEADER}"}}"#)),
+        );
+        let out = address(1);
+        for _ in 0..16 {
+            let mut stream = begin(&mut world, plugin);
+            let named = target(&stream);
+            world.advance(ms(10));
+            let attempts = if named == out { Some(2) } else { Some(1) };
+            let ending = if named == out { Ending::status("503") } else { Ending::good() };
+            respond(&mut stream, &Ending { attempts, ..ending });
+            stream.log();
+            stream.done();
+        }
+        // Two tries a request, so that two requests are four failures.
+        let picked = (0..16).filter(|_| target(&begin(&mut world, plugin)) == out).count();
+        assert_eq!(picked, 0, "{via}");
+    }
+}
+
+both!(
+    a_named_endpoint_that_did_not_answer_is_counted_and_said_once,
+    what_is_followed_is_not_counted,
+    the_first_attempt_tells,
+    a_route_that_is_chosen_later_is_counted_and_said,
+    observing_compares_with_the_first_attempt,
+    the_helper_is_not_charged_with_the_time_of_both,
+    a_retry_that_stays_counts_as_a_failure,
+);
