@@ -402,9 +402,9 @@ impl Health {
         self.state
     }
 
-    /// A request was sent to it.
-    pub fn sent(&mut self) {
-        self.owed.sent(self.state == State::Hung);
+    /// A request was sent to it at `now`.
+    pub fn sent(&mut self, now: Time) {
+        self.owed.sent(self.state == State::Hung, now);
     }
 
     /// It answered.
@@ -474,6 +474,13 @@ impl Health {
         limits.ejection.as_secs_f64() * FIRST_WAIT * (1.0 + f64::from(self.owed.looks()))
     }
 
+    /// How much longer than at first the next single request is waited for, after probes in vain: in requests as in time,
+    /// so that who stays away costs no more where requests are rare.
+    pub fn caution(&self) -> f64 {
+        let vain = self.past.as_ref().map_or(0, |past| past.own.vain.saturating_add(past.others.vain));
+        WAIT_GROWTH.powi(vain.min(64) as i32).min(1.0 / FIRST_WAIT)
+    }
+
     /// When an endpoint out of traffic is due for its next single request.
     pub fn next_probe(&self, limits: &config::Health) -> Time {
         let Past { own, others, .. } = self.past.as_deref().copied().unwrap_or_default();
@@ -484,12 +491,10 @@ impl Health {
                 failed_at.after_secs(VERIFY_S.min(limits.ejection.as_secs_f64()))
             }
             State::Failed => {
-                let repeats = own.vain.saturating_add(others.vain).min(64);
-                let longest = limits.ejection.as_secs_f64();
-                let wait = longest * FIRST_WAIT * WAIT_GROWTH.powi(repeats as i32);
+                let wait = limits.ejection.as_secs_f64() * FIRST_WAIT * self.caution();
                 // From when the probe was sent: a time-out must not add its own length to the wait.
                 let failed_start = own.failed_start.max(others.failed_start);
-                failed_start.after_secs(wait.min(longest))
+                failed_start.after_secs(wait)
             }
         }
     }

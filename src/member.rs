@@ -100,7 +100,7 @@ impl Exploration {
 
     /// One is on its way.
     pub fn begin(&mut self) {
-        self.0 |= Exploration::UNDER_WAY;
+        self.0 = (self.0 | Exploration::UNDER_WAY) & !Exploration::LOOK_AGAIN;
     }
 
     /// An answer came; if one was on its way, it went `well` or not.
@@ -111,11 +111,14 @@ impl Exploration {
         }
     }
 
-    /// Whether the last went well, so that it is to be looked at again at once; asked once.
-    pub fn take_look_again(&mut self) -> bool {
-        let again = self.0 & Exploration::LOOK_AGAIN != 0;
+    /// Whether the last went well, so that it is to be looked at again soon.
+    pub fn looks_again(self) -> bool {
+        self.0 & Exploration::LOOK_AGAIN != 0
+    }
+
+    /// It is not slow any more.
+    pub fn settle(&mut self) {
         self.0 &= !Exploration::LOOK_AGAIN;
-        again
     }
 
     /// How many in a row found it still slow; 63 and more are one.
@@ -137,6 +140,10 @@ pub struct Member {
     pub weight: f32,
     /// Probability of being considered, relative to the others: weight × signals × slow start.
     pub share: f32,
+    /// By what part its share is below that of its group, per weight, 0..1: slow start, rules and signals.
+    pub held: f32,
+    /// How many requests this worker had had, to anybody, when it last chose this endpoint; the sum may wrap.
+    pub asked: u32,
     /// Value that `least_signal` compares; infinite if unknown.
     pub signal: f32,
     /// Expected seconds to response headers when idle, as far as it is known to differ from the fleet's.
@@ -201,13 +208,13 @@ impl Member {
     /// A request is sent at `now`.
     pub fn send(&mut self, now: Time) {
         self.in_flight.start(now);
-        self.health.sent();
+        self.health.sent(now);
     }
 
     /// From `now` on an answer is due.
     pub fn await_answer(&mut self, now: Time) {
         self.in_flight.start_awaiting(now);
-        self.health.sent();
+        self.health.sent(now);
     }
 
     /// The endpoint itself answers the request started at `started`.
@@ -244,7 +251,7 @@ mod tests {
 
     #[test]
     fn is_small() {
-        assert!(size_of::<Member>() <= 120, "{} bytes", size_of::<Member>());
+        assert!(size_of::<Member>() <= 136, "{} bytes", size_of::<Member>());
     }
 
     #[test]

@@ -7,6 +7,8 @@ use super::*;
 use crate::fleet::{Condition, Spec};
 use crate::health::State;
 
+mod turns;
+
 const UPSTREAM: usize = 0;
 
 fn engine(failover: &str) -> Engine {

@@ -1,17 +1,20 @@
 //! The cheapest of a few random endpoints, by what this process has measured a moment ago.
 //!
-//! cost = max(expected latency, floor) · price(in-flight / weight)
+//! cost = max(expected latency, floor) · price(what awaits an answer / weight)
 //!
 //! The expected latency is the robust estimate of all workers, as far as it is known to differ from the
 //! fleet's ([`Known::price`]); the floor is what unanswered requests say ([`Known::floor`]); the price is how much
 //! requests in flight delay the next, learnt ([`Queueing`](crate::measure::Queueing)). What Prometheus
-//! says is old by seconds and shared by everybody, so it changes how *often* an endpoint is considered
-//! ([`Member::share`](crate::member::Member::share)), never who wins: stale data biases, fresh data decides, nobody herds.
+//! says is old by seconds and shared by everybody, so it changes how *often* an endpoint may win
+//! ([`Member::held`](crate::member::Member::held)), never who is the best: stale data biases, fresh data decides, nobody herds.
 
 use super::{Candidates, Policy, Pool, Request, View, cheapest};
 use crate::known::Known;
 use crate::random::Rng;
 use crate::terms::Terms;
+
+/// Costs are times: who takes twice as long is full.
+const BREAKS_AT: f32 = 2.0;
 
 /// Keeps nothing between picks: all it knows stands in the members.
 #[derive(Debug)]
@@ -20,13 +23,18 @@ pub struct Adaptive(pub Terms);
 /// What the next request to this endpoint is expected to cost, in seconds.
 fn cost(terms: &Terms, view: View<'_>, member: Known<'_>) -> f32 {
     let floor = if terms.floor { member.floor(view.now) as f32 } else { 0.0 };
-    member.expected.max(floor) * view.queueing.price(member.total_in_flight() as f32 / member.weight)
+    member.expected.max(floor)
+        * view.queueing.price(member.awaiting() as f32 * view.turns.unit / member.weight)
 }
 
 impl Policy for Adaptive {
     fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
         let terms = &self.0;
-        cheapest(view, pool, terms.choices, request.want, rng, |m, _| cost(terms, view, m))
+        cheapest(view, pool, terms.choices, request.want, rng, BREAKS_AT, |m, _| cost(terms, view, m))
+    }
+
+    fn counts_turns(&self) -> bool {
+        true
     }
 
     fn cost(&self, view: View<'_>, index: u32) -> Option<f32> {

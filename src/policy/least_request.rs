@@ -8,6 +8,9 @@ use crate::random::Rng;
 /// Envoy's default `choice_count`.
 const CHOICES: usize = 2;
 
+/// So many times as many in flight are no chance any more.
+const BREAKS_AT: f32 = 4.0;
+
 /// Keeps nothing between picks.
 #[derive(Debug, Default)]
 pub struct LeastRequest;
@@ -18,7 +21,11 @@ fn cost(member: Known<'_>) -> f32 {
 
 impl Policy for LeastRequest {
     fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
-        cheapest(view, pool, CHOICES, request.want, rng, |m, _| cost(m))
+        cheapest(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, _| cost(m))
+    }
+
+    fn counts_turns(&self) -> bool {
+        true
     }
 
     fn cost(&self, view: View<'_>, index: u32) -> Option<f32> {

@@ -11,6 +11,9 @@ use crate::random::Rng;
 /// Two, see above.
 const CHOICES: usize = 2;
 
+/// The signal says itself who is loaded; what holds an endpoint back beside it gives way late.
+const BREAKS_AT: f32 = 4.0;
+
 /// Keeps nothing between picks.
 #[derive(Debug, Default)]
 pub struct LeastSignal;
@@ -22,7 +25,11 @@ fn cost(member: Known<'_>) -> f32 {
 
 impl Policy for LeastSignal {
     fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
-        cheapest(view, pool, CHOICES, request.want, rng, |m, _| cost(m))
+        cheapest(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, _| cost(m))
+    }
+
+    fn counts_turns(&self) -> bool {
+        true
     }
 
     fn cost(&self, view: View<'_>, index: u32) -> Option<f32> {

@@ -45,6 +45,47 @@ pub use pool::Pool;
 /// The most endpoints a decision can name.
 pub const MAX_CANDIDATES: usize = 8;
 
+/// Whose turn it is, counted in requests: what is said of an endpoint's share (slow start, rules, signals) holds for two
+/// endpoints as for a hundred only if it is kept by counting, because of few everybody is compared every time.
+#[derive(Clone, Copy, Debug)]
+pub struct Turns {
+    /// This worker's requests to the whole upstream; the sum may wrap.
+    pub requests: u32,
+    /// How many of them come between two to an endpoint of weight 1 that gets its fair part.
+    pub apart: f32,
+    /// The mean weight, so that a load per weight is that of an endpoint as most are.
+    pub unit: f32,
+}
+
+impl Default for Turns {
+    fn default() -> Turns {
+        Turns { requests: 0, apart: 0.0, unit: 1.0 }
+    }
+}
+
+impl Turns {
+    /// How many requests are to come between two to `member`.
+    fn wanted(&self, member: &Member) -> f32 {
+        self.apart / (member.weight * (1.0 - member.held)).max(f32::MIN_POSITIVE)
+    }
+
+    /// Whether `member`, with less than its fair part, has waited for `wanted` requests, or will have `soon`.
+    fn come(&self, member: &Member, wanted: f32, soon: f32) -> bool {
+        self.requests.wrapping_sub(member.asked) as f32 + soon >= wanted
+    }
+}
+
+/// Who is left less than this part of its share is full, by a fresh signal that says so: that is no caution, which gives way
+/// to what is measured.
+const FULL: f32 = 0.05;
+
+/// What an endpoint whose turn has not come costs, in multiples of its own cost, where `breaks_at` is how much dearer the others
+/// have to be until it is asked out of turn: nobody waits in a queue for the sake of a share.
+fn out_of_turn(held: f32, breaks_at: f32) -> f32 {
+    let left = (1.0 - held).max(f32::MIN_POSITIVE);
+    if left < FULL { 1.0 / left } else { (1.0 / left).min(breaks_at) }
+}
+
 /// What a policy may look at.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
@@ -62,6 +103,8 @@ pub struct View<'a> {
     pub now: Time,
     /// This worker's requests on their way to anybody.
     pub in_flight: u32,
+    /// Whose turn it is.
+    pub turns: Turns,
 }
 
 /// What a policy has to know of a request.
@@ -140,6 +183,12 @@ pub trait Policy {
         None
     }
 
+    /// Whether it keeps to the part that an endpoint is [held](Member::held) below by itself, by counting; for the others
+    /// that part is in how often they are drawn.
+    fn counts_turns(&self) -> bool {
+        false
+    }
+
     /// Whether it shuns by itself whoever owes answers; for the others health does.
     fn sees_silence(&self) -> bool {
         false
@@ -168,29 +217,46 @@ pub fn build(policy: &config::Policy, terms: Terms) -> Box<dyn Policy> {
 }
 
 /// Draws `draws` distinct members and ranks them by `cost`, lowest first; equal costs keep the random order of
-/// the draw, so that nobody is preferred for its position.
+/// the draw, so that nobody is preferred for its position. Who is [held](Member::held) below its fair part comes first
+/// among equals when its turn has come, and costs more until then, up to `breaks_at` times.
 pub fn cheapest(
     view: View<'_>,
     pool: &mut Pool,
     draws: usize,
     want: usize,
     rng: &mut Rng,
+    breaks_at: f32,
     cost: impl Fn(Known<'_>, u32) -> f32,
 ) -> Candidates {
-    let mut drawn = [(f32::INFINITY, 0u32); pool::MAX_DRAWS];
+    let mut drawn = [(f32::INFINITY, 0u8, 0u32); pool::MAX_DRAWS];
     let mut count = 0;
-    pool.draw(view, draws.max(want), rng, |index, member| {
+    let draws = draws.max(want);
+    let few = pool.len() <= draws;
+    pool.draw(view, draws, rng, |index, member| {
         let cost = cost(view.told.of(index, member), index);
         let cost = if cost.is_nan() { f32::INFINITY } else { cost };
+        let (cost, rank) = match member.held {
+            held if held > 0.0 => {
+                let wanted = view.turns.wanted(member);
+                // As long as it takes on average until it is drawn.
+                let drawn_within = if few { 1.0 } else { (wanted * (1.0 - held) / draws as f32).max(1.0) };
+                if view.turns.come(member, wanted, drawn_within) {
+                    (cost, 0)
+                } else {
+                    (cost * out_of_turn(held, breaks_at), 2)
+                }
+            }
+            _ => (cost, 1),
+        };
         if let Some(slot) = drawn.get_mut(count) {
-            *slot = (cost, index);
+            *slot = (cost, rank, index);
             count += 1;
         }
     });
     let drawn = drawn.get_mut(..count).unwrap_or_default();
     // Stable, and without allocation for so few.
-    drawn.sort_by(|a, b| a.0.total_cmp(&b.0));
+    drawn.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     let mut candidates = Candidates::default();
-    drawn.iter().take(want).for_each(|(_, index)| candidates.push(*index));
+    drawn.iter().take(want).for_each(|(_, _, index)| candidates.push(*index));
     candidates
 }

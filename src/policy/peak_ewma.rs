@@ -15,6 +15,9 @@ use crate::random::Rng;
 /// Two, as published.
 const CHOICES: usize = 2;
 
+/// Peaks that are so many times as high are no chance any more.
+const BREAKS_AT: f32 = 8.0;
+
 /// Keeps nothing between picks: the averages stand beside the members.
 #[derive(Debug, Default)]
 pub struct PeakEwma;
@@ -27,7 +30,11 @@ fn cost(view: View<'_>, index: u32, member: Known<'_>) -> f32 {
 
 impl Policy for PeakEwma {
     fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
-        cheapest(view, pool, CHOICES, request.want, rng, |m, index| cost(view, index, m))
+        cheapest(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, index| cost(view, index, m))
+    }
+
+    fn counts_turns(&self) -> bool {
+        true
     }
 
     fn cost(&self, view: View<'_>, index: u32) -> Option<f32> {

@@ -7,7 +7,7 @@ use crate::random::Rng;
 /// The most endpoints one decision looks at.
 pub const MAX_DRAWS: usize = 16;
 
-/// Distinct random draws in proportion to [`Member::share`].
+/// Distinct random draws in proportion to [`Member::share`], or to weight alone.
 ///
 /// With equal shares a draw is one step of a Fisher–Yates shuffle over a permutation that is kept: distinct
 /// without rejection, O(1), whatever order earlier draws left. With unequal shares a draw is Walker's alias
@@ -38,13 +38,18 @@ impl Pool {
         self.everybody.shrink_to_fit();
     }
 
-    /// Takes those of its `members` that are eligible.
+    /// Takes those of its `members` that are eligible, to be drawn in proportion to their shares.
     pub fn refresh(&mut self, members: &[Member]) {
+        self.refresh_by(members, |member| member.share);
+    }
+
+    /// The same in proportion to what `part` says.
+    pub fn refresh_by(&mut self, members: &[Member], part: impl Fn(&Member) -> f32) {
         self.order.clear();
         let eligible = |i: &&u32| members.get(**i as usize).is_some_and(|m| m.eligible);
         self.order.reserve_exact(self.everybody.len());
         self.order.extend(self.everybody.iter().filter(eligible));
-        let share = |i: &u32| members.get(*i as usize).map_or(0.0, |m| m.share);
+        let share = |i: &u32| members.get(*i as usize).map_or(0.0, &part);
         let (mut least, mut most) = (f32::INFINITY, 0.0f32);
         for share in self.order.iter().map(share) {
             (least, most) = (least.min(share), most.max(share));
@@ -196,7 +201,16 @@ mod tests {
         static QUEUEING: LazyLock<Queueing> = LazyLock::new(Queueing::default);
         static TOLD: LazyLock<Told> = LazyLock::new(Told::default);
         let (told, queueing) = (&*TOLD, &*QUEUEING);
-        View { members, told, identities: &[], peaks: &[], queueing, in_flight: 0, now: Time::ZERO }
+        View {
+            members,
+            told,
+            identities: &[],
+            peaks: &[],
+            queueing,
+            in_flight: 0,
+            now: Time::ZERO,
+            turns: crate::policy::Turns::default(),
+        }
     }
 
     fn first_draws(members: &[Member], rounds: usize, draws: usize) -> Vec<f64> {

@@ -237,6 +237,7 @@ mod tests {
             peaks: &[],
             queueing: &Queueing::default(),
             in_flight: 0,
+            turns: crate::policy::Turns::default(),
             now: Time::ZERO,
         };
         ring.refresh(view, &(0..members.len() as u32).collect::<Vec<_>>())

@@ -1,4 +1,5 @@
-//! Each in turn, whatever its state: Envoy's `ROUND_ROBIN` without weights. Use it as a baseline.
+//! Each in turn, whatever its state: Envoy's `ROUND_ROBIN` without weights. Who is held below its fair part, by slow
+//! start, a rule or signals, is passed over until it has waited for long enough. Use it as a baseline.
 
 use super::{Candidates, Policy, Pool, Request, View};
 use crate::random::Rng;
@@ -20,11 +21,17 @@ impl Policy for RoundRobin {
     fn pick(&mut self, view: View<'_>, _pool: &mut Pool, request: Request, _rng: &mut Rng) -> Candidates {
         let mut candidates = Candidates::default();
         let (len, turn) = (self.order.len(), self.next);
+        let mut passed_over = None;
         for step in 0..len {
             let at = (turn + step) % len;
             let Some(index) = self.order.get(at).copied() else { break };
-            if view.eligible(index).is_none() {
-                continue;
+            let Some(member) = view.eligible(index) else { continue };
+            if member.held > 0.0 {
+                let wanted = len as f32 / (1.0 - member.held);
+                passed_over = passed_over.or(Some(index));
+                if !view.turns.come(member, wanted, 0.5 * len as f32) {
+                    continue;
+                }
             }
             if candidates.first().is_none() {
                 self.next = at + 1;
@@ -37,6 +44,9 @@ impl Policy for RoundRobin {
             if step > 4 * super::MAX_CANDIDATES && candidates.first().is_some() {
                 break;
             }
+        }
+        if candidates.as_slice().len() < request.want {
+            passed_over.into_iter().for_each(|index| candidates.push(index));
         }
         candidates
     }
@@ -66,6 +76,7 @@ mod tests {
             peaks: &[],
             queueing: &Queueing::default(),
             in_flight: 0,
+            turns: crate::policy::Turns::default(),
             now: Time::ZERO,
         };
         policy.refresh(view, &pool);

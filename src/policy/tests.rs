@@ -87,6 +87,7 @@ impl Bench {
             queueing: &self.queueing,
             now: self.now,
             in_flight,
+            turns: Turns::default(),
         };
         self.policy.refresh(view, &self.pool);
     }
@@ -101,6 +102,7 @@ impl Bench {
             queueing: &self.queueing,
             now: self.now,
             in_flight,
+            turns: Turns::default(),
         };
         self.policy.pick(view, &mut self.pool, Request { key, want }, &mut self.rng)
     }

@@ -20,6 +20,9 @@ use crate::random::Rng;
 /// Enough that a draw of only slow endpoints is rare, few enough that the best is not everybody's choice.
 const CHOICES: usize = 5;
 
+/// So many times the score are no chance any more.
+const BREAKS_AT: f32 = 4.0;
+
 /// What one request in flight and one second cost.
 #[derive(Debug)]
 pub struct WeightedScore {
@@ -44,7 +47,11 @@ impl WeightedScore {
 
 impl Policy for WeightedScore {
     fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
-        cheapest(view, pool, CHOICES, request.want, rng, |m, _| self.score(view, m))
+        cheapest(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, _| self.score(view, m))
+    }
+
+    fn counts_turns(&self) -> bool {
+        true
     }
 
     fn cost(&self, view: View<'_>, index: u32) -> Option<f32> {

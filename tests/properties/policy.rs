@@ -4,7 +4,7 @@ use evenkeel::config;
 use evenkeel::measure::Queueing;
 use evenkeel::member::Member;
 use evenkeel::others::Told;
-use evenkeel::policy::{Policy, Pool, Request, View, build};
+use evenkeel::policy::{Policy, Pool, Request, Turns, View, build};
 use evenkeel::random::Rng;
 use evenkeel::terms::Terms;
 use evenkeel::time::Time;
@@ -97,6 +97,7 @@ impl Chooser {
             queueing: &self.queueing,
             now: NOW,
             in_flight,
+            turns: Turns::default(),
         };
         self.policy.refresh(view, &self.pool);
     }
@@ -114,6 +115,7 @@ impl Chooser {
             queueing: &self.queueing,
             now: NOW,
             in_flight: in_flight(members),
+            turns: Turns::default(),
         };
         self.policy.pick(view, &mut self.pool, request, &mut self.rng).as_slice().to_vec()
     }

@@ -8,7 +8,7 @@ use crate::fleet::Condition;
 use crate::health::{Good, State};
 use crate::known::Known;
 use crate::member::Member;
-use crate::policy::View;
+use crate::policy::{Turns, View};
 use crate::time::Time;
 
 /// Time constant of the request rate, seconds.
@@ -68,13 +68,15 @@ impl Upstream {
         self.members.get(index as usize).is_some_and(|m| m.eligible)
     }
 
-    /// How many endpoints may be out at a time.
+    /// How many endpoints may be out at a time: where any may, at least one of several.
     fn most_out(&self) -> usize {
-        (self.endpoints() as f64 * self.config.health.max_ejected_percent / 100.0) as usize
+        let (endpoints, percent) = (self.endpoints(), self.config.health.max_ejected_percent);
+        let least = usize::from(percent > 0.0 && endpoints > 1);
+        ((endpoints as f64 * percent / 100.0) as usize).max(least)
     }
 
     /// How many endpoints are in a group.
-    fn endpoints(&self) -> usize {
+    pub(super) fn endpoints(&self) -> usize {
         self.tiers.iter().map(|t| t.endpoints).sum()
     }
 
@@ -157,7 +159,11 @@ impl Upstream {
     fn refresh_groups(&mut self, now: Time) {
         self.serving.clear();
         for (at, group) in (0..).zip(&mut self.groups) {
-            group.pool.refresh(&self.members);
+            if group.policy.counts_turns() {
+                group.pool.refresh_by(&self.members, |member| member.weight);
+            } else {
+                group.pool.refresh(&self.members);
+            }
             let in_flight = |i: &u32| self.members.get(*i as usize).map_or(0, |m| m.in_flight.total());
             group.in_flight = group.pool.everybody().iter().map(in_flight).fold(0, u32::saturating_add);
             let view = View {
@@ -168,6 +174,7 @@ impl Upstream {
                 queueing: &self.queueing,
                 in_flight: group.in_flight,
                 now,
+                turns: Turns { requests: self.requests, ..group.turns },
             };
             group.policy.refresh(view, &group.pool);
             if !group.pool.is_empty() {

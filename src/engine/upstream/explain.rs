@@ -1,7 +1,7 @@
 //! Why this one and not that one: what an endpoint costs, and of what the cost is made.
 
 use super::Upstream;
-use crate::policy::View;
+use crate::policy::{Turns, View};
 use crate::time::Time;
 
 /// The terms of an endpoint's cost and of how often it is considered.
@@ -43,6 +43,7 @@ impl Upstream {
             queueing: &self.queueing,
             in_flight,
             now,
+            turns: Turns { requests: self.requests, ..group.map_or(Turns::default(), |g| g.turns) },
         };
         let (typical, failing) = group.map_or((self.typical, 0.0), |g| (g.typical, g.failing));
         let surcharge_s = member.surcharge(typical, failing, &self.terms);
@@ -56,7 +57,9 @@ impl Upstream {
             expected_s: (f64::from(member.expected) - surcharge_s).max(0.0),
             surcharge_s,
             floor_s: member.floor(now),
-            queueing: f64::from(self.queueing.price(member.total_in_flight() as f32 / member.weight)),
+            queueing: f64::from(
+                self.queueing.price(member.awaiting() as f32 * view.turns.unit / member.weight),
+            ),
             slow_start,
             signals: if others > 0.0 { f64::from(member.share) / others } else { 1.0 },
             rule,

@@ -17,13 +17,15 @@ const EXPLORE_AFTER_S: [f64; 2] = [2.5, 12.0];
 const EXPLORE_GROWTH: f64 = 1.3;
 /// … up to this, seconds, unless it was longer from the start.
 const EXPLORE_AT_MOST_S: f64 = 6.0;
-/// An endpoint that has waited for this many times the mean pause between two requests to it is left out.
-const LEFT_OUT_GAPS: f64 = 20.0;
-/// The sick wait for their turn, the mean pause between two requests to an endpoint, and the slow for so many: many
-/// proxies with few requests each would otherwise send them more than their fair share.
-const TURNS_PER_EXPLORATION: f64 = 4.0;
-/// Rates below this count as this, requests/s, or small fleets with little traffic would wait for minutes.
-const LEAST_RATE: f64 = 10.0;
+/// Turns of an endpoint, each as many requests as come between two to it where everybody gets a fair part, that it has
+/// waited for: the sick, and those who are found slow, are asked for by requests of users. Whoever answers well again …
+const TURNS_TO_GO_ON: f64 = 1.0;
+/// … who is sick, so that it gets no more than half of a healthy endpoint's requests …
+const TURNS_TO_PROBE: f64 = 2.0;
+/// … who is slow …
+const TURNS_TO_EXPLORE: f64 = 4.0;
+/// … and who is left out for no reason that is known.
+const TURNS_LEFT_OUT: f64 = 20.0;
 /// Duty to probe an endpoint goes from worker to worker at this pace, seconds.
 const DUTY_S: u64 = 2;
 /// A latency that lies this many standard errors above the typical one is certainly higher: sixteen times it after
@@ -62,26 +64,33 @@ fn certainty(member: Known<'_>, typical: f64) -> f64 {
 }
 
 impl Upstream {
-    /// Who gets a single request next: the sick to be verified, the exiled to be explored.
+    /// Who gets a single request next: the sick to be verified, the exiled to be explored; the longest waiting first.
     pub(super) fn schedule(&mut self, duty: Duty, now: Time) {
         self.lanes.iter_mut().for_each(|lane| lane.due.clear());
         let rate = self.rate * f64::from(duty.workers);
         for at in 0..self.groups.len() {
             self.schedule_group(at, rate, duty, now);
         }
+        for lane in &mut self.lanes {
+            lane.due.sort_unstable();
+        }
     }
 
     /// The same for one group. One that gets no requests gets none to explore it either, but its sick are verified:
     /// whether it can take over must be known before it has to.
+    ///
+    /// What they may cost is counted in requests of this worker, so that it is the same part of many and of few.
     fn schedule_group(&mut self, at: usize, rate: f64, duty: Duty, now: Time) {
+        let everybody = self.endpoints();
         let Some(group) = self.groups.get(at) else { return };
         let Some(lane) = self.lanes.get_mut(group.key.lane) else { return };
         let idle = group.load < WORTH_EXPLORING;
         let explores = group.policy.exiles() && !idle;
-        let rate = rate * self.split.share(group.key.lane) * group.load;
-        let pause = (REQUESTS_PER_EXPLORATION / rate.max(1e-3)).clamp(EXPLORE_AFTER_S[0], EXPLORE_AFTER_S[1]);
-        let left_out = LEFT_OUT_GAPS * group.pool.everybody().len() as f64 / rate.max(1e-3);
-        let turn = group.pool.everybody().len() as f64 / rate.max(LEAST_RATE);
+        let part = self.split.share(group.key.lane) * group.load;
+        let pause = (REQUESTS_PER_EXPLORATION / (rate * part).max(1e-3))
+            .clamp(EXPLORE_AFTER_S[0], EXPLORE_AFTER_S[1]);
+        // A worker with less than a request in its time of duty would wait for it for ever.
+        let sparse = self.rate * (DUTY_S as f64) < 1.0;
         let (typical, health) = (group.typical, &self.config.health);
         for index in group.pool.everybody().iter().copied() {
             let Some(identity) = self.fleet.identities().get(index as usize) else { continue };
@@ -95,34 +104,68 @@ impl Upstream {
             {
                 continue;
             }
-            let again = member.exploration.take_look_again();
-            let member = self.told.of(index, member);
+            let again = member.exploration.looks_again();
+            let waited = self.requests.wrapping_sub(member.asked);
+            // Nobody has a fair part of what goes elsewhere: then it is one of all.
+            let turn = if idle { everybody as f64 } else { f64::from(group.turns.apart / member.weight) };
+            let turns = f64::from(waited) / turn;
+            let known = self.told.of(index, member);
             // What a rule took out for its own measurements shows only by requests that these have changed.
-            let ruled_out = !member.eligible && member.ruled == Some(RuleAction::Eject);
-            let still_slow = ruled_out || f64::from(member.expected) > GOOD_MULTIPLE * typical + NOISE_S;
-            let state = member.health.state();
-            let silence = now.seconds_since(member.quiet_since().max(self.began).max(member.health.joined()));
+            let ruled_out = !known.eligible && known.ruled == Some(RuleAction::Eject);
+            let still_slow = ruled_out || f64::from(known.expected) > GOOD_MULTIPLE * typical + NOISE_S;
+            let state = known.health.state();
+            let silence = now.seconds_since(known.quiet_since().max(self.began).max(known.health.joined()));
             let due = if hung {
-                !member.eligible && silence >= member.health.look_after_s(health).max(turn)
+                !known.eligible && silence >= known.health.look_after_s(health) && turns >= TURNS_TO_PROBE
             } else if state != State::Healthy {
-                let its_turn = idle || state == State::Recovering || silence >= turn;
-                (idle || !member.eligible) && now >= member.health.next_probe(health) && its_turn
+                let patient = match state {
+                    State::Recovering => TURNS_TO_GO_ON,
+                    _ => TURNS_TO_PROBE * known.health.caution(),
+                };
+                (idle || !known.eligible) && now >= known.health.next_probe(health) && turns >= patient
             } else if idle || (!explores && !ruled_out) {
                 false
             } else if again {
-                still_slow
+                still_slow && turns >= TURNS_TO_GO_ON
             } else {
-                let growth = EXPLORE_GROWTH.powi(i32::from(member.exploration.in_vain().min(16)));
-                let growth = growth * certainty(member, typical);
+                let growth = EXPLORE_GROWTH.powi(i32::from(known.exploration.in_vain().min(16)));
+                let growth = growth * certainty(known, typical);
                 let longest = pause.max(EXPLORE_AT_MOST_S);
-                let pause = (pause * growth).min(longest).max(TURNS_PER_EXPLORATION * turn);
+                let pause = (pause * growth).min(longest);
                 // Not only the slow: where most were slow together, slow is typical, and all of them are left
                 // without traffic once one has healed.
-                silence > pause && (still_slow || silence > left_out)
+                silence > pause
+                    && turns >= TURNS_TO_EXPLORE
+                    && (still_slow || turns * f64::from(1.0 - known.held) >= TURNS_LEFT_OUT)
             };
+            if again && !still_slow {
+                member.exploration.settle();
+            }
             // Who began to look again goes on, so that the same worker sees the answers in a row.
-            if due && (again || duty.covers(*identity, now)) {
-                lane.due.push(index);
+            if due && (again || sparse || duty.covers(*identity, now)) {
+                lane.due.push((waited, index));
+            }
+        }
+    }
+
+    /// Who is to have the next request of the version at `lane`, whatever the policy says. Who cannot be afforded now
+    /// is passed over.
+    pub(super) fn next_due(&mut self, lane: usize) -> Option<u32> {
+        loop {
+            let (_, index) = self.lanes.get_mut(lane)?.due.pop()?;
+            let Some(member) = self.members.get_mut(index as usize).filter(|m| m.present) else { continue };
+            let known = self.told.of(index, member);
+            // What a hung one already owes is why it is looked at.
+            if known.awaiting() > 0 && known.health.state() != State::Hung {
+                continue;
+            }
+            if !known.eligible {
+                return Some(index);
+            }
+            if self.explorations >= 1.0 {
+                member.exploration.begin();
+                self.explorations -= 1.0;
+                return Some(index);
             }
         }
     }

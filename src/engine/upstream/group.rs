@@ -11,7 +11,7 @@ use super::trust::Record;
 use super::{TYPICAL_AT_FIRST_S, Upstream};
 use crate::fleet::Endpoint;
 use crate::measure::Background;
-use crate::policy::{self, Policy, Pool};
+use crate::policy::{self, Policy, Pool, Turns};
 use crate::random;
 use crate::time::Time;
 
@@ -54,6 +54,8 @@ pub(super) struct Group {
     pub teaches: bool,
     /// This worker's requests on their way to it.
     pub in_flight: u32,
+    /// How often its endpoints' turns come.
+    pub turns: Turns,
     /// Median latency in seconds.
     pub typical: f64,
     /// Whether that was measured here, not only assumed.
@@ -95,8 +97,8 @@ pub(super) struct Lane {
     pub groups: Range<usize>,
     /// Whether anybody could be chosen at the last tick.
     pub serves: bool,
-    /// Who is due for a single request.
-    pub due: Vec<u32>,
+    /// Who is due for a single request, and how many it has waited for; the last is the first.
+    pub due: Vec<(u32, u32)>,
 }
 
 impl Upstream {
@@ -164,6 +166,7 @@ impl Upstream {
             policy: policy::build(&self.config.policy, self.terms),
             teaches: true,
             in_flight: 0,
+            turns: Turns::default(),
             typical: if self.typical > 0.0 { self.typical } else { TYPICAL_AT_FIRST_S },
             measured: false,
             patience: f64::INFINITY,

@@ -18,7 +18,9 @@ const MOST_AGAIN: f64 = 0.25;
 
 /// Whether `member` has kept several requests waiting for more than `patience` seconds, and has answered none meanwhile.
 pub(super) fn is_hung(member: &Known<'_>, patience: f64, now: Time) -> bool {
-    member.health.owed().requests() >= SEVERAL && member.floor(now) > patience
+    let owed = member.health.owed();
+    // A long poll is old, and the last answer may be: what was sent since has to wait, too.
+    owed.requests() >= SEVERAL && owed.waited_s(now) > patience && member.floor(now) > patience
 }
 
 /// For how long an endpoint of `group` may keep quiet, seconds; for ever where the policy sees to it by itself, where
@@ -31,5 +33,7 @@ pub(super) fn patience<'a>(group: &Group, member: impl Fn(u32) -> Option<Known<'
     let everybody = group.pool.everybody();
     let quiet = everybody.iter().filter_map(|i| member(*i)).filter(|member| is_hung(member, patience, now));
     let most = if group.patience.is_infinite() { MOST_AGAIN } else { MOST };
-    if quiet.count() as f64 > most * everybody.len() as f64 { f64::INFINITY } else { patience }
+    // One of several is never the fault of all.
+    let most = (most * everybody.len() as f64).max(if everybody.len() > 1 { 1.0 } else { 0.0 });
+    if quiet.count() as f64 > most { f64::INFINITY } else { patience }
 }

@@ -26,12 +26,12 @@ use super::{Decision, Failure, Outcome, Reason, Ticket, Totals};
 use crate::autoscale::Scaler;
 use crate::config::{self, NoneEligible};
 use crate::fleet::{EndpointRef, Fleet, Spec};
-use crate::health::{Evidence, State};
+use crate::health::Evidence;
 use crate::known::{Known, NOISE_S};
 use crate::measure::{LearntWeight, PeakEwma, Queueing, Reading, Slots};
 use crate::member::{Counters, Member, Tally};
 use crate::others::{Others, Told};
-use crate::policy::{Candidates, Request, View};
+use crate::policy::{Candidates, Request, Turns, View};
 use crate::random::{self, Rng};
 use crate::terms::Terms;
 use crate::time::Time;
@@ -112,6 +112,8 @@ pub struct Upstream {
     /// Picks since the last refresh, and their rate per second.
     picks: u32,
     rate: f64,
+    /// Picks ever; the sum may wrap.
+    requests: u32,
     explorations: f32,
     /// How many endpoints are out, and how many are spared.
     out: usize,
@@ -171,6 +173,7 @@ impl Upstream {
             serving: Vec::new(),
             least_signal: least_signal.unwrap_or(0),
             picks: 0,
+            requests: 0,
             explorations: SAVED_EXPLORATIONS,
             rate: 0.0,
             out: 0,
@@ -336,8 +339,9 @@ impl Upstream {
         }
         for index in &changes.joined {
             let identity = self.fleet.identities().get(*index as usize).copied().unwrap_or_default();
+            let asked = self.requests;
             let member = self.returning.take(identity, now).unwrap_or_else(|| {
-                let mut member = Member { present: true, eligible: true, ..Member::default() };
+                let mut member = Member { present: true, eligible: true, asked, ..Member::default() };
                 member.health.joins(joined);
                 member
             });
@@ -387,6 +391,7 @@ impl Upstream {
             self.reason = Reason::Unsteerable;
             return Decision::Fallback;
         }
+        self.requests = self.requests.wrapping_add(1);
         self.explorations = (self.explorations + EXPLORING_SHARE).min(SAVED_EXPLORATIONS);
         let drawn = self.split.draw(request.key, rng);
         let mut candidates = Candidates::default();
@@ -402,6 +407,7 @@ impl Upstream {
         if let Some(first) = candidates.first() {
             if let Some(member) = self.members.get_mut(first as usize) {
                 member.counters.pick();
+                member.asked = self.requests;
             }
             candidates.truncate(request.want.max(1));
             return Decision::Steer(candidates);
@@ -438,23 +444,6 @@ impl Upstream {
     /// The part of the requests that is left to Envoy's own policy.
     pub fn left_to_envoy(&self) -> f64 {
         self.left_to_envoy
-    }
-
-    /// Who is to have the next request of the version at `lane`, whatever the policy says.
-    fn next_due(&mut self, lane: usize) -> Option<u32> {
-        let index = self.lanes.get_mut(lane)?.due.pop()?;
-        let member = self.members.get_mut(index as usize)?;
-        let explores = self.explorations >= 1.0 || !member.eligible;
-        // What a hung one already owes is why it is looked at.
-        let waits = self.told.of(index, member).awaiting() > 0 && member.health.state() != State::Hung;
-        if !member.present || waits || !explores {
-            return None;
-        }
-        if member.eligible {
-            member.exploration.begin();
-            self.explorations -= 1.0;
-        }
-        Some(index)
     }
 
     /// Adds whom the policy names: in the group that the request is drawn into, and where that has too few, in the
@@ -520,6 +509,7 @@ impl Upstream {
     fn ask(&mut self, at: usize, request: Request, now: Time, rng: &mut Rng, to: &mut Candidates) {
         let Some(group) = self.groups.get_mut(at) else { return };
         let in_flight = group.in_flight;
+        let turns = Turns { requests: self.requests, ..group.turns };
         let view = View {
             members: &self.members,
             told: &self.told,
@@ -528,6 +518,7 @@ impl Upstream {
             queueing: &self.queueing,
             in_flight,
             now,
+            turns,
         };
         let named = group.policy.pick(view, &mut group.pool, request, rng);
         named.as_slice().iter().for_each(|index| to.push(*index));
@@ -562,11 +553,14 @@ impl Upstream {
 
     /// A request is sent to the endpoint at `index`.
     ///
-    /// Returns who that is, and how many others it found in flight.
+    /// Returns who that is, and how many others it found that await an answer: as many as there would be at an endpoint of
+    /// mean weight.
     pub fn started(&mut self, index: u32, now: Time) -> Option<(EndpointRef, u32)> {
         let endpoint = self.fleet.reference(index)?;
         let member = self.members.get_mut(index as usize)?;
-        let depth = self.told.of(index, member).total_in_flight();
+        let awaiting = self.told.of(index, member).awaiting() as f32;
+        let unit = self.groups.get(member.group as usize).map_or(1.0, |g| g.turns.unit);
+        let depth = (awaiting * unit / member.weight).round() as u32;
         member.send(now);
         self.count_in_flight(index, 1);
         Some((endpoint, depth))
@@ -769,6 +763,8 @@ impl Upstream {
             inherited.add(identity, all);
             let quiet_since = all.quiet_since();
             member.adopt(known, quiet_since);
+            // It has waited for as many requests as before.
+            member.asked = self.requests.wrapping_sub(old.requests.wrapping_sub(known.asked));
             if let (Some(peak), Some(known)) =
                 (self.peaks.get_mut(index as usize), old.peaks.get(at as usize))
             {

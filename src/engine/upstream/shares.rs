@@ -1,11 +1,13 @@
-//! How often an endpoint is considered: weight × signals × slow start.
+//! How often an endpoint may be chosen: weight × signals × slow start × what a rule leaves.
 
 use core::time::Duration;
 
 use super::Upstream;
+use super::exploration::WORTH_EXPLORING;
 use crate::config::RuleAction;
 use crate::measure::LearntWeight;
 use crate::member::Member;
+use crate::policy::Turns;
 use crate::time::Time;
 
 /// A recovered endpoint is warm: its slow start takes this share of a newcomer's.
@@ -23,6 +25,11 @@ const RELATIVE: f64 = 0.25;
 const DOWN_WEIGHTED: f64 = 0.25;
 /// The least share that signals leave, so that bad data alone starves nobody.
 const LEAST_SIGNAL_SHARE: f64 = 0.02;
+/// From this part of its maximum on a signal takes the share away in proportion to what is left: who is full refuses,
+/// whatever the others' queues are and however seldom news come.
+const NEARLY_FULL: f64 = 0.75;
+/// Who is held back by less is not: counting turns for it would cost more than it is worth.
+const HARDLY_HELD: f64 = 0.01;
 
 impl Upstream {
     /// Takes the value of one signal for one endpoint, observed at `at`.
@@ -51,21 +58,23 @@ impl Upstream {
         2.5 * self.poll_s
     }
 
-    /// How often each is considered: weight × signals × slow start.
+    /// How often each may be chosen: weight × signals × slow start × what a rule leaves.
     pub(super) fn share(&mut self, now: Time) {
         let width = self.config.signals.len();
         let scales: Vec<Scale> = (0..width).map(|s| self.scale(s, now)).collect();
         let fresh_s = self.fresh_s();
         for (index, member) in self.members.iter_mut().enumerate().filter(|(_, m)| m.present) {
             let readings = self.readings.get(index * width..(index + 1) * width).unwrap_or_default();
-            let mut burden = 0.0;
+            let (mut burden, mut room) = (0.0, 1.0f64);
             for (reading, scale) in readings.iter().zip(&scales) {
                 let above = scale.of(reading.burden()) - scale.mean;
                 let news_s = if self.terms.news { reading.news_s().max(self.poll_s).max(1.0) } else { 1.0 };
-                burden += scale.weight * reading.trust(now, fresh_s) * above / news_s;
+                let believed = scale.weight * reading.trust(now, fresh_s);
+                burden += believed * above / news_s;
+                room *= scale.room(reading.burden()).powf(believed.min(1.0));
             }
-            let signals =
-                (-SIGNAL_STEEPNESS * burden).exp().clamp(LEAST_SIGNAL_SHARE, 1.0 / LEAST_SIGNAL_SHARE);
+            let signals = (room * (-SIGNAL_STEEPNESS * burden).exp())
+                .clamp(LEAST_SIGNAL_SHARE, 1.0 / LEAST_SIGNAL_SHARE);
             let start = slow_start(member, self.config.slow_start, now);
             member.share = (f64::from(member.weight) * signals * start * left_by_rule(member)) as f32;
             member.signal = match (readings.get(self.least_signal), scales.get(self.least_signal)) {
@@ -74,6 +83,36 @@ impl Upstream {
                 }
                 (_, Some(scale)) => scale.median as f32,
                 _ => 0.0,
+            };
+        }
+        self.hold();
+    }
+
+    /// By how much each is held below its group's share per weight, and how often turns come there.
+    fn hold(&mut self) {
+        for group in &mut self.groups {
+            let (mut weights, mut shares, mut count) = (0.0, 0.0, 0.0);
+            for index in group.pool.everybody() {
+                if let Some(member) = self.members.get(*index as usize).filter(|m| m.eligible) {
+                    weights += f64::from(member.weight);
+                    shares += f64::from(member.share);
+                    count += 1.0;
+                }
+            }
+            let usual = shares / f64::max(weights, f64::MIN_POSITIVE);
+            for index in group.pool.everybody() {
+                if let Some(member) = self.members.get_mut(*index as usize) {
+                    let held = 1.0 - f64::from(member.share) / f64::from(member.weight) / usual;
+                    member.held = if held > HARDLY_HELD { held.min(1.0) as f32 } else { 0.0 };
+                }
+            }
+            // A group without any load is not asked, and what there is of it counts as that of everybody.
+            let part = (self.split.share(group.key.lane) * group.load).max(WORTH_EXPLORING);
+            let all = f64::max(group.weight, weights);
+            group.turns = Turns {
+                requests: 0,
+                apart: (all / part) as f32,
+                unit: if count > 0.0 { (weights / count) as f32 } else { 1.0 },
             };
         }
     }
@@ -112,6 +151,12 @@ struct Scale {
 }
 
 impl Scale {
+    /// What the value leaves of the share by itself, where it is known what full is.
+    fn room(&self, value: f64) -> f64 {
+        let full = self.max.map_or(0.0, |max| value.max(0.0) / max);
+        ((1.0 - full) / (1.0 - NEARLY_FULL)).clamp(LEAST_SIGNAL_SHARE, 1.0)
+    }
+
     /// 0 is best, 1 is full. Without a maximum nobody knows what full is, so the whole range, with the median in
     /// its middle, is only a quarter as wide: a busy endpoint in an idle fleet is no overload.
     fn of(&self, value: f64) -> f64 {
