@@ -89,6 +89,13 @@ fn bucket(depth: usize) -> usize {
     }
 }
 
+/// The least depth of a bucket.
+fn first_depth(of: usize) -> usize {
+    let Some(beyond) = of.checked_sub(8) else { return of };
+    let (octave, quarter) = (beyond / 4, beyond % 4);
+    (8 << octave) + quarter * (2 << octave)
+}
+
 impl Queueing {
     /// An answer to a request that found `depth` others in flight, `deviation` (natural log) above what its
     /// endpoint takes when idle.
@@ -125,14 +132,41 @@ impl Queueing {
     }
 
     /// How many requests an endpoint works on at a time: as many as are there where a request takes noticeably more
-    /// than its time, divided by how much more. `None` until there are answers enough.
+    /// than its time, divided by how much more. Only depths that were seen say so: what the curve assumes of the others
+    /// is no sign of a full endpoint. `None` until there are answers enough.
     pub fn slots(&self) -> Option<Slots> {
-        let seen = |bucket: &Bucket| bucket.seen >= PRIOR_WEIGHT;
-        let deepest = self.buckets.iter().rposition(seen)?;
-        let full = self.delay.iter().position(|delay| *delay >= FULL_DELAY).unwrap_or(DEPTHS - 1);
-        let (above, below) = (self.delay(full as u32), self.delay(full.saturating_sub(1) as u32));
-        let part = if above > below { ((FULL_DELAY - below) / (above - below)).clamp(0.0, 1.0) } else { 1.0 };
-        Some(Slots { count: (full as f32 + part) / FULL_DELAY, found: bucket(full) <= deepest })
+        let mut below: Option<(f32, f32)> = None;
+        let mut found = None;
+        let (mut origin, mut deepest) = (None, 0.0);
+        for (at, mean) in self.seen() {
+            let origin = *origin.get_or_insert(mean);
+            let (crowd, delay) = (1.0 + first_depth(at) as f32, (mean - origin).exp());
+            deepest = crowd;
+            if delay < FULL_DELAY {
+                // Chance, if it was found before: who is full deeper down is so all the more.
+                (below, found) = (Some((crowd, delay)), None);
+            } else if let (None, Some((from, above))) = (found, below) {
+                let part = (FULL_DELAY - above) / (delay - above);
+                found = Some(from + part * (crowd - from));
+            }
+        }
+        origin?;
+        Some(Slots { count: found.unwrap_or(deepest * FULL_DELAY) / FULL_DELAY, found: found.is_some() })
+    }
+
+    /// How far latency has risen above its own floor where a request finds `depth` others: 0 not at all, 1 as far as it
+    /// does where endpoints are full. `None` where no such depth has been seen.
+    pub fn risen(&self, depth: u32) -> Option<f32> {
+        let floor = self.seen().map(|(_, mean)| mean).reduce(f32::min)?;
+        let here = self.seen().take_while(|(at, _)| *at <= bucket(depth as usize)).last();
+        let delay = (here?.1 - floor).exp();
+        Some(((delay - 1.0) / (FULL_DELAY - 1.0)).clamp(0.0, 1.0))
+    }
+
+    /// The buckets with enough answers, and their means.
+    fn seen(&self) -> impl Iterator<Item = (usize, f32)> {
+        let enough = |(_, bucket): &(usize, &Bucket)| bucket.seen >= PRIOR_WEIGHT;
+        self.buckets.iter().enumerate().filter(enough).map(|(at, bucket)| (at, bucket.mean))
     }
 
     /// What a request that finds `depth` others takes, in multiples of one that finds none.
@@ -222,6 +256,24 @@ mod tests {
     }
 
     #[test]
+    fn depths_that_nobody_has_seen_are_no_sign_of_a_full_endpoint() {
+        // 64 slots, a third to a half of them busy: never fewer than 20, never more than 32.
+        let mut queueing = Queueing::default();
+        let mut rng = Rng::new(5);
+        for _ in 0..5_000 {
+            queueing.observe(20 + rng.below(12), rng.unit() as f32 - 0.5);
+        }
+        queueing.refresh();
+        let slots = queueing.slots().unwrap();
+        assert!(!slots.found && slots.count >= 20.0, "{slots:?}");
+        assert_eq!(queueing.risen(5), None, "such depths have not been seen");
+        assert!(queueing.risen(30).unwrap() < 0.3, "{:?}", queueing.risen(30));
+        let queueing = learn(|depth| (1.0f32).max((1.0 + depth as f32) / 4.0), 24);
+        assert!(queueing.risen(2).unwrap() < 0.3, "{:?}", queueing.risen(2));
+        assert_eq!(queueing.risen(12), Some(1.0));
+    }
+
+    #[test]
     fn who_has_seen_endpoints_fill_up_is_right() {
         let found = |count| Some(Slots { count, found: true });
         let bound = |count| Some(Slots { count, found: false });
@@ -244,5 +296,9 @@ mod tests {
     fn buckets_are_in_order() {
         let all: Vec<usize> = (0..DEPTHS).map(bucket).collect();
         assert!(all.windows(2).all(|w| w[0] <= w[1] && w[1] - w[0] <= 1), "{all:?}");
+        for (depth, of) in all.iter().enumerate() {
+            let first = all.iter().position(|other| other == of);
+            assert_eq!(first, Some(first_depth(*of)), "{depth}");
+        }
     }
 }

@@ -11,8 +11,9 @@ use crate::measure::Slots;
 use crate::member::Member;
 use crate::time::Time;
 
-/// As long as no endpoint has been seen to fill up, only an upper bound of the occupancy is known. It counts where
-/// even that is no more than this.
+/// As long as no endpoint has been seen to fill up, only an upper bound of the occupancy is known: what is on its way
+/// over the most that was served well. It counts where even that is no more than this; above, how far latency has risen
+/// from its own floor says how much of the rest is taken.
 const SURELY_LOW: f64 = 0.5;
 
 impl Upstream {
@@ -108,19 +109,24 @@ impl Upstream {
         slots: Option<Slots>,
         now: Time,
     ) -> Option<f64> {
-        let in_flight =
-            || f64::from(member.total_in_flight()) / f64::from(member.weight.max(f32::MIN_POSITIVE));
+        let weight = f64::from(member.weight.max(f32::MIN_POSITIVE));
         match value {
             PressureValue::Signal(at) => {
                 let reading = self.readings(index).get(at)?;
                 let known = reading.trust(now, self.fresh_s()) > 0.0;
                 known.then(|| reading.get(now).map(|(value, _)| value)).flatten()
             }
-            PressureValue::InFlight => Some(in_flight()),
+            PressureValue::InFlight => Some(f64::from(member.total_in_flight()) / weight),
             PressureValue::Occupancy => {
                 let slots = slots?;
-                let occupancy = in_flight() / f64::from(slots.count);
-                (slots.found || occupancy <= SURELY_LOW).then_some(occupancy)
+                let unit = self.groups.get(member.group as usize).map_or(1.0, |g| g.turns.unit);
+                let crowd = f64::from(member.awaiting()) * f64::from(unit) / weight;
+                let occupancy = crowd / f64::from(slots.count);
+                if slots.found || occupancy <= SURELY_LOW {
+                    return Some(occupancy);
+                }
+                let risen = self.queueing.risen((crowd - 1.0).max(0.0) as u32)?;
+                Some(occupancy.min(SURELY_LOW + (1.0 - SURELY_LOW) * f64::from(risen)))
             }
             PressureValue::LatencyMs => member.centre().map(|(centre, _)| centre.exp() * 1e3),
             PressureValue::ErrorPercent => {
