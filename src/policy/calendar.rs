@@ -52,6 +52,19 @@ impl Calendar {
         }
     }
 
+    /// Moves every turn by this part, 0..1, of its own period, and those that would be a period away to its beginning. Time is to
+    /// be 0. Once in a policy's life, it takes as long as there are turns.
+    pub fn turn_by(&mut self, part: f64) {
+        self.days.fill(NOBODY);
+        for at in 0..self.turns.len() as u32 {
+            if let Some(turn) = self.turns.get_mut(at as usize) {
+                let share = f64::from(turn.share);
+                turn.due = (turn.due * share + part).fract() / share;
+            }
+            self.enter(at);
+        }
+    }
+
     /// All turns, in no order.
     pub fn turns(&self) -> &[Turn] {
         &self.turns

@@ -1,5 +1,8 @@
 //! Each in turn, whatever its state: Envoy's `ROUND_ROBIN` without weights. Who is held below its fair part, by slow
 //! start, a rule or signals, is passed over until it has waited for long enough. Use it as a baseline.
+//!
+//! A worker begins anywhere, or all of them would send their first requests to the same endpoints, after every new
+//! configuration again.
 
 use super::{Candidates, Policy, Pool, Request, View};
 use crate::random::Rng;
@@ -8,7 +11,8 @@ use crate::random::Rng;
 #[derive(Debug, Default)]
 pub struct RoundRobin {
     order: Vec<u32>,
-    next: usize,
+    /// Where the next turn is; none before the first.
+    next: Option<usize>,
 }
 
 impl Policy for RoundRobin {
@@ -18,9 +22,13 @@ impl Policy for RoundRobin {
         self.order.sort_unstable();
     }
 
-    fn pick(&mut self, view: View<'_>, _pool: &mut Pool, request: Request, _rng: &mut Rng) -> Candidates {
+    fn pick(&mut self, view: View<'_>, _pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
         let mut candidates = Candidates::default();
-        let (len, turn) = (self.order.len(), self.next);
+        let len = self.order.len();
+        if len == 0 {
+            return candidates;
+        }
+        let turn = *self.next.get_or_insert_with(|| rng.below(len as u32) as usize);
         let mut passed_over = None;
         for step in 0..len {
             let at = (turn + step) % len;
@@ -34,7 +42,7 @@ impl Policy for RoundRobin {
                 }
             }
             if candidates.first().is_none() {
-                self.next = at + 1;
+                self.next = Some(at + 1);
             }
             candidates.push(index);
             if candidates.as_slice().len() >= request.want {
@@ -80,6 +88,8 @@ mod tests {
             now: Time::ZERO,
         };
         policy.refresh(view, &pool);
+        assert_eq!(policy.next, None, "it begins anywhere");
+        policy.next = Some(0);
         let mut pick =
             |want| policy.pick(view, &mut pool, Request::wanting(want), &mut Rng::new(1)).as_slice().to_vec();
         assert_eq!(pick(8), [0, 1, 2]);

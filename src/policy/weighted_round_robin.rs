@@ -3,9 +3,10 @@
 //!
 //! Earliest deadline first: an endpoint's turns are 1 / [`share`](crate::member::Member::share) apart, and the next
 //! turn is the earliest. After a whole cycle everybody has had exactly its share. First turns lie anywhere within a
-//! period, by the golden ratio's multiples: endpoints of one weight never come in a row between heavier ones. The
-//! share is weight × signals × slow start; when it changes, what is left of the wait shrinks or grows with it. A
-//! refresh takes the turns over rather than begin anew.
+//! period, by the golden ratio's multiples: endpoints of one weight never come in a row between heavier ones. Before its
+//! first request a worker moves all turns by a random part of their periods, so that workers do not go in step,
+//! whatever the size of the fleet. The share is weight × signals × slow start; when it changes, what is left of the
+//! wait shrinks or grows with it. A refresh takes the turns over rather than begin anew.
 //!
 //! Use it where requests are alike and capacities are known. It looks at neither latency nor load.
 
@@ -13,8 +14,6 @@ use super::calendar::{Calendar, Turn};
 use super::{Candidates, MAX_CANDIDATES, Policy, Pool, Request, View};
 use crate::random::Rng;
 
-/// Turns at most by which a new worker begins later, so that workers do not go in step.
-const START_WITHIN: u32 = 64;
 /// Endpoints that lost their eligibility since the refresh and are passed over in one pick.
 const MOST_PASSED_OVER: usize = 4 * MAX_CANDIDATES;
 /// Shares below count as this: a deadline stays finite.
@@ -70,9 +69,7 @@ impl Policy for WeightedRoundRobin {
 
     fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
         if !core::mem::replace(&mut self.begun, true) {
-            for _ in 0..rng.below(START_WITHIN.min(self.calendar.turns().len() as u32)) {
-                self.next();
-            }
+            self.calendar.turn_by(rng.unit());
         }
         let mut candidates = Candidates::default();
         for _ in 0..MOST_PASSED_OVER {
