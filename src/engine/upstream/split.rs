@@ -2,7 +2,11 @@
 //!
 //! Without a key, versions are drawn by the multiples of the golden ratio, which fill [0, 1) more evenly than chance:
 //! after n requests of a worker a share is off by a few requests (Kuipers, Niederreiter, "Uniform distribution of
-//! sequences", 1974: discrepancy O(log n / n)), where chance is off by √n. A key is hashed once more, apart from how
+//! sequences", 1974: discrepancy O(log n / n)), where chance is off by √n.
+//!
+//! With a key, the versions race: each draws an exponential time from the hash of the key and its own name, divided by
+//! its share, and the earliest wins. It wins in proportion to its share, whatever the order in which versions are
+//! written, and a share that grows only ever takes keys over: of two versions, exactly as many as it grew by. The key is hashed apart from how
 //! a policy hashes it, so that a user keeps the version whatever becomes of its endpoints, and users of one version
 //! spread over all of them.
 
@@ -17,6 +21,8 @@ const VERSION_SALT: u64 = 0x5851_F42D_4C95_7F2D;
 #[derive(Debug, Default)]
 pub(super) struct Split {
     versions: Vec<Box<str>>,
+    /// The hash of each version's name.
+    names: Vec<u64>,
     /// Where each version's part of [0, 1) ends.
     ends: Vec<f64>,
     /// The last multiple; workers begin anywhere.
@@ -28,8 +34,16 @@ pub(super) struct Split {
 pub(super) struct Drawn {
     /// Position of the version.
     pub lane: usize,
-    /// Where in that version's part of [0, 1) the draw fell, as a fraction of it: as good as a fresh draw.
-    pub rest: f64,
+    from: From,
+}
+
+/// What another version is found from, should this one not serve.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum From {
+    /// Where in the version's part of [0, 1) the draw fell, as a fraction of it: as good as a fresh draw.
+    Rest(f64),
+    /// The key, which has a next choice of its own.
+    Key(u64),
 }
 
 /// A number of `[0, 1)` from 64 bits.
@@ -48,6 +62,7 @@ impl Split {
         });
         Split {
             ends: ends.collect(),
+            names: shares.iter().map(|(version, _)| random::hash(version.as_bytes())).collect(),
             versions: shares.iter().map(|(version, _)| version.as_str().into()).collect(),
             turn: None,
         }
@@ -75,31 +90,52 @@ impl Split {
     /// The version of the next request, or of all requests with this key.
     pub fn draw(&mut self, key: Option<u64>, rng: &mut Rng) -> Drawn {
         if self.ends.len() < 2 {
-            return Drawn { lane: 0, rest: 0.0 };
+            return Drawn { lane: 0, from: From::Rest(0.0) };
         }
-        let at = match key {
-            Some(key) => unit(random::mix(key ^ VERSION_SALT)),
-            None => {
-                let turn = self.turn.unwrap_or_else(|| rng.next_u64()).wrapping_add(GOLDEN);
-                self.turn = Some(turn);
-                unit(turn)
-            }
-        };
-        self.place(at, |_| true)
+        if let Some(key) = key {
+            let lane = self.race(key, |_| true).unwrap_or(0);
+            return Drawn { lane, from: From::Key(key) };
+        }
+        let turn = self.turn.unwrap_or_else(|| rng.next_u64()).wrapping_add(GOLDEN);
+        self.turn = Some(turn);
+        self.place(unit(turn), |_| true)
     }
 
     /// The version that takes over from the one of `drawn`, among those that `serves`; the same part of its requests
     /// for each as of all.
     pub fn instead(&self, drawn: Drawn, serves: impl Fn(usize) -> bool) -> Drawn {
+        let rest = match drawn.from {
+            From::Key(key) => {
+                let lane = self.race(key, serves).unwrap_or(drawn.lane);
+                return Drawn { lane, ..drawn };
+            }
+            From::Rest(rest) => rest,
+        };
         let total: f64 = (0..self.ends.len()).filter(|lane| serves(*lane)).map(|lane| self.share(lane)).sum();
-        if total <= 0.0 { drawn } else { self.place(drawn.rest * total, serves) }
+        if total <= 0.0 { drawn } else { self.place(rest * total, serves) }
+    }
+
+    /// The version that is first with `key`.
+    fn race(&self, key: u64, runs: impl Fn(usize) -> bool) -> Option<usize> {
+        let key = random::mix(key ^ VERSION_SALT);
+        let mut first: Option<(f64, u64, usize)> = None;
+        for (lane, name) in self.names.iter().enumerate().filter(|(lane, _)| runs(*lane)) {
+            // Of (0, 1], so that the logarithm is finite.
+            let drawn = 1.0 - unit(random::mix(key ^ name));
+            let time = -drawn.ln() / self.share(lane);
+            // Two at once come in the same order, whatever the order of the configuration.
+            if first.is_none_or(|(before, of, _)| (time, *name) < (before, of)) {
+                first = Some((time, *name, lane));
+            }
+        }
+        first.map(|(_, _, lane)| lane)
     }
 
     fn place(&self, at: f64, serves: impl Fn(usize) -> bool) -> Drawn {
-        let (mut left, mut last) = (at, Drawn { lane: 0, rest: 0.0 });
+        let (mut left, mut last) = (at, Drawn { lane: 0, from: From::Rest(0.0) });
         for lane in (0..self.ends.len()).filter(|lane| serves(*lane)) {
             let share = self.share(lane);
-            last = Drawn { lane, rest: (left / share).clamp(0.0, 1.0) };
+            last = Drawn { lane, from: From::Rest((left / share).clamp(0.0, 1.0)) };
             if left < share {
                 break;
             }
@@ -155,6 +191,65 @@ mod tests {
         assert!((counts[1] / 100_000.0 - 0.2).abs() < 0.005, "{counts:?}");
     }
 
+    fn of_keys(shares: &[(&str, f64)], keys: u64) -> Vec<String> {
+        let named: Vec<_> = shares.iter().map(|(name, share)| ((*name).to_owned(), *share)).collect();
+        let mut split = Split::new(&named);
+        let mut lane = |n: u64| split.draw(Some(random::hash(&n.to_le_bytes())), &mut Rng::new(n)).lane;
+        (0..keys).map(|n| named[lane(n)].0.clone()).collect()
+    }
+
+    fn moved(from: &[(&str, f64)], to: &[(&str, f64)]) -> usize {
+        let (from, to) = (of_keys(from, 20_000), of_keys(to, 20_000));
+        from.iter().zip(&to).filter(|(from, to)| from != to).count()
+    }
+
+    /// 4.5 standard deviations of a count of 20,000 draws.
+    fn off(share: f64) -> f64 {
+        4.5 * (20_000.0 * share * (1.0 - share)).sqrt()
+    }
+
+    #[test]
+    fn the_order_of_versions_moves_no_key() {
+        let one = of_keys(&[("v1", 80.0), ("v2", 15.0), ("v3", 5.0)], 2_000);
+        for order in [[("v3", 5.0), ("v1", 80.0), ("v2", 15.0)], [("v2", 1.5), ("v3", 0.5), ("v1", 8.0)]] {
+            assert_eq!(of_keys(&order, 2_000), one);
+        }
+    }
+
+    #[test]
+    fn a_change_of_shares_moves_what_it_must() {
+        for (from, to, least) in [
+            (&[("v1", 80.0), ("v2", 20.0)][..], &[("v1", 70.0), ("v2", 30.0)][..], 0.1),
+            (&[("v1", 80.0), ("v2", 20.0)], &[("v2", 30.0), ("v1", 70.0)], 0.1),
+            (&[("new", 1.0), ("old", 99.0)], &[("new", 50.0), ("old", 50.0)], 0.49),
+            // A third takes its part of both.
+            (&[("v1", 80.0), ("v2", 20.0)], &[("v0", 10.0), ("v1", 72.0), ("v2", 18.0)], 0.1),
+            (&[("v1", 80.0), ("v2", 20.0)], &[("v1", 100.0)], 0.2),
+        ] {
+            let moved = moved(from, to) as f64;
+            assert!((moved - 20_000.0 * least).abs() < off(least), "{from:?} {to:?}: {moved}");
+        }
+        // Of three, no rule without memory moves fewer than 2d / (1 + d) for every change of d (Bavarian et al., "The
+        // optimality of correlated sampling", 2016).
+        let moved =
+            moved(&[("v1", 80.0), ("v2", 10.0), ("v3", 10.0)], &[("v1", 70.0), ("v2", 20.0), ("v3", 10.0)]);
+        assert!((moved as f64) < 20_000.0 * 0.2 / 1.1, "{moved}");
+    }
+
+    #[test]
+    fn keys_of_a_version_that_does_not_serve_go_to_the_others_in_proportion() {
+        let mut split = split(&[50.0, 30.0, 20.0]);
+        let mut counts = [0.0f64; 3];
+        for n in 0..20_000u64 {
+            let key = random::hash(&n.to_le_bytes());
+            let drawn = split.draw(Some(key), &mut Rng::new(1));
+            let instead = split.instead(drawn, |lane| lane != 0);
+            assert!(drawn.lane == 0 || instead.lane == drawn.lane, "no other key moves");
+            counts[instead.lane] += 1.0;
+        }
+        assert!(counts[0] == 0.0 && (counts[1] - 12_000.0).abs() < off(0.6), "{counts:?}");
+    }
+
     #[test]
     fn whoever_takes_over_keeps_the_proportion() {
         let mut split = split(&[50.0, 30.0, 20.0]);
@@ -166,7 +261,7 @@ mod tests {
             counts[lane] += 1.0;
         }
         assert!(counts[0] == 0.0 && (counts[1] - 6000.0).abs() < 20.0, "{counts:?}");
-        let nobody = Drawn { lane: 2, rest: 0.5 };
+        let nobody = Drawn { lane: 2, from: From::Rest(0.5) };
         assert_eq!(split.instead(nobody, |_| false), nobody);
     }
 
