@@ -108,14 +108,20 @@ pub struct Call<'a> {
 pub trait StreamHost {
     /// The current time.
     fn now(&self) -> Time;
-    /// A request header's value.
+    /// A request header's value; the first, where there are several.
     fn request_header(&self, name: &str) -> Option<Vec<u8>>;
+    /// Every value of a request header, in order. It costs a copy of all headers: not for every request.
+    fn request_headers(&self, name: &str) -> Vec<Vec<u8>>;
     /// Sets a request header, whatever was there before.
     fn set_request_header(&self, name: &str, value: &[u8]);
     /// Removes every occurrence of a request header.
     fn remove_request_header(&self, name: &str);
-    /// A response header's value.
+    /// A response header's value; the first, where there are several.
     fn response_header(&self, name: &str) -> Option<Vec<u8>>;
+    /// Every value of a response header, in order. It costs a copy of all headers: not for every response.
+    fn response_headers(&self, name: &str) -> Vec<Vec<u8>>;
+    /// The last bytes, at most so many, of the part of the response's body that passes.
+    fn response_body_end(&self, most: usize) -> Vec<u8>;
     /// Adds a response header beside those of the same name.
     fn add_response_header(&self, name: &str, value: &[u8]);
     /// Removes every occurrence of a response header.

@@ -39,6 +39,7 @@ pub enum Map {
 #[derive(Clone, Copy, Debug)]
 #[repr(u32)]
 pub enum Buffer {
+    ResponseBody = 1,
     CallResponseBody = 4,
     PluginConfiguration = 7,
 }
@@ -63,6 +64,7 @@ mod import {
             data: *mut *mut u8,
             size: *mut usize,
         ) -> u32;
+        pub fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
         pub fn proxy_remove_header_map_value(map: u32, name: *const u8, name_size: usize) -> u32;
         pub fn proxy_replace_header_map_value(
             map: u32,
@@ -177,6 +179,12 @@ pub fn header(map: Map, name: &str) -> Result<Vec<u8>, Status> {
     taken(|data, size| unsafe {
         import::proxy_get_header_map_value(map as u32, name.as_ptr(), name.len(), data, size)
     })
+}
+
+/// All headers, as [`values`](super::wire::values) reads them.
+pub fn headers(map: Map) -> Result<Vec<u8>, Status> {
+    // SAFETY: see `taken`.
+    taken(|data, size| unsafe { import::proxy_get_header_map_pairs(map as u32, data, size) })
 }
 
 /// Removes every value of a header.

@@ -5,7 +5,7 @@ use core::cell::RefCell;
 
 use hashbrown::HashMap;
 
-use super::abi::{self, Map, Status};
+use super::abi::{self, Buffer, Map, Status};
 use super::wire;
 use crate::host::{Call, CallError, Host, MetricKind, SharedError, StreamHost};
 use crate::time::Time;
@@ -18,8 +18,17 @@ thread_local! {
     static METRICS: RefCell<HashMap<String, u32>> = RefCell::new(HashMap::new());
 }
 
+/// A body is read in pieces of so many bytes, and no more of them than this.
+const PIECE: usize = 64 * 1024;
+const MOST_PIECES: usize = 64;
+
 /// Envoy, seen from a root context or a stream.
 pub struct Envoy;
+
+/// Every value of a header.
+fn values(map: Map, name: &str) -> Vec<Vec<u8>> {
+    abi::headers(map).map(|headers| wire::values(&headers, name.as_bytes())).unwrap_or_default()
+}
 
 fn now() -> Time {
     Time(abi::now().unwrap_or(0))
@@ -120,6 +129,10 @@ impl StreamHost for Envoy {
         abi::header(Map::RequestHeaders, name).ok()
     }
 
+    fn request_headers(&self, name: &str) -> Vec<Vec<u8>> {
+        values(Map::RequestHeaders, name)
+    }
+
     fn set_request_header(&self, name: &str, value: &[u8]) {
         let _unset_means_fallback = abi::set_header(Map::RequestHeaders, name, value);
     }
@@ -130,6 +143,24 @@ impl StreamHost for Envoy {
 
     fn response_header(&self, name: &str) -> Option<Vec<u8>> {
         abi::header(Map::ResponseHeaders, name).ok()
+    }
+
+    fn response_headers(&self, name: &str) -> Vec<Vec<u8>> {
+        values(Map::ResponseHeaders, name)
+    }
+
+    fn response_body_end(&self, most: usize) -> Vec<u8> {
+        let mut end: Vec<u8> = Vec::new();
+        for piece in 0..MOST_PIECES {
+            let read = abi::buffer(Buffer::ResponseBody, piece * PIECE, PIECE).unwrap_or_default();
+            let last = read.len() < PIECE;
+            end.extend_from_slice(&read);
+            end.drain(..end.len().saturating_sub(most));
+            if last {
+                break;
+            }
+        }
+        end
     }
 
     fn add_response_header(&self, name: &str, value: &[u8]) {

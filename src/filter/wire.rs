@@ -22,6 +22,32 @@ pub fn headers<'a>(headers: impl Iterator<Item = (&'a str, &'a str)> + Clone) ->
     bytes
 }
 
+/// Every value of the header `name` in such a list.
+pub fn values(list: &[u8], name: &[u8]) -> Vec<Vec<u8>> {
+    let number = |at: usize| -> Option<usize> {
+        let bytes = list.get(at..at.checked_add(4)?)?;
+        usize::try_from(u32::from_le_bytes(bytes.try_into().ok()?)).ok()
+    };
+    let mut values = Vec::new();
+    let mut read = || -> Option<()> {
+        let count = number(0)?;
+        let mut at = count.checked_mul(8)?.checked_add(4)?;
+        for nth in 0..count {
+            let (name_size, value_size) = (number(4 + 8 * nth)?, number(8 + 8 * nth)?);
+            let value_at = at.checked_add(name_size)?.checked_add(1)?;
+            let end = value_at.checked_add(value_size)?;
+            if list.get(at..at + name_size)? == name {
+                values.push(list.get(value_at..end)?.to_vec());
+            }
+            at = end.checked_add(1)?;
+        }
+        Some(())
+    };
+    // What is cut short has no more values than were found.
+    let _complete = read();
+    values
+}
+
 /// Hands `act` the parts of a path with a zero between each two.
 pub fn with_path<R>(path: &[&str], act: impl FnOnce(&[u8]) -> R) -> R {
     let mut short = [0; SHORT_PATH];

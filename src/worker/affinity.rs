@@ -2,6 +2,10 @@
 //!
 //! Values are bytes, text or not; an empty one counts as absent. Whatever is absent leaves the policy to choose at
 //! random.
+//!
+//! A client may send its cookies in several lines, and an endpoint sets each of its own in a line. Envoy joins the former only
+//! where they came over HTTP/2 or HTTP/3, and hands the filter the first line. The others cost a copy of all
+//! headers, so they are looked through only where the first did not have the cookie.
 
 use crate::config::{Affinity, Cookie, Policy, SameSite, Upstream};
 use crate::host::StreamHost;
@@ -9,14 +13,16 @@ use crate::random::{Rng, hash};
 
 /// More of a value than this is not looked at: longer keys that agree so far are one key.
 const LONGEST_KEY: usize = 1024;
-/// More of a `cookie` or `:path` than this is not searched.
+/// More of a `cookie` or `:path` than this is not searched, all lines together.
 const LONGEST_SEARCH: usize = 16 * 1024;
+/// More lines of one header than this are not looked through.
+const MOST_LINES: usize = 256;
 
 /// The key of a request to `upstream`, if its policy or its split wants one and the request has one.
 pub fn key(upstream: &Upstream, host: &dyn StreamHost) -> Option<u64> {
     match sticks_to(upstream)? {
         Affinity::Header(name) => hashed(&host.request_header(name)?),
-        Affinity::Cookie(named) => hashed(cookie(&host.request_header("cookie")?, named.name.as_bytes())?),
+        Affinity::Cookie(named) => of_cookie(host, named.name.as_bytes()),
         Affinity::Query(name) => hashed(parameter(&host.request_header(":path")?, name.as_bytes())?),
         Affinity::SourceIp => hashed(without_port(&host.property(&["source", "address"])?)),
     }
@@ -25,7 +31,7 @@ pub fn key(upstream: &Upstream, host: &dyn StreamHost) -> Option<u64> {
 fn sticks_to(upstream: &Upstream) -> Option<&Affinity> {
     match (&upstream.policy, &upstream.affinity) {
         (Policy::IpHash, _) => Some(&Affinity::SourceIp),
-        (Policy::ConsistentHash, affinity) => affinity.as_ref(),
+        (Policy::ConsistentHash(_), affinity) => affinity.as_ref(),
         (_, affinity) if !upstream.split.is_empty() => affinity.as_ref(),
         _ => None,
     }
@@ -57,12 +63,42 @@ impl Issued {
     /// Tells the client, unless the endpoint has set the cookie itself.
     pub fn give(&self, upstream: &Upstream, host: &dyn StreamHost) {
         let Some(Affinity::Cookie(named)) = sticks_to(upstream) else { return };
+        let sets = |line: &[u8]| is_set(line, named.name.as_bytes());
         let theirs = host.response_header("set-cookie");
-        if theirs.is_some_and(|header| cookie(&header, named.name.as_bytes()).is_some()) {
+        if theirs.as_deref().is_some_and(sets)
+            || (theirs.is_some() && further(host.response_headers("set-cookie")).any(|line| sets(&line)))
+        {
             return;
         }
         host.add_response_header("set-cookie", &set_cookie(named, &self.value));
     }
+}
+
+/// The key of the first cookie of this name that is not empty.
+fn of_cookie(host: &dyn StreamHost, name: &[u8]) -> Option<u64> {
+    let first = host.request_header("cookie")?;
+    let key = |line: &[u8], left: usize| hashed(cookie(line.get(..left).unwrap_or(line), name)?);
+    if let Some(found) = key(&first, LONGEST_SEARCH) {
+        return Some(found);
+    }
+    let mut left = LONGEST_SEARCH.saturating_sub(first.len());
+    for line in further(host.request_headers("cookie")) {
+        if let Some(found) = key(&line, left) {
+            return Some(found);
+        }
+        left = left.saturating_sub(line.len());
+    }
+    None
+}
+
+/// The lines after the first.
+fn further(lines: Vec<Vec<u8>>) -> impl Iterator<Item = Vec<u8>> {
+    lines.into_iter().take(MOST_LINES).skip(1)
+}
+
+/// Whether a `set-cookie` line sets the cookie of this name: what comes after its name is no other cookie's.
+fn is_set(line: &[u8], name: &[u8]) -> bool {
+    value_of(line.trim_ascii_start(), name).is_some()
 }
 
 fn hexadecimal(words: [u64; 2]) -> [u8; 32] {
@@ -108,10 +144,11 @@ fn searched(bytes: &[u8]) -> &[u8] {
     bytes.get(..LONGEST_SEARCH).unwrap_or(bytes)
 }
 
-/// The value of the first cookie of this name; several `cookie` headers come joined by commas or semicolons.
-fn cookie<'a>(header: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let pairs = searched(header).split(|b| matches!(b, b';' | b','));
-    pairs.map(<[u8]>::trim_ascii).find_map(|pair| value_of(pair, name)).map(unquoted)
+/// The value of the first cookie of this name that is not empty; joined lines are joined by commas or semicolons.
+fn cookie<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let pairs = searched(line).split(|b| matches!(b, b';' | b','));
+    let mut values = pairs.map(<[u8]>::trim_ascii).filter_map(|pair| value_of(pair, name)).map(unquoted);
+    values.find(|value| !value.is_empty())
 }
 
 /// The value of the first query parameter of this name, as it is written: nothing is decoded.
@@ -158,6 +195,15 @@ mod tests {
         }
         fn request_header(&self, name: &str) -> Option<Vec<u8>> {
             self.headers.iter().find(|(n, _)| *n == name).map(|(_, value)| value.to_vec())
+        }
+        fn request_headers(&self, name: &str) -> Vec<Vec<u8>> {
+            self.headers.iter().filter(|(n, _)| *n == name).map(|(_, value)| value.to_vec()).collect()
+        }
+        fn response_headers(&self, _: &str) -> Vec<Vec<u8>> {
+            Vec::new()
+        }
+        fn response_body_end(&self, _: usize) -> Vec<u8> {
+            Vec::new()
         }
         fn set_request_header(&self, _: &str, _: &[u8]) {}
         fn remove_request_header(&self, _: &str) {}
@@ -207,6 +253,33 @@ mod tests {
             [&b"/?user=alice"[..], b"/a/b?x=1&user=alice&user=bob", b"/?superuser=x&user=alice#user=bob"]
         {
             assert_eq!(of(r#"{"query":"user"}"#, &[(":path", path)]), alice, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_is_found_in_whichever_line() {
+        let alice = Some(hash(b"alice"));
+        for lines in [
+            &[&b"a=b"[..], b"user=alice"][..],
+            &[b"a=b; user=", b"c=d", b"e=f; user=alice; user=bob"],
+            &[b"user=alice", b"user=bob"],
+            &[b"user=; user=alice"],
+        ] {
+            let headers: Vec<(&str, &[u8])> = lines.iter().map(|line| ("cookie", *line)).collect();
+            assert_eq!(of(r#"{"cookie":"user"}"#, &headers), alice, "{lines:?}");
+        }
+        let many = vec![("cookie", &b"a=b"[..]); 2 * MOST_LINES];
+        let late = [&many[..], &[("cookie", &b"user=alice"[..])]].concat();
+        assert_eq!(of(r#"{"cookie":"user"}"#, &late), None, "the search is bounded");
+        let long = [b"a=".as_slice(), &[b'x'; LONGEST_SEARCH]].concat();
+        assert_eq!(of(r#"{"cookie":"user"}"#, &[("cookie", &long), ("cookie", b"user=alice")]), None);
+    }
+
+    #[test]
+    fn a_cookie_is_set_by_its_own_line_only() {
+        assert!(is_set(b"user=1; Path=/", b"user") && is_set(b" user=", b"user"));
+        for line in [&b"a=1; Path=/user=; Expires=Wed, user=1"[..], b"xuser=1", b"user; Path=/", b""] {
+            assert!(!is_set(line, b"user"), "{line:?}");
         }
     }
 

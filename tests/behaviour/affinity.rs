@@ -123,6 +123,47 @@ fn the_cookie_is_set_as_configured_and_never_over_the_endpoints_own(mut world: i
     assert_eq!(visit(&mut world, observing, "", &Ending::good()).1, [""; 0], "nothing is set");
 }
 
+fn the_endpoints_own_cookie_is_left_alone_in_whichever_line(mut world: impl World) {
+    let plugin = hashing(&mut world, r#"{"cookie":"seat"}"#);
+    for (lines, ours) in [
+        (&["theme=dark; Path=/", "seat=42; Path=/"][..], false),
+        (&["a=1", "b=2; Expires=Wed, 21 Oct 2026 07:28:00 GMT", " seat="], false),
+        // A path or a value that looks like it is none.
+        (&["a=1; Path=/seat=", "b=1; seat=2"], true),
+        (&["theme=dark"], true),
+    ] {
+        let mut theirs = Ending::good();
+        let headers = theirs.headers.as_mut().expect("headers");
+        headers.extend(lines.iter().map(|line| ("set-cookie", line.as_bytes().to_vec())));
+        let (_, set) = visit(&mut world, plugin, "", &theirs);
+        assert_eq!(set.len(), lines.len() + usize::from(ours), "{set:?}");
+    }
+}
+
+/// A client of HTTP/1.1 that sends its cookies in several lines.
+fn a_cookie_is_found_in_whichever_line(mut world: impl World) {
+    let plugin = hashing(&mut world, r#"{"cookie":"seat"}"#);
+    let mut all = BTreeSet::new();
+    for user in 0..40 {
+        let (cookie, empty) = (format!("seat=user-{user}"), b"b=2; seat=".as_slice());
+        let alone: &[(&str, &[u8])] = &[("cookie", cookie.as_bytes())];
+        let home = to(&mut world, plugin, alone, CLIENT);
+        for lines in [&[b"a=1", cookie.as_bytes()][..], &[empty, b"c=3", cookie.as_bytes(), b"seat=other"]] {
+            let headers: Vec<(&str, &[u8])> = lines.iter().map(|line| ("cookie", *line)).collect();
+            let mut stream = world.stream(plugin, &headers);
+            stream.property(&["xds", "cluster_name"], b"web");
+            assert!(stream.request_headers());
+            assert_eq!(target(&stream), home);
+            respond(&mut stream, &Ending::good());
+            stream.log();
+            stream.done();
+            assert!(stream.response_values("set-cookie").is_empty(), "it has one");
+        }
+        all.insert(home);
+    }
+    assert!(all.len() > 5, "{all:?}");
+}
+
 fn a_user_stays_with_a_version_under_any_policy(mut world: impl World) {
     let list: Vec<String> = (0..10)
         .map(|i| {
@@ -151,6 +192,8 @@ fn a_user_stays_with_a_version_under_any_policy(mut world: impl World) {
 }
 
 both!(
+    the_endpoints_own_cookie_is_left_alone_in_whichever_line,
+    a_cookie_is_found_in_whichever_line,
     a_client_without_the_cookie_is_given_one_that_says_nothing,
     the_cookie_is_set_as_configured_and_never_over_the_endpoints_own,
     a_user_stays_with_a_version_under_any_policy,

@@ -329,6 +329,8 @@ struct Maps {
     properties: BTreeMap<Vec<String>, Vec<u8>>,
     answered: Option<(u32, Vec<(String, String)>)>,
     body: Vec<u8>,
+    /// The part of the response's body that passes.
+    part: Vec<u8>,
 }
 
 pub struct NativeStream {
@@ -382,6 +384,11 @@ impl StreamHost for Phase<'_> {
         first(&self.maps.borrow().request, name)
     }
 
+    fn request_headers(&self, name: &str) -> Vec<Vec<u8>> {
+        self.may_read(Open::Request, name);
+        all(&self.maps.borrow().request, name)
+    }
+
     fn set_request_header(&self, name: &str, value: &[u8]) {
         self.remove_request_header(name);
         self.maps.borrow_mut().request.push((name.into(), value.into()));
@@ -395,6 +402,16 @@ impl StreamHost for Phase<'_> {
     fn response_header(&self, name: &str) -> Option<Vec<u8>> {
         self.may_read(Open::Response, name);
         first(&self.maps.borrow().response, name)
+    }
+
+    fn response_headers(&self, name: &str) -> Vec<Vec<u8>> {
+        self.may_read(Open::Response, name);
+        all(&self.maps.borrow().response, name)
+    }
+
+    fn response_body_end(&self, most: usize) -> Vec<u8> {
+        let part = &self.maps.borrow().part;
+        part[part.len().saturating_sub(most)..].to_vec()
     }
 
     fn add_response_header(&self, name: &str, value: &[u8]) {
@@ -490,7 +507,8 @@ impl Stream for NativeStream {
         either!(self, Open::Response, |part, worker, host| part.response_headers(worker, host, complete));
     }
 
-    fn response_body(&mut self, last: bool) {
+    fn response_part(&mut self, part: &[u8], last: bool) {
+        self.maps.borrow_mut().part = part.to_vec();
         either!(self, Open::Nothing, |part, worker, host| part.response_body(worker, host, last));
     }
 

@@ -186,8 +186,8 @@ impl Stream for Request {
         Request::response_headers_of(self, map(headers), complete);
     }
 
-    fn response_body(&mut self, last: bool) {
-        Request::response_body(self, b"part", last);
+    fn response_part(&mut self, part: &[u8], last: bool) {
+        Request::response_body(self, part, last);
     }
 
     fn response_trailers(&mut self, trailers: &[(&str, &[u8])]) {

@@ -128,7 +128,12 @@ pub trait Stream {
     /// The same; `complete` where nothing follows.
     fn response_headers_of(&mut self, headers: &[(&str, &[u8])], complete: bool);
 
-    fn response_body(&mut self, last: bool);
+    fn response_body(&mut self, last: bool) {
+        self.response_part(b"part", last);
+    }
+
+    /// The same with these bytes.
+    fn response_part(&mut self, part: &[u8], last: bool);
 
     fn response_trailers(&mut self, trailers: &[(&str, &[u8])]);
 
