@@ -515,6 +515,9 @@ mod tests {
         recover_after: 3,
         ejection: Duration::from_secs(30),
         max_ejected_percent: 50.0,
+        failures: config::Failures::NONE,
+        blame_retried: true,
+        heed_headers: true,
     };
 
     const BAD_ANSWER: Blow = Blow { severity: 1, broke: None };

@@ -127,6 +127,30 @@ impl Exploration {
     }
 }
 
+/// What an endpoint says of itself, in one byte: that it is to be spared, and that it is to be left alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Word(u8);
+
+impl Word {
+    const DEGRADED: u8 = 1;
+    const HELD: u8 = 2;
+
+    /// Of both.
+    pub fn of(degraded: bool, held: bool) -> Word {
+        Word(if degraded { Word::DEGRADED } else { 0 } | if held { Word::HELD } else { 0 })
+    }
+
+    /// Whether it serves, but is to be spared.
+    pub fn degraded(self) -> bool {
+        self.0 & Word::DEGRADED != 0
+    }
+
+    /// Whether it asked to be left alone.
+    pub fn held(self) -> bool {
+        self.0 & Word::HELD != 0
+    }
+}
+
 /// Everything known of one endpoint. What most endpoints have nothing of stands apart.
 #[derive(Clone, Debug, Default)]
 pub struct Member {
@@ -134,6 +158,8 @@ pub struct Member {
     pub present: bool,
     /// Whether it may be chosen.
     pub eligible: bool,
+    /// What it says of itself.
+    pub word: Word,
     /// Which of the upstream's groups it is chosen in; beyond all of them if in none.
     pub group: u16,
     /// Relative capacity, > 0.
@@ -167,6 +193,11 @@ pub struct Member {
 }
 
 impl Member {
+    /// Whether it is to be spared, by whoever says so.
+    pub fn degraded(&self) -> bool {
+        self.word.degraded() || self.condition == Condition::Degraded
+    }
+
     /// The clock stepped back to `now`: nothing that is known may be younger.
     pub fn not_after(&mut self, now: Time) {
         self.in_flight.not_after(now);
@@ -181,6 +212,7 @@ impl Member {
             weight: self.weight,
             condition: self.condition,
             group: self.group,
+            word: Word::default(),
             // Who was looked at a moment ago, by whomever, is not to be explored by every worker anew.
             in_flight: InFlight::none_since(quiet_since),
             counters: Tally::default(),

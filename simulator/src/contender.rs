@@ -46,7 +46,7 @@ pub fn all() -> Vec<(&'static str, Contender)> {
         ("ours-weighted_score", ours(weighted_score())),
         ("ours-weighted_round_robin", ours(config::Policy::WeightedRoundRobin)),
         ("ours-random", ours(config::Policy::Random)),
-        ("ours-consistent_hash", ours(config::Policy::ConsistentHash)),
+        ("ours-consistent_hash", ours(config::Policy::ConsistentHash(config::LoadBound::default()))),
         ("ours-ip_hash", ours(config::Policy::IpHash)),
         ("ours-least_signal", ours(config::Policy::LeastSignal { signal: "queue_depth".into() })),
         ("round_robin", Contender::Envoy(Kind::RoundRobin, false)),

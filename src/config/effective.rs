@@ -192,7 +192,10 @@ fn write_policy(policy: &Policy) -> Object {
         Policy::RoundRobin => named("round_robin"),
         Policy::Random => named("random"),
         Policy::IpHash => named("ip_hash"),
-        Policy::ConsistentHash => named("consistent_hash"),
+        Policy::ConsistentHash(LoadBound { bounded, factor, floor }) => named("consistent_hash")
+            .with("bounded", Tree::Boolean(*bounded))
+            .with("load_factor", *factor)
+            .with("load_floor", *floor),
     }
 }
 
@@ -223,13 +226,26 @@ fn write_rule(Rule { value, above, lasting, action }: &Rule, signals: &[Signal])
 }
 
 fn write_health(health: &Health) -> Object {
-    let Health { suspect_after, fail_after, recover_after, ejection, max_ejected_percent } = health;
+    let Health {
+        suspect_after,
+        fail_after,
+        recover_after,
+        ejection,
+        max_ejected_percent,
+        failures,
+        blame_retried,
+        heed_headers,
+    } = health;
+    let failures: Tree = failures.listed().iter().map(|counted| Tree::Text(counted.to_string())).collect();
     Object::default()
         .with("suspect_after", *suspect_after)
         .with("fail_after", *fail_after)
         .with("recover_after", *recover_after)
         .with("ejection", *ejection)
         .with("max_ejected_percent", *max_ejected_percent)
+        .with("failures", failures)
+        .with("blame_retried", Tree::Boolean(*blame_retried))
+        .with("heed_headers", Tree::Boolean(*heed_headers))
 }
 
 fn write_failover(Failover { none_eligible, panic_percent }: &Failover) -> Object {

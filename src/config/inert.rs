@@ -13,7 +13,7 @@ pub fn without_effect(config: &Config) -> Vec<String> {
 }
 
 fn in_upstream(upstream: &Upstream) -> impl Iterator<Item = &'static str> {
-    let hashes = matches!(upstream.policy, Policy::IpHash | Policy::ConsistentHash);
+    let hashes = matches!(upstream.policy, Policy::IpHash | Policy::ConsistentHash(_));
     let settings = [(upstream.affinity.is_some() && !hashes && upstream.split.is_empty(), "affinity")];
     settings.into_iter().filter(|(given, _)| *given).map(|(_, field)| field)
 }

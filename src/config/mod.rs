@@ -12,6 +12,7 @@ mod debug;
 mod effective;
 mod endpoints;
 mod failover;
+mod failures;
 mod fault;
 mod form;
 mod health;
@@ -40,6 +41,7 @@ pub use asked::Question;
 pub use asked::questions;
 pub use effective::{Effective, effective};
 pub use endpoints::MOST_ENDPOINTS;
+pub use failures::{Counted, Failures};
 pub use fault::Fault;
 pub use inert::without_effect;
 pub use kinds::Bounds;
@@ -296,7 +298,24 @@ pub enum Policy {
     /// Hash of the client's address.
     IpHash,
     /// Hash of the affinity key, with bounded load.
-    ConsistentHash,
+    ConsistentHash(LoadBound),
+}
+
+/// From when on an endpoint is too busy for more of its own keys.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LoadBound {
+    /// Whether it ever is; yes by default.
+    pub bounded: bool,
+    /// How much more than its part of all requests in flight it takes; 1.25 by default, at least 1.
+    pub factor: f64,
+    /// So many it takes in any case; 2 by default.
+    pub floor: u32,
+}
+
+impl Default for LoadBound {
+    fn default() -> LoadBound {
+        LoadBound { bounded: true, factor: 1.25, floor: 2 }
+    }
 }
 
 /// `in_flight_weight · in_flight / in_flight_max + latency_weight · latency_ms / latency_max_ms`.
@@ -385,6 +404,13 @@ pub struct Health {
     pub ejection: Duration,
     /// At most this share of the fleet is out at a time; 50 by default.
     pub max_ejected_percent: f64,
+    /// What counts as a failure; by default what blames the server.
+    pub failures: Failures,
+    /// Whether an endpoint is blamed for a request that Envoy tried again elsewhere for a reason that is not seen; yes by
+    /// default.
+    pub blame_retried: bool,
+    /// Whether what an endpoint says of itself in its responses' headers is heeded; yes by default.
+    pub heed_headers: bool,
 }
 
 /// What happens when nobody is eligible.

@@ -4,7 +4,7 @@ use super::kinds::Bounds;
 use super::nearest::nearest;
 use super::node::{Fields, Node, did_you_mean};
 use super::tree::Tree;
-use super::{Policy, Signal, WeightedScore};
+use super::{LoadBound, Policy, Signal, WeightedScore};
 
 #[derive(Clone, Copy, PartialEq)]
 enum Name {
@@ -33,13 +33,23 @@ const NAMES: &[(&str, Name)] = &[
     ("consistent_hash", Name::ConsistentHash),
 ];
 
-const FIELDS: &[&str] =
-    &["name", "signal", "in_flight_weight", "in_flight_max", "latency_weight", "latency_max_ms"];
+const FIELDS: &[&str] = &[
+    "name",
+    "signal",
+    "in_flight_weight",
+    "in_flight_max",
+    "latency_weight",
+    "latency_max_ms",
+    "bounded",
+    "load_factor",
+    "load_floor",
+];
 
 fn owner(field: &str) -> Option<(&'static str, Name)> {
     match field {
         "name" => None,
         "signal" => Some(("least_signal", Name::LeastSignal)),
+        "bounded" | "load_factor" | "load_floor" => Some(("consistent_hash", Name::ConsistentHash)),
         _ => Some(("weighted_score", Name::WeightedScore)),
     }
 }
@@ -74,7 +84,7 @@ pub(super) fn read(parent: &Fields, signals: &[Signal]) -> Policy {
         Name::RoundRobin => Policy::RoundRobin,
         Name::Random => Policy::Random,
         Name::IpHash => Policy::IpHash,
-        Name::ConsistentHash => Policy::ConsistentHash,
+        Name::ConsistentHash => Policy::ConsistentHash(load_bound(fields.as_ref())),
     }
 }
 
@@ -105,6 +115,18 @@ fn weighted_score(fields: Option<&Fields>) -> WeightedScore {
         node.refuse(&format!("above 0 where {} is 0", fields.path_of("latency_weight")), None);
     }
     score
+}
+
+fn load_bound(fields: Option<&Fields>) -> LoadBound {
+    let default = LoadBound::default();
+    let Some(fields) = fields else { return default };
+    LoadBound {
+        bounded: fields.read("bounded", Node::boolean).unwrap_or(default.bounded),
+        factor: fields
+            .read("load_factor", |node| node.number(Bounds::FromTo(1.0, 100.0)))
+            .unwrap_or(default.factor),
+        floor: fields.read("load_floor", |node| node.whole(0..=100_000)).unwrap_or(default.floor),
+    }
 }
 
 fn least_signal(node: &Node, fields: Option<&Fields>, signals: &[Signal], signals_at: &str) -> Policy {

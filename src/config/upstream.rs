@@ -53,11 +53,11 @@ pub(super) fn read(node: &Node, around: &Around) -> Upstream {
     check_affinity(&fields, &policy, affinity.as_ref());
     Upstream {
         cluster: cluster.and_then(|node| node.name()).unwrap_or_default(),
+        health: health::read(&fields, &policy),
         policy,
         rules: rules::read(&fields, &signals),
         pressure: autoscale::pressure(&fields, &signals),
         signals,
-        health: health::read(&fields),
         slow_start: fields.read("slow_start", slow_start).unwrap_or(DEFAULT_SLOW_START),
         failover: failover::read(&fields),
         zone: fields.read("zone", zone),
@@ -86,7 +86,7 @@ fn zone(node: &Node) -> Option<Zone> {
 fn check_affinity(fields: &Fields, policy: &Policy, affinity: Option<&Affinity>) {
     let policy_at = fields.path_of("policy");
     match (policy, fields.get("affinity"), affinity) {
-        (Policy::ConsistentHash, None, _) => {
+        (Policy::ConsistentHash(_), None, _) => {
             fields.report_missing(
                 "affinity",
                 &format!("a key to hash, as {policy_at} \"consistent_hash\" needs one"),

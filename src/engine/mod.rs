@@ -13,7 +13,7 @@ mod upstream;
 
 use hashbrown::HashMap;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Failures};
 use crate::fleet::EndpointRef;
 use crate::pattern;
 use crate::policy::Request;
@@ -24,7 +24,7 @@ use crate::time::Time;
 pub use decision_times::{BOUNDS_NS, DecisionTimes};
 pub use outcome::{Failure, Outcome};
 pub use totals::Totals;
-pub use upstream::{Change, Duty, Explained, Part, RECENT_S, Upstream};
+pub use upstream::{Change, Duty, Explained, Part, RECENT_S, Said, Upstream};
 
 /// What to do with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,9 +228,11 @@ impl Engine {
     }
 
     /// Where a decision named `named` and was only shown, Envoy used `used`.
-    pub fn compare(&mut self, upstream: usize, named: u32, used: u32) {
-        if let Some(upstream) = self.upstreams.get_mut(upstream) {
-            upstream.compare(named, used);
+    pub fn compare(&mut self, upstream: usize, named: EndpointRef, used: u32) {
+        if let Some(upstream) = self.upstreams.get_mut(upstream)
+            && upstream.fleet().is_current(named)
+        {
+            upstream.compare(named.index, used);
         }
     }
 
@@ -283,8 +285,9 @@ impl Engine {
 
     /// The request turned out to be served by the endpoint at `to`, not by the one it was sent to.
     pub fn moved(&mut self, ticket: &Ticket, to: u32) -> Option<Ticket> {
-        let endpoint = self.upstreams.get_mut(ticket.upstream)?.moved(ticket.endpoint, to, ticket.started)?;
-        Some(Ticket { endpoint, ..*ticket })
+        let upstream = self.upstreams.get_mut(ticket.upstream)?;
+        let (endpoint, depth) = upstream.moved(ticket.endpoint, to, ticket.started)?;
+        Some(Ticket { endpoint, depth, ..*ticket })
     }
 
     /// What only the end of the response told: the verdict on a request that [`Outcome::Undecided`] left open.
@@ -294,10 +297,34 @@ impl Engine {
         }
     }
 
-    /// The request failed at the endpoint of `ticket` and was answered by another, to which it has been moved.
-    pub fn gave_up(&mut self, ticket: &Ticket, failure: Failure, now: Time) {
+    /// The request was given up at the endpoint of `ticket` for a reason that was not seen, and answered by another, to which it has been
+    /// moved.
+    pub fn gave_up(&mut self, ticket: &Ticket, now: Time) {
         if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
-            upstream.gave_up(ticket.endpoint, ticket.started, failure, now);
+            upstream.gave_up(ticket.endpoint, ticket.started, now);
+        }
+    }
+
+    /// Whether `ticket` is of the endpoint that stands at `index` now.
+    pub fn names(&self, ticket: &Ticket, index: u32) -> bool {
+        let upstream = self.upstreams.get(ticket.upstream);
+        upstream.and_then(|u| u.fleet().reference(index)) == Some(ticket.endpoint)
+    }
+
+    /// What counts as a failure of an upstream's endpoints.
+    pub fn counts(&self, upstream: usize) -> Option<&Failures> {
+        self.upstreams.get(upstream).map(|u| &u.config().health.failures)
+    }
+
+    /// Whether what endpoints say of themselves is heeded.
+    pub fn heeds_headers(&self, upstream: usize) -> bool {
+        self.upstreams.get(upstream).is_some_and(|u| u.config().health.heed_headers)
+    }
+
+    /// What the endpoint of `ticket` says of itself in an answer that has been taken already.
+    pub fn said(&mut self, ticket: &Ticket, said: Said, now: Time) {
+        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+            upstream.said(ticket.endpoint, ticket.started, said, now);
         }
     }
 

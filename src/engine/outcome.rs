@@ -1,5 +1,6 @@
 //! How requests end, and how much each ending says about the endpoint.
 
+use crate::config::Failures;
 use crate::health::Blow;
 
 /// A failure that is the endpoint's.
@@ -7,6 +8,8 @@ use crate::health::Blow;
 pub enum Failure {
     /// An answer with status 500..=599.
     Status5xx,
+    /// An answer with another status that the operator counts.
+    Status,
     /// 429, or gRPC `RESOURCE_EXHAUSTED`: it works, but has too much to do.
     TooMany,
     /// The request was reset before the answer, for a reason of its own or an unknown one.
@@ -19,6 +22,9 @@ pub enum Failure {
     Timeout,
     /// A gRPC status that blames the server.
     Grpc,
+    /// The call's own deadline passed without an answer. It blames an endpoint that was silent for all that time and much
+    /// longer than is typical, as a time-out; no other.
+    Deadline,
 }
 
 impl Failure {
@@ -26,11 +32,13 @@ impl Failure {
     pub fn name(self) -> &'static str {
         match self {
             Failure::Status5xx => "status_5xx",
+            Failure::Status => "status",
             Failure::TooMany => "too_many",
             Failure::Reset | Failure::Broken(_) => "reset",
             Failure::Refused => "refused",
             Failure::Timeout => "timeout",
             Failure::Grpc => "grpc_status",
+            Failure::Deadline => "deadline",
         }
     }
 
@@ -39,8 +47,8 @@ impl Failure {
     /// Too much to do is no illness: it prices the endpoint, it does not eject it.
     fn severity(self) -> u32 {
         match self {
-            Failure::Refused | Failure::Timeout => 2,
-            Failure::Status5xx | Failure::Reset | Failure::Broken(_) | Failure::Grpc => 1,
+            Failure::Refused | Failure::Timeout | Failure::Deadline => 2,
+            Failure::Status5xx | Failure::Status | Failure::Reset | Failure::Broken(_) | Failure::Grpc => 1,
             Failure::TooMany => 0,
         }
     }
@@ -54,26 +62,36 @@ impl Failure {
 
     /// Whether the endpoint itself answered, which shows that it lives.
     pub fn answered(self) -> bool {
-        matches!(self, Failure::Status5xx | Failure::TooMany | Failure::Grpc)
+        matches!(self, Failure::Status5xx | Failure::Status | Failure::TooMany | Failure::Grpc)
     }
 
-    /// The failure that a gRPC status means, if the server is to blame
-    /// (<https://grpc.io/docs/guides/status-codes/>).
-    pub fn of_grpc_status(status: u32) -> Option<Failure> {
+    /// The failure that a gRPC status means, by what counts as one.
+    pub fn of_grpc_status(status: u32, counts: &Failures) -> Option<Failure> {
         match status {
+            _ if counts.grpc(status) => Some(Failure::Grpc),
             8 => Some(Failure::TooMany),
-            2 | 4 | 13 | 14 | 15 => Some(Failure::Grpc),
             _ => None,
         }
     }
 
-    /// The failure that an HTTP status of the endpoint means, if it is one.
-    pub fn of_status(status: u16) -> Option<Failure> {
+    /// The failure that an HTTP status of the endpoint means, by what counts as one.
+    pub fn of_status(status: u16, counts: &Failures) -> Option<Failure> {
         match status {
+            500..=599 if counts.status(status) => Some(Failure::Status5xx),
+            _ if counts.status(status) => Some(Failure::Status),
             429 => Some(Failure::TooMany),
-            500..=599 => Some(Failure::Status5xx),
             _ => None,
         }
+    }
+
+    /// This failure, if it counts as one. What has a status has been asked by that.
+    pub fn counted(self, counts: &Failures) -> Option<Failure> {
+        let counted = match self {
+            Failure::Reset | Failure::Broken(_) | Failure::Refused => counts.resets(),
+            Failure::Timeout | Failure::Deadline => counts.timeouts(),
+            Failure::Status5xx | Failure::Status | Failure::TooMany | Failure::Grpc => true,
+        };
+        counted.then_some(self)
     }
 
     /// The failure behind a local reply, from Envoy's response code details
@@ -85,6 +103,8 @@ impl Failure {
             Some(Failure::Refused)
         } else if has(b"response_timeout") || has(b"per_try_timeout") || has(b"per_try_idle_timeout") {
             Some(Failure::Timeout)
+        } else if has(b"max_duration_timeout") || has(b"max_stream_duration_reached") {
+            Some(Failure::Deadline)
         } else if details.starts_with(b"upstream_reset") && !has(b"overflow") {
             // What breaks off a response tells of a stream that may be old; what breaks before one, of the moment.
             let broke = has(b"before_response_started{connection_termination");
@@ -131,6 +151,8 @@ mod tests {
             ("upstream_reset_before_response_started{overflow}", None),
             ("response_timeout", Some(Failure::Timeout)),
             ("upstream_per_try_timeout", Some(Failure::Timeout)),
+            ("max_duration_timeout", Some(Failure::Deadline)),
+            ("upstream_max_stream_duration_reached", Some(Failure::Deadline)),
             ("no_healthy_upstream", None),
             ("direct_response", None),
             ("", None),
@@ -141,10 +163,34 @@ mod tests {
 
     #[test]
     fn blames_the_server_only_for_its_own_grpc_statuses() {
-        assert_eq!(Failure::of_grpc_status(14), Some(Failure::Grpc));
-        assert_eq!(Failure::of_grpc_status(8), Some(Failure::TooMany));
+        let counts = Failures::default();
+        assert_eq!(Failure::of_grpc_status(14, &counts), Some(Failure::Grpc));
+        assert_eq!(Failure::of_grpc_status(8, &counts), Some(Failure::TooMany));
         for callers in [0, 1, 3, 5, 7, 9, 12, 16, 99] {
-            assert_eq!(Failure::of_grpc_status(callers), None, "{callers}");
+            assert_eq!(Failure::of_grpc_status(callers, &counts), None, "{callers}");
+        }
+    }
+
+    #[test]
+    fn what_counts_is_the_operators() {
+        use crate::config::Counted::{LocalOrigin, Status};
+        let counts = Failures::of(vec![Status(429, 429), Status(404, 404), Status(502, 502)]);
+        for (status, failure) in [
+            (429, Some(Failure::Status)),
+            (404, Some(Failure::Status)),
+            (502, Some(Failure::Status5xx)),
+            (500, None),
+        ] {
+            assert_eq!(Failure::of_status(status, &counts), failure, "{status}");
+        }
+        assert_eq!(Failure::of_status(429, &Failures::default()), Some(Failure::TooMany));
+        assert_eq!(Failure::Reset.counted(&counts), None);
+        let local = Failures::of(vec![LocalOrigin]);
+        assert_eq!(Failure::of_status(503, &local), None);
+        for failure in
+            [Failure::Reset, Failure::Broken(1), Failure::Refused, Failure::Timeout, Failure::Deadline]
+        {
+            assert_eq!(failure.counted(&local), Some(failure));
         }
     }
 }

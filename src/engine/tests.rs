@@ -70,6 +70,89 @@ fn failures_between_ticks_take_nobody_out_in_panic() {
     }
 }
 
+fn hashing(policy: &str) -> Engine {
+    engine_with(&format!(
+        r#""policy":{policy},"affinity":{{"source_ip":true}},"health":{{"max_ejected_percent":100}}"#
+    ))
+}
+
+fn home(engine: &mut Engine, key: u64, ms: u64) -> u32 {
+    let request = Request { key: Some(key), want: 1 };
+    match engine.pick(UPSTREAM, request, at(ms), &mut Rng::new(key)) {
+        Decision::Steer(candidates) => candidates.first().unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn one_failure_moves_no_key_and_probes_are_of_their_own_keys() {
+    for policy in [r#""ip_hash""#, r#""consistent_hash""#] {
+        let mut engine = hashing(policy);
+        engine.tick(Duty::ALONE, at(0));
+        let keys: Vec<u64> = (0..60).map(crate::random::mix).collect();
+        let homes: Vec<u32> = keys.iter().map(|key| home(&mut engine, *key, 1)).collect();
+        let ticket = engine.started(UPSTREAM, 1, at(1)).unwrap();
+        engine.answered(&ticket, Outcome::Failed(Failure::Status5xx), at(2));
+        engine.finished(&ticket, at(2));
+        engine.tick(Duty::ALONE, at(100));
+        let after: Vec<u32> = keys.iter().map(|key| home(&mut engine, *key, 101)).collect();
+        assert_eq!(homes, after, "{policy}: one 500 moves nobody");
+        (0..3).for_each(|nth| fail(&mut engine, 1, 200 + nth));
+        // It is ejected now and probed again and again: by requests of its own keys.
+        let mut probes = 0;
+        for second in 1..40 {
+            engine.tick(Duty::ALONE, at(1000 * second));
+            for (key, home_before) in keys.iter().zip(&homes) {
+                let to = home(&mut engine, *key, 1000 * second + 1);
+                assert!(to == *home_before || *home_before == 1, "{policy}: {to} took a probe of another's");
+                if to == 1 {
+                    probes += 1;
+                    fail(&mut engine, 1, 1000 * second + 1);
+                }
+            }
+        }
+        assert!((2..20).contains(&probes), "{policy}: {probes}");
+    }
+}
+
+/// What an endpoint that left answers has nothing to do with the newcomer in its place.
+#[test]
+fn an_answer_of_who_left_teaches_nothing_of_the_newcomer() {
+    let mut engine = engine_with(r#""policy":"adaptive""#);
+    for nth in 0..40 {
+        let ticket = engine.started(UPSTREAM, 1, at(20 * nth)).unwrap();
+        engine.answered(&ticket, Outcome::Good, at(20 * nth + 10));
+        engine.finished(&ticket, at(20 * nth + 10));
+    }
+    let tickets: Vec<Ticket> = (0..20).map(|_| engine.started(UPSTREAM, 1, at(1000)).unwrap()).collect();
+    let specs = |last: &str| -> Vec<Spec> {
+        ["10.0.0.1:80", last, "10.0.0.3:80"].iter().map(|a| Spec::at(a.parse().unwrap())).collect()
+    };
+    engine.upstream_mut(UPSTREAM).unwrap().set_fleet(&specs("10.0.0.9:80"), at(1001));
+    let fresh = engine.upstream(UPSTREAM).unwrap().fleet().index_of_text(b"10.0.0.9:80").unwrap();
+    for nth in 0..40 {
+        let ticket = engine.started(UPSTREAM, fresh, at(1100 + 20 * nth)).unwrap();
+        engine.answered(&ticket, Outcome::Good, at(1110 + 20 * nth));
+        engine.finished(&ticket, at(1110 + 20 * nth));
+    }
+    let before = format!("{:?}", engine.upstream(UPSTREAM).unwrap().queueing());
+    for ticket in &tickets {
+        engine.answered(ticket, Outcome::Good, at(9000));
+        engine.finished(ticket, at(9000));
+    }
+    assert_eq!(format!("{:?}", engine.upstream(UPSTREAM).unwrap().queueing()), before);
+    assert!(!engine.names(&tickets[0], fresh), "another generation");
+}
+
+#[test]
+fn a_request_that_moved_found_so_many_where_it_went() {
+    let mut engine = engine_with(r#""policy":"adaptive""#);
+    let crowd: Vec<Ticket> = (0..7).map(|_| engine.started(UPSTREAM, 2, at(1)).unwrap()).collect();
+    let ticket = engine.started(UPSTREAM, 0, at(2)).unwrap();
+    assert_eq!((ticket.depth, crowd.last().unwrap().depth), (0, 6));
+    assert_eq!(engine.moved(&ticket, 2).unwrap().depth, 7);
+}
+
 #[test]
 fn a_rule_takes_an_endpoint_out_and_exploration_brings_it_back() {
     let rule = r#""rules":[{"when":"latency_ms","above":800,"then":"eject"}]"#;

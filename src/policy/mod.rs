@@ -178,6 +178,11 @@ pub trait Policy {
     /// Names up to `request.want` distinct eligible endpoints, best first; none if there is none.
     fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates;
 
+    /// Whose `key` is, well or not, where the policy has an owner for each key.
+    fn owner(&self, _key: u64) -> Option<u32> {
+        None
+    }
+
     /// What the next request to the endpoint at `index` is said to cost, where the policy compares costs; lower is better.
     fn cost(&self, _view: View<'_>, _index: u32) -> Option<f32> {
         None
@@ -204,7 +209,7 @@ pub trait Policy {
 pub fn build(policy: &config::Policy, terms: Terms) -> Box<dyn Policy> {
     match policy {
         config::Policy::Adaptive => Box::new(adaptive::Adaptive(terms)),
-        config::Policy::ConsistentHash => Box::new(consistent_hash::ConsistentHash::default()),
+        config::Policy::ConsistentHash(bound) => Box::new(consistent_hash::ConsistentHash::new(*bound)),
         config::Policy::IpHash => Box::new(ip_hash::IpHash::default()),
         config::Policy::LeastRequest => Box::new(least_request::LeastRequest),
         config::Policy::LeastSignal { .. } => Box::new(least_signal::LeastSignal),

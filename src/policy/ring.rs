@@ -162,6 +162,11 @@ fn points_of(weight: f32, scale: f32) -> u64 {
     (weight * scale).round().max(1.0) as u64
 }
 
+/// Whose `key` is, well or not.
+pub fn owner(ring: &Ring, key: u64) -> Option<u32> {
+    ring.probe(key)?.into_iter().min_by_key(|(distance, _)| *distance).map(|(_, index)| index)
+}
+
 /// The endpoints of `key` in the order of their distance that `fits`, at most `want`; whoever fits nowhere near is
 /// looked for clockwise, `steps` points far.
 pub fn nearest(
@@ -244,7 +249,9 @@ mod tests {
     }
 
     fn owner(ring: &Ring, key: u64) -> u32 {
-        nearest(ring, key, 1, 0, |_| true).first().unwrap()
+        let first = nearest(ring, key, 1, 0, |_| true).first();
+        assert_eq!(super::owner(ring, key), first);
+        first.unwrap()
     }
 
     /// The definition, word by word: every probe against every point of every endpoint, no order, no index. Built

@@ -27,7 +27,7 @@ pub fn policy(policy: &Policy) -> &'static str {
         Policy::RoundRobin => "round_robin",
         Policy::Random => "random",
         Policy::IpHash => "ip_hash",
-        Policy::ConsistentHash => "consistent_hash",
+        Policy::ConsistentHash(_) => "consistent_hash",
     }
 }
 

@@ -598,7 +598,10 @@ fn line<'a>(
 /// Why it gets no traffic, or gets it all the same.
 pub fn reason(upstream: &Upstream, member: &Member, explained: &Explained) -> &'static str {
     let well = member.health.state() == State::Healthy;
-    let sound = well && !member.condition.condemned() && member.ruled != Some(RuleAction::Eject);
+    let sound = well
+        && !member.word.held()
+        && !member.condition.condemned()
+        && member.ruled != Some(RuleAction::Eject);
     match (member.eligible, sound) {
         (true, true) if explained.load == 0.0 => {
             "in reserve: its priority or zone gets nothing at the moment"
@@ -615,6 +618,8 @@ pub fn reason(upstream: &Upstream, member: &Member, explained: &Explained) -> &'
         (false, _) if member.health.state() == State::Failed => "failures in a row: half-open probes",
         (false, _) if member.health.state() == State::Recovering => "recovering: good probes are counted",
         (false, _) if member.ruled == Some(RuleAction::Eject) => "a rule took it out",
+        (false, _) if member.word.held() => "it asked to be left alone: Retry-After",
+        (false, _) if member.word.degraded() => "it says that it is degraded: others are enough",
         (false, _) if explained.load == 0.0 => "its version gets no part of the split",
         (false, _) => "degraded: others are enough",
     }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use super::Worker;
 use super::hop::{Hop, Upload};
 use super::stream::verdict::{self, Served};
+use super::stream::{grpc_web, said};
 use super::trail::{PROPERTY, SharedTrail};
 use crate::engine::{Failure, Outcome};
 use crate::host::StreamHost;
@@ -16,6 +17,10 @@ use crate::host::StreamHost;
 pub struct Attempt {
     hop: Hop,
     trail: Option<SharedTrail>,
+    /// Whether it has a body, as every call has.
+    uploads: bool,
+    /// The end of a response in gRPC-Web.
+    web: Option<Box<grpc_web::Body>>,
 }
 
 impl Attempt {
@@ -32,11 +37,13 @@ impl Attempt {
     pub fn request_headers(&mut self, worker: &mut Worker, host: &dyn StreamHost, complete: bool) {
         let Some(trail) = number(host).and_then(|n| worker.trails.find(n)) else { return };
         let now = host.now();
+        self.uploads = !complete;
         let mut shared = trail.borrow_mut();
-        // Envoy tries again only where the attempt before has failed.
-        shared.explain(&mut worker.engine, Some(Failure::Reset), now);
         let engine = &mut worker.engine;
         let upstream = shared.upstream;
+        // Envoy tries again where the attempt before has failed, or because of its answer.
+        let silent = engine.counts(upstream).and_then(|counts| Failure::Reset.counted(counts));
+        shared.tries_again(engine, silent, now);
         let mut reserved = core::mem::take(&mut shared.reserved);
         let served = verdict::served_by(engine, host, upstream);
         if !shared.followed {
@@ -81,21 +88,51 @@ impl Attempt {
     /// Response headers; `complete` where nothing follows them.
     pub fn response_headers(&mut self, worker: &mut Worker, host: &dyn StreamHost, complete: bool) {
         let Some(trail) = &self.trail else { return };
-        let Some(outcome) = verdict::of_attempt(host, complete) else { return };
+        let engine = &mut worker.engine;
+        let upstream = trail.borrow().upstream;
+        let Some(counts) = engine.counts(upstream) else { return };
+        let Some(answer) = verdict::of_attempt(host, complete, counts) else { return };
         trail.borrow_mut().answering = true;
-        let Some(ticket) = self.hop.due(&mut worker.engine).copied() else { return };
-        self.hop.answered(&mut worker.engine, ticket, outcome, host.now(), complete);
+        let now = host.now();
+        let heeds = engine.heeds_headers(upstream);
+        let Some(ticket) = self.hop.due(engine).copied() else { return };
+        self.hop.answered(engine, ticket, answer.outcome, now, complete);
+        if heeds && let Some(said) = said::of_headers(host, answer, now) {
+            engine.said(&ticket, said, now);
+        }
+        if self.uploads && answer.outcome == Outcome::Undecided {
+            self.web = grpc_web::Body::of(host);
+        }
     }
 
     /// A part of the response's body; `last` with the last.
     pub fn response_body(&mut self, worker: &mut Worker, host: &dyn StreamHost, last: bool) {
+        let failure = self.web_failure(worker, host, last);
+        if failure.is_some() && self.hop.awaits_trailers() {
+            self.hop.trailers(&mut worker.engine, failure, host);
+        }
         self.hop.response_part(&mut worker.engine, host, last);
+    }
+
+    /// The failure that the last frame of gRPC-Web tells.
+    fn web_failure(&mut self, worker: &Worker, host: &dyn StreamHost, last: bool) -> Option<Failure> {
+        let web = self.web.as_mut()?;
+        web.part(host);
+        if !last {
+            return None;
+        }
+        let status = self.web.take()?.status()?;
+        let upstream = self.trail.as_ref()?.borrow().upstream;
+        Failure::of_grpc_status(status, worker.engine.counts(upstream)?)
     }
 
     /// Response trailers: where gRPC puts its status.
     pub fn response_trailers(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
+        let upstream = self.trail.as_ref().map_or(usize::MAX, |trail| trail.borrow().upstream);
         if self.hop.awaits_trailers() {
-            self.hop.trailers(&mut worker.engine, verdict::of_trailers(host), host);
+            let failure =
+                worker.engine.counts(upstream).and_then(|counts| verdict::of_trailers(host, counts));
+            self.hop.trailers(&mut worker.engine, failure, host);
         }
     }
 
@@ -110,7 +147,10 @@ impl Attempt {
         let unanswered = matches!(self.hop, Hop::Waiting { .. });
         let reason = match trail.explanation {
             Some(reason) => reason,
-            None if unanswered => verdict::no_connection(host),
+            None if unanswered => {
+                let counts = worker.engine.counts(trail.upstream);
+                counts.and_then(|counts| verdict::no_connection(host, counts))
+            }
             None => None,
         };
         let now = host.now();

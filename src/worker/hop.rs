@@ -62,8 +62,16 @@ pub(super) struct Unexplained {
 }
 
 impl Unexplained {
+    /// Another attempt was made: where there was no answer at all, because of that (`failure`); else because of the answer, which has been judged.
+    pub(super) fn tried_again(self, engine: &mut Engine, failure: Option<Failure>, now: Time) {
+        let failure = failure.filter(|_| !self.good_otherwise);
+        self.explain(engine, failure, now);
+    }
+
     /// It was the endpoint's doing, or (`None`) anybody else's.
     pub(super) fn explain(self, engine: &mut Engine, failure: Option<Failure>, now: Time) {
+        // What had begun to answer had no deadline to keep.
+        let failure = failure.filter(|failure| !self.good_otherwise || *failure != Failure::Deadline);
         if failure.is_some() || self.good_otherwise {
             engine.judged(&self.ticket, failure, now);
         }
@@ -127,6 +135,24 @@ impl Hop {
                 engine.judged(ticket, None, now);
             }
         }
+    }
+
+    /// Which upstream it is at.
+    pub(super) fn upstream(&self) -> Option<usize> {
+        match self {
+            Hop::Over => None,
+            Hop::Waiting { ticket, .. } | Hop::Streaming(Streaming { ticket, .. }) => Some(ticket.upstream),
+        }
+    }
+
+    /// Whether the client is done sending, and nothing has been answered.
+    pub(super) fn has_sent_all(&self) -> bool {
+        matches!(self, Hop::Waiting { upload: Upload::Over, .. })
+    }
+
+    /// Whether it is without an answer.
+    pub(super) fn is_unanswered(&self) -> bool {
+        matches!(self, Hop::Waiting { .. })
     }
 
     /// Whether trailers may still tell something.

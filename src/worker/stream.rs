@@ -1,6 +1,8 @@
 //! One request from its headers to its end: strip, decide, steer, observe, give back.
 
+pub(super) mod grpc_web;
 mod route;
+pub(super) mod said;
 pub(super) mod verdict;
 
 use super::Worker;
@@ -8,11 +10,13 @@ use super::affinity::{self, Issued};
 use super::hop::{Hop, Upload};
 use super::testimony::{self, Testimony};
 use super::trail::{PROPERTY, SharedTrail, Trail};
-use crate::config::Mode;
-use crate::engine::{Decision, Engine};
+use crate::config::{Failures, Mode};
+use crate::engine::{Decision, Engine, Failure, Outcome, Ticket};
+use crate::fleet::EndpointRef;
 use crate::host::StreamHost;
 use crate::policy::Request;
 use crate::time::Time;
+use verdict::{Answer, Silence};
 
 pub(super) use route::Looks;
 
@@ -31,13 +35,19 @@ pub struct Stream {
     phase: Phase,
     issued: Option<Issued>,
     /// Whom the decision named that is only shown.
-    shown: Option<u32>,
+    shown: Option<EndpointRef>,
     /// A retry goes to the same endpoint again: no other is named.
     stays: bool,
     /// Where its attempts may be seen, too: its number and what they share.
     trail: Option<(u64, SharedTrail)>,
     /// How it was decided, where somebody wants to know.
     pub(super) testimony: Option<Box<Testimony>>,
+    /// When it came.
+    began: Time,
+    /// Whether the request has a body, as every call has.
+    uploads: bool,
+    /// The end of a response in gRPC-Web.
+    web: Option<Box<grpc_web::Body>>,
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +83,7 @@ impl Stream {
         // Who asks for an upgrade has said all with the headers.
         let upload = Upload::of(complete || host.request_header("upgrade").is_some());
         let now = host.now();
+        (self.began, self.uploads) = (now, !complete);
         let verdict = self.decide(worker, host, (upstream, upload), asked, now);
         if worker.stats.times_this_one() {
             let ns = host.now().0.saturating_sub(now.0);
@@ -107,7 +118,10 @@ impl Stream {
             self.testimony.iter().for_each(|testimony| worker.attribute(host, testimony));
         }
         match decision {
-            Decision::Steer(candidates) if observed => self.shown = candidates.first(),
+            Decision::Steer(candidates) if observed => {
+                let fleet = worker.engine.upstream(upstream).map(|u| u.fleet());
+                self.shown = candidates.first().and_then(|index| fleet?.reference(index));
+            }
             _ if observed => {}
             Decision::Steer(candidates) => {
                 let candidates = if want > named { testimony::named(candidates, named) } else { candidates };
@@ -197,7 +211,8 @@ impl Stream {
             issued.give(upstream.config(), host);
         }
         if self.testimony.is_some() || worker.config.debug.is_some() {
-            let failure = self.is_watched(worker).then(|| verdict::failure(host, complete)).flatten();
+            let counts = self.counts(worker).filter(|_| self.is_watched(worker));
+            let failure = counts.and_then(|counts| verdict::failure(host, complete, counts));
             self.testify(worker, host, failure);
         }
         self.look_for_attempts();
@@ -212,16 +227,21 @@ impl Stream {
             Phase::Steered(hop) => {
                 let Some(ticket) = hop.due(engine).copied() else { return };
                 let now = host.now();
-                let outcome = verdict::of_headers(host, complete);
-                let (ticket, outcome) = verdict::reattribute(engine, host, (ticket, self.stays), outcome);
+                let Some(counts) = engine.counts(ticket.upstream) else { return };
+                let answer = verdict::of_headers(host, complete, counts);
+                let from = (ticket, self.stays);
+                let (ticket, outcome, its_own) = verdict::reattribute(engine, host, from, answer.outcome);
                 hop.answered(engine, ticket, outcome, now, complete);
+                self.listen(engine, host, its_own.then_some(ticket), answer, now);
             }
             Phase::Watching { upstream, started, .. } => {
                 let now = host.now();
+                let Some(counts) = engine.counts(*upstream) else { return };
+                let answer = verdict::of_headers(host, complete, counts);
                 let outcome = match verdict::attempts(host) {
-                    0 | 1 => verdict::of_headers(host, complete),
+                    0 | 1 => answer.outcome,
                     // Which endpoint failed before is not known here; this one is not to be charged with its time.
-                    _ => verdict::of_a_later_attempt(verdict::of_headers(host, complete)),
+                    _ => verdict::of_a_later_attempt(answer.outcome),
                 };
                 let (served, started) = (verdict::served_by(engine, host, *upstream), *started);
                 let ticket = served.one_of_ours().and_then(|i| engine.started(*upstream, i, started));
@@ -230,6 +250,7 @@ impl Stream {
                     let mut hop = Hop::Over;
                     hop.answered(engine, ticket, outcome, now, complete);
                     self.phase = Phase::Steered(hop);
+                    self.listen(engine, host, Some(ticket), answer, now);
                 }
             }
             Phase::Followed => {
@@ -256,8 +277,59 @@ impl Stream {
         }
     }
 
+    /// Heeds what the endpoint of `ticket` says beside its answer, and looks out for what its body may say.
+    fn listen(
+        &mut self,
+        engine: &mut Engine,
+        host: &dyn StreamHost,
+        ticket: Option<Ticket>,
+        answer: Answer,
+        now: Time,
+    ) {
+        if let Some(ticket) = ticket
+            && engine.heeds_headers(ticket.upstream)
+            && let Some(said) = said::of_headers(host, answer, now)
+        {
+            engine.said(&ticket, said, now);
+        }
+        if self.uploads && answer.outcome == Outcome::Undecided {
+            self.web = grpc_web::Body::of(host);
+        }
+    }
+
+    /// What counts as a failure of this request's endpoint.
+    fn counts<'w>(&self, worker: &'w Worker) -> Option<&'w Failures> {
+        let upstream = match (&self.phase, &self.trail) {
+            (_, Some((_, trail))) => trail.borrow().upstream,
+            (Phase::Steered(hop), None) => hop.upstream()?,
+            (Phase::Watching { upstream, .. }, None) => *upstream,
+            (Phase::Foreign | Phase::Unrouted | Phase::Followed, None) => return None,
+        };
+        worker.engine.counts(upstream)
+    }
+
+    /// The failure that the last frame of gRPC-Web tells.
+    fn web_failure(&mut self, worker: &Worker, host: &dyn StreamHost, last: bool) -> Option<Failure> {
+        self.web.as_mut()?.part(host);
+        if !last {
+            return None;
+        }
+        let status = self.web.take()?.status()?;
+        Failure::of_grpc_status(status, self.counts(worker)?)
+    }
+
     /// A part of the response's body; `last` with the last.
     pub fn response_body(&mut self, worker: &mut Worker, host: &dyn StreamHost, last: bool) {
+        if let Some(failure) = self.web_failure(worker, host, last) {
+            if self.is_watched(worker) {
+                self.report(worker, host, Some(failure));
+            }
+            if let Phase::Steered(hop) = &mut self.phase
+                && hop.awaits_trailers()
+            {
+                hop.trailers(&mut worker.engine, Some(failure), host);
+            }
+        }
         if let Phase::Steered(hop) = &mut self.phase {
             hop.response_part(&mut worker.engine, host, last);
         }
@@ -265,15 +337,18 @@ impl Stream {
 
     /// Response trailers: where gRPC puts its status.
     pub fn response_trailers(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
-        if self.is_watched(worker)
-            && let Some(failure) = verdict::of_trailers(host)
-        {
-            self.report(worker, host, Some(failure));
+        let awaits = matches!(&self.phase, Phase::Steered(hop) if hop.awaits_trailers());
+        if !awaits && !self.is_watched(worker) {
+            return;
+        }
+        let failure = self.counts(worker).and_then(|counts| verdict::of_trailers(host, counts));
+        if self.is_watched(worker) && failure.is_some() {
+            self.report(worker, host, failure);
         }
         if let Phase::Steered(hop) = &mut self.phase
-            && hop.awaits_trailers()
+            && awaits
         {
-            hop.trailers(&mut worker.engine, verdict::of_trailers(host), host);
+            hop.trailers(&mut worker.engine, failure, host);
         }
     }
 
@@ -284,7 +359,15 @@ impl Stream {
         match core::mem::take(&mut self.phase) {
             Phase::Foreign | Phase::Unrouted | Phase::Watching { .. } => {}
             Phase::Steered(mut hop) => {
-                let reason = if hop.broken_off() { verdict::of_the_end(host) } else { None };
+                let counts = hop.upstream().and_then(|upstream| engine.counts(upstream));
+                let reason = match counts {
+                    Some(counts) if hop.broken_off() => verdict::of_the_end(host, counts),
+                    Some(counts) if hop.is_unanswered() => {
+                        let silence = verdict::of_silence(host, self.began, counts);
+                        end_unanswered(engine, host, (&mut hop, self.stays), silence)
+                    }
+                    _ => None,
+                };
                 let now = host.now();
                 if let Some(end) = hop.end(engine, reason, now) {
                     end.explain(engine, None, now);
@@ -312,9 +395,36 @@ impl Stream {
         let Some((_, trail)) = &self.trail else { return };
         let mut trail = trail.borrow_mut();
         if trail.is_in_doubt() {
-            let failure = verdict::of_the_end(host);
+            let Some(counts) = engine.counts(trail.upstream) else { return };
+            let failure = match verdict::of_silence(host, self.began, counts) {
+                Silence::Failed(failure) => Some(failure),
+                Silence::Redirected | Silence::Unexplained => None,
+            };
             trail.explanation = Some(failure);
             trail.explain(engine, failure, host.now());
         }
     }
+}
+
+/// What is made of a request's end without an answer: the failure, if it is one, of the endpoint that it was at.
+fn end_unanswered(
+    engine: &mut Engine,
+    host: &dyn StreamHost,
+    (hop, stays): (&mut Hop, bool),
+    silence: Silence,
+) -> Option<Failure> {
+    let outcome = match silence {
+        Silence::Redirected => Outcome::Good,
+        Silence::Failed(failure @ Failure::Deadline) => Outcome::Failed(failure),
+        Silence::Failed(failure) => return Some(failure),
+        Silence::Unexplained => return None,
+    };
+    if !hop.has_sent_all() {
+        // A client that leaves in the middle of its own request says nothing of the endpoint.
+        return None;
+    }
+    let ticket = hop.due(engine).copied()?;
+    let (ticket, outcome, _) = verdict::reattribute(engine, host, (ticket, stays), outcome);
+    hop.answered(engine, ticket, outcome, host.now(), true);
+    None
 }

@@ -62,6 +62,13 @@ impl Trail {
         self.explanation.is_none() && (self.active > 0 || !self.unexplained.is_empty())
     }
 
+    /// Envoy tries again; `failure` is what an attempt that was not answered at all had.
+    pub fn tries_again(&mut self, engine: &mut Engine, failure: Option<Failure>, now: Time) {
+        for end in self.unexplained.drain(..) {
+            end.tried_again(engine, failure, now);
+        }
+    }
+
     /// Why the attempts so far ended without a word.
     pub fn explain(&mut self, engine: &mut Engine, failure: Option<Failure>, now: Time) {
         for end in self.unexplained.drain(..) {

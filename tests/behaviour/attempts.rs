@@ -96,6 +96,17 @@ fn whoever_failed_is_blamed_and_whoever_helped_is_not<W: World>(_: W) {
     }
 }
 
+/// Envoy tries again because of an answer that is no failure: whoever sheds load is not taken out for that.
+fn an_answer_that_is_tried_again_is_no_reset<W: World>(_: W) {
+    let (a, b) = (&*address(0), &*address(1));
+    for how in ["429", "409", "404", "200"] {
+        let tries = [(a, Try::Status(how)), (b, Try::Good)];
+        assert!(out_after::<W>(12, &tries, &Ending::good()).is_empty(), "{how}");
+    }
+    let tries = [(a, Try::Status("503")), (b, Try::Good)];
+    assert_eq!(out_after::<W>(3, &tries, &Ending::good()), [a]);
+}
+
 fn every_attempt_counts_once<W: World>(_: W) {
     let a = &*address(0);
     let failed = Ending::status("503");
@@ -277,6 +288,7 @@ fn an_attempt_of_nobodys_request_passes<W: World>(_: W) {
 }
 
 both!(
+    an_answer_that_is_tried_again_is_no_reset,
     whoever_failed_is_blamed_and_whoever_helped_is_not,
     every_attempt_counts_once,
     what_envoy_knows_explains_an_attempt_that_ended_without_a_word,

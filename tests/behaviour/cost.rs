@@ -63,13 +63,14 @@ fn a_request_takes_few_trips_to_the_host_and_none_to_shared_data() {
     let mut world = Wasm::new(3);
     let plugin = single(&mut world, &config(10, "", ""));
     for (ending, most) in [
-        (Ending::good(), 9),
-        (Ending::status("503"), 9),
+        // Two of them for what an endpoint says of itself.
+        (Ending::good(), 11),
+        (Ending::status("503"), 12),
         (Ending::local("504", "response_timeout"), 9),
-        (Ending::grpc_headers("14"), 10),
-        (Ending::grpc_trailers("0"), 10),
-        (Ending::cancelled(), 5),
-        (Ending::cut("upstream_reset_after_response_started{remote_reset}"), 10),
+        (Ending::grpc_headers("14"), 12),
+        (Ending::grpc_trailers("0"), 12),
+        (Ending::cancelled(), 7),
+        (Ending::cut("upstream_reset_after_response_started{remote_reset}"), 12),
     ] {
         let trips = trips(&mut world, plugin, &ending);
         println!("{trips} trips: {ending:?}");

@@ -151,6 +151,15 @@ fn a_retry_that_went_well_blames_the_first_endpoint(mut world: impl World) {
     assert_eq!((counts.len(), counts.get(&address(0))), (3, None), "{counts:?}");
 }
 
+fn a_retry_for_an_unseen_reason_blames_nobody_where_that_is_said(mut world: impl World) {
+    let health =
+        r#""policy":"round_robin","health":{"suspect_after":3,"fail_after":3,"blame_retried":false}"#;
+    let plugin = single(&mut world, &config(4, health, ""));
+    let retried = Ending { served_by: Some(address(3)), attempts: Some(2), ..Ending::good() };
+    fails(&mut world, plugin, &address(0), &retried, 12);
+    assert_eq!(picks(&mut world, plugin, 40).len(), 4);
+}
+
 fn an_answer_from_outside_the_fleet_changes_nothing(mut world: impl World) {
     let plugin = single(&mut world, &config(4, PATIENT, ""));
     for stranger in ["203.0.113.9:1", "not an address", "10.0.0.1"] {
@@ -200,6 +209,7 @@ fn a_fault_that_all_share_ejects_nobody(mut world: impl World) {
 }
 
 both!(
+    a_retry_for_an_unseen_reason_blames_nobody_where_that_is_said,
     three_failures_in_a_row_take_an_endpoint_out,
     a_time_out_or_a_refused_connection_takes_no_more_than_three,
     one_failure_makes_suspect_by_default,

@@ -48,6 +48,9 @@ fn limits() -> impl Strategy<Value = config::Health> {
             recover_after,
             ejection: Duration::from_secs(ejection),
             max_ejected_percent: 50.0,
+            failures: config::Failures::default(),
+            blame_retried: true,
+            heed_headers: true,
         }
     })
 }

@@ -29,13 +29,13 @@ fn policies() -> Vec<config::Policy> {
         config::Policy::WeightedRoundRobin,
         config::Policy::Random,
         config::Policy::IpHash,
-        config::Policy::ConsistentHash,
+        config::Policy::ConsistentHash(config::LoadBound::default()),
     ]
 }
 
 /// A hash places its endpoints once for all, so its parts are even only roughly.
 fn hashes(policy: &config::Policy) -> bool {
-    matches!(policy, config::Policy::IpHash | config::Policy::ConsistentHash)
+    matches!(policy, config::Policy::IpHash | config::Policy::ConsistentHash(_))
 }
 
 fn member(weight: f32) -> Member {

@@ -55,7 +55,8 @@ pub fn of(path: &str) -> Option<Value> {
         "$.upstreams[].policy" => json!({
             "allOf": [
                 only_beside("weighted_score", &["in_flight_weight", "in_flight_max", "latency_weight", "latency_max_ms"]),
-                only_beside("least_signal", &["signal"])
+                only_beside("least_signal", &["signal"]),
+                only_beside("consistent_hash", &["bounded", "load_factor", "load_floor"])
             ]
         }),
         "$.upstreams[].failover" => json!({

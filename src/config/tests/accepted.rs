@@ -42,6 +42,9 @@ fn only_upstreams_is_required_and_the_rest_has_the_documented_defaults() {
                 recover_after: 3,
                 ejection: Duration::from_secs(30),
                 max_ejected_percent: 50.0,
+                failures: Failures::default(),
+                blame_retried: true,
+                heed_headers: true,
             },
             slow_start: Duration::from_secs(30),
             failover: Failover { none_eligible: NoneEligible::Envoy, panic_percent: 50.0 },
@@ -213,7 +216,7 @@ fn a_policy_is_a_name_or_an_object() {
         (r#""weighted_round_robin""#, Policy::WeightedRoundRobin),
         (r#""random""#, Policy::Random),
         (r#""ip_hash""#, Policy::IpHash),
-        (r#"{"name":"consistent_hash"}"#, Policy::ConsistentHash),
+        (r#"{"name":"consistent_hash"}"#, Policy::ConsistentHash(LoadBound::default())),
         (r#"{}"#, Policy::Adaptive),
         (
             r#""weighted_score""#,
@@ -313,6 +316,13 @@ fn a_default_gives_way_to_a_value_it_would_contradict() {
 
     let health = only_upstream(&upstream_with(r#""health":{"suspect_after":7}"#)).health;
     assert_eq!((health.suspect_after, health.fail_after), (7, 7));
+    for (health, both) in
+        [("{}", (3, 3)), (r#"{"fail_after":5}"#, (5, 5)), (r#"{"suspect_after":1}"#, (1, 3))]
+    {
+        let health =
+            only_upstream(&upstream_with(&format!(r#""policy":"ip_hash","health":{health}"#))).health;
+        assert_eq!((health.suspect_after, health.fail_after), both, "one bad answer moves no keys");
+    }
 
     let autoscale =
         |more: &str| only_upstream(&upstream_with(&format!(r#""autoscale":{{{more}}}"#))).autoscale.unwrap();

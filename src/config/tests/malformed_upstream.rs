@@ -269,6 +269,24 @@ fn health_and_failover() {
             "$.upstreams[0].health.recover_after",
             "found 10000000000",
         ),
+        in_upstream(r#""health":{"failures":[]}"#, "$.upstreams[0].health.failures", "found an empty array"),
+        in_upstream(r#""health":{"failures":["6xx"]}"#, "$.upstreams[0].health.failures[0]", "found \"6xx\""),
+        in_upstream(
+            r#""health":{"failures":["5xx","503-500"]}"#,
+            "$.upstreams[0].health.failures[1]",
+            "found",
+        ),
+        in_upstream(r#""health":{"failures":[600]}"#, "$.upstreams[0].health.failures[0]", "found 600"),
+        in_upstream(
+            r#""health":{"failures":["UNAVAILABL"]}"#,
+            "$.upstreams[0].health.failures[0]",
+            "did you mean \"UNAVAILABLE\"?",
+        ),
+        in_upstream(
+            r#""policy":{"name":"ip_hash","load_floor":3}"#,
+            "$.upstreams[0].policy.load_floor",
+            "consistent_hash",
+        ),
         in_upstream(r#""health":{"ejection":"1d"}"#, "$.upstreams[0].health.ejection", "found \"1d\""),
         in_upstream(
             r#""health":{"max_ejected_percent":101}"#,

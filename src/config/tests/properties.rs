@@ -79,7 +79,7 @@ fn check_promises(config: &Config) -> Result<(), TestCaseError> {
         if let Policy::LeastSignal { signal } = &upstream.policy {
             prop_assert!(upstream.signals.iter().any(|known| known.name == *signal));
         }
-        prop_assert!(upstream.policy != Policy::ConsistentHash || upstream.affinity.is_some());
+        prop_assert!(!matches!(upstream.policy, Policy::ConsistentHash(_)) || upstream.affinity.is_some());
         prop_assert!(upstream.health.suspect_after <= upstream.health.fail_after);
         if let NoneEligible::SafeEndpoint(address) = &upstream.failover.none_eligible {
             prop_assert!(address.port() > 0);

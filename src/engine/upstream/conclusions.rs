@@ -82,7 +82,7 @@ impl Upstream {
 
     /// Whether one more may be taken out before the next tick. In panic nobody is, and whoever would bring panic
     /// about is left to the tick: it brings the others back at the same time.
-    fn may_leave(&self, tier: usize) -> bool {
+    pub(super) fn may_leave(&self, tier: usize) -> bool {
         let Some(tier) = self.tiers.get(tier) else { return false };
         let enough = self.rescued || !self.too_few(tier.eligible.saturating_sub(1), tier.endpoints);
         self.out < self.most_out() && !tier.panic && enough
@@ -114,6 +114,7 @@ impl Upstream {
             self.assess(index, now);
         }
         self.rule(now);
+        self.heed(now);
         self.eject();
         self.share(now);
         self.queueing.refresh();
@@ -283,7 +284,7 @@ impl Upstream {
 
     /// Leaves the degraded alone, as long as the others of their tier are enough.
     fn spare(&mut self) {
-        let degraded = |m: &Member| m.eligible && m.condition == Condition::Degraded;
+        let degraded = |m: &Member| m.eligible && m.degraded();
         self.spared = 0;
         if self.count(degraded) == 0 {
             return;
@@ -339,13 +340,15 @@ fn urgency(member: &Member) -> Option<u8> {
         State::Failed => Some(3),
         State::Recovering => Some(2),
         State::Suspect | State::Hung => Some(1),
-        State::Healthy => (member.ruled == Some(RuleAction::Eject)).then_some(0),
+        State::Healthy => (member.word.held() || member.ruled == Some(RuleAction::Eject)).then_some(0),
     }
 }
 
 /// Whether `member` is as well as an endpoint can be, by all who judge.
 fn fit(member: &Member) -> bool {
     member.condition == Condition::Serving
+        && !member.word.degraded()
+        && !member.word.held()
         && member.health.state() == State::Healthy
         && member.ruled != Some(RuleAction::Eject)
 }

@@ -99,7 +99,9 @@ impl Upstream {
             let elsewhere = member.condition.condemned() || (self.spared > 0 && !member.eligible);
             // What a hung one already owes is why it is looked at.
             let hung = member.health.state() == State::Hung;
-            if (self.told.of(index, member).awaiting() > 0 && !hung)
+            // Who wants to be left alone is.
+            if member.word.held()
+                || (self.told.of(index, member).awaiting() > 0 && !hung)
                 || (elsewhere && member.condition != Condition::Serving)
             {
                 continue;
@@ -150,9 +152,9 @@ impl Upstream {
 
     /// Who is to have the next request of the version at `lane`, whatever the policy says. Who cannot be afforded now
     /// is passed over.
-    pub(super) fn next_due(&mut self, lane: usize) -> Option<u32> {
+    pub(super) fn next_due(&mut self, lane: usize, key: Option<u64>) -> Option<u32> {
         loop {
-            let (_, index) = self.lanes.get_mut(lane)?.due.pop()?;
+            let index = self.take_due(lane, key)?;
             let Some(member) = self.members.get_mut(index as usize).filter(|m| m.present) else { continue };
             let known = self.told.of(index, member);
             // What a hung one already owes is why it is looked at.
@@ -168,5 +170,19 @@ impl Upstream {
                 return Some(index);
             }
         }
+    }
+
+    /// The one that has waited for longest. Where a key has an owner, its request is for that one alone: others' owners have
+    /// requests of their own.
+    fn take_due(&mut self, lane: usize, key: Option<u64>) -> Option<u32> {
+        let groups = &self.groups;
+        let of = |index: u32| groups.get(self.members.get(index as usize)?.group as usize);
+        let due = &mut self.lanes.get_mut(lane)?.due;
+        let owned = |index: u32| {
+            let owner = key.and_then(|key| of(index)?.policy.owner(key));
+            owner.is_none_or(|owner| owner == index)
+        };
+        let at = due.iter().rposition(|(_, index)| owned(*index))?;
+        Some(due.remove(at).1)
     }
 }

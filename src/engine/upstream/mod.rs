@@ -10,6 +10,7 @@ mod inherited;
 mod journal;
 mod pressure;
 mod returning;
+mod said;
 mod shares;
 mod spill;
 mod split;
@@ -47,6 +48,8 @@ const EXPLORING_SHARE: f32 = 0.01;
 const SAVED_EXPLORATIONS: f32 = 4.0;
 /// An exploration that takes no more than this multiple of the typical latency went well.
 const GOOD_MULTIPLE: f64 = 2.0;
+/// Who took no more than this multiple of the typical latency was not silent: calls may have deadlines that nobody could keep.
+const SILENT_MULTIPLE: f64 = 4.0;
 /// One answer of the latest few was a failure.
 const FAILS_LATELY: f64 = 0.1;
 /// Keeps the hash that divides keys over priorities and zones apart from that of the ring.
@@ -61,6 +64,7 @@ const MOST_DEPARTED: usize = 10_000;
 pub use explain::Explained;
 pub use exploration::Duty;
 pub use journal::{Change, RECENT_S};
+pub use said::Said;
 
 /// Endpoints of one version, priority and side of the zone's border, and what they get together.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -133,6 +137,7 @@ pub struct Upstream {
     departed: HashMap<u64, Counters>,
     journal: journal::Journal,
     returning: returning::Returning,
+    said: said::Words,
     refreshed: Time,
     /// When this worker began to send: whom it never sent anything is silent since then.
     began: Time,
@@ -187,6 +192,7 @@ impl Upstream {
             departed: HashMap::new(),
             journal: journal::Journal::default(),
             returning: returning::Returning::default(),
+            said: said::Words::default(),
             refreshed: now,
             began: now,
             terms,
@@ -373,6 +379,7 @@ impl Upstream {
         }
         self.told.forget_one(index);
         self.failings.forget(index);
+        self.said.forget(index);
         if let Some(peak) = self.peaks.get_mut(index as usize) {
             *peak = PeakEwma::default();
         }
@@ -395,7 +402,7 @@ impl Upstream {
         self.explorations = (self.explorations + EXPLORING_SHARE).min(SAVED_EXPLORATIONS);
         let drawn = self.split.draw(request.key, rng);
         let mut candidates = Candidates::default();
-        if let Some(index) = self.next_due(drawn.lane) {
+        if let Some(index) = self.next_due(drawn.lane, request.key) {
             candidates.push(index);
             self.totals.probes += 1;
             self.reason = Reason::Probe;
@@ -597,6 +604,17 @@ impl Upstream {
     /// The first sign of a request's outcome.
     pub fn answered(&mut self, ticket: &Ticket, outcome: Outcome, now: Time) {
         let Ticket { endpoint, started, .. } = *ticket;
+        let outcome = match outcome {
+            Outcome::Failed(Failure::Deadline) if self.was_silent(endpoint.index, started, now) => {
+                Outcome::Failed(Failure::Timeout)
+            }
+            Outcome::Failed(Failure::Deadline) => Outcome::Cancelled,
+            outcome => outcome,
+        };
+        // Another may stand in its place by now, with which its answer has nothing to do.
+        if !self.fleet.is_current(endpoint) {
+            return;
+        }
         let typical = self.typical_beside(endpoint.index);
         // What it would have taken an idle endpoint.
         let terms = self.terms;
@@ -607,9 +625,6 @@ impl Upstream {
         if terms.queueing && teaches && (outcome == Outcome::Good || outcome == Outcome::Undecided) {
             let deviation = self.member(endpoint.index).and_then(|m| m.latency.deviation(raw));
             deviation.into_iter().for_each(|d| self.queueing.observe(ticket.depth, d));
-        }
-        if !self.fleet.is_current(endpoint) {
-            return;
         }
         self.observe_peak(endpoint.index, outcome, raw, now);
         let Some(member) = self.members.get_mut(endpoint.index as usize) else { return };
@@ -636,6 +651,15 @@ impl Upstream {
         }
     }
 
+    /// Whether the endpoint at `index` kept quiet from `started` to `now`, and for much longer than is typical: a deadline that passes
+    /// says no more than that.
+    fn was_silent(&self, index: u32, started: Time, now: Time) -> bool {
+        let Some(known) = self.member(index) else { return false };
+        let long = now.seconds_since(started) > SILENT_MULTIPLE * self.typical_beside(index) + NOISE_S;
+        // What others sent meanwhile makes it busy with them; what they were answered shows that it lives.
+        long && known.in_flight.quiet_since() <= started && known.good().start <= started
+    }
+
     /// Where the policy compares peaks of latency, takes one that was so long.
     fn observe_peak(&mut self, index: u32, outcome: Outcome, seconds: f64, now: Time) {
         let Some(peak) = self.peaks.get_mut(index as usize) else { return };
@@ -646,22 +670,23 @@ impl Upstream {
         }
     }
 
-    /// The request turned out to be served by the endpoint at `to`: a retry, or Envoy's fallback.
-    pub fn moved(&mut self, from: EndpointRef, to: u32, started: Time) -> Option<EndpointRef> {
+    /// The request turned out to be served by the endpoint at `to`: a retry, or Envoy's fallback. Who that is, and how many
+    /// others are in flight there.
+    pub fn moved(&mut self, from: EndpointRef, to: u32, started: Time) -> Option<(EndpointRef, u32)> {
         if let Some(member) = self.current(from) {
             member.stop_awaiting(started);
             member.in_flight.finish();
             self.count_in_flight(from.index, -1);
         }
-        let endpoint = self.fleet.reference(to)?;
-        self.members.get_mut(to as usize)?.send(started);
-        self.count_in_flight(to, 1);
-        Some(endpoint)
+        self.started(to, started)
     }
 
     /// The verdict on a request: good, or a failure of the endpoint's.
     pub fn judged(&mut self, endpoint: EndpointRef, started: Time, failure: Option<Failure>, now: Time) {
         if !self.fleet.is_current(endpoint) {
+            return;
+        }
+        if failure == Some(Failure::Deadline) && !self.was_silent(endpoint.index, started, now) {
             return;
         }
         // Sent before the clock stepped back, it would outweigh all that comes until the clock is there again.
@@ -687,11 +712,14 @@ impl Upstream {
     }
 
     /// The request failed here and was answered by another endpoint, to which it has been [moved](Upstream::moved).
-    pub fn gave_up(&mut self, endpoint: EndpointRef, started: Time, failure: Failure, now: Time) {
+    /// Why is not seen: where routes try again because of answers such as 429, it is priced, and no more.
+    pub fn gave_up(&mut self, endpoint: EndpointRef, started: Time, now: Time) {
         if let Some(member) = self.current(endpoint) {
             member.counters.request();
         }
-        self.judged(endpoint, started, Some(failure), now);
+        let health = &self.config.health;
+        let blamed = Failure::Reset.counted(&health.failures).filter(|_| health.blame_retried);
+        self.judged(endpoint, started, Some(blamed.unwrap_or(Failure::TooMany)), now);
     }
 
     /// The request is over.

@@ -88,7 +88,7 @@ impl Upstream {
     /// Whether `member` is meant to have requests: whoever stands by, at another priority, in another zone, of a version
     /// without a share or degraded, is idle by design, and that says nothing of the load.
     fn loaded(&self, member: &Member) -> bool {
-        let spared = member.condition == Condition::Degraded && !member.eligible;
+        let spared = member.degraded() && !member.eligible;
         let draining = member.condition == Condition::Draining;
         let group = self.groups.get(member.group as usize);
         member.present && !draining && !spared && group.is_some_and(|g| g.load >= WORTH_EXPLORING)

@@ -1,0 +1,217 @@
+//! What counts as a failure: the operator's list, deadlines, redirects that Envoy follows, the last frame of gRPC-Web.
+
+use crate::scene::{
+    Ending, address, begin, config, give, ms, pass, picks, picks_of, respond, serve, single, target,
+};
+use crate::world::{Plugin, Stream, World};
+
+const RESET: &str = "upstream_reset_before_response_started{connection_termination}";
+
+fn counting(failures: &str) -> String {
+    let health = format!(
+        r#""policy":"round_robin","health":{{"suspect_after":3,"fail_after":3,"failures":{failures}}}"#
+    );
+    config(4, &health, "")
+}
+
+fn what_counts_is_the_operators(mut world: impl World) {
+    let local_time_out = Ending::local("504", "response_timeout");
+    for (failures, ending, counts) in [
+        (r#"["gateway"]"#, Ending::status("502"), true),
+        (r#"["gateway"]"#, Ending::local("503", RESET), true),
+        (r#"["gateway"]"#, local_time_out.clone(), true),
+        (r#"["gateway"]"#, Ending::grpc_trailers("14"), true),
+        (r#"["gateway"]"#, Ending::status("500"), false),
+        (r#"["gateway"]"#, Ending::grpc_headers("13"), false),
+        (r#"[429]"#, Ending::status("429"), true),
+        (r#"[429]"#, Ending::grpc_trailers("8"), true),
+        (r#"[429]"#, Ending::status("503"), false),
+        (r#"[429]"#, Ending::local("503", RESET), false),
+        (r#"[429]"#, local_time_out.clone(), false),
+        (r#"["400-409", 418]"#, Ending::status("404"), true),
+        (r#"["400-409", "418"]"#, Ending::status("418"), true),
+        (r#"["400-409"]"#, Ending::status("410"), false),
+        (r#"["4xx"]"#, Ending::local("403", "ext_authz_denied"), false),
+        (r#"["local_origin"]"#, Ending::local("503", RESET), true),
+        (r#"["local_origin"]"#, Ending { details: Some(RESET), ..Ending::grpc_headers("14") }, true),
+        (r#"["local_origin"]"#, local_time_out, true),
+        (r#"["local_origin"]"#, Ending::status("503"), false),
+        (r#"["local_origin"]"#, Ending::grpc_headers("14"), false),
+        (r#"["5xx", "ABORTED"]"#, Ending::grpc_trailers("10"), true),
+        (r#"["5xx", "ABORTED"]"#, Ending::grpc_trailers("14"), false),
+        (r#"["5xx"]"#, Ending::grpc_trailers("12"), false),
+    ] {
+        let plugin = single(&mut world, &counting(failures));
+        for _ in 0..16 {
+            serve(&mut world, plugin, |to| if to == address(1) { ending.clone() } else { Ending::good() });
+        }
+        let out = picks_of(&mut world, plugin, &address(1), 40) == 0;
+        assert_eq!(out, counts, "{failures}: {ending:?}");
+    }
+}
+
+/// A call to `endpoint` without an answer: its client leaves after so long, at the deadline or not. Meanwhile another call to
+/// the endpoint may be answered.
+fn unanswered<W: World>(
+    world: &mut W,
+    plugin: Plugin,
+    endpoint: &str,
+    timeout: &[u8],
+    after: u64,
+    alive: bool,
+) {
+    loop {
+        let mut call = begin(world, plugin);
+        let named = target(&call);
+        call.property(&["upstream", "address"], named.as_bytes());
+        if named != endpoint {
+            world.advance(ms(10));
+            respond(&mut call, &Ending::good());
+            call.log();
+            call.done();
+            continue;
+        }
+        if !timeout.is_empty() {
+            call.property(&["request", "headers", "grpc-timeout"], timeout);
+        }
+        if alive {
+            world.advance(ms(after / 2));
+            give(world, plugin, endpoint, &Ending::good());
+            world.advance(ms(after / 2));
+        } else {
+            world.advance(ms(after));
+        }
+        call.log();
+        call.done();
+        return;
+    }
+}
+
+fn a_deadline_that_passes_counts_against_a_silent_endpoint(mut world: impl World) {
+    for (timeout, after, alive, failures, counts) in [
+        (&b"1S"[..], 1_000, false, r#"["5xx"]"#, true),
+        (b"250m", 250, false, r#"["gateway"]"#, true),
+        // The client left before, or had no deadline.
+        (b"1S", 500, false, r#"["5xx"]"#, false),
+        (b"", 1_000, false, r#"["5xx"]"#, false),
+        // Nobody could have kept it.
+        (b"15m", 15, false, r#"["5xx"]"#, false),
+        // It answered others meanwhile.
+        (b"1S", 1_000, true, r#"["5xx"]"#, false),
+        // Time-outs do not count.
+        (b"1S", 1_000, false, r#"[500]"#, false),
+        (b"\xff\xff", 1_000, false, r#"["5xx"]"#, false),
+    ] {
+        let plugin = single(&mut world, &counting(failures));
+        picks(&mut world, plugin, 40);
+        pass(&mut world, &[plugin], ms(1000));
+        (0..2).for_each(|_| unanswered(&mut world, plugin, &address(2), timeout, after, alive));
+        let out = picks_of(&mut world, plugin, &address(2), 40) == 0;
+        assert_eq!(out, counts, "{timeout:?} {after} {alive} {failures}");
+    }
+}
+
+/// Envoy ends the call at its deadline and answers in the endpoint's place.
+fn a_deadline_that_envoy_keeps_counts_the_same(mut world: impl World) {
+    for (details, nobody, counts) in [
+        ("max_duration_timeout", false, true),
+        ("upstream_max_stream_duration_reached", false, true),
+        // It had not been sent to anybody yet.
+        ("max_duration_timeout", true, false),
+    ] {
+        let plugin = single(&mut world, &counting(r#"["5xx"]"#));
+        picks(&mut world, plugin, 40);
+        pass(&mut world, &[plugin], ms(1000));
+        let mut given = 0;
+        while given < 2 {
+            let mut call = begin(&mut world, plugin);
+            let sick = target(&call) == address(2);
+            let ending = Ending {
+                details: Some(details),
+                served_by: nobody.then(String::new),
+                ..Ending::grpc_headers("4")
+            };
+            world.advance(ms(if sick { 1_000 } else { 10 }));
+            respond(&mut call, &if sick { ending } else { Ending::good() });
+            call.log();
+            call.done();
+            given += usize::from(sick);
+        }
+        let out = picks_of(&mut world, plugin, &address(2), 40) == 0;
+        assert_eq!(out, counts, "{details} {nobody}");
+    }
+}
+
+/// Envoy takes the answer for itself and starts anew: the stream ends without one.
+fn a_redirect_that_envoy_follows_is_an_answer(mut world: impl World) {
+    let health = r#""policy":"round_robin","health":{"ejection":"6s","suspect_after":3,"fail_after":3}"#;
+    let plugin = single(&mut world, &config(4, health, ""));
+    (0..3).for_each(|_| give(&mut world, plugin, &address(1), &Ending::local("503", RESET)));
+    assert_eq!(picks_of(&mut world, plugin, &address(1), 40), 0);
+    let redirected = Ending { details: Some("internal_redirect"), ..Ending::default() };
+    for _ in 0..300 {
+        pass(&mut world, &[plugin], ms(200));
+        serve(&mut world, plugin, |to| if to == address(1) { redirected.clone() } else { Ending::good() });
+    }
+    assert!(picks_of(&mut world, plugin, &address(1), 40) >= 8, "it is back");
+}
+
+/// A call over gRPC-Web to `endpoint`, whose body comes in these parts.
+fn over_the_web<W: World>(world: &mut W, plugin: Plugin, endpoint: &str, kind: &[u8], parts: &[&[u8]]) {
+    loop {
+        let mut call = world.stream(plugin, &[(":method", b"POST"), (":path", b"/a.B/C")]);
+        call.property(&["xds", "cluster_name"], b"web");
+        assert!(call.request_headers_of(false));
+        call.request_body(true);
+        let named = target(&call);
+        world.advance(ms(10));
+        call.property(&["upstream", "address"], named.as_bytes());
+        call.property(&["response", "code_details"], b"via_upstream");
+        call.response_headers(&[(":status", b"200"), ("content-type", kind)]);
+        let parts = if named == endpoint { parts } else { &[&b"good"[..]] };
+        for (at, part) in parts.iter().enumerate() {
+            call.response_part(part, at + 1 == parts.len());
+        }
+        call.log();
+        call.done();
+        if named == endpoint {
+            return;
+        }
+    }
+}
+
+fn a_failure_in_the_last_frame_of_grpc_web_counts(mut world: impl World) {
+    let frame = |status: &str| {
+        let trailers = format!("grpc-status:{status}\r\ngrpc-message:x\r\n");
+        [&[0x80, 0, 0, 0, trailers.len() as u8][..], trailers.as_bytes()].concat()
+    };
+    let (bad, good) = (frame("14"), frame("0"));
+    let large = vec![0; 200_000];
+    let all = [&large[..], &bad[..]].concat();
+    let web = b"application/grpc-web+proto".as_slice();
+    let text = b"application/grpc-web-text".as_slice();
+    for (kind, parts, counts) in [
+        (web, vec![&b"\0\0\0\0\x01x"[..], &bad[..]], true),
+        (web, vec![&bad[..7], &bad[7..], b""], true),
+        (web, vec![&large[..], &bad[..]], true),
+        (web, vec![&all[..]], true),
+        (text, vec![&b"YQ=="[..], b"gAAAABBncnBjLXN0YXR1czoxNA0K"], true),
+        (text, vec![&b"YQ==gAAAABBncnBjLXN0YX"[..], b"R1czoxNA0K"], true),
+        (web, vec![&good[..]], false),
+        (web, vec![&bad[..], b"more"], false),
+        (b"application/octet-stream", vec![&bad[..]], false),
+    ] {
+        let plugin = single(&mut world, &counting(r#"["5xx"]"#));
+        (0..3).for_each(|_| over_the_web(&mut world, plugin, &address(2), kind, &parts));
+        let out = picks_of(&mut world, plugin, &address(2), 40) == 0;
+        assert_eq!(out, counts, "{kind:?} {}", parts.len());
+    }
+}
+
+both!(
+    what_counts_is_the_operators,
+    a_deadline_that_passes_counts_against_a_silent_endpoint,
+    a_deadline_that_envoy_keeps_counts_the_same,
+    a_redirect_that_envoy_follows_is_an_answer,
+    a_failure_in_the_last_frame_of_grpc_web_counts,
+);

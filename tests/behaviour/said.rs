@@ -1,0 +1,123 @@
+//! What endpoints say of themselves in the headers of their answers.
+
+use crate::scene::{Ending, address, config, give, ms, pass, picks, picks_of, serve, single};
+use crate::world::World;
+
+const TURNS: &str = r#""policy":"round_robin","slow_start":"0s","health":{"ejection":"12s"}"#;
+
+fn saying(status: &str, name: &'static str, value: &str) -> Ending {
+    let mut ending = Ending::status(status);
+    ending.headers.as_mut().expect("headers").push((name, value.as_bytes().to_vec()));
+    ending
+}
+
+fn who_says_that_it_fails_is_out_until_it_no_longer_says_so(mut world: impl World) {
+    let plugin = single(&mut world, &config(4, TURNS, ""));
+    let failing = saying("200", "x-envoy-immediate-health-check-fail", "true");
+    give(&mut world, plugin, &address(1), &failing);
+    assert_eq!(picks_of(&mut world, plugin, &address(1), 40), 0);
+    // Probed, and it still says so.
+    let mut asked = 0;
+    for _ in 0..200 {
+        pass(&mut world, &[plugin], ms(100));
+        let to =
+            serve(&mut world, plugin, |to| if to == address(1) { failing.clone() } else { Ending::good() });
+        asked += usize::from(to == address(1));
+    }
+    assert!((1..=8).contains(&asked), "{asked}");
+    for _ in 0..300 {
+        pass(&mut world, &[plugin], ms(100));
+        serve(&mut world, plugin, |_| Ending::good());
+    }
+    assert!(picks_of(&mut world, plugin, &address(1), 40) >= 8, "it is back");
+}
+
+fn who_says_that_it_is_degraded_is_spared_until_it_no_longer_is(mut world: impl World) {
+    let plugin = single(&mut world, &config(4, TURNS, ""));
+    give(&mut world, plugin, &address(1), &saying("200", "x-envoy-degraded", ""));
+    pass(&mut world, &[plugin], ms(300));
+    assert_eq!(picks_of(&mut world, plugin, &address(1), 40), 0);
+    pass(&mut world, &[plugin], ms(13_000));
+    assert!(picks_of(&mut world, plugin, &address(1), 40) >= 8, "and looked at again");
+    // All of them: nobody is left to spare them for.
+    for _ in 0..80 {
+        serve(&mut world, plugin, |_| saying("200", "x-envoy-degraded", "true"));
+        pass(&mut world, &[plugin], ms(20));
+    }
+    assert_eq!(picks(&mut world, plugin, 40).len(), 4);
+}
+
+fn who_asks_for_time_gets_it_within_bounds<W: World>(mut world: W) {
+    for (status, after, left_alone_ms) in [
+        ("429", "3", 3_000),
+        ("503", "3", 3_000),
+        ("429", "99999999999999999999", 12_000),
+        ("429", "-5", 0),
+        ("429", "NaN", 0),
+        ("429", "0", 0),
+        ("200", "60", 0),
+    ] {
+        let json = config(
+            4,
+            r#""policy":"round_robin","slow_start":"0s","health":{"ejection":"12s","suspect_after":5,"fail_after":9}"#,
+            "",
+        );
+        let plugin = single(&mut world, &json);
+        pass(&mut world, &[plugin], ms(1_000));
+        give(&mut world, plugin, &address(1), &saying(status, "retry-after", after));
+        let since = world.now();
+        let quiet_ms = |world: &W| (world.now() - since) / 1_000_000;
+        while picks_of(&mut world, plugin, &address(1), 4) == 0 {
+            pass(&mut world, &[plugin], ms(50));
+            assert!(quiet_ms(&world) <= left_alone_ms + 400, "{status} {after}");
+        }
+        let quiet_ms = quiet_ms(&world);
+        assert!(quiet_ms + 400 >= left_alone_ms, "{status} {after}: {quiet_ms}");
+    }
+}
+
+/// However many say it, and whatever they say, no more are out than may be.
+fn nobody_can_take_the_fleet_out(mut world: impl World) {
+    let health = r#""policy":"round_robin","failover":{"panic_percent":0},"health":{"max_ejected_percent":50,"suspect_after":9,"fail_after":9}"#;
+    for (status, name, value) in [
+        ("429", "retry-after", "60"),
+        ("503", "retry-after", "60"),
+        ("200", "x-envoy-immediate-health-check-fail", "1"),
+    ] {
+        let plugin = single(&mut world, &config(4, health, ""));
+        for _ in 0..40 {
+            serve(&mut world, plugin, |_| saying(status, name, value));
+            pass(&mut world, &[plugin], ms(50));
+            assert!(picks(&mut world, plugin, 1).len() == 1, "somebody serves");
+        }
+        let serving = picks(&mut world, plugin, 40);
+        assert!(serving.len() >= 2, "{name}: {serving:?}");
+    }
+}
+
+fn what_others_say_is_not_the_endpoints_word_and_it_can_be_switched_off(mut world: impl World) {
+    let limited = Ending { details: Some("local_rate_limited"), ..saying("429", "retry-after", "60") };
+    let mut nobody = saying("200", "x-envoy-immediate-health-check-fail", "1");
+    nobody.served_by = Some(String::new());
+    let deaf = r#""policy":"round_robin","health":{"heed_headers":false}"#;
+    for (json, ending) in [
+        (TURNS, limited),
+        (TURNS, nobody),
+        (deaf, saying("429", "retry-after", "60")),
+        (deaf, saying("200", "x-envoy-immediate-health-check-fail", "1")),
+        (deaf, saying("200", "x-envoy-degraded", "1")),
+    ] {
+        let plugin = single(&mut world, &config(4, json, ""));
+        give(&mut world, plugin, &address(1), &ending);
+        pass(&mut world, &[plugin], ms(300));
+        assert!(picks_of(&mut world, plugin, &address(1), 40) >= 8, "{ending:?}");
+    }
+}
+
+both!(
+    who_says_that_it_fails_is_out_until_it_no_longer_says_so,
+    who_says_that_it_is_degraded_is_spared_until_it_no_longer_is,
+    who_asks_for_time_gets_it_within_bounds,
+    nobody_can_take_the_fleet_out,
+    what_others_say_is_not_the_endpoints_word_and_it_can_be_switched_off,
+);
