@@ -15,6 +15,9 @@ use crate::terms::Terms;
 
 /// Costs are times: who takes twice as long is full.
 const BREAKS_AT: f32 = 2.0;
+/// What a stream that is open and answered counts of a request that waits: enough to part equals, so that streams
+/// opened one after the other are spread, and a thousand of them are a tenth of a request.
+const OPEN_COUNTS: f32 = 1e-4;
 
 /// Keeps nothing between picks: all it knows stands in the members.
 #[derive(Debug)]
@@ -23,8 +26,10 @@ pub struct Adaptive(pub Terms);
 /// What the next request to this endpoint is expected to cost, in seconds.
 fn cost(terms: &Terms, view: View<'_>, member: Known<'_>) -> f32 {
     let floor = if terms.floor { member.floor(view.now) as f32 } else { 0.0 };
-    member.expected.max(floor)
-        * view.queueing.price(member.awaiting() as f32 * view.turns.unit / member.weight)
+    let awaiting = member.awaiting() as f32;
+    let open = (member.total_in_flight() as f32 - awaiting).max(0.0);
+    let depth = (awaiting + OPEN_COUNTS * open) * view.turns.unit / member.weight;
+    member.expected.max(floor) * view.queueing.price(depth)
 }
 
 impl Policy for Adaptive {
