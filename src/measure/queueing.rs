@@ -131,27 +131,20 @@ impl Queueing {
         }
     }
 
-    /// How many requests an endpoint works on at a time: as many as are there where a request takes noticeably more
-    /// than its time, divided by how much more. Only depths that were seen say so: what the curve assumes of the others
-    /// is no sign of a full endpoint. `None` until there are answers enough.
+    /// How many requests an endpoint works on at a time: as many as are there where a request takes noticeably more than
+    /// it does at the least depth that was seen, divided by how much more. Only depths that were seen say so: what the
+    /// curve assumes of the others is no sign of a full endpoint. `None` until there are answers enough.
     pub fn slots(&self) -> Option<Slots> {
-        let mut below: Option<(f32, f32)> = None;
-        let mut found = None;
-        let (mut origin, mut deepest) = (None, 0.0);
-        for (at, mean) in self.seen() {
-            let origin = *origin.get_or_insert(mean);
-            let (crowd, delay) = (1.0 + first_depth(at) as f32, (mean - origin).exp());
-            deepest = crowd;
-            if delay < FULL_DELAY {
-                // Chance, if it was found before: who is full deeper down is so all the more.
-                (below, found) = (Some((crowd, delay)), None);
-            } else if let (None, Some((from, above))) = (found, below) {
-                let part = (FULL_DELAY - above) / (delay - above);
-                found = Some(from + part * (crowd - from));
-            }
-        }
-        origin?;
-        Some(Slots { count: found.unwrap_or(deepest * FULL_DELAY) / FULL_DELAY, found: found.is_some() })
+        let mut seen = self.seen().map(|(at, _)| first_depth(at) as u32);
+        let least = seen.next()?;
+        let deepest = seen.last().unwrap_or(least);
+        let full_delay = FULL_DELAY * self.delay(least);
+        let Some(full) = (least..=deepest).find(|depth| self.delay(*depth) >= full_delay) else {
+            return Some(Slots { count: 1.0 + deepest as f32, found: false });
+        };
+        let (above, below) = (self.delay(full), self.delay(full.saturating_sub(1)));
+        let part = if above > below { ((full_delay - below) / (above - below)).clamp(0.0, 1.0) } else { 1.0 };
+        Some(Slots { count: (full as f32 + part) / FULL_DELAY, found: true })
     }
 
     /// How far latency has risen above its own floor where a request finds `depth` others: 0 not at all, 1 as far as it
