@@ -45,14 +45,13 @@ fn value(node: &Node, signals: &[Signal]) -> Option<RuleValue> {
         MEASURED.iter().map(|(name, _)| *name).chain(signals.iter().map(|s| s.name.as_str())).collect();
     let allowed = names.join(", ");
     let text = node.text(&allowed)?;
-    if let Some((_, value)) = MEASURED.iter().find(|(name, _)| *name == text) {
-        return Some(*value);
+    // A signal of the operator's own goes before what happens to have the same name here, as in `autoscale.pressure`.
+    if let Some(at) = signals.iter().position(|signal| signal.name == text) {
+        return Some(RuleValue::Signal(at));
     }
-    match signals.iter().position(|s| s.name == text) {
-        Some(at) => Some(RuleValue::Signal(at)),
-        None => {
-            node.refuse(&allowed, nearest(text, names.iter().copied()).map(did_you_mean));
-            None
-        }
+    let found = MEASURED.iter().find(|(name, _)| *name == text);
+    if found.is_none() {
+        node.refuse(&allowed, nearest(text, names.iter().copied()).map(did_you_mean));
     }
+    found.map(|(_, value)| *value)
 }

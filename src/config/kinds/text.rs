@@ -1,7 +1,6 @@
 //! Names, paths and queries.
 
 use crate::config::node::Node;
-use crate::config::tree::Tree;
 
 /// Envoy sets no bound; Istio's longest names stay well below this.
 const LONGEST_NAME: usize = 512;
@@ -12,7 +11,7 @@ const LONGEST_PATH: usize = 256;
 const NAME_PATTERN: &str = r"^[^\x00-\x20\x7f]([^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?$";
 const NAME_OR_EMPTY_PATTERN: &str = r"^([^\x00-\x20\x7f]([^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?)?$";
 const LABEL_PATTERN: &str = "^[a-zA-Z_][a-zA-Z0-9_]{0,63}$";
-const SIGNAL_PATTERN: &str = "^(?!(error_percent|latency_ms|in_flight|occupancy)$)[a-z_][a-z0-9_]{0,63}$";
+const SIGNAL_PATTERN: &str = "^[a-z_][a-z0-9_]{0,63}$";
 const QUERY_PATTERN: &str = r"[^\x00-\x20\x7f]";
 const PATH_PATTERN: &str = r"^(/(?!\.{1,2}(/|$))[A-Za-z0-9._~!$&'()*+,;=:@-]+)+$";
 const PATH_OR_EMPTY_PATTERN: &str = r"^(/(?!\.{1,2}(/|$))[A-Za-z0-9._~!$&'()*+,;=:@-]+)*$";
@@ -21,9 +20,6 @@ const NOT_EMPTY: &str = r"[\s\S]";
 const NAME: &str = "a name of 1 to 512 bytes without control characters or blanks around it";
 const LABEL: &str = "a label name, [a-zA-Z_][a-zA-Z0-9_]*, at most 64 bytes";
 const SIGNAL: &str = "a name, [a-z_][a-z0-9_]*, at most 64 bytes";
-/// What evenkeel measures itself is called so in rules and in `autoscale.pressure`.
-const MEASURED: [&str; 4] = ["error_percent", "latency_ms", "in_flight", "occupancy"];
-const TAKEN: &str = "a name that evenkeel has not given to what it measures itself (error_percent, latency_ms, in_flight, occupancy)";
 const QUERY: &str = "PromQL of 1 to 8192 bytes";
 const PATH: &str =
     "a path such as \"/_evenkeel\": starting with /, not ending with one, plain characters only";
@@ -63,13 +59,6 @@ impl Node<'_> {
     /// The name of a signal: part of metric names and JSON keys.
     pub fn signal_name(&self) -> Option<String> {
         let lower = |text: &str| !text.bytes().any(|byte| byte.is_ascii_uppercase());
-        if let Tree::Text(text) = self.tree()
-            && MEASURED.contains(&text.as_str())
-        {
-            self.text_like(SIGNAL, Some(SIGNAL_PATTERN));
-            self.refuse(TAKEN, Some(format!("for example \"reported_{text}\"")));
-            return None;
-        }
         self.text_matching(SIGNAL, Some(SIGNAL_PATTERN), |text| {
             is_identifier(text) && lower(text) && text.len() <= 64
         })

@@ -365,3 +365,17 @@ fn who_may_see_a_decision_is_said_plainly() {
     assert_eq!(all.attributes, [Attribute::Endpoint, Attribute::Cost]);
     assert_eq!(all.log, Log { format: LogFormat::Json, failures: true, sample_percent: 0.5 });
 }
+
+#[test]
+fn a_signal_called_like_what_is_measured_is_meant_by_rules_and_pressure_alike() {
+    for name in ["error_percent", "latency_ms", "in_flight"] {
+        let json = upstream_with(&format!(
+            r#""signals":[{{"name":"{name}","query":"q"}}],"rules":[{{"when":"{name}","above":1,"then":"flag"}}],
+               "autoscale":{{"pressure":[{{"signal":"{name}","at":1}}]}}"#
+        ));
+        let json = json.replace(r#""upstreams""#, r#""prometheus":{"cluster":"p"},"upstreams""#);
+        let upstream = &accepted(&json).upstreams[0];
+        assert_eq!(upstream.rules[0].value, RuleValue::Signal(0), "{name}");
+        assert_eq!(upstream.pressure[0].value, PressureValue::Signal(0), "{name}");
+    }
+}

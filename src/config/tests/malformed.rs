@@ -352,20 +352,3 @@ fn what_may_be_a_password_is_not_shown() {
         assert!(!line.contains("s3cr3t") && line.contains("@host"), "{line}");
     }
 }
-
-#[test]
-fn a_signal_is_not_called_like_what_is_measured() {
-    for name in ["error_percent", "latency_ms", "in_flight", "occupancy"] {
-        let json = upstream_with(&format!(
-            r#""signals":[{{"name":"{name}","query":"q"}}],"rules":[{{"when":"{name}","above":1,"then":"flag"}}]"#
-        ));
-        let json = json.replace(r#""upstreams""#, r#""prometheus":{"cluster":"p"},"upstreams""#);
-        let faults = refused(&json);
-        assert_eq!(faults[0].path, "$.upstreams[0].signals[0].name", "{}", lines(&faults).join("\n"));
-        assert!(
-            faults[0].to_string().ends_with(&format!("for example \"reported_{name}\"")),
-            "{}",
-            faults[0]
-        );
-    }
-}
