@@ -15,11 +15,14 @@ pub(super) struct Kind {
     pub condition: Condition,
 }
 
+/// What tells one kind from another: zone, version, locality with its weight's bits, priority and condition.
+type Key<'a> = (&'a str, &'a str, (&'a str, u64), u32, Condition);
+
 /// Kinds as they are met, each once.
 #[derive(Debug, Default)]
 pub(super) struct Kinds<'a> {
     kinds: Vec<Kind>,
-    numbers: HashMap<(&'a str, &'a str, (&'a str, u64), u32, Condition), u32>,
+    numbers: HashMap<Key<'a>, u32>,
 }
 
 impl<'a> Kinds<'a> {

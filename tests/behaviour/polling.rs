@@ -142,7 +142,7 @@ fn a_query_without_series_is_told(mut world: impl World) {
     assert_eq!(lines(&world, "signal \"queue\" of \"web\": the query yields no series"), 1);
 }
 
-fn all<'a>(now: f64, ages: [f64; 4], names: &'a [String]) -> Vec<(&'a str, f64, &'a str)> {
+fn all(now: f64, ages: [f64; 4], names: &[String]) -> Vec<(&str, f64, &str)> {
     names.iter().zip(ages).map(|(name, age)| (name.as_str(), now - age, "5")).collect()
 }
 

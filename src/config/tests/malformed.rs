@@ -346,7 +346,7 @@ fn a_cluster_whose_name_is_no_host_wants_an_authority() {
 #[test]
 fn what_may_be_a_password_is_not_shown() {
     for text in ["http://user:s3cr3t@host", "user:s3cr3t@host", "http://a@b:s3cr3t@host"] {
-        let line = refused(&root_with(&format!(r#""prometheus":{{"cluster":"p","path_prefix":"{text}"}}"#)))
+        let line = refused(root_with(&format!(r#""prometheus":{{"cluster":"p","path_prefix":"{text}"}}"#)))
             [0]
         .to_string();
         assert!(!line.contains("s3cr3t") && line.contains("@host"), "{line}");
