@@ -25,7 +25,7 @@ const WAIT_GROWTH: f64 = 1.5;
 /// After this long without being out, an endpoint's next ejection is like its first, seconds.
 const PROVEN_AFTER_S: f64 = 60.0;
 /// A run counts from this improbability on (one in a thousand) for suspicion, and from its square for ejection.
-pub const SURPRISE: f64 = 1e-3;
+const SURPRISE: f64 = 1e-3;
 
 /// Different connections that break within this time of one another broke by the same event, seconds: what a process had
 /// open ends with it, at once. That is twice what one broken connection says.

@@ -9,11 +9,6 @@
 //! so that an endpoint is not called slow for being popular.
 //!
 //! Where nothing has been seen the curve goes on linearly from where something has: the price of a single server.
-//!
-//! Depth is what awaits an answer, by the endpoint's weight: a stream that is open delays nobody. Of each depth the variance
-//! is learnt, too: what waited in a queue says the less of an endpoint's speed.
-
-use super::noise::Noise;
 
 /// Buckets of depth: one each up to 8, then four an octave.
 const BUCKETS: usize = 24;
@@ -31,9 +26,6 @@ const DEPTHS: usize = 160;
 /// is there. Enough to be no noise, and little enough to be met before everybody is overloaded: good balancing keeps
 /// queues short.
 const FULL_DELAY: f32 = 1.4;
-
-/// The least weight of a sample.
-const LEAST_WEIGHT: f32 = 0.05;
 
 /// How many requests an endpoint works on at a time, as far as that is known.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -65,7 +57,6 @@ impl Slots {
 struct Bucket {
     seen: f32,
     mean: f32,
-    variance: f32,
 }
 
 /// The curve, with its factors prepared.
@@ -75,21 +66,12 @@ pub struct Queueing {
     /// By depth: what it multiplies the latency by, and the price, which is never flat.
     delay: [f32; DEPTHS],
     price: [f32; DEPTHS],
-    /// By bucket: what a sample weighs.
-    weights: [f32; BUCKETS],
-    /// How much answers differ by nature.
-    pub noise: Noise,
 }
 
 impl Default for Queueing {
     fn default() -> Queueing {
-        let mut queueing = Queueing {
-            buckets: Default::default(),
-            delay: [1.0; DEPTHS],
-            price: [1.0; DEPTHS],
-            weights: [1.0; BUCKETS],
-            noise: Noise::default(),
-        };
+        let mut queueing =
+            Queueing { buckets: Default::default(), delay: [1.0; DEPTHS], price: [1.0; DEPTHS] };
         queueing.refresh();
         queueing
     }
@@ -121,25 +103,12 @@ impl Queueing {
         let Some(bucket) = self.buckets.get_mut(bucket(depth as usize)) else { return };
         if deviation.is_finite() {
             bucket.seen = (bucket.seen + 1.0).min(WINDOW);
-            let off = deviation.clamp(-CLIP, CLIP) - bucket.mean;
-            bucket.mean += off / bucket.seen;
-            bucket.variance += (off * off - bucket.variance) / bucket.seen;
+            bucket.mean += (deviation.clamp(-CLIP, CLIP) - bucket.mean) / bucket.seen;
         }
-    }
-
-    /// What a sample from this depth weighs: the least variance over that of this depth.
-    pub fn sample_weight(&self, depth: u32) -> f32 {
-        self.weights.get(bucket(depth as usize)).copied().unwrap_or(1.0)
     }
 
     /// Prepares the factors; called on a tick.
     pub fn refresh(&mut self) {
-        let known = self.buckets.iter().filter(|b| b.seen >= PRIOR_WEIGHT);
-        let least = known.map(|b| b.variance).fold(f32::INFINITY, f32::min);
-        for (weight, bucket) in self.weights.iter_mut().zip(&self.buckets) {
-            let known = bucket.seen >= PRIOR_WEIGHT && bucket.variance > 0.0;
-            *weight = if known { (least / bucket.variance).clamp(LEAST_WEIGHT, 1.0) } else { 1.0 };
-        }
         let origin = self.buckets.iter().find(|b| b.seen >= PRIOR_WEIGHT).map_or(0.0, |b| b.mean);
         let (mut before, mut last, mut log_delay, mut log_last) = (usize::MAX, 1.0f32, 0.0f32, 0.0f32);
         for depth in 0..DEPTHS {

@@ -5,14 +5,12 @@ use super::hung::{is_hung, patience};
 use super::{Upstream, tiers};
 use crate::config::RuleAction;
 use crate::fleet::Condition;
-use crate::health::{Good, SURPRISE, State};
+use crate::health::{Good, State};
 use crate::known::Known;
 use crate::member::Member;
 use crate::policy::{Turns, View};
 use crate::time::Time;
 
-/// Seconds in a second that an endpoint may be without traffic because failures that all have came in a row by chance.
-const LOST_BY_CHANCE: f64 = 0.005;
 /// Time constant of the request rate, seconds.
 const RATE_OVER_S: f64 = 5.0;
 
@@ -43,11 +41,10 @@ impl Upstream {
             self.group_of(index).map_or((self.typical, true, 0.0, f64::INFINITY), |g| {
                 (g.typical, g.measured, g.failing, g.patience)
             });
-        let spread = f64::from(self.queueing.noise.spread());
         let Some(member) = self.members.get_mut(index as usize) else { return State::Healthy };
         let known = self.told.of(index, member);
         let expected = if measured {
-            known.price(typical, spread, errors, &self.terms)
+            known.price(typical, errors, &self.terms)
         } else {
             // Beside what is only assumed, the first to answer would look like the only quick one.
             (typical + known.surcharge(typical, errors, &self.terms)) as f32
@@ -59,23 +56,12 @@ impl Upstream {
         member.assess(good, now, &self.config.health, beside)
     }
 
-    /// The failure ratio that is usual beside the endpoint at `index`. A fault that one group does not have is no fault of
-    /// everybody's.
-    ///
-    /// Health takes a run for no chance that the ratio makes as improbable as one in a thousand. Where an endpoint is asked
-    /// often that happens often, so the ratio is raised until what is lost by it is bounded.
+    /// The failure ratio of the endpoints in traffic, the one at `index` left out. A fault that one group does not
+    /// have is no fault of everybody's.
     fn errors_beside(&self, index: u32) -> f64 {
         let Some(group) = self.group_of(index).filter(|_| self.terms.background) else { return 0.0 };
-        let Some(member) = self.member(index) else { return 0.0 };
-        let mut evidence = member.health.local();
-        evidence.merge(&member.others_evidence());
-        let run = evidence.run.max(1);
-        let endpoints = group.pool.everybody().len().max(1);
-        let beside = group.background.usual(|i| i != index && self.in_traffic(i), Some(index), endpoints);
-        let ratio = beside.into_iter().chain(group.elsewhere).reduce(f64::min).unwrap_or(0.0);
-        let rate = self.rate * f64::from(self.workers) / endpoints as f64;
-        let chance = (LOST_BY_CHANCE / rate.max(1e-9)).min(SURPRISE);
-        (ratio * (SURPRISE / chance).powf(1.0 / f64::from(run))).min(1.0)
+        let beside = group.background.ratio(|i| i != index && self.in_traffic(i));
+        beside.into_iter().chain(group.elsewhere).reduce(f64::min).unwrap_or(0.0)
     }
 
     fn in_traffic(&self, index: u32) -> bool {
@@ -131,7 +117,6 @@ impl Upstream {
         self.heed(now);
         self.eject();
         self.share(now);
-        self.queueing.noise.refresh(self.typical);
         self.queueing.refresh();
         self.refresh_groups(now);
         self.divide(seconds, now);
@@ -151,7 +136,7 @@ impl Upstream {
             group.measured |= here.is_some();
             group.typical = here.unwrap_or(group.typical);
             group.patience = patience(group, |i| self.member(i), now);
-            let failing = group.background.usual(|i| self.in_traffic(i), None, group.pool.everybody().len());
+            let failing = group.background.ratio(|i| self.in_traffic(i));
             group.failing = failing.filter(|_| self.terms.background).unwrap_or(0.0);
             if group.record.known(now).is_some() {
                 known.extend(group.background.at_most(|i| self.in_traffic(i)).map(|ratio| (at, ratio)));

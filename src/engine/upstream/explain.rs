@@ -56,7 +56,7 @@ impl Upstream {
             load: group.map_or(0.0, |g| g.load),
             expected_s: (f64::from(member.expected) - surcharge_s).max(0.0),
             surcharge_s,
-            floor_s: f64::from(member.silent(&self.queueing, now)),
+            floor_s: member.floor(now),
             queueing: f64::from(
                 self.queueing.price(member.awaiting() as f32 * view.turns.unit / member.weight),
             ),

@@ -29,7 +29,6 @@ use crate::config::{self, NoneEligible};
 use crate::fleet::{EndpointRef, Fleet, Spec};
 use crate::health::Evidence;
 use crate::known::{Known, NOISE_S};
-use crate::measure::latency::CLIP;
 use crate::measure::{LearntWeight, PeakEwma, Queueing, Reading, Slots};
 use crate::member::{Counters, Member, Tally};
 use crate::others::{Others, Told};
@@ -119,8 +118,6 @@ pub struct Upstream {
     rate: f64,
     /// Picks ever; the sum may wrap.
     requests: u32,
-    /// Workers that carry traffic.
-    workers: u32,
     explorations: f32,
     /// How many endpoints are out, and how many are spared.
     out: usize,
@@ -184,7 +181,6 @@ impl Upstream {
             requests: 0,
             explorations: SAVED_EXPLORATIONS,
             rate: 0.0,
-            workers: 1,
             out: 0,
             spared: 0,
             left_to_envoy: 0.0,
@@ -627,23 +623,15 @@ impl Upstream {
         let seconds = raw / f64::from(queue);
         let teaches = self.group_of(endpoint.index).is_none_or(|g| g.teaches);
         if terms.queueing && teaches && (outcome == Outcome::Good || outcome == Outcome::Undecided) {
-            let known = self.member(endpoint.index).map(|m| (m.latency.deviation(raw), m.latency.settled()));
-            self.queueing.noise.survival.observe(raw);
-            if let Some((Some(deviation), settled)) = known {
-                self.queueing.observe(ticket.depth, deviation);
-                if settled {
-                    let weight = self.queueing.sample_weight(ticket.depth);
-                    self.queueing.noise.observe(deviation - queue.ln(), weight, CLIP);
-                }
-            }
+            let deviation = self.member(endpoint.index).and_then(|m| m.latency.deviation(raw));
+            deviation.into_iter().for_each(|d| self.queueing.observe(ticket.depth, d));
         }
-        let (weight, rows) = (self.queueing.sample_weight(ticket.depth), self.queueing.noise.rows());
         self.observe_peak(endpoint.index, outcome, raw, now);
         let Some(member) = self.members.get_mut(endpoint.index as usize) else { return };
         match outcome {
             Outcome::Good | Outcome::Undecided => {
                 member.answer(started, now);
-                member.latency.observe_weighed((seconds, weight), started, now, rows, &terms);
+                member.latency.observe(seconds, started, now, &terms);
             }
             Outcome::Failed(failure) if failure.answered() => member.answer(started, now),
             Outcome::Failed(Failure::Timeout) | Outcome::Cancelled => {
@@ -777,7 +765,6 @@ impl Upstream {
     /// Time passes.
     pub fn tick(&mut self, duty: Duty, now: Time) {
         self.recall(now);
-        self.workers = duty.workers.max(1);
         self.refresh(now);
         self.schedule(duty, now);
         self.look(duty);

@@ -113,7 +113,6 @@ impl Upstream {
                 requests: 0,
                 apart: (all / part) as f32,
                 unit: if count > 0.0 { (weights / count) as f32 } else { 1.0 },
-                workers: self.workers as f32,
             };
         }
     }
