@@ -11,7 +11,7 @@ use wasmi::{Instance, Linker, Store, Val};
 
 /// A callback that burns this much is taken for an endless loop and trapped. The dearest that is none reads an answer of
 /// Envoy's admin interface of nine megabytes in parts.
-const FUEL_PER_CALLBACK: u64 = 2_000_000_000;
+const FUEL_PER_CALLBACK: u64 = 10_000_000_000;
 
 #[derive(Debug)]
 pub(crate) struct Core {
