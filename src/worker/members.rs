@@ -248,6 +248,12 @@ impl Place {
         about
     }
 
+    /// The upstreams that a question was about, by the name under which it asked for each.
+    fn asked(&self, about: &[usize], name: impl Fn(&AskedFor) -> &str) -> Vec<(usize, String)> {
+        let of = about.iter().filter_map(|at| self.asked_for.get(*at));
+        of.map(|of| (of.upstream, name(of).to_owned())).collect()
+    }
+
     fn members_answered(
         &mut self,
         host: &dyn Host,
@@ -257,10 +263,7 @@ impl Place {
     ) -> Vec<usize> {
         self.members.pending = None;
         let about = core::mem::take(&mut self.members.about);
-        let asked: Vec<(usize, String)> = about
-            .iter()
-            .filter_map(|at| self.asked_for.get(*at).map(|of| (of.upstream, of.name.clone())))
-            .collect();
+        let asked = self.asked(&about, |of| &of.name);
         let names: Vec<&str> = asked.iter().map(|(_, name)| name.as_str()).collect();
         let listing = match status {
             None | Some(504) => {
@@ -324,10 +327,7 @@ impl Place {
     ) -> Vec<usize> {
         self.localities.pending = None;
         let about = core::mem::take(&mut self.localities.about);
-        let asked: Vec<(usize, String)> = about
-            .iter()
-            .filter_map(|at| self.asked_for.get(*at).map(|of| (of.upstream, of.eds_name().to_owned())))
-            .collect();
+        let asked = self.asked(&about, AskedFor::eds_name);
         let names: Vec<&str> = asked.iter().map(|(_, name)| name.as_str()).collect();
         let read = match status {
             None => Err("no answer in time".to_owned()),
