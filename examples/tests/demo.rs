@@ -1,6 +1,4 @@
 //! `make demo` and `make demo-autoscale` as a stranger meets them: it runs, leaves its files, and never leaves a process behind.
-#![cfg(not(target_family = "wasm"))]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,23 +13,21 @@ use testbed::{tempfile, tokio, wait};
 const STARTED: Duration = Duration::from_secs(60);
 const FINISHED: Duration = Duration::from_secs(120);
 
-/// The example that cargo built beside this test: `cargo test` does, `cargo test --test demo` needs `--examples` too.
+/// `make demo` with two of its balancers and acts of this many seconds.
 fn demo(directory: &Path, length: &str) -> Result<Running> {
-    start("demo", directory, &[("ONLY", "round_robin,least_request"), ("LENGTH", length)])
+    start(env!("CARGO_BIN_EXE_demo"), directory, &[("ONLY", "round_robin,least_request"), ("LENGTH", length)])
 }
 
-/// One of the examples, with everything that it leaves in this directory.
-fn start(example: &str, directory: &Path, settings: &[(&str, &str)]) -> Result<Running> {
-    let test = std::env::current_exe()?;
-    let target = test.parent().and_then(Path::parent).context("no target directory")?;
-    let mut command = Command::new(target.join("examples").join(example));
+/// One of this package's programs, with everything that it leaves in this directory.
+fn start(program: &str, directory: &Path, settings: &[(&str, &str)]) -> Result<Running> {
+    let mut command = Command::new(program);
     command
         .env("TMPDIR", directory.join("tmp"))
         .env("OUT", directory.join("out"))
         .env_remove("KEEP")
         .envs(settings.iter().copied());
     fs::create_dir(directory.join("tmp"))?;
-    Running::spawn(example, command, &directory.join("demo.log"))
+    Running::spawn("demo", command, &directory.join("demo.log"))
 }
 
 /// Processes with this directory in their arguments, as Envoy and Prometheus have the demo's.
@@ -106,7 +102,7 @@ async fn neither_ctrl_c_nor_a_crash_leaves_a_process_behind() -> Result<()> {
 #[tokio::test(crate = "testbed::tokio")]
 async fn ctrl_c_ends_the_replicas_too() -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let mut demo = start("demo-autoscale", directory.path(), &[("PACE", "4")])?;
+    let mut demo = start(env!("CARGO_BIN_EXE_demo-autoscale"), directory.path(), &[("PACE", "4")])?;
     // They are given the directory as everybody is, but not in their arguments.
     let temporary = directory.path().join("tmp");
     let running = || processes_with("environ", &temporary).len();
