@@ -4,11 +4,11 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use evenkeel::config;
-use evenkeel::engine::{Decision, Duty, Engine, Outcome};
-use evenkeel::policy::Request;
-use evenkeel::random::Rng;
-use evenkeel::time::Time;
+
+use engine::policy::Request;
+use engine::rng::Rng;
+use engine::time::Time;
+use engine::{Decision, Duty, Engine, Outcome};
 
 const POLICIES: [&str; 10] = [
     "adaptive",

@@ -3,7 +3,7 @@
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::host::{Call, CallError, Host, MetricKind, SharedError};
-use crate::time::Time;
+use engine::time::Time;
 
 /// Something worth telling.
 #[derive(Clone, Copy, Debug)]

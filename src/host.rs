@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use crate::event::Event;
-use crate::time::Time;
+use engine::time::Time;
 
 /// Why shared data was not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! A plugin beside the clusters of its Envoy, where both stand in one file: names and addresses that Envoy does not have are
 //! found before traffic shows it.
 
-use evenkeel::config::{Config, Via};
+use config::{Config, Via};
 use serde_json::Value;
 
 /// What the configuration names and this Envoy does not have, one line each. Nothing where the clusters come from elsewhere.
@@ -86,7 +86,7 @@ mod tests {
     use serde_json::json;
 
     fn strangers_of(plugin: &Value, document: &Value) -> Vec<String> {
-        strangers(&evenkeel::config::parse(plugin.to_string().as_bytes()).unwrap(), document)
+        strangers(&config::parse(plugin.to_string().as_bytes()).unwrap(), document)
     }
 
     fn document() -> Value {

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use evenkeel::config::{Config, Role, effective, parse, parse_upstream, role, without_effect};
+use config::{Config, Role, effective, parse, parse_upstream, role, without_effect};
 use serde_json::Value;
 
 use crate::find::{self, Found};

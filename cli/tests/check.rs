@@ -34,7 +34,7 @@ const FINE: &str = r#"{
 #[test]
 fn faults_are_the_filters_own_words_and_the_status_is_1() {
     let output = run(&["check", "-"], FAULTY);
-    let expected: String = evenkeel::config::parse(FAULTY.as_bytes())
+    let expected: String = config::parse(FAULTY.as_bytes())
         .unwrap_err()
         .iter()
         .map(|fault| format!("standard input: configuration refused: {fault}\n"))
@@ -58,7 +58,7 @@ fn the_effective_configuration_is_json_that_is_accepted_and_has_no_secret() {
     assert!(written.contains("\"slow_start\": \"30s\""), "{written}");
     assert!(written.contains("\"authorization\": \"(not shown)\""), "{written}");
     assert!(!written.contains("S3CR3T"));
-    evenkeel::config::parse(&output.stdout).unwrap();
+    config::parse(&output.stdout).unwrap();
     let again = run(&["check", "--effective", "-"], written);
     assert_eq!(text(&again.stdout), written);
 }

@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use evenkeel::config::parse;
+use config::parse;
 use evenkeel_cli::{find, schema};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::RngSeed;
 use serde_json::{Value, json};
 
-#[path = "../../src/config/tests/places.rs"]
+#[path = "../../crates/config/src/tests/places.rs"]
 mod places;
 
 use places::places;
@@ -44,7 +44,7 @@ fn the_tables_of_the_documentation_are_up_to_date() {
 /// Every field there is, so that a mutation can reach it: what the reader's own tests have, and what excludes it.
 fn complete() -> Value {
     let mut complete: Value =
-        serde_json::from_str(include_str!("../../src/config/tests/complete.json")).unwrap();
+        serde_json::from_str(include_str!("../../crates/config/src/tests/complete.json")).unwrap();
     let upstream = &mut complete["upstreams"][0];
     for label in ["zone", "version", "weight"] {
         upstream["endpoints"]["prometheus"][format!("{label}_label")] = json!(label);
@@ -66,7 +66,7 @@ fn shown() -> Vec<(PathBuf, String)> {
     collect(&root.join("envoy"), &mut shown);
     collect(&root.join("docs"), &mut shown);
     collect(&root.join("README.md"), &mut shown);
-    collect(&root.join("src/config/tests"), &mut shown);
+    collect(&root.join("crates/config/src/tests"), &mut shown);
     shown
 }
 

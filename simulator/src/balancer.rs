@@ -1,7 +1,7 @@
 //! What a load balancer is to the simulator: one proxy with several workers.
 
-use evenkeel::engine::{Failure, Outcome, Ticket};
-use evenkeel::time::Time;
+use engine::time::Time;
+use engine::{Failure, Outcome, Ticket};
 
 use crate::server::Server;
 

@@ -1,7 +1,7 @@
 //! The scenarios by name. Unless a scenario says otherwise: ten endpoints with four slots of 20 ms, 600/s, one
 //! proxy with two workers, 12 s, and what goes wrong goes wrong in the middle third.
 
-use evenkeel::random::Rng;
+use engine::rng::Rng;
 
 use crate::distribution::Distribution;
 use crate::scenario::{

@@ -2,10 +2,9 @@
 
 use std::rc::Rc;
 
-use evenkeel::config;
-use evenkeel::random::Rng;
-use evenkeel::terms::Terms;
-use evenkeel::time::Time;
+use engine::ablation::Terms;
+use engine::rng::Rng;
+use engine::time::Time;
 
 use crate::balancer::Balancer;
 use crate::ours;
@@ -20,7 +19,7 @@ use crate::scenario::Scenario;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Contender {
     /// evenkeel with one of its policies, the adaptive one made of these terms.
-    Ours(config::Policy, Terms),
+    Ours(engine::settings::Policy, Terms),
     /// Envoy with one of its policies; with outlier detection or without.
     Envoy(Kind, bool),
     /// Linkerd's peak EWMA.
@@ -39,16 +38,19 @@ pub enum Contender {
 pub fn all() -> Vec<(&'static str, Contender)> {
     let ours = |policy| Contender::Ours(policy, Terms::ALL);
     vec![
-        (WHOLE, ours(config::Policy::Adaptive)),
-        ("ours-least_request", ours(config::Policy::LeastRequest)),
-        ("ours-round_robin", ours(config::Policy::RoundRobin)),
-        ("ours-peak_ewma", ours(config::Policy::PeakEwma)),
+        (WHOLE, ours(engine::settings::Policy::Adaptive)),
+        ("ours-least_request", ours(engine::settings::Policy::LeastRequest)),
+        ("ours-round_robin", ours(engine::settings::Policy::RoundRobin)),
+        ("ours-peak_ewma", ours(engine::settings::Policy::PeakEwma)),
         ("ours-weighted_score", ours(weighted_score())),
-        ("ours-weighted_round_robin", ours(config::Policy::WeightedRoundRobin)),
-        ("ours-random", ours(config::Policy::Random)),
-        ("ours-consistent_hash", ours(config::Policy::ConsistentHash(config::LoadBound::default()))),
-        ("ours-ip_hash", ours(config::Policy::IpHash)),
-        ("ours-least_signal", ours(config::Policy::LeastSignal { signal: "queue_depth".into() })),
+        ("ours-weighted_round_robin", ours(engine::settings::Policy::WeightedRoundRobin)),
+        ("ours-random", ours(engine::settings::Policy::Random)),
+        (
+            "ours-consistent_hash",
+            ours(engine::settings::Policy::ConsistentHash(engine::settings::LoadBound::default())),
+        ),
+        ("ours-ip_hash", ours(engine::settings::Policy::IpHash)),
+        ("ours-least_signal", ours(engine::settings::Policy::LeastSignal { signal: "queue_depth".into() })),
         ("round_robin", Contender::Envoy(Kind::RoundRobin, false)),
         ("random", Contender::Envoy(Kind::Random, false)),
         ("least_request", Contender::Envoy(Kind::LeastRequest, false)),
@@ -67,8 +69,8 @@ pub fn all() -> Vec<(&'static str, Contender)> {
 }
 
 /// As configured by default.
-fn weighted_score() -> config::Policy {
-    config::Policy::WeightedScore(config::WeightedScore {
+fn weighted_score() -> engine::settings::Policy {
+    engine::settings::Policy::WeightedScore(engine::settings::WeightedScore {
         in_flight_weight: 0.6,
         in_flight_max: 1000.0,
         latency_weight: 0.4,
@@ -107,7 +109,7 @@ pub fn ablation() -> Vec<(&'static str, Contender)> {
         ("2-choices", Terms { choices: 2, ..all_terms }),
         ("16-choices", Terms { choices: 16, ..all_terms }),
     ];
-    let ours = |terms| Contender::Ours(config::Policy::Adaptive, terms);
+    let ours = |terms| Contender::Ours(engine::settings::Policy::Adaptive, terms);
     let mut all: Vec<_> = variants.into_iter().map(|(name, terms)| (name, ours(terms))).collect();
     all.insert(1, ("again", Contender::Again(Box::new(ours(all_terms)))));
     all

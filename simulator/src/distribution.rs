@@ -2,7 +2,7 @@
 
 use std::f64::consts::TAU;
 
-use evenkeel::random::Rng;
+use engine::rng::Rng;
 
 /// A distribution of service times.
 #[derive(Clone, Copy, Debug, PartialEq)]

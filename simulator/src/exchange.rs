@@ -1,8 +1,8 @@
 //! The workers of one proxy telling each other what they know: the product's own slots, kept in memory.
 
-use evenkeel::engine::{Duty, Engine};
-use evenkeel::exchange::slot;
-use evenkeel::time::Time;
+use engine::time::Time;
+use engine::{Duty, Engine};
+use evenkeel::sharing::worker_report;
 
 /// What each worker last published.
 pub struct Exchange {
@@ -21,14 +21,14 @@ impl Exchange {
         if self.slots.len() < 2 {
             return Duty::ALONE;
         }
-        self.slots[worker] = slot::encode(engine, true, now);
+        self.slots[worker] = worker_report::encode(engine, true, now);
         engine.forget_others(now);
         let mut duty = Duty::ALONE;
         for (other, slot) in self.slots.iter().enumerate() {
             if other != worker && !slot.is_empty() {
                 duty.workers += 1;
                 duty.rank += u32::from(other < worker);
-                let _always_well_formed = slot::merge(slot, engine);
+                let _always_well_formed = worker_report::merge(slot, engine);
             }
         }
         duty.tells = duty.rank == 0;

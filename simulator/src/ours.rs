@@ -3,13 +3,14 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
-use evenkeel::config::{self, Config, Policy};
-use evenkeel::engine::{Decision, Engine};
-use evenkeel::fleet::Spec;
-use evenkeel::policy::Request;
-use evenkeel::random::{self, Rng};
-use evenkeel::terms::Terms;
-use evenkeel::time::Time;
+use config::Config;
+use engine::ablation::Terms;
+use engine::endpoint::Spec;
+use engine::policy::Request;
+use engine::rng::{self, Rng};
+use engine::settings::Policy;
+use engine::time::Time;
+use engine::{Decision, Engine};
 use serde_json::json;
 
 use crate::balancer::{Balancer, Moment, Reply, Sent, Wish};
@@ -36,7 +37,7 @@ impl Common {
         let config = configuration(scenario, policy, &addresses);
         let fixed = config.upstreams.iter().flat_map(|u| &u.endpoints.fixed);
         let specs = fixed.map(Spec::from).collect();
-        let hashes = addresses.iter().map(|a| random::hash(a.as_bytes())).collect();
+        let hashes = addresses.iter().map(|a| rng::hash(a.as_bytes())).collect();
         Common { config, terms, specs, hashes }
     }
 
@@ -113,7 +114,7 @@ impl Balancer for Proxy {
         let now = moment.now;
         let (engine, rng) = &mut self.workers[worker];
         self.sent += 1;
-        let request = Request { key: Some(random::mix(random::mix(self.sent) % USERS)), want: self.want };
+        let request = Request { key: Some(rng::mix(rng::mix(self.sent) % USERS)), want: self.want };
         let index = match engine.pick(0, request, now, rng) {
             Decision::Steer(candidates) => candidates.first(),
             _ => None,

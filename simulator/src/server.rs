@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use evenkeel::time::Time;
+use engine::time::Time;
 
 use crate::scenario::Mode;
 

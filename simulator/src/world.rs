@@ -6,9 +6,9 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
-use evenkeel::engine::{Failure, Outcome};
-use evenkeel::random::{self, Rng};
-use evenkeel::time::Time;
+use engine::rng::{self, Rng};
+use engine::time::Time;
+use engine::{Failure, Outcome};
 
 use crate::balancer::{Balancer, Moment, Reply, Sent};
 use crate::contender::Contender;
@@ -159,7 +159,7 @@ struct World<'a> {
 
 impl<'a> World<'a> {
     fn new(scenario: &'a Scenario, contender: &Contender, seed: u64) -> World<'a> {
-        let mut rng = Rng::new(random::mix(seed));
+        let mut rng = Rng::new(rng::mix(seed));
         let mut traffic = Traffic { scenario, rng: Rng::new(rng.next_u64()), seconds: 0.0 };
         let mut world = World {
             now: START,

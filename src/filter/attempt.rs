@@ -5,7 +5,8 @@ use std::rc::Rc;
 
 use super::host::Envoy;
 use super::root;
-use crate::worker::{Attempt, Worker};
+use crate::request::Attempt;
+use crate::worker::Worker;
 
 /// An attempt on its way to an endpoint.
 #[derive(Default)]

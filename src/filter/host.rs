@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use super::abi::{self, Buffer, Map, Status};
 use super::wire;
 use crate::host::{Call, CallError, Host, MetricKind, SharedError, StreamHost};
-use crate::time::Time;
+use engine::time::Time;
 
 /// So many metrics a VM defines at most: Envoy keeps each for as long as the process runs.
 const MOST_METRICS: usize = 4096;

@@ -6,10 +6,10 @@ use std::rc::{Rc, Weak};
 use super::abi::{self, Buffer, Map};
 use super::host::Envoy;
 use super::wire;
-use crate::config::{self, Fault, Role};
 use crate::host::{Body, Host};
 use crate::worker::Worker;
 use crate::worker::aside::{self, Aside};
+use config::{Fault, Role};
 
 /// The largest answer that is kept while the worker is at work.
 const MOST_KEPT: usize = 1 << 20;
@@ -102,7 +102,7 @@ fn set_tick_period(ms: u64) -> bool {
 
 fn seed() -> u64 {
     // Without entropy the workers still differ in time; randomness here spreads load, it guards nothing.
-    getrandom::u64().unwrap_or_else(|_| crate::random::mix(Host::now(&Envoy).0))
+    getrandom::u64().unwrap_or_else(|_| engine::rng::mix(Host::now(&Envoy).0))
 }
 
 fn refuse(faults: Vec<Fault>) -> bool {

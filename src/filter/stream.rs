@@ -6,8 +6,9 @@ use std::rc::Rc;
 use super::dispatch::Action;
 use super::host::Envoy;
 use super::root::{self, Root};
+use crate::request::{Stream, Verdict};
+use crate::worker::Worker;
 use crate::worker::aside::Aside;
-use crate::worker::{Stream, Verdict, Worker};
 
 /// A request on its way through this worker.
 pub struct HttpStream {

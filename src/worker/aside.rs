@@ -3,14 +3,14 @@
 
 use core::cell::Cell;
 
-use super::Verdict;
-use super::envoy_stats::process_metric;
-use crate::config::{self, Fault, Legible};
 use crate::event::{Event, Field};
-use crate::exchange;
 use crate::host::{Host, MetricKind, StreamHost};
-use crate::status::{Route, refused};
-use crate::time::Time;
+use crate::request::Verdict;
+use crate::sharing;
+use crate::telemetry::envoy_stats::process_metric;
+use crate::telemetry::status::{Route, refused};
+use config::{Fault, Legible};
+use engine::time::Time;
 
 /// The environment variable of the VM that says what becomes of a refused configuration.
 pub const VARIABLE: &str = "EVENKEEL_ON_REFUSED_CONFIGURATION";
@@ -64,7 +64,7 @@ pub struct Aside {
 impl Aside {
     /// Stands aside from `json` with these faults; `keeps` where an earlier configuration of the plugin `name` goes on.
     pub fn from(host: &dyn Host, json: &[u8], name: &str, faults: Vec<Fault>, keeps: bool) -> Aside {
-        let key = format!("{}/refused", exchange::prefix(name));
+        let key = format!("{}/refused", sharing::prefix(name));
         // Nothing is left in shared data: Envoy tries a configuration in a throwaway VM first.
         let aside = Aside { faults, legible: config::legible(json), keeps, said: Cell::new(host.now()), key };
         aside.say(host);

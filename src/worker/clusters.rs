@@ -3,12 +3,13 @@
 //!
 //! The worker that meets one tells the others through shared data: the one that asks Envoy for members may see no request.
 
-use crate::config::{Config, Upstream};
-use crate::engine::Engine;
 use crate::event::{Event, Field};
-use crate::exchange::met::{self, Met};
 use crate::host::Host;
-use crate::pattern;
+use crate::sharing::met::{self, Met};
+use config::Config;
+use engine::Engine;
+use engine::pattern;
+use engine::settings::Upstream;
 
 /// So many clusters become upstreams by patterns.
 pub(super) const MOST_INSTANCES: usize = 64;
@@ -18,7 +19,7 @@ const MOST_UNMATCHED: usize = 16;
 const LONGEST_NAME: usize = 1024;
 
 /// What this worker knows of the clusters that requests have met.
-pub(super) struct Clusters {
+pub(crate) struct Clusters {
     key: String,
     /// Entries whose cluster is a pattern, and which are made for each cluster that matches.
     templates: Vec<Upstream>,

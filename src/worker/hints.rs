@@ -2,11 +2,11 @@
 //! to look at.
 
 use super::Worker;
-use crate::config::Via;
-use crate::engine::Totals;
 use crate::event::{Event, Field};
 use crate::host::Host;
-use crate::time::Time;
+use config::Via;
+use engine::Totals;
+use engine::time::Time;
 
 /// Fewer requests than this may be chance: an endpoint that has just left, a route that has just changed.
 const FEWEST: u64 = 5;

@@ -6,15 +6,16 @@
 
 use core::time::Duration;
 
-use super::discovery::Discovery;
-use super::polls::{Rest, not_sent};
-use crate::admin;
-use crate::config::Config;
+use crate::discovery::envoy_admin;
+use crate::discovery::localities;
+use crate::discovery::poller::{Rest, not_sent};
+use crate::discovery::source::Origin;
+use crate::discovery::sources::Discovery;
 use crate::event::{Event, Field};
-use crate::fleet::{Origin, localities};
 use crate::host::{Body, Call, CallError, Host};
-use crate::random::{self, Rng};
-use crate::time::Time;
+use config::Config;
+use engine::rng::{self, Rng};
+use engine::time::Time;
 
 /// Envoy's admin interface takes any host, as long as it is one; clusters have names that are none.
 const AUTHORITY: &str = "localhost";
@@ -206,7 +207,7 @@ impl Place {
             let part = about.len() as f64 / self.asked_for.len().max(1) as f64;
             let names: Vec<&str> =
                 about.iter().filter_map(|at| Some(self.asked_for.get(*at)?.name.as_str())).collect();
-            let path = admin::members_path(&names);
+            let path = envoy_admin::members_path(&names);
             let due = now.after_secs(interval_s * part * (1.0 + JITTER * (2.0 * rng.unit() - 1.0)));
             let cluster = self.cluster.clone();
             if let Err(why) = self.members.put(host, &cluster, &path, (about, timeout), (now, due)) {
@@ -221,7 +222,7 @@ impl Place {
             let part = about.len() as f64 / weighed as f64;
             let names: Vec<&str> =
                 about.iter().filter_map(|at| Some(self.asked_for.get(*at)?.eds_name())).collect();
-            let path = admin::localities_path(&names);
+            let path = envoy_admin::localities_path(&names);
             let due = now.after_secs(interval_s * part * (1.0 + JITTER * (2.0 * rng.unit() - 1.0)));
             let cluster = self.cluster.clone();
             // What cannot be sent has been said of the members.
@@ -271,7 +272,7 @@ impl Place {
                 self.most = (about.len() / 2).max(1);
                 Err("no answer in time".to_owned())
             }
-            Some(status) => admin::parse(status, body, &names).map_err(|error| error.to_string()),
+            Some(status) => envoy_admin::parse(status, body, &names).map_err(|error| error.to_string()),
         };
         let now = host.now();
         self.members.rest(now);
@@ -300,7 +301,7 @@ impl Place {
                         of.weights = several;
                     }
                     let failing = discovery.any_failing(Origin::Envoy);
-                    let question = random::hash(name.as_bytes());
+                    let question = rng::hash(name.as_bytes());
                     if discovery.answered(*upstream, (Origin::Envoy, question), members.finding, now) {
                         changed.push(*upstream);
                     }
@@ -331,7 +332,9 @@ impl Place {
         let names: Vec<&str> = asked.iter().map(|(_, name)| name.as_str()).collect();
         let read = match status {
             None => Err("no answer in time".to_owned()),
-            Some(status) => admin::parse_localities(status, body, &names).map_err(|error| error.to_string()),
+            Some(status) => {
+                envoy_admin::parse_localities(status, body, &names).map_err(|error| error.to_string())
+            }
         };
         self.localities.rest(host.now());
         match read {

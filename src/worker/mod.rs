@@ -2,48 +2,38 @@
 //!
 //! The filter wires this to proxy-wasm; tests wire it to a fake host. Nothing here knows either.
 
-mod affinity;
 pub mod aside;
-mod attempt;
 mod clusters;
-mod discovery;
-mod envoy_stats;
 mod hints;
-mod hop;
 mod members;
-mod notices;
-mod pace;
+pub(crate) mod notices;
 mod place;
-mod polls;
 mod scaling;
-mod show;
-mod steer;
-mod stream;
-mod tell;
-mod testimony;
-mod trace;
-mod trail;
+mod status_handler;
+mod tick_period;
+mod transition_log;
 mod unmet;
 
-use crate::config::{Config, Fault, LogFormat};
-use crate::engine::{Duty, Engine};
+use crate::discovery::poller::Polls;
+use crate::discovery::source::{Origin, Source};
+use crate::discovery::sources::Discovery;
 use crate::event::{Event, Field, InJson};
-use crate::exchange::{self, counts::Counts, estate, lease, registry, seat::Seat, slot, snapshot::Snapshot};
-use crate::fleet::{Origin, Source};
 use crate::host::{Body, Host};
-use crate::random::{self, Rng};
-use crate::time::Time;
+use crate::request::correlation::Trails;
+use crate::request::steering::Steer;
+use crate::request::stream;
+use crate::sharing::counts::Counts;
+use crate::sharing::slot_id::Seat;
+use crate::sharing::snapshot::Snapshot;
+use crate::sharing::{self, lease, registry, retired_counters, worker_report};
+use crate::telemetry::decision_log::Listeners;
+use crate::telemetry::envoy_stats::EnvoyStats;
 use clusters::Clusters;
-use discovery::Discovery;
-use envoy_stats::EnvoyStats;
+use config::{Config, Fault, LogFormat};
+use engine::rng::{self, Rng};
+use engine::time::Time;
+use engine::{Duty, Engine};
 use members::AdminPolls;
-use polls::Polls;
-use steer::Steer;
-use testimony::Listeners;
-use trail::Trails;
-
-pub use attempt::Attempt;
-pub use stream::{Stream, Verdict};
 
 /// So many ticks in a row without a request, about two seconds, leave a worker without duties.
 const IDLE_AFTER_TICKS: u32 = 40;
@@ -52,21 +42,21 @@ const CHORES_S: f64 = 0.25;
 
 /// Everything one worker has.
 pub struct Worker {
-    config: Config,
-    engine: Engine,
-    rng: Rng,
+    pub(crate) config: Config,
+    pub(crate) engine: Engine,
+    pub(crate) rng: Rng,
     /// Apart from the others, because its numbers are seen outside.
-    cookies: Rng,
-    steer: Steer,
-    clusters: Clusters,
+    pub(crate) cookies: Rng,
+    pub(crate) steer: Steer,
+    pub(crate) clusters: Clusters,
     unmet: unmet::Unmet,
     polls: Polls,
     members: AdminPolls,
-    trails: Trails,
-    stats: EnvoyStats,
-    listeners: Listeners,
+    pub(crate) trails: Trails,
+    pub(crate) stats: EnvoyStats,
+    pub(crate) listeners: Listeners,
     id: u64,
-    /// [`random::hash`] of the configuration's text.
+    /// [`rng::hash`] of the configuration's text.
     fingerprint: u64,
     keys: Keys,
     /// Where this worker's records stand, once it has been listed.
@@ -75,9 +65,9 @@ pub struct Worker {
     duty: Duty,
     /// What was this worker's under the configuration before, and when that ended.
     duty_before: Option<(Duty, Time)>,
-    carries_traffic: bool,
+    pub(crate) carries_traffic: bool,
     /// Requests came since the last tick; ticks in a row without.
-    busy: bool,
+    pub(crate) busy: bool,
     idle_ticks: u32,
     seeded: bool,
     lease: lease::Holder,
@@ -88,13 +78,13 @@ pub struct Worker {
     started: Time,
     ticked: Time,
     hints: Vec<hints::Looked>,
-    looks: stream::Looks,
+    pub(crate) looks: stream::Looks,
     /// Where a later configuration is wrong that was refused, so that this one is still in force.
     refused: Vec<String>,
 }
 
 struct Keys {
-    shared: estate::Keys,
+    shared: retired_counters::Keys,
     lease: String,
     signals: String,
     scaling: String,
@@ -102,7 +92,7 @@ struct Keys {
 }
 
 /// The host whose log gets events in this form.
-fn in_form<'a>(format: LogFormat, text: &'a dyn Host, json: &'a InJson<'a>) -> &'a dyn Host {
+pub(crate) fn in_form<'a>(format: LogFormat, text: &'a dyn Host, json: &'a InJson<'a>) -> &'a dyn Host {
     match format {
         LogFormat::Text => text,
         LogFormat::Json => json,
@@ -112,10 +102,10 @@ fn in_form<'a>(format: LogFormat, text: &'a dyn Host, json: &'a InJson<'a>) -> &
 impl Worker {
     /// A worker for `json`, or every fault in it. `name` scopes the shared data, `seed` the randomness.
     pub fn configure(host: &dyn Host, json: &[u8], name: &str, seed: u64) -> Result<Worker, Vec<Fault>> {
-        let mut config = crate::config::parse(json)?;
+        let mut config = config::parse(json)?;
         let in_json = InJson(host);
         let host = in_form(config.log.format, host, &in_json);
-        for path in crate::config::without_effect(&config) {
+        for path in config::without_effect(&config) {
             host.tell(&Event {
                 level: log::Level::Warn,
                 name: "without_effect",
@@ -127,7 +117,7 @@ impl Worker {
         let templates = clusters::take_templates(&mut config);
         let now = host.now();
         let mut rng = Rng::new(seed);
-        let prefix = exchange::prefix(name);
+        let prefix = sharing::prefix(name);
         let mut worker = Worker {
             engine: Engine::new(&config, now),
             steer: Steer::new(&config),
@@ -141,10 +131,10 @@ impl Worker {
             listeners: Listeners::of(&config),
             id: rng.next_u64(),
             cookies: Rng::new(rng.next_u64()),
-            fingerprint: random::hash(json),
+            fingerprint: rng::hash(json),
             rng,
             keys: Keys {
-                shared: estate::Keys::under(&prefix),
+                shared: retired_counters::Keys::under(&prefix),
                 lease: format!("{prefix}/lease"),
                 signals: format!("{prefix}/signals"),
                 scaling: format!("{prefix}/scaling"),
@@ -226,7 +216,7 @@ impl Worker {
     /// Milliseconds until the next tick.
     pub fn tick_period_ms(&self) -> u64 {
         let endpoints = self.engine.upstreams().iter().map(|u| u.fleet().len()).sum();
-        pace::pause_ms(endpoints, self.idle_ticks)
+        tick_period::pause_ms(endpoints, self.idle_ticks)
     }
 
     /// Time passes.
@@ -280,7 +270,7 @@ impl Worker {
         }
         self.read_signals(host, now);
         if let Some(seat) = self.seat {
-            let slot = slot::encode(&self.engine, self.idle_ticks < IDLE_AFTER_TICKS, now);
+            let slot = worker_report::encode(&self.engine, self.idle_ticks < IDLE_AFTER_TICKS, now);
             let _the_next_tick_tries_again = seat.write(host, &self.keys.shared.slots, slot);
         }
         self.duty = self.merge_peers(host, now);
@@ -343,7 +333,7 @@ impl Worker {
         if core::mem::take(&mut self.carries_traffic) {
             self.tell_stats(host, host.now());
             let counted = Counts::of(&self.engine, host.now());
-            estate::end(host, &self.keys.shared, self.id, self.seat.take(), &counted);
+            retired_counters::end(host, &self.keys.shared, self.id, self.seat.take(), &counted);
         }
     }
 
@@ -356,7 +346,7 @@ impl Worker {
     fn enter(&mut self, host: &dyn Host, now: Time) {
         let keys = &self.keys.shared;
         if !core::mem::replace(&mut self.seeded, true) {
-            estate::seed(host, keys, now);
+            retired_counters::seed(host, keys, now);
         }
         let listed = registry::update(host, &keys.workers, self.id, self.carries_traffic, now);
         self.peers = listed.living;
@@ -364,7 +354,7 @@ impl Worker {
         if !self.carries_traffic {
             return;
         }
-        if !listed.found && estate::holds(host, keys, self.id) {
+        if !listed.found && retired_counters::holds(host, keys, self.id) {
             // Given up for dead, and its counts taken over: what it counts from now on is another's.
             self.tell_stats(host, now);
             self.engine.forget_counts();
@@ -372,7 +362,7 @@ impl Worker {
             (self.id, self.seat) = (self.rng.next_u64(), None);
             return;
         }
-        listed.to_bury.iter().for_each(|dead| _ = estate::bury(host, keys, *dead));
+        listed.to_bury.iter().for_each(|dead| _ = retired_counters::bury(host, keys, *dead));
         self.engine.recount(now);
         if let Some(seat) = self.seat {
             let counts = Counts::of(&self.engine, now).encode();
@@ -430,7 +420,7 @@ impl Worker {
     /// them would explore and verify for all.
     fn divided_as_before(&self, now: Time) -> Option<Duty> {
         let (duty, since) = self.duty_before?;
-        (now >= since && now.seconds_since(since) <= slot::GONE_AFTER_S).then_some(duty)
+        (now >= since && now.seconds_since(since) <= engine::endpoint::GONE_AFTER_S).then_some(duty)
     }
 
     /// Reads what the other workers know, and finds this one's place among those that carry traffic.
@@ -441,16 +431,16 @@ impl Worker {
         for at in 0..self.peers.len() {
             let Some(peer) = self.peers.get(at).copied().filter(|peer| peer.id != self.id) else { continue };
             let Some(bytes) = peer.read(host, &self.keys.shared.slots) else { continue };
-            let Some((published, busy)) = slot::published(&bytes) else { continue };
-            let from_the_future = published.seconds_since(now) > slot::GONE_AFTER_S;
-            if from_the_future || now.seconds_since(published) > slot::GONE_AFTER_S {
+            let Some((published, busy)) = worker_report::published(&bytes) else { continue };
+            let from_the_future = published.seconds_since(now) > engine::endpoint::GONE_AFTER_S;
+            if from_the_future || now.seconds_since(published) > engine::endpoint::GONE_AFTER_S {
                 continue;
             }
             // Who has no requests has none to probe with.
             duty.workers += u32::from(busy);
             duty.rank += u32::from(busy && peer.id < self.id);
             first = first.min(peer.id);
-            let _what_was_readable_counts = slot::merge(&bytes, &mut self.engine);
+            let _what_was_readable_counts = worker_report::merge(&bytes, &mut self.engine);
         }
         // Those that carry traffic are seen by all; before any does, nobody but whoever leads has anything to tell.
         duty.tells = match self.carries_traffic {

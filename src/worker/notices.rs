@@ -1,13 +1,13 @@
 //! What an operator wants to know of discovery, said when it begins and not again until it has ended.
 
+use crate::discovery::source::{Origin, Source};
 use crate::event::{Event, Field};
-use crate::fleet::{Origin, Source};
 use crate::host::Host;
 use core::net::SocketAddr;
 
 /// What has been said of one upstream.
 #[derive(Debug, Default)]
-pub(super) struct Notices {
+pub(crate) struct Notices {
     /// Addresses that Envoy's cluster does not have.
     pub unknown: usize,
     /// By source: whether entries without an address, and absent endpoints, have been said.

@@ -1,8 +1,8 @@
 //! Where this proxy is, and what of the configuration follows from it.
 
-use crate::config::{Config, Via};
 use crate::event::{Event, Field};
 use crate::host::Host;
+use config::{Config, Via};
 
 /// In place of a zone's name: the zone of the proxy's own node.
 const OF_THE_NODE: &str = "node";

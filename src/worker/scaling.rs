@@ -1,9 +1,9 @@
 //! Pressure and desired replicas: worked out by the worker that leads, known to all.
 
 use super::Worker;
-use crate::exchange::{scaling, slot};
 use crate::host::Host;
-use crate::time::Time;
+use crate::sharing::scaling;
+use engine::time::Time;
 
 impl Worker {
     /// Tells and hears how much an endpoint takes, and what scaling has come to. Part of the chores: neither
@@ -30,7 +30,7 @@ impl Worker {
         let others = self.peers.iter().filter(|peer| peer.id != self.id);
         let told = others.filter_map(|peer| peer.read(host, &self.keys.shared.capacities));
         let lives = |bytes: &Vec<u8>| {
-            let gone = |written| now.seconds_since(written) > slot::GONE_AFTER_S;
+            let gone = |written| now.seconds_since(written) > engine::endpoint::GONE_AFTER_S;
             scaling::slots_written(bytes)
                 .is_some_and(|written| !written.from_the_future(now) && !gone(written))
         };

@@ -2,9 +2,9 @@
 
 use super::Worker;
 use crate::event::{Event, Field};
-use crate::exchange::estate;
 use crate::host::Host;
-use crate::time::Time;
+use crate::sharing::retired_counters;
+use engine::time::Time;
 
 /// So long after the first request, seconds.
 const AFTER_S: f64 = 300.0;
@@ -26,7 +26,7 @@ impl Worker {
             return;
         }
         self.unmet.looked = now;
-        let counts = estate::gather(host, &self.keys.shared, self.id, now).counts;
+        let counts = retired_counters::gather(host, &self.keys.shared, self.id, now).counts;
         let met: Vec<u64> = self
             .engine
             .upstreams()

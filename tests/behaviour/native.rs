@@ -4,9 +4,10 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::{Rc, Weak};
 
+use engine::time::Time;
 use evenkeel::host::{self, CallError, Host, MetricKind, SharedError, StreamHost};
-use evenkeel::time::Time;
-use evenkeel::worker::{self, Verdict, Worker};
+use evenkeel::request::Verdict;
+use evenkeel::worker::{self, Worker};
 
 use crate::world::{Answer, Call, Plugin, Stream, Thread, World};
 
@@ -52,8 +53,8 @@ struct Loaded {
 
 /// The part of the filter that a stream goes through.
 enum Part {
-    Downstream(worker::Stream),
-    Upstream(worker::Attempt),
+    Downstream(evenkeel::request::Stream),
+    Upstream(evenkeel::request::Attempt),
 }
 
 /// The [`Host`] of one plugin configuration.
@@ -210,9 +211,10 @@ impl World for Native {
         let now = self.state.borrow().now;
         let of = (Thread(upstream.0), upstream);
         let surroundings = Surroundings { state: &self.state, thread: of.0, plugin: upstream.0 };
-        let worker = worker::Attempt::worker_of(&Phase { now, maps: &maps, surroundings }, workers);
+        let worker =
+            evenkeel::request::Attempt::worker_of(&Phase { now, maps: &maps, surroundings }, workers);
         let worker = worker.map_or_else(Weak::new, |worker| Rc::downgrade(&worker));
-        let part = Part::Upstream(worker::Attempt::default());
+        let part = Part::Upstream(evenkeel::request::Attempt::default());
         let mut attempt = NativeStream { state: self.state.clone(), of, worker, part, maps };
         attempt.property(&["upstream", "address"], address.as_bytes());
         attempt
@@ -228,7 +230,7 @@ impl World for Native {
             state: self.state.clone(),
             of: (self.plugins[plugin.0].thread, plugin),
             worker: Rc::downgrade(&self.plugins[plugin.0].worker),
-            part: Part::Downstream(worker::Stream::default()),
+            part: Part::Downstream(evenkeel::request::Stream::default()),
             maps: RefCell::new(maps),
         }
     }

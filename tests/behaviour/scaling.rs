@@ -41,15 +41,15 @@ fn tell<W: World>(world: &mut W, crew: &[Plugin], seconds: u64, cpu: Option<(f64
 
 /// What scaling has come to, as it stands in shared data: pressure and desired replicas.
 fn published<W: World>(world: &W) -> (Option<f64>, Option<u32>) {
-    let key = format!("{}/scaling", evenkeel::exchange::prefix("evenkeel"));
+    let key = format!("{}/scaling", evenkeel::sharing::prefix("evenkeel"));
     if !world.shared_keys().contains(&key) {
         return (None, None);
     }
     let json = config(4, "", "");
-    let config = evenkeel::config::parse(json.as_bytes()).expect("accepted");
-    let now = evenkeel::time::Time(world.now());
-    let mut engine = evenkeel::engine::Engine::new(&config, now);
-    evenkeel::exchange::scaling::apply(&world.shared(&key), &mut engine, now);
+    let config = config::parse(json.as_bytes()).expect("accepted");
+    let now = engine::time::Time(world.now());
+    let mut engine = engine::Engine::new(&config, now);
+    evenkeel::sharing::scaling::apply(&world.shared(&key), &mut engine, now);
     let upstream = engine.upstream(0).expect("configured");
     (upstream.pressure(), upstream.desired_replicas())
 }

@@ -1,6 +1,6 @@
 //! What README and docs show is true of this version.
 
-use evenkeel::config::Role;
+use config::Role;
 use serde_json::{Value, json};
 use testbed::anyhow::{Context, Result, bail, ensure};
 
@@ -47,8 +47,8 @@ fn every_json_block_says_what_it_is_and_is_that() -> Result<()> {
         let whole = match kind {
             "plugin" | "refused" => json,
             "plugin-upstream" => {
-                assert_eq!(evenkeel::config::role(json.as_bytes()), Role::Upstream, "{}", block.place);
-                evenkeel::config::parse_upstream(json.as_bytes()).expect(&block.place);
+                assert_eq!(config::role(json.as_bytes()), Role::Upstream, "{}", block.place);
+                config::parse_upstream(json.as_bytes()).expect(&block.place);
                 continue;
             }
             "upstream" => format!(
@@ -61,7 +61,7 @@ fn every_json_block_says_what_it_is_and_is_that() -> Result<()> {
             ),
             other => panic!("{}: is this JSON a plugin, an upstream or refused? {other:?}", block.place),
         };
-        match (evenkeel::config::parse(whole.as_bytes()), kind) {
+        match (config::parse(whole.as_bytes()), kind) {
             (Ok(_), "refused") => panic!("{}: nothing is wrong with this", block.place),
             (Err(_), "refused") => refused += 1,
             (Ok(_), _) => accepted += 1,
@@ -79,7 +79,7 @@ fn faults_are_shown_as_they_are() -> Result<()> {
     let pairs = blocks.windows(2).filter(|pair| pair[0].info == "json refused");
     let mut compared = 0;
     for pair in pairs {
-        let faults = evenkeel::config::parse(pair[0].text.as_bytes()).unwrap_err();
+        let faults = config::parse(pair[0].text.as_bytes()).unwrap_err();
         let said: Vec<String> =
             faults.iter().map(|fault| format!("configuration refused: {fault}")).collect();
         let shown: Vec<&str> = pair[1].text.lines().collect();

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use evenkeel::config::{Role, Via};
+use config::{Role, Via};
 use serde_json::{Value, json};
 use testbed::anyhow::{Context, Result, bail, ensure};
 use testbed::{tempfile, tools};
@@ -117,17 +117,16 @@ fn every_plugin_configuration_is_one() -> Result<()> {
     for path in bootstraps()? {
         let config = shipped::yaml(&path)?;
         let plugins = plugins(&config)?;
-        let (upstream, steering): (Vec<_>, Vec<_>) = plugins
-            .into_iter()
-            .partition(|plugin| evenkeel::config::role(plugin.as_bytes()) == Role::Upstream);
+        let (upstream, steering): (Vec<_>, Vec<_>) =
+            plugins.into_iter().partition(|plugin| config::role(plugin.as_bytes()) == Role::Upstream);
         for plugin in &upstream {
-            evenkeel::config::parse_upstream(plugin.as_bytes())
+            config::parse_upstream(plugin.as_bytes())
                 .unwrap_or_else(|faults| panic!("{}: {faults:#?}", path.display()));
         }
         assert_eq!(steering.len(), 1, "{}", path.display());
         shares_its_vm(&config).with_context(|| path.display().to_string())?;
         for plugin in steering {
-            let parsed = evenkeel::config::parse(plugin.as_bytes())
+            let parsed = config::parse(plugin.as_bytes())
                 .unwrap_or_else(|faults| panic!("{}: {faults:#?}", path.display()));
             agrees_with_its_surroundings(&parsed, &config, &path)?;
         }
@@ -146,11 +145,7 @@ fn shares_its_vm(config: &Value) -> Result<()> {
 }
 
 /// The clusters that the plugin names exist, and its endpoints are in them: Envoy passes over any other.
-fn agrees_with_its_surroundings(
-    plugin: &evenkeel::config::Config,
-    config: &Value,
-    path: &Path,
-) -> Result<()> {
+fn agrees_with_its_surroundings(plugin: &config::Config, config: &Value, path: &Path) -> Result<()> {
     let clusters = config["static_resources"]["clusters"].as_array().context("no clusters")?;
     let cluster = |name: &str| {
         let found = clusters.iter().find(|cluster| cluster["name"] == name);

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use evenkeel::config::{Config, Signal, parse};
-use evenkeel::prometheus::{EndpointIndex, request_path};
+use config::{Config, parse};
+use engine::settings::Signal;
+use evenkeel::discovery::prometheus::{EndpointIndex, request_path};
 use testbed::anyhow::{Context, Result, ensure};
 use testbed::prometheus::{self, Prometheus};
 use testbed::{http, tokio, wait};
@@ -229,7 +230,7 @@ fn export(address: SocketAddr, series: Vec<(String, Grows)>) -> Result<Exporter>
 /// The value of each endpoint, as the filter reads the answer; an error unless every sample is somebody's.
 async fn values(server: SocketAddr, signal: &Signal, index: &EndpointIndex) -> Result<Vec<Option<f64>>> {
     let answer = http::get(server, &request_path("", &signal.query, Duration::from_secs(2))).await?;
-    let parsed = evenkeel::prometheus::parse(
+    let parsed = evenkeel::discovery::prometheus::parse(
         answer.status.as_u16().into(),
         answer.text().as_bytes(),
         &signal.address_label,

@@ -3,13 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
-use evenkeel::exchange::counts::{Counts, EndpointCounts, MOST_ENDPOINTS, MOST_UPSTREAMS};
-use evenkeel::exchange::estate::{self, Estate, Keys};
-use evenkeel::exchange::registry;
-use evenkeel::exchange::seat::Seat;
+use engine::endpoint::Counters;
+use engine::time::Time;
 use evenkeel::host::{Call, CallError, Host, SharedError};
-use evenkeel::member::Counters;
-use evenkeel::time::Time;
+use evenkeel::sharing::counts::{Counts, EndpointCounts, MOST_ENDPOINTS, MOST_UPSTREAMS};
+use evenkeel::sharing::registry;
+use evenkeel::sharing::retired_counters::{self, Estate, Keys};
+use evenkeel::sharing::slot_id::Seat;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -32,7 +32,7 @@ impl Shared {
         self.accesses.set(access);
         if access == self.interrupted_at.get() {
             let buried = self.by_burying.get();
-            buried.into_iter().for_each(|seat| _ = estate::bury(self, &keys(), seat));
+            buried.into_iter().for_each(|seat| _ = retired_counters::bury(self, &keys(), seat));
         }
     }
 }
@@ -79,7 +79,7 @@ fn counts(requests: u64) -> Counts {
 }
 
 fn sum(host: &Shared) -> u64 {
-    let counts = estate::gather(host, &keys(), 0, Time::ZERO).counts;
+    let counts = retired_counters::gather(host, &keys(), 0, Time::ZERO).counts;
     let Some(of) = counts.upstream(CLUSTER) else { return 0 };
     let endpoint = of.endpoints.get(&1).copied().unwrap_or_default().counters;
     assert_eq!(of.totals.policy, endpoint.requests);
@@ -127,7 +127,7 @@ impl Worker {
         let keys = keys();
         let listed = registry::update(host, &keys.workers, self.id, true, now);
         assert!(listed.to_bury.iter().all(|dead| dead.id != self.id));
-        listed.to_bury.iter().for_each(|dead| _ = estate::bury(host, &keys, *dead));
+        listed.to_bury.iter().for_each(|dead| _ = retired_counters::bury(host, &keys, *dead));
         self.seat = listed.mine;
         if let Some(seat) = self.seat {
             seat.write(host, &keys.counts, counts(self.requests).encode()).expect("nobody else writes it");
@@ -141,7 +141,7 @@ proptest! {
     #[test]
     fn every_count_is_there_once_whoever_is_gone(steps in vec(step(), 1..60)) {
         let (host, keys) = (Shared::default(), keys());
-        estate::seed(&host, &keys, Time(1));
+        retired_counters::seed(&host, &keys, Time(1));
         let mut last_id = 4;
         let mut workers: Vec<Worker> = (1..=4).map(Worker::new).collect();
         let mut gone = Vec::new();
@@ -158,7 +158,7 @@ proptest! {
                     let at = who.index(workers.len());
                     let worker = std::mem::replace(&mut workers[at], Worker::new(last_id));
                     if matches!(step, Step::End(_)) {
-                        estate::end(&host, &keys, worker.id, worker.seat, &counts(worker.requests));
+                        retired_counters::end(&host, &keys, worker.id, worker.seat, &counts(worker.requests));
                     } else if worker.seat.is_none() {
                         truth -= worker.requests;
                     }
@@ -200,7 +200,7 @@ proptest! {
     #[test]
     fn a_late_writer_is_not_mistaken_for_who_has_its_seat(late in any::<[u16; 3]>(), kept in any::<u16>()) {
         let (host, keys) = (Shared::default(), keys());
-        estate::seed(&host, &keys, Time(1));
+        retired_counters::seed(&host, &keys, Time(1));
         let second = |second: u64| Time((1_000_000 + second) * 1_000_000_000);
         let (mut old, mut other) = (Worker::new(1), Worker::new(2));
         old.requests = 10;
@@ -224,7 +224,7 @@ proptest! {
             prop_assert_eq!(sum(&host), 10, "until the owner writes again");
             new.chores(&host, second(161));
             prop_assert_eq!(sum(&host), 10 + u64::from(kept));
-            estate::bury(&host, &keys, seat).expect("alone");
+            retired_counters::bury(&host, &keys, seat).expect("alone");
             prop_assert_eq!(sum(&host), 10 + u64::from(kept), "buried again");
         }
     }
@@ -272,18 +272,18 @@ fn of_many(first: u64, endpoints: u64) -> Counts {
 #[test]
 fn more_endpoints_than_are_remembered_cost_only_the_least_used() {
     let (host, keys) = (Shared::default(), keys());
-    estate::seed(&host, &keys, Time(1));
+    retired_counters::seed(&host, &keys, Time(1));
     registry::update(&host, &keys.workers, 9, true, Time(1_000_000_000));
     for (id, first, endpoints) in [(1, 10, 101_000), (2, 1_000_000, 1_000)] {
         let seat =
             registry::update(&host, &keys.workers, id, true, Time(1_000_000_000)).mine.expect("a seat");
         seat.write(&host, &keys.counts, of_many(first, endpoints).encode()).expect("written");
         // A worker that lives is counted in full, however much it has counted.
-        let told = estate::gather(&host, &keys, 0, Time::ZERO).counts;
+        let told = retired_counters::gather(&host, &keys, 0, Time::ZERO).counts;
         assert!(told.upstream(CLUSTER).is_some_and(|of| of.endpoints.len() >= endpoints as usize));
-        estate::bury(&host, &keys, seat).expect("alone");
+        retired_counters::bury(&host, &keys, seat).expect("alone");
     }
-    let left = estate::gather(&host, &keys, 0, Time::ZERO).counts;
+    let left = retired_counters::gather(&host, &keys, 0, Time::ZERO).counts;
     let left = left.upstream(CLUSTER).expect("counted");
     assert_eq!(left.totals.policy, 11 * (101_000 + 1_000));
     assert_eq!(left.endpoints.len(), MOST_ENDPOINTS);

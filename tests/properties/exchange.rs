@@ -3,19 +3,22 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use evenkeel::autoscale::scaler::{Below, Period};
-use evenkeel::autoscale::{Scaler, Trend};
-use evenkeel::config;
-use evenkeel::engine::{Decision, Engine, Failure, Outcome};
-use evenkeel::exchange::lease::{self, Candidate, Holder};
-use evenkeel::exchange::snapshot::{Fit, PollStats, Samples, Snapshot, Value};
-use evenkeel::exchange::{discovered, registry, scaling, slot};
-use evenkeel::fleet::{Absence, Absences, Condition, Found, Origin, Source, Sources};
+use engine::autoscale::scaler::{Below, Period};
+use engine::autoscale::{Scaler, Trend};
+
+use engine::endpoint::{Absence, Absences, Condition};
+use engine::estimate::InFlightReport;
+use engine::policy::Request;
+use engine::rng::Rng;
+use engine::time::Time;
+use engine::{Decision, Engine, Failure, Outcome};
+use evenkeel::discovery::found::Found;
+use evenkeel::discovery::merge::Sources;
+use evenkeel::discovery::source::{Origin, Source};
 use evenkeel::host::{Call, CallError, Host, SharedError};
-use evenkeel::measure::InFlightReport;
-use evenkeel::policy::Request;
-use evenkeel::random::Rng;
-use evenkeel::time::Time;
+use evenkeel::sharing::lease::{self, Candidate, Holder};
+use evenkeel::sharing::snapshot::{Fit, PollStats, Samples, Snapshot, Value};
+use evenkeel::sharing::{discovered, registry, scaling, worker_report};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -65,7 +68,7 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
     (any::<bool>(), vec(prop_oneof![any::<u8>(), Just(0), Just(0xff)], 0..400)).prop_map(
         |(ours, mut bytes)| {
             if let (true, Some(first)) = (ours, bytes.first_mut()) {
-                *first = evenkeel::exchange::VERSION;
+                *first = evenkeel::sharing::VERSION;
             }
             bytes
         },
@@ -249,9 +252,9 @@ proptest! {
     ) {
         let (mut here, mut there) = (engine(), engine());
         live(&mut here, &outcomes, seed);
-        let bytes = slot::encode(&here, true, s(5));
-        prop_assert_eq!(slot::published(&bytes), Some((s(5), true)));
-        prop_assert_eq!(slot::merge(&bytes, &mut there), Some(()));
+        let bytes = worker_report::encode(&here, true, s(5));
+        prop_assert_eq!(worker_report::published(&bytes), Some((s(5), true)));
+        prop_assert_eq!(worker_report::merge(&bytes, &mut there), Some(()));
         for (mine, theirs) in here.upstreams().iter().zip(there.upstreams()) {
             for (index, _) in mine.fleet().iter() {
                 let (told, knows) = (mine.member(index).expect("mine"), theirs.member(index).expect("theirs"));
@@ -273,10 +276,10 @@ proptest! {
     fn a_slot_cut_short_is_noticed(outcomes in vec(any::<(bool, u8)>(), 0..40), cut: prop::sample::Index) {
         let mut here = engine();
         live(&mut here, &outcomes, 1);
-        let bytes = slot::encode(&here, true, s(5));
+        let bytes = worker_report::encode(&here, true, s(5));
         let mut there = engine();
-        prop_assert_eq!(slot::merge(&bytes[..cut.index(bytes.len())], &mut there), None);
-        there.tick(evenkeel::engine::Duty::ALONE, s(6));
+        prop_assert_eq!(worker_report::merge(&bytes[..cut.index(bytes.len())], &mut there), None);
+        there.tick(engine::Duty::ALONE, s(6));
         decides(&mut there)?;
     }
 
@@ -288,18 +291,18 @@ proptest! {
     ) {
         let mut here = engine();
         live(&mut here, &outcomes, 2);
-        let mut damaged = slot::encode(&here, true, s(5));
+        let mut damaged = worker_report::encode(&here, true, s(5));
         damage.iter().for_each(|(at, byte)| { let at = at.index(damaged.len()); damaged[at] = *byte });
         let mut there = engine();
         for bytes in [&whole, &damaged, &damaged] {
-            slot::published(bytes);
-            slot::merge(bytes, &mut there);
-            there.tick(evenkeel::engine::Duty { rank: 1, workers: 3, tells: false }, s(6));
+            worker_report::published(bytes);
+            worker_report::merge(bytes, &mut there);
+            there.tick(engine::Duty { rank: 1, workers: 3, tells: false }, s(6));
             decides(&mut there)?;
         }
         // And what was nonsense is gone as soon as it is no longer told.
         there.forget_others(s(7));
-        there.tick(evenkeel::engine::Duty::ALONE, s(7));
+        there.tick(engine::Duty::ALONE, s(7));
         live(&mut there, &[(false, 3); 30], 3);
         decides(&mut there)?;
     }
@@ -342,7 +345,7 @@ proptest! {
             prop_assert!(values.into_iter().all(|value| value.value.is_finite() && value.age_s >= 0.0));
             let mut engine = engine();
             snapshot.apply(&mut engine);
-            engine.tick(evenkeel::engine::Duty::ALONE, s(6));
+            engine.tick(engine::Duty::ALONE, s(6));
             decides(&mut engine)?;
         }
     }
@@ -372,13 +375,13 @@ proptest! {
     #[test]
     fn any_bytes_for_what_sources_said_are_refused_or_usable(bytes in bytes()) {
         for (_, source) in discovered::decode(&bytes).unwrap_or_default() {
-            prop_assert!(source.found.len() <= evenkeel::config::MOST_ENDPOINTS);
+            prop_assert!(source.found.len() <= config::MOST_ENDPOINTS);
             prop_assert!(source.found.iter().all(|f| f.weight.is_none_or(|w| w.is_finite() && w > 0.0)));
             let merged = Sources { envoy: Some(&source.found), members_only: true, ..Sources::default() }.merge();
             let mut engine = engine();
             let upstream = engine.upstream_mut(0).expect("configured");
             upstream.set_fleet(&merged.specs, s(1));
-            engine.tick(evenkeel::engine::Duty::ALONE, s(2));
+            engine.tick(engine::Duty::ALONE, s(2));
         }
     }
 

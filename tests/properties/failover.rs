@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use evenkeel::config;
-use evenkeel::engine::{Decision, Duty, Engine, Failure, Outcome};
-use evenkeel::policy::Request;
-use evenkeel::random::{Rng, mix};
-use evenkeel::time::Time;
+use engine::policy::Request;
+use engine::rng::{Rng, mix};
+use engine::time::Time;
+use engine::{Decision, Duty, Engine, Failure, Outcome};
 use proptest::collection::vec;
 use proptest::prelude::*;
 

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use evenkeel::fleet::{EndpointRef, Fleet, Spec};
-use evenkeel::random;
+use engine::endpoint::{EndpointRef, Fleet, Spec};
+use engine::rng;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -40,7 +40,7 @@ proptest! {
                 let index = index.expect("everybody who is wanted is found by the text that Envoy prints");
                 let endpoint = fleet.get(index).expect("an endpoint");
                 prop_assert_eq!(f64::from(endpoint.weight), *weight, "the first of two counts");
-                prop_assert_eq!(fleet.index_of_hash(random::hash(endpoint.text.as_bytes())), Some(index));
+                prop_assert_eq!(fleet.index_of_hash(rng::hash(endpoint.text.as_bytes())), Some(index));
                 now.insert(*address, fleet.reference(index).expect("a reference"));
             }
             prop_assert_eq!(fleet.len(), wanted.len());

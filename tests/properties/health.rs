@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use evenkeel::config;
-use evenkeel::health::{Blow, Evidence, Good, Health, State};
-use evenkeel::time::Time;
+use engine::health::{Blow, Evidence, Good, Health, State};
+use engine::time::Time;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -40,15 +39,15 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-fn limits() -> impl Strategy<Value = config::Health> {
+fn limits() -> impl Strategy<Value = engine::settings::Health> {
     (1u32..4, 0u32..4, 1u32..5, 1u64..60).prop_map(|(suspect_after, more, recover_after, ejection)| {
-        config::Health {
+        engine::settings::Health {
             suspect_after,
             fail_after: suspect_after + more,
             recover_after,
             ejection: Duration::from_secs(ejection),
             max_ejected_percent: 50.0,
-            failures: config::Failures::default(),
+            failures: engine::settings::Failures::default(),
             blame_retried: true,
             heed_headers: true,
         }

@@ -1,11 +1,10 @@
 //! What a worker keeps for each endpoint, in bytes that it has asked the allocator for: the same on every machine.
 
-use evenkeel::config;
-use evenkeel::engine::{Duty, Engine, Failure, Outcome};
-use evenkeel::exchange::slot;
-use evenkeel::policy::Request;
-use evenkeel::random::Rng;
-use evenkeel::time::Time;
+use engine::policy::Request;
+use engine::rng::Rng;
+use engine::time::Time;
+use engine::{Duty, Engine, Failure, Outcome};
+use evenkeel::sharing::worker_report;
 
 const ENDPOINTS: u32 = 10_000;
 
@@ -49,7 +48,7 @@ fn bytes_an_endpoint(members: &str, others: usize) -> f64 {
         .map(|_| {
             let mut other = Engine::new(&config, at(0.0));
             live(&mut other, 0.0);
-            slot::encode(&other, true, at(6.0))
+            worker_report::encode(&other, true, at(6.0))
         })
         .collect();
     let mut kept = None;
@@ -57,7 +56,7 @@ fn bytes_an_endpoint(members: &str, others: usize) -> f64 {
         let mut engine = Engine::new(&config, at(0.0));
         live(&mut engine, 0.0);
         engine.forget_others(at(6.0));
-        told.iter().for_each(|slot| slot::merge(slot, &mut engine).expect("well-formed"));
+        told.iter().for_each(|slot| worker_report::merge(slot, &mut engine).expect("well-formed"));
         engine.tick(Duty::ALONE, at(6.1));
         kept = Some(engine);
     });

@@ -1,41 +1,40 @@
 //! Whoever is named may be named, once; and equals get equal shares.
 
-use evenkeel::config;
-use evenkeel::measure::Queueing;
-use evenkeel::member::Member;
-use evenkeel::others::Told;
-use evenkeel::policy::{Policy, Pool, Request, Turns, View, build};
-use evenkeel::random::Rng;
-use evenkeel::terms::Terms;
-use evenkeel::time::Time;
+use engine::ablation::Terms;
+use engine::endpoint::Member;
+use engine::endpoint::Told;
+use engine::estimate::Queueing;
+use engine::policy::{Policy, Pool, Request, Turns, View, build};
+use engine::rng::Rng;
+use engine::time::Time;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 const NOW: Time = Time(1_800_000_000_000_000_000);
 
-fn policies() -> Vec<config::Policy> {
+fn policies() -> Vec<engine::settings::Policy> {
     vec![
-        config::Policy::Adaptive,
-        config::Policy::LeastRequest,
-        config::Policy::LeastSignal { signal: "s".into() },
-        config::Policy::RoundRobin,
-        config::Policy::PeakEwma,
-        config::Policy::WeightedScore(config::WeightedScore {
+        engine::settings::Policy::Adaptive,
+        engine::settings::Policy::LeastRequest,
+        engine::settings::Policy::LeastSignal { signal: "s".into() },
+        engine::settings::Policy::RoundRobin,
+        engine::settings::Policy::PeakEwma,
+        engine::settings::Policy::WeightedScore(engine::settings::WeightedScore {
             in_flight_weight: 0.6,
             in_flight_max: 1000.0,
             latency_weight: 0.4,
             latency_max_ms: 500.0,
         }),
-        config::Policy::WeightedRoundRobin,
-        config::Policy::Random,
-        config::Policy::IpHash,
-        config::Policy::ConsistentHash(config::LoadBound::default()),
+        engine::settings::Policy::WeightedRoundRobin,
+        engine::settings::Policy::Random,
+        engine::settings::Policy::IpHash,
+        engine::settings::Policy::ConsistentHash(engine::settings::LoadBound::default()),
     ]
 }
 
 /// A hash places its endpoints once for all, so its parts are even only roughly.
-fn hashes(policy: &config::Policy) -> bool {
-    matches!(policy, config::Policy::IpHash | config::Policy::ConsistentHash(_))
+fn hashes(policy: &engine::settings::Policy) -> bool {
+    matches!(policy, engine::settings::Policy::IpHash | engine::settings::Policy::ConsistentHash(_))
 }
 
 fn member(weight: f32) -> Member {
@@ -69,7 +68,7 @@ struct Chooser {
 }
 
 impl Chooser {
-    fn new(policy: &config::Policy, members: &[Member], seed: u64) -> Chooser {
+    fn new(policy: &engine::settings::Policy, members: &[Member], seed: u64) -> Chooser {
         let (policy, pool, queueing) =
             (build(policy, Terms::default()), Pool::default(), Queueing::default());
         let mut chooser = Chooser {
@@ -169,7 +168,7 @@ fn chi_squared(counts: &[f64], expected: &[f64]) -> f64 {
     counts.iter().zip(expected).map(|(n, e)| (n - e).powi(2) / e).sum()
 }
 
-fn firsts(policy: &config::Policy, members: &[Member], picks: usize) -> Vec<f64> {
+fn firsts(policy: &engine::settings::Policy, members: &[Member], picks: usize) -> Vec<f64> {
     let mut chooser = Chooser::new(policy, members, 3);
     let mut counts = vec![0.0; members.len()];
     (0..picks).for_each(|_| counts[chooser.pick(members, 1)[0] as usize] += 1.0);
@@ -191,7 +190,7 @@ fn equals_get_equal_shares() {
 fn the_adaptive_policy_considers_endpoints_by_weight() {
     let weights = [1.0, 2.0, 3.0, 4.0];
     let members: Vec<Member> = weights.iter().map(|w| member(*w)).collect();
-    let counts = firsts(&config::Policy::Adaptive, &members, 20_000);
+    let counts = firsts(&engine::settings::Policy::Adaptive, &members, 20_000);
     let chi = chi_squared(&counts, &[2000.0, 4000.0, 6000.0, 8000.0]);
     // The 0.999 quantile with 3 degrees of freedom.
     assert!(chi < 16.3, "{counts:?}, χ² = {chi}");
@@ -199,7 +198,7 @@ fn the_adaptive_policy_considers_endpoints_by_weight() {
 
 #[test]
 fn requests_in_flight_settle_by_weight() {
-    for policy in [config::Policy::Adaptive, config::Policy::LeastRequest] {
+    for policy in [engine::settings::Policy::Adaptive, engine::settings::Policy::LeastRequest] {
         let mut members: Vec<Member> = [1.0, 1.0, 2.0, 4.0].iter().map(|w| member(*w)).collect();
         let mut chooser = Chooser::new(&policy, &members, 5);
         for _ in 0..800 {
@@ -214,7 +213,7 @@ fn requests_in_flight_settle_by_weight() {
 #[test]
 fn round_robin_gives_everybody_a_turn_before_anybody_a_second() {
     let members = vec![member(1.0); 7];
-    let mut chooser = Chooser::new(&config::Policy::RoundRobin, &members, 1);
+    let mut chooser = Chooser::new(&engine::settings::Policy::RoundRobin, &members, 1);
     for _ in 0..50 {
         let mut round: Vec<u32> = (0..7).map(|_| chooser.pick(&members, 1)[0]).collect();
         round.sort_unstable();

@@ -1,4 +1,4 @@
-//! What one field forbids or asks of another, as far as a schema can say it. The reader's own words are in `src/config`; a
+//! What one field forbids or asks of another, as far as a schema can say it. The reader's own words are in `crates/config/src`; a
 //! test holds the two against each other, so that none of these refuses what the reader accepts.
 
 use serde_json::{Value, json};

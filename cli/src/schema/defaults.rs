@@ -1,6 +1,6 @@
 //! What holds where a field is left out: the effective configuration of one that leaves out all it can.
 
-use evenkeel::config::{effective, parse};
+use config::{effective, parse};
 use serde_json::{Value, json};
 
 use super::explore::split;

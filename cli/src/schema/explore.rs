@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use evenkeel::config::{Fault, Question, questions};
+use config::{Fault, Question, questions};
 use serde_json::{Map, Value, json};
 
 /// The key that stands for all in an object with free keys.

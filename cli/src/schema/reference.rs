@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
-use evenkeel::config::{Bounds, Question};
+use config::{Bounds, Question};
 
 use super::defaults::Defaults;
 use super::described::Descriptions;

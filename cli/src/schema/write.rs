@@ -1,6 +1,6 @@
 //! Places as a JSON Schema (draft 7, which every editor reads).
 
-use evenkeel::config::{Bounds, Question};
+use config::{Bounds, Question};
 use serde_json::{Map, Value, json};
 
 use super::contradictions;

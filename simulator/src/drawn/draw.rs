@@ -1,6 +1,6 @@
 //! From a seed to a fleet. What spans decades is drawn evenly over them.
 
-use evenkeel::random::{self, Rng};
+use engine::rng::{self, Rng};
 
 use super::kinds::{Fault, FaultKind, Fleet, Waits, WorkKind};
 
@@ -48,7 +48,7 @@ fn rounded(value: f64) -> f64 {
 
 /// The fleet that follows from `seed`.
 pub fn draw(seed: u64) -> Fleet {
-    let mut chance = Chance(Rng::new(random::mix(seed ^ 0x0064_7261_776e)));
+    let mut chance = Chance(Rng::new(rng::mix(seed ^ 0x0064_7261_776e)));
     loop {
         let Some(fleet) = attempt(&mut chance) else { continue };
         let lives = fleet.length / fleet.mean_work();

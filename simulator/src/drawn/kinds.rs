@@ -1,6 +1,6 @@
 //! What a drawn fleet is.
 
-use evenkeel::random::{self, Rng};
+use engine::rng::{self, Rng};
 
 use crate::distribution::{Distribution, normal};
 use crate::scenario::{Change, Long, Mode, Scenario, Signal, SignalFault, What};
@@ -110,7 +110,7 @@ impl Fleet {
 
     /// How slow each endpoint is by nature.
     fn slowness(&self) -> Vec<f64> {
-        let mut rng = Rng::new(random::mix(self.salt));
+        let mut rng = Rng::new(rng::mix(self.salt));
         (0..self.endpoints).map(|_| (self.scatter * normal(&mut rng)).exp()).collect()
     }
 
@@ -185,7 +185,7 @@ impl Fleet {
                 what: What::Slow(*slow),
             }));
         }
-        let mut rng = Rng::new(random::mix(self.salt ^ 0xFA17));
+        let mut rng = Rng::new(rng::mix(self.salt ^ 0xFA17));
         let mut order: Vec<usize> = (0..self.endpoints).collect();
         for fault in &self.faults {
             for at in 0..fault.endpoints.min(self.endpoints) {

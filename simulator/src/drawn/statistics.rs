@@ -28,7 +28,7 @@ pub(super) fn jain(values: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use evenkeel::random::Rng;
+    use engine::rng::Rng;
 
     use super::*;
     use crate::distribution::normal;

@@ -4,8 +4,8 @@
 //! the queue that the endpoint reports, each smoothed. Its rate control is left out, as in the Prequal paper's
 //! comparison: it never binds below saturation.
 
-use evenkeel::random::Rng;
-use evenkeel::time::Time;
+use engine::rng::Rng;
+use engine::time::Time;
 
 use super::hosts::Hosts;
 use crate::balancer::{Balancer, Moment, Reply, Sent};
@@ -85,7 +85,7 @@ impl Balancer for C3 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use evenkeel::engine::Outcome;
+    use engine::Outcome;
 
     #[test]
     fn queues_count_by_their_cube_and_outstanding_requests_for_every_client() {

@@ -1,8 +1,8 @@
 //! Envoy's own policies. Each worker has its own balancer, but the count of active requests belongs to the host
 //! and is shared by the process, as in Envoy.
 
-use evenkeel::random::Rng;
-use evenkeel::time::Time;
+use engine::rng::Rng;
+use engine::time::Time;
 
 use super::orca::Orca;
 use super::outlier::Outlier;

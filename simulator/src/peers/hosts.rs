@@ -1,6 +1,6 @@
 //! Who is in the fleet, for peers that know no health.
 
-use evenkeel::random::Rng;
+use engine::rng::Rng;
 
 use crate::scenario::Scenario;
 

@@ -1,8 +1,8 @@
 //! The limit: knows every queue, every fault and what is still on its way, and takes the endpoint where the
 //! request is expected to be done first. It does not know the future, nor how much work this request is.
 
-use evenkeel::random::Rng;
-use evenkeel::time::Time;
+use engine::rng::Rng;
+use engine::time::Time;
 
 use crate::balancer::{Balancer, Moment, Reply, Sent};
 use crate::scenario::{Mode, Scenario};

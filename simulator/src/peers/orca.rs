@@ -6,8 +6,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use evenkeel::random::Rng;
-use evenkeel::time::Time;
+use engine::rng::Rng;
+use engine::time::Time;
 
 use crate::balancer::Reply;
 
@@ -115,7 +115,7 @@ impl Order {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use evenkeel::engine::Outcome;
+    use engine::Outcome;
 
     fn s(seconds: f64) -> Time {
         Time::from_secs_f64(1000.0 + seconds)

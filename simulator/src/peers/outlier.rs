@@ -2,7 +2,7 @@
 //! (<https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/outlier>). The statistical
 //! detectors need more requests per interval than these runs are long.
 
-use evenkeel::time::Time;
+use engine::time::Time;
 
 /// `consecutive_5xx`; time-outs and refused connections count as 5xx.
 const CONSECUTIVE: u32 = 5;

@@ -3,8 +3,8 @@
 //! latency × (pending + 1), where the latency jumps to every peak at once, falls with a time constant of ten
 //! seconds, and falls towards zero while nothing is heard.
 
-use evenkeel::random::Rng;
-use evenkeel::time::Time;
+use engine::rng::Rng;
+use engine::time::Time;
 
 use super::hosts::Hosts;
 use crate::balancer::{Balancer, Moment, Reply, Sent};

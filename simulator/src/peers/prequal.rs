@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 
-use evenkeel::random::Rng;
-use evenkeel::time::Time;
+use engine::rng::Rng;
+use engine::time::Time;
 
 use super::hosts::Hosts;
 use crate::balancer::{Balancer, Moment, Reply, Sent};

@@ -21,7 +21,7 @@ const HEADER: &str = "x-evenkeel-endpoint";
 /// The configuration as shipped, or with the endpoints written into it where this version does not look for them.
 fn with_endpoints(configuration: &Value, place: &Place) -> Result<Value> {
     let mut configuration = configuration.clone();
-    let idle = evenkeel::config::without_effect(&plugin_of(&configuration)?);
+    let idle = config::without_effect(&plugin_of(&configuration)?);
     if idle.iter().any(|path| path.ends_with(".endpoints.envoy_admin")) {
         let endpoints: Vec<String> = place.endpoints.iter().map(ToString::to_string).collect();
         configuration["upstreams"][0]["endpoints"] = json!({ "static": endpoints });

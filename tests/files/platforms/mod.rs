@@ -45,8 +45,8 @@ fn files_of(platform: &str) -> Result<Vec<Shipped>> {
 }
 
 /// The configuration that the filter gets from this manifest, parsed.
-fn plugin_of(json: &Value) -> Result<evenkeel::config::Config> {
-    evenkeel::config::parse(json.to_string().as_bytes())
+fn plugin_of(json: &Value) -> Result<config::Config> {
+    config::parse(json.to_string().as_bytes())
         .map_err(|faults| testbed::anyhow::anyhow!("{faults:#?}"))
         .context("refused by the filter")
 }

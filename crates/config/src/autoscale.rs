@@ -1,0 +1,140 @@
+//! `upstreams[].autoscale`: what pressure is made of, and how it becomes a desired number of replicas.
+
+use core::time::Duration;
+
+use super::kinds::Bounds;
+use super::node::{Fields, Node, did_you_mean};
+use crate::suggest::nearest;
+use engine::settings::{Autoscale, PressureTerm, PressureValue, Signal};
+
+const FIELDS: &[&str] = &[
+    "target_pressure",
+    "min",
+    "max",
+    "for",
+    "period",
+    "cool_down",
+    "tolerance_percent",
+    "look_ahead",
+    "pressure",
+];
+
+const MOST_REPLICAS: u32 = 10_000;
+const DEFAULT_MIN: u32 = 2;
+const DEFAULT_MAX: u32 = 20;
+
+const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
+const LONGEST_PERIOD: Duration = Duration::from_secs(3600);
+const DEFAULT_PERIOD: Duration = Duration::from_secs(30);
+/// As long as a HorizontalPodAutoscaler looks back before it scales in.
+const DEFAULT_COOL_DOWN: Duration = Duration::from_secs(300);
+const LONGEST_COOL_DOWN: Duration = Duration::from_secs(24 * 3600);
+/// As a HorizontalPodAutoscaler's.
+const DEFAULT_TOLERANCE_PERCENT: f64 = 10.0;
+const LONGEST_LOOK_AHEAD: Duration = Duration::from_secs(3600);
+
+const MOST_TERMS: usize = 32;
+/// As users cap a queue's part of the figure: beyond twice the full value more says no more.
+const DEFAULT_MOST: f64 = 2.0;
+
+/// What evenkeel measures itself; every signal's name is allowed beside these.
+pub(super) const MEASURED: &[(&str, PressureValue)] = &[
+    ("occupancy", PressureValue::Occupancy),
+    ("in_flight", PressureValue::InFlight),
+    ("latency_ms", PressureValue::LatencyMs),
+    ("error_percent", PressureValue::ErrorPercent),
+];
+
+pub(super) fn read(node: &Node) -> Autoscale {
+    let fields = node.fields(FIELDS);
+    let replicas = |name| fields.read(name, |node| node.whole(1..=MOST_REPLICAS));
+    let (min, max) = (replicas("min"), replicas("max"));
+    if let (Some(min), Some(max)) = (min, max)
+        && let (Some(node), true) = (fields.get("min"), min > max)
+    {
+        node.refuse(&format!("not above {} ({max})", fields.path_of("max")), None);
+    }
+    let duration = |name, range| fields.read(name, |node| node.duration(range));
+    let period = duration("period", SHORTEST_PERIOD..=LONGEST_PERIOD).unwrap_or(DEFAULT_PERIOD);
+    Autoscale {
+        target_pressure: fields
+            .read("target_pressure", |node| node.number(Bounds::AboveUpTo(0.0, 1.0)))
+            .unwrap_or(0.8),
+        // A default gives way to the end that is given.
+        min: min.unwrap_or(DEFAULT_MIN.min(max.unwrap_or(DEFAULT_MAX))),
+        max: max.unwrap_or(DEFAULT_MAX.max(min.unwrap_or(DEFAULT_MIN))),
+        periods: fields.read("for", |node| node.whole(1..=1000)).unwrap_or(2),
+        period,
+        cool_down: duration("cool_down", Duration::ZERO..=LONGEST_COOL_DOWN).unwrap_or(DEFAULT_COOL_DOWN),
+        tolerance_percent: fields
+            .read("tolerance_percent", |node| node.number(Bounds::FromTo(0.0, 50.0)))
+            .unwrap_or(DEFAULT_TOLERANCE_PERCENT),
+        look_ahead: duration("look_ahead", Duration::ZERO..=LONGEST_LOOK_AHEAD).unwrap_or(period),
+    }
+}
+
+/// What pressure is made of: what `autoscale.pressure` says, else the signals that have a maximum, else what is
+/// measured here.
+pub(super) fn pressure(parent: &Fields, signals: &[Signal]) -> Vec<PressureTerm> {
+    let autoscale = parent.get("autoscale");
+    let given = autoscale.as_ref().and_then(|node| node.child("pressure"));
+    if let Some(node) = given {
+        let items = node.items(MOST_TERMS, "terms");
+        if items.is_empty() && node.is_array() {
+            node.refuse("an array of at least one term", None);
+        }
+        return items.iter().map(|item| term(item, signals)).collect();
+    }
+    let with_max = signals.iter().enumerate().filter(|(_, signal)| signal.weight > 0.0);
+    let terms: Vec<PressureTerm> = with_max
+        .filter_map(|(at, signal)| {
+            let value = PressureValue::Signal(at);
+            Some(PressureTerm { value, weight: signal.weight, full: signal.max?, most: DEFAULT_MOST })
+        })
+        .collect();
+    if !terms.is_empty() {
+        return terms;
+    }
+    vec![PressureTerm { value: PressureValue::Occupancy, weight: 1.0, full: 1.0, most: DEFAULT_MOST }]
+}
+
+fn term(node: &Node, signals: &[Signal]) -> PressureTerm {
+    let fields = node.fields(&["signal", "weight", "at", "most"]);
+    let signal =
+        fields.require("signal", "a signal's name, occupancy, in_flight, latency_ms or error_percent");
+    let value = signal.and_then(|node| value(&node, signals));
+    let named = match value {
+        Some(PressureValue::Signal(at)) => signals.get(at),
+        _ => None,
+    };
+    let usual = match value {
+        Some(PressureValue::Occupancy) => Some(1.0),
+        _ => named.and_then(|signal| signal.max),
+    };
+    let full = fields.read("at", |node| node.number(Bounds::Above(0.0)));
+    if value.is_some() && fields.get("at").is_none() && usual.is_none() {
+        fields.report_missing("at", "the value that counts as 1, as there is no \"max\" to take it from");
+    }
+    PressureTerm {
+        value: value.unwrap_or(PressureValue::Occupancy),
+        weight: fields.read("weight", |node| node.number(Bounds::AboveUpTo(0.0, 100.0))).unwrap_or(1.0),
+        full: full.or(usual).unwrap_or(1.0),
+        most: fields.read("most", |node| node.number(Bounds::AboveUpTo(0.0, 100.0))).unwrap_or(DEFAULT_MOST),
+    }
+}
+
+fn value(node: &Node, signals: &[Signal]) -> Option<PressureValue> {
+    let measured = MEASURED.iter().map(|(name, _)| *name);
+    let names: Vec<&str> = measured.chain(signals.iter().map(|s| s.name.as_str())).collect();
+    let allowed = names.join(", ");
+    let text = node.text(&allowed)?;
+    // A signal of the operator's own goes before what happens to have the same name here.
+    if let Some(at) = signals.iter().position(|signal| signal.name == text) {
+        return Some(PressureValue::Signal(at));
+    }
+    let found = MEASURED.iter().find(|(name, _)| *name == text);
+    if found.is_none() {
+        node.refuse(&allowed, nearest(text, names.iter().copied()).map(did_you_mean));
+    }
+    found.map(|(_, value)| *value)
+}

@@ -1,0 +1,150 @@
+//! Durations: a decimal number and one unit, `"250ms"`, `"1.5s"`, `"2m"`, `"1h"`.
+
+use core::ops::RangeInclusive;
+use core::time::Duration;
+
+use crate::constraints::Question;
+use crate::node::{Node, did_you_mean};
+use crate::tree::Tree;
+
+/// Nanoseconds of each unit.
+const UNITS: [(&str, u64); 4] =
+    [("ms", 1_000_000), ("s", 1_000_000_000), ("m", 60_000_000_000), ("h", 3_600_000_000_000)];
+
+impl Node<'_> {
+    /// A duration within `range`.
+    pub fn duration(&self, range: RangeInclusive<Duration>) -> Option<Duration> {
+        self.ask(|| Question::Duration(*range.start(), *range.end()));
+        let allowed = || {
+            let (low, high) = (shown(*range.start()), shown(*range.end()));
+            format!("a duration such as \"250ms\", \"5s\" or \"2m\", from {low} to {high}")
+        };
+        let text = match self.tree() {
+            Tree::Text(text) => text,
+            Tree::Number(number) => {
+                let meant = meant(&number.to_string());
+                self.mistyped(&allowed(), meant.as_deref().map(did_you_mean));
+                return None;
+            }
+            _ => {
+                self.mistyped(&allowed(), None);
+                return None;
+            }
+        };
+        let value = parse(text);
+        match value {
+            Some(value) if range.contains(&value) => return Some(value),
+            Some(_) => self.refuse(&allowed(), None),
+            None => self.refuse(&allowed(), meant(text).as_deref().map(did_you_mean)),
+        }
+        None
+    }
+}
+
+/// `text` as a duration, exact to the nanosecond.
+fn parse(text: &str) -> Option<Duration> {
+    let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic())?);
+    let (_, nanos) = UNITS.iter().find(|(name, _)| *name == unit)?;
+    let (whole, fraction) = match number.split_once('.') {
+        Some((_, "")) => return None,
+        Some(parts) => parts,
+        None => (number, ""),
+    };
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || whole.len() > 9 || fraction.len() > 9 || !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    let whole = whole.parse::<u64>().ok()?.checked_mul(*nanos)?;
+    let fraction = match fraction {
+        "" => 0,
+        _ => {
+            u128::from(fraction.parse::<u64>().ok()?) * u128::from(*nanos) / 10u128.pow(fraction.len() as u32)
+        }
+    };
+    Some(Duration::from_nanos(whole.checked_add(u64::try_from(fraction).ok()?)?))
+}
+
+/// What somebody meant who forgot the unit, left a blank or wrote it large.
+fn meant(text: &str) -> Option<String> {
+    let tidy: String = text.to_ascii_lowercase().split_whitespace().collect();
+    [tidy.clone(), tidy + "s"].into_iter().find(|guess| parse(guess).is_some())
+}
+
+/// `duration` in the largest unit that needs no fraction, or with one in the smallest: what is read back is the same.
+pub(crate) fn shown(duration: Duration) -> String {
+    let nanos = duration.as_nanos();
+    if nanos == 0 {
+        return "0s".into();
+    }
+    let fitting = UNITS.iter().rev().find(|(_, unit)| nanos.is_multiple_of(u128::from(*unit)));
+    fitting.map_or_else(
+        || format!("{}.{:06}", nanos / 1_000_000, nanos % 1_000_000).trim_end_matches('0').to_owned() + "ms",
+        |(name, unit)| format!("{}{name}", nanos / u128::from(*unit)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn a_number_and_a_unit_are_read_exactly() {
+        for (text, nanos) in [
+            ("250ms", 250_000_000),
+            ("5s", 5_000_000_000),
+            ("2m", 120_000_000_000),
+            ("1h", 3_600_000_000_000),
+            ("0s", 0),
+            ("1.5s", 1_500_000_000),
+            ("0.25ms", 250_000),
+            ("0.1s", 100_000_000),
+            ("0.000000001s", 1),
+        ] {
+            assert_eq!(parse(text), Some(Duration::from_nanos(nanos)), "{text}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for text in [
+            "",
+            "5",
+            "s",
+            ".5s",
+            "5.s",
+            "-5s",
+            "+5s",
+            "5 s",
+            " 5s",
+            "5S",
+            "5sec",
+            "1m30s",
+            "1e3s",
+            "5us",
+            "５s",
+            "1.2.3s",
+            "99999999999999999999h",
+            "999999999h",
+            "1.0000000001s",
+        ] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn likely_slips_are_guessed() {
+        assert_eq!(meant("5").as_deref(), Some("5s"));
+        assert_eq!(meant("5 S").as_deref(), Some("5s"));
+        assert_eq!(meant("soon"), None);
+    }
+
+    #[test]
+    fn bounds_are_shown_in_their_largest_unit() {
+        for text in ["0s", "100ms", "1s", "90s", "2m", "1h", "0.25ms", "1000.000001ms"] {
+            assert_eq!(parse(text).map(shown).as_deref(), Some(text));
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The top of the configuration, and the way in.
+
+use super::fault::{Fault, Faults};
+use super::node::{Fields, Node};
+use super::tree::Tree;
+use super::{
+    Config, DebugHeader, Mode, Role, Status, Steering, debug, form, log, prometheus, steering, upstream,
+};
+use engine::settings::Upstream;
+
+const MOST_UPSTREAMS: usize = 64;
+
+const FIELDS: &[&str] = &[
+    "role",
+    "mode",
+    "steering",
+    "prometheus",
+    "upstreams",
+    "status",
+    "envoy_stats",
+    "debug",
+    "attributes",
+    "log",
+];
+const ROLES: &[(&str, Role)] = &[("downstream", Role::Downstream), ("upstream", Role::Upstream)];
+pub(super) const MODES: &[(&str, Mode)] = &[("enforce", Mode::Enforce), ("observe", Mode::Observe)];
+
+/// The checked configuration that `json` holds, or all that is wrong with it (the first hundred faults, then a
+/// count of the rest). Never panics, whatever the bytes are.
+///
+/// ```
+/// let faults = crate::parse(br#"{ "upstreams": [{ "cluster": "web", "polcy": "random" }] }"#).unwrap_err();
+/// assert_eq!(faults[0].path, "$.upstreams[0].polcy");
+/// assert_eq!(faults[0].hint.as_deref(), Some(r#"did you mean "policy"?"#));
+/// assert_eq!(faults[1].path, "$.upstreams[0].endpoints");
+/// ```
+pub fn parse(json: &[u8]) -> Result<Config, Vec<Fault>> {
+    let tree = form::read(json).map_err(|fault| vec![fault])?;
+    let faults = Faults::default();
+    let config = read(&Node::root(&tree, &faults));
+    let list = faults.into_list();
+    if list.is_empty() { Ok(config) } else { Err(list) }
+}
+
+/// The part that the filter plays by this configuration, before anything else in it is looked at.
+pub fn role(json: &[u8]) -> Role {
+    let of = |tree: Tree| {
+        let Tree::Object(members) = tree else { return None };
+        let (_, role) = members.into_iter().find(|(name, _)| name == "role")?;
+        matches!(role, Tree::Text(text) if text == "upstream").then_some(Role::Upstream)
+    };
+    form::read(json).ok().and_then(of).unwrap_or(Role::Downstream)
+}
+
+/// What can be read of a configuration that is refused, for what has to work without it: the header by which it would
+/// steer, and where its status page would be.
+pub fn legible(json: &[u8]) -> Legible {
+    let Ok(tree) = form::read(json) else { return Legible::default() };
+    let faults = Faults::default();
+    let root = Node::root(&tree, &faults);
+    if !matches!(root.tree(), Tree::Object(_)) {
+        return Legible::default();
+    }
+    let fields = root.fields(FIELDS);
+    let steering = fields.get("steering").map(|_| steering::read(&fields).header);
+    let status = fields.read("status", read_status).filter(|status| status.path.len() > 1);
+    Legible { steering_header: steering, status }
+}
+
+/// What can be read of a configuration that is refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Legible {
+    /// The steering header, if one is named or its way of steering is.
+    pub steering_header: Option<String>,
+    /// The status page.
+    pub status: Option<Status>,
+}
+
+/// Checks the configuration of the filter among the upstream filters: its role is all that it has.
+pub fn parse_upstream(json: &[u8]) -> Result<(), Vec<Fault>> {
+    let tree = form::read(json).map_err(|fault| vec![fault])?;
+    let faults = Faults::default();
+    let root = Node::root(&tree, &faults);
+    root.fields(&["role"]).read("role", |node| node.one_of(ROLES));
+    let list = faults.into_list();
+    if list.is_empty() { Ok(()) } else { Err(list) }
+}
+
+pub(super) fn read(node: &Node) -> Config {
+    let fields = node.fields(FIELDS);
+    fields.read("role", |node| {
+        let role = node.one_of(ROLES)?;
+        if role == Role::Upstream {
+            node.refuse("\"downstream\", or nothing beside it", None);
+        }
+        Some(role)
+    });
+    let steering = steering::read(&fields);
+    let prometheus = fields.get("prometheus").map(|node| prometheus::read(&node));
+    Config {
+        mode: fields.read("mode", |node| node.one_of(MODES)).unwrap_or(Mode::Enforce),
+        upstreams: read_upstreams(
+            &fields,
+            &upstream::Around { steering: &steering, prometheus: prometheus.is_some() },
+        ),
+        status: fields.read("status", read_status),
+        envoy_stats: fields.read("envoy_stats", Node::boolean).unwrap_or(true),
+        debug: fields.get("debug").and_then(|node| told(&node, &steering)),
+        attributes: fields.read("attributes", log::attributes).unwrap_or_default(),
+        log: log::read(&fields),
+        steering,
+        prometheus,
+    }
+}
+
+/// The debug header, which must not be in the way of the steering header.
+fn told(node: &Node, steering: &Steering) -> Option<DebugHeader> {
+    let read = debug::read(node)?;
+    let asking = read.asking.as_ref().map(|asking| &asking.header);
+    for (field, name) in [("header", Some(&read.header)), ("ask", asking)] {
+        if name == Some(&steering.header)
+            && let Some(node) = node.child(field)
+        {
+            node.refuse("another header than $.steering.header", None);
+        }
+    }
+    Some(read)
+}
+
+fn read_upstreams(fields: &Fields, around: &upstream::Around) -> Vec<Upstream> {
+    let allowed = format!("an array of 1 to {MOST_UPSTREAMS} upstreams");
+    let Some(node) = fields.require("upstreams", &allowed) else { return Vec::new() };
+    if matches!(node.tree(), Tree::Array(items) if items.is_empty()) {
+        node.refuse(&allowed, None);
+    }
+    let nodes = node.items(MOST_UPSTREAMS, "upstreams");
+    let upstreams: Vec<Upstream> = nodes.iter().map(|node| upstream::read(node, around)).collect();
+    for (index, upstream) in upstreams.iter().enumerate() {
+        let first = upstreams.iter().position(|other| other.cluster == upstream.cluster).unwrap_or(index);
+        if first < index
+            && !upstream.cluster.is_empty()
+            && let Some(cluster) = nodes.get(index).and_then(|node| node.clone().child("cluster"))
+        {
+            cluster
+                .refuse(&format!("each cluster once; it is also at {}[{first}].cluster", node.path()), None);
+        }
+    }
+    upstreams
+}
+
+fn read_status(node: &Node) -> Option<Status> {
+    let path = node.fields(&["path"]).require("path", "a path such as \"/_evenkeel\"")?;
+    Some(Status { path: path.path_prefix()? })
+}

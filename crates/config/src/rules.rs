@@ -1,0 +1,57 @@
+//! `upstreams[].rules`: thresholds as operators write them.
+
+use core::time::Duration;
+
+use super::kinds::Bounds;
+use super::node::{Fields, Node, did_you_mean};
+use crate::suggest::nearest;
+use engine::settings::{Rule, RuleAction, RuleValue, Signal};
+
+const FIELDS: &[&str] = &["when", "above", "for", "then"];
+const MOST_RULES: usize = 32;
+const LONGEST_FOR: Duration = Duration::from_secs(3600);
+
+/// What evenkeel measures itself; every signal's name is allowed beside these.
+pub(super) const MEASURED: &[(&str, RuleValue)] = &[
+    ("error_percent", RuleValue::ErrorPercent),
+    ("latency_ms", RuleValue::LatencyMs),
+    ("in_flight", RuleValue::InFlight),
+];
+
+pub(super) const ACTIONS: &[(&str, RuleAction)] =
+    &[("flag", RuleAction::Flag), ("down_weight", RuleAction::DownWeight), ("eject", RuleAction::Eject)];
+
+pub(super) fn read(parent: &Fields, signals: &[Signal]) -> Vec<Rule> {
+    let Some(node) = parent.get("rules") else { return Vec::new() };
+    node.items(MOST_RULES, "rules").iter().map(|item| rule(item, signals)).collect()
+}
+
+fn rule(node: &Node, signals: &[Signal]) -> Rule {
+    let fields = node.fields(FIELDS);
+    let when =
+        fields.require("when", "what is compared: error_percent, latency_ms, in_flight or a signal's name");
+    let above = fields.require("above", "the threshold");
+    let then = fields.require("then", "what follows: \"eject\", \"down_weight\" or \"flag\"");
+    Rule {
+        value: when.and_then(|node| value(&node, signals)).unwrap_or(RuleValue::InFlight),
+        above: above.and_then(|node| node.number(Bounds::FromTo(0.0, 1e15))).unwrap_or(f64::INFINITY),
+        lasting: fields.read("for", |node| node.duration(Duration::ZERO..=LONGEST_FOR)).unwrap_or_default(),
+        action: then.and_then(|node| node.one_of(ACTIONS)).unwrap_or(RuleAction::Flag),
+    }
+}
+
+fn value(node: &Node, signals: &[Signal]) -> Option<RuleValue> {
+    let names: Vec<&str> =
+        MEASURED.iter().map(|(name, _)| *name).chain(signals.iter().map(|s| s.name.as_str())).collect();
+    let allowed = names.join(", ");
+    let text = node.text(&allowed)?;
+    // A signal of the operator's own goes before what happens to have the same name here, as in `autoscale.pressure`.
+    if let Some(at) = signals.iter().position(|signal| signal.name == text) {
+        return Some(RuleValue::Signal(at));
+    }
+    let found = MEASURED.iter().find(|(name, _)| *name == text);
+    if found.is_none() {
+        node.refuse(&allowed, nearest(text, names.iter().copied()).map(did_you_mean));
+    }
+    found.map(|(_, value)| *value)
+}

@@ -1,0 +1,45 @@
+//! `upstreams[].signals`: PromQL in, one number an endpoint out.
+
+use super::kinds::Bounds;
+use super::node::{Fields, Node};
+use super::upstream::Around;
+use engine::settings::Signal;
+
+const FIELDS: &[&str] =
+    &["name", "query", "weight", "learn", "max", "smoothing", "address_label", "port", "timestamp_query"];
+const MOST_SIGNALS: usize = 32;
+
+pub(super) fn read(parent: &Fields, around: &Around) -> Vec<Signal> {
+    let Some(node) = parent.get("signals") else { return Vec::new() };
+    let items = node.items(MOST_SIGNALS, "signals");
+    if !items.is_empty() {
+        around.check_prometheus(&node);
+    }
+    let mut signals: Vec<Signal> = Vec::new();
+    for item in items {
+        let signal = signal(&item);
+        let first = signals.iter().position(|other| other.name == signal.name && !signal.name.is_empty());
+        if let (Some(first), Some(name)) = (first, item.child("name")) {
+            name.refuse(&format!("each name once; it is also at {}[{first}].name", node.path()), None);
+        }
+        signals.push(signal);
+    }
+    signals
+}
+
+fn signal(node: &Node) -> Signal {
+    let fields = node.fields(FIELDS);
+    let name = fields.require("name", "the signal's name");
+    let query = fields.require("query", "PromQL whose answer has one sample an endpoint");
+    Signal {
+        name: name.and_then(|node| node.signal_name()).unwrap_or_default(),
+        query: query.and_then(|node| node.promql()).unwrap_or_default(),
+        weight: fields.read("weight", |node| node.number(Bounds::FromTo(0.0, 100.0))).unwrap_or(1.0),
+        learn: fields.read("learn", Node::boolean).unwrap_or(false),
+        max: fields.read("max", |node| node.number(Bounds::Above(0.0))),
+        smoothing: fields.read("smoothing", |node| node.number(Bounds::AboveUpTo(0.0, 1.0))).unwrap_or(0.3),
+        address_label: fields.read("address_label", Node::label).unwrap_or_else(|| "instance".into()),
+        port: fields.read("port", Node::port),
+        timestamp_query: fields.read("timestamp_query", Node::promql),
+    }
+}

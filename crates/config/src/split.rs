@@ -1,0 +1,39 @@
+//! `upstreams[].split`: shares by endpoint version.
+
+use super::kinds::Bounds;
+use super::node::{Node, did_you_mean};
+use crate::suggest::nearest;
+use engine::settings::Endpoints;
+
+const MOST_VERSIONS: usize = 32;
+const MOST_SHARE: f64 = 1e6;
+
+/// Versions with a share of 0 are left out: like those that are not named they get nothing.
+pub(super) fn read(node: &Node, endpoints: &Endpoints) -> Vec<(String, f64)> {
+    let mut split = Vec::new();
+    let mut zeros = 0;
+    for (version, value) in node.entries(MOST_VERSIONS, "an object from version to share") {
+        match value.number(Bounds::FromTo(0.0, MOST_SHARE)) {
+            Some(share) if share > 0.0 => {
+                check_version(version, &value, endpoints);
+                split.push((version.to_owned(), share));
+            }
+            Some(_) => zeros += 1,
+            None => {}
+        }
+    }
+    if split.is_empty() && zeros > 0 {
+        node.refuse("one share above 0 at least", None);
+    }
+    split
+}
+
+/// Endpoints found later may have any version; those of the configuration are known now.
+fn check_version(version: &str, node: &Node, endpoints: &Endpoints) {
+    let all_known = endpoints.prometheus.is_none() && endpoints.envoy_admin.is_none();
+    let mut versions = endpoints.fixed.iter().map(|endpoint| endpoint.version.as_str());
+    if version.is_empty() || (all_known && !versions.clone().any(|known| known == version)) {
+        let hint = nearest(version, versions.by_ref().filter(|known| !known.is_empty())).map(did_you_mean);
+        node.refuse("under a version that one of the endpoints has", hint);
+    }
+}

@@ -1,0 +1,352 @@
+//! Configurations as they should not be: each with the path and the words of its fault.
+
+#[cfg(all(target_family = "wasm", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+use super::*;
+use engine::settings::*;
+
+/// A configuration, the path of its fault and a part of the line.
+pub(super) type Case = (String, &'static str, &'static str);
+
+/// Each has exactly this fault: path, and a part of the line.
+pub(super) fn check(cases: &[Case]) {
+    for (json, path, part) in cases {
+        let faults = refused(json);
+        let line = faults[0].to_string();
+        assert_eq!(faults[0].path, *path, "{json}\n{line}");
+        assert!(line.contains(part), "{json}\n{line}\nlacks {part}");
+        assert_eq!(faults.len(), 1, "{json}\n{}", lines(&faults).join("\n"));
+    }
+}
+
+fn at_root(more: &str, path: &'static str, part: &'static str) -> Case {
+    (root_with(more), path, part)
+}
+
+#[test]
+fn what_is_no_configuration_at_all() {
+    let whole = |json: &str, path, part| (json.to_owned(), path, part);
+    check(&[
+        whole("", "$", "found no configuration, allowed: an object with \"upstreams\""),
+        whole(" \n\t ", "$", "found no configuration"),
+        whole("null", "$", "found null, allowed: an object"),
+        whole("[]", "$", "found an empty array, allowed: an object"),
+        whole("\"upstreams\"", "$", "found \"upstreams\" (a string), allowed: an object"),
+        whole("7", "$", "found 7 (a number), allowed: an object"),
+        whole("{}", "$.upstreams", "missing, allowed: an array of 1 to 64 upstreams"),
+        whole("{", "$", "invalid JSON: EOF while parsing an object at line 1 column 1"),
+        whole("{\n  \"upstreams\": [,]\n}", "$.upstreams[0]", "at line 2 column 17"),
+        whole("{\"mode\": \"enforce\",}", "$", "trailing comma at line 1 column 20"),
+        whole("{\"upstreams\": []} {}", "$", "trailing characters at line 1 column 19"),
+        whole("{\"mode\": 1e999}", "$.mode", "number out of range"),
+        whole("{\"mode\": NaN}", "$.mode", "expected value"),
+        whole("{\"upstreams\": [] // none yet\n}", "$", "JSON has no comments"),
+        whole(
+            "{\"upstreams\": []}",
+            "$.upstreams",
+            "found an empty array, allowed: an array of 1 to 64 upstreams",
+        ),
+        whole("{\"upstreams\": {}}", "$.upstreams", "found an object, allowed: an array"),
+        whole("{\"upstreams\": [null]}", "$.upstreams[0]", "found null, allowed: an object"),
+    ]);
+    let deep = "[".repeat(5000);
+    assert!(refused(&deep)[0].to_string().contains("recursion limit exceeded"));
+    let not_text = refused(b"{\"mode\": \"\xff\xfe\"}");
+    assert_eq!(not_text[0].path, "$.mode");
+    let large = format!("{{\"mode\": \"{}\"}}", "x".repeat(1024 * 1024));
+    assert!(refused(&large)[0].to_string().contains("allowed: at most 1048576"));
+}
+
+#[test]
+fn the_outermost_fields() {
+    check(&[
+        at_root(
+            r#""mod":"observe""#,
+            "$.mod",
+            "unknown field, allowed: role, mode, steering, prometheus, upstreams, status, envoy_stats, debug, attributes, log; did you mean \"mode\"?",
+        ),
+        at_root(r#""Mode":"observe""#, "$.Mode", "did you mean \"mode\"?"),
+        at_root(r#""quux":1"#, "$.quux", "unknown field"),
+        at_root(r#""":1"#, "$[\"\"]", "unknown field"),
+        at_root(
+            r#""mode":"observed""#,
+            "$.mode",
+            "found \"observed\", allowed: \"enforce\", \"observe\"; did you mean \"observe\"?",
+        ),
+        at_root(r#""mode":true"#, "$.mode", "found true (a boolean)"),
+        at_root(r#""mode":"enforce","mode":"observe""#, "$.mode", "duplicate key"),
+        at_root(r#""mode":null"#, "$.mode", "found null"),
+        at_root(r#""status":true"#, "$.status", "found true (a boolean), allowed: an object"),
+        at_root(r#""envoy_stats":"no""#, "$.envoy_stats", "found \"no\" (a string), allowed: true or false"),
+        at_root(r#""debug":{}"#, "$.debug.secret", "missing, allowed: 8 to 256 ASCII characters"),
+        at_root(r#""debug":{}"#, "$.debug.secret", "or $.debug.when \"always\""),
+        at_root(r#""debug":{"secret":"S3CR3T"}"#, "$.debug.secret", "found a string (not shown)"),
+        at_root(r#""debug":{"secret":"S3CR3T-S3CR3T\n"}"#, "$.debug.secret", "found a string (not shown)"),
+        at_root(r#""debug":{"when":"always","secret":"S3CR3T-S3CR3T"}"#, "$.debug.secret", "nothing beside"),
+        at_root(r#""debug":{"when":"always","ask":"x-ask"}"#, "$.debug.ask", "nothing beside"),
+        at_root(
+            r#""debug":{"when":"asked!","secret":"S3CR3T-S3CR3T"}"#,
+            "$.debug.when",
+            "did you mean \"asked\"?",
+        ),
+        at_root(
+            r#""debug":{"ask":"cookie","secret":"S3CR3T-S3CR3T"}"#,
+            "$.debug.ask",
+            "it is taken from every",
+        ),
+        at_root(
+            r#""debug":{"header":"content-length","when":"always"}"#,
+            "$.debug.header",
+            "nothing else needs",
+        ),
+        at_root(
+            r#""debug":{"header":"x-evenkeel-endpoint","when":"always"}"#,
+            "$.debug.header",
+            "another header than $.steering.header",
+        ),
+        at_root(r#""attributes":["endpoint","endpoint"]"#, "$.attributes[1]", "each attribute once"),
+        at_root(r#""attributes":["endpont"]"#, "$.attributes[0]", "did you mean \"endpoint\"?"),
+        at_root(r#""attributes":"endpoint""#, "$.attributes", "an array of at most 4 attributes"),
+        at_root(r#""log":{"format":"jsn"}"#, "$.log.format", "did you mean \"json\"?"),
+        at_root(r#""log":{"sample_percent":101}"#, "$.log.sample_percent", "a number from 0 to 100"),
+        at_root(r#""status":{}"#, "$.status.path", "missing"),
+        at_root(r#""status":{"path":"_evenkeel"}"#, "$.status.path", "did you mean \"/_evenkeel\"?"),
+        at_root(r#""status":{"path":"/_evenkeel/"}"#, "$.status.path", "did you mean \"/_evenkeel\"?"),
+        at_root(r#""status":{"path":"/"}"#, "$.status.path", "found \"/\""),
+        at_root(r#""status":{"path":"/a?b"}"#, "$.status.path", "plain characters only"),
+        at_root(r#""status":{"path":"/a/../b"}"#, "$.status.path", "found \"/a/../b\""),
+        at_root(r#""status":{"path":"/a//b"}"#, "$.status.path", "found \"/a//b\""),
+        at_root(r#""status":{"pth":"/a","path":"/a"}"#, "$.status.pth", "did you mean \"path\"?"),
+    ]);
+}
+
+#[test]
+fn steering() {
+    check(&[
+        at_root(r#""steering":"override_host""#, "$.steering", "allowed: an object"),
+        at_root(r#""steering":{"via":"overide_host"}"#, "$.steering.via", "did you mean \"override_host\"?"),
+        at_root(
+            r#""steering":{"candidates":0}"#,
+            "$.steering.candidates",
+            "found 0, allowed: a whole number from 1 to 8",
+        ),
+        at_root(r#""steering":{"candidates":9}"#, "$.steering.candidates", "found 9"),
+        at_root(r#""steering":{"candidates":2.5}"#, "$.steering.candidates", "found 2.5"),
+        at_root(r#""steering":{"candidates":-1}"#, "$.steering.candidates", "found -1"),
+        at_root(
+            r#""steering":{"candidates":"3"}"#,
+            "$.steering.candidates",
+            "found \"3\" (a string), allowed: a whole number from 1 to 8; did you mean 3?",
+        ),
+        at_root(
+            r#""steering":{"via":"stateful_session","candidates":2}"#,
+            "$.steering.candidates",
+            "allowed: 1, or $.steering.via \"override_host\"",
+        ),
+        at_root(r#""steering":{"header":"x evenkeel"}"#, "$.steering.header", "a header name"),
+        at_root(r#""steering":{"header":""}"#, "$.steering.header", "a header name"),
+        at_root(
+            r#""steering":{"header":":authority"}"#,
+            "$.steering.header",
+            "pseudo-headers are Envoy's own",
+        ),
+        at_root(r#""steering":{"header":"Host"}"#, "$.steering.header", "taken from every incoming request"),
+        at_root(
+            r#""steering":{"header":"content-length"}"#,
+            "$.steering.header",
+            "taken from every incoming request",
+        ),
+        at_root(
+            r#""steering":{"header":"Connection"}"#,
+            "$.steering.header",
+            "taken from every incoming request",
+        ),
+    ]);
+}
+
+#[test]
+fn prometheus() {
+    let block =
+        |more: &str, path, part| at_root(&format!(r#""prometheus":{{"cluster":"p",{more}}}"#), path, part);
+    check(&[
+        at_root(r#""prometheus":{}"#, "$.prometheus.cluster", "missing"),
+        at_root(r#""prometheus":"prometheus""#, "$.prometheus", "allowed: an object"),
+        at_root(r#""prometheus":{"cluster":""}"#, "$.prometheus.cluster", "found \"\""),
+        at_root(r#""prometheus":{"cluster":"*"}"#, "$.prometheus.cluster", "the name of one Envoy cluster"),
+        block(r#""intervall":"5s""#, "$.prometheus.intervall", "did you mean \"interval\"?"),
+        block(
+            r#""interval":5"#,
+            "$.prometheus.interval",
+            "found 5 (a number), allowed: a duration such as \"250ms\", \"5s\" or \"2m\", from 100ms to 1h; did you mean \"5s\"?",
+        ),
+        block(r#""interval":"5""#, "$.prometheus.interval", "did you mean \"5s\"?"),
+        block(r#""interval":"5 s""#, "$.prometheus.interval", "did you mean \"5s\"?"),
+        block(r#""interval":"0s""#, "$.prometheus.interval", "found \"0s\""),
+        block(r#""interval":"2h""#, "$.prometheus.interval", "from 100ms to 1h"),
+        block(r#""interval":"-5s""#, "$.prometheus.interval", "found \"-5s\""),
+        block(r#""interval":true"#, "$.prometheus.interval", "found true (a boolean)"),
+        block(r#""timeout":"6s""#, "$.prometheus.timeout", "allowed: at most $.prometheus.interval (5s)"),
+        block(
+            r#""interval":"1s","timeout":"2s""#,
+            "$.prometheus.timeout",
+            "allowed: at most $.prometheus.interval (1s)",
+        ),
+        block(r#""authority":"http://prometheus""#, "$.prometheus.authority", "host or host:port"),
+        block(
+            r#""authority":"user:pass@prometheus""#,
+            "$.prometheus.authority",
+            "found a string (not shown), allowed: host or host:port; credentials go into $.prometheus.headers",
+        ),
+        block(r#""method":"PUT""#, "$.prometheus.method", "\"auto\", \"GET\", \"POST\""),
+        block(r#""parameters":["x"]"#, "$.prometheus.parameters", "an object from parameter name to value"),
+        block(r#""parameters":{"query":"x"}"#, "$.prometheus.parameters.query", "this one is evenkeel's own"),
+        block(r#""parameters":{"token":7}"#, "$.prometheus.parameters.token", "found a number (not shown)"),
+        block(r#""headers":{"x":{}}"#, "$.prometheus.headers.x.env", "the name of an environment variable"),
+        block(r#""headers":{"x":{"env":"A B"}}"#, "$.prometheus.headers.x.env", "(not shown)"),
+        block(
+            r#""headers":{"x":{"env":"A","prefix":"a\r\nb"}}"#,
+            "$.prometheus.headers.x.prefix",
+            "no line breaks",
+        ),
+        block(r#""path_prefix":"mimir""#, "$.prometheus.path_prefix", "did you mean \"/mimir\"?"),
+        block(r#""path_prefix":"/mimir/""#, "$.prometheus.path_prefix", "did you mean \"/mimir\"?"),
+        block(r#""path_prefix":null"#, "$.prometheus.path_prefix", "found null"),
+        block(r#""headers":["x"]"#, "$.prometheus.headers", "found an array, allowed: an object"),
+        block(r#""headers":{"x y":"z"}"#, "$.prometheus.headers[\"x\"…]", "the name of an HTTP header"),
+        block(r#""headers":{":path":"/"}"#, "$.prometheus.headers[\"…\"]", "the name of an HTTP header"),
+        block(r#""headers":{"host":"z"}"#, "$.prometheus.headers.host", "$.prometheus.authority instead"),
+        block(
+            r#""headers":{"content-length":"7"}"#,
+            "$.prometheus.headers[\"content-length\"]",
+            "does not frame the request",
+        ),
+        block(
+            r#""headers":{"accept-encoding":"gzip"}"#,
+            "$.prometheus.headers[\"accept-encoding\"]",
+            "compressed answers are not read",
+        ),
+        block(r#""headers":{"x":"a","X":"b"}"#, "$.prometheus.headers.X", "each header once"),
+        block(
+            r#""headers":{"x":"a\r\nb"}"#,
+            "$.prometheus.headers.x",
+            "found a string (not shown), allowed: visible characters",
+        ),
+        block(r#""headers":{"x":7}"#, "$.prometheus.headers.x", "found a number (not shown)"),
+    ]);
+}
+
+#[test]
+fn all_faults_are_reported_at_once_in_the_order_of_reading() {
+    let faults = refused(
+        r#"{ "mod": "observe", "steering": { "candidates": "two" },
+             "upstreams": [{ "cluster": "web", "endpoints": { "static": ["10.0.0.1", "10.0.0.2:0"] },
+                             "health": { "fail_after": 0, "ejection": 30 } },
+                           { "cluster": "", "endpoints": {}, "policy": "maglev" }],
+             "status": { "path": "" } }"#,
+    );
+    let paths: Vec<&str> = faults.iter().map(|fault| fault.path.as_str()).collect();
+    let expected = [
+        "$.mod",
+        "$.steering.candidates",
+        "$.upstreams[0].endpoints.static[0]",
+        "$.upstreams[0].endpoints.static[1]",
+        "$.upstreams[0].health.fail_after",
+        "$.upstreams[0].health.ejection",
+        "$.upstreams[1].endpoints",
+        "$.upstreams[1].policy",
+        "$.upstreams[1].cluster",
+        "$.status.path",
+    ];
+    assert_eq!(paths, expected, "{}", lines(&faults).join("\n"));
+}
+
+#[test]
+fn faults_are_listed_up_to_a_hundred_and_then_counted() {
+    let unknown: Vec<String> = (0..250).map(|index| format!(r#""unknown{index}":0"#)).collect();
+    let faults = refused(upstream_with(&unknown.join(",")));
+    assert_eq!(faults.len(), 101);
+    assert_eq!(faults[100].to_string(), "$: 150 more faults");
+}
+
+#[test]
+fn a_line_stays_a_short_printable_line_whatever_is_shown() {
+    let long = "x".repeat(100_000);
+    let nasty = r#"\n\u0000\u001b[31m\u2028\u202e\"\\"#;
+    for json in [
+        upstream_with(&format!(r#""policy":"{long}""#)),
+        upstream_with(&format!(r#""{long}":1"#)),
+        upstream_with(&format!(r#""policy":"{nasty}""#)),
+        upstream_with(&format!(r#""{nasty}":1"#)),
+    ] {
+        let line = refused(&json)[0].to_string();
+        assert!(line.len() < 600, "{} bytes", line.len());
+        let unsafe_in_a_log = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202e}');
+        assert!(!line.contains(unsafe_in_a_log), "{line}");
+    }
+}
+
+#[test]
+fn header_values_are_never_shown() {
+    for headers in [
+        r#""S3CR3T""#,
+        r#"["authorization: Bearer S3CR3T"]"#,
+        r#"{"authorization: Bearer S3CR3T":""}"#,
+        r#"{"authorization":"Bearer S3CR3T\n"}"#,
+        r#"{"authorization":{"Bearer":"S3CR3T"}}"#,
+        r#"{"authorization":["S3CR3T"]}"#,
+        r#"{"host":"S3CR3T"}"#,
+        r#"{"authorization":"S3CR3T","authorization":"S3CR3T"}"#,
+        r#"{"authorization":"Bearer S3CR3T}"#,
+        r#"{"authorization: Bearer S3CR3T" "x"}"#,
+        r#"{"authorization: Bearer S3CR3T": x}"#,
+    ] {
+        let faults = refused(root_with(&format!(r#""prometheus":{{"cluster":"p","headers":{headers}}}"#)));
+        let shown = lines(&faults).join("\n");
+        assert!(shown.starts_with("$.prometheus"), "{shown}");
+        assert!(!shown.contains("S3CR3T"), "{shown}");
+    }
+}
+
+#[test]
+fn the_part_among_upstream_filters_has_no_other_settings() {
+    use crate::{Role, parse_upstream, role};
+    assert_eq!(role(br#"{ "role": "upstream" }"#), Role::Upstream);
+    assert_eq!(parse_upstream(br#"{ "role": "upstream" }"#), Ok(()));
+    for downstream in
+        [&br#"{ "role": "downstream", "upstreams": [] }"#[..], b"{}", b"[]", b"", br#"{ "role": 1 }"#]
+    {
+        assert_eq!(role(downstream), Role::Downstream);
+    }
+    let beside = br#"{ "role": "upstream", "upstreams": [] }"#;
+    assert_eq!(role(beside), Role::Upstream);
+    assert_eq!(parse_upstream(beside).unwrap_err()[0].path, "$.upstreams");
+    assert_eq!(crate::parse(br#"{ "role": "upstrem", "upstreams": [] }"#).unwrap_err()[0].path, "$.role");
+}
+
+#[test]
+fn a_cluster_whose_name_is_no_host_wants_an_authority() {
+    let named =
+        |cluster: &str, more: &str| root_with(&format!(r#""prometheus":{{"cluster":"{cluster}"{more}}}"#));
+    for cluster in
+        ["outbound|9090||prometheus.monitoring.svc.cluster.local", "default/prometheus/rule/0", "a b", "ü"]
+    {
+        check(&[(
+            named(cluster, ""),
+            "$.prometheus.authority",
+            "missing, allowed: host or host:port of Prometheus",
+        )]);
+        accepted(&named(cluster, r#","authority":"prometheus:9090""#));
+    }
+    accepted(&named("prometheus_1.monitoring", ""));
+}
+
+#[test]
+fn what_may_be_a_password_is_not_shown() {
+    for text in ["http://user:s3cr3t@host", "user:s3cr3t@host", "http://a@b:s3cr3t@host"] {
+        let line = refused(root_with(&format!(r#""prometheus":{{"cluster":"p","path_prefix":"{text}"}}"#)))
+            [0]
+        .to_string();
+        assert!(!line.contains("s3cr3t") && line.contains("@host"), "{line}");
+    }
+}

@@ -1,0 +1,393 @@
+//! From pressure to a number of replicas, period by period.
+//!
+//! **More**, when pressure (with what the trend adds) is above the target in `for` periods in a row: as many as
+//! bring it back to the target. **Fewer**, when for the whole of `cool_down` fewer would have been enough, with
+//! `tolerance_percent` of the target to spare: the most that any of these periods would have needed. What happens
+//! with everything in between is nothing.
+//!
+//! **Invariants.** The number changes only at the end of a period of which at least half is known. Endpoints that
+//! do not report are taken for idle when it is about more and for as loaded as intended when it is about fewer, so
+//! what is missing never moves anything (as in the HorizontalPodAutoscaler). Replicas that are still starting are
+//! not asked for again: the number follows from the demand, not from itself.
+//!
+//! **Demand** is pressure times the replicas that it rests on, at each look: replicas that come in the middle of a
+//! period take load off the others, and the mean pressure of before times their number of after would ask for as
+//! many once more. Above a pressure of 1 it holds what has piled up, too: that is work to be done once and no trend.
+
+use super::pressure::Pressure;
+use super::trend::Trend;
+use crate::settings::Autoscale;
+use crate::time::Time;
+
+/// Pressure is sampled at this pace, seconds, and a shorter period at least this many times.
+const SAMPLE_S: f64 = 1.0;
+const SAMPLES: f64 = 4.0;
+/// Time constant of the figure that is shown, seconds: what is in flight at one moment is mostly noise.
+const SHOWN_OVER_S: f64 = 5.0;
+/// At least this share of a period's samples must be known.
+const ENOUGH: f64 = 0.5;
+/// One step makes at most twice as many, or this many more.
+const MOST_GROWTH: f64 = 2.0;
+const MOST_MORE: f64 = 4.0;
+/// Rounding errors buy no replica.
+const EPSILON: f64 = 1e-9;
+
+/// Who there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replicas {
+    /// Endpoints that are not about to leave.
+    pub there: u32,
+    /// Of these, who is in working order.
+    pub working: u32,
+}
+
+/// What one upstream's scaling has come to. Plain data: whoever takes over the lease continues from it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scaler {
+    /// The figure that is shown.
+    pub shown: Option<f64>,
+    /// The number of replicas that is asked for.
+    pub desired: Option<u32>,
+    /// When pressure was last sampled.
+    pub sampled: Time,
+    /// The period so far.
+    pub period: Period,
+    /// Periods in a row that asked for more.
+    pub above: u32,
+    /// Since when fewer would have been enough, in how many periods, and how many at the most.
+    pub below: Below,
+    /// The demand of the last periods.
+    pub trend: Trend,
+}
+
+/// A period that is not over yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Period {
+    /// When it began.
+    pub began: Time,
+    /// Samples with a figure.
+    pub samples: u32,
+    /// Sum of their demand: how many replicas at a pressure of 1 would do it.
+    pub demand: f64,
+    /// Sum of the share of endpoints they rest on.
+    pub known: f64,
+}
+
+/// A row of periods in which fewer would have been enough.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Below {
+    /// When the first began.
+    pub since: Time,
+    /// How many there are.
+    pub periods: u32,
+    /// The most replicas that one of them needed.
+    pub most: u32,
+}
+
+impl Scaler {
+    /// Takes a look, as often as that makes sense; more often does no harm.
+    pub fn observe(
+        &mut self,
+        config: Option<&Autoscale>,
+        pressure: Option<Pressure>,
+        replicas: Replicas,
+        now: Time,
+    ) {
+        let period_s = config.map_or(f64::INFINITY, |c| c.period.as_secs_f64());
+        let every_s = SAMPLE_S.min(period_s / SAMPLES);
+        let since = now.seconds_since(self.sampled);
+        if since < every_s && now >= self.sampled {
+            return;
+        }
+        self.sampled = now;
+        self.show(pressure, since);
+        let Some(config) = config else {
+            self.desired = None;
+            return;
+        };
+        self.sample(pressure, replicas);
+        let lasted = now.seconds_since(self.period.began);
+        let out_of_step = now < self.period.began || lasted > 2.0 * period_s;
+        if lasted + EPSILON >= period_s || out_of_step {
+            let period = core::mem::replace(&mut self.period, Period { began: now, ..Period::default() });
+            let known = f64::from(period.samples) * every_s >= ENOUGH * period_s;
+            if known && !out_of_step {
+                self.judge(config, &period, replicas, now);
+            } else {
+                self.interrupt();
+            }
+        }
+        self.desired = self.desired.map(|desired| desired.clamp(config.min, config.max));
+    }
+
+    fn show(&mut self, pressure: Option<Pressure>, since: f64) {
+        let keep = (-since / SHOWN_OVER_S).exp();
+        self.shown = pressure.map(|now| match self.shown {
+            Some(before) => now.value + (before - now.value) * keep,
+            None => now.value,
+        });
+    }
+
+    fn sample(&mut self, pressure: Option<Pressure>, replicas: Replicas) {
+        if let Some(Pressure { value, known }) = pressure {
+            self.period.samples += 1;
+            self.period.demand += value * f64::from(replicas.working);
+            self.period.known += known;
+        }
+    }
+
+    /// A period of which too little is known: every row ends, and the number stays.
+    fn interrupt(&mut self) {
+        self.above = 0;
+        self.below = Below::default();
+        self.trend.interrupt();
+    }
+
+    fn judge(&mut self, config: &Autoscale, period: &Period, replicas: Replicas, now: Time) {
+        if replicas.working == 0 {
+            return self.interrupt();
+        }
+        let samples = f64::from(period.samples.max(1));
+        let (demand, known) = (period.demand / samples, (period.known / samples).clamp(0.0, 1.0));
+        let (working, target) = (f64::from(replicas.working), config.target_pressure);
+        self.trend.observe(demand);
+        let piled_up = demand > working + EPSILON;
+        let ahead = config.look_ahead.as_secs_f64() / config.period.as_secs_f64();
+        let rise = if piled_up { 0.0 } else { self.trend.rise(ahead) };
+        let if_idle = demand * known + rise;
+        let if_loaded = demand * known + target * (1.0 - known) * working + rise;
+
+        let desired = self.desired.unwrap_or(replicas.there).clamp(config.min, config.max);
+        self.above = if if_idle > target * working + EPSILON { self.above.saturating_add(1) } else { 0 };
+        let most = (working * MOST_GROWTH).max(working + MOST_MORE) as u32;
+        let more = count(if_idle / target).min(most).min(config.max);
+        let spare = 1.0 - config.tolerance_percent / 100.0;
+        let fewer = count(if_loaded / (target * spare)).max(config.min);
+
+        self.desired = Some(desired);
+        if fewer >= desired {
+            self.below = Below::default();
+        } else {
+            if self.below.periods == 0 {
+                self.below.since = period.began;
+            }
+            self.below.periods = self.below.periods.saturating_add(1);
+            self.below.most = self.below.most.max(fewer);
+        }
+        if self.above >= config.periods && more > desired {
+            self.desired = Some(more);
+            self.above = 0;
+            self.below = Below::default();
+        } else if self.below.periods >= config.periods
+            && now.seconds_since(self.below.since) + EPSILON >= config.cool_down.as_secs_f64()
+        {
+            self.desired = Some(self.below.most);
+            self.below = Below::default();
+        }
+    }
+
+    /// The clock stepped back to `now`.
+    pub fn not_after(&mut self, now: Time) {
+        for time in [&mut self.sampled, &mut self.period.began, &mut self.below.since] {
+            *time = (*time).min(now);
+        }
+    }
+}
+
+/// So many replicas that they are enough.
+fn count(replicas: f64) -> u32 {
+    (replicas - EPSILON).ceil().max(0.0) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use core::time::Duration;
+
+    use super::*;
+
+    fn config() -> Autoscale {
+        Autoscale {
+            target_pressure: 0.8,
+            min: 2,
+            max: 20,
+            periods: 2,
+            period: Duration::from_secs(30),
+            cool_down: Duration::from_secs(120),
+            tolerance_percent: 10.0,
+            look_ahead: Duration::ZERO,
+        }
+    }
+
+    /// A scaler with its clock.
+    struct Bench {
+        scaler: Scaler,
+        config: Autoscale,
+        now: Time,
+        replicas: u32,
+    }
+
+    impl Bench {
+        fn new(replicas: u32) -> Bench {
+            let mut bench =
+                Bench { scaler: Scaler::default(), config: config(), now: Time(1_000_000_000_000), replicas };
+            bench.look(None);
+            bench
+        }
+
+        fn look(&mut self, pressure: Option<Pressure>) {
+            let replicas = Replicas { there: self.replicas, working: self.replicas };
+            self.scaler.observe(Some(&self.config), pressure, replicas, self.now);
+        }
+
+        /// A whole period of this; what is desired after it.
+        fn period(&mut self, pressure: Option<Pressure>) -> Option<u32> {
+            for _ in 0..30 {
+                self.now = self.now.after_secs(1.0);
+                self.look(pressure);
+            }
+            self.scaler.desired
+        }
+
+        fn at(&mut self, value: f64) -> Option<u32> {
+            self.period(Some(Pressure { value, known: 1.0 }))
+        }
+    }
+
+    #[test]
+    fn two_periods_above_the_target_ask_for_as_many_as_bring_it_back() {
+        let mut bench = Bench::new(10);
+        assert_eq!(bench.scaler.desired, None, "nothing is known yet");
+        assert_eq!(bench.at(0.7), Some(10));
+        assert_eq!(bench.at(1.0), Some(10), "once is an accident");
+        assert_eq!(bench.at(0.7), Some(10));
+        assert_eq!(bench.at(1.0), Some(10), "not in a row");
+        assert_eq!(bench.at(1.0), Some(13), "10 · 1.0 / 0.8");
+        assert_eq!(bench.at(1.0), Some(13), "they are starting, and not asked for again");
+        assert_eq!(bench.at(1.0), Some(13));
+        bench.replicas = 13;
+        assert_eq!(bench.at(10.0 / 13.0), Some(13));
+        assert_eq!(Bench::new(10).at(0.801), Some(10));
+    }
+
+    #[test]
+    fn a_little_above_asks_for_one_more_and_a_lot_for_twice_as_many() {
+        let mut bench = Bench::new(10);
+        assert_eq!((bench.at(0.81), bench.at(0.81)), (Some(10), Some(11)));
+        bench.replicas = 11;
+        assert_eq!(bench.at(0.81 * 10.0 / 11.0), Some(11), "which is no reason to take it back");
+        let mut bench = Bench::new(3);
+        assert_eq!((bench.at(9.0), bench.at(9.0)), (Some(3), Some(7)));
+        let mut bench = Bench::new(9);
+        assert_eq!((bench.at(9.0), bench.at(9.0)), (Some(9), Some(18)));
+        bench.replicas = 18;
+        assert_eq!((bench.at(9.0), bench.at(9.0)), (Some(18), Some(20)), "the maximum");
+    }
+
+    #[test]
+    fn fewer_only_after_the_whole_cool_down_and_never_fewer_than_its_busiest_period() {
+        let mut bench = Bench::new(10);
+        for (pressure, desired) in [(0.2, 10), (0.2, 10), (0.5, 10), (0.2, 7), (0.2, 7), (0.2, 7)] {
+            assert_eq!(bench.at(pressure), Some(desired), "10 · 0.5 / (0.8 · 0.9)");
+        }
+        let mut bench = Bench::new(10);
+        for pressure in [0.2, 0.2, 0.2, 0.7, 0.2, 0.2, 0.2] {
+            assert_eq!(bench.at(pressure), Some(10), "{pressure}: a busy period begins the time anew");
+        }
+        assert_eq!(bench.at(0.0), Some(3));
+        bench.replicas = 3;
+        assert_eq!([bench.at(0.0), bench.at(0.0), bench.at(0.0), bench.at(0.0)][3], Some(2), "the minimum");
+    }
+
+    #[test]
+    fn the_band_between_moves_nothing() {
+        for pressure in [0.66, 0.7, 0.75, 0.8] {
+            let mut bench = Bench::new(10);
+            (0..30).for_each(|_| assert_eq!(bench.at(pressure), Some(10), "{pressure}"));
+        }
+    }
+
+    #[test]
+    fn nothing_happens_on_what_is_not_known() {
+        let mut bench = Bench::new(10);
+        bench.at(1.0);
+        assert_eq!(bench.period(None), Some(10));
+        assert_eq!(bench.at(1.0), Some(10), "the row is broken");
+        (0..50).for_each(|_| assert_eq!(bench.period(None), Some(10)));
+        // Half of the endpoints report: the others are taken for idle, or for as loaded as intended.
+        let mut bench = Bench::new(10);
+        for value in [1.5, 0.5] {
+            let half = Pressure { value, known: 0.5 };
+            (0..20).for_each(|_| assert_eq!(bench.period(Some(half)), Some(10), "{value}"));
+        }
+        let half = Pressure { value: 2.0, known: 0.5 };
+        assert_eq!((bench.period(Some(half)), bench.period(Some(half))), (Some(10), Some(13)));
+        // Nobody works: no figure makes sense.
+        bench.replicas = 0;
+        (0..20).for_each(|_| assert_eq!(bench.at(0.0), Some(13)));
+    }
+
+    #[test]
+    fn a_steady_rise_is_met_before_it_comes() {
+        let rush = [0.4, 0.5, 0.6, 0.7, 0.8];
+        let run = |look_ahead| {
+            let mut bench = Bench::new(10);
+            bench.config.look_ahead = Duration::from_secs(look_ahead);
+            rush.map(|pressure| bench.at(pressure).unwrap_or(0))
+        };
+        assert_eq!(run(0), [10; 5]);
+        let ahead = run(60);
+        assert_eq!(ahead[..4], [10; 4]);
+        assert_eq!(ahead[4], 13, "10 · (0.8 + 2 · 0.1) / 0.8");
+    }
+
+    #[test]
+    fn replicas_that_join_within_a_period_are_not_asked_for_a_second_time() {
+        let mut bench = Bench::new(4);
+        assert_eq!((bench.at(1.6), bench.at(1.6)), (Some(4), Some(8)));
+        for second in 0..60 {
+            // The load of 6.4 replicas all the while; four more are there from the middle of the first period on.
+            bench.replicas = if second < 15 { 4 } else { 8 };
+            bench.now = bench.now.after_secs(1.0);
+            bench.look(Some(Pressure { value: 6.4 / f64::from(bench.replicas), known: 1.0 }));
+            assert_eq!(bench.scaler.desired, Some(8), "{second}");
+        }
+    }
+
+    #[test]
+    fn what_has_piled_up_is_no_rise() {
+        let mut bench = Bench::new(10);
+        bench.config.look_ahead = Duration::from_secs(60);
+        for (pressure, desired) in [(0.75, 10), (1.1, 10), (1.3, 17), (1.5, 17), (1.7, 20)] {
+            // At 1.3: 10 · 1.3 / 0.8, and nothing for what it would come to if the queues went on growing.
+            assert_eq!(bench.at(pressure), Some(desired), "{pressure}");
+        }
+    }
+
+    #[test]
+    fn the_clock_may_step_and_the_holder_sleep() {
+        let mut bench = Bench::new(10);
+        bench.at(1.0);
+        bench.now = bench.now.after_secs(600.0);
+        assert_eq!(bench.at(1.0), Some(10), "a gap says nothing");
+        bench.now = Time(bench.now.0 - 400_000_000_000);
+        bench.scaler.not_after(bench.now);
+        bench.look(None);
+        assert_eq!((bench.at(1.0), bench.at(1.0)), (Some(10), Some(13)));
+    }
+
+    #[test]
+    fn without_configuration_pressure_is_shown_and_nothing_asked_for() {
+        let mut scaler = Scaler::default();
+        let now = |s: u64| Time((1000 + s) * 1_000_000_000);
+        for second in 0..100 {
+            let pressure = Some(Pressure { value: 1.5, known: 1.0 });
+            scaler.observe(None, pressure, Replicas { there: 3, working: 3 }, now(second));
+        }
+        assert_eq!((scaler.shown, scaler.desired), (Some(1.5), None));
+        scaler.observe(None, None, Replicas::default(), now(101));
+        assert_eq!(scaler.shown, None);
+    }
+}

@@ -1,0 +1,313 @@
+//! Events in, decisions out: the only thing the filter talks to.
+//!
+//! One direction: the filter calls the engine, the engine calls its parts, no part calls back. Nothing here
+//! reads a clock, draws its own randomness, or talks to a host.
+
+use hashbrown::HashMap;
+
+use crate::ablation::Terms;
+use crate::decision::{Decision, Ticket};
+use crate::endpoint::EndpointRef;
+use crate::pattern;
+use crate::policy::Request;
+use crate::rng::Rng;
+use crate::settings::{self, Failures, Settings};
+use crate::time::Time;
+
+use crate::{Failure, Outcome};
+
+use crate::cluster::{Duty, Said, Upstream};
+
+/// All upstreams of one worker.
+pub struct Engine {
+    upstreams: Vec<Upstream>,
+    by_cluster: HashMap<Box<str>, usize>,
+    /// The most literal first.
+    patterns: Vec<Pattern>,
+    any: Option<usize>,
+    /// How many upstreams have been made for clusters that match a pattern.
+    made: usize,
+    /// Requests to clusters that no upstream balances, and how many of them another has taken over.
+    unmatched: u64,
+    unmatched_told: u64,
+    terms: Terms,
+    poll_interval: Option<core::time::Duration>,
+}
+
+/// Clusters by a name with `*` in it.
+struct Pattern {
+    name: Box<str>,
+    /// The upstream that balances all of them; none where each becomes an upstream of its own.
+    upstream: Option<usize>,
+}
+
+impl Engine {
+    /// An engine that knows nothing yet but the configuration.
+    pub fn new<'s>(settings: impl Into<Settings<'s>>, now: Time) -> Engine {
+        Engine::with_terms(settings, Terms::ALL, now)
+    }
+
+    /// An engine whose adaptive policy is made of `terms` only.
+    pub fn with_terms<'s>(settings: impl Into<Settings<'s>>, terms: Terms, now: Time) -> Engine {
+        let settings = settings.into();
+        let upstream = |u| Upstream::new(u, settings.poll_interval, terms, now);
+        let upstreams: Vec<_> = settings.upstreams.iter().map(upstream).collect();
+        let named = settings.upstreams.iter().enumerate().filter(|(_, u)| u.cluster != "*");
+        let (patterns, named): (Vec<_>, Vec<_>) = named.partition(|(_, u)| pattern::is_pattern(&u.cluster));
+        let patterns =
+            patterns.into_iter().map(|(i, u)| Pattern { name: u.cluster.as_str().into(), upstream: Some(i) });
+        let mut engine = Engine {
+            by_cluster: named.into_iter().map(|(i, u)| (u.cluster.as_str().into(), i)).collect(),
+            patterns: patterns.collect(),
+            any: settings.upstreams.iter().position(|u| u.cluster == "*"),
+            upstreams,
+            made: 0,
+            unmatched: 0,
+            unmatched_told: 0,
+            terms,
+            poll_interval: settings.poll_interval,
+        };
+        engine.sort_patterns();
+        engine
+    }
+
+    fn sort_patterns(&mut self) {
+        self.patterns.sort_by_key(|pattern| core::cmp::Reverse(pattern::literal(&pattern.name)));
+    }
+
+    /// For each cluster that matches one of these patterns an upstream is to be [made](Engine::make) when it is met.
+    pub fn expect<'p>(&mut self, patterns: impl Iterator<Item = &'p str>) {
+        self.patterns.extend(patterns.map(|name| Pattern { name: name.into(), upstream: None }));
+        self.sort_patterns();
+    }
+
+    /// The upstream that balances `cluster`, if any does.
+    pub fn route(&self, cluster: &str) -> Option<usize> {
+        self.by_cluster.get(cluster).copied().or_else(|| match self.pattern_of(cluster) {
+            Some(pattern) => pattern.upstream,
+            None => self.any,
+        })
+    }
+
+    fn pattern_of(&self, cluster: &str) -> Option<&Pattern> {
+        self.patterns.iter().find(|pattern| pattern::matches(&pattern.name, cluster))
+    }
+
+    /// Whether an upstream is to be made for `cluster`.
+    pub fn expects(&self, cluster: &str) -> bool {
+        self.expected(cluster).is_some()
+    }
+
+    /// The pattern by which an upstream is to be made for `cluster`.
+    pub fn expected(&self, cluster: &str) -> Option<&str> {
+        if self.by_cluster.contains_key(cluster) {
+            return None;
+        }
+        self.pattern_of(cluster).filter(|pattern| pattern.upstream.is_none()).map(|pattern| &*pattern.name)
+    }
+
+    /// Makes an upstream for a cluster that matches a pattern, the next after those that there are.
+    pub fn make(&mut self, config: &settings::Upstream, now: Time) {
+        self.by_cluster.insert(config.cluster.as_str().into(), self.upstreams.len());
+        self.upstreams.push(Upstream::new(config, self.poll_interval, self.terms, now));
+        self.made += 1;
+    }
+
+    /// How many upstreams have been made for clusters that match a pattern.
+    pub fn made(&self) -> usize {
+        self.made
+    }
+
+    /// A request went to a cluster that no upstream balances.
+    pub fn pass_by(&mut self) {
+        self.unmatched += 1;
+    }
+
+    /// Requests to clusters that no upstream balances.
+    pub fn unmatched(&self) -> u64 {
+        self.unmatched
+    }
+
+    /// The upstream that balances every cluster, where that needs no look at the cluster's name.
+    pub fn route_any(&self) -> Option<usize> {
+        self.any.filter(|_| self.by_cluster.is_empty() && self.patterns.is_empty())
+    }
+
+    /// The upstream whose cluster name has this [`crate::rng::hash`].
+    pub fn index_of_hash(&self, hash: u64) -> Option<usize> {
+        self.upstreams.iter().position(|u| u.hash() == hash)
+    }
+
+    /// All upstreams in the order of the configuration.
+    pub fn upstreams(&self) -> &[Upstream] {
+        &self.upstreams
+    }
+
+    /// One upstream.
+    pub fn upstream(&self, index: usize) -> Option<&Upstream> {
+        self.upstreams.get(index)
+    }
+
+    /// One upstream, to be told something.
+    pub fn upstream_mut(&mut self, index: usize) -> Option<&mut Upstream> {
+        self.upstreams.get_mut(index)
+    }
+
+    /// Decides where a request goes.
+    pub fn pick(&mut self, upstream: usize, request: Request, now: Time, rng: &mut Rng) -> Decision {
+        match self.upstreams.get_mut(upstream) {
+            Some(upstream) => upstream.pick(request, now, rng),
+            None => Decision::Fallback,
+        }
+    }
+
+    /// Where a decision named `named` and was only shown, Envoy used `used`.
+    pub fn compare(&mut self, upstream: usize, named: EndpointRef, used: u32) {
+        if let Some(upstream) = self.upstreams.get_mut(upstream)
+            && upstream.fleet().is_current(named)
+        {
+            upstream.compare(named.index, used);
+        }
+    }
+
+    /// A request was answered by another host than the one that was named, though it was no retry.
+    pub fn not_followed(&mut self, upstream: usize) {
+        if let Some(upstream) = self.upstreams.get_mut(upstream) {
+            upstream.not_followed();
+        }
+    }
+
+    /// A request came to this upstream by a route that was chosen after the decision, if there was one at all.
+    pub fn rerouted(&mut self, upstream: usize) {
+        if let Some(upstream) = self.upstreams.get_mut(upstream) {
+            upstream.rerouted();
+        }
+    }
+
+    /// A decision for this upstream took so long. Whether that is believed.
+    pub fn decided_within(&mut self, upstream: usize, ns: u64) -> bool {
+        self.upstreams.get_mut(upstream).is_some_and(|upstream| upstream.decided_within(ns))
+    }
+
+    /// A request is sent to the endpoint at `index`.
+    pub fn started(&mut self, upstream: usize, index: u32, now: Time) -> Option<Ticket> {
+        let (endpoint, depth) = self.upstreams.get_mut(upstream)?.started(index, now)?;
+        Some(Ticket { upstream, endpoint, started: now, depth })
+    }
+
+    /// The client still sends the request's body: until [`Engine::uploaded`] no answer is due.
+    pub fn uploading(&mut self, ticket: &Ticket) {
+        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+            upstream.uploading(ticket.endpoint, ticket.started);
+        }
+    }
+
+    /// The request is complete, or is answered before it is: the endpoint's time counts from `since`.
+    pub fn uploaded(&mut self, ticket: &mut Ticket, since: Time) {
+        ticket.started = since;
+        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+            upstream.uploaded(ticket.endpoint, since);
+        }
+    }
+
+    /// The first sign of the outcome: response headers, a reset, the end without an answer.
+    pub fn answered(&mut self, ticket: &Ticket, outcome: Outcome, now: Time) {
+        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+            upstream.answered(ticket, outcome, now);
+        }
+    }
+
+    /// The request turned out to be served by the endpoint at `to`, not by the one it was sent to.
+    pub fn moved(&mut self, ticket: &Ticket, to: u32) -> Option<Ticket> {
+        let upstream = self.upstreams.get_mut(ticket.upstream)?;
+        let (endpoint, depth) = upstream.moved(ticket.endpoint, to, ticket.started)?;
+        Some(Ticket { endpoint, depth, ..*ticket })
+    }
+
+    /// What only the end of the response told: the verdict on a request that [`Outcome::Undecided`] left open.
+    pub fn judged(&mut self, ticket: &Ticket, failure: Option<Failure>, now: Time) {
+        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+            upstream.judged(ticket.endpoint, ticket.started, failure, now);
+        }
+    }
+
+    /// The request was given up at the endpoint of `ticket` for a reason that was not seen, and answered by another, to which it has been
+    /// moved.
+    pub fn gave_up(&mut self, ticket: &Ticket, now: Time) {
+        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+            upstream.gave_up(ticket.endpoint, ticket.started, now);
+        }
+    }
+
+    /// Whether `ticket` is of the endpoint that stands at `index` now.
+    pub fn names(&self, ticket: &Ticket, index: u32) -> bool {
+        let upstream = self.upstreams.get(ticket.upstream);
+        upstream.and_then(|u| u.fleet().reference(index)) == Some(ticket.endpoint)
+    }
+
+    /// What counts as a failure of an upstream's endpoints.
+    pub fn counts(&self, upstream: usize) -> Option<&Failures> {
+        self.upstreams.get(upstream).map(|u| &u.config().health.failures)
+    }
+
+    /// Whether what endpoints say of themselves is heeded.
+    pub fn heeds_headers(&self, upstream: usize) -> bool {
+        self.upstreams.get(upstream).is_some_and(|u| u.config().health.heed_headers)
+    }
+
+    /// What the endpoint of `ticket` says of itself in an answer that has been taken already.
+    pub fn said(&mut self, ticket: &Ticket, said: Said, now: Time) {
+        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+            upstream.said(ticket.endpoint, ticket.started, said, now);
+        }
+    }
+
+    /// The request is over.
+    pub fn finished(&mut self, ticket: &Ticket, now: Time) {
+        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+            upstream.finished(ticket.endpoint, now);
+        }
+    }
+
+    /// Counts the latest picks.
+    pub fn recount(&mut self, now: Time) {
+        self.upstreams.iter_mut().for_each(|u| u.recount(now));
+        self.unmatched_told = self.unmatched;
+    }
+
+    /// What had been counted at the last [`recount`](Engine::recount) is another's now: what came since is left.
+    pub fn forget_counts(&mut self) {
+        self.upstreams.iter_mut().for_each(Upstream::forget_counts);
+        self.unmatched -= core::mem::take(&mut self.unmatched_told).min(self.unmatched);
+    }
+
+    /// Forgets what the other workers know, to be told anew as of `told`.
+    pub fn forget_others(&mut self, told: Time) {
+        self.upstreams.iter_mut().for_each(|u| u.forget_others(told));
+    }
+
+    /// Time passes: draws conclusions, refreshes the policies' view, schedules probes.
+    pub fn tick(&mut self, duty: Duty, now: Time) {
+        self.upstreams.iter_mut().for_each(|u| u.tick(duty, now));
+    }
+
+    /// Looks at the pressure of every upstream and draws conclusions on replicas; for one worker of the process.
+    pub fn scale_replicas(&mut self, now: Time) {
+        self.upstreams.iter_mut().for_each(|u| u.scale_replicas(now));
+    }
+
+    /// The clock stepped back to `now`, as wall clocks do: what seems to come from the future would otherwise
+    /// outweigh everything new until the clock is there again.
+    pub fn not_after(&mut self, now: Time) {
+        self.upstreams.iter_mut().for_each(|u| u.not_after(now));
+    }
+
+    /// Takes over what `old` has learnt of the endpoints that both know.
+    pub fn adopt(&mut self, old: &mut Engine, now: Time) {
+        for upstream in &mut self.upstreams {
+            if let Some(known) = old.upstreams.iter_mut().find(|o| o.cluster() == upstream.cluster()) {
+                upstream.adopt(known, now);
+            }
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What the workers of an older configuration had told each other, until those of the new one have done the same.
+//!
+//! A worker knows most endpoints that are slow or sick by hearsay: one worker met them, all of them avoid them. Where the
+//! old workers end at once, as with ECDS, nobody can be asked for a moment, and without this each new worker would meet
+//! such an endpoint once.
+
+use super::Upstream;
+use crate::endpoint::GONE_AFTER_S;
+use crate::endpoint::Known;
+use crate::endpoint::Others;
+use crate::health::Evidence;
+use crate::time::Time;
+
+/// Hearsay of one endpoint.
+#[derive(Clone, Copy, Debug)]
+struct Hearsay {
+    identity: u64,
+    others: Others,
+    evidence: Evidence,
+}
+
+/// Hearsay that holds for as long as a worker that says nothing counts as alive.
+#[derive(Clone, Debug)]
+pub(super) struct Inherited {
+    since: Time,
+    known: Vec<Hearsay>,
+}
+
+impl Inherited {
+    /// Hearsay taken over at `since`.
+    pub(super) fn new(since: Time) -> Inherited {
+        Inherited { since, known: Vec::new() }
+    }
+
+    /// What the worker of the older configuration had been told of `identity`.
+    pub(super) fn add(&mut self, identity: u64, member: Known<'_>) {
+        let (others, evidence) = (member.others(), member.others_evidence());
+        if others.latency.centre().is_some() || evidence != Evidence::default() {
+            self.known.push(Hearsay { identity, others, evidence });
+        }
+    }
+}
+
+impl Upstream {
+    /// Fills in what nobody has told yet. Where somebody has, that counts alone, so that nothing counts twice.
+    pub(super) fn recall(&mut self, now: Time) {
+        let Some(inherited) = self.inherited.as_ref() else { return };
+        if now < inherited.since || now.seconds_since(inherited.since) > GONE_AFTER_S {
+            self.inherited = None;
+            return;
+        }
+        for hearsay in &inherited.known {
+            let Some(index) = self.fleet.index_of_hash(hearsay.identity) else { continue };
+            let Some(member) = self.members.get_mut(index as usize) else { continue };
+            let places = self.fleet.places();
+            self.told.recall((index, member), places, &hearsay.others, &hearsay.evidence);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Who gets a single request next: the sick to be verified, the exiled to be explored; and which worker sends it.
+
+use super::{GOOD_MULTIPLE, Upstream};
+use crate::endpoint::Condition;
+use crate::endpoint::{Known, NOISE_S};
+use crate::health::State;
+use crate::rng;
+use crate::settings::RuleAction;
+use crate::time::Time;
+
+/// A slow endpoint is explored after this many requests to the upstream without one to it: a tenth of what a p99
+/// would notice …
+const REQUESTS_PER_EXPLORATION: f64 = 1000.0;
+/// … but neither sooner, nor later than this, seconds.
+const EXPLORE_AFTER_S: [f64; 2] = [2.5, 12.0];
+/// Each exploration in vain lengthens the pause by this factor …
+const EXPLORE_GROWTH: f64 = 1.3;
+/// … up to this, seconds, unless it was longer from the start.
+const EXPLORE_AT_MOST_S: f64 = 6.0;
+/// Turns of an endpoint, each as many requests as come between two to it where everybody gets a fair part, that it has
+/// waited for: the sick, and those who are found slow, are asked for by requests of users. Whoever answers well again …
+const TURNS_TO_GO_ON: f64 = 1.0;
+/// … who is sick, so that it gets no more than half of a healthy endpoint's requests …
+const TURNS_TO_PROBE: f64 = 2.0;
+/// … who is slow …
+const TURNS_TO_EXPLORE: f64 = 4.0;
+/// … and who is left out for no reason that is known.
+const TURNS_LEFT_OUT: f64 = 20.0;
+/// Duty to probe an endpoint goes from worker to worker at this pace, seconds.
+const DUTY_S: u64 = 2;
+/// A latency that lies this many standard errors above the typical one is certainly higher: sixteen times it after
+/// two answers, twice after thirty.
+const CERTAIN_ERRORS: f64 = 8.0;
+
+/// Which part of the common work is this worker's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Duty {
+    /// This worker's place among those that carry traffic.
+    pub rank: u32,
+    /// How many there are, at least 1.
+    pub workers: u32,
+    /// Whether it is this one that counts and tells what all of them conclude alike.
+    pub tells: bool,
+}
+
+impl Duty {
+    /// A worker on its own.
+    pub const ALONE: Duty = Duty { rank: 0, workers: 1, tells: true };
+
+    fn covers(self, hash: u64, now: Time) -> bool {
+        let turn = now.0 / (DUTY_S * 1_000_000_000);
+        rng::mix(hash ^ turn) % u64::from(self.workers.max(1)) == u64::from(self.rank)
+    }
+}
+
+/// A group with less of the requests than this is not explored: it is there for others, not for these.
+pub(super) const WORTH_EXPLORING: f64 = 0.01;
+
+/// How sure it is that `member` is slow, 0.1..=1: whoever was condemned on little evidence is looked at again the
+/// sooner.
+fn certainty(member: Known<'_>, typical: f64) -> f64 {
+    let errors = member.deviation(typical).map_or(CERTAIN_ERRORS, |(deviation, error)| deviation / error);
+    (errors / CERTAIN_ERRORS).clamp(0.1, 1.0)
+}
+
+impl Upstream {
+    /// Who gets a single request next: the sick to be verified, the exiled to be explored; the longest waiting first.
+    pub(super) fn schedule(&mut self, duty: Duty, now: Time) {
+        self.lanes.iter_mut().for_each(|lane| lane.due.clear());
+        let rate = self.rate * f64::from(duty.workers);
+        for at in 0..self.groups.len() {
+            self.schedule_group(at, rate, duty, now);
+        }
+        for lane in &mut self.lanes {
+            lane.due.sort_unstable();
+        }
+    }
+
+    /// The same for one group. One that gets no requests gets none to explore it either, but its sick are verified:
+    /// whether it can take over must be known before it has to.
+    ///
+    /// What they may cost is counted in requests of this worker, so that it is the same part of many and of few.
+    fn schedule_group(&mut self, at: usize, rate: f64, duty: Duty, now: Time) {
+        let everybody = self.endpoints();
+        let Some(group) = self.groups.get(at) else { return };
+        let Some(lane) = self.lanes.get_mut(group.key.lane) else { return };
+        let idle = group.load < WORTH_EXPLORING;
+        let explores = group.policy.exiles() && !idle;
+        let part = self.split.share(group.key.lane) * group.load;
+        let pause = (REQUESTS_PER_EXPLORATION / (rate * part).max(1e-3))
+            .clamp(EXPLORE_AFTER_S[0], EXPLORE_AFTER_S[1]);
+        // A worker with less than a request in its time of duty would wait for it for ever.
+        let sparse = self.rate * (DUTY_S as f64) < 1.0;
+        let (typical, health) = (group.typical, &self.config.health);
+        for index in group.pool.everybody().iter().copied() {
+            let Some(identity) = self.fleet.identities().get(index as usize) else { continue };
+            let Some(member) = self.members.get_mut(index as usize) else { continue };
+            // Whoever was condemned elsewhere is looked after there, and whoever is spared is not to be disturbed.
+            let elsewhere = member.condition.condemned() || (self.spared > 0 && !member.eligible);
+            // What a hung one already owes is why it is looked at.
+            let hung = member.health.state() == State::Hung;
+            // Who wants to be left alone is.
+            if member.word.held()
+                || (self.told.of(index, member).awaiting() > 0 && !hung)
+                || (elsewhere && member.condition != Condition::Serving)
+            {
+                continue;
+            }
+            let again = member.exploration.looks_again();
+            let waited = self.requests.wrapping_sub(member.asked);
+            // Nobody has a fair part of what goes elsewhere: then it is one of all.
+            let turn = if idle { everybody as f64 } else { f64::from(group.turns.apart / member.weight) };
+            let turns = f64::from(waited) / turn;
+            let known = self.told.of(index, member);
+            // What a rule took out for its own measurements shows only by requests that these have changed.
+            let ruled_out = !known.eligible && known.ruled == Some(RuleAction::Eject);
+            let still_slow = ruled_out || f64::from(known.expected) > GOOD_MULTIPLE * typical + NOISE_S;
+            let state = known.health.state();
+            let silence = now.seconds_since(known.quiet_since().max(self.began).max(known.health.joined()));
+            let due = if hung {
+                !known.eligible && silence >= known.health.look_after_s(health) && turns >= TURNS_TO_PROBE
+            } else if state != State::Healthy {
+                let patient = match state {
+                    State::Recovering => TURNS_TO_GO_ON,
+                    _ => TURNS_TO_PROBE * known.health.caution(),
+                };
+                (idle || !known.eligible) && now >= known.health.next_probe(health) && turns >= patient
+            } else if idle || (!explores && !ruled_out) {
+                false
+            } else if again {
+                still_slow && turns >= TURNS_TO_GO_ON
+            } else {
+                let growth = EXPLORE_GROWTH.powi(i32::from(known.exploration.in_vain().min(16)));
+                let growth = growth * certainty(known, typical);
+                let longest = pause.max(EXPLORE_AT_MOST_S);
+                let pause = (pause * growth).min(longest);
+                // Not only the slow: where most were slow together, slow is typical, and all of them are left
+                // without traffic once one has healed.
+                silence > pause
+                    && turns >= TURNS_TO_EXPLORE
+                    && (still_slow || turns * f64::from(1.0 - known.held) >= TURNS_LEFT_OUT)
+            };
+            if again && !still_slow {
+                member.exploration.settle();
+            }
+            // Who began to look again goes on, so that the same worker sees the answers in a row.
+            if due && (again || sparse || duty.covers(*identity, now)) {
+                lane.due.push((waited, index));
+            }
+        }
+    }
+
+    /// Who is to have the next request of the version at `lane`, whatever the policy says. Who cannot be afforded now
+    /// is passed over.
+    pub(super) fn next_due(&mut self, lane: usize, key: Option<u64>) -> Option<u32> {
+        loop {
+            let index = self.take_due(lane, key)?;
+            let Some(member) = self.members.get_mut(index as usize).filter(|m| m.present) else { continue };
+            let known = self.told.of(index, member);
+            // What a hung one already owes is why it is looked at.
+            if known.awaiting() > 0 && known.health.state() != State::Hung {
+                continue;
+            }
+            if !known.eligible {
+                return Some(index);
+            }
+            if self.explorations >= 1.0 {
+                member.exploration.begin();
+                self.explorations -= 1.0;
+                return Some(index);
+            }
+        }
+    }
+
+    /// The one that has waited for longest. Where a key has an owner, its request is for that one alone: others' owners have
+    /// requests of their own.
+    fn take_due(&mut self, lane: usize, key: Option<u64>) -> Option<u32> {
+        let groups = &self.groups;
+        let of = |index: u32| groups.get(self.members.get(index as usize)?.group as usize);
+        let due = &mut self.lanes.get_mut(lane)?.due;
+        let owned = |index: u32| {
+            let owner = key.and_then(|key| of(index)?.policy.owner(key));
+            owner.is_none_or(|owner| owner == index)
+        };
+        let at = due.iter().rposition(|(_, index)| owned(*index))?;
+        Some(due.remove(at).1)
+    }
+}

@@ -1,0 +1,98 @@
+//! Endpoints that have left, for as long as they would be no newcomers if they came back.
+//!
+//! A source that leaves an endpoint out for a minute, or a process that starts again at its old address, makes no endpoint
+//! of which nothing is known.
+
+use core::net::SocketAddr;
+
+use super::Upstream;
+use crate::endpoint::Standing;
+use crate::endpoint::{Member, Tally};
+use crate::estimate::InFlight;
+use crate::health::State;
+use crate::rng;
+use crate::time::Time;
+
+/// What is known of an endpoint is kept for this long after it has left, seconds.
+const KEPT_FOR_S: f64 = 600.0;
+/// So many are kept.
+const MOST: usize = 1000;
+/// A good answer as recent as this says that an endpoint serves, seconds.
+const SERVES_FOR_S: f64 = 30.0;
+
+/// Endpoints that have left lately, the first to leave first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Returning(Vec<(u64, Time, Member)>);
+
+impl Returning {
+    /// It leaves.
+    pub fn leave(&mut self, identity: u64, member: Member, now: Time) {
+        self.0.retain(|(other, left, _)| *other != identity && now.seconds_since(*left) <= KEPT_FOR_S);
+        if self.0.len() >= MOST {
+            self.0.remove(0);
+        }
+        self.0.push((identity, now, member));
+    }
+
+    /// It comes back; what was known of it, unless that is too long ago.
+    pub fn take(&mut self, identity: u64, now: Time) -> Option<Member> {
+        let at = self.0.iter().position(|(other, ..)| *other == identity)?;
+        let (_, left, known) = self.0.remove(at);
+        if now.seconds_since(left) > KEPT_FOR_S {
+            return None;
+        }
+        let mut member = Member {
+            eligible: true,
+            // Requests that were on their way when it left are given back to nobody.
+            in_flight: InFlight::none_since(now),
+            counters: Tally::default(),
+            ruled: None,
+            ..known
+        };
+        member.health.answered();
+        member.health.forget_others();
+        member.not_after(now);
+        Some(member)
+    }
+}
+
+impl Upstream {
+    /// What is measured of the endpoint at `address`.
+    pub fn standing(&self, address: SocketAddr, now: Time) -> Standing {
+        let index = self.fleet.index_of_hash(rng::hash(address.to_string().as_bytes()));
+        let Some(member) = index.and_then(|index| self.member(index)) else { return Standing::Unknown };
+        let good = member.health.local().good_start.max(member.good().start);
+        match member.health.state() {
+            State::Failed | State::Recovering | State::Hung => Standing::Fails,
+            State::Healthy if good != Time::ZERO && now.seconds_since(good) <= SERVES_FOR_S => {
+                Standing::Serves
+            }
+            _ => Standing::Unknown,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    fn s(seconds: u64) -> Time {
+        Time((1_000_000 + seconds) * 1_000_000_000)
+    }
+
+    #[test]
+    fn what_is_known_is_kept_for_minutes_and_for_a_bounded_number() {
+        let mut returning = Returning::default();
+        let member = || Member { present: true, weight: 7.0, ..Member::default() };
+        (0..2 * MOST as u64).for_each(|identity| returning.leave(identity, member(), s(0)));
+        assert_eq!(returning.0.len(), MOST);
+        let newest = 2 * MOST as u64 - 1;
+        assert!(returning.take(0, s(1)).is_none(), "the first to leave is forgotten first");
+        assert_eq!(returning.take(newest, s(600)).map(|m| m.weight), Some(7.0));
+        assert!(returning.take(newest, s(600)).is_none(), "once");
+        assert!(returning.take(newest - 1, s(601)).is_none(), "too long ago");
+    }
+}

@@ -1,0 +1,170 @@
+//! Thresholds as operators write them, judged on every tick.
+
+use crate::endpoint::Known;
+use crate::estimate::Reading;
+use crate::settings::{Rule, RuleAction, RuleValue};
+use crate::time::Time;
+
+/// A rule that took hold lets go at this share of its threshold, so that nobody flaps around it.
+const LETS_GO_AT: f64 = 0.9;
+
+/// One rule and one endpoint.
+#[derive(Clone, Copy, Debug, Default)]
+struct Watch {
+    /// Since when the value has been above the threshold; [`Time::ZERO`] where it is not.
+    since: Time,
+    /// Whether the rule has taken hold. Only then is less than the threshold enough to keep it.
+    holds: bool,
+}
+
+/// The rules of one upstream, and since when each endpoint is above each threshold.
+#[derive(Debug, Default)]
+pub struct Rules {
+    rules: Vec<Rule>,
+    /// By endpoint index and rule.
+    watches: Vec<Watch>,
+}
+
+impl Rules {
+    /// Rules that nobody has broken yet.
+    pub fn new(rules: &[Rule]) -> Rules {
+        Rules { rules: rules.to_vec(), watches: Vec::new() }
+    }
+
+    /// The strictest action that follows for the endpoint at `index`, `failing` being the failure ratio of its latest
+    /// answers. A signal counts only while it is fresh: unknown is never above.
+    pub fn judge(
+        &mut self,
+        index: usize,
+        (member, failing): (Known<'_>, Option<f64>),
+        readings: &[Reading],
+        fresh_s: f64,
+        now: Time,
+    ) -> Option<RuleAction> {
+        let width = self.rules.len();
+        let start = index * width;
+        if self.watches.len() < start + width {
+            self.watches.resize(start + width, Watch::default());
+        }
+        let watches = self.watches.get_mut(start..start + width)?;
+        let mut strictest = None;
+        for (rule, watch) in self.rules.iter().zip(watches) {
+            let threshold = if watch.holds { rule.above * LETS_GO_AT } else { rule.above };
+            match value(rule.value, member, failing, readings, fresh_s, now) {
+                Some(value) if value > threshold => {
+                    if watch.since == Time::ZERO {
+                        watch.since = now;
+                    }
+                    watch.holds |= now.seconds_since(watch.since) >= rule.lasting.as_secs_f64();
+                    if watch.holds {
+                        strictest = strictest.max(Some(rule.action));
+                    }
+                }
+                _ => *watch = Watch::default(),
+            }
+        }
+        strictest
+    }
+
+    /// The clock stepped back to `now`.
+    pub fn not_after(&mut self, now: Time) {
+        self.watches.iter_mut().for_each(|watch| watch.since = watch.since.min(now));
+    }
+
+    /// Forgets the endpoint at `index`, whose place another may take.
+    pub fn forget(&mut self, index: u32) {
+        let start = index as usize * self.rules.len();
+        if let Some(watches) = self.watches.get_mut(start..start + self.rules.len()) {
+            watches.fill(Watch::default());
+        }
+    }
+}
+
+fn value(
+    of: RuleValue,
+    member: Known<'_>,
+    failing: Option<f64>,
+    readings: &[Reading],
+    fresh_s: f64,
+    now: Time,
+) -> Option<f64> {
+    match of {
+        RuleValue::ErrorPercent => Some(failing.unwrap_or(0.0).max(member.error_ratio()) * 100.0),
+        RuleValue::LatencyMs => member.centre().map(|(centre, _)| centre.exp() * 1e3),
+        RuleValue::InFlight => Some(f64::from(member.total_in_flight())),
+        RuleValue::Signal(at) => {
+            let reading = readings.get(at).filter(|r| r.trust(now, fresh_s) > 0.0)?;
+            reading.get(now).map(|(value, _)| value)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::Member;
+    use core::time::Duration;
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn s(seconds: u64) -> Time {
+        Time(seconds * 1_000_000_000)
+    }
+
+    fn cpu(percent: f64, at: Time) -> [Reading; 1] {
+        let mut reading = Reading::default();
+        reading.observe(percent, at, 1.0, 10.0);
+        [reading]
+    }
+
+    #[test]
+    fn takes_hold_after_its_time_and_lets_go_below() {
+        let rule = Rule {
+            value: RuleValue::Signal(0),
+            above: 85.0,
+            lasting: Duration::from_secs(10),
+            action: RuleAction::Eject,
+        };
+        let mut rules = Rules::new(&[rule]);
+        let member = Member::default();
+        let mut at =
+            |t, percent| rules.judge(3, (Known::alone(&member), None), &cpu(percent, s(t)), 5.0, s(t));
+        assert_eq!(at(10, 90.0), None);
+        assert_eq!(at(19, 90.0), None);
+        assert_eq!(at(20, 90.0), Some(RuleAction::Eject));
+        assert_eq!(at(21, 80.0), Some(RuleAction::Eject), "within the hysteresis");
+        assert_eq!(at(22, 70.0), None);
+        assert_eq!(at(23, 90.0), None, "the time begins anew");
+    }
+
+    #[test]
+    fn before_it_has_taken_hold_the_threshold_is_the_threshold() {
+        let lasting = Duration::from_secs(10);
+        let rule = Rule { value: RuleValue::Signal(0), above: 85.0, lasting, action: RuleAction::Eject };
+        let mut rules = Rules::new(&[rule]);
+        let member = Member::default();
+        for t in 10..100 {
+            // One reading above the threshold, and then five percent below it for as long as you like.
+            let percent = if t == 10 { 90.0 } else { 81.0 };
+            let judged = rules.judge(0, (Known::alone(&member), None), &cpu(percent, s(t)), 5.0, s(t));
+            assert_eq!(judged, None, "{t}");
+        }
+    }
+
+    #[test]
+    fn the_strictest_counts_and_the_unknown_is_never_above() {
+        let rule = |action| Rule { value: RuleValue::Signal(0), above: 1.0, lasting: Duration::ZERO, action };
+        let mut rules = Rules::new(&[rule(RuleAction::DownWeight), rule(RuleAction::Flag)]);
+        let member = Member::default();
+        assert_eq!(
+            rules.judge(0, (Known::alone(&member), None), &cpu(5.0, s(9)), 5.0, s(9)),
+            Some(RuleAction::DownWeight)
+        );
+        assert_eq!(rules.judge(0, (Known::alone(&member), None), &[Reading::default()], 5.0, s(9)), None);
+        assert_eq!(
+            rules.judge(0, (Known::alone(&member), None), &cpu(5.0, s(9)), 5.0, s(60)),
+            None,
+            "too old"
+        );
+    }
+}

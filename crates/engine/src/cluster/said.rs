@@ -1,0 +1,102 @@
+//! What endpoints say of themselves in the headers of their answers: that they are degraded, that they are to be taken out, that
+//! they want to be left alone for a while.
+//!
+//! An endpoint can only hurt itself by that: it is out within `max_ejected_percent` as for any other reason, and for no longer than
+//! an ejection lasts.
+
+use hashbrown::HashMap;
+
+use super::Upstream;
+use crate::endpoint::EndpointRef;
+use crate::endpoint::Word;
+use crate::health::{Blow, State};
+use crate::time::Time;
+
+/// What one answer said beside itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Said {
+    /// `x-envoy-degraded`: it serves, but others serve better.
+    pub degraded: bool,
+    /// `x-envoy-immediate-health-check-fail`: it is to be taken out at once.
+    pub failing: bool,
+    /// `retry-after` beside a 429 or 503: for so many seconds it wants nothing.
+    pub hold_s: f64,
+}
+
+/// What holds of one endpoint, and until when.
+#[derive(Clone, Copy, Debug, Default)]
+struct Until {
+    degraded: Time,
+    held: Time,
+}
+
+/// What holds, by index. Most endpoints say nothing.
+#[derive(Debug, Default)]
+pub(super) struct Words(HashMap<u32, Until>);
+
+impl Words {
+    /// Another stands at `index`.
+    pub fn forget(&mut self, index: u32) {
+        self.0.remove(&index);
+    }
+}
+
+impl Upstream {
+    /// Takes what an endpoint said in the answer to a request that was sent at `started`.
+    pub fn said(&mut self, endpoint: EndpointRef, started: Time, said: Said, now: Time) {
+        if !self.fleet.is_current(endpoint) {
+            return;
+        }
+        let index = endpoint.index;
+        let nothing = Said::default() == said;
+        let health = &self.config.health;
+        let longest = health.ejection.as_secs_f64();
+        let Some(member) = self.members.get_mut(index as usize) else { return };
+        if nothing && !member.word.degraded() {
+            return;
+        }
+        let word = self.said.0.entry(index).or_default();
+        word.degraded = if said.degraded { now.after_secs(longest) } else { Time::ZERO };
+        // Written so that what is no number holds nothing.
+        let held = said.hold_s > 0.0;
+        if held {
+            word.held = word.held.max(now.after_secs(said.hold_s.min(longest)));
+        }
+        member.word = Word::of(said.degraded, held || member.word.held());
+        if said.failing {
+            let blow = Blow { severity: health.fail_after, broke: None };
+            member.health.failure(started.min(now), now, blow);
+            self.conclude(index, now);
+        }
+        if held {
+            self.stand_back(index);
+        }
+    }
+
+    /// Who is held gets nothing from now on, as far as one more may be out.
+    fn stand_back(&mut self, index: u32) {
+        let tier = self.group_of(index).map(|g| g.tier);
+        let may_leave = tier.is_some_and(|tier| self.may_leave(tier));
+        let Some(member) = self.members.get_mut(index as usize) else { return };
+        if member.eligible && may_leave && member.health.state() == State::Healthy {
+            member.eligible = false;
+            self.out += 1;
+            if let Some(tier) = tier.and_then(|tier| self.tiers.get_mut(tier)) {
+                tier.eligible = tier.eligible.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Lets go of what no longer holds. The clock may have stepped back: nothing holds for longer than an ejection.
+    pub(super) fn heed(&mut self, now: Time) {
+        let longest = now.after_secs(self.config.health.ejection.as_secs_f64());
+        let members = &mut self.members;
+        self.said.0.retain(|index, word| {
+            let Some(member) = members.get_mut(*index as usize) else { return false };
+            word.degraded = word.degraded.min(longest);
+            word.held = word.held.min(longest);
+            member.word = Word::of(now < word.degraded, now < word.held);
+            member.word != Word::default()
+        });
+    }
+}

@@ -1,0 +1,186 @@
+//! How often an endpoint may be chosen: weight × signals × slow start × what a rule leaves.
+
+use core::time::Duration;
+
+use super::Upstream;
+use crate::cluster::probes::WORTH_EXPLORING;
+use crate::endpoint::Member;
+use crate::estimate::LearntWeight;
+use crate::policy::Turns;
+use crate::settings::RuleAction;
+use crate::time::Time;
+
+/// A recovered endpoint is warm: its slow start takes this share of a newcomer's.
+const WARM_START: f64 = 0.1;
+/// The share with which a slow start begins.
+const START_SHARE: f64 = 0.1;
+/// How steeply the signals' sum lowers the share when it is news every second: to e⁻¹ at a quarter above the
+/// fleet's mean, so that a queue is held short, not only kept from overflowing. News that come every T seconds
+/// are acted on 1/T as steeply: what a share can do wrong until the next news grows with T, and all proxies do it
+/// at once (Mitzenmacher, "How useful is old information?", 2000).
+const SIGNAL_STEEPNESS: f64 = 4.0;
+/// How wide the range of a signal without a maximum is, against one that has it.
+const RELATIVE: f64 = 0.25;
+/// The share that a rule leaves of an endpoint's own.
+const DOWN_WEIGHTED: f64 = 0.25;
+/// The least share that signals leave, so that bad data alone starves nobody.
+const LEAST_SIGNAL_SHARE: f64 = 0.02;
+/// From this part of its maximum on a signal takes the share away in proportion to what is left: who is full refuses,
+/// whatever the others' queues are and however seldom news come.
+const NEARLY_FULL: f64 = 0.75;
+/// Who is held back by less is not: counting turns for it would cost more than it is worth.
+const HARDLY_HELD: f64 = 0.01;
+
+impl Upstream {
+    /// Takes the value of one signal for one endpoint, observed at `at`.
+    pub fn set_signal(&mut self, signal: usize, hash: u64, value: f64, at: Time) {
+        let width = self.config.signals.len();
+        let Some(index) = self.fleet.index_of_hash(hash) else { return };
+        let Some(smoothing) = self.config.signals.get(signal).map(|s| s.smoothing) else { return };
+        let memory_s = 3.0 * self.fresh_s();
+        if let Some(reading) = self.readings.get_mut(index as usize * width + signal) {
+            reading.observe(value, at, smoothing, memory_s);
+        }
+    }
+
+    /// An answer on `signal`, observed at `at`, had values for `known` endpoints.
+    pub fn signal_answered(&mut self, signal: usize, known: usize, at: Time) {
+        let accuracy = known as f64 / self.fleet.len().max(1) as f64;
+        let interval_s = self.poll_s;
+        let learns = self.config.signals.get(signal).is_some_and(|s| s.learn);
+        if let (true, Some(learnt)) = (learns, self.learnt.get_mut(signal)) {
+            learnt.observe(accuracy, at, interval_s);
+        }
+    }
+
+    /// How long a signal counts in full: two polls and a bit, so that one lost poll changes nothing.
+    pub fn fresh_s(&self) -> f64 {
+        2.5 * self.poll_s
+    }
+
+    /// How often each may be chosen: weight × signals × slow start × what a rule leaves.
+    pub(super) fn share(&mut self, now: Time) {
+        let width = self.config.signals.len();
+        let scales: Vec<Scale> = (0..width).map(|s| self.scale(s, now)).collect();
+        let fresh_s = self.fresh_s();
+        for (index, member) in self.members.iter_mut().enumerate().filter(|(_, m)| m.present) {
+            let readings = self.readings.get(index * width..(index + 1) * width).unwrap_or_default();
+            let (mut burden, mut room) = (0.0, 1.0f64);
+            for (reading, scale) in readings.iter().zip(&scales) {
+                let above = scale.of(reading.burden()) - scale.mean;
+                let news_s = if self.terms.news { reading.news_s().max(self.poll_s).max(1.0) } else { 1.0 };
+                let believed = scale.weight * reading.trust(now, fresh_s);
+                burden += believed * above / news_s;
+                room *= scale.room(reading.burden()).powf(believed.min(1.0));
+            }
+            let signals = (room * (-SIGNAL_STEEPNESS * burden).exp())
+                .clamp(LEAST_SIGNAL_SHARE, 1.0 / LEAST_SIGNAL_SHARE);
+            let start = slow_start(member, self.config.slow_start, now);
+            member.share = (f64::from(member.weight) * signals * start * left_by_rule(member)) as f32;
+            member.signal = match (readings.get(self.least_signal), scales.get(self.least_signal)) {
+                (Some(reading), Some(scale)) if reading.trust(now, fresh_s) > 0.0 => {
+                    reading.get(now).map_or(scale.median, |(value, _)| value) as f32
+                }
+                (_, Some(scale)) => scale.median as f32,
+                _ => 0.0,
+            };
+        }
+        self.hold();
+    }
+
+    /// By how much each is held below its group's share per weight, and how often turns come there.
+    fn hold(&mut self) {
+        for group in &mut self.groups {
+            let (mut weights, mut shares, mut count) = (0.0, 0.0, 0.0);
+            for index in group.pool.everybody() {
+                if let Some(member) = self.members.get(*index as usize).filter(|m| m.eligible) {
+                    weights += f64::from(member.weight);
+                    shares += f64::from(member.share);
+                    count += 1.0;
+                }
+            }
+            let usual = shares / f64::max(weights, f64::MIN_POSITIVE);
+            for index in group.pool.everybody() {
+                if let Some(member) = self.members.get_mut(*index as usize) {
+                    let held = 1.0 - f64::from(member.share) / f64::from(member.weight) / usual;
+                    member.held = if held > HARDLY_HELD { held.min(1.0) as f32 } else { 0.0 };
+                }
+            }
+            // A group without any load is not asked, and what there is of it counts as that of everybody.
+            let part = (self.split.share(group.key.lane) * group.load).max(WORTH_EXPLORING);
+            let all = f64::max(group.weight, weights);
+            group.turns = Turns {
+                requests: 0,
+                apart: (all / part) as f32,
+                unit: if count > 0.0 { (weights / count) as f32 } else { 1.0 },
+            };
+        }
+    }
+
+    /// What the values of signal `at` are measured against.
+    fn scale(&self, at: usize, now: Time) -> Scale {
+        let width = self.config.signals.len();
+        let fresh_s = self.fresh_s();
+        let rows = self.readings.chunks_exact(width.max(1)).zip(&self.members).filter(|(_, m)| m.present);
+        let known = rows.filter_map(|(row, _)| {
+            let reading = row.get(at).filter(|r| r.trust(now, fresh_s) > 0.0)?;
+            reading.get(now).map(|(value, _)| value)
+        });
+        let mut values: Vec<f64> = known.collect();
+        let signal = self.config.signals.get(at);
+        let max = signal.and_then(|s| s.max);
+        let learnt = self.learnt.get(at).map_or(1.0, LearntWeight::get);
+        let weight = signal.map_or(0.0, |s| s.weight) * learnt;
+        let Some(middle) = values.len().checked_sub(1).map(|last| last / 2) else {
+            return Scale { weight, max, median: 0.0, mean: 0.0 };
+        };
+        let median = *values.select_nth_unstable_by(middle, f64::total_cmp).1;
+        let mut scale = Scale { weight, max, median, mean: 0.0 };
+        scale.mean = values.iter().map(|v| scale.of(*v)).sum::<f64>() / values.len() as f64;
+        scale
+    }
+}
+
+/// What makes values of one signal comparable.
+#[derive(Clone, Copy, Debug)]
+struct Scale {
+    weight: f64,
+    max: Option<f64>,
+    median: f64,
+    mean: f64,
+}
+
+impl Scale {
+    /// What the value leaves of the share by itself, where it is known what full is.
+    fn room(&self, value: f64) -> f64 {
+        let full = self.max.map_or(0.0, |max| value.max(0.0) / max);
+        ((1.0 - full) / (1.0 - NEARLY_FULL)).clamp(LEAST_SIGNAL_SHARE, 1.0)
+    }
+
+    /// 0 is best, 1 is full. Without a maximum nobody knows what full is, so the whole range, with the median in
+    /// its middle, is only a quarter as wide: a busy endpoint in an idle fleet is no overload.
+    fn of(&self, value: f64) -> f64 {
+        let value = value.max(0.0);
+        match self.max {
+            Some(max) => (value / max).min(2.0),
+            None if value + self.median.max(0.0) > 0.0 => RELATIVE * value / (value + self.median.max(0.0)),
+            None => 0.5 * RELATIVE,
+        }
+    }
+}
+
+/// What a rule leaves of the share.
+pub(super) fn left_by_rule(member: &Member) -> f64 {
+    if member.ruled == Some(RuleAction::DownWeight) { DOWN_WEIGHTED } else { 1.0 }
+}
+
+/// What a slow start leaves of the share.
+pub(super) fn slow_start(member: &Member, newcomer: Duration, now: Time) -> f64 {
+    let ramp = |since: Time, over: f64| match since {
+        Time::ZERO => 1.0,
+        _ if over <= 0.0 => 1.0,
+        _ => (now.seconds_since(since) / over).clamp(START_SHARE, 1.0),
+    };
+    let newcomer = newcomer.as_secs_f64();
+    ramp(member.health.joined(), newcomer).min(ramp(member.health.returned(), newcomer * WARM_START))
+}

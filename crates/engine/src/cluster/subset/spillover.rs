@@ -1,0 +1,172 @@
+//! How much of the local zone's traffic leaves it because the zone is busy.
+//!
+//! **What pressure is.** The part of its capacity that the zone uses, by whichever says most:
+//! - the busy slots of its eligible endpoints: requests that await an answer, up to as many as an endpoint can work on
+//!   at a time. How many that are is read off the learnt [curve](crate::estimate::Queueing): so many in flight that more
+//!   of them only make all slower. While nothing slows down it is unknown, and nothing follows from many in flight.
+//! - how much slower answers come than from idle endpoints: a slow-down of s is what a single server shows that is
+//!   busy for 1 − 1/s of the time. Silence counts as slow, so a zone that hangs is under pressure before any time-out.
+//! - the [pressure](crate::autoscale) of the zone's endpoints, where signals make it.
+//!
+//! **What follows.** The local share is moved, not set: d ln(share)/dt = ln(target / pressure) / τ. Where pressure goes
+//! with traffic that is where the two are equal, in the steady state there is no error, and there is no threshold at
+//! which something flips. The pressure is smoothed over half of τ, so the loop does not swing; signals, which are old
+//! by seconds, move it in proportion more slowly. Where the other zones are under more pressure than the target, that
+//! is the target: nothing is gained by leaving.
+
+/// Time constant of the share, seconds: fast enough for a rush, slow against latencies.
+const TAU_S: f64 = 1.0;
+/// Time constant of the smoothed pressure, seconds.
+const SMOOTHING_S: f64 = 0.5;
+/// A signal that is polled every T seconds moves the share with a time constant of this many T: it is old by up to two
+/// of them (scrape and poll), and a loop with delay D needs a time constant of about 2.5 · D not to swing.
+const POLLS_PER_TAU: f64 = 5.0;
+/// The share leaves at e³ a time constant at most, and returns at e.
+const FASTEST: [f64; 2] = [-3.0, 1.0];
+/// What always stays, so that its pressure remains known.
+const LEAST_SHARE: f64 = 0.01;
+/// Beyond ten times slower, pressure goes on in proportion: a zone that hangs is worse than full.
+const HUNG: f64 = 0.09;
+
+/// How busy a group is, 1 is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Pressure {
+    /// By what is measured here.
+    pub measured: f64,
+    /// By signals.
+    pub signalled: f64,
+}
+
+/// The pressure that a slow-down means.
+pub(crate) fn of_slow_down(times: f64) -> f64 {
+    let times = times.max(1.0);
+    (1.0 - 1.0 / times).max(HUNG * times)
+}
+
+/// The part of its traffic that the local zone keeps.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Spill {
+    /// 0.01..=1.
+    pub keeps: f64,
+    pressure: Pressure,
+}
+
+impl Default for Spill {
+    fn default() -> Spill {
+        Spill { keeps: 1.0, pressure: Pressure::default() }
+    }
+}
+
+impl Spill {
+    /// The smoothed pressure, 1 is full.
+    pub fn pressure(&self) -> f64 {
+        self.pressure.measured.max(self.pressure.signalled)
+    }
+
+    /// Takes the pressure of `seconds` into account.
+    pub fn observe(&mut self, now: Pressure, seconds: f64) {
+        let part = 1.0 - (-seconds / SMOOTHING_S).exp();
+        if now.measured.is_finite() {
+            self.pressure.measured += part * (now.measured - self.pressure.measured);
+        }
+        self.pressure.signalled = now.signalled;
+    }
+
+    /// Moves the share for `seconds` towards where the pressure is `target`; `poll_s` is how old signals grow.
+    pub fn settle(&mut self, target: f64, poll_s: f64, seconds: f64) {
+        let pressure = self.pressure();
+        let tau = if self.pressure.signalled > self.pressure.measured {
+            TAU_S.max(POLLS_PER_TAU * poll_s)
+        } else {
+            TAU_S
+        };
+        let [out, back] = FASTEST;
+        // A target of zero means that nothing stays, an idle zone that everything may.
+        let pull = if pressure > 0.0 { (target / pressure).ln().clamp(out, back) } else { back };
+        let keeps = self.keeps * (pull * seconds.min(tau) / tau).exp();
+        self.keeps = if keeps.is_finite() { keeps.clamp(LEAST_SHARE, 1.0) } else { 1.0 };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    const TICK_S: f64 = 0.02;
+
+    /// The share every second, where a full local zone would be at `full` and the news are `delay_s` old.
+    fn run(full: f64, delay_s: f64, signalled: bool, seconds: usize) -> Vec<f64> {
+        let mut spill = Spill::default();
+        let mut past = vec![1.0; (delay_s / TICK_S) as usize + 1];
+        let mut shares = Vec::new();
+        for tick in 0..seconds * 50 {
+            past.push(spill.keeps);
+            let pressure = full * past[past.len() - 1 - (delay_s / TICK_S) as usize];
+            let pressure = if signalled {
+                Pressure { signalled: pressure, measured: 0.0 }
+            } else {
+                Pressure { measured: pressure, signalled: 0.0 }
+            };
+            spill.observe(pressure, TICK_S);
+            spill.settle(0.7, delay_s / 2.0, TICK_S);
+            if tick % 50 == 49 {
+                shares.push(spill.keeps);
+            }
+        }
+        shares
+    }
+
+    #[test]
+    fn what_fits_stays_and_what_does_not_leaves() {
+        assert!(run(0.69, 0.0, false, 20).iter().all(|share| *share == 1.0));
+        let shares = run(1.4, 0.0, false, 20);
+        assert!((shares[19] - 0.5).abs() < 0.01, "{shares:?}");
+        assert!(shares.iter().all(|share| *share > 0.45), "no swing: {shares:?}");
+        assert!(shares.windows(2).all(|w| (w[1] - w[0]).abs() < 0.35), "gradual: {shares:?}");
+    }
+
+    #[test]
+    fn a_late_answer_and_an_old_signal_make_no_swing() {
+        for (delay, signalled) in [(0.3, false), (10.0, true)] {
+            let shares = run(1.4, delay, signalled, 200);
+            assert!(shares[150..].iter().all(|s| (s - 0.5).abs() < 0.02), "{delay}: {shares:?}");
+            assert!(shares.iter().all(|s| *s > 0.4), "{delay}: {shares:?}");
+        }
+    }
+
+    #[test]
+    fn a_zone_that_hangs_is_left_within_two_seconds() {
+        assert!(run(20.0, 0.0, false, 2)[1] < 0.06);
+    }
+
+    #[test]
+    fn what_left_comes_back() {
+        let mut spill = Spill::default();
+        for _ in 0..500 {
+            spill.observe(Pressure { measured: 9.0, signalled: 0.0 }, TICK_S);
+            spill.settle(0.7, 5.0, TICK_S);
+        }
+        assert!(spill.keeps < 0.02);
+        for _ in 0..400 {
+            spill.observe(Pressure::default(), TICK_S);
+            spill.settle(0.7, 5.0, TICK_S);
+        }
+        assert_eq!(spill.keeps, 1.0);
+    }
+
+    #[test]
+    fn nonsense_leaves_a_share() {
+        let mut spill = Spill::default();
+        for pressure in [f64::INFINITY, f64::NAN, -1.0, 0.0] {
+            spill.observe(Pressure { measured: 0.0, signalled: pressure }, TICK_S);
+            for target in [0.0, f64::NAN, f64::INFINITY, 0.7] {
+                spill.settle(target, 5.0, TICK_S);
+                assert!((LEAST_SHARE..=1.0).contains(&spill.keeps), "{pressure} {target}: {}", spill.keeps);
+            }
+        }
+        assert!((of_slow_down(2.0) - 0.5).abs() < 1e-9 && of_slow_down(0.1) < 0.1);
+    }
+}

@@ -1,0 +1,276 @@
+//! Which version a request is for: shares kept exactly, or by key for ever.
+//!
+//! Without a key, versions are drawn by the multiples of the golden ratio, which fill [0, 1) more evenly than chance:
+//! after n requests of a worker a share is off by a few requests (Kuipers, Niederreiter, "Uniform distribution of
+//! sequences", 1974: discrepancy O(log n / n)), where chance is off by √n.
+//!
+//! With a key, the versions race: each draws an exponential time from the hash of the key and its own name, divided by
+//! its share, and the earliest wins. It wins in proportion to its share, whatever the order in which versions are
+//! written, and a share that grows only ever takes keys over: of two versions, exactly as many as it grew by. The key is hashed apart from how
+//! a policy hashes it, so that a user keeps the version whatever becomes of its endpoints, and users of one version
+//! spread over all of them.
+
+use crate::rng::{self, Rng};
+
+/// 2⁶⁴ divided by the golden ratio.
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+/// Keeps the version's hash of a key apart from that of the ring.
+const VERSION_SALT: u64 = 0x5851_F42D_4C95_7F2D;
+
+/// Shares by version, drawn from.
+#[derive(Debug, Default)]
+pub(crate) struct Split {
+    versions: Vec<Box<str>>,
+    /// The hash of each version's name.
+    names: Vec<u64>,
+    /// Where each version's part of [0, 1) ends.
+    ends: Vec<f64>,
+    /// The last multiple; workers begin anywhere.
+    turn: Option<u64>,
+}
+
+/// What a draw came to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Drawn {
+    /// Position of the version.
+    pub lane: usize,
+    from: From,
+}
+
+/// What another version is found from, should this one not serve.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum From {
+    /// Where in the version's part of [0, 1) the draw fell, as a fraction of it: as good as a fresh draw.
+    Rest(f64),
+    /// The key, which has a next choice of its own.
+    Key(u64),
+}
+
+/// A number of `[0, 1)` from 64 bits.
+pub(crate) fn unit(bits: u64) -> f64 {
+    (bits >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
+}
+
+impl Split {
+    /// Shares as configured; without any there is one version, which everybody has.
+    pub fn new(shares: &[(String, f64)]) -> Split {
+        let total: f64 = shares.iter().map(|(_, share)| share).sum();
+        let mut end = 0.0;
+        let ends = shares.iter().map(|(_, share)| {
+            end += share / total;
+            end
+        });
+        Split {
+            ends: ends.collect(),
+            names: shares.iter().map(|(version, _)| rng::hash(version.as_bytes())).collect(),
+            versions: shares.iter().map(|(version, _)| version.as_str().into()).collect(),
+            turn: None,
+        }
+    }
+
+    /// How many versions there are, at least one.
+    pub fn lanes(&self) -> usize {
+        self.versions.len().max(1)
+    }
+
+    /// The position of `version`; none if it gets nothing.
+    pub fn lane_of(&self, version: &str) -> Option<usize> {
+        if self.versions.is_empty() {
+            return Some(0);
+        }
+        self.versions.iter().position(|v| **v == *version)
+    }
+
+    /// The part of the requests that the version at `lane` is to have.
+    pub fn share(&self, lane: usize) -> f64 {
+        let start = lane.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0.0);
+        self.ends.get(lane).map_or(1.0, |end| end - start)
+    }
+
+    /// The version of the next request, or of all requests with this key.
+    pub fn draw(&mut self, key: Option<u64>, rng: &mut Rng) -> Drawn {
+        if self.ends.len() < 2 {
+            return Drawn { lane: 0, from: From::Rest(0.0) };
+        }
+        if let Some(key) = key {
+            let lane = self.race(key, |_| true).unwrap_or(0);
+            return Drawn { lane, from: From::Key(key) };
+        }
+        let turn = self.turn.unwrap_or_else(|| rng.next_u64()).wrapping_add(GOLDEN);
+        self.turn = Some(turn);
+        self.place(unit(turn), |_| true)
+    }
+
+    /// The version that takes over from the one of `drawn`, among those that `serves`; the same part of its requests
+    /// for each as of all.
+    pub fn instead(&self, drawn: Drawn, serves: impl Fn(usize) -> bool) -> Drawn {
+        let rest = match drawn.from {
+            From::Key(key) => {
+                let lane = self.race(key, serves).unwrap_or(drawn.lane);
+                return Drawn { lane, ..drawn };
+            }
+            From::Rest(rest) => rest,
+        };
+        let total: f64 = (0..self.ends.len()).filter(|lane| serves(*lane)).map(|lane| self.share(lane)).sum();
+        if total <= 0.0 { drawn } else { self.place(rest * total, serves) }
+    }
+
+    /// The version that is first with `key`.
+    fn race(&self, key: u64, runs: impl Fn(usize) -> bool) -> Option<usize> {
+        let key = rng::mix(key ^ VERSION_SALT);
+        let mut first: Option<(f64, u64, usize)> = None;
+        for (lane, name) in self.names.iter().enumerate().filter(|(lane, _)| runs(*lane)) {
+            // Of (0, 1], so that the logarithm is finite.
+            let drawn = 1.0 - unit(rng::mix(key ^ name));
+            let time = -drawn.ln() / self.share(lane);
+            // Two at once come in the same order, whatever the order of the configuration.
+            if first.is_none_or(|(before, of, _)| (time, *name) < (before, of)) {
+                first = Some((time, *name, lane));
+            }
+        }
+        first.map(|(_, _, lane)| lane)
+    }
+
+    fn place(&self, at: f64, serves: impl Fn(usize) -> bool) -> Drawn {
+        let (mut left, mut last) = (at, Drawn { lane: 0, from: From::Rest(0.0) });
+        for lane in (0..self.ends.len()).filter(|lane| serves(*lane)) {
+            let share = self.share(lane);
+            last = Drawn { lane, from: From::Rest((left / share).clamp(0.0, 1.0)) };
+            if left < share {
+                break;
+            }
+            left -= share;
+        }
+        last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    fn split(shares: &[f64]) -> Split {
+        let named: Vec<_> = (0..).zip(shares).map(|(i, share)| (format!("v{i}"), *share)).collect();
+        Split::new(&named)
+    }
+
+    fn counts(split: &mut Split, draws: usize, key: impl Fn(u64) -> Option<u64>) -> Vec<f64> {
+        let mut counts = vec![0.0; split.lanes()];
+        let mut rng = Rng::new(4);
+        (0..draws as u64).for_each(|n| counts[split.draw(key(n), &mut rng).lane] += 1.0);
+        counts
+    }
+
+    #[test]
+    fn shares_are_kept_to_a_few_requests() {
+        for shares in [&[80.0, 20.0][..], &[1.0, 99.0], &[0.5, 0.3, 0.2], &[1.0; 32]] {
+            let total: f64 = shares.iter().sum();
+            for draws in [100, 2_000, 50_000] {
+                let counts = counts(&mut split(shares), draws, |_| None);
+                for (share, count) in shares.iter().zip(&counts) {
+                    let off = count - draws as f64 * share / total;
+                    assert!(off.abs() < 6.0, "{shares:?} {draws}: {counts:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_has_one_version_and_keys_have_the_shares() {
+        let mut split = split(&[80.0, 20.0]);
+        let key = rng::hash;
+        let lanes: Vec<usize> =
+            (0..1000u64).map(|n| split.draw(Some(key(&n.to_le_bytes())), &mut Rng::new(n)).lane).collect();
+        let again: Vec<usize> =
+            (0..1000u64).map(|n| split.draw(Some(key(&n.to_le_bytes())), &mut Rng::new(7)).lane).collect();
+        assert_eq!(lanes, again);
+        let counts = counts(&mut split, 100_000, |n| Some(key(&n.to_le_bytes())));
+        assert!((counts[1] / 100_000.0 - 0.2).abs() < 0.005, "{counts:?}");
+    }
+
+    fn of_keys(shares: &[(&str, f64)], keys: u64) -> Vec<String> {
+        let named: Vec<_> = shares.iter().map(|(name, share)| ((*name).to_owned(), *share)).collect();
+        let mut split = Split::new(&named);
+        let mut lane = |n: u64| split.draw(Some(rng::hash(&n.to_le_bytes())), &mut Rng::new(n)).lane;
+        (0..keys).map(|n| named[lane(n)].0.clone()).collect()
+    }
+
+    fn moved(from: &[(&str, f64)], to: &[(&str, f64)]) -> usize {
+        let (from, to) = (of_keys(from, 20_000), of_keys(to, 20_000));
+        from.iter().zip(&to).filter(|(from, to)| from != to).count()
+    }
+
+    /// 4.5 standard deviations of a count of 20,000 draws.
+    fn off(share: f64) -> f64 {
+        4.5 * (20_000.0 * share * (1.0 - share)).sqrt()
+    }
+
+    #[test]
+    fn the_order_of_versions_moves_no_key() {
+        let one = of_keys(&[("v1", 80.0), ("v2", 15.0), ("v3", 5.0)], 2_000);
+        for order in [[("v3", 5.0), ("v1", 80.0), ("v2", 15.0)], [("v2", 1.5), ("v3", 0.5), ("v1", 8.0)]] {
+            assert_eq!(of_keys(&order, 2_000), one);
+        }
+    }
+
+    #[test]
+    fn a_change_of_shares_moves_what_it_must() {
+        for (from, to, least) in [
+            (&[("v1", 80.0), ("v2", 20.0)][..], &[("v1", 70.0), ("v2", 30.0)][..], 0.1),
+            (&[("v1", 80.0), ("v2", 20.0)], &[("v2", 30.0), ("v1", 70.0)], 0.1),
+            (&[("new", 1.0), ("old", 99.0)], &[("new", 50.0), ("old", 50.0)], 0.49),
+            // A third takes its part of both.
+            (&[("v1", 80.0), ("v2", 20.0)], &[("v0", 10.0), ("v1", 72.0), ("v2", 18.0)], 0.1),
+            (&[("v1", 80.0), ("v2", 20.0)], &[("v1", 100.0)], 0.2),
+        ] {
+            let moved = moved(from, to) as f64;
+            assert!((moved - 20_000.0 * least).abs() < off(least), "{from:?} {to:?}: {moved}");
+        }
+        // Of three, no rule without memory moves fewer than 2d / (1 + d) for every change of d (Bavarian et al., "The
+        // optimality of correlated sampling", 2016).
+        let moved =
+            moved(&[("v1", 80.0), ("v2", 10.0), ("v3", 10.0)], &[("v1", 70.0), ("v2", 20.0), ("v3", 10.0)]);
+        assert!((moved as f64) < 20_000.0 * 0.2 / 1.1, "{moved}");
+    }
+
+    #[test]
+    fn keys_of_a_version_that_does_not_serve_go_to_the_others_in_proportion() {
+        let mut split = split(&[50.0, 30.0, 20.0]);
+        let mut counts = [0.0f64; 3];
+        for n in 0..20_000u64 {
+            let key = rng::hash(&n.to_le_bytes());
+            let drawn = split.draw(Some(key), &mut Rng::new(1));
+            let instead = split.instead(drawn, |lane| lane != 0);
+            assert!(drawn.lane == 0 || instead.lane == drawn.lane, "no other key moves");
+            counts[instead.lane] += 1.0;
+        }
+        assert!(counts[0] == 0.0 && (counts[1] - 12_000.0).abs() < off(0.6), "{counts:?}");
+    }
+
+    #[test]
+    fn whoever_takes_over_keeps_the_proportion() {
+        let mut split = split(&[50.0, 30.0, 20.0]);
+        let mut rng = Rng::new(1);
+        let mut counts = [0.0f64; 3];
+        for _ in 0..10_000 {
+            let drawn = split.draw(None, &mut rng);
+            let lane = if drawn.lane == 0 { split.instead(drawn, |l| l != 0).lane } else { drawn.lane };
+            counts[lane] += 1.0;
+        }
+        assert!(counts[0] == 0.0 && (counts[1] - 6000.0).abs() < 20.0, "{counts:?}");
+        let nobody = Drawn { lane: 2, from: From::Rest(0.5) };
+        assert_eq!(split.instead(nobody, |_| false), nobody);
+    }
+
+    #[test]
+    fn without_shares_everybody_is_of_one_version() {
+        let mut split = Split::new(&[]);
+        assert_eq!((split.lanes(), split.lane_of("anything"), split.share(0)), (1, Some(0), 1.0));
+        assert_eq!(split.draw(Some(5), &mut Rng::new(1)).lane, 0);
+        let single = super::tests::split(&[3.0]);
+        assert_eq!((single.lane_of("v0"), single.lane_of("")), (Some(0), None));
+    }
+}

@@ -1,0 +1,157 @@
+//! How the requests of a version are divided over its priorities and zones.
+//!
+//! Envoy's rule for priorities, with the local zone before the others at each: a part can carry 1.4 times its
+//! healthy share, all of it at most, and what it cannot carry goes to the next
+//! (<https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/load_balancing/priority>). If all
+//! together carry too little, each gets its proportion of what they carry; if nobody is healthy, of their size.
+
+use crate::autoscale::Tally;
+use crate::cluster::Upstream;
+use crate::cluster::subset::spillover::{Pressure, of_slow_down};
+use crate::cluster::subset::subset_health;
+use crate::cluster::subset::{Group, Tier};
+use crate::settings::{PressureTerm, PressureValue};
+use crate::time::Time;
+
+/// Envoy's default overprovisioning factor: 71 % of the endpoints are enough for all requests.
+const OVERPROVISIONING: f64 = 1.4;
+
+/// What part of all requests `fit` of `weight` can carry.
+pub(crate) fn capacity(fit: f64, weight: f64) -> f64 {
+    if weight > 0.0 { (OVERPROVISIONING * fit / weight).clamp(0.0, 1.0) } else { 0.0 }
+}
+
+/// Divides the requests over `groups`, in their order; `kept` says what part of what each can carry it may keep.
+///
+/// Where localities have weights, the groups of a level carry together what its healthy share allows, and divide that by
+/// these weights, each as far as it can carry its own: as Envoy does with locality weights.
+pub(crate) fn divide(groups: &mut [Group], kept: impl Fn(&Group) -> f64) {
+    if let [only] = groups {
+        only.load = 1.0;
+        return;
+    }
+    let mut left = 1.0;
+    for level in groups.chunk_by_mut(|one, other| one.key.level() == other.key.level()) {
+        if let [only] = level {
+            only.load = (capacity(only.fit, only.weight) * kept(only)).clamp(0.0, left);
+            left -= only.load;
+            continue;
+        }
+        let (fit, weight) =
+            level.iter().fold((0.0, 0.0), |(fit, weight), g| (fit + g.fit, weight + g.weight));
+        let carries = |g: &Group| g.locality.1 * capacity(g.fit, g.weight);
+        let able: f64 = level.iter().map(carries).sum();
+        let keeping: f64 = level.iter().map(|g| carries(g) * kept(g)).sum();
+        let part = if able > 0.0 { keeping / able } else { 0.0 };
+        let carried = (capacity(fit, weight) * part).clamp(0.0, left);
+        left -= carried;
+        for group in level {
+            group.load = if keeping > 0.0 { carried * carries(group) * kept(group) / keeping } else { 0.0 };
+        }
+    }
+    let carried = 1.0 - left;
+    if carried > 0.0 {
+        groups.iter_mut().for_each(|g| g.load /= carried);
+        return;
+    }
+    let size: f64 = groups.iter().map(|g| g.weight).sum();
+    for level in groups.chunk_by_mut(|one, other| one.key.level() == other.key.level()) {
+        let weight: f64 = level.iter().map(|g| g.weight).sum();
+        let told: f64 = level.iter().map(|g| g.locality.1).sum();
+        for group in level {
+            let size_here = if told > 0.0 { weight * group.locality.1 / told } else { group.weight };
+            group.load = if size > 0.0 { size_here / size } else { 0.0 };
+        }
+    }
+}
+
+/// Whether the endpoints that are well can carry everything, wherever they are: then nobody has to ignore health.
+/// A fleet that is not divided has nobody to turn to.
+pub(crate) fn rescued(tiers: &[Tier]) -> bool {
+    tiers.len() > 1 && tiers.iter().map(|t| capacity(t.fit, t.weight)).sum::<f64>() >= 1.0
+}
+
+impl Upstream {
+    /// Divides the requests of each version over its groups, `seconds` after the last time.
+    pub(crate) fn divide(&mut self, seconds: f64, now: Time) {
+        self.spill_over(seconds, now);
+        for lane in &self.lanes {
+            let Some(groups) = self.groups.get_mut(lane.groups.clone()) else { continue };
+            subset_health::compare(groups, &self.members, &self.told, now);
+            divide(groups, |g| g.trust * g.spill.keeps);
+        }
+    }
+
+    /// Moves traffic between the local zone and the others at the same priority, by how busy they are.
+    fn spill_over(&mut self, seconds: f64, now: Time) {
+        let Some(zone) = &self.config.zone else { return };
+        let target = zone.spill_over_percent / 100.0;
+        for remote in 1..self.groups.len() {
+            let local = remote - 1;
+            let sides = (self.groups.get(local), self.groups.get(remote));
+            let (Some(here), Some(there)) = sides else { continue };
+            let same = (here.key.lane, here.key.priority) == (there.key.lane, there.key.priority);
+            if !same || here.key.remote {
+                continue;
+            }
+            // Farther away is not busier: what is on its way takes up no slot.
+            let at_work = (here.typical / there.typical).min(1.0);
+            let (busy_here, busy_there) =
+                (self.pressure_of(here, 1.0, now), self.pressure_of(there, at_work, now));
+            let poll_s = self.poll_s;
+            if let Some(there) = self.groups.get_mut(remote) {
+                there.spill.observe(busy_there, seconds);
+            }
+            let there = self.groups.get(remote).map_or(0.0, |g| g.spill.pressure());
+            if let Some(here) = self.groups.get_mut(local) {
+                here.spill.observe(busy_here, seconds);
+                here.spill.settle(target.max(there), poll_s, seconds);
+            }
+        }
+    }
+
+    /// How busy a group's eligible endpoints are, where `at_work` is the part of its requests that are not on their way.
+    fn pressure_of(&self, group: &Group, at_work: f64, now: Time) -> Pressure {
+        let learnt = self.slots();
+        let slots = learnt.filter(|s| s.found).map_or(f64::INFINITY, |s| f64::from(s.count));
+        let (mut weight, mut busy, mut speed) = (0.0, 0.0, 0.0);
+        let mut tally = Tally::new(&self.config.pressure);
+        let members = group.pool.everybody().iter().filter_map(|i| Some((*i, self.member(*i)?)));
+        for (index, member) in members.filter(|(_, m)| m.eligible) {
+            let own = f64::from(member.weight);
+            weight += own;
+            let crowd = at_work * f64::from(member.awaiting()) * f64::from(group.turns.unit) / own;
+            busy += own * (crowd / slots).min(1.0);
+            let queue = f64::from(self.queueing.delay((crowd - 1.0).max(0.0) as u32));
+            let silence = member.floor(now) / group.typical.max(1e-6);
+            speed += own / queue.max(silence).max(1.0);
+            tally.add(|value| self.pressing(index, member, value, learnt, now));
+        }
+        if weight <= 0.0 {
+            return Pressure::default();
+        }
+        let is_signal = |term: &PressureTerm| matches!(term.value, PressureValue::Signal(_));
+        let signals = self.config.pressure.iter().any(is_signal);
+        let slow_down = of_slow_down(weight / speed.max(f64::MIN_POSITIVE));
+        Pressure {
+            measured: (busy / weight).max(slow_down),
+            signalled: tally.pressure().filter(|_| signals).map_or(0.0, |pressure| pressure.value),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn seven_of_ten_carry_everything() {
+        assert_eq!(capacity(10.0, 10.0), 1.0);
+        assert!((capacity(5.0, 10.0) - 0.7).abs() < 1e-9);
+        assert!(capacity(7.2, 10.0) == 1.0 && capacity(7.0, 10.0) < 1.0);
+        assert_eq!((capacity(0.0, 10.0), capacity(0.0, 0.0)), (0.0, 0.0));
+    }
+}

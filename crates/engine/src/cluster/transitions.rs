@@ -1,0 +1,121 @@
+//! What is worth telling of a fleet: who changed state, who was taken out, and who gets how much.
+//!
+//! Every worker draws the same conclusions; one of them counts and tells them for all.
+
+use super::{Duty, Totals, Upstream};
+use crate::endpoint::Tally;
+use crate::health::State;
+use crate::time::Time;
+
+/// Picks are counted over about this time to tell an endpoint's share, seconds.
+pub const RECENT_S: f64 = 10.0;
+/// More changes than this between two looks are counted, not told.
+const MOST_CHANGES: usize = 64;
+
+/// An endpoint changed its state, or was taken out of traffic, or came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Which endpoint.
+    pub index: u32,
+    /// Its state before and after.
+    pub states: [State; 2],
+    /// Whether it may be chosen, before and after.
+    pub eligible: [bool; 2],
+}
+
+/// What stood where at the last look.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    seen: Vec<(State, bool)>,
+    /// Counters at the last count, and picks that still count as recent.
+    recent: Vec<(Tally, f32)>,
+    totals: Totals,
+    counted: Time,
+    changes: Vec<Change>,
+}
+
+impl Upstream {
+    /// Compares with the last look; counts and notes what has changed if this worker tells for all.
+    pub(super) fn look(&mut self, duty: Duty) {
+        self.journal.seen.resize(self.members.len(), (State::Healthy, true));
+        for (index, (member, seen)) in (0..).zip(self.members.iter().zip(&mut self.journal.seen)) {
+            let now = if member.present {
+                (member.health.state(), member.eligible)
+            } else {
+                (State::Healthy, true)
+            };
+            let (before, could) = core::mem::replace(seen, now);
+            if !duty.tells || !member.present || (before, could) == now {
+                continue;
+            }
+            let (state, eligible) = now;
+            if state != before
+                && let Some(count) = self.totals.changes.get_mut(Totals::change(state))
+            {
+                *count += 1;
+            }
+            self.totals.ejections += u64::from(could && !eligible);
+            if self.journal.changes.len() < MOST_CHANGES {
+                self.journal.changes.push(Change {
+                    index,
+                    states: [before, state],
+                    eligible: [could, eligible],
+                });
+            }
+        }
+    }
+
+    /// What has changed since the last call, in order.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        core::mem::take(&mut self.journal.changes)
+    }
+
+    /// Counts the latest picks; called every now and then.
+    pub fn recount(&mut self, now: Time) {
+        let seconds = now.seconds_since(core::mem::replace(&mut self.journal.counted, now));
+        let fade = (-seconds / RECENT_S).exp() as f32;
+        self.journal.recent.resize(self.members.len(), Default::default());
+        let kept = self.journal.recent.iter_mut().zip(self.fleet.identities());
+        for (member, ((before, recent), identity)) in self.members.iter_mut().zip(kept) {
+            let picks = member.counters.picks.saturating_sub(before.picks);
+            *recent = *recent * fade + picks as f32;
+            if let Some(full) = member.counters.carry() {
+                self.departed.entry(*identity).or_default().merge(&full);
+            }
+            *before = member.counters;
+        }
+        self.journal.totals = self.totals;
+    }
+
+    /// What had been counted at the last count is another's now: what came since is left.
+    pub fn forget_counts(&mut self) {
+        self.totals.take_off(&self.journal.totals);
+        self.journal.totals = Totals::default();
+        self.departed.clear();
+        for (member, (before, _)) in self.members.iter_mut().zip(&mut self.journal.recent) {
+            member.counters.take_off(&core::mem::take(before));
+        }
+    }
+
+    /// This worker's recent picks of the endpoint at `index`, fading over [`RECENT_S`].
+    pub fn recent_picks(&self, index: u32) -> f32 {
+        self.journal.recent.get(index as usize).map_or(0.0, |(_, recent)| *recent)
+    }
+
+    /// The place of `index` is another's now, whose picks so far are old.
+    pub(super) fn forget_journal(&mut self, index: u32) {
+        let counters = self.members.get(index as usize).map(|m| m.counters).unwrap_or_default();
+        if let Some(seen) = self.journal.seen.get_mut(index as usize) {
+            *seen = (State::Healthy, true);
+        }
+        if let Some(recent) = self.journal.recent.get_mut(index as usize) {
+            *recent = (counters, 0.0);
+        }
+    }
+
+    /// What an older configuration has told already is no news.
+    pub(super) fn adopt_journal(&mut self) {
+        self.journal.seen.clear();
+        self.journal.seen.extend(self.members.iter().map(|m| (m.health.state(), m.eligible)));
+    }
+}

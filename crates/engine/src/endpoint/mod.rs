@@ -1,0 +1,21 @@
+//! The endpoints of a cluster: which there are, and what is known of each.
+//!
+//! A [set] gives every endpoint an index that stays valid while others come and go. Beside it, by the same index, stand
+//! what this worker has measured ([state]) and what the other workers report ([peers]); a [view] reads both as one.
+
+mod absence;
+mod announced_health;
+mod attributes;
+mod peers;
+mod set;
+mod state;
+mod string_arena;
+mod view;
+
+pub use absence::{Absence, Absences, Standing};
+pub use peers::{GONE_AFTER_S, Heard, Others, Told};
+pub use set::{Changes, Endpoint, EndpointRef, Fleet, Spec};
+pub use state::{Counters, Exploration, Member, Tally, Word};
+pub use view::{Known, NOISE_S};
+
+pub use announced_health::Condition;

@@ -1,0 +1,280 @@
+//! What the other workers tell of each endpoint, gathered anew on every tick.
+//!
+//! It stands beside the members, and takes no place at all where there are no other workers. Moments are kept in six
+//! bytes, as their distance from when all of it was gathered.
+
+use crate::endpoint::Known;
+use crate::endpoint::Member;
+use crate::estimate::{Blend, InFlightReport};
+use crate::health::{Evidence, Good};
+use crate::time::Time;
+
+/// A slot that was published longer ago than this belongs to a worker that is gone, in seconds.
+pub const GONE_AFTER_S: f64 = 3.0;
+
+/// What the other workers know of an endpoint, summed up; its health apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Others {
+    /// Their requests.
+    pub in_flight: InFlightReport,
+    /// Their latency estimates.
+    pub latency: Blend,
+    /// The highest of their failure ratios.
+    pub error_ratio: f32,
+}
+
+impl Others {
+    /// Adds another worker's knowledge.
+    pub fn merge(&mut self, other: &Others) {
+        self.in_flight.merge(&other.in_flight);
+        self.latency.merge(&other.latency);
+        self.error_ratio = self.error_ratio.max(other.error_ratio);
+    }
+}
+
+/// A moment as what lies between it and another one, in nanoseconds: exact within 39 hours. What is longer ago counts
+/// as just that long, and nothing is further ahead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Ago([u16; 3]);
+
+impl Ago {
+    /// Stands for no distance; zero stands for never.
+    const NOW: u64 = 1 << 47;
+
+    fn of(moment: Time, at: Time) -> Ago {
+        let code = if moment == Time::ZERO {
+            0
+        } else if moment <= at {
+            Ago::NOW.saturating_add(at.0 - moment.0).min(2 * Ago::NOW - 1)
+        } else {
+            Ago::NOW.saturating_sub(moment.0 - at.0).max(1)
+        };
+        Ago([code as u16, (code >> 16) as u16, (code >> 32) as u16])
+    }
+
+    fn moment(self, at: Time) -> Time {
+        let [low, middle, high] = self.0.map(u64::from);
+        match low | middle << 16 | high << 32 {
+            0 => Time::ZERO,
+            code => Time((at.0 + Ago::NOW).saturating_sub(code)),
+        }
+    }
+}
+
+/// What was heard of one endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Heard {
+    total: u32,
+    awaiting: u32,
+    mean_age: f32,
+    centre: f32,
+    samples: f32,
+    error_ratio: f32,
+    quiet_since: Ago,
+    updated: Ago,
+    good_start: Ago,
+    good: u16,
+}
+
+impl Heard {
+    /// Requests on their way from the others.
+    pub fn total(&self) -> u32 {
+        self.total
+    }
+
+    /// Of these, requests that await response headers.
+    pub fn awaiting(&self) -> u32 {
+        self.awaiting
+    }
+
+    /// The highest of their failure ratios.
+    pub fn error_ratio(&self) -> f32 {
+        self.error_ratio
+    }
+
+    /// When the endpoint last showed life to one of the others, `at` being when this was gathered.
+    pub fn quiet_since(&self, at: Time) -> Time {
+        self.quiet_since.moment(at)
+    }
+
+    /// Their requests.
+    pub fn in_flight(&self, at: Time) -> InFlightReport {
+        let Heard { total, awaiting, mean_age, .. } = *self;
+        InFlightReport { total, awaiting, mean_age, quiet_since: self.quiet_since(at) }
+    }
+
+    /// Whether they have an estimate of its latency.
+    pub fn has_latency(&self) -> bool {
+        self.samples > 0.0
+    }
+
+    /// Their latency estimates.
+    pub fn latency(&self, at: Time) -> Blend {
+        Blend::of((self.centre, self.samples, self.updated.moment(at)))
+    }
+
+    /// What went well with them.
+    pub fn good(&self, at: Time) -> Good {
+        Good { count: self.good, start: self.good_start.moment(at) }
+    }
+}
+
+/// What was heard of all endpoints, by index, and when it was gathered.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    at: Time,
+    heard: Vec<Heard>,
+}
+
+impl Told {
+    /// Forgets everything, to be told anew as of `at`.
+    pub fn forget(&mut self, at: Time) {
+        self.at = at;
+        if self.heard.iter().all(|heard| *heard == Heard::default()) {
+            // Nobody has told anything since the last time: nobody is left.
+            self.heard = Vec::new();
+        } else {
+            self.heard.fill(Heard::default());
+        }
+    }
+
+    /// Forgets what was heard of the endpoint at `index`.
+    pub fn forget_one(&mut self, index: u32) {
+        if let Some(heard) = self.heard.get_mut(index as usize) {
+            *heard = Heard::default();
+        }
+    }
+
+    /// When it was gathered.
+    pub fn at(&self) -> Time {
+        self.at
+    }
+
+    /// `member`, which stands at `index`, with what was heard of it.
+    pub fn of<'a>(&'a self, index: u32, member: &'a Member) -> Known<'a> {
+        Known::new(member, self.heard.get(index as usize), self.at)
+    }
+
+    /// Adds what another worker knows of `member` at `index`, one of so many `places`.
+    pub fn merge(
+        &mut self,
+        (index, member): (u32, &mut Member),
+        places: usize,
+        other: &Others,
+        evidence: &Evidence,
+    ) {
+        if *other == Others::default() && *evidence == Evidence::default() {
+            return;
+        }
+        let known = self.of(index, member);
+        let (mut others, good) = (known.others(), known.good());
+        others.merge(other);
+        let good = member.health.merge_other(good, evidence);
+        self.put(index, places, &others, good);
+    }
+
+    /// Fills in what others had told before of `member`, as far as nobody has told it yet.
+    pub fn recall(
+        &mut self,
+        (index, member): (u32, &mut Member),
+        places: usize,
+        before: &Others,
+        evidence: &Evidence,
+    ) {
+        let known = self.of(index, member);
+        let (mut others, mut good) = (known.others(), known.good());
+        if others.latency.centre().is_none()
+            && (before.latency.centre().is_some() || before.error_ratio > 0.0)
+        {
+            others.latency = before.latency;
+            others.error_ratio = others.error_ratio.max(before.error_ratio);
+        }
+        if member.health.others(good) == Evidence::default() {
+            good = member.health.merge_other(good, evidence);
+        }
+        self.put(index, places, &others, good);
+    }
+
+    fn put(&mut self, index: u32, places: usize, others: &Others, good: Good) {
+        let Others { in_flight, latency, error_ratio } = *others;
+        let (centre, samples, updated) = latency.parts();
+        if self.at == Time::ZERO {
+            self.at = in_flight.quiet_since.max(updated).max(good.start);
+        }
+        if self.heard.len() < places {
+            self.heard.reserve_exact(places - self.heard.len());
+            self.heard.resize(places, Heard::default());
+        }
+        let ago = |moment| Ago::of(moment, self.at);
+        let told = Heard {
+            total: in_flight.total,
+            awaiting: in_flight.awaiting,
+            mean_age: in_flight.mean_age,
+            centre,
+            samples,
+            error_ratio,
+            quiet_since: ago(in_flight.quiet_since),
+            updated: ago(updated),
+            good_start: ago(good.start),
+            good: good.count,
+        };
+        if let Some(heard) = self.heard.get_mut(index as usize) {
+            *heard = told;
+        }
+    }
+
+    /// The clock stepped back to `now`: evidence from the future would outweigh all that comes.
+    pub fn not_after(&mut self, now: Time) {
+        for heard in &mut self.heard {
+            heard.good_start = Ago::of(heard.good_start.moment(self.at).min(now), self.at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn is_small() {
+        assert_eq!(size_of::<Heard>(), 44);
+    }
+
+    #[test]
+    fn a_moment_of_the_last_day_is_kept_to_the_nanosecond() {
+        let at = Time::from_secs_f64(1.7e9);
+        for ago in [0, 1, 999, 86_400_000_000_001, -1, -86_400_000_000_001] {
+            let moment = Time(at.0.wrapping_add_signed(-ago));
+            assert_eq!(Ago::of(moment, at).moment(at), moment);
+        }
+        assert_eq!(Ago::of(Time::ZERO, at), Ago::default());
+        assert_eq!(Ago::default().moment(at), Time::ZERO);
+        assert_eq!(Ago::of(Time(1), at).moment(at), Time(at.0 - Ago::NOW + 1), "long ago, but not never");
+        assert!(Ago::of(Time(u64::MAX), at).moment(at) > at);
+        assert_eq!(Ago::of(Time(5), Time(9)).moment(Time(9)), Time(5));
+    }
+
+    #[test]
+    fn what_one_other_worker_tells_is_kept_as_it_is() {
+        let (mut told, mut member) = (Told::default(), Member::default());
+        let at = Time::from_secs_f64(1000.0);
+        told.forget(at);
+        let mut others = Others { error_ratio: 0.1, ..Others::default() };
+        others.in_flight =
+            InFlightReport { total: 3, awaiting: 2, mean_age: 0.7, quiet_since: Time(at.0 - 7) };
+        others.latency.add((-3.3, 7.7, Time(at.0 - 123_456_789)));
+        let evidence = Evidence { good: 3, good_start: Time(at.0 - 987_654_321), ..Evidence::default() };
+        told.merge((1, &mut member), 3, &Others::default(), &Evidence::default());
+        assert_eq!(told.heard.capacity(), 0, "nothing takes no place");
+        told.merge((1, &mut member), 3, &others, &evidence);
+        let known = told.of(1, &member);
+        assert_eq!((known.others(), known.others_evidence()), (others, evidence));
+        told.forget(at);
+        assert_eq!(told.of(1, &member).others(), Others::default());
+        told.forget(at);
+        assert_eq!(told.heard.capacity(), 0, "nobody is left");
+    }
+}

@@ -1,0 +1,21 @@
+//! What is known of each endpoint: estimators that take every time as a parameter and never read a clock.
+
+pub mod background;
+pub mod errors;
+pub mod in_flight;
+pub mod latency;
+pub mod learnt_weight;
+pub mod peak_ewma;
+pub mod queueing;
+pub mod signal;
+pub mod unanswered;
+
+pub use crate::estimate::learnt_weight::LearntWeight;
+pub use crate::estimate::unanswered::Owed;
+pub use background::Background;
+pub use errors::{ErrorRatio, Failing};
+pub use in_flight::{InFlight, InFlightReport};
+pub use latency::{Blend, Latency};
+pub use peak_ewma::PeakEwma;
+pub use queueing::{Queueing, Slots};
+pub use signal::Reading;

@@ -1,0 +1,69 @@
+//! The engine of evenkeel: events in, decisions out. It knows no JSON, no shared data and no proxy, reads no clock and
+//! draws no randomness of its own, so that every decision can be replayed.
+//!
+//! # A request
+//!
+//! [`Balancer::pick`] decides: the [cluster](Cluster) draws a version, priority and zone, and the [policy] chooses among the
+//! eligible endpoints. [`Balancer::started`] hands out a handle; with it come back [the answer](Balancer::answered), the
+//! [verdict on it](Balancer::judged) and [the end](Balancer::finished). Each [`Outcome`] feeds the [estimates](estimate)
+//! and the [health] of its endpoint.
+//!
+//! # A tick
+//!
+//! [`Balancer::tick`], every few milliseconds in every worker: what is typical, which endpoints are out, how requests are
+//! divided over versions, priorities and zones, which endpoints are probed. Before it the worker reports what it has measured
+//! and takes in the [peers' reports](endpoint), so that all workers draw the same conclusions.
+//!
+//! # Where things are
+//!
+//! | to change | look in |
+//! |---|---|
+//! | how an endpoint is chosen | [`policy`], one file a policy |
+//! | what is measured, and how it is smoothed | [`estimate`] |
+//! | ejection, probes, recovery of one endpoint | [`health`] |
+//! | limits, panic, priorities, zones, versions of a cluster | `cluster/` |
+//! | which endpoints there are, what peers report | [`endpoint`] |
+//! | pressure and desired replicas | [`autoscale`] |
+//! | what can be set | [`settings`] |
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::unreachable
+    )
+)]
+
+pub mod ablation;
+pub mod autoscale;
+mod balancer;
+mod cluster;
+mod decision;
+pub mod endpoint;
+pub mod estimate;
+pub mod health;
+mod outcome;
+pub mod pattern;
+pub mod policy;
+pub mod rng;
+pub mod settings;
+pub mod time;
+
+pub use balancer::Engine;
+pub use decision::{Decision, Reason, Ticket};
+
+pub use cluster::Change;
+pub use cluster::Duty;
+pub use cluster::Explained;
+pub use cluster::Part;
+pub use cluster::RECENT_S;
+pub use cluster::Said;
+pub use cluster::Upstream;
+pub use cluster::decision_times::BOUNDS_NS;
+pub use cluster::decision_times::DecisionTimes;
+pub use cluster::totals::Totals;
+pub use outcome::Failure;
+pub use outcome::Outcome;

@@ -1,0 +1,73 @@
+//! Names of clusters with `*` in them: for the names that a control plane makes.
+
+/// Whether `name` is a pattern rather than the name of one cluster; `*` alone stands for every cluster that no other entry
+/// names.
+pub fn is_pattern(name: &str) -> bool {
+    name != "*" && name.contains('*')
+}
+
+/// Whether `name` matches `pattern`, in which each `*` stands for any characters, or for none.
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
+    let Some(last) = parts.next_back() else { return rest.is_empty() };
+    for part in parts {
+        let Some((_, behind)) = rest.split_once(part) else { return false };
+        rest = behind;
+    }
+    rest.ends_with(last)
+}
+
+/// How much of a pattern is not left open: of several that match, the one with the most counts.
+pub(crate) fn literal(pattern: &str) -> usize {
+    pattern.chars().filter(|c| *c != '*').count()
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn each_star_stands_for_any_characters() {
+        for (pattern, name, expected) in [
+            ("httproute/default/web/rule/*", "httproute/default/web/rule/0/backend/1", true),
+            ("httproute/default/web/rule/*", "httproute/default/web/rule", false),
+            (
+                "outbound|80|*|web.default.svc.cluster.local",
+                "outbound|80||web.default.svc.cluster.local",
+                true,
+            ),
+            (
+                "outbound|80|*|web.default.svc.cluster.local",
+                "outbound|80|v2|web.default.svc.cluster.local",
+                true,
+            ),
+            (
+                "outbound|80|*|web.default.svc.cluster.local",
+                "outbound|81||web.default.svc.cluster.local",
+                false,
+            ),
+            ("*web", "web", true),
+            ("*web", "webx", false),
+            ("a*b*c", "abc", true),
+            ("a*b*c", "a-b-bc", true),
+            ("a*b*c", "acb", false),
+            ("a*ba", "aba", true),
+            ("ab*ba", "aba", false),
+            ("**", "", true),
+            ("web", "web", true),
+            ("web", "web2", false),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn a_star_alone_is_no_pattern() {
+        assert!(!is_pattern("*") && !is_pattern("web") && is_pattern("web/*"));
+        assert!(literal("web/*") > literal("*b*"));
+    }
+}

@@ -1,0 +1,40 @@
+//! The same client, the same endpoint: the client's address on the [ring](super::ring).
+//!
+//! Nothing but health moves a client: while its endpoint is out, its second choice serves it; the single requests that look after
+//! such an endpoint are its own clients'. Endpoints have clients
+//! in proportion to static weight; signals, slow start and load change nothing. Use it where an endpoint keeps state
+//! for a client that it must not lose, clients are many, and none is much busier than the rest (a NAT gateway is
+//! one client). A request whose client is unknown goes to a random endpoint.
+
+use super::ring::{Ring, nearest};
+use super::{Candidates, Policy, Pool, Request, View};
+use crate::rng::Rng;
+
+/// Points walked when none of a key's own choices is eligible.
+const STEPS: usize = 256;
+
+/// The ring.
+#[derive(Debug, Default)]
+pub struct IpHash {
+    ring: Ring,
+}
+
+impl Policy for IpHash {
+    fn refresh(&mut self, view: View<'_>, pool: &Pool) {
+        self.ring.refresh(view, pool.everybody());
+    }
+
+    fn owner(&self, key: u64) -> Option<u32> {
+        super::ring::owner(&self.ring, key)
+    }
+
+    fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
+        let key = request.key.unwrap_or_else(|| rng.next_u64());
+        let mut candidates =
+            nearest(&self.ring, key, request.want, STEPS, |index| view.eligible(index).is_some());
+        if candidates.first().is_none() {
+            pool.draw(view, request.want, rng, |index, _| candidates.push(index));
+        }
+        candidates
+    }
+}

@@ -1,0 +1,47 @@
+//! The lower product of peak-sensitive latency and requests in flight, of two random choices.
+//!
+//! cost = peak EWMA · (in-flight + 1) / weight
+//!
+//! Finagle's and linkerd's balancer ("Beyond round robin: load balancing for latency", Buoyant, 2016): the
+//! [average](crate::estimate::PeakEwma) jumps to a slow answer and forgets it over 10 s, so a first bad answer is
+//! enough to be avoided. An endpoint without an answer yet costs what is typical of the fleet. Failures do not
+//! count as answers: fast errors are no reason to be chosen. Use it where latency differs between endpoints and
+//! requests are alike; one request that is heavy by nature counts against whoever happened to get it.
+
+use super::{Candidates, Policy, Pool, Request, View, cheapest};
+use crate::endpoint::Known;
+use crate::rng::Rng;
+
+/// Two, as published.
+const CHOICES: usize = 2;
+
+/// Peaks that are so many times as high are no chance any more.
+const BREAKS_AT: f32 = 8.0;
+
+/// Keeps nothing between picks: the averages stand beside the members.
+#[derive(Debug, Default)]
+pub struct PeakEwma;
+
+fn cost(view: View<'_>, index: u32, member: Known<'_>) -> f32 {
+    let peak = view.peaks.get(index as usize).and_then(|peak| peak.estimate(view.now));
+    let latency = peak.unwrap_or(member.expected);
+    latency * (member.total_in_flight() + 1) as f32 / member.weight
+}
+
+impl Policy for PeakEwma {
+    fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
+        cheapest(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, index| cost(view, index, m))
+    }
+
+    fn counts_turns(&self) -> bool {
+        true
+    }
+
+    fn cost(&self, view: View<'_>, index: u32) -> Option<f32> {
+        Some(cost(view, index, view.known(index)?))
+    }
+
+    fn exiles(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,261 @@
+//! The eligible endpoints, ready to be drawn from in constant time.
+
+use super::View;
+use crate::endpoint::Member;
+use crate::rng::Rng;
+
+/// The most endpoints one decision looks at.
+pub const MAX_DRAWS: usize = 16;
+
+/// Distinct random draws in proportion to [`Member::share`], or to weight alone.
+///
+/// With equal shares a draw is one step of a Fisher–Yates shuffle over a permutation that is kept: distinct
+/// without rejection, O(1), whatever order earlier draws left. With unequal shares a draw is Walker's alias
+/// method (Vose, "A linear algorithm for generating random numbers with a given distribution", 1991): O(1), the
+/// table is rebuilt on refresh; repetitions are drawn again, a bounded number of times.
+#[derive(Clone, Debug, Default)]
+pub struct Pool {
+    /// All that may be eligible one day, in rising order.
+    everybody: Vec<u32>,
+    /// Who is.
+    order: Vec<u32>,
+    alias: Vec<Alias>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Alias {
+    /// Probability of `own` against `other`, in 2⁻³².
+    keep: u32,
+    own: u32,
+    other: u32,
+}
+
+impl Pool {
+    /// The pool of those at `indices`, in rising order, of whom nobody is eligible until the next refresh.
+    pub fn assign(&mut self, indices: impl Iterator<Item = u32>) {
+        self.everybody.clear();
+        self.everybody.extend(indices);
+        self.everybody.shrink_to_fit();
+    }
+
+    /// Takes those of its `members` that are eligible, to be drawn in proportion to their shares.
+    pub fn refresh(&mut self, members: &[Member]) {
+        self.refresh_by(members, |member| member.share);
+    }
+
+    /// The same in proportion to what `part` says.
+    pub fn refresh_by(&mut self, members: &[Member], part: impl Fn(&Member) -> f32) {
+        self.order.clear();
+        let eligible = |i: &&u32| members.get(**i as usize).is_some_and(|m| m.eligible);
+        self.order.reserve_exact(self.everybody.len());
+        self.order.extend(self.everybody.iter().filter(eligible));
+        let share = |i: &u32| members.get(*i as usize).map_or(0.0, &part);
+        let (mut least, mut most) = (f32::INFINITY, 0.0f32);
+        for share in self.order.iter().map(share) {
+            (least, most) = (least.min(share), most.max(share));
+        }
+        self.alias.clear();
+        if most > least * 1.01 {
+            self.build_alias(share);
+        }
+    }
+
+    fn build_alias(&mut self, share: impl Fn(&u32) -> f32) {
+        let total: f64 = self.order.iter().map(|i| f64::from(share(i).max(0.0))).sum();
+        let scale = self.order.len() as f64 / total.max(f64::MIN_POSITIVE);
+        let (mut small, mut large): (Vec<_>, Vec<_>) = self
+            .order
+            .iter()
+            .map(|i| (*i, f64::from(share(i).max(0.0)) * scale))
+            .partition(|(_, p)| *p < 1.0);
+        let full = |own| Alias { keep: u32::MAX, own, other: own };
+        while let Some((own, p)) = small.pop() {
+            let Some((other, rest)) = large.pop() else {
+                self.alias.push(full(own));
+                continue;
+            };
+            self.alias.push(Alias { keep: (p * 4_294_967_296.0) as u32, own, other });
+            let rest = rest - (1.0 - p);
+            if rest < 1.0 { small.push((other, rest)) } else { large.push((other, rest)) }
+        }
+        self.alias.extend(large.into_iter().map(|(own, _)| full(own)));
+    }
+
+    /// How many are eligible, as of the last refresh.
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Whether nobody is eligible.
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// All that may be eligible one day, in rising order.
+    pub fn everybody(&self) -> &[u32] {
+        &self.everybody
+    }
+
+    /// The eligible as of the last refresh, in no particular order.
+    pub fn as_slice(&self) -> &[u32] {
+        &self.order
+    }
+
+    /// Draws up to `count` (at most [`MAX_DRAWS`]) distinct members that are still eligible.
+    pub fn draw(&mut self, view: View<'_>, count: usize, rng: &mut Rng, mut each: impl FnMut(u32, &Member)) {
+        let count = count.min(MAX_DRAWS);
+        if self.alias.is_empty() {
+            self.draw_evenly(view, count, rng, &mut each);
+            return;
+        }
+        let mut drawn = [u32::MAX; MAX_DRAWS];
+        let mut found = 0;
+        for _ in 0..4 * count {
+            if found == count {
+                return;
+            }
+            let index = self.draw_alias(rng);
+            if drawn.get(..found).is_some_and(|d| d.contains(&index)) {
+                continue;
+            }
+            let (Some(member), Some(slot)) = (view.eligible(index), drawn.get_mut(found)) else { continue };
+            *slot = index;
+            found += 1;
+            each(index, member);
+        }
+        if found == 0 {
+            self.draw_evenly(view, count, rng, &mut each);
+        }
+    }
+
+    fn draw_alias(&self, rng: &mut Rng) -> u32 {
+        let bits = rng.next_u64();
+        let column = (((bits >> 32) * self.alias.len() as u64) >> 32) as usize;
+        match self.alias.get(column) {
+            Some(alias) if bits as u32 <= alias.keep => alias.own,
+            Some(alias) => alias.other,
+            None => u32::MAX,
+        }
+    }
+
+    /// Looks at up to four times `count` places, because some may have become ineligible since the refresh.
+    fn draw_evenly(
+        &mut self,
+        view: View<'_>,
+        count: usize,
+        rng: &mut Rng,
+        each: &mut impl FnMut(u32, &Member),
+    ) {
+        let len = self.order.len();
+        let mut found = 0;
+        for at in 0..len.min(4 * count) {
+            if found == count {
+                return;
+            }
+            let with = at + rng.below((len - at) as u32) as usize;
+            self.order.swap(at, with);
+            let Some(index) = self.order.get(at).copied() else { return };
+            if let Some(member) = view.eligible(index) {
+                found += 1;
+                each(index, member);
+            }
+        }
+        // Most of the fleet went away since the refresh: look at everybody once rather than find nobody.
+        if found == 0 {
+            for index in self.order.iter().copied() {
+                if let Some(member) = view.eligible(index) {
+                    each(index, member);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use std::sync::LazyLock;
+
+    use super::*;
+    use crate::endpoint::Told;
+    use crate::estimate::Queueing;
+    use crate::time::Time;
+
+    fn members(shares: &[f32]) -> Vec<Member> {
+        shares
+            .iter()
+            .map(|s| Member {
+                present: true,
+                eligible: *s > 0.0,
+                share: *s,
+                weight: 1.0,
+                ..Member::default()
+            })
+            .collect()
+    }
+
+    fn view(members: &[Member]) -> View<'_> {
+        static QUEUEING: LazyLock<Queueing> = LazyLock::new(Queueing::default);
+        static TOLD: LazyLock<Told> = LazyLock::new(Told::default);
+        let (told, queueing) = (&*TOLD, &*QUEUEING);
+        View {
+            members,
+            told,
+            identities: &[],
+            peaks: &[],
+            queueing,
+            in_flight: 0,
+            now: Time::ZERO,
+            turns: crate::policy::Turns::default(),
+        }
+    }
+
+    fn first_draws(members: &[Member], rounds: usize, draws: usize) -> Vec<f64> {
+        let mut pool = Pool::default();
+        pool.assign(0..members.len() as u32);
+        pool.refresh(members);
+        let mut rng = Rng::new(7);
+        let mut counts = vec![0.0; members.len()];
+        for _ in 0..rounds {
+            let mut seen = Vec::new();
+            pool.draw(view(members), draws, &mut rng, |i, _| seen.push(i));
+            assert!((1..seen.len()).all(|n| !seen[n..].contains(&seen[n - 1])), "distinct: {seen:?}");
+            counts[seen[0] as usize] += 1.0;
+        }
+        counts
+    }
+
+    #[test]
+    fn draws_follow_the_shares() {
+        for shares in [&[1.0f32; 10][..], &[1.0, 2.0, 3.0, 4.0], &[0.01, 1.0, 1.0], &[1000.0, 1.0, 1.0, 1.0]]
+        {
+            let total: f32 = shares.iter().sum();
+            let counts = first_draws(&members(shares), 40_000, 2);
+            let chi: f64 = shares
+                .iter()
+                .zip(&counts)
+                .map(|(s, n)| (f64::from(s / total) * 40_000.0, n))
+                .map(|(expected, n)| (n - expected).powi(2) / expected)
+                .sum();
+            assert!(chi < 30.0, "{shares:?} {counts:?} χ²={chi}");
+        }
+    }
+
+    #[test]
+    fn never_draws_who_became_ineligible_and_finds_the_last_one_left() {
+        let mut list = members(&[1.0; 40]);
+        let mut pool = Pool::default();
+        pool.assign(0..40);
+        pool.refresh(&list);
+        list.iter_mut().take(39).for_each(|m| m.eligible = false);
+        let mut rng = Rng::new(1);
+        for _ in 0..100 {
+            let mut seen = Vec::new();
+            pool.draw(view(&list), 5, &mut rng, |i, _| seen.push(i));
+            assert_eq!(seen, [39]);
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Chance, in proportion to the shares: what NGINX calls `random` and Envoy `RANDOM`, but weighted.
+//!
+//! P(endpoint) = share / Σ shares, where the [share](crate::endpoint::Member::share) is weight × signals × slow start. A draw is
+//! Walker's alias method, O(1) ([`Pool`]). Use it where many proxies each see little traffic: they need no common
+//! order and never fall into step. Loads vary more than with turns: by the square root of the mean.
+//!
+//! [Member::share]: crate::endpoint::Member::share
+
+use super::{Candidates, Policy, Pool, Request, View};
+use crate::rng::Rng;
+
+/// Keeps nothing between picks.
+#[derive(Debug, Default)]
+pub struct Random;
+
+impl Policy for Random {
+    fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
+        let mut candidates = Candidates::default();
+        pool.draw(view, request.want, rng, |index, _| candidates.push(index));
+        candidates
+    }
+}

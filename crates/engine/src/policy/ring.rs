@@ -1,0 +1,357 @@
+//! Who a key belongs to: multi-probe consistent hashing (Appleton, O'Reilly, "Multi-probe consistent hashing",
+//! arXiv:1505.00062, 2015).
+//!
+//! Endpoints stand as points on a ring of 2³² places. A key looks at k = [`PROBES`] places, goes from each to the next
+//! point clockwise, and belongs to whoever is nearest to its probe; the next nearest are its second choices, spread
+//! over the whole fleet. When an endpoint leaves, only its own keys move.
+//!
+//! An endpoint has p points in proportion to its static weight, sixteen for a weight of one. A point whose arc is x
+//! times the mean wins as 1 − e^(−kx), and x is exponentially distributed, so an endpoint's part of the keys deviates
+//! by √(((1 − 2/(1+k) + 1/(1+2k)) · ((1+k)/k)² − 1) / p) of the mean: 6.5 % with seven probes and sixteen points.
+//! The paper's 21 probes with one point each look at the memory too often for a fleet that is larger than the cache;
+//! a ring with one probe needs 240 points for the same.
+//!
+//! The ring holds everybody in the pool, eligible or not: who is ejected for a moment gets the same keys back. It is
+//! rebuilt when somebody comes, goes or changes weight, never on a request.
+
+use super::View;
+use crate::rng::mix;
+
+/// Places that a key looks at.
+pub const PROBES: usize = 7;
+/// Points of an endpoint of weight one …
+const POINTS: f32 = 16.0;
+/// … and the most that one endpoint has: beyond, all weights are halved until the heaviest fits.
+const MOST_POINTS: f32 = 256.0;
+/// The most points of all together: 2 MB, sorted within milliseconds.
+const MOST_ON_A_RING: f32 = 262_144.0;
+/// Places of points and of probes come from one mixer; different increments keep the two apart.
+const POINT_STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+const PROBE_STEP: u64 = 0xD1B5_4A32_D192_ED03;
+
+#[derive(Clone, Copy, Debug)]
+struct Point {
+    place: u32,
+    index: u32,
+}
+
+/// The points, and where to begin to look for a place.
+#[derive(Debug, Default)]
+pub struct Ring {
+    points: Vec<Point>,
+    /// By the upper bits of a place: the first point that is not before all of these places.
+    starts: Vec<u32>,
+    shift: u32,
+    fingerprint: u64,
+}
+
+impl Ring {
+    /// Rebuilds the ring of those at `indices` if somebody came, went or changed weight; whether it did.
+    pub fn refresh(&mut self, view: View<'_>, indices: &[u32]) -> bool {
+        let identity = |index: u32| view.identities.get(index as usize).copied().unwrap_or_default();
+        let member = |i: &u32| Some((*i, view.members.get(*i as usize).filter(|m| m.present)?));
+        let present = || indices.iter().filter_map(member);
+        // A sum, because the order says nothing; the index, because places are reused.
+        let fingerprint = present().fold(0u64, |sum, (index, m)| {
+            let weight = u64::from(m.weight.to_bits()) << 32;
+            sum.wrapping_add(mix(identity(index) ^ mix(weight | u64::from(index))))
+        });
+        if fingerprint == self.fingerprint {
+            return false;
+        }
+        self.fingerprint = fingerprint;
+        let heaviest = present().map(|(_, m)| m.weight).fold(0.0, f32::max);
+        let scale = points_per_weight(heaviest, present().map(|(_, m)| m.weight).sum());
+        self.points.clear();
+        self.points.reserve_exact(present().map(|(_, m)| points_of(m.weight, scale) as usize).sum());
+        for (index, member) in present() {
+            let count = points_of(member.weight, scale);
+            let places = (1..=count).map(|nth| place(identity(index), nth, POINT_STEP));
+            self.points.extend(places.map(|place| Point { place, index }));
+        }
+        // Two points at one place are in the same order everywhere.
+        self.points.sort_unstable_by(|a, b| {
+            a.place.cmp(&b.place).then_with(|| identity(a.index).cmp(&identity(b.index)))
+        });
+        self.index_places();
+        true
+    }
+
+    /// One start for one or two points: a look-up is one step, and the points that follow lie beside each other.
+    fn index_places(&mut self) {
+        let bits = self.points.len().max(2).ilog2().min(31);
+        self.shift = 32 - bits;
+        self.starts.clear();
+        let mut at = 0u32;
+        for bucket in 0..1u32 << bits {
+            let first = bucket << self.shift;
+            while self.points.get(at as usize).is_some_and(|p| p.place < first) {
+                at += 1;
+            }
+            self.starts.push(at);
+        }
+    }
+
+    /// Where to begin to look for the first point clockwise from `place`.
+    fn start(&self, place: u32) -> usize {
+        self.starts.get((place >> self.shift) as usize).map_or(0, |at| *at as usize)
+    }
+
+    /// The position of the first point clockwise from `place`, at `start` or after it.
+    fn after(&self, start: usize, place: u32) -> usize {
+        // Mostly one of the next four. Counting needs no branch that depends on where it is, so that the probes of a key
+        // wait for memory together.
+        let next = self.points.get(start..).and_then(|points| points.first_chunk::<4>());
+        let passed = next.map_or(0, |next| next.iter().map(|p| usize::from(p.place < place)).sum());
+        let mut at = start + passed;
+        if passed == 4 || next.is_none() {
+            while self.points.get(at).is_some_and(|p| p.place < place) {
+                at += 1;
+            }
+        }
+        if at < self.points.len() { at } else { 0 }
+    }
+
+    /// Endpoints by their distance from the probes of `key`, in no order: `(distance, index)`, repetitions included.
+    pub fn probe(&self, key: u64) -> Option<[(u32, u32); PROBES]> {
+        let mut probes = [(0, 0); PROBES];
+        for (nth, probe) in (1u64..).zip(&mut probes) {
+            let place = place(key, nth, PROBE_STEP);
+            *probe = (place, self.start(place));
+        }
+        let mut found = [(u32::MAX, 0); PROBES];
+        for ((place, start), slot) in probes.into_iter().zip(&mut found) {
+            let point = self.points.get(self.after(start, place))?;
+            *slot = (point.place.wrapping_sub(place), point.index);
+        }
+        Some(found)
+    }
+
+    /// Endpoints clockwise from where `key` first looks, repetitions included, once around.
+    pub fn walk(&self, key: u64) -> impl Iterator<Item = u32> {
+        let first = place(key, 1, PROBE_STEP);
+        let start = self.after(self.start(first), first);
+        let (before, after) = self.points.split_at_checked(start).unwrap_or_default();
+        after.iter().chain(before).map(|p| p.index)
+    }
+}
+
+/// Where the `nth` point or probe of `identity` is.
+fn place(identity: u64, nth: u64, step: u64) -> u32 {
+    (mix(identity.wrapping_add(step.wrapping_mul(nth))) >> 32) as u32
+}
+
+/// Independent of everybody but the heaviest, and of that one too up to a weight of sixteen: or its coming and
+/// going would move everybody's keys. Only where all together are too many does their sum count, too.
+fn points_per_weight(heaviest: f32, all: f32) -> f32 {
+    let mut scale = POINTS;
+    // By halves, so that the sum of all weights seldom moves anything.
+    while heaviest * scale > MOST_POINTS || (all * scale > MOST_ON_A_RING && scale > f32::MIN_POSITIVE) {
+        scale *= 0.5;
+    }
+    // Where all weights are small fractions, their ratios count as well as those of wholes.
+    if heaviest < 0.5 {
+        while heaviest > 0.0 && heaviest * scale < 0.5 * MOST_POINTS && 2.0 * all * scale <= MOST_ON_A_RING {
+            scale *= 2.0;
+        }
+    }
+    scale
+}
+
+fn points_of(weight: f32, scale: f32) -> u64 {
+    (weight * scale).round().max(1.0) as u64
+}
+
+/// Whose `key` is, well or not.
+pub fn owner(ring: &Ring, key: u64) -> Option<u32> {
+    ring.probe(key)?.into_iter().min_by_key(|(distance, _)| *distance).map(|(_, index)| index)
+}
+
+/// The endpoints of `key` in the order of their distance that `fits`, at most `want`; whoever fits nowhere near is
+/// looked for clockwise, `steps` points far.
+pub fn nearest(
+    ring: &Ring,
+    key: u64,
+    want: usize,
+    steps: usize,
+    fits: impl Fn(u32) -> bool,
+) -> super::Candidates {
+    let mut candidates = super::Candidates::default();
+    let Some(mut found) = ring.probe(key) else { return candidates };
+    for _ in 0..PROBES {
+        if candidates.as_slice().len() >= want {
+            return candidates;
+        }
+        let Some(nearest) = found.iter_mut().min_by_key(|(distance, _)| *distance) else { break };
+        let index = nearest.1;
+        nearest.0 = u32::MAX;
+        // Its other probes come out later, and change nothing.
+        if fits(index) {
+            candidates.push(index);
+        }
+    }
+    for index in ring.walk(key).take(steps) {
+        if candidates.as_slice().len() >= want {
+            break;
+        }
+        if fits(index) {
+            candidates.push(index);
+        }
+    }
+    candidates
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::endpoint::Member;
+    use crate::endpoint::Told;
+    use crate::estimate::Queueing;
+    use crate::rng::{Rng, hash};
+    use crate::time::Time;
+
+    fn fleet(weights: &[f32]) -> Vec<Member> {
+        let member = |weight: &f32| Member {
+            present: true,
+            eligible: true,
+            weight: *weight,
+            share: *weight,
+            ..Member::default()
+        };
+        weights.iter().map(member).collect()
+    }
+
+    fn identities(of: usize) -> Vec<u64> {
+        (0..of).map(|i| hash(format!("10.0.{}.{}:8080", i / 250, i % 250).as_bytes())).collect()
+    }
+
+    fn ring(members: &[Member]) -> Ring {
+        let mut ring = Ring::default();
+        refresh(&mut ring, members, &identities(members.len()));
+        ring
+    }
+
+    fn refresh(ring: &mut Ring, members: &[Member], identities: &[u64]) -> bool {
+        let view = View {
+            members,
+            told: &Told::default(),
+            identities,
+            peaks: &[],
+            queueing: &Queueing::default(),
+            in_flight: 0,
+            turns: crate::policy::Turns::default(),
+            now: Time::ZERO,
+        };
+        ring.refresh(view, &(0..members.len() as u32).collect::<Vec<_>>())
+    }
+
+    fn owner(ring: &Ring, key: u64) -> u32 {
+        let first = nearest(ring, key, 1, 0, |_| true).first();
+        assert_eq!(super::owner(ring, key), first);
+        first.unwrap()
+    }
+
+    /// The definition, word by word: every probe against every point of every endpoint, no order, no index. Built
+    /// from identities and weights alone.
+    fn by_definition(members: &[Member], key: u64) -> u32 {
+        let finalise = |mut z: u64| {
+            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            z ^ (z >> 31)
+        };
+        let identities = identities(members.len());
+        let mut best = (u32::MAX, u32::MAX);
+        for probe in 1..=7u64 {
+            let from = (finalise(key.wrapping_add(probe.wrapping_mul(0xD1B5_4A32_D192_ED03))) >> 32) as u32;
+            for (index, member) in members.iter().enumerate() {
+                for point in 1..=(member.weight * 16.0).round() as u64 {
+                    let step = point.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                    let at = (finalise(identities[index].wrapping_add(step)) >> 32) as u32;
+                    let clockwise = if at >= from {
+                        at - from
+                    } else {
+                        (u64::from(at) + (1 << 32) - u64::from(from)) as u32
+                    };
+                    if clockwise < best.0 {
+                        best = (clockwise, index as u32);
+                    }
+                }
+            }
+        }
+        best.1
+    }
+
+    #[test]
+    fn agrees_with_the_definition() {
+        for weights in [&[1.0f32; 1][..], &[1.0; 2], &[1.0; 50], &[1.0, 2.0, 3.0, 0.5, 16.0]] {
+            let members = fleet(weights);
+            let ring = ring(&members);
+            let mut rng = Rng::new(1);
+            for _ in 0..500 {
+                let key = rng.next_u64();
+                assert_eq!(owner(&ring, key), by_definition(&members, key), "{weights:?} {key}");
+            }
+        }
+    }
+
+    #[test]
+    fn losing_one_of_n_moves_its_keys_and_no_others() {
+        for n in [2usize, 3, 10, 100, 1000] {
+            let mut members = fleet(&vec![1.0; n]);
+            let full = ring(&members);
+            let mut rng = Rng::new(n as u64);
+            let keys: Vec<u64> = (0..20_000.max(400 * n)).map(|_| rng.next_u64()).collect();
+            let before: Vec<u32> = keys.iter().map(|k| owner(&full, *k)).collect();
+            for lost in [0, n / 2, n - 1] {
+                members[lost].present = false;
+                let rest = ring(&members);
+                members[lost].present = true;
+                let moved = keys.iter().zip(&before).filter(|(key, was)| {
+                    let now = owner(&rest, **key);
+                    assert!(now == **was || **was == lost as u32, "a key of somebody else's moved");
+                    now != **was
+                });
+                let moved = moved.count() as f64 / keys.len() as f64;
+                assert!(moved <= 1.3 / n as f64 && moved > 0.7 / n as f64, "{n}: {}", moved * n as f64);
+            }
+        }
+    }
+
+    #[test]
+    fn keys_follow_the_weights_whatever_their_unit() {
+        for weights in [[1.0f32, 2.0, 3.0, 4.0], [100.0, 200.0, 300.0, 400.0], [0.01, 0.02, 0.03, 0.04]] {
+            let members = fleet(&weights);
+            let ring = ring(&members);
+            let total: f32 = weights.iter().sum();
+            let mut counts = [0u32; 4];
+            let mut rng = Rng::new(2);
+            (0..100_000).for_each(|_| counts[owner(&ring, rng.next_u64()) as usize] += 1);
+            for (weight, count) in weights.iter().zip(counts) {
+                let ratio = count as f32 / (100_000.0 * weight / total);
+                assert!((0.85..1.15).contains(&ratio), "{weights:?} {counts:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn is_rebuilt_for_changes_only() {
+        let mut members = fleet(&[1.0; 10]);
+        let mut ring = Ring::default();
+        let mut identities = identities(10);
+        let mut refresh = |members: &[Member], identities: &[u64]| refresh(&mut ring, members, identities);
+        assert!(refresh(&members, &identities));
+        members[3].eligible = false;
+        members[4].share = 0.1;
+        assert!(!refresh(&members, &identities), "ejection and shares move no keys");
+        members[3].weight = 2.0;
+        assert!(refresh(&members, &identities));
+        members.swap(0, 1);
+        identities.swap(0, 1);
+        assert!(refresh(&members, &identities), "the same endpoints at other indices");
+        members[9].present = false;
+        assert!(refresh(&members, &identities));
+    }
+}

@@ -1,0 +1,100 @@
+//! Each in turn, whatever its state: Envoy's `ROUND_ROBIN` without weights. Who is held below its fair part, by slow
+//! start, a rule or signals, is passed over until it has waited for long enough. Use it as a baseline.
+//!
+//! A worker begins anywhere, or all of them would send their first requests to the same endpoints, after every new
+//! configuration again.
+
+use super::{Candidates, Policy, Pool, Request, View};
+use crate::rng::Rng;
+
+/// The order and whose turn it is.
+#[derive(Debug, Default)]
+pub struct RoundRobin {
+    order: Vec<u32>,
+    /// Where the next turn is; none before the first.
+    next: Option<usize>,
+}
+
+impl Policy for RoundRobin {
+    fn refresh(&mut self, _view: View<'_>, pool: &Pool) {
+        self.order.clear();
+        self.order.extend_from_slice(pool.as_slice());
+        self.order.sort_unstable();
+    }
+
+    fn pick(&mut self, view: View<'_>, _pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
+        let mut candidates = Candidates::default();
+        let len = self.order.len();
+        if len == 0 {
+            return candidates;
+        }
+        let turn = *self.next.get_or_insert_with(|| rng.below(len as u32) as usize);
+        let mut passed_over = None;
+        for step in 0..len {
+            let at = (turn + step) % len;
+            let Some(index) = self.order.get(at).copied() else { break };
+            let Some(member) = view.eligible(index) else { continue };
+            if member.held > 0.0 {
+                let wanted = len as f32 / (1.0 - member.held);
+                passed_over = passed_over.or(Some(index));
+                if !view.turns.come(member, wanted, 0.5 * len as f32) {
+                    continue;
+                }
+            }
+            if candidates.first().is_none() {
+                self.next = Some(at + 1);
+            }
+            candidates.push(index);
+            if candidates.as_slice().len() >= request.want {
+                break;
+            }
+            // Who went away since the last refresh is passed over; a long row of them is not walked twice.
+            if step > 4 * super::MAX_CANDIDATES && candidates.first().is_some() {
+                break;
+            }
+        }
+        if candidates.as_slice().len() < request.want {
+            passed_over.into_iter().for_each(|index| candidates.push(index));
+        }
+        candidates
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::endpoint::Member;
+    use crate::endpoint::Told;
+    use crate::estimate::Queueing;
+    use crate::time::Time;
+
+    #[test]
+    fn retries_go_to_those_whose_turn_is_next() {
+        let members = vec![Member { present: true, eligible: true, ..Member::default() }; 3];
+        let (mut pool, mut policy) = (Pool::default(), RoundRobin::default());
+        pool.assign(0..3);
+        pool.refresh(&members);
+        let view = View {
+            members: &members,
+            told: &Told::default(),
+            identities: &[],
+            peaks: &[],
+            queueing: &Queueing::default(),
+            in_flight: 0,
+            turns: crate::policy::Turns::default(),
+            now: Time::ZERO,
+        };
+        policy.refresh(view, &pool);
+        assert_eq!(policy.next, None, "it begins anywhere");
+        policy.next = Some(0);
+        let mut pick =
+            |want| policy.pick(view, &mut pool, Request::wanting(want), &mut Rng::new(1)).as_slice().to_vec();
+        assert_eq!(pick(8), [0, 1, 2]);
+        assert_eq!(pick(2), [1, 2]);
+        assert_eq!(pick(2), [2, 0]);
+        assert_eq!(pick(1), [0]);
+    }
+}

@@ -1,0 +1,371 @@
+//! What every policy promises: who is named, how often, and in which order of magnitude it may err.
+
+#[cfg(all(target_family = "wasm", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+use super::*;
+use crate::rng::hash;
+
+fn members(shares: &[f32]) -> Vec<Member> {
+    shares
+        .iter()
+        .map(|share| Member {
+            present: true,
+            eligible: *share > 0.0,
+            weight: share.max(0.5),
+            share: *share,
+            expected: 0.05,
+            ..Member::default()
+        })
+        .collect()
+}
+
+fn every_policy() -> Vec<settings::Policy> {
+    let score = settings::WeightedScore {
+        in_flight_weight: 0.6,
+        in_flight_max: 1000.0,
+        latency_weight: 0.4,
+        latency_max_ms: 500.0,
+    };
+    vec![
+        settings::Policy::Adaptive,
+        settings::Policy::PeakEwma,
+        settings::Policy::LeastRequest,
+        settings::Policy::WeightedScore(score),
+        settings::Policy::LeastSignal { signal: String::new() },
+        settings::Policy::WeightedRoundRobin,
+        settings::Policy::RoundRobin,
+        settings::Policy::Random,
+        settings::Policy::IpHash,
+        settings::Policy::ConsistentHash(settings::LoadBound::default()),
+    ]
+}
+
+/// A policy with what the engine keeps for it.
+struct Bench {
+    policy: Box<dyn Policy>,
+    pool: Pool,
+    queueing: Queueing,
+    members: Vec<Member>,
+    told: Told,
+    identities: Vec<u64>,
+    peaks: Vec<PeakEwma>,
+    rng: Rng,
+    now: Time,
+}
+
+impl Bench {
+    fn new(policy: &settings::Policy, members: Vec<Member>) -> Bench {
+        let mut bench = Bench {
+            policy: build(policy, Terms::default()),
+            pool: Pool::default(),
+            queueing: Queueing::default(),
+            told: Told::default(),
+            identities: (0..members.len()).map(|i| hash(format!("10.0.0.{i}:80").as_bytes())).collect(),
+            peaks: vec![PeakEwma::default(); members.len()],
+            members,
+            rng: Rng::new(9),
+            now: Time::from_secs_f64(1000.0),
+        };
+        bench.refresh();
+        bench
+    }
+
+    fn in_flight(&self) -> u32 {
+        self.members.iter().map(|m| m.in_flight.total()).sum()
+    }
+
+    fn refresh(&mut self) {
+        self.pool.assign(0..self.members.len() as u32);
+        self.pool.refresh(&self.members);
+        let in_flight = self.in_flight();
+        let view = View {
+            members: &self.members,
+            told: &self.told,
+            identities: &self.identities,
+            peaks: &self.peaks,
+            queueing: &self.queueing,
+            now: self.now,
+            in_flight,
+            turns: Turns::default(),
+        };
+        self.policy.refresh(view, &self.pool);
+    }
+
+    fn pick(&mut self, key: Option<u64>, want: usize) -> Candidates {
+        let in_flight = self.in_flight();
+        let view = View {
+            members: &self.members,
+            told: &self.told,
+            identities: &self.identities,
+            peaks: &self.peaks,
+            queueing: &self.queueing,
+            now: self.now,
+            in_flight,
+            turns: Turns::default(),
+        };
+        self.policy.pick(view, &mut self.pool, Request { key, want }, &mut self.rng)
+    }
+
+    fn first(&mut self, key: Option<u64>) -> usize {
+        self.pick(key, 1).first().expect("somebody is eligible") as usize
+    }
+
+    fn counts(&mut self, picks: usize) -> Vec<f64> {
+        let mut counts = vec![0.0; self.members.len()];
+        (0..picks).for_each(|_| counts[self.first(None)] += 1.0);
+        counts
+    }
+}
+
+fn chi_square(counts: &[f64], shares: &[f32]) -> f64 {
+    let (n, total): (f64, f32) = (counts.iter().sum(), shares.iter().sum());
+    let expected = shares.iter().map(|s| n * f64::from(s / total));
+    counts.iter().zip(expected).map(|(c, e)| (c - e).powi(2) / e).sum()
+}
+
+/// 0.999 quantile of χ² with 9 degrees of freedom.
+const LIMIT: f64 = 27.9;
+/// A hash gives an endpoint 6.5 % more or less than its part, for ever: n · 0.065² comes to χ² beside chance.
+const PICKS_OF_HASHES: usize = 2_000;
+
+fn picks(policy: &settings::Policy) -> usize {
+    match policy {
+        settings::Policy::IpHash | settings::Policy::ConsistentHash(_) => PICKS_OF_HASHES,
+        _ => 20_000,
+    }
+}
+
+#[test]
+fn equal_endpoints_get_equal_parts() {
+    let shares = [1.0; 10];
+    for policy in every_policy() {
+        let counts = Bench::new(&policy, members(&shares)).counts(picks(&policy));
+        let chi = chi_square(&counts, &shares);
+        assert!(chi < LIMIT, "{policy:?} {counts:?} χ²={chi}");
+    }
+}
+
+#[test]
+fn unequal_endpoints_get_their_shares() {
+    let shares = [1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0, 4.0, 5.0, 0.5];
+    for policy in [
+        settings::Policy::WeightedRoundRobin,
+        settings::Policy::Random,
+        settings::Policy::IpHash,
+        settings::Policy::ConsistentHash(settings::LoadBound::default()),
+    ] {
+        let counts = Bench::new(&policy, members(&shares)).counts(picks(&policy));
+        let chi = chi_square(&counts, &shares);
+        assert!(chi < LIMIT, "{policy:?} {counts:?} χ²={chi}");
+    }
+}
+
+#[test]
+fn nobody_and_a_single_one() {
+    for policy in every_policy() {
+        for nobody in [members(&[]), members(&[0.0, 0.0])] {
+            let mut bench = Bench::new(&policy, nobody);
+            assert_eq!(bench.pick(Some(1), 2), Candidates::default(), "{policy:?}");
+            assert_eq!(bench.pick(None, 8), Candidates::default(), "{policy:?}");
+        }
+        let mut bench = Bench::new(&policy, members(&[0.0, 1.0, 0.0]));
+        for key in [None, Some(0), Some(u64::MAX)] {
+            assert_eq!(bench.pick(key, 8).as_slice(), [1], "{policy:?}");
+        }
+    }
+}
+
+#[test]
+fn as_many_as_wanted_are_named_where_there_are_enough() {
+    for policy in every_policy() {
+        let mut bench = Bench::new(&policy, members(&[1.0; 50]));
+        for want in 1..=MAX_CANDIDATES {
+            assert_eq!(bench.pick(Some(want as u64), want).as_slice().len(), want, "{policy:?}");
+        }
+    }
+}
+
+#[test]
+fn turns_are_exact_over_a_cycle_and_evenly_spaced() {
+    let mut bench = Bench::new(&settings::Policy::WeightedRoundRobin, members(&[5.0, 1.0, 1.0]));
+    let turns: Vec<usize> = (0..70).map(|_| bench.first(None)).collect();
+    for cycle in turns.windows(7) {
+        let heavy = cycle.iter().filter(|i| **i == 0).count();
+        assert_eq!(heavy, 5, "{turns:?}");
+    }
+    assert!(!turns.windows(2).any(|two| two == [1, 1] || two == [2, 2]), "{turns:?}");
+    assert!(!turns.windows(6).any(|six| six == [0; 6]), "{turns:?}");
+}
+
+/// Workers that start together begin anywhere in the fleet, not only at its beginning.
+#[test]
+fn the_first_turns_of_many_workers_are_spread_over_the_fleet() {
+    for policy in [settings::Policy::RoundRobin, settings::Policy::WeightedRoundRobin] {
+        for endpoints in [10, 200] {
+            let mut tenths = [0; 10];
+            for worker in 0..1_000 {
+                let mut bench = Bench::new(&policy, members(&vec![1.0; endpoints]));
+                bench.rng = Rng::new(worker);
+                tenths[bench.first(None) * 10 / endpoints] += 1;
+            }
+            // Golden gaps are between 0.55 and 1.46 of their mean; four deviations of 55 in 1000 are 29.
+            assert!(tenths.iter().all(|count| (26..=190).contains(count)), "{policy:?} {tenths:?}");
+        }
+    }
+}
+
+#[test]
+fn refreshing_at_every_turn_changes_no_turns() {
+    let shares = [1.0, 2.0, 3.0, 4.0];
+    let mut bench = Bench::new(&settings::Policy::WeightedRoundRobin, members(&shares));
+    let mut counts = vec![0.0; 4];
+    for _ in 0..1000 {
+        counts[bench.first(None)] += 1.0;
+        bench.refresh();
+    }
+    for (count, expected) in counts.iter().zip([100.0, 200.0, 300.0, 400.0]) {
+        assert!(f64::abs(count - expected) <= 1.0, "{counts:?}");
+    }
+}
+
+#[test]
+fn a_share_that_grows_counts_at_once() {
+    let mut bench = Bench::new(&settings::Policy::WeightedRoundRobin, members(&[1.0, 1.0, 1.0, 0.01]));
+    bench.counts(10);
+    bench.members[3].share = 1.0;
+    bench.refresh();
+    let counts = bench.counts(40);
+    assert!((9.0..=11.0).contains(&counts[3]), "{counts:?}");
+}
+
+#[test]
+fn nobody_is_loaded_above_the_bound() {
+    for (shares, skew) in
+        [(&[1.0; 10][..], 1), (&[1.0; 100], 3), (&[1.0, 2.0, 3.0, 0.5, 1.5], 1), (&[1.0], 1)]
+    {
+        let mut bench =
+            Bench::new(&settings::Policy::ConsistentHash(settings::LoadBound::default()), members(shares));
+        let total: f64 = bench.members.iter().map(|m| f64::from(m.weight)).sum();
+        let mut keys = Rng::new(3);
+        let mut running: Vec<usize> = Vec::new();
+        let mut most = 0;
+        for request in 0..3000u32 {
+            // Load rises, falls and rises; few keys carry it all.
+            let ending = keys.below(100) < if request / 500 % 2 == 0 { 30 } else { 70 };
+            if ending && !running.is_empty() {
+                let ended = running.swap_remove(keys.below(running.len() as u32) as usize);
+                bench.members[ended].in_flight.answer(bench.now, bench.now);
+                bench.members[ended].in_flight.finish();
+                continue;
+            }
+            let key = crate::rng::mix(u64::from(keys.below(skew)));
+            let before = f64::from(bench.in_flight());
+            let to = bench.first(Some(key));
+            bench.members[to].in_flight.start(bench.now);
+            running.push(to);
+            most = most.max(running.len());
+            let member = &bench.members[to];
+            let bound = (1.25 * (before + 1.0) * f64::from(member.weight) / total).ceil().max(2.0);
+            assert!(f64::from(member.in_flight.total()) <= bound, "{request}: {to} above {bound}");
+        }
+        assert!(most > 150, "there was load: {most}");
+    }
+}
+
+/// Two requests of one key are no crowd, and a bound can be switched off.
+#[test]
+fn a_held_request_sends_the_next_of_its_key_nowhere_else() {
+    for (bound, most) in [
+        (settings::LoadBound::default(), 2),
+        (settings::LoadBound { floor: 7, ..settings::LoadBound::default() }, 7),
+        (settings::LoadBound { floor: 0, ..settings::LoadBound::default() }, 1),
+        (settings::LoadBound { bounded: false, ..settings::LoadBound::default() }, 50),
+    ] {
+        for key in 0..20u64 {
+            let mut bench = Bench::new(&settings::Policy::ConsistentHash(bound), members(&[1.0; 100]));
+            let key = Some(crate::rng::mix(key));
+            let home = bench.first(key);
+            let mut stayed = 0;
+            while stayed < 50 && bench.first(key) == home {
+                bench.members[home].in_flight.start(bench.now);
+                stayed += 1;
+            }
+            assert_eq!(stayed, most, "{bound:?}");
+        }
+    }
+}
+
+/// Eight workers have one hot key, and each tells the others now and then.
+#[test]
+fn all_workers_together_keep_the_bound() {
+    let policy = settings::Policy::ConsistentHash(settings::LoadBound::default());
+    let key = Some(crate::rng::mix(1));
+    let mut workers: Vec<Bench> = (0..8).map(|_| Bench::new(&policy, members(&[1.0; 20]))).collect();
+    let mut all = [0u32; 20];
+    for at in 0..8 {
+        for worker in &mut workers {
+            worker.told.forget(worker.now);
+            for (index, (all, member)) in (0..).zip(all.iter().zip(&mut worker.members)) {
+                let mut others = crate::endpoint::Others::default();
+                others.in_flight.total = all - member.in_flight.total();
+                worker.told.merge((index, member), 20, &others, &crate::health::Evidence::default());
+            }
+            worker.refresh();
+        }
+        let to = workers[at].first(key);
+        let now = workers[at].now;
+        workers[at].members[to].in_flight.start(now);
+        all[to] += 1;
+    }
+    assert!(all.iter().all(|count| *count <= 2), "{all:?}");
+}
+
+#[test]
+fn a_key_stays_while_there_is_room_and_returns_after_an_ejection() {
+    for policy in [settings::Policy::IpHash, settings::Policy::ConsistentHash(settings::LoadBound::default())]
+    {
+        let mut bench = Bench::new(&policy, members(&[1.0; 20]));
+        let keys: Vec<u64> = (0..500u64).map(crate::rng::mix).collect();
+        let home: Vec<usize> = keys.iter().map(|k| bench.first(Some(*k))).collect();
+        let second: Vec<u32> = keys.iter().map(|k| bench.pick(Some(*k), 2).as_slice()[1]).collect();
+        bench.members[4].eligible = false;
+        bench.refresh();
+        for ((key, home), second) in keys.iter().zip(&home).zip(&second) {
+            let expected = if *home == 4 { *second as usize } else { *home };
+            assert_eq!(bench.first(Some(*key)), expected, "{policy:?}: the second choice takes over");
+        }
+        bench.members[4].eligible = true;
+        bench.refresh();
+        assert!(keys.iter().zip(&home).all(|(k, home)| bench.first(Some(*k)) == *home), "{policy:?}");
+    }
+}
+
+#[test]
+fn a_slow_endpoint_is_avoided_by_who_compares_latency() {
+    for (at, policy) in [(0, &every_policy()[1]), (1, &every_policy()[3])] {
+        let mut bench = Bench::new(policy, members(&[1.0; 10]));
+        for (i, (member, peak)) in bench.members.iter_mut().zip(&mut bench.peaks).enumerate() {
+            let seconds = if i == 7 { 0.5 } else { 0.05 };
+            member.expected = seconds as f32;
+            peak.observe(seconds, Time::from_secs_f64(999.0));
+        }
+        let counts = bench.counts(1000);
+        assert_eq!(counts[7], 0.0, "{at} {policy:?} {counts:?}");
+    }
+}
+
+#[test]
+fn load_weighs_in_proportion_to_capacity() {
+    for policy in [&every_policy()[1], &every_policy()[2], &every_policy()[3]] {
+        let mut list = members(&[1.0, 4.0]);
+        list.iter_mut().for_each(|m| m.share = 1.0);
+        let mut bench = Bench::new(policy, list);
+        for _ in 0..500 {
+            let to = bench.first(None);
+            bench.members[to].in_flight.start(bench.now);
+        }
+        let heavy = bench.members[1].in_flight.total();
+        assert!((380..=420).contains(&heavy), "{policy:?} {heavy}");
+    }
+}

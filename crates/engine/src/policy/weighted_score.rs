@@ -1,0 +1,68 @@
+//! The lowest weighted sum of load and latency, each over the maximum that counts as full.
+//!
+//! score = w₁ · (in-flight / weight) / in-flight maximum + w₂ · latency / latency maximum
+//!
+//! with w₁ = 0.6, w₂ = 0.4, 1000 requests and 500 ms unless configured otherwise; the cheapest of a few random
+//! endpoints gets the request. The form is the one that operators write down for themselves (compare Netflix,
+//! "Rethinking Netflix's edge load balancing", 2018, which sums normalised views and picks of two at random). The
+//! latency is that of all workers as far as it is known to differ from the fleet's ([`Member::expected`](crate::endpoint::Member::expected)), and at
+//! least what unanswered requests have waited already ([`Known::floor`]); whoever is unknown counts as typical.
+//! Use it where the two maxima are known and the trade between them is a decision; it adds where [`adaptive`]
+//! multiplies, so with maxima that are far off one of the two terms decides alone.
+//!
+//! [`adaptive`]: super::adaptive
+
+use super::{Candidates, Policy, Pool, Request, View, cheapest};
+use crate::endpoint::Known;
+use crate::rng::Rng;
+use crate::settings;
+
+/// Enough that a draw of only slow endpoints is rare, few enough that the best is not everybody's choice.
+const CHOICES: usize = 5;
+
+/// So many times the score are no chance any more.
+const BREAKS_AT: f32 = 4.0;
+
+/// What one request in flight and one second cost.
+#[derive(Debug)]
+pub struct WeightedScore {
+    per_request: f32,
+    per_second: f32,
+}
+
+impl WeightedScore {
+    /// With the weights and maxima as configured.
+    pub fn new(score: &settings::WeightedScore) -> WeightedScore {
+        WeightedScore {
+            per_request: (score.in_flight_weight / score.in_flight_max) as f32,
+            per_second: (score.latency_weight * 1e3 / score.latency_max_ms) as f32,
+        }
+    }
+
+    fn score(&self, view: View<'_>, member: Known<'_>) -> f32 {
+        let latency = member.expected.max(member.floor(view.now) as f32);
+        self.per_request * member.total_in_flight() as f32 / member.weight + self.per_second * latency
+    }
+}
+
+impl Policy for WeightedScore {
+    fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
+        cheapest(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, _| self.score(view, m))
+    }
+
+    fn counts_turns(&self) -> bool {
+        true
+    }
+
+    fn cost(&self, view: View<'_>, index: u32) -> Option<f32> {
+        Some(self.score(view, view.known(index)?))
+    }
+
+    fn sees_silence(&self) -> bool {
+        true
+    }
+
+    fn exiles(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,475 @@
+//! What Envoy answered: the hosts of clusters, and how they stand.
+
+use core::fmt;
+use core::net::{IpAddr, SocketAddr};
+use std::borrow::Cow;
+
+use serde::de::MapAccess;
+
+use super::reader;
+use crate::discovery::found::{Finding, Found};
+use crate::discovery::json::{Array, Fields, Object, skip};
+use crate::host::Body;
+use config::printable::printable;
+use engine::endpoint::Condition;
+
+const MOST_SHOWN: usize = 200;
+
+/// Why an answer says nothing about a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// An HTTP status other than 200.
+    Status(u32),
+    /// Not what Envoy answers: the reason, printable.
+    Malformed(String),
+    /// Envoy has no such cluster.
+    NoSuchCluster,
+    /// So many hosts, and none of them has an IP address.
+    NoAddresses(usize),
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unusable::Status(status) => write!(f, "HTTP status {status}"),
+            Unusable::Malformed(reason) => {
+                write!(f, "not an answer of Envoy's admin interface: {reason}")
+            }
+            Unusable::NoSuchCluster => f.write_str("Envoy has no cluster of that name"),
+            Unusable::NoAddresses(hosts) => write!(f, "none of {hosts} hosts has an IP address"),
+        }
+    }
+}
+
+impl core::error::Error for Unusable {}
+
+pub(super) fn unusable(error: serde_json::Error) -> Unusable {
+    Unusable::Malformed(printable(&error.to_string(), MOST_SHOWN))
+}
+
+/// What an answer says of the clusters that were asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listing {
+    /// In the order in which they were asked for.
+    pub clusters: Vec<Result<Members, Unusable>>,
+    /// Clusters in the answer that were not asked for.
+    pub others: usize,
+}
+
+/// What an answer says of one cluster.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Members {
+    /// Its hosts.
+    pub finding: Finding,
+    /// The name under which Envoy gets its endpoints, if that is another one.
+    pub eds_name: Option<String>,
+}
+
+/// Reads the answer to [`members_path`](super::members_path) for `clusters`.
+pub fn parse(status: u32, body: &dyn Body, clusters: &[&str]) -> Result<Listing, Unusable> {
+    if status != 200 {
+        return Err(Unusable::Status(status));
+    }
+    let mut statuses = Statuses { clusters, members: vec![None; clusters.len()], others: 0 };
+    reader::read(body, &mut statuses).map_err(unusable)?;
+    let checked = |members: Option<Members>| {
+        let members = members.ok_or(Unusable::NoSuchCluster)?;
+        let Finding { ref found, skipped, .. } = members.finding;
+        if found.is_empty() && skipped > 0 { Err(Unusable::NoAddresses(skipped)) } else { Ok(members) }
+    };
+    Ok(Listing { clusters: statuses.members.into_iter().map(checked).collect(), others: statuses.others })
+}
+
+/// `{"cluster_statuses": [cluster, …]}`, of which some are looked for: Envoy before 1.38 answers with all that it has.
+struct Statuses<'c> {
+    clusters: &'c [&'c str],
+    members: Vec<Option<Members>>,
+    others: usize,
+}
+
+impl<'de> Fields<'de> for Statuses<'_> {
+    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
+        if key != "cluster_statuses" {
+            return skip(object);
+        }
+        object.next_value_seed(Array::of(|one: Cluster| {
+            let at = self.clusters.iter().position(|cluster| *cluster == one.name);
+            match at.and_then(|at| self.members.get_mut(at)) {
+                Some(members) => *members = Some(one.members),
+                None => self.others += 1,
+            }
+        }))
+    }
+}
+
+#[derive(Default)]
+struct Cluster {
+    name: String,
+    members: Members,
+}
+
+impl<'de> Fields<'de> for Cluster {
+    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
+        match key {
+            "name" => self.name = object.next_value()?,
+            "eds_service_name" => self.members.eds_name = Some(object.next_value()?),
+            "host_statuses" => object.next_value_seed(Array::of(|host: Host| {
+                let finding = &mut self.members.finding;
+                match host.found() {
+                    Ok(found) => finding.add(found),
+                    Err(left_out) => finding.leave_out(&left_out.name, left_out.weight, left_out.priority),
+                }
+            }))?,
+            _ => skip(object)?,
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Host {
+    address: Address,
+    health: Health,
+    weight: Option<u32>,
+    priority: u32,
+    locality: Place,
+}
+
+impl<'de> Fields<'de> for Host {
+    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
+        match key {
+            "address" => object.next_value_seed(Object(&mut self.address))?,
+            "health_status" => object.next_value_seed(Object(&mut self.health))?,
+            "weight" => self.weight = object.next_value()?,
+            "priority" => self.priority = object.next_value()?,
+            "locality" => object.next_value_seed(Object(&mut self.locality))?,
+            _ => skip(object)?,
+        }
+        Ok(())
+    }
+}
+
+/// A host that no request can be steered to.
+struct LeftOut {
+    name: String,
+    /// 0 if it gets no requests from Envoy either.
+    weight: f64,
+    priority: u32,
+}
+
+impl Host {
+    /// The endpoint, unless it is a pipe, a listener inside Envoy or anything else without an IP address.
+    fn found(self) -> Result<Found, LeftOut> {
+        let socket = &self.address.socket;
+        let ip: Option<IpAddr> = socket.ip.parse().ok().filter(|ip: &IpAddr| !ip.is_unspecified());
+        let port = u16::try_from(socket.port).ok().filter(|port| *port != 0);
+        let weight = self.weight.filter(|weight| *weight > 0).map(f64::from);
+        let (Some(ip), Some(port)) = (ip, port) else {
+            let serves = !self.health.condition.condemned();
+            let weight = if serves { weight.unwrap_or(1.0) } else { 0.0 };
+            return Err(LeftOut { name: self.address.name(), weight, priority: self.priority });
+        };
+        Ok(Found {
+            weight,
+            locality: self.locality.name(),
+            zone: self.locality.zone,
+            priority: Some(self.priority),
+            condition: self.health.condition,
+            ..Found::at(SocketAddr::new(ip, port))
+        })
+    }
+}
+
+/// An address of one kind or another, of which only sockets lead anywhere.
+#[derive(Default)]
+struct Address {
+    socket: Socket,
+    other: &'static str,
+}
+
+impl Address {
+    /// What it is, as far as that is known.
+    fn name(self) -> String {
+        let Socket { ip, port } = self.socket;
+        match self.other {
+            "" => format!("{ip}:{port}"),
+            other => other.into(),
+        }
+    }
+}
+
+impl<'de> Fields<'de> for Address {
+    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
+        match key {
+            "socket_address" => return object.next_value_seed(Object(&mut self.socket)),
+            "pipe" => self.other = "a pipe",
+            "envoy_internal_address" => self.other = "an internal listener",
+            _ => {}
+        }
+        skip(object)
+    }
+}
+
+#[derive(Default)]
+struct Socket {
+    ip: String,
+    port: u32,
+}
+
+impl<'de> Fields<'de> for Socket {
+    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
+        match key {
+            "address" => self.ip = object.next_value()?,
+            "port_value" => self.port = object.next_value()?,
+            _ => skip(object)?,
+        }
+        Ok(())
+    }
+}
+
+/// Where a host is.
+#[derive(Default)]
+pub(super) struct Place {
+    region: String,
+    zone: String,
+    sub_zone: String,
+}
+
+impl Place {
+    /// All of it in one name.
+    pub(super) fn name(&self) -> String {
+        let parts = [&*self.region, &self.zone, &self.sub_zone];
+        let said = parts.iter().rposition(|part| !part.is_empty()).map_or(0, |last| last + 1);
+        parts.get(..said).unwrap_or_default().join("/")
+    }
+}
+
+impl<'de> Fields<'de> for Place {
+    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
+        match key {
+            "region" => self.region = object.next_value()?,
+            "zone" => self.zone = object.next_value()?,
+            "sub_zone" => self.sub_zone = object.next_value()?,
+            _ => skip(object)?,
+        }
+        Ok(())
+    }
+}
+
+/// The worst of what is said of a host's health.
+#[derive(Default)]
+struct Health {
+    condition: Condition,
+}
+
+impl<'de> Fields<'de> for Health {
+    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
+        let said = match key {
+            "eds_health_status" => match &*object.next_value::<Cow<'_, str>>()? {
+                "UNHEALTHY" | "TIMEOUT" => Condition::Unhealthy,
+                "DRAINING" => Condition::Draining,
+                "DEGRADED" => Condition::Degraded,
+                _ => Condition::Serving,
+            },
+            flag => {
+                let meaning = match flag {
+                    "failed_active_health_check"
+                    | "failed_outlier_check"
+                    | "excluded_via_immediate_hc_fail"
+                    | "pending_active_hc" => Condition::Unhealthy,
+                    "failed_active_degraded_check" => Condition::Degraded,
+                    // `pending_dynamic_removal` says nothing against a host: its control plane has left it out, and Envoy
+                    // goes on using it for as long as it passes its health checks.
+                    _ => return skip(object),
+                };
+                if object.next_value()? { meaning } else { Condition::Serving }
+            }
+        };
+        self.condition = self.condition.max(said);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    /// As Envoy prints one host, all of its counters included.
+    fn host(address: &str, health: &str, more: &str) -> String {
+        format!(
+            r#"{{
+     "address": {address},
+     "stats": [
+      {{ "name": "cx_connect_fail" }}, {{ "name": "cx_total", "value": "4" }}, {{ "name": "rq_error" }},
+      {{ "name": "rq_success", "value": "1024" }}, {{ "type": "GAUGE", "name": "cx_active", "value": "4" }}
+     ],
+     "health_status": {{ {health} }},
+     "weight": 1{more}
+    }}"#
+        )
+    }
+
+    fn ip(host: u8) -> String {
+        format!(r#"{{ "socket_address": {{ "address": "10.0.0.{host}", "port_value": 8080 }} }}"#)
+    }
+
+    fn clusters(name: &str, hosts: &[String]) -> String {
+        format!(
+            r#"{{ "cluster_statuses": [ {{ "name": "{name}", "added_via_api": true, "host_statuses": [{}],
+                 "circuit_breakers": {{ "thresholds": [{{ "max_connections": 1024 }}, {{ "priority": "HIGH" }}] }},
+                 "observability_name": "{name}" }} ] }}"#,
+            hosts.join(",")
+        )
+    }
+
+    fn read(body: &str) -> Finding {
+        read_one(200, body.as_bytes()).unwrap().finding
+    }
+
+    fn read_one(status: u32, body: &[u8]) -> Result<Members, Unusable> {
+        parse(status, &body, &["web"])?.clusters.remove(0)
+    }
+
+    #[test]
+    fn a_host_has_an_address_a_weight_a_zone_and_a_priority() {
+        let more = r#", "priority": 1, "hostname": "w", "locality": { "region": "eu", "zone": "eu-1", "sub_zone": "x" },
+                       "success_rate": { "value": 99.5 }"#;
+        let v6 =
+            r#"{ "socket_address": { "protocol": "TCP", "address": "2001:db8::1", "port_value": 8081 } }"#;
+        let healthy = r#""eds_health_status": "HEALTHY""#;
+        let body = clusters("web", &[host(&ip(1), healthy, more), host(v6, healthy, "")]);
+        let finding = read(&body);
+        assert_eq!(finding.skipped, 0);
+        let [first, second] = &finding.found[..] else { panic!("{finding:?}") };
+        assert_eq!((first.address.to_string(), first.weight), ("10.0.0.1:8080".into(), Some(1.0)));
+        assert_eq!((&*first.zone, first.priority), ("eu-1", Some(1)));
+        assert_eq!((second.address.to_string(), second.priority), ("[2001:db8::1]:8081".into(), Some(0)));
+        assert_eq!(second.condition, Condition::Serving);
+    }
+
+    #[test]
+    fn every_flag_of_envoys_has_its_meaning() {
+        use Condition::{Degraded, Draining, Serving, Unhealthy};
+        for (health, expected) in [
+            ("", Serving),
+            (r#""eds_health_status": "UNKNOWN""#, Serving),
+            (r#""failed_active_health_check": false"#, Serving),
+            (r#""failed_active_health_check": true, "active_hc_timeout": true"#, Unhealthy),
+            (r#""failed_outlier_check": true, "eds_health_status": "HEALTHY""#, Unhealthy),
+            (r#""excluded_via_immediate_hc_fail": true"#, Unhealthy),
+            (r#""pending_active_hc": true"#, Unhealthy),
+            (r#""eds_health_status": "UNHEALTHY""#, Unhealthy),
+            (r#""eds_health_status": "TIMEOUT""#, Unhealthy),
+            (r#""failed_active_degraded_check": true"#, Degraded),
+            (r#""eds_health_status": "DEGRADED", "failed_outlier_check": true"#, Unhealthy),
+            (r#""eds_health_status": "DEGRADED""#, Degraded),
+            (r#""eds_health_status": "DRAINING", "failed_active_health_check": true"#, Draining),
+            (r#""pending_dynamic_removal": true"#, Serving),
+            (r#""pending_dynamic_removal": true, "failed_active_health_check": true"#, Unhealthy),
+            (r#""pending_dynamic_removal": true, "eds_health_status": "DRAINING""#, Draining),
+            (r#""a_flag_of_tomorrow": { "x": 1 }"#, Serving),
+        ] {
+            let finding = read(&clusters("web", &[host(&ip(1), health, "")]));
+            assert_eq!(finding.found[0].condition, expected, "{health}");
+        }
+    }
+
+    #[test]
+    fn hosts_without_an_ip_address_are_passed_over() {
+        let hosts = [
+            host(r#"{ "pipe": { "path": "/run/x.sock" } }"#, "", ""),
+            host(r#"{ "envoy_internal_address": { "server_listener_name": "main" } }"#, "", ""),
+            host(r#"{ "socket_address": { "address": "web.example", "port_value": 80 } }"#, "", ""),
+            host(r#"{ "socket_address": { "address": "10.0.0.9" } }"#, "", ""),
+            host(r#"{ "socket_address": { "address": "0.0.0.0", "port_value": 80 } }"#, "", ""),
+            host(&ip(1), "", ""),
+            host(&ip(1), "", ""),
+        ];
+        let finding = read(&clusters("web", &hosts));
+        assert_eq!((finding.found.len(), finding.skipped), (1, 5));
+        let none = read_one(200, clusters("web", &hosts[..5]).as_bytes());
+        assert_eq!(none, Err(Unusable::NoAddresses(5)));
+    }
+
+    #[test]
+    fn only_the_cluster_of_that_very_name_counts() {
+        let other = clusters("web-2", &[host(&ip(1), "", "")]);
+        assert_eq!(read_one(200, other.as_bytes()), Err(Unusable::NoSuchCluster));
+        // What Envoy prints where the filter matches nothing.
+        assert_eq!(read_one(200, b"{}"), Err(Unusable::NoSuchCluster));
+        assert_eq!(read(&clusters("web", &[])).found, []);
+        assert_eq!(read(r#"{"cluster_statuses":[{"name":"web"},{"name":"api"}]}"#).found, []);
+    }
+
+    #[test]
+    fn whatever_else_comes_back_is_named() {
+        assert_eq!(read_one(503, b""), Err(Unusable::Status(503)));
+        for body in
+            ["", "[]", "<html>", "7", r#"{"cluster_statuses":{}}"#, r#"{"cluster_statuses":[1]}"#, "{}x"]
+        {
+            assert!(matches!(read_one(200, body.as_bytes()), Err(Unusable::Malformed(_))), "{body}");
+        }
+        let whole = clusters("web", &[host(&ip(1), "", "")]);
+        for cut in 1..whole.len() {
+            assert!(read_one(200, &whole.as_bytes()[..cut]).is_err(), "{cut}");
+        }
+    }
+
+    #[test]
+    fn one_answer_tells_of_several_clusters_and_of_those_nobody_asked_for() {
+        let all: Vec<String> = ["a", "web", "b", "c"]
+            .iter()
+            .map(|name| {
+                format!(
+                    r#"{{"name":"{name}","eds_service_name":"eds-{name}","host_statuses":[{}]}}"#,
+                    host(&ip(1), "", "")
+                )
+            })
+            .collect();
+        let body = format!(r#"{{"cluster_statuses":[{}]}}"#, all.join(","));
+        let listing = parse(200, &body.as_bytes(), &["c", "gone", "a"]).unwrap();
+        assert_eq!(listing.others, 2);
+        let [c, gone, a] = &listing.clusters[..] else { panic!("{listing:?}") };
+        assert_eq!(*gone, Err(Unusable::NoSuchCluster));
+        assert_eq!(c.as_ref().unwrap().eds_name.as_deref(), Some("eds-c"));
+        assert_eq!(a.as_ref().unwrap().finding.found.len(), 1);
+    }
+
+    #[test]
+    fn an_answer_may_be_larger_than_what_is_held_of_it() {
+        let filler = host(&ip(1), "", "");
+        let hosts = 12 * 1024 * 1024 / filler.len();
+        let other = format!(r#"{{"name":"other","host_statuses":[{}]}}"#, vec![filler; hosts].join(","));
+        let web = format!(r#"{{"name":"web","host_statuses":[{}]}}"#, host(&ip(2), "", ""));
+        let body = format!(r#"{{"cluster_statuses":[{other},{web},{other}]}}"#);
+        assert!(body.len() > 24 << 20);
+        let listing = parse(200, &body.as_bytes(), &["web"]).unwrap();
+        assert_eq!((listing.clusters[0].as_ref().unwrap().finding.found.len(), listing.others), (1, 2));
+        let cut = &body.as_bytes()[..body.len() - 1];
+        assert!(matches!(parse(200, &cut, &["web"]), Err(Unusable::Malformed(_))));
+    }
+
+    #[test]
+    fn what_cannot_be_steered_to_is_counted_with_its_weight() {
+        let pipe = r#"{ "pipe": { "path": "/run/x.sock" } }"#;
+        let hosts = [
+            host(&ip(1), "", ""),
+            host(&ip(2), "", r#", "priority": 1"#),
+            host(pipe, "", ""),
+            host(pipe, r#""eds_health_status": "UNHEALTHY""#, ""),
+            host(
+                r#"{ "envoy_internal_address": { "server_listener_name": "main" } }"#,
+                "",
+                r#", "priority": 1"#,
+            ),
+            host(r#"{ "socket_address": { "address": "web.example", "port_value": 80 } }"#, "", ""),
+        ];
+        let finding = read(&clusters("web", &hosts));
+        assert_eq!((finding.found.len(), finding.skipped), (2, 4));
+        assert!((finding.unsteerable() - 2.0 / 3.0).abs() < 1e-9, "{}", finding.unsteerable());
+        assert_eq!(finding.examples, ["a pipe", "an internal listener", "web.example:80"]);
+    }
+}

@@ -1,0 +1,67 @@
+//! The questions: clusters by their exact names.
+
+use crate::discovery::percent;
+
+/// `/clusters?format=json&filter=^name$`, for a GET. Envoy takes the filter for an RE2 expression.
+pub fn members_path(clusters: &[&str]) -> String {
+    format!("/clusters?format=json&filter={}", percent::encode(&expression(clusters)))
+}
+
+/// The weights of the localities of these clusters, by the names under which Envoy gets their endpoints.
+///
+/// The mask leaves nothing but endpoints in the answer.
+pub fn localities_path(clusters: &[&str]) -> String {
+    let expression = percent::encode(&expression(clusters));
+    format!(
+        "/config_dump?include_eds&mask=dynamic_endpoint_configs,static_endpoint_configs&name_regex={expression}"
+    )
+}
+
+/// An expression that each of these names matches, and nothing else does.
+fn expression(clusters: &[&str]) -> String {
+    let literal: Vec<String> = clusters.iter().map(|cluster| literally(cluster)).collect();
+    match &literal[..] {
+        [one] => format!("^{one}$"),
+        many => format!("^(?:{})$", many.join("|")),
+    }
+}
+
+fn literally(name: &str) -> String {
+    let mut expression = String::new();
+    for c in name.chars() {
+        // RE2 takes a backslash before any ASCII character that is no letter, digit or underscore for the character
+        // itself; letters of other scripts stand for themselves.
+        if c.is_ascii() && !c.is_ascii_alphanumeric() && c != '_' {
+            expression.push('\\');
+        }
+        expression.push(c);
+    }
+    expression
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn a_name_is_taken_literally() {
+        assert_eq!(members_path(&["web_1"]), "/clusters?format=json&filter=%5Eweb_1%24");
+        assert_eq!(
+            members_path(&["outbound|80||web.default.svc"]),
+            "/clusters?format=json&filter=%5Eoutbound%5C%7C80%5C%7C%5C%7Cweb%5C.default%5C.svc%24"
+        );
+        assert_eq!(members_path(&["ü"]), "/clusters?format=json&filter=%5E%C3%BC%24");
+    }
+
+    #[test]
+    fn one_question_names_several() {
+        assert_eq!(members_path(&["a.b", "c"]), "/clusters?format=json&filter=%5E%28%3F%3Aa%5C.b%7Cc%29%24");
+        assert_eq!(
+            localities_path(&["a"]),
+            "/config_dump?include_eds&mask=dynamic_endpoint_configs,static_endpoint_configs&name_regex=%5Ea%24"
+        );
+    }
+}

@@ -1,0 +1,210 @@
+//! One list out of several sources.
+//!
+//! **Who is in it.** Where Envoy's own list is known, it decides: an address that Envoy's cluster does not have is
+//! passed over by Envoy without a word, so naming it would steer nothing. Without it, whoever any source names.
+//!
+//! **What is known of each.** The configuration, where it says something; else Prometheus; else Envoy. How an
+//! endpoint stands, only Envoy says, and that always counts.
+
+use core::net::SocketAddr;
+
+use hashbrown::{HashMap, HashSet};
+
+use super::found::Found;
+use config::MOST_ENDPOINTS;
+use engine::endpoint::Spec;
+use engine::settings::StaticEndpoint;
+
+/// The sources of one upstream, as they stand.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sources<'a> {
+    /// Named in the configuration.
+    pub fixed: &'a [StaticEndpoint],
+    /// Named by Prometheus; none if it was never heard.
+    pub prometheus: Option<&'a [Found]>,
+    /// Named by Envoy; none if it was never heard.
+    pub envoy: Option<&'a [Found]>,
+    /// Whether requests can only be steered to members of Envoy's cluster.
+    pub members_only: bool,
+}
+
+/// The fleet that the sources make together.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Merged {
+    /// The endpoints, each address once.
+    pub specs: Vec<Spec>,
+    /// Endpoints beyond [`MOST_ENDPOINTS`], left out.
+    pub beyond: usize,
+    /// Addresses that other sources name and that Envoy's cluster does not have, left out: how many, and the first.
+    pub unknown_to_envoy: (usize, Option<SocketAddr>),
+}
+
+impl Sources<'_> {
+    /// Merges them.
+    pub fn merge(&self) -> Merged {
+        let mut merged = Merged::default();
+        let mut places: HashMap<SocketAddr, usize> = HashMap::new();
+        let mut place = |address: SocketAddr, specs: &mut Vec<Spec>| {
+            if let Some(at) = places.get(&address) {
+                return Some(*at);
+            }
+            if specs.len() >= MOST_ENDPOINTS {
+                merged.beyond += 1;
+                return None;
+            }
+            places.insert(address, specs.len());
+            specs.push(Spec::at(address));
+            Some(specs.len() - 1)
+        };
+        let mut specs = Vec::new();
+        let members = self.envoy.filter(|_| self.members_only);
+        for found in members.into_iter().flatten() {
+            place(found.address, &mut specs);
+        }
+        let all = self.fixed.iter().map(|e| e.address);
+        let all = all.chain(self.prometheus.into_iter().flatten().map(|f| f.address));
+        let all = all.chain(self.envoy.into_iter().flatten().map(|f| f.address));
+        let mut unknown = HashSet::new();
+        let mut first_unknown = None;
+        if members.is_none() {
+            all.for_each(|address| _ = place(address, &mut specs));
+        } else if members.is_some_and(|members| !members.is_empty()) {
+            for address in all.filter(|address| !places.contains_key(address)) {
+                first_unknown = first_unknown.or(Some(address));
+                unknown.insert(address);
+            }
+        }
+        merged.unknown_to_envoy = (unknown.len(), first_unknown);
+        // The least of them first, so that the others overrule it.
+        for found in self.envoy.into_iter().flatten().chain(self.prometheus.into_iter().flatten()) {
+            if let Some(spec) = places.get(&found.address).and_then(|at| specs.get_mut(*at)) {
+                found.tell(spec);
+            }
+        }
+        for fixed in self.fixed {
+            if let Some(spec) = places.get(&fixed.address).and_then(|at| specs.get_mut(*at)) {
+                Found::from(fixed).tell(spec);
+            }
+        }
+        merged.specs = specs;
+        merged
+    }
+}
+
+impl Found {
+    fn tell(&self, spec: &mut Spec) {
+        spec.weight = self.weight.unwrap_or(spec.weight);
+        spec.priority = self.priority.unwrap_or(spec.priority);
+        if let Some(weight) = self.locality_weight {
+            spec.locality.clone_from(&self.locality);
+            spec.locality_weight = weight;
+        }
+        spec.condition = spec.condition.max(self.condition);
+        if !self.zone.is_empty() {
+            spec.zone.clone_from(&self.zone);
+        }
+        if !self.version.is_empty() {
+            spec.version.clone_from(&self.version);
+        }
+    }
+}
+
+impl From<&StaticEndpoint> for Found {
+    /// A weight of 1 and a priority of 0 say nothing: they are what is assumed where nothing is said.
+    fn from(endpoint: &StaticEndpoint) -> Found {
+        Found {
+            weight: Some(endpoint.weight).filter(|weight| *weight != 1.0),
+            priority: Some(endpoint.priority).filter(|priority| *priority != 0),
+            zone: endpoint.zone.clone(),
+            version: endpoint.version.clone(),
+            ..Found::at(endpoint.address)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use engine::endpoint::Condition;
+
+    fn address(host: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, host], 80))
+    }
+
+    fn fixed(host: u8, weight: f64, zone: &str) -> StaticEndpoint {
+        StaticEndpoint {
+            address: address(host),
+            weight,
+            zone: zone.into(),
+            priority: 0,
+            version: String::new(),
+        }
+    }
+
+    fn found(host: u8) -> Found {
+        Found::at(address(host))
+    }
+
+    fn hosts(merged: &Merged) -> Vec<u8> {
+        let last = |spec: &Spec| match spec.address.ip() {
+            core::net::IpAddr::V4(ip) => ip.octets()[3],
+            core::net::IpAddr::V6(_) => 0,
+        };
+        merged.specs.iter().map(last).collect()
+    }
+
+    #[test]
+    fn without_envoys_list_everybody_that_is_named_counts_once() {
+        let fixed = [fixed(1, 1.0, ""), fixed(2, 1.0, "")];
+        let prometheus = [found(2), found(3)];
+        let mut sources = Sources { fixed: &fixed, prometheus: Some(&prometheus), ..Sources::default() };
+        assert_eq!(hosts(&sources.merge()), [1, 2, 3]);
+        let envoy = [found(4)];
+        sources.envoy = Some(&envoy);
+        assert_eq!(hosts(&sources.merge()), [1, 2, 3, 4], "where Envoy's cluster has no members of its own");
+        sources.members_only = true;
+        let merged = sources.merge();
+        assert_eq!((hosts(&merged), merged.unknown_to_envoy), (vec![4], (3, Some(address(1)))));
+        sources.envoy = Some(&[]);
+        assert!(hosts(&sources.merge()).is_empty());
+    }
+
+    #[test]
+    fn the_configuration_overrules_prometheus_and_prometheus_envoy() {
+        let fixed = [fixed(1, 2.0, "a"), fixed(2, 1.0, "")];
+        let prometheus = [
+            Found { weight: Some(3.0), zone: "b".into(), ..found(1) },
+            Found { zone: "b".into(), version: "v2".into(), ..found(2) },
+        ];
+        let told = |host| Found {
+            weight: Some(9.0),
+            zone: "c".into(),
+            priority: Some(1),
+            condition: Condition::Draining,
+            ..found(host)
+        };
+        let envoy = [told(1), told(2), told(3)];
+        let merged =
+            Sources { fixed: &fixed, prometheus: Some(&prometheus), envoy: Some(&envoy), members_only: true }
+                .merge();
+        let seen: Vec<_> =
+            merged.specs.iter().map(|s| (s.weight, &*s.zone, &*s.version, s.priority, s.condition)).collect();
+        let draining = Condition::Draining;
+        assert_eq!(
+            seen,
+            [(2.0, "a", "", 1, draining), (9.0, "b", "v2", 1, draining), (9.0, "c", "", 1, draining)]
+        );
+    }
+
+    #[test]
+    fn there_is_a_most_of_endpoints() {
+        let many: Vec<Found> = (0..MOST_ENDPOINTS as u32 + 5)
+            .map(|n| Found::at(SocketAddr::new(core::net::Ipv4Addr::from(n + (10 << 24)).into(), 80)))
+            .collect();
+        let merged = Sources { prometheus: Some(&many), ..Sources::default() }.merge();
+        assert_eq!((merged.specs.len(), merged.beyond), (MOST_ENDPOINTS, 5));
+    }
+}

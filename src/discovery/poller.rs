@@ -1,0 +1,351 @@
+//! Asking Prometheus for signals and endpoints; each on time, one poll in flight at a time each.
+
+mod question;
+mod reading;
+
+use crate::discovery::prometheus;
+use crate::discovery::source::Origin;
+use crate::discovery::sources::Discovery;
+use crate::event::{Event, Field};
+use crate::host::{Body, Call, CallError, Host};
+use crate::sharing::snapshot::{Samples, Snapshot};
+use config::{Config, Fault};
+use engine::Engine;
+use engine::rng::{self, Rng};
+use engine::time::Time;
+pub use question::Rest;
+use question::{JITTER, Query, Question};
+
+/// Errors are kept up to this length, in characters.
+const LONGEST_ERROR: usize = 300;
+/// So much of an answer is read: one byte more than it may have, so that what is too large is not mistaken for what is
+/// cut off.
+const LARGEST_ANSWER: usize = prometheus::MOST_BYTES + 1;
+
+/// After this long without traffic, seconds, polls are much fewer than configured …
+const RESTS_AFTER_S: f64 = 30.0;
+/// … and this long after the first request all of them have been made good.
+const AWAKE_AFTER_S: f64 = 10.0;
+
+/// The queries of one worker; only the lease holder sends them.
+pub struct Polls {
+    queries: Vec<Query>,
+    /// What Prometheus is sent along, secrets included.
+    headers: Vec<(String, String)>,
+    news: bool,
+    /// When any worker of the process was last seen to carry traffic.
+    active: Time,
+    busy: bool,
+    /// When it was last so quiet that polls are few.
+    rested: Time,
+}
+
+impl Polls {
+    /// Every question of the configuration, its request prepared, the first due at once; or what is missing for it in the
+    /// environment.
+    pub fn new(host: &dyn Host, config: &Config, now: Time) -> Result<Polls, Vec<Fault>> {
+        let headers = question::headers(host, config)?;
+        let mut polls =
+            Polls { queries: Vec::new(), headers, news: false, active: now, busy: true, rested: Time::ZERO };
+        (0..config.upstreams.len()).for_each(|upstream| polls.add(config, upstream));
+        Ok(polls)
+    }
+
+    /// The questions of the upstream at this position.
+    pub fn add(&mut self, config: &Config, upstream: usize) {
+        let (Some(balanced), Some(of)) = (config.upstreams.get(upstream), &config.prometheus) else { return };
+        let mut ask = |question, query: &str| {
+            let request = prometheus::request(of, query);
+            let form = request.form.as_deref().unwrap_or_default();
+            let identity = rng::hash(balanced.cluster.as_bytes())
+                ^ rng::hash(request.path.as_bytes())
+                ^ rng::hash(form.as_bytes()).rotate_left(1);
+            self.queries.push(Query::new(upstream, question, request, identity));
+        };
+        // Who the endpoints are comes first: answers about them are of use only then.
+        if let Some(endpoints) = &balanced.endpoints.prometheus {
+            ask(Question::Endpoints, &endpoints.query);
+        }
+        for (at, signal) in balanced.signals.iter().enumerate() {
+            ask(Question::Signal(at), &signal.query);
+            if let Some(query) = &signal.timestamp_query {
+                ask(Question::Timestamps(at), query);
+            }
+        }
+    }
+
+    /// Whether there is anything to ask.
+    pub fn any(&self) -> bool {
+        !self.queries.is_empty()
+    }
+
+    /// Drops the failures of questions that are not asked any more.
+    pub fn retain(&self, failing: &mut Vec<u64>) {
+        failing.retain(|identity| self.queries.iter().any(|query| query.identity == *identity));
+    }
+
+    /// Whether the snapshot has changed since the last call.
+    pub fn take_news(&mut self) -> bool {
+        core::mem::take(&mut self.news)
+    }
+
+    /// Whether any worker of the process carries traffic at this moment, as far as this one knows.
+    pub fn see_traffic(&mut self, busy: bool, now: Time) {
+        self.busy = busy;
+        self.active = if busy { now } else { self.active.min(now) };
+        self.rested = self.rested.min(now);
+        if now.seconds_since(self.active) > RESTS_AFTER_S {
+            self.rested = now;
+        }
+    }
+
+    /// Whether the sources have been asked at their usual pace of late, so that their silence means something.
+    pub fn are_awake(&self, now: Time) -> bool {
+        self.rested == Time::ZERO || now.seconds_since(self.rested) > AWAKE_AFTER_S
+    }
+
+    /// How far sources may be left alone: nothing outside depends on what they say.
+    pub fn rest(&self, config: &Config, now: Time) -> Rest {
+        let scales = config.upstreams.iter().any(|upstream| upstream.autoscale.is_some());
+        let idle_s = if scales { 0.0 } else { now.seconds_since(self.active) };
+        Rest { busy: self.busy || scales, idle_s }
+    }
+
+    /// The fleet of `upstream` has new members: their signals are wanted at once.
+    pub fn ask_again(&mut self, upstream: usize) {
+        for query in self.queries.iter_mut().filter(|query| query.upstream == upstream) {
+            // An answer that is on its way is read against the fleet as it is when it comes.
+            if matches!(query.question, Question::Signal(_)) && query.pending.is_none() {
+                query.asked = None;
+            }
+        }
+    }
+
+    /// Sends what is due.
+    pub fn tick(
+        &mut self,
+        host: &dyn Host,
+        config: &Config,
+        (snapshot, discovery): (&mut Snapshot, &mut Discovery),
+        rng: &mut Rng,
+        now: Time,
+    ) {
+        for at in 0..self.queries.len() {
+            let Some(query) = self.queries.get_mut(at) else { return };
+            let Some(terms) = query.terms(config, &self.headers) else { continue };
+            let interval_s = terms.interval.as_secs_f64();
+            let idle_s = if terms.rests { now.seconds_since(self.active) } else { 0.0 };
+            if !query.is_due(interval_s, self.busy || !terms.rests, now) {
+                continue;
+            }
+            let pause_s = query.ask(interval_s, idle_s, 2.0 * rng.unit() - 1.0, now);
+            let sent = host.call(&Call {
+                cluster: terms.cluster,
+                authority: terms.authority,
+                path: &query.request.path,
+                headers: terms.headers,
+                form: query.request.form.as_deref(),
+                // Before the next is asked, however short the interval comes out.
+                timeout: terms.timeout.min(terms.interval.mul_f64(1.0 - JITTER)),
+            });
+            query.pending = sent.ok();
+            snapshot.stats.polls += 1;
+            snapshot.stats.pause_s = pause_s as f32;
+            if let Err(error) = sent {
+                let error = not_sent(terms.cluster, error);
+                self.release(config, snapshot, at);
+                self.failed(host, config, (snapshot, discovery), at, &error);
+            }
+        }
+    }
+
+    /// An answer came; the upstream whose endpoints it changes, if it is one of these queries and does.
+    pub fn answered(
+        &mut self,
+        host: &dyn Host,
+        engine: &Engine,
+        config: &Config,
+        (snapshot, discovery): (&mut Snapshot, &mut Discovery),
+        token: u32,
+        (status, body): (Option<u32>, &dyn Body),
+    ) -> Option<usize> {
+        let at = self.queries.iter().position(|q| q.pending == Some(token))?;
+        let query = self.queries.get_mut(at)?;
+        query.pending = None;
+        let (index, question, identity) = (query.upstream, query.question, query.identity);
+        let upstream = engine.upstream(index)?;
+        let now = host.now();
+        let body = body.part(0, LARGEST_ANSWER);
+        let answer = (status, body.as_slice());
+        let read = match question {
+            Question::Signal(of) => {
+                let signal = upstream.config().signals.get(of)?;
+                reading::samples(signal, upstream, answer, now).map(|samples| {
+                    match self.dated_by(index, of) {
+                        Some(query) => query.held = Some(samples),
+                        None => put(host, snapshot, upstream.cluster(), signal, samples),
+                    }
+                    false
+                })
+            }
+            Question::Timestamps(of) => {
+                let signal = upstream.config().signals.get(of)?;
+                let held = query.held.as_mut();
+                let dated =
+                    held.map_or(Ok(()), |samples| reading::date(samples, signal, upstream, answer, now));
+                if let Some(samples) = query.held.take() {
+                    put(host, snapshot, upstream.cluster(), signal, samples);
+                }
+                dated.map(|()| false)
+            }
+            Question::Endpoints => reading::endpoints(upstream.config(), answer)
+                .map(|finding| discovery.answered(index, (Origin::Prometheus, identity), finding, now)),
+        };
+        match read {
+            Ok(changed) => {
+                self.succeeded(host, snapshot, at, now);
+                changed.then_some(index)
+            }
+            Err(error) => {
+                self.failed(host, config, (snapshot, discovery), at, &error);
+                None
+            }
+        }
+    }
+
+    /// The query for the timestamps of the signal at `of`, if it has one.
+    fn dated_by(&mut self, upstream: usize, of: usize) -> Option<&mut Query> {
+        let wanted = Question::Timestamps(of);
+        self.queries.iter_mut().find(|query| query.upstream == upstream && query.question == wanted)
+    }
+
+    /// Values whose timestamps cannot be asked for count as they came.
+    fn release(&mut self, config: &Config, snapshot: &mut Snapshot, at: usize) {
+        let Some(query) = self.queries.get_mut(at) else { return };
+        let Question::Timestamps(of) = query.question else { return };
+        let upstream = config.upstreams.get(query.upstream);
+        let signal = upstream.and_then(|upstream| upstream.signals.get(of));
+        if let (Some(samples), Some(upstream), Some(signal)) = (query.held.take(), upstream, signal) {
+            snapshot.put(&upstream.cluster, &signal.name, samples);
+        }
+    }
+
+    fn failing(&self, failing: &[u64]) -> bool {
+        self.queries.iter().any(|query| failing.contains(&query.identity))
+    }
+
+    /// Logs the last of all failures to be over.
+    fn succeeded(&mut self, host: &dyn Host, snapshot: &mut Snapshot, at: usize, now: Time) {
+        let Some(query) = self.queries.get_mut(at) else { return };
+        snapshot.stats.last_success = now;
+        self.news = true;
+        let Some(logged) = snapshot.stats.failing.iter().position(|failing| *failing == query.identity)
+        else {
+            return;
+        };
+        snapshot.stats.failing.swap_remove(logged);
+        if !self.failing(&snapshot.stats.failing) {
+            host.tell(&Event {
+                level: log::Level::Info,
+                name: "source_answers",
+                message: "Prometheus answers again",
+                fields: &[("source", Field::Text("prometheus"))],
+            });
+        }
+    }
+
+    /// Counts a failure, and logs the first of a row.
+    fn failed(
+        &mut self,
+        host: &dyn Host,
+        config: &Config,
+        (snapshot, discovery): (&mut Snapshot, &mut Discovery),
+        at: usize,
+        error: &str,
+    ) {
+        let Some(query) = self.queries.get(at) else { return };
+        let (index, question) = (query.upstream, query.question);
+        let Some(upstream) = config.upstreams.get(index) else { return };
+        let of = match question {
+            Question::Signal(at) => {
+                format!("signal {:?}", upstream.signals.get(at).map_or("", |signal| &signal.name))
+            }
+            Question::Timestamps(at) => {
+                format!(
+                    "timestamps of signal {:?}",
+                    upstream.signals.get(at).map_or("", |signal| &signal.name)
+                )
+            }
+            _ => "endpoints".to_owned(),
+        };
+        let error: String =
+            format!("{of} of {:?}: {error}", upstream.cluster).chars().take(LONGEST_ERROR).collect();
+        snapshot.stats.failures += 1;
+        snapshot.stats.last_error.clone_from(&error);
+        self.news = true;
+        if question == Question::Endpoints {
+            discovery.failed(index, Origin::Prometheus, &error);
+        }
+        let before = self.failing(&snapshot.stats.failing);
+        if !snapshot.stats.failing.contains(&query.identity) {
+            snapshot.stats.failing.push(query.identity);
+        }
+        if !before {
+            host.tell(&Event {
+                level: log::Level::Warn,
+                name: "source_fails",
+                message: &format!("Prometheus does not help: {error}"),
+                fields: &[
+                    ("source", Field::Text("prometheus")),
+                    ("upstream", Field::Text(&upstream.cluster)),
+                    ("error", Field::Text(&error)),
+                ],
+            });
+        }
+    }
+}
+
+/// Why a call was not sent, as far as Envoy tells a plugin.
+pub(crate) fn not_sent(cluster: &str, error: CallError) -> String {
+    match error {
+        CallError::UnknownCluster => format!("cluster {cluster:?} is unknown to Envoy"),
+        CallError::NotSent => format!(
+            "cluster {cluster:?} takes no request at the moment: it has no healthy host, its name is not resolved \
+             yet, or its circuit breaker is open"
+        ),
+    }
+}
+
+/// Keeps the samples of a signal, and says when what they name has become no endpoint, or one again.
+fn put(
+    host: &dyn Host,
+    snapshot: &mut Snapshot,
+    cluster: &str,
+    signal: &engine::settings::Signal,
+    samples: Samples,
+) {
+    let before = snapshot.get(rng::hash(cluster.as_bytes()), &signal.name).map(|before| &before.fit);
+    let fitted = before.is_none_or(|fit| fit.problem.is_empty());
+    let fits = samples.fit.problem.is_empty();
+    let told = if fitted && !fits {
+        Some((log::Level::Warn, "signal_matches_none", samples.fit.problem.as_str()))
+    } else if fits && !fitted && samples.fit.matched > 0 {
+        Some((log::Level::Info, "signal_matches", "its series name endpoints again"))
+    } else {
+        None
+    };
+    if let Some((level, name, what)) = told {
+        host.tell(&Event {
+            level,
+            name,
+            message: &format!("signal {:?} of {cluster:?}: {what}", signal.name),
+            fields: &[
+                ("upstream", Field::Text(cluster)),
+                ("signal", Field::Text(&signal.name)),
+                ("series", Field::Whole(samples.fit.series.into())),
+                ("matched", Field::Whole(samples.fit.matched.into())),
+            ],
+        });
+    }
+    snapshot.put(cluster, &signal.name, samples);
+}

@@ -1,0 +1,194 @@
+//! What is asked, of which server, and when next.
+
+use core::time::Duration;
+
+use crate::discovery::prometheus::Request;
+use crate::host::Host;
+use crate::sharing::snapshot::Samples;
+use config::{Config, Fault, HeaderValue, is_header_value};
+use engine::time::Time;
+
+/// The interval is varied by this share either way, so that several proxies do not ask in step.
+pub(super) const JITTER: f64 = 0.1;
+/// Without traffic the pause between two polls grows with the rest, up to this, seconds.
+const LONGEST_PAUSE_S: f64 = 300.0;
+
+/// What is asked for an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Question {
+    /// The signal at this position.
+    Signal(usize),
+    /// When its values were measured.
+    Timestamps(usize),
+    /// Endpoints in the labels of Prometheus.
+    Endpoints,
+}
+
+/// How quiet it is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rest {
+    /// Whether there is traffic at this moment.
+    pub busy: bool,
+    /// Since when there is none, seconds.
+    pub idle_s: f64,
+}
+
+impl Rest {
+    /// The pause between polls that are otherwise `interval_s` apart.
+    pub fn pause_s(self, interval_s: f64) -> f64 {
+        self.idle_s.clamp(interval_s, interval_s.max(LONGEST_PAUSE_S))
+    }
+}
+
+pub(super) struct Query {
+    pub upstream: usize,
+    pub question: Question,
+    pub request: Request,
+    /// When it was sent last; never if none.
+    pub asked: Option<Time>,
+    /// The pause that was meant to follow, seconds, and by how much it is varied.
+    pub pause_s: f64,
+    pub varied: f64,
+    pub pending: Option<u32>,
+    /// What the question is known by among workers.
+    pub identity: u64,
+    /// A signal's values that wait for their timestamps; only then these are asked for.
+    pub held: Option<Samples>,
+}
+
+impl Query {
+    pub fn new(upstream: usize, question: Question, request: Request, identity: u64) -> Query {
+        Query {
+            upstream,
+            question,
+            request,
+            asked: None,
+            pause_s: 0.0,
+            varied: 1.0,
+            pending: None,
+            identity,
+            held: None,
+        }
+    }
+
+    /// Whether it is to be sent, where polls come every `interval_s` under traffic.
+    pub fn is_due(&self, interval_s: f64, busy: bool, now: Time) -> bool {
+        if matches!(self.question, Question::Timestamps(_)) {
+            let lost = self.asked.is_none_or(|asked| now >= asked.after_secs(interval_s) || asked > now);
+            return self.held.is_some() && (self.pending.is_none() || lost);
+        }
+        let Some(asked) = self.asked else { return true };
+        let pause_s = if busy { self.pause_s.min(interval_s) } else { self.pause_s };
+        // Sent later than now: before the clock stepped back. Envoy answers every call within its time-out, which is
+        // within the interval; one that is pending after a whole further interval was lost with the clock.
+        asked.from_the_future(now) || now >= asked.after_secs(pause_s * self.varied)
+    }
+
+    /// It is sent now, after a rest of `idle_s` seconds; by how many seconds the next follows.
+    pub fn ask(&mut self, interval_s: f64, idle_s: f64, varied: f64, now: Time) -> f64 {
+        self.asked = Some(now);
+        self.varied = 1.0 + JITTER * varied;
+        self.pause_s = Rest { busy: false, idle_s }.pause_s(interval_s);
+        self.pause_s
+    }
+}
+
+/// How a question is put.
+pub(super) struct Terms<'c> {
+    pub cluster: &'c str,
+    pub authority: &'c str,
+    pub headers: &'c [(String, String)],
+    pub interval: Duration,
+    pub timeout: Duration,
+    /// Whether it may be asked less often without traffic: something outside may depend on the answers.
+    pub rests: bool,
+}
+
+impl Query {
+    /// The terms by `config`, with these headers for Prometheus.
+    pub fn terms<'c>(&self, config: &'c Config, headers: &'c [(String, String)]) -> Option<Terms<'c>> {
+        let upstream = config.upstreams.get(self.upstream)?;
+        let rests = upstream.autoscale.is_none();
+        config.prometheus.as_ref().map(|of| Terms {
+            cluster: &of.cluster,
+            authority: &of.authority,
+            headers,
+            interval: of.interval,
+            timeout: of.timeout,
+            rests,
+        })
+    }
+}
+
+/// The headers for Prometheus, with what the environment adds to them; or what is missing there.
+pub(super) fn headers(host: &dyn Host, config: &Config) -> Result<Vec<(String, String)>, Vec<Fault>> {
+    let (mut headers, mut faults) = (Vec::new(), Vec::new());
+    for (name, value) in config.prometheus.iter().flat_map(|of| &of.headers) {
+        match value {
+            HeaderValue::Given(value) => headers.push((name.clone(), value.clone())),
+            HeaderValue::Environment { variable, prefix } => match host.environment(variable) {
+                Some(value) if !value.is_empty() && is_header_value(value.trim()) => {
+                    headers.push((name.clone(), format!("{prefix}{}", value.trim())));
+                }
+                found => faults.push(Fault {
+                    path: format!("$.prometheus.headers[{name:?}].env"),
+                    found: match found {
+                        None => format!("found no variable {variable:?} in the plugin's environment"),
+                        Some(_) => format!("found {variable:?} to be no header value (not shown)"),
+                    },
+                    allowed: "a variable that vm_config.environment_variables gives to the plugin".into(),
+                    hint: None,
+                }),
+            },
+        }
+    }
+    if faults.is_empty() { Ok(headers) } else { Err(faults) }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    fn s(seconds: f64) -> Time {
+        Time::from_secs_f64(1e9 + seconds)
+    }
+
+    fn query() -> Query {
+        Query::new(0, Question::Endpoints, Request::default(), 0)
+    }
+
+    /// When it is asked, without traffic from the start on.
+    fn asked_without_traffic(interval_s: f64, for_s: u32) -> Vec<u32> {
+        let mut query = query();
+        let due = |query: &mut Query, second: u32| {
+            let now = s(f64::from(second));
+            let due = query.is_due(interval_s, false, now);
+            if due {
+                query.ask(interval_s, f64::from(second), 0.0, now);
+            }
+            due
+        };
+        (0..for_s).filter(|second| due(&mut query, *second)).collect()
+    }
+
+    #[test]
+    fn without_traffic_the_pause_doubles_up_to_a_bound() {
+        assert_eq!(asked_without_traffic(5.0, 1300), [0, 5, 10, 20, 40, 80, 160, 320, 620, 920, 1220]);
+        assert_eq!(asked_without_traffic(600.0, 1300), [0, 600, 1200], "never more often than configured");
+    }
+
+    #[test]
+    fn the_first_request_makes_good_what_was_left_out() {
+        let mut query = query();
+        assert!(query.is_due(5.0, false, s(0.0)), "nothing is known yet");
+        query.ask(5.0, 100.0, 0.0, s(100.0));
+        assert!(!query.is_due(5.0, false, s(199.0)));
+        assert!(query.is_due(5.0, true, s(106.0)));
+        assert!(!query.is_due(5.0, true, s(104.0)), "not before its time");
+        assert!(query.is_due(5.0, false, s(10.0)), "the clock stepped back");
+        assert!(!query.is_due(5.0, false, s(99.9)), "a moment is no step");
+    }
+}

@@ -1,0 +1,140 @@
+//! From an answer to samples of endpoints, and to endpoints.
+
+use crate::discovery::found::Finding;
+use crate::discovery::prometheus::{self, EndpointIndex};
+use crate::sharing::snapshot::{Fit, Samples, Value};
+use config::printable::printable;
+use engine::Upstream;
+use engine::time::Time;
+
+/// The clocks of server and proxy may differ by this much, seconds, before the difference counts as the answer's age.
+const CLOCKS_DIFFER_S: f64 = 5.0;
+/// Nothing as old as this is ever answered, seconds: it is no time at all, or that of a clock that is not set.
+const NO_TIME_S: f64 = 3600.0;
+/// So many labels are shown of series that name no endpoint, and so many characters.
+const MOST_LABELS: usize = 3;
+const MOST_SHOWN: usize = 60;
+
+/// What came back: the status, none if nothing did, and the body.
+pub(super) type Reply<'a> = (Option<u32>, &'a [u8]);
+
+fn answered((status, body): Reply<'_>) -> Result<(u32, &[u8]), String> {
+    let status = status.ok_or("no answer: its time ran out, or the connection broke")?;
+    Ok((status, body))
+}
+
+/// The samples in an answer, one an endpoint.
+pub(super) fn samples(
+    signal: &engine::settings::Signal,
+    upstream: &Upstream,
+    reply: Reply<'_>,
+    now: Time,
+) -> Result<Samples, String> {
+    let (status, body) = answered(reply)?;
+    let answer = prometheus::parse(status, body, &signal.address_label).map_err(|error| error.to_string())?;
+    let fleet = upstream.fleet();
+    let index = EndpointIndex::new(fleet.iter().map(|(_, endpoint)| endpoint.address()));
+    let assigned = index.assign(&answer.samples, signal.port);
+    let clock = Clock::of(assigned.times.iter().flatten().copied(), now);
+    let values =
+        fleet.iter().zip(assigned.values).zip(assigned.times).filter_map(|(((_, endpoint), value), at)| {
+            let age_s = at.map_or(0.0, |at| clock.age_s(at)) as f32;
+            Some(Value { endpoint: endpoint.hash, value: value?, age_s })
+        });
+    let values = values.collect();
+    let matched = assigned.matched + assigned.unknown;
+    let series = answer.samples.len() + answer.unnamed;
+    let problem = match (fleet.is_empty(), series) {
+        // Which endpoints there are will be known by and by.
+        (true, _) => String::new(),
+        (_, 0) => "the query yields no series".to_owned(),
+        (_, 1..) if matched > 0 => String::new(),
+        _ if answer.samples.is_empty() => format!(
+            "none of {series} series has the label {:?}; the first has {}",
+            signal.address_label, answer.labels_instead
+        ),
+        _ => {
+            let first = answer.samples.iter().take(MOST_LABELS);
+            let first: Vec<_> =
+                first.map(|sample| format!("\"{}\"", printable(&sample.address, MOST_SHOWN))).collect();
+            let (label, first) = (&signal.address_label, first.join(", "));
+            format!("none of {series} series names an endpoint by {label}: first {first}")
+        }
+    };
+    let fit = Fit { series: bounded(series), matched: bounded(matched), problem };
+    Ok(Samples { at: now, fit, values })
+}
+
+fn bounded(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// Takes into account when the values were measured, by the answer to their timestamps.
+pub(super) fn date(
+    samples: &mut Samples,
+    signal: &engine::settings::Signal,
+    upstream: &Upstream,
+    reply: Reply<'_>,
+    now: Time,
+) -> Result<(), String> {
+    let (status, body) = answered(reply)?;
+    let answer = prometheus::parse(status, body, &signal.address_label).map_err(|error| error.to_string())?;
+    let fleet = upstream.fleet();
+    let index = EndpointIndex::new(fleet.iter().map(|(_, endpoint)| endpoint.address()));
+    let assigned = index.assign(&answer.samples, signal.port);
+    // By the server's own clock, which tells when it has worked the answer out.
+    let server = answer.samples.iter().filter_map(|sample| sample.at).reduce(f64::max);
+    let clock = Clock { now: server.filter(|at| is_time(*at, now)).unwrap_or(seconds(now)), told: true };
+    for ((_, endpoint), measured) in fleet.iter().zip(assigned.values) {
+        let of = samples.values.iter_mut().find(|value| value.endpoint == endpoint.hash);
+        if let (Some(of), Some(measured)) = (of, measured) {
+            of.age_s = of.age_s.max(clock.age_s(measured) as f32);
+        }
+    }
+    Ok(())
+}
+
+/// The server's time, as far as its answer tells it.
+struct Clock {
+    now: f64,
+    told: bool,
+}
+
+impl Clock {
+    /// The clock by the times in an answer. Its latest is the server's own time, whatever the proxy's clock says, unless
+    /// it lags so far behind that no clock explains it.
+    fn of(times: impl Iterator<Item = f64>, now: Time) -> Clock {
+        let latest = times.reduce(f64::max).filter(|latest| is_time(*latest, now));
+        let lag = latest.map_or(0.0, |latest| seconds(now) - latest);
+        let at = if lag > CLOCKS_DIFFER_S { seconds(now) } else { latest.unwrap_or(0.0) };
+        Clock { now: at, told: latest.is_some() }
+    }
+
+    fn age_s(&self, at: f64) -> f64 {
+        if self.told { (self.now - at).max(0.0) } else { 0.0 }
+    }
+}
+
+fn seconds(now: Time) -> f64 {
+    now.0 as f64 * 1e-9
+}
+
+/// Whether it can be a moment of this hour.
+fn is_time(at: f64, now: Time) -> bool {
+    (seconds(now) - at).abs() < NO_TIME_S
+}
+
+/// The endpoints in an answer.
+pub(super) fn endpoints(upstream: &engine::settings::Upstream, reply: Reply<'_>) -> Result<Finding, String> {
+    let (status, body) = answered(reply)?;
+    let Some(query) = &upstream.endpoints.prometheus else { return Ok(Finding::default()) };
+    let finding = prometheus::endpoints(status, body, query).map_err(|error| error.to_string())?;
+    if finding.found.is_empty() && finding.skipped > 0 {
+        return Err(format!(
+            "none of {} series has an address in the label: {}",
+            finding.skipped,
+            finding.examples.join(", ")
+        ));
+    }
+    Ok(finding)
+}

@@ -1,0 +1,301 @@
+//! What a source said last, and how far it is to be believed.
+
+use core::net::SocketAddr;
+
+use hashbrown::HashSet;
+
+use super::found::{Finding, Found};
+use config::MOST_ENDPOINTS;
+use engine::endpoint::Condition;
+use engine::endpoint::{Absences, Standing};
+use engine::time::Time;
+
+/// What a source said of an endpoint's condition counts for this long, seconds; then what is measured decides alone.
+const CONDITION_COUNTS_FOR_S: f64 = 60.0;
+/// … or for so many questions without an answer, whichever is longer.
+const SILENT_AFTER: f64 = 3.0;
+
+/// Who names endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// `endpoints.prometheus`.
+    Prometheus,
+    /// `endpoints.envoy_admin`.
+    Envoy,
+}
+
+impl Origin {
+    /// As it stands in labels and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Origin::Prometheus => "prometheus",
+            Origin::Envoy => "envoy_admin",
+        }
+    }
+
+    /// As it stands in sentences.
+    pub fn title(self) -> &'static str {
+        match self {
+            Origin::Prometheus => "Prometheus",
+            Origin::Envoy => "Envoy's admin interface",
+        }
+    }
+}
+
+/// A source of endpoints, as it stands.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Source {
+    /// The endpoints it named last; an answer without any leaves them for a while.
+    pub found: Vec<Found>,
+    /// When it last answered usably; [`Time::ZERO`] if never.
+    pub answered: Time,
+    /// Usable answers, ever.
+    pub answers: u64,
+    /// Questions without a usable answer, ever.
+    pub failures: u64,
+    /// What the last failure was, printable; empty if the last question was answered.
+    pub error: String,
+    /// Entries of the last answer that named no usable endpoint.
+    pub skipped: u32,
+    /// What the first of these are called.
+    pub examples: String,
+    /// The part of the requests that the source gives to those, 0 to 1.
+    pub unsteerable: f64,
+    /// What was asked: the answer to another question replaces the list at once.
+    pub question: u64,
+    /// Endpoints of the list that the latest answers did not name.
+    pub absences: Absences,
+    /// Whether the latest answer named any endpoint.
+    pub somebody: bool,
+}
+
+impl Source {
+    /// Takes an answer to `question` from `origin`. Whether the list has changed.
+    ///
+    /// Envoy's list is what requests can be steered to, so an endpoint that it leaves out is gone, unless it names nobody
+    /// at all. Others are believed [later](Source::believe_absences).
+    pub fn answer(&mut self, finding: Finding, (origin, question): (Origin, u64), now: Time) -> bool {
+        let first = self.answered == Time::ZERO;
+        self.answered = now;
+        self.answers += 1;
+        self.error.clear();
+        self.skipped = finding.skipped.saturating_add(finding.beyond).min(u32::MAX as usize) as u32;
+        self.examples = finding.examples.join(", ");
+        self.unsteerable = finding.unsteerable();
+        self.somebody = !finding.found.is_empty();
+        let replaces = core::mem::replace(&mut self.question, question) != question;
+        let at_once = replaces || (origin == Origin::Envoy && self.somebody);
+        let named: HashSet<SocketAddr> = finding.found.iter().map(|found| found.address).collect();
+        let mut found = finding.found;
+        if at_once {
+            self.absences.forget();
+        } else {
+            for found in &found {
+                self.absences.named(found.address, now);
+            }
+            for old in &self.found {
+                if !named.contains(&old.address) && found.len() < MOST_ENDPOINTS {
+                    self.absences.missed(old.address, now);
+                    found.push(old.clone());
+                }
+            }
+        }
+        let changed = first || !same(&self.found, &found);
+        self.found = found;
+        changed
+    }
+
+    /// Lets those go whose absence is believed, by how each stands and by the source's own record. Whether that changed
+    /// anything.
+    pub fn believe_absences(
+        &mut self,
+        every_s: f64,
+        now: Time,
+        standing: impl Fn(SocketAddr) -> Standing,
+    ) -> bool {
+        if self.absences.open.is_empty() {
+            return false;
+        }
+        let gone = self.absences.believed(self.somebody, every_s, now, standing);
+        self.found.retain(|found| !gone.contains(&found.address));
+        !gone.is_empty()
+    }
+
+    /// There was no usable answer. What was said before stays.
+    pub fn fail(&mut self, error: &str) {
+        self.failures += 1;
+        error.clone_into(&mut self.error);
+    }
+
+    /// Forgets who was condemned by a source that has gone silent, though asked every `every_s` seconds. Whether that
+    /// changed anything.
+    pub fn forget_conditions(&mut self, every_s: f64, now: Time) -> bool {
+        if now.seconds_since(self.answered) < CONDITION_COUNTS_FOR_S.max(SILENT_AFTER * every_s) {
+            return false;
+        }
+        let mut changed = false;
+        for found in self.found.iter_mut().filter(|found| found.condition != Condition::Serving) {
+            found.condition = Condition::Serving;
+            changed = true;
+        }
+        changed
+    }
+
+    /// What was ever said; nothing before the first answer.
+    pub fn known(&self) -> Option<&[Found]> {
+        (self.answered != Time::ZERO).then_some(&*self.found)
+    }
+
+    /// The clock stepped back to `now`.
+    pub fn not_after(&mut self, now: Time) {
+        self.answered = self.answered.min(now);
+        self.absences.not_after(now);
+    }
+}
+
+/// Whether both say the same, in whatever order.
+fn same(one: &[Found], other: &[Found]) -> bool {
+    one == other || (one.len() == other.len() && sorted(one) == sorted(other))
+}
+
+fn sorted(found: &[Found]) -> Vec<&Found> {
+    let mut sorted: Vec<&Found> = found.iter().collect();
+    sorted.sort_unstable_by_key(|found| found.address);
+    sorted
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    fn s(seconds: u64) -> Time {
+        Time((1_000_000 + seconds) * 1_000_000_000)
+    }
+
+    fn finding(ports: &[u16]) -> Finding {
+        let mut finding = Finding::default();
+        ports.iter().for_each(|port| finding.add(Found::at(([10, 0, 0, 1], *port).into())));
+        finding
+    }
+
+    const PROMETHEUS: (Origin, u64) = (Origin::Prometheus, 1);
+    const ENVOY: (Origin, u64) = (Origin::Envoy, 1);
+
+    fn ports(source: &Source) -> Vec<u16> {
+        let mut ports: Vec<u16> = source.found.iter().map(|found| found.address.port()).collect();
+        ports.sort_unstable();
+        ports
+    }
+
+    fn believe(source: &mut Source, now: Time, standing: Standing) -> bool {
+        source.believe_absences(5.0, now, |_| standing)
+    }
+
+    #[test]
+    fn an_absence_is_believed_when_it_has_been_repeated_for_a_minute() {
+        for (origin, left) in [(PROMETHEUS, &[1][..]), (PROMETHEUS, &[][..]), (ENVOY, &[][..])] {
+            let mut source = Source::default();
+            assert!(source.answer(finding(&[1, 2]), origin, s(0)));
+            for second in [5, 10, 15, 64] {
+                assert!(!source.answer(finding(left), origin, s(second)));
+                assert!(!believe(&mut source, s(second), Standing::Unknown));
+                assert_eq!(ports(&source), [1, 2]);
+            }
+            assert!(believe(&mut source, s(65), Standing::Unknown));
+            assert_eq!(ports(&source), left);
+            assert!(source.known().is_some());
+        }
+    }
+
+    #[test]
+    fn a_minute_alone_is_not_enough() {
+        let mut source = Source::default();
+        source.answer(finding(&[1, 2]), PROMETHEUS, s(0));
+        source.answer(finding(&[1]), PROMETHEUS, s(5));
+        source.answer(finding(&[1]), PROMETHEUS, s(200));
+        assert!(!believe(&mut source, s(201), Standing::Unknown), "two answers");
+        source.answer(finding(&[1]), PROMETHEUS, s(202));
+        assert!(believe(&mut source, s(202), Standing::Unknown));
+    }
+
+    #[test]
+    fn answers_that_alternate_remove_no_endpoint() {
+        let mut source = Source::default();
+        source.answer(finding(&[1, 2, 3, 4]), PROMETHEUS, s(0));
+        for round in 1..200 {
+            let answer: &[u16] = if round % 2 == 0 { &[4, 3, 2, 1] } else { &[round as u16 % 4 + 1] };
+            assert!(!source.answer(finding(answer), PROMETHEUS, s(5 * round)), "the same list");
+            assert!(!believe(&mut source, s(5 * round), Standing::Unknown));
+        }
+        assert_eq!(ports(&source), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_source_that_brought_endpoints_back_is_believed_later() {
+        let mut source = Source::default();
+        source.answer(finding(&[1, 2]), PROMETHEUS, s(0));
+        (1..20).for_each(|at| _ = source.answer(finding(&[1]), PROMETHEUS, s(5 * at)));
+        assert!(believe(&mut source, s(95), Standing::Unknown));
+        // It comes back 100 s after it was first left out.
+        assert!(source.answer(finding(&[1, 2]), PROMETHEUS, s(105)));
+        (0..60).for_each(|at| _ = source.answer(finding(&[1]), PROMETHEUS, s(110 + 5 * at)));
+        assert!(!believe(&mut source, s(110 + 199), Standing::Unknown));
+        assert!(believe(&mut source, s(110 + 200), Standing::Unknown), "twice as long");
+    }
+
+    #[test]
+    fn an_endpoint_that_serves_stays_and_one_that_fails_leaves_sooner() {
+        let mut source = Source::default();
+        source.answer(finding(&[1, 2]), PROMETHEUS, s(0));
+        source.answer(finding(&[1]), PROMETHEUS, s(5));
+        assert!(!believe(&mut source, s(6), Standing::Fails), "one answer");
+        source.answer(finding(&[1]), PROMETHEUS, s(10));
+        assert!(believe(&mut source.clone(), s(10), Standing::Fails));
+        (3..500).for_each(|at| _ = source.answer(finding(&[1]), PROMETHEUS, s(5 * at)));
+        assert!(!believe(&mut source, s(2500), Standing::Serves));
+        assert!(believe(&mut source, s(2500), Standing::Unknown));
+        // Where no endpoint is named at all, failures alone do not empty the list.
+        source.answer(finding(&[]), PROMETHEUS, s(2600));
+        source.answer(finding(&[]), PROMETHEUS, s(2605));
+        assert!(!believe(&mut source, s(2606), Standing::Fails));
+    }
+
+    #[test]
+    fn envoys_list_and_the_answer_to_another_question_replace_it_at_once() {
+        let mut source = Source::default();
+        source.answer(finding(&[1, 2]), ENVOY, s(0));
+        assert!(source.answer(finding(&[2]), ENVOY, s(1)));
+        assert_eq!(ports(&source), [2]);
+        let mut source = Source::default();
+        source.answer(finding(&[1, 2]), PROMETHEUS, s(0));
+        assert!(source.answer(finding(&[3]), (Origin::Prometheus, 2), s(1)));
+        assert_eq!(ports(&source), [3]);
+    }
+
+    #[test]
+    fn a_failure_leaves_what_was_said() {
+        let mut source = Source::default();
+        assert_eq!(source.known(), None);
+        source.answer(finding(&[1]), PROMETHEUS, s(0));
+        source.fail("no answer in time");
+        assert_eq!((source.known().map(<[Found]>::len), source.failures), (Some(1), 1));
+        assert!(!source.answer(finding(&[1]), PROMETHEUS, s(9)), "the same");
+        assert!(source.error.is_empty());
+    }
+
+    #[test]
+    fn nobody_stays_condemned_by_a_source_that_is_gone() {
+        let mut source = Source::default();
+        let mut answer = finding(&[1, 2]);
+        answer.found[0].condition = Condition::Unhealthy;
+        source.answer(answer, ENVOY, s(0));
+        assert!(!source.forget_conditions(5.0, s(59)));
+        assert!(!source.forget_conditions(30.0, s(60)), "it is asked seldom");
+        assert!(source.forget_conditions(5.0, s(60)));
+        assert!(source.found.iter().all(|found| found.condition == Condition::Serving));
+        assert!(!source.forget_conditions(5.0, s(61)));
+    }
+}

@@ -1,0 +1,278 @@
+//! From what the sources say to the fleets: the lease holder listens, every worker follows.
+
+use crate::discovery::found::Finding;
+use crate::discovery::localities::{self, Locality};
+use crate::discovery::merge::Sources;
+use crate::discovery::source::{Origin, Source};
+use crate::event::{Event, Field};
+use crate::host::Host;
+use crate::sharing::discovered;
+use crate::worker::notices::Notices;
+use config::{Config, MOST_ENDPOINTS, Via};
+use engine::Engine;
+use engine::endpoint::Standing;
+use engine::rng;
+use engine::time::Time;
+
+/// Whoever is found within this time of the start, seconds, was there before: a fleet that is being found out about is
+/// no fleet of newcomers.
+const FINDING_OUT_S: f64 = 30.0;
+
+/// The sources of all upstreams, and which fleets follow from them.
+pub struct Discovery {
+    key: String,
+    version: Option<u32>,
+    heard: Vec<Heard>,
+    /// By upstream: whether all of its sources had answered when its fleet was last made.
+    complete: Vec<bool>,
+    /// By upstream: what has been said of it.
+    notices: Vec<Notices>,
+    weights_unknown: bool,
+    members_only: bool,
+    started: Time,
+    news: bool,
+    complained: bool,
+}
+
+/// One source of one upstream.
+struct Heard {
+    upstream: usize,
+    key: discovered::Key,
+    source: Source,
+    /// Seconds between two questions.
+    every_s: f64,
+    /// What Envoy's localities are to get, as far as that is known.
+    localities: Vec<Locality>,
+}
+
+impl Discovery {
+    /// The sources that `config` names, none of which has been heard yet. What is known is shared under `key`.
+    pub fn new(config: &Config, key: String, now: Time) -> Discovery {
+        let mut discovery = Discovery {
+            key,
+            version: None,
+            heard: Vec::new(),
+            complete: Vec::new(),
+            notices: Vec::new(),
+            weights_unknown: false,
+            // The other ways to steer go where they are told, whether or not Envoy has heard of it before.
+            members_only: matches!(config.steering.via, Via::OverrideHost | Via::StatefulSession),
+            started: now,
+            news: false,
+            complained: false,
+        };
+        (0..config.upstreams.len()).for_each(|upstream| discovery.add(config, upstream));
+        discovery
+    }
+
+    /// The sources of the upstream at this position, the next after those that are known.
+    pub fn add(&mut self, config: &Config, upstream: usize) {
+        let Some(balanced) = config.upstreams.get(upstream) else { return };
+        let cluster = rng::hash(balanced.cluster.as_bytes());
+        let interval_s = |interval: core::time::Duration| interval.as_secs_f64();
+        let polled_s = config.prometheus.as_ref().map_or(0.0, |p| interval_s(p.interval));
+        let prometheus = balanced.endpoints.prometheus.as_ref().map(|_| (Origin::Prometheus, polled_s));
+        let envoy = balanced.endpoints.envoy_admin.as_ref();
+        let envoy = envoy.map(|admin| (Origin::Envoy, interval_s(admin.interval)));
+        for (origin, every_s) in [prometheus, envoy].into_iter().flatten() {
+            let (key, source) = ((cluster, origin), Source::default());
+            self.heard.push(Heard { upstream, key, source, every_s, localities: Vec::new() });
+        }
+        self.complete.push(false);
+        self.notices.push(Notices::default());
+        // What is shared may tell of it.
+        self.version = None;
+    }
+
+    /// A source of the upstream at this position in the configuration.
+    pub fn source(&self, upstream: usize, origin: Origin) -> Option<&Source> {
+        self.heard.iter().find(|h| h.upstream == upstream && h.key.1 == origin).map(|h| &h.source)
+    }
+
+    fn source_mut(&mut self, upstream: usize, origin: Origin) -> Option<&mut Source> {
+        self.heard.iter_mut().find(|h| h.upstream == upstream && h.key.1 == origin).map(|h| &mut h.source)
+    }
+
+    /// A source answered `question`. Whether that changes who the endpoints are.
+    pub fn answered(
+        &mut self,
+        upstream: usize,
+        (origin, question): (Origin, u64),
+        finding: Finding,
+        now: Time,
+    ) -> bool {
+        self.news = true;
+        let mut finding = finding;
+        let heard = self.heard.iter_mut().find(|h| h.upstream == upstream && h.key.1 == origin);
+        heard.is_some_and(|heard| {
+            localities::weigh(&mut finding.found, &heard.localities);
+            heard.source.answer(finding, (origin, question), now)
+        })
+    }
+
+    /// Envoy's localities are to get this. Whether that changes anything.
+    pub fn weigh(&mut self, upstream: usize, told: Vec<Locality>) -> bool {
+        let heard = self.heard.iter_mut().find(|h| h.upstream == upstream && h.key.1 == Origin::Envoy);
+        let Some(heard) = heard else { return false };
+        heard.localities = told;
+        let before = heard.source.found.clone();
+        localities::weigh(&mut heard.source.found, &heard.localities);
+        let changed = before != heard.source.found;
+        self.news |= changed;
+        changed
+    }
+
+    /// Envoy does not tell what localities are to get; said once.
+    pub fn say_weights_unknown(&mut self, host: &dyn Host, error: &str) {
+        if !core::mem::replace(&mut self.weights_unknown, true) {
+            host.tell(&Event {
+                level: log::Level::Warn,
+                name: "locality_weights_unknown",
+                message: &format!(
+                    "locality weights are not known, /config_dump does not tell them: {error}; requests are divided by the \
+                     endpoints' weights"
+                ),
+                fields: &[("error", Field::Text(error))],
+            });
+        }
+    }
+
+    /// Whether a source of this kind failed to answer its latest question.
+    pub fn any_failing(&self, origin: Origin) -> bool {
+        self.heard.iter().any(|heard| heard.key.1 == origin && !heard.source.error.is_empty())
+    }
+
+    /// Lets endpoints go that sources have left out for long enough; the upstreams that this changes.
+    pub fn believe_absences(&mut self, engine: &Engine, now: Time) -> Vec<usize> {
+        let mut changed = Vec::new();
+        for heard in &mut self.heard {
+            let upstream = engine.upstream(heard.upstream);
+            let standing = |address| match heard.key.1 {
+                // Envoy does not send requests to a host that it has not.
+                Origin::Envoy => Standing::Unknown,
+                Origin::Prometheus => upstream.map(|u| u.standing(address, now)).unwrap_or_default(),
+            };
+            if heard.source.believe_absences(heard.every_s, now, standing) {
+                changed.push(heard.upstream);
+            }
+        }
+        self.news |= !changed.is_empty();
+        changed
+    }
+
+    /// A source did not answer, or nothing usable.
+    pub fn failed(&mut self, upstream: usize, origin: Origin, error: &str) {
+        self.news = true;
+        self.source_mut(upstream, origin).into_iter().for_each(|source| source.fail(error));
+    }
+
+    /// What silent sources said of conditions is forgotten; the upstreams that this changes.
+    pub fn forget_conditions(&mut self, now: Time) -> Vec<usize> {
+        let silent = self
+            .heard
+            .iter_mut()
+            .filter_map(|h| h.source.forget_conditions(h.every_s, now).then_some(h.upstream));
+        let changed: Vec<usize> = silent.collect();
+        self.news |= !changed.is_empty();
+        changed
+    }
+
+    /// Tells the other workers what has been heard since the last call.
+    pub fn publish(&mut self, host: &dyn Host) {
+        if core::mem::take(&mut self.news) {
+            let bytes = discovered::encode(self.heard.iter().map(|h| (h.key, &h.source)));
+            let _the_next_poll_tries_again = host.shared_set(&self.key, &bytes, None);
+        }
+    }
+
+    /// Reads what the lease holder has heard; the upstreams whose endpoints this changes.
+    pub fn read(&mut self, host: &dyn Host, now: Time) -> Vec<usize> {
+        let mut changed = Vec::new();
+        if self.heard.is_empty() {
+            return changed;
+        }
+        let Some((bytes, version)) = host.shared_get(&self.key) else { return changed };
+        if self.version.replace(version) == Some(version) {
+            return changed;
+        }
+        for (key, mut source) in discovered::decode(&bytes).unwrap_or_default() {
+            source.not_after(now);
+            let Some(heard) = self.heard.iter_mut().find(|h| h.key == key) else { continue };
+            if heard.source.known() != source.known() {
+                changed.push(heard.upstream);
+            }
+            heard.source = source;
+        }
+        changed
+    }
+
+    /// Makes the fleet of an upstream anew; `speaks` for the worker that writes to the log for all. How many endpoints are
+    /// new.
+    pub fn settle(
+        &mut self,
+        host: &dyn Host,
+        config: &Config,
+        engine: &mut Engine,
+        (upstream, speaks): (usize, bool),
+        now: Time,
+    ) -> usize {
+        let Some(balanced) = config.upstreams.get(upstream) else { return 0 };
+        let endpoints = &balanced.endpoints;
+        let known = |origin| self.source(upstream, origin).and_then(Source::known);
+        let (prometheus, envoy) = (known(Origin::Prometheus), known(Origin::Envoy));
+        let complete = (endpoints.prometheus.is_none() || prometheus.is_some())
+            && (endpoints.envoy_admin.is_none() || envoy.is_some());
+        let sources = Sources { fixed: &endpoints.fixed, prometheus, envoy, members_only: self.members_only };
+        let merged = sources.merge();
+        let was_complete =
+            self.complete.get_mut(upstream).is_some_and(|was| core::mem::replace(was, complete));
+        let finding_out = !was_complete && now.seconds_since(self.started) < FINDING_OUT_S;
+        if merged.beyond > 0 && !core::mem::replace(&mut self.complained, true) {
+            let line = format!(
+                "{:?} has {} endpoints beyond the {MOST_ENDPOINTS} that are balanced; they are left out",
+                balanced.cluster, merged.beyond,
+            );
+            host.tell(&Event {
+                level: log::Level::Warn,
+                name: "endpoints_left_out",
+                message: &line,
+                fields: &[
+                    ("upstream", Field::Text(&balanced.cluster)),
+                    ("left_out", Field::Whole(merged.beyond as u64)),
+                ],
+            });
+        }
+        if let Some(notices) = self.notices.get_mut(upstream) {
+            notices.unknown_to_envoy(speaks.then_some(host), &balanced.cluster, merged.unknown_to_envoy);
+        }
+        let unsteerable = self.source(upstream, Origin::Envoy).map_or(0.0, |source| source.unsteerable);
+        let joined = if finding_out { Time::ZERO } else { now };
+        engine.upstream_mut(upstream).map_or(0, |u| {
+            u.leave_to_envoy(unsteerable);
+            u.set_fleet_joined(&merged.specs, joined, now)
+        })
+    }
+
+    /// Says what is new of the sources: entries that name no endpoint, and endpoints that are not named any more. Without a
+    /// host, another worker says so.
+    pub fn tell(&mut self, host: Option<&dyn Host>, config: &Config) {
+        for heard in &self.heard {
+            let name = config.upstreams.get(heard.upstream).map_or("", |u| u.cluster.as_str());
+            if let Some(notices) = self.notices.get_mut(heard.upstream) {
+                notices.source(host, (name, heard.key.1), &heard.source);
+            }
+        }
+    }
+
+    /// The sources of the upstream, and how many of its addresses Envoy's cluster does not have.
+    pub fn shown(&self, upstream: usize) -> (Vec<(Origin, &Source)>, usize) {
+        let sources = self.heard.iter().filter(|heard| heard.upstream == upstream);
+        let unknown = self.notices.get(upstream).map_or(0, |notices| notices.unknown);
+        (sources.map(|heard| (heard.key.1, &heard.source)).collect(), unknown)
+    }
+
+    /// The clock stepped back to `now`.
+    pub fn not_after(&mut self, now: Time) {
+        self.heard.iter_mut().for_each(|h| h.source.not_after(now));
+    }
+}

@@ -1,0 +1,271 @@
+//! What headers, trailers and the end of a response say, and of whom.
+
+use crate::host::StreamHost;
+use engine::rng;
+use engine::settings::Failures;
+use engine::time::Time;
+use engine::{Engine, Failure, Outcome, Ticket};
+
+/// Switching protocols: what flows from here on is no response body, and has no end that could be missing.
+const SWITCHING: u32 = 101;
+
+/// What response headers say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub outcome: Outcome,
+    /// 0 without one.
+    pub status: u32,
+}
+
+/// What the response headers say of the endpoint, by what counts as a failure; `complete` where nothing follows them.
+pub(crate) fn of_headers(host: &dyn StreamHost, complete: bool, counts: &Failures) -> Answer {
+    let (answer, suspicious) = read(host, complete, counts);
+    if !suspicious {
+        return answer;
+    }
+    // Envoy's own replies look like the endpoint's; only the details tell them apart.
+    let details = host.property(&["response", "code_details"]).unwrap_or_default();
+    let outcome = match details.as_slice() {
+        b"via_upstream" => answer.outcome,
+        details => of_details(details, host, counts).map_or(Outcome::Unrelated, Outcome::Failed),
+    };
+    Answer { outcome, ..answer }
+}
+
+/// The failure that the response headers tell, if they do.
+pub(crate) fn failure(host: &dyn StreamHost, complete: bool, counts: &Failures) -> Option<Failure> {
+    match of_headers(host, complete, counts).outcome {
+        Outcome::Failed(failure) => Some(failure),
+        _ => None,
+    }
+}
+
+/// What an endpoint's own response headers say of it; nothing where they only announce others.
+pub(crate) fn of_attempt(host: &dyn StreamHost, complete: bool, counts: &Failures) -> Option<Answer> {
+    let (answer, _) = read(host, complete, counts);
+    let announced = (100..200).contains(&answer.status) && answer.status != SWITCHING;
+    (!announced).then_some(answer)
+}
+
+/// What status and gRPC status say, and whether it may be Envoy that says it in an endpoint's place.
+fn read(host: &dyn StreamHost, complete: bool, counts: &Failures) -> (Answer, bool) {
+    let status = host.response_header(":status").as_deref().and_then(number).unwrap_or(0);
+    let failure = u16::try_from(status).ok().and_then(|status| Failure::of_status(status, counts));
+    if let Some(failure) = failure {
+        return (Answer { outcome: Outcome::Failed(failure), status }, true);
+    }
+    let code = host.response_header("grpc-status").map(|code| number(&code));
+    let outcome = match code {
+        Some(code) => {
+            code.and_then(|code| Failure::of_grpc_status(code, counts)).map_or(Outcome::Good, Outcome::Failed)
+        }
+        None if complete || status == SWITCHING => Outcome::Good,
+        None => Outcome::Undecided,
+    };
+    // 408 and an error of Envoy's own may stand for an endpoint that did not answer.
+    let suspicious = status == 408 || status >= 500 || code.is_some_and(|code| code != Some(0));
+    (Answer { outcome, status }, suspicious)
+}
+
+/// The failure that the trailers tell, if they do.
+pub(crate) fn of_trailers(host: &dyn StreamHost, counts: &Failures) -> Option<Failure> {
+    Failure::of_grpc_status(number(&host.response_trailer("grpc-status")?)?, counts)
+}
+
+/// Who broke off a response that never came to its end: the endpoint, or (`None`) anybody else.
+pub(crate) fn of_the_end(host: &dyn StreamHost, counts: &Failures) -> Option<Failure> {
+    let failure = of_details(&host.property(&["response", "code_details"])?, host, counts);
+    // A stream that had begun to answer may last as long as it likes.
+    failure.filter(|failure| *failure != Failure::Deadline)
+}
+
+/// What the end tells of a request that had no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// The endpoint's answer was a redirect that Envoy follows itself.
+    Redirected,
+    /// The endpoint failed.
+    Failed(Failure),
+    /// Nobody knows: the client left.
+    Unexplained,
+}
+
+/// Why a request that came at `began` has ended without an answer.
+pub(crate) fn of_silence(host: &dyn StreamHost, began: Time, counts: &Failures) -> Silence {
+    let details = host.property(&["response", "code_details"]).unwrap_or_default();
+    if details.starts_with(b"internal_redirect") {
+        return Silence::Redirected;
+    }
+    let failure = of_details(&details, host, counts);
+    let failure = failure.or_else(|| gave_up_waiting(host, began).then_some(Failure::Deadline));
+    failure.and_then(|failure| failure.counted(counts)).map_or(Silence::Unexplained, Silence::Failed)
+}
+
+/// Whether the call's own deadline has passed, which its client keeps by leaving.
+fn gave_up_waiting(host: &dyn StreamHost, began: Time) -> bool {
+    let Some(deadline_s) =
+        host.property(&["request", "headers", "grpc-timeout"]).as_deref().and_then(grpc_timeout)
+    else {
+        return false;
+    };
+    host.now().seconds_since(began) >= DEADLINE_PASSED * deadline_s
+}
+
+/// The client's time began before ours, and ends before ours.
+const DEADLINE_PASSED: f64 = 0.9;
+
+/// Seconds, from up to eight digits and a unit
+/// (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
+fn grpc_timeout(text: &[u8]) -> Option<f64> {
+    let (unit, digits) = text.split_last()?;
+    let unit = match unit {
+        b'H' => 3600.0,
+        b'M' => 60.0,
+        b'S' => 1.0,
+        b'm' => 1e-3,
+        b'u' => 1e-6,
+        b'n' => 1e-9,
+        _ => return None,
+    };
+    (digits.len() <= 8).then_some(())?;
+    Some(f64::from(number(digits)?) * unit)
+}
+
+/// What Envoy's details of a response say. Streams that share a connection break with it; its own end tells it from others.
+fn of_details(details: &[u8], host: &dyn StreamHost, counts: &Failures) -> Option<Failure> {
+    match Failure::of_details(details)?.counted(counts)? {
+        Failure::Broken(_) => {
+            let connection = host.property(&["upstream", "local_address"]);
+            Some(Failure::Broken(connection.map_or(0, |address| rng::hash(&address))))
+        }
+        failure => Some(failure),
+    }
+}
+
+/// Whether an attempt without an answer never had a connection.
+pub(crate) fn no_connection(host: &dyn StreamHost, counts: &Failures) -> Option<Failure> {
+    let reason = host.property(&["upstream", "transport_failure_reason"])?;
+    if reason.is_empty() { None } else { Failure::Refused.counted(counts) }
+}
+
+/// Who answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Served {
+    /// The endpoint with this index.
+    Ours(u32),
+    /// A host that is none of the endpoints.
+    Stranger,
+    /// No host: Envoy itself or another filter.
+    Nobody,
+}
+
+impl Served {
+    pub(crate) fn one_of_ours(self) -> Option<u32> {
+        match self {
+            Served::Ours(index) => Some(index),
+            Served::Stranger | Served::Nobody => None,
+        }
+    }
+}
+
+/// The host that Envoy used in the end.
+pub(crate) fn served_by(engine: &Engine, host: &dyn StreamHost, upstream: usize) -> Served {
+    let Some(address) = host.property(&["upstream", "address"]).filter(|a| !a.is_empty()) else {
+        return Served::Nobody;
+    };
+    let fleet = engine.upstream(upstream).map(|u| u.fleet());
+    fleet.and_then(|f| f.index_of_text(&address)).map_or(Served::Stranger, Served::Ours)
+}
+
+/// Sees to it that the outcome goes to whoever served the request: a retry goes elsewhere, Envoy passes over an
+/// address that is not in the cluster, and other filters answer by themselves. `stays` where a retry would go to the same
+/// endpoint again. The last is whether the ticket is of the endpoint that served.
+pub(crate) fn reattribute(
+    engine: &mut Engine,
+    host: &dyn StreamHost,
+    (ticket, stays): (Ticket, bool),
+    outcome: Outcome,
+) -> (Ticket, Outcome, bool) {
+    let deadline = outcome == Outcome::Failed(Failure::Deadline);
+    let served = match served_by(engine, host, ticket.upstream) {
+        Served::Ours(served) if engine.names(&ticket, served) => {
+            if stays && attempts(host) > 1 {
+                engine.gave_up(&ticket, host.now());
+                return (ticket, of_a_later_attempt(outcome), true);
+            }
+            return (ticket, outcome, true);
+        }
+        Served::Ours(served) => served,
+        // Whatever was good or bad about it is not the named endpoint's.
+        Served::Stranger => {
+            if attempts(host) <= 1 {
+                not_followed(engine, host, ticket.upstream);
+            }
+            return (ticket, Outcome::Unrelated, false);
+        }
+        // Envoy tells by its details of an endpoint that it could not reach; a deadline may have passed before it tried.
+        Served::Nobody if is_good(outcome) || deadline => return (ticket, Outcome::Unrelated, false),
+        Served::Nobody => return (ticket, outcome, false),
+    };
+    let Some(moved) = engine.moved(&ticket, served) else { return (ticket, outcome, false) };
+    if attempts(host) > 1 {
+        // The first endpoint failed, or the request would not be elsewhere.
+        engine.gave_up(&ticket, host.now());
+        return (moved, of_a_later_attempt(outcome), true);
+    }
+    not_followed(engine, host, ticket.upstream);
+    (moved, outcome, true)
+}
+
+/// A first attempt went elsewhere: because the request has another route by now, or because nothing follows the header.
+pub(crate) fn not_followed(engine: &mut Engine, host: &dyn StreamHost, upstream: usize) {
+    match super::route::by_cluster(engine, host) {
+        Some(other) if other != upstream => engine.rerouted(other),
+        _ => engine.not_followed(upstream),
+    }
+}
+
+/// How often Envoy has tried.
+pub(crate) fn attempts(host: &dyn StreamHost) -> u64 {
+    let attempts = host.property(&["upstream", "request_attempt_count"]);
+    attempts.and_then(|bytes| bytes.try_into().ok()).map_or(1, u64::from_le_bytes)
+}
+
+/// What the end of a request with retries says of the endpoint that had the last: the latency is not its own.
+pub(crate) fn of_a_later_attempt(outcome: Outcome) -> Outcome {
+    // Nor is a deadline that ran from the first.
+    let deadline = outcome == Outcome::Failed(Failure::Deadline);
+    if is_good(outcome) || deadline { Outcome::Unrelated } else { outcome }
+}
+
+fn is_good(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Good | Outcome::Undecided)
+}
+
+/// A decimal number of up to nine digits.
+pub(crate) fn number(text: &[u8]) -> Option<u32> {
+    if text.is_empty() || text.len() > 9 {
+        return None;
+    }
+    text.iter().try_fold(0u32, |n, b| b.is_ascii_digit().then(|| n * 10 + u32::from(b - b'0')))
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn reads_a_calls_deadline() {
+        for (text, seconds) in
+            [("1H", 3600.0), ("2M", 120.0), ("10S", 10.0), ("250m", 0.25), ("5u", 5e-6), ("7n", 7e-9)]
+        {
+            assert!((grpc_timeout(text.as_bytes()).unwrap() - seconds).abs() < 1e-12, "{text}");
+        }
+        for text in ["", "S", "10", "1.5S", "-1S", "123456789S", "10s", "10 S", "\u{b5}S"] {
+            assert_eq!(grpc_timeout(text.as_bytes()), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! gRPC-Web puts what gRPC has in its trailers into the last frame of the body
+//! (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md>).
+
+use crate::host::StreamHost;
+
+/// So much of a body's end is kept: the frame with a status and a message. In one that is longer the status is not found.
+const LONGEST: usize = 4096;
+/// The flag of a frame that holds trailers.
+const TRAILERS: u8 = 0x80;
+/// A flag, and how many bytes follow.
+const HEAD: usize = 5;
+
+/// The end of a body as far as it has passed.
+#[derive(Debug)]
+pub(crate) struct Body {
+    end: Vec<u8>,
+    /// In base64.
+    text: bool,
+}
+
+impl Body {
+    /// For a response whose headers say that it is gRPC-Web.
+    pub fn of(host: &dyn StreamHost) -> Option<Box<Body>> {
+        let kind = host.response_header("content-type")?;
+        let kind = kind.strip_prefix(b"application/grpc-web")?;
+        Some(Box::new(Body { end: Vec::new(), text: kind.starts_with(b"-text") }))
+    }
+
+    /// A part of it passes.
+    pub fn part(&mut self, host: &dyn StreamHost) {
+        self.end.extend_from_slice(&host.response_body_end(LONGEST));
+        self.end.drain(..self.end.len().saturating_sub(LONGEST));
+    }
+
+    /// The gRPC status in its last frame.
+    pub fn status(&self) -> Option<u32> {
+        if self.text { status(&decoded(&self.end)) } else { status(&self.end) }
+    }
+}
+
+/// The status in the frame of trailers that ends where `body` does.
+fn status(body: &[u8]) -> Option<u32> {
+    let frame = (0..body.len()).find_map(|at| {
+        let (head, rest) = body.get(at..)?.split_at_checked(HEAD)?;
+        let [flag, length @ ..] = <[u8; HEAD]>::try_from(head).ok()?;
+        let ends = usize::try_from(u32::from_be_bytes(length)).is_ok_and(|length| length == rest.len());
+        (ends && flag & TRAILERS != 0).then_some(rest)
+    })?;
+    let line = frame.split(|b| *b == b'\n').find_map(|line| {
+        let (name, value) = line.split_at_checked(line.iter().position(|b| *b == b':')?)?;
+        name.trim_ascii().eq_ignore_ascii_case(b"grpc-status").then(|| value.get(1..).unwrap_or_default())
+    })?;
+    crate::request::classify::number(line.trim_ascii())
+}
+
+/// The bytes of the groups of four at the end of `text`. Each frame may end with padding of its own.
+fn decoded(text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    for group in text.get(text.len() % 4..).unwrap_or_default().chunks_exact(4) {
+        let padding = group.iter().rev().take_while(|b| **b == b'=').count();
+        let word = group.iter().fold(0u32, |word, b| word << 6 | sextet(*b));
+        bytes.extend(word.to_be_bytes().into_iter().skip(1).take(3usize.saturating_sub(padding)));
+    }
+    bytes
+}
+
+fn sextet(letter: u8) -> u32 {
+    let value = match letter {
+        b'A'..=b'Z' => letter - b'A',
+        b'a'..=b'z' => letter - b'a' + 26,
+        b'0'..=b'9' => letter - b'0' + 52,
+        b'+' => 62,
+        b'/' => 63,
+        _ => 0,
+    };
+    value.into()
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    fn frame(flag: u8, content: &[u8]) -> Vec<u8> {
+        [&[flag], &(content.len() as u32).to_be_bytes()[..], content].concat()
+    }
+
+    #[test]
+    fn finds_the_status_in_the_last_frame() {
+        let message = frame(0, b"payload");
+        for (trailers, found) in [
+            (&b"grpc-status:14\r\ngrpc-message:gone\r\n"[..], Some(14)),
+            (b"Grpc-Message: x\r\nGRPC-Status: 0\r\n", Some(0)),
+            (b"grpc-message:grpc-status:14\r\n", None),
+            (b"grpc-status:\r\n", None),
+            (b"grpc-status:1400000000000\r\n", None),
+            (b"", None),
+        ] {
+            assert_eq!(status(&[message.clone(), frame(TRAILERS, trailers)].concat()), found, "{trailers:?}");
+        }
+        // A message that looks like trailers, and what is cut.
+        assert_eq!(status(&frame(0, &frame(TRAILERS, b"grpc-status:14\r\n"))), Some(14));
+        assert_eq!(status(&message), None);
+        assert_eq!(status(&frame(TRAILERS, b"grpc-status:14\r\n")[..12]), None);
+        assert_eq!(status(&[0xFF; 5]), None);
+    }
+
+    #[test]
+    fn reads_frames_that_are_padded_each() {
+        // "a", and a frame of trailers with status 14, encoded apart.
+        let text = b"YQ==gAAAABBncnBjLXN0YXR1czoxNA0K";
+        let bytes = decoded(text);
+        assert_eq!(bytes.first(), Some(&b'a'));
+        assert_eq!(status(&bytes), Some(14));
+        assert_eq!(status(&decoded(&text[3..])), Some(14), "whatever of its beginning is missing");
+        assert_eq!(decoded(b"==="), b"");
+    }
+}

@@ -1,0 +1,20 @@
+//! One request on its way through the filter.
+//!
+//! A [stream] decides at the request headers and follows the request to its end. An [attempt] is what the engine is owed for
+//! one endpoint; the [upstream attempt](upstream_attempt) is the same seen from Envoy's upstream filters, and
+//! [correlation] brings the two together. [Classification](classify) turns headers, resets and details into outcomes.
+
+pub(crate) mod affinity;
+pub(crate) mod attempt;
+pub(crate) mod classify;
+pub(crate) mod correlation;
+pub(crate) mod grpc_web;
+pub(crate) mod route;
+pub(crate) mod said;
+pub(crate) mod steering;
+pub(crate) mod stream;
+pub(crate) mod upstream_attempt;
+
+pub use stream::Stream;
+pub use stream::Verdict;
+pub use upstream_attempt::Attempt;

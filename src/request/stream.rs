@@ -1,0 +1,431 @@
+//! One request from its headers to its end: strip, decide, steer, observe, give back.
+
+use super::affinity::{self, Issued};
+use crate::host::StreamHost;
+use crate::request::attempt::{Hop, Upload};
+use crate::request::classify;
+use crate::request::classify::{Answer, Silence};
+use crate::request::correlation::{PROPERTY, SharedTrail, Trail};
+use crate::request::grpc_web;
+use crate::request::route;
+use crate::request::said;
+use crate::telemetry::decision_log::{self, Testimony};
+use crate::worker::Worker;
+use config::Mode;
+use engine::endpoint::EndpointRef;
+use engine::policy::Request;
+use engine::settings::Failures;
+use engine::time::Time;
+use engine::{Decision, Engine, Failure, Outcome, Ticket};
+
+pub(crate) use crate::request::route::Looks;
+
+/// What becomes of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on.
+    Continue,
+    /// It has been answered here.
+    Answered,
+}
+
+/// Where a stream stands. Every way out goes through [`Stream::finish`], which gives back exactly once.
+#[derive(Debug, Default)]
+pub struct Stream {
+    phase: Phase,
+    issued: Option<Issued>,
+    /// Whom the decision named that is only shown.
+    shown: Option<EndpointRef>,
+    /// A retry goes to the same endpoint again: no other is named.
+    stays: bool,
+    /// Where its attempts may be seen, too: its number and what they share.
+    trail: Option<(u64, SharedTrail)>,
+    /// How it was decided, where somebody wants to know.
+    pub(crate) testimony: Option<Box<Testimony>>,
+    /// When it came.
+    began: Time,
+    /// Whether the request has a body, as every call has.
+    uploads: bool,
+    /// The end of a response in gRPC-Web.
+    web: Option<Box<grpc_web::Body>>,
+}
+
+#[derive(Debug, Default)]
+enum Phase {
+    /// No request headers seen, or nothing of ours.
+    #[default]
+    Foreign,
+    /// Its route is none of ours so far.
+    Unrouted,
+    /// Steered.
+    Steered(Hop),
+    /// Not steered: whoever answers is learnt from the answer.
+    Watching { upstream: usize, started: Time, upload: Upload },
+    /// Its attempts tell; this one has steered.
+    Followed,
+}
+
+impl Stream {
+    /// Request headers; `complete` where nothing follows them. The steering header of the client is gone before
+    /// anything else is looked at.
+    pub fn request_headers(&mut self, worker: &mut Worker, host: &dyn StreamHost, complete: bool) -> Verdict {
+        host.remove_request_header(worker.steer.header());
+        if worker.shows_status(host) {
+            return Verdict::Answered;
+        }
+        let asked = worker.is_asked(host);
+        worker.carries_traffic = true;
+        worker.busy = true;
+        let Some(upstream) = route::of(worker, host) else {
+            self.phase = Phase::Unrouted;
+            return Verdict::Continue;
+        };
+        // Who asks for an upgrade has said all with the headers.
+        let upload = Upload::of(complete || host.request_header("upgrade").is_some());
+        let now = host.now();
+        (self.began, self.uploads) = (now, !complete);
+        let verdict = self.decide(worker, host, (upstream, upload), asked, now);
+        if worker.stats.times_this_one() {
+            let ns = host.now().0.saturating_sub(now.0);
+            if worker.engine.decided_within(upstream, ns) {
+                worker.stats.timed(upstream, ns);
+            }
+        }
+        verdict
+    }
+
+    /// Decides where the request goes, and says so.
+    fn decide(
+        &mut self,
+        worker: &mut Worker,
+        host: &dyn StreamHost,
+        (upstream, upload): (usize, Upload),
+        asked: bool,
+        now: Time,
+    ) -> Verdict {
+        let observed = worker.config.mode == Mode::Observe;
+        let named = if observed { 1 } else { worker.steer.want() };
+        let want = if asked || worker.listeners.any { named.max(2) } else { named };
+        let key = worker.engine.upstream(upstream).and_then(|u| affinity::key(u.config(), host));
+        let mut request = Request { key, want };
+        if !observed {
+            request = self.with_cookie(worker, upstream, request);
+        }
+        let decision = worker.engine.pick(upstream, request, now, &mut worker.rng);
+        self.phase = Phase::Watching { upstream, started: now, upload };
+        if asked || worker.listeners.any {
+            self.testimony = worker.testimony(host, (upstream, &decision), asked, now);
+            self.testimony.iter().for_each(|testimony| worker.attribute(host, testimony));
+        }
+        match decision {
+            Decision::Steer(candidates) if observed => {
+                let fleet = worker.engine.upstream(upstream).map(|u| u.fleet());
+                self.shown = candidates.first().and_then(|index| fleet?.reference(index));
+            }
+            _ if observed => {}
+            Decision::Steer(candidates) => {
+                let candidates =
+                    if want > named { decision_log::named(candidates, named) } else { candidates };
+                let fleet = worker.engine.upstream(upstream).map(|u| u.fleet());
+                let Some((header, value)) = fleet.and_then(|fleet| worker.steer.towards(fleet, &candidates))
+                else {
+                    self.phase = Phase::Foreign;
+                    return Verdict::Continue;
+                };
+                host.set_request_header(header, value);
+                self.stays = candidates.as_slice().len() == 1;
+                let first = candidates.first();
+                let ticket = first.and_then(|i| worker.engine.started(upstream, i, now));
+                let begun = ticket.map(|ticket| Hop::begin(&mut worker.engine, ticket, upload));
+                self.phase = begun.map_or(Phase::Foreign, Phase::Steered);
+            }
+            Decision::SafeEndpoint => {
+                if let Some((header, value)) = worker.steer.to_safety(upstream) {
+                    host.set_request_header(header, value);
+                }
+            }
+            Decision::Fallback => {}
+            Decision::Reject => {
+                self.issued = None;
+                self.phase = Phase::Foreign;
+                host.respond(
+                    503,
+                    &[("x-evenkeel-reason", "no eligible endpoint"), ("retry-after", "1")],
+                    b"",
+                );
+                return Verdict::Answered;
+            }
+        }
+        if worker.trails.wanted {
+            self.leave_a_trail(worker, host, upstream);
+        }
+        Verdict::Continue
+    }
+
+    /// The request with a key of its own, if it had none and its client is to be given one.
+    fn with_cookie(&mut self, worker: &mut Worker, at: usize, request: Request) -> Request {
+        if request.key.is_some() {
+            return request;
+        }
+        let upstream = worker.engine.upstream(at).map(|u| u.config());
+        self.issued = upstream.and_then(|u| Issued::fresh(at, u, &mut worker.cookies));
+        Request { key: self.issued.map(|issued| issued.key()), ..request }
+    }
+
+    /// Lets attempts find this request.
+    fn leave_a_trail(&mut self, worker: &mut Worker, host: &dyn StreamHost, upstream: usize) {
+        let reserved = match self.phase {
+            Phase::Steered(hop) => hop,
+            _ => Hop::Over,
+        };
+        let (number, trail) = worker.trails.open(Trail::new(upstream, reserved));
+        host.set_property(PROPERTY, &number.to_le_bytes());
+        self.trail = Some((number, trail));
+    }
+
+    /// A part of the request's body, or its trailers; `last` with the last.
+    pub fn request_body(&mut self, worker: &mut Worker, host: &dyn StreamHost, last: bool) {
+        self.look_for_attempts();
+        match &mut self.phase {
+            Phase::Steered(hop) => {
+                hop.request_part(&mut worker.engine, host, last);
+                if let Some((_, trail)) = &self.trail {
+                    trail.borrow_mut().reserved = *hop;
+                }
+            }
+            Phase::Watching { started, upload: upload @ Upload::Flowing, .. } => {
+                *started = host.now();
+                *upload = Upload::of(last);
+            }
+            _ => {}
+        }
+    }
+
+    /// Response headers, from the endpoint or from Envoy itself; `complete` where nothing follows them.
+    pub fn response_headers(&mut self, worker: &mut Worker, host: &dyn StreamHost, complete: bool) {
+        if worker.steer.comes_back() {
+            host.remove_response_header(worker.steer.header());
+        }
+        if let Some(issued) = self.issued.take()
+            && let Some(upstream) = worker.engine.upstream(issued.upstream)
+        {
+            issued.give(upstream.config(), host);
+        }
+        if self.testimony.is_some() || worker.config.debug.is_some() {
+            let counts = self.counts(worker).filter(|_| self.is_watched(worker));
+            let failure = counts.and_then(|counts| classify::failure(host, complete, counts));
+            self.testify(worker, host, failure);
+        }
+        self.look_for_attempts();
+        self.compare(worker, host);
+        if matches!(self.phase, Phase::Unrouted) {
+            self.phase = Phase::Foreign;
+            route::look_again(worker, host);
+        }
+        let engine = &mut worker.engine;
+        match &mut self.phase {
+            Phase::Foreign | Phase::Unrouted => {}
+            Phase::Steered(hop) => {
+                let Some(ticket) = hop.due(engine).copied() else { return };
+                let now = host.now();
+                let Some(counts) = engine.counts(ticket.upstream) else { return };
+                let answer = classify::of_headers(host, complete, counts);
+                let from = (ticket, self.stays);
+                let (ticket, outcome, its_own) = classify::reattribute(engine, host, from, answer.outcome);
+                hop.answered(engine, ticket, outcome, now, complete);
+                self.listen(engine, host, its_own.then_some(ticket), answer, now);
+            }
+            Phase::Watching { upstream, started, .. } => {
+                let now = host.now();
+                let Some(counts) = engine.counts(*upstream) else { return };
+                let answer = classify::of_headers(host, complete, counts);
+                let outcome = match classify::attempts(host) {
+                    0 | 1 => answer.outcome,
+                    // Which endpoint failed before is not known here; this one is not to be charged with its time.
+                    _ => classify::of_a_later_attempt(answer.outcome),
+                };
+                let (served, started) = (classify::served_by(engine, host, *upstream), *started);
+                let ticket = served.one_of_ours().and_then(|i| engine.started(*upstream, i, started));
+                self.phase = Phase::Foreign;
+                if let Some(ticket) = ticket {
+                    let mut hop = Hop::Over;
+                    hop.answered(engine, ticket, outcome, now, complete);
+                    self.phase = Phase::Steered(hop);
+                    self.listen(engine, host, Some(ticket), answer, now);
+                }
+            }
+            Phase::Followed => {
+                let answered = self.trail.as_ref().is_some_and(|(_, trail)| trail.borrow().answering);
+                if !answered {
+                    self.explain(engine, host);
+                }
+            }
+        }
+    }
+
+    /// Compares a decision that is only shown with Envoy's own: whom its first attempt went to.
+    fn compare(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
+        let Some(named) = self.shown.take() else { return };
+        let (upstream, used) = match (&self.phase, &self.trail) {
+            (Phase::Followed, Some((_, trail))) => (trail.borrow().upstream, trail.borrow().first),
+            (Phase::Watching { upstream, .. }, _) if classify::attempts(host) <= 1 => {
+                (*upstream, classify::served_by(&worker.engine, host, *upstream).one_of_ours())
+            }
+            _ => return,
+        };
+        if let Some(used) = used {
+            worker.engine.compare(upstream, named, used);
+        }
+    }
+
+    /// Heeds what the endpoint of `ticket` says beside its answer, and looks out for what its body may say.
+    fn listen(
+        &mut self,
+        engine: &mut Engine,
+        host: &dyn StreamHost,
+        ticket: Option<Ticket>,
+        answer: Answer,
+        now: Time,
+    ) {
+        if let Some(ticket) = ticket
+            && engine.heeds_headers(ticket.upstream)
+            && let Some(said) = said::of_headers(host, answer, now)
+        {
+            engine.said(&ticket, said, now);
+        }
+        if self.uploads && answer.outcome == Outcome::Undecided {
+            self.web = grpc_web::Body::of(host);
+        }
+    }
+
+    /// What counts as a failure of this request's endpoint.
+    fn counts<'w>(&self, worker: &'w Worker) -> Option<&'w Failures> {
+        let upstream = match (&self.phase, &self.trail) {
+            (_, Some((_, trail))) => trail.borrow().upstream,
+            (Phase::Steered(hop), None) => hop.upstream()?,
+            (Phase::Watching { upstream, .. }, None) => *upstream,
+            (Phase::Foreign | Phase::Unrouted | Phase::Followed, None) => return None,
+        };
+        worker.engine.counts(upstream)
+    }
+
+    /// The failure that the last frame of gRPC-Web tells.
+    fn web_failure(&mut self, worker: &Worker, host: &dyn StreamHost, last: bool) -> Option<Failure> {
+        self.web.as_mut()?.part(host);
+        if !last {
+            return None;
+        }
+        let status = self.web.take()?.status()?;
+        Failure::of_grpc_status(status, self.counts(worker)?)
+    }
+
+    /// A part of the response's body; `last` with the last.
+    pub fn response_body(&mut self, worker: &mut Worker, host: &dyn StreamHost, last: bool) {
+        if let Some(failure) = self.web_failure(worker, host, last) {
+            if self.is_watched(worker) {
+                self.report(worker, host, Some(failure));
+            }
+            if let Phase::Steered(hop) = &mut self.phase
+                && hop.awaits_trailers()
+            {
+                hop.trailers(&mut worker.engine, Some(failure), host);
+            }
+        }
+        if let Phase::Steered(hop) = &mut self.phase {
+            hop.response_part(&mut worker.engine, host, last);
+        }
+    }
+
+    /// Response trailers: where gRPC puts its status.
+    pub fn response_trailers(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
+        let awaits = matches!(&self.phase, Phase::Steered(hop) if hop.awaits_trailers());
+        if !awaits && !self.is_watched(worker) {
+            return;
+        }
+        let failure = self.counts(worker).and_then(|counts| classify::of_trailers(host, counts));
+        if self.is_watched(worker) && failure.is_some() {
+            self.report(worker, host, failure);
+        }
+        if let Phase::Steered(hop) = &mut self.phase
+            && awaits
+        {
+            hop.trailers(&mut worker.engine, failure, host);
+        }
+    }
+
+    /// The end, whichever way it came; further calls change nothing.
+    pub fn finish(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
+        self.look_for_attempts();
+        let engine = &mut worker.engine;
+        match core::mem::take(&mut self.phase) {
+            Phase::Foreign | Phase::Unrouted | Phase::Watching { .. } => {}
+            Phase::Steered(mut hop) => {
+                let counts = hop.upstream().and_then(|upstream| engine.counts(upstream));
+                let reason = match counts {
+                    Some(counts) if hop.broken_off() => classify::of_the_end(host, counts),
+                    Some(counts) if hop.is_unanswered() => {
+                        let silence = classify::of_silence(host, self.began, counts);
+                        end_unanswered(engine, host, (&mut hop, self.stays), silence)
+                    }
+                    _ => None,
+                };
+                let now = host.now();
+                if let Some(end) = hop.end(engine, reason, now) {
+                    end.explain(engine, None, now);
+                }
+            }
+            Phase::Followed => self.explain(engine, host),
+        }
+        if let Some((number, _)) = self.trail.take() {
+            worker.trails.close(number);
+        }
+    }
+
+    /// Once an attempt has been seen, what was reserved here is its own.
+    fn look_for_attempts(&mut self) {
+        if let Some((_, trail)) = &self.trail
+            && !matches!(self.phase, Phase::Followed)
+            && trail.borrow().followed
+        {
+            self.phase = Phase::Followed;
+        }
+    }
+
+    /// Tells the attempts that ended without a word what Envoy knows of it.
+    fn explain(&self, engine: &mut Engine, host: &dyn StreamHost) {
+        let Some((_, trail)) = &self.trail else { return };
+        let mut trail = trail.borrow_mut();
+        if trail.is_in_doubt() {
+            let Some(counts) = engine.counts(trail.upstream) else { return };
+            let failure = match classify::of_silence(host, self.began, counts) {
+                Silence::Failed(failure) => Some(failure),
+                Silence::Redirected | Silence::Unexplained => None,
+            };
+            trail.explanation = Some(failure);
+            trail.explain(engine, failure, host.now());
+        }
+    }
+}
+
+/// What is made of a request's end without an answer: the failure, if it is one, of the endpoint that it was at.
+fn end_unanswered(
+    engine: &mut Engine,
+    host: &dyn StreamHost,
+    (hop, stays): (&mut Hop, bool),
+    silence: Silence,
+) -> Option<Failure> {
+    let outcome = match silence {
+        Silence::Redirected => Outcome::Good,
+        Silence::Failed(failure @ Failure::Deadline) => Outcome::Failed(failure),
+        Silence::Failed(failure) => return Some(failure),
+        Silence::Unexplained => return None,
+    };
+    if !hop.has_sent_all() {
+        // A client that leaves in the middle of its own request says nothing of the endpoint.
+        return None;
+    }
+    let ticket = hop.due(engine).copied()?;
+    let (ticket, outcome, _) = classify::reattribute(engine, host, (ticket, stays), outcome);
+    hop.answered(engine, ticket, outcome, host.now(), true);
+    None
+}

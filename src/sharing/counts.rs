@@ -1,0 +1,171 @@
+//! What has been counted, which must add up over all workers, living and gone, for as long as the process runs.
+//!
+//! Counts are not needed to decide, so they travel apart from the [`slot`](crate::sharing::worker_report) and less often; whoever
+//! shows them reads them when asked.
+
+use hashbrown::HashMap;
+
+use super::codec::{Reader, Writer};
+use engine::endpoint::Counters;
+use engine::time::Time;
+use engine::{Engine, Totals};
+
+/// The most endpoints whose counts outlive their workers, 3.6 MB: endpoints come and go for as long as a process runs,
+/// and most never return.
+pub const MOST_ENDPOINTS: usize = 100_000;
+/// The same of upstreams: a configuration has up to 64, and is replaced now and then.
+pub const MOST_UPSTREAMS: usize = 1024;
+
+/// Requests to clusters that no upstream balances are counted as those of the cluster without a name.
+const UNMATCHED: u64 = 0;
+
+/// What has been counted for one endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct EndpointCounts {
+    /// Ever.
+    pub counters: Counters,
+    /// Picks of about the last [`RECENT_S`](engine::RECENT_S) seconds.
+    pub recent: f32,
+}
+
+/// What has been counted for one upstream.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct UpstreamCounts {
+    /// For the upstream as a whole.
+    pub totals: Totals,
+    /// By endpoint identity.
+    pub endpoints: HashMap<u64, EndpointCounts>,
+}
+
+/// What has been counted.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Counts {
+    /// When it was written down.
+    pub at: Time,
+    /// By cluster identity.
+    pub upstreams: HashMap<u64, UpstreamCounts>,
+}
+
+impl Counts {
+    /// What this engine's worker has counted.
+    pub fn of(engine: &Engine, now: Time) -> Counts {
+        let mut counts = Counts { at: now, ..Counts::default() };
+        for upstream in engine.upstreams() {
+            let into = counts.upstreams.entry(upstream.hash()).or_default();
+            into.totals = upstream.totals();
+            let counted = |(identity, counters, recent)| (identity, EndpointCounts { counters, recent });
+            into.endpoints.extend(upstream.counters().map(counted));
+        }
+        if engine.unmatched() > 0 {
+            let totals = Totals { fallbacks: engine.unmatched(), ..Totals::default() };
+            counts.upstreams.entry(UNMATCHED).or_default().totals = totals;
+        }
+        counts
+    }
+
+    /// Requests to clusters that no upstream balances.
+    pub fn unmatched(&self) -> u64 {
+        self.upstream(UNMATCHED).map_or(0, |counted| counted.totals.fallbacks)
+    }
+
+    /// Adds what somebody else has counted.
+    pub fn merge(&mut self, other: &Counts) {
+        for (cluster, theirs) in &other.upstreams {
+            let ours = self.upstreams.entry(*cluster).or_default();
+            ours.totals.merge(&theirs.totals);
+            for (endpoint, counted) in &theirs.endpoints {
+                let sum = ours.endpoints.entry(*endpoint).or_default();
+                sum.counters.merge(&counted.counters);
+                sum.recent += counted.recent;
+            }
+        }
+    }
+
+    /// The counts of one upstream.
+    pub fn upstream(&self, cluster: u64) -> Option<&UpstreamCounts> {
+        self.upstreams.get(&cluster)
+    }
+
+    /// Whoever wrote this is gone: nothing of it is recent.
+    pub fn grow_old(&mut self) {
+        let endpoints = self.upstreams.values_mut().flat_map(|of| of.endpoints.values_mut());
+        endpoints.for_each(|counted| counted.recent = 0.0);
+    }
+
+    /// Forgets the least used of what is more than [`MOST_ENDPOINTS`] and [`MOST_UPSTREAMS`].
+    pub fn keep_the_most_used(&mut self) {
+        if self.upstreams.len() > MOST_UPSTREAMS {
+            let used = |(cluster, of): (&u64, &UpstreamCounts)| (of.totals.policy, *cluster);
+            let least = least_kept(self.upstreams.iter().map(used), MOST_UPSTREAMS);
+            self.upstreams.retain(|cluster, of| Some((of.totals.policy, *cluster)) >= least);
+        }
+        if self.upstreams.values().map(|of| of.endpoints.len()).sum::<usize>() > MOST_ENDPOINTS {
+            let used = |of: &EndpointCounts, cluster, endpoint| (of.counters.requests, cluster, endpoint);
+            let all = self.upstreams.iter().flat_map(|(cluster, counts)| {
+                counts.endpoints.iter().map(move |(endpoint, of)| used(of, *cluster, *endpoint))
+            });
+            let least = least_kept(all, MOST_ENDPOINTS);
+            for (cluster, counts) in &mut self.upstreams {
+                counts.endpoints.retain(|endpoint, of| Some(used(of, *cluster, *endpoint)) >= least);
+            }
+        }
+    }
+
+    /// As bytes for shared data.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::versioned();
+        self.write(&mut w);
+        w.0
+    }
+
+    /// From bytes of shared data; `None` if they are malformed.
+    pub fn decode(bytes: &[u8]) -> Option<Counts> {
+        Counts::read(&mut Reader::versioned(bytes)?)
+    }
+
+    /// Appends the counts to a record.
+    pub fn write(&self, w: &mut Writer) {
+        w.time(self.at);
+        w.u32(self.upstreams.len() as u32);
+        for (cluster, counts) in &self.upstreams {
+            w.u64(*cluster);
+            counts.totals.to_array().iter().for_each(|n| w.u64(*n));
+            w.u32(counts.endpoints.len() as u32);
+            for (endpoint, EndpointCounts { counters, recent }) in &counts.endpoints {
+                w.u64(*endpoint);
+                w.f32(*recent);
+                w.u64(counters.requests);
+                w.u64(counters.failures);
+                w.u64(counters.picks);
+            }
+        }
+    }
+
+    /// Takes the counts from a record. It may announce any number, but what is kept is no more than it contains.
+    pub fn read(r: &mut Reader<'_>) -> Option<Counts> {
+        let mut counts = Counts { at: r.time()?, ..Counts::default() };
+        for _ in 0..r.u32()? {
+            let cluster = r.u64()?;
+            let mut numbers = Totals::default().to_array();
+            for number in &mut numbers {
+                *number = r.u64()?;
+            }
+            let mut of = UpstreamCounts { totals: Totals::from_array(numbers), ..UpstreamCounts::default() };
+            for _ in 0..r.u32()? {
+                let endpoint = r.u64()?;
+                let recent = r.f32()?.clamp(0.0, 1e9);
+                let counters = Counters { requests: r.u64()?, failures: r.u64()?, picks: r.u64()? };
+                of.endpoints.insert(endpoint, EndpointCounts { counters, recent });
+            }
+            counts.upstreams.insert(cluster, of);
+        }
+        Some(counts)
+    }
+}
+
+/// The least of the `most` largest.
+fn least_kept<T: Ord + Copy>(all: impl Iterator<Item = T>, most: usize) -> Option<T> {
+    let mut all: Vec<T> = all.collect();
+    let at = all.len().checked_sub(most)?;
+    (at < all.len()).then(|| *all.select_nth_unstable(at).1)
+}

@@ -1,0 +1,149 @@
+//! Who the sources say the endpoints are, for every worker, and for the next configuration.
+
+use core::net::{IpAddr, SocketAddr};
+
+use super::codec::{Reader, Writer};
+use crate::discovery::found::{Found, WEIGHTS};
+use crate::discovery::source::{Origin, Source};
+use config::MOST_ENDPOINTS;
+use engine::endpoint::{Absence, Absences, Condition};
+
+/// A source of one upstream: [`random::hash`](engine::rng::hash) of the cluster's name, and which source it is.
+pub type Key = (u64, Origin);
+
+/// What the lease holder knows of these sources, as bytes for shared data.
+pub fn encode<'s>(sources: impl ExactSizeIterator<Item = (Key, &'s Source)>) -> Vec<u8> {
+    let mut w = Writer::versioned();
+    w.u32(sources.len() as u32);
+    for ((cluster, origin), source) in sources {
+        w.u64(cluster);
+        w.bytes(&[match origin {
+            Origin::Prometheus => 0,
+            Origin::Envoy => 1,
+        }]);
+        w.time(source.answered);
+        w.u64(source.answers);
+        w.u64(source.failures);
+        w.text(&source.error);
+        w.u32(source.skipped);
+        w.text(&source.examples);
+        w.f64(source.unsteerable);
+        w.u64(source.question);
+        w.bytes(&[source.somebody.into()]);
+        w.f64(source.absences.longest_s);
+        w.u32(source.absences.open.len() as u32);
+        for absence in &source.absences.open {
+            address(&mut w, absence.address);
+            w.time(absence.since);
+            w.u32(absence.answers);
+        }
+        w.u32(source.found.len() as u32);
+        source.found.iter().for_each(|found| write(&mut w, found));
+    }
+    w.0
+}
+
+fn address(w: &mut Writer, address: SocketAddr) {
+    match address.ip() {
+        IpAddr::V4(ip) => {
+            w.bytes(&[4]);
+            w.bytes(&ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            w.bytes(&[6]);
+            w.bytes(&ip.octets());
+        }
+    }
+    w.bytes(&address.port().to_le_bytes());
+}
+
+fn write(w: &mut Writer, found: &Found) {
+    address(w, found.address);
+    w.f64(found.weight.unwrap_or(0.0));
+    w.u32(found.priority.map_or(u32::MAX, |priority| priority.min(u32::MAX - 1)));
+    w.text(&found.zone);
+    w.text(&found.locality);
+    w.f64(found.locality_weight.unwrap_or(-1.0));
+    w.text(&found.version);
+    w.bytes(&[match found.condition {
+        Condition::Serving => 0,
+        Condition::Degraded => 1,
+        Condition::Unhealthy => 2,
+        Condition::Draining => 3,
+    }]);
+}
+
+/// From bytes of shared data; `None` if they are malformed.
+pub fn decode(bytes: &[u8]) -> Option<Vec<(Key, Source)>> {
+    let mut r = Reader::versioned(bytes)?;
+    let mut sources = Vec::new();
+    for _ in 0..r.u32()? {
+        let cluster = r.u64()?;
+        let origin = match r.byte()? {
+            0 => Origin::Prometheus,
+            1 => Origin::Envoy,
+            _ => return None,
+        };
+        let mut source = Source {
+            answered: r.time()?,
+            answers: r.u64()?,
+            failures: r.u64()?,
+            error: r.text()?.into(),
+            skipped: r.u32()?,
+            examples: r.text()?.into(),
+            unsteerable: r.f64()?,
+            question: r.u64()?,
+            somebody: r.byte()? != 0,
+            absences: absences(&mut r)?,
+            found: Vec::new(),
+        };
+        for _ in 0..r.u32()? {
+            let found = read(&mut r)?;
+            if source.found.len() < MOST_ENDPOINTS {
+                source.found.push(found);
+            }
+        }
+        sources.push(((cluster, origin), source));
+    }
+    Some(sources)
+}
+
+fn absences(r: &mut Reader<'_>) -> Option<Absences> {
+    let longest_s = r.f64()?;
+    let mut open = Vec::new();
+    for _ in 0..r.u32()? {
+        let absence = Absence { address: read_address(r)?, since: r.time()?, answers: r.u32()? };
+        if open.len() < MOST_ENDPOINTS {
+            open.push(absence);
+        }
+    }
+    Some(Absences::told(open, longest_s))
+}
+
+fn read_address(r: &mut Reader<'_>) -> Option<SocketAddr> {
+    let ip: IpAddr = match r.byte()? {
+        4 => r.array::<4>()?.into(),
+        6 => r.array::<16>()?.into(),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, u16::from_le_bytes(r.array()?)))
+}
+
+fn read(r: &mut Reader<'_>) -> Option<Found> {
+    Some(Found {
+        address: read_address(r)?,
+        weight: Some(r.f64()?).filter(|weight| WEIGHTS.contains(weight)),
+        priority: Some(r.u32()?).filter(|priority| *priority != u32::MAX),
+        zone: r.text()?.into(),
+        locality: r.text()?.into(),
+        locality_weight: Some(r.f64()?).filter(|weight| (0.0..=f64::from(u32::MAX)).contains(weight)),
+        version: r.text()?.into(),
+        condition: match r.byte()? {
+            0 => Condition::Serving,
+            1 => Condition::Degraded,
+            2 => Condition::Unhealthy,
+            3 => Condition::Draining,
+            _ => return None,
+        },
+    })
+}

@@ -1,0 +1,166 @@
+//! One worker at a time asks Prometheus. The lease moves when its holder goes silent.
+
+use super::codec::{Reader, Writer};
+use crate::host::Host;
+use engine::time::Time;
+
+/// How long a lease lasts without renewal, seconds: a holder that died is replaced after this.
+const LASTS_S: f64 = 3.0;
+/// A lease with less than this left is renewed, seconds.
+const RENEW_AT_S: f64 = 2.0;
+
+/// Whose the lease is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Holder {
+    /// Nobody's for certain: it has just been written, and is believed in once it has been read back.
+    #[default]
+    Unsettled,
+    /// This worker's.
+    Me,
+    /// Another's.
+    Another,
+}
+
+/// A worker that would hold the lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its identity.
+    pub id: u64,
+    /// Which configuration it has: the same number for the same text.
+    pub configuration: u64,
+    /// When it was configured.
+    pub since: Time,
+    /// Whether it carries traffic.
+    pub busy: bool,
+}
+
+impl Candidate {
+    /// Whether it takes the lease from `holder` although that one lives.
+    ///
+    /// A configuration that was replaced lives on until its last connection is closed, and asks what nobody wants to
+    /// know any more. And reading a large answer takes a while, in which a worker that carries traffic keeps requests
+    /// waiting; Envoy has a thread that carries none.
+    fn replaces(&self, holder: &Candidate) -> bool {
+        if self.configuration == holder.configuration {
+            return holder.busy && !self.busy;
+        }
+        self.since > holder.since
+    }
+}
+
+/// Whose the lease under `key` is, after trying to keep or take it for `me`.
+///
+/// Shared data has no create-if-absent, so two workers may both write a first lease; each believes in it only
+/// when a later call reads its own id back.
+pub fn hold(host: &dyn Host, key: &str, me: Candidate, now: Time) -> Holder {
+    let (bytes, version) = host.shared_get(key).unzip();
+    let current = bytes.as_deref().and_then(read);
+    let left = current.map_or(0.0, |(_, until)| until.seconds_since(now));
+    // For much longer than leases last: written before the clock stepped back, or damaged.
+    let left = if left > 2.0 * LASTS_S { 0.0 } else { left };
+    let mine = current.is_some_and(|(holder, _)| holder.id == me.id);
+    let takes = current.is_none_or(|(holder, _)| if mine { holder != me } else { me.replaces(&holder) });
+    if left <= 0.0 || takes || (mine && left < RENEW_AT_S) {
+        let mut w = Writer::versioned();
+        w.u64(me.id);
+        w.time(now.after_secs(LASTS_S));
+        w.u64(me.configuration);
+        w.time(me.since);
+        w.u32(u32::from(me.busy));
+        let written = host.shared_set(key, &w.0, version).is_ok();
+        return if mine && written { Holder::Me } else { Holder::Unsettled };
+    }
+    if mine { Holder::Me } else { Holder::Another }
+}
+
+/// The holder, and until when it is that.
+fn read(bytes: &[u8]) -> Option<(Candidate, Time)> {
+    let mut r = Reader::versioned(bytes)?;
+    let (id, until) = (r.u64()?, r.time()?);
+    Some((Candidate { id, configuration: r.u64()?, since: r.time()?, busy: r.u32()? != 0 }, until))
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::sharing::fake::Shared;
+
+    fn s(seconds: u64) -> Time {
+        Time((1_000_000 + seconds) * 1_000_000_000)
+    }
+
+    fn worker(id: u64) -> Candidate {
+        Candidate { id, configuration: 1, since: s(0), busy: false }
+    }
+
+    fn hold(shared: &Shared, id: u64, now: Time) -> bool {
+        super::hold(shared, "lease", worker(id), now) == Holder::Me
+    }
+
+    #[test]
+    fn is_held_only_once_it_has_been_read_back() {
+        let shared = Shared::default();
+        assert!(!hold(&shared, 1, s(0)));
+        assert!(hold(&shared, 1, s(1)));
+        assert!(!hold(&shared, 2, s(1)));
+    }
+
+    #[test]
+    fn moves_when_it_has_run_out_and_not_before() {
+        let shared = Shared::default();
+        hold(&shared, 1, s(0));
+        assert!(!hold(&shared, 2, s(2)));
+        assert!(hold(&shared, 1, s(2)), "still the first one's, and renewed");
+        assert!(!hold(&shared, 2, s(4)));
+        assert!(!hold(&shared, 2, s(6)), "taken");
+        assert!(hold(&shared, 2, s(7)), "held");
+        assert!(!hold(&shared, 1, s(7)), "lost");
+    }
+
+    #[test]
+    fn goes_to_the_latest_configuration_and_stays_there() {
+        let shared = Shared::default();
+        let take = |id, configuration, since, now| {
+            let me = Candidate { configuration, since: s(since), ..worker(id) };
+            super::hold(&shared, "lease", me, s(now))
+        };
+        assert_eq!(take(1, 1, 0, 0), Holder::Unsettled);
+        assert_eq!(take(1, 1, 0, 1), Holder::Me);
+        assert_eq!(
+            take(9, 1, 1, 1),
+            Holder::Another,
+            "a worker that starts later is not a configuration that does"
+        );
+        assert_eq!(take(2, 2, 1, 1), Holder::Unsettled);
+        assert_eq!(take(1, 1, 0, 1), Holder::Another);
+        assert_eq!(take(2, 2, 1, 2), Holder::Me);
+        assert_eq!(take(1, 1, 0, 2), Holder::Another);
+    }
+
+    #[test]
+    fn goes_to_a_worker_that_has_time_for_it() {
+        let shared = Shared::default();
+        let take = |id, busy, now| super::hold(&shared, "lease", Candidate { busy, ..worker(id) }, s(now));
+        take(1, false, 0);
+        assert_eq!(take(1, true, 1), Holder::Me);
+        assert_eq!(take(2, true, 1), Holder::Another, "no more time than the other");
+        assert_eq!(take(3, false, 1), Holder::Unsettled);
+        assert_eq!(take(3, false, 2), Holder::Me);
+        assert_eq!(take(1, true, 2), Holder::Another);
+        assert_eq!(take(4, false, 2), Holder::Another);
+    }
+
+    #[test]
+    fn from_the_future_is_void_and_free_for_all() {
+        let shared = Shared::default();
+        hold(&shared, 1, s(3600));
+        assert!(!hold(&shared, 2, s(0)));
+        assert!(hold(&shared, 2, s(1)));
+        shared.put("lease", &[0xff; 37]);
+        assert!(!hold(&shared, 2, s(1)));
+        assert!(hold(&shared, 2, s(2)));
+    }
+}

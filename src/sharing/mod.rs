@@ -1,0 +1,41 @@
+//! What the workers of one Envoy tell each other through proxy-wasm's shared data.
+//!
+//! | key | written by | holds |
+//! |---|---|---|
+//! | `…/workers` | every worker, compare-and-swap | who publishes, on which seat, and when it was last seen to |
+//! | `…/slot/SEAT` | that worker only | its view of every endpoint ([`worker_report`]) |
+//! | `…/counts/SEAT` | that worker only | what it has counted, ever ([`counts`]) |
+//! | `…/estate` | compare-and-swap | what workers that are gone have counted ([`retired_counters`]) |
+//! | `…/lease` | compare-and-swap | who asks and decides for all, until when ([`lease`]) |
+//! | `…/signals` | the lease holder | the latest samples ([`snapshot`]) |
+//! | `…/fleet` | the lease holder | who the endpoints are ([`discovered`]) |
+//! | `…/clusters` | compare-and-swap | clusters that requests have met and no entry names ([`met`]) |
+//! | `…/capacity/SEAT` | that worker only | how much an endpoint takes ([`scaling`]) |
+//! | `…/scaling` | the lease holder | pressure and desired replicas ([`scaling`]) |
+//!
+//! A [`slot_id`] is a number that is used again: nothing in shared data can be deleted.
+//!
+//! Every byte that is read back is checked: another version, or somebody else's plugin in the same VM scope,
+//! yields nothing rather than nonsense.
+
+pub mod codec;
+pub mod counts;
+pub mod discovered;
+#[cfg(test)]
+mod fake;
+pub mod lease;
+pub mod met;
+pub mod registry;
+pub mod retired_counters;
+pub mod scaling;
+pub mod slot_id;
+pub mod snapshot;
+pub mod worker_report;
+
+/// Bumped whenever the meaning of any key changes, so that old and new workers do not misread each other.
+pub const VERSION: u8 = 5;
+
+/// The common prefix of the keys of plugin `name`.
+pub fn prefix(name: &str) -> String {
+    format!("evenkeel/{VERSION}/{name}")
+}

@@ -1,0 +1,237 @@
+//! Who publishes a slot, and under which keys. Workers enter themselves; whoever has been silent for long lies in a grave
+//! until its counts are safe in the [`estate`](crate::sharing::retired_counters), and rises from it if it was only asleep.
+//!
+//! Shared data has no delete, so keys are not made of ids, of which a process with many reloads has many, but of
+//! [seats](Seat): a worker takes the lowest that is free, and leaves it when it is struck off.
+
+use super::codec::{Reader, Writer};
+use crate::host::Host;
+use crate::sharing::slot_id::Seat;
+use engine::time::Time;
+
+/// A worker that has not renewed its entry for this long is gone, in seconds.
+const STRUCK_AFTER_S: f64 = 30.0;
+/// An entry is renewed at this age, in seconds.
+const RENEW_AFTER_S: f64 = 5.0;
+/// A grave is cleared at this age, in seconds: after the clock was put forward everybody seems long silent, and
+/// rises again with the next tick.
+const CLEARED_AFTER_S: f64 = 60.0;
+/// With more graves than this the oldest are cleared at once, so that reloads in a row do not fill the list.
+const MOST_GRAVES: usize = 64;
+/// The most workers that are listed; Envoy has one a core.
+const MOST_WORKERS: usize = 512;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    seat: Seat,
+    /// When it was last renewed.
+    seen: Time,
+    /// When it was found silent for too long; [`Time::ZERO`] if it was not.
+    buried: Time,
+}
+
+/// Who is listed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// Who lives, in order of their ids.
+    pub living: Vec<Seat>,
+    /// Whose counts are to be moved to the estate.
+    pub to_bury: Vec<Seat>,
+    /// Whether whoever asked stood in the list already.
+    pub found: bool,
+    /// The seat of whoever asked, once nobody else can have it.
+    pub mine: Option<Seat>,
+}
+
+fn read(bytes: &[u8]) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    let Some(mut r) = Reader::versioned(bytes) else { return entries };
+    while let (Some(id), Some(number), Some(seen), Some(buried)) = (r.u64(), r.u32(), r.time(), r.time()) {
+        let taken = |entry: &Entry| entry.seat.number == number || entry.seat.id == id;
+        if (number as usize) < MOST_WORKERS && !entries.iter().any(taken) {
+            entries.push(Entry { seat: Seat { id, number }, seen, buried });
+        }
+    }
+    entries
+}
+
+fn write(entries: &[Entry]) -> Vec<u8> {
+    let mut w = Writer::versioned();
+    for Entry { seat, seen, buried } in entries {
+        w.u64(seat.id);
+        w.u32(seat.number);
+        w.time(*seen);
+        w.time(*buried);
+    }
+    w.0
+}
+
+/// The lowest number of a seat that is free; none if all are taken.
+fn lowest_free(entries: &[Entry]) -> Option<u32> {
+    (0..MOST_WORKERS as u32).find(|number| entries.iter().all(|entry| entry.seat.number != *number))
+}
+
+/// Who is listed, `me` entered or renewed if `enter`. Losing a race is no fault: the next tick tries again.
+pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Listed {
+    let (bytes, version) = host.shared_get(key).unzip();
+    let mut entries = read(&bytes.unwrap_or_default());
+    let known = entries.iter().find(|entry| entry.seat.id == me).copied();
+    let stale = known.is_none_or(|mine| {
+        mine.buried != Time::ZERO
+            || mine.seen.from_the_future(now)
+            || now.seconds_since(mine.seen) > RENEW_AFTER_S
+    });
+    let mut mine = known.map(|entry| entry.seat);
+    if enter && stale {
+        entries.retain(|entry| entry.seat.id != me);
+        for entry in &mut entries {
+            // Much later than now: written before the clock stepped back. Whoever lives enters again.
+            let silent = entry.seen.from_the_future(now) || now.seconds_since(entry.seen) >= STRUCK_AFTER_S;
+            if silent && (entry.buried == Time::ZERO || entry.buried.from_the_future(now)) {
+                entry.buried = now;
+            }
+        }
+        let number = known.map(|entry| entry.seat.number).or_else(|| lowest_free(&entries));
+        // More than there can be: most are damage, and the last to have entered counts most.
+        let number = number.or_else(|| entries.pop().map(|entry| entry.seat.number));
+        if let Some(number) = number {
+            let seat = Seat { id: me, number };
+            // The youngest first, so that the longest list cannot push out whoever enters.
+            entries.insert(0, Entry { seat, seen: now, buried: Time::ZERO });
+            // Where nothing stood, somebody else may have written at the same time and know nothing of it.
+            let alone = version.is_some();
+            let written = host.shared_set(key, &write(&entries), version).is_ok();
+            let alive = known.is_some_and(|entry| entry.buried == Time::ZERO);
+            mine = Some(seat).filter(|_| alive || (written && alone));
+        }
+    }
+    let found = known.is_some();
+    let graves = entries.iter().filter(|entry| entry.buried != Time::ZERO);
+    let mut graves: Vec<Entry> = graves.copied().collect();
+    graves.sort_by_key(|entry| core::cmp::Reverse(entry.buried));
+    let due = |(rank, entry): &(usize, Entry)| {
+        *rank >= MOST_GRAVES || now.seconds_since(entry.buried) >= CLEARED_AFTER_S
+    };
+    let mut living: Vec<Seat> =
+        entries.iter().filter(|entry| entry.buried == Time::ZERO).map(|entry| entry.seat).collect();
+    living.sort_unstable();
+    Listed {
+        living,
+        to_bury: graves.into_iter().enumerate().filter(due).map(|(_, entry)| entry.seat).collect(),
+        found,
+        mine,
+    }
+}
+
+/// Everybody in the list, the living and the dead.
+pub fn everybody(host: &dyn Host, key: &str) -> Vec<Seat> {
+    let bytes = host.shared_get(key).map(|(bytes, _)| bytes).unwrap_or_default();
+    read(&bytes).into_iter().map(|entry| entry.seat).collect()
+}
+
+/// Takes `id` off the list. Losing a race is no fault: whoever finds it again tries again.
+pub fn strike(host: &dyn Host, key: &str, id: u64) {
+    let Some((bytes, version)) = host.shared_get(key) else { return };
+    let mut entries = read(&bytes);
+    let before = entries.len();
+    entries.retain(|entry| entry.seat.id != id);
+    if entries.len() < before {
+        let _lost_races_are_tried_again = host.shared_set(key, &write(&entries), Some(version));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::sharing::fake::Shared;
+
+    fn s(seconds: u64) -> Time {
+        Time((1_000_000 + seconds) * 1_000_000_000)
+    }
+
+    fn living(shared: &Shared, me: u64, enter: bool, now: Time) -> Vec<u64> {
+        update(shared, "workers", me, enter, now).living.into_iter().map(|seat| seat.id).collect()
+    }
+
+    fn ids(seats: &[Seat]) -> Vec<u64> {
+        seats.iter().map(|seat| seat.id).collect()
+    }
+
+    #[test]
+    fn lists_who_entered_until_they_have_been_silent_for_long() {
+        let shared = Shared::default();
+        assert_eq!(living(&shared, 2, true, s(0)), [2]);
+        assert_eq!(living(&shared, 1, true, s(1)), [1, 2]);
+        assert_eq!(living(&shared, 9, false, s(1)), [1, 2], "reading is not entering");
+        assert_eq!(living(&shared, 1, true, s(29)), [1, 2]);
+        assert_eq!(living(&shared, 1, true, s(40)), [1]);
+    }
+
+    #[test]
+    fn an_entry_from_the_future_does_not_stay_for_ever() {
+        let shared = Shared::default();
+        living(&shared, 1, true, s(3600));
+        living(&shared, 2, true, s(3600));
+        assert_eq!(living(&shared, 1, true, s(0)), [1]);
+        assert_eq!(living(&shared, 2, true, s(0)), [1, 2], "whoever lives is back");
+    }
+
+    #[test]
+    fn a_damaged_list_is_written_anew() {
+        let shared = Shared::default();
+        for damage in [&b""[..], b"\x63garbage", b"\x02short", &[0xff; 100]] {
+            shared.put("workers", damage);
+            assert_eq!(living(&shared, 7, true, s(0)), [7], "{damage:?}");
+        }
+    }
+
+    #[test]
+    fn the_dead_are_buried_once_they_had_time_to_rise() {
+        let shared = Shared::default();
+        living(&shared, 1, true, s(0));
+        living(&shared, 2, true, s(0));
+        // The clock is put forward: both seem dead.
+        assert!(update(&shared, "workers", 1, true, s(9000)).to_bury.is_empty());
+        assert_eq!(everybody(&shared, "workers").len(), 2, "still counted");
+        assert_eq!(living(&shared, 2, true, s(9000)), [1, 2], "risen");
+        assert!(update(&shared, "workers", 1, true, s(9031)).to_bury.is_empty());
+        assert!(update(&shared, "workers", 1, true, s(9090)).to_bury.is_empty());
+        assert_eq!(ids(&update(&shared, "workers", 1, true, s(9091)).to_bury), [2]);
+        strike(&shared, "workers", 2);
+        assert_eq!(ids(&everybody(&shared, "workers")), [1]);
+        assert!(!update(&shared, "workers", 2, true, s(9091)).found);
+        assert!(update(&shared, "workers", 2, true, s(9091)).found);
+    }
+
+    #[test]
+    fn a_seat_is_certain_once_it_is_read_back_and_free_once_its_owner_is_struck_off() {
+        let shared = Shared::default();
+        let seat = |id| update(&shared, "workers", id, true, s(0)).mine.map(|seat| seat.number);
+        assert_eq!(seat(7), None, "nothing stood there: another may write the same");
+        assert_eq!([seat(7), seat(8), seat(9)], [Some(0), Some(1), Some(2)]);
+        strike(&shared, "workers", 8);
+        assert_eq!([seat(10), seat(9), seat(8)], [Some(1), Some(2), Some(3)]);
+        assert_eq!(update(&shared, "workers", 5, false, s(0)).mine, None);
+    }
+
+    #[test]
+    fn many_dead_at_once_are_buried_at_once() {
+        let shared = Shared::default();
+        (1..=100).for_each(|id| _ = living(&shared, id, true, s(0)));
+        assert_eq!(update(&shared, "workers", 1000, true, s(500)).to_bury.len(), 36);
+    }
+
+    #[test]
+    fn a_clock_that_another_thread_reads_a_moment_later_buries_nobody() {
+        let shared = Shared::default();
+        let ahead = Time(s(0).0 + 1000);
+        living(&shared, 1, true, s(0));
+        living(&shared, 1, true, ahead);
+        assert_eq!(living(&shared, 2, true, ahead), [1, 2]);
+        assert_eq!(living(&shared, 3, true, s(0)), [1, 2, 3], "a microsecond behind");
+        assert_eq!(living(&shared, 4, true, Time(s(0).0 - 60_000_000_000)), [4], "a minute behind");
+    }
+}

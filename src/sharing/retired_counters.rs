@@ -1,0 +1,173 @@
+//! What workers that are gone have counted: counters of a process never go down, though its workers come and go.
+//!
+//! A worker that ends puts its counts here itself; one that died without a word (its VM crashed) is entered by
+//! whoever finds its grave in the [`registry`]. Each id goes in exactly once: it stands in the
+//! same record as the sum, which is written by compare-and-swap.
+//!
+//! **Reading.** First the registry, then the records of everybody in it, last the estate; an id that the estate
+//! knows is not counted again. Whoever moves from a record to the estate meanwhile is counted once either way.
+
+use super::codec::{Reader, Writer};
+use super::counts::Counts;
+use super::registry;
+use crate::host::{Host, SharedError};
+use crate::sharing::slot_id::Seat;
+use engine::endpoint::GONE_AFTER_S;
+use engine::time::Time;
+
+/// Ids are remembered until long after nobody lists them any more.
+const REMEMBERED: usize = 1024;
+/// How often a worker that ends tries against others that write at the same time.
+const ATTEMPTS: usize = 20;
+
+/// The keys that counting needs.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    /// The list of workers.
+    pub workers: String,
+    /// The estate.
+    pub estate: String,
+    /// What stands before the seat in the key of a worker's counts.
+    pub counts: String,
+    /// What stands before the seat in the key of a worker's slot.
+    pub slots: String,
+    /// What stands before the seat in the key of what a worker has learnt of the endpoints' capacity.
+    pub capacities: String,
+}
+
+impl Keys {
+    /// The keys under a prefix.
+    pub fn under(prefix: &str) -> Keys {
+        Keys {
+            workers: format!("{prefix}/workers"),
+            estate: format!("{prefix}/estate"),
+            counts: format!("{prefix}/counts"),
+            slots: format!("{prefix}/slot"),
+            capacities: format!("{prefix}/capacity"),
+        }
+    }
+}
+
+/// Who is gone, and what all of them have counted.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Estate {
+    /// When the first worker of the process began.
+    pub founded: Time,
+    /// The latest to go, oldest first.
+    pub ids: Vec<u64>,
+    /// Their counts and those of everybody before them.
+    pub counts: Counts,
+}
+
+impl Estate {
+    /// As bytes for shared data.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::versioned();
+        w.time(self.founded);
+        let ids = self.ids.get(self.ids.len().saturating_sub(REMEMBERED)..).unwrap_or_default();
+        w.u32(ids.len() as u32);
+        ids.iter().for_each(|id| w.u64(*id));
+        self.counts.write(&mut w);
+        w.0
+    }
+
+    /// From bytes of shared data; `None` if they are malformed.
+    pub fn decode(bytes: &[u8]) -> Option<Estate> {
+        let mut r = Reader::versioned(bytes)?;
+        let founded = r.time()?;
+        let len = r.u32().filter(|len| *len as usize <= REMEMBERED)?;
+        let ids = (0..len).map(|_| r.u64()).collect::<Option<_>>()?;
+        Some(Estate { founded, ids, counts: Counts::read(&mut r)? })
+    }
+}
+
+/// Writes an empty estate where there is none: with the key absent, compare-and-swap would let two writers
+/// through at the same time.
+pub fn seed(host: &dyn Host, keys: &Keys, now: Time) {
+    if host.shared_get(&keys.estate).and_then(|(bytes, _)| Estate::decode(&bytes)).is_none() {
+        let empty = Estate { founded: now, ..Estate::default() }.encode();
+        let _whoever_comes_next_tries_again = host.shared_set(&keys.estate, &empty, None);
+    }
+}
+
+/// Whether the estate has the counts of `id`.
+pub fn holds(host: &dyn Host, keys: &Keys, id: u64) -> bool {
+    let estate = host.shared_get(&keys.estate).and_then(|(bytes, _)| Estate::decode(&bytes));
+    estate.is_some_and(|estate| estate.ids.contains(&id))
+}
+
+/// Moves the counts of a worker that will write no more to the estate, clears what it leaves in shared data, and strikes
+/// it off the list, so that its seat is free. On an error somebody else wrote in between: try again.
+pub fn bury(host: &dyn Host, keys: &Keys, seat: Seat) -> Result<(), SharedError> {
+    inherit(host, keys, seat.id, || {
+        let left = seat.read(host, &keys.counts);
+        left.and_then(|bytes| Counts::decode(&bytes)).unwrap_or_default()
+    })?;
+    for kind in [&keys.counts, &keys.slots, &keys.capacities] {
+        seat.clear(host, kind);
+    }
+    registry::strike(host, &keys.workers, seat.id);
+    Ok(())
+}
+
+/// Adds what `id` has counted to the estate, unless it is there.
+fn inherit(host: &dyn Host, keys: &Keys, id: u64, left: impl FnOnce() -> Counts) -> Result<(), SharedError> {
+    // The estate is read before the counts: if somebody else buries `id` in between, the write here fails, and
+    // if somebody did so before, the id stands in it.
+    let (bytes, version) = host.shared_get(&keys.estate).unzip();
+    let mut estate = bytes.and_then(|bytes| Estate::decode(&bytes)).unwrap_or_default();
+    if !estate.ids.contains(&id) {
+        estate.counts.merge(&left());
+        estate.counts.grow_old();
+        estate.counts.keep_the_most_used();
+        estate.ids.push(id);
+        host.shared_set(&keys.estate, &estate.encode(), version)?;
+    }
+    Ok(())
+}
+
+/// The end of worker `id`, on `seat` if it ever had one: [`bury`] with what it knows itself to have counted, against whoever
+/// writes at the same time.
+pub fn end(host: &dyn Host, keys: &Keys, id: u64, seat: Option<Seat>, counted: &Counts) {
+    for _ in 0..ATTEMPTS {
+        if inherit(host, keys, id, || counted.clone()).is_ok() {
+            break;
+        }
+    }
+    match seat {
+        Some(seat) => _ = bury(host, keys, seat),
+        None => registry::strike(host, &keys.workers, id),
+    }
+}
+
+/// What has been counted in the whole process.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Gathered {
+    /// By all workers but one, those that are gone included.
+    pub counts: Counts,
+    /// Workers that carry traffic and were heard of lately, that one not among them.
+    pub others: usize,
+    /// When the first worker of the process began; [`Time::ZERO`] if nobody knows.
+    pub founded: Time,
+}
+
+/// Gathers what all workers but `me` have counted.
+pub fn gather(host: &dyn Host, keys: &Keys, me: u64, now: Time) -> Gathered {
+    let mut told = Vec::new();
+    for seat in registry::everybody(host, &keys.workers).into_iter().filter(|seat| seat.id != me) {
+        let counts = seat.read(host, &keys.counts).and_then(|bytes| Counts::decode(&bytes));
+        told.extend(counts.map(|counts| (seat.id, counts)));
+    }
+    let estate = host.shared_get(&keys.estate).and_then(|(bytes, _)| Estate::decode(&bytes));
+    let Estate { founded, ids, mut counts } = estate.unwrap_or_default();
+    let mut others = 0;
+    for (_, mut theirs) in told.into_iter().filter(|(id, _)| !ids.contains(id)) {
+        if now.seconds_since(theirs.at) > GONE_AFTER_S {
+            theirs.grow_old();
+        } else {
+            others += 1;
+        }
+        counts.merge(&theirs);
+    }
+    Gathered { counts, others, founded }
+}

@@ -1,0 +1,103 @@
+//! What workers tell each other about load: how much an endpoint takes, as each has learnt it from its own answers,
+//! and what scaling has come to, which the lease holder alone works out. It is all there, rows and periods too, so
+//! that whoever takes the lease over continues where the other stopped.
+
+use super::codec::{Reader, Writer};
+use engine::Engine;
+use engine::autoscale::scaler::{Below, Period};
+use engine::autoscale::{Scaler, Trend, trend};
+use engine::estimate::Slots;
+use engine::time::Time;
+
+/// Writes what this worker has learnt of how much an endpoint takes.
+pub fn encode_slots(engine: &Engine, now: Time) -> Vec<u8> {
+    let mut w = Writer::versioned();
+    w.time(now);
+    for upstream in engine.upstreams() {
+        if let Some(slots) = upstream.own_slots() {
+            w.u64(upstream.hash());
+            w.f32(slots.count);
+            w.u32(u32::from(slots.found));
+        }
+    }
+    w.0
+}
+
+/// When it was written.
+pub fn slots_written(bytes: &[u8]) -> Option<Time> {
+    Reader::versioned(bytes)?.time()
+}
+
+/// Reads what other workers have learnt, one value each, into `engine`.
+pub fn apply_slots<'a>(others: impl Iterator<Item = &'a [u8]>, engine: &mut Engine) {
+    let mut merged: Vec<Option<Slots>> = vec![None; engine.upstreams().len()];
+    for bytes in others {
+        let Some(mut r) = Reader::versioned(bytes) else { continue };
+        let _written = r.time();
+        while let (Some(upstream), Some(count), Some(found)) = (r.u64(), r.f32(), r.u32()) {
+            let place = engine.index_of_hash(upstream).and_then(|at| merged.get_mut(at));
+            if let (Some(place), true) = (place, count > 0.0) {
+                *place = Slots::merged(*place, Some(Slots { count, found: found != 0 }));
+            }
+        }
+    }
+    for (at, slots) in merged.into_iter().enumerate() {
+        if let Some(upstream) = engine.upstream_mut(at) {
+            upstream.set_others_slots(slots);
+        }
+    }
+}
+
+/// Writes what scaling has come to.
+pub fn encode(engine: &Engine) -> Vec<u8> {
+    let mut w = Writer::versioned();
+    for upstream in engine.upstreams() {
+        w.u64(upstream.hash());
+        scaler(&mut w, upstream.scaler());
+    }
+    w.0
+}
+
+fn scaler(w: &mut Writer, scaler: &Scaler) {
+    // There is no negative pressure, and nobody wants no replica at all: that is how "unknown" is written.
+    w.f64(scaler.shown.unwrap_or(-1.0));
+    w.u32(scaler.desired.unwrap_or(0));
+    w.time(scaler.sampled);
+    w.time(scaler.period.began);
+    w.u32(scaler.period.samples);
+    w.f64(scaler.period.demand);
+    w.f64(scaler.period.known);
+    w.u32(scaler.above);
+    w.time(scaler.below.since);
+    w.u32(scaler.below.periods);
+    w.u32(scaler.below.most);
+    w.u32(scaler.trend.periods().len() as u32);
+    scaler.trend.periods().iter().for_each(|demand| w.f64(*demand));
+}
+
+/// Tells the engine what scaling has come to. What is malformed is left, with all behind it.
+pub fn apply(bytes: &[u8], engine: &mut Engine, now: Time) {
+    let Some(mut r) = Reader::versioned(bytes) else { return };
+    while let (Some(hash), Some(mut scaler)) = (r.u64(), read_scaler(&mut r)) {
+        scaler.not_after(now);
+        if let Some(upstream) = engine.index_of_hash(hash).and_then(|at| engine.upstream_mut(at)) {
+            upstream.set_scaler(scaler);
+        }
+    }
+}
+
+fn read_scaler(r: &mut Reader<'_>) -> Option<Scaler> {
+    let shown = Some(r.f64()?).filter(|shown| *shown >= 0.0);
+    let desired = Some(r.u32()?).filter(|desired| *desired > 0);
+    let sampled = r.time()?;
+    let period =
+        Period { began: r.time()?, samples: r.u32()?, demand: r.f64()?.max(0.0), known: r.f64()?.max(0.0) };
+    let above = r.u32()?;
+    let below = Below { since: r.time()?, periods: r.u32()?, most: r.u32()? };
+    let mut demand = Vec::with_capacity(trend::MOST);
+    for _ in 0..(r.u32()? as usize).min(trend::MOST) {
+        demand.push(r.f64()?);
+    }
+    let trend = Trend::of(demand);
+    Some(Scaler { shown, desired, sampled, period, above, below, trend })
+}

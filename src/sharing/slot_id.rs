@@ -1,0 +1,76 @@
+//! Where a worker's own records stand: a number that keys are made of, and an id that every record ends with.
+//!
+//! A seat goes from worker to worker, an id is never used again. Whoever writes late, on a seat that is another's by now,
+//! is not mistaken for that one: its record has the wrong id and counts as none, until the owner writes again at its next
+//! tick.
+
+use crate::host::{Host, SharedError};
+
+/// A worker and its seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seat {
+    /// Which worker.
+    pub id: u64,
+    /// Which of the keys are its own, for as long as it is listed.
+    pub number: u32,
+}
+
+impl Seat {
+    /// The key of one of its records.
+    pub fn key(&self, kind: &str) -> String {
+        format!("{kind}/{}", self.number)
+    }
+
+    /// Writes a record.
+    pub fn write(&self, host: &dyn Host, kind: &str, mut record: Vec<u8>) -> Result<(), SharedError> {
+        record.extend_from_slice(&self.id.to_le_bytes());
+        host.shared_set(&self.key(kind), &record, None)
+    }
+
+    /// Its record, if it has one.
+    pub fn read(&self, host: &dyn Host, kind: &str) -> Option<Vec<u8>> {
+        let (mut bytes, _) = host.shared_get(&self.key(kind))?;
+        let length = self.owned(&bytes)?;
+        bytes.truncate(length);
+        Some(bytes)
+    }
+
+    /// Clears its record; another's is left alone.
+    pub fn clear(&self, host: &dyn Host, kind: &str) {
+        let key = self.key(kind);
+        let Some((bytes, version)) = host.shared_get(&key) else { return };
+        if self.owned(&bytes).is_some() {
+            let _somebody_else_has_the_seat = host.shared_set(&key, &[], Some(version));
+        }
+    }
+
+    /// How long the record is, if it is this worker's.
+    fn owned(&self, bytes: &[u8]) -> Option<usize> {
+        let (record, id) = bytes.split_last_chunk()?;
+        (u64::from_le_bytes(*id) == self.id).then_some(record.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::sharing::fake::Shared;
+
+    #[test]
+    fn nobody_reads_or_clears_what_another_wrote_on_the_same_seat() {
+        let shared = Shared::default();
+        let [old, new] = [1, 2].map(|id| Seat { id, number: 3 });
+        old.write(&shared, "slot", vec![7]).unwrap();
+        assert_eq!((old.read(&shared, "slot"), new.read(&shared, "slot")), (Some(vec![7]), None));
+        new.write(&shared, "slot", vec![8, 9]).unwrap();
+        old.clear(&shared, "slot");
+        assert_eq!((old.read(&shared, "slot"), new.read(&shared, "slot")), (None, Some(vec![8, 9])));
+        new.clear(&shared, "slot");
+        assert_eq!(new.read(&shared, "slot"), None);
+        shared.put("slot/3", b"short");
+        assert_eq!(new.read(&shared, "slot"), None);
+    }
+}

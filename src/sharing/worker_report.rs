@@ -1,0 +1,101 @@
+//! One worker's view of its endpoints, published on every tick for the others to merge.
+
+use super::codec::{Reader, Writer};
+use engine::Engine;
+use engine::endpoint::Known;
+use engine::endpoint::Member;
+use engine::endpoint::Others;
+use engine::estimate::{Blend, InFlightReport};
+use engine::health::Evidence;
+use engine::rng;
+use engine::time::Time;
+
+/// Writes what this worker knows first-hand; `busy` if it has had requests lately.
+pub fn encode(engine: &Engine, busy: bool, now: Time) -> Vec<u8> {
+    let nobody = Member::default();
+    let mut w = Writer::versioned();
+    w.time(now);
+    w.u32(busy.into());
+    w.u32(engine.upstreams().len() as u32);
+    for upstream in engine.upstreams() {
+        w.u64(rng::hash(upstream.cluster().as_bytes()));
+        w.u32(upstream.fleet().len() as u32);
+        for (index, identity) in upstream.fleet().present() {
+            w.u64(identity);
+            entry(&mut w, &upstream.member(index).unwrap_or(Known::alone(&nobody)), now);
+        }
+    }
+    w.0
+}
+
+fn entry(w: &mut Writer, member: &Member, now: Time) {
+    let in_flight = member.in_flight.report(now);
+    w.u32(in_flight.total);
+    w.u32(in_flight.awaiting);
+    w.f32(in_flight.mean_age);
+    w.time(in_flight.quiet_since);
+    let (centre, samples, updated) = member.latency.parts();
+    w.f32(centre);
+    w.f32(samples);
+    w.time(updated);
+    let evidence = member.health.local();
+    w.u32(evidence.run);
+    w.u32(evidence.good);
+    w.u32(evidence.vain);
+    w.time(evidence.run_start);
+    w.time(evidence.failed_start);
+    w.time(evidence.failed_at);
+    w.time(evidence.broke_at);
+    w.u64(evidence.broke_on);
+    w.time(evidence.good_start);
+    w.f32(member.errors.ratio() as f32);
+}
+
+/// When the slot was published, and whether its worker has had requests lately.
+pub fn published(bytes: &[u8]) -> Option<(Time, bool)> {
+    let mut r = Reader::versioned(bytes)?;
+    Some((r.time()?, r.u32()? > 0))
+}
+
+/// Adds a slot's entries to what the engine knows of the other workers. `None` if the slot is malformed; what
+/// stood before the fault has been taken.
+pub fn merge(bytes: &[u8], engine: &mut Engine) -> Option<()> {
+    let mut r = Reader::versioned(bytes)?;
+    let _published = (r.time()?, r.u32()?);
+    for _ in 0..r.u32()? {
+        let cluster = r.u64()?;
+        let upstream = engine.index_of_hash(cluster);
+        for _ in 0..r.u32()? {
+            let hash = r.u64()?;
+            let (others, evidence) = read_entry(&mut r)?;
+            if let Some(upstream) = upstream.and_then(|u| engine.upstream_mut(u)) {
+                upstream.merge_other(hash, &others, &evidence);
+            }
+        }
+    }
+    Some(())
+}
+
+fn read_entry(r: &mut Reader<'_>) -> Option<(Others, Evidence)> {
+    let in_flight = InFlightReport {
+        total: r.u32()?,
+        awaiting: r.u32()?,
+        mean_age: r.f32()?.max(0.0),
+        quiet_since: r.time()?,
+    };
+    let mut latency = Blend::default();
+    latency.add((r.f32()?, r.f32()?, r.time()?));
+    let evidence = Evidence {
+        run: r.u32()?,
+        good: r.u32()?,
+        vain: r.u32()?,
+        run_start: r.time()?,
+        failed_start: r.time()?,
+        failed_at: r.time()?,
+        broke_at: r.time()?,
+        broke_on: r.u64()?,
+        good_start: r.time()?,
+    };
+    let error_ratio = r.f32()?.clamp(0.0, 1.0);
+    Some((Others { in_flight, latency, error_ratio }, evidence))
+}

@@ -1,0 +1,412 @@
+//! What a single request's decision was, for those who ask: the debug header, attributes, lines of the log.
+//!
+//! Taken down when the decision is made, because what it rests on has changed by the time of the answer. All of it is off
+//! unless the configuration asks for it; then it costs what it says.
+
+use core::fmt::Write;
+use core::net::SocketAddr;
+
+use crate::event::{Event, Field, InJson};
+use crate::host::{Host, StreamHost};
+use crate::request::Stream;
+use crate::telemetry::status;
+use crate::telemetry::trace_context::Trace;
+use crate::worker::{Worker, in_form};
+use config::{Attribute, Config, Mode};
+use engine::policy::Candidates;
+use engine::time::Time;
+use engine::{Decision, Explained, Failure, Reason, Upstream};
+
+/// The longest value of the debug header. What is in it has bounds of its own; this one is for whoever adds to it.
+const LONGEST: usize = 512;
+/// Lines on single requests that a worker writes a second at most, so that an outage does not drown the log.
+const LINES_A_SECOND: u32 = 20;
+
+/// What of all this is wanted.
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    /// Whether any of it is.
+    pub(crate) any: bool,
+    attributes: bool,
+    failures: bool,
+    /// Part of the other requests, 0..=1.
+    sample: f64,
+    /// The second in which lines were written last, how many, and how many were left out since the last that was not.
+    second: u64,
+    lines: u32,
+    left_out: u64,
+}
+
+/// A decision, taken down.
+#[derive(Clone, Debug)]
+pub(crate) struct Testimony {
+    upstream: usize,
+    reason: Reason,
+    endpoint: Option<Named>,
+    runner_up: Option<Named>,
+    explained: Explained,
+    in_flight: u32,
+    why: &'static str,
+    in_seconds: bool,
+    observed: bool,
+    /// The client asked for it and may know.
+    shown: bool,
+    sampled: bool,
+    logged: bool,
+    /// Read with the response headers, which are out of reach when the trailers come.
+    status: Option<u64>,
+    /// Read with the request: its headers are out of reach when the answer comes.
+    trace: Trace,
+}
+
+#[derive(Clone, Debug)]
+struct Named {
+    address: String,
+    cost: Option<f32>,
+}
+
+impl Listeners {
+    pub(crate) fn of(config: &Config) -> Listeners {
+        let (attributes, log) = (!config.attributes.is_empty(), config.log);
+        let sample = log.sample_percent / 100.0;
+        Listeners {
+            any: attributes || log.failures || sample > 0.0,
+            attributes,
+            failures: log.failures,
+            sample,
+            second: 0,
+            lines: 0,
+            left_out: 0,
+        }
+    }
+
+    /// Whether another line may be written; how many were left out before it.
+    fn another_line(&mut self, now: Time) -> Option<u64> {
+        let second = now.0 / 1_000_000_000;
+        if core::mem::replace(&mut self.second, second) != second {
+            self.lines = 0;
+        }
+        self.lines = self.lines.saturating_add(1);
+        if self.lines > LINES_A_SECOND {
+            self.left_out += 1;
+            return None;
+        }
+        Some(core::mem::take(&mut self.left_out))
+    }
+}
+
+impl Worker {
+    /// Whether the client of this request is to be told. What it asks with is a secret, so it goes no further.
+    pub(crate) fn is_asked(&self, host: &dyn StreamHost) -> bool {
+        let Some(debug) = &self.config.debug else { return false };
+        let Some(asking) = &debug.asking else { return true };
+        let given = host.request_header(&asking.header);
+        if given.is_some() {
+            host.remove_request_header(&asking.header);
+        }
+        given.is_some_and(|given| same(&given, asking.secret.as_bytes()))
+    }
+
+    /// Takes a decision down, if anybody wants to know of it.
+    pub(crate) fn testimony(
+        &mut self,
+        host: &dyn StreamHost,
+        (upstream, decision): (usize, &Decision),
+        shown: bool,
+        now: Time,
+    ) -> Option<Box<Testimony>> {
+        let sampled = self.listeners.sample > 0.0 && self.rng.unit() < self.listeners.sample;
+        if !(shown || sampled || self.listeners.failures || self.listeners.attributes) {
+            return None;
+        }
+        let of = self.engine.upstream(upstream)?;
+        let named: &[u32] = match decision {
+            Decision::Steer(candidates) => candidates.as_slice(),
+            _ => &[],
+        };
+        let [first, second] = [0, 1].map(|at| named.get(at).copied());
+        let explained = first.and_then(|first| of.explain(first, now)).unwrap_or_default();
+        let member = first.and_then(|first| of.member(first));
+        let name = |index: Option<u32>, cost| {
+            let address = of.fleet().get(index?)?.text.to_owned();
+            Some(Named { address, cost })
+        };
+        Some(Box::new(Testimony {
+            upstream,
+            reason: of.reason(),
+            endpoint: name(first, explained.cost),
+            runner_up: name(second, second.and_then(|second| of.explain(second, now)?.cost)),
+            explained,
+            in_flight: member.map_or(0, |member| member.total_in_flight()),
+            why: member.map_or("", |member| status::reason(of, &member, &explained)),
+            in_seconds: status::costs_seconds(&of.config().policy),
+            observed: self.config.mode == Mode::Observe,
+            shown,
+            sampled,
+            logged: false,
+            status: None,
+            trace: if sampled || self.listeners.failures { Trace::of(host) } else { Trace::default() },
+        }))
+    }
+
+    /// Tells the other parts of Envoy.
+    pub(crate) fn attribute(&self, host: &dyn StreamHost, testimony: &Testimony) {
+        for attribute in &self.config.attributes {
+            let (path, value) = match attribute {
+                Attribute::Endpoint => ("evenkeel.endpoint", testimony.endpoint_text().to_owned()),
+                Attribute::Reason => ("evenkeel.reason", testimony.reason.name().to_owned()),
+                Attribute::Cost => ("evenkeel.cost", testimony.cost_text()),
+                Attribute::Decision => ("evenkeel.decision", testimony.text()),
+            };
+            // An empty value would read as one that is known.
+            if !value.is_empty() {
+                host.set_property(&[path], value.as_bytes());
+            }
+        }
+    }
+
+    /// Writes the line on a request that ended in `failure`, or in none.
+    fn log_request(&mut self, host: &dyn StreamHost, testimony: &mut Testimony, failure: Option<Failure>) {
+        let wanted = testimony.sampled || (failure.is_some() && self.listeners.failures);
+        if !wanted || core::mem::replace(&mut testimony.logged, true) {
+            return;
+        }
+        let Some(left_out) = self.listeners.another_line(host.now()) else { return };
+        let Some(upstream) = self.engine.upstream(testimony.upstream) else { return };
+        let in_json = InJson(host.process());
+        let to = in_form(self.config.log.format, host.process(), &in_json);
+        testimony.tell(to, upstream, failure, (served(host).as_deref(), left_out));
+    }
+}
+
+impl Testimony {
+    fn endpoint_text(&self) -> &str {
+        self.endpoint.as_ref().map_or("", |endpoint| &endpoint.address)
+    }
+
+    fn cost(&self) -> Option<f32> {
+        self.endpoint.as_ref().and_then(|endpoint| endpoint.cost)
+    }
+
+    /// Milliseconds, or what the policy counts in.
+    fn cost_text(&self) -> String {
+        self.cost().map_or(String::new(), |cost| number(self.scaled(cost)))
+    }
+
+    fn scaled(&self, cost: f32) -> f64 {
+        f64::from(cost) * if self.in_seconds { 1e3 } else { 1.0 }
+    }
+
+    fn cost_name(&self) -> &'static str {
+        if self.in_seconds { "cost_ms" } else { "cost" }
+    }
+
+    /// Everything, as a dictionary of structured fields (RFC 8941). Nothing in it comes from a client.
+    pub(crate) fn text(&self) -> String {
+        let mut out = String::with_capacity(LONGEST);
+        let _strings_do_not_fail = self.write(&mut out);
+        cut(&mut out);
+        out
+    }
+
+    fn write(&self, out: &mut String) -> core::fmt::Result {
+        write!(out, "by={}", self.reason.name())?;
+        if self.observed {
+            out.push_str(", mode=observe");
+        }
+        let cost_name = self.cost_name();
+        let Some(endpoint) = &self.endpoint else {
+            out.push_str(", why=\"nobody is eligible\"");
+            return Ok(());
+        };
+        write!(out, ", endpoint=\"{}\"", endpoint.address)?;
+        if let Some(cost) = endpoint.cost {
+            write!(out, ", {cost_name}={}", number(self.scaled(cost)))?;
+        }
+        if let Some(second) = &self.runner_up {
+            write!(out, ", runner_up=\"{}\"", second.address)?;
+            if let Some(cost) = second.cost {
+                write!(out, ", runner_up_{cost_name}={}", number(self.scaled(cost)))?;
+            }
+        }
+        let Explained { expected_s, surcharge_s, floor_s, queueing, signals, slow_start, load, .. } =
+            self.explained;
+        for (name, value, usual) in [
+            ("expected_ms", expected_s * 1e3, f64::NAN),
+            ("errors_ms", surcharge_s * 1e3, 0.0),
+            ("floor_ms", floor_s * 1e3, 0.0),
+            ("queueing", queueing, 1.0),
+            ("signals", signals, 1.0),
+            ("slow_start", slow_start, 1.0),
+            ("load", load, 1.0),
+        ] {
+            // What is as usual says nothing.
+            if (value - usual).abs() >= 5e-4 || usual.is_nan() {
+                write!(out, ", {name}={}", number(value))?;
+            }
+        }
+        write!(out, ", in_flight={}", self.in_flight)?;
+        write!(out, ", why=\"{}\"", self.why())
+    }
+
+    fn why(&self) -> &'static str {
+        match (self.why, self.reason, self.cost(), &self.runner_up) {
+            (why, ..) if !why.is_empty() => why,
+            (_, Reason::Probe, ..) => "a single request: it gets no other at the moment",
+            (_, _, Some(_), Some(_)) => "the cheapest of those drawn",
+            (_, _, Some(_), None) => "the only one drawn",
+            _ => "the policy's choice",
+        }
+    }
+
+    fn tell(
+        &self,
+        host: &dyn Host,
+        upstream: &Upstream,
+        failure: Option<Failure>,
+        (served, left_out): (Option<&str>, u64),
+    ) {
+        let (failed, trace) = (failure.map(Failure::name), &self.trace);
+        let cluster = upstream.cluster();
+        let ended = match (failed, &trace.id) {
+            (Some(failed), Some(id)) => format!("; {failed}, trace {id}"),
+            (Some(failed), None) => format!("; {failed}"),
+            (None, Some(id)) => format!("; trace {id}"),
+            (None, None) => String::new(),
+        };
+        host.tell(&Event {
+            level: if failed.is_some() { log::Level::Warn } else { log::Level::Info },
+            name: "decision",
+            message: &format!("{cluster}: {}{ended}", self.text()),
+            fields: &[
+                ("upstream", Field::Text(cluster)),
+                ("endpoint", Field::text(self.endpoint.as_ref().map(|endpoint| endpoint.address.as_str()))),
+                ("served_by", Field::text(served)),
+                ("reason", Field::Text(self.reason.name())),
+                (self.cost_name(), Field::number(self.cost().map(|cost| rounded(self.scaled(cost))))),
+                ("runner_up", Field::text(self.runner_up.as_ref().map(|second| second.address.as_str()))),
+                ("in_flight", Field::Whole(self.in_flight.into())),
+                ("why", Field::Text(if self.endpoint.is_some() { self.why() } else { "nobody is eligible" })),
+                ("status", self.status.map_or(Field::Unknown, Field::Whole)),
+                ("failure", Field::text(failed)),
+                ("trace_id", Field::text(trace.id.as_deref())),
+                ("request_id", Field::text(trace.request_id.as_deref())),
+                ("lines_left_out", if left_out > 0 { Field::Whole(left_out) } else { Field::Unknown }),
+            ],
+        });
+    }
+}
+
+impl Stream {
+    /// Response headers: tells the client that asked, and the log. Whatever the endpoint says under the header's name
+    /// is not ours.
+    pub(crate) fn testify(&mut self, worker: &mut Worker, host: &dyn StreamHost, failure: Option<Failure>) {
+        if let Some(debug) = &worker.config.debug {
+            host.remove_response_header(&debug.header);
+            if let Some(testimony) = self.testimony.as_ref().filter(|testimony| testimony.shown) {
+                let mut text = testimony.text();
+                if let Some(served) = served(host).filter(|served| served != testimony.endpoint_text()) {
+                    let _strings_do_not_fail = write!(text, ", served=\"{served}\"");
+                }
+                cut(&mut text);
+                host.add_response_header(&debug.header, text.as_bytes());
+            }
+        }
+        if let Some(testimony) = &mut self.testimony {
+            testimony.status = status_of(host);
+        }
+        self.report(worker, host, failure);
+    }
+
+    /// What has become of the request, for the log.
+    pub(crate) fn report(&mut self, worker: &mut Worker, host: &dyn StreamHost, failure: Option<Failure>) {
+        if let Some(testimony) = &mut self.testimony {
+            worker.log_request(host, testimony, failure);
+        }
+    }
+
+    /// Whether somebody wants to know how the request fails.
+    pub(crate) fn is_watched(&self, worker: &Worker) -> bool {
+        self.testimony.is_some() && (worker.listeners.failures || worker.listeners.sample > 0.0)
+    }
+}
+
+/// Candidates as many as are to be named; more were asked for to know the runner-up.
+pub(crate) fn named(candidates: Candidates, want: usize) -> Candidates {
+    let mut named = candidates;
+    named.truncate(want);
+    named
+}
+
+/// Whether the two are the same, in a time that tells nothing of where they differ.
+fn same(given: &[u8], secret: &[u8]) -> bool {
+    let differ = given.iter().zip(secret).fold(0, |differ, (a, b)| differ | (a ^ b));
+    !secret.is_empty() && given.len() == secret.len() && core::hint::black_box(differ) == 0
+}
+
+/// Who answered in the end, as far as it is an address.
+fn served(host: &dyn StreamHost) -> Option<String> {
+    let address = host.property(&["upstream", "address"])?;
+    let address: SocketAddr = core::str::from_utf8(&address).ok()?.parse().ok()?;
+    Some(address.to_string())
+}
+
+fn status_of(host: &dyn StreamHost) -> Option<u64> {
+    let status = host.response_header(":status")?;
+    core::str::from_utf8(&status).ok()?.parse().ok().filter(|status| *status < 1000)
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
+}
+
+/// With three digits behind the point at most, as structured fields have them; they end at twelve before it.
+fn number(value: f64) -> String {
+    let shown = if value.is_finite() { value.clamp(-999e9, 999e9) } else { 0.0 };
+    format!("{:.3}", shown)
+}
+
+fn cut(text: &mut String) {
+    // All of it is ASCII.
+    text.truncate(LONGEST);
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn only_the_whole_secret_is_the_secret() {
+        assert!(same(b"open sesame", b"open sesame"));
+        for other in [&b""[..], b"open sesam", b"open sesame ", b"Open sesame", b"open sesame,open sesame"] {
+            assert!(!same(other, b"open sesame"));
+        }
+        assert!(!same(b"", b""), "no secret lets nobody in");
+    }
+
+    #[test]
+    fn an_outage_does_not_drown_the_log() {
+        let config = config::parse(
+            br#"{ "log": { "failures": true },
+                  "upstreams": [{ "cluster": "web", "endpoints": { "static": ["10.0.0.1:80"] } }] }"#,
+        );
+        let mut listeners = Listeners::of(&config.unwrap());
+        let lines = |listeners: &mut Listeners, second: u64| {
+            (0..100).filter_map(|_| listeners.another_line(Time(second * 1_000_000_000))).collect::<Vec<_>>()
+        };
+        assert_eq!(lines(&mut listeners, 1), [0; 20]);
+        let next = lines(&mut listeners, 2);
+        assert_eq!((next.len(), next[0], next[1]), (20, 80, 0), "what was left out is told");
+    }
+
+    #[test]
+    fn numbers_keep_to_structured_fields() {
+        assert_eq!(
+            [1.0, 0.12345, f64::NAN, -0.0, 1e300].map(number),
+            ["1.000", "0.123", "0.000", "-0.000", "999000000000.000"]
+        );
+    }
+}

@@ -1,0 +1,277 @@
+//! The fleet's figures as the host's own metrics: Envoy's stats.
+//!
+//! They are the process's, not a worker's. Counters take increments only, so each worker adds what it has counted
+//! itself; of a gauge only the latest value stays, so one worker writes it for all, the one that asks and decides for
+//! all. Nothing here happens on the way of a request.
+//!
+//! Labels do not exist there: they stand in the name as `upstream=.=web;.;`, which `stats_tags` turn into labels. That
+//! is the spelling of Istio's own stats.
+
+use crate::host::{Host, MetricKind};
+use crate::sharing::snapshot::PollStats;
+use config::{Config, Mode};
+use engine::time::Time;
+use engine::{Engine, Reason, Totals, Upstream};
+
+/// One decision of so many is timed: a look at the clock costs a quarter of a microsecond.
+const TIMED_ONE_OF: u32 = 64;
+/// Times that are kept between two looks; there are more only beyond 16,000 requests a second and worker.
+const MOST_TIMES: usize = 64;
+
+/// What a worker has told so far.
+#[derive(Debug)]
+pub(crate) struct EnvoyStats {
+    wanted: bool,
+    observes: bool,
+    decisions: u32,
+    times: Vec<(usize, u64)>,
+    polls: Told<[u64; 2]>,
+    upstreams: Vec<Told<Totals>>,
+}
+
+/// What has been told, and the metrics for it, unless the host has refused them.
+#[derive(Debug, Default)]
+struct Told<T> {
+    so_far: T,
+    metrics: Option<Metrics>,
+}
+
+/// Numbers of metrics, in the order in which they are listed below.
+#[derive(Debug, Default)]
+struct Metrics {
+    counters: Vec<Option<u32>>,
+    gauges: Vec<Shown>,
+    signals: Vec<Shown>,
+    times: Option<u32>,
+}
+
+/// A gauge; there is none before there is a value, because Envoy would show a zero.
+#[derive(Debug)]
+struct Shown {
+    name: String,
+    metric: Option<Option<u32>>,
+}
+
+impl Shown {
+    fn named(labels: &[(&str, &str)], name: &str) -> Shown {
+        Shown { name: name_of(labels, name), metric: None }
+    }
+
+    fn show(&mut self, host: &dyn Host, value: u64) {
+        let metric = *self.metric.get_or_insert_with(|| host.metric(MetricKind::Gauge, &self.name));
+        metric.into_iter().for_each(|metric| host.record(metric, value));
+    }
+}
+
+/// Name, label and its value, and where the count is taken from.
+type Counter = (&'static str, Option<(&'static str, &'static str)>, fn(&Totals) -> u64);
+/// Name, and where the value is taken from; none if it is not known.
+type Gauge = (&'static str, fn(&Upstream) -> Option<u64>);
+
+const COUNTERS: [Counter; 15] = [
+    ("decisions_total", Some(("reason", Reason::Policy.name())), |t| t.policy),
+    ("decisions_total", Some(("reason", Reason::Probe.name())), |t| t.probes),
+    ("decisions_total", Some(("reason", Reason::Fallback.name())), |t| t.fallbacks),
+    ("decisions_total", Some(("reason", Reason::Unsteerable.name())), |t| t.unsteerable),
+    ("decisions_total", Some(("reason", Reason::Reject.name())), |t| t.rejects),
+    ("decisions_total", Some(("reason", Reason::SafeEndpoint.name())), |t| t.safe_endpoint),
+    ("ejections_total", None, |t| t.ejections),
+    ("state_changes_total", Some(("state", "healthy")), |t| change(t, 0)),
+    ("state_changes_total", Some(("state", "suspect")), |t| change(t, 1)),
+    ("state_changes_total", Some(("state", "failed")), |t| change(t, 2)),
+    ("state_changes_total", Some(("state", "recovering")), |t| change(t, 3)),
+    ("not_followed_total", None, |t| t.not_followed),
+    ("rerouted_total", None, |t| t.rerouted),
+    ("observed_decisions_total", None, |t| t.compared),
+    ("observed_agreements_total", None, |t| t.agreed),
+];
+/// With this begins what only observing counts.
+const OBSERVED: &str = "observed_";
+const POLLS: [&str; 2] = ["polls_total", "poll_failures_total"];
+const POLL_AGE: &str = "last_poll_success_age_seconds";
+const SIGNAL_AGE: &str = "signal_age_seconds";
+const GAUGES: [Gauge; 6] = [
+    ("endpoints", |u| Some(u.fleet().len() as u64)),
+    ("eligible_endpoints", |u| Some(u.eligible() as u64)),
+    ("panic", |u| Some(u64::from(u.panics()))),
+    ("typical_latency_microseconds", |u| Some((u.typical() * 1e6) as u64)),
+    ("pressure_percent", |u| u.pressure().map(|pressure| (pressure * 100.0).round() as u64)),
+    ("desired_replicas", |u| u.desired_replicas().map(u64::from)),
+];
+const DECISION_TIME: &str = "decision_nanoseconds";
+
+fn change(totals: &Totals, state: usize) -> u64 {
+    totals.changes.get(state).copied().unwrap_or(0)
+}
+
+/// The metric's name: labels first, so that without them nothing but the name is left.
+fn name_of(labels: &[(&str, &str)], name: &str) -> String {
+    let mut out = String::from("evenkeel.");
+    for (label, value) in labels {
+        out.push_str(label);
+        out.push_str("=.=");
+        // Only this character could end a label before its end.
+        out.extend(value.chars().map(|c| if c == ';' { '_' } else { c }));
+        out.push_str(";.;");
+    }
+    out.push_str("fleet_");
+    out.push_str(name);
+    out
+}
+
+/// The name of a metric of the whole process.
+pub(crate) fn process_metric(name: &str) -> String {
+    name_of(&[], name)
+}
+
+impl Metrics {
+    fn of(host: &dyn Host, upstream: &Upstream, observes: bool) -> Metrics {
+        let cluster = ("upstream", upstream.cluster());
+        let counter = |(name, label, _): &Counter| {
+            if name.starts_with(OBSERVED) && !observes {
+                return None;
+            }
+            let labels: Vec<_> = [cluster].into_iter().chain(*label).collect();
+            host.metric(MetricKind::Counter, &name_of(&labels, name))
+        };
+        let signals = upstream.config().signals.iter();
+        Metrics {
+            counters: COUNTERS.iter().map(counter).collect(),
+            gauges: GAUGES.iter().map(|(name, _)| Shown::named(&[cluster], name)).collect(),
+            signals: signals.map(|s| Shown::named(&[cluster, ("signal", &s.name)], SIGNAL_AGE)).collect(),
+            times: host.metric(MetricKind::Histogram, &name_of(&[cluster], DECISION_TIME)),
+        }
+    }
+
+    fn of_polls(host: &dyn Host) -> Metrics {
+        Metrics {
+            counters: POLLS
+                .iter()
+                .map(|name| host.metric(MetricKind::Counter, &name_of(&[], name)))
+                .collect(),
+            gauges: vec![Shown::named(&[], POLL_AGE)],
+            ..Metrics::default()
+        }
+    }
+}
+
+/// Adds to each counter what has come since `so_far`.
+fn add(host: &dyn Host, metrics: &[Option<u32>], now: impl Iterator<Item = (u64, u64)>) {
+    for (metric, (now, so_far)) in metrics.iter().zip(now) {
+        if let Some(metric) = metric
+            && now > so_far
+        {
+            host.count(*metric, now - so_far);
+        }
+    }
+}
+
+impl EnvoyStats {
+    pub(crate) fn new(config: &Config) -> EnvoyStats {
+        EnvoyStats {
+            wanted: config.envoy_stats,
+            observes: config.mode == Mode::Observe,
+            decisions: 0,
+            times: Vec::new(),
+            polls: Told::default(),
+            upstreams: config.upstreams.iter().map(|_| Told::default()).collect(),
+        }
+    }
+
+    /// The next upstream after those that are known.
+    pub(crate) fn add(&mut self) {
+        self.upstreams.push(Told::default());
+    }
+
+    /// Whether this decision is to be timed.
+    pub(crate) fn times_this_one(&mut self) -> bool {
+        self.decisions = self.decisions.wrapping_add(1);
+        self.decisions.is_multiple_of(TIMED_ONE_OF)
+    }
+
+    /// A decision took so long.
+    pub(crate) fn timed(&mut self, upstream: usize, ns: u64) {
+        if self.wanted && self.times.len() < MOST_TIMES {
+            self.times.push((upstream, ns));
+        }
+    }
+
+    /// Tells what has come since the last time; `leads` with the gauges, and with what all share.
+    pub(crate) fn tell(
+        &mut self,
+        host: &dyn Host,
+        engine: &Engine,
+        polls: &PollStats,
+        leads: bool,
+        now: Time,
+    ) {
+        if !self.wanted {
+            return;
+        }
+        for (told, upstream) in self.upstreams.iter_mut().zip(engine.upstreams()) {
+            let metrics = told.metrics.get_or_insert_with(|| Metrics::of(host, upstream, self.observes));
+            let totals = upstream.totals();
+            let so_far = core::mem::replace(&mut told.so_far, totals);
+            add(host, &metrics.counters, COUNTERS.iter().map(|(_, _, of)| (of(&totals), of(&so_far))));
+            if leads {
+                show(host, metrics, upstream, now);
+            }
+        }
+        for (upstream, ns) in self.times.drain(..) {
+            let metrics = self.upstreams.get(upstream).and_then(|told| told.metrics.as_ref());
+            if let Some(metric) = metrics.and_then(|metrics| metrics.times) {
+                host.record(metric, ns);
+            }
+        }
+        self.tell_polls(host, polls, leads, now);
+    }
+
+    /// Polls are counted where all workers see them: whoever leads tells what has come since the last look.
+    fn tell_polls(&mut self, host: &dyn Host, polls: &PollStats, leads: bool, now: Time) {
+        let counted = [polls.polls, polls.failures];
+        let so_far = core::mem::replace(&mut self.polls.so_far, counted);
+        if !leads || counted == [0, 0] {
+            return;
+        }
+        let metrics = self.polls.metrics.get_or_insert_with(|| Metrics::of_polls(host));
+        add(host, &metrics.counters, counted.into_iter().zip(so_far));
+        if polls.last_success != Time::ZERO {
+            let age_s = now.seconds_since(polls.last_success) as u64;
+            metrics.gauges.iter_mut().for_each(|age| age.show(host, age_s));
+        }
+    }
+
+    /// What has been counted so far has been told, whoever has told it.
+    pub(crate) fn catch_up(&mut self, engine: &Engine) {
+        for (told, upstream) in self.upstreams.iter_mut().zip(engine.upstreams()) {
+            told.so_far = upstream.totals();
+        }
+    }
+}
+
+fn show(host: &dyn Host, metrics: &mut Metrics, upstream: &Upstream, now: Time) {
+    for (gauge, (_, value)) in metrics.gauges.iter_mut().zip(GAUGES) {
+        value(upstream).into_iter().for_each(|value| gauge.show(host, value));
+    }
+    for (signal, gauge) in metrics.signals.iter_mut().enumerate() {
+        let age_s = upstream.signal_age_s(signal, now);
+        age_s.into_iter().for_each(|age_s| gauge.show(host, age_s as u64));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn a_label_ends_where_it_ends() {
+        assert_eq!(
+            name_of(&[("upstream", "a;.;b"), ("reason", "policy")], "decisions_total"),
+            "evenkeel.upstream=.=a_._b;.;reason=.=policy;.;fleet_decisions_total"
+        );
+        assert_eq!(name_of(&[], "polls_total"), "evenkeel.fleet_polls_total");
+    }
+}

@@ -1,0 +1,90 @@
+//! Where traffic goes and why: a page for people, JSON for tools, Prometheus text for Prometheus.
+//!
+//! A view in, text out: nothing here asks a host, and nothing on the way of other requests comes here. What the page
+//! shows is written into it by its script as text; no name from elsewhere ever becomes part of the HTML.
+
+mod metrics;
+mod names;
+mod refused;
+mod report;
+mod route;
+
+pub use names::costs_seconds;
+pub use refused::refused;
+pub use report::{Report, Sources, reason};
+pub use route::Route;
+
+/// What is answered to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u32,
+    /// Response headers.
+    pub headers: Vec<(&'static str, &'static str)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// The page, with its style and its script.
+const PAGE: &str = include_str!("page.html");
+/// Nothing is loaded from anywhere, and nothing runs but the page's own script and style, which their hashes name.
+const PAGE_POLICY: &str = concat!(
+    "default-src 'none'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; ",
+    "script-src 'sha256-z0HT5k+3lRD7uj9rpBt6av9XxEZcU5KCWs0mQ+0OaDY='; style-src 'sha256-sfPIENrGnp9aDLL+EVWJtjZxpihkJCpelG0tVnY8tIQ='"
+);
+/// What is no page loads nothing at all.
+const DATA_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
+/// The text format of Prometheus.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+impl Answer {
+    fn new(status: u32, content_type: &'static str, policy: &'static str, body: Vec<u8>) -> Answer {
+        let headers = vec![
+            ("content-type", content_type),
+            ("content-security-policy", policy),
+            ("cache-control", "no-store"),
+            ("referrer-policy", "no-referrer"),
+            ("x-content-type-options", "nosniff"),
+        ];
+        Answer { status, headers, body }
+    }
+
+    /// The answer for `route`; `sources` are looked at only where they are needed.
+    pub fn to<'a>(route: Route, sources: impl FnOnce() -> Sources<'a>) -> Answer {
+        const JSON: &str = "application/json; charset=utf-8";
+        match route {
+            Route::Page => {
+                Answer::new(200, "text/html; charset=utf-8", PAGE_POLICY, PAGE.as_bytes().to_vec())
+            }
+            Route::Json => {
+                let body = serde_json::to_vec(&Report::of(&sources())).unwrap_or_default();
+                Answer::new(200, JSON, DATA_POLICY, body)
+            }
+            Route::Config => {
+                let config = config::effective(sources().config);
+                Answer::new(200, JSON, DATA_POLICY, serde_json::to_vec(&config).unwrap_or_default())
+            }
+            Route::Metrics => {
+                let body = metrics::text(&Report::of(&sources())).into_bytes();
+                Answer::new(200, METRICS_TYPE, DATA_POLICY, body)
+            }
+            Route::Unknown | Route::Refused => Answer::without_sources(route),
+        }
+    }
+
+    /// Something that loads nothing at all.
+    fn data(content_type: &'static str, body: Vec<u8>) -> Answer {
+        Answer::new(200, content_type, DATA_POLICY, body)
+    }
+
+    /// The answer to what is no question.
+    fn without_sources(route: Route) -> Answer {
+        const TEXT: &str = "text/plain; charset=utf-8";
+        if route != Route::Refused {
+            return Answer::new(404, TEXT, DATA_POLICY, b"not found\n".to_vec());
+        }
+        let mut answer = Answer::new(405, TEXT, DATA_POLICY, b"only GET and HEAD\n".to_vec());
+        answer.headers.push(("allow", "GET, HEAD"));
+        answer
+    }
+}

@@ -1,0 +1,43 @@
+//! Answering for the status page: the one kind of request that looks at shared data.
+
+use super::Worker;
+use crate::host::StreamHost;
+use crate::sharing::counts::Counts;
+use crate::sharing::retired_counters::{self, Gathered};
+use crate::telemetry::status::{Answer, Route, Sources};
+use engine::time::Time;
+
+impl Worker {
+    /// Whether the request was for the status page, and has been answered.
+    pub(crate) fn shows_status(&self, host: &dyn StreamHost) -> bool {
+        let Some(status) = &self.config.status else { return false };
+        let Some(path) = host.request_header(":path") else { return false };
+        if !path.starts_with(status.path.as_bytes()) {
+            return false;
+        }
+        let method = host.request_header(":method").unwrap_or_default();
+        let Some(route) = Route::of(&status.path, &method, &path) else { return false };
+        let answer = Answer::to(route, || self.sources(host));
+        host.respond(answer.status, &answer.headers, &answer.body);
+        true
+    }
+
+    fn sources(&self, host: &dyn StreamHost) -> Sources<'_> {
+        let now = host.now();
+        let Gathered { mut counts, others, founded } =
+            retired_counters::gather(host.process(), &self.keys.shared, self.id, now);
+        counts.merge(&Counts::of(&self.engine, now));
+        Sources {
+            config: &self.config,
+            engine: &self.engine,
+            snapshot: &self.snapshot,
+            unmatched: self.clusters.unmatched(&self.engine).collect(),
+            discovery: (0..self.engine.upstreams().len()).map(|at| self.discovery.shown(at)).collect(),
+            counts,
+            workers: others + usize::from(self.carries_traffic),
+            founded: if founded == Time::ZERO { self.started } else { founded },
+            refused: &self.refused,
+            now,
+        }
+    }
+}

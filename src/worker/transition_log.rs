@@ -1,0 +1,103 @@
+//! Telling the log who was taken out of traffic, and who is back: one worker of the process for all.
+
+use super::Worker;
+use crate::event::{Event, Field};
+use crate::host::Host;
+use crate::telemetry::status;
+use config::LogFormat;
+use engine::health::State;
+use engine::time::Time;
+use engine::{Change, Upstream};
+
+impl Worker {
+    /// Logs what has changed since the last tick. As sentences, suspects are not worth a line: most are cleared within
+    /// a second. Who collects events wants them all.
+    pub(super) fn tell_changes(&mut self, host: &dyn Host, now: Time) {
+        let every = self.config.log.format == LogFormat::Json;
+        for at in 0..self.engine.upstreams().len() {
+            let Some(upstream) = self.engine.upstream_mut(at) else { continue };
+            for change in upstream.take_changes() {
+                match sentence(&change) {
+                    Some((level, what)) => tell(host, upstream, &change, (level, what), now),
+                    None if every => tell(host, upstream, &change, (log::Level::Info, kind(&change)), now),
+                    None => {}
+                }
+            }
+        }
+    }
+}
+
+fn tell(host: &dyn Host, upstream: &Upstream, change: &Change, (level, what): (log::Level, &str), now: Time) {
+    let Some(endpoint) = upstream.fleet().get(change.index) else { return };
+    let [from, to] = change.states.map(word);
+    let because = match (upstream.member(change.index), upstream.explain(change.index, now)) {
+        (Some(member), Some(explained)) => status::reason(upstream, &member, &explained),
+        _ => "",
+    };
+    host.tell(&Event {
+        level,
+        name: kind(change),
+        message: &format!("{}: {} {what}", upstream.cluster(), endpoint.text),
+        fields: &[
+            ("upstream", Field::Text(upstream.cluster())),
+            ("endpoint", Field::Text(endpoint.text)),
+            ("from", Field::Text(from)),
+            ("to", Field::Text(to)),
+            ("eligible", Field::Flag(change.eligible[1])),
+            ("because", Field::text(Some(because).filter(|because| !because.is_empty()))),
+        ],
+    });
+}
+
+/// A suspect is passed over until one more request has shown which it is: a single failure ejects no endpoint.
+fn kind(change: &Change) -> &'static str {
+    match (change.eligible, change.states) {
+        ([true, false], [_, State::Failed | State::Hung]) => "ejected",
+        ([false, true], [State::Failed | State::Hung | State::Recovering, _]) => "reinstated",
+        _ => "state_changed",
+    }
+}
+
+fn word(state: State) -> &'static str {
+    match state {
+        State::Healthy => "healthy",
+        State::Suspect | State::Hung => "suspect",
+        State::Failed => "failed",
+        State::Recovering => "recovering",
+    }
+}
+
+fn sentence(change: &Change) -> Option<(log::Level, &'static str)> {
+    let [before, after] = change.states;
+    match (before, after) {
+        (State::Healthy | State::Suspect | State::Hung, State::Failed) if change.eligible[1] => {
+            Some((log::Level::Warn, "fails, but too few others are left: it stays in traffic"))
+        }
+        (State::Healthy | State::Suspect | State::Hung, State::Failed) => {
+            Some((log::Level::Warn, "fails: taken out of traffic"))
+        }
+        (State::Failed | State::Recovering, State::Healthy) => {
+            Some((log::Level::Info, "is well again: back in traffic"))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn only_what_fails_or_hangs_is_ejected() {
+        let kind = |eligible, states| kind(&Change { index: 0, states, eligible });
+        assert_eq!(kind([true, false], [State::Healthy, State::Suspect]), "state_changed");
+        assert_eq!(kind([false, true], [State::Suspect, State::Healthy]), "state_changed");
+        assert_eq!(kind([true, false], [State::Suspect, State::Failed]), "ejected");
+        assert_eq!(kind([true, false], [State::Healthy, State::Hung]), "ejected");
+        assert_eq!(kind([false, true], [State::Recovering, State::Healthy]), "reinstated");
+        assert_eq!(kind([true, true], [State::Healthy, State::Failed]), "state_changed");
+    }
+}
