@@ -8,7 +8,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use engine::policy::Request;
 use engine::rng::Rng;
 use engine::time::Time;
-use engine::{Decision, Duty, Engine, Outcome};
+use engine::{Balancer, Decision, Outcome, ProbeShard};
 
 const POLICIES: [&str; 10] = [
     "adaptive",
@@ -26,7 +26,7 @@ const POLICIES: [&str; 10] = [
 const WANT: usize = 2;
 
 /// An engine whose endpoints differ in weight, latency and requests in flight.
-fn engine(policy: &str, endpoints: usize) -> (Engine, Time) {
+fn engine(policy: &str, endpoints: usize) -> (Balancer, Time) {
     let list: Vec<String> = (0..endpoints)
         .map(|i| {
             let weight = 1 + i % 3;
@@ -42,7 +42,7 @@ fn engine(policy: &str, endpoints: usize) -> (Engine, Time) {
     );
     let mut now = Time::from_secs_f64(1e9);
     let config = config::parse(json.as_bytes()).expect("accepted");
-    let mut engine = Engine::new(&config, now);
+    let mut engine = Balancer::new(&config, now);
     let mut rng = Rng::new(1);
     for index in 0..endpoints as u32 {
         for request in 0..4 {
@@ -50,13 +50,13 @@ fn engine(policy: &str, endpoints: usize) -> (Engine, Time) {
             let then = now.after_secs(0.01 + 0.02 * rng.unit());
             // The last stays in flight.
             if request < 3 {
-                engine.answered(&ticket, Outcome::Good, then);
+                engine.record_response(&ticket, Outcome::Good, then);
                 engine.finished(&ticket, then);
             }
         }
     }
     now = now.after_secs(0.1);
-    engine.tick(Duty::ALONE, now);
+    engine.tick(ProbeShard::ALONE, now);
     (engine, now)
 }
 
@@ -85,7 +85,7 @@ fn tick(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new(policy, 10_000), |bencher| {
             bencher.iter(|| {
                 now = now.after_secs(0.5);
-                engine.tick(Duty::ALONE, now);
+                engine.tick(ProbeShard::ALONE, now);
             });
         });
     }

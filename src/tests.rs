@@ -3,7 +3,7 @@
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
-use engine::endpoint::{Condition, Spec};
+use engine::endpoint::{AnnouncedHealth, Spec};
 use engine::health::State;
 use engine::policy::Request;
 use engine::rng::Rng;
@@ -14,40 +14,40 @@ mod turns;
 
 const UPSTREAM: usize = 0;
 
-fn engine(failover: &str) -> Engine {
+fn engine(failover: &str) -> Balancer {
     engine_with(&format!(r#""failover":{failover},"health":{{"max_ejected_percent":100}}"#))
 }
 
-fn engine_with(members: &str) -> Engine {
+fn engine_with(members: &str) -> Balancer {
     let json = format!(
         r#"{{"upstreams":[{{"cluster":"web",{members},
              "endpoints":{{"static":["10.0.0.1:80","10.0.0.2:80","10.0.0.3:80"]}}}}]}}"#
     );
-    Engine::new(&config::parse(json.as_bytes()).unwrap(), at(0))
+    Balancer::new(&config::parse(json.as_bytes()).unwrap(), at(0))
 }
 
 fn at(ms: u64) -> Time {
     Time(1_000_000_000_000 + ms * 1_000_000)
 }
 
-fn fail(engine: &mut Engine, index: u32, ms: u64) {
+fn fail(engine: &mut Balancer, index: u32, ms: u64) {
     let ticket = engine.started(UPSTREAM, index, at(ms)).unwrap();
-    engine.answered(&ticket, Outcome::Failed(Failure::Refused), at(ms + 1));
+    engine.record_response(&ticket, Outcome::Failed(Failure::Refused), at(ms + 1));
     engine.finished(&ticket, at(ms + 1));
 }
 
 /// Each endpoint in turn fails until it is condemned, a tick after each failure but the last.
-fn fail_one_after_the_other(engine: &mut Engine) {
+fn fail_one_after_the_other(engine: &mut Balancer) {
     for (index, second) in [(0, 0), (1, 20), (2, 40)] {
         for failure in 0..3 {
             let ms = second * 1000 + failure * 100;
-            engine.tick(Duty::ALONE, at(ms));
+            engine.tick(ProbeShard::ALONE, at(ms));
             fail(engine, index, ms + 1);
         }
     }
 }
 
-fn decision(engine: &mut Engine, ms: u64) -> Decision {
+fn decision(engine: &mut Balancer, ms: u64) -> Decision {
     engine.pick(UPSTREAM, Request::wanting(1), at(ms), &mut Rng::new(7))
 }
 
@@ -64,7 +64,7 @@ fn without_a_panic_threshold_nobody_may_be_left() {
 fn failures_between_ticks_take_nobody_out_in_panic() {
     let mut engine = engine(r#"{"none_eligible":"reject","panic_percent":50}"#);
     fail_one_after_the_other(&mut engine);
-    engine.tick(Duty::ALONE, at(41_000));
+    engine.tick(ProbeShard::ALONE, at(41_000));
     for failure in 1..10 {
         for index in 0..3 {
             fail(&mut engine, index, 41_000 + failure);
@@ -73,13 +73,13 @@ fn failures_between_ticks_take_nobody_out_in_panic() {
     }
 }
 
-fn hashing(policy: &str) -> Engine {
+fn hashing(policy: &str) -> Balancer {
     engine_with(&format!(
         r#""policy":{policy},"affinity":{{"source_ip":true}},"health":{{"max_ejected_percent":100}}"#
     ))
 }
 
-fn home(engine: &mut Engine, key: u64, ms: u64) -> u32 {
+fn home(engine: &mut Balancer, key: u64, ms: u64) -> u32 {
     let request = Request { key: Some(key), want: 1 };
     match engine.pick(UPSTREAM, request, at(ms), &mut Rng::new(key)) {
         Decision::Steer(candidates) => candidates.first().unwrap(),
@@ -91,20 +91,20 @@ fn home(engine: &mut Engine, key: u64, ms: u64) -> u32 {
 fn one_failure_moves_no_key_and_probes_are_of_their_own_keys() {
     for policy in [r#""ip_hash""#, r#""consistent_hash""#] {
         let mut engine = hashing(policy);
-        engine.tick(Duty::ALONE, at(0));
+        engine.tick(ProbeShard::ALONE, at(0));
         let keys: Vec<u64> = (0..60).map(engine::rng::mix).collect();
         let homes: Vec<u32> = keys.iter().map(|key| home(&mut engine, *key, 1)).collect();
         let ticket = engine.started(UPSTREAM, 1, at(1)).unwrap();
-        engine.answered(&ticket, Outcome::Failed(Failure::Status5xx), at(2));
+        engine.record_response(&ticket, Outcome::Failed(Failure::Status5xx), at(2));
         engine.finished(&ticket, at(2));
-        engine.tick(Duty::ALONE, at(100));
+        engine.tick(ProbeShard::ALONE, at(100));
         let after: Vec<u32> = keys.iter().map(|key| home(&mut engine, *key, 101)).collect();
         assert_eq!(homes, after, "{policy}: one 500 moves nobody");
         (0..3).for_each(|nth| fail(&mut engine, 1, 200 + nth));
         // It is ejected now and probed again and again: by requests of its own keys.
         let mut probes = 0;
         for second in 1..40 {
-            engine.tick(Duty::ALONE, at(1000 * second));
+            engine.tick(ProbeShard::ALONE, at(1000 * second));
             for (key, home_before) in keys.iter().zip(&homes) {
                 let to = home(&mut engine, *key, 1000 * second + 1);
                 assert!(to == *home_before || *home_before == 1, "{policy}: {to} took a probe of another's");
@@ -124,10 +124,11 @@ fn an_answer_of_who_left_teaches_nothing_of_the_newcomer() {
     let mut engine = engine_with(r#""policy":"adaptive""#);
     for nth in 0..40 {
         let ticket = engine.started(UPSTREAM, 1, at(20 * nth)).unwrap();
-        engine.answered(&ticket, Outcome::Good, at(20 * nth + 10));
+        engine.record_response(&ticket, Outcome::Good, at(20 * nth + 10));
         engine.finished(&ticket, at(20 * nth + 10));
     }
-    let tickets: Vec<Ticket> = (0..20).map(|_| engine.started(UPSTREAM, 1, at(1000)).unwrap()).collect();
+    let tickets: Vec<RequestHandle> =
+        (0..20).map(|_| engine.started(UPSTREAM, 1, at(1000)).unwrap()).collect();
     let specs = |last: &str| -> Vec<Spec> {
         ["10.0.0.1:80", last, "10.0.0.3:80"].iter().map(|a| Spec::at(a.parse().unwrap())).collect()
     };
@@ -135,12 +136,12 @@ fn an_answer_of_who_left_teaches_nothing_of_the_newcomer() {
     let fresh = engine.upstream(UPSTREAM).unwrap().fleet().index_of_text(b"10.0.0.9:80").unwrap();
     for nth in 0..40 {
         let ticket = engine.started(UPSTREAM, fresh, at(1100 + 20 * nth)).unwrap();
-        engine.answered(&ticket, Outcome::Good, at(1110 + 20 * nth));
+        engine.record_response(&ticket, Outcome::Good, at(1110 + 20 * nth));
         engine.finished(&ticket, at(1110 + 20 * nth));
     }
     let before = format!("{:?}", engine.upstream(UPSTREAM).unwrap().queueing());
     for ticket in &tickets {
-        engine.answered(ticket, Outcome::Good, at(9000));
+        engine.record_response(ticket, Outcome::Good, at(9000));
         engine.finished(ticket, at(9000));
     }
     assert_eq!(format!("{:?}", engine.upstream(UPSTREAM).unwrap().queueing()), before);
@@ -150,10 +151,10 @@ fn an_answer_of_who_left_teaches_nothing_of_the_newcomer() {
 #[test]
 fn a_request_that_moved_found_so_many_where_it_went() {
     let mut engine = engine_with(r#""policy":"adaptive""#);
-    let crowd: Vec<Ticket> = (0..7).map(|_| engine.started(UPSTREAM, 2, at(1)).unwrap()).collect();
+    let crowd: Vec<RequestHandle> = (0..7).map(|_| engine.started(UPSTREAM, 2, at(1)).unwrap()).collect();
     let ticket = engine.started(UPSTREAM, 0, at(2)).unwrap();
     assert_eq!((ticket.depth, crowd.last().unwrap().depth), (0, 6));
-    assert_eq!(engine.moved(&ticket, 2).unwrap().depth, 7);
+    assert_eq!(engine.reassigned(&ticket, 2).unwrap().depth, 7);
 }
 
 #[test]
@@ -161,37 +162,37 @@ fn a_rule_takes_an_endpoint_out_and_exploration_brings_it_back() {
     let rule = r#""rules":[{"when":"latency_ms","above":800,"then":"eject"}]"#;
     let mut engine = engine_with(rule);
     let mut ms = 0;
-    let mut answers = |engine: &mut Engine, index, latency| {
+    let mut answers = |engine: &mut Balancer, index, latency| {
         for _ in 0..20 {
             let ticket = engine.started(UPSTREAM, index, at(ms)).unwrap();
             ms += latency;
-            engine.answered(&ticket, Outcome::Good, at(ms));
+            engine.record_response(&ticket, Outcome::Good, at(ms));
             engine.finished(&ticket, at(ms));
         }
-        engine.tick(Duty::ALONE, at(ms));
+        engine.tick(ProbeShard::ALONE, at(ms));
         ms
     };
     answers(&mut engine, 0, 20);
     answers(&mut engine, 2, 20);
     let ms = answers(&mut engine, 1, 900);
     assert!(!engine.upstream(UPSTREAM).unwrap().member(1).unwrap().eligible);
-    let picked = |engine: &mut Engine, ms| match decision(engine, ms) {
+    let picked = |engine: &mut Balancer, ms| match decision(engine, ms) {
         Decision::Steer(candidates) => candidates.first(),
         other => panic!("{other:?}"),
     };
     assert!((0..50).all(|_| picked(&mut engine, ms) != Some(1)));
     // Nobody has heard of anyone for long: each is explored once, and a quick answer lifts the rule.
     let later = ms + 60_000;
-    engine.tick(Duty::ALONE, at(later));
+    engine.tick(ProbeShard::ALONE, at(later));
     assert!((0..3).any(|_| picked(&mut engine, later) == Some(1)));
     let ticket = engine.started(UPSTREAM, 1, at(later)).unwrap();
-    engine.answered(&ticket, Outcome::Good, at(later + 20));
+    engine.record_response(&ticket, Outcome::Good, at(later + 20));
     engine.finished(&ticket, at(later + 20));
-    engine.tick(Duty::ALONE, at(later + 20));
+    engine.tick(ProbeShard::ALONE, at(later + 20));
     assert!(engine.upstream(UPSTREAM).unwrap().member(1).unwrap().eligible);
 }
 
-fn stand(engine: &mut Engine, conditions: [Condition; 3], ms: u64) {
+fn stand(engine: &mut Balancer, conditions: [AnnouncedHealth; 3], ms: u64) {
     let upstream = engine.upstream_mut(UPSTREAM).unwrap();
     let specs = upstream.fleet().iter().map(|(_, endpoint)| Spec::at(endpoint.address()));
     let told = specs.zip(conditions).map(|(spec, condition)| Spec { condition, ..spec });
@@ -199,7 +200,7 @@ fn stand(engine: &mut Engine, conditions: [Condition; 3], ms: u64) {
 }
 
 /// Who gets thirty requests, by index; nobody's are left to Envoy.
-fn picked(engine: &mut Engine, ms: u64) -> Vec<u32> {
+fn picked(engine: &mut Balancer, ms: u64) -> Vec<u32> {
     let mut rng = Rng::new(3);
     let mut picked = Vec::new();
     for _ in 0..30 {
@@ -214,7 +215,7 @@ fn picked(engine: &mut Engine, ms: u64) -> Vec<u32> {
 
 #[test]
 fn the_condemned_get_nothing_and_the_degraded_what_the_others_cannot_serve() {
-    use Condition::{Degraded, Draining, Serving, Unhealthy};
+    use AnnouncedHealth::{Degraded, Draining, Serving, Unhealthy};
     let mut engine = engine(r#"{"panic_percent":50}"#);
     for (conditions, expected) in [
         ([Serving, Unhealthy, Serving], &[0, 2][..]),
@@ -239,26 +240,26 @@ fn whom_others_condemned_is_not_probed_here() {
     for failure in 0..3 {
         fail(&mut engine, 1, failure * 10);
     }
-    stand(&mut engine, [Condition::Serving, Condition::Unhealthy, Condition::Serving], 100);
-    engine.tick(Duty::ALONE, at(60_000));
+    stand(&mut engine, [AnnouncedHealth::Serving, AnnouncedHealth::Unhealthy, AnnouncedHealth::Serving], 100);
+    engine.tick(ProbeShard::ALONE, at(60_000));
     assert_eq!(picked(&mut engine, 60_000), [0, 2]);
-    stand(&mut engine, [Condition::Serving; 3], 60_010);
-    engine.tick(Duty::ALONE, at(60_020));
+    stand(&mut engine, [AnnouncedHealth::Serving; 3], 60_010);
+    engine.tick(ProbeShard::ALONE, at(60_020));
     assert_eq!(picked(&mut engine, 60_020), [0, 1, 2], "a probe is long due");
 }
 
 #[test]
 fn who_is_let_back_starts_slowly() {
     let mut engine = engine(r#"{"panic_percent":50}"#);
-    stand(&mut engine, [Condition::Serving, Condition::Draining, Condition::Serving], 100);
-    stand(&mut engine, [Condition::Serving; 3], 200);
-    let share = |engine: &Engine| engine.upstream(UPSTREAM).unwrap().member(1).unwrap().share;
+    stand(&mut engine, [AnnouncedHealth::Serving, AnnouncedHealth::Draining, AnnouncedHealth::Serving], 100);
+    stand(&mut engine, [AnnouncedHealth::Serving; 3], 200);
+    let share = |engine: &Balancer| engine.upstream(UPSTREAM).unwrap().member(1).unwrap().share;
     assert!(share(&engine) < 0.2, "{}", share(&engine));
-    engine.tick(Duty::ALONE, at(60_000));
+    engine.tick(ProbeShard::ALONE, at(60_000));
     assert_eq!(share(&engine), 1.0);
 }
 
-fn state(engine: &Engine, index: u32) -> State {
+fn state(engine: &Balancer, index: u32) -> State {
     engine.upstream(UPSTREAM).and_then(|u| u.member(index)).unwrap().health.state()
 }
 
@@ -267,10 +268,10 @@ fn a_request_from_before_the_clock_stepped_back_vouches_for_nobody() {
     let mut engine = engine_with(r#""health":{"fail_after":3}"#);
     let early = engine.started(UPSTREAM, 0, at(3_600_000)).unwrap();
     engine.not_after(at(0));
-    engine.answered(&early, Outcome::Good, at(10));
+    engine.record_response(&early, Outcome::Good, at(10));
     engine.finished(&early, at(10));
     (1..=3).for_each(|n| fail(&mut engine, 0, 100 * n));
-    engine.tick(Duty::ALONE, at(400));
+    engine.tick(ProbeShard::ALONE, at(400));
     assert_eq!(state(&engine, 0), State::Failed);
 }
 
@@ -280,33 +281,33 @@ fn a_reload_counts_no_failure_twice() {
     let mut old = engine_with(members);
     fail(&mut old, 0, 1);
     let mut new = engine_with(members);
-    new.adopt(&mut old, at(10));
+    new.take_over(&mut old, at(10));
     assert_eq!(state(&new, 0), State::Suspect);
     // The old worker lives on while its requests do, and tells what it knows.
     let slot = crate::sharing::worker_report::encode(&old, true, at(20));
     new.forget_others(at(20));
     crate::sharing::worker_report::merge(&slot, &mut new).unwrap();
-    new.tick(Duty::ALONE, at(20));
+    new.tick(ProbeShard::ALONE, at(20));
     assert_eq!(state(&new, 0), State::Suspect);
 }
 
-fn serve(engine: &mut Engine, index: u32, (ms, takes): (u64, u64)) {
+fn serve(engine: &mut Balancer, index: u32, (ms, takes): (u64, u64)) {
     let ticket = engine.started(UPSTREAM, index, at(ms)).unwrap();
-    engine.answered(&ticket, Outcome::Good, at(ms + takes));
+    engine.record_response(&ticket, Outcome::Good, at(ms + takes));
     engine.finished(&ticket, at(ms + takes));
 }
 
 /// A tick that hears of these workers only.
-fn hear(engine: &mut Engine, from: &[&Engine], ms: u64) {
+fn hear(engine: &mut Balancer, from: &[&Balancer], ms: u64) {
     engine.forget_others(at(ms));
     for other in from {
         let slot = crate::sharing::worker_report::encode(other, true, at(ms));
         crate::sharing::worker_report::merge(&slot, engine).unwrap();
     }
-    engine.tick(Duty::ALONE, at(ms));
+    engine.tick(ProbeShard::ALONE, at(ms));
 }
 
-fn expected_ms(engine: &Engine, index: u32) -> f64 {
+fn expected_ms(engine: &Balancer, index: u32) -> f64 {
     1000.0 * f64::from(engine.upstream(UPSTREAM).and_then(|u| u.member(index)).unwrap().expected)
 }
 
@@ -324,7 +325,7 @@ fn hearsay_outlives_a_reload_until_it_is_told_anew() {
     assert_eq!(state(&old, 2), State::Suspect);
 
     let mut new = engine_with(members);
-    new.adopt(&mut old, at(1010));
+    new.take_over(&mut old, at(1010));
     assert!(expected_ms(&new, 1) > 300.0, "before the first tick, too: {}", expected_ms(&new, 1));
     // Nobody is there to be asked.
     hear(&mut new, &[], 1060);
@@ -341,22 +342,22 @@ fn hearsay_outlives_a_reload_until_it_is_told_anew() {
 }
 
 /// A thousand endpoints, each of which a worker with 100 requests/s meets once in ten seconds.
-fn large() -> Engine {
+fn large() -> Balancer {
     let endpoints: Vec<String> =
         (0..1000).map(|e| format!(r#""10.0.{}.{}:80""#, e / 250, e % 250 + 1)).collect();
     let json = format!(
         r#"{{"upstreams":[{{"cluster":"web","endpoints":{{"static":[{}]}},"health":{{"fail_after":1000}}}}]}}"#,
         endpoints.join(",")
     );
-    Engine::new(&config::parse(json.as_bytes()).unwrap(), at(0))
+    Balancer::new(&config::parse(json.as_bytes()).unwrap(), at(0))
 }
 
 /// A hundred requests a second, of which those to the first `sick` endpoints fail; how often the first was asked.
-fn first_asked(engine: &mut Engine, seconds: std::ops::Range<u64>, sick: u32) -> u32 {
+fn first_asked(engine: &mut Balancer, seconds: std::ops::Range<u64>, sick: u32) -> u32 {
     let (mut rng, mut asked) = (Rng::new(11), 0);
     for ms in (seconds.start * 1000..seconds.end * 1000).step_by(10) {
         if ms % 100 == 0 {
-            engine.tick(Duty::ALONE, at(ms));
+            engine.tick(ProbeShard::ALONE, at(ms));
         }
         let Decision::Steer(named) = engine.pick(UPSTREAM, Request::wanting(1), at(ms), &mut rng) else {
             continue;
@@ -365,7 +366,7 @@ fn first_asked(engine: &mut Engine, seconds: std::ops::Range<u64>, sick: u32) ->
         asked += u32::from(index == 0);
         let outcome = if index < sick { Outcome::Failed(Failure::Status5xx) } else { Outcome::Good };
         let ticket = engine.started(UPSTREAM, index, at(ms)).unwrap();
-        engine.answered(&ticket, outcome, at(ms + 9));
+        engine.record_response(&ticket, outcome, at(ms + 9));
         engine.finished(&ticket, at(ms + 9));
     }
     asked

@@ -1,7 +1,7 @@
 //! What a load balancer is to the simulator: one proxy with several workers.
 
 use engine::time::Time;
-use engine::{Failure, Outcome, Ticket};
+use engine::{Failure, Outcome, RequestHandle};
 
 use crate::server::Server;
 
@@ -15,7 +15,7 @@ pub struct Sent {
     /// When.
     pub started: Time,
     /// The engine's own record, where the engine chose.
-    pub ticket: Option<Ticket>,
+    pub ticket: Option<RequestHandle>,
 }
 
 /// How it ended.
@@ -72,14 +72,14 @@ pub struct Wish {
 }
 
 /// One proxy.
-pub trait Balancer {
+pub trait LoadBalancer {
     /// Chooses for a request of `worker`, and takes note of having sent it.
     fn send(&mut self, worker: usize, moment: Moment<'_>) -> Sent;
 
     /// A request ended.
     fn ended(&mut self, sent: &Sent, reply: &Reply, now: Time);
 
-    /// Response headers came for a request that goes on; [`closed`](Balancer::closed) follows.
+    /// Response headers came for a request that goes on; [`closed`](LoadBalancer::closed) follows.
     fn opened(&mut self, _sent: &Sent, _reply: &Reply, _now: Time) {}
 
     /// A request ended whose response headers came before.

@@ -2,11 +2,11 @@
 
 use std::rc::Rc;
 
-use engine::ablation::Terms;
+use engine::ablation::Ablation;
 use engine::rng::Rng;
 use engine::time::Time;
 
-use crate::balancer::Balancer;
+use crate::balancer::LoadBalancer;
 use crate::ours;
 use crate::peers::c3::C3;
 use crate::peers::envoy::{self, Kind};
@@ -19,7 +19,7 @@ use crate::scenario::Scenario;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Contender {
     /// evenkeel with one of its policies, the adaptive one made of these terms.
-    Ours(engine::settings::Policy, Terms),
+    Ours(engine::settings::Policy, Ablation),
     /// Envoy with one of its policies; with outlier detection or without.
     Envoy(Kind, bool),
     /// Linkerd's peak EWMA.
@@ -36,7 +36,7 @@ pub enum Contender {
 
 /// Every contender by its name in tables and on the command line, but those of the [`ablation`].
 pub fn all() -> Vec<(&'static str, Contender)> {
-    let ours = |policy| Contender::Ours(policy, Terms::ALL);
+    let ours = |policy| Contender::Ours(policy, Ablation::ALL);
     vec![
         (WHOLE, ours(engine::settings::Policy::Adaptive)),
         ("ours-least_request", ours(engine::settings::Policy::LeastRequest)),
@@ -83,31 +83,31 @@ const WHOLE: &str = "adaptive";
 /// The adaptive policy whole, the same with other random numbers, then with one of its terms left out or changed at
 /// a time.
 pub fn ablation() -> Vec<(&'static str, Contender)> {
-    let all_terms = Terms::ALL;
+    let all_terms = Ablation::ALL;
     let variants = [
         (WHOLE, all_terms),
-        ("no-floor", Terms { floor: false, ..all_terms }),
-        ("no-queueing", Terms { queueing: false, ..all_terms }),
-        ("no-idle", Terms { idle: false, ..all_terms }),
-        ("no-clip", Terms { clip: false, ..all_terms }),
-        ("no-jump", Terms { jump: false, ..all_terms }),
-        ("no-apart", Terms { apart: false, ..all_terms }),
-        ("plain-ewma", Terms { clip: false, jump: false, ..all_terms }),
-        ("no-fade", Terms { fade: false, ..all_terms }),
-        ("no-doubt", Terms { doubt: false, ..all_terms }),
-        ("no-errors", Terms { errors: false, ..all_terms }),
-        ("no-explore", Terms { explore: false, ..all_terms }),
-        ("no-sharing", Terms { sharing: false, ..all_terms }),
-        ("no-verify", Terms { verify: false, ..all_terms }),
-        ("no-eject", Terms { eject: false, ..all_terms }),
-        ("no-health", Terms { verify: false, eject: false, ..all_terms }),
-        ("no-health-errors", Terms { verify: false, eject: false, errors: false, ..all_terms }),
-        ("no-background", Terms { background: false, ..all_terms }),
-        ("no-slow-start", Terms { slow_start: false, ..all_terms }),
-        ("no-signals", Terms { signals: false, ..all_terms }),
-        ("no-news", Terms { news: false, ..all_terms }),
-        ("2-choices", Terms { choices: 2, ..all_terms }),
-        ("16-choices", Terms { choices: 16, ..all_terms }),
+        ("no-floor", Ablation { floor: false, ..all_terms }),
+        ("no-queueing", Ablation { queueing: false, ..all_terms }),
+        ("no-idle", Ablation { idle: false, ..all_terms }),
+        ("no-clip", Ablation { clip: false, ..all_terms }),
+        ("no-jump", Ablation { jump: false, ..all_terms }),
+        ("no-apart", Ablation { apart: false, ..all_terms }),
+        ("plain-ewma", Ablation { clip: false, jump: false, ..all_terms }),
+        ("no-fade", Ablation { fade: false, ..all_terms }),
+        ("no-doubt", Ablation { doubt: false, ..all_terms }),
+        ("no-errors", Ablation { errors: false, ..all_terms }),
+        ("no-explore", Ablation { explore: false, ..all_terms }),
+        ("no-sharing", Ablation { sharing: false, ..all_terms }),
+        ("no-verify", Ablation { verify: false, ..all_terms }),
+        ("no-eject", Ablation { eject: false, ..all_terms }),
+        ("no-health", Ablation { verify: false, eject: false, ..all_terms }),
+        ("no-health-errors", Ablation { verify: false, eject: false, errors: false, ..all_terms }),
+        ("no-background", Ablation { background: false, ..all_terms }),
+        ("no-slow-start", Ablation { slow_start: false, ..all_terms }),
+        ("no-signals", Ablation { signals: false, ..all_terms }),
+        ("no-news", Ablation { news: false, ..all_terms }),
+        ("2-choices", Ablation { choices: 2, ..all_terms }),
+        ("16-choices", Ablation { choices: 16, ..all_terms }),
     ];
     let ours = |terms| Contender::Ours(engine::settings::Policy::Adaptive, terms);
     let mut all: Vec<_> = variants.into_iter().map(|(name, terms)| (name, ours(terms))).collect();
@@ -141,7 +141,7 @@ pub fn named(name: &str) -> Option<Contender> {
 
 impl Contender {
     /// The proxies of `scenario`, all balancing this way.
-    pub fn proxies(&self, scenario: &Scenario, now: Time, rng: &mut Rng) -> Vec<Box<dyn Balancer>> {
+    pub fn proxies(&self, scenario: &Scenario, now: Time, rng: &mut Rng) -> Vec<Box<dyn LoadBalancer>> {
         match self {
             Contender::Ours(policy, terms) => {
                 let common = Rc::new(ours::Common::new(scenario, policy, *terms));
@@ -162,10 +162,10 @@ impl Contender {
     }
 }
 
-fn each<B: Balancer + 'static>(
+fn each<B: LoadBalancer + 'static>(
     scenario: &Scenario,
     rng: &mut Rng,
     new: impl Fn(u64) -> B,
-) -> Vec<Box<dyn Balancer>> {
-    (0..scenario.proxies).map(|_| Box::new(new(rng.next_u64())) as Box<dyn Balancer>).collect()
+) -> Vec<Box<dyn LoadBalancer>> {
+    (0..scenario.proxies).map(|_| Box::new(new(rng.next_u64())) as Box<dyn LoadBalancer>).collect()
 }

@@ -4,23 +4,23 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
 use config::Config;
-use engine::ablation::Terms;
+use engine::ablation::Ablation;
 use engine::endpoint::Spec;
 use engine::policy::Request;
 use engine::rng::{self, Rng};
 use engine::settings::Policy;
 use engine::time::Time;
-use engine::{Decision, Engine};
+use engine::{Balancer, Decision};
 use serde_json::json;
 
-use crate::balancer::{Balancer, Moment, Reply, Sent, Wish};
+use crate::balancer::{LoadBalancer, Moment, Reply, Sent, Wish};
 use crate::exchange::Exchange;
 use crate::scenario::Scenario;
 
 /// What all proxies have in common: their configuration, and what the endpoints are called.
 pub struct Common {
     config: Config,
-    terms: Terms,
+    terms: Ablation,
     specs: Vec<Spec>,
     hashes: Vec<u64>,
 }
@@ -31,7 +31,7 @@ impl Common {
     ///
     /// # Panics
     /// If the product refuses the configuration.
-    pub fn new(scenario: &Scenario, policy: &Policy, terms: Terms) -> Common {
+    pub fn new(scenario: &Scenario, policy: &Policy, terms: Ablation) -> Common {
         let address = |e: usize| SocketAddr::from((Ipv4Addr::from(0x0A00_0001 + e as u32), 8080)).to_string();
         let addresses: Vec<String> = (0..scenario.endpoints).map(address).collect();
         let config = configuration(scenario, policy, &addresses);
@@ -48,7 +48,7 @@ impl Common {
 
 /// A proxy with the filter.
 pub struct Proxy {
-    workers: Vec<(Engine, Rng)>,
+    workers: Vec<(Balancer, Rng)>,
     exchange: Exchange,
     want: usize,
     common: Rc<Common>,
@@ -73,7 +73,7 @@ impl Proxy {
         }
         let mut proxy = Proxy {
             workers: (0..scenario.workers)
-                .map(|_| (Engine::with_terms(&config, common.terms, now), Rng::new(rng.next_u64())))
+                .map(|_| (Balancer::with_ablation(&config, common.terms, now), Rng::new(rng.next_u64())))
                 .collect(),
             exchange: Exchange::new(scenario.workers),
             want: config.steering.candidates,
@@ -109,7 +109,7 @@ impl Proxy {
     }
 }
 
-impl Balancer for Proxy {
+impl LoadBalancer for Proxy {
     fn send(&mut self, worker: usize, moment: Moment<'_>) -> Sent {
         let now = moment.now;
         let (engine, rng) = &mut self.workers[worker];
@@ -135,14 +135,14 @@ impl Balancer for Proxy {
     fn ended(&mut self, sent: &Sent, reply: &Reply, now: Time) {
         let (engine, _) = &mut self.workers[sent.worker];
         if let Some(ticket) = &sent.ticket {
-            engine.answered(ticket, reply.outcome, now);
+            engine.record_response(ticket, reply.outcome, now);
             engine.finished(ticket, now);
         }
     }
 
     fn opened(&mut self, sent: &Sent, reply: &Reply, now: Time) {
         let (engine, _) = &mut self.workers[sent.worker];
-        sent.ticket.iter().for_each(|ticket| engine.answered(ticket, reply.outcome, now));
+        sent.ticket.iter().for_each(|ticket| engine.record_response(ticket, reply.outcome, now));
     }
 
     fn closed(&mut self, sent: &Sent, _reply: &Reply, now: Time) {

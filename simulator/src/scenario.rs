@@ -140,15 +140,14 @@ impl Scenario {
 
     /// Seconds between two ticks of a worker, by the size of the fleet as in the filter.
     pub fn tick(&self) -> f64 {
-        (SHORTEST_TICK_S * self.endpoints as f64 / ENDPOINTS_PER_SHORTEST_TICK)
-            .clamp(SHORTEST_TICK_S, LONGEST_TICK_S)
+        (MIN_TICK_S * self.endpoints as f64 / ENDPOINTS_PER_SHORTEST_TICK).clamp(MIN_TICK_S, MAX_TICK_S)
     }
 }
 
 /// The pace of the filter's ticks.
-const SHORTEST_TICK_S: f64 = 0.005;
+const MIN_TICK_S: f64 = 0.005;
 const ENDPOINTS_PER_SHORTEST_TICK: f64 = 50.0;
-const LONGEST_TICK_S: f64 = 0.500;
+const MAX_TICK_S: f64 = 0.500;
 
 /// Requests that need no slot: they wait, or stream.
 #[derive(Clone, Copy, Debug, PartialEq)]

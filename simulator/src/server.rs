@@ -174,7 +174,7 @@ impl Server {
     }
 
     /// Notes an answer for the load report.
-    pub fn answered(&mut self, good: bool, now: Time) {
+    pub fn complete(&mut self, good: bool, now: Time) {
         self.note_load(now);
         self.load.qps += 1.0 / REPORT_S;
         self.load.eps += if good { 0.0 } else { 1.0 / REPORT_S };

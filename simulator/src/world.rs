@@ -10,7 +10,7 @@ use engine::rng::{self, Rng};
 use engine::time::Time;
 use engine::{Failure, Outcome};
 
-use crate::balancer::{Balancer, Moment, Reply, Sent};
+use crate::balancer::{LoadBalancer, Moment, Reply, Sent};
 use crate::contender::Contender;
 use crate::distribution::exponential;
 use crate::run::{Fleet, Record, Run, Task};
@@ -139,7 +139,7 @@ struct World<'a> {
     now: Time,
     end: Time,
     servers: Vec<Server>,
-    balancers: Vec<Box<dyn Balancer>>,
+    balancers: Vec<Box<dyn LoadBalancer>>,
     traffic: Traffic<'a>,
     next: Option<Arrival>,
     outbound: VecDeque<(Time, Outbound)>,
@@ -399,7 +399,7 @@ impl<'a> World<'a> {
 
     fn report(&mut self, endpoint: usize, service: f64, outcome: Outcome) -> Reply {
         let server = &mut self.servers[endpoint];
-        server.answered(outcome == Outcome::Good, self.now);
+        server.complete(outcome == Outcome::Good, self.now);
         let load = server.load();
         Reply {
             outcome,

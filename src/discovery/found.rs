@@ -5,18 +5,18 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashSet;
 
-use config::MOST_ENDPOINTS;
+use config::MAX_ENDPOINTS;
 use config::printable::printable;
-use engine::endpoint::Condition;
+use engine::endpoint::AnnouncedHealth;
 
 /// The most weight that an endpoint has, and the least: Envoy's go up to four thousand million, and shares are
 /// products of several such factors.
 pub(crate) const WEIGHTS: core::ops::RangeInclusive<f64> = 1e-6..=1e6;
 /// No zone or version is longer, in bytes; as in the configuration.
-const LONGEST_NAME: usize = 128;
+const MAX_NAME: usize = 128;
 /// So many entries that name no endpoint are shown, each up to this length.
-const MOST_EXAMPLES: usize = 3;
-const LONGEST_EXAMPLE: usize = 60;
+const MAX_EXAMPLES: usize = 3;
+const MAX_EXAMPLE: usize = 60;
 
 /// What a source says of one endpoint; what it does not say is left to the others.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,7 +36,7 @@ pub struct Found {
     /// Version, empty if not said.
     pub version: String,
     /// How it stands.
-    pub condition: Condition,
+    pub condition: AnnouncedHealth,
 }
 
 impl Found {
@@ -50,7 +50,7 @@ impl Found {
             locality_weight: None,
             priority: None,
             version: String::new(),
-            condition: Condition::Serving,
+            condition: AnnouncedHealth::Serving,
         }
     }
 }
@@ -64,7 +64,7 @@ pub struct Finding {
     pub skipped: usize,
     /// What the first of these are called.
     pub examples: Vec<String>,
-    /// Endpoints beyond [`MOST_ENDPOINTS`].
+    /// Endpoints beyond [`MAX_ENDPOINTS`].
     pub beyond: usize,
     /// By priority: what the source gives the entries that no request can be sent to, Σ weights.
     left_out: BTreeMap<u32, f64>,
@@ -78,7 +78,7 @@ impl Finding {
         if self.seen.contains(&found.address) {
             return;
         }
-        if self.found.len() >= MOST_ENDPOINTS {
+        if self.found.len() >= MAX_ENDPOINTS {
             self.beyond += 1;
             return;
         }
@@ -91,8 +91,8 @@ impl Finding {
     /// Counts an entry that no request can be sent to, called `name`, and what the source gives it.
     pub fn leave_out(&mut self, name: &str, weight: f64, priority: u32) {
         self.skipped += 1;
-        let name = printable(name, LONGEST_EXAMPLE);
-        if self.examples.len() < MOST_EXAMPLES && !self.examples.contains(&name) {
+        let name = printable(name, MAX_EXAMPLE);
+        if self.examples.len() < MAX_EXAMPLES && !self.examples.contains(&name) {
             self.examples.push(name);
         }
         if weight > 0.0 {
@@ -105,7 +105,8 @@ impl Finding {
     pub fn unsteerable(&self) -> f64 {
         let first = self.found.iter().map(|found| found.priority.unwrap_or(0)).min();
         let Some(first) = first.into_iter().chain(self.left_out.keys().copied()).min() else { return 0.0 };
-        let here = self.found.iter().filter(|f| f.priority.unwrap_or(0) == first && !f.condition.condemned());
+        let here =
+            self.found.iter().filter(|f| f.priority.unwrap_or(0) == first && !f.condition.is_unavailable());
         let steered: f64 = here.map(|found| found.weight.unwrap_or(1.0)).sum();
         let left_out = self.left_out.get(&first).copied().unwrap_or(0.0);
         if left_out > 0.0 { left_out / (left_out + steered) } else { 0.0 }
@@ -113,5 +114,5 @@ impl Finding {
 }
 
 fn name(text: String) -> String {
-    if text.len() <= LONGEST_NAME && !text.contains(char::is_control) { text } else { String::new() }
+    if text.len() <= MAX_NAME && !text.contains(char::is_control) { text } else { String::new() }
 }

@@ -11,7 +11,7 @@ use core::net::SocketAddr;
 use hashbrown::{HashMap, HashSet};
 
 use super::found::Found;
-use config::MOST_ENDPOINTS;
+use config::MAX_ENDPOINTS;
 use engine::endpoint::Spec;
 use engine::settings::StaticEndpoint;
 
@@ -33,7 +33,7 @@ pub struct Sources<'a> {
 pub struct Merged {
     /// The endpoints, each address once.
     pub specs: Vec<Spec>,
-    /// Endpoints beyond [`MOST_ENDPOINTS`], left out.
+    /// Endpoints beyond [`MAX_ENDPOINTS`], left out.
     pub beyond: usize,
     /// Addresses that other sources name and that Envoy's cluster does not have, left out: how many, and the first.
     pub unknown_to_envoy: (usize, Option<SocketAddr>),
@@ -48,7 +48,7 @@ impl Sources<'_> {
             if let Some(at) = places.get(&address) {
                 return Some(*at);
             }
-            if specs.len() >= MOST_ENDPOINTS {
+            if specs.len() >= MAX_ENDPOINTS {
                 merged.beyond += 1;
                 return None;
             }
@@ -128,7 +128,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
-    use engine::endpoint::Condition;
+    use engine::endpoint::AnnouncedHealth;
 
     fn address(host: u8) -> SocketAddr {
         SocketAddr::from(([10, 0, 0, host], 80))
@@ -183,7 +183,7 @@ mod tests {
             weight: Some(9.0),
             zone: "c".into(),
             priority: Some(1),
-            condition: Condition::Draining,
+            condition: AnnouncedHealth::Draining,
             ..found(host)
         };
         let envoy = [told(1), told(2), told(3)];
@@ -192,7 +192,7 @@ mod tests {
                 .merge();
         let seen: Vec<_> =
             merged.specs.iter().map(|s| (s.weight, &*s.zone, &*s.version, s.priority, s.condition)).collect();
-        let draining = Condition::Draining;
+        let draining = AnnouncedHealth::Draining;
         assert_eq!(
             seen,
             [(2.0, "a", "", 1, draining), (9.0, "b", "v2", 1, draining), (9.0, "c", "", 1, draining)]
@@ -201,10 +201,10 @@ mod tests {
 
     #[test]
     fn there_is_a_most_of_endpoints() {
-        let many: Vec<Found> = (0..MOST_ENDPOINTS as u32 + 5)
+        let many: Vec<Found> = (0..MAX_ENDPOINTS as u32 + 5)
             .map(|n| Found::at(SocketAddr::new(core::net::Ipv4Addr::from(n + (10 << 24)).into(), 80)))
             .collect();
         let merged = Sources { prometheus: Some(&many), ..Sources::default() }.merge();
-        assert_eq!((merged.specs.len(), merged.beyond), (MOST_ENDPOINTS, 5));
+        assert_eq!((merged.specs.len(), merged.beyond), (MAX_ENDPOINTS, 5));
     }
 }

@@ -10,17 +10,17 @@ use crate::event::{Event, Field};
 use crate::host::{Body, Call, CallError, Host};
 use crate::sharing::snapshot::{Samples, Snapshot};
 use config::{Config, Fault};
-use engine::Engine;
+use engine::Balancer;
 use engine::rng::{self, Rng};
 use engine::time::Time;
 pub use question::Rest;
-use question::{JITTER, Query, Question};
+use question::{JITTER, PollKind, Query};
 
 /// Errors are kept up to this length, in characters.
-const LONGEST_ERROR: usize = 300;
+const MAX_ERROR: usize = 300;
 /// So much of an answer is read: one byte more than it may have, so that what is too large is not mistaken for what is
 /// cut off.
-const LARGEST_ANSWER: usize = prometheus::MOST_BYTES + 1;
+const LARGEST_ANSWER: usize = prometheus::MAX_BYTES + 1;
 
 /// After this long without traffic, seconds, polls are much fewer than configured …
 const RESTS_AFTER_S: f64 = 30.0;
@@ -28,7 +28,7 @@ const RESTS_AFTER_S: f64 = 30.0;
 const AWAKE_AFTER_S: f64 = 10.0;
 
 /// The queries of one worker; only the lease holder sends them.
-pub struct Polls {
+pub struct Poller {
     queries: Vec<Query>,
     /// What Prometheus is sent along, secrets included.
     headers: Vec<(String, String)>,
@@ -40,13 +40,13 @@ pub struct Polls {
     rested: Time,
 }
 
-impl Polls {
+impl Poller {
     /// Every question of the configuration, its request prepared, the first due at once; or what is missing for it in the
     /// environment.
-    pub fn new(host: &dyn Host, config: &Config, now: Time) -> Result<Polls, Vec<Fault>> {
+    pub fn new(host: &dyn Host, config: &Config, now: Time) -> Result<Poller, Vec<Fault>> {
         let headers = question::headers(host, config)?;
         let mut polls =
-            Polls { queries: Vec::new(), headers, news: false, active: now, busy: true, rested: Time::ZERO };
+            Poller { queries: Vec::new(), headers, news: false, active: now, busy: true, rested: Time::ZERO };
         (0..config.upstreams.len()).for_each(|upstream| polls.add(config, upstream));
         Ok(polls)
     }
@@ -64,12 +64,12 @@ impl Polls {
         };
         // Who the endpoints are comes first: answers about them are of use only then.
         if let Some(endpoints) = &balanced.endpoints.prometheus {
-            ask(Question::Endpoints, &endpoints.query);
+            ask(PollKind::Endpoints, &endpoints.query);
         }
         for (at, signal) in balanced.signals.iter().enumerate() {
-            ask(Question::Signal(at), &signal.query);
+            ask(PollKind::Signal(at), &signal.query);
             if let Some(query) = &signal.timestamp_query {
-                ask(Question::Timestamps(at), query);
+                ask(PollKind::Timestamps(at), query);
             }
         }
     }
@@ -115,7 +115,7 @@ impl Polls {
     pub fn ask_again(&mut self, upstream: usize) {
         for query in self.queries.iter_mut().filter(|query| query.upstream == upstream) {
             // An answer that is on its way is read against the fleet as it is when it comes.
-            if matches!(query.question, Question::Signal(_)) && query.pending.is_none() {
+            if matches!(query.question, PollKind::Signal(_)) && query.pending.is_none() {
                 query.asked = None;
             }
         }
@@ -160,10 +160,10 @@ impl Polls {
     }
 
     /// An answer came; the upstream whose endpoints it changes, if it is one of these queries and does.
-    pub fn answered(
+    pub fn receive_response(
         &mut self,
         host: &dyn Host,
-        engine: &Engine,
+        engine: &Balancer,
         config: &Config,
         (snapshot, discovery): (&mut Snapshot, &mut Discovery),
         token: u32,
@@ -178,7 +178,7 @@ impl Polls {
         let body = body.part(0, LARGEST_ANSWER);
         let answer = (status, body.as_slice());
         let read = match question {
-            Question::Signal(of) => {
+            PollKind::Signal(of) => {
                 let signal = upstream.config().signals.get(of)?;
                 reading::samples(signal, upstream, answer, now).map(|samples| {
                     match self.dated_by(index, of) {
@@ -188,7 +188,7 @@ impl Polls {
                     false
                 })
             }
-            Question::Timestamps(of) => {
+            PollKind::Timestamps(of) => {
                 let signal = upstream.config().signals.get(of)?;
                 let held = query.held.as_mut();
                 let dated =
@@ -198,8 +198,8 @@ impl Polls {
                 }
                 dated.map(|()| false)
             }
-            Question::Endpoints => reading::endpoints(upstream.config(), answer)
-                .map(|finding| discovery.answered(index, (Origin::Prometheus, identity), finding, now)),
+            PollKind::Endpoints => reading::endpoints(upstream.config(), answer)
+                .map(|finding| discovery.accept_finding(index, (Origin::Prometheus, identity), finding, now)),
         };
         match read {
             Ok(changed) => {
@@ -215,14 +215,14 @@ impl Polls {
 
     /// The query for the timestamps of the signal at `of`, if it has one.
     fn dated_by(&mut self, upstream: usize, of: usize) -> Option<&mut Query> {
-        let wanted = Question::Timestamps(of);
+        let wanted = PollKind::Timestamps(of);
         self.queries.iter_mut().find(|query| query.upstream == upstream && query.question == wanted)
     }
 
     /// Values whose timestamps cannot be asked for count as they came.
     fn release(&mut self, config: &Config, snapshot: &mut Snapshot, at: usize) {
         let Some(query) = self.queries.get_mut(at) else { return };
-        let Question::Timestamps(of) = query.question else { return };
+        let PollKind::Timestamps(of) = query.question else { return };
         let upstream = config.upstreams.get(query.upstream);
         let signal = upstream.and_then(|upstream| upstream.signals.get(of));
         if let (Some(samples), Some(upstream), Some(signal)) = (query.held.take(), upstream, signal) {
@@ -267,10 +267,10 @@ impl Polls {
         let (index, question) = (query.upstream, query.question);
         let Some(upstream) = config.upstreams.get(index) else { return };
         let of = match question {
-            Question::Signal(at) => {
+            PollKind::Signal(at) => {
                 format!("signal {:?}", upstream.signals.get(at).map_or("", |signal| &signal.name))
             }
-            Question::Timestamps(at) => {
+            PollKind::Timestamps(at) => {
                 format!(
                     "timestamps of signal {:?}",
                     upstream.signals.get(at).map_or("", |signal| &signal.name)
@@ -279,11 +279,11 @@ impl Polls {
             _ => "endpoints".to_owned(),
         };
         let error: String =
-            format!("{of} of {:?}: {error}", upstream.cluster).chars().take(LONGEST_ERROR).collect();
+            format!("{of} of {:?}: {error}", upstream.cluster).chars().take(MAX_ERROR).collect();
         snapshot.stats.failures += 1;
         snapshot.stats.last_error.clone_from(&error);
         self.news = true;
-        if question == Question::Endpoints {
+        if question == PollKind::Endpoints {
             discovery.failed(index, Origin::Prometheus, &error);
         }
         let before = self.failing(&snapshot.stats.failing);

@@ -5,8 +5,8 @@ use core::net::SocketAddr;
 use hashbrown::HashSet;
 
 use super::found::{Finding, Found};
-use config::MOST_ENDPOINTS;
-use engine::endpoint::Condition;
+use config::MAX_ENDPOINTS;
+use engine::endpoint::AnnouncedHealth;
 use engine::endpoint::{Absences, Standing};
 use engine::time::Time;
 
@@ -48,7 +48,7 @@ pub struct Source {
     /// The endpoints it named last; an answer without any leaves them for a while.
     pub found: Vec<Found>,
     /// When it last answered usably; [`Time::ZERO`] if never.
-    pub answered: Time,
+    pub last_success: Time,
     /// Usable answers, ever.
     pub answers: u64,
     /// Questions without a usable answer, ever.
@@ -75,8 +75,8 @@ impl Source {
     /// Envoy's list is what requests can be steered to, so an endpoint that it leaves out is gone, unless it names nobody
     /// at all. Others are believed [later](Source::believe_absences).
     pub fn answer(&mut self, finding: Finding, (origin, question): (Origin, u64), now: Time) -> bool {
-        let first = self.answered == Time::ZERO;
-        self.answered = now;
+        let first = self.last_success == Time::ZERO;
+        self.last_success = now;
         self.answers += 1;
         self.error.clear();
         self.skipped = finding.skipped.saturating_add(finding.beyond).min(u32::MAX as usize) as u32;
@@ -94,7 +94,7 @@ impl Source {
                 self.absences.named(found.address, now);
             }
             for old in &self.found {
-                if !named.contains(&old.address) && found.len() < MOST_ENDPOINTS {
+                if !named.contains(&old.address) && found.len() < MAX_ENDPOINTS {
                     self.absences.missed(old.address, now);
                     found.push(old.clone());
                 }
@@ -130,12 +130,12 @@ impl Source {
     /// Forgets who was condemned by a source that has gone silent, though asked every `every_s` seconds. Whether that
     /// changed anything.
     pub fn forget_conditions(&mut self, every_s: f64, now: Time) -> bool {
-        if now.seconds_since(self.answered) < CONDITION_COUNTS_FOR_S.max(SILENT_AFTER * every_s) {
+        if now.seconds_since(self.last_success) < CONDITION_COUNTS_FOR_S.max(SILENT_AFTER * every_s) {
             return false;
         }
         let mut changed = false;
-        for found in self.found.iter_mut().filter(|found| found.condition != Condition::Serving) {
-            found.condition = Condition::Serving;
+        for found in self.found.iter_mut().filter(|found| found.condition != AnnouncedHealth::Serving) {
+            found.condition = AnnouncedHealth::Serving;
             changed = true;
         }
         changed
@@ -143,12 +143,12 @@ impl Source {
 
     /// What was ever said; nothing before the first answer.
     pub fn known(&self) -> Option<&[Found]> {
-        (self.answered != Time::ZERO).then_some(&*self.found)
+        (self.last_success != Time::ZERO).then_some(&*self.found)
     }
 
     /// The clock stepped back to `now`.
     pub fn not_after(&mut self, now: Time) {
-        self.answered = self.answered.min(now);
+        self.last_success = self.last_success.min(now);
         self.absences.not_after(now);
     }
 }
@@ -290,12 +290,12 @@ mod tests {
     fn nobody_stays_condemned_by_a_source_that_is_gone() {
         let mut source = Source::default();
         let mut answer = finding(&[1, 2]);
-        answer.found[0].condition = Condition::Unhealthy;
+        answer.found[0].condition = AnnouncedHealth::Unhealthy;
         source.answer(answer, ENVOY, s(0));
         assert!(!source.forget_conditions(5.0, s(59)));
         assert!(!source.forget_conditions(30.0, s(60)), "it is asked seldom");
         assert!(source.forget_conditions(5.0, s(60)));
-        assert!(source.found.iter().all(|found| found.condition == Condition::Serving));
+        assert!(source.found.iter().all(|found| found.condition == AnnouncedHealth::Serving));
         assert!(!source.forget_conditions(5.0, s(61)));
     }
 }

@@ -8,8 +8,8 @@ use crate::event::{Event, Field};
 use crate::host::Host;
 use crate::sharing::discovered;
 use crate::worker::notices::Notices;
-use config::{Config, MOST_ENDPOINTS, Via};
-use engine::Engine;
+use config::{Config, MAX_ENDPOINTS, Via};
+use engine::Balancer;
 use engine::endpoint::Standing;
 use engine::rng;
 use engine::time::Time;
@@ -22,7 +22,7 @@ const FINDING_OUT_S: f64 = 30.0;
 pub struct Discovery {
     key: String,
     version: Option<u32>,
-    heard: Vec<Heard>,
+    heard: Vec<SourceChange>,
     /// By upstream: whether all of its sources had answered when its fleet was last made.
     complete: Vec<bool>,
     /// By upstream: what has been said of it.
@@ -35,7 +35,7 @@ pub struct Discovery {
 }
 
 /// One source of one upstream.
-struct Heard {
+struct SourceChange {
     upstream: usize,
     key: discovered::Key,
     source: Source,
@@ -76,7 +76,7 @@ impl Discovery {
         let envoy = envoy.map(|admin| (Origin::Envoy, interval_s(admin.interval)));
         for (origin, every_s) in [prometheus, envoy].into_iter().flatten() {
             let (key, source) = ((cluster, origin), Source::default());
-            self.heard.push(Heard { upstream, key, source, every_s, localities: Vec::new() });
+            self.heard.push(SourceChange { upstream, key, source, every_s, localities: Vec::new() });
         }
         self.complete.push(false);
         self.notices.push(Notices::default());
@@ -94,7 +94,7 @@ impl Discovery {
     }
 
     /// A source answered `question`. Whether that changes who the endpoints are.
-    pub fn answered(
+    pub fn accept_finding(
         &mut self,
         upstream: usize,
         (origin, question): (Origin, u64),
@@ -143,7 +143,7 @@ impl Discovery {
     }
 
     /// Lets endpoints go that sources have left out for long enough; the upstreams that this changes.
-    pub fn believe_absences(&mut self, engine: &Engine, now: Time) -> Vec<usize> {
+    pub fn believe_absences(&mut self, engine: &Balancer, now: Time) -> Vec<usize> {
         let mut changed = Vec::new();
         for heard in &mut self.heard {
             let upstream = engine.upstream(heard.upstream);
@@ -212,7 +212,7 @@ impl Discovery {
         &mut self,
         host: &dyn Host,
         config: &Config,
-        engine: &mut Engine,
+        engine: &mut Balancer,
         (upstream, speaks): (usize, bool),
         now: Time,
     ) -> usize {
@@ -229,7 +229,7 @@ impl Discovery {
         let finding_out = !was_complete && now.seconds_since(self.started) < FINDING_OUT_S;
         if merged.beyond > 0 && !core::mem::replace(&mut self.complained, true) {
             let line = format!(
-                "{:?} has {} endpoints beyond the {MOST_ENDPOINTS} that are balanced; they are left out",
+                "{:?} has {} endpoints beyond the {MAX_ENDPOINTS} that are balanced; they are left out",
                 balanced.cluster, merged.beyond,
             );
             host.tell(&Event {

@@ -5,18 +5,18 @@ use std::rc::Rc;
 
 use super::host::Envoy;
 use super::root;
-use crate::request::Attempt;
+use crate::request::UpstreamAttempt;
 use crate::worker::Worker;
 
 /// An attempt on its way to an endpoint.
 #[derive(Default)]
 pub struct AttemptStream {
     worker: Option<Rc<RefCell<Worker>>>,
-    attempt: Attempt,
+    attempt: UpstreamAttempt,
 }
 
 impl AttemptStream {
-    fn with(&mut self, act: impl FnOnce(&mut Attempt, &mut Worker)) {
+    fn with(&mut self, act: impl FnOnce(&mut UpstreamAttempt, &mut Worker)) {
         if let Some(mut worker) = self.worker.as_ref().and_then(|w| w.try_borrow_mut().ok()) {
             act(&mut self.attempt, &mut worker);
         }
@@ -24,7 +24,7 @@ impl AttemptStream {
 
     /// Request headers; `end` where nothing follows them.
     pub fn request_headers(&mut self, end: bool) {
-        self.worker = root::with_workers(|workers| Attempt::worker_of(&Envoy, workers));
+        self.worker = root::with_workers(|workers| UpstreamAttempt::worker_of(&Envoy, workers));
         self.with(|attempt, worker| attempt.request_headers(worker, &Envoy, end));
     }
 

@@ -23,7 +23,7 @@ pub enum Action {
 enum Context {
     Root(Rc<Root>),
     Request(Rc<RefCell<HttpStream>>),
-    Attempt(Rc<RefCell<AttemptStream>>),
+    UpstreamAttempt(Rc<RefCell<AttemptStream>>),
 }
 
 thread_local! {
@@ -50,7 +50,7 @@ macro_rules! with_stream {
                     $act;
                 }
             }
-            Some(Context::Attempt(stream)) => {
+            Some(Context::UpstreamAttempt(stream)) => {
                 if let Ok(mut $stream) = stream.try_borrow_mut() {
                     $act;
                 }
@@ -65,7 +65,7 @@ pub fn create(id: u32, parent: u32) {
     let context = match (parent, root(parent)) {
         (0, _) => Context::Root(Rc::default()),
         (_, None) => return,
-        (_, Some(root)) if root.follows() => Context::Attempt(Rc::default()),
+        (_, Some(root)) if root.follows() => Context::UpstreamAttempt(Rc::default()),
         (_, Some(root)) => Context::Request(Rc::new(RefCell::new(HttpStream::of(&root)))),
     };
     let replaced = CONTEXTS.with(|contexts| contexts.try_borrow_mut().ok()?.insert(id, context));
@@ -90,7 +90,7 @@ pub fn request_headers(id: u32, end: bool) -> Action {
         Some(Context::Request(stream)) => {
             stream.try_borrow_mut().map_or(Action::Continue, |mut stream| stream.request_headers(end))
         }
-        Some(Context::Attempt(stream)) => {
+        Some(Context::UpstreamAttempt(stream)) => {
             stream.try_borrow_mut().iter_mut().for_each(|stream| stream.request_headers(end));
             Action::Continue
         }

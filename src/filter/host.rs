@@ -11,7 +11,7 @@ use crate::host::{Call, CallError, Host, MetricKind, SharedError, StreamHost};
 use engine::time::Time;
 
 /// So many metrics a VM defines at most: Envoy keeps each for as long as the process runs.
-const MOST_METRICS: usize = 4096;
+const MAX_METRICS: usize = 4096;
 
 thread_local! {
     /// The numbers of the metrics that are defined: Envoy would give another number each time, and keep all of them.
@@ -20,7 +20,7 @@ thread_local! {
 
 /// A body is read in pieces of so many bytes, and no more of them than this.
 const PIECE: usize = 64 * 1024;
-const MOST_PIECES: usize = 64;
+const MAX_PIECES: usize = 64;
 
 /// Envoy, seen from a root context or a stream.
 pub struct Envoy;
@@ -96,7 +96,7 @@ impl Host for Envoy {
             if let Some(id) = metrics.get(name) {
                 return Some(*id);
             }
-            if metrics.len() >= MOST_METRICS {
+            if metrics.len() >= MAX_METRICS {
                 return None;
             }
             let kind = match kind {
@@ -151,7 +151,7 @@ impl StreamHost for Envoy {
 
     fn response_body_end(&self, most: usize) -> Vec<u8> {
         let mut end: Vec<u8> = Vec::new();
-        for piece in 0..MOST_PIECES {
+        for piece in 0..MAX_PIECES {
             let read = abi::buffer(Buffer::ResponseBody, piece * PIECE, PIECE).unwrap_or_default();
             let last = read.len() < PIECE;
             end.extend_from_slice(&read);

@@ -12,7 +12,7 @@ use crate::worker::aside::{self, Aside};
 use config::{Fault, Role};
 
 /// The largest answer that is kept while the worker is at work.
-const MOST_KEPT: usize = 1 << 20;
+const MAX_KEPT: usize = 1 << 20;
 
 thread_local! {
     /// The latest worker by plugin name: a new configuration is a new root context in the same VM, and what
@@ -188,7 +188,7 @@ impl Root {
         if let Some(old) = Root::latest(&name)
             && let Ok(mut old) = old.try_borrow_mut()
         {
-            worker.adopt(&mut old, Host::now(&Envoy));
+            worker.take_over(&mut old, Host::now(&Envoy));
         }
         self.tick_period_ms.set(worker.tick_period_ms());
         let worker = Rc::new(RefCell::new(worker));
@@ -251,7 +251,7 @@ impl Root {
         let body = CallBody(size);
         let Some(()) = self.with(|worker| worker.call_answered(&Envoy, token, status, &body)) else {
             // Kept for when the worker is done; one that is large is asked for again.
-            let kept = if size <= MOST_KEPT { (status, body.part(0, size)) } else { (None, Vec::new()) };
+            let kept = if size <= MAX_KEPT { (status, body.part(0, size)) } else { (None, Vec::new()) };
             if let Ok(mut answers) = self.answers.try_borrow_mut() {
                 answers.push((token, kept.0, kept.1));
             }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::dispatch::Action;
 use super::host::Envoy;
 use super::root::{self, Root};
-use crate::request::{Stream, Verdict};
+use crate::request::{Flow, Stream};
 use crate::worker::Worker;
 use crate::worker::aside::Aside;
 
@@ -41,8 +41,8 @@ impl HttpStream {
             None => self.with(begin),
         };
         match verdict {
-            Some(Verdict::Answered) => Action::Pause,
-            Some(Verdict::Continue) | None => Action::Continue,
+            Some(Flow::Answered) => Action::Pause,
+            Some(Flow::Continue) | None => Action::Continue,
         }
     }
 

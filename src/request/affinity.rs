@@ -12,11 +12,11 @@ use engine::rng::{Rng, hash};
 use engine::settings::{Affinity, Cookie, Policy, SameSite, Upstream};
 
 /// More of a value than this is not looked at: longer keys that agree so far are one key.
-const LONGEST_KEY: usize = 1024;
+const MAX_KEY: usize = 1024;
 /// More of a `cookie` or `:path` than this is not searched, all lines together.
-const LONGEST_SEARCH: usize = 16 * 1024;
+const MAX_SEARCH: usize = 16 * 1024;
 /// More lines of one header than this are not looked through.
-const MOST_LINES: usize = 256;
+const MAX_LINES: usize = 256;
 
 /// The key of a request to `upstream`, if its policy or its split wants one and the request has one.
 pub fn key(upstream: &Upstream, host: &dyn StreamHost) -> Option<u64> {
@@ -78,10 +78,10 @@ impl Issued {
 fn of_cookie(host: &dyn StreamHost, name: &[u8]) -> Option<u64> {
     let first = host.request_header("cookie")?;
     let key = |line: &[u8], left: usize| hashed(cookie(line.get(..left).unwrap_or(line), name)?);
-    if let Some(found) = key(&first, LONGEST_SEARCH) {
+    if let Some(found) = key(&first, MAX_SEARCH) {
         return Some(found);
     }
-    let mut left = LONGEST_SEARCH.saturating_sub(first.len());
+    let mut left = MAX_SEARCH.saturating_sub(first.len());
     for line in further(host.request_headers("cookie")) {
         if let Some(found) = key(&line, left) {
             return Some(found);
@@ -93,7 +93,7 @@ fn of_cookie(host: &dyn StreamHost, name: &[u8]) -> Option<u64> {
 
 /// The lines after the first.
 fn further(lines: Vec<Vec<u8>>) -> impl Iterator<Item = Vec<u8>> {
-    lines.into_iter().take(MOST_LINES).skip(1)
+    lines.into_iter().take(MAX_LINES).skip(1)
 }
 
 /// Whether a `set-cookie` line sets the cookie of this name: what comes after its name is no other cookie's.
@@ -136,12 +136,12 @@ fn set_cookie(cookie: &Cookie, value: &[u8]) -> Vec<u8> {
 }
 
 fn hashed(value: &[u8]) -> Option<u64> {
-    let value = value.get(..LONGEST_KEY).unwrap_or(value);
+    let value = value.get(..MAX_KEY).unwrap_or(value);
     (!value.is_empty()).then(|| hash(value))
 }
 
 fn searched(bytes: &[u8]) -> &[u8] {
-    bytes.get(..LONGEST_SEARCH).unwrap_or(bytes)
+    bytes.get(..MAX_SEARCH).unwrap_or(bytes)
 }
 
 /// The value of the first cookie of this name that is not empty; joined lines are joined by commas or semicolons.
@@ -268,10 +268,10 @@ mod tests {
             let headers: Vec<(&str, &[u8])> = lines.iter().map(|line| ("cookie", *line)).collect();
             assert_eq!(of(r#"{"cookie":"user"}"#, &headers), alice, "{lines:?}");
         }
-        let many = vec![("cookie", &b"a=b"[..]); 2 * MOST_LINES];
+        let many = vec![("cookie", &b"a=b"[..]); 2 * MAX_LINES];
         let late = [&many[..], &[("cookie", &b"user=alice"[..])]].concat();
         assert_eq!(of(r#"{"cookie":"user"}"#, &late), None, "the search is bounded");
-        let long = [b"a=".as_slice(), &[b'x'; LONGEST_SEARCH]].concat();
+        let long = [b"a=".as_slice(), &[b'x'; MAX_SEARCH]].concat();
         assert_eq!(of(r#"{"cookie":"user"}"#, &[("cookie", &long), ("cookie", b"user=alice")]), None);
     }
 

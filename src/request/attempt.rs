@@ -2,7 +2,7 @@
 
 use crate::host::StreamHost;
 use engine::time::Time;
-use engine::{Engine, Failure, Outcome, Ticket};
+use engine::{Balancer, Failure, Outcome, RequestHandle};
 
 /// A response that has been flowing for so long has begun well, whatever its end: a stream that stays open for
 /// hours would otherwise never show that its endpoint works. Seconds.
@@ -31,14 +31,14 @@ enum Judged {
     Settled,
 }
 
-/// Where an hop stands. Whoever holds one ends it with [`Hop::end`], which gives back exactly once.
+/// Where an hop stands. Whoever holds one ends it with [`Attempt::end`], which gives back exactly once.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) enum Hop {
+pub(crate) enum Attempt {
     /// Nothing is owed.
     #[default]
     Over,
     /// Sent; no answer yet.
-    Waiting { ticket: Ticket, upload: Upload },
+    Waiting { ticket: RequestHandle, upload: Upload },
     /// Answered; the body may still flow.
     Streaming(Streaming),
 }
@@ -46,7 +46,7 @@ pub(crate) enum Hop {
 /// What is known of a response on its way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Streaming {
-    ticket: Ticket,
+    ticket: RequestHandle,
     judged: Judged,
     answered: Time,
     complete: bool,
@@ -55,42 +55,42 @@ pub(crate) struct Streaming {
 /// What only somebody else can tell of an hop that ended before its response did: whether that was the
 /// endpoint's doing.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Unexplained {
-    ticket: Ticket,
+pub(crate) struct PendingOutcome {
+    ticket: RequestHandle,
     /// Whether it counts as good unless it was the endpoint that broke it off.
     good_otherwise: bool,
 }
 
-impl Unexplained {
+impl PendingOutcome {
     /// Another attempt was made: where there was no answer at all, because of that (`failure`); else because of the answer, which has been judged.
-    pub(crate) fn tried_again(self, engine: &mut Engine, failure: Option<Failure>, now: Time) {
+    pub(crate) fn tried_again(self, engine: &mut Balancer, failure: Option<Failure>, now: Time) {
         let failure = failure.filter(|_| !self.good_otherwise);
         self.explain(engine, failure, now);
     }
 
     /// It was the endpoint's doing, or (`None`) anybody else's.
-    pub(crate) fn explain(self, engine: &mut Engine, failure: Option<Failure>, now: Time) {
+    pub(crate) fn explain(self, engine: &mut Balancer, failure: Option<Failure>, now: Time) {
         // What had begun to answer had no deadline to keep.
         let failure = failure.filter(|failure| !self.good_otherwise || *failure != Failure::Deadline);
         if failure.is_some() || self.good_otherwise {
-            engine.judged(&self.ticket, failure, now);
+            engine.record_outcome(&self.ticket, failure, now);
         }
     }
 }
 
-impl Hop {
+impl Attempt {
     /// `ticket`'s request is on its way.
-    pub(crate) fn begin(engine: &mut Engine, ticket: Ticket, upload: Upload) -> Hop {
+    pub(crate) fn begin(engine: &mut Balancer, ticket: RequestHandle, upload: Upload) -> Attempt {
         if upload == Upload::Flowing {
             engine.uploading(&ticket);
         }
-        Hop::Waiting { ticket, upload }
+        Attempt::Waiting { ticket, upload }
     }
 
     /// A part of the request's body, or its trailers; `last` with the last. The endpoint's time counts from the last
     /// part that came before the answer: how slowly a client sends is not the endpoint's doing.
-    pub(crate) fn request_part(&mut self, engine: &mut Engine, host: &dyn StreamHost, last: bool) {
-        if let Hop::Waiting { ticket, upload: upload @ Upload::Flowing } = self {
+    pub(crate) fn request_part(&mut self, engine: &mut Balancer, host: &dyn StreamHost, last: bool) {
+        if let Attempt::Waiting { ticket, upload: upload @ Upload::Flowing } = self {
             if last {
                 *upload = Upload::Over;
                 engine.uploaded(ticket, host.now());
@@ -101,8 +101,8 @@ impl Hop {
     }
 
     /// The ticket of an hop without an answer so far. From here on one is due, if none was before.
-    pub(crate) fn due(&mut self, engine: &mut Engine) -> Option<&mut Ticket> {
-        let Hop::Waiting { ticket, upload } = self else { return None };
+    pub(crate) fn due(&mut self, engine: &mut Balancer) -> Option<&mut RequestHandle> {
+        let Attempt::Waiting { ticket, upload } = self else { return None };
         if core::mem::replace(upload, Upload::Over) == Upload::Flowing {
             let last_part = ticket.started;
             engine.uploaded(ticket, last_part);
@@ -111,28 +111,28 @@ impl Hop {
     }
 
     /// Response headers; `complete` where nothing follows them.
-    pub(crate) fn answered(
+    pub(crate) fn receive_headers(
         &mut self,
-        engine: &mut Engine,
-        ticket: Ticket,
+        engine: &mut Balancer,
+        ticket: RequestHandle,
         outcome: Outcome,
         now: Time,
         complete: bool,
     ) {
-        engine.answered(&ticket, outcome, now);
+        engine.record_response(&ticket, outcome, now);
         let judged = if outcome == Outcome::Undecided { Judged::NotYet } else { Judged::Settled };
-        *self = Hop::Streaming(Streaming { ticket, judged, answered: now, complete });
+        *self = Attempt::Streaming(Streaming { ticket, judged, answered: now, complete });
     }
 
     /// A part of the response's body; `last` with the last.
-    pub(crate) fn response_part(&mut self, engine: &mut Engine, host: &dyn StreamHost, last: bool) {
-        let Hop::Streaming(Streaming { ticket, judged, answered, complete }) = self else { return };
+    pub(crate) fn response_part(&mut self, engine: &mut Balancer, host: &dyn StreamHost, last: bool) {
+        let Attempt::Streaming(Streaming { ticket, judged, answered, complete }) = self else { return };
         *complete |= last;
         if *judged == Judged::NotYet && !last {
             let now = host.now();
             if now.seconds_since(*answered) >= FLOWS_AFTER_S {
                 *judged = Judged::Flows;
-                engine.judged(ticket, None, now);
+                engine.record_outcome(ticket, None, now);
             }
         }
     }
@@ -140,53 +140,60 @@ impl Hop {
     /// Which upstream it is at.
     pub(crate) fn upstream(&self) -> Option<usize> {
         match self {
-            Hop::Over => None,
-            Hop::Waiting { ticket, .. } | Hop::Streaming(Streaming { ticket, .. }) => Some(ticket.upstream),
+            Attempt::Over => None,
+            Attempt::Waiting { ticket, .. } | Attempt::Streaming(Streaming { ticket, .. }) => {
+                Some(ticket.upstream)
+            }
         }
     }
 
     /// Whether the client is done sending, and nothing has been answered.
     pub(crate) fn has_sent_all(&self) -> bool {
-        matches!(self, Hop::Waiting { upload: Upload::Over, .. })
+        matches!(self, Attempt::Waiting { upload: Upload::Over, .. })
     }
 
     /// Whether it is without an answer.
     pub(crate) fn is_unanswered(&self) -> bool {
-        matches!(self, Hop::Waiting { .. })
+        matches!(self, Attempt::Waiting { .. })
     }
 
     /// Whether trailers may still tell something.
     pub(crate) fn awaits_trailers(&self) -> bool {
-        matches!(self, Hop::Streaming(s) if !s.complete && s.judged != Judged::Settled)
+        matches!(self, Attempt::Streaming(s) if !s.complete && s.judged != Judged::Settled)
     }
 
     /// Response trailers, with the failure that they tell.
-    pub(crate) fn trailers(&mut self, engine: &mut Engine, failure: Option<Failure>, host: &dyn StreamHost) {
-        let Hop::Streaming(Streaming { ticket, judged, complete, .. }) = self else { return };
+    pub(crate) fn trailers(
+        &mut self,
+        engine: &mut Balancer,
+        failure: Option<Failure>,
+        host: &dyn StreamHost,
+    ) {
+        let Attempt::Streaming(Streaming { ticket, judged, complete, .. }) = self else { return };
         *complete = true;
         if failure.is_some() {
             *judged = Judged::Settled;
-            engine.judged(ticket, failure, host.now());
+            engine.record_outcome(ticket, failure, host.now());
         }
     }
 
     /// Whether the response has ended too early for a verdict.
     pub(crate) fn broken_off(&self) -> bool {
-        matches!(self, Hop::Streaming(s) if !s.complete && s.judged != Judged::Settled)
+        matches!(self, Attempt::Streaming(s) if !s.complete && s.judged != Judged::Settled)
     }
 
     /// The end of it, for a reason if one is known; further calls change nothing. What remains to be explained is
     /// left to the caller.
     pub(crate) fn end(
         &mut self,
-        engine: &mut Engine,
+        engine: &mut Balancer,
         reason: Option<Failure>,
         now: Time,
-    ) -> Option<Unexplained> {
+    ) -> Option<PendingOutcome> {
         let broken_off = self.broken_off();
         match core::mem::take(self) {
-            Hop::Over => None,
-            Hop::Waiting { mut ticket, upload } => {
+            Attempt::Over => None,
+            Attempt::Waiting { mut ticket, upload } => {
                 let outcome = match (reason, upload) {
                     (Some(failure), _) => Outcome::Failed(failure),
                     (None, Upload::Over) => Outcome::Cancelled,
@@ -196,13 +203,13 @@ impl Hop {
                 if upload == Upload::Flowing {
                     engine.uploaded(&mut ticket, now);
                 }
-                engine.answered(&ticket, outcome, now);
+                engine.record_response(&ticket, outcome, now);
                 engine.finished(&ticket, now);
-                reason.is_none().then_some(Unexplained { ticket, good_otherwise: false })
+                reason.is_none().then_some(PendingOutcome { ticket, good_otherwise: false })
             }
-            Hop::Streaming(Streaming { ticket, judged, .. }) => {
+            Attempt::Streaming(Streaming { ticket, judged, .. }) => {
                 engine.finished(&ticket, now);
-                let end = Unexplained { ticket, good_otherwise: judged == Judged::NotYet };
+                let end = PendingOutcome { ticket, good_otherwise: judged == Judged::NotYet };
                 if broken_off && reason.is_none() {
                     return Some(end);
                 }

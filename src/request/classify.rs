@@ -4,7 +4,7 @@ use crate::host::StreamHost;
 use engine::rng;
 use engine::settings::Failures;
 use engine::time::Time;
-use engine::{Engine, Failure, Outcome, Ticket};
+use engine::{Balancer, Failure, Outcome, RequestHandle};
 
 /// Switching protocols: what flows from here on is no response body, and has no end that could be missing.
 const SWITCHING: u32 = 101;
@@ -87,7 +87,7 @@ pub(crate) enum Silence {
     /// The endpoint failed.
     Failed(Failure),
     /// Nobody knows: the client left.
-    Unexplained,
+    PendingOutcome,
 }
 
 /// Why a request that came at `began` has ended without an answer.
@@ -98,7 +98,7 @@ pub(crate) fn of_silence(host: &dyn StreamHost, began: Time, counts: &Failures) 
     }
     let failure = of_details(&details, host, counts);
     let failure = failure.or_else(|| gave_up_waiting(host, began).then_some(Failure::Deadline));
-    failure.and_then(|failure| failure.counted(counts)).map_or(Silence::Unexplained, Silence::Failed)
+    failure.and_then(|failure| failure.counted(counts)).map_or(Silence::PendingOutcome, Silence::Failed)
 }
 
 /// Whether the call's own deadline has passed, which its client keeps by leaving.
@@ -150,67 +150,67 @@ pub(crate) fn no_connection(host: &dyn StreamHost, counts: &Failures) -> Option<
 
 /// Who answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Served {
+pub(crate) enum UpstreamHost {
     /// The endpoint with this index.
-    Ours(u32),
+    Endpoint(u32),
     /// A host that is none of the endpoints.
-    Stranger,
+    Unknown,
     /// No host: Envoy itself or another filter.
-    Nobody,
+    None,
 }
 
-impl Served {
+impl UpstreamHost {
     pub(crate) fn one_of_ours(self) -> Option<u32> {
         match self {
-            Served::Ours(index) => Some(index),
-            Served::Stranger | Served::Nobody => None,
+            UpstreamHost::Endpoint(index) => Some(index),
+            UpstreamHost::Unknown | UpstreamHost::None => None,
         }
     }
 }
 
 /// The host that Envoy used in the end.
-pub(crate) fn served_by(engine: &Engine, host: &dyn StreamHost, upstream: usize) -> Served {
+pub(crate) fn served_by(engine: &Balancer, host: &dyn StreamHost, upstream: usize) -> UpstreamHost {
     let Some(address) = host.property(&["upstream", "address"]).filter(|a| !a.is_empty()) else {
-        return Served::Nobody;
+        return UpstreamHost::None;
     };
     let fleet = engine.upstream(upstream).map(|u| u.fleet());
-    fleet.and_then(|f| f.index_of_text(&address)).map_or(Served::Stranger, Served::Ours)
+    fleet.and_then(|f| f.index_of_text(&address)).map_or(UpstreamHost::Unknown, UpstreamHost::Endpoint)
 }
 
 /// Sees to it that the outcome goes to whoever served the request: a retry goes elsewhere, Envoy passes over an
 /// address that is not in the cluster, and other filters answer by themselves. `stays` where a retry would go to the same
 /// endpoint again. The last is whether the ticket is of the endpoint that served.
 pub(crate) fn reattribute(
-    engine: &mut Engine,
+    engine: &mut Balancer,
     host: &dyn StreamHost,
-    (ticket, stays): (Ticket, bool),
+    (ticket, stays): (RequestHandle, bool),
     outcome: Outcome,
-) -> (Ticket, Outcome, bool) {
+) -> (RequestHandle, Outcome, bool) {
     let deadline = outcome == Outcome::Failed(Failure::Deadline);
     let served = match served_by(engine, host, ticket.upstream) {
-        Served::Ours(served) if engine.names(&ticket, served) => {
+        UpstreamHost::Endpoint(served) if engine.names(&ticket, served) => {
             if stays && attempts(host) > 1 {
-                engine.gave_up(&ticket, host.now());
+                engine.record_failed_attempt(&ticket, host.now());
                 return (ticket, of_a_later_attempt(outcome), true);
             }
             return (ticket, outcome, true);
         }
-        Served::Ours(served) => served,
+        UpstreamHost::Endpoint(served) => served,
         // Whatever was good or bad about it is not the named endpoint's.
-        Served::Stranger => {
+        UpstreamHost::Unknown => {
             if attempts(host) <= 1 {
                 not_followed(engine, host, ticket.upstream);
             }
             return (ticket, Outcome::Unrelated, false);
         }
         // Envoy tells by its details of an endpoint that it could not reach; a deadline may have passed before it tried.
-        Served::Nobody if is_good(outcome) || deadline => return (ticket, Outcome::Unrelated, false),
-        Served::Nobody => return (ticket, outcome, false),
+        UpstreamHost::None if is_good(outcome) || deadline => return (ticket, Outcome::Unrelated, false),
+        UpstreamHost::None => return (ticket, outcome, false),
     };
-    let Some(moved) = engine.moved(&ticket, served) else { return (ticket, outcome, false) };
+    let Some(moved) = engine.reassigned(&ticket, served) else { return (ticket, outcome, false) };
     if attempts(host) > 1 {
         // The first endpoint failed, or the request would not be elsewhere.
-        engine.gave_up(&ticket, host.now());
+        engine.record_failed_attempt(&ticket, host.now());
         return (moved, of_a_later_attempt(outcome), true);
     }
     not_followed(engine, host, ticket.upstream);
@@ -218,7 +218,7 @@ pub(crate) fn reattribute(
 }
 
 /// A first attempt went elsewhere: because the request has another route by now, or because nothing follows the header.
-pub(crate) fn not_followed(engine: &mut Engine, host: &dyn StreamHost, upstream: usize) {
+pub(crate) fn not_followed(engine: &mut Balancer, host: &dyn StreamHost, upstream: usize) {
     match super::route::by_cluster(engine, host) {
         Some(other) if other != upstream => engine.rerouted(other),
         _ => engine.not_followed(upstream),

@@ -10,22 +10,22 @@ use std::rc::Rc;
 
 use hashbrown::HashMap;
 
-use crate::request::attempt::{Hop, Unexplained};
+use crate::request::attempt::{Attempt, PendingOutcome};
 use engine::time::Time;
-use engine::{Engine, Failure};
+use engine::{Balancer, Failure};
 
 /// The property that carries a request's number to its attempts.
 pub(crate) const PROPERTY: &[&str] = &["evenkeel_request"];
 /// Attempts without an explanation that one request keeps; it makes no more retries than that in practice.
-const MOST_UNEXPLAINED: usize = 16;
+const MAX_UNEXPLAINED: usize = 16;
 
 /// What a request and its attempts know together.
 #[derive(Debug, Default)]
-pub(crate) struct Trail {
+pub(crate) struct RequestCorrelation {
     /// Which upstream.
     pub upstream: usize,
     /// The named endpoint's reservation, until the first attempt takes it.
-    pub reserved: Hop,
+    pub reserved: Attempt,
     /// The endpoint of the first attempt, once there is one, if it is one of ours.
     pub first: Option<u32>,
     /// An attempt has been seen: from now on they tell, and the request's own filter only steers.
@@ -36,23 +36,23 @@ pub(crate) struct Trail {
     pub active: u32,
     /// Why Envoy gave up, once that is known: an endpoint's failure or (`None`) something else.
     pub explanation: Option<Option<Failure>>,
-    unexplained: Vec<Unexplained>,
+    unexplained: Vec<PendingOutcome>,
 }
 
 /// A trail with several who know it.
-pub(crate) type SharedTrail = Rc<RefCell<Trail>>;
+pub(crate) type SharedCorrelation = Rc<RefCell<RequestCorrelation>>;
 
-impl Trail {
+impl RequestCorrelation {
     /// The trail of a request to `upstream`, with what is reserved for it.
-    pub fn new(upstream: usize, reserved: Hop) -> Trail {
-        Trail { upstream, reserved, ..Trail::default() }
+    pub fn new(upstream: usize, reserved: Attempt) -> RequestCorrelation {
+        RequestCorrelation { upstream, reserved, ..RequestCorrelation::default() }
     }
 
     /// An attempt ended without a word.
-    pub fn leave(&mut self, engine: &mut Engine, end: Unexplained, now: Time) {
+    pub fn leave(&mut self, engine: &mut Balancer, end: PendingOutcome, now: Time) {
         match self.explanation {
             Some(failure) => end.explain(engine, failure, now),
-            None if self.unexplained.len() < MOST_UNEXPLAINED => self.unexplained.push(end),
+            None if self.unexplained.len() < MAX_UNEXPLAINED => self.unexplained.push(end),
             None => {}
         }
     }
@@ -63,14 +63,14 @@ impl Trail {
     }
 
     /// Envoy tries again; `failure` is what an attempt that was not answered at all had.
-    pub fn tries_again(&mut self, engine: &mut Engine, failure: Option<Failure>, now: Time) {
+    pub fn tries_again(&mut self, engine: &mut Balancer, failure: Option<Failure>, now: Time) {
         for end in self.unexplained.drain(..) {
             end.tried_again(engine, failure, now);
         }
     }
 
     /// Why the attempts so far ended without a word.
-    pub fn explain(&mut self, engine: &mut Engine, failure: Option<Failure>, now: Time) {
+    pub fn explain(&mut self, engine: &mut Balancer, failure: Option<Failure>, now: Time) {
         for end in self.unexplained.drain(..) {
             end.explain(engine, failure, now);
         }
@@ -79,24 +79,24 @@ impl Trail {
 
 /// The requests that attempts may ask for.
 #[derive(Debug, Default)]
-pub(crate) struct Trails {
+pub(crate) struct RequestCorrelations {
     /// Whether there may be attempts to follow at all.
     pub wanted: bool,
-    open: HashMap<u64, SharedTrail>,
+    open: HashMap<u64, SharedCorrelation>,
     last: u64,
 }
 
-impl Trails {
+impl RequestCorrelations {
     /// Opens a trail; the number finds it.
-    pub fn open(&mut self, trail: Trail) -> (u64, SharedTrail) {
+    pub fn open(&mut self, correlation: RequestCorrelation) -> (u64, SharedCorrelation) {
         self.last = self.last.wrapping_add(1);
-        let trail = Rc::new(RefCell::new(trail));
-        self.open.insert(self.last, trail.clone());
-        (self.last, trail)
+        let correlation = Rc::new(RefCell::new(correlation));
+        self.open.insert(self.last, correlation.clone());
+        (self.last, correlation)
     }
 
     /// The trail with this number.
-    pub fn find(&self, number: u64) -> Option<SharedTrail> {
+    pub fn find(&self, number: u64) -> Option<SharedCorrelation> {
         self.open.get(&number).cloned()
     }
 

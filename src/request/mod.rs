@@ -15,6 +15,6 @@ pub(crate) mod steering;
 pub(crate) mod stream;
 pub(crate) mod upstream_attempt;
 
+pub use stream::Flow;
 pub use stream::Stream;
-pub use stream::Verdict;
-pub use upstream_attempt::Attempt;
+pub use upstream_attempt::UpstreamAttempt;

@@ -3,7 +3,7 @@
 
 use crate::host::StreamHost;
 use crate::worker::Worker;
-use engine::Engine;
+use engine::Balancer;
 
 /// So many requests in a row are looked at again when they are answered before only one in [`ONE_IN`] is: a look at the
 /// route costs a trip to the host. One that is found starts this anew.
@@ -54,7 +54,7 @@ pub(crate) fn of(worker: &mut Worker, host: &dyn StreamHost) -> Option<usize> {
 }
 
 /// The upstream that balances the cluster of the route as it is now.
-pub(crate) fn by_cluster(engine: &Engine, host: &dyn StreamHost) -> Option<usize> {
+pub(crate) fn by_cluster(engine: &Balancer, host: &dyn StreamHost) -> Option<usize> {
     let cluster = host.property(&["xds", "cluster_name"])?;
     engine.route(core::str::from_utf8(&cluster).ok()?)
 }

@@ -12,7 +12,7 @@ const UNAVAILABLE: u32 = 503;
 pub(crate) fn of_headers(host: &dyn StreamHost, answer: Answer, now: Time) -> Option<Said> {
     let its_own = match answer.outcome {
         Outcome::Good | Outcome::Undecided => true,
-        Outcome::Failed(failure) => failure.answered(),
+        Outcome::Failed(failure) => failure.is_response(),
         Outcome::Cancelled | Outcome::Unrelated => false,
     };
     let waits = matches!(answer.status, TOO_MANY | UNAVAILABLE);

@@ -1,13 +1,13 @@
 //! How a decision becomes a header value: the fleet has the addresses as text, so a request only copies bytes.
 
 use config::{Config, Via};
-use engine::endpoint::Fleet;
+use engine::endpoint::EndpointSet;
 use engine::policy::{Candidates, MAX_CANDIDATES};
 use engine::settings::{NoneEligible, Upstream};
 
 /// The way of steering, and a buffer to write header values in.
 #[derive(Debug)]
-pub struct Steer {
+pub struct SteeringHeader {
     via: Via,
     header: String,
     want: usize,
@@ -16,10 +16,10 @@ pub struct Steer {
     buffer: Vec<u8>,
 }
 
-impl Steer {
+impl SteeringHeader {
     /// The configured way of steering.
-    pub fn new(config: &Config) -> Steer {
-        let mut steer = Steer {
+    pub fn new(config: &Config) -> SteeringHeader {
+        let mut steer = SteeringHeader {
             via: config.steering.via,
             header: config.steering.header.clone(),
             want: if config.steering.via == Via::OverrideHost { config.steering.candidates } else { 1 },
@@ -58,7 +58,7 @@ impl Steer {
     }
 
     /// The header and its value for `candidates` out of `fleet`; `None` if one of them is unknown there.
-    pub fn towards(&mut self, fleet: &Fleet, candidates: &Candidates) -> Option<(&str, &[u8])> {
+    pub fn towards(&mut self, fleet: &EndpointSet, candidates: &Candidates) -> Option<(&str, &[u8])> {
         self.buffer.clear();
         for index in candidates.as_slice() {
             let text = fleet.text(*index)?;

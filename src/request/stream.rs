@@ -2,27 +2,27 @@
 
 use super::affinity::{self, Issued};
 use crate::host::StreamHost;
-use crate::request::attempt::{Hop, Upload};
+use crate::request::attempt::{Attempt, Upload};
 use crate::request::classify;
 use crate::request::classify::{Answer, Silence};
-use crate::request::correlation::{PROPERTY, SharedTrail, Trail};
+use crate::request::correlation::{PROPERTY, RequestCorrelation, SharedCorrelation};
 use crate::request::grpc_web;
 use crate::request::route;
 use crate::request::said;
-use crate::telemetry::decision_log::{self, Testimony};
+use crate::telemetry::decision_log::{self, DecisionRecord};
 use crate::worker::Worker;
 use config::Mode;
 use engine::endpoint::EndpointRef;
 use engine::policy::Request;
 use engine::settings::Failures;
 use engine::time::Time;
-use engine::{Decision, Engine, Failure, Outcome, Ticket};
+use engine::{Balancer, Decision, Failure, Outcome, RequestHandle};
 
 pub(crate) use crate::request::route::Looks;
 
 /// What becomes of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Flow {
     /// It goes on.
     Continue,
     /// It has been answered here.
@@ -39,9 +39,9 @@ pub struct Stream {
     /// A retry goes to the same endpoint again: no other is named.
     stays: bool,
     /// Where its attempts may be seen, too: its number and what they share.
-    trail: Option<(u64, SharedTrail)>,
+    correlation: Option<(u64, SharedCorrelation)>,
     /// How it was decided, where somebody wants to know.
-    pub(crate) testimony: Option<Box<Testimony>>,
+    pub(crate) record: Option<Box<DecisionRecord>>,
     /// When it came.
     began: Time,
     /// Whether the request has a body, as every call has.
@@ -58,7 +58,7 @@ enum Phase {
     /// Its route is none of ours so far.
     Unrouted,
     /// Steered.
-    Steered(Hop),
+    Steered(Attempt),
     /// Not steered: whoever answers is learnt from the answer.
     Watching { upstream: usize, started: Time, upload: Upload },
     /// Its attempts tell; this one has steered.
@@ -68,17 +68,17 @@ enum Phase {
 impl Stream {
     /// Request headers; `complete` where nothing follows them. The steering header of the client is gone before
     /// anything else is looked at.
-    pub fn request_headers(&mut self, worker: &mut Worker, host: &dyn StreamHost, complete: bool) -> Verdict {
+    pub fn request_headers(&mut self, worker: &mut Worker, host: &dyn StreamHost, complete: bool) -> Flow {
         host.remove_request_header(worker.steer.header());
         if worker.shows_status(host) {
-            return Verdict::Answered;
+            return Flow::Answered;
         }
         let asked = worker.is_asked(host);
         worker.carries_traffic = true;
         worker.busy = true;
         let Some(upstream) = route::of(worker, host) else {
             self.phase = Phase::Unrouted;
-            return Verdict::Continue;
+            return Flow::Continue;
         };
         // Who asks for an upgrade has said all with the headers.
         let upload = Upload::of(complete || host.request_header("upgrade").is_some());
@@ -102,10 +102,10 @@ impl Stream {
         (upstream, upload): (usize, Upload),
         asked: bool,
         now: Time,
-    ) -> Verdict {
+    ) -> Flow {
         let observed = worker.config.mode == Mode::Observe;
         let named = if observed { 1 } else { worker.steer.want() };
-        let want = if asked || worker.listeners.any { named.max(2) } else { named };
+        let want = if asked || worker.sinks.any { named.max(2) } else { named };
         let key = worker.engine.upstream(upstream).and_then(|u| affinity::key(u.config(), host));
         let mut request = Request { key, want };
         if !observed {
@@ -113,9 +113,9 @@ impl Stream {
         }
         let decision = worker.engine.pick(upstream, request, now, &mut worker.rng);
         self.phase = Phase::Watching { upstream, started: now, upload };
-        if asked || worker.listeners.any {
-            self.testimony = worker.testimony(host, (upstream, &decision), asked, now);
-            self.testimony.iter().for_each(|testimony| worker.attribute(host, testimony));
+        if asked || worker.sinks.any {
+            self.record = worker.record_decision(host, (upstream, &decision), asked, now);
+            self.record.iter().for_each(|record| worker.attribute(host, record));
         }
         match decision {
             Decision::Steer(candidates) if observed => {
@@ -130,13 +130,13 @@ impl Stream {
                 let Some((header, value)) = fleet.and_then(|fleet| worker.steer.towards(fleet, &candidates))
                 else {
                     self.phase = Phase::Foreign;
-                    return Verdict::Continue;
+                    return Flow::Continue;
                 };
                 host.set_request_header(header, value);
                 self.stays = candidates.as_slice().len() == 1;
                 let first = candidates.first();
                 let ticket = first.and_then(|i| worker.engine.started(upstream, i, now));
-                let begun = ticket.map(|ticket| Hop::begin(&mut worker.engine, ticket, upload));
+                let begun = ticket.map(|ticket| Attempt::begin(&mut worker.engine, ticket, upload));
                 self.phase = begun.map_or(Phase::Foreign, Phase::Steered);
             }
             Decision::SafeEndpoint => {
@@ -153,13 +153,13 @@ impl Stream {
                     &[("x-evenkeel-reason", "no eligible endpoint"), ("retry-after", "1")],
                     b"",
                 );
-                return Verdict::Answered;
+                return Flow::Answered;
             }
         }
-        if worker.trails.wanted {
-            self.leave_a_trail(worker, host, upstream);
+        if worker.correlations.wanted {
+            self.register(worker, host, upstream);
         }
-        Verdict::Continue
+        Flow::Continue
     }
 
     /// The request with a key of its own, if it had none and its client is to be given one.
@@ -173,24 +173,24 @@ impl Stream {
     }
 
     /// Lets attempts find this request.
-    fn leave_a_trail(&mut self, worker: &mut Worker, host: &dyn StreamHost, upstream: usize) {
+    fn register(&mut self, worker: &mut Worker, host: &dyn StreamHost, upstream: usize) {
         let reserved = match self.phase {
-            Phase::Steered(hop) => hop,
-            _ => Hop::Over,
+            Phase::Steered(attempt) => attempt,
+            _ => Attempt::Over,
         };
-        let (number, trail) = worker.trails.open(Trail::new(upstream, reserved));
+        let (number, correlation) = worker.correlations.open(RequestCorrelation::new(upstream, reserved));
         host.set_property(PROPERTY, &number.to_le_bytes());
-        self.trail = Some((number, trail));
+        self.correlation = Some((number, correlation));
     }
 
     /// A part of the request's body, or its trailers; `last` with the last.
     pub fn request_body(&mut self, worker: &mut Worker, host: &dyn StreamHost, last: bool) {
         self.look_for_attempts();
         match &mut self.phase {
-            Phase::Steered(hop) => {
-                hop.request_part(&mut worker.engine, host, last);
-                if let Some((_, trail)) = &self.trail {
-                    trail.borrow_mut().reserved = *hop;
+            Phase::Steered(attempt) => {
+                attempt.request_part(&mut worker.engine, host, last);
+                if let Some((_, correlation)) = &self.correlation {
+                    correlation.borrow_mut().reserved = *attempt;
                 }
             }
             Phase::Watching { started, upload: upload @ Upload::Flowing, .. } => {
@@ -211,10 +211,10 @@ impl Stream {
         {
             issued.give(upstream.config(), host);
         }
-        if self.testimony.is_some() || worker.config.debug.is_some() {
+        if self.record.is_some() || worker.config.debug.is_some() {
             let counts = self.counts(worker).filter(|_| self.is_watched(worker));
             let failure = counts.and_then(|counts| classify::failure(host, complete, counts));
-            self.testify(worker, host, failure);
+            self.write_debug_header(worker, host, failure);
         }
         self.look_for_attempts();
         self.compare(worker, host);
@@ -225,14 +225,14 @@ impl Stream {
         let engine = &mut worker.engine;
         match &mut self.phase {
             Phase::Foreign | Phase::Unrouted => {}
-            Phase::Steered(hop) => {
-                let Some(ticket) = hop.due(engine).copied() else { return };
+            Phase::Steered(attempt) => {
+                let Some(ticket) = attempt.due(engine).copied() else { return };
                 let now = host.now();
                 let Some(counts) = engine.counts(ticket.upstream) else { return };
                 let answer = classify::of_headers(host, complete, counts);
                 let from = (ticket, self.stays);
                 let (ticket, outcome, its_own) = classify::reattribute(engine, host, from, answer.outcome);
-                hop.answered(engine, ticket, outcome, now, complete);
+                attempt.receive_headers(engine, ticket, outcome, now, complete);
                 self.listen(engine, host, its_own.then_some(ticket), answer, now);
             }
             Phase::Watching { upstream, started, .. } => {
@@ -248,14 +248,15 @@ impl Stream {
                 let ticket = served.one_of_ours().and_then(|i| engine.started(*upstream, i, started));
                 self.phase = Phase::Foreign;
                 if let Some(ticket) = ticket {
-                    let mut hop = Hop::Over;
-                    hop.answered(engine, ticket, outcome, now, complete);
-                    self.phase = Phase::Steered(hop);
+                    let mut attempt = Attempt::Over;
+                    attempt.receive_headers(engine, ticket, outcome, now, complete);
+                    self.phase = Phase::Steered(attempt);
                     self.listen(engine, host, Some(ticket), answer, now);
                 }
             }
             Phase::Followed => {
-                let answered = self.trail.as_ref().is_some_and(|(_, trail)| trail.borrow().answering);
+                let answered =
+                    self.correlation.as_ref().is_some_and(|(_, correlation)| correlation.borrow().answering);
                 if !answered {
                     self.explain(engine, host);
                 }
@@ -266,8 +267,10 @@ impl Stream {
     /// Compares a decision that is only shown with Envoy's own: whom its first attempt went to.
     fn compare(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
         let Some(named) = self.shown.take() else { return };
-        let (upstream, used) = match (&self.phase, &self.trail) {
-            (Phase::Followed, Some((_, trail))) => (trail.borrow().upstream, trail.borrow().first),
+        let (upstream, used) = match (&self.phase, &self.correlation) {
+            (Phase::Followed, Some((_, correlation))) => {
+                (correlation.borrow().upstream, correlation.borrow().first)
+            }
             (Phase::Watching { upstream, .. }, _) if classify::attempts(host) <= 1 => {
                 (*upstream, classify::served_by(&worker.engine, host, *upstream).one_of_ours())
             }
@@ -281,9 +284,9 @@ impl Stream {
     /// Heeds what the endpoint of `ticket` says beside its answer, and looks out for what its body may say.
     fn listen(
         &mut self,
-        engine: &mut Engine,
+        engine: &mut Balancer,
         host: &dyn StreamHost,
-        ticket: Option<Ticket>,
+        ticket: Option<RequestHandle>,
         answer: Answer,
         now: Time,
     ) {
@@ -300,9 +303,9 @@ impl Stream {
 
     /// What counts as a failure of this request's endpoint.
     fn counts<'w>(&self, worker: &'w Worker) -> Option<&'w Failures> {
-        let upstream = match (&self.phase, &self.trail) {
-            (_, Some((_, trail))) => trail.borrow().upstream,
-            (Phase::Steered(hop), None) => hop.upstream()?,
+        let upstream = match (&self.phase, &self.correlation) {
+            (_, Some((_, correlation))) => correlation.borrow().upstream,
+            (Phase::Steered(attempt), None) => attempt.upstream()?,
             (Phase::Watching { upstream, .. }, None) => *upstream,
             (Phase::Foreign | Phase::Unrouted | Phase::Followed, None) => return None,
         };
@@ -325,20 +328,20 @@ impl Stream {
             if self.is_watched(worker) {
                 self.report(worker, host, Some(failure));
             }
-            if let Phase::Steered(hop) = &mut self.phase
-                && hop.awaits_trailers()
+            if let Phase::Steered(attempt) = &mut self.phase
+                && attempt.awaits_trailers()
             {
-                hop.trailers(&mut worker.engine, Some(failure), host);
+                attempt.trailers(&mut worker.engine, Some(failure), host);
             }
         }
-        if let Phase::Steered(hop) = &mut self.phase {
-            hop.response_part(&mut worker.engine, host, last);
+        if let Phase::Steered(attempt) = &mut self.phase {
+            attempt.response_part(&mut worker.engine, host, last);
         }
     }
 
     /// Response trailers: where gRPC puts its status.
     pub fn response_trailers(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
-        let awaits = matches!(&self.phase, Phase::Steered(hop) if hop.awaits_trailers());
+        let awaits = matches!(&self.phase, Phase::Steered(attempt) if attempt.awaits_trailers());
         if !awaits && !self.is_watched(worker) {
             return;
         }
@@ -346,10 +349,10 @@ impl Stream {
         if self.is_watched(worker) && failure.is_some() {
             self.report(worker, host, failure);
         }
-        if let Phase::Steered(hop) = &mut self.phase
+        if let Phase::Steered(attempt) = &mut self.phase
             && awaits
         {
-            hop.trailers(&mut worker.engine, failure, host);
+            attempt.trailers(&mut worker.engine, failure, host);
         }
     }
 
@@ -359,73 +362,73 @@ impl Stream {
         let engine = &mut worker.engine;
         match core::mem::take(&mut self.phase) {
             Phase::Foreign | Phase::Unrouted | Phase::Watching { .. } => {}
-            Phase::Steered(mut hop) => {
-                let counts = hop.upstream().and_then(|upstream| engine.counts(upstream));
+            Phase::Steered(mut attempt) => {
+                let counts = attempt.upstream().and_then(|upstream| engine.counts(upstream));
                 let reason = match counts {
-                    Some(counts) if hop.broken_off() => classify::of_the_end(host, counts),
-                    Some(counts) if hop.is_unanswered() => {
+                    Some(counts) if attempt.broken_off() => classify::of_the_end(host, counts),
+                    Some(counts) if attempt.is_unanswered() => {
                         let silence = classify::of_silence(host, self.began, counts);
-                        end_unanswered(engine, host, (&mut hop, self.stays), silence)
+                        end_unanswered(engine, host, (&mut attempt, self.stays), silence)
                     }
                     _ => None,
                 };
                 let now = host.now();
-                if let Some(end) = hop.end(engine, reason, now) {
+                if let Some(end) = attempt.end(engine, reason, now) {
                     end.explain(engine, None, now);
                 }
             }
             Phase::Followed => self.explain(engine, host),
         }
-        if let Some((number, _)) = self.trail.take() {
-            worker.trails.close(number);
+        if let Some((number, _)) = self.correlation.take() {
+            worker.correlations.close(number);
         }
     }
 
     /// Once an attempt has been seen, what was reserved here is its own.
     fn look_for_attempts(&mut self) {
-        if let Some((_, trail)) = &self.trail
+        if let Some((_, correlation)) = &self.correlation
             && !matches!(self.phase, Phase::Followed)
-            && trail.borrow().followed
+            && correlation.borrow().followed
         {
             self.phase = Phase::Followed;
         }
     }
 
     /// Tells the attempts that ended without a word what Envoy knows of it.
-    fn explain(&self, engine: &mut Engine, host: &dyn StreamHost) {
-        let Some((_, trail)) = &self.trail else { return };
-        let mut trail = trail.borrow_mut();
-        if trail.is_in_doubt() {
-            let Some(counts) = engine.counts(trail.upstream) else { return };
+    fn explain(&self, engine: &mut Balancer, host: &dyn StreamHost) {
+        let Some((_, correlation)) = &self.correlation else { return };
+        let mut correlation = correlation.borrow_mut();
+        if correlation.is_in_doubt() {
+            let Some(counts) = engine.counts(correlation.upstream) else { return };
             let failure = match classify::of_silence(host, self.began, counts) {
                 Silence::Failed(failure) => Some(failure),
-                Silence::Redirected | Silence::Unexplained => None,
+                Silence::Redirected | Silence::PendingOutcome => None,
             };
-            trail.explanation = Some(failure);
-            trail.explain(engine, failure, host.now());
+            correlation.explanation = Some(failure);
+            correlation.explain(engine, failure, host.now());
         }
     }
 }
 
 /// What is made of a request's end without an answer: the failure, if it is one, of the endpoint that it was at.
 fn end_unanswered(
-    engine: &mut Engine,
+    engine: &mut Balancer,
     host: &dyn StreamHost,
-    (hop, stays): (&mut Hop, bool),
+    (attempt, stays): (&mut Attempt, bool),
     silence: Silence,
 ) -> Option<Failure> {
     let outcome = match silence {
         Silence::Redirected => Outcome::Good,
         Silence::Failed(failure @ Failure::Deadline) => Outcome::Failed(failure),
         Silence::Failed(failure) => return Some(failure),
-        Silence::Unexplained => return None,
+        Silence::PendingOutcome => return None,
     };
-    if !hop.has_sent_all() {
+    if !attempt.has_sent_all() {
         // A client that leaves in the middle of its own request says nothing of the endpoint.
         return None;
     }
-    let ticket = hop.due(engine).copied()?;
+    let ticket = attempt.due(engine).copied()?;
     let (ticket, outcome, _) = classify::reattribute(engine, host, (ticket, stays), outcome);
-    hop.answered(engine, ticket, outcome, host.now(), true);
+    attempt.receive_headers(engine, ticket, outcome, host.now(), true);
     None
 }

@@ -5,40 +5,40 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::host::StreamHost;
-use crate::request::attempt::{Hop, Upload};
-use crate::request::classify::{self, Served};
-use crate::request::correlation::{PROPERTY, SharedTrail};
+use crate::request::attempt::{Attempt, Upload};
+use crate::request::classify::{self, UpstreamHost};
+use crate::request::correlation::{PROPERTY, SharedCorrelation};
 use crate::request::{grpc_web, said};
 use crate::worker::Worker;
 use engine::{Failure, Outcome};
 
 /// An attempt; without a trail it is none of ours and passes.
 #[derive(Debug, Default)]
-pub struct Attempt {
-    hop: Hop,
-    trail: Option<SharedTrail>,
+pub struct UpstreamAttempt {
+    attempt: Attempt,
+    correlation: Option<SharedCorrelation>,
     /// Whether it has a body, as every call has.
     uploads: bool,
     /// The end of a response in gRPC-Web.
     web: Option<Box<grpc_web::Body>>,
 }
 
-impl Attempt {
+impl UpstreamAttempt {
     /// The worker among `workers` whose request this is an attempt of. Costs one trip to the host.
     pub fn worker_of(
         host: &dyn StreamHost,
         workers: impl Iterator<Item = Rc<RefCell<Worker>>>,
     ) -> Option<Rc<RefCell<Worker>>> {
         let number = number(host)?;
-        workers.into_iter().find(|w| w.try_borrow().is_ok_and(|w| w.trails.find(number).is_some()))
+        workers.into_iter().find(|w| w.try_borrow().is_ok_and(|w| w.correlations.find(number).is_some()))
     }
 
     /// Request headers; `complete` where nothing follows them.
     pub fn request_headers(&mut self, worker: &mut Worker, host: &dyn StreamHost, complete: bool) {
-        let Some(trail) = number(host).and_then(|n| worker.trails.find(n)) else { return };
+        let Some(correlation) = number(host).and_then(|n| worker.correlations.find(n)) else { return };
         let now = host.now();
         self.uploads = !complete;
-        let mut shared = trail.borrow_mut();
+        let mut shared = correlation.borrow_mut();
         let engine = &mut worker.engine;
         let upstream = shared.upstream;
         // Envoy tries again where the attempt before has failed, or because of its answer.
@@ -48,23 +48,23 @@ impl Attempt {
         let served = classify::served_by(engine, host, upstream);
         if !shared.followed {
             shared.first = served.one_of_ours();
-            if let Hop::Waiting { ticket, .. } = &reserved
-                && served != Served::Nobody
-                && served != Served::Ours(ticket.endpoint.index)
+            if let Attempt::Waiting { ticket, .. } = &reserved
+                && served != UpstreamHost::None
+                && served != UpstreamHost::Endpoint(ticket.endpoint.index)
             {
                 classify::not_followed(engine, host, upstream);
             }
         }
         let ticket = match (reserved.due(engine), served) {
-            (Some(ticket), Served::Ours(index)) if ticket.endpoint.index == index => Some(*ticket),
-            (Some(ticket), Served::Ours(index)) => engine.moved(ticket, index),
-            (Some(ticket), Served::Stranger | Served::Nobody) => {
-                engine.answered(ticket, Outcome::Unrelated, now);
+            (Some(ticket), UpstreamHost::Endpoint(index)) if ticket.endpoint.index == index => Some(*ticket),
+            (Some(ticket), UpstreamHost::Endpoint(index)) => engine.reassigned(ticket, index),
+            (Some(ticket), UpstreamHost::Unknown | UpstreamHost::None) => {
+                engine.record_response(ticket, Outcome::Unrelated, now);
                 engine.finished(ticket, now);
                 None
             }
-            (None, Served::Ours(index)) => engine.started(upstream, index, now),
-            (None, Served::Stranger | Served::Nobody) => None,
+            (None, UpstreamHost::Endpoint(index)) => engine.started(upstream, index, now),
+            (None, UpstreamHost::Unknown | UpstreamHost::None) => None,
         };
         shared.followed = true;
         shared.answering = false;
@@ -74,29 +74,29 @@ impl Attempt {
             engine.uploading(&ticket);
             engine.uploaded(&mut ticket, now);
             let upgrade = !complete && host.request_header("upgrade").is_some();
-            self.hop = Hop::begin(engine, ticket, Upload::of(complete || upgrade));
+            self.attempt = Attempt::begin(engine, ticket, Upload::of(complete || upgrade));
         }
         drop(shared);
-        self.trail = Some(trail);
+        self.correlation = Some(correlation);
     }
 
     /// A part of the request's body, or its trailers; `last` with the last.
     pub fn request_body(&mut self, worker: &mut Worker, host: &dyn StreamHost, last: bool) {
-        self.hop.request_part(&mut worker.engine, host, last);
+        self.attempt.request_part(&mut worker.engine, host, last);
     }
 
     /// Response headers; `complete` where nothing follows them.
     pub fn response_headers(&mut self, worker: &mut Worker, host: &dyn StreamHost, complete: bool) {
-        let Some(trail) = &self.trail else { return };
+        let Some(correlation) = &self.correlation else { return };
         let engine = &mut worker.engine;
-        let upstream = trail.borrow().upstream;
+        let upstream = correlation.borrow().upstream;
         let Some(counts) = engine.counts(upstream) else { return };
         let Some(answer) = classify::of_attempt(host, complete, counts) else { return };
-        trail.borrow_mut().answering = true;
+        correlation.borrow_mut().answering = true;
         let now = host.now();
         let heeds = engine.heeds_headers(upstream);
-        let Some(ticket) = self.hop.due(engine).copied() else { return };
-        self.hop.answered(engine, ticket, answer.outcome, now, complete);
+        let Some(ticket) = self.attempt.due(engine).copied() else { return };
+        self.attempt.receive_headers(engine, ticket, answer.outcome, now, complete);
         if heeds && let Some(said) = said::of_headers(host, answer, now) {
             engine.said(&ticket, said, now);
         }
@@ -108,10 +108,10 @@ impl Attempt {
     /// A part of the response's body; `last` with the last.
     pub fn response_body(&mut self, worker: &mut Worker, host: &dyn StreamHost, last: bool) {
         let failure = self.web_failure(worker, host, last);
-        if failure.is_some() && self.hop.awaits_trailers() {
-            self.hop.trailers(&mut worker.engine, failure, host);
+        if failure.is_some() && self.attempt.awaits_trailers() {
+            self.attempt.trailers(&mut worker.engine, failure, host);
         }
-        self.hop.response_part(&mut worker.engine, host, last);
+        self.attempt.response_part(&mut worker.engine, host, last);
     }
 
     /// The failure that the last frame of gRPC-Web tells.
@@ -122,40 +122,41 @@ impl Attempt {
             return None;
         }
         let status = self.web.take()?.status()?;
-        let upstream = self.trail.as_ref()?.borrow().upstream;
+        let upstream = self.correlation.as_ref()?.borrow().upstream;
         Failure::of_grpc_status(status, worker.engine.counts(upstream)?)
     }
 
     /// Response trailers: where gRPC puts its status.
     pub fn response_trailers(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
-        let upstream = self.trail.as_ref().map_or(usize::MAX, |trail| trail.borrow().upstream);
-        if self.hop.awaits_trailers() {
+        let upstream =
+            self.correlation.as_ref().map_or(usize::MAX, |correlation| correlation.borrow().upstream);
+        if self.attempt.awaits_trailers() {
             let failure =
                 worker.engine.counts(upstream).and_then(|counts| classify::of_trailers(host, counts));
-            self.hop.trailers(&mut worker.engine, failure, host);
+            self.attempt.trailers(&mut worker.engine, failure, host);
         }
     }
 
     /// The end, whichever way it came; further calls change nothing.
     pub fn finish(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
-        let Some(trail) = self.trail.take() else { return };
-        let mut trail = trail.borrow_mut();
-        trail.active = trail.active.saturating_sub(1);
-        if matches!(self.hop, Hop::Over) {
+        let Some(correlation) = self.correlation.take() else { return };
+        let mut correlation = correlation.borrow_mut();
+        correlation.active = correlation.active.saturating_sub(1);
+        if matches!(self.attempt, Attempt::Over) {
             return;
         }
-        let unanswered = matches!(self.hop, Hop::Waiting { .. });
-        let reason = match trail.explanation {
+        let unanswered = matches!(self.attempt, Attempt::Waiting { .. });
+        let reason = match correlation.explanation {
             Some(reason) => reason,
             None if unanswered => {
-                let counts = worker.engine.counts(trail.upstream);
+                let counts = worker.engine.counts(correlation.upstream);
                 counts.and_then(|counts| classify::no_connection(host, counts))
             }
             None => None,
         };
         let now = host.now();
-        if let Some(end) = self.hop.end(&mut worker.engine, reason, now) {
-            trail.leave(&mut worker.engine, end, now);
+        if let Some(end) = self.attempt.end(&mut worker.engine, reason, now) {
+            correlation.leave(&mut worker.engine, end, now);
         }
     }
 }

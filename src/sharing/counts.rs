@@ -8,13 +8,13 @@ use hashbrown::HashMap;
 use super::codec::{Reader, Writer};
 use engine::endpoint::Counters;
 use engine::time::Time;
-use engine::{Engine, Totals};
+use engine::{Balancer, Totals};
 
 /// The most endpoints whose counts outlive their workers, 3.6 MB: endpoints come and go for as long as a process runs,
 /// and most never return.
-pub const MOST_ENDPOINTS: usize = 100_000;
+pub const MAX_ENDPOINTS: usize = 100_000;
 /// The same of upstreams: a configuration has up to 64, and is replaced now and then.
-pub const MOST_UPSTREAMS: usize = 1024;
+pub const MAX_UPSTREAMS: usize = 1024;
 
 /// Requests to clusters that no upstream balances are counted as those of the cluster without a name.
 const UNMATCHED: u64 = 0;
@@ -48,7 +48,7 @@ pub struct Counts {
 
 impl Counts {
     /// What this engine's worker has counted.
-    pub fn of(engine: &Engine, now: Time) -> Counts {
+    pub fn of(engine: &Balancer, now: Time) -> Counts {
         let mut counts = Counts { at: now, ..Counts::default() };
         for upstream in engine.upstreams() {
             let into = counts.upstreams.entry(upstream.hash()).or_default();
@@ -92,19 +92,19 @@ impl Counts {
         endpoints.for_each(|counted| counted.recent = 0.0);
     }
 
-    /// Forgets the least used of what is more than [`MOST_ENDPOINTS`] and [`MOST_UPSTREAMS`].
+    /// Forgets the least used of what is more than [`MAX_ENDPOINTS`] and [`MAX_UPSTREAMS`].
     pub fn keep_the_most_used(&mut self) {
-        if self.upstreams.len() > MOST_UPSTREAMS {
+        if self.upstreams.len() > MAX_UPSTREAMS {
             let used = |(cluster, of): (&u64, &UpstreamCounts)| (of.totals.policy, *cluster);
-            let least = least_kept(self.upstreams.iter().map(used), MOST_UPSTREAMS);
+            let least = least_kept(self.upstreams.iter().map(used), MAX_UPSTREAMS);
             self.upstreams.retain(|cluster, of| Some((of.totals.policy, *cluster)) >= least);
         }
-        if self.upstreams.values().map(|of| of.endpoints.len()).sum::<usize>() > MOST_ENDPOINTS {
+        if self.upstreams.values().map(|of| of.endpoints.len()).sum::<usize>() > MAX_ENDPOINTS {
             let used = |of: &EndpointCounts, cluster, endpoint| (of.counters.requests, cluster, endpoint);
             let all = self.upstreams.iter().flat_map(|(cluster, counts)| {
                 counts.endpoints.iter().map(move |(endpoint, of)| used(of, *cluster, *endpoint))
             });
-            let least = least_kept(all, MOST_ENDPOINTS);
+            let least = least_kept(all, MAX_ENDPOINTS);
             for (cluster, counts) in &mut self.upstreams {
                 counts.endpoints.retain(|endpoint, of| Some(used(of, *cluster, *endpoint)) >= least);
             }

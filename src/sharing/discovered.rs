@@ -5,8 +5,8 @@ use core::net::{IpAddr, SocketAddr};
 use super::codec::{Reader, Writer};
 use crate::discovery::found::{Found, WEIGHTS};
 use crate::discovery::source::{Origin, Source};
-use config::MOST_ENDPOINTS;
-use engine::endpoint::{Absence, Absences, Condition};
+use config::MAX_ENDPOINTS;
+use engine::endpoint::{Absence, Absences, AnnouncedHealth};
 
 /// A source of one upstream: [`random::hash`](engine::rng::hash) of the cluster's name, and which source it is.
 pub type Key = (u64, Origin);
@@ -21,7 +21,7 @@ pub fn encode<'s>(sources: impl ExactSizeIterator<Item = (Key, &'s Source)>) -> 
             Origin::Prometheus => 0,
             Origin::Envoy => 1,
         }]);
-        w.time(source.answered);
+        w.time(source.last_success);
         w.u64(source.answers);
         w.u64(source.failures);
         w.text(&source.error);
@@ -66,10 +66,10 @@ fn write(w: &mut Writer, found: &Found) {
     w.f64(found.locality_weight.unwrap_or(-1.0));
     w.text(&found.version);
     w.bytes(&[match found.condition {
-        Condition::Serving => 0,
-        Condition::Degraded => 1,
-        Condition::Unhealthy => 2,
-        Condition::Draining => 3,
+        AnnouncedHealth::Serving => 0,
+        AnnouncedHealth::Degraded => 1,
+        AnnouncedHealth::Unhealthy => 2,
+        AnnouncedHealth::Draining => 3,
     }]);
 }
 
@@ -85,7 +85,7 @@ pub fn decode(bytes: &[u8]) -> Option<Vec<(Key, Source)>> {
             _ => return None,
         };
         let mut source = Source {
-            answered: r.time()?,
+            last_success: r.time()?,
             answers: r.u64()?,
             failures: r.u64()?,
             error: r.text()?.into(),
@@ -99,7 +99,7 @@ pub fn decode(bytes: &[u8]) -> Option<Vec<(Key, Source)>> {
         };
         for _ in 0..r.u32()? {
             let found = read(&mut r)?;
-            if source.found.len() < MOST_ENDPOINTS {
+            if source.found.len() < MAX_ENDPOINTS {
                 source.found.push(found);
             }
         }
@@ -113,7 +113,7 @@ fn absences(r: &mut Reader<'_>) -> Option<Absences> {
     let mut open = Vec::new();
     for _ in 0..r.u32()? {
         let absence = Absence { address: read_address(r)?, since: r.time()?, answers: r.u32()? };
-        if open.len() < MOST_ENDPOINTS {
+        if open.len() < MAX_ENDPOINTS {
             open.push(absence);
         }
     }
@@ -139,10 +139,10 @@ fn read(r: &mut Reader<'_>) -> Option<Found> {
         locality_weight: Some(r.f64()?).filter(|weight| (0.0..=f64::from(u32::MAX)).contains(weight)),
         version: r.text()?.into(),
         condition: match r.byte()? {
-            0 => Condition::Serving,
-            1 => Condition::Degraded,
-            2 => Condition::Unhealthy,
-            3 => Condition::Draining,
+            0 => AnnouncedHealth::Serving,
+            1 => AnnouncedHealth::Degraded,
+            2 => AnnouncedHealth::Unhealthy,
+            3 => AnnouncedHealth::Draining,
             _ => return None,
         },
     })

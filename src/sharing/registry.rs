@@ -2,11 +2,11 @@
 //! until its counts are safe in the [`estate`](crate::sharing::retired_counters), and rises from it if it was only asleep.
 //!
 //! Shared data has no delete, so keys are not made of ids, of which a process with many reloads has many, but of
-//! [seats](Seat): a worker takes the lowest that is free, and leaves it when it is struck off.
+//! [slot_ids](Seat): a worker takes the lowest that is free, and leaves it when it is struck off.
 
 use super::codec::{Reader, Writer};
 use crate::host::Host;
-use crate::sharing::slot_id::Seat;
+use crate::sharing::slot_id::SlotId;
 use engine::time::Time;
 
 /// A worker that has not renewed its entry for this long is gone, in seconds.
@@ -17,13 +17,13 @@ const RENEW_AFTER_S: f64 = 5.0;
 /// rises again with the next tick.
 const CLEARED_AFTER_S: f64 = 60.0;
 /// With more graves than this the oldest are cleared at once, so that reloads in a row do not fill the list.
-const MOST_GRAVES: usize = 64;
+const MAX_TOMBSTONES: usize = 64;
 /// The most workers that are listed; Envoy has one a core.
-const MOST_WORKERS: usize = 512;
+const MAX_WORKERS: usize = 512;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
-    seat: Seat,
+    slot_id: SlotId,
     /// When it was last renewed.
     seen: Time,
     /// When it was found silent for too long; [`Time::ZERO`] if it was not.
@@ -34,22 +34,22 @@ struct Entry {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listed {
     /// Who lives, in order of their ids.
-    pub living: Vec<Seat>,
+    pub living: Vec<SlotId>,
     /// Whose counts are to be moved to the estate.
-    pub to_bury: Vec<Seat>,
+    pub to_bury: Vec<SlotId>,
     /// Whether whoever asked stood in the list already.
     pub found: bool,
     /// The seat of whoever asked, once nobody else can have it.
-    pub mine: Option<Seat>,
+    pub mine: Option<SlotId>,
 }
 
 fn read(bytes: &[u8]) -> Vec<Entry> {
     let mut entries = Vec::new();
     let Some(mut r) = Reader::versioned(bytes) else { return entries };
     while let (Some(id), Some(number), Some(seen), Some(buried)) = (r.u64(), r.u32(), r.time(), r.time()) {
-        let taken = |entry: &Entry| entry.seat.number == number || entry.seat.id == id;
-        if (number as usize) < MOST_WORKERS && !entries.iter().any(taken) {
-            entries.push(Entry { seat: Seat { id, number }, seen, buried });
+        let taken = |entry: &Entry| entry.slot_id.number == number || entry.slot_id.id == id;
+        if (number as usize) < MAX_WORKERS && !entries.iter().any(taken) {
+            entries.push(Entry { slot_id: SlotId { id, number }, seen, buried });
         }
     }
     entries
@@ -57,9 +57,9 @@ fn read(bytes: &[u8]) -> Vec<Entry> {
 
 fn write(entries: &[Entry]) -> Vec<u8> {
     let mut w = Writer::versioned();
-    for Entry { seat, seen, buried } in entries {
-        w.u64(seat.id);
-        w.u32(seat.number);
+    for Entry { slot_id, seen, buried } in entries {
+        w.u64(slot_id.id);
+        w.u32(slot_id.number);
         w.time(*seen);
         w.time(*buried);
     }
@@ -68,22 +68,22 @@ fn write(entries: &[Entry]) -> Vec<u8> {
 
 /// The lowest number of a seat that is free; none if all are taken.
 fn lowest_free(entries: &[Entry]) -> Option<u32> {
-    (0..MOST_WORKERS as u32).find(|number| entries.iter().all(|entry| entry.seat.number != *number))
+    (0..MAX_WORKERS as u32).find(|number| entries.iter().all(|entry| entry.slot_id.number != *number))
 }
 
 /// Who is listed, `me` entered or renewed if `enter`. Losing a race is no fault: the next tick tries again.
 pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Listed {
     let (bytes, version) = host.shared_get(key).unzip();
     let mut entries = read(&bytes.unwrap_or_default());
-    let known = entries.iter().find(|entry| entry.seat.id == me).copied();
+    let known = entries.iter().find(|entry| entry.slot_id.id == me).copied();
     let stale = known.is_none_or(|mine| {
         mine.buried != Time::ZERO
             || mine.seen.from_the_future(now)
             || now.seconds_since(mine.seen) > RENEW_AFTER_S
     });
-    let mut mine = known.map(|entry| entry.seat);
+    let mut mine = known.map(|entry| entry.slot_id);
     if enter && stale {
-        entries.retain(|entry| entry.seat.id != me);
+        entries.retain(|entry| entry.slot_id.id != me);
         for entry in &mut entries {
             // Much later than now: written before the clock stepped back. Whoever lives enters again.
             let silent = entry.seen.from_the_future(now) || now.seconds_since(entry.seen) >= STRUCK_AFTER_S;
@@ -91,42 +91,42 @@ pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Li
                 entry.buried = now;
             }
         }
-        let number = known.map(|entry| entry.seat.number).or_else(|| lowest_free(&entries));
+        let number = known.map(|entry| entry.slot_id.number).or_else(|| lowest_free(&entries));
         // More than there can be: most are damage, and the last to have entered counts most.
-        let number = number.or_else(|| entries.pop().map(|entry| entry.seat.number));
+        let number = number.or_else(|| entries.pop().map(|entry| entry.slot_id.number));
         if let Some(number) = number {
-            let seat = Seat { id: me, number };
+            let slot_id = SlotId { id: me, number };
             // The youngest first, so that the longest list cannot push out whoever enters.
-            entries.insert(0, Entry { seat, seen: now, buried: Time::ZERO });
+            entries.insert(0, Entry { slot_id, seen: now, buried: Time::ZERO });
             // Where nothing stood, somebody else may have written at the same time and know nothing of it.
             let alone = version.is_some();
             let written = host.shared_set(key, &write(&entries), version).is_ok();
             let alive = known.is_some_and(|entry| entry.buried == Time::ZERO);
-            mine = Some(seat).filter(|_| alive || (written && alone));
+            mine = Some(slot_id).filter(|_| alive || (written && alone));
         }
     }
     let found = known.is_some();
-    let graves = entries.iter().filter(|entry| entry.buried != Time::ZERO);
-    let mut graves: Vec<Entry> = graves.copied().collect();
-    graves.sort_by_key(|entry| core::cmp::Reverse(entry.buried));
+    let tombstones = entries.iter().filter(|entry| entry.buried != Time::ZERO);
+    let mut tombstones: Vec<Entry> = tombstones.copied().collect();
+    tombstones.sort_by_key(|entry| core::cmp::Reverse(entry.buried));
     let due = |(rank, entry): &(usize, Entry)| {
-        *rank >= MOST_GRAVES || now.seconds_since(entry.buried) >= CLEARED_AFTER_S
+        *rank >= MAX_TOMBSTONES || now.seconds_since(entry.buried) >= CLEARED_AFTER_S
     };
-    let mut living: Vec<Seat> =
-        entries.iter().filter(|entry| entry.buried == Time::ZERO).map(|entry| entry.seat).collect();
+    let mut living: Vec<SlotId> =
+        entries.iter().filter(|entry| entry.buried == Time::ZERO).map(|entry| entry.slot_id).collect();
     living.sort_unstable();
     Listed {
         living,
-        to_bury: graves.into_iter().enumerate().filter(due).map(|(_, entry)| entry.seat).collect(),
+        to_bury: tombstones.into_iter().enumerate().filter(due).map(|(_, entry)| entry.slot_id).collect(),
         found,
         mine,
     }
 }
 
 /// Everybody in the list, the living and the dead.
-pub fn everybody(host: &dyn Host, key: &str) -> Vec<Seat> {
+pub fn all(host: &dyn Host, key: &str) -> Vec<SlotId> {
     let bytes = host.shared_get(key).map(|(bytes, _)| bytes).unwrap_or_default();
-    read(&bytes).into_iter().map(|entry| entry.seat).collect()
+    read(&bytes).into_iter().map(|entry| entry.slot_id).collect()
 }
 
 /// Takes `id` off the list. Losing a race is no fault: whoever finds it again tries again.
@@ -134,7 +134,7 @@ pub fn strike(host: &dyn Host, key: &str, id: u64) {
     let Some((bytes, version)) = host.shared_get(key) else { return };
     let mut entries = read(&bytes);
     let before = entries.len();
-    entries.retain(|entry| entry.seat.id != id);
+    entries.retain(|entry| entry.slot_id.id != id);
     if entries.len() < before {
         let _lost_races_are_tried_again = host.shared_set(key, &write(&entries), Some(version));
     }
@@ -153,11 +153,11 @@ mod tests {
     }
 
     fn living(shared: &Shared, me: u64, enter: bool, now: Time) -> Vec<u64> {
-        update(shared, "workers", me, enter, now).living.into_iter().map(|seat| seat.id).collect()
+        update(shared, "workers", me, enter, now).living.into_iter().map(|slot_id| slot_id.id).collect()
     }
 
-    fn ids(seats: &[Seat]) -> Vec<u64> {
-        seats.iter().map(|seat| seat.id).collect()
+    fn ids(slot_ids: &[SlotId]) -> Vec<u64> {
+        slot_ids.iter().map(|slot_id| slot_id.id).collect()
     }
 
     #[test]
@@ -195,13 +195,13 @@ mod tests {
         living(&shared, 2, true, s(0));
         // The clock is put forward: both seem dead.
         assert!(update(&shared, "workers", 1, true, s(9000)).to_bury.is_empty());
-        assert_eq!(everybody(&shared, "workers").len(), 2, "still counted");
+        assert_eq!(all(&shared, "workers").len(), 2, "still counted");
         assert_eq!(living(&shared, 2, true, s(9000)), [1, 2], "risen");
         assert!(update(&shared, "workers", 1, true, s(9031)).to_bury.is_empty());
         assert!(update(&shared, "workers", 1, true, s(9090)).to_bury.is_empty());
         assert_eq!(ids(&update(&shared, "workers", 1, true, s(9091)).to_bury), [2]);
         strike(&shared, "workers", 2);
-        assert_eq!(ids(&everybody(&shared, "workers")), [1]);
+        assert_eq!(ids(&all(&shared, "workers")), [1]);
         assert!(!update(&shared, "workers", 2, true, s(9091)).found);
         assert!(update(&shared, "workers", 2, true, s(9091)).found);
     }
@@ -209,11 +209,11 @@ mod tests {
     #[test]
     fn a_seat_is_certain_once_it_is_read_back_and_free_once_its_owner_is_struck_off() {
         let shared = Shared::default();
-        let seat = |id| update(&shared, "workers", id, true, s(0)).mine.map(|seat| seat.number);
-        assert_eq!(seat(7), None, "nothing stood there: another may write the same");
-        assert_eq!([seat(7), seat(8), seat(9)], [Some(0), Some(1), Some(2)]);
+        let slot_id = |id| update(&shared, "workers", id, true, s(0)).mine.map(|slot_id| slot_id.number);
+        assert_eq!(slot_id(7), None, "nothing stood there: another may write the same");
+        assert_eq!([slot_id(7), slot_id(8), slot_id(9)], [Some(0), Some(1), Some(2)]);
         strike(&shared, "workers", 8);
-        assert_eq!([seat(10), seat(9), seat(8)], [Some(1), Some(2), Some(3)]);
+        assert_eq!([slot_id(10), slot_id(9), slot_id(8)], [Some(1), Some(2), Some(3)]);
         assert_eq!(update(&shared, "workers", 5, false, s(0)).mine, None);
     }
 

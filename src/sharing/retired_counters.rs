@@ -11,7 +11,7 @@ use super::codec::{Reader, Writer};
 use super::counts::Counts;
 use super::registry;
 use crate::host::{Host, SharedError};
-use crate::sharing::slot_id::Seat;
+use crate::sharing::slot_id::SlotId;
 use engine::endpoint::GONE_AFTER_S;
 use engine::time::Time;
 
@@ -50,7 +50,7 @@ impl Keys {
 
 /// Who is gone, and what all of them have counted.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Estate {
+pub struct RetiredCounters {
     /// When the first worker of the process began.
     pub founded: Time,
     /// The latest to go, oldest first.
@@ -59,7 +59,7 @@ pub struct Estate {
     pub counts: Counts,
 }
 
-impl Estate {
+impl RetiredCounters {
     /// As bytes for shared data.
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::versioned();
@@ -72,41 +72,41 @@ impl Estate {
     }
 
     /// From bytes of shared data; `None` if they are malformed.
-    pub fn decode(bytes: &[u8]) -> Option<Estate> {
+    pub fn decode(bytes: &[u8]) -> Option<RetiredCounters> {
         let mut r = Reader::versioned(bytes)?;
         let founded = r.time()?;
         let len = r.u32().filter(|len| *len as usize <= REMEMBERED)?;
         let ids = (0..len).map(|_| r.u64()).collect::<Option<_>>()?;
-        Some(Estate { founded, ids, counts: Counts::read(&mut r)? })
+        Some(RetiredCounters { founded, ids, counts: Counts::read(&mut r)? })
     }
 }
 
 /// Writes an empty estate where there is none: with the key absent, compare-and-swap would let two writers
 /// through at the same time.
 pub fn seed(host: &dyn Host, keys: &Keys, now: Time) {
-    if host.shared_get(&keys.estate).and_then(|(bytes, _)| Estate::decode(&bytes)).is_none() {
-        let empty = Estate { founded: now, ..Estate::default() }.encode();
+    if host.shared_get(&keys.estate).and_then(|(bytes, _)| RetiredCounters::decode(&bytes)).is_none() {
+        let empty = RetiredCounters { founded: now, ..RetiredCounters::default() }.encode();
         let _whoever_comes_next_tries_again = host.shared_set(&keys.estate, &empty, None);
     }
 }
 
 /// Whether the estate has the counts of `id`.
 pub fn holds(host: &dyn Host, keys: &Keys, id: u64) -> bool {
-    let estate = host.shared_get(&keys.estate).and_then(|(bytes, _)| Estate::decode(&bytes));
+    let estate = host.shared_get(&keys.estate).and_then(|(bytes, _)| RetiredCounters::decode(&bytes));
     estate.is_some_and(|estate| estate.ids.contains(&id))
 }
 
 /// Moves the counts of a worker that will write no more to the estate, clears what it leaves in shared data, and strikes
 /// it off the list, so that its seat is free. On an error somebody else wrote in between: try again.
-pub fn bury(host: &dyn Host, keys: &Keys, seat: Seat) -> Result<(), SharedError> {
-    inherit(host, keys, seat.id, || {
-        let left = seat.read(host, &keys.counts);
+pub fn retire(host: &dyn Host, keys: &Keys, slot_id: SlotId) -> Result<(), SharedError> {
+    inherit(host, keys, slot_id.id, || {
+        let left = slot_id.read(host, &keys.counts);
         left.and_then(|bytes| Counts::decode(&bytes)).unwrap_or_default()
     })?;
     for kind in [&keys.counts, &keys.slots, &keys.capacities] {
-        seat.clear(host, kind);
+        slot_id.clear(host, kind);
     }
-    registry::strike(host, &keys.workers, seat.id);
+    registry::strike(host, &keys.workers, slot_id.id);
     Ok(())
 }
 
@@ -115,7 +115,7 @@ fn inherit(host: &dyn Host, keys: &Keys, id: u64, left: impl FnOnce() -> Counts)
     // The estate is read before the counts: if somebody else buries `id` in between, the write here fails, and
     // if somebody did so before, the id stands in it.
     let (bytes, version) = host.shared_get(&keys.estate).unzip();
-    let mut estate = bytes.and_then(|bytes| Estate::decode(&bytes)).unwrap_or_default();
+    let mut estate = bytes.and_then(|bytes| RetiredCounters::decode(&bytes)).unwrap_or_default();
     if !estate.ids.contains(&id) {
         estate.counts.merge(&left());
         estate.counts.grow_old();
@@ -126,16 +126,16 @@ fn inherit(host: &dyn Host, keys: &Keys, id: u64, left: impl FnOnce() -> Counts)
     Ok(())
 }
 
-/// The end of worker `id`, on `seat` if it ever had one: [`bury`] with what it knows itself to have counted, against whoever
+/// The end of worker `id`, on `slot_id` if it ever had one: [`retire`] with what it knows itself to have counted, against whoever
 /// writes at the same time.
-pub fn end(host: &dyn Host, keys: &Keys, id: u64, seat: Option<Seat>, counted: &Counts) {
+pub fn end(host: &dyn Host, keys: &Keys, id: u64, slot_id: Option<SlotId>, counted: &Counts) {
     for _ in 0..ATTEMPTS {
         if inherit(host, keys, id, || counted.clone()).is_ok() {
             break;
         }
     }
-    match seat {
-        Some(seat) => _ = bury(host, keys, seat),
+    match slot_id {
+        Some(slot_id) => _ = retire(host, keys, slot_id),
         None => registry::strike(host, &keys.workers, id),
     }
 }
@@ -154,12 +154,12 @@ pub struct Gathered {
 /// Gathers what all workers but `me` have counted.
 pub fn gather(host: &dyn Host, keys: &Keys, me: u64, now: Time) -> Gathered {
     let mut told = Vec::new();
-    for seat in registry::everybody(host, &keys.workers).into_iter().filter(|seat| seat.id != me) {
-        let counts = seat.read(host, &keys.counts).and_then(|bytes| Counts::decode(&bytes));
-        told.extend(counts.map(|counts| (seat.id, counts)));
+    for slot_id in registry::all(host, &keys.workers).into_iter().filter(|slot_id| slot_id.id != me) {
+        let counts = slot_id.read(host, &keys.counts).and_then(|bytes| Counts::decode(&bytes));
+        told.extend(counts.map(|counts| (slot_id.id, counts)));
     }
-    let estate = host.shared_get(&keys.estate).and_then(|(bytes, _)| Estate::decode(&bytes));
-    let Estate { founded, ids, mut counts } = estate.unwrap_or_default();
+    let estate = host.shared_get(&keys.estate).and_then(|(bytes, _)| RetiredCounters::decode(&bytes));
+    let RetiredCounters { founded, ids, mut counts } = estate.unwrap_or_default();
     let mut others = 0;
     for (_, mut theirs) in told.into_iter().filter(|(id, _)| !ids.contains(id)) {
         if now.seconds_since(theirs.at) > GONE_AFTER_S {

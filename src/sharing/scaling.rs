@@ -3,14 +3,14 @@
 //! that whoever takes the lease over continues where the other stopped.
 
 use super::codec::{Reader, Writer};
-use engine::Engine;
+use engine::Balancer;
 use engine::autoscale::scaler::{Below, Period};
 use engine::autoscale::{Scaler, Trend, trend};
 use engine::estimate::Slots;
 use engine::time::Time;
 
 /// Writes what this worker has learnt of how much an endpoint takes.
-pub fn encode_slots(engine: &Engine, now: Time) -> Vec<u8> {
+pub fn encode_slots(engine: &Balancer, now: Time) -> Vec<u8> {
     let mut w = Writer::versioned();
     w.time(now);
     for upstream in engine.upstreams() {
@@ -29,7 +29,7 @@ pub fn slots_written(bytes: &[u8]) -> Option<Time> {
 }
 
 /// Reads what other workers have learnt, one value each, into `engine`.
-pub fn apply_slots<'a>(others: impl Iterator<Item = &'a [u8]>, engine: &mut Engine) {
+pub fn apply_slots<'a>(others: impl Iterator<Item = &'a [u8]>, engine: &mut Balancer) {
     let mut merged: Vec<Option<Slots>> = vec![None; engine.upstreams().len()];
     for bytes in others {
         let Some(mut r) = Reader::versioned(bytes) else { continue };
@@ -49,7 +49,7 @@ pub fn apply_slots<'a>(others: impl Iterator<Item = &'a [u8]>, engine: &mut Engi
 }
 
 /// Writes what scaling has come to.
-pub fn encode(engine: &Engine) -> Vec<u8> {
+pub fn encode(engine: &Balancer) -> Vec<u8> {
     let mut w = Writer::versioned();
     for upstream in engine.upstreams() {
         w.u64(upstream.hash());
@@ -76,7 +76,7 @@ fn scaler(w: &mut Writer, scaler: &Scaler) {
 }
 
 /// Tells the engine what scaling has come to. What is malformed is left, with all behind it.
-pub fn apply(bytes: &[u8], engine: &mut Engine, now: Time) {
+pub fn apply(bytes: &[u8], engine: &mut Balancer, now: Time) {
     let Some(mut r) = Reader::versioned(bytes) else { return };
     while let (Some(hash), Some(mut scaler)) = (r.u64(), read_scaler(&mut r)) {
         scaler.not_after(now);

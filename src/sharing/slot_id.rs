@@ -8,14 +8,14 @@ use crate::host::{Host, SharedError};
 
 /// A worker and its seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Seat {
+pub struct SlotId {
     /// Which worker.
     pub id: u64,
     /// Which of the keys are its own, for as long as it is listed.
     pub number: u32,
 }
 
-impl Seat {
+impl SlotId {
     /// The key of one of its records.
     pub fn key(&self, kind: &str) -> String {
         format!("{kind}/{}", self.number)
@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn nobody_reads_or_clears_what_another_wrote_on_the_same_seat() {
         let shared = Shared::default();
-        let [old, new] = [1, 2].map(|id| Seat { id, number: 3 });
+        let [old, new] = [1, 2].map(|id| SlotId { id, number: 3 });
         old.write(&shared, "slot", vec![7]).unwrap();
         assert_eq!((old.read(&shared, "slot"), new.read(&shared, "slot")), (Some(vec![7]), None));
         new.write(&shared, "slot", vec![8, 9]).unwrap();

@@ -1,7 +1,7 @@
 //! What the lease holder has read from Prometheus, for every worker.
 
 use super::codec::{Reader, Writer};
-use engine::Engine;
+use engine::Balancer;
 use engine::rng;
 use engine::time::Time;
 
@@ -144,7 +144,7 @@ impl Snapshot {
     }
 
     /// Drops what `engine` has not asked for: signals of configurations that are gone.
-    pub fn retain(&mut self, engine: &Engine) {
+    pub fn retain(&mut self, engine: &Balancer) {
         self.signals.retain(|((cluster, signal), _)| {
             let upstream = engine.index_of_hash(*cluster).and_then(|u| engine.upstream(u));
             upstream.is_some_and(|u| u.config().signals.iter().any(|s| identity(s) == *signal))
@@ -152,7 +152,7 @@ impl Snapshot {
     }
 
     /// Tells the engine every sample.
-    pub fn apply(&self, engine: &mut Engine) {
+    pub fn apply(&self, engine: &mut Balancer) {
         for ((cluster, signal), samples) in &self.signals {
             let Some(upstream) = engine.index_of_hash(*cluster).and_then(|u| engine.upstream_mut(u)) else {
                 continue;
@@ -162,7 +162,7 @@ impl Snapshot {
             for Value { endpoint, value, age_s } in &samples.values {
                 upstream.set_signal(signal, *endpoint, *value, samples.at.before_secs(f64::from(*age_s)));
             }
-            upstream.signal_answered(signal, samples.values.len(), samples.at);
+            upstream.record_signal_answer(signal, samples.values.len(), samples.at);
         }
     }
 }

@@ -1,18 +1,18 @@
 //! One worker's view of its endpoints, published on every tick for the others to merge.
 
 use super::codec::{Reader, Writer};
-use engine::Engine;
-use engine::endpoint::Known;
-use engine::endpoint::Member;
-use engine::endpoint::Others;
+use engine::Balancer;
+use engine::endpoint::EndpointState;
+use engine::endpoint::EndpointView;
+use engine::endpoint::PeerReport;
 use engine::estimate::{Blend, InFlightReport};
 use engine::health::Evidence;
 use engine::rng;
 use engine::time::Time;
 
 /// Writes what this worker knows first-hand; `busy` if it has had requests lately.
-pub fn encode(engine: &Engine, busy: bool, now: Time) -> Vec<u8> {
-    let nobody = Member::default();
+pub fn encode(engine: &Balancer, busy: bool, now: Time) -> Vec<u8> {
+    let nobody = EndpointState::default();
     let mut w = Writer::versioned();
     w.time(now);
     w.u32(busy.into());
@@ -22,13 +22,13 @@ pub fn encode(engine: &Engine, busy: bool, now: Time) -> Vec<u8> {
         w.u32(upstream.fleet().len() as u32);
         for (index, identity) in upstream.fleet().present() {
             w.u64(identity);
-            entry(&mut w, &upstream.member(index).unwrap_or(Known::alone(&nobody)), now);
+            entry(&mut w, &upstream.member(index).unwrap_or(EndpointView::alone(&nobody)), now);
         }
     }
     w.0
 }
 
-fn entry(w: &mut Writer, member: &Member, now: Time) {
+fn entry(w: &mut Writer, member: &EndpointState, now: Time) {
     let in_flight = member.in_flight.report(now);
     w.u32(in_flight.total);
     w.u32(in_flight.awaiting);
@@ -39,10 +39,10 @@ fn entry(w: &mut Writer, member: &Member, now: Time) {
     w.f32(samples);
     w.time(updated);
     let evidence = member.health.local();
-    w.u32(evidence.run);
+    w.u32(evidence.consecutive_failures);
     w.u32(evidence.good);
-    w.u32(evidence.vain);
-    w.time(evidence.run_start);
+    w.u32(evidence.failed_probes);
+    w.time(evidence.consecutive_since);
     w.time(evidence.failed_start);
     w.time(evidence.failed_at);
     w.time(evidence.broke_at);
@@ -59,7 +59,7 @@ pub fn published(bytes: &[u8]) -> Option<(Time, bool)> {
 
 /// Adds a slot's entries to what the engine knows of the other workers. `None` if the slot is malformed; what
 /// stood before the fault has been taken.
-pub fn merge(bytes: &[u8], engine: &mut Engine) -> Option<()> {
+pub fn merge(bytes: &[u8], engine: &mut Balancer) -> Option<()> {
     let mut r = Reader::versioned(bytes)?;
     let _published = (r.time()?, r.u32()?);
     for _ in 0..r.u32()? {
@@ -76,7 +76,7 @@ pub fn merge(bytes: &[u8], engine: &mut Engine) -> Option<()> {
     Some(())
 }
 
-fn read_entry(r: &mut Reader<'_>) -> Option<(Others, Evidence)> {
+fn read_entry(r: &mut Reader<'_>) -> Option<(PeerReport, Evidence)> {
     let in_flight = InFlightReport {
         total: r.u32()?,
         awaiting: r.u32()?,
@@ -86,10 +86,10 @@ fn read_entry(r: &mut Reader<'_>) -> Option<(Others, Evidence)> {
     let mut latency = Blend::default();
     latency.add((r.f32()?, r.f32()?, r.time()?));
     let evidence = Evidence {
-        run: r.u32()?,
+        consecutive_failures: r.u32()?,
         good: r.u32()?,
-        vain: r.u32()?,
-        run_start: r.time()?,
+        failed_probes: r.u32()?,
+        consecutive_since: r.time()?,
         failed_start: r.time()?,
         failed_at: r.time()?,
         broke_at: r.time()?,
@@ -97,5 +97,5 @@ fn read_entry(r: &mut Reader<'_>) -> Option<(Others, Evidence)> {
         good_start: r.time()?,
     };
     let error_ratio = r.f32()?.clamp(0.0, 1.0);
-    Some((Others { in_flight, latency, error_ratio }, evidence))
+    Some((PeerReport { in_flight, latency, error_ratio }, evidence))
 }

@@ -15,7 +15,7 @@ use crate::worker::{Worker, in_form};
 use config::{Attribute, Config, Mode};
 use engine::policy::Candidates;
 use engine::time::Time;
-use engine::{Decision, Explained, Failure, Reason, Upstream};
+use engine::{Cluster, Decision, Explained, Failure, Reason};
 
 /// The longest value of the debug header. What is in it has bounds of its own; this one is for whoever adds to it.
 const LONGEST: usize = 512;
@@ -24,7 +24,7 @@ const LINES_A_SECOND: u32 = 20;
 
 /// What of all this is wanted.
 #[derive(Debug)]
-pub(crate) struct Listeners {
+pub(crate) struct DecisionSinks {
     /// Whether any of it is.
     pub(crate) any: bool,
     attributes: bool,
@@ -39,7 +39,7 @@ pub(crate) struct Listeners {
 
 /// A decision, taken down.
 #[derive(Clone, Debug)]
-pub(crate) struct Testimony {
+pub(crate) struct DecisionRecord {
     upstream: usize,
     reason: Reason,
     endpoint: Option<Named>,
@@ -65,11 +65,11 @@ struct Named {
     cost: Option<f32>,
 }
 
-impl Listeners {
-    pub(crate) fn of(config: &Config) -> Listeners {
+impl DecisionSinks {
+    pub(crate) fn of(config: &Config) -> DecisionSinks {
         let (attributes, log) = (!config.attributes.is_empty(), config.log);
         let sample = log.sample_percent / 100.0;
-        Listeners {
+        DecisionSinks {
             any: attributes || log.failures || sample > 0.0,
             attributes,
             failures: log.failures,
@@ -108,15 +108,15 @@ impl Worker {
     }
 
     /// Takes a decision down, if anybody wants to know of it.
-    pub(crate) fn testimony(
+    pub(crate) fn record_decision(
         &mut self,
         host: &dyn StreamHost,
         (upstream, decision): (usize, &Decision),
         shown: bool,
         now: Time,
-    ) -> Option<Box<Testimony>> {
-        let sampled = self.listeners.sample > 0.0 && self.rng.unit() < self.listeners.sample;
-        if !(shown || sampled || self.listeners.failures || self.listeners.attributes) {
+    ) -> Option<Box<DecisionRecord>> {
+        let sampled = self.sinks.sample > 0.0 && self.rng.unit() < self.sinks.sample;
+        if !(shown || sampled || self.sinks.failures || self.sinks.attributes) {
             return None;
         }
         let of = self.engine.upstream(upstream)?;
@@ -131,7 +131,7 @@ impl Worker {
             let address = of.fleet().get(index?)?.text.to_owned();
             Some(Named { address, cost })
         };
-        Some(Box::new(Testimony {
+        Some(Box::new(DecisionRecord {
             upstream,
             reason: of.reason(),
             endpoint: name(first, explained.cost),
@@ -145,18 +145,18 @@ impl Worker {
             sampled,
             logged: false,
             status: None,
-            trace: if sampled || self.listeners.failures { Trace::of(host) } else { Trace::default() },
+            trace: if sampled || self.sinks.failures { Trace::of(host) } else { Trace::default() },
         }))
     }
 
     /// Tells the other parts of Envoy.
-    pub(crate) fn attribute(&self, host: &dyn StreamHost, testimony: &Testimony) {
+    pub(crate) fn attribute(&self, host: &dyn StreamHost, record: &DecisionRecord) {
         for attribute in &self.config.attributes {
             let (path, value) = match attribute {
-                Attribute::Endpoint => ("evenkeel.endpoint", testimony.endpoint_text().to_owned()),
-                Attribute::Reason => ("evenkeel.reason", testimony.reason.name().to_owned()),
-                Attribute::Cost => ("evenkeel.cost", testimony.cost_text()),
-                Attribute::Decision => ("evenkeel.decision", testimony.text()),
+                Attribute::Endpoint => ("evenkeel.endpoint", record.endpoint_text().to_owned()),
+                Attribute::Reason => ("evenkeel.reason", record.reason.name().to_owned()),
+                Attribute::Cost => ("evenkeel.cost", record.cost_text()),
+                Attribute::Decision => ("evenkeel.decision", record.text()),
             };
             // An empty value would read as one that is known.
             if !value.is_empty() {
@@ -166,20 +166,20 @@ impl Worker {
     }
 
     /// Writes the line on a request that ended in `failure`, or in none.
-    fn log_request(&mut self, host: &dyn StreamHost, testimony: &mut Testimony, failure: Option<Failure>) {
-        let wanted = testimony.sampled || (failure.is_some() && self.listeners.failures);
-        if !wanted || core::mem::replace(&mut testimony.logged, true) {
+    fn log_request(&mut self, host: &dyn StreamHost, record: &mut DecisionRecord, failure: Option<Failure>) {
+        let wanted = record.sampled || (failure.is_some() && self.sinks.failures);
+        if !wanted || core::mem::replace(&mut record.logged, true) {
             return;
         }
-        let Some(left_out) = self.listeners.another_line(host.now()) else { return };
-        let Some(upstream) = self.engine.upstream(testimony.upstream) else { return };
+        let Some(left_out) = self.sinks.another_line(host.now()) else { return };
+        let Some(upstream) = self.engine.upstream(record.upstream) else { return };
         let in_json = InJson(host.process());
         let to = in_form(self.config.log.format, host.process(), &in_json);
-        testimony.tell(to, upstream, failure, (served(host).as_deref(), left_out));
+        record.tell(to, upstream, failure, (served(host).as_deref(), left_out));
     }
 }
 
-impl Testimony {
+impl DecisionRecord {
     fn endpoint_text(&self) -> &str {
         self.endpoint.as_ref().map_or("", |endpoint| &endpoint.address)
     }
@@ -229,12 +229,13 @@ impl Testimony {
                 write!(out, ", runner_up_{cost_name}={}", number(self.scaled(cost)))?;
             }
         }
-        let Explained { expected_s, surcharge_s, floor_s, queueing, signals, slow_start, load, .. } =
-            self.explained;
+        let Explained {
+            expected_s, error_penalty_s, min_latency_s, queueing, signals, slow_start, load, ..
+        } = self.explained;
         for (name, value, usual) in [
             ("expected_ms", expected_s * 1e3, f64::NAN),
-            ("errors_ms", surcharge_s * 1e3, 0.0),
-            ("floor_ms", floor_s * 1e3, 0.0),
+            ("errors_ms", error_penalty_s * 1e3, 0.0),
+            ("floor_ms", min_latency_s * 1e3, 0.0),
             ("queueing", queueing, 1.0),
             ("signals", signals, 1.0),
             ("slow_start", slow_start, 1.0),
@@ -262,7 +263,7 @@ impl Testimony {
     fn tell(
         &self,
         host: &dyn Host,
-        upstream: &Upstream,
+        upstream: &Cluster,
         failure: Option<Failure>,
         (served, left_out): (Option<&str>, u64),
     ) {
@@ -300,34 +301,39 @@ impl Testimony {
 impl Stream {
     /// Response headers: tells the client that asked, and the log. Whatever the endpoint says under the header's name
     /// is not ours.
-    pub(crate) fn testify(&mut self, worker: &mut Worker, host: &dyn StreamHost, failure: Option<Failure>) {
+    pub(crate) fn write_debug_header(
+        &mut self,
+        worker: &mut Worker,
+        host: &dyn StreamHost,
+        failure: Option<Failure>,
+    ) {
         if let Some(debug) = &worker.config.debug {
             host.remove_response_header(&debug.header);
-            if let Some(testimony) = self.testimony.as_ref().filter(|testimony| testimony.shown) {
-                let mut text = testimony.text();
-                if let Some(served) = served(host).filter(|served| served != testimony.endpoint_text()) {
+            if let Some(record) = self.record.as_ref().filter(|record| record.shown) {
+                let mut text = record.text();
+                if let Some(served) = served(host).filter(|served| served != record.endpoint_text()) {
                     let _strings_do_not_fail = write!(text, ", served=\"{served}\"");
                 }
                 cut(&mut text);
                 host.add_response_header(&debug.header, text.as_bytes());
             }
         }
-        if let Some(testimony) = &mut self.testimony {
-            testimony.status = status_of(host);
+        if let Some(record) = &mut self.record {
+            record.status = status_of(host);
         }
         self.report(worker, host, failure);
     }
 
     /// What has become of the request, for the log.
     pub(crate) fn report(&mut self, worker: &mut Worker, host: &dyn StreamHost, failure: Option<Failure>) {
-        if let Some(testimony) = &mut self.testimony {
-            worker.log_request(host, testimony, failure);
+        if let Some(record) = &mut self.record {
+            worker.log_request(host, record, failure);
         }
     }
 
     /// Whether somebody wants to know how the request fails.
     pub(crate) fn is_watched(&self, worker: &Worker) -> bool {
-        self.testimony.is_some() && (worker.listeners.failures || worker.listeners.sample > 0.0)
+        self.record.is_some() && (worker.sinks.failures || worker.sinks.sample > 0.0)
     }
 }
 
@@ -393,12 +399,12 @@ mod tests {
             br#"{ "log": { "failures": true },
                   "upstreams": [{ "cluster": "web", "endpoints": { "static": ["10.0.0.1:80"] } }] }"#,
         );
-        let mut listeners = Listeners::of(&config.unwrap());
-        let lines = |listeners: &mut Listeners, second: u64| {
-            (0..100).filter_map(|_| listeners.another_line(Time(second * 1_000_000_000))).collect::<Vec<_>>()
+        let mut sinks = DecisionSinks::of(&config.unwrap());
+        let lines = |sinks: &mut DecisionSinks, second: u64| {
+            (0..100).filter_map(|_| sinks.another_line(Time(second * 1_000_000_000))).collect::<Vec<_>>()
         };
-        assert_eq!(lines(&mut listeners, 1), [0; 20]);
-        let next = lines(&mut listeners, 2);
+        assert_eq!(lines(&mut sinks, 1), [0; 20]);
+        let next = lines(&mut sinks, 2);
         assert_eq!((next.len(), next[0], next[1]), (20, 80, 0), "what was left out is told");
     }
 

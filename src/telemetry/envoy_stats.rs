@@ -11,12 +11,12 @@ use crate::host::{Host, MetricKind};
 use crate::sharing::snapshot::PollStats;
 use config::{Config, Mode};
 use engine::time::Time;
-use engine::{Engine, Reason, Totals, Upstream};
+use engine::{Balancer, Cluster, Reason, Totals};
 
 /// One decision of so many is timed: a look at the clock costs a quarter of a microsecond.
 const TIMED_ONE_OF: u32 = 64;
 /// Times that are kept between two looks; there are more only beyond 16,000 requests a second and worker.
-const MOST_TIMES: usize = 64;
+const MAX_TIMES: usize = 64;
 
 /// What a worker has told so far.
 #[derive(Debug)]
@@ -25,13 +25,13 @@ pub(crate) struct EnvoyStats {
     observes: bool,
     decisions: u32,
     times: Vec<(usize, u64)>,
-    polls: Told<[u64; 2]>,
-    upstreams: Vec<Told<Totals>>,
+    polls: Published<[u64; 2]>,
+    upstreams: Vec<Published<Totals>>,
 }
 
 /// What has been told, and the metrics for it, unless the host has refused them.
 #[derive(Debug, Default)]
-struct Told<T> {
+struct Published<T> {
     so_far: T,
     metrics: Option<Metrics>,
 }
@@ -66,7 +66,7 @@ impl Shown {
 /// Name, label and its value, and where the count is taken from.
 type Counter = (&'static str, Option<(&'static str, &'static str)>, fn(&Totals) -> u64);
 /// Name, and where the value is taken from; none if it is not known.
-type Gauge = (&'static str, fn(&Upstream) -> Option<u64>);
+type Gauge = (&'static str, fn(&Cluster) -> Option<u64>);
 
 const COUNTERS: [Counter; 15] = [
     ("decisions_total", Some(("reason", Reason::Policy.name())), |t| t.policy),
@@ -125,7 +125,7 @@ pub(crate) fn process_metric(name: &str) -> String {
 }
 
 impl Metrics {
-    fn of(host: &dyn Host, upstream: &Upstream, observes: bool) -> Metrics {
+    fn of(host: &dyn Host, upstream: &Cluster, observes: bool) -> Metrics {
         let cluster = ("upstream", upstream.cluster());
         let counter = |(name, label, _): &Counter| {
             if name.starts_with(OBSERVED) && !observes {
@@ -173,14 +173,14 @@ impl EnvoyStats {
             observes: config.mode == Mode::Observe,
             decisions: 0,
             times: Vec::new(),
-            polls: Told::default(),
-            upstreams: config.upstreams.iter().map(|_| Told::default()).collect(),
+            polls: Published::default(),
+            upstreams: config.upstreams.iter().map(|_| Published::default()).collect(),
         }
     }
 
     /// The next upstream after those that are known.
     pub(crate) fn add(&mut self) {
-        self.upstreams.push(Told::default());
+        self.upstreams.push(Published::default());
     }
 
     /// Whether this decision is to be timed.
@@ -191,7 +191,7 @@ impl EnvoyStats {
 
     /// A decision took so long.
     pub(crate) fn timed(&mut self, upstream: usize, ns: u64) {
-        if self.wanted && self.times.len() < MOST_TIMES {
+        if self.wanted && self.times.len() < MAX_TIMES {
             self.times.push((upstream, ns));
         }
     }
@@ -200,7 +200,7 @@ impl EnvoyStats {
     pub(crate) fn tell(
         &mut self,
         host: &dyn Host,
-        engine: &Engine,
+        engine: &Balancer,
         polls: &PollStats,
         leads: bool,
         now: Time,
@@ -242,14 +242,14 @@ impl EnvoyStats {
     }
 
     /// What has been counted so far has been told, whoever has told it.
-    pub(crate) fn catch_up(&mut self, engine: &Engine) {
+    pub(crate) fn catch_up(&mut self, engine: &Balancer) {
         for (told, upstream) in self.upstreams.iter_mut().zip(engine.upstreams()) {
             told.so_far = upstream.totals();
         }
     }
 }
 
-fn show(host: &dyn Host, metrics: &mut Metrics, upstream: &Upstream, now: Time) {
+fn show(host: &dyn Host, metrics: &mut Metrics, upstream: &Cluster, now: Time) {
     for (gauge, (_, value)) in metrics.gauges.iter_mut().zip(GAUGES) {
         value(upstream).into_iter().for_each(|value| gauge.show(host, value));
     }

@@ -5,7 +5,7 @@
 use crate::host::StreamHost;
 
 /// The longest identity of a request that is taken; a UUID has 36 characters.
-const LONGEST_REQUEST_ID: usize = 64;
+const MAX_REQUEST_ID: usize = 64;
 
 /// What is known of a request's trace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,7 +46,7 @@ fn trace_id(value: &[u8]) -> Option<String> {
 }
 
 fn request_id(value: &[u8]) -> Option<String> {
-    let fits = (8..=LONGEST_REQUEST_ID).contains(&value.len());
+    let fits = (8..=MAX_REQUEST_ID).contains(&value.len());
     (fits && value.iter().all(|byte| byte.is_ascii_hexdigit() || *byte == b'-')).then(|| lower(value))
 }
 
@@ -93,7 +93,7 @@ mod tests {
         {
             assert_eq!(request_id(value), None, "{}", value.escape_ascii());
         }
-        assert_eq!(request_id(&[b'a'; LONGEST_REQUEST_ID + 1]), None);
+        assert_eq!(request_id(&[b'a'; MAX_REQUEST_ID + 1]), None);
     }
 
     #[cfg(not(target_family = "wasm"))]
@@ -101,7 +101,7 @@ mod tests {
         #[test]
         fn whatever_is_sent_only_hexadecimal_comes_out(value in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
             for found in [of_traceparent(&value), of_b3(&value), request_id(&value)].into_iter().flatten() {
-                proptest::prop_assert!(found.len() <= LONGEST_REQUEST_ID);
+                proptest::prop_assert!(found.len() <= MAX_REQUEST_ID);
                 proptest::prop_assert!(found.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-'));
             }
         }

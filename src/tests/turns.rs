@@ -10,19 +10,19 @@ const POLICIES: [&str; 6] =
     ["adaptive", "least_request", "peak_ewma", "random", "round_robin", "weighted_round_robin"];
 
 /// A fleet of `endpoints`, with more fields of the upstream and beside it.
-fn fleet(endpoints: usize, upstream: &str, root: &str) -> Engine {
+fn fleet(endpoints: usize, upstream: &str, root: &str) -> Balancer {
     let list: Vec<String> = (1..=endpoints).map(|e| format!(r#""10.0.0.{e}:80""#)).collect();
     let json = format!(
         r#"{{{root}"upstreams":[{{"cluster":"web",{upstream}"endpoints":{{"static":[{}]}}}}]}}"#,
         list.join(",")
     );
-    Engine::new(&config::parse(json.as_bytes()).unwrap(), at(0))
+    Balancer::new(&config::parse(json.as_bytes()).unwrap(), at(0))
 }
 
 /// So many requests, each `apart` after the one before, a tick before each; how many each endpoint got. `answer` says by
 /// endpoint and time how it ends, and after how many milliseconds.
 fn serve_all(
-    engine: &mut Engine,
+    engine: &mut Balancer,
     requests: std::ops::Range<u64>,
     apart_ms: u64,
     answer: impl Fn(u32, u64) -> (Outcome, u64),
@@ -31,7 +31,7 @@ fn serve_all(
     let mut counts = vec![0; engine.upstream(UPSTREAM).unwrap().fleet().len()];
     for request in requests {
         let ms = request * apart_ms;
-        engine.tick(Duty::ALONE, at(ms));
+        engine.tick(ProbeShard::ALONE, at(ms));
         let Decision::Steer(named) = engine.pick(UPSTREAM, Request::wanting(1), at(ms), &mut rng) else {
             panic!("somebody is there");
         };
@@ -39,7 +39,7 @@ fn serve_all(
         counts[index as usize] += 1;
         let (outcome, takes) = answer(index, ms);
         let ticket = engine.started(UPSTREAM, index, at(ms)).unwrap();
-        engine.answered(&ticket, outcome, at(ms + takes));
+        engine.record_response(&ticket, outcome, at(ms + takes));
         engine.finished(&ticket, at(ms + takes));
     }
     counts
@@ -166,14 +166,14 @@ fn who_is_full_gets_less_than_a_tenth_of_its_share_in_every_fleet() {
 fn depth_is_what_awaits_an_answer_per_weight() {
     let json = r#"{"upstreams":[{"cluster":"web","endpoints":{"static":[
         {"address":"10.0.0.1:80","weight":1},{"address":"10.0.0.2:80","weight":4}]}}]}"#;
-    let mut engine = Engine::new(&config::parse(json.as_bytes()).unwrap(), at(0));
-    engine.tick(Duty::ALONE, at(0));
+    let mut engine = Balancer::new(&config::parse(json.as_bytes()).unwrap(), at(0));
+    engine.tick(ProbeShard::ALONE, at(0));
     for (index, wanted) in [(0, [0, 3, 5]), (1, [0, 1, 1])] {
         let tickets: Vec<_> = (0..3).map(|_| engine.started(UPSTREAM, index, at(10)).unwrap()).collect();
         // The mean weight is 2.5.
         assert_eq!(tickets.iter().map(|t| t.depth).collect::<Vec<_>>(), wanted, "{index}");
         // Answered, and open for ever.
-        tickets.iter().for_each(|ticket| engine.answered(ticket, Outcome::Undecided, at(20)));
+        tickets.iter().for_each(|ticket| engine.record_response(ticket, Outcome::Undecided, at(20)));
         assert_eq!(engine.started(UPSTREAM, index, at(30)).unwrap().depth, 0, "{index}");
     }
 }
@@ -184,14 +184,14 @@ fn a_long_poll_and_a_pause_between_requests_are_no_sign_of_a_hung_endpoint() {
     engine.started(UPSTREAM, 0, at(1)).unwrap();
     for request in 1..20 {
         (0..3).for_each(|index| serve(&mut engine, index, (request * 50, 20)));
-        engine.tick(Duty::ALONE, at(request * 50 + 30));
+        engine.tick(ProbeShard::ALONE, at(request * 50 + 30));
     }
     // Nothing for two seconds, then three at once.
     for ms in [3000, 3001, 3002] {
         engine.started(UPSTREAM, 0, at(ms)).unwrap();
     }
-    engine.tick(Duty::ALONE, at(3010));
+    engine.tick(ProbeShard::ALONE, at(3010));
     assert_eq!(state(&engine, 0), State::Healthy);
-    engine.tick(Duty::ALONE, at(3500));
-    assert_eq!(state(&engine, 0), State::Hung, "now they have waited themselves");
+    engine.tick(ProbeShard::ALONE, at(3500));
+    assert_eq!(state(&engine, 0), State::Stalled, "now they have waited themselves");
 }

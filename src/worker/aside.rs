@@ -5,7 +5,7 @@ use core::cell::Cell;
 
 use crate::event::{Event, Field};
 use crate::host::{Host, MetricKind, StreamHost};
-use crate::request::Verdict;
+use crate::request::Flow;
 use crate::sharing;
 use crate::telemetry::envoy_stats::process_metric;
 use crate::telemetry::status::{Route, refused};
@@ -114,17 +114,17 @@ impl Aside {
     }
 
     /// Request headers: nothing is touched but the steering header, and the status page says what is wrong.
-    pub fn request_headers(&self, host: &dyn StreamHost) -> Verdict {
+    pub fn request_headers(&self, host: &dyn StreamHost) -> Flow {
         match &self.legible.steering_header {
             Some(header) => host.remove_request_header(header),
             None => DEFAULT_HEADERS.iter().for_each(|header| host.remove_request_header(header)),
         }
-        let Some(status) = &self.legible.status else { return Verdict::Continue };
+        let Some(status) = &self.legible.status else { return Flow::Continue };
         let path = host.request_header(":path").unwrap_or_default();
         let method = host.request_header(":method").unwrap_or_default();
-        let Some(route) = Route::of(&status.path, &method, &path) else { return Verdict::Continue };
+        let Some(route) = Route::of(&status.path, &method, &path) else { return Flow::Continue };
         let answer = refused(route, &self.places());
         host.respond(answer.status, &answer.headers, &answer.body);
-        Verdict::Answered
+        Flow::Answered
     }
 }

@@ -7,16 +7,16 @@ use crate::event::{Event, Field};
 use crate::host::Host;
 use crate::sharing::met::{self, Met};
 use config::Config;
-use engine::Engine;
+use engine::Balancer;
 use engine::pattern;
 use engine::settings::Upstream;
 
 /// So many clusters become upstreams by patterns.
-pub(super) const MOST_INSTANCES: usize = 64;
+pub(super) const MAX_INSTANCES: usize = 64;
 /// So many clusters that no entry names are remembered by name; all of their requests are counted.
-const MOST_UNMATCHED: usize = 16;
+const MAX_UNMATCHED: usize = 16;
 /// Longer names are met by nobody.
-const LONGEST_NAME: usize = 1024;
+const MAX_NAME: usize = 1024;
 
 /// What this worker knows of the clusters that requests have met.
 pub(crate) struct Clusters {
@@ -43,7 +43,7 @@ impl Clusters {
     }
 
     /// Tells the engine which names upstreams are still to be made for.
-    pub fn announce(&self, engine: &mut Engine) {
+    pub fn announce(&self, engine: &mut Balancer) {
         engine.expect(self.templates.iter().map(|template| template.cluster.as_str()));
     }
 
@@ -56,21 +56,21 @@ impl Clusters {
     pub fn meet(&mut self, name: &str, matches: bool) {
         let is_known = |met: &Met| met.name == name;
         let unmatched = |of: &[Met]| of.iter().filter(|met| !met.matches).count();
-        let full = !matches && unmatched(&self.known) + unmatched(&self.fresh) >= MOST_UNMATCHED;
+        let full = !matches && unmatched(&self.known) + unmatched(&self.fresh) >= MAX_UNMATCHED;
         let new = !self.known.iter().any(is_known) && !self.fresh.iter().any(is_known);
-        if new && !full && self.fresh.len() < MOST_UNMATCHED && name.len() <= LONGEST_NAME {
+        if new && !full && self.fresh.len() < MAX_UNMATCHED && name.len() <= MAX_NAME {
             self.fresh.push(Met { matches, name: name.into() });
         }
     }
 
     /// Those that no entry names.
-    pub fn unmatched<'a>(&'a self, engine: &'a Engine) -> impl Iterator<Item = &'a str> {
+    pub fn unmatched<'a>(&'a self, engine: &'a Balancer) -> impl Iterator<Item = &'a str> {
         let names = self.known.iter().map(|met| met.name.as_str());
         names.filter(|name| engine.route(name).is_none() && !engine.expects(name))
     }
 
     /// Tells the others what has been met since the last tick, and hears of them; the upstreams that are to be made.
-    pub fn tick(&mut self, host: &dyn Host, engine: &Engine) -> Vec<Upstream> {
+    pub fn tick(&mut self, host: &dyn Host, engine: &Balancer) -> Vec<Upstream> {
         let (bytes, version) = host.shared_get(&self.key).unzip();
         if version != self.version || version.is_none() {
             self.version = version;
@@ -93,7 +93,7 @@ impl Clusters {
         self.missing(host, engine)
     }
 
-    fn missing(&mut self, host: &dyn Host, engine: &Engine) -> Vec<Upstream> {
+    fn missing(&mut self, host: &dyn Host, engine: &Balancer) -> Vec<Upstream> {
         if self.templates.is_empty() {
             return Vec::new();
         }
@@ -102,7 +102,7 @@ impl Clusters {
         for met in self.known.iter().filter(|met| engine.expects(&met.name)) {
             let Some(template) = engine.expected(&met.name) else { continue };
             let Some(template) = self.templates.iter().find(|of| of.cluster == template) else { continue };
-            if made >= MOST_INSTANCES {
+            if made >= MAX_INSTANCES {
                 if !core::mem::replace(&mut self.full, true) {
                     say_full(host, &met.name);
                 }
@@ -132,7 +132,7 @@ fn say_full(host: &dyn Host, cluster: &str) {
         level: log::Level::Warn,
         name: "clusters_left_out",
         message: &format!(
-            "{MOST_INSTANCES} clusters have become upstreams by patterns, and no more do: {cluster:?} is left to Envoy's own \
+            "{MAX_INSTANCES} clusters have become upstreams by patterns, and no more do: {cluster:?} is left to Envoy's own \
              policy"
         ),
         fields: &[("cluster", Field::Text(cluster))],

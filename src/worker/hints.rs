@@ -13,7 +13,7 @@ const FEWEST: u64 = 5;
 /// Not followed are said where they are one in so many of those that were steered.
 const ONE_IN: u64 = 20;
 /// Steered requests after which what was not followed before is no news any more.
-const MOST_STEERED: u64 = 1000;
+const MAX_STEERED: u64 = 1000;
 /// A process says the same of the same upstream again after so long.
 const REPEAT_S: f64 = 3600.0;
 
@@ -37,7 +37,7 @@ impl Worker {
             let lost = totals.not_followed.saturating_sub(since.not_followed);
             let rerouted = totals.rerouted.saturating_sub(looked.rerouted.rerouted);
             let strays = lost >= FEWEST && lost * ONE_IN >= all;
-            if strays || all >= MOST_STEERED {
+            if strays || all >= MAX_STEERED {
                 looked.not_followed = totals;
             }
             if rerouted >= FEWEST {

@@ -23,15 +23,15 @@ const AUTHORITY: &str = "localhost";
 /// The interval is varied by this share either way, so that several proxies do not ask in step.
 const JITTER: f64 = 0.1;
 /// Errors are kept up to this length, in characters.
-const LONGEST_ERROR: usize = 200;
+const MAX_ERROR: usize = 200;
 /// The admin interface answers from Envoy's own memory: it takes this long only if Envoy is in trouble.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
+const MAX_WAIT: Duration = Duration::from_secs(2);
 /// So many hosts are asked for at a time, some two megabytes: Envoy writes them in about 30 ms.
 const HOSTS_AT_A_TIME: usize = 2000;
 /// An answer that took t is asked for again after this many t: a tenth of Envoy's main thread.
 const PAUSE_FOR_ANSWERS: f64 = 10.0;
 /// No path of a question is longer: Envoy's own limit for all headers together is 60 KiB.
-const LONGEST_PATH: usize = 16 << 10;
+const MAX_PATH: usize = 16 << 10;
 
 /// The questions of one worker; only the lease holder asks.
 pub(super) struct AdminPolls {
@@ -96,9 +96,9 @@ impl Question {
 impl AdminPolls {
     /// Every question of the configuration, the first due at once.
     pub fn new(config: &Config, now: Time) -> AdminPolls {
-        let mut polls = AdminPolls { places: Vec::new() };
-        (0..config.upstreams.len()).for_each(|upstream| polls.add(config, upstream, now));
-        polls
+        let mut poller = AdminPolls { places: Vec::new() };
+        (0..config.upstreams.len()).for_each(|upstream| poller.add(config, upstream, now));
+        poller
     }
 
     /// The upstream at this position is asked for, too, where it is configured to be.
@@ -200,7 +200,7 @@ impl Place {
         }
         self.rests |= interval_s > usual_s;
         // Before the next is asked, however short the interval comes out.
-        let timeout = LONGEST_WAIT.min(self.interval / 2);
+        let timeout = MAX_WAIT.min(self.interval / 2);
         let waits_s = timeout.as_secs_f64();
         if self.members.is_due(waits_s, now) {
             let about = self.turn(self.members.next, |_| true);
@@ -240,8 +240,8 @@ impl Place {
             let Some(of) = self.asked_for.get(at).filter(|of| wanted(of)) else { continue };
             hosts += of.hosts;
             length += 4 * of.name.len();
-            let full = hosts > HOSTS_AT_A_TIME || about.len() >= self.most || length > LONGEST_PATH;
-            if full && !about.is_empty() && (!self.unfiltered || length > LONGEST_PATH) {
+            let full = hosts > HOSTS_AT_A_TIME || about.len() >= self.most || length > MAX_PATH;
+            if full && !about.is_empty() && (!self.unfiltered || length > MAX_PATH) {
                 break;
             }
             about.push(at);
@@ -302,7 +302,7 @@ impl Place {
                     }
                     let failing = discovery.any_failing(Origin::Envoy);
                     let question = rng::hash(name.as_bytes());
-                    if discovery.answered(*upstream, (Origin::Envoy, question), members.finding, now) {
+                    if discovery.accept_finding(*upstream, (Origin::Envoy, question), members.finding, now) {
                         changed.push(*upstream);
                     }
                     if failing && !discovery.any_failing(Origin::Envoy) {
@@ -381,7 +381,7 @@ impl Question {
 
 /// Counts a failure, and logs the first of a row.
 fn fail(host: &dyn Host, discovery: &mut Discovery, (upstream, name): (usize, &str), error: &str) {
-    let error: String = format!("endpoints of {name:?}: {error}").chars().take(LONGEST_ERROR).collect();
+    let error: String = format!("endpoints of {name:?}: {error}").chars().take(MAX_ERROR).collect();
     let before = discovery.any_failing(Origin::Envoy);
     discovery.failed(upstream, Origin::Envoy, &error);
     if !before {

@@ -14,64 +14,64 @@ mod tick_period;
 mod transition_log;
 mod unmet;
 
-use crate::discovery::poller::Polls;
+use crate::discovery::poller::Poller;
 use crate::discovery::source::{Origin, Source};
 use crate::discovery::sources::Discovery;
 use crate::event::{Event, Field, InJson};
 use crate::host::{Body, Host};
-use crate::request::correlation::Trails;
-use crate::request::steering::Steer;
+use crate::request::correlation::RequestCorrelations;
+use crate::request::steering::SteeringHeader;
 use crate::request::stream;
 use crate::sharing::counts::Counts;
-use crate::sharing::slot_id::Seat;
+use crate::sharing::slot_id::SlotId;
 use crate::sharing::snapshot::Snapshot;
 use crate::sharing::{self, lease, registry, retired_counters, worker_report};
-use crate::telemetry::decision_log::Listeners;
+use crate::telemetry::decision_log::DecisionSinks;
 use crate::telemetry::envoy_stats::EnvoyStats;
 use clusters::Clusters;
 use config::{Config, Fault, LogFormat};
 use engine::rng::{self, Rng};
 use engine::time::Time;
-use engine::{Duty, Engine};
+use engine::{Balancer, ProbeShard};
 use members::AdminPolls;
 
 /// So many ticks in a row without a request, about two seconds, leave a worker without duties.
 const IDLE_AFTER_TICKS: u32 = 40;
 /// The lease and the registry are looked after at this pace, seconds.
-const CHORES_S: f64 = 0.25;
+const MAINTENANCE_S: f64 = 0.25;
 
 /// Everything one worker has.
 pub struct Worker {
     pub(crate) config: Config,
-    pub(crate) engine: Engine,
+    pub(crate) engine: Balancer,
     pub(crate) rng: Rng,
     /// Apart from the others, because its numbers are seen outside.
     pub(crate) cookies: Rng,
-    pub(crate) steer: Steer,
+    pub(crate) steer: SteeringHeader,
     pub(crate) clusters: Clusters,
     unmet: unmet::Unmet,
-    polls: Polls,
+    poller: Poller,
     members: AdminPolls,
-    pub(crate) trails: Trails,
+    pub(crate) correlations: RequestCorrelations,
     pub(crate) stats: EnvoyStats,
-    pub(crate) listeners: Listeners,
+    pub(crate) sinks: DecisionSinks,
     id: u64,
     /// [`rng::hash`] of the configuration's text.
     fingerprint: u64,
     keys: Keys,
     /// Where this worker's records stand, once it has been listed.
-    seat: Option<Seat>,
-    peers: Vec<Seat>,
-    duty: Duty,
+    slot_id: Option<SlotId>,
+    peers: Vec<SlotId>,
+    duty: ProbeShard,
     /// What was this worker's under the configuration before, and when that ended.
-    duty_before: Option<(Duty, Time)>,
+    duty_before: Option<(ProbeShard, Time)>,
     pub(crate) carries_traffic: bool,
     /// Requests came since the last tick; ticks in a row without.
     pub(crate) busy: bool,
     idle_ticks: u32,
     seeded: bool,
     lease: lease::Holder,
-    chores_at: Time,
+    maintenance_at: Time,
     signals_version: Option<u32>,
     snapshot: Snapshot,
     discovery: Discovery,
@@ -119,16 +119,16 @@ impl Worker {
         let mut rng = Rng::new(seed);
         let prefix = sharing::prefix(name);
         let mut worker = Worker {
-            engine: Engine::new(&config, now),
-            steer: Steer::new(&config),
+            engine: Balancer::new(&config, now),
+            steer: SteeringHeader::new(&config),
             clusters: Clusters::new(format!("{prefix}/clusters"), templates),
             unmet: unmet::Unmet::default(),
-            polls: Polls::new(host, &config, now)?,
+            poller: Poller::new(host, &config, now)?,
             members: AdminPolls::new(&config, now),
             discovery: Discovery::new(&config, format!("{prefix}/fleet"), now),
-            trails: Trails::default(),
+            correlations: RequestCorrelations::default(),
             stats: EnvoyStats::new(&config),
-            listeners: Listeners::of(&config),
+            sinks: DecisionSinks::of(&config),
             id: rng.next_u64(),
             cookies: Rng::new(rng.next_u64()),
             fingerprint: rng::hash(json),
@@ -140,16 +140,16 @@ impl Worker {
                 scaling: format!("{prefix}/scaling"),
                 hints: format!("{prefix}/said"),
             },
-            seat: None,
+            slot_id: None,
             peers: Vec::new(),
-            duty: Duty::ALONE,
+            duty: ProbeShard::ALONE,
             duty_before: None,
             carries_traffic: false,
             busy: false,
             idle_ticks: 0,
             seeded: false,
             lease: lease::Holder::Unsettled,
-            chores_at: Time::ZERO,
+            maintenance_at: Time::ZERO,
             signals_version: None,
             snapshot: Snapshot::default(),
             started: now,
@@ -163,7 +163,7 @@ impl Worker {
         worker.expand(host, now);
         let known = worker.discovery.read(host, now);
         worker.settle(host, &known, now);
-        worker.trails.start_at(worker.id);
+        worker.correlations.start_at(worker.id);
         Ok(worker)
     }
 
@@ -178,7 +178,7 @@ impl Worker {
     }
 
     /// What is measured and decided.
-    pub fn engine(&self) -> &Engine {
+    pub fn engine(&self) -> &Balancer {
         &self.engine
     }
 
@@ -198,18 +198,18 @@ impl Worker {
     }
 
     /// Whether this worker asks and decides for all at the moment.
-    pub fn leads(&self) -> bool {
+    pub fn is_leader(&self) -> bool {
         self.lease == lease::Holder::Me
     }
 
     /// Whether the filter runs among upstream filters, too, so that a request's attempts are worth following.
     pub fn follow_attempts(&mut self, wanted: bool) {
-        self.trails.wanted = wanted;
+        self.correlations.wanted = wanted;
     }
 
     /// Takes over what the worker of an older configuration has learnt.
-    pub fn adopt(&mut self, old: &mut Worker, now: Time) {
-        self.engine.adopt(&mut old.engine, now);
+    pub fn take_over(&mut self, old: &mut Worker, now: Time) {
+        self.engine.take_over(&mut old.engine, now);
         self.duty_before = Some((old.duty, now));
     }
 
@@ -231,13 +231,13 @@ impl Worker {
             self.discovery.not_after(now);
             self.started = self.started.min(now);
         }
-        if now.seconds_since(self.chores_at) >= CHORES_S || now < self.chores_at {
-            self.chores_at = now;
+        if now.seconds_since(self.maintenance_at) >= MAINTENANCE_S || now < self.maintenance_at {
+            self.maintenance_at = now;
             self.enter(host, now);
             self.lead(host, now);
             self.scale(host, now);
             self.tell_stats(host, now);
-            if self.leads() {
+            if self.is_leader() {
                 self.tell_unmet(host, now);
             }
             self.hint(host, now);
@@ -247,14 +247,14 @@ impl Worker {
         }
         self.expand(host, now);
         let busy = self.idle_ticks < IDLE_AFTER_TICKS || self.duty.workers > 1;
-        self.polls.see_traffic(busy, now);
-        if self.leads() {
-            let rest = self.polls.rest(&self.config, now);
+        self.poller.see_traffic(busy, now);
+        if self.is_leader() {
+            let rest = self.poller.rest(&self.config, now);
             self.members.tick(host, &mut self.discovery, &mut self.rng, (rest, now));
             let known = (&mut self.snapshot, &mut self.discovery);
-            self.polls.tick(host, &self.config, known, &mut self.rng, now);
+            self.poller.tick(host, &self.config, known, &mut self.rng, now);
             // A source that is not asked because nothing is going on is not silent.
-            let mut changed = match self.polls.are_awake(now) {
+            let mut changed = match self.poller.are_awake(now) {
                 true => self.discovery.forget_conditions(now),
                 false => Vec::new(),
             };
@@ -269,9 +269,9 @@ impl Worker {
             self.settle(host, &changed, now);
         }
         self.read_signals(host, now);
-        if let Some(seat) = self.seat {
+        if let Some(slot_id) = self.slot_id {
             let slot = worker_report::encode(&self.engine, self.idle_ticks < IDLE_AFTER_TICKS, now);
-            let _the_next_tick_tries_again = seat.write(host, &self.keys.shared.slots, slot);
+            let _the_next_tick_tries_again = slot_id.write(host, &self.keys.shared.slots, slot);
         }
         self.duty = self.merge_peers(host, now);
         self.engine.tick(self.duty, now);
@@ -280,7 +280,7 @@ impl Worker {
 
     /// An answer to one of the worker's own HTTP calls: the status, or `None` if there was no answer.
     pub fn call_answered(&mut self, host: &dyn Host, token: u32, status: Option<u32>, body: &dyn Body) {
-        if !self.leads() {
+        if !self.is_leader() {
             // Whoever has taken over asks anew, and what it hears counts.
             return;
         }
@@ -289,7 +289,10 @@ impl Worker {
         let answer = (status, body);
         let changed = self.members.answered(host, &mut self.discovery, token, answer).unwrap_or_else(|| {
             let known = (&mut self.snapshot, &mut self.discovery);
-            self.polls.answered(host, &self.engine, &self.config, known, token, answer).into_iter().collect()
+            self.poller
+                .receive_response(host, &self.engine, &self.config, known, token, answer)
+                .into_iter()
+                .collect()
         });
         if !changed.is_empty() {
             let now = host.now();
@@ -301,7 +304,7 @@ impl Worker {
 
     /// Makes upstreams for clusters that have been met and match a pattern.
     fn expand(&mut self, host: &dyn Host, now: Time) {
-        if !self.clusters.is_wanted(now == self.chores_at) {
+        if !self.clusters.is_wanted(now == self.maintenance_at) {
             return;
         }
         for upstream in self.clusters.tick(host, &self.engine) {
@@ -311,7 +314,7 @@ impl Worker {
             self.stats.add();
             self.config.upstreams.push(upstream);
             self.discovery.add(&self.config, at);
-            self.polls.add(&self.config, at);
+            self.poller.add(&self.config, at);
             self.members.add(&self.config, at, now);
             self.settle(host, &[at], now);
         }
@@ -320,9 +323,9 @@ impl Worker {
     /// Makes the fleets of these upstreams anew.
     fn settle(&mut self, host: &dyn Host, upstreams: &[usize], now: Time) {
         for upstream in upstreams {
-            let at = (*upstream, self.leads());
+            let at = (*upstream, self.is_leader());
             if self.discovery.settle(host, &self.config, &mut self.engine, at, now) > 0 {
-                self.polls.ask_again(*upstream);
+                self.poller.ask_again(*upstream);
             }
         }
     }
@@ -333,12 +336,12 @@ impl Worker {
         if core::mem::take(&mut self.carries_traffic) {
             self.tell_stats(host, host.now());
             let counted = Counts::of(&self.engine, host.now());
-            retired_counters::end(host, &self.keys.shared, self.id, self.seat.take(), &counted);
+            retired_counters::end(host, &self.keys.shared, self.id, self.slot_id.take(), &counted);
         }
     }
 
     fn tell_stats(&mut self, host: &dyn Host, now: Time) {
-        let leads = self.leads();
+        let leads = self.is_leader();
         self.stats.tell(host, &self.engine, &self.snapshot.stats, leads, now);
     }
 
@@ -350,7 +353,7 @@ impl Worker {
         }
         let listed = registry::update(host, &keys.workers, self.id, self.carries_traffic, now);
         self.peers = listed.living;
-        self.seat = listed.mine;
+        self.slot_id = listed.mine;
         if !self.carries_traffic {
             return;
         }
@@ -359,19 +362,19 @@ impl Worker {
             self.tell_stats(host, now);
             self.engine.forget_counts();
             self.stats.catch_up(&self.engine);
-            (self.id, self.seat) = (self.rng.next_u64(), None);
+            (self.id, self.slot_id) = (self.rng.next_u64(), None);
             return;
         }
-        listed.to_bury.iter().for_each(|dead| _ = retired_counters::bury(host, keys, *dead));
+        listed.to_bury.iter().for_each(|dead| _ = retired_counters::retire(host, keys, *dead));
         self.engine.recount(now);
-        if let Some(seat) = self.seat {
+        if let Some(slot_id) = self.slot_id {
             let counts = Counts::of(&self.engine, now).encode();
-            let _the_next_chores_try_again = seat.write(host, &keys.counts, counts);
+            let _the_next_chores_try_again = slot_id.write(host, &keys.counts, counts);
         }
     }
 
     fn lead(&mut self, host: &dyn Host, now: Time) {
-        let led = self.leads();
+        let led = self.is_leader();
         let me = lease::Candidate {
             id: self.id,
             configuration: self.fingerprint,
@@ -379,7 +382,7 @@ impl Worker {
             busy: self.carries_traffic,
         };
         self.lease = lease::hold(host, &self.keys.lease, me, now);
-        if self.leads() && !led {
+        if self.is_leader() && !led {
             // The last words of whoever asked before.
             self.read_signals(host, now);
             host.tell(&Event {
@@ -392,14 +395,14 @@ impl Worker {
     }
 
     fn publish_signals(&mut self, host: &dyn Host) {
-        if self.polls.take_news() {
+        if self.poller.take_news() {
             let _the_next_poll_tries_again =
                 host.shared_set(&self.keys.signals, &self.snapshot.encode(), None);
         }
     }
 
     fn read_signals(&mut self, host: &dyn Host, now: Time) {
-        if !self.polls.any() {
+        if !self.poller.any() {
             return;
         }
         let Some((bytes, version)) = host.shared_get(&self.keys.signals) else { return };
@@ -410,7 +413,7 @@ impl Worker {
         if let Some(mut snapshot) = Snapshot::decode(&bytes) {
             snapshot.not_after(now);
             snapshot.retain(&self.engine);
-            self.polls.retain(&mut snapshot.stats.failing);
+            self.poller.retain(&mut snapshot.stats.failing);
             snapshot.apply(&mut self.engine);
             self.snapshot = snapshot;
         }
@@ -418,15 +421,15 @@ impl Worker {
 
     /// The part that was this worker's before, while those it shared with may not have been heard of yet: else each of
     /// them would explore and verify for all.
-    fn divided_as_before(&self, now: Time) -> Option<Duty> {
+    fn divided_as_before(&self, now: Time) -> Option<ProbeShard> {
         let (duty, since) = self.duty_before?;
         (now >= since && now.seconds_since(since) <= engine::endpoint::GONE_AFTER_S).then_some(duty)
     }
 
     /// Reads what the other workers know, and finds this one's place among those that carry traffic.
-    fn merge_peers(&mut self, host: &dyn Host, now: Time) -> Duty {
+    fn merge_peers(&mut self, host: &dyn Host, now: Time) -> ProbeShard {
         self.engine.forget_others(now);
-        let mut duty = Duty::ALONE;
+        let mut duty = ProbeShard::ALONE;
         let mut first = u64::MAX;
         for at in 0..self.peers.len() {
             let Some(peer) = self.peers.get(at).copied().filter(|peer| peer.id != self.id) else { continue };
@@ -443,12 +446,14 @@ impl Worker {
             let _what_was_readable_counts = worker_report::merge(&bytes, &mut self.engine);
         }
         // Those that carry traffic are seen by all; before any does, nobody but whoever leads has anything to tell.
-        duty.tells = match self.carries_traffic {
+        duty.is_reporter = match self.carries_traffic {
             true => self.id < first,
-            false => first == u64::MAX && self.leads(),
+            false => first == u64::MAX && self.is_leader(),
         };
         match self.divided_as_before(now) {
-            Some(before) if before.workers > duty.workers => Duty { tells: duty.tells, ..before },
+            Some(before) if before.workers > duty.workers => {
+                ProbeShard { is_reporter: duty.is_reporter, ..before }
+            }
             _ => duty,
         }
     }

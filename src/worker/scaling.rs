@@ -9,12 +9,12 @@ impl Worker {
     /// Tells and hears how much an endpoint takes, and what scaling has come to. Part of the chores: neither
     /// changes within a fraction of a second.
     pub(super) fn scale(&mut self, host: &dyn Host, now: Time) {
-        if let Some(seat) = self.seat {
+        if let Some(slot_id) = self.slot_id {
             let slots = scaling::encode_slots(&self.engine, now);
-            let _the_next_chores_try_again = seat.write(host, &self.keys.shared.capacities, slots);
+            let _the_next_chores_try_again = slot_id.write(host, &self.keys.shared.capacities, slots);
         }
         self.hear_slots(host, now);
-        if !self.leads() {
+        if !self.is_leader() {
             // Also so that, should this worker take over the lease, it continues from there.
             if let Some((bytes, _)) = host.shared_get(&self.keys.scaling) {
                 scaling::apply(&bytes, &mut self.engine, now);

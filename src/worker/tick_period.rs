@@ -4,12 +4,12 @@
 /// The shortest pause between ticks, milliseconds: a quarter of a typical request, so that what another worker has in
 /// flight is known while it matters. Simulated, queues of heavy requests: p95 106 ms at 20 ms, 92 ms at 5 ms, 91 ms
 /// for an oracle.
-const SHORTEST_MS: u64 = 5;
+const MIN_MS: u64 = 5;
 /// Endpoints that the shortest pause can afford; a tick's work grows with the fleet, and beyond these the pause does,
 /// too.
 const ENDPOINTS_AT_SHORTEST: u64 = 50;
 /// The longest pause of a worker with traffic, milliseconds.
-const LONGEST_MS: u64 = 500;
+const MAX_MS: u64 = 500;
 /// An idle worker ticks at this pause at least, milliseconds: the first requests after a rest find old news of the
 /// other workers for no longer than this.
 const IDLE_MS: u64 = 50;
@@ -17,7 +17,7 @@ const IDLE_MS: u64 = 50;
 /// The pause until the next tick, milliseconds: at `endpoints` in all upstreams together, after `idle` ticks in a row
 /// without a request.
 pub fn pause_ms(endpoints: usize, idle: u32) -> u64 {
-    let busy = (SHORTEST_MS * endpoints as u64 / ENDPOINTS_AT_SHORTEST).clamp(SHORTEST_MS, LONGEST_MS);
+    let busy = (MIN_MS * endpoints as u64 / ENDPOINTS_AT_SHORTEST).clamp(MIN_MS, MAX_MS);
     (busy << idle.min(8)).min(IDLE_MS.max(busy))
 }
 

@@ -7,7 +7,7 @@ use crate::telemetry::status;
 use config::LogFormat;
 use engine::health::State;
 use engine::time::Time;
-use engine::{Change, Upstream};
+use engine::{Change, Cluster};
 
 impl Worker {
     /// Logs what has changed since the last tick. As sentences, suspects are not worth a line: most are cleared within
@@ -27,7 +27,7 @@ impl Worker {
     }
 }
 
-fn tell(host: &dyn Host, upstream: &Upstream, change: &Change, (level, what): (log::Level, &str), now: Time) {
+fn tell(host: &dyn Host, upstream: &Cluster, change: &Change, (level, what): (log::Level, &str), now: Time) {
     let Some(endpoint) = upstream.fleet().get(change.index) else { return };
     let [from, to] = change.states.map(word);
     let because = match (upstream.member(change.index), upstream.explain(change.index, now)) {
@@ -52,8 +52,8 @@ fn tell(host: &dyn Host, upstream: &Upstream, change: &Change, (level, what): (l
 /// A suspect is passed over until one more request has shown which it is: a single failure ejects no endpoint.
 fn kind(change: &Change) -> &'static str {
     match (change.eligible, change.states) {
-        ([true, false], [_, State::Failed | State::Hung]) => "ejected",
-        ([false, true], [State::Failed | State::Hung | State::Recovering, _]) => "reinstated",
+        ([true, false], [_, State::Failed | State::Stalled]) => "ejected",
+        ([false, true], [State::Failed | State::Stalled | State::Recovering, _]) => "reinstated",
         _ => "state_changed",
     }
 }
@@ -61,7 +61,7 @@ fn kind(change: &Change) -> &'static str {
 fn word(state: State) -> &'static str {
     match state {
         State::Healthy => "healthy",
-        State::Suspect | State::Hung => "suspect",
+        State::Suspect | State::Stalled => "suspect",
         State::Failed => "failed",
         State::Recovering => "recovering",
     }
@@ -70,10 +70,10 @@ fn word(state: State) -> &'static str {
 fn sentence(change: &Change) -> Option<(log::Level, &'static str)> {
     let [before, after] = change.states;
     match (before, after) {
-        (State::Healthy | State::Suspect | State::Hung, State::Failed) if change.eligible[1] => {
+        (State::Healthy | State::Suspect | State::Stalled, State::Failed) if change.eligible[1] => {
             Some((log::Level::Warn, "fails, but too few others are left: it stays in traffic"))
         }
-        (State::Healthy | State::Suspect | State::Hung, State::Failed) => {
+        (State::Healthy | State::Suspect | State::Stalled, State::Failed) => {
             Some((log::Level::Warn, "fails: taken out of traffic"))
         }
         (State::Failed | State::Recovering, State::Healthy) => {
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(kind([true, false], [State::Healthy, State::Suspect]), "state_changed");
         assert_eq!(kind([false, true], [State::Suspect, State::Healthy]), "state_changed");
         assert_eq!(kind([true, false], [State::Suspect, State::Failed]), "ejected");
-        assert_eq!(kind([true, false], [State::Healthy, State::Hung]), "ejected");
+        assert_eq!(kind([true, false], [State::Healthy, State::Stalled]), "ejected");
         assert_eq!(kind([false, true], [State::Recovering, State::Healthy]), "reinstated");
         assert_eq!(kind([true, true], [State::Healthy, State::Failed]), "state_changed");
     }

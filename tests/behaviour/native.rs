@@ -6,7 +6,7 @@ use std::rc::{Rc, Weak};
 
 use engine::time::Time;
 use evenkeel::host::{self, CallError, Host, MetricKind, SharedError, StreamHost};
-use evenkeel::request::Verdict;
+use evenkeel::request::Flow;
 use evenkeel::worker::{self, Worker};
 
 use crate::world::{Answer, Call, Plugin, Stream, Thread, World};
@@ -54,7 +54,7 @@ struct Loaded {
 /// The part of the filter that a stream goes through.
 enum Part {
     Downstream(evenkeel::request::Stream),
-    Upstream(evenkeel::request::Attempt),
+    Upstream(evenkeel::request::UpstreamAttempt),
 }
 
 /// The [`Host`] of one plugin configuration.
@@ -181,7 +181,7 @@ impl World for Native {
         })?;
         let old = self.plugins.iter().rev().find(|other| other.thread == thread && other.name == name);
         if let Some(old) = old {
-            worker.adopt(&mut old.worker.borrow_mut(), host.now());
+            worker.take_over(&mut old.worker.borrow_mut(), host.now());
         }
         worker.follow_attempts(self.following.contains(&thread));
         self.plugins.push(Loaded { thread, name: name.into(), worker: Rc::new(RefCell::new(worker)) });
@@ -212,9 +212,9 @@ impl World for Native {
         let of = (Thread(upstream.0), upstream);
         let surroundings = Surroundings { state: &self.state, thread: of.0, plugin: upstream.0 };
         let worker =
-            evenkeel::request::Attempt::worker_of(&Phase { now, maps: &maps, surroundings }, workers);
+            evenkeel::request::UpstreamAttempt::worker_of(&Phase { now, maps: &maps, surroundings }, workers);
         let worker = worker.map_or_else(Weak::new, |worker| Rc::downgrade(&worker));
-        let part = Part::Upstream(evenkeel::request::Attempt::default());
+        let part = Part::Upstream(evenkeel::request::UpstreamAttempt::default());
         let mut attempt = NativeStream { state: self.state.clone(), of, worker, part, maps };
         attempt.property(&["upstream", "address"], address.as_bytes());
         attempt
@@ -485,7 +485,7 @@ impl Stream for NativeStream {
         self.maps.borrow_mut().open = Open::Request;
         let goes_on = match &mut self.part {
             Part::Downstream(stream) => {
-                stream.request_headers(&mut worker.borrow_mut(), &host, complete) == Verdict::Continue
+                stream.request_headers(&mut worker.borrow_mut(), &host, complete) == Flow::Continue
             }
             Part::Upstream(attempt) => {
                 attempt.request_headers(&mut worker.borrow_mut(), &host, complete);

@@ -48,7 +48,7 @@ fn published<W: World>(world: &W) -> (Option<f64>, Option<u32>) {
     let json = config(4, "", "");
     let config = config::parse(json.as_bytes()).expect("accepted");
     let now = engine::time::Time(world.now());
-    let mut engine = engine::Engine::new(&config, now);
+    let mut engine = engine::Balancer::new(&config, now);
     evenkeel::sharing::scaling::apply(&world.shared(&key), &mut engine, now);
     let upstream = engine.upstream(0).expect("configured");
     (upstream.pressure(), upstream.desired_replicas())

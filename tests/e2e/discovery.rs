@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use testbed::anyhow::Result;
 use testbed::backend::{Backend, Behaviour};
-use testbed::envoy::{self, Cluster, Member, Policy};
+use testbed::envoy::{self, Cluster, EndpointState, Policy};
 use testbed::load::Load;
 use testbed::prometheus::{self, Prometheus};
 use testbed::serde_json::{Value, json};
@@ -80,7 +80,7 @@ async fn endpoints_come_drain_and_die(concurrency: u32) -> Result<()> {
     scene.envoy_mut().set_endpoints("web", known[..6].to_vec()).await?;
     used(&scene.backends[5], before).await?;
 
-    let mut members: Vec<Member> = known[..6].iter().copied().map(Member::new).collect();
+    let mut members: Vec<EndpointState> = known[..6].iter().copied().map(EndpointState::new).collect();
     members[0].health = "DRAINING";
     scene.envoy_mut().set_members("web", members).await?;
     left_alone(&scene.backends[0]).await?;
@@ -130,7 +130,7 @@ async fn whom_envoy_condemns_gets_nothing() -> Result<()> {
     let load = scene.load(60.0).start().await?;
     used(&scene.backends[0], 20).await?;
     let members = |health| {
-        let mut members: Vec<Member> = known.iter().copied().map(Member::new).collect();
+        let mut members: Vec<EndpointState> = known.iter().copied().map(EndpointState::new).collect();
         members[0].health = health;
         members
     };
@@ -247,9 +247,11 @@ async fn thirty_rolling_replacements_cost_nothing() -> Result<()> {
             let newcomers = Backend::start_many(2, Stage::default().backend).await?;
             let old: Vec<Backend> = fleet.drain(..2).collect();
             fleet.extend(newcomers);
-            let staying = addresses(&fleet).into_iter().map(Member::new);
+            let staying = addresses(&fleet).into_iter().map(EndpointState::new);
             let leaving = |health| {
-                addresses(&old).into_iter().map(move |address| Member { health, ..Member::new(address) })
+                addresses(&old)
+                    .into_iter()
+                    .map(move |address| EndpointState { health, ..EndpointState::new(address) })
             };
             let all = |health| staying.clone().chain(leaving(health)).collect::<Vec<_>>();
             scene.envoy_mut().set_members("web", all("HEALTHY")).await?;

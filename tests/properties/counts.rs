@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use engine::endpoint::Counters;
 use engine::time::Time;
 use evenkeel::host::{Call, CallError, Host, SharedError};
-use evenkeel::sharing::counts::{Counts, EndpointCounts, MOST_ENDPOINTS, MOST_UPSTREAMS};
+use evenkeel::sharing::counts::{Counts, EndpointCounts, MAX_ENDPOINTS, MAX_UPSTREAMS};
 use evenkeel::sharing::registry;
-use evenkeel::sharing::retired_counters::{self, Estate, Keys};
-use evenkeel::sharing::slot_id::Seat;
+use evenkeel::sharing::retired_counters::{self, Keys, RetiredCounters};
+use evenkeel::sharing::slot_id::SlotId;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -23,7 +23,7 @@ struct Shared {
     accesses: Cell<u32>,
     interrupted_at: Cell<u32>,
     /// Who is then buried by somebody else.
-    by_burying: Cell<Option<Seat>>,
+    by_burying: Cell<Option<SlotId>>,
 }
 
 impl Shared {
@@ -32,7 +32,7 @@ impl Shared {
         self.accesses.set(access);
         if access == self.interrupted_at.get() {
             let buried = self.by_burying.get();
-            buried.into_iter().for_each(|seat| _ = retired_counters::bury(self, &keys(), seat));
+            buried.into_iter().for_each(|slot_id| _ = retired_counters::retire(self, &keys(), slot_id));
         }
     }
 }
@@ -113,13 +113,13 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Clone, Copy)]
 struct Worker {
     id: u64,
-    seat: Option<Seat>,
+    slot_id: Option<SlotId>,
     requests: u64,
 }
 
 impl Worker {
     fn new(id: u64) -> Worker {
-        Worker { id, seat: None, requests: 0 }
+        Worker { id, slot_id: None, requests: 0 }
     }
 
     /// What a worker does every now and then.
@@ -127,10 +127,10 @@ impl Worker {
         let keys = keys();
         let listed = registry::update(host, &keys.workers, self.id, true, now);
         assert!(listed.to_bury.iter().all(|dead| dead.id != self.id));
-        listed.to_bury.iter().for_each(|dead| _ = retired_counters::bury(host, &keys, *dead));
-        self.seat = listed.mine;
-        if let Some(seat) = self.seat {
-            seat.write(host, &keys.counts, counts(self.requests).encode()).expect("nobody else writes it");
+        listed.to_bury.iter().for_each(|dead| _ = retired_counters::retire(host, &keys, *dead));
+        self.slot_id = listed.mine;
+        if let Some(slot_id) = self.slot_id {
+            slot_id.write(host, &keys.counts, counts(self.requests).encode()).expect("nobody else writes it");
         }
     }
 }
@@ -158,11 +158,11 @@ proptest! {
                     let at = who.index(workers.len());
                     let worker = std::mem::replace(&mut workers[at], Worker::new(last_id));
                     if matches!(step, Step::End(_)) {
-                        retired_counters::end(&host, &keys, worker.id, worker.seat, &counts(worker.requests));
-                    } else if worker.seat.is_none() {
+                        retired_counters::end(&host, &keys, worker.id, worker.slot_id, &counts(worker.requests));
+                    } else if worker.slot_id.is_none() {
                         truth -= worker.requests;
                     }
-                    gone.extend(worker.seat);
+                    gone.extend(worker.slot_id);
                 }
                 Step::Pass(seconds) => now += u64::from(seconds),
                 Step::Interrupt(after, who) if !gone.is_empty() => {
@@ -177,9 +177,9 @@ proptest! {
                 workers.iter_mut().for_each(|worker| worker.chores(&host, second));
             }
             // What a worker without a seat has counted, only itself knows.
-            let untold = workers.iter().filter(|worker| worker.seat.is_none()).map(|worker| worker.requests);
+            let untold = workers.iter().filter(|worker| worker.slot_id.is_none()).map(|worker| worker.requests);
             prop_assert_eq!(sum(&host) + untold.sum::<u64>(), truth);
-            most_listed = most_listed.max(registry::everybody(&host, &keys.workers).len());
+            most_listed = most_listed.max(registry::all(&host, &keys.workers).len());
         }
         // Much later nothing but the living and the estate is left.
         for later in [100, 200] {
@@ -189,7 +189,7 @@ proptest! {
             }
         }
         prop_assert_eq!(sum(&host), truth);
-        prop_assert_eq!(registry::everybody(&host, &keys.workers).len(), workers.len());
+        prop_assert_eq!(registry::all(&host, &keys.workers).len(), workers.len());
         let full = host.entries.borrow().iter().filter(|(_, (value, _))| !value.is_empty()).count();
         prop_assert_eq!(full, workers.len() + 2, "nothing of the dead is left behind");
         // One more may have been listed and struck off in between.
@@ -208,7 +208,7 @@ proptest! {
             old.chores(&host, second(now));
             other.chores(&host, second(now));
         }
-        let seat = old.seat.expect("listed");
+        let slot_id = old.slot_id.expect("listed");
         // It sleeps for so long that it is buried, and another takes its seat.
         for now in [40, 80, 120, 160] {
             other.chores(&host, second(now));
@@ -216,15 +216,15 @@ proptest! {
         let mut new = Worker::new(3);
         new.requests = kept.into();
         new.chores(&host, second(160));
-        prop_assert_eq!(new.seat.expect("listed").number, seat.number);
+        prop_assert_eq!(new.slot_id.expect("listed").number, slot_id.number);
         prop_assert_eq!(sum(&host), 10 + u64::from(kept));
         for requests in late {
             // It wakes in the middle of writing.
-            seat.write(&host, &keys.counts, counts(requests.into()).encode()).expect("written");
+            slot_id.write(&host, &keys.counts, counts(requests.into()).encode()).expect("written");
             prop_assert_eq!(sum(&host), 10, "until the owner writes again");
             new.chores(&host, second(161));
             prop_assert_eq!(sum(&host), 10 + u64::from(kept));
-            retired_counters::bury(&host, &keys, seat).expect("alone");
+            retired_counters::retire(&host, &keys, slot_id).expect("alone");
             prop_assert_eq!(sum(&host), 10 + u64::from(kept), "buried again");
         }
     }
@@ -243,15 +243,15 @@ proptest! {
             let counters = Counters { requests, failures, picks };
             of.endpoints.insert(endpoint, EndpointCounts { counters, recent });
         }
-        let estate = Estate { founded: Time(5), ids, counts: counts.clone() };
+        let retired_counters = RetiredCounters { founded: Time(5), ids, counts: counts.clone() };
         prop_assert_eq!(Counts::decode(&counts.encode()), Some(counts));
-        let mut bytes = estate.encode();
-        prop_assert_eq!(Estate::decode(&bytes[..cut.index(bytes.len())]), None);
-        prop_assert_eq!(Estate::decode(&bytes), Some(estate.clone()));
+        let mut bytes = retired_counters.encode();
+        prop_assert_eq!(RetiredCounters::decode(&bytes[..cut.index(bytes.len())]), None);
+        prop_assert_eq!(RetiredCounters::decode(&bytes), Some(retired_counters.clone()));
         damage.iter().for_each(|(at, byte)| { let at = at.index(bytes.len()); bytes[at] = *byte });
-        let mut sum = estate.counts;
+        let mut sum = retired_counters.counts;
         // Whatever it reads, it adds without overflow.
-        (0..2).for_each(|_| sum.merge(&Estate::decode(&bytes).unwrap_or_default().counts));
+        (0..2).for_each(|_| sum.merge(&RetiredCounters::decode(&bytes).unwrap_or_default().counts));
     }
 }
 
@@ -275,29 +275,29 @@ fn more_endpoints_than_are_remembered_cost_only_the_least_used() {
     retired_counters::seed(&host, &keys, Time(1));
     registry::update(&host, &keys.workers, 9, true, Time(1_000_000_000));
     for (id, first, endpoints) in [(1, 10, 101_000), (2, 1_000_000, 1_000)] {
-        let seat =
+        let slot_id =
             registry::update(&host, &keys.workers, id, true, Time(1_000_000_000)).mine.expect("a seat");
-        seat.write(&host, &keys.counts, of_many(first, endpoints).encode()).expect("written");
+        slot_id.write(&host, &keys.counts, of_many(first, endpoints).encode()).expect("written");
         // A worker that lives is counted in full, however much it has counted.
         let told = retired_counters::gather(&host, &keys, 0, Time::ZERO).counts;
         assert!(told.upstream(CLUSTER).is_some_and(|of| of.endpoints.len() >= endpoints as usize));
-        retired_counters::bury(&host, &keys, seat).expect("alone");
+        retired_counters::retire(&host, &keys, slot_id).expect("alone");
     }
     let left = retired_counters::gather(&host, &keys, 0, Time::ZERO).counts;
     let left = left.upstream(CLUSTER).expect("counted");
     assert_eq!(left.totals.policy, 11 * (101_000 + 1_000));
-    assert_eq!(left.endpoints.len(), MOST_ENDPOINTS);
+    assert_eq!(left.endpoints.len(), MAX_ENDPOINTS);
     assert!((0..10).all(|endpoint| left.endpoints[&endpoint].counters.requests == 101_000 + 1_000));
 }
 
 #[test]
 fn more_upstreams_than_are_remembered_cost_only_the_least_used() {
     let mut counts = Counts::default();
-    for cluster in 0..2 * MOST_UPSTREAMS as u64 {
+    for cluster in 0..2 * MAX_UPSTREAMS as u64 {
         counts.upstreams.entry(cluster).or_default().totals.policy = cluster;
     }
     counts.keep_the_most_used();
-    assert_eq!(counts.upstreams.len(), MOST_UPSTREAMS);
-    assert!(counts.upstreams.keys().all(|cluster| *cluster >= MOST_UPSTREAMS as u64));
+    assert_eq!(counts.upstreams.len(), MAX_UPSTREAMS);
+    assert!(counts.upstreams.keys().all(|cluster| *cluster >= MAX_UPSTREAMS as u64));
     assert_eq!(Counts::decode(&counts.encode()), Some(counts));
 }

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use engine::autoscale::scaler::{Below, Period};
 use engine::autoscale::{Scaler, Trend};
 
-use engine::endpoint::{Absence, Absences, Condition};
+use engine::endpoint::{Absence, Absences, AnnouncedHealth};
 use engine::estimate::InFlightReport;
 use engine::policy::Request;
 use engine::rng::Rng;
 use engine::time::Time;
-use engine::{Decision, Engine, Failure, Outcome};
+use engine::{Balancer, Decision, Failure, Outcome};
 use evenkeel::discovery::found::Found;
 use evenkeel::discovery::merge::Sources;
 use evenkeel::discovery::source::{Origin, Source};
@@ -75,11 +75,11 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
-fn engine() -> Engine {
+fn engine() -> Balancer {
     let json = r#"{"upstreams":[
         {"cluster":"web","endpoints":{"static":["10.0.0.1:80","10.0.0.2:80","10.0.0.3:80"]}},
         {"cluster":"api","endpoints":{"static":["10.0.1.1:80","[2001:db8::1]:80"]}}]}"#;
-    Engine::new(&config::parse(json.as_bytes()).expect("accepted"), s(0))
+    Balancer::new(&config::parse(json.as_bytes()).expect("accepted"), s(0))
 }
 
 fn holds(shared: &Shared, id: u64, now: Time) -> bool {
@@ -90,10 +90,10 @@ fn holds(shared: &Shared, id: u64, now: Time) -> bool {
 fn found() -> impl Strategy<Value = Found> {
     let address = (any::<std::net::IpAddr>(), any::<u16>()).prop_map(std::net::SocketAddr::from);
     let condition = prop::sample::select(vec![
-        Condition::Serving,
-        Condition::Degraded,
-        Condition::Unhealthy,
-        Condition::Draining,
+        AnnouncedHealth::Serving,
+        AnnouncedHealth::Degraded,
+        AnnouncedHealth::Unhealthy,
+        AnnouncedHealth::Draining,
     ]);
     let weight = prop::option::of(1e-3f64..1e6);
     let locality = (".{0,20}", prop::option::of(0f64..4e9));
@@ -132,7 +132,7 @@ fn source() -> impl Strategy<Value = Source> {
         )| {
             Source {
                 found,
-                answered: Time(answered),
+                last_success: Time(answered),
                 answers,
                 failures,
                 error,
@@ -148,7 +148,7 @@ fn source() -> impl Strategy<Value = Source> {
 }
 
 /// Requests with these outcomes; some stay in flight.
-fn live(engine: &mut Engine, outcomes: &[(bool, u8)], seed: u64) {
+fn live(engine: &mut Balancer, outcomes: &[(bool, u8)], seed: u64) {
     let mut rng = Rng::new(seed);
     for (step, (api, outcome)) in outcomes.iter().enumerate() {
         let now = s(0).after_secs(step as f64 * 0.01);
@@ -165,13 +165,13 @@ fn live(engine: &mut Engine, outcomes: &[(bool, u8)], seed: u64) {
             _ => Outcome::Good,
         };
         let then = now.after_secs(0.02);
-        engine.answered(&ticket, outcome, then);
+        engine.record_response(&ticket, outcome, then);
         engine.finished(&ticket, then);
     }
 }
 
 /// Every decision that `engine` makes is within the fleet.
-fn decides(engine: &mut Engine) -> Result<(), TestCaseError> {
+fn decides(engine: &mut Balancer) -> Result<(), TestCaseError> {
     let mut rng = Rng::new(1);
     for upstream in 0..2 {
         for _ in 0..5 {
@@ -279,7 +279,7 @@ proptest! {
         let bytes = worker_report::encode(&here, true, s(5));
         let mut there = engine();
         prop_assert_eq!(worker_report::merge(&bytes[..cut.index(bytes.len())], &mut there), None);
-        there.tick(engine::Duty::ALONE, s(6));
+        there.tick(engine::ProbeShard::ALONE, s(6));
         decides(&mut there)?;
     }
 
@@ -297,12 +297,12 @@ proptest! {
         for bytes in [&whole, &damaged, &damaged] {
             worker_report::published(bytes);
             worker_report::merge(bytes, &mut there);
-            there.tick(engine::Duty { rank: 1, workers: 3, tells: false }, s(6));
+            there.tick(engine::ProbeShard { rank: 1, workers: 3, is_reporter: false }, s(6));
             decides(&mut there)?;
         }
         // And what was nonsense is gone as soon as it is no longer told.
         there.forget_others(s(7));
-        there.tick(engine::Duty::ALONE, s(7));
+        there.tick(engine::ProbeShard::ALONE, s(7));
         live(&mut there, &[(false, 3); 30], 3);
         decides(&mut there)?;
     }
@@ -345,7 +345,7 @@ proptest! {
             prop_assert!(values.into_iter().all(|value| value.value.is_finite() && value.age_s >= 0.0));
             let mut engine = engine();
             snapshot.apply(&mut engine);
-            engine.tick(engine::Duty::ALONE, s(6));
+            engine.tick(engine::ProbeShard::ALONE, s(6));
             decides(&mut engine)?;
         }
     }
@@ -375,13 +375,13 @@ proptest! {
     #[test]
     fn any_bytes_for_what_sources_said_are_refused_or_usable(bytes in bytes()) {
         for (_, source) in discovered::decode(&bytes).unwrap_or_default() {
-            prop_assert!(source.found.len() <= config::MOST_ENDPOINTS);
+            prop_assert!(source.found.len() <= config::MAX_ENDPOINTS);
             prop_assert!(source.found.iter().all(|f| f.weight.is_none_or(|w| w.is_finite() && w > 0.0)));
             let merged = Sources { envoy: Some(&source.found), members_only: true, ..Sources::default() }.merge();
             let mut engine = engine();
             let upstream = engine.upstream_mut(0).expect("configured");
             upstream.set_fleet(&merged.specs, s(1));
-            engine.tick(engine::Duty::ALONE, s(2));
+            engine.tick(engine::ProbeShard::ALONE, s(2));
         }
     }
 
@@ -409,10 +409,10 @@ proptest! {
         shared.put("workers", damage);
         ids.iter().for_each(|id| _ = registry::update(&shared, "workers", *id, true, s(1)));
         let listed = registry::update(&shared, "workers", ids[0], true, s(2)).living;
-        prop_assert!(ids.iter().all(|id| listed.iter().any(|seat| seat.id == *id)));
+        prop_assert!(ids.iter().all(|id| listed.iter().any(|slot_id| slot_id.id == *id)));
         prop_assert!(listed.is_sorted());
-        let mut seats: Vec<u32> = listed.iter().map(|seat| seat.number).collect();
-        seats.sort_unstable();
-        prop_assert!(seats.windows(2).all(|pair| pair[0] < pair[1]), "two on one seat: {:?}", seats);
+        let mut slot_ids: Vec<u32> = listed.iter().map(|slot_id| slot_id.number).collect();
+        slot_ids.sort_unstable();
+        prop_assert!(slot_ids.windows(2).all(|pair| pair[0] < pair[1]), "two on one seat: {:?}", slot_ids);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use engine::policy::Request;
 use engine::rng::{Rng, mix};
 use engine::time::Time;
-use engine::{Decision, Duty, Engine, Failure, Outcome};
+use engine::{Balancer, Decision, Failure, Outcome, ProbeShard};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -26,7 +26,7 @@ type Place = (&'static str, u32, &'static str);
 
 /// An engine, a clock, and what is wrong with whom.
 struct Scene {
-    engine: Engine,
+    engine: Balancer,
     places: Vec<Place>,
     sick: Vec<bool>,
     failure: Failure,
@@ -51,7 +51,7 @@ impl Scene {
         let now = Time::from_secs_f64(1e9);
         let config = config::parse(json.as_bytes()).unwrap_or_else(|f| panic!("{json}: {f:?}"));
         Scene {
-            engine: Engine::new(&config, now),
+            engine: Balancer::new(&config, now),
             places: places.to_vec(),
             sick: vec![false; places.len()],
             failure: Failure::Refused,
@@ -63,7 +63,7 @@ impl Scene {
 
     fn pass(&mut self, seconds: f64) {
         self.now = self.now.after_secs(seconds);
-        self.engine.tick(Duty::ALONE, self.now);
+        self.engine.tick(ProbeShard::ALONE, self.now);
     }
 
     fn named(&mut self, request: Request) -> Vec<usize> {
@@ -79,7 +79,7 @@ impl Scene {
         let ticket = self.engine.started(0, to as u32, self.now).unwrap();
         let outcome = if self.sick[to] { Outcome::Failed(self.failure) } else { Outcome::Good };
         let end = self.now.after_secs(if self.sick[to] { 0.001 } else { self.takes[to] });
-        self.engine.answered(&ticket, outcome, end);
+        self.engine.record_response(&ticket, outcome, end);
         self.engine.finished(&ticket, end);
         self.pass(0.01);
         to
@@ -262,7 +262,7 @@ fn a_zone_that_hangs_is_left_before_any_time_out() {
         local.push(hangs);
         if !hangs {
             let end = scene.now.after_secs(0.02);
-            scene.engine.answered(&ticket, Outcome::Good, end);
+            scene.engine.record_response(&ticket, Outcome::Good, end);
             scene.engine.finished(&ticket, end);
         }
         scene.pass(0.01);

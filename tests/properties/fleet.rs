@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use engine::endpoint::{EndpointRef, Fleet, Spec};
+use engine::endpoint::{EndpointRef, EndpointSet, Spec};
 use engine::rng;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -25,7 +25,7 @@ proptest! {
 
     #[test]
     fn it_holds_what_the_last_update_said_and_nothing_else(updates in vec(update(), 1..20)) {
-        let mut fleet = Fleet::default();
+        let mut fleet = EndpointSet::default();
         let mut before: BTreeMap<SocketAddr, EndpointRef> = BTreeMap::new();
         let mut most = 0;
         for specs in updates {

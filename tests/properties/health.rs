@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine::health::{Blow, Evidence, Good, Health, State};
+use engine::health::{Evidence, FailureEvent, Good, Health, State};
 use engine::time::Time;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -18,7 +18,7 @@ enum Event {
     /// One failed, and counts so often.
     Failure(u64, u32),
     /// Another worker tells of so many failures or good answers, just now.
-    Others(u32, u32),
+    PeerReport(u32, u32),
     /// The clock steps back, milliseconds.
     StepBack(u64),
 }
@@ -27,14 +27,14 @@ fn outcome() -> impl Strategy<Value = Event> {
     prop_oneof![
         (0u64..3000).prop_map(Event::Pass),
         (0u64..500).prop_map(Event::Success),
-        (0u64..500, 0u32..3).prop_map(|(age, severity)| Event::Failure(age, severity)),
+        (0u64..500, 0u32..3).prop_map(|(age, weight)| Event::Failure(age, weight)),
     ]
 }
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         8 => outcome(),
-        1 => (0u32..6, 0u32..6).prop_map(|(run, good)| Event::Others(run, good)),
+        1 => (0u32..6, 0u32..6).prop_map(|(consecutive_failures, good)| Event::PeerReport(consecutive_failures, good)),
         1 => (0u64..5_000_000).prop_map(Event::StepBack),
     ]
 }
@@ -98,18 +98,18 @@ impl Watched {
                     self.failures = 0;
                 }
             }
-            Event::Failure(age, severity) => {
-                self.health.failure(ms(self.now - age), ms(self.now), Blow { severity, broke: None });
-                self.failures += severity;
+            Event::Failure(age, weight) => {
+                self.health.failure(ms(self.now - age), ms(self.now), FailureEvent { weight, broke: None });
+                self.failures += weight;
                 self.failed_start = self.failed_start.max(self.now - age);
             }
-            Event::Others(run, good) => {
+            Event::PeerReport(consecutive_failures, good) => {
                 let evidence = Evidence {
-                    run,
+                    consecutive_failures,
                     good,
                     failed_start: ms(self.now - 2),
                     failed_at: ms(self.now),
-                    good_start: if run > 0 { Time::ZERO } else { ms(self.now) },
+                    good_start: if consecutive_failures > 0 { Time::ZERO } else { ms(self.now) },
                     ..Evidence::default()
                 };
                 self.health.forget_others();
@@ -218,11 +218,11 @@ proptest! {
         limits in limits(),
     ) {
         let mut health = Health::default();
-        let [run, good, vain] = numbers;
-        let [run_start, failed_start, failed_at, broke_at, good_start] = times.map(Time);
-        let told = Evidence { run, good, vain, run_start, failed_start, failed_at, broke_at, broke_on: 0, good_start };
+        let [consecutive_failures, good, failed_probes] = numbers;
+        let [consecutive_since, failed_start, failed_at, broke_at, good_start] = times.map(Time);
+        let told = Evidence { consecutive_failures, good, failed_probes, consecutive_since, failed_start, failed_at, broke_at, broke_on: 0, good_start };
         let theirs = health.merge_other(Good::default(), &told);
-        health.failure(Time(now), Time(now), Blow { severity: run, broke: Some(9) });
+        health.failure(Time(now), Time(now), FailureEvent { weight: consecutive_failures, broke: Some(9) });
         health.assess(theirs, Time(now), &limits, background);
         health.success(Time(now));
         health.assess(theirs, Time(now), &limits, background);

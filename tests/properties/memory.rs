@@ -3,7 +3,7 @@
 use engine::policy::Request;
 use engine::rng::Rng;
 use engine::time::Time;
-use engine::{Duty, Engine, Failure, Outcome};
+use engine::{Balancer, Failure, Outcome, ProbeShard};
 use evenkeel::sharing::worker_report;
 
 const ENDPOINTS: u32 = 10_000;
@@ -23,7 +23,7 @@ fn configured(members: &str) -> config::Config {
 }
 
 /// Every endpoint serves; every twentieth request is late, and a few fail.
-fn live(engine: &mut Engine, from: f64) {
+fn live(engine: &mut Balancer, from: f64) {
     let mut rng = Rng::new(5);
     for second in 0..6 {
         let now = from + f64::from(second);
@@ -32,12 +32,12 @@ fn live(engine: &mut Engine, from: f64) {
             let took = if rng.below(20) == 0 { 0.4 } else { 0.02 + 0.01 * rng.unit() };
             let failed = second == 2 && index % 1000 == 7;
             let outcome = if failed { Outcome::Failed(Failure::Reset) } else { Outcome::Good };
-            engine.answered(&ticket, outcome, at(now + took));
+            engine.record_response(&ticket, outcome, at(now + took));
             engine.finished(&ticket, at(now + took));
         }
         engine.pick(0, Request::wanting(2), at(now + 0.5), &mut rng);
         engine.recount(at(now + 0.5));
-        engine.tick(Duty::ALONE, at(now + 0.5));
+        engine.tick(ProbeShard::ALONE, at(now + 0.5));
     }
 }
 
@@ -46,18 +46,18 @@ fn bytes_an_endpoint(members: &str, others: usize) -> f64 {
     let config = configured(members);
     let told: Vec<Vec<u8>> = (0..others)
         .map(|_| {
-            let mut other = Engine::new(&config, at(0.0));
+            let mut other = Balancer::new(&config, at(0.0));
             live(&mut other, 0.0);
             worker_report::encode(&other, true, at(6.0))
         })
         .collect();
     let mut kept = None;
     let info = allocation_counter::measure(|| {
-        let mut engine = Engine::new(&config, at(0.0));
+        let mut engine = Balancer::new(&config, at(0.0));
         live(&mut engine, 0.0);
         engine.forget_others(at(6.0));
         told.iter().for_each(|slot| worker_report::merge(slot, &mut engine).expect("well-formed"));
-        engine.tick(Duty::ALONE, at(6.1));
+        engine.tick(ProbeShard::ALONE, at(6.1));
         kept = Some(engine);
     });
     info.bytes_current as f64 / f64::from(ENDPOINTS)

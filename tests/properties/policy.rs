@@ -1,10 +1,10 @@
 //! Whoever is named may be named, once; and equals get equal shares.
 
-use engine::ablation::Terms;
-use engine::endpoint::Member;
-use engine::endpoint::Told;
+use engine::ablation::Ablation;
+use engine::endpoint::EndpointState;
+use engine::endpoint::PeerTable;
 use engine::estimate::Queueing;
-use engine::policy::{Policy, Pool, Request, Turns, View, build};
+use engine::policy::{PickContext, Policy, Pool, Request, Turns, build};
 use engine::rng::Rng;
 use engine::time::Time;
 use proptest::collection::vec;
@@ -37,23 +37,30 @@ fn hashes(policy: &engine::settings::Policy) -> bool {
     matches!(policy, engine::settings::Policy::IpHash | engine::settings::Policy::ConsistentHash(_))
 }
 
-fn member(weight: f32) -> Member {
-    Member { present: true, eligible: true, weight, share: weight, expected: 0.02, ..Member::default() }
+fn member(weight: f32) -> EndpointState {
+    EndpointState {
+        present: true,
+        eligible: true,
+        weight,
+        share: weight,
+        expected: 0.02,
+        ..EndpointState::default()
+    }
 }
 
-fn any_member() -> impl Strategy<Value = Member> {
+fn any_member() -> impl Strategy<Value = EndpointState> {
     let cost = prop_oneof![0.0f32..1e6, Just(f32::INFINITY), Just(f32::NAN), Just(0.0)];
     let share = prop_oneof![Just(1.0f32), 0.0f32..1000.0, Just(0.0)];
     (any::<bool>(), 1e-3f32..1000.0, share, cost.clone(), cost, 0u32..50).prop_map(
         |(eligible, weight, share, signal, expected, in_flight)| {
-            let mut member = Member { eligible, share, signal, expected, ..member(weight) };
+            let mut member = EndpointState { eligible, share, signal, expected, ..member(weight) };
             (0..in_flight).for_each(|_| member.in_flight.start(NOW));
             member
         },
     )
 }
 
-fn in_flight(members: &[Member]) -> u32 {
+fn in_flight(members: &[EndpointState]) -> u32 {
     members.iter().map(|m| m.in_flight.total()).sum()
 }
 
@@ -61,21 +68,21 @@ struct Chooser {
     policy: Box<dyn Policy>,
     pool: Pool,
     queueing: Queueing,
-    told: Told,
+    told: PeerTable,
     /// By which the members are told apart.
     identities: Vec<u64>,
     rng: Rng,
 }
 
 impl Chooser {
-    fn new(policy: &engine::settings::Policy, members: &[Member], seed: u64) -> Chooser {
+    fn new(policy: &engine::settings::Policy, members: &[EndpointState], seed: u64) -> Chooser {
         let (policy, pool, queueing) =
-            (build(policy, Terms::default()), Pool::default(), Queueing::default());
+            (build(policy, Ablation::default()), Pool::default(), Queueing::default());
         let mut chooser = Chooser {
             policy,
             pool,
             queueing,
-            told: Told::default(),
+            told: PeerTable::default(),
             identities: Vec::new(),
             rng: Rng::new(seed),
         };
@@ -83,12 +90,12 @@ impl Chooser {
         chooser
     }
 
-    fn refresh(&mut self, members: &[Member]) {
+    fn refresh(&mut self, members: &[EndpointState]) {
         self.pool.assign(0..members.len() as u32);
         self.pool.refresh(members);
         let in_flight = in_flight(members);
         self.identities = (0..members.len() as u64).map(|at| Rng::new(at).next_u64()).collect();
-        let view = View {
+        let view = PickContext {
             members,
             told: &self.told,
             identities: &self.identities,
@@ -101,12 +108,12 @@ impl Chooser {
         self.policy.refresh(view, &self.pool);
     }
 
-    fn pick(&mut self, members: &[Member], want: usize) -> Vec<u32> {
+    fn pick(&mut self, members: &[EndpointState], want: usize) -> Vec<u32> {
         self.pick_for(members, Request::wanting(want))
     }
 
-    fn pick_for(&mut self, members: &[Member], request: Request) -> Vec<u32> {
-        let view = View {
+    fn pick_for(&mut self, members: &[EndpointState], request: Request) -> Vec<u32> {
+        let view = PickContext {
             members,
             told: &self.told,
             identities: &self.identities,
@@ -168,7 +175,7 @@ fn chi_squared(counts: &[f64], expected: &[f64]) -> f64 {
     counts.iter().zip(expected).map(|(n, e)| (n - e).powi(2) / e).sum()
 }
 
-fn firsts(policy: &engine::settings::Policy, members: &[Member], picks: usize) -> Vec<f64> {
+fn firsts(policy: &engine::settings::Policy, members: &[EndpointState], picks: usize) -> Vec<f64> {
     let mut chooser = Chooser::new(policy, members, 3);
     let mut counts = vec![0.0; members.len()];
     (0..picks).for_each(|_| counts[chooser.pick(members, 1)[0] as usize] += 1.0);
@@ -189,7 +196,7 @@ fn equals_get_equal_shares() {
 #[test]
 fn the_adaptive_policy_considers_endpoints_by_weight() {
     let weights = [1.0, 2.0, 3.0, 4.0];
-    let members: Vec<Member> = weights.iter().map(|w| member(*w)).collect();
+    let members: Vec<EndpointState> = weights.iter().map(|w| member(*w)).collect();
     let counts = firsts(&engine::settings::Policy::Adaptive, &members, 20_000);
     let chi = chi_squared(&counts, &[2000.0, 4000.0, 6000.0, 8000.0]);
     // The 0.999 quantile with 3 degrees of freedom.
@@ -199,7 +206,7 @@ fn the_adaptive_policy_considers_endpoints_by_weight() {
 #[test]
 fn requests_in_flight_settle_by_weight() {
     for policy in [engine::settings::Policy::Adaptive, engine::settings::Policy::LeastRequest] {
-        let mut members: Vec<Member> = [1.0, 1.0, 2.0, 4.0].iter().map(|w| member(*w)).collect();
+        let mut members: Vec<EndpointState> = [1.0, 1.0, 2.0, 4.0].iter().map(|w| member(*w)).collect();
         let mut chooser = Chooser::new(&policy, &members, 5);
         for _ in 0..800 {
             let to = chooser.pick(&members, 1)[0];

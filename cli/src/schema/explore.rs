@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use config::{Fault, Question, questions};
+use config::{Constraint, Fault, questions};
 use serde_json::{Map, Value, json};
 
 /// The key that stands for all in an object with free keys.
@@ -12,7 +12,7 @@ const ANY_KEY: &str = "x";
 #[derive(Debug, Default)]
 pub struct Place {
     /// What may stand here: one of these kinds.
-    pub questions: Vec<Question>,
+    pub questions: Vec<Constraint>,
     /// Whether it must be there.
     pub required: bool,
     /// Whether null is as good as nothing.
@@ -72,7 +72,7 @@ impl Explorer {
         let place = self.places.entry(path.to_owned()).or_default();
         place.null = null;
         place.not_empty =
-            !empty && place.questions.iter().any(|question| matches!(question, Question::Array(_)));
+            !empty && place.questions.iter().any(|question| matches!(question, Constraint::Array(_)));
     }
 
     /// Configurations in which something else stands beside `path`: nothing, each choice, each object.
@@ -87,8 +87,8 @@ impl Explorer {
             }
             for question in &place.questions {
                 let values: Vec<Value> = match question {
-                    Question::Choice(names) => names.iter().map(|name| json!(name)).collect(),
-                    Question::Object(_) => vec![json!({})],
+                    Constraint::Choice(names) => names.iter().map(|name| json!(name)).collect(),
+                    Constraint::Object(_) => vec![json!({})],
                     _ => continue,
                 };
                 for value in values {
@@ -108,7 +108,7 @@ impl Explorer {
         for (path, question) in asked {
             let path = general(&self.places, &path);
             // Who asks twice for text has narrowed the question down for what is not empty.
-            if matches!(question, Question::Text { .. }) && !texts.insert(path.clone()) {
+            if matches!(question, Constraint::Text { .. }) && !texts.insert(path.clone()) {
                 continue;
             }
             self.learn(path, question);
@@ -116,11 +116,11 @@ impl Explorer {
         faults
     }
 
-    fn learn(&mut self, path: String, question: Question) {
+    fn learn(&mut self, path: String, question: Constraint) {
         let below: Vec<String> = match &question {
-            Question::Object(fields) => fields.iter().map(|field| format!("{path}.{field}")).collect(),
-            Question::Map(_) => vec![format!("{path}.*")],
-            Question::Array(_) => vec![format!("{path}[]")],
+            Constraint::Object(fields) => fields.iter().map(|field| format!("{path}.{field}")).collect(),
+            Constraint::Map(_) => vec![format!("{path}.*")],
+            Constraint::Array(_) => vec![format!("{path}[]")],
             _ => Vec::new(),
         };
         for place in below {
@@ -129,7 +129,7 @@ impl Explorer {
             }
         }
         let place = self.places.entry(path).or_default();
-        if question == Question::Given {
+        if question == Constraint::Given {
             place.required = true;
         } else if !place.questions.contains(&question) {
             place.questions.push(question);
@@ -141,7 +141,7 @@ impl Explorer {
 fn general(places: &Places, path: &str) -> String {
     let free = |place: &str| {
         let questions = places.get(place).map(|place| place.questions.as_slice()).unwrap_or_default();
-        questions.iter().any(|question| matches!(question, Question::Map(_)))
+        questions.iter().any(|question| matches!(question, Constraint::Map(_)))
     };
     let mut steps = path.split('.');
     let mut place = steps.next().unwrap_or_default().to_owned();
@@ -214,7 +214,10 @@ mod tests {
     #[test]
     fn what_only_something_else_makes_meaningful_is_asked_beside_that() {
         let places = places();
-        assert!(matches!(places["$.upstreams[].policy.latency_max_ms"].questions[..], [Question::Number(_)]));
+        assert!(matches!(
+            places["$.upstreams[].policy.latency_max_ms"].questions[..],
+            [Constraint::Number(_)]
+        ));
         assert_eq!(places["$.upstreams[].policy"].questions.len(), 2);
         assert_eq!(places["$.upstreams[].endpoints.static[]"].questions.len(), 2);
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
-use config::{Bounds, Question};
+use config::{Bounds, Constraint};
 
 use super::defaults::Defaults;
 use super::described::Descriptions;
@@ -55,7 +55,7 @@ struct Writer {
 impl Writer {
     fn fields(&self, path: &str) -> Option<&'static [&'static str]> {
         self.places.get(path)?.questions.iter().find_map(|question| match question {
-            Question::Object(fields) => Some(*fields),
+            Constraint::Object(fields) => Some(*fields),
             _ => None,
         })
     }
@@ -86,28 +86,28 @@ impl Writer {
         kinds.join(", or ")
     }
 
-    fn kind(&self, path: &str, place: &Place, question: &Question) -> String {
+    fn kind(&self, path: &str, place: &Place, question: &Constraint) -> String {
         match question {
-            Question::Object(_) => "object".into(),
-            Question::Map(most) => {
+            Constraint::Object(_) => "object".into(),
+            Constraint::Map(most) => {
                 format!("object of up to {most} names, each with {}", self.value(&format!("{path}.*")))
             }
-            Question::Array(most) => {
+            Constraint::Array(most) => {
                 let least = if place.not_empty { "1" } else { "up" };
                 format!("array of {least} to {most}, each {}", self.value(&format!("{path}[]")))
             }
-            Question::Boolean => "`true` or `false`".into(),
-            Question::True => "`true`".into(),
-            Question::Number(Bounds::FromTo(low, high)) => format!("{low} to {high}"),
-            Question::Number(Bounds::AboveUpTo(low, high)) => format!("above {low}, at most {high}"),
-            Question::Number(Bounds::Above(low)) => format!("above {low}"),
-            Question::Whole(low, high) => format!("{low} to {high}"),
-            Question::Duration(low, high) => format!("`\"{}\"` to `\"{}\"`", longest(*low), longest(*high)),
-            Question::Text { allowed, .. } => allowed.clone(),
-            Question::Choice(names) => {
+            Constraint::Boolean => "`true` or `false`".into(),
+            Constraint::True => "`true`".into(),
+            Constraint::Number(Bounds::FromTo(low, high)) => format!("{low} to {high}"),
+            Constraint::Number(Bounds::AboveUpTo(low, high)) => format!("above {low}, at most {high}"),
+            Constraint::Number(Bounds::Above(low)) => format!("above {low}"),
+            Constraint::Whole(low, high) => format!("{low} to {high}"),
+            Constraint::Duration(low, high) => format!("`\"{}\"` to `\"{}\"`", longest(*low), longest(*high)),
+            Constraint::Text { allowed, .. } => allowed.clone(),
+            Constraint::Choice(names) => {
                 names.iter().map(|name| format!("`\"{name}\"`")).collect::<Vec<_>>().join(", ")
             }
-            Question::Given => "anything".into(),
+            Constraint::Given => "anything".into(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Places as a JSON Schema (draft 7, which every editor reads).
 
-use config::{Bounds, Question};
+use config::{Bounds, Constraint};
 use serde_json::{Map, Value, json};
 
 use super::contradictions;
@@ -58,14 +58,14 @@ impl Writer<'_> {
     }
 
     /// The schema of one kind of value, and what of it only words can say.
-    fn kind(&self, path: &str, question: &Question) -> (Map<String, Value>, Option<String>) {
+    fn kind(&self, path: &str, question: &Constraint) -> (Map<String, Value>, Option<String>) {
         let (schema, words) = match question {
-            Question::Object(fields) => (self.object(path, fields), None),
-            Question::Map(most) => {
+            Constraint::Object(fields) => (self.object(path, fields), None),
+            Constraint::Map(most) => {
                 let items = self.place(&format!("{path}.*"));
                 (json!({ "type": "object", "maxProperties": most, "additionalProperties": items }), None)
             }
-            Question::Array(most) => {
+            Constraint::Array(most) => {
                 let not_empty = self.places.get(path).is_some_and(|place| place.not_empty);
                 let items = self.place(&format!("{path}[]"));
                 let mut array = json!({ "type": "array", "maxItems": most, "items": items });
@@ -74,13 +74,13 @@ impl Writer<'_> {
                 }
                 (array, None)
             }
-            Question::Boolean => (json!({ "type": "boolean" }), None),
-            Question::True => (json!({ "const": true }), None),
-            Question::Number(bounds) => (number(*bounds), None),
-            Question::Whole(low, high) => {
+            Constraint::Boolean => (json!({ "type": "boolean" }), None),
+            Constraint::True => (json!({ "const": true }), None),
+            Constraint::Number(bounds) => (number(*bounds), None),
+            Constraint::Whole(low, high) => {
                 (json!({ "type": "integer", "minimum": low, "maximum": high }), None)
             }
-            Question::Duration(low, high) => {
+            Constraint::Duration(low, high) => {
                 let words = format!(
                     "A duration such as \"250ms\" or \"5s\", from {} to {}",
                     longest(*low),
@@ -88,15 +88,15 @@ impl Writer<'_> {
                 );
                 (json!({ "type": "string", "pattern": DURATION }), Some(words))
             }
-            Question::Text { allowed, pattern } => {
+            Constraint::Text { allowed, pattern } => {
                 let mut text = json!({ "type": "string" });
                 if let Some(pattern) = pattern {
                     text["pattern"] = json!(pattern);
                 }
                 (text, Some(capital(allowed)))
             }
-            Question::Choice(names) => (json!({ "enum": names }), None),
-            Question::Given => (json!({}), None),
+            Constraint::Choice(names) => (json!({ "enum": names }), None),
+            Constraint::Given => (json!({}), None),
         };
         (as_map(schema), words)
     }

@@ -3,7 +3,7 @@
 use super::node::Node;
 use super::tree::Tree;
 use super::{Steering, cookie};
-use crate::constraints::Question;
+use crate::constraints::Constraint;
 use engine::settings::Affinity;
 
 const FIELDS: &[&str] = &["header", "cookie", "query", "query_parameter", "source_ip"];
@@ -49,7 +49,7 @@ fn header(node: &Node, steering: &Steering) -> Option<String> {
 }
 
 fn source_ip(node: &Node) -> Option<Affinity> {
-    node.ask(|| Question::True);
+    node.ask(|| Constraint::True);
     match node.tree() {
         Tree::Boolean(true) => return Some(Affinity::SourceIp),
         Tree::Boolean(false) => node.refuse("true, or no source_ip at all", None),

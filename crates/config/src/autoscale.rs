@@ -19,21 +19,21 @@ const FIELDS: &[&str] = &[
     "pressure",
 ];
 
-const MOST_REPLICAS: u32 = 10_000;
+const MAX_REPLICAS: u32 = 10_000;
 const DEFAULT_MIN: u32 = 2;
 const DEFAULT_MAX: u32 = 20;
 
-const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
-const LONGEST_PERIOD: Duration = Duration::from_secs(3600);
+const MIN_PERIOD: Duration = Duration::from_secs(1);
+const MAX_PERIOD: Duration = Duration::from_secs(3600);
 const DEFAULT_PERIOD: Duration = Duration::from_secs(30);
 /// As long as a HorizontalPodAutoscaler looks back before it scales in.
 const DEFAULT_COOL_DOWN: Duration = Duration::from_secs(300);
-const LONGEST_COOL_DOWN: Duration = Duration::from_secs(24 * 3600);
+const MAX_COOL_DOWN: Duration = Duration::from_secs(24 * 3600);
 /// As a HorizontalPodAutoscaler's.
 const DEFAULT_TOLERANCE_PERCENT: f64 = 10.0;
-const LONGEST_LOOK_AHEAD: Duration = Duration::from_secs(3600);
+const MAX_LOOK_AHEAD: Duration = Duration::from_secs(3600);
 
-const MOST_TERMS: usize = 32;
+const MAX_TERMS: usize = 32;
 /// As users cap a queue's part of the figure: beyond twice the full value more says no more.
 const DEFAULT_MOST: f64 = 2.0;
 
@@ -47,7 +47,7 @@ pub(super) const MEASURED: &[(&str, PressureValue)] = &[
 
 pub(super) fn read(node: &Node) -> Autoscale {
     let fields = node.fields(FIELDS);
-    let replicas = |name| fields.read(name, |node| node.whole(1..=MOST_REPLICAS));
+    let replicas = |name| fields.read(name, |node| node.whole(1..=MAX_REPLICAS));
     let (min, max) = (replicas("min"), replicas("max"));
     if let (Some(min), Some(max)) = (min, max)
         && let (Some(node), true) = (fields.get("min"), min > max)
@@ -55,7 +55,7 @@ pub(super) fn read(node: &Node) -> Autoscale {
         node.refuse(&format!("not above {} ({max})", fields.path_of("max")), None);
     }
     let duration = |name, range| fields.read(name, |node| node.duration(range));
-    let period = duration("period", SHORTEST_PERIOD..=LONGEST_PERIOD).unwrap_or(DEFAULT_PERIOD);
+    let period = duration("period", MIN_PERIOD..=MAX_PERIOD).unwrap_or(DEFAULT_PERIOD);
     Autoscale {
         target_pressure: fields
             .read("target_pressure", |node| node.number(Bounds::AboveUpTo(0.0, 1.0)))
@@ -65,11 +65,11 @@ pub(super) fn read(node: &Node) -> Autoscale {
         max: max.unwrap_or(DEFAULT_MAX.max(min.unwrap_or(DEFAULT_MIN))),
         periods: fields.read("for", |node| node.whole(1..=1000)).unwrap_or(2),
         period,
-        cool_down: duration("cool_down", Duration::ZERO..=LONGEST_COOL_DOWN).unwrap_or(DEFAULT_COOL_DOWN),
+        cool_down: duration("cool_down", Duration::ZERO..=MAX_COOL_DOWN).unwrap_or(DEFAULT_COOL_DOWN),
         tolerance_percent: fields
             .read("tolerance_percent", |node| node.number(Bounds::FromTo(0.0, 50.0)))
             .unwrap_or(DEFAULT_TOLERANCE_PERCENT),
-        look_ahead: duration("look_ahead", Duration::ZERO..=LONGEST_LOOK_AHEAD).unwrap_or(period),
+        look_ahead: duration("look_ahead", Duration::ZERO..=MAX_LOOK_AHEAD).unwrap_or(period),
     }
 }
 
@@ -79,7 +79,7 @@ pub(super) fn pressure(parent: &Fields, signals: &[Signal]) -> Vec<PressureTerm>
     let autoscale = parent.get("autoscale");
     let given = autoscale.as_ref().and_then(|node| node.child("pressure"));
     if let Some(node) = given {
-        let items = node.items(MOST_TERMS, "terms");
+        let items = node.items(MAX_TERMS, "terms");
         if items.is_empty() && node.is_array() {
             node.refuse("an array of at least one term", None);
         }

@@ -15,7 +15,7 @@ use super::tree::Tree;
 
 /// What a value has to be.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Question {
+pub enum Constraint {
     /// An object with these fields and no others.
     Object(&'static [&'static str]),
     /// An object with free keys, at most so many.
@@ -47,11 +47,11 @@ pub enum Question {
 
 /// The notes of one reading.
 #[derive(Default)]
-pub(super) struct Notes(Option<RefCell<Vec<(String, Question)>>>);
+pub(super) struct Notes(Option<RefCell<Vec<(String, Constraint)>>>);
 
 impl Notes {
     /// Notes a question about the value at `path`; without a notebook it is not even put.
-    pub fn add(&self, path: &str, question: impl FnOnce() -> Question) {
+    pub fn add(&self, path: &str, question: impl FnOnce() -> Constraint) {
         // Known when this is compiled, so nothing of it gets into the filter.
         if cfg!(target_family = "wasm") {
             return;
@@ -65,7 +65,7 @@ impl Notes {
 /// The questions that reading `json` raises, each with the path of the value that it is about, in the order of reading;
 /// and the faults found. None of either where `json` is no JSON.
 #[cfg_attr(target_family = "wasm", allow(dead_code))]
-pub fn questions(json: &[u8]) -> (Vec<(String, Question)>, Vec<Fault>) {
+pub fn questions(json: &[u8]) -> (Vec<(String, Constraint)>, Vec<Fault>) {
     let Ok(tree) = Tree::read(json) else { return Default::default() };
     let faults = Faults::noting(Notes(Some(RefCell::default())));
     root::read(&Node::root(&tree, &faults));

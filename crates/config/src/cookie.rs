@@ -11,8 +11,8 @@ const FIELDS: &[&str] = &["name", "set", "ttl", "path", "secure", "same_site"];
 pub(super) const SAME_SITES: &[(&str, SameSite)] =
     &[("strict", SameSite::Strict), ("lax", SameSite::Lax), ("none", SameSite::None)];
 /// Browsers cut off what lasts longer (RFC 6265bis, 5.5).
-const LONGEST_TTL: Duration = Duration::from_secs(400 * 86_400);
-const LONGEST_PATH: usize = 256;
+const MAX_TTL: Duration = Duration::from_secs(400 * 86_400);
+const MAX_PATH: usize = 256;
 
 pub(super) fn read(node: &Node) -> Option<Cookie> {
     if !matches!(node.tree(), Tree::Object(_)) {
@@ -23,7 +23,7 @@ pub(super) fn read(node: &Node) -> Option<Cookie> {
     let default = Cookie::named(&name.unwrap_or_default());
     let cookie = Cookie {
         set: fields.read("set", Node::boolean).unwrap_or(true),
-        ttl: fields.read("ttl", |node| node.duration(Duration::ZERO..=LONGEST_TTL)).unwrap_or_default(),
+        ttl: fields.read("ttl", |node| node.duration(Duration::ZERO..=MAX_TTL)).unwrap_or_default(),
         path: fields.read("path", path).unwrap_or(default.path),
         secure: fields.read("secure", Node::boolean).unwrap_or(false),
         same_site: fields.read("same_site", |node| node.one_of(SAME_SITES)),
@@ -49,6 +49,6 @@ fn name(node: &Node) -> Option<String> {
 fn path(node: &Node) -> Option<String> {
     let plain = |byte: u8| (b'!'..=b'~').contains(&byte) && byte != b';' && byte != b',';
     node.text_that("a path such as \"/\", without blanks, commas and semicolons", |text| {
-        text.starts_with('/') && text.len() <= LONGEST_PATH && text.bytes().all(plain)
+        text.starts_with('/') && text.len() <= MAX_PATH && text.bytes().all(plain)
     })
 }

@@ -9,8 +9,8 @@ pub(super) const ASK: &str = "x-evenkeel-debug";
 pub(super) const WHEN: &[(&str, bool)] = &[("asked", false), ("always", true)];
 
 /// Long enough not to be guessed where many may try.
-const SHORTEST_SECRET: usize = 8;
-const LONGEST_SECRET: usize = 256;
+const MIN_SECRET: usize = 8;
+const MAX_SECRET: usize = 256;
 const SECRET: &str = "8 to 256 ASCII characters without blanks around them";
 
 pub(super) fn read(node: &Node) -> Option<DebugHeader> {
@@ -42,7 +42,7 @@ fn without(fields: &Fields) -> String {
 }
 
 fn is_secret(text: &str) -> bool {
-    (SHORTEST_SECRET..=LONGEST_SECRET).contains(&text.len())
+    (MIN_SECRET..=MAX_SECRET).contains(&text.len())
         && text.trim() == text
         && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }

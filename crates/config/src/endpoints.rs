@@ -12,7 +12,7 @@ use super::upstream::Around;
 use engine::settings::{EndpointQuery, Endpoints, EnvoyAdmin, StaticEndpoint};
 
 /// The most endpoints of an upstream, from all sources together.
-pub const MOST_ENDPOINTS: usize = 10_000;
+pub const MAX_ENDPOINTS: usize = 10_000;
 const SOURCES: &[&str] = &["static", "prometheus", "envoy_admin"];
 const QUERY: &[&str] = &["query", "address_label", "port", "zone_label", "version_label", "weight_label"];
 const ALLOWED: &str = "one source at least: static, prometheus, envoy_admin";
@@ -40,7 +40,7 @@ pub(super) fn read(parent: &Fields, around: &Around) -> Endpoints {
 fn fixed(node: &Node) -> Vec<StaticEndpoint> {
     let mut seen: HashMap<SocketAddr, String> = HashMap::new();
     let mut endpoints = Vec::new();
-    for item in node.items(MOST_ENDPOINTS, "endpoints") {
+    for item in node.items(MAX_ENDPOINTS, "endpoints") {
         let Some((endpoint, address_at)) = endpoint(&item) else { continue };
         match seen.get(&endpoint.address) {
             Some(first) => address_at.refuse(&format!("each address once; it is also at {first}"), None),

@@ -8,9 +8,9 @@ use crate::constraints::Notes;
 use crate::printable::printable;
 
 /// A broken template can make thousands of faults; a log needs enough to start mending.
-const MOST_LISTED: usize = 100;
+const MAX_LISTED: usize = 100;
 /// Longer values and keys are cut when they are shown.
-const MOST_SHOWN: usize = 60;
+const MAX_SHOWN: usize = 60;
 
 /// One thing that is wrong with a configuration. Its `Display` is a single printable line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub(super) struct Faults {
 impl Faults {
     /// Adds what `fault` makes; past the limit it is only counted, and not even made.
     pub fn add(&self, fault: impl FnOnce() -> Fault) {
-        if self.listed.borrow().len() < MOST_LISTED {
+        if self.listed.borrow().len() < MAX_LISTED {
             let fault = fault();
             self.listed.borrow_mut().push(fault);
         } else {
@@ -89,7 +89,7 @@ impl Faults {
 
 /// `text` in quotes, fit for a line of a log.
 pub(super) fn quoted(text: &str) -> String {
-    format!("\"{}\"", printable(&without_credentials(text), MOST_SHOWN))
+    format!("\"{}\"", printable(&without_credentials(text), MAX_SHOWN))
 }
 
 /// `text` without what stands before the `@` of an address, which is a user's name and password.
@@ -106,7 +106,7 @@ fn without_credentials(text: &str) -> Cow<'_, str> {
 /// `{"authorization: Bearer …": ""}` has put a secret where only a name belongs.
 pub(super) fn step_to(key: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    if !key.is_empty() && key.len() <= MOST_SHOWN && key.chars().all(plain) {
+    if !key.is_empty() && key.len() <= MAX_SHOWN && key.chars().all(plain) {
         return format!(".{key}");
     }
     match key.split_once(|c: char| c == ':' || c.is_whitespace()) {

@@ -9,10 +9,10 @@ use super::fault::Fault;
 use super::tree::Tree;
 
 /// Enough for 10,000 endpoints with all their fields.
-const MOST_BYTES: usize = 1024 * 1024;
+const MAX_BYTES: usize = 1024 * 1024;
 const BOM: &[u8] = b"\xEF\xBB\xBF";
 /// Envoy's Any holds other messages, too, but fields with higher numbers are in none of those that carry configurations.
-const MOST_FIELD: u64 = 64;
+const MAX_FIELD: u64 = 64;
 
 /// What to write instead of another message.
 const STRING_VALUE: &str = "configuration: { \"@type\": type.googleapis.com/google.protobuf.StringValue, value: '{ \"upstreams\": … }' }";
@@ -25,8 +25,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Tree, Fault> {
         allowed: allowed.into(),
         hint: hint.map(Into::into),
     };
-    if bytes.len() > MOST_BYTES {
-        return Err(unusable(format!("found {} bytes", bytes.len()), &format!("at most {MOST_BYTES}"), None));
+    if bytes.len() > MAX_BYTES {
+        return Err(unusable(format!("found {} bytes", bytes.len()), &format!("at most {MAX_BYTES}"), None));
     }
     let json = bytes.strip_prefix(BOM).unwrap_or(bytes);
     if matches!(json, [0xFE, 0xFF, ..] | [0xFF, 0xFE, ..] | [0, b'{', ..] | [b'{', 0, ..]) {
@@ -80,7 +80,7 @@ fn fields(mut bytes: &[u8]) -> Option<Vec<(u64, &[u8])>> {
     let mut fields = Vec::new();
     while !bytes.is_empty() {
         let tag = varint(&mut bytes)?;
-        if tag >> 3 == 0 || tag >> 3 > MOST_FIELD {
+        if tag >> 3 == 0 || tag >> 3 > MAX_FIELD {
             return None;
         }
         let size = match tag & 7 {

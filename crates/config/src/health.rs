@@ -20,8 +20,8 @@ const FIELDS: &[&str] = &[
 /// Failures in a row that eject.
 const FAIL_AFTER: u32 = 3;
 
-const SHORTEST_EJECTION: Duration = Duration::from_millis(100);
-const LONGEST_EJECTION: Duration = Duration::from_secs(3600);
+const MIN_EJECTION: Duration = Duration::from_millis(100);
+const MAX_EJECTION: Duration = Duration::from_secs(3600);
 
 /// Where keys have endpoints, one bad answer is no reason to move all keys of one, there and back again.
 fn suspect_after(policy: &Policy, fail_after: Option<u32>) -> u32 {
@@ -47,7 +47,7 @@ pub(super) fn read(parent: &Fields, policy: &Policy) -> Health {
         fail_after: fail_after.unwrap_or(suspect_after.max(FAIL_AFTER)),
         recover_after: times("recover_after").unwrap_or(3),
         ejection: fields
-            .read("ejection", |node| node.duration(SHORTEST_EJECTION..=LONGEST_EJECTION))
+            .read("ejection", |node| node.duration(MIN_EJECTION..=MAX_EJECTION))
             .unwrap_or(Duration::from_secs(30)),
         max_ejected_percent: fields
             .read("max_ejected_percent", |node| node.number(Bounds::PERCENT))

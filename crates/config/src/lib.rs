@@ -55,12 +55,12 @@ use core::time::Duration;
 
 use engine::settings::Upstream;
 
-pub use crate::constraints::Question;
+pub use crate::constraints::Constraint;
 #[cfg(not(target_family = "wasm"))]
 pub use crate::constraints::questions;
 pub use crate::unused::without_effect;
 pub use effective::{Effective, effective};
-pub use endpoints::MOST_ENDPOINTS;
+pub use endpoints::MAX_ENDPOINTS;
 pub use engine::settings::{Counted, Failures};
 pub use fault::Fault;
 pub use kinds::Bounds;

@@ -6,7 +6,7 @@ use hashbrown::HashSet;
 
 use super::fault::{Fault, Faults, quoted, step_to};
 use super::tree::Tree;
-use crate::constraints::Question;
+use crate::constraints::Constraint;
 use crate::suggest::nearest;
 
 static NOTHING_GIVEN: Tree = Tree::Object(Vec::new());
@@ -73,13 +73,13 @@ impl<'t> Node<'t> {
     }
 
     /// Notes what is asked of this value.
-    pub fn ask(&self, question: impl FnOnce() -> Question) {
+    pub fn ask(&self, question: impl FnOnce() -> Constraint) {
         self.faults.notes().add(&self.path, question);
     }
 
     /// True or false; anything else is a fault.
     pub fn boolean(&self) -> Option<bool> {
-        self.ask(|| Question::Boolean);
+        self.ask(|| Constraint::Boolean);
         if let Tree::Boolean(value) = self.tree {
             return Some(*value);
         }
@@ -94,7 +94,7 @@ impl<'t> Node<'t> {
 
     /// The text here, which whoever asks holds against `pattern` or more; anything else is a fault.
     pub fn text_like(&self, allowed: &str, pattern: Option<&'static str>) -> Option<&'t str> {
-        self.ask(|| Question::Text { allowed: allowed.into(), pattern });
+        self.ask(|| Constraint::Text { allowed: allowed.into(), pattern });
         self.any_text(allowed)
     }
 
@@ -112,7 +112,7 @@ impl<'t> Node<'t> {
     pub fn one_of<T: Copy>(&self, choices: &[(&'static str, T)]) -> Option<T> {
         let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
         let allowed = names.join(", ");
-        self.ask(|| Question::Choice(choices.iter().map(|(name, _)| *name).collect()));
+        self.ask(|| Constraint::Choice(choices.iter().map(|(name, _)| *name).collect()));
         let given = self.any_text(&allowed)?;
         let found = choices.iter().find(|(name, _)| *name == given);
         if found.is_none() {
@@ -129,7 +129,7 @@ impl<'t> Node<'t> {
 
     /// The items of an array of at most `most`.
     pub fn items(&self, most: usize, what: &str) -> Vec<Node<'t>> {
-        self.ask(|| Question::Array(most));
+        self.ask(|| Constraint::Array(most));
         let allowed = || format!("an array of at most {most} {what}");
         let Tree::Array(items) = self.tree else {
             self.mistyped(&allowed(), None);
@@ -150,7 +150,7 @@ impl<'t> Node<'t> {
 
     /// The entries of an object with free keys; keys given twice are faults.
     pub fn entries(&self, most: usize, allowed: &str) -> Vec<(&'t str, Node<'t>)> {
-        self.ask(|| Question::Map(most));
+        self.ask(|| Constraint::Map(most));
         let Tree::Object(pairs) = self.tree else {
             self.mistyped(allowed, None);
             return Vec::new();
@@ -165,7 +165,7 @@ impl<'t> Node<'t> {
 
     /// The object here, with no other fields than `allowed`.
     pub fn fields(&self, allowed: &'static [&'static str]) -> Fields<'t> {
-        self.ask(|| Question::Object(allowed));
+        self.ask(|| Constraint::Object(allowed));
         let Tree::Object(given) = self.tree else {
             self.mistyped("an object", None);
             return Fields { node: self.clone(), readable: false };
@@ -225,7 +225,7 @@ impl<'t> Fields<'t> {
 
     /// The field `name`; where it is not given, that is a fault.
     pub fn require(&self, name: &str, allowed: &str) -> Option<Node<'t>> {
-        self.node.faults.notes().add(&self.path_of(name), || Question::Given);
+        self.node.faults.notes().add(&self.path_of(name), || Constraint::Given);
         let found = self.get(name);
         if found.is_none() {
             self.report_missing(name, allowed);

@@ -14,17 +14,17 @@ const FIELDS: &[&str] =
 pub(super) const METHODS: &[(&str, QueryMethod)] =
     &[("auto", QueryMethod::Auto), ("GET", QueryMethod::Get), ("POST", QueryMethod::Post)];
 
-pub(super) const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
-pub(super) const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
+pub(super) const MIN_INTERVAL: Duration = Duration::from_millis(100);
+pub(super) const MAX_INTERVAL: Duration = Duration::from_secs(3600);
 pub(super) const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
-const SHORTEST_TIMEOUT: Duration = Duration::from_millis(10);
+const MIN_TIMEOUT: Duration = Duration::from_millis(10);
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
 
-const MOST_HEADERS: usize = 32;
-const LONGEST_HEADER_VALUE: usize = 8 * 1024;
-const MOST_PARAMETERS: usize = 32;
-const LONGEST_PARAMETER: usize = 1024;
-const LONGEST_VARIABLE: usize = 128;
+const MAX_HEADERS: usize = 32;
+const MAX_HEADER_VALUE: usize = 8 * 1024;
+const MAX_PARAMETERS: usize = 32;
+const MAX_PARAMETER: usize = 1024;
+const MAX_VARIABLE: usize = 128;
 const PARAMETER: &str = "a value of at most 1024 bytes";
 const VARIABLE: &str = "the name of an environment variable, [a-zA-Z_][a-zA-Z0-9_]*, at most 128 bytes";
 const AUTHORITY: &str = "host or host:port";
@@ -49,13 +49,13 @@ pub(super) fn read(node: &Node) -> Prometheus {
 }
 
 pub(super) fn interval(node: &Node) -> Option<Duration> {
-    node.duration(SHORTEST_INTERVAL..=LONGEST_INTERVAL)
+    node.duration(MIN_INTERVAL..=MAX_INTERVAL)
 }
 
 /// Half the interval where that is shorter than the default: an answer then never waits for the next question.
 fn timeout(fields: &Fields, interval: Duration) -> Duration {
     let Some(node) = fields.get("timeout") else { return DEFAULT_TIMEOUT.min(interval / 2) };
-    let timeout = node.duration(SHORTEST_TIMEOUT..=LONGEST_INTERVAL).unwrap_or(DEFAULT_TIMEOUT.min(interval));
+    let timeout = node.duration(MIN_TIMEOUT..=MAX_INTERVAL).unwrap_or(DEFAULT_TIMEOUT.min(interval));
     if timeout > interval {
         let longest = duration_shown(interval);
         node.refuse(&format!("at most {} ({longest})", fields.path_of("interval")), None);
@@ -94,7 +94,7 @@ fn in_a_host_header(byte: u8) -> bool {
 
 fn parameters(node: &Node) -> Vec<(String, String)> {
     let mut read = Vec::new();
-    for (name, value) in node.entries(MOST_PARAMETERS, "an object from parameter name to value") {
+    for (name, value) in node.entries(MAX_PARAMETERS, "an object from parameter name to value") {
         match name {
             "" => value.refuse("under the name of a parameter", None),
             "query" | "time" | "timeout" => {
@@ -102,7 +102,7 @@ fn parameters(node: &Node) -> Vec<(String, String)> {
             }
             _ => {}
         }
-        let fits = |text: &str| text.len() <= LONGEST_PARAMETER && !text.chars().any(char::is_control);
+        let fits = |text: &str| text.len() <= MAX_PARAMETER && !text.chars().any(char::is_control);
         read.push((name.to_owned(), value.text_that(PARAMETER, fits).unwrap_or_default()));
     }
     read
@@ -111,7 +111,7 @@ fn parameters(node: &Node) -> Vec<(String, String)> {
 fn headers(node: &Node) -> Vec<(String, HeaderValue)> {
     let mut seen = HashSet::new();
     let mut read = Vec::new();
-    for (given, value) in node.entries(MOST_HEADERS, "an object from header name to value") {
+    for (given, value) in node.entries(MAX_HEADERS, "an object from header name to value") {
         let name = given.to_ascii_lowercase();
         if !is_token(&name) {
             value.refuse("under the name of an HTTP header", None);
@@ -134,12 +134,12 @@ fn header_value(node: &Node) -> HeaderValue {
     let variable = fields.require("env", VARIABLE).and_then(|node| {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
         node.text_that(VARIABLE, |text| {
-            (1..=LONGEST_VARIABLE).contains(&text.len())
+            (1..=MAX_VARIABLE).contains(&text.len())
                 && text.bytes().all(plain)
                 && !text.starts_with(|first: char| first.is_ascii_digit())
         })
     });
-    let begins = |text: &str| text.len() <= LONGEST_HEADER_VALUE && is_header_value(text.trim_end());
+    let begins = |text: &str| text.len() <= MAX_HEADER_VALUE && is_header_value(text.trim_end());
     HeaderValue::Environment {
         variable: variable.unwrap_or_default(),
         prefix: fields.read("prefix", |node| node.text_that(PREFIX, begins)).unwrap_or_default(),
@@ -158,5 +158,5 @@ fn why_not_sent(name: &str) -> Option<&'static str> {
 /// Whether `text` can be the value of a header.
 pub fn is_header_value(text: &str) -> bool {
     let allowed = |c: char| !c.is_control() || c == '\t';
-    text.len() <= LONGEST_HEADER_VALUE && text.trim() == text && text.chars().all(allowed)
+    text.len() <= MAX_HEADER_VALUE && text.trim() == text && text.chars().all(allowed)
 }

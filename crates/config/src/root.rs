@@ -8,7 +8,7 @@ use super::{
 };
 use engine::settings::Upstream;
 
-const MOST_UPSTREAMS: usize = 64;
+const MAX_UPSTREAMS: usize = 64;
 
 const FIELDS: &[&str] = &[
     "role",
@@ -128,12 +128,12 @@ fn told(node: &Node, steering: &Steering) -> Option<DebugHeader> {
 }
 
 fn read_upstreams(fields: &Fields, around: &upstream::Around) -> Vec<Upstream> {
-    let allowed = format!("an array of 1 to {MOST_UPSTREAMS} upstreams");
+    let allowed = format!("an array of 1 to {MAX_UPSTREAMS} upstreams");
     let Some(node) = fields.require("upstreams", &allowed) else { return Vec::new() };
     if matches!(node.tree(), Tree::Array(items) if items.is_empty()) {
         node.refuse(&allowed, None);
     }
-    let nodes = node.items(MOST_UPSTREAMS, "upstreams");
+    let nodes = node.items(MAX_UPSTREAMS, "upstreams");
     let upstreams: Vec<Upstream> = nodes.iter().map(|node| upstream::read(node, around)).collect();
     for (index, upstream) in upstreams.iter().enumerate() {
         let first = upstreams.iter().position(|other| other.cluster == upstream.cluster).unwrap_or(index);

@@ -8,8 +8,8 @@ use crate::suggest::nearest;
 use engine::settings::{Rule, RuleAction, RuleValue, Signal};
 
 const FIELDS: &[&str] = &["when", "above", "for", "then"];
-const MOST_RULES: usize = 32;
-const LONGEST_FOR: Duration = Duration::from_secs(3600);
+const MAX_RULES: usize = 32;
+const MAX_FOR: Duration = Duration::from_secs(3600);
 
 /// What evenkeel measures itself; every signal's name is allowed beside these.
 pub(super) const MEASURED: &[(&str, RuleValue)] = &[
@@ -23,7 +23,7 @@ pub(super) const ACTIONS: &[(&str, RuleAction)] =
 
 pub(super) fn read(parent: &Fields, signals: &[Signal]) -> Vec<Rule> {
     let Some(node) = parent.get("rules") else { return Vec::new() };
-    node.items(MOST_RULES, "rules").iter().map(|item| rule(item, signals)).collect()
+    node.items(MAX_RULES, "rules").iter().map(|item| rule(item, signals)).collect()
 }
 
 fn rule(node: &Node, signals: &[Signal]) -> Rule {
@@ -35,7 +35,7 @@ fn rule(node: &Node, signals: &[Signal]) -> Rule {
     Rule {
         value: when.and_then(|node| value(&node, signals)).unwrap_or(RuleValue::InFlight),
         above: above.and_then(|node| node.number(Bounds::FromTo(0.0, 1e15))).unwrap_or(f64::INFINITY),
-        lasting: fields.read("for", |node| node.duration(Duration::ZERO..=LONGEST_FOR)).unwrap_or_default(),
+        lasting: fields.read("for", |node| node.duration(Duration::ZERO..=MAX_FOR)).unwrap_or_default(),
         action: then.and_then(|node| node.one_of(ACTIONS)).unwrap_or(RuleAction::Flag),
     }
 }

@@ -7,11 +7,11 @@ use engine::settings::Signal;
 
 const FIELDS: &[&str] =
     &["name", "query", "weight", "learn", "max", "smoothing", "address_label", "port", "timestamp_query"];
-const MOST_SIGNALS: usize = 32;
+const MAX_SIGNALS: usize = 32;
 
 pub(super) fn read(parent: &Fields, around: &Around) -> Vec<Signal> {
     let Some(node) = parent.get("signals") else { return Vec::new() };
-    let items = node.items(MOST_SIGNALS, "signals");
+    let items = node.items(MAX_SIGNALS, "signals");
     if !items.is_empty() {
         around.check_prometheus(&node);
     }

@@ -5,15 +5,15 @@ use super::node::{Node, did_you_mean};
 use crate::suggest::nearest;
 use engine::settings::Endpoints;
 
-const MOST_VERSIONS: usize = 32;
-const MOST_SHARE: f64 = 1e6;
+const MAX_VERSIONS: usize = 32;
+const MAX_SHARE: f64 = 1e6;
 
 /// Versions with a share of 0 are left out: like those that are not named they get nothing.
 pub(super) fn read(node: &Node, endpoints: &Endpoints) -> Vec<(String, f64)> {
     let mut split = Vec::new();
     let mut zeros = 0;
-    for (version, value) in node.entries(MOST_VERSIONS, "an object from version to share") {
-        match value.number(Bounds::FromTo(0.0, MOST_SHARE)) {
+    for (version, value) in node.entries(MAX_VERSIONS, "an object from version to share") {
+        match value.number(Bounds::FromTo(0.0, MAX_SHARE)) {
             Some(share) if share > 0.0 => {
                 check_version(version, &value, endpoints);
                 split.push((version.to_owned(), share));

@@ -10,7 +10,7 @@ use serde_json::Number;
 use super::fault::{Fault, step_to};
 
 /// Deeper steps of a syntax error's path are left out.
-const MOST_STEPS: usize = 12;
+const MAX_STEPS: usize = 12;
 
 /// A JSON value.
 #[derive(Clone, Debug)]
@@ -59,13 +59,13 @@ enum Step {
 
 fn path(steps: &[Step]) -> String {
     let mut path = String::from("$");
-    for step in steps.iter().take(MOST_STEPS) {
+    for step in steps.iter().take(MAX_STEPS) {
         match step {
             Step::Key(key) => path += &step_to(key),
             Step::Index(index) => path += &format!("[{index}]"),
         }
     }
-    if steps.len() > MOST_STEPS {
+    if steps.len() > MAX_STEPS {
         path.push('…');
     }
     path

@@ -23,7 +23,7 @@ const FIELDS: &[&str] = &[
 ];
 
 const DEFAULT_SLOW_START: Duration = Duration::from_secs(30);
-const LONGEST_SLOW_START: Duration = Duration::from_secs(3600);
+const MAX_SLOW_START: Duration = Duration::from_secs(3600);
 
 /// What an upstream has to fit in with.
 pub(super) struct Around<'a> {
@@ -67,7 +67,7 @@ pub(super) fn read(node: &Node, around: &Around) -> Upstream {
 }
 
 fn slow_start(node: &Node) -> Option<Duration> {
-    node.duration(Duration::ZERO..=LONGEST_SLOW_START)
+    node.duration(Duration::ZERO..=MAX_SLOW_START)
 }
 
 fn zone(node: &Node) -> Option<Zone> {

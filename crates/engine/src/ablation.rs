@@ -5,7 +5,7 @@ const CHOICES: usize = 6;
 
 /// The parts; all of them by default. Leaving one out is for ablation, not for production.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Terms {
+pub struct Ablation {
     /// How many endpoints a decision compares.
     pub choices: usize,
     /// What unanswered requests say: silence and age as a lower bound of the latency.
@@ -44,9 +44,9 @@ pub struct Terms {
     pub news: bool,
 }
 
-impl Terms {
+impl Ablation {
     /// Everything.
-    pub const ALL: Terms = Terms {
+    pub const ALL: Ablation = Ablation {
         choices: CHOICES,
         floor: true,
         queueing: true,
@@ -68,8 +68,8 @@ impl Terms {
     };
 }
 
-impl Default for Terms {
-    fn default() -> Terms {
-        Terms::ALL
+impl Default for Ablation {
+    fn default() -> Ablation {
+        Ablation::ALL
     }
 }

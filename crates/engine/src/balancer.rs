@@ -5,8 +5,8 @@
 
 use hashbrown::HashMap;
 
-use crate::ablation::Terms;
-use crate::decision::{Decision, Ticket};
+use crate::ablation::Ablation;
+use crate::decision::{Decision, RequestHandle};
 use crate::endpoint::EndpointRef;
 use crate::pattern;
 use crate::policy::Request;
@@ -16,11 +16,11 @@ use crate::time::Time;
 
 use crate::{Failure, Outcome};
 
-use crate::cluster::{Duty, Said, Upstream};
+use crate::cluster::{Cluster, ProbeShard, Said};
 
 /// All upstreams of one worker.
-pub struct Engine {
-    upstreams: Vec<Upstream>,
+pub struct Balancer {
+    upstreams: Vec<Cluster>,
     by_cluster: HashMap<Box<str>, usize>,
     /// The most literal first.
     patterns: Vec<Pattern>,
@@ -30,7 +30,7 @@ pub struct Engine {
     /// Requests to clusters that no upstream balances, and how many of them another has taken over.
     unmatched: u64,
     unmatched_told: u64,
-    terms: Terms,
+    ablation: Ablation,
     poll_interval: Option<core::time::Duration>,
 }
 
@@ -41,22 +41,22 @@ struct Pattern {
     upstream: Option<usize>,
 }
 
-impl Engine {
+impl Balancer {
     /// An engine that knows nothing yet but the configuration.
-    pub fn new<'s>(settings: impl Into<Settings<'s>>, now: Time) -> Engine {
-        Engine::with_terms(settings, Terms::ALL, now)
+    pub fn new<'s>(settings: impl Into<Settings<'s>>, now: Time) -> Balancer {
+        Balancer::with_ablation(settings, Ablation::ALL, now)
     }
 
-    /// An engine whose adaptive policy is made of `terms` only.
-    pub fn with_terms<'s>(settings: impl Into<Settings<'s>>, terms: Terms, now: Time) -> Engine {
+    /// An engine whose adaptive policy is made of `ablation` only.
+    pub fn with_ablation<'s>(settings: impl Into<Settings<'s>>, ablation: Ablation, now: Time) -> Balancer {
         let settings = settings.into();
-        let upstream = |u| Upstream::new(u, settings.poll_interval, terms, now);
+        let upstream = |u| Cluster::new(u, settings.poll_interval, ablation, now);
         let upstreams: Vec<_> = settings.upstreams.iter().map(upstream).collect();
         let named = settings.upstreams.iter().enumerate().filter(|(_, u)| u.cluster != "*");
         let (patterns, named): (Vec<_>, Vec<_>) = named.partition(|(_, u)| pattern::is_pattern(&u.cluster));
         let patterns =
             patterns.into_iter().map(|(i, u)| Pattern { name: u.cluster.as_str().into(), upstream: Some(i) });
-        let mut engine = Engine {
+        let mut engine = Balancer {
             by_cluster: named.into_iter().map(|(i, u)| (u.cluster.as_str().into(), i)).collect(),
             patterns: patterns.collect(),
             any: settings.upstreams.iter().position(|u| u.cluster == "*"),
@@ -64,7 +64,7 @@ impl Engine {
             made: 0,
             unmatched: 0,
             unmatched_told: 0,
-            terms,
+            ablation,
             poll_interval: settings.poll_interval,
         };
         engine.sort_patterns();
@@ -109,7 +109,7 @@ impl Engine {
     /// Makes an upstream for a cluster that matches a pattern, the next after those that there are.
     pub fn make(&mut self, config: &settings::Upstream, now: Time) {
         self.by_cluster.insert(config.cluster.as_str().into(), self.upstreams.len());
-        self.upstreams.push(Upstream::new(config, self.poll_interval, self.terms, now));
+        self.upstreams.push(Cluster::new(config, self.poll_interval, self.ablation, now));
         self.made += 1;
     }
 
@@ -139,17 +139,17 @@ impl Engine {
     }
 
     /// All upstreams in the order of the configuration.
-    pub fn upstreams(&self) -> &[Upstream] {
+    pub fn upstreams(&self) -> &[Cluster] {
         &self.upstreams
     }
 
     /// One upstream.
-    pub fn upstream(&self, index: usize) -> Option<&Upstream> {
+    pub fn upstream(&self, index: usize) -> Option<&Cluster> {
         self.upstreams.get(index)
     }
 
     /// One upstream, to be told something.
-    pub fn upstream_mut(&mut self, index: usize) -> Option<&mut Upstream> {
+    pub fn upstream_mut(&mut self, index: usize) -> Option<&mut Cluster> {
         self.upstreams.get_mut(index)
     }
 
@@ -190,20 +190,20 @@ impl Engine {
     }
 
     /// A request is sent to the endpoint at `index`.
-    pub fn started(&mut self, upstream: usize, index: u32, now: Time) -> Option<Ticket> {
+    pub fn started(&mut self, upstream: usize, index: u32, now: Time) -> Option<RequestHandle> {
         let (endpoint, depth) = self.upstreams.get_mut(upstream)?.started(index, now)?;
-        Some(Ticket { upstream, endpoint, started: now, depth })
+        Some(RequestHandle { upstream, endpoint, started: now, depth })
     }
 
-    /// The client still sends the request's body: until [`Engine::uploaded`] no answer is due.
-    pub fn uploading(&mut self, ticket: &Ticket) {
+    /// The client still sends the request's body: until [`Balancer::uploaded`] no answer is due.
+    pub fn uploading(&mut self, ticket: &RequestHandle) {
         if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
             upstream.uploading(ticket.endpoint, ticket.started);
         }
     }
 
     /// The request is complete, or is answered before it is: the endpoint's time counts from `since`.
-    pub fn uploaded(&mut self, ticket: &mut Ticket, since: Time) {
+    pub fn uploaded(&mut self, ticket: &mut RequestHandle, since: Time) {
         ticket.started = since;
         if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
             upstream.uploaded(ticket.endpoint, since);
@@ -211,36 +211,36 @@ impl Engine {
     }
 
     /// The first sign of the outcome: response headers, a reset, the end without an answer.
-    pub fn answered(&mut self, ticket: &Ticket, outcome: Outcome, now: Time) {
+    pub fn record_response(&mut self, ticket: &RequestHandle, outcome: Outcome, now: Time) {
         if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
-            upstream.answered(ticket, outcome, now);
+            upstream.record_response(ticket, outcome, now);
         }
     }
 
     /// The request turned out to be served by the endpoint at `to`, not by the one it was sent to.
-    pub fn moved(&mut self, ticket: &Ticket, to: u32) -> Option<Ticket> {
+    pub fn reassigned(&mut self, ticket: &RequestHandle, to: u32) -> Option<RequestHandle> {
         let upstream = self.upstreams.get_mut(ticket.upstream)?;
-        let (endpoint, depth) = upstream.moved(ticket.endpoint, to, ticket.started)?;
-        Some(Ticket { endpoint, depth, ..*ticket })
+        let (endpoint, depth) = upstream.reassigned(ticket.endpoint, to, ticket.started)?;
+        Some(RequestHandle { endpoint, depth, ..*ticket })
     }
 
     /// What only the end of the response told: the verdict on a request that [`Outcome::Undecided`] left open.
-    pub fn judged(&mut self, ticket: &Ticket, failure: Option<Failure>, now: Time) {
+    pub fn record_outcome(&mut self, ticket: &RequestHandle, failure: Option<Failure>, now: Time) {
         if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
-            upstream.judged(ticket.endpoint, ticket.started, failure, now);
+            upstream.record_outcome(ticket.endpoint, ticket.started, failure, now);
         }
     }
 
     /// The request was given up at the endpoint of `ticket` for a reason that was not seen, and answered by another, to which it has been
     /// moved.
-    pub fn gave_up(&mut self, ticket: &Ticket, now: Time) {
+    pub fn record_failed_attempt(&mut self, ticket: &RequestHandle, now: Time) {
         if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
-            upstream.gave_up(ticket.endpoint, ticket.started, now);
+            upstream.record_failed_attempt(ticket.endpoint, ticket.started, now);
         }
     }
 
     /// Whether `ticket` is of the endpoint that stands at `index` now.
-    pub fn names(&self, ticket: &Ticket, index: u32) -> bool {
+    pub fn names(&self, ticket: &RequestHandle, index: u32) -> bool {
         let upstream = self.upstreams.get(ticket.upstream);
         upstream.and_then(|u| u.fleet().reference(index)) == Some(ticket.endpoint)
     }
@@ -256,14 +256,14 @@ impl Engine {
     }
 
     /// What the endpoint of `ticket` says of itself in an answer that has been taken already.
-    pub fn said(&mut self, ticket: &Ticket, said: Said, now: Time) {
+    pub fn said(&mut self, ticket: &RequestHandle, said: Said, now: Time) {
         if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
             upstream.said(ticket.endpoint, ticket.started, said, now);
         }
     }
 
     /// The request is over.
-    pub fn finished(&mut self, ticket: &Ticket, now: Time) {
+    pub fn finished(&mut self, ticket: &RequestHandle, now: Time) {
         if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
             upstream.finished(ticket.endpoint, now);
         }
@@ -275,9 +275,9 @@ impl Engine {
         self.unmatched_told = self.unmatched;
     }
 
-    /// What had been counted at the last [`recount`](Engine::recount) is another's now: what came since is left.
+    /// What had been counted at the last [`recount`](Balancer::recount) is another's now: what came since is left.
     pub fn forget_counts(&mut self) {
-        self.upstreams.iter_mut().for_each(Upstream::forget_counts);
+        self.upstreams.iter_mut().for_each(Cluster::forget_counts);
         self.unmatched -= core::mem::take(&mut self.unmatched_told).min(self.unmatched);
     }
 
@@ -287,7 +287,7 @@ impl Engine {
     }
 
     /// Time passes: draws conclusions, refreshes the policies' view, schedules probes.
-    pub fn tick(&mut self, duty: Duty, now: Time) {
+    pub fn tick(&mut self, duty: ProbeShard, now: Time) {
         self.upstreams.iter_mut().for_each(|u| u.tick(duty, now));
     }
 
@@ -303,10 +303,10 @@ impl Engine {
     }
 
     /// Takes over what `old` has learnt of the endpoints that both know.
-    pub fn adopt(&mut self, old: &mut Engine, now: Time) {
+    pub fn take_over(&mut self, old: &mut Balancer, now: Time) {
         for upstream in &mut self.upstreams {
             if let Some(known) = old.upstreams.iter_mut().find(|o| o.cluster() == upstream.cluster()) {
-                upstream.adopt(known, now);
+                upstream.take_over(known, now);
             }
         }
     }

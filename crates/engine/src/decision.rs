@@ -48,10 +48,10 @@ impl Reason {
     }
 }
 
-/// A request on its way to an endpoint. Whoever holds it owes the engine one [`Engine::answered`](crate::Engine::answered) and one
-/// [`Engine::finished`](crate::Engine::finished).
+/// A request on its way to an endpoint. Whoever holds it owes the engine one [`Balancer::answered`](crate::Balancer::answered) and one
+/// [`Balancer::finished`](crate::Balancer::finished).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket {
+pub struct RequestHandle {
     /// Which upstream.
     pub upstream: usize,
     /// Which endpoint.

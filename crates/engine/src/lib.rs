@@ -5,7 +5,7 @@
 //!
 //! [`Balancer::pick`] decides: the [cluster](Cluster) draws a version, priority and zone, and the [policy] chooses among the
 //! eligible endpoints. [`Balancer::started`] hands out a handle; with it come back [the answer](Balancer::answered), the
-//! [verdict on it](Balancer::judged) and [the end](Balancer::finished). Each [`Outcome`] feeds the [estimates](estimate)
+//! [verdict on it](Balancer::record_outcome) and [the end](Balancer::finished). Each [`Outcome`] feeds the [estimates](estimate)
 //! and the [health] of its endpoint.
 //!
 //! # A tick
@@ -52,16 +52,16 @@ pub mod rng;
 pub mod settings;
 pub mod time;
 
-pub use balancer::Engine;
-pub use decision::{Decision, Reason, Ticket};
+pub use balancer::Balancer;
+pub use decision::{Decision, Reason, RequestHandle};
 
 pub use cluster::Change;
-pub use cluster::Duty;
+pub use cluster::Cluster;
 pub use cluster::Explained;
-pub use cluster::Part;
+pub use cluster::ProbeShard;
 pub use cluster::RECENT_S;
 pub use cluster::Said;
-pub use cluster::Upstream;
+pub use cluster::SubsetLoad;
 pub use cluster::decision_times::BOUNDS_NS;
 pub use cluster::decision_times::DecisionTimes;
 pub use cluster::totals::Totals;

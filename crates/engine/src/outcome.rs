@@ -1,6 +1,6 @@
 //! How requests end, and how much each ending says about the endpoint.
 
-use crate::health::Blow;
+use crate::health::FailureEvent;
 use crate::settings::Failures;
 
 /// A failure that is the endpoint's.
@@ -45,7 +45,7 @@ impl Failure {
     /// How many failures in a row this one counts for. A refused connection and a time-out say more than one
     /// bad answer: the first is the kernel's word that nobody listens, the second took seconds to learn.
     /// Too much to do is no illness: it prices the endpoint, it does not eject it.
-    fn severity(self) -> u32 {
+    fn weight(self) -> u32 {
         match self {
             Failure::Refused | Failure::Timeout | Failure::Deadline => 2,
             Failure::Status5xx | Failure::Status | Failure::Reset | Failure::Broken(_) | Failure::Grpc => 1,
@@ -54,14 +54,14 @@ impl Failure {
     }
 
     /// What it means for the endpoint's health; nothing at all for [`TooMany`](Failure::TooMany).
-    pub fn blow(self) -> Option<Blow> {
+    pub fn blow(self) -> Option<FailureEvent> {
         let broke = if let Failure::Broken(connection) = self { Some(connection) } else { None };
-        let blow = Blow { severity: self.severity(), broke };
-        (blow.severity > 0).then_some(blow)
+        let blow = FailureEvent { weight: self.weight(), broke };
+        (blow.weight > 0).then_some(blow)
     }
 
     /// Whether the endpoint itself answered, which shows that it lives.
-    pub fn answered(self) -> bool {
+    pub fn is_response(self) -> bool {
         matches!(self, Failure::Status5xx | Failure::Status | Failure::TooMany | Failure::Grpc)
     }
 

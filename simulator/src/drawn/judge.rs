@@ -15,7 +15,7 @@ const SUSPECT: f64 = 1.03;
 /// What is one.
 const LOSS: f64 = 1.05;
 /// Fewer failures than this share of the requests are no loss.
-const LEAST_FAILED: f64 = 0.001;
+const MIN_FAILED: f64 = 0.001;
 
 /// What Envoy offers.
 const BUILT_IN: [&str; 6] =
@@ -121,7 +121,7 @@ pub fn judge(fleet: &Fleet) -> Judged {
     add(fleet, &PEERS, 0..SEEDS, &mut peers);
     let suspect = METRICS.iter().enumerate().any(|(at, metric)| {
         let against = compare(*metric, at, &ours, &built_in);
-        against.ratio > SUSPECT && (*metric != Metric::Failed || against.values.0 > LEAST_FAILED)
+        against.ratio > SUSPECT && (*metric != Metric::Failed || against.values.0 > MIN_FAILED)
     });
     if suspect {
         add(fleet, &["adaptive"], SEEDS..MORE_SEEDS, std::slice::from_mut(&mut ours));
@@ -166,8 +166,8 @@ fn compare(metric: Metric, at: usize, ours: &[Outcome], built_in: &[Vec<Outcome>
     let pairs = ours.iter().zip(&built_in[best]).map(|(a, b)| (a.figures[at], b.figures[at]));
     let (ratio, lost) = if metric == Metric::Failed {
         let (more, surely) = at_least(&pairs.map(|(a, b)| a - b).collect::<Vec<_>>());
-        let lost = more > LEAST_FAILED && values.0 > LOSS * values.1 && surely > 0.0;
-        ((values.0 + LEAST_FAILED) / (values.1 + LEAST_FAILED), lost)
+        let lost = more > MIN_FAILED && values.0 > LOSS * values.1 && surely > 0.0;
+        ((values.0 + MIN_FAILED) / (values.1 + MIN_FAILED), lost)
     } else {
         let (ratio, surely) = at_least(&pairs.map(|(a, b)| (a / b).ln()).collect::<Vec<_>>());
         (ratio.exp(), ratio > LOSS.ln() && surely > 0.0)

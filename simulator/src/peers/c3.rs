@@ -8,7 +8,7 @@ use engine::rng::Rng;
 use engine::time::Time;
 
 use super::hosts::Hosts;
-use crate::balancer::{Balancer, Moment, Reply, Sent};
+use crate::balancer::{LoadBalancer, Moment, Reply, Sent};
 use crate::scenario::Scenario;
 
 /// Weight of the newest value in the authors' implementation.
@@ -50,7 +50,7 @@ impl C3 {
     }
 }
 
-impl Balancer for C3 {
+impl LoadBalancer for C3 {
     fn send(&mut self, worker: usize, moment: Moment<'_>) -> Sent {
         let mut best = (f64::INFINITY, 0);
         for endpoint in self.hosts.draw(GROUP, &mut self.rng) {

@@ -6,7 +6,7 @@ use engine::time::Time;
 
 use super::orca::Orca;
 use super::outlier::Outlier;
-use crate::balancer::{Balancer, Moment, Reply, Sent};
+use crate::balancer::{LoadBalancer, Moment, Reply, Sent};
 use crate::scenario::Scenario;
 
 /// Below this share of healthy hosts Envoy ignores health (`healthy_panic_threshold`).
@@ -105,7 +105,7 @@ impl Proxy {
     }
 }
 
-impl Balancer for Proxy {
+impl LoadBalancer for Proxy {
     fn send(&mut self, worker: usize, moment: Moment<'_>) -> Sent {
         let weighted = self.weighted(worker);
         let endpoint = match self.kind {

@@ -4,7 +4,7 @@
 use engine::rng::Rng;
 use engine::time::Time;
 
-use crate::balancer::{Balancer, Moment, Reply, Sent};
+use crate::balancer::{LoadBalancer, Moment, Reply, Sent};
 use crate::scenario::{Mode, Scenario};
 
 /// In fleets beyond this it looks at as many endpoints, from a random one on.
@@ -24,7 +24,7 @@ impl Oracle {
     }
 }
 
-impl Balancer for Oracle {
+impl LoadBalancer for Oracle {
     fn send(&mut self, worker: usize, moment: Moment<'_>) -> Sent {
         let Moment { now, servers, .. } = moment;
         let arrives = now.after_secs(self.network);

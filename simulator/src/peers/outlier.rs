@@ -9,12 +9,12 @@ const CONSECUTIVE: u32 = 5;
 /// `base_ejection_time`, seconds; multiplied by the number of ejections.
 const BASE_S: f64 = 30.0;
 /// `max_ejection_time`, seconds.
-const MOST_S: f64 = 300.0;
+const MAX_S: f64 = 300.0;
 /// `interval`, seconds: how often it looks whether an ejection is over.
 const INTERVAL_S: f64 = 10.0;
 /// `max_ejection_percent`; one host may always be ejected. Envoy's default is 10; 50 gives it a chance where
 /// more than one endpoint is sick.
-const MOST_PERCENT: usize = 50;
+const MAX_PERCENT: usize = 50;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Host {
@@ -44,7 +44,7 @@ impl Outlier {
 
     /// An answer of `endpoint`; whether that ejects it.
     pub fn ended(&mut self, endpoint: usize, good: bool, now: Time) -> bool {
-        let most = (self.hosts.len() * MOST_PERCENT / 100).max(1);
+        let most = (self.hosts.len() * MAX_PERCENT / 100).max(1);
         let host = &mut self.hosts[endpoint];
         host.failures = if good { 0 } else { host.failures + 1 };
         if host.failures < CONSECUTIVE || host.ejected_at.is_some() || self.ejected >= most {
@@ -65,7 +65,7 @@ impl Outlier {
         self.swept = now;
         let mut returned = false;
         for host in &mut self.hosts {
-            let over = (BASE_S * f64::from(host.times)).min(MOST_S);
+            let over = (BASE_S * f64::from(host.times)).min(MAX_S);
             if host.ejected_at.is_some_and(|at| now.seconds_since(at) >= over) {
                 host.ejected_at = None;
                 self.ejected -= 1;

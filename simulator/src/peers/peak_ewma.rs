@@ -7,7 +7,7 @@ use engine::rng::Rng;
 use engine::time::Time;
 
 use super::hosts::Hosts;
-use crate::balancer::{Balancer, Moment, Reply, Sent};
+use crate::balancer::{LoadBalancer, Moment, Reply, Sent};
 use crate::scenario::Scenario;
 
 /// Linkerd's `decay`, seconds.
@@ -58,7 +58,7 @@ impl PeakEwma {
     }
 }
 
-impl Balancer for PeakEwma {
+impl LoadBalancer for PeakEwma {
     fn send(&mut self, worker: usize, moment: Moment<'_>) -> Sent {
         let now = moment.now;
         let drawn = self.hosts.draw(2, &mut self.rng);

@@ -7,7 +7,7 @@ use engine::rng::Rng;
 use engine::time::Time;
 
 use super::hosts::Hosts;
-use crate::balancer::{Balancer, Moment, Reply, Sent};
+use crate::balancer::{LoadBalancer, Moment, Reply, Sent};
 use crate::scenario::Scenario;
 
 /// Probes sent with each query, r_probe.
@@ -25,7 +25,7 @@ const HOT: f64 = 0.84;
 /// Answers that the quantile is taken over.
 const SEEN: usize = 128;
 /// With fewer answers in the pool the choice is random.
-const LEAST_POOL: usize = 2;
+const MIN_POOL: usize = 2;
 
 #[derive(Clone, Copy, Debug)]
 struct Answer {
@@ -61,7 +61,7 @@ impl Prequal {
 
     /// The pool is never more than half the fleet, since the formula for reuse has no meaning beyond.
     fn most(&self) -> usize {
-        POOL.min(self.hosts.all().len() / 2).max(LEAST_POOL)
+        POOL.min(self.hosts.all().len() / 2).max(MIN_POOL)
     }
 
     /// b_reuse of the paper, §4.
@@ -115,11 +115,11 @@ impl Prequal {
     }
 }
 
-impl Balancer for Prequal {
+impl LoadBalancer for Prequal {
     fn send(&mut self, worker: usize, moment: Moment<'_>) -> Sent {
         let Moment { now, probes, .. } = moment;
         self.pool.retain(|a| now.seconds_since(a.at) <= OLDEST_S);
-        let best = if self.pool.len() < LEAST_POOL { None } else { self.best() };
+        let best = if self.pool.len() < MIN_POOL { None } else { self.best() };
         let endpoint = match best {
             Some(index) => {
                 let answer = &mut self.pool[index];
@@ -133,7 +133,7 @@ impl Balancer for Prequal {
             }
             None => self.hosts.draw(1, &mut self.rng)[0],
         };
-        if self.pool.len() > LEAST_POOL {
+        if self.pool.len() > MIN_POOL {
             self.remove_one();
         }
         probes.extend_from_slice(self.hosts.draw(PROBES, &mut self.rng));

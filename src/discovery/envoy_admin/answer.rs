@@ -11,9 +11,9 @@ use crate::discovery::found::{Finding, Found};
 use crate::discovery::json::{Array, Fields, Object, skip};
 use crate::host::Body;
 use config::printable::printable;
-use engine::endpoint::Condition;
+use engine::endpoint::AnnouncedHealth;
 
-const MOST_SHOWN: usize = 200;
+const MAX_SHOWN: usize = 200;
 
 /// Why an answer says nothing about a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl fmt::Display for Unusable {
 impl core::error::Error for Unusable {}
 
 pub(super) fn unusable(error: serde_json::Error) -> Unusable {
-    Unusable::Malformed(printable(&error.to_string(), MOST_SHOWN))
+    Unusable::Malformed(printable(&error.to_string(), MAX_SHOWN))
 }
 
 /// What an answer says of the clusters that were asked for.
@@ -165,7 +165,7 @@ impl Host {
         let port = u16::try_from(socket.port).ok().filter(|port| *port != 0);
         let weight = self.weight.filter(|weight| *weight > 0).map(f64::from);
         let (Some(ip), Some(port)) = (ip, port) else {
-            let serves = !self.health.condition.condemned();
+            let serves = !self.health.condition.is_unavailable();
             let weight = if serves { weight.unwrap_or(1.0) } else { 0.0 };
             return Err(LeftOut { name: self.address.name(), weight, priority: self.priority });
         };
@@ -259,30 +259,30 @@ impl<'de> Fields<'de> for Place {
 /// The worst of what is said of a host's health.
 #[derive(Default)]
 struct Health {
-    condition: Condition,
+    condition: AnnouncedHealth,
 }
 
 impl<'de> Fields<'de> for Health {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         let said = match key {
             "eds_health_status" => match &*object.next_value::<Cow<'_, str>>()? {
-                "UNHEALTHY" | "TIMEOUT" => Condition::Unhealthy,
-                "DRAINING" => Condition::Draining,
-                "DEGRADED" => Condition::Degraded,
-                _ => Condition::Serving,
+                "UNHEALTHY" | "TIMEOUT" => AnnouncedHealth::Unhealthy,
+                "DRAINING" => AnnouncedHealth::Draining,
+                "DEGRADED" => AnnouncedHealth::Degraded,
+                _ => AnnouncedHealth::Serving,
             },
             flag => {
                 let meaning = match flag {
                     "failed_active_health_check"
                     | "failed_outlier_check"
                     | "excluded_via_immediate_hc_fail"
-                    | "pending_active_hc" => Condition::Unhealthy,
-                    "failed_active_degraded_check" => Condition::Degraded,
+                    | "pending_active_hc" => AnnouncedHealth::Unhealthy,
+                    "failed_active_degraded_check" => AnnouncedHealth::Degraded,
                     // `pending_dynamic_removal` says nothing against a host: its control plane has left it out, and Envoy
                     // goes on using it for as long as it passes its health checks.
                     _ => return skip(object),
                 };
-                if object.next_value()? { meaning } else { Condition::Serving }
+                if object.next_value()? { meaning } else { AnnouncedHealth::Serving }
             }
         };
         self.condition = self.condition.max(said);
@@ -347,12 +347,12 @@ mod tests {
         assert_eq!((first.address.to_string(), first.weight), ("10.0.0.1:8080".into(), Some(1.0)));
         assert_eq!((&*first.zone, first.priority), ("eu-1", Some(1)));
         assert_eq!((second.address.to_string(), second.priority), ("[2001:db8::1]:8081".into(), Some(0)));
-        assert_eq!(second.condition, Condition::Serving);
+        assert_eq!(second.condition, AnnouncedHealth::Serving);
     }
 
     #[test]
     fn every_flag_of_envoys_has_its_meaning() {
-        use Condition::{Degraded, Draining, Serving, Unhealthy};
+        use AnnouncedHealth::{Degraded, Draining, Serving, Unhealthy};
         for (health, expected) in [
             ("", Serving),
             (r#""eds_health_status": "UNKNOWN""#, Serving),

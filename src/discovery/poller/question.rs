@@ -11,11 +11,11 @@ use engine::time::Time;
 /// The interval is varied by this share either way, so that several proxies do not ask in step.
 pub(super) const JITTER: f64 = 0.1;
 /// Without traffic the pause between two polls grows with the rest, up to this, seconds.
-const LONGEST_PAUSE_S: f64 = 300.0;
+const MAX_PAUSE_S: f64 = 300.0;
 
 /// What is asked for an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Question {
+pub(super) enum PollKind {
     /// The signal at this position.
     Signal(usize),
     /// When its values were measured.
@@ -36,13 +36,13 @@ pub struct Rest {
 impl Rest {
     /// The pause between polls that are otherwise `interval_s` apart.
     pub fn pause_s(self, interval_s: f64) -> f64 {
-        self.idle_s.clamp(interval_s, interval_s.max(LONGEST_PAUSE_S))
+        self.idle_s.clamp(interval_s, interval_s.max(MAX_PAUSE_S))
     }
 }
 
 pub(super) struct Query {
     pub upstream: usize,
-    pub question: Question,
+    pub question: PollKind,
     pub request: Request,
     /// When it was sent last; never if none.
     pub asked: Option<Time>,
@@ -57,7 +57,7 @@ pub(super) struct Query {
 }
 
 impl Query {
-    pub fn new(upstream: usize, question: Question, request: Request, identity: u64) -> Query {
+    pub fn new(upstream: usize, question: PollKind, request: Request, identity: u64) -> Query {
         Query {
             upstream,
             question,
@@ -73,7 +73,7 @@ impl Query {
 
     /// Whether it is to be sent, where polls come every `interval_s` under traffic.
     pub fn is_due(&self, interval_s: f64, busy: bool, now: Time) -> bool {
-        if matches!(self.question, Question::Timestamps(_)) {
+        if matches!(self.question, PollKind::Timestamps(_)) {
             let lost = self.asked.is_none_or(|asked| now >= asked.after_secs(interval_s) || asked > now);
             return self.held.is_some() && (self.pending.is_none() || lost);
         }
@@ -94,7 +94,7 @@ impl Query {
 }
 
 /// How a question is put.
-pub(super) struct Terms<'c> {
+pub(super) struct PollSettings<'c> {
     pub cluster: &'c str,
     pub authority: &'c str,
     pub headers: &'c [(String, String)],
@@ -106,10 +106,10 @@ pub(super) struct Terms<'c> {
 
 impl Query {
     /// The terms by `config`, with these headers for Prometheus.
-    pub fn terms<'c>(&self, config: &'c Config, headers: &'c [(String, String)]) -> Option<Terms<'c>> {
+    pub fn terms<'c>(&self, config: &'c Config, headers: &'c [(String, String)]) -> Option<PollSettings<'c>> {
         let upstream = config.upstreams.get(self.upstream)?;
         let rests = upstream.autoscale.is_none();
-        config.prometheus.as_ref().map(|of| Terms {
+        config.prometheus.as_ref().map(|of| PollSettings {
             cluster: &of.cluster,
             authority: &of.authority,
             headers,
@@ -157,7 +157,7 @@ mod tests {
     }
 
     fn query() -> Query {
-        Query::new(0, Question::Endpoints, Request::default(), 0)
+        Query::new(0, PollKind::Endpoints, Request::default(), 0)
     }
 
     /// When it is asked, without traffic from the start on.

@@ -4,7 +4,7 @@ use crate::discovery::found::Finding;
 use crate::discovery::prometheus::{self, EndpointIndex};
 use crate::sharing::snapshot::{Fit, Samples, Value};
 use config::printable::printable;
-use engine::Upstream;
+use engine::Cluster;
 use engine::time::Time;
 
 /// The clocks of server and proxy may differ by this much, seconds, before the difference counts as the answer's age.
@@ -12,8 +12,8 @@ const CLOCKS_DIFFER_S: f64 = 5.0;
 /// Nothing as old as this is ever answered, seconds: it is no time at all, or that of a clock that is not set.
 const NO_TIME_S: f64 = 3600.0;
 /// So many labels are shown of series that name no endpoint, and so many characters.
-const MOST_LABELS: usize = 3;
-const MOST_SHOWN: usize = 60;
+const MAX_LABELS: usize = 3;
+const MAX_SHOWN: usize = 60;
 
 /// What came back: the status, none if nothing did, and the body.
 pub(super) type Reply<'a> = (Option<u32>, &'a [u8]);
@@ -26,7 +26,7 @@ fn answered((status, body): Reply<'_>) -> Result<(u32, &[u8]), String> {
 /// The samples in an answer, one an endpoint.
 pub(super) fn samples(
     signal: &engine::settings::Signal,
-    upstream: &Upstream,
+    upstream: &Cluster,
     reply: Reply<'_>,
     now: Time,
 ) -> Result<Samples, String> {
@@ -54,9 +54,9 @@ pub(super) fn samples(
             signal.address_label, answer.labels_instead
         ),
         _ => {
-            let first = answer.samples.iter().take(MOST_LABELS);
+            let first = answer.samples.iter().take(MAX_LABELS);
             let first: Vec<_> =
-                first.map(|sample| format!("\"{}\"", printable(&sample.address, MOST_SHOWN))).collect();
+                first.map(|sample| format!("\"{}\"", printable(&sample.address, MAX_SHOWN))).collect();
             let (label, first) = (&signal.address_label, first.join(", "));
             format!("none of {series} series names an endpoint by {label}: first {first}")
         }
@@ -73,7 +73,7 @@ fn bounded(count: usize) -> u32 {
 pub(super) fn date(
     samples: &mut Samples,
     signal: &engine::settings::Signal,
-    upstream: &Upstream,
+    upstream: &Cluster,
     reply: Reply<'_>,
     now: Time,
 ) -> Result<(), String> {

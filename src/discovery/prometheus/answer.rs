@@ -8,10 +8,10 @@ use crate::discovery::json::{Fields, Object, skip};
 use config::printable::printable;
 
 /// A query for one number an endpoint has no business being longer.
-pub const MOST_BYTES: usize = 8 * 1024 * 1024;
+pub const MAX_BYTES: usize = 8 * 1024 * 1024;
 /// No address, zone or version is longer; a label that is holds something else.
-const LONGEST_LABEL: usize = 512;
-const MOST_SHOWN: usize = 200;
+const MAX_LABEL: usize = 512;
+const MAX_SHOWN: usize = 200;
 
 /// The useful part of an answer.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -62,7 +62,7 @@ pub enum Unusable {
 impl fmt::Display for Unusable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Unusable::TooLarge => write!(f, "the answer has more than {MOST_BYTES} bytes"),
+            Unusable::TooLarge => write!(f, "the answer has more than {MAX_BYTES} bytes"),
             Unusable::Status(status, text) if text.is_empty() => write!(f, "HTTP status {status}"),
             Unusable::Status(status, text) => write!(f, "HTTP status {status}: {text}"),
             Unusable::Malformed(reason) => write!(f, "not an answer of Prometheus: {reason}"),
@@ -90,7 +90,7 @@ pub fn parse_with(
     address_label: &str,
     further: &[&str],
 ) -> Result<Answer, Unusable> {
-    if body.len() > MOST_BYTES {
+    if body.len() > MAX_BYTES {
         return Err(Unusable::TooLarge);
     }
     let mut envelope =
@@ -99,13 +99,13 @@ pub fn parse_with(
     let read = Object(&mut envelope).deserialize(&mut input).and_then(|()| input.end());
 
     if read.is_ok() && envelope.status == "error" {
-        let shown = |text: Option<String>| printable(text.as_deref().unwrap_or("unknown"), MOST_SHOWN);
+        let shown = |text: Option<String>| printable(text.as_deref().unwrap_or("unknown"), MAX_SHOWN);
         return Err(Unusable::Refused { kind: shown(envelope.kind), message: shown(envelope.message) });
     }
     if !(200..300).contains(&status) {
         return Err(Unusable::Status(status, plain_text(body)));
     }
-    read.map_err(|error| Unusable::Malformed(printable(&error.to_string(), MOST_SHOWN)))?;
+    read.map_err(|error| Unusable::Malformed(printable(&error.to_string(), MAX_SHOWN)))?;
     if envelope.status != "success" {
         return Err(Unusable::Malformed("its status is not \"success\"".into()));
     }
@@ -120,9 +120,9 @@ pub fn parse_with(
 
 /// What a body that is no JSON says, such as Envoy's own "no healthy upstream"; a page for browsers says nothing.
 fn plain_text(body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(body.get(..body.len().min(4 * MOST_SHOWN)).unwrap_or_default());
+    let text = String::from_utf8_lossy(body.get(..body.len().min(4 * MAX_SHOWN)).unwrap_or_default());
     let text = text.trim();
-    if text.starts_with(['<', '{', '[']) { String::new() } else { printable(text, MOST_SHOWN) }
+    if text.starts_with(['<', '{', '[']) { String::new() } else { printable(text, MAX_SHOWN) }
 }
 
 #[derive(Default)]
@@ -252,7 +252,7 @@ impl<'de> Visitor<'de> for Item<'_, '_> {
             None => {
                 answer.unnamed += 1;
                 if answer.unnamed == 1 {
-                    answer.labels_instead = printable(&one.labels.others, MOST_SHOWN);
+                    answer.labels_instead = printable(&one.labels.others, MAX_SHOWN);
                 }
             }
         }
@@ -289,14 +289,14 @@ struct Labels<'l> {
 impl<'de> Fields<'de> for Labels<'_> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         if key != self.wanted && !self.further.contains(&key) {
-            if self.others.len() < MOST_SHOWN {
+            if self.others.len() < MAX_SHOWN {
                 self.others.push_str(if self.others.is_empty() { "" } else { ", " });
                 self.others.push_str(key);
             }
             return skip(object);
         }
         let text: String = object.next_value()?;
-        let text = (1..=LONGEST_LABEL).contains(&text.len()).then_some(text);
+        let text = (1..=MAX_LABEL).contains(&text.len()).then_some(text);
         // One label may say several things, such as zone and version.
         let named = self.further.iter().zip(&mut self.found).filter(|(label, _)| **label == key);
         named.for_each(|(_, slot)| slot.clone_from(&text));
@@ -551,7 +551,7 @@ mod tests {
         ] {
             assert!(matches!(unusable(200, body), Unusable::Malformed(_)), "{body}");
         }
-        let large = vec![b' '; MOST_BYTES + 1];
+        let large = vec![b' '; MAX_BYTES + 1];
         assert_eq!(parse(200, &large, "instance"), Err(Unusable::TooLarge));
     }
 }

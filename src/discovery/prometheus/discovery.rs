@@ -6,7 +6,7 @@ use crate::discovery::found::{Finding, Found};
 use engine::settings::EndpointQuery;
 
 /// Weights above this are no weights, as in the configuration.
-const MOST_WEIGHT: f64 = 1000.0;
+const MAX_WEIGHT: f64 = 1000.0;
 
 /// Who the endpoints are, by an answer to `query`.
 pub fn endpoints(status: u32, body: &[u8], query: &EndpointQuery) -> Result<Finding, Unusable> {
@@ -25,7 +25,7 @@ fn read(answer: &Answer, query: &EndpointQuery) -> Finding {
         let label = |at: usize| sample.labels.get(at).cloned().flatten();
         let weight = label(2).and_then(|text| text.parse().ok());
         finding.add(Found {
-            weight: weight.filter(|weight: &f64| *weight > 0.0 && *weight <= MOST_WEIGHT),
+            weight: weight.filter(|weight: &f64| *weight > 0.0 && *weight <= MAX_WEIGHT),
             zone: label(0).unwrap_or_default(),
             version: label(1).unwrap_or_default(),
             ..Found::at(address)

@@ -13,7 +13,7 @@ mod query;
 mod properties;
 
 pub use address::serving_address;
-pub use answer::{Answer, MOST_BYTES, Sample, Unusable, parse, parse_with};
+pub use answer::{Answer, MAX_BYTES, Sample, Unusable, parse, parse_with};
 pub use discovery::endpoints;
 pub use mapping::{Assignment, EndpointIndex};
 pub use query::{Request, request, request_path};

@@ -7,7 +7,7 @@ use config::{Prometheus, QueryMethod};
 
 /// An address longer than this is too long for some server or proxy on the way (nginx takes 8 KiB with everything
 /// else in the line).
-const LONGEST_PATH: usize = 4096;
+const MAX_PATH: usize = 4096;
 
 /// A query as it is sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub fn request(server: &Prometheus, query: &str) -> Request {
     let path = request_path(path_prefix, query, *timeout);
     let path = if own.is_empty() { path } else { format!("{path}&{own}") };
     let posted = match method {
-        QueryMethod::Auto => path.len() > LONGEST_PATH,
+        QueryMethod::Auto => path.len() > MAX_PATH,
         QueryMethod::Get => false,
         QueryMethod::Post => true,
     };

@@ -6,13 +6,13 @@
 use core::fmt::Write;
 
 use super::names::STATES;
-use super::report::{Asked, Cluster, Line, Report, Share, SignalFit};
+use super::report::{Asked, ClusterReport, Line, Report, Share, SignalFit};
 use crate::discovery::source::Origin;
 use engine::BOUNDS_NS;
 use engine::rng;
 
 /// The longest value of a label in Kubernetes.
-const MOST_SELECTED: usize = 63;
+const MAX_SELECTED: usize = 63;
 
 /// A series a line of each endpoint, of each upstream.
 struct Text {
@@ -88,7 +88,7 @@ pub fn text_without_configuration() -> String {
     text.out
 }
 
-fn upstreams(text: &mut Text, of: &[Cluster<'_>]) {
+fn upstreams(text: &mut Text, of: &[ClusterReport<'_>]) {
     text.upstream("unmet", "gauge", "1 if there is traffic, and none of it to this cluster.", of, |u| {
         Some(f64::from(u8::from(u.unmet)))
     });
@@ -135,7 +135,7 @@ fn upstreams(text: &mut Text, of: &[Cluster<'_>]) {
     decision_times(text, of);
     if of.iter().any(|u| u.observed.is_some()) {
         let observed = |f: fn(&super::report::Observed) -> u64| {
-            move |u: &Cluster<'_>| u.observed.as_ref().map(|o| f(o) as f64)
+            move |u: &ClusterReport<'_>| u.observed.as_ref().map(|o| f(o) as f64)
         };
         let help = "Observe mode: decisions that could be compared with Envoy's own.";
         text.upstream("observed_decisions_total", "counter", help, of, observed(|o| o.compared));
@@ -149,7 +149,7 @@ fn upstreams(text: &mut Text, of: &[Cluster<'_>]) {
 }
 
 /// What the sources of endpoints say, where any is asked.
-fn discovery(text: &mut Text, of: &[Cluster<'_>]) {
+fn discovery(text: &mut Text, of: &[ClusterReport<'_>]) {
     type Value = fn(&Asked<'_>) -> Option<f64>;
     let all: [(&str, &str, &str, Value); 5] = [
         ("endpoints", "gauge", "Endpoints of the source's list.", |s| Some(s.endpoints as f64)),
@@ -186,8 +186,8 @@ fn discovery(text: &mut Text, of: &[Cluster<'_>]) {
 }
 
 /// What replicas are scaled by. The further label is one that Kubernetes can select by.
-fn scaling(text: &mut Text, of: &[Cluster<'_>]) {
-    type Value = fn(&Cluster<'_>) -> Option<f64>;
+fn scaling(text: &mut Text, of: &[ClusterReport<'_>]) {
+    type Value = fn(&ClusterReport<'_>) -> Option<f64>;
     let both: [(&str, &str, Value); 2] = [
         ("evenkeel_upstream_pressure", "Load of the fleet; the autoscaling target is its measure.", |u| {
             u.pressure
@@ -217,18 +217,18 @@ fn selector(cluster: &str) -> String {
     let spelt: String = cluster.chars().map(|c| if plain(c) { c } else { '_' }).collect();
     let end = |c: char| !c.is_ascii_alphanumeric();
     let spelt = spelt.trim_matches(end);
-    if spelt.len() <= MOST_SELECTED && !spelt.is_empty() {
+    if spelt.len() <= MAX_SELECTED && !spelt.is_empty() {
         return spelt.to_owned();
     }
     let hash = rng::hash(cluster.as_bytes()) as u32;
-    let head = spelt.get(..spelt.len().min(MOST_SELECTED - 9)).unwrap_or_default().trim_end_matches(end);
+    let head = spelt.get(..spelt.len().min(MAX_SELECTED - 9)).unwrap_or_default().trim_end_matches(end);
     if head.is_empty() { format!("{hash:08x}") } else { format!("{head}-{hash:08x}") }
 }
 
 /// Shares by version, priority and zone, where requests are divided at all.
-fn parts(text: &mut Text, of: &[Cluster<'_>]) {
+fn parts(text: &mut Text, of: &[ClusterReport<'_>]) {
     type Value = fn(&Share<'_>) -> Option<f64>;
-    let divided = |u: &&Cluster<'_>| u.parts.len() > 1;
+    let divided = |u: &&ClusterReport<'_>| u.parts.len() > 1;
     let both: [(&str, &str, Value); 2] = [
         ("load", "Part of the upstream's requests that these endpoints are to get, 0 to 1.", |p| {
             Some(p.load)
@@ -260,8 +260,8 @@ fn parts(text: &mut Text, of: &[Cluster<'_>]) {
 }
 
 /// A sample of the decisions, as a histogram.
-fn decision_times(text: &mut Text, of: &[Cluster<'_>]) {
-    let timed = |u: &Cluster<'_>| u.decision_time.map(|time| time.times);
+fn decision_times(text: &mut Text, of: &[ClusterReport<'_>]) {
+    let timed = |u: &ClusterReport<'_>| u.decision_time.map(|time| time.times);
     if of.iter().all(|u| timed(u).is_none()) {
         return;
     }
@@ -280,7 +280,7 @@ fn decision_times(text: &mut Text, of: &[Cluster<'_>]) {
     }
 }
 
-fn endpoints_of(text: &mut Text, of: &[Cluster<'_>]) {
+fn endpoints_of(text: &mut Text, of: &[ClusterReport<'_>]) {
     text.endpoint("picks_total", "counter", "Times the endpoint was chosen.", of, |e| Some(e.picks as f64));
     text.endpoint("requests_total", "counter", "Requests to the endpoint that ended.", of, |e| {
         Some(e.requests as f64)
@@ -329,7 +329,7 @@ fn endpoints_of(text: &mut Text, of: &[Cluster<'_>]) {
 }
 
 /// What the series of each signal have to do with the endpoints.
-fn signal_fits(text: &mut Text, of: &[Cluster<'_>]) {
+fn signal_fits(text: &mut Text, of: &[ClusterReport<'_>]) {
     type Count = fn(&SignalFit<'_>) -> Option<u32>;
     let both: [(&str, &str, Count); 2] = [
         ("evenkeel_upstream_signal_series", "Series in the latest answer for a signal.", |s| s.series),
@@ -351,7 +351,7 @@ fn signal_fits(text: &mut Text, of: &[Cluster<'_>]) {
     }
 }
 
-fn signals(text: &mut Text, of: &[Cluster<'_>]) {
+fn signals(text: &mut Text, of: &[ClusterReport<'_>]) {
     signal_fits(text, of);
     type Value = fn(&super::report::Signal) -> Option<f64>;
     let both: [(&str, &str, Value); 2] = [
@@ -414,8 +414,8 @@ impl Text {
         name: &str,
         kind: &str,
         help: &str,
-        of: &[Cluster<'_>],
-        value: impl Fn(&Cluster<'_>) -> Option<f64>,
+        of: &[ClusterReport<'_>],
+        value: impl Fn(&ClusterReport<'_>) -> Option<f64>,
     ) {
         let name = format!("evenkeel_upstream_{name}");
         let known: Vec<_> = of.iter().enumerate().filter_map(|(at, u)| Some((at, value(u)?))).collect();
@@ -433,7 +433,7 @@ impl Text {
         name: &str,
         kind: &str,
         help: &str,
-        of: &[Cluster<'_>],
+        of: &[ClusterReport<'_>],
         value: impl Fn(&Line<'_>) -> Option<f64>,
     ) {
         let name = format!("evenkeel_endpoint_{name}");
@@ -452,7 +452,7 @@ impl Text {
         name: &str,
         more: &str,
         at: usize,
-        upstream: &Cluster<'_>,
+        upstream: &ClusterReport<'_>,
         value: impl Fn(&Line<'_>) -> Option<f64>,
     ) {
         let labels = self.labels.get_mut(at).map(|(_, labels)| core::mem::take(labels)).unwrap_or_default();

@@ -11,7 +11,7 @@ pub const STATES: [&str; 4] = ["healthy", "suspect", "failed", "draining"];
 pub fn state(state: State) -> &'static str {
     match state {
         State::Healthy => "healthy",
-        State::Suspect | State::Hung => "suspect",
+        State::Suspect | State::Stalled => "suspect",
         State::Failed | State::Recovering => "failed",
     }
 }

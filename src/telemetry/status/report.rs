@@ -7,30 +7,30 @@ use crate::discovery::source::{Origin, Source};
 use crate::sharing::counts::{Counts, EndpointCounts};
 use crate::sharing::snapshot::Snapshot;
 use config::Config;
-use engine::endpoint::Known;
-use engine::endpoint::Member;
-use engine::endpoint::{Condition, Endpoint};
+use engine::endpoint::EndpointState;
+use engine::endpoint::EndpointView;
+use engine::endpoint::{AnnouncedHealth, Endpoint};
 use engine::health::State;
 use engine::settings::RuleAction;
 use engine::time::Time;
-use engine::{DecisionTimes, Engine, Explained, Part, RECENT_S, Reason, Totals, Upstream};
+use engine::{Balancer, Cluster, DecisionTimes, Explained, RECENT_S, Reason, SubsetLoad, Totals};
 
 /// Fewer recent picks than this are none: what is left of traffic that ended a minute ago.
-const FEWEST_RECENT: f32 = 0.5;
+const MIN_RECENT: f32 = 0.5;
 
 /// An upstream without requests is worth a word after this long, seconds.
 const UNMET_AFTER_S: f64 = 300.0;
 /// The latest answer is stale after so many pauses between polls …
 const STALE_AFTER: f64 = 3.0;
 /// … and not before this, seconds.
-const FEWEST_STALE_S: f64 = 30.0;
+const MIN_STALE_S: f64 = 30.0;
 
 /// Where everything comes from.
 pub struct Sources<'a> {
     /// The configuration in force.
     pub config: &'a Config,
     /// What one worker knows, the others' knowledge merged in.
-    pub engine: &'a Engine,
+    pub engine: &'a Balancer,
     /// What Prometheus said.
     pub snapshot: &'a Snapshot,
     /// Clusters that requests have met and no upstream balances.
@@ -76,7 +76,7 @@ pub struct Report<'a> {
     /// Requests to clusters that no entry of the configuration names, and the first of these.
     pub unmatched: Unmatched<'a>,
     /// Every balanced cluster.
-    pub upstreams: Vec<Cluster<'a>>,
+    pub upstreams: Vec<ClusterReport<'a>>,
 }
 
 /// Requests to clusters that no entry of the configuration names.
@@ -109,7 +109,7 @@ pub struct Polls<'a> {
 
 /// A balanced cluster.
 #[derive(Clone, Debug, Serialize)]
-pub struct Cluster<'a> {
+pub struct ClusterReport<'a> {
     /// The cluster's name.
     pub cluster: &'a str,
     /// The policy, as configured.
@@ -201,7 +201,7 @@ impl<'a> Asked<'a> {
             examples: &source.examples,
             answers: source.answers,
             failures: source.failures,
-            answered_age_s: source.known().map(|_| short(now.seconds_since(source.answered))),
+            answered_age_s: source.known().map(|_| short(now.seconds_since(source.last_success))),
             error: Some(source.error.as_str()).filter(|error| !error.is_empty()),
         }
     }
@@ -350,7 +350,7 @@ pub struct Line<'a> {
     /// What the policy compares; none for policies without costs.
     pub cost: Option<f64>,
     /// What the cost and the share are made of.
-    pub terms: Terms,
+    pub terms: CostBreakdown,
     /// By name.
     #[serde(serialize_with = "as_map")]
     pub signals: Vec<(&'a str, Signal)>,
@@ -358,7 +358,7 @@ pub struct Line<'a> {
 
 /// What the cost and the share of an endpoint are made of.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Terms {
+pub struct CostBreakdown {
     /// Expected latency when idle, as far as it is known to differ from the fleet's.
     pub expected_ms: f64,
     /// Latency that requests without an answer prove.
@@ -432,7 +432,7 @@ impl<'a> Report<'a> {
                 pause_s: pause_s.map(short),
                 stale: success
                     .zip(pause_s)
-                    .is_some_and(|(age_s, pause_s)| age_s > FEWEST_STALE_S.max(STALE_AFTER * pause_s)),
+                    .is_some_and(|(age_s, pause_s)| age_s > MIN_STALE_S.max(STALE_AFTER * pause_s)),
             },
             unmatched: Unmatched {
                 requests: sources.counts.unmatched(),
@@ -446,12 +446,12 @@ impl<'a> Report<'a> {
     }
 }
 
-fn cluster<'a>((at, upstream): (usize, &'a Upstream), sources: &Sources<'a>) -> Cluster<'a> {
+fn cluster<'a>((at, upstream): (usize, &'a Cluster), sources: &Sources<'a>) -> ClusterReport<'a> {
     let config = upstream.config();
     let counted = sources.counts.upstream(upstream.hash());
     let of = |identity: u64| counted.and_then(|c| c.endpoints.get(&identity)).copied().unwrap_or_default();
     let recent: f32 = upstream.fleet().iter().map(|(_, endpoint)| of(endpoint.hash).recent).sum();
-    let recent = if recent < FEWEST_RECENT { 0.0 } else { recent };
+    let recent = if recent < MIN_RECENT { 0.0 } else { recent };
     let totals = counted.map(|c| c.totals).unwrap_or_default();
     let lines = upstream.fleet().iter().filter_map(|(index, endpoint)| {
         let member = upstream.member(index)?;
@@ -460,7 +460,7 @@ fn cluster<'a>((at, upstream): (usize, &'a Upstream), sources: &Sources<'a>) -> 
     });
     let endpoints: Vec<Line<'a>> = lines.collect();
     let [healthy, suspect, failed, recovering] = totals.changes;
-    Cluster {
+    ClusterReport {
         cluster: upstream.cluster(),
         policy: names::policy(&config.policy),
         cost_in_seconds: names::costs_seconds(&config.policy),
@@ -494,7 +494,7 @@ fn cluster<'a>((at, upstream): (usize, &'a Upstream), sources: &Sources<'a>) -> 
 }
 
 fn discovery<'a>(
-    upstream: &Upstream,
+    upstream: &Cluster,
     sources: Option<&(Vec<(Origin, &'a Source)>, usize)>,
     now: Time,
 ) -> Discovery<'a> {
@@ -508,7 +508,7 @@ fn discovery<'a>(
 
 fn signal_fit<'a>(
     signal: &'a engine::settings::Signal,
-    upstream: &Upstream,
+    upstream: &Cluster,
     snapshot: &'a Snapshot,
 ) -> SignalFit<'a> {
     let fit = snapshot.get(upstream.hash(), &signal.name).map(|samples| &samples.fit);
@@ -520,7 +520,7 @@ fn signal_fit<'a>(
     }
 }
 
-fn share_of<'a>(part: &Part<'a>, zones: bool) -> Share<'a> {
+fn share_of<'a>(part: &SubsetLoad<'a>, zones: bool) -> Share<'a> {
     Share {
         version: part.version,
         priority: part.priority,
@@ -551,8 +551,8 @@ fn observed(totals: &Totals) -> Observed {
 }
 
 fn line<'a>(
-    upstream: &'a Upstream,
-    (endpoint, member, index): (Endpoint<'a>, Known<'_>, u32),
+    upstream: &'a Cluster,
+    (endpoint, member, index): (Endpoint<'a>, EndpointView<'_>, u32),
     explained: &Explained,
     (counted, all_recent): (EndpointCounts, f32),
     now: Time,
@@ -566,7 +566,7 @@ fn line<'a>(
         weight: as_written(endpoint.weight),
         priority: endpoint.priority(),
         state: match member.condition {
-            Condition::Draining => "draining",
+            AnnouncedHealth::Draining => "draining",
             _ => names::state(member.health.state()),
         },
         eligible: member.eligible,
@@ -580,11 +580,11 @@ fn line<'a>(
         picks: counted.counters.picks,
         share: fine(share),
         cost: explained.cost.map(|cost| fine(f64::from(cost))),
-        terms: Terms {
+        terms: CostBreakdown {
             expected_ms: short(explained.expected_s * 1e3),
-            floor_ms: short(explained.floor_s * 1e3),
+            floor_ms: short(explained.min_latency_s * 1e3),
             queueing: short(explained.queueing),
-            error_surcharge_ms: short(explained.surcharge_s * 1e3),
+            error_surcharge_ms: short(explained.error_penalty_s * 1e3),
             signals: short(explained.signals),
             slow_start: short(explained.slow_start),
             load: short(explained.load),
@@ -602,11 +602,11 @@ fn line<'a>(
 }
 
 /// Why it gets no traffic, or gets it all the same.
-pub fn reason(upstream: &Upstream, member: &Member, explained: &Explained) -> &'static str {
+pub fn reason(upstream: &Cluster, member: &EndpointState, explained: &Explained) -> &'static str {
     let well = member.health.state() == State::Healthy;
     let sound = well
         && !member.word.held()
-        && !member.condition.condemned()
+        && !member.condition.is_unavailable()
         && member.ruled != Some(RuleAction::Eject);
     match (member.eligible, sound) {
         (true, true) if explained.load == 0.0 => {
@@ -615,9 +615,9 @@ pub fn reason(upstream: &Upstream, member: &Member, explained: &Explained) -> &'
         (true, true) => "",
         (true, false) if upstream.panics() => "panic: too few are well, so health is ignored",
         (true, false) => "kept in traffic: as many as max_ejected_percent allows are out already",
-        (false, _) if member.condition == Condition::Draining => "draining: on its way out",
-        (false, _) if member.condition == Condition::Unhealthy => "Envoy's health checks took it out",
-        (false, _) if member.health.state() == State::Hung => {
+        (false, _) if member.condition == AnnouncedHealth::Draining => "draining: on its way out",
+        (false, _) if member.condition == AnnouncedHealth::Unhealthy => "Envoy's health checks took it out",
+        (false, _) if member.health.state() == State::Stalled => {
             "several requests wait for an answer, and none comes"
         }
         (false, _) if member.health.state() == State::Suspect => "one failure: single requests verify it",

@@ -10,7 +10,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::policy::STEERING_HEADER;
-use super::{Cluster, Config, Filter, Member, Policy};
+use super::{Cluster, Config, EndpointState, Filter, Policy};
 
 /// Where the files are and which addresses they name.
 pub(super) struct Files {
@@ -91,11 +91,11 @@ impl Files {
     }
 
     pub(super) fn write_endpoints(&self, cluster: &Cluster) -> Result<PathBuf> {
-        let members: Vec<Member> = cluster.endpoints.iter().copied().map(Member::new).collect();
+        let members: Vec<EndpointState> = cluster.endpoints.iter().copied().map(EndpointState::new).collect();
         self.write_members(&cluster.name, &members)
     }
 
-    pub(super) fn write_members(&self, cluster: &str, members: &[Member]) -> Result<PathBuf> {
+    pub(super) fn write_members(&self, cluster: &str, members: &[EndpointState]) -> Result<PathBuf> {
         let mut localities: BTreeMap<(u32, &str), Vec<Value>> = BTreeMap::new();
         for member in members {
             localities.entry((member.priority, &member.zone)).or_default().push(json!({

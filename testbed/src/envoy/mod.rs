@@ -138,7 +138,7 @@ impl Cluster {
 
 /// An endpoint as a control plane announces it over EDS.
 #[derive(Clone, Debug)]
-pub struct Member {
+pub struct EndpointState {
     /// Where it listens.
     pub address: SocketAddr,
     /// `HEALTHY`, `UNHEALTHY`, `DRAINING`, `TIMEOUT` or `DEGRADED`.
@@ -151,7 +151,7 @@ pub struct Member {
     pub priority: u32,
 }
 
-impl Member {
+impl EndpointState {
     /// A healthy endpoint without a zone.
     pub fn new(address: SocketAddr) -> Self {
         Self { address, health: "HEALTHY", weight: 1, zone: String::new(), priority: 0 }
@@ -430,11 +430,11 @@ impl Envoy {
 
     /// Replaces a cluster's endpoints over file-based EDS.
     pub async fn set_endpoints(&mut self, cluster: &str, endpoints: Vec<SocketAddr>) -> Result<()> {
-        self.set_members(cluster, endpoints.into_iter().map(Member::new).collect()).await
+        self.set_members(cluster, endpoints.into_iter().map(EndpointState::new).collect()).await
     }
 
     /// The same, with what a control plane says of each.
-    pub async fn set_members(&mut self, cluster: &str, members: Vec<Member>) -> Result<()> {
+    pub async fn set_members(&mut self, cluster: &str, members: Vec<EndpointState>) -> Result<()> {
         if !self.config.dynamic {
             bail!("replacing endpoints needs `dynamic`");
         }

@@ -3,7 +3,7 @@
 use core::ops::RangeInclusive;
 use core::time::Duration;
 
-use crate::constraints::Question;
+use crate::constraints::Constraint;
 use crate::node::{Node, did_you_mean};
 use crate::tree::Tree;
 
@@ -14,7 +14,7 @@ const UNITS: [(&str, u64); 4] =
 impl Node<'_> {
     /// A duration within `range`.
     pub fn duration(&self, range: RangeInclusive<Duration>) -> Option<Duration> {
-        self.ask(|| Question::Duration(*range.start(), *range.end()));
+        self.ask(|| Constraint::Duration(*range.start(), *range.end()));
         let allowed = || {
             let (low, high) = (shown(*range.start()), shown(*range.end()));
             format!("a duration such as \"250ms\", \"5s\" or \"2m\", from {low} to {high}")

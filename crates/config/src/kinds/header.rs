@@ -2,7 +2,7 @@
 
 use crate::node::Node;
 
-const LONGEST_NAME: usize = 128;
+const MAX_NAME: usize = 128;
 
 /// Headers that frame a message, belong to one hop or carry credentials: setting or stripping one of them
 /// would break requests (RFC 9110, 7.6.1; RFC 9113, 8.2.2).
@@ -46,5 +46,5 @@ const ALLOWED: &str = "a header name such as \"x-user\", at most 128 bytes";
 /// Whether `text` is a token, and short enough (RFC 9110, 5.6.2).
 pub(crate) fn is_token(text: &str) -> bool {
     let tchar = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    (1..=LONGEST_NAME).contains(&text.len()) && text.bytes().all(tchar)
+    (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(tchar)
 }

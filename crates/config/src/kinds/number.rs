@@ -3,7 +3,7 @@
 use core::fmt;
 use core::ops::RangeInclusive;
 
-use crate::constraints::Question;
+use crate::constraints::Constraint;
 use crate::node::Node;
 use crate::tree::Tree;
 
@@ -44,7 +44,7 @@ impl fmt::Display for Bounds {
 impl Node<'_> {
     /// A number within `bounds`.
     pub fn number(&self, bounds: Bounds) -> Option<f64> {
-        self.ask(|| Question::Number(bounds));
+        self.ask(|| Constraint::Number(bounds));
         let value = self.numeric(&bounds.to_string(), |value| bounds.allow(value))?;
         if bounds.allow(value) {
             return Some(value);
@@ -57,7 +57,7 @@ impl Node<'_> {
     ///
     /// `3.0` is whole: Envoy hands a `google.protobuf.Struct` over with every number a double.
     pub fn whole(&self, range: RangeInclusive<u32>) -> Option<u32> {
-        self.ask(|| Question::Whole(*range.start(), *range.end()));
+        self.ask(|| Constraint::Whole(*range.start(), *range.end()));
         let allowed = format!("a whole number from {} to {}", range.start(), range.end());
         let bounds = f64::from(*range.start())..=f64::from(*range.end());
         let fits = |value: f64| value.fract() == 0.0 && bounds.contains(&value);

@@ -3,9 +3,9 @@
 use crate::node::Node;
 
 /// Envoy sets no bound; Istio's longest names stay well below this.
-const LONGEST_NAME: usize = 512;
-const LONGEST_QUERY: usize = 8 * 1024;
-const LONGEST_PATH: usize = 256;
+const MAX_NAME: usize = 512;
+const MAX_QUERY: usize = 8 * 1024;
+const MAX_PATH: usize = 256;
 
 /// Whoever writes one by hand errs with blanks, not with the rest of what is no name.
 const NAME_PATTERN: &str = r"^[^\x00-\x20\x7f]([^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?$";
@@ -28,9 +28,7 @@ impl Node<'_> {
     /// A name of the user's choice.
     pub fn name(&self) -> Option<String> {
         self.text_matching(NAME, Some(NAME_PATTERN), |text| {
-            (1..=LONGEST_NAME).contains(&text.len())
-                && text.trim() == text
-                && !text.chars().any(char::is_control)
+            (1..=MAX_NAME).contains(&text.len()) && text.trim() == text && !text.chars().any(char::is_control)
         })
     }
 
@@ -68,7 +66,7 @@ impl Node<'_> {
     pub fn promql(&self) -> Option<String> {
         let printable = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
         self.text_matching(QUERY, Some(QUERY_PATTERN), |text| {
-            text.len() <= LONGEST_QUERY && !text.trim().is_empty() && text.chars().all(printable)
+            text.len() <= MAX_QUERY && !text.trim().is_empty() && text.chars().all(printable)
         })
     }
 
@@ -77,8 +75,7 @@ impl Node<'_> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte);
         let segment = |text: &str| !matches!(text, "" | "." | "..") && text.bytes().all(plain);
         let fits = |text: &str| {
-            text.len() <= LONGEST_PATH
-                && text.strip_prefix('/').is_some_and(|rest| rest.split('/').all(segment))
+            text.len() <= MAX_PATH && text.strip_prefix('/').is_some_and(|rest| rest.split('/').all(segment))
         };
         let text = self.text_like(PATH, Some(PATH_PATTERN))?;
         if fits(text) {

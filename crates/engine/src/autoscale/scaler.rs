@@ -27,8 +27,8 @@ const SHOWN_OVER_S: f64 = 5.0;
 /// At least this share of a period's samples must be known.
 const ENOUGH: f64 = 0.5;
 /// One step makes at most twice as many, or this many more.
-const MOST_GROWTH: f64 = 2.0;
-const MOST_MORE: f64 = 4.0;
+const MAX_GROWTH: f64 = 2.0;
+const MAX_MORE: f64 = 4.0;
 /// Rounding errors buy no replica.
 const EPSILON: f64 = 1e-9;
 
@@ -159,7 +159,7 @@ impl Scaler {
 
         let desired = self.desired.unwrap_or(replicas.there).clamp(config.min, config.max);
         self.above = if if_idle > target * working + EPSILON { self.above.saturating_add(1) } else { 0 };
-        let most = (working * MOST_GROWTH).max(working + MOST_MORE) as u32;
+        let most = (working * MAX_GROWTH).max(working + MAX_MORE) as u32;
         let more = count(if_idle / target).min(most).min(config.max);
         let spare = 1.0 - config.tolerance_percent / 100.0;
         let fewer = count(if_loaded / (target * spare)).max(config.min);

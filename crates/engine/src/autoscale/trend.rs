@@ -8,7 +8,7 @@ pub const MOST: usize = 5;
 /// Fewer say nothing of a trend.
 const LEAST: usize = 3;
 /// The most that is added ahead of time, as a part of what there is.
-const MOST_AHEAD: f64 = 0.5;
+const MAX_AHEAD: f64 = 0.5;
 
 /// The demand of the last periods, oldest first.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -53,7 +53,7 @@ impl Trend {
         slopes.sort_unstable_by(f64::total_cmp);
         // Of an even number the lower: in doubt less.
         let slope = slopes.get((slopes.len() - 1) / 2).copied().unwrap_or(0.0);
-        (slope * periods).clamp(0.0, MOST_AHEAD * last.max(0.0))
+        (slope * periods).clamp(0.0, MAX_AHEAD * last.max(0.0))
     }
 }
 

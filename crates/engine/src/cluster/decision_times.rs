@@ -4,7 +4,7 @@
 /// the processor a hundred times that. What is longer falls into one more bucket.
 pub const BOUNDS_NS: [u64; 9] = [1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000];
 /// A decision that seems to have taken longer was interrupted by a step of the clock, nanoseconds.
-const LONGEST_NS: u64 = 1_000_000_000;
+const MAX_NS: u64 = 1_000_000_000;
 
 /// A sample of decisions by how long they took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct DecisionTimes {
 impl DecisionTimes {
     /// Counts one. Whether it was counted.
     pub fn observe(&mut self, ns: u64) -> bool {
-        if ns > LONGEST_NS {
+        if ns > MAX_NS {
             return false;
         }
         let at = BOUNDS_NS.iter().position(|bound| ns <= *bound).unwrap_or(BOUNDS_NS.len());
@@ -60,7 +60,7 @@ mod tests {
     fn each_falls_into_the_first_bucket_that_holds_it() {
         let mut times = DecisionTimes::default();
         assert_eq!(times.quantile_s(0.5), None);
-        for ns in [0, 1_000, 1_001, 9_999, 1_000_000, 1_000_001, LONGEST_NS] {
+        for ns in [0, 1_000, 1_001, 9_999, 1_000_000, 1_000_001, MAX_NS] {
             assert!(times.observe(ns));
         }
         assert_eq!(times.buckets, [2, 1, 0, 1, 0, 0, 0, 0, 1, 2]);
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn a_step_of_the_clock_is_no_decision() {
         let mut times = DecisionTimes::default();
-        assert!(!times.observe(LONGEST_NS + 1) && !times.observe(u64::MAX));
+        assert!(!times.observe(MAX_NS + 1) && !times.observe(u64::MAX));
         assert_eq!(times, DecisionTimes::default());
     }
 }

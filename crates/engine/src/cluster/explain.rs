@@ -1,7 +1,7 @@
 //! Why this one and not that one: what an endpoint costs, and of what the cost is made.
 
-use super::Upstream;
-use crate::policy::{Turns, View};
+use super::Cluster;
+use crate::policy::{PickContext, Turns};
 use crate::time::Time;
 
 /// The terms of an endpoint's cost and of how often it is considered.
@@ -12,9 +12,9 @@ pub struct Explained {
     /// Expected latency when idle, as far as it is known to differ from the fleet's, seconds; failures apart.
     pub expected_s: f64,
     /// What failures add, seconds.
-    pub surcharge_s: f64,
+    pub error_penalty_s: f64,
     /// What requests without an answer say of the latency at least, seconds.
-    pub floor_s: f64,
+    pub min_latency_s: f64,
     /// What its requests in flight multiply the latency by.
     pub queueing: f64,
     /// What its slow start leaves of its share, up to 1.
@@ -29,13 +29,13 @@ pub struct Explained {
     pub next_probe_s: Option<f64>,
 }
 
-impl Upstream {
+impl Cluster {
     /// Explains the endpoint at `index`.
     pub fn explain(&self, index: u32, now: Time) -> Option<Explained> {
         let member = self.member(index)?;
-        let group = self.group_of(index);
-        let in_flight = group.map_or(0, |g| g.in_flight);
-        let view = View {
+        let subset = self.subset_of(index);
+        let in_flight = subset.map_or(0, |g| g.in_flight);
+        let view = PickContext {
             members: &self.members,
             told: &self.told,
             identities: self.fleet.identities(),
@@ -43,20 +43,20 @@ impl Upstream {
             queueing: &self.queueing,
             in_flight,
             now,
-            turns: Turns { requests: self.requests, ..group.map_or(Turns::default(), |g| g.turns) },
+            turns: Turns { requests: self.requests, ..subset.map_or(Turns::default(), |g| g.turns) },
         };
-        let (typical, failing) = group.map_or((self.typical, 0.0), |g| (g.typical, g.failing));
-        let surcharge_s = member.surcharge(typical, failing, &self.terms);
+        let (typical, failing) = subset.map_or((self.typical, 0.0), |g| (g.typical, g.failing));
+        let error_penalty_s = member.error_penalty(typical, failing, &self.ablation);
         let slow_start = super::shares::slow_start(&member, self.config.slow_start, now);
         let rule = super::shares::left_by_rule(&member);
         let others = f64::from(member.weight) * slow_start * rule;
         let due = member.health.next_probe(&self.config.health);
         Some(Explained {
-            cost: group.and_then(|g| g.policy.cost(view, index)).filter(|cost| cost.is_finite()),
-            load: group.map_or(0.0, |g| g.load),
-            expected_s: (f64::from(member.expected) - surcharge_s).max(0.0),
-            surcharge_s,
-            floor_s: member.floor(now),
+            cost: subset.and_then(|g| g.policy.cost(view, index)).filter(|cost| cost.is_finite()),
+            load: subset.map_or(0.0, |g| g.load),
+            expected_s: (f64::from(member.expected) - error_penalty_s).max(0.0),
+            error_penalty_s,
+            min_latency_s: member.min_latency(now),
             queueing: f64::from(
                 self.queueing.price(member.awaiting() as f32 * view.turns.unit / member.weight),
             ),

@@ -4,46 +4,46 @@
 //! old workers end at once, as with ECDS, nobody can be asked for a moment, and without this each new worker would meet
 //! such an endpoint once.
 
-use super::Upstream;
+use super::Cluster;
+use crate::endpoint::EndpointView;
 use crate::endpoint::GONE_AFTER_S;
-use crate::endpoint::Known;
-use crate::endpoint::Others;
+use crate::endpoint::PeerReport;
 use crate::health::Evidence;
 use crate::time::Time;
 
 /// Hearsay of one endpoint.
 #[derive(Clone, Copy, Debug)]
-struct Hearsay {
+struct HandoverEntry {
     identity: u64,
-    others: Others,
+    others: PeerReport,
     evidence: Evidence,
 }
 
 /// Hearsay that holds for as long as a worker that says nothing counts as alive.
 #[derive(Clone, Debug)]
-pub(super) struct Inherited {
+pub(super) struct HandoverState {
     since: Time,
-    known: Vec<Hearsay>,
+    known: Vec<HandoverEntry>,
 }
 
-impl Inherited {
+impl HandoverState {
     /// Hearsay taken over at `since`.
-    pub(super) fn new(since: Time) -> Inherited {
-        Inherited { since, known: Vec::new() }
+    pub(super) fn new(since: Time) -> HandoverState {
+        HandoverState { since, known: Vec::new() }
     }
 
     /// What the worker of the older configuration had been told of `identity`.
-    pub(super) fn add(&mut self, identity: u64, member: Known<'_>) {
+    pub(super) fn add(&mut self, identity: u64, member: EndpointView<'_>) {
         let (others, evidence) = (member.others(), member.others_evidence());
         if others.latency.centre().is_some() || evidence != Evidence::default() {
-            self.known.push(Hearsay { identity, others, evidence });
+            self.known.push(HandoverEntry { identity, others, evidence });
         }
     }
 }
 
-impl Upstream {
+impl Cluster {
     /// Fills in what nobody has told yet. Where somebody has, that counts alone, so that nothing counts twice.
-    pub(super) fn recall(&mut self, now: Time) {
+    pub(super) fn restore(&mut self, now: Time) {
         let Some(inherited) = self.inherited.as_ref() else { return };
         if now < inherited.since || now.seconds_since(inherited.since) > GONE_AFTER_S {
             self.inherited = None;
@@ -53,7 +53,7 @@ impl Upstream {
             let Some(index) = self.fleet.index_of_hash(hearsay.identity) else { continue };
             let Some(member) = self.members.get_mut(index as usize) else { continue };
             let places = self.fleet.places();
-            self.told.recall((index, member), places, &hearsay.others, &hearsay.evidence);
+            self.told.restore((index, member), places, &hearsay.others, &hearsay.evidence);
         }
     }
 }

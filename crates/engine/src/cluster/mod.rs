@@ -21,27 +21,27 @@ use core::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::{Decision, Failure, Outcome, Reason, Ticket, Totals};
-use crate::ablation::Terms;
+use super::{Decision, Failure, Outcome, Reason, RequestHandle, Totals};
+use crate::ablation::Ablation;
 use crate::autoscale::Scaler;
-use crate::cluster::handover::Inherited;
+use crate::cluster::handover::HandoverState;
 use crate::cluster::rules::Rules;
 use crate::cluster::subset::split::{Drawn, Split, unit};
-use crate::cluster::subset::{Group, Lane, Tier};
-use crate::endpoint::{Counters, Member, Tally};
-use crate::endpoint::{EndpointRef, Fleet, Spec};
-use crate::endpoint::{Known, NOISE_S};
-use crate::endpoint::{Others, Told};
+use crate::cluster::subset::{PriorityTier, Subset, VersionSubset};
+use crate::endpoint::{Counters, EndpointState, Tally};
+use crate::endpoint::{EndpointRef, EndpointSet, Spec};
+use crate::endpoint::{EndpointView, NOISE_S};
+use crate::endpoint::{PeerReport, PeerTable};
 use crate::estimate::{LearntWeight, PeakEwma, Queueing, Reading, Slots};
 use crate::health::Evidence;
-use crate::policy::{Candidates, Request, Turns, View};
+use crate::policy::{Candidates, PickContext, Request, Turns};
 use crate::rng::{self, Rng};
 use crate::settings::{self, NoneEligible};
 use crate::time::Time;
 use failings::Failings;
 
 /// Latency assumed as the fleet's until there is a first answer, seconds.
-const TYPICAL_AT_FIRST_S: f64 = 0.05;
+const INITIAL_LATENCY_S: f64 = 0.05;
 /// Share of the requests that may explore, however many endpoints are slow; a few may be saved up.
 const EXPLORING_SHARE: f32 = 0.01;
 const SAVED_EXPLORATIONS: f32 = 4.0;
@@ -58,16 +58,16 @@ const TIER_SALT: u64 = 0xA24B_AED4_963E_E407;
 const ENVOY_SALT: u64 = 0x5851_F42D_4C95_7F2D;
 
 /// So many endpoints that have left are remembered for what was counted.
-const MOST_DEPARTED: usize = 10_000;
+const MAX_DEPARTED: usize = 10_000;
 
-pub use crate::cluster::probes::Duty;
+pub use crate::cluster::probes::ProbeShard;
 pub use crate::cluster::transitions::{Change, RECENT_S};
 pub use explain::Explained;
 pub use said::Said;
 
 /// Endpoints of one version, priority and side of the zone's border, and what they get together.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Part<'a> {
+pub struct SubsetLoad<'a> {
     /// The version; empty without a split.
     pub version: &'a str,
     /// 0 is used first.
@@ -87,28 +87,28 @@ pub struct Part<'a> {
 }
 
 /// A balanced cluster.
-pub struct Upstream {
+pub struct Cluster {
     config: settings::Upstream,
-    terms: Terms,
+    ablation: Ablation,
     hash: u64,
     poll_s: f64,
-    fleet: Fleet,
-    members: Vec<Member>,
-    told: Told,
+    fleet: EndpointSet,
+    members: Vec<EndpointState>,
+    told: PeerTable,
     /// By endpoint where the policy compares them, and none elsewhere.
     peaks: Vec<PeakEwma>,
     readings: Vec<Reading>,
     learnt: Vec<LearntWeight>,
     queueing: Queueing,
     others_slots: Option<Slots>,
-    inherited: Option<Inherited>,
+    inherited: Option<HandoverState>,
     scaler: Scaler,
     rules: Rules,
     failings: Failings,
     split: Split,
-    lanes: Vec<Lane>,
-    groups: Vec<Group>,
-    tiers: Vec<Tier>,
+    lanes: Vec<VersionSubset>,
+    subsets: Vec<Subset>,
+    tiers: Vec<PriorityTier>,
     /// Groups in which somebody could be chosen at the last tick.
     serving: Vec<u32>,
     least_signal: usize,
@@ -120,13 +120,13 @@ pub struct Upstream {
     explorations: f32,
     /// How many endpoints are out, and how many are spared.
     out: usize,
-    spared: usize,
+    degraded_out: usize,
     /// The part of the requests that Envoy's own policy is to decide on: some hosts can only be reached by it.
     left_to_envoy: f64,
     /// Health is ignored somewhere.
     panic: bool,
     /// Those who are well can carry everything, wherever they are.
-    rescued: bool,
+    others_can_absorb: bool,
     typical: f64,
     totals: Totals,
     /// Who decided last.
@@ -134,7 +134,7 @@ pub struct Upstream {
     /// Counts of endpoints that have left, should they return, and what was carried over from the members' own: counters
     /// do not go down.
     departed: HashMap<u64, Counters>,
-    journal: transitions::Journal,
+    journal: transitions::TransitionLog,
     returning: returning::Returning,
     said: said::Words,
     refreshed: Time,
@@ -142,25 +142,25 @@ pub struct Upstream {
     began: Time,
 }
 
-impl Upstream {
+impl Cluster {
     /// An upstream with its static endpoints, nothing measured yet.
     pub fn new(
         config: &settings::Upstream,
         poll_interval: Option<Duration>,
-        terms: Terms,
+        ablation: Ablation,
         now: Time,
-    ) -> Upstream {
-        let config = reduced(config, &terms);
+    ) -> Cluster {
+        let config = reduced(config, &ablation);
         let least_signal = match &config.policy {
             settings::Policy::LeastSignal { signal } => config.signals.iter().position(|s| s.name == *signal),
             _ => None,
         };
-        let mut upstream = Upstream {
+        let mut upstream = Cluster {
             hash: rng::hash(config.cluster.as_bytes()),
             poll_s: poll_interval.map_or(5.0, |interval| interval.as_secs_f64()),
-            fleet: Fleet::default(),
+            fleet: EndpointSet::default(),
             members: Vec::new(),
-            told: Told::default(),
+            told: PeerTable::default(),
             peaks: Vec::new(),
             readings: Vec::new(),
             learnt: vec![LearntWeight::default(); config.signals.len()],
@@ -172,7 +172,7 @@ impl Upstream {
             failings: Failings::new(&config),
             split: Split::new(&config.split),
             lanes: Vec::new(),
-            groups: Vec::new(),
+            subsets: Vec::new(),
             tiers: Vec::new(),
             serving: Vec::new(),
             least_signal: least_signal.unwrap_or(0),
@@ -181,23 +181,23 @@ impl Upstream {
             explorations: SAVED_EXPLORATIONS,
             rate: 0.0,
             out: 0,
-            spared: 0,
+            degraded_out: 0,
             left_to_envoy: 0.0,
             panic: false,
-            rescued: false,
-            typical: TYPICAL_AT_FIRST_S,
+            others_can_absorb: false,
+            typical: INITIAL_LATENCY_S,
             totals: Totals::default(),
             reason: Reason::default(),
             departed: HashMap::new(),
-            journal: transitions::Journal::default(),
+            journal: transitions::TransitionLog::default(),
             returning: returning::Returning::default(),
             said: said::Words::default(),
             refreshed: now,
             began: now,
-            terms,
+            ablation,
             config,
         };
-        let lane = || Lane { groups: 0..0, serves: false, due: Vec::new() };
+        let lane = || VersionSubset { subsets: 0..0, serves: false, pending_probes: Vec::new() };
         upstream.lanes.resize_with(upstream.split.lanes(), lane);
         let specs: Vec<Spec> = upstream.config.endpoints.fixed.iter().map(Spec::from).collect();
         upstream.set_fleet(&specs, now);
@@ -216,29 +216,29 @@ impl Upstream {
         self.hash
     }
 
-    /// The configuration it runs by; endpoints that it names are in the [`fleet`](Upstream::fleet).
+    /// The configuration it runs by; endpoints that it names are in the [`fleet`](Cluster::fleet).
     pub fn config(&self) -> &settings::Upstream {
         &self.config
     }
 
     /// Who the endpoints are.
-    pub fn fleet(&self) -> &Fleet {
+    pub fn fleet(&self) -> &EndpointSet {
         &self.fleet
     }
 
     /// What is known of the endpoint at `index`.
-    pub fn member(&self, index: u32) -> Option<Known<'_>> {
+    pub fn member(&self, index: u32) -> Option<EndpointView<'_>> {
         let member = self.members.get(index as usize).filter(|m| m.present)?;
         Some(self.told.of(index, member))
     }
 
     /// What is known of all endpoints, with their indices.
-    fn known(&self) -> impl Iterator<Item = (u32, Known<'_>)> {
+    fn known(&self) -> impl Iterator<Item = (u32, EndpointView<'_>)> {
         let present = (0u32..).zip(&self.members).filter(|(_, m)| m.present);
         present.map(|(index, member)| (index, self.told.of(index, member)))
     }
 
-    /// Who decided the latest [`pick`](Upstream::pick).
+    /// Who decided the latest [`pick`](Cluster::pick).
     pub fn reason(&self) -> Reason {
         self.reason
     }
@@ -266,7 +266,7 @@ impl Upstream {
     fn remember_counters(&mut self, index: u32) {
         let Some(counted) = self.member(index).map(|m| m.counters) else { return };
         let Some(identity) = self.fleet.identities().get(index as usize).copied() else { return };
-        let kept = self.departed.len() < MOST_DEPARTED || self.departed.contains_key(&identity);
+        let kept = self.departed.len() < MAX_DEPARTED || self.departed.contains_key(&identity);
         if counted != Tally::default() && kept {
             self.departed.entry(identity).or_default().merge(&counted.into());
         }
@@ -281,16 +281,16 @@ impl Upstream {
     }
 
     /// How the requests are divided over versions, priorities and zones; one part where they are not.
-    pub fn parts(&self) -> impl Iterator<Item = Part<'_>> {
-        self.groups.iter().map(|group| Part {
-            version: self.config.split.get(group.key.lane).map_or("", |(version, _)| version.as_str()),
-            priority: group.key.priority,
-            local: !group.key.remote,
-            locality: &group.locality.0,
-            endpoints: group.pool.everybody().len(),
-            load: group.load * self.split.share(group.key.lane),
-            pressure: self.config.zone.as_ref().map(|_| group.spill.pressure()),
-            panic: self.tiers.get(group.tier).is_some_and(|t| t.panic),
+    pub fn parts(&self) -> impl Iterator<Item = SubsetLoad<'_>> {
+        self.subsets.iter().map(|subset| SubsetLoad {
+            version: self.config.split.get(subset.key.lane).map_or("", |(version, _)| version.as_str()),
+            priority: subset.key.priority,
+            local: !subset.key.remote,
+            locality: &subset.locality.0,
+            endpoints: subset.pool.all().len(),
+            load: subset.load * self.split.share(subset.key.lane),
+            pressure: self.config.zone.as_ref().map(|_| subset.spill.pressure()),
+            panic: self.tiers.get(subset.tier).is_some_and(|t| t.panic),
         })
     }
 
@@ -330,7 +330,7 @@ impl Upstream {
         let changes = self.fleet.update(specs);
         let places = self.fleet.places();
         self.members.reserve_exact(places.saturating_sub(self.members.len()));
-        self.members.resize_with(places, Member::default);
+        self.members.resize_with(places, EndpointState::default);
         if self.config.policy == settings::Policy::PeakEwma {
             self.peaks.resize(places, PeakEwma::default());
         }
@@ -339,14 +339,15 @@ impl Upstream {
         for index in &changes.left {
             self.remember_counters(*index);
             self.remember_member(*index, now);
-            self.reset(*index, Member::default());
+            self.reset(*index, EndpointState::default());
             self.rules.forget(*index);
         }
         for index in &changes.joined {
             let identity = self.fleet.identities().get(*index as usize).copied().unwrap_or_default();
             let asked = self.requests;
             let member = self.returning.take(identity, now).unwrap_or_else(|| {
-                let mut member = Member { present: true, eligible: true, asked, ..Member::default() };
+                let mut member =
+                    EndpointState { present: true, eligible: true, asked, ..EndpointState::default() };
                 member.health.joins(joined);
                 member
             });
@@ -364,15 +365,15 @@ impl Upstream {
                 member.stand(endpoint.condition(), now);
             }
         }
-        self.regroup();
+        self.assign_subsets();
         for index in changes.left.iter().chain(&changes.joined) {
-            self.forget_journal(*index);
+            self.forget_transitions(*index);
         }
         self.refresh(now);
         changes.joined.len()
     }
 
-    fn reset(&mut self, index: u32, to: Member) {
+    fn reset(&mut self, index: u32, to: EndpointState) {
         if let Some(member) = self.members.get_mut(index as usize) {
             *member = to;
         }
@@ -465,13 +466,13 @@ impl Upstream {
         let lanes = &self.lanes;
         let serves = |lane: usize| lanes.get(lane).is_some_and(|l| l.serves);
         let lane = if serves(drawn.lane) { drawn.lane } else { self.split.instead(drawn, serves).lane };
-        let Some(groups) = self.lanes.get(lane).map(|l| l.groups.clone()) else { return };
-        let first = self.draw_group(groups.clone(), request.key, rng);
+        let Some(subsets) = self.lanes.get(lane).map(|l| l.subsets.clone()) else { return };
+        let first = self.draw_subset(subsets.clone(), request.key, rng);
         let mut second_best = None;
         if let Some(first) = first {
             self.ask(first, request, now, rng, candidates);
-            let fails = self.groups.get(first).is_some_and(|g| g.record.failing(now) > FAILS_LATELY);
-            if fails && request.want > 1 && groups.len() > 1 {
+            let fails = self.subsets.get(first).is_some_and(|g| g.record.failing(now) > FAILS_LATELY);
+            if fails && request.want > 1 && subsets.len() > 1 {
                 // What fails together would fail the retry, too.
                 second_best = candidates.as_slice().get(request.want - 1).copied();
                 candidates.truncate(request.want - 1);
@@ -482,41 +483,41 @@ impl Upstream {
                 if candidates.as_slice().len() >= request.want.max(1) {
                     return;
                 }
-                let group = self.serving.get(at).map_or(usize::MAX, |g| *g as usize);
-                if Some(group) != first && groups.contains(&group) == other {
-                    self.ask(group, request, now, rng, candidates);
+                let subset = self.serving.get(at).map_or(usize::MAX, |g| *g as usize);
+                if Some(subset) != first && subsets.contains(&subset) == other {
+                    self.ask(subset, request, now, rng, candidates);
                 }
             }
             second_best.take().into_iter().for_each(|index| candidates.push(index));
         }
     }
 
-    /// One of `groups`, in proportion to their loads. A key always falls at the same place, so that what moves from
+    /// One of `subsets`, in proportion to their loads. A key always falls at the same place, so that what moves from
     /// one group to another moves no key that could stay.
-    fn draw_group(&self, groups: Range<usize>, key: Option<u64>, rng: &mut Rng) -> Option<usize> {
-        let (start, groups) = (groups.start, self.groups.get(groups)?);
-        let whole = groups.iter().position(|g| g.load >= 1.0);
+    fn draw_subset(&self, subsets: Range<usize>, key: Option<u64>, rng: &mut Rng) -> Option<usize> {
+        let (start, subsets) = (subsets.start, self.subsets.get(subsets)?);
+        let whole = subsets.iter().position(|g| g.load >= 1.0);
         if let Some(at) = whole {
             return Some(start + at);
         }
         let mut left = key.map_or_else(|| rng.unit(), |key| unit(rng::mix(key ^ TIER_SALT)));
         let mut last = None;
-        for (at, group) in groups.iter().enumerate().filter(|(_, g)| g.load > 0.0) {
+        for (at, subset) in subsets.iter().enumerate().filter(|(_, g)| g.load > 0.0) {
             last = Some(start + at);
-            if left < group.load {
+            if left < subset.load {
                 break;
             }
-            left -= group.load;
+            left -= subset.load;
         }
         last
     }
 
     /// Adds whom the policy names in one group.
     fn ask(&mut self, at: usize, request: Request, now: Time, rng: &mut Rng, to: &mut Candidates) {
-        let Some(group) = self.groups.get_mut(at) else { return };
-        let in_flight = group.in_flight;
-        let turns = Turns { requests: self.requests, ..group.turns };
-        let view = View {
+        let Some(subset) = self.subsets.get_mut(at) else { return };
+        let in_flight = subset.in_flight;
+        let turns = Turns { requests: self.requests, ..subset.turns };
+        let view = PickContext {
             members: &self.members,
             told: &self.told,
             identities: self.fleet.identities(),
@@ -526,7 +527,7 @@ impl Upstream {
             now,
             turns,
         };
-        let named = group.policy.pick(view, &mut group.pool, request, rng);
+        let named = subset.policy.pick(view, &mut subset.pool, request, rng);
         named.as_slice().iter().for_each(|index| to.push(*index));
     }
 
@@ -565,7 +566,7 @@ impl Upstream {
         let endpoint = self.fleet.reference(index)?;
         let member = self.members.get_mut(index as usize)?;
         let awaiting = self.told.of(index, member).awaiting() as f32;
-        let unit = self.groups.get(member.group as usize).map_or(1.0, |g| g.turns.unit);
+        let unit = self.subsets.get(member.subset as usize).map_or(1.0, |g| g.turns.unit);
         let depth = (awaiting * unit / member.weight).round() as u32;
         member.send(now);
         self.count_in_flight(index, 1);
@@ -587,13 +588,13 @@ impl Upstream {
     }
 
     fn count_in_flight(&mut self, index: u32, by: i32) {
-        if let Some(group) = self.group_of_mut(index) {
-            group.in_flight = group.in_flight.saturating_add_signed(by);
+        if let Some(subset) = self.subset_of_mut(index) {
+            subset.in_flight = subset.in_flight.saturating_add_signed(by);
         }
     }
 
     /// The member that `endpoint` names, if it is still the same endpoint.
-    fn current(&mut self, endpoint: EndpointRef) -> Option<&mut Member> {
+    fn current(&mut self, endpoint: EndpointRef) -> Option<&mut EndpointState> {
         if !self.fleet.is_current(endpoint) {
             return None;
         }
@@ -601,8 +602,8 @@ impl Upstream {
     }
 
     /// The first sign of a request's outcome.
-    pub fn answered(&mut self, ticket: &Ticket, outcome: Outcome, now: Time) {
-        let Ticket { endpoint, started, .. } = *ticket;
+    pub fn record_response(&mut self, ticket: &RequestHandle, outcome: Outcome, now: Time) {
+        let RequestHandle { endpoint, started, .. } = *ticket;
         let outcome = match outcome {
             Outcome::Failed(Failure::Deadline) if self.was_silent(endpoint.index, started, now) => {
                 Outcome::Failed(Failure::Timeout)
@@ -616,12 +617,12 @@ impl Upstream {
         }
         let typical = self.typical_beside(endpoint.index);
         // What it would have taken an idle endpoint.
-        let terms = self.terms;
+        let ablation = self.ablation;
         let raw = now.seconds_since(started);
-        let queue = if terms.queueing && terms.idle { self.queueing.delay(ticket.depth) } else { 1.0 };
+        let queue = if ablation.queueing && ablation.idle { self.queueing.delay(ticket.depth) } else { 1.0 };
         let seconds = raw / f64::from(queue);
-        let teaches = self.group_of(endpoint.index).is_none_or(|g| g.teaches);
-        if terms.queueing && teaches && (outcome == Outcome::Good || outcome == Outcome::Undecided) {
+        let teaches = self.subset_of(endpoint.index).is_none_or(|g| g.teaches);
+        if ablation.queueing && teaches && (outcome == Outcome::Good || outcome == Outcome::Undecided) {
             let deviation = self.member(endpoint.index).and_then(|m| m.latency.deviation(raw));
             deviation.into_iter().for_each(|d| self.queueing.observe(ticket.depth, d));
         }
@@ -630,12 +631,12 @@ impl Upstream {
         match outcome {
             Outcome::Good | Outcome::Undecided => {
                 member.answer(started, now);
-                member.latency.observe(seconds, started, now, &terms);
+                member.latency.observe(seconds, started, now, &ablation);
             }
-            Outcome::Failed(failure) if failure.answered() => member.answer(started, now),
+            Outcome::Failed(failure) if failure.is_response() => member.answer(started, now),
             Outcome::Failed(Failure::Timeout) | Outcome::Cancelled => {
                 member.stop_awaiting(started);
-                member.latency.observe_at_least(seconds, started, now, &terms);
+                member.latency.observe_at_least(seconds, started, now, &ablation);
             }
             Outcome::Failed(_) | Outcome::Unrelated => member.stop_awaiting(started),
         }
@@ -644,9 +645,9 @@ impl Upstream {
             member.exploration.answer(well);
         }
         match outcome {
-            Outcome::Good => self.judged(endpoint, started, None, now),
-            Outcome::Failed(failure) => self.judged(endpoint, started, Some(failure), now),
-            _ => self.conclude(endpoint.index, now),
+            Outcome::Good => self.record_outcome(endpoint, started, None, now),
+            Outcome::Failed(failure) => self.record_outcome(endpoint, started, Some(failure), now),
+            _ => self.assess_now(endpoint.index, now),
         }
     }
 
@@ -671,7 +672,7 @@ impl Upstream {
 
     /// The request turned out to be served by the endpoint at `to`: a retry, or Envoy's fallback. Who that is, and how many
     /// others are in flight there.
-    pub fn moved(&mut self, from: EndpointRef, to: u32, started: Time) -> Option<(EndpointRef, u32)> {
+    pub fn reassigned(&mut self, from: EndpointRef, to: u32, started: Time) -> Option<(EndpointRef, u32)> {
         if let Some(member) = self.current(from) {
             member.stop_awaiting(started);
             member.in_flight.finish();
@@ -681,7 +682,13 @@ impl Upstream {
     }
 
     /// The verdict on a request: good, or a failure of the endpoint's.
-    pub fn judged(&mut self, endpoint: EndpointRef, started: Time, failure: Option<Failure>, now: Time) {
+    pub fn record_outcome(
+        &mut self,
+        endpoint: EndpointRef,
+        started: Time,
+        failure: Option<Failure>,
+        now: Time,
+    ) {
         if !self.fleet.is_current(endpoint) {
             return;
         }
@@ -690,9 +697,9 @@ impl Upstream {
         }
         // Sent before the clock stepped back, it would outweigh all that comes until the clock is there again.
         let started = started.min(now);
-        if let Some(group) = self.group_of_mut(endpoint.index) {
-            group.background.observe(endpoint.index, failure.is_some());
-            group.record.observe(failure.is_some(), now);
+        if let Some(subset) = self.subset_of_mut(endpoint.index) {
+            subset.background.observe(endpoint.index, failure.is_some());
+            subset.record.observe(failure.is_some(), now);
         }
         let Some(member) = self.current(endpoint) else { return };
         member.errors.observe(failure.is_some());
@@ -707,18 +714,18 @@ impl Upstream {
                 }
             }
         }
-        self.conclude(endpoint.index, now);
+        self.assess_now(endpoint.index, now);
     }
 
     /// The request failed here and was answered by another endpoint, to which it has been [moved](Upstream::moved).
     /// Why is not seen: where routes try again because of answers such as 429, it is priced, and no more.
-    pub fn gave_up(&mut self, endpoint: EndpointRef, started: Time, now: Time) {
+    pub fn record_failed_attempt(&mut self, endpoint: EndpointRef, started: Time, now: Time) {
         if let Some(member) = self.current(endpoint) {
             member.counters.request();
         }
         let health = &self.config.health;
         let blamed = Failure::Reset.counted(&health.failures).filter(|_| health.blame_retried);
-        self.judged(endpoint, started, Some(blamed.unwrap_or(Failure::TooMany)), now);
+        self.record_outcome(endpoint, started, Some(blamed.unwrap_or(Failure::TooMany)), now);
     }
 
     /// The request is over.
@@ -737,8 +744,8 @@ impl Upstream {
     }
 
     /// Adds what another worker knows of the endpoint with identity `hash`.
-    pub fn merge_other(&mut self, hash: u64, other: &Others, evidence: &Evidence) {
-        if !self.terms.sharing {
+    pub fn merge_other(&mut self, hash: u64, other: &PeerReport, evidence: &Evidence) {
+        if !self.ablation.sharing {
             return;
         }
         let Some(index) = self.fleet.index_of_hash(hash) else { return };
@@ -753,7 +760,7 @@ impl Upstream {
         self.told.not_after(now);
         self.peaks.iter_mut().for_each(|peak| peak.not_after(now));
         self.readings.iter_mut().for_each(|reading| reading.not_after(now));
-        self.groups.iter_mut().for_each(|group| group.record.not_after(now));
+        self.subsets.iter_mut().for_each(|subset| subset.record.not_after(now));
         self.began = self.began.min(now);
         self.learnt.iter_mut().for_each(|weight| weight.not_after(now));
         self.rules.not_after(now);
@@ -762,21 +769,21 @@ impl Upstream {
     }
 
     /// Time passes.
-    pub fn tick(&mut self, duty: Duty, now: Time) {
-        self.recall(now);
+    pub fn tick(&mut self, duty: ProbeShard, now: Time) {
+        self.restore(now);
         self.refresh(now);
         self.schedule(duty, now);
-        self.look(duty);
+        self.record_transitions(duty);
     }
 
     /// Takes over what `old` has learnt.
-    pub fn adopt(&mut self, old: &mut Upstream, now: Time) {
+    pub fn take_over(&mut self, old: &mut Cluster, now: Time) {
         self.typical = old.typical;
         self.told.forget(now);
         self.queueing = old.queueing.clone();
         self.scaler = old.scaler.clone();
         self.returning = core::mem::take(&mut old.returning);
-        let mut inherited = Inherited::new(now);
+        let mut inherited = HandoverState::new(now);
         for (index, identity) in self.fleet.present() {
             let Some(member) = self.members.get_mut(index as usize) else { continue };
             let at = old.fleet.index_of_hash(identity).unwrap_or(u32::MAX);
@@ -789,7 +796,7 @@ impl Upstream {
             let all = old.told.of(at, known);
             inherited.add(identity, all);
             let quiet_since = all.quiet_since();
-            member.adopt(known, quiet_since);
+            member.take_over(known, quiet_since);
             // It has waited for as many requests as before.
             member.asked = self.requests.wrapping_sub(old.requests.wrapping_sub(known.asked));
             if let (Some(peak), Some(known)) =
@@ -799,27 +806,27 @@ impl Upstream {
             }
         }
         self.inherited = Some(inherited);
-        self.adopt_groups(old, now);
+        self.take_over_subsets(old, now);
         self.not_after(now);
-        self.recall(now);
+        self.restore(now);
         self.refresh(now);
-        self.adopt_journal();
+        self.take_over_transitions();
     }
 }
 
-/// The configuration without what `terms` leaves out.
-fn reduced(config: &settings::Upstream, terms: &Terms) -> settings::Upstream {
+/// The configuration without what `ablation` leaves out.
+fn reduced(config: &settings::Upstream, ablation: &Ablation) -> settings::Upstream {
     let mut config = config.clone();
-    if !terms.eject {
+    if !ablation.eject {
         config.health.fail_after = u32::MAX;
     }
-    if !terms.verify {
+    if !ablation.verify {
         config.health.suspect_after = u32::MAX;
     }
-    if !terms.slow_start {
+    if !ablation.slow_start {
         config.slow_start = Duration::ZERO;
     }
-    if !terms.signals {
+    if !ablation.signals {
         config.signals.clear();
     }
     config

@@ -1,11 +1,11 @@
 //! What the endpoints contribute to pressure, and what follows from it.
 
-use super::Upstream;
+use super::Cluster;
 use crate::autoscale::{Pressure, Replicas, Scaler, Tally};
 use crate::cluster::probes::WORTH_EXPLORING;
-use crate::endpoint::Condition;
-use crate::endpoint::Known;
-use crate::endpoint::Member;
+use crate::endpoint::AnnouncedHealth;
+use crate::endpoint::EndpointState;
+use crate::endpoint::EndpointView;
 use crate::estimate::Slots;
 use crate::health::State;
 use crate::settings::PressureValue;
@@ -16,7 +16,7 @@ use crate::time::Time;
 /// from its own floor says how much of the rest is taken.
 const SURELY_LOW: f64 = 0.5;
 
-impl Upstream {
+impl Cluster {
     /// How loaded the upstream is, smoothed over some seconds; the same in every worker. 0 is idle, 1 is full;
     /// `None` while too little is known.
     pub fn pressure(&self) -> Option<f64> {
@@ -78,7 +78,7 @@ impl Upstream {
         for (index, member) in self.known().filter(|(_, m)| self.loaded(m)) {
             there += 1;
             // Who is out does nothing: neither its idleness nor its silence says anything of the others' load.
-            if member.health.state() != State::Failed && !member.condition.condemned() {
+            if member.health.state() != State::Failed && !member.condition.is_unavailable() {
                 tally.add(|value| self.pressing(index, member, value, slots, now));
             }
         }
@@ -87,16 +87,16 @@ impl Upstream {
 
     /// Whether `member` is meant to have requests: whoever stands by, at another priority, in another zone, of a version
     /// without a share or degraded, is idle by design, and that says nothing of the load.
-    fn loaded(&self, member: &Member) -> bool {
-        let spared = member.degraded() && !member.eligible;
-        let draining = member.condition == Condition::Draining;
-        let group = self.groups.get(member.group as usize);
-        member.present && !draining && !spared && group.is_some_and(|g| g.load >= WORTH_EXPLORING)
+    fn loaded(&self, member: &EndpointState) -> bool {
+        let degraded_out = member.degraded() && !member.eligible;
+        let draining = member.condition == AnnouncedHealth::Draining;
+        let subset = self.subsets.get(member.subset as usize);
+        member.present && !draining && !degraded_out && subset.is_some_and(|g| g.load >= WORTH_EXPLORING)
     }
 
     /// How many stand by.
     fn standing_by(&self) -> u32 {
-        let stays = |m: &&Member| m.present && m.condition != Condition::Draining;
+        let stays = |m: &&EndpointState| m.present && m.condition != AnnouncedHealth::Draining;
         self.members.iter().filter(stays).filter(|m| !self.loaded(m)).count() as u32
     }
 
@@ -104,7 +104,7 @@ impl Upstream {
     pub(super) fn pressing(
         &self,
         index: u32,
-        member: Known<'_>,
+        member: EndpointView<'_>,
         value: PressureValue,
         slots: Option<Slots>,
         now: Time,
@@ -119,7 +119,7 @@ impl Upstream {
             PressureValue::InFlight => Some(f64::from(member.total_in_flight()) / weight),
             PressureValue::Occupancy => {
                 let slots = slots?;
-                let unit = self.groups.get(member.group as usize).map_or(1.0, |g| g.turns.unit);
+                let unit = self.subsets.get(member.subset as usize).map_or(1.0, |g| g.turns.unit);
                 let crowd = f64::from(member.awaiting()) * f64::from(unit) / weight;
                 let occupancy = crowd / f64::from(slots.count);
                 if slots.found || occupancy <= SURELY_LOW {

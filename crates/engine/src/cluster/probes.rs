@@ -1,8 +1,8 @@
 //! Who gets a single request next: the sick to be verified, the exiled to be explored; and which worker sends it.
 
-use super::{GOOD_MULTIPLE, Upstream};
-use crate::endpoint::Condition;
-use crate::endpoint::{Known, NOISE_S};
+use super::{Cluster, GOOD_MULTIPLE};
+use crate::endpoint::AnnouncedHealth;
+use crate::endpoint::{EndpointView, NOISE_S};
 use crate::health::State;
 use crate::rng;
 use crate::settings::RuleAction;
@@ -16,7 +16,7 @@ const EXPLORE_AFTER_S: [f64; 2] = [2.5, 12.0];
 /// Each exploration in vain lengthens the pause by this factor …
 const EXPLORE_GROWTH: f64 = 1.3;
 /// … up to this, seconds, unless it was longer from the start.
-const EXPLORE_AT_MOST_S: f64 = 6.0;
+const MAX_EXPLORE_PAUSE_S: f64 = 6.0;
 /// Turns of an endpoint, each as many requests as come between two to it where everybody gets a fair part, that it has
 /// waited for: the sick, and those who are found slow, are asked for by requests of users. Whoever answers well again …
 const TURNS_TO_GO_ON: f64 = 1.0;
@@ -34,20 +34,20 @@ const CERTAIN_ERRORS: f64 = 8.0;
 
 /// Which part of the common work is this worker's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Duty {
+pub struct ProbeShard {
     /// This worker's place among those that carry traffic.
     pub rank: u32,
     /// How many there are, at least 1.
     pub workers: u32,
     /// Whether it is this one that counts and tells what all of them conclude alike.
-    pub tells: bool,
+    pub is_reporter: bool,
 }
 
-impl Duty {
+impl ProbeShard {
     /// A worker on its own.
-    pub const ALONE: Duty = Duty { rank: 0, workers: 1, tells: true };
+    pub const ALONE: ProbeShard = ProbeShard { rank: 0, workers: 1, is_reporter: true };
 
-    fn covers(self, hash: u64, now: Time) -> bool {
+    fn owns(self, hash: u64, now: Time) -> bool {
         let turn = now.0 / (DUTY_S * 1_000_000_000);
         rng::mix(hash ^ turn) % u64::from(self.workers.max(1)) == u64::from(self.rank)
     }
@@ -58,21 +58,21 @@ pub(super) const WORTH_EXPLORING: f64 = 0.01;
 
 /// How sure it is that `member` is slow, 0.1..=1: whoever was condemned on little evidence is looked at again the
 /// sooner.
-fn certainty(member: Known<'_>, typical: f64) -> f64 {
+fn certainty(member: EndpointView<'_>, typical: f64) -> f64 {
     let errors = member.deviation(typical).map_or(CERTAIN_ERRORS, |(deviation, error)| deviation / error);
     (errors / CERTAIN_ERRORS).clamp(0.1, 1.0)
 }
 
-impl Upstream {
+impl Cluster {
     /// Who gets a single request next: the sick to be verified, the exiled to be explored; the longest waiting first.
-    pub(super) fn schedule(&mut self, duty: Duty, now: Time) {
-        self.lanes.iter_mut().for_each(|lane| lane.due.clear());
+    pub(super) fn schedule(&mut self, duty: ProbeShard, now: Time) {
+        self.lanes.iter_mut().for_each(|lane| lane.pending_probes.clear());
         let rate = self.rate * f64::from(duty.workers);
-        for at in 0..self.groups.len() {
-            self.schedule_group(at, rate, duty, now);
+        for at in 0..self.subsets.len() {
+            self.schedule_subset(at, rate, duty, now);
         }
         for lane in &mut self.lanes {
-            lane.due.sort_unstable();
+            lane.pending_probes.sort_unstable();
         }
     }
 
@@ -80,36 +80,36 @@ impl Upstream {
     /// whether it can take over must be known before it has to.
     ///
     /// What they may cost is counted in requests of this worker, so that it is the same part of many and of few.
-    fn schedule_group(&mut self, at: usize, rate: f64, duty: Duty, now: Time) {
+    fn schedule_subset(&mut self, at: usize, rate: f64, duty: ProbeShard, now: Time) {
         let everybody = self.endpoints();
-        let Some(group) = self.groups.get(at) else { return };
-        let Some(lane) = self.lanes.get_mut(group.key.lane) else { return };
-        let idle = group.load < WORTH_EXPLORING;
-        let explores = group.policy.exiles() && !idle;
-        let part = self.split.share(group.key.lane) * group.load;
+        let Some(subset) = self.subsets.get(at) else { return };
+        let Some(lane) = self.lanes.get_mut(subset.key.lane) else { return };
+        let idle = subset.load < WORTH_EXPLORING;
+        let explores = subset.policy.exiles() && !idle;
+        let part = self.split.share(subset.key.lane) * subset.load;
         let pause = (REQUESTS_PER_EXPLORATION / (rate * part).max(1e-3))
             .clamp(EXPLORE_AFTER_S[0], EXPLORE_AFTER_S[1]);
         // A worker with less than a request in its time of duty would wait for it for ever.
         let sparse = self.rate * (DUTY_S as f64) < 1.0;
-        let (typical, health) = (group.typical, &self.config.health);
-        for index in group.pool.everybody().iter().copied() {
+        let (typical, health) = (subset.typical, &self.config.health);
+        for index in subset.pool.all().iter().copied() {
             let Some(identity) = self.fleet.identities().get(index as usize) else { continue };
             let Some(member) = self.members.get_mut(index as usize) else { continue };
             // Whoever was condemned elsewhere is looked after there, and whoever is spared is not to be disturbed.
-            let elsewhere = member.condition.condemned() || (self.spared > 0 && !member.eligible);
+            let elsewhere = member.condition.is_unavailable() || (self.degraded_out > 0 && !member.eligible);
             // What a hung one already owes is why it is looked at.
-            let hung = member.health.state() == State::Hung;
+            let stalled = member.health.state() == State::Stalled;
             // Who wants to be left alone is.
             if member.word.held()
-                || (self.told.of(index, member).awaiting() > 0 && !hung)
-                || (elsewhere && member.condition != Condition::Serving)
+                || (self.told.of(index, member).awaiting() > 0 && !stalled)
+                || (elsewhere && member.condition != AnnouncedHealth::Serving)
             {
                 continue;
             }
             let again = member.exploration.looks_again();
             let waited = self.requests.wrapping_sub(member.asked);
             // Nobody has a fair part of what goes elsewhere: then it is one of all.
-            let turn = if idle { everybody as f64 } else { f64::from(group.turns.apart / member.weight) };
+            let turn = if idle { everybody as f64 } else { f64::from(subset.turns.apart / member.weight) };
             let turns = f64::from(waited) / turn;
             let known = self.told.of(index, member);
             // What a rule took out for its own measurements shows only by requests that these have changed.
@@ -117,7 +117,7 @@ impl Upstream {
             let still_slow = ruled_out || f64::from(known.expected) > GOOD_MULTIPLE * typical + NOISE_S;
             let state = known.health.state();
             let silence = now.seconds_since(known.quiet_since().max(self.began).max(known.health.joined()));
-            let due = if hung {
+            let due = if stalled {
                 !known.eligible && silence >= known.health.look_after_s(health) && turns >= TURNS_TO_PROBE
             } else if state != State::Healthy {
                 let patient = match state {
@@ -132,7 +132,7 @@ impl Upstream {
             } else {
                 let growth = EXPLORE_GROWTH.powi(i32::from(known.exploration.in_vain().min(16)));
                 let growth = growth * certainty(known, typical);
-                let longest = pause.max(EXPLORE_AT_MOST_S);
+                let longest = pause.max(MAX_EXPLORE_PAUSE_S);
                 let pause = (pause * growth).min(longest);
                 // Not only the slow: where most were slow together, slow is typical, and all of them are left
                 // without traffic once one has healed.
@@ -144,8 +144,8 @@ impl Upstream {
                 member.exploration.settle();
             }
             // Who began to look again goes on, so that the same worker sees the answers in a row.
-            if due && (again || sparse || duty.covers(*identity, now)) {
-                lane.due.push((waited, index));
+            if due && (again || sparse || duty.owns(*identity, now)) {
+                lane.pending_probes.push((waited, index));
             }
         }
     }
@@ -158,7 +158,7 @@ impl Upstream {
             let Some(member) = self.members.get_mut(index as usize).filter(|m| m.present) else { continue };
             let known = self.told.of(index, member);
             // What a hung one already owes is why it is looked at.
-            if known.awaiting() > 0 && known.health.state() != State::Hung {
+            if known.awaiting() > 0 && known.health.state() != State::Stalled {
                 continue;
             }
             if !known.eligible {
@@ -175,9 +175,9 @@ impl Upstream {
     /// The one that has waited for longest. Where a key has an owner, its request is for that one alone: others' owners have
     /// requests of their own.
     fn take_due(&mut self, lane: usize, key: Option<u64>) -> Option<u32> {
-        let groups = &self.groups;
-        let of = |index: u32| groups.get(self.members.get(index as usize)?.group as usize);
-        let due = &mut self.lanes.get_mut(lane)?.due;
+        let subsets = &self.subsets;
+        let of = |index: u32| subsets.get(self.members.get(index as usize)?.subset as usize);
+        let due = &mut self.lanes.get_mut(lane)?.pending_probes;
         let owned = |index: u32| {
             let owner = key.and_then(|key| of(index)?.policy.owner(key));
             owner.is_none_or(|owner| owner == index)

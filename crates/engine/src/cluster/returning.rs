@@ -5,9 +5,9 @@
 
 use core::net::SocketAddr;
 
-use super::Upstream;
+use super::Cluster;
 use crate::endpoint::Standing;
-use crate::endpoint::{Member, Tally};
+use crate::endpoint::{EndpointState, Tally};
 use crate::estimate::InFlight;
 use crate::health::State;
 use crate::rng;
@@ -22,11 +22,11 @@ const SERVES_FOR_S: f64 = 30.0;
 
 /// Endpoints that have left lately, the first to leave first.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Returning(Vec<(u64, Time, Member)>);
+pub(super) struct Returning(Vec<(u64, Time, EndpointState)>);
 
 impl Returning {
     /// It leaves.
-    pub fn leave(&mut self, identity: u64, member: Member, now: Time) {
+    pub fn leave(&mut self, identity: u64, member: EndpointState, now: Time) {
         self.0.retain(|(other, left, _)| *other != identity && now.seconds_since(*left) <= KEPT_FOR_S);
         if self.0.len() >= MOST {
             self.0.remove(0);
@@ -35,13 +35,13 @@ impl Returning {
     }
 
     /// It comes back; what was known of it, unless that is too long ago.
-    pub fn take(&mut self, identity: u64, now: Time) -> Option<Member> {
+    pub fn take(&mut self, identity: u64, now: Time) -> Option<EndpointState> {
         let at = self.0.iter().position(|(other, ..)| *other == identity)?;
         let (_, left, known) = self.0.remove(at);
         if now.seconds_since(left) > KEPT_FOR_S {
             return None;
         }
-        let mut member = Member {
+        let mut member = EndpointState {
             eligible: true,
             // Requests that were on their way when it left are given back to nobody.
             in_flight: InFlight::none_since(now),
@@ -49,21 +49,21 @@ impl Returning {
             ruled: None,
             ..known
         };
-        member.health.answered();
+        member.health.note_response();
         member.health.forget_others();
         member.not_after(now);
         Some(member)
     }
 }
 
-impl Upstream {
+impl Cluster {
     /// What is measured of the endpoint at `address`.
     pub fn standing(&self, address: SocketAddr, now: Time) -> Standing {
         let index = self.fleet.index_of_hash(rng::hash(address.to_string().as_bytes()));
         let Some(member) = index.and_then(|index| self.member(index)) else { return Standing::Unknown };
         let good = member.health.local().good_start.max(member.good().start);
         match member.health.state() {
-            State::Failed | State::Recovering | State::Hung => Standing::Fails,
+            State::Failed | State::Recovering | State::Stalled => Standing::Fails,
             State::Healthy if good != Time::ZERO && now.seconds_since(good) <= SERVES_FOR_S => {
                 Standing::Serves
             }
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn what_is_known_is_kept_for_minutes_and_for_a_bounded_number() {
         let mut returning = Returning::default();
-        let member = || Member { present: true, weight: 7.0, ..Member::default() };
+        let member = || EndpointState { present: true, weight: 7.0, ..EndpointState::default() };
         (0..2 * MOST as u64).for_each(|identity| returning.leave(identity, member(), s(0)));
         assert_eq!(returning.0.len(), MOST);
         let newest = 2 * MOST as u64 - 1;

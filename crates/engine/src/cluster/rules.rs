@@ -1,6 +1,6 @@
 //! Thresholds as operators write them, judged on every tick.
 
-use crate::endpoint::Known;
+use crate::endpoint::EndpointView;
 use crate::estimate::Reading;
 use crate::settings::{Rule, RuleAction, RuleValue};
 use crate::time::Time;
@@ -36,7 +36,7 @@ impl Rules {
     pub fn judge(
         &mut self,
         index: usize,
-        (member, failing): (Known<'_>, Option<f64>),
+        (member, failing): (EndpointView<'_>, Option<f64>),
         readings: &[Reading],
         fresh_s: f64,
         now: Time,
@@ -82,7 +82,7 @@ impl Rules {
 
 fn value(
     of: RuleValue,
-    member: Known<'_>,
+    member: EndpointView<'_>,
     failing: Option<f64>,
     readings: &[Reading],
     fresh_s: f64,
@@ -102,7 +102,7 @@ fn value(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::endpoint::Member;
+    use crate::endpoint::EndpointState;
     use core::time::Duration;
     #[cfg(all(target_family = "wasm", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -126,9 +126,9 @@ mod tests {
             action: RuleAction::Eject,
         };
         let mut rules = Rules::new(&[rule]);
-        let member = Member::default();
+        let member = EndpointState::default();
         let mut at =
-            |t, percent| rules.judge(3, (Known::alone(&member), None), &cpu(percent, s(t)), 5.0, s(t));
+            |t, percent| rules.judge(3, (EndpointView::alone(&member), None), &cpu(percent, s(t)), 5.0, s(t));
         assert_eq!(at(10, 90.0), None);
         assert_eq!(at(19, 90.0), None);
         assert_eq!(at(20, 90.0), Some(RuleAction::Eject));
@@ -142,11 +142,11 @@ mod tests {
         let lasting = Duration::from_secs(10);
         let rule = Rule { value: RuleValue::Signal(0), above: 85.0, lasting, action: RuleAction::Eject };
         let mut rules = Rules::new(&[rule]);
-        let member = Member::default();
+        let member = EndpointState::default();
         for t in 10..100 {
             // One reading above the threshold, and then five percent below it for as long as you like.
             let percent = if t == 10 { 90.0 } else { 81.0 };
-            let judged = rules.judge(0, (Known::alone(&member), None), &cpu(percent, s(t)), 5.0, s(t));
+            let judged = rules.judge(0, (EndpointView::alone(&member), None), &cpu(percent, s(t)), 5.0, s(t));
             assert_eq!(judged, None, "{t}");
         }
     }
@@ -155,14 +155,17 @@ mod tests {
     fn the_strictest_counts_and_the_unknown_is_never_above() {
         let rule = |action| Rule { value: RuleValue::Signal(0), above: 1.0, lasting: Duration::ZERO, action };
         let mut rules = Rules::new(&[rule(RuleAction::DownWeight), rule(RuleAction::Flag)]);
-        let member = Member::default();
+        let member = EndpointState::default();
         assert_eq!(
-            rules.judge(0, (Known::alone(&member), None), &cpu(5.0, s(9)), 5.0, s(9)),
+            rules.judge(0, (EndpointView::alone(&member), None), &cpu(5.0, s(9)), 5.0, s(9)),
             Some(RuleAction::DownWeight)
         );
-        assert_eq!(rules.judge(0, (Known::alone(&member), None), &[Reading::default()], 5.0, s(9)), None);
         assert_eq!(
-            rules.judge(0, (Known::alone(&member), None), &cpu(5.0, s(9)), 5.0, s(60)),
+            rules.judge(0, (EndpointView::alone(&member), None), &[Reading::default()], 5.0, s(9)),
+            None
+        );
+        assert_eq!(
+            rules.judge(0, (EndpointView::alone(&member), None), &cpu(5.0, s(9)), 5.0, s(60)),
             None,
             "too old"
         );

@@ -6,10 +6,10 @@
 
 use hashbrown::HashMap;
 
-use super::Upstream;
+use super::Cluster;
 use crate::endpoint::EndpointRef;
 use crate::endpoint::Word;
-use crate::health::{Blow, State};
+use crate::health::{FailureEvent, State};
 use crate::time::Time;
 
 /// What one answer said beside itself.
@@ -41,7 +41,7 @@ impl Words {
     }
 }
 
-impl Upstream {
+impl Cluster {
     /// Takes what an endpoint said in the answer to a request that was sent at `started`.
     pub fn said(&mut self, endpoint: EndpointRef, started: Time, said: Said, now: Time) {
         if !self.fleet.is_current(endpoint) {
@@ -64,9 +64,9 @@ impl Upstream {
         }
         member.word = Word::of(said.degraded, held || member.word.held());
         if said.failing {
-            let blow = Blow { severity: health.fail_after, broke: None };
+            let blow = FailureEvent { weight: health.fail_after, broke: None };
             member.health.failure(started.min(now), now, blow);
-            self.conclude(index, now);
+            self.assess_now(index, now);
         }
         if held {
             self.stand_back(index);
@@ -75,7 +75,7 @@ impl Upstream {
 
     /// Who is held gets nothing from now on, as far as one more may be out.
     fn stand_back(&mut self, index: u32) {
-        let tier = self.group_of(index).map(|g| g.tier);
+        let tier = self.subset_of(index).map(|g| g.tier);
         let may_leave = tier.is_some_and(|tier| self.may_leave(tier));
         let Some(member) = self.members.get_mut(index as usize) else { return };
         if member.eligible && may_leave && member.health.state() == State::Healthy {

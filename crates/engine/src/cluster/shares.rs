@@ -2,9 +2,9 @@
 
 use core::time::Duration;
 
-use super::Upstream;
+use super::Cluster;
 use crate::cluster::probes::WORTH_EXPLORING;
-use crate::endpoint::Member;
+use crate::endpoint::EndpointState;
 use crate::estimate::LearntWeight;
 use crate::policy::Turns;
 use crate::settings::RuleAction;
@@ -24,14 +24,14 @@ const RELATIVE: f64 = 0.25;
 /// The share that a rule leaves of an endpoint's own.
 const DOWN_WEIGHTED: f64 = 0.25;
 /// The least share that signals leave, so that bad data alone starves nobody.
-const LEAST_SIGNAL_SHARE: f64 = 0.02;
+const MIN_SIGNAL_SHARE: f64 = 0.02;
 /// From this part of its maximum on a signal takes the share away in proportion to what is left: who is full refuses,
 /// whatever the others' queues are and however seldom news come.
 const NEARLY_FULL: f64 = 0.75;
 /// Who is held back by less is not: counting turns for it would cost more than it is worth.
 const HARDLY_HELD: f64 = 0.01;
 
-impl Upstream {
+impl Cluster {
     /// Takes the value of one signal for one endpoint, observed at `at`.
     pub fn set_signal(&mut self, signal: usize, hash: u64, value: f64, at: Time) {
         let width = self.config.signals.len();
@@ -44,7 +44,7 @@ impl Upstream {
     }
 
     /// An answer on `signal`, observed at `at`, had values for `known` endpoints.
-    pub fn signal_answered(&mut self, signal: usize, known: usize, at: Time) {
+    pub fn record_signal_answer(&mut self, signal: usize, known: usize, at: Time) {
         let accuracy = known as f64 / self.fleet.len().max(1) as f64;
         let interval_s = self.poll_s;
         let learns = self.config.signals.get(signal).is_some_and(|s| s.learn);
@@ -68,13 +68,14 @@ impl Upstream {
             let (mut burden, mut room) = (0.0, 1.0f64);
             for (reading, scale) in readings.iter().zip(&scales) {
                 let above = scale.of(reading.burden()) - scale.mean;
-                let news_s = if self.terms.news { reading.news_s().max(self.poll_s).max(1.0) } else { 1.0 };
+                let news_s =
+                    if self.ablation.news { reading.news_s().max(self.poll_s).max(1.0) } else { 1.0 };
                 let believed = scale.weight * reading.trust(now, fresh_s);
                 burden += believed * above / news_s;
                 room *= scale.room(reading.burden()).powf(believed.min(1.0));
             }
-            let signals = (room * (-SIGNAL_STEEPNESS * burden).exp())
-                .clamp(LEAST_SIGNAL_SHARE, 1.0 / LEAST_SIGNAL_SHARE);
+            let signals =
+                (room * (-SIGNAL_STEEPNESS * burden).exp()).clamp(MIN_SIGNAL_SHARE, 1.0 / MIN_SIGNAL_SHARE);
             let start = slow_start(member, self.config.slow_start, now);
             member.share = (f64::from(member.weight) * signals * start * left_by_rule(member)) as f32;
             member.signal = match (readings.get(self.least_signal), scales.get(self.least_signal)) {
@@ -90,9 +91,9 @@ impl Upstream {
 
     /// By how much each is held below its group's share per weight, and how often turns come there.
     fn hold(&mut self) {
-        for group in &mut self.groups {
+        for subset in &mut self.subsets {
             let (mut weights, mut shares, mut count) = (0.0, 0.0, 0.0);
-            for index in group.pool.everybody() {
+            for index in subset.pool.all() {
                 if let Some(member) = self.members.get(*index as usize).filter(|m| m.eligible) {
                     weights += f64::from(member.weight);
                     shares += f64::from(member.share);
@@ -100,16 +101,16 @@ impl Upstream {
                 }
             }
             let usual = shares / f64::max(weights, f64::MIN_POSITIVE);
-            for index in group.pool.everybody() {
+            for index in subset.pool.all() {
                 if let Some(member) = self.members.get_mut(*index as usize) {
                     let held = 1.0 - f64::from(member.share) / f64::from(member.weight) / usual;
                     member.held = if held > HARDLY_HELD { held.min(1.0) as f32 } else { 0.0 };
                 }
             }
             // A group without any load is not asked, and what there is of it counts as that of everybody.
-            let part = (self.split.share(group.key.lane) * group.load).max(WORTH_EXPLORING);
-            let all = f64::max(group.weight, weights);
-            group.turns = Turns {
+            let part = (self.split.share(subset.key.lane) * subset.load).max(WORTH_EXPLORING);
+            let all = f64::max(subset.weight, weights);
+            subset.turns = Turns {
                 requests: 0,
                 apart: (all / part) as f32,
                 unit: if count > 0.0 { (weights / count) as f32 } else { 1.0 },
@@ -154,7 +155,7 @@ impl Scale {
     /// What the value leaves of the share by itself, where it is known what full is.
     fn room(&self, value: f64) -> f64 {
         let full = self.max.map_or(0.0, |max| value.max(0.0) / max);
-        ((1.0 - full) / (1.0 - NEARLY_FULL)).clamp(LEAST_SIGNAL_SHARE, 1.0)
+        ((1.0 - full) / (1.0 - NEARLY_FULL)).clamp(MIN_SIGNAL_SHARE, 1.0)
     }
 
     /// 0 is best, 1 is full. Without a maximum nobody knows what full is, so the whole range, with the median in
@@ -170,12 +171,12 @@ impl Scale {
 }
 
 /// What a rule leaves of the share.
-pub(super) fn left_by_rule(member: &Member) -> f64 {
+pub(super) fn left_by_rule(member: &EndpointState) -> f64 {
     if member.ruled == Some(RuleAction::DownWeight) { DOWN_WEIGHTED } else { 1.0 }
 }
 
 /// What a slow start leaves of the share.
-pub(super) fn slow_start(member: &Member, newcomer: Duration, now: Time) -> f64 {
+pub(super) fn slow_start(member: &EndpointState, newcomer: Duration, now: Time) -> f64 {
     let ramp = |since: Time, over: f64| match since {
         Time::ZERO => 1.0,
         _ if over <= 0.0 => 1.0,

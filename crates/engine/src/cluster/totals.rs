@@ -45,7 +45,7 @@ impl Totals {
     pub fn change(state: State) -> usize {
         match state {
             State::Healthy => 0,
-            State::Suspect | State::Hung => 1,
+            State::Suspect | State::Stalled => 1,
             State::Failed => 2,
             State::Recovering => 3,
         }

@@ -2,7 +2,7 @@
 //!
 //! Every worker draws the same conclusions; one of them counts and tells them for all.
 
-use super::{Duty, Totals, Upstream};
+use super::{Cluster, ProbeShard, Totals};
 use crate::endpoint::Tally;
 use crate::health::State;
 use crate::time::Time;
@@ -10,7 +10,7 @@ use crate::time::Time;
 /// Picks are counted over about this time to tell an endpoint's share, seconds.
 pub const RECENT_S: f64 = 10.0;
 /// More changes than this between two looks are counted, not told.
-const MOST_CHANGES: usize = 64;
+const MAX_CHANGES: usize = 64;
 
 /// An endpoint changed its state, or was taken out of traffic, or came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct Change {
 
 /// What stood where at the last look.
 #[derive(Debug, Default)]
-pub(super) struct Journal {
+pub(super) struct TransitionLog {
     seen: Vec<(State, bool)>,
     /// Counters at the last count, and picks that still count as recent.
     recent: Vec<(Tally, f32)>,
@@ -34,9 +34,9 @@ pub(super) struct Journal {
     changes: Vec<Change>,
 }
 
-impl Upstream {
+impl Cluster {
     /// Compares with the last look; counts and notes what has changed if this worker tells for all.
-    pub(super) fn look(&mut self, duty: Duty) {
+    pub(super) fn record_transitions(&mut self, duty: ProbeShard) {
         self.journal.seen.resize(self.members.len(), (State::Healthy, true));
         for (index, (member, seen)) in (0..).zip(self.members.iter().zip(&mut self.journal.seen)) {
             let now = if member.present {
@@ -45,7 +45,7 @@ impl Upstream {
                 (State::Healthy, true)
             };
             let (before, could) = core::mem::replace(seen, now);
-            if !duty.tells || !member.present || (before, could) == now {
+            if !duty.is_reporter || !member.present || (before, could) == now {
                 continue;
             }
             let (state, eligible) = now;
@@ -55,7 +55,7 @@ impl Upstream {
                 *count += 1;
             }
             self.totals.ejections += u64::from(could && !eligible);
-            if self.journal.changes.len() < MOST_CHANGES {
+            if self.journal.changes.len() < MAX_CHANGES {
                 self.journal.changes.push(Change {
                     index,
                     states: [before, state],
@@ -103,7 +103,7 @@ impl Upstream {
     }
 
     /// The place of `index` is another's now, whose picks so far are old.
-    pub(super) fn forget_journal(&mut self, index: u32) {
+    pub(super) fn forget_transitions(&mut self, index: u32) {
         let counters = self.members.get(index as usize).map(|m| m.counters).unwrap_or_default();
         if let Some(seen) = self.journal.seen.get_mut(index as usize) {
             *seen = (State::Healthy, true);
@@ -114,7 +114,7 @@ impl Upstream {
     }
 
     /// What an older configuration has told already is no news.
-    pub(super) fn adopt_journal(&mut self) {
+    pub(super) fn take_over_transitions(&mut self) {
         self.journal.seen.clear();
         self.journal.seen.extend(self.members.iter().map(|m| (m.health.state(), m.eligible)));
     }

@@ -13,15 +13,15 @@ use crate::time::Time;
 const ANSWERS: u32 = 3;
 /// … over this long, seconds: a Prometheus that was restarted names everybody only when it has scraped everybody once, and
 /// scrapes are up to a minute apart …
-const LEAST_S: f64 = 60.0;
+const MIN_S: f64 = 60.0;
 /// … or this many times the longest absence that ended with a return …
 const RECORD: f64 = 2.0;
 /// … and no longer than this, seconds.
-const MOST_S: f64 = 600.0;
+const MAX_S: f64 = 600.0;
 /// An endpoint that fails by what is measured here is gone after as many answers without it.
 const ANSWERS_IF_FAILING: u32 = 2;
 /// So many endpoints that left are remembered, to learn from their return.
-const MOST_DEPARTED: usize = 64;
+const MAX_DEPARTED: usize = 64;
 /// A return after this long, seconds, is a new start and teaches nothing.
 const TEACHES_WITHIN_S: f64 = 900.0;
 
@@ -99,7 +99,7 @@ impl Absences {
 
     /// How long an absence lasts until it is believed, seconds, of a source that is asked every `every_s`.
     fn patience_s(&self, every_s: f64) -> f64 {
-        (RECORD * self.longest_s).max(f64::from(ANSWERS) * every_s).clamp(LEAST_S, MOST_S)
+        (RECORD * self.longest_s).max(f64::from(ANSWERS) * every_s).clamp(MIN_S, MAX_S)
     }
 
     /// Takes out the absences that are believed; `somebody` where the latest answer named an endpoint at all.
@@ -121,7 +121,7 @@ impl Absences {
         };
         let gone: Vec<Absence> = self.open.extract_if(.., |absence| gone(absence)).collect();
         for absence in &gone {
-            if self.departed.len() >= MOST_DEPARTED {
+            if self.departed.len() >= MAX_DEPARTED {
                 self.departed.remove(0);
             }
             self.departed.push((absence.address, absence.since));

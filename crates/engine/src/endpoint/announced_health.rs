@@ -3,7 +3,7 @@
 /// What Envoy or its control plane says of an endpoint; nobody but they can lift it. What this filter measures itself
 /// is [`health`](crate::health)'s business.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Condition {
+pub enum AnnouncedHealth {
     /// Nothing is said against it.
     #[default]
     Serving,
@@ -15,9 +15,9 @@ pub enum Condition {
     Draining,
 }
 
-impl Condition {
+impl AnnouncedHealth {
     /// Whether it stands back for everybody else who is able to serve.
-    pub fn condemned(self) -> bool {
-        matches!(self, Condition::Unhealthy | Condition::Draining)
+    pub fn is_unavailable(self) -> bool {
+        matches!(self, AnnouncedHealth::Unhealthy | AnnouncedHealth::Draining)
     }
 }

@@ -2,30 +2,30 @@
 
 use hashbrown::HashMap;
 
-use super::{Condition, Spec};
+use super::{AnnouncedHealth, Spec};
 
 /// Zone, version, priority, locality and condition: a fleet has few combinations of them.
 #[derive(Clone, Debug)]
-pub(super) struct Kind {
+pub(super) struct Attributes {
     pub zone: Box<str>,
     pub version: Box<str>,
     pub locality: Box<str>,
     pub locality_weight: f64,
     pub priority: u32,
-    pub condition: Condition,
+    pub condition: AnnouncedHealth,
 }
 
 /// What tells one kind from another: zone, version, locality with its weight's bits, priority and condition.
-type Key<'a> = (&'a str, &'a str, (&'a str, u64), u32, Condition);
+type Key<'a> = (&'a str, &'a str, (&'a str, u64), u32, AnnouncedHealth);
 
 /// Kinds as they are met, each once.
 #[derive(Debug, Default)]
-pub(super) struct Kinds<'a> {
-    kinds: Vec<Kind>,
+pub(super) struct AttributeTable<'a> {
+    kinds: Vec<Attributes>,
     numbers: HashMap<Key<'a>, u32>,
 }
 
-impl<'a> Kinds<'a> {
+impl<'a> AttributeTable<'a> {
     /// The number of the kind that `spec` is of.
     pub fn number(&mut self, spec: &'a Spec) -> u32 {
         let Spec { ref zone, ref version, ref locality, locality_weight, priority, condition, .. } = *spec;
@@ -34,13 +34,13 @@ impl<'a> Kinds<'a> {
         *self.numbers.entry((zone, version, part, priority, condition)).or_insert_with(|| {
             let (zone, version, locality) =
                 (zone.as_str().into(), version.as_str().into(), locality.as_str().into());
-            self.kinds.push(Kind { zone, version, locality, locality_weight, priority, condition });
+            self.kinds.push(Attributes { zone, version, locality, locality_weight, priority, condition });
             next
         })
     }
 
     /// All kinds by their numbers.
-    pub fn done(mut self) -> Vec<Kind> {
+    pub fn done(mut self) -> Vec<Attributes> {
         self.kinds.shrink_to_fit();
         self.kinds
     }

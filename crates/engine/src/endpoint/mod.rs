@@ -13,9 +13,9 @@ mod string_arena;
 mod view;
 
 pub use absence::{Absence, Absences, Standing};
-pub use peers::{GONE_AFTER_S, Heard, Others, Told};
-pub use set::{Changes, Endpoint, EndpointRef, Fleet, Spec};
-pub use state::{Counters, Exploration, Member, Tally, Word};
-pub use view::{Known, NOISE_S};
+pub use peers::{GONE_AFTER_S, PeerReport, PeerState, PeerTable};
+pub use set::{Changes, Endpoint, EndpointRef, EndpointSet, Spec};
+pub use state::{Counters, EndpointState, Exploration, Tally, Word};
+pub use view::{EndpointView, NOISE_S};
 
-pub use announced_health::Condition;
+pub use announced_health::AnnouncedHealth;

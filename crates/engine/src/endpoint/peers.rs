@@ -3,8 +3,8 @@
 //! It stands beside the members, and takes no place at all where there are no other workers. Moments are kept in six
 //! bytes, as their distance from when all of it was gathered.
 
-use crate::endpoint::Known;
-use crate::endpoint::Member;
+use crate::endpoint::EndpointState;
+use crate::endpoint::EndpointView;
 use crate::estimate::{Blend, InFlightReport};
 use crate::health::{Evidence, Good};
 use crate::time::Time;
@@ -14,7 +14,7 @@ pub const GONE_AFTER_S: f64 = 3.0;
 
 /// What the other workers know of an endpoint, summed up; its health apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Others {
+pub struct PeerReport {
     /// Their requests.
     pub in_flight: InFlightReport,
     /// Their latency estimates.
@@ -23,9 +23,9 @@ pub struct Others {
     pub error_ratio: f32,
 }
 
-impl Others {
+impl PeerReport {
     /// Adds another worker's knowledge.
-    pub fn merge(&mut self, other: &Others) {
+    pub fn merge(&mut self, other: &PeerReport) {
         self.in_flight.merge(&other.in_flight);
         self.latency.merge(&other.latency);
         self.error_ratio = self.error_ratio.max(other.error_ratio);
@@ -63,7 +63,7 @@ impl Ago {
 
 /// What was heard of one endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Heard {
+pub struct PeerState {
     total: u32,
     awaiting: u32,
     mean_age: f32,
@@ -76,7 +76,7 @@ pub struct Heard {
     good: u16,
 }
 
-impl Heard {
+impl PeerState {
     /// Requests on their way from the others.
     pub fn total(&self) -> u32 {
         self.total
@@ -99,7 +99,7 @@ impl Heard {
 
     /// Their requests.
     pub fn in_flight(&self, at: Time) -> InFlightReport {
-        let Heard { total, awaiting, mean_age, .. } = *self;
+        let PeerState { total, awaiting, mean_age, .. } = *self;
         InFlightReport { total, awaiting, mean_age, quiet_since: self.quiet_since(at) }
     }
 
@@ -121,27 +121,27 @@ impl Heard {
 
 /// What was heard of all endpoints, by index, and when it was gathered.
 #[derive(Clone, Debug, Default)]
-pub struct Told {
+pub struct PeerTable {
     at: Time,
-    heard: Vec<Heard>,
+    heard: Vec<PeerState>,
 }
 
-impl Told {
+impl PeerTable {
     /// Forgets everything, to be told anew as of `at`.
     pub fn forget(&mut self, at: Time) {
         self.at = at;
-        if self.heard.iter().all(|heard| *heard == Heard::default()) {
+        if self.heard.iter().all(|heard| *heard == PeerState::default()) {
             // Nobody has told anything since the last time: nobody is left.
             self.heard = Vec::new();
         } else {
-            self.heard.fill(Heard::default());
+            self.heard.fill(PeerState::default());
         }
     }
 
     /// Forgets what was heard of the endpoint at `index`.
     pub fn forget_one(&mut self, index: u32) {
         if let Some(heard) = self.heard.get_mut(index as usize) {
-            *heard = Heard::default();
+            *heard = PeerState::default();
         }
     }
 
@@ -151,19 +151,19 @@ impl Told {
     }
 
     /// `member`, which stands at `index`, with what was heard of it.
-    pub fn of<'a>(&'a self, index: u32, member: &'a Member) -> Known<'a> {
-        Known::new(member, self.heard.get(index as usize), self.at)
+    pub fn of<'a>(&'a self, index: u32, member: &'a EndpointState) -> EndpointView<'a> {
+        EndpointView::new(member, self.heard.get(index as usize), self.at)
     }
 
     /// Adds what another worker knows of `member` at `index`, one of so many `places`.
     pub fn merge(
         &mut self,
-        (index, member): (u32, &mut Member),
+        (index, member): (u32, &mut EndpointState),
         places: usize,
-        other: &Others,
+        other: &PeerReport,
         evidence: &Evidence,
     ) {
-        if *other == Others::default() && *evidence == Evidence::default() {
+        if *other == PeerReport::default() && *evidence == Evidence::default() {
             return;
         }
         let known = self.of(index, member);
@@ -174,11 +174,11 @@ impl Told {
     }
 
     /// Fills in what others had told before of `member`, as far as nobody has told it yet.
-    pub fn recall(
+    pub fn restore(
         &mut self,
-        (index, member): (u32, &mut Member),
+        (index, member): (u32, &mut EndpointState),
         places: usize,
-        before: &Others,
+        before: &PeerReport,
         evidence: &Evidence,
     ) {
         let known = self.of(index, member);
@@ -195,18 +195,18 @@ impl Told {
         self.put(index, places, &others, good);
     }
 
-    fn put(&mut self, index: u32, places: usize, others: &Others, good: Good) {
-        let Others { in_flight, latency, error_ratio } = *others;
+    fn put(&mut self, index: u32, places: usize, others: &PeerReport, good: Good) {
+        let PeerReport { in_flight, latency, error_ratio } = *others;
         let (centre, samples, updated) = latency.parts();
         if self.at == Time::ZERO {
             self.at = in_flight.quiet_since.max(updated).max(good.start);
         }
         if self.heard.len() < places {
             self.heard.reserve_exact(places - self.heard.len());
-            self.heard.resize(places, Heard::default());
+            self.heard.resize(places, PeerState::default());
         }
         let ago = |moment| Ago::of(moment, self.at);
-        let told = Heard {
+        let told = PeerState {
             total: in_flight.total,
             awaiting: in_flight.awaiting,
             mean_age: in_flight.mean_age,
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn is_small() {
-        assert_eq!(size_of::<Heard>(), 44);
+        assert_eq!(size_of::<PeerState>(), 44);
     }
 
     #[test]
@@ -259,21 +259,21 @@ mod tests {
 
     #[test]
     fn what_one_other_worker_tells_is_kept_as_it_is() {
-        let (mut told, mut member) = (Told::default(), Member::default());
+        let (mut told, mut member) = (PeerTable::default(), EndpointState::default());
         let at = Time::from_secs_f64(1000.0);
         told.forget(at);
-        let mut others = Others { error_ratio: 0.1, ..Others::default() };
+        let mut others = PeerReport { error_ratio: 0.1, ..PeerReport::default() };
         others.in_flight =
             InFlightReport { total: 3, awaiting: 2, mean_age: 0.7, quiet_since: Time(at.0 - 7) };
         others.latency.add((-3.3, 7.7, Time(at.0 - 123_456_789)));
         let evidence = Evidence { good: 3, good_start: Time(at.0 - 987_654_321), ..Evidence::default() };
-        told.merge((1, &mut member), 3, &Others::default(), &Evidence::default());
+        told.merge((1, &mut member), 3, &PeerReport::default(), &Evidence::default());
         assert_eq!(told.heard.capacity(), 0, "nothing takes no place");
         told.merge((1, &mut member), 3, &others, &evidence);
         let known = told.of(1, &member);
         assert_eq!((known.others(), known.others_evidence()), (others, evidence));
         told.forget(at);
-        assert_eq!(told.of(1, &member).others(), Others::default());
+        assert_eq!(told.of(1, &member).others(), PeerReport::default());
         told.forget(at);
         assert_eq!(told.heard.capacity(), 0, "nobody is left");
     }

@@ -8,11 +8,11 @@ use hashbrown::{HashMap, HashTable};
 
 use crate::rng;
 
-use crate::endpoint::Condition;
+use crate::endpoint::AnnouncedHealth;
 
-use crate::endpoint::attributes::{Kind, Kinds};
+use crate::endpoint::attributes::{AttributeTable, Attributes};
 
-use crate::endpoint::string_arena::Texts;
+use crate::endpoint::string_arena::StringArena;
 
 /// What a source says of one endpoint.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,7 +32,7 @@ pub struct Spec {
     /// What that locality gets beside the others of its priority.
     pub locality_weight: f64,
     /// How it stands with those who announce it.
-    pub condition: Condition,
+    pub condition: AnnouncedHealth,
 }
 
 impl Spec {
@@ -46,7 +46,7 @@ impl Spec {
             version: String::new(),
             locality: String::new(),
             locality_weight: 0.0,
-            condition: Condition::Serving,
+            condition: AnnouncedHealth::Serving,
         }
     }
 }
@@ -67,7 +67,7 @@ impl From<&crate::settings::StaticEndpoint> for Spec {
 /// An endpoint of the fleet, for as long as its generation lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndpointRef {
-    /// Position in [`Fleet`] and in everything kept beside it.
+    /// Position in [`EndpointSet`] and in everything kept beside it.
     pub index: u32,
     /// Tells a reused position from the endpoint that had it before.
     pub generation: u32,
@@ -82,7 +82,7 @@ pub struct Endpoint<'a> {
     pub hash: u64,
     /// Relative capacity, > 0.
     pub weight: f32,
-    kind: &'a Kind,
+    kind: &'a Attributes,
 }
 
 impl<'a> Endpoint<'a> {
@@ -118,14 +118,14 @@ impl<'a> Endpoint<'a> {
     }
 
     /// How it stands with those who announce it.
-    pub fn condition(&self) -> Condition {
+    pub fn condition(&self) -> AnnouncedHealth {
         self.kind.condition
     }
 }
 
 /// Where an endpoint is kept; what many have in common is kept once.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct Slot {
     /// Where among the texts.
     text: u32,
     /// Which of the kinds; none of them if the place is vacant.
@@ -134,15 +134,15 @@ struct Place {
     generation: u32,
 }
 
-impl Place {
+impl Slot {
     const VACANT: u32 = u32::MAX;
 
     fn is_vacant(&self) -> bool {
-        self.kind == Place::VACANT
+        self.kind == Slot::VACANT
     }
 }
 
-/// What an [`update`](Fleet::update) changed.
+/// What an [`update`](EndpointSet::update) changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Indices of endpoints that are new.
@@ -153,23 +153,23 @@ pub struct Changes {
 
 /// The endpoints of one upstream.
 #[derive(Clone, Debug, Default)]
-pub struct Fleet {
-    places: Vec<Place>,
+pub struct EndpointSet {
+    places: Vec<Slot>,
     /// By index; of a vacant place, whose it was last.
     identities: Vec<u64>,
-    texts: Texts,
-    kinds: Vec<Kind>,
+    texts: StringArena,
+    kinds: Vec<Attributes>,
     vacant: Vec<u32>,
     /// Indices by identity.
     by_hash: HashTable<u32>,
 }
 
-impl Fleet {
+impl EndpointSet {
     /// Makes `specs` the fleet. Who stays keeps the index; the first of two equal addresses counts.
     pub fn update(&mut self, specs: &[Spec]) -> Changes {
         let mut changes = Changes::default();
-        let (mut texts, mut kinds) = (Texts::default(), Kinds::default());
-        let mut wanted: HashMap<u64, Place> = HashMap::with_capacity(specs.len());
+        let (mut texts, mut kinds) = (StringArena::default(), AttributeTable::default());
+        let mut wanted: HashMap<u64, Slot> = HashMap::with_capacity(specs.len());
         let mut order = Vec::with_capacity(specs.len());
         let mut text = String::new();
         for spec in specs {
@@ -179,7 +179,7 @@ impl Fleet {
             let hash = rng::hash(text.as_bytes());
             if let Entry::Vacant(entry) = wanted.entry(hash) {
                 let (text, kind) = (texts.add(&text), kinds.number(spec));
-                entry.insert(Place { text, kind, weight: spec.weight as f32, generation: 0 });
+                entry.insert(Slot { text, kind, weight: spec.weight as f32, generation: 0 });
                 order.push(hash);
             }
         }
@@ -188,9 +188,9 @@ impl Fleet {
                 continue;
             }
             if let Some(told) = wanted.get(hash) {
-                *place = Place { generation: place.generation, ..*told };
+                *place = Slot { generation: place.generation, ..*told };
             } else {
-                place.kind = Place::VACANT;
+                place.kind = Slot::VACANT;
                 place.generation = place.generation.wrapping_add(1);
                 if let Ok(entry) = self.by_hash.find_entry(*hash, |at| *at == index) {
                     entry.remove();
@@ -218,10 +218,10 @@ impl Fleet {
     }
 
     /// Puts an endpoint into a place that was vacant before this update, or a new one.
-    fn settle(&mut self, endpoint: Place, hash: u64) -> u32 {
+    fn settle(&mut self, endpoint: Slot, hash: u64) -> u32 {
         if let Some(index) = self.vacant.pop() {
             if let Some(place) = self.places.get_mut(index as usize) {
-                *place = Place { generation: place.generation, ..endpoint };
+                *place = Slot { generation: place.generation, ..endpoint };
             }
             if let Some(identity) = self.identities.get_mut(index as usize) {
                 *identity = hash;
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn who_stays_keeps_the_index_and_who_returns_gets_a_new_generation() {
-        let mut fleet = Fleet::default();
+        let mut fleet = EndpointSet::default();
         assert_eq!(fleet.update(&specs(&[1, 2, 3])).joined, [0, 1, 2]);
         let second = fleet.reference(1).unwrap();
         let changes = fleet.update(&specs(&[3, 1]));
@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn churn_does_not_grow_the_fleet() {
-        let mut fleet = Fleet::default();
+        let mut fleet = EndpointSet::default();
         for round in 0..500u16 {
             fleet.update(&specs(&[round * 3 + 1, round * 3 + 2, round * 3 + 3]));
         }
@@ -340,7 +340,7 @@ mod tests {
 
     #[test]
     fn finds_by_the_text_that_envoy_prints() {
-        let mut fleet = Fleet::default();
+        let mut fleet = EndpointSet::default();
         let mut list = specs(&[80]);
         list.push(Spec::at("[::1]:8080".parse().unwrap()));
         fleet.update(&list);
@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn the_first_of_two_equal_addresses_counts() {
-        let mut fleet = Fleet::default();
+        let mut fleet = EndpointSet::default();
         let mut list = specs(&[80, 80]);
         list[1].weight = 9.0;
         fleet.update(&list);

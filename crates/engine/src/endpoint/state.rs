@@ -1,7 +1,7 @@
 //! Everything one worker knows of one endpoint, dense and by value, so that a pick touches few cache lines. What only
 //! some need stands beside it: what [others](crate::endpoint) tell, what one policy compares.
 
-use crate::endpoint::Condition;
+use crate::endpoint::AnnouncedHealth;
 use crate::estimate::{ErrorRatio, InFlight, Latency};
 use crate::health::{Good, Health, State};
 use crate::settings::{self, RuleAction};
@@ -153,7 +153,7 @@ impl Word {
 
 /// Everything known of one endpoint. What most endpoints have nothing of stands apart.
 #[derive(Clone, Debug, Default)]
-pub struct Member {
+pub struct EndpointState {
     /// Whether the place is taken by an endpoint at all.
     pub present: bool,
     /// Whether it may be chosen.
@@ -161,7 +161,7 @@ pub struct Member {
     /// What it says of itself.
     pub word: Word,
     /// Which of the upstream's groups it is chosen in; beyond all of them if in none.
-    pub group: u16,
+    pub subset: u16,
     /// Relative capacity, > 0.
     pub weight: f32,
     /// Probability of being considered, relative to the others: weight × signals × slow start.
@@ -185,17 +185,17 @@ pub struct Member {
     /// This worker's counts, lately.
     pub counters: Tally,
     /// How it stands with those who announce it.
-    pub condition: Condition,
+    pub condition: AnnouncedHealth,
     /// What the operator's rules demand.
     pub ruled: Option<RuleAction>,
     /// How it is explored while it gets no other requests.
     pub exploration: Exploration,
 }
 
-impl Member {
+impl EndpointState {
     /// Whether it is to be spared, by whoever says so.
     pub fn degraded(&self) -> bool {
-        self.word.degraded() || self.condition == Condition::Degraded
+        self.word.degraded() || self.condition == AnnouncedHealth::Degraded
     }
 
     /// The clock stepped back to `now`: nothing that is known may be younger.
@@ -207,11 +207,11 @@ impl Member {
 
     /// Takes over what the worker of an older configuration has learnt of an endpoint that last showed life, to whomever,
     /// at `quiet_since`.
-    pub fn adopt(&mut self, known: &mut Member, quiet_since: Time) {
-        *self = Member {
+    pub fn take_over(&mut self, known: &mut EndpointState, quiet_since: Time) {
+        *self = EndpointState {
             weight: self.weight,
             condition: self.condition,
-            group: self.group,
+            subset: self.subset,
             word: Word::default(),
             // Who was looked at a moment ago, by whomever, is not to be explored by every worker anew.
             in_flight: InFlight::none_since(quiet_since),
@@ -219,7 +219,7 @@ impl Member {
             ruled: None,
             ..known.clone()
         };
-        self.health.answered();
+        self.health.note_response();
         // Whoever has told it tells it again.
         self.health.forget_others();
         // The old worker lives on while its requests do, and tells what it knows: nothing may count twice.
@@ -227,9 +227,9 @@ impl Member {
     }
 
     /// Those who announce it say how it stands. Whoever is let back into traffic starts slowly.
-    pub fn stand(&mut self, condition: Condition, now: Time) {
+    pub fn stand(&mut self, condition: AnnouncedHealth, now: Time) {
         let was = core::mem::replace(&mut self.condition, condition);
-        if was.condemned() && !condition.condemned() {
+        if was.is_unavailable() && !condition.is_unavailable() {
             if self.health.joined() != Time::ZERO && self.counters.picks == 0 {
                 self.health.joins(now);
             }
@@ -252,7 +252,7 @@ impl Member {
     /// The endpoint itself answers the request started at `started`.
     pub fn answer(&mut self, started: Time, now: Time) {
         self.in_flight.answer(started, now);
-        self.health.answered();
+        self.health.note_response();
     }
 
     /// The request started at `started` gets no answer.
@@ -267,7 +267,7 @@ impl Member {
     pub fn assess(&mut self, good: Good, now: Time, limits: &settings::Health, background: f64) -> State {
         let before = self.health.state();
         let state = self.health.assess(good, now, limits, background);
-        if state == State::Healthy && !matches!(before, State::Healthy | State::Hung) {
+        if state == State::Healthy && !matches!(before, State::Healthy | State::Stalled) {
             self.errors.forgive();
         }
         state
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn is_small() {
-        assert!(size_of::<Member>() <= 136, "{} bytes", size_of::<Member>());
+        assert!(size_of::<EndpointState>() <= 136, "{} bytes", size_of::<EndpointState>());
     }
 
     #[test]

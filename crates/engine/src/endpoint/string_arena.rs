@@ -2,9 +2,9 @@
 
 /// Texts, each behind a character that says how long it is.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Texts(String);
+pub(super) struct StringArena(String);
 
-impl Texts {
+impl StringArena {
     /// Adds a text of less than 128 bytes, as every address is; where it stands.
     pub fn add(&mut self, text: &str) -> u32 {
         let at = self.0.len() as u32;
@@ -27,7 +27,7 @@ impl Texts {
     }
 
     /// The same, nothing more to be added.
-    pub fn done(mut self) -> Texts {
+    pub fn done(mut self) -> StringArena {
         self.0.shrink_to_fit();
         self
     }
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn gives_back_what_was_added() {
-        let mut texts = Texts::default();
+        let mut texts = StringArena::default();
         let longest = "[fe80:1111:2222:3333:4444:5555:6666:7777%4294967295]:65535";
         let added = ["127.0.0.1:80", "", longest, "[::1]:8080"].map(|text| (texts.add(text), text));
         let texts = texts.done();

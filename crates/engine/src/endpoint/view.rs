@@ -2,55 +2,55 @@
 
 use core::ops::Deref;
 
-use crate::ablation::Terms;
-use crate::endpoint::Member;
-use crate::endpoint::{Heard, Others};
+use crate::ablation::Ablation;
+use crate::endpoint::EndpointState;
+use crate::endpoint::{PeerReport, PeerState};
 use crate::estimate::{Blend, ErrorRatio, InFlightReport};
 use crate::health::{Evidence, Good};
 use crate::time::Time;
 
 /// How many of its own standard errors an estimate must differ from the fleet before it is believed to differ.
-const DOUBT: f64 = 1.5;
+const CONFIDENCE_ERRORS: f64 = 1.5;
 /// Spread of the logarithm of latencies assumed when judging an estimate's standard error.
 const SPREAD: f64 = 0.5;
 /// Latencies that differ by less than about this are equal, seconds: a thread switch or a fresh connection takes
 /// as long.
 pub const NOISE_S: f64 = 0.001;
 /// How many standard deviations a failure ratio must exceed the fleet's.
-const DOUBT_OF_ERRORS: f64 = 2.5;
+const ERROR_CONFIDENCE: f64 = 2.5;
 /// A single failure among good answers is the business of [`Health`](crate::health::Health), not of the price.
 const ONE_FAILURE: f64 = 0.06;
 
 /// What this worker knows of an endpoint, and what the others have told of it.
 #[derive(Clone, Copy, Debug)]
-pub struct Known<'a> {
-    member: &'a Member,
-    heard: Option<&'a Heard>,
+pub struct EndpointView<'a> {
+    member: &'a EndpointState,
+    heard: Option<&'a PeerState>,
     told: Time,
 }
 
-impl Deref for Known<'_> {
-    type Target = Member;
+impl Deref for EndpointView<'_> {
+    type Target = EndpointState;
 
-    fn deref(&self) -> &Member {
+    fn deref(&self) -> &EndpointState {
         self.member
     }
 }
 
-impl<'a> Known<'a> {
+impl<'a> EndpointView<'a> {
     /// `member` and what was `heard` of it when all was gathered, at `told`.
-    pub fn new(member: &'a Member, heard: Option<&'a Heard>, told: Time) -> Known<'a> {
-        Known { member, heard, told }
+    pub fn new(member: &'a EndpointState, heard: Option<&'a PeerState>, told: Time) -> EndpointView<'a> {
+        EndpointView { member, heard, told }
     }
 
     /// `member` where there are no other workers.
-    pub fn alone(member: &'a Member) -> Known<'a> {
-        Known::new(member, None, Time::ZERO)
+    pub fn alone(member: &'a EndpointState) -> EndpointView<'a> {
+        EndpointView::new(member, None, Time::ZERO)
     }
 
     /// What the other workers know.
-    pub fn others(&self) -> Others {
-        self.heard.map_or_else(Others::default, |heard| Others {
+    pub fn others(&self) -> PeerReport {
+        self.heard.map_or_else(PeerReport::default, |heard| PeerReport {
             in_flight: heard.in_flight(self.told),
             latency: heard.latency(self.told),
             error_ratio: heard.error_ratio(),
@@ -69,12 +69,12 @@ impl<'a> Known<'a> {
 
     /// Requests on their way from all workers.
     pub fn total_in_flight(&self) -> u32 {
-        self.in_flight.total().saturating_add(self.heard.map_or(0, Heard::total))
+        self.in_flight.total().saturating_add(self.heard.map_or(0, PeerState::total))
     }
 
     /// Requests of all workers that await response headers.
     pub fn awaiting(&self) -> u32 {
-        self.in_flight.awaiting().saturating_add(self.heard.map_or(0, Heard::awaiting))
+        self.in_flight.awaiting().saturating_add(self.heard.map_or(0, PeerState::awaiting))
     }
 
     /// When it last showed life, or went from idle to busy.
@@ -99,15 +99,15 @@ impl<'a> Known<'a> {
     }
 
     /// A lower bound of the latency in seconds from what has not been answered.
-    pub fn floor(&self, now: Time) -> f64 {
+    pub fn min_latency(&self, now: Time) -> f64 {
         if self.awaiting() == 0 { 0.0 } else { self.waited(now) }
     }
 
     /// The same where there is something that has not.
     fn waited(&self, now: Time) -> f64 {
         match self.heard {
-            Some(heard) => self.in_flight.floor(&heard.in_flight(self.told), self.told, now),
-            None => self.in_flight.floor(&InFlightReport::default(), Time::ZERO, now),
+            Some(heard) => self.in_flight.min_latency(&heard.in_flight(self.told), self.told, now),
+            None => self.in_flight.min_latency(&InFlightReport::default(), Time::ZERO, now),
         }
     }
 
@@ -134,16 +134,16 @@ impl<'a> Known<'a> {
     /// 1.5 standard errors of the mean logarithm): equal endpoints look equal, and in-flight decides.
     /// A failure ratio beyond the fleet's adds its expected cost: a request that fails costs a retry by
     /// somebody, priced at ten typical requests or a second, whichever is more.
-    pub fn price(&self, typical: f64, background_errors: f64, terms: &Terms) -> f32 {
-        let doubt = if terms.doubt { DOUBT } else { 0.0 };
+    pub fn expected_cost(&self, typical: f64, background_errors: f64, ablation: &Ablation) -> f32 {
+        let doubt = if ablation.doubt { CONFIDENCE_ERRORS } else { 0.0 };
         let differs = self.ratio(typical).map_or(1.0, |(ratio, error)| beyond_doubt(ratio, doubt * error));
-        (typical * differs + self.surcharge(typical, background_errors, terms)) as f32
+        (typical * differs + self.error_penalty(typical, background_errors, ablation)) as f32
     }
 
     /// The part of the [price](Known::price) that is for failures, seconds.
-    pub fn surcharge(&self, typical: f64, background_errors: f64, terms: &Terms) -> f64 {
-        let usual = background_errors + DOUBT_OF_ERRORS * ErrorRatio::spread(background_errors);
-        let excess = if terms.errors { (self.error_ratio() - usual - ONE_FAILURE).max(0.0) } else { 0.0 };
+    pub fn error_penalty(&self, typical: f64, background_errors: f64, ablation: &Ablation) -> f64 {
+        let usual = background_errors + ERROR_CONFIDENCE * ErrorRatio::spread(background_errors);
+        let excess = if ablation.errors { (self.error_ratio() - usual - ONE_FAILURE).max(0.0) } else { 0.0 };
         excess * (10.0 * typical).max(1.0)
     }
 }

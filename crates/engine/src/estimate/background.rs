@@ -11,18 +11,18 @@ const FEWEST: u32 = 8;
 
 /// The latest answers of an upstream, as one worker saw them.
 #[derive(Clone, Debug)]
-pub struct Background {
+pub struct BaselineErrors {
     answers: [(u32, bool); REMEMBERED],
     next: usize,
 }
 
-impl Default for Background {
-    fn default() -> Background {
-        Background { answers: [(u32::MAX, false); REMEMBERED], next: 0 }
+impl Default for BaselineErrors {
+    fn default() -> BaselineErrors {
+        BaselineErrors { answers: [(u32::MAX, false); REMEMBERED], next: 0 }
     }
 }
 
-impl Background {
+impl BaselineErrors {
     /// Remembers an answer of the endpoint at `index`.
     pub fn observe(&mut self, index: u32, failed: bool) {
         if let Some(slot) = self.answers.get_mut(self.next) {
@@ -38,7 +38,7 @@ impl Background {
     }
 
     /// The same answers where endpoints have other indices; those of endpoints without one are forgotten.
-    pub fn moved(&self, to: impl Fn(u32) -> Option<u32>) -> Background {
+    pub fn moved(&self, to: impl Fn(u32) -> Option<u32>) -> BaselineErrors {
         let mut moved = self.clone();
         for (index, failed) in &mut moved.answers {
             match to(*index) {
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_compared_with_the_others_only() {
-        let mut background = Background::default();
+        let mut background = BaselineErrors::default();
         (0..64).for_each(|i| background.observe(i % 4, i % 4 == 3));
         assert_eq!(background.ratio(|i| i != 3), Some(0.0));
         assert_eq!(background.ratio(|_| true), Some(0.25));
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn too_little_says_nothing() {
-        let mut background = Background::default();
+        let mut background = BaselineErrors::default();
         (0..7).for_each(|_| background.observe(1, true));
         assert_eq!(background.ratio(|_| true), None);
     }

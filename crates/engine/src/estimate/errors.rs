@@ -47,7 +47,7 @@ const ENOUGH: f32 = 1.0 / STEP;
 /// After a silence of so many times the usual pause between answers, and not before [`MEMORY_S`], failures fade.
 const UNUSUAL: f64 = 4.0;
 /// A pause counts as no longer than this, seconds.
-const LONGEST_PAUSE_S: f64 = 60.0;
+const MAX_PAUSE_S: f64 = 60.0;
 
 /// The share of failures among the latest answers however seldom they come, for those who set thresholds on it:
 /// what has been seen, and not what has faded since. It fades once the endpoint is silent for unusually long, so
@@ -65,7 +65,7 @@ impl Failing {
     pub fn observe(&mut self, failed: bool, now: Time) {
         let kept = self.kept(now);
         if self.last != Time::ZERO {
-            let pause_s = now.seconds_since(self.last).min(LONGEST_PAUSE_S) as f32;
+            let pause_s = now.seconds_since(self.last).min(MAX_PAUSE_S) as f32;
             self.pause_s += (pause_s - self.pause_s) / 4.0;
         }
         self.seen = self.seen * kept * (1.0 - STEP) + 1.0;

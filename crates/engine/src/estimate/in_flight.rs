@@ -2,7 +2,7 @@
 //!
 //! A hung endpoint shows before any time-out: its requests grow old and no answer comes. The mean age alone
 //! would also condemn an endpoint that works on one heavy request; silence alone would condemn one that has a
-//! single request. Both together ([`InFlight::floor`]) take the smaller: old requests *and* nobody answered.
+//! single request. Both together ([`InFlight::min_latency`]) take the smaller: old requests *and* nobody answered.
 
 use crate::time::Time;
 
@@ -112,7 +112,7 @@ impl InFlight {
 
     /// A lower bound in seconds for the latency of a new request, from what has *not* been answered: the
     /// smaller of the mean age and the silence, over this worker (at `now`) and the others (as of `told`).
-    pub fn floor(&self, others: &InFlightReport, told: Time, now: Time) -> f64 {
+    pub fn min_latency(&self, others: &InFlightReport, told: Time, now: Time) -> f64 {
         let awaiting = u64::from(self.awaiting) + u64::from(others.awaiting);
         if awaiting == 0 {
             return 0.0;
@@ -166,7 +166,7 @@ mod tests {
         let mut load = InFlight::default();
         load.start(ms(0));
         load.start(ms(5));
-        assert!(load.floor(&InFlightReport::default(), Time::ZERO, ms(100)) > 0.09);
+        assert!(load.min_latency(&InFlightReport::default(), Time::ZERO, ms(100)) > 0.09);
     }
 
     #[test]
@@ -174,9 +174,12 @@ mod tests {
         let mut load = InFlight::default();
         load.start(ms(0));
         load.stop_awaiting(ms(0));
-        assert_eq!((load.total(), load.floor(&InFlightReport::default(), Time::ZERO, ms(5_000))), (1, 0.0));
+        assert_eq!(
+            (load.total(), load.min_latency(&InFlightReport::default(), Time::ZERO, ms(5_000))),
+            (1, 0.0)
+        );
         load.start_awaiting(ms(5_000));
-        let floor = load.floor(&InFlightReport::default(), Time::ZERO, ms(5_100));
+        let floor = load.min_latency(&InFlightReport::default(), Time::ZERO, ms(5_100));
         assert!((floor - 0.1).abs() < 1e-6, "{floor}");
     }
 
@@ -186,7 +189,7 @@ mod tests {
         load.start(ms(0));
         load.start(ms(290));
         load.answer(ms(290), ms(300));
-        assert!(load.floor(&InFlightReport::default(), Time::ZERO, ms(305)) < 0.006);
+        assert!(load.min_latency(&InFlightReport::default(), Time::ZERO, ms(305)) < 0.006);
     }
 
     #[test]
@@ -194,9 +197,9 @@ mod tests {
         let mut load = InFlight::default();
         load.start(ms(0));
         let others = InFlightReport { quiet_since: ms(95), ..InFlightReport::default() };
-        assert!(load.floor(&others, ms(95), ms(100)) < 0.006);
+        assert!(load.min_latency(&others, ms(95), ms(100)) < 0.006);
         let waiting = InFlightReport { total: 1, awaiting: 1, mean_age: 0.01, quiet_since: ms(0) };
-        assert!(InFlight::default().floor(&waiting, ms(20), ms(900)) <= 0.0101);
+        assert!(InFlight::default().min_latency(&waiting, ms(20), ms(900)) <= 0.0101);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! log-normal work (σ ≈ 0.5) a healthy sample is beyond the clip once in fifteen, three in a row once in three
 //! thousand, and the next three samples undo a false jump.
 
-use crate::ablation::Terms;
+use crate::ablation::Ablation;
 use crate::time::Time;
 
 /// Deviation (natural log) from which a sample is clipped: a factor of two.
@@ -23,8 +23,8 @@ const MEMORY_S: f64 = 5.0;
 /// Evidence that is this much older than the newest weighs 1/e, in seconds.
 const FRESHNESS_S: f64 = 0.5;
 /// Shorter and longer samples count as these, in seconds: keeps the logarithm finite.
-const SHORTEST_S: f64 = 1e-6;
-const LONGEST_S: f64 = 3600.0;
+const MIN_S: f64 = 1e-6;
+const MAX_S: f64 = 3600.0;
 
 /// The latency of one endpoint as one worker has seen it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -45,13 +45,13 @@ pub struct Latency {
 
 impl Latency {
     /// Takes a sample in seconds, of a request sent at `started`; NaN and negative values are ignored.
-    pub fn observe(&mut self, seconds: f64, started: Time, now: Time, terms: &Terms) {
+    pub fn observe(&mut self, seconds: f64, started: Time, now: Time, ablation: &Ablation) {
         if seconds.is_nan() || seconds < 0.0 {
             return;
         }
-        let x = seconds.clamp(SHORTEST_S, LONGEST_S).ln() as f32;
+        let x = seconds.clamp(MIN_S, MAX_S).ln() as f32;
         // Old evidence fades, or the first answer after a silence would pass it off as fresh.
-        if terms.fade {
+        if ablation.fade {
             self.samples *= (-now.seconds_since(self.updated) / MEMORY_S).exp() as f32;
         }
         let since = self.since();
@@ -70,8 +70,8 @@ impl Latency {
         };
         self.run = if side == 0 || self.run.signum() != side { side } else { self.run.saturating_add(side) };
         self.run_us = if side == 0 || self.run == side { 0 } else { microseconds(since, now) };
-        let apart = side < 0 || started >= self.since() || !terms.apart;
-        if terms.jump && apart && self.run.abs() >= JUMP_AFTER {
+        let apart = side < 0 || started >= self.since() || !ablation.apart;
+        if ablation.jump && apart && self.run.abs() >= JUMP_AFTER {
             let [a, b] = self.beyond;
             let median = a.max(b).min(a.min(b).max(x));
             *self = Latency {
@@ -86,14 +86,14 @@ impl Latency {
             self.beyond = [self.beyond[1], x];
         }
         self.samples = (self.samples + 1.0).min(WINDOW);
-        let step = if terms.clip { deviation.clamp(-CLIP, CLIP) } else { deviation };
+        let step = if ablation.clip { deviation.clamp(-CLIP, CLIP) } else { deviation };
         self.centre += step / self.samples;
     }
 
     /// Takes note that a request ended without an answer after `seconds`: the latency is at least that.
-    pub fn observe_at_least(&mut self, seconds: f64, started: Time, now: Time, terms: &Terms) {
+    pub fn observe_at_least(&mut self, seconds: f64, started: Time, now: Time, ablation: &Ablation) {
         if self.estimate().is_none_or(|estimate| seconds > estimate) {
-            self.observe(seconds, started, now, terms);
+            self.observe(seconds, started, now, ablation);
         }
     }
 
@@ -111,7 +111,7 @@ impl Latency {
 
     /// How far (natural log) a sample of `seconds` lies above the estimate, if there is one.
     pub fn deviation(&self, seconds: f64) -> Option<f32> {
-        (self.samples > 0.0).then(|| seconds.clamp(SHORTEST_S, LONGEST_S).ln() as f32 - self.centre)
+        (self.samples > 0.0).then(|| seconds.clamp(MIN_S, MAX_S).ln() as f32 - self.centre)
     }
 
     /// When the last sample came.
@@ -215,7 +215,7 @@ mod tests {
     }
 
     fn feed(latency: &mut Latency, samples: impl IntoIterator<Item = f64>) -> f64 {
-        samples.into_iter().for_each(|s| latency.observe(s, Time(1), Time(1), &Terms::ALL));
+        samples.into_iter().for_each(|s| latency.observe(s, Time(1), Time(1), &Ablation::ALL));
         latency.estimate().unwrap()
     }
 
@@ -247,10 +247,10 @@ mod tests {
         feed(&mut latency, [0.02; 50]);
         for start in [0, 10, 20, 30] {
             let back = 520 + start / 10;
-            latency.observe((back - start) as f64 / 1e3, ms(start), ms(back), &Terms::ALL);
+            latency.observe((back - start) as f64 / 1e3, ms(start), ms(back), &Ablation::ALL);
         }
         assert!(latency.estimate().unwrap() < 0.025);
-        latency.observe(0.5, ms(521), ms(1021), &Terms::ALL);
+        latency.observe(0.5, ms(521), ms(1021), &Ablation::ALL);
         assert!(latency.estimate().unwrap() > 0.4, "sent after the pause, and late again");
     }
 
@@ -264,8 +264,8 @@ mod tests {
     #[test]
     fn nonsense_is_ignored_and_extremes_stay_finite() {
         let mut latency = Latency::default();
-        latency.observe(f64::NAN, Time(1), Time(1), &Terms::ALL);
-        latency.observe(-1.0, Time(1), Time(1), &Terms::ALL);
+        latency.observe(f64::NAN, Time(1), Time(1), &Ablation::ALL);
+        latency.observe(-1.0, Time(1), Time(1), &Ablation::ALL);
         assert_eq!(latency.estimate(), None);
         assert!(feed(&mut latency, [0.0, f64::INFINITY, 0.0, f64::MAX]).is_finite());
     }
@@ -274,9 +274,9 @@ mod tests {
     fn an_unanswered_request_only_ever_raises() {
         let mut latency = Latency::default();
         feed(&mut latency, [0.1; 5]);
-        latency.observe_at_least(0.01, Time(2), Time(2), &Terms::ALL);
+        latency.observe_at_least(0.01, Time(2), Time(2), &Ablation::ALL);
         assert!((latency.estimate().unwrap() - 0.1).abs() < 1e-6);
-        latency.observe_at_least(0.15, Time(2), Time(2), &Terms::ALL);
+        latency.observe_at_least(0.15, Time(2), Time(2), &Ablation::ALL);
         assert!(latency.estimate().unwrap() > 0.1);
     }
 

@@ -11,8 +11,8 @@ pub mod signal;
 pub mod unanswered;
 
 pub use crate::estimate::learnt_weight::LearntWeight;
-pub use crate::estimate::unanswered::Owed;
-pub use background::Background;
+pub use crate::estimate::unanswered::Unanswered;
+pub use background::BaselineErrors;
 pub use errors::{ErrorRatio, Failing};
 pub use in_flight::{InFlight, InFlightReport};
 pub use latency::{Blend, Latency};

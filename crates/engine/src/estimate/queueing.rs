@@ -19,7 +19,7 @@ const PRIOR_WEIGHT: f32 = 20.0;
 /// An answer's deviation counts up to this (natural log), so that one outlier bends nothing.
 const CLIP: f32 = 3.0;
 /// Fewer in flight is better even where it does not show in the latency: it spreads what may go wrong.
-const LEAST_EXPONENT: f32 = 0.3;
+const MIN_EXPONENT: f32 = 0.3;
 /// Depths with a prepared factor; deeper ones go on linearly.
 const DEPTHS: usize = 160;
 /// Where a request takes this multiple of its time, the endpoint is seen to be full, and so much more than it works on
@@ -126,7 +126,7 @@ impl Queueing {
             let delay = (log_delay).exp();
             if let (Some(d), Some(p)) = (self.delay.get_mut(depth), self.price.get_mut(depth)) {
                 *d = delay;
-                *p = delay * crowd.powf(LEAST_EXPONENT);
+                *p = delay * crowd.powf(MIN_EXPONENT);
             }
         }
     }

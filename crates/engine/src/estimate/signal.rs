@@ -3,7 +3,7 @@
 use crate::time::Time;
 
 /// A value that rests longer than this tells nothing about how often there are news, seconds.
-const LONGEST_NEWS_S: f64 = 30.0;
+const MAX_NEWS_S: f64 = 30.0;
 /// Weight of a longer time between changes.
 const NEWS_STEP: f32 = 0.25;
 
@@ -48,7 +48,7 @@ impl Reading {
     /// a value may also rest.
     fn news(&mut self, at: Time) {
         if self.changed != Time::ZERO {
-            let since = at.seconds_since(self.changed).min(LONGEST_NEWS_S) as f32;
+            let since = at.seconds_since(self.changed).min(MAX_NEWS_S) as f32;
             let longer = (since - self.news_s).max(0.0);
             self.news_s = since.min(self.news_s) + NEWS_STEP * longer;
         }

@@ -7,7 +7,7 @@ use crate::time::Time;
 
 /// Requests since the last answer of one endpoint, as one worker has sent them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Owed {
+pub struct Unanswered {
     requests: u16,
     looks: u8,
     /// When the first of them was sent: milliseconds, modulo 49 days.
@@ -19,7 +19,7 @@ fn clock_ms(now: Time) -> u32 {
     (now.0 / 1_000_000) as u32
 }
 
-impl Owed {
+impl Unanswered {
     /// A request was sent at `now`; `looking` if only to see whether it still hangs.
     pub fn sent(&mut self, looking: bool, now: Time) {
         if self.requests == 0 {
@@ -30,8 +30,8 @@ impl Owed {
     }
 
     /// An answer came.
-    pub fn answered(&mut self) {
-        *self = Owed::default();
+    pub fn clear(&mut self) {
+        *self = Unanswered::default();
     }
 
     /// One of the requests ended without an answer.
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn counts_what_was_sent_since_the_last_answer() {
-        let mut owed = Owed::default();
+        let mut owed = Unanswered::default();
         let at = |s: f64| Time::from_secs_f64(4_294_960.0 + s);
         (0..3u32).for_each(|n| owed.sent(false, at(f64::from(n))));
         owed.sent(true, at(3.0));
@@ -78,9 +78,9 @@ mod tests {
         assert_eq!((owed.requests(), owed.looks()), (3, 1));
         assert!((owed.waited_s(at(20.0)) - 20.0).abs() < 2e-3, "the count of milliseconds wraps in between");
         assert_eq!(owed.waited_s(at(-5.0)), 0.0, "the clock stepped back");
-        owed.answered();
+        owed.clear();
         owed.lost();
-        assert_eq!(owed, Owed::default());
+        assert_eq!(owed, Unanswered::default());
         (0..100_000).for_each(|_| owed.sent(true, at(30.0)));
         assert_eq!((owed.requests(), owed.looks()), (u16::MAX, u8::MAX));
     }

@@ -10,7 +10,7 @@
 //! as far as it is *surprising* given how the rest of the fleet fails: under a fleet-wide fault of ratio p, a run
 //! of n has probability pⁿ, and nobody is condemned for what everybody does.
 
-use crate::estimate::Owed;
+use crate::estimate::Unanswered;
 use crate::settings;
 use crate::time::Time;
 
@@ -40,7 +40,7 @@ pub enum State {
     /// Failed at least once; gets single verifying requests.
     Suspect,
     /// Owes answers for longer than can be; gets a single request now and then.
-    Hung,
+    Stalled,
     /// Ejected; gets half-open probes.
     Failed,
     /// A probe succeeded; gets single requests until enough have.
@@ -51,13 +51,13 @@ pub enum State {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Evidence {
     /// Weighted failures in a row.
-    pub run: u32,
+    pub consecutive_failures: u32,
     /// Good answers since the last failure.
     pub good: u32,
     /// Half-open probes that failed, over the last ejections.
-    pub vain: u32,
+    pub failed_probes: u32,
     /// When the request behind the first failure of the run started; [`Time::ZERO`] without a run.
-    pub run_start: Time,
+    pub consecutive_since: Time,
     /// When the request behind the latest failure started.
     pub failed_start: Time,
     /// When the latest failure was seen.
@@ -72,9 +72,9 @@ pub struct Evidence {
 
 /// How a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Blow {
+pub struct FailureEvent {
     /// So many failures in a row.
-    pub severity: u32,
+    pub weight: u32,
     /// A connection that was open broke: which one, 0 if nobody knows.
     pub broke: Option<u64>,
 }
@@ -83,42 +83,48 @@ impl Evidence {
     /// A request started at `start` was answered well.
     fn success(&mut self, start: Time) {
         self.good_start = self.good_start.max(start);
-        self.run = self.run_since(self.good_start);
-        self.run_start = if self.run > 0 { self.run_start.max(self.good_start) } else { Time::ZERO };
+        self.consecutive_failures = self.run_since(self.good_start);
+        self.consecutive_since = if self.consecutive_failures > 0 {
+            self.consecutive_since.max(self.good_start)
+        } else {
+            Time::ZERO
+        };
         if start > self.failed_start {
             self.good = self.good.saturating_add(1);
         }
     }
 
     /// A request started at `start` failed at `now`.
-    fn failure(&mut self, start: Time, now: Time, Blow { severity, broke }: Blow) {
+    fn failure(&mut self, start: Time, now: Time, FailureEvent { weight, broke }: FailureEvent) {
         // A connection that breaks tells of the moment when it broke, however old the request is.
         let start = if broke.is_some() { now } else { start };
         if start < self.good_start {
             return;
         }
         let known = broke.filter(|on| *on != 0 && self.broke_on != 0);
-        let again = known.filter(|_| self.run > 0 && together(self.broke_at, now));
+        let again = known.filter(|_| self.consecutive_failures > 0 && together(self.broke_at, now));
         if again.is_some_and(|on| on == self.broke_on) {
             // Another stream of the same connection.
             return;
         }
         if let Some(on) = broke {
             (self.broke_at, self.broke_on) = (now, on);
-        } else if self.run == 0 {
+        } else if self.consecutive_failures == 0 {
             self.broke_at = Time::ZERO;
         }
-        self.run_start = if self.run == 0 { start } else { self.run_start.min(start) };
+        self.consecutive_since =
+            if self.consecutive_failures == 0 { start } else { self.consecutive_since.min(start) };
         self.failed_start = self.failed_start.max(start);
         self.failed_at = self.failed_at.max(now);
-        self.run = self.run.saturating_add(severity).saturating_add(again.is_some().into()).min(1000);
+        self.consecutive_failures =
+            self.consecutive_failures.saturating_add(weight).saturating_add(again.is_some().into()).min(1000);
         self.good = 0;
     }
 
     /// The clock stepped back to `now`.
     fn not_after(&mut self, now: Time) {
-        let Evidence { run_start, failed_start, failed_at, broke_at, good_start, .. } = self;
-        for time in [run_start, failed_start, failed_at, good_start] {
+        let Evidence { consecutive_since, failed_start, failed_at, broke_at, good_start, .. } = self;
+        for time in [consecutive_since, failed_start, failed_at, good_start] {
             *time = (*time).min(now);
         }
         // Moved, it would seem to be the moment of another one.
@@ -131,15 +137,15 @@ impl Evidence {
     /// where it lies within the run. Or every worker would bring in failures from before, and many workers
     /// would make a row out of what is none.
     fn run_since(&self, good_start: Time) -> u32 {
-        if self.run == 0 || self.failed_start < good_start {
+        if self.consecutive_failures == 0 || self.failed_start < good_start {
             return 0;
         }
-        let whole = self.failed_start.seconds_since(self.run_start);
-        if self.run_start >= good_start || whole <= 0.0 {
-            return self.run;
+        let whole = self.failed_start.seconds_since(self.consecutive_since);
+        if self.consecutive_since >= good_start || whole <= 0.0 {
+            return self.consecutive_failures;
         }
         let since = self.failed_start.seconds_since(good_start);
-        ((f64::from(self.run) * since / whole) as u32).max(1)
+        ((f64::from(self.consecutive_failures) * since / whole) as u32).max(1)
     }
 
     /// Adds what another worker has seen.
@@ -147,8 +153,10 @@ impl Evidence {
         let good_start = self.good_start.max(other.good_start);
         let failed_start = self.failed_start.max(other.failed_start);
         let (mine, theirs) = (self.run_since(good_start), other.run_since(good_start));
-        let start = |e: &Evidence, run| if run > 0 { e.run_start.max(good_start) } else { Time(u64::MAX) };
-        let run_start = start(self, mine).min(start(other, theirs));
+        let start = |e: &Evidence, consecutive_failures| {
+            if consecutive_failures > 0 { e.consecutive_since.max(good_start) } else { Time(u64::MAX) }
+        };
+        let consecutive_since = start(self, mine).min(start(other, theirs));
         let good = |e: &Evidence| if e.good_start > failed_start { e.good } else { 0 };
         let both_broke = mine > 0 && theirs > 0 && together(self.broke_at, other.broke_at);
         // Workers of one thread share its connections: what both saw break may be one, and then it is one failure.
@@ -161,14 +169,18 @@ impl Evidence {
             _ => 0,
         };
         *self = Evidence {
-            run: if both_broke && same {
+            consecutive_failures: if both_broke && same {
                 both.saturating_sub(1)
             } else {
                 both.saturating_add(both_broke.into())
             },
-            run_start: if run_start == Time(u64::MAX) { Time::ZERO } else { run_start },
+            consecutive_since: if consecutive_since == Time(u64::MAX) {
+                Time::ZERO
+            } else {
+                consecutive_since
+            },
             good: good(self).saturating_add(good(other)),
-            vain: self.vain.saturating_add(other.vain),
+            failed_probes: self.failed_probes.saturating_add(other.failed_probes),
             failed_start,
             failed_at: self.failed_at.max(other.failed_at),
             broke_at: self.broke_at.max(other.broke_at),
@@ -191,9 +203,9 @@ const PAST_AFTER_S: f64 = 2.0 * 3600.0;
 /// Failures in a row, part of an [`Evidence`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Failures {
-    run: u32,
-    vain: u32,
-    run_start: Time,
+    consecutive_failures: u32,
+    failed_probes: u32,
+    consecutive_since: Time,
     failed_start: Time,
     failed_at: Time,
     broke_at: Time,
@@ -202,17 +214,42 @@ struct Failures {
 
 impl Failures {
     fn of(evidence: &Evidence) -> Failures {
-        let Evidence { run, vain, run_start, failed_start, failed_at, broke_at, broke_on, .. } = *evidence;
-        Failures { run, vain, run_start, failed_start, failed_at, broke_at, broke_on }
+        let Evidence {
+            consecutive_failures,
+            failed_probes,
+            consecutive_since,
+            failed_start,
+            failed_at,
+            broke_at,
+            broke_on,
+            ..
+        } = *evidence;
+        Failures {
+            consecutive_failures,
+            failed_probes,
+            consecutive_since,
+            failed_start,
+            failed_at,
+            broke_at,
+            broke_on,
+        }
     }
 
     fn with(self, Good { count, start: good_start }: Good) -> Evidence {
-        let Failures { run, vain, run_start, failed_start, failed_at, broke_at, broke_on } = self;
+        let Failures {
+            consecutive_failures,
+            failed_probes,
+            consecutive_since,
+            failed_start,
+            failed_at,
+            broke_at,
+            broke_on,
+        } = self;
         Evidence {
-            run,
+            consecutive_failures,
             good: count.into(),
-            vain,
-            run_start,
+            failed_probes,
+            consecutive_since,
             failed_start,
             failed_at,
             broke_at,
@@ -224,7 +261,7 @@ impl Failures {
 
 /// What an endpoint went through. Of most there is nothing to tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Past {
+struct FailureHistory {
     own: Failures,
     others: Failures,
     ejected: Time,
@@ -232,13 +269,16 @@ struct Past {
     joined: Time,
 }
 
-impl Past {
+impl FailureHistory {
     /// Whether none of it changes anything any more.
     fn is_over(&self, now: Time) -> bool {
-        let Past { own, others, ejected, returned, joined } = self;
+        let FailureHistory { own, others, ejected, returned, joined } = self;
         let moments = [own.failed_start, own.failed_at, others.failed_start, others.failed_at];
         let last = moments.into_iter().chain([*ejected, *returned, *joined]).fold(Time::ZERO, Time::max);
-        let open = own.run > 0 || own.vain > 0 || others.run > 0 || others.vain > 0;
+        let open = own.consecutive_failures > 0
+            || own.failed_probes > 0
+            || others.consecutive_failures > 0
+            || others.failed_probes > 0;
         !open && (last == Time::ZERO || now.seconds_since(last) > PAST_AFTER_S)
     }
 }
@@ -263,11 +303,11 @@ impl Good {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Health {
     good_start: Time,
-    past: Option<Box<Past>>,
+    past: Option<Box<FailureHistory>>,
     good: u16,
     state: State,
-    hung: bool,
-    owed: Owed,
+    stalled: bool,
+    unanswered: Unanswered,
 }
 
 impl Health {
@@ -286,16 +326,16 @@ impl Health {
         }
         own.success(start);
         if self.state == State::Healthy && start.seconds_since(past.returned) > PROVEN_AFTER_S {
-            own.vain = 0;
+            own.failed_probes = 0;
         }
         self.set_local(&own);
     }
 
     /// Takes a failure of a request started at `start`.
-    pub fn failure(&mut self, start: Time, now: Time, blow: Blow) {
+    pub fn failure(&mut self, start: Time, now: Time, blow: FailureEvent) {
         let mut own = self.local();
         if self.out() && self.past.as_ref().is_none_or(|past| start > past.ejected) {
-            own.vain = own.vain.saturating_add(1);
+            own.failed_probes = own.failed_probes.saturating_add(1);
         }
         own.failure(start, now, blow);
         self.set_local(&own);
@@ -323,7 +363,7 @@ impl Health {
         }
     }
 
-    fn past_mut(&mut self) -> &mut Past {
+    fn past_mut(&mut self) -> &mut FailureHistory {
         self.past.get_or_insert_default()
     }
 
@@ -348,7 +388,9 @@ impl Health {
 
     /// Whether nobody has seen a failure since the last good answer.
     pub fn spotless(&self) -> bool {
-        self.past.as_ref().is_none_or(|past| past.own.run == 0 && past.others.run == 0)
+        self.past
+            .as_ref()
+            .is_none_or(|past| past.own.consecutive_failures == 0 && past.others.consecutive_failures == 0)
     }
 
     /// What this worker has seen.
@@ -404,32 +446,32 @@ impl Health {
 
     /// A request was sent to it at `now`.
     pub fn sent(&mut self, now: Time) {
-        self.owed.sent(self.state == State::Hung, now);
+        self.unanswered.sent(self.state == State::Stalled, now);
     }
 
     /// It answered.
-    pub fn answered(&mut self) {
-        self.owed.answered();
+    pub fn note_response(&mut self) {
+        self.unanswered.clear();
     }
 
     /// A request that was sent since its last answer ended without one.
     pub fn lost(&mut self) {
-        self.owed.lost();
+        self.unanswered.lost();
     }
 
     /// What it owes to this worker.
-    pub fn owed(&self) -> Owed {
-        self.owed
+    pub fn unanswered(&self) -> Unanswered {
+        self.unanswered
     }
 
     /// Whether it owes answers for longer than can be.
-    pub fn hangs(&mut self, hung: bool) {
-        self.hung = hung;
+    pub fn set_stalled(&mut self, stalled: bool) {
+        self.stalled = stalled;
     }
 
     /// Whether nothing has failed that still matters and it does not hang, so that there is no conclusion to draw.
     pub fn untroubled(&self) -> bool {
-        self.past.is_none() && self.state == State::Healthy && !self.hung
+        self.past.is_none() && self.state == State::Healthy && !self.stalled
     }
 
     /// Draws the conclusion from the evidence; `good` is what went well with others, `background` the failure ratio of
@@ -441,21 +483,21 @@ impl Health {
         let mut all = self.local();
         all.merge(&self.others(good));
         // No run at all is no surprise either, but then there is nothing to be void.
-        let chance = background.clamp(0.0, 1.0).powi(all.run.min(1000) as i32);
-        let surprising = |limit: f64| all.run == 0 || chance <= limit;
-        let failed = all.run >= limits.fail_after && surprising(SURPRISE * SURPRISE);
-        let suspect = all.run >= limits.suspect_after && surprising(SURPRISE);
-        let well = if self.hung { State::Hung } else { State::Healthy };
+        let chance = background.clamp(0.0, 1.0).powi(all.consecutive_failures.min(1000) as i32);
+        let surprising = |limit: f64| all.consecutive_failures == 0 || chance <= limit;
+        let failed = all.consecutive_failures >= limits.fail_after && surprising(SURPRISE * SURPRISE);
+        let suspect = all.consecutive_failures >= limits.suspect_after && surprising(SURPRISE);
+        let well = if self.stalled { State::Stalled } else { State::Healthy };
         let next = match self.state {
             _ if failed => State::Failed,
             // It may have been condemned before the others' failures were known.
             _ if !surprising(SURPRISE) => well,
-            State::Failed | State::Recovering if all.run > 0 => State::Failed,
+            State::Failed | State::Recovering if all.consecutive_failures > 0 => State::Failed,
             State::Failed | State::Recovering if all.good < limits.recover_after => State::Recovering,
             _ if suspect => State::Suspect,
             _ => well,
         };
-        if next == State::Healthy && self.out() && all.run == 0 {
+        if next == State::Healthy && self.out() && all.consecutive_failures == 0 {
             self.returns(now);
         }
         if next == State::Failed && !self.out() {
@@ -471,21 +513,24 @@ impl Health {
     /// After how many seconds of silence a hung endpoint is due for its next look: a first half-open probe's wait, again
     /// and again.
     pub fn look_after_s(&self, limits: &settings::Health) -> f64 {
-        limits.ejection.as_secs_f64() * FIRST_WAIT * (1.0 + f64::from(self.owed.looks()))
+        limits.ejection.as_secs_f64() * FIRST_WAIT * (1.0 + f64::from(self.unanswered.looks()))
     }
 
     /// How much longer than at first the next single request is waited for, after probes in vain: in requests as in time,
     /// so that who stays away costs no more where requests are rare.
     pub fn caution(&self) -> f64 {
-        let vain = self.past.as_ref().map_or(0, |past| past.own.vain.saturating_add(past.others.vain));
-        WAIT_GROWTH.powi(vain.min(64) as i32).min(1.0 / FIRST_WAIT)
+        let failed_probes = self
+            .past
+            .as_ref()
+            .map_or(0, |past| past.own.failed_probes.saturating_add(past.others.failed_probes));
+        WAIT_GROWTH.powi(failed_probes.min(64) as i32).min(1.0 / FIRST_WAIT)
     }
 
     /// When an endpoint out of traffic is due for its next single request.
     pub fn next_probe(&self, limits: &settings::Health) -> Time {
-        let Past { own, others, .. } = self.past.as_deref().copied().unwrap_or_default();
+        let FailureHistory { own, others, .. } = self.past.as_deref().copied().unwrap_or_default();
         match self.state {
-            State::Healthy | State::Hung | State::Recovering => Time::ZERO,
+            State::Healthy | State::Stalled | State::Recovering => Time::ZERO,
             State::Suspect => {
                 let failed_at = own.failed_at.max(others.failed_at);
                 failed_at.after_secs(VERIFY_S.min(limits.ejection.as_secs_f64()))
@@ -520,10 +565,10 @@ mod tests {
         heed_headers: true,
     };
 
-    const BAD_ANSWER: Blow = Blow { severity: 1, broke: None };
+    const BAD_ANSWER: FailureEvent = FailureEvent { weight: 1, broke: None };
 
-    fn broken(connection: u64) -> Blow {
-        Blow { severity: 1, broke: Some(connection) }
+    fn broken(connection: u64) -> FailureEvent {
+        FailureEvent { weight: 1, broke: Some(connection) }
     }
 
     fn ms(ms: u64) -> Time {
@@ -591,7 +636,7 @@ mod tests {
         fail(&mut health, 100);
         assert_eq!(succeed(&mut health, 50), State::Suspect, "started before the failure");
         assert_eq!(succeed(&mut health, 200), State::Healthy);
-        health.failure(ms(150), ms(3150), Blow { severity: 2, ..BAD_ANSWER });
+        health.failure(ms(150), ms(3150), FailureEvent { weight: 2, ..BAD_ANSWER });
         assert_eq!(
             health.assess(Good::default(), ms(3150), &LIMITS, 0.0),
             State::Healthy,
@@ -723,7 +768,11 @@ mod tests {
             let mut both = [here, there];
             both[0].merge(&there);
             both[1].merge(&here);
-            assert_eq!([both[0].run, both[1].run], [left, left], "a good answer to what was sent at {good}");
+            assert_eq!(
+                [both[0].consecutive_failures, both[1].consecutive_failures],
+                [left, left],
+                "a good answer to what was sent at {good}"
+            );
         }
     }
 
@@ -740,7 +789,11 @@ mod tests {
             let mut all = Evidence::default();
             workers.iter().for_each(|w| all.merge(w));
             let truth = (0..=request).rev().take_while(|r| !rng::mix(*r).is_multiple_of(3)).count();
-            assert!(f64::from(all.run) <= 2.0 * truth as f64 + 1.0, "{request}: {} of {truth}", all.run);
+            assert!(
+                f64::from(all.consecutive_failures) <= 2.0 * truth as f64 + 1.0,
+                "{request}: {} of {truth}",
+                all.consecutive_failures
+            );
         }
     }
 

@@ -3,14 +3,14 @@
 //! cost = max(expected latency, floor) · price(what awaits an answer / weight)
 //!
 //! The expected latency is the robust estimate of all workers, as far as it is known to differ from the
-//! fleet's ([`Known::price`]); the floor is what unanswered requests say ([`Known::floor`]); the price is how much
+//! fleet's ([`EndpointView::price`]); the floor is what unanswered requests say ([`EndpointView::min_latency`]); the price is how much
 //! requests in flight delay the next, learnt ([`Queueing`](crate::estimate::Queueing)). What Prometheus
 //! says is old by seconds and shared by everybody, so it changes how *often* an endpoint may win
-//! ([`Member::held`](crate::endpoint::Member::held)), never who is the best: stale data biases, fresh data decides, nobody herds.
+//! ([`EndpointState::held`](crate::endpoint::EndpointState::held)), never who is the best: stale data biases, fresh data decides, nobody herds.
 
-use super::{Candidates, Policy, Pool, Request, View, cheapest};
-use crate::ablation::Terms;
-use crate::endpoint::Known;
+use super::{Candidates, PickContext, Policy, Pool, Request, pick_lowest_cost};
+use crate::ablation::Ablation;
+use crate::endpoint::EndpointView;
 use crate::rng::Rng;
 
 /// Costs are times: who takes twice as long is full.
@@ -21,11 +21,11 @@ const OPEN_COUNTS: f32 = 1e-4;
 
 /// Keeps nothing between picks: all it knows stands in the members.
 #[derive(Debug)]
-pub struct Adaptive(pub Terms);
+pub struct Adaptive(pub Ablation);
 
 /// What the next request to this endpoint is expected to cost, in seconds.
-fn cost(terms: &Terms, view: View<'_>, member: Known<'_>) -> f32 {
-    let floor = if terms.floor { member.floor(view.now) as f32 } else { 0.0 };
+fn cost(ablation: &Ablation, view: PickContext<'_>, member: EndpointView<'_>) -> f32 {
+    let floor = if ablation.floor { member.min_latency(view.now) as f32 } else { 0.0 };
     let awaiting = member.awaiting() as f32;
     let open = (member.total_in_flight() as f32 - awaiting).max(0.0);
     let depth = (awaiting + OPEN_COUNTS * open) * view.turns.unit / member.weight;
@@ -33,16 +33,24 @@ fn cost(terms: &Terms, view: View<'_>, member: Known<'_>) -> f32 {
 }
 
 impl Policy for Adaptive {
-    fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
-        let terms = &self.0;
-        cheapest(view, pool, terms.choices, request.want, rng, BREAKS_AT, |m, _| cost(terms, view, m))
+    fn pick(
+        &mut self,
+        view: PickContext<'_>,
+        pool: &mut Pool,
+        request: Request,
+        rng: &mut Rng,
+    ) -> Candidates {
+        let ablation = &self.0;
+        pick_lowest_cost(view, pool, ablation.choices, request.want, rng, BREAKS_AT, |m, _| {
+            cost(ablation, view, m)
+        })
     }
 
     fn counts_turns(&self) -> bool {
         true
     }
 
-    fn cost(&self, view: View<'_>, index: u32) -> Option<f32> {
+    fn cost(&self, view: PickContext<'_>, index: u32) -> Option<f32> {
         Some(cost(&self.0, view, view.known(index)?))
     }
 

@@ -15,7 +15,7 @@
 //! same bound.
 
 use super::ring::{Ring, nearest};
-use super::{Candidates, Policy, Pool, Request, View};
+use super::{Candidates, PickContext, Policy, Pool, Request};
 use crate::rng::Rng;
 use crate::settings::LoadBound;
 
@@ -48,19 +48,25 @@ impl ConsistentHash {
 }
 
 impl Policy for ConsistentHash {
-    fn refresh(&mut self, view: View<'_>, pool: &Pool) {
-        self.ring.refresh(view, pool.everybody());
+    fn refresh(&mut self, view: PickContext<'_>, pool: &Pool) {
+        self.ring.refresh(view, pool.all());
         let weight = |i: &u32| view.eligible(*i).map(|m| f64::from(m.weight));
-        self.weights = pool.everybody().iter().filter_map(weight).sum();
+        self.weights = pool.all().iter().filter_map(weight).sum();
         let others = |i: &u32| view.known(*i).map(|known| known.others().in_flight.total);
-        self.others = pool.everybody().iter().filter_map(others).fold(0, u32::saturating_add);
+        self.others = pool.all().iter().filter_map(others).fold(0, u32::saturating_add);
     }
 
     fn owner(&self, key: u64) -> Option<u32> {
         super::ring::owner(&self.ring, key)
     }
 
-    fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
+    fn pick(
+        &mut self,
+        view: PickContext<'_>,
+        pool: &mut Pool,
+        request: Request,
+        rng: &mut Rng,
+    ) -> Candidates {
         let key = request.key.unwrap_or_else(|| rng.next_u64());
         let mut candidates = Candidates::default();
         if self.bound.bounded {

@@ -7,7 +7,7 @@
 //! one client). A request whose client is unknown goes to a random endpoint.
 
 use super::ring::{Ring, nearest};
-use super::{Candidates, Policy, Pool, Request, View};
+use super::{Candidates, PickContext, Policy, Pool, Request};
 use crate::rng::Rng;
 
 /// Points walked when none of a key's own choices is eligible.
@@ -20,15 +20,21 @@ pub struct IpHash {
 }
 
 impl Policy for IpHash {
-    fn refresh(&mut self, view: View<'_>, pool: &Pool) {
-        self.ring.refresh(view, pool.everybody());
+    fn refresh(&mut self, view: PickContext<'_>, pool: &Pool) {
+        self.ring.refresh(view, pool.all());
     }
 
     fn owner(&self, key: u64) -> Option<u32> {
         super::ring::owner(&self.ring, key)
     }
 
-    fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
+    fn pick(
+        &mut self,
+        view: PickContext<'_>,
+        pool: &mut Pool,
+        request: Request,
+        rng: &mut Rng,
+    ) -> Candidates {
         let key = request.key.unwrap_or_else(|| rng.next_u64());
         let mut candidates =
             nearest(&self.ring, key, request.want, STEPS, |index| view.eligible(index).is_some());

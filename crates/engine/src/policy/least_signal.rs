@@ -4,8 +4,8 @@
 //! endpoint (Mitzenmacher, "How useful is old information?", 2000). Two choices keep the flow spread. An
 //! endpoint whose value is unknown counts as the fleet's median, never as best; equal values go to fewer in flight.
 
-use super::{Candidates, Policy, Pool, Request, View, cheapest};
-use crate::endpoint::Known;
+use super::{Candidates, PickContext, Policy, Pool, Request, pick_lowest_cost};
+use crate::endpoint::EndpointView;
 use crate::rng::Rng;
 
 /// Two, see above.
@@ -19,20 +19,26 @@ const BREAKS_AT: f32 = 4.0;
 pub struct LeastSignal;
 
 /// In-flight only breaks ties: it moves the value by less than a millionth of itself.
-fn cost(member: Known<'_>) -> f32 {
+fn cost(member: EndpointView<'_>) -> f32 {
     member.signal + (member.signal.abs() + 1.0) * 1e-6 * member.total_in_flight().min(1000) as f32
 }
 
 impl Policy for LeastSignal {
-    fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
-        cheapest(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, _| cost(m))
+    fn pick(
+        &mut self,
+        view: PickContext<'_>,
+        pool: &mut Pool,
+        request: Request,
+        rng: &mut Rng,
+    ) -> Candidates {
+        pick_lowest_cost(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, _| cost(m))
     }
 
     fn counts_turns(&self) -> bool {
         true
     }
 
-    fn cost(&self, view: View<'_>, index: u32) -> Option<f32> {
+    fn cost(&self, view: PickContext<'_>, index: u32) -> Option<f32> {
         view.known(index).map(cost)
     }
 }

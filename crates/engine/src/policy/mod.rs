@@ -31,10 +31,10 @@ mod tests;
 pub mod weighted_round_robin;
 pub mod weighted_score;
 
-use crate::ablation::Terms;
-use crate::endpoint::Known;
-use crate::endpoint::Member;
-use crate::endpoint::Told;
+use crate::ablation::Ablation;
+use crate::endpoint::EndpointState;
+use crate::endpoint::EndpointView;
+use crate::endpoint::PeerTable;
 use crate::estimate::{PeakEwma, Queueing};
 use crate::rng::Rng;
 use crate::settings;
@@ -65,12 +65,12 @@ impl Default for Turns {
 
 impl Turns {
     /// How many requests are to come between two to `member`.
-    fn wanted(&self, member: &Member) -> f32 {
+    fn wanted(&self, member: &EndpointState) -> f32 {
         self.apart / (member.weight * (1.0 - member.held)).max(f32::MIN_POSITIVE)
     }
 
     /// Whether `member`, with less than its fair part, has waited for `wanted` requests, or will have `soon`.
-    fn come(&self, member: &Member, wanted: f32, soon: f32) -> bool {
+    fn come(&self, member: &EndpointState, wanted: f32, soon: f32) -> bool {
         self.requests.wrapping_sub(member.asked) as f32 + soon >= wanted
     }
 }
@@ -88,11 +88,11 @@ fn out_of_turn(held: f32, breaks_at: f32) -> f32 {
 
 /// What a policy may look at.
 #[derive(Clone, Copy)]
-pub struct View<'a> {
+pub struct PickContext<'a> {
     /// Everything known, by endpoint index; vacant places have `present == false`.
-    pub members: &'a [Member],
+    pub members: &'a [EndpointState],
     /// What the other workers tell of them.
-    pub told: &'a Told,
+    pub told: &'a PeerTable,
     /// Which endpoints they are, the same in every worker and proxy: [`Endpoint::hash`](crate::endpoint::Endpoint::hash).
     pub identities: &'a [u64],
     /// Peaks of their latency, where the policy compares them.
@@ -123,14 +123,14 @@ impl Request {
     }
 }
 
-impl<'a> View<'a> {
+impl<'a> PickContext<'a> {
     /// What is known of the endpoint at `index`.
-    pub fn known(&self, index: u32) -> Option<Known<'a>> {
+    pub fn known(&self, index: u32) -> Option<EndpointView<'a>> {
         self.members.get(index as usize).map(|member| self.told.of(index, member))
     }
 
     /// The member at `index`, if it may be chosen.
-    pub fn eligible(&self, index: u32) -> Option<&'a Member> {
+    pub fn eligible(&self, index: u32) -> Option<&'a EndpointState> {
         self.members.get(index as usize).filter(|m| m.eligible)
     }
 }
@@ -173,10 +173,11 @@ impl Candidates {
 /// Chooses among the eligible. A policy owns what it remembers between picks (a cursor, a ring).
 pub trait Policy {
     /// Called when membership, eligibility or shares may have changed, never on a request.
-    fn refresh(&mut self, _view: View<'_>, _pool: &Pool) {}
+    fn refresh(&mut self, _view: PickContext<'_>, _pool: &Pool) {}
 
     /// Names up to `request.want` distinct eligible endpoints, best first; none if there is none.
-    fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates;
+    fn pick(&mut self, view: PickContext<'_>, pool: &mut Pool, request: Request, rng: &mut Rng)
+    -> Candidates;
 
     /// Whose `key` is, well or not, where the policy has an owner for each key.
     fn owner(&self, _key: u64) -> Option<u32> {
@@ -184,7 +185,7 @@ pub trait Policy {
     }
 
     /// What the next request to the endpoint at `index` is said to cost, where the policy compares costs; lower is better.
-    fn cost(&self, _view: View<'_>, _index: u32) -> Option<f32> {
+    fn cost(&self, _view: PickContext<'_>, _index: u32) -> Option<f32> {
         None
     }
 
@@ -205,10 +206,10 @@ pub trait Policy {
     }
 }
 
-/// The policy that the configuration names; `terms` are those of the adaptive one.
-pub fn build(policy: &settings::Policy, terms: Terms) -> Box<dyn Policy> {
+/// The policy that the configuration names; `ablation` are those of the adaptive one.
+pub fn build(policy: &settings::Policy, ablation: Ablation) -> Box<dyn Policy> {
     match policy {
-        settings::Policy::Adaptive => Box::new(adaptive::Adaptive(terms)),
+        settings::Policy::Adaptive => Box::new(adaptive::Adaptive(ablation)),
         settings::Policy::ConsistentHash(bound) => Box::new(consistent_hash::ConsistentHash::new(*bound)),
         settings::Policy::IpHash => Box::new(ip_hash::IpHash::default()),
         settings::Policy::LeastRequest => Box::new(least_request::LeastRequest),
@@ -224,14 +225,14 @@ pub fn build(policy: &settings::Policy, terms: Terms) -> Box<dyn Policy> {
 /// Draws `draws` distinct members and ranks them by `cost`, lowest first; equal costs keep the random order of
 /// the draw, so that nobody is preferred for its position. Who is [held](Member::held) below its fair part comes first
 /// among equals when its turn has come, and costs more until then, up to `breaks_at` times.
-pub fn cheapest(
-    view: View<'_>,
+pub fn pick_lowest_cost(
+    view: PickContext<'_>,
     pool: &mut Pool,
     draws: usize,
     want: usize,
     rng: &mut Rng,
     breaks_at: f32,
-    cost: impl Fn(Known<'_>, u32) -> f32,
+    cost: impl Fn(EndpointView<'_>, u32) -> f32,
 ) -> Candidates {
     let mut drawn = [(f32::INFINITY, 0u8, 0u32); pool::MAX_DRAWS];
     let mut count = 0;

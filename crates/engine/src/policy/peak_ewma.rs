@@ -8,8 +8,8 @@
 //! count as answers: fast errors are no reason to be chosen. Use it where latency differs between endpoints and
 //! requests are alike; one request that is heavy by nature counts against whoever happened to get it.
 
-use super::{Candidates, Policy, Pool, Request, View, cheapest};
-use crate::endpoint::Known;
+use super::{Candidates, PickContext, Policy, Pool, Request, pick_lowest_cost};
+use crate::endpoint::EndpointView;
 use crate::rng::Rng;
 
 /// Two, as published.
@@ -22,22 +22,28 @@ const BREAKS_AT: f32 = 8.0;
 #[derive(Debug, Default)]
 pub struct PeakEwma;
 
-fn cost(view: View<'_>, index: u32, member: Known<'_>) -> f32 {
+fn cost(view: PickContext<'_>, index: u32, member: EndpointView<'_>) -> f32 {
     let peak = view.peaks.get(index as usize).and_then(|peak| peak.estimate(view.now));
     let latency = peak.unwrap_or(member.expected);
     latency * (member.total_in_flight() + 1) as f32 / member.weight
 }
 
 impl Policy for PeakEwma {
-    fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
-        cheapest(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, index| cost(view, index, m))
+    fn pick(
+        &mut self,
+        view: PickContext<'_>,
+        pool: &mut Pool,
+        request: Request,
+        rng: &mut Rng,
+    ) -> Candidates {
+        pick_lowest_cost(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, index| cost(view, index, m))
     }
 
     fn counts_turns(&self) -> bool {
         true
     }
 
-    fn cost(&self, view: View<'_>, index: u32) -> Option<f32> {
+    fn cost(&self, view: PickContext<'_>, index: u32) -> Option<f32> {
         Some(cost(view, index, view.known(index)?))
     }
 

@@ -1,13 +1,13 @@
 //! The eligible endpoints, ready to be drawn from in constant time.
 
-use super::View;
-use crate::endpoint::Member;
+use super::PickContext;
+use crate::endpoint::EndpointState;
 use crate::rng::Rng;
 
 /// The most endpoints one decision looks at.
 pub const MAX_DRAWS: usize = 16;
 
-/// Distinct random draws in proportion to [`Member::share`], or to weight alone.
+/// Distinct random draws in proportion to [`EndpointState::share`], or to weight alone.
 ///
 /// With equal shares a draw is one step of a Fisher–Yates shuffle over a permutation that is kept: distinct
 /// without rejection, O(1), whatever order earlier draws left. With unequal shares a draw is Walker's alias
@@ -39,12 +39,12 @@ impl Pool {
     }
 
     /// Takes those of its `members` that are eligible, to be drawn in proportion to their shares.
-    pub fn refresh(&mut self, members: &[Member]) {
+    pub fn refresh(&mut self, members: &[EndpointState]) {
         self.refresh_by(members, |member| member.share);
     }
 
     /// The same in proportion to what `part` says.
-    pub fn refresh_by(&mut self, members: &[Member], part: impl Fn(&Member) -> f32) {
+    pub fn refresh_by(&mut self, members: &[EndpointState], part: impl Fn(&EndpointState) -> f32) {
         self.order.clear();
         let eligible = |i: &&u32| members.get(**i as usize).is_some_and(|m| m.eligible);
         self.order.reserve_exact(self.everybody.len());
@@ -92,7 +92,7 @@ impl Pool {
     }
 
     /// All that may be eligible one day, in rising order.
-    pub fn everybody(&self) -> &[u32] {
+    pub fn all(&self) -> &[u32] {
         &self.everybody
     }
 
@@ -102,7 +102,13 @@ impl Pool {
     }
 
     /// Draws up to `count` (at most [`MAX_DRAWS`]) distinct members that are still eligible.
-    pub fn draw(&mut self, view: View<'_>, count: usize, rng: &mut Rng, mut each: impl FnMut(u32, &Member)) {
+    pub fn draw(
+        &mut self,
+        view: PickContext<'_>,
+        count: usize,
+        rng: &mut Rng,
+        mut each: impl FnMut(u32, &EndpointState),
+    ) {
         let count = count.min(MAX_DRAWS);
         if self.alias.is_empty() {
             self.draw_evenly(view, count, rng, &mut each);
@@ -141,10 +147,10 @@ impl Pool {
     /// Looks at up to four times `count` places, because some may have become ineligible since the refresh.
     fn draw_evenly(
         &mut self,
-        view: View<'_>,
+        view: PickContext<'_>,
         count: usize,
         rng: &mut Rng,
-        each: &mut impl FnMut(u32, &Member),
+        each: &mut impl FnMut(u32, &EndpointState),
     ) {
         let len = self.order.len();
         let mut found = 0;
@@ -180,28 +186,28 @@ mod tests {
     use std::sync::LazyLock;
 
     use super::*;
-    use crate::endpoint::Told;
+    use crate::endpoint::PeerTable;
     use crate::estimate::Queueing;
     use crate::time::Time;
 
-    fn members(shares: &[f32]) -> Vec<Member> {
+    fn members(shares: &[f32]) -> Vec<EndpointState> {
         shares
             .iter()
-            .map(|s| Member {
+            .map(|s| EndpointState {
                 present: true,
                 eligible: *s > 0.0,
                 share: *s,
                 weight: 1.0,
-                ..Member::default()
+                ..EndpointState::default()
             })
             .collect()
     }
 
-    fn view(members: &[Member]) -> View<'_> {
+    fn view(members: &[EndpointState]) -> PickContext<'_> {
         static QUEUEING: LazyLock<Queueing> = LazyLock::new(Queueing::default);
-        static TOLD: LazyLock<Told> = LazyLock::new(Told::default);
+        static TOLD: LazyLock<PeerTable> = LazyLock::new(PeerTable::default);
         let (told, queueing) = (&*TOLD, &*QUEUEING);
-        View {
+        PickContext {
             members,
             told,
             identities: &[],
@@ -213,7 +219,7 @@ mod tests {
         }
     }
 
-    fn first_draws(members: &[Member], rounds: usize, draws: usize) -> Vec<f64> {
+    fn first_draws(members: &[EndpointState], rounds: usize, draws: usize) -> Vec<f64> {
         let mut pool = Pool::default();
         pool.assign(0..members.len() as u32);
         pool.refresh(members);

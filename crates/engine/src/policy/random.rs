@@ -4,9 +4,9 @@
 //! Walker's alias method, O(1) ([`Pool`]). Use it where many proxies each see little traffic: they need no common
 //! order and never fall into step. Loads vary more than with turns: by the square root of the mean.
 //!
-//! [Member::share]: crate::endpoint::Member::share
+//! [EndpointState::share]: crate::endpoint::Member::share
 
-use super::{Candidates, Policy, Pool, Request, View};
+use super::{Candidates, PickContext, Policy, Pool, Request};
 use crate::rng::Rng;
 
 /// Keeps nothing between picks.
@@ -14,7 +14,13 @@ use crate::rng::Rng;
 pub struct Random;
 
 impl Policy for Random {
-    fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
+    fn pick(
+        &mut self,
+        view: PickContext<'_>,
+        pool: &mut Pool,
+        request: Request,
+        rng: &mut Rng,
+    ) -> Candidates {
         let mut candidates = Candidates::default();
         pool.draw(view, request.want, rng, |index, _| candidates.push(index));
         candidates

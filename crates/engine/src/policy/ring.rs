@@ -14,7 +14,7 @@
 //! The ring holds everybody in the pool, eligible or not: who is ejected for a moment gets the same keys back. It is
 //! rebuilt when somebody comes, goes or changes weight, never on a request.
 
-use super::View;
+use super::PickContext;
 use crate::rng::mix;
 
 /// Places that a key looks at.
@@ -22,9 +22,9 @@ pub const PROBES: usize = 7;
 /// Points of an endpoint of weight one …
 const POINTS: f32 = 16.0;
 /// … and the most that one endpoint has: beyond, all weights are halved until the heaviest fits.
-const MOST_POINTS: f32 = 256.0;
+const MAX_POINTS: f32 = 256.0;
 /// The most points of all together: 2 MB, sorted within milliseconds.
-const MOST_ON_A_RING: f32 = 262_144.0;
+const MAX_ON_A_RING: f32 = 262_144.0;
 /// Places of points and of probes come from one mixer; different increments keep the two apart.
 const POINT_STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 const PROBE_STEP: u64 = 0xD1B5_4A32_D192_ED03;
@@ -47,7 +47,7 @@ pub struct Ring {
 
 impl Ring {
     /// Rebuilds the ring of those at `indices` if somebody came, went or changed weight; whether it did.
-    pub fn refresh(&mut self, view: View<'_>, indices: &[u32]) -> bool {
+    pub fn refresh(&mut self, view: PickContext<'_>, indices: &[u32]) -> bool {
         let identity = |index: u32| view.identities.get(index as usize).copied().unwrap_or_default();
         let member = |i: &u32| Some((*i, view.members.get(*i as usize).filter(|m| m.present)?));
         let present = || indices.iter().filter_map(member);
@@ -146,12 +146,12 @@ fn place(identity: u64, nth: u64, step: u64) -> u32 {
 fn points_per_weight(heaviest: f32, all: f32) -> f32 {
     let mut scale = POINTS;
     // By halves, so that the sum of all weights seldom moves anything.
-    while heaviest * scale > MOST_POINTS || (all * scale > MOST_ON_A_RING && scale > f32::MIN_POSITIVE) {
+    while heaviest * scale > MAX_POINTS || (all * scale > MAX_ON_A_RING && scale > f32::MIN_POSITIVE) {
         scale *= 0.5;
     }
     // Where all weights are small fractions, their ratios count as well as those of wholes.
     if heaviest < 0.5 {
-        while heaviest > 0.0 && heaviest * scale < 0.5 * MOST_POINTS && 2.0 * all * scale <= MOST_ON_A_RING {
+        while heaviest > 0.0 && heaviest * scale < 0.5 * MAX_POINTS && 2.0 * all * scale <= MAX_ON_A_RING {
             scale *= 2.0;
         }
     }
@@ -207,19 +207,19 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
-    use crate::endpoint::Member;
-    use crate::endpoint::Told;
+    use crate::endpoint::EndpointState;
+    use crate::endpoint::PeerTable;
     use crate::estimate::Queueing;
     use crate::rng::{Rng, hash};
     use crate::time::Time;
 
-    fn fleet(weights: &[f32]) -> Vec<Member> {
-        let member = |weight: &f32| Member {
+    fn fleet(weights: &[f32]) -> Vec<EndpointState> {
+        let member = |weight: &f32| EndpointState {
             present: true,
             eligible: true,
             weight: *weight,
             share: *weight,
-            ..Member::default()
+            ..EndpointState::default()
         };
         weights.iter().map(member).collect()
     }
@@ -228,16 +228,16 @@ mod tests {
         (0..of).map(|i| hash(format!("10.0.{}.{}:8080", i / 250, i % 250).as_bytes())).collect()
     }
 
-    fn ring(members: &[Member]) -> Ring {
+    fn ring(members: &[EndpointState]) -> Ring {
         let mut ring = Ring::default();
         refresh(&mut ring, members, &identities(members.len()));
         ring
     }
 
-    fn refresh(ring: &mut Ring, members: &[Member], identities: &[u64]) -> bool {
-        let view = View {
+    fn refresh(ring: &mut Ring, members: &[EndpointState], identities: &[u64]) -> bool {
+        let view = PickContext {
             members,
-            told: &Told::default(),
+            told: &PeerTable::default(),
             identities,
             peaks: &[],
             queueing: &Queueing::default(),
@@ -256,7 +256,7 @@ mod tests {
 
     /// The definition, word by word: every probe against every point of every endpoint, no order, no index. Built
     /// from identities and weights alone.
-    fn by_definition(members: &[Member], key: u64) -> u32 {
+    fn by_definition(members: &[EndpointState], key: u64) -> u32 {
         let finalise = |mut z: u64| {
             z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
             z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -341,7 +341,8 @@ mod tests {
         let mut members = fleet(&[1.0; 10]);
         let mut ring = Ring::default();
         let mut identities = identities(10);
-        let mut refresh = |members: &[Member], identities: &[u64]| refresh(&mut ring, members, identities);
+        let mut refresh =
+            |members: &[EndpointState], identities: &[u64]| refresh(&mut ring, members, identities);
         assert!(refresh(&members, &identities));
         members[3].eligible = false;
         members[4].share = 0.1;

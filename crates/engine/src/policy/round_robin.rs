@@ -4,7 +4,7 @@
 //! A worker begins anywhere, or all of them would send their first requests to the same endpoints, after every new
 //! configuration again.
 
-use super::{Candidates, Policy, Pool, Request, View};
+use super::{Candidates, PickContext, Policy, Pool, Request};
 use crate::rng::Rng;
 
 /// The order and whose turn it is.
@@ -16,13 +16,19 @@ pub struct RoundRobin {
 }
 
 impl Policy for RoundRobin {
-    fn refresh(&mut self, _view: View<'_>, pool: &Pool) {
+    fn refresh(&mut self, _view: PickContext<'_>, pool: &Pool) {
         self.order.clear();
         self.order.extend_from_slice(pool.as_slice());
         self.order.sort_unstable();
     }
 
-    fn pick(&mut self, view: View<'_>, _pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
+    fn pick(
+        &mut self,
+        view: PickContext<'_>,
+        _pool: &mut Pool,
+        request: Request,
+        rng: &mut Rng,
+    ) -> Candidates {
         let mut candidates = Candidates::default();
         let len = self.order.len();
         if len == 0 {
@@ -66,20 +72,20 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
-    use crate::endpoint::Member;
-    use crate::endpoint::Told;
+    use crate::endpoint::EndpointState;
+    use crate::endpoint::PeerTable;
     use crate::estimate::Queueing;
     use crate::time::Time;
 
     #[test]
     fn retries_go_to_those_whose_turn_is_next() {
-        let members = vec![Member { present: true, eligible: true, ..Member::default() }; 3];
+        let members = vec![EndpointState { present: true, eligible: true, ..EndpointState::default() }; 3];
         let (mut pool, mut policy) = (Pool::default(), RoundRobin::default());
         pool.assign(0..3);
         pool.refresh(&members);
-        let view = View {
+        let view = PickContext {
             members: &members,
-            told: &Told::default(),
+            told: &PeerTable::default(),
             identities: &[],
             peaks: &[],
             queueing: &Queueing::default(),

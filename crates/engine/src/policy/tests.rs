@@ -6,16 +6,16 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 use super::*;
 use crate::rng::hash;
 
-fn members(shares: &[f32]) -> Vec<Member> {
+fn members(shares: &[f32]) -> Vec<EndpointState> {
     shares
         .iter()
-        .map(|share| Member {
+        .map(|share| EndpointState {
             present: true,
             eligible: *share > 0.0,
             weight: share.max(0.5),
             share: *share,
             expected: 0.05,
-            ..Member::default()
+            ..EndpointState::default()
         })
         .collect()
 }
@@ -46,8 +46,8 @@ struct Bench {
     policy: Box<dyn Policy>,
     pool: Pool,
     queueing: Queueing,
-    members: Vec<Member>,
-    told: Told,
+    members: Vec<EndpointState>,
+    told: PeerTable,
     identities: Vec<u64>,
     peaks: Vec<PeakEwma>,
     rng: Rng,
@@ -55,12 +55,12 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(policy: &settings::Policy, members: Vec<Member>) -> Bench {
+    fn new(policy: &settings::Policy, members: Vec<EndpointState>) -> Bench {
         let mut bench = Bench {
-            policy: build(policy, Terms::default()),
+            policy: build(policy, Ablation::default()),
             pool: Pool::default(),
             queueing: Queueing::default(),
-            told: Told::default(),
+            told: PeerTable::default(),
             identities: (0..members.len()).map(|i| hash(format!("10.0.0.{i}:80").as_bytes())).collect(),
             peaks: vec![PeakEwma::default(); members.len()],
             members,
@@ -79,7 +79,7 @@ impl Bench {
         self.pool.assign(0..self.members.len() as u32);
         self.pool.refresh(&self.members);
         let in_flight = self.in_flight();
-        let view = View {
+        let view = PickContext {
             members: &self.members,
             told: &self.told,
             identities: &self.identities,
@@ -94,7 +94,7 @@ impl Bench {
 
     fn pick(&mut self, key: Option<u64>, want: usize) -> Candidates {
         let in_flight = self.in_flight();
-        let view = View {
+        let view = PickContext {
             members: &self.members,
             told: &self.told,
             identities: &self.identities,
@@ -307,7 +307,7 @@ fn all_workers_together_keep_the_bound() {
         for worker in &mut workers {
             worker.told.forget(worker.now);
             for (index, (all, member)) in (0..).zip(all.iter().zip(&mut worker.members)) {
-                let mut others = crate::endpoint::Others::default();
+                let mut others = crate::endpoint::PeerReport::default();
                 others.in_flight.total = all - member.in_flight.total();
                 worker.told.merge((index, member), 20, &others, &crate::health::Evidence::default());
             }

@@ -1,7 +1,7 @@
 //! Each in turn, the heavier the more often, evenly spaced: what NGINX calls smooth weighted round robin and
 //! Envoy's `ROUND_ROBIN` does with weights.
 //!
-//! Earliest deadline first: an endpoint's turns are 1 / [`share`](crate::endpoint::Member::share) apart, and the next
+//! Earliest deadline first: an endpoint's turns are 1 / [`share`](crate::endpoint::EndpointState::share) apart, and the next
 //! turn is the earliest. After a whole cycle everybody has had exactly its share. First turns lie anywhere within a
 //! period, by the golden ratio's multiples: endpoints of one weight never come in a row between heavier ones. Before its
 //! first request a worker moves all turns by a random part of their periods, so that workers do not go in step,
@@ -11,13 +11,13 @@
 //! Use it where requests are alike and capacities are known. It looks at neither latency nor load.
 
 use super::calendar::{Calendar, Turn};
-use super::{Candidates, MAX_CANDIDATES, Policy, Pool, Request, View};
+use super::{Candidates, MAX_CANDIDATES, PickContext, Policy, Pool, Request};
 use crate::rng::Rng;
 
 /// Endpoints that lost their eligibility since the refresh and are passed over in one pick.
-const MOST_PASSED_OVER: usize = 4 * MAX_CANDIDATES;
+const MAX_PASSED_OVER: usize = 4 * MAX_CANDIDATES;
 /// Shares below count as this: a deadline stays finite.
-const LEAST_SHARE: f32 = 1e-6;
+const MIN_SHARE: f32 = 1e-6;
 /// From then on fractions of time might be lost.
 const LATE: f64 = 1e6;
 /// The fractions of its multiples fill a period more evenly than those of any other number.
@@ -41,10 +41,10 @@ impl WeightedRoundRobin {
 }
 
 impl Policy for WeightedRoundRobin {
-    fn refresh(&mut self, view: View<'_>, pool: &Pool) {
+    fn refresh(&mut self, view: PickContext<'_>, pool: &Pool) {
         let shares = || {
-            let share = |index: &u32| Some((*index, view.eligible(*index)?.share.max(LEAST_SHARE)));
-            pool.everybody().iter().filter_map(share)
+            let share = |index: &u32| Some((*index, view.eligible(*index)?.share.max(MIN_SHARE)));
+            pool.all().iter().filter_map(share)
         };
         let before = self.calendar.turns();
         if self.clock < LATE && shares().eq(before.iter().map(|turn| (turn.index, turn.share))) {
@@ -67,12 +67,18 @@ impl Policy for WeightedRoundRobin {
         self.calendar.fill(turns, pool.len());
     }
 
-    fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
+    fn pick(
+        &mut self,
+        view: PickContext<'_>,
+        pool: &mut Pool,
+        request: Request,
+        rng: &mut Rng,
+    ) -> Candidates {
         if !core::mem::replace(&mut self.begun, true) {
             self.calendar.turn_by(rng.unit());
         }
         let mut candidates = Candidates::default();
-        for _ in 0..MOST_PASSED_OVER {
+        for _ in 0..MAX_PASSED_OVER {
             match self.next() {
                 Some(index) if view.eligible(index).is_some() => {
                     candidates.push(index);

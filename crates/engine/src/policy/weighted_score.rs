@@ -5,15 +5,15 @@
 //! with w₁ = 0.6, w₂ = 0.4, 1000 requests and 500 ms unless configured otherwise; the cheapest of a few random
 //! endpoints gets the request. The form is the one that operators write down for themselves (compare Netflix,
 //! "Rethinking Netflix's edge load balancing", 2018, which sums normalised views and picks of two at random). The
-//! latency is that of all workers as far as it is known to differ from the fleet's ([`Member::expected`](crate::endpoint::Member::expected)), and at
-//! least what unanswered requests have waited already ([`Known::floor`]); whoever is unknown counts as typical.
+//! latency is that of all workers as far as it is known to differ from the fleet's ([`EndpointState::expected`](crate::endpoint::EndpointState::expected)), and at
+//! least what unanswered requests have waited already ([`EndpointView::min_latency`]); whoever is unknown counts as typical.
 //! Use it where the two maxima are known and the trade between them is a decision; it adds where [`adaptive`]
 //! multiplies, so with maxima that are far off one of the two terms decides alone.
 //!
 //! [`adaptive`]: super::adaptive
 
-use super::{Candidates, Policy, Pool, Request, View, cheapest};
-use crate::endpoint::Known;
+use super::{Candidates, PickContext, Policy, Pool, Request, pick_lowest_cost};
+use crate::endpoint::EndpointView;
 use crate::rng::Rng;
 use crate::settings;
 
@@ -39,22 +39,28 @@ impl WeightedScore {
         }
     }
 
-    fn score(&self, view: View<'_>, member: Known<'_>) -> f32 {
-        let latency = member.expected.max(member.floor(view.now) as f32);
+    fn score(&self, view: PickContext<'_>, member: EndpointView<'_>) -> f32 {
+        let latency = member.expected.max(member.min_latency(view.now) as f32);
         self.per_request * member.total_in_flight() as f32 / member.weight + self.per_second * latency
     }
 }
 
 impl Policy for WeightedScore {
-    fn pick(&mut self, view: View<'_>, pool: &mut Pool, request: Request, rng: &mut Rng) -> Candidates {
-        cheapest(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, _| self.score(view, m))
+    fn pick(
+        &mut self,
+        view: PickContext<'_>,
+        pool: &mut Pool,
+        request: Request,
+        rng: &mut Rng,
+    ) -> Candidates {
+        pick_lowest_cost(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, _| self.score(view, m))
     }
 
     fn counts_turns(&self) -> bool {
         true
     }
 
-    fn cost(&self, view: View<'_>, index: u32) -> Option<f32> {
+    fn cost(&self, view: PickContext<'_>, index: u32) -> Option<f32> {
         Some(self.score(view, view.known(index)?))
     }
 

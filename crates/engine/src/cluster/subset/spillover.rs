@@ -24,7 +24,7 @@ const POLLS_PER_TAU: f64 = 5.0;
 /// The share leaves at e³ a time constant at most, and returns at e.
 const FASTEST: [f64; 2] = [-3.0, 1.0];
 /// What always stays, so that its pressure remains known.
-const LEAST_SHARE: f64 = 0.01;
+const MIN_SHARE: f64 = 0.01;
 /// Beyond ten times slower, pressure goes on in proportion: a zone that hangs is worse than full.
 const HUNG: f64 = 0.09;
 
@@ -45,19 +45,19 @@ pub(crate) fn of_slow_down(times: f64) -> f64 {
 
 /// The part of its traffic that the local zone keeps.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Spill {
+pub(crate) struct Spillover {
     /// 0.01..=1.
-    pub keeps: f64,
+    pub local_fraction: f64,
     pressure: Pressure,
 }
 
-impl Default for Spill {
-    fn default() -> Spill {
-        Spill { keeps: 1.0, pressure: Pressure::default() }
+impl Default for Spillover {
+    fn default() -> Spillover {
+        Spillover { local_fraction: 1.0, pressure: Pressure::default() }
     }
 }
 
-impl Spill {
+impl Spillover {
     /// The smoothed pressure, 1 is full.
     pub fn pressure(&self) -> f64 {
         self.pressure.measured.max(self.pressure.signalled)
@@ -83,8 +83,9 @@ impl Spill {
         let [out, back] = FASTEST;
         // A target of zero means that nothing stays, an idle zone that everything may.
         let pull = if pressure > 0.0 { (target / pressure).ln().clamp(out, back) } else { back };
-        let keeps = self.keeps * (pull * seconds.min(tau) / tau).exp();
-        self.keeps = if keeps.is_finite() { keeps.clamp(LEAST_SHARE, 1.0) } else { 1.0 };
+        let local_fraction = self.local_fraction * (pull * seconds.min(tau) / tau).exp();
+        self.local_fraction =
+            if local_fraction.is_finite() { local_fraction.clamp(MIN_SHARE, 1.0) } else { 1.0 };
     }
 }
 
@@ -99,11 +100,11 @@ mod tests {
 
     /// The share every second, where a full local zone would be at `full` and the news are `delay_s` old.
     fn run(full: f64, delay_s: f64, signalled: bool, seconds: usize) -> Vec<f64> {
-        let mut spill = Spill::default();
+        let mut spill = Spillover::default();
         let mut past = vec![1.0; (delay_s / TICK_S) as usize + 1];
         let mut shares = Vec::new();
         for tick in 0..seconds * 50 {
-            past.push(spill.keeps);
+            past.push(spill.local_fraction);
             let pressure = full * past[past.len() - 1 - (delay_s / TICK_S) as usize];
             let pressure = if signalled {
                 Pressure { signalled: pressure, measured: 0.0 }
@@ -113,7 +114,7 @@ mod tests {
             spill.observe(pressure, TICK_S);
             spill.settle(0.7, delay_s / 2.0, TICK_S);
             if tick % 50 == 49 {
-                shares.push(spill.keeps);
+                shares.push(spill.local_fraction);
             }
         }
         shares
@@ -144,27 +145,31 @@ mod tests {
 
     #[test]
     fn what_left_comes_back() {
-        let mut spill = Spill::default();
+        let mut spill = Spillover::default();
         for _ in 0..500 {
             spill.observe(Pressure { measured: 9.0, signalled: 0.0 }, TICK_S);
             spill.settle(0.7, 5.0, TICK_S);
         }
-        assert!(spill.keeps < 0.02);
+        assert!(spill.local_fraction < 0.02);
         for _ in 0..400 {
             spill.observe(Pressure::default(), TICK_S);
             spill.settle(0.7, 5.0, TICK_S);
         }
-        assert_eq!(spill.keeps, 1.0);
+        assert_eq!(spill.local_fraction, 1.0);
     }
 
     #[test]
     fn nonsense_leaves_a_share() {
-        let mut spill = Spill::default();
+        let mut spill = Spillover::default();
         for pressure in [f64::INFINITY, f64::NAN, -1.0, 0.0] {
             spill.observe(Pressure { measured: 0.0, signalled: pressure }, TICK_S);
             for target in [0.0, f64::NAN, f64::INFINITY, 0.7] {
                 spill.settle(target, 5.0, TICK_S);
-                assert!((LEAST_SHARE..=1.0).contains(&spill.keeps), "{pressure} {target}: {}", spill.keeps);
+                assert!(
+                    (MIN_SHARE..=1.0).contains(&spill.local_fraction),
+                    "{pressure} {target}: {}",
+                    spill.local_fraction
+                );
             }
         }
         assert!((of_slow_down(2.0) - 0.5).abs() < 1e-9 && of_slow_down(0.1) < 0.1);

@@ -5,9 +5,9 @@
 //! fails much more than another one does, or might do: an unknown group is believed to be well until its own answers
 //! tell. If it fails alike, the fault is everybody's and requests come back.
 
-use crate::cluster::subset::Group;
-use crate::endpoint::Member;
-use crate::endpoint::Told;
+use crate::cluster::subset::Subset;
+use crate::endpoint::EndpointState;
+use crate::endpoint::PeerTable;
 use crate::time::Time;
 
 /// Weight of the newest answer: six failures in a row make a half.
@@ -29,7 +29,7 @@ const SILENT: f64 = 5.0;
 /// … and nothing goes there after so many.
 const DEAD_SILENT: f64 = 20.0;
 /// The same, seconds, where latencies are short: threads pause, packets are sent again.
-const LEAST_SILENT_S: [f64; 2] = [0.1, 0.5];
+const MIN_SILENT_S: [f64; 2] = [0.1, 0.5];
 /// A single request may be heavy, and two by chance.
 const SEVERAL: u32 = 3;
 /// Who is at least this much alive is worth leaving others for.
@@ -37,13 +37,13 @@ const ALIVE: f64 = 0.05;
 
 /// A group's latest answers, as one worker saw them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Record {
+pub(crate) struct RecentErrors {
     failing: f64,
     answers: f64,
     at: Time,
 }
 
-impl Record {
+impl RecentErrors {
     /// Takes an answer into account.
     pub fn observe(&mut self, failed: bool, now: Time) {
         if now.seconds_since(self.at) > KNOWN_FOR_S {
@@ -76,17 +76,17 @@ fn trust(failing: f64, least: f64) -> f64 {
     1.0 - ((failing - least - TOLERATED) / (UNBEARABLE - TOLERATED)).clamp(0.0, 1.0)
 }
 
-/// The least failure ratio among `groups` but the one at `but`, where the unknown are believed to be well; none if
+/// The least failure ratio among `subsets` but the one at `but`, where the unknown are believed to be well; none if
 /// nobody else is there.
-fn least_failing(groups: &[Group], but: usize, now: Time) -> Option<f64> {
-    let others = groups.iter().enumerate().filter(|(at, g)| *at != but && g.fit > 0.0);
+fn least_failing(subsets: &[Subset], but: usize, now: Time) -> Option<f64> {
+    let others = subsets.iter().enumerate().filter(|(at, g)| *at != but && g.fit > 0.0);
     others.map(|(_, g)| g.record.known(now).unwrap_or(0.0)).min_by(f64::total_cmp)
 }
 
-/// What part of its requests may be left to `group` by how long all of it has been silent.
-fn alive(group: &Group, members: &[Member], told: &Told, now: Time) -> f64 {
+/// What part of its requests may be left to `subset` by how long all of it has been silent.
+fn alive(subset: &Subset, members: &[EndpointState], told: &PeerTable, now: Time) -> f64 {
     let (mut awaiting, mut heard) = (0u32, Time::ZERO);
-    for index in group.pool.everybody() {
+    for index in subset.pool.all() {
         let Some(member) = members.get(*index as usize).filter(|m| m.eligible) else { continue };
         let member = told.of(*index, member);
         awaiting = awaiting.saturating_add(member.awaiting());
@@ -95,26 +95,26 @@ fn alive(group: &Group, members: &[Member], told: &Told, now: Time) -> f64 {
     if awaiting < SEVERAL {
         return 1.0;
     }
-    let [begins, ends] = LEAST_SILENT_S;
-    let begins = begins.max(SILENT * group.typical);
-    let ends = ends.max(DEAD_SILENT * group.typical);
+    let [begins, ends] = MIN_SILENT_S;
+    let begins = begins.max(SILENT * subset.typical);
+    let ends = ends.max(DEAD_SILENT * subset.typical);
     1.0 - ((now.seconds_since(heard) - begins) / (ends - begins)).clamp(0.0, 1.0)
 }
 
-/// What part of its requests may be left to each of `groups`, by how it fares beside the others.
-pub(crate) fn compare(groups: &mut [Group], members: &[Member], told: &Told, now: Time) {
-    if groups.len() < 2 {
+/// What part of its requests may be left to each of `subsets`, by how it fares beside the others.
+pub(crate) fn compare(subsets: &mut [Subset], members: &[EndpointState], told: &PeerTable, now: Time) {
+    if subsets.len() < 2 {
         return;
     }
-    groups.iter_mut().for_each(|g| g.trust = alive(g, members, told, now));
-    let liveliest = groups.iter().filter(|g| g.fit > 0.0).map(|g| g.trust).fold(0.0, f64::max);
-    for at in 0..groups.len() {
-        let least = least_failing(groups, at, now);
-        let Some(group) = groups.get_mut(at) else { continue };
+    subsets.iter_mut().for_each(|g| g.trust = alive(g, members, told, now));
+    let liveliest = subsets.iter().filter(|g| g.fit > 0.0).map(|g| g.trust).fold(0.0, f64::max);
+    for at in 0..subsets.len() {
+        let least = least_failing(subsets, at, now);
+        let Some(subset) = subsets.get_mut(at) else { continue };
         // Where all are silent alike, nothing is gained by leaving.
-        let alive = if liveliest < ALIVE { 1.0 } else { (group.trust / liveliest).min(1.0) };
-        let failing = group.record.failing(now);
-        group.trust = alive * least.map_or(1.0, |least| trust(failing, least));
+        let alive = if liveliest < ALIVE { 1.0 } else { (subset.trust / liveliest).min(1.0) };
+        let failing = subset.record.failing(now);
+        subset.trust = alive * least.map_or(1.0, |least| trust(failing, least));
     }
 }
 
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_row_of_failures_costs_more_and_more_of_the_traffic() {
-        let mut record = Record::default();
+        let mut record = RecentErrors::default();
         let trusted: Vec<f64> = (0..12)
             .map(|n| {
                 record.observe(true, s(f64::from(n) * 0.01));
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn little_or_old_evidence_makes_nobody_known() {
-        let mut record = Record::default();
+        let mut record = RecentErrors::default();
         (0..7).for_each(|_| record.observe(true, s(0.0)));
         assert_eq!(record.known(s(0.0)), None);
         record.observe(true, s(1.0));

@@ -6,10 +6,10 @@
 //! together carry too little, each gets its proportion of what they carry; if nobody is healthy, of their size.
 
 use crate::autoscale::Tally;
-use crate::cluster::Upstream;
+use crate::cluster::Cluster;
 use crate::cluster::subset::spillover::{Pressure, of_slow_down};
 use crate::cluster::subset::subset_health;
-use crate::cluster::subset::{Group, Tier};
+use crate::cluster::subset::{PriorityTier, Subset};
 use crate::settings::{PressureTerm, PressureValue};
 use crate::time::Time;
 
@@ -21,17 +21,17 @@ pub(crate) fn capacity(fit: f64, weight: f64) -> f64 {
     if weight > 0.0 { (OVERPROVISIONING * fit / weight).clamp(0.0, 1.0) } else { 0.0 }
 }
 
-/// Divides the requests over `groups`, in their order; `kept` says what part of what each can carry it may keep.
+/// Divides the requests over `subsets`, in their order; `kept` says what part of what each can carry it may keep.
 ///
 /// Where localities have weights, the groups of a level carry together what its healthy share allows, and divide that by
 /// these weights, each as far as it can carry its own: as Envoy does with locality weights.
-pub(crate) fn divide(groups: &mut [Group], kept: impl Fn(&Group) -> f64) {
-    if let [only] = groups {
+pub(crate) fn divide(subsets: &mut [Subset], kept: impl Fn(&Subset) -> f64) {
+    if let [only] = subsets {
         only.load = 1.0;
         return;
     }
     let mut left = 1.0;
-    for level in groups.chunk_by_mut(|one, other| one.key.level() == other.key.level()) {
+    for level in subsets.chunk_by_mut(|one, other| one.key.level() == other.key.level()) {
         if let [only] = level {
             only.load = (capacity(only.fit, only.weight) * kept(only)).clamp(0.0, left);
             left -= only.load;
@@ -39,46 +39,47 @@ pub(crate) fn divide(groups: &mut [Group], kept: impl Fn(&Group) -> f64) {
         }
         let (fit, weight) =
             level.iter().fold((0.0, 0.0), |(fit, weight), g| (fit + g.fit, weight + g.weight));
-        let carries = |g: &Group| g.locality.1 * capacity(g.fit, g.weight);
+        let carries = |g: &Subset| g.locality.1 * capacity(g.fit, g.weight);
         let able: f64 = level.iter().map(carries).sum();
         let keeping: f64 = level.iter().map(|g| carries(g) * kept(g)).sum();
         let part = if able > 0.0 { keeping / able } else { 0.0 };
         let carried = (capacity(fit, weight) * part).clamp(0.0, left);
         left -= carried;
-        for group in level {
-            group.load = if keeping > 0.0 { carried * carries(group) * kept(group) / keeping } else { 0.0 };
+        for subset in level {
+            subset.load =
+                if keeping > 0.0 { carried * carries(subset) * kept(subset) / keeping } else { 0.0 };
         }
     }
     let carried = 1.0 - left;
     if carried > 0.0 {
-        groups.iter_mut().for_each(|g| g.load /= carried);
+        subsets.iter_mut().for_each(|g| g.load /= carried);
         return;
     }
-    let size: f64 = groups.iter().map(|g| g.weight).sum();
-    for level in groups.chunk_by_mut(|one, other| one.key.level() == other.key.level()) {
+    let size: f64 = subsets.iter().map(|g| g.weight).sum();
+    for level in subsets.chunk_by_mut(|one, other| one.key.level() == other.key.level()) {
         let weight: f64 = level.iter().map(|g| g.weight).sum();
         let told: f64 = level.iter().map(|g| g.locality.1).sum();
-        for group in level {
-            let size_here = if told > 0.0 { weight * group.locality.1 / told } else { group.weight };
-            group.load = if size > 0.0 { size_here / size } else { 0.0 };
+        for subset in level {
+            let size_here = if told > 0.0 { weight * subset.locality.1 / told } else { subset.weight };
+            subset.load = if size > 0.0 { size_here / size } else { 0.0 };
         }
     }
 }
 
 /// Whether the endpoints that are well can carry everything, wherever they are: then nobody has to ignore health.
 /// A fleet that is not divided has nobody to turn to.
-pub(crate) fn rescued(tiers: &[Tier]) -> bool {
+pub(crate) fn others_can_absorb(tiers: &[PriorityTier]) -> bool {
     tiers.len() > 1 && tiers.iter().map(|t| capacity(t.fit, t.weight)).sum::<f64>() >= 1.0
 }
 
-impl Upstream {
+impl Cluster {
     /// Divides the requests of each version over its groups, `seconds` after the last time.
     pub(crate) fn divide(&mut self, seconds: f64, now: Time) {
         self.spill_over(seconds, now);
         for lane in &self.lanes {
-            let Some(groups) = self.groups.get_mut(lane.groups.clone()) else { continue };
-            subset_health::compare(groups, &self.members, &self.told, now);
-            divide(groups, |g| g.trust * g.spill.keeps);
+            let Some(subsets) = self.subsets.get_mut(lane.subsets.clone()) else { continue };
+            subset_health::compare(subsets, &self.members, &self.told, now);
+            divide(subsets, |g| g.trust * g.spill.local_fraction);
         }
     }
 
@@ -86,9 +87,9 @@ impl Upstream {
     fn spill_over(&mut self, seconds: f64, now: Time) {
         let Some(zone) = &self.config.zone else { return };
         let target = zone.spill_over_percent / 100.0;
-        for remote in 1..self.groups.len() {
+        for remote in 1..self.subsets.len() {
             let local = remote - 1;
-            let sides = (self.groups.get(local), self.groups.get(remote));
+            let sides = (self.subsets.get(local), self.subsets.get(remote));
             let (Some(here), Some(there)) = sides else { continue };
             let same = (here.key.lane, here.key.priority) == (there.key.lane, there.key.priority);
             if !same || here.key.remote {
@@ -99,11 +100,11 @@ impl Upstream {
             let (busy_here, busy_there) =
                 (self.pressure_of(here, 1.0, now), self.pressure_of(there, at_work, now));
             let poll_s = self.poll_s;
-            if let Some(there) = self.groups.get_mut(remote) {
+            if let Some(there) = self.subsets.get_mut(remote) {
                 there.spill.observe(busy_there, seconds);
             }
-            let there = self.groups.get(remote).map_or(0.0, |g| g.spill.pressure());
-            if let Some(here) = self.groups.get_mut(local) {
+            let there = self.subsets.get(remote).map_or(0.0, |g| g.spill.pressure());
+            if let Some(here) = self.subsets.get_mut(local) {
                 here.spill.observe(busy_here, seconds);
                 here.spill.settle(target.max(there), poll_s, seconds);
             }
@@ -111,19 +112,19 @@ impl Upstream {
     }
 
     /// How busy a group's eligible endpoints are, where `at_work` is the part of its requests that are not on their way.
-    fn pressure_of(&self, group: &Group, at_work: f64, now: Time) -> Pressure {
+    fn pressure_of(&self, subset: &Subset, at_work: f64, now: Time) -> Pressure {
         let learnt = self.slots();
         let slots = learnt.filter(|s| s.found).map_or(f64::INFINITY, |s| f64::from(s.count));
         let (mut weight, mut busy, mut speed) = (0.0, 0.0, 0.0);
         let mut tally = Tally::new(&self.config.pressure);
-        let members = group.pool.everybody().iter().filter_map(|i| Some((*i, self.member(*i)?)));
+        let members = subset.pool.all().iter().filter_map(|i| Some((*i, self.member(*i)?)));
         for (index, member) in members.filter(|(_, m)| m.eligible) {
             let own = f64::from(member.weight);
             weight += own;
-            let crowd = at_work * f64::from(member.awaiting()) * f64::from(group.turns.unit) / own;
+            let crowd = at_work * f64::from(member.awaiting()) * f64::from(subset.turns.unit) / own;
             busy += own * (crowd / slots).min(1.0);
             let queue = f64::from(self.queueing.delay((crowd - 1.0).max(0.0) as u32));
-            let silence = member.floor(now) / group.typical.max(1e-6);
+            let silence = member.min_latency(now) / subset.typical.max(1e-6);
             speed += own / queue.max(silence).max(1.0);
             tally.add(|value| self.pressing(index, member, value, learnt, now));
         }
