@@ -57,7 +57,7 @@ test-node: setup-rust
 	@scripts/setup wasm-bindgen
 	@# By name from the PATH: cargo splits a runner's path at its spaces.
 	PATH="$$PWD/.tools/wasm-bindgen/bin:$$PATH" CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER=wasm-bindgen-test-runner \
-	    cargo test --target wasm32-unknown-unknown --lib
+	    cargo test --target wasm32-unknown-unknown --lib -p evenkeel -p evenkeel-engine -p evenkeel-config
 
 .PHONY: trials
 trials: setup build ## the long trials that make test leaves out: minutes each, with figures
@@ -101,6 +101,7 @@ evidence-big: setup-rust ## … and its largest fleet, which takes as long again
 lint: setup-rust ## everything that can be judged without running it
 	@scripts/setup rust-lints
 	@scripts/lint-shell
+	@scripts/lint-words
 	@scripts/lint-actions
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings

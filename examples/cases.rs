@@ -29,9 +29,9 @@ enum Who {
     Healing(Behaviour),
     /// Another endpoint every three seconds.
     Roaming(Behaviour),
-    /// Everybody.
+    /// Every endpoint.
     All(Behaviour),
-    /// Everybody, at times of their own.
+    /// Every endpoint, at times of their own.
     Pauses,
 }
 
@@ -81,7 +81,7 @@ struct Figures {
     p90: f64,
     p95: f64,
     p99: f64,
-    /// p90 and p95 of the work that was drawn, which nobody can be faster than.
+    /// p90 and p95 of the work that was drawn, which no policy can be faster than.
     work_p90: f64,
     work_p95: f64,
     failed: u64,

@@ -1,4 +1,4 @@
-//! A line of the log: a sentence for people, or a JSON object for those who collect logs.
+//! A line of the log: a sentence for people, or a JSON object for log collectors.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 

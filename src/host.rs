@@ -1,4 +1,4 @@
-//! What the logic needs from whoever runs it: Envoy through proxy-wasm, or a test.
+//! What the logic needs from its host: Envoy through proxy-wasm, or a test.
 
 use core::time::Duration;
 
@@ -8,7 +8,7 @@ use engine::time::Time;
 /// Why shared data was not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SharedError {
-    /// Somebody else wrote in between.
+    /// Another worker wrote in between.
     Conflict,
     /// The host refused.
     Refused,
@@ -20,7 +20,7 @@ pub trait Host {
     fn now(&self) -> Time;
     /// The value under `key` and its version, if there is one; an empty value counts as none.
     fn shared_get(&self, key: &str) -> Option<(Vec<u8>, u32)>;
-    /// Writes `value` under `key`; with `version`, only if nobody has written since that version.
+    /// Writes `value` under `key`; with `version`, only if it was not written since that version.
     fn shared_set(&self, key: &str, value: &[u8], version: Option<u32>) -> Result<(), SharedError>;
     /// Sends an HTTP request to an Envoy cluster; the token comes back with the answer.
     fn call(&self, call: &Call<'_>) -> Result<u32, CallError>;

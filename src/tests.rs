@@ -36,7 +36,7 @@ fn fail(engine: &mut Balancer, index: u32, ms: u64) {
     engine.finished(&ticket, at(ms + 1));
 }
 
-/// Each endpoint in turn fails until it is condemned, a tick after each failure but the last.
+/// Each endpoint in turn fails until it is ruled out, a tick after each failure but the last.
 fn fail_one_after_the_other(engine: &mut Balancer) {
     for (index, second) in [(0, 0), (1, 20), (2, 40)] {
         for failure in 0..3 {
@@ -181,7 +181,7 @@ fn a_rule_takes_an_endpoint_out_and_exploration_brings_it_back() {
         other => panic!("{other:?}"),
     };
     assert!((0..50).all(|_| picked(&mut engine, ms) != Some(1)));
-    // Nobody has heard of anyone for long: each is explored once, and a quick answer lifts the rule.
+    // No endpoint has heard of anyone for long: each is explored once, and a quick answer lifts the rule.
     let later = ms + 60_000;
     engine.tick(ProbeShard::ALONE, at(later));
     assert!((0..3).any(|_| picked(&mut engine, later) == Some(1)));
@@ -199,7 +199,7 @@ fn stand(engine: &mut Balancer, conditions: [AnnouncedHealth; 3], ms: u64) {
     upstream.set_fleet(&told.collect::<Vec<_>>(), at(ms));
 }
 
-/// Who gets thirty requests, by index; nobody's are left to Envoy.
+/// Which endpoint gets thirty requests, by index; no endpoint's are left to Envoy.
 fn picked(engine: &mut Balancer, ms: u64) -> Vec<u32> {
     let mut rng = Rng::new(3);
     let mut picked = Vec::new();
@@ -223,7 +223,7 @@ fn the_condemned_get_nothing_and_the_degraded_what_the_others_cannot_serve() {
         ([Serving, Degraded, Degraded], &[0, 1, 2]),
         ([Degraded; 3], &[0, 1, 2]),
         ([Serving, Draining, Draining], &[0]),
-        // Panic: health is ignored, but who is about to go is still spared.
+        // Panic: health is ignored, but which endpoint is about to go is still spared.
         ([Serving, Unhealthy, Unhealthy], &[0, 1, 2]),
         ([Draining, Unhealthy, Unhealthy], &[1, 2]),
         ([Draining; 3], &[]),
@@ -327,7 +327,7 @@ fn hearsay_outlives_a_reload_until_it_is_told_anew() {
     let mut new = engine_with(members);
     new.take_over(&mut old, at(1010));
     assert!(expected_ms(&new, 1) > 300.0, "before the first tick, too: {}", expected_ms(&new, 1));
-    // Nobody is there to be asked.
+    // No endpoint is there to be asked.
     hear(&mut new, &[], 1060);
     assert!(expected_ms(&new, 1) > 300.0, "{}", expected_ms(&new, 1));
     assert_eq!(state(&new, 2), State::Suspect);
@@ -335,7 +335,7 @@ fn hearsay_outlives_a_reload_until_it_is_told_anew() {
     hear(&mut new, &[&witness], 1110);
     assert_eq!(state(&new, 2), State::Suspect);
     assert!(expected_ms(&new, 1) > 300.0);
-    // Who never comes back is not believed for ever.
+    // An endpoint that never comes back is not believed for ever.
     hear(&mut new, &[], 5000);
     assert!(expected_ms(&new, 1) < 100.0, "{}", expected_ms(&new, 1));
     assert_eq!(state(&new, 2), State::Healthy);

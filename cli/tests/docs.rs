@@ -1,4 +1,5 @@
-//! The commands that README and documents show: what can be run here is run, and everything else is held against what is there.
+//! The commands that README and documents show: what can be run here is run, and everything else is held against what
+//! is there.
 
 #[path = "../../tests/files/markdown.rs"]
 mod markdown;
@@ -232,7 +233,8 @@ fn what_the_checker_is_shown_to_say_it_says() -> Result<()> {
     Ok(())
 }
 
-/// A directory in which a page that begins in this repository can be followed, beside whatever else runs on the machine.
+/// A directory in which a page that begins in this repository can be followed, beside whatever else runs on the
+/// machine.
 struct Place {
     directory: tempfile::TempDir,
     /// Ports of the shipped configuration, and those that take their place.
@@ -262,7 +264,7 @@ impl Place {
             "envoy",
             &format!("exec '{}' --disable-hot-restart \"$@\"", tools::envoy()?.display()),
         )?;
-        // Whoever reads waits until Envoy is there.
+        // Readers wait until Envoy is there.
         let curl =
             "exec env PATH=\"${PATH#*:}\" curl --fail --retry 100 --retry-delay 1 --retry-connrefused \"$@\"";
         place.program("curl", curl)?;

@@ -11,7 +11,7 @@ use testbed::{backend, clock, http, ports};
 
 /// Tells a process that it is a replica, and how many milliseconds it takes to start.
 const ROLE: &str = "DEMO_AUTOSCALE_REPLICA";
-/// From leaving the cluster to the end: what it has is answered, and nobody sends it any more.
+/// From leaving the cluster to the end: what it has is answered, and it is sent no more.
 const DRAIN: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -61,7 +61,7 @@ impl Replicas {
             self.start()?;
         }
         while self.count(State::Starting) + self.count(State::Serving) > wanted {
-            // Whoever does not serve yet is not missed; else the youngest goes.
+            // An endpoint that does not serve yet is not missed; else the youngest goes.
             let goes = |state| self.all.iter().rposition(|replica| replica.state == state);
             if let Some(at) = goes(State::Starting) {
                 self.all.remove(at);
@@ -89,7 +89,8 @@ impl Replicas {
         Ok(())
     }
 
-    /// Takes note of who serves by now, and ends who has drained. Whether the members of the cluster have changed.
+    /// Takes note of which endpoints serve by now, and ends those that have drained. Whether the members of the cluster
+    /// have changed.
     pub async fn settle(&mut self) -> Result<bool> {
         for replica in self.all.iter_mut().filter(|replica| replica.state == State::Starting) {
             if let Some(status) = replica.process.ended() {
@@ -109,7 +110,7 @@ impl Replicas {
         Ok(std::mem::take(&mut self.changed))
     }
 
-    /// Waits until everybody serves.
+    /// Waits until every endpoint serves.
     pub async fn all_serving(&mut self, deadline: Duration) -> Result<()> {
         let end = clock::now() + deadline;
         while self.count(State::Starting) > 0 {
@@ -126,7 +127,7 @@ impl Replicas {
         self.all.iter().filter(|replica| replica.state == state).count()
     }
 
-    /// Who takes requests.
+    /// Which endpoint takes requests.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let serving = self.all.iter().filter(|replica| replica.state == State::Serving);
         serving.map(|replica| replica.address).collect()

@@ -90,7 +90,7 @@ impl Story {
         (multiple * RATE / (capacity() * self.target)).max(self.min as f64)
     }
 
-    /// What evenkeel is told: who the endpoints are, one PromQL query, and what to scale by.
+    /// What evenkeel is told: which endpoints there are, one PromQL query, and what to scale by.
     pub fn plugin(&self, prometheus: SocketAddr, status: &str) -> Value {
         let time = |seconds: f64| format!("{}ms", self.seconds(seconds).as_millis().max(1000));
         json!({

@@ -1,4 +1,4 @@
-//! Who balances: two of Envoy's own policies, and evenkeel.
+//! What balances: two of Envoy's own policies, and evenkeel.
 
 use std::net::SocketAddr;
 
@@ -52,7 +52,7 @@ impl Contender {
     }
 }
 
-/// What evenkeel is told, in both acts: who the endpoints are, and one PromQL query.
+/// What evenkeel is told, in both acts: which endpoints there are, and one PromQL query.
 fn plugin(endpoints: &[SocketAddr], prometheus: SocketAddr) -> Value {
     let endpoints: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
     json!({

@@ -1,4 +1,5 @@
-//! `make demo` and `make demo-autoscale` as a stranger meets them: it runs, leaves its files, and never leaves a process behind.
+//! `make demo` and `make demo-autoscale` as a stranger meets them: it runs, leaves its files, and never leaves a
+//! process behind.
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -103,7 +104,7 @@ async fn neither_ctrl_c_nor_a_crash_leaves_a_process_behind() -> Result<()> {
 async fn ctrl_c_ends_the_replicas_too() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let mut demo = start(env!("CARGO_BIN_EXE_demo-autoscale"), directory.path(), &[("PACE", "4")])?;
-    // They are given the directory as everybody is, but not in their arguments.
+    // They are given the directory as all are, but not in their arguments.
     let temporary = directory.path().join("tmp");
     let running = || processes_with("environ", &temporary).len();
     wait::until("two replicas, Envoy, Prometheus and the demo itself", STARTED, || {

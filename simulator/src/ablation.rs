@@ -56,7 +56,7 @@ fn difference(row: &Row, at: usize) -> Option<Difference> {
     let failures = ratio(without.failed.unwrap_or(0.0), whole.failed.unwrap_or(0.0), 1.0);
     let bad = |figure: &Figure| row.what.badness(figure.value);
     let values = ratio(bad(without), bad(whole), row.what.little(1.0));
-    // Failures first: who fails sooner is not the better for it.
+    // Failures first: failing sooner is not the better for it.
     let told = if table::failures_differ(whole, without) { failures } else { values };
     let [before, after] = [whole, without].map(|figure| table::cell(row.what, figure));
     let label = if row.label.is_empty() { String::new() } else { format!(" {}", row.label) };

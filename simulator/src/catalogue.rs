@@ -132,7 +132,7 @@ pub fn named(name: &str, seed: u64) -> Option<Scenario> {
             proxies: 1_000,
             workers: 1,
             rate: 0.6 * 40_000.0 / Distribution::TYPICAL.mean(),
-            // Rarer than one in a hundred: a proxy sees each endpoint once in ten seconds, so nobody can know.
+            // Rarer than one in a hundred: a proxy sees each endpoint once in ten seconds, so no proxy can know.
             changes: (0..50).map(|e| change(0.0, e * 200, What::Slow(10.0))).collect(),
             ..Scenario::default()
         },

@@ -59,7 +59,7 @@ pub struct Proxy {
     sent: u64,
 }
 
-/// Whom requests are from, for the policies that hash: all alike.
+/// The clients that requests are from, for the policies that hash: all alike.
 const USERS: u64 = 10_000;
 
 impl Proxy {

@@ -1,4 +1,4 @@
-//! Pictures: the course of each scenario, and how far everybody is from the oracle.
+//! Pictures: the course of each scenario, and how far every balancer is from the oracle.
 
 use std::error::Error;
 use std::path::Path;

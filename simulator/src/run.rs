@@ -9,7 +9,7 @@ pub struct Record {
     pub started_us: u32,
     /// Microseconds until the answer, or until it was given up.
     pub latency_us: u32,
-    /// Who was tried last.
+    /// Which endpoint was tried last.
     pub endpoint: u32,
     /// Whether it failed.
     pub failed: bool,

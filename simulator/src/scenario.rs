@@ -27,7 +27,7 @@ pub struct Scenario {
     pub slots_of: Vec<usize>,
     /// What the balancers are told of each endpoint's capacity; nothing if empty.
     pub weights: Vec<f64>,
-    /// Share of all attempts that is answered 500 within a millisecond, whoever serves them.
+    /// Share of all attempts that is answered 500 within a millisecond, whichever endpoint serves them.
     pub errors: f64,
     /// Requests of another kind between the others; what they take is not reported.
     pub long: Option<Long>,
@@ -41,7 +41,7 @@ pub struct Scenario {
     pub timeout: f64,
     /// How many times a failed request is sent again.
     pub retries: u32,
-    /// What happens to whom and when, in order of time.
+    /// What happens to which and when, in order of time.
     pub changes: Vec<Change>,
     /// Accept at once, work later: the longest queue, beyond which 503 is answered.
     pub asynchronous: Option<usize>,

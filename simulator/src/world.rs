@@ -383,7 +383,7 @@ impl<'a> World<'a> {
         self.at(at.max(self.servers[endpoint].paused_until), Event::Reply { request, generation, reply });
     }
 
-    /// Uniform in 0..1, the same for the same attempt of the same request whoever serves it.
+    /// Uniform in 0..1, the same for the same attempt of the same request whichever endpoint serves it.
     fn coin(&self, work: &Work) -> f64 {
         let request = &self.requests[work.request as usize];
         Rng::new(request.coin.wrapping_add(u64::from(request.retries_left))).unit()
@@ -532,7 +532,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Every proxy hears who is there.
+    /// Every proxy hears which endpoints are there.
     fn announce(&mut self) {
         let present: Vec<bool> = self.servers.iter().map(|s| s.present).collect();
         self.balancers.iter_mut().for_each(|b| b.fleet(&present, self.now));
@@ -551,7 +551,7 @@ impl<'a> World<'a> {
                 self.starting.push(endpoint);
                 self.at(self.now.after_secs(scaling.start), Event::Start { endpoint });
             }
-            // The last to come goes first, and whoever is not there yet does not come.
+            // The last to come goes first, and one that is not there yet does not come.
             for _ in wanted..there + self.starting.len() {
                 if self.starting.pop().is_none()
                     && let Some(server) = self.servers.iter_mut().rfind(|s| s.present)

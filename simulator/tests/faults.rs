@@ -94,7 +94,7 @@ fn a_pause_delays_what_runs_and_what_arrives() {
 
 #[test]
 fn abandoned_work_still_occupies_its_slot() {
-    // Twice as much as it can do: all but the first wait longer than the time-out, and the work done for nobody
+    // Twice as much as it can do: all but the first wait longer than the time-out, and the work done in vain
     // keeps it so until the queue of the overload has drained.
     let mut scenario = half_of_two(What::Slow(4.0));
     scenario.changes.push(Change { at: 4.0, endpoint: 0, what: What::Slow(1.0) });

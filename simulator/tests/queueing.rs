@@ -31,7 +31,7 @@ fn mean_wait(run: &Run) -> f64 {
     total / run.records.len() as f64 - MEAN_S
 }
 
-/// Erlang's C formula: the probability to wait in M/M/c, times the mean wait of those who do.
+/// Erlang's C formula: the probability to wait in M/M/c, times the mean wait of those that do.
 fn erlang_c(slots: usize, load: f64) -> f64 {
     let offered = load * slots as f64;
     let mut blocked = 1.0; // Erlang's B by its recursion

@@ -1,4 +1,4 @@
-//! The same seed gives the same run, the same traffic to everybody, and nobody beats the oracle.
+//! The same seed gives the same run, the same traffic to every policy, and none beats the oracle.
 
 use simulator::catalogue;
 use simulator::contender;

@@ -1,7 +1,7 @@
 //! One list out of several sources.
 //!
-//! **Who is in it.** Where Envoy's own list is known, it decides: an address that Envoy's cluster does not have is
-//! passed over by Envoy without a word, so naming it would steer nothing. Without it, whoever any source names.
+//! **Which endpoints are in it.** Where Envoy's own list is known, it decides: an address that Envoy's cluster does not have is
+//! passed over by Envoy without a word, so naming it would steer nothing. Without it, whatever any source names.
 //!
 //! **What is known of each.** The configuration, where it says something; else Prometheus; else Envoy. How an
 //! endpoint stands, only Envoy says, and that always counts.

@@ -41,8 +41,8 @@ pub struct Poller {
 }
 
 impl Poller {
-    /// Every question of the configuration, its request prepared, the first due at once; or what is missing for it in the
-    /// environment.
+    /// Every question of the configuration, its request prepared, the first due at once; or what is missing for it in
+    /// the environment.
     pub fn new(host: &dyn Host, config: &Config, now: Time) -> Result<Poller, Vec<Fault>> {
         let headers = question::headers(host, config)?;
         let mut polls =
@@ -62,7 +62,7 @@ impl Poller {
                 ^ rng::hash(form.as_bytes()).rotate_left(1);
             self.queries.push(Query::new(upstream, question, request, identity));
         };
-        // Who the endpoints are comes first: answers about them are of use only then.
+        // Which endpoints there are comes first: answers about them are of use only then.
         if let Some(endpoints) = &balanced.endpoints.prometheus {
             ask(PollKind::Endpoints, &endpoints.query);
         }
@@ -248,7 +248,7 @@ impl Poller {
             host.tell(&Event {
                 level: log::Level::Info,
                 name: "source_answers",
-                message: "Prometheus answers again",
+                message: "Prometheus poll succeeded again",
                 fields: &[("source", Field::Text("prometheus"))],
             });
         }
@@ -294,7 +294,7 @@ impl Poller {
             host.tell(&Event {
                 level: log::Level::Warn,
                 name: "source_fails",
-                message: &format!("Prometheus does not help: {error}"),
+                message: &format!("Prometheus poll failed: {error}"),
                 fields: &[
                     ("source", Field::Text("prometheus")),
                     ("upstream", Field::Text(&upstream.cluster)),

@@ -15,7 +15,7 @@ const CONDITION_COUNTS_FOR_S: f64 = 60.0;
 /// … or for so many questions without an answer, whichever is longer.
 const SILENT_AFTER: f64 = 3.0;
 
-/// Who names endpoints.
+/// What names endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// `endpoints.prometheus`.
@@ -72,8 +72,8 @@ pub struct Source {
 impl Source {
     /// Takes an answer to `question` from `origin`. Whether the list has changed.
     ///
-    /// Envoy's list is what requests can be steered to, so an endpoint that it leaves out is gone, unless it names nobody
-    /// at all. Others are believed [later](Source::believe_absences).
+    /// Envoy's list is what requests can be steered to, so an endpoint that it leaves out is gone, unless it names no
+    /// endpoint at all. Others are believed [later](Source::believe_absences).
     pub fn answer(&mut self, finding: Finding, (origin, question): (Origin, u64), now: Time) -> bool {
         let first = self.last_success == Time::ZERO;
         self.last_success = now;
@@ -127,8 +127,8 @@ impl Source {
         error.clone_into(&mut self.error);
     }
 
-    /// Forgets who was condemned by a source that has gone silent, though asked every `every_s` seconds. Whether that
-    /// changed anything.
+    /// Forgets which endpoints were ruled out by a source that has gone silent, though asked every `every_s` seconds.
+    /// Whether that changed anything.
     pub fn forget_conditions(&mut self, every_s: f64, now: Time) -> bool {
         if now.seconds_since(self.last_success) < CONDITION_COUNTS_FOR_S.max(SILENT_AFTER * every_s) {
             return false;

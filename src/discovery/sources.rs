@@ -14,8 +14,8 @@ use engine::endpoint::Standing;
 use engine::rng;
 use engine::time::Time;
 
-/// Whoever is found within this time of the start, seconds, was there before: a fleet that is being found out about is
-/// no fleet of newcomers.
+/// An endpoint that is found within this time of the start, seconds, was there before: a fleet that is being found out
+/// about is no fleet of newcomers.
 const FINDING_OUT_S: f64 = 30.0;
 
 /// The sources of all upstreams, and which fleets follow from them.
@@ -93,7 +93,7 @@ impl Discovery {
         self.heard.iter_mut().find(|h| h.upstream == upstream && h.key.1 == origin).map(|h| &mut h.source)
     }
 
-    /// A source answered `question`. Whether that changes who the endpoints are.
+    /// A source answered `question`. Whether that changes which endpoints there are.
     pub fn accept_finding(
         &mut self,
         upstream: usize,
@@ -206,8 +206,8 @@ impl Discovery {
         changed
     }
 
-    /// Makes the fleet of an upstream anew; `speaks` for the worker that writes to the log for all. How many endpoints are
-    /// new.
+    /// Makes the fleet of an upstream anew; `speaks` for the worker that writes to the log for all. How many endpoints
+    /// are new.
     pub fn settle(
         &mut self,
         host: &dyn Host,
@@ -253,8 +253,8 @@ impl Discovery {
         })
     }
 
-    /// Says what is new of the sources: entries that name no endpoint, and endpoints that are not named any more. Without a
-    /// host, another worker says so.
+    /// Says what is new of the sources: entries that name no endpoint, and endpoints that are not named any more.
+    /// Without a host, another worker says so.
     pub fn tell(&mut self, host: Option<&dyn Host>, config: &Config) {
         for heard in &self.heard {
             let name = config.upstreams.get(heard.upstream).map_or("", |u| u.cluster.as_str());

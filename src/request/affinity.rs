@@ -3,9 +3,9 @@
 //! Values are bytes, text or not; an empty one counts as absent. Whatever is absent leaves the policy to choose at
 //! random.
 //!
-//! A client may send its cookies in several lines, and an endpoint sets each of its own in a line. Envoy joins the former only
-//! where they came over HTTP/2 or HTTP/3, and hands the filter the first line. The others cost a copy of all
-//! headers, so they are looked through only where the first did not have the cookie.
+//! A client may send its cookies in several lines, and an endpoint sets each of its own in a line. Envoy joins the
+//! former only where they came over HTTP/2 or HTTP/3, and hands the filter the first line. The others cost a copy of
+//! all headers, so they are looked through only where the first did not have the cookie.
 
 use crate::host::StreamHost;
 use engine::rng::{Rng, hash};
@@ -39,8 +39,8 @@ fn sticks_to(upstream: &Upstream) -> Option<&Affinity> {
 
 /// A cookie for a client that has none.
 ///
-/// Its value says nothing but which client it is: no endpoint, no address, no time. It is no secret either: who
-/// guesses another's is served by the same endpoint as that one, and that is all.
+/// Its value says nothing but which client it is: no endpoint, no address, no time. It is no secret either: the
+/// endpoint that guesses another's is served by the same endpoint as that one, and that is all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Issued {
     /// Which upstream's.

@@ -31,7 +31,7 @@ enum Judged {
     Settled,
 }
 
-/// Where an hop stands. Whoever holds one ends it with [`Attempt::end`], which gives back exactly once.
+/// Where an attempt stands. Its holder ends it with [`Attempt::end`], which gives back exactly once.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) enum Attempt {
     /// Nothing is owed.
@@ -52,7 +52,7 @@ pub(crate) struct Streaming {
     complete: bool,
 }
 
-/// What only somebody else can tell of an hop that ended before its response did: whether that was the
+/// What is known elsewhere only, of an attempt that ended before its response did: whether that was the
 /// endpoint's doing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PendingOutcome {
@@ -62,7 +62,8 @@ pub(crate) struct PendingOutcome {
 }
 
 impl PendingOutcome {
-    /// Another attempt was made: where there was no answer at all, because of that (`failure`); else because of the answer, which has been judged.
+    /// Another attempt was made: where there was no answer at all, because of that (`failure`); else because of the
+    /// answer, which has been judged.
     pub(crate) fn tried_again(self, engine: &mut Balancer, failure: Option<Failure>, now: Time) {
         let failure = failure.filter(|_| !self.good_otherwise);
         self.explain(engine, failure, now);
@@ -100,7 +101,7 @@ impl Attempt {
         }
     }
 
-    /// The ticket of an hop without an answer so far. From here on one is due, if none was before.
+    /// The handle of an attempt without an answer so far. From here on one is due, if none was before.
     pub(crate) fn due(&mut self, engine: &mut Balancer) -> Option<&mut RequestHandle> {
         let Attempt::Waiting { ticket, upload } = self else { return None };
         if core::mem::replace(upload, Upload::Over) == Upload::Flowing {

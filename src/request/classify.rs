@@ -1,4 +1,4 @@
-//! What headers, trailers and the end of a response say, and of whom.
+//! What headers, trailers and the end of a response say, and of which endpoint.
 
 use crate::host::StreamHost;
 use engine::rng;
@@ -72,7 +72,7 @@ pub(crate) fn of_trailers(host: &dyn StreamHost, counts: &Failures) -> Option<Fa
     Failure::of_grpc_status(number(&host.response_trailer("grpc-status")?)?, counts)
 }
 
-/// Who broke off a response that never came to its end: the endpoint, or (`None`) anybody else.
+/// What broke off a response that never came to its end: the endpoint, or (`None`) something else.
 pub(crate) fn of_the_end(host: &dyn StreamHost, counts: &Failures) -> Option<Failure> {
     let failure = of_details(&host.property(&["response", "code_details"])?, host, counts);
     // A stream that had begun to answer may last as long as it likes.
@@ -86,7 +86,7 @@ pub(crate) enum Silence {
     Redirected,
     /// The endpoint failed.
     Failed(Failure),
-    /// Nobody knows: the client left.
+    /// No endpoint knows: the client left.
     PendingOutcome,
 }
 
@@ -131,7 +131,8 @@ fn grpc_timeout(text: &[u8]) -> Option<f64> {
     Some(f64::from(number(digits)?) * unit)
 }
 
-/// What Envoy's details of a response say. Streams that share a connection break with it; its own end tells it from others.
+/// What Envoy's details of a response say. Streams that share a connection break with it; its own end tells it from
+/// others.
 fn of_details(details: &[u8], host: &dyn StreamHost, counts: &Failures) -> Option<Failure> {
     match Failure::of_details(details)?.counted(counts)? {
         Failure::Broken(_) => {
@@ -148,7 +149,7 @@ pub(crate) fn no_connection(host: &dyn StreamHost, counts: &Failures) -> Option<
     if reason.is_empty() { None } else { Failure::Refused.counted(counts) }
 }
 
-/// Who answered.
+/// The host that answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UpstreamHost {
     /// The endpoint with this index.
@@ -177,9 +178,9 @@ pub(crate) fn served_by(engine: &Balancer, host: &dyn StreamHost, upstream: usiz
     fleet.and_then(|f| f.index_of_text(&address)).map_or(UpstreamHost::Unknown, UpstreamHost::Endpoint)
 }
 
-/// Sees to it that the outcome goes to whoever served the request: a retry goes elsewhere, Envoy passes over an
-/// address that is not in the cluster, and other filters answer by themselves. `stays` where a retry would go to the same
-/// endpoint again. The last is whether the ticket is of the endpoint that served.
+/// Sees to it that the outcome goes to the endpoint that served the request: a retry goes elsewhere, Envoy passes over
+/// an address that is not in the cluster, and other filters answer by themselves. `stays` where a retry would go to the
+/// same endpoint again. The last is whether the handle is of the endpoint that served.
 pub(crate) fn reattribute(
     engine: &mut Balancer,
     host: &dyn StreamHost,
@@ -203,7 +204,8 @@ pub(crate) fn reattribute(
             }
             return (ticket, Outcome::Unrelated, false);
         }
-        // Envoy tells by its details of an endpoint that it could not reach; a deadline may have passed before it tried.
+        // Envoy tells by its details of an endpoint that it could not reach; a deadline may have passed before it
+        // tried.
         UpstreamHost::None if is_good(outcome) || deadline => return (ticket, Outcome::Unrelated, false),
         UpstreamHost::None => return (ticket, outcome, false),
     };

@@ -3,7 +3,7 @@
 //! Where the filter also runs among a cluster's upstream filters, it sees every attempt of a request: which endpoint it
 //! goes to and how that one answers. The request's own filter sees the last answer only, but knows why Envoy gave up.
 //! Both run on the same thread in the same VM, and meet here: the request leaves a number in its properties, and
-//! whoever has that number shares its trail.
+//! an attempt that has that number shares the correlation.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -39,11 +39,11 @@ pub(crate) struct RequestCorrelation {
     unexplained: Vec<PendingOutcome>,
 }
 
-/// A trail with several who know it.
+/// A correlation that several share.
 pub(crate) type SharedCorrelation = Rc<RefCell<RequestCorrelation>>;
 
 impl RequestCorrelation {
-    /// The trail of a request to `upstream`, with what is reserved for it.
+    /// The correlation of a request to `upstream`, with what is reserved for it.
     pub fn new(upstream: usize, reserved: Attempt) -> RequestCorrelation {
         RequestCorrelation { upstream, reserved, ..RequestCorrelation::default() }
     }
@@ -87,7 +87,7 @@ pub(crate) struct RequestCorrelations {
 }
 
 impl RequestCorrelations {
-    /// Opens a trail; the number finds it.
+    /// Opens a correlation; the number finds it.
     pub fn open(&mut self, correlation: RequestCorrelation) -> (u64, SharedCorrelation) {
         self.last = self.last.wrapping_add(1);
         let correlation = Rc::new(RefCell::new(correlation));
@@ -95,7 +95,7 @@ impl RequestCorrelations {
         (self.last, correlation)
     }
 
-    /// The trail with this number.
+    /// The correlation with this number.
     pub fn find(&self, number: u64) -> Option<SharedCorrelation> {
         self.open.get(&number).cloned()
     }

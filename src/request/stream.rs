@@ -34,13 +34,13 @@ pub enum Flow {
 pub struct Stream {
     phase: Phase,
     issued: Option<Issued>,
-    /// Whom the decision named that is only shown.
+    /// The endpoint named by the decision that is only shown.
     shown: Option<EndpointRef>,
     /// A retry goes to the same endpoint again: no other is named.
     stays: bool,
     /// Where its attempts may be seen, too: its number and what they share.
     correlation: Option<(u64, SharedCorrelation)>,
-    /// How it was decided, where somebody wants to know.
+    /// How it was decided, where it is wanted.
     pub(crate) record: Option<Box<DecisionRecord>>,
     /// When it came.
     began: Time,
@@ -59,7 +59,7 @@ enum Phase {
     Unrouted,
     /// Steered.
     Steered(Attempt),
-    /// Not steered: whoever answers is learnt from the answer.
+    /// Not steered: the endpoint that answers is learnt from the answer.
     Watching { upstream: usize, started: Time, upload: Upload },
     /// Its attempts tell; this one has steered.
     Followed,
@@ -80,7 +80,7 @@ impl Stream {
             self.phase = Phase::Unrouted;
             return Flow::Continue;
         };
-        // Who asks for an upgrade has said all with the headers.
+        // A client that asks for an upgrade has said all with the headers.
         let upload = Upload::of(complete || host.request_header("upgrade").is_some());
         let now = host.now();
         (self.began, self.uploads) = (now, !complete);
@@ -264,7 +264,7 @@ impl Stream {
         }
     }
 
-    /// Compares a decision that is only shown with Envoy's own: whom its first attempt went to.
+    /// Compares a decision that is only shown with Envoy's own: which endpoint its first attempt went to.
     fn compare(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
         let Some(named) = self.shown.take() else { return };
         let (upstream, used) = match (&self.phase, &self.correlation) {

@@ -1,5 +1,5 @@
-//! One attempt of a request, where the filter runs among the cluster's upstream filters: whom it goes to, how that one
-//! answers. Attempts that retries replace are seen nowhere else.
+//! One attempt of a request, where the filter runs among the cluster's upstream filters: which endpoint it goes to, how
+//! that one answers. Attempts that retries replace are seen nowhere else.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use crate::request::{grpc_web, said};
 use crate::worker::Worker;
 use engine::{Failure, Outcome};
 
-/// An attempt; without a trail it is none of ours and passes.
+/// An attempt; without a correlation it is none of ours and passes.
 #[derive(Debug, Default)]
 pub struct UpstreamAttempt {
     attempt: Attempt,

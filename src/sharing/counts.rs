@@ -1,7 +1,7 @@
 //! What has been counted, which must add up over all workers, living and gone, for as long as the process runs.
 //!
-//! Counts are not needed to decide, so they travel apart from the [`slot`](crate::sharing::worker_report) and less often; whoever
-//! shows them reads them when asked.
+//! Counts are not needed to decide, so they travel apart from the [`slot`](crate::sharing::worker_report) and less
+//! often; the worker that shows them reads them when asked.
 
 use hashbrown::HashMap;
 
@@ -68,7 +68,7 @@ impl Counts {
         self.upstream(UNMATCHED).map_or(0, |counted| counted.totals.fallbacks)
     }
 
-    /// Adds what somebody else has counted.
+    /// Adds what another worker has counted.
     pub fn merge(&mut self, other: &Counts) {
         for (cluster, theirs) in &other.upstreams {
             let ours = self.upstreams.entry(*cluster).or_default();
@@ -86,7 +86,7 @@ impl Counts {
         self.upstreams.get(&cluster)
     }
 
-    /// Whoever wrote this is gone: nothing of it is recent.
+    /// A worker that wrote this is gone: nothing of it is recent.
     pub fn grow_old(&mut self) {
         let endpoints = self.upstreams.values_mut().flat_map(|of| of.endpoints.values_mut());
         endpoints.for_each(|counted| counted.recent = 0.0);

@@ -11,7 +11,7 @@ use engine::time::Time;
 pub struct Shared(RefCell<HashMap<String, (Vec<u8>, u32)>>);
 
 impl Shared {
-    /// Overwrites a value, whoever has written before.
+    /// Overwrites a value, the worker that has written before.
     pub fn put(&self, key: &str, value: &[u8]) {
         let mut entries = self.0.borrow_mut();
         let version = entries.get(key).map_or(1, |(_, version)| version + 1);

@@ -12,7 +12,7 @@ const RENEW_AT_S: f64 = 2.0;
 /// Whose the lease is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Holder {
-    /// Nobody's for certain: it has just been written, and is believed in once it has been read back.
+    /// No worker's for certain: it has just been written, and is believed in once it has been read back.
     #[default]
     Unsettled,
     /// This worker's.
@@ -37,7 +37,7 @@ pub struct Candidate {
 impl Candidate {
     /// Whether it takes the lease from `holder` although that one lives.
     ///
-    /// A configuration that was replaced lives on until its last connection is closed, and asks what nobody wants to
+    /// A configuration that was replaced lives on until its last connection is closed, and asks what is not wanted
     /// know any more. And reading a large answer takes a while, in which a worker that carries traffic keeps requests
     /// waiting; Envoy has a thread that carries none.
     fn replaces(&self, holder: &Candidate) -> bool {

@@ -2,20 +2,20 @@
 //!
 //! | key | written by | holds |
 //! |---|---|---|
-//! | `…/workers` | every worker, compare-and-swap | who publishes, on which seat, and when it was last seen to |
+//! | `…/workers` | every worker, compare-and-swap | which workers publish, on which slot id, and when it was last seen to |
 //! | `…/slot/SEAT` | that worker only | its view of every endpoint ([`worker_report`]) |
 //! | `…/counts/SEAT` | that worker only | what it has counted, ever ([`counts`]) |
 //! | `…/estate` | compare-and-swap | what workers that are gone have counted ([`retired_counters`]) |
-//! | `…/lease` | compare-and-swap | who asks and decides for all, until when ([`lease`]) |
+//! | `…/lease` | compare-and-swap | which worker polls and decides for all, until when ([`lease`]) |
 //! | `…/signals` | the lease holder | the latest samples ([`snapshot`]) |
-//! | `…/fleet` | the lease holder | who the endpoints are ([`discovered`]) |
+//! | `…/fleet` | the lease holder | which endpoints there are ([`discovered`]) |
 //! | `…/clusters` | compare-and-swap | clusters that requests have met and no entry names ([`met`]) |
 //! | `…/capacity/SEAT` | that worker only | how much an endpoint takes ([`scaling`]) |
 //! | `…/scaling` | the lease holder | pressure and desired replicas ([`scaling`]) |
 //!
 //! A [`slot_id`] is a number that is used again: nothing in shared data can be deleted.
 //!
-//! Every byte that is read back is checked: another version, or somebody else's plugin in the same VM scope,
+//! Every byte that is read back is checked: another version, or another plugin in the same VM scope,
 //! yields nothing rather than nonsense.
 
 pub mod codec;

@@ -1,5 +1,6 @@
-//! Who publishes a slot, and under which keys. Workers enter themselves; whoever has been silent for long lies in a grave
-//! until its counts are safe in the [`estate`](crate::sharing::retired_counters), and rises from it if it was only asleep.
+//! Which workers publish a report, and under which keys. Workers enter themselves; a worker that has been silent for
+//! long is marked expired until its counts are safe in the [`estate`](crate::sharing::retired_counters), and rises from
+//! it if it was only asleep.
 //!
 //! Shared data has no delete, so keys are not made of ids, of which a process with many reloads has many, but of
 //! [slot_ids](Seat): a worker takes the lowest that is free, and leaves it when it is struck off.
@@ -13,10 +14,10 @@ use engine::time::Time;
 const STRUCK_AFTER_S: f64 = 30.0;
 /// An entry is renewed at this age, in seconds.
 const RENEW_AFTER_S: f64 = 5.0;
-/// A grave is cleared at this age, in seconds: after the clock was put forward everybody seems long silent, and
+/// A tombstone is cleared at this age, in seconds: after the clock was put forward every worker seems long silent, and
 /// rises again with the next tick.
 const CLEARED_AFTER_S: f64 = 60.0;
-/// With more graves than this the oldest are cleared at once, so that reloads in a row do not fill the list.
+/// With more tombstones than this the oldest are cleared at once, so that reloads in a row do not fill the list.
 const MAX_TOMBSTONES: usize = 64;
 /// The most workers that are listed; Envoy has one a core.
 const MAX_WORKERS: usize = 512;
@@ -30,16 +31,16 @@ struct Entry {
     buried: Time,
 }
 
-/// Who is listed.
+/// Which workers are listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listed {
-    /// Who lives, in order of their ids.
+    /// The live workers, in order of their ids.
     pub living: Vec<SlotId>,
-    /// Whose counts are to be moved to the estate.
+    /// Whose counts are to be moved to the retired counters.
     pub to_bury: Vec<SlotId>,
-    /// Whether whoever asked stood in the list already.
+    /// Whether the worker that asked stood in the list already.
     pub found: bool,
-    /// The seat of whoever asked, once nobody else can have it.
+    /// The slot id of the worker that asked, once no other worker can have it.
     pub mine: Option<SlotId>,
 }
 
@@ -66,12 +67,12 @@ fn write(entries: &[Entry]) -> Vec<u8> {
     w.0
 }
 
-/// The lowest number of a seat that is free; none if all are taken.
+/// The lowest number of a slot id that is free; none if all are taken.
 fn lowest_free(entries: &[Entry]) -> Option<u32> {
     (0..MAX_WORKERS as u32).find(|number| entries.iter().all(|entry| entry.slot_id.number != *number))
 }
 
-/// Who is listed, `me` entered or renewed if `enter`. Losing a race is no fault: the next tick tries again.
+/// Which workers are listed, `me` entered or renewed if `enter`. Losing a race is no fault: the next tick tries again.
 pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Listed {
     let (bytes, version) = host.shared_get(key).unzip();
     let mut entries = read(&bytes.unwrap_or_default());
@@ -85,7 +86,7 @@ pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Li
     if enter && stale {
         entries.retain(|entry| entry.slot_id.id != me);
         for entry in &mut entries {
-            // Much later than now: written before the clock stepped back. Whoever lives enters again.
+            // Much later than now: written before the clock stepped back. A worker that lives enters again.
             let silent = entry.seen.from_the_future(now) || now.seconds_since(entry.seen) >= STRUCK_AFTER_S;
             if silent && (entry.buried == Time::ZERO || entry.buried.from_the_future(now)) {
                 entry.buried = now;
@@ -96,9 +97,9 @@ pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Li
         let number = number.or_else(|| entries.pop().map(|entry| entry.slot_id.number));
         if let Some(number) = number {
             let slot_id = SlotId { id: me, number };
-            // The youngest first, so that the longest list cannot push out whoever enters.
+            // The youngest first, so that the longest list cannot push out the worker that enters.
             entries.insert(0, Entry { slot_id, seen: now, buried: Time::ZERO });
-            // Where nothing stood, somebody else may have written at the same time and know nothing of it.
+            // Where nothing stood, another worker may have written at the same time and know nothing of it.
             let alone = version.is_some();
             let written = host.shared_set(key, &write(&entries), version).is_ok();
             let alive = known.is_some_and(|entry| entry.buried == Time::ZERO);
@@ -123,13 +124,13 @@ pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Li
     }
 }
 
-/// Everybody in the list, the living and the dead.
+/// Every worker in the list, live and expired.
 pub fn all(host: &dyn Host, key: &str) -> Vec<SlotId> {
     let bytes = host.shared_get(key).map(|(bytes, _)| bytes).unwrap_or_default();
     read(&bytes).into_iter().map(|entry| entry.slot_id).collect()
 }
 
-/// Takes `id` off the list. Losing a race is no fault: whoever finds it again tries again.
+/// Takes `id` off the list. Losing a race is no fault: the worker that finds it again tries again.
 pub fn strike(host: &dyn Host, key: &str, id: u64) {
     let Some((bytes, version)) = host.shared_get(key) else { return };
     let mut entries = read(&bytes);

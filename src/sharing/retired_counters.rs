@@ -1,11 +1,12 @@
 //! What workers that are gone have counted: counters of a process never go down, though its workers come and go.
 //!
 //! A worker that ends puts its counts here itself; one that died without a word (its VM crashed) is entered by
-//! whoever finds its grave in the [`registry`]. Each id goes in exactly once: it stands in the
+//! the worker that finds its tombstone in the [`registry`]. Each id goes in exactly once: it stands in the
 //! same record as the sum, which is written by compare-and-swap.
 //!
-//! **Reading.** First the registry, then the records of everybody in it, last the estate; an id that the estate
-//! knows is not counted again. Whoever moves from a record to the estate meanwhile is counted once either way.
+//! **Reading.** First the registry, then the records of every worker in it, last the retired counters; an id that the retired counters
+//! knows is not counted again. A worker that moves from a record to the retired counters meanwhile is counted once
+//! either way.
 
 use super::codec::{Reader, Writer};
 use super::counts::Counts;
@@ -15,7 +16,7 @@ use crate::sharing::slot_id::SlotId;
 use engine::endpoint::GONE_AFTER_S;
 use engine::time::Time;
 
-/// Ids are remembered until long after nobody lists them any more.
+/// Ids are remembered until long after no worker lists them any more.
 const REMEMBERED: usize = 1024;
 /// How often a worker that ends tries against others that write at the same time.
 const ATTEMPTS: usize = 20;
@@ -25,13 +26,13 @@ const ATTEMPTS: usize = 20;
 pub struct Keys {
     /// The list of workers.
     pub workers: String,
-    /// The estate.
+    /// The retired counters.
     pub estate: String,
-    /// What stands before the seat in the key of a worker's counts.
+    /// What stands before the slot id in the key of a worker's counts.
     pub counts: String,
-    /// What stands before the seat in the key of a worker's slot.
+    /// What stands before the slot id in the key of a worker's slot.
     pub slots: String,
-    /// What stands before the seat in the key of what a worker has learnt of the endpoints' capacity.
+    /// What stands before the slot id in the key of what a worker has learnt of the endpoints' capacity.
     pub capacities: String,
 }
 
@@ -48,14 +49,14 @@ impl Keys {
     }
 }
 
-/// Who is gone, and what all of them have counted.
+/// Which workers are gone, and what all of them have counted.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RetiredCounters {
     /// When the first worker of the process began.
     pub founded: Time,
     /// The latest to go, oldest first.
     pub ids: Vec<u64>,
-    /// Their counts and those of everybody before them.
+    /// Their counts and those of every worker before them.
     pub counts: Counts,
 }
 
@@ -90,14 +91,14 @@ pub fn seed(host: &dyn Host, keys: &Keys, now: Time) {
     }
 }
 
-/// Whether the estate has the counts of `id`.
+/// Whether the retired counters has the counts of `id`.
 pub fn holds(host: &dyn Host, keys: &Keys, id: u64) -> bool {
     let estate = host.shared_get(&keys.estate).and_then(|(bytes, _)| RetiredCounters::decode(&bytes));
     estate.is_some_and(|estate| estate.ids.contains(&id))
 }
 
-/// Moves the counts of a worker that will write no more to the estate, clears what it leaves in shared data, and strikes
-/// it off the list, so that its seat is free. On an error somebody else wrote in between: try again.
+/// Moves the counts of a worker that will write no more to the retired counters, clears what it leaves in shared data,
+/// and strikes it off the list, so that its slot id is free. On an error another worker wrote in between: try again.
 pub fn retire(host: &dyn Host, keys: &Keys, slot_id: SlotId) -> Result<(), SharedError> {
     inherit(host, keys, slot_id.id, || {
         let left = slot_id.read(host, &keys.counts);
@@ -110,10 +111,10 @@ pub fn retire(host: &dyn Host, keys: &Keys, slot_id: SlotId) -> Result<(), Share
     Ok(())
 }
 
-/// Adds what `id` has counted to the estate, unless it is there.
+/// Adds what `id` has counted to the retired counters, unless it is there.
 fn inherit(host: &dyn Host, keys: &Keys, id: u64, left: impl FnOnce() -> Counts) -> Result<(), SharedError> {
-    // The estate is read before the counts: if somebody else buries `id` in between, the write here fails, and
-    // if somebody did so before, the id stands in it.
+    // The retired counters is read before the counts: if another worker retires `id` in between, the write here fails,
+    // and if some worker did so before, the id stands in it.
     let (bytes, version) = host.shared_get(&keys.estate).unzip();
     let mut estate = bytes.and_then(|bytes| RetiredCounters::decode(&bytes)).unwrap_or_default();
     if !estate.ids.contains(&id) {
@@ -126,8 +127,8 @@ fn inherit(host: &dyn Host, keys: &Keys, id: u64, left: impl FnOnce() -> Counts)
     Ok(())
 }
 
-/// The end of worker `id`, on `slot_id` if it ever had one: [`retire`] with what it knows itself to have counted, against whoever
-/// writes at the same time.
+/// The end of worker `id`, on `slot_id` if it ever had one: [`retire`] with what it knows itself to have counted,
+/// against the worker that writes at the same time.
 pub fn end(host: &dyn Host, keys: &Keys, id: u64, slot_id: Option<SlotId>, counted: &Counts) {
     for _ in 0..ATTEMPTS {
         if inherit(host, keys, id, || counted.clone()).is_ok() {
@@ -147,7 +148,7 @@ pub struct Gathered {
     pub counts: Counts,
     /// Workers that carry traffic and were heard of lately, that one not among them.
     pub others: usize,
-    /// When the first worker of the process began; [`Time::ZERO`] if nobody knows.
+    /// When the first worker of the process began; [`Time::ZERO`] if that is unknown.
     pub founded: Time,
 }
 

@@ -1,6 +1,6 @@
 //! What workers tell each other about load: how much an endpoint takes, as each has learnt it from its own answers,
 //! and what scaling has come to, which the lease holder alone works out. It is all there, rows and periods too, so
-//! that whoever takes the lease over continues where the other stopped.
+//! that the worker that takes the lease over continues where the other stopped.
 
 use super::codec::{Reader, Writer};
 use engine::Balancer;
@@ -59,7 +59,7 @@ pub fn encode(engine: &Balancer) -> Vec<u8> {
 }
 
 fn scaler(w: &mut Writer, scaler: &Scaler) {
-    // There is no negative pressure, and nobody wants no replica at all: that is how "unknown" is written.
+    // There is no negative pressure, and no worker wants no replica at all: that is how "unknown" is written.
     w.f64(scaler.shown.unwrap_or(-1.0));
     w.u32(scaler.desired.unwrap_or(0));
     w.time(scaler.sampled);

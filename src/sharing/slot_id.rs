@@ -1,12 +1,12 @@
 //! Where a worker's own records stand: a number that keys are made of, and an id that every record ends with.
 //!
-//! A seat goes from worker to worker, an id is never used again. Whoever writes late, on a seat that is another's by now,
-//! is not mistaken for that one: its record has the wrong id and counts as none, until the owner writes again at its next
-//! tick.
+//! A slot id goes from worker to worker, an id is never used again. A worker that writes late, on a slot id that is
+//! another's by now, is not mistaken for that one: its record has the wrong id and counts as none, until the owner
+//! writes again at its next tick.
 
 use crate::host::{Host, SharedError};
 
-/// A worker and its seat.
+/// A worker and its slot id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SlotId {
     /// Which worker.

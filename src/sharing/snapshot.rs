@@ -34,7 +34,8 @@ pub struct Fit {
     pub series: u32,
     /// How many of them name an endpoint.
     pub matched: u32,
-    /// What is wrong, printable, in the words of the log; empty while an endpoint is named, or as long as none is known.
+    /// What is wrong, printable, in the words of the log; empty while an endpoint is named, or as long as none is
+    /// known.
     pub problem: String,
 }
 
@@ -51,7 +52,8 @@ pub struct PollStats {
     pub last_error: String,
     /// The pause between polls at present, seconds: longer than configured while there is no traffic.
     pub pause_s: f32,
-    /// Which questions have not been answered of late: whoever takes over the asking knows what has been logged.
+    /// Which questions have not been answered of late: the worker that takes over the asking knows what has been
+    /// logged.
     pub failing: Vec<u64>,
 }
 

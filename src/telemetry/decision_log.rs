@@ -1,7 +1,7 @@
-//! What a single request's decision was, for those who ask: the debug header, attributes, lines of the log.
+//! What a single request's decision was, for what asks for it: the debug header, attributes, lines of the log.
 //!
-//! Taken down when the decision is made, because what it rests on has changed by the time of the answer. All of it is off
-//! unless the configuration asks for it; then it costs what it says.
+//! Taken down when the decision is made, because what it rests on has changed by the time of the answer. All of it is
+//! off unless the configuration asks for it; then it costs what it says.
 
 use core::fmt::Write;
 use core::net::SocketAddr;
@@ -17,7 +17,7 @@ use engine::policy::Candidates;
 use engine::time::Time;
 use engine::{Cluster, Decision, Explained, Failure, Reason};
 
-/// The longest value of the debug header. What is in it has bounds of its own; this one is for whoever adds to it.
+/// The longest value of the debug header. What is in it has bounds of its own; this one is for later additions.
 const LONGEST: usize = 512;
 /// Lines on single requests that a worker writes a second at most, so that an outage does not drown the log.
 const LINES_A_SECOND: u32 = 20;
@@ -107,7 +107,7 @@ impl Worker {
         given.is_some_and(|given| same(&given, asking.secret.as_bytes()))
     }
 
-    /// Takes a decision down, if anybody wants to know of it.
+    /// Takes a decision down, if it is wanted.
     pub(crate) fn record_decision(
         &mut self,
         host: &dyn StreamHost,
@@ -216,7 +216,7 @@ impl DecisionRecord {
         }
         let cost_name = self.cost_name();
         let Some(endpoint) = &self.endpoint else {
-            out.push_str(", why=\"nobody is eligible\"");
+            out.push_str(", why=\"no endpoint is eligible\"");
             return Ok(());
         };
         write!(out, ", endpoint=\"{}\"", endpoint.address)?;
@@ -287,7 +287,10 @@ impl DecisionRecord {
                 (self.cost_name(), Field::number(self.cost().map(|cost| rounded(self.scaled(cost))))),
                 ("runner_up", Field::text(self.runner_up.as_ref().map(|second| second.address.as_str()))),
                 ("in_flight", Field::Whole(self.in_flight.into())),
-                ("why", Field::Text(if self.endpoint.is_some() { self.why() } else { "nobody is eligible" })),
+                (
+                    "why",
+                    Field::Text(if self.endpoint.is_some() { self.why() } else { "no endpoint is eligible" }),
+                ),
                 ("status", self.status.map_or(Field::Unknown, Field::Whole)),
                 ("failure", Field::text(failed)),
                 ("trace_id", Field::text(trace.id.as_deref())),
@@ -331,7 +334,7 @@ impl Stream {
         }
     }
 
-    /// Whether somebody wants to know how the request fails.
+    /// Whether it is wanted how the request fails.
     pub(crate) fn is_watched(&self, worker: &Worker) -> bool {
         self.record.is_some() && (worker.sinks.failures || worker.sinks.sample > 0.0)
     }
@@ -350,7 +353,7 @@ fn same(given: &[u8], secret: &[u8]) -> bool {
     !secret.is_empty() && given.len() == secret.len() && core::hint::black_box(differ) == 0
 }
 
-/// Who answered in the end, as far as it is an address.
+/// The host that answered in the end, as far as it is an address.
 fn served(host: &dyn StreamHost) -> Option<String> {
     let address = host.property(&["upstream", "address"])?;
     let address: SocketAddr = core::str::from_utf8(&address).ok()?.parse().ok()?;

@@ -226,7 +226,7 @@ impl EnvoyStats {
         self.tell_polls(host, polls, leads, now);
     }
 
-    /// Polls are counted where all workers see them: whoever leads tells what has come since the last look.
+    /// Polls are counted where all workers see them: the leader tells what has come since the last look.
     fn tell_polls(&mut self, host: &dyn Host, polls: &PollStats, leads: bool, now: Time) {
         let counted = [polls.polls, polls.failures];
         let so_far = core::mem::replace(&mut self.polls.so_far, counted);
@@ -241,7 +241,7 @@ impl EnvoyStats {
         }
     }
 
-    /// What has been counted so far has been told, whoever has told it.
+    /// What has been counted so far has been told, by whichever worker.
     pub(crate) fn catch_up(&mut self, engine: &Balancer) {
         for (told, upstream) in self.upstreams.iter_mut().zip(engine.upstreams()) {
             told.so_far = upstream.totals();

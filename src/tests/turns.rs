@@ -1,4 +1,5 @@
-//! What part of the requests an endpoint gets that is sick, slow, new or held back: counted in requests, at any rate.
+//! What part of the requests an endpoint gets that is failing, slow, new or held back: counted in requests, at any
+//! rate.
 
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -19,8 +20,8 @@ fn fleet(endpoints: usize, upstream: &str, root: &str) -> Balancer {
     Balancer::new(&config::parse(json.as_bytes()).unwrap(), at(0))
 }
 
-/// So many requests, each `apart` after the one before, a tick before each; how many each endpoint got. `answer` says by
-/// endpoint and time how it ends, and after how many milliseconds.
+/// So many requests, each `apart` after the one before, a tick before each; how many each endpoint got. `answer` says
+/// by endpoint and time how it ends, and after how many milliseconds.
 fn serve_all(
     engine: &mut Balancer,
     requests: std::ops::Range<u64>,

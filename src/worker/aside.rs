@@ -18,7 +18,7 @@ const STAND_ASIDE: &str = "stand_aside";
 const REFUSE: &str = "refuse";
 /// The log says it again after so long, by one worker of the process.
 const REPEAT_S: f64 = 60.0;
-/// How often somebody looks whether it is time.
+/// How often some worker looks whether it is time.
 pub const TICK_MS: u64 = 5_000;
 const METRIC: &str = "configuration_refused";
 /// The steering headers of a configuration that names none: a client's must not reach what follows them.

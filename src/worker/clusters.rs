@@ -1,7 +1,8 @@
-//! Clusters that requests have met: those that a pattern of the configuration stands for, each of which becomes an upstream
-//! of its own, and those that no entry names.
+//! Clusters that requests have met: those that a pattern of the configuration stands for, each of which becomes an
+//! upstream of its own, and those that no entry names.
 //!
-//! The worker that meets one tells the others through shared data: the one that asks Envoy for members may see no request.
+//! The worker that meets one tells the others through shared data: the one that asks Envoy for members may see no
+//! request.
 
 use crate::event::{Event, Field};
 use crate::host::Host;
@@ -15,7 +16,7 @@ use engine::settings::Upstream;
 pub(super) const MAX_INSTANCES: usize = 64;
 /// So many clusters that no entry names are remembered by name; all of their requests are counted.
 const MAX_UNMATCHED: usize = 16;
-/// Longer names are met by nobody.
+/// Longer names are met by no worker.
 const MAX_NAME: usize = 1024;
 
 /// What this worker knows of the clusters that requests have met.

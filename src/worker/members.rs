@@ -1,8 +1,8 @@
 //! Asking Envoy's admin interface for the members of its clusters, and for the weights of their localities.
 //!
 //! One question names all upstreams that are asked for in the same place: an Envoy that ignores the filter answers each
-//! question with everything that it has. Large answers are asked for in turns, and an answer that took long is not asked
-//! for again soon: while Envoy writes it, its main thread does nothing else.
+//! question with everything that it has. Large answers are asked for in turns, and an answer that took long is not
+//! asked for again soon: while Envoy writes it, its main thread does nothing else.
 
 use core::time::Duration;
 
@@ -47,7 +47,7 @@ struct Place {
     localities: Question,
     /// At most so many upstreams in one question: fewer after one that took too long.
     most: usize,
-    /// Envoy answered with clusters that nobody asked for: it ignores the filter.
+    /// Envoy answered with clusters that no worker asked for: it ignores the filter.
     unfiltered: bool,
     /// It is asked less often for want of traffic.
     rests: bool,
@@ -231,7 +231,7 @@ impl Place {
         Ok(())
     }
 
-    /// Whom the next question is about: as many as have few hosts together, from `next` on, and none twice.
+    /// Which worker the next question is about: as many as have few hosts together, from `next` on, and none twice.
     fn turn(&self, next: usize, wanted: impl Fn(&AskedFor) -> bool) -> Vec<usize> {
         let all = self.asked_for.len();
         let (mut hosts, mut length) = (0, 0);
@@ -309,7 +309,7 @@ impl Place {
                         host.tell(&Event {
                             level: log::Level::Info,
                             name: "source_answers",
-                            message: "Envoy's admin interface answers again",
+                            message: "Envoy's admin interface poll succeeded again",
                             fields: &[("source", Field::Text("envoy_admin"))],
                         });
                     }
@@ -388,7 +388,7 @@ fn fail(host: &dyn Host, discovery: &mut Discovery, (upstream, name): (usize, &s
         host.tell(&Event {
             level: log::Level::Warn,
             name: "source_fails",
-            message: &format!("Envoy's admin interface does not help: {error}"),
+            message: &format!("Envoy's admin interface poll failed: {error}"),
             fields: &[
                 ("source", Field::Text("envoy_admin")),
                 ("upstream", Field::Text(name)),

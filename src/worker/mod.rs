@@ -242,7 +242,7 @@ impl Worker {
             }
             self.hint(host, now);
         } else if self.lease == lease::Holder::Unsettled {
-            // Whoever has no endpoints yet does not want to wait for the next chores.
+            // A worker without endpoints does not wait for the next maintenance.
             self.lead(host, now);
         }
         self.expand(host, now);
@@ -281,7 +281,7 @@ impl Worker {
     /// An answer to one of the worker's own HTTP calls: the status, or `None` if there was no answer.
     pub fn call_answered(&mut self, host: &dyn Host, token: u32, status: Option<u32>, body: &dyn Body) {
         if !self.is_leader() {
-            // Whoever has taken over asks anew, and what it hears counts.
+            // A worker that has taken over asks anew, and what it hears counts.
             return;
         }
         let in_json = InJson(host);
@@ -383,12 +383,12 @@ impl Worker {
         };
         self.lease = lease::hold(host, &self.keys.lease, me, now);
         if self.is_leader() && !led {
-            // The last words of whoever asked before.
+            // The last figures of the worker that polled before.
             self.read_signals(host, now);
             host.tell(&Event {
                 level: log::Level::Debug,
                 name: "leads",
-                message: "this worker now asks and decides for all",
+                message: "acquired the polling lease",
                 fields: &[],
             });
         }
@@ -439,13 +439,13 @@ impl Worker {
             if from_the_future || now.seconds_since(published) > engine::endpoint::GONE_AFTER_S {
                 continue;
             }
-            // Who has no requests has none to probe with.
+            // A worker without requests has none to probe with.
             duty.workers += u32::from(busy);
             duty.rank += u32::from(busy && peer.id < self.id);
             first = first.min(peer.id);
             let _what_was_readable_counts = worker_report::merge(&bytes, &mut self.engine);
         }
-        // Those that carry traffic are seen by all; before any does, nobody but whoever leads has anything to tell.
+        // Those that carry traffic are seen by all; before any does, only the leader has anything to report.
         duty.is_reporter = match self.carries_traffic {
             true => self.id < first,
             false => first == u64::MAX && self.is_leader(),

@@ -6,7 +6,7 @@ use crate::sharing::scaling;
 use engine::time::Time;
 
 impl Worker {
-    /// Tells and hears how much an endpoint takes, and what scaling has come to. Part of the chores: neither
+    /// Tells and hears how much an endpoint takes, and what scaling has come to. Part of the maintenance: neither
     /// changes within a fraction of a second.
     pub(super) fn scale(&mut self, host: &dyn Host, now: Time) {
         if let Some(slot_id) = self.slot_id {

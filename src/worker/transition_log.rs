@@ -1,4 +1,4 @@
-//! Telling the log who was taken out of traffic, and who is back: one worker of the process for all.
+//! Telling the log which endpoints were taken out of traffic, and which are back: one worker of the process for all.
 
 use super::Worker;
 use crate::event::{Event, Field};
@@ -11,7 +11,7 @@ use engine::{Change, Cluster};
 
 impl Worker {
     /// Logs what has changed since the last tick. As sentences, suspects are not worth a line: most are cleared within
-    /// a second. Who collects events wants them all.
+    /// a second. A collector of events wants them all.
     pub(super) fn tell_changes(&mut self, host: &dyn Host, now: Time) {
         let every = self.config.log.format == LogFormat::Json;
         for at in 0..self.engine.upstreams().len() {
@@ -71,13 +71,13 @@ fn sentence(change: &Change) -> Option<(log::Level, &'static str)> {
     let [before, after] = change.states;
     match (before, after) {
         (State::Healthy | State::Suspect | State::Stalled, State::Failed) if change.eligible[1] => {
-            Some((log::Level::Warn, "fails, but too few others are left: it stays in traffic"))
+            Some((log::Level::Warn, "failed, not ejected: ejection limit reached"))
         }
         (State::Healthy | State::Suspect | State::Stalled, State::Failed) => {
-            Some((log::Level::Warn, "fails: taken out of traffic"))
+            Some((log::Level::Warn, "failed, ejected: taken out of traffic"))
         }
         (State::Failed | State::Recovering, State::Healthy) => {
-            Some((log::Level::Info, "is well again: back in traffic"))
+            Some((log::Level::Info, "recovered: back in traffic"))
         }
         _ => None,
     }

@@ -17,7 +17,7 @@ pub const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const RANGE: Range<u16> = 10_000..32_000;
 const ATTEMPTS: usize = 1_000;
 
-/// A port that nobody listens on now and that this process has not handed out before. It is drawn at random, so that
+/// A port without a listener now and that this process has not handed out before. It is drawn at random, so that
 /// processes that draw at the same time hardly ever meet.
 pub fn free() -> Result<SocketAddr> {
     static HANDED_OUT: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
@@ -34,8 +34,8 @@ pub fn free() -> Result<SocketAddr> {
     bail!("no free port on {LOOPBACK} within {RANGE:?}")
 }
 
-/// Listens on a free port. While another thread starts a process, that has a port that was just tried for a moment: then
-/// another is as good.
+/// Listens on a free port. While another thread starts a process, that has a port that was just tried for a moment:
+/// then another is as good.
 pub async fn listen() -> Result<tokio::net::TcpListener> {
     for _ in 0..ATTEMPTS {
         match tokio::net::TcpListener::bind(free()?).await {

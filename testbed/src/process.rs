@@ -81,7 +81,7 @@ impl Running {
 
     /// Kills it and reaps it.
     pub fn kill(&mut self) {
-        // Once more would be at somebody else, who was given the same id since.
+        // Once more would hit another process, which was given the same id since.
         if !std::mem::replace(&mut self.reaped, true) {
             let _ = kill_process_group(self.group, Signal::KILL);
             let _ = self.child.wait();

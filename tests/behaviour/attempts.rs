@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use crate::scene::{Ending, address, begin, config, ms, pass, picks, respond, single, target};
 use crate::world::{Plugin, Stream, World};
 
-/// Who is picked depends on nothing but eligibility; two failures change nothing.
+/// Which endpoint is picked depends on nothing but eligibility; two failures change nothing.
 const PATIENT: &str = r#""policy":"round_robin","health":{"suspect_after":3,"fail_after":3}"#;
 
-/// A thread with the filter in both places: who steers, and who follows.
+/// A thread with the filter in both places: one that steers, and one that follows.
 fn both_places<W: World>(world: &mut W, json: &str) -> (Plugin, Plugin) {
     let plugin = single(world, json);
     let thread = world.thread_of(plugin);
@@ -96,7 +96,7 @@ fn whoever_failed_is_blamed_and_whoever_helped_is_not<W: World>(_: W) {
     }
 }
 
-/// Envoy tries again because of an answer that is no failure: whoever sheds load is not taken out for that.
+/// Envoy tries again because of an answer that is no failure: the endpoint that sheds load is not taken out for that.
 fn an_answer_that_is_tried_again_is_no_reset<W: World>(_: W) {
     let (a, b) = (&*address(0), &*address(1));
     for how in ["429", "409", "404", "200"] {

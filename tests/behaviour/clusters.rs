@@ -8,7 +8,7 @@ use crate::discovery::{ADMIN, by_envoy, crew, split};
 use crate::scene::{address, candidates, load, ms, pass_with};
 use crate::world::{Answer, Plugin, Stream, World};
 
-/// A request to this cluster; whom the steering header names.
+/// A request to this cluster; which endpoint the steering header names.
 fn request<W: World>(world: &mut W, plugin: Plugin, cluster: &str) -> Vec<String> {
     let mut stream = world.stream(plugin, &[(":method", b"GET"), (":path", b"/"), (":authority", b"web")]);
     stream.property(&["xds", "cluster_name"], cluster.as_bytes());

@@ -219,6 +219,6 @@ fn memory_does_not_grow_with_endpoints_that_come_and_go() {
     let before = replace(0..20);
     let after = replace(20..120);
     assert_eq!(after.1, before.1);
-    // What has been counted for those who left is kept, up to a limit; a request a round is a few pages in all.
+    // What has been counted for those that left is kept, up to a limit; a request a round is a few pages in all.
     assert!(after.0 <= before.0 + (4 << 16), "{before:?} {after:?}");
 }

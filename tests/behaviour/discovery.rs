@@ -1,5 +1,5 @@
-//! Who the endpoints are, as Envoy's admin interface and Prometheus tell it: every worker knows a tick later, whoever
-//! leaves is let go in peace, and whatever else comes back changes nothing.
+//! Which endpoints there are, as Envoy's admin interface and Prometheus tell it: every worker knows a tick later,
+//! whichever leaves is let go in peace, and whatever else comes back changes nothing.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::world::{Answer, Call, Plugin, Stream, World};
 
 /// `tests/behaviour` has no Envoy: these are the clusters that it would have.
 pub const ADMIN: &str = "envoy_admin";
-/// So that everybody who can be chosen is.
+/// So that every endpoint that can be chosen is.
 pub const RANDOM: &str = r#""policy":"random""#;
 pub const PROMETHEUS: &str = "prometheus";
 
@@ -140,7 +140,7 @@ pub fn told<W: World>(world: &mut W, crew: &Crew, body: &str) {
     tell(world, crew, ADMIN, &Answer::Http(200, body.as_bytes()));
 }
 
-/// Who gets two hundred requests.
+/// Which endpoint gets two hundred requests.
 pub fn targets<W: World>(world: &mut W, plugin: Plugin) -> Vec<String> {
     picks(world, plugin, 200).into_keys().collect()
 }
@@ -199,7 +199,7 @@ fn who_leaves_is_let_go_in_peace(mut world: impl World) {
         stream.log();
         stream.done();
     }
-    // Whoever takes the place later starts with a clean slate.
+    // An endpoint that takes the place later starts with a clean slate.
     told(&mut world, &crew, &healthy(&[1, 2]));
     let waiting: Vec<_> = (0..20).map(|_| begin(&mut world, crew[0])).collect();
     let newcomer = waiting.iter().filter(|stream| target(*stream) == address(2)).count();
@@ -249,8 +249,8 @@ fn what_is_no_list_changes_nothing(mut world: impl World) {
     told(&mut world, &crew, &healthy(&[1]));
     let logs = world.logs();
     let said = |what: &str| logs.iter().filter(|line| line.contains(what)).count();
-    assert!((1..=3).contains(&said("Envoy's admin interface does not help")), "{logs:?}");
-    assert!(said("Envoy's admin interface answers again") >= 1, "{logs:?}");
+    assert!((1..=3).contains(&said("Envoy's admin interface poll failed")), "{logs:?}");
+    assert!(said("Envoy's admin interface poll succeeded again") >= 1, "{logs:?}");
 }
 
 /// So many seconds in which every question to Envoy is answered with an empty list.
@@ -334,7 +334,7 @@ fn a_new_configuration_knows_at_once_who_is_there(mut world: impl World) {
     let crew = crew(&mut world, 2, &json);
     told(&mut world, &crew, &healthy(&[0, 1, 2, 3]));
     crate::scene::give(&mut world, crew[0], &address(1), &Ending::local("504", "response_timeout"));
-    // In the same thread: nobody has ticked, and nothing is forgotten.
+    // In the same thread: no worker has ticked, and nothing is forgotten.
     let new = load(&mut world, crate::world::Thread(1), &json);
     assert_eq!(targets(&mut world, new), addresses(&[0, 2, 3]));
     // In a thread of its own, as after a crash.

@@ -1,4 +1,5 @@
-//! The fleet's figures among Envoy's own stats add up over workers, whoever comes and goes, and cost requests nothing.
+//! The fleet's figures among Envoy's own stats add up over workers, whichever workers come and go, and cost requests
+//! nothing.
 
 use std::time::Duration;
 

@@ -50,8 +50,8 @@ fn what_counts_is_the_operators(mut world: impl World) {
     }
 }
 
-/// A call to `endpoint` without an answer: its client leaves after so long, at the deadline or not. Meanwhile another call to
-/// the endpoint may be answered.
+/// A call to `endpoint` without an answer: its client leaves after so long, at the deadline or not. Meanwhile another
+/// call to the endpoint may be answered.
 fn unanswered<W: World>(
     world: &mut W,
     plugin: Plugin,
@@ -94,7 +94,7 @@ fn a_deadline_that_passes_counts_against_a_silent_endpoint(mut world: impl World
         // The client left before, or had no deadline.
         (b"1S", 500, false, r#"["5xx"]"#, false),
         (b"", 1_000, false, r#"["5xx"]"#, false),
-        // Nobody could have kept it.
+        // No endpoint could have kept it.
         (b"15m", 15, false, r#"["5xx"]"#, false),
         // It answered others meanwhile.
         (b"1S", 1_000, true, r#"["5xx"]"#, false),

@@ -134,7 +134,7 @@ fn a_route_that_is_chosen_later_is_counted_and_said(mut world: impl World) {
     assert_eq!((shown(&mut world, plugin, "rerouted"), shown(&mut world, plugin, "not_followed")), (80, 0));
 }
 
-/// Whoever was tried first is what Envoy chose; a helper is not.
+/// An endpoint that was tried first is what Envoy chose; a helper is not.
 fn observing_compares_with_the_first_attempt<W: World>(mut world: W) {
     let plugin = single(&mut world, &config(4, "", &format!(r#""mode":"observe",{STATUS}"#)));
     let thread = world.thread_of(plugin);

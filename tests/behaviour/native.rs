@@ -7,7 +7,7 @@ use std::rc::{Rc, Weak};
 use engine::time::Time;
 use evenkeel::host::{self, CallError, Host, MetricKind, SharedError, StreamHost};
 use evenkeel::request::Flow;
-use evenkeel::worker::{self, Worker};
+use evenkeel::worker::Worker;
 
 use crate::world::{Answer, Call, Plugin, Stream, Thread, World};
 

@@ -3,7 +3,7 @@
 use crate::scene::{Ending, address, config, give, ms, pass, picks, picks_of, serve, single};
 use crate::world::{Plugin, World};
 
-/// Who is picked depends on nothing but eligibility; one failure alone changes nothing.
+/// Which endpoint is picked depends on nothing but eligibility; one failure alone changes nothing.
 const PATIENT: &str = r#""policy":"round_robin","health":{"suspect_after":3,"fail_after":3}"#;
 
 const RESET: &str = "upstream_reset_before_response_started{connection_termination}";
@@ -204,7 +204,7 @@ fn a_fault_that_all_share_ejects_nobody(mut world: impl World) {
         *failed.entry(serve(&mut world, plugin, |_| Ending::status("500"))).or_default() += 1;
         pass(&mut world, &[plugin], ms(50));
     }
-    // Thirty seconds of nothing but failures: everybody goes on getting a fair part of the requests.
+    // Thirty seconds of nothing but failures: every endpoint goes on getting a fair part of the requests.
     assert!(failed.len() == 6 && failed.values().all(|count| *count >= 30), "{failed:?}");
 }
 

@@ -122,7 +122,7 @@ fn an_endpoint_that_returns_within_minutes_is_no_newcomer(mut world: impl World)
     let counts = picks(&mut world, crew[0], 3000);
     assert_eq!(counts.get(&address(3)), None, "it failed before it left: {counts:?}");
     assert!(counts[&address(1)] > 850, "no slow start: {counts:?}");
-    // An endpoint that nobody knew is a newcomer.
+    // An endpoint that no endpoint knew is a newcomer.
     told(&mut world, &crew, &healthy(&[0, 1, 2, 4]));
     let counts = picks(&mut world, crew[0], 3000);
     assert!((1..300).contains(&counts[&address(4)]), "a slow start: {counts:?}");

@@ -33,7 +33,7 @@ enum Sending {
     NeverEnding,
 }
 
-/// Five seconds of sending, whoever's fault.
+/// Five seconds of sending, whatever the cause.
 fn send<W: World>(world: &mut W, stream: &mut W::Stream, how: Sending) {
     match how {
         Sending::AllAtOnce => {
@@ -160,7 +160,7 @@ fn an_upload_that_the_client_gives_up_is_nobodys_fault(mut world: impl World) {
     assert!(counts.len() == 2 && counts.values().all(|count| *count >= 2), "{counts:?}");
 }
 
-/// An authorisation filter's 401, a redirect, a page from a cache: nobody was asked, so nobody was quick.
+/// An authorisation filter's 401, a redirect, a page from a cache: no endpoint was asked, so none was quick.
 fn what_another_filter_answers_makes_nobody_look_fast(mut world: impl World) {
     for status in ["200", "302", "401"] {
         let plugin = single(&mut world, &config(2, BY_LATENCY, ""));
@@ -179,7 +179,7 @@ fn what_another_filter_answers_makes_nobody_look_fast(mut world: impl World) {
     }
 }
 
-/// Flowing for hours is a good answer, too: whoever was out returns while the stream is still open.
+/// Flowing for hours is a good answer, too: an endpoint that was out returns while the stream is still open.
 fn an_open_stream_counts_as_good_once_it_flows(mut world: impl World) {
     let plugin = single(&mut world, &config(2, r#""policy":"round_robin""#, ""));
     crate::scene::give(&mut world, plugin, &address(0), &Ending::status("503"));

@@ -39,7 +39,7 @@ fn who_says_that_it_is_degraded_is_spared_until_it_no_longer_is(mut world: impl 
     assert_eq!(picks_of(&mut world, plugin, &address(1), 40), 0);
     pass(&mut world, &[plugin], ms(13_000));
     assert!(picks_of(&mut world, plugin, &address(1), 40) >= 8, "and looked at again");
-    // All of them: nobody is left to spare them for.
+    // All of them: no endpoint is left to spare them for.
     for _ in 0..80 {
         serve(&mut world, plugin, |_| saying("200", "x-envoy-degraded", "true"));
         pass(&mut world, &[plugin], ms(20));

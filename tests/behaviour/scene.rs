@@ -46,7 +46,7 @@ pub struct Ending {
     pub headers: Option<Vec<(&'static str, Vec<u8>)>>,
     pub details: Option<&'static str>,
     pub trailers: Option<Vec<(&'static str, Vec<u8>)>>,
-    /// Who answered, where that is not who was named; empty for nobody.
+    /// The host that answered, where that is not the endpoint named; empty for none.
     pub served_by: Option<String>,
     pub attempts: Option<u64>,
     /// The response breaks off after its headers, for the reason in `details`.
@@ -122,7 +122,7 @@ pub fn candidates(stream: &impl Stream) -> Vec<String> {
     text.split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }
 
-/// Who gets the request.
+/// Which endpoint gets the request.
 pub fn target(stream: &impl Stream) -> String {
     candidates(stream).into_iter().next().unwrap_or_default()
 }
@@ -151,7 +151,7 @@ pub fn respond(stream: &mut impl Stream, ending: &Ending) {
     }
 }
 
-/// One request from beginning to end, 10 ms long; `ending` decides by who got it. Returns who did.
+/// One request from beginning to end, 10 ms long; `ending` decides by which endpoint got it. Returns that endpoint.
 pub fn serve<W: World>(world: &mut W, plugin: Plugin, ending: impl FnOnce(&str) -> Ending) -> String {
     let mut stream = begin(world, plugin);
     let named = target(&stream);

@@ -1,4 +1,4 @@
-//! Who is slow gets little, and is found again once it is not.
+//! A slow endpoint gets little, and is found again once it is not.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use crate::world::{Plugin, Stream, World};
 /// Requests on their way, and when each is answered.
 type Open<W> = Vec<(u64, <W as World>::Stream)>;
 
-/// A hundred requests a second for so long, each answered after the time that `latency` (ms) gives for its endpoint; those that
-/// last longer are in `open` afterwards.
+/// A hundred requests a second for so long, each answered after the time that `latency` (ms) gives for its endpoint;
+/// those that last longer are in `open` afterwards.
 fn sent<W: World>(
     world: &mut W,
     plugin: Plugin,
@@ -93,7 +93,7 @@ fn whatever_the_policy_a_hung_endpoint_is_out_until_it_answers<W: World>(_: W) {
     }
 }
 
-/// Nobody times out, nobody leaves: only a look can tell that it answers again.
+/// Nothing times out, nothing leaves: only a look can tell that it answers again.
 fn a_hung_endpoint_is_looked_at_until_it_answers<W: World>(_: W) {
     for policy in ["round_robin", "random"] {
         let mut world = W::new(5);

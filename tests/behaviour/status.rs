@@ -1,4 +1,4 @@
-//! What the filter says of itself adds up, whoever is asked, whatever has become of who counted.
+//! What the filter says of itself adds up, whichever worker is asked, whatever has become of those that counted.
 
 use std::collections::BTreeMap;
 
@@ -261,7 +261,7 @@ fn counts_outlive_configurations() {
     assert!(keys[119] == keys[5], "a seat is taken again, or keys pile up: nothing can be deleted: {keys:?}");
 }
 
-/// A VM that is gone tells nobody: what it told last counts, once, for ever.
+/// A VM that is gone tells nothing: what it told last counts, once, for ever.
 #[test]
 fn counts_outlive_a_vm_that_crashed() {
     let mut world = Wasm::new(5);
@@ -273,7 +273,7 @@ fn counts_outlive_a_vm_that_crashed() {
         add(&mut truth, picks(&mut world, *plugin, 20));
     }
     pass(&mut world, &crew, ms(1000));
-    // The first never says another word. Everybody else goes on for minutes.
+    // The first never says another word. All others go on for minutes.
     for _ in 0..30 {
         pass(&mut world, &crew[1..], ms(8000));
         add(&mut truth, picks(&mut world, crew[1], 2));

@@ -129,7 +129,7 @@ fn observing_sets_nothing_and_still_learns(mut world: impl World) {
     assert!(!counts.contains_key(&address(2)));
 }
 
-/// All endpoints out, panic switched off: only then is nobody eligible.
+/// All endpoints out, panic switched off: only then is no endpoint eligible.
 const NOBODY: &str = r#""policy":"round_robin","health":{"max_ejected_percent":100}"#;
 
 fn exhaust<W: World>(world: &mut W, plugin: Plugin) {

@@ -1,4 +1,4 @@
-//! What single requests' decisions are told of: to whom may know, and to nobody else.
+//! What single requests' decisions are told of: to clients that may know, and to no others.
 
 use testbed::serde_json::{Value, from_str, json};
 
@@ -42,7 +42,7 @@ fn who_knows_the_secret_is_told(mut world: impl World) {
     for _ in 0..20 {
         serve(&mut world, plugin, |_| Ending::good());
     }
-    // Now and then it is somebody's turn to be looked after.
+    // Now and then a probe is due.
     let by_policy = (0..20).any(|_| {
         let mut stream = request(&mut world, plugin, &[("x-evenkeel-debug", SECRET.as_bytes())]);
         assert!(
@@ -112,7 +112,7 @@ fn with_always_everybody_is_told_also_that_nobody_is_eligible<W: World>(mut worl
     }
     let last =
         (0..20).map(|_| why(&mut world, &Ending::status("503"))).find(|said| said.starts_with("by=fallback"));
-    assert_eq!(last.as_deref(), Some("by=fallback, why=\"nobody is eligible\""));
+    assert_eq!(last.as_deref(), Some("by=fallback, why=\"no endpoint is eligible\""));
 }
 
 /// The events of this kind in the log.

@@ -1,4 +1,4 @@
-//! Nobody eligible in one priority, in one zone, in all of them: `none_eligible` is for the very last case.
+//! No endpoint eligible in one priority, in one zone, in all of them: `none_eligible` is for the very last case.
 
 use std::collections::BTreeMap;
 
@@ -74,7 +74,7 @@ fn the_second_takes_over_and_nobody_is_rejected_while_it_can(mut world: impl Wor
         // The first pair dies while the second stands by: those that meet it, and then probes.
         let lost = settled(&mut world, plugin, &[0, 1]);
         assert!(lost.by(2..4) >= 17 && lost.rejected == 0, "{divided:?}: {lost:?}");
-        // The other pair follows: nobody is left.
+        // The other pair follows: no endpoint is left.
         let dead = settled(&mut world, plugin, &[0, 1, 2, 3]);
         assert!(dead.rejected >= 14, "{divided:?}: {dead:?}");
         // Half of what is second comes back, and takes everything.

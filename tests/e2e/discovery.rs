@@ -14,7 +14,7 @@ use testbed::{tokio, wait};
 
 use crate::scene::{RATE, Scene, Stage, received};
 
-/// How often Envoy is asked who its hosts are.
+/// How often Envoy is asked for its hosts.
 const POLL: Duration = Duration::from_millis(500);
 /// Long enough for two polls, their jitter included, the control plane's file and a busy machine.
 const TWO_POLLS: Duration = Duration::from_secs(2);

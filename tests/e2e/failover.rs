@@ -196,7 +196,7 @@ async fn shares_with_any_number_of_workers() -> Result<()> {
     Ok(())
 }
 
-/// What the new version gets of requests that are nobody's in particular.
+/// What the new version gets of requests that are no endpoint's in particular.
 async fn two_thousand_requests(concurrency: u32) -> Result<f64> {
     let mut stage =
         stage(["v1", "v1", "v2"].map(|version| json!({ "version": version })).to_vec(), json!({}));

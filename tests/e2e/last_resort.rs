@@ -1,4 +1,4 @@
-//! When nobody is eligible.
+//! When no endpoint is eligible.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ async fn nobody_eligible(failover: testbed::serde_json::Value, sick: Behaviour) 
     .open()
     .await?;
     scene.wave(1.0).await?;
-    // One after the other: what strikes all at once is held against nobody.
+    // One after the other: what strikes all at once is held against none.
     for backend in &scene.backends {
         backend.set(sick);
         scene.wave(2.0).await?;

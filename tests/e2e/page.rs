@@ -125,7 +125,7 @@ async fn a_browser_shows_who_gets_traffic_and_why() -> Result<()> {
             page.wait("document.querySelector('.detail:not([hidden]) .sum') !== null")?;
             // Nothing is cut off to the side.
             assert_eq!(page.eval("document.documentElement.scrollWidth")?, json!(width));
-            // Laid out as cards, it is still a table to who cannot see it.
+            // Laid out as cards, it is still a table to readers that cannot see it.
             let tree = page.call("Accessibility.getFullAXTree", json!({}))?;
             let nodes = tree["nodes"].as_array().cloned().unwrap_or_default();
             let roles = |role: &str| nodes.iter().filter(|n| n["role"]["value"] == json!(role)).count();

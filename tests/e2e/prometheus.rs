@@ -12,8 +12,8 @@ use crate::liar::{Liar, json as good};
 use crate::lies;
 use crate::scene::Stage;
 
-const FAILING: &str = "Prometheus does not help";
-const RESUMED: &str = "Prometheus answers again";
+const FAILING: &str = "Prometheus poll failed";
+const RESUMED: &str = "Prometheus poll succeeded again";
 
 /// A stage whose only signal is the queues' depth, asked for at `interval`.
 fn informed(interval: &str, timeout: &str) -> Stage {
@@ -37,8 +37,8 @@ async fn misinformed(interval: &str, timeout: &str) -> Result<(Stage, Liar)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_with_a_long_queue_are_spared() -> Result<()> {
     // Each accepts at once, whatever its queue: only Prometheus can tell. A worker does 20 tasks a second, three times
-    // what it gets, so that a busy machine leaves it enough; the slow one does 2, a fifteenth of all, and its fair share of
-    // 30 a second is 6, which fills its queue of 40 in ten seconds.
+    // what it gets, so that a busy machine leaves it enough; the slow one does 2, a fifteenth of all, and its fair
+    // share of 30 a second is 6, which fills its queue of 40 in ten seconds.
     let scene = Stage {
         scraped: true,
         backend: backend::Config {
@@ -137,7 +137,7 @@ async fn one_worker_asks_for_all() -> Result<()> {
     let (mut stage, liar) = misinformed("200ms", "100ms").await?;
     stage.proxy.concurrency = 4;
     let scene = stage.open().await?;
-    // Who asks is settled by now.
+    // The lease is settled by now.
     scene.wave(1.0).await?;
     let before = liar.asked();
     let start = testbed::clock::now();

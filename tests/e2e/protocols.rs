@@ -1,5 +1,5 @@
-//! WebSockets, server-sent events, calls in both directions and large bodies through a real Envoy: they work, what is open
-//! counts as in flight, and latency is the time to the response's headers.
+//! WebSockets, server-sent events, calls in both directions and large bodies through a real Envoy: they work, what is
+//! open counts as in flight, and latency is the time to the response's headers.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ async fn in_flight(scene: &Scene, count: u64) -> Result<()> {
 
 async fn latencies_are_those_of_headers(scene: &Scene) -> Result<()> {
     for endpoint in endpoints(scene).await? {
-        // Null where nobody has asked yet.
+        // Null where no poll was made yet.
         let latency = endpoint["latency_ms"].as_f64().unwrap_or(0.0);
         ensure!(latency < NOT_THE_STREAM, "{endpoint}");
     }

@@ -76,7 +76,7 @@ async fn the_filter_alone_is_updated_and_a_malformed_update_changes_nothing() ->
     assert!(met[0] + met[1] <= explored_within(begun.elapsed()), "slow ones were met: {met:?}");
     assert_eq!(scene.strangers[0].counts().received, 0, "all were steered");
 
-    // Whom the new list does not have gets nothing more, on the same connections.
+    // An endpoint that the new list does not have gets nothing more, on the same connections.
     let shorter = self::stage().configuration(&scene.backends[..3], &json!(null));
     scene.envoy_mut().update_filter(Filter::evenkeel(&shorter)?).await?;
     wait::until("requests for those that are left only", Duration::from_secs(20), || async {
@@ -92,7 +92,7 @@ async fn the_filter_alone_is_updated_and_a_malformed_update_changes_nothing() ->
 }
 
 /// How often two slow endpoints may be met within `time`, which on a busy machine may be long: each is explored every
-/// 2.5 s at most, and again where it looked well. Whoever forgets meets each once a worker and reload, 24 times besides.
+/// 2.5 s at most, and again where it looked well. A worker that forgets meets each once a reload, 24 times besides.
 fn explored_within(time: Duration) -> u64 {
     8 + (2.0 * time.as_secs_f64()) as u64
 }
@@ -137,7 +137,7 @@ async fn memory(scene: &mut Scene) -> Result<(u64, u64)> {
     Ok((allocated.context("bytes")?, resident.context("kilobytes")?))
 }
 
-/// Waits for so many requests more, whoever serves them.
+/// Waits for so many requests more, whichever endpoint serves them.
 async fn requests_more(scene: &Scene, count: u64) -> Result<()> {
     let sum = || received(&scene.backends).iter().sum::<u64>();
     let before = sum();

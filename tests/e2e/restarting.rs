@@ -1,5 +1,5 @@
-//! Envoy replaced by another process, drained, and told that it is ill, all under load: nobody fails, and what was in flight is
-//! given back exactly.
+//! Envoy replaced by another process, drained, and told that it is ill, all under load: no request fails, and what was
+//! in flight is given back exactly.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -14,7 +14,7 @@ async fn retried() -> Result<Scene> {
     let retries = Some((1, "connect-failure,reset,5xx".to_owned()));
     Stage {
         strangers: 1,
-        // Blind to latency: who had to be helped out also looks slow, by the retry's back-off.
+        // Blind to latency: an endpoint that had to be helped out also looks slow, by the retry's back-off.
         upstream: json!({ "policy": "least_request" }),
         plugin: json!({ "steering": { "candidates": 2 } }),
         proxy: envoy::Config { retries, ..envoy::Config::default() },
@@ -79,7 +79,7 @@ async fn followed(per_try: &str) -> Result<Scene> {
     .await
 }
 
-/// Two are sick at once, in whatever way: nobody notices, both are left, and nobody else is.
+/// Two are sick at once, in whatever way: no client notices, both are left, and no other is.
 async fn both_are_left(per_try: &str, sick: [Behaviour; 2]) -> Result<()> {
     let scene = followed(per_try).await?;
     assert_eq!(scene.wave(1.0).await?.summary.failed, 0);
@@ -111,8 +111,8 @@ async fn followed_attempts_find_two_that_hang_or_crash() -> Result<()> {
     both_are_left("0.25s", [Behaviour::BlackHole, Behaviour::Refuse]).await
 }
 
-/// A try that takes too long goes on beside the next one, and may even win: one request, two endpoints, and each is given back
-/// what it had, whichever filter counts.
+/// A try that takes too long goes on beside the next one, and may even win: one request, two endpoints, and each is
+/// given back what it had, whichever filter counts.
 async fn hedged(follow: bool) -> Result<()> {
     let scene = Stage {
         strangers: 1,
@@ -159,8 +159,8 @@ async fn hedged_requests_whose_attempts_are_followed_are_given_back() -> Result<
     hedged(true).await
 }
 
-/// The shipped policy for methods that may be repeated, six hundred requests a second, and one of ten that crashes. How many
-/// requests there were, and how many a retry saved.
+/// The shipped policy for methods that may be repeated, six hundred requests a second, and one of ten that crashes. How
+/// many requests there were, and how many a retry saved.
 async fn one_of_ten_crashes(which: usize) -> Result<(u64, u64)> {
     let retries = Some((2, "connect-failure,refused-stream,reset,retriable-status-codes".to_owned()));
     let retry_policy = json!({

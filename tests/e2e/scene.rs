@@ -61,7 +61,7 @@ impl Default for Stage {
             backend,
             policy: Policy::evenkeel(),
             plugin: json!({}),
-            // Whoever is ejected is looked at again soon: tests are impatient.
+            // An endpoint that is ejected is looked at again soon: tests are impatient.
             upstream: json!({ "health": { "ejection": "3s" } }),
             bare: false,
             http2: false,
@@ -78,7 +78,7 @@ pub struct Scene {
     pub backends: Vec<Backend>,
     /// Those it does not.
     pub strangers: Vec<Backend>,
-    /// Who scrapes them, if anybody does.
+    /// What scrapes them, if anything does.
     pub prometheus: Option<Prometheus>,
     envoy: Option<Envoy>,
     _turn: SemaphorePermit<'static>,

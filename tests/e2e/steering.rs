@@ -122,8 +122,8 @@ async fn a_route_that_is_not_balanced_is_left_alone() -> Result<()> {
     Ok(())
 }
 
-/// Everybody gets a part of the traffic, nobody fails, nobody sees the header, and a client that names somebody itself
-/// is not obeyed.
+/// Every endpoint gets a part of the traffic, no request fails, no client sees the header, and a client that names an
+/// endpoint itself is not obeyed.
 async fn steers_by(via: &str, policy: Policy, header: &str, proxy: envoy::Config) -> Result<()> {
     let plugin = json!({ "steering": { "via": via } });
     let scene = Stage { backends: 4, policy, plugin, proxy, ..Stage::default() }.open().await?;

@@ -1,4 +1,4 @@
-//! Who hears of which alert, as Alertmanager's own amtool reads its configuration.
+//! Which receiver gets which alert, as Alertmanager's own amtool reads its configuration.
 
 use std::process::Command;
 

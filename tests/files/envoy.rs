@@ -67,7 +67,7 @@ pub fn validate(config: &str) -> Result<String> {
     let mut command = Command::new(tools::envoy()?);
     command.args(["--mode", "validate", "--log-level", "warn", "-c"]).arg(path);
     if apart {
-        // Who watches for configuration has to have a name.
+        // What watches for configuration has to have a name.
         command.args(["--service-node", "docs", "--service-cluster", "docs"]);
     }
     shipped::run(&mut command)

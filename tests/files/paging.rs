@@ -1,5 +1,5 @@
-//! From a fault to whoever is told of it, on real parts: backends die, the shipped rules fire in Prometheus, Alertmanager routes
-//! them as it is shipped, and the webhooks get them; and they hear when it is over.
+//! From a fault to the receiver that is told of it, on real parts: backends die, the shipped rules fire in Prometheus,
+//! Alertmanager routes them as it is shipped, and the webhooks get them; and they hear when it is over.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -100,7 +100,7 @@ async fn alertmanager(address: SocketAddr, webhook: SocketAddr) -> Result<(Runni
         .arg(format!("--config.file={}", path.display()))
         .arg(format!("--storage.path={}", directory.path().join("data").display()))
         .arg(format!("--web.listen-address={address}"))
-        // Alone: nobody to gossip with.
+        // Alone: no peer to gossip with.
         .arg("--cluster.listen-address=");
     let running = Running::spawn("alertmanager", command, &directory.path().join("alertmanager.log"))?;
     let ready = || async move { (http::get(address, "/-/ready").await.ok()?.status == 200).then_some(()) };

@@ -1,5 +1,5 @@
-//! The presets: each is a configuration, and every query in it, put to a real Prometheus that scrapes such metrics, gives each
-//! endpoint one value by the filter's own reading of the answer.
+//! The presets: each is a configuration, and every query in it, put to a real Prometheus that scrapes such metrics,
+//! gives each endpoint one value by the filter's own reading of the answer.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -49,8 +49,8 @@ fn every_preset_is_accepted_and_asks_in_promql() -> Result<()> {
     Ok(())
 }
 
-/// What an endpoint's exporter says, the first being the least loaded: gauges as they are, counters with what they grow by in a
-/// scrape.
+/// What an endpoint's exporter says, the first being the least loaded: gauges as they are, counters with what they grow
+/// by in a scrape.
 struct Exposition {
     /// The job that scrapes it, and the port it is scraped at.
     job: &'static str,
@@ -129,8 +129,8 @@ fn vllm(number: f64, _: &str) -> Vec<(String, Grows)> {
     all
 }
 
-/// The node exporter, cAdvisor and kube-state-metrics in one, with the series that they have beside those that are meant: every
-/// cgroup above a container's, the pause container, pods of the host's network and of other namespaces.
+/// The node exporter, cAdvisor and kube-state-metrics in one, with the series that they have beside those that are
+/// meant: every cgroup above a container's, the pause container, pods of the host's network and of other namespaces.
 fn node(number: f64, ip: &str) -> Vec<(String, Grows)> {
     let pod = format!("namespace=\"shop\",pod=\"web-{number}\"");
     let cgroup = |container: &str| {
@@ -155,7 +155,7 @@ fn node(number: f64, ip: &str) -> Vec<(String, Grows)> {
     all
 }
 
-/// Who called, by which protocol, and how it went are labels; a proxy that calls others reports that, too.
+/// The caller, the protocol, and how it went are labels; a proxy that calls others reports that, too.
 fn istio(number: f64, _: &str) -> Vec<(String, Grows)> {
     let service = "destination_service=\"web.shop.svc.cluster.local\",request_protocol=\"http\",";
     let to = format!("reporter=\"destination\",{service}source_workload=\"cart\",");
@@ -227,7 +227,7 @@ fn export(address: SocketAddr, series: Vec<(String, Grows)>) -> Result<Exporter>
     Ok(Exporter(ended))
 }
 
-/// The value of each endpoint, as the filter reads the answer; an error unless every sample is somebody's.
+/// The value of each endpoint, as the filter reads the answer; an error unless every sample is some endpoint's.
 async fn values(server: SocketAddr, signal: &Signal, index: &EndpointIndex) -> Result<Vec<Option<f64>>> {
     let answer = http::get(server, &request_path("", &signal.query, Duration::from_secs(2))).await?;
     let parsed = evenkeel::discovery::prometheus::parse(

@@ -1,5 +1,6 @@
-//! Every Envoy configuration at work, on addresses of this machine: endpoints never see the steering header, clients decide
-//! neither who serves them nor how often it is tried, retries stay within their budget, and the status page is there.
+//! Every Envoy configuration at work, on addresses of this machine: endpoints never see the steering header, clients
+//! decide neither which endpoint serves them nor how often it is tried, retries stay within their budget, and the
+//! status page is there.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -60,7 +61,7 @@ async fn serve(bootstrap: &Path, network: &str) -> Result<Served> {
         .replace("/etc/envoy/eds", directory.path().to_str().context("a path in UTF-8")?)
         .replace("address: 0.0.0.0", &format!("address: {proxy}"))
         .replace("address: 127.0.0.1", &format!("address: {proxy}"))
-        // Nobody is there: Prometheus away is no reason not to serve.
+        // No Prometheus is there: Prometheus away is no reason not to serve.
         .replace("address: prometheus", &format!("address: {network}3"));
     fs::write(
         directory.path().join("web.yaml"),
@@ -114,14 +115,14 @@ impl Served {
             self.endpoints().await.context("endpoints")?.iter().filter_map(|e| e["picks"].as_u64()).sum();
         ensure!(picks >= summary.requests, "{picks} of {} were steered", summary.requests);
 
-        // Nobody is there.
+        // No endpoint is there.
         for _ in 0..5 {
             let nowhere = [(self.steering(), "127.0.0.1:9")];
             let answer = http::send(self.ingress, Method::GET, "/", &nowhere, "").await?;
             ensure!(answer.status == 200 && answer.header(self.steering()).is_none(), "{answer:?}");
         }
         self.tries().await?;
-        // With original_dst evenkeel itself refuses what nobody can answer.
+        // With original_dst evenkeel itself refuses what cannot be answered.
         if self.text.contains("previous_hosts") {
             self.budget().await?;
         }
@@ -143,7 +144,7 @@ impl Served {
         Ok(())
     }
 
-    /// Everybody fails, slowly: without a budget each request would arrive three times, or twice.
+    /// Every endpoint fails, slowly: without a budget each request would arrive three times, or twice.
     async fn budget(&self) -> Result<()> {
         self.set(Behaviour::FailFast { status: 503, after: Duration::from_millis(300) });
         let load = Load {
@@ -155,7 +156,8 @@ impl Served {
         };
         let requests = load.run().await?.summary().requests as usize;
         let arrived = self.arrived("/budget");
-        // A fifth of what is under way, of which retries are a part: a quarter of the requests; ten at a time are a sixth.
+        // A fifth of what is under way, of which retries are a part: a quarter of the requests; ten at a time are a
+        // sixth.
         ensure!(arrived * 2 < requests * 3, "{requests} requests arrived {arrived} times");
         let metrics = http::get(self.metrics, "/stats/prometheus").await?.text();
         let over =

@@ -136,7 +136,7 @@ async fn both_ways_to_steer_work_as_shipped_and_the_dashboards_show_it() -> Resu
 
         for panel in grafana::panels()? {
             if panel.title == "Alerts" {
-                // Somebody has to be down for that.
+                // Some endpoint has to be down for that.
                 let gone = together.backends.pop();
                 drop(gone.context("a backend")?);
             }

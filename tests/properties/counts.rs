@@ -16,13 +16,13 @@ use proptest::sample::Index;
 
 const CLUSTER: u64 = 7;
 
-/// Shared data; before a chosen access somebody else gets a word in.
+/// Shared data; before a chosen access another worker writes.
 #[derive(Default)]
 struct Shared {
     entries: RefCell<BTreeMap<String, (Vec<u8>, u32)>>,
     accesses: Cell<u32>,
     interrupted_at: Cell<u32>,
-    /// Who is then buried by somebody else.
+    /// The worker that is then retired by another.
     by_burying: Cell<Option<SlotId>>,
 }
 
@@ -95,7 +95,7 @@ enum Step {
     /// It falls silent for good.
     Crash(Index),
     Pass(u16),
-    /// The next access to shared data but so many is preceded by somebody else's burial.
+    /// The next access to shared data but so many is preceded by another worker's burial.
     Interrupt(u8, Index),
 }
 

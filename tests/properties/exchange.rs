@@ -177,7 +177,7 @@ fn decides(engine: &mut Balancer) -> Result<(), TestCaseError> {
         for _ in 0..5 {
             let Decision::Steer(candidates) = engine.pick(upstream, Request::wanting(2), s(9), &mut rng)
             else {
-                return Err(TestCaseError::fail("nobody is eligible"));
+                return Err(TestCaseError::fail("no endpoint is eligible"));
             };
             let fleet = engine.upstream(upstream).expect("configured").fleet();
             prop_assert!(candidates.first().is_some());

@@ -1,4 +1,4 @@
-//! Versions, priorities and zones: who gets how much, whatever becomes of whom.
+//! Versions, priorities and zones: which endpoint gets how much, whatever becomes of others.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ const POLICIES: [&str; 9] = [
 /// An endpoint: zone, priority, version.
 type Place = (&'static str, u32, &'static str);
 
-/// An engine, a clock, and what is wrong with whom.
+/// An engine, a clock, and what is wrong with which endpoint.
 struct Scene {
     engine: Balancer,
     places: Vec<Place>,
@@ -224,7 +224,7 @@ fn the_local_zone_gets_everything_while_it_is_well_and_idle_zones_are_not_explor
     for name in POLICIES {
         let mut scene = Scene::new(&ZONES, &format!("{}{LOCAL}", policy(name)));
         scene.takes[3..].fill(0.15);
-        // Two minutes, in which whoever is explored would have been.
+        // Two minutes, in which the endpoint that is explored would have been.
         let counts = scene.counts(12_000);
         assert_eq!(share(&counts, |p| p.0 == "a"), 1.0, "{name}: {counts:?}");
     }
@@ -290,7 +290,7 @@ fn a_fault_of_all_zones_moves_next_to_nothing() {
 
 #[test]
 fn a_zone_and_a_priority_stay_panic_free_while_others_can_carry_everything() {
-    // One of three local endpoints left: below the panic threshold, but nobody has to ignore health.
+    // One of three local endpoints left: below the panic threshold, but no endpoint has to ignore health.
     let mut scene = Scene::new(&ZONES, &format!(r#""health":{{"ejection":"1h"}},{LOCAL}"#));
     scene.counts(50);
     scene.sick[0] = true;
@@ -336,7 +336,7 @@ fn any_place() -> impl Strategy<Value = Place> {
 proptest! {
     #![proptest_config(crate::seeded(150))]
 
-    /// As long as the first tier is whole and idle, nobody else is chosen.
+    /// As long as the first tier is whole and idle, no other endpoint is chosen.
     #[test]
     fn nobody_beyond_the_first_tier_is_chosen_without_need(
         places in vec(any_place(), 1..12),
@@ -352,7 +352,7 @@ proptest! {
         }
     }
 
-    /// Whatever fails: somebody is named, each once, and never a version that gets nothing.
+    /// Whatever fails: some endpoint is named, each once, and never a version that gets nothing.
     #[test]
     fn somebody_is_always_named(
         places in vec(any_place(), 1..12),

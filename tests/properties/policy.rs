@@ -1,4 +1,4 @@
-//! Whoever is named may be named, once; and equals get equal shares.
+//! An endpoint that is named may be named, once; and equals get equal shares.
 
 use engine::ablation::Ablation;
 use engine::endpoint::EndpointState;

@@ -107,7 +107,7 @@ impl Explorer {
         let mut texts = BTreeSet::new();
         for (path, question) in asked {
             let path = general(&self.places, &path);
-            // Who asks twice for text has narrowed the question down for what is not empty.
+            // A question asked twice for text has been narrowed down for what is not empty.
             if matches!(question, Constraint::Text { .. }) && !texts.insert(path.clone()) {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! `debug`: a response header that tells a request's decision, for those who may ask.
+//! `debug`: a response header that tells a request's decision, for clients that may ask.
 
 use super::kinds::forbidden_to_set;
 use super::node::{Fields, Node};

@@ -1,4 +1,4 @@
-//! `upstreams[].failover`: what happens when nobody is eligible.
+//! `upstreams[].failover`: what happens when no endpoint is eligible.
 
 use super::kinds::Bounds;
 use super::node::Fields;

@@ -1,13 +1,13 @@
 //! evenkeel's configuration: the plugin's JSON in, a checked [`Config`] or every fault with its JSON path out.
 //!
-//! Everything is strict: an unknown field, a wrong type, a number out of range and a contradiction are faults, and all of
-//! them are reported, not only the first.
+//! Everything is strict: an unknown field, a wrong type, a number out of range and a contradiction are faults, and all
+//! of them are reported, not only the first.
 //!
-//! A configuration passes through here in four steps. [`parse`] turns bytes into a tree that keeps duplicate keys; a node
-//! knows its path and reports what is wrong with it; one file for each object of the configuration reads its fields into plain
-//! data (what concerns one cluster are the engine's [settings](engine::settings), the rest is defined here); [`effective`]
-//! writes the whole back with every default filled in. [`questions`](constraints) records what is asked of each value, from
-//! which the JSON Schema is made.
+//! A configuration passes through here in four steps. [`parse`] turns bytes into a tree that keeps duplicate keys; a
+//! node knows its path and reports what is wrong with it; one file for each object of the configuration reads its
+//! fields into plain data (what concerns one cluster are the engine's [settings](engine::settings), the rest is defined
+//! here); [`effective`] writes the whole back with every default filled in. [`questions`](constraints) records what is
+//! asked of each value, from which the JSON Schema is made.
 
 #![cfg_attr(
     not(test),
@@ -55,10 +55,9 @@ use core::time::Duration;
 
 use engine::settings::Upstream;
 
-pub use crate::constraints::Constraint;
+pub use constraints::Constraint;
 #[cfg(not(target_family = "wasm"))]
-pub use crate::constraints::questions;
-pub use crate::unused::without_effect;
+pub use constraints::questions;
 pub use effective::{Effective, effective};
 pub use endpoints::MAX_ENDPOINTS;
 pub use engine::settings::{Counted, Failures};
@@ -66,6 +65,7 @@ pub use fault::Fault;
 pub use kinds::Bounds;
 pub use prometheus::is_header_value;
 pub use root::{Legible, legible, parse, parse_upstream, role};
+pub use unused::without_effect;
 
 /// The whole plugin configuration, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,7 +82,7 @@ pub struct Config {
     pub status: Option<Status>,
     /// Whether the fleet's figures are among Envoy's own stats, too; yes by default.
     pub envoy_stats: bool,
-    /// Who is told a request's decision in a response header, if anybody.
+    /// Whether a request's decision is told in a response header, and to which clients.
     pub debug: Option<DebugHeader>,
     /// What of a request's decision other parts of Envoy can read; each once.
     pub attributes: Vec<Attribute>,
@@ -219,7 +219,7 @@ pub struct Status {
 pub struct DebugHeader {
     /// The response header, in lower case; `x-evenkeel-decision` by default.
     pub header: String,
-    /// How a client asks for it; with none everybody is told.
+    /// How a client asks for it; with none every client is told.
     pub asking: Option<Asking>,
 }
 
@@ -244,7 +244,7 @@ impl core::fmt::Debug for Asking {
 pub enum Attribute {
     /// The endpoint that was named.
     Endpoint,
-    /// Who decided.
+    /// What decided.
     Reason,
     /// What the endpoint was expected to cost.
     Cost,

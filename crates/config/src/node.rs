@@ -92,7 +92,7 @@ impl<'t> Node<'t> {
         self.text_like(allowed, None)
     }
 
-    /// The text here, which whoever asks holds against `pattern` or more; anything else is a fault.
+    /// The text here, which the caller holds against `pattern` or more; anything else is a fault.
     pub fn text_like(&self, allowed: &str, pattern: Option<&'static str>) -> Option<&'t str> {
         self.ask(|| Constraint::Text { allowed: allowed.into(), pattern });
         self.any_text(allowed)

@@ -69,7 +69,7 @@ pub(super) fn read(parent: &Fields, signals: &[Signal]) -> Policy {
         Some(Some(name)) => name.one_of(NAMES),
         Some(None) => Some(Name::Adaptive),
     };
-    // Whatever belongs to a policy that nobody can read is not worth a second fault.
+    // Whatever belongs to a policy that cannot be read is not worth a second fault.
     let Some(name) = name else { return Policy::Adaptive };
     if let Some(fields) = &fields {
         report_strangers(fields, name);

@@ -1,5 +1,5 @@
 //! What the contract has and this version does not act on yet: accepted, so that one configuration serves both,
-//! and named at load, so that nobody counts on it.
+//! and named at load, so that it is not counted on.
 
 use super::Config;
 use engine::settings::{Policy, Upstream};

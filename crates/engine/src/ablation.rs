@@ -1,6 +1,6 @@
 //! What the adaptive policy is made of, each part of which can be left out to see what it is good for.
 
-/// Enough that a draw of only sick endpoints is rare, few enough that the best is not everybody's choice.
+/// Enough that a draw of only failing endpoints is rare, few enough that the best is not chosen by every request.
 const CHOICES: usize = 6;
 
 /// The parts; all of them by default. Leaving one out is for ablation, not for production.
@@ -32,11 +32,11 @@ pub struct Ablation {
     pub sharing: bool,
     /// Holding traffic back after a single failure until a request went well.
     pub verify: bool,
-    /// Taking out who fails repeatedly.
+    /// Taking out endpoints that fail repeatedly.
     pub eject: bool,
     /// Judging failures against those of the rest of the fleet.
     pub background: bool,
-    /// Slow start of newcomers and of those who return.
+    /// Slow start of newcomers and of those that return.
     pub slow_start: bool,
     /// Signals from Prometheus.
     pub signals: bool,

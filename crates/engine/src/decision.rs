@@ -16,7 +16,7 @@ pub enum Decision {
     SafeEndpoint,
 }
 
-/// Who or what decided where a request goes.
+/// What decided where a request goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reason {
     /// The policy.
@@ -24,13 +24,13 @@ pub enum Reason {
     Policy,
     /// The need to look after an endpoint that gets no traffic.
     Probe,
-    /// Nobody was eligible: Envoy.
+    /// No endpoint was eligible: Envoy.
     Fallback,
     /// Some hosts can only be reached by Envoy's own policy, and this was their part.
     Unsteerable,
-    /// Nobody was eligible: answered 503.
+    /// No endpoint was eligible: answered 503.
     Reject,
-    /// Nobody was eligible: the safe endpoint.
+    /// No endpoint was eligible: the safe endpoint.
     SafeEndpoint,
 }
 
@@ -48,8 +48,8 @@ impl Reason {
     }
 }
 
-/// A request on its way to an endpoint. Whoever holds it owes the engine one [`Balancer::answered`](crate::Balancer::answered) and one
-/// [`Balancer::finished`](crate::Balancer::finished).
+/// A request on its way to an endpoint. Its holder owes the engine one
+/// [`Balancer::answered`](crate::Balancer::answered) and one [`Balancer::finished`](crate::Balancer::finished).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestHandle {
     /// Which upstream.

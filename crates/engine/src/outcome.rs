@@ -22,8 +22,8 @@ pub enum Failure {
     Timeout,
     /// A gRPC status that blames the server.
     Grpc,
-    /// The call's own deadline passed without an answer. It blames an endpoint that was silent for all that time and much
-    /// longer than is typical, as a time-out; no other.
+    /// The call's own deadline passed without an answer. It blames an endpoint that was silent for all that time and
+    /// much longer than is typical, as a time-out; no other.
     Deadline,
 }
 
@@ -43,7 +43,7 @@ impl Failure {
     }
 
     /// How many failures in a row this one counts for. A refused connection and a time-out say more than one
-    /// bad answer: the first is the kernel's word that nobody listens, the second took seconds to learn.
+    /// bad answer: the first is the kernel's word that nothing listens, the second took seconds to learn.
     /// Too much to do is no illness: it prices the endpoint, it does not eject it.
     fn weight(self) -> u32 {
         match self {

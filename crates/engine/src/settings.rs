@@ -1,5 +1,5 @@
-//! What can be set of a cluster, with units and ranges. Plain data: the crate `config` makes it from JSON, tests and the
-//! simulator make it by hand.
+//! What can be set of a cluster, with units and ranges. Plain data: the crate `config` makes it from JSON, tests and
+//! the simulator make it by hand.
 
 mod failures;
 
@@ -33,7 +33,7 @@ pub struct Upstream {
     pub health: Health,
     /// How long a newcomer or a recovered endpoint takes to reach its full share.
     pub slow_start: Duration,
-    /// What happens when nobody is eligible.
+    /// What happens when no endpoint is eligible.
     pub failover: Failover,
     /// Zone awareness, if any.
     pub zone: Option<Zone>,
@@ -234,14 +234,14 @@ pub struct Health {
     pub max_ejected_percent: f64,
     /// What counts as a failure; by default what blames the server.
     pub failures: Failures,
-    /// Whether an endpoint is blamed for a request that Envoy tried again elsewhere for a reason that is not seen; yes by
-    /// default.
+    /// Whether an endpoint is blamed for a request that Envoy tried again elsewhere for a reason that is not seen; yes
+    /// by default.
     pub blame_retried: bool,
     /// Whether what an endpoint says of itself in its responses' headers is heeded; yes by default.
     pub heed_headers: bool,
 }
 
-/// What happens when nobody is eligible.
+/// What happens when no endpoint is eligible.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failover {
     /// The last resort.
@@ -250,7 +250,7 @@ pub struct Failover {
     pub panic_percent: f64,
 }
 
-/// The last resort when nobody is eligible.
+/// The last resort when no endpoint is eligible.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoneEligible {
     /// The header stays unset: Envoy's fallback policy decides.

@@ -1,4 +1,5 @@
-//! One fleet, everybody on the same traffic: who is how much worse than whom, and whether chance explains it.
+//! One fleet, every endpoint on the same traffic: which endpoint is how much worse than which endpoint, and whether
+//! chance explains it.
 
 use super::kinds::Fleet;
 use super::statistics::{at_least, jain};
@@ -111,7 +112,7 @@ impl Judged {
     }
 }
 
-/// Runs `fleet` with everybody.
+/// Runs `fleet` with every endpoint.
 pub fn judge(fleet: &Fleet) -> Judged {
     let mut ours = Vec::new();
     let mut built_in = vec![Vec::new(); BUILT_IN.len()];

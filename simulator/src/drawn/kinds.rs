@@ -58,7 +58,7 @@ pub struct Fault {
 /// A fleet and its traffic, drawn.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fleet {
-    /// What chance decides within it: who is faster, who falls ill.
+    /// What chance decides within it: which endpoint is faster, who falls ill.
     pub salt: u64,
     /// How many endpoints.
     pub endpoints: usize,
@@ -86,7 +86,7 @@ pub struct Fleet {
     pub proxies: usize,
     /// Workers of each.
     pub workers: usize,
-    /// Share of attempts that fail whoever serves them.
+    /// Share of attempts that fail whichever endpoint serves them.
     pub errors: f64,
     /// Retries of a request.
     pub retries: u32,

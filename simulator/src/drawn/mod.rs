@@ -1,7 +1,7 @@
-//! Fleets that nobody chose: drawn by chance, each one line of text that replays it, and judged in pairs.
+//! Fleets that no endpoint chose: drawn by chance, each one line of text that replays it, and judged in pairs.
 //!
 //! ```text
-//! seed ─▶ Fleet ─▶ line ─▶ Fleet ─▶ Scenario ─▶ world::run, everybody with the same seeds ─▶ Verdict ─▶ report
+//! seed ─▶ Fleet ─▶ line ─▶ Fleet ─▶ Scenario ─▶ world::run, every endpoint with the same seeds ─▶ Verdict ─▶ report
 //! ```
 
 mod draw;

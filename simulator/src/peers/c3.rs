@@ -16,7 +16,7 @@ const ALPHA: f64 = 0.9;
 /// Endpoints ranked for one request: the replica group. Smaller fleets are ranked whole.
 const GROUP: usize = 10;
 
-/// Service time assumed before the first answer, seconds: with zero everything would go to whoever has not
+/// Service time assumed before the first answer, seconds: with zero everything would go to the endpoint that has not
 /// answered yet.
 const FIRST_S: f64 = 0.030;
 

@@ -1,4 +1,4 @@
-//! Who is in the fleet, for peers that know no health.
+//! Which endpoints are in the fleet, for peers that know no health.
 
 use engine::rng::Rng;
 

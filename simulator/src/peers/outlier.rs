@@ -23,7 +23,7 @@ struct Host {
     ejected_at: Option<Time>,
 }
 
-/// Who is ejected.
+/// Which endpoint is ejected.
 #[derive(Clone, Debug)]
 pub struct Outlier {
     hosts: Vec<Host>,
@@ -32,7 +32,7 @@ pub struct Outlier {
 }
 
 impl Outlier {
-    /// Nobody is.
+    /// No endpoint is.
     pub fn new(endpoints: usize, now: Time) -> Outlier {
         Outlier { hosts: vec![Host::default(); endpoints], swept: now, ejected: 0 }
     }
@@ -57,7 +57,7 @@ impl Outlier {
         true
     }
 
-    /// Time passes; whether somebody returned.
+    /// Time passes; whether some endpoint returned.
     pub fn tick(&mut self, now: Time) -> bool {
         if now.seconds_since(self.swept) < INTERVAL_S {
             return false;

@@ -8,7 +8,7 @@ use engine::settings::EndpointQuery;
 /// Weights above this are no weights, as in the configuration.
 const MAX_WEIGHT: f64 = 1000.0;
 
-/// Who the endpoints are, by an answer to `query`.
+/// Which endpoints there are, by an answer to `query`.
 pub fn endpoints(status: u32, body: &[u8], query: &EndpointQuery) -> Result<Finding, Unusable> {
     let further = [query.zone_label.as_str(), &query.version_label, &query.weight_label];
     let answer = parse_with(status, body, &query.address_label, &further)?;

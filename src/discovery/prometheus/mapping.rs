@@ -34,7 +34,7 @@ pub struct Assignment {
     pub matched: usize,
     /// Samples for an endpoint whose value is unknown.
     pub unknown: usize,
-    /// Samples for nobody in this fleet.
+    /// Samples for no endpoint of this set.
     pub unmatched: usize,
 }
 

@@ -7,7 +7,7 @@ use engine::settings::{Policy, RuleAction};
 /// The states of the contract, as they stand in JSON and in labels.
 pub const STATES: [&str; 4] = ["healthy", "suspect", "failed", "draining"];
 
-/// The name of a state; who recovers has failed and is not back yet.
+/// The name of a state; one that recovers has failed and is not back yet.
 pub fn state(state: State) -> &'static str {
     match state {
         State::Healthy => "healthy",

@@ -132,7 +132,7 @@ pub struct ClusterReport<'a> {
     pub picks_per_s: f64,
     /// Requests in flight.
     pub in_flight: u64,
-    /// Who decided, ever.
+    /// What decided, ever.
     pub decisions: Decisions,
     /// How long a sample of the decisions took; none before the first.
     pub decision_time: Option<DecisionTime>,
@@ -241,20 +241,20 @@ pub struct Share<'a> {
     pub panic: bool,
 }
 
-/// Requests by who decided where they go.
+/// Requests by what decided where they go.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Decisions {
     /// The policy.
     pub policy: u64,
     /// The need to look after an endpoint that gets no traffic.
     pub probe: u64,
-    /// Nobody was eligible: Envoy.
+    /// No endpoint was eligible: Envoy.
     pub fallback: u64,
     /// Some hosts can only be reached by Envoy's own policy: their part.
     pub unsteerable: u64,
-    /// Nobody was eligible: answered 503.
+    /// No endpoint was eligible: answered 503.
     pub reject: u64,
-    /// Nobody was eligible: the safe endpoint.
+    /// No endpoint was eligible: the safe endpoint.
     pub safe_endpoint: u64,
 }
 
@@ -404,7 +404,7 @@ fn fine(value: f64) -> f64 {
     if value.is_finite() { (value * 1e6).round() / 1e6 } else { 0.0 }
 }
 
-/// The number as somebody would write it: not 0.10000000149 for a tenth.
+/// The number as some endpoint would write it: not 0.10000000149 for a tenth.
 fn as_written(value: f32) -> f64 {
     value.to_string().parse().unwrap_or(f64::from(value))
 }

@@ -147,7 +147,7 @@ fn grpc(shared: &Shared, status: u8, in_trailers: bool) -> Response<Answered> {
     response
 }
 
-/// An answer that says who gave it.
+/// An answer that names its backend.
 pub(super) fn named(shared: &Shared, status: StatusCode, body: Answered) -> Response<Answered> {
     let mut response = Response::new(body);
     *response.status_mut() = status;

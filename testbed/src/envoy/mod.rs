@@ -38,8 +38,9 @@ pub struct Config {
     pub retry_policy: Value,
     /// Whether a try that takes longer than `per_try_timeout` goes on beside the next one; the first answer counts.
     pub hedged: bool,
-    /// How long old listeners and filter chains live on, if not Envoy's ten minutes. Then every answer asks its client at once
-    /// to leave; Envoy's default, to ask ever more of them, cuts off those who were not asked in so short a time.
+    /// How long old listeners and filter chains live on, if not Envoy's ten minutes. Then every answer asks its client
+    /// at once to leave; Envoy's default, to ask ever more of them, cuts off those that were not asked in so short a
+    /// time.
     pub drain: Option<Duration>,
     /// Request headers that are taken off before a route is chosen.
     pub stripped: Vec<String>,
@@ -258,8 +259,8 @@ impl Envoy {
         Ok(envoy)
     }
 
-    /// Starts a new process, which takes the listening sockets over and asks the present one to drain and to end. Returns
-    /// once the new one serves.
+    /// Starts a new process, which takes the listening sockets over and asks the present one to drain and to end.
+    /// Returns once the new one serves.
     pub async fn hot_restart(&mut self) -> Result<()> {
         if !self.config.hot_restart {
             bail!("a hot restart needs `hot_restart`");

@@ -44,7 +44,7 @@ impl Connections {
         connections
     }
 
-    /// One request and its answer, and who gave it.
+    /// One request and its answer, and which backend gave it.
     pub(super) async fn call(&self, call: &Call) -> (Outcome, Option<String>) {
         tokio::time::timeout(call.timeout, self.exchange(call)).await.unwrap_or((Outcome::Timeout, None))
     }

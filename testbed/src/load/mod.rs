@@ -1,7 +1,7 @@
 //! An open-loop load generator.
 //!
 //! Requests are sent at their intended times whatever became of the earlier ones, and latency counts from the
-//! intended time: a stall delays nobody's clock (no coordinated omission).
+//! intended time: a stall delays no clock (no coordinated omission).
 
 mod cli;
 mod connections;

@@ -1,5 +1,5 @@
-//! Requests through the proxies that the manifests make: the endpoint that fails at once gets next to none, and no endpoint
-//! sees the header.
+//! Requests through the proxies that the manifests make: the endpoint that fails at once gets next to none, and no
+//! endpoint sees the header.
 
 use std::fs;
 use std::process::Command;
@@ -56,7 +56,8 @@ async fn sees_requests(scene: Scene) -> Result<()> {
 
     let failing = backends[0].address().to_string();
     let load = Load { target: ingress, rate: 100.0, duration: PATIENCE, ..Load::default() }.start().await?;
-    // Envoy's own least_request would send it a third at least: whoever fails at once has the fewest in flight.
+    // Envoy's own least_request would send it a third at least: the endpoint that fails at once has the fewest in
+    // flight.
     let steered = || async {
         let report = load.report();
         let last = report.records.iter().map(|record| record.at_us).max()?;
@@ -100,7 +101,7 @@ async fn every_platform_steers_as_shipped() -> Result<()> {
             ingress: ports::free()?,
             admin: ports::free()?,
             endpoints: backends.iter().map(Backend::address).collect(),
-            // Nobody is there: Prometheus away is no reason not to serve.
+            // No Prometheus is there: Prometheus away is no reason not to serve.
             prometheus: ports::free()?,
         };
         let config = if is_istio {

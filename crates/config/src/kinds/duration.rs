@@ -64,7 +64,7 @@ fn parse(text: &str) -> Option<Duration> {
     Some(Duration::from_nanos(whole.checked_add(u64::try_from(fraction).ok()?)?))
 }
 
-/// What somebody meant who forgot the unit, left a blank or wrote it large.
+/// What was meant where the unit was forgotten, a blank left or a letter written large.
 fn meant(text: &str) -> Option<String> {
     let tidy: String = text.to_ascii_lowercase().split_whitespace().collect();
     [tidy.clone(), tidy + "s"].into_iter().find(|guess| parse(guess).is_some())

@@ -4,7 +4,7 @@ use crate::node::Node;
 
 const MAX_NAME: usize = 128;
 
-/// Headers that frame a message, belong to one hop or carry credentials: setting or stripping one of them
+/// Headers that frame a message, belong to one attempt or carry credentials: setting or stripping one of them
 /// would break requests (RFC 9110, 7.6.1; RFC 9113, 8.2.2).
 const FORBIDDEN: [&str; 13] = [
     "authorization",

@@ -7,7 +7,7 @@ const MAX_NAME: usize = 512;
 const MAX_QUERY: usize = 8 * 1024;
 const MAX_PATH: usize = 256;
 
-/// Whoever writes one by hand errs with blanks, not with the rest of what is no name.
+/// A key written by hand errs with blanks, not with the rest of what is no name.
 const NAME_PATTERN: &str = r"^[^\x00-\x20\x7f]([^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?$";
 const NAME_OR_EMPTY_PATTERN: &str = r"^([^\x00-\x20\x7f]([^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?)?$";
 const LABEL_PATTERN: &str = "^[a-zA-Z_][a-zA-Z0-9_]{0,63}$";

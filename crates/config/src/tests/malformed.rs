@@ -4,7 +4,6 @@
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::*;
-use engine::settings::*;
 
 /// A configuration, the path of its fault and a part of the line.
 pub(super) type Case = (String, &'static str, &'static str);

@@ -5,7 +5,6 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::malformed::{Case, check};
 use super::*;
-use engine::settings::*;
 
 fn in_upstream(more: &str, path: &'static str, part: &'static str) -> Case {
     (upstream_with(more), path, part)

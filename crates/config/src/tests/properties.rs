@@ -7,7 +7,6 @@ use serde_json::Value;
 use super::places::places;
 use super::*;
 use crate::{Via, effective};
-use engine::settings::*;
 use engine::settings::{NoneEligible, Policy};
 use testkit::arbitrary;
 

@@ -30,7 +30,7 @@ pub struct Tally<'a> {
 }
 
 impl<'a> Tally<'a> {
-    /// Nobody so far.
+    /// No endpoint so far.
     pub fn new(terms: &'a [PressureTerm]) -> Tally<'a> {
         Tally { terms, sums: vec![(0.0, 0); terms.len()], endpoints: 0 }
     }

@@ -32,16 +32,16 @@ const MAX_MORE: f64 = 4.0;
 /// Rounding errors buy no replica.
 const EPSILON: f64 = 1e-9;
 
-/// Who there is.
+/// The replicas there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Replicas {
     /// Endpoints that are not about to leave.
     pub there: u32,
-    /// Of these, who is in working order.
+    /// Of these, those in working order.
     pub working: u32,
 }
 
-/// What one upstream's scaling has come to. Plain data: whoever takes over the lease continues from it.
+/// What one upstream's scaling has come to. Plain data: the worker that takes over the lease continues from it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scaler {
     /// The figure that is shown.
@@ -324,7 +324,7 @@ mod tests {
         }
         let half = Pressure { value: 2.0, known: 0.5 };
         assert_eq!((bench.period(Some(half)), bench.period(Some(half))), (Some(10), Some(13)));
-        // Nobody works: no figure makes sense.
+        // No replica works: no figure makes sense.
         bench.replicas = 0;
         (0..20).for_each(|_| assert_eq!(bench.at(0.0), Some(13)));
     }

@@ -1,4 +1,4 @@
-//! What follows from the evidence: what is typical, who is out, whether it is panic, where requests go.
+//! What follows from the evidence: what is typical, which endpoints are out, whether it is panic, where requests go.
 
 use super::Cluster;
 use crate::cluster::stalled::{is_stalled, stall_timeout};
@@ -58,7 +58,7 @@ impl Cluster {
     }
 
     /// The failure ratio of the endpoints in traffic, the one at `index` left out. A fault that one group does not
-    /// have is no fault of everybody's.
+    /// have is no common fault.
     fn errors_beside(&self, index: u32) -> f64 {
         let Some(subset) = self.subset_of(index).filter(|_| self.ablation.background) else { return 0.0 };
         let beside = subset.background.ratio(|i| i != index && self.in_traffic(i));
@@ -81,7 +81,7 @@ impl Cluster {
         self.tiers.iter().map(|t| t.endpoints).sum()
     }
 
-    /// Whether one more may be taken out before the next tick. In panic nobody is, and whoever would bring panic
+    /// Whether one more may be taken out before the next tick. In panic none is, and one that would bring panic
     /// about is left to the tick: it brings the others back at the same time.
     pub(super) fn may_leave(&self, tier: usize) -> bool {
         let Some(tier) = self.tiers.get(tier) else { return false };
@@ -94,7 +94,7 @@ impl Cluster {
         (left as f64) < of as f64 * self.config.failover.panic_percent / 100.0
     }
 
-    /// Draws all conclusions anew: what is typical, who is out, who gets which share.
+    /// Draws all conclusions anew: what is typical, which endpoints are out, which gets which share.
     pub(super) fn refresh(&mut self, now: Time) {
         let seconds = now.seconds_since(self.refreshed);
         self.refreshed = now;
@@ -150,14 +150,14 @@ impl Cluster {
         let first = least(None);
         let second = first.and_then(|(at, _)| least(Some(at)));
         for (at, subset) in subsets.iter_mut().enumerate() {
-            // Nobody is compared with itself.
+            // No subset is compared with itself.
             let other = if first.is_some_and(|(of, _)| of == at) { second } else { first };
             subset.elsewhere = other.map(|(_, failing)| failing);
         }
         self.subsets = subsets;
     }
 
-    /// Tells the policies who can be chosen, and how often.
+    /// Tells the policies which endpoints can be chosen, and how often.
     fn refresh_subsets(&mut self, now: Time) {
         self.serving.clear();
         for (at, subset) in (0..).zip(&mut self.subsets) {
@@ -204,8 +204,8 @@ impl Cluster {
         }
     }
 
-    /// Takes the sick out, the failed before the suspect before those that a rule condemns, within the limits; in
-    /// panic nobody. Whoever others have condemned is out beyond the limits, and uses them up.
+    /// Ejects failing endpoints, the failed before the suspect before those that a rule ejects, within the limits; in
+    /// panic none. One that others have ruled out is out beyond the limits, and uses them up.
     fn eject(&mut self) {
         self.count_health();
         let limit = self.most_out();
@@ -234,7 +234,7 @@ impl Cluster {
         self.panic();
     }
 
-    /// Counts who is well, limits or no limits.
+    /// Counts which endpoints are well, limits or no limits.
     fn count_health(&mut self) {
         for tier in &mut self.tiers {
             (tier.endpoints, tier.weight, tier.fit) = (0, 0.0, 0.0);
@@ -301,7 +301,7 @@ impl Cluster {
             }
         }
         for subset in &self.subsets {
-            // Nobody else serves its version.
+            // No other endpoint serves its version.
             if serves.get(subset.key.lane) != Some(&true) {
                 continue;
             }
@@ -346,7 +346,7 @@ fn urgency(member: &EndpointState) -> Option<u8> {
     }
 }
 
-/// Whether `member` is as well as an endpoint can be, by all who judge.
+/// Whether `member` is as well as an endpoint can be, by everything that judges it.
 fn fit(member: &EndpointState) -> bool {
     member.condition == AnnouncedHealth::Serving
         && !member.word.degraded()

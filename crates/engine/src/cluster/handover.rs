@@ -1,8 +1,8 @@
 //! What the workers of an older configuration had told each other, until those of the new one have done the same.
 //!
-//! A worker knows most endpoints that are slow or sick by hearsay: one worker met them, all of them avoid them. Where the
-//! old workers end at once, as with ECDS, nobody can be asked for a moment, and without this each new worker would meet
-//! such an endpoint once.
+//! A worker knows most endpoints that are slow or failing by handed-over reports: one worker met them, all of them
+//! avoid them. Where the old workers end at once, as with ECDS, no worker can be asked for a moment, and without this
+//! each new worker would meet such an endpoint once.
 
 use super::Cluster;
 use crate::endpoint::EndpointView;
@@ -11,7 +11,7 @@ use crate::endpoint::PeerReport;
 use crate::health::Evidence;
 use crate::time::Time;
 
-/// Hearsay of one endpoint.
+/// handed-over reports of one endpoint.
 #[derive(Clone, Copy, Debug)]
 struct HandoverEntry {
     identity: u64,
@@ -19,7 +19,7 @@ struct HandoverEntry {
     evidence: Evidence,
 }
 
-/// Hearsay that holds for as long as a worker that says nothing counts as alive.
+/// handed-over reports that holds for as long as a worker that says nothing counts as alive.
 #[derive(Clone, Debug)]
 pub(super) struct HandoverState {
     since: Time,
@@ -27,7 +27,7 @@ pub(super) struct HandoverState {
 }
 
 impl HandoverState {
-    /// Hearsay taken over at `since`.
+    /// handed-over reports taken over at `since`.
     pub(super) fn new(since: Time) -> HandoverState {
         HandoverState { since, known: Vec::new() }
     }
@@ -42,7 +42,7 @@ impl HandoverState {
 }
 
 impl Cluster {
-    /// Fills in what nobody has told yet. Where somebody has, that counts alone, so that nothing counts twice.
+    /// Fills in what no worker has reported yet. Where one has, that counts alone, so that nothing counts twice.
     pub(super) fn restore(&mut self, now: Time) {
         let Some(inherited) = self.inherited.as_ref() else { return };
         if now < inherited.since || now.seconds_since(inherited.since) > GONE_AFTER_S {

@@ -1,4 +1,4 @@
-//! One balanced cluster: its fleet, what is known of it, and who is chosen.
+//! One balanced cluster: its fleet, what is known of it, and which endpoint is chosen.
 
 pub(crate) mod decision_times;
 mod ejection;
@@ -47,7 +47,8 @@ const EXPLORING_SHARE: f32 = 0.01;
 const SAVED_EXPLORATIONS: f32 = 4.0;
 /// An exploration that takes no more than this multiple of the typical latency went well.
 const GOOD_MULTIPLE: f64 = 2.0;
-/// Who took no more than this multiple of the typical latency was not silent: calls may have deadlines that nobody could keep.
+/// Who took no more than this multiple of the typical latency was not silent: calls may have deadlines that no endpoint
+/// could keep.
 const SILENT_MULTIPLE: f64 = 4.0;
 /// One answer of the latest few was a failure.
 const FAILS_LATELY: f64 = 0.1;
@@ -109,7 +110,7 @@ pub struct Cluster {
     lanes: Vec<VersionSubset>,
     subsets: Vec<Subset>,
     tiers: Vec<PriorityTier>,
-    /// Groups in which somebody could be chosen at the last tick.
+    /// Groups in which some endpoint could be chosen at the last tick.
     serving: Vec<u32>,
     least_signal: usize,
     /// Picks since the last refresh, and their rate per second.
@@ -125,20 +126,20 @@ pub struct Cluster {
     left_to_envoy: f64,
     /// Health is ignored somewhere.
     panic: bool,
-    /// Those who are well can carry everything, wherever they are.
+    /// Those that are well can carry everything, wherever they are.
     others_can_absorb: bool,
     typical: f64,
     totals: Totals,
-    /// Who decided last.
+    /// What decided last.
     reason: Reason,
-    /// Counts of endpoints that have left, should they return, and what was carried over from the members' own: counters
-    /// do not go down.
+    /// Counts of endpoints that have left, should they return, and what was carried over from the members' own:
+    /// counters do not go down.
     departed: HashMap<u64, Counters>,
     journal: transitions::TransitionLog,
     returning: returning::Returning,
     said: said::Words,
     refreshed: Time,
-    /// When this worker began to send: whom it never sent anything is silent since then.
+    /// When this worker began to send: an endpoint that it never sent anything is silent since then.
     began: Time,
 }
 
@@ -201,7 +202,7 @@ impl Cluster {
         upstream.lanes.resize_with(upstream.split.lanes(), lane);
         let specs: Vec<Spec> = upstream.config.endpoints.fixed.iter().map(Spec::from).collect();
         upstream.set_fleet(&specs, now);
-        // Whoever merges sources has the configuration; a list of ten thousand is not kept twice.
+        // What merges the sources has the configuration; a list of ten thousand is not kept twice.
         upstream.config.endpoints.fixed = Vec::new();
         upstream
     }
@@ -221,7 +222,7 @@ impl Cluster {
         &self.config
     }
 
-    /// Who the endpoints are.
+    /// Which endpoints there are.
     pub fn fleet(&self) -> &EndpointSet {
         &self.fleet
     }
@@ -238,7 +239,7 @@ impl Cluster {
         present.map(|(index, member)| (index, self.told.of(index, member)))
     }
 
-    /// Who decided the latest [`pick`](Cluster::pick).
+    /// What decided the latest [`pick`](Cluster::pick).
     pub fn reason(&self) -> Reason {
         self.reason
     }
@@ -422,7 +423,7 @@ impl Cluster {
         self.totals.policy -= 1;
         let totals = &mut self.totals;
         let (count, decision, reason) = match self.config.failover.none_eligible {
-            // Nobody is known, as before the first answer of whoever knows: that is no reason to turn a request away.
+            // No endpoint is known, as before the first answer of a source: that is no reason to turn a request away.
             _ if self.fleet.is_empty() => (&mut totals.fallbacks, Decision::Fallback, Reason::Fallback),
             NoneEligible::Envoy => (&mut totals.fallbacks, Decision::Fallback, Reason::Fallback),
             NoneEligible::Reject => (&mut totals.rejects, Decision::Reject, Reason::Reject),
@@ -453,8 +454,8 @@ impl Cluster {
         self.left_to_envoy
     }
 
-    /// Adds whom the policy names: in the group that the request is drawn into, and where that has too few, in the
-    /// others of its version before those of other versions.
+    /// Adds the endpoints that the policy names: in the group that the request is drawn into, and where that has too
+    /// few, in the others of its version before those of other versions.
     fn choose(
         &mut self,
         drawn: Drawn,
@@ -512,7 +513,7 @@ impl Cluster {
         last
     }
 
-    /// Adds whom the policy names in one group.
+    /// Adds the endpoints that the policy names in one group.
     fn ask(&mut self, at: usize, request: Request, now: Time, rng: &mut Rng, to: &mut Candidates) {
         let Some(subset) = self.subsets.get_mut(at) else { return };
         let in_flight = subset.in_flight;
@@ -560,8 +561,8 @@ impl Cluster {
 
     /// A request is sent to the endpoint at `index`.
     ///
-    /// Returns who that is, and how many others it found that await an answer: as many as there would be at an endpoint of
-    /// mean weight.
+    /// Returns which endpoint that is, and how many others it found that await an answer: as many as there would be at
+    /// an endpoint of mean weight.
     pub fn started(&mut self, index: u32, now: Time) -> Option<(EndpointRef, u32)> {
         let endpoint = self.fleet.reference(index)?;
         let member = self.members.get_mut(index as usize)?;
@@ -573,7 +574,7 @@ impl Cluster {
         Some((endpoint, depth))
     }
 
-    /// Nobody can answer yet what is still being sent.
+    /// What is still being sent cannot be answered yet.
     pub fn uploading(&mut self, endpoint: EndpointRef, started: Time) {
         if let Some(member) = self.current(endpoint) {
             member.stop_awaiting(started);
@@ -651,8 +652,8 @@ impl Cluster {
         }
     }
 
-    /// Whether the endpoint at `index` kept quiet from `started` to `now`, and for much longer than is typical: a deadline that passes
-    /// says no more than that.
+    /// Whether the endpoint at `index` kept quiet from `started` to `now`, and for much longer than is typical: a
+    /// deadline that passes says no more than that.
     fn was_silent(&self, index: u32, started: Time, now: Time) -> bool {
         let Some(known) = self.member(index) else { return false };
         let long = now.seconds_since(started) > SILENT_MULTIPLE * self.typical_beside(index) + NOISE_S;
@@ -670,8 +671,8 @@ impl Cluster {
         }
     }
 
-    /// The request turned out to be served by the endpoint at `to`: a retry, or Envoy's fallback. Who that is, and how many
-    /// others are in flight there.
+    /// The request turned out to be served by the endpoint at `to`: a retry, or Envoy's fallback. Who that is, and how
+    /// many others are in flight there.
     pub fn reassigned(&mut self, from: EndpointRef, to: u32, started: Time) -> Option<(EndpointRef, u32)> {
         if let Some(member) = self.current(from) {
             member.stop_awaiting(started);

@@ -23,8 +23,8 @@ impl Cluster {
         self.scaler.shown
     }
 
-    /// How many replicas there should be, those that stand by included; the same in every worker. `None` without `autoscale`, and until a whole
-    /// period has been seen.
+    /// How many replicas there should be, those that stand by included; the same in every worker. `None` without
+    /// `autoscale`, and until a whole period has been seen.
     pub fn desired_replicas(&self) -> Option<u32> {
         let loaded = self.scaler.desired?;
         let most = self.config.autoscale.as_ref().map_or(u32::MAX, |of| of.max);
@@ -77,7 +77,8 @@ impl Cluster {
         let mut there = 0;
         for (index, member) in self.known().filter(|(_, m)| self.loaded(m)) {
             there += 1;
-            // Who is out does nothing: neither its idleness nor its silence says anything of the others' load.
+            // An endpoint that is out does nothing: neither its idleness nor its silence says anything of the others'
+            // load.
             if member.health.state() != State::Failed && !member.condition.is_unavailable() {
                 tally.add(|value| self.pressing(index, member, value, slots, now));
             }
@@ -85,8 +86,8 @@ impl Cluster {
         (tally.pressure(), Replicas { there, working: tally.endpoints() })
     }
 
-    /// Whether `member` is meant to have requests: whoever stands by, at another priority, in another zone, of a version
-    /// without a share or degraded, is idle by design, and that says nothing of the load.
+    /// Whether `member` is meant to have requests: one that stands by, at another priority, in another zone, of a
+    /// version without a share or degraded, is idle by design, and that says nothing of the load.
     fn loaded(&self, member: &EndpointState) -> bool {
         let degraded_out = member.degraded() && !member.eligible;
         let draining = member.condition == AnnouncedHealth::Draining;

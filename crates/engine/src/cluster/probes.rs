@@ -1,4 +1,5 @@
-//! Who gets a single request next: the sick to be verified, the exiled to be explored; and which worker sends it.
+//! Which endpoints get a single request next: failing ones to be verified, slow ones to be explored; and which worker
+//! sends it.
 
 use super::{Cluster, GOOD_MULTIPLE};
 use crate::endpoint::AnnouncedHealth;
@@ -17,14 +18,15 @@ const EXPLORE_AFTER_S: [f64; 2] = [2.5, 12.0];
 const EXPLORE_GROWTH: f64 = 1.3;
 /// … up to this, seconds, unless it was longer from the start.
 const MAX_EXPLORE_PAUSE_S: f64 = 6.0;
-/// Turns of an endpoint, each as many requests as come between two to it where everybody gets a fair part, that it has
-/// waited for: the sick, and those who are found slow, are asked for by requests of users. Whoever answers well again …
+/// Turns of an endpoint, each as many requests as come between two to it where every endpoint gets a fair part, that it
+/// has waited for: failing ones, and those that are found slow, are asked for by requests of users. An endpoint that
+/// answers well again …
 const TURNS_TO_GO_ON: f64 = 1.0;
-/// … who is sick, so that it gets no more than half of a healthy endpoint's requests …
+/// … which endpoint is failing, so that it gets no more than half of a healthy endpoint's requests …
 const TURNS_TO_PROBE: f64 = 2.0;
-/// … who is slow …
+/// … which endpoint is slow …
 const TURNS_TO_EXPLORE: f64 = 4.0;
-/// … and who is left out for no reason that is known.
+/// … and which endpoint is left out for no reason that is known.
 const TURNS_LEFT_OUT: f64 = 20.0;
 /// Duty to probe an endpoint goes from worker to worker at this pace, seconds.
 const DUTY_S: u64 = 2;
@@ -56,7 +58,7 @@ impl ProbeShard {
 /// A group with less of the requests than this is not explored: it is there for others, not for these.
 pub(super) const WORTH_EXPLORING: f64 = 0.01;
 
-/// How sure it is that `member` is slow, 0.1..=1: whoever was condemned on little evidence is looked at again the
+/// How sure it is that `member` is slow, 0.1..=1: one that was ruled out on little evidence is looked at again the
 /// sooner.
 fn certainty(member: EndpointView<'_>, typical: f64) -> f64 {
     let errors = member.deviation(typical).map_or(CERTAIN_ERRORS, |(deviation, error)| deviation / error);
@@ -64,7 +66,8 @@ fn certainty(member: EndpointView<'_>, typical: f64) -> f64 {
 }
 
 impl Cluster {
-    /// Who gets a single request next: the sick to be verified, the exiled to be explored; the longest waiting first.
+    /// Which endpoints get a single request next: failing ones to be verified, slow ones to be explored; the longest
+    /// waiting first.
     pub(super) fn schedule(&mut self, duty: ProbeShard, now: Time) {
         self.lanes.iter_mut().for_each(|lane| lane.pending_probes.clear());
         let rate = self.rate * f64::from(duty.workers);
@@ -76,8 +79,8 @@ impl Cluster {
         }
     }
 
-    /// The same for one group. One that gets no requests gets none to explore it either, but its sick are verified:
-    /// whether it can take over must be known before it has to.
+    /// The same for one group. One that gets no requests gets none to explore it either, but its failing ones are
+    /// verified: whether it can take over must be known before it has to.
     ///
     /// What they may cost is counted in requests of this worker, so that it is the same part of many and of few.
     fn schedule_subset(&mut self, at: usize, rate: f64, duty: ProbeShard, now: Time) {
@@ -95,9 +98,10 @@ impl Cluster {
         for index in subset.pool.all().iter().copied() {
             let Some(identity) = self.fleet.identities().get(index as usize) else { continue };
             let Some(member) = self.members.get_mut(index as usize) else { continue };
-            // Whoever was condemned elsewhere is looked after there, and whoever is spared is not to be disturbed.
+            // An endpoint that was ruled out elsewhere is looked after there, and one that is spared is not to be
+            // disturbed.
             let elsewhere = member.condition.is_unavailable() || (self.degraded_out > 0 && !member.eligible);
-            // What a hung one already owes is why it is looked at.
+            // What a stalled one already owes is why it is looked at.
             let stalled = member.health.state() == State::Stalled;
             // Who wants to be left alone is.
             if member.word.held()
@@ -108,7 +112,7 @@ impl Cluster {
             }
             let again = member.exploration.looks_again();
             let waited = self.requests.wrapping_sub(member.asked);
-            // Nobody has a fair part of what goes elsewhere: then it is one of all.
+            // No endpoint has a fair part of what goes elsewhere: then it is one of all.
             let turn = if idle { everybody as f64 } else { f64::from(subset.turns.apart / member.weight) };
             let turns = f64::from(waited) / turn;
             let known = self.told.of(index, member);
@@ -143,21 +147,21 @@ impl Cluster {
             if again && !still_slow {
                 member.exploration.settle();
             }
-            // Who began to look again goes on, so that the same worker sees the answers in a row.
+            // A worker that began to look again goes on, so that the same worker sees the answers in a row.
             if due && (again || sparse || duty.owns(*identity, now)) {
                 lane.pending_probes.push((waited, index));
             }
         }
     }
 
-    /// Who is to have the next request of the version at `lane`, whatever the policy says. Who cannot be afforded now
-    /// is passed over.
+    /// The endpoint that is to have the next request of the version at `lane`, whatever the policy says. Who cannot be
+    /// afforded now is passed over.
     pub(super) fn next_due(&mut self, lane: usize, key: Option<u64>) -> Option<u32> {
         loop {
             let index = self.take_due(lane, key)?;
             let Some(member) = self.members.get_mut(index as usize).filter(|m| m.present) else { continue };
             let known = self.told.of(index, member);
-            // What a hung one already owes is why it is looked at.
+            // What a stalled one already owes is why it is looked at.
             if known.awaiting() > 0 && known.health.state() != State::Stalled {
                 continue;
             }
@@ -172,8 +176,8 @@ impl Cluster {
         }
     }
 
-    /// The one that has waited for longest. Where a key has an owner, its request is for that one alone: others' owners have
-    /// requests of their own.
+    /// The one that has waited for longest. Where a key has an owner, its request is for that one alone: others' owners
+    /// have requests of their own.
     fn take_due(&mut self, lane: usize, key: Option<u64>) -> Option<u32> {
         let subsets = &self.subsets;
         let of = |index: u32| subsets.get(self.members.get(index as usize)?.subset as usize);

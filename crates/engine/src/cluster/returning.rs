@@ -1,7 +1,7 @@
 //! Endpoints that have left, for as long as they would be no newcomers if they came back.
 //!
-//! A source that leaves an endpoint out for a minute, or a process that starts again at its old address, makes no endpoint
-//! of which nothing is known.
+//! A source that leaves an endpoint out for a minute, or a process that starts again at its old address, makes no
+//! endpoint of which nothing is known.
 
 use core::net::SocketAddr;
 
@@ -43,7 +43,7 @@ impl Returning {
         }
         let mut member = EndpointState {
             eligible: true,
-            // Requests that were on their way when it left are given back to nobody.
+            // Requests that were on their way when it left are given back to no endpoint.
             in_flight: InFlight::none_since(now),
             counters: Tally::default(),
             ruled: None,

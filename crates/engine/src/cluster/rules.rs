@@ -5,7 +5,7 @@ use crate::estimate::Reading;
 use crate::settings::{Rule, RuleAction, RuleValue};
 use crate::time::Time;
 
-/// A rule that took hold lets go at this share of its threshold, so that nobody flaps around it.
+/// A rule that took hold lets go at this share of its threshold, so that no endpoint flaps around it.
 const LETS_GO_AT: f64 = 0.9;
 
 /// One rule and one endpoint.
@@ -26,7 +26,7 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Rules that nobody has broken yet.
+    /// Rules that no endpoint has broken yet.
     pub fn new(rules: &[Rule]) -> Rules {
         Rules { rules: rules.to_vec(), watches: Vec::new() }
     }

@@ -1,8 +1,8 @@
-//! What endpoints say of themselves in the headers of their answers: that they are degraded, that they are to be taken out, that
-//! they want to be left alone for a while.
+//! What endpoints say of themselves in the headers of their answers: that they are degraded, that they are to be taken
+//! out, that they want to be left alone for a while.
 //!
-//! An endpoint can only hurt itself by that: it is out within `max_ejected_percent` as for any other reason, and for no longer than
-//! an ejection lasts.
+//! An endpoint can only hurt itself by that: it is out within `max_ejected_percent` as for any other reason, and for no
+//! longer than an ejection lasts.
 
 use hashbrown::HashMap;
 
@@ -73,7 +73,7 @@ impl Cluster {
         }
     }
 
-    /// Who is held gets nothing from now on, as far as one more may be out.
+    /// Which endpoint is held gets nothing from now on, as far as one more may be out.
     fn stand_back(&mut self, index: u32) {
         let tier = self.subset_of(index).map(|g| g.tier);
         let may_leave = tier.is_some_and(|tier| self.may_leave(tier));

@@ -23,12 +23,12 @@ const SIGNAL_STEEPNESS: f64 = 4.0;
 const RELATIVE: f64 = 0.25;
 /// The share that a rule leaves of an endpoint's own.
 const DOWN_WEIGHTED: f64 = 0.25;
-/// The least share that signals leave, so that bad data alone starves nobody.
+/// The least share that signals leave, so that bad data alone starves no endpoint.
 const MIN_SIGNAL_SHARE: f64 = 0.02;
-/// From this part of its maximum on a signal takes the share away in proportion to what is left: who is full refuses,
-/// whatever the others' queues are and however seldom news come.
+/// From this part of its maximum on a signal takes the share away in proportion to what is left: which endpoint is full
+/// refuses, whatever the others' queues are and however seldom news come.
 const NEARLY_FULL: f64 = 0.75;
-/// Who is held back by less is not: counting turns for it would cost more than it is worth.
+/// Which endpoint is held back by less is not: counting turns for it would cost more than it is worth.
 const HARDLY_HELD: f64 = 0.01;
 
 impl Cluster {
@@ -107,7 +107,7 @@ impl Cluster {
                     member.held = if held > HARDLY_HELD { held.min(1.0) as f32 } else { 0.0 };
                 }
             }
-            // A group without any load is not asked, and what there is of it counts as that of everybody.
+            // A group without any load is not asked, and what there is of it counts as that of every endpoint.
             let part = (self.split.share(subset.key.lane) * subset.load).max(WORTH_EXPLORING);
             let all = f64::max(subset.weight, weights);
             subset.turns = Turns {
@@ -158,7 +158,7 @@ impl Scale {
         ((1.0 - full) / (1.0 - NEARLY_FULL)).clamp(MIN_SIGNAL_SHARE, 1.0)
     }
 
-    /// 0 is best, 1 is full. Without a maximum nobody knows what full is, so the whole range, with the median in
+    /// 0 is best, 1 is full. Without a maximum full is not known, so the whole range, with the median in
     /// its middle, is only a quarter as wide: a busy endpoint in an idle fleet is no overload.
     fn of(&self, value: f64) -> f64 {
         let value = value.max(0.0);

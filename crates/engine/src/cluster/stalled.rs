@@ -1,5 +1,6 @@
-//! Who is hung: several requests that were sent since its last answer wait for one, for much longer than is typical, while
-//! others answer. It shows before any time-out; a policy that does not look at latency would feed it until then.
+//! When an endpoint is stalled: several requests that were sent since its last answer wait for one, for much longer
+//! than is typical, while others answer. It shows before any time-out; a policy that does not look at latency would
+//! feed it until then.
 
 use crate::cluster::subset::Subset;
 use crate::endpoint::EndpointView;
@@ -11,12 +12,13 @@ const SEVERAL: u16 = 3;
 const STALLED_MULTIPLE: f64 = 8.0;
 /// … but not less than this, seconds: threads pause, packets are sent again.
 const MIN_STALL_S: f64 = 0.1;
-/// Where more than this part of a group keeps quiet the fault is everybody's and nobody is hung …
+/// Where more than this part of a group keeps quiet the fault is common and none is stalled …
 const MAX_STALLED_SHARE: f64 = 0.5;
 /// … until it is less than this again, or they would all go and come in turns.
 const RESUME_STALLED_SHARE: f64 = 0.25;
 
-/// Whether `member` has kept several requests waiting for more than `stall_timeout` seconds, and has answered none meanwhile.
+/// Whether `member` has kept several requests waiting for more than `stall_timeout` seconds, and has answered none
+/// meanwhile.
 pub(super) fn is_stalled(member: &EndpointView<'_>, stall_timeout: f64, now: Time) -> bool {
     let owed = member.health.unanswered();
     // A long poll is old, and the last answer may be: what was sent since has to wait, too.
@@ -26,7 +28,7 @@ pub(super) fn is_stalled(member: &EndpointView<'_>, stall_timeout: f64, now: Tim
 }
 
 /// For how long an endpoint of `subset` may keep quiet, seconds; for ever where the policy sees to it by itself, where
-/// nobody knows yet what is long, and where most keep quiet.
+/// it is not known yet what is long, and where most keep quiet.
 pub(super) fn stall_timeout<'a>(
     subset: &Subset,
     member: impl Fn(u32) -> Option<EndpointView<'a>>,

@@ -10,13 +10,13 @@ pub struct Totals {
     pub policy: u64,
     /// Requests that verified or explored an endpoint.
     pub probes: u64,
-    /// Requests left to Envoy's fallback because nobody was eligible.
+    /// Requests left to Envoy's fallback because no endpoint was eligible.
     pub fallbacks: u64,
     /// Requests left to Envoy's own policy for the hosts that only it can reach.
     pub unsteerable: u64,
-    /// Requests refused because nobody was eligible.
+    /// Requests refused because no endpoint was eligible.
     pub rejects: u64,
-    /// Requests sent to the safe endpoint because nobody was eligible.
+    /// Requests sent to the safe endpoint because no endpoint was eligible.
     pub safe_endpoint: u64,
     /// Times an endpoint was taken out of traffic. One worker of the process counts these and the changes.
     pub ejections: u64,

@@ -1,4 +1,4 @@
-//! What is worth telling of a fleet: who changed state, who was taken out, and who gets how much.
+//! What is worth telling of a fleet: which endpoints changed state, which were taken out, and which gets how much.
 //!
 //! Every worker draws the same conclusions; one of them counts and tells them for all.
 

@@ -1,9 +1,9 @@
 //! Endpoints that a source does not name any more, and how long it takes until that is believed.
 //!
-//! A Prometheus that was restarted names an endpoint when it has scraped it, one of a pair of servers may name fewer than the
-//! other, and `up` is 0 for an endpoint that is only busy. So an endpoint stays until its absence has lasted for longer
-//! than absences that ended before, over several answers. Two more witnesses count: an endpoint that fails by what is
-//! measured here leaves sooner, and one that serves well stays.
+//! A Prometheus that was restarted names an endpoint when it has scraped it, one of a pair of servers may name fewer
+//! than the other, and `up` is 0 for an endpoint that is only busy. So an endpoint stays until its absence has lasted
+//! for longer than absences that ended before, over several answers. Two more witnesses count: an endpoint that fails
+//! by what is measured here leaves sooner, and one that serves well stays.
 
 use core::net::SocketAddr;
 
@@ -11,8 +11,8 @@ use crate::time::Time;
 
 /// An absence is believed after as many answers in a row …
 const ANSWERS: u32 = 3;
-/// … over this long, seconds: a Prometheus that was restarted names everybody only when it has scraped everybody once, and
-/// scrapes are up to a minute apart …
+/// … over this long, seconds: a Prometheus that was restarted names every endpoint only when it has scraped every
+/// endpoint once, and scrapes are up to a minute apart …
 const MIN_S: f64 = 60.0;
 /// … or this many times the longest absence that ended with a return …
 const RECORD: f64 = 2.0;
@@ -102,7 +102,7 @@ impl Absences {
         (RECORD * self.longest_s).max(f64::from(ANSWERS) * every_s).clamp(MIN_S, MAX_S)
     }
 
-    /// Takes out the absences that are believed; `somebody` where the latest answer named an endpoint at all.
+    /// Takes out the absences that are believed; `some endpoint` where the latest answer named an endpoint at all.
     pub fn believed(
         &mut self,
         somebody: bool,

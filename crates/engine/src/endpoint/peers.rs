@@ -131,7 +131,7 @@ impl PeerTable {
     pub fn forget(&mut self, at: Time) {
         self.at = at;
         if self.heard.iter().all(|heard| *heard == PeerState::default()) {
-            // Nobody has told anything since the last time: nobody is left.
+            // No worker has reported anything since the last time: none is left.
             self.heard = Vec::new();
         } else {
             self.heard.fill(PeerState::default());
@@ -173,7 +173,7 @@ impl PeerTable {
         self.put(index, places, &others, good);
     }
 
-    /// Fills in what others had told before of `member`, as far as nobody has told it yet.
+    /// Fills in what others had told before of `member`, as far as no worker has reported it yet.
     pub fn restore(
         &mut self,
         (index, member): (u32, &mut EndpointState),

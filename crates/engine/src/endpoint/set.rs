@@ -1,4 +1,4 @@
-//! Who the endpoints are: identity, weight, zone, version, under an index that stays valid while they come and go.
+//! Which endpoints there are: identity, weight, zone, version, under an index that stays valid while they come and go.
 
 use core::fmt::Write;
 use core::net::SocketAddr;
@@ -31,7 +31,7 @@ pub struct Spec {
     pub locality: String,
     /// What that locality gets beside the others of its priority.
     pub locality_weight: f64,
-    /// How it stands with those who announce it.
+    /// How it stands with what announces it.
     pub condition: AnnouncedHealth,
 }
 
@@ -117,7 +117,7 @@ impl<'a> Endpoint<'a> {
         self.kind.priority
     }
 
-    /// How it stands with those who announce it.
+    /// How it stands with what announces it.
     pub fn condition(&self) -> AnnouncedHealth {
         self.kind.condition
     }
@@ -165,7 +165,7 @@ pub struct EndpointSet {
 }
 
 impl EndpointSet {
-    /// Makes `specs` the fleet. Who stays keeps the index; the first of two equal addresses counts.
+    /// Makes `specs` the fleet. An endpoint that stays keeps its index; the first of two equal addresses counts.
     pub fn update(&mut self, specs: &[Spec]) -> Changes {
         let mut changes = Changes::default();
         let (mut texts, mut kinds) = (StringArena::default(), AttributeTable::default());
@@ -265,7 +265,7 @@ impl EndpointSet {
         Some(self.texts.bytes(place.text))
     }
 
-    /// Who has which place, by [identity](Endpoint::hash); who had it last, if it is vacant.
+    /// The endpoint of each place, by [identity](Endpoint::hash); the last one, if it is vacant.
     pub fn identities(&self) -> &[u64] {
         &self.identities
     }

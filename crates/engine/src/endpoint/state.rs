@@ -34,8 +34,8 @@ impl Counters {
     }
 }
 
-/// The same of one endpoint since it was last [carried over](Tally::carry): a worker that gives it a thousand requests a
-/// second fills this in seven weeks.
+/// The same of one endpoint since it was last [carried over](Tally::carry): a worker that gives it a thousand requests
+/// a second fills this in seven weeks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Requests that ended, whatever their outcome.
@@ -88,8 +88,8 @@ impl From<Tally> for Counters {
     }
 }
 
-/// Single requests to who gets no others, in one byte: whether one is on its way, whether the last went well, and how
-/// many before did not.
+/// Single requests to an endpoint that gets no others, in one byte: whether one is on its way, whether the last went
+/// well, and how many before did not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Exploration(u8);
 
@@ -184,7 +184,7 @@ pub struct EndpointState {
     pub health: Health,
     /// This worker's counts, lately.
     pub counters: Tally,
-    /// How it stands with those who announce it.
+    /// How it stands with what announces it.
     pub condition: AnnouncedHealth,
     /// What the operator's rules demand.
     pub ruled: Option<RuleAction>,
@@ -193,7 +193,7 @@ pub struct EndpointState {
 }
 
 impl EndpointState {
-    /// Whether it is to be spared, by whoever says so.
+    /// Whether it is to be spared, by the endpoint that says so.
     pub fn degraded(&self) -> bool {
         self.word.degraded() || self.condition == AnnouncedHealth::Degraded
     }
@@ -205,28 +205,28 @@ impl EndpointState {
         self.health.not_after(now);
     }
 
-    /// Takes over what the worker of an older configuration has learnt of an endpoint that last showed life, to whomever,
-    /// at `quiet_since`.
+    /// Takes over what the worker of an older configuration has learnt of an endpoint that last showed life, to any
+    /// endpoint, at `quiet_since`.
     pub fn take_over(&mut self, known: &mut EndpointState, quiet_since: Time) {
         *self = EndpointState {
             weight: self.weight,
             condition: self.condition,
             subset: self.subset,
             word: Word::default(),
-            // Who was looked at a moment ago, by whomever, is not to be explored by every worker anew.
+            // An endpoint that any worker looked at a moment ago is not to be explored by every worker anew.
             in_flight: InFlight::none_since(quiet_since),
             counters: Tally::default(),
             ruled: None,
             ..known.clone()
         };
         self.health.note_response();
-        // Whoever has told it tells it again.
+        // The workers that have reported it report it again.
         self.health.forget_others();
         // The old worker lives on while its requests do, and tells what it knows: nothing may count twice.
         known.health.forget_own();
     }
 
-    /// Those who announce it say how it stands. Whoever is let back into traffic starts slowly.
+    /// What announces it says how it stands. An endpoint that is let back into traffic starts slowly.
     pub fn stand(&mut self, condition: AnnouncedHealth, now: Time) {
         let was = core::mem::replace(&mut self.condition, condition);
         if was.is_unavailable() && !condition.is_unavailable() {
@@ -263,7 +263,8 @@ impl EndpointState {
         self.in_flight.stop_awaiting(started);
     }
 
-    /// Draws the conclusion on its health, `good` being what went well with others; who returns to traffic is forgiven.
+    /// Draws the conclusion on its health, `good` being what went well with others; an endpoint that returns to traffic
+    /// is forgiven.
     pub fn assess(&mut self, good: Good, now: Time, limits: &settings::Health, background: f64) -> State {
         let before = self.health.state();
         let state = self.health.assess(good, now, limits, background);

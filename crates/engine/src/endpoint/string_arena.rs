@@ -19,7 +19,7 @@ impl StringArena {
         self.0.get(start..start.saturating_add(self.bytes(at).len())).unwrap_or_default()
     }
 
-    /// The same as bytes, which is quicker: nobody looks whether it begins and ends with a character.
+    /// The same as bytes, which is quicker: it is not checked whether it begins and ends with a character.
     pub fn bytes(&self, at: u32) -> &[u8] {
         let behind = self.0.as_bytes().get(at as usize..).unwrap_or_default();
         let text = behind.split_first().and_then(|(length, text)| text.get(..usize::from(*length)));

@@ -133,7 +133,7 @@ impl<'a> EndpointView<'a> {
     /// The estimate counts only as far as it differs by more than its own uncertainty (soft threshold at
     /// 1.5 standard errors of the mean logarithm): equal endpoints look equal, and in-flight decides.
     /// A failure ratio beyond the fleet's adds its expected cost: a request that fails costs a retry by
-    /// somebody, priced at ten typical requests or a second, whichever is more.
+    /// some endpoint, priced at ten typical requests or a second, whichever is more.
     pub fn expected_cost(&self, typical: f64, background_errors: f64, ablation: &Ablation) -> f32 {
         let doubt = if ablation.doubt { CONFIDENCE_ERRORS } else { 0.0 };
         let differs = self.ratio(typical).map_or(1.0, |(ratio, error)| beyond_doubt(ratio, doubt * error));

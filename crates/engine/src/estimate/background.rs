@@ -1,7 +1,7 @@
-//! How the rest of the fleet fares: the failure ratio among the latest answers of everybody else.
+//! How the rest of the fleet fares: the failure ratio among the latest answers of all others.
 //!
 //! An endpoint is judged against it, so that a fault that all share (a broken dependency, a poisonous request)
-//! condemns nobody. Endpoints out of traffic do not count: three of ten that crash together must not excuse
+//! rules out no endpoint. Endpoints out of traffic do not count: three of ten that crash together must not excuse
 //! each other, while half of a fleet that is left in traffic and fails too shows what is going on.
 
 /// So many answers are remembered: a tenth of a second at 1,000 requests/s and worker, and few enough to scan.

@@ -49,7 +49,7 @@ const UNUSUAL: f64 = 4.0;
 /// A pause counts as no longer than this, seconds.
 const MAX_PAUSE_S: f64 = 60.0;
 
-/// The share of failures among the latest answers however seldom they come, for those who set thresholds on it:
+/// The share of failures among the latest answers however seldom they come, for those that set thresholds on it:
 /// what has been seen, and not what has faded since. It fades once the endpoint is silent for unusually long, so
 /// that an endpoint that is taken out for it is tried again.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

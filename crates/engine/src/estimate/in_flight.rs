@@ -1,8 +1,8 @@
 //! What is on its way to one endpoint, and for how long the endpoint has kept quiet.
 //!
-//! A hung endpoint shows before any time-out: its requests grow old and no answer comes. The mean age alone
+//! A stalled endpoint shows before any time-out: its requests grow old and no answer comes. The mean age alone
 //! would also condemn an endpoint that works on one heavy request; silence alone would condemn one that has a
-//! single request. Both together ([`InFlight::min_latency`]) take the smaller: old requests *and* nobody answered.
+//! single request. Both together ([`InFlight::min_latency`]) take the smaller: old requests *and* no answer.
 
 use crate::time::Time;
 

@@ -1,7 +1,7 @@
 //! A moving average of latency that believes a rise at once and a fall slowly, as Finagle and linkerd keep it.
 //!
 //! A sample above the average replaces it; one below moves it by 1 − e^(−Δt/τ), Δt since the sample before and
-//! τ = 10 s. In silence it decays with the same τ, so that nobody is held to a peak for ever.
+//! τ = 10 s. In silence it decays with the same τ, so that no endpoint is held to a peak for ever.
 
 use crate::time::Time;
 

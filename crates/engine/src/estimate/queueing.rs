@@ -1,5 +1,5 @@
 //! How much requests in flight delay the next one: a curve learnt from the upstream's own answers, because
-//! nobody tells how many requests an endpoint serves at once.
+//! it is told nowhere how many requests an endpoint serves at once.
 //!
 //! An endpoint that works on one request at a time answers the second after twice the time. One with many slots
 //! does not care until they are full, and then its latency grows with every request in line. Latency × in-flight,
@@ -23,8 +23,8 @@ const MIN_EXPONENT: f32 = 0.3;
 /// Depths with a prepared factor; deeper ones go on linearly.
 const DEPTHS: usize = 160;
 /// Where a request takes this multiple of its time, the endpoint is seen to be full, and so much more than it works on
-/// is there. Enough to be no noise, and little enough to be met before everybody is overloaded: good balancing keeps
-/// queues short.
+/// is there. Enough to be no noise, and little enough to be met before every endpoint is overloaded: good balancing
+/// keeps queues short.
 const FULL_DELAY: f32 = 1.4;
 
 /// How many requests an endpoint works on at a time, as far as that is known.
@@ -37,8 +37,8 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// What two workers know together: who has seen endpoints fill up is right, and so is the higher of two lower
-    /// bounds.
+    /// What two workers know together: the one that has seen endpoints fill up is right, and so is the higher of two
+    /// lower bounds.
     pub fn merged(one: Option<Slots>, other: Option<Slots>) -> Option<Slots> {
         match (one, other) {
             (Some(one), Some(other)) if one.found && other.found => {
@@ -131,9 +131,9 @@ impl Queueing {
         }
     }
 
-    /// How many requests an endpoint works on at a time: as many as are there where a request takes noticeably more than
-    /// it does at the least depth that was seen, divided by how much more. Only depths that were seen say so: what the
-    /// curve assumes of the others is no sign of a full endpoint. `None` until there are answers enough.
+    /// How many requests an endpoint works on at a time: as many as are there where a request takes noticeably more
+    /// than it does at the least depth that was seen, divided by how much more. Only depths that were seen say so: what
+    /// the curve assumes of the others is no sign of a full endpoint. `None` until there are answers enough.
     pub fn slots(&self) -> Option<Slots> {
         let mut seen = self.seen().map(|(at, _)| first_depth(at) as u32);
         let least = seen.next()?;

@@ -8,7 +8,7 @@
 //! requests, one a second. Enough failures in a row make it failed; then it is probed half-open by single
 //! requests whose spacing grows, and `recover_after` good answers in a row bring it back. A run only counts
 //! as far as it is *surprising* given how the rest of the fleet fails: under a fleet-wide fault of ratio p, a run
-//! of n has probability pⁿ, and nobody is condemned for what everybody does.
+//! of n has probability pⁿ, and none is ruled out for what all do.
 
 use crate::estimate::Unanswered;
 use crate::settings;
@@ -27,8 +27,8 @@ const PROVEN_AFTER_S: f64 = 60.0;
 /// A run counts from this improbability on (one in a thousand) for suspicion, and from its square for ejection.
 const SURPRISE: f64 = 1e-3;
 
-/// Different connections that break within this time of one another broke by the same event, seconds: what a process had
-/// open ends with it, at once. That is twice what one broken connection says.
+/// Different connections that break within this time of one another broke by the same event, seconds: what a process
+/// had open ends with it, at once. That is twice what one broken connection says.
 const TOGETHER_S: f64 = 0.01;
 
 /// Where an endpoint stands.
@@ -64,7 +64,7 @@ pub struct Evidence {
     pub failed_at: Time,
     /// When the latest connection of the run broke; [`Time::ZERO`] if none did.
     pub broke_at: Time,
-    /// Which one that was; 0 if nobody knows.
+    /// Which one that was; 0 if that is unknown.
     pub broke_on: u64,
     /// When the latest successful request started.
     pub good_start: Time,
@@ -75,7 +75,7 @@ pub struct Evidence {
 pub struct FailureEvent {
     /// So many failures in a row.
     pub weight: u32,
-    /// A connection that was open broke: which one, 0 if nobody knows.
+    /// A connection that was open broke: which one, 0 if that is unknown.
     pub broke: Option<u64>,
 }
 
@@ -133,7 +133,7 @@ impl Evidence {
         }
     }
 
-    /// The failures of the run since `good_start`, when somebody's request was sent that went well: in proportion
+    /// The failures of the run since `good_start`, when some worker's request was sent that went well: in proportion
     /// where it lies within the run. Or every worker would bring in failures from before, and many workers
     /// would make a row out of what is none.
     fn run_since(&self, good_start: Time) -> u32 {
@@ -283,8 +283,8 @@ impl FailureHistory {
     }
 }
 
-/// Good answers, part of an [`Evidence`]. Those that others have had are kept beside an endpoint's health, because where
-/// there are no others they need no place.
+/// Good answers, part of an [`Evidence`]. Those that others have had are kept beside an endpoint's health, because
+/// where there are no others they need no place.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Good {
     /// Since the last failure; more than any configuration asks for are not counted.
@@ -320,7 +320,7 @@ impl Health {
             return;
         };
         let mut own = self.local();
-        // What went well before somebody else saw it fail does not speed up the return.
+        // What went well before another endpoint saw it fail does not speed up the return.
         if past.others.failed_start > own.good_start {
             own.good = 0;
         }
@@ -386,7 +386,7 @@ impl Health {
         matches!(self.state, State::Failed | State::Recovering)
     }
 
-    /// Whether nobody has seen a failure since the last good answer.
+    /// Whether no endpoint has seen a failure since the last good answer.
     pub fn spotless(&self) -> bool {
         self.past
             .as_ref()
@@ -490,7 +490,7 @@ impl Health {
         let well = if self.stalled { State::Stalled } else { State::Healthy };
         let next = match self.state {
             _ if failed => State::Failed,
-            // It may have been condemned before the others' failures were known.
+            // It may have been ruled out before the others' failures were known.
             _ if !surprising(SURPRISE) => well,
             State::Failed | State::Recovering if all.consecutive_failures > 0 => State::Failed,
             State::Failed | State::Recovering if all.good < limits.recover_after => State::Recovering,
@@ -510,14 +510,14 @@ impl Health {
         next
     }
 
-    /// After how many seconds of silence a hung endpoint is due for its next look: a first half-open probe's wait, again
-    /// and again.
+    /// After how many seconds of silence a stalled endpoint is due for its next look: a first half-open probe's wait,
+    /// again and again.
     pub fn look_after_s(&self, limits: &settings::Health) -> f64 {
         limits.ejection.as_secs_f64() * FIRST_WAIT * (1.0 + f64::from(self.unanswered.looks()))
     }
 
-    /// How much longer than at first the next single request is waited for, after probes in vain: in requests as in time,
-    /// so that who stays away costs no more where requests are rare.
+    /// How much longer than at first the next single request is waited for, after probes in vain: in requests as in
+    /// time, so that who stays away costs no more where requests are rare.
     pub fn caution(&self) -> f64 {
         let failed_probes = self
             .past

@@ -3,10 +3,11 @@
 //! cost = max(expected latency, floor) · price(what awaits an answer / weight)
 //!
 //! The expected latency is the robust estimate of all workers, as far as it is known to differ from the
-//! fleet's ([`EndpointView::price`]); the floor is what unanswered requests say ([`EndpointView::min_latency`]); the price is how much
-//! requests in flight delay the next, learnt ([`Queueing`](crate::estimate::Queueing)). What Prometheus
-//! says is old by seconds and shared by everybody, so it changes how *often* an endpoint may win
-//! ([`EndpointState::held`](crate::endpoint::EndpointState::held)), never who is the best: stale data biases, fresh data decides, nobody herds.
+//! fleet's ([`EndpointView::price`]); the floor is what unanswered requests say ([`EndpointView::min_latency`]); the
+//! price is how much requests in flight delay the next, learnt ([`Queueing`](crate::estimate::Queueing)). What
+//! Prometheus says is old by seconds and shared by all, so it changes how *often* an endpoint may win
+//! ([`EndpointState::held`](crate::endpoint::EndpointState::held)), never which endpoint is the best: stale data
+//! biases, fresh data decides, nothing herds.
 
 use super::{Candidates, PickContext, Policy, Pool, Request, pick_lowest_cost};
 use crate::ablation::Ablation;

@@ -1,8 +1,8 @@
-//! Whose turn is next, in constant time: a calendar queue (Brown, "Calendar queues: a fast O(1) priority queue
+//! Which turn is next, in constant time: a calendar queue (Brown, "Calendar queues: a fast O(1) priority queue
 //! implementation for the simulation event set problem", CACM 31(10), 1988).
 //!
-//! Turns are kept by day, and there are as many days in a year as turns, each as long as turns are apart on average: a day
-//! has about one turn, and those of later years are passed over. The order is that of a sorted list.
+//! Turns are kept by day, and there are as many days in a year as turns, each as long as turns are apart on average: a
+//! day has about one turn, and those of later years are passed over. The order is that of a sorted list.
 
 /// The end of a day's list.
 const NOBODY: u32 = u32::MAX;
@@ -38,7 +38,7 @@ pub struct Calendar {
 }
 
 impl Calendar {
-    /// A calendar of these turns, whoever stood in it before; it begins at time 0.
+    /// A calendar of these turns, in place of those before; it begins at time 0.
     pub fn fill(&mut self, turns: impl Iterator<Item = Turn>, most: usize) {
         self.turns.clear();
         self.turns.reserve_exact(most);
@@ -52,8 +52,8 @@ impl Calendar {
         }
     }
 
-    /// Moves every turn by this part, 0..1, of its own period, and those that would be a period away to its beginning. Time is to
-    /// be 0. Once in a policy's life, it takes as long as there are turns.
+    /// Moves every turn by this part, 0..1, of its own period, and those that would be a period away to its beginning.
+    /// Time is to be 0. Once in a policy's life, it takes as long as there are turns.
     pub fn turn_by(&mut self, part: f64) {
         self.days.fill(NOBODY);
         for at in 0..self.turns.len() as u32 {

@@ -5,14 +5,14 @@
 //!
 //! bound = max(floor, ⌈factor · (in-flight of all + 1) · weight / Σ weights of the eligible⌉)
 //!
-//! Then the key's next choice gets the request. Somebody always has room, because the bounds together exceed the
-//! load; the fuller the fleet, the fewer are full, and at a factor of 1.25 at most four in five are. The floor is for fleets that
-//! have next to nothing to do: two requests of one key are no crowd, and one that is held open must not send the next elsewhere. In-flight
-//! counts what this worker has on the way, which it knows exactly, and what the others had at their last report: many workers with one
-//! hot key would otherwise all find the same endpoint empty. Shares follow static weight; signals and slow start change nothing. Use it where
-//! an endpoint that has seen a key before serves it cheaper (caches, model prefixes), but any may serve it. Where none
-//! but the key's own may, the bound can be switched off. A request without a key goes to a random endpoint, within the
-//! same bound.
+//! Then the key's next choice gets the request. Some endpoint always has room, because the bounds together exceed the
+//! load; the fuller the fleet, the fewer are full, and at a factor of 1.25 at most four in five are. The floor is for
+//! fleets that have next to nothing to do: two requests of one key are no crowd, and one that is held open must not
+//! send the next elsewhere. In-flight counts what this worker has on the way, which it knows exactly, and what the
+//! others had at their last report: many workers with one hot key would otherwise all find the same endpoint empty.
+//! Shares follow static weight; signals and slow start change nothing. Use it where an endpoint that has seen a key
+//! before serves it cheaper (caches, model prefixes), but any may serve it. Where none but the key's own may, the bound
+//! can be switched off. A request without a key goes to a random endpoint, within the same bound.
 
 use super::ring::{Ring, nearest};
 use super::{Candidates, PickContext, Policy, Pool, Request};
@@ -20,7 +20,7 @@ use crate::rng::Rng;
 use crate::settings::LoadBound;
 
 /// Points walked when none of a key's own choices has room. With four of five full, 0.8⁷ of the requests come
-/// here, and 0.8²⁵⁶ find nobody.
+/// here, and 0.8²⁵⁶ find none.
 const STEPS: usize = 256;
 
 /// The ring, and what the bound is measured against.
@@ -81,7 +81,7 @@ impl Policy for ConsistentHash {
             candidates = nearest(&self.ring, key, request.want, STEPS, has_room);
         }
         if candidates.first().is_none() {
-            // Many were ejected since the refresh: who is left may be above a bound that counts them all.
+            // Many were ejected since the refresh: those left may be above a bound that counts them all.
             candidates =
                 nearest(&self.ring, key, request.want, STEPS, |index| view.eligible(index).is_some());
         }

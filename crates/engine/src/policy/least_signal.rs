@@ -1,6 +1,6 @@
 //! The lowest value of one PromQL signal, of two random choices.
 //!
-//! Everybody reads the same, seconds-old numbers; taking the lowest of all would send everybody to the same
+//! All proxies read the same, seconds-old numbers; taking the lowest of all would send all of them to the same
 //! endpoint (Mitzenmacher, "How useful is old information?", 2000). Two choices keep the flow spread. An
 //! endpoint whose value is unknown counts as the fleet's median, never as best; equal values go to fewer in flight.
 
@@ -11,7 +11,7 @@ use crate::rng::Rng;
 /// Two, see above.
 const CHOICES: usize = 2;
 
-/// The signal says itself who is loaded; what holds an endpoint back beside it gives way late.
+/// The signal says itself which endpoint is loaded; what holds an endpoint back beside it gives way late.
 const BREAKS_AT: f32 = 4.0;
 
 /// Keeps nothing between picks.

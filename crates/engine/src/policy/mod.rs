@@ -2,16 +2,16 @@
 //!
 //! | policy | question it answers |
 //! |---|---|
-//! | [`adaptive`] | who will answer soonest, by all that is known? |
-//! | [`least_request`] | who has the fewest requests on the way? |
+//! | [`adaptive`] | which endpoint will answer soonest, by all that is known? |
+//! | [`least_request`] | which endpoint has the fewest requests on the way? |
 //! | [`peak_ewma`] | whose latest peak of latency, times what is on the way, is lowest? |
 //! | [`weighted_score`] | whose sum of requests on the way and latency, each over its maximum, is lowest? |
 //! | [`least_signal`] | whose signal is lowest? |
 //! | [`weighted_round_robin`] | whose turn is it, the heavier the more often? |
 //! | [`round_robin`] | whose turn is it? |
-//! | [`random`] | whom does chance name, the heavier the more often? |
+//! | [`random`] | which endpoint does chance name, the heavier the more often? |
 //! | [`ip_hash`] | whose is this client? |
-//! | [`consistent_hash`] | whose is this key, and if that one is full, who is next? |
+//! | [`consistent_hash`] | whose is this key, and if that one is full, which is next? |
 //!
 //! A new policy is one file here, one line in [`build`], and its name in the configuration.
 
@@ -45,8 +45,8 @@ pub use pool::Pool;
 /// The most endpoints a decision can name.
 pub const MAX_CANDIDATES: usize = 8;
 
-/// Whose turn it is, counted in requests: what is said of an endpoint's share (slow start, rules, signals) holds for two
-/// endpoints as for a hundred only if it is kept by counting, because of few everybody is compared every time.
+/// Whose turn it is, counted in requests: what is said of an endpoint's share (slow start, rules, signals) holds for
+/// two endpoints as for a hundred only if it is kept by counting, because of few every endpoint is compared every time.
 #[derive(Clone, Copy, Debug)]
 pub struct Turns {
     /// This worker's requests to the whole upstream; the sum may wrap.
@@ -75,12 +75,12 @@ impl Turns {
     }
 }
 
-/// Who is left less than this part of its share is full, by a fresh signal that says so: that is no caution, which gives way
-/// to what is measured.
+/// Which endpoint is left less than this part of its share is full, by a fresh signal that says so: that is no caution,
+/// which gives way to what is measured.
 const FULL: f32 = 0.05;
 
-/// What an endpoint whose turn has not come costs, in multiples of its own cost, where `breaks_at` is how much dearer the others
-/// have to be until it is asked out of turn: nobody waits in a queue for the sake of a share.
+/// What an endpoint whose turn has not come costs, in multiples of its own cost, where `breaks_at` is how much dearer
+/// the others have to be until it is asked out of turn: no endpoint waits in a queue for the sake of a share.
 fn out_of_turn(held: f32, breaks_at: f32) -> f32 {
     let left = (1.0 - held).max(f32::MIN_POSITIVE);
     if left < FULL { 1.0 / left } else { (1.0 / left).min(breaks_at) }
@@ -93,7 +93,8 @@ pub struct PickContext<'a> {
     pub members: &'a [EndpointState],
     /// What the other workers tell of them.
     pub told: &'a PeerTable,
-    /// Which endpoints they are, the same in every worker and proxy: [`Endpoint::hash`](crate::endpoint::Endpoint::hash).
+    /// Which endpoints they are, the same in every worker and proxy:
+    /// [`Endpoint::hash`](crate::endpoint::Endpoint::hash).
     pub identities: &'a [u64],
     /// Peaks of their latency, where the policy compares them.
     pub peaks: &'a [PeakEwma],
@@ -110,7 +111,7 @@ pub struct PickContext<'a> {
 /// What a policy has to know of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Request {
-    /// Hash of what the request should stick to; none if it carries no key, or nobody asks for one.
+    /// Hash of what the request should stick to; none if it carries no key, or the policy asks for none.
     pub key: Option<u64>,
     /// How many endpoints are to be named.
     pub want: usize,
@@ -184,18 +185,19 @@ pub trait Policy {
         None
     }
 
-    /// What the next request to the endpoint at `index` is said to cost, where the policy compares costs; lower is better.
+    /// What the next request to the endpoint at `index` is said to cost, where the policy compares costs; lower is
+    /// better.
     fn cost(&self, _view: PickContext<'_>, _index: u32) -> Option<f32> {
         None
     }
 
-    /// Whether it keeps to the part that an endpoint is [held](Member::held) below by itself, by counting; for the others
-    /// that part is in how often they are drawn.
+    /// Whether it keeps to the part that an endpoint is [held](Member::held) below by itself, by counting; for the
+    /// others that part is in how often they are drawn.
     fn counts_turns(&self) -> bool {
         false
     }
 
-    /// Whether it shuns by itself whoever owes answers; for the others health does.
+    /// Whether it shuns by itself an endpoint that owes answers; for the others health does.
     fn sees_silence(&self) -> bool {
         false
     }
@@ -223,8 +225,8 @@ pub fn build(policy: &settings::Policy, ablation: Ablation) -> Box<dyn Policy> {
 }
 
 /// Draws `draws` distinct members and ranks them by `cost`, lowest first; equal costs keep the random order of
-/// the draw, so that nobody is preferred for its position. Who is [held](Member::held) below its fair part comes first
-/// among equals when its turn has come, and costs more until then, up to `breaks_at` times.
+/// the draw, so that no endpoint is preferred for its position. Which endpoint is [held](Member::held) below its fair
+/// part comes first among equals when its turn has come, and costs more until then, up to `breaks_at` times.
 pub fn pick_lowest_cost(
     view: PickContext<'_>,
     pool: &mut Pool,

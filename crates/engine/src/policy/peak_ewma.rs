@@ -6,7 +6,7 @@
 //! [average](crate::estimate::PeakEwma) jumps to a slow answer and forgets it over 10 s, so a first bad answer is
 //! enough to be avoided. An endpoint without an answer yet costs what is typical of the fleet. Failures do not
 //! count as answers: fast errors are no reason to be chosen. Use it where latency differs between endpoints and
-//! requests are alike; one request that is heavy by nature counts against whoever happened to get it.
+//! requests are alike; one request that is heavy by nature counts against the endpoint that happened to get it.
 
 use super::{Candidates, PickContext, Policy, Pool, Request, pick_lowest_cost};
 use crate::endpoint::EndpointView;

@@ -17,7 +17,7 @@ pub const MAX_DRAWS: usize = 16;
 pub struct Pool {
     /// All that may be eligible one day, in rising order.
     everybody: Vec<u32>,
-    /// Who is.
+    /// Those that are.
     order: Vec<u32>,
     alias: Vec<Alias>,
 }
@@ -31,7 +31,7 @@ struct Alias {
 }
 
 impl Pool {
-    /// The pool of those at `indices`, in rising order, of whom nobody is eligible until the next refresh.
+    /// The pool of those at `indices`, in rising order, of which none is eligible until the next refresh.
     pub fn assign(&mut self, indices: impl Iterator<Item = u32>) {
         self.everybody.clear();
         self.everybody.extend(indices);
@@ -86,7 +86,7 @@ impl Pool {
         self.order.len()
     }
 
-    /// Whether nobody is eligible.
+    /// Whether no endpoint is eligible.
     pub fn is_empty(&self) -> bool {
         self.order.is_empty()
     }
@@ -166,7 +166,7 @@ impl Pool {
                 each(index, member);
             }
         }
-        // Most of the fleet went away since the refresh: look at everybody once rather than find nobody.
+        // Most of the fleet went away since the refresh: look at every endpoint once rather than find none.
         if found == 0 {
             for index in self.order.iter().copied() {
                 if let Some(member) = view.eligible(index) {

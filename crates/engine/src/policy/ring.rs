@@ -1,8 +1,8 @@
-//! Who a key belongs to: multi-probe consistent hashing (Appleton, O'Reilly, "Multi-probe consistent hashing",
-//! arXiv:1505.00062, 2015).
+//! Which endpoint a key belongs to: multi-probe consistent hashing (Appleton, O'Reilly, "Multi-probe consistent
+//! hashing", arXiv:1505.00062, 2015).
 //!
 //! Endpoints stand as points on a ring of 2³² places. A key looks at k = [`PROBES`] places, goes from each to the next
-//! point clockwise, and belongs to whoever is nearest to its probe; the next nearest are its second choices, spread
+//! point clockwise, and belongs to the point nearest to its probe; the next nearest are its second choices, spread
 //! over the whole fleet. When an endpoint leaves, only its own keys move.
 //!
 //! An endpoint has p points in proportion to its static weight, sixteen for a weight of one. A point whose arc is x
@@ -11,8 +11,8 @@
 //! The paper's 21 probes with one point each look at the memory too often for a fleet that is larger than the cache;
 //! a ring with one probe needs 240 points for the same.
 //!
-//! The ring holds everybody in the pool, eligible or not: who is ejected for a moment gets the same keys back. It is
-//! rebuilt when somebody comes, goes or changes weight, never on a request.
+//! The ring holds every endpoint in the pool, eligible or not: an endpoint that is ejected for a moment gets the same
+//! keys back. It is rebuilt when some endpoint comes, goes or changes weight, never on a request.
 
 use super::PickContext;
 use crate::rng::mix;
@@ -46,7 +46,7 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Rebuilds the ring of those at `indices` if somebody came, went or changed weight; whether it did.
+    /// Rebuilds the ring of those at `indices` if some endpoint came, went or changed weight; whether it did.
     pub fn refresh(&mut self, view: PickContext<'_>, indices: &[u32]) -> bool {
         let identity = |index: u32| view.identities.get(index as usize).copied().unwrap_or_default();
         let member = |i: &u32| Some((*i, view.members.get(*i as usize).filter(|m| m.present)?));
@@ -99,8 +99,8 @@ impl Ring {
 
     /// The position of the first point clockwise from `place`, at `start` or after it.
     fn after(&self, start: usize, place: u32) -> usize {
-        // Mostly one of the next four. Counting needs no branch that depends on where it is, so that the probes of a key
-        // wait for memory together.
+        // Mostly one of the next four. Counting needs no branch that depends on where it is, so that the probes of a
+        // key wait for memory together.
         let next = self.points.get(start..).and_then(|points| points.first_chunk::<4>());
         let passed = next.map_or(0, |next| next.iter().map(|p| usize::from(p.place < place)).sum());
         let mut at = start + passed;
@@ -141,8 +141,8 @@ fn place(identity: u64, nth: u64, step: u64) -> u32 {
     (mix(identity.wrapping_add(step.wrapping_mul(nth))) >> 32) as u32
 }
 
-/// Independent of everybody but the heaviest, and of that one too up to a weight of sixteen: or its coming and
-/// going would move everybody's keys. Only where all together are too many does their sum count, too.
+/// Independent of all but the heaviest, and of that one too up to a weight of sixteen: or its coming and
+/// going would move the keys of all. Only where all together are too many does their sum count, too.
 fn points_per_weight(heaviest: f32, all: f32) -> f32 {
     let mut scale = POINTS;
     // By halves, so that the sum of all weights seldom moves anything.
@@ -167,7 +167,7 @@ pub fn owner(ring: &Ring, key: u64) -> Option<u32> {
     ring.probe(key)?.into_iter().min_by_key(|(distance, _)| *distance).map(|(_, index)| index)
 }
 
-/// The endpoints of `key` in the order of their distance that `fits`, at most `want`; whoever fits nowhere near is
+/// The endpoints of `key` in the order of their distance that `fits`, at most `want`; one that fits nowhere near is
 /// looked for clockwise, `steps` points far.
 pub fn nearest(
     ring: &Ring,

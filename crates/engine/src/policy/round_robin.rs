@@ -1,5 +1,5 @@
-//! Each in turn, whatever its state: Envoy's `ROUND_ROBIN` without weights. Who is held below its fair part, by slow
-//! start, a rule or signals, is passed over until it has waited for long enough. Use it as a baseline.
+//! Each in turn, whatever its state: Envoy's `ROUND_ROBIN` without weights. Which endpoint is held below its fair part,
+//! by slow start, a rule or signals, is passed over until it has waited for long enough. Use it as a baseline.
 //!
 //! A worker begins anywhere, or all of them would send their first requests to the same endpoints, after every new
 //! configuration again.
@@ -54,7 +54,7 @@ impl Policy for RoundRobin {
             if candidates.as_slice().len() >= request.want {
                 break;
             }
-            // Who went away since the last refresh is passed over; a long row of them is not walked twice.
+            // Endpoints that went away since the last refresh are passed over; a long row of them is not walked twice.
             if step > 4 * super::MAX_CANDIDATES && candidates.first().is_some() {
                 break;
             }

@@ -1,4 +1,4 @@
-//! What every policy promises: who is named, how often, and in which order of magnitude it may err.
+//! What every policy promises: which endpoints are named, how often, and in which order of magnitude it may err.
 
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;

@@ -1,12 +1,12 @@
 //! Each in turn, the heavier the more often, evenly spaced: what NGINX calls smooth weighted round robin and
 //! Envoy's `ROUND_ROBIN` does with weights.
 //!
-//! Earliest deadline first: an endpoint's turns are 1 / [`share`](crate::endpoint::EndpointState::share) apart, and the next
-//! turn is the earliest. After a whole cycle everybody has had exactly its share. First turns lie anywhere within a
-//! period, by the golden ratio's multiples: endpoints of one weight never come in a row between heavier ones. Before its
-//! first request a worker moves all turns by a random part of their periods, so that workers do not go in step,
-//! whatever the size of the fleet. The share is weight × signals × slow start; when it changes, what is left of the
-//! wait shrinks or grows with it. A refresh takes the turns over rather than begin anew.
+//! Earliest deadline first: an endpoint's turns are 1 / [`share`](crate::endpoint::EndpointState::share) apart, and the
+//! next turn is the earliest. After a whole cycle every endpoint has had exactly its share. First turns lie anywhere
+//! within a period, by the golden ratio's multiples: endpoints of one weight never come in a row between heavier ones.
+//! Before its first request a worker moves all turns by a random part of their periods, so that workers do not go in
+//! step, whatever the size of the fleet. The share is weight × signals × slow start; when it changes, what is left of
+//! the wait shrinks or grows with it. A refresh takes the turns over rather than begin anew.
 //!
 //! Use it where requests are alike and capacities are known. It looks at neither latency nor load.
 
@@ -88,7 +88,7 @@ impl Policy for WeightedRoundRobin {
                 None => break,
             }
         }
-        // A retry is no turn: who gets it is drawn.
+        // A retry is no turn: its endpoint is drawn.
         if candidates.as_slice().len() < request.want {
             pool.draw(view, request.want, rng, |index, _| candidates.push(index));
             candidates.truncate(request.want);

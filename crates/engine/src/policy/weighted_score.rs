@@ -5,10 +5,11 @@
 //! with w₁ = 0.6, w₂ = 0.4, 1000 requests and 500 ms unless configured otherwise; the cheapest of a few random
 //! endpoints gets the request. The form is the one that operators write down for themselves (compare Netflix,
 //! "Rethinking Netflix's edge load balancing", 2018, which sums normalised views and picks of two at random). The
-//! latency is that of all workers as far as it is known to differ from the fleet's ([`EndpointState::expected`](crate::endpoint::EndpointState::expected)), and at
-//! least what unanswered requests have waited already ([`EndpointView::min_latency`]); whoever is unknown counts as typical.
-//! Use it where the two maxima are known and the trade between them is a decision; it adds where [`adaptive`]
-//! multiplies, so with maxima that are far off one of the two terms decides alone.
+//! latency is that of all workers as far as it is known to differ from the fleet's
+//! ([`EndpointState::expected`](crate::endpoint::EndpointState::expected)), and at least what unanswered requests have
+//! waited already ([`EndpointView::min_latency`]); the endpoint that is unknown counts as typical. Use it where the two
+//! maxima are known and the trade between them is a decision; it adds where [`adaptive`] multiplies, so with maxima
+//! that are far off one of the two terms decides alone.
 //!
 //! [`adaptive`]: super::adaptive
 
@@ -17,7 +18,7 @@ use crate::endpoint::EndpointView;
 use crate::rng::Rng;
 use crate::settings;
 
-/// Enough that a draw of only slow endpoints is rare, few enough that the best is not everybody's choice.
+/// Enough that a draw of only slow endpoints is rare, few enough that the best is not chosen by every request.
 const CHOICES: usize = 5;
 
 /// So many times the score are no chance any more.

@@ -1,7 +1,7 @@
 //! Which answers, and which missing ones, count against an endpoint.
 
-/// gRPC's codes (<https://grpc.io/docs/guides/status-codes/>), each with the HTTP status that Envoy's outlier detection takes it
-/// for.
+/// gRPC's codes (<https://grpc.io/docs/guides/status-codes/>), each with the HTTP status that Envoy's outlier detection
+/// takes it for.
 pub const CODES: &[(&str, u16)] = &[
     ("OK", 200),
     ("CANCELLED", 499),
@@ -60,9 +60,10 @@ impl Failures {
     pub const NONE: Failures =
         Failures { listed: Vec::new(), statuses: [0; 8], codes: 0, resets: false, timeouts: false };
 
-    /// What `listed` comes to. Envoy answers 503 in the place of an endpoint that resets or refuses, and 504 in the place of
-    /// one that takes too long: whoever lists these means those. Without any gRPC code, calls count by the status that Envoy
-    /// takes their code for; only a method that an endpoint does not have says nothing of its health.
+    /// What `listed` comes to. Envoy answers 503 in the place of an endpoint that resets or refuses, and 504 in the
+    /// place of one that takes too long: the endpoint that lists these means those. Without any gRPC code, calls count
+    /// by the status that Envoy takes their code for; only a method that an endpoint does not have says nothing of its
+    /// health.
     pub fn of(listed: Vec<Counted>) -> Failures {
         let mut failures = Failures::NONE;
         for counted in &listed {

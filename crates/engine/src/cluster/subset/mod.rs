@@ -1,4 +1,4 @@
-//! Who is chosen among: the endpoints of one version, one priority and one side of the zone's border are a group,
+//! What is chosen among: the endpoints of one version, one priority and one side of the zone's border are a group,
 //! with a policy of their own.
 //!
 //! A request is drawn into a group before the policy is asked, so a policy compares like with like: a canary that
@@ -51,11 +51,11 @@ pub(super) struct Subset {
     pub locality: (Box<str>, f64),
     /// Position of its priority and side among the upstream's tiers.
     pub tier: usize,
-    /// Who belongs to it, and who of them may be chosen.
+    /// Which endpoints belong to it, and which of them may be chosen.
     pub pool: Pool,
     pub policy: Box<dyn Policy>,
     /// Whether its answers teach how much requests in flight delay the next. Where the network is most of a latency
-    /// they would teach that nothing does, so those of other zones do only if there is nobody near.
+    /// they would teach that nothing does, so those of other zones do only if there is none near.
     pub teaches: bool,
     /// This worker's requests on their way to it.
     pub in_flight: u32,
@@ -65,7 +65,7 @@ pub(super) struct Subset {
     pub typical: f64,
     /// Whether that was measured here, not only assumed.
     pub measured: bool,
-    /// For how long an endpoint may keep quiet until it is hung, seconds.
+    /// For how long an endpoint may keep quiet until it is stalled, seconds.
     pub stall_timeout: f64,
     /// The failure ratio of those in traffic.
     pub failing: f64,
@@ -73,7 +73,7 @@ pub(super) struct Subset {
     pub elsewhere: Option<f64>,
     pub background: BaselineErrors,
     pub record: RecentErrors,
-    /// Σ weights of all who stay, and of those who are well.
+    /// Σ weights of all that stay, and of those that are well.
     pub weight: f64,
     pub fit: f64,
     /// What part of its requests may be left to it, by how it fails beside other groups.
@@ -89,7 +89,7 @@ pub(super) struct PriorityTier {
     /// How many endpoints it has, and how many of them may be chosen.
     pub endpoints: usize,
     pub eligible: usize,
-    /// Σ weights of all, and of those who are well.
+    /// Σ weights of all, and of those that are well.
     pub weight: f64,
     pub fit: f64,
     /// Health is ignored.
@@ -102,7 +102,7 @@ pub(super) struct VersionSubset {
     pub subsets: Range<usize>,
     /// Whether anybody could be chosen at the last tick.
     pub serves: bool,
-    /// Who is due for a single request, and how many it has waited for; the last is the first.
+    /// Endpoints that are due for a single request, and how many it has waited for; the last is the first.
     pub pending_probes: Vec<(u32, u32)>,
 }
 
@@ -120,7 +120,7 @@ impl Cluster {
         })
     }
 
-    /// Puts everybody of the fleet into a group; groups that stay keep what they know.
+    /// Puts every endpoint of the fleet into a group; groups that stay keep what they know.
     pub(super) fn assign_subsets(&mut self) {
         let mut before = core::mem::take(&mut self.subsets).into_iter().peekable();
         let key = |(index, endpoint): (u32, Endpoint<'_>)| Some((self.key_of(endpoint)?, index));
@@ -228,7 +228,7 @@ impl Cluster {
             subset.record = known.record;
             subset.record.not_after(now);
             subset.spill = known.spill;
-            // Who fails as all others do is excused after a reload as before.
+            // An endpoint that fails as all others do is excused after a reload as before.
             let (fleet, indices) = (&self.fleet, subset.pool.all());
             subset.background = known.background.moved(|index| {
                 let index = fleet.index_of_hash(old.fleet.get(index)?.hash)?;

@@ -6,9 +6,9 @@
 //!
 //! With a key, the versions race: each draws an exponential time from the hash of the key and its own name, divided by
 //! its share, and the earliest wins. It wins in proportion to its share, whatever the order in which versions are
-//! written, and a share that grows only ever takes keys over: of two versions, exactly as many as it grew by. The key is hashed apart from how
-//! a policy hashes it, so that a user keeps the version whatever becomes of its endpoints, and users of one version
-//! spread over all of them.
+//! written, and a share that grows only ever takes keys over: of two versions, exactly as many as it grew by. The key
+//! is hashed apart from how a policy hashes it, so that a user keeps the version whatever becomes of its endpoints, and
+//! users of one version spread over all of them.
 
 use crate::rng::{self, Rng};
 
@@ -52,7 +52,7 @@ pub(crate) fn unit(bits: u64) -> f64 {
 }
 
 impl Split {
-    /// Shares as configured; without any there is one version, which everybody has.
+    /// Shares as configured; without any there is one version, which every endpoint has.
     pub fn new(shares: &[(String, f64)]) -> Split {
         let total: f64 = shares.iter().map(|(_, share)| share).sum();
         let mut end = 0.0;

@@ -1,9 +1,9 @@
 //! How a group fares as a whole, lately: a zone that is gone fails as one, and single endpoints excuse each other.
 //!
-//! Health judges an endpoint against the rest, so that a fault that all share condemns nobody. While everything goes
-//! to one zone, that zone is "all": its loss would look like a fault of everybody's. So requests leave a group that
-//! fails much more than another one does, or might do: an unknown group is believed to be well until its own answers
-//! tell. If it fails alike, the fault is everybody's and requests come back.
+//! Health judges an endpoint against the rest, so that a fault that all share rules out no endpoint. While everything
+//! goes to one zone, that zone is "all": its loss would look like a common fault. So requests leave a group that fails
+//! much more than another one does, or might do: an unknown group is believed to be well until its own answers tell. If
+//! it fails alike, the fault is common and requests come back.
 
 use crate::cluster::subset::Subset;
 use crate::endpoint::EndpointState;
@@ -32,7 +32,7 @@ const DEAD_SILENT: f64 = 20.0;
 const MIN_SILENT_S: [f64; 2] = [0.1, 0.5];
 /// A single request may be heavy, and two by chance.
 const SEVERAL: u32 = 3;
-/// Who is at least this much alive is worth leaving others for.
+/// A subset that is at least this much alive is worth leaving others for.
 const ALIVE: f64 = 0.05;
 
 /// A group's latest answers, as one worker saw them.
@@ -77,7 +77,7 @@ fn trust(failing: f64, least: f64) -> f64 {
 }
 
 /// The least failure ratio among `subsets` but the one at `but`, where the unknown are believed to be well; none if
-/// nobody else is there.
+/// no other endpoint is there.
 fn least_failing(subsets: &[Subset], but: usize, now: Time) -> Option<f64> {
     let others = subsets.iter().enumerate().filter(|(at, g)| *at != but && g.fit > 0.0);
     others.map(|(_, g)| g.record.known(now).unwrap_or(0.0)).min_by(f64::total_cmp)

@@ -3,7 +3,7 @@
 //! Envoy's rule for priorities, with the local zone before the others at each: a part can carry 1.4 times its
 //! healthy share, all of it at most, and what it cannot carry goes to the next
 //! (<https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/load_balancing/priority>). If all
-//! together carry too little, each gets its proportion of what they carry; if nobody is healthy, of their size.
+//! together carry too little, each gets its proportion of what they carry; if no endpoint is healthy, of their size.
 
 use crate::autoscale::Tally;
 use crate::cluster::Cluster;
@@ -23,8 +23,8 @@ pub(crate) fn capacity(fit: f64, weight: f64) -> f64 {
 
 /// Divides the requests over `subsets`, in their order; `kept` says what part of what each can carry it may keep.
 ///
-/// Where localities have weights, the groups of a level carry together what its healthy share allows, and divide that by
-/// these weights, each as far as it can carry its own: as Envoy does with locality weights.
+/// Where localities have weights, the groups of a level carry together what its healthy share allows, and divide that
+/// by these weights, each as far as it can carry its own: as Envoy does with locality weights.
 pub(crate) fn divide(subsets: &mut [Subset], kept: impl Fn(&Subset) -> f64) {
     if let [only] = subsets {
         only.load = 1.0;
@@ -66,8 +66,8 @@ pub(crate) fn divide(subsets: &mut [Subset], kept: impl Fn(&Subset) -> f64) {
     }
 }
 
-/// Whether the endpoints that are well can carry everything, wherever they are: then nobody has to ignore health.
-/// A fleet that is not divided has nobody to turn to.
+/// Whether the endpoints that are well can carry everything, wherever they are: then health need not be ignored.
+/// A fleet that is not divided has none to turn to.
 pub(crate) fn others_can_absorb(tiers: &[PriorityTier]) -> bool {
     tiers.len() > 1 && tiers.iter().map(|t| capacity(t.fit, t.weight)).sum::<f64>() >= 1.0
 }
@@ -111,7 +111,8 @@ impl Cluster {
         }
     }
 
-    /// How busy a group's eligible endpoints are, where `at_work` is the part of its requests that are not on their way.
+    /// How busy a group's eligible endpoints are, where `at_work` is the part of its requests that are not on their
+    /// way.
     fn pressure_of(&self, subset: &Subset, at_work: f64, now: Time) -> Pressure {
         let learnt = self.slots();
         let slots = learnt.filter(|s| s.found).map_or(f64::INFINITY, |s| f64::from(s.count));
