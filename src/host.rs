@@ -1,8 +1,10 @@
 //! What the logic needs from its host: Envoy through proxy-wasm, or a test.
 
+pub mod event;
+
 use core::time::Duration;
 
-use crate::event::Event;
+use crate::host::event::Event;
 use engine::time::Time;
 
 /// Why shared data was not written.

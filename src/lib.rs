@@ -31,7 +31,6 @@
 )]
 
 pub mod discovery;
-pub mod event;
 #[cfg(target_os = "wasi")]
 mod filter;
 pub mod host;

@@ -6,7 +6,7 @@ mod reading;
 use crate::discovery::prometheus;
 use crate::discovery::source::Origin;
 use crate::discovery::sources::Discovery;
-use crate::event::{Event, Field};
+use crate::host::event::{Event, Field};
 use crate::host::{Body, Call, CallError, Host};
 use crate::sharing::snapshot::{Samples, Snapshot};
 use config::{Config, Fault};

@@ -1,13 +1,13 @@
 //! From what the sources say to the fleets: the lease holder listens, every worker follows.
 
+use crate::discovery::discovered;
 use crate::discovery::found::Finding;
 use crate::discovery::localities::{self, Locality};
 use crate::discovery::merge::Sources;
+use crate::discovery::notices::Notices;
 use crate::discovery::source::{Origin, Source};
-use crate::event::{Event, Field};
 use crate::host::Host;
-use crate::sharing::discovered;
-use crate::worker::notices::Notices;
+use crate::host::event::{Event, Field};
 use config::{Config, MAX_ENDPOINTS, Via};
 use engine::Balancer;
 use engine::endpoint::Standing;

@@ -8,6 +8,7 @@ pub(crate) mod affinity;
 pub(crate) mod attempt;
 pub(crate) mod classify;
 pub(crate) mod correlation;
+pub(crate) mod decision_log;
 pub(crate) mod grpc_web;
 pub(crate) mod route;
 pub(crate) mod said;

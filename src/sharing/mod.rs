@@ -8,7 +8,7 @@
 //! | `…/estate` | compare-and-swap | what workers that are gone have counted ([`retired_counters`]) |
 //! | `…/lease` | compare-and-swap | which worker polls and decides for all, until when ([`lease`]) |
 //! | `…/signals` | the lease holder | the latest samples ([`snapshot`]) |
-//! | `…/fleet` | the lease holder | which endpoints there are ([`discovered`]) |
+//! | `…/fleet` | the lease holder | which endpoints there are (`discovery::discovered`) |
 //! | `…/clusters` | compare-and-swap | clusters that requests have met and no entry names ([`met`]) |
 //! | `…/capacity/SEAT` | that worker only | how much an endpoint takes ([`scaling`]) |
 //! | `…/scaling` | the lease holder | pressure and desired replicas ([`scaling`]) |
@@ -20,7 +20,6 @@
 
 pub mod codec;
 pub mod counts;
-pub mod discovered;
 #[cfg(test)]
 mod fake;
 pub mod lease;

@@ -3,7 +3,7 @@
 
 use core::cell::Cell;
 
-use crate::event::{Event, Field};
+use crate::host::event::{Event, Field};
 use crate::host::{Host, MetricKind, StreamHost};
 use crate::request::Flow;
 use crate::sharing;

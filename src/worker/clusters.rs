@@ -4,8 +4,8 @@
 //! The worker that meets one tells the others through shared data: the one that asks Envoy for members may see no
 //! request.
 
-use crate::event::{Event, Field};
 use crate::host::Host;
+use crate::host::event::{Event, Field};
 use crate::sharing::met::{self, Met};
 use config::Config;
 use engine::Balancer;

@@ -2,8 +2,8 @@
 //! to look at.
 
 use super::Worker;
-use crate::event::{Event, Field};
 use crate::host::Host;
+use crate::host::event::{Event, Field};
 use config::Via;
 use engine::Totals;
 use engine::time::Time;

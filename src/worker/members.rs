@@ -11,7 +11,7 @@ use crate::discovery::localities;
 use crate::discovery::poller::{Rest, not_sent};
 use crate::discovery::source::Origin;
 use crate::discovery::sources::Discovery;
-use crate::event::{Event, Field};
+use crate::host::event::{Event, Field};
 use crate::host::{Body, Call, CallError, Host};
 use config::Config;
 use engine::rng::{self, Rng};

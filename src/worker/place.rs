@@ -1,7 +1,7 @@
 //! Where this proxy is, and what of the configuration follows from it.
 
-use crate::event::{Event, Field};
 use crate::host::Host;
+use crate::host::event::{Event, Field};
 use config::{Config, Via};
 
 /// In place of a zone's name: the zone of the proxy's own node.

@@ -1,8 +1,8 @@
 //! Telling the log which endpoints were taken out of traffic, and which are back: one worker of the process for all.
 
 use super::Worker;
-use crate::event::{Event, Field};
 use crate::host::Host;
+use crate::host::event::{Event, Field};
 use crate::telemetry::status;
 use config::LogFormat;
 use engine::health::State;

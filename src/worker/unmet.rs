@@ -1,8 +1,8 @@
 //! Upstreams that no request has met, though there is traffic: most often a cluster whose name is another one.
 
 use super::Worker;
-use crate::event::{Event, Field};
 use crate::host::Host;
+use crate::host::event::{Event, Field};
 use crate::sharing::retired_counters;
 use engine::time::Time;
 

@@ -119,6 +119,9 @@ fn the_bill_of_materials_is_one_and_names_what_is_compiled_in_and_nothing_else()
     for inside in ["getrandom", "serde_json", "hashbrown"] {
         assert!(names.contains(&inside), "{inside}: {names:?}");
     }
+    let own = bill["metadata"]["component"]["components"].as_array().context("own components")?;
+    let own: Vec<&str> = own.iter().filter_map(|c| c["name"].as_str()).collect();
+    assert_eq!(own, ["evenkeel-config", "evenkeel-engine"]);
     for outside in ["tokio", "clap", "wasmi", "proptest", "jsonschema"] {
         assert!(!names.contains(&outside), "{outside}: {names:?}");
     }

@@ -12,13 +12,14 @@ use engine::policy::Request;
 use engine::rng::Rng;
 use engine::time::Time;
 use engine::{Balancer, Decision, Failure, Outcome};
+use evenkeel::discovery::discovered;
 use evenkeel::discovery::found::Found;
 use evenkeel::discovery::merge::Sources;
 use evenkeel::discovery::source::{Origin, Source};
 use evenkeel::host::{Call, CallError, Host, SharedError};
 use evenkeel::sharing::lease::{self, Candidate, Holder};
 use evenkeel::sharing::snapshot::{Fit, PollStats, Samples, Snapshot, Value};
-use evenkeel::sharing::{discovered, registry, scaling, worker_report};
+use evenkeel::sharing::{registry, scaling, worker_report};
 use proptest::collection::vec;
 use proptest::prelude::*;
 

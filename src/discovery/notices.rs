@@ -1,8 +1,8 @@
 //! What an operator wants to know of discovery, said when it begins and not again until it has ended.
 
 use crate::discovery::source::{Origin, Source};
-use crate::event::{Event, Field};
 use crate::host::Host;
+use crate::host::event::{Event, Field};
 use core::net::SocketAddr;
 
 /// What has been said of one upstream.

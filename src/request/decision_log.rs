@@ -6,7 +6,7 @@
 use core::fmt::Write;
 use core::net::SocketAddr;
 
-use crate::event::{Event, Field, InJson};
+use crate::host::event::{Event, Field, InJson};
 use crate::host::{Host, StreamHost};
 use crate::request::Stream;
 use crate::telemetry::status;

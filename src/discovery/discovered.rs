@@ -2,9 +2,9 @@
 
 use core::net::{IpAddr, SocketAddr};
 
-use super::codec::{Reader, Writer};
 use crate::discovery::found::{Found, WEIGHTS};
 use crate::discovery::source::{Origin, Source};
+use crate::sharing::codec::{Reader, Writer};
 use config::MAX_ENDPOINTS;
 use engine::endpoint::{Absence, Absences, AnnouncedHealth};
 
