@@ -1,6 +1,6 @@
 //! Where endpoints and signals come from.
 //!
-//! The lease holder asks: the [poller] sends the calls of [prometheus] and [envoy_admin] and reads the answers, which become
+//! The lease holder asks: the `poller` sends the calls of [prometheus] and [envoy_admin] and reads the answers, which become
 //! a [source]'s list. What the sources of an upstream say together is [merged](merge) into one list for the engine.
 
 pub mod discovered;

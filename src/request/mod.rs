@@ -1,8 +1,8 @@
 //! One request on its way through the filter.
 //!
-//! A [stream] decides at the request headers and follows the request to its end. An [attempt] is what the engine is owed for
-//! one endpoint; the [upstream attempt](upstream_attempt) is the same seen from Envoy's upstream filters, and
-//! [correlation] brings the two together. [Classification](classify) turns headers, resets and details into outcomes.
+//! A [stream](Stream) decides at the request headers and follows the request to its end. An attempt is what the engine is owed for
+//! one endpoint; the [upstream attempt](UpstreamAttempt) is the same seen from Envoy's upstream filters, and
+//! `correlation` brings the two together. `classify` turns headers, resets and details into outcomes.
 
 pub(crate) mod affinity;
 pub(crate) mod attempt;

@@ -3,7 +3,7 @@
 //! it if it was only asleep.
 //!
 //! Shared data has no delete, so keys are not made of ids, of which a process with many reloads has many, but of
-//! [slot_ids](Seat): a worker takes the lowest that is free, and leaves it when it is struck off.
+//! [slot ids](SlotId): a worker takes the lowest that is free, and leaves it when it is struck off.
 
 use super::codec::{Reader, Writer};
 use crate::host::Host;

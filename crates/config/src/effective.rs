@@ -30,7 +30,7 @@ impl Serialize for Effective {
 /// values of `prometheus.headers`, `prometheus.parameters` and `debug.secret` are masked.
 ///
 /// ```
-/// use crate::{effective, parse};
+/// use config::{effective, parse};
 /// let config = parse(br#"{ "upstreams": [{ "cluster": "web", "endpoints": { "static": ["10.0.0.1:80"] } }] }"#).unwrap();
 /// let json = serde_json::to_string(&effective(&config)).unwrap();
 /// assert!(json.contains(r#""slow_start":"30s""#));

@@ -6,7 +6,7 @@
 //! A configuration passes through here in four steps. [`parse`] turns bytes into a tree that keeps duplicate keys; a
 //! node knows its path and reports what is wrong with it; one file for each object of the configuration reads its
 //! fields into plain data (what concerns one cluster are the engine's [settings](engine::settings), the rest is defined
-//! here); [`effective`] writes the whole back with every default filled in. [`questions`](constraints) records what is
+//! here); [`effective`] writes the whole back with every default filled in. `constraints` records what is
 //! asked of each value, from which the JSON Schema is made.
 
 #![cfg_attr(

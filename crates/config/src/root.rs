@@ -29,7 +29,7 @@ pub(super) const MODES: &[(&str, Mode)] = &[("enforce", Mode::Enforce), ("observ
 /// count of the rest). Never panics, whatever the bytes are.
 ///
 /// ```
-/// let faults = crate::parse(br#"{ "upstreams": [{ "cluster": "web", "polcy": "random" }] }"#).unwrap_err();
+/// let faults = config::parse(br#"{ "upstreams": [{ "cluster": "web", "polcy": "random" }] }"#).unwrap_err();
 /// assert_eq!(faults[0].path, "$.upstreams[0].polcy");
 /// assert_eq!(faults[0].hint.as_deref(), Some(r#"did you mean "policy"?"#));
 /// assert_eq!(faults[1].path, "$.upstreams[0].endpoints");

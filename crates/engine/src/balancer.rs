@@ -75,7 +75,7 @@ impl Balancer {
         self.patterns.sort_by_key(|pattern| core::cmp::Reverse(pattern::literal(&pattern.name)));
     }
 
-    /// For each cluster that matches one of these patterns an upstream is to be [made](Engine::make) when it is met.
+    /// For each cluster that matches one of these patterns an upstream is to be [made](Balancer::make) when it is met.
     pub fn expect<'p>(&mut self, patterns: impl Iterator<Item = &'p str>) {
         self.patterns.extend(patterns.map(|name| Pattern { name: name.into(), upstream: None }));
         self.sort_patterns();

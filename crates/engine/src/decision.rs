@@ -49,7 +49,7 @@ impl Reason {
 }
 
 /// A request on its way to an endpoint. Its holder owes the engine one
-/// [`Balancer::answered`](crate::Balancer::answered) and one [`Balancer::finished`](crate::Balancer::finished).
+/// [`Balancer::record_response`](crate::Balancer::record_response) and one [`Balancer::finished`](crate::Balancer::finished).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestHandle {
     /// Which upstream.

@@ -4,7 +4,7 @@
 //! # A request
 //!
 //! [`Balancer::pick`] decides: the [cluster](Cluster) draws a version, priority and zone, and the [policy] chooses among the
-//! eligible endpoints. [`Balancer::started`] hands out a handle; with it come back [the answer](Balancer::answered), the
+//! eligible endpoints. [`Balancer::started`] hands out a handle; with it come back [the answer](Balancer::record_response), the
 //! [verdict on it](Balancer::record_outcome) and [the end](Balancer::finished). Each [`Outcome`] feeds the [estimates](estimate)
 //! and the [health] of its endpoint.
 //!

@@ -718,7 +718,7 @@ impl Cluster {
         self.assess_now(endpoint.index, now);
     }
 
-    /// The request failed here and was answered by another endpoint, to which it has been [moved](Upstream::moved).
+    /// The request failed here and was answered by another endpoint, to which it has been reassigned.
     /// Why is not seen: where routes try again because of answers such as 429, it is priced, and no more.
     pub fn record_failed_attempt(&mut self, endpoint: EndpointRef, started: Time, now: Time) {
         if let Some(member) = self.current(endpoint) {

@@ -1,7 +1,7 @@
 //! The endpoints of a cluster: which there are, and what is known of each.
 //!
-//! A [set] gives every endpoint an index that stays valid while others come and go. Beside it, by the same index, stand
-//! what this worker has measured ([state]) and what the other workers report ([peers]); a [view] reads both as one.
+//! A [set](EndpointSet) gives every endpoint an index that stays valid while others come and go. Beside it, by the same index, stand
+//! what this worker has measured ([state](EndpointState)) and what the other workers report ([peers](PeerTable)); a [view](EndpointView) reads both as one.
 
 mod absence;
 mod announced_health;

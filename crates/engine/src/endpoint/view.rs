@@ -128,7 +128,7 @@ impl<'a> EndpointView<'a> {
         Some(((centre.exp() + NOISE_S) / (typical + NOISE_S), SPREAD / samples.max(1.0).sqrt()))
     }
 
-    /// What is [expected](Member::expected) of it against `typical`, the fleet's median in seconds.
+    /// What is expected of it against `typical`, the fleet's median in seconds.
     ///
     /// The estimate counts only as far as it differs by more than its own uncertainty (soft threshold at
     /// 1.5 standard errors of the mean logarithm): equal endpoints look equal, and in-flight decides.
@@ -140,7 +140,7 @@ impl<'a> EndpointView<'a> {
         (typical * differs + self.error_penalty(typical, background_errors, ablation)) as f32
     }
 
-    /// The part of the [price](Known::price) that is for failures, seconds.
+    /// The part of the [expected cost](EndpointView::expected_cost) that is for failures, seconds.
     pub fn error_penalty(&self, typical: f64, background_errors: f64, ablation: &Ablation) -> f64 {
         let usual = background_errors + ERROR_CONFIDENCE * ErrorRatio::spread(background_errors);
         let excess = if ablation.errors { (self.error_ratio() - usual - ONE_FAILURE).max(0.0) } else { 0.0 };

@@ -3,7 +3,7 @@
 //! cost = max(expected latency, floor) · price(what awaits an answer / weight)
 //!
 //! The expected latency is the robust estimate of all workers, as far as it is known to differ from the
-//! fleet's ([`EndpointView::price`]); the floor is what unanswered requests say ([`EndpointView::min_latency`]); the
+//! fleet's ([`EndpointView::expected_cost`]); the floor is what unanswered requests say ([`EndpointView::min_latency`]); the
 //! price is how much requests in flight delay the next, learnt ([`Queueing`](crate::estimate::Queueing)). What
 //! Prometheus says is old by seconds and shared by all, so it changes how *often* an endpoint may win
 //! ([`EndpointState::held`](crate::endpoint::EndpointState::held)), never which endpoint is the best: stale data

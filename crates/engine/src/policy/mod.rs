@@ -191,7 +191,7 @@ pub trait Policy {
         None
     }
 
-    /// Whether it keeps to the part that an endpoint is [held](Member::held) below by itself, by counting; for the
+    /// Whether it keeps to the part that an endpoint is held below by itself, by counting; for the
     /// others that part is in how often they are drawn.
     fn counts_turns(&self) -> bool {
         false
@@ -225,7 +225,7 @@ pub fn build(policy: &settings::Policy, ablation: Ablation) -> Box<dyn Policy> {
 }
 
 /// Draws `draws` distinct members and ranks them by `cost`, lowest first; equal costs keep the random order of
-/// the draw, so that no endpoint is preferred for its position. Which endpoint is [held](Member::held) below its fair
+/// the draw, so that no endpoint is preferred for its position. Which endpoint is held below its fair
 /// part comes first among equals when its turn has come, and costs more until then, up to `breaks_at` times.
 pub fn pick_lowest_cost(
     view: PickContext<'_>,

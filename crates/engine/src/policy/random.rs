@@ -1,10 +1,8 @@
 //! Chance, in proportion to the shares: what NGINX calls `random` and Envoy `RANDOM`, but weighted.
 //!
-//! P(endpoint) = share / Σ shares, where the [share](crate::endpoint::Member::share) is weight × signals × slow start. A draw is
+//! P(endpoint) = share / Σ shares, where the [share](crate::endpoint::EndpointState::share) is weight × signals × slow start. A draw is
 //! Walker's alias method, O(1) ([`Pool`]). Use it where many proxies each see little traffic: they need no common
 //! order and never fall into step. Loads vary more than with turns: by the square root of the mean.
-//!
-//! [EndpointState::share]: crate::endpoint::Member::share
 
 use super::{Candidates, PickContext, Policy, Pool, Request};
 use crate::rng::Rng;
