@@ -66,7 +66,7 @@ impl Poller {
         if let Some(endpoints) = &balanced.endpoints.prometheus {
             ask(PollKind::Endpoints, &endpoints.query);
         }
-        for (at, signal) in balanced.signals.iter().enumerate() {
+        for (at, signal) in balanced.signals.iter().enumerate().filter(|(_, s)| s.report.is_none()) {
             ask(PollKind::Signal(at), &signal.query);
             if let Some(query) = &signal.timestamp_query {
                 ask(PollKind::Timestamps(at), query);

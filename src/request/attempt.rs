@@ -1,6 +1,7 @@
 //! One request to one endpoint, from its headers to the end of its response: what the engine is told, and when.
 
 use crate::host::StreamHost;
+use crate::request::load_report;
 use engine::time::Time;
 use engine::{Balancer, Failure, Outcome, RequestHandle};
 
@@ -161,6 +162,13 @@ impl Attempt {
     /// Whether trailers may still tell something.
     pub(crate) fn awaits_trailers(&self) -> bool {
         matches!(self, Attempt::Streaming(s) if !s.complete && s.judged != Judged::Settled)
+    }
+
+    /// What the endpoint reports of its load in the trailers.
+    pub(crate) fn report_load(&self, engine: &mut Balancer, host: &dyn StreamHost) {
+        if let Attempt::Streaming(Streaming { ticket, .. }) = self {
+            load_report::take(engine, ticket, || host.now(), |name| host.response_trailer(name));
+        }
     }
 
     /// Response trailers, with the failure that they tell.

@@ -10,13 +10,8 @@ const UNAVAILABLE: u32 = 503;
 
 /// What the headers of an endpoint's `answer` say beside it. What Envoy or another filter answers is no word of its.
 pub(crate) fn of_headers(host: &dyn StreamHost, answer: Answer, now: Time) -> Option<Said> {
-    let its_own = match answer.outcome {
-        Outcome::Good | Outcome::Undecided => true,
-        Outcome::Failed(failure) => failure.is_response(),
-        Outcome::Cancelled | Outcome::Unrelated => false,
-    };
     let waits = matches!(answer.status, TOO_MANY | UNAVAILABLE);
-    its_own.then(|| Said {
+    is_its_own(answer.outcome).then(|| Said {
         degraded: host.response_header("x-envoy-degraded").is_some(),
         failing: host.response_header("x-envoy-immediate-health-check-fail").is_some(),
         hold_s: waits
@@ -25,6 +20,15 @@ pub(crate) fn of_headers(host: &dyn StreamHost, answer: Answer, now: Time) -> Op
             .and_then(|value| retry_after(&value, now))
             .unwrap_or(0.0),
     })
+}
+
+/// Whether headers come from the endpoint itself.
+pub(crate) fn is_its_own(outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::Good | Outcome::Undecided => true,
+        Outcome::Failed(failure) => failure.is_response(),
+        Outcome::Cancelled | Outcome::Unrelated => false,
+    }
 }
 
 /// Seconds from a number of them or from a date (RFC 9110, 10.2.3); how many are too many is not decided here.

@@ -8,6 +8,7 @@ use crate::request::classify::{Answer, Silence};
 use crate::request::correlation::{PROPERTY, RequestCorrelation, SharedCorrelation};
 use crate::request::decision_log::{self, DecisionRecord};
 use crate::request::grpc_web;
+use crate::request::load_report;
 use crate::request::route;
 use crate::request::said;
 use crate::worker::Worker;
@@ -296,6 +297,11 @@ impl Stream {
         {
             engine.said(&ticket, said, now);
         }
+        if let Some(ticket) = ticket
+            && said::is_its_own(answer.outcome)
+        {
+            load_report::take(engine, &ticket, || now, |name| host.response_header(name));
+        }
         if self.uploads && answer.outcome == Outcome::Undecided {
             self.web = grpc_web::Body::of(host);
         }
@@ -352,6 +358,7 @@ impl Stream {
         if let Phase::Steered(attempt) = &mut self.phase
             && awaits
         {
+            attempt.report_load(&mut worker.engine, host);
             attempt.trailers(&mut worker.engine, failure, host);
         }
     }

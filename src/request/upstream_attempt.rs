@@ -8,7 +8,7 @@ use crate::host::StreamHost;
 use crate::request::attempt::{Attempt, Upload};
 use crate::request::classify::{self, UpstreamHost};
 use crate::request::correlation::{PROPERTY, SharedCorrelation};
-use crate::request::{grpc_web, said};
+use crate::request::{grpc_web, load_report, said};
 use crate::worker::Worker;
 use engine::{Failure, Outcome};
 
@@ -100,6 +100,9 @@ impl UpstreamAttempt {
         if heeds && let Some(said) = said::of_headers(host, answer, now) {
             engine.said(&ticket, said, now);
         }
+        if said::is_its_own(answer.outcome) {
+            load_report::take(engine, &ticket, || now, |name| host.response_header(name));
+        }
         if self.uploads && answer.outcome == Outcome::Undecided {
             self.web = grpc_web::Body::of(host);
         }
@@ -133,6 +136,7 @@ impl UpstreamAttempt {
         if self.attempt.awaits_trailers() {
             let failure =
                 worker.engine.counts(upstream).and_then(|counts| classify::of_trailers(host, counts));
+            self.attempt.report_load(&mut worker.engine, host);
             self.attempt.trailers(&mut worker.engine, failure, host);
         }
     }

@@ -32,7 +32,7 @@ pub mod snapshot;
 pub mod worker_report;
 
 /// Bumped whenever the meaning of any key changes, so that old and new workers do not misread each other.
-pub const VERSION: u8 = 5;
+pub const VERSION: u8 = 6;
 
 /// The common prefix of the keys of plugin `name`.
 pub fn prefix(name: &str) -> String {

@@ -68,7 +68,7 @@ type Counter = (&'static str, Option<(&'static str, &'static str)>, fn(&Totals) 
 /// Name, and where the value is taken from; none if it is not known.
 type Gauge = (&'static str, fn(&Cluster) -> Option<u64>);
 
-const COUNTERS: [Counter; 15] = [
+const COUNTERS: [Counter; 16] = [
     ("decisions_total", Some(("reason", Reason::Policy.name())), |t| t.policy),
     ("decisions_total", Some(("reason", Reason::Probe.name())), |t| t.probes),
     ("decisions_total", Some(("reason", Reason::Fallback.name())), |t| t.fallbacks),
@@ -82,8 +82,9 @@ const COUNTERS: [Counter; 15] = [
     ("state_changes_total", Some(("state", "recovering")), |t| change(t, 3)),
     ("not_followed_total", None, |t| t.not_followed),
     ("rerouted_total", None, |t| t.rerouted),
-    ("observed_decisions_total", None, |t| t.compared),
-    ("observed_agreements_total", None, |t| t.agreed),
+    ("unusable_reports_total", None, |t| t.unusable_reports),
+    ("observed_decisions_total", None, |t| t.observed.compared),
+    ("observed_agreements_total", None, |t| t.observed.agreed),
 ];
 /// With this begins what only observing counts.
 const OBSERVED: &str = "observed_";

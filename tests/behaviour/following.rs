@@ -5,9 +5,9 @@ use testbed::serde_json::{Value, from_slice};
 use crate::scene::{Ending, HEADER, address, begin, config, ms, pass, respond, single, target};
 use crate::world::{Plugin, Stream, World};
 
-const STATUS: &str = r#""status":{"path":"/_evenkeel"}"#;
+pub const STATUS: &str = r#""status":{"path":"/_evenkeel"}"#;
 
-fn shown<W: World>(world: &mut W, plugin: Plugin, what: &str) -> u64 {
+pub fn shown<W: World>(world: &mut W, plugin: Plugin, what: &str) -> u64 {
     let mut stream = world.stream(plugin, &[(":method", b"GET"), (":path", b"/_evenkeel/status.json")]);
     stream.request_headers();
     let json: Value = from_slice(&stream.local_body()).expect("JSON");

@@ -37,6 +37,7 @@ mod following;
 mod hostile_headers;
 mod in_flight;
 mod lease;
+mod load_reports;
 mod outcomes;
 mod partial;
 mod phases;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use testbed::anyhow::Result;
 use testbed::backend::{self, Behaviour, Kind};
+use testbed::envoy;
 use testbed::load::Load;
 use testbed::serde_json::json;
 use testbed::tokio;
@@ -61,6 +62,36 @@ async fn workers_with_a_long_queue_are_spared() -> Result<()> {
     let well_used = (1..5).filter(|index| informed.share(*index) > 0.12).count();
     assert!(well_used >= 3, "{:?}", informed.received);
     assert_eq!(scene.logged(FAILING), 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_that_report_a_long_queue_are_spared_without_prometheus() -> Result<()> {
+    // Ten workers of 20 tasks a second get 100 a second; the first is ten times slower and fills up with a fair share.
+    let report = json!({ "name": "queue", "header": "endpoint-load-metrics", "metric": "named_metrics.queue", "max": 20 });
+    let scene = Stage {
+        backends: 10,
+        backend: backend::Config {
+            kind: Kind::Worker { queue: 40 },
+            slots: 1,
+            median: Duration::from_millis(50),
+            ..Stage::default().backend
+        },
+        upstream: json!({ "load_reports": [report] }),
+        proxy: envoy::Config { concurrency: 2, ..envoy::Config::default() },
+        ..Stage::default()
+    }
+    .open()
+    .await?;
+    scene.backends[0].set(Behaviour::Slow(10.0));
+    let load = |seconds| Load { rate: 100.0, ..scene.load(seconds) };
+    let learning = scene.wave_of(load(3.0)).await?;
+    let informed = scene.wave_of(load(9.0)).await?;
+    assert_eq!(learning.summary.failed + informed.summary.failed, 0, "{:?}", informed.summary.statuses);
+    assert!(informed.share(0) < 0.05, "a fair share would be 0.1: {:?}", informed.received);
+    assert!(scene.backends[0].counts().queued < 20, "{:?}", scene.backends[0].counts());
+    let well_used = (1..10).filter(|index| informed.share(*index) > 0.06).count();
+    assert!(well_used >= 8, "{:?}", informed.received);
     Ok(())
 }
 

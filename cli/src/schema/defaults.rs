@@ -18,6 +18,7 @@ fn least() -> Value {
             },
             "policy": { "name": "weighted_score" },
             "signals": [{ "name": "x", "query": "x" }],
+            "load_reports": [{ "name": "y", "header": "y" }],
             "rules": [{ "when": "x", "above": 1, "then": "flag" }],
             "zone": { "local": "a" },
             "autoscale": {},

@@ -127,7 +127,8 @@ fn write_upstream(upstream: &Upstream) -> Object {
         .with("cluster", cluster)
         .with("endpoints", write_endpoints(endpoints))
         .with("policy", write_policy(policy))
-        .with("signals", signals.iter().map(write_signal).collect::<Tree>())
+        .with("signals", signals.iter().filter(|s| s.report.is_none()).map(write_signal).collect::<Tree>())
+        .with("load_reports", signals.iter().filter_map(write_load_report).collect::<Tree>())
         .with("rules", rules.iter().map(|rule| write_rule(rule, signals)).collect::<Tree>())
         .with("health", write_health(health))
         .with("slow_start", *slow_start)
@@ -201,7 +202,18 @@ fn write_policy(policy: &Policy) -> Object {
 }
 
 fn write_signal(signal: &Signal) -> Object {
-    let Signal { name, query, weight, learn, max, smoothing, address_label, port, timestamp_query } = signal;
+    let Signal {
+        name,
+        query,
+        report: _,
+        weight,
+        learn,
+        max,
+        smoothing,
+        address_label,
+        port,
+        timestamp_query,
+    } = signal;
     Object::default()
         .with("name", name)
         .with("query", query)
@@ -212,6 +224,18 @@ fn write_signal(signal: &Signal) -> Object {
         .with("address_label", address_label)
         .with_some("port", port.map(f64::from))
         .with_some("timestamp_query", timestamp_query.as_ref())
+}
+
+fn write_load_report(signal: &Signal) -> Option<Object> {
+    let LoadReport { header, metric } = signal.report.as_ref()?;
+    let written = Object::default()
+        .with("name", &signal.name)
+        .with("header", header)
+        .with_some("metric", (!metric.is_empty()).then_some(metric))
+        .with("weight", signal.weight)
+        .with_some("max", signal.max)
+        .with("smoothing", signal.smoothing);
+    Some(written)
 }
 
 fn write_rule(Rule { value, above, lasting, action }: &Rule, signals: &[Signal]) -> Object {

@@ -33,6 +33,7 @@ mod fault;
 mod form;
 mod health;
 mod kinds;
+mod load_reports;
 mod log;
 mod node;
 mod policy;

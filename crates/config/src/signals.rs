@@ -34,6 +34,7 @@ fn signal(node: &Node) -> Signal {
     Signal {
         name: name.and_then(|node| node.signal_name()).unwrap_or_default(),
         query: query.and_then(|node| node.promql()).unwrap_or_default(),
+        report: None,
         weight: fields.read("weight", |node| node.number(Bounds::FromTo(0.0, 100.0))).unwrap_or(1.0),
         learn: fields.read("learn", Node::boolean).unwrap_or(false),
         max: fields.read("max", |node| node.number(Bounds::Above(0.0))),

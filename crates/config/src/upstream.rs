@@ -4,7 +4,9 @@ use core::time::Duration;
 
 use super::kinds::Bounds;
 use super::node::{Fields, Node};
-use super::{Steering, affinity, autoscale, endpoints, failover, health, policy, rules, signals, split};
+use super::{
+    Steering, affinity, autoscale, endpoints, failover, health, load_reports, policy, rules, signals, split,
+};
 use engine::settings::{Affinity, Autoscale, Policy, Upstream, Zone};
 
 const FIELDS: &[&str] = &[
@@ -12,6 +14,7 @@ const FIELDS: &[&str] = &[
     "endpoints",
     "policy",
     "signals",
+    "load_reports",
     "rules",
     "health",
     "slow_start",
@@ -45,7 +48,8 @@ pub(super) fn read(node: &Node, around: &Around) -> Upstream {
     let fields = node.fields(FIELDS);
     let cluster = fields.require("cluster", "the name of the route's Envoy cluster, or \"*\"");
     let endpoints = endpoints::read(&fields, around);
-    let signals = signals::read(&fields, around);
+    let mut signals = signals::read(&fields, around);
+    load_reports::read(&fields, &mut signals);
     let policy = policy::read(&fields, &signals);
     let affinity = fields.read("affinity", |node| affinity::read(node, around.steering));
     check_affinity(&fields, &policy, affinity.as_ref());

@@ -11,7 +11,7 @@ use crate::endpoint::EndpointRef;
 use crate::pattern;
 use crate::policy::Request;
 use crate::rng::Rng;
-use crate::settings::{self, Failures, Settings};
+use crate::settings::{self, Failures, LoadReport, Settings};
 use crate::time::Time;
 
 use crate::{Failure, Outcome};
@@ -259,6 +259,19 @@ impl Balancer {
     pub fn said(&mut self, ticket: &RequestHandle, said: Said, now: Time) {
         if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
             upstream.said(ticket.endpoint, ticket.started, said, now);
+        }
+    }
+
+    /// Where answers of `upstream`'s endpoints report the value of `signal`, if they do; `None` behind the last signal.
+    pub fn load_report(&self, upstream: usize, signal: usize) -> Option<Option<&LoadReport>> {
+        let signals = &self.upstreams.get(upstream)?.config().signals;
+        signals.get(signal).map(|signal| signal.report.as_ref())
+    }
+
+    /// What the endpoint of `ticket` reported of its load for `signal` in its answer; nothing where that was no number.
+    pub fn load_reported(&mut self, ticket: &RequestHandle, signal: usize, value: Option<f64>, now: Time) {
+        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+            upstream.set_reported(signal, ticket.endpoint, value, now);
         }
     }
 

@@ -164,8 +164,10 @@ pub struct WeightedScore {
 pub struct Signal {
     /// Unique within the upstream; `[a-z_][a-z0-9_]*`, at most 64 bytes.
     pub name: String,
-    /// PromQL.
+    /// PromQL; empty where endpoints report the value themselves.
     pub query: String,
+    /// Where endpoints report the value themselves, in their answers.
+    pub report: Option<LoadReport>,
     /// How much it counts; 0 shows it without using it. 0..=100, 1 by default.
     pub weight: f64,
     /// Whether the weight follows how completely and punctually the signal reports; no by default.
@@ -180,6 +182,16 @@ pub struct Signal {
     pub port: Option<u16>,
     /// PromQL for when each value was measured, seconds since 1970.
     pub timestamp_query: Option<String>,
+}
+
+/// Where an endpoint's answers tell its load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadReport {
+    /// The response header or trailer, in lower case.
+    pub header: String,
+    /// Which value of a report in ORCA's form, such as `application_utilization` or `named_metrics.queue`; empty where
+    /// the header is a plain number.
+    pub metric: String,
 }
 
 /// A threshold, and what follows when an endpoint is above it.

@@ -107,6 +107,9 @@ fn upstreams(text: &mut Text, of: &[ClusterReport<'_>]) {
     let help =
         "Requests whose route was chosen after evenkeel had looked at them, so that they are not steered.";
     text.upstream("rerouted_total", "counter", help, of, |u| Some(u.rerouted as f64));
+    let help =
+        "Load reports in answers that were no number, negative or without the value that is configured.";
+    text.upstream("unusable_reports_total", "counter", help, of, |u| Some(u.unusable_reports as f64));
     scaling(text, of);
     let name = "evenkeel_upstream_decisions_total";
     text.head(name, "counter", "Requests by what decided where they go.");

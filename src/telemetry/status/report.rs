@@ -140,6 +140,8 @@ pub struct ClusterReport<'a> {
     pub not_followed: u64,
     /// Requests whose route was chosen after evenkeel had looked at them.
     pub rerouted: u64,
+    /// Load reports of endpoints that could not be used.
+    pub unusable_reports: u64,
     /// Times an endpoint was taken out of traffic.
     pub ejections: u64,
     /// Changes of state, by the new one.
@@ -483,6 +485,7 @@ fn cluster<'a>((at, upstream): (usize, &'a Cluster), sources: &Sources<'a>) -> C
         decision_time: decision_time(totals.times),
         not_followed: totals.not_followed,
         rerouted: totals.rerouted,
+        unusable_reports: totals.unusable_reports,
         ejections: totals.ejections,
         state_changes: Changes { healthy, suspect, failed, recovering },
         discovery: discovery(upstream, sources.discovery.get(at), sources.now),
@@ -545,9 +548,10 @@ fn decision_time(times: DecisionTimes) -> Option<DecisionTime> {
 }
 
 fn observed(totals: &Totals) -> Observed {
-    let gain_us = totals.gained_us as f64 - totals.lost_us as f64;
-    let gain_ms = (totals.compared > 0).then(|| short(gain_us / 1e3 / totals.compared as f64));
-    Observed { compared: totals.compared, agreed: totals.agreed, gain_ms }
+    let gain_us = totals.observed.gained_us as f64 - totals.observed.lost_us as f64;
+    let gain_ms =
+        (totals.observed.compared > 0).then(|| short(gain_us / 1e3 / totals.observed.compared as f64));
+    Observed { compared: totals.observed.compared, agreed: totals.observed.agreed, gain_ms }
 }
 
 fn line<'a>(

@@ -97,6 +97,11 @@ impl Metrics {
         }
     }
 
+    /// An ORCA load report of what waits.
+    pub(super) fn load_report(&self) -> String {
+        format!("TEXT named_metrics.queue={}", self.queue_depth.get())
+    }
+
     /// A request arrived; it is in flight until the guard goes.
     pub(super) fn arrived(&self) -> Held {
         lock(&self.counts).0 += 1;

@@ -147,13 +147,16 @@ fn grpc(shared: &Shared, status: u8, in_trailers: bool) -> Response<Answered> {
     response
 }
 
-/// An answer that names its backend.
+/// An answer that names its backend and tells its queue.
 pub(super) fn named(shared: &Shared, status: StatusCode, body: Answered) -> Response<Answered> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     // An address is always a valid header value.
     if let Ok(name) = HeaderValue::from_str(&shared.name) {
         response.headers_mut().insert("x-backend", name);
+    }
+    if let Ok(report) = HeaderValue::from_str(&shared.metrics.load_report()) {
+        response.headers_mut().insert("endpoint-load-metrics", report);
     }
     response
 }

@@ -120,6 +120,7 @@ fn every_field_is_read() {
         [Signal {
             name: "queue_depth".into(),
             query: "task_queue_depth{job=\"web\"}".into(),
+            report: None,
             weight: 1.0,
             learn: false,
             max: Some(100.0),
@@ -379,4 +380,24 @@ fn a_signal_called_like_what_is_measured_is_meant_by_rules_and_pressure_alike() 
         assert_eq!(upstream.rules[0].value, RuleValue::Signal(0), "{name}");
         assert_eq!(upstream.pressure[0].value, PressureValue::Signal(0), "{name}");
     }
+}
+
+#[test]
+fn load_reports_are_signals_behind_the_polled_ones() {
+    let json = r#"{"upstreams":[{"cluster":"web","endpoints":{"static":["10.0.0.1:80"]},
+        "load_reports":[{"name":"busy","header":"Endpoint-Load-Metrics","metric":"named_metrics.queue","max":8},
+                        {"name":"rif","header":"x-rif","weight":0.5}],
+        "rules":[{"when":"busy","above":7,"then":"flag"}],"policy":"least_signal"}]}"#;
+    // Two to choose from.
+    assert!(parse(json.as_bytes()).is_err());
+    let json = json.replace(r#""least_signal""#, r#"{"name":"least_signal","signal":"rif"}"#);
+    let config = parse(json.as_bytes()).unwrap();
+    let reports: Vec<_> = config.upstreams[0].signals.iter().map(|s| s.report.clone().unwrap()).collect();
+    assert_eq!(
+        (reports[0].header.as_str(), reports[0].metric.as_str()),
+        ("endpoint-load-metrics", "named_metrics.queue")
+    );
+    assert_eq!((reports[1].header.as_str(), reports[1].metric.as_str()), ("x-rif", ""));
+    let again = serde_json::to_string(&effective(&config)).unwrap();
+    assert_eq!(parse(again.as_bytes()).unwrap(), config);
 }

@@ -207,6 +207,22 @@ fn signals() {
             "$.upstreams[0].signals",
             "only beside a $.prometheus block",
         ),
+        in_upstream(
+            r#""load_reports":[{"name":"a","header":"x"},{"name":"a","header":"y"}]"#,
+            "$.upstreams[0].load_reports[1].name",
+            "a name that no signal and no other load report has",
+        ),
+        in_upstream(r#""load_reports":[{"name":"a"}]"#, "$.upstreams[0].load_reports[0].header", "missing"),
+        in_upstream(
+            r#""load_reports":[{"name":"a","header":"x","metric":"cpu"}]"#,
+            "$.upstreams[0].load_reports[0].metric",
+            "a value of an ORCA load report",
+        ),
+        in_upstream(
+            r#""load_reports":[{"name":"a","header":":status"}]"#,
+            "$.upstreams[0].load_reports[0].header",
+            "a header name",
+        ),
         with_prometheus(r#""signals":{}"#, "$.upstreams[0].signals", "allowed: an array"),
         with_prometheus(r#""signals":["up"]"#, SIGNAL, "allowed: an object"),
         with_prometheus(r#""signals":[{"query":"a"}]"#, "$.upstreams[0].signals[0].name", "missing"),

@@ -537,11 +537,11 @@ impl Cluster {
     pub fn compare(&mut self, named: u32, used: u32) {
         let expected = |index| self.member(index).map(|m| f64::from(m.expected));
         let (Some(named_s), Some(used_s)) = (expected(named), expected(used)) else { return };
-        self.totals.compared += 1;
-        self.totals.agreed += u64::from(named == used);
+        self.totals.observed.compared += 1;
+        self.totals.observed.agreed += u64::from(named == used);
         let gain_us = (used_s - named_s) * 1e6;
-        self.totals.gained_us += gain_us.max(0.0) as u64;
-        self.totals.lost_us += (-gain_us).max(0.0) as u64;
+        self.totals.observed.gained_us += gain_us.max(0.0) as u64;
+        self.totals.observed.lost_us += (-gain_us).max(0.0) as u64;
     }
 
     /// A request was answered by another host than the one that was named, though it was no retry.

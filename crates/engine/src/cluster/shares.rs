@@ -4,8 +4,8 @@ use core::time::Duration;
 
 use super::Cluster;
 use crate::cluster::probes::WORTH_EXPLORING;
-use crate::endpoint::EndpointState;
-use crate::estimate::LearntWeight;
+use crate::endpoint::{EndpointRef, EndpointState};
+use crate::estimate::{LearntWeight, Reading};
 use crate::policy::Turns;
 use crate::settings::RuleAction;
 use crate::time::Time;
@@ -25,6 +25,8 @@ const RELATIVE: f64 = 0.25;
 const DOWN_WEIGHTED: f64 = 0.25;
 /// The least share that signals leave, so that bad data alone starves no endpoint.
 const MIN_SIGNAL_SHARE: f64 = 0.02;
+/// An endpoint's own report may bring it at most so many times its fair part: it may flatter.
+const MAX_REPORTED_GAIN: f64 = 2.0;
 /// From this part of its maximum on a signal takes the share away in proportion to what is left: which endpoint is full
 /// refuses, whatever the others' queues are and however seldom news come.
 const NEARLY_FULL: f64 = 0.75;
@@ -40,6 +42,19 @@ impl Cluster {
         let memory_s = 3.0 * self.fresh_s();
         if let Some(reading) = self.readings.get_mut(index as usize * width + signal) {
             reading.observe(value, at, smoothing, memory_s);
+        }
+    }
+
+    /// Takes what an endpoint reported of its own load in an answer; nothing where that was no number.
+    pub fn set_reported(&mut self, signal: usize, endpoint: EndpointRef, value: Option<f64>, now: Time) {
+        let Some(value) = value.filter(|value| value.is_finite() && *value >= 0.0) else {
+            self.totals.unusable_reports += 1;
+            return;
+        };
+        if let (true, Some(hash)) =
+            (self.fleet.is_current(endpoint), self.fleet.identities().get(endpoint.index as usize).copied())
+        {
+            self.set_signal(signal, hash, value, now);
         }
     }
 
@@ -63,19 +78,16 @@ impl Cluster {
         let width = self.config.signals.len();
         let scales: Vec<Scale> = (0..width).map(|s| self.scale(s, now)).collect();
         let fresh_s = self.fresh_s();
+        let news = if self.ablation.news { Some(self.poll_s) } else { None };
+        let polled = |scale: &Scale| !scale.reported;
+        let reported = |scale: &Scale| scale.reported;
+        let most = self.most_by_report(&scales, now);
         for (index, member) in self.members.iter_mut().enumerate().filter(|(_, m)| m.present) {
             let readings = self.readings.get(index * width..(index + 1) * width).unwrap_or_default();
-            let (mut burden, mut room) = (0.0, 1.0f64);
-            for (reading, scale) in readings.iter().zip(&scales) {
-                let above = scale.of(reading.burden()) - scale.mean;
-                let news_s =
-                    if self.ablation.news { reading.news_s().max(self.poll_s).max(1.0) } else { 1.0 };
-                let believed = scale.weight * reading.trust(now, fresh_s);
-                burden += believed * above / news_s;
-                room *= scale.room(reading.burden()).powf(believed.min(1.0));
+            let mut signals = left_by_signals(readings, &scales, polled, (fresh_s, news), now);
+            if let Some(most) = most {
+                signals *= left_by_signals(readings, &scales, reported, (fresh_s, news), now).min(most);
             }
-            let signals =
-                (room * (-SIGNAL_STEEPNESS * burden).exp()).clamp(MIN_SIGNAL_SHARE, 1.0 / MIN_SIGNAL_SHARE);
             let start = slow_start(member, self.config.slow_start, now);
             member.share = (f64::from(member.weight) * signals * start * left_by_rule(member)) as f32;
             member.signal = match (readings.get(self.least_signal), scales.get(self.least_signal)) {
@@ -87,6 +99,23 @@ impl Cluster {
             };
         }
         self.hold();
+    }
+
+    /// The most that endpoints' own reports may multiply a share with, where there are any: with it none gets more than
+    /// [`MAX_REPORTED_GAIN`] times the part that its weight gives it.
+    fn most_by_report(&self, scales: &[Scale], now: Time) -> Option<f64> {
+        if !scales.iter().any(|scale| scale.reported) {
+            return None;
+        }
+        let rows = self.readings.chunks_exact(scales.len()).zip(&self.members).filter(|(_, m)| m.present);
+        let news = if self.ablation.news { Some(self.poll_s) } else { None };
+        let left: Vec<(f64, f64)> = rows
+            .map(|(row, member)| {
+                let share = left_by_signals(row, scales, |s| s.reported, (self.fresh_s(), news), now);
+                (f64::from(member.weight), share)
+            })
+            .collect();
+        Some(cap(&left))
     }
 
     /// By how much each is held below its group's share per weight, and how often turns come there.
@@ -132,11 +161,11 @@ impl Cluster {
         let max = signal.and_then(|s| s.max);
         let learnt = self.learnt.get(at).map_or(1.0, LearntWeight::get);
         let weight = signal.map_or(0.0, |s| s.weight) * learnt;
-        let Some(middle) = values.len().checked_sub(1).map(|last| last / 2) else {
-            return Scale { weight, max, median: 0.0, mean: 0.0 };
-        };
+        let reported = signal.is_some_and(|s| s.report.is_some());
+        let unknown = Scale { weight, max, median: 0.0, mean: 0.0, reported };
+        let Some(middle) = values.len().checked_sub(1).map(|last| last / 2) else { return unknown };
         let median = *values.select_nth_unstable_by(middle, f64::total_cmp).1;
-        let mut scale = Scale { weight, max, median, mean: 0.0 };
+        let mut scale = Scale { median, ..unknown };
         scale.mean = values.iter().map(|v| scale.of(*v)).sum::<f64>() / values.len() as f64;
         scale
     }
@@ -149,6 +178,58 @@ struct Scale {
     max: Option<f64>,
     median: f64,
     mean: f64,
+    /// Endpoints report it themselves.
+    reported: bool,
+}
+
+/// What those signals for which `wanted` holds leave of a share. News of a polled signal come with the polls, so often
+/// at most as `polls` says; those of a report with every answer.
+fn left_by_signals(
+    readings: &[Reading],
+    scales: &[Scale],
+    wanted: impl Fn(&Scale) -> bool,
+    (fresh_s, polls): (f64, Option<f64>),
+    now: Time,
+) -> f64 {
+    if readings.is_empty() {
+        return 1.0;
+    }
+    let (mut burden, mut room) = (0.0, 1.0f64);
+    for (reading, scale) in readings.iter().zip(scales).filter(|(_, scale)| wanted(scale)) {
+        let above = scale.of(reading.burden()) - scale.mean;
+        let news_s = polls.map_or(1.0, |polls| {
+            let seldom = if scale.reported { 1.0 } else { polls.max(1.0) };
+            reading.news_s().max(seldom)
+        });
+        let believed = scale.weight * reading.trust(now, fresh_s);
+        burden += believed * above / news_s;
+        room *= scale.room(reading.burden()).powf(believed.min(1.0));
+    }
+    (room * (-SIGNAL_STEEPNESS * burden).exp()).clamp(MIN_SIGNAL_SHARE, 1.0 / MIN_SIGNAL_SHARE)
+}
+
+/// The cap on factors, given as (weight, factor), below which no endpoint's part of Σ weight · factor is more than
+/// [`MAX_REPORTED_GAIN`] times its part of Σ weight. Newton's method on a concave function: it falls to the root in a few
+/// steps. Where half of the weights is capped, none of them can be too much.
+fn cap(left: &[(f64, f64)]) -> f64 {
+    let mut most = f64::INFINITY;
+    for _ in 0..32 {
+        let (mut weights, mut below) = (0.0, 0.0);
+        for (weight, factor) in left {
+            if *factor > most {
+                weights -= weight * (MAX_REPORTED_GAIN - 1.0);
+            } else {
+                weights += weight;
+                below += weight * factor;
+            }
+        }
+        let next = MAX_REPORTED_GAIN * below / weights;
+        if weights <= 0.0 || next >= most {
+            break;
+        }
+        most = next;
+    }
+    most
 }
 
 impl Scale {
@@ -184,4 +265,31 @@ pub(super) fn slow_start(member: &EndpointState, newcomer: Duration, now: Time) 
     };
     let newcomer = newcomer.as_secs_f64();
     ramp(member.health.joined(), newcomer).min(ramp(member.health.returned(), newcomer * WARM_START))
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    /// Of every size, whatever the others say of themselves.
+    #[test]
+    fn a_report_brings_at_most_twice_the_fair_part() {
+        for n in 2..40 {
+            for flatterers in 1..n {
+                let left: Vec<(f64, f64)> = (0..n)
+                    .map(|i| (f64::from(1 + i % 3), if i < flatterers { 50.0 } else { MIN_SIGNAL_SHARE }))
+                    .collect();
+                let most = cap(&left);
+                let parts: Vec<f64> = left.iter().map(|(weight, factor)| weight * factor.min(most)).collect();
+                let weights: f64 = left.iter().map(|(weight, _)| weight).sum();
+                for ((weight, _), part) in left.iter().zip(&parts) {
+                    let gain = part / parts.iter().sum::<f64>() / (weight / weights);
+                    assert!(gain <= 2.05, "{flatterers} of {n}: {gain}");
+                }
+            }
+        }
+    }
 }

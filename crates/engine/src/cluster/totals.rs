@@ -22,24 +22,33 @@ pub struct Totals {
     pub ejections: u64,
     /// Changes to healthy, suspect, failed and recovering.
     pub changes: [u64; 4],
-    /// Observe mode: decisions that could be compared with Envoy's own pick.
-    pub compared: u64,
-    /// Observe mode: of these, the ones that named the same endpoint.
-    pub agreed: u64,
-    /// Observe mode: expected seconds that the decision would have saved, in microseconds, gains and losses apart.
-    pub gained_us: u64,
-    /// Observe mode: expected microseconds that the decision would have cost.
-    pub lost_us: u64,
+    /// Observe mode: decisions beside Envoy's own.
+    pub observed: Observed,
     /// Requests that were steered and answered by another host than the one that was named, and were no retries.
     pub not_followed: u64,
     /// Requests that got here by a route that was chosen after the filter had looked at them.
     pub rerouted: u64,
+    /// Load reports of endpoints that were no number, negative or without the value that is asked for.
+    pub unusable_reports: u64,
     /// How long some of the decisions took.
     pub times: DecisionTimes,
 }
 
+/// Decisions that were only shown, beside Envoy's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Decisions that could be compared with Envoy's own pick.
+    pub compared: u64,
+    /// Of these, the ones that named the same endpoint.
+    pub agreed: u64,
+    /// Expected seconds that the decisions would have saved, in microseconds, gains and losses apart.
+    pub gained_us: u64,
+    /// Expected microseconds that the decisions would have cost.
+    pub lost_us: u64,
+}
+
 impl Totals {
-    const LEN: usize = 28;
+    const LEN: usize = 29;
 
     /// The index of a state in [`Totals::changes`].
     pub fn change(state: State) -> usize {
@@ -75,12 +84,13 @@ impl Totals {
             suspect,
             failed,
             recovering,
-            &mut self.compared,
-            &mut self.agreed,
-            &mut self.gained_us,
-            &mut self.lost_us,
+            &mut self.observed.compared,
+            &mut self.observed.agreed,
+            &mut self.observed.gained_us,
+            &mut self.observed.lost_us,
             &mut self.not_followed,
             &mut self.rerouted,
+            &mut self.unusable_reports,
             t0,
             t1,
             t2,
