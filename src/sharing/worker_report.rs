@@ -2,17 +2,15 @@
 
 use super::codec::{Reader, Writer};
 use engine::Balancer;
-use engine::endpoint::EndpointState;
-use engine::endpoint::EndpointView;
-use engine::endpoint::PeerReport;
+use engine::endpoint::{EndpointState, EndpointView, PeerReport};
 use engine::estimate::{Blend, InFlightReport};
-use engine::health::Evidence;
+use engine::health::{Evidence, FailureRun, GoodRun};
 use engine::rng;
 use engine::time::Time;
 
 /// Writes what this worker knows first-hand; `busy` if it has had requests lately.
 pub fn encode(engine: &Balancer, busy: bool, now: Time) -> Vec<u8> {
-    let nobody = EndpointState::default();
+    let unknown = EndpointState::default();
     let mut w = Writer::versioned();
     w.time(now);
     w.u32(busy.into());
@@ -22,7 +20,7 @@ pub fn encode(engine: &Balancer, busy: bool, now: Time) -> Vec<u8> {
         w.u32(upstream.fleet().len() as u32);
         for (index, identity) in upstream.fleet().present() {
             w.u64(identity);
-            entry(&mut w, &upstream.member(index).unwrap_or(EndpointView::alone(&nobody)), now);
+            entry(&mut w, &upstream.member(index).unwrap_or(EndpointView::alone(&unknown)), now);
         }
     }
     w.0
@@ -38,16 +36,16 @@ fn entry(w: &mut Writer, member: &EndpointState, now: Time) {
     w.f32(centre);
     w.f32(samples);
     w.time(updated);
-    let evidence = member.health.local();
-    w.u32(evidence.consecutive_failures);
-    w.u32(evidence.good);
-    w.u32(evidence.failed_probes);
-    w.time(evidence.consecutive_since);
-    w.time(evidence.failed_start);
-    w.time(evidence.failed_at);
-    w.time(evidence.broke_at);
-    w.u64(evidence.broke_on);
-    w.time(evidence.good_start);
+    let Evidence { failures, good } = member.health.local();
+    w.u32(failures.count);
+    w.u32(good.count.into());
+    w.u32(failures.failed_probes);
+    w.time(failures.since);
+    w.time(failures.latest_start);
+    w.time(failures.latest_at);
+    w.time(failures.broke_at);
+    w.u64(failures.broke_on);
+    w.time(good.start);
     w.f32(member.errors.ratio() as f32);
 }
 
@@ -85,17 +83,18 @@ fn read_entry(r: &mut Reader<'_>) -> Option<(PeerReport, Evidence)> {
     };
     let mut latency = Blend::default();
     latency.add((r.f32()?, r.f32()?, r.time()?));
-    let evidence = Evidence {
-        consecutive_failures: r.u32()?,
-        good: r.u32()?,
+    let (count, good_count) = (r.u32()?, r.u32()?);
+    let failures = FailureRun {
+        count,
         failed_probes: r.u32()?,
-        consecutive_since: r.time()?,
-        failed_start: r.time()?,
-        failed_at: r.time()?,
+        since: r.time()?,
+        latest_start: r.time()?,
+        latest_at: r.time()?,
         broke_at: r.time()?,
         broke_on: r.u64()?,
-        good_start: r.time()?,
     };
+    let good = GoodRun { count: u16::try_from(good_count).unwrap_or(u16::MAX), start: r.time()? };
+    let evidence = Evidence { failures, good };
     let error_ratio = r.f32()?.clamp(0.0, 1.0);
     Some((PeerReport { in_flight, latency, error_ratio }, evidence))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine::health::{Evidence, FailureEvent, Good, Health, State};
+use engine::health::{Evidence, FailureEvent, FailureRun, GoodRun, Health, State};
 use engine::time::Time;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -66,9 +66,9 @@ fn out(state: State) -> bool {
 struct Watched {
     health: Health,
     /// What went well with others.
-    theirs: Good,
+    theirs: GoodRun,
     now: u64,
-    /// Good answers since it was last found failed.
+    /// GoodRun answers since it was last found failed.
     good: u32,
     /// Weighted failures since the last good answer to a request that started after them all.
     failures: u32,
@@ -80,7 +80,7 @@ impl Watched {
     fn new() -> Watched {
         Watched {
             health: Health::default(),
-            theirs: Good::default(),
+            theirs: GoodRun::default(),
             now: START,
             good: 0,
             failures: 0,
@@ -103,17 +103,17 @@ impl Watched {
                 self.failures += weight;
                 self.failed_start = self.failed_start.max(self.now - age);
             }
-            Event::PeerReport(consecutive_failures, good) => {
-                let evidence = Evidence {
-                    consecutive_failures,
-                    good,
-                    failed_start: ms(self.now - 2),
-                    failed_at: ms(self.now),
-                    good_start: if consecutive_failures > 0 { Time::ZERO } else { ms(self.now) },
-                    ..Evidence::default()
+            Event::PeerReport(count, good) => {
+                let failures = FailureRun {
+                    count,
+                    latest_start: ms(self.now - 2),
+                    latest_at: ms(self.now),
+                    ..FailureRun::default()
                 };
+                let start = if count > 0 { Time::ZERO } else { ms(self.now) };
+                let evidence = Evidence { failures, good: GoodRun { count: good as u16, start } };
                 self.health.forget_others();
-                self.theirs = self.health.merge_other(Good::default(), &evidence);
+                self.theirs = self.health.merge_other(GoodRun::default(), &evidence);
             }
             Event::StepBack(by) => {
                 self.now -= by;
@@ -168,7 +168,7 @@ proptest! {
             watched.health.assess(watched.theirs, ms(watched.now), &limits, 0.0);
         }
         watched.health.forget_others();
-        watched.theirs = Good::default();
+        watched.theirs = GoodRun::default();
         for _ in 0..limits.fail_after {
             watched.apply(&Event::Pass(10));
             watched.apply(&Event::Failure(0, 1));
@@ -201,7 +201,7 @@ proptest! {
     }
 
     #[test]
-    fn where_everybody_fails_nobody_is_condemned(events in vec(event(), 0..80), limits in limits()) {
+    fn where_all_endpoints_fail_none_is_ejected(events in vec(event(), 0..80), limits in limits()) {
         let mut watched = Watched::new();
         for event in &events {
             watched.apply(event);
@@ -218,11 +218,12 @@ proptest! {
         limits in limits(),
     ) {
         let mut health = Health::default();
-        let [consecutive_failures, good, failed_probes] = numbers;
-        let [consecutive_since, failed_start, failed_at, broke_at, good_start] = times.map(Time);
-        let told = Evidence { consecutive_failures, good, failed_probes, consecutive_since, failed_start, failed_at, broke_at, broke_on: 0, good_start };
-        let theirs = health.merge_other(Good::default(), &told);
-        health.failure(Time(now), Time(now), FailureEvent { weight: consecutive_failures, broke: Some(9) });
+        let [count, good, failed_probes] = numbers;
+        let [since, latest_start, latest_at, broke_at, start] = times.map(Time);
+        let failures = FailureRun { count, failed_probes, since, latest_start, latest_at, broke_at, broke_on: 0 };
+        let told = Evidence { failures, good: GoodRun { count: good as u16, start } };
+        let theirs = health.merge_other(GoodRun::default(), &told);
+        health.failure(Time(now), Time(now), FailureEvent { weight: count, broke: Some(9) });
         health.assess(theirs, Time(now), &limits, background);
         health.success(Time(now));
         health.assess(theirs, Time(now), &limits, background);

@@ -7,7 +7,7 @@ use crate::cluster::subset::tiers;
 use crate::endpoint::AnnouncedHealth;
 use crate::endpoint::EndpointState;
 use crate::endpoint::EndpointView;
-use crate::health::{Good, State};
+use crate::health::{GoodRun, State};
 use crate::policy::{PickContext, Turns};
 use crate::settings::RuleAction;
 use crate::time::Time;
@@ -51,7 +51,7 @@ impl Cluster {
             (typical + known.error_penalty(typical, errors, &self.ablation)) as f32
         };
         let stalled = is_stalled(&known, stall_timeout, now);
-        let good = if stalled || !member.health.untroubled() { known.good() } else { Good::default() };
+        let good = if stalled || !member.health.untroubled() { known.good() } else { GoodRun::default() };
         member.expected = expected;
         member.health.set_stalled(stalled);
         member.assess(good, now, &self.config.health, beside)

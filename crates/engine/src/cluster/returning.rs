@@ -16,7 +16,7 @@ use crate::time::Time;
 /// What is known of an endpoint is kept for this long after it has left, seconds.
 const KEPT_FOR_S: f64 = 600.0;
 /// So many are kept.
-const MOST: usize = 1000;
+const MAX_REMEMBERED: usize = 1000;
 /// A good answer as recent as this says that an endpoint serves, seconds.
 const SERVES_FOR_S: f64 = 30.0;
 
@@ -28,7 +28,7 @@ impl Returning {
     /// It leaves.
     pub fn leave(&mut self, identity: u64, member: EndpointState, now: Time) {
         self.0.retain(|(other, left, _)| *other != identity && now.seconds_since(*left) <= KEPT_FOR_S);
-        if self.0.len() >= MOST {
+        if self.0.len() >= MAX_REMEMBERED {
             self.0.remove(0);
         }
         self.0.push((identity, now, member));
@@ -61,7 +61,7 @@ impl Cluster {
     pub fn standing(&self, address: SocketAddr, now: Time) -> Standing {
         let index = self.fleet.index_of_hash(rng::hash(address.to_string().as_bytes()));
         let Some(member) = index.and_then(|index| self.member(index)) else { return Standing::Unknown };
-        let good = member.health.local().good_start.max(member.good().start);
+        let good = member.health.local().good.start.max(member.good().start);
         match member.health.state() {
             State::Failed | State::Recovering | State::Stalled => Standing::Fails,
             State::Healthy if good != Time::ZERO && now.seconds_since(good) <= SERVES_FOR_S => {
@@ -87,9 +87,9 @@ mod tests {
     fn what_is_known_is_kept_for_minutes_and_for_a_bounded_number() {
         let mut returning = Returning::default();
         let member = || EndpointState { present: true, weight: 7.0, ..EndpointState::default() };
-        (0..2 * MOST as u64).for_each(|identity| returning.leave(identity, member(), s(0)));
-        assert_eq!(returning.0.len(), MOST);
-        let newest = 2 * MOST as u64 - 1;
+        (0..2 * MAX_REMEMBERED as u64).for_each(|identity| returning.leave(identity, member(), s(0)));
+        assert_eq!(returning.0.len(), MAX_REMEMBERED);
+        let newest = 2 * MAX_REMEMBERED as u64 - 1;
         assert!(returning.take(0, s(1)).is_none(), "the first to leave is forgotten first");
         assert_eq!(returning.take(newest, s(600)).map(|m| m.weight), Some(7.0));
         assert!(returning.take(newest, s(600)).is_none(), "once");

@@ -55,7 +55,7 @@ pub struct Absences {
     pub open: Vec<Absence>,
     /// The longest absence that ended with a return, seconds.
     pub longest_s: f64,
-    /// Who left, and since when they had not been named.
+    /// Which endpoints left, and since when they had not been named.
     departed: Vec<(SocketAddr, Time)>,
 }
 
@@ -102,10 +102,10 @@ impl Absences {
         (RECORD * self.longest_s).max(f64::from(ANSWERS) * every_s).clamp(MIN_S, MAX_S)
     }
 
-    /// Takes out the absences that are believed; `some endpoint` where the latest answer named an endpoint at all.
+    /// Takes out the absences that are believed; `named_any` where the latest answer named any endpoint.
     pub fn believed(
         &mut self,
-        somebody: bool,
+        named_any: bool,
         every_s: f64,
         now: Time,
         standing: impl Fn(SocketAddr) -> Standing,
@@ -115,7 +115,7 @@ impl Absences {
             let lasted = absence.answers >= ANSWERS && now.seconds_since(absence.since) >= patience_s;
             match standing(absence.address) {
                 Standing::Serves => false,
-                Standing::Fails => lasted || (somebody && absence.answers >= ANSWERS_IF_FAILING),
+                Standing::Fails => lasted || (named_any && absence.answers >= ANSWERS_IF_FAILING),
                 Standing::Unknown => lasted,
             }
         };

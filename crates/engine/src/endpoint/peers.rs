@@ -6,7 +6,7 @@
 use crate::endpoint::EndpointState;
 use crate::endpoint::EndpointView;
 use crate::estimate::{Blend, InFlightReport};
-use crate::health::{Evidence, Good};
+use crate::health::{Evidence, GoodRun};
 use crate::time::Time;
 
 /// A slot that was published longer ago than this belongs to a worker that is gone, in seconds.
@@ -114,8 +114,8 @@ impl PeerState {
     }
 
     /// What went well with them.
-    pub fn good(&self, at: Time) -> Good {
-        Good { count: self.good, start: self.good_start.moment(at) }
+    pub fn good(&self, at: Time) -> GoodRun {
+        GoodRun { count: self.good, start: self.good_start.moment(at) }
     }
 }
 
@@ -195,7 +195,7 @@ impl PeerTable {
         self.put(index, places, &others, good);
     }
 
-    fn put(&mut self, index: u32, places: usize, others: &PeerReport, good: Good) {
+    fn put(&mut self, index: u32, places: usize, others: &PeerReport, good: GoodRun) {
         let PeerReport { in_flight, latency, error_ratio } = *others;
         let (centre, samples, updated) = latency.parts();
         if self.at == Time::ZERO {
@@ -266,7 +266,8 @@ mod tests {
         others.in_flight =
             InFlightReport { total: 3, awaiting: 2, mean_age: 0.7, quiet_since: Time(at.0 - 7) };
         others.latency.add((-3.3, 7.7, Time(at.0 - 123_456_789)));
-        let evidence = Evidence { good: 3, good_start: Time(at.0 - 987_654_321), ..Evidence::default() };
+        let evidence =
+            Evidence { good: GoodRun { count: 3, start: Time(at.0 - 987_654_321) }, ..Evidence::default() };
         told.merge((1, &mut member), 3, &PeerReport::default(), &Evidence::default());
         assert_eq!(told.heard.capacity(), 0, "nothing takes no place");
         told.merge((1, &mut member), 3, &others, &evidence);

@@ -3,7 +3,7 @@
 
 use crate::endpoint::AnnouncedHealth;
 use crate::estimate::{ErrorRatio, InFlight, Latency};
-use crate::health::{Good, Health, State};
+use crate::health::{GoodRun, Health, State};
 use crate::settings::{self, RuleAction};
 use crate::time::Time;
 
@@ -168,7 +168,7 @@ pub struct EndpointState {
     pub share: f32,
     /// By what part its share is below that of its group, per weight, 0..1: slow start, rules and signals.
     pub held: f32,
-    /// How many requests this worker had had, to anybody, when it last chose this endpoint; the sum may wrap.
+    /// This worker's requests to all endpoints when it last chose this one; the sum may wrap.
     pub asked: u32,
     /// Value that `least_signal` compares; infinite if unknown.
     pub signal: f32,
@@ -193,7 +193,7 @@ pub struct EndpointState {
 }
 
 impl EndpointState {
-    /// Whether it is to be spared, by the endpoint that says so.
+    /// Whether it is degraded, as it says itself or as it is announced.
     pub fn degraded(&self) -> bool {
         self.word.degraded() || self.condition == AnnouncedHealth::Degraded
     }
@@ -265,7 +265,7 @@ impl EndpointState {
 
     /// Draws the conclusion on its health, `good` being what went well with others; an endpoint that returns to traffic
     /// is forgiven.
-    pub fn assess(&mut self, good: Good, now: Time, limits: &settings::Health, background: f64) -> State {
+    pub fn assess(&mut self, good: GoodRun, now: Time, limits: &settings::Health, background: f64) -> State {
         let before = self.health.state();
         let state = self.health.assess(good, now, limits, background);
         if state == State::Healthy && !matches!(before, State::Healthy | State::Stalled) {

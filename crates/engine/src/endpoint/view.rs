@@ -6,7 +6,7 @@ use crate::ablation::Ablation;
 use crate::endpoint::EndpointState;
 use crate::endpoint::{PeerReport, PeerState};
 use crate::estimate::{Blend, ErrorRatio, InFlightReport};
-use crate::health::{Evidence, Good};
+use crate::health::{Evidence, GoodRun};
 use crate::time::Time;
 
 /// How many of its own standard errors an estimate must differ from the fleet before it is believed to differ.
@@ -58,8 +58,8 @@ impl<'a> EndpointView<'a> {
     }
 
     /// What went well with the other workers.
-    pub fn good(&self) -> Good {
-        self.heard.map_or_else(Good::default, |heard| heard.good(self.told))
+    pub fn good(&self) -> GoodRun {
+        self.heard.map_or_else(GoodRun::default, |heard| heard.good(self.told))
     }
 
     /// What the other workers have seen of its health.
