@@ -1,4 +1,4 @@
-//! Who can be put to the test, by name.
+//! The balancers that can be compared, by name.
 
 use std::rc::Rc;
 

@@ -1,8 +1,8 @@
-//! The workers of one proxy telling each other what they know: the product's own slots, kept in memory.
+//! What the workers of one proxy report to each other: the product's own reports and merge, kept in memory.
 
 use engine::time::Time;
 use engine::{Balancer, ProbeShard};
-use evenkeel::sharing::worker_report;
+use evenkeel::sharing::{peers, worker_report};
 
 /// What each worker last published.
 pub struct Exchange {
@@ -22,16 +22,7 @@ impl Exchange {
             return ProbeShard::ALONE;
         }
         self.slots[worker] = worker_report::encode(engine, true, now);
-        engine.forget_others(now);
-        let mut duty = ProbeShard::ALONE;
-        for (other, slot) in self.slots.iter().enumerate() {
-            if other != worker && !slot.is_empty() {
-                duty.workers += 1;
-                duty.rank += u32::from(other < worker);
-                let _always_well_formed = worker_report::merge(slot, engine);
-            }
-        }
-        duty.is_reporter = duty.rank == 0;
-        duty
+        let (shard, _) = peers::merge(engine, worker as u64, (0..).zip(&self.slots), now);
+        shard
     }
 }

@@ -71,7 +71,7 @@ fn stroke(index: usize) -> ShapeStyle {
     colour(index).stroke_width(if index == 0 { 3 } else { 1 })
 }
 
-/// Above, the 99th percentile second by second; below, the share of the first endpoint, the one that is sick
+/// Above, the 99th percentile second by second; below, the share of the first endpoint, the one that is failing
 /// where only one is.
 fn course(path: &Path, plan: &Plan, results: &Results, at: usize) -> Result<(), Box<dyn Error>> {
     let name = plan.scenarios[at];

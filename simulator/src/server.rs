@@ -218,7 +218,7 @@ impl Server {
 
     /// The answer to a probe: requests in flight, and the median of recent latencies at about as many
     /// (Wydrowski et al., "Load is not what you should balance: Introducing Prequal", NSDI 2024, §4); zero where
-    /// there are none, so that some endpoint finds out.
+    /// there are none, so that it is tried.
     pub fn probe(&self, now: Time) -> (u32, f64) {
         let in_flight = self.in_flight() as u32;
         let recent = self.completed.iter().take_while(|c| now.seconds_since(c.at) < RECENT_S);

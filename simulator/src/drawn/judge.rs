@@ -1,5 +1,5 @@
-//! One fleet, every endpoint on the same traffic: which endpoint is how much worse than which endpoint, and whether
-//! chance explains it.
+//! One fleet, every balancer on the same traffic: how much worse evenkeel is than the others, and whether chance explains
+//! it.
 
 use super::kinds::Fleet;
 use super::statistics::{at_least, jain};
@@ -112,7 +112,7 @@ impl Judged {
     }
 }
 
-/// Runs `fleet` with every endpoint.
+/// Runs `fleet` with every balancer.
 pub fn judge(fleet: &Fleet) -> Judged {
     let mut ours = Vec::new();
     let mut built_in = vec![Vec::new(); BUILT_IN.len()];

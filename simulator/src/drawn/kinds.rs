@@ -58,7 +58,7 @@ pub struct Fault {
 /// A fleet and its traffic, drawn.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fleet {
-    /// What chance decides within it: which endpoint is faster, who falls ill.
+    /// What chance decides within it: which endpoint is faster, which one fails.
     pub salt: u64,
     /// How many endpoints.
     pub endpoints: usize,

@@ -1,7 +1,7 @@
-//! Fleets that no endpoint chose: drawn by chance, each one line of text that replays it, and judged in pairs.
+//! Fleets that are not chosen: drawn by chance, each one line of text that replays it, and judged in pairs.
 //!
 //! ```text
-//! seed ─▶ Fleet ─▶ line ─▶ Fleet ─▶ Scenario ─▶ world::run, every endpoint with the same seeds ─▶ Verdict ─▶ report
+//! seed ─▶ Fleet ─▶ line ─▶ Fleet ─▶ Scenario ─▶ world::run, every balancer with the same seeds ─▶ Verdict ─▶ report
 //! ```
 
 mod draw;

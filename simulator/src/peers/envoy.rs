@@ -72,7 +72,7 @@ impl Proxy {
         let well: Vec<usize> = all.iter().copied().filter(healthy).collect();
         let hosts = if (well.len() as f64) < PANIC * all.len() as f64 { all } else { well };
         for deadlines in &mut self.deadlines {
-            // Who returns does not catch up on the turns that it missed.
+            // An endpoint that returns does not catch up on the turns that it missed.
             let next = self.hosts.iter().map(|h| deadlines[*h]).fold(f64::INFINITY, f64::min);
             let new = hosts.iter().filter(|h| next.is_finite() && !self.hosts.contains(h));
             new.for_each(|host| deadlines[*host] = deadlines[*host].max(next));

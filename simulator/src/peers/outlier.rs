@@ -13,7 +13,7 @@ const MAX_S: f64 = 300.0;
 /// `interval`, seconds: how often it looks whether an ejection is over.
 const INTERVAL_S: f64 = 10.0;
 /// `max_ejection_percent`; one host may always be ejected. Envoy's default is 10; 50 gives it a chance where
-/// more than one endpoint is sick.
+/// more than one endpoint is failing.
 const MAX_PERCENT: usize = 50;
 
 #[derive(Clone, Copy, Debug, Default)]

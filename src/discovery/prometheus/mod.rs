@@ -1,4 +1,4 @@
-//! Prometheus' HTTP interface, without the HTTP: a question's path, an answer's samples, and whose they are.
+//! Prometheus' HTTP interface, without the HTTP: a question's path, an answer's samples, and which endpoint each belongs to.
 //!
 //! [`request_path`] makes the path of an instant query, [`parse`] reads what comes back, and an [`EndpointIndex`]
 //! tells which endpoint each sample speaks of. Whatever a server answers ends in samples or in [`Unusable`].

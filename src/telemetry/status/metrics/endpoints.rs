@@ -1,0 +1,98 @@
+//! A series for each endpoint, and for each signal of one.
+
+use super::super::names::STATES;
+use super::super::report::{ClusterReport, Signal, SignalFit};
+use super::text::{Text, escaped};
+
+pub(super) fn endpoints(text: &mut Text, of: &[ClusterReport<'_>]) {
+    text.endpoint("picks_total", "counter", "Times the endpoint was chosen.", of, |e| Some(e.picks as f64));
+    text.endpoint("requests_total", "counter", "Requests to the endpoint that ended.", of, |e| {
+        Some(e.requests as f64)
+    });
+    text.endpoint("failures_total", "counter", "Requests that failed by the endpoint's fault.", of, |e| {
+        Some(e.failures as f64)
+    });
+    text.endpoint("in_flight", "gauge", "Requests in flight to the endpoint.", of, |e| {
+        Some(f64::from(e.in_flight))
+    });
+    text.endpoint("latency_seconds", "gauge", "Typical time to response headers.", of, |e| {
+        e.latency_ms.map(|ms| ms / 1e3)
+    });
+    text.endpoint("error_ratio", "gauge", "Failures among the latest answers, 0 to 1.", of, |e| {
+        Some(e.error_ratio)
+    });
+    text.endpoint(
+        "pressure",
+        "gauge",
+        "Load of the endpoint; 1 is full by the operator's measure.",
+        of,
+        |e| e.pressure,
+    );
+    text.endpoint("eligible", "gauge", "1 if the endpoint may be chosen.", of, |e| {
+        Some(f64::from(u8::from(e.eligible)))
+    });
+    text.endpoint("share", "gauge", "Share of the latest picks, 0 to 1.", of, |e| Some(e.share));
+    text.endpoint("weight", "gauge", "Relative capacity of the endpoint.", of, |e| Some(e.weight));
+    if of.iter().any(|u| u.cost_in_seconds) {
+        let name = "evenkeel_endpoint_cost_seconds";
+        text.head(name, "gauge", "What the next request to the endpoint is expected to cost.");
+        for (at, upstream) in of.iter().enumerate().filter(|(_, u)| u.cost_in_seconds) {
+            text.lines(name, "", at, upstream, |e| e.cost);
+        }
+    }
+    let name = "evenkeel_endpoint_state";
+    text.head(name, "gauge", "1 for the state that the endpoint is in, 0 for the others.");
+    for (at, upstream) in of.iter().enumerate() {
+        for state in STATES {
+            let more = format!(",state=\"{state}\"");
+            text.lines(name, &more, at, upstream, |e| Some(f64::from(u8::from(e.state == state))));
+        }
+    }
+}
+
+/// What the series of each signal have to do with the endpoints.
+fn signal_fits(text: &mut Text, of: &[ClusterReport<'_>]) {
+    type Count = fn(&SignalFit<'_>) -> Option<u32>;
+    let both: [(&str, &str, Count); 2] = [
+        ("evenkeel_upstream_signal_series", "Series in the latest answer for a signal.", |s| s.series),
+        ("evenkeel_upstream_signal_matched_series", "Of these, series that name an endpoint.", |s| s.matched),
+    ];
+    for (name, help, count) in both {
+        let told: Vec<(usize, &str, u32)> = of
+            .iter()
+            .enumerate()
+            .flat_map(|(at, u)| u.signals.iter().filter_map(move |s| Some((at, s.name, count(s)?))))
+            .collect();
+        if !told.is_empty() {
+            text.head(name, "gauge", help);
+        }
+        for (at, signal, count) in told {
+            let labels = format!("{},signal=\"{}\"", text.upstream_labels(at), escaped(signal));
+            text.sample(name, &labels, f64::from(count));
+        }
+    }
+}
+
+pub(super) fn signals(text: &mut Text, of: &[ClusterReport<'_>]) {
+    signal_fits(text, of);
+    type Value = fn(&Signal) -> Option<f64>;
+    let both: [(&str, &str, Value); 2] = [
+        ("evenkeel_endpoint_signal", "Value of a signal, smoothed.", |s| s.value),
+        ("evenkeel_endpoint_signal_age_seconds", "Age of a signal's latest value.", |s| s.age_s),
+    ];
+    for (name, help, value) in both {
+        let mut headed = false;
+        for (at, upstream) in of.iter().enumerate() {
+            let width = upstream.endpoints.first().map_or(0, |e| e.signals.len());
+            for signal in 0..width {
+                if !core::mem::replace(&mut headed, true) {
+                    text.head(name, "gauge", help);
+                }
+                let called =
+                    upstream.endpoints.first().and_then(|e| e.signals.get(signal)).map_or("", |(n, _)| n);
+                let more = format!(",signal=\"{}\"", escaped(called));
+                text.lines(name, &more, at, upstream, |e| e.signals.get(signal).and_then(|(_, s)| value(s)));
+            }
+        }
+    }
+}

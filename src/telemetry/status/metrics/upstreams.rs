@@ -1,0 +1,167 @@
+//! A series for each upstream, and for each part of one.
+
+use super::super::report::{Asked, ClusterReport, Observed, Share};
+use super::scaling::scaling;
+use super::text::{Text, escaped};
+use crate::discovery::source::Origin;
+use engine::BOUNDS_NS;
+
+pub(super) fn upstreams(text: &mut Text, of: &[ClusterReport<'_>]) {
+    text.upstream("unmet", "gauge", "1 if there is traffic, but none to this cluster.", of, |u| {
+        Some(f64::from(u8::from(u.unmet)))
+    });
+    text.upstream("endpoints", "gauge", "Endpoints known.", of, |u| Some(u.endpoints.len() as f64));
+    text.upstream("eligible_endpoints", "gauge", "Endpoints that may be chosen.", of, |u| {
+        Some(u.eligible as f64)
+    });
+    text.upstream(
+        "panic",
+        "gauge",
+        "1 while too few endpoints are healthy, so that health is ignored.",
+        of,
+        |u| Some(f64::from(u8::from(u.panic))),
+    );
+    text.upstream(
+        "ejections_total",
+        "counter",
+        "Ejections: times an endpoint was taken out of traffic.",
+        of,
+        |u| Some(u.ejections as f64),
+    );
+    let help = "Steered requests that another host answered than the steered one, retries apart.";
+    text.upstream("not_followed_total", "counter", help, of, |u| Some(u.not_followed as f64));
+    let help = "Requests that are not steered because their route was chosen after evenkeel.";
+    text.upstream("rerouted_total", "counter", help, of, |u| Some(u.rerouted as f64));
+    let help = "Load reports in answers that were no number, negative or without the value that is configured.";
+    text.upstream("unusable_reports_total", "counter", help, of, |u| Some(u.unusable_reports as f64));
+    scaling(text, of);
+    let name = "evenkeel_upstream_decisions_total";
+    text.head(name, "counter", "Requests by what decided where they go.");
+    for (at, upstream) in of.iter().enumerate() {
+        for (reason, count) in upstream.decisions.by_reason() {
+            let labels = format!("{},reason=\"{reason}\"", text.upstream_labels(at));
+            text.sample(name, &labels, count as f64);
+        }
+    }
+    let name = "evenkeel_upstream_state_changes_total";
+    text.head(name, "counter", "Changes of an endpoint's state, by the new one.");
+    for (at, upstream) in of.iter().enumerate() {
+        let changes = upstream.state_changes;
+        for (state, count) in [
+            ("healthy", changes.healthy),
+            ("suspect", changes.suspect),
+            ("failed", changes.failed),
+            ("recovering", changes.recovering),
+        ] {
+            let labels = format!("{},state=\"{state}\"", text.upstream_labels(at));
+            text.sample(name, &labels, count as f64);
+        }
+    }
+    discovery(text, of);
+    parts(text, of);
+    decision_times(text, of);
+    if of.iter().any(|u| u.observed.is_some()) {
+        let observed =
+            |f: fn(&Observed) -> u64| move |u: &ClusterReport<'_>| u.observed.as_ref().map(|o| f(o) as f64);
+        let help = "Observe mode: decisions that could be compared with Envoy's own.";
+        text.upstream("observed_decisions_total", "counter", help, of, observed(|o| o.compared));
+        let help = "Observe mode: decisions that named the endpoint that Envoy chose.";
+        text.upstream("observed_agreements_total", "counter", help, of, observed(|o| o.agreed));
+        let help = "Observe mode: expected latency saved by following the decisions, mean since the start.";
+        text.upstream("observed_gain_seconds", "gauge", help, of, |u| {
+            u.observed.as_ref().and_then(|o| o.gain_ms).map(|ms| ms / 1e3)
+        });
+    }
+}
+
+/// What the sources of endpoints say, where any is asked.
+fn discovery(text: &mut Text, of: &[ClusterReport<'_>]) {
+    type Value = fn(&Asked<'_>) -> Option<f64>;
+    let all: [(&str, &str, &str, Value); 5] = [
+        ("endpoints", "gauge", "Endpoints of the source's list.", |s| Some(s.endpoints as f64)),
+        ("absent_endpoints", "gauge", "Endpoints that the source's latest answers did not name.", |s| {
+            Some(s.absent as f64)
+        }),
+        ("skipped", "gauge", "Entries of the source's latest answer that name no address.", |s| {
+            Some(f64::from(s.skipped))
+        }),
+        ("failures_total", "counter", "Polls of the source without a usable answer.", |s| {
+            Some(s.failures as f64)
+        }),
+        ("answer_age_seconds", "gauge", "Age of the source's latest usable answer.", |s| s.answered_age_s),
+    ];
+    for (what, kind, help, value) in all {
+        let mut headed = false;
+        let name = format!("evenkeel_upstream_discovery_{what}");
+        for (at, upstream) in of.iter().enumerate() {
+            for source in &upstream.discovery.sources {
+                let Some(value) = value(source) else { continue };
+                if !core::mem::replace(&mut headed, true) {
+                    text.head(&name, kind, help);
+                }
+                let labels = format!("{},source=\"{}\"", text.upstream_labels(at), source.source);
+                text.sample(&name, &labels, value);
+            }
+        }
+    }
+    let help = "Addresses from other sources that Envoy's cluster does not have; they get no requests.";
+    text.upstream("unknown_to_envoy", "gauge", help, of, |u| {
+        let told = u.discovery.sources.iter().any(|s| s.source == Origin::Envoy.name());
+        told.then_some(u.discovery.unknown_to_envoy as f64)
+    });
+}
+
+/// Shares by version, priority and zone, where requests are divided at all.
+fn parts(text: &mut Text, of: &[ClusterReport<'_>]) {
+    type Value = fn(&Share<'_>) -> Option<f64>;
+    let divided = |u: &&ClusterReport<'_>| u.parts.len() > 1;
+    let both: [(&str, &str, Value); 2] = [
+        ("load", "Share of the upstream's requests that these endpoints are to get, 0 to 1.", |p| {
+            Some(p.load)
+        }),
+        ("pressure", "How busy these endpoints are beside those of other zones; 1 is full.", |p| p.pressure),
+    ];
+    for (what, help, value) in both {
+        if !of.iter().filter(divided).flat_map(|u| &u.parts).any(|part| value(part).is_some()) {
+            continue;
+        }
+        let name = format!("evenkeel_upstream_part_{what}");
+        text.head(&name, "gauge", help);
+        for (at, upstream) in of.iter().enumerate().filter(|(_, u)| divided(u)) {
+            for part in &upstream.parts {
+                let zone = part.local.map_or("", |local| if local { "local" } else { "other" });
+                let (version, priority) = (escaped(part.version), part.priority);
+                let locality = match part.locality {
+                    "" => String::new(),
+                    name => format!(",locality=\"{}\"", escaped(name)),
+                };
+                let labels = format!(
+                    "{},version=\"{version}\",priority=\"{priority}\",zone=\"{zone}\"{locality}",
+                    text.upstream_labels(at)
+                );
+                value(part).into_iter().for_each(|value| text.sample(&name, &labels, value));
+            }
+        }
+    }
+}
+
+/// A sample of the decisions, as a histogram.
+fn decision_times(text: &mut Text, of: &[ClusterReport<'_>]) {
+    let timed = |u: &ClusterReport<'_>| u.decision_time.map(|time| time.times);
+    if of.iter().all(|u| timed(u).is_none()) {
+        return;
+    }
+    let name = "evenkeel_upstream_decision_seconds";
+    text.head(name, "histogram", "Time that a decision took, of one in 64.");
+    for (at, times) in of.iter().enumerate().filter_map(|(at, u)| Some((at, timed(u)?))) {
+        let upstream = text.upstream_labels(at).to_owned();
+        let bounds = BOUNDS_NS.iter().map(|ns| format!("{}", *ns as f64 / 1e9)).chain(["+Inf".to_owned()]);
+        let mut below = 0;
+        for (bound, bucket) in bounds.zip(times.buckets) {
+            below += bucket;
+            text.sample(&format!("{name}_bucket"), &format!("{upstream},le=\"{bound}\""), below as f64);
+        }
+        text.sample(&format!("{name}_sum"), &upstream, times.sum_ns as f64 / 1e9);
+        text.sample(&format!("{name}_count"), &upstream, below as f64);
+    }
+}

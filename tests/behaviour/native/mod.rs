@@ -1,0 +1,305 @@
+//! The world around the library: the same surroundings as Envoy's, in plain Rust.
+
+mod stream;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::{Rc, Weak};
+
+use engine::time::Time;
+use evenkeel::host::{self, CallError, Host, MetricKind, SharedError};
+use evenkeel::worker::Worker;
+
+use crate::world::{Answer, Call, Plugin, Stream, Thread, World};
+use stream::{Maps, NativeStream, Part, Phase, own};
+
+/// A guest must not rely on a clock that starts at zero.
+const START: u64 = 1_800_000_000_000_000_000;
+
+#[derive(Default)]
+struct State {
+    now: u64,
+    shared: BTreeMap<String, (Vec<u8>, u32)>,
+    last_version: u32,
+    clusters: BTreeSet<String>,
+    blocked: BTreeSet<String>,
+    environment: BTreeMap<String, String>,
+    calls: Vec<(Call, usize)>,
+    last_token: u32,
+    logs: Vec<String>,
+    node_zone: Option<String>,
+    /// By number: kind, name, and what it has been told.
+    metrics: Vec<(MetricKind, String, Vec<u64>)>,
+}
+
+impl State {
+    fn metric(&self, kind: MetricKind, name: &str) -> Option<&[u64]> {
+        let found = self.metrics.iter().find(|(k, n, _)| (*k, n.as_str()) == (kind, name));
+        found.map(|(_, _, values)| values.as_slice())
+    }
+}
+
+pub struct Native {
+    state: Rc<RefCell<State>>,
+    seed: u64,
+    threads: usize,
+    plugins: Vec<Loaded>,
+    following: Vec<Thread>,
+}
+
+struct Loaded {
+    thread: Thread,
+    name: String,
+    worker: Rc<RefCell<Worker>>,
+}
+
+/// The [`Host`] of one plugin configuration.
+struct Surroundings<'a> {
+    state: &'a RefCell<State>,
+    thread: Thread,
+    plugin: usize,
+}
+
+impl Host for Surroundings<'_> {
+    fn now(&self) -> Time {
+        Time(self.state.borrow().now)
+    }
+
+    fn shared_get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
+        self.state.borrow().shared.get(key).filter(|(value, _)| !value.is_empty()).cloned()
+    }
+
+    fn shared_set(&self, key: &str, value: &[u8], version: Option<u32>) -> Result<(), SharedError> {
+        let mut state = self.state.borrow_mut();
+        let current = state.shared.get(key).map(|(_, version)| *version);
+        if version.is_some_and(|version| current.is_some_and(|current| current != version)) {
+            return Err(SharedError::Conflict);
+        }
+        state.last_version += 1;
+        let version = state.last_version;
+        state.shared.insert(key.into(), (value.into(), version));
+        Ok(())
+    }
+
+    fn call(&self, call: &host::Call<'_>) -> Result<u32, CallError> {
+        let mut state = self.state.borrow_mut();
+        if !state.clusters.contains(call.cluster) {
+            return Err(CallError::UnknownCluster);
+        }
+        if state.blocked.contains(call.cluster) {
+            return Err(CallError::NotSent);
+        }
+        state.last_token += 1;
+        let token = state.last_token;
+        let call = Call {
+            thread: self.thread,
+            token,
+            cluster: call.cluster.into(),
+            authority: call.authority.into(),
+            path: call.path.into(),
+            headers: call.headers.to_vec(),
+            form: call.form.map(str::to_owned),
+            timeout: call.timeout,
+        };
+        state.calls.push((call, self.plugin));
+        Ok(token)
+    }
+
+    fn environment(&self, variable: &str) -> Option<String> {
+        self.state.borrow().environment.get(variable).cloned()
+    }
+
+    fn node_zone(&self) -> Option<String> {
+        self.state.borrow().node_zone.clone()
+    }
+
+    fn log(&self, _level: log::Level, message: &str) {
+        self.state.borrow_mut().logs.push(message.into());
+    }
+
+    fn metric(&self, kind: MetricKind, name: &str) -> Option<u32> {
+        let metrics = &mut self.state.borrow_mut().metrics;
+        let known = metrics.iter().position(|(k, n, _)| (*k, n.as_str()) == (kind, name));
+        let at = known.unwrap_or_else(|| {
+            metrics.push((kind, name.into(), Vec::new()));
+            metrics.len() - 1
+        });
+        Some(at as u32)
+    }
+
+    fn count(&self, metric: u32, by: u64) {
+        assert!(by > 0, "Envoy refuses to add nothing");
+        let (kind, _, values) = &mut self.state.borrow_mut().metrics[metric as usize];
+        assert_eq!(*kind, MetricKind::Counter);
+        values.push(by);
+    }
+
+    fn record(&self, metric: u32, value: u64) {
+        let (kind, _, values) = &mut self.state.borrow_mut().metrics[metric as usize];
+        assert_ne!(*kind, MetricKind::Counter);
+        values.push(value);
+    }
+}
+
+impl Native {
+    fn on<R>(&self, plugin: usize, act: impl FnOnce(&mut Worker, &dyn Host) -> R) -> R {
+        let loaded = &self.plugins[plugin];
+        let host = Surroundings { state: &self.state, thread: loaded.thread, plugin };
+        act(&mut loaded.worker.borrow_mut(), &host)
+    }
+}
+
+impl World for Native {
+    type Stream = NativeStream;
+
+    fn new(seed: u64) -> Native {
+        let state = State { now: START, ..State::default() };
+        Native {
+            state: Rc::new(RefCell::new(state)),
+            seed,
+            threads: 0,
+            plugins: Vec::new(),
+            following: Vec::new(),
+        }
+    }
+
+    fn thread(&mut self) -> Thread {
+        self.threads += 1;
+        Thread(self.threads - 1)
+    }
+
+    fn configure(&mut self, thread: Thread, name: &str, json: &str) -> Result<Plugin, Vec<String>> {
+        let plugin = self.plugins.len();
+        let host = Surroundings { state: &self.state, thread, plugin };
+        let seed = self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ plugin as u64;
+        let mut worker = Worker::configure(&host, json.as_bytes(), name, seed).map_err(|faults| {
+            faults.iter().map(|fault| format!("configuration refused: {fault}")).collect::<Vec<_>>()
+        })?;
+        let old = self.plugins.iter().rev().find(|other| other.thread == thread && other.name == name);
+        if let Some(old) = old {
+            worker.take_over(&mut old.worker.borrow_mut(), host.now());
+        }
+        worker.follow_attempts(self.following.contains(&thread));
+        self.plugins.push(Loaded { thread, name: name.into(), worker: Rc::new(RefCell::new(worker)) });
+        Ok(Plugin(plugin))
+    }
+
+    fn thread_of(&self, plugin: Plugin) -> Thread {
+        self.plugins[plugin.0].thread
+    }
+
+    /// Upstream filters have no worker of their own: the number is the thread's.
+    fn follow(&mut self, thread: Thread) -> Plugin {
+        self.following.push(thread);
+        self.plugins
+            .iter()
+            .filter(|p| p.thread == thread)
+            .for_each(|p| p.worker.borrow_mut().follow_attempts(true));
+        Plugin(thread.0)
+    }
+
+    fn attempt(&mut self, upstream: Plugin, request: &NativeStream, address: &str) -> NativeStream {
+        let properties = request.maps.borrow().properties.clone();
+        let maps = Maps { request: request.maps.borrow().request.clone(), properties, ..Maps::default() };
+        let maps = RefCell::new(maps);
+        let workers =
+            self.plugins.iter().filter(|p| p.thread == Thread(upstream.0)).map(|p| p.worker.clone());
+        let now = self.state.borrow().now;
+        let of = (Thread(upstream.0), upstream);
+        let surroundings = Surroundings { state: &self.state, thread: of.0, plugin: upstream.0 };
+        let worker =
+            evenkeel::request::UpstreamAttempt::worker_of(&Phase { now, maps: &maps, surroundings }, workers);
+        let worker = worker.map_or_else(Weak::new, |worker| Rc::downgrade(&worker));
+        let part = Part::Upstream(evenkeel::request::UpstreamAttempt::default());
+        let mut attempt = NativeStream { state: self.state.clone(), of, worker, part, maps };
+        attempt.property(&["upstream", "address"], address.as_bytes());
+        attempt
+    }
+
+    fn tick(&mut self, plugin: Plugin) {
+        self.on(plugin.0, |worker, host| worker.tick(host));
+    }
+
+    fn stream(&mut self, plugin: Plugin, headers: &[(&str, &[u8])]) -> NativeStream {
+        let maps = Maps { request: own(headers), ..Maps::default() };
+        NativeStream {
+            state: self.state.clone(),
+            of: (self.plugins[plugin.0].thread, plugin),
+            worker: Rc::downgrade(&self.plugins[plugin.0].worker),
+            part: Part::Downstream(evenkeel::request::Stream::default()),
+            maps: RefCell::new(maps),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        self.state.borrow().now
+    }
+
+    fn set_now(&mut self, nanoseconds: u64) {
+        self.state.borrow_mut().now = nanoseconds;
+    }
+
+    fn shared_keys(&self) -> Vec<String> {
+        self.state.borrow().shared.keys().cloned().collect()
+    }
+
+    fn shared(&self, key: &str) -> Vec<u8> {
+        self.state.borrow().shared.get(key).map(|(value, _)| value.clone()).unwrap_or_default()
+    }
+
+    fn set_shared(&mut self, key: &str, value: &[u8]) {
+        let mut state = self.state.borrow_mut();
+        state.last_version += 1;
+        let version = state.last_version;
+        state.shared.insert(key.into(), (value.into(), version));
+    }
+
+    fn set_node_zone(&mut self, zone: &str) {
+        self.state.borrow_mut().node_zone = Some(zone.into());
+    }
+
+    fn add_cluster(&mut self, name: &str) {
+        self.state.borrow_mut().clusters.insert(name.into());
+    }
+
+    fn block_cluster(&mut self, name: &str) {
+        self.state.borrow_mut().blocked.insert(name.into());
+    }
+
+    fn set_environment(&mut self, variable: &str, value: &str) {
+        self.state.borrow_mut().environment.insert(variable.into(), value.into());
+    }
+
+    fn calls(&self) -> Vec<Call> {
+        self.state.borrow().calls.iter().map(|(call, _)| call.clone()).collect()
+    }
+
+    fn answer(&mut self, call: &Call, answer: &Answer<'_>) {
+        let mut state = self.state.borrow_mut();
+        let at = state.calls.iter().position(|(other, _)| other == call).expect("an outstanding call");
+        let (call, plugin) = state.calls.remove(at);
+        drop(state);
+        let (status, body): (_, &[u8]) = match answer {
+            Answer::Http(status, body) => (Some(u32::from(*status)), body),
+            Answer::NoStatus(_) => (None, b"{}"),
+            Answer::Failed => (None, b""),
+        };
+        self.on(plugin, |worker, host| worker.call_answered(host, call.token, status, &body));
+    }
+
+    fn logs(&self) -> Vec<String> {
+        self.state.borrow().logs.clone()
+    }
+
+    fn counter(&self, name: &str) -> Option<u64> {
+        self.state.borrow().metric(MetricKind::Counter, name).map(|added| added.iter().sum())
+    }
+
+    fn gauge(&self, name: &str) -> Option<u64> {
+        self.state.borrow().metric(MetricKind::Gauge, name)?.last().copied()
+    }
+
+    fn histogram(&self, name: &str) -> Vec<u64> {
+        self.state.borrow().metric(MetricKind::Histogram, name).unwrap_or_default().to_vec()
+    }
+}
