@@ -3,7 +3,7 @@
 use super::codec::{Reader, Writer};
 
 /// So many are written down.
-const MOST: usize = 256;
+const MAX_NAMES: usize = 256;
 
 /// A cluster that a request has met.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct Met {
 
 /// As bytes for shared data; the latest come first where there are too many.
 pub fn encode(met: &[Met]) -> Vec<u8> {
-    let kept = met.get(met.len().saturating_sub(MOST)..).unwrap_or_default();
+    let kept = met.get(met.len().saturating_sub(MAX_NAMES)..).unwrap_or_default();
     let mut w = Writer::versioned();
     w.u32(kept.len() as u32);
     for Met { matches, name } in kept {
@@ -32,7 +32,7 @@ pub fn decode(bytes: &[u8]) -> Option<Vec<Met>> {
     let mut met = Vec::new();
     for _ in 0..r.u32()? {
         let one = Met { matches: r.byte()? != 0, name: r.text()?.into() };
-        if met.len() < MOST {
+        if met.len() < MAX_NAMES {
             met.push(one);
         }
     }

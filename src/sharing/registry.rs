@@ -1,9 +1,9 @@
-//! Which workers publish a report, and under which keys. Workers enter themselves; a worker that has been silent for
-//! long is marked expired until its counts are safe in the [`estate`](crate::sharing::retired_counters), and rises from
-//! it if it was only asleep.
+//! Which workers publish a report, and under which keys. Each worker enters and renews its own entry; one that is not
+//! renewed for 30 s is marked expired until its counts are among the
+//! [retired counters](crate::sharing::retired_counters). A worker that was only asleep renews it, and is live again.
 //!
-//! Shared data has no delete, so keys are not made of ids, of which a process with many reloads has many, but of
-//! [slot ids](SlotId): a worker takes the lowest that is free, and leaves it when it is struck off.
+//! Shared data has no delete, so keys are not made of ids, of which a process with many reloads has many, but of the
+//! numbers of [`SlotId`]: a worker takes the lowest that is free, and leaves it when it is struck off.
 
 use super::codec::{Reader, Writer};
 use crate::host::Host;
@@ -15,7 +15,7 @@ const STRUCK_AFTER_S: f64 = 30.0;
 /// An entry is renewed at this age, in seconds.
 const RENEW_AFTER_S: f64 = 5.0;
 /// A tombstone is cleared at this age, in seconds: after the clock was put forward every worker seems long silent, and
-/// rises again with the next tick.
+/// is live again with its next tick.
 const CLEARED_AFTER_S: f64 = 60.0;
 /// With more tombstones than this the oldest are cleared at once, so that reloads in a row do not fill the list.
 const MAX_TOMBSTONES: usize = 64;
@@ -28,16 +28,16 @@ struct Entry {
     /// When it was last renewed.
     seen: Time,
     /// When it was found silent for too long; [`Time::ZERO`] if it was not.
-    buried: Time,
+    expired: Time,
 }
 
 /// Which workers are listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listed {
     /// The live workers, in order of their ids.
-    pub living: Vec<SlotId>,
+    pub live: Vec<SlotId>,
     /// Whose counts are to be moved to the retired counters.
-    pub to_bury: Vec<SlotId>,
+    pub to_retire: Vec<SlotId>,
     /// Whether the worker that asked stood in the list already.
     pub found: bool,
     /// The slot id of the worker that asked, once no other worker can have it.
@@ -47,10 +47,10 @@ pub struct Listed {
 fn read(bytes: &[u8]) -> Vec<Entry> {
     let mut entries = Vec::new();
     let Some(mut r) = Reader::versioned(bytes) else { return entries };
-    while let (Some(id), Some(number), Some(seen), Some(buried)) = (r.u64(), r.u32(), r.time(), r.time()) {
+    while let (Some(id), Some(number), Some(seen), Some(expired)) = (r.u64(), r.u32(), r.time(), r.time()) {
         let taken = |entry: &Entry| entry.slot_id.number == number || entry.slot_id.id == id;
         if (number as usize) < MAX_WORKERS && !entries.iter().any(taken) {
-            entries.push(Entry { slot_id: SlotId { id, number }, seen, buried });
+            entries.push(Entry { slot_id: SlotId { id, number }, seen, expired });
         }
     }
     entries
@@ -58,11 +58,11 @@ fn read(bytes: &[u8]) -> Vec<Entry> {
 
 fn write(entries: &[Entry]) -> Vec<u8> {
     let mut w = Writer::versioned();
-    for Entry { slot_id, seen, buried } in entries {
+    for Entry { slot_id, seen, expired } in entries {
         w.u64(slot_id.id);
         w.u32(slot_id.number);
         w.time(*seen);
-        w.time(*buried);
+        w.time(*expired);
     }
     w.0
 }
@@ -78,7 +78,7 @@ pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Li
     let mut entries = read(&bytes.unwrap_or_default());
     let known = entries.iter().find(|entry| entry.slot_id.id == me).copied();
     let stale = known.is_none_or(|mine| {
-        mine.buried != Time::ZERO
+        mine.expired != Time::ZERO
             || mine.seen.from_the_future(now)
             || now.seconds_since(mine.seen) > RENEW_AFTER_S
     });
@@ -88,8 +88,8 @@ pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Li
         for entry in &mut entries {
             // Much later than now: written before the clock stepped back. A worker that lives enters again.
             let silent = entry.seen.from_the_future(now) || now.seconds_since(entry.seen) >= STRUCK_AFTER_S;
-            if silent && (entry.buried == Time::ZERO || entry.buried.from_the_future(now)) {
-                entry.buried = now;
+            if silent && (entry.expired == Time::ZERO || entry.expired.from_the_future(now)) {
+                entry.expired = now;
             }
         }
         let number = known.map(|entry| entry.slot_id.number).or_else(|| lowest_free(&entries));
@@ -98,27 +98,27 @@ pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Li
         if let Some(number) = number {
             let slot_id = SlotId { id: me, number };
             // The youngest first, so that the longest list cannot push out the worker that enters.
-            entries.insert(0, Entry { slot_id, seen: now, buried: Time::ZERO });
+            entries.insert(0, Entry { slot_id, seen: now, expired: Time::ZERO });
             // Where nothing stood, another worker may have written at the same time and know nothing of it.
             let alone = version.is_some();
             let written = host.shared_set(key, &write(&entries), version).is_ok();
-            let alive = known.is_some_and(|entry| entry.buried == Time::ZERO);
+            let alive = known.is_some_and(|entry| entry.expired == Time::ZERO);
             mine = Some(slot_id).filter(|_| alive || (written && alone));
         }
     }
     let found = known.is_some();
-    let tombstones = entries.iter().filter(|entry| entry.buried != Time::ZERO);
+    let tombstones = entries.iter().filter(|entry| entry.expired != Time::ZERO);
     let mut tombstones: Vec<Entry> = tombstones.copied().collect();
-    tombstones.sort_by_key(|entry| core::cmp::Reverse(entry.buried));
+    tombstones.sort_by_key(|entry| core::cmp::Reverse(entry.expired));
     let due = |(rank, entry): &(usize, Entry)| {
-        *rank >= MAX_TOMBSTONES || now.seconds_since(entry.buried) >= CLEARED_AFTER_S
+        *rank >= MAX_TOMBSTONES || now.seconds_since(entry.expired) >= CLEARED_AFTER_S
     };
-    let mut living: Vec<SlotId> =
-        entries.iter().filter(|entry| entry.buried == Time::ZERO).map(|entry| entry.slot_id).collect();
-    living.sort_unstable();
+    let mut live: Vec<SlotId> =
+        entries.iter().filter(|entry| entry.expired == Time::ZERO).map(|entry| entry.slot_id).collect();
+    live.sort_unstable();
     Listed {
-        living,
-        to_bury: tombstones.into_iter().enumerate().filter(due).map(|(_, entry)| entry.slot_id).collect(),
+        live,
+        to_retire: tombstones.into_iter().enumerate().filter(due).map(|(_, entry)| entry.slot_id).collect(),
         found,
         mine,
     }
@@ -153,8 +153,8 @@ mod tests {
         Time((1_000_000 + seconds) * 1_000_000_000)
     }
 
-    fn living(shared: &Shared, me: u64, enter: bool, now: Time) -> Vec<u64> {
-        update(shared, "workers", me, enter, now).living.into_iter().map(|slot_id| slot_id.id).collect()
+    fn live(shared: &Shared, me: u64, enter: bool, now: Time) -> Vec<u64> {
+        update(shared, "workers", me, enter, now).live.into_iter().map(|slot_id| slot_id.id).collect()
     }
 
     fn ids(slot_ids: &[SlotId]) -> Vec<u64> {
@@ -162,22 +162,22 @@ mod tests {
     }
 
     #[test]
-    fn lists_who_entered_until_they_have_been_silent_for_long() {
+    fn lists_workers_until_they_have_been_silent_for_long() {
         let shared = Shared::default();
-        assert_eq!(living(&shared, 2, true, s(0)), [2]);
-        assert_eq!(living(&shared, 1, true, s(1)), [1, 2]);
-        assert_eq!(living(&shared, 9, false, s(1)), [1, 2], "reading is not entering");
-        assert_eq!(living(&shared, 1, true, s(29)), [1, 2]);
-        assert_eq!(living(&shared, 1, true, s(40)), [1]);
+        assert_eq!(live(&shared, 2, true, s(0)), [2]);
+        assert_eq!(live(&shared, 1, true, s(1)), [1, 2]);
+        assert_eq!(live(&shared, 9, false, s(1)), [1, 2], "reading is not entering");
+        assert_eq!(live(&shared, 1, true, s(29)), [1, 2]);
+        assert_eq!(live(&shared, 1, true, s(40)), [1]);
     }
 
     #[test]
     fn an_entry_from_the_future_does_not_stay_for_ever() {
         let shared = Shared::default();
-        living(&shared, 1, true, s(3600));
-        living(&shared, 2, true, s(3600));
-        assert_eq!(living(&shared, 1, true, s(0)), [1]);
-        assert_eq!(living(&shared, 2, true, s(0)), [1, 2], "whoever lives is back");
+        live(&shared, 1, true, s(3600));
+        live(&shared, 2, true, s(3600));
+        assert_eq!(live(&shared, 1, true, s(0)), [1]);
+        assert_eq!(live(&shared, 2, true, s(0)), [1, 2], "a live worker is back");
     }
 
     #[test]
@@ -185,22 +185,22 @@ mod tests {
         let shared = Shared::default();
         for damage in [&b""[..], b"\x63garbage", b"\x02short", &[0xff; 100]] {
             shared.put("workers", damage);
-            assert_eq!(living(&shared, 7, true, s(0)), [7], "{damage:?}");
+            assert_eq!(live(&shared, 7, true, s(0)), [7], "{damage:?}");
         }
     }
 
     #[test]
-    fn the_dead_are_buried_once_they_had_time_to_rise() {
+    fn expired_workers_are_retired_once_they_had_time_to_renew() {
         let shared = Shared::default();
-        living(&shared, 1, true, s(0));
-        living(&shared, 2, true, s(0));
-        // The clock is put forward: both seem dead.
-        assert!(update(&shared, "workers", 1, true, s(9000)).to_bury.is_empty());
+        live(&shared, 1, true, s(0));
+        live(&shared, 2, true, s(0));
+        // The clock is put forward: both seem expired.
+        assert!(update(&shared, "workers", 1, true, s(9000)).to_retire.is_empty());
         assert_eq!(all(&shared, "workers").len(), 2, "still counted");
-        assert_eq!(living(&shared, 2, true, s(9000)), [1, 2], "risen");
-        assert!(update(&shared, "workers", 1, true, s(9031)).to_bury.is_empty());
-        assert!(update(&shared, "workers", 1, true, s(9090)).to_bury.is_empty());
-        assert_eq!(ids(&update(&shared, "workers", 1, true, s(9091)).to_bury), [2]);
+        assert_eq!(live(&shared, 2, true, s(9000)), [1, 2], "renewed");
+        assert!(update(&shared, "workers", 1, true, s(9031)).to_retire.is_empty());
+        assert!(update(&shared, "workers", 1, true, s(9090)).to_retire.is_empty());
+        assert_eq!(ids(&update(&shared, "workers", 1, true, s(9091)).to_retire), [2]);
         strike(&shared, "workers", 2);
         assert_eq!(ids(&all(&shared, "workers")), [1]);
         assert!(!update(&shared, "workers", 2, true, s(9091)).found);
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seat_is_certain_once_it_is_read_back_and_free_once_its_owner_is_struck_off() {
+    fn a_number_is_certain_once_it_is_read_back_and_free_once_its_owner_is_struck_off() {
         let shared = Shared::default();
         let slot_id = |id| update(&shared, "workers", id, true, s(0)).mine.map(|slot_id| slot_id.number);
         assert_eq!(slot_id(7), None, "nothing stood there: another may write the same");
@@ -219,20 +219,20 @@ mod tests {
     }
 
     #[test]
-    fn many_dead_at_once_are_buried_at_once() {
+    fn many_expired_workers_are_retired_at_once() {
         let shared = Shared::default();
-        (1..=100).for_each(|id| _ = living(&shared, id, true, s(0)));
-        assert_eq!(update(&shared, "workers", 1000, true, s(500)).to_bury.len(), 36);
+        (1..=100).for_each(|id| _ = live(&shared, id, true, s(0)));
+        assert_eq!(update(&shared, "workers", 1000, true, s(500)).to_retire.len(), 36);
     }
 
     #[test]
-    fn a_clock_that_another_thread_reads_a_moment_later_buries_nobody() {
+    fn a_clock_that_another_thread_reads_a_moment_later_expires_no_worker() {
         let shared = Shared::default();
         let ahead = Time(s(0).0 + 1000);
-        living(&shared, 1, true, s(0));
-        living(&shared, 1, true, ahead);
-        assert_eq!(living(&shared, 2, true, ahead), [1, 2]);
-        assert_eq!(living(&shared, 3, true, s(0)), [1, 2, 3], "a microsecond behind");
-        assert_eq!(living(&shared, 4, true, Time(s(0).0 - 60_000_000_000)), [4], "a minute behind");
+        live(&shared, 1, true, s(0));
+        live(&shared, 1, true, ahead);
+        assert_eq!(live(&shared, 2, true, ahead), [1, 2]);
+        assert_eq!(live(&shared, 3, true, s(0)), [1, 2, 3], "a microsecond behind");
+        assert_eq!(live(&shared, 4, true, Time(s(0).0 - 60_000_000_000)), [4], "a minute behind");
     }
 }

@@ -1,12 +1,11 @@
 //! What workers that are gone have counted: counters of a process never go down, though its workers come and go.
 //!
-//! A worker that ends puts its counts here itself; one that died without a word (its VM crashed) is entered by
-//! the worker that finds its tombstone in the [`registry`]. Each id goes in exactly once: it stands in the
-//! same record as the sum, which is written by compare-and-swap.
+//! A worker that ends adds its counts itself; one whose VM crashed is retired by the worker that finds its tombstone in
+//! the [`registry`]. Each id is added exactly once: it stands in the same record as the sum, which is written by
+//! compare-and-swap.
 //!
-//! **Reading.** First the registry, then the records of every worker in it, last the retired counters; an id that the retired counters
-//! knows is not counted again. A worker that moves from a record to the retired counters meanwhile is counted once
-//! either way.
+//! **Reading.** First the registry, then the records of every worker in it, last the retired counters, whose ids are not
+//! counted again. A worker that is retired meanwhile is counted once either way.
 
 use super::codec::{Reader, Writer};
 use super::counts::Counts;
@@ -27,7 +26,7 @@ pub struct Keys {
     /// The list of workers.
     pub workers: String,
     /// The retired counters.
-    pub estate: String,
+    pub retired: String,
     /// What stands before the slot id in the key of a worker's counts.
     pub counts: String,
     /// What stands before the slot id in the key of a worker's slot.
@@ -41,7 +40,7 @@ impl Keys {
     pub fn under(prefix: &str) -> Keys {
         Keys {
             workers: format!("{prefix}/workers"),
-            estate: format!("{prefix}/estate"),
+            retired: format!("{prefix}/estate"),
             counts: format!("{prefix}/counts"),
             slots: format!("{prefix}/slot"),
             capacities: format!("{prefix}/capacity"),
@@ -82,19 +81,19 @@ impl RetiredCounters {
     }
 }
 
-/// Writes an empty estate where there is none: with the key absent, compare-and-swap would let two writers
+/// Writes an empty record where there is none: with the key absent, compare-and-swap would let two writers
 /// through at the same time.
 pub fn seed(host: &dyn Host, keys: &Keys, now: Time) {
-    if host.shared_get(&keys.estate).and_then(|(bytes, _)| RetiredCounters::decode(&bytes)).is_none() {
+    if host.shared_get(&keys.retired).and_then(|(bytes, _)| RetiredCounters::decode(&bytes)).is_none() {
         let empty = RetiredCounters { founded: now, ..RetiredCounters::default() }.encode();
-        let _whoever_comes_next_tries_again = host.shared_set(&keys.estate, &empty, None);
+        let _the_next_worker_tries_again = host.shared_set(&keys.retired, &empty, None);
     }
 }
 
-/// Whether the retired counters has the counts of `id`.
+/// Whether the counts of `id` are among the retired counters.
 pub fn holds(host: &dyn Host, keys: &Keys, id: u64) -> bool {
-    let estate = host.shared_get(&keys.estate).and_then(|(bytes, _)| RetiredCounters::decode(&bytes));
-    estate.is_some_and(|estate| estate.ids.contains(&id))
+    let retired = host.shared_get(&keys.retired).and_then(|(bytes, _)| RetiredCounters::decode(&bytes));
+    retired.is_some_and(|retired| retired.ids.contains(&id))
 }
 
 /// Moves the counts of a worker that will write no more to the retired counters, clears what it leaves in shared data,
@@ -113,16 +112,16 @@ pub fn retire(host: &dyn Host, keys: &Keys, slot_id: SlotId) -> Result<(), Share
 
 /// Adds what `id` has counted to the retired counters, unless it is there.
 fn inherit(host: &dyn Host, keys: &Keys, id: u64, left: impl FnOnce() -> Counts) -> Result<(), SharedError> {
-    // The retired counters is read before the counts: if another worker retires `id` in between, the write here fails,
+    // The retired counters are read before the counts: if another worker retires `id` in between, the write here fails,
     // and if some worker did so before, the id stands in it.
-    let (bytes, version) = host.shared_get(&keys.estate).unzip();
-    let mut estate = bytes.and_then(|bytes| RetiredCounters::decode(&bytes)).unwrap_or_default();
-    if !estate.ids.contains(&id) {
-        estate.counts.merge(&left());
-        estate.counts.grow_old();
-        estate.counts.keep_the_most_used();
-        estate.ids.push(id);
-        host.shared_set(&keys.estate, &estate.encode(), version)?;
+    let (bytes, version) = host.shared_get(&keys.retired).unzip();
+    let mut retired = bytes.and_then(|bytes| RetiredCounters::decode(&bytes)).unwrap_or_default();
+    if !retired.ids.contains(&id) {
+        retired.counts.merge(&left());
+        retired.counts.grow_old();
+        retired.counts.keep_the_most_used();
+        retired.ids.push(id);
+        host.shared_set(&keys.retired, &retired.encode(), version)?;
     }
     Ok(())
 }
@@ -159,8 +158,8 @@ pub fn gather(host: &dyn Host, keys: &Keys, me: u64, now: Time) -> Gathered {
         let counts = slot_id.read(host, &keys.counts).and_then(|bytes| Counts::decode(&bytes));
         told.extend(counts.map(|counts| (slot_id.id, counts)));
     }
-    let estate = host.shared_get(&keys.estate).and_then(|(bytes, _)| RetiredCounters::decode(&bytes));
-    let RetiredCounters { founded, ids, mut counts } = estate.unwrap_or_default();
+    let retired = host.shared_get(&keys.retired).and_then(|(bytes, _)| RetiredCounters::decode(&bytes));
+    let RetiredCounters { founded, ids, mut counts } = retired.unwrap_or_default();
     let mut others = 0;
     for (_, mut theirs) in told.into_iter().filter(|(id, _)| !ids.contains(id)) {
         if now.seconds_since(theirs.at) > GONE_AFTER_S {

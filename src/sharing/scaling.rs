@@ -94,8 +94,8 @@ fn read_scaler(r: &mut Reader<'_>) -> Option<Scaler> {
         Period { began: r.time()?, samples: r.u32()?, demand: r.f64()?.max(0.0), known: r.f64()?.max(0.0) };
     let above = r.u32()?;
     let below = Below { since: r.time()?, periods: r.u32()?, most: r.u32()? };
-    let mut demand = Vec::with_capacity(trend::MOST);
-    for _ in 0..(r.u32()? as usize).min(trend::MOST) {
+    let mut demand = Vec::with_capacity(trend::MAX_PERIODS);
+    for _ in 0..(r.u32()? as usize).min(trend::MAX_PERIODS) {
         demand.push(r.f64()?);
     }
     let trend = Trend::of(demand);

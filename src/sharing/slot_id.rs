@@ -40,7 +40,7 @@ impl SlotId {
         let key = self.key(kind);
         let Some((bytes, version)) = host.shared_get(&key) else { return };
         if self.owned(&bytes).is_some() {
-            let _somebody_else_has_the_seat = host.shared_set(&key, &[], Some(version));
+            let _another_has_the_number = host.shared_set(&key, &[], Some(version));
         }
     }
 
@@ -60,7 +60,7 @@ mod tests {
     use crate::sharing::fake::Shared;
 
     #[test]
-    fn nobody_reads_or_clears_what_another_wrote_on_the_same_seat() {
+    fn no_worker_reads_or_clears_what_another_wrote_under_the_same_number() {
         let shared = Shared::default();
         let [old, new] = [1, 2].map(|id| SlotId { id, number: 3 });
         old.write(&shared, "slot", vec![7]).unwrap();

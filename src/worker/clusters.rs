@@ -121,8 +121,7 @@ fn say_unmatched(host: &dyn Host, cluster: &str) {
         level: log::Level::Info,
         name: "cluster_not_balanced",
         message: &format!(
-            "requests to cluster {cluster:?} are not balanced here: no entry of upstreams names it or has a pattern that it \
-             matches"
+            "requests to cluster {cluster:?} are not balanced: no entry of upstreams names it or has a pattern that matches it"
         ),
         fields: &[("cluster", Field::Text(cluster))],
     });
@@ -133,8 +132,7 @@ fn say_full(host: &dyn Host, cluster: &str) {
         level: log::Level::Warn,
         name: "clusters_left_out",
         message: &format!(
-            "{MAX_INSTANCES} clusters have become upstreams by patterns, and no more do: {cluster:?} is left to Envoy's own \
-             policy"
+            "cluster {cluster:?} is left to Envoy's own policy: patterns have made {MAX_INSTANCES} upstreams, which is the limit"
         ),
         fields: &[("cluster", Field::Text(cluster))],
     });

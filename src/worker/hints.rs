@@ -9,7 +9,7 @@ use engine::Totals;
 use engine::time::Time;
 
 /// Fewer requests than this may be chance: an endpoint that has just left, a route that has just changed.
-const FEWEST: u64 = 5;
+const MIN_COUNT: u64 = 5;
 /// Not followed are said where they are one in so many of those that were steered.
 const ONE_IN: u64 = 20;
 /// Steered requests after which what was not followed before is no news any more.
@@ -36,17 +36,17 @@ impl Worker {
             let all = steered(&totals).saturating_sub(steered(&since));
             let lost = totals.not_followed.saturating_sub(since.not_followed);
             let rerouted = totals.rerouted.saturating_sub(looked.rerouted.rerouted);
-            let strays = lost >= FEWEST && lost * ONE_IN >= all;
+            let strays = lost >= MIN_COUNT && lost * ONE_IN >= all;
             if strays || all >= MAX_STEERED {
                 looked.not_followed = totals;
             }
-            if rerouted >= FEWEST {
+            if rerouted >= MIN_COUNT {
                 looked.rerouted = totals;
             }
             if strays {
                 self.say_not_followed(host, at, (lost, all), now);
             }
-            if rerouted >= FEWEST {
+            if rerouted >= MIN_COUNT {
                 self.say_rerouted(host, at, now);
             }
         }
@@ -73,9 +73,8 @@ impl Worker {
             level: log::Level::Warn,
             name: "not_followed",
             message: &format!(
-                "{cluster}: {lost} of the latest {all} requests were answered by another endpoint than the one that was \
-                 named, and were no retries: {cause}, or the named addresses are not in the cluster, or Envoy holds them \
-                 unhealthy"
+                "{cluster}: {lost} of the latest {all} requests were answered by another endpoint than the steered one, \
+                 without a retry: {cause}, or the addresses are not in the cluster, or Envoy takes them for unhealthy"
             ),
             fields: &[
                 ("upstream", Field::Text(cluster)),
@@ -95,9 +94,8 @@ impl Worker {
             level: log::Level::Warn,
             name: "rerouted",
             message: &format!(
-                "{cluster}: requests get here by a route that was chosen after evenkeel had looked at them, so they are \
-                 not steered: a filter behind it (jwt_authn, ext_proc, ext_authz, Lua, a transcoder) clears the route \
-                 cache; put evenkeel behind that filter"
+                "{cluster}: requests are not steered, because their route was chosen after evenkeel: a filter behind it \
+                 (jwt_authn, ext_proc, ext_authz, Lua, a transcoder) clears the route cache; put evenkeel behind that filter"
             ),
             fields: &[("upstream", Field::Text(cluster))],
         });

@@ -270,7 +270,7 @@ impl Place {
             None | Some(504) => {
                 // It may have been too much at a time.
                 self.most = (about.len() / 2).max(1);
-                Err("no answer in time".to_owned())
+                Err("timed out".to_owned())
             }
             Some(status) => envoy_admin::parse(status, body, &names).map_err(|error| error.to_string()),
         };
@@ -309,7 +309,7 @@ impl Place {
                         host.tell(&Event {
                             level: log::Level::Info,
                             name: "source_answers",
-                            message: "Envoy's admin interface poll succeeded again",
+                            message: "envoy_admin poll succeeded again",
                             fields: &[("source", Field::Text("envoy_admin"))],
                         });
                     }
@@ -331,7 +331,7 @@ impl Place {
         let asked = self.asked(&about, AskedFor::eds_name);
         let names: Vec<&str> = asked.iter().map(|(_, name)| name.as_str()).collect();
         let read = match status {
-            None => Err("no answer in time".to_owned()),
+            None => Err("timed out".to_owned()),
             Some(status) => {
                 envoy_admin::parse_localities(status, body, &names).map_err(|error| error.to_string())
             }
@@ -381,14 +381,14 @@ impl Question {
 
 /// Counts a failure, and logs the first of a row.
 fn fail(host: &dyn Host, discovery: &mut Discovery, (upstream, name): (usize, &str), error: &str) {
-    let error: String = format!("endpoints of {name:?}: {error}").chars().take(MAX_ERROR).collect();
+    let error: String = format!("cluster={name} endpoints: {error}").chars().take(MAX_ERROR).collect();
     let before = discovery.any_failing(Origin::Envoy);
     discovery.failed(upstream, Origin::Envoy, &error);
     if !before {
         host.tell(&Event {
             level: log::Level::Warn,
             name: "source_fails",
-            message: &format!("Envoy's admin interface poll failed: {error}"),
+            message: &format!("envoy_admin poll failed: {error}"),
             fields: &[
                 ("source", Field::Text("envoy_admin")),
                 ("upstream", Field::Text(name)),

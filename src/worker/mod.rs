@@ -25,7 +25,7 @@ use crate::request::stream;
 use crate::sharing::counts::Counts;
 use crate::sharing::slot_id::SlotId;
 use crate::sharing::snapshot::Snapshot;
-use crate::sharing::{self, lease, registry, retired_counters, worker_report};
+use crate::sharing::{self, lease, peers, registry, retired_counters, worker_report};
 use crate::telemetry::envoy_stats::EnvoyStats;
 use clusters::Clusters;
 use config::{Config, Fault, LogFormat};
@@ -34,7 +34,7 @@ use engine::time::Time;
 use engine::{Balancer, ProbeShard};
 use members::AdminPolls;
 
-/// So many ticks in a row without a request, about two seconds, leave a worker without duties.
+/// So many ticks in a row without a request, about two seconds, leave a worker without work.
 const IDLE_AFTER_TICKS: u32 = 40;
 /// The lease and the registry are looked after at this pace, seconds.
 const MAINTENANCE_S: f64 = 0.25;
@@ -351,24 +351,24 @@ impl Worker {
             retired_counters::seed(host, keys, now);
         }
         let listed = registry::update(host, &keys.workers, self.id, self.carries_traffic, now);
-        self.peers = listed.living;
+        self.peers = listed.live;
         self.slot_id = listed.mine;
         if !self.carries_traffic {
             return;
         }
         if !listed.found && retired_counters::holds(host, keys, self.id) {
-            // Given up for dead, and its counts taken over: what it counts from now on is another's.
+            // It was taken for ended, and its counts are retired: what it counts from now on has another id.
             self.tell_stats(host, now);
             self.engine.forget_counts();
             self.stats.catch_up(&self.engine);
             (self.id, self.slot_id) = (self.rng.next_u64(), None);
             return;
         }
-        listed.to_bury.iter().for_each(|dead| _ = retired_counters::retire(host, keys, *dead));
+        listed.to_retire.iter().for_each(|slot_id| _ = retired_counters::retire(host, keys, *slot_id));
         self.engine.recount(now);
         if let Some(slot_id) = self.slot_id {
             let counts = Counts::of(&self.engine, now).encode();
-            let _the_next_chores_try_again = slot_id.write(host, &keys.counts, counts);
+            let _the_next_maintenance_tries_again = slot_id.write(host, &keys.counts, counts);
         }
     }
 
@@ -427,33 +427,19 @@ impl Worker {
 
     /// Reads what the other workers know, and finds this one's place among those that carry traffic.
     fn merge_peers(&mut self, host: &dyn Host, now: Time) -> ProbeShard {
-        self.engine.forget_others(now);
-        let mut duty = ProbeShard::ALONE;
-        let mut first = u64::MAX;
-        for at in 0..self.peers.len() {
-            let Some(peer) = self.peers.get(at).copied().filter(|peer| peer.id != self.id) else { continue };
-            let Some(bytes) = peer.read(host, &self.keys.shared.slots) else { continue };
-            let Some((published, busy)) = worker_report::published(&bytes) else { continue };
-            let from_the_future = published.seconds_since(now) > engine::endpoint::GONE_AFTER_S;
-            if from_the_future || now.seconds_since(published) > engine::endpoint::GONE_AFTER_S {
-                continue;
-            }
-            // A worker without requests has none to probe with.
-            duty.workers += u32::from(busy);
-            duty.rank += u32::from(busy && peer.id < self.id);
-            first = first.min(peer.id);
-            let _what_was_readable_counts = worker_report::merge(&bytes, &mut self.engine);
-        }
+        let slots = &self.keys.shared.slots;
+        let reports = self.peers.iter().filter(|peer| peer.id != self.id);
+        let reports = reports.filter_map(|peer| Some((peer.id, peer.read(host, slots)?)));
+        let (mut shard, any) = peers::merge(&mut self.engine, self.id, reports, now);
         // Those that carry traffic are seen by all; before any does, only the leader has anything to report.
-        duty.is_reporter = match self.carries_traffic {
-            true => self.id < first,
-            false => first == u64::MAX && self.is_leader(),
-        };
+        if !self.carries_traffic {
+            shard.is_reporter = !any && self.is_leader();
+        }
         match self.divided_as_before(now) {
-            Some(before) if before.workers > duty.workers => {
-                ProbeShard { is_reporter: duty.is_reporter, ..before }
+            Some(before) if before.workers > shard.workers => {
+                ProbeShard { is_reporter: shard.is_reporter, ..before }
             }
-            _ => duty,
+            _ => shard,
         }
     }
 }

@@ -49,7 +49,7 @@ fn say_unweighted(host: &dyn Host, config: &Config) {
             name: "locality_weights_not_asked",
             message: &format!(
                 "upstreams {names} have no endpoints.envoy_admin: locality weights of their clusters, such as a canary's, are \
-                 not known and not respected"
+                 unknown and not respected"
             ),
             fields: &[("upstreams", Field::Text(&names))],
         });

@@ -11,7 +11,7 @@ impl Worker {
     pub(super) fn scale(&mut self, host: &dyn Host, now: Time) {
         if let Some(slot_id) = self.slot_id {
             let slots = scaling::encode_slots(&self.engine, now);
-            let _the_next_chores_try_again = slot_id.write(host, &self.keys.shared.capacities, slots);
+            let _the_next_maintenance_tries_again = slot_id.write(host, &self.keys.shared.capacities, slots);
         }
         self.hear_slots(host, now);
         if !self.is_leader() {
@@ -22,7 +22,7 @@ impl Worker {
             return;
         }
         self.engine.scale_replicas(now);
-        let _the_next_chores_try_again =
+        let _the_next_maintenance_tries_again =
             host.shared_set(&self.keys.scaling, &scaling::encode(&self.engine), None);
     }
 

@@ -1,4 +1,4 @@
-//! Telling the log which endpoints were taken out of traffic, and which are back: one worker of the process for all.
+//! Log lines for endpoints that were ejected or have recovered, written by one worker of the process for all.
 
 use super::Worker;
 use crate::host::Host;
@@ -74,10 +74,10 @@ fn sentence(change: &Change) -> Option<(log::Level, &'static str)> {
             Some((log::Level::Warn, "failed, not ejected: ejection limit reached"))
         }
         (State::Healthy | State::Suspect | State::Stalled, State::Failed) => {
-            Some((log::Level::Warn, "failed, ejected: taken out of traffic"))
+            Some((log::Level::Warn, "ejected: failures in a row"))
         }
         (State::Failed | State::Recovering, State::Healthy) => {
-            Some((log::Level::Info, "recovered: back in traffic"))
+            Some((log::Level::Info, "recovered, in traffic again"))
         }
         _ => None,
     }

@@ -50,7 +50,7 @@ impl Worker {
                 level: log::Level::Warn,
                 name: "upstream_without_requests",
                 message: &format!(
-                    "{cluster}: no request has met this cluster in {:.0} minutes of traffic; is it the cluster's name in Envoy?",
+                    "{cluster}: no requests to this cluster in {:.0} minutes of traffic; is this its name in Envoy?",
                     now.seconds_since(since) / 60.0
                 ),
                 fields: &[("upstream", Field::Text(cluster))],

@@ -1,4 +1,4 @@
-//! Counters of a process add up over its workers and never go down, though workers come, go, crash and rise again.
+//! Counters of a process add up over its workers and never go down, though workers come, go, crash and wake up.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ struct Shared {
     accesses: Cell<u32>,
     interrupted_at: Cell<u32>,
     /// The worker that is then retired by another.
-    by_burying: Cell<Option<SlotId>>,
+    to_retire: Cell<Option<SlotId>>,
 }
 
 impl Shared {
@@ -31,8 +31,8 @@ impl Shared {
         let access = self.accesses.get() + 1;
         self.accesses.set(access);
         if access == self.interrupted_at.get() {
-            let buried = self.by_burying.get();
-            buried.into_iter().for_each(|slot_id| _ = retired_counters::retire(self, &keys(), slot_id));
+            let expired = self.to_retire.get();
+            expired.into_iter().for_each(|slot_id| _ = retired_counters::retire(self, &keys(), slot_id));
         }
     }
 }
@@ -109,7 +109,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A worker, its seat once it has one, and what it has counted.
+/// A worker, its slot id once it has one, and what it has counted.
 #[derive(Clone, Copy)]
 struct Worker {
     id: u64,
@@ -126,11 +126,13 @@ impl Worker {
     fn chores(&mut self, host: &Shared, now: Time) {
         let keys = keys();
         let listed = registry::update(host, &keys.workers, self.id, true, now);
-        assert!(listed.to_bury.iter().all(|dead| dead.id != self.id));
-        listed.to_bury.iter().for_each(|dead| _ = retired_counters::retire(host, &keys, *dead));
+        assert!(listed.to_retire.iter().all(|slot_id| slot_id.id != self.id));
+        listed.to_retire.iter().for_each(|slot_id| _ = retired_counters::retire(host, &keys, *slot_id));
         self.slot_id = listed.mine;
         if let Some(slot_id) = self.slot_id {
-            slot_id.write(host, &keys.counts, counts(self.requests).encode()).expect("nobody else writes it");
+            slot_id
+                .write(host, &keys.counts, counts(self.requests).encode())
+                .expect("written by this worker alone");
         }
     }
 }
@@ -167,7 +169,7 @@ proptest! {
                 Step::Pass(seconds) => now += u64::from(seconds),
                 Step::Interrupt(after, who) if !gone.is_empty() => {
                     host.interrupted_at.set(host.accesses.get() + u32::from(after));
-                    host.by_burying.set(Some(gone[who.index(gone.len())]));
+                    host.to_retire.set(Some(gone[who.index(gone.len())]));
                 }
                 Step::Interrupt(..) => {}
             }
@@ -176,12 +178,12 @@ proptest! {
             for _ in 0..2 {
                 workers.iter_mut().for_each(|worker| worker.chores(&host, second));
             }
-            // What a worker without a seat has counted, only itself knows.
+            // What a worker without a slot id has counted, only it knows.
             let untold = workers.iter().filter(|worker| worker.slot_id.is_none()).map(|worker| worker.requests);
             prop_assert_eq!(sum(&host) + untold.sum::<u64>(), truth);
             most_listed = most_listed.max(registry::all(&host, &keys.workers).len());
         }
-        // Much later nothing but the living and the estate is left.
+        // Much later only the records of live workers and the retired counters are left.
         for later in [100, 200] {
             let second = Time((now + later) * 1_000_000_000);
             for _ in 0..3 {
@@ -191,7 +193,7 @@ proptest! {
         prop_assert_eq!(sum(&host), truth);
         prop_assert_eq!(registry::all(&host, &keys.workers).len(), workers.len());
         let full = host.entries.borrow().iter().filter(|(_, (value, _))| !value.is_empty()).count();
-        prop_assert_eq!(full, workers.len() + 2, "nothing of the dead is left behind");
+        prop_assert_eq!(full, workers.len() + 2, "nothing of retired workers is left behind");
         // One more may have been listed and struck off in between.
         let keys = host.entries.borrow().len();
         prop_assert!(keys <= 2 + most_listed + 4, "{keys} keys for {most_listed} workers at most");
@@ -209,7 +211,7 @@ proptest! {
             other.chores(&host, second(now));
         }
         let slot_id = old.slot_id.expect("listed");
-        // It sleeps for so long that it is buried, and another takes its seat.
+        // It sleeps for so long that it is retired, and another takes its number.
         for now in [40, 80, 120, 160] {
             other.chores(&host, second(now));
         }
@@ -225,7 +227,7 @@ proptest! {
             new.chores(&host, second(161));
             prop_assert_eq!(sum(&host), 10 + u64::from(kept));
             retired_counters::retire(&host, &keys, slot_id).expect("alone");
-            prop_assert_eq!(sum(&host), 10 + u64::from(kept), "buried again");
+            prop_assert_eq!(sum(&host), 10 + u64::from(kept), "retired again");
         }
     }
 
@@ -276,7 +278,7 @@ fn more_endpoints_than_are_remembered_cost_only_the_least_used() {
     registry::update(&host, &keys.workers, 9, true, Time(1_000_000_000));
     for (id, first, endpoints) in [(1, 10, 101_000), (2, 1_000_000, 1_000)] {
         let slot_id =
-            registry::update(&host, &keys.workers, id, true, Time(1_000_000_000)).mine.expect("a seat");
+            registry::update(&host, &keys.workers, id, true, Time(1_000_000_000)).mine.expect("a slot id");
         slot_id.write(&host, &keys.counts, of_many(first, endpoints).encode()).expect("written");
         // A worker that lives is counted in full, however much it has counted.
         let told = retired_counters::gather(&host, &keys, 0, Time::ZERO).counts;

@@ -1,4 +1,4 @@
-//! What workers tell each other survives the journey; whatever else stands in shared data is survived.
+//! What workers report to each other is read back as it was written; any other bytes in shared data do no harm.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -126,7 +126,7 @@ fn source() -> impl Strategy<Value = Source> {
     (vec(found(), 0..20), told, ".{0,200}", ".{0,100}", absent).prop_map(
         |(
             found,
-            ([answered, answers, failures, question], skipped, unsteerable, somebody),
+            ([answered, answers, failures, question], skipped, unsteerable, named_any),
             error,
             examples,
             absences,
@@ -142,7 +142,7 @@ fn source() -> impl Strategy<Value = Source> {
                 unsteerable,
                 question,
                 absences,
-                somebody,
+                named_any,
             }
         },
     )
@@ -409,11 +409,11 @@ proptest! {
         let shared = Shared::default();
         shared.put("workers", damage);
         ids.iter().for_each(|id| _ = registry::update(&shared, "workers", *id, true, s(1)));
-        let listed = registry::update(&shared, "workers", ids[0], true, s(2)).living;
+        let listed = registry::update(&shared, "workers", ids[0], true, s(2)).live;
         prop_assert!(ids.iter().all(|id| listed.iter().any(|slot_id| slot_id.id == *id)));
         prop_assert!(listed.is_sorted());
         let mut slot_ids: Vec<u32> = listed.iter().map(|slot_id| slot_id.number).collect();
         slot_ids.sort_unstable();
-        prop_assert!(slot_ids.windows(2).all(|pair| pair[0] < pair[1]), "two on one seat: {:?}", slot_ids);
+        prop_assert!(slot_ids.windows(2).all(|pair| pair[0] < pair[1]), "two with one number: {:?}", slot_ids);
     }
 }

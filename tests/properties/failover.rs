@@ -1,4 +1,4 @@
-//! Versions, priorities and zones: which endpoint gets how much, whatever becomes of others.
+//! Versions, priorities and zones: how much each endpoint gets, whatever becomes of the others.
 
 use std::collections::BTreeMap;
 
@@ -24,11 +24,11 @@ const POLICIES: [&str; 9] = [
 /// An endpoint: zone, priority, version.
 type Place = (&'static str, u32, &'static str);
 
-/// An engine, a clock, and what is wrong with which endpoint.
+/// An engine, a clock, and what is wrong with each endpoint.
 struct Scene {
     engine: Balancer,
     places: Vec<Place>,
-    sick: Vec<bool>,
+    failing: Vec<bool>,
     failure: Failure,
     /// Seconds that an answer takes.
     takes: Vec<f64>,
@@ -53,7 +53,7 @@ impl Scene {
         Scene {
             engine: Balancer::new(&config, now),
             places: places.to_vec(),
-            sick: vec![false; places.len()],
+            failing: vec![false; places.len()],
             failure: Failure::Refused,
             takes: vec![0.02; places.len()],
             now,
@@ -77,8 +77,8 @@ impl Scene {
     fn serve(&mut self, key: Option<u64>) -> usize {
         let to = self.named(Request { key, want: 1 })[0];
         let ticket = self.engine.started(0, to as u32, self.now).unwrap();
-        let outcome = if self.sick[to] { Outcome::Failed(self.failure) } else { Outcome::Good };
-        let end = self.now.after_secs(if self.sick[to] { 0.001 } else { self.takes[to] });
+        let outcome = if self.failing[to] { Outcome::Failed(self.failure) } else { Outcome::Good };
+        let end = self.now.after_secs(if self.failing[to] { 0.001 } else { self.takes[to] });
         self.engine.record_response(&ticket, outcome, end);
         self.engine.finished(&ticket, end);
         self.pass(0.01);
@@ -100,10 +100,10 @@ impl Scene {
         counts
     }
 
-    fn make(&mut self, sick: bool, who: impl Fn(&Place) -> bool) {
-        for (flag, place) in self.sick.iter_mut().zip(&self.places) {
+    fn make(&mut self, failing: bool, who: impl Fn(&Place) -> bool) {
+        for (flag, place) in self.failing.iter_mut().zip(&self.places) {
             if who(place) {
-                *flag = sick;
+                *flag = failing;
             }
         }
     }
@@ -157,8 +157,8 @@ fn a_key_keeps_its_version_while_endpoints_of_the_version_come_and_go() {
         let canary = versions.iter().filter(|v| **v == "v2").count();
         assert!((70..130).contains(&canary), "{canary} of 500");
         scene.make(true, |p| p.2 == "v1");
-        scene.sick[0] = false;
-        scene.sick[1] = false;
+        scene.failing[0] = false;
+        scene.failing[1] = false;
         scene.counts(50);
         for (key, version) in keys.iter().zip(&versions) {
             let to = scene.named(Request { key: Some(*key), want: 1 })[0];
@@ -191,7 +191,7 @@ fn priority_one_is_used_as_far_as_priority_zero_is_short() {
         for (lost, expected) in [(0, 0.0), (1, 0.0), (2, 0.3), (3, 0.65), (4, 1.0)] {
             let mut scene = Scene::new(&places, &members);
             scene.counts(50);
-            (0..lost).for_each(|i| scene.sick[i] = true);
+            (0..lost).for_each(|i| scene.failing[i] = true);
             scene.counts(300);
             let counts = scene.counts(2_000);
             let second = share(&counts, |p| p.1 == 1);
@@ -204,8 +204,8 @@ fn priority_one_is_used_as_far_as_priority_zero_is_short() {
 fn levels_are_used_in_their_order_up_to_the_last() {
     let places: [Place; 4] = [("", 0, ""), ("", 7, ""), ("", 100, ""), ("", 128, "")];
     let mut scene = Scene::new(&places, r#""health":{"ejection":"1s","max_ejected_percent":100},"#);
-    for (sick, priority) in [(0, 7), (1, 100), (2, 128)] {
-        scene.sick[sick] = true;
+    for (failing, priority) in [(0, 7), (1, 100), (2, 128)] {
+        scene.failing[failing] = true;
         scene.counts(100);
         let counts = scene.counts(500);
         assert!(share(&counts, |p| p.1 == priority) > 0.95, "{priority}: {counts:?}");
@@ -281,7 +281,7 @@ fn a_fault_of_all_zones_moves_next_to_nothing() {
     let mut local = 0;
     for _ in 0..3_000 {
         let fails = rng.unit() < 0.5;
-        scene.sick.fill(fails);
+        scene.failing.fill(fails);
         let to = scene.serve(None);
         local += usize::from(scene.places[to].0 == "a");
     }
@@ -293,8 +293,8 @@ fn a_zone_and_a_priority_stay_panic_free_while_others_can_carry_everything() {
     // One of three local endpoints left: below the panic threshold, but no endpoint has to ignore health.
     let mut scene = Scene::new(&ZONES, &format!(r#""health":{{"ejection":"1h"}},{LOCAL}"#));
     scene.counts(50);
-    scene.sick[0] = true;
-    scene.sick[1] = true;
+    scene.failing[0] = true;
+    scene.failing[1] = true;
     scene.counts(100);
     let counts = scene.counts(1_000);
     // 1.4 · 1/3 stays.
@@ -364,8 +364,8 @@ proptest! {
         let split = split && has("v1") && has("v2");
         let shares = if split { SPLIT } else { "" };
         let mut scene = Scene::new(&places, &format!("{}{LOCAL}{shares}", policy(name)));
-        for (key, who, sick) in steps {
-            *who.get_mut(&mut scene.sick) = sick;
+        for (key, who, failing) in steps {
+            *who.get_mut(&mut scene.failing) = failing;
             let named = scene.named(Request { key, want: 8 });
             prop_assert!((1..named.len()).all(|n| !named[..n].contains(&named[n])), "{named:?}");
             prop_assert!(!split || named.iter().all(|i| !places[*i].2.is_empty()), "{named:?}");
