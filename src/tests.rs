@@ -181,7 +181,7 @@ fn a_rule_takes_an_endpoint_out_and_exploration_brings_it_back() {
         other => panic!("{other:?}"),
     };
     assert!((0..50).all(|_| picked(&mut engine, ms) != Some(1)));
-    // No endpoint has heard of anyone for long: each is explored once, and a quick answer lifts the rule.
+    // No endpoint has had a request for long: each is explored once, and a quick answer lifts the rule.
     let later = ms + 60_000;
     engine.tick(ProbeShard::ALONE, at(later));
     assert!((0..3).any(|_| picked(&mut engine, later) == Some(1)));
@@ -223,7 +223,7 @@ fn the_condemned_get_nothing_and_the_degraded_what_the_others_cannot_serve() {
         ([Serving, Degraded, Degraded], &[0, 1, 2]),
         ([Degraded; 3], &[0, 1, 2]),
         ([Serving, Draining, Draining], &[0]),
-        // Panic: health is ignored, but which endpoint is about to go is still spared.
+        // Panic: health is ignored, but a draining endpoint still gets nothing.
         ([Serving, Unhealthy, Unhealthy], &[0, 1, 2]),
         ([Draining, Unhealthy, Unhealthy], &[1, 2]),
         ([Draining; 3], &[]),
@@ -352,8 +352,8 @@ fn large() -> Balancer {
     Balancer::new(&config::parse(json.as_bytes()).unwrap(), at(0))
 }
 
-/// A hundred requests a second, of which those to the first `sick` endpoints fail; how often the first was asked.
-fn first_asked(engine: &mut Balancer, seconds: std::ops::Range<u64>, sick: u32) -> u32 {
+/// A hundred requests a second, of which those to the first `failing` endpoints fail; how often the first was asked.
+fn first_asked(engine: &mut Balancer, seconds: std::ops::Range<u64>, failing: u32) -> u32 {
     let (mut rng, mut asked) = (Rng::new(11), 0);
     for ms in (seconds.start * 1000..seconds.end * 1000).step_by(10) {
         if ms % 100 == 0 {
@@ -364,7 +364,7 @@ fn first_asked(engine: &mut Balancer, seconds: std::ops::Range<u64>, sick: u32) 
         };
         let index = named.first().unwrap();
         asked += u32::from(index == 0);
-        let outcome = if index < sick { Outcome::Failed(Failure::Status5xx) } else { Outcome::Good };
+        let outcome = if index < failing { Outcome::Failed(Failure::Status5xx) } else { Outcome::Good };
         let ticket = engine.started(UPSTREAM, index, at(ms)).unwrap();
         engine.record_response(&ticket, outcome, at(ms + 9));
         engine.finished(&ticket, at(ms + 9));

@@ -1,4 +1,4 @@
-//! Who the sources say the endpoints are, for every worker, and for the next configuration.
+//! Which endpoints the sources name, for every worker and for the next configuration.
 
 use core::net::{IpAddr, SocketAddr};
 
@@ -29,7 +29,7 @@ pub fn encode<'s>(sources: impl ExactSizeIterator<Item = (Key, &'s Source)>) -> 
         w.text(&source.examples);
         w.f64(source.unsteerable);
         w.u64(source.question);
-        w.bytes(&[source.somebody.into()]);
+        w.bytes(&[source.named_any.into()]);
         w.f64(source.absences.longest_s);
         w.u32(source.absences.open.len() as u32);
         for absence in &source.absences.open {
@@ -93,7 +93,7 @@ pub fn decode(bytes: &[u8]) -> Option<Vec<(Key, Source)>> {
             examples: r.text()?.into(),
             unsteerable: r.f64()?,
             question: r.u64()?,
-            somebody: r.byte()? != 0,
+            named_any: r.byte()? != 0,
             absences: absences(&mut r)?,
             found: Vec::new(),
         };

@@ -66,7 +66,7 @@ fn tell_skipped(host: &dyn Host, upstream: &str, origin: Origin, source: &Source
         source.skipped as usize + source.found.len() - source.absences.open.len().min(source.found.len());
     let Source { skipped, examples, unsteerable, .. } = source;
     let (what, then) = match origin {
-        Origin::Prometheus => ("series name no address", "they are left out".to_owned()),
+        Origin::Prometheus => ("series name no address", "left out".to_owned()),
         Origin::Envoy => (
             "hosts have no IP address, so no request can be steered to them",
             format!("{:.0} % of the requests are left to Envoy's own policy", 100.0 * unsteerable),
@@ -91,8 +91,7 @@ fn tell_absent(host: &dyn Host, (upstream, origin): (&str, Origin), (absent, of)
         level: log::Level::Info,
         name: "endpoints_absent",
         message: &format!(
-            "{upstream}: {absent} of {of} endpoints are not named by {} any more; they stay until that has lasted, or they \
-             fail",
+            "{upstream}: {} no longer lists {absent} of {of} endpoints; they are kept for now, unless they fail",
             origin.title()
         ),
         fields: &[

@@ -248,7 +248,7 @@ impl Poller {
             host.tell(&Event {
                 level: log::Level::Info,
                 name: "source_answers",
-                message: "Prometheus poll succeeded again",
+                message: "prometheus poll succeeded again",
                 fields: &[("source", Field::Text("prometheus"))],
             });
         }
@@ -266,20 +266,14 @@ impl Poller {
         let Some(query) = self.queries.get(at) else { return };
         let (index, question) = (query.upstream, query.question);
         let Some(upstream) = config.upstreams.get(index) else { return };
+        let signal = |at: usize| upstream.signals.get(at).map_or("", |signal| &signal.name);
         let of = match question {
-            PollKind::Signal(at) => {
-                format!("signal {:?}", upstream.signals.get(at).map_or("", |signal| &signal.name))
-            }
-            PollKind::Timestamps(at) => {
-                format!(
-                    "timestamps of signal {:?}",
-                    upstream.signals.get(at).map_or("", |signal| &signal.name)
-                )
-            }
+            PollKind::Signal(at) => format!("signal={}", signal(at)),
+            PollKind::Timestamps(at) => format!("timestamps of signal={}", signal(at)),
             _ => "endpoints".to_owned(),
         };
-        let error: String =
-            format!("{of} of {:?}: {error}", upstream.cluster).chars().take(MAX_ERROR).collect();
+        let error = format!("cluster={} {of}: {error}", upstream.cluster);
+        let error: String = error.chars().take(MAX_ERROR).collect();
         snapshot.stats.failures += 1;
         snapshot.stats.last_error.clone_from(&error);
         self.news = true;
@@ -294,7 +288,7 @@ impl Poller {
             host.tell(&Event {
                 level: log::Level::Warn,
                 name: "source_fails",
-                message: &format!("Prometheus poll failed: {error}"),
+                message: &format!("prometheus poll failed: {error}"),
                 fields: &[
                     ("source", Field::Text("prometheus")),
                     ("upstream", Field::Text(&upstream.cluster)),
@@ -338,7 +332,7 @@ fn put(
         host.tell(&Event {
             level,
             name,
-            message: &format!("signal {:?} of {cluster:?}: {what}", signal.name),
+            message: &format!("cluster={cluster} signal={}: {what}", signal.name),
             fields: &[
                 ("upstream", Field::Text(cluster)),
                 ("signal", Field::Text(&signal.name)),

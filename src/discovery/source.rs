@@ -66,7 +66,7 @@ pub struct Source {
     /// Endpoints of the list that the latest answers did not name.
     pub absences: Absences,
     /// Whether the latest answer named any endpoint.
-    pub somebody: bool,
+    pub named_any: bool,
 }
 
 impl Source {
@@ -82,9 +82,9 @@ impl Source {
         self.skipped = finding.skipped.saturating_add(finding.beyond).min(u32::MAX as usize) as u32;
         self.examples = finding.examples.join(", ");
         self.unsteerable = finding.unsteerable();
-        self.somebody = !finding.found.is_empty();
+        self.named_any = !finding.found.is_empty();
         let replaces = core::mem::replace(&mut self.question, question) != question;
-        let at_once = replaces || (origin == Origin::Envoy && self.somebody);
+        let at_once = replaces || (origin == Origin::Envoy && self.named_any);
         let named: HashSet<SocketAddr> = finding.found.iter().map(|found| found.address).collect();
         let mut found = finding.found;
         if at_once {
@@ -116,7 +116,7 @@ impl Source {
         if self.absences.open.is_empty() {
             return false;
         }
-        let gone = self.absences.believed(self.somebody, every_s, now, standing);
+        let gone = self.absences.believed(self.named_any, every_s, now, standing);
         self.found.retain(|found| !gone.contains(&found.address));
         !gone.is_empty()
     }

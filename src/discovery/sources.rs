@@ -129,8 +129,7 @@ impl Discovery {
                 level: log::Level::Warn,
                 name: "locality_weights_unknown",
                 message: &format!(
-                    "locality weights are not known, /config_dump does not tell them: {error}; requests are divided by the \
-                     endpoints' weights"
+                    "locality weights are unknown: /config_dump: {error}; requests are divided by the endpoints' weights"
                 ),
                 fields: &[("error", Field::Text(error))],
             });

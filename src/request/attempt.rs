@@ -70,7 +70,7 @@ impl PendingOutcome {
         self.explain(engine, failure, now);
     }
 
-    /// It was the endpoint's doing, or (`None`) anybody else's.
+    /// The endpoint caused it, or (`None`) something else did.
     pub(crate) fn explain(self, engine: &mut Balancer, failure: Option<Failure>, now: Time) {
         // What had begun to answer had no deadline to keep.
         let failure = failure.filter(|failure| !self.good_otherwise || *failure != Failure::Deadline);

@@ -57,7 +57,7 @@ impl RequestCorrelation {
         }
     }
 
-    /// Whether anybody waits for an explanation.
+    /// Whether an outcome is still waited for.
     pub fn is_in_doubt(&self) -> bool {
         self.explanation.is_none() && (self.active > 0 || !self.unexplained.is_empty())
     }

@@ -1,4 +1,4 @@
-//! What a single request's decision was, for what asks for it: the debug header, attributes, lines of the log.
+//! A single request's decision, for the debug header, attributes and lines of the log.
 //!
 //! Taken down when the decision is made, because what it rests on has changed by the time of the answer. All of it is
 //! off unless the configuration asks for it; then it costs what it says.
@@ -18,7 +18,7 @@ use engine::time::Time;
 use engine::{Cluster, Decision, Explained, Failure, Reason};
 
 /// The longest value of the debug header. What is in it has bounds of its own; this one is for later additions.
-const LONGEST: usize = 512;
+const MAX_TEXT: usize = 512;
 /// Lines on single requests that a worker writes a second at most, so that an outage does not drown the log.
 const LINES_A_SECOND: u32 = 20;
 
@@ -203,7 +203,7 @@ impl DecisionRecord {
 
     /// Everything, as a dictionary of structured fields (RFC 8941). Nothing in it comes from a client.
     pub(crate) fn text(&self) -> String {
-        let mut out = String::with_capacity(LONGEST);
+        let mut out = String::with_capacity(MAX_TEXT);
         let _strings_do_not_fail = self.write(&mut out);
         cut(&mut out);
         out
@@ -253,9 +253,9 @@ impl DecisionRecord {
     fn why(&self) -> &'static str {
         match (self.why, self.reason, self.cost(), &self.runner_up) {
             (why, ..) if !why.is_empty() => why,
-            (_, Reason::Probe, ..) => "a single request: it gets no other at the moment",
-            (_, _, Some(_), Some(_)) => "the cheapest of those drawn",
-            (_, _, Some(_), None) => "the only one drawn",
+            (_, Reason::Probe, ..) => "probe: a single request to an endpoint that gets no other",
+            (_, _, Some(_), Some(_)) => "lowest cost of the endpoints compared",
+            (_, _, Some(_), None) => "the only endpoint compared",
             _ => "the policy's choice",
         }
     }
@@ -377,7 +377,7 @@ fn number(value: f64) -> String {
 
 fn cut(text: &mut String) {
     // All of it is ASCII.
-    text.truncate(LONGEST);
+    text.truncate(MAX_TEXT);
 }
 
 #[cfg(test)]
@@ -393,7 +393,7 @@ mod tests {
         for other in [&b""[..], b"open sesam", b"open sesame ", b"Open sesame", b"open sesame,open sesame"] {
             assert!(!same(other, b"open sesame"));
         }
-        assert!(!same(b"", b""), "no secret lets nobody in");
+        assert!(!same(b"", b""), "an empty secret matches nothing");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use crate::host::StreamHost;
 
 /// So much of a body's end is kept: the frame with a status and a message. In one that is longer the status is not found.
-const LONGEST: usize = 4096;
+const MAX_END: usize = 4096;
 /// The flag of a frame that holds trailers.
 const TRAILERS: u8 = 0x80;
 /// A flag, and how many bytes follow.
@@ -28,8 +28,8 @@ impl Body {
 
     /// A part of it passes.
     pub fn part(&mut self, host: &dyn StreamHost) {
-        self.end.extend_from_slice(&host.response_body_end(LONGEST));
-        self.end.drain(..self.end.len().saturating_sub(LONGEST));
+        self.end.extend_from_slice(&host.response_body_end(MAX_END));
+        self.end.drain(..self.end.len().saturating_sub(MAX_END));
     }
 
     /// The gRPC status in its last frame.

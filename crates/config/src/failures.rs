@@ -5,12 +5,12 @@ use super::tree::Tree;
 use crate::suggest::nearest;
 use engine::settings::{CODES, Counted, Failures};
 
-const MOST: usize = 64;
+const MAX_KINDS: usize = 64;
 const ALLOWED: &str = "a status (429), a range (\"500-599\"), a class (\"5xx\"), a gRPC code (\"UNAVAILABLE\"), \"gateway\" or \"local_origin\"";
 const PATTERN: &str = "^([1-5]xx|[1-5][0-9][0-9](-[1-5][0-9][0-9])?|[A-Z_]+|gateway|local_origin)$";
 
 pub(super) fn read(node: &Node) -> Option<Failures> {
-    let items = node.items(MOST, "kinds of failure");
+    let items = node.items(MAX_KINDS, "kinds of failure");
     if matches!(node.tree(), Tree::Array(items) if items.is_empty()) {
         node.refuse("one kind of failure at least", None);
     }

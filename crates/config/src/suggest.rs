@@ -1,11 +1,11 @@
 //! The name that a misspelt one was meant to be.
 
 /// Longer names are no slip of the finger, and comparing them costs more than it tells.
-const LONGEST: usize = 64;
+const MAX_LENGTH: usize = 64;
 
 /// The nearest of `names`, if it is near enough to be meant.
 pub(super) fn nearest<'n>(given: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
-    if given.len() > LONGEST {
+    if given.len() > MAX_LENGTH {
         return None;
     }
     let given: Vec<char> = given.to_lowercase().chars().collect();

@@ -19,7 +19,7 @@ const MAX_SHOWN: usize = 60;
 pub(super) type Reply<'a> = (Option<u32>, &'a [u8]);
 
 fn answered((status, body): Reply<'_>) -> Result<(u32, &[u8]), String> {
-    let status = status.ok_or("no answer: its time ran out, or the connection broke")?;
+    let status = status.ok_or("no answer: timed out, or the connection broke")?;
     Ok((status, body))
 }
 

@@ -4,9 +4,9 @@
 //! as itself. Only rises are thought on: that there will be less to do is believed when it has come.
 
 /// Periods that are looked at.
-pub const MOST: usize = 5;
+pub const MAX_PERIODS: usize = 5;
 /// Fewer say nothing of a trend.
-const LEAST: usize = 3;
+const MIN_PERIODS: usize = 3;
 /// The most that is added ahead of time, as a part of what there is.
 const MAX_AHEAD: f64 = 0.5;
 
@@ -26,7 +26,7 @@ impl Trend {
     pub fn observe(&mut self, demand: f64) {
         if demand.is_finite() {
             self.0.push(demand);
-            let excess = self.0.len().saturating_sub(MOST);
+            let excess = self.0.len().saturating_sub(MAX_PERIODS);
             self.0.drain(..excess);
         }
     }
@@ -43,8 +43,8 @@ impl Trend {
 
     /// How much more there will be `periods` after the last, as far as it is rising.
     pub fn rise(&self, periods: f64) -> f64 {
-        let Some(last) = self.0.last().filter(|_| self.0.len() >= LEAST) else { return 0.0 };
-        let mut slopes = Vec::with_capacity(MOST * (MOST - 1) / 2);
+        let Some(last) = self.0.last().filter(|_| self.0.len() >= MIN_PERIODS) else { return 0.0 };
+        let mut slopes = Vec::with_capacity(MAX_PERIODS * (MAX_PERIODS - 1) / 2);
         for (from, earlier) in self.0.iter().enumerate() {
             for (to, later) in self.0.iter().enumerate().skip(from + 1) {
                 slopes.push((later - earlier) / (to - from) as f64);

@@ -1,6 +1,6 @@
-//! What the workers of an older configuration had told each other, until those of the new one have done the same.
+//! What the workers of an older configuration had reported to each other, until those of the new one have reported.
 //!
-//! A worker knows most endpoints that are slow or failing by handed-over reports: one worker met them, all of them
+//! A worker knows most endpoints that are slow or failing by its peers' reports: one worker met them, all of them
 //! avoid them. Where the old workers end at once, as with ECDS, no worker can be asked for a moment, and without this
 //! each new worker would meet such an endpoint once.
 
@@ -11,7 +11,7 @@ use crate::endpoint::PeerReport;
 use crate::health::Evidence;
 use crate::time::Time;
 
-/// handed-over reports of one endpoint.
+/// What peers had reported of one endpoint.
 #[derive(Clone, Copy, Debug)]
 struct HandoverEntry {
     identity: u64,
@@ -19,7 +19,7 @@ struct HandoverEntry {
     evidence: Evidence,
 }
 
-/// handed-over reports that holds for as long as a worker that says nothing counts as alive.
+/// The reports that were handed over; they hold for as long as a worker that reports nothing counts as live.
 #[derive(Clone, Debug)]
 pub(super) struct HandoverState {
     since: Time,
@@ -27,12 +27,12 @@ pub(super) struct HandoverState {
 }
 
 impl HandoverState {
-    /// handed-over reports taken over at `since`.
+    /// Nothing yet, taken over at `since`.
     pub(super) fn new(since: Time) -> HandoverState {
         HandoverState { since, known: Vec::new() }
     }
 
-    /// What the worker of the older configuration had been told of `identity`.
+    /// What the worker of the older configuration knew of `identity` from its peers.
     pub(super) fn add(&mut self, identity: u64, member: EndpointView<'_>) {
         let (others, evidence) = (member.others(), member.others_evidence());
         if others.latency.centre().is_some() || evidence != Evidence::default() {
@@ -49,11 +49,11 @@ impl Cluster {
             self.inherited = None;
             return;
         }
-        for hearsay in &inherited.known {
-            let Some(index) = self.fleet.index_of_hash(hearsay.identity) else { continue };
+        for entry in &inherited.known {
+            let Some(index) = self.fleet.index_of_hash(entry.identity) else { continue };
             let Some(member) = self.members.get_mut(index as usize) else { continue };
             let places = self.fleet.places();
-            self.told.restore((index, member), places, &hearsay.others, &hearsay.evidence);
+            self.told.restore((index, member), places, &entry.others, &entry.evidence);
         }
     }
 }

@@ -1,6 +1,6 @@
-//! What is worth telling of a fleet: which endpoints changed state, which were taken out, and which gets how much.
+//! What is logged and counted of a fleet: changes of state, ejections, shares.
 //!
-//! Every worker draws the same conclusions; one of them counts and tells them for all.
+//! Every worker comes to the same state; one of them counts and logs it for all.
 
 use super::{Cluster, ProbeShard, Totals};
 use crate::endpoint::Tally;

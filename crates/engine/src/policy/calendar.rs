@@ -5,7 +5,7 @@
 //! day has about one turn, and those of later years are passed over. The order is that of a sorted list.
 
 /// The end of a day's list.
-const NOBODY: u32 = u32::MAX;
+const NONE: u32 = u32::MAX;
 
 /// One endpoint's next turn.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -14,7 +14,7 @@ pub struct Turn {
     pub due: f64,
     /// How many turns there are in a unit of time, > 0.
     pub share: f32,
-    /// Whose it is.
+    /// The endpoint.
     pub index: u32,
     /// The next of the same day in some year.
     next: u32,
@@ -23,7 +23,7 @@ pub struct Turn {
 impl Turn {
     /// A turn that recurs `share` times in a unit of time.
     pub fn new(due: f64, share: f32, index: u32) -> Turn {
-        Turn { due, share, index, next: NOBODY }
+        Turn { due, share, index, next: NONE }
     }
 }
 
@@ -44,7 +44,7 @@ impl Calendar {
         self.turns.reserve_exact(most);
         self.turns.extend(turns);
         self.days.clear();
-        self.days.resize(self.turns.len().next_power_of_two(), NOBODY);
+        self.days.resize(self.turns.len().next_power_of_two(), NONE);
         self.days_per_time = self.turns.iter().map(|turn| f64::from(turn.share)).sum();
         self.today = 0;
         for at in 0..self.turns.len() as u32 {
@@ -55,7 +55,7 @@ impl Calendar {
     /// Moves every turn by this part, 0..1, of its own period, and those that would be a period away to its beginning.
     /// Time is to be 0. Once in a policy's life, it takes as long as there are turns.
     pub fn turn_by(&mut self, part: f64) {
-        self.days.fill(NOBODY);
+        self.days.fill(NONE);
         for at in 0..self.turns.len() as u32 {
             if let Some(turn) = self.turns.get_mut(at as usize) {
                 let share = f64::from(turn.share);
@@ -87,7 +87,7 @@ impl Calendar {
     /// The earliest turn of today, of this year.
     fn take_today(&mut self) -> Option<Turn> {
         let mut earliest: Option<(u32, Turn)> = None;
-        let (mut before, mut before_earliest) = (NOBODY, NOBODY);
+        let (mut before, mut before_earliest) = (NONE, NONE);
         let mut at = self.first(self.today);
         while let Some(turn) = self.turns.get(at as usize) {
             let sooner = earliest.is_none_or(|(_, than)| (turn.due, turn.index) < (than.due, than.index));
@@ -121,7 +121,7 @@ impl Calendar {
     }
 
     fn first(&self, day: u64) -> u32 {
-        self.days.get(self.of_the_year(day)).copied().unwrap_or(NOBODY)
+        self.days.get(self.of_the_year(day)).copied().unwrap_or(NONE)
     }
 
     fn first_mut(&mut self, day: u64) -> Option<&mut u32> {

@@ -45,7 +45,7 @@ pub use pool::Pool;
 /// The most endpoints a decision can name.
 pub const MAX_CANDIDATES: usize = 8;
 
-/// Whose turn it is, counted in requests: what is said of an endpoint's share (slow start, rules, signals) holds for
+/// Turns, counted in requests: what is said of an endpoint's share (slow start, rules, signals) holds for
 /// two endpoints as for a hundred only if it is kept by counting, because of few every endpoint is compared every time.
 #[derive(Clone, Copy, Debug)]
 pub struct Turns {
@@ -75,12 +75,12 @@ impl Turns {
     }
 }
 
-/// Which endpoint is left less than this part of its share is full, by a fresh signal that says so: that is no caution,
-/// which gives way to what is measured.
+/// An endpoint that is left less than this part of its share is full, as a fresh signal says: that does not give way to
+/// what is measured.
 const FULL: f32 = 0.05;
 
-/// What an endpoint whose turn has not come costs, in multiples of its own cost, where `breaks_at` is how much dearer
-/// the others have to be until it is asked out of turn: no endpoint waits in a queue for the sake of a share.
+/// What an endpoint whose turn has not come costs, in multiples of its own cost, where `breaks_at` is how much more
+/// the others have to cost until it is used out of turn: no request waits in a queue for the sake of a share.
 fn out_of_turn(held: f32, breaks_at: f32) -> f32 {
     let left = (1.0 - held).max(f32::MIN_POSITIVE);
     if left < FULL { 1.0 / left } else { (1.0 / left).min(breaks_at) }
@@ -102,9 +102,9 @@ pub struct PickContext<'a> {
     pub queueing: &'a Queueing,
     /// The moment of the decision.
     pub now: Time,
-    /// This worker's requests on their way to anybody.
+    /// This worker's requests in flight, to all endpoints.
     pub in_flight: u32,
-    /// Whose turn it is.
+    /// Which turn it is.
     pub turns: Turns,
 }
 

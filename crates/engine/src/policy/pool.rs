@@ -16,7 +16,7 @@ pub const MAX_DRAWS: usize = 16;
 #[derive(Clone, Debug, Default)]
 pub struct Pool {
     /// All that may be eligible one day, in rising order.
-    everybody: Vec<u32>,
+    indices: Vec<u32>,
     /// Those that are.
     order: Vec<u32>,
     alias: Vec<Alias>,
@@ -33,9 +33,9 @@ struct Alias {
 impl Pool {
     /// The pool of those at `indices`, in rising order, of which none is eligible until the next refresh.
     pub fn assign(&mut self, indices: impl Iterator<Item = u32>) {
-        self.everybody.clear();
-        self.everybody.extend(indices);
-        self.everybody.shrink_to_fit();
+        self.indices.clear();
+        self.indices.extend(indices);
+        self.indices.shrink_to_fit();
     }
 
     /// Takes those of its `members` that are eligible, to be drawn in proportion to their shares.
@@ -47,8 +47,8 @@ impl Pool {
     pub fn refresh_by(&mut self, members: &[EndpointState], part: impl Fn(&EndpointState) -> f32) {
         self.order.clear();
         let eligible = |i: &&u32| members.get(**i as usize).is_some_and(|m| m.eligible);
-        self.order.reserve_exact(self.everybody.len());
-        self.order.extend(self.everybody.iter().filter(eligible));
+        self.order.reserve_exact(self.indices.len());
+        self.order.extend(self.indices.iter().filter(eligible));
         let share = |i: &u32| members.get(*i as usize).map_or(0.0, &part);
         let (mut least, mut most) = (f32::INFINITY, 0.0f32);
         for share in self.order.iter().map(share) {
@@ -93,7 +93,7 @@ impl Pool {
 
     /// All that may be eligible one day, in rising order.
     pub fn all(&self) -> &[u32] {
-        &self.everybody
+        &self.indices
     }
 
     /// The eligible as of the last refresh, in no particular order.

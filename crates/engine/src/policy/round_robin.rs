@@ -1,5 +1,5 @@
-//! Each in turn, whatever its state: Envoy's `ROUND_ROBIN` without weights. Which endpoint is held below its fair part,
-//! by slow start, a rule or signals, is passed over until it has waited for long enough. Use it as a baseline.
+//! Each in turn, whatever its state: Envoy's `ROUND_ROBIN` without weights. An endpoint held below its share by
+//! slow start, a rule or signals is passed over until it has waited for long enough. Use it as a baseline.
 //!
 //! A worker begins anywhere, or all of them would send their first requests to the same endpoints, after every new
 //! configuration again.
@@ -7,7 +7,7 @@
 use super::{Candidates, PickContext, Policy, Pool, Request};
 use crate::rng::Rng;
 
-/// The order and whose turn it is.
+/// The order, and the next turn.
 #[derive(Debug, Default)]
 pub struct RoundRobin {
     order: Vec<u32>,

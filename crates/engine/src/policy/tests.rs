@@ -108,7 +108,7 @@ impl Bench {
     }
 
     fn first(&mut self, key: Option<u64>) -> usize {
-        self.pick(key, 1).first().expect("somebody is eligible") as usize
+        self.pick(key, 1).first().expect("an endpoint is eligible") as usize
     }
 
     fn counts(&mut self, picks: usize) -> Vec<f64> {

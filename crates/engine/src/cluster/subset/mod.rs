@@ -100,7 +100,7 @@ pub(super) struct PriorityTier {
 #[derive(Debug)]
 pub(super) struct VersionSubset {
     pub subsets: Range<usize>,
-    /// Whether anybody could be chosen at the last tick.
+    /// Whether an endpoint could be chosen at the last tick.
     pub serves: bool,
     /// Endpoints that are due for a single request, and how many it has waited for; the last is the first.
     pub pending_probes: Vec<(u32, u32)>,
