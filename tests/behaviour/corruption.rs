@@ -122,7 +122,7 @@ fn after_the_damage_everything_recovers(mut world: impl World) {
     let counts = traffic(&mut world, &crew, 30);
     assert!(
         counts.len() == 4 && counts.values().all(|count| *count >= 20),
-        "nobody stays condemned: {counts:?}"
+        "no endpoint stays ejected: {counts:?}"
     );
 }
 

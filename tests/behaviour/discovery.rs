@@ -1,5 +1,5 @@
 //! Which endpoints there are, as Envoy's admin interface and Prometheus tell it: every worker knows a tick later,
-//! whichever leaves is let go in peace, and whatever else comes back changes nothing.
+//! an endpoint that leaves finishes its requests, and answers that are no list change nothing.
 
 use std::collections::BTreeMap;
 
@@ -151,7 +151,7 @@ pub fn addresses(endpoints: &[usize]) -> Vec<String> {
 
 fn envoys_list_reaches_every_worker_in_a_tick(mut world: impl World) {
     let crew = crew(&mut world, 3, &plugin(&by_envoy(), RANDOM));
-    assert_eq!(candidates(&begin(&mut world, crew[0])), [""; 0], "nobody is known yet");
+    assert_eq!(candidates(&begin(&mut world, crew[0])), [""; 0], "no endpoint is known yet");
     let call = asked(&mut world, &crew, ADMIN);
     assert_eq!(call.path, "/clusters?format=json&filter=%5Eweb%24");
     assert_eq!((call.authority.as_str(), call.timeout), ("localhost", ms(500)));
@@ -182,7 +182,7 @@ fn nobody_is_turned_away_because_nobody_is_known_yet(mut world: impl World) {
     told(&mut world, &crew, &members(&[(0, r#""failed_active_health_check":true"#)]));
     let mut stream = world.stream(crew[0], &[(":method", b"GET"), (":path", b"/"), (":authority", b"web")]);
     stream.property(&["xds", "cluster_name"], b"web");
-    assert!(!stream.request_headers(), "somebody is known, and not eligible");
+    assert!(!stream.request_headers(), "an endpoint is known, and not eligible");
 }
 
 fn who_leaves_is_let_go_in_peace(mut world: impl World) {
@@ -249,8 +249,8 @@ fn what_is_no_list_changes_nothing(mut world: impl World) {
     told(&mut world, &crew, &healthy(&[1]));
     let logs = world.logs();
     let said = |what: &str| logs.iter().filter(|line| line.contains(what)).count();
-    assert!((1..=3).contains(&said("Envoy's admin interface poll failed")), "{logs:?}");
-    assert!(said("Envoy's admin interface poll succeeded again") >= 1, "{logs:?}");
+    assert!((1..=3).contains(&said("envoy_admin poll failed")), "{logs:?}");
+    assert!(said("envoy_admin poll succeeded again") >= 1, "{logs:?}");
 }
 
 /// So many seconds in which every question to Envoy is answered with an empty list.

@@ -76,7 +76,7 @@ fn one_worker_tells_of_changes_and_shows_what_is<W: World>(mut world: W) {
     pass(&mut world, &crew, ms(4000));
     let age = world.gauge("evenkeel.fleet_last_poll_success_age_seconds").expect("answered");
     assert!((3..=5).contains(&age), "{age}");
-    let logged = world.logs().iter().filter(|line| line.contains("taken out of traffic")).count();
+    let logged = world.logs().iter().filter(|line| line.contains("ejected: failures in a row")).count();
     assert_eq!(logged, 1, "by one for all");
 }
 

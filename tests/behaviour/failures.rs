@@ -116,7 +116,7 @@ fn a_deadline_that_envoy_keeps_counts_the_same(mut world: impl World) {
     for (details, nobody, counts) in [
         ("max_duration_timeout", false, true),
         ("upstream_max_stream_duration_reached", false, true),
-        // It had not been sent to anybody yet.
+        // It had not been sent to an endpoint yet.
         ("max_duration_timeout", true, false),
     ] {
         let plugin = single(&mut world, &counting(r#"["5xx"]"#));
@@ -125,17 +125,17 @@ fn a_deadline_that_envoy_keeps_counts_the_same(mut world: impl World) {
         let mut given = 0;
         while given < 2 {
             let mut call = begin(&mut world, plugin);
-            let sick = target(&call) == address(2);
+            let failing = target(&call) == address(2);
             let ending = Ending {
                 details: Some(details),
                 served_by: nobody.then(String::new),
                 ..Ending::grpc_headers("4")
             };
-            world.advance(ms(if sick { 1_000 } else { 10 }));
-            respond(&mut call, &if sick { ending } else { Ending::good() });
+            world.advance(ms(if failing { 1_000 } else { 10 }));
+            respond(&mut call, &if failing { ending } else { Ending::good() });
             call.log();
             call.done();
-            given += usize::from(sick);
+            given += usize::from(failing);
         }
         let out = picks_of(&mut world, plugin, &address(2), 40) == 0;
         assert_eq!(out, counts, "{details} {nobody}");

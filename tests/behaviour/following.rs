@@ -52,7 +52,7 @@ fn a_named_endpoint_that_did_not_answer_is_counted_and_said_once(mut world: impl
         served_by(&mut world, plugin, stranger, None);
         pass(&mut world, &[plugin], ms(500));
     }
-    assert_eq!(lines(&world, "were answered by another endpoint than the one that was named"), 1);
+    assert_eq!(lines(&world, "were answered by another endpoint than the steered one"), 1);
     assert_eq!(lines(&world, "load-balancing policy is not override_host with header"), 1);
     assert_eq!(world.counter("evenkeel.upstream=.=web;.;fleet_not_followed_total"), Some(40 + elsewhere));
 }

@@ -196,7 +196,7 @@ fn a_stream_that_is_open_counts_until_its_end(mut world: impl World) {
     assert_eq!(target(&begin(&mut world, plugin)), taken);
 }
 
-/// The first to answer looks like the only quick one only as long as nothing is known of anybody.
+/// The first to answer looks like the only quick one only as long as nothing is known of the others.
 fn streams_that_open_before_the_first_tick_are_spread<W: World>(mut world: W) {
     let plugin = single(&mut world, &config(4, "", ""));
     let mut counts = BTreeMap::new();

@@ -79,7 +79,7 @@ fn calls_go_on_while_prometheus_fails(mut world: impl World) {
         }
     });
     assert!((16..=24).contains(&calls), "{calls}");
-    let complaints = world.logs().iter().filter(|line| line.contains("Prometheus")).count();
+    let complaints = world.logs().iter().filter(|line| line.contains("prometheus poll failed")).count();
     assert_eq!(complaints, 1, "the first of a row is logged, not each");
 }
 

@@ -30,14 +30,14 @@ fn three_failures_in_a_row_take_an_endpoint_out(mut world: impl World) {
         Ending::grpc_cut(BROKEN),
     ] {
         let plugin = single(&mut world, &config(4, PATIENT, ""));
-        let sick = address(1);
-        fails(&mut world, plugin, &sick, &ending, 2);
-        give(&mut world, plugin, &sick, &Ending::good());
-        fails(&mut world, plugin, &sick, &ending, 2);
-        assert_eq!(picks_of(&mut world, plugin, &sick, 3), 0, "another's turn");
-        fails(&mut world, plugin, &sick, &ending, 1);
+        let failing = address(1);
+        fails(&mut world, plugin, &failing, &ending, 2);
+        give(&mut world, plugin, &failing, &Ending::good());
+        fails(&mut world, plugin, &failing, &ending, 2);
+        assert_eq!(picks_of(&mut world, plugin, &failing, 3), 0, "another's turn");
+        fails(&mut world, plugin, &failing, &ending, 1);
         let counts = picks(&mut world, plugin, 60);
-        assert_eq!((counts.len(), counts.get(&sick)), (3, None), "{ending:?}: {counts:?}");
+        assert_eq!((counts.len(), counts.get(&failing)), (3, None), "{ending:?}: {counts:?}");
     }
 }
 
@@ -49,12 +49,12 @@ fn a_time_out_or_a_refused_connection_takes_no_more_than_three(mut world: impl W
         Ending::local("503", "upstream_reset_before_response_started{connection_timeout}"),
     ] {
         let plugin = single(&mut world, &config(4, PATIENT, ""));
-        let sick = address(3);
+        let failing = address(3);
         let mut taken = 0;
         for _ in 0..40 {
             let got =
-                serve(&mut world, plugin, |to| if to == sick { ending.clone() } else { Ending::good() });
-            taken += usize::from(got == sick);
+                serve(&mut world, plugin, |to| if to == failing { ending.clone() } else { Ending::good() });
+            taken += usize::from(got == failing);
         }
         assert!((1..=3).contains(&taken), "{ending:?}: {taken}");
     }
@@ -178,14 +178,14 @@ fn an_ejected_endpoint_comes_back_by_good_probes(mut world: impl World) {
     // It keeps refusing for 20 s, and is well from then on.
     while waited < 600 {
         pass(&mut world, &[plugin], ms(200));
-        let sick = waited < 100;
-        let got = serve(&mut world, plugin, |to| match to == address(1) && sick {
+        let failing = waited < 100;
+        let got = serve(&mut world, plugin, |to| match to == address(1) && failing {
             true => Ending::local("503", REFUSED),
             false => Ending::good(),
         });
-        refused += usize::from(sick && got == address(1));
+        refused += usize::from(failing && got == address(1));
         waited += 1;
-        if !sick && picks_of(&mut world, plugin, &address(1), 4) > 0 {
+        if !failing && picks_of(&mut world, plugin, &address(1), 4) > 0 {
             break;
         }
     }

@@ -99,7 +99,7 @@ fn signals_that_match_no_endpoint_are_told_once_a_change(mut world: impl World) 
     let by_name = |_: &Call, now| vector(&[("web-1:8080", now, "1"), ("web-2:8080", now, "2")]);
     let by_address = |_: &Call, now| vector(&[(&address(0), now, "1"), ("web-2:8080", now, "2")]);
     watch(&mut world, &crew, 10, by_name);
-    let told = "signal \"queue\" of \"web\": none of 2 series names an endpoint by instance: first \"web-1:8080\", \"web-2:8080\"";
+    let told = "cluster=web signal=queue: none of 2 series names an endpoint by instance: first \"web-1:8080\", \"web-2:8080\"";
     assert_eq!(lines(&world, told), 1, "{:?}", world.logs());
     for plugin in &crew {
         let fit = status(&mut world, *plugin)["upstreams"][0]["signals"][0].clone();
@@ -139,7 +139,7 @@ fn series_without_the_label_are_told_with_the_labels_they_have(mut world: impl W
 fn a_query_without_series_is_told(mut world: impl World) {
     let crew = crew(&mut world, 1, SIGNAL, "");
     watch(&mut world, &crew, 5, |_, _| vector(&[]));
-    assert_eq!(lines(&world, "signal \"queue\" of \"web\": the query yields no series"), 1);
+    assert_eq!(lines(&world, "cluster=web signal=queue: the query yields no series"), 1);
 }
 
 fn all(now: f64, ages: [f64; 4], names: &[String]) -> Vec<(&str, f64, &str)> {
@@ -229,7 +229,7 @@ fn timestamps_that_cannot_be_had_cost_no_values(mut world: impl World) {
         false => vector(&all(now, [0.0; 4], &names)),
     });
     assert!(ages(&mut world, one[0]).iter().all(|(_, used)| *used));
-    assert_eq!(lines(&world, "timestamps of signal \"queue\" of \"web\": not an answer of Prometheus"), 1);
+    assert_eq!(lines(&world, "cluster=web timestamps of signal=queue: not an answer of Prometheus"), 1);
 }
 
 fn an_answer_beyond_the_limit_is_called_too_large(mut world: impl World) {

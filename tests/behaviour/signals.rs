@@ -6,7 +6,7 @@ use crate::lease::crew;
 use crate::scene::{address, ms, pass_with, picks, picks_of};
 use crate::world::{Answer, Plugin, World};
 
-const LEAST: &str = r#","policy":{"name":"least_signal","signal":"queue"}"#;
+const LEAST_SIGNAL: &str = r#","policy":{"name":"least_signal","signal":"queue"}"#;
 
 /// An answer with this value for the loaded endpoint, zero for the others.
 fn answer(loaded: usize, value: &str) -> String {
@@ -31,7 +31,7 @@ fn tell<W: World>(world: &mut W, crew: &[Plugin], seconds: u64, answer: &Answer<
 }
 
 fn a_signal_reaches_every_worker_and_fades_with_its_source(mut world: impl World) {
-    let crew = crew(&mut world, 3, LEAST);
+    let crew = crew(&mut world, 3, LEAST_SIGNAL);
     let full = answer(2, "90");
     for plugin in &crew {
         assert!(picks_of(&mut world, *plugin, &address(2), 200) > 20, "nothing is known yet");
@@ -59,7 +59,7 @@ fn adaptive_leans_away_from_a_full_queue(mut world: impl World) {
 }
 
 fn unknown_is_never_best(mut world: impl World) {
-    let crew = crew(&mut world, 1, LEAST);
+    let crew = crew(&mut world, 1, LEAST_SIGNAL);
     for value in ["NaN", "+Inf", "-Inf", "", "a lot"] {
         let body = answer(3, value).replace("\"0\"", "\"10\"");
         tell(&mut world, &crew, 70, &Answer::Failed);
@@ -91,7 +91,7 @@ const BODIES: [&str; 17] = [
 ];
 
 fn malformed_answers_do_no_harm(mut world: impl World) {
-    let crew = crew(&mut world, 2, LEAST);
+    let crew = crew(&mut world, 2, LEAST_SIGNAL);
     let deep = "[".repeat(20_000);
     let long = format!(r#"{{"status":"success","data":{{"x":"{}"}}}}"#, "y".repeat(200_000));
     let bodies = BODIES.iter().copied().chain([deep.as_str(), long.as_str()]).map(str::as_bytes);
@@ -112,7 +112,7 @@ fn malformed_answers_do_no_harm(mut world: impl World) {
 
 fn damaged_answers_do_no_harm(mut world: impl World) {
     use proptest::prelude::*;
-    let crew = crew(&mut world, 1, LEAST);
+    let crew = crew(&mut world, 1, LEAST_SIGNAL);
     let whole = answer(1, "50").into_bytes();
     let damage = proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4);
     let config =

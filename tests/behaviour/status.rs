@@ -209,12 +209,18 @@ fn the_log_tells_who_is_taken_out_and_who_is_back(mut world: impl World) {
     };
     give(&mut world, plugin, &address(1), &Ending::local("504", "response_timeout"));
     pass(&mut world, &[plugin], ms(500));
-    assert_eq!((told(&world, "taken out of traffic"), told(&world, "back in traffic")), (1, 0));
+    assert_eq!(
+        (told(&world, "ejected: failures in a row"), told(&world, "recovered, in traffic again")),
+        (1, 0)
+    );
     for _ in 0..60 {
         pass(&mut world, &[plugin], ms(500));
         picks(&mut world, plugin, 4);
     }
-    assert_eq!((told(&world, "taken out of traffic"), told(&world, "back in traffic")), (1, 1));
+    assert_eq!(
+        (told(&world, "ejected: failures in a row"), told(&world, "recovered, in traffic again")),
+        (1, 1)
+    );
 }
 
 both!(
@@ -258,7 +264,10 @@ fn counts_outlive_configurations() {
     assert_eq!(counted(&status(&mut world, crew[1]), "requests"), truth);
     let left = world.shared_keys().into_iter().filter(|key| !world.shared(key).is_empty()).count();
     assert!(left <= 10, "{left} values are left in shared data");
-    assert!(keys[119] == keys[5], "a seat is taken again, or keys pile up: nothing can be deleted: {keys:?}");
+    assert!(
+        keys[119] == keys[5],
+        "a number is used again, or keys pile up: nothing can be deleted: {keys:?}"
+    );
 }
 
 /// A VM that is gone tells nothing: what it told last counts, once, for ever.
@@ -282,7 +291,7 @@ fn counts_outlive_a_vm_that_crashed() {
         assert_eq!(counted(&status, "picks"), truth);
     }
     let slots = world.shared_keys().into_iter().filter(|key| key.contains("/counts/"));
-    assert_eq!(slots.filter(|key| !world.shared(key).is_empty()).count(), 2, "buried");
+    assert_eq!(slots.filter(|key| !world.shared(key).is_empty()).count(), 2, "retired");
     // And should it only have been asleep, nothing counts twice.
     add(&mut truth, picks(&mut world, crew[0], 4));
     pass(&mut world, &crew, ms(1500));

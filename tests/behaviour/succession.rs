@@ -47,7 +47,7 @@ fn the_old_configuration_may_tick_beside_the_new(mut world: impl World) {
     picks(&mut world, new, 4);
     pass(&mut world, &[old, new], ms(2000));
     break_one(&mut world, new);
-    // Envoy takes the old one away; its slot grows stale and does not vouch for the sick endpoint.
+    // Envoy takes the old one away; its slot grows stale and does not vouch for the failing endpoint.
     pass(&mut world, &[new], ms(500));
     assert_eq!(picks_of(&mut world, new, &address(1), 20), 0);
 }

@@ -62,7 +62,7 @@ fn who_knows_the_secret_is_told(mut world: impl World) {
             assert!(said.contains(part), "{part}: {said}");
         }
         assert!(said.len() <= 512 && !said.contains("served="), "{said}");
-        said.starts_with("by=policy, ") && said.ends_with("why=\"the cheapest of those drawn\"")
+        said.starts_with("by=policy, ") && said.ends_with("why=\"lowest cost of the endpoints compared\"")
     });
     assert!(by_policy);
     // A retry went elsewhere.

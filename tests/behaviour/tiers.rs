@@ -35,9 +35,9 @@ impl Batch {
     }
 }
 
-/// Twenty requests, one every 100 ms; those that go to `sick` are refused.
-fn batch<W: World>(world: &mut W, plugin: Plugin, sick: &[usize]) -> Batch {
-    let sick: Vec<String> = sick.iter().copied().map(address).collect();
+/// Twenty requests, one every 100 ms; those that go to `failing` are refused.
+fn batch<W: World>(world: &mut W, plugin: Plugin, failing: &[usize]) -> Batch {
+    let failing: Vec<String> = failing.iter().copied().map(address).collect();
     let mut counts = Batch::default();
     for _ in 0..20 {
         pass(world, &[plugin], ms(100));
@@ -48,7 +48,7 @@ fn batch<W: World>(world: &mut W, plugin: Plugin, sick: &[usize]) -> Batch {
             let to = target(&stream);
             let refused =
                 Ending::local("503", "upstream_reset_before_response_started{remote_connection_failure}");
-            respond(&mut stream, &if sick.contains(&to) { refused } else { Ending::good() });
+            respond(&mut stream, &if failing.contains(&to) { refused } else { Ending::good() });
             *counts.served.entry(to).or_default() += 1;
         } else {
             assert_eq!(stream.local_response().map(|(status, _)| status), Some(503));
@@ -61,9 +61,9 @@ fn batch<W: World>(world: &mut W, plugin: Plugin, sick: &[usize]) -> Batch {
 }
 
 /// The same once it has lasted for a while.
-fn settled<W: World>(world: &mut W, plugin: Plugin, sick: &[usize]) -> Batch {
-    (0..4).for_each(|_| _ = batch(world, plugin, sick));
-    batch(world, plugin, sick)
+fn settled<W: World>(world: &mut W, plugin: Plugin, failing: &[usize]) -> Batch {
+    (0..4).for_each(|_| _ = batch(world, plugin, failing));
+    batch(world, plugin, failing)
 }
 
 fn the_second_takes_over_and_nobody_is_rejected_while_it_can(mut world: impl World) {

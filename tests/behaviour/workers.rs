@@ -124,15 +124,15 @@ fn a_worker_that_is_gone_is_forgotten(mut world: impl World) {
 
 fn verifying_a_suspect_is_shared_work(mut world: impl World) {
     let crew = crew(&mut world, 4, &config(8, r#""policy":"round_robin""#, ""));
-    let sick = address(5);
-    give(&mut world, crew[0], &sick, &Ending::local("504", "response_timeout"));
+    let failing = address(5);
+    give(&mut world, crew[0], &failing, &Ending::local("504", "response_timeout"));
     let mut probes = 0;
     for _ in 0..1200 {
         world.advance(ms(50));
         for plugin in &crew {
             world.tick(*plugin);
-            let ending = |to: &str| if to == sick { Ending::status("503") } else { Ending::good() };
-            probes += usize::from(crate::scene::serve(&mut world, *plugin, ending) == sick);
+            let ending = |to: &str| if to == failing { Ending::status("503") } else { Ending::good() };
+            probes += usize::from(crate::scene::serve(&mut world, *plugin, ending) == failing);
         }
     }
     // A minute and four workers: once a second while it is suspect, then ever rarer.

@@ -13,8 +13,8 @@ use crate::liar::{Liar, json as good};
 use crate::lies;
 use crate::scene::Stage;
 
-const FAILING: &str = "Prometheus poll failed";
-const RESUMED: &str = "Prometheus poll succeeded again";
+const FAILING: &str = "prometheus poll failed";
+const RESUMED: &str = "prometheus poll succeeded again";
 
 /// A stage whose only signal is the queues' depth, asked for at `interval`.
 fn informed(interval: &str, timeout: &str) -> Stage {

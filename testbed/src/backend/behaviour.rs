@@ -52,7 +52,7 @@ pub enum Behaviour {
 }
 
 impl Behaviour {
-    /// 503 in a millisecond: the sick endpoint that looks fast.
+    /// 503 in a millisecond: the failing endpoint that looks fast.
     pub const FAIL_FAST: Self = Self::FailFast { status: 503, after: Duration::from_millis(1) };
 
     /// How many times as long the work takes; `luck` is uniform in 0..1.

@@ -32,7 +32,8 @@ pub(super) fn upstreams(text: &mut Text, of: &[ClusterReport<'_>]) {
     text.upstream("not_followed_total", "counter", help, of, |u| Some(u.not_followed as f64));
     let help = "Requests that are not steered because their route was chosen after evenkeel.";
     text.upstream("rerouted_total", "counter", help, of, |u| Some(u.rerouted as f64));
-    let help = "Load reports in answers that were no number, negative or without the value that is configured.";
+    let help =
+        "Load reports in answers that were no number, negative or without the value that is configured.";
     text.upstream("unusable_reports_total", "counter", help, of, |u| Some(u.unusable_reports as f64));
     scaling(text, of);
     let name = "evenkeel_upstream_decisions_total";
