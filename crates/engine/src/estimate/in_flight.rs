@@ -1,7 +1,7 @@
 //! What is on its way to one endpoint, and for how long the endpoint has kept quiet.
 //!
 //! A stalled endpoint shows before any time-out: its requests grow old and no answer comes. The mean age alone
-//! would also condemn an endpoint that works on one heavy request; silence alone would condemn one that has a
+//! would also count against an endpoint that works on one heavy request; silence alone against one that has a
 //! single request. Both together ([`InFlight::min_latency`]) take the smaller: old requests *and* no answer.
 
 use crate::time::Time;
