@@ -10,8 +10,6 @@
 
 mod evidence;
 mod probes;
-#[cfg(test)]
-mod tests;
 
 pub use evidence::{Evidence, FailureEvent, FailureRun, GoodRun};
 
@@ -268,3 +266,6 @@ impl Health {
         next
     }
 }
+
+#[cfg(test)]
+mod tests;
