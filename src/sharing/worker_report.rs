@@ -27,7 +27,7 @@ pub fn encode(engine: &Balancer, busy: bool, now: Time) -> Vec<u8> {
 }
 
 fn entry(w: &mut Writer, member: &EndpointState, now: Time) {
-    let in_flight = member.in_flight.report(now);
+    let in_flight = member.report(now);
     w.u32(in_flight.total);
     w.u32(in_flight.awaiting);
     w.f32(in_flight.mean_age);

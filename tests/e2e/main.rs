@@ -25,6 +25,7 @@ mod reentry;
 mod reloading;
 mod restarting;
 mod retrying;
+mod roads;
 mod spoofing;
 mod standing_aside;
 mod status;

@@ -259,7 +259,7 @@ proptest! {
         for (mine, theirs) in here.upstreams().iter().zip(there.upstreams()) {
             for (index, _) in mine.fleet().iter() {
                 let (told, knows) = (mine.member(index).expect("mine"), theirs.member(index).expect("theirs"));
-                let (read, written) = (knows.others().in_flight, told.in_flight.report(s(5)));
+                let (read, written) = (knows.others().in_flight, told.report(s(5)));
                 prop_assert!((read.mean_age - written.mean_age).abs() <= 1e-5 * written.mean_age);
                 prop_assert_eq!(read, InFlightReport { mean_age: read.mean_age, ..written });
                 prop_assert_eq!(knows.others_evidence(), told.health.local());

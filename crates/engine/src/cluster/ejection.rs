@@ -7,11 +7,14 @@ use crate::cluster::subset::tiers;
 use crate::endpoint::AnnouncedHealth;
 use crate::endpoint::EndpointState;
 use crate::endpoint::EndpointView;
-use crate::health::{GoodRun, State};
+use crate::estimate::Epochs;
+use crate::health::{GoodRun, SURPRISE, State};
 use crate::policy::{PickContext, Turns};
 use crate::settings::RuleAction;
 use crate::time::Time;
 
+/// Seconds in a second that an endpoint may be without traffic because failures that all have came in a row by chance.
+const LOST_BY_CHANCE: f64 = 0.005;
 /// Time constant of the request rate, seconds.
 const RATE_OVER_S: f64 = 5.0;
 
@@ -42,10 +45,11 @@ impl Cluster {
             self.subset_of(index).map_or((self.typical, true, 0.0, f64::INFINITY), |g| {
                 (g.typical, g.measured, g.failing, g.stall_timeout)
             });
+        let spread = f64::from(self.queueing.noise.spread());
         let Some(member) = self.members.get_mut(index as usize) else { return State::Healthy };
         let known = self.told.of(index, member);
         let expected = if measured {
-            known.expected_cost(typical, errors, &self.ablation)
+            known.expected_cost(typical, spread, errors, &self.ablation)
         } else {
             // Beside what is only assumed, the first to answer would look like the only quick one.
             (typical + known.error_penalty(typical, errors, &self.ablation)) as f32
@@ -57,12 +61,31 @@ impl Cluster {
         member.assess(good, now, &self.config.health, beside)
     }
 
-    /// The failure ratio of the endpoints in traffic, the one at `index` left out. A fault that one group does not
-    /// have is no common fault.
+    /// The failure ratio that is usual beside the endpoint at `index`. A fault that one group does not have is no fault
+    /// of every endpoint's.
+    ///
+    /// Health takes a run for no chance that the ratio makes as improbable as one in a thousand. Where an endpoint is
+    /// asked often that happens often, so the ratio is raised until what is lost by it is bounded.
     fn errors_beside(&self, index: u32) -> f64 {
         let Some(subset) = self.subset_of(index).filter(|_| self.ablation.background) else { return 0.0 };
-        let beside = subset.background.ratio(|i| i != index && self.in_traffic(i));
-        beside.into_iter().chain(subset.elsewhere).reduce(f64::min).unwrap_or(0.0)
+        let Some(member) = self.member(index) else { return 0.0 };
+        let mut evidence = member.health.local();
+        evidence.merge(&member.others_evidence());
+        let run = evidence.failures.count.max(1);
+        let endpoints = subset.pool.all().len().max(1);
+        let beside = subset.background.usual(|i| i != index && self.in_traffic(i), Some(index), endpoints);
+        let ratio = beside.unwrap_or(0.0);
+        let rate = self.rate * f64::from(self.workers) / endpoints as f64;
+        let chance = (LOST_BY_CHANCE / rate.max(1e-9)).min(SURPRISE);
+        // Where that is often, what has not been seen yet is to be reckoned with.
+        let often = chance < SURPRISE;
+        let ratio = if often {
+            let raised = ratio.max(subset.background.unseen(endpoints, self.workers));
+            (raised * (SURPRISE / chance).powf(1.0 / f64::from(run))).min(1.0)
+        } else {
+            ratio
+        };
+        subset.elsewhere.map_or(ratio, |elsewhere| ratio.min(elsewhere))
     }
 
     fn in_traffic(&self, index: u32) -> bool {
@@ -118,9 +141,20 @@ impl Cluster {
         self.heed(now);
         self.eject();
         self.share(now);
+        self.queueing.noise.refresh(self.typical);
+        self.turn_epoch(now);
         self.queueing.refresh();
         self.refresh_subsets(now);
         self.divide(seconds, now);
+    }
+
+    /// Once an epoch is longer than answers take, what was sent before it and still waits may be held.
+    fn turn_epoch(&mut self, now: Time) {
+        let Epochs { current, .. } = self.epochs;
+        if now.seconds_since(current) > self.queueing.noise.survival.beyond(self.typical) {
+            self.members.iter_mut().for_each(|member| member.turn_epoch(current));
+            self.epochs = Epochs { current: now, before: current };
+        }
     }
 
     /// What is typical of each group, and which failures are.
@@ -137,7 +171,7 @@ impl Cluster {
             subset.measured |= here.is_some();
             subset.typical = here.unwrap_or(subset.typical);
             subset.stall_timeout = stall_timeout(subset, |i| self.member(i), now);
-            let failing = subset.background.ratio(|i| self.in_traffic(i));
+            let failing = subset.background.usual(|i| self.in_traffic(i), None, subset.pool.all().len());
             subset.failing = failing.filter(|_| self.ablation.background).unwrap_or(0.0);
             if subset.record.known(now).is_some() {
                 known.extend(subset.background.at_most(|i| self.in_traffic(i)).map(|ratio| (at, ratio)));
@@ -357,8 +391,7 @@ fn fit(member: &EndpointState) -> bool {
 
 /// The median latency of `members`, seconds.
 fn median<'a>(members: impl Iterator<Item = EndpointView<'a>>) -> Option<f64> {
-    let mut latencies: Vec<f64> =
-        members.filter_map(|m| m.centre().map(|(centre, _)| centre.exp())).collect();
-    let middle = latencies.len().checked_sub(1)? / 2;
-    Some(*latencies.select_nth_unstable_by(middle, f64::total_cmp).1)
+    let mut logs: Vec<f64> = members.filter_map(|m| m.centre().map(|(centre, _)| centre)).collect();
+    let middle = logs.len().checked_sub(1)? / 2;
+    Some(logs.select_nth_unstable_by(middle, f64::total_cmp).1.exp())
 }

@@ -56,9 +56,9 @@ impl Cluster {
             load: subset.map_or(0.0, |g| g.load),
             expected_s: (f64::from(member.expected) - error_penalty_s).max(0.0),
             error_penalty_s,
-            min_latency_s: member.min_latency(now),
+            min_latency_s: f64::from(member.silent(&self.queueing, now)),
             queueing: f64::from(
-                self.queueing.price(member.awaiting() as f32 * view.turns.unit / member.weight),
+                self.queueing.price(member.pending() as f32 * view.turns.unit / member.weight),
             ),
             slow_start,
             signals: if others > 0.0 { f64::from(member.share) / others } else { 1.0 },

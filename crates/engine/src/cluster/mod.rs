@@ -32,7 +32,8 @@ use crate::endpoint::{Counters, EndpointState, Tally};
 use crate::endpoint::{EndpointRef, EndpointSet, Spec};
 use crate::endpoint::{EndpointView, NOISE_S};
 use crate::endpoint::{PeerReport, PeerTable};
-use crate::estimate::{LearntWeight, PeakEwma, Queueing, Reading, Slots};
+use crate::estimate::latency::CLIP;
+use crate::estimate::{Epochs, LearntWeight, PeakEwma, Queueing, Reading, Slots};
 use crate::health::Evidence;
 use crate::policy::{Candidates, PickContext, Request, Turns};
 use crate::rng::{self, Rng};
@@ -118,6 +119,8 @@ pub struct Cluster {
     rate: f64,
     /// Picks ever; the sum may wrap.
     requests: u32,
+    /// Workers that carry traffic.
+    workers: u32,
     explorations: f32,
     /// How many endpoints are out, and how many are spared.
     out: usize,
@@ -139,6 +142,7 @@ pub struct Cluster {
     returning: returning::Returning,
     said: said::Words,
     refreshed: Time,
+    epochs: Epochs,
     /// When this worker began to send: an endpoint that it never sent anything is silent since then.
     began: Time,
 }
@@ -181,6 +185,7 @@ impl Cluster {
             requests: 0,
             explorations: SAVED_EXPLORATIONS,
             rate: 0.0,
+            workers: 1,
             out: 0,
             degraded_out: 0,
             left_to_envoy: 0.0,
@@ -194,6 +199,7 @@ impl Cluster {
             returning: returning::Returning::default(),
             said: said::Words::default(),
             refreshed: now,
+            epochs: Epochs { current: now, before: now },
             began: now,
             ablation,
             config,
@@ -561,14 +567,14 @@ impl Cluster {
 
     /// A request is sent to the endpoint at `index`.
     ///
-    /// Returns which endpoint that is, and how many others it found that await an answer: as many as there would be at
-    /// an endpoint of mean weight.
+    /// Returns which endpoint that is, and how many others it found that it works on: as many as there would be at an
+    /// endpoint of mean weight.
     pub fn started(&mut self, index: u32, now: Time) -> Option<(EndpointRef, u32)> {
         let endpoint = self.fleet.reference(index)?;
         let member = self.members.get_mut(index as usize)?;
-        let awaiting = self.told.of(index, member).awaiting() as f32;
+        let pending = self.told.of(index, member).pending() as f32;
         let unit = self.subsets.get(member.subset as usize).map_or(1.0, |g| g.turns.unit);
-        let depth = (awaiting * unit / member.weight).round() as u32;
+        let depth = (pending * unit / member.weight).round() as u32;
         member.send(now);
         self.count_in_flight(index, 1);
         Some((endpoint, depth))
@@ -576,8 +582,9 @@ impl Cluster {
 
     /// What is still being sent cannot be answered yet.
     pub fn uploading(&mut self, endpoint: EndpointRef, started: Time) {
+        let epochs = self.epochs;
         if let Some(member) = self.current(endpoint) {
-            member.stop_awaiting(started);
+            member.stop_awaiting(started, epochs);
         }
     }
 
@@ -624,22 +631,33 @@ impl Cluster {
         let seconds = raw / f64::from(queue);
         let teaches = self.subset_of(endpoint.index).is_none_or(|g| g.teaches);
         if ablation.queueing && teaches && (outcome == Outcome::Good || outcome == Outcome::Undecided) {
-            let deviation = self.member(endpoint.index).and_then(|m| m.latency.deviation(raw));
-            deviation.into_iter().for_each(|d| self.queueing.observe(ticket.depth, d));
+            let known = self.member(endpoint.index).map(|m| m.latency);
+            self.queueing.noise.survival.observe(raw);
+            if let Some((latency, deviation)) = known.and_then(|known| Some((known, known.deviation(raw)?))) {
+                if !latency.falling() {
+                    self.queueing.observe(ticket.depth, deviation);
+                }
+                if latency.settled() {
+                    let weight = self.queueing.sample_weight(ticket.depth);
+                    self.queueing.noise.observe(deviation - queue.ln(), weight, CLIP);
+                }
+            }
         }
+        let (weight, rows) = (self.queueing.sample_weight(ticket.depth), self.queueing.noise.rows());
         self.observe_peak(endpoint.index, outcome, raw, now);
+        let epochs = self.epochs;
         let Some(member) = self.members.get_mut(endpoint.index as usize) else { return };
         match outcome {
             Outcome::Good | Outcome::Undecided => {
-                member.answer(started, now);
-                member.latency.observe(seconds, started, now, &ablation);
+                member.answer(started, epochs, now);
+                member.latency.observe_weighed((seconds, weight), started, now, rows, &ablation);
             }
-            Outcome::Failed(failure) if failure.is_response() => member.answer(started, now),
+            Outcome::Failed(failure) if failure.is_response() => member.answer(started, epochs, now),
             Outcome::Failed(Failure::Timeout) | Outcome::Cancelled => {
-                member.stop_awaiting(started);
+                member.stop_awaiting(started, epochs);
                 member.latency.observe_at_least(seconds, started, now, &ablation);
             }
-            Outcome::Failed(_) | Outcome::Unrelated => member.stop_awaiting(started),
+            Outcome::Failed(_) | Outcome::Unrelated => member.stop_awaiting(started, epochs),
         }
         if outcome == Outcome::Good || outcome == Outcome::Undecided {
             let well = seconds <= GOOD_MULTIPLE * typical + NOISE_S;
@@ -674,8 +692,9 @@ impl Cluster {
     /// The request turned out to be served by the endpoint at `to`: a retry, or Envoy's fallback. Who that is, and how
     /// many others are in flight there.
     pub fn reassigned(&mut self, from: EndpointRef, to: u32, started: Time) -> Option<(EndpointRef, u32)> {
+        let epochs = self.epochs;
         if let Some(member) = self.current(from) {
-            member.stop_awaiting(started);
+            member.stop_awaiting(started, epochs);
             member.in_flight.finish();
             self.count_in_flight(from.index, -1);
         }
@@ -763,6 +782,7 @@ impl Cluster {
         self.readings.iter_mut().for_each(|reading| reading.not_after(now));
         self.subsets.iter_mut().for_each(|subset| subset.record.not_after(now));
         self.began = self.began.min(now);
+        self.epochs = Epochs { current: self.epochs.current.min(now), before: self.epochs.before.min(now) };
         self.learnt.iter_mut().for_each(|weight| weight.not_after(now));
         self.rules.not_after(now);
         self.failings.not_after(now);
@@ -772,6 +792,7 @@ impl Cluster {
     /// Time passes.
     pub fn tick(&mut self, duty: ProbeShard, now: Time) {
         self.restore(now);
+        self.workers = duty.workers.max(1);
         self.refresh(now);
         self.schedule(duty, now);
         self.record_transitions(duty);

@@ -121,7 +121,7 @@ impl Cluster {
             PressureValue::Occupancy => {
                 let slots = slots?;
                 let unit = self.subsets.get(member.subset as usize).map_or(1.0, |g| g.turns.unit);
-                let crowd = f64::from(member.awaiting()) * f64::from(unit) / weight;
+                let crowd = f64::from(member.pending()) * f64::from(unit) / weight;
                 let occupancy = crowd / f64::from(slots.count);
                 if slots.found || occupancy <= SURELY_LOW {
                     return Some(occupancy);

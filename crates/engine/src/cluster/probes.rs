@@ -105,7 +105,7 @@ impl Cluster {
             let stalled = member.health.state() == State::Stalled;
             // Who wants to be left alone is.
             if member.word.held()
-                || (self.told.of(index, member).awaiting() > 0 && !stalled)
+                || (self.told.of(index, member).pending() > 0 && !stalled)
                 || (elsewhere && member.condition != AnnouncedHealth::Serving)
             {
                 continue;
@@ -120,9 +120,10 @@ impl Cluster {
             let ruled_out = !known.eligible && known.ruled == Some(RuleAction::Eject);
             let still_slow = ruled_out || f64::from(known.expected) > GOOD_MULTIPLE * typical + NOISE_S;
             let state = known.health.state();
-            let silence = now.seconds_since(known.quiet_since().max(self.began).max(known.health.joined()));
+            let silence =
+                || now.seconds_since(known.quiet_since().max(self.began).max(known.health.joined()));
             let due = if stalled {
-                !known.eligible && silence >= known.health.look_after_s(health) && turns >= TURNS_TO_PROBE
+                !known.eligible && silence() >= known.health.look_after_s(health) && turns >= TURNS_TO_PROBE
             } else if state != State::Healthy {
                 let patient = match state {
                     State::Recovering => TURNS_TO_GO_ON,
@@ -134,15 +135,14 @@ impl Cluster {
             } else if again {
                 still_slow && turns >= TURNS_TO_GO_ON
             } else {
-                let growth = EXPLORE_GROWTH.powi(i32::from(known.exploration.in_vain().min(16)));
-                let growth = growth * certainty(known, typical);
-                let longest = pause.max(MAX_EXPLORE_PAUSE_S);
-                let pause = (pause * growth).min(longest);
                 // Not only the slow: where most were slow together, slow is typical, and all of them are left
                 // without traffic once one has healed.
-                silence > pause
-                    && turns >= TURNS_TO_EXPLORE
-                    && (still_slow || turns * f64::from(1.0 - known.held) >= TURNS_LEFT_OUT)
+                let left_out = || turns * f64::from(1.0 - known.held) >= TURNS_LEFT_OUT;
+                turns >= TURNS_TO_EXPLORE && (still_slow || left_out()) && {
+                    let growth = EXPLORE_GROWTH.powi(i32::from(known.exploration.in_vain().min(16)));
+                    let growth = growth * certainty(known, typical);
+                    silence() > (pause * growth).min(pause.max(MAX_EXPLORE_PAUSE_S))
+                }
             };
             if again && !still_slow {
                 member.exploration.settle();
@@ -162,7 +162,7 @@ impl Cluster {
             let Some(member) = self.members.get_mut(index as usize).filter(|m| m.present) else { continue };
             let known = self.told.of(index, member);
             // What a stalled one already owes is why it is looked at.
-            if known.awaiting() > 0 && known.health.state() != State::Stalled {
+            if known.pending() > 0 && known.health.state() != State::Stalled {
                 continue;
             }
             if !known.eligible {

@@ -8,7 +8,7 @@ use core::net::SocketAddr;
 use super::Cluster;
 use crate::endpoint::Standing;
 use crate::endpoint::{EndpointState, Tally};
-use crate::estimate::InFlight;
+use crate::estimate::{Held, InFlight};
 use crate::health::State;
 use crate::rng;
 use crate::time::Time;
@@ -50,6 +50,7 @@ impl Returning {
             ..known
         };
         member.health.note_response();
+        member.health.held = Held::default();
         member.health.forget_others();
         member.not_after(now);
         Some(member)

@@ -79,17 +79,20 @@ impl Cluster {
         let scales: Vec<Scale> = (0..width).map(|s| self.scale(s, now)).collect();
         let fresh_s = self.fresh_s();
         let news = if self.ablation.news { Some(self.poll_s) } else { None };
-        let polled = |scale: &Scale| !scale.reported;
-        let reported = |scale: &Scale| scale.reported;
         let most = self.most_by_report(&scales, now);
         for (index, member) in self.members.iter_mut().enumerate().filter(|(_, m)| m.present) {
-            let readings = self.readings.get(index * width..(index + 1) * width).unwrap_or_default();
-            let mut signals = left_by_signals(readings, &scales, polled, (fresh_s, news), now);
-            if let Some(most) = most {
-                signals *= left_by_signals(readings, &scales, reported, (fresh_s, news), now).min(most);
-            }
             let start = slow_start(member, self.config.slow_start, now);
-            member.share = (f64::from(member.weight) * signals * start * left_by_rule(member)) as f32;
+            let unsignalled = f64::from(member.weight) * start * left_by_rule(member);
+            if width == 0 {
+                member.share = unsignalled as f32;
+                continue;
+            }
+            let readings = self.readings.get(index * width..(index + 1) * width).unwrap_or_default();
+            let mut signals = left_by_signals(readings, &scales, false, (fresh_s, news), now);
+            if let Some(most) = most {
+                signals *= left_by_signals(readings, &scales, true, (fresh_s, news), now).min(most);
+            }
+            member.share = (unsignalled * signals) as f32;
             member.signal = match (readings.get(self.least_signal), scales.get(self.least_signal)) {
                 (Some(reading), Some(scale)) if reading.trust(now, fresh_s) > 0.0 => {
                     reading.get(now).map_or(scale.median, |(value, _)| value) as f32
@@ -103,6 +106,7 @@ impl Cluster {
 
     /// The most that endpoints' own reports may multiply a share with, where there are any: with it none gets more than
     /// [`MAX_REPORTED_GAIN`] times the part that its weight gives it.
+    #[inline(never)]
     fn most_by_report(&self, scales: &[Scale], now: Time) -> Option<f64> {
         if !scales.iter().any(|scale| scale.reported) {
             return None;
@@ -111,7 +115,7 @@ impl Cluster {
         let news = if self.ablation.news { Some(self.poll_s) } else { None };
         let left: Vec<(f64, f64)> = rows
             .map(|(row, member)| {
-                let share = left_by_signals(row, scales, |s| s.reported, (self.fresh_s(), news), now);
+                let share = left_by_signals(row, scales, true, (self.fresh_s(), news), now);
                 (f64::from(member.weight), share)
             })
             .collect();
@@ -132,7 +136,7 @@ impl Cluster {
             let usual = shares / f64::max(weights, f64::MIN_POSITIVE);
             for index in subset.pool.all() {
                 if let Some(member) = self.members.get_mut(*index as usize) {
-                    let held = 1.0 - f64::from(member.share) / f64::from(member.weight) / usual;
+                    let held = 1.0 - f64::from(member.share) / (f64::from(member.weight) * usual);
                     member.held = if held > HARDLY_HELD { held.min(1.0) as f32 } else { 0.0 };
                 }
             }
@@ -143,6 +147,7 @@ impl Cluster {
                 requests: 0,
                 apart: (all / part) as f32,
                 unit: if count > 0.0 { (weights / count) as f32 } else { 1.0 },
+                workers: self.workers as f32,
             };
         }
     }
@@ -182,20 +187,18 @@ struct Scale {
     reported: bool,
 }
 
-/// What those signals for which `wanted` holds leave of a share. News of a polled signal come with the polls, so often
+/// What the `reported` signals, or the others, leave of a share. News of a polled signal come with the polls, so often
 /// at most as `polls` says; those of a report with every answer.
+#[inline(never)]
 fn left_by_signals(
     readings: &[Reading],
     scales: &[Scale],
-    wanted: impl Fn(&Scale) -> bool,
+    reported: bool,
     (fresh_s, polls): (f64, Option<f64>),
     now: Time,
 ) -> f64 {
-    if readings.is_empty() {
-        return 1.0;
-    }
     let (mut burden, mut room) = (0.0, 1.0f64);
-    for (reading, scale) in readings.iter().zip(scales).filter(|(_, scale)| wanted(scale)) {
+    for (reading, scale) in readings.iter().zip(scales).filter(|(_, scale)| scale.reported == reported) {
         let above = scale.of(reading.burden()) - scale.mean;
         let news_s = polls.map_or(1.0, |polls| {
             let seldom = if scale.reported { 1.0 } else { polls.max(1.0) };

@@ -2,7 +2,7 @@
 //! some need stands beside it: what [others](crate::endpoint) tell, what one policy compares.
 
 use crate::endpoint::AnnouncedHealth;
-use crate::estimate::{ErrorRatio, InFlight, Latency};
+use crate::estimate::{Epochs, ErrorRatio, Held, InFlight, InFlightReport, Latency};
 use crate::health::{GoodRun, Health, State};
 use crate::settings::{self, RuleAction};
 use crate::time::Time;
@@ -220,6 +220,7 @@ impl EndpointState {
             ..known.clone()
         };
         self.health.note_response();
+        self.health.held = Held::default();
         // The workers that have reported it report it again.
         self.health.forget_others();
         // The old worker lives on while its requests do, and tells what it knows: nothing may count twice.
@@ -237,6 +238,25 @@ impl EndpointState {
         }
     }
 
+    /// This worker's requests that it is taken to work on: those that await an answer and are not
+    /// [held](crate::estimate::Held).
+    pub fn pending(&self) -> u32 {
+        self.in_flight.awaiting().saturating_sub(self.health.held.count())
+    }
+
+    /// What the other workers are told of its requests at `now`.
+    pub fn report(&self, now: Time) -> InFlightReport {
+        self.in_flight.report(self.health.held.count(), now)
+    }
+
+    /// The epoch that began at `began` is over.
+    pub fn turn_epoch(&mut self, began: Time) {
+        let awaiting = self.in_flight.awaiting();
+        if awaiting > 0 || self.health.held != Held::default() {
+            self.health.held.turn(awaiting, self.in_flight.quiet_since() >= began);
+        }
+    }
+
     /// A request is sent at `now`.
     pub fn send(&mut self, now: Time) {
         self.in_flight.start(now);
@@ -250,17 +270,19 @@ impl EndpointState {
     }
 
     /// The endpoint itself answers the request started at `started`.
-    pub fn answer(&mut self, started: Time, now: Time) {
+    pub fn answer(&mut self, started: Time, epochs: Epochs, now: Time) {
         self.in_flight.answer(started, now);
+        self.health.held.ends(started, epochs);
         self.health.note_response();
     }
 
     /// The request started at `started` gets no answer.
-    pub fn stop_awaiting(&mut self, started: Time) {
+    pub fn stop_awaiting(&mut self, started: Time, epochs: Epochs) {
         if started >= self.in_flight.quiet_since() {
             self.health.lost();
         }
         self.in_flight.stop_awaiting(started);
+        self.health.held.ends(started, epochs);
     }
 
     /// Draws the conclusion on its health, `good` being what went well with others; an endpoint that returns to traffic

@@ -6,6 +6,12 @@
 
 /// So many answers are remembered: a tenth of a second at 1,000 requests/s and worker, and few enough to scan.
 const REMEMBERED: usize = 128;
+/// When so many have been counted, older ones lose half of their weight in what is usual.
+const LONG: f32 = 4000.0;
+/// More than this is not rare, and shows in the latest answers.
+const RARE: f64 = 0.05;
+/// Of so many failures it is remembered which endpoint had them.
+const FAILURES: usize = 16;
 /// Fewer answers of others than this say nothing.
 const FEWEST: u32 = 8;
 
@@ -14,11 +20,20 @@ const FEWEST: u32 = 8;
 pub struct BaselineErrors {
     answers: [(u32, bool); REMEMBERED],
     next: usize,
+    /// Of many more: how many there were, and how many failures.
+    long: (f32, f32),
+    /// Who had the latest failures.
+    failed: [u32; FAILURES],
 }
 
 impl Default for BaselineErrors {
     fn default() -> BaselineErrors {
-        BaselineErrors { answers: [(u32::MAX, false); REMEMBERED], next: 0 }
+        BaselineErrors {
+            answers: [(u32::MAX, false); REMEMBERED],
+            next: 0,
+            long: (0.0, 0.0),
+            failed: [u32::MAX; FAILURES],
+        }
     }
 }
 
@@ -29,12 +44,23 @@ impl BaselineErrors {
             *slot = (index, failed);
         }
         self.next = (self.next + 1) % REMEMBERED;
+        let (all, failures) = &mut self.long;
+        *all += 1.0;
+        *failures += f32::from(u8::from(failed));
+        if failed {
+            self.failed.rotate_right(1);
+            self.failed.iter_mut().take(1).for_each(|first| *first = index);
+        }
+        if *all > LONG {
+            (*all, *failures) = (0.5 * *all, 0.5 * *failures);
+        }
     }
 
     /// Forgets all endpoints but those that `stays`: their indices may be given to others.
     pub fn retain(&mut self, stays: impl Fn(u32) -> bool) {
         let gone = self.answers.iter_mut().filter(|(i, _)| *i != u32::MAX && !stays(*i));
         gone.for_each(|slot| *slot = (u32::MAX, false));
+        self.failed.iter_mut().filter(|i| **i != u32::MAX && !stays(**i)).for_each(|i| *i = u32::MAX);
     }
 
     /// The same answers where endpoints have other indices; those of endpoints without one are forgotten.
@@ -45,6 +71,9 @@ impl BaselineErrors {
                 Some(to) if *index != u32::MAX => *index = to,
                 _ => (*index, *failed) = (u32::MAX, false),
             }
+        }
+        for index in &mut moved.failed {
+            *index = to(*index).filter(|_| *index != u32::MAX).unwrap_or(u32::MAX);
         }
         moved
     }
@@ -61,6 +90,37 @@ impl BaselineErrors {
         let (all, failed) = self.count(counts)?;
         let ratio = (failed + 1.0) / (all + 2.0);
         Some(ratio + (ratio * (1.0 - ratio) / all).sqrt())
+    }
+
+    /// What failure ratio is usual: that of the latest answers of the endpoints that `counts` accepts, or of many more
+    /// of all of so many `endpoints`, whichever is more. What happens to all once in a thousand answers shows only in
+    /// many. Of those the failures of the endpoint at `of` do not count, nor, without one, those of whichever fails
+    /// most: one that fails often excuses neither itself nor others. None while too little is known.
+    pub fn usual(&self, counts: impl Fn(u32) -> bool, of: Option<u32>, endpoints: usize) -> Option<f64> {
+        let (all, failures) = self.long;
+        // One failure of fewer would be more than rare.
+        let known = f64::from(all) * RARE >= 1.0;
+        let long = known.then(|| (f64::from(failures / all) * self.spread_out(of, endpoints)).min(RARE));
+        self.ratio(counts).into_iter().chain(long).reduce(f64::max)
+    }
+
+    /// What failure ratio may well be usual though none has been seen among all the answers of so many workers: one
+    /// failure more than there were. It counts the less the more endpoints there are to take over: nothing is lost
+    /// where one of many is verified for nothing.
+    pub fn unseen(&self, endpoints: usize, workers: u32) -> f64 {
+        let answers = f64::from(self.long.0) * f64::from(workers.max(1));
+        // Which endpoint is alone has no endpoint beside it to be compared with.
+        if endpoints < 2 { 0.0 } else { 1.0 / (answers + 2.0) / (endpoints - 1) as f64 }
+    }
+
+    /// What part of the latest failures is not one endpoint's: 0 if it has them all, 1 if it has its share.
+    fn spread_out(&self, of: Option<u32>, endpoints: usize) -> f64 {
+        let failed = || self.failed.iter().filter(|index| **index != u32::MAX);
+        let of_one = |index: u32| failed().filter(|i| **i == index).count();
+        let own = of.map_or_else(|| failed().map(|i| of_one(*i)).max().unwrap_or(0), of_one);
+        let all = failed().count();
+        let others = (all - own) as f64 / all.max(1) as f64;
+        (others * endpoints as f64 / endpoints.saturating_sub(1).max(1) as f64).min(1.0)
     }
 
     fn count(&self, counts: impl Fn(u32) -> bool) -> Option<(f64, f64)> {
@@ -88,8 +148,31 @@ mod tests {
         assert_eq!(background.ratio(|_| true), Some(0.25));
         let bound = background.at_most(|_| true).unwrap();
         assert!((0.28..0.34).contains(&bound), "{bound}");
+        assert_eq!(background.usual(|i| i != 3, Some(3), 4), Some(0.0), "its own failures excuse nothing");
+        assert_eq!(background.usual(|i| i != 3, None, 4), Some(0.0), "and nobody else");
+        assert_eq!(background.usual(|i| i != 3, Some(0), 4), Some(RARE), "as rare errors of all");
         background.retain(|i| i != 3);
         assert_eq!(background.ratio(|_| true), Some(0.0));
+    }
+
+    #[test]
+    fn what_is_rare_shows_in_many_answers() {
+        let mut background = BaselineErrors::default();
+        (0..20_000u32).for_each(|i| background.observe(i % 2, i % 1999 >= 1997));
+        for of in [None, Some(0), Some(1)] {
+            let usual = background.usual(|i| i == 5, of, 2).unwrap();
+            assert!((0.0007..0.0013).contains(&usual), "{of:?}: {usual}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_seen_may_be_usual_where_few_have_answered_and_few_can_take_over() {
+        let mut background = BaselineErrors::default();
+        (0..998).for_each(|_| background.observe(0, false));
+        assert_eq!(background.unseen(2, 1), 0.001);
+        assert!(background.unseen(2, 4) < 0.0003 && background.unseen(10, 1) < 0.0002);
+        assert_eq!(BaselineErrors::default().unseen(2, 0), 0.5);
+        assert_eq!(BaselineErrors::default().unseen(1, 1), 0.0, "nobody is beside it");
     }
 
     #[test]
@@ -97,5 +180,7 @@ mod tests {
         let mut background = BaselineErrors::default();
         (0..7).for_each(|_| background.observe(1, true));
         assert_eq!(background.ratio(|_| true), None);
+        (0..12).for_each(|_| background.observe(2, false));
+        assert_eq!(background.usual(|i| i == 2, Some(2), 2), Some(0.0), "too few for what is rare");
     }
 }

@@ -23,7 +23,7 @@ pub struct InFlight {
 pub struct InFlightReport {
     /// Requests not yet complete, long streams included.
     pub total: u32,
-    /// Of these, requests without response headers so far.
+    /// Of these, requests without response headers so far, but for those that are [held](super::Held).
     pub awaiting: u32,
     /// Mean age of the awaiting, seconds.
     pub mean_age: f32,
@@ -100,14 +100,16 @@ impl InFlight {
         ages_us as f64 * 1e-6 / f64::from(self.awaiting)
     }
 
-    /// What the other workers are told at `now`.
-    pub fn report(&self, now: Time) -> InFlightReport {
-        InFlightReport {
-            total: self.total,
-            awaiting: self.awaiting,
-            mean_age: self.mean_age(now) as f32,
-            quiet_since: self.quiet_since,
-        }
+    /// What the other workers are told at `now`: nothing of those that are `held`, whose ages are not told apart; what
+    /// came since then is about as old as the silence.
+    pub fn report(&self, held: u32, now: Time) -> InFlightReport {
+        let awaiting = self.awaiting.saturating_sub(held);
+        let age = match (awaiting, held) {
+            (0, _) => 0.0,
+            (_, 0) => self.mean_age(now),
+            _ => self.mean_age(now).min(now.seconds_since(self.quiet_since)),
+        };
+        InFlightReport { total: self.total, awaiting, mean_age: age as f32, quiet_since: self.quiet_since }
     }
 
     /// A lower bound in seconds for the latency of a new request, from what has *not* been answered: the

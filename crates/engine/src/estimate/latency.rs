@@ -3,18 +3,20 @@
 //! Latencies are roughly log-normal, so the estimate lives in the log domain and each sample moves it by a
 //! clipped step (Huber, "Robust estimation of a location parameter", 1964): one request that is twenty times
 //! heavier than the rest moves it no further than one that is twice as slow. What clipping costs, speed, comes
-//! back by a change test: three samples in a row that all lie beyond the clip on the same side are not outliers
-//! but news, and the estimate jumps to their median. Upwards only if the last of them was sent after the first had
-//! been answered: all that wait through the same pause are late, but that is one event, and it is over. With
-//! log-normal work (σ ≈ 0.5) a healthy sample is beyond the clip once in fifteen, three in a row once in three
-//! thousand, and the next three samples undo a false jump.
+//! back by a change test: several samples in a row that all lie beyond the clip on the same side are not outliers
+//! but news, and the estimate jumps to the median of the last three. How many that takes follows from how often the
+//! upstream's answers lie beyond the clip by nature ([`Noise`](super::Noise)): three with log-normal work of σ 0.5,
+//! seven of σ 1.5. Upwards only if the last of them was sent after the first had been answered: all that wait through
+//! the same pause are late, but that is one event, and it is over. A sample that found a queue weighs less, by how much
+//! more such samples differ.
 
+use super::noise::Rows;
 use crate::ablation::Ablation;
 use crate::time::Time;
 
 /// Deviation (natural log) from which a sample is clipped: a factor of two.
-const CLIP: f32 = core::f32::consts::LN_2;
-/// Samples in a row beyond the clip, on one side, that make a jump.
+pub(crate) const CLIP: f32 = core::f32::consts::LN_2;
+/// A jump is to the median of so many samples, and rests on them.
 const JUMP_AFTER: i8 = 3;
 /// The step is 1/n up to here, then constant: about the last 16 samples count.
 const WINDOW: f32 = 16.0;
@@ -22,6 +24,8 @@ const WINDOW: f32 = 16.0;
 const MEMORY_S: f64 = 5.0;
 /// Evidence that is this much older than the newest weighs 1/e, in seconds.
 const FRESHNESS_S: f64 = 0.5;
+/// Samples of an estimate by which others are judged.
+const SETTLED: f32 = 4.0;
 /// Shorter and longer samples count as these, in seconds: keeps the logarithm finite.
 const MIN_S: f64 = 1e-6;
 const MAX_S: f64 = 3600.0;
@@ -46,6 +50,18 @@ pub struct Latency {
 impl Latency {
     /// Takes a sample in seconds, of a request sent at `started`; NaN and negative values are ignored.
     pub fn observe(&mut self, seconds: f64, started: Time, now: Time, ablation: &Ablation) {
+        self.observe_weighed((seconds, 1.0), started, now, Rows::default(), ablation);
+    }
+
+    /// The same of a sample that weighs less than others, up to 1, where so many in a row are news.
+    pub fn observe_weighed(
+        &mut self,
+        (seconds, weight): (f64, f32),
+        started: Time,
+        now: Time,
+        rows: Rows,
+        ablation: &Ablation,
+    ) {
         if seconds.is_nan() || seconds < 0.0 {
             return;
         }
@@ -57,7 +73,7 @@ impl Latency {
         let since = self.since();
         self.updated = now;
         if self.samples < 0.5 {
-            *self = Latency { centre: x, samples: 1.0, updated: now, ..Latency::default() };
+            *self = Latency { centre: x, samples: weight.max(0.5), updated: now, ..Latency::default() };
             return;
         }
         let deviation = x - self.centre;
@@ -71,7 +87,8 @@ impl Latency {
         self.run = if side == 0 || self.run.signum() != side { side } else { self.run.saturating_add(side) };
         self.run_us = if side == 0 || self.run == side { 0 } else { microseconds(since, now) };
         let apart = side < 0 || started >= self.since() || !ablation.apart;
-        if ablation.jump && apart && self.run.abs() >= JUMP_AFTER {
+        let news = if side < 0 { self.run <= -rows.below } else { self.run >= rows.above };
+        if ablation.jump && apart && side != 0 && news {
             let [a, b] = self.beyond;
             let median = a.max(b).min(a.min(b).max(x));
             *self = Latency {
@@ -85,9 +102,9 @@ impl Latency {
         if side != 0 {
             self.beyond = [self.beyond[1], x];
         }
-        self.samples = (self.samples + 1.0).min(WINDOW);
+        self.samples = (self.samples + weight).min(WINDOW);
         let step = if ablation.clip { deviation.clamp(-CLIP, CLIP) } else { deviation };
-        self.centre += step / self.samples;
+        self.centre += step * weight / self.samples;
     }
 
     /// Takes note that a request ended without an answer after `seconds`: the latency is at least that.
@@ -112,6 +129,17 @@ impl Latency {
     /// How far (natural log) a sample of `seconds` lies above the estimate, if there is one.
     pub fn deviation(&self, seconds: f64) -> Option<f32> {
         (self.samples > 0.0).then(|| seconds.clamp(MIN_S, MAX_S).ln() as f32 - self.centre)
+    }
+
+    /// Whether the next sample says how answers differ by nature: the estimate rests on enough, and the last one was
+    /// not beyond the clip. After one that was, the next may be as far off because something has changed.
+    pub fn settled(&self) -> bool {
+        self.samples >= SETTLED && self.run == 0
+    }
+
+    /// Whether the last samples lay below the clip: then the estimate is about to fall, and says nothing of queues.
+    pub fn falling(&self) -> bool {
+        self.run < 0
     }
 
     /// When the last sample came.

@@ -9,6 +9,11 @@
 //! so that an endpoint is not called slow for being popular.
 //!
 //! Where nothing has been seen the curve goes on linearly from where something has: the price of a single server.
+//!
+//! Depth is what awaits an answer, by the endpoint's weight: a stream that is open delays no endpoint. Of each depth
+//! the variance is learnt, too: what waited in a queue says the less of an endpoint's speed.
+
+use super::noise::Noise;
 
 /// Buckets of depth: one each up to 8, then four an octave.
 const BUCKETS: usize = 24;
@@ -18,6 +23,10 @@ const WINDOW: f32 = 300.0;
 const PRIOR_WEIGHT: f32 = 20.0;
 /// An answer's deviation counts up to this (natural log), so that one outlier bends nothing.
 const CLIP: f32 = 3.0;
+/// An answer that lies further below than so many times the spread of answers, and than this (natural log), says
+/// nothing.
+const QUICKER: f32 = 4.0;
+const MIN_QUICKER: f32 = 2.0;
 /// Fewer in flight is better even where it does not show in the latency: it spreads what may go wrong.
 const MIN_EXPONENT: f32 = 0.3;
 /// Depths with a prepared factor; deeper ones go on linearly.
@@ -26,6 +35,9 @@ const DEPTHS: usize = 160;
 /// is there. Enough to be no noise, and little enough to be met before every endpoint is overloaded: good balancing
 /// keeps queues short.
 const FULL_DELAY: f32 = 1.4;
+
+/// The least weight of a sample.
+const MIN_WEIGHT: f32 = 0.05;
 
 /// How many requests an endpoint works on at a time, as far as that is known.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,6 +69,7 @@ impl Slots {
 struct Bucket {
     seen: f32,
     mean: f32,
+    variance: f32,
 }
 
 /// The curve, with its factors prepared.
@@ -66,12 +79,21 @@ pub struct Queueing {
     /// By depth: what it multiplies the latency by, and the price, which is never flat.
     delay: [f32; DEPTHS],
     price: [f32; DEPTHS],
+    /// By bucket: what a sample weighs.
+    weights: [f32; BUCKETS],
+    /// How much answers differ by nature.
+    pub noise: Noise,
 }
 
 impl Default for Queueing {
     fn default() -> Queueing {
-        let mut queueing =
-            Queueing { buckets: Default::default(), delay: [1.0; DEPTHS], price: [1.0; DEPTHS] };
+        let mut queueing = Queueing {
+            buckets: Default::default(),
+            delay: [1.0; DEPTHS],
+            price: [1.0; DEPTHS],
+            weights: [1.0; BUCKETS],
+            noise: Noise::default(),
+        };
         queueing.refresh();
         queueing
     }
@@ -101,14 +123,29 @@ impl Queueing {
     /// endpoint takes when idle.
     pub fn observe(&mut self, depth: u32, deviation: f32) {
         let Some(bucket) = self.buckets.get_mut(bucket(depth as usize)) else { return };
-        if deviation.is_finite() {
+        // No queue makes an answer quicker: one that lies so far below is of an endpoint that has healed.
+        let lowest = -(QUICKER * self.noise.spread()).max(MIN_QUICKER);
+        if deviation.is_finite() && deviation >= lowest {
             bucket.seen = (bucket.seen + 1.0).min(WINDOW);
-            bucket.mean += (deviation.clamp(-CLIP, CLIP) - bucket.mean) / bucket.seen;
+            let off = deviation.clamp(-CLIP, CLIP) - bucket.mean;
+            bucket.mean += off / bucket.seen;
+            bucket.variance += (off * off - bucket.variance) / bucket.seen;
         }
+    }
+
+    /// What a sample from this depth weighs: the least variance over that of this depth.
+    pub fn sample_weight(&self, depth: u32) -> f32 {
+        self.weights.get(bucket(depth as usize)).copied().unwrap_or(1.0)
     }
 
     /// Prepares the factors; called on a tick.
     pub fn refresh(&mut self) {
+        let known = self.buckets.iter().filter(|b| b.seen >= PRIOR_WEIGHT);
+        let least = known.map(|b| b.variance).fold(f32::INFINITY, f32::min);
+        for (weight, bucket) in self.weights.iter_mut().zip(&self.buckets) {
+            let known = bucket.seen >= PRIOR_WEIGHT && bucket.variance > 0.0;
+            *weight = if known { (least / bucket.variance).clamp(MIN_WEIGHT, 1.0) } else { 1.0 };
+        }
         let origin = self.buckets.iter().find(|b| b.seen >= PRIOR_WEIGHT).map_or(0.0, |b| b.mean);
         let (mut before, mut last, mut log_delay, mut log_last) = (usize::MAX, 1.0f32, 0.0f32, 0.0f32);
         for depth in 0..DEPTHS {
@@ -203,6 +240,18 @@ mod tests {
         }
         queueing.refresh();
         queueing
+    }
+
+    #[test]
+    fn who_heals_while_idle_is_no_queue_of_those_who_are_busy() {
+        let mut queueing = Queueing::default();
+        for answer in 0..100 {
+            queueing.observe(0, if answer % 10 == 0 { -4.6 } else { 0.0 });
+            queueing.observe(1, 0.0);
+        }
+        queueing.refresh();
+        // The guess of a single server raises it a little.
+        assert!(queueing.delay(1) < 1.2, "{}", queueing.delay(1));
     }
 
     #[test]

@@ -13,14 +13,14 @@ mod probes;
 
 pub use evidence::{Evidence, FailureEvent, FailureRun, GoodRun};
 
-use crate::estimate::Unanswered;
+use crate::estimate::{Held, Unanswered};
 use crate::settings;
 use crate::time::Time;
 
 /// After this long without being out, an endpoint's next ejection is like its first, seconds.
 const PROVEN_AFTER_S: f64 = 60.0;
 /// A run counts from this improbability on (one in a thousand) for suspicion, and from its square for ejection.
-const SURPRISE: f64 = 1e-3;
+pub const SURPRISE: f64 = 1e-3;
 
 /// Where an endpoint stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,6 +72,8 @@ pub struct Health {
     state: State,
     stalled: bool,
     unanswered: Unanswered,
+    /// What it keeps while it answers others.
+    pub held: Held,
 }
 
 impl Health {

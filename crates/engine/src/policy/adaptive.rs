@@ -3,11 +3,11 @@
 //! cost = max(expected latency, floor) · price(what awaits an answer / weight)
 //!
 //! The expected latency is the robust estimate of all workers, as far as it is known to differ from the
-//! fleet's ([`EndpointView::expected_cost`]); the floor is what unanswered requests say ([`EndpointView::min_latency`]); the
-//! price is how much requests in flight delay the next, learnt ([`Queueing`](crate::estimate::Queueing)). What
-//! Prometheus says is old by seconds and shared by all, so it changes how *often* an endpoint may win
-//! ([`EndpointState::held`](crate::endpoint::EndpointState::held)), never which endpoint is the best: stale data
-//! biases, fresh data decides, nothing herds.
+//! fleet's ([`EndpointView::expected_cost`]); the floor is what unanswered requests say beyond chance
+//! ([`EndpointView::silent`]); the price is how much requests that await an answer delay the next, learnt
+//! ([`Queueing`](crate::estimate::Queueing)). What Prometheus says is old by seconds and shared by all, so it changes
+//! how *often* an endpoint may win ([`EndpointState::held`](crate::endpoint::EndpointState::held)), never which
+//! endpoint is the best: stale data biases, fresh data decides, nothing herds.
 
 use super::{Candidates, PickContext, Policy, Pool, Request, pick_lowest_cost};
 use crate::ablation::Ablation;
@@ -24,12 +24,28 @@ const OPEN_COUNTS: f32 = 1e-4;
 #[derive(Debug)]
 pub struct Adaptive(pub Ablation);
 
-/// What the next request to this endpoint is expected to cost, in seconds.
+/// An endpoint that has been silent for so many times what is expected of it, and for so long, is looked at again; with
+/// each further answer that it owes after twice the time.
+const LOOK_AGAIN: f32 = 8.0;
+const LOOK_AGAIN_S: f32 = 0.5;
+/// So many of its turns have passed since the last request to it: looks are requests of users.
+const TURNS_TO_LOOK: f32 = 4.0;
+
+/// What the next request to this endpoint is expected to cost, in seconds. Nothing where it is to be looked into why
+/// the endpoint is silent: the request that it is silent about may be one that waits by nature, and without another one
+/// no endpoint would ever know. What hangs is looked at a number of times that grows with the logarithm of how long it
+/// does.
 fn cost(ablation: &Ablation, view: PickContext<'_>, member: EndpointView<'_>) -> f32 {
-    let floor = if ablation.floor { member.min_latency(view.now) as f32 } else { 0.0 };
-    let awaiting = member.awaiting() as f32;
-    let open = (member.total_in_flight() as f32 - awaiting).max(0.0);
-    let depth = (awaiting + OPEN_COUNTS * open) * view.turns.unit / member.weight;
+    let floor = if ablation.floor { member.silent(view.queueing, view.now) } else { 0.0 };
+    let long = floor > LOOK_AGAIN_S && floor > LOOK_AGAIN * member.expected;
+    if long && view.turns.passed(&member, TURNS_TO_LOOK) {
+        let stall_timeout = LOOK_AGAIN_S.max(LOOK_AGAIN * member.expected);
+        if floor > stall_timeout * (member.unanswered() as f32 - 1.0).exp2() {
+            return 0.0;
+        }
+    }
+    let open = member.total_in_flight().saturating_sub(member.awaiting()) as f32;
+    let depth = (member.pending() as f32 + OPEN_COUNTS * open) * view.turns.unit / member.weight;
     member.expected.max(floor) * view.queueing.price(depth)
 }
 

@@ -55,11 +55,13 @@ pub struct Turns {
     pub apart: f32,
     /// The mean weight, so that a load per weight is that of an endpoint as most are.
     pub unit: f32,
+    /// How many workers have such requests, each about as many.
+    pub workers: f32,
 }
 
 impl Default for Turns {
     fn default() -> Turns {
-        Turns { requests: 0, apart: 0.0, unit: 1.0 }
+        Turns { requests: 0, apart: 0.0, unit: 1.0, workers: 1.0 }
     }
 }
 
@@ -67,6 +69,11 @@ impl Turns {
     /// How many requests are to come between two to `member`.
     fn wanted(&self, member: &EndpointState) -> f32 {
         self.apart / (member.weight * (1.0 - member.held)).max(f32::MIN_POSITIVE)
+    }
+
+    /// Whether more than so many of its turns among all workers have passed since `member` was asked here.
+    fn passed(&self, member: &EndpointState, turns: f32) -> bool {
+        self.requests.wrapping_sub(member.asked) as f32 * self.workers > turns * self.wanted(member)
     }
 
     /// Whether `member`, with less than its fair part, has waited for `wanted` requests, or will have `soon`.

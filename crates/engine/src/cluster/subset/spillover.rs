@@ -12,7 +12,8 @@
 //! with traffic that is where the two are equal, in the steady state there is no error, and there is no threshold at
 //! which something flips. The pressure is smoothed over half of τ, so the loop does not swing; signals, which are old
 //! by seconds, move it in proportion more slowly. Where the other zones are under more pressure than the target, that
-//! is the target: nothing is gained by leaving.
+//! is the target: nothing is gained by leaving. A zone that has been below its target has a credit: a busy moment, such
+//! as chance brings about in a zone at nine tenths of it, moves nothing; in the steady state it makes no difference.
 
 /// Time constant of the share, seconds: fast enough for a rush, slow against latencies.
 const TAU_S: f64 = 1.0;
@@ -25,6 +26,8 @@ const POLLS_PER_TAU: f64 = 5.0;
 const FASTEST: [f64; 2] = [-3.0, 1.0];
 /// What always stays, so that its pressure remains known.
 const MIN_SHARE: f64 = 0.01;
+/// How much further than everything the share goes while pressure is low: what chance takes off it in half a second.
+const CREDIT: f64 = 1.1;
 /// Beyond ten times slower, pressure goes on in proportion: a zone that hangs is worse than full.
 const HUNG: f64 = 0.09;
 
@@ -48,12 +51,14 @@ pub(crate) fn of_slow_down(times: f64) -> f64 {
 pub(crate) struct Spillover {
     /// 0.01..=1.
     pub local_fraction: f64,
+    /// 1 and more: what is used up before any traffic leaves.
+    credit: f64,
     pressure: Pressure,
 }
 
 impl Default for Spillover {
     fn default() -> Spillover {
-        Spillover { local_fraction: 1.0, pressure: Pressure::default() }
+        Spillover { local_fraction: 1.0, credit: CREDIT, pressure: Pressure::default() }
     }
 }
 
@@ -83,9 +88,10 @@ impl Spillover {
         let [out, back] = FASTEST;
         // A target of zero means that nothing stays, an idle zone that everything may.
         let pull = if pressure > 0.0 { (target / pressure).ln().clamp(out, back) } else { back };
-        let local_fraction = self.local_fraction * (pull * seconds.min(tau) / tau).exp();
-        self.local_fraction =
-            if local_fraction.is_finite() { local_fraction.clamp(MIN_SHARE, 1.0) } else { 1.0 };
+        let local_fraction = self.local_fraction * self.credit * (pull * seconds.min(tau) / tau).exp();
+        let local_fraction = if local_fraction.is_finite() { local_fraction } else { 1.0 };
+        (self.local_fraction, self.credit) =
+            (local_fraction.clamp(MIN_SHARE, 1.0), local_fraction.clamp(1.0, CREDIT));
     }
 }
 
@@ -127,6 +133,17 @@ mod tests {
         assert!((shares[19] - 0.5).abs() < 0.01, "{shares:?}");
         assert!(shares.iter().all(|share| *share > 0.45), "no swing: {shares:?}");
         assert!(shares.windows(2).all(|w| (w[1] - w[0]).abs() < 0.35), "gradual: {shares:?}");
+    }
+
+    #[test]
+    fn a_busy_moment_moves_nothing() {
+        let mut spill = Spillover::default();
+        for tick in 0..3000 {
+            let measured = if tick % 50 < 20 { 0.76 } else { 0.62 };
+            spill.observe(Pressure { measured, signalled: 0.0 }, TICK_S);
+            spill.settle(0.7, 5.0, TICK_S);
+            assert_eq!(spill.local_fraction, 1.0, "tick {tick}");
+        }
     }
 
     #[test]

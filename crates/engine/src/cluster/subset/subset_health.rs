@@ -89,7 +89,7 @@ fn alive(subset: &Subset, members: &[EndpointState], told: &PeerTable, now: Time
     for index in subset.pool.all() {
         let Some(member) = members.get(*index as usize).filter(|m| m.eligible) else { continue };
         let member = told.of(*index, member);
-        awaiting = awaiting.saturating_add(member.awaiting());
+        awaiting = awaiting.saturating_add(member.pending());
         heard = heard.max(member.quiet_since());
     }
     if awaiting < SEVERAL {

@@ -122,7 +122,7 @@ impl Cluster {
         for (index, member) in members.filter(|(_, m)| m.eligible) {
             let own = f64::from(member.weight);
             weight += own;
-            let crowd = at_work * f64::from(member.awaiting()) * f64::from(subset.turns.unit) / own;
+            let crowd = at_work * f64::from(member.pending()) * f64::from(subset.turns.unit) / own;
             busy += own * (crowd / slots).min(1.0);
             let queue = f64::from(self.queueing.delay((crowd - 1.0).max(0.0) as u32));
             let silence = member.min_latency(now) / subset.typical.max(1e-6);

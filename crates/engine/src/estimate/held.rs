@@ -1,0 +1,92 @@
+//! What an endpoint keeps while it answers others, for longer than any answer has taken: long polls that may never be
+//! answered. Nothing waits for them, so they are no load.
+//!
+//! No request's age is kept. Time is divided into epochs that are longer than answers take
+//! ([`Survival::beyond`](super::survival::Survival::beyond)), and it is counted how many requests wait from before the
+//! current one.
+
+use crate::time::Time;
+
+/// When the current epoch began, and the one before. All endpoints of an upstream have the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Epochs {
+    /// The current one.
+    pub current: Time,
+    /// The one before.
+    pub before: Time,
+}
+
+/// One worker's requests to one endpoint that wait from before the current epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    older: u16,
+    held: u16,
+}
+
+impl Held {
+    /// How many are held.
+    pub fn count(&self) -> u32 {
+        self.held.into()
+    }
+
+    /// The request sent at `started` does not wait any more.
+    pub fn ends(&mut self, started: Time, epochs: Epochs) {
+        if started < epochs.current {
+            let oldest = started < epochs.before || self.older == 0;
+            let of = if oldest && self.held > 0 { &mut self.held } else { &mut self.older };
+            *of = of.saturating_sub(1);
+        }
+    }
+
+    /// An epoch is over, in which the endpoint `answered` or did not; so many requests await an answer now. What was
+    /// sent before it, and waits though the endpoint has answered since, is held.
+    pub fn turn(&mut self, awaiting: u32, answered: bool) {
+        let counted = u32::from(self.older) + u32::from(self.held);
+        let newer = u16::try_from(awaiting.saturating_sub(counted)).unwrap_or(u16::MAX);
+        if answered {
+            self.held = self.held.saturating_add(core::mem::take(&mut self.older));
+        }
+        self.older = self.older.saturating_add(newer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::endpoint::EndpointState;
+
+    fn ms(ms: u64) -> Time {
+        Time(1_000_000_000_000 + ms * 1_000_000)
+    }
+
+    #[test]
+    fn what_is_kept_while_others_are_answered_is_held_and_what_a_silent_endpoint_owes_is_not() {
+        let (mut polled, mut stalled) = (EndpointState::default(), EndpointState::default());
+        let mut epochs = Epochs { current: ms(0), before: ms(0) };
+        for member in [&mut polled, &mut stalled] {
+            (0..3).for_each(|_| member.send(ms(1)));
+        }
+        for epoch in 1..4 {
+            polled.send(ms(epoch * 1000 - 100));
+            polled.answer(ms(epoch * 1000 - 100), epochs, ms(epoch * 1000 - 50));
+            for member in [&mut polled, &mut stalled] {
+                member.turn_epoch(epochs.current);
+            }
+            epochs = Epochs { current: ms(epoch * 1000), before: epochs.current };
+        }
+        polled.send(ms(3100));
+        let counts = |member: &EndpointState| (member.in_flight.awaiting(), member.pending());
+        assert_eq!((counts(&polled), counts(&stalled)), ((4, 1), (3, 3)));
+        let told = polled.report(ms(3200));
+        assert!(told.awaiting == 1 && told.mean_age < 0.26, "{told:?}");
+        polled.stop_awaiting(ms(1), epochs);
+        assert_eq!(counts(&polled), (3, 1), "one that was held is over");
+        polled.answer(ms(3100), epochs, ms(3300));
+        assert_eq!(counts(&polled), (2, 0));
+        (0..5).for_each(|_| polled.stop_awaiting(ms(1), epochs));
+        assert_eq!(counts(&polled), (0, 0));
+    }
+}

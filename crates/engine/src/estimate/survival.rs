@@ -1,0 +1,156 @@
+//! How many answers take longer than so long: what a silence is judged by.
+//!
+//! A request that has waited for a time *a*, the last *s* of it in silence, would have waited that long by nature with
+//! probability S(a)/S(a − s). Of a long poll that has been waiting for a minute, another second says nothing; of
+//! requests that have just been sent, several times the usual says a lot.
+
+/// Buckets, two an octave, from a quarter of a millisecond to an hour.
+const BUCKETS: usize = 48;
+/// The first begins at 2 to the power of this, seconds.
+const FIRST_LOG2: f32 = -12.0;
+/// Fewer answers than this say nothing: then every silence counts.
+const FEWEST: f32 = 20.0;
+/// When so many have been counted, older ones lose half of their weight.
+const MEMORY: f32 = 2000.0;
+/// No answer comes after this many times the longest that is known …
+const BEYOND: f64 = 2.0;
+/// … nor after so many times the typical one, and so many seconds: threads pause, packets are sent again.
+const BEYOND_TYPICAL: f64 = 16.0;
+const BEYOND_S: f64 = 0.5;
+/// A silence more probable than the first is nothing, one less probable than the second counts in full.
+const PROBABLE: [f32; 2] = [0.4, 0.04];
+
+/// The distribution of latencies.
+#[derive(Clone, Debug)]
+pub struct Survival {
+    counts: [f32; BUCKETS],
+    all: f32,
+    /// The longest that has not been forgotten, seconds.
+    longest: f64,
+    /// By bucket: the logarithm of the share of answers that take longer than where it begins.
+    logs: [f32; BUCKETS],
+}
+
+impl Default for Survival {
+    fn default() -> Survival {
+        Survival { counts: [0.0; BUCKETS], all: 0.0, longest: 0.0, logs: [0.0; BUCKETS] }
+    }
+}
+
+/// Where in the buckets `seconds` lie.
+fn place(seconds: f64) -> f32 {
+    (2.0 * ((seconds as f32).max(f32::MIN_POSITIVE).log2() - FIRST_LOG2)).clamp(0.0, BUCKETS as f32 - 1.0)
+}
+
+impl Survival {
+    /// An answer took so long.
+    pub fn observe(&mut self, seconds: f64) {
+        if let Some(count) = self.counts.get_mut(place(seconds) as usize) {
+            *count += 1.0;
+            self.all += 1.0;
+        }
+    }
+
+    /// Prepares the logarithms. Beyond what has been seen it goes on as the inverse of the time, from one answer of the
+    /// `typical` time on: what is longer than all before is improbable, and stays as improbable.
+    pub fn refresh(&mut self, typical: f64) {
+        if self.all > MEMORY {
+            self.counts.iter_mut().for_each(|count| *count *= 0.5);
+            self.all = self.counts.iter().sum();
+        }
+        let last = self.counts.iter().rposition(|count| *count >= 0.5).map_or(0, |last| last + 1);
+        self.longest = f64::from((0.5 * last as f32 + FIRST_LOG2).exp2());
+        let mut longer = self.all;
+        let start = place(typical);
+        for (at, (log, count)) in self.logs.iter_mut().zip(&self.counts).enumerate() {
+            let beyond = (0.5 * (start - at as f32)).exp2().min(1.0);
+            *log = ((longer.max(0.0) + beyond) / (self.all + 1.0)).ln();
+            longer -= count;
+        }
+    }
+
+    /// After how many seconds no answer is expected any more; never while little is known.
+    pub fn beyond(&self, typical: f64) -> f64 {
+        if self.all < FEWEST {
+            return f64::INFINITY;
+        }
+        (BEYOND * self.longest).max(BEYOND_TYPICAL * typical).max(BEYOND_S)
+    }
+
+    fn log(&self, seconds: f64) -> f32 {
+        let place = place(seconds);
+        let at = |bucket: usize| self.logs.get(bucket.min(BUCKETS - 1)).copied().unwrap_or(0.0);
+        let below = place as usize;
+        at(below) + (at(below + 1) - at(below)) * (place - below as f32)
+    }
+
+    /// Logarithm of the probability that a request of `age` gets no answer in the last `silence` of it, seconds.
+    pub fn silent(&self, age: f64, silence: f64) -> f32 {
+        let before = age - silence;
+        self.log(age) - if before > 0.0 { self.log(before) } else { 0.0 }
+    }
+
+    /// How far a silence is to be believed that has a probability of e to the power of `log`: 0 not at all, 1 in full.
+    pub fn belief(&self, log: f32) -> f32 {
+        if self.all < FEWEST {
+            return 1.0;
+        }
+        let [probable, improbable] = PROBABLE.map(f32::ln);
+        ((probable - log) / (probable - improbable)).clamp(0.0, 1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::rng::Rng;
+
+    fn learnt(long: f64) -> Survival {
+        let (mut survival, mut rng) = (Survival::default(), Rng::new(9));
+        for _ in 0..1000 {
+            let usual = 0.02 * (2.0 * (rng.unit() - 0.5)).exp();
+            survival.observe(if rng.unit() < long { 10.0 * rng.unit() } else { usual });
+        }
+        survival.refresh(0.02);
+        survival
+    }
+
+    #[test]
+    fn what_is_usual_is_no_alarm_and_what_is_not_is_one() {
+        let survival = learnt(0.0);
+        assert!(survival.belief(survival.silent(0.02, 0.02)) < 0.4);
+        assert_eq!(survival.belief(survival.silent(0.2, 0.2)), 1.0);
+        assert_eq!(survival.belief(2.0 * survival.silent(0.04, 0.04)), 1.0, "two of them");
+        assert_eq!(Survival::default().belief(0.0), 1.0, "nothing is known");
+    }
+
+    #[test]
+    fn a_long_poll_says_nothing_however_long_it_lasts() {
+        for survival in [learnt(0.0), learnt(0.02)] {
+            assert_eq!(survival.belief(survival.silent(60.0, 1.0)), 0.0);
+            assert_eq!(survival.belief(3.0 * survival.silent(5.0, 0.1)), 0.0);
+        }
+    }
+
+    #[test]
+    fn no_answer_is_expected_long_after_the_longest_that_is_known() {
+        assert_eq!(Survival::default().beyond(0.02), f64::INFINITY, "nothing is known");
+        assert_eq!(learnt(0.0).beyond(0.02), BEYOND_S);
+        let mixed = learnt(0.02).beyond(0.02);
+        assert!((15.0..=46.0).contains(&mixed), "twice ten seconds and more: {mixed}");
+    }
+
+    #[test]
+    fn where_many_are_late_lateness_says_less() {
+        let (usual, mixed) = (learnt(0.0), learnt(0.3));
+        assert!(mixed.silent(0.5, 0.5) > usual.silent(0.5, 0.5) + 2.0);
+        assert!(mixed.belief(mixed.silent(0.5, 0.5)) < 0.2);
+        let mut odd = Survival::default();
+        [0.0, -1.0, f64::NAN, f64::INFINITY, 1e9].iter().for_each(|s| odd.observe(*s));
+        odd.refresh(f64::NAN);
+        assert!(odd.silent(f64::NAN, 0.1).is_finite() || odd.silent(f64::NAN, 0.1).is_nan());
+    }
+}
