@@ -1,10 +1,9 @@
 //! Reading JSON objects field by field, straight into what is kept of them.
 
 use core::fmt;
-use core::marker::PhantomData;
 use std::borrow::Cow;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 /// What wants the fields of an object.
 pub(crate) trait Fields<'de> {
@@ -71,45 +70,5 @@ impl<'de> Visitor<'de> for KeyVisitor {
 
     fn visit_str<E>(self, key: &str) -> Result<Key<'de>, E> {
         Ok(Key(Cow::Owned(key.to_owned())))
-    }
-}
-
-/// Hands each object of an array to a function, read into a new `T`; `null` is an empty array.
-pub(crate) struct Array<T, F>(F, PhantomData<T>);
-
-impl<T, F: FnMut(T)> Array<T, F> {
-    /// An array whose objects `take` gets.
-    pub(crate) fn of(take: F) -> Self {
-        Array(take, PhantomData)
-    }
-}
-
-impl<'de, T: Fields<'de> + Default, F: FnMut(T)> DeserializeSeed<'de> for Array<T, F> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<(), D::Error> {
-        input.deserialize_any(self)
-    }
-}
-
-impl<'de, T: Fields<'de> + Default, F: FnMut(T)> Visitor<'de> for Array<T, F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array of objects")
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut array: A) -> Result<(), A::Error> {
-        loop {
-            let mut one = T::default();
-            if array.next_element_seed(Object(&mut one))?.is_none() {
-                return Ok(());
-            }
-            (self.0)(one);
-        }
     }
 }

@@ -24,8 +24,11 @@ const AUTHORITY: &str = "localhost";
 const JITTER: f64 = 0.1;
 /// Errors are kept up to this length, in characters.
 const MAX_ERROR: usize = 200;
-/// The admin interface answers from Envoy's own memory: it takes this long only if Envoy is in trouble.
-const MAX_WAIT: Duration = Duration::from_secs(2);
+/// An answer is awaited for so long at first, at most: it comes from Envoy's own memory …
+const FIRST_WAIT: Duration = Duration::from_secs(2);
+/// … and up to this long, twice as long each time that it does not come: Envoy before 1.38 writes all that it has, and a
+/// busy one takes its time.
+const MAX_WAIT: Duration = Duration::from_secs(32);
 /// So many hosts are asked for at a time, some two megabytes: Envoy writes them in about 30 ms.
 const HOSTS_AT_A_TIME: usize = 2000;
 /// An answer that took t is asked for again after this many t: a tenth of Envoy's main thread.
@@ -47,6 +50,8 @@ struct Place {
     localities: Question,
     /// At most so many upstreams in one question: fewer after one that took too long.
     most: usize,
+    /// How long an answer is awaited.
+    wait: Duration,
     /// Envoy answered with clusters that no worker asked for: it ignores the filter.
     unfiltered: bool,
     /// It is asked less often for want of traffic.
@@ -116,6 +121,7 @@ impl AdminPolls {
         match self.places.iter_mut().find(|place| place.cluster == admin.cluster) {
             Some(place) => {
                 place.interval = place.interval.min(admin.interval);
+                place.wait = place.wait.min(FIRST_WAIT).min(place.interval / 2);
                 place.asked_for.push(asked_for);
                 // Its answer is wanted at once.
                 place.members.due = now;
@@ -131,6 +137,8 @@ impl AdminPolls {
                 members: Question::new(now),
                 localities: Question::new(now),
                 most: usize::MAX,
+                // Before the next is asked, however short the interval comes out.
+                wait: FIRST_WAIT.min(admin.interval / 2),
                 unfiltered: false,
                 rests: false,
             }),
@@ -199,8 +207,7 @@ impl Place {
             }
         }
         self.rests |= interval_s > usual_s;
-        // Before the next is asked, however short the interval comes out.
-        let timeout = MAX_WAIT.min(self.interval / 2);
+        let timeout = self.wait;
         let waits_s = timeout.as_secs_f64();
         if self.members.is_due(waits_s, now) {
             let about = self.turn(self.members.next, |_| true);
@@ -268,8 +275,9 @@ impl Place {
         let names: Vec<&str> = asked.iter().map(|(_, name)| name.as_str()).collect();
         let listing = match status {
             None | Some(504) => {
-                // It may have been too much at a time.
+                // It may have been too much at a time, or too little time.
                 self.most = (about.len() / 2).max(1);
+                self.wait = (2 * self.wait).min(MAX_WAIT);
                 Err("timed out".to_owned())
             }
             Some(status) => envoy_admin::parse(status, body, &names).map_err(|error| error.to_string()),

@@ -4,7 +4,7 @@ use wasmhost::Request;
 
 use crate::discovery;
 use crate::lease::crew;
-use crate::scene::{Ending, address, begin, config, load, ms, pass, respond, single};
+use crate::scene::{Ending, address, begin, config, load, ms, pass, picks, respond, single};
 use crate::wasm::Wasm;
 use crate::world::{Answer, Plugin, World};
 
@@ -203,6 +203,26 @@ fn envoys_list_costs_so_much_a_member_and_no_more_the_more_there_are() {
     println!("{many:?} with 2,000");
     assert!(few.0 <= FUEL_PER_MEMBER && many.0 <= FUEL_PER_MEMBER, "{few:?} {many:?}");
     assert!(many.2 <= 40 << 20, "{} bytes of memory", many.2);
+}
+
+/// Passing over what nobody asked for may use this much fuel a megabyte: Envoy before 1.38 tells of all its clusters.
+const FUEL_PER_STRANGE_MEGABYTE: u64 = 25_000_000;
+
+#[test]
+fn what_envoy_tells_of_other_clusters_is_passed_over_cheaply_however_much_it_is() {
+    let mut world = Wasm::new(5);
+    let crew = discovery::crew(&mut world, 1, &discovery::plugin(&discovery::by_envoy(), discovery::RANDOM));
+    let call = discovery::asked(&mut world, &crew, discovery::ADMIN);
+    let body = discovery::unfiltered(402, 50);
+    world.answer(&call, &Answer::Http(200, body.as_bytes()));
+    let (vm, _) = world.vm(crew.main());
+    let (fuel, memory) = (vm.last_cost().fuel, vm.memory_bytes());
+    let megabytes = body.len() as u64 >> 20;
+    println!("{} fuel a megabyte of {megabytes}, {memory} bytes of memory", fuel / megabytes);
+    [crew.main(), crew[0]].iter().for_each(|plugin| world.tick(*plugin));
+    assert_eq!(picks(&mut world, crew[0], 1000).len(), 50);
+    assert!(megabytes >= 15 && fuel <= FUEL_PER_STRANGE_MEGABYTE * megabytes, "{fuel} for {megabytes} MB");
+    assert!(memory <= 4 << 20, "{memory} bytes of memory");
 }
 
 #[test]

@@ -86,6 +86,19 @@ pub fn printed(first: usize, endpoints: usize) -> String {
     )
 }
 
+/// `/clusters` as Envoy before 1.38 prints it, whatever it is asked for: the cluster in the midst of so many others.
+pub fn unfiltered(clusters: usize, endpoints: usize) -> String {
+    let web = printed(0, endpoints);
+    let list = web.find('[').map_or(0, |at| at + 1)..web.rfind(']').unwrap_or_default();
+    let web = &web[list];
+    let one = |at: usize| match at {
+        _ if at == clusters / 2 => web.to_owned(),
+        _ => web.replacen("\"web\"", &format!("\"outbound|80||{at}.default.svc.cluster.local\""), 1),
+    };
+    let all: Vec<String> = (0..clusters).map(|at| one(at).trim_end().to_owned()).collect();
+    format!("{{\n \"cluster_statuses\": [{}\n ]\n}}\n", all.join(","))
+}
+
 pub fn split(endpoint: usize) -> (String, String) {
     let address = address(endpoint);
     let (ip, port) = address.rsplit_once(':').expect("ip:port");
@@ -253,6 +266,20 @@ fn what_is_no_list_changes_nothing(mut world: impl World) {
     assert!(said("envoy_admin poll succeeded again") >= 1, "{logs:?}");
 }
 
+fn an_answer_that_does_not_come_is_awaited_longer_the_next_time(mut world: impl World) {
+    let crew = crew(&mut world, 1, &plugin(&by_envoy(), RANDOM));
+    let mut waited = Vec::new();
+    for answer in [Answer::Failed, Answer::Http(504, b""), Answer::Failed, Answer::Failed, Answer::Failed] {
+        waited.push(asked(&mut world, &crew, ADMIN).timeout);
+        tell(&mut world, &crew, ADMIN, &answer);
+    }
+    assert_eq!(waited, [500, 1000, 2000, 4000, 8000].map(ms));
+    told(&mut world, &crew, &healthy(&[0, 1]));
+    assert_eq!(targets(&mut world, crew[0]), addresses(&[0, 1]));
+    (0..4).for_each(|_| tell(&mut world, &crew, ADMIN, &Answer::Failed));
+    assert_eq!(asked(&mut world, &crew, ADMIN).timeout, ms(32_000), "and no longer than that");
+}
+
 /// So many seconds in which every question to Envoy is answered with an empty list.
 fn hear_of_nobody<W: World>(world: &mut W, crew: &Crew, seconds: u64) {
     let empty = healthy(&[]);
@@ -397,6 +424,7 @@ fn ten_are_replaced_one_by_one_and_nobody_is_named_who_is_gone(mut world: impl W
 }
 
 both!(
+    an_answer_that_does_not_come_is_awaited_longer_the_next_time,
     envoys_list_reaches_every_worker_in_a_tick,
     the_first_question_is_put_at_once,
     nobody_is_turned_away_because_nobody_is_known_yet,

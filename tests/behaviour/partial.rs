@@ -302,9 +302,11 @@ fn one_question_names_all_upstreams_and_what_envoy_adds_is_passed_over(mut world
     assert_eq!(world.calls().iter().filter(|call| call.cluster == ADMIN).count(), 1);
     // Envoy before 1.38 answers with all that it has, more than is held at a time.
     let web = healthy(&[0, 1]);
-    let strangers =
-        web.replace("\"web\"", "\"stranger\"").replace(r#"{"cluster_statuses":["#, "").replace("]}]}", "]}");
-    let many = vec![strangers.as_str(); (9 << 20) / strangers.len()].join(",");
+    let strangers = healthy(&(0..50).collect::<Vec<_>>())
+        .replace("\"web\"", "\"stranger\"")
+        .replace(r#"{"cluster_statuses":["#, "")
+        .replace("]}]}", "]}");
+    let many = vec![strangers.as_str(); (9 << 20) / strangers.len() + 1].join(",");
     let body = web.replacen("[{\"name\"", &format!("[{many},{{\"name\""), 1);
     assert!(body.len() > 9 << 20);
     told(&mut world, &crew, &body);

@@ -9,9 +9,8 @@ use crate::module::{LoadError, Module};
 use std::collections::BTreeMap;
 use wasmi::{Instance, Linker, Store, Val};
 
-/// A callback that burns this much is taken for an endless loop and trapped. The dearest that is none reads an answer of
-/// Envoy's admin interface of nine megabytes in parts.
-const FUEL_PER_CALLBACK: u64 = 10_000_000_000;
+/// A callback that burns this much is taken for an endless loop and trapped.
+const FUEL_PER_CALLBACK: u64 = 500_000_000;
 
 #[derive(Debug)]
 pub(crate) struct Core {

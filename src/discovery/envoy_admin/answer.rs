@@ -6,9 +6,9 @@ use std::borrow::Cow;
 
 use serde::de::MapAccess;
 
-use super::reader;
+use super::scanner::{Scanner, Unreadable};
 use crate::discovery::found::{Finding, Found};
-use crate::discovery::json::{Array, Fields, Object, skip};
+use crate::discovery::json::{Fields, Object, skip};
 use crate::host::Body;
 use config::printable::printable;
 use engine::endpoint::AnnouncedHealth;
@@ -43,8 +43,10 @@ impl fmt::Display for Unusable {
 
 impl core::error::Error for Unusable {}
 
-pub(super) fn unusable(error: serde_json::Error) -> Unusable {
-    Unusable::Malformed(printable(&error.to_string(), MAX_SHOWN))
+impl From<Unreadable> for Unusable {
+    fn from(error: Unreadable) -> Unusable {
+        Unusable::Malformed(printable(&error.to_string(), MAX_SHOWN))
+    }
 }
 
 /// What an answer says of the clusters that were asked for.
@@ -70,36 +72,26 @@ pub fn parse(status: u32, body: &dyn Body, clusters: &[&str]) -> Result<Listing,
     if status != 200 {
         return Err(Unusable::Status(status));
     }
-    let mut statuses = Statuses { clusters, members: vec![None; clusters.len()], others: 0 };
-    reader::read(body, &mut statuses).map_err(unusable)?;
+    let (mut found, mut others) = (vec![None; clusters.len()], 0);
+    let mut scanner = Scanner::new(body);
+    scanner.object(&["cluster_statuses"], |scanner, _| {
+        scanner.array(|scanner| {
+            let one = Cluster::read(scanner, clusters)?;
+            let at = clusters.iter().position(|cluster| *cluster == one.name);
+            match at.and_then(|at| found.get_mut(at)) {
+                Some(members) => *members = Some(one.members),
+                None => others += 1,
+            }
+            Ok(())
+        })
+    })?;
+    scanner.end()?;
     let checked = |members: Option<Members>| {
         let members = members.ok_or(Unusable::NoSuchCluster)?;
         let Finding { ref found, skipped, .. } = members.finding;
         if found.is_empty() && skipped > 0 { Err(Unusable::NoAddresses(skipped)) } else { Ok(members) }
     };
-    Ok(Listing { clusters: statuses.members.into_iter().map(checked).collect(), others: statuses.others })
-}
-
-/// `{"cluster_statuses": [cluster, …]}`, of which some are looked for: Envoy before 1.38 answers with all that it has.
-struct Statuses<'c> {
-    clusters: &'c [&'c str],
-    members: Vec<Option<Members>>,
-    others: usize,
-}
-
-impl<'de> Fields<'de> for Statuses<'_> {
-    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
-        if key != "cluster_statuses" {
-            return skip(object);
-        }
-        object.next_value_seed(Array::of(|one: Cluster| {
-            let at = self.clusters.iter().position(|cluster| *cluster == one.name);
-            match at.and_then(|at| self.members.get_mut(at)) {
-                Some(members) => *members = Some(one.members),
-                None => self.others += 1,
-            }
-        }))
-    }
+    Ok(Listing { clusters: found.into_iter().map(checked).collect(), others })
 }
 
 #[derive(Default)]
@@ -108,21 +100,27 @@ struct Cluster {
     members: Members,
 }
 
-impl<'de> Fields<'de> for Cluster {
-    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
-        match key {
-            "name" => self.name = object.next_value()?,
-            "eds_service_name" => self.members.eds_name = Some(object.next_value()?),
-            "host_statuses" => object.next_value_seed(Array::of(|host: Host| {
-                let finding = &mut self.members.finding;
-                match host.found() {
-                    Ok(found) => finding.add(found),
-                    Err(left_out) => finding.leave_out(&left_out.name, left_out.weight, left_out.priority),
-                }
-            }))?,
-            _ => skip(object)?,
-        }
-        Ok(())
+impl Cluster {
+    /// Reads a cluster; of one that is not `asked` for, its name. Envoy prints names first, and before 1.38 all of its
+    /// clusters, whatever it is asked for.
+    fn read(scanner: &mut Scanner<'_>, asked: &[&str]) -> Result<Cluster, Unreadable> {
+        let Cluster { mut name, mut members } = Cluster::default();
+        scanner.object(&["name", "eds_service_name", "host_statuses"], |scanner, field| {
+            match field {
+                "name" => name = scanner.value()?,
+                "eds_service_name" => members.eds_name = Some(scanner.value()?),
+                _ if !name.is_empty() && !asked.contains(&&*name) => scanner.skip()?,
+                _ => scanner.array(|scanner| {
+                    match Host::read(scanner)?.found() {
+                        Ok(found) => members.finding.add(found),
+                        Err(out) => members.finding.leave_out(&out.name, out.weight, out.priority),
+                    }
+                    Ok(())
+                })?,
+            }
+            Ok(())
+        })?;
+        Ok(Cluster { name, members })
     }
 }
 
@@ -135,17 +133,20 @@ struct Host {
     locality: Place,
 }
 
-impl<'de> Fields<'de> for Host {
-    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
-        match key {
-            "address" => object.next_value_seed(Object(&mut self.address))?,
-            "health_status" => object.next_value_seed(Object(&mut self.health))?,
-            "weight" => self.weight = object.next_value()?,
-            "priority" => self.priority = object.next_value()?,
-            "locality" => object.next_value_seed(Object(&mut self.locality))?,
-            _ => skip(object)?,
-        }
-        Ok(())
+impl Host {
+    fn read(scanner: &mut Scanner<'_>) -> Result<Host, Unreadable> {
+        let mut host = Host::default();
+        scanner.object(
+            &["address", "health_status", "weight", "priority", "locality"],
+            |scanner, field| match field {
+                "address" => scanner.read(&mut host.address),
+                "health_status" => scanner.read(&mut host.health),
+                "locality" => scanner.read(&mut host.locality),
+                "weight" => scanner.value().map(|weight| host.weight = weight),
+                _ => scanner.value().map(|priority| host.priority = priority),
+            },
+        )?;
+        Ok(host)
     }
 }
 

@@ -1,10 +1,7 @@
 //! What the localities of a cluster are to get, as Envoy was told: `/config_dump?include_eds`.
 
-use serde::de::MapAccess;
-
-use super::answer::{Place, Unusable, unusable};
-use super::reader;
-use crate::discovery::json::{Array, Fields, Object, skip};
+use super::answer::{Place, Unusable};
+use super::scanner::{Scanner, Unreadable};
 use crate::discovery::localities::Locality;
 use crate::host::Body;
 
@@ -17,118 +14,67 @@ pub fn parse(status: u32, body: &dyn Body, clusters: &[&str]) -> Result<Vec<Vec<
     if status != 200 {
         return Err(Unusable::Status(status));
     }
-    let mut dump = Dump { clusters, localities: vec![Vec::new(); clusters.len()] };
-    reader::read(body, &mut dump).map_err(unusable)?;
-    Ok(dump.localities)
+    let mut found = vec![Vec::new(); clusters.len()];
+    let mut scanner = Scanner::new(body);
+    scanner.object(&["configs"], |scanner, _| {
+        scanner.array(|scanner| {
+            scanner.object(&["static_endpoint_configs", "dynamic_endpoint_configs"], |scanner, _| {
+                scanner.array(|scanner| {
+                    scanner.object(&["endpoint_config"], |scanner, _| {
+                        let one = Assignment::read(scanner, clusters)?;
+                        let at = clusters.iter().position(|cluster| *cluster == one.cluster);
+                        if let Some(found) = at.and_then(|at| found.get_mut(at)) {
+                            *found = one.localities;
+                        }
+                        Ok(())
+                    })
+                })
+            })
+        })
+    })?;
+    scanner.end()?;
+    Ok(found)
 }
 
-struct Dump<'c> {
-    clusters: &'c [&'c str],
-    localities: Vec<Vec<Locality>>,
-}
-
-impl<'de> Fields<'de> for Dump<'_> {
-    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
-        if key != "configs" {
-            return skip(object);
-        }
-        object.next_value_seed(Array::of(|config: Config| {
-            for assignment in config.assignments {
-                let at = self.clusters.iter().position(|cluster| *cluster == assignment.cluster);
-                if let Some(localities) = at.and_then(|at| self.localities.get_mut(at)) {
-                    *localities = assignment.localities;
-                }
-            }
-        }))
-    }
-}
-
-#[derive(Default)]
-struct Config {
-    assignments: Vec<Assignment>,
-}
-
-impl<'de> Fields<'de> for Config {
-    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
-        match key {
-            "static_endpoint_configs" | "dynamic_endpoint_configs" => {
-                object.next_value_seed(Array::of(|one: Wrapped| self.assignments.push(one.assignment)))
-            }
-            _ => skip(object),
-        }
-    }
-}
-
-#[derive(Default)]
-struct Wrapped {
-    assignment: Assignment,
-}
-
-impl<'de> Fields<'de> for Wrapped {
-    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
-        match key {
-            "endpoint_config" => object.next_value_seed(Object(&mut self.assignment)),
-            _ => skip(object),
-        }
-    }
-}
-
-#[derive(Default)]
 struct Assignment {
     cluster: String,
     localities: Vec<Locality>,
 }
 
-impl<'de> Fields<'de> for Assignment {
-    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
-        match key {
-            "cluster_name" => self.cluster = object.next_value()?,
-            "endpoints" => object.next_value_seed(Array::of(|one: Group| {
-                if self.localities.len() < MOST {
-                    let Group { place, locality } = one;
-                    self.localities.push(Locality { name: place.name(), ..locality });
+impl Assignment {
+    /// Reads the assignment of a cluster; of one that is not `asked` for, its name.
+    fn read(scanner: &mut Scanner<'_>, asked: &[&str]) -> Result<Assignment, Unreadable> {
+        let (mut cluster, mut localities) = (String::new(), Vec::new());
+        scanner.object(&["cluster_name", "endpoints"], |scanner, field| match field {
+            "cluster_name" => scanner.value().map(|name| cluster = name),
+            _ if !cluster.is_empty() && !asked.contains(&&*cluster) => scanner.skip(),
+            _ => scanner.array(|scanner| {
+                let locality = read_locality(scanner)?;
+                if localities.len() < MOST {
+                    localities.push(locality);
                 }
-            }))?,
-            _ => skip(object)?,
-        }
-        Ok(())
+                Ok(())
+            }),
+        })?;
+        Ok(Assignment { cluster, localities })
     }
 }
 
-#[derive(Default)]
-struct Group {
-    place: Place,
-    locality: Locality,
-}
-
-impl<'de> Fields<'de> for Group {
-    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
-        match key {
-            "locality" => object.next_value_seed(Object(&mut self.place))?,
-            "load_balancing_weight" => self.locality.weight = object.next_value()?,
-            "priority" => self.locality.priority = object.next_value()?,
-            "lb_endpoints" => object.next_value_seed(Array::of(|one: Host| {
-                self.locality.hosts += f64::from(one.weight.unwrap_or(1));
-            }))?,
-            _ => skip(object)?,
-        }
-        Ok(())
-    }
-}
-
-#[derive(Default)]
-struct Host {
-    weight: Option<u32>,
-}
-
-impl<'de> Fields<'de> for Host {
-    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
-        match key {
-            "load_balancing_weight" => self.weight = object.next_value()?,
-            _ => skip(object)?,
-        }
-        Ok(())
-    }
+fn read_locality(scanner: &mut Scanner<'_>) -> Result<Locality, Unreadable> {
+    let (mut place, mut locality) = (Place::default(), Locality::default());
+    let fields = ["locality", "load_balancing_weight", "priority", "lb_endpoints"];
+    scanner.object(&fields, |scanner, field| match field {
+        "locality" => scanner.read(&mut place),
+        "load_balancing_weight" => scanner.value().map(|weight| locality.weight = weight),
+        "priority" => scanner.value().map(|priority| locality.priority = priority),
+        _ => scanner.array(|scanner| {
+            let mut weight = None::<u32>;
+            scanner.object(&["load_balancing_weight"], |scanner, _| scanner.value().map(|w| weight = w))?;
+            locality.hosts += f64::from(weight.unwrap_or(1));
+            Ok(())
+        }),
+    })?;
+    Ok(Locality { name: place.name(), ..locality })
 }
 
 #[cfg(test)]

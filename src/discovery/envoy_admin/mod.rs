@@ -6,7 +6,7 @@
 mod answer;
 mod localities;
 mod path;
-mod reader;
+mod scanner;
 
 #[cfg(all(test, not(target_family = "wasm")))]
 mod properties;
