@@ -85,6 +85,7 @@ impl Attempt {
     pub(crate) fn begin(engine: &mut Balancer, ticket: RequestHandle, upload: Upload) -> Attempt {
         if upload == Upload::Flowing {
             engine.uploading(&ticket);
+            engine.opened(&ticket);
         }
         Attempt::Waiting { ticket, upload }
     }
@@ -93,20 +94,23 @@ impl Attempt {
     /// part that came before the answer: how slowly a client sends is not the endpoint's doing.
     pub(crate) fn request_part(&mut self, engine: &mut Balancer, host: &dyn StreamHost, last: bool) {
         if let Attempt::Waiting { ticket, upload: upload @ Upload::Flowing } = self {
+            let now = host.now();
             if last {
                 *upload = Upload::Over;
-                engine.uploaded(ticket, host.now());
+                engine.closed(ticket, now);
+                engine.uploaded(ticket, now);
             } else {
-                ticket.started = host.now();
+                engine.moves(ticket, now);
             }
         }
     }
 
     /// The handle of an attempt without an answer so far. From here on one is due, if none was before.
-    pub(crate) fn due(&mut self, engine: &mut Balancer) -> Option<&mut RequestHandle> {
+    pub(crate) fn due(&mut self, engine: &mut Balancer, now: Time) -> Option<&mut RequestHandle> {
         let Attempt::Waiting { ticket, upload } = self else { return None };
         if core::mem::replace(upload, Upload::Over) == Upload::Flowing {
             let last_part = ticket.started;
+            engine.closed(ticket, now);
             engine.uploaded(ticket, last_part);
         }
         Some(ticket)
@@ -210,6 +214,7 @@ impl Attempt {
                     (None, Upload::Flowing) => Outcome::Unrelated,
                 };
                 if upload == Upload::Flowing {
+                    engine.closed(&ticket, now);
                     engine.uploaded(&mut ticket, now);
                 }
                 engine.record_response(&ticket, outcome, now);

@@ -4,7 +4,7 @@ use crate::host::StreamHost;
 use engine::rng;
 use engine::settings::Failures;
 use engine::time::Time;
-use engine::{Balancer, Failure, Outcome, RequestHandle};
+use engine::{Balancer, Failure, Outcome, RequestHandle, RetryHint};
 
 /// Switching protocols: what flows from here on is no response body, and has no end that could be missing.
 const SWITCHING: u32 = 101;
@@ -185,13 +185,13 @@ pub(crate) fn reattribute(
     engine: &mut Balancer,
     host: &dyn StreamHost,
     (ticket, stays): (RequestHandle, bool),
-    outcome: Outcome,
+    Answer { outcome, status }: Answer,
 ) -> (RequestHandle, Outcome, bool) {
     let deadline = outcome == Outcome::Failed(Failure::Deadline);
     let served = match served_by(engine, host, ticket.upstream) {
         UpstreamHost::Endpoint(served) if engine.names(&ticket, served) => {
             if stays && attempts(host) > 1 {
-                engine.record_failed_attempt(&ticket, host.now());
+                engine.record_failed_attempt(&ticket, RetryHint::of(outcome, status), host.now());
                 return (ticket, of_a_later_attempt(outcome), true);
             }
             return (ticket, outcome, true);
@@ -212,7 +212,7 @@ pub(crate) fn reattribute(
     let Some(moved) = engine.reassigned(&ticket, served) else { return (ticket, outcome, false) };
     if attempts(host) > 1 {
         // The first endpoint failed, or the request would not be elsewhere.
-        engine.record_failed_attempt(&ticket, host.now());
+        engine.record_failed_attempt(&ticket, RetryHint::of(outcome, status), host.now());
         return (moved, of_a_later_attempt(outcome), true);
     }
     not_followed(engine, host, ticket.upstream);

@@ -227,12 +227,12 @@ impl Stream {
         match &mut self.phase {
             Phase::Foreign | Phase::Unrouted => {}
             Phase::Steered(attempt) => {
-                let Some(ticket) = attempt.due(engine).copied() else { return };
                 let now = host.now();
+                let Some(ticket) = attempt.due(engine, now).copied() else { return };
                 let Some(counts) = engine.counts(ticket.upstream) else { return };
                 let answer = classify::of_headers(host, complete, counts);
                 let from = (ticket, self.stays);
-                let (ticket, outcome, its_own) = classify::reattribute(engine, host, from, answer.outcome);
+                let (ticket, outcome, its_own) = classify::reattribute(engine, host, from, answer);
                 attempt.receive_headers(engine, ticket, outcome, now, complete);
                 self.listen(engine, host, its_own.then_some(ticket), answer, now);
             }
@@ -434,8 +434,9 @@ fn end_unanswered(
         // A client that leaves in the middle of its own request says nothing of the endpoint.
         return None;
     }
-    let ticket = attempt.due(engine).copied()?;
-    let (ticket, outcome, _) = classify::reattribute(engine, host, (ticket, stays), outcome);
+    let ticket = attempt.due(engine, host.now()).copied()?;
+    let answer = Answer { outcome, status: 0 };
+    let (ticket, outcome, _) = classify::reattribute(engine, host, (ticket, stays), answer);
     attempt.receive_headers(engine, ticket, outcome, host.now(), true);
     None
 }

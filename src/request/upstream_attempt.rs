@@ -55,7 +55,7 @@ impl UpstreamAttempt {
                 classify::not_followed(engine, host, upstream);
             }
         }
-        let ticket = match (reserved.due(engine), served) {
+        let ticket = match (reserved.due(engine, now), served) {
             (Some(ticket), UpstreamHost::Endpoint(index)) if ticket.endpoint.index == index => Some(*ticket),
             (Some(ticket), UpstreamHost::Endpoint(index)) => engine.reassigned(ticket, index),
             (Some(ticket), UpstreamHost::Unknown | UpstreamHost::None) => {
@@ -95,7 +95,7 @@ impl UpstreamAttempt {
         correlation.borrow_mut().answering = true;
         let now = host.now();
         let heeds = engine.heeds_headers(upstream);
-        let Some(ticket) = self.attempt.due(engine).copied() else { return };
+        let Some(ticket) = self.attempt.due(engine, now).copied() else { return };
         self.attempt.receive_headers(engine, ticket, answer.outcome, now, complete);
         if heeds && let Some(said) = said::of_headers(host, answer, now) {
             engine.said(&ticket, said, now);

@@ -18,6 +18,7 @@ macro_rules! both {
 }
 
 mod native;
+mod open_requests;
 mod scene;
 mod wasm;
 mod world;

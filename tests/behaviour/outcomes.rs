@@ -143,12 +143,51 @@ fn whoever_served_is_judged(mut world: impl World) {
     assert!(!counts.contains_key(&address(3)));
 }
 
-fn a_retry_that_went_well_blames_the_first_endpoint(mut world: impl World) {
+/// Answered by another endpoint at the second attempt, like this.
+fn retried(last: Ending) -> Ending {
+    Ending { served_by: Some(address(3)), attempts: Some(2), ..last }
+}
+
+fn retries_that_went_well_blame_an_endpoint_that_answers_nothing(mut world: impl World) {
     let plugin = single(&mut world, &config(4, PATIENT, ""));
-    let retried = Ending { served_by: Some(address(3)), attempts: Some(2), ..Ending::good() };
-    fails(&mut world, plugin, &address(0), &retried, 3);
+    fails(&mut world, plugin, &address(0), &retried(Ending::good()), 11);
+    assert!(picks_of(&mut world, plugin, &address(0), 8) > 0);
+    let plugin = single(&mut world, &config(4, PATIENT, ""));
+    fails(&mut world, plugin, &address(0), &retried(Ending::good()), 12);
     let counts = picks(&mut world, plugin, 30);
     assert_eq!((counts.len(), counts.get(&address(0))), (3, None), "{counts:?}");
+}
+
+fn retries_eject_no_endpoint_that_answers_well_in_between(mut world: impl World) {
+    // As it is by default, where a single failure makes suspect: it sheds half or three quarters of its requests.
+    for shed in 1..=3 {
+        let plugin = single(&mut world, &config(4, r#""policy":"round_robin""#, ""));
+        for _ in 0..20 {
+            fails(&mut world, plugin, &address(0), &retried(Ending::good()), shed);
+            give(&mut world, plugin, &address(0), &Ending::good());
+        }
+        assert_eq!(picks_of(&mut world, plugin, &address(0), 40), 10, "{shed}");
+    }
+}
+
+fn the_last_answer_tells_why_a_request_was_tried_again<W: World>(_: W) {
+    for shed in [Ending::status("429"), Ending::status("409"), Ending::grpc_headers("8")] {
+        let mut world = W::new(4);
+        let plugin = single(&mut world, &config(4, PATIENT, ""));
+        fails(&mut world, plugin, &address(0), &retried(shed.clone()), 40);
+        assert_eq!(picks(&mut world, plugin, 40).len(), 4, "{shed:?}");
+    }
+    for failed in [Ending::status("503"), Ending::grpc_headers("14")] {
+        let mut world = W::new(8);
+        let plugin = single(&mut world, &config(8, PATIENT, ""));
+        // Each time another endpoint had the last attempt, and failed, too.
+        for last in [3, 4, 5] {
+            let last = Ending { served_by: Some(address(last)), ..retried(failed.clone()) };
+            fails(&mut world, plugin, &address(0), &last, 1);
+        }
+        (0..30).for_each(|_| _ = serve(&mut world, plugin, |_| Ending::good()));
+        assert_eq!(picks_of(&mut world, plugin, &address(0), 40), 0, "{failed:?}");
+    }
 }
 
 fn a_retry_for_an_unseen_reason_blames_nobody_where_that_is_said(mut world: impl World) {
@@ -217,7 +256,9 @@ both!(
     anothers_429_is_not_the_endpoints,
     a_grpc_stream_is_judged_by_its_trailers_only_once,
     whoever_served_is_judged,
-    a_retry_that_went_well_blames_the_first_endpoint,
+    retries_that_went_well_blame_an_endpoint_that_answers_nothing,
+    retries_eject_no_endpoint_that_answers_well_in_between,
+    the_last_answer_tells_why_a_request_was_tried_again,
     an_answer_from_outside_the_fleet_changes_nothing,
     an_ejected_endpoint_comes_back_by_good_probes,
     a_fault_that_all_share_ejects_nobody,

@@ -14,7 +14,7 @@ use crate::rng::Rng;
 use crate::settings::{self, Failures, LoadReport, Settings};
 use crate::time::Time;
 
-use crate::{Failure, Outcome};
+use crate::{Failure, Outcome, RetryHint};
 
 use crate::cluster::{Cluster, ProbeShard, Said};
 
@@ -202,6 +202,28 @@ impl Balancer {
         }
     }
 
+    /// The client has begun a request that it has not ended.
+    pub fn opened(&mut self, ticket: &RequestHandle) {
+        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+            upstream.opened(ticket.endpoint, ticket.started);
+        }
+    }
+
+    /// Such a request moves on: a part of it came. The endpoint's time counts from the last.
+    pub fn moves(&mut self, ticket: &mut RequestHandle, now: Time) {
+        let moved = core::mem::replace(&mut ticket.started, now);
+        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+            upstream.moves(ticket.endpoint, moved, now);
+        }
+    }
+
+    /// Such a request is complete, answered, or over.
+    pub fn closed(&mut self, ticket: &RequestHandle, now: Time) {
+        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+            upstream.closed(ticket.endpoint, ticket.started, now);
+        }
+    }
+
     /// The request is complete, or is answered before it is: the endpoint's time counts from `since`.
     pub fn uploaded(&mut self, ticket: &mut RequestHandle, since: Time) {
         ticket.started = since;
@@ -231,11 +253,11 @@ impl Balancer {
         }
     }
 
-    /// The request was given up at the endpoint of `ticket` for a reason that was not seen, and answered by another, to which it has been
-    /// moved.
-    pub fn record_failed_attempt(&mut self, ticket: &RequestHandle, now: Time) {
+    /// The request was given up at the endpoint of `ticket` for a reason that was not seen, and answered by another, to
+    /// which it has been moved. That answer gives a hint.
+    pub fn record_failed_attempt(&mut self, ticket: &RequestHandle, hint: RetryHint, now: Time) {
         if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
-            upstream.record_failed_attempt(ticket.endpoint, ticket.started, now);
+            upstream.record_failed_attempt(ticket.endpoint, ticket.started, hint, now);
         }
     }
 

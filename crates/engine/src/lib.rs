@@ -69,3 +69,4 @@ pub use cluster::decision_times::DecisionTimes;
 pub use cluster::totals::Totals;
 pub use outcome::Failure;
 pub use outcome::Outcome;
+pub use outcome::RetryHint;

@@ -130,6 +130,32 @@ pub enum Outcome {
     Unrelated,
 }
 
+/// What the last answer to a request that was tried again tells of the attempts before it, which were not seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryHint {
+    /// It sheds load, and routes that try again for one such answer do for another.
+    Shed,
+    /// It failed, and so did they.
+    Failed,
+    /// Nothing.
+    Unseen,
+}
+
+impl RetryHint {
+    /// The hint of an answer with this outcome and HTTP status, 0 if there was none.
+    pub fn of(outcome: Outcome, status: u32) -> RetryHint {
+        match outcome {
+            Outcome::Failed(Failure::TooMany) => RetryHint::Shed,
+            // A call's deadline runs from its first attempt, and ends the last for no fault of its own.
+            Outcome::Failed(Failure::Deadline) => RetryHint::Unseen,
+            Outcome::Failed(_) => RetryHint::Failed,
+            // The only status that `retriable-4xx` tries again.
+            _ if status == 409 => RetryHint::Shed,
+            _ => RetryHint::Unseen,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #[cfg(all(target_family = "wasm", target_os = "unknown"))]

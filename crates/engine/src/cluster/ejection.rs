@@ -54,7 +54,8 @@ impl Cluster {
             // Beside what is only assumed, the first to answer would look like the only quick one.
             (typical + known.error_penalty(typical, errors, &self.ablation)) as f32
         };
-        let stalled = is_stalled(&known, stall_timeout, now);
+        let stalled =
+            is_stalled(&known, stall_timeout, now) || self.open_requests.stand_still(index, &known, now);
         let good = if stalled || !member.health.untroubled() { known.good() } else { GoodRun::default() };
         member.expected = expected;
         member.health.set_stalled(stalled);
@@ -134,6 +135,7 @@ impl Cluster {
         let typical = median(known);
         self.typical = typical.unwrap_or(self.typical);
         self.compare_subsets(typical, now);
+        self.look_at_open_requests(now);
         for index in 0..self.members.len() as u32 {
             self.assess(index, now);
         }

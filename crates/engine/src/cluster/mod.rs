@@ -5,6 +5,7 @@ mod ejection;
 mod explain;
 mod failings;
 mod handover;
+mod open_requests;
 mod pressure;
 mod probes;
 mod returning;
@@ -15,13 +16,14 @@ mod stalled;
 mod subset;
 pub(crate) mod totals;
 mod transitions;
+mod unseen;
 
 use core::ops::Range;
 use core::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::{Decision, Failure, Outcome, Reason, RequestHandle, Totals};
+use super::{Decision, Failure, Outcome, Reason, RequestHandle, RetryHint, Totals};
 use crate::ablation::Ablation;
 use crate::autoscale::Scaler;
 use crate::cluster::handover::HandoverState;
@@ -34,12 +36,14 @@ use crate::endpoint::{EndpointView, NOISE_S};
 use crate::endpoint::{PeerReport, PeerTable};
 use crate::estimate::latency::CLIP;
 use crate::estimate::{Epochs, LearntWeight, PeakEwma, Queueing, Reading, Slots};
-use crate::health::Evidence;
+use crate::health::{Evidence, State};
 use crate::policy::{Candidates, PickContext, Request, Turns};
 use crate::rng::{self, Rng};
 use crate::settings::{self, NoneEligible};
 use crate::time::Time;
 use failings::Failings;
+use open_requests::OpenRequests;
+use unseen::UnseenFailures;
 
 /// Latency assumed as the fleet's until there is a first answer, seconds.
 const INITIAL_LATENCY_S: f64 = 0.05;
@@ -107,6 +111,8 @@ pub struct Cluster {
     scaler: Scaler,
     rules: Rules,
     failings: Failings,
+    unseen: UnseenFailures,
+    open_requests: OpenRequests,
     split: Split,
     lanes: Vec<VersionSubset>,
     subsets: Vec<Subset>,
@@ -175,6 +181,8 @@ impl Cluster {
             scaler: Scaler::default(),
             rules: Rules::new(&config.rules),
             failings: Failings::new(&config),
+            unseen: UnseenFailures::default(),
+            open_requests: OpenRequests::default(),
             split: Split::new(&config.split),
             lanes: Vec::new(),
             subsets: Vec::new(),
@@ -343,10 +351,12 @@ impl Cluster {
         }
         self.readings.resize(self.fleet.places() * self.config.signals.len(), Reading::default());
         self.failings.make_room(places);
+        self.unseen.make_room(places);
         for index in &changes.left {
             self.remember_counters(*index);
             self.remember_member(*index, now);
             self.reset(*index, EndpointState::default());
+            self.open_requests.forget(*index, now);
             self.rules.forget(*index);
         }
         for index in &changes.joined {
@@ -386,6 +396,7 @@ impl Cluster {
         }
         self.told.forget_one(index);
         self.failings.forget(index);
+        self.unseen.forget(index);
         self.said.forget(index);
         if let Some(peak) = self.peaks.get_mut(index as usize) {
             *peak = PeakEwma::default();
@@ -595,6 +606,29 @@ impl Cluster {
         }
     }
 
+    /// The client has begun a request at `started` that it has not ended.
+    pub fn opened(&mut self, endpoint: EndpointRef, started: Time) {
+        if self.current(endpoint).is_some() {
+            self.open_requests.open(endpoint.index, started);
+        }
+    }
+
+    /// Such a request moves on that last moved at `moved`.
+    pub fn moves(&mut self, endpoint: EndpointRef, moved: Time, now: Time) {
+        if self.current(endpoint).is_some() {
+            self.open_requests.moves(endpoint.index, moved, now);
+        }
+    }
+
+    /// Such a request is complete, answered, or over.
+    pub fn closed(&mut self, endpoint: EndpointRef, moved: Time, now: Time) {
+        let stalled = match self.current(endpoint) {
+            Some(member) => member.health.state() == State::Stalled,
+            None => return,
+        };
+        self.open_requests.close(endpoint.index, moved, now, stalled);
+    }
+
     fn count_in_flight(&mut self, index: u32, by: i32) {
         if let Some(subset) = self.subset_of_mut(index) {
             subset.in_flight = subset.in_flight.saturating_add_signed(by);
@@ -659,6 +693,12 @@ impl Cluster {
             }
             Outcome::Failed(_) | Outcome::Unrelated => member.stop_awaiting(started, epochs),
         }
+        if matches!(outcome, Outcome::Good | Outcome::Undecided)
+            || matches!(outcome, Outcome::Failed(failure) if failure.is_response())
+        {
+            self.open_requests.answered(endpoint.index, now);
+        }
+        let Some(member) = self.members.get_mut(endpoint.index as usize) else { return };
         if outcome == Outcome::Good || outcome == Outcome::Undecided {
             let well = seconds <= GOOD_MULTIPLE * typical + NOISE_S;
             member.exploration.answer(well);
@@ -724,6 +764,9 @@ impl Cluster {
         let Some(member) = self.current(endpoint) else { return };
         member.errors.observe(failure.is_some());
         self.failings.observe(endpoint.index, failure.is_some(), now);
+        if failure.is_none() {
+            self.unseen.forget(endpoint.index);
+        }
         let Some(member) = self.current(endpoint) else { return };
         match failure {
             None => member.health.success(started),
@@ -738,13 +781,26 @@ impl Cluster {
     }
 
     /// The request failed here and was answered by another endpoint, to which it has been reassigned.
-    /// Why is not seen: where routes try again because of answers such as 429, it is priced, and no more.
-    pub fn record_failed_attempt(&mut self, endpoint: EndpointRef, started: Time, now: Time) {
-        if let Some(member) = self.current(endpoint) {
-            member.counters.request();
-        }
+    /// Why is not seen: the last answer gives a `hint`. Where there is none, it is priced, and counts only with
+    /// [others](unseen) in a row; where routes try again because of answers such as 429, it is priced and no more.
+    pub fn record_failed_attempt(
+        &mut self,
+        endpoint: EndpointRef,
+        started: Time,
+        hint: RetryHint,
+        now: Time,
+    ) {
+        let Some(member) = self.current(endpoint) else { return };
+        member.counters.request();
+        // Who is looked at by single requests is looked at to see whether they fail.
+        let looked_at = matches!(member.health.state(), State::Failed | State::Recovering | State::Stalled);
+        let counts = match hint {
+            RetryHint::Shed => false,
+            RetryHint::Failed => true,
+            RetryHint::Unseen => looked_at || self.unseen.another(endpoint.index),
+        };
         let health = &self.config.health;
-        let blamed = Failure::Reset.counted(&health.failures).filter(|_| health.blame_retried);
+        let blamed = Failure::Reset.counted(&health.failures).filter(|_| health.blame_retried && counts);
         self.record_outcome(endpoint, started, Some(blamed.unwrap_or(Failure::TooMany)), now);
     }
 
@@ -786,6 +842,7 @@ impl Cluster {
         self.learnt.iter_mut().for_each(|weight| weight.not_after(now));
         self.rules.not_after(now);
         self.failings.not_after(now);
+        self.open_requests.not_after(now);
         self.scaler.not_after(now);
     }
 

@@ -266,7 +266,7 @@ impl EndpointState {
     /// From `now` on an answer is due.
     pub fn await_answer(&mut self, now: Time) {
         self.in_flight.start_awaiting(now);
-        self.health.sent(now);
+        self.health.complete(now);
     }
 
     /// The endpoint itself answers the request started at `started`.

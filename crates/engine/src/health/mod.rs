@@ -206,6 +206,12 @@ impl Health {
         self.unanswered.sent(self.state == State::Stalled, now);
     }
 
+    /// A request that was sent before is complete at `now`: an answer is due from here on. If it is a look, it has been
+    /// counted as one.
+    pub fn complete(&mut self, now: Time) {
+        self.unanswered.sent(false, now);
+    }
+
     /// It answered.
     pub fn note_response(&mut self) {
         self.unanswered.clear();
