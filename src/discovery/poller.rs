@@ -9,7 +9,7 @@ use crate::discovery::sources::Discovery;
 use crate::host::event::{Event, Field};
 use crate::host::{Body, Call, CallError, Host};
 use crate::sharing::snapshot::{Samples, Snapshot};
-use config::{Config, Fault};
+use config::Config;
 use engine::Balancer;
 use engine::rng::{self, Rng};
 use engine::time::Time;
@@ -30,8 +30,8 @@ const AWAKE_AFTER_S: f64 = 10.0;
 /// The queries of one worker; only the lease holder sends them.
 pub struct Poller {
     queries: Vec<Query>,
-    /// What Prometheus is sent along, secrets included.
-    headers: Vec<(String, String)>,
+    /// What Prometheus is sent along, secrets included; or what is missing for it, without which it is not asked.
+    headers: Result<Vec<(String, String)>, String>,
     news: bool,
     /// When any worker of the process was last seen to carry traffic.
     active: Time,
@@ -41,14 +41,21 @@ pub struct Poller {
 }
 
 impl Poller {
-    /// Every question of the configuration, its request prepared, the first due at once; or what is missing for it in
-    /// the environment.
-    pub fn new(host: &dyn Host, config: &Config, now: Time) -> Result<Poller, Vec<Fault>> {
-        let headers = question::headers(host, config)?;
+    /// Every question of the configuration, its request prepared, the first due at once.
+    pub fn new(host: &dyn Host, config: &Config, now: Time) -> Poller {
+        let headers = question::headers(host, config);
+        if let Err(missing) = &headers {
+            host.tell(&Event {
+                level: log::Level::Error,
+                name: "source_impossible",
+                message: &format!("{missing}; Prometheus is not asked, and requests are balanced without it"),
+                fields: &[("source", Field::Text("prometheus")), ("error", Field::Text(missing))],
+            });
+        }
         let mut polls =
             Poller { queries: Vec::new(), headers, news: false, active: now, busy: true, rested: Time::ZERO };
         (0..config.upstreams.len()).for_each(|upstream| polls.add(config, upstream));
-        Ok(polls)
+        polls
     }
 
     /// The questions of the upstream at this position.
@@ -130,15 +137,23 @@ impl Poller {
         rng: &mut Rng,
         now: Time,
     ) {
+        self.wake(config, snapshot, now);
         for at in 0..self.queries.len() {
             let Some(query) = self.queries.get_mut(at) else { return };
-            let Some(terms) = query.terms(config, &self.headers) else { continue };
+            let known = self.headers.as_deref().unwrap_or_default();
+            let Some(terms) = query.terms(config, known) else { continue };
             let interval_s = terms.interval.as_secs_f64();
             let idle_s = if terms.rests { now.seconds_since(self.active) } else { 0.0 };
             if !query.is_due(interval_s, self.busy || !terms.rests, now) {
                 continue;
             }
             let pause_s = query.ask(interval_s, idle_s, 2.0 * rng.unit() - 1.0, now);
+            snapshot.stats.pause_s = pause_s as f32;
+            if let Err(missing) = &self.headers {
+                let missing = missing.clone();
+                self.failed(host, config, (snapshot, discovery), at, &missing);
+                continue;
+            }
             let sent = host.call(&Call {
                 cluster: terms.cluster,
                 authority: terms.authority,
@@ -150,12 +165,25 @@ impl Poller {
             });
             query.pending = sent.ok();
             snapshot.stats.polls += 1;
-            snapshot.stats.pause_s = pause_s as f32;
             if let Err(error) = sent {
                 let error = not_sent(terms.cluster, error);
                 self.release(config, snapshot, at);
                 self.failed(host, config, (snapshot, discovery), at, &error);
             }
+        }
+    }
+
+    /// With traffic, polls come at their usual pace from now on, whatever pause was meant to follow the last.
+    fn wake(&mut self, config: &Config, snapshot: &mut Snapshot, now: Time) {
+        let Some(interval) = config.prometheus.as_ref().map(|of| of.interval).filter(|_| self.busy) else {
+            return;
+        };
+        // What is known is that old until the next answer, which is no fault.
+        let age_s = now.seconds_since(snapshot.stats.last_success);
+        let usual_s = interval.as_secs_f64().max(age_s) as f32;
+        if snapshot.stats.pause_s > usual_s {
+            snapshot.stats.pause_s = usual_s;
+            self.news = true;
         }
     }
 

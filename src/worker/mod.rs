@@ -122,7 +122,7 @@ impl Worker {
             steer: SteeringHeader::new(&config),
             clusters: Clusters::new(format!("{prefix}/clusters"), templates),
             unmet: unmet::Unmet::default(),
-            poller: Poller::new(host, &config, now)?,
+            poller: Poller::new(host, &config, now),
             members: AdminPolls::new(&config, now),
             discovery: Discovery::new(&config, format!("{prefix}/fleet"), now),
             correlations: RequestCorrelations::default(),

@@ -273,13 +273,21 @@ fn a_token_comes_from_the_environment_and_is_never_told(mut world: impl World) {
     assert_eq!(lines(&world, "s3cr3t"), 0);
 }
 
-fn a_token_that_is_not_there_is_a_fault(mut world: impl World) {
+fn without_its_token_prometheus_is_not_asked_and_that_is_said_and_counted(mut world: impl World) {
     world.add_cluster("prometheus");
-    let thread = world.thread();
-    let json = config(4, SIGNAL, &format!("{SERVER}{TOKEN}}}"));
-    let lines = world.configure(thread, "evenkeel", &json).expect_err("a refusal");
+    let crew = crew(&mut world, 2, SIGNAL, TOKEN);
     let told = "$.prometheus.headers[\"authorization\"].env: found no variable \"PROM_TOKEN\" in the plugin's environment";
-    assert!(lines.iter().any(|line| line.contains(told)), "{lines:?}");
+    assert!(lines(&world, told) >= 1, "{:?}", world.logs());
+    let calls = watch(&mut world, &crew, 20, |_, _| vector(&[]));
+    assert_eq!(calls.len(), 0, "nothing goes out without the token");
+    let polls = status(&mut world, crew[0])["prometheus"].clone();
+    assert!(polls["failures"].as_u64().is_some_and(|failures| failures > 0), "{polls}");
+    assert!(polls["last_error"].as_str().is_some_and(|error| error.contains("PROM_TOKEN")), "{polls}");
+    assert_eq!(
+        picks(&mut world, crew[1], 40).values().sum::<usize>(),
+        40,
+        "requests are steered all the same"
+    );
 }
 
 /// Polls once a second would be as many as that.
@@ -347,7 +355,7 @@ both!(
     an_answer_beyond_the_limit_is_called_too_large,
     parameters_go_along_and_long_queries_are_posted,
     a_token_comes_from_the_environment_and_is_never_told,
-    a_token_that_is_not_there_is_a_fault,
+    without_its_token_prometheus_is_not_asked_and_that_is_said_and_counted,
     without_traffic_polls_become_few_and_the_first_request_makes_them_good,
     what_scales_replicas_is_asked_without_traffic_too,
     a_prometheus_that_fails_goes_stale_though_it_is_asked_seldom,

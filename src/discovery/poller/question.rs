@@ -5,7 +5,7 @@ use core::time::Duration;
 use crate::discovery::prometheus::Request;
 use crate::host::Host;
 use crate::sharing::snapshot::Samples;
-use config::{Config, Fault, HeaderValue, is_header_value};
+use config::{Config, HeaderValue, is_header_value};
 use engine::time::Time;
 
 /// The interval is varied by this share either way, so that several proxies do not ask in step.
@@ -121,8 +121,10 @@ impl Query {
 }
 
 /// The headers for Prometheus, with what the environment adds to them; or what is missing there.
-pub(super) fn headers(host: &dyn Host, config: &Config) -> Result<Vec<(String, String)>, Vec<Fault>> {
-    let (mut headers, mut faults) = (Vec::new(), Vec::new());
+///
+/// Envoy starts without a secret that its server does not have yet, and does without what needs it; so do polls.
+pub(super) fn headers(host: &dyn Host, config: &Config) -> Result<Vec<(String, String)>, String> {
+    let mut headers = Vec::new();
     for (name, value) in config.prometheus.iter().flat_map(|of| &of.headers) {
         match value {
             HeaderValue::Given(value) => headers.push((name.clone(), value.clone())),
@@ -130,19 +132,20 @@ pub(super) fn headers(host: &dyn Host, config: &Config) -> Result<Vec<(String, S
                 Some(value) if !value.is_empty() && is_header_value(value.trim()) => {
                     headers.push((name.clone(), format!("{prefix}{}", value.trim())));
                 }
-                found => faults.push(Fault {
-                    path: format!("$.prometheus.headers[{name:?}].env"),
-                    found: match found {
-                        None => format!("found no variable {variable:?} in the plugin's environment"),
-                        Some(_) => format!("found {variable:?} to be no header value (not shown)"),
-                    },
-                    allowed: "a variable that vm_config.environment_variables gives to the plugin".into(),
-                    hint: None,
-                }),
+                found => {
+                    let found = match found {
+                        None => format!("no variable {variable:?} in the plugin's environment"),
+                        Some(_) => format!("{variable:?} to be no header value (not shown)"),
+                    };
+                    return Err(format!(
+                        "$.prometheus.headers[{name:?}].env: found {found}; vm_config.environment_variables gives \
+                         variables to the plugin"
+                    ));
+                }
             },
         }
     }
-    if faults.is_empty() { Ok(headers) } else { Err(faults) }
+    Ok(headers)
 }
 
 #[cfg(test)]
