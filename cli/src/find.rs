@@ -76,7 +76,18 @@ pub fn named(document: &Value) -> String {
 fn search(value: &Value, place: &str, document: usize, found: &mut Vec<Plugin>) -> Result<()> {
     match value {
         Value::Object(members) => {
-            if let Some(configuration) = in_manifest(value).or_else(|| in_envoy(value)) {
+            if let Some(configuration) = in_manifest(value) {
+                let json = as_the_filter_gets_it(configuration).with_context(|| place.to_owned())?;
+                found.push(Plugin { place: place.to_owned(), json, document });
+                return Ok(());
+            }
+            if let Some(configuration) = in_envoy(value) {
+                if !configuration.is_null() && !configuration["@type"].is_string() {
+                    bail!(
+                        "{place}: the plugin's `configuration` has no \"@type\", so Envoy refuses it: write a StringValue \
+                         ({STRING}) with the JSON as text"
+                    );
+                }
                 let json = as_the_filter_gets_it(configuration).with_context(|| place.to_owned())?;
                 found.push(Plugin { place: place.to_owned(), json, document });
                 return Ok(());
@@ -282,5 +293,18 @@ mod tests {
         assert!(format!("{:#}", plugins(text.as_bytes()).unwrap_err()).contains("x/Int64Value"));
         let text = text.replace("x/Int64Value", STRUCT);
         assert!(format!("{:#}", plugins(text.as_bytes()).unwrap_err()).contains("write a StringValue"));
+        // With the members of the Struct under `value`, as they were, and without a type at all.
+        for configuration in [
+            format!("{{ '@type': {STRUCT}, value: {CONFIG} }}"),
+            format!("{{ '@type': {STRUCT}, {} }}", &CONFIG[1..CONFIG.len() - 1]),
+            CONFIG.to_owned(),
+            format!("'{CONFIG}'"),
+        ] {
+            let text = format!(
+                "filter: {{ '@type': {WASM_FILTER}, config: {{ name: evenkeel, configuration: {configuration} }} }}"
+            );
+            let error = format!("{:#}", plugins(text.as_bytes()).unwrap_err());
+            assert!(error.contains("write a StringValue"), "{configuration}: {error}");
+        }
     }
 }
