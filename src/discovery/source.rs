@@ -256,7 +256,14 @@ mod tests {
         assert!(believe(&mut source.clone(), s(10), Standing::Fails));
         (3..500).for_each(|at| _ = source.answer(finding(&[1]), PROMETHEUS, s(5 * at)));
         assert!(!believe(&mut source, s(2500), Standing::Serves));
-        assert!(believe(&mut source, s(2500), Standing::Unknown));
+        assert!(believe(&mut source.clone(), s(2500), Standing::Unknown));
+        assert!(!believe(&mut source, s(3604), Standing::Serves));
+        // Nor for ever: its address may be another service's by now.
+        assert!(believe(&mut source.clone(), s(3605), Standing::Serves));
+        source.answer(finding(&[]), PROMETHEUS, s(3606));
+        assert!(!believe(&mut source, s(9999), Standing::Serves), "nothing else is known");
+        source.answer(finding(&[1]), PROMETHEUS, s(9999));
+        assert!(believe(&mut source, s(9999), Standing::Unknown));
         // Where no endpoint is named at all, failures alone do not empty the list.
         source.answer(finding(&[]), PROMETHEUS, s(2600));
         source.answer(finding(&[]), PROMETHEUS, s(2605));

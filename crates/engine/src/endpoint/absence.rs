@@ -3,7 +3,8 @@
 //! A Prometheus that was restarted names an endpoint when it has scraped it, one of a pair of servers may name fewer
 //! than the other, and `up` is 0 for an endpoint that is only busy. So an endpoint stays until its absence has lasted
 //! for longer than absences that ended before, over several answers. Two more witnesses count: an endpoint that fails
-//! by what is measured here leaves sooner, and one that serves well stays.
+//! by what is measured here leaves sooner, and one that serves well stays for an hour: its address may be another
+//! service's by then.
 
 use core::net::SocketAddr;
 
@@ -20,6 +21,9 @@ const RECORD: f64 = 2.0;
 const MAX_S: f64 = 600.0;
 /// An endpoint that fails by what is measured here is gone after as many answers without it.
 const ANSWERS_IF_FAILING: u32 = 2;
+/// An endpoint that serves well is gone after this long, seconds, of answers that name others and not it: addresses are
+/// used again, and whatever answers there is not checked by anything else.
+const MAX_SERVING_S: f64 = 3600.0;
 /// So many endpoints that left are remembered, to learn from their return.
 const MAX_DEPARTED: usize = 64;
 /// A return after this long, seconds, is a new start and teaches nothing.
@@ -114,7 +118,7 @@ impl Absences {
         let gone = |absence: &Absence| {
             let lasted = absence.answers >= ANSWERS && now.seconds_since(absence.since) >= patience_s;
             match standing(absence.address) {
-                Standing::Serves => false,
+                Standing::Serves => lasted && named_any && now.seconds_since(absence.since) >= MAX_SERVING_S,
                 Standing::Fails => lasted || (named_any && absence.answers >= ANSWERS_IF_FAILING),
                 Standing::Unknown => lasted,
             }
