@@ -75,7 +75,9 @@ impl Host for Envoy {
     }
 
     fn node_zone(&self) -> Option<String> {
-        let zone = wire::with_path(&["node", "locality", "zone"], abi::property).ok()?;
+        // The second is what documents of old call it; Envoy 1.36 to 1.40 know the first alone.
+        let paths: [&[&str]; 2] = [&["xds", "node", "locality", "zone"], &["node", "locality", "zone"]];
+        let zone = paths.iter().find_map(|path| wire::with_path(path, abi::property).ok())?;
         String::from_utf8(zone).ok().filter(|zone| !zone.is_empty())
     }
 

@@ -118,7 +118,7 @@ impl World for Wasm {
     }
 
     fn set_node_zone(&mut self, zone: &str) {
-        self.process.property(&["node", "locality", "zone"], zone.as_bytes());
+        self.process.property(&["xds", "node", "locality", "zone"], zone.as_bytes());
     }
 
     fn add_cluster(&mut self, name: &str) {

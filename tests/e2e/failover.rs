@@ -64,6 +64,17 @@ async fn traffic_leaves_a_zone_that_hangs_within_two_seconds_and_comes_back() ->
     lost_and_found(&zones().open().await?, 3, Behaviour::BlackHole).await
 }
 
+/// The same configuration in every zone: where the proxy is it knows from its own node.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_local_zone_is_that_of_the_proxys_node() -> Result<()> {
+    let places = ["a", "b", "b", "b", "b"].map(|zone| json!({ "zone": zone })).to_vec();
+    let mut stage = stage(places, json!({ "zone": { "local": "node", "spill_over_percent": 100 } }));
+    stage.proxy.extra = json!({ "node": { "id": "testbed", "cluster": "testbed", "locality": { "region": "eu", "zone": "a" } } });
+    let wave = stage.open().await?.wave(1.0).await?;
+    assert_eq!((wave.summary.failed, first(&wave, 1)), (0, 1.0), "{:?}", wave.received);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_second_priority_takes_over_and_gives_back() -> Result<()> {
     let places = [0, 0, 1].map(|priority| json!({ "priority": priority })).to_vec();
