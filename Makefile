@@ -9,6 +9,7 @@ export RUSTUP_AUTO_INSTALL := 0
 TARGET_DIR := $(shell scripts/target-dir)
 # The tests take the filter from here.
 export EVENKEEL_WASM ?= $(TARGET_DIR)/wasm32-wasip1/release/evenkeel.wasm
+export EVENKEEL_MODULE ?= $(TARGET_DIR)/module/libevenkeel.so
 
 # Written by the set-up: ENVOY, PROMETHEUS, PROMTOOL.
 with_tools := . .tools/env;
@@ -34,6 +35,14 @@ build: setup-rust ## build the filter: target/wasm32-wasip1/release/evenkeel.was
 	cargo build --release --target wasm32-wasip1 --lib
 	@ls -l "$(TARGET_DIR)/wasm32-wasip1/release/evenkeel.wasm" | awk '{ printf "build: evenkeel.wasm, %d kB\n", $$5 / 1000 }'
 
+.PHONY: module
+module: setup-rust ## build the native module for Envoy 1.38 and newer: target/module/libevenkeel.so
+	cargo rustc --profile module --package evenkeel-module --lib --crate-type cdylib
+	@# Envoy looks for lib<name>.so. A file that a running Envoy has mapped is replaced, not written over.
+	@cp "$(TARGET_DIR)/module/libevenkeel_module.so" "$(TARGET_DIR)/module/libevenkeel.so.new"
+	@mv "$(TARGET_DIR)/module/libevenkeel.so.new" "$(TARGET_DIR)/module/libevenkeel.so"
+	@ls -l "$(TARGET_DIR)/module/libevenkeel.so" | awk '{ printf "module: libevenkeel.so, %d kB\n", $$5 / 1000 }'
+
 .PHONY: demo
 demo: setup build ## real Envoy, Prometheus and backends on this machine: evenkeel beside Envoy's own policies (KEEP=1: stay up)
 	@# A package of its own: a third of the crates that the tests need. Unoptimised takes a fraction of the time to build, and
@@ -48,7 +57,7 @@ demo-autoscale: setup build ## replicas that really start and stop as evenkeel s
 test: test-native test-node ## every test: native, the real .wasm, Node, real Envoy and Prometheus
 
 .PHONY: test-native
-test-native: setup build
+test-native: setup build module
 	@scripts/setup compose-schema crd-schemas alertmanager chromium umoci sbom-schema
 	$(with_tools) cargo test --workspace
 

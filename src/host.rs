@@ -116,6 +116,11 @@ pub trait StreamHost {
     fn request_headers(&self, name: &str) -> Vec<Vec<u8>>;
     /// Sets a request header, whatever was there before.
     fn set_request_header(&self, name: &str, value: &[u8]);
+    /// Names the endpoints of the request, best first, as the steering header `header` would name them in `value`. A
+    /// proxy that has a call for it needs no header.
+    fn steer(&self, header: &str, value: &[u8]) {
+        self.set_request_header(header, value);
+    }
     /// Removes every occurrence of a request header.
     fn remove_request_header(&self, name: &str);
     /// A response header's value; the first, where there are several.

@@ -5,8 +5,7 @@
 //! Both run on the same thread in the same VM, and meet here: the request leaves a number in its properties, and
 //! an attempt that has that number shares the correlation.
 
-use std::cell::RefCell;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashMap;
 
@@ -39,8 +38,19 @@ pub(crate) struct RequestCorrelation {
     unexplained: Vec<PendingOutcome>,
 }
 
-/// A correlation that several share.
-pub(crate) type SharedCorrelation = Rc<RefCell<RequestCorrelation>>;
+/// A correlation that a request and its attempts share. A carrier may move both between threads, one at a time.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedCorrelation(Arc<Mutex<RequestCorrelation>>);
+
+impl SharedCorrelation {
+    pub fn borrow(&self) -> MutexGuard<'_, RequestCorrelation> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn borrow_mut(&self) -> MutexGuard<'_, RequestCorrelation> {
+        self.borrow()
+    }
+}
 
 impl RequestCorrelation {
     /// The correlation of a request to `upstream`, with what is reserved for it.
@@ -90,7 +100,7 @@ impl RequestCorrelations {
     /// Opens a correlation; the number finds it.
     pub fn open(&mut self, correlation: RequestCorrelation) -> (u64, SharedCorrelation) {
         self.last = self.last.wrapping_add(1);
-        let correlation = Rc::new(RefCell::new(correlation));
+        let correlation = SharedCorrelation(Arc::new(Mutex::new(correlation)));
         self.open.insert(self.last, correlation.clone());
         (self.last, correlation)
     }

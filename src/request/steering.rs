@@ -47,6 +47,11 @@ impl SteeringHeader {
         &self.header
     }
 
+    /// A decision names one endpoint from here on.
+    pub fn name_one(&mut self) {
+        self.want = 1;
+    }
+
     /// How many endpoints a decision names.
     pub fn want(&self) -> usize {
         self.want

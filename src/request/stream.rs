@@ -133,7 +133,7 @@ impl Stream {
                     self.phase = Phase::Foreign;
                     return Flow::Continue;
                 };
-                host.set_request_header(header, value);
+                host.steer(header, value);
                 self.stays = candidates.as_slice().len() == 1;
                 let first = candidates.first();
                 let ticket = first.and_then(|i| worker.engine.started(upstream, i, now));
@@ -142,7 +142,7 @@ impl Stream {
             }
             Decision::SafeEndpoint => {
                 if let Some((header, value)) = worker.steer.to_safety(upstream) {
-                    host.set_request_header(header, value);
+                    host.steer(header, value);
                 }
             }
             Decision::Fallback => {}
@@ -270,7 +270,8 @@ impl Stream {
         let Some(named) = self.shown.take() else { return };
         let (upstream, used) = match (&self.phase, &self.correlation) {
             (Phase::Followed, Some((_, correlation))) => {
-                (correlation.borrow().upstream, correlation.borrow().first)
+                let correlation = correlation.borrow();
+                (correlation.upstream, correlation.first)
             }
             (Phase::Watching { upstream, .. }, _) if classify::attempts(host) <= 1 => {
                 (*upstream, classify::served_by(&worker.engine, host, *upstream).one_of_ours())

@@ -68,6 +68,9 @@ type Counter = (&'static str, Option<(&'static str, &'static str)>, fn(&Totals) 
 /// Name, and where the value is taken from; none if it is not known.
 type Gauge = (&'static str, fn(&Cluster) -> Option<u64>);
 
+/// The gauge that is 1 while a refused configuration is stood aside for.
+pub(crate) const REFUSED: &str = "configuration_refused";
+
 const COUNTERS: [Counter; 16] = [
     ("decisions_total", Some(("reason", Reason::Policy.name())), |t| t.policy),
     ("decisions_total", Some(("reason", Reason::Probe.name())), |t| t.probes),
@@ -100,6 +103,54 @@ const GAUGES: [Gauge; 6] = [
     ("desired_replicas", |u| u.desired_replicas().map(u64::from)),
 ];
 const DECISION_TIME: &str = "decision_nanoseconds";
+
+/// A metric with places for labels, where the host wants to hear of all of them before there are values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Template {
+    /// What it is.
+    pub kind: MetricKind,
+    /// Its name behind `evenkeel.` and the labels.
+    pub name: &'static str,
+    /// The names of its labels, in their order.
+    pub labels: &'static [&'static str],
+}
+
+/// Every metric that a worker may ask its host for.
+pub fn templates() -> Vec<Template> {
+    let counters = COUNTERS.iter().map(|(name, label, _)| {
+        let labels: &'static [&'static str] = match label.map(|(label, _)| label) {
+            Some("reason") => &["upstream", "reason"],
+            Some(_) => &["upstream", "state"],
+            None => &["upstream"],
+        };
+        (MetricKind::Counter, *name, labels)
+    });
+    let gauges = GAUGES.iter().map(|(name, _)| (MetricKind::Gauge, *name, &["upstream"] as &[_]));
+    let mut all: Vec<Template> = counters
+        .chain(gauges)
+        .chain(POLLS.map(|name| (MetricKind::Counter, name, &[] as &[_])))
+        .chain([
+            (MetricKind::Gauge, POLL_AGE, &[] as &[_]),
+            (MetricKind::Gauge, SIGNAL_AGE, &["upstream", "signal"]),
+            (MetricKind::Histogram, DECISION_TIME, &["upstream"]),
+            (MetricKind::Gauge, REFUSED, &[]),
+        ])
+        .map(|(kind, name, labels)| Template { kind, name, labels })
+        .collect();
+    all.dedup();
+    all
+}
+
+/// The name of a metric, and the values of its labels with their names, as they stand in `name`.
+pub fn parts_of(name: &str) -> Option<(&str, Vec<(&str, &str)>)> {
+    let mut rest = name.strip_prefix("evenkeel.")?;
+    let mut labels = Vec::new();
+    while let Some((label, more)) = rest.split_once(";.;") {
+        labels.push(label.split_once("=.=")?);
+        rest = more;
+    }
+    Some((rest.strip_prefix("fleet_")?, labels))
+}
 
 fn change(totals: &Totals, state: usize) -> u64 {
     totals.changes.get(state).copied().unwrap_or(0)
@@ -266,6 +317,29 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
+
+    #[test]
+    fn every_metric_has_its_template() {
+        let templates = templates();
+        let label = |label: &Option<(&'static str, &'static str)>| label.map(|(label, _)| label);
+        for (name, of, _) in &COUNTERS {
+            let labels: Vec<_> = ["upstream"].into_iter().chain(label(of)).collect();
+            let found = templates.iter().filter(|t| t.name == *name && t.labels == labels);
+            assert_eq!(found.count(), 1, "{name}");
+        }
+        for (at, template) in templates.iter().enumerate() {
+            assert!(!templates[at + 1..].contains(template), "{template:?} is there twice");
+        }
+    }
+
+    #[test]
+    fn a_name_comes_apart_as_it_was_put_together() {
+        let name = name_of(&[("upstream", "a.b=.=c"), ("reason", "policy")], "decisions_total");
+        let labels = vec![("upstream", "a.b=.=c"), ("reason", "policy")];
+        assert_eq!(parts_of(&name), Some(("decisions_total", labels)));
+        assert_eq!(parts_of(&name_of(&[], "polls_total")), Some(("polls_total", vec![])));
+        assert_eq!(parts_of("evenkeel.upstream;.;fleet_x"), None);
+    }
 
     #[test]
     fn a_label_ends_where_it_ends() {

@@ -3,3 +3,5 @@
 pub(crate) mod envoy_stats;
 pub mod status;
 pub(crate) mod trace_context;
+
+pub use envoy_stats::{Template, parts_of, templates};

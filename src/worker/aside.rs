@@ -7,7 +7,7 @@ use crate::host::event::{Event, Field};
 use crate::host::{Host, MetricKind, StreamHost};
 use crate::request::Flow;
 use crate::sharing;
-use crate::telemetry::envoy_stats::process_metric;
+use crate::telemetry::envoy_stats::{REFUSED, process_metric};
 use crate::telemetry::status::{Route, refused};
 use config::{Fault, Legible};
 use engine::time::Time;
@@ -20,7 +20,6 @@ const REFUSE: &str = "refuse";
 const REPEAT_S: f64 = 60.0;
 /// How often some worker looks whether it is time.
 pub const TICK_MS: u64 = 5_000;
-const METRIC: &str = "configuration_refused";
 /// The steering headers of a configuration that names none: a client's must not reach what follows them.
 const DEFAULT_HEADERS: [&str; 2] = ["x-evenkeel-endpoint", "x-envoy-original-dst-host"];
 
@@ -44,7 +43,7 @@ pub fn accepted(host: &dyn Host) {
 }
 
 fn show(host: &dyn Host, value: u64) {
-    if let Some(metric) = host.metric(MetricKind::Gauge, &process_metric(METRIC)) {
+    if let Some(metric) = host.metric(MetricKind::Gauge, &process_metric(REFUSED)) {
         host.record(metric, value);
     }
 }

@@ -206,6 +206,11 @@ impl Worker {
         self.correlations.wanted = wanted;
     }
 
+    /// The proxy is told of one endpoint only, and chooses by itself where it tries again.
+    pub fn name_one(&mut self) {
+        self.steer.name_one();
+    }
+
     /// Takes over what the worker of an older configuration has learnt.
     pub fn take_over(&mut self, old: &mut Worker, now: Time) {
         self.engine.take_over(&mut old.engine, now);

@@ -71,6 +71,18 @@ pub fn wasm() -> Result<PathBuf> {
     Ok(built)
 }
 
+/// The native module, under the name that Envoy looks for: `EVENKEEL_MODULE`, or what `make module` leaves.
+pub fn module() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("EVENKEEL_MODULE") {
+        return existing(PathBuf::from(path), "EVENKEEL_MODULE names");
+    }
+    let built = root().join("target/module/libevenkeel.so");
+    if !built.is_file() {
+        bail!("the module is not built: no {}; run `make module` or set EVENKEEL_MODULE", built.display());
+    }
+    Ok(built)
+}
+
 /// The repository's root.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))

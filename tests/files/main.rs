@@ -10,6 +10,7 @@ mod grafana;
 mod image;
 mod manifests;
 mod markdown;
+mod module;
 mod paging;
 mod platforms;
 mod presets;

@@ -4,6 +4,7 @@ mod bootstrap;
 mod policy;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -64,6 +65,8 @@ pub struct Config {
     pub extra: Value,
     /// Envoy's component log levels.
     pub log_levels: String,
+    /// Variables of its environment.
+    pub environment: Vec<(String, OsString)>,
 }
 
 impl Default for Config {
@@ -85,7 +88,8 @@ impl Default for Config {
             discovered_filters: false,
             hot_restart: false,
             extra: Value::Null,
-            log_levels: "wasm:info,config:info".to_owned(),
+            log_levels: "wasm:info,dynamic_modules:info,config:info".to_owned(),
+            environment: Vec::new(),
         }
     }
 }
@@ -215,6 +219,7 @@ impl Generation {
 
 fn spawn(config: &Config, bootstrap: &Path, directory: &Path, generation: &Generation) -> Result<Running> {
     let mut command = Command::new(tools::envoy()?);
+    command.envs(config.environment.iter().map(|(name, value)| (name, value)));
     command.arg("-c").arg(bootstrap).args(generation.arguments(directory)).args([
         "--concurrency",
         &config.concurrency.to_string(),

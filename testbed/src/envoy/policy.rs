@@ -165,6 +165,22 @@ impl Filter {
         }))
     }
 
+    /// evenkeel as a native module, which Envoy finds by its name where `ENVOY_DYNAMIC_MODULES_SEARCH_PATH` says.
+    pub fn module(configuration: &str) -> Self {
+        Self(json!({
+            "name": "evenkeel",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter",
+                "dynamic_module_config": { "name": "evenkeel", "do_not_close": true },
+                "filter_name": "evenkeel",
+                "filter_config": {
+                    "@type": "type.googleapis.com/google.protobuf.StringValue",
+                    "value": configuration,
+                },
+            },
+        }))
+    }
+
     /// The filter that follows a header with base64("ip:port"): after evenkeel, before the router.
     pub fn stateful_session(header: &str) -> Self {
         Self(json!({

@@ -782,7 +782,7 @@ impl Cluster {
 
     /// The request failed here and was answered by another endpoint, to which it has been reassigned.
     /// Why is not seen: the last answer gives a `hint`. Where there is none, it is priced, and counts only with
-    /// [others](unseen) in a row; where routes try again because of answers such as 429, it is priced and no more.
+    /// others in a row; where routes try again because of answers such as 429, it is priced and no more.
     pub fn record_failed_attempt(
         &mut self,
         endpoint: EndpointRef,

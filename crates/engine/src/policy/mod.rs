@@ -179,7 +179,7 @@ impl Candidates {
 }
 
 /// Chooses among the eligible. A policy owns what it remembers between picks (a cursor, a ring).
-pub trait Policy {
+pub trait Policy: Send {
     /// Called when membership, eligibility or shares may have changed, never on a request.
     fn refresh(&mut self, _view: PickContext<'_>, _pool: &Pool) {}
 

@@ -1,0 +1,253 @@
+//! What Envoy calls. It refuses a module that lacks one of those that it needs. Each ends a panic at the border.
+
+use core::ffi::{c_char, c_void};
+use core::ptr::null;
+use std::sync::Arc;
+
+use super::{ConfigHandle, EnvoyBuffer, SUCCESS, StreamHandle, log, version};
+use crate::attached::Attached;
+use crate::guard::guarded;
+use crate::registry;
+use crate::request::{Flow, Request};
+
+/// The answer to a call: its status, if it has one, and its body in pieces.
+pub struct Answer<'a> {
+    /// The status, unless the call failed.
+    pub status: Option<u32>,
+    /// The pieces of the body.
+    pub body: Vec<&'a [u8]>,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct EnvoyHeader {
+    name: EnvoyBuffer,
+    value: EnvoyBuffer,
+}
+
+/// # Safety
+/// Envoy hands both over in the running event.
+unsafe fn answer<'a>(
+    result: u32,
+    (headers, count): (*const EnvoyHeader, usize),
+    (chunks, chunk_count): (*const EnvoyBuffer, usize),
+) -> Answer<'a> {
+    if result != SUCCESS || headers.is_null() {
+        return Answer { status: None, body: Vec::new() };
+    }
+    // SAFETY: so the caller says.
+    let headers = unsafe { core::slice::from_raw_parts(headers, count) };
+    let status = headers.iter().find_map(|header| {
+        // SAFETY: the same.
+        let (name, value) = unsafe { (header.name.bytes(), header.value.bytes()) };
+        (name == b":status").then(|| core::str::from_utf8(value).ok()?.parse().ok())?
+    });
+    let chunks = match chunks.is_null() {
+        true => &[],
+        // SAFETY: the same.
+        false => unsafe { core::slice::from_raw_parts(chunks, chunk_count) },
+    };
+    // SAFETY: the same.
+    Answer { status, body: chunks.iter().map(|chunk| unsafe { chunk.bytes() }).collect() }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn envoy_dynamic_module_on_program_init() -> *const c_char {
+    guarded(
+        || {
+            const CRITICAL: u32 = 5;
+            std::panic::set_hook(Box::new(|panic| log(CRITICAL, &format!("evenkeel: {panic}"))));
+        },
+        || (),
+    );
+    version().as_ptr()
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn envoy_dynamic_module_on_http_filter_config_new(
+    config: *mut c_void,
+    name: EnvoyBuffer,
+    text: EnvoyBuffer,
+) -> *const c_void {
+    // SAFETY: Envoy hands both over in this event.
+    let (name, text) = unsafe { (name.bytes(), text.bytes()) };
+    let attach = || registry::attach(ConfigHandle(config), &String::from_utf8_lossy(name), text);
+    match guarded(attach, || None) {
+        Some(attached) => Arc::into_raw(attached).cast(),
+        None => null(),
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn envoy_dynamic_module_on_http_filter_config_destroy(attached: *const c_void) {
+    if attached.is_null() {
+        return;
+    }
+    // SAFETY: Envoy gives back what `config_new` gave it, once.
+    let attached = unsafe { Arc::from_raw(attached.cast::<Attached>()) };
+    guarded(|| registry::detach(&attached), || ());
+}
+
+/// # Safety
+/// It is what `config_new` gave, and not yet destroyed.
+unsafe fn attached<'a>(pointer: *const c_void) -> Option<&'a Attached> {
+    // SAFETY: so the caller says.
+    unsafe { pointer.cast::<Attached>().as_ref() }
+}
+
+/// # Safety
+/// The same.
+unsafe fn shared(pointer: *const c_void) -> Option<Arc<Attached>> {
+    let pointer = pointer.cast::<Attached>();
+    (!pointer.is_null()).then(|| {
+        // SAFETY: `config_new` gave away one count, so there is at least that.
+        unsafe {
+            Arc::increment_strong_count(pointer);
+            Arc::from_raw(pointer)
+        }
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn envoy_dynamic_module_on_http_filter_config_scheduled(
+    _config: *mut c_void,
+    pointer: *const c_void,
+    _event: u64,
+) {
+    // SAFETY: Envoy passes a configuration that lives.
+    if let Some(attached) = unsafe { attached(pointer) } {
+        attached.tick();
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn envoy_dynamic_module_on_http_filter_config_http_callout_done(
+    _config: *mut c_void,
+    pointer: *const c_void,
+    id: u64,
+    result: u32,
+    headers: *const EnvoyHeader,
+    header_count: usize,
+    chunks: *const EnvoyBuffer,
+    chunk_count: usize,
+) {
+    // SAFETY: Envoy passes a configuration that lives.
+    if let Some(attached) = unsafe { attached(pointer) } {
+        // SAFETY: Envoy hands both over in this event.
+        let answer = unsafe { answer(result, (headers, header_count), (chunks, chunk_count)) };
+        attached.answered(id, &answer);
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn envoy_dynamic_module_on_http_filter_new(
+    pointer: *const c_void,
+    _stream: *mut c_void,
+) -> *const c_void {
+    // SAFETY: Envoy passes a configuration that lives, and lives longer than its streams.
+    let Some(attached) = (unsafe { shared(pointer) }) else { return null() };
+    Box::into_raw(Box::new(Request::of(attached))).cast_const().cast()
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn envoy_dynamic_module_on_http_filter_destroy(request: *const c_void) {
+    if request.is_null() {
+        return;
+    }
+    // SAFETY: Envoy gives back what `filter_new` gave it, once.
+    let request = unsafe { Box::from_raw(request.cast_mut().cast::<Request>()) };
+    request.end();
+}
+
+/// # Safety
+/// It is what `filter_new` gave, and not yet destroyed.
+unsafe fn request<'a>(pointer: *const c_void) -> Option<&'a Request> {
+    // SAFETY: so the caller says. Nothing else holds it but for reading: what changes in it is in a cell.
+    unsafe { pointer.cast::<Request>().as_ref() }
+}
+
+/// Events of a stream: each one is a method of [`Request`], and what Envoy does after it is a number.
+macro_rules! events {
+    ($($name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? = |$request:ident, $stream:ident| $act:expr;)+) => {
+        $(#[unsafe(no_mangle)]
+        extern "C" fn $name(stream: *mut c_void, request: *const c_void $(, $argument: $type)*) $(-> $result)? {
+            // SAFETY: Envoy passes a stream that lives, and what `filter_new` gave for it.
+            match unsafe { self::request(request) } {
+                Some($request) => {
+                    let $stream = StreamHandle(stream);
+                    $act
+                }
+                None => Default::default(),
+            }
+        })+
+    };
+}
+
+/// Headers, body and trailers go on.
+const CONTINUE: u32 = 0;
+/// Nothing goes on: the request has been answered.
+const STOP: u32 = 1;
+
+events! {
+    envoy_dynamic_module_on_http_filter_request_headers(end: bool) -> u32 =
+        |request, stream| match request.request_headers(stream, end) {
+            Flow::Continue => CONTINUE,
+            Flow::Answered => STOP,
+        };
+    envoy_dynamic_module_on_http_filter_request_body(end: bool) -> u32 = |request, stream| {
+        request.request_body(stream, end);
+        CONTINUE
+    };
+    envoy_dynamic_module_on_http_filter_request_trailers() -> u32 = |request, stream| {
+        request.request_body(stream, true);
+        CONTINUE
+    };
+    envoy_dynamic_module_on_http_filter_response_headers(end: bool) -> u32 = |request, stream| {
+        request.response_headers(stream, end);
+        CONTINUE
+    };
+    envoy_dynamic_module_on_http_filter_response_body(end: bool) -> u32 = |request, stream| {
+        request.response_body(stream, end);
+        CONTINUE
+    };
+    envoy_dynamic_module_on_http_filter_response_trailers() -> u32 = |request, stream| {
+        request.response_trailers(stream);
+        CONTINUE
+    };
+    envoy_dynamic_module_on_http_filter_stream_complete() = |request, stream| request.finish(stream);
+}
+
+// What it does not make use of, and what Envoy asks for nevertheless.
+macro_rules! unused {
+    ($($name:ident($($more:ty),*);)+) => {
+        $(#[unsafe(no_mangle)] extern "C" fn $name(_: *mut c_void, _: *const c_void $(, _: $more)*) {})+
+    };
+}
+
+unused! {
+    envoy_dynamic_module_on_http_filter_scheduled(u64);
+    envoy_dynamic_module_on_http_filter_http_callout_done(u64, u32, *const c_void, usize, *const c_void, usize);
+    envoy_dynamic_module_on_http_filter_http_stream_headers(u64, *const c_void, usize, bool);
+    envoy_dynamic_module_on_http_filter_http_stream_data(u64, *const c_void, usize, bool);
+    envoy_dynamic_module_on_http_filter_http_stream_trailers(u64, *const c_void, usize);
+    envoy_dynamic_module_on_http_filter_http_stream_complete(u64);
+    envoy_dynamic_module_on_http_filter_http_stream_reset(u64, u32);
+    envoy_dynamic_module_on_http_filter_downstream_above_write_buffer_high_watermark();
+    envoy_dynamic_module_on_http_filter_downstream_below_write_buffer_low_watermark();
+}
+
+/// An answer of Envoy's own is sent as it is; why it gives it is noted.
+#[unsafe(no_mangle)]
+extern "C" fn envoy_dynamic_module_on_http_filter_local_reply(
+    _stream: *mut c_void,
+    pointer: *const c_void,
+    _status: u32,
+    details: EnvoyBuffer,
+    _reset: bool,
+) -> u32 {
+    // SAFETY: Envoy passes what `filter_new` gave, and hands the details over in this event.
+    if let (Some(request), details) = unsafe { (request(pointer), details.bytes()) } {
+        guarded(|| request.local_reply(details), || ());
+    }
+    CONTINUE
+}

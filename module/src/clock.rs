@@ -1,0 +1,19 @@
+//! The time: that of the day when the module was loaded, and from there on as a clock that never steps.
+
+use std::sync::OnceLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use engine::time::Time;
+
+static LOADED: OnceLock<(Instant, u64)> = OnceLock::new();
+
+/// Nanoseconds since 1970, common to all threads.
+#[expect(clippy::disallowed_methods, reason = "the carrier is where the engine's time comes from")]
+pub fn now() -> Time {
+    let (loaded, then) = LOADED.get_or_init(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        (Instant::now(), u64::try_from(since.as_nanos()).unwrap_or(0))
+    });
+    let since = u64::try_from(loaded.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    Time(then.saturating_add(since))
+}

@@ -1,0 +1,231 @@
+//! [`Host`] and [`StreamHost`] over the functions of Envoy.
+
+use std::cell::RefCell;
+
+use engine::time::Time;
+use evenkeel::host::{Call, CallError, Host, MetricKind, SharedError, StreamHost};
+
+use crate::abi::{self, Attribute, Map, NotSent, StreamHandle};
+use crate::calls::Calls;
+use crate::stats::{Defined, Series};
+use crate::{clock, shared};
+
+/// Under this the access log finds what a decision left in the filter state; the same as with the filter.
+const STATE_PREFIX: &str = "wasm.";
+
+/// The surroundings of one worker.
+pub struct Process<'a> {
+    /// The metrics of the configuration through which Envoy is asked.
+    pub defined: &'a Defined,
+    /// The series of the plugin.
+    pub series: &'a Series,
+    /// Where calls are noted, with the number of the worker; nowhere outside the main thread.
+    pub calls: Option<(&'a Calls, usize)>,
+}
+
+/// Says something of this module's own in the log.
+pub fn log(level: log::Level, message: &str) {
+    let level = match level {
+        log::Level::Trace => 0,
+        log::Level::Debug => 1,
+        log::Level::Info => 2,
+        log::Level::Warn => 3,
+        log::Level::Error => 4,
+    };
+    abi::log(level, message);
+}
+
+impl Host for Process<'_> {
+    fn now(&self) -> Time {
+        clock::now()
+    }
+
+    fn shared_get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
+        shared::get(key)
+    }
+
+    fn shared_set(&self, key: &str, value: &[u8], version: Option<u32>) -> Result<(), SharedError> {
+        shared::set(key, value, version)
+    }
+
+    fn call(&self, call: &Call<'_>) -> Result<u32, CallError> {
+        let Some((calls, worker)) = self.calls else { return Err(CallError::NotSent) };
+        let usual = [
+            (":method", if call.form.is_some() { "POST" } else { "GET" }),
+            (":scheme", "http"),
+            (":path", call.path),
+            (":authority", call.authority),
+            ("accept", "application/json"),
+        ];
+        let form = call.form.map(|_| ("content-type", "application/x-www-form-urlencoded"));
+        let more = call.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let headers: Vec<(&str, &str)> = usual.into_iter().chain(form).chain(more).collect();
+        let body = call.form.map(str::as_bytes).unwrap_or_default();
+        match self.defined.config().call(call.cluster, &headers, body, call.timeout) {
+            Ok(id) => Ok(calls.note(self.defined.config(), id, worker)),
+            Err(NotSent::UnknownCluster) => Err(CallError::UnknownCluster),
+            Err(NotSent::NotNow) => Err(CallError::NotSent),
+        }
+    }
+
+    fn environment(&self, variable: &str) -> Option<String> {
+        std::env::var(variable).ok()
+    }
+
+    fn log(&self, level: log::Level, message: &str) {
+        log(level, message);
+    }
+
+    fn metric(&self, kind: MetricKind, name: &str) -> Option<u32> {
+        self.series.number(kind, name)
+    }
+
+    fn count(&self, metric: u32, by: u64) {
+        self.series.record(self.defined, metric, by);
+    }
+
+    fn record(&self, metric: u32, value: u64) {
+        self.series.record(self.defined, metric, value);
+    }
+}
+
+/// An answer that is to be given once no lock is held: Envoy runs its filters when it is given.
+pub struct Reply {
+    status: u32,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl Reply {
+    /// Gives it.
+    pub fn give(&self, stream: StreamHandle) {
+        stream.respond(self.status, &self.headers, &self.body);
+    }
+}
+
+/// One stream while one of its events runs.
+pub struct Surroundings<'a> {
+    /// The worker's.
+    pub process: Process<'a>,
+    /// None where the stream is over and nothing can be asked of it.
+    pub stream: Option<StreamHandle>,
+    /// Whether Envoy is told of the endpoint by a call, and not by a header.
+    pub by_call: bool,
+    /// Why the answer is what it is, where this version of Envoy does not tell.
+    pub details: Option<Vec<u8>>,
+    /// The answer, where the request is answered here.
+    pub reply: RefCell<Option<Reply>>,
+}
+
+impl Surroundings<'_> {
+    fn header(&self, map: Map, name: &str) -> Option<Vec<u8>> {
+        self.stream?.header(map, name)
+    }
+
+    fn headers(&self, map: Map, name: &str) -> Vec<Vec<u8>> {
+        self.stream.map(|stream| stream.headers(map, name)).unwrap_or_default()
+    }
+
+    fn set(&self, map: Map, name: &str, value: Option<&[u8]>) {
+        if let Some(stream) = self.stream {
+            stream.set_header(map, name, value);
+        }
+    }
+}
+
+impl StreamHost for Surroundings<'_> {
+    fn now(&self) -> Time {
+        clock::now()
+    }
+
+    fn request_header(&self, name: &str) -> Option<Vec<u8>> {
+        self.header(Map::RequestHeaders, name)
+    }
+
+    fn request_headers(&self, name: &str) -> Vec<Vec<u8>> {
+        self.headers(Map::RequestHeaders, name)
+    }
+
+    fn set_request_header(&self, name: &str, value: &[u8]) {
+        self.set(Map::RequestHeaders, name, Some(value));
+    }
+
+    fn steer(&self, header: &str, value: &[u8]) {
+        if !self.by_call {
+            return self.set_request_header(header, value);
+        }
+        // Envoy takes one; where it cannot follow, its own policy decides, and that is seen in the answer.
+        let first = value.split(|byte| *byte == b',').next().unwrap_or_default();
+        let _followed = self.stream.is_some_and(|stream| stream.override_host(first));
+    }
+
+    fn remove_request_header(&self, name: &str) {
+        self.set(Map::RequestHeaders, name, None);
+    }
+
+    fn response_header(&self, name: &str) -> Option<Vec<u8>> {
+        self.header(Map::ResponseHeaders, name)
+    }
+
+    fn response_headers(&self, name: &str) -> Vec<Vec<u8>> {
+        self.headers(Map::ResponseHeaders, name)
+    }
+
+    fn response_body_end(&self, most: usize) -> Vec<u8> {
+        self.stream.map(|stream| stream.response_body_end(most)).unwrap_or_default()
+    }
+
+    fn add_response_header(&self, name: &str, value: &[u8]) {
+        if let Some(stream) = self.stream {
+            stream.add_header(Map::ResponseHeaders, name, value);
+        }
+    }
+
+    fn remove_response_header(&self, name: &str) {
+        self.set(Map::ResponseHeaders, name, None);
+    }
+
+    fn response_trailer(&self, name: &str) -> Option<Vec<u8>> {
+        self.header(Map::ResponseTrailers, name)
+    }
+
+    fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
+        let stream = self.stream?;
+        let value = match path {
+            ["xds", "cluster_name"] => stream.cluster_name(),
+            ["upstream", "address"] => stream.attribute(Attribute::UpstreamAddress),
+            ["response", "code_details"] if !abi::tells_all() => self.details.clone(),
+            ["upstream", "local_address" | "transport_failure_reason"] if !abi::tells_all() => None,
+            ["upstream", "local_address"] => stream.attribute(Attribute::UpstreamLocalAddress),
+            ["upstream", "transport_failure_reason"] => {
+                stream.attribute(Attribute::UpstreamTransportFailureReason)
+            }
+            ["upstream", "request_attempt_count"] => {
+                // Before the first attempt there are none, which proxy-wasm does not tell.
+                let attempts = stream.attempts().filter(|attempts| *attempts > 0);
+                attempts.map(|attempts| attempts.to_le_bytes().to_vec())
+            }
+            ["response", "code_details"] => stream.attribute(Attribute::ResponseCodeDetails),
+            ["source", "address"] => stream.attribute(Attribute::SourceAddress),
+            ["request", "headers", name] => stream.header(Map::RequestHeaders, name),
+            _ => None,
+        };
+        value.filter(|value| !value.is_empty())
+    }
+
+    fn set_property(&self, path: &[&str], value: &[u8]) {
+        if let Some(stream) = self.stream {
+            stream.set_filter_state(&format!("{STATE_PREFIX}{}", path.join(".")), value);
+        }
+    }
+
+    fn respond(&self, status: u32, headers: &[(&str, &str)], body: &[u8]) {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let headers = headers.iter().map(own).collect();
+        self.reply.replace(Some(Reply { status, headers, body: body.to_vec() }));
+    }
+
+    fn process(&self) -> &dyn Host {
+        &self.process
+    }
+}

@@ -1,0 +1,35 @@
+//! evenkeel as a dynamic module: Envoy loads it as a shared library and calls it in its own threads.
+//!
+//! Engine, configuration, request handling and telemetry are those of the WebAssembly filter; this crate only carries
+//! them. It implements the traits [`Host`](evenkeel::host::Host) and [`StreamHost`](evenkeel::host::StreamHost) over the
+//! C interface of Envoy's dynamic modules.
+//!
+//! ```text
+//! Envoy ─▶ abi (the C interface, the only unsafe code) ─▶ guard (a panic ends here)
+//!       ─▶ request ─▶ plugin: one for each configuration, its workers behind locks ─▶ evenkeel::worker
+//! pacer (a thread that asks for the next tick) ─▶ Envoy's main thread ─▶ plugin.tick ─▶ calls to Prometheus and admin
+//! ```
+//!
+//! Up to `plugin::THREADS_A_WORKER` threads of Envoy share one worker, so that what one of them learns counts for the
+//! next request of any of them. With more threads there are more workers, which tell each other as the filter's do.
+
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::unreachable
+)]
+
+mod abi;
+mod attached;
+mod calls;
+mod clock;
+mod guard;
+mod host;
+mod pacer;
+mod plugin;
+mod registry;
+mod request;
+mod shared;
+mod stats;

@@ -1,0 +1,77 @@
+//! The thread that asks for the next tick. It only asks: the tick itself is Envoy's main thread's, where calls to
+//! clusters can be made.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use crate::abi::Waker;
+
+/// It keeps next to nothing on its stack.
+const STACK: usize = 128 * 1024;
+
+struct State {
+    period: Duration,
+    /// Where a tick is asked for; without one the thread ends.
+    waker: Option<Waker>,
+    /// A tick has been asked for and has not come yet: a main thread that is busy is not asked again.
+    asked: bool,
+}
+
+/// Asks for ticks until it is dropped.
+pub struct Pacer {
+    state: Arc<(Mutex<State>, Condvar)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pacer {
+    /// Asks `waker` for a tick after each period; `None` where the system has no further thread.
+    pub fn start(waker: Waker, period: Duration) -> Option<Pacer> {
+        let state = State { period, waker: Some(waker), asked: false };
+        let state = Arc::new((Mutex::new(state), Condvar::new()));
+        let its = state.clone();
+        let thread = Builder::new().name("evenkeel".into()).stack_size(STACK).spawn(move || run(&its));
+        Some(Pacer { state, thread: Some(thread.ok()?) })
+    }
+
+    /// The tick has come; the next one after `period`.
+    pub fn ticked(&self, period: Duration) {
+        let mut state = lock(&self.state.0);
+        state.asked = false;
+        state.period = period;
+    }
+
+    /// Asks another one from here on.
+    pub fn ask(&self, waker: Waker) {
+        let mut state = lock(&self.state.0);
+        state.asked = false;
+        state.waker = Some(waker);
+    }
+}
+
+impl Drop for Pacer {
+    /// Waits for the thread: Envoy may unload its code next.
+    fn drop(&mut self) {
+        lock(&self.state.0).waker = None;
+        self.state.1.notify_all();
+        let _it_has_ended = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+fn run(state: &(Mutex<State>, Condvar)) {
+    let mut now = lock(&state.0);
+    loop {
+        let period = now.period;
+        let waited = state.1.wait_timeout_while(now, period, |state| state.waker.is_some());
+        now = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let Some(waker) = &now.waker else { return };
+        if !now.asked {
+            waker.wake();
+            now.asked = true;
+        }
+    }
+}
