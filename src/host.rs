@@ -106,6 +106,22 @@ pub struct Call<'a> {
     pub timeout: Duration,
 }
 
+impl<'a> Call<'a> {
+    /// Every header of the request, in the order in which it is sent.
+    pub fn all_headers(&self) -> impl Iterator<Item = (&'a str, &'a str)> + Clone + use<'a> {
+        let usual = [
+            (":method", if self.form.is_some() { "POST" } else { "GET" }),
+            (":scheme", "http"),
+            (":path", self.path),
+            (":authority", self.authority),
+            ("accept", "application/json"),
+        ];
+        let form = self.form.map(|_| ("content-type", "application/x-www-form-urlencoded"));
+        let more = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        usual.into_iter().chain(form).chain(more)
+    }
+}
+
 /// One HTTP stream.
 pub trait StreamHost {
     /// The current time.

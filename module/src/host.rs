@@ -50,16 +50,7 @@ impl Host for Process<'_> {
 
     fn call(&self, call: &Call<'_>) -> Result<u32, CallError> {
         let Some((calls, worker)) = self.calls else { return Err(CallError::NotSent) };
-        let usual = [
-            (":method", if call.form.is_some() { "POST" } else { "GET" }),
-            (":scheme", "http"),
-            (":path", call.path),
-            (":authority", call.authority),
-            ("accept", "application/json"),
-        ];
-        let form = call.form.map(|_| ("content-type", "application/x-www-form-urlencoded"));
-        let more = call.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let headers: Vec<(&str, &str)> = usual.into_iter().chain(form).chain(more).collect();
+        let headers: Vec<(&str, &str)> = call.all_headers().collect();
         let body = call.form.map(str::as_bytes).unwrap_or_default();
         match self.defined.config().call(call.cluster, &headers, body, call.timeout) {
             Ok(id) => Ok(calls.note(self.defined.config(), id, worker)),

@@ -51,16 +51,7 @@ impl Host for Envoy {
     }
 
     fn call(&self, call: &Call<'_>) -> Result<u32, CallError> {
-        let usual = [
-            (":method", if call.form.is_some() { "POST" } else { "GET" }),
-            (":scheme", "http"),
-            (":path", call.path),
-            (":authority", call.authority),
-            ("accept", "application/json"),
-        ];
-        let form = call.form.map(|_| ("content-type", "application/x-www-form-urlencoded"));
-        let more = call.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let headers = wire::headers(usual.into_iter().chain(form).chain(more));
+        let headers = wire::headers(call.all_headers());
         let body = call.form.map(str::as_bytes).unwrap_or_default();
         let timeout_ms = u32::try_from(call.timeout.as_millis()).unwrap_or(u32::MAX);
         abi::http_call(call.cluster, &headers, body, timeout_ms).map_err(|status| match status {
