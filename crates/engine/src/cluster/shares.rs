@@ -79,7 +79,7 @@ impl Cluster {
         let scales: Vec<Scale> = (0..width).map(|s| self.scale(s, now)).collect();
         let fresh_s = self.fresh_s();
         let news = if self.ablation.news { Some(self.poll_s) } else { None };
-        let most = self.most_by_report(&scales, now);
+        let mut reported = self.left_by_reports(&scales, now).into_iter();
         for (index, member) in self.members.iter_mut().enumerate().filter(|(_, m)| m.present) {
             let start = slow_start(member, self.config.slow_start, now);
             let unsignalled = f64::from(member.weight) * start * left_by_rule(member);
@@ -88,11 +88,8 @@ impl Cluster {
                 continue;
             }
             let readings = self.readings.get(index * width..(index + 1) * width).unwrap_or_default();
-            let mut signals = left_by_signals(readings, &scales, false, (fresh_s, news), now);
-            if let Some(most) = most {
-                signals *= left_by_signals(readings, &scales, true, (fresh_s, news), now).min(most);
-            }
-            member.share = (unsignalled * signals) as f32;
+            let polled = left_by_signals(readings, &scales, false, (fresh_s, news), now);
+            member.share = (unsignalled * polled * reported.next().unwrap_or(1.0)) as f32;
             member.signal = match (readings.get(self.least_signal), scales.get(self.least_signal)) {
                 (Some(reading), Some(scale)) if reading.trust(now, fresh_s) > 0.0 => {
                     reading.get(now).map_or(scale.median, |(value, _)| value) as f32
@@ -104,12 +101,12 @@ impl Cluster {
         self.hold();
     }
 
-    /// The most that endpoints' own reports may multiply a share with, where there are any: with it none gets more than
-    /// [`MAX_REPORTED_GAIN`] times the part that its weight gives it.
+    /// What their own reports leave of the shares of the endpoints that are there, in their order; nothing where none
+    /// is asked for. None gets more than [`MAX_REPORTED_GAIN`] times the part that its weight gives it.
     #[inline(never)]
-    fn most_by_report(&self, scales: &[Scale], now: Time) -> Option<f64> {
+    fn left_by_reports(&self, scales: &[Scale], now: Time) -> Vec<f64> {
         if !scales.iter().any(|scale| scale.reported) {
-            return None;
+            return Vec::new();
         }
         let rows = self.readings.chunks_exact(scales.len()).zip(&self.members).filter(|(_, m)| m.present);
         let news = if self.ablation.news { Some(self.poll_s) } else { None };
@@ -119,7 +116,8 @@ impl Cluster {
                 (f64::from(member.weight), share)
             })
             .collect();
-        Some(cap(&left))
+        let most = cap(&left);
+        left.into_iter().map(|(_, share)| share.min(most)).collect()
     }
 
     /// By how much each is held below its group's share per weight, and how often turns come there.
