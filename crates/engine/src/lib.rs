@@ -24,7 +24,6 @@
 //! | limits, panic, priorities, zones, versions of a cluster | `cluster/` |
 //! | which endpoints there are, what peers report | [`endpoint`] |
 //! | pressure and desired replicas | [`autoscale`] |
-//! | whether steering does good | [`guard`] |
 //! | what can be set | [`settings`] |
 
 #![cfg_attr(
@@ -45,7 +44,6 @@ mod cluster;
 mod decision;
 pub mod endpoint;
 pub mod estimate;
-pub mod guard;
 pub mod health;
 mod outcome;
 pub mod pattern;
