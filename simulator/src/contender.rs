@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use engine::ablation::Ablation;
+use engine::ablation::{Ablation, Part};
 use engine::rng::Rng;
 use engine::time::Time;
 
@@ -86,28 +86,28 @@ pub fn ablation() -> Vec<(&'static str, Contender)> {
     let all_terms = Ablation::ALL;
     let variants = [
         (WHOLE, all_terms),
-        ("no-floor", Ablation { floor: false, ..all_terms }),
-        ("no-queueing", Ablation { queueing: false, ..all_terms }),
-        ("no-idle", Ablation { idle: false, ..all_terms }),
-        ("no-clip", Ablation { clip: false, ..all_terms }),
-        ("no-jump", Ablation { jump: false, ..all_terms }),
-        ("no-apart", Ablation { apart: false, ..all_terms }),
-        ("plain-ewma", Ablation { clip: false, jump: false, ..all_terms }),
-        ("no-fade", Ablation { fade: false, ..all_terms }),
-        ("no-doubt", Ablation { doubt: false, ..all_terms }),
-        ("no-errors", Ablation { errors: false, ..all_terms }),
-        ("no-explore", Ablation { explore: false, ..all_terms }),
-        ("no-sharing", Ablation { sharing: false, ..all_terms }),
-        ("no-verify", Ablation { verify: false, ..all_terms }),
-        ("no-eject", Ablation { eject: false, ..all_terms }),
-        ("no-health", Ablation { verify: false, eject: false, ..all_terms }),
-        ("no-health-errors", Ablation { verify: false, eject: false, errors: false, ..all_terms }),
-        ("no-background", Ablation { background: false, ..all_terms }),
-        ("no-slow-start", Ablation { slow_start: false, ..all_terms }),
-        ("no-signals", Ablation { signals: false, ..all_terms }),
-        ("no-news", Ablation { news: false, ..all_terms }),
-        ("2-choices", Ablation { choices: 2, ..all_terms }),
-        ("16-choices", Ablation { choices: 16, ..all_terms }),
+        ("no-floor", Ablation::without(&[Part::MinLatency])),
+        ("no-queueing", Ablation::without(&[Part::Queueing])),
+        ("no-idle", Ablation::without(&[Part::IdleLatency])),
+        ("no-clip", Ablation::without(&[Part::Clip])),
+        ("no-jump", Ablation::without(&[Part::Jump])),
+        ("no-apart", Ablation::without(&[Part::Apart])),
+        ("plain-ewma", Ablation::without(&[Part::Clip, Part::Jump])),
+        ("no-fade", Ablation::without(&[Part::Fade])),
+        ("no-doubt", Ablation::without(&[Part::ConfidenceMargin])),
+        ("no-errors", Ablation::without(&[Part::Errors])),
+        ("no-explore", Ablation::without(&[Part::Explore])),
+        ("no-sharing", Ablation::without(&[Part::Sharing])),
+        ("no-verify", Ablation::without(&[Part::Verify])),
+        ("no-eject", Ablation::without(&[Part::Eject])),
+        ("no-health", Ablation::without(&[Part::Verify, Part::Eject])),
+        ("no-health-errors", Ablation::without(&[Part::Verify, Part::Eject, Part::Errors])),
+        ("no-background", Ablation::without(&[Part::BaselineErrors])),
+        ("no-slow-start", Ablation::without(&[Part::SlowStart])),
+        ("no-signals", Ablation::without(&[Part::Signals])),
+        ("no-news", Ablation::without(&[Part::News])),
+        ("2-choices", Ablation::comparing(2)),
+        ("16-choices", Ablation::comparing(16)),
     ];
     let ours = |terms| Contender::Ours(engine::settings::Policy::Adaptive, terms);
     let mut all: Vec<_> = variants.into_iter().map(|(name, terms)| (name, ours(terms))).collect();

@@ -152,8 +152,8 @@ impl LoadBalancer for Proxy {
 
     fn tick(&mut self, worker: usize, now: Time) {
         let (engine, _) = &mut self.workers[worker];
-        let duty = self.exchange.swap(worker, engine, now);
-        engine.tick(duty, now);
+        let shard = self.exchange.swap(worker, engine, now);
+        engine.tick(shard, now);
         // The one that would hold the lease.
         if worker == 0 {
             engine.scale_replicas(now);

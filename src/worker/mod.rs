@@ -61,9 +61,9 @@ pub struct Worker {
     /// Where this worker's records stand, once it has been listed.
     slot_id: Option<SlotId>,
     peers: Vec<SlotId>,
-    duty: ProbeShard,
+    shard: ProbeShard,
     /// What was this worker's under the configuration before, and when that ended.
-    duty_before: Option<(ProbeShard, Time)>,
+    shard_before: Option<(ProbeShard, Time)>,
     pub(crate) carries_traffic: bool,
     /// Requests came since the last tick; ticks in a row without.
     pub(crate) busy: bool,
@@ -141,8 +141,8 @@ impl Worker {
             },
             slot_id: None,
             peers: Vec::new(),
-            duty: ProbeShard::ALONE,
-            duty_before: None,
+            shard: ProbeShard::ALONE,
+            shard_before: None,
             carries_traffic: false,
             busy: false,
             idle_ticks: 0,
@@ -214,7 +214,7 @@ impl Worker {
     /// Takes over what the worker of an older configuration has learnt.
     pub fn take_over(&mut self, old: &mut Worker, now: Time) {
         self.engine.take_over(&mut old.engine, now);
-        self.duty_before = Some((old.duty, now));
+        self.shard_before = Some((old.shard, now));
     }
 
     /// Milliseconds until the next tick.
@@ -250,7 +250,7 @@ impl Worker {
             self.lead(host, now);
         }
         self.expand(host, now);
-        let busy = self.idle_ticks < IDLE_AFTER_TICKS || self.duty.workers > 1;
+        let busy = self.idle_ticks < IDLE_AFTER_TICKS || self.shard.workers > 1;
         self.poller.see_traffic(busy, now);
         if self.is_leader() {
             let rest = self.poller.rest(&self.config, now);
@@ -277,8 +277,8 @@ impl Worker {
             let slot = worker_report::encode(&self.engine, self.idle_ticks < IDLE_AFTER_TICKS, now);
             let _the_next_tick_tries_again = slot_id.write(host, &self.keys.shared.slots, slot);
         }
-        self.duty = self.merge_peers(host, now);
-        self.engine.tick(self.duty, now);
+        self.shard = self.merge_peers(host, now);
+        self.engine.tick(self.shard, now);
         self.tell_changes(host, now);
     }
 
@@ -426,8 +426,8 @@ impl Worker {
     /// The part that was this worker's before, while those it shared with may not have been heard of yet: else each of
     /// them would explore and verify for all.
     fn divided_as_before(&self, now: Time) -> Option<ProbeShard> {
-        let (duty, since) = self.duty_before?;
-        (now >= since && now.seconds_since(since) <= engine::endpoint::GONE_AFTER_S).then_some(duty)
+        let (shard, since) = self.shard_before?;
+        (now >= since && now.seconds_since(since) <= engine::endpoint::GONE_AFTER_S).then_some(shard)
     }
 
     /// Reads what the other workers know, and finds this one's place among those that carry traffic.

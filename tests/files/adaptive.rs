@@ -29,6 +29,7 @@ const EXPLAINED_WHOLE: &[&str] = &[
     "cluster/ejection.rs",
     "cluster/probes.rs",
     "cluster/shares.rs",
+    "cluster/traffic.rs",
     "worker/tick_period.rs",
 ];
 

@@ -322,8 +322,8 @@ impl Balancer {
     }
 
     /// Time passes: draws conclusions, refreshes the policies' view, schedules probes.
-    pub fn tick(&mut self, duty: ProbeShard, now: Time) {
-        self.upstreams.iter_mut().for_each(|u| u.tick(duty, now));
+    pub fn tick(&mut self, shard: ProbeShard, now: Time) {
+        self.upstreams.iter_mut().for_each(|u| u.tick(shard, now));
     }
 
     /// Looks at the pressure of every upstream and draws conclusions on replicas; for one worker of the process.

@@ -54,10 +54,10 @@ impl Failure {
     }
 
     /// What it means for the endpoint's health; nothing at all for [`TooMany`](Failure::TooMany).
-    pub fn blow(self) -> Option<FailureEvent> {
+    pub fn failure_event(self) -> Option<FailureEvent> {
         let broke = if let Failure::Broken(connection) = self { Some(connection) } else { None };
-        let blow = FailureEvent { weight: self.weight(), broke };
-        (blow.weight > 0).then_some(blow)
+        let failure_event = FailureEvent { weight: self.weight(), broke };
+        (failure_event.weight > 0).then_some(failure_event)
     }
 
     /// Whether the endpoint itself answered, which shows that it lives.

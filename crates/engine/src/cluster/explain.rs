@@ -1,4 +1,4 @@
-//! Why this one and not that one: what an endpoint costs, and of what the cost is made.
+//! What an endpoint costs, and what its cost and its share are made of.
 
 use super::Cluster;
 use crate::policy::{PickContext, Turns};
@@ -36,16 +36,17 @@ impl Cluster {
         let subset = self.subset_of(index);
         let in_flight = subset.map_or(0, |g| g.in_flight);
         let view = PickContext {
-            members: &self.members,
-            told: &self.told,
-            identities: self.fleet.identities(),
-            peaks: &self.peaks,
+            states: &self.endpoints.states,
+            peers: &self.endpoints.peers,
+            identities: self.endpoints.set.identities(),
+            peaks: &self.endpoints.peaks,
             queueing: &self.queueing,
             in_flight,
             now,
-            turns: Turns { requests: self.requests, ..subset.map_or(Turns::default(), |g| g.turns) },
+            turns: Turns { requests: self.traffic.requests, ..subset.map_or(Turns::default(), |g| g.turns) },
         };
-        let (typical, failing) = subset.map_or((self.typical, 0.0), |g| (g.typical, g.failing));
+        let (typical, failing) =
+            subset.map_or((self.typical, 0.0), |g| (g.latency.typical, g.errors.failing));
         let error_penalty_s = member.error_penalty(typical, failing, &self.ablation);
         let slow_start = super::shares::slow_start(&member, self.config.slow_start, now);
         let rule = super::shares::left_by_rule(&member);
@@ -53,7 +54,7 @@ impl Cluster {
         let due = member.health.next_probe(&self.config.health);
         Some(Explained {
             cost: subset.and_then(|g| g.policy.cost(view, index)).filter(|cost| cost.is_finite()),
-            load: subset.map_or(0.0, |g| g.load),
+            load: subset.map_or(0.0, |g| g.division.load),
             expected_s: (f64::from(member.expected) - error_penalty_s).max(0.0),
             error_penalty_s,
             min_latency_s: f64::from(member.silent(&self.queueing, now)),
@@ -69,17 +70,17 @@ impl Cluster {
 
     /// How old the latest value of the signal at `signal` is, of whichever endpoint, seconds; none before the first.
     pub fn signal_age_s(&self, signal: usize, now: Time) -> Option<f64> {
-        let readings = self.fleet.iter().filter_map(|(index, _)| self.readings(index).get(signal));
+        let readings = self.endpoints.set.iter().filter_map(|(index, _)| self.readings(index).get(signal));
         readings.filter_map(|reading| Some(reading.get(now)?.1)).min_by(f64::total_cmp)
     }
 
     /// How many endpoints may be chosen.
     pub fn eligible(&self) -> usize {
-        self.members.iter().filter(|m| m.present && m.eligible).count()
+        self.endpoints.states.iter().filter(|m| m.present && m.eligible).count()
     }
 
     /// Whether so few are well that health is ignored.
     pub fn panics(&self) -> bool {
-        self.panic
+        self.ejection.panic
     }
 }

@@ -44,16 +44,16 @@ impl HandoverState {
 impl Cluster {
     /// Fills in what no worker has reported yet. Where one has, that counts alone, so that nothing counts twice.
     pub(super) fn restore(&mut self, now: Time) {
-        let Some(inherited) = self.inherited.as_ref() else { return };
+        let Some(inherited) = self.handover.as_ref() else { return };
         if now < inherited.since || now.seconds_since(inherited.since) > GONE_AFTER_S {
-            self.inherited = None;
+            self.handover = None;
             return;
         }
         for entry in &inherited.known {
-            let Some(index) = self.fleet.index_of_hash(entry.identity) else { continue };
-            let Some(member) = self.members.get_mut(index as usize) else { continue };
-            let places = self.fleet.places();
-            self.told.restore((index, member), places, &entry.others, &entry.evidence);
+            let Some(index) = self.endpoints.set.index_of_hash(entry.identity) else { continue };
+            let Some(member) = self.endpoints.states.get_mut(index as usize) else { continue };
+            let places = self.endpoints.set.places();
+            self.endpoints.peers.restore((index, member), places, &entry.others, &entry.evidence);
         }
     }
 }

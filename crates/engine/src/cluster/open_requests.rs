@@ -138,7 +138,7 @@ impl OpenRequests {
     /// Whether several have stood still at the endpoint at `index` for longer than that, in which no worker was answered
     /// well, and elsewhere they do not.
     pub fn stand_still(&self, index: u32, known: &EndpointView<'_>, now: Time) -> bool {
-        !self.common && self.long_still(index, known.good().start, now)
+        !self.of.is_empty() && !self.common && self.long_still(index, known.good().start, now)
     }
 
     /// The same, where another worker was last answered well at `alive`.
@@ -163,20 +163,22 @@ impl OpenRequests {
 impl Cluster {
     /// Whether open requests stand still everywhere.
     pub(super) fn look_at_open_requests(&mut self, now: Time) {
-        self.open_requests.make_room(self.members.len(), now);
-        if self.open_requests.of.is_empty() {
+        self.endpoints.open_requests.make_room(self.endpoints.states.len(), now);
+        if self.endpoints.open_requests.of.is_empty() {
             return;
         }
         let still = |index: &u32| {
             let known = self.member(*index);
-            known.is_some_and(|known| self.open_requests.long_still(*index, known.good().start, now))
+            known
+                .is_some_and(|known| self.endpoints.open_requests.long_still(*index, known.good().start, now))
         };
-        let count = (0..self.members.len() as u32).filter(still).count() as f64;
-        let share = if self.open_requests.common { RESUME_STALLED_SHARE } else { MAX_STALLED_SHARE };
+        let count = (0..self.endpoints.states.len() as u32).filter(still).count() as f64;
+        let share =
+            if self.endpoints.open_requests.common { RESUME_STALLED_SHARE } else { MAX_STALLED_SHARE };
         let endpoints = self.endpoints();
         // One of several is never the fault of all.
         let most = (share * endpoints as f64).max(if endpoints > 1 { 1.0 } else { 0.0 });
-        self.open_requests.common = count > most;
+        self.endpoints.open_requests.common = count > most;
     }
 }
 

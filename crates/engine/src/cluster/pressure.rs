@@ -16,17 +16,25 @@ use crate::time::Time;
 /// from its own floor says how much of the rest is taken.
 const SURELY_LOW: f64 = 0.5;
 
+/// How many requests an endpoint works on at a time, and the replicas that follow from the load.
+#[derive(Default)]
+pub(super) struct Capacity {
+    /// What the other workers have learnt of it, all together.
+    others: Option<Slots>,
+    pub scaler: Scaler,
+}
+
 impl Cluster {
     /// How loaded the upstream is, smoothed over some seconds; the same in every worker. 0 is idle, 1 is full;
     /// `None` while too little is known.
     pub fn pressure(&self) -> Option<f64> {
-        self.scaler.shown
+        self.capacity.scaler.shown
     }
 
     /// How many replicas there should be, those that stand by included; the same in every worker. `None` without
     /// `autoscale`, and until a whole period has been seen.
     pub fn desired_replicas(&self) -> Option<u32> {
-        let loaded = self.scaler.desired?;
+        let loaded = self.capacity.scaler.desired?;
         let most = self.config.autoscale.as_ref().map_or(u32::MAX, |of| of.max);
         Some(loaded.saturating_add(self.standing_by()).min(most.max(loaded)))
     }
@@ -47,39 +55,39 @@ impl Cluster {
 
     /// Takes what the other workers have learnt of that, all together.
     pub fn set_others_slots(&mut self, slots: Option<Slots>) {
-        self.others_slots = slots;
+        self.capacity.others = slots;
     }
 
     /// What scaling has come to.
     pub fn scaler(&self) -> &Scaler {
-        &self.scaler
+        &self.capacity.scaler
     }
 
     /// Takes what scaling has come to elsewhere.
     pub fn set_scaler(&mut self, scaler: Scaler) {
-        self.scaler = scaler;
+        self.capacity.scaler = scaler;
     }
 
     /// Looks at the pressure and draws the conclusion; for one worker of the process.
     pub fn scale_replicas(&mut self, now: Time) {
         let (pressure, replicas) = self.measure_pressure(now);
-        self.scaler.observe(self.config.autoscale.as_ref(), pressure, replicas, now);
+        self.capacity.scaler.observe(self.config.autoscale.as_ref(), pressure, replicas, now);
     }
 
     /// What is known of how many requests an endpoint works on at a time.
     pub(super) fn slots(&self) -> Option<Slots> {
-        Slots::merged(self.own_slots(), self.others_slots)
+        Slots::merged(self.own_slots(), self.capacity.others)
     }
 
     fn measure_pressure(&self, now: Time) -> (Option<Pressure>, Replicas) {
         let slots = self.slots();
         let mut tally = Tally::new(&self.config.pressure);
         let mut there = 0;
-        for (index, member) in self.known().filter(|(_, m)| self.loaded(m)) {
+        for (index, member) in self.endpoints.views().filter(|(_, m)| self.loaded(m)) {
             there += 1;
             // An endpoint that is out does nothing: neither its idleness nor its silence says anything of the others'
             // load.
-            if member.health.state() != State::Failed && !member.condition.is_unavailable() {
+            if member.health.state() != State::Failed && !member.constraints.announced.is_unavailable() {
                 tally.add(|value| self.pressing(index, member, value, slots, now));
             }
         }
@@ -90,15 +98,18 @@ impl Cluster {
     /// version without a share or degraded, is idle by design, and that says nothing of the load.
     fn loaded(&self, member: &EndpointState) -> bool {
         let degraded_out = member.degraded() && !member.eligible;
-        let draining = member.condition == AnnouncedHealth::Draining;
-        let subset = self.subsets.get(member.subset as usize);
-        member.present && !draining && !degraded_out && subset.is_some_and(|g| g.load >= WORTH_EXPLORING)
+        let draining = member.constraints.announced == AnnouncedHealth::Draining;
+        let subset = self.subsets.list.get(member.subset as usize);
+        member.present
+            && !draining
+            && !degraded_out
+            && subset.is_some_and(|g| g.division.load >= WORTH_EXPLORING)
     }
 
     /// How many stand by.
     fn standing_by(&self) -> u32 {
-        let stays = |m: &&EndpointState| m.present && m.condition != AnnouncedHealth::Draining;
-        self.members.iter().filter(stays).filter(|m| !self.loaded(m)).count() as u32
+        let stays = |m: &&EndpointState| m.present && m.constraints.announced != AnnouncedHealth::Draining;
+        self.endpoints.states.iter().filter(stays).filter(|m| !self.loaded(m)).count() as u32
     }
 
     /// What the endpoint at `index` contributes to one term.
@@ -120,7 +131,7 @@ impl Cluster {
             PressureValue::InFlight => Some(f64::from(member.total_in_flight()) / weight),
             PressureValue::Occupancy => {
                 let slots = slots?;
-                let unit = self.subsets.get(member.subset as usize).map_or(1.0, |g| g.turns.unit);
+                let unit = self.subsets.list.get(member.subset as usize).map_or(1.0, |g| g.turns.unit);
                 let crowd = f64::from(member.pending()) * f64::from(unit) / weight;
                 let occupancy = crowd / f64::from(slots.count);
                 if slots.found || occupancy <= SURELY_LOW {

@@ -22,13 +22,13 @@ const MAX_EXPLORE_PAUSE_S: f64 = 6.0;
 /// has waited for: failing ones, and those that are found slow, are asked for by requests of users. An endpoint that
 /// answers well again …
 const TURNS_TO_GO_ON: f64 = 1.0;
-/// … which endpoint is failing, so that it gets no more than half of a healthy endpoint's requests …
+/// … a failing one, so that it gets no more than half of a healthy endpoint's requests …
 const TURNS_TO_PROBE: f64 = 2.0;
-/// … which endpoint is slow …
+/// … a slow one …
 const TURNS_TO_EXPLORE: f64 = 4.0;
-/// … and which endpoint is left out for no reason that is known.
+/// … and one that is left out for no known reason.
 const TURNS_LEFT_OUT: f64 = 20.0;
-/// Duty to probe an endpoint goes from worker to worker at this pace, seconds.
+/// The shard that an endpoint is in goes from worker to worker at this pace, seconds.
 const DUTY_S: u64 = 2;
 /// A latency that lies this many standard errors above the typical one is certainly higher: sixteen times it after
 /// two answers, twice after thirty.
@@ -41,7 +41,7 @@ pub struct ProbeShard {
     pub rank: u32,
     /// How many there are, at least 1.
     pub workers: u32,
-    /// Whether it is this one that counts and tells what all of them conclude alike.
+    /// Whether it is this one that counts and logs what all of them assess alike.
     pub is_reporter: bool,
 }
 
@@ -68,14 +68,14 @@ fn certainty(member: EndpointView<'_>, typical: f64) -> f64 {
 impl Cluster {
     /// Which endpoints get a single request next: failing ones to be verified, slow ones to be explored; the longest
     /// waiting first.
-    pub(super) fn schedule(&mut self, duty: ProbeShard, now: Time) {
-        self.lanes.iter_mut().for_each(|lane| lane.pending_probes.clear());
-        let rate = self.rate * f64::from(duty.workers);
-        for at in 0..self.subsets.len() {
-            self.schedule_subset(at, rate, duty, now);
+    pub(super) fn schedule(&mut self, shard: ProbeShard, now: Time) {
+        self.subsets.versions.iter_mut().for_each(|version| version.pending_probes.clear());
+        let rate = self.traffic.rate * f64::from(shard.workers);
+        for at in 0..self.subsets.list.len() {
+            self.schedule_subset(at, rate, shard, now);
         }
-        for lane in &mut self.lanes {
-            lane.pending_probes.sort_unstable();
+        for version in &mut self.subsets.versions {
+            version.pending_probes.sort_unstable();
         }
     }
 
@@ -83,45 +83,46 @@ impl Cluster {
     /// verified: whether it can take over must be known before it has to.
     ///
     /// What they may cost is counted in requests of this worker, so that it is the same part of many and of few.
-    fn schedule_subset(&mut self, at: usize, rate: f64, duty: ProbeShard, now: Time) {
+    fn schedule_subset(&mut self, at: usize, rate: f64, shard: ProbeShard, now: Time) {
         let everybody = self.endpoints();
-        let Some(subset) = self.subsets.get(at) else { return };
-        let Some(lane) = self.lanes.get_mut(subset.key.lane) else { return };
-        let idle = subset.load < WORTH_EXPLORING;
+        let Some(subset) = self.subsets.list.get(at) else { return };
+        let Some(version) = self.subsets.versions.get_mut(subset.key.version) else { return };
+        let idle = subset.division.load < WORTH_EXPLORING;
         let explores = subset.policy.exiles() && !idle;
-        let part = self.split.share(subset.key.lane) * subset.load;
+        let part = self.subsets.split.share(subset.key.version) * subset.division.load;
         let pause = (REQUESTS_PER_EXPLORATION / (rate * part).max(1e-3))
             .clamp(EXPLORE_AFTER_S[0], EXPLORE_AFTER_S[1]);
         // A worker with less than a request in its time of duty would wait for it for ever.
-        let sparse = self.rate * (DUTY_S as f64) < 1.0;
-        let (typical, health) = (subset.typical, &self.config.health);
+        let sparse = self.traffic.rate * (DUTY_S as f64) < 1.0;
+        let (typical, health) = (subset.latency.typical, &self.config.health);
         for index in subset.pool.all().iter().copied() {
-            let Some(identity) = self.fleet.identities().get(index as usize) else { continue };
-            let Some(member) = self.members.get_mut(index as usize) else { continue };
+            let Some(identity) = self.endpoints.set.identities().get(index as usize) else { continue };
+            let Some(member) = self.endpoints.states.get_mut(index as usize) else { continue };
             // An endpoint that was ruled out elsewhere is looked after there, and one that is spared is not to be
             // disturbed.
-            let elsewhere = member.condition.is_unavailable() || (self.degraded_out > 0 && !member.eligible);
-            // What a stalled one already owes is why it is looked at.
+            let elsewhere = member.constraints.announced.is_unavailable()
+                || (self.ejection.degraded_out > 0 && !member.eligible);
+            // A stalled one is probed because of the requests that it has left unanswered.
             let stalled = member.health.state() == State::Stalled;
-            // Who wants to be left alone is.
-            if member.word.held()
-                || (self.told.of(index, member).pending() > 0 && !stalled)
-                || (elsewhere && member.condition != AnnouncedHealth::Serving)
+            // One that asked for a pause gets it.
+            if member.constraints.word.held()
+                || (self.endpoints.peers.of(index, member).pending() > 0 && !stalled)
+                || (elsewhere && member.constraints.announced != AnnouncedHealth::Serving)
             {
                 continue;
             }
             let again = member.exploration.looks_again();
-            let waited = self.requests.wrapping_sub(member.asked);
+            let waited = self.traffic.requests.wrapping_sub(member.turn.asked);
             // No endpoint has a fair part of what goes elsewhere: then it is one of all.
             let turn = if idle { everybody as f64 } else { f64::from(subset.turns.apart / member.weight) };
             let turns = f64::from(waited) / turn;
-            let known = self.told.of(index, member);
+            let known = self.endpoints.peers.of(index, member);
             // What a rule took out for its own measurements shows only by requests that these have changed.
-            let ruled_out = !known.eligible && known.ruled == Some(RuleAction::Eject);
+            let ruled_out = !known.eligible && known.constraints.ruled == Some(RuleAction::Eject);
             let still_slow = ruled_out || f64::from(known.expected) > GOOD_MULTIPLE * typical + NOISE_S;
             let state = known.health.state();
             let silence =
-                || now.seconds_since(known.quiet_since().max(self.began).max(known.health.joined()));
+                || now.seconds_since(known.quiet_since().max(self.traffic.began).max(known.health.joined()));
             let due = if stalled {
                 !known.eligible && silence() >= known.health.look_after_s(health) && turns >= TURNS_TO_PROBE
             } else if state != State::Healthy {
@@ -137,7 +138,7 @@ impl Cluster {
             } else {
                 // Not only the slow: where most were slow together, slow is typical, and all of them are left
                 // without traffic once one has healed.
-                let left_out = || turns * f64::from(1.0 - known.held) >= TURNS_LEFT_OUT;
+                let left_out = || turns * f64::from(1.0 - known.turn.held) >= TURNS_LEFT_OUT;
                 turns >= TURNS_TO_EXPLORE && (still_slow || left_out()) && {
                     let growth = EXPLORE_GROWTH.powi(i32::from(known.exploration.in_vain().min(16)));
                     let growth = growth * certainty(known, typical);
@@ -148,29 +149,30 @@ impl Cluster {
                 member.exploration.settle();
             }
             // A worker that began to look again goes on, so that the same worker sees the answers in a row.
-            if due && (again || sparse || duty.owns(*identity, now)) {
-                lane.pending_probes.push((waited, index));
+            if due && (again || sparse || shard.owns(*identity, now)) {
+                version.pending_probes.push((waited, index));
             }
         }
     }
 
-    /// The endpoint that is to have the next request of the version at `lane`, whatever the policy says. Who cannot be
-    /// afforded now is passed over.
-    pub(super) fn next_due(&mut self, lane: usize, key: Option<u64>) -> Option<u32> {
+    /// The endpoint that is to have the next request of the version at `lane`, whatever the policy says. One that
+    /// cannot be afforded now is passed over.
+    pub(super) fn next_due(&mut self, version: usize, key: Option<u64>) -> Option<u32> {
         loop {
-            let index = self.take_due(lane, key)?;
-            let Some(member) = self.members.get_mut(index as usize).filter(|m| m.present) else { continue };
-            let known = self.told.of(index, member);
-            // What a stalled one already owes is why it is looked at.
+            let index = self.take_due(version, key)?;
+            let Some(member) = self.endpoints.states.get_mut(index as usize).filter(|m| m.present) else {
+                continue;
+            };
+            let known = self.endpoints.peers.of(index, member);
+            // A stalled one is probed because of the requests that it has left unanswered.
             if known.pending() > 0 && known.health.state() != State::Stalled {
                 continue;
             }
             if !known.eligible {
                 return Some(index);
             }
-            if self.explorations >= 1.0 {
+            if self.traffic.explores() {
                 member.exploration.begin();
-                self.explorations -= 1.0;
                 return Some(index);
             }
         }
@@ -178,10 +180,10 @@ impl Cluster {
 
     /// The one that has waited for longest. Where a key has an owner, its request is for that one alone: others' owners
     /// have requests of their own.
-    fn take_due(&mut self, lane: usize, key: Option<u64>) -> Option<u32> {
-        let subsets = &self.subsets;
-        let of = |index: u32| subsets.get(self.members.get(index as usize)?.subset as usize);
-        let due = &mut self.lanes.get_mut(lane)?.pending_probes;
+    fn take_due(&mut self, version: usize, key: Option<u64>) -> Option<u32> {
+        let subsets = &self.subsets.list;
+        let of = |index: u32| subsets.get(self.endpoints.states.get(index as usize)?.subset as usize);
+        let due = &mut self.subsets.versions.get_mut(version)?.pending_probes;
         let owned = |index: u32| {
             let owner = key.and_then(|key| of(index)?.policy.owner(key));
             owner.is_none_or(|owner| owner == index)

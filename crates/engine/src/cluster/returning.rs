@@ -46,9 +46,9 @@ impl Returning {
             // Requests that were on their way when it left are given back to no endpoint.
             in_flight: InFlight::none_since(now),
             counters: Tally::default(),
-            ruled: None,
             ..known
         };
+        member.constraints.ruled = None;
         member.health.note_response();
         member.health.held = Held::default();
         member.health.forget_others();
@@ -60,7 +60,7 @@ impl Returning {
 impl Cluster {
     /// What is measured of the endpoint at `address`.
     pub fn standing(&self, address: SocketAddr, now: Time) -> Standing {
-        let index = self.fleet.index_of_hash(rng::hash(address.to_string().as_bytes()));
+        let index = self.endpoints.set.index_of_hash(rng::hash(address.to_string().as_bytes()));
         let Some(member) = index.and_then(|index| self.member(index)) else { return Standing::Unknown };
         let good = member.health.local().good.start.max(member.good().start);
         match member.health.state() {

@@ -1,5 +1,5 @@
 //! What endpoints say of themselves in the headers of their answers: that they are degraded, that they are to be taken
-//! out, that they want to be left alone for a while.
+//! out, that they want a pause.
 //!
 //! An endpoint can only hurt itself by that: it is out within `max_ejected_percent` as for any other reason, and for no
 //! longer than an ejection lasts.
@@ -44,28 +44,28 @@ impl Words {
 impl Cluster {
     /// Takes what an endpoint said in the answer to a request that was sent at `started`.
     pub fn said(&mut self, endpoint: EndpointRef, started: Time, said: Said, now: Time) {
-        if !self.fleet.is_current(endpoint) {
+        if !self.endpoints.set.is_current(endpoint) {
             return;
         }
         let index = endpoint.index;
         let nothing = Said::default() == said;
         let health = &self.config.health;
         let longest = health.ejection.as_secs_f64();
-        let Some(member) = self.members.get_mut(index as usize) else { return };
-        if nothing && !member.word.degraded() {
+        let Some(member) = self.endpoints.states.get_mut(index as usize) else { return };
+        if nothing && !member.constraints.word.degraded() {
             return;
         }
-        let word = self.said.0.entry(index).or_default();
+        let word = self.endpoints.said.0.entry(index).or_default();
         word.degraded = if said.degraded { now.after_secs(longest) } else { Time::ZERO };
         // Written so that what is no number holds nothing.
         let held = said.hold_s > 0.0;
         if held {
             word.held = word.held.max(now.after_secs(said.hold_s.min(longest)));
         }
-        member.word = Word::of(said.degraded, held || member.word.held());
+        member.constraints.word = Word::of(said.degraded, held || member.constraints.word.held());
         if said.failing {
-            let blow = FailureEvent { weight: health.fail_after, broke: None };
-            member.health.failure(started.min(now), now, blow);
+            let failure_event = FailureEvent { weight: health.fail_after, broke: None };
+            member.health.failure(started.min(now), now, failure_event);
             self.assess_now(index, now);
         }
         if held {
@@ -73,15 +73,15 @@ impl Cluster {
         }
     }
 
-    /// Which endpoint is held gets nothing from now on, as far as one more may be out.
+    /// An endpoint that asked for a pause gets nothing from now on, as far as one more may be out.
     fn stand_back(&mut self, index: u32) {
         let tier = self.subset_of(index).map(|g| g.tier);
         let may_leave = tier.is_some_and(|tier| self.may_leave(tier));
-        let Some(member) = self.members.get_mut(index as usize) else { return };
+        let Some(member) = self.endpoints.states.get_mut(index as usize) else { return };
         if member.eligible && may_leave && member.health.state() == State::Healthy {
             member.eligible = false;
-            self.out += 1;
-            if let Some(tier) = tier.and_then(|tier| self.tiers.get_mut(tier)) {
+            self.ejection.out += 1;
+            if let Some(tier) = tier.and_then(|tier| self.subsets.tiers.get_mut(tier)) {
                 tier.eligible = tier.eligible.saturating_sub(1);
             }
         }
@@ -90,13 +90,13 @@ impl Cluster {
     /// Lets go of what no longer holds. The clock may have stepped back: nothing holds for longer than an ejection.
     pub(super) fn heed(&mut self, now: Time) {
         let longest = now.after_secs(self.config.health.ejection.as_secs_f64());
-        let members = &mut self.members;
-        self.said.0.retain(|index, word| {
+        let members = &mut self.endpoints.states;
+        self.endpoints.said.0.retain(|index, word| {
             let Some(member) = members.get_mut(*index as usize) else { return false };
             word.degraded = word.degraded.min(longest);
             word.held = word.held.min(longest);
-            member.word = Word::of(now < word.degraded, now < word.held);
-            member.word != Word::default()
+            member.constraints.word = Word::of(now < word.degraded, now < word.held);
+            member.constraints.word != Word::default()
         });
     }
 }

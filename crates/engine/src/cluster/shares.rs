@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use super::Cluster;
+use crate::ablation::Part;
 use crate::cluster::probes::WORTH_EXPLORING;
 use crate::endpoint::{EndpointRef, EndpointState};
 use crate::estimate::{LearntWeight, Reading};
@@ -27,20 +28,20 @@ const DOWN_WEIGHTED: f64 = 0.25;
 const MIN_SIGNAL_SHARE: f64 = 0.02;
 /// An endpoint's own report may bring it at most so many times its fair part: it may flatter.
 const MAX_REPORTED_GAIN: f64 = 2.0;
-/// From this part of its maximum on a signal takes the share away in proportion to what is left: which endpoint is full
+/// From this part of its maximum on a signal takes the share away in proportion to what is left: a full endpoint
 /// refuses, whatever the others' queues are and however seldom news come.
 const NEARLY_FULL: f64 = 0.75;
-/// Which endpoint is held back by less is not: counting turns for it would cost more than it is worth.
+/// Less than this does not count as held back: counting turns for it would cost more than it is worth.
 const HARDLY_HELD: f64 = 0.01;
 
 impl Cluster {
     /// Takes the value of one signal for one endpoint, observed at `at`.
     pub fn set_signal(&mut self, signal: usize, hash: u64, value: f64, at: Time) {
         let width = self.config.signals.len();
-        let Some(index) = self.fleet.index_of_hash(hash) else { return };
+        let Some(index) = self.endpoints.set.index_of_hash(hash) else { return };
         let Some(smoothing) = self.config.signals.get(signal).map(|s| s.smoothing) else { return };
         let memory_s = 3.0 * self.fresh_s();
-        if let Some(reading) = self.readings.get_mut(index as usize * width + signal) {
+        if let Some(reading) = self.endpoints.readings.get_mut(index as usize * width + signal) {
             reading.observe(value, at, smoothing, memory_s);
         }
     }
@@ -48,29 +49,30 @@ impl Cluster {
     /// Takes what an endpoint reported of its own load in an answer; nothing where that was no number.
     pub fn set_reported(&mut self, signal: usize, endpoint: EndpointRef, value: Option<f64>, now: Time) {
         let Some(value) = value.filter(|value| value.is_finite() && *value >= 0.0) else {
-            self.totals.unusable_reports += 1;
+            self.stats.totals.unusable_reports += 1;
             return;
         };
-        if let (true, Some(hash)) =
-            (self.fleet.is_current(endpoint), self.fleet.identities().get(endpoint.index as usize).copied())
-        {
+        if let (true, Some(hash)) = (
+            self.endpoints.set.is_current(endpoint),
+            self.endpoints.set.identities().get(endpoint.index as usize).copied(),
+        ) {
             self.set_signal(signal, hash, value, now);
         }
     }
 
     /// An answer on `signal`, observed at `at`, had values for `known` endpoints.
     pub fn record_signal_answer(&mut self, signal: usize, known: usize, at: Time) {
-        let accuracy = known as f64 / self.fleet.len().max(1) as f64;
-        let interval_s = self.poll_s;
+        let accuracy = known as f64 / self.endpoints.set.len().max(1) as f64;
+        let interval_s = self.signals.poll_s;
         let learns = self.config.signals.get(signal).is_some_and(|s| s.learn);
-        if let (true, Some(learnt)) = (learns, self.learnt.get_mut(signal)) {
+        if let (true, Some(learnt)) = (learns, self.signals.learnt.get_mut(signal)) {
             learnt.observe(accuracy, at, interval_s);
         }
     }
 
-    /// How long a signal counts in full: two polls and a bit, so that one lost poll changes nothing.
+    /// How long a signal counts in full.
     pub fn fresh_s(&self) -> f64 {
-        2.5 * self.poll_s
+        self.signals.fresh_s()
     }
 
     /// How often each may be chosen: weight × signals × slow start × what a rule leaves.
@@ -78,19 +80,20 @@ impl Cluster {
         let width = self.config.signals.len();
         let scales: Vec<Scale> = (0..width).map(|s| self.scale(s, now)).collect();
         let fresh_s = self.fresh_s();
-        let news = if self.ablation.news { Some(self.poll_s) } else { None };
+        let news = if self.ablation.has(Part::News) { Some(self.signals.poll_s) } else { None };
         let mut reported = self.left_by_reports(&scales, now).into_iter();
-        for (index, member) in self.members.iter_mut().enumerate().filter(|(_, m)| m.present) {
+        for (index, member) in self.endpoints.states.iter_mut().enumerate().filter(|(_, m)| m.present) {
             let start = slow_start(member, self.config.slow_start, now);
             let unsignalled = f64::from(member.weight) * start * left_by_rule(member);
             if width == 0 {
                 member.share = unsignalled as f32;
                 continue;
             }
-            let readings = self.readings.get(index * width..(index + 1) * width).unwrap_or_default();
+            let readings =
+                self.endpoints.readings.get(index * width..(index + 1) * width).unwrap_or_default();
             let polled = left_by_signals(readings, &scales, false, (fresh_s, news), now);
             member.share = (unsignalled * polled * reported.next().unwrap_or(1.0)) as f32;
-            member.signal = match (readings.get(self.least_signal), scales.get(self.least_signal)) {
+            member.signal = match (readings.get(self.signals.least), scales.get(self.signals.least)) {
                 (Some(reading), Some(scale)) if reading.trust(now, fresh_s) > 0.0 => {
                     reading.get(now).map_or(scale.median, |(value, _)| value) as f32
                 }
@@ -108,8 +111,13 @@ impl Cluster {
         if !scales.iter().any(|scale| scale.reported) {
             return Vec::new();
         }
-        let rows = self.readings.chunks_exact(scales.len()).zip(&self.members).filter(|(_, m)| m.present);
-        let news = if self.ablation.news { Some(self.poll_s) } else { None };
+        let rows = self
+            .endpoints
+            .readings
+            .chunks_exact(scales.len())
+            .zip(&self.endpoints.states)
+            .filter(|(_, m)| m.present);
+        let news = if self.ablation.has(Part::News) { Some(self.signals.poll_s) } else { None };
         let left: Vec<(f64, f64)> = rows
             .map(|(row, member)| {
                 let share = left_by_signals(row, scales, true, (self.fresh_s(), news), now);
@@ -122,10 +130,10 @@ impl Cluster {
 
     /// By how much each is held below its group's share per weight, and how often turns come there.
     fn hold(&mut self) {
-        for subset in &mut self.subsets {
+        for subset in &mut self.subsets.list {
             let (mut weights, mut shares, mut count) = (0.0, 0.0, 0.0);
             for index in subset.pool.all() {
-                if let Some(member) = self.members.get(*index as usize).filter(|m| m.eligible) {
+                if let Some(member) = self.endpoints.states.get(*index as usize).filter(|m| m.eligible) {
                     weights += f64::from(member.weight);
                     shares += f64::from(member.share);
                     count += 1.0;
@@ -133,19 +141,20 @@ impl Cluster {
             }
             let usual = shares / f64::max(weights, f64::MIN_POSITIVE);
             for index in subset.pool.all() {
-                if let Some(member) = self.members.get_mut(*index as usize) {
+                if let Some(member) = self.endpoints.states.get_mut(*index as usize) {
                     let held = 1.0 - f64::from(member.share) / (f64::from(member.weight) * usual);
-                    member.held = if held > HARDLY_HELD { held.min(1.0) as f32 } else { 0.0 };
+                    member.turn.held = if held > HARDLY_HELD { held.min(1.0) as f32 } else { 0.0 };
                 }
             }
             // A group without any load is not asked, and what there is of it counts as that of every endpoint.
-            let part = (self.split.share(subset.key.lane) * subset.load).max(WORTH_EXPLORING);
-            let all = f64::max(subset.weight, weights);
+            let part =
+                (self.subsets.split.share(subset.key.version) * subset.division.load).max(WORTH_EXPLORING);
+            let all = f64::max(subset.division.weight, weights);
             subset.turns = Turns {
                 requests: 0,
                 apart: (all / part) as f32,
                 unit: if count > 0.0 { (weights / count) as f32 } else { 1.0 },
-                workers: self.workers as f32,
+                workers: self.traffic.workers as f32,
             };
         }
     }
@@ -154,7 +163,12 @@ impl Cluster {
     fn scale(&self, at: usize, now: Time) -> Scale {
         let width = self.config.signals.len();
         let fresh_s = self.fresh_s();
-        let rows = self.readings.chunks_exact(width.max(1)).zip(&self.members).filter(|(_, m)| m.present);
+        let rows = self
+            .endpoints
+            .readings
+            .chunks_exact(width.max(1))
+            .zip(&self.endpoints.states)
+            .filter(|(_, m)| m.present);
         let known = rows.filter_map(|(row, _)| {
             let reading = row.get(at).filter(|r| r.trust(now, fresh_s) > 0.0)?;
             reading.get(now).map(|(value, _)| value)
@@ -162,7 +176,7 @@ impl Cluster {
         let mut values: Vec<f64> = known.collect();
         let signal = self.config.signals.get(at);
         let max = signal.and_then(|s| s.max);
-        let learnt = self.learnt.get(at).map_or(1.0, LearntWeight::get);
+        let learnt = self.signals.learnt.get(at).map_or(1.0, LearntWeight::get);
         let weight = signal.map_or(0.0, |s| s.weight) * learnt;
         let reported = signal.is_some_and(|s| s.report.is_some());
         let unknown = Scale { weight, max, median: 0.0, mean: 0.0, reported };
@@ -254,7 +268,7 @@ impl Scale {
 
 /// What a rule leaves of the share.
 pub(super) fn left_by_rule(member: &EndpointState) -> f64 {
-    if member.ruled == Some(RuleAction::DownWeight) { DOWN_WEIGHTED } else { 1.0 }
+    if member.constraints.ruled == Some(RuleAction::DownWeight) { DOWN_WEIGHTED } else { 1.0 }
 }
 
 /// What a slow start leaves of the share.

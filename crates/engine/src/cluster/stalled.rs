@@ -1,6 +1,6 @@
 //! When an endpoint is stalled: several requests that were sent since its last answer wait for one, for much longer
 //! than is typical, while others answer. It shows before any time-out; a policy that does not look at latency would
-//! feed it until then.
+//! send to it until then.
 
 use crate::cluster::subset::Subset;
 use crate::endpoint::EndpointView;
@@ -34,14 +34,15 @@ pub(super) fn stall_timeout<'a>(
     member: impl Fn(u32) -> Option<EndpointView<'a>>,
     now: Time,
 ) -> f64 {
-    if subset.policy.sees_silence() || !subset.measured {
+    if subset.policy.sees_silence() || !subset.latency.measured {
         return f64::INFINITY;
     }
-    let stall_timeout = (STALLED_MULTIPLE * subset.typical).max(MIN_STALL_S);
+    let stall_timeout = (STALLED_MULTIPLE * subset.latency.typical).max(MIN_STALL_S);
     let everybody = subset.pool.all();
     let quiet =
         everybody.iter().filter_map(|i| member(*i)).filter(|member| is_stalled(member, stall_timeout, now));
-    let most = if subset.stall_timeout.is_infinite() { RESUME_STALLED_SHARE } else { MAX_STALLED_SHARE };
+    let most =
+        if subset.latency.stall_timeout.is_infinite() { RESUME_STALLED_SHARE } else { MAX_STALLED_SHARE };
     // One of several is never the fault of all.
     let most = (most * everybody.len() as f64).max(if everybody.len() > 1 { 1.0 } else { 0.0 });
     if quiet.count() as f64 > most { f64::INFINITY } else { stall_timeout }

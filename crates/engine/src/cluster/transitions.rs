@@ -36,27 +36,29 @@ pub(super) struct TransitionLog {
 
 impl Cluster {
     /// Compares with the last look; counts and notes what has changed if this worker tells for all.
-    pub(super) fn record_transitions(&mut self, duty: ProbeShard) {
-        self.journal.seen.resize(self.members.len(), (State::Healthy, true));
-        for (index, (member, seen)) in (0..).zip(self.members.iter().zip(&mut self.journal.seen)) {
+    pub(super) fn record_transitions(&mut self, shard: ProbeShard) {
+        self.stats.transitions.seen.resize(self.endpoints.states.len(), (State::Healthy, true));
+        for (index, (member, seen)) in
+            (0..).zip(self.endpoints.states.iter().zip(&mut self.stats.transitions.seen))
+        {
             let now = if member.present {
                 (member.health.state(), member.eligible)
             } else {
                 (State::Healthy, true)
             };
             let (before, could) = core::mem::replace(seen, now);
-            if !duty.is_reporter || !member.present || (before, could) == now {
+            if !shard.is_reporter || !member.present || (before, could) == now {
                 continue;
             }
             let (state, eligible) = now;
             if state != before
-                && let Some(count) = self.totals.changes.get_mut(Totals::change(state))
+                && let Some(count) = self.stats.totals.changes.get_mut(Totals::change(state))
             {
                 *count += 1;
             }
-            self.totals.ejections += u64::from(could && !eligible);
-            if self.journal.changes.len() < MAX_CHANGES {
-                self.journal.changes.push(Change {
+            self.stats.totals.ejections += u64::from(could && !eligible);
+            if self.stats.transitions.changes.len() < MAX_CHANGES {
+                self.stats.transitions.changes.push(Change {
                     index,
                     states: [before, state],
                     eligible: [could, eligible],
@@ -67,55 +69,59 @@ impl Cluster {
 
     /// What has changed since the last call, in order.
     pub fn take_changes(&mut self) -> Vec<Change> {
-        core::mem::take(&mut self.journal.changes)
+        core::mem::take(&mut self.stats.transitions.changes)
     }
 
     /// Counts the latest picks; called every now and then.
     pub fn recount(&mut self, now: Time) {
-        let seconds = now.seconds_since(core::mem::replace(&mut self.journal.counted, now));
+        let seconds = now.seconds_since(core::mem::replace(&mut self.stats.transitions.counted, now));
         let fade = (-seconds / RECENT_S).exp() as f32;
-        self.journal.recent.resize(self.members.len(), Default::default());
-        let kept = self.journal.recent.iter_mut().zip(self.fleet.identities());
-        for (member, ((before, recent), identity)) in self.members.iter_mut().zip(kept) {
+        self.stats.transitions.recent.resize(self.endpoints.states.len(), Default::default());
+        let kept = self.stats.transitions.recent.iter_mut().zip(self.endpoints.set.identities());
+        for (member, ((before, recent), identity)) in self.endpoints.states.iter_mut().zip(kept) {
             let picks = member.counters.picks.saturating_sub(before.picks);
             *recent = *recent * fade + picks as f32;
             if let Some(full) = member.counters.carry() {
-                self.departed.entry(*identity).or_default().merge(&full);
+                self.endpoints.departed.entry(*identity).or_default().merge(&full);
             }
             *before = member.counters;
         }
-        self.journal.totals = self.totals;
+        self.stats.transitions.totals = self.stats.totals;
     }
 
     /// What had been counted at the last count is another's now: what came since is left.
     pub fn forget_counts(&mut self) {
-        self.totals.take_off(&self.journal.totals);
-        self.journal.totals = Totals::default();
-        self.departed.clear();
-        for (member, (before, _)) in self.members.iter_mut().zip(&mut self.journal.recent) {
+        self.stats.totals.take_off(&self.stats.transitions.totals);
+        self.stats.transitions.totals = Totals::default();
+        self.endpoints.departed.clear();
+        for (member, (before, _)) in self.endpoints.states.iter_mut().zip(&mut self.stats.transitions.recent)
+        {
             member.counters.take_off(&core::mem::take(before));
         }
     }
 
     /// This worker's recent picks of the endpoint at `index`, fading over [`RECENT_S`].
     pub fn recent_picks(&self, index: u32) -> f32 {
-        self.journal.recent.get(index as usize).map_or(0.0, |(_, recent)| *recent)
+        self.stats.transitions.recent.get(index as usize).map_or(0.0, |(_, recent)| *recent)
     }
 
     /// The place of `index` is another's now, whose picks so far are old.
     pub(super) fn forget_transitions(&mut self, index: u32) {
-        let counters = self.members.get(index as usize).map(|m| m.counters).unwrap_or_default();
-        if let Some(seen) = self.journal.seen.get_mut(index as usize) {
+        let counters = self.endpoints.states.get(index as usize).map(|m| m.counters).unwrap_or_default();
+        if let Some(seen) = self.stats.transitions.seen.get_mut(index as usize) {
             *seen = (State::Healthy, true);
         }
-        if let Some(recent) = self.journal.recent.get_mut(index as usize) {
+        if let Some(recent) = self.stats.transitions.recent.get_mut(index as usize) {
             *recent = (counters, 0.0);
         }
     }
 
     /// What an older configuration has told already is no news.
     pub(super) fn take_over_transitions(&mut self) {
-        self.journal.seen.clear();
-        self.journal.seen.extend(self.members.iter().map(|m| (m.health.state(), m.eligible)));
+        self.stats.transitions.seen.clear();
+        self.stats
+            .transitions
+            .seen
+            .extend(self.endpoints.states.iter().map(|m| (m.health.state(), m.eligible)));
     }
 }

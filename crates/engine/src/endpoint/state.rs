@@ -151,6 +151,26 @@ impl Word {
     }
 }
 
+/// What is said of an endpoint, apart from what is measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Constraints {
+    /// How it stands with what announces it.
+    pub announced: AnnouncedHealth,
+    /// What it says of itself.
+    pub word: Word,
+    /// What the operator's rules demand.
+    pub ruled: Option<RuleAction>,
+}
+
+/// When an endpoint's next turn comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LastTurn {
+    /// This worker's requests to all endpoints when it last chose this one; the sum may wrap.
+    pub asked: u32,
+    /// By what part its share is below that of its subset, per weight, 0..1: slow start, rules and signals.
+    pub held: f32,
+}
+
 /// Everything known of one endpoint. What most endpoints have nothing of stands apart.
 #[derive(Clone, Debug, Default)]
 pub struct EndpointState {
@@ -158,18 +178,14 @@ pub struct EndpointState {
     pub present: bool,
     /// Whether it may be chosen.
     pub eligible: bool,
-    /// What it says of itself.
-    pub word: Word,
     /// Which of the upstream's groups it is chosen in; beyond all of them if in none.
     pub subset: u16,
     /// Relative capacity, > 0.
     pub weight: f32,
     /// Probability of being considered, relative to the others: weight × signals × slow start.
     pub share: f32,
-    /// By what part its share is below that of its group, per weight, 0..1: slow start, rules and signals.
-    pub held: f32,
-    /// This worker's requests to all endpoints when it last chose this one; the sum may wrap.
-    pub asked: u32,
+    /// When its next turn comes.
+    pub turn: LastTurn,
     /// Value that `least_signal` compares; infinite if unknown.
     pub signal: f32,
     /// Expected seconds to response headers when idle, as far as it is known to differ from the fleet's.
@@ -184,10 +200,8 @@ pub struct EndpointState {
     pub health: Health,
     /// This worker's counts, lately.
     pub counters: Tally,
-    /// How it stands with what announces it.
-    pub condition: AnnouncedHealth,
-    /// What the operator's rules demand.
-    pub ruled: Option<RuleAction>,
+    /// What others and itself say of it.
+    pub constraints: Constraints,
     /// How it is explored while it gets no other requests.
     pub exploration: Exploration,
 }
@@ -195,7 +209,7 @@ pub struct EndpointState {
 impl EndpointState {
     /// Whether it is degraded, as it says itself or as it is announced.
     pub fn degraded(&self) -> bool {
-        self.word.degraded() || self.condition == AnnouncedHealth::Degraded
+        self.constraints.word.degraded() || self.constraints.announced == AnnouncedHealth::Degraded
     }
 
     /// The clock stepped back to `now`: nothing that is known may be younger.
@@ -210,13 +224,11 @@ impl EndpointState {
     pub fn take_over(&mut self, known: &mut EndpointState, quiet_since: Time) {
         *self = EndpointState {
             weight: self.weight,
-            condition: self.condition,
             subset: self.subset,
-            word: Word::default(),
+            constraints: Constraints { announced: self.constraints.announced, ..Constraints::default() },
             // An endpoint that any worker looked at a moment ago is not to be explored by every worker anew.
             in_flight: InFlight::none_since(quiet_since),
             counters: Tally::default(),
-            ruled: None,
             ..known.clone()
         };
         self.health.note_response();
@@ -228,9 +240,9 @@ impl EndpointState {
     }
 
     /// What announces it says how it stands. An endpoint that is let back into traffic starts slowly.
-    pub fn stand(&mut self, condition: AnnouncedHealth, now: Time) {
-        let was = core::mem::replace(&mut self.condition, condition);
-        if was.is_unavailable() && !condition.is_unavailable() {
+    pub fn stand(&mut self, announced: AnnouncedHealth, now: Time) {
+        let was = core::mem::replace(&mut self.constraints.announced, announced);
+        if was.is_unavailable() && !announced.is_unavailable() {
             if self.health.joined() != Time::ZERO && self.counters.picks == 0 {
                 self.health.joins(now);
             }

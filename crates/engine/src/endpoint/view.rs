@@ -2,7 +2,7 @@
 
 use core::ops::Deref;
 
-use crate::ablation::Ablation;
+use crate::ablation::{Ablation, Part};
 use crate::endpoint::EndpointState;
 use crate::endpoint::{PeerReport, PeerState};
 use crate::estimate::{Blend, ErrorRatio, InFlightReport, Queueing};
@@ -197,7 +197,11 @@ impl<'a> EndpointView<'a> {
     ) -> f32 {
         let differs = self.centre().map_or(1.0, |(centre, samples)| {
             let samples = samples.max(1.0);
-            let doubt = if ablation.doubt { CONFIDENCE_ERRORS * (1.0 + DOUBT_OF_FEW / samples) } else { 0.0 };
+            let doubt = if ablation.has(Part::ConfidenceMargin) {
+                CONFIDENCE_ERRORS * (1.0 + DOUBT_OF_FEW / samples)
+            } else {
+                0.0
+            };
             beyond_doubt(over(centre, typical), doubt * spread / samples.sqrt())
         });
         (typical * differs + self.error_penalty(typical, background_errors, ablation)) as f32
@@ -206,7 +210,7 @@ impl<'a> EndpointView<'a> {
     /// The part of the [expected cost](EndpointView::expected_cost) that is for failures, seconds.
     pub fn error_penalty(&self, typical: f64, background_errors: f64, ablation: &Ablation) -> f64 {
         let beyond_one = self.error_ratio() - ONE_FAILURE;
-        if beyond_one <= 0.0 || !ablation.errors {
+        if beyond_one <= 0.0 || !ablation.has(Part::Errors) {
             return 0.0;
         }
         let usual = background_errors + ERROR_CONFIDENCE * ErrorRatio::spread(background_errors);

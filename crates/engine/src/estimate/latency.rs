@@ -11,7 +11,7 @@
 //! more such samples differ.
 
 use super::noise::Rows;
-use crate::ablation::Ablation;
+use crate::ablation::{Ablation, Part};
 use crate::time::Time;
 
 /// Deviation (natural log) from which a sample is clipped: a factor of two.
@@ -67,7 +67,7 @@ impl Latency {
         }
         let x = seconds.clamp(MIN_S, MAX_S).ln() as f32;
         // Old evidence fades, or the first answer after a silence would pass it off as fresh.
-        if ablation.fade {
+        if ablation.has(Part::Fade) {
             self.samples *= (-now.seconds_since(self.updated) / MEMORY_S).exp() as f32;
         }
         let since = self.since();
@@ -86,9 +86,9 @@ impl Latency {
         };
         self.run = if side == 0 || self.run.signum() != side { side } else { self.run.saturating_add(side) };
         self.run_us = if side == 0 || self.run == side { 0 } else { microseconds(since, now) };
-        let apart = side < 0 || started >= self.since() || !ablation.apart;
+        let apart = side < 0 || started >= self.since() || !ablation.has(Part::Apart);
         let news = if side < 0 { self.run <= -rows.below } else { self.run >= rows.above };
-        if ablation.jump && apart && side != 0 && news {
+        if ablation.has(Part::Jump) && apart && side != 0 && news {
             let [a, b] = self.beyond;
             let median = a.max(b).min(a.min(b).max(x));
             *self = Latency {
@@ -103,7 +103,7 @@ impl Latency {
             self.beyond = [self.beyond[1], x];
         }
         self.samples = (self.samples + weight).min(WINDOW);
-        let step = if ablation.clip { deviation.clamp(-CLIP, CLIP) } else { deviation };
+        let step = if ablation.has(Part::Clip) { deviation.clamp(-CLIP, CLIP) } else { deviation };
         self.centre += step * weight / self.samples;
     }
 

@@ -6,11 +6,11 @@
 //! fleet's ([`EndpointView::expected_cost`]); the floor is what unanswered requests say beyond chance
 //! ([`EndpointView::silent`]); the price is how much requests that await an answer delay the next, learnt
 //! ([`Queueing`](crate::estimate::Queueing)). What Prometheus says is old by seconds and shared by all, so it changes
-//! how *often* an endpoint may win ([`EndpointState::held`](crate::endpoint::EndpointState::held)), never which
+//! how *often* an endpoint may win ([`LastTurn::held`](crate::endpoint::LastTurn::held)), never which
 //! endpoint is the best: stale data biases, fresh data decides, nothing herds.
 
 use super::{Candidates, PickContext, Policy, Pool, Request, pick_lowest_cost};
-use crate::ablation::Ablation;
+use crate::ablation::{Ablation, Part};
 use crate::endpoint::EndpointView;
 use crate::rng::Rng;
 
@@ -36,7 +36,7 @@ const TURNS_TO_LOOK: f32 = 4.0;
 /// no endpoint would ever know. What hangs is looked at a number of times that grows with the logarithm of how long it
 /// does.
 fn cost(ablation: &Ablation, view: PickContext<'_>, member: EndpointView<'_>) -> f32 {
-    let floor = if ablation.floor { member.silent(view.queueing, view.now) } else { 0.0 };
+    let floor = if ablation.has(Part::MinLatency) { member.silent(view.queueing, view.now) } else { 0.0 };
     let long = floor > LOOK_AGAIN_S && floor > LOOK_AGAIN * member.expected;
     if long && view.turns.passed(&member, TURNS_TO_LOOK) {
         let stall_timeout = LOOK_AGAIN_S.max(LOOK_AGAIN * member.expected);
@@ -76,6 +76,6 @@ impl Policy for Adaptive {
     }
 
     fn exiles(&self) -> bool {
-        self.0.explore
+        self.0.has(Part::Explore)
     }
 }

@@ -75,7 +75,7 @@ impl Policy for ConsistentHash {
             let has_room = |index| {
                 view.eligible(index).is_some_and(|m| {
                     let bound = (per_weight * f64::from(m.weight)).ceil().max(floor);
-                    f64::from(view.told.of(index, m).total_in_flight()) < bound
+                    f64::from(view.peers.of(index, m).total_in_flight()) < bound
                 })
             };
             candidates = nearest(&self.ring, key, request.want, STEPS, has_room);

@@ -68,17 +68,17 @@ impl Default for Turns {
 impl Turns {
     /// How many requests are to come between two to `member`.
     fn wanted(&self, member: &EndpointState) -> f32 {
-        self.apart / (member.weight * (1.0 - member.held)).max(f32::MIN_POSITIVE)
+        self.apart / (member.weight * (1.0 - member.turn.held)).max(f32::MIN_POSITIVE)
     }
 
     /// Whether more than so many of its turns among all workers have passed since `member` was asked here.
     fn passed(&self, member: &EndpointState, turns: f32) -> bool {
-        self.requests.wrapping_sub(member.asked) as f32 * self.workers > turns * self.wanted(member)
+        self.requests.wrapping_sub(member.turn.asked) as f32 * self.workers > turns * self.wanted(member)
     }
 
     /// Whether `member`, with less than its fair part, has waited for `wanted` requests, or will have `soon`.
     fn come(&self, member: &EndpointState, wanted: f32, soon: f32) -> bool {
-        self.requests.wrapping_sub(member.asked) as f32 + soon >= wanted
+        self.requests.wrapping_sub(member.turn.asked) as f32 + soon >= wanted
     }
 }
 
@@ -97,9 +97,9 @@ fn out_of_turn(held: f32, breaks_at: f32) -> f32 {
 #[derive(Clone, Copy)]
 pub struct PickContext<'a> {
     /// Everything known, by endpoint index; vacant places have `present == false`.
-    pub members: &'a [EndpointState],
+    pub states: &'a [EndpointState],
     /// What the other workers tell of them.
-    pub told: &'a PeerTable,
+    pub peers: &'a PeerTable,
     /// Which endpoints they are, the same in every worker and proxy:
     /// [`Endpoint::hash`](crate::endpoint::Endpoint::hash).
     pub identities: &'a [u64],
@@ -134,12 +134,12 @@ impl Request {
 impl<'a> PickContext<'a> {
     /// What is known of the endpoint at `index`.
     pub fn known(&self, index: u32) -> Option<EndpointView<'a>> {
-        self.members.get(index as usize).map(|member| self.told.of(index, member))
+        self.states.get(index as usize).map(|member| self.peers.of(index, member))
     }
 
     /// The member at `index`, if it may be chosen.
     pub fn eligible(&self, index: u32) -> Option<&'a EndpointState> {
-        self.members.get(index as usize).filter(|m| m.eligible)
+        self.states.get(index as usize).filter(|m| m.eligible)
     }
 }
 
@@ -248,9 +248,9 @@ pub fn pick_lowest_cost(
     let draws = draws.max(want);
     let few = pool.len() <= draws;
     pool.draw(view, draws, rng, |index, member| {
-        let cost = cost(view.told.of(index, member), index);
+        let cost = cost(view.peers.of(index, member), index);
         let cost = if cost.is_nan() { f32::INFINITY } else { cost };
-        let (cost, rank) = match member.held {
+        let (cost, rank) = match member.turn.held {
             held if held > 0.0 => {
                 let wanted = view.turns.wanted(member);
                 // As long as it takes on average until it is drawn.

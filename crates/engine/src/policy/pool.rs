@@ -208,8 +208,8 @@ mod tests {
         static TOLD: LazyLock<PeerTable> = LazyLock::new(PeerTable::default);
         let (told, queueing) = (&*TOLD, &*QUEUEING);
         PickContext {
-            members,
-            told,
+            states: members,
+            peers: told,
             identities: &[],
             peaks: &[],
             queueing,

@@ -49,7 +49,7 @@ impl Ring {
     /// Rebuilds the ring of those at `indices` if some endpoint came, went or changed weight; whether it did.
     pub fn refresh(&mut self, view: PickContext<'_>, indices: &[u32]) -> bool {
         let identity = |index: u32| view.identities.get(index as usize).copied().unwrap_or_default();
-        let member = |i: &u32| Some((*i, view.members.get(*i as usize).filter(|m| m.present)?));
+        let member = |i: &u32| Some((*i, view.states.get(*i as usize).filter(|m| m.present)?));
         let present = || indices.iter().filter_map(member);
         // A sum, because the order says nothing; the index, because places are reused.
         let fingerprint = present().fold(0u64, |sum, (index, m)| {
@@ -236,8 +236,8 @@ mod tests {
 
     fn refresh(ring: &mut Ring, members: &[EndpointState], identities: &[u64]) -> bool {
         let view = PickContext {
-            members,
-            told: &PeerTable::default(),
+            states: members,
+            peers: &PeerTable::default(),
             identities,
             peaks: &[],
             queueing: &Queueing::default(),

@@ -40,8 +40,8 @@ impl Policy for RoundRobin {
             let at = (turn + step) % len;
             let Some(index) = self.order.get(at).copied() else { break };
             let Some(member) = view.eligible(index) else { continue };
-            if member.held > 0.0 {
-                let wanted = len as f32 / (1.0 - member.held);
+            if member.turn.held > 0.0 {
+                let wanted = len as f32 / (1.0 - member.turn.held);
                 passed_over = passed_over.or(Some(index));
                 if !view.turns.come(member, wanted, 0.5 * len as f32) {
                     continue;
@@ -84,8 +84,8 @@ mod tests {
         pool.assign(0..3);
         pool.refresh(&members);
         let view = PickContext {
-            members: &members,
-            told: &PeerTable::default(),
+            states: &members,
+            peers: &PeerTable::default(),
             identities: &[],
             peaks: &[],
             queueing: &Queueing::default(),

@@ -46,8 +46,8 @@ struct Bench {
     policy: Box<dyn Policy>,
     pool: Pool,
     queueing: Queueing,
-    members: Vec<EndpointState>,
-    told: PeerTable,
+    states: Vec<EndpointState>,
+    peers: PeerTable,
     identities: Vec<u64>,
     peaks: Vec<PeakEwma>,
     rng: Rng,
@@ -60,10 +60,10 @@ impl Bench {
             policy: build(policy, Ablation::default()),
             pool: Pool::default(),
             queueing: Queueing::default(),
-            told: PeerTable::default(),
+            peers: PeerTable::default(),
             identities: (0..members.len()).map(|i| hash(format!("10.0.0.{i}:80").as_bytes())).collect(),
             peaks: vec![PeakEwma::default(); members.len()],
-            members,
+            states: members,
             rng: Rng::new(9),
             now: Time::from_secs_f64(1000.0),
         };
@@ -72,16 +72,16 @@ impl Bench {
     }
 
     fn in_flight(&self) -> u32 {
-        self.members.iter().map(|m| m.in_flight.total()).sum()
+        self.states.iter().map(|m| m.in_flight.total()).sum()
     }
 
     fn refresh(&mut self) {
-        self.pool.assign(0..self.members.len() as u32);
-        self.pool.refresh(&self.members);
+        self.pool.assign(0..self.states.len() as u32);
+        self.pool.refresh(&self.states);
         let in_flight = self.in_flight();
         let view = PickContext {
-            members: &self.members,
-            told: &self.told,
+            states: &self.states,
+            peers: &self.peers,
             identities: &self.identities,
             peaks: &self.peaks,
             queueing: &self.queueing,
@@ -95,8 +95,8 @@ impl Bench {
     fn pick(&mut self, key: Option<u64>, want: usize) -> Candidates {
         let in_flight = self.in_flight();
         let view = PickContext {
-            members: &self.members,
-            told: &self.told,
+            states: &self.states,
+            peers: &self.peers,
             identities: &self.identities,
             peaks: &self.peaks,
             queueing: &self.queueing,
@@ -112,7 +112,7 @@ impl Bench {
     }
 
     fn counts(&mut self, picks: usize) -> Vec<f64> {
-        let mut counts = vec![0.0; self.members.len()];
+        let mut counts = vec![0.0; self.states.len()];
         (0..picks).for_each(|_| counts[self.first(None)] += 1.0);
         counts
     }
@@ -233,7 +233,7 @@ fn refreshing_at_every_turn_changes_no_turns() {
 fn a_share_that_grows_counts_at_once() {
     let mut bench = Bench::new(&settings::Policy::WeightedRoundRobin, members(&[1.0, 1.0, 1.0, 0.01]));
     bench.counts(10);
-    bench.members[3].share = 1.0;
+    bench.states[3].share = 1.0;
     bench.refresh();
     let counts = bench.counts(40);
     assert!((9.0..=11.0).contains(&counts[3]), "{counts:?}");
@@ -246,7 +246,7 @@ fn nobody_is_loaded_above_the_bound() {
     {
         let mut bench =
             Bench::new(&settings::Policy::ConsistentHash(settings::LoadBound::default()), members(shares));
-        let total: f64 = bench.members.iter().map(|m| f64::from(m.weight)).sum();
+        let total: f64 = bench.states.iter().map(|m| f64::from(m.weight)).sum();
         let mut keys = Rng::new(3);
         let mut running: Vec<usize> = Vec::new();
         let mut most = 0;
@@ -255,17 +255,17 @@ fn nobody_is_loaded_above_the_bound() {
             let ending = keys.below(100) < if request / 500 % 2 == 0 { 30 } else { 70 };
             if ending && !running.is_empty() {
                 let ended = running.swap_remove(keys.below(running.len() as u32) as usize);
-                bench.members[ended].in_flight.answer(bench.now, bench.now);
-                bench.members[ended].in_flight.finish();
+                bench.states[ended].in_flight.answer(bench.now, bench.now);
+                bench.states[ended].in_flight.finish();
                 continue;
             }
             let key = crate::rng::mix(u64::from(keys.below(skew)));
             let before = f64::from(bench.in_flight());
             let to = bench.first(Some(key));
-            bench.members[to].in_flight.start(bench.now);
+            bench.states[to].in_flight.start(bench.now);
             running.push(to);
             most = most.max(running.len());
-            let member = &bench.members[to];
+            let member = &bench.states[to];
             let bound = (1.25 * (before + 1.0) * f64::from(member.weight) / total).ceil().max(2.0);
             assert!(f64::from(member.in_flight.total()) <= bound, "{request}: {to} above {bound}");
         }
@@ -288,7 +288,7 @@ fn a_held_request_sends_the_next_of_its_key_nowhere_else() {
             let home = bench.first(key);
             let mut stayed = 0;
             while stayed < 50 && bench.first(key) == home {
-                bench.members[home].in_flight.start(bench.now);
+                bench.states[home].in_flight.start(bench.now);
                 stayed += 1;
             }
             assert_eq!(stayed, most, "{bound:?}");
@@ -305,17 +305,17 @@ fn all_workers_together_keep_the_bound() {
     let mut all = [0u32; 20];
     for at in 0..8 {
         for worker in &mut workers {
-            worker.told.forget(worker.now);
-            for (index, (all, member)) in (0..).zip(all.iter().zip(&mut worker.members)) {
+            worker.peers.forget(worker.now);
+            for (index, (all, member)) in (0..).zip(all.iter().zip(&mut worker.states)) {
                 let mut others = crate::endpoint::PeerReport::default();
                 others.in_flight.total = all - member.in_flight.total();
-                worker.told.merge((index, member), 20, &others, &crate::health::Evidence::default());
+                worker.peers.merge((index, member), 20, &others, &crate::health::Evidence::default());
             }
             worker.refresh();
         }
         let to = workers[at].first(key);
         let now = workers[at].now;
-        workers[at].members[to].in_flight.start(now);
+        workers[at].states[to].in_flight.start(now);
         all[to] += 1;
     }
     assert!(all.iter().all(|count| *count <= 2), "{all:?}");
@@ -329,13 +329,13 @@ fn a_key_stays_while_there_is_room_and_returns_after_an_ejection() {
         let keys: Vec<u64> = (0..500u64).map(crate::rng::mix).collect();
         let home: Vec<usize> = keys.iter().map(|k| bench.first(Some(*k))).collect();
         let second: Vec<u32> = keys.iter().map(|k| bench.pick(Some(*k), 2).as_slice()[1]).collect();
-        bench.members[4].eligible = false;
+        bench.states[4].eligible = false;
         bench.refresh();
         for ((key, home), second) in keys.iter().zip(&home).zip(&second) {
             let expected = if *home == 4 { *second as usize } else { *home };
             assert_eq!(bench.first(Some(*key)), expected, "{policy:?}: the second choice takes over");
         }
-        bench.members[4].eligible = true;
+        bench.states[4].eligible = true;
         bench.refresh();
         assert!(keys.iter().zip(&home).all(|(k, home)| bench.first(Some(*k)) == *home), "{policy:?}");
     }
@@ -345,7 +345,7 @@ fn a_key_stays_while_there_is_room_and_returns_after_an_ejection() {
 fn a_slow_endpoint_is_avoided_by_who_compares_latency() {
     for (at, policy) in [(0, &every_policy()[1]), (1, &every_policy()[3])] {
         let mut bench = Bench::new(policy, members(&[1.0; 10]));
-        for (i, (member, peak)) in bench.members.iter_mut().zip(&mut bench.peaks).enumerate() {
+        for (i, (member, peak)) in bench.states.iter_mut().zip(&mut bench.peaks).enumerate() {
             let seconds = if i == 7 { 0.5 } else { 0.05 };
             member.expected = seconds as f32;
             peak.observe(seconds, Time::from_secs_f64(999.0));
@@ -363,9 +363,9 @@ fn load_weighs_in_proportion_to_capacity() {
         let mut bench = Bench::new(policy, list);
         for _ in 0..500 {
             let to = bench.first(None);
-            bench.members[to].in_flight.start(bench.now);
+            bench.states[to].in_flight.start(bench.now);
         }
-        let heavy = bench.members[1].in_flight.total();
+        let heavy = bench.states[1].in_flight.total();
         assert!((380..=420).contains(&heavy), "{policy:?} {heavy}");
     }
 }

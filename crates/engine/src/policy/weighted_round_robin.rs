@@ -51,7 +51,7 @@ impl Policy for WeightedRoundRobin {
             return;
         }
         // By endpoint: how long it has still to wait, in its own periods, so that a new share counts from now on.
-        let mut waits: Vec<Option<f64>> = vec![None; view.members.len()];
+        let mut waits: Vec<Option<f64>> = vec![None; view.states.len()];
         for turn in before {
             if let Some(wait) = waits.get_mut(turn.index as usize) {
                 *wait = Some(((turn.due - self.clock) * f64::from(turn.share)).clamp(0.0, 1.0));

@@ -107,7 +107,7 @@ pub(super) fn line<'a>(
         version: endpoint.version(),
         weight: as_written(endpoint.weight),
         priority: endpoint.priority(),
-        state: match member.condition {
+        state: match member.constraints.announced {
             AnnouncedHealth::Draining => "draining",
             _ => names::state(member.health.state()),
         },
@@ -130,7 +130,7 @@ pub(super) fn line<'a>(
             signals: short(explained.signals),
             slow_start: short(explained.slow_start),
             load: short(explained.load),
-            rule: member.ruled.map(names::action),
+            rule: member.constraints.ruled.map(names::action),
             next_probe_s: explained.next_probe_s.map(short),
         },
         signals: readings

@@ -9,9 +9,9 @@ use engine::{Cluster, Explained};
 pub fn reason(upstream: &Cluster, member: &EndpointState, explained: &Explained) -> &'static str {
     let well = member.health.state() == State::Healthy;
     let sound = well
-        && !member.word.held()
-        && !member.condition.is_unavailable()
-        && member.ruled != Some(RuleAction::Eject);
+        && !member.constraints.word.held()
+        && !member.constraints.announced.is_unavailable()
+        && member.constraints.ruled != Some(RuleAction::Eject);
     match (member.eligible, sound) {
         (true, true) if explained.load == 0.0 => {
             "standby: its priority or zone gets no requests at the moment"
@@ -19,8 +19,10 @@ pub fn reason(upstream: &Cluster, member: &EndpointState, explained: &Explained)
         (true, true) => "",
         (true, false) if upstream.panics() => "panic: too few endpoints are healthy, so health is ignored",
         (true, false) => "failed, not ejected: max_ejected_percent is reached",
-        (false, _) if member.condition == AnnouncedHealth::Draining => "draining",
-        (false, _) if member.condition == AnnouncedHealth::Unhealthy => "unhealthy by Envoy's health checks",
+        (false, _) if member.constraints.announced == AnnouncedHealth::Draining => "draining",
+        (false, _) if member.constraints.announced == AnnouncedHealth::Unhealthy => {
+            "unhealthy by Envoy's health checks"
+        }
         (false, _) if member.health.state() == State::Stalled => {
             "stalled: several requests wait for an answer, and none comes"
         }
@@ -33,9 +35,9 @@ pub fn reason(upstream: &Cluster, member: &EndpointState, explained: &Explained)
         (false, _) if member.health.state() == State::Recovering => {
             "recovering: single requests until enough have succeeded"
         }
-        (false, _) if member.ruled == Some(RuleAction::Eject) => "ejected by a rule",
-        (false, _) if member.word.held() => "it asked for a pause: Retry-After",
-        (false, _) if member.word.degraded() => {
+        (false, _) if member.constraints.ruled == Some(RuleAction::Eject) => "ejected by a rule",
+        (false, _) if member.constraints.word.held() => "it asked for a pause: Retry-After",
+        (false, _) if member.constraints.word.degraded() => {
             "it reports itself degraded, and the others can carry the load"
         }
         (false, _) if explained.load == 0.0 => "its version has no share in the split",

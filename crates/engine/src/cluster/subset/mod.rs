@@ -1,8 +1,8 @@
-//! What is chosen among: the endpoints of one version, one priority and one side of the zone's border are a group,
-//! with a policy of their own.
+//! What is chosen among: the endpoints of one version, one priority and one side of the zone's border are a subset, with
+//! a policy of its own.
 //!
 //! A request is drawn into a group before the policy is asked, so a policy compares like with like: a canary that
-//! is slower, or a zone that is farther away, is judged against itself.
+//! is slower, or a zone that is farther away, is compared with itself.
 
 pub(crate) mod spillover;
 pub(crate) mod split;
@@ -13,12 +13,16 @@ use core::ops::Range;
 
 use super::{Cluster, INITIAL_LATENCY_S};
 use crate::cluster::subset::spillover::Spillover;
+use crate::cluster::subset::split::{Split, unit};
 use crate::cluster::subset::subset_health::RecentErrors;
 use crate::endpoint::Endpoint;
 use crate::estimate::BaselineErrors;
 use crate::policy::{self, Policy, Pool, Turns};
-use crate::rng;
+use crate::rng::{self, Rng};
 use crate::time::Time;
+
+/// Keeps the hash that divides keys over priorities and zones apart from that of the ring.
+const TIER_SALT: u64 = 0xA24B_AED4_963E_E407;
 
 /// An endpoint whose version the split does not name is in no group.
 pub(super) const NO_SUBSET: u16 = u16::MAX;
@@ -27,7 +31,7 @@ pub(super) const NO_SUBSET: u16 = u16::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     /// Position of the version in the split; zero where there is none.
-    pub lane: usize,
+    pub version: usize,
     /// 0 is used first.
     pub priority: u32,
     /// Whether it is in another zone than this proxy; never without zones.
@@ -39,7 +43,7 @@ pub(super) struct Key {
 impl Key {
     /// What the groups have in common that stand in for each other before others do.
     pub fn level(&self) -> (usize, u32, bool) {
-        (self.lane, self.priority, self.remote)
+        (self.version, self.priority, self.remote)
     }
 }
 
@@ -61,22 +65,40 @@ pub(super) struct Subset {
     pub in_flight: u32,
     /// How often its endpoints' turns come.
     pub turns: Turns,
-    /// Median latency in seconds.
+    /// What is usual here.
+    pub latency: BaselineLatency,
+    pub errors: SubsetErrors,
+    /// Its part of the requests.
+    pub division: Division,
+}
+
+/// The latency that is usual in a subset.
+pub(super) struct BaselineLatency {
+    /// The median, seconds.
     pub typical: f64,
     /// Whether that was measured here, not only assumed.
     pub measured: bool,
     /// For how long an endpoint may keep quiet until it is stalled, seconds.
     pub stall_timeout: f64,
+}
+
+/// The failures of a subset.
+#[derive(Default)]
+pub(super) struct SubsetErrors {
     /// The failure ratio of those in traffic.
     pub failing: f64,
-    /// The least failure ratio of the other groups, as far as one is known.
+    /// The least failure ratio of the other subsets, as far as one is known.
     pub elsewhere: Option<f64>,
     pub background: BaselineErrors,
     pub record: RecentErrors,
-    /// Σ weights of all that stay, and of those that are well.
+}
+
+/// What part of the requests of its version a subset gets, and by what.
+pub(super) struct Division {
+    /// Σ weights of all that stay, and of those that are healthy.
     pub weight: f64,
     pub fit: f64,
-    /// What part of its requests may be left to it, by how it fails beside other groups.
+    /// What part of its requests may be left to it, by how it fails beside other subsets.
     pub trust: f64,
     /// Its part of the requests of its version, 0..=1.
     pub load: f64,
@@ -96,6 +118,50 @@ pub(super) struct PriorityTier {
     pub panic: bool,
 }
 
+/// What the endpoints of a cluster are divided into.
+pub(super) struct Subsets {
+    /// The versions and their shares.
+    pub split: Split,
+    /// By position in the split.
+    pub versions: Vec<VersionSubset>,
+    /// In the order of their keys.
+    pub list: Vec<Subset>,
+    pub tiers: Vec<PriorityTier>,
+    /// Subsets in which an endpoint could be chosen at the last tick.
+    pub serving: Vec<u32>,
+}
+
+impl Subsets {
+    /// Without endpoints, divided as configured.
+    pub fn new(split: &[(String, f64)]) -> Subsets {
+        let split = Split::new(split);
+        let version = || VersionSubset { subsets: 0..0, serves: false, pending_probes: Vec::new() };
+        let mut versions = Vec::new();
+        versions.resize_with(split.versions(), version);
+        Subsets { split, versions, list: Vec::new(), tiers: Vec::new(), serving: Vec::new() }
+    }
+
+    /// One of the subsets in `range`, in proportion to their loads. A key always falls at the same place, so that what
+    /// moves from one subset to another moves no key that could stay.
+    pub fn draw(&self, range: Range<usize>, key: Option<u64>, rng: &mut Rng) -> Option<usize> {
+        let (start, subsets) = (range.start, self.list.get(range)?);
+        let whole = subsets.iter().position(|g| g.division.load >= 1.0);
+        if let Some(at) = whole {
+            return Some(start + at);
+        }
+        let mut left = key.map_or_else(|| rng.unit(), |key| unit(rng::mix(key ^ TIER_SALT)));
+        let mut last = None;
+        for (at, subset) in subsets.iter().enumerate().filter(|(_, g)| g.division.load > 0.0) {
+            last = Some(start + at);
+            if left < subset.division.load {
+                break;
+            }
+            left -= subset.division.load;
+        }
+        last
+    }
+}
+
 /// The groups of one version.
 #[derive(Debug)]
 pub(super) struct VersionSubset {
@@ -110,7 +176,7 @@ impl Cluster {
     /// The group that `endpoint` belongs to.
     fn key_of(&self, endpoint: Endpoint<'_>) -> Option<Key> {
         Some(Key {
-            lane: self.split.lane_of(endpoint.version())?,
+            version: self.subsets.split.version_of(endpoint.version())?,
             priority: endpoint.priority(),
             remote: self.config.zone.as_ref().is_some_and(|zone| zone.local != endpoint.zone()),
             locality: match endpoint.locality() {
@@ -122,25 +188,25 @@ impl Cluster {
 
     /// Puts every endpoint of the fleet into a group; groups that stay keep what they know.
     pub(super) fn assign_subsets(&mut self) {
-        let mut before = core::mem::take(&mut self.subsets).into_iter().peekable();
+        let mut before = core::mem::take(&mut self.subsets.list).into_iter().peekable();
         let key = |(index, endpoint): (u32, Endpoint<'_>)| Some((self.key_of(endpoint)?, index));
-        let mut places: Vec<(Key, u32)> = self.fleet.iter().filter_map(key).collect();
+        let mut places: Vec<(Key, u32)> = self.endpoints.set.iter().filter_map(key).collect();
         places.sort_unstable();
-        self.members.iter_mut().for_each(|m| m.subset = NO_SUBSET);
+        self.endpoints.states.iter_mut().for_each(|m| m.subset = NO_SUBSET);
         let mut subsets: Vec<Subset> = Vec::new();
         for places in places.chunk_by(|one, other| one.0 == other.0) {
             let Some((key, _)) = places.first().copied() else { continue };
             while before.next_if(|g| g.key < key).is_some() {}
             let mut subset = before.next_if(|g| g.key == key).unwrap_or_else(|| self.found(key));
             subset.pool.assign(places.iter().map(|(_, index)| *index));
-            let first = places.first().and_then(|(_, index)| self.fleet.get(*index));
+            let first = places.first().and_then(|(_, index)| self.endpoints.set.get(*index));
             let divided = first.filter(|_| key.locality != 0);
             subset.locality =
                 divided.map_or_else(Default::default, |of| (of.locality().into(), of.locality_weight()));
             // Versions and priorities are too few for more groups.
             let at = u16::try_from(subsets.len()).unwrap_or(NO_SUBSET);
             for (_, index) in places {
-                if let Some(member) = self.members.get_mut(*index as usize) {
+                if let Some(member) = self.endpoints.states.get_mut(*index as usize) {
                     member.subset = at;
                 }
             }
@@ -148,17 +214,17 @@ impl Cluster {
         }
         let mut nearest = None;
         for subset in &mut subsets {
-            let level = (subset.key.lane, subset.key.priority);
+            let level = (subset.key.version, subset.key.priority);
             subset.teaches = !subset.key.remote || nearest != Some(level);
             nearest = Some(level);
-            let Subset { background, pool, .. } = subset;
-            background.retain(|index| pool.all().binary_search(&index).is_ok());
+            let Subset { errors, pool, .. } = subset;
+            errors.background.retain(|index| pool.all().binary_search(&index).is_ok());
         }
-        self.subsets = subsets;
+        self.subsets.list = subsets;
         self.list_tiers();
-        for (at, lane) in self.lanes.iter_mut().enumerate() {
-            let start = self.subsets.partition_point(|g| g.key.lane < at);
-            lane.subsets = start..self.subsets.partition_point(|g| g.key.lane <= at);
+        for (at, version) in self.subsets.versions.iter_mut().enumerate() {
+            let start = self.subsets.list.partition_point(|g| g.key.version < at);
+            version.subsets = start..self.subsets.list.partition_point(|g| g.key.version <= at);
         }
     }
 
@@ -172,66 +238,63 @@ impl Cluster {
             teaches: true,
             in_flight: 0,
             turns: Turns::default(),
-            typical: if self.typical > 0.0 { self.typical } else { INITIAL_LATENCY_S },
-            measured: false,
-            stall_timeout: f64::INFINITY,
-            failing: 0.0,
-            elsewhere: None,
-            background: BaselineErrors::default(),
-            record: RecentErrors::default(),
-            weight: 0.0,
-            fit: 0.0,
-            trust: 1.0,
-            load: 0.0,
-            spill: Spillover::default(),
+            latency: BaselineLatency {
+                typical: if self.typical > 0.0 { self.typical } else { INITIAL_LATENCY_S },
+                measured: false,
+                stall_timeout: f64::INFINITY,
+            },
+            errors: SubsetErrors::default(),
+            division: Division { weight: 0.0, fit: 0.0, trust: 1.0, load: 0.0, spill: Spillover::default() },
         }
     }
 
     fn list_tiers(&mut self) {
         let mut tiers: Vec<(u32, bool)> =
-            self.subsets.iter().map(|g| (g.key.priority, g.key.remote)).collect();
+            self.subsets.list.iter().map(|g| (g.key.priority, g.key.remote)).collect();
         tiers.sort_unstable();
         tiers.dedup();
-        for subset in &mut self.subsets {
+        for subset in &mut self.subsets.list {
             subset.tier = tiers.partition_point(|t| *t < (subset.key.priority, subset.key.remote));
         }
-        self.tiers = vec![PriorityTier::default(); tiers.len()];
+        self.subsets.tiers = vec![PriorityTier::default(); tiers.len()];
     }
 
     /// The group of the endpoint at `index`.
     pub(super) fn subset_of(&self, index: u32) -> Option<&Subset> {
-        self.subsets.get(self.members.get(index as usize)?.subset as usize)
+        self.subsets.list.get(self.endpoints.states.get(index as usize)?.subset as usize)
     }
 
     /// The group of the endpoint at `index`, to be told something.
     pub(super) fn subset_of_mut(&mut self, index: u32) -> Option<&mut Subset> {
-        self.subsets.get_mut(self.members.get(index as usize)?.subset as usize)
+        self.subsets.list.get_mut(self.endpoints.states.get(index as usize)?.subset as usize)
     }
 
     /// The typical latency beside the endpoint at `index`, seconds.
     pub(super) fn typical_beside(&self, index: u32) -> f64 {
-        self.subset_of(index).map_or(self.typical, |g| g.typical)
+        self.subset_of(index).map_or(self.typical, |g| g.latency.typical)
     }
 
     /// Takes over what the groups of an older configuration have learnt.
     pub(super) fn take_over_subsets(&mut self, old: &Cluster, now: Time) {
-        for subset in &mut self.subsets {
+        for subset in &mut self.subsets.list {
             let version =
-                |of: &Cluster, lane| of.config.split.get(lane).map(|(v, _): &(String, f64)| v.clone());
-            let version_here = self.config.split.get(subset.key.lane).map(|(v, _): &(String, f64)| v.clone());
+                |of: &Cluster, version| of.config.split.get(version).map(|(v, _): &(String, f64)| v.clone());
+            let version_here =
+                self.config.split.get(subset.key.version).map(|(v, _): &(String, f64)| v.clone());
             let same = |g: &&Subset| {
                 let at = |key: &Key| (key.priority, key.remote, key.locality);
-                at(&g.key) == at(&subset.key) && version(old, g.key.lane) == version_here
+                at(&g.key) == at(&subset.key) && version(old, g.key.version) == version_here
             };
-            let Some(known) = old.subsets.iter().find(same) else { continue };
-            (subset.typical, subset.measured) = (known.typical, known.measured);
-            subset.record = known.record;
-            subset.record.not_after(now);
-            subset.spill = known.spill;
+            let Some(known) = old.subsets.list.iter().find(same) else { continue };
+            (subset.latency.typical, subset.latency.measured) =
+                (known.latency.typical, known.latency.measured);
+            subset.errors.record = known.errors.record;
+            subset.errors.record.not_after(now);
+            subset.division.spill = known.division.spill;
             // An endpoint that fails as all others do is excused after a reload as before.
-            let (fleet, indices) = (&self.fleet, subset.pool.all());
-            subset.background = known.background.moved(|index| {
-                let index = fleet.index_of_hash(old.fleet.get(index)?.hash)?;
+            let (fleet, indices) = (&self.endpoints.set, subset.pool.all());
+            subset.errors.background = known.errors.background.moved(|index| {
+                let index = fleet.index_of_hash(old.endpoints.set.get(index)?.hash)?;
                 indices.binary_search(&index).is_ok().then_some(index)
             });
         }

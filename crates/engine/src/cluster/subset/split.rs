@@ -33,7 +33,7 @@ pub(crate) struct Split {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Drawn {
     /// Position of the version.
-    pub lane: usize,
+    pub version: usize,
     from: From,
 }
 
@@ -69,12 +69,12 @@ impl Split {
     }
 
     /// How many versions there are, at least one.
-    pub fn lanes(&self) -> usize {
+    pub fn versions(&self) -> usize {
         self.versions.len().max(1)
     }
 
     /// The position of `version`; none if it gets nothing.
-    pub fn lane_of(&self, version: &str) -> Option<usize> {
+    pub fn version_of(&self, version: &str) -> Option<usize> {
         if self.versions.is_empty() {
             return Some(0);
         }
@@ -82,19 +82,19 @@ impl Split {
     }
 
     /// The part of the requests that the version at `lane` is to have.
-    pub fn share(&self, lane: usize) -> f64 {
-        let start = lane.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0.0);
-        self.ends.get(lane).map_or(1.0, |end| end - start)
+    pub fn share(&self, version: usize) -> f64 {
+        let start = version.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0.0);
+        self.ends.get(version).map_or(1.0, |end| end - start)
     }
 
     /// The version of the next request, or of all requests with this key.
     pub fn draw(&mut self, key: Option<u64>, rng: &mut Rng) -> Drawn {
         if self.ends.len() < 2 {
-            return Drawn { lane: 0, from: From::Rest(0.0) };
+            return Drawn { version: 0, from: From::Rest(0.0) };
         }
         if let Some(key) = key {
-            let lane = self.race(key, |_| true).unwrap_or(0);
-            return Drawn { lane, from: From::Key(key) };
+            let version = self.race(key, |_| true).unwrap_or(0);
+            return Drawn { version, from: From::Key(key) };
         }
         let turn = self.turn.unwrap_or_else(|| rng.next_u64()).wrapping_add(GOLDEN);
         self.turn = Some(turn);
@@ -106,12 +106,13 @@ impl Split {
     pub fn instead(&self, drawn: Drawn, serves: impl Fn(usize) -> bool) -> Drawn {
         let rest = match drawn.from {
             From::Key(key) => {
-                let lane = self.race(key, serves).unwrap_or(drawn.lane);
-                return Drawn { lane, ..drawn };
+                let version = self.race(key, serves).unwrap_or(drawn.version);
+                return Drawn { version, ..drawn };
             }
             From::Rest(rest) => rest,
         };
-        let total: f64 = (0..self.ends.len()).filter(|lane| serves(*lane)).map(|lane| self.share(lane)).sum();
+        let total: f64 =
+            (0..self.ends.len()).filter(|version| serves(*version)).map(|version| self.share(version)).sum();
         if total <= 0.0 { drawn } else { self.place(rest * total, serves) }
     }
 
@@ -119,23 +120,23 @@ impl Split {
     fn race(&self, key: u64, runs: impl Fn(usize) -> bool) -> Option<usize> {
         let key = rng::mix(key ^ VERSION_SALT);
         let mut first: Option<(f64, u64, usize)> = None;
-        for (lane, name) in self.names.iter().enumerate().filter(|(lane, _)| runs(*lane)) {
+        for (version, name) in self.names.iter().enumerate().filter(|(version, _)| runs(*version)) {
             // Of (0, 1], so that the logarithm is finite.
             let drawn = 1.0 - unit(rng::mix(key ^ name));
-            let time = -drawn.ln() / self.share(lane);
+            let time = -drawn.ln() / self.share(version);
             // Two at once come in the same order, whatever the order of the configuration.
             if first.is_none_or(|(before, of, _)| (time, *name) < (before, of)) {
-                first = Some((time, *name, lane));
+                first = Some((time, *name, version));
             }
         }
-        first.map(|(_, _, lane)| lane)
+        first.map(|(_, _, version)| version)
     }
 
     fn place(&self, at: f64, serves: impl Fn(usize) -> bool) -> Drawn {
-        let (mut left, mut last) = (at, Drawn { lane: 0, from: From::Rest(0.0) });
-        for lane in (0..self.ends.len()).filter(|lane| serves(*lane)) {
-            let share = self.share(lane);
-            last = Drawn { lane, from: From::Rest((left / share).clamp(0.0, 1.0)) };
+        let (mut left, mut last) = (at, Drawn { version: 0, from: From::Rest(0.0) });
+        for version in (0..self.ends.len()).filter(|version| serves(*version)) {
+            let share = self.share(version);
+            last = Drawn { version, from: From::Rest((left / share).clamp(0.0, 1.0)) };
             if left < share {
                 break;
             }
@@ -158,9 +159,9 @@ mod tests {
     }
 
     fn counts(split: &mut Split, draws: usize, key: impl Fn(u64) -> Option<u64>) -> Vec<f64> {
-        let mut counts = vec![0.0; split.lanes()];
+        let mut counts = vec![0.0; split.versions()];
         let mut rng = Rng::new(4);
-        (0..draws as u64).for_each(|n| counts[split.draw(key(n), &mut rng).lane] += 1.0);
+        (0..draws as u64).for_each(|n| counts[split.draw(key(n), &mut rng).version] += 1.0);
         counts
     }
 
@@ -182,11 +183,11 @@ mod tests {
     fn a_key_has_one_version_and_keys_have_the_shares() {
         let mut split = split(&[80.0, 20.0]);
         let key = rng::hash;
-        let lanes: Vec<usize> =
-            (0..1000u64).map(|n| split.draw(Some(key(&n.to_le_bytes())), &mut Rng::new(n)).lane).collect();
+        let versions: Vec<usize> =
+            (0..1000u64).map(|n| split.draw(Some(key(&n.to_le_bytes())), &mut Rng::new(n)).version).collect();
         let again: Vec<usize> =
-            (0..1000u64).map(|n| split.draw(Some(key(&n.to_le_bytes())), &mut Rng::new(7)).lane).collect();
-        assert_eq!(lanes, again);
+            (0..1000u64).map(|n| split.draw(Some(key(&n.to_le_bytes())), &mut Rng::new(7)).version).collect();
+        assert_eq!(versions, again);
         let counts = counts(&mut split, 100_000, |n| Some(key(&n.to_le_bytes())));
         assert!((counts[1] / 100_000.0 - 0.2).abs() < 0.005, "{counts:?}");
     }
@@ -194,8 +195,8 @@ mod tests {
     fn of_keys(shares: &[(&str, f64)], keys: u64) -> Vec<String> {
         let named: Vec<_> = shares.iter().map(|(name, share)| ((*name).to_owned(), *share)).collect();
         let mut split = Split::new(&named);
-        let mut lane = |n: u64| split.draw(Some(rng::hash(&n.to_le_bytes())), &mut Rng::new(n)).lane;
-        (0..keys).map(|n| named[lane(n)].0.clone()).collect()
+        let mut version = |n: u64| split.draw(Some(rng::hash(&n.to_le_bytes())), &mut Rng::new(n)).version;
+        (0..keys).map(|n| named[version(n)].0.clone()).collect()
     }
 
     fn moved(from: &[(&str, f64)], to: &[(&str, f64)]) -> usize {
@@ -243,9 +244,9 @@ mod tests {
         for n in 0..20_000u64 {
             let key = rng::hash(&n.to_le_bytes());
             let drawn = split.draw(Some(key), &mut Rng::new(1));
-            let instead = split.instead(drawn, |lane| lane != 0);
-            assert!(drawn.lane == 0 || instead.lane == drawn.lane, "no other key moves");
-            counts[instead.lane] += 1.0;
+            let instead = split.instead(drawn, |version| version != 0);
+            assert!(drawn.version == 0 || instead.version == drawn.version, "no other key moves");
+            counts[instead.version] += 1.0;
         }
         assert!(counts[0] == 0.0 && (counts[1] - 12_000.0).abs() < off(0.6), "{counts:?}");
     }
@@ -257,20 +258,21 @@ mod tests {
         let mut counts = [0.0f64; 3];
         for _ in 0..10_000 {
             let drawn = split.draw(None, &mut rng);
-            let lane = if drawn.lane == 0 { split.instead(drawn, |l| l != 0).lane } else { drawn.lane };
-            counts[lane] += 1.0;
+            let version =
+                if drawn.version == 0 { split.instead(drawn, |l| l != 0).version } else { drawn.version };
+            counts[version] += 1.0;
         }
         assert!(counts[0] == 0.0 && (counts[1] - 6000.0).abs() < 20.0, "{counts:?}");
-        let nobody = Drawn { lane: 2, from: From::Rest(0.5) };
+        let nobody = Drawn { version: 2, from: From::Rest(0.5) };
         assert_eq!(split.instead(nobody, |_| false), nobody);
     }
 
     #[test]
     fn without_shares_everybody_is_of_one_version() {
         let mut split = Split::new(&[]);
-        assert_eq!((split.lanes(), split.lane_of("anything"), split.share(0)), (1, Some(0), 1.0));
-        assert_eq!(split.draw(Some(5), &mut Rng::new(1)).lane, 0);
+        assert_eq!((split.versions(), split.version_of("anything"), split.share(0)), (1, Some(0), 1.0));
+        assert_eq!(split.draw(Some(5), &mut Rng::new(1)).version, 0);
         let single = super::tests::split(&[3.0]);
-        assert_eq!((single.lane_of("v0"), single.lane_of("")), (Some(0), None));
+        assert_eq!((single.version_of("v0"), single.version_of("")), (Some(0), None));
     }
 }

@@ -79,8 +79,8 @@ fn trust(failing: f64, least: f64) -> f64 {
 /// The least failure ratio among `subsets` but the one at `but`, where the unknown are believed to be well; none if
 /// no other endpoint is there.
 fn least_failing(subsets: &[Subset], but: usize, now: Time) -> Option<f64> {
-    let others = subsets.iter().enumerate().filter(|(at, g)| *at != but && g.fit > 0.0);
-    others.map(|(_, g)| g.record.known(now).unwrap_or(0.0)).min_by(f64::total_cmp)
+    let others = subsets.iter().enumerate().filter(|(at, g)| *at != but && g.division.fit > 0.0);
+    others.map(|(_, g)| g.errors.record.known(now).unwrap_or(0.0)).min_by(f64::total_cmp)
 }
 
 /// What part of its requests may be left to `subset` by how long all of it has been silent.
@@ -96,8 +96,8 @@ fn alive(subset: &Subset, members: &[EndpointState], told: &PeerTable, now: Time
         return 1.0;
     }
     let [begins, ends] = MIN_SILENT_S;
-    let begins = begins.max(SILENT * subset.typical);
-    let ends = ends.max(DEAD_SILENT * subset.typical);
+    let begins = begins.max(SILENT * subset.latency.typical);
+    let ends = ends.max(DEAD_SILENT * subset.latency.typical);
     1.0 - ((now.seconds_since(heard) - begins) / (ends - begins)).clamp(0.0, 1.0)
 }
 
@@ -106,15 +106,16 @@ pub(crate) fn compare(subsets: &mut [Subset], members: &[EndpointState], told: &
     if subsets.len() < 2 {
         return;
     }
-    subsets.iter_mut().for_each(|g| g.trust = alive(g, members, told, now));
-    let liveliest = subsets.iter().filter(|g| g.fit > 0.0).map(|g| g.trust).fold(0.0, f64::max);
+    subsets.iter_mut().for_each(|g| g.division.trust = alive(g, members, told, now));
+    let liveliest =
+        subsets.iter().filter(|g| g.division.fit > 0.0).map(|g| g.division.trust).fold(0.0, f64::max);
     for at in 0..subsets.len() {
         let least = least_failing(subsets, at, now);
         let Some(subset) = subsets.get_mut(at) else { continue };
         // Where all are silent alike, nothing is gained by leaving.
-        let alive = if liveliest < ALIVE { 1.0 } else { (subset.trust / liveliest).min(1.0) };
-        let failing = subset.record.failing(now);
-        subset.trust = alive * least.map_or(1.0, |least| trust(failing, least));
+        let alive = if liveliest < ALIVE { 1.0 } else { (subset.division.trust / liveliest).min(1.0) };
+        let failing = subset.errors.record.failing(now);
+        subset.division.trust = alive * least.map_or(1.0, |least| trust(failing, least));
     }
 }
 

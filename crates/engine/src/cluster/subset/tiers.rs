@@ -27,41 +27,44 @@ pub(crate) fn capacity(fit: f64, weight: f64) -> f64 {
 /// by these weights, each as far as it can carry its own: as Envoy does with locality weights.
 pub(crate) fn divide(subsets: &mut [Subset], kept: impl Fn(&Subset) -> f64) {
     if let [only] = subsets {
-        only.load = 1.0;
+        only.division.load = 1.0;
         return;
     }
     let mut left = 1.0;
     for level in subsets.chunk_by_mut(|one, other| one.key.level() == other.key.level()) {
         if let [only] = level {
-            only.load = (capacity(only.fit, only.weight) * kept(only)).clamp(0.0, left);
-            left -= only.load;
+            only.division.load =
+                (capacity(only.division.fit, only.division.weight) * kept(only)).clamp(0.0, left);
+            left -= only.division.load;
             continue;
         }
-        let (fit, weight) =
-            level.iter().fold((0.0, 0.0), |(fit, weight), g| (fit + g.fit, weight + g.weight));
-        let carries = |g: &Subset| g.locality.1 * capacity(g.fit, g.weight);
+        let (fit, weight) = level
+            .iter()
+            .fold((0.0, 0.0), |(fit, weight), g| (fit + g.division.fit, weight + g.division.weight));
+        let carries = |g: &Subset| g.locality.1 * capacity(g.division.fit, g.division.weight);
         let able: f64 = level.iter().map(carries).sum();
         let keeping: f64 = level.iter().map(|g| carries(g) * kept(g)).sum();
         let part = if able > 0.0 { keeping / able } else { 0.0 };
         let carried = (capacity(fit, weight) * part).clamp(0.0, left);
         left -= carried;
         for subset in level {
-            subset.load =
+            subset.division.load =
                 if keeping > 0.0 { carried * carries(subset) * kept(subset) / keeping } else { 0.0 };
         }
     }
     let carried = 1.0 - left;
     if carried > 0.0 {
-        subsets.iter_mut().for_each(|g| g.load /= carried);
+        subsets.iter_mut().for_each(|g| g.division.load /= carried);
         return;
     }
-    let size: f64 = subsets.iter().map(|g| g.weight).sum();
+    let size: f64 = subsets.iter().map(|g| g.division.weight).sum();
     for level in subsets.chunk_by_mut(|one, other| one.key.level() == other.key.level()) {
-        let weight: f64 = level.iter().map(|g| g.weight).sum();
+        let weight: f64 = level.iter().map(|g| g.division.weight).sum();
         let told: f64 = level.iter().map(|g| g.locality.1).sum();
         for subset in level {
-            let size_here = if told > 0.0 { weight * subset.locality.1 / told } else { subset.weight };
-            subset.load = if size > 0.0 { size_here / size } else { 0.0 };
+            let size_here =
+                if told > 0.0 { weight * subset.locality.1 / told } else { subset.division.weight };
+            subset.division.load = if size > 0.0 { size_here / size } else { 0.0 };
         }
     }
 }
@@ -76,10 +79,10 @@ impl Cluster {
     /// Divides the requests of each version over its groups, `seconds` after the last time.
     pub(crate) fn divide(&mut self, seconds: f64, now: Time) {
         self.spill_over(seconds, now);
-        for lane in &self.lanes {
-            let Some(subsets) = self.subsets.get_mut(lane.subsets.clone()) else { continue };
-            subset_health::compare(subsets, &self.members, &self.told, now);
-            divide(subsets, |g| g.trust * g.spill.local_fraction);
+        for version in &self.subsets.versions {
+            let Some(subsets) = self.subsets.list.get_mut(version.subsets.clone()) else { continue };
+            subset_health::compare(subsets, &self.endpoints.states, &self.endpoints.peers, now);
+            divide(subsets, |g| g.division.trust * g.division.spill.local_fraction);
         }
     }
 
@@ -87,26 +90,26 @@ impl Cluster {
     fn spill_over(&mut self, seconds: f64, now: Time) {
         let Some(zone) = &self.config.zone else { return };
         let target = zone.spill_over_percent / 100.0;
-        for remote in 1..self.subsets.len() {
+        for remote in 1..self.subsets.list.len() {
             let local = remote - 1;
-            let sides = (self.subsets.get(local), self.subsets.get(remote));
+            let sides = (self.subsets.list.get(local), self.subsets.list.get(remote));
             let (Some(here), Some(there)) = sides else { continue };
-            let same = (here.key.lane, here.key.priority) == (there.key.lane, there.key.priority);
+            let same = (here.key.version, here.key.priority) == (there.key.version, there.key.priority);
             if !same || here.key.remote {
                 continue;
             }
             // Farther away is not busier: what is on its way takes up no slot.
-            let at_work = (here.typical / there.typical).min(1.0);
+            let at_work = (here.latency.typical / there.latency.typical).min(1.0);
             let (busy_here, busy_there) =
                 (self.pressure_of(here, 1.0, now), self.pressure_of(there, at_work, now));
-            let poll_s = self.poll_s;
-            if let Some(there) = self.subsets.get_mut(remote) {
-                there.spill.observe(busy_there, seconds);
+            let poll_s = self.signals.poll_s;
+            if let Some(there) = self.subsets.list.get_mut(remote) {
+                there.division.spill.observe(busy_there, seconds);
             }
-            let there = self.subsets.get(remote).map_or(0.0, |g| g.spill.pressure());
-            if let Some(here) = self.subsets.get_mut(local) {
-                here.spill.observe(busy_here, seconds);
-                here.spill.settle(target.max(there), poll_s, seconds);
+            let there = self.subsets.list.get(remote).map_or(0.0, |g| g.division.spill.pressure());
+            if let Some(here) = self.subsets.list.get_mut(local) {
+                here.division.spill.observe(busy_here, seconds);
+                here.division.spill.settle(target.max(there), poll_s, seconds);
             }
         }
     }
@@ -125,7 +128,7 @@ impl Cluster {
             let crowd = at_work * f64::from(member.pending()) * f64::from(subset.turns.unit) / own;
             busy += own * (crowd / slots).min(1.0);
             let queue = f64::from(self.queueing.delay((crowd - 1.0).max(0.0) as u32));
-            let silence = member.min_latency(now) / subset.typical.max(1e-6);
+            let silence = member.min_latency(now) / subset.latency.typical.max(1e-6);
             speed += own / queue.max(silence).max(1.0);
             tally.add(|value| self.pressing(index, member, value, learnt, now));
         }

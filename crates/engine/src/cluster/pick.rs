@@ -1,0 +1,139 @@
+//! Where a request goes: to the endpoint that is due for a single one, else where the policy says, in the subset that the
+//! request is drawn into.
+
+use super::Cluster;
+use crate::cluster::subset::split::{Drawn, unit};
+use crate::decision::{Decision, Reason};
+use crate::policy::{Candidates, PickContext, Request, Turns};
+use crate::rng::{self, Rng};
+use crate::settings::NoneEligible;
+use crate::time::Time;
+
+/// One answer of the latest few was a failure.
+const FAILS_LATELY: f64 = 0.1;
+/// Keeps the hash that decides which keys are left to Envoy's own policy apart from the others.
+const ENVOY_SALT: u64 = 0x5851_F42D_4C95_7F2D;
+
+impl Cluster {
+    /// Decides where a request goes.
+    pub fn pick(&mut self, request: Request, now: Time, rng: &mut Rng) -> Decision {
+        self.traffic.pick();
+        if self.is_left_to_envoy(request.key, rng) {
+            self.stats.decided(Reason::Unsteerable);
+            return Decision::Fallback;
+        }
+        self.traffic.request();
+        let drawn = self.subsets.split.draw(request.key, rng);
+        let mut candidates = Candidates::default();
+        let probe = self.next_due(drawn.version, request.key);
+        probe.into_iter().for_each(|index| candidates.push(index));
+        self.choose(drawn, request, now, rng, &mut candidates);
+        if let Some(first) = candidates.first() {
+            if let Some(member) = self.endpoints.states.get_mut(first as usize) {
+                member.counters.pick();
+                member.turn.asked = self.traffic.requests;
+            }
+            candidates.truncate(request.want.max(1));
+            self.stats.decided(if probe.is_some() { Reason::Probe } else { Reason::Policy });
+            return Decision::Steer(candidates);
+        }
+        let (decision, reason) = match self.config.failover.none_eligible {
+            // No endpoint is known, as before the first answer of a source: that is no reason to turn a request away.
+            _ if self.endpoints.set.is_empty() => (Decision::Fallback, Reason::Fallback),
+            NoneEligible::Envoy => (Decision::Fallback, Reason::Fallback),
+            NoneEligible::Reject => (Decision::Reject, Reason::Reject),
+            NoneEligible::SafeEndpoint(_) => (Decision::SafeEndpoint, Reason::SafeEndpoint),
+        };
+        self.stats.decided(reason);
+        decision
+    }
+
+    /// Adds the endpoints that the policy names: in the group that the request is drawn into, and where that has too
+    /// few, in the others of its version before those of other versions.
+    fn choose(
+        &mut self,
+        drawn: Drawn,
+        request: Request,
+        now: Time,
+        rng: &mut Rng,
+        candidates: &mut Candidates,
+    ) {
+        let versions = &self.subsets.versions;
+        let serves = |version: usize| versions.get(version).is_some_and(|l| l.serves);
+        let version = if serves(drawn.version) {
+            drawn.version
+        } else {
+            self.subsets.split.instead(drawn, serves).version
+        };
+        let Some(subsets) = self.subsets.versions.get(version).map(|l| l.subsets.clone()) else { return };
+        let first = self.subsets.draw(subsets.clone(), request.key, rng);
+        let mut second_best = None;
+        if let Some(first) = first {
+            self.ask(first, request, now, rng, candidates);
+            let fails =
+                self.subsets.list.get(first).is_some_and(|g| g.errors.record.failing(now) > FAILS_LATELY);
+            if fails && request.want > 1 && subsets.len() > 1 {
+                // What fails together would fail the retry, too.
+                second_best = candidates.as_slice().get(request.want - 1).copied();
+                candidates.truncate(request.want - 1);
+            }
+        }
+        for other in [true, false] {
+            for at in 0..self.subsets.serving.len() {
+                if candidates.as_slice().len() >= request.want.max(1) {
+                    return;
+                }
+                let subset = self.subsets.serving.get(at).map_or(usize::MAX, |g| *g as usize);
+                if Some(subset) != first && subsets.contains(&subset) == other {
+                    self.ask(subset, request, now, rng, candidates);
+                }
+            }
+            second_best.take().into_iter().for_each(|index| candidates.push(index));
+        }
+    }
+
+    /// Adds the endpoints that the policy names in one group.
+    fn ask(&mut self, at: usize, request: Request, now: Time, rng: &mut Rng, to: &mut Candidates) {
+        let Some(subset) = self.subsets.list.get_mut(at) else { return };
+        let in_flight = subset.in_flight;
+        let turns = Turns { requests: self.traffic.requests, ..subset.turns };
+        let view = PickContext {
+            states: &self.endpoints.states,
+            peers: &self.endpoints.peers,
+            identities: self.endpoints.set.identities(),
+            peaks: &self.endpoints.peaks,
+            queueing: &self.queueing,
+            in_flight,
+            now,
+            turns,
+        };
+        let named = subset.policy.pick(view, &mut subset.pool, request, rng);
+        named.as_slice().iter().for_each(|index| to.push(*index));
+    }
+
+    /// Leaves this part of the requests to Envoy's own policy, 0 to 1.
+    pub fn leave_to_envoy(&mut self, part: f64) {
+        self.left_to_envoy = if part.is_finite() { part.clamp(0.0, 1.0) } else { 0.0 };
+    }
+
+    /// The part of the requests that is left to Envoy's own policy.
+    pub fn left_to_envoy(&self) -> f64 {
+        self.left_to_envoy
+    }
+
+    /// Whether Envoy's own policy decides on a request; always alike on those of one key.
+    fn is_left_to_envoy(&self, key: Option<u64>, rng: &mut Rng) -> bool {
+        if self.left_to_envoy <= 0.0 || self.endpoints.set.is_empty() {
+            return false;
+        }
+        key.map_or_else(|| rng.unit(), |key| unit(rng::mix(key ^ ENVOY_SALT))) < self.left_to_envoy
+    }
+
+    /// Counts how a decision that was only shown compares with Envoy's: by what each of the two endpoints is expected
+    /// to take.
+    pub fn compare(&mut self, named: u32, used: u32) {
+        let expected = |index| self.member(index).map(|m| f64::from(m.expected));
+        let (Some(named_s), Some(used_s)) = (expected(named), expected(used)) else { return };
+        self.stats.compare(named == used, (named_s, used_s));
+    }
+}

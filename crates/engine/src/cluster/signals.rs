@@ -1,0 +1,60 @@
+//! The signals of a cluster: how old a value may be, and how much each has proved to be worth.
+
+use core::time::Duration;
+
+use crate::estimate::LearntWeight;
+use crate::settings;
+use crate::time::Time;
+
+/// A poll interval where none is configured, seconds.
+const USUAL_POLL_S: f64 = 5.0;
+
+/// What all endpoints' values of a signal have in common.
+pub(super) struct Signals {
+    /// The time between polls, seconds.
+    pub poll_s: f64,
+    /// The signal that the policy `least_signal` compares.
+    pub least: usize,
+    /// By signal: what its answers have taught of it.
+    pub learnt: Vec<LearntWeight>,
+}
+
+impl Signals {
+    /// As configured, nothing learnt yet.
+    pub fn new(config: &settings::Upstream, poll_interval: Option<Duration>) -> Signals {
+        let least = match &config.policy {
+            settings::Policy::LeastSignal { signal } => config.signals.iter().position(|s| s.name == *signal),
+            _ => None,
+        };
+        Signals {
+            poll_s: poll_interval.map_or(USUAL_POLL_S, |interval| interval.as_secs_f64()),
+            least: least.unwrap_or(0),
+            learnt: vec![LearntWeight::default(); config.signals.len()],
+        }
+    }
+
+    /// How long a signal counts in full: two polls and a bit, so that one lost poll changes nothing.
+    pub fn fresh_s(&self) -> f64 {
+        2.5 * self.poll_s
+    }
+
+    /// The clock stepped back to `now`.
+    pub fn not_after(&mut self, now: Time) {
+        self.learnt.iter_mut().for_each(|weight| weight.not_after(now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn a_lost_poll_changes_nothing() {
+        let signals = Signals { poll_s: 2.0, least: 0, learnt: Vec::new() };
+        assert!(signals.fresh_s() > 2.0 * 2.0, "one lost");
+        assert!(signals.fresh_s() < 3.0 * 2.0, "two lost");
+    }
+}

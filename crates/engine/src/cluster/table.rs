@@ -1,0 +1,197 @@
+//! The endpoints of a cluster, and everything that is kept of each, by index. A place that another endpoint takes is
+//! [reset](EndpointTable::reset) in all columns at once.
+
+use hashbrown::HashMap;
+
+use super::failings::Failings;
+use super::open_requests::OpenRequests;
+use super::returning::Returning;
+use super::said::Words;
+use super::unseen::UnseenFailures;
+use crate::endpoint::{Counters, EndpointRef, EndpointSet, EndpointState, EndpointView, PeerTable, Tally};
+use crate::estimate::{PeakEwma, Reading};
+use crate::time::Time;
+
+/// So many endpoints that have left are remembered for what was counted.
+const MAX_DEPARTED: usize = 10_000;
+
+/// The endpoints and the columns beside them.
+pub(super) struct EndpointTable {
+    /// Which endpoints there are.
+    pub set: EndpointSet,
+    /// What this worker has measured.
+    pub states: Vec<EndpointState>,
+    /// What the others report.
+    pub peers: PeerTable,
+    /// Peaks of latency where the policy compares them, and none elsewhere.
+    pub peaks: Vec<PeakEwma>,
+    /// Values of the signals, a row for each endpoint.
+    pub readings: Vec<Reading>,
+    /// Failure ratios where a threshold is set on them.
+    pub failings: Failings,
+    /// Failed attempts of which only the last answer is known.
+    pub unseen: UnseenFailures,
+    /// Requests that the client has not ended.
+    pub open_requests: OpenRequests,
+    /// What endpoints say of themselves.
+    pub said: Words,
+    /// What was known of endpoints that have left lately.
+    pub returning: Returning,
+    /// Counts of endpoints that have left, should they return, and what was carried over from the states' own:
+    /// counters do not go down.
+    pub departed: HashMap<u64, Counters>,
+    signals: usize,
+    compares_peaks: bool,
+}
+
+impl EndpointTable {
+    /// No endpoint yet; each will have values for so many `signals`, and peaks of latency if `peaks` are compared.
+    pub fn new(failings: Failings, signals: usize, peaks: bool) -> EndpointTable {
+        EndpointTable {
+            set: EndpointSet::default(),
+            states: Vec::new(),
+            peers: PeerTable::default(),
+            peaks: Vec::new(),
+            readings: Vec::new(),
+            failings,
+            unseen: UnseenFailures::default(),
+            open_requests: OpenRequests::default(),
+            said: Words::default(),
+            returning: Returning::default(),
+            departed: HashMap::new(),
+            signals,
+            compares_peaks: peaks,
+        }
+    }
+
+    /// Gives every place of the set its row.
+    pub fn make_room(&mut self) {
+        let places = self.set.places();
+        self.states.reserve_exact(places.saturating_sub(self.states.len()));
+        self.states.resize_with(places, EndpointState::default);
+        if self.compares_peaks {
+            self.peaks.resize(places, PeakEwma::default());
+        }
+        self.readings.resize(places * self.signals, Reading::default());
+        self.failings.make_room(places);
+        self.unseen.make_room(places);
+    }
+
+    /// The place at `index` is another endpoint's: nothing of the one before is left.
+    pub fn reset(&mut self, index: u32, to: EndpointState) {
+        if let Some(member) = self.states.get_mut(index as usize) {
+            *member = to;
+        }
+        self.peers.forget_one(index);
+        self.failings.forget(index);
+        self.unseen.forget(index);
+        self.said.forget(index);
+        if let Some(peak) = self.peaks.get_mut(index as usize) {
+            *peak = PeakEwma::default();
+        }
+        let start = index as usize * self.signals;
+        if let Some(readings) = self.readings.get_mut(start..start + self.signals) {
+            readings.fill(Reading::default());
+        }
+    }
+
+    /// What this worker and the others know of the endpoint at `index`.
+    pub fn view(&self, index: u32) -> Option<EndpointView<'_>> {
+        let member = self.states.get(index as usize).filter(|m| m.present)?;
+        Some(self.peers.of(index, member))
+    }
+
+    /// What is known of all endpoints, with their indices.
+    pub fn views(&self) -> impl Iterator<Item = (u32, EndpointView<'_>)> {
+        let present = (0u32..).zip(&self.states).filter(|(_, m)| m.present);
+        present.map(|(index, member)| (index, self.peers.of(index, member)))
+    }
+
+    /// The state of `endpoint`, if it is still the same endpoint.
+    pub fn current(&mut self, endpoint: EndpointRef) -> Option<&mut EndpointState> {
+        if !self.set.is_current(endpoint) {
+            return None;
+        }
+        self.states.get_mut(endpoint.index as usize)
+    }
+
+    /// The readings of the endpoint at `index`, in the order of the configured signals.
+    pub fn readings(&self, index: u32) -> &[Reading] {
+        let start = (index as usize).saturating_mul(self.signals);
+        self.readings.get(start..start + self.signals).unwrap_or_default()
+    }
+
+    /// The endpoint at `index` leaves: its counts are kept, and its state for as long as it may return.
+    pub fn leave(&mut self, index: u32, now: Time) {
+        let Some(identity) = self.set.identities().get(index as usize).copied() else { return };
+        let Some(member) = self.states.get_mut(index as usize).filter(|m| m.present) else { return };
+        let member = core::mem::take(member);
+        let kept = self.departed.len() < MAX_DEPARTED || self.departed.contains_key(&identity);
+        if member.counters != Tally::default() && kept {
+            self.departed.entry(identity).or_default().merge(&member.counters.into());
+        }
+        self.returning.leave(identity, member, now);
+        self.reset(index, EndpointState::default());
+        self.open_requests.forget(index, now);
+    }
+
+    /// What has been counted for the endpoint at `index`, ever.
+    pub fn counted(&self, index: u32, identity: u64) -> Counters {
+        let mut counters =
+            self.states.get(index as usize).map_or_else(Counters::default, |m| m.counters.into());
+        self.departed.get(&identity).into_iter().for_each(|before| counters.merge(before));
+        counters
+    }
+
+    /// The clock stepped back to `now`.
+    pub fn not_after(&mut self, now: Time) {
+        self.states.iter_mut().for_each(|member| member.not_after(now));
+        self.peers.not_after(now);
+        self.peaks.iter_mut().for_each(|peak| peak.not_after(now));
+        self.readings.iter_mut().for_each(|reading| reading.not_after(now));
+        self.failings.not_after(now);
+        self.open_requests.not_after(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::endpoint::Spec;
+
+    fn table() -> EndpointTable {
+        let mut table = EndpointTable::new(Failings::default(), 0, false);
+        let specs = ["10.0.0.1:80", "10.0.0.2:80"].map(|text| Spec::at(text.parse().unwrap()));
+        let changes = table.set.update(&specs);
+        table.make_room();
+        for index in changes.joined {
+            table.reset(index, EndpointState { present: true, weight: 1.0, ..EndpointState::default() });
+        }
+        table
+    }
+
+    #[test]
+    fn a_place_that_another_takes_keeps_nothing_of_the_one_before() {
+        let mut table = table();
+        let first = table.set.reference(0).unwrap();
+        table.current(first).unwrap().counters.pick();
+        table.leave(0, Time(1));
+        assert!(table.view(0).is_none() && table.view(1).is_some());
+        assert_eq!(table.states[0].counters, Tally::default());
+        let identity = table.set.identities()[0];
+        assert_eq!(table.counted(0, identity).picks, 1, "counts stay");
+    }
+
+    #[test]
+    fn an_endpoint_that_returns_is_known() {
+        let mut table = table();
+        table.states[1].weight = 3.0;
+        let identity = table.set.identities()[1];
+        table.leave(1, Time(1));
+        assert_eq!(table.returning.take(identity, Time(2)).map(|m| m.weight), Some(3.0));
+        assert!(table.returning.take(identity, Time(2)).is_none(), "once");
+    }
+}

@@ -1,0 +1,101 @@
+//! The order in which a cluster draws its conclusions, every few milliseconds.
+
+use super::{Cluster, HandoverState, ProbeShard};
+use crate::ablation::Part;
+use crate::endpoint::PeerReport;
+use crate::health::Evidence;
+use crate::time::Time;
+
+impl Cluster {
+    /// Time passes.
+    pub fn tick(&mut self, shard: ProbeShard, now: Time) {
+        self.restore(now);
+        self.traffic.workers = shard.workers.max(1);
+        self.refresh(now);
+        self.schedule(shard, now);
+        self.record_transitions(shard);
+    }
+
+    /// Everything that follows from what is known: what is typical, which endpoints are out, where requests go.
+    pub(super) fn refresh(&mut self, now: Time) {
+        let seconds = self.traffic.refresh(now);
+        let typical = self.measure(seconds);
+        self.compare_subsets(typical, now);
+        self.look_at_open_requests(now);
+        self.assess_all(now);
+        self.rule(now);
+        self.heed(now);
+        self.eject();
+        self.share(now);
+        self.queueing.noise.refresh(self.typical);
+        self.turn_epoch(now);
+        self.queueing.refresh();
+        self.refresh_subsets(now);
+        self.divide(seconds, now);
+    }
+
+    /// Forgets what the other workers know, to be told anew as of `told`.
+    pub fn forget_others(&mut self, told: Time) {
+        self.endpoints.peers.forget(told);
+        self.endpoints.states.iter_mut().for_each(|member| member.health.forget_others());
+    }
+
+    /// Adds what another worker knows of the endpoint with identity `hash`.
+    pub fn merge_other(&mut self, hash: u64, other: &PeerReport, evidence: &Evidence) {
+        if !self.ablation.has(Part::Sharing) {
+            return;
+        }
+        let Some(index) = self.endpoints.set.index_of_hash(hash) else { return };
+        if let Some(member) = self.endpoints.states.get_mut(index as usize) {
+            self.endpoints.peers.merge((index, member), self.endpoints.set.places(), other, evidence);
+        }
+    }
+
+    /// The clock stepped back to `now`.
+    pub fn not_after(&mut self, now: Time) {
+        self.endpoints.not_after(now);
+        self.subsets.list.iter_mut().for_each(|subset| subset.errors.record.not_after(now));
+        self.traffic.not_after(now);
+        self.signals.not_after(now);
+        self.rules.not_after(now);
+        self.capacity.scaler.not_after(now);
+    }
+
+    /// Takes over what `old` has learnt.
+    pub fn take_over(&mut self, old: &mut Cluster, now: Time) {
+        self.typical = old.typical;
+        self.endpoints.peers.forget(now);
+        self.queueing = old.queueing.clone();
+        self.capacity.scaler = old.capacity.scaler.clone();
+        self.endpoints.returning = core::mem::take(&mut old.endpoints.returning);
+        let mut inherited = HandoverState::new(now);
+        for (index, identity) in self.endpoints.set.present() {
+            let Some(member) = self.endpoints.states.get_mut(index as usize) else { continue };
+            let at = old.endpoints.set.index_of_hash(identity).unwrap_or(u32::MAX);
+            let Some(known) = old.endpoints.states.get_mut(at as usize).filter(|m| m.present) else {
+                if !old.endpoints.set.is_empty() {
+                    member.health.joins(now);
+                }
+                continue;
+            };
+            let all = old.endpoints.peers.of(at, known);
+            inherited.add(identity, all);
+            let quiet_since = all.quiet_since();
+            member.take_over(known, quiet_since);
+            // It has waited for as many requests as before.
+            member.turn.asked =
+                self.traffic.requests.wrapping_sub(old.traffic.requests.wrapping_sub(known.turn.asked));
+            if let (Some(peak), Some(known)) =
+                (self.endpoints.peaks.get_mut(index as usize), old.endpoints.peaks.get(at as usize))
+            {
+                *peak = *known;
+            }
+        }
+        self.handover = Some(inherited);
+        self.take_over_subsets(old, now);
+        self.not_after(now);
+        self.restore(now);
+        self.refresh(now);
+        self.take_over_transitions();
+    }
+}

@@ -1,0 +1,113 @@
+//! How many requests this worker gets, and how many of them may explore.
+
+use crate::estimate::Epochs;
+use crate::time::Time;
+
+/// Time constant of the request rate, seconds.
+const RATE_OVER_S: f64 = 5.0;
+/// Share of the requests that may explore, however many endpoints are slow; a few may be saved up.
+const EXPLORING_SHARE: f32 = 0.01;
+const SAVED_EXPLORATIONS: f32 = 4.0;
+
+/// This worker's requests to the cluster.
+#[derive(Debug)]
+pub(super) struct Traffic {
+    /// Picks since the last refresh, and their rate per second.
+    picks: u32,
+    pub rate: f64,
+    /// Picks ever; the sum may wrap.
+    pub requests: u32,
+    explorations: f32,
+    refreshed: Time,
+    /// When this worker began to send: an endpoint that it never sent anything is silent since then.
+    pub began: Time,
+    /// How many workers carry traffic, this one included.
+    pub workers: u32,
+    /// When requests that wait are told apart by age.
+    pub epochs: Epochs,
+}
+
+impl Traffic {
+    /// None before `now`.
+    pub fn since(now: Time) -> Traffic {
+        let explorations = SAVED_EXPLORATIONS;
+        let epochs = Epochs { current: now, before: now };
+        Traffic {
+            picks: 0,
+            rate: 0.0,
+            requests: 0,
+            explorations,
+            refreshed: now,
+            began: now,
+            workers: 1,
+            epochs,
+        }
+    }
+
+    /// A request, which may be left to Envoy.
+    pub fn pick(&mut self) {
+        self.picks += 1;
+    }
+
+    /// One that is not.
+    pub fn request(&mut self) {
+        self.requests = self.requests.wrapping_add(1);
+        self.explorations = (self.explorations + EXPLORING_SHARE).min(SAVED_EXPLORATIONS);
+    }
+
+    /// Whether one more request may explore; it does then.
+    pub fn explores(&mut self) -> bool {
+        let affordable = self.explorations >= 1.0;
+        if affordable {
+            self.explorations -= 1.0;
+        }
+        affordable
+    }
+
+    /// The clock stepped back to `now`.
+    pub fn not_after(&mut self, now: Time) {
+        self.began = self.began.min(now);
+        let Epochs { current, before } = self.epochs;
+        self.epochs = Epochs { current: current.min(now), before: before.min(now) };
+    }
+
+    /// Takes the rate anew. The seconds since the last time.
+    pub fn refresh(&mut self, now: Time) -> f64 {
+        let seconds = now.seconds_since(core::mem::replace(&mut self.refreshed, now));
+        if seconds > 0.0 {
+            let rate = f64::from(core::mem::take(&mut self.picks)) / seconds;
+            self.rate += (rate - self.rate) * (seconds / RATE_OVER_S).min(1.0);
+        }
+        seconds
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn one_request_in_a_hundred_explores() {
+        let mut traffic = Traffic::since(Time(1));
+        let explored = (0..1000).filter(|_| {
+            traffic.request();
+            traffic.explores()
+        });
+        let explored = explored.count();
+        assert!((12..=14).contains(&explored), "{explored}: four saved up, ten earned");
+    }
+
+    #[test]
+    fn the_rate_follows_in_some_seconds() {
+        let mut traffic = Traffic::since(Time(1));
+        for second in 1..=30 {
+            (0..50).for_each(|_| traffic.pick());
+            assert!((traffic.refresh(Time(1).after_secs(f64::from(second))) - 1.0).abs() < 1e-6);
+        }
+        assert!((traffic.rate - 50.0).abs() < 0.5, "{}", traffic.rate);
+        assert_eq!(traffic.refresh(Time(1)), 0.0, "the clock stepped back");
+    }
+}
