@@ -71,6 +71,15 @@ test-node: setup-rust
 .PHONY: trials
 trials: setup build ## the long trials that make test leaves out: minutes each, with figures
 	$(with_tools) cargo test --workspace -- --ignored --nocapture
+
+.PHONY: fuzz
+fuzz: setup-rust ## coverage-guided fuzzing of everything hostile (TARGETS="admin shared", FUZZ_SECONDS=60 each)
+	@FUZZ_SECONDS="$(or $(FUZZ_SECONDS),60)" scripts/fuzz $(TARGETS)
+
+.PHONY: mutants
+mutants: setup-rust ## change the engine in small ways and see whether a test notices (MUTATE="crates/engine/src/health/*.rs", SHARD=1/10)
+	@MUTATE="$(MUTATE)" SHARD="$(SHARD)" scripts/mutants
+
 .PHONY: test-envoys
 test-envoys: setup build ## the essentials on every supported Envoy, 1.36 to 1.40; fetches them, about a gigabyte
 	@$(with_tools) scripts/test-envoys

@@ -38,8 +38,8 @@ pub(crate) fn take(
     }
 }
 
-/// The value that `report` asks for.
-fn read(bytes: &[u8], report: &LoadReport) -> Option<f64> {
+/// The value that `report` asks for, in a header of any bytes; `None` where there is none.
+pub fn read(bytes: &[u8], report: &LoadReport) -> Option<f64> {
     if bytes.len() > MAX_BYTES {
         return None;
     }

@@ -17,6 +17,8 @@ pub(crate) mod steering;
 pub(crate) mod stream;
 pub(crate) mod upstream_attempt;
 
+pub use affinity::{Issued, key as affinity_key};
+pub use load_report::read as read_load_report;
 pub use stream::Flow;
 pub use stream::Stream;
 pub use upstream_attempt::UpstreamAttempt;

@@ -1,0 +1,82 @@
+//! The targets of `make fuzz`, fed with their kept corpora and with what a few thousand seeded mutations make of these.
+
+use std::fs;
+use std::path::PathBuf;
+
+use engine::rng::Rng;
+
+#[path = "../../fuzz/targets/mod.rs"]
+mod targets;
+
+#[allow(dead_code)]
+#[path = "../behaviour/native/mod.rs"]
+mod native;
+#[allow(dead_code)]
+#[path = "../behaviour/world.rs"]
+mod world;
+
+/// Mutations of each input.
+const MUTATIONS: usize = 12;
+
+fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut paths: Vec<PathBuf> = files.map(|file| file.expect("a file").path()).collect();
+    paths.sort();
+    paths.into_iter().map(|path| (path.clone(), fs::read(&path).expect("read"))).collect()
+}
+
+/// One to four changes: a byte, a bit, a piece left out, doubled or put elsewhere, the end cut off.
+fn mutated(bytes: &[u8], rng: &mut Rng) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for _ in 0..=rng.next_u64() % 4 {
+        let at = if bytes.is_empty() { 0 } else { rng.next_u64() as usize % bytes.len() };
+        let to = (at + 1 + rng.next_u64() as usize % 16).min(bytes.len());
+        let from = at.min(to);
+        match rng.next_u64() % 6 {
+            _ if bytes.is_empty() => bytes.push(rng.next_u64() as u8),
+            0 => bytes[at] = rng.next_u64() as u8,
+            1 => bytes[at] ^= 1 << (rng.next_u64() % 8),
+            2 => drop(bytes.drain(from..to)),
+            3 => {
+                let piece = bytes[from..to].to_vec();
+                drop(bytes.splice(from..from, piece));
+            }
+            4 => bytes[from..to].fill(0xff),
+            _ => bytes.truncate(at),
+        }
+    }
+    bytes
+}
+
+fn feed(target: &str) {
+    let (_, run) = targets::TARGETS.iter().find(|(name, _)| *name == target).expect("a target");
+    run(b"");
+    let mut rng = Rng::new(16);
+    let inputs = corpus(target);
+    assert!(!inputs.is_empty(), "fuzz/corpus/{target} is empty");
+    for (path, bytes) in &inputs {
+        // Shown where the target panics.
+        println!("{}", path.display());
+        run(bytes);
+        for _ in 0..MUTATIONS {
+            let input = mutated(bytes, &mut rng);
+            println!("{}", input.escape_ascii());
+            run(&input);
+        }
+    }
+}
+
+macro_rules! each {
+    ($($target:ident),+ $(,)?) => {
+        $(#[test] fn $target() { feed(stringify!($target)); })+
+
+        #[test]
+        fn every_target_is_here() {
+            let known: Vec<&str> = targets::TARGETS.iter().map(|(name, _)| *name).collect();
+            assert_eq!(known, [$(stringify!($target)),+]);
+        }
+    };
+}
+
+each!(admin, affinity, configuration, load_reports, prometheus, requests, shared, status, zones);
