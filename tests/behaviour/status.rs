@@ -124,6 +124,40 @@ fn the_json_is_the_contracts(mut world: impl World) {
     }
 }
 
+/// An answer is bounded in size, whatever the fleet is; what is left out is counted, and what is wrong is shown first.
+fn a_large_fleet_is_shown_in_part(mut world: impl World) {
+    const FLEET: usize = 10_000;
+    let plugin =
+        single(&mut world, &config(FLEET, r#""policy":"round_robin","health":{"fail_after":1}"#, STATUS));
+    for _ in 0..3 {
+        crate::scene::serve(&mut world, plugin, |_| Ending::status("500"));
+    }
+    pass(&mut world, &[plugin], ms(500));
+    let (_, body) = ask(&mut world, plugin, "GET", "/_evenkeel/status.json").expect("answered here");
+    assert!(body.len() < 1_500_000, "{} bytes of JSON", body.len());
+    let status: Value = from_slice(&body).expect("JSON");
+    let upstream = &status["upstreams"][0];
+    let shown = upstream["endpoints"].as_array().expect("endpoints");
+    assert_eq!((shown.len(), &upstream["endpoint_count"]), (1000, &json!(FLEET)));
+    assert_eq!(upstream["endpoints_left_out"], json!(FLEET - 1000));
+    assert_eq!(upstream["eligible"], json!(FLEET - 3));
+    assert_eq!(
+        shown.iter().filter(|e| e["state"] == "failed").count(),
+        3,
+        "whatever their place in the list"
+    );
+    let (_, metrics) = ask(&mut world, plugin, "GET", "/_evenkeel/metrics").expect("answered here");
+    assert!(metrics.len() < 3_000_000, "{} bytes of metrics", metrics.len());
+    let metrics = String::from_utf8(metrics).expect("text");
+    for line in [
+        "evenkeel_upstream_endpoints{upstream=\"web\"} 10000\n",
+        "evenkeel_upstream_endpoints_left_out{upstream=\"web\"} 9000\n",
+    ] {
+        assert!(metrics.contains(line), "{line}");
+    }
+    assert_eq!(metrics.matches("\nevenkeel_endpoint_picks_total{").count(), 1000);
+}
+
 fn whoever_is_asked_tells_of_all(mut world: impl World) {
     let mut truth = BTreeMap::new();
     let crew: Vec<Plugin> = (0..3)
@@ -229,7 +263,8 @@ both!(
     the_log_tells_who_is_taken_out_and_who_is_back,
     what_is_asked_for_below_the_path_is_answered_here,
     the_json_is_the_contracts,
-    whoever_is_asked_tells_of_all
+    whoever_is_asked_tells_of_all,
+    a_large_fleet_is_shown_in_part,
 );
 
 /// Reloads in a row, as Envoy does them: the new root first, then the old one's end, with requests on both.

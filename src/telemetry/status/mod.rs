@@ -30,7 +30,7 @@ const PAGE: &str = include_str!("page.html");
 /// Nothing is loaded from anywhere, and nothing runs but the page's own script and style, which their hashes name.
 const PAGE_POLICY: &str = concat!(
     "default-src 'none'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; ",
-    "script-src 'sha256-okt3js7OBRv44THa/nzAFGYMeqLzyCuRUOjMPAatQc8='; style-src 'sha256-sfPIENrGnp9aDLL+EVWJtjZxpihkJCpelG0tVnY8tIQ='"
+    "script-src 'sha256-skCKM65Shcx/012v39sMRmVg7QAh8uV6AwieQ/0Rf7U='; style-src 'sha256-sfPIENrGnp9aDLL+EVWJtjZxpihkJCpelG0tVnY8tIQ='"
 );
 /// What is no page loads nothing at all.
 const DATA_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";

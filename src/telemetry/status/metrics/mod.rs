@@ -1,7 +1,7 @@
 //! The same as Prometheus text: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
 //!
 //! Samples of one name stand together below its help, which is why this goes over the endpoints once a name. Series
-//! grow with endpoints and configured signals and with nothing else.
+//! grow with the endpoints that the report shows, at most a thousand, with configured signals and with nothing else.
 
 mod endpoints;
 mod scaling;

@@ -10,7 +10,9 @@ pub(super) fn upstreams(text: &mut Text, of: &[ClusterReport<'_>]) {
     text.upstream("unmet", "gauge", "1 if there is traffic, but none to this cluster.", of, |u| {
         Some(f64::from(u8::from(u.unmet)))
     });
-    text.upstream("endpoints", "gauge", "Endpoints known.", of, |u| Some(u.endpoints.len() as f64));
+    text.upstream("endpoints", "gauge", "Endpoints known.", of, |u| Some(u.endpoint_count as f64));
+    let help = "Endpoints without series of their own: one answer has room for so many.";
+    text.upstream("endpoints_left_out", "gauge", help, of, |u| Some(u.endpoints_left_out as f64));
     text.upstream("eligible_endpoints", "gauge", "Endpoints that may be chosen.", of, |u| {
         Some(u.eligible as f64)
     });

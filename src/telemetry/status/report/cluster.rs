@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::discovery::{Discovery, SignalFit};
 use super::endpoint::Line;
 use super::rounding::{fine, short};
+use super::shown::Shown;
 use super::{Sources, discovery, endpoint, names};
 use engine::{Cluster, DecisionTimes, RECENT_S, Reason, SubsetLoad, Totals};
 
@@ -59,7 +60,11 @@ pub struct ClusterReport<'a> {
     pub signals: Vec<SignalFit<'a>>,
     /// How the requests are divided over versions, priorities and zones; one where they are not.
     pub parts: Vec<Share<'a>>,
-    /// Every endpoint.
+    /// How many endpoints there are, shown or not.
+    pub endpoint_count: usize,
+    /// How many of them are left out below.
+    pub endpoints_left_out: usize,
+    /// Every endpoint, or as many as one answer has room for.
     pub endpoints: Vec<Line<'a>>,
 }
 
@@ -155,24 +160,31 @@ pub struct Observed {
     pub gain_ms: Option<f64>,
 }
 
-pub(super) fn cluster<'a>((at, upstream): (usize, &'a Cluster), sources: &Sources<'a>) -> ClusterReport<'a> {
+/// The report on the upstream at this place, with at most `room` endpoints in it.
+pub(super) fn cluster<'a>(
+    (at, upstream): (usize, &'a Cluster),
+    room: usize,
+    sources: &Sources<'a>,
+) -> ClusterReport<'a> {
     let config = upstream.config();
     let counted = sources.counts.upstream(upstream.hash());
     let of = |identity: u64| counted.and_then(|c| c.endpoints.get(&identity)).copied().unwrap_or_default();
     let recent: f32 = upstream.fleet().iter().map(|(_, endpoint)| of(endpoint.hash).recent).sum();
     let recent = if recent < MIN_RECENT { 0.0 } else { recent };
     let totals = counted.map(|c| c.totals).unwrap_or_default();
-    let lines = upstream.fleet().iter().filter_map(|(index, endpoint)| {
-        let member = upstream.member(index)?;
-        let explained = upstream.explain(index, sources.now)?;
-        Some(endpoint::line(
-            upstream,
-            (endpoint, member, index),
-            &explained,
-            (of(endpoint.hash), recent),
-            sources.now,
-        ))
-    });
+    let shown = Shown::of(upstream, room);
+    let lines =
+        upstream.fleet().iter().filter(|(index, _)| shown.has(*index)).filter_map(|(index, endpoint)| {
+            let member = upstream.member(index)?;
+            let explained = upstream.explain(index, sources.now)?;
+            Some(endpoint::line(
+                upstream,
+                (endpoint, member, index),
+                &explained,
+                (of(endpoint.hash), recent),
+                sources.now,
+            ))
+        });
     let endpoints: Vec<Line<'a>> = lines.collect();
     let [healthy, suspect, failed, recovering] = totals.changes;
     ClusterReport {
@@ -181,12 +193,12 @@ pub(super) fn cluster<'a>((at, upstream): (usize, &'a Cluster), sources: &Source
         cost_in_seconds: names::costs_seconds(&config.policy),
         pressure: upstream.pressure().map(fine),
         desired_replicas: upstream.desired_replicas(),
-        eligible: endpoints.iter().filter(|e| e.eligible).count(),
+        eligible: shown.eligible,
         panic: upstream.panics(),
         unmet: totals.decisions() == 0 && sources.has_long_had_traffic(),
         typical_latency_ms: short(upstream.typical() * 1e3),
         picks_per_s: short(f64::from(recent) / RECENT_S),
-        in_flight: endpoints.iter().map(|e| u64::from(e.in_flight)).sum(),
+        in_flight: shown.in_flight,
         decisions: Decisions {
             policy: totals.policy,
             probe: totals.probes,
@@ -209,6 +221,8 @@ pub(super) fn cluster<'a>((at, upstream): (usize, &'a Cluster), sources: &Source
             .collect(),
         parts: upstream.parts().map(|part| share_of(&part, config.zone.is_some())).collect(),
         observed: (sources.config.mode == config::Mode::Observe).then(|| observed(&totals)),
+        endpoint_count: shown.count,
+        endpoints_left_out: shown.count - endpoints.len(),
         endpoints,
     }
 }

@@ -5,6 +5,7 @@ mod discovery;
 mod endpoint;
 mod reason;
 mod rounding;
+mod shown;
 
 use serde::Serialize;
 
@@ -141,7 +142,8 @@ impl<'a> Report<'a> {
             },
             upstreams: (0..)
                 .zip(sources.engine.upstreams())
-                .map(|(at, u)| cluster::cluster((at, u), sources))
+                .zip(shown::rooms(sources.engine))
+                .map(|(upstream, room)| cluster::cluster(upstream, room, sources))
                 .collect(),
         }
     }

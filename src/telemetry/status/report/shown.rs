@@ -1,0 +1,94 @@
+//! Which endpoints one answer has room for: its work and its size are bounded, whatever the fleet is.
+
+use engine::health::State;
+use engine::{Balancer, Cluster};
+
+/// So many endpoints are shown in one answer, those of all upstreams together: some 2 MB of metrics.
+pub const MAX_SHOWN: usize = 1000;
+
+/// What is shown of one upstream, and what is said of all of its endpoints.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    /// How many endpoints there are.
+    pub count: usize,
+    /// How many of them may be chosen.
+    pub eligible: usize,
+    /// Requests in flight to any of them.
+    pub in_flight: u64,
+    /// By index; empty where all are shown.
+    chosen: Vec<bool>,
+}
+
+impl Shown {
+    /// Those with something wrong come first, up to half of the room, then the others in the order of the fleet, so that the
+    /// series of most endpoints go on from answer to answer.
+    pub fn of(upstream: &Cluster, room: usize) -> Shown {
+        let mut shown = Shown { count: upstream.fleet().iter().count(), ..Shown::default() };
+        let is_full = shown.count <= room;
+        let (mut first, mut rest) = (Vec::new(), Vec::new());
+        for (index, _) in upstream.fleet().iter() {
+            let Some(member) = upstream.member(index) else { continue };
+            shown.eligible += usize::from(member.eligible);
+            shown.in_flight += u64::from(member.total_in_flight());
+            let is_well = member.eligible && member.health.state() == State::Healthy;
+            let list = if is_well || first.len() >= room.div_ceil(2) { &mut rest } else { &mut first };
+            if !is_full && list.len() < room {
+                list.push(index);
+            }
+        }
+        for index in first.into_iter().chain(rest).take(room) {
+            let at = index as usize;
+            if shown.chosen.len() <= at {
+                shown.chosen.resize(at + 1, false);
+            }
+            shown.chosen.get_mut(at).into_iter().for_each(|chosen| *chosen = true);
+        }
+        // Where there is no room at all, none is shown; an empty list would mean all.
+        if !is_full && shown.chosen.is_empty() {
+            shown.chosen.push(false);
+        }
+        shown
+    }
+
+    /// Whether this endpoint is.
+    pub fn has(&self, index: u32) -> bool {
+        self.chosen.is_empty() || self.chosen.get(index as usize).copied().unwrap_or(false)
+    }
+}
+
+/// How many endpoints of each upstream are shown: small ones in whole, what is left is divided evenly.
+pub(super) fn rooms(engine: &Balancer) -> Vec<usize> {
+    rooms_of(engine.upstreams().iter().map(|upstream| upstream.fleet().iter().count()).collect())
+}
+
+fn rooms_of(counts: Vec<usize>) -> Vec<usize> {
+    let mut by_size: Vec<usize> = (0..counts.len()).collect();
+    by_size.sort_by_key(|at| counts.get(*at).copied());
+    let (mut left, mut waiting) = (MAX_SHOWN, counts.len());
+    let mut rooms = vec![0; counts.len()];
+    for at in by_size {
+        let count = counts.get(at).copied().unwrap_or(0);
+        let room = count.min(left / waiting.max(1));
+        rooms.get_mut(at).into_iter().for_each(|place| *place = room);
+        (left, waiting) = (left - room, waiting - 1);
+    }
+    rooms
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn small_upstreams_are_shown_in_whole() {
+        assert!(rooms_of(vec![]).is_empty());
+        assert_eq!(rooms_of(vec![1000]), [1000]);
+        assert_eq!(rooms_of(vec![10_000]), [1000]);
+        assert_eq!(rooms_of(vec![10_000, 10, 300]), [690, 10, 300]);
+        assert_eq!(rooms_of(vec![10_000, 10, 10_000]), [495, 10, 495]);
+        assert_eq!(rooms_of(vec![10_000; 64]).iter().sum::<usize>(), MAX_SHOWN);
+    }
+}
