@@ -92,6 +92,10 @@ reload-trial: setup build ## 500 new configurations under load, by LDS and by EC
 bench: setup build ## measure what a decision costs
 	$(with_tools) cargo bench
 
+.PHONY: bench-envoy
+bench-envoy: setup build module ## measure what the filter and the module cost a real Envoy (ARGS="--quick --only none,filter"; --help)
+	@$(with_tools) cargo run --package bench-envoy -- --into docs/benchmarks/envoy.md $(ARGS)
+
 SIMULATE := cargo run --release -p simulator --
 EVIDENCE := docs/adaptive.md
 OURS := adaptive,ours-peak_ewma,ours-weighted_score,ours-least_request,ours-weighted_round_robin,ours-round_robin,ours-random,ours-consistent_hash,ours-ip_hash
