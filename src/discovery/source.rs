@@ -8,6 +8,7 @@ use super::found::{Finding, Found};
 use config::MAX_ENDPOINTS;
 use engine::endpoint::AnnouncedHealth;
 use engine::endpoint::{Absences, Standing};
+use engine::order;
 use engine::time::Time;
 
 /// What a source said of an endpoint's condition counts for this long, seconds; then what is measured decides alone.
@@ -160,7 +161,7 @@ fn same(one: &[Found], other: &[Found]) -> bool {
 
 fn sorted(found: &[Found]) -> Vec<&Found> {
     let mut sorted: Vec<&Found> = found.iter().collect();
-    sorted.sort_unstable_by_key(|found| found.address);
+    order::sort_by(&mut sorted, |one, other| one.address < other.address);
     sorted
 }
 

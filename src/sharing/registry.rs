@@ -8,6 +8,7 @@
 use super::codec::{Reader, Writer};
 use crate::host::Host;
 use crate::sharing::slot_id::SlotId;
+use engine::order;
 use engine::time::Time;
 
 /// A worker that has not renewed its entry for this long is gone, in seconds.
@@ -109,13 +110,13 @@ pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Li
     let found = known.is_some();
     let tombstones = entries.iter().filter(|entry| entry.expired != Time::ZERO);
     let mut tombstones: Vec<Entry> = tombstones.copied().collect();
-    tombstones.sort_by_key(|entry| core::cmp::Reverse(entry.expired));
+    order::sort_few_by_key(&mut tombstones, |entry| core::cmp::Reverse(entry.expired));
     let due = |(rank, entry): &(usize, Entry)| {
         *rank >= MAX_TOMBSTONES || now.seconds_since(entry.expired) >= CLEARED_AFTER_S
     };
     let mut live: Vec<SlotId> =
         entries.iter().filter(|entry| entry.expired == Time::ZERO).map(|entry| entry.slot_id).collect();
-    live.sort_unstable();
+    order::sort(&mut live);
     Listed {
         live,
         to_retire: tombstones.into_iter().enumerate().filter(due).map(|(_, entry)| entry.slot_id).collect(),

@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 use crate::ablation::Ablation;
 use crate::decision::{Decision, RequestHandle};
 use crate::endpoint::EndpointRef;
+use crate::order;
 use crate::pattern;
 use crate::policy::Request;
 use crate::rng::Rng;
@@ -30,6 +31,8 @@ pub struct Balancer {
     /// Requests to clusters that no upstream balances, and how many of them another has taken over.
     unmatched: u64,
     unmatched_told: u64,
+    /// Something has happened to a request, or has been told of an endpoint, since this was last asked.
+    events: bool,
     ablation: Ablation,
     poll_interval: Option<core::time::Duration>,
 }
@@ -64,6 +67,7 @@ impl Balancer {
             made: 0,
             unmatched: 0,
             unmatched_told: 0,
+            events: true,
             ablation,
             poll_interval: settings.poll_interval,
         };
@@ -72,7 +76,9 @@ impl Balancer {
     }
 
     fn sort_patterns(&mut self) {
-        self.patterns.sort_by_key(|pattern| core::cmp::Reverse(pattern::literal(&pattern.name)));
+        order::sort_few_by_key(&mut self.patterns, |pattern| {
+            core::cmp::Reverse(pattern::literal(&pattern.name))
+        });
     }
 
     /// For each cluster that matches one of these patterns an upstream is to be [made](Balancer::make) when it is met.
@@ -153,12 +159,24 @@ impl Balancer {
         self.upstreams.get_mut(index)
     }
 
+    /// Whether anything has happened to a request, or has been told of an endpoint, since the last call.
+    pub fn take_events(&mut self) -> bool {
+        core::mem::take(&mut self.events)
+    }
+
     /// Decides where a request goes.
     pub fn pick(&mut self, upstream: usize, request: Request, now: Time, rng: &mut Rng) -> Decision {
+        self.events = true;
         match self.upstreams.get_mut(upstream) {
             Some(upstream) => upstream.pick(request, now, rng),
             None => Decision::Fallback,
         }
+    }
+
+    /// The upstream that `ticket` is of, to be told something.
+    fn of(&mut self, ticket: &RequestHandle) -> Option<&mut Cluster> {
+        self.events = true;
+        self.upstreams.get_mut(ticket.upstream)
     }
 
     /// Where a decision named `named` and was only shown, Envoy used `used`.
@@ -191,20 +209,21 @@ impl Balancer {
 
     /// A request is sent to the endpoint at `index`.
     pub fn started(&mut self, upstream: usize, index: u32, now: Time) -> Option<RequestHandle> {
+        self.events = true;
         let (endpoint, depth) = self.upstreams.get_mut(upstream)?.started(index, now)?;
         Some(RequestHandle { upstream, endpoint, started: now, depth })
     }
 
     /// The client still sends the request's body: until [`Balancer::uploaded`] no answer is due.
     pub fn uploading(&mut self, ticket: &RequestHandle) {
-        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+        if let Some(upstream) = self.of(ticket) {
             upstream.uploading(ticket.endpoint, ticket.started);
         }
     }
 
     /// The client has begun a request that it has not ended.
     pub fn opened(&mut self, ticket: &RequestHandle) {
-        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+        if let Some(upstream) = self.of(ticket) {
             upstream.opened(ticket.endpoint, ticket.started);
         }
     }
@@ -212,14 +231,14 @@ impl Balancer {
     /// Such a request moves on: a part of it came. The endpoint's time counts from the last.
     pub fn moves(&mut self, ticket: &mut RequestHandle, now: Time) {
         let moved = core::mem::replace(&mut ticket.started, now);
-        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+        if let Some(upstream) = self.of(ticket) {
             upstream.moves(ticket.endpoint, moved, now);
         }
     }
 
     /// Such a request is complete, answered, or over.
     pub fn closed(&mut self, ticket: &RequestHandle, now: Time) {
-        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+        if let Some(upstream) = self.of(ticket) {
             upstream.closed(ticket.endpoint, ticket.started, now);
         }
     }
@@ -227,28 +246,28 @@ impl Balancer {
     /// The request is complete, or is answered before it is: the endpoint's time counts from `since`.
     pub fn uploaded(&mut self, ticket: &mut RequestHandle, since: Time) {
         ticket.started = since;
-        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+        if let Some(upstream) = self.of(ticket) {
             upstream.uploaded(ticket.endpoint, since);
         }
     }
 
     /// The first sign of the outcome: response headers, a reset, the end without an answer.
     pub fn record_response(&mut self, ticket: &RequestHandle, outcome: Outcome, now: Time) {
-        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+        if let Some(upstream) = self.of(ticket) {
             upstream.record_response(ticket, outcome, now);
         }
     }
 
     /// The request turned out to be served by the endpoint at `to`, not by the one it was sent to.
     pub fn reassigned(&mut self, ticket: &RequestHandle, to: u32) -> Option<RequestHandle> {
-        let upstream = self.upstreams.get_mut(ticket.upstream)?;
+        let upstream = self.of(ticket)?;
         let (endpoint, depth) = upstream.reassigned(ticket.endpoint, to, ticket.started)?;
         Some(RequestHandle { endpoint, depth, ..*ticket })
     }
 
     /// What only the end of the response told: the verdict on a request that [`Outcome::Undecided`] left open.
     pub fn record_outcome(&mut self, ticket: &RequestHandle, failure: Option<Failure>, now: Time) {
-        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+        if let Some(upstream) = self.of(ticket) {
             upstream.record_outcome(ticket.endpoint, ticket.started, failure, now);
         }
     }
@@ -256,7 +275,7 @@ impl Balancer {
     /// The request was given up at the endpoint of `ticket` for a reason that was not seen, and answered by another, to
     /// which it has been moved. That answer gives a hint.
     pub fn record_failed_attempt(&mut self, ticket: &RequestHandle, hint: RetryHint, now: Time) {
-        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+        if let Some(upstream) = self.of(ticket) {
             upstream.record_failed_attempt(ticket.endpoint, ticket.started, hint, now);
         }
     }
@@ -279,7 +298,7 @@ impl Balancer {
 
     /// What the endpoint of `ticket` says of itself in an answer that has been taken already.
     pub fn said(&mut self, ticket: &RequestHandle, said: Said, now: Time) {
-        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+        if let Some(upstream) = self.of(ticket) {
             upstream.said(ticket.endpoint, ticket.started, said, now);
         }
     }
@@ -292,14 +311,14 @@ impl Balancer {
 
     /// What the endpoint of `ticket` reported of its load for `signal` in its answer; nothing where that was no number.
     pub fn load_reported(&mut self, ticket: &RequestHandle, signal: usize, value: Option<f64>, now: Time) {
-        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+        if let Some(upstream) = self.of(ticket) {
             upstream.set_reported(signal, ticket.endpoint, value, now);
         }
     }
 
     /// The request is over.
     pub fn finished(&mut self, ticket: &RequestHandle, now: Time) {
-        if let Some(upstream) = self.upstreams.get_mut(ticket.upstream) {
+        if let Some(upstream) = self.of(ticket) {
             upstream.finished(ticket.endpoint, now);
         }
     }

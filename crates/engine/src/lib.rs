@@ -45,6 +45,7 @@ mod decision;
 pub mod endpoint;
 pub mod estimate;
 pub mod health;
+pub mod order;
 mod outcome;
 pub mod pattern;
 pub mod policy;

@@ -50,7 +50,7 @@ impl Trend {
                 slopes.push((later - earlier) / (to - from) as f64);
             }
         }
-        slopes.sort_unstable_by(f64::total_cmp);
+        crate::order::sort_by(&mut slopes, |a, b| a.total_cmp(b).is_lt());
         // Of an even number the lower: in doubt less.
         let slope = slopes.get((slopes.len() - 1) / 2).copied().unwrap_or(0.0);
         (slope * periods).clamp(0.0, MAX_AHEAD * last.max(0.0))

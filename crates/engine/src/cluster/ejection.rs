@@ -32,11 +32,18 @@ pub(super) struct Ejection {
 impl Cluster {
     /// What follows for the endpoint at `index` from what it just did; O(1).
     pub(super) fn assess_now(&mut self, index: u32, now: Time) {
+        if self.assess(index, now) != State::Healthy {
+            self.leave_now(index);
+        }
+    }
+
+    /// Takes the endpoint at `index` out of traffic before the next tick, if it may leave.
+    #[inline(never)]
+    fn leave_now(&mut self, index: u32) {
         let tier = self.subset_of(index).map(|g| g.tier);
         let may_leave = tier.is_some_and(|tier| self.may_leave(tier));
-        let state = self.assess(index, now);
         let Some(member) = self.endpoints.states.get_mut(index as usize) else { return };
-        if state != State::Healthy && member.eligible && may_leave {
+        if member.eligible && may_leave {
             member.eligible = false;
             self.ejection.out += 1;
             if let Some(tier) = tier.and_then(|tier| self.subsets.tiers.get_mut(tier)) {
@@ -78,6 +85,7 @@ impl Cluster {
     ///
     /// Health takes a run for no chance that the ratio makes as improbable as one in a thousand. Where an endpoint is
     /// asked often that happens often, so the ratio is raised until what is lost by it is bounded.
+    #[inline(never)]
     fn errors_beside(&self, index: u32) -> f64 {
         let Some(subset) = self.subset_of(index).filter(|_| self.ablation.has(Part::BaselineErrors)) else {
             return 0.0;
@@ -176,7 +184,7 @@ impl Cluster {
                 subset.errors.background.usual(|i| self.in_traffic(i), None, subset.pool.all().len());
             subset.errors.failing =
                 failing.filter(|_| self.ablation.has(Part::BaselineErrors)).unwrap_or(0.0);
-            if subset.errors.record.known(now).is_some() {
+            if divided && subset.errors.record.known(now).is_some() {
                 known.extend(
                     subset.errors.background.at_most(|i| self.in_traffic(i)).map(|ratio| (at, ratio)),
                 );

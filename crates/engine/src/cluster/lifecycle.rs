@@ -162,6 +162,7 @@ impl Cluster {
 
     /// Whether the endpoint at `index` kept quiet from `started` to `now`, and for much longer than is typical: a
     /// deadline that passes says no more than that.
+    #[inline(never)]
     fn was_silent(&self, index: u32, started: Time, now: Time) -> bool {
         let Some(known) = self.member(index) else { return false };
         let long = now.seconds_since(started) > SILENT_MULTIPLE * self.typical_beside(index) + NOISE_S;
@@ -170,6 +171,7 @@ impl Cluster {
     }
 
     /// Where the policy compares peaks of latency, takes one that was so long.
+    #[inline(never)]
     fn observe_peak(&mut self, index: u32, outcome: Outcome, seconds: f64, now: Time) {
         let Some(peak) = self.endpoints.peaks.get_mut(index as usize) else { return };
         match outcome {

@@ -166,6 +166,11 @@ impl Cluster {
         self.stats.reason
     }
 
+    /// Whether no request of this worker's is on its way.
+    pub fn rests(&self) -> bool {
+        self.subsets.list.iter().all(|subset| subset.in_flight == 0)
+    }
+
     /// What this worker did for the upstream.
     pub fn totals(&self) -> Totals {
         self.stats.totals

@@ -5,6 +5,7 @@ use super::{Cluster, GOOD_MULTIPLE};
 use crate::endpoint::AnnouncedHealth;
 use crate::endpoint::{EndpointView, NOISE_S};
 use crate::health::State;
+use crate::order;
 use crate::rng;
 use crate::settings::RuleAction;
 use crate::time::Time;
@@ -75,7 +76,7 @@ impl Cluster {
             self.schedule_subset(at, rate, shard, now);
         }
         for version in &mut self.subsets.versions {
-            version.pending_probes.sort_unstable();
+            order::sort(&mut version.pending_probes);
         }
     }
 

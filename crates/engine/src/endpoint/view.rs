@@ -123,9 +123,11 @@ impl<'a> EndpointView<'a> {
     /// silence: by how long this upstream's answers take, and what this endpoint owes. Zero where it is no more than is
     /// expected of it anyway.
     pub fn silent(&self, queueing: &Queueing, now: Time) -> f32 {
-        if self.pending() == 0 {
-            return 0.0;
-        }
+        if self.pending() == 0 { 0.0 } else { self.unexplained(queueing, now) }
+    }
+
+    #[inline(never)]
+    fn unexplained(&self, queueing: &Queueing, now: Time) -> f32 {
         let floor = self.waited(now) as f32;
         if floor <= self.expected { 0.0 } else { floor * self.belief(queueing, now) }
     }

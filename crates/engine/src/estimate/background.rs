@@ -20,6 +20,8 @@ const FEWEST: u32 = 8;
 pub struct BaselineErrors {
     answers: [(u32, bool); REMEMBERED],
     next: usize,
+    /// How many of them are failures: mostly none, and then there is little to count.
+    bad: u32,
     /// Of many more: how many there were, and how many failures.
     long: (f32, f32),
     /// Who had the latest failures.
@@ -31,6 +33,7 @@ impl Default for BaselineErrors {
         BaselineErrors {
             answers: [(u32::MAX, false); REMEMBERED],
             next: 0,
+            bad: 0,
             long: (0.0, 0.0),
             failed: [u32::MAX; FAILURES],
         }
@@ -41,7 +44,8 @@ impl BaselineErrors {
     /// Remembers an answer of the endpoint at `index`.
     pub fn observe(&mut self, index: u32, failed: bool) {
         if let Some(slot) = self.answers.get_mut(self.next) {
-            *slot = (index, failed);
+            let (_, before) = core::mem::replace(slot, (index, failed));
+            self.bad = self.bad + u32::from(failed) - u32::from(before);
         }
         self.next = (self.next + 1) % REMEMBERED;
         let (all, failures) = &mut self.long;
@@ -60,6 +64,7 @@ impl BaselineErrors {
     pub fn retain(&mut self, stays: impl Fn(u32) -> bool) {
         let gone = self.answers.iter_mut().filter(|(i, _)| *i != u32::MAX && !stays(*i));
         gone.for_each(|slot| *slot = (u32::MAX, false));
+        self.recount();
         self.failed.iter_mut().filter(|i| **i != u32::MAX && !stays(**i)).for_each(|i| *i = u32::MAX);
     }
 
@@ -72,6 +77,7 @@ impl BaselineErrors {
                 _ => (*index, *failed) = (u32::MAX, false),
             }
         }
+        moved.recount();
         for index in &mut moved.failed {
             *index = to(*index).filter(|_| *index != u32::MAX).unwrap_or(u32::MAX);
         }
@@ -80,8 +86,18 @@ impl BaselineErrors {
 
     /// The failure ratio of the endpoints that `counts` accepts; none while too little is known.
     pub fn ratio(&self, counts: impl Fn(u32) -> bool) -> Option<f64> {
+        if self.bad == 0 {
+            // No failure is none of any part.
+            let counted = |(index, _): &&(u32, bool)| *index != u32::MAX && counts(*index);
+            let enough = self.answers.iter().filter(counted).nth(FEWEST as usize - 1);
+            return enough.map(|_| 0.0);
+        }
         let (all, failed) = self.count(counts)?;
         Some(failed / all)
+    }
+
+    fn recount(&mut self) {
+        self.bad = self.answers.iter().map(|(_, bad)| u32::from(*bad)).sum();
     }
 
     /// What the failure ratio of the endpoints that `counts` accepts may well be, by what is known of it: one
@@ -100,7 +116,10 @@ impl BaselineErrors {
         let (all, failures) = self.long;
         // One failure of fewer would be more than rare.
         let known = f64::from(all) * RARE >= 1.0;
-        let long = known.then(|| (f64::from(failures / all) * self.spread_out(of, endpoints)).min(RARE));
+        let long = known.then(|| match failures {
+            0.0 => 0.0,
+            _ => (f64::from(failures / all) * self.spread_out(of, endpoints)).min(RARE),
+        });
         self.ratio(counts).into_iter().chain(long).reduce(f64::max)
     }
 

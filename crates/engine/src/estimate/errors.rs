@@ -20,7 +20,9 @@ impl ErrorRatio {
 
     /// Lets `seconds` pass: what is not confirmed is half forgotten after seven seconds.
     pub fn fade(&mut self, seconds: f64) {
-        self.0 *= (1.0 - seconds / MEMORY_S).max(0.0) as f32;
+        if self.0 > 0.0 {
+            self.0 *= (1.0 - seconds / MEMORY_S).max(0.0) as f32;
+        }
     }
 
     /// Forgets the failures: the endpoint has proven itself since.

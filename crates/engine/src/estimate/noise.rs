@@ -33,6 +33,8 @@ pub struct Noise {
     above: f32,
     below: f32,
     rows: Rows,
+    /// Whether there has been an answer since the rows were worked out.
+    news: bool,
     /// How long answers take.
     pub survival: Survival,
 }
@@ -60,6 +62,7 @@ impl Default for Noise {
             above: TAIL_AT_FIRST,
             below: TAIL_AT_FIRST,
             rows: Rows::default(),
+            news: true,
             survival: Survival::default(),
         }
     }
@@ -74,6 +77,7 @@ impl Noise {
         if !deviation.is_finite() {
             return;
         }
+        self.news = true;
         self.seen = (self.seen + 1.0).min(WINDOW);
         let step = 1.0 / self.seen;
         self.deviation += step * (deviation.abs().min(CLIP) * weight.sqrt() - self.deviation);
@@ -87,7 +91,9 @@ impl Noise {
             let tail = tail.clamp(TAIL_AT_FIRST, 0.6);
             ((CHANCE.ln() / tail.ln()).ceil() as i8).clamp(ROWS[0], ROWS[1])
         };
-        self.rows = Rows { above: row(self.above), below: row(self.below) };
+        if core::mem::take(&mut self.news) {
+            self.rows = Rows { above: row(self.above), below: row(self.below) };
+        }
         self.survival.refresh(typical);
     }
 

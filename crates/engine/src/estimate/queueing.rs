@@ -81,6 +81,12 @@ pub struct Queueing {
     price: [f32; DEPTHS],
     /// By bucket: what a sample weighs.
     weights: [f32; BUCKETS],
+    /// What never changes: by depth, the part of the price that is for the company; by bucket, by how much (natural log)
+    /// a single line grows from the one before.
+    company: [f32; DEPTHS],
+    growth: [f32; BUCKETS],
+    /// Whether there has been an answer since the factors were prepared.
+    news: bool,
     /// How much answers differ by nature.
     pub noise: Noise,
 }
@@ -92,6 +98,9 @@ impl Default for Queueing {
             delay: [1.0; DEPTHS],
             price: [1.0; DEPTHS],
             weights: [1.0; BUCKETS],
+            company: core::array::from_fn(|depth| (1.0 + depth as f32).powf(MIN_EXPONENT)),
+            growth: core::array::from_fn(|at| (crowd(at) / at.checked_sub(1).map_or(1.0, crowd)).ln()),
+            news: true,
             noise: Noise::default(),
         };
         queueing.refresh();
@@ -111,6 +120,11 @@ fn bucket(depth: usize) -> usize {
     }
 }
 
+/// How many there are with a request that comes to the least depth of a bucket.
+fn crowd(bucket: usize) -> f32 {
+    1.0 + first_depth(bucket) as f32
+}
+
 /// The least depth of a bucket.
 fn first_depth(of: usize) -> usize {
     let Some(beyond) = of.checked_sub(8) else { return of };
@@ -126,6 +140,7 @@ impl Queueing {
         // No queue makes an answer quicker: one that lies so far below is of an endpoint that has healed.
         let lowest = -(QUICKER * self.noise.spread()).max(MIN_QUICKER);
         if deviation.is_finite() && deviation >= lowest {
+            self.news = true;
             bucket.seen = (bucket.seen + 1.0).min(WINDOW);
             let off = deviation.clamp(-CLIP, CLIP) - bucket.mean;
             bucket.mean += off / bucket.seen;
@@ -138,8 +153,11 @@ impl Queueing {
         self.weights.get(bucket(depth as usize)).copied().unwrap_or(1.0)
     }
 
-    /// Prepares the factors; called on a tick.
+    /// Prepares the factors; called on a tick. Without an answer since the last time they are what they were.
     pub fn refresh(&mut self) {
+        if !core::mem::take(&mut self.news) {
+            return;
+        }
         let known = self.buckets.iter().filter(|b| b.seen >= PRIOR_WEIGHT);
         let least = known.map(|b| b.variance).fold(f32::INFINITY, f32::min);
         for (weight, bucket) in self.weights.iter_mut().zip(&self.buckets) {
@@ -147,23 +165,18 @@ impl Queueing {
             *weight = if known { (least / bucket.variance).clamp(MIN_WEIGHT, 1.0) } else { 1.0 };
         }
         let origin = self.buckets.iter().find(|b| b.seen >= PRIOR_WEIGHT).map_or(0.0, |b| b.mean);
-        let (mut before, mut last, mut log_delay, mut log_last) = (usize::MAX, 1.0f32, 0.0f32, 0.0f32);
-        for depth in 0..DEPTHS {
-            let crowd = 1.0 + depth as f32;
-            let at = bucket(depth);
-            if at != before {
-                // A new bucket: its own mean, leaning on the linear continuation of the one before.
-                let linear = log_last + (crowd / last).ln();
-                let own = self.buckets.get(at).copied().unwrap_or_default();
-                let fitted =
-                    (own.seen * (own.mean - origin) + PRIOR_WEIGHT * linear) / (own.seen + PRIOR_WEIGHT);
-                log_delay = fitted.max(log_last);
-                (before, last, log_last) = (at, crowd, log_delay);
-            }
-            let delay = (log_delay).exp();
-            if let (Some(d), Some(p)) = (self.delay.get_mut(depth), self.price.get_mut(depth)) {
-                *d = delay;
-                *p = delay * crowd.powf(MIN_EXPONENT);
+        let mut log_delay = 0.0f32;
+        for (at, (own, growth)) in self.buckets.iter().zip(&self.growth).enumerate() {
+            // Its own mean, leaning on the linear continuation of the one before.
+            let linear = log_delay + growth;
+            let fitted = (own.seen * (own.mean - origin) + PRIOR_WEIGHT * linear) / (own.seen + PRIOR_WEIGHT);
+            log_delay = fitted.max(log_delay);
+            let delay = log_delay.exp();
+            let depths = first_depth(at)..if at + 1 < BUCKETS { first_depth(at + 1) } else { DEPTHS };
+            let places = (self.delay.get_mut(depths.clone()), self.price.get_mut(depths.clone()));
+            if let ((Some(delays), Some(prices)), Some(company)) = (places, self.company.get(depths)) {
+                delays.fill(delay);
+                prices.iter_mut().zip(company).for_each(|(price, company)| *price = delay * company);
             }
         }
     }
@@ -214,7 +227,7 @@ impl Queueing {
 /// Interpolates, and goes on linearly beyond the end.
 fn read(table: &[f32; DEPTHS], depth: f32) -> f32 {
     let at = |depth: usize| table.get(depth).copied().unwrap_or(1.0);
-    let depth = depth.max(0.0);
+    let depth = if depth > 0.0 { depth } else { 0.0 };
     let below = depth as usize;
     if below + 1 >= DEPTHS {
         return at(DEPTHS - 1) * (1.0 + depth) / DEPTHS as f32;

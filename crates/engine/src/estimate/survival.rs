@@ -17,8 +17,9 @@ const BEYOND: f64 = 2.0;
 /// … nor after so many times the typical one, and so many seconds: threads pause, packets are sent again.
 const BEYOND_TYPICAL: f64 = 16.0;
 const BEYOND_S: f64 = 0.5;
-/// A silence more probable than the first is nothing, one less probable than the second counts in full.
-const PROBABLE: [f32; 2] = [0.4, 0.04];
+/// The logarithms of the probabilities 0.4 and 0.04: a silence more probable than the first is nothing, one less probable
+/// than the second counts in full.
+const PROBABLE_LOGS: [f32; 2] = [-0.916_290_7, -3.218_875_8];
 
 /// The distribution of latencies.
 #[derive(Clone, Debug)]
@@ -29,11 +30,21 @@ pub struct Survival {
     longest: f64,
     /// By bucket: the logarithm of the share of answers that take longer than where it begins.
     logs: [f32; BUCKETS],
+    /// Whether there has been an answer since the logarithms were prepared, and for which typical time they were.
+    news: bool,
+    prepared: f64,
 }
 
 impl Default for Survival {
     fn default() -> Survival {
-        Survival { counts: [0.0; BUCKETS], all: 0.0, longest: 0.0, logs: [0.0; BUCKETS] }
+        Survival {
+            counts: [0.0; BUCKETS],
+            all: 0.0,
+            longest: 0.0,
+            logs: [0.0; BUCKETS],
+            news: true,
+            prepared: 0.0,
+        }
     }
 }
 
@@ -48,12 +59,17 @@ impl Survival {
         if let Some(count) = self.counts.get_mut(place(seconds) as usize) {
             *count += 1.0;
             self.all += 1.0;
+            self.news = true;
         }
     }
 
     /// Prepares the logarithms. Beyond what has been seen it goes on as the inverse of the time, from one answer of the
     /// `typical` time on: what is longer than all before is improbable, and stays as improbable.
     pub fn refresh(&mut self, typical: f64) {
+        if !core::mem::take(&mut self.news) && self.prepared == typical {
+            return;
+        }
+        self.prepared = typical;
         if self.all > MEMORY {
             self.counts.iter_mut().for_each(|count| *count *= 0.5);
             self.all = self.counts.iter().sum();
@@ -62,9 +78,16 @@ impl Survival {
         self.longest = f64::from((0.5 * last as f32 + FIRST_LOG2).exp2());
         let mut longer = self.all;
         let start = place(typical);
+        let mut prepared = (1.0, 0.0);
         for (at, (log, count)) in self.logs.iter_mut().zip(&self.counts).enumerate() {
-            let beyond = (0.5 * (start - at as f32)).exp2().min(1.0);
-            *log = ((longer.max(0.0) + beyond) / (self.all + 1.0)).ln();
+            let above = 0.5 * (start - at as f32);
+            let beyond = if above >= 0.0 { 1.0 } else { above.exp2() };
+            let share = (longer.max(0.0) + beyond) / (self.all + 1.0);
+            // Where no answer fell in between, as below all that have been seen, it is the same.
+            if share != prepared.0 {
+                prepared = (share, share.ln());
+            }
+            *log = prepared.1;
             longer -= count;
         }
     }
@@ -95,7 +118,7 @@ impl Survival {
         if self.all < FEWEST {
             return 1.0;
         }
-        let [probable, improbable] = PROBABLE.map(f32::ln);
+        let [probable, improbable] = PROBABLE_LOGS;
         ((probable - log) / (probable - improbable)).clamp(0.0, 1.0)
     }
 }
@@ -116,6 +139,22 @@ mod tests {
         }
         survival.refresh(0.02);
         survival
+    }
+
+    #[test]
+    fn logarithms_are_those_of_the_probabilities() {
+        let off = |(log, part): (f32, f32)| (log - part.ln()).abs();
+        assert!(PROBABLE_LOGS.into_iter().zip([0.4, 0.04]).map(off).all(|off| off < 2e-7));
+    }
+
+    #[test]
+    fn what_is_prepared_again_without_news_is_the_same() {
+        let mut again = learnt(0.1);
+        let once = again.clone();
+        again.refresh(0.02);
+        assert_eq!((again.logs, again.longest), (once.logs, once.longest));
+        again.refresh(0.2);
+        assert_ne!(again.logs, once.logs, "another typical time");
     }
 
     #[test]

@@ -79,12 +79,17 @@ pub struct Health {
 impl Health {
     /// Takes a good answer to a request started at `start`.
     pub fn success(&mut self, start: Time) {
-        let Some(past) = self.past.as_deref().copied() else {
-            // As below, where nothing ever failed.
-            self.good = self.good.saturating_add(u16::from(start > Time::ZERO));
-            self.good_start = self.good_start.max(start);
-            return;
-        };
+        if self.past.is_some() {
+            return self.success_after_failures(start);
+        }
+        // As there, where nothing ever failed.
+        self.good = self.good.saturating_add(u16::from(start > Time::ZERO));
+        self.good_start = self.good_start.max(start);
+    }
+
+    #[inline(never)]
+    fn success_after_failures(&mut self, start: Time) {
+        let Some(past) = self.past.as_deref().copied() else { return };
         let mut own = self.local();
         // What went well before another endpoint saw it fail does not speed up the return.
         if past.others.latest_start > own.good.start {
@@ -98,6 +103,7 @@ impl Health {
     }
 
     /// Takes a failure of a request started at `start`.
+    #[inline(never)]
     pub fn failure(&mut self, start: Time, now: Time, event: FailureEvent) {
         let mut own = self.local();
         if self.out() && self.past.as_ref().is_none_or(|past| start > past.ejected) {
@@ -240,9 +246,11 @@ impl Health {
     /// The state that the evidence gives; `good` is what went well with others, `background` the failure ratio of
     /// the rest of the fleet.
     pub fn assess(&mut self, good: GoodRun, now: Time, limits: &settings::Health, background: f64) -> State {
-        if self.untroubled() {
-            return State::Healthy;
-        }
+        if self.untroubled() { State::Healthy } else { self.assess_anew(good, now, limits, background) }
+    }
+
+    #[inline(never)]
+    fn assess_anew(&mut self, good: GoodRun, now: Time, limits: &settings::Health, background: f64) -> State {
         let mut all = self.local();
         all.merge(&self.others(good));
         let (failures, good) = (all.failures.count, u32::from(all.good.count));

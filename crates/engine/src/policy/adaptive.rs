@@ -46,7 +46,8 @@ fn cost(ablation: &Ablation, view: PickContext<'_>, member: EndpointView<'_>) ->
     }
     let open = member.total_in_flight().saturating_sub(member.awaiting()) as f32;
     let depth = (member.pending() as f32 + OPEN_COUNTS * open) * view.turns.unit / member.weight;
-    member.expected.max(floor) * view.queueing.price(depth)
+    let takes = if floor > member.expected { floor } else { member.expected };
+    takes * view.queueing.price(depth)
 }
 
 impl Policy for Adaptive {

@@ -243,7 +243,8 @@ pub fn pick_lowest_cost(
     breaks_at: f32,
     cost: impl Fn(EndpointView<'_>, u32) -> f32,
 ) -> Candidates {
-    let mut drawn = [(f32::INFINITY, 0u8, 0u32); pool::MAX_DRAWS];
+    let mut best = [(i64::MAX, 0u32); pool::MAX_DRAWS];
+    let kept = want.clamp(1, best.len());
     let mut count = 0;
     let draws = draws.max(want);
     let few = pool.len() <= draws;
@@ -252,26 +253,50 @@ pub fn pick_lowest_cost(
         let cost = if cost.is_nan() { f32::INFINITY } else { cost };
         let (cost, rank) = match member.turn.held {
             held if held > 0.0 => {
-                let wanted = view.turns.wanted(member);
-                // As long as it takes on average until it is drawn.
-                let drawn_within = if few { 1.0 } else { (wanted * (1.0 - held) / draws as f32).max(1.0) };
-                if view.turns.come(member, wanted, drawn_within) {
-                    (cost, 0)
-                } else {
-                    (cost * out_of_turn(held, breaks_at), 2)
-                }
+                in_turn(view.turns, member, cost, if few { None } else { Some(draws) }, breaks_at)
             }
             _ => (cost, 1),
         };
-        if let Some(slot) = drawn.get_mut(count) {
-            *slot = (cost, rank, index);
-            count += 1;
+        count = kept.min(count + 1);
+        // Equals stay behind those that were drawn before; what falls off the end is not wanted.
+        let mut next = (order_of(cost, rank), index);
+        let mut moves = false;
+        for place in best.iter_mut().take(count) {
+            moves |= next.0 < place.0;
+            if moves {
+                core::mem::swap(place, &mut next);
+            }
         }
     });
-    let drawn = drawn.get_mut(..count).unwrap_or_default();
-    // Stable, and without allocation for so few.
-    drawn.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     let mut candidates = Candidates::default();
-    drawn.iter().take(want).for_each(|(_, _, index)| candidates.push(*index));
+    best.iter().take(count.min(want)).for_each(|(_, index)| candidates.push(*index));
     candidates
+}
+
+/// What `member`, which is held below its fair part, costs, and its rank among equals: by whether its turn has come, or
+/// will have by the time it is drawn again among so many `draws`, which are not of all.
+#[inline(never)]
+fn in_turn(
+    turns: Turns,
+    member: &EndpointState,
+    cost: f32,
+    draws: Option<usize>,
+    breaks_at: f32,
+) -> (f32, u8) {
+    let (held, wanted) = (member.turn.held, turns.wanted(member));
+    // As long as it takes on average until it is drawn.
+    let drawn_within = draws.map_or(1.0, |draws| (wanted * (1.0 - held) / draws as f32).max(1.0));
+    if turns.come(member, wanted, drawn_within) {
+        (cost, 0)
+    } else {
+        (cost * out_of_turn(held, breaks_at), 2)
+    }
+}
+
+/// A number that is the smaller the lower the cost, and the lower the rank among equal costs.
+fn order_of(cost: f32, rank: u8) -> i64 {
+    let bits = cost.to_bits().cast_signed();
+    // As `f32::total_cmp` does it.
+    let ordered = bits ^ ((bits >> 31).cast_unsigned() >> 1).cast_signed();
+    i64::from(ordered) << 8 | i64::from(rank)
 }

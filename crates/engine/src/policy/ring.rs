@@ -15,6 +15,7 @@
 //! keys back. It is rebuilt when some endpoint comes, goes or changes weight, never on a request.
 
 use super::PickContext;
+use crate::order;
 use crate::rng::mix;
 
 /// Places that a key looks at.
@@ -70,8 +71,8 @@ impl Ring {
             self.points.extend(places.map(|place| Point { place, index }));
         }
         // Two points at one place are in the same order everywhere.
-        self.points.sort_unstable_by(|a, b| {
-            a.place.cmp(&b.place).then_with(|| identity(a.index).cmp(&identity(b.index)))
+        order::sort_by(&mut self.points, |a, b| {
+            a.place < b.place || (a.place == b.place && identity(a.index) < identity(b.index))
         });
         self.index_places();
         true

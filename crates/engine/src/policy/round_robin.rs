@@ -5,6 +5,7 @@
 //! configuration again.
 
 use super::{Candidates, PickContext, Policy, Pool, Request};
+use crate::order;
 use crate::rng::Rng;
 
 /// The order, and the next turn.
@@ -19,7 +20,7 @@ impl Policy for RoundRobin {
     fn refresh(&mut self, _view: PickContext<'_>, pool: &Pool) {
         self.order.clear();
         self.order.extend_from_slice(pool.as_slice());
-        self.order.sort_unstable();
+        order::sort(&mut self.order);
     }
 
     fn pick(

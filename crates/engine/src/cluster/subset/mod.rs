@@ -17,6 +17,7 @@ use crate::cluster::subset::split::{Split, unit};
 use crate::cluster::subset::subset_health::RecentErrors;
 use crate::endpoint::Endpoint;
 use crate::estimate::BaselineErrors;
+use crate::order;
 use crate::policy::{self, Policy, Pool, Turns};
 use crate::rng::{self, Rng};
 use crate::time::Time;
@@ -191,7 +192,7 @@ impl Cluster {
         let mut before = core::mem::take(&mut self.subsets.list).into_iter().peekable();
         let key = |(index, endpoint): (u32, Endpoint<'_>)| Some((self.key_of(endpoint)?, index));
         let mut places: Vec<(Key, u32)> = self.endpoints.set.iter().filter_map(key).collect();
-        places.sort_unstable();
+        order::sort(&mut places);
         self.endpoints.states.iter_mut().for_each(|m| m.subset = NO_SUBSET);
         let mut subsets: Vec<Subset> = Vec::new();
         for places in places.chunk_by(|one, other| one.0 == other.0) {
@@ -251,7 +252,7 @@ impl Cluster {
     fn list_tiers(&mut self) {
         let mut tiers: Vec<(u32, bool)> =
             self.subsets.list.iter().map(|g| (g.key.priority, g.key.remote)).collect();
-        tiers.sort_unstable();
+        order::sort(&mut tiers);
         tiers.dedup();
         for subset in &mut self.subsets.list {
             subset.tier = tiers.partition_point(|t| *t < (subset.key.priority, subset.key.remote));

@@ -1,0 +1,76 @@
+//! Sorting in little code: the library's sort is some ten kilobytes for each type that is sorted, in every filter that is
+//! loaded. Nothing here is on the way of a request, and most of what is sorted is short.
+
+/// Sorts, in O(n log n) and without memory of its own; equal items come in any order.
+pub fn sort_by<T>(items: &mut [T], less: impl Fn(&T, &T) -> bool) {
+    for top in (0..items.len() / 2).rev() {
+        sift(items, top, items.len(), &less);
+    }
+    for end in (1..items.len()).rev() {
+        items.swap(0, end);
+        sift(items, 0, end, &less);
+    }
+}
+
+/// The same by the items' own order.
+pub fn sort<T: Ord>(items: &mut [T]) {
+    sort_by(items, |one, other| one < other);
+}
+
+/// Moves the item at `top` down until none below it, of the first `end`, is larger.
+fn sift<T>(items: &mut [T], mut top: usize, end: usize, less: &impl Fn(&T, &T) -> bool) {
+    let smaller = |items: &[T], one: usize, other: usize| match (items.get(one), items.get(other)) {
+        (Some(one), Some(other)) => less(one, other),
+        _ => false,
+    };
+    loop {
+        let mut largest = top;
+        for below in [2 * top + 1, 2 * top + 2] {
+            if below < end && smaller(items, largest, below) {
+                largest = below;
+            }
+        }
+        if largest == top {
+            return;
+        }
+        items.swap(top, largest);
+        top = largest;
+    }
+}
+
+/// Sorts few items; equal ones stay in their order.
+pub fn sort_few_by_key<T, K: Ord>(items: &mut [T], key: impl Fn(&T) -> K) {
+    for end in 1..items.len() {
+        let mut at = end;
+        while at > 0 && matches!((items.get(at - 1), items.get(at)), (Some(a), Some(b)) if key(b) < key(a)) {
+            items.swap(at - 1, at);
+            at -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::rng::Rng;
+
+    #[test]
+    fn sorts_as_the_library_does() {
+        let mut rng = Rng::new(4);
+        for length in (0..40).chain([1000]) {
+            let items: Vec<(u32, usize)> = (0..length).map(|at| (rng.below(20), at)).collect();
+            let (mut whole, mut few, mut wanted) = (items.clone(), items.clone(), items);
+            wanted.sort_unstable();
+            sort(&mut whole);
+            // The positions rise, so a sort that keeps equals in order is the same.
+            sort_few_by_key(&mut few, |item| item.0);
+            assert_eq!((&whole, &few), (&wanted, &wanted), "{length}");
+        }
+        let mut floats = [2.0, f64::NAN, -1.0, 0.5];
+        sort_by(&mut floats, |a, b| a.total_cmp(b).is_lt());
+        assert_eq!(floats[..3], [-1.0, 0.5, 2.0]);
+    }
+}
