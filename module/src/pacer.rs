@@ -16,6 +16,8 @@ struct State {
     waker: Option<Waker>,
     /// A tick has been asked for and has not come yet: a main thread that is busy is not asked again.
     asked: bool,
+    /// A tick is wanted at once.
+    hurries: bool,
 }
 
 /// Asks for ticks until it is dropped.
@@ -31,7 +33,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 impl Pacer {
     /// Asks `waker` for a tick after each period; `None` where the system has no further thread.
     pub fn start(waker: Waker, period: Duration) -> Option<Pacer> {
-        let state = State { period, waker: Some(waker), asked: false };
+        let state = State { period, waker: Some(waker), asked: false, hurries: false };
         let state = Arc::new((Mutex::new(state), Condvar::new()));
         let its = state.clone();
         let thread = Builder::new().name("evenkeel".into()).stack_size(STACK).spawn(move || run(&its));
@@ -43,6 +45,12 @@ impl Pacer {
         let mut state = lock(&self.state.0);
         state.asked = false;
         state.period = period;
+    }
+
+    /// The next tick is wanted at once.
+    pub fn hurry(&self) {
+        lock(&self.state.0).hurries = true;
+        self.state.1.notify_all();
     }
 
     /// Asks another one from here on.
@@ -66,8 +74,9 @@ fn run(state: &(Mutex<State>, Condvar)) {
     let mut now = lock(&state.0);
     loop {
         let period = now.period;
-        let waited = state.1.wait_timeout_while(now, period, |state| state.waker.is_some());
+        let waited = state.1.wait_timeout_while(now, period, |state| state.waker.is_some() && !state.hurries);
         now = waited.unwrap_or_else(PoisonError::into_inner).0;
+        now.hurries = false;
         let Some(waker) = &now.waker else { return };
         if !now.asked {
             waker.wake();

@@ -200,6 +200,11 @@ impl Plugin {
         locked(&self.pacer).iter().for_each(|pacer| pacer.ticked(period));
     }
 
+    /// The next tick is wanted at once.
+    pub fn hurry(&self) {
+        locked(&self.pacer).iter().for_each(Pacer::hurry);
+    }
+
     /// Time passes; how long until the next tick, if anything is at work.
     pub fn tick(&self, attached: &Attached) -> Option<Duration> {
         self.at_work.store(true, Ordering::Relaxed);

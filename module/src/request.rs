@@ -1,6 +1,6 @@
 //! One request on its way through a worker.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use evenkeel::host::StreamHost;
@@ -82,12 +82,19 @@ impl Request {
         if self.attached.plugin.workers() == 0 {
             return self.pass(stream);
         }
+        let wakes = Cell::new(false);
         let begin = |its: &mut Stream, worker: &mut Worker, host: &dyn StreamHost| {
             #[cfg(debug_assertions)]
             provoked(host);
-            its.request_headers(worker, host, end)
+            let flow = its.request_headers(worker, host, end);
+            wakes.set(worker.wakes());
+            flow
         };
-        self.with(Some(stream), begin).unwrap_or_else(|| {
+        let flow = self.with(Some(stream), begin);
+        if wakes.get() {
+            self.attached.plugin.hurry();
+        }
+        flow.unwrap_or_else(|| {
             // A client's steering header must not reach what follows, whatever has become of the worker.
             stream.set_header(Map::RequestHeaders, &self.attached.plugin.header, None);
             Flow::Continue

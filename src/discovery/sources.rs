@@ -177,11 +177,13 @@ impl Discovery {
     }
 
     /// Tells the other workers what has been heard since the last call.
-    pub fn publish(&mut self, host: &dyn Host) {
-        if core::mem::take(&mut self.news) {
+    pub fn publish(&mut self, host: &dyn Host) -> bool {
+        let news = core::mem::take(&mut self.news);
+        if news {
             let bytes = discovered::encode(self.heard.iter().map(|h| (h.key, &h.source)));
             let _the_next_poll_tries_again = host.shared_set(&self.key, &bytes, None);
         }
+        news
     }
 
     /// Reads what the lease holder has heard; the upstreams whose endpoints this changes.

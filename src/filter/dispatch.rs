@@ -3,6 +3,7 @@
 //! known lets everything pass.
 
 use core::cell::RefCell;
+use core::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 
 use hashbrown::HashMap;
@@ -26,8 +27,26 @@ enum Context {
     UpstreamAttempt(Rc<RefCell<AttemptStream>>),
 }
 
+/// Envoy counts contexts up: their numbers need only be spread, and no client chooses them.
+#[derive(Clone, Copy, Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}
+
 thread_local! {
-    static CONTEXTS: RefCell<HashMap<u32, Context>> = RefCell::new(HashMap::new());
+    static CONTEXTS: RefCell<HashMap<u32, Context, BuildHasherDefault<Spread>>> = RefCell::default();
 }
 
 fn find(id: u32) -> Option<Context> {

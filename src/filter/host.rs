@@ -169,7 +169,13 @@ impl StreamHost for Envoy {
     }
 
     fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
-        wire::with_path(path, abi::property).ok().filter(|value| !value.is_empty())
+        // Those that every request asks for are put together already.
+        let value = match path {
+            ["xds", "cluster_name"] => abi::property(b"xds\0cluster_name"),
+            ["upstream", "address"] => abi::property(b"upstream\0address"),
+            _ => wire::with_path(path, abi::property),
+        };
+        value.ok().filter(|value| !value.is_empty())
     }
 
     fn set_property(&self, path: &[&str], value: &[u8]) {

@@ -34,7 +34,11 @@ impl HttpStream {
     pub fn request_headers(&mut self, end: bool) -> Action {
         let begin = |stream: &mut Stream, worker: &mut Worker| {
             worker.follow_attempts(root::following());
-            stream.request_headers(worker, &Envoy, end)
+            let flow = stream.request_headers(worker, &Envoy, end);
+            if worker.wakes() {
+                root::wake();
+            }
+            flow
         };
         let verdict = match &self.aside {
             Some(aside) => Some(aside.request_headers(&Envoy)),

@@ -20,7 +20,12 @@ const MAX_LINES: usize = 256;
 
 /// The key of a request to `upstream`, if its policy or its split wants one and the request has one.
 pub fn key(upstream: &Upstream, host: &dyn StreamHost) -> Option<u64> {
-    match sticks_to(upstream)? {
+    by(sticks_to(upstream)?, host)
+}
+
+#[inline(never)]
+fn by(affinity: &Affinity, host: &dyn StreamHost) -> Option<u64> {
+    match affinity {
         Affinity::Header(name) => hashed(&host.request_header(name)?),
         Affinity::Cookie(named) => of_cookie(host, named.name.as_bytes()),
         Affinity::Query(name) => hashed(parameter(&host.request_header(":path")?, name.as_bytes())?),

@@ -91,6 +91,7 @@ pub(crate) enum Silence {
 }
 
 /// Why a request that came at `began` has ended without an answer.
+#[inline(never)]
 pub(crate) fn of_silence(host: &dyn StreamHost, began: Time, counts: &Failures) -> Silence {
     let details = host.property(&["response", "code_details"]).unwrap_or_default();
     if details.starts_with(b"internal_redirect") {
@@ -133,6 +134,7 @@ fn grpc_timeout(text: &[u8]) -> Option<f64> {
 
 /// What Envoy's details of a response say. Streams that share a connection break with it; its own end tells it from
 /// others.
+#[inline(never)]
 fn of_details(details: &[u8], host: &dyn StreamHost, counts: &Failures) -> Option<Failure> {
     match Failure::of_details(details)?.counted(counts)? {
         Failure::Broken(_) => {
@@ -220,6 +222,7 @@ pub(crate) fn reattribute(
 }
 
 /// A first attempt went elsewhere: because the request has another route by now, or because nothing follows the header.
+#[inline(never)]
 pub(crate) fn not_followed(engine: &mut Balancer, host: &dyn StreamHost, upstream: usize) {
     match super::route::by_cluster(engine, host) {
         Some(other) if other != upstream => engine.rerouted(other),

@@ -108,6 +108,7 @@ impl Worker {
     }
 
     /// Takes a decision down, if it is wanted.
+    #[inline(never)]
     pub(crate) fn record_decision(
         &mut self,
         host: &dyn StreamHost,
@@ -150,6 +151,7 @@ impl Worker {
     }
 
     /// Tells the other parts of Envoy.
+    #[inline(never)]
     pub(crate) fn attribute(&self, host: &dyn StreamHost, record: &DecisionRecord) {
         for attribute in &self.config.attributes {
             let (path, value) = match attribute {
@@ -304,6 +306,7 @@ impl DecisionRecord {
 impl Stream {
     /// Response headers: tells the client that asked, and the log. Whatever the endpoint says under the header's name
     /// is not ours.
+    #[inline(never)]
     pub(crate) fn write_debug_header(
         &mut self,
         worker: &mut Worker,

@@ -32,6 +32,7 @@ pub(crate) fn is_its_own(outcome: Outcome) -> bool {
 }
 
 /// Seconds from a number of them or from a date (RFC 9110, 10.2.3); how many are too many is not decided here.
+#[inline(never)]
 fn retry_after(value: &[u8], now: Time) -> Option<f64> {
     let value = core::str::from_utf8(value.get(..64).unwrap_or(value)).ok()?.trim();
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {

@@ -149,12 +149,7 @@ impl Stream {
             Decision::Reject => {
                 self.issued = None;
                 self.phase = Phase::Foreign;
-                host.respond(
-                    503,
-                    &[("x-evenkeel-reason", "no eligible endpoint"), ("retry-after", "1")],
-                    b"",
-                );
-                return Flow::Answered;
+                return reject(host);
             }
         }
         if worker.correlations.wanted {
@@ -174,6 +169,7 @@ impl Stream {
     }
 
     /// Lets attempts find this request.
+    #[inline(never)]
     fn register(&mut self, worker: &mut Worker, host: &dyn StreamHost, upstream: usize) {
         let reserved = match self.phase {
             Phase::Steered(attempt) => attempt,
@@ -266,6 +262,7 @@ impl Stream {
     }
 
     /// Compares a decision that is only shown with Envoy's own: which endpoint its first attempt went to.
+    #[inline(never)]
     fn compare(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
         let Some(named) = self.shown.take() else { return };
         let (upstream, used) = match (&self.phase, &self.correlation) {
@@ -320,6 +317,7 @@ impl Stream {
     }
 
     /// The failure that the last frame of gRPC-Web tells.
+    #[inline(never)]
     fn web_failure(&mut self, worker: &Worker, host: &dyn StreamHost, last: bool) -> Option<Failure> {
         self.web.as_mut()?.part(host);
         if !last {
@@ -403,6 +401,7 @@ impl Stream {
     }
 
     /// Tells the attempts that ended without a word what Envoy knows of it.
+    #[inline(never)]
     fn explain(&self, engine: &mut Balancer, host: &dyn StreamHost) {
         let Some((_, correlation)) = &self.correlation else { return };
         let mut correlation = correlation.borrow_mut();
@@ -418,7 +417,14 @@ impl Stream {
     }
 }
 
+#[inline(never)]
+fn reject(host: &dyn StreamHost) -> Flow {
+    host.respond(503, &[("x-evenkeel-reason", "no eligible endpoint"), ("retry-after", "1")], b"");
+    Flow::Answered
+}
+
 /// What is made of a request's end without an answer: the failure, if it is one, of the endpoint that it was at.
+#[inline(never)]
 fn end_unanswered(
     engine: &mut Balancer,
     host: &dyn StreamHost,

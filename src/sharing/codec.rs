@@ -12,6 +12,13 @@ impl Writer {
         Writer(vec![super::VERSION])
     }
 
+    /// The same with room for so many bytes in all.
+    pub fn versioned_for(size: usize) -> Writer {
+        let mut bytes = Vec::with_capacity(size);
+        bytes.push(super::VERSION);
+        Writer(bytes)
+    }
+
     /// Appends bytes as they are.
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);

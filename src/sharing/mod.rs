@@ -6,6 +6,7 @@
 //! | `…/slot/N` | that worker only | its view of every endpoint ([`worker_report`]), which its [`peers`] merge |
 //! | `…/counts/N` | that worker only | what it has counted, ever ([`counts`]) |
 //! | `…/estate` | compare-and-swap | what workers that ended have counted ([`retired_counters`]) |
+//! | `…/news` | every worker | nothing: its version says whether any has told something ([`news`]) |
 //! | `…/lease` | compare-and-swap | which worker polls and decides for all, until when ([`lease`]) |
 //! | `…/signals` | the lease holder | the latest samples ([`snapshot`]) |
 //! | `…/fleet` | the lease holder | which endpoints there are (`discovery::discovered`) |
@@ -26,6 +27,7 @@ mod fake;
 mod golden;
 pub mod lease;
 pub mod met;
+pub mod news;
 pub mod peers;
 pub mod registry;
 pub mod retired_counters;

@@ -18,7 +18,16 @@ pub struct SlotId {
 impl SlotId {
     /// The key of one of its records.
     pub fn key(&self, kind: &str) -> String {
-        format!("{kind}/{}", self.number)
+        // Put together by hand: a tick asks for as many as there are workers.
+        let mut key = String::with_capacity(kind.len() + 11);
+        key.push_str(kind);
+        key.push('/');
+        let digits = self.number.checked_ilog10().unwrap_or(0);
+        (0..=digits).rev().for_each(|digit| {
+            let digit = self.number / 10u32.pow(digit) % 10;
+            key.push(char::from(b'0' + digit as u8));
+        });
+        key
     }
 
     /// Writes a record.
@@ -58,6 +67,13 @@ mod tests {
 
     use super::*;
     use crate::sharing::fake::Shared;
+
+    #[test]
+    fn keys_end_with_the_number() {
+        for number in [0, 9, 10, 305, 511, u32::MAX] {
+            assert_eq!(SlotId { id: 1, number }.key("a/slot"), format!("a/slot/{number}"));
+        }
+    }
 
     #[test]
     fn no_worker_reads_or_clears_what_another_wrote_under_the_same_number() {

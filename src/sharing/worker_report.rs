@@ -1,52 +1,70 @@
 //! One worker's view of its endpoints, published on every tick for the others to merge.
 
 use super::codec::{Reader, Writer};
-use engine::Balancer;
 use engine::endpoint::{EndpointState, EndpointView, PeerReport};
 use engine::estimate::{Blend, InFlightReport};
 use engine::health::{Evidence, FailureRun, GoodRun};
-use engine::rng;
 use engine::time::Time;
+use engine::{Balancer, Cluster};
+
+/// An endpoint's entry: its identity, requests, latency, health and failure ratio.
+const ENTRY: usize = 108;
+/// What stands before the first upstream, and before the entries of each.
+const HEAD: usize = 17;
+const UPSTREAM: usize = 12;
 
 /// Writes what this worker knows first-hand; `busy` if it has had requests lately.
 pub fn encode(engine: &Balancer, busy: bool, now: Time) -> Vec<u8> {
     let unknown = EndpointState::default();
-    let mut w = Writer::versioned();
+    let of_upstream = |upstream: &Cluster| UPSTREAM + ENTRY * upstream.fleet().len();
+    let size = HEAD + engine.upstreams().iter().map(of_upstream).sum::<usize>();
+    let mut w = Writer::versioned_for(size);
     w.time(now);
     w.u32(busy.into());
     w.u32(engine.upstreams().len() as u32);
     for upstream in engine.upstreams() {
-        w.u64(rng::hash(upstream.cluster().as_bytes()));
+        w.u64(upstream.hash());
         w.u32(upstream.fleet().len() as u32);
         for (index, identity) in upstream.fleet().present() {
-            w.u64(identity);
-            entry(&mut w, &upstream.member(index).unwrap_or(EndpointView::alone(&unknown)), now);
+            let member = upstream.member(index).unwrap_or(EndpointView::alone(&unknown));
+            w.bytes(&entry(identity, &member, now));
         }
     }
     w.0
 }
 
-fn entry(w: &mut Writer, member: &EndpointState, now: Time) {
+/// Put together on the stack: thousands of them are written a second.
+fn entry(identity: u64, member: &EndpointState, now: Time) -> [u8; ENTRY] {
     let in_flight = member.report(now);
-    w.u32(in_flight.total);
-    w.u32(in_flight.awaiting);
-    w.f32(in_flight.mean_age);
-    w.time(in_flight.quiet_since);
     let (centre, samples, updated) = member.latency.parts();
-    w.f32(centre);
-    w.f32(samples);
-    w.time(updated);
     let Evidence { failures, good } = member.health.local();
-    w.u32(failures.count);
-    w.u32(good.count.into());
-    w.u32(failures.failed_probes);
-    w.time(failures.since);
-    w.time(failures.latest_start);
-    w.time(failures.latest_at);
-    w.time(failures.broke_at);
-    w.u64(failures.broke_on);
-    w.time(good.start);
-    w.f32(member.errors.ratio() as f32);
+    let mut entry = [0; ENTRY];
+    let mut rest = entry.as_mut_slice();
+    let mut put = |field: &[u8]| {
+        if let Some((place, behind)) = core::mem::take(&mut rest).split_at_mut_checked(field.len()) {
+            place.copy_from_slice(field);
+            rest = behind;
+        }
+    };
+    put(&identity.to_le_bytes());
+    put(&in_flight.total.to_le_bytes());
+    put(&in_flight.awaiting.to_le_bytes());
+    put(&in_flight.mean_age.to_le_bytes());
+    put(&in_flight.quiet_since.0.to_le_bytes());
+    put(&centre.to_le_bytes());
+    put(&samples.to_le_bytes());
+    put(&updated.0.to_le_bytes());
+    put(&failures.count.to_le_bytes());
+    put(&u32::from(good.count).to_le_bytes());
+    put(&failures.failed_probes.to_le_bytes());
+    put(&failures.since.0.to_le_bytes());
+    put(&failures.latest_start.0.to_le_bytes());
+    put(&failures.latest_at.0.to_le_bytes());
+    put(&failures.broke_at.0.to_le_bytes());
+    put(&failures.broke_on.to_le_bytes());
+    put(&good.start.0.to_le_bytes());
+    put(&(member.errors.ratio() as f32).to_le_bytes());
+    entry
 }
 
 /// When the slot was published, and whether its worker has had requests lately.
@@ -64,8 +82,7 @@ pub fn merge(bytes: &[u8], engine: &mut Balancer) -> Option<()> {
         let cluster = r.u64()?;
         let upstream = engine.index_of_hash(cluster);
         for _ in 0..r.u32()? {
-            let hash = r.u64()?;
-            let (others, evidence) = read_entry(&mut r)?;
+            let (hash, others, evidence) = read_entry(r.array()?)?;
             if let Some(upstream) = upstream.and_then(|u| engine.upstream_mut(u)) {
                 upstream.merge_other(hash, &others, &evidence);
             }
@@ -74,7 +91,10 @@ pub fn merge(bytes: &[u8], engine: &mut Balancer) -> Option<()> {
     Some(())
 }
 
-fn read_entry(r: &mut Reader<'_>) -> Option<(PeerReport, Evidence)> {
+/// Its size is known, so that no field has to look whether there is one.
+fn read_entry(entry: [u8; ENTRY]) -> Option<(u64, PeerReport, Evidence)> {
+    let r = &mut Reader(&entry);
+    let hash = r.u64()?;
     let in_flight = InFlightReport {
         total: r.u32()?,
         awaiting: r.u32()?,
@@ -96,5 +116,5 @@ fn read_entry(r: &mut Reader<'_>) -> Option<(PeerReport, Evidence)> {
     let good = GoodRun { count: u16::try_from(good_count).unwrap_or(u16::MAX), start: r.time()? };
     let evidence = Evidence { failures, good };
     let error_ratio = r.f32()?.clamp(0.0, 1.0);
-    Some((PeerReport { in_flight, latency, error_ratio }, evidence))
+    Some((hash, PeerReport { in_flight, latency, error_ratio }, evidence))
 }

@@ -54,6 +54,7 @@ impl Clusters {
     }
 
     /// A request to a cluster that has no upstream; `matches` if an entry's pattern stands for it.
+    #[inline(never)]
     pub fn meet(&mut self, name: &str, matches: bool) {
         let is_known = |met: &Met| met.name == name;
         let unmatched = |of: &[Met]| of.iter().filter(|met| !met.matches).count();

@@ -7,6 +7,7 @@ mod clusters;
 mod hints;
 mod members;
 mod place;
+mod rest;
 mod scaling;
 mod status_handler;
 mod tick_period;
@@ -23,6 +24,7 @@ use crate::request::decision_log::DecisionSinks;
 use crate::request::steering::SteeringHeader;
 use crate::request::stream;
 use crate::sharing::counts::Counts;
+use crate::sharing::news::News;
 use crate::sharing::slot_id::SlotId;
 use crate::sharing::snapshot::Snapshot;
 use crate::sharing::{self, lease, peers, registry, retired_counters, worker_report};
@@ -68,6 +70,8 @@ pub struct Worker {
     /// Requests came since the last tick; ticks in a row without.
     pub(crate) busy: bool,
     idle_ticks: u32,
+    /// Nothing is going on in the process, and ticks are few until a request comes.
+    rests: bool,
     seeded: bool,
     lease: lease::Holder,
     maintenance_at: Time,
@@ -76,6 +80,9 @@ pub struct Worker {
     discovery: Discovery,
     started: Time,
     ticked: Time,
+    /// The last tick that drew conclusions.
+    refreshed: Time,
+    news: News,
     hints: Vec<hints::Looked>,
     pub(crate) looks: stream::Looks,
     /// Where a later configuration is wrong that was refused, so that this one is still in force.
@@ -146,6 +153,7 @@ impl Worker {
             carries_traffic: false,
             busy: false,
             idle_ticks: 0,
+            rests: false,
             seeded: false,
             lease: lease::Holder::Unsettled,
             maintenance_at: Time::ZERO,
@@ -153,6 +161,8 @@ impl Worker {
             snapshot: Snapshot::default(),
             started: now,
             ticked: now,
+            refreshed: Time::ZERO,
+            news: News::under(&prefix),
             hints: hints::none(config.upstreams.len()),
             looks: stream::Looks::default(),
             refused: Vec::new(),
@@ -217,12 +227,6 @@ impl Worker {
         self.shard_before = Some((old.shard, now));
     }
 
-    /// Milliseconds until the next tick.
-    pub fn tick_period_ms(&self) -> u64 {
-        let endpoints = self.engine.upstreams().iter().map(|u| u.fleet().len()).sum();
-        tick_period::pause_ms(endpoints, self.idle_ticks)
-    }
-
     /// Time passes.
     pub fn tick(&mut self, host: &dyn Host) {
         let in_json = InJson(host);
@@ -235,7 +239,8 @@ impl Worker {
             self.discovery.not_after(now);
             self.started = self.started.min(now);
         }
-        if now.seconds_since(self.maintenance_at) >= MAINTENANCE_S || now < self.maintenance_at {
+        let upkeep = now.seconds_since(self.maintenance_at) >= MAINTENANCE_S || now < self.maintenance_at;
+        if upkeep {
             self.maintenance_at = now;
             self.enter(host, now);
             self.lead(host, now);
@@ -249,6 +254,12 @@ impl Worker {
             // A worker without endpoints does not wait for the next maintenance.
             self.lead(host, now);
         }
+        let mut told = self.engine.take_events();
+        if !(told || upkeep || self.refresh_is_due(now)) && !self.news.any(host) {
+            // All that would be published, read and concluded has been.
+            return;
+        }
+        self.refreshed = now;
         self.expand(host, now);
         let busy = self.idle_ticks < IDLE_AFTER_TICKS || self.shard.workers > 1;
         self.poller.see_traffic(busy, now);
@@ -265,8 +276,8 @@ impl Worker {
             changed.extend(self.discovery.believe_absences(&self.engine, now));
             self.settle(host, &changed, now);
             self.discovery.tell(Some(host), &self.config);
-            self.discovery.publish(host);
-            self.publish_signals(host);
+            told |= self.discovery.publish(host);
+            told |= self.publish_signals(host);
         } else {
             let changed = self.discovery.read(host, now);
             self.discovery.tell(None, &self.config);
@@ -277,9 +288,15 @@ impl Worker {
             let slot = worker_report::encode(&self.engine, self.idle_ticks < IDLE_AFTER_TICKS, now);
             let _the_next_tick_tries_again = slot_id.write(host, &self.keys.shared.slots, slot);
         }
+        if told {
+            self.news.spread(host);
+        }
+        // What has been told from here on is read at the next tick at the latest.
+        self.news.any(host);
         self.shard = self.merge_peers(host, now);
         self.engine.tick(self.shard, now);
         self.tell_changes(host, now);
+        self.rests = self.may_rest();
     }
 
     /// An answer to one of the worker's own HTTP calls: the status, or `None` if there was no answer.
@@ -290,6 +307,8 @@ impl Worker {
         }
         let in_json = InJson(host);
         let host = in_form(self.config.log.format, host, &in_json);
+        // What follows from it is not put off.
+        self.refreshed = Time::ZERO;
         let answer = (status, body);
         let changed = self.members.answered(host, &mut self.discovery, token, answer).unwrap_or_else(|| {
             let known = (&mut self.snapshot, &mut self.discovery);
@@ -302,7 +321,9 @@ impl Worker {
             let now = host.now();
             self.settle(host, &changed, now);
             // Not at the next tick: then the others would follow a tick after that.
-            self.discovery.publish(host);
+            if self.discovery.publish(host) {
+                self.news.spread(host);
+            }
         }
     }
 
@@ -398,11 +419,13 @@ impl Worker {
         }
     }
 
-    fn publish_signals(&mut self, host: &dyn Host) {
-        if self.poller.take_news() {
+    fn publish_signals(&mut self, host: &dyn Host) -> bool {
+        let news = self.poller.take_news();
+        if news {
             let _the_next_poll_tries_again =
                 host.shared_set(&self.keys.signals, &self.snapshot.encode(), None);
         }
+        news
     }
 
     fn read_signals(&mut self, host: &dyn Host, now: Time) {

@@ -10,6 +10,11 @@ use engine::time::Time;
 impl Worker {
     /// Whether the request was for the status page, and has been answered.
     pub(crate) fn shows_status(&self, host: &dyn StreamHost) -> bool {
+        self.config.status.is_some() && self.answers_for_status(host)
+    }
+
+    #[inline(never)]
+    fn answers_for_status(&self, host: &dyn StreamHost) -> bool {
         let Some(status) = &self.config.status else { return false };
         let Some(path) = host.request_header(":path") else { return false };
         if !path.starts_with(status.path.as_bytes()) {

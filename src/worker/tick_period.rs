@@ -10,15 +10,31 @@ const MIN_MS: u64 = 5;
 const ENDPOINTS_AT_SHORTEST: u64 = 50;
 /// The longest pause of a worker with traffic, milliseconds.
 const MAX_MS: u64 = 500;
-/// An idle worker ticks at this pause at least, milliseconds: the first requests after a rest find old news of the
-/// other workers for no longer than this.
+/// An idle worker beside busy ones ticks at this pause at least, milliseconds: its next requests find old news of the
+/// others for no longer than this.
 const IDLE_MS: u64 = 50;
+/// The same in seconds: so old the conclusions of a worker with nothing on its way may be though nothing happens.
+pub const IDLE_S: f64 = 0.05;
+/// The same of a worker that awaits answers, seconds: much less than an endpoint may keep quiet.
+pub const SILENT_S: f64 = 0.02;
+/// The pause while the whole process rests, milliseconds: a third of what a lease lasts and a report counts. The first
+/// request ends it.
+const REST_MS: u64 = 1000;
+/// A worker that asks sources for all ticks so many times between two questions, so that none comes much too late.
+const TICKS_A_POLL: u64 = 10;
 
 /// The pause until the next tick, milliseconds: at `endpoints` in all upstreams together, after `idle` ticks in a row
 /// without a request.
 pub fn pause_ms(endpoints: usize, idle: u32) -> u64 {
     let busy = (MIN_MS * endpoints as u64 / ENDPOINTS_AT_SHORTEST).clamp(MIN_MS, MAX_MS);
     (busy << idle.min(8)).min(IDLE_MS.max(busy))
+}
+
+/// The pause while nothing is going on in the process: of a worker that `asks` sources at this interval, milliseconds,
+/// or (`None`) asks none.
+pub fn rest_ms(endpoints: usize, asks: Option<u64>) -> u64 {
+    let most = asks.map_or(REST_MS, |interval| (interval / TICKS_A_POLL).min(REST_MS));
+    most.max(pause_ms(endpoints, u32::MAX))
 }
 
 #[cfg(test)]
@@ -33,5 +49,13 @@ mod tests {
         assert_eq!([0, 10, 50, 200, 1000, 100_000].map(|n| pause_ms(n, 0)), [5, 5, 5, 20, 100, 500]);
         assert_eq!([0, 1, 2, 3, 4, u32::MAX].map(|idle| pause_ms(10, idle)), [5, 10, 20, 40, 50, 50]);
         assert_eq!(pause_ms(1000, 9), 100, "a large fleet is slow enough");
+    }
+
+    #[test]
+    fn a_rest_is_as_long_as_leases_and_polls_allow() {
+        assert_eq!(
+            [None, Some(60_000), Some(5000), Some(200)].map(|asks| rest_ms(10, asks)),
+            [1000, 1000, 500, 50]
+        );
     }
 }

@@ -1,5 +1,7 @@
 //! What the real `.wasm` uses, in interpreter fuel and trips to the host: the same on every machine.
 
+use std::collections::BTreeMap;
+
 use wasmhost::Request;
 
 use crate::discovery;
@@ -8,10 +10,14 @@ use crate::scene::{Ending, address, begin, config, load, ms, pass, picks, respon
 use crate::wasm::Wasm;
 use crate::world::{Answer, Plugin, World};
 
-/// A whole request may use this much fuel, about one unit an instruction.
-const FUEL_PER_REQUEST: u64 = 60_000;
-/// A tick may use this much for each endpoint and worker.
-const FUEL_PER_ENDPOINT_AND_TICK: u64 = 3_000;
+/// A whole request may use this much fuel: a unit for each instruction of every function that it enters, up to the loops
+/// and branches in them, whether they are executed or not. So what is seldom needed stands in functions of its own. It
+/// uses 36,700 now.
+const FUEL_PER_REQUEST: u64 = 39_000;
+/// A tick may use this much for each endpoint and worker; it uses 2,600 now.
+const FUEL_PER_ENDPOINT_AND_TICK: u64 = 2_800;
+/// A tick before which nothing happened may use this much, however many workers there are; it uses 5,800 now.
+const FUEL_PER_IDLE_TICK: u64 = 7_000;
 
 fn request(world: &mut Wasm, plugin: Plugin, ending: &Ending) -> Request {
     let mut stream = begin(world, plugin);
@@ -39,6 +45,57 @@ fn a_request_costs_the_same_among_ten_and_among_ten_thousand() {
         assert!(many * 2 <= few * 3, "{policy}: {few} among 10, {many} among 10,000");
         assert!(many <= FUEL_PER_REQUEST, "{policy}: {many}");
     }
+}
+
+/// Where the fuel of a request and of a tick goes: what `docs/benchmarks/instructions.md` shows.
+#[test]
+fn the_stages_of_a_request_and_what_a_tick_costs() {
+    let mut world = Wasm::new(7);
+    let plugin = single(&mut world, &config(10, "", ""));
+    (0..100).for_each(|_| _ = request(&mut world, plugin, &Ending::good()));
+    world.tick(plugin);
+    let mut stages: BTreeMap<&str, (u64, BTreeMap<&str, u64>)> = BTreeMap::new();
+    for _ in 0..100 {
+        for cost in request(&mut world, plugin, &Ending::good()).costs() {
+            let (fuel, calls) = stages.entry(cost.callback).or_default();
+            *fuel += cost.fuel;
+            cost.hostcalls.iter().for_each(|(name, count)| *calls.entry(name).or_default() += count);
+        }
+    }
+    for (stage, (fuel, calls)) in stages {
+        println!("{stage}: {} fuel, hundredths of calls {calls:?}", fuel / 100);
+    }
+    for (workers, endpoints) in [(1, 10), (2, 10), (16, 10), (64, 10), (2, 100)] {
+        let (busy, rest) = fuel_of_ticks(workers, endpoints);
+        println!("{workers} workers, {endpoints} endpoints: {busy} fuel a tick, {rest} without a request");
+        assert!(rest <= FUEL_PER_IDLE_TICK, "{workers} workers, {endpoints} endpoints: {rest}");
+    }
+}
+
+/// The fuel of a worker's tick after a request, and of one without.
+fn fuel_of_ticks(workers: usize, endpoints: usize) -> (u64, u64) {
+    let mut world = Wasm::new(5);
+    let json = config(endpoints, "", "");
+    let plugins: Vec<Plugin> = (0..workers)
+        .map(|_| {
+            let thread = world.thread();
+            load(&mut world, thread, &json)
+        })
+        .collect();
+    for _ in 0..3 {
+        for plugin in &plugins {
+            (0..20).for_each(|_| _ = request(&mut world, *plugin, &Ending::good()));
+        }
+        pass(&mut world, &plugins, ms(300));
+    }
+    let tick = |world: &mut Wasm| {
+        world.advance(ms(5));
+        let (vm, root) = world.vm(plugins[0]);
+        vm.tick(root);
+        vm.last_cost().fuel
+    };
+    request(&mut world, plugins[0], &Ending::good());
+    (tick(&mut world), tick(&mut world))
 }
 
 #[test]
@@ -122,6 +179,7 @@ fn a_tick_grows_with_the_fleet_and_no_faster() {
             (0..20).for_each(|_| _ = request(&mut world, *plugin, &Ending::good()));
         }
         pass(&mut world, &plugins, ms(300));
+        world.advance(ms(50));
         let (vm, root) = world.vm(plugins[0]);
         vm.tick(root);
         vm.last_cost().fuel
@@ -158,6 +216,40 @@ fn a_worker_ticks_less_often_while_it_has_nothing_to_do() {
     let busy = period(&mut world, 1);
     assert!(busy <= ms(10) && idle >= 5 * busy, "{busy:?} busy, {idle:?} idle");
     assert_eq!(period(&mut world, 10), idle);
+}
+
+#[test]
+fn a_process_without_requests_hardly_ticks_and_the_first_request_wakes_it() {
+    let mut world = Wasm::new(5);
+    world.add_cluster("prometheus");
+    let json = config(
+        4,
+        r#""signals":[{"name":"queue","query":"queue"}]"#,
+        r#""prometheus":{"cluster":"prometheus"}"#,
+    );
+    let threads: Vec<_> = (0..3).map(|_| world.thread()).collect();
+    let plugins: Vec<Plugin> = threads.into_iter().map(|thread| load(&mut world, thread, &json)).collect();
+    let period = |world: &Wasm, plugin: Plugin| {
+        let (vm, root) = world.vm(plugin);
+        vm.tick_period(root).expect("a timer")
+    };
+    plugins.iter().for_each(|plugin| _ = request(&mut world, *plugin, &Ending::good()));
+    pass(&mut world, &plugins, ms(1000));
+    let mut open = begin(&mut world, plugins[0]);
+    pass(&mut world, &plugins, ms(4000));
+    assert_eq!(period(&world, plugins[0]), ms(50), "an answer is due");
+    respond(&mut open, &Ending::good());
+    open.finish();
+    pass(&mut world, &plugins, ms(4000));
+    let periods = |world: &Wasm| plugins.iter().map(|plugin| period(world, *plugin)).collect::<Vec<_>>();
+    let asks = periods(&world).into_iter().filter(|period| *period == ms(500)).count();
+    assert_eq!(asks, 1, "a tenth of the polls' interval for the one that asks: {:?}", periods(&world));
+    assert!(periods(&world).iter().all(|period| *period >= ms(500)), "{:?}", periods(&world));
+    // A request to one wakes that one at once, and the others at their next tick.
+    begin(&mut world, plugins[1]).finish();
+    assert_eq!(period(&world, plugins[1]), ms(1));
+    pass(&mut world, &plugins, ms(100));
+    assert!(periods(&world).iter().all(|period| *period <= ms(50)), "{:?}", periods(&world));
 }
 
 #[test]

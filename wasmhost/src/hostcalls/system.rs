@@ -27,7 +27,8 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
 
         fn proxy_set_tick_period_milliseconds(guest, period: u32) {
             let contexts = guest.contexts_mut();
-            let active = contexts.active;
+            // A stream's call is for the root that it belongs to.
+            let active = contexts.streams.get(&contexts.active).map_or(contexts.active, |(root, _)| *root);
             if let Some(root) = contexts.roots.get_mut(&active) {
                 root.tick_period = (period > 0).then(|| Duration::from_millis(period.into()));
             }

@@ -1,0 +1,51 @@
+//! Whether any worker has told anything since this one last looked: one key that each writes after it has written
+//! another, so that one read stands for as many as there are workers.
+
+use crate::host::Host;
+
+/// The key, and what stood there at the last look.
+#[derive(Debug)]
+pub struct News {
+    key: String,
+    seen: Option<u32>,
+}
+
+impl News {
+    /// The one under a prefix.
+    pub fn under(prefix: &str) -> News {
+        News { key: format!("{prefix}/news"), seen: None }
+    }
+
+    /// This worker has told something.
+    pub fn spread(&self, host: &dyn Host) {
+        let _the_others_look_all_the_same_a_little_later =
+            host.shared_set(&self.key, &[super::VERSION], None);
+    }
+
+    /// Whether any has since the last look. What is read after this has all that was told before it.
+    pub fn any(&mut self, host: &dyn Host) -> bool {
+        let version = host.shared_get(&self.key).map(|(_, version)| version);
+        version.is_none() || core::mem::replace(&mut self.seen, version) != version
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::sharing::fake::Shared;
+
+    #[test]
+    fn are_told_once_to_each() {
+        let shared = Shared::default();
+        let [mut one, mut other] = [News::under("a"), News::under("a")];
+        assert!(one.any(&shared) && one.any(&shared), "nothing is known of the others yet");
+        one.spread(&shared);
+        assert_eq!([one.any(&shared), other.any(&shared)], [true, true]);
+        assert_eq!([one.any(&shared), other.any(&shared)], [false, false]);
+        other.spread(&shared);
+        assert_eq!([one.any(&shared), one.any(&shared)], [true, false]);
+    }
+}
