@@ -16,8 +16,8 @@ use crate::world::{Answer, Plugin, World};
 const FUEL_PER_REQUEST: u64 = 39_000;
 /// A tick may use this much for each endpoint and worker; it uses 2,600 now.
 const FUEL_PER_ENDPOINT_AND_TICK: u64 = 2_800;
-/// A tick before which nothing happened may use this much, however many workers there are; it uses 5,800 now.
-const FUEL_PER_IDLE_TICK: u64 = 7_000;
+/// A tick before which nothing happened may use this much, however many workers there are; it uses 7,100 now.
+const FUEL_PER_IDLE_TICK: u64 = 8_000;
 
 fn request(world: &mut Wasm, plugin: Plugin, ending: &Ending) -> Request {
     let mut stream = begin(world, plugin);
