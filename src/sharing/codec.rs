@@ -49,11 +49,12 @@ impl Writer {
         self.u64(time.0);
     }
 
-    /// Appends text with its length; longer than 64 KiB is cut.
+    /// Appends text with its length; longer than 64 KiB is cut, between two characters.
     pub fn text(&mut self, text: &str) {
-        let bytes = text.as_bytes().get(..text.len().min(usize::from(u16::MAX))).unwrap_or_default();
-        self.u32(bytes.len() as u32);
-        self.bytes(bytes);
+        let most = text.len().min(usize::from(u16::MAX));
+        let cut = (0..=most).rev().find_map(|at| text.get(..at)).unwrap_or_default();
+        self.u32(cut.len() as u32);
+        self.bytes(cut.as_bytes());
     }
 }
 
@@ -135,6 +136,17 @@ mod tests {
         let mut r = Reader::versioned(&w.0).unwrap();
         assert_eq!((r.u32(), r.u64(), r.f32(), r.f64()), (Some(7), Some(8), Some(1.5), Some(-2.5)));
         assert_eq!((r.time(), r.text(), r.u32()), (Some(Time(9)), Some("añb"), None));
+    }
+
+    #[test]
+    fn what_is_cut_is_text_still() {
+        let long = "ü".repeat(usize::from(u16::MAX));
+        let mut w = Writer::default();
+        w.text(&long);
+        w.u32(7);
+        let mut r = Reader(&w.0);
+        assert_eq!(r.text(), long.get(..usize::from(u16::MAX) - 1));
+        assert_eq!(r.u32(), Some(7));
     }
 
     #[test]
