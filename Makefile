@@ -79,7 +79,7 @@ fuzz: setup-rust ## coverage-guided fuzzing of everything hostile (TARGETS="admi
 	@FUZZ_SECONDS="$(or $(FUZZ_SECONDS),60)" scripts/fuzz $(TARGETS)
 
 .PHONY: mutants
-mutants: setup-rust ## change the engine in small ways and see whether a test notices (MUTATE="crates/engine/src/health/*.rs", SHARD=1/10)
+mutants: setup-rust ## change the engine in small ways and see whether a test notices (MUTATE="crates/engine/src/health/*.rs", SHARD=0/10)
 	@MUTATE="$(MUTATE)" SHARD="$(SHARD)" scripts/mutants
 
 .PHONY: test-envoys

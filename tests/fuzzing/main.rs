@@ -1,4 +1,5 @@
-//! The targets of `make fuzz`, fed with their kept corpora and with what a few thousand seeded mutations make of these.
+//! The targets of `make fuzz`, fed with their kept corpora and with what a few thousand seeded mutations make of these. More of
+//! them, or others: `FUZZ_MUTATIONS=10000 FUZZ_SEED=2 cargo test --test fuzzing`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,8 +16,12 @@ mod native;
 #[path = "../behaviour/world.rs"]
 mod world;
 
-/// Mutations of each input.
-const MUTATIONS: usize = 12;
+/// Mutations of each input, unless `FUZZ_MUTATIONS` says how many.
+const MUTATIONS: u64 = 12;
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
+}
 
 fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
@@ -52,17 +57,18 @@ fn mutated(bytes: &[u8], rng: &mut Rng) -> Vec<u8> {
 fn feed(target: &str) {
     let (_, run) = targets::TARGETS.iter().find(|(name, _)| *name == target).expect("a target");
     run(b"");
-    let mut rng = Rng::new(16);
+    let mutations = setting("FUZZ_MUTATIONS", MUTATIONS);
+    let mut rng = Rng::new(setting("FUZZ_SEED", 16));
     let inputs = corpus(target);
     assert!(!inputs.is_empty(), "fuzz/corpus/{target} is empty");
     for (path, bytes) in &inputs {
         // Shown where the target panics.
         println!("{}", path.display());
         run(bytes);
-        for _ in 0..MUTATIONS {
+        for _ in 0..mutations {
             let input = mutated(bytes, &mut rng);
-            println!("{}", input.escape_ascii());
-            run(&input);
+            let panicked = std::panic::catch_unwind(|| run(&input)).is_err();
+            assert!(!panicked, "{target} broke a promise with b\"{}\"", input.escape_ascii());
         }
     }
 }
