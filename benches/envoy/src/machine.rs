@@ -25,6 +25,13 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// Whether other work takes more than a quarter of it.
+    pub fn is_busy(&self) -> bool {
+        self.load.parse::<f64>().is_ok_and(|load| load > self.cores as f64 / 4.0)
+    }
+}
+
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Machine { model, cores, load } = self;

@@ -23,6 +23,10 @@ pub fn markdown(flags: &Flags, machine: &Machine, results: &[Results]) -> String
     let envoy = results.first().map_or("", |results| &results.envoy);
     let (turns, seconds) = (flags.turns, flags.turn.as_secs());
     let _ = writeln!(page, "\n{machine}. Envoy {envoy}. {turns} turns of {seconds} s.");
+    if machine.is_busy() {
+        page += "\nThe machine was busy with other work: Envoy's threads find their caches cold, and everything that wakes them often costs\n\
+                 more than on a machine of its own. Take the order of the rows from it, and measure where you run it.\n";
+    }
     for results in results.iter().filter(|results| results.loaded) {
         let workers = results.workers;
         let threads = if workers == 1 { "worker" } else { "workers" };
