@@ -13,7 +13,10 @@ impl Worker {
             let slots = scaling::encode_slots(&self.engine, now);
             let _the_next_maintenance_tries_again = slot_id.write(host, &self.keys.shared.capacities, slots);
         }
-        self.hear_slots(host, now);
+        // While the process rests no worker learns anything new of it.
+        if !self.rests {
+            self.hear_slots(host, now);
+        }
         if !self.is_leader() {
             // Also so that, should this worker take over the lease, it continues from there.
             if let Some((bytes, _)) = host.shared_get(&self.keys.scaling) {
