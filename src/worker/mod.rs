@@ -255,7 +255,7 @@ impl Worker {
             self.lead(host, now);
         }
         let mut told = self.engine.take_events();
-        if !(told || upkeep || self.refresh_is_due(now)) && !self.news.any(host) {
+        if !(told || upkeep || self.refresh_is_due(now) || self.news.any(host)) {
             // All that would be published, read and concluded has been.
             return;
         }

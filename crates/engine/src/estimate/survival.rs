@@ -19,7 +19,7 @@ const BEYOND_TYPICAL: f64 = 16.0;
 const BEYOND_S: f64 = 0.5;
 /// The logarithms of the probabilities 0.4 and 0.04: a silence more probable than the first is nothing, one less probable
 /// than the second counts in full.
-const PROBABLE_LOGS: [f32; 2] = [-0.916_290_7, -3.218_875_8];
+const PROBABLE_LOGS: [f32; 2] = [-0.916_290_7, -3.218_876];
 
 /// The distribution of latencies.
 #[derive(Clone, Debug)]
