@@ -64,6 +64,11 @@ fn refused_without(data: &[u8], secrets: &[String]) {
     }
 }
 
+/// What may be shown in front of a token: a scheme, in whichever letters.
+fn is_scheme(prefix: &str) -> bool {
+    ["", "bearer ", "basic ", "token "].iter().any(|scheme| scheme.eq_ignore_ascii_case(prefix))
+}
+
 /// What is in force is a configuration, too: the same one, its secrets masked.
 fn written_and_read(mut config: Config) {
     let written = serde_json::to_string(&effective(&config)).expect("JSON");
@@ -75,7 +80,7 @@ fn written_and_read(mut config: Config) {
         for (_, value) in &mut prometheus.headers {
             match value {
                 HeaderValue::Given(value) => MASK.clone_into(value),
-                HeaderValue::Environment { prefix, .. } if prefix == "Bearer " || prefix.is_empty() => {}
+                HeaderValue::Environment { prefix, .. } if is_scheme(prefix) => {}
                 HeaderValue::Environment { prefix, .. } => MASK.clone_into(prefix),
             }
         }
