@@ -1,6 +1,7 @@
 //! What follows from the evidence: the baseline, which endpoints are ejected, whether it is panic.
 
 use super::Cluster;
+use super::overflow::Overflow;
 use crate::ablation::Part;
 use crate::cluster::stalled::{is_stalled, stall_timeout};
 use crate::cluster::subset::NO_SUBSET;
@@ -17,7 +18,7 @@ use crate::time::Time;
 /// Seconds in a second that an endpoint may be without traffic because failures that all have came in a row by chance.
 const LOST_BY_CHANCE: f64 = 0.005;
 /// What health comes to for the cluster.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Ejection {
     /// How many endpoints are out.
     pub out: usize,
@@ -27,6 +28,8 @@ pub(super) struct Ejection {
     pub panic: bool,
     /// The healthy endpoints can carry everything, wherever they are.
     pub others_can_absorb: bool,
+    /// What goes to ejected endpoints all the same.
+    pub overflow: Overflow,
 }
 
 impl Cluster {

@@ -8,6 +8,7 @@ mod handover;
 mod lifecycle;
 mod membership;
 mod open_requests;
+mod overflow;
 mod pick;
 mod pressure;
 mod probes;

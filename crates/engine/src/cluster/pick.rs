@@ -27,7 +27,10 @@ impl Cluster {
         let mut candidates = Candidates::default();
         let probe = self.next_due(drawn.version, request.key);
         probe.into_iter().for_each(|index| candidates.push(index));
-        self.choose(drawn, request, now, rng, &mut candidates);
+        match probe.map_or_else(|| self.ejection.overflow.draw(rng), |_| None) {
+            Some(index) => candidates.push(index),
+            None => self.choose(drawn, request, now, rng, &mut candidates),
+        }
         if let Some(first) = candidates.first() {
             if let Some(member) = self.endpoints.states.get_mut(first as usize) {
                 member.counters.pick();
