@@ -86,6 +86,10 @@ mutants: setup-rust ## change the engine in small ways and see whether a test no
 test-envoys: setup build ## the essentials on every supported Envoy, 1.36 to 1.40; fetches them, about a gigabyte
 	@$(with_tools) scripts/test-envoys
 
+.PHONY: platforms
+platforms: setup build ## the files for Istio on the real istiod and agent, which it builds once: half an hour, 4 GB meanwhile (KEEP=folder)
+	@$(with_tools) scripts/platforms/run
+
 .PHONY: reload-trial
 reload-trial: setup build ## 500 new configurations under load, by LDS and by ECDS: nothing failed, memory flat
 	@$(with_tools) cargo test --test e2e -- --ignored --nocapture five_hundred
