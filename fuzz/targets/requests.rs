@@ -103,8 +103,6 @@ struct Run {
     open: Vec<Open>,
     /// Whether others have written into shared data.
     disturbed: bool,
-    /// Whether the input has the secret in it, so that an answer may echo it: errors are shown in the words of those that answer.
-    echoes: bool,
 }
 
 pub fn run(data: &[u8]) {
@@ -120,8 +118,7 @@ pub fn run(data: &[u8]) {
             .unwrap_or_else(|lines| panic!("{lines:?}"))
     });
     let plugins = plugins.collect();
-    let echoes = data.windows(SECRET.len()).any(|bytes| bytes == SECRET.as_bytes());
-    let mut run = Run { world, plugins, open: Vec::new(), disturbed: false, echoes };
+    let mut run = Run { world, plugins, open: Vec::new(), disturbed: false };
     for _ in 0..MAX_STEPS {
         if input.is_empty() {
             break;
@@ -312,10 +309,7 @@ impl Run {
         let mut stream = self.world.stream(plugin, &[(":method", b"GET"), (":path", &whole)]);
         assert!(!stream.request_headers(), "the status page is answered here");
         let body = stream.local_body();
-        assert!(
-            self.echoes || !String::from_utf8_lossy(&body).contains(SECRET),
-            "a secret on the status page"
-        );
+        assert!(!String::from_utf8_lossy(&body).contains(SECRET), "a secret on the status page");
         shown(path, &body);
         stream.log();
         stream.done();
@@ -339,7 +333,7 @@ impl Run {
         }
         for line in self.world.logs() {
             is_line(&line);
-            assert!(self.echoes || !line.contains(SECRET), "a secret in the log: {line}");
+            assert!(!line.contains(SECRET), "a secret in the log: {line}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Asking Prometheus for signals and endpoints; each on time, one poll in flight at a time each.
 
+mod masked;
 mod question;
 mod reading;
 
@@ -300,6 +301,7 @@ impl Poller {
             PollKind::Timestamps(at) => format!("timestamps of signal={}", signal(at)),
             _ => "endpoints".to_owned(),
         };
+        let error = masked::masked(error, self.headers.as_deref().unwrap_or_default());
         let error = format!("cluster={} {of}: {error}", upstream.cluster);
         let error: String = error.chars().take(MAX_ERROR).collect();
         snapshot.stats.failures += 1;

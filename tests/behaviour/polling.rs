@@ -273,6 +273,22 @@ fn a_token_comes_from_the_environment_and_is_never_told(mut world: impl World) {
     assert_eq!(lines(&world, "s3cr3t"), 0);
 }
 
+fn a_token_that_the_server_repeats_is_not_shown(mut world: impl World) {
+    world.set_environment("PROM_TOKEN", "s3cr3t-token");
+    let crew = crew(&mut world, 1, SIGNAL, TOKEN);
+    watch(&mut world, &crew, 3, |_, _| {
+        r#"{"status":"error","errorType":"unauthorized","error":"no such token: Bearer s3cr3t-token"}"#
+            .to_owned()
+    });
+    let error = status(&mut world, crew[0])["prometheus"]["last_error"].clone();
+    assert!(error.as_str().is_some_and(|error| error.ends_with("no such token: (not shown)")), "{error}");
+    assert!(
+        lines(&world, "no such token: (not shown)") >= 1 && lines(&world, "s3cr3t") == 0,
+        "{:?}",
+        world.logs()
+    );
+}
+
 fn without_its_token_prometheus_is_not_asked_and_that_is_said_and_counted(mut world: impl World) {
     world.add_cluster("prometheus");
     let crew = crew(&mut world, 2, SIGNAL, TOKEN);
@@ -355,6 +371,7 @@ both!(
     an_answer_beyond_the_limit_is_called_too_large,
     parameters_go_along_and_long_queries_are_posted,
     a_token_comes_from_the_environment_and_is_never_told,
+    a_token_that_the_server_repeats_is_not_shown,
     without_its_token_prometheus_is_not_asked_and_that_is_said_and_counted,
     without_traffic_polls_become_few_and_the_first_request_makes_them_good,
     what_scales_replicas_is_asked_without_traffic_too,

@@ -1,0 +1,56 @@
+//! Errors in the words of the server, without what it was sent in confidence: a server or a proxy that repeats a token would
+//! put it into the log and on the status page.
+
+/// Shorter values are no secrets, and would tear words apart.
+const MIN_BYTES: usize = 4;
+/// What stands in a secret's place.
+const MASK: &str = "(not shown)";
+
+/// `error` without the values of `headers`, whole or behind a scheme such as `Bearer`; where the error is cut inside one,
+/// without its beginning.
+pub(super) fn masked(error: &str, headers: &[(String, String)]) -> String {
+    let mut text = error.to_owned();
+    let secrets =
+        headers.iter().flat_map(|(_, value)| [Some(value.as_str()), value.split_whitespace().last()]);
+    for secret in secrets.flatten().filter(|secret| secret.len() >= MIN_BYTES) {
+        text = text.replace(secret, MASK);
+        let whole = text.trim_end_matches('…');
+        let beginnings = secret.char_indices().map(|(at, _)| secret.get(..at).unwrap_or_default());
+        let cut = beginnings.filter(|part| part.len() >= MIN_BYTES && whole.ends_with(part)).last();
+        if let Some(kept) = cut.and_then(|part| whole.strip_suffix(part)) {
+            text = format!("{kept}{MASK}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn what_was_sent_in_confidence_is_not_repeated() {
+        let headers = [
+            ("authorization".to_owned(), "Bearer s3cr3t-token".to_owned()),
+            ("x".to_owned(), "a".to_owned()),
+        ];
+        for (error, shown) in [
+            (
+                "HTTP status 401: bad token s3cr3t-token, a pity",
+                "HTTP status 401: bad token (not shown), a pity",
+            ),
+            ("got Bearer s3cr3t-token", "got (not shown)"),
+            ("s3cr3t-tokens3cr3t-token", "(not shown)(not shown)"),
+            ("cut at s3cr3t-tok", "cut at (not shown)"),
+            ("cut at Bearer s3cr…", "cut at (not shown)"),
+            ("no more than s3c", "no more than s3c"),
+            ("", ""),
+        ] {
+            assert_eq!(masked(error, &headers), shown);
+        }
+        assert_eq!(masked("é…", &[("h".to_owned(), "ééé".to_owned())]), "é…");
+    }
+}
