@@ -24,6 +24,7 @@
 //! | limits, panic, priorities, zones, versions of a cluster | `cluster/` |
 //! | which endpoints there are, what peers report | [`endpoint`] |
 //! | pressure and desired replicas | [`autoscale`] |
+//! | whether steering does good | [`guard`] |
 //! | what can be set | [`settings`] |
 
 #![cfg_attr(
@@ -44,6 +45,7 @@ mod cluster;
 mod decision;
 pub mod endpoint;
 pub mod estimate;
+pub mod guard;
 pub mod health;
 pub mod order;
 mod outcome;

@@ -1,0 +1,216 @@
+//! The two arms: what was counted in each, and into which one a request is drawn.
+
+use super::histogram::Histogram;
+use crate::rng::{self, Rng};
+use crate::time::Time;
+
+/// Where a request has been drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arm {
+    /// It is steered.
+    Steered,
+    /// It is left to Envoy's own policy.
+    HeldOut,
+}
+
+/// What one arm has counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Latencies of those that did not fail.
+    pub latency: Histogram,
+    /// Those that failed.
+    pub failures: u64,
+}
+
+impl Tally {
+    /// How many requests were counted.
+    pub fn requests(&self) -> u64 {
+        self.latency.total().saturating_add(self.failures)
+    }
+
+    /// Counts one: its bucket, or that it failed.
+    pub fn count(&mut self, good: Option<u16>) {
+        match good {
+            Some(bucket) => self.latency.count(bucket),
+            None => self.failures = self.failures.saturating_add(1),
+        }
+    }
+
+    fn merge(&mut self, other: &Tally) {
+        self.latency.merge(&other.latency);
+        self.failures = self.failures.saturating_add(other.failures);
+    }
+
+    fn since(&self, before: &Tally) -> Option<Tally> {
+        let latency = self.latency.since(&before.latency)?;
+        Some(Tally { latency, failures: self.failures.checked_sub(before.failures)? })
+    }
+}
+
+/// What both arms have counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Arms {
+    /// Steered.
+    pub steered: Tally,
+    /// Left to Envoy.
+    pub held_out: Tally,
+}
+
+impl Arms {
+    /// Counts a request: its bucket, or that it failed.
+    pub fn count(&mut self, arm: Arm, good: Option<u16>) {
+        match arm {
+            Arm::Steered => self.steered.count(good),
+            Arm::HeldOut => self.held_out.count(good),
+        }
+    }
+
+    /// How many requests were counted.
+    pub fn requests(&self) -> u64 {
+        self.steered.requests().saturating_add(self.held_out.requests())
+    }
+
+    /// Adds what another worker has counted.
+    pub fn merge(&mut self, other: &Arms) {
+        self.steered.merge(&other.steered);
+        self.held_out.merge(&other.held_out);
+    }
+
+    /// What has come since `before`; none if anything has become less, as when a worker began anew.
+    pub fn since(&self, before: &Arms) -> Option<Arms> {
+        Some(Arms {
+            steered: self.steered.since(&before.steered)?,
+            held_out: self.held_out.since(&before.held_out)?,
+        })
+    }
+}
+
+/// Keeps this hash apart from every other that is made of a key.
+const SALT: u64 = 0x1F83_D9AB_FB41_BD6B;
+const SEEN_SALT: u64 = 0x5BE0_CD19_137E_2179;
+const PART_SALT: u64 = 0xCBBB_9D5D_C105_9ED8;
+/// For so long a key stays in its arm, seconds.
+const KEY_STAYS_S: u64 = 3600;
+/// Keys are remembered in so many bits.
+const SEEN_BITS: u64 = 1 << 16;
+
+/// Into which arm a request was drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drawn {
+    /// What becomes of it.
+    pub arm: Arm,
+    /// Whether it counts: of the requests of one key only the first does, in one worker, because the others are no draws
+    /// of their own.
+    pub counts: bool,
+}
+
+/// Draws arms. Requests without a key are drawn one by one; those of one key stay together for an hour, so that what
+/// sticks to an endpoint is not torn from it, and the keys are drawn anew after that.
+#[derive(Clone, Debug)]
+pub struct Lots {
+    hour: u64,
+    seen: Vec<u64>,
+    /// This worker's part of the keys, and how many parts there are.
+    part: (u32, u32),
+}
+
+impl Default for Lots {
+    fn default() -> Lots {
+        Lots { hour: 0, seen: Vec::new(), part: (0, 1) }
+    }
+}
+
+impl Lots {
+    /// Of the keys only this part of so many `parts` counts here, so that none counts in two workers.
+    pub fn count_part(&mut self, part: u32, parts: u32) {
+        self.part = (part, parts.max(1));
+    }
+
+    /// The arm of a request, of which `holdout` (0 to 1) are held out.
+    pub fn draw(&mut self, holdout: f64, key: Option<u64>, now: Time, rng: &mut Rng) -> Drawn {
+        let Some(key) = key else {
+            let arm = if rng.unit() < holdout { Arm::HeldOut } else { Arm::Steered };
+            return Drawn { arm, counts: true };
+        };
+        let hour = now.0 / (KEY_STAYS_S * 1_000_000_000);
+        let lot = rng::mix(key ^ SALT ^ rng::mix(hour));
+        let unit = (lot >> 11) as f64 * (1.0 / (1u64 << 53) as f64);
+        let arm = if unit < holdout { Arm::HeldOut } else { Arm::Steered };
+        let (part, parts) = self.part;
+        let ours = rng::mix(key ^ PART_SALT) % u64::from(parts) == u64::from(part);
+        Drawn { arm, counts: ours && self.is_first(key, hour) }
+    }
+
+    /// Whether the key has not been met in this hour, as far as is known: one that shares its bit with another is taken
+    /// for met, which has nothing to do with its arm.
+    fn is_first(&mut self, key: u64, hour: u64) -> bool {
+        let words = (SEEN_BITS / 64) as usize;
+        if self.hour != hour || self.seen.len() != words {
+            self.hour = hour;
+            self.seen.clear();
+            self.seen.resize(words, 0);
+        }
+        let at = rng::mix(key ^ SEEN_SALT) % SEEN_BITS;
+        let Some(word) = self.seen.get_mut((at / 64) as usize) else { return false };
+        let bit = 1u64 << (at % 64);
+        let first = *word & bit == 0;
+        *word |= bit;
+        first
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn the_part_that_is_held_out_is_the_configured_one() {
+        let (mut lots, mut rng) = (Lots::default(), Rng::new(5));
+        for keyed in [false, true] {
+            let draws =
+                (0..100_000u64).map(|n| lots.draw(0.1, keyed.then_some(rng::mix(n)), Time::ZERO, &mut rng));
+            let held = draws.filter(|drawn| drawn.arm == Arm::HeldOut).count();
+            // Four standard deviations of Binomial(100000, 0.1): 4 · √(100000 · 0.1 · 0.9) = 380.
+            assert!(held.abs_diff(10_000) < 380, "{held}");
+        }
+    }
+
+    #[test]
+    fn a_key_stays_for_an_hour_and_counts_once() {
+        let (mut lots, mut rng) = (Lots::default(), Rng::new(5));
+        let at = |s: u64| Time(s * 1_000_000_000);
+        for key in (1..200).map(rng::mix) {
+            let first = lots.draw(0.5, Some(key), at(10), &mut rng);
+            let again = lots.draw(0.5, Some(key), at(3599), &mut rng);
+            assert_eq!((again.arm, again.counts), (first.arm, false));
+        }
+        let moved = (1..2000).map(rng::mix).filter(|key| {
+            let mut draw = |s| lots.draw(0.5, Some(*key), at(s), &mut rng).arm;
+            draw(10) != draw(3601)
+        });
+        // Four standard deviations of Binomial(1999, 0.5) around a half: 90.
+        assert!(moved.count().abs_diff(1000) < 90);
+    }
+
+    #[test]
+    fn a_key_counts_in_one_worker() {
+        let mut rng = Rng::new(5);
+        let mut workers: Vec<Lots> = (0..3)
+            .map(|part| {
+                let mut lots = Lots::default();
+                lots.count_part(part, 3);
+                lots
+            })
+            .collect();
+        // So few that no two share a bit.
+        for key in (1..40).map(rng::mix) {
+            let draws: Vec<Drawn> =
+                workers.iter_mut().map(|lots| lots.draw(0.5, Some(key), Time::ZERO, &mut rng)).collect();
+            assert!(draws.iter().all(|drawn| drawn.arm == draws[0].arm));
+            assert_eq!(draws.iter().filter(|drawn| drawn.counts).count(), 1);
+        }
+    }
+}
