@@ -32,6 +32,11 @@ pub(crate) fn of_headers(host: &dyn StreamHost, complete: bool, counts: &Failure
     Answer { outcome, ..answer }
 }
 
+/// What the response headers say to the client, whether they are an endpoint's or Envoy's own.
+pub(crate) fn of_client(host: &dyn StreamHost, complete: bool, counts: &Failures) -> Outcome {
+    read(host, complete, counts).0.outcome
+}
+
 /// The failure that the response headers tell, if they do.
 pub(crate) fn failure(host: &dyn StreamHost, complete: bool, counts: &Failures) -> Option<Failure> {
     match of_headers(host, complete, counts).outcome {

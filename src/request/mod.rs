@@ -10,6 +10,7 @@ pub(crate) mod classify;
 pub(crate) mod correlation;
 pub(crate) mod decision_log;
 pub(crate) mod grpc_web;
+pub(crate) mod guarded;
 pub(crate) mod load_report;
 pub(crate) mod route;
 pub(crate) mod said;

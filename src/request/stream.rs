@@ -8,6 +8,7 @@ use crate::request::classify::{Answer, Silence};
 use crate::request::correlation::{PROPERTY, RequestCorrelation, SharedCorrelation};
 use crate::request::decision_log::{self, DecisionRecord};
 use crate::request::grpc_web;
+use crate::request::guarded::Guarded;
 use crate::request::load_report;
 use crate::request::route;
 use crate::request::said;
@@ -35,6 +36,8 @@ pub enum Flow {
 pub struct Stream {
     phase: Phase,
     issued: Option<Issued>,
+    /// What the guard counts of it.
+    guarded: Option<Guarded>,
     /// The endpoint named by the decision that is only shown.
     shown: Option<EndpointRef>,
     /// A retry goes to the same endpoint again: no other is named.
@@ -113,6 +116,7 @@ impl Stream {
             request = self.with_cookie(worker, upstream, request);
         }
         let decision = worker.engine.pick(upstream, request, now, &mut worker.rng);
+        self.guarded = Guarded::begin(&worker.engine, upstream);
         self.phase = Phase::Watching { upstream, started: now, upload };
         if asked || worker.sinks.any {
             self.record = worker.record_decision(host, (upstream, &decision), asked, now);
@@ -149,6 +153,7 @@ impl Stream {
             Decision::Reject => {
                 self.issued = None;
                 self.phase = Phase::Foreign;
+                self.guarded.iter_mut().for_each(Guarded::fail);
                 return reject(host);
             }
         }
@@ -202,6 +207,11 @@ impl Stream {
     pub fn response_headers(&mut self, worker: &mut Worker, host: &dyn StreamHost, complete: bool) {
         if worker.steer.comes_back() {
             host.remove_response_header(worker.steer.header());
+        }
+        if let Some(guarded) = &mut self.guarded {
+            guarded.headers(&worker.engine, host, self.began, complete);
+            // Not only where the endpoint that answers is one of ours: both arms are looked at alike.
+            self.web = if self.uploads && guarded.is_undecided() { grpc_web::Body::of(host) } else { None };
         }
         if let Some(issued) = self.issued.take()
             && let Some(upstream) = worker.engine.upstream(issued.upstream)
@@ -300,7 +310,7 @@ impl Stream {
         {
             load_report::take(engine, &ticket, || now, |name| host.response_header(name));
         }
-        if self.uploads && answer.outcome == Outcome::Undecided {
+        if self.uploads && answer.outcome == Outcome::Undecided && self.web.is_none() {
             self.web = grpc_web::Body::of(host);
         }
     }
@@ -324,12 +334,15 @@ impl Stream {
             return None;
         }
         let status = self.web.take()?.status()?;
-        Failure::of_grpc_status(status, self.counts(worker)?)
+        let guarded = || self.guarded.as_ref().and_then(|guarded| guarded.counts(&worker.engine));
+        Failure::of_grpc_status(status, self.counts(worker).or_else(guarded)?)
     }
 
     /// A part of the response's body; `last` with the last.
     pub fn response_body(&mut self, worker: &mut Worker, host: &dyn StreamHost, last: bool) {
+        self.guarded.iter_mut().for_each(|guarded| guarded.body(last));
         if let Some(failure) = self.web_failure(worker, host, last) {
+            self.guarded.iter_mut().for_each(Guarded::fail);
             if self.is_watched(worker) {
                 self.report(worker, host, Some(failure));
             }
@@ -346,6 +359,7 @@ impl Stream {
 
     /// Response trailers: where gRPC puts its status.
     pub fn response_trailers(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
+        self.guarded.iter_mut().for_each(|guarded| guarded.trailers(&worker.engine, host));
         let awaits = matches!(&self.phase, Phase::Steered(attempt) if attempt.awaits_trailers());
         if !awaits && !self.is_watched(worker) {
             return;
@@ -366,6 +380,9 @@ impl Stream {
     pub fn finish(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
         self.look_for_attempts();
         let engine = &mut worker.engine;
+        if let Some(guarded) = self.guarded.take() {
+            guarded.end(engine, host, self.began);
+        }
         match core::mem::take(&mut self.phase) {
             Phase::Foreign | Phase::Unrouted | Phase::Watching { .. } => {}
             Phase::Steered(mut attempt) => {

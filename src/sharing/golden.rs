@@ -6,6 +6,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::counts::{Counts, EndpointCounts, UpstreamCounts};
 use super::fake::Shared;
+use super::guard::{self, Counted};
 use super::lease::{self, Candidate};
 use super::met::{self, Met};
 use super::retired_counters::RetiredCounters;
@@ -19,6 +20,8 @@ use crate::host::Host;
 use engine::autoscale::scaler::{Below, Period};
 use engine::autoscale::{Scaler, Trend};
 use engine::endpoint::{Absence, Absences, AnnouncedHealth, Counters};
+use engine::guard::capital::{Capital, EXPERTS};
+use engine::guard::{Arm, Arms, Finding, Guard};
 use engine::time::Time;
 use engine::{Balancer, Failure, Outcome, Totals};
 
@@ -129,6 +132,27 @@ fn scaled() -> Vec<u8> {
     scaling::encode(&engine)
 }
 
+fn counted() -> Vec<Counted> {
+    let mut arms = Arms::default();
+    [Some(7), Some(300), None].into_iter().for_each(|good| arms.count(Arm::Steered, good));
+    arms.count(Arm::HeldOut, Some(9));
+    vec![Counted { cluster: 8, holdout: 0.25, arms }]
+}
+
+fn concluded() -> Guard {
+    let mut guard = Guard::new(0.25, s(1));
+    (guard.at, guard.today) = (s(2), counted()[0].arms.clone());
+    // Logarithms differ in their last bit from one machine to the next.
+    for (evidence, log) in guard.evidence.iter_mut().zip([0.5, -1.5, 2.5, -3.5]) {
+        evidence.worse = Capital { logs: [log; EXPERTS], paid_s: 0.25 };
+        evidence.better = Capital { logs: [-log; EXPERTS], paid_s: 0.5 };
+    }
+    (guard.pause_s, guard.asides, guard.finding) = (5.0, 6, Finding::Mixed);
+    (guard.aside_until, guard.steers_since) = (s(8), s(7));
+    (guard.evidence[0].worse_at, guard.evidence[3].better_at) = (s(1), s(2));
+    guard
+}
+
 #[test]
 fn the_bytes_of_every_key_are_those_of_this_version() {
     let retired = RetiredCounters { founded: s(1), ids: vec![2], counts: counts() };
@@ -146,6 +170,8 @@ fn the_bytes_of_every_key_are_those_of_this_version() {
         ("clusters", met),
         ("capacity", scaling::encode_slots(&engine(), s(6))),
         ("scaling", scaled()),
+        ("arms", guard::encode_counted(&counted(), s(6))),
+        ("guards", guard::encode([(8, &concluded())].into_iter())),
     ] {
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         now.push_str(&format!("{key}: {hex}\n"));
@@ -170,6 +196,9 @@ fn they_are_read_as_what_was_written() {
     assert_eq!((retired.founded, retired.ids, retired.counts), (s(1), vec![2], counts()));
     assert_eq!(discovered::decode(&golden("fleet")).unwrap(), [((8, Origin::Envoy), source())]);
     assert_eq!(met::decode(&golden("clusters")).unwrap(), [Met { matches: true, name: "c".into() }]);
+
+    assert_eq!(guard::decode_counted(&golden("arms"), |_| true), counted());
+    assert_eq!(guard::decode(&golden("guards"), s(9)), [(8, concluded())]);
 
     let mut peer = engine();
     assert_eq!(worker_report::published(&golden("slot")), Some((s(6), true)));

@@ -13,6 +13,8 @@
 //! | `…/clusters` | compare-and-swap | clusters that requests have met and no entry names ([`met`]) |
 //! | `…/capacity/N` | that worker only | how much an endpoint takes ([`scaling`]) |
 //! | `…/scaling` | the lease holder | pressure and desired replicas ([`scaling`]) |
+//! | `…/arms/SEAT` | that worker only | what it has counted for the guards ([`guard`]) |
+//! | `…/guards` | the lease holder | what the guards have concluded ([`guard`]) |
 //!
 //! N is the number of a [`slot_id`], which is used again: nothing in shared data can be deleted.
 //!
@@ -25,6 +27,7 @@ pub mod counts;
 mod fake;
 #[cfg(test)]
 mod golden;
+pub mod guard;
 pub mod lease;
 pub mod met;
 pub mod news;
@@ -38,7 +41,7 @@ pub mod worker_report;
 
 /// Bumped whenever the meaning of any key changes, so that old and new workers do not misread each other: the bytes in
 /// `golden.txt` are those of this version.
-pub const VERSION: u8 = 6;
+pub const VERSION: u8 = 7;
 
 /// The common prefix of the keys of plugin `name`.
 pub fn prefix(name: &str) -> String {

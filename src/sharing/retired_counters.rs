@@ -33,6 +33,8 @@ pub struct Keys {
     pub slots: String,
     /// What stands before the slot id in the key of what a worker has learnt of the endpoints' capacity.
     pub capacities: String,
+    /// What stands before the slot id in the key of what a worker has counted for the guards.
+    pub arms: String,
 }
 
 impl Keys {
@@ -44,6 +46,7 @@ impl Keys {
             counts: format!("{prefix}/counts"),
             slots: format!("{prefix}/slot"),
             capacities: format!("{prefix}/capacity"),
+            arms: format!("{prefix}/arms"),
         }
     }
 }
@@ -103,7 +106,7 @@ pub fn retire(host: &dyn Host, keys: &Keys, slot_id: SlotId) -> Result<(), Share
         let left = slot_id.read(host, &keys.counts);
         left.and_then(|bytes| Counts::decode(&bytes)).unwrap_or_default()
     })?;
-    for kind in [&keys.counts, &keys.slots, &keys.capacities] {
+    for kind in [&keys.counts, &keys.slots, &keys.capacities, &keys.arms] {
         slot_id.clear(host, kind);
     }
     registry::strike(host, &keys.workers, slot_id.id);

@@ -71,11 +71,13 @@ type Gauge = (&'static str, fn(&Cluster) -> Option<u64>);
 /// The gauge that is 1 while a refused configuration is stood aside for.
 pub(crate) const REFUSED: &str = "configuration_refused";
 
-const COUNTERS: [Counter; 16] = [
+const COUNTERS: [Counter; 18] = [
     ("decisions_total", Some(("reason", Reason::Policy.name())), |t| t.policy),
     ("decisions_total", Some(("reason", Reason::Probe.name())), |t| t.probes),
     ("decisions_total", Some(("reason", Reason::Fallback.name())), |t| t.fallbacks),
     ("decisions_total", Some(("reason", Reason::Unsteerable.name())), |t| t.unsteerable),
+    ("decisions_total", Some(("reason", Reason::HeldOut.name())), |t| t.held_out),
+    ("decisions_total", Some(("reason", Reason::GuardAside.name())), |t| t.guard_aside),
     ("decisions_total", Some(("reason", Reason::Reject.name())), |t| t.rejects),
     ("decisions_total", Some(("reason", Reason::SafeEndpoint.name())), |t| t.safe_endpoint),
     ("ejections_total", None, |t| t.ejections),
@@ -94,10 +96,11 @@ const OBSERVED: &str = "observed_";
 const POLLS: [&str; 2] = ["polls_total", "poll_failures_total"];
 const POLL_AGE: &str = "last_poll_success_age_seconds";
 const SIGNAL_AGE: &str = "signal_age_seconds";
-const GAUGES: [Gauge; 6] = [
+const GAUGES: [Gauge; 7] = [
     ("endpoints", |u| Some(u.fleet().len() as u64)),
     ("eligible_endpoints", |u| Some(u.eligible() as u64)),
     ("panic", |u| Some(u64::from(u.panics()))),
+    ("guard_aside", |u| u.arms().map(|_| u64::from(u.is_aside()))),
     ("typical_latency_microseconds", |u| Some((u.typical() * 1e6) as u64)),
     ("pressure_percent", |u| u.pressure().map(|pressure| (pressure * 100.0).round() as u64)),
     ("desired_replicas", |u| u.desired_replicas().map(u64::from)),

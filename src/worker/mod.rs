@@ -4,6 +4,7 @@
 
 pub mod aside;
 mod clusters;
+mod guarding;
 mod hints;
 mod members;
 mod place;
@@ -84,6 +85,7 @@ pub struct Worker {
     refreshed: Time,
     news: News,
     hints: Vec<hints::Looked>,
+    guarding: guarding::Guarding,
     pub(crate) looks: stream::Looks,
     /// Where a later configuration is wrong that was refused, so that this one is still in force.
     refused: Vec<String>,
@@ -95,6 +97,7 @@ struct Keys {
     signals: String,
     scaling: String,
     hints: String,
+    guards: String,
 }
 
 /// The host whose log gets events in this form.
@@ -120,6 +123,7 @@ impl Worker {
             });
         }
         place::settle(host, &mut config);
+        guarding::settle(&mut config);
         let templates = clusters::take_templates(&mut config);
         let now = host.now();
         let mut rng = Rng::new(seed);
@@ -145,6 +149,7 @@ impl Worker {
                 signals: format!("{prefix}/signals"),
                 scaling: format!("{prefix}/scaling"),
                 hints: format!("{prefix}/said"),
+                guards: format!("{prefix}/guards"),
             },
             slot_id: None,
             peers: Vec::new(),
@@ -164,6 +169,7 @@ impl Worker {
             refreshed: Time::ZERO,
             news: News::under(&prefix),
             hints: hints::none(config.upstreams.len()),
+            guarding: guarding::Guarding::default(),
             looks: stream::Looks::default(),
             refused: Vec::new(),
             config,
@@ -245,6 +251,7 @@ impl Worker {
             self.enter(host, now);
             self.lead(host, now);
             self.scale(host, now);
+            self.guard(host, now);
             self.tell_stats(host, now);
             if self.is_leader() {
                 self.tell_unmet(host, now);

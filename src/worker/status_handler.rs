@@ -37,6 +37,7 @@ impl Worker {
             engine: &self.engine,
             snapshot: &self.snapshot,
             unmatched: self.clusters.unmatched(&self.engine).collect(),
+            guards: self.engine.upstreams().iter().map(|u| self.guarding.of(u.hash())).collect(),
             discovery: (0..self.engine.upstreams().len()).map(|at| self.discovery.shown(at)).collect(),
             counts,
             workers: others + usize::from(self.carries_traffic),

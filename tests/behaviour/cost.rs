@@ -334,3 +334,10 @@ fn memory_does_not_grow_with_endpoints_that_come_and_go() {
     // What has been counted for those that left is kept, up to a limit; a request a round is a few pages in all.
     assert!(after.0 <= before.0 + (4 << 16), "{before:?} {after:?}");
 }
+
+#[test]
+fn a_guard_costs_a_request_little() {
+    let (off, on) = (fuel_of_requests(10, ""), fuel_of_requests(10, r#""guard":{"holdout_percent":10}"#));
+    println!("{off} fuel a request without a guard, {on} with one");
+    assert!(on <= off + off / 10 && on <= FUEL_PER_REQUEST, "{off} without, {on} with");
+}

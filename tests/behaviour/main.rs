@@ -35,6 +35,7 @@ mod discovery;
 mod envoy_stats;
 mod failures;
 mod following;
+mod guard;
 mod hostile_headers;
 mod in_flight;
 mod lease;

@@ -17,6 +17,7 @@ mod envoy_stats;
 mod failover;
 mod faults;
 mod grpc;
+mod guard;
 mod last_resort;
 mod page;
 mod prometheus;

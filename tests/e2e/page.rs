@@ -65,6 +65,7 @@ async fn lively() -> Result<Scene> {
     stage.plugin["prometheus"] = json!({ "cluster": "prometheus", "interval": "1s", "timeout": "500ms" });
     stage.upstream["signals"] =
         json!([{ "name": "seen_in_flight", "query": "http_inflight_requests", "max": 100 }]);
+    stage.upstream["guard"] = json!({ "holdout_percent": 1 });
     stage.scraped = true;
     let scene = stage.open().await?;
     scene.backends[1].set(Behaviour::Slow(8.0));
@@ -99,6 +100,9 @@ async fn a_browser_shows_who_gets_traffic_and_why() -> Result<()> {
             page.eval("document.querySelector('th[aria-sort]').getAttribute('aria-sort')")?,
             json!("ascending")
         );
+        // What the guard has found so far, in a sentence.
+        let guard = "[...document.querySelectorAll('.notice')].find(p => !p.hidden && p.textContent.startsWith('Guard'))";
+        page.wait(&format!("{guard}?.textContent.includes('requests left to Envoy')"))?;
         // It is live: without a hand on it, the counts rise.
         let chosen = "document.querySelector('.reasons > div:nth-child(3) dd').textContent";
         page.eval(&format!("window.before = {chosen}"))?;

@@ -100,6 +100,8 @@ fn alerts_on_evenkeels_own_metrics_do_too() -> Result<()> {
             ("> 0.005", "> 0.0005"),
             ("endpoints == 0", "endpoints == 3"),
             ("panic == 1", "panic == 2"),
+            ("upstream_guard_aside == 1", "upstream_guard_aside == 2"),
+            ("fleet_guard_aside == 1", "fleet_guard_aside == 2"),
             ("signal_matched_series) == 0", "signal_matched_series) == 1"),
             ("endpoints == 0 or evenkeel_fleet_panic", "endpoints == 3 or evenkeel_fleet_panic"),
             ("_percent) / 100 > 1", "_percent) / 100 > 2"),

@@ -21,6 +21,15 @@ pub fn of(path: &str) -> Option<Value> {
                         "endpoints": { "properties": { "prometheus": false } }
                     }
                 } } } }
+            }, {
+                "if": {
+                    "required": ["steering"],
+                    "properties": { "steering": { "required": ["via"], "properties": { "via": { "const": "original_dst" } } } }
+                },
+                "then": { "properties": {
+                    "guard": false,
+                    "upstreams": { "items": { "properties": { "guard": false } } }
+                } }
             }]
         }),
         "$.steering" => json!({

@@ -22,6 +22,7 @@ fn least() -> Value {
             "rules": [{ "when": "x", "above": 1, "then": "flag" }],
             "zone": { "local": "a" },
             "autoscale": {},
+            "guard": {},
         }],
         "status": { "path": "/x" },
         "debug": { "secret": "open sesame" }

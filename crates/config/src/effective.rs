@@ -122,6 +122,7 @@ fn write_upstream(upstream: &Upstream) -> Object {
         split,
         pressure,
         autoscale,
+        guard,
     } = upstream;
     Object::default()
         .with("cluster", cluster)
@@ -137,6 +138,15 @@ fn write_upstream(upstream: &Upstream) -> Object {
         .with_some("affinity", affinity.as_ref().map(write_affinity))
         .with_some("split", (!split.is_empty()).then(|| write_split(split)))
         .with_some("autoscale", autoscale.as_ref().map(|scaled| write_autoscale(scaled, pressure, signals)))
+        .with_some(
+            "guard",
+            guard.map(|Guard { holdout_percent, include_keyed, pause }| {
+                Object::default()
+                    .with("holdout_percent", holdout_percent)
+                    .with("include_keyed", Tree::Boolean(include_keyed))
+                    .with("pause", pause)
+            }),
+        )
 }
 
 fn write_endpoints(Endpoints { fixed, prometheus, envoy_admin }: &Endpoints) -> Object {

@@ -31,6 +31,7 @@ mod failover;
 mod failures;
 mod fault;
 mod form;
+mod guard;
 mod health;
 mod kinds;
 mod load_reports;

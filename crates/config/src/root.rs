@@ -4,7 +4,8 @@ use super::fault::{Fault, Faults};
 use super::node::{Fields, Node};
 use super::tree::Tree;
 use super::{
-    Config, DebugHeader, Mode, Role, Status, Steering, debug, form, log, prometheus, steering, upstream,
+    Config, DebugHeader, Mode, Role, Status, Steering, debug, form, guard, log, prometheus, steering,
+    upstream,
 };
 use engine::settings::Upstream;
 
@@ -16,6 +17,7 @@ const FIELDS: &[&str] = &[
     "steering",
     "prometheus",
     "upstreams",
+    "guard",
     "status",
     "envoy_stats",
     "debug",
@@ -101,7 +103,11 @@ pub(super) fn read(node: &Node) -> Config {
         mode: fields.read("mode", |node| node.one_of(MODES)).unwrap_or(Mode::Enforce),
         upstreams: read_upstreams(
             &fields,
-            &upstream::Around { steering: &steering, prometheus: prometheus.is_some() },
+            &upstream::Around {
+                steering: &steering,
+                prometheus: prometheus.is_some(),
+                guard: fields.get("guard").map(|node| guard::read(&node, steering.via)),
+            },
         ),
         status: fields.read("status", read_status),
         envoy_stats: fields.read("envoy_stats", Node::boolean).unwrap_or(true),

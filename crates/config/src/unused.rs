@@ -1,20 +1,40 @@
 //! What the contract has and this version does not act on yet: accepted, so that one configuration serves both,
 //! and named at load, so that it is not counted on.
 
-use super::Config;
-use engine::settings::{Policy, Upstream};
+use super::{Config, Mode};
+use engine::settings::{Affinity, Guard, Policy, Upstream};
 
 /// The paths of settings that have no effect in this version.
 pub fn without_effect(config: &Config) -> Vec<String> {
     let mut paths = Vec::new();
     for (at, upstream) in config.upstreams.iter().enumerate() {
+        let draws_none =
+            |guard: Guard| config.mode == Mode::Observe || (!guard.include_keyed && all_have_a_key(upstream));
+        let unguarded = upstream.guard.is_some_and(draws_none);
+        paths.extend(unguarded.then(|| format!("$.upstreams[{at}].guard")));
         paths.extend(in_upstream(upstream).map(|field| format!("$.upstreams[{at}].{field}")));
     }
     paths
 }
 
+/// Whether there is no request without a key, which is all that a guard draws unless it is told otherwise.
+fn all_have_a_key(upstream: &Upstream) -> bool {
+    match (&upstream.policy, &upstream.affinity) {
+        (Policy::IpHash, _) => true,
+        (policy, Some(Affinity::SourceIp)) => hashes(policy) || !upstream.split.is_empty(),
+        (policy, Some(Affinity::Cookie(cookie))) => {
+            cookie.set && (hashes(policy) || !upstream.split.is_empty())
+        }
+        _ => false,
+    }
+}
+
+fn hashes(policy: &Policy) -> bool {
+    matches!(policy, Policy::IpHash | Policy::ConsistentHash(_))
+}
+
 fn in_upstream(upstream: &Upstream) -> impl Iterator<Item = &'static str> {
-    let hashes = matches!(upstream.policy, Policy::IpHash | Policy::ConsistentHash(_));
-    let settings = [(upstream.affinity.is_some() && !hashes && upstream.split.is_empty(), "affinity")];
+    let unread = upstream.affinity.is_some() && !hashes(&upstream.policy) && upstream.split.is_empty();
+    let settings = [(unread, "affinity")];
     settings.into_iter().filter(|(given, _)| *given).map(|(_, field)| field)
 }

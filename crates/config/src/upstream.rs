@@ -5,9 +5,10 @@ use core::time::Duration;
 use super::kinds::Bounds;
 use super::node::{Fields, Node};
 use super::{
-    Steering, affinity, autoscale, endpoints, failover, health, load_reports, policy, rules, signals, split,
+    Steering, affinity, autoscale, endpoints, failover, guard, health, load_reports, policy, rules, signals,
+    split,
 };
-use engine::settings::{Affinity, Autoscale, Policy, Upstream, Zone};
+use engine::settings::{Affinity, Autoscale, Guard, Policy, Upstream, Zone};
 
 const FIELDS: &[&str] = &[
     "cluster",
@@ -23,6 +24,7 @@ const FIELDS: &[&str] = &[
     "affinity",
     "split",
     "autoscale",
+    "guard",
 ];
 
 const DEFAULT_SLOW_START: Duration = Duration::from_secs(30);
@@ -33,6 +35,8 @@ pub(super) struct Around<'a> {
     pub steering: &'a Steering,
     /// Whether there is a `prometheus` block.
     pub prometheus: bool,
+    /// The guard of upstreams that have none of their own.
+    pub guard: Option<Guard>,
 }
 
 impl Around<'_> {
@@ -65,6 +69,7 @@ pub(super) fn read(node: &Node, around: &Around) -> Upstream {
         zone: fields.read("zone", zone),
         affinity,
         split: fields.get("split").map(|node| split::read(&node, &endpoints)).unwrap_or_default(),
+        guard: fields.get("guard").map(|node| guard::read(&node, around.steering.via)).or(around.guard),
         autoscale: fields.get("autoscale").map(|node| -> Autoscale { autoscale::read(&node) }),
         endpoints,
     }

@@ -32,6 +32,10 @@ pub enum Reason {
     Reject,
     /// No endpoint was eligible: the safe endpoint.
     SafeEndpoint,
+    /// Envoy's own policy, to compare it.
+    HeldOut,
+    /// The guard has found that steering does harm: Envoy.
+    GuardAside,
 }
 
 impl Reason {
@@ -44,6 +48,8 @@ impl Reason {
             Reason::Unsteerable => "unsteerable",
             Reason::Reject => "reject",
             Reason::SafeEndpoint => "safe_endpoint",
+            Reason::HeldOut => "held_out",
+            Reason::GuardAside => "guard_aside",
         }
     }
 }

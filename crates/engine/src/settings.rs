@@ -45,6 +45,19 @@ pub struct Upstream {
     pub pressure: Vec<PressureTerm>,
     /// How pressure becomes a desired number of replicas.
     pub autoscale: Option<Autoscale>,
+    /// Whether a part of the requests is left to Envoy's own policy to compare it.
+    pub guard: Option<Guard>,
+}
+
+/// A comparison with Envoy's own policy.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Guard {
+    /// The part of the requests that is left to Envoy's own policy, 0.1..=50; 1 by default.
+    pub holdout_percent: f64,
+    /// Whether requests with a key are drawn, too: Envoy's own policy keeps a key on its endpoint. False by default.
+    pub include_keyed: bool,
+    /// For how long nothing is steered after harm was found for the first time, 1 s to 6 h; 10 min by default.
+    pub pause: Duration,
 }
 
 /// Where the endpoints come from.

@@ -325,3 +325,26 @@ async fn a_header_that_is_asked_for_is_written_and_followed() -> Result<()> {
     assert!(status["upstreams"][0]["decisions"]["policy"].as_u64() > Some(100), "{status}");
     Ok(())
 }
+
+/// What is held out is chosen by the cluster's own policy, and both arms are counted over the threads.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a trial: make trials"]
+async fn the_guard_compares_with_the_clusters_own_policy() -> Result<()> {
+    let guard = json!({ "guard": { "holdout_percent": 20 } });
+    let scene = Stage { upstream: guard, ..Stage::with_status() }.open().await?;
+    let wave = scene.wave(4.0).await?;
+    assert_eq!(wave.summary.failed, 0, "{:?}", wave.summary.statuses);
+    let counted = until("both arms", DEADLINE, async || {
+        let status: Value =
+            http::get(scene.envoy().address(), "/_evenkeel/status.json").await.ok()?.json().ok()?;
+        let of = status["upstreams"][0].clone();
+        let compared = |arm: &str| of["guard"]["today"][arm].as_u64();
+        (compared("held_out")? > 40 && compared("steered")? > 200).then_some(of)
+    });
+    let of = counted.await?;
+    let held_out = of["decisions"]["held_out"].as_u64();
+    // Four standard deviations of Binomial(600, 0.2).
+    assert!(held_out.is_some_and(|held_out| held_out.abs_diff(120) < 40), "{of}");
+    assert_eq!(of["guard"]["aside"], json!(false), "{of}");
+    Ok(())
+}

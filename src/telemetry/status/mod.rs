@@ -3,6 +3,7 @@
 //! A view in, text out: nothing here asks a host, and nothing on the way of other requests comes here. What the page
 //! shows is written into it by its script as text; no name from elsewhere ever becomes part of the HTML.
 
+pub mod guard;
 mod metrics;
 mod names;
 mod refused;
@@ -30,7 +31,7 @@ const PAGE: &str = include_str!("page.html");
 /// Nothing is loaded from anywhere, and nothing runs but the page's own script and style, which their hashes name.
 const PAGE_POLICY: &str = concat!(
     "default-src 'none'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; ",
-    "script-src 'sha256-skCKM65Shcx/012v39sMRmVg7QAh8uV6AwieQ/0Rf7U='; style-src 'sha256-sfPIENrGnp9aDLL+EVWJtjZxpihkJCpelG0tVnY8tIQ='"
+    "script-src 'sha256-BmpIT3xxD82jXWBjv1vrPcGpZfxU7COGtmMIXxrTjAo='; style-src 'sha256-pXV3g53RCBZzGX4B4yZaxFGy7FIaFDrvo3uwSZ6vsTg='"
 );
 /// What is no page loads nothing at all.
 const DATA_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";

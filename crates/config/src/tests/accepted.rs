@@ -54,6 +54,7 @@ fn only_upstreams_is_required_and_the_rest_has_the_documented_defaults() {
             split: vec![],
             pressure: vec![term(PressureValue::Occupancy, 1.0, 1.0, 2.0)],
             autoscale: None,
+            guard: None,
         }],
         status: None,
         envoy_stats: true,
@@ -400,4 +401,44 @@ fn load_reports_are_signals_behind_the_polled_ones() {
     assert_eq!((reports[1].header.as_str(), reports[1].metric.as_str()), ("x-rif", ""));
     let again = serde_json::to_string(&effective(&config)).unwrap();
     assert_eq!(parse(again.as_bytes()).unwrap(), config);
+}
+
+#[test]
+fn a_guard_of_all_is_that_of_each_without_its_own() {
+    let upstreams = |root: &str, first: &str| {
+        let json = format!(
+            r#"{{{root}"upstreams":[{{"cluster":"a"{first},"endpoints":{{"static":["10.0.0.1:80"]}}}},
+            {{"cluster":"b","endpoints":{{"static":["10.0.0.1:80"]}}}}]}}"#
+        );
+        let of = |u: &Upstream| u.guard.map(|guard| guard.holdout_percent);
+        accepted(&json).upstreams.iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(upstreams("", ""), [None, None]);
+    assert_eq!(upstreams("", r#","guard":{}"#), [Some(1.0), None]);
+    assert_eq!(upstreams(r#""guard":{"holdout_percent":5},"#, r#","guard":{}"#), [Some(1.0), Some(5.0)]);
+    let observing = accepted(
+        r#"{"mode":"observe","guard":{},"upstreams":[{"cluster":"a","endpoints":{"static":["10.0.0.1:80"]}}]}"#,
+    );
+    assert_eq!(crate::without_effect(&observing), ["$.upstreams[0].guard"]);
+}
+
+#[test]
+fn a_guard_that_draws_no_request_is_told() {
+    for (upstream, draws) in [
+        (r#""policy":"ip_hash""#, false),
+        (r#""policy":"consistent_hash","affinity":{"header":"x-user"}"#, true),
+        (r#""policy":"consistent_hash","affinity":{"cookie":{"name":"u","set":true}}"#, false),
+        (r#""policy":"consistent_hash","affinity":{"cookie":{"name":"u","set":false}}"#, true),
+        (r#""policy":"consistent_hash","affinity":{"source_ip":true}"#, false),
+    ] {
+        for (guard, draws) in [("{}", draws), (r#"{"include_keyed":true}"#, true)] {
+            let config = accepted(&format!(
+                r#"{{"upstreams":[{{"cluster":"a","endpoints":{{"static":["10.0.0.1:80"]}},{upstream},"guard":{guard}}}]}}"#
+            ));
+            let told = crate::without_effect(&config);
+            assert_eq!(told.is_empty(), draws, "{upstream} {guard}: {told:?}");
+            let again = serde_json::to_string(&effective(&config)).unwrap();
+            assert_eq!(parse(again.as_bytes()).unwrap(), config);
+        }
+    }
 }

@@ -63,7 +63,7 @@ fn the_outermost_fields() {
         at_root(
             r#""mod":"observe""#,
             "$.mod",
-            "unknown field, allowed: role, mode, steering, prometheus, upstreams, status, envoy_stats, debug, attributes, log; did you mean \"mode\"?",
+            "unknown field, allowed: role, mode, steering, prometheus, upstreams, guard, status, envoy_stats, debug, attributes, log; did you mean \"mode\"?",
         ),
         at_root(r#""Mode":"observe""#, "$.Mode", "did you mean \"mode\"?"),
         at_root(r#""quux":1"#, "$.quux", "unknown field"),

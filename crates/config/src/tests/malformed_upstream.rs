@@ -402,6 +402,17 @@ fn zone_affinity_split_and_autoscale() {
             "not above $.upstreams[0].autoscale.max (3)",
         ),
         in_upstream(
+            r#""guard":{"holdout_percent":60}"#,
+            "$.upstreams[0].guard.holdout_percent",
+            "a number from 0.1 to 50",
+        ),
+        in_upstream(r#""guard":{"pause":"7h"}"#, "$.upstreams[0].guard.pause", "from 1s to 6h"),
+        in_upstream(
+            r#""guard":{"holdout_precent":1}"#,
+            "$.upstreams[0].guard.holdout_precent",
+            "did you mean",
+        ),
+        in_upstream(
             r#""autoscale":{"min":0}"#,
             "$.upstreams[0].autoscale.min",
             "a whole number from 1 to 10000",

@@ -5,6 +5,7 @@ mod ejection;
 mod explain;
 mod failings;
 mod handover;
+mod left_to_envoy;
 mod lifecycle;
 mod membership;
 mod open_requests;
@@ -40,6 +41,7 @@ use crate::time::Time;
 use ejection::Ejection;
 use failings::Failings;
 use handover::HandoverState;
+use left_to_envoy::LeftToEnvoy;
 use pressure::Capacity;
 use rules::Rules;
 use signals::Signals;
@@ -97,8 +99,8 @@ pub struct Cluster {
     traffic: Traffic,
     stats: Stats,
     handover: Option<HandoverState>,
-    /// The part of the requests that Envoy's own policy is to decide on: some hosts can only be reached by it.
-    left_to_envoy: f64,
+    /// What Envoy's own policy is to decide on.
+    left_to_envoy: LeftToEnvoy,
     /// The median latency of all endpoints, seconds.
     typical: f64,
 }
@@ -125,7 +127,7 @@ impl Cluster {
             traffic: Traffic::since(now),
             stats: Stats::default(),
             handover: None,
-            left_to_envoy: 0.0,
+            left_to_envoy: LeftToEnvoy::new(config.guard),
             typical: INITIAL_LATENCY_S,
             ablation,
             config,

@@ -18,6 +18,10 @@ impl Cluster {
     /// Decides where a request goes.
     pub fn pick(&mut self, request: Request, now: Time, rng: &mut Rng) -> Decision {
         self.traffic.pick();
+        if let Some(reason) = self.left_to_envoy.draw_arm(request.key, now, rng) {
+            self.stats.decided(reason);
+            return Decision::Fallback;
+        }
         if self.is_left_to_envoy(request.key, rng) {
             self.stats.decided(Reason::Unsteerable);
             return Decision::Fallback;
@@ -116,20 +120,21 @@ impl Cluster {
 
     /// Leaves this part of the requests to Envoy's own policy, 0 to 1.
     pub fn leave_to_envoy(&mut self, part: f64) {
-        self.left_to_envoy = if part.is_finite() { part.clamp(0.0, 1.0) } else { 0.0 };
+        self.left_to_envoy.unsteerable = if part.is_finite() { part.clamp(0.0, 1.0) } else { 0.0 };
     }
 
     /// The part of the requests that is left to Envoy's own policy.
     pub fn left_to_envoy(&self) -> f64 {
-        self.left_to_envoy
+        self.left_to_envoy.unsteerable
     }
 
     /// Whether Envoy's own policy decides on a request; always alike on those of one key.
     fn is_left_to_envoy(&self, key: Option<u64>, rng: &mut Rng) -> bool {
-        if self.left_to_envoy <= 0.0 || self.endpoints.set.is_empty() {
+        let part = self.left_to_envoy.unsteerable;
+        if part <= 0.0 || self.endpoints.set.is_empty() {
             return false;
         }
-        key.map_or_else(|| rng.unit(), |key| unit(rng::mix(key ^ ENVOY_SALT))) < self.left_to_envoy
+        key.map_or_else(|| rng.unit(), |key| unit(rng::mix(key ^ ENVOY_SALT))) < part
     }
 
     /// Counts how a decision that was only shown compares with Envoy's: by what each of the two endpoints is expected

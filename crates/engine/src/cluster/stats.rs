@@ -25,6 +25,8 @@ impl Stats {
             Reason::Probe => &mut totals.probes,
             Reason::Fallback => &mut totals.fallbacks,
             Reason::Unsteerable => &mut totals.unsteerable,
+            Reason::HeldOut => &mut totals.held_out,
+            Reason::GuardAside => &mut totals.guard_aside,
             Reason::Reject => &mut totals.rejects,
             Reason::SafeEndpoint => &mut totals.safe_endpoint,
         };

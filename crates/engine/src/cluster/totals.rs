@@ -14,6 +14,10 @@ pub struct Totals {
     pub fallbacks: u64,
     /// Requests left to Envoy's own policy for the hosts that only it can reach.
     pub unsteerable: u64,
+    /// Requests left to Envoy's own policy to compare it.
+    pub held_out: u64,
+    /// Requests left to Envoy's own policy because the guard has found harm.
+    pub guard_aside: u64,
     /// Requests refused because no endpoint was eligible.
     pub rejects: u64,
     /// Requests sent to the safe endpoint because no endpoint was eligible.
@@ -48,7 +52,7 @@ pub struct Observed {
 }
 
 impl Totals {
-    const LEN: usize = 29;
+    const LEN: usize = 31;
 
     /// The index of a state in [`Totals::changes`].
     pub fn change(state: State) -> usize {
@@ -62,8 +66,18 @@ impl Totals {
 
     /// Requests that were decided on.
     pub fn decisions(&self) -> u64 {
-        let Totals { policy, probes, fallbacks, unsteerable, rejects, safe_endpoint, .. } = self;
-        [probes, fallbacks, unsteerable, rejects, safe_endpoint]
+        let Totals {
+            policy,
+            probes,
+            fallbacks,
+            unsteerable,
+            held_out,
+            guard_aside,
+            rejects,
+            safe_endpoint,
+            ..
+        } = self;
+        [probes, fallbacks, unsteerable, held_out, guard_aside, rejects, safe_endpoint]
             .into_iter()
             .fold(*policy, |sum, n| sum.saturating_add(*n))
     }
@@ -77,6 +91,8 @@ impl Totals {
             &mut self.probes,
             &mut self.fallbacks,
             &mut self.unsteerable,
+            &mut self.held_out,
+            &mut self.guard_aside,
             &mut self.rejects,
             &mut self.safe_endpoint,
             &mut self.ejections,

@@ -4,6 +4,7 @@
 //! grow with the endpoints that the report shows, at most a thousand, with configured signals and with nothing else.
 
 mod endpoints;
+mod guard;
 mod scaling;
 mod text;
 mod upstreams;
@@ -24,6 +25,7 @@ pub fn text(report: &Report<'_>) -> String {
     let mut text = Text { labels: labels.collect(), out: String::with_capacity(4096 + 2048 * endpoints) };
     process(&mut text, report);
     upstreams::upstreams(&mut text, &report.upstreams);
+    guard::guard(&mut text, &report.upstreams);
     endpoints::endpoints(&mut text, &report.upstreams);
     endpoints::signals(&mut text, &report.upstreams);
     text.out

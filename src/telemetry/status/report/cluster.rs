@@ -7,6 +7,7 @@ use super::endpoint::Line;
 use super::rounding::{fine, short};
 use super::shown::Shown;
 use super::{Sources, discovery, endpoint, names};
+use crate::telemetry::status::guard::GuardReport;
 use engine::{Cluster, DecisionTimes, RECENT_S, Reason, SubsetLoad, Totals};
 
 /// Fewer recent picks than this are none: what is left of traffic that ended a minute ago.
@@ -54,6 +55,9 @@ pub struct ClusterReport<'a> {
     /// What observing showed; in mode `observe` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed: Option<Observed>,
+    /// What the guard has found; not there without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guard: Option<GuardReport>,
     /// What its sources of endpoints say, and what of that cannot be used.
     pub discovery: Discovery<'a>,
     /// What the series of each signal have to do with the endpoints.
@@ -100,6 +104,10 @@ pub struct Decisions {
     pub fallback: u64,
     /// Some hosts can only be reached by Envoy's own policy: their part.
     pub unsteerable: u64,
+    /// Left to Envoy's own policy, to compare it.
+    pub held_out: u64,
+    /// The guard has found harm: Envoy.
+    pub guard_aside: u64,
     /// No endpoint was eligible: answered 503.
     pub reject: u64,
     /// No endpoint was eligible: the safe endpoint.
@@ -108,12 +116,14 @@ pub struct Decisions {
 
 impl Decisions {
     /// Reasons with their counts, as they stand in labels.
-    pub fn by_reason(&self) -> [(&'static str, u64); 6] {
+    pub fn by_reason(&self) -> [(&'static str, u64); 8] {
         [
             (Reason::Policy.name(), self.policy),
             (Reason::Probe.name(), self.probe),
             (Reason::Fallback.name(), self.fallback),
             (Reason::Unsteerable.name(), self.unsteerable),
+            (Reason::HeldOut.name(), self.held_out),
+            (Reason::GuardAside.name(), self.guard_aside),
             (Reason::Reject.name(), self.reject),
             (Reason::SafeEndpoint.name(), self.safe_endpoint),
         ]
@@ -204,6 +214,8 @@ pub(super) fn cluster<'a>(
             probe: totals.probes,
             fallback: totals.fallbacks,
             unsteerable: totals.unsteerable,
+            held_out: totals.held_out,
+            guard_aside: totals.guard_aside,
             reject: totals.rejects,
             safe_endpoint: totals.safe_endpoint,
         },
@@ -213,6 +225,7 @@ pub(super) fn cluster<'a>(
         unusable_reports: totals.unusable_reports,
         ejections: totals.ejections,
         state_changes: Changes { healthy, suspect, failed, recovering },
+        guard: sources.guards.get(at).copied().flatten().map(|guard| GuardReport::of(guard, sources.now)),
         discovery: discovery::discovery(upstream, sources.discovery.get(at), sources.now),
         signals: config
             .signals

@@ -18,6 +18,7 @@ use config::Config;
 pub use discovery::{Asked, SignalFit};
 pub use endpoint::{Line, Signal};
 use engine::Balancer;
+use engine::guard::Guard;
 use engine::time::Time;
 pub use reason::reason;
 use rounding::short;
@@ -41,6 +42,8 @@ pub struct Sources<'a> {
     pub unmatched: Vec<&'a str>,
     /// By upstream: its sources of endpoints, and how many addresses Envoy's cluster does not have.
     pub discovery: Vec<(Vec<(Origin, &'a Source)>, usize)>,
+    /// By upstream: what its guard has found.
+    pub guards: Vec<Option<&'a Guard>>,
     /// What all workers have counted.
     pub counts: Counts,
     /// How many workers carry traffic.

@@ -1,0 +1,194 @@
+//! The guard over all workers: each tells what it has counted, the one that leads judges, all obey.
+
+use hashbrown::HashMap;
+
+use super::Worker;
+use crate::host::Host;
+use crate::host::event::{Event, Field};
+use crate::sharing::guard::{self, Counted};
+use crate::telemetry::status::guard::{day, sentence};
+use config::{Config, Mode};
+use engine::guard::{self as engine_guard, Arms, Guard};
+use engine::time::Time;
+
+/// The pace at which counts are told and judged, seconds.
+const ROUND_S: f64 = 1.0;
+/// A worker that should have ended the rest of a guard has not for so long: it is over, seconds.
+const OVERDUE_S: f64 = 30.0;
+
+/// What one worker knows of the guards.
+#[derive(Debug, Default)]
+pub(super) struct Guarding {
+    /// When it told and judged last.
+    at: Time,
+    led: bool,
+    /// By worker and cluster: what was known of its counts at the last round.
+    seen: HashMap<(u64, u64), Arms>,
+    /// By cluster: what is concluded.
+    guards: HashMap<u64, Guard>,
+    /// Of the conclusions that were read last.
+    version: Option<u32>,
+    /// What was told last: by which worker, and of how many requests.
+    told: (u64, u64),
+}
+
+/// Where nothing is steered nothing can be compared.
+pub(super) fn settle(config: &mut Config) {
+    if config.mode == Mode::Observe {
+        config.upstreams.iter_mut().for_each(|upstream| upstream.guard = None);
+    }
+}
+
+impl Guarding {
+    /// What is concluded of a cluster.
+    pub(super) fn of(&self, cluster: u64) -> Option<&Guard> {
+        self.guards.get(&cluster)
+    }
+
+    /// What has come since the last round, by cluster; of a worker that is new, what comes from now on.
+    fn came(&mut self, told: Vec<(u64, Vec<Counted>)>, holdouts: &HashMap<u64, f64>) -> HashMap<u64, Arms> {
+        let mut came: HashMap<u64, Arms> = HashMap::new();
+        let mut seen = HashMap::with_capacity(self.seen.len());
+        for (worker, counted) in told {
+            // Of another configuration: the part that was held out is another.
+            for Counted { cluster, holdout, arms } in counted {
+                if holdouts.get(&cluster) != Some(&holdout) {
+                    continue;
+                }
+                let before = self.seen.get(&(worker, cluster));
+                if let Some(more) = before.and_then(|before| arms.since(before)) {
+                    came.entry(cluster).or_default().merge(&more);
+                }
+                seen.insert((worker, cluster), arms);
+            }
+        }
+        self.seen = seen;
+        came
+    }
+}
+
+impl Worker {
+    /// Tells, judges and obeys. Part of the maintenance.
+    pub(super) fn guard(&mut self, host: &dyn Host, now: Time) {
+        let of = |u: &engine::Cluster| u.arms().map(|(holdout, _)| (u.hash(), holdout));
+        if self.engine.upstreams().iter().all(|u| of(u).is_none()) {
+            return;
+        }
+        let leads = self.is_leader();
+        if !leads || !self.guarding.led {
+            self.read_guards(host, now);
+        }
+        if leads && !self.guarding.led {
+            // What another has judged meanwhile is not to be judged again.
+            self.guarding.seen.clear();
+        }
+        self.guarding.led = leads;
+        if now.seconds_since(self.guarding.at) >= ROUND_S || now < self.guarding.at {
+            self.guarding.at = now;
+            let counted = guard::counted(&self.engine);
+            self.tell_counted(host, &counted, now);
+            if leads {
+                let holdouts = self.engine.upstreams().iter().filter_map(of).collect();
+                self.judge(host, (counted, &holdouts), now);
+            }
+        }
+        for at in 0..self.engine.upstreams().len() {
+            let Some(upstream) = self.engine.upstream_mut(at) else { continue };
+            let guard = self.guarding.guards.get(&upstream.hash());
+            let aside = guard
+                .is_some_and(|guard| guard.is_aside() && now.seconds_since(guard.aside_until) < OVERDUE_S);
+            upstream.obey_guard(aside, self.shard);
+        }
+    }
+
+    /// Tells the worker that leads what this one has counted, where that is more than it told last.
+    fn tell_counted(&mut self, host: &dyn Host, counted: &[Counted], now: Time) {
+        let requests = |counted: &Counted| counted.arms.requests();
+        let told = (self.id, counted.iter().map(requests).fold(0, u64::saturating_add));
+        let Some(slot_id) = self.slot_id.filter(|_| self.guarding.told != told) else { return };
+        let bytes = guard::encode_counted(counted, now);
+        if slot_id.write(host, &self.keys.shared.arms, bytes).is_ok() {
+            self.guarding.told = told;
+        }
+    }
+
+    fn judge(&mut self, host: &dyn Host, (own, holdouts): (Vec<Counted>, &HashMap<u64, f64>), now: Time) {
+        let mut told = vec![(self.id, own)];
+        for peer in self.peers.iter().filter(|peer| peer.id != self.id) {
+            let bytes = peer.read(host, &self.keys.shared.arms);
+            told.extend(bytes.map(|bytes| {
+                (peer.id, guard::decode_counted(&bytes, |cluster| holdouts.contains_key(&cluster)))
+            }));
+        }
+        let came = self.guarding.came(told, holdouts);
+        let nothing = Arms::default();
+        for upstream in self.engine.upstreams() {
+            let Some(holdout) = holdouts.get(&upstream.hash()).copied() else { continue };
+            let guards = &mut self.guarding.guards;
+            let guard = guards.entry(upstream.hash()).or_insert_with(|| Guard::new(holdout, now));
+            if guard.holdout != holdout {
+                *guard = Guard::new(holdout, now);
+            }
+            let configured = upstream.config().guard.map(|guard| guard.pause.as_secs_f64());
+            guard.first_pause_s = configured.unwrap_or(guard.first_pause_s);
+            if guard.ends_day(now) {
+                tell_day(host, upstream.cluster(), guard);
+            }
+            if let Some(event) = guard.take(came.get(&upstream.hash()).unwrap_or(&nothing), now) {
+                tell(host, upstream.cluster(), guard, event, now);
+            }
+        }
+        self.guarding.guards.retain(|cluster, _| holdouts.contains_key(cluster));
+        let guards = self.guarding.guards.iter().map(|(cluster, guard)| (*cluster, guard));
+        let _the_next_round_tries_again = host.shared_set(&self.keys.guards, &guard::encode(guards), None);
+    }
+
+    /// Also so that, should this worker take over the lease, it goes on from there.
+    fn read_guards(&mut self, host: &dyn Host, now: Time) {
+        let Some((bytes, version)) = host.shared_get(&self.keys.guards) else { return };
+        if self.guarding.version != Some(version) {
+            self.guarding.version = Some(version);
+            self.guarding.guards = guard::decode(&bytes, now).into_iter().collect();
+        }
+    }
+}
+
+fn tell(host: &dyn Host, cluster: &str, guard: &Guard, event: engine_guard::Event, now: Time) {
+    let (level, name) = match event {
+        engine_guard::Event::SteppedAside(_) => (log::Level::Warn, "guard_stepped_aside"),
+        engine_guard::Event::Resumed => (log::Level::Info, "guard_resumed"),
+        engine_guard::Event::Found(_) => (log::Level::Info, "guard_found"),
+    };
+    let sentence = match event {
+        engine_guard::Event::Resumed => "steers again, to see whether it still does harm".to_owned(),
+        _ => sentence(guard, now),
+    };
+    host.tell(&Event {
+        level,
+        name,
+        message: &format!("guard of {cluster:?}: {sentence}"),
+        fields: &[("upstream", Field::Text(cluster)), ("verdict", Field::Text(guard.finding.name()))],
+    });
+}
+
+/// The day's line of the log.
+fn tell_day(host: &dyn Host, cluster: &str, guard: &Guard) {
+    let of = guard.estimates();
+    let change = |at: usize| {
+        Field::number(of.quantiles.get(at).and_then(|quantile| quantile.change).map(|change| change.estimate))
+    };
+    host.tell(&Event {
+        level: log::Level::Info,
+        name: "guard_day",
+        message: &format!("guard of {cluster:?} at the end of the day (UTC): {}", day(guard)),
+        fields: &[
+            ("upstream", Field::Text(cluster)),
+            ("verdict", Field::Text(guard.finding.name())),
+            ("p50_change", change(0)),
+            ("p90_change", change(1)),
+            ("p99_change", change(2)),
+            ("failures_avoided", Field::Number(of.failures.avoided)),
+            ("held_out", Field::Whole(of.held_out)),
+        ],
+    });
+}

@@ -1,0 +1,318 @@
+//! A part of the requests is left to Envoy's own policy, and where those fare better, all are, in every worker.
+
+use std::time::Duration;
+
+use testbed::serde_json::{Value, from_slice};
+
+use crate::scene::{Ending, address, begin, config, load, ms, respond, single, target};
+use crate::world::{Plugin, Stream, World};
+
+const STATUS: &str = r#""status":{"path":"/_evenkeel"}"#;
+const HARM: &str = "steering did harm beyond doubt";
+
+fn crew<W: World>(world: &mut W, threads: usize, percent: f64) -> Vec<Plugin> {
+    let upstream = format!(r#""policy":"round_robin","guard":{{"holdout_percent":{percent}}}"#);
+    let json = config(4, &upstream, STATUS);
+    (0..threads)
+        .map(|_| {
+            let thread = world.thread();
+            load(world, thread, &json)
+        })
+        .collect()
+}
+
+/// A request that takes so many milliseconds where it is steered, and so many where Envoy decides. Whether it was steered.
+fn serve<W: World>(world: &mut W, plugin: Plugin, (steered, left): (u64, u64)) -> bool {
+    let mut stream = begin(world, plugin);
+    let is_steered = !target(&stream).is_empty();
+    world.advance(ms(if is_steered { steered } else { left }));
+    let served_by = if is_steered { None } else { Some(address(0)) };
+    respond(&mut stream, &Ending { served_by, ..Ending::good() });
+    stream.log();
+    stream.done();
+    is_steered
+}
+
+/// A second of requests to each of `crew`, of which all tick.
+fn second<W: World>(world: &mut W, crew: &[Plugin], times: (u64, u64)) {
+    for _ in 0..10 {
+        world.advance(ms(60));
+        for plugin in crew {
+            world.tick(*plugin);
+            serve(world, *plugin, times);
+        }
+    }
+}
+
+/// How many lines of the log have `text`.
+fn logged<W: World>(world: &W, text: &str) -> usize {
+    world.logs().iter().filter(|line| line.contains(text)).count()
+}
+
+/// How many seconds of requests it takes until so many lines of the log have `text`.
+fn until<W: World>(world: &mut W, crew: &[Plugin], times: (u64, u64), (text, lines): (&str, usize)) -> usize {
+    for seconds in 0..120 {
+        if logged(world, text) >= lines {
+            return seconds;
+        }
+        second(world, crew, times);
+    }
+    panic!("no {text:?}: {:#?}", world.logs());
+}
+
+fn steered<W: World>(world: &mut W, plugin: Plugin, requests: usize) -> usize {
+    (0..requests).filter(|_| serve(world, plugin, (10, 10))).count()
+}
+
+/// Time without requests; only these tick.
+fn rest<W: World>(world: &mut W, plugins: &[Plugin], seconds: usize) {
+    for _ in 0..seconds * 2 {
+        world.advance(ms(500));
+        plugins.iter().for_each(|plugin| world.tick(*plugin));
+    }
+}
+
+fn guard_of<W: World>(world: &mut W, plugin: Plugin) -> Value {
+    let headers: [(&str, &[u8]); 3] =
+        [(":method", b"GET"), (":path", b"/_evenkeel/status.json"), (":authority", b"web")];
+    let mut stream = world.stream(plugin, &headers);
+    assert!(!stream.request_headers(), "answered here");
+    let body = stream.local_body();
+    stream.done();
+    let status: Value = from_slice(&body).expect("JSON");
+    status["upstreams"][0]["guard"].clone()
+}
+
+fn the_part_that_is_held_out_is_the_configured_one_and_no_harm_is_seen_in_it(mut world: impl World) {
+    let crew = crew(&mut world, 2, 10.0);
+    let mut left = 0;
+    for _ in 0..1000 {
+        for plugin in &crew {
+            world.tick(*plugin);
+            left += usize::from(!serve(&mut world, *plugin, (10, 10)));
+        }
+    }
+    // Four standard deviations of Binomial(2000, 0.1).
+    assert!(left.abs_diff(200) < 54, "{left}");
+    rest(&mut world, &crew, 3);
+    for plugin in crew {
+        let guard = guard_of(&mut world, plugin);
+        assert_eq!(guard["aside"], Value::Bool(false), "{guard}");
+        let counted = guard["today"]["held_out"].as_u64().expect("counted");
+        // What is counted before a worker is known to the one that judges is lost.
+        assert!(counted > 100 && counted <= left as u64, "{counted} of {left}: {guard}");
+    }
+}
+
+fn harm_is_found_all_step_aside_and_try_again(mut world: impl World) {
+    let crew = crew(&mut world, 3, 50.0);
+    let found = until(&mut world, &crew, (40, 10), (HARM, 1));
+    assert!(found < 60, "{found} s");
+    rest(&mut world, &crew, 2);
+    for plugin in &crew {
+        assert_eq!(steered(&mut world, *plugin, 20), 0, "every worker is aside");
+        let guard = guard_of(&mut world, *plugin);
+        assert_eq!((&guard["aside"], guard["asides"].as_u64()), (&Value::Bool(true), Some(1)), "{guard}");
+    }
+    // Each falls silent for a while, the holder of the lease among them: who takes over knows.
+    for silent in &crew {
+        let others: Vec<Plugin> = crew.iter().copied().filter(|plugin| plugin != silent).collect();
+        rest(&mut world, &others, 8);
+        for plugin in &others {
+            assert_eq!(steered(&mut world, *plugin, 10), 0);
+            assert_eq!(guard_of(&mut world, *plugin)["asides"].as_u64(), Some(1));
+        }
+    }
+    rest(&mut world, &crew, 600);
+    assert_eq!(logged(&world, "steers again"), 1);
+    assert!(crew.iter().map(|plugin| steered(&mut world, *plugin, 40)).sum::<usize>() > 20);
+    // Harm is still harm, and the second pause is longer.
+    until(&mut world, &crew, (40, 10), (HARM, 2));
+    rest(&mut world, &crew, 700);
+    assert_eq!(steered(&mut world, crew[0], 20), 0, "twice as long");
+}
+
+fn failures_that_steering_adds_are_harm(mut world: impl World) {
+    let plugin = single(
+        &mut world,
+        &config(4, r#""guard":{"holdout_percent":50},"failover":{"none_eligible":"reject"}"#, ""),
+    );
+    for _ in 0..400 {
+        world.advance(ms(100));
+        world.tick(plugin);
+        let mut stream =
+            world.stream(plugin, &[(":method", b"GET"), (":path", b"/"), (":authority", b"web")]);
+        stream.property(&["xds", "cluster_name"], b"web");
+        let goes_on = stream.request_headers();
+        if goes_on {
+            let steered = !target(&stream).is_empty();
+            world.advance(ms(10));
+            let served_by = if steered { None } else { Some(String::new()) };
+            let ending = if steered { Ending::local("503", "response_timeout") } else { Ending::good() };
+            respond(&mut stream, &Ending { served_by, ..ending });
+        }
+        stream.log();
+        stream.done();
+        if logged(&world, HARM) > 0 {
+            return;
+        }
+    }
+    panic!("{:#?}", world.logs());
+}
+
+fn endpoints_that_no_client_waits_for_are_harm(mut world: impl World) {
+    let plugin = single(&mut world, &config(4, r#""policy":"random","guard":{"holdout_percent":50}"#, ""));
+    for _ in 0..400 {
+        world.advance(ms(60));
+        world.tick(plugin);
+        let mut stream = begin(&mut world, plugin);
+        let steered = !target(&stream).is_empty();
+        world.advance(ms(if steered { 100 } else { 10 }));
+        let ending = if steered { Ending::cancelled() } else { Ending::good() };
+        respond(&mut stream, &Ending { served_by: Some(address(0)), ..ending });
+        stream.log();
+        stream.done();
+        if logged(&world, HARM) > 0 {
+            return;
+        }
+    }
+    panic!("{:#?}", world.logs());
+}
+
+fn what_is_only_observed_is_not_held_out(mut world: impl World) {
+    let plugin = single(
+        &mut world,
+        &config(2, r#""guard":{"holdout_percent":50}"#, r#""mode":"observe","status":{"path":"/_evenkeel"}"#),
+    );
+    (0..40).for_each(|_| _ = serve(&mut world, plugin, (10, 10)));
+    assert_eq!(guard_of(&mut world, plugin), Value::Null);
+}
+
+fn a_key_stays_on_its_endpoint_and_the_rest_is_drawn(mut world: impl World) {
+    let upstream =
+        r#""policy":"consistent_hash","affinity":{"header":"x-user"},"guard":{"holdout_percent":50}"#;
+    let plugin = single(&mut world, &config(4, upstream, STATUS));
+    let mut left = [0, 0];
+    for n in 0..400usize {
+        world.advance(ms(20));
+        world.tick(plugin);
+        let mut headers: Vec<(&str, &[u8])> =
+            vec![(":method", b"GET"), (":path", b"/"), (":authority", b"web")];
+        let keyed = n % 2 == 0;
+        headers.extend(keyed.then_some(("x-user", b"client-7".as_slice())));
+        let mut stream = world.stream(plugin, &headers);
+        stream.property(&["xds", "cluster_name"], b"web");
+        assert!(stream.request_headers());
+        left[usize::from(keyed)] += usize::from(target(&stream).is_empty());
+        respond(&mut stream, &Ending { served_by: Some(address(0)), ..Ending::good() });
+        stream.log();
+        stream.done();
+    }
+    // Four standard deviations of Binomial(200, 0.5).
+    assert!(left[0].abs_diff(100) < 29 && left[1] == 0, "{left:?}");
+    rest(&mut world, &[plugin], 3);
+    let today = guard_of(&mut world, plugin)["today"].clone();
+    let counted = |arm: &str| today[arm].as_u64().expect("counted");
+    assert!(counted("held_out") <= left[0] as u64 && counted("steered") <= 200 - left[0] as u64, "{today}");
+}
+
+/// Both arms are judged alike, whether the endpoint that answers is known or not.
+fn a_failure_that_only_the_body_tells_counts_in_both_arms(mut world: impl World) {
+    let plugin = single(&mut world, &config(2, r#""guard":{"holdout_percent":50}"#, STATUS));
+    let headers: [(&str, &[u8]); 3] = [(":method", b"POST"), (":path", b"/"), (":authority", b"web")];
+    let web = b"application/grpc-web+proto".as_slice();
+    let mut left = 0;
+    for _ in 0..100 {
+        world.advance(ms(60));
+        world.tick(plugin);
+        let mut stream = world.stream(plugin, &headers);
+        stream.property(&["xds", "cluster_name"], b"web");
+        assert!(stream.request_headers_of(false));
+        stream.request_body(true);
+        let steered = target(&stream);
+        left += u64::from(steered.is_empty());
+        let by = if steered.is_empty() { "10.9.9.9:80" } else { &steered };
+        stream.property(&["upstream", "address"], by.as_bytes());
+        stream.property(&["response", "code_details"], b"via_upstream");
+        stream.response_headers(&[(":status", b"200"), ("content-type", web)]);
+        stream.response_part(b"\x80\x00\x00\x00\x10grpc-status:14\r\n", true);
+        stream.log();
+        stream.done();
+    }
+    rest(&mut world, &[plugin], 3);
+    let guard = guard_of(&mut world, plugin);
+    let today = &guard["today"];
+    assert_eq!(today["failures"]["held_out"], today["held_out"], "{guard}");
+    assert_eq!(today["failures"]["steered"], today["steered"], "{guard}");
+    assert!(today["held_out"].as_u64().is_some_and(|counted| counted > 10 && counted <= left), "{guard}");
+}
+
+fn the_day_is_told_when_it_ends(mut world: impl World) {
+    let crew = crew(&mut world, 2, 50.0);
+    (0..40).for_each(|_| second(&mut world, &crew, (10, 20)));
+    // All are counted on this day.
+    rest(&mut world, &crew, 3);
+    assert_eq!(logged(&world, "at the end of the day"), 0);
+    world.advance(Duration::from_secs(86_400));
+    rest(&mut world, &crew, 5);
+    let told: Vec<String> =
+        world.logs().into_iter().filter(|line| line.contains("at the end of the day")).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    let line = &told[0];
+    for part in
+        ["guard of \"web\"", "p50 \u{2212}", " % (95 %: \u{2212}", "no failures today", "left to Envoy"]
+    {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    world.advance(Duration::from_secs(86_400));
+    rest(&mut world, &crew, 5);
+    assert_eq!(
+        logged(&world, "at the end of the day"),
+        1,
+        "of a day without requests there is nothing to say"
+    );
+}
+
+fn hostile_counts_and_conclusions_stop_nothing(mut world: impl World) {
+    let crew = crew(&mut world, 2, 10.0);
+    for damage in 0..40usize {
+        second(&mut world, &crew, (10, 10));
+        for key in
+            world.shared_keys().into_iter().filter(|key| key.contains("/arms/") || key.ends_with("/guards"))
+        {
+            let mut bytes = world.shared(&key);
+            let length = bytes.len().max(1);
+            match damage % 4 {
+                0 => bytes.truncate(damage * 31 % length),
+                1 => bytes.extend([0xff; 40]),
+                _ => {
+                    let at = 1 + damage * 37 % length;
+                    bytes
+                        .iter_mut()
+                        .skip(at)
+                        .take(8)
+                        .for_each(|byte| *byte = if damage % 2 == 0 { 0xff } else { 0x7f });
+                }
+            }
+            world.set_shared(&key, &bytes);
+        }
+        rest(&mut world, &crew, 1);
+    }
+    rest(&mut world, &crew, 60);
+    let all = crew.iter().map(|plugin| steered(&mut world, *plugin, 20)).sum::<usize>();
+    let aside =
+        crew.iter().filter(|plugin| guard_of(&mut world, **plugin)["aside"] == Value::Bool(true)).count();
+    assert!(all > 20 || aside == 2, "{all} {aside}");
+}
+
+both!(
+    the_part_that_is_held_out_is_the_configured_one_and_no_harm_is_seen_in_it,
+    harm_is_found_all_step_aside_and_try_again,
+    failures_that_steering_adds_are_harm,
+    endpoints_that_no_client_waits_for_are_harm,
+    what_is_only_observed_is_not_held_out,
+    a_key_stays_on_its_endpoint_and_the_rest_is_drawn,
+    a_failure_that_only_the_body_tells_counts_in_both_arms,
+    the_day_is_told_when_it_ends,
+    hostile_counts_and_conclusions_stop_nothing,
+);
