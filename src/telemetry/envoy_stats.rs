@@ -71,9 +71,10 @@ type Gauge = (&'static str, fn(&Cluster) -> Option<u64>);
 /// The gauge that is 1 while a refused configuration is stood aside for.
 pub(crate) const REFUSED: &str = "configuration_refused";
 
-const COUNTERS: [Counter; 18] = [
+const COUNTERS: [Counter; 19] = [
     ("decisions_total", Some(("reason", Reason::Policy.name())), |t| t.policy),
     ("decisions_total", Some(("reason", Reason::Probe.name())), |t| t.probes),
+    ("decisions_total", Some(("reason", Reason::Overflow.name())), |t| t.overflow),
     ("decisions_total", Some(("reason", Reason::Fallback.name())), |t| t.fallbacks),
     ("decisions_total", Some(("reason", Reason::Unsteerable.name())), |t| t.unsteerable),
     ("decisions_total", Some(("reason", Reason::HeldOut.name())), |t| t.held_out),

@@ -24,6 +24,8 @@ pub enum Reason {
     Policy,
     /// The need to look after an endpoint that gets no traffic.
     Probe,
+    /// More than the eligible endpoints can carry: an ejected one.
+    Overflow,
     /// No endpoint was eligible: Envoy.
     Fallback,
     /// Some hosts can only be reached by Envoy's own policy, and this was their part.
@@ -44,6 +46,7 @@ impl Reason {
         match self {
             Reason::Policy => "policy",
             Reason::Probe => "probe",
+            Reason::Overflow => "overflow",
             Reason::Fallback => "fallback",
             Reason::Unsteerable => "unsteerable",
             Reason::Reject => "reject",

@@ -31,7 +31,8 @@ impl Cluster {
         let mut candidates = Candidates::default();
         let probe = self.next_due(drawn.version, request.key);
         probe.into_iter().for_each(|index| candidates.push(index));
-        match probe.map_or_else(|| self.ejection.overflow.draw(rng), |_| None) {
+        let overflow = if probe.is_none() { self.ejection.overflow.draw(rng) } else { None };
+        match overflow {
             Some(index) => candidates.push(index),
             None => self.choose(drawn, request, now, rng, &mut candidates),
         }
@@ -41,7 +42,11 @@ impl Cluster {
                 member.turn.asked = self.traffic.requests;
             }
             candidates.truncate(request.want.max(1));
-            self.stats.decided(if probe.is_some() { Reason::Probe } else { Reason::Policy });
+            self.stats.decided(match (probe, overflow) {
+                (Some(_), _) => Reason::Probe,
+                (_, Some(_)) => Reason::Overflow,
+                _ => Reason::Policy,
+            });
             return Decision::Steer(candidates);
         }
         let (decision, reason) = match self.config.failover.none_eligible {

@@ -23,6 +23,7 @@ impl Stats {
         let count = match reason {
             Reason::Policy => &mut totals.policy,
             Reason::Probe => &mut totals.probes,
+            Reason::Overflow => &mut totals.overflow,
             Reason::Fallback => &mut totals.fallbacks,
             Reason::Unsteerable => &mut totals.unsteerable,
             Reason::HeldOut => &mut totals.held_out,

@@ -10,6 +10,8 @@ pub struct Totals {
     pub policy: u64,
     /// Requests that verified or explored an endpoint.
     pub probes: u64,
+    /// Requests to ejected endpoints because the others could not carry them.
+    pub overflow: u64,
     /// Requests left to Envoy's fallback because no endpoint was eligible.
     pub fallbacks: u64,
     /// Requests left to Envoy's own policy for the hosts that only it can reach.
@@ -52,7 +54,7 @@ pub struct Observed {
 }
 
 impl Totals {
-    const LEN: usize = 31;
+    const LEN: usize = 32;
 
     /// The index of a state in [`Totals::changes`].
     pub fn change(state: State) -> usize {
@@ -69,6 +71,7 @@ impl Totals {
         let Totals {
             policy,
             probes,
+            overflow,
             fallbacks,
             unsteerable,
             held_out,
@@ -77,7 +80,7 @@ impl Totals {
             safe_endpoint,
             ..
         } = self;
-        [probes, fallbacks, unsteerable, held_out, guard_aside, rejects, safe_endpoint]
+        [probes, overflow, fallbacks, unsteerable, held_out, guard_aside, rejects, safe_endpoint]
             .into_iter()
             .fold(*policy, |sum, n| sum.saturating_add(*n))
     }
@@ -89,6 +92,7 @@ impl Totals {
         [
             &mut self.policy,
             &mut self.probes,
+            &mut self.overflow,
             &mut self.fallbacks,
             &mut self.unsteerable,
             &mut self.held_out,

@@ -100,6 +100,8 @@ pub struct Decisions {
     pub policy: u64,
     /// The need to look after an endpoint that gets no traffic.
     pub probe: u64,
+    /// More than the eligible endpoints can carry: an ejected one.
+    pub overflow: u64,
     /// No endpoint was eligible: Envoy.
     pub fallback: u64,
     /// Some hosts can only be reached by Envoy's own policy: their part.
@@ -116,10 +118,11 @@ pub struct Decisions {
 
 impl Decisions {
     /// Reasons with their counts, as they stand in labels.
-    pub fn by_reason(&self) -> [(&'static str, u64); 8] {
+    pub fn by_reason(&self) -> [(&'static str, u64); 9] {
         [
             (Reason::Policy.name(), self.policy),
             (Reason::Probe.name(), self.probe),
+            (Reason::Overflow.name(), self.overflow),
             (Reason::Fallback.name(), self.fallback),
             (Reason::Unsteerable.name(), self.unsteerable),
             (Reason::HeldOut.name(), self.held_out),
@@ -212,6 +215,7 @@ pub(super) fn cluster<'a>(
         decisions: Decisions {
             policy: totals.policy,
             probe: totals.probes,
+            overflow: totals.overflow,
             fallback: totals.fallbacks,
             unsteerable: totals.unsteerable,
             held_out: totals.held_out,
