@@ -96,8 +96,8 @@ impl Chooser {
         let in_flight = in_flight(members);
         self.identities = (0..members.len() as u64).map(|at| Rng::new(at).next_u64()).collect();
         let view = PickContext {
-            members,
-            told: &self.told,
+            states: members,
+            peers: &self.told,
             identities: &self.identities,
             peaks: &[],
             queueing: &self.queueing,
@@ -114,8 +114,8 @@ impl Chooser {
 
     fn pick_for(&mut self, members: &[EndpointState], request: Request) -> Vec<u32> {
         let view = PickContext {
-            members,
-            told: &self.told,
+            states: members,
+            peers: &self.told,
             identities: &self.identities,
             peaks: &[],
             queueing: &self.queueing,

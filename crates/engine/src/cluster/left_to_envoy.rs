@@ -35,6 +35,7 @@ impl HeldOut {
     }
 
     /// The reason to leave a request to Envoy's own policy, if it is left.
+    #[inline(never)]
     fn draw(&mut self, key: Option<u64>, now: Time, rng: &mut Rng) -> Option<Reason> {
         self.drawn = None;
         if key.is_some() && !self.include_keyed {
@@ -77,6 +78,7 @@ impl Cluster {
     }
 
     /// A request that was drawn into `arm` has ended: with an answer that took as long as `good` says, or with a failure.
+    #[inline(never)]
     pub fn count_in_arm(&mut self, arm: Arm, good: Option<u16>) {
         if let Some(held_out) = &mut self.left_to_envoy.held_out {
             held_out.arms.count(arm, good);

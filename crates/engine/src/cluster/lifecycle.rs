@@ -127,6 +127,9 @@ impl Cluster {
                 }
             }
         }
+        if self.ejection.out > 0 {
+            self.observe_overflow(endpoint.index, outcome, raw);
+        }
         let (weight, rows) = (self.queueing.sample_weight(ticket.depth), self.queueing.noise.rows());
         self.observe_peak(endpoint.index, outcome, raw, now);
         let epochs = self.traffic.epochs;
@@ -143,15 +146,14 @@ impl Cluster {
             }
             Outcome::Failed(_) | Outcome::Unrelated => member.stop_awaiting(started, epochs),
         }
+        if outcome == Outcome::Good || outcome == Outcome::Undecided {
+            let well = seconds <= GOOD_MULTIPLE * typical + NOISE_S;
+            member.exploration.answer(well);
+        }
         if matches!(outcome, Outcome::Good | Outcome::Undecided)
             || matches!(outcome, Outcome::Failed(failure) if failure.is_response())
         {
             self.endpoints.open_requests.answered(endpoint.index, now);
-        }
-        let Some(member) = self.endpoints.states.get_mut(endpoint.index as usize) else { return };
-        if outcome == Outcome::Good || outcome == Outcome::Undecided {
-            let well = seconds <= GOOD_MULTIPLE * typical + NOISE_S;
-            member.exploration.answer(well);
         }
         match outcome {
             Outcome::Good => self.record_outcome(endpoint, started, None, now),

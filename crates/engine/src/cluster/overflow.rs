@@ -4,13 +4,19 @@
 
 use super::Cluster;
 use crate::health::State;
+use crate::outcome::{Failure, Outcome};
 use crate::rng::Rng;
-use crate::time::Time;
 
-/// Answers take so many times as long as idle endpoints take: no more requests than now get through …
+/// Answers take so many times as long as soon after the ejection: no more requests than now get through …
 const OVERLOADED: f64 = 4.0;
 /// … and so many times when there is room again. Queues of a fleet that is busy and keeps up are shorter on average.
 const RELIEVED: f64 = 2.0;
+/// Weight of the latest answer in the mean, which is of logarithms: a heavy request is no overload.
+const STEP: f64 = 1.0 / 16.0;
+/// The mean is off by the spread of an answer over √(2/STEP) in one direction or the other, its least value over a while by
+/// three to four times that, and the same upwards: that much is noise.
+const NOISE: f64 = 1.25;
+
 /// The part rises to its limit within this many seconds, or within the typical latency where that is longer …
 const RISE_S: f64 = 0.5;
 /// … and falls so many times more slowly, as the queues take time to drain.
@@ -21,24 +27,44 @@ const FALL_OVER_RISE: f64 = 10.0;
 pub(super) struct Overflow {
     part: f64,
     to: Vec<u32>,
+    /// Mean logarithm of the seconds that answers of eligible endpoints take, and the least that it was since one was ejected;
+    /// none before the first answer.
+    mean: Option<(f64, f64)>,
 }
 
 impl Overflow {
+    /// Whether any request goes to ejected endpoints.
+    #[inline]
+    pub fn any(&self) -> bool {
+        self.part > 0.0
+    }
+
     /// The ejected endpoint that gets this request, if it is one too many for the others.
+    #[cold]
+    #[inline(never)]
     pub fn draw(&self, rng: &mut Rng) -> Option<u32> {
-        if self.part <= 0.0 || rng.unit() >= self.part {
+        if rng.unit() >= self.part {
             return None;
         }
         self.to.get(rng.below(self.to.len() as u32) as usize).copied()
     }
 
+    /// An eligible endpoint took `seconds`, or more.
+    pub fn observe(&mut self, seconds: f64) {
+        let log = seconds.max(1e-6).ln();
+        let (mean, least) = self.mean.unwrap_or((log, log));
+        let mean = mean + STEP * (log - mean);
+        self.mean = Some((mean, least.min(mean)));
+    }
+
     /// Follows the slow-down of those that are left, `seconds` after the last time; no more than the part `limit` that
     /// the ejected endpoints would have if they were not.
-    fn settle(&mut self, slow_down: f64, limit: f64, typical: f64, seconds: f64) {
-        let rise_s = RISE_S.max(typical);
-        let step = if slow_down > OVERLOADED {
+    fn settle(&mut self, limit: f64, spread: f64, rise_s: f64, seconds: f64) {
+        let slow_down = self.mean.map_or(0.0, |(mean, least)| mean - least);
+        let noise = NOISE * spread;
+        let step = if slow_down > OVERLOADED.ln() + noise {
             limit * seconds / rise_s
-        } else if slow_down < RELIEVED {
+        } else if slow_down < RELIEVED.ln() + 0.5 * noise {
             -limit * seconds / (rise_s * FALL_OVER_RISE)
         } else {
             0.0
@@ -48,35 +74,43 @@ impl Overflow {
 }
 
 impl Cluster {
+    /// The endpoint at `index` answered, or was given up, after `seconds`.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn observe_overflow(&mut self, index: u32, outcome: Outcome, seconds: f64) {
+        let counts =
+            matches!(outcome, Outcome::Good | Outcome::Undecided | Outcome::Failed(Failure::Timeout));
+        if counts && self.member(index).is_some_and(|member| member.eligible) {
+            self.ejection.overflow.observe(seconds);
+        }
+    }
+
     /// Decides how much goes to ejected endpoints, `seconds` after the last time. A fleet that is divided into versions,
-    /// priorities or zones has others to turn to.
-    pub(super) fn settle_overflow(&mut self, seconds: f64, now: Time) {
-        self.ejection.overflow.to.clear();
-        if self.ejection.out == 0 || self.subsets.list.len() != 1 {
-            self.ejection.overflow.part = 0.0;
+    /// priorities or zones has others to turn to, as have keys.
+    pub(super) fn settle_overflow(&mut self, seconds: f64) {
+        let overflow = &mut self.ejection.overflow;
+        overflow.to.clear();
+        // A key whose owner is ejected has another one until it is back.
+        let divided =
+            self.subsets.list.len() != 1 || self.subsets.list.iter().any(|g| g.policy.owner(0).is_some());
+        if self.ejection.out == 0 || divided {
+            (overflow.part, overflow.mean) = (0.0, None);
             return;
         }
-        let (mut weight, mut speed, mut ejected) = (0.0, 0.0, 0.0);
-        let (typical, unit) =
-            self.subsets.list.first().map_or((self.typical, 1.0), |g| (g.latency.typical, g.turns.unit));
-        for (index, member) in self.endpoints.views() {
-            let own = f64::from(member.weight);
+        let (mut eligible, mut ejected) = (0.0, 0.0);
+        for (index, member) in (0u32..).zip(&self.endpoints.states).filter(|(_, m)| m.present) {
             if member.eligible {
-                let crowd = f64::from(member.pending()) * f64::from(unit) / own;
-                let queue = f64::from(self.queueing.delay((crowd - 1.0).max(0.0) as u32));
-                let silence = member.min_latency(now) / typical.max(1e-6);
-                weight += own;
-                speed += own / queue.max(silence).max(1.0);
+                eligible += f64::from(member.weight);
             } else if member.health.state() != State::Healthy
                 && !member.constraints.announced.is_unavailable()
             {
-                ejected += own;
-                self.ejection.overflow.to.push(index);
+                ejected += f64::from(member.weight);
+                overflow.to.push(index);
             }
         }
-        let slow_down = if speed > 0.0 { weight / speed } else { 1.0 };
-        let limit = if ejected > 0.0 { ejected / (weight + ejected) } else { 0.0 };
-        self.ejection.overflow.settle(slow_down, limit, typical, seconds);
+        let limit = if ejected > 0.0 { ejected / (eligible + ejected) } else { 0.0 };
+        let typical = self.subsets.list.first().map_or(self.typical, |g| g.latency.typical);
+        overflow.settle(limit, f64::from(self.queueing.noise.spread()), RISE_S.max(typical), seconds);
     }
 }
 
@@ -90,9 +124,11 @@ mod tests {
     #[test]
     fn the_part_follows_the_slow_down_up_to_what_there_would_be_without_ejection() {
         let mut overflow = Overflow::default();
-        let second = |overflow: &mut Overflow, slow_down| {
-            (0..100).for_each(|_| overflow.settle(slow_down, 0.5, 0.02, 0.01));
+        let second = |overflow: &mut Overflow, slow_down: f64| {
+            (0..100).for_each(|_| overflow.observe(0.02 * slow_down));
+            (0..100).for_each(|_| overflow.settle(0.5, 0.0, 0.5, 0.01));
         };
+        second(&mut overflow, 1.0);
         second(&mut overflow, 3.9);
         assert_eq!(overflow.part, 0.0, "busy is not overloaded");
         second(&mut overflow, 20.0);
@@ -103,18 +139,37 @@ mod tests {
         assert!((0.3..0.5).contains(&overflow.part), "{}", overflow.part);
         (0..10).for_each(|_| second(&mut overflow, 1.0));
         assert_eq!(overflow.part, 0.0);
-        overflow.settle(100.0, 0.0, 0.02, 10.0);
+        second(&mut overflow, 100.0);
+        overflow.settle(0.0, 0.0, 0.5, 10.0);
         assert_eq!(overflow.part, 0.0, "none is ejected");
+    }
+
+    /// Of every width, as long as the endpoints keep up.
+    #[test]
+    fn wide_work_is_no_overload() {
+        for sigma in [0.2, 0.5, 1.0, 1.5, 2.0] {
+            let mut rng = Rng::new(3);
+            let mut overflow = Overflow::default();
+            let mut most: f64 = 0.0;
+            for _ in 0..20_000 {
+                // The sum of twelve uniform numbers is nearly normal, of variance 1.
+                let normal = (0..12).map(|_| rng.unit()).sum::<f64>() - 6.0;
+                overflow.observe(0.02 * (sigma * normal).exp());
+                overflow.settle(0.5, sigma, 0.5, 0.005);
+                most = most.max(overflow.part);
+            }
+            assert!(most < 0.05, "{sigma}: {most}");
+        }
     }
 
     #[test]
     fn drawn_are_ejected_endpoints_and_as_often_as_is_due() {
         let mut rng = Rng::new(7);
-        let overflow = Overflow { part: 0.25, to: vec![3, 5] };
+        let overflow = Overflow { part: 0.25, to: vec![3, 5], ..Overflow::default() };
         let drawn: Vec<u32> = (0..4000).filter_map(|_| overflow.draw(&mut rng)).collect();
         // Binomial: 1000 of 4000, standard deviation 27.4; five of them.
         assert!((863..=1137).contains(&drawn.len()), "{}", drawn.len());
         assert!(drawn.iter().all(|index| [3, 5].contains(index)) && drawn.contains(&3) && drawn.contains(&5));
-        assert!((0..100).all(|_| Overflow { part: 1.0, to: Vec::new() }.draw(&mut rng).is_none()));
+        assert!((0..100).all(|_| Overflow { part: 1.0, ..Overflow::default() }.draw(&mut rng).is_none()));
     }
 }

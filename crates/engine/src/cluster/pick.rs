@@ -27,28 +27,32 @@ impl Cluster {
             return Decision::Fallback;
         }
         self.traffic.request();
+        if self.ejection.overflow.any()
+            && let Some(index) = self.ejection.overflow.draw(rng)
+        {
+            return self.steer_to_ejected(index);
+        }
         let drawn = self.subsets.split.draw(request.key, rng);
         let mut candidates = Candidates::default();
         let probe = self.next_due(drawn.version, request.key);
         probe.into_iter().for_each(|index| candidates.push(index));
-        let overflow = if probe.is_none() { self.ejection.overflow.draw(rng) } else { None };
-        match overflow {
-            Some(index) => candidates.push(index),
-            None => self.choose(drawn, request, now, rng, &mut candidates),
-        }
+        self.choose(drawn, request, now, rng, &mut candidates);
         if let Some(first) = candidates.first() {
             if let Some(member) = self.endpoints.states.get_mut(first as usize) {
                 member.counters.pick();
                 member.turn.asked = self.traffic.requests;
             }
             candidates.truncate(request.want.max(1));
-            self.stats.decided(match (probe, overflow) {
-                (Some(_), _) => Reason::Probe,
-                (_, Some(_)) => Reason::Overflow,
-                _ => Reason::Policy,
-            });
+            self.stats.decided(if probe.is_some() { Reason::Probe } else { Reason::Policy });
             return Decision::Steer(candidates);
         }
+        self.none_eligible()
+    }
+
+    /// What becomes of a request that no endpoint may get.
+    #[cold]
+    #[inline(never)]
+    fn none_eligible(&mut self) -> Decision {
         let (decision, reason) = match self.config.failover.none_eligible {
             // No endpoint is known, as before the first answer of a source: that is no reason to turn a request away.
             _ if self.endpoints.set.is_empty() => (Decision::Fallback, Reason::Fallback),
@@ -58,6 +62,20 @@ impl Cluster {
         };
         self.stats.decided(reason);
         decision
+    }
+
+    /// What the eligible endpoints cannot carry.
+    #[cold]
+    #[inline(never)]
+    fn steer_to_ejected(&mut self, index: u32) -> Decision {
+        if let Some(member) = self.endpoints.states.get_mut(index as usize) {
+            member.counters.pick();
+            member.turn.asked = self.traffic.requests;
+        }
+        self.stats.decided(Reason::Overflow);
+        let mut candidates = Candidates::default();
+        candidates.push(index);
+        Decision::Steer(candidates)
     }
 
     /// Adds the endpoints that the policy names: in the group that the request is drawn into, and where that has too

@@ -17,6 +17,7 @@ pub(super) struct Stats {
 
 impl Stats {
     /// A decision that names an endpoint, or none yet.
+    #[inline(never)]
     pub fn decided(&mut self, reason: Reason) {
         self.reason = reason;
         let totals = &mut self.totals;
@@ -26,8 +27,8 @@ impl Stats {
             Reason::Overflow => &mut totals.overflow,
             Reason::Fallback => &mut totals.fallbacks,
             Reason::Unsteerable => &mut totals.unsteerable,
-            Reason::HeldOut => &mut totals.held_out,
-            Reason::GuardAside => &mut totals.guard_aside,
+            Reason::HeldOut => &mut totals.guard.held_out,
+            Reason::GuardAside => &mut totals.guard.aside,
             Reason::Reject => &mut totals.rejects,
             Reason::SafeEndpoint => &mut totals.safe_endpoint,
         };

@@ -16,10 +16,8 @@ pub struct Totals {
     pub fallbacks: u64,
     /// Requests left to Envoy's own policy for the hosts that only it can reach.
     pub unsteerable: u64,
-    /// Requests left to Envoy's own policy to compare it.
-    pub held_out: u64,
-    /// Requests left to Envoy's own policy because the guard has found harm.
-    pub guard_aside: u64,
+    /// Requests left to Envoy's own policy by the guard.
+    pub guard: ByGuard,
     /// Requests refused because no endpoint was eligible.
     pub rejects: u64,
     /// Requests sent to the safe endpoint because no endpoint was eligible.
@@ -38,6 +36,15 @@ pub struct Totals {
     pub unusable_reports: u64,
     /// How long some of the decisions took.
     pub times: DecisionTimes,
+}
+
+/// Requests that the guard left to Envoy's own policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByGuard {
+    /// To compare it.
+    pub held_out: u64,
+    /// Because steering does harm.
+    pub aside: u64,
 }
 
 /// Decisions that were only shown, beside Envoy's own.
@@ -74,13 +81,12 @@ impl Totals {
             overflow,
             fallbacks,
             unsteerable,
-            held_out,
-            guard_aside,
+            guard: ByGuard { held_out, aside },
             rejects,
             safe_endpoint,
             ..
         } = self;
-        [probes, overflow, fallbacks, unsteerable, held_out, guard_aside, rejects, safe_endpoint]
+        [probes, overflow, fallbacks, unsteerable, held_out, aside, rejects, safe_endpoint]
             .into_iter()
             .fold(*policy, |sum, n| sum.saturating_add(*n))
     }
@@ -95,8 +101,8 @@ impl Totals {
             &mut self.overflow,
             &mut self.fallbacks,
             &mut self.unsteerable,
-            &mut self.held_out,
-            &mut self.guard_aside,
+            &mut self.guard.held_out,
+            &mut self.guard.aside,
             &mut self.rejects,
             &mut self.safe_endpoint,
             &mut self.ejections,
