@@ -12,8 +12,11 @@ mod shared;
 mod status;
 mod zones;
 
-/// A target by name.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// Its name, and what is done with the bytes.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
     ("admin", admin::run),
     ("affinity", affinity::run),
     ("configuration", configuration::run),

@@ -18,7 +18,7 @@ pub fn shown(path: &[u8], body: &[u8]) {
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line:?}"));
         assert!(value.parse::<f64>().is_ok_and(f64::is_finite), "{line:?}");
-        assert!(series.starts_with("evenkeel_") && !series.contains(|c: char| c == '\r'), "{line:?}");
+        assert!(series.starts_with("evenkeel_") && !series.contains('\r'), "{line:?}");
         if let Some((_, labels)) = series.split_once('{') {
             closed(labels, line);
         }

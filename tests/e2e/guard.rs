@@ -1,6 +1,6 @@
 //! A part of the requests is left to Envoy's own policy; where that fares better, all are, until it is tried again.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use testbed::anyhow::{Context, Result};
 use testbed::backend::Behaviour;
@@ -45,7 +45,7 @@ async fn logged(scene: &Scene, text: &str, lines: usize) -> Result<()> {
 
 /// Makes requests until `seen`; none of them may fail.
 async fn traffic_until(scene: &Scene, what: &str, seen: impl Fn(&Value) -> bool) -> Result<Value> {
-    let began = Instant::now();
+    let began = testbed::clock::now();
     loop {
         let wave = scene.wave(1.0).await?;
         assert_eq!((wave.summary.failed, wave.strangers), (0, 0), "{:?}", wave.summary.statuses);

@@ -15,8 +15,8 @@ pub(super) fn masked(error: &str, headers: &[(String, String)]) -> String {
     for secret in secrets.flatten().filter(|secret| secret.len() >= MIN_BYTES) {
         text = text.replace(secret, MASK);
         let whole = text.trim_end_matches('…');
-        let beginnings = secret.char_indices().map(|(at, _)| secret.get(..at).unwrap_or_default());
-        let cut = beginnings.filter(|part| part.len() >= MIN_BYTES && whole.ends_with(part)).last();
+        let mut beginnings = secret.char_indices().map(|(at, _)| secret.get(..at).unwrap_or_default());
+        let cut = beginnings.rfind(|part| part.len() >= MIN_BYTES && whole.ends_with(part));
         if let Some(kept) = cut.and_then(|part| whole.strip_suffix(part)) {
             text = format!("{kept}{MASK}");
         }
