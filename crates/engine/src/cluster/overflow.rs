@@ -3,9 +3,11 @@
 //! makes no other request wait.
 
 use super::Cluster;
+use crate::endpoint::Constraints;
 use crate::health::State;
 use crate::outcome::{Failure, Outcome};
 use crate::rng::Rng;
+use crate::settings::RuleAction;
 
 /// Answers take so many times as long as soon after the ejection: no more requests than now get through …
 const OVERLOADED: f64 = 4.0;
@@ -101,9 +103,7 @@ impl Cluster {
         for (index, member) in (0u32..).zip(&self.endpoints.states).filter(|(_, m)| m.present) {
             if member.eligible {
                 eligible += f64::from(member.weight);
-            } else if member.health.state() != State::Healthy
-                && !member.constraints.announced.is_unavailable()
-            {
+            } else if is_only_failing(member.health.state(), &member.constraints) {
                 ejected += f64::from(member.weight);
                 overflow.to.push(index);
             }
@@ -114,12 +114,22 @@ impl Cluster {
     }
 }
 
+/// Whether nothing but its failures keeps an endpoint out: not what Envoy or a rule says, nor a pause that it asked for.
+fn is_only_failing(state: State, constraints: &Constraints) -> bool {
+    let Constraints { announced, ruled, word, .. } = constraints;
+    state != State::Healthy
+        && !announced.is_unavailable()
+        && *ruled != Some(RuleAction::Eject)
+        && !word.held()
+}
+
 #[cfg(test)]
 mod tests {
     #[cfg(all(target_family = "wasm", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
+    use crate::endpoint::AnnouncedHealth;
 
     #[test]
     fn the_part_follows_the_slow_down_up_to_what_there_would_be_without_ejection() {
@@ -160,6 +170,16 @@ mod tests {
             }
             assert!(most < 0.05, "{sigma}: {most}");
         }
+    }
+
+    #[test]
+    fn what_else_keeps_an_endpoint_out_counts() {
+        let free = Constraints::default;
+        assert!(is_only_failing(State::Failed, &free()));
+        assert!(!is_only_failing(State::Healthy, &free()), "nothing is wrong with it");
+        let ruled = Constraints { ruled: Some(RuleAction::Eject), ..free() };
+        let draining = Constraints { announced: AnnouncedHealth::Draining, ..free() };
+        assert!(!is_only_failing(State::Failed, &ruled) && !is_only_failing(State::Failed, &draining));
     }
 
     #[test]
