@@ -11,7 +11,7 @@ use crate::endpoint::EndpointState;
 use crate::endpoint::EndpointView;
 use crate::estimate::Epochs;
 use crate::health::{GoodRun, SURPRISE, State};
-use crate::policy::{PickContext, Turns};
+use crate::policy::Turns;
 use crate::settings::RuleAction;
 use crate::time::Time;
 
@@ -219,16 +219,12 @@ impl Cluster {
             let in_flight =
                 |i: &u32| self.endpoints.states.get(*i as usize).map_or(0, |m| m.in_flight.total());
             subset.in_flight = subset.pool.all().iter().map(in_flight).fold(0, u32::saturating_add);
-            let view = PickContext {
-                states: &self.endpoints.states,
-                peers: &self.endpoints.peers,
-                identities: self.endpoints.set.identities(),
-                peaks: &self.endpoints.peaks,
-                queueing: &self.queueing,
-                in_flight: subset.in_flight,
+            let view = self.endpoints.context(
+                &self.queueing,
+                subset.in_flight,
+                Turns { requests: self.traffic.requests, ..subset.turns },
                 now,
-                turns: Turns { requests: self.traffic.requests, ..subset.turns },
-            };
+            );
             subset.policy.refresh(view, &subset.pool);
             if !subset.pool.is_empty() {
                 self.subsets.serving.push(at);

@@ -1,7 +1,7 @@
 //! What an endpoint costs, and what its cost and its share are made of.
 
 use super::Cluster;
-use crate::policy::{PickContext, Turns};
+use crate::policy::Turns;
 use crate::time::Time;
 
 /// The terms of an endpoint's cost and of how often it is considered.
@@ -35,16 +35,12 @@ impl Cluster {
         let member = self.member(index)?;
         let subset = self.subset_of(index);
         let in_flight = subset.map_or(0, |g| g.in_flight);
-        let view = PickContext {
-            states: &self.endpoints.states,
-            peers: &self.endpoints.peers,
-            identities: self.endpoints.set.identities(),
-            peaks: &self.endpoints.peaks,
-            queueing: &self.queueing,
+        let view = self.endpoints.context(
+            &self.queueing,
             in_flight,
+            Turns { requests: self.traffic.requests, ..subset.map_or(Turns::default(), |g| g.turns) },
             now,
-            turns: Turns { requests: self.traffic.requests, ..subset.map_or(Turns::default(), |g| g.turns) },
-        };
+        );
         let (typical, failing) =
             subset.map_or((self.typical, 0.0), |g| (g.latency.typical, g.errors.failing));
         let error_penalty_s = member.error_penalty(typical, failing, &self.ablation);

@@ -4,7 +4,7 @@
 use super::Cluster;
 use crate::cluster::subset::split::{Drawn, unit};
 use crate::decision::{Decision, Reason};
-use crate::policy::{Candidates, PickContext, Request, Turns};
+use crate::policy::{Candidates, Request, Turns};
 use crate::rng::{self, Rng};
 use crate::settings::NoneEligible;
 use crate::time::Time;
@@ -127,16 +127,7 @@ impl Cluster {
         let Some(subset) = self.subsets.list.get_mut(at) else { return };
         let in_flight = subset.in_flight;
         let turns = Turns { requests: self.traffic.requests, ..subset.turns };
-        let view = PickContext {
-            states: &self.endpoints.states,
-            peers: &self.endpoints.peers,
-            identities: self.endpoints.set.identities(),
-            peaks: &self.endpoints.peaks,
-            queueing: &self.queueing,
-            in_flight,
-            now,
-            turns,
-        };
+        let view = self.endpoints.context(&self.queueing, in_flight, turns, now);
         let named = subset.policy.pick(view, &mut subset.pool, request, rng);
         named.as_slice().iter().for_each(|index| to.push(*index));
     }

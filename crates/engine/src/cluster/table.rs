@@ -9,7 +9,8 @@ use super::returning::Returning;
 use super::said::Words;
 use super::unseen::UnseenFailures;
 use crate::endpoint::{Counters, EndpointRef, EndpointSet, EndpointState, EndpointView, PeerTable, Tally};
-use crate::estimate::{PeakEwma, Reading};
+use crate::estimate::{PeakEwma, Queueing, Reading};
+use crate::policy::{PickContext, Turns};
 use crate::time::Time;
 
 /// So many endpoints that have left are remembered for what was counted.
@@ -105,6 +106,27 @@ impl EndpointTable {
     pub fn views(&self) -> impl Iterator<Item = (u32, EndpointView<'_>)> {
         let present = (0u32..).zip(&self.states).filter(|(_, m)| m.present);
         present.map(|(index, member)| (index, self.peers.of(index, member)))
+    }
+
+    /// What a policy chooses by.
+    #[inline]
+    pub fn context<'a>(
+        &'a self,
+        queueing: &'a Queueing,
+        in_flight: u32,
+        turns: Turns,
+        now: Time,
+    ) -> PickContext<'a> {
+        PickContext {
+            states: &self.states,
+            peers: &self.peers,
+            identities: self.set.identities(),
+            peaks: &self.peaks,
+            queueing,
+            in_flight,
+            now,
+            turns,
+        }
     }
 
     /// The state of `endpoint`, if it is still the same endpoint.

@@ -1,7 +1,7 @@
 //! Which endpoints one answer has room for: its work and its size are bounded, whatever the fleet is.
 
 use engine::health::State;
-use engine::{Balancer, Cluster};
+use engine::{Balancer, Cluster, order};
 
 /// So many endpoints are shown in one answer, those of all upstreams together: some 2 MB of metrics.
 pub const MAX_SHOWN: usize = 1000;
@@ -62,12 +62,11 @@ pub(super) fn rooms(engine: &Balancer) -> Vec<usize> {
 }
 
 fn rooms_of(counts: Vec<usize>) -> Vec<usize> {
-    let mut by_size: Vec<usize> = (0..counts.len()).collect();
-    by_size.sort_by_key(|at| counts.get(*at).copied());
     let (mut left, mut waiting) = (MAX_SHOWN, counts.len());
     let mut rooms = vec![0; counts.len()];
-    for at in by_size {
-        let count = counts.get(at).copied().unwrap_or(0);
+    let mut by_size: Vec<(usize, usize)> = counts.into_iter().zip(0..).collect();
+    order::sort(&mut by_size);
+    for (count, at) in by_size {
         let room = count.min(left / waiting.max(1));
         rooms.get_mut(at).into_iter().for_each(|place| *place = room);
         (left, waiting) = (left - room, waiting - 1);
