@@ -1,7 +1,7 @@
 """A stand-in for the API server of Kubernetes: api.py PORT keeps objects, lists and watches them.
 
 No admission, validation, defaults or controllers: enough for control planes that read resources and write in JSON, and for kubectl.
-lab/kubernetes.py plays the controllers."""
+lab/standin.py plays the controllers."""
 
 import http.server
 import json

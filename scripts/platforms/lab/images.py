@@ -1,5 +1,6 @@
 """The registry that the shipped files name, registry.example.com, and what it holds."""
 
+import hashlib
 import json
 import shutil
 
@@ -22,6 +23,12 @@ class Registry:
         (self.work / "ca.crt").chmod(0o644)
         self.environment = {"SSL_CERT_FILE": self.work / "ca.crt"}
         machine.call(HOST)
+        # The same as a plain file, for platforms that fetch code over HTTP; no agent has fetched `other.wasm` before.
+        self.name, self.sum = HOST, hashlib.sha256(wasm.read_bytes()).hexdigest()
+        self.files = self.work / "files"
+        self.files.mkdir()
+        for name in ("evenkeel.wasm", "other.wasm"):
+            shutil.copy(wasm, self.files / name)
         self.digest = self.image("evenkeel:0.1.0", wasm.read_bytes())
         # The same by a name that no agent has fetched before.
         self.image("evenkeel:0.1.1", wasm.read_bytes())
@@ -41,7 +48,7 @@ class Registry:
         return json.loads((folder / "oci/index.json").read_text())["manifests"][0]["digest"]
 
     def up(self):
-        self.process = self.machine.python("registry", "registry.py", self.images, self.work / "server.crt", self.work / "server.key")
+        self.process = self.machine.python("registry", "registry.py", self.images, self.files, self.work / "server.crt", self.work / "server.key")
         until("the registry", lambda: listens(GATE, 443))
 
     def away(self):

@@ -1,20 +1,18 @@
-"""Kubernetes as far as a control plane sees it: lab/api.py keeps the objects, a pod is a network namespace, and this test plays the
-kubelet and the controller of endpoints."""
+"""A real API server with etcd and the controller manager. This test plays the kubelet: a pod is a network namespace."""
 
 import json
 
-from .api_kinds import token
 from .machine import GATE, program, run, until
 
-PORT = 6443
-KUBECONFIG = f"""
+KUBECONFIG = """
 apiVersion: v1
 kind: Config
-clusters: [{{name: c, cluster: {{server: "http://127.0.0.1:{PORT}"}}}}]
-users: [{{name: u, user: {{}}}}]
-contexts: [{{name: x, context: {{cluster: c, user: u}}}}]
+clusters: [{name: c, cluster: {server: "https://127.0.0.1:6443", insecure-skip-tls-verify: true}}]
+users: [{name: u, user: {token: %s}}]
+contexts: [{name: x, context: {cluster: c, user: u}}]
 current-context: x
 """
+TOKEN = "admin-of-this-test"
 
 
 class Kubernetes:
@@ -23,19 +21,45 @@ class Kubernetes:
     def __init__(self, machine):
         self.machine, self.work = machine, machine.work / "kubernetes"
         self.kubeconfig = self.work / "kubeconfig"
-        self.services, self.pods, self.labels = {}, {}, {}
-        self.work.mkdir()
-        self.kubeconfig.write_text(KUBECONFIG)
-        self.machine.python("api", "api.py", PORT)
-        until("the API", lambda: self.kubectl("get", "--raw", "/readyz", check=False) == "ok")
-        self.space("default", "kube-system")
+        self.pods = {}
+        (self.work / "pki").mkdir(parents=True)
+        self.certificates()
+        self.control_plane()
         self.node("near", "near")
         self.node("far", "far")
 
-    def kubectl(self, verb, *arguments, text=None, check=True):
-        # There is no schema to validate by.
-        unchecked = ["--validate=false"] if verb == "apply" else []
-        return run(program("kubectl"), "--kubeconfig", self.kubeconfig, verb, *unchecked, *arguments, text=text, check=check)
+    def certificates(self):
+        self.kubeconfig.write_text(KUBECONFIG % TOKEN)
+        pki = self.work / "pki"
+        run("openssl", "genrsa", "-out", pki / "sa.key", "2048")
+        run("openssl", "rsa", "-in", pki / "sa.key", "-pubout", "-out", pki / "sa.pub")
+        (pki / "tokens.csv").write_text(f'{TOKEN},admin,admin,"system:masters"\n')
+        # For aggregated APIs such as external metrics: the API server's certificate as a proxy.
+        authority(pki / "proxy-ca", "front-proxy-ca")
+        certificate(pki / "proxy", pki / "proxy-ca", "front-proxy")
+
+    def control_plane(self):
+        start, pki = self.machine.start, self.work / "pki"
+        start("etcd", program("etcd"), "--data-dir", self.work / "data", "--log-level", "warn",
+            "--listen-client-urls", "http://127.0.0.1:12379", "--advertise-client-urls", "http://127.0.0.1:12379",
+            "--listen-peer-urls", "http://127.0.0.1:12380", "--unsafe-no-fsync")
+        start("kube-apiserver", program("kube-apiserver"), "--etcd-servers=http://127.0.0.1:12379", "--secure-port=6443",
+            "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", f"--cert-dir={self.work}/pki/api",
+            "--service-cluster-ip-range=10.96.0.0/16", f"--token-auth-file={pki}/tokens.csv",
+            f"--service-account-key-file={pki}/sa.pub", f"--service-account-signing-key-file={pki}/sa.key",
+            "--service-account-issuer=https://kubernetes.default.svc", "--authorization-mode=RBAC",
+            "--endpoint-reconciler-type=none", "--disable-admission-plugins=ServiceAccount", "--enable-aggregator-routing=true",
+            f"--requestheader-client-ca-file={pki}/proxy-ca.crt", "--requestheader-allowed-names=front-proxy",
+            f"--proxy-client-cert-file={pki}/proxy.crt", f"--proxy-client-key-file={pki}/proxy.key",
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-", "--requestheader-group-headers=X-Remote-Group",
+            "--requestheader-username-headers=X-Remote-User")
+        until("the API server", lambda: self.kubectl("get", "--raw", "/readyz", check=False) == "ok")
+        start("kube-controller-manager", program("kube-controller-manager"), f"--kubeconfig={self.kubeconfig}",
+            f"--service-account-private-key-file={pki}/sa.key", "--leader-elect=false", "--bind-address=127.0.0.1",
+            "--controllers=*,-nodelifecycle,-nodeipam,-service-lb-controller", "--horizontal-pod-autoscaler-sync-period=5s")
+
+    def kubectl(self, *arguments, text=None, check=True):
+        return run(program("kubectl"), "--kubeconfig", self.kubeconfig, *arguments, text=text, check=check)
 
     def get(self, *arguments):
         """An object as JSON; nothing where there is none."""
@@ -49,33 +73,31 @@ class Kubernetes:
         return self.kubectl("delete", "--ignore-not-found", "-f", "-", text=text if isinstance(text, str) else json.dumps(text))
 
     def crds(self, file):
-        """Custom resource definitions; some are larger than what a plain `apply` may note down."""
+        """Custom resource definitions; those of Envoy Gateway are larger than what `apply` may note down."""
         self.kubectl("apply", "--server-side", "-f", file)
+        self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
 
     def space(self, *names):
         for name in names:
             self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 
-    def token(self, space, account, audience):
-        return token(space, account, [audience])
+    def service(self, space, name, port, headless=False, **selector):
+        """A service; its address, which leads somewhere where a sidecar takes what is sent to it."""
+        ports = [{"name": "http", "port": port, "targetPort": port, "protocol": "TCP"}]
+        spec = {"selector": selector or {"app": name}, "ports": ports, **({"clusterIP": "None"} if headless else {})}
+        self.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": space}, "spec": self.defaults(spec)})
+        return self.get("service", name, "-n", space)["spec"]["clusterIP"]
+
+    def defaults(self, service):
+        """What the API server adds to a service by itself."""
+        return service
 
     def node(self, name, region):
         """A node in a region of its own; pods are bound to it by name."""
         labels = {"topology.kubernetes.io/region": region, "topology.kubernetes.io/zone": f"{region}-1"}
         self.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}})
 
-    def service(self, space, name, port, headless=False, **selector):
-        """A service; its address, which leads somewhere where a sidecar takes what is sent to it."""
-        selector = selector or {"app": name}
-        self.services[space, name] = (port, selector)
-        address = "None" if headless else f"10.96.0.{len(self.services)}"
-        ports = [{"name": "http", "port": port, "targetPort": port, "protocol": "TCP"}]
-        spec = {"type": "ClusterIP", "clusterIP": address, "clusterIPs": [address], "selector": selector, "ports": ports}
-        self.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": space}, "spec": spec})
-        self.list_endpoints()
-        return address
-
-    def pod(self, space, name, labels, port=8080, node="near"):
+    def pod(self, space, name, labels, port=8080, ready=True, node="near"):
         """A pod that runs in a network namespace of its name; its address."""
         address = self.machine.namespace(name)
         self.apply({
@@ -89,51 +111,39 @@ class Kubernetes:
             },
         })
         self.pods[name] = (space, address)
-        self.labels[name] = (labels, node)
+        self.ready(name, ready)
+        return address
+
+    def ready(self, name, ready=True):
+        """What a kubelet would say of the pod."""
+        space, address = self.pods[name]
+        state = "True" if ready else "False"
         status = {
             "phase": "Running",
             "podIP": address,
             "podIPs": [{"ip": address}],
             "hostIP": GATE,
-            "conditions": [{"type": kind, "status": "True"} for kind in ("Ready", "ContainersReady")],
+            "conditions": [{"type": kind, "status": state} for kind in ("Ready", "ContainersReady")],
         }
         self.kubectl("patch", "pod", name, "-n", space, "--subresource=status", "--type=merge", "-p", json.dumps({"status": status}))
-        self.list_endpoints()
-        return address
 
     def forget(self, name):
         """Deletes the pod's object, as when it ends; its processes go on until they are stopped."""
         space, _ = self.pods.pop(name)
         self.kubectl("delete", "pod", name, "-n", space, "--grace-period=0", "--force", check=False)
-        self.list_endpoints()
 
     def endpoints(self, space, service):
-        """The addresses that are listed for a service."""
+        """The addresses that the endpoint controller has made of the pods."""
         slices = self.get("endpointslices", "-n", space, "-l", f"kubernetes.io/service-name={service}") or {"items": []}
-        return {address for item in slices["items"] for endpoint in item["endpoints"] for address in endpoint["addresses"]}
+        return {address for item in slices["items"] for endpoint in item["endpoints"] or []
+            if endpoint["conditions"].get("ready") for address in endpoint["addresses"]}
 
-    def list_endpoints(self):
-        """What the controller of EndpointSlices does."""
-        for (space, service), (port, selector) in self.services.items():
-            endpoints = [
-                {
-                    "addresses": [address],
-                    "conditions": {"ready": True, "serving": True, "terminating": False},
-                    "nodeName": self.labels[pod][1],
-                    "zone": f"{self.labels[pod][1]}-1",
-                    "targetRef": {"kind": "Pod", "name": pod, "namespace": space},
-                }
-                for pod, (home, address) in self.pods.items()
-                if home == space and selector.items() <= self.labels[pod][0].items()
-            ]
-            self.apply({
-                "apiVersion": "discovery.k8s.io/v1",
-                "kind": "EndpointSlice",
-                "metadata": {"name": f"{service}-1", "namespace": space, "labels": {"kubernetes.io/service-name": service}},
-                "addressType": "IPv4",
-                "endpoints": endpoints,
-                "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
-            })
+    def token(self, space, account, audience):
+        until("the service account", lambda: self.get("serviceaccount", account, "-n", space))
+        return self.kubectl("-n", space, "create", "token", account, "--audience", audience, "--duration", "24h")
+
+    def version(self):
+        return json.loads(self.kubectl("get", "--raw", "/version"))["gitVersion"]
 
 
 def authority(path, name):

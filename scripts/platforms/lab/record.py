@@ -1,9 +1,11 @@
 """What was tried, what came of it, and the table of it that docs/platforms/ keeps."""
 
 import datetime
+import os
 import sys
 
 from .machine import REPO, say
+from .shop import REPLACED
 
 PAGE = REPO / "docs/platforms/results.md"
 
@@ -41,6 +43,20 @@ def counts(load):
     return f"{pods} of {load['sent']}; {load['failed']} failed"
 
 
+HEAD = """# What ran on the real platforms
+
+`make platforms` builds the control planes from their published sources, runs the shipped files on them, unchanged but for what a case
+names, and writes this page. Envoy is the stock one. Numbers are answers by pod.
+
+"""
+INTRODUCTIONS = {
+    "Istio": "Sidecars and agent are Istio's own, under STRICT mTLS; Istio's own extensions are not in a stock Envoy. Four pods answer, the third\n"
+    "twenty times slower than the others and the fourth in another region.",
+    "Envoy Gateway": "Proxies run with the arguments of the Deployment that Envoy Gateway makes. Three pods answer, the third twenty times slower\n"
+    "than the others.",
+}
+
+
 def write(records):
     """The page of results: a section for each platform that was run now, the other sections as they were."""
     sections = {}
@@ -49,21 +65,29 @@ def write(records):
             sections[part.split("\n", 1)[0]] = "## " + part.rstrip() + "\n"
     for record in records:
         if record.versions:
-            sections[record.platform] = section(record)
-    head = (
-        "# What ran on the real platforms\n\n"
-        "`make platforms` builds Istio's control plane and agent from their published sources, runs the shipped files on them, unchanged, under\n"
-        "STRICT mTLS, and writes this page. Envoy is the stock one, so that Istio's own extensions are not in it; Kubernetes' API server is a\n"
-        "stand-in. Four pods answer, the third twenty times slower than the others and the fourth in another region; numbers are answers by pod.\n\n"
-    )
-    PAGE.write_text(head + "\n".join(sections[name] for name in sorted(sections)))
+            sections[record.platform] = section(record, sections.get(record.platform, ""))
+    PAGE.write_text(HEAD + "\n".join(sections[name] for name in sorted(sections)))
 
 
-def section(record):
+def key(row):
+    """What a row of the table is about, without the figures in it."""
+    return row.split(" | ")[0].split(" (")[0]
+
+
+def section(record, old):
+    """Where parts of a suite were picked, their rows take the places of the old ones, and the other rows stay."""
     versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
     day = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    rows = [f"| {what} | {figures} | {'**' + '; '.join(faults).replace('|', '/') + '**' if faults else 'holds'} |" for what, figures, faults in record.rows]
-    return "\n".join([f"## {record.platform}", "", f"{day}: {versions}.", "", "| tried | seen | result |", "|---|---|---|", *rows, ""])
+    new = [f"| {what} | {figures} | {'**' + '; '.join(faults).replace('|', '/') + '**' if faults else 'holds'} |" for what, figures, faults in record.rows]
+    rows = {key(row): row for row in old.splitlines()[2:] if row.startswith("| ")} if os.environ.get("ONLY") else {}
+    for gone in ("| tried", "| the rest"):
+        rows.pop(gone, None)
+    rows |= {key(row): row for row in new}
+    told = f"{day}: {versions}.\n{INTRODUCTIONS[record.platform]}"
+    files = [line for line in old.splitlines() if line.startswith("- in `")] if os.environ.get("ONLY") else []
+    replaced = sorted({*files, *REPLACED})
+    table = [f"## {record.platform}", "", told, "", "| tried | seen | result |", "|---|---|---|", *rows.values(), ""]
+    return "\n".join([*table, "What some of these cases replace; the others leave the files as they are:", "", *replaced, ""] if replaced else table)
 
 
 def finish(records):

@@ -1,4 +1,5 @@
-"""A registry of images: registry.py LAYOUTS CERTIFICATE KEY serves the OCI layouts LAYOUTS/NAME:TAG over HTTPS, for pulling alone."""
+"""A registry of images: registry.py LAYOUTS FILES CERTIFICATE KEY serves the OCI layouts LAYOUTS/NAME:TAG over HTTPS, for pulling alone,
+and the files of FILES below /files."""
 
 import http.server
 import json
@@ -7,7 +8,7 @@ import re
 import ssl
 import sys
 
-LAYOUTS = pathlib.Path(sys.argv[1])
+LAYOUTS, FILES = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
 ASKED = re.compile(r"/v2/(?P<name>[a-z0-9/-]+)/(?P<kind>manifests|blobs)/(?P<reference>[\w.:-]+)")
 
 
@@ -34,6 +35,10 @@ class Registry(http.server.BaseHTTPRequestHandler):
         if self.path == "/v2/":
             self.reply(200, b"{}", {})
             return
+        folder, _, file = self.path.rpartition("/")
+        if folder == "/files" and (FILES / file).is_file():
+            self.reply(200, (FILES / file).read_bytes(), {"content-type": "application/wasm"})
+            return
         blob = asked and found(asked["name"], asked["kind"], asked["reference"])
         if not blob:
             self.reply(404, b'{"errors":[{"code":"MANIFEST_UNKNOWN"}]}', {"content-type": "application/json"})
@@ -54,6 +59,6 @@ class Registry(http.server.BaseHTTPRequestHandler):
 
 server = http.server.ThreadingHTTPServer(("0.0.0.0", 443), Registry)
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-context.load_cert_chain(sys.argv[2], sys.argv[3])
+context.load_cert_chain(sys.argv[3], sys.argv[4])
 server.socket = context.wrap_socket(server.socket, server_side=True)
 server.serve_forever()

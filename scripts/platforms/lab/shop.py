@@ -8,6 +8,8 @@ from .machine import HERE, REPO, Failed, listens, until
 
 HOST = "web.shop.svc.cluster.local:8080"
 QUICK, SLOW = 5, 100
+# What cases replaced in shipped files, for the record.
+REPLACED = set()
 
 
 def shipped(file, *replaced):
@@ -17,6 +19,7 @@ def shipped(file, *replaced):
         if old not in text:
             raise Failed(f"envoy/{file} has no {old!r}")
         text = text.replace(old, new)
+        REPLACED.add(f"- in `{file}`: `{' '.join(old.split())}` by `{' '.join(new.split())}`")
     return text
 
 

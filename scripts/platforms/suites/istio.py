@@ -5,10 +5,10 @@ import time
 
 from lab.images import Registry
 from lab.istio import Istio
-from lab.kubernetes import Kubernetes
 from lab.machine import run, until
 from lab.record import below, counts, none_failed
 from lab.shop import HOST, QUICK, SLOW, Load, Prometheus, shipped
+from lab.standin import cluster
 
 MTLS = {"security.istio.io/tlsMode": "istio"}
 STRICT = {
@@ -39,6 +39,7 @@ GATEWAYS = ("istio/gateway-stateful-session.yaml", "istio/gateway-override-host.
 NAME = "Istio"
 FILES = (SIDECAR, SIDECAR_OVERRIDE, EXTENSION, *GATEWAYS)
 IMAGE = "registry.example.com/evenkeel:0.1.0"
+DECISIONS, NOT_FOLLOWED = "policy.*fleet_decisions_total", "fleet_not_followed_total"
 NEAR, FAR = ("web-0", "web-1", "web-2"), "web-3"
 
 
@@ -46,7 +47,7 @@ class Shop:
     """The mesh with its pods; callers ask through their own sidecars or through the gateway."""
 
     def __init__(self, machine, wasm):
-        self.machine, self.kubernetes, self.processes = machine, Kubernetes(machine), {}
+        self.machine, self.kubernetes, self.processes = machine, cluster(machine), {}
         self.registry = Registry(machine, wasm)
         self.istio = Istio(self.kubernetes, self.registry)
         self.kubernetes.space("shop", "istio-ingress")
@@ -111,13 +112,16 @@ class Shop:
         self.kubernetes.forget(pod)
         return load, self.machine.log(f"proxy-{pod}")
 
-    def decisions(self, pod):
-        return sum(self.istio.stats(pod, "policy.*fleet_decisions_total").values())
+    def counted(self, pod, what):
+        return sum(self.istio.stats(pod, what).values())
 
     def steers(self, pod):
-        """Waits until requests are decided about, and then until the filter has seen enough of them."""
-        before = self.decisions(pod)
-        until(f"decisions in {pod}", lambda: not self.load(pod, 10, 50)["failed"] and self.decisions(pod) > before + 5, 60)
+        """Waits until requests are decided about and the decisions followed, and then until the filter has seen enough of them."""
+        def followed():
+            decisions, lost = self.counted(pod, DECISIONS), self.counted(pod, NOT_FOLLOWED)
+            failed = self.load(pod, 10, 50)["failed"]
+            return not failed and self.counted(pod, DECISIONS) > decisions + 5 and self.counted(pod, NOT_FOLLOWED) == lost
+        until(f"decisions in {pod} that are followed", followed, 60)
         self.load(pod, 400, 60)
 
     def under_load(self, pod, change, seconds=10, **named):
@@ -267,7 +271,7 @@ def tried(machine, wasm, record):
     shop = Shop(machine, wasm)
     record.versions = {
         "Istio": os.environ["ISTIO_MODULE_VERSION"],
-        "Kubernetes' API": "by a stand-in",
+        "Kubernetes": shop.kubernetes.version(),
         "Envoy": run(os.environ["ENVOY"], "--version").split("version: ")[1].split("/")[1],
     }
     only = os.environ.get("ONLY", "steering outages others collisions replacing outages-override").split()

@@ -142,6 +142,33 @@ fn the_patch_adds_to_the_protocol_options_and_replaces_none() -> Result<()> {
     Ok(())
 }
 
+/// A route's policy replaces the Gateway's unless it says otherwise, and what it says itself wins: nothing that a user may have chosen
+/// for connections, such as an idle time-out below the endpoints' own, is said here.
+#[test]
+fn the_policy_leaves_the_gateways_own_in_force() -> Result<()> {
+    for file in files_of("envoy-gateway")? {
+        let spec = &file.kind("BackendTrafficPolicy")[0]["spec"];
+        assert_eq!(spec["mergeType"], "StrategicMerge");
+        let fields: Vec<&str> = spec.as_object().context("a policy")?.keys().map(String::as_str).collect();
+        assert_eq!(fields, ["circuitBreaker", "loadBalancer", "mergeType", "targetRefs"]);
+        assert_eq!(spec["circuitBreaker"], json!({ "maxRequestsPerConnection": 0 }));
+    }
+    Ok(())
+}
+
+/// `endpointOverride` leaves the weights of backends out of the policy beneath it.
+#[test]
+fn the_patch_lets_the_weights_of_backends_count_without_the_header() -> Result<()> {
+    for file in files_of("envoy-gateway")? {
+        let proxy = proxy(&file, configuration(&file)?, &Place::default())?;
+        let policy = &proxy["static_resources"]["clusters"][0]["load_balancing_policy"]["policies"][0];
+        let beneath = &policy["typed_extension_config"]["typed_config"]["fallback_policy"]["policies"][0];
+        let config = &beneath["typed_extension_config"]["typed_config"];
+        assert_eq!(config["locality_lb_config"], json!({ "locality_weighted_lb_config": {} }));
+    }
+    Ok(())
+}
+
 #[test]
 fn every_file_makes_a_proxy_that_envoy_loads_with_the_filter_in_it() -> Result<()> {
     for file in files_of("envoy-gateway")? {
@@ -164,9 +191,14 @@ fn the_clusters_that_the_plugin_names_are_made_by_the_routes() -> Result<()> {
                 format!("httproute/{}/{}/rule/0", text("namespace"), text("name"))
             })
             .collect();
-        for name in [&configuration["upstreams"][0]["cluster"], &configuration["prometheus"]["cluster"]] {
-            assert!(routes.iter().any(|route| name == route), "{name} is none of {routes:?}");
-        }
+        // As a pattern, for the clusters that backends of the rule may have of their own.
+        let balanced = &configuration["upstreams"][0]["cluster"];
+        assert!(
+            routes.iter().any(|route| *balanced == format!("{route}*")),
+            "{balanced} is none of {routes:?}"
+        );
+        let prometheus = &configuration["prometheus"]["cluster"];
+        assert!(routes.iter().any(|route| prometheus == route), "{prometheus} is none of {routes:?}");
         let guard = file.kind("SecurityPolicy").into_iter().next().context("no SecurityPolicy")?;
         assert_eq!(guard["spec"]["targetRefs"][0]["name"], "prometheus");
         assert_eq!(guard["spec"]["authorization"]["defaultAction"], "Deny");
