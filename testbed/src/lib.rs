@@ -3,6 +3,7 @@
 //! - [`backend`]: HTTP servers with slots, log-normal work and faults that can be switched while they run.
 //! - [`load`]: an open-loop load generator that measures from the *intended* start of each request.
 //! - [`envoy`], [`prometheus`]: the real binaries, configured, started, watched and ended.
+//! - [`liar`], [`lies`], [`relay`]: a Prometheus or an admin interface that lies, and a line that cuts and falsifies.
 //! - [`process`], [`ports`], [`tools`]: children that die with us, free ports, where the binaries are.
 //! - [`table`], [`chart`], [`screen`]: how results are shown.
 
@@ -15,10 +16,13 @@ pub mod clock;
 pub mod envoy;
 pub mod http;
 pub mod http2;
+pub mod liar;
+pub mod lies;
 pub mod load;
 pub mod ports;
 pub mod process;
 pub mod prometheus;
+pub mod relay;
 pub mod screen;
 pub mod table;
 pub mod tools;

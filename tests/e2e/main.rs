@@ -5,8 +5,6 @@
 //! `make setup build`.
 
 mod browser;
-mod liar;
-mod lies;
 mod malformed;
 mod raw;
 mod scene;

@@ -8,12 +8,12 @@ use std::time::Duration;
 use testbed::anyhow::Result;
 use testbed::backend::Behaviour;
 use testbed::envoy::Filter;
+use testbed::liar::{Liar, http};
 use testbed::serde_json::{Value, json};
 use testbed::tokio::task::block_in_place;
 use testbed::{envoy, tokio};
 
 use crate::browser::Browser;
-use crate::liar::{Liar, http};
 use crate::scene::{Scene, Stage};
 
 /// What executes wherever text is taken for HTML, script or an attribute: it would change the page's title.

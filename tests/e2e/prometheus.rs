@@ -5,12 +5,12 @@ use std::time::Duration;
 use testbed::anyhow::Result;
 use testbed::backend::{self, Behaviour, Kind};
 use testbed::envoy;
+use testbed::liar::{Liar, json as good};
+use testbed::lies;
 use testbed::load::Load;
 use testbed::serde_json::json;
 use testbed::tokio;
 
-use crate::liar::{Liar, json as good};
-use crate::lies;
 use crate::scene::Stage;
 
 const FAILING: &str = "prometheus poll failed";

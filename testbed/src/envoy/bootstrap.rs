@@ -25,7 +25,7 @@ impl Files {
     }
 
     /// Writes everything; returns the bootstrap's path.
-    pub(super) fn write(&self, config: &Config) -> Result<PathBuf> {
+    pub(super) fn write(&self, config: &Config, beside: SocketAddr) -> Result<PathBuf> {
         let mut clusters: Vec<Value> =
             config.clusters.iter().map(|cluster| self.cluster(cluster, config)).collect();
         for cluster in &config.clusters {
@@ -37,10 +37,11 @@ impl Files {
         if config.admin_cluster {
             clusters.push(service("envoy_admin", self.admin));
         }
+        let listeners: Vec<Value> = self.beside(config, beside).into_iter().collect();
         let mut bootstrap = json!({
             "node": { "id": "testbed", "cluster": "testbed" },
             "admin": { "address": socket(self.admin) },
-            "static_resources": { "clusters": clusters },
+            "static_resources": { "clusters": clusters, "listeners": listeners },
         });
         if config.discovered_filters {
             for filter in &config.filters {
@@ -57,10 +58,21 @@ impl Files {
                 &json!({ "dynamic_resources": { "lds_config": self.source("listeners.json") } }),
             );
         } else {
-            merge(&mut bootstrap, &json!({ "static_resources": { "listeners": [self.listener(config)] } }));
+            let all: Vec<Value> = listeners.into_iter().chain([self.listener(config)]).collect();
+            merge(&mut bootstrap, &json!({ "static_resources": { "listeners": all } }));
         }
         merge(&mut bootstrap, &config.extra);
         self.put("envoy.json", &bootstrap)
+    }
+
+    /// The listener that no filter is in, and that never changes.
+    fn beside(&self, config: &Config, address: SocketAddr) -> Option<Value> {
+        let named = config.clusters.iter().find(|cluster| config.beside.as_ref() == Some(&cluster.name))?;
+        let only = Cluster { prefix: "/".to_owned(), ..named.clone() };
+        let config = Config { filters: Vec::new(), clusters: vec![only], ..config.clone() };
+        let mut listener = Self::new(&self.directory, address, self.admin).listener(&config);
+        merge(&mut listener, &json!({ "name": "beside" }));
+        Some(listener)
     }
 
     pub(super) fn write_listener(&self, config: &Config) -> Result<PathBuf> {

@@ -1,6 +1,7 @@
 //! A real Envoy: configured, started, watched, reconfigured, ended.
 
 mod bootstrap;
+mod cluster;
 mod policy;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub use cluster::{Cluster, EndpointState};
 pub use policy::{Filter, Policy};
 
 use crate::process::{Running, ready};
@@ -61,6 +63,8 @@ pub struct Config {
     pub discovered_filters: bool,
     /// Whether [`Envoy::hot_restart`] can put a new process in the place of this one; asks for a `drain`.
     pub hot_restart: bool,
+    /// The cluster of a second listener, [`Envoy::beside`]: everything goes there, and no filter sees it.
+    pub beside: Option<String>,
     /// Extra members of the bootstrap's top level, for instance `stats_config`.
     pub extra: Value,
     /// Envoy's component log levels.
@@ -87,6 +91,7 @@ impl Default for Config {
             dynamic: false,
             discovered_filters: false,
             hot_restart: false,
+            beside: None,
             extra: Value::Null,
             log_levels: "wasm:info,dynamic_modules:info,config:info".to_owned(),
             environment: Vec::new(),
@@ -101,73 +106,12 @@ impl Config {
     }
 }
 
-/// An upstream cluster. The first one takes `/`, each other one the requests under its `prefix`.
-#[derive(Clone, Debug)]
-pub struct Cluster {
-    /// Its name.
-    pub name: String,
-    /// The path prefix that is routed to it.
-    pub prefix: String,
-    /// Its endpoints.
-    pub endpoints: Vec<SocketAddr>,
-    /// How Envoy balances it.
-    pub policy: Policy,
-    /// How long connecting may take.
-    pub connect_timeout: Duration,
-    /// Whether it speaks HTTP/2.
-    pub http2: bool,
-    /// The path of active health checks, if any: every second, three failures, one success.
-    pub health_check: Option<String>,
-    /// HTTP filters that see each attempt, before the one that takes the steering header away.
-    pub upstream_filters: Vec<Filter>,
-    /// Members that are added to the cluster or replace its own.
-    pub extra: Value,
-}
-
-impl Cluster {
-    /// A cluster that takes every path.
-    pub fn new(name: &str, endpoints: Vec<SocketAddr>, policy: Policy) -> Self {
-        Self {
-            name: name.to_owned(),
-            prefix: "/".to_owned(),
-            endpoints,
-            policy,
-            connect_timeout: Duration::from_secs(1),
-            http2: false,
-            health_check: None,
-            upstream_filters: Vec::new(),
-            extra: Value::Null,
-        }
-    }
-}
-
-/// An endpoint as a control plane announces it over EDS.
-#[derive(Clone, Debug)]
-pub struct EndpointState {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// `HEALTHY`, `UNHEALTHY`, `DRAINING`, `TIMEOUT` or `DEGRADED`.
-    pub health: &'static str,
-    /// Its load-balancing weight, 1 or more.
-    pub weight: u32,
-    /// The zone of its locality.
-    pub zone: String,
-    /// 0 is used first.
-    pub priority: u32,
-}
-
-impl EndpointState {
-    /// A healthy endpoint without a zone.
-    pub fn new(address: SocketAddr) -> Self {
-        Self { address, health: "HEALTHY", weight: 1, zone: String::new(), priority: 0 }
-    }
-}
-
 /// A running Envoy. Dropping it kills it.
 #[derive(Debug)]
 pub struct Envoy {
     config: Config,
     listener: SocketAddr,
+    beside: SocketAddr,
     admin: SocketAddr,
     process: Running,
     bootstrap: PathBuf,
@@ -246,13 +190,14 @@ impl Envoy {
     /// Starts it and waits until it serves.
     pub async fn start(config: Config) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("testbed-envoy-").tempdir()?;
-        let (listener, admin) = (ports::free()?, ports::free()?);
+        let (listener, beside, admin) = (ports::free()?, ports::free()?, ports::free()?);
         let files = bootstrap::Files::new(directory.path(), listener, admin);
-        let path = files.write(&config)?;
+        let path = files.write(&config, beside)?;
         let process = spawn(&config, &path, directory.path(), &Generation::of(&config))?;
         let mut envoy = Self {
             config,
             listener,
+            beside,
             admin,
             process,
             bootstrap: path,
@@ -307,6 +252,11 @@ impl Envoy {
     /// Where it takes requests.
     pub fn address(&self) -> SocketAddr {
         self.listener
+    }
+
+    /// Where the second listener takes requests, if there is one.
+    pub fn beside(&self) -> SocketAddr {
+        self.beside
     }
 
     /// Where its admin interface is.

@@ -84,6 +84,6 @@ pub fn all(names: &[String]) -> Vec<(&'static str, Lie)> {
         ("headers without end", raw(format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "x".repeat(1_000_000)))),
         ("another protocol", raw("SSH-2.0-OpenSSH_9.2\r\n")),
         ("a closed connection", raw("")),
-        ("silence", None),
+        ("silence", Lie::Silence),
     ]
 }

@@ -1,20 +1,31 @@
-//! A Prometheus that lies: it answers whatever it is told to, byte for byte, and counts how often it is asked.
+//! A Prometheus or an admin interface that lies: it answers whatever it is told to, byte for byte, and counts how often it is
+//! asked.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use testbed::anyhow::Result;
-use testbed::tokio::io::{AsyncReadExt, AsyncWriteExt};
-use testbed::tokio::net::{TcpListener, TcpStream};
-use testbed::tokio::task::JoinHandle;
-use testbed::{ports, tokio, wait};
+use anyhow::Result;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 
-/// An answer as bytes; `None` is silence until the asker gives up.
-pub type Lie = Option<Arc<[u8]>>;
+use crate::{ports, wait};
+
+/// What is answered.
+#[derive(Clone, Debug)]
+pub enum Lie {
+    /// These bytes; then the connection is closed.
+    Bytes(Arc<[u8]>),
+    /// The first once, the second again and again until the asker gives up.
+    Endless(Arc<[u8]>, Arc<[u8]>),
+    /// Nothing, until the asker gives up.
+    Silence,
+}
 
 /// A running liar. Dropping it ends it.
+#[derive(Debug)]
 pub struct Liar {
     address: SocketAddr,
     lie: Arc<Mutex<Lie>>,
@@ -23,7 +34,7 @@ pub struct Liar {
 }
 
 impl Liar {
-    /// Starts with an honest answer that holds nothing.
+    /// Starts with an honest answer of a Prometheus that holds nothing.
     pub async fn start() -> Result<Self> {
         let listener = TcpListener::bind((ports::LOOPBACK, 0)).await?;
         let address = listener.local_addr()?;
@@ -44,14 +55,19 @@ impl Liar {
         self.address
     }
 
-    /// How many queries it got.
+    /// How many queries it got, or questions for clusters.
     pub fn asked(&self) -> u64 {
         self.asked.load(Ordering::SeqCst)
     }
 
+    /// Answers `lie` from now on.
+    pub fn set(&self, lie: Lie) {
+        *lock(&self.lie) = lie;
+    }
+
     /// Answers `lie` from now on, and waits until that was asked for twice.
     pub async fn tell(&self, what: &str, lie: Lie) -> Result<()> {
-        *self.lie.lock().expect("nobody panics holding it") = lie;
+        self.set(lie);
         let before = self.asked();
         wait::until(&format!("two queries while the answer is {what}"), Duration::from_secs(15), || async {
             (self.asked() >= before + 2).then_some(())
@@ -66,6 +82,10 @@ impl Drop for Liar {
     }
 }
 
+fn lock(lie: &Mutex<Lie>) -> MutexGuard<'_, Lie> {
+    lie.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
 async fn answer_one(mut stream: TcpStream, lie: Arc<Mutex<Lie>>, asked: Arc<AtomicU64>) {
     let (mut request, mut chunk) = (Vec::new(), [0; 4096]);
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -74,16 +94,22 @@ async fn answer_one(mut stream: TcpStream, lie: Arc<Mutex<Lie>>, asked: Arc<Atom
             _ => return,
         }
     }
-    let query = request.starts_with(b"GET /api/v1/query?");
-    asked.fetch_add(u64::from(query), Ordering::SeqCst);
-    let answer = lie.lock().expect("nobody panics holding it").clone();
+    let counted = request.starts_with(b"GET /api/v1/query?") || request.starts_with(b"GET /clusters");
+    asked.fetch_add(u64::from(counted), Ordering::SeqCst);
+    let answer = lock(&lie).clone();
     match answer {
-        Some(bytes) => {
-            let _whoever_asked_may_have_left = stream.write_all(&bytes).await;
+        Lie::Bytes(bytes) => {
+            let _the_asker_may_have_left = stream.write_all(&bytes).await;
             let _ = stream.shutdown().await;
         }
+        Lie::Endless(head, part) => {
+            let mut sent = stream.write_all(&head).await;
+            while sent.is_ok() {
+                sent = stream.write_all(&part).await;
+            }
+        }
         // Reading ends when the other side gives up.
-        None => while let Ok(1..) = stream.read(&mut chunk).await {},
+        Lie::Silence => while let Ok(1..) = stream.read(&mut chunk).await {},
     }
 }
 
@@ -102,7 +128,14 @@ pub fn json(body: impl AsRef<[u8]>) -> Lie {
     http("200 OK", "application/json", body)
 }
 
+/// A good answer that begins with this body and never ends.
+pub fn endless(begin: &str) -> Lie {
+    let head =
+        format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{begin}");
+    Lie::Endless(head.as_bytes().into(), vec![b' '; 64 << 10].into())
+}
+
 /// Any bytes at all.
 pub fn raw(bytes: impl AsRef<[u8]>) -> Lie {
-    Some(bytes.as_ref().into())
+    Lie::Bytes(bytes.as_ref().into())
 }

@@ -1,0 +1,70 @@
+//! A cluster and its endpoints.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Filter, Policy};
+
+/// An upstream cluster. The first one takes `/`, each other one the requests under its `prefix`.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// Its name.
+    pub name: String,
+    /// The path prefix that is routed to it.
+    pub prefix: String,
+    /// Its endpoints.
+    pub endpoints: Vec<SocketAddr>,
+    /// How Envoy balances it.
+    pub policy: Policy,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// Whether it speaks HTTP/2.
+    pub http2: bool,
+    /// The path of active health checks, if any: every second, three failures, one success.
+    pub health_check: Option<String>,
+    /// HTTP filters that see each attempt, before the one that takes the steering header away.
+    pub upstream_filters: Vec<Filter>,
+    /// Members that are added to the cluster or replace its own.
+    pub extra: Value,
+}
+
+impl Cluster {
+    /// A cluster that takes every path.
+    pub fn new(name: &str, endpoints: Vec<SocketAddr>, policy: Policy) -> Self {
+        Self {
+            name: name.to_owned(),
+            prefix: "/".to_owned(),
+            endpoints,
+            policy,
+            connect_timeout: Duration::from_secs(1),
+            http2: false,
+            health_check: None,
+            upstream_filters: Vec::new(),
+            extra: Value::Null,
+        }
+    }
+}
+
+/// An endpoint as a control plane announces it over EDS.
+#[derive(Clone, Debug)]
+pub struct EndpointState {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// `HEALTHY`, `UNHEALTHY`, `DRAINING`, `TIMEOUT` or `DEGRADED`.
+    pub health: &'static str,
+    /// Its load-balancing weight, 1 or more.
+    pub weight: u32,
+    /// The zone of its locality.
+    pub zone: String,
+    /// 0 is used first.
+    pub priority: u32,
+}
+
+impl EndpointState {
+    /// A healthy endpoint without a zone.
+    pub fn new(address: SocketAddr) -> Self {
+        Self { address, health: "HEALTHY", weight: 1, zone: String::new(), priority: 0 }
+    }
+}

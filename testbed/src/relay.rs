@@ -1,0 +1,262 @@
+//! What can go wrong between a proxy and a server that is well: a relay that cuts, delays and falsifies what it carries.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::{clock, ports};
+
+const REBIND: Duration = Duration::from_millis(20);
+const EVERY: Duration = Duration::from_millis(20);
+/// Within the status line and the first header of any answer.
+const HEAD_PART: usize = 24;
+
+/// What the relay does with the bytes, from the next of them on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// Carries them.
+    Pass,
+    /// Closes the listener and resets the connections: connecting is refused.
+    Refuse,
+    /// Accepts connections and carries nothing, as a stopped process does; what came meanwhile is carried afterwards.
+    Hang,
+    /// Delivers an answer so many bytes at a time.
+    Drip {
+        /// Bytes of a part.
+        bytes: usize,
+        /// Between two parts.
+        every: Duration,
+    },
+    /// Resets the connection within an answer's headers.
+    CutHead,
+    /// Resets the connection before an answer's last byte.
+    CutBody,
+    /// Says this in place of an answer, and closes.
+    Say(Arc<[u8]>),
+    /// Answers with a head that announces no length, and an event every 20 ms without end.
+    Endless,
+    /// Adds a GOAWAY (HTTP/2) to the first bytes of the server's.
+    GoAway {
+        /// Whether all that was asked will still be answered; else none of it will, and the connection ends.
+        graceful: bool,
+    },
+}
+
+impl Wire {
+    /// A TLS server's answer to one that does not speak TLS: the fatal alert 40, `handshake_failure` (RFC 5246, 7.2).
+    pub fn tls_alert() -> Self {
+        Self::Say([0x15, 0x03, 0x01, 0x00, 0x02, 0x02, 0x28].as_slice().into())
+    }
+
+    /// Bytes that are no protocol's.
+    pub fn garbage() -> Self {
+        Self::Say((0_u32..512).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect())
+    }
+}
+
+/// A running relay. Dropping it ends it.
+#[derive(Debug)]
+pub struct Relay {
+    address: SocketAddr,
+    wire: watch::Sender<Wire>,
+    server: JoinHandle<()>,
+}
+
+impl Relay {
+    /// Carries everything to `target` at first.
+    pub async fn start(target: SocketAddr) -> Result<Self> {
+        let listener = ports::listen().await?;
+        let address = listener.local_addr()?;
+        let wire = watch::Sender::new(Wire::Pass);
+        let server = tokio::spawn(serve(listener, address, target, wire.subscribe()));
+        Ok(Self { address, wire, server })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Treats all bytes like this from now on.
+    pub fn set(&self, wire: Wire) {
+        self.wire.send_replace(wire);
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+async fn serve(
+    listener: TcpListener,
+    address: SocketAddr,
+    target: SocketAddr,
+    mut wire: watch::Receiver<Wire>,
+) {
+    let mut listener = Some(listener);
+    loop {
+        if *wire.borrow_and_update() == Wire::Refuse {
+            listener = None;
+            if wire.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
+        let Some(open) = &listener else {
+            listener = TcpListener::bind(address).await.ok();
+            if listener.is_none() {
+                clock::sleep(REBIND).await;
+            }
+            continue;
+        };
+        tokio::select! {
+            accepted = open.accept() => {
+                if let Ok((stream, _)) = accepted {
+                    tokio::spawn(carry(stream, target, wire.clone()));
+                }
+            }
+            changed = wire.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// One connection, until either side ends it or it is cut.
+async fn carry(mut client: TcpStream, target: SocketAddr, wire: watch::Receiver<Wire>) {
+    let _ = client.set_nodelay(true);
+    let Ok(mut server) = TcpStream::connect(target).await else {
+        let _ = client.set_zero_linger();
+        return;
+    };
+    let _ = server.set_nodelay(true);
+    if exchange(&mut client, &mut server, wire).await.is_none() {
+        let _ = client.set_zero_linger();
+    }
+}
+
+/// `None` if the connection is to be reset.
+async fn exchange(
+    client: &mut TcpStream,
+    server: &mut TcpStream,
+    mut wire: watch::Receiver<Wire>,
+) -> Option<()> {
+    let (mut asked, mut answered) = (vec![0; 16 << 10], vec![0; 16 << 10]);
+    let mut told_to_go = false;
+    loop {
+        let now = wire.borrow_and_update().clone();
+        match now {
+            Wire::Refuse => return None,
+            Wire::Hang => {
+                wire.changed().await.ok()?;
+                continue;
+            }
+            _ => {}
+        }
+        tokio::select! {
+            read = client.read(&mut asked) => {
+                let count = read.ok().filter(|count| *count > 0);
+                // An orderly end of the client's is one of the connection.
+                let Some(count) = count else { return Some(()) };
+                match now {
+                    Wire::Say(bytes) => {
+                        client.write_all(&bytes).await.ok()?;
+                        return client.shutdown().await.ok();
+                    }
+                    Wire::Endless => return events(client, &mut wire).await,
+                    _ => server.write_all(&asked[..count]).await.ok()?,
+                }
+            }
+            read = server.read(&mut answered) => {
+                let count = read.ok().filter(|count| *count > 0)?;
+                let part = &answered[..count];
+                match now {
+                    Wire::Drip { bytes, every } => drip(client, part, bytes, every).await?,
+                    Wire::CutHead => {
+                        client.write_all(&part[..count.min(HEAD_PART)]).await.ok()?;
+                        return None;
+                    }
+                    Wire::CutBody => {
+                        client.write_all(&part[..count - 1]).await.ok()?;
+                        return None;
+                    }
+                    Wire::GoAway { graceful } => {
+                        client.write_all(part).await.ok()?;
+                        if !std::mem::replace(&mut told_to_go, true) {
+                            client.write_all(&go_away(graceful)).await.ok()?;
+                        }
+                        if !graceful {
+                            return client.shutdown().await.ok();
+                        }
+                    }
+                    _ => client.write_all(part).await.ok()?,
+                }
+            }
+            changed = wire.changed() => changed.ok()?,
+        }
+    }
+}
+
+async fn drip(client: &mut TcpStream, part: &[u8], bytes: usize, every: Duration) -> Option<()> {
+    for drop in part.chunks(bytes.max(1)) {
+        client.write_all(drop).await.ok()?;
+        clock::sleep(every).await;
+    }
+    Some(())
+}
+
+/// An answer that never ends, until the client or the wire does.
+async fn events(client: &mut TcpStream, wire: &mut watch::Receiver<Wire>) -> Option<()> {
+    let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+    client.write_all(head).await.ok()?;
+    loop {
+        client.write_all(b"data: tick\n\n").await.ok()?;
+        tokio::select! {
+            () = clock::sleep(EVERY) => {}
+            _ = wire.changed() => return None,
+        }
+    }
+}
+
+/// A GOAWAY frame without an error (RFC 9113, 6.8): of all streams, or of none, it says that they will be answered.
+fn go_away(graceful: bool) -> [u8; 17] {
+    let last: u32 = if graceful { 0x7fff_ffff } else { 0 };
+    let mut frame = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    frame[9..13].copy_from_slice(&last.to_be_bytes());
+    frame
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::{Backend, Config};
+    use crate::http;
+
+    #[tokio::test]
+    async fn what_it_carries_is_whole_until_it_is_cut() -> Result<()> {
+        let backend =
+            Backend::start(Config { median: Duration::from_millis(1), ..Config::default() }).await?;
+        let relay = Relay::start(backend.address()).await?;
+        let at = relay.address();
+        assert_eq!(http::get(at, "/bytes/100000").await?.body.len(), 100_000);
+        let drip = Wire::Drip { bytes: 50, every: Duration::from_millis(1) };
+        for (wire, good) in [(Wire::Pass, true), (drip, true), (Wire::CutHead, false), (Wire::CutBody, false)]
+        {
+            relay.set(wire.clone());
+            assert_eq!(http::get(at, "/").await.is_ok_and(|answer| answer.status == 200), good, "{wire:?}");
+        }
+        for wire in [Wire::tls_alert(), Wire::garbage(), Wire::Refuse] {
+            relay.set(wire.clone());
+            assert!(http::get(at, "/").await.is_err(), "{wire:?}");
+        }
+        relay.set(Wire::Pass);
+        let back = || async { http::get(at, "/").await.is_ok().then_some(()) };
+        crate::wait::until("the listener to be back", Duration::from_secs(5), back).await
+    }
+}
