@@ -74,6 +74,14 @@ test-node: setup-rust
 trials: setup build ## the long trials that make test leaves out: minutes each, with figures
 	$(with_tools) cargo test --workspace -- --ignored --nocapture
 
+.PHONY: chaos
+chaos: setup build ## faults on a real Envoy, with evenkeel and without it: docs/chaos.md (20 minutes; CHAOS="--only Prometheus", CHAOS=--list)
+	@$(with_tools) cargo run --package chaos --bin chaos -- $(or $(CHAOS),--into docs/chaos.md)
+
+.PHONY: soak
+soak: setup build ## endpoints, configurations and faults in churn through one Envoy; does anything drift? (SOAK_MINUTES=60)
+	@$(with_tools) cargo run --package chaos --bin soak -- --minutes "$(or $(SOAK_MINUTES),60)" --picture docs/images/chaos/soak.svg --into docs/chaos.md
+
 .PHONY: fuzz
 fuzz: setup-rust ## coverage-guided fuzzing of everything hostile (TARGETS="admin shared", FUZZ_SECONDS=60 each)
 	@FUZZ_SECONDS="$(or $(FUZZ_SECONDS),60)" scripts/fuzz $(TARGETS)

@@ -1,0 +1,95 @@
+//! One fault, with evenkeel and without it at the same time.
+
+use std::time::Duration;
+
+use testbed::anyhow::{Context, Result};
+use testbed::clock;
+use testbed::load::{Report, Summary};
+
+use crate::chance::{Arm, explained};
+use crate::faults::Fault;
+use crate::rest;
+use crate::world::World;
+
+/// How long each part of a trial takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Length {
+    /// Load before the fault.
+    pub before: Duration,
+    /// The fault.
+    pub fault: Duration,
+    /// Load after it.
+    pub after: Duration,
+}
+
+impl Length {
+    /// A fault of so many seconds.
+    pub fn of(seconds: u64) -> Self {
+        let part = Duration::from_secs((seconds / 3).clamp(2, 6));
+        Self { before: part, fault: Duration::from_secs(seconds), after: part }
+    }
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The fault.
+    pub name: &'static str,
+    /// What the clients of evenkeel's listener saw from the fault's beginning on.
+    pub with: Summary,
+    /// What those of the other saw.
+    pub alone: Summary,
+    /// From the end of the load until every endpoint had its part again.
+    pub back: Option<Duration>,
+    /// Resident bytes before and after.
+    pub resident: (u64, u64),
+    /// The probability that the difference in failures is chance.
+    pub chance: f64,
+    /// What did not hold.
+    pub complaints: Vec<String>,
+}
+
+impl Outcome {
+    /// Failures and requests of a side.
+    pub fn arm(summary: &Summary) -> Arm {
+        Arm { failed: summary.failed, requests: summary.requests }
+    }
+}
+
+/// Runs it. `level` is how improbable a difference has to be to count.
+pub async fn run(fault: Fault, length: Length, level: f64) -> Result<Outcome> {
+    let name = fault.name;
+    attempt(fault, length, level).await.with_context(|| name.to_owned())
+}
+
+async fn attempt(fault: Fault, length: Length, level: f64) -> Result<Outcome> {
+    let mut world = World::open(fault.setting).await?;
+    let all = (length.before + length.fault + length.after).as_secs_f64();
+    let (with, alone) = (world.load(true, all).start().await?, world.load(false, all).start().await?);
+    let begin = with.started() + length.before;
+    clock::sleep_until(begin).await;
+    let before = world.memory().await?;
+    fault.deed.begin(&mut world).await?;
+    let mut second = 1;
+    let end = begin + length.fault;
+    while begin + Duration::from_secs(second as u64) < end {
+        clock::sleep_until(begin + Duration::from_secs(second as u64)).await;
+        fault.deed.turn(&mut world, second).await?;
+        second += 1;
+    }
+    clock::sleep_until(end).await;
+    fault.deed.end(&mut world).await?;
+    let (with, alone) = (with.finish().await, alone.finish().await);
+    let since = |report: &Report| report.between(length.before, Duration::MAX);
+    let (with, alone) = (since(&with), since(&alone));
+    let chance = explained(Outcome::arm(&with), Outcome::arm(&alone));
+    let mut complaints = Vec::new();
+    if chance < level {
+        complaints.push(format!(
+            "{} failed with evenkeel, {} without: p = {chance:.1e}; {:?}, {:?}",
+            with.failed, alone.failed, with.statuses, alone.statuses
+        ));
+    }
+    let (back, after) = rest::check(&mut world, before, fault.deed.ends_a_vm(), &mut complaints).await?;
+    Ok(Outcome { name: fault.name, with, alone, back, resident: (before.1, after.1), chance, complaints })
+}

@@ -1,0 +1,334 @@
+//! One Envoy with two listeners over the same endpoints, and all that a fault can hit.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use testbed::anyhow::{Context, Result};
+use testbed::backend::{self, Backend};
+use testbed::envoy::{self, Cluster, Envoy, Filter, Policy};
+use testbed::liar::{self, Liar};
+use testbed::load::Load;
+use testbed::process::Running;
+use testbed::prometheus::{self, Prometheus};
+use testbed::relay::Relay;
+use testbed::serde_json::{Value, json};
+use testbed::tempfile::TempDir;
+use testbed::{http, ports, tempfile, tools, wait};
+
+use crate::fuse;
+use crate::stepping::Stepping;
+
+/// Endpoints of both listeners.
+pub const ENDPOINTS: usize = 5;
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The variable that makes the program `chaos` a backend, which can be killed and stopped.
+pub const AS_BACKEND: &str = "CHAOS_BACKEND";
+
+/// Where evenkeel learns something from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A real Prometheus, which scrapes the backends.
+    Prometheus,
+    /// Something in its place that answers what it is told to.
+    FalsePrometheus,
+    /// Something in the place of Envoy's admin interface.
+    FalseAdmin,
+    /// Envoy's admin interface.
+    Admin,
+}
+
+/// What a world is made of.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// Requests a second at each listener.
+    pub rate: f64,
+    /// The path that is asked for.
+    pub path: String,
+    /// The first endpoint is a process of its own, this program; else it is behind a relay.
+    pub process: Option<PathBuf>,
+    /// Whether the backends are spoken to in HTTP/2.
+    pub http2: bool,
+    /// What evenkeel learns from beside its own requests.
+    pub source: Option<Source>,
+    /// Members of both clusters.
+    pub cluster: Value,
+    /// The rest of Envoy's configuration.
+    pub proxy: envoy::Config,
+    /// Whether a request with many headers ends the filter's VM.
+    pub fuse: bool,
+    /// Whether Envoy's wall clock can be set.
+    pub clock: bool,
+    /// A file whose number is Envoy's pressure, and the action of the overload manager that it triggers from 0.9 on.
+    pub overload: Option<&'static str>,
+}
+
+impl Default for Setting {
+    fn default() -> Self {
+        Self {
+            rate: 100.0,
+            path: "/".to_owned(),
+            process: None,
+            http2: false,
+            source: None,
+            cluster: Value::Null,
+            proxy: envoy::Config { route_timeout: Duration::from_secs(1), ..envoy::Config::default() },
+            fuse: false,
+            clock: false,
+            overload: None,
+        }
+    }
+}
+
+/// All of it, running. Dropping it ends it.
+pub struct World {
+    /// The proxy.
+    pub envoy: Envoy,
+    /// Where it listens, the first one first.
+    pub endpoints: Vec<SocketAddr>,
+    /// Those that run in this process; behind a relay the first endpoint is the first of them.
+    pub backends: Vec<Backend>,
+    /// In front of the first endpoint.
+    pub relay: Option<Relay>,
+    /// The first endpoint, if it is a process of its own.
+    pub child: Option<Child>,
+    /// A real Prometheus.
+    pub prometheus: Option<Prometheus>,
+    /// Whatever stands in the place of Prometheus or of the admin interface.
+    pub liar: Option<Liar>,
+    /// Envoy's wall clock, if it can be set.
+    pub clock: Option<Stepping>,
+    /// What the admin interface really said.
+    pub honest: String,
+    setting: Setting,
+    directory: TempDir,
+}
+
+/// A backend in a process of its own.
+pub struct Child {
+    /// The process, until it is killed.
+    pub process: Option<Running>,
+    program: PathBuf,
+    address: SocketAddr,
+}
+
+impl Child {
+    /// Starts it, again on the same port, and waits until it answers.
+    pub async fn start(&mut self, log: &Path) -> Result<()> {
+        let mut command = Command::new(&self.program);
+        command
+            .env(AS_BACKEND, "1")
+            .env("BACKEND_LISTEN", self.address.to_string())
+            .env("BACKEND_MEDIAN", "8ms");
+        self.process = Some(Running::spawn("backend", command, log)?);
+        let address = self.address;
+        wait::until("the backend to answer", PATIENCE, || async move { http::get(address, "/").await.ok() })
+            .await?;
+        Ok(())
+    }
+}
+
+impl World {
+    /// Starts everything, and waits until evenkeel knows its endpoints.
+    pub async fn open(setting: Setting) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let config =
+            backend::Config { median: Duration::from_millis(8), sigma: 0.3, ..backend::Config::default() };
+        let backends =
+            Backend::start_many(ENDPOINTS - usize::from(setting.process.is_some()), config).await?;
+        let mut endpoints: Vec<SocketAddr> = backends.iter().map(Backend::address).collect();
+        let (mut child, mut relay) = (None, None);
+        if let Some(program) = &setting.process {
+            let mut first = Child { process: None, program: program.clone(), address: ports::free()? };
+            first.start(&directory.path().join("backend.log")).await?;
+            endpoints.insert(0, first.address);
+            child = Some(first);
+        } else {
+            let line = Relay::start(backends[0].address()).await?;
+            endpoints[0] = line.address();
+            relay = Some(line);
+        }
+        let (mut prometheus, mut liar) = (None, None);
+        let mut proxy = setting.proxy.clone();
+        match setting.source {
+            Some(Source::Prometheus) => {
+                let scrape = prometheus::Config::job("web", endpoints.clone());
+                let real = Prometheus::start(&scrape).await?;
+                proxy.services.push(("prometheus".to_owned(), real.address()));
+                prometheus = Some(real);
+            }
+            Some(Source::Admin) => proxy.admin_cluster = true,
+            Some(_) => {
+                let false_one = Liar::start().await?;
+                proxy.services.push(("prometheus".to_owned(), false_one.address()));
+                liar = Some(false_one);
+            }
+            None => {}
+        }
+        let cluster = |name: &str, policy| Cluster {
+            http2: setting.http2,
+            extra: setting.cluster.clone(),
+            ..Cluster::new(name, endpoints.clone(), policy)
+        };
+        let alone = cluster("alone", Policy::LeastRequestWithOutlierDetection);
+        proxy.clusters =
+            vec![cluster("web", Policy::evenkeel()), Cluster { prefix: "/_alone".to_owned(), ..alone }];
+        proxy.beside = Some("alone".to_owned());
+        proxy.filters = vec![filter(&setting, directory.path(), &endpoints, "")?];
+        let clock = if setting.clock { Some(Stepping::new(directory.path())?) } else { None };
+        proxy.environment.extend(clock.iter().flat_map(Stepping::environment));
+        if let Some(action) = setting.overload {
+            proxy.extra = overload_manager(directory.path(), action)?;
+        }
+        let envoy = Envoy::start(proxy).await?;
+        let honest = envoy.admin_get("/clusters?format=json").await?;
+        let world = Self {
+            envoy,
+            endpoints,
+            backends,
+            relay,
+            child,
+            prometheus,
+            liar,
+            clock,
+            honest,
+            setting,
+            directory,
+        };
+        world.honest_again();
+        wait::until("evenkeel to know its endpoints", PATIENCE, || async {
+            (world.states().await.ok()?.len() == ENDPOINTS).then_some(())
+        })
+        .await
+        .with_context(|| world.envoy.log_tail(25))?;
+        Ok(world)
+    }
+
+    /// evenkeel with its configuration, and with this member of the upstream that changes nothing that matters.
+    pub fn filter(&self, slow_start: &str) -> Result<Filter> {
+        filter(&self.setting, self.directory.path(), &self.endpoints, slow_start)
+    }
+
+    /// Whatever stands in the place of something honest answers as that would.
+    pub fn honest_again(&self) {
+        let Some(liar) = &self.liar else { return };
+        match self.setting.source {
+            Some(Source::FalseAdmin) => liar.set(liar::json(&self.honest)),
+            _ => liar.set(liar::json(testbed::lies::vector(&[]))),
+        }
+    }
+
+    /// Says how hard pressed Envoy is.
+    pub fn pressure(&self, value: f64) -> Result<()> {
+        pressure(self.directory.path(), value)
+    }
+
+    /// Starts the first endpoint again.
+    pub async fn revive(&mut self) -> Result<()> {
+        let log = self.directory.path().join("backend.log");
+        self.child.as_mut().context("a process")?.start(&log).await
+    }
+
+    /// The same load on the listener with the filter, or on the other.
+    pub fn load(&self, with: bool, seconds: f64) -> Load {
+        Load {
+            target: if with { self.envoy.address() } else { self.envoy.beside() },
+            path: self.setting.path.clone(),
+            rate: self.setting.rate,
+            duration: Duration::from_secs_f64(seconds),
+            connections: 16,
+            ..Load::default()
+        }
+    }
+
+    /// What the status page says of each endpoint.
+    pub async fn states(&self) -> Result<Vec<Value>> {
+        let status = http::get(self.envoy.address(), "/_evenkeel/status.json").await?.json()?;
+        Ok(status["upstreams"][0]["endpoints"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// The endpoints' addresses as text.
+    pub fn addresses(&self) -> Vec<String> {
+        self.endpoints.iter().map(ToString::to_string).collect()
+    }
+
+    /// What the endpoints call themselves in their answers.
+    pub fn names(&self) -> Vec<String> {
+        let own = self.child.iter().map(|child| child.address);
+        own.chain(self.backends.iter().map(Backend::address)).map(|address| address.to_string()).collect()
+    }
+
+    /// Bytes that Envoy has allocated, and bytes of its process that are resident.
+    pub async fn memory(&mut self) -> Result<(u64, u64)> {
+        let answer: Value = testbed::serde_json::from_str(&self.envoy.admin_get("/memory").await?)?;
+        let allocated = answer["allocated"].as_str().and_then(|bytes| bytes.parse().ok());
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.envoy.process().id()))?;
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let resident: Option<u64> = resident.and_then(|text| text.trim().strip_suffix(" kB")?.parse().ok());
+        Ok((allocated.context("allocated bytes")?, resident.context("resident kilobytes")? << 10))
+    }
+}
+
+fn filter(setting: &Setting, directory: &Path, endpoints: &[SocketAddr], slow_start: &str) -> Result<Filter> {
+    let configuration = configuration(setting, endpoints, slow_start);
+    if !setting.fuse {
+        return Filter::evenkeel(&configuration);
+    }
+    let code = directory.join("fused.wasm");
+    std::fs::write(&code, fuse::laid(&std::fs::read(tools::wasm()?)?)?)?;
+    Ok(Filter::wasm(code, &configuration.to_string()))
+}
+
+fn configuration(setting: &Setting, endpoints: &[SocketAddr], slow_start: &str) -> Value {
+    let fixed: Vec<Value> = endpoints.iter().map(|address| json!({ "address": address })).collect();
+    let mut upstream = json!({ "cluster": "web", "endpoints": { "static": fixed } });
+    let mut plugin = json!({ "status": { "path": "/_evenkeel" } });
+    match setting.source {
+        Some(Source::FalseAdmin) => {
+            upstream["endpoints"] =
+                json!({ "envoy_admin": { "cluster": "prometheus", "interval": "500ms" } });
+        }
+        Some(Source::Admin) => {
+            upstream["endpoints"] =
+                json!({ "envoy_admin": { "cluster": "envoy_admin", "interval": "500ms" } });
+        }
+        Some(_) => {
+            plugin["prometheus"] =
+                json!({ "cluster": "prometheus", "interval": "500ms", "timeout": "250ms" });
+            upstream["signals"] = json!([{ "name": "busy", "query": "http_inflight_requests", "max": 100 }]);
+        }
+        None => {}
+    }
+    if !slow_start.is_empty() {
+        upstream["slow_start"] = json!(slow_start);
+    }
+    plugin["upstreams"] = json!([upstream]);
+    plugin
+}
+
+/// Pressure by hand: Envoy's `injected_resource` reads it from a file.
+fn overload_manager(directory: &Path, action: &str) -> Result<Value> {
+    pressure(directory, 0.0)?;
+    let monitor = "envoy.resource_monitors.injected_resource";
+    Ok(json!({ "overload_manager": {
+        "refresh_interval": "0.1s",
+        "resource_monitors": [{
+            "name": monitor,
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig",
+                "filename": directory.join("pressure"),
+            },
+        }],
+        "actions": [{
+            "name": format!("envoy.overload_actions.{action}"),
+            "triggers": [{ "name": monitor, "threshold": { "value": 0.9 } }],
+        }],
+    } }))
+}
+
+fn pressure(directory: &Path, value: f64) -> Result<()> {
+    let (draft, file) = (directory.join("pressure.draft"), directory.join("pressure"));
+    std::fs::write(&draft, value.to_string())?;
+    Ok(std::fs::rename(draft, file)?)
+}

@@ -1,0 +1,44 @@
+//! The short form of `make chaos`, a part of `make test`: four faults, five seconds each.
+
+use std::path::Path;
+
+use chaos::chance;
+use chaos::faults::{self, Fault};
+use chaos::trial::{self, Length};
+use testbed::anyhow::{Context, Result};
+use testbed::tokio;
+use testbed::tokio::sync::Semaphore;
+
+/// Two at a time, so that they do not starve each other on a small machine.
+static TURN: Semaphore = Semaphore::const_new(2);
+
+async fn holds(name: &str) -> Result<()> {
+    let _turn = TURN.acquire().await?;
+    let all = faults::all(Path::new(env!("CARGO_BIN_EXE_chaos")));
+    let level = chance::LEVEL / all.len() as f64;
+    let fault: Fault = all.into_iter().find(|fault| fault.name == name).with_context(|| name.to_owned())?;
+    let outcome = trial::run(fault, Length::of(5), level).await?;
+    assert!(outcome.complaints.is_empty(), "{name}: {:?}", outcome.complaints);
+    assert!(outcome.with.requests > 100 && outcome.alone.requests > 100, "{outcome:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_killed() -> Result<()> {
+    holds("kill -9 of a backend").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_reset_in_the_body() -> Result<()> {
+    holds("reset in the body").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prometheus_that_lies() -> Result<()> {
+    holds("Prometheus lies").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn configurations_that_flap() -> Result<()> {
+    holds("a new configuration every second").await
+}
