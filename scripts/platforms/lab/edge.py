@@ -1,5 +1,6 @@
 """A shop behind a gateway of Envoy Gateway: three pods of the service `web`, the third of them slow, and a client outside."""
 
+import json
 import os
 import time
 
@@ -101,8 +102,10 @@ class Edge:
     def load(self, *arguments, **named):
         return self.begin(*arguments, **named).result()
 
-    def under_load(self, change, seconds=20):
-        """Makes a change while requests run; what came of them."""
+    def under_load(self, change, seconds=45):
+        """Makes a change while requests run, long enough for it to come into force; what came of them.
+
+        A proxy takes new listeners once new clusters have their endpoints, up to fifteen seconds for each change of them."""
         load = self.begin("gateway", seconds * 60)
         time.sleep(1)
         change()
@@ -119,13 +122,15 @@ class Edge:
 
     def settled(self):
         """Waits until changed clusters are in force, each of which awaits its endpoints for some fifteen seconds."""
-        dump = self.gateway.admin("gateway", "config_dump")
-        quiet = time.monotonic()
+        def told(state):
+            dump = json.loads(self.gateway.admin("gateway", f"config_dump?resource=dynamic_{state}_clusters") or "{}")
+            return {(item["cluster"]["name"], item["last_updated"]) for item in dump.get("configs", [])}
+        active, quiet = told("active"), time.monotonic()
         def unchanged():
-            nonlocal dump, quiet
-            now = self.gateway.admin("gateway", "config_dump")
-            if now != dump or "dynamic_warming_clusters" in now:
-                dump, quiet = now, time.monotonic()
+            nonlocal active, quiet
+            now = told("active")
+            if now != active or told("warming"):
+                active, quiet = now, time.monotonic()
             return time.monotonic() > quiet + 5
         until("clusters in force", unchanged, 120, 1)
 

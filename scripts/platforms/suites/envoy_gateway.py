@@ -84,32 +84,42 @@ def outage(edge, record, what, text, told, before=lambda: None, after=lambda: No
 
 def fetched(url, digest=""):
     """The file with its code from an HTTP server in the place of a registry."""
-    digest = f"\n          sha256: {digest}" if digest else ""
+    digest = f'\n          sha256: "{digest}"' if digest else ""
     return shipped(FILE, (CODE, f"        type: HTTP\n        http:\n          url: {url}{digest}"))
 
 
-def outages(edge, record):
-    registry, failed = edge.registry, "failed to get wasm"
-    def image(tag):
-        return shipped(FILE, (IMAGE, IMAGE.replace(":0.1.0", tag)))
+def image(tag):
+    return shipped(FILE, (IMAGE, IMAGE.replace(":0.1.0", tag)))
+
+
+def steering_again(edge, record, what, text):
+    edge.kubernetes.apply(text)
+    edge.steers()
+    load = edge.load("gateway")
+    record.case(what, counts(load), none_failed(load), below(load, PODS[2], SPARED))
+    edge.take_out(text)
+
+
+def images(edge, record):
+    registry = edge.registry
     outage(edge, record, "registry away", image(":0.1.1"), "connection refused", registry.away, registry.up)
-    edge.kubernetes.apply(image(":0.1.1"))
-    edge.steers()
-    load = edge.load("gateway")
-    record.case("the registry is back and the file applied again", counts(load), none_failed(load), below(load, PODS[2], SPARED))
-    edge.take_out(image(":0.1.1"))
+    steering_again(edge, record, "the registry is back and the file applied again", image(":0.1.1"))
     outage(edge, record, "unknown digest", image(f"@sha256:{'0' * 64}"), "MANIFEST_UNKNOWN")
-    outage(edge, record, "an image without a module", image(":text"), "asm")
+    outage(edge, record, "an image without a module", image(":text"), "Failed to load Wasm code")
+
+
+def files(edge, record):
+    """Code from an HTTP server in the place of a registry."""
+    registry = edge.registry
     web = f"https://{registry.name}/files"
-    edge.kubernetes.apply(fetched(f"{web}/evenkeel.wasm", registry.sum))
-    edge.steers()
-    load = edge.load("gateway")
-    record.case("code from an HTTP server with its sum", counts(load), none_failed(load), below(load, PODS[2], SPARED))
-    edge.take_out(fetched(f"{web}/evenkeel.wasm", registry.sum))
+    steering_again(edge, record, "code from an HTTP server with its sum", fetched(f"{web}/evenkeel.wasm", registry.sum))
     outage(edge, record, "code from an HTTP server that is away", fetched(f"{web}/other.wasm"), "download failed", registry.away, registry.up)
     outage(edge, record, "code from an HTTP server with a wrong sum", fetched(f"{web}/evenkeel.wasm", "0" * 64), "checksum")
+
+
+def refusals(edge, record):
     outage(edge, record, "configuration refused", shipped(FILE, ("max: 100", "max: -1")), "configuration refused", good_first=True)
-    outage(edge, record, "the VM crashes with every request", image(":crashing"), "Wasm VM failed")
+    outage(edge, record, "the VM crashes with every request", image(":crashing"), "unreachable")
 
 
 def part_of(load, prefix):
@@ -180,7 +190,9 @@ WHAT = f"`{FILE}`"
 PARTS = {
     "steering": steering,
     "canary": canary,
-    "outages": outages,
+    "images": images,
+    "files": files,
+    "refusals": refusals,
     "gateways-policy": lambda edge, record: beside.gateways_policy(edge, record, WHAT, shipped(FILE)),
     "routes-policy": lambda edge, record: beside.routes_policy(edge, record, WHAT, shipped(FILE), without_policy()),
     "zones": lambda edge, record: beside.zones(edge, record, WHAT, shipped(FILE), patched(shipped(FILE), 1)),

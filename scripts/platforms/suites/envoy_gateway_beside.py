@@ -143,9 +143,10 @@ def rules(edge, record, file, with_route):
     edge.kubernetes.apply(other)
     edge.kubernetes.apply(own)
     api = {"headers": ["x-api: 1"]}
-    until("the second rule", lambda: all(pod.startswith("api") for pod in edge.load("gateway", 10, 50, **api)["pods"]), 60)
+    until("the second rule", lambda: {pod[:3] for pod in edge.load("gateway", 10, 50, **api)["pods"]} == {"api"}, 60)
+    edge.settled()
     text = with_route(own)
-    second = edge.begin("gateway", 60 * 20, 60, **api)
+    second = edge.begin("gateway", 60 * 45, 60, **api)
     load = edge.under_load(lambda: edge.kubernetes.apply(text))
     second = second.result()
     record.case(f"{file} for a route of two rules, while requests run", f"{counts(load)}; second rule {counts(second)}",
@@ -168,7 +169,7 @@ def rules(edge, record, file, with_route):
 
 def without_patches(edge, record, file, text):
     """Envoy Gateway's own configuration does not allow patches; it restarts while requests run."""
-    load = edge.under_load(lambda: edge.gateway.serve(patches=False), 30)
+    load = edge.under_load(lambda: edge.gateway.serve(patches=False))
     record.case("Envoy Gateway restarts, without patch policies", counts(load), none_failed(load))
     load = edge.under_load(lambda: edge.kubernetes.apply(text))
     record.case(f"{file} without patch policies, while requests run", counts(load), none_failed(load))
