@@ -62,7 +62,20 @@ fn endpoints(program: &Path) -> Vec<Fault> {
         fault("503 from all", Deed::All(Behaviour::FAIL_FAST)),
         fault("500 from one, a tenth of its answers", Deed::One(Behaviour::ErrorRatio(0.1))),
         fault("one 20 times as slow", Deed::One(Behaviour::Slow(20.0))),
+        fault("kill -9 of a backend, with retries", Deed::Kill).with(process).with(retried),
+        fault("503 from one, with retries", Deed::One(Behaviour::FAIL_FAST)).with(retried),
     ]
+}
+
+/// As they are shipped for methods that may be repeated.
+fn retried(setting: &mut Setting) {
+    setting.plugin = json!({ "steering": { "candidates": 3 } });
+    let what = "connect-failure,refused-stream,reset,retriable-status-codes";
+    setting.proxy.retries = Some((2, what.to_owned()));
+    setting.proxy.retry_policy = json!({
+        "retriable_status_codes": [502, 503],
+        "retry_back_off": { "base_interval": "0.01s", "max_interval": "0.1s" },
+    });
 }
 
 fn lines() -> Vec<Fault> {

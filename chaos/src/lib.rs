@@ -9,6 +9,7 @@
 #![warn(missing_docs)]
 
 pub mod chance;
+mod configuration;
 pub mod deed;
 pub mod faults;
 pub mod fuse;

@@ -39,6 +39,8 @@ pub struct Outcome {
     pub with: Summary,
     /// What those of the other saw.
     pub alone: Summary,
+    /// The first endpoint's part of the answers while the fault lasts, on each side.
+    pub shares: [f64; 2],
     /// From the end of the load until every endpoint had its part again.
     pub back: Option<Duration>,
     /// Resident bytes before and after.
@@ -80,6 +82,9 @@ async fn attempt(fault: Fault, length: Length, level: f64) -> Result<Outcome> {
     clock::sleep_until(end).await;
     fault.deed.end(&mut world).await?;
     let (with, alone) = (with.finish().await, alone.finish().await);
+    let first = world.names().remove(0);
+    let during = |report: &Report| report.between(length.before, length.before + length.fault).share(&first);
+    let shares = [during(&with), during(&alone)];
     let since = |report: &Report| report.between(length.before, Duration::MAX);
     let (with, alone) = (since(&with), since(&alone));
     let chance = explained(Outcome::arm(&with), Outcome::arm(&alone));
@@ -91,5 +96,14 @@ async fn attempt(fault: Fault, length: Length, level: f64) -> Result<Outcome> {
         ));
     }
     let (back, after) = rest::check(&mut world, before, fault.deed.ends_a_vm(), &mut complaints).await?;
-    Ok(Outcome { name: fault.name, with, alone, back, resident: (before.1, after.1), chance, complaints })
+    Ok(Outcome {
+        name: fault.name,
+        with,
+        alone,
+        shares,
+        back,
+        resident: (before.1, after.1),
+        chance,
+        complaints,
+    })
 }

@@ -15,9 +15,9 @@ use testbed::prometheus::{self, Prometheus};
 use testbed::relay::Relay;
 use testbed::serde_json::{Value, json};
 use testbed::tempfile::TempDir;
-use testbed::{http, ports, tempfile, tools, wait};
+use testbed::{http, ports, tempfile, wait};
 
-use crate::fuse;
+use crate::configuration::{filter, module_path, overload_manager, pressure};
 use crate::stepping::Stepping;
 
 /// Endpoints of both listeners.
@@ -52,6 +52,12 @@ pub struct Setting {
     pub http2: bool,
     /// What evenkeel learns from beside its own requests.
     pub source: Option<Source>,
+    /// Members of evenkeel's configuration beside `upstreams` and `status`.
+    pub plugin: Value,
+    /// Members of its upstream beside `cluster` and `endpoints`.
+    pub upstream: Value,
+    /// evenkeel is a native module, not a filter.
+    pub module: bool,
     /// Members of both clusters.
     pub cluster: Value,
     /// The rest of Envoy's configuration.
@@ -72,6 +78,9 @@ impl Default for Setting {
             process: None,
             http2: false,
             source: None,
+            plugin: json!({}),
+            upstream: json!({}),
+            module: false,
             cluster: Value::Null,
             proxy: envoy::Config { route_timeout: Duration::from_secs(1), ..envoy::Config::default() },
             fuse: false,
@@ -172,8 +181,12 @@ impl World {
             ..Cluster::new(name, endpoints.clone(), policy)
         };
         let alone = cluster("alone", Policy::LeastRequestWithOutlierDetection);
-        proxy.clusters =
-            vec![cluster("web", Policy::evenkeel()), Cluster { prefix: "/_alone".to_owned(), ..alone }];
+        // The module names the host by a call, to any policy.
+        let steered = if setting.module { Policy::LeastRequest } else { Policy::evenkeel() };
+        if setting.module {
+            proxy.environment.push(module_path(directory.path())?);
+        }
+        proxy.clusters = vec![cluster("web", steered), Cluster { prefix: "/_alone".to_owned(), ..alone }];
         proxy.beside = Some("alone".to_owned());
         proxy.filters = vec![filter(&setting, directory.path(), &endpoints, "")?];
         let clock = if setting.clock { Some(Stepping::new(directory.path())?) } else { None };
@@ -268,67 +281,4 @@ impl World {
         let resident: Option<u64> = resident.and_then(|text| text.trim().strip_suffix(" kB")?.parse().ok());
         Ok((allocated.context("allocated bytes")?, resident.context("resident kilobytes")? << 10))
     }
-}
-
-fn filter(setting: &Setting, directory: &Path, endpoints: &[SocketAddr], slow_start: &str) -> Result<Filter> {
-    let configuration = configuration(setting, endpoints, slow_start);
-    if !setting.fuse {
-        return Filter::evenkeel(&configuration);
-    }
-    let code = directory.join("fused.wasm");
-    std::fs::write(&code, fuse::laid(&std::fs::read(tools::wasm()?)?)?)?;
-    Ok(Filter::wasm(code, &configuration.to_string()))
-}
-
-fn configuration(setting: &Setting, endpoints: &[SocketAddr], slow_start: &str) -> Value {
-    let fixed: Vec<Value> = endpoints.iter().map(|address| json!({ "address": address })).collect();
-    let mut upstream = json!({ "cluster": "web", "endpoints": { "static": fixed } });
-    let mut plugin = json!({ "status": { "path": "/_evenkeel" } });
-    match setting.source {
-        Some(Source::FalseAdmin) => {
-            upstream["endpoints"] =
-                json!({ "envoy_admin": { "cluster": "prometheus", "interval": "500ms" } });
-        }
-        Some(Source::Admin) => {
-            upstream["endpoints"] =
-                json!({ "envoy_admin": { "cluster": "envoy_admin", "interval": "500ms" } });
-        }
-        Some(_) => {
-            plugin["prometheus"] =
-                json!({ "cluster": "prometheus", "interval": "500ms", "timeout": "250ms" });
-            upstream["signals"] = json!([{ "name": "busy", "query": "http_inflight_requests", "max": 100 }]);
-        }
-        None => {}
-    }
-    if !slow_start.is_empty() {
-        upstream["slow_start"] = json!(slow_start);
-    }
-    plugin["upstreams"] = json!([upstream]);
-    plugin
-}
-
-/// Pressure by hand: Envoy's `injected_resource` reads it from a file.
-fn overload_manager(directory: &Path, action: &str) -> Result<Value> {
-    pressure(directory, 0.0)?;
-    let monitor = "envoy.resource_monitors.injected_resource";
-    Ok(json!({ "overload_manager": {
-        "refresh_interval": "0.1s",
-        "resource_monitors": [{
-            "name": monitor,
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig",
-                "filename": directory.join("pressure"),
-            },
-        }],
-        "actions": [{
-            "name": format!("envoy.overload_actions.{action}"),
-            "triggers": [{ "name": monitor, "threshold": { "value": 0.9 } }],
-        }],
-    } }))
-}
-
-fn pressure(directory: &Path, value: f64) -> Result<()> {
-    let (draft, file) = (directory.join("pressure.draft"), directory.join("pressure"));
-    std::fs::write(&draft, value.to_string())?;
-    Ok(std::fs::rename(draft, file)?)
 }

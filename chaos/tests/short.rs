@@ -1,25 +1,34 @@
-//! The short form of `make chaos`, a part of `make test`: four faults, five seconds each.
+//! The short form of `make chaos`, a part of `make test`: four faults, five seconds each, and a harm that has to be
+//! found.
 
 use std::path::Path;
 
 use chaos::chance;
 use chaos::faults::{self, Fault};
-use chaos::trial::{self, Length};
+use chaos::trial::{self, Length, Outcome};
 use testbed::anyhow::{Context, Result};
+use testbed::serde_json::json;
 use testbed::tokio;
 use testbed::tokio::sync::Semaphore;
 
 /// Two at a time, so that they do not starve each other on a small machine.
 static TURN: Semaphore = Semaphore::const_new(2);
 
-async fn holds(name: &str) -> Result<()> {
+async fn run(name: &str, change: impl FnOnce(&mut Fault)) -> Result<Outcome> {
     let _turn = TURN.acquire().await?;
     let all = faults::all(Path::new(env!("CARGO_BIN_EXE_chaos")));
     let level = chance::LEVEL / all.len() as f64;
-    let fault: Fault = all.into_iter().find(|fault| fault.name == name).with_context(|| name.to_owned())?;
+    let mut fault: Fault =
+        all.into_iter().find(|fault| fault.name == name).with_context(|| name.to_owned())?;
+    change(&mut fault);
     let outcome = trial::run(fault, Length::of(5), level).await?;
-    assert!(outcome.complaints.is_empty(), "{name}: {:?}", outcome.complaints);
     assert!(outcome.with.requests > 100 && outcome.alone.requests > 100, "{outcome:?}");
+    Ok(outcome)
+}
+
+async fn holds(name: &str) -> Result<()> {
+    let outcome = run(name, |_| {}).await?;
+    assert!(outcome.complaints.is_empty(), "{name}: {:?}", outcome.complaints);
     Ok(())
 }
 
@@ -41,4 +50,18 @@ async fn a_prometheus_that_lies() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn configurations_that_flap() -> Result<()> {
     holds("a new configuration every second").await
+}
+
+/// A comparison that cannot fail proves nothing: told to eject no endpoint and to be blind to latency, evenkeel does worse.
+#[tokio::test(flavor = "multi_thread")]
+async fn harm_is_found() -> Result<()> {
+    let harmed = |fault: &mut Fault| {
+        fault.setting.upstream = json!({ "policy": "round_robin", "health": { "max_ejected_percent": 0 } });
+    };
+    let outcome = run("503 from one", harmed).await?;
+    assert!(
+        outcome.complaints.iter().any(|complaint| complaint.contains("failed with evenkeel")),
+        "{outcome:?}"
+    );
+    Ok(())
 }
