@@ -16,6 +16,8 @@ pub struct Sent {
     pub started: Time,
     /// The engine's own record, where the engine chose.
     pub ticket: Option<RequestHandle>,
+    /// Where it goes if it is tried again, where that was decided with it.
+    pub second: Option<usize>,
 }
 
 /// How it ended.
@@ -75,6 +77,11 @@ pub struct Wish {
 pub trait LoadBalancer {
     /// Chooses for a request of `worker`, and takes note of having sent it.
     fn send(&mut self, worker: usize, moment: Moment<'_>) -> Sent;
+
+    /// Chooses for one that is tried again after `failed`. Envoy's policies choose anew: none is told to leave out an endpoint.
+    fn send_again(&mut self, failed: &Sent, moment: Moment<'_>) -> Sent {
+        self.send(failed.worker, moment)
+    }
 
     /// A request ended.
     fn ended(&mut self, sent: &Sent, reply: &Reply, now: Time);

@@ -97,15 +97,23 @@ impl Proxy {
         }
     }
 
+    /// To `endpoint`, whatever the engine thinks of it.
+    fn to(&mut self, endpoint: usize, worker: usize, now: Time) -> Sent {
+        let (engine, _) = &mut self.workers[worker];
+        let index = engine.upstream(0).and_then(|u| u.fleet().index_of_hash(self.common.hashes[endpoint]));
+        let ticket = index.and_then(|i| engine.started(0, i, now));
+        Sent { worker, endpoint, started: now, ticket, second: None }
+    }
+
     /// Where Envoy's round robin sends what the filter leaves to it.
-    fn fallback(&mut self) -> usize {
+    fn fall_back(&mut self, worker: usize, now: Time) -> Sent {
         for _ in 0..self.present.len() {
             self.turn = (self.turn + 1) % self.present.len();
             if self.present[self.turn] {
                 break;
             }
         }
-        self.turn
+        self.to(self.turn, worker, now)
     }
 }
 
@@ -115,21 +123,22 @@ impl LoadBalancer for Proxy {
         let (engine, rng) = &mut self.workers[worker];
         self.sent += 1;
         let request = Request { key: Some(rng::mix(rng::mix(self.sent) % USERS)), want: self.want };
-        let index = match engine.pick(0, request, now, rng) {
-            Decision::Steer(candidates) => candidates.first(),
-            _ => None,
+        let Decision::Steer(candidates) = engine.pick(0, request, now, rng) else {
+            return self.fall_back(worker, now);
         };
-        let (endpoint, ticket) = match index {
-            Some(index) => (self.endpoints[index as usize], engine.started(0, index, now)),
-            None => {
-                let endpoint = self.fallback();
-                let (engine, _) = &mut self.workers[worker];
-                let index =
-                    engine.upstream(0).and_then(|u| u.fleet().index_of_hash(self.common.hashes[endpoint]));
-                (endpoint, index.and_then(|i| engine.started(0, i, now)))
-            }
-        };
-        Sent { worker, endpoint, started: now, ticket }
+        let Some(index) = candidates.first() else { return self.fall_back(worker, now) };
+        let second = candidates.as_slice().get(1).map(|index| self.endpoints[*index as usize]);
+        let ticket = engine.started(0, index, now);
+        Sent { worker, endpoint: self.endpoints[index as usize], started: now, ticket, second }
+    }
+
+    /// As with `override_host` and the filter among the cluster's upstream filters: the header's second endpoint gets the second
+    /// attempt, Envoy's own policy those after it, and each attempt is measured.
+    fn send_again(&mut self, failed: &Sent, moment: Moment<'_>) -> Sent {
+        match failed.second {
+            Some(endpoint) => self.to(endpoint, failed.worker, moment.now),
+            None => self.fall_back(failed.worker, moment.now),
+        }
     }
 
     fn ended(&mut self, sent: &Sent, reply: &Reply, now: Time) {

@@ -160,7 +160,7 @@ impl<'a> World<'a> {
         let proxy = arrival.worker / self.scenario.workers;
         let worker = arrival.worker % self.scenario.workers;
         let request = Request {
-            sent: Sent { worker, endpoint: 0, started: self.now, ticket: None },
+            sent: Sent { worker, endpoint: 0, started: self.now, ticket: None, second: None },
             began: self.now,
             proxy,
             generation: 0,
@@ -183,16 +183,16 @@ impl<'a> World<'a> {
             }
         };
         self.open += usize::from(arrival.long.is_none());
-        self.send(id);
+        self.send(id, |balancer, sent, moment| balancer.send(sent.worker, moment));
     }
 
-    fn send(&mut self, id: u32) {
+    fn send(&mut self, id: u32, choose: impl FnOnce(&mut dyn LoadBalancer, &Sent, Moment<'_>) -> Sent) {
         let request = &mut self.requests[id as usize];
         let (proxy, worker) = (request.proxy, request.sent.worker);
         let moment = Moment { now: self.now, servers: &self.servers, probes: &mut self.probes };
         request.generation += 1;
         request.opened = false;
-        request.sent = self.balancers[proxy].send(worker, moment);
+        request.sent = choose(&mut *self.balancers[proxy], &request.sent, moment);
         let (endpoint, generation, long) = (request.sent.endpoint, request.generation, request.long);
         let work = Work { request: id, generation, demand: request.demand, ..Work::NONE };
         self.servers[endpoint].coming += 1;
@@ -283,7 +283,7 @@ impl<'a> World<'a> {
         }
         if !reply.good() && request.retries_left > 0 {
             request.retries_left -= 1;
-            return self.send(id);
+            return self.send(id, |balancer, failed, moment| balancer.send_again(failed, moment));
         }
         request.live = false;
         if request.long.is_some() {
