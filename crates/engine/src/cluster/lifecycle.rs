@@ -127,9 +127,6 @@ impl Cluster {
                 }
             }
         }
-        if self.ejection.out > 0 {
-            self.observe_overflow(endpoint.index, outcome, raw);
-        }
         let (weight, rows) = (self.queueing.sample_weight(ticket.depth), self.queueing.noise.rows());
         self.observe_peak(endpoint.index, outcome, raw, now);
         let epochs = self.traffic.epochs;

@@ -5,19 +5,20 @@
 use super::Cluster;
 use crate::endpoint::Constraints;
 use crate::health::State;
-use crate::outcome::{Failure, Outcome};
 use crate::rng::Rng;
 use crate::settings::RuleAction;
+use crate::time::Time;
 
-/// Answers take so many times as long as soon after the ejection: no more requests than now get through …
+/// So many times as much awaits an answer, and for so many times as long, as before the ejection: no more requests than now
+/// get through …
 const OVERLOADED: f64 = 4.0;
 /// … and so many times when there is room again. Queues of a fleet that is busy and keeps up are shorter on average.
 const RELIEVED: f64 = 2.0;
-/// Weight of the latest answer in the mean, which is of logarithms: a heavy request is no overload.
-const STEP: f64 = 1.0 / 16.0;
-/// The mean is off by the spread of an answer over √(2/STEP) in one direction or the other, its least value over a while by
-/// three to four times that, and the same upwards: that much is noise.
-const NOISE: f64 = 1.25;
+/// What awaits an answer is averaged over so many seconds, or over a few times the typical latency where that is longer …
+const FOLLOW_S: f64 = 0.25;
+const FOLLOW_LATENCIES: f64 = 2.0;
+/// … and what is usual over so many times as long.
+const USUAL_OVER_FOLLOW: f64 = 20.0;
 
 /// The part rises to its limit within this many seconds, or within the typical latency where that is longer …
 const RISE_S: f64 = 0.5;
@@ -29,9 +30,28 @@ const FALL_OVER_RISE: f64 = 10.0;
 pub(super) struct Overflow {
     part: f64,
     to: Vec<u32>,
-    /// Mean logarithm of the seconds that answers of eligible endpoints take, and the least that it was since one was ejected;
-    /// none before the first answer.
-    mean: Option<(f64, f64)>,
+    /// What awaits an answer of the eligible endpoints now, and what is usual: without an ejected endpoint; else the least since.
+    now: Backlog,
+    usual: Option<Backlog>,
+}
+
+/// Requests that await an answer, and the seconds that all of them together have waited.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Backlog {
+    requests: f64,
+    waited_s: f64,
+}
+
+impl Backlog {
+    fn age(&self) -> f64 {
+        if self.requests > 0.0 { self.waited_s / self.requests } else { 0.0 }
+    }
+
+    /// `self`, a step `by` closer to `other`.
+    fn towards(self, other: Backlog, by: f64) -> Backlog {
+        let step = |from: f64, to: f64| from + by * (to - from);
+        Backlog { requests: step(self.requests, other.requests), waited_s: step(self.waited_s, other.waited_s) }
+    }
 }
 
 impl Overflow {
@@ -51,22 +71,37 @@ impl Overflow {
         self.to.get(rng.below(self.to.len() as u32) as usize).copied()
     }
 
-    /// An eligible endpoint took `seconds`, or more.
-    pub fn observe(&mut self, seconds: f64) {
-        let log = seconds.max(1e-6).ln();
-        let (mean, least) = self.mean.unwrap_or((log, log));
-        let mean = mean + STEP * (log - mean);
-        self.mean = Some((mean, least.min(mean)));
+    /// Follows what awaits an answer, `seconds` after the last time, with a typical latency of `typical` seconds.
+    fn follow(&mut self, backlog: Backlog, ejected: bool, typical: f64, seconds: f64) {
+        let follow = FOLLOW_S.max(FOLLOW_LATENCIES * typical);
+        self.now = self.now.towards(backlog, (seconds / follow).min(1.0));
+        let usual = self.usual.unwrap_or(self.now);
+        self.usual = Some(if ejected {
+            if self.now.age() < usual.age() || self.now.requests < usual.requests {
+                let requests = usual.requests.min(self.now.requests);
+                Backlog { requests, waited_s: requests * usual.age().min(self.now.age()) }
+            } else { usual }
+        } else {
+            usual.towards(self.now, (seconds / (follow * USUAL_OVER_FOLLOW)).min(1.0))
+        });
+    }
+
+    /// How many times as much awaits an answer, and how many times as long, as is usual: the lesser of both. More requests alone
+    /// are a busy hour, older ones alone a heavy request.
+    fn slow_down(&self, typical: f64) -> f64 {
+        let usual = self.usual.unwrap_or(self.now);
+        let more = (self.now.requests + 1.0) / (usual.requests + 1.0);
+        let older = self.now.age() / usual.age().max(0.5 * typical).max(1e-6);
+        more.min(older)
     }
 
     /// Follows the slow-down of those that are left, `seconds` after the last time; no more than the part `limit` that
     /// the ejected endpoints would have if they were not.
-    fn settle(&mut self, limit: f64, spread: f64, rise_s: f64, seconds: f64) {
-        let slow_down = self.mean.map_or(0.0, |(mean, least)| mean - least);
-        let noise = NOISE * spread;
-        let step = if slow_down > OVERLOADED.ln() + noise {
+    fn settle(&mut self, limit: f64, typical: f64, seconds: f64) {
+        let (slow_down, rise_s) = (self.slow_down(typical), RISE_S.max(typical));
+        let step = if slow_down > OVERLOADED {
             limit * seconds / rise_s
-        } else if slow_down < RELIEVED.ln() + 0.5 * noise {
+        } else if slow_down < RELIEVED {
             -limit * seconds / (rise_s * FALL_OVER_RISE)
         } else {
             0.0
@@ -76,33 +111,26 @@ impl Overflow {
 }
 
 impl Cluster {
-    /// The endpoint at `index` answered, or was given up, after `seconds`.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn observe_overflow(&mut self, index: u32, outcome: Outcome, seconds: f64) {
-        let counts =
-            matches!(outcome, Outcome::Good | Outcome::Undecided | Outcome::Failed(Failure::Timeout));
-        if counts && self.member(index).is_some_and(|member| member.eligible) {
-            self.ejection.overflow.observe(seconds);
-        }
-    }
-
     /// Decides how much goes to ejected endpoints, `seconds` after the last time. A fleet that is divided into versions,
     /// priorities or zones has others to turn to, as have keys.
-    pub(super) fn settle_overflow(&mut self, seconds: f64) {
-        let overflow = &mut self.ejection.overflow;
-        overflow.to.clear();
+    pub(super) fn settle_overflow(&mut self, seconds: f64, now: Time) {
         // A key whose owner is ejected has another one until it is back.
         let divided =
             self.subsets.list.len() != 1 || self.subsets.list.iter().any(|g| g.policy.owner(0).is_some());
-        if self.ejection.out == 0 || divided {
-            (overflow.part, overflow.mean) = (0.0, None);
+        if divided {
+            self.ejection.overflow = Overflow::default();
             return;
         }
         let (mut eligible, mut ejected) = (0.0, 0.0);
+        let mut backlog = Backlog::default();
+        let overflow = &mut self.ejection.overflow;
+        overflow.to.clear();
         for (index, member) in (0u32..).zip(&self.endpoints.states).filter(|(_, m)| m.present) {
             if member.eligible {
                 eligible += f64::from(member.weight);
+                let (requests, waited_s) = self.endpoints.peers.of(index, member).backlog(now);
+                backlog.requests += requests;
+                backlog.waited_s += waited_s;
             } else if is_only_failing(member.health.state(), &member.constraints) {
                 ejected += f64::from(member.weight);
                 overflow.to.push(index);
@@ -110,7 +138,8 @@ impl Cluster {
         }
         let limit = if ejected > 0.0 { ejected / (eligible + ejected) } else { 0.0 };
         let typical = self.subsets.list.first().map_or(self.typical, |g| g.latency.typical);
-        overflow.settle(limit, f64::from(self.queueing.noise.spread()), RISE_S.max(typical), seconds);
+        overflow.follow(backlog, ejected > 0.0, typical, seconds);
+        overflow.settle(limit, typical, seconds);
     }
 }
 

@@ -85,6 +85,15 @@ impl<'a> EndpointView<'a> {
         self.member.pending().saturating_add(self.heard.map_or(0, PeerState::awaiting))
     }
 
+    /// The same, and the seconds that all of them together have waited.
+    pub fn backlog(&self, now: Time) -> (f64, f64) {
+        let own = f64::from(self.member.pending());
+        let (others, age) = self.heard.map_or((0.0, 0.0), |heard| {
+            (f64::from(heard.awaiting()), f64::from(heard.in_flight(self.told).mean_age.max(0.0)))
+        });
+        (own + others, own * self.in_flight.mean_age(now).max(0.0) + others * age)
+    }
+
     /// When it last showed life, or went from idle to busy.
     #[inline]
     pub fn quiet_since(&self) -> Time {
