@@ -94,6 +94,8 @@ pub struct Judged {
     pub fleet: Fleet,
     /// By metric.
     pub against: [Against; METRICS.len()],
+    /// Whether any metric is lost where policies count that let more requests fail, too.
+    pub lost_to_any: bool,
     /// Ratio of p99 to least request with outlier detection, then to each of the peers.
     pub p99_over: Vec<f64>,
     /// How even the endpoints' shares by slots were: adaptive, least request.
@@ -120,8 +122,8 @@ pub fn judge(fleet: &Fleet) -> Judged {
     add(fleet, &["adaptive"], 0..SEEDS, std::slice::from_mut(&mut ours));
     add(fleet, &BUILT_IN, 0..SEEDS, &mut built_in);
     add(fleet, &PEERS, 0..SEEDS, &mut peers);
-    let suspect = METRICS.iter().enumerate().any(|(at, metric)| {
-        let against = compare(*metric, at, &ours, &built_in);
+    let suspect = METRICS.iter().any(|metric| {
+        let against = compare(*metric, true, &ours, &built_in);
         against.ratio > SUSPECT && (*metric != Metric::Failed || against.values.0 > MIN_FAILED)
     });
     if suspect {
@@ -129,8 +131,8 @@ pub fn judge(fleet: &Fleet) -> Judged {
         add(fleet, &BUILT_IN, SEEDS..MORE_SEEDS, &mut built_in);
     }
     let mut against = [Against { best: "", values: (0.0, 0.0), ratio: 1.0, lost: false }; METRICS.len()];
-    for (at, (slot, metric)) in against.iter_mut().zip(METRICS).enumerate() {
-        *slot = compare(metric, at, &ours, &built_in);
+    for (slot, metric) in against.iter_mut().zip(METRICS) {
+        *slot = compare(metric, false, &ours, &built_in);
     }
     let p99 = |of: &[Outcome]| {
         let each = ours.iter().zip(of).map(|(ours, other)| (ours.figures[2] / other.figures[2]).ln());
@@ -141,6 +143,7 @@ pub fn judge(fleet: &Fleet) -> Judged {
     Judged {
         fleet: fleet.clone(),
         against,
+        lost_to_any: METRICS.iter().any(|metric| compare(*metric, true, &ours, &built_in).lost),
         p99_over: std::iter::once(&built_in[detects]).chain(&peers).map(|of| p99(of)).collect(),
         fairness: (mean(&ours), mean(&built_in[1])),
     }
@@ -157,12 +160,24 @@ fn add(fleet: &Fleet, names: &[&str], seeds: std::ops::Range<u64>, to: &mut [Vec
     }
 }
 
-fn compare(metric: Metric, at: usize, ours: &[Outcome], built_in: &[Vec<Outcome>]) -> Against {
-    let mean = |of: &[Outcome]| of.iter().map(|o| o.figures[at]).sum::<f64>() / of.len().max(1) as f64;
+/// Against the best of the built-in policies; unless `all` of them, for latency the best of those that serve as many requests: one
+/// that lets more of them fail has fewer to serve, and is no model.
+fn compare(metric: Metric, all: bool, ours: &[Outcome], built_in: &[Vec<Outcome>]) -> Against {
+    let at = metric as usize;
+    let mean_of =
+        |at: usize, of: &[Outcome]| of.iter().map(|o| o.figures[at]).sum::<f64>() / of.len().max(1) as f64;
+    let mean = |of: &[Outcome]| mean_of(at, of);
+    let fails = |of: &[Outcome]| mean_of(Metric::Failed as usize, of);
     let logs = |of: &[Outcome]| of.iter().map(|o| o.figures[at].max(1e-9).ln()).sum::<f64>();
     let good = |of: &Vec<Outcome>| if metric == Metric::Failed { mean(of) } else { logs(of) };
-    let best =
-        (0..built_in.len()).min_by(|a, b| good(&built_in[*a]).total_cmp(&good(&built_in[*b]))).unwrap_or(0);
+    let least = built_in.iter().map(|of| fails(of)).fold(f64::INFINITY, f64::min);
+    let most = if all || metric == Metric::Failed {
+        f64::INFINITY
+    } else {
+        least.max(fails(ours) * LOSS + MIN_FAILED)
+    };
+    let models = (0..built_in.len()).filter(|of| fails(&built_in[*of]) <= most);
+    let best = models.min_by(|a, b| good(&built_in[*a]).total_cmp(&good(&built_in[*b]))).unwrap_or(0);
     let values = (mean(ours), mean(&built_in[best]));
     let pairs = ours.iter().zip(&built_in[best]).map(|(a, b)| (a.figures[at], b.figures[at]));
     let (ratio, lost) = if metric == Metric::Failed {

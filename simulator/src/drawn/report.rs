@@ -46,13 +46,16 @@ fn section(text: &mut String, label: &str, fleets: &[&Judged]) {
     }
     let share = |count: usize| 100.0 * count as f64 / fleets.len() as f64;
     let lost = fleets.iter().filter(|j| j.lost()).count();
+    let to_any = fleets.iter().filter(|j| j.lost_to_any).count();
     let much = fleets.iter().filter(|j| j.worst() > MUCH).count();
     let _ = writeln!(
         text,
-        "{} fleets {label}: {lost} lose by more than 5 % ({:.1} %), {much} by more than 15 % ({:.1} %)",
+        "{} fleets {label}: {lost} lose by more than 5 % ({:.1} %), {much} by more than 15 % ({:.1} %); {to_any} where the latency of \
+         policies that fail more requests counts, too ({:.1} %)",
         fleets.len(),
         share(lost),
-        share(much)
+        share(much),
+        share(to_any)
     );
     for (at, metric) in METRICS.iter().enumerate() {
         let mut ratios: Vec<f64> = fleets.iter().map(|j| j.against[at].ratio).collect();

@@ -127,6 +127,9 @@ impl Cluster {
                 }
             }
         }
+        if outcome == Outcome::Good {
+            self.ejection.overflow.observe(raw, self.ejection.out);
+        }
         let (weight, rows) = (self.queueing.sample_weight(ticket.depth), self.queueing.noise.rows());
         self.observe_peak(endpoint.index, outcome, raw, now);
         let epochs = self.traffic.epochs;

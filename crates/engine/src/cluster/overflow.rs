@@ -7,18 +7,21 @@ use crate::endpoint::Constraints;
 use crate::health::State;
 use crate::rng::Rng;
 use crate::settings::RuleAction;
-use crate::time::Time;
 
-/// So many times as much awaits an answer, and for so many times as long, as before the ejection: no more requests than now
-/// get through …
-const OVERLOADED: f64 = 4.0;
+/// So many times as many requests await an answer as their rate and the usual latency explain (Little's law): no more requests
+/// than now get through …
+const OVERLOADED: f64 = 3.0;
 /// … and so many times when there is room again. Queues of a fleet that is busy and keeps up are shorter on average.
-const RELIEVED: f64 = 2.0;
-/// What awaits an answer is averaged over so many seconds, or over a few times the typical latency where that is longer …
+const RELIEVED: f64 = 1.5;
+/// As many await an answer by chance, where few do: with these Poisson's tail beyond the threshold is 2·10⁻⁵ at most.
+const CHANCE: f64 = 2.0;
+/// What awaits an answer is averaged over so many seconds, or over a few times the usual latency where that is longer.
 const FOLLOW_S: f64 = 0.25;
 const FOLLOW_LATENCIES: f64 = 2.0;
-/// … and what is usual over so many times as long.
-const USUAL_OVER_FOLLOW: f64 = 20.0;
+/// What is usual is a mean over so many answers …
+const ANSWERS: f64 = 4096.0;
+/// … and fewer than so many tell nothing.
+const ENOUGH: f64 = 8.0;
 
 /// The part rises to its limit within this many seconds, or within the typical latency where that is longer …
 const RISE_S: f64 = 0.5;
@@ -30,28 +33,11 @@ const FALL_OVER_RISE: f64 = 10.0;
 pub(super) struct Overflow {
     part: f64,
     to: Vec<u32>,
-    /// What awaits an answer of the eligible endpoints now, and what is usual: without an ejected endpoint; else the least since.
-    now: Backlog,
-    usual: Option<Backlog>,
-}
-
-/// Requests that await an answer, and the seconds that all of them together have waited.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Backlog {
-    requests: f64,
-    waited_s: f64,
-}
-
-impl Backlog {
-    fn age(&self) -> f64 {
-        if self.requests > 0.0 { self.waited_s / self.requests } else { 0.0 }
-    }
-
-    /// `self`, a step `by` closer to `other`.
-    fn towards(self, other: Backlog, by: f64) -> Backlog {
-        let step = |from: f64, to: f64| from + by * (to - from);
-        Backlog { requests: step(self.requests, other.requests), waited_s: step(self.waited_s, other.waited_s) }
-    }
+    /// How many requests await an answer of the eligible endpoints, while others are ejected.
+    awaiting: Option<f64>,
+    /// So many answers took so many seconds on average, while no endpoint was ejected or too little was known.
+    answers: f64,
+    usual_s: f64,
 }
 
 impl Overflow {
@@ -71,34 +57,33 @@ impl Overflow {
         self.to.get(rng.below(self.to.len() as u32) as usize).copied()
     }
 
-    /// Follows what awaits an answer, `seconds` after the last time, with a typical latency of `typical` seconds.
-    fn follow(&mut self, backlog: Backlog, ejected: bool, typical: f64, seconds: f64) {
-        let follow = FOLLOW_S.max(FOLLOW_LATENCIES * typical);
-        self.now = self.now.towards(backlog, (seconds / follow).min(1.0));
-        let usual = self.usual.unwrap_or(self.now);
-        self.usual = Some(if ejected {
-            if self.now.age() < usual.age() || self.now.requests < usual.requests {
-                let requests = usual.requests.min(self.now.requests);
-                Backlog { requests, waited_s: requests * usual.age().min(self.now.age()) }
-            } else { usual }
-        } else {
-            usual.towards(self.now, (seconds / (follow * USUAL_OVER_FOLLOW)).min(1.0))
-        });
+    /// An endpoint answered after `seconds`, with `out` endpoints ejected.
+    #[inline]
+    pub fn observe(&mut self, seconds: f64, out: usize) {
+        if out == 0 || self.answers < ENOUGH {
+            self.answers = (self.answers + 1.0).min(ANSWERS);
+            self.usual_s += (seconds - self.usual_s) / self.answers;
+        }
     }
 
-    /// How many times as much awaits an answer, and how many times as long, as is usual: the lesser of both. More requests alone
-    /// are a busy hour, older ones alone a heavy request.
-    fn slow_down(&self, typical: f64) -> f64 {
-        let usual = self.usual.unwrap_or(self.now);
-        let more = (self.now.requests + 1.0) / (usual.requests + 1.0);
-        let older = self.now.age() / usual.age().max(0.5 * typical).max(1e-6);
-        more.min(older)
+    /// No endpoint is ejected.
+    fn rest(&mut self) {
+        (self.part, self.awaiting) = (0.0, None);
     }
 
-    /// Follows the slow-down of those that are left, `seconds` after the last time; no more than the part `limit` that
-    /// the ejected endpoints would have if they were not.
-    fn settle(&mut self, limit: f64, typical: f64, seconds: f64) {
-        let (slow_down, rise_s) = (self.slow_down(typical), RISE_S.max(typical));
+    /// How many times as many requests await an answer as is usual at a `rate` of requests per second.
+    fn slow_down(&self, awaiting: f64, rate: f64) -> f64 {
+        if self.answers < ENOUGH { 0.0 } else { (awaiting + CHANCE) / (rate * self.usual_s + CHANCE) }
+    }
+
+    /// Takes note that so many requests await an answer, `seconds` after the last time, and follows the slow-down of those that
+    /// are left; no more than the part `limit` that the ejected endpoints would have if they were not.
+    fn settle(&mut self, awaiting: f64, limit: f64, rate: f64, seconds: f64) {
+        let follow = FOLLOW_S.max(FOLLOW_LATENCIES * self.usual_s);
+        let before = self.awaiting.unwrap_or(awaiting);
+        let awaiting = before + (awaiting - before) * (seconds / follow).min(1.0);
+        self.awaiting = Some(awaiting);
+        let (slow_down, rise_s) = (self.slow_down(awaiting, rate), RISE_S.max(self.usual_s));
         let step = if slow_down > OVERLOADED {
             limit * seconds / rise_s
         } else if slow_down < RELIEVED {
@@ -113,7 +98,7 @@ impl Overflow {
 impl Cluster {
     /// Decides how much goes to ejected endpoints, `seconds` after the last time. A fleet that is divided into versions,
     /// priorities or zones has others to turn to, as have keys.
-    pub(super) fn settle_overflow(&mut self, seconds: f64, now: Time) {
+    pub(super) fn settle_overflow(&mut self, seconds: f64) {
         // A key whose owner is ejected has another one until it is back.
         let divided =
             self.subsets.list.len() != 1 || self.subsets.list.iter().any(|g| g.policy.owner(0).is_some());
@@ -121,25 +106,24 @@ impl Cluster {
             self.ejection.overflow = Overflow::default();
             return;
         }
-        let (mut eligible, mut ejected) = (0.0, 0.0);
-        let mut backlog = Backlog::default();
+        if self.ejection.out == 0 {
+            self.ejection.overflow.rest();
+            return;
+        }
+        let (mut eligible, mut ejected, mut awaiting) = (0.0, 0.0, 0.0);
         let overflow = &mut self.ejection.overflow;
         overflow.to.clear();
         for (index, member) in (0u32..).zip(&self.endpoints.states).filter(|(_, m)| m.present) {
             if member.eligible {
                 eligible += f64::from(member.weight);
-                let (requests, waited_s) = self.endpoints.peers.of(index, member).backlog(now);
-                backlog.requests += requests;
-                backlog.waited_s += waited_s;
+                awaiting += f64::from(self.endpoints.peers.of(index, member).pending());
             } else if is_only_failing(member.health.state(), &member.constraints) {
                 ejected += f64::from(member.weight);
                 overflow.to.push(index);
             }
         }
         let limit = if ejected > 0.0 { ejected / (eligible + ejected) } else { 0.0 };
-        let typical = self.subsets.list.first().map_or(self.typical, |g| g.latency.typical);
-        overflow.follow(backlog, ejected > 0.0, typical, seconds);
-        overflow.settle(limit, typical, seconds);
+        overflow.settle(awaiting, limit, self.traffic.rate_of_all(), seconds);
     }
 }
 
@@ -160,44 +144,88 @@ mod tests {
     use super::*;
     use crate::endpoint::AnnouncedHealth;
 
-    #[test]
-    fn the_part_follows_the_slow_down_up_to_what_there_would_be_without_ejection() {
+    /// 100 requests per second, answered after 20 ms.
+    fn usual() -> Overflow {
         let mut overflow = Overflow::default();
-        let second = |overflow: &mut Overflow, slow_down: f64| {
-            (0..100).for_each(|_| overflow.observe(0.02 * slow_down));
-            (0..100).for_each(|_| overflow.settle(0.5, 0.0, 0.5, 0.01));
+        (0..100).for_each(|_| overflow.observe(0.02, 0));
+        overflow
+    }
+
+    #[test]
+    fn the_part_follows_what_awaits_an_answer_up_to_what_there_would_be_without_ejection() {
+        let mut overflow = usual();
+        let second = |overflow: &mut Overflow, awaiting: f64| {
+            (0..100).for_each(|_| overflow.settle(awaiting, 0.5, 100.0, 0.01));
         };
-        second(&mut overflow, 1.0);
-        second(&mut overflow, 3.9);
+        second(&mut overflow, 2.0);
+        second(&mut overflow, 7.0);
         assert_eq!(overflow.part, 0.0, "busy is not overloaded");
-        second(&mut overflow, 20.0);
+        second(&mut overflow, 100.0);
+        second(&mut overflow, 100.0);
         assert_eq!(overflow.part, 0.5);
-        second(&mut overflow, 3.0);
-        assert_eq!(overflow.part, 0.5, "kept between the two");
-        second(&mut overflow, 1.0);
-        assert!((0.3..0.5).contains(&overflow.part), "{}", overflow.part);
-        (0..10).for_each(|_| second(&mut overflow, 1.0));
+        second(&mut overflow, 6.0);
+        let kept = overflow.part;
+        second(&mut overflow, 6.0);
+        assert_eq!(overflow.part, kept, "kept between the two");
+        second(&mut overflow, 2.0);
+        assert!((0.3..kept).contains(&overflow.part), "{}", overflow.part);
+        (0..10).for_each(|_| second(&mut overflow, 2.0));
         assert_eq!(overflow.part, 0.0);
         second(&mut overflow, 100.0);
-        overflow.settle(0.0, 0.0, 0.5, 10.0);
+        overflow.settle(100.0, 0.0, 100.0, 10.0);
         assert_eq!(overflow.part, 0.0, "none is ejected");
     }
 
-    /// Of every width, as long as the endpoints keep up.
+    #[test]
+    fn more_requests_are_no_overload() {
+        let mut overflow = usual();
+        for rate in [1.0, 100.0, 10_000.0] {
+            (0..1000).for_each(|_| overflow.settle(0.02 * rate, 0.5, rate, 0.01));
+            assert_eq!(overflow.part, 0.0, "{rate}");
+        }
+    }
+
+    #[test]
+    fn overload_does_not_become_usual() {
+        let mut overflow = usual();
+        (0..10_000).for_each(|_| overflow.observe(2.0, 1));
+        assert!((overflow.usual_s - 0.02).abs() < 1e-9);
+        let mut fresh = Overflow::default();
+        fresh.settle(1000.0, 0.5, 100.0, 10.0);
+        assert_eq!(fresh.part, 0.0, "nothing is known");
+        (0..100).for_each(|_| fresh.observe(0.02, 1));
+        fresh.settle(1000.0, 0.5, 100.0, 10.0);
+        assert_eq!(fresh.part, 0.5, "the first answers tell what is usual");
+    }
+
+    /// Of every width and rate, as long as the endpoints keep up: what awaits an answer is Poisson (M/G/∞).
     #[test]
     fn wide_work_is_no_overload() {
-        for sigma in [0.2, 0.5, 1.0, 1.5, 2.0] {
+        for (sigma, rate) in [0.2, 1.0, 2.0].into_iter().flat_map(|s| [2.0, 50.0, 1000.0].map(|r| (s, r))) {
             let mut rng = Rng::new(3);
             let mut overflow = Overflow::default();
-            let mut most: f64 = 0.0;
-            for _ in 0..20_000 {
-                // The sum of twelve uniform numbers is nearly normal, of variance 1.
-                let normal = (0..12).map(|_| rng.unit()).sum::<f64>() - 6.0;
-                overflow.observe(0.02 * (sigma * normal).exp());
-                overflow.settle(0.5, sigma, 0.5, 0.005);
+            let mut ends: Vec<f64> = Vec::new();
+            let (mut now, mut next, mut most): (f64, f64, f64) = (0.0, 0.0, 0.0);
+            while now < 20_000.0 / rate {
+                now += 0.02;
+                while next < now {
+                    // The sum of twelve uniform numbers is nearly normal, of variance 1.
+                    let normal = (0..12).map(|_| rng.unit()).sum::<f64>() - 6.0;
+                    let takes = 0.02 * (sigma * normal).exp();
+                    overflow.observe(takes, 0);
+                    ends.push(next + takes);
+                    next -= rng.unit().max(1e-12).ln() / rate;
+                }
+                ends.retain(|end| *end > now);
+                overflow.settle(
+                    ends.len() as f64,
+                    if overflow.answers < 1000.0 { 0.0 } else { 0.5 },
+                    rate,
+                    0.02,
+                );
                 most = most.max(overflow.part);
             }
-            assert!(most < 0.05, "{sigma}: {most}");
+            assert!(most < 0.05, "{sigma}, {rate}: {most}");
         }
     }
 

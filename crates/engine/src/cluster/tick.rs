@@ -32,7 +32,7 @@ impl Cluster {
         self.queueing.refresh();
         self.refresh_subsets(now);
         self.divide(seconds, now);
-        self.settle_overflow(seconds, now);
+        self.settle_overflow(seconds);
     }
 
     /// Forgets what the other workers know, to be told anew as of `told`.

@@ -71,6 +71,13 @@ impl Traffic {
         self.epochs = Epochs { current: current.min(now), before: before.min(now) };
     }
 
+    /// Requests per second of all workers together, as if each got as many as this one. The rate itself begins at zero, so that a
+    /// worker's first seconds count for too little.
+    pub fn rate_of_all(&self) -> f64 {
+        let seen = 1.0 - (-self.refreshed.seconds_since(self.began) / RATE_OVER_S).exp();
+        if seen > 0.0 { self.rate / seen * f64::from(self.workers) } else { 0.0 }
+    }
+
     /// Takes the rate anew. The seconds since the last time.
     pub fn refresh(&mut self, now: Time) -> f64 {
         let seconds = now.seconds_since(core::mem::replace(&mut self.refreshed, now));
