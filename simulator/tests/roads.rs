@@ -3,7 +3,7 @@
 use simulator::contender;
 use simulator::distribution::Distribution;
 use simulator::run::Run;
-use simulator::scenario::{Long, Scenario};
+use simulator::scenario::{Change, Long, Measure, Scenario, Signal, SignalFault, View, What};
 use simulator::world;
 
 fn run(scenario: &Scenario, policy: &str, seed: u64) -> Run {
@@ -52,4 +52,26 @@ fn wide_work_is_no_difference_between_endpoints() {
     let scenario = Scenario { rate: 0.8 * 64.0 / scenario.mean_work(), ..scenario };
     let ratio = against_least_request(&scenario, 0.5, 3);
     assert!(ratio < 1.15, "{ratio}");
+}
+
+/// Work that is answered before it is done: only Prometheus sees the queue. Of every third worker, four times slower, the queue is
+/// empty again soon, and stays so.
+#[test]
+fn a_queue_that_stands_while_the_others_are_empty_is_driven_down() {
+    for (endpoints, max) in [(3, 100), (10, 20), (10, 1000), (30, 100)] {
+        let slow = (0..endpoints).step_by(3).skip(usize::from(endpoints > 3));
+        let changes = slow.map(|endpoint| Change { at: 0.0, endpoint, what: What::Slow(4.0) }).collect();
+        let told = Signal { scrape: 1.0, poll: 1.0, max: Some(max as f64), fault: SignalFault::None };
+        let scenario = Scenario {
+            changes,
+            signal: Some(told),
+            asynchronous: Some(max),
+            length: 40.0,
+            ..few(endpoints, 4, 0.35)
+        };
+        let view = View { label: "", what: Measure::Task(0.99), window: (12.0, 40.0) };
+        let p99 = |policy| run(&scenario, policy, 1).measure(&view, &scenario);
+        let (ours, prequal) = (p99("adaptive"), p99("prequal"));
+        assert!(ours < 1.7 * prequal, "{endpoints}, {max}: {ours} and {prequal}");
+    }
 }
