@@ -215,7 +215,7 @@ fn configuration(scenario: &Scenario, policy: &Policy, addresses: &[String]) -> 
     }
     let mut root = json!({});
     if let Some(signal) = scenario.signal {
-        let poll = format!("{}ms", signal.poll * 1000.0);
+        let poll = format!("{}ms", (signal.poll * 1000.0).round());
         root["prometheus"] = json!({ "cluster": "prometheus", "interval": poll, "timeout": poll });
         upstream["signals"] =
             json!([{ "name": "queue_depth", "query": "task_queue_depth", "smoothing": 0.3 }]);
