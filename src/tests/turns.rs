@@ -196,3 +196,24 @@ fn a_long_poll_and_a_pause_between_requests_are_no_sign_of_a_hung_endpoint() {
     engine.tick(ProbeShard::ALONE, at(3500));
     assert_eq!(state(&engine, 0), State::Stalled, "now they have waited themselves");
 }
+
+#[test]
+fn one_that_refuses_from_the_start_leaves_in_every_fleet() {
+    for endpoints in [2, 3, 5, 10, 20, 65] {
+        for (failure, apart_ms) in
+            [Failure::Refused, Failure::Status5xx].into_iter().flat_map(|f| [1, 3, 25].map(|ms| (f, ms)))
+        {
+            let mut engine = fleet(endpoints, "", "");
+            let refuses = |index, _| match index {
+                0 => (Outcome::Failed(failure), 0),
+                _ => (Outcome::Good, 20),
+            };
+            let asked = serve_all(&mut engine, 0..3000, apart_ms, refuses)[0];
+            eprintln!(
+                "{endpoints}, {failure:?}, {apart_ms} ms: {asked} of {} {:?}",
+                3000 / endpoints,
+                engine.upstream(UPSTREAM).unwrap().eligible()
+            );
+        }
+    }
+}
