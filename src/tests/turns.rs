@@ -199,7 +199,7 @@ fn a_long_poll_and_a_pause_between_requests_are_no_sign_of_a_hung_endpoint() {
 
 #[test]
 fn one_that_refuses_from_the_start_leaves_in_every_fleet() {
-    for endpoints in [2, 3, 5, 10, 20, 65] {
+    for endpoints in [2, 3, 5, 10, 65] {
         for (failure, apart_ms) in
             [Failure::Refused, Failure::Status5xx].into_iter().flat_map(|f| [1, 3, 25].map(|ms| (f, ms)))
         {
@@ -209,11 +209,7 @@ fn one_that_refuses_from_the_start_leaves_in_every_fleet() {
                 _ => (Outcome::Good, 20),
             };
             let asked = serve_all(&mut engine, 0..3000, apart_ms, refuses)[0];
-            eprintln!(
-                "{endpoints}, {failure:?}, {apart_ms} ms: {asked} of {} {:?}",
-                3000 / endpoints,
-                engine.upstream(UPSTREAM).unwrap().eligible()
-            );
+            assert!(asked <= 10, "{endpoints}, {failure:?}, {apart_ms} ms: {asked} of 3000");
         }
     }
 }
