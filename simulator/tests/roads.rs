@@ -3,7 +3,7 @@
 use simulator::contender;
 use simulator::distribution::Distribution;
 use simulator::run::Run;
-use simulator::scenario::{Change, Long, Measure, Scenario, Signal, SignalFault, View, What};
+use simulator::scenario::{Change, Long, Measure, Mode, Scenario, Signal, SignalFault, View, What};
 use simulator::world;
 
 fn run(scenario: &Scenario, policy: &str, seed: u64) -> Run {
@@ -73,5 +73,37 @@ fn a_queue_that_stands_while_the_others_are_empty_is_driven_down() {
         let p99 = |policy| run(&scenario, policy, 1).measure(&view, &scenario);
         let (ours, prequal) = (p99("adaptive"), p99("prequal"));
         assert!(ours < 1.7 * prequal, "{endpoints}, {max}: {ours} and {prequal}");
+    }
+}
+
+fn one_refuses(at: f64, fleet: Scenario) -> Scenario {
+    Scenario { changes: vec![Change { at, endpoint: 0, what: What::Mode(Mode::Refuse) }], ..fleet }
+}
+
+/// From its start, when only the quickest answers are there.
+#[test]
+fn one_that_refuses_from_the_start_costs_a_few_requests_in_every_fleet() {
+    for endpoints in [3, 10, 20, 65] {
+        for seed in 1..=3 {
+            let run = run(&one_refuses(0.0, few(endpoints, 4, 0.4)), "adaptive", seed);
+            let failed = run.failed((0.0, 20.0));
+            assert!(failed <= 20, "{endpoints}, {seed}: {failed} of {}", run.records.len());
+        }
+    }
+}
+
+/// What the other one cannot carry goes on failing, as it would without ejection, and the rest is served in time.
+#[test]
+fn what_is_too_much_for_the_others_goes_to_the_ejected() {
+    for (load, workers) in [(0.7, 1), (0.8, 2), (0.9, 8)] {
+        let scenario = Scenario { workers, ..one_refuses(5.0, few(2, 4, load)) };
+        let run = run(&scenario, "adaptive", 1);
+        let (median, failed) = (run.latency(0.5, (8.0, 20.0)), run.failed((8.0, 20.0)));
+        let share = failed as f64 / (scenario.rate * 12.0);
+        let excess = 1.0 - 0.5 / load;
+        assert!(
+            median < 250.0 && share < 0.55 && share > 0.5 * excess,
+            "{load}, {workers}: {median} ms, {share} failed"
+        );
     }
 }
