@@ -37,7 +37,7 @@ pub(super) struct Overflow {
     /// So many answers took so many seconds altogether, while no endpoint was ejected or too little was known.
     answers: f64,
     seconds: f64,
-    /// For how long that has been looked at, seconds, and whether it is enough.
+    /// For how long requests on their way have been looked at, seconds, and whether that is enough.
     watched_s: f64,
     known: bool,
 }
@@ -73,44 +73,33 @@ impl Overflow {
         }
     }
 
-    /// Learns what is usual from this worker's requests that await an answer, `seconds` after the last time. The first to be
+    /// Learns what is usual from this worker's requests on their way, `seconds` after the last time. The first to be
     /// answered are the quickest; all the time that requests have waited, over the answers, does not mind: the estimate of a
     /// mean from censored lifetimes.
-    fn learn(&mut self, awaiting: f64, seconds: f64) {
-        self.seconds += awaiting * seconds;
-        self.watched_s += seconds;
+    fn learn(&mut self, in_flight: f64, seconds: f64) {
+        self.seconds += in_flight * seconds;
+        self.watched_s += if in_flight > 0.0 { seconds } else { 0.0 };
         self.known = self.answers >= ENOUGH && self.watched_s > LONG_ENOUGH * self.seconds / self.answers;
     }
 
-    /// No endpoint is ejected.
+    /// No endpoint is ejected, or too little is known.
     fn rest(&mut self) {
         (self.part, self.awaiting) = (0.0, None);
     }
 
-    /// Takes note that so many requests await an answer, so many of them this worker's, `seconds` after the last time, and follows
-    /// the slow-down of those that are left; no more than the part `limit` that the ejected endpoints would have if they were not.
-    fn settle(&mut self, awaiting: Awaiting, limit: f64, rate: f64, seconds: f64) {
-        if !self.known {
-            return self.learn(awaiting.own, seconds);
-        }
+    /// Takes note that so many requests await an answer, `seconds` after the last time, and follows the slow-down of those that are
+    /// left; no more than the part `limit` that the ejected endpoints would have if they were not.
+    fn settle(&mut self, awaiting: f64, limit: f64, rate: f64, seconds: f64) {
         let usual_s = self.seconds / self.answers;
         let follow = FOLLOW_S.max(FOLLOW_LATENCIES * usual_s);
-        let before = self.awaiting.unwrap_or(awaiting.all);
-        let now = before + (awaiting.all - before) * (seconds / follow).min(1.0);
+        let before = self.awaiting.unwrap_or(awaiting);
+        let now = before + (awaiting - before) * (seconds / follow).min(1.0);
         self.awaiting = Some(now);
         let overloaded = now + CHANCE > OVERLOADED * (rate * usual_s + CHANCE);
         let step =
             if overloaded { 1.0 } else { -1.0 / FALL_OVER_RISE } * limit * seconds / RISE_S.max(usual_s);
         self.part = (self.part + step).clamp(0.0, limit);
     }
-}
-
-/// How many requests await an answer of the eligible endpoints.
-#[derive(Clone, Copy, Debug, Default)]
-struct Awaiting {
-    own: f64,
-    /// Those of all workers.
-    all: f64,
 }
 
 impl Cluster {
@@ -124,18 +113,21 @@ impl Cluster {
             self.ejection.overflow = Overflow::default();
             return;
         }
-        if self.ejection.out == 0 && self.ejection.overflow.known {
-            self.ejection.overflow.rest();
+        let overflow = &mut self.ejection.overflow;
+        if !overflow.known {
+            let own = self.subsets.list.first().map_or(0, |subset| subset.in_flight);
+            overflow.learn(f64::from(own), seconds);
+        }
+        if self.ejection.out == 0 || !overflow.known {
+            overflow.rest();
             return;
         }
-        let (mut eligible, mut ejected, mut awaiting) = (0.0, 0.0, Awaiting::default());
-        let overflow = &mut self.ejection.overflow;
+        let (mut eligible, mut ejected, mut awaiting) = (0.0, 0.0, 0.0);
         overflow.to.clear();
         for (index, member) in (0u32..).zip(&self.endpoints.states).filter(|(_, m)| m.present) {
             if member.eligible {
                 eligible += f64::from(member.weight);
-                awaiting.own += f64::from(member.pending());
-                awaiting.all += f64::from(self.endpoints.peers.of(index, member).pending());
+                awaiting += f64::from(self.endpoints.peers.of(index, member).pending());
             } else if is_only_failing(member.health.state(), &member.constraints) {
                 ejected += f64::from(member.weight);
                 overflow.to.push(index);
@@ -171,15 +163,11 @@ mod tests {
         overflow
     }
 
-    fn awaiting(all: f64) -> Awaiting {
-        Awaiting { own: all, all }
-    }
-
     #[test]
     fn the_part_follows_what_awaits_an_answer_up_to_what_there_would_be_without_ejection() {
         let mut overflow = usual();
         let second = |overflow: &mut Overflow, all: f64| {
-            (0..100).for_each(|_| overflow.settle(awaiting(all), 0.5, 100.0, 0.01));
+            (0..100).for_each(|_| overflow.settle(all, 0.5, 100.0, 0.01));
         };
         second(&mut overflow, 2.0);
         second(&mut overflow, 9.0);
@@ -193,7 +181,7 @@ mod tests {
         (0..10).for_each(|_| second(&mut overflow, 2.0));
         assert_eq!(overflow.part, 0.0);
         second(&mut overflow, 100.0);
-        overflow.settle(awaiting(100.0), 0.0, 100.0, 10.0);
+        overflow.settle(100.0, 0.0, 100.0, 10.0);
         assert_eq!(overflow.part, 0.0, "none is ejected");
     }
 
@@ -201,7 +189,7 @@ mod tests {
     fn more_requests_are_no_overload() {
         let mut overflow = usual();
         for rate in [1.0, 100.0, 10_000.0] {
-            (0..1000).for_each(|_| overflow.settle(awaiting(0.02 * rate), 0.5, rate, 0.01));
+            (0..1000).for_each(|_| overflow.settle(0.02 * rate, 0.5, rate, 0.01));
             assert_eq!(overflow.part, 0.0, "{rate}");
         }
     }
@@ -237,8 +225,10 @@ mod tests {
             let answered = ends.iter().filter(|end| **end <= now).count();
             ends.retain(|end| *end > now);
             (0..answered).for_each(|_| overflow.observe(takes(sigma, rng), out));
-            if out > 0 || !overflow.known {
-                overflow.settle(awaiting(ends.len() as f64), 0.5, rate, 0.02);
+            if !overflow.known {
+                overflow.learn(ends.len() as f64, 0.02);
+            } else if out > 0 {
+                overflow.settle(ends.len() as f64, 0.5, rate, 0.02);
             }
             most = most.max(overflow.part);
         }
