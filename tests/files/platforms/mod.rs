@@ -100,3 +100,20 @@ fn a_plugin_that_cannot_be_had_or_is_refused_fails_no_request() -> Result<()> {
     assert_eq!(plugins, files_of("istio")?.len() + files_of("envoy-gateway")?.len());
     Ok(())
 }
+
+/// What `make platforms` replaced in a file, as its page tells, is there: the page is about the files of today.
+#[test]
+fn what_runs_on_the_real_platforms_replaces_lines_that_are_there() -> Result<()> {
+    let page = shipped::text(&testbed::tools::root().join("docs/platforms/results.md"))?;
+    let mut replaced = 0;
+    for line in page.lines().filter_map(|line| line.strip_prefix("- in `")) {
+        let (file, rest) = line.split_once("`: `").context("a file")?;
+        let (old, _) = rest.split_once("` by `").context("two texts")?;
+        let text = shipped::text(&shipped::folder().join(file))?;
+        let words: Vec<&str> = text.split_whitespace().collect();
+        ensure!(words.join(" ").contains(old), "{file} has no {old:?}");
+        replaced += 1;
+    }
+    ensure!(replaced > 0, "the page tells of nothing");
+    Ok(())
+}
