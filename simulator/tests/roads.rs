@@ -2,6 +2,7 @@
 
 use simulator::contender;
 use simulator::distribution::Distribution;
+use simulator::drawn::Fleet;
 use simulator::run::Run;
 use simulator::scenario::{Change, Long, Measure, Mode, Scenario, Signal, SignalFault, View, What};
 use simulator::world;
@@ -106,4 +107,28 @@ fn what_is_too_much_for_the_others_goes_to_the_ejected() {
             "{load}, {workers}: {median} ms, {share} failed"
         );
     }
+}
+
+/// The large one of unequal endpoints carries most of the requests: it is not verified without traffic for one error, as one of
+/// many is, because the others cannot take that over.
+#[test]
+fn rare_errors_of_unequal_endpoints_cost_nothing() {
+    let mut lost = Vec::new();
+    for (load, errors) in [0.5, 0.6, 0.67].into_iter().flat_map(|load| [0.003, 0.006].map(|e| (load, e))) {
+        let line = format!(
+            "endpoints=3 slots=2 bigger=0.324:5 told=true scatter=0.118 work=log_normal:0.301 heavy=0:1 load={load} rate=75.6 length=40 \
+             proxies=1 workers=1 errors={errors} retries=1 salt=295820"
+        );
+        let fleet: Fleet = line.parse().unwrap();
+        let scenario = fleet.scenario();
+        for seed in 1..=8 {
+            let p99 = |policy| run(&scenario, policy, fleet.salt ^ seed << 32).latency(0.99, (0.0, 40.0));
+            let (ours, theirs) = (p99("adaptive"), p99("least_request"));
+            if ours > 1.2 * theirs {
+                lost.push((load, errors, seed, ours, theirs));
+            }
+        }
+    }
+    // Two failures in a row happen to the large one in one of a few runs.
+    assert!(lost.len() <= 3, "{} of 48: {lost:?}", lost.len());
 }

@@ -101,12 +101,15 @@ impl Cluster {
         let beside =
             subset.errors.background.usual(|i| i != index && self.in_traffic(i), Some(index), endpoints);
         let ratio = beside.unwrap_or(0.0);
-        let rate = self.traffic.rate * f64::from(self.traffic.workers) / endpoints as f64;
+        // As many endpoints of its size there are; it gets their part of the requests, and the others take it over.
+        let alike = (subset.division.weight / f64::from(member.weight)).max(1.0);
+        let alike = if alike.is_finite() { alike } else { endpoints as f64 };
+        let rate = self.traffic.rate * f64::from(self.traffic.workers) / alike;
         let chance = (LOST_BY_CHANCE / rate.max(1e-9)).min(SURPRISE);
         // Where that is often, what has not been seen yet is to be reckoned with.
         let often = chance < SURPRISE;
         let ratio = if often {
-            let raised = ratio.max(subset.errors.background.unseen(endpoints, self.traffic.workers));
+            let raised = ratio.max(subset.errors.background.unseen(alike - 1.0, self.traffic.workers));
             (raised * (SURPRISE / chance).powf(1.0 / f64::from(run))).min(1.0)
         } else {
             ratio

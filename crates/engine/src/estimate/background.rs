@@ -124,12 +124,12 @@ impl BaselineErrors {
     }
 
     /// What failure ratio may well be usual though none has been seen among all the answers of so many workers: one
-    /// failure more than there were. It counts the less the more endpoints there are to take over: nothing is lost
-    /// where one of many is verified for nothing.
-    pub fn unseen(&self, endpoints: usize, workers: u32) -> f64 {
+    /// failure more than there were. It counts the less the more there is to take over, in `others` as large: nothing is
+    /// lost where one of many is verified for nothing.
+    pub fn unseen(&self, others: f64, workers: u32) -> f64 {
         let answers = f64::from(self.long.0) * f64::from(workers.max(1));
         // Which endpoint is alone has no endpoint beside it to be compared with.
-        if endpoints < 2 { 0.0 } else { 1.0 / (answers + 2.0) / (endpoints - 1) as f64 }
+        if others > 0.0 { (1.0 / (answers + 2.0) / others).min(1.0) } else { 0.0 }
     }
 
     /// What part of the latest failures is not one endpoint's: 0 if it has them all, 1 if it has its share.
@@ -188,10 +188,11 @@ mod tests {
     fn what_was_not_seen_may_be_usual_where_few_have_answered_and_few_can_take_over() {
         let mut background = BaselineErrors::default();
         (0..998).for_each(|_| background.observe(0, false));
-        assert_eq!(background.unseen(2, 1), 0.001);
-        assert!(background.unseen(2, 4) < 0.0003 && background.unseen(10, 1) < 0.0002);
-        assert_eq!(BaselineErrors::default().unseen(2, 0), 0.5);
-        assert_eq!(BaselineErrors::default().unseen(1, 1), 0.0, "nobody is beside it");
+        assert_eq!(background.unseen(1.0, 1), 0.001);
+        assert!(background.unseen(1.0, 4) < 0.0003 && background.unseen(9.0, 1) < 0.0002);
+        assert_eq!(BaselineErrors::default().unseen(1.0, 0), 0.5);
+        assert_eq!(BaselineErrors::default().unseen(0.1, 1), 1.0, "the others are small beside it");
+        assert_eq!(BaselineErrors::default().unseen(0.0, 1), 0.0, "nobody is beside it");
     }
 
     #[test]
