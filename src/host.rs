@@ -1,9 +1,11 @@
 //! What the logic needs from its host: Envoy through proxy-wasm, or a test.
 
+pub mod bytes;
 pub mod event;
 
 use core::time::Duration;
 
+pub use crate::host::bytes::Bytes;
 use crate::host::event::Event;
 use engine::time::Time;
 
@@ -127,20 +129,20 @@ pub trait StreamHost {
     /// The current time.
     fn now(&self) -> Time;
     /// A request header's value; the first, where there are several.
-    fn request_header(&self, name: &str) -> Option<Vec<u8>>;
+    fn request_header(&self, name: &str) -> Option<Bytes>;
     /// Every value of a request header, in order. It costs a copy of all headers: not for every request.
     fn request_headers(&self, name: &str) -> Vec<Vec<u8>>;
     /// Sets a request header, whatever was there before.
     fn set_request_header(&self, name: &str, value: &[u8]);
-    /// Names the endpoints of the request, best first, as the steering header `header` would name them in `value`. A
-    /// proxy that has a call for it needs no header.
+    /// Names the endpoints of the request, best first, as the steering header `header` would name them in `value`; what the
+    /// client sent under that name is gone. A proxy that has a call for it needs no header.
     fn steer(&self, header: &str, value: &[u8]) {
         self.set_request_header(header, value);
     }
     /// Removes every occurrence of a request header.
     fn remove_request_header(&self, name: &str);
     /// A response header's value; the first, where there are several.
-    fn response_header(&self, name: &str) -> Option<Vec<u8>>;
+    fn response_header(&self, name: &str) -> Option<Bytes>;
     /// Every value of a response header, in order. It costs a copy of all headers: not for every response.
     fn response_headers(&self, name: &str) -> Vec<Vec<u8>>;
     /// The last bytes, at most so many, of the part of the response's body that passes.
@@ -150,9 +152,9 @@ pub trait StreamHost {
     /// Removes every occurrence of a response header.
     fn remove_response_header(&self, name: &str);
     /// A response trailer's value.
-    fn response_trailer(&self, name: &str) -> Option<Vec<u8>>;
+    fn response_trailer(&self, name: &str) -> Option<Bytes>;
     /// A property of the stream.
-    fn property(&self, path: &[&str]) -> Option<Vec<u8>>;
+    fn property(&self, path: &[&str]) -> Option<Bytes>;
     /// Sets a property of the stream, which all filters of the request can read, upstream filters as well.
     fn set_property(&self, path: &[&str], value: &[u8]);
     /// Answers the request here and now.

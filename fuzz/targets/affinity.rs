@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use engine::rng::Rng;
 use engine::settings::Upstream;
 use engine::time::Time;
-use evenkeel::host::{Call, CallError, Host, SharedError, StreamHost};
+use evenkeel::host::{Bytes, Call, CallError, Host, SharedError, StreamHost};
 use evenkeel::request::{Issued, affinity_key};
 
 use super::input::{Input, within};
@@ -41,16 +41,16 @@ impl StreamHost for Client {
     fn now(&self) -> Time {
         Time(0)
     }
-    fn request_header(&self, name: &str) -> Option<Vec<u8>> {
-        self.request_headers(name).into_iter().next()
+    fn request_header(&self, name: &str) -> Option<Bytes> {
+        self.request_headers(name).into_iter().next().map(Bytes::from)
     }
     fn request_headers(&self, name: &str) -> Vec<Vec<u8>> {
         self.headers.iter().filter(|(known, _)| *known == name).map(|(_, value)| value.clone()).collect()
     }
     fn set_request_header(&self, _: &str, _: &[u8]) {}
     fn remove_request_header(&self, _: &str) {}
-    fn response_header(&self, name: &str) -> Option<Vec<u8>> {
-        self.response_headers(name).into_iter().next()
+    fn response_header(&self, name: &str) -> Option<Bytes> {
+        self.response_headers(name).into_iter().next().map(Bytes::from)
     }
     fn response_headers(&self, _: &str) -> Vec<Vec<u8>> {
         self.cookies.borrow().clone()
@@ -63,11 +63,11 @@ impl StreamHost for Client {
         self.cookies.borrow_mut().push(value.into());
     }
     fn remove_response_header(&self, _: &str) {}
-    fn response_trailer(&self, _: &str) -> Option<Vec<u8>> {
+    fn response_trailer(&self, _: &str) -> Option<Bytes> {
         None
     }
-    fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
-        (path == ["source", "address"]).then(|| self.address.clone())
+    fn property(&self, path: &[&str]) -> Option<Bytes> {
+        (path == ["source", "address"]).then(|| self.address.as_slice().into())
     }
     fn set_property(&self, _: &[&str], _: &[u8]) {}
     fn respond(&self, _: u32, _: &[(&str, &str)], _: &[u8]) {}

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use engine::time::Time;
-use evenkeel::host::{Call, CallError, Host, MetricKind, SharedError, StreamHost};
+use evenkeel::host::{Bytes, Call, CallError, Host, MetricKind, SharedError, StreamHost};
 
 use crate::abi::{self, Attribute, Map, NotSent, StreamHandle};
 use crate::calls::Calls;
@@ -129,8 +129,8 @@ impl StreamHost for Surroundings<'_> {
         clock::now()
     }
 
-    fn request_header(&self, name: &str) -> Option<Vec<u8>> {
-        self.header(Map::RequestHeaders, name)
+    fn request_header(&self, name: &str) -> Option<Bytes> {
+        self.header(Map::RequestHeaders, name).map(Bytes::from)
     }
 
     fn request_headers(&self, name: &str) -> Vec<Vec<u8>> {
@@ -145,6 +145,7 @@ impl StreamHost for Surroundings<'_> {
         if !self.by_call {
             return self.set_request_header(header, value);
         }
+        self.remove_request_header(header);
         // Envoy takes one; where it cannot follow, its own policy decides, and that is seen in the answer.
         let first = value.split(|byte| *byte == b',').next().unwrap_or_default();
         let _followed = self.stream.is_some_and(|stream| stream.override_host(first));
@@ -154,8 +155,8 @@ impl StreamHost for Surroundings<'_> {
         self.set(Map::RequestHeaders, name, None);
     }
 
-    fn response_header(&self, name: &str) -> Option<Vec<u8>> {
-        self.header(Map::ResponseHeaders, name)
+    fn response_header(&self, name: &str) -> Option<Bytes> {
+        self.header(Map::ResponseHeaders, name).map(Bytes::from)
     }
 
     fn response_headers(&self, name: &str) -> Vec<Vec<u8>> {
@@ -176,11 +177,11 @@ impl StreamHost for Surroundings<'_> {
         self.set(Map::ResponseHeaders, name, None);
     }
 
-    fn response_trailer(&self, name: &str) -> Option<Vec<u8>> {
-        self.header(Map::ResponseTrailers, name)
+    fn response_trailer(&self, name: &str) -> Option<Bytes> {
+        self.header(Map::ResponseTrailers, name).map(Bytes::from)
     }
 
-    fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
+    fn property(&self, path: &[&str]) -> Option<Bytes> {
         let stream = self.stream?;
         let value = match path {
             ["xds", "cluster_name"] => stream.cluster_name(),
@@ -198,10 +199,9 @@ impl StreamHost for Surroundings<'_> {
             }
             ["response", "code_details"] => stream.attribute(Attribute::ResponseCodeDetails),
             ["source", "address"] => stream.attribute(Attribute::SourceAddress),
-            ["request", "headers", name] => stream.header(Map::RequestHeaders, name),
             _ => None,
         };
-        value.filter(|value| !value.is_empty())
+        value.filter(|value| !value.is_empty()).map(Bytes::from)
     }
 
     fn set_property(&self, path: &[&str], value: &[u8]) {

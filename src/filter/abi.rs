@@ -5,10 +5,12 @@
 //! runs; a call to a cluster that has upstream filters makes Envoy run them at once, inside that callback and in this VM.
 #![allow(unsafe_code)]
 
+use core::cell::{Cell, UnsafeCell};
 use core::ptr::null_mut;
 use std::alloc::{Layout, alloc};
 
 use super::dispatch;
+use crate::host::Bytes;
 
 /// What the proxy answered instead of OK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,15 +138,52 @@ mod import {
 
 // Where a pointer and a size go out below, both are of a slice that outlives the call, and the proxy only reads.
 
+/// Where the proxy puts what is short, so that most of what a request asks for takes no allocation. It belongs to the call
+/// that is asking, from before that call until its answer has been copied out; a call in the middle of another gets memory
+/// of its own.
+struct Scratch {
+    bytes: UnsafeCell<[u8; Bytes::FEW]>,
+    offered: Cell<bool>,
+    lent: Cell<bool>,
+}
+
+// SAFETY: a VM has one thread.
+unsafe impl Sync for Scratch {}
+
+static SCRATCH: Scratch =
+    Scratch { bytes: UnsafeCell::new([0; Bytes::FEW]), offered: Cell::new(false), lent: Cell::new(false) };
+
+impl Scratch {
+    fn at(&self) -> *mut u8 {
+        self.bytes.get().cast()
+    }
+
+    /// The memory, once for each call that asks.
+    fn lend(&self, size: usize) -> Option<*mut u8> {
+        (size <= Bytes::FEW && self.offered.replace(false)).then(|| {
+            self.lent.set(true);
+            self.at()
+        })
+    }
+}
+
 /// Takes what the proxy hands over.
-fn taken(ask: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u8>, Status> {
+fn taken(ask: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Bytes, Status> {
     let (mut data, mut size) = (null_mut(), 0);
+    let nested = SCRATCH.lent.get();
+    SCRATCH.offered.set(!nested);
     let status = ask(&mut data, &mut size);
-    let bytes = match data.is_null() {
-        true => Vec::new(),
+    SCRATCH.offered.set(false);
+    let bytes = if data.is_null() {
+        Bytes::default()
+    } else if data == SCRATCH.at() {
+        // SAFETY: the proxy has filled so many bytes of it at most, and nothing else writes there until it is lent again.
+        Bytes::from(unsafe { core::slice::from_raw_parts(data, size.min(Bytes::FEW)) })
+    } else {
         // SAFETY: the proxy has filled memory that it got from `proxy_on_memory_allocate` with this size, and leaves it.
-        false => unsafe { Vec::from_raw_parts(data, size, size) },
+        Bytes::from(unsafe { Vec::from_raw_parts(data, size, size) })
     };
+    SCRATCH.lent.set(nested);
     Status::of(status).map(|()| bytes)
 }
 
@@ -168,13 +207,13 @@ pub fn set_tick_period(ms: u32) -> Result<(), Status> {
 }
 
 /// At most so many bytes of a buffer, from this position on.
-pub fn buffer(buffer: Buffer, from: usize, most: usize) -> Result<Vec<u8>, Status> {
+pub fn buffer(buffer: Buffer, from: usize, most: usize) -> Result<Bytes, Status> {
     // SAFETY: see `taken`.
     taken(|data, size| unsafe { import::proxy_get_buffer_bytes(buffer as u32, from, most, data, size) })
 }
 
 /// A header's first value.
-pub fn header(map: Map, name: &str) -> Result<Vec<u8>, Status> {
+pub fn header(map: Map, name: &str) -> Result<Bytes, Status> {
     // SAFETY: see above and `taken`.
     taken(|data, size| unsafe {
         import::proxy_get_header_map_value(map as u32, name.as_ptr(), name.len(), data, size)
@@ -182,7 +221,7 @@ pub fn header(map: Map, name: &str) -> Result<Vec<u8>, Status> {
 }
 
 /// All headers, as [`values`](super::wire::values) reads them.
-pub fn headers(map: Map) -> Result<Vec<u8>, Status> {
+pub fn headers(map: Map) -> Result<Bytes, Status> {
     // SAFETY: see `taken`.
     taken(|data, size| unsafe { import::proxy_get_header_map_pairs(map as u32, data, size) })
 }
@@ -212,7 +251,7 @@ pub fn add_header(map: Map, name: &str, value: &[u8]) -> Result<(), Status> {
 }
 
 /// A property; `path` is its parts with a zero between each two.
-pub fn property(path: &[u8]) -> Result<Vec<u8>, Status> {
+pub fn property(path: &[u8]) -> Result<Bytes, Status> {
     // SAFETY: see above and `taken`.
     taken(|data, size| unsafe { import::proxy_get_property(path.as_ptr(), path.len(), data, size) })
 }
@@ -230,7 +269,7 @@ pub fn shared_data(key: &str) -> Result<(Vec<u8>, u32), Status> {
     let value = taken(|data, size| unsafe {
         import::proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &mut version)
     })?;
-    Ok((value, version))
+    Ok((value.into_vec(), version))
 }
 
 /// Sets a shared value; with a version, only if that is still its version.
@@ -319,6 +358,9 @@ extern "C" fn proxy_abi_version_0_2_1() {}
 /// Memory for what the proxy hands over; [`taken`] owns it.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
+    if let Some(scratch) = SCRATCH.lend(size) {
+        return scratch;
+    }
     match Layout::array::<u8>(size) {
         Ok(layout) if size > 0 => {
             // SAFETY: the layout is not empty.
@@ -352,7 +394,5 @@ callbacks! {
     proxy_on_response_body(context: u32, _size: usize, end: u32) -> u32 =
         dispatch::response_body(context, end != 0) as u32;
     proxy_on_response_trailers(context: u32, _trailers: u32) -> u32 = dispatch::response_trailers(context) as u32;
-    proxy_on_log(context: u32) = dispatch::log(context);
-    proxy_on_done(context: u32) -> u32 = dispatch::done(context).into();
     proxy_on_delete(context: u32) = dispatch::delete(context);
 }

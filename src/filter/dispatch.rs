@@ -138,22 +138,18 @@ pub fn response_trailers(id: u32) -> Action {
     Action::Continue
 }
 
-pub fn log(id: u32) {
-    if let Some(Context::Request(stream)) = find(id) {
-        stream.try_borrow_mut().iter_mut().for_each(|stream| stream.finish());
-    }
-}
-
-/// The end of a stream or a configuration; nothing here has to wait.
-pub fn done(id: u32) -> bool {
-    match find(id) {
-        Some(Context::Root(root)) => root.end(),
-        _ => with_stream!(id, |stream| stream.finish()),
-    }
-    true
-}
-
+/// The end of a stream or a configuration. All that is known of a stream is still known now: the access log and
+/// `proxy_on_done`, which come just before, are not asked for.
 pub fn delete(id: u32) {
-    let forgotten = CONTEXTS.with(|contexts| contexts.try_borrow_mut().ok()?.remove(&id));
-    drop(forgotten);
+    let ended = CONTEXTS.with(|contexts| contexts.try_borrow_mut().ok()?.remove(&id));
+    match &ended {
+        Some(Context::Root(root)) => root.end(),
+        Some(Context::Request(stream)) => {
+            stream.try_borrow_mut().iter_mut().for_each(|stream| stream.finish());
+        }
+        Some(Context::UpstreamAttempt(stream)) => {
+            stream.try_borrow_mut().iter_mut().for_each(|stream| stream.finish());
+        }
+        None => {}
+    }
 }

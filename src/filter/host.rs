@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 
 use super::abi::{self, Buffer, Map, Status};
 use super::wire;
-use crate::host::{Call, CallError, Host, MetricKind, SharedError, StreamHost};
+use crate::host::{Bytes, Call, CallError, Host, MetricKind, SharedError, StreamHost};
 use engine::time::Time;
 
 /// So many metrics a VM defines at most: Envoy keeps each for as long as the process runs.
@@ -69,7 +69,7 @@ impl Host for Envoy {
         // The second is what documents of old call it; Envoy 1.36 to 1.40 know the first alone.
         let paths: [&[&str]; 2] = [&["xds", "node", "locality", "zone"], &["node", "locality", "zone"]];
         let zone = paths.iter().find_map(|path| wire::with_path(path, abi::property).ok())?;
-        String::from_utf8(zone).ok().filter(|zone| !zone.is_empty())
+        String::from_utf8(zone.into_vec()).ok().filter(|zone| !zone.is_empty())
     }
 
     fn log(&self, level: log::Level, message: &str) {
@@ -118,7 +118,7 @@ impl StreamHost for Envoy {
         now()
     }
 
-    fn request_header(&self, name: &str) -> Option<Vec<u8>> {
+    fn request_header(&self, name: &str) -> Option<Bytes> {
         abi::header(Map::RequestHeaders, name).ok()
     }
 
@@ -134,7 +134,7 @@ impl StreamHost for Envoy {
         let _absent_is_fine = abi::remove_header(Map::RequestHeaders, name);
     }
 
-    fn response_header(&self, name: &str) -> Option<Vec<u8>> {
+    fn response_header(&self, name: &str) -> Option<Bytes> {
         abi::header(Map::ResponseHeaders, name).ok()
     }
 
@@ -164,11 +164,11 @@ impl StreamHost for Envoy {
         let _absent_is_fine = abi::remove_header(Map::ResponseHeaders, name);
     }
 
-    fn response_trailer(&self, name: &str) -> Option<Vec<u8>> {
+    fn response_trailer(&self, name: &str) -> Option<Bytes> {
         abi::header(Map::ResponseTrailers, name).ok()
     }
 
-    fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
+    fn property(&self, path: &[&str]) -> Option<Bytes> {
         // Those that every request asks for are put together already.
         let value = match path {
             ["xds", "cluster_name"] => abi::property(b"xds\0cluster_name"),

@@ -87,7 +87,7 @@ impl Body for CallBody {
         if most == 0 {
             return Vec::new();
         }
-        abi::buffer(Buffer::CallResponseBody, from, most).unwrap_or_default()
+        abi::buffer(Buffer::CallResponseBody, from, most).unwrap_or_default().into_vec()
     }
 }
 

@@ -186,6 +186,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
+    use crate::host::Bytes;
     use engine::time::Time;
 
     /// A request with these headers and this peer.
@@ -198,8 +199,8 @@ mod tests {
         fn now(&self) -> Time {
             Time::ZERO
         }
-        fn request_header(&self, name: &str) -> Option<Vec<u8>> {
-            self.headers.iter().find(|(n, _)| *n == name).map(|(_, value)| value.to_vec())
+        fn request_header(&self, name: &str) -> Option<Bytes> {
+            self.headers.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).into())
         }
         fn request_headers(&self, name: &str) -> Vec<Vec<u8>> {
             self.headers.iter().filter(|(n, _)| *n == name).map(|(_, value)| value.to_vec()).collect()
@@ -212,16 +213,16 @@ mod tests {
         }
         fn set_request_header(&self, _: &str, _: &[u8]) {}
         fn remove_request_header(&self, _: &str) {}
-        fn response_header(&self, _: &str) -> Option<Vec<u8>> {
+        fn response_header(&self, _: &str) -> Option<Bytes> {
             None
         }
         fn add_response_header(&self, _: &str, _: &[u8]) {}
         fn remove_response_header(&self, _: &str) {}
-        fn response_trailer(&self, _: &str) -> Option<Vec<u8>> {
+        fn response_trailer(&self, _: &str) -> Option<Bytes> {
             None
         }
-        fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
-            (path == ["source", "address"] && !self.peer.is_empty()).then(|| self.peer.to_vec())
+        fn property(&self, path: &[&str]) -> Option<Bytes> {
+            (path == ["source", "address"] && !self.peer.is_empty()).then(|| self.peer.into())
         }
         fn set_property(&self, _: &[&str], _: &[u8]) {}
         fn respond(&self, _: u32, _: &[(&str, &str)], _: &[u8]) {}

@@ -131,15 +131,13 @@ impl Attempt {
     }
 
     /// A part of the response's body; `last` with the last.
-    pub(crate) fn response_part(&mut self, engine: &mut Balancer, host: &dyn StreamHost, last: bool) {
+    /// `ticked` is the worker's last tick: as near as that the time need not be known, and asking for it costs a trip.
+    pub(crate) fn response_part(&mut self, engine: &mut Balancer, ticked: Time, last: bool) {
         let Attempt::Streaming(Streaming { ticket, judged, answered, complete }) = self else { return };
         *complete |= last;
-        if *judged == Judged::NotYet && !last {
-            let now = host.now();
-            if now.seconds_since(*answered) >= FLOWS_AFTER_S {
-                *judged = Judged::Flows;
-                engine.record_outcome(ticket, None, now);
-            }
+        if *judged == Judged::NotYet && !last && ticked.seconds_since(*answered) >= FLOWS_AFTER_S {
+            *judged = Judged::Flows;
+            engine.record_outcome(ticket, None, ticked);
         }
     }
 
@@ -196,17 +194,18 @@ impl Attempt {
     }
 
     /// The end of it, for a reason if one is known; further calls change nothing. What remains to be explained is
-    /// left to the caller.
+    /// left to the caller. Where all was well the worker's last tick is near enough to the end.
     pub(crate) fn end(
         &mut self,
         engine: &mut Balancer,
         reason: Option<Failure>,
-        now: Time,
+        (host, ticked): (&dyn StreamHost, Time),
     ) -> Option<PendingOutcome> {
         let broken_off = self.broken_off();
         match core::mem::take(self) {
             Attempt::Over => None,
             Attempt::Waiting { mut ticket, upload } => {
+                let now = host.now();
                 let outcome = match (reason, upload) {
                     (Some(failure), _) => Outcome::Failed(failure),
                     (None, Upload::Over) => Outcome::Cancelled,
@@ -221,14 +220,15 @@ impl Attempt {
                 engine.finished(&ticket, now);
                 reason.is_none().then_some(PendingOutcome { ticket, good_otherwise: false })
             }
-            Attempt::Streaming(Streaming { ticket, judged, .. }) => {
-                engine.finished(&ticket, now);
+            Attempt::Streaming(Streaming { ticket, judged, answered, .. }) => {
+                let known = ticked.max(answered);
+                engine.finished(&ticket, known);
                 let end = PendingOutcome { ticket, good_otherwise: judged == Judged::NotYet };
                 if broken_off && reason.is_none() {
                     return Some(end);
                 }
                 if judged != Judged::Settled {
-                    end.explain(engine, reason, now);
+                    end.explain(engine, reason, if reason.is_some() { host.now() } else { known });
                 }
                 None
             }

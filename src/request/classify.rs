@@ -25,7 +25,7 @@ pub(crate) fn of_headers(host: &dyn StreamHost, complete: bool, counts: &Failure
     }
     // Envoy's own replies look like the endpoint's; only the details tell them apart.
     let details = host.property(&["response", "code_details"]).unwrap_or_default();
-    let outcome = match details.as_slice() {
+    let outcome = match &*details {
         b"via_upstream" => answer.outcome,
         details => of_details(details, host, counts).map_or(Outcome::Unrelated, Outcome::Failed),
     };
@@ -95,26 +95,38 @@ pub(crate) enum Silence {
     PendingOutcome,
 }
 
-/// Why a request that came at `began` has ended without an answer.
+/// When a request came, and how long its client waits for it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Asked {
+    pub began: Time,
+    /// Seconds, as a call says them in its headers.
+    pub deadline_s: Option<f64>,
+}
+
+impl Asked {
+    /// A request that comes now. Its headers cannot be read any more when it ends, and no request without a body is a call.
+    pub fn now(host: &dyn StreamHost, now: Time, complete: bool) -> Asked {
+        let timeout = if complete { None } else { host.request_header("grpc-timeout") };
+        Asked { began: now, deadline_s: timeout.as_deref().and_then(grpc_timeout) }
+    }
+
+    /// Whether the call's own deadline has passed, which its client keeps by leaving.
+    fn gave_up_waiting(&self, host: &dyn StreamHost) -> bool {
+        let passed = |deadline_s| host.now().seconds_since(self.began) >= DEADLINE_PASSED * deadline_s;
+        self.deadline_s.is_some_and(passed)
+    }
+}
+
+/// Why a request has ended without an answer.
 #[inline(never)]
-pub(crate) fn of_silence(host: &dyn StreamHost, began: Time, counts: &Failures) -> Silence {
+pub(crate) fn of_silence(host: &dyn StreamHost, asked: &Asked, counts: &Failures) -> Silence {
     let details = host.property(&["response", "code_details"]).unwrap_or_default();
     if details.starts_with(b"internal_redirect") {
         return Silence::Redirected;
     }
     let failure = of_details(&details, host, counts);
-    let failure = failure.or_else(|| gave_up_waiting(host, began).then_some(Failure::Deadline));
+    let failure = failure.or_else(|| asked.gave_up_waiting(host).then_some(Failure::Deadline));
     failure.and_then(|failure| failure.counted(counts)).map_or(Silence::PendingOutcome, Silence::Failed)
-}
-
-/// Whether the call's own deadline has passed, which its client keeps by leaving.
-fn gave_up_waiting(host: &dyn StreamHost, began: Time) -> bool {
-    let Some(deadline_s) =
-        host.property(&["request", "headers", "grpc-timeout"]).as_deref().and_then(grpc_timeout)
-    else {
-        return false;
-    };
-    host.now().seconds_since(began) >= DEADLINE_PASSED * deadline_s
 }
 
 /// The client's time began before ours, and ends before ours.
@@ -238,7 +250,7 @@ pub(crate) fn not_followed(engine: &mut Balancer, host: &dyn StreamHost, upstrea
 /// How often Envoy has tried.
 pub(crate) fn attempts(host: &dyn StreamHost) -> u64 {
     let attempts = host.property(&["upstream", "request_attempt_count"]);
-    attempts.and_then(|bytes| bytes.try_into().ok()).map_or(1, u64::from_le_bytes)
+    attempts.and_then(|bytes| (*bytes).try_into().ok()).map_or(1, u64::from_le_bytes)
 }
 
 /// What the end of a request with retries says of the endpoint that had the last: the latency is not its own.

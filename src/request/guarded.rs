@@ -1,6 +1,6 @@
 //! What the guard counts of a request: the time to the response headers and whether it failed, as its client met it.
 
-use super::classify::{self, Silence};
+use super::classify::{self, Asked, Silence};
 use crate::host::StreamHost;
 use engine::guard::{Arm, histogram};
 use engine::settings::Failures;
@@ -70,20 +70,20 @@ impl Guarded {
 
     /// The end: counts it. A client that left before any answer has waited so long at least: where answers are late,
     /// those that are no longer waited for must not be missing.
-    pub(crate) fn end(self, engine: &mut Balancer, host: &dyn StreamHost, began: Time) {
+    pub(crate) fn end(self, engine: &mut Balancer, host: &dyn StreamHost, asked: &Asked) {
         let Some(counts) = self.counts(engine) else { return };
-        let failed = self.failed || (!self.whole && self.failed_at_the_end(host, began, counts));
-        let waited = || histogram::bucket_of(host.now().0.saturating_sub(began.0));
+        let failed = self.failed || (!self.whole && self.failed_at_the_end(host, asked, counts));
+        let waited = || histogram::bucket_of(host.now().0.saturating_sub(asked.began.0));
         let good = (!failed).then(|| self.answered.unwrap_or_else(waited));
         if let Some(upstream) = engine.upstream_mut(self.upstream) {
             upstream.count_in_arm(self.arm, good);
         }
     }
 
-    fn failed_at_the_end(&self, host: &dyn StreamHost, began: Time, counts: &Failures) -> bool {
+    fn failed_at_the_end(&self, host: &dyn StreamHost, asked: &Asked, counts: &Failures) -> bool {
         match self.answered {
             Some(_) => classify::of_the_end(host, counts).is_some(),
-            None => matches!(classify::of_silence(host, began, counts), Silence::Failed(_)),
+            None => matches!(classify::of_silence(host, asked, counts), Silence::Failed(_)),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! `TEXT`, `JSON` or `BIN` in front; a name that ends in `-bin` needs none), or a header that is a plain number.
 
 use crate::discovery::json::{self, Fields, Object};
+use crate::host::Bytes;
 use engine::settings::LoadReport;
 use engine::time::Time;
 use engine::{Balancer, RequestHandle};
@@ -24,7 +25,7 @@ pub(crate) fn take(
     engine: &mut Balancer,
     ticket: &RequestHandle,
     now: impl Fn() -> Time,
-    header: impl Fn(&str) -> Option<Vec<u8>>,
+    header: impl Fn(&str) -> Option<Bytes>,
 ) {
     let mut signal = 0;
     while let Some(report) = engine.load_report(ticket.upstream, signal) {

@@ -3,7 +3,7 @@
 use config::{Config, Via};
 use engine::endpoint::EndpointSet;
 use engine::policy::{Candidates, MAX_CANDIDATES};
-use engine::settings::{NoneEligible, Upstream};
+use engine::settings::{Affinity, NoneEligible, Upstream};
 
 /// The way of steering, and a buffer to write header values in.
 #[derive(Debug)]
@@ -11,6 +11,7 @@ pub struct SteeringHeader {
     via: Via,
     header: String,
     want: usize,
+    strips_first: bool,
     /// By upstream: the value for its safe endpoint, empty if it has none.
     safe: Vec<Box<[u8]>>,
     buffer: Vec<u8>,
@@ -23,6 +24,7 @@ impl SteeringHeader {
             via: config.steering.via,
             header: config.steering.header.clone(),
             want: if config.steering.via == Via::OverrideHost { config.steering.candidates } else { 1 },
+            strips_first: matches!(config.steering.via, Via::OriginalDst | Via::ClusterHeader),
             safe: Vec::new(),
             buffer: Vec::with_capacity(64 * MAX_CANDIDATES),
         };
@@ -32,6 +34,8 @@ impl SteeringHeader {
 
     /// The next upstream after those that are known.
     pub fn add(&mut self, upstream: &Upstream) {
+        self.strips_first |=
+            matches!(&upstream.affinity, Some(Affinity::Header(name)) if *name == self.header);
         self.safe.push(match &upstream.failover.none_eligible {
             NoneEligible::SafeEndpoint(address) => {
                 let mut value = Vec::new();
@@ -45,6 +49,12 @@ impl SteeringHeader {
     /// The steering header's name.
     pub fn header(&self) -> &str {
         &self.header
+    }
+
+    /// Whether the client's header has to go before a request is looked at: because routes may follow it, or what requests
+    /// stick to. Else a decision takes its place, which saves a trip.
+    pub fn strips_first(&self) -> bool {
+        self.strips_first
     }
 
     /// A decision names one endpoint from here on.

@@ -4,7 +4,7 @@ use super::affinity::{self, Issued};
 use crate::host::StreamHost;
 use crate::request::attempt::{Attempt, Upload};
 use crate::request::classify;
-use crate::request::classify::{Answer, Silence};
+use crate::request::classify::{Answer, Asked, Silence};
 use crate::request::correlation::{PROPERTY, RequestCorrelation, SharedCorrelation};
 use crate::request::decision_log::{self, DecisionRecord};
 use crate::request::grpc_web;
@@ -47,7 +47,9 @@ pub struct Stream {
     /// How it was decided, where it is wanted.
     pub(crate) record: Option<Box<DecisionRecord>>,
     /// When it came.
-    began: Time,
+    asked: Asked,
+    /// What the client sent under the steering header's name is gone.
+    stripped: bool,
     /// Whether the request has a body, as every call has.
     uploads: bool,
     /// The end of a response in gRPC-Web.
@@ -70,10 +72,26 @@ enum Phase {
 }
 
 impl Stream {
-    /// Request headers; `complete` where nothing follows them. The steering header of the client is gone before
-    /// anything else is looked at.
+    /// Request headers; `complete` where nothing follows them. The steering header of the client does not pass: a decision
+    /// takes its place, and where there is none it is removed; before anything is looked at that may follow from it.
     pub fn request_headers(&mut self, worker: &mut Worker, host: &dyn StreamHost, complete: bool) -> Flow {
+        if worker.steer.strips_first() {
+            self.strip(worker, host);
+        }
+        let flow = self.receive(worker, host, complete);
+        if !self.stripped {
+            self.strip(worker, host);
+        }
+        flow
+    }
+
+    #[inline(never)]
+    fn strip(&mut self, worker: &Worker, host: &dyn StreamHost) {
         host.remove_request_header(worker.steer.header());
+        self.stripped = true;
+    }
+
+    fn receive(&mut self, worker: &mut Worker, host: &dyn StreamHost, complete: bool) -> Flow {
         if worker.shows_status(host) {
             return Flow::Answered;
         }
@@ -87,7 +105,7 @@ impl Stream {
         // A client that asks for an upgrade has said all with the headers.
         let upload = Upload::of(complete || host.request_header("upgrade").is_some());
         let now = host.now();
-        (self.began, self.uploads) = (now, !complete);
+        (self.asked, self.uploads) = (Asked::now(host, now, complete), !complete);
         let verdict = self.decide(worker, host, (upstream, upload), asked, now);
         if worker.stats.times_this_one() {
             let ns = host.now().0.saturating_sub(now.0);
@@ -138,6 +156,7 @@ impl Stream {
                     return Flow::Continue;
                 };
                 host.steer(header, value);
+                self.stripped = true;
                 self.stays = candidates.as_slice().len() == 1;
                 let first = candidates.first();
                 let ticket = first.and_then(|i| worker.engine.started(upstream, i, now));
@@ -147,6 +166,7 @@ impl Stream {
             Decision::SafeEndpoint => {
                 if let Some((header, value)) = worker.steer.to_safety(upstream) {
                     host.steer(header, value);
+                    self.stripped = true;
                 }
             }
             Decision::Fallback => {}
@@ -209,7 +229,7 @@ impl Stream {
             host.remove_response_header(worker.steer.header());
         }
         if let Some(guarded) = &mut self.guarded {
-            guarded.headers(&worker.engine, host, self.began, complete);
+            guarded.headers(&worker.engine, host, self.asked.began, complete);
             // Not only where the endpoint that answers is one of ours: both arms are looked at alike.
             self.web = if self.uploads && guarded.is_undecided() { grpc_web::Body::of(host) } else { None };
         }
@@ -353,7 +373,7 @@ impl Stream {
             }
         }
         if let Phase::Steered(attempt) = &mut self.phase {
-            attempt.response_part(&mut worker.engine, host, last);
+            attempt.response_part(&mut worker.engine, worker.ticked, last);
         }
     }
 
@@ -381,7 +401,7 @@ impl Stream {
         self.look_for_attempts();
         let engine = &mut worker.engine;
         if let Some(guarded) = self.guarded.take() {
-            guarded.end(engine, host, self.began);
+            guarded.end(engine, host, &self.asked);
         }
         match core::mem::take(&mut self.phase) {
             Phase::Foreign | Phase::Unrouted | Phase::Watching { .. } => {}
@@ -390,14 +410,13 @@ impl Stream {
                 let reason = match counts {
                     Some(counts) if attempt.broken_off() => classify::of_the_end(host, counts),
                     Some(counts) if attempt.is_unanswered() => {
-                        let silence = classify::of_silence(host, self.began, counts);
+                        let silence = classify::of_silence(host, &self.asked, counts);
                         end_unanswered(engine, host, (&mut attempt, self.stays), silence)
                     }
                     _ => None,
                 };
-                let now = host.now();
-                if let Some(end) = attempt.end(engine, reason, now) {
-                    end.explain(engine, None, now);
+                if let Some(end) = attempt.end(engine, reason, (host, worker.ticked)) {
+                    end.explain(engine, None, host.now());
                 }
             }
             Phase::Followed => self.explain(engine, host),
@@ -424,7 +443,7 @@ impl Stream {
         let mut correlation = correlation.borrow_mut();
         if correlation.is_in_doubt() {
             let Some(counts) = engine.counts(correlation.upstream) else { return };
-            let failure = match classify::of_silence(host, self.began, counts) {
+            let failure = match classify::of_silence(host, &self.asked, counts) {
                 Silence::Failed(failure) => Some(failure),
                 Silence::Redirected | Silence::PendingOutcome => None,
             };

@@ -114,7 +114,7 @@ impl UpstreamAttempt {
         if failure.is_some() && self.attempt.awaits_trailers() {
             self.attempt.trailers(&mut worker.engine, failure, host);
         }
-        self.attempt.response_part(&mut worker.engine, host, last);
+        self.attempt.response_part(&mut worker.engine, worker.ticked, last);
     }
 
     /// The failure that the last frame of gRPC-Web tells.
@@ -158,13 +158,12 @@ impl UpstreamAttempt {
             }
             None => None,
         };
-        let now = host.now();
-        if let Some(end) = self.attempt.end(&mut worker.engine, reason, now) {
-            correlation.leave(&mut worker.engine, end, now);
+        if let Some(end) = self.attempt.end(&mut worker.engine, reason, (host, worker.ticked)) {
+            correlation.leave(&mut worker.engine, end, host.now());
         }
     }
 }
 
 fn number(host: &dyn StreamHost) -> Option<u64> {
-    Some(u64::from_le_bytes(host.property(PROPERTY)?.try_into().ok()?))
+    Some(u64::from_le_bytes((*host.property(PROPERTY)?).try_into().ok()?))
 }

@@ -80,7 +80,7 @@ pub struct Worker {
     snapshot: Snapshot,
     discovery: Discovery,
     started: Time,
-    ticked: Time,
+    pub(crate) ticked: Time,
     /// The last tick that drew conclusions.
     refreshed: Time,
     news: News,

@@ -61,7 +61,11 @@ fn unanswered<W: World>(
     alive: bool,
 ) {
     loop {
-        let mut call = begin(world, plugin);
+        let headers: [(&str, &[u8]); 3] = [(":method", b"POST"), (":path", b"/"), ("grpc-timeout", timeout)];
+        let mut call = world.stream(plugin, &headers[..if timeout.is_empty() { 2 } else { 3 }]);
+        call.property(&["xds", "cluster_name"], b"web");
+        call.request_headers_of(false);
+        call.request_body(true);
         let named = target(&call);
         call.property(&["upstream", "address"], named.as_bytes());
         if named != endpoint {
@@ -70,9 +74,6 @@ fn unanswered<W: World>(
             call.log();
             call.done();
             continue;
-        }
-        if !timeout.is_empty() {
-            call.property(&["request", "headers", "grpc-timeout"], timeout);
         }
         if alive {
             world.advance(ms(after / 2));

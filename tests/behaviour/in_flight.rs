@@ -70,10 +70,6 @@ fn each_ending<W: World>(_: W, end: impl Fn(&mut W::Stream)) {
     }
 }
 
-fn given_back_on_log_alone(world: impl World) {
-    each_ending(world, |stream| stream.log());
-}
-
 fn given_back_on_done_alone(world: impl World) {
     each_ending(world, |stream| stream.done());
 }
@@ -215,7 +211,6 @@ fn streams_that_open_before_the_first_tick_are_spread<W: World>(mut world: W) {
 }
 
 both!(
-    given_back_on_log_alone,
     given_back_on_done_alone,
     given_back_once_on_log_and_done,
     a_stream_without_request_headers_owes_nothing,

@@ -136,11 +136,9 @@ fn callbacks_for_contexts_that_there_are_not_pass() {
                 assert_eq!(vm.callback(body, &[context, 1, 1]), Some(0), "{body} of {context}");
             }
             assert_eq!(vm.callback("proxy_on_response_trailers", &[context, 1]), Some(0));
-            vm.callback("proxy_on_log", &[context]);
         }
         if context > 2 {
             vm.callback("proxy_on_tick", &[context]);
-            assert_eq!(vm.callback("proxy_on_done", &[context]), Some(1));
             vm.callback("proxy_on_delete", &[context]);
             vm.callback("proxy_on_context_create", &[context, 98]);
         }

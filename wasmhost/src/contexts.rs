@@ -29,6 +29,7 @@ pub(crate) struct Contexts {
     pub(crate) streams: BTreeMap<u32, (u32, Rc<RefCell<Stream>>)>,
     pub(crate) metrics: Definitions,
     pub(crate) hostcalls: BTreeMap<&'static str, u64>,
+    pub(crate) allocations: u64,
     /// The context whose callback runs, or the one that the guest has asked to act for.
     pub(crate) active: u32,
     pub(crate) plugin_configuration: Option<Vec<u8>>,
@@ -51,6 +52,7 @@ impl Contexts {
             streams: BTreeMap::new(),
             metrics: Definitions::default(),
             hostcalls: BTreeMap::new(),
+            allocations: 0,
             active: 0,
             plugin_configuration: None,
             call_answer: None,

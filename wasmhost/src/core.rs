@@ -66,6 +66,7 @@ impl Core {
         let contexts = self.store.data_mut();
         contexts.active = context;
         contexts.hostcalls.clear();
+        contexts.allocations = 0;
         let (vm, process) = (contexts.vm, contexts.process.clone());
         let logged_before = process.borrow().logs.len();
         let arguments: Vec<Val> = arguments.iter().map(|argument| Val::I32(argument.cast_signed())).collect();
@@ -74,7 +75,9 @@ impl Core {
         self.store.set_fuel(FUEL_PER_CALLBACK).expect("metering is on in every engine that we make");
         let outcome = function.call(&mut self.store, &arguments, &mut results);
         let fuel = FUEL_PER_CALLBACK - self.store.get_fuel().unwrap_or(0);
-        self.last_cost = Cost { callback, fuel, hostcalls: std::mem::take(&mut self.contexts().hostcalls) };
+        let contexts = self.contexts();
+        let (allocations, hostcalls) = (contexts.allocations, std::mem::take(&mut contexts.hostcalls));
+        self.last_cost = Cost { callback, fuel, allocations, hostcalls };
         self.fuel += fuel;
         for (name, count) in &self.last_cost.hostcalls {
             *self.hostcalls.entry(name).or_default() += count;

@@ -10,6 +10,8 @@ pub struct Cost {
     pub callback: &'static str,
     /// Interpreter fuel: roughly one unit an instruction; hostcalls' own work is not part of it.
     pub fuel: u64,
+    /// How often the host asked for memory to put something in.
+    pub allocations: u64,
     /// Hostcalls by name.
     pub hostcalls: BTreeMap<&'static str, u64>,
 }

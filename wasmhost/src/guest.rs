@@ -61,6 +61,7 @@ impl<'a> Guest<'a> {
     pub(crate) fn give(&mut self, bytes: &[u8], out_data: u32, out_size: u32) -> Result<Status, Error> {
         let mut data = 0;
         if !bytes.is_empty() {
+            self.contexts_mut().allocations += 1;
             let allocate = ["proxy_on_memory_allocate", "malloc"];
             let allocate = allocate.iter().find_map(|name| self.caller.get_export(name)?.into_func());
             let allocate = allocate.ok_or_else(|| self.fault("finds no allocator in the guest"))?;

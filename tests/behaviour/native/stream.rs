@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 
 use engine::time::Time;
-use evenkeel::host::{Host, StreamHost};
+use evenkeel::host::{Bytes, Host, StreamHost};
 use evenkeel::request::Flow;
 use evenkeel::worker::Worker;
 
@@ -21,7 +21,7 @@ pub(super) enum Part {
 /// Header names with values, in order.
 pub(super) type HeaderMap = Vec<(String, Vec<u8>)>;
 
-/// The header map that the running callback may touch; in the access log phase all can be read.
+/// The header map that the running callback may touch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Open {
     #[default]
@@ -29,7 +29,6 @@ pub(super) enum Open {
     Request,
     Response,
     Trailers,
-    Log,
 }
 
 #[derive(Default)]
@@ -74,15 +73,9 @@ fn first(map: &HeaderMap, name: &str) -> Option<Vec<u8>> {
 
 impl Phase<'_> {
     /// A header map outside its phase is nothing that the filter may ask for: Envoy refuses it.
-    fn may_write(&self, map: Open, name: &str) {
+    fn may_touch(&self, map: Open, name: &str) {
         let open = self.maps.borrow().open;
         assert_eq!(open, map, "{name} is asked for outside its phase");
-    }
-
-    fn may_read(&self, map: Open, name: &str) {
-        if self.maps.borrow().open != Open::Log {
-            self.may_write(map, name);
-        }
     }
 }
 
@@ -91,13 +84,13 @@ impl StreamHost for Phase<'_> {
         Time(self.now)
     }
 
-    fn request_header(&self, name: &str) -> Option<Vec<u8>> {
-        self.may_read(Open::Request, name);
-        first(&self.maps.borrow().request, name)
+    fn request_header(&self, name: &str) -> Option<Bytes> {
+        self.may_touch(Open::Request, name);
+        first(&self.maps.borrow().request, name).map(Bytes::from)
     }
 
     fn request_headers(&self, name: &str) -> Vec<Vec<u8>> {
-        self.may_read(Open::Request, name);
+        self.may_touch(Open::Request, name);
         all(&self.maps.borrow().request, name)
     }
 
@@ -107,17 +100,17 @@ impl StreamHost for Phase<'_> {
     }
 
     fn remove_request_header(&self, name: &str) {
-        self.may_write(Open::Request, name);
+        self.may_touch(Open::Request, name);
         self.maps.borrow_mut().request.retain(|(key, _)| key != name);
     }
 
-    fn response_header(&self, name: &str) -> Option<Vec<u8>> {
-        self.may_read(Open::Response, name);
-        first(&self.maps.borrow().response, name)
+    fn response_header(&self, name: &str) -> Option<Bytes> {
+        self.may_touch(Open::Response, name);
+        first(&self.maps.borrow().response, name).map(Bytes::from)
     }
 
     fn response_headers(&self, name: &str) -> Vec<Vec<u8>> {
-        self.may_read(Open::Response, name);
+        self.may_touch(Open::Response, name);
         all(&self.maps.borrow().response, name)
     }
 
@@ -127,23 +120,27 @@ impl StreamHost for Phase<'_> {
     }
 
     fn add_response_header(&self, name: &str, value: &[u8]) {
-        self.may_write(Open::Response, name);
+        self.may_touch(Open::Response, name);
         self.maps.borrow_mut().response.push((name.into(), value.into()));
     }
 
     fn remove_response_header(&self, name: &str) {
-        self.may_write(Open::Response, name);
+        self.may_touch(Open::Response, name);
         self.maps.borrow_mut().response.retain(|(key, _)| key != name);
     }
 
-    fn response_trailer(&self, name: &str) -> Option<Vec<u8>> {
-        self.may_read(Open::Trailers, name);
-        first(&self.maps.borrow().trailers, name)
+    fn response_trailer(&self, name: &str) -> Option<Bytes> {
+        self.may_touch(Open::Trailers, name);
+        first(&self.maps.borrow().trailers, name).map(Bytes::from)
     }
 
-    fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
+    fn property(&self, path: &[&str]) -> Option<Bytes> {
+        // Envoy takes these from the map, and so from nowhere once that is closed.
+        if let ["request", "headers", name] = path {
+            return self.request_header(name);
+        }
         let path: Vec<String> = path.iter().map(|part| (*part).into()).collect();
-        self.maps.borrow().properties.get(&path).cloned()
+        self.maps.borrow().properties.get(&path).map(|value| value.as_slice().into())
     }
 
     fn set_property(&self, path: &[&str], value: &[u8]) {
@@ -230,10 +227,7 @@ impl Stream for NativeStream {
     }
 
     fn log(&mut self) {
-        // Upstream filters have no access log phase.
-        if matches!(self.part, Part::Downstream(_)) {
-            either!(self, Open::Log, |part, worker, host| part.finish(worker, host));
-        }
+        // The filter has no use for it.
     }
 
     fn done(&mut self) {

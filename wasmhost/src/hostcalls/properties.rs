@@ -1,7 +1,7 @@
 //! Properties: the request's own first, then the process's, then what the host knows of the plugin.
 
 use super::hostcalls;
-use crate::abi::Status;
+use crate::abi::{Status, map};
 use crate::contexts::Contexts;
 use wasmi::Linker;
 use wasmi::errors::LinkerError;
@@ -27,6 +27,13 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
 }
 
 fn find(contexts: &Contexts, path: &[u8]) -> Option<Vec<u8>> {
+    // Envoy takes these from the header map, and so from nowhere once the callback has none.
+    if let Some(name) = path.strip_prefix(b"request\0headers\0") {
+        let name = core::str::from_utf8(name).ok()?;
+        let stream = contexts.stream()?;
+        let stream = stream.borrow();
+        return stream.readable(map::REQUEST_HEADERS)?.all(name).next().map(<[u8]>::to_vec);
+    }
     let own = contexts.stream().and_then(|stream| stream.borrow().properties.get(path));
     let shared = || contexts.process.borrow().properties.get(path);
     let plugin = || match path {
