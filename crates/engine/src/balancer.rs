@@ -345,6 +345,13 @@ impl Balancer {
         self.upstreams.iter_mut().for_each(|u| u.tick(shard, now));
     }
 
+    /// The longest of the upstreams' typical latencies, seconds, as far as there have been requests to them; infinite where
+    /// there was none to any.
+    pub fn longest_typical(&self) -> f64 {
+        let used = self.upstreams.iter().filter(|upstream| upstream.has_been_used());
+        used.map(Cluster::typical).reduce(f64::max).unwrap_or(f64::INFINITY)
+    }
+
     /// Looks at the pressure of every upstream and draws conclusions on replicas; for one worker of the process.
     pub fn scale_replicas(&mut self, now: Time) {
         self.upstreams.iter_mut().for_each(|u| u.scale_replicas(now));

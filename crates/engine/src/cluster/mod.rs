@@ -210,6 +210,11 @@ impl Cluster {
         self.typical
     }
 
+    /// Whether there has been a request to it.
+    pub fn has_been_used(&self) -> bool {
+        self.traffic.requests > 0
+    }
+
     /// The readings of the endpoint at `index`, in the order of the configured signals.
     pub fn readings(&self, index: u32) -> &[Reading] {
         self.endpoints.readings(index)
