@@ -155,6 +155,14 @@ pub trait StreamHost {
     fn response_trailer(&self, name: &str) -> Option<Bytes>;
     /// A property of the stream.
     fn property(&self, path: &[&str]) -> Option<Bytes>;
+    /// The cluster of the request's route; asked for with every request.
+    fn cluster(&self) -> Option<Bytes> {
+        self.property(&["xds", "cluster_name"])
+    }
+    /// The address of the host that the request went to last; asked for with every response.
+    fn served_by(&self) -> Option<Bytes> {
+        self.property(&["upstream", "address"])
+    }
     /// Sets a property of the stream, which all filters of the request can read, upstream filters as well.
     fn set_property(&self, path: &[&str], value: &[u8]);
     /// Answers the request here and now.

@@ -12,6 +12,7 @@ use engine::endpoint::{Absence, Absences, AnnouncedHealth};
 pub type Key = (u64, Origin);
 
 /// What the lease holder knows of these sources, as bytes for shared data.
+#[inline(never)]
 pub fn encode<'s>(sources: impl ExactSizeIterator<Item = (Key, &'s Source)>) -> Vec<u8> {
     let mut w = Writer::versioned();
     w.u32(sources.len() as u32);
@@ -57,6 +58,7 @@ fn address(w: &mut Writer, address: SocketAddr) {
     w.bytes(&address.port().to_le_bytes());
 }
 
+#[inline(never)]
 fn write(w: &mut Writer, found: &Found) {
     address(w, found.address);
     w.f64(found.weight.unwrap_or(0.0));
@@ -74,6 +76,7 @@ fn write(w: &mut Writer, found: &Found) {
 }
 
 /// From bytes of shared data; `None` if they are malformed.
+#[inline(never)]
 pub fn decode(bytes: &[u8]) -> Option<Vec<(Key, Source)>> {
     let mut r = Reader::versioned(bytes)?;
     let mut sources = Vec::new();
@@ -129,6 +132,7 @@ fn read_address(r: &mut Reader<'_>) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, u16::from_le_bytes(r.array()?)))
 }
 
+#[inline(never)]
 fn read(r: &mut Reader<'_>) -> Option<Found> {
     Some(Found {
         address: read_address(r)?,

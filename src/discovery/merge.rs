@@ -41,6 +41,7 @@ pub struct Merged {
 
 impl Sources<'_> {
     /// Merges them.
+    #[inline(never)]
     pub fn merge(&self) -> Merged {
         let mut merged = Merged::default();
         let mut places: HashMap<SocketAddr, usize> = HashMap::new();

@@ -43,6 +43,7 @@ pub struct Poller {
 
 impl Poller {
     /// Every question of the configuration, its request prepared, the first due at once.
+    #[inline(never)]
     pub fn new(host: &dyn Host, config: &Config, now: Time) -> Poller {
         let headers = question::headers(host, config);
         if let Err(missing) = &headers {
@@ -130,6 +131,7 @@ impl Poller {
     }
 
     /// Sends what is due.
+    #[inline(never)]
     pub fn tick(
         &mut self,
         host: &dyn Host,
@@ -175,6 +177,7 @@ impl Poller {
     }
 
     /// With traffic, polls come at their usual pace from now on, whatever pause was meant to follow the last.
+    #[inline(never)]
     fn wake(&mut self, config: &Config, snapshot: &mut Snapshot, now: Time) {
         let Some(interval) = config.prometheus.as_ref().map(|of| of.interval).filter(|_| self.busy) else {
             return;
@@ -189,6 +192,7 @@ impl Poller {
     }
 
     /// An answer came; the upstream whose endpoints it changes, if it is one of these queries and does.
+    #[inline(never)]
     pub fn receive_response(
         &mut self,
         host: &dyn Host,
@@ -264,6 +268,7 @@ impl Poller {
     }
 
     /// Logs the last of all failures to be over.
+    #[inline(never)]
     fn succeeded(&mut self, host: &dyn Host, snapshot: &mut Snapshot, at: usize, now: Time) {
         let Some(query) = self.queries.get_mut(at) else { return };
         snapshot.stats.last_success = now;
@@ -284,6 +289,7 @@ impl Poller {
     }
 
     /// Counts a failure, and logs the first of a row.
+    #[inline(never)]
     fn failed(
         &mut self,
         host: &dyn Host,

@@ -75,6 +75,7 @@ impl Source {
     ///
     /// Envoy's list is what requests can be steered to, so an endpoint that it leaves out is gone, unless it names no
     /// endpoint at all. Others are believed [later](Source::believe_absences).
+    #[inline(never)]
     pub fn answer(&mut self, finding: Finding, (origin, question): (Origin, u64), now: Time) -> bool {
         let first = self.last_success == Time::ZERO;
         self.last_success = now;
@@ -108,6 +109,7 @@ impl Source {
 
     /// Lets those go whose absence is believed, by how each stands and by the source's own record. Whether that changed
     /// anything.
+    #[inline(never)]
     pub fn believe_absences(
         &mut self,
         every_s: f64,

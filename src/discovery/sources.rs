@@ -47,6 +47,7 @@ struct SourceChange {
 
 impl Discovery {
     /// The sources that `config` names, none of which has been heard yet. What is known is shared under `key`.
+    #[inline(never)]
     pub fn new(config: &Config, key: String, now: Time) -> Discovery {
         let mut discovery = Discovery {
             key,
@@ -94,6 +95,7 @@ impl Discovery {
     }
 
     /// A source answered `question`. Whether that changes which endpoints there are.
+    #[inline(never)]
     pub fn accept_finding(
         &mut self,
         upstream: usize,
@@ -142,6 +144,7 @@ impl Discovery {
     }
 
     /// Lets endpoints go that sources have left out for long enough; the upstreams that this changes.
+    #[inline(never)]
     pub fn believe_absences(&mut self, engine: &Balancer, now: Time) -> Vec<usize> {
         let mut changed = Vec::new();
         for heard in &mut self.heard {
@@ -166,6 +169,7 @@ impl Discovery {
     }
 
     /// What silent sources said of conditions is forgotten; the upstreams that this changes.
+    #[inline(never)]
     pub fn forget_conditions(&mut self, now: Time) -> Vec<usize> {
         let silent = self
             .heard
@@ -177,6 +181,7 @@ impl Discovery {
     }
 
     /// Tells the other workers what has been heard since the last call.
+    #[inline(never)]
     pub fn publish(&mut self, host: &dyn Host) -> bool {
         let news = core::mem::take(&mut self.news);
         if news {
@@ -187,6 +192,7 @@ impl Discovery {
     }
 
     /// Reads what the lease holder has heard; the upstreams whose endpoints this changes.
+    #[inline(never)]
     pub fn read(&mut self, host: &dyn Host, now: Time) -> Vec<usize> {
         let mut changed = Vec::new();
         if self.heard.is_empty() {
@@ -209,6 +215,7 @@ impl Discovery {
 
     /// Makes the fleet of an upstream anew; `speaks` for the worker that writes to the log for all. How many endpoints
     /// are new.
+    #[inline(never)]
     pub fn settle(
         &mut self,
         host: &dyn Host,
@@ -256,6 +263,7 @@ impl Discovery {
 
     /// Says what is new of the sources: entries that name no endpoint, and endpoints that are not named any more.
     /// Without a host, another worker says so.
+    #[inline(never)]
     pub fn tell(&mut self, host: Option<&dyn Host>, config: &Config) {
         for heard in &self.heard {
             let name = config.upstreams.get(heard.upstream).map_or("", |u| u.cluster.as_str());

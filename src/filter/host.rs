@@ -169,13 +169,15 @@ impl StreamHost for Envoy {
     }
 
     fn property(&self, path: &[&str]) -> Option<Bytes> {
-        // Those that every request asks for are put together already.
-        let value = match path {
-            ["xds", "cluster_name"] => abi::property(b"xds\0cluster_name"),
-            ["upstream", "address"] => abi::property(b"upstream\0address"),
-            _ => wire::with_path(path, abi::property),
-        };
-        value.ok().filter(|value| !value.is_empty())
+        wire::with_path(path, abi::property).ok().filter(|value| !value.is_empty())
+    }
+
+    fn cluster(&self) -> Option<Bytes> {
+        abi::property(b"xds\0cluster_name").ok().filter(|value| !value.is_empty())
+    }
+
+    fn served_by(&self) -> Option<Bytes> {
+        abi::property(b"upstream\0address").ok().filter(|value| !value.is_empty())
     }
 
     fn set_property(&self, path: &[&str], value: &[u8]) {

@@ -112,6 +112,7 @@ fn seed() -> u64 {
     getrandom::u64().unwrap_or_else(|_| engine::rng::mix(Host::now(&Envoy).0))
 }
 
+#[inline(never)]
 fn refuse(faults: Vec<Fault>) -> bool {
     for fault in faults {
         Envoy.log(log::Level::Error, &format!("configuration refused: {fault}"));
@@ -191,6 +192,7 @@ impl Root {
         true
     }
 
+    #[inline(never)]
     fn begin(&self, name: String, mut worker: Worker) -> bool {
         if let Some(old) = Root::latest(&name)
             && let Ok(mut old) = old.try_borrow_mut()
@@ -209,6 +211,7 @@ impl Root {
     }
 
     /// Lets requests pass, or the worker of the configuration before go on.
+    #[inline(never)]
     fn stand_aside(&self, json: &[u8], name: String, faults: Vec<Fault>) -> bool {
         let kept = Root::latest(&name);
         let aside = Aside::from(&Envoy, json, &name, faults, kept.is_some());

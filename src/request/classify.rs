@@ -190,7 +190,7 @@ impl UpstreamHost {
 
 /// The host that Envoy used in the end.
 pub(crate) fn served_by(engine: &Balancer, host: &dyn StreamHost, upstream: usize) -> UpstreamHost {
-    let Some(address) = host.property(&["upstream", "address"]).filter(|a| !a.is_empty()) else {
+    let Some(address) = host.served_by().filter(|a| !a.is_empty()) else {
         return UpstreamHost::None;
     };
     let fleet = engine.upstream(upstream).map(|u| u.fleet());

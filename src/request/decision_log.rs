@@ -358,7 +358,7 @@ fn same(given: &[u8], secret: &[u8]) -> bool {
 
 /// The host that answered in the end, as far as it is an address.
 fn served(host: &dyn StreamHost) -> Option<String> {
-    let address = host.property(&["upstream", "address"])?;
+    let address = host.served_by()?;
     let address: SocketAddr = core::str::from_utf8(&address).ok()?.parse().ok()?;
     Some(address.to_string())
 }

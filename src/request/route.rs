@@ -42,7 +42,7 @@ impl Looks {
 /// where one entry balances all.
 pub(crate) fn of(worker: &mut Worker, host: &dyn StreamHost) -> Option<usize> {
     worker.engine.route_any().or_else(|| {
-        let cluster = host.property(&["xds", "cluster_name"])?;
+        let cluster = host.cluster()?;
         let cluster = core::str::from_utf8(&cluster).ok()?;
         let upstream = worker.engine.route(cluster);
         if upstream.is_none() && !cluster.is_empty() {
@@ -55,7 +55,7 @@ pub(crate) fn of(worker: &mut Worker, host: &dyn StreamHost) -> Option<usize> {
 
 /// The upstream that balances the cluster of the route as it is now.
 pub(crate) fn by_cluster(engine: &Balancer, host: &dyn StreamHost) -> Option<usize> {
-    let cluster = host.property(&["xds", "cluster_name"])?;
+    let cluster = host.cluster()?;
     engine.route(core::str::from_utf8(&cluster).ok()?)
 }
 

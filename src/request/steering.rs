@@ -3,7 +3,7 @@
 use config::{Config, Via};
 use engine::endpoint::EndpointSet;
 use engine::policy::{Candidates, MAX_CANDIDATES};
-use engine::settings::{Affinity, NoneEligible, Upstream};
+use engine::settings::{NoneEligible, Upstream};
 
 /// The way of steering, and a buffer to write header values in.
 #[derive(Debug)]
@@ -34,8 +34,6 @@ impl SteeringHeader {
 
     /// The next upstream after those that are known.
     pub fn add(&mut self, upstream: &Upstream) {
-        self.strips_first |=
-            matches!(&upstream.affinity, Some(Affinity::Header(name)) if *name == self.header);
         self.safe.push(match &upstream.failover.none_eligible {
             NoneEligible::SafeEndpoint(address) => {
                 let mut value = Vec::new();
@@ -51,8 +49,8 @@ impl SteeringHeader {
         &self.header
     }
 
-    /// Whether the client's header has to go before a request is looked at: because routes may follow it, or what requests
-    /// stick to. Else a decision takes its place, which saves a trip.
+    /// Whether the client's header has to go before a request is looked at: because routes may follow it. Else a
+    /// decision takes its place, which saves a trip.
     pub fn strips_first(&self) -> bool {
         self.strips_first
     }

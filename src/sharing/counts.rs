@@ -48,6 +48,7 @@ pub struct Counts {
 
 impl Counts {
     /// What this engine's worker has counted.
+    #[inline(never)]
     pub fn of(engine: &Balancer, now: Time) -> Counts {
         let mut counts = Counts { at: now, ..Counts::default() };
         for upstream in engine.upstreams() {
@@ -69,6 +70,7 @@ impl Counts {
     }
 
     /// Adds what another worker has counted.
+    #[inline(never)]
     pub fn merge(&mut self, other: &Counts) {
         for (cluster, theirs) in &other.upstreams {
             let ours = self.upstreams.entry(*cluster).or_default();
@@ -93,6 +95,7 @@ impl Counts {
     }
 
     /// Forgets the least used of what is more than [`MAX_ENDPOINTS`] and [`MAX_UPSTREAMS`].
+    #[inline(never)]
     pub fn keep_the_most_used(&mut self) {
         if self.upstreams.len() > MAX_UPSTREAMS {
             let used = |(cluster, of): (&u64, &UpstreamCounts)| (of.totals.policy, *cluster);
@@ -112,6 +115,7 @@ impl Counts {
     }
 
     /// As bytes for shared data.
+    #[inline(never)]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::versioned();
         self.write(&mut w);
@@ -119,11 +123,13 @@ impl Counts {
     }
 
     /// From bytes of shared data; `None` if they are malformed.
+    #[inline(never)]
     pub fn decode(bytes: &[u8]) -> Option<Counts> {
         Counts::read(&mut Reader::versioned(bytes)?)
     }
 
     /// Appends the counts to a record.
+    #[inline(never)]
     pub fn write(&self, w: &mut Writer) {
         w.time(self.at);
         w.u32(self.upstreams.len() as u32);
@@ -142,6 +148,7 @@ impl Counts {
     }
 
     /// Takes the counts from a record. It may announce any number, but what is kept is no more than it contains.
+    #[inline(never)]
     pub fn read(r: &mut Reader<'_>) -> Option<Counts> {
         let mut counts = Counts { at: r.time()?, ..Counts::default() };
         for _ in 0..r.u32()? {

@@ -52,6 +52,7 @@ impl Candidate {
 ///
 /// Shared data has no create-if-absent, so two workers may both write a first lease; each believes in it only
 /// when a later call reads its own id back.
+#[inline(never)]
 pub fn hold(host: &dyn Host, key: &str, me: Candidate, now: Time) -> Holder {
     let (bytes, version) = host.shared_get(key).unzip();
     let current = bytes.as_deref().and_then(read);

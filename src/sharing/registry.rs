@@ -45,6 +45,7 @@ pub struct Listed {
     pub mine: Option<SlotId>,
 }
 
+#[inline(never)]
 fn read(bytes: &[u8]) -> Vec<Entry> {
     let mut entries = Vec::new();
     let Some(mut r) = Reader::versioned(bytes) else { return entries };
@@ -57,6 +58,7 @@ fn read(bytes: &[u8]) -> Vec<Entry> {
     entries
 }
 
+#[inline(never)]
 fn write(entries: &[Entry]) -> Vec<u8> {
     let mut w = Writer::versioned();
     for Entry { slot_id, seen, expired } in entries {
@@ -74,6 +76,7 @@ fn lowest_free(entries: &[Entry]) -> Option<u32> {
 }
 
 /// Which workers are listed, `me` entered or renewed if `enter`. Losing a race is no fault: the next tick tries again.
+#[inline(never)]
 pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Listed {
     let (bytes, version) = host.shared_get(key).unzip();
     let mut entries = read(&bytes.unwrap_or_default());

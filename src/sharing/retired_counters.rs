@@ -64,6 +64,7 @@ pub struct RetiredCounters {
 
 impl RetiredCounters {
     /// As bytes for shared data.
+    #[inline(never)]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::versioned();
         w.time(self.founded);
@@ -75,6 +76,7 @@ impl RetiredCounters {
     }
 
     /// From bytes of shared data; `None` if they are malformed.
+    #[inline(never)]
     pub fn decode(bytes: &[u8]) -> Option<RetiredCounters> {
         let mut r = Reader::versioned(bytes)?;
         let founded = r.time()?;
@@ -86,6 +88,7 @@ impl RetiredCounters {
 
 /// Writes an empty record where there is none: with the key absent, compare-and-swap would let two writers
 /// through at the same time.
+#[inline(never)]
 pub fn seed(host: &dyn Host, keys: &Keys, now: Time) {
     if host.shared_get(&keys.retired).and_then(|(bytes, _)| RetiredCounters::decode(&bytes)).is_none() {
         let empty = RetiredCounters { founded: now, ..RetiredCounters::default() }.encode();
@@ -94,6 +97,7 @@ pub fn seed(host: &dyn Host, keys: &Keys, now: Time) {
 }
 
 /// Whether the counts of `id` are among the retired counters.
+#[inline(never)]
 pub fn holds(host: &dyn Host, keys: &Keys, id: u64) -> bool {
     let retired = host.shared_get(&keys.retired).and_then(|(bytes, _)| RetiredCounters::decode(&bytes));
     retired.is_some_and(|retired| retired.ids.contains(&id))
@@ -101,6 +105,7 @@ pub fn holds(host: &dyn Host, keys: &Keys, id: u64) -> bool {
 
 /// Moves the counts of a worker that will write no more to the retired counters, clears what it leaves in shared data,
 /// and strikes it off the list, so that its slot id is free. On an error another worker wrote in between: try again.
+#[inline(never)]
 pub fn retire(host: &dyn Host, keys: &Keys, slot_id: SlotId) -> Result<(), SharedError> {
     inherit(host, keys, slot_id.id, || {
         let left = slot_id.read(host, &keys.counts);
@@ -114,6 +119,7 @@ pub fn retire(host: &dyn Host, keys: &Keys, slot_id: SlotId) -> Result<(), Share
 }
 
 /// Adds what `id` has counted to the retired counters, unless it is there.
+#[inline(never)]
 fn inherit(host: &dyn Host, keys: &Keys, id: u64, left: impl FnOnce() -> Counts) -> Result<(), SharedError> {
     // The retired counters are read before the counts: if another worker retires `id` in between, the write here fails,
     // and if some worker did so before, the id stands in it.
@@ -131,6 +137,7 @@ fn inherit(host: &dyn Host, keys: &Keys, id: u64, left: impl FnOnce() -> Counts)
 
 /// The end of worker `id`, on `slot_id` if it ever had one: [`retire`] with what it knows itself to have counted,
 /// against the worker that writes at the same time.
+#[inline(never)]
 pub fn end(host: &dyn Host, keys: &Keys, id: u64, slot_id: Option<SlotId>, counted: &Counts) {
     for _ in 0..ATTEMPTS {
         if inherit(host, keys, id, || counted.clone()).is_ok() {
@@ -155,6 +162,7 @@ pub struct Gathered {
 }
 
 /// Gathers what all workers but `me` have counted.
+#[inline(never)]
 pub fn gather(host: &dyn Host, keys: &Keys, me: u64, now: Time) -> Gathered {
     let mut told = Vec::new();
     for slot_id in registry::all(host, &keys.workers).into_iter().filter(|slot_id| slot_id.id != me) {

@@ -89,6 +89,7 @@ impl Snapshot {
     }
 
     /// As bytes for shared data.
+    #[inline(never)]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::versioned();
         w.u64(self.stats.polls);
@@ -117,6 +118,7 @@ impl Snapshot {
     }
 
     /// From bytes of shared data; `None` if they are malformed.
+    #[inline(never)]
     pub fn decode(bytes: &[u8]) -> Option<Snapshot> {
         let mut r = Reader::versioned(bytes)?;
         let mut stats = PollStats {
@@ -146,6 +148,7 @@ impl Snapshot {
     }
 
     /// Drops what `engine` has not asked for: signals of configurations that are gone.
+    #[inline(never)]
     pub fn retain(&mut self, engine: &Balancer) {
         self.signals.retain(|((cluster, signal), _)| {
             let upstream = engine.index_of_hash(*cluster).and_then(|u| engine.upstream(u));
@@ -154,6 +157,7 @@ impl Snapshot {
     }
 
     /// Tells the engine every sample.
+    #[inline(never)]
     pub fn apply(&self, engine: &mut Balancer) {
         for ((cluster, signal), samples) in &self.signals {
             let Some(upstream) = engine.index_of_hash(*cluster).and_then(|u| engine.upstream_mut(u)) else {

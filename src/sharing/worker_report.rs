@@ -14,6 +14,7 @@ const HEAD: usize = 17;
 const UPSTREAM: usize = 12;
 
 /// Writes what this worker knows first-hand; `busy` if it has had requests lately.
+#[inline(never)]
 pub fn encode(engine: &Balancer, busy: bool, now: Time) -> Vec<u8> {
     let unknown = EndpointState::default();
     let of_upstream = |upstream: &Cluster| UPSTREAM + ENTRY * upstream.fleet().len();
@@ -34,37 +35,46 @@ pub fn encode(engine: &Balancer, busy: bool, now: Time) -> Vec<u8> {
 }
 
 /// Put together on the stack: thousands of them are written a second.
+#[inline]
 fn entry(identity: u64, member: &EndpointState, now: Time) -> [u8; ENTRY] {
     let in_flight = member.report(now);
     let (centre, samples, updated) = member.latency.parts();
     let Evidence { failures, good } = member.health.local();
     let mut entry = [0; ENTRY];
-    let mut rest = entry.as_mut_slice();
-    let mut put = |field: &[u8]| {
-        if let Some((place, behind)) = core::mem::take(&mut rest).split_at_mut_checked(field.len()) {
-            place.copy_from_slice(field);
-            rest = behind;
-        }
-    };
-    put(&identity.to_le_bytes());
-    put(&in_flight.total.to_le_bytes());
-    put(&in_flight.awaiting.to_le_bytes());
-    put(&in_flight.mean_age.to_le_bytes());
-    put(&in_flight.quiet_since.0.to_le_bytes());
-    put(&centre.to_le_bytes());
-    put(&samples.to_le_bytes());
-    put(&updated.0.to_le_bytes());
-    put(&failures.count.to_le_bytes());
-    put(&u32::from(good.count).to_le_bytes());
-    put(&failures.failed_probes.to_le_bytes());
-    put(&failures.since.0.to_le_bytes());
-    put(&failures.latest_start.0.to_le_bytes());
-    put(&failures.latest_at.0.to_le_bytes());
-    put(&failures.broke_at.0.to_le_bytes());
-    put(&failures.broke_on.to_le_bytes());
-    put(&good.start.0.to_le_bytes());
-    put(&(member.errors.ratio() as f32).to_le_bytes());
+    let mut row = Row(&mut entry);
+    row.put(identity.to_le_bytes());
+    row.put(in_flight.total.to_le_bytes());
+    row.put(in_flight.awaiting.to_le_bytes());
+    row.put(in_flight.mean_age.to_le_bytes());
+    row.put(in_flight.quiet_since.0.to_le_bytes());
+    row.put(centre.to_le_bytes());
+    row.put(samples.to_le_bytes());
+    row.put(updated.0.to_le_bytes());
+    row.put(failures.count.to_le_bytes());
+    row.put(u32::from(good.count).to_le_bytes());
+    row.put(failures.failed_probes.to_le_bytes());
+    row.put(failures.since.0.to_le_bytes());
+    row.put(failures.latest_start.0.to_le_bytes());
+    row.put(failures.latest_at.0.to_le_bytes());
+    row.put(failures.broke_at.0.to_le_bytes());
+    row.put(failures.broke_on.to_le_bytes());
+    row.put(good.start.0.to_le_bytes());
+    row.put((member.errors.ratio() as f32).to_le_bytes());
     entry
+}
+
+/// Where the next field goes.
+struct Row<'e>(&'e mut [u8]);
+
+impl Row<'_> {
+    /// Inlined, because the size of each field is known.
+    #[inline(always)]
+    fn put<const N: usize>(&mut self, field: [u8; N]) {
+        if let Some((place, behind)) = core::mem::take(&mut self.0).split_first_chunk_mut::<N>() {
+            *place = field;
+            self.0 = behind;
+        }
+    }
 }
 
 /// When the slot was published, and whether its worker has had requests lately.
@@ -75,6 +85,7 @@ pub fn published(bytes: &[u8]) -> Option<(Time, bool)> {
 
 /// Adds a slot's entries to what the engine knows of the other workers. `None` if the slot is malformed; what
 /// stood before the fault has been taken.
+#[inline(never)]
 pub fn merge(bytes: &[u8], engine: &mut Balancer) -> Option<()> {
     let mut r = Reader::versioned(bytes)?;
     let _published = (r.time()?, r.u32()?);
@@ -92,6 +103,7 @@ pub fn merge(bytes: &[u8], engine: &mut Balancer) -> Option<()> {
 }
 
 /// Its size is known, so that no field has to look whether there is one.
+#[inline]
 fn read_entry(entry: [u8; ENTRY]) -> Option<(u64, PeerReport, Evidence)> {
     let r = &mut Reader(&entry);
     let hash = r.u64()?;

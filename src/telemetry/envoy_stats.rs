@@ -57,6 +57,7 @@ impl Shown {
         Shown { name: name_of(labels, name), metric: None }
     }
 
+    #[inline(never)]
     fn show(&mut self, host: &dyn Host, value: u64) {
         let metric = *self.metric.get_or_insert_with(|| host.metric(MetricKind::Gauge, &self.name));
         metric.into_iter().for_each(|metric| host.record(metric, value));
@@ -181,6 +182,7 @@ pub(crate) fn process_metric(name: &str) -> String {
 }
 
 impl Metrics {
+    #[inline(never)]
     fn of(host: &dyn Host, upstream: &Cluster, observes: bool) -> Metrics {
         let cluster = ("upstream", upstream.cluster());
         let counter = |(name, label, _): &Counter| {
@@ -199,6 +201,7 @@ impl Metrics {
         }
     }
 
+    #[inline(never)]
     fn of_polls(host: &dyn Host) -> Metrics {
         Metrics {
             counters: POLLS
@@ -253,6 +256,7 @@ impl EnvoyStats {
     }
 
     /// Tells what has come since the last time; `leads` with the gauges, and with what all share.
+    #[inline(never)]
     pub(crate) fn tell(
         &mut self,
         host: &dyn Host,
@@ -283,6 +287,7 @@ impl EnvoyStats {
     }
 
     /// Polls are counted where all workers see them: the leader tells what has come since the last look.
+    #[inline(never)]
     fn tell_polls(&mut self, host: &dyn Host, polls: &PollStats, leads: bool, now: Time) {
         let counted = [polls.polls, polls.failures];
         let so_far = core::mem::replace(&mut self.polls.so_far, counted);
@@ -305,6 +310,7 @@ impl EnvoyStats {
     }
 }
 
+#[inline(never)]
 fn show(host: &dyn Host, metrics: &mut Metrics, upstream: &Cluster, now: Time) {
     for (gauge, (_, value)) in metrics.gauges.iter_mut().zip(GAUGES) {
         value(upstream).into_iter().for_each(|value| gauge.show(host, value));

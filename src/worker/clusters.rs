@@ -72,6 +72,7 @@ impl Clusters {
     }
 
     /// Tells the others what has been met since the last tick, and hears of them; the upstreams that are to be made.
+    #[inline(never)]
     pub fn tick(&mut self, host: &dyn Host, engine: &Balancer) -> Vec<Upstream> {
         let (bytes, version) = host.shared_get(&self.key).unzip();
         if version != self.version || version.is_none() {
@@ -95,6 +96,7 @@ impl Clusters {
         self.missing(host, engine)
     }
 
+    #[inline(never)]
     fn missing(&mut self, host: &dyn Host, engine: &Balancer) -> Vec<Upstream> {
         if self.templates.is_empty() {
             return Vec::new();
@@ -117,6 +119,7 @@ impl Clusters {
     }
 }
 
+#[inline(never)]
 fn say_unmatched(host: &dyn Host, cluster: &str) {
     host.tell(&Event {
         level: log::Level::Info,
@@ -128,6 +131,7 @@ fn say_unmatched(host: &dyn Host, cluster: &str) {
     });
 }
 
+#[inline(never)]
 fn say_full(host: &dyn Host, cluster: &str) {
     host.tell(&Event {
         level: log::Level::Warn,

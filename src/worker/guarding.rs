@@ -46,6 +46,7 @@ impl Guarding {
     }
 
     /// What has come since the last round, by cluster; of a worker that is new, what comes from now on.
+    #[inline(never)]
     fn came(&mut self, told: Vec<(u64, Vec<Counted>)>, holdouts: &HashMap<u64, f64>) -> HashMap<u64, Arms> {
         let mut came: HashMap<u64, Arms> = HashMap::new();
         let mut seen = HashMap::with_capacity(self.seen.len());
@@ -69,6 +70,7 @@ impl Guarding {
 
 impl Worker {
     /// Tells, judges and obeys. Part of the maintenance.
+    #[inline(never)]
     pub(super) fn guard(&mut self, host: &dyn Host, now: Time) {
         let of = |u: &engine::Cluster| u.arms().map(|(holdout, _)| (u.hash(), holdout));
         if self.engine.upstreams().iter().all(|u| of(u).is_none()) {
@@ -102,6 +104,7 @@ impl Worker {
     }
 
     /// Tells the worker that leads what this one has counted, where that is more than it told last.
+    #[inline(never)]
     fn tell_counted(&mut self, host: &dyn Host, counted: &[Counted], now: Time) {
         let requests = |counted: &Counted| counted.arms.requests();
         let told = (self.id, counted.iter().map(requests).fold(0, u64::saturating_add));
@@ -112,6 +115,7 @@ impl Worker {
         }
     }
 
+    #[inline(never)]
     fn judge(&mut self, host: &dyn Host, (own, holdouts): (Vec<Counted>, &HashMap<u64, f64>), now: Time) {
         let mut told = vec![(self.id, own)];
         for peer in self.peers.iter().filter(|peer| peer.id != self.id) {
@@ -144,6 +148,7 @@ impl Worker {
     }
 
     /// Also so that, should this worker take over the lease, it goes on from there.
+    #[inline(never)]
     fn read_guards(&mut self, host: &dyn Host, now: Time) {
         let Some((bytes, version)) = host.shared_get(&self.keys.guards) else { return };
         if self.guarding.version != Some(version) {
@@ -153,6 +158,7 @@ impl Worker {
     }
 }
 
+#[inline(never)]
 fn tell(host: &dyn Host, cluster: &str, guard: &Guard, event: engine_guard::Event, now: Time) {
     let (level, name) = match event {
         engine_guard::Event::SteppedAside(_) => (log::Level::Warn, "guard_stepped_aside"),
@@ -172,6 +178,7 @@ fn tell(host: &dyn Host, cluster: &str, guard: &Guard, event: engine_guard::Even
 }
 
 /// The day's line of the log.
+#[inline(never)]
 fn tell_day(host: &dyn Host, cluster: &str, guard: &Guard) {
     let of = guard.estimates();
     let change = |at: usize| {

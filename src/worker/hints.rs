@@ -26,6 +26,7 @@ pub(super) struct Looked {
 
 impl Worker {
     /// Says what this worker's counts show since the last time.
+    #[inline(never)]
     pub(super) fn hint(&mut self, host: &dyn Host, now: Time) {
         self.hints.resize(self.engine.upstreams().len(), Looked::default());
         for at in 0..self.engine.upstreams().len() {
@@ -52,6 +53,7 @@ impl Worker {
         }
     }
 
+    #[inline(never)]
     fn say_not_followed(&self, host: &dyn Host, at: usize, (lost, all): (u64, u64), now: Time) {
         let Some(upstream) = self.engine.upstream(at) else { return };
         if !self.may_say(host, ("not_followed", upstream.hash()), now) {
@@ -84,6 +86,7 @@ impl Worker {
         });
     }
 
+    #[inline(never)]
     fn say_rerouted(&self, host: &dyn Host, at: usize, now: Time) {
         let Some(upstream) = self.engine.upstream(at) else { return };
         if !self.may_say(host, ("rerouted", upstream.hash()), now) {

@@ -146,6 +146,7 @@ impl AdminPolls {
     }
 
     /// Sends what is due.
+    #[inline(never)]
     pub fn tick(
         &mut self,
         host: &dyn Host,
@@ -191,6 +192,7 @@ impl Place {
     }
 
     /// Sends what is due; or why nothing could be sent, and the upstreams for which.
+    #[inline(never)]
     fn ask(
         &mut self,
         host: &dyn Host,
@@ -262,6 +264,7 @@ impl Place {
         of.map(|of| (of.upstream, name(of).to_owned())).collect()
     }
 
+    #[inline(never)]
     fn members_answered(
         &mut self,
         host: &dyn Host,
@@ -327,6 +330,7 @@ impl Place {
         changed
     }
 
+    #[inline(never)]
     fn localities_answered(
         &mut self,
         host: &dyn Host,
@@ -388,6 +392,7 @@ impl Question {
 }
 
 /// Counts a failure, and logs the first of a row.
+#[inline(never)]
 fn fail(host: &dyn Host, discovery: &mut Discovery, (upstream, name): (usize, &str), error: &str) {
     let error: String = format!("cluster={name} endpoints: {error}").chars().take(MAX_ERROR).collect();
     let before = discovery.any_failing(Origin::Envoy);
@@ -406,6 +411,7 @@ fn fail(host: &dyn Host, discovery: &mut Discovery, (upstream, name): (usize, &s
     }
 }
 
+#[inline(never)]
 fn say_unfiltered(host: &dyn Host, clusters: usize, bytes: usize) {
     host.tell(&Event {
         level: log::Level::Info,

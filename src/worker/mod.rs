@@ -110,6 +110,7 @@ pub(crate) fn in_form<'a>(format: LogFormat, text: &'a dyn Host, json: &'a InJso
 
 impl Worker {
     /// A worker for `json`, or every fault in it. `name` scopes the shared data, `seed` the randomness.
+    #[inline(never)]
     pub fn configure(host: &dyn Host, json: &[u8], name: &str, seed: u64) -> Result<Worker, Vec<Fault>> {
         let mut config = config::parse(json)?;
         let in_json = InJson(host);
@@ -228,6 +229,7 @@ impl Worker {
     }
 
     /// Takes over what the worker of an older configuration has learnt.
+    #[inline(never)]
     pub fn take_over(&mut self, old: &mut Worker, now: Time) {
         self.engine.take_over(&mut old.engine, now);
         self.shard_before = Some((old.shard, now));
@@ -335,6 +337,7 @@ impl Worker {
     }
 
     /// Makes upstreams for clusters that have been met and match a pattern.
+    #[inline(never)]
     fn expand(&mut self, host: &dyn Host, now: Time) {
         if !self.clusters.is_wanted(now == self.maintenance_at) {
             return;
@@ -353,6 +356,7 @@ impl Worker {
     }
 
     /// Makes the fleets of these upstreams anew.
+    #[inline(never)]
     fn settle(&mut self, host: &dyn Host, upstreams: &[usize], now: Time) {
         for upstream in upstreams {
             let at = (*upstream, self.is_leader());
@@ -378,6 +382,7 @@ impl Worker {
     }
 
     /// Keeps this worker in the list of those that carry traffic, and sees to those that are gone.
+    #[inline(never)]
     fn enter(&mut self, host: &dyn Host, now: Time) {
         let keys = &self.keys.shared;
         if !core::mem::replace(&mut self.seeded, true) {
@@ -405,6 +410,7 @@ impl Worker {
         }
     }
 
+    #[inline(never)]
     fn lead(&mut self, host: &dyn Host, now: Time) {
         let led = self.is_leader();
         let me = lease::Candidate {
@@ -426,6 +432,7 @@ impl Worker {
         }
     }
 
+    #[inline(never)]
     fn publish_signals(&mut self, host: &dyn Host) -> bool {
         let news = self.poller.take_news();
         if news {
@@ -435,6 +442,7 @@ impl Worker {
         news
     }
 
+    #[inline(never)]
     fn read_signals(&mut self, host: &dyn Host, now: Time) {
         if !self.poller.any() {
             return;
@@ -461,6 +469,7 @@ impl Worker {
     }
 
     /// Reads what the other workers know, and finds this one's place among those that carry traffic.
+    #[inline(never)]
     fn merge_peers(&mut self, host: &dyn Host, now: Time) -> ProbeShard {
         let slots = &self.keys.shared.slots;
         let reports = self.peers.iter().filter(|peer| peer.id != self.id);

@@ -8,6 +8,7 @@ use config::{Config, Via};
 const OF_THE_NODE: &str = "node";
 
 /// Puts the zone of the proxy's node where the configuration asks for it, and says what cannot be known of localities.
+#[inline(never)]
 pub(super) fn settle(host: &dyn Host, config: &mut Config) {
     let mut unknown = false;
     for upstream in &mut config.upstreams {
@@ -32,6 +33,7 @@ pub(super) fn settle(host: &dyn Host, config: &mut Config) {
 }
 
 /// Only Envoy knows the weights of localities, and only its admin interface tells them.
+#[inline(never)]
 fn say_unweighted(host: &dyn Host, config: &Config) {
     if !matches!(config.steering.via, Via::OverrideHost | Via::StatefulSession) {
         return;

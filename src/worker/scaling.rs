@@ -8,6 +8,7 @@ use engine::time::Time;
 impl Worker {
     /// Tells and hears how much an endpoint takes, and what scaling has come to. Part of the maintenance: neither
     /// changes within a fraction of a second.
+    #[inline(never)]
     pub(super) fn scale(&mut self, host: &dyn Host, now: Time) {
         if let Some(slot_id) = self.slot_id {
             let slots = scaling::encode_slots(&self.engine, now);
@@ -29,6 +30,7 @@ impl Worker {
             host.shared_set(&self.keys.scaling, &scaling::encode(&self.engine), None);
     }
 
+    #[inline(never)]
     fn hear_slots(&mut self, host: &dyn Host, now: Time) {
         let others = self.peers.iter().filter(|peer| peer.id != self.id);
         let told = others.filter_map(|peer| peer.read(host, &self.keys.shared.capacities));

@@ -27,6 +27,7 @@ impl Worker {
         true
     }
 
+    #[inline(never)]
     fn sources(&self, host: &dyn StreamHost) -> Sources<'_> {
         let now = host.now();
         let Gathered { mut counts, others, founded } =

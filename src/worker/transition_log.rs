@@ -12,6 +12,7 @@ use engine::{Change, Cluster};
 impl Worker {
     /// Logs what has changed since the last tick. As sentences, suspects are not worth a line: most are cleared within
     /// a second. A collector of events wants them all.
+    #[inline(never)]
     pub(super) fn tell_changes(&mut self, host: &dyn Host, now: Time) {
         let every = self.config.log.format == LogFormat::Json;
         for at in 0..self.engine.upstreams().len() {

@@ -21,6 +21,7 @@ pub(super) struct Unmet {
 
 impl Worker {
     /// Says which upstreams no request has met; for the worker that writes to the log for all.
+    #[inline(never)]
     pub(super) fn tell_unmet(&mut self, host: &dyn Host, now: Time) {
         if now >= self.unmet.looked && now.seconds_since(self.unmet.looked) < EVERY_S {
             return;

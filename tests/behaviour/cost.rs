@@ -12,12 +12,12 @@ use crate::world::{Answer, Plugin, World};
 
 /// A whole request may use this much fuel: a unit for each instruction of every function that it enters, up to the loops
 /// and branches in them, whether they are executed or not. So what is seldom needed stands in functions of its own. It
-/// uses 36,700 now.
-const FUEL_PER_REQUEST: u64 = 39_000;
-/// A tick may use this much for each endpoint and worker; it uses 2,600 now.
-const FUEL_PER_ENDPOINT_AND_TICK: u64 = 2_800;
-/// A tick before which nothing happened may use this much, however many workers there are; it uses 7,100 now.
-const FUEL_PER_IDLE_TICK: u64 = 8_000;
+/// uses 26,800 now.
+const FUEL_PER_REQUEST: u64 = 28_500;
+/// A tick may use this much for each endpoint and worker; it uses 1,900 now.
+const FUEL_PER_ENDPOINT_AND_TICK: u64 = 2_100;
+/// A tick before which nothing happened may use this much, however many workers there are; it uses 6,200 now.
+const FUEL_PER_IDLE_TICK: u64 = 7_000;
 
 fn request(world: &mut Wasm, plugin: Plugin, ending: &Ending) -> Request {
     let mut stream = begin(world, plugin);

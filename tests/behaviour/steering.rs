@@ -38,6 +38,23 @@ fn the_header_names_as_many_distinct_endpoints_as_configured(mut world: impl Wor
     }
 }
 
+/// What Envoy hands over comes in one place where it is short, and elsewhere where it is not.
+fn names_and_headers_may_be_of_any_length(mut world: impl World) {
+    for length in [1, 87, 88, 89, 255, 512] {
+        let name = "w".repeat(length);
+        let json = config(2, "", "").replace("\"web\"", &format!("{name:?}"));
+        let plugin = single(&mut world, &json);
+        let mut stream = spoofed(&mut world, plugin, HEADER, &name);
+        assert!([address(0), address(1)].contains(&candidates(&stream)[0]), "{length}");
+        stream.property(&["upstream", "address"], target(&stream).as_bytes());
+        let long = vec![b'9'; length];
+        stream.response_headers(&[(":status", b"200"), ("grpc-status", &long), ("x-envoy-degraded", &long)]);
+        stream.response_body(true);
+        stream.done();
+        assert!(candidates(&spoofed(&mut world, plugin, HEADER, &name[..length - 1])).is_empty(), "{length}");
+    }
+}
+
 fn a_fleet_smaller_than_the_candidates_is_named_in_full(mut world: impl World) {
     let plugin = single(&mut world, &config(3, "", r#""steering":{"candidates":8}"#));
     assert_eq!(candidates(&begin(&mut world, plugin)).len(), 3);
@@ -185,6 +202,7 @@ both!(
     original_dst_has_a_header_of_its_own,
     a_configured_header_replaces_the_default,
     what_a_client_says_is_gone_in_every_mode_and_on_every_route,
+    names_and_headers_may_be_of_any_length,
     an_unmatched_route_is_left_alone_to_its_end,
     a_star_balances_whatever_is_not_named,
     observing_sets_nothing_and_still_learns,

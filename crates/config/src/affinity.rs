@@ -9,6 +9,7 @@ use engine::settings::Affinity;
 const FIELDS: &[&str] = &["header", "cookie", "query", "query_parameter", "source_ip"];
 const ALLOWED: &str = "exactly one of header, cookie, query (or query_parameter), source_ip";
 
+#[inline(never)]
 pub(super) fn read(node: &Node, steering: &Steering) -> Option<Affinity> {
     let fields = node.fields(FIELDS);
     let given: Vec<(&str, Node)> =
@@ -31,6 +32,7 @@ pub(super) fn read(node: &Node, steering: &Steering) -> Option<Affinity> {
     }
 }
 
+#[inline(never)]
 fn one((name, value): &(&str, Node), steering: &Steering) -> Option<Affinity> {
     match *name {
         "header" => header(value, steering).map(Affinity::Header),

@@ -45,6 +45,7 @@ pub(super) const MEASURED: &[(&str, PressureValue)] = &[
     ("error_percent", PressureValue::ErrorPercent),
 ];
 
+#[inline(never)]
 pub(super) fn read(node: &Node) -> Autoscale {
     let fields = node.fields(FIELDS);
     let replicas = |name| fields.read(name, |node| node.whole(1..=MAX_REPLICAS));
@@ -75,6 +76,7 @@ pub(super) fn read(node: &Node) -> Autoscale {
 
 /// What pressure is made of: what `autoscale.pressure` says, else the signals that have a maximum, else what is
 /// measured here.
+#[inline(never)]
 pub(super) fn pressure(parent: &Fields, signals: &[Signal]) -> Vec<PressureTerm> {
     let autoscale = parent.get("autoscale");
     let given = autoscale.as_ref().and_then(|node| node.child("pressure"));
@@ -98,6 +100,7 @@ pub(super) fn pressure(parent: &Fields, signals: &[Signal]) -> Vec<PressureTerm>
     vec![PressureTerm { value: PressureValue::Occupancy, weight: 1.0, full: 1.0, most: DEFAULT_MOST }]
 }
 
+#[inline(never)]
 fn term(node: &Node, signals: &[Signal]) -> PressureTerm {
     let fields = node.fields(&["signal", "weight", "at", "most"]);
     let signal =
@@ -123,6 +126,7 @@ fn term(node: &Node, signals: &[Signal]) -> PressureTerm {
     }
 }
 
+#[inline(never)]
 fn value(node: &Node, signals: &[Signal]) -> Option<PressureValue> {
     let measured = MEASURED.iter().map(|(name, _)| *name);
     let names: Vec<&str> = measured.chain(signals.iter().map(|s| s.name.as_str())).collect();

@@ -14,6 +14,7 @@ pub(super) const SAME_SITES: &[(&str, SameSite)] =
 const MAX_TTL: Duration = Duration::from_secs(400 * 86_400);
 const MAX_PATH: usize = 256;
 
+#[inline(never)]
 pub(super) fn read(node: &Node) -> Option<Cookie> {
     if !matches!(node.tree(), Tree::Object(_)) {
         return name(node).map(|name| Cookie::named(&name));

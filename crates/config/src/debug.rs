@@ -13,6 +13,7 @@ const MIN_SECRET: usize = 8;
 const MAX_SECRET: usize = 256;
 const SECRET: &str = "8 to 256 ASCII characters without blanks around them";
 
+#[inline(never)]
 pub(super) fn read(node: &Node) -> Option<DebugHeader> {
     let fields = node.fields(&["header", "when", "ask", "secret"]);
     let always = fields.read("when", |node| node.one_of(WHEN)).unwrap_or(false);

@@ -17,6 +17,7 @@ const SOURCES: &[&str] = &["static", "prometheus", "envoy_admin"];
 const QUERY: &[&str] = &["query", "address_label", "port", "zone_label", "version_label", "weight_label"];
 const ALLOWED: &str = "one source at least: static, prometheus, envoy_admin";
 
+#[inline(never)]
 pub(super) fn read(parent: &Fields, around: &Around) -> Endpoints {
     let Some(node) = parent.require("endpoints", ALLOWED) else { return Endpoints::default() };
     let fields = node.fields(SOURCES);
@@ -37,6 +38,7 @@ pub(super) fn read(parent: &Fields, around: &Around) -> Endpoints {
     endpoints
 }
 
+#[inline(never)]
 fn fixed(node: &Node) -> Vec<StaticEndpoint> {
     let mut seen: HashMap<SocketAddr, String> = HashMap::new();
     let mut endpoints = Vec::new();
@@ -54,6 +56,7 @@ fn fixed(node: &Node) -> Vec<StaticEndpoint> {
 }
 
 /// The endpoint, and where its address stands.
+#[inline(never)]
 fn endpoint<'t>(node: &Node<'t>) -> Option<(StaticEndpoint, Node<'t>)> {
     let plain = |address| StaticEndpoint {
         address,
@@ -88,6 +91,7 @@ fn endpoint<'t>(node: &Node<'t>) -> Option<(StaticEndpoint, Node<'t>)> {
     }
 }
 
+#[inline(never)]
 fn query(node: &Node, around: &Around) -> EndpointQuery {
     around.check_prometheus(node);
     let fields = node.fields(QUERY);
@@ -103,6 +107,7 @@ fn query(node: &Node, around: &Around) -> EndpointQuery {
     }
 }
 
+#[inline(never)]
 fn envoy_admin(node: &Node, upstream: &Fields) -> EnvoyAdmin {
     let of = upstream.get("cluster");
     if of.is_some_and(|cluster| matches!(cluster.tree(), Tree::Text(name) if name == "*")) {

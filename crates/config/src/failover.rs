@@ -15,6 +15,7 @@ enum Choice {
 const CHOICES: &[(&str, Choice)] =
     &[("envoy", Choice::Envoy), ("reject", Choice::Reject), ("safe_endpoint", Choice::SafeEndpoint)];
 
+#[inline(never)]
 pub(super) fn read(parent: &Fields) -> Failover {
     let fields = parent.section("failover", &["none_eligible", "safe_endpoint", "panic_percent"]);
     Failover {
@@ -23,6 +24,7 @@ pub(super) fn read(parent: &Fields) -> Failover {
     }
 }
 
+#[inline(never)]
 fn none_eligible(fields: &Fields) -> NoneEligible {
     let choice_at = fields.path_of("none_eligible");
     let safe = fields.get("safe_endpoint").filter(|node| !matches!(node.tree(), Tree::Null));

@@ -9,6 +9,7 @@ const MAX_KINDS: usize = 64;
 const ALLOWED: &str = "a status (429), a range (\"500-599\"), a class (\"5xx\"), a gRPC code (\"UNAVAILABLE\"), \"gateway\" or \"local_origin\"";
 const PATTERN: &str = "^([1-5]xx|[1-5][0-9][0-9](-[1-5][0-9][0-9])?|[A-Z_]+|gateway|local_origin)$";
 
+#[inline(never)]
 pub(super) fn read(node: &Node) -> Option<Failures> {
     let items = node.items(MAX_KINDS, "kinds of failure");
     if matches!(node.tree(), Tree::Array(items) if items.is_empty()) {

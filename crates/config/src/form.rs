@@ -18,6 +18,7 @@ const MAX_FIELD: u64 = 64;
 const STRING_VALUE: &str = "configuration: { \"@type\": type.googleapis.com/google.protobuf.StringValue, value: '{ \"upstreams\": … }' }";
 
 /// The tree that the bytes hold: JSON, or a JSON string that holds the JSON.
+#[inline(never)]
 pub(super) fn read(bytes: &[u8]) -> Result<Tree, Fault> {
     let unusable = |found: String, allowed: &str, hint: Option<&str>| Fault {
         path: "$".into(),

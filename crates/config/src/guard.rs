@@ -13,6 +13,7 @@ const MIN_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(6 * 3600);
 const DEFAULT_PAUSE: Duration = Duration::from_secs(600);
 
+#[inline(never)]
 pub(super) fn read(node: &Node, via: Via) -> Guard {
     if via == Via::OriginalDst {
         let hint = "without the header Envoy answers 503: there is no policy of its own to leave requests to";

@@ -31,6 +31,7 @@ fn suspect_after(policy: &Policy, fail_after: Option<u32>) -> u32 {
     }
 }
 
+#[inline(never)]
 pub(super) fn read(parent: &Fields, policy: &Policy) -> Health {
     let fields = parent.section("health", FIELDS);
     let times = |name| fields.read(name, |node| node.whole(1..=1000));

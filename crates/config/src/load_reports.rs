@@ -13,6 +13,7 @@ const SCALARS: [&str; 5] =
 const MAX_METRIC: usize = 128;
 
 /// Reads them behind the polled signals, with names of their own.
+#[inline(never)]
 pub(super) fn read(parent: &Fields, signals: &mut Vec<Signal>) {
     let Some(node) = parent.get("load_reports") else { return };
     for item in node.items(MAX_REPORTS, "load reports") {
@@ -25,6 +26,7 @@ pub(super) fn read(parent: &Fields, signals: &mut Vec<Signal>) {
     }
 }
 
+#[inline(never)]
 fn report(node: &Node) -> Signal {
     let fields = node.fields(FIELDS);
     let name = fields.require("name", "the signal's name");

@@ -12,6 +12,7 @@ pub(super) const ATTRIBUTES: &[(&str, Attribute)] = &[
     ("decision", Attribute::Decision),
 ];
 
+#[inline(never)]
 pub(super) fn read(parent: &Fields) -> Log {
     let fields = parent.section("log", &["format", "failures", "sample_percent"]);
     let percent = fields.read("sample_percent", |node| node.number(Bounds::PERCENT));

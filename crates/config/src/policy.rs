@@ -54,6 +54,7 @@ fn owner(field: &str) -> Option<(&'static str, Name)> {
     }
 }
 
+#[inline(never)]
 pub(super) fn read(parent: &Fields, signals: &[Signal]) -> Policy {
     let Some(node) = parent.get("policy") else { return Policy::Adaptive };
     let fields = match node.tree() {
@@ -98,6 +99,7 @@ fn report_strangers(fields: &Fields, name: Name) {
     }
 }
 
+#[inline(never)]
 fn weighted_score(fields: Option<&Fields>) -> WeightedScore {
     let number = |name: &str, bounds, default| {
         fields.and_then(|fields| fields.read(name, |node| node.number(bounds))).unwrap_or(default)
@@ -129,6 +131,7 @@ fn load_bound(fields: Option<&Fields>) -> LoadBound {
     }
 }
 
+#[inline(never)]
 fn least_signal(node: &Node, fields: Option<&Fields>, signals: &[Signal], signals_at: &str) -> Policy {
     let names: Vec<&str> = signals.iter().map(|signal| signal.name.as_str()).collect();
     let given = fields.and_then(|fields| fields.get("signal"));

@@ -31,6 +31,7 @@ const AUTHORITY: &str = "host or host:port";
 const PREFIX: &str = "visible characters, at most 8192 bytes, no line breaks";
 const HEADER_VALUE: &str = "visible characters, at most 8192 bytes, no line breaks, no blanks around them";
 
+#[inline(never)]
 pub(super) fn read(node: &Node) -> Prometheus {
     let fields = node.fields(FIELDS);
     let cluster = fields.require("cluster", "the name of the Envoy cluster that reaches Prometheus");
@@ -65,6 +66,7 @@ fn timeout(fields: &Fields, interval: Duration) -> Duration {
 
 /// The cluster's name where nothing is given, as long as that is a host's: Envoy's own names such as
 /// `outbound|9090||prometheus.monitoring` are none, and servers answer every request to them with 400.
+#[inline(never)]
 fn authority(fields: &Fields, cluster: &str) -> String {
     let Some(node) = fields.get("authority") else {
         if !cluster.bytes().all(in_a_host_header) {
@@ -92,6 +94,7 @@ fn in_a_host_header(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)
 }
 
+#[inline(never)]
 fn parameters(node: &Node) -> Vec<(String, String)> {
     let mut read = Vec::new();
     for (name, value) in node.entries(MAX_PARAMETERS, "an object from parameter name to value") {
@@ -108,6 +111,7 @@ fn parameters(node: &Node) -> Vec<(String, String)> {
     read
 }
 
+#[inline(never)]
 fn headers(node: &Node) -> Vec<(String, HeaderValue)> {
     let mut seen = HashSet::new();
     let mut read = Vec::new();
@@ -126,6 +130,7 @@ fn headers(node: &Node) -> Vec<(String, HeaderValue)> {
 }
 
 /// The value itself, or the variable of Envoy's environment that holds it.
+#[inline(never)]
 fn header_value(node: &Node) -> HeaderValue {
     if !matches!(node.tree(), Tree::Object(_)) {
         return HeaderValue::Given(node.text_that(HEADER_VALUE, is_header_value).unwrap_or_default());

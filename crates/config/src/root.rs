@@ -88,6 +88,7 @@ pub fn parse_upstream(json: &[u8]) -> Result<(), Vec<Fault>> {
     if list.is_empty() { Ok(()) } else { Err(list) }
 }
 
+#[inline(never)]
 pub(super) fn read(node: &Node) -> Config {
     let fields = node.fields(FIELDS);
     fields.read("role", |node| {
@@ -120,6 +121,7 @@ pub(super) fn read(node: &Node) -> Config {
 }
 
 /// The debug header, which must not be in the way of the steering header.
+#[inline(never)]
 fn told(node: &Node, steering: &Steering) -> Option<DebugHeader> {
     let read = debug::read(node)?;
     let asking = read.asking.as_ref().map(|asking| &asking.header);
@@ -133,6 +135,7 @@ fn told(node: &Node, steering: &Steering) -> Option<DebugHeader> {
     Some(read)
 }
 
+#[inline(never)]
 fn read_upstreams(fields: &Fields, around: &upstream::Around) -> Vec<Upstream> {
     let allowed = format!("an array of 1 to {MAX_UPSTREAMS} upstreams");
     let Some(node) = fields.require("upstreams", &allowed) else { return Vec::new() };
@@ -154,6 +157,7 @@ fn read_upstreams(fields: &Fields, around: &upstream::Around) -> Vec<Upstream> {
     upstreams
 }
 
+#[inline(never)]
 fn read_status(node: &Node) -> Option<Status> {
     let path = node.fields(&["path"]).require("path", "a path such as \"/_evenkeel\"")?;
     Some(Status { path: path.path_prefix()? })

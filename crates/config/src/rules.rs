@@ -21,11 +21,13 @@ pub(super) const MEASURED: &[(&str, RuleValue)] = &[
 pub(super) const ACTIONS: &[(&str, RuleAction)] =
     &[("flag", RuleAction::Flag), ("down_weight", RuleAction::DownWeight), ("eject", RuleAction::Eject)];
 
+#[inline(never)]
 pub(super) fn read(parent: &Fields, signals: &[Signal]) -> Vec<Rule> {
     let Some(node) = parent.get("rules") else { return Vec::new() };
     node.items(MAX_RULES, "rules").iter().map(|item| rule(item, signals)).collect()
 }
 
+#[inline(never)]
 fn rule(node: &Node, signals: &[Signal]) -> Rule {
     let fields = node.fields(FIELDS);
     let when =
@@ -40,6 +42,7 @@ fn rule(node: &Node, signals: &[Signal]) -> Rule {
     }
 }
 
+#[inline(never)]
 fn value(node: &Node, signals: &[Signal]) -> Option<RuleValue> {
     let names: Vec<&str> =
         MEASURED.iter().map(|(name, _)| *name).chain(signals.iter().map(|s| s.name.as_str())).collect();

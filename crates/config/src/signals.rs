@@ -9,6 +9,7 @@ const FIELDS: &[&str] =
     &["name", "query", "weight", "learn", "max", "smoothing", "address_label", "port", "timestamp_query"];
 const MAX_SIGNALS: usize = 32;
 
+#[inline(never)]
 pub(super) fn read(parent: &Fields, around: &Around) -> Vec<Signal> {
     let Some(node) = parent.get("signals") else { return Vec::new() };
     let items = node.items(MAX_SIGNALS, "signals");
@@ -27,6 +28,7 @@ pub(super) fn read(parent: &Fields, around: &Around) -> Vec<Signal> {
     signals
 }
 
+#[inline(never)]
 fn signal(node: &Node) -> Signal {
     let fields = node.fields(FIELDS);
     let name = fields.require("name", "the signal's name");

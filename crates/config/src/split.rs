@@ -9,6 +9,7 @@ const MAX_VERSIONS: usize = 32;
 const MAX_SHARE: f64 = 1e6;
 
 /// Versions with a share of 0 are left out: like those that are not named they get nothing.
+#[inline(never)]
 pub(super) fn read(node: &Node, endpoints: &Endpoints) -> Vec<(String, f64)> {
     let mut split = Vec::new();
     let mut zeros = 0;
@@ -29,6 +30,7 @@ pub(super) fn read(node: &Node, endpoints: &Endpoints) -> Vec<(String, f64)> {
 }
 
 /// Endpoints found later may have any version; those of the configuration are known now.
+#[inline(never)]
 fn check_version(version: &str, node: &Node, endpoints: &Endpoints) {
     let all_known = endpoints.prometheus.is_none() && endpoints.envoy_admin.is_none();
     let mut versions = endpoints.fixed.iter().map(|endpoint| endpoint.version.as_str());

@@ -11,6 +11,7 @@ pub(super) const VIA: &[(&str, Via)] = &[
     ("cluster_header", Via::ClusterHeader),
 ];
 
+#[inline(never)]
 pub(super) fn read(parent: &Fields) -> Steering {
     let fields = parent.section("steering", &["via", "header", "candidates"]);
     let via_given = fields.get("via");

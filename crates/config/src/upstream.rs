@@ -48,6 +48,7 @@ impl Around<'_> {
     }
 }
 
+#[inline(never)]
 pub(super) fn read(node: &Node, around: &Around) -> Upstream {
     let fields = node.fields(FIELDS);
     let cluster = fields.require("cluster", "the name of the route's Envoy cluster, or \"*\"");
@@ -79,6 +80,7 @@ fn slow_start(node: &Node) -> Option<Duration> {
     node.duration(Duration::ZERO..=MAX_SLOW_START)
 }
 
+#[inline(never)]
 fn zone(node: &Node) -> Option<Zone> {
     let fields = node.fields(&["local", "spill_over_percent"]);
     let local = fields.require("local", "the zone of this proxy");

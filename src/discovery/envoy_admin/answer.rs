@@ -68,6 +68,7 @@ pub struct Members {
 }
 
 /// Reads the answer to [`members_path`](super::members_path) for `clusters`.
+#[inline(never)]
 pub fn parse(status: u32, body: &dyn Body, clusters: &[&str]) -> Result<Listing, Unusable> {
     if status != 200 {
         return Err(Unusable::Status(status));
@@ -103,6 +104,7 @@ struct Cluster {
 impl Cluster {
     /// Reads a cluster; of one that is not `asked` for, its name. Envoy prints names first, and before 1.38 all of its
     /// clusters, whatever it is asked for.
+    #[inline(never)]
     fn read(scanner: &mut Scanner<'_>, asked: &[&str]) -> Result<Cluster, Unreadable> {
         let Cluster { mut name, mut members } = Cluster::default();
         scanner.object(&["name", "eds_service_name", "host_statuses"], |scanner, field| {
@@ -134,6 +136,7 @@ struct Host {
 }
 
 impl Host {
+    #[inline(never)]
     fn read(scanner: &mut Scanner<'_>) -> Result<Host, Unreadable> {
         let mut host = Host::default();
         scanner.object(
@@ -160,6 +163,7 @@ struct LeftOut {
 
 impl Host {
     /// The endpoint, unless it is a pipe, a listener inside Envoy or anything else without an IP address.
+    #[inline(never)]
     fn found(self) -> Result<Found, LeftOut> {
         let socket = &self.address.socket;
         let ip: Option<IpAddr> = socket.ip.parse().ok().filter(|ip: &IpAddr| !ip.is_unspecified());

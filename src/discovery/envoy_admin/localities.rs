@@ -10,6 +10,7 @@ const MOST: usize = 1000;
 
 /// Reads the answer to [`localities_path`](super::localities_path); the localities of each of `clusters`, none of one that
 /// the answer does not name.
+#[inline(never)]
 pub fn parse(status: u32, body: &dyn Body, clusters: &[&str]) -> Result<Vec<Vec<Locality>>, Unusable> {
     if status != 200 {
         return Err(Unusable::Status(status));
@@ -43,6 +44,7 @@ struct Assignment {
 
 impl Assignment {
     /// Reads the assignment of a cluster; of one that is not `asked` for, its name.
+    #[inline(never)]
     fn read(scanner: &mut Scanner<'_>, asked: &[&str]) -> Result<Assignment, Unreadable> {
         let (mut cluster, mut localities) = (String::new(), Vec::new());
         scanner.object(&["cluster_name", "endpoints"], |scanner, field| match field {
@@ -60,6 +62,7 @@ impl Assignment {
     }
 }
 
+#[inline(never)]
 fn read_locality(scanner: &mut Scanner<'_>) -> Result<Locality, Unreadable> {
     let (mut place, mut locality) = (Place::default(), Locality::default());
     let fields = ["locality", "load_balancing_weight", "priority", "lb_endpoints"];

@@ -84,6 +84,7 @@ pub fn parse(status: u32, body: &[u8], address_label: &str) -> Result<Answer, Un
 }
 
 /// The same, with the values of `further` labels.
+#[inline(never)]
 pub fn parse_with(
     status: u32,
     body: &[u8],
@@ -119,6 +120,7 @@ pub fn parse_with(
 }
 
 /// What a body that is no JSON says, such as Envoy's own "no healthy upstream"; a page for browsers says nothing.
+#[inline(never)]
 fn plain_text(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body.get(..body.len().min(4 * MAX_SHOWN)).unwrap_or_default());
     let text = text.trim();

@@ -9,12 +9,14 @@ use engine::settings::EndpointQuery;
 const MAX_WEIGHT: f64 = 1000.0;
 
 /// Which endpoints there are, by an answer to `query`.
+#[inline(never)]
 pub fn endpoints(status: u32, body: &[u8], query: &EndpointQuery) -> Result<Finding, Unusable> {
     let further = [query.zone_label.as_str(), &query.version_label, &query.weight_label];
     let answer = parse_with(status, body, &query.address_label, &further)?;
     Ok(read(&answer, query))
 }
 
+#[inline(never)]
 fn read(answer: &Answer, query: &EndpointQuery) -> Finding {
     let mut finding = Finding::default();
     for sample in &answer.samples {

@@ -53,6 +53,7 @@ impl EndpointIndex {
     }
 
     /// Gives each sample to its endpoints; `port` is where they serve, should that differ from the label's port.
+    #[inline(never)]
     pub fn assign(&self, samples: &[Sample], port: Option<u16>) -> Assignment {
         let mut named = vec![Mean::default(); self.endpoints.len()];
         let mut shared = vec![Mean::default(); self.ips.len()];
@@ -84,6 +85,7 @@ impl EndpointIndex {
         assignment
     }
 
+    #[inline(never)]
     fn owner(&self, (ip, named_port): Named, port: Option<u16>) -> Option<Owner<'_>> {
         let at = |port| self.by_address.get(&(ip, port)).map(|slots| Owner::Endpoints(slots));
         named_port.and_then(at).or_else(|| match port {

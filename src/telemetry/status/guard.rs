@@ -75,6 +75,7 @@ fn short(value: f64) -> f64 {
 
 impl GuardReport {
     /// What `guard` has found.
+    #[inline(never)]
     pub fn of(guard: &Guard, now: Time) -> GuardReport {
         let Estimates { steered, held_out, quantiles, failures } = guard.estimates();
         let left_s = guard.aside_until.seconds_since(now);
@@ -110,6 +111,7 @@ impl GuardReport {
 }
 
 /// What `guard` has found, in a sentence.
+#[inline(never)]
 pub fn sentence(guard: &Guard, now: Time) -> String {
     let found = figures(&guard.estimates());
     match (guard.is_aside(), guard.finding) {
@@ -128,11 +130,13 @@ pub fn sentence(guard: &Guard, now: Time) -> String {
 }
 
 /// What there is to say of the day that ends.
+#[inline(never)]
 pub fn day(guard: &Guard) -> String {
     figures(&guard.estimates())
 }
 
 /// Today's figures, those that the numbers carry.
+#[inline(never)]
 fn figures(of: &Estimates) -> String {
     let mut said: Vec<String> = of.quantiles.iter().filter_map(latency).collect();
     if said.is_empty() {
@@ -142,6 +146,7 @@ fn figures(of: &Estimates) -> String {
     format!("{} today, of {} requests left to Envoy", said.join(", "), of.held_out)
 }
 
+#[inline(never)]
 fn latency(of: &QuantileEstimate) -> Option<String> {
     let Change { estimate, low, high } = of.change?;
     let name = format!("p{:.0}", 100.0 * of.part);
@@ -165,6 +170,7 @@ fn percent(change: f64) -> String {
     }
 }
 
+#[inline(never)]
 fn failures(of: &FailureEstimate) -> String {
     match of {
         FailureEstimate { steered: 0, held_out: 0, .. } => "no failures".into(),

@@ -39,6 +39,7 @@ const DATA_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 impl Answer {
+    #[inline(never)]
     fn new(status: u32, content_type: &'static str, policy: &'static str, body: Vec<u8>) -> Answer {
         let headers = vec![
             ("content-type", content_type),
@@ -51,6 +52,7 @@ impl Answer {
     }
 
     /// The answer for `route`; `sources` are looked at only where they are needed.
+    #[inline(never)]
     pub fn to<'a>(route: Route, sources: impl FnOnce() -> Sources<'a>) -> Answer {
         const JSON: &str = "application/json; charset=utf-8";
         match route {
@@ -74,11 +76,13 @@ impl Answer {
     }
 
     /// Something that loads nothing at all.
+    #[inline(never)]
     fn data(content_type: &'static str, body: Vec<u8>) -> Answer {
         Answer::new(200, content_type, DATA_POLICY, body)
     }
 
     /// The answer to what is no question.
+    #[inline(never)]
     fn without_sources(route: Route) -> Answer {
         const TEXT: &str = "text/plain; charset=utf-8";
         if route != Route::Refused {

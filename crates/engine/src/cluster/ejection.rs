@@ -148,6 +148,7 @@ impl Cluster {
     }
 
     /// Lets failure ratios fade for `seconds`, and takes the median latency of all endpoints.
+    #[inline(never)]
     pub(super) fn measure(&mut self, seconds: f64) -> Option<f64> {
         let fades_s = if self.ablation.has(Part::Fade) { seconds } else { 0.0 };
         self.endpoints.states.iter_mut().filter(|m| m.present).for_each(|m| m.errors.fade(fades_s));
@@ -157,6 +158,7 @@ impl Cluster {
     }
 
     /// Assesses every endpoint anew.
+    #[inline(never)]
     pub(super) fn assess_all(&mut self, now: Time) {
         for index in 0..self.endpoints.states.len() as u32 {
             self.assess(index, now);
@@ -164,6 +166,7 @@ impl Cluster {
     }
 
     /// Once an epoch is longer than answers take, what was sent before it and still waits may be held.
+    #[inline(never)]
     pub(super) fn turn_epoch(&mut self, now: Time) {
         let Epochs { current, .. } = self.traffic.epochs;
         if now.seconds_since(current) > self.queueing.noise.survival.beyond(self.typical) {
@@ -173,6 +176,7 @@ impl Cluster {
     }
 
     /// What is typical of each group, and which failures are.
+    #[inline(never)]
     pub(super) fn compare_subsets(&mut self, typical: Option<f64>, now: Time) {
         let mut subsets = core::mem::take(&mut self.subsets.list);
         let divided = subsets.len() > 1;
@@ -211,6 +215,7 @@ impl Cluster {
     }
 
     /// Tells the policies which endpoints can be chosen, and how often.
+    #[inline(never)]
     pub(super) fn refresh_subsets(&mut self, now: Time) {
         self.subsets.serving.clear();
         for (at, subset) in (0..).zip(&mut self.subsets.list) {
@@ -240,6 +245,7 @@ impl Cluster {
     }
 
     /// Applies the operator's rules.
+    #[inline(never)]
     pub(super) fn rule(&mut self, now: Time) {
         if self.config.rules.is_empty() {
             return;
@@ -257,6 +263,7 @@ impl Cluster {
 
     /// Ejects failing endpoints, the failed before the suspect before those that a rule ejects, within the limits; in
     /// panic none. One that others have ruled out is out beyond the limits, and uses them up.
+    #[inline(never)]
     pub(super) fn eject(&mut self) {
         self.count_health();
         let limit = self.most_out();

@@ -43,6 +43,7 @@ impl HandoverState {
 
 impl Cluster {
     /// Fills in what no worker has reported yet. Where one has, that counts alone, so that nothing counts twice.
+    #[inline(never)]
     pub(super) fn restore(&mut self, now: Time) {
         let Some(inherited) = self.handover.as_ref() else { return };
         if now < inherited.since || now.seconds_since(inherited.since) > GONE_AFTER_S {

@@ -6,6 +6,7 @@ use crate::time::Time;
 
 impl Cluster {
     /// Makes `specs` the fleet. Newcomers to a fleet that already serves start slowly.
+    #[inline(never)]
     pub fn set_fleet(&mut self, specs: &[Spec], now: Time) {
         let joined = if self.endpoints.set.is_empty() { Time::ZERO } else { now };
         self.set_fleet_joined(specs, joined, now);

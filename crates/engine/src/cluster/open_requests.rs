@@ -162,6 +162,7 @@ impl OpenRequests {
 
 impl Cluster {
     /// Whether open requests stand still everywhere.
+    #[inline(never)]
     pub(super) fn look_at_open_requests(&mut self, now: Time) {
         self.endpoints.open_requests.make_room(self.endpoints.states.len(), now);
         if self.endpoints.open_requests.of.is_empty() {

@@ -105,6 +105,7 @@ impl Overflow {
 impl Cluster {
     /// Decides how much goes to ejected endpoints, `seconds` after the last time. A fleet that is divided into versions,
     /// priorities or zones has others to turn to, as have keys.
+    #[inline(never)]
     pub(super) fn settle_overflow(&mut self, seconds: f64) {
         // A key whose owner is ejected has another one until it is back.
         let divided =

@@ -69,6 +69,7 @@ fn certainty(member: EndpointView<'_>, typical: f64) -> f64 {
 impl Cluster {
     /// Which endpoints get a single request next: failing ones to be verified, slow ones to be explored; the longest
     /// waiting first.
+    #[inline(never)]
     pub(super) fn schedule(&mut self, shard: ProbeShard, now: Time) {
         self.subsets.versions.iter_mut().for_each(|version| version.pending_probes.clear());
         let rate = self.traffic.rate * f64::from(shard.workers);

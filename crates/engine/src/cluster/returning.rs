@@ -26,6 +26,7 @@ pub(super) struct Returning(Vec<(u64, Time, EndpointState)>);
 
 impl Returning {
     /// It leaves.
+    #[inline(never)]
     pub fn leave(&mut self, identity: u64, member: EndpointState, now: Time) {
         self.0.retain(|(other, left, _)| *other != identity && now.seconds_since(*left) <= KEPT_FOR_S);
         if self.0.len() >= MAX_REMEMBERED {
@@ -35,6 +36,7 @@ impl Returning {
     }
 
     /// It comes back; what was known of it, unless that is too long ago.
+    #[inline(never)]
     pub fn take(&mut self, identity: u64, now: Time) -> Option<EndpointState> {
         let at = self.0.iter().position(|(other, ..)| *other == identity)?;
         let (_, left, known) = self.0.remove(at);

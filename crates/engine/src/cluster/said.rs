@@ -88,6 +88,7 @@ impl Cluster {
     }
 
     /// Lets go of what no longer holds. The clock may have stepped back: nothing holds for longer than an ejection.
+    #[inline(never)]
     pub(super) fn heed(&mut self, now: Time) {
         let longest = now.after_secs(self.config.health.ejection.as_secs_f64());
         let members = &mut self.endpoints.states;

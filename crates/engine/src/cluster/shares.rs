@@ -85,6 +85,7 @@ impl Cluster {
     }
 
     /// How often each may be chosen: weight × signals × slow start × what a rule leaves.
+    #[inline(never)]
     pub(super) fn share(&mut self, now: Time) {
         let width = self.config.signals.len();
         let scales: Vec<Scale> = (0..width).map(|s| self.scale(s, now)).collect();

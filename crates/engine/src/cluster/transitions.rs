@@ -36,6 +36,7 @@ pub(super) struct TransitionLog {
 
 impl Cluster {
     /// Compares with the last look; counts and notes what has changed if this worker tells for all.
+    #[inline(never)]
     pub(super) fn record_transitions(&mut self, shard: ProbeShard) {
         self.stats.transitions.seen.resize(self.endpoints.states.len(), (State::Healthy, true));
         for (index, (member, seen)) in

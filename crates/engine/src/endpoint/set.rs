@@ -166,6 +166,7 @@ pub struct EndpointSet {
 
 impl EndpointSet {
     /// Makes `specs` the fleet. An endpoint that stays keeps its index; the first of two equal addresses counts.
+    #[inline(never)]
     pub fn update(&mut self, specs: &[Spec]) -> Changes {
         let mut changes = Changes::default();
         let (mut texts, mut kinds) = (StringArena::default(), AttributeTable::default());
@@ -218,6 +219,7 @@ impl EndpointSet {
     }
 
     /// Puts an endpoint into a place that was vacant before this update, or a new one.
+    #[inline(never)]
     fn settle(&mut self, endpoint: Slot, hash: u64) -> u32 {
         if let Some(index) = self.vacant.pop() {
             if let Some(place) = self.places.get_mut(index as usize) {

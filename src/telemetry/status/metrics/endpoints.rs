@@ -4,6 +4,7 @@ use super::super::names::STATES;
 use super::super::report::{ClusterReport, Signal, SignalFit};
 use super::text::{Text, escaped};
 
+#[inline(never)]
 pub(super) fn endpoints(text: &mut Text, of: &[ClusterReport<'_>]) {
     text.endpoint("picks_total", "counter", "Times the endpoint was chosen.", of, |e| Some(e.picks as f64));
     text.endpoint("requests_total", "counter", "Requests to the endpoint that ended.", of, |e| {
@@ -51,6 +52,7 @@ pub(super) fn endpoints(text: &mut Text, of: &[ClusterReport<'_>]) {
 }
 
 /// What the series of each signal have to do with the endpoints.
+#[inline(never)]
 fn signal_fits(text: &mut Text, of: &[ClusterReport<'_>]) {
     type Count = fn(&SignalFit<'_>) -> Option<u32>;
     let both: [(&str, &str, Count); 2] = [
@@ -73,6 +75,7 @@ fn signal_fits(text: &mut Text, of: &[ClusterReport<'_>]) {
     }
 }
 
+#[inline(never)]
 pub(super) fn signals(text: &mut Text, of: &[ClusterReport<'_>]) {
     signal_fits(text, of);
     type Value = fn(&Signal) -> Option<f64>;

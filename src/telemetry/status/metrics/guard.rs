@@ -4,6 +4,7 @@ use super::super::guard::{GuardReport, Quantile};
 use super::super::report::ClusterReport;
 use super::text::Text;
 
+#[inline(never)]
 pub(super) fn guard(text: &mut Text, of: &[ClusterReport<'_>]) {
     type Value = fn(&GuardReport) -> f64;
     let all: [(&str, &str, &str, Value); 7] = [
@@ -46,6 +47,7 @@ pub(super) fn guard(text: &mut Text, of: &[ClusterReport<'_>]) {
 }
 
 /// How latency differs, by quantile and as estimate and bounds.
+#[inline(never)]
 fn quantiles(text: &mut Text, of: &[ClusterReport<'_>]) {
     type Value = fn(&Quantile) -> Option<f64>;
     let all: [(&str, &str, Value); 3] = [

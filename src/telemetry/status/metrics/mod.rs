@@ -13,6 +13,7 @@ use super::report::Report;
 use text::{Text, escaped};
 
 /// Everything, as text.
+#[inline(never)]
 pub fn text(report: &Report<'_>) -> String {
     let labels = report.upstreams.iter().map(|u| {
         let upstream = format!("upstream=\"{}\"", escaped(u.cluster));
@@ -31,6 +32,7 @@ pub fn text(report: &Report<'_>) -> String {
     text.out
 }
 
+#[inline(never)]
 fn process(text: &mut Text, report: &Report<'_>) {
     let polls = &report.prometheus;
     text.head("evenkeel_build_info", "gauge", "Always 1; the label is the filter's version.");
@@ -63,6 +65,7 @@ fn process(text: &mut Text, report: &Report<'_>) {
     }
 }
 
+#[inline(never)]
 fn refused(text: &mut Text, refused: bool) {
     let name = "evenkeel_configuration_refused";
     text.head(name, "gauge", "1 while the latest configuration is refused.");

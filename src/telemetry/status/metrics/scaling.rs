@@ -8,6 +8,7 @@ use engine::rng;
 const MAX_SELECTED: usize = 63;
 
 /// What replicas are scaled by. The further label is one that Kubernetes can select by.
+#[inline(never)]
 pub(super) fn scaling(text: &mut Text, of: &[ClusterReport<'_>]) {
     type Value = fn(&ClusterReport<'_>) -> Option<f64>;
     let both: [(&str, &str, Value); 2] = [

@@ -12,10 +12,12 @@ pub(super) struct Text {
 }
 
 impl Text {
+    #[inline(never)]
     pub(super) fn head(&mut self, name: &str, kind: &str, help: &str) {
         let _strings_do_not_fail = writeln!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
+    #[inline(never)]
     pub(super) fn sample(&mut self, name: &str, labels: &str, value: f64) {
         self.out.push_str(name);
         if !labels.is_empty() {
@@ -26,6 +28,7 @@ impl Text {
         self.value(value);
     }
 
+    #[inline(never)]
     fn value(&mut self, value: f64) {
         self.out.push(' ');
         let whole = value as i64;

@@ -6,6 +6,7 @@ use super::text::{Text, escaped};
 use crate::discovery::source::Origin;
 use engine::BOUNDS_NS;
 
+#[inline(never)]
 pub(super) fn upstreams(text: &mut Text, of: &[ClusterReport<'_>]) {
     text.upstream("unmet", "gauge", "1 if there is traffic, but none to this cluster.", of, |u| {
         Some(f64::from(u8::from(u.unmet)))
@@ -78,6 +79,7 @@ pub(super) fn upstreams(text: &mut Text, of: &[ClusterReport<'_>]) {
 }
 
 /// What the sources of endpoints say, where any is asked.
+#[inline(never)]
 fn discovery(text: &mut Text, of: &[ClusterReport<'_>]) {
     type Value = fn(&Asked<'_>) -> Option<f64>;
     let all: [(&str, &str, &str, Value); 5] = [
@@ -115,6 +117,7 @@ fn discovery(text: &mut Text, of: &[ClusterReport<'_>]) {
 }
 
 /// Shares by version, priority and zone, where requests are divided at all.
+#[inline(never)]
 fn parts(text: &mut Text, of: &[ClusterReport<'_>]) {
     type Value = fn(&Share<'_>) -> Option<f64>;
     let divided = |u: &&ClusterReport<'_>| u.parts.len() > 1;
@@ -149,6 +152,7 @@ fn parts(text: &mut Text, of: &[ClusterReport<'_>]) {
 }
 
 /// A sample of the decisions, as a histogram.
+#[inline(never)]
 fn decision_times(text: &mut Text, of: &[ClusterReport<'_>]) {
     let timed = |u: &ClusterReport<'_>| u.decision_time.map(|time| time.times);
     if of.iter().all(|u| timed(u).is_none()) {

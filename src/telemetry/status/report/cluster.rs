@@ -118,6 +118,7 @@ pub struct Decisions {
 
 impl Decisions {
     /// Reasons with their counts, as they stand in labels.
+    #[inline(never)]
     pub fn by_reason(&self) -> [(&'static str, u64); 9] {
         [
             (Reason::Policy.name(), self.policy),
@@ -174,6 +175,7 @@ pub struct Observed {
 }
 
 /// The report on the upstream at this place, with at most `room` endpoints in it.
+#[inline(never)]
 pub(super) fn cluster<'a>(
     (at, upstream): (usize, &'a Cluster),
     room: usize,
@@ -244,6 +246,7 @@ pub(super) fn cluster<'a>(
     }
 }
 
+#[inline(never)]
 fn share_of<'a>(part: &SubsetLoad<'a>, zones: bool) -> Share<'a> {
     Share {
         version: part.version,
@@ -257,6 +260,7 @@ fn share_of<'a>(part: &SubsetLoad<'a>, zones: bool) -> Share<'a> {
     }
 }
 
+#[inline(never)]
 fn decision_time(times: DecisionTimes) -> Option<DecisionTime> {
     let us = |part| times.quantile_s(part).map(|s| short(s * 1e6));
     (times.count() > 0).then(|| DecisionTime {
@@ -268,6 +272,7 @@ fn decision_time(times: DecisionTimes) -> Option<DecisionTime> {
     })
 }
 
+#[inline(never)]
 fn observed(totals: &Totals) -> Observed {
     let of = totals.observed;
     let gain_us = of.gained_us as f64 - of.lost_us as f64;

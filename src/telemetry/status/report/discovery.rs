@@ -43,6 +43,7 @@ pub struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
+    #[inline(never)]
     fn of(origin: Origin, source: &'a Source, now: Time) -> Asked<'a> {
         Asked {
             source: origin.name(),
@@ -71,6 +72,7 @@ pub struct SignalFit<'a> {
     pub problem: Option<&'a str>,
 }
 
+#[inline(never)]
 pub(super) fn discovery<'a>(
     upstream: &Cluster,
     sources: Option<&(Vec<(Origin, &'a Source)>, usize)>,
@@ -84,6 +86,7 @@ pub(super) fn discovery<'a>(
     Discovery { sources, unknown_to_envoy: *unknown_to_envoy, left_to_envoy }
 }
 
+#[inline(never)]
 pub(super) fn signal_fit<'a>(
     signal: &'a engine::settings::Signal,
     upstream: &Cluster,

@@ -92,6 +92,7 @@ fn as_map<S: serde::Serializer>(signals: &[(&str, Signal)], out: S) -> Result<S:
     out.collect_map(signals.iter().map(|(name, signal)| (name, signal)))
 }
 
+#[inline(never)]
 pub(super) fn line<'a>(
     upstream: &'a Cluster,
     (endpoint, member, index): (Endpoint<'a>, EndpointView<'_>, u32),

@@ -116,6 +116,7 @@ pub struct Polls<'a> {
 
 impl<'a> Report<'a> {
     /// The view that `sources` give.
+    #[inline(never)]
     pub fn of(sources: &Sources<'a>) -> Report<'a> {
         let stats = &sources.snapshot.stats;
         let success =

@@ -6,6 +6,7 @@ use engine::settings::RuleAction;
 use engine::{Cluster, Explained};
 
 /// Why it gets no traffic, or gets it all the same.
+#[inline(never)]
 pub fn reason(upstream: &Cluster, member: &EndpointState, explained: &Explained) -> &'static str {
     let well = member.health.state() == State::Healthy;
     let sound = well

@@ -22,6 +22,7 @@ pub(super) struct Shown {
 impl Shown {
     /// Those with something wrong come first, up to half of the room, then the others in the order of the fleet, so that the
     /// series of most endpoints go on from answer to answer.
+    #[inline(never)]
     pub fn of(upstream: &Cluster, room: usize) -> Shown {
         let mut shown = Shown { count: upstream.fleet().iter().count(), ..Shown::default() };
         let is_full = shown.count <= room;
@@ -57,6 +58,7 @@ impl Shown {
 }
 
 /// How many endpoints of each upstream are shown: small ones in whole, what is left is divided evenly.
+#[inline(never)]
 pub(super) fn rooms(engine: &Balancer) -> Vec<usize> {
     rooms_of(engine.upstreams().iter().map(|upstream| upstream.fleet().iter().count()).collect())
 }

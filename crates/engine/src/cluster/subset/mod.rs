@@ -175,6 +175,7 @@ pub(super) struct VersionSubset {
 
 impl Cluster {
     /// The group that `endpoint` belongs to.
+    #[inline(never)]
     fn key_of(&self, endpoint: Endpoint<'_>) -> Option<Key> {
         Some(Key {
             version: self.subsets.split.version_of(endpoint.version())?,
@@ -229,6 +230,7 @@ impl Cluster {
         }
     }
 
+    #[inline(never)]
     fn found(&self, key: Key) -> Subset {
         Subset {
             key,
@@ -249,6 +251,7 @@ impl Cluster {
         }
     }
 
+    #[inline(never)]
     fn list_tiers(&mut self) {
         let mut tiers: Vec<(u32, bool)> =
             self.subsets.list.iter().map(|g| (g.key.priority, g.key.remote)).collect();

@@ -25,6 +25,7 @@ pub(crate) fn capacity(fit: f64, weight: f64) -> f64 {
 ///
 /// Where localities have weights, the groups of a level carry together what its healthy share allows, and divide that
 /// by these weights, each as far as it can carry its own: as Envoy does with locality weights.
+#[inline(never)]
 pub(crate) fn divide(subsets: &mut [Subset], kept: impl Fn(&Subset) -> f64) {
     if let [only] = subsets {
         only.division.load = 1.0;
@@ -77,6 +78,7 @@ pub(crate) fn others_can_absorb(tiers: &[PriorityTier]) -> bool {
 
 impl Cluster {
     /// Divides the requests of each version over its groups, `seconds` after the last time.
+    #[inline(never)]
     pub(crate) fn divide(&mut self, seconds: f64, now: Time) {
         self.spill_over(seconds, now);
         for version in &self.subsets.versions {
