@@ -81,7 +81,7 @@ impl Plugin {
     /// The plugin for this text, or every fault in it.
     pub fn configure(surroundings: &dyn Host, name: &str, text: &[u8]) -> Result<Plugin, Vec<Fault>> {
         // A header that the configuration names is asked for; else nothing of the request needs to change.
-        let asked_for = config::legible(text).steering_header.is_some();
+        let asked_for = config::legible(text).header_named;
         let workers = abi::concurrency().div_ceil(THREADS_A_WORKER).max(1);
         let mut plugin = Plugin { text: text.to_vec(), ..Plugin::absent(name) };
         for at in 0..workers {

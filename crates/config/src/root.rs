@@ -66,7 +66,7 @@ pub fn legible(json: &[u8]) -> Legible {
     let fields = root.fields(FIELDS);
     let steering = fields.get("steering").map(|_| steering::read(&fields).header);
     let status = fields.read("status", read_status).filter(|status| status.path.len() > 1);
-    Legible { steering_header: steering, status }
+    Legible { steering_header: steering, header_named: steering::names_header(&fields), status }
 }
 
 /// What can be read of a configuration that is refused.
@@ -74,6 +74,8 @@ pub fn legible(json: &[u8]) -> Legible {
 pub struct Legible {
     /// The steering header, if one is named or its way of steering is.
     pub steering_header: Option<String>,
+    /// Whether `steering.header` is there: a module then writes the header, and names the endpoint by no call.
+    pub header_named: bool,
     /// The status page.
     pub status: Option<Status>,
 }

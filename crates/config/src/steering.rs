@@ -11,9 +11,16 @@ pub(super) const VIA: &[(&str, Via)] = &[
     ("cluster_header", Via::ClusterHeader),
 ];
 
+const FIELDS: &[&str] = &["via", "header", "candidates"];
+
+/// Whether the header is named; everything else about steering leaves it as it is.
+pub(super) fn names_header(parent: &Fields) -> bool {
+    parent.section("steering", FIELDS).get("header").is_some()
+}
+
 #[inline(never)]
 pub(super) fn read(parent: &Fields) -> Steering {
-    let fields = parent.section("steering", &["via", "header", "candidates"]);
+    let fields = parent.section("steering", FIELDS);
     let via_given = fields.get("via");
     let via_read = via_given.as_ref().and_then(|node| node.one_of(VIA));
     let via = via_read.unwrap_or(Via::OverrideHost);

@@ -21,12 +21,16 @@ const HEADER: &str = "x-evenkeel-endpoint";
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a trial: make trials"]
 async fn a_slow_one_of_three_is_avoided_and_no_endpoint_sees_a_header() -> Result<()> {
-    let scene = Stage::default().open().await?;
+    // Something about steering, and not the header.
+    let plugin = json!({ "steering": { "candidates": 3 }, "status": { "path": "/_evenkeel" } });
+    let scene = Stage { plugin, ..Stage::default() }.open().await?;
     scene.backends[0].set(Behaviour::Slow(20.0));
     scene.wave(3.0).await?;
     let wave = scene.wave(4.0).await?;
     assert_eq!(wave.summary.failed, 0, "{:?}", wave.summary.statuses);
     assert!(wave.share(0) < 0.1, "a fair share would be a third: {:?}", wave.received);
+    let status: Value = http::get(scene.envoy().address(), "/_evenkeel/status.json").await?.json()?;
+    assert_eq!(status["upstreams"][0]["not_followed"], 0, "{status}");
     let spoofed =
         http::send(scene.envoy().address(), Method::GET, "/spoofed", &[(HEADER, "127.0.0.1:1")], "");
     assert_eq!(spoofed.await?.status, 200);

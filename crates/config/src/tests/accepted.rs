@@ -306,6 +306,17 @@ fn each_way_of_steering_has_its_own_defaults() {
     assert_eq!((steering.header.as_str(), steering.candidates), ("x-lead", 8));
 }
 
+/// A module that is not asked for the header names the endpoint by a call, whatever else is said of steering.
+#[test]
+fn the_header_is_asked_for_where_it_is_named() {
+    let named = |steering: &str| crate::legible(root_with(&format!(r#""steering":{steering}"#)).as_bytes());
+    for steering in ["{}", r#"{"candidates":3}"#, r#"{"via":"override_host"}"#] {
+        assert!(!named(steering).header_named, "{steering}");
+    }
+    assert!(named(r#"{"header":"x-lead"}"#).header_named);
+    assert!(!crate::legible(b"{").header_named);
+}
+
 #[test]
 fn a_default_gives_way_to_a_value_it_would_contradict() {
     let prometheus = |more: &str| {
