@@ -80,7 +80,7 @@ impl Deed {
                 world.liar.as_ref().context("a liar")?.set(lie.clone());
             }
             Self::Pressure { steady } => {
-                world.pressure(if *steady || second % 2 == 0 { 1.0 } else { 0.0 })?
+                world.pressure(if *steady || second.is_multiple_of(2) { 1.0 } else { 0.0 })?
             }
             Self::Flap if second % 3 == 2 => {
                 let refused = world.envoy.reload(vec![Filter::evenkeel_text(REFUSED)?]).await;
@@ -90,13 +90,13 @@ impl Deed {
                 let filter = world.filter(&format!("{}s", 10 + second))?;
                 world.envoy.reload(vec![filter]).await?;
             }
-            Self::EndVm if second % 4 == 0 => {
+            Self::EndVm if second.is_multiple_of(4) => {
                 let names: Vec<String> = (0..=fuse::HEADERS).map(|number| format!("x-{number}")).collect();
                 let headers: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "y")).collect();
                 // What becomes of this one is no matter: it is the fault.
                 let _ = http::send(world.envoy.address(), Method::GET, "/", &headers, "").await;
             }
-            Self::Clock if second % 2 == 0 => {
+            Self::Clock if second.is_multiple_of(2) => {
                 let (ahead, by) = STEPS[second / 2 % STEPS.len()];
                 world.clock.as_ref().context("a clock")?.set(ahead, Duration::from_secs(by))?;
             }

@@ -75,6 +75,13 @@ fn retried(setting: &mut Setting) {
     setting.proxy.retry_policy = json!({
         "retriable_status_codes": [502, 503],
         "retry_back_off": { "base_interval": "0.01s", "max_interval": "0.1s" },
+        "host_selection_retry_max_attempts": 5,
+        "retry_host_predicate": [{
+            "name": "envoy.retry_host_predicates.previous_hosts",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
+            },
+        }],
     });
 }
 
