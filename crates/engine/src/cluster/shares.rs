@@ -31,15 +31,6 @@ const MAX_REPORTED_GAIN: f64 = 2.0;
 /// From this part of its maximum on a signal takes the share away in proportion to what is left: a full endpoint
 /// refuses, whatever the others' queues are and however seldom news come.
 const NEARLY_FULL: f64 = 0.75;
-/// A queue that is no fuller than this part of its maximum is empty. One that stands while the others' are empty shows an endpoint
-/// that is too slow for its share, whatever its height: it goes down where the share does, and stays down where the share does, too.
-const EMPTY: f64 = 0.02;
-/// So the share falls by e⁻³ with news every second, and the less the older they are, as with the steepness …
-const BACK_OFF: f64 = 3.0;
-/// … and comes back by a factor of e in this many seconds, because what a standing queue costs is paid once a cycle …
-const COMES_BACK_S: f64 = 30.0;
-/// … and so many times as fast where the others' queues are not empty: they need it.
-const NEEDED: f64 = 10.0;
 /// Less than this does not count as held back: counting turns for it would cost more than it is worth.
 const HARDLY_HELD: f64 = 0.01;
 
@@ -91,7 +82,6 @@ impl Cluster {
         let scales: Vec<Scale> = (0..width).map(|s| self.scale(s, now)).collect();
         let fresh_s = self.fresh_s();
         let news = if self.ablation.has(Part::News) { Some(self.signals.poll_s) } else { None };
-        self.back_off(&scales, news);
         let mut reported = self.left_by_reports(&scales, now).into_iter();
         for (index, member) in self.endpoints.states.iter_mut().enumerate().filter(|(_, m)| m.present) {
             let start = slow_start(member, self.config.slow_start, now);
@@ -113,21 +103,6 @@ impl Cluster {
             };
         }
         self.hold();
-    }
-
-    /// Takes the share of endpoints whose queue stands while the others' are empty.
-    fn back_off(&mut self, scales: &[Scale], polls: Option<f64>) {
-        let rows = self.endpoints.readings.chunks_exact_mut(scales.len().max(1)).zip(&self.endpoints.states);
-        for (row, _) in rows.filter(|(_, member)| member.present) {
-            for (reading, scale) in row.iter_mut().zip(scales) {
-                let Some(max) = scale.max.filter(|_| !scale.reported) else { continue };
-                let (empty, room) = (EMPTY * max, scale.median <= EMPTY * max);
-                let stands = room && reading.standing() - scale.median > empty;
-                let news_s = polls.map_or(1.0, |polls| reading.news_s().max(polls.max(1.0)));
-                let recovers = if room { 1.0 } else { NEEDED } / (COMES_BACK_S * news_s);
-                reading.back_off(stands, BACK_OFF / news_s, recovers, -MIN_SIGNAL_SHARE.ln());
-            }
-        }
     }
 
     /// What their own reports leave of the shares of the endpoints that are there, in their order; nothing where none
@@ -235,7 +210,7 @@ fn left_by_signals(
     (fresh_s, polls): (f64, Option<f64>),
     now: Time,
 ) -> f64 {
-    let (mut burden, mut back_off, mut room) = (0.0, 0.0, 1.0f64);
+    let (mut burden, mut room) = (0.0, 1.0f64);
     for (reading, scale) in readings.iter().zip(scales).filter(|(_, scale)| scale.reported == reported) {
         let above = scale.of(reading.burden()) - scale.mean;
         let news_s = polls.map_or(1.0, |polls| {
@@ -244,10 +219,9 @@ fn left_by_signals(
         });
         let believed = scale.weight * reading.trust(now, fresh_s);
         burden += believed * above / news_s;
-        back_off += believed * reading.backed_off();
         room *= scale.room(reading.burden()).powf(believed.min(1.0));
     }
-    (room * (-SIGNAL_STEEPNESS * burden - back_off).exp()).clamp(MIN_SIGNAL_SHARE, 1.0 / MIN_SIGNAL_SHARE)
+    (room * (-SIGNAL_STEEPNESS * burden).exp()).clamp(MIN_SIGNAL_SHARE, 1.0 / MIN_SIGNAL_SHARE)
 }
 
 /// The cap on factors, given as (weight, factor), below which no endpoint's part of Σ weight · factor is more than

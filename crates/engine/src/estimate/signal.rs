@@ -15,8 +15,6 @@ pub struct Reading {
     at: Time,
     changed: Time,
     news_s: f32,
-    backed_off: f32,
-    acted: Time,
 }
 
 impl Reading {
@@ -39,34 +37,11 @@ impl Reading {
     pub fn not_after(&mut self, now: Time) {
         self.at = self.at.min(now);
         self.changed = self.changed.min(now);
-        self.acted = self.acted.min(now);
     }
 
     /// The smoothed value and its age in seconds, if there is one.
     pub fn get(&self, now: Time) -> Option<(f64, f64)> {
         (self.at != Time::ZERO).then(|| (self.value, now.seconds_since(self.at)))
-    }
-
-    /// The logarithm by which the share is lowered because the value stood high while the others' did not.
-    pub fn backed_off(&self) -> f64 {
-        f64::from(self.backed_off)
-    }
-
-    /// The least of what it was lately and what it is.
-    pub fn standing(&self) -> f64 {
-        self.value.min(self.latest)
-    }
-
-    /// Backs off by `step` if there is a new sample and it `stands` high, up to `most`; comes back by `recovers` a second where it
-    /// does not.
-    pub fn back_off(&mut self, stands: bool, step: f64, recovers: f64, most: f64) {
-        if self.at <= self.acted {
-            return;
-        }
-        let seconds = if self.acted == Time::ZERO { 0.0 } else { self.at.seconds_since(self.acted) };
-        let by = if stands { step } else { -recovers * seconds };
-        self.backed_off = (self.backed_off() + by).clamp(0.0, most) as f32;
-        self.acted = self.at;
     }
 
     /// The value changed. A shorter time between changes is believed at once; a longer one by and by, because
@@ -142,35 +117,6 @@ mod tests {
         assert_eq!(reading.trust(s(14), 5.0), 1.0);
         assert_eq!(reading.trust(s(20), 5.0), 0.5);
         assert_eq!(reading.trust(s(30), 5.0), 0.0);
-    }
-
-    #[test]
-    fn backs_off_once_a_sample_and_comes_back_with_time() {
-        let mut reading = Reading::default();
-        reading.back_off(true, 3.0, 0.1, 4.0);
-        assert_eq!(reading.backed_off(), 0.0, "nothing is known");
-        reading.observe(50.0, s(1), 1.0, 15.0);
-        (0..9).for_each(|_| reading.back_off(true, 3.0, 0.1, 4.0));
-        assert_eq!(reading.backed_off(), 3.0);
-        reading.observe(50.0, s(2), 1.0, 15.0);
-        reading.back_off(true, 3.0, 0.1, 4.0);
-        assert_eq!(reading.backed_off(), 4.0, "no more than the most");
-        reading.observe(0.0, s(12), 1.0, 15.0);
-        (0..9).for_each(|_| reading.back_off(false, 3.0, 0.1, 4.0));
-        assert!((reading.backed_off() - 3.0).abs() < 1e-6);
-        reading.observe(0.0, s(100), 1.0, 15.0);
-        reading.back_off(false, 3.0, 0.1, 4.0);
-        assert_eq!(reading.backed_off(), 0.0);
-    }
-
-    #[test]
-    fn one_high_sample_among_low_ones_does_not_stand() {
-        let mut reading = Reading::default();
-        reading.observe(0.0, s(1), 0.3, 15.0);
-        reading.observe(5.0, s(2), 0.3, 15.0);
-        assert_eq!(reading.standing(), 1.5);
-        reading.observe(0.0, s(3), 0.3, 15.0);
-        assert_eq!(reading.standing(), 0.0);
     }
 
     #[test]
