@@ -103,6 +103,27 @@ fn what_is_too_much_for_the_others_goes_to_the_ejected() {
     }
 }
 
+/// Where the others keep up, however wide the work is, an ejected endpoint gets nothing but its probes.
+#[test]
+fn what_is_busy_and_keeps_up_sends_nothing_to_the_ejected() {
+    let typical = Distribution::TYPICAL;
+    let wide = Distribution::LogNormal { median: 0.02, sigma: 1.0 };
+    for (endpoints, slots, load) in
+        [(2, 16, 0.4), (3, 4, 0.4), (3, 4, 0.5), (3, 4, 0.6), (5, 4, 0.6), (10, 1, 0.7), (4, 32, 0.7)]
+    {
+        for (work, heavy) in [(typical, (0.0, 1.0)), (wide, (0.05, 10.0))] {
+            let fleet = Scenario { work, heavy, length: 30.0, ..few(endpoints, slots, load) };
+            let rate = load * (endpoints * slots) as f64 / fleet.mean_work();
+            let scenario = one_refuses(5.0, Scenario { rate, ..fleet });
+            let failed =
+                |policy| (1..=3).map(|seed| run(&scenario, policy, seed).failed((0.0, 30.0))).sum::<usize>();
+            let (ours, theirs) = (failed("adaptive"), failed("least_request+od"));
+            let allowed = theirs as f64 + 0.01 * 3.0 * 30.0 * rate;
+            assert!((ours as f64) < allowed, "{endpoints}, {slots}, {load}, {heavy:?}: {ours} and {theirs}");
+        }
+    }
+}
+
 /// The large one of unequal endpoints carries most of the requests: it is not verified without traffic for one error, as one of
 /// many is, because the others cannot take that over.
 #[test]

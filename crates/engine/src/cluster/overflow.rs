@@ -10,7 +10,7 @@ use crate::settings::RuleAction;
 
 /// So many times as many requests await an answer as their rate and the usual latency explain (Little's law): no more requests
 /// than now get through. Queues of a fleet that is busy and keeps up are shorter on average.
-const OVERLOADED: f64 = 3.0;
+const OVERLOADED: f64 = 4.5;
 /// As many await an answer by chance, where few do: with these Poisson's tail beyond the threshold is 2·10⁻⁵ at most.
 const CHANCE: f64 = 2.0;
 /// What awaits an answer is averaged over so many seconds, or over a few times the usual latency where that is longer.
@@ -37,6 +37,8 @@ pub(super) struct Overflow {
     /// So many answers took so many seconds altogether, while no endpoint was ejected or too little was known.
     answers: f64,
     seconds: f64,
+    /// … and their squares so much.
+    squares: f64,
     /// For how long requests on their way have been looked at, seconds, and whether that is enough.
     watched_s: f64,
     known: bool,
@@ -62,13 +64,15 @@ impl Overflow {
     /// An endpoint answered after `seconds`, with `out` endpoints ejected.
     #[inline]
     pub fn observe(&mut self, seconds: f64, out: usize) {
-        if !self.known {
-            self.answers += 1.0;
-        } else if out == 0 {
-            self.answers += 1.0;
+        if self.known && out > 0 {
+            return;
+        }
+        self.answers += 1.0;
+        self.squares += seconds * seconds;
+        if self.known {
             self.seconds += seconds;
             if self.answers > ANSWERS {
-                (self.answers, self.seconds) = (0.5 * self.answers, 0.5 * self.seconds);
+                [&mut self.answers, &mut self.seconds, &mut self.squares].map(|sum| *sum *= 0.5);
             }
         }
     }
@@ -95,7 +99,9 @@ impl Overflow {
         let before = self.awaiting.unwrap_or(awaiting);
         let now = before + (awaiting - before) * (seconds / follow).min(1.0);
         self.awaiting = Some(now);
-        let overloaded = now + CHANCE > OVERLOADED * (rate * usual_s + CHANCE);
+        // Queues of a fleet that keeps up are the longer, the wider the work is (Kingman's formula): 1 for exponential times.
+        let width = (0.5 * self.squares / (self.answers * usual_s * usual_s)).max(1.0);
+        let overloaded = now + CHANCE > OVERLOADED * width * (rate * usual_s + CHANCE);
         let step =
             if overloaded { 1.0 } else { -1.0 / FALL_OVER_RISE } * limit * seconds / RISE_S.max(usual_s);
         self.part = (self.part + step).clamp(0.0, limit);
