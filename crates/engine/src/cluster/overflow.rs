@@ -72,7 +72,9 @@ impl Overflow {
         if self.known {
             self.seconds += seconds;
             if self.answers > ANSWERS {
-                [&mut self.answers, &mut self.seconds, &mut self.squares].map(|sum| *sum *= 0.5);
+                for sum in [&mut self.answers, &mut self.seconds, &mut self.squares] {
+                    *sum *= 0.5;
+                }
             }
         }
     }
