@@ -10,6 +10,7 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+mod accepting;
 pub mod backend;
 pub mod chart;
 pub mod clock;

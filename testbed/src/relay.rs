@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::accepting::accept;
 use crate::{clock, ports};
 
-const REBIND: Duration = Duration::from_millis(20);
 const EVERY: Duration = Duration::from_millis(20);
 /// Within the status line and the first header of any answer.
 const HEAD_PART: usize = 24;
@@ -74,7 +74,12 @@ impl Relay {
         let listener = ports::listen().await?;
         let address = listener.local_addr()?;
         let wire = watch::Sender::new(Wire::Pass);
-        let server = tokio::spawn(serve(listener, address, target, wire.subscribe()));
+        let state = wire.subscribe();
+        let carried = state.clone();
+        let refuses = |wire: &Wire| *wire == Wire::Refuse;
+        let server = tokio::spawn(accept(listener, address, state, refuses, move |stream| {
+            tokio::spawn(carry(stream, target, carried.clone()));
+        }));
         Ok(Self { address, wire, server })
     }
 
@@ -92,39 +97,6 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.server.abort();
-    }
-}
-
-async fn serve(
-    listener: TcpListener,
-    address: SocketAddr,
-    target: SocketAddr,
-    mut wire: watch::Receiver<Wire>,
-) {
-    let mut listener = Some(listener);
-    loop {
-        if *wire.borrow_and_update() == Wire::Refuse {
-            listener = None;
-            if wire.changed().await.is_err() {
-                return;
-            }
-            continue;
-        }
-        let Some(open) = &listener else {
-            listener = TcpListener::bind(address).await.ok();
-            if listener.is_none() {
-                clock::sleep(REBIND).await;
-            }
-            continue;
-        };
-        tokio::select! {
-            accepted = open.accept() => {
-                if let Ok((stream, _)) = accepted {
-                    tokio::spawn(carry(stream, target, wire.clone()));
-                }
-            }
-            changed = wire.changed() => if changed.is_err() { return },
-        }
     }
 }
 

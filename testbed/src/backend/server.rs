@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -13,39 +12,16 @@ use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Behaviour, Shared, service};
-use crate::clock;
-
-const REBIND: Duration = Duration::from_millis(20);
+use super::{Behaviour, Mode, Shared, service};
+use crate::accepting::accept;
 
 /// Accepts until the task is aborted; without a listener while the behaviour is [`Behaviour::Refuse`].
 pub(super) async fn serve(listener: TcpListener, address: SocketAddr, shared: Arc<Shared>) {
-    let mut mode = shared.mode.subscribe();
-    let mut listener = Some(listener);
-    loop {
-        if matches!(mode.borrow_and_update().behaviour, Behaviour::Refuse) {
-            listener = None;
-            if mode.changed().await.is_err() {
-                return;
-            }
-            continue;
-        }
-        let Some(open) = &listener else {
-            listener = TcpListener::bind(address).await.ok();
-            if listener.is_none() {
-                clock::sleep(REBIND).await;
-            }
-            continue;
-        };
-        tokio::select! {
-            accepted = open.accept() => {
-                if let Ok((stream, _)) = accepted {
-                    tokio::spawn(connection(stream, shared.clone()));
-                }
-            }
-            _ = mode.changed() => {}
-        }
-    }
+    let refuses = |mode: &Mode| matches!(mode.behaviour, Behaviour::Refuse);
+    accept(listener, address, shared.mode.subscribe(), refuses, |stream| {
+        tokio::spawn(connection(stream, shared.clone()));
+    })
+    .await;
 }
 
 async fn connection(stream: TcpStream, shared: Arc<Shared>) {
