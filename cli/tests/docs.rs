@@ -26,14 +26,14 @@ fn check(line: &str) -> Result<()> {
 }
 
 fn check_one(command: &str) -> Result<()> {
-    let words: Vec<&str> = command
-        .split_whitespace()
+    let words = shlex::split(command).context("a quote is not closed")?;
+    let words: Vec<&str> = words
+        .iter()
+        .map(String::as_str)
         .skip_while(|word| {
             word.split_once('=')
                 .is_some_and(|(name, _)| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
         })
-        .map(|word| word.trim_matches(['"', '\'']))
-        .take_while(|word| *word != "#")
         .collect();
     let Some((program, arguments)) = words.split_first() else { return Ok(()) };
     match *program {
