@@ -61,7 +61,7 @@ test: test-native test-node ## every test: native, the real .wasm, Node, real En
 .PHONY: test-native
 test-native: setup build module
 	@scripts/setup compose-schema crd-schemas alertmanager chromium umoci sbom-schema
-	$(with_tools) cargo test --workspace
+	$(with_tools) cargo test --workspace --no-fail-fast
 
 .PHONY: test-node
 test-node: setup-rust
