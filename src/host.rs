@@ -58,6 +58,10 @@ pub trait Body {
     fn size(&self) -> usize;
     /// At most so many bytes from this position on; empty behind the end.
     fn part(&self, from: usize, most: usize) -> Vec<u8>;
+    /// A header of the answer, while it is being handed over.
+    fn header(&self, _name: &str) -> Option<Bytes> {
+        None
+    }
 }
 
 impl Body for &[u8] {

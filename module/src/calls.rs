@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use evenkeel::host::Body;
+use evenkeel::host::{Body, Bytes};
 
 use crate::abi::ConfigHandle;
 
@@ -67,17 +67,22 @@ pub struct Kept {
     pub body: Vec<u8>,
 }
 
-/// A body in pieces.
-pub struct Pieces<'a>(pub &'a [&'a [u8]]);
+/// A body in pieces, and the headers of its answer.
+pub struct Pieces<'a> {
+    /// The body.
+    pub body: &'a [&'a [u8]],
+    /// Names and values.
+    pub headers: &'a [(&'a [u8], &'a [u8])],
+}
 
 impl Body for Pieces<'_> {
     fn size(&self) -> usize {
-        self.0.iter().map(|piece| piece.len()).sum()
+        self.body.iter().map(|piece| piece.len()).sum()
     }
 
     fn part(&self, mut from: usize, most: usize) -> Vec<u8> {
         let mut part = Vec::with_capacity(most.min(self.size().saturating_sub(from)));
-        for piece in self.0 {
+        for piece in self.body {
             let rest = piece.get(from..).unwrap_or_default();
             from = from.saturating_sub(piece.len());
             let wanted = (most - part.len()).min(rest.len());
@@ -87,5 +92,10 @@ impl Body for Pieces<'_> {
             }
         }
         part
+    }
+
+    fn header(&self, name: &str) -> Option<Bytes> {
+        let header = self.headers.iter().find(|(of, _)| *of == name.as_bytes());
+        header.map(|(_, value)| value.to_vec().into())
     }
 }

@@ -90,7 +90,7 @@ impl Plugin {
                 plugin.header = worker.config().steering.header.clone();
                 plugin.by_call = worker.config().steering.via == Via::OverrideHost && !asked_for;
             }
-            plugin.settle(&mut worker);
+            plugin.settle(surroundings, &mut worker);
             plugin.seats.push(Mutex::new(Seat { worker, generation: 0 }));
         }
         Ok(plugin)
@@ -114,9 +114,10 @@ impl Plugin {
         }
     }
 
-    fn settle(&self, worker: &mut Worker) {
+    fn settle(&self, surroundings: &dyn Host, worker: &mut Worker) {
         if self.by_call {
             worker.name_one();
+            worker.probe_none(surroundings);
         }
     }
 
@@ -223,7 +224,7 @@ impl Plugin {
         self.at_work.store(false, Ordering::Relaxed);
         let kept = core::mem::take(&mut *locked(&self.kept));
         for Kept { call, status, body } in kept {
-            self.deliver(attached, &call, status, &Pieces(&[&body]));
+            self.deliver(attached, &call, status, &Pieces { body: &[&body], headers: &[] });
         }
         let shortest = if self.seats.len() == 1 { ALONE_MS } else { 0 };
         Some(Duration::from_millis(period?.max(shortest)))
@@ -232,7 +233,7 @@ impl Plugin {
     /// An answer to a call.
     pub fn answered(&self, attached: &Attached, id: u64, answer: &Answer<'_>) {
         let Some(call) = self.calls.take(attached.defined.config(), id) else { return };
-        let body = Pieces(&answer.body);
+        let body = Pieces { body: &answer.body, headers: &answer.headers };
         if self.at_work.load(Ordering::Relaxed) {
             // Envoy gives some answers before it has even returned from the call, while the worker is locked.
             let kept = if body.size() <= MAX_KEPT {
@@ -275,7 +276,7 @@ impl Plugin {
         let anew = || Worker::configure(&attached.process(None), &self.text, &self.name, seed()).ok();
         let worker = guarded(anew, || None);
         if let Some(mut worker) = worker {
-            self.settle(&mut worker);
+            self.settle(&attached.process(None), &mut worker);
             let mut locked = locked(seat);
             let generation = locked.generation.wrapping_add(1);
             let old = core::mem::replace(&mut *locked, Seat { worker, generation });

@@ -6,7 +6,7 @@ use std::rc::{Rc, Weak};
 use super::abi::{self, Buffer, Map};
 use super::host::Envoy;
 use super::wire;
-use crate::host::{Body, Host};
+use crate::host::{Body, Bytes, Host};
 use crate::worker::Worker;
 use crate::worker::aside::{self, Aside};
 use config::{Fault, Role};
@@ -88,6 +88,10 @@ impl Body for CallBody {
             return Vec::new();
         }
         abi::buffer(Buffer::CallResponseBody, from, most).unwrap_or_default().into_vec()
+    }
+
+    fn header(&self, name: &str) -> Option<Bytes> {
+        abi::header(Map::CallResponseHeaders, name).ok()
     }
 }
 

@@ -72,7 +72,7 @@ type Gauge = (&'static str, fn(&Cluster) -> Option<u64>);
 /// The gauge that is 1 while a refused configuration is stood aside for.
 pub(crate) const REFUSED: &str = "configuration_refused";
 
-const COUNTERS: [Counter; 19] = [
+const COUNTERS: [Counter; 21] = [
     ("decisions_total", Some(("reason", Reason::Policy.name())), |t| t.policy),
     ("decisions_total", Some(("reason", Reason::Probe.name())), |t| t.probes),
     ("decisions_total", Some(("reason", Reason::Overflow.name())), |t| t.overflow),
@@ -87,14 +87,18 @@ const COUNTERS: [Counter; 19] = [
     ("state_changes_total", Some(("state", "suspect")), |t| change(t, 1)),
     ("state_changes_total", Some(("state", "failed")), |t| change(t, 2)),
     ("state_changes_total", Some(("state", "recovering")), |t| change(t, 3)),
-    ("not_followed_total", None, |t| t.not_followed),
-    ("rerouted_total", None, |t| t.rerouted),
+    ("not_followed_total", None, |t| t.astray.not_followed),
+    ("rerouted_total", None, |t| t.astray.rerouted),
     ("unusable_reports_total", None, |t| t.unusable_reports),
+    ("probes_total", None, |t| t.out_of_band.sent),
+    ("probe_failures_total", None, |t| t.out_of_band.failed),
     ("observed_decisions_total", None, |t| t.observed.compared),
     ("observed_agreements_total", None, |t| t.observed.agreed),
 ];
 /// With this begins what only observing counts.
 const OBSERVED: &str = "observed_";
+/// The same of probes out of band.
+const PROBES: &str = "probe";
 const POLLS: [&str; 2] = ["polls_total", "poll_failures_total"];
 const POLL_AGE: &str = "last_poll_success_age_seconds";
 const SIGNAL_AGE: &str = "signal_age_seconds";
@@ -186,7 +190,8 @@ impl Metrics {
     fn of(host: &dyn Host, upstream: &Cluster, observes: bool) -> Metrics {
         let cluster = ("upstream", upstream.cluster());
         let counter = |(name, label, _): &Counter| {
-            if name.starts_with(OBSERVED) && !observes {
+            let probes = upstream.config().health.probe.is_some();
+            if name.starts_with(OBSERVED) && !observes || name.starts_with(PROBES) && !probes {
                 return None;
             }
             let labels: Vec<_> = [cluster].into_iter().chain(*label).collect();

@@ -43,6 +43,11 @@ impl Clusters {
         Clusters { key, templates, version: None, known: Vec::new(), fresh: Vec::new(), full: false }
     }
 
+    /// Upstreams that are made from now on have no probes.
+    pub fn probe_none(&mut self) {
+        self.templates.iter_mut().for_each(|template| template.health.probe = None);
+    }
+
     /// Tells the engine which names upstreams are still to be made for.
     pub fn announce(&self, engine: &mut Balancer) {
         engine.expect(self.templates.iter().map(|template| template.cluster.as_str()));

@@ -35,8 +35,8 @@ impl Worker {
             let steered = |t: &Totals| t.policy + t.probes;
             let since = looked.not_followed;
             let all = steered(&totals).saturating_sub(steered(&since));
-            let lost = totals.not_followed.saturating_sub(since.not_followed);
-            let rerouted = totals.rerouted.saturating_sub(looked.rerouted.rerouted);
+            let lost = totals.astray.not_followed.saturating_sub(since.astray.not_followed);
+            let rerouted = totals.astray.rerouted.saturating_sub(looked.rerouted.astray.rerouted);
             let strays = lost >= MIN_COUNT && lost * ONE_IN >= all;
             if strays || all >= MAX_STEERED {
                 looked.not_followed = totals;
@@ -120,4 +120,14 @@ impl Worker {
 /// Nothing has been looked at.
 pub(super) fn none(upstreams: usize) -> Vec<Looked> {
     vec![Looked::default(); upstreams]
+}
+
+/// A setting is accepted, and nothing follows from it.
+pub(super) fn without_effect(host: &dyn Host, path: &str) {
+    host.tell(&Event {
+        level: log::Level::Warn,
+        name: "without_effect",
+        message: &format!("{path} is accepted but has no effect here"),
+        fields: &[("path", Field::Text(path))],
+    });
 }

@@ -8,6 +8,7 @@ mod guarding;
 mod hints;
 mod members;
 mod place;
+mod probes;
 mod rest;
 mod scaling;
 mod status_handler;
@@ -18,7 +19,7 @@ mod unmet;
 use crate::discovery::poller::Poller;
 use crate::discovery::source::{Origin, Source};
 use crate::discovery::sources::Discovery;
-use crate::host::event::{Event, Field, InJson};
+use crate::host::event::{Event, InJson};
 use crate::host::{Body, Host};
 use crate::request::correlation::RequestCorrelations;
 use crate::request::decision_log::DecisionSinks;
@@ -31,7 +32,7 @@ use crate::sharing::snapshot::Snapshot;
 use crate::sharing::{self, lease, peers, registry, retired_counters, worker_report};
 use crate::telemetry::envoy_stats::EnvoyStats;
 use clusters::Clusters;
-use config::{Config, Fault, LogFormat};
+use config::{Config, Fault, LogFormat, Mode};
 use engine::rng::{self, Rng};
 use engine::time::Time;
 use engine::{Balancer, ProbeShard};
@@ -53,6 +54,7 @@ pub struct Worker {
     pub(crate) clusters: Clusters,
     unmet: unmet::Unmet,
     poller: Poller,
+    probes: probes::UnderWay,
     members: AdminPolls,
     pub(crate) correlations: RequestCorrelations,
     pub(crate) stats: EnvoyStats,
@@ -116,14 +118,12 @@ impl Worker {
         let in_json = InJson(host);
         let host = in_form(config.log.format, host, &in_json);
         for path in config::without_effect(&config) {
-            host.tell(&Event {
-                level: log::Level::Warn,
-                name: "without_effect",
-                message: &format!("{path} is accepted but has no effect in this version"),
-                fields: &[("path", Field::Text(&path))],
-            });
+            hints::without_effect(host, &path);
         }
         place::settle(host, &mut config);
+        if config.mode == Mode::Observe {
+            config.upstreams.iter_mut().for_each(|upstream| upstream.health.probe = None);
+        }
         guarding::settle(&mut config);
         let templates = clusters::take_templates(&mut config);
         let now = host.now();
@@ -135,6 +135,7 @@ impl Worker {
             clusters: Clusters::new(format!("{prefix}/clusters"), templates),
             unmet: unmet::Unmet::default(),
             poller: Poller::new(host, &config, now),
+            probes: Vec::new(),
             members: AdminPolls::new(&config, now),
             discovery: Discovery::new(&config, format!("{prefix}/fleet"), now),
             correlations: RequestCorrelations::default(),
@@ -304,12 +305,16 @@ impl Worker {
         self.news.any(host);
         self.shard = self.merge_peers(host, now);
         self.engine.tick(self.shard, now);
+        self.probe(host, now);
         self.tell_changes(host, now);
         self.rests = self.may_rest();
     }
 
     /// An answer to one of the worker's own HTTP calls: the status, or `None` if there was no answer.
     pub fn call_answered(&mut self, host: &dyn Host, token: u32, status: Option<u32>, body: &dyn Body) {
+        if let Some(ticket) = self.take_probe(token) {
+            return self.probe_answered(host, &ticket, (status, body));
+        }
         if !self.is_leader() {
             // A worker that has taken over asks anew, and what it hears counts.
             return;

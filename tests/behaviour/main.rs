@@ -44,6 +44,7 @@ mod outcomes;
 mod partial;
 mod phases;
 mod polling;
+mod probes;
 mod protocols;
 mod said;
 mod scaling;

@@ -143,6 +143,9 @@ impl World for Wasm {
             outstanding.iter().find(|c| (c.vm, c.token) == (to.thread.0, to.token)).expect("outstanding");
         match answer {
             Answer::Http(status, body) => self.process.answer(to, *status, body),
+            Answer::With(name, value) => {
+                self.process.answer_with(to, map(&[(":status", b"200"), (*name, *value)]), b"")
+            }
             Answer::NoStatus(status) => self.process.answer_with(to, map(&[(":status", status)]), b"{}"),
             Answer::Failed => self.process.fail(to),
         }

@@ -29,6 +29,8 @@ pub struct Call {
 pub enum Answer<'a> {
     /// A status and a body.
     Http(u16, &'a [u8]),
+    /// A good answer with another header.
+    With(&'a str, &'a [u8]),
     /// Headers whose status is no number.
     NoStatus(&'a [u8]),
     /// Reset or time-out: `(token, 0, 0, 0)`.

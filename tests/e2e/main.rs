@@ -18,6 +18,7 @@ mod grpc;
 mod guard;
 mod last_resort;
 mod page;
+mod probes;
 mod prometheus;
 mod protocols;
 mod reentry;

@@ -50,6 +50,7 @@ fn limits() -> impl Strategy<Value = engine::settings::Health> {
             failures: engine::settings::Failures::default(),
             blame_retried: true,
             heed_headers: true,
+            probe: None,
         }
     })
 }

@@ -270,6 +270,7 @@ fn write_health(health: &Health) -> Object {
         failures,
         blame_retried,
         heed_headers,
+        probe,
     } = health;
     let failures: Tree = failures.listed().iter().map(|counted| Tree::Text(counted.to_string())).collect();
     Object::default()
@@ -281,6 +282,15 @@ fn write_health(health: &Health) -> Object {
         .with("failures", failures)
         .with("blame_retried", Tree::Boolean(*blame_retried))
         .with("heed_headers", Tree::Boolean(*heed_headers))
+        .with_some("probe", probe.as_ref().map(write_probe))
+}
+
+fn write_probe(Probe { path, authority, interval, timeout }: &Probe) -> Object {
+    Object::default()
+        .with("path", path)
+        .with_some("authority", authority.as_deref())
+        .with("interval", *interval)
+        .with("timeout", *timeout)
 }
 
 fn write_failover(Failover { none_eligible, panic_percent }: &Failover) -> Object {

@@ -5,6 +5,7 @@ use core::time::Duration;
 use super::failures;
 use super::kinds::Bounds;
 use super::node::{Fields, Node};
+use super::probe::{self, Probed};
 use engine::settings::{Health, Policy};
 
 const FIELDS: &[&str] = &[
@@ -16,6 +17,7 @@ const FIELDS: &[&str] = &[
     "failures",
     "blame_retried",
     "heed_headers",
+    "probe",
 ];
 /// Failures in a row that eject.
 const FAIL_AFTER: u32 = 3;
@@ -32,7 +34,7 @@ fn suspect_after(policy: &Policy, fail_after: Option<u32>) -> u32 {
 }
 
 #[inline(never)]
-pub(super) fn read(parent: &Fields, policy: &Policy) -> Health {
+pub(super) fn read(parent: &Fields, policy: &Policy, probed: Probed) -> Health {
     let fields = parent.section("health", FIELDS);
     let times = |name| fields.read(name, |node| node.whole(1..=1000));
     let suspect = times("suspect_after");
@@ -56,5 +58,6 @@ pub(super) fn read(parent: &Fields, policy: &Policy) -> Health {
         failures: fields.read("failures", failures::read).unwrap_or_default(),
         blame_retried: fields.read("blame_retried", Node::boolean).unwrap_or(true),
         heed_headers: fields.read("heed_headers", Node::boolean).unwrap_or(true),
+        probe: fields.get("probe").and_then(|node| probe::read(&node, probed)),
     }
 }

@@ -39,6 +39,7 @@ mod log;
 mod node;
 mod policy;
 pub mod printable;
+mod probe;
 mod prometheus;
 mod root;
 mod rules;

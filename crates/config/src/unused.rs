@@ -8,6 +8,8 @@ use engine::settings::{Affinity, Guard, Policy, Upstream};
 pub fn without_effect(config: &Config) -> Vec<String> {
     let mut paths = Vec::new();
     for (at, upstream) in config.upstreams.iter().enumerate() {
+        let probes_for_nothing = config.mode == Mode::Observe && upstream.health.probe.is_some();
+        paths.extend(probes_for_nothing.then(|| format!("$.upstreams[{at}].health.probe")));
         let draws_none =
             |guard: Guard| config.mode == Mode::Observe || (!guard.include_keyed && all_have_a_key(upstream));
         let unguarded = upstream.guard.is_some_and(draws_none);

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use super::kinds::Bounds;
 use super::node::{Fields, Node};
+use super::probe::Probed;
 use super::{
     Steering, affinity, autoscale, endpoints, failover, guard, health, load_reports, policy, rules, signals,
     split,
@@ -58,9 +59,12 @@ pub(super) fn read(node: &Node, around: &Around) -> Upstream {
     let policy = policy::read(&fields, &signals);
     let affinity = fields.read("affinity", |node| affinity::read(node, around.steering));
     check_affinity(&fields, &policy, affinity.as_ref());
+    let cluster = cluster.and_then(|node| node.name()).unwrap_or_default();
+    let expands = endpoints.envoy_admin.is_some();
+    let probed = Probed { cluster: &cluster, via: around.steering.via, expands };
     Upstream {
-        cluster: cluster.and_then(|node| node.name()).unwrap_or_default(),
-        health: health::read(&fields, &policy),
+        health: health::read(&fields, &policy, probed),
+        cluster,
         policy,
         rules: rules::read(&fields, &signals),
         pressure: autoscale::pressure(&fields, &signals),

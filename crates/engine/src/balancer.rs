@@ -316,6 +316,27 @@ impl Balancer {
         }
     }
 
+    /// The endpoints of `upstream` are not probed out of band.
+    pub fn probe_none(&mut self, upstream: usize) {
+        if let Some(upstream) = self.upstreams.get_mut(upstream) {
+            upstream.probe_none();
+        }
+    }
+
+    /// The endpoint of `upstream` that is to be probed out of band at `now`, if one is. Its holder owes a
+    /// [`Balancer::record_probe`].
+    pub fn take_probe(&mut self, upstream: usize, now: Time) -> Option<RequestHandle> {
+        let endpoint = self.upstreams.get_mut(upstream)?.take_probe(now)?;
+        Some(RequestHandle { upstream, endpoint, started: now, depth: 0 })
+    }
+
+    /// How the probe of `ticket` went: a good answer, a failure, or it never came to the endpoint.
+    pub fn record_probe(&mut self, ticket: &RequestHandle, outcome: Outcome, now: Time) {
+        if let Some(upstream) = self.of(ticket) {
+            upstream.record_probe(ticket, outcome, now);
+        }
+    }
+
     /// The request is over.
     pub fn finished(&mut self, ticket: &RequestHandle, now: Time) {
         if let Some(upstream) = self.of(ticket) {

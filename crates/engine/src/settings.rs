@@ -264,6 +264,21 @@ pub struct Health {
     pub blame_retried: bool,
     /// Whether what an endpoint says of itself in its responses' headers is heeded; yes by default.
     pub heed_headers: bool,
+    /// Probes out of band, if any.
+    pub probe: Option<Probe>,
+}
+
+/// Requests of the balancer's own to suspect, ejected, slow and silent endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// What is asked for, from `/` on.
+    pub path: String,
+    /// `:authority`; the endpoint's address where not given.
+    pub authority: Option<String>,
+    /// A worker asks an endpoint no more often, 100 ms to 1 h; 5 s by default.
+    pub interval: Duration,
+    /// How long an answer is waited for, 10 ms to 60 s; 1 s by default, at most the interval.
+    pub timeout: Duration,
 }
 
 /// What happens when no endpoint is eligible.

@@ -10,10 +10,12 @@ use crate::guard::guarded;
 use crate::registry;
 use crate::request::{Flow, Request};
 
-/// The answer to a call: its status, if it has one, and its body in pieces.
+/// The answer to a call: its status, if it has one, its headers, and its body in pieces.
 pub struct Answer<'a> {
     /// The status, unless the call failed.
     pub status: Option<u32>,
+    /// Names and values of the headers.
+    pub headers: Vec<(&'a [u8], &'a [u8])>,
     /// The pieces of the body.
     pub body: Vec<&'a [u8]>,
 }
@@ -33,22 +35,22 @@ unsafe fn answer<'a>(
     (chunks, chunk_count): (*const EnvoyBuffer, usize),
 ) -> Answer<'a> {
     if result != SUCCESS || headers.is_null() {
-        return Answer { status: None, body: Vec::new() };
+        return Answer { status: None, headers: Vec::new(), body: Vec::new() };
     }
     // SAFETY: so the caller says.
     let headers = unsafe { core::slice::from_raw_parts(headers, count) };
-    let status = headers.iter().find_map(|header| {
-        // SAFETY: the same.
-        let (name, value) = unsafe { (header.name.bytes(), header.value.bytes()) };
-        (name == b":status").then(|| core::str::from_utf8(value).ok()?.parse().ok())?
-    });
+    // SAFETY: the same.
+    let headers = headers.iter().map(|header| unsafe { (header.name.bytes(), header.value.bytes()) });
+    let headers: Vec<(&[u8], &[u8])> = headers.collect();
+    let status = headers.iter().find(|(name, _)| *name == b":status");
+    let status = status.and_then(|(_, value)| core::str::from_utf8(value).ok()?.parse().ok());
     let chunks = match chunks.is_null() {
         true => &[],
         // SAFETY: the same.
         false => unsafe { core::slice::from_raw_parts(chunks, chunk_count) },
     };
     // SAFETY: the same.
-    Answer { status, body: chunks.iter().map(|chunk| unsafe { chunk.bytes() }).collect() }
+    Answer { status, headers, body: chunks.iter().map(|chunk| unsafe { chunk.bytes() }).collect() }
 }
 
 #[unsafe(no_mangle)]

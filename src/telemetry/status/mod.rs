@@ -31,7 +31,7 @@ const PAGE: &str = include_str!("page.html");
 /// Nothing is loaded from anywhere, and nothing runs but the page's own script and style, which their hashes name.
 const PAGE_POLICY: &str = concat!(
     "default-src 'none'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; ",
-    "script-src 'sha256-EK1qmn0aT272fuW14jATlScOyVOibzoGlF1Qjo1iSOc='; style-src 'sha256-pXV3g53RCBZzGX4B4yZaxFGy7FIaFDrvo3uwSZ6vsTg='"
+    "script-src 'sha256-2z+dSCxHtFHTNjc8hUQDaZNiSMUUjqts9ZAHhXTX4Og='; style-src 'sha256-pXV3g53RCBZzGX4B4yZaxFGy7FIaFDrvo3uwSZ6vsTg='"
 );
 /// What is no page loads nothing at all.
 const DATA_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::{Rc, Weak};
 
 use engine::time::Time;
-use evenkeel::host::{self, CallError, Host, MetricKind, SharedError};
+use evenkeel::host::{self, Body, Bytes, CallError, Host, MetricKind, SharedError};
 use evenkeel::worker::Worker;
 
 use crate::world::{Answer, Call, Plugin, Stream, Thread, World};
@@ -149,6 +149,26 @@ impl Native {
     }
 }
 
+/// An answer as it is handed over.
+struct Handed<'a> {
+    body: &'a [u8],
+    header: Option<(&'a str, &'a [u8])>,
+}
+
+impl Body for Handed<'_> {
+    fn size(&self) -> usize {
+        self.body.size()
+    }
+
+    fn part(&self, from: usize, most: usize) -> Vec<u8> {
+        self.body.part(from, most)
+    }
+
+    fn header(&self, name: &str) -> Option<Bytes> {
+        self.header.filter(|(of, _)| *of == name).map(|(_, value)| value.into())
+    }
+}
+
 impl World for Native {
     type Stream = NativeStream;
 
@@ -281,9 +301,12 @@ impl World for Native {
         drop(state);
         let (status, body): (_, &[u8]) = match answer {
             Answer::Http(status, body) => (Some(u32::from(*status)), body),
+            Answer::With(..) => (Some(200), b""),
             Answer::NoStatus(_) => (None, b"{}"),
             Answer::Failed => (None, b""),
         };
+        let header = if let Answer::With(name, value) = answer { Some((*name, *value)) } else { None };
+        let body = Handed { body, header };
         self.on(plugin, |worker, host| worker.call_answered(host, call.token, status, &body));
     }
 

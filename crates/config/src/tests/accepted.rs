@@ -46,6 +46,7 @@ fn only_upstreams_is_required_and_the_rest_has_the_documented_defaults() {
                 failures: Failures::default(),
                 blame_retried: true,
                 heed_headers: true,
+                probe: None,
             },
             slow_start: Duration::from_secs(30),
             failover: Failover { none_eligible: NoneEligible::Envoy, panic_percent: 50.0 },

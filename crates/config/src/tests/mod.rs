@@ -5,6 +5,7 @@ mod malformed;
 mod malformed_upstream;
 #[cfg(not(target_family = "wasm"))]
 mod places;
+mod probes;
 #[cfg(not(target_family = "wasm"))]
 mod properties;
 

@@ -1,6 +1,7 @@
 //! What follows from the evidence: the baseline, which endpoints are ejected, whether it is panic.
 
 use super::Cluster;
+use super::out_of_band::OutOfBand;
 use super::overflow::Overflow;
 use crate::ablation::Part;
 use crate::cluster::stalled::{is_stalled, stall_timeout};
@@ -12,7 +13,7 @@ use crate::endpoint::EndpointView;
 use crate::estimate::Epochs;
 use crate::health::{GoodRun, SURPRISE, State};
 use crate::policy::Turns;
-use crate::settings::RuleAction;
+use crate::settings::{self, RuleAction};
 use crate::time::Time;
 
 /// Seconds in a second that an endpoint may be without traffic because failures that all have came in a row by chance.
@@ -30,6 +31,15 @@ pub(super) struct Ejection {
     pub others_can_absorb: bool,
     /// What goes to ejected endpoints all the same.
     pub overflow: Overflow,
+    /// Probes out of band, where there are any.
+    pub probing: Option<Box<OutOfBand>>,
+}
+
+impl Ejection {
+    /// Nothing is out.
+    pub fn new(health: &settings::Health) -> Ejection {
+        Ejection { probing: OutOfBand::new(health), ..Ejection::default() }
+    }
 }
 
 impl Cluster {

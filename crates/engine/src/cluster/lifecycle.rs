@@ -257,12 +257,12 @@ impl Cluster {
 
     /// A request was answered by another host than the steered one, without a retry.
     pub fn not_followed(&mut self) {
-        self.stats.totals.not_followed += 1;
+        self.stats.totals.astray.not_followed += 1;
     }
 
     /// A request came by a route that was chosen after the decision.
     pub fn rerouted(&mut self) {
-        self.stats.totals.rerouted += 1;
+        self.stats.totals.astray.rerouted += 1;
     }
 
     /// A decision took so long. Whether that is believed.

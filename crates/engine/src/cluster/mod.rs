@@ -9,6 +9,7 @@ mod left_to_envoy;
 mod lifecycle;
 mod membership;
 mod open_requests;
+mod out_of_band;
 mod overflow;
 mod pick;
 mod pressure;
@@ -119,7 +120,7 @@ impl Cluster {
             hash: rng::hash(config.cluster.as_bytes()),
             endpoints: EndpointTable::new(Failings::new(&config), config.signals.len(), peaks),
             subsets: Subsets::new(&config.split),
-            ejection: Ejection::default(),
+            ejection: Ejection::new(&config.health),
             signals: Signals::new(&config, poll_interval),
             queueing: Queueing::default(),
             capacity: Capacity::default(),

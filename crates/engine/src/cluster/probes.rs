@@ -1,6 +1,7 @@
 //! Which endpoints get a single request next: failing ones to be verified, slow ones to be explored; and which worker
 //! sends it.
 
+use super::out_of_band::Urgency;
 use super::{Cluster, GOOD_MULTIPLE};
 use crate::endpoint::AnnouncedHealth;
 use crate::endpoint::{EndpointView, NOISE_S};
@@ -52,7 +53,12 @@ impl ProbeShard {
 
     fn owns(self, hash: u64, now: Time) -> bool {
         let turn = now.0 / (DUTY_S * 1_000_000_000);
-        rng::mix(hash ^ turn) % u64::from(self.workers.max(1)) == u64::from(self.rank)
+        self.holds(rng::mix(hash ^ turn))
+    }
+
+    /// Whether what has this hash is always this worker's, as long as there are as many.
+    fn holds(self, hash: u64) -> bool {
+        hash % u64::from(self.workers.max(1)) == u64::from(self.rank)
     }
 }
 
@@ -73,12 +79,14 @@ impl Cluster {
     pub(super) fn schedule(&mut self, shard: ProbeShard, now: Time) {
         self.subsets.versions.iter_mut().for_each(|version| version.pending_probes.clear());
         let rate = self.traffic.rate * f64::from(shard.workers);
+        self.ejection.probing.iter_mut().for_each(|probing| probing.begin(now));
         for at in 0..self.subsets.list.len() {
             self.schedule_subset(at, rate, shard, now);
         }
         for version in &mut self.subsets.versions {
             order::sort(&mut version.pending_probes);
         }
+        self.ejection.probing.iter_mut().for_each(|probing| probing.end());
     }
 
     /// The same for one group. One that gets no requests gets none to explore it either, but its failing ones are
@@ -97,6 +105,9 @@ impl Cluster {
         // A worker with less than a request in its time of duty would wait for it for ever.
         let sparse = self.traffic.rate * (DUTY_S as f64) < 1.0;
         let (typical, health) = (subset.latency.typical, &self.config.health);
+        let mut probing = self.ejection.probing.as_deref_mut();
+        let compares = probing.as_ref().is_some_and(|probing| probing.lacks_reference(now));
+        let mut reference = None;
         for index in subset.pool.all().iter().copied() {
             let Some(identity) = self.endpoints.set.identities().get(index as usize) else { continue };
             let Some(member) = self.endpoints.states.get_mut(index as usize) else { continue };
@@ -108,7 +119,6 @@ impl Cluster {
             let stalled = member.health.state() == State::Stalled;
             // One that asked for a pause gets it.
             if member.constraints.word.held()
-                || (self.endpoints.peers.of(index, member).pending() > 0 && !stalled)
                 || (elsewhere && member.constraints.announced != AnnouncedHealth::Serving)
             {
                 continue;
@@ -123,16 +133,50 @@ impl Cluster {
             let ruled_out = !known.eligible && known.constraints.ruled == Some(RuleAction::Eject);
             let still_slow = ruled_out || f64::from(known.expected) > GOOD_MULTIPLE * typical + NOISE_S;
             let state = known.health.state();
+            // A worker that began to look again goes on, so that the same worker sees the answers in a row.
+            let on_duty = again || sparse || shard.owns(*identity, now);
             let silence =
                 || now.seconds_since(known.quiet_since().max(self.traffic.began).max(known.health.joined()));
+            if let Some(probing) = probing.as_deref_mut()
+                && let Some(endpoint) = self.endpoints.set.reference(index)
+            {
+                let looked_at = state != State::Healthy || (explores && still_slow);
+                let silent = || silence() >= probing.interval_s() && shard.holds(*identity);
+                match state {
+                    State::Suspect | State::Recovering if on_duty => {
+                        probing.want(endpoint, Urgency::Verify, now)
+                    }
+                    _ if (looked_at && on_duty) || silent() => probing.want(endpoint, Urgency::Look, now),
+                    _ if compares && known.eligible && !still_slow => {
+                        // Any of them.
+                        let drawn = (rng::mix(*identity ^ now.0), endpoint);
+                        reference = reference.filter(|of: &(u64, _)| of.0 < drawn.0).or(Some(drawn));
+                    }
+                    _ => {}
+                }
+            }
+            if known.pending() > 0 && !stalled {
+                continue;
+            }
+            // Only what was answered well out of band is worth a request of a user's; without such probes all is.
+            let cleared = |since| probing.as_ref().is_none_or(|probing| probing.went_well(index, since));
             let due = if stalled {
-                !known.eligible && silence() >= known.health.look_after_s(health) && turns >= TURNS_TO_PROBE
+                !known.eligible
+                    && silence() >= known.health.look_after_s(health)
+                    && turns >= TURNS_TO_PROBE
+                    && cleared(known.quiet_since())
             } else if state != State::Healthy {
                 let patient = match state {
                     State::Recovering => TURNS_TO_GO_ON,
                     _ => TURNS_TO_PROBE * known.health.caution(),
                 };
-                (idle || !known.eligible) && now >= known.health.next_probe(health) && turns >= patient
+                // The first request of a user's needs no wait where the endpoint has been seen to answer.
+                let waited = now >= known.health.next_probe(health)
+                    || (probing.is_some() && known.health.caution() <= 1.0);
+                (idle || !known.eligible)
+                    && waited
+                    && turns >= patient
+                    && cleared(known.health.last_failure())
             } else if idle || (!explores && !ruled_out) {
                 false
             } else if again {
@@ -141,7 +185,12 @@ impl Cluster {
                 // Not only the slow: where most were slow together, slow is typical, and all of them are left
                 // without traffic once one has healed.
                 let left_out = || turns * f64::from(1.0 - known.turn.held) >= TURNS_LEFT_OUT;
-                turns >= TURNS_TO_EXPLORE && (still_slow || left_out()) && {
+                let quick = match &probing {
+                    Some(probing) if ruled_out => probing.went_well(index, Time::ZERO),
+                    Some(probing) => probing.was_quick(index),
+                    None => true,
+                };
+                quick && turns >= TURNS_TO_EXPLORE && (still_slow || left_out()) && {
                     let growth = EXPLORE_GROWTH.powi(i32::from(known.exploration.in_vain().min(16)));
                     let growth = growth * certainty(known, typical);
                     silence() > (pause * growth).min(pause.max(MAX_EXPLORE_PAUSE_S))
@@ -150,10 +199,12 @@ impl Cluster {
             if again && !still_slow {
                 member.exploration.settle();
             }
-            // A worker that began to look again goes on, so that the same worker sees the answers in a row.
-            if due && (again || sparse || shard.owns(*identity, now)) {
+            if due && on_duty {
                 version.pending_probes.push((waited, index));
             }
+        }
+        if let (Some(probing), Some((_, endpoint))) = (probing, reference) {
+            probing.compare_with(endpoint, now);
         }
     }
 

@@ -60,6 +60,7 @@ impl Cluster {
         self.signals.not_after(now);
         self.rules.not_after(now);
         self.capacity.scaler.not_after(now);
+        self.ejection.probing.iter_mut().for_each(|probing| probing.not_after(now));
     }
 
     /// Takes over what `old` has learnt.

@@ -28,14 +28,32 @@ pub struct Totals {
     pub changes: [u64; 4],
     /// Observe mode: decisions beside Envoy's own.
     pub observed: Observed,
-    /// Requests that were steered and answered by another host than the one that was named, and were no retries.
-    pub not_followed: u64,
-    /// Requests that got here by a route that was chosen after the filter had looked at them.
-    pub rerouted: u64,
+    /// Requests that went another way than was decided.
+    pub astray: Astray,
     /// Load reports of endpoints that were no number, negative or without the value that is asked for.
     pub unusable_reports: u64,
+    /// Probes out of band.
+    pub out_of_band: OutOfBand,
     /// How long some of the decisions took.
     pub times: DecisionTimes,
+}
+
+/// Requests that went another way than was decided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Astray {
+    /// Those that were steered and answered by another host than the one that was named, and were no retries.
+    pub not_followed: u64,
+    /// Those that got here by a route that was chosen after the filter had looked at them.
+    pub rerouted: u64,
+}
+
+/// Probes out of band: requests of the balancer's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutOfBand {
+    /// All that were sent.
+    pub sent: u64,
+    /// Of these, those that failed.
+    pub failed: u64,
 }
 
 /// Requests that the guard left to Envoy's own policy.
@@ -61,7 +79,7 @@ pub struct Observed {
 }
 
 impl Totals {
-    const LEN: usize = 32;
+    const LEN: usize = 34;
 
     /// The index of a state in [`Totals::changes`].
     pub fn change(state: State) -> usize {
@@ -114,9 +132,11 @@ impl Totals {
             &mut self.observed.agreed,
             &mut self.observed.gained_us,
             &mut self.observed.lost_us,
-            &mut self.not_followed,
-            &mut self.rerouted,
+            &mut self.astray.not_followed,
+            &mut self.astray.rerouted,
             &mut self.unusable_reports,
+            &mut self.out_of_band.sent,
+            &mut self.out_of_band.failed,
             t0,
             t1,
             t2,

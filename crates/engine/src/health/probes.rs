@@ -30,6 +30,12 @@ impl Health {
         WAIT_GROWTH.powi(failed_probes.min(64) as i32).min(1.0 / FIRST_WAIT)
     }
 
+    /// When the latest request was sent that failed.
+    pub fn last_failure(&self) -> Time {
+        let latest = self.past.as_ref().map(|past| past.own.latest_start.max(past.others.latest_start));
+        latest.unwrap_or(Time::ZERO)
+    }
+
     /// When an endpoint out of traffic is due for its next single request.
     pub fn next_probe(&self, limits: &settings::Health) -> Time {
         let FailureHistory { own, others, .. } = self.past.as_deref().copied().unwrap_or_default();

@@ -19,6 +19,7 @@ const LIMITS: settings::Health = settings::Health {
     failures: settings::Failures::NONE,
     blame_retried: true,
     heed_headers: true,
+    probe: None,
 };
 
 const BAD_ANSWER: FailureEvent = FailureEvent { weight: 1, broke: None };

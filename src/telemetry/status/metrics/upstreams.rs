@@ -38,6 +38,13 @@ pub(super) fn upstreams(text: &mut Text, of: &[ClusterReport<'_>]) {
     let help =
         "Load reports in answers that were no number, negative or without the value that is configured.";
     text.upstream("unusable_reports_total", "counter", help, of, |u| Some(u.unusable_reports as f64));
+    let help = "Probes out of band (health.probe).";
+    let probes = |of: &ClusterReport| of.probes;
+    text.upstream("probes_total", "counter", help, of, |u| probes(u).map(|probes| probes.sent as f64));
+    let help = "Probes out of band that failed.";
+    text.upstream("probe_failures_total", "counter", help, of, |u| {
+        probes(u).map(|probes| probes.failed as f64)
+    });
     scaling(text, of);
     let name = "evenkeel_upstream_decisions_total";
     text.head(name, "counter", "Requests by what decided where they go.");

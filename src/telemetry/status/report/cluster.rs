@@ -48,6 +48,9 @@ pub struct ClusterReport<'a> {
     pub rerouted: u64,
     /// Load reports of endpoints that could not be used.
     pub unusable_reports: u64,
+    /// Probes out of band; not there without `health.probe`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probes: Option<Probes>,
     /// Times an endpoint was taken out of traffic.
     pub ejections: u64,
     /// Changes of state, by the new one.
@@ -150,6 +153,15 @@ pub struct DecisionTime {
     pub times: DecisionTimes,
 }
 
+/// Probes out of band.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Probes {
+    /// All that were sent.
+    pub sent: u64,
+    /// Of these, those that failed.
+    pub failed: u64,
+}
+
 /// Changes of state, by the new one.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Changes {
@@ -226,9 +238,14 @@ pub(super) fn cluster<'a>(
             safe_endpoint: totals.safe_endpoint,
         },
         decision_time: decision_time(totals.times),
-        not_followed: totals.not_followed,
-        rerouted: totals.rerouted,
+        not_followed: totals.astray.not_followed,
+        rerouted: totals.astray.rerouted,
         unusable_reports: totals.unusable_reports,
+        probes: config
+            .health
+            .probe
+            .as_ref()
+            .map(|_| Probes { sent: totals.out_of_band.sent, failed: totals.out_of_band.failed }),
         ejections: totals.ejections,
         state_changes: Changes { healthy, suspect, failed, recovering },
         guard: sources.guards.get(at).copied().flatten().map(|guard| GuardReport::of(guard, sources.now)),

@@ -1,0 +1,108 @@
+//! Probes out of band (`health.probe`): sent through the balanced cluster to the endpoint that the steering header names.
+
+use super::{Worker, hints};
+use crate::host::{Body, Call, Host};
+use crate::request::load_report;
+use config::{Config, Via};
+use engine::settings::{Failures, Probe};
+use engine::time::Time;
+use engine::{Failure, Outcome, RequestHandle};
+
+/// So many of one worker's probes are on their way at most.
+const MAX_UNDER_WAY: usize = 32;
+/// How Envoy's own answers begin for an endpoint that was not reached, and for one that did not answer in time …
+const NOT_REACHED: &[u8] = b"upstream connect error";
+const TOO_LATE: &[u8] = b"upstream request timeout";
+/// … and for a request that went to no endpoint.
+const NOT_SENT: &[u8] = b"no healthy upstream";
+/// A header of such answers where a circuit breaker is open.
+const OVERLOADED: &str = "x-envoy-overloaded";
+
+/// This worker's probes that have not been answered, by the tokens of their calls.
+pub(super) type UnderWay = Vec<(u32, RequestHandle)>;
+
+/// Which upstreams have probes.
+fn probed(config: &Config) -> impl Iterator<Item = (usize, &str, &Probe)> {
+    let upstreams = config.upstreams.iter().enumerate();
+    upstreams
+        .filter_map(|(at, upstream)| Some((at, upstream.cluster.as_str(), upstream.health.probe.as_ref()?)))
+}
+
+impl Worker {
+    /// No cluster follows the steering header, and so no probe would come to its endpoint.
+    pub fn probe_none(&mut self, host: &dyn Host) {
+        for (at, upstream) in self.config.upstreams.iter_mut().enumerate() {
+            if upstream.health.probe.take().is_some() {
+                self.engine.probe_none(at);
+                hints::without_effect(host, &format!("health.probe of {:?}", upstream.cluster));
+            }
+        }
+        self.clusters.probe_none();
+    }
+
+    /// Sends what is due.
+    #[inline(never)]
+    pub(super) fn probe(&mut self, host: &dyn Host, now: Time) {
+        for (upstream, cluster, probe) in probed(&self.config) {
+            while self.probes.len() < MAX_UNDER_WAY
+                && let Some(ticket) = self.engine.take_probe(upstream, now)
+            {
+                let index = ticket.endpoint.index;
+                let text = self.engine.upstream(upstream).and_then(|upstream| upstream.fleet().text(index));
+                let address = text.and_then(|text| core::str::from_utf8(text).ok()).unwrap_or_default();
+                let steering = &self.config.steering;
+                let headers = [(steering.header.clone(), address.to_owned())];
+                let call = Call {
+                    cluster: if steering.via == Via::ClusterHeader { address } else { cluster },
+                    authority: probe.authority.as_deref().unwrap_or(address),
+                    path: &probe.path,
+                    headers: &headers,
+                    form: None,
+                    timeout: probe.timeout,
+                };
+                match host.call(&call) {
+                    Ok(token) => self.probes.push((token, ticket)),
+                    Err(_) => self.engine.record_probe(&ticket, Outcome::Unrelated, now),
+                }
+            }
+        }
+    }
+
+    /// The probe with this token, if it is one, has been answered.
+    pub(super) fn take_probe(&mut self, token: u32) -> Option<RequestHandle> {
+        let at = self.probes.iter().position(|(of, _)| *of == token)?;
+        Some(self.probes.swap_remove(at).1)
+    }
+
+    /// The probe of `ticket` was answered with this status, or not at all.
+    #[inline(never)]
+    pub(super) fn probe_answered(
+        &mut self,
+        host: &dyn Host,
+        ticket: &RequestHandle,
+        (status, body): (Option<u32>, &dyn Body),
+    ) {
+        let now = host.now();
+        let outcome = self.engine.counts(ticket.upstream).map(|counts| outcome(status, body, counts));
+        let outcome = outcome.unwrap_or(Outcome::Unrelated);
+        if outcome == Outcome::Good {
+            load_report::take(&mut self.engine, ticket, || now, |name| body.header(name));
+        }
+        self.engine.record_probe(ticket, outcome, now);
+    }
+}
+
+/// What an answer means for the endpoint, by what counts as a failure.
+fn outcome(status: Option<u32>, body: &dyn Body, counts: &Failures) -> Outcome {
+    let Some(status) = status.and_then(|status| u16::try_from(status).ok()) else {
+        return Failure::Refused.counted(counts).map_or(Outcome::Unrelated, Outcome::Failed);
+    };
+    let is = |text: &[u8]| body.part(0, text.len()) == text;
+    let failure = match status {
+        503 if body.header(OVERLOADED).is_some() || is(NOT_SENT) => return Outcome::Unrelated,
+        503 if is(NOT_REACHED) => Failure::Refused.counted(counts),
+        504 if is(TOO_LATE) => Failure::Timeout.counted(counts),
+        _ => Failure::of_status(status, counts).filter(|failure| *failure != Failure::TooMany),
+    };
+    failure.map_or(Outcome::Good, Outcome::Failed)
+}
