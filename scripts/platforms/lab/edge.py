@@ -8,7 +8,8 @@ from .envoy_gateway import EnvoyGateway
 from .images import Registry
 from .kubernetes import Kubernetes
 from .machine import listens, until
-from .shop import QUICK, SLOW, Load, Prometheus
+from .prometheus import Prometheus
+from .shop import QUICK, SLOW, Load
 
 GATEWAY = """
 apiVersion: gateway.networking.k8s.io/v1
@@ -52,14 +53,18 @@ class Edge:
         self.gateway = EnvoyGateway(self.kubernetes, self.registry)
         self.kubernetes.space("shop", "monitoring")
         self.kubernetes.service("shop", "web", 8080)
-        for number, pod in enumerate(PODS):
-            self.answering(pod, SLOW if number == 2 else QUICK)
-        Prometheus(self.kubernetes, "monitoring", os.environ["PROMETHEUS"], [self.address(pod) for pod in PODS])
+        self.pods()
         self.kubernetes.apply(GATEWAY)
         self.kubernetes.apply(PLAIN)
         machine.namespace("client")
         self.proxies, self.started = {}, 0
         self.proxy("gateway")
+
+    def pods(self):
+        """What stands behind the gateway, and the Prometheus that scrapes it."""
+        for number, pod in enumerate(PODS):
+            self.answering(pod, SLOW if number == 2 else QUICK)
+        Prometheus(self.kubernetes, "monitoring", os.environ["PROMETHEUS"], [self.address(pod) for pod in PODS])
 
     def address(self, pod):
         return self.kubernetes.pods[pod][1]

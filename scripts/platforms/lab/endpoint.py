@@ -1,4 +1,5 @@
-"""A pod's application: endpoint.py NAME MILLISECONDS [PORT] answers after so long and says where the request came out.
+"""A pod's application: endpoint.py NAME MILLISECONDS [PORT [AT ONCE]] answers after so long and says where the request came out.
+With the last of them so many requests are worked on at a time, and the others wait.
 
 On port 9464, which a Prometheus scrapes, it tells the queue that the shipped files ask for. PUT /delay/MILLISECONDS there changes
 how long it takes."""
@@ -8,6 +9,7 @@ import sys
 
 NAME, DELAY = sys.argv[1], [float(sys.argv[2]) / 1000]
 PORT = int(sys.argv[3]) if len(sys.argv) > 3 else 8080
+AT_ONCE = asyncio.Semaphore(int(sys.argv[4]) if len(sys.argv) > 4 else 1_000_000)
 waiting = 0
 
 
@@ -32,7 +34,8 @@ async def serve(reader, writer):
     global waiting
     async for _, _, headers in requests(reader):
         waiting += 1
-        await asyncio.sleep(DELAY[0])
+        async with AT_ONCE:
+            await asyncio.sleep(DELAY[0])
         waiting -= 1
         seen = "yes" if "x-evenkeel-endpoint" in headers else "no"
         writer.write(answer(NAME, f"x-pod: {NAME}", f"x-steering-header-seen: {seen}", f"x-track-seen: {headers.get('x-track', '-')}"))

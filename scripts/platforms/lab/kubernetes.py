@@ -66,11 +66,11 @@ class Kubernetes:
         found = self.kubectl("get", *arguments, "-o", "json", check=False)
         return json.loads(found) if found else None
 
-    def apply(self, text):
-        return self.kubectl("apply", "-f", "-", text=text if isinstance(text, str) else json.dumps(text))
+    def apply(self, text, *options):
+        return self.kubectl("apply", *options, "-f", "-", text=text if isinstance(text, str) else json.dumps(text))
 
-    def delete(self, text):
-        return self.kubectl("delete", "--ignore-not-found", "-f", "-", text=text if isinstance(text, str) else json.dumps(text))
+    def delete(self, text, *options):
+        return self.kubectl("delete", "--ignore-not-found", *options, "-f", "-", text=text if isinstance(text, str) else json.dumps(text))
 
     def crds(self, file):
         """Custom resource definitions; those of Envoy Gateway are larger than what `apply` may note down."""

@@ -1,11 +1,12 @@
 """Open-loop load: load.py ADDRESS PORT HOST REQUESTS RATE [HEADER:VALUE...]; prints what came of it as JSON.
 
-Each request goes out at its time, whatever became of those before; connections are kept. One that was kept and is closed before
-anything of an answer arrived is what any HTTP client tries again on a new one."""
+Each request goes out at its time, whatever became of those before, until there were so many or SIGTERM comes; connections are kept.
+One that was kept and is closed before anything of an answer arrived is what any HTTP client tries again on a new one."""
 
 import asyncio
 import collections
 import json
+import signal
 import sys
 import time
 
@@ -52,14 +53,17 @@ async def one(number):
 
 
 async def main():
-    begun, tasks = time.monotonic(), []
+    begun, tasks, ended = time.monotonic(), [], asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     for number in range(REQUESTS):
         await asyncio.sleep(begun + number / RATE - time.monotonic())
+        if ended.is_set():
+            break
         tasks.append(asyncio.create_task(one(number)))
     await asyncio.gather(*tasks)
     seen = told.pop("steering header seen", 0)
     failed = sum(count for status, count in told.items() if status != 200)
-    print(json.dumps({"sent": REQUESTS, "failed": failed, "statuses": {str(key): value for key, value in told.items()}, "pods": pods,
+    print(json.dumps({"sent": len(tasks), "failed": failed, "statuses": {str(key): value for key, value in told.items()}, "pods": pods,
         "tracks": tracks, "steering_header_seen": seen, "failures": failures[:5]}))
 
 

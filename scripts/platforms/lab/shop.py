@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from .machine import HERE, REPO, Failed, listens, until
+from .machine import HERE, REPO, Failed
 
 HOST = "web.shop.svc.cluster.local:8080"
 QUICK, SLOW = 5, 100
@@ -30,31 +30,13 @@ class Load:
         command = ["ip", "netns", "exec", inside, sys.executable, HERE / "load.py", address, port, host, requests, rate, *headers]
         self.process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True)
 
+    def end(self):
+        """No more requests; what came of those that there were."""
+        self.process.terminate()
+        return self.result()
+
     def result(self):
         told, _ = self.process.communicate(timeout=180)
         if not told:
             raise Failed("the load came to nothing")
         return json.loads(told)
-
-
-class Prometheus:
-    """A real one that scrapes the exporters of the pods `targets`, as the signals of the shipped files want it."""
-
-    def __init__(self, kubernetes, space, binary, targets):
-        address = kubernetes.pod(space, "prometheus", {"app": "prometheus"}, port=9090)
-        kubernetes.service(space, "prometheus", 9090)
-        folder = kubernetes.machine.work / "prometheus"
-        folder.mkdir()
-        self.targets = folder / "targets.json"
-        self.scrape(targets)
-        files = [{"files": [str(self.targets)]}]
-        jobs = [{"job_name": "web", "scrape_interval": "1s", "file_sd_configs": files}]
-        (folder / "prometheus.yml").write_text(json.dumps({"scrape_configs": jobs}))
-        kubernetes.machine.start("prometheus", binary, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
-            f"--web.listen-address={address}:9090", inside="prometheus")
-        until("Prometheus", lambda: listens(address, 9090))
-
-    def scrape(self, targets):
-        labels = {"namespace": "shop", "service": "web"}
-        self.targets.write_text(json.dumps([{"targets": [f"{address}:9464" for address in targets], "labels": labels}]))
-

@@ -8,6 +8,14 @@ use super::{Shipped, files_of};
 use crate::envoy;
 
 const ROUTER: &str = "envoy.filters.http.router";
+/// What the names of filters begin with that Istio 1.30 makes of a plugin of either kind.
+const RESOURCES: &str = "extensions.istio.io/trafficextension/";
+/// How it, 1.26 to 1.29 and older ones call a `WasmPlugin`'s, around namespace and name.
+const OF_A_WASM_PLUGIN: [(&str, &str); 3] = [
+    (RESOURCES, "~istio-translated-wasmplugin"),
+    ("extensions.istio.io/wasmplugin/", ""),
+    ("extenstions.istio.io/wasmplugin/", ""),
+];
 
 /// The files, each of which makes a proxy by itself.
 pub fn complete() -> Result<Vec<Shipped>> {
@@ -23,6 +31,38 @@ pub fn configuration(file: &Shipped) -> Result<&Value> {
 
 /// The proxy's configuration, with `configuration` in the plugin.
 pub fn proxy(file: &Shipped, configuration: &Value, place: &Place) -> Result<Value> {
+    with_plugin(file, configuration, place, |plugin| {
+        // Whichever way it came, Envoy has it.
+        drop(plugin.as_object_mut().context("the plugin")?.remove("config_discovery"));
+        Ok(())
+    })
+}
+
+/// A proxy that finds its plugin in the file `discovered`, and what Istio would deliver there.
+pub fn discovering(file: &Shipped, place: &Place, discovered: &str) -> Result<(Value, Value)> {
+    let mut delivered = Value::Null;
+    let config = with_plugin(file, configuration(file)?, place, |plugin| {
+        delivered = json!({
+            "@type": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+            "name": plugin["name"],
+            "typed_config": plugin.as_object_mut().and_then(|plugin| plugin.remove("typed_config")),
+        });
+        let unpatched = json!({ "type_urls": [proxy::WASM] });
+        let discovery =
+            plugin.as_object_mut().context("the plugin")?.entry("config_discovery").or_insert(unpatched);
+        discovery["config_source"] =
+            json!({ "path_config_source": { "path": discovered }, "resource_api_version": "V3" });
+        Ok(())
+    })?;
+    Ok((config, delivered))
+}
+
+fn with_plugin(
+    file: &Shipped,
+    configuration: &Value,
+    place: &Place,
+    finish: impl FnOnce(&mut Value) -> Result<()>,
+) -> Result<Value> {
     let (context, name) = cluster_of(file, configuration)?;
     let mut web = proxy::cluster(&name, &place.endpoints);
     web["lb_policy"] = json!("LEAST_REQUEST");
@@ -46,6 +86,9 @@ pub fn proxy(file: &Shipped, configuration: &Value, place: &Place) -> Result<Val
     {
         apply(&patch, &context, &name, &mut filters, &mut web)?;
     }
+    let is_plugin =
+        |filter: &&mut Value| filter["name"].as_str().is_some_and(|name| name.contains(RESOURCES));
+    finish(filters.iter_mut().find(is_plugin).context("no plugin")?)?;
     let prometheus = configuration["prometheus"]["cluster"].as_str().context("prometheus")?;
     let clusters = [
         web,
@@ -87,11 +130,7 @@ fn plugin(file: &Shipped, configuration: &Value) -> Result<Value> {
     let spec = &manifest["spec"];
     ensure!(spec["phase"] == "AUTHN", "only at the front does no other filter see a spoofed header");
     let wasm = if spec["wasm"].is_object() { &spec["wasm"] } else { spec };
-    let name = format!(
-        "{}.{}",
-        manifest["metadata"]["namespace"].as_str().context("namespace")?,
-        manifest["metadata"]["name"].as_str().context("name")?
-    );
+    let name = resources(manifest)?.swap_remove(0);
     let root_id = wasm["pluginName"].as_str().context("pluginName")?;
     let policy = wasm["failStrategy"].as_str().context("failStrategy")?;
     let mut filter = proxy::plugin(&name, root_id, "", configuration, policy);
@@ -101,6 +140,15 @@ fn plugin(file: &Shipped, configuration: &Value) -> Result<Value> {
     }
     filter["config"]["vm_config"]["environment_variables"] = json!({ "key_values": environment });
     Ok(json!({ "name": name, "typed_config": filter }))
+}
+
+/// What Istio's versions call the filter of a plugin, the latest one's name first.
+fn resources(plugin: &Value) -> Result<Vec<String>> {
+    let metadata = &plugin["metadata"];
+    let name = metadata["name"].as_str().context("name")?;
+    let name = format!("{}.{name}", metadata["namespace"].as_str().context("namespace")?);
+    let around = if plugin["kind"] == "WasmPlugin" { &OF_A_WASM_PLUGIN[..] } else { &[(RESOURCES, "")] };
+    Ok(around.iter().map(|(before, after)| format!("{before}{name}{after}")).collect())
 }
 
 /// Applies one patch, or says why it would do nothing.
@@ -133,6 +181,16 @@ fn apply(
             ensure!(filter["name"] == "envoy.filters.network.http_connection_manager", "{filter}");
             filters.insert(0, value.clone());
         }
+        (Some("HTTP_FILTER"), Some("REPLACE")) => {
+            let name = &wanted["listener"]["filterChain"]["filter"]["subFilter"]["name"];
+            ensure!(
+                value["name"] == *name,
+                "a filter of another name would be asked for another configuration"
+            );
+            if let Some(filter) = filters.iter_mut().find(|filter| filter["name"] == *name) {
+                filter["config_discovery"] = value["config_discovery"].clone();
+            }
+        }
         other => bail!("this test does not know {other:?}"),
     }
     Ok(())
@@ -155,6 +213,30 @@ fn every_file_makes_a_proxy_that_envoy_loads_with_the_filter_in_it() -> Result<(
     ensure!(files.len() >= 5, "{}", files.len());
     for file in files {
         proxy::loads(&file, &proxy(&file, configuration(&file)?, &Place::default())?)?;
+    }
+    Ok(())
+}
+
+/// Names are of Istio's making, and others in older versions: no file forgets one.
+#[test]
+fn something_stands_in_the_plugins_place_whatever_istio_calls_it() -> Result<()> {
+    for file in complete()? {
+        let filters = file.kind("EnvoyFilter");
+        let patches = filters
+            .iter()
+            .flat_map(|filter| filter["spec"]["configPatches"].as_array().into_iter().flatten());
+        let replaced: Vec<&Value> = patches
+            .filter(|patch| patch["patch"]["operation"] == "REPLACE")
+            .map(|patch| &patch["patch"]["value"]["name"])
+            .collect();
+        let plugin = file
+            .kind("WasmPlugin")
+            .into_iter()
+            .chain(file.kind("TrafficExtension"))
+            .next()
+            .context("plugin")?;
+        let names = resources(plugin)?;
+        ensure!(replaced.iter().copied().eq(names.iter()), "{}: {replaced:?}, not {names:?}", file.name());
     }
     Ok(())
 }

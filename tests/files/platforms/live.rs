@@ -2,6 +2,8 @@
 //! endpoint sees the header.
 
 use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -37,22 +39,30 @@ struct Scene {
     config: Value,
 }
 
-async fn sees_requests(scene: Scene) -> Result<()> {
-    let Scene { name, place, backends, config } = scene;
-    let directory = tempfile::tempdir()?;
-    let wasm = tools::wasm()?;
-    let path = directory.path().join("envoy.json");
-    let wasm = wasm.to_str().context("a path in UTF-8")?;
-    fs::write(&path, config.to_string().replace(crate::envoy::IN_CONTAINER, wasm))?;
+/// A real Envoy with this configuration, whose files are in `directory`, once it serves.
+async fn serving(name: &str, directory: &Path, config: &Value, ingress: SocketAddr) -> Result<Running> {
+    let path = directory.join("envoy.json");
+    fs::write(&path, config.to_string().replace(crate::envoy::IN_CONTAINER, &wasm()?))?;
     let mut command = Command::new(tools::envoy()?);
     command.args(["--disable-hot-restart", "--concurrency", "2", "--log-level", "warn", "-c"]).arg(&path);
-    let envoy = Running::spawn("envoy", command, &directory.path().join("envoy.log"))?;
-    let ingress = place.ingress;
+    let envoy = Running::spawn("envoy", command, &directory.join("envoy.log"))?;
     wait::until("the proxy to serve", PATIENCE, || async move {
         (http::get(ingress, "/").await.ok()?.status == 200).then_some(())
     })
     .await
     .with_context(|| format!("{name}\n{}", envoy.log_tail(20)))?;
+    Ok(envoy)
+}
+
+fn wasm() -> Result<String> {
+    Ok(tools::wasm()?.to_str().context("a path in UTF-8")?.to_owned())
+}
+
+async fn sees_requests(scene: Scene) -> Result<()> {
+    let Scene { name, place, backends, config } = scene;
+    let directory = tempfile::tempdir()?;
+    let ingress = place.ingress;
+    let envoy = serving(&name, directory.path(), &config, ingress).await?;
 
     let failing = backends[0].address().to_string();
     let load = Load { target: ingress, rate: 100.0, duration: PATIENCE, ..Load::default() }.start().await?;
@@ -118,6 +128,38 @@ async fn every_platform_steers_as_shipped() -> Result<()> {
     ensure!(running.len() >= 6, "{}", running.len());
     while let Some(done) = running.join_next().await {
         done??;
+    }
+    Ok(())
+}
+
+/// Istio delivers the plugin by itself. A proxy that starts while its code is no module serves without it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2, crate = "testbed::tokio")]
+async fn a_proxy_of_istio_starts_and_serves_though_the_image_holds_no_module() -> Result<()> {
+    let backend = Backend::start(backend::Config::default()).await?;
+    for file in istio::complete()? {
+        let place = Place {
+            ingress: ports::free()?,
+            admin: ports::free()?,
+            endpoints: vec![backend.address()],
+            prometheus: ports::free()?,
+        };
+        let directory = tempfile::tempdir()?;
+        let at = |name: &str| directory.path().join(name);
+        let (mut config, mut delivered) =
+            istio::discovering(&file, &place, at("plugin.json").to_str().context("a path")?)?;
+        config["node"] = json!({ "id": "this", "cluster": "test" });
+        fs::write(at("code.wasm"), b"not a module")?;
+        delivered["typed_config"]["config"]["vm_config"]["code"] =
+            json!({ "local": { "filename": at("code.wasm") } });
+        let answer = json!({ "version_info": "1", "resources": [delivered] });
+        fs::write(at("plugin.json"), answer.to_string())?;
+        let envoy = serving(&file.name(), directory.path(), &config, place.ingress).await?;
+        let told = envoy.log_tail(50);
+        ensure!(
+            told.contains("Failed to load Wasm code"),
+            "{}: not for want of a module: {told}",
+            file.name()
+        );
     }
     Ok(())
 }
