@@ -308,4 +308,15 @@ mod tests {
         assert!(source.found.iter().all(|found| found.condition == AnnouncedHealth::Serving));
         assert!(!source.forget_conditions(5.0, s(61)));
     }
+
+    #[test]
+    fn a_silence_is_noticed_also_after_the_clock_stepped_back() {
+        let mut source = Source::default();
+        let mut answer = finding(&[1, 2]);
+        answer.found[0].condition = AnnouncedHealth::Unhealthy;
+        source.answer(answer, ENVOY, s(3600));
+        source.not_after(s(0));
+        assert!(!source.forget_conditions(5.0, s(59)));
+        assert!(source.forget_conditions(5.0, s(60)));
+    }
 }

@@ -290,4 +290,22 @@ mod tests {
             assert_eq!(grpc_timeout(text.as_bytes()), None, "{text}");
         }
     }
+
+    #[test]
+    fn a_later_attempt_is_charged_with_its_failures_and_not_with_the_time_of_the_others() {
+        for outcome in [Outcome::Good, Outcome::Undecided, Outcome::Failed(Failure::Deadline)] {
+            assert_eq!(of_a_later_attempt(outcome), Outcome::Unrelated, "{outcome:?}");
+        }
+        for failure in [Failure::Refused, Failure::Reset, Failure::Broken(1)] {
+            assert_eq!(of_a_later_attempt(Outcome::Failed(failure)), Outcome::Failed(failure));
+        }
+    }
+
+    #[test]
+    fn a_number_has_one_to_nine_digits() {
+        assert_eq!((number(b"0"), number(b"999999999")), (Some(0), Some(999_999_999)));
+        for text in ["", "1000000000", "+1", "1 ", "x"] {
+            assert_eq!(number(text.as_bytes()), None, "{text}");
+        }
+    }
 }

@@ -87,6 +87,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
+    use crate::host::{Call, CallError, SharedError};
     use crate::sharing::fake::Shared;
 
     fn s(seconds: u64) -> Time {
@@ -163,5 +164,45 @@ mod tests {
         shared.put("lease", &[0xff; 37]);
         assert!(!hold(&shared, 2, s(1)));
         assert!(hold(&shared, 2, s(2)));
+    }
+
+    /// Between its reading and its writing another worker writes.
+    struct Raced<'s>(&'s Shared, Vec<u8>);
+
+    impl Host for Raced<'_> {
+        fn now(&self) -> Time {
+            self.0.now()
+        }
+
+        fn shared_get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
+            let read = self.0.shared_get(key);
+            self.0.put(key, &self.1);
+            read
+        }
+
+        fn shared_set(&self, key: &str, value: &[u8], version: Option<u32>) -> Result<(), SharedError> {
+            self.0.shared_set(key, value, version)
+        }
+
+        fn call(&self, call: &Call<'_>) -> Result<u32, CallError> {
+            self.0.call(call)
+        }
+
+        fn log(&self, _level: log::Level, _message: &str) {}
+    }
+
+    #[test]
+    fn a_worker_that_is_late_neither_believes_in_its_lease_nor_takes_anothers() {
+        let others = Shared::default();
+        hold(&others, 2, s(2));
+        let (another, _) = others.shared_get("lease").unwrap();
+        let shared = Shared::default();
+        hold(&shared, 1, s(0));
+        assert!(hold(&shared, 1, s(0)));
+        let raced = Raced(&shared, another.clone());
+        assert_eq!(super::hold(&raced, "lease", worker(1), s(2)), Holder::Unsettled, "due for renewal");
+        assert_eq!(shared.shared_get("lease").unwrap().0, another);
+        assert!(hold(&shared, 2, s(3)));
+        assert!(!hold(&shared, 1, s(3)));
     }
 }

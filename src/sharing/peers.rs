@@ -31,3 +31,49 @@ pub fn merge<'a>(
     shard.is_reporter = me < first;
     (shard, first != u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    const NOW: Time = Time(1_000_000_000_000_000);
+
+    fn engine() -> Balancer {
+        let json = br#"{"upstreams":[{"cluster":"web","endpoints":{"static":["10.0.0.1:80"]}}]}"#;
+        Balancer::new(&config::parse(json).unwrap(), NOW)
+    }
+
+    fn report(busy: bool, at: Time) -> Vec<u8> {
+        worker_report::encode(&engine(), busy, at)
+    }
+
+    #[test]
+    fn work_is_divided_among_those_that_carry_traffic() {
+        let reports = [(1, report(true, NOW)), (2, report(false, NOW)), (4, report(true, NOW))];
+        for (me, rank, reporter) in [(0, 0, true), (3, 1, false), (5, 2, false)] {
+            let (shard, any) = merge(&mut engine(), me, reports.iter().map(|(id, r)| (*id, r)), NOW);
+            assert_eq!(
+                (shard.workers, shard.rank, shard.is_reporter, any),
+                (3, rank, reporter, true),
+                "{me}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_report_counts_for_a_while_and_none_from_after_now() {
+        for (at, counts) in [
+            (NOW, true),
+            (NOW.after_secs(GONE_AFTER_S - 0.1), true),
+            (NOW.after_secs(GONE_AFTER_S + 0.1), false),
+            (NOW.after_secs(3600.0), false),
+            (Time(NOW.0 - (1e9 * (GONE_AFTER_S + 0.1)) as u64), false),
+        ] {
+            let (shard, any) = merge(&mut engine(), 1, [(2, report(true, at))].into_iter(), NOW);
+            assert_eq!((shard.workers, any), (1 + u32::from(counts), counts), "{at:?}");
+        }
+    }
+}

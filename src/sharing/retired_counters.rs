@@ -182,3 +182,62 @@ pub fn gather(host: &dyn Host, keys: &Keys, me: u64, now: Time) -> Gathered {
     }
     Gathered { counts, others, founded }
 }
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::sharing::fake::Shared;
+
+    const CLUSTER: u64 = 7;
+    const NOW: Time = Time(1_000_000_000_000_000);
+
+    fn counted(requests: u64) -> Counts {
+        let mut counts = Counts { at: NOW, ..Counts::default() };
+        counts.upstreams.entry(CLUSTER).or_default().totals.policy = requests;
+        counts
+    }
+
+    fn gathered(host: &Shared, keys: &Keys) -> u64 {
+        gather(host, keys, 0, NOW).counts.upstream(CLUSTER).map_or(0, |counted| counted.totals.policy)
+    }
+
+    /// Shared data with one worker that has counted, and left something under every kind of key.
+    fn worked(keys: &Keys) -> (Shared, SlotId) {
+        let host = Shared::default();
+        seed(&host, keys, NOW);
+        registry::update(&host, &keys.workers, 1, true, NOW);
+        let slot_id = registry::update(&host, &keys.workers, 1, true, NOW).mine.unwrap();
+        for kind in [&keys.slots, &keys.capacities, &keys.arms] {
+            slot_id.write(&host, kind, vec![1, 2, 3]).unwrap();
+        }
+        slot_id.write(&host, &keys.counts, counted(5).encode()).unwrap();
+        (host, slot_id)
+    }
+
+    #[test]
+    fn a_worker_that_is_gone_leaves_its_counts_and_nothing_else() {
+        let keys = Keys::under("evenkeel/test");
+        let (host, slot_id) = worked(&keys);
+        assert_eq!(gathered(&host, &keys), 5);
+        retire(&host, &keys, slot_id).unwrap();
+        assert_eq!(gathered(&host, &keys), 5);
+        for kind in [&keys.counts, &keys.slots, &keys.capacities, &keys.arms] {
+            assert_eq!(host.shared_get(&slot_id.key(kind)), None, "{kind}");
+        }
+        assert!(registry::all(&host, &keys.workers).is_empty());
+    }
+
+    #[test]
+    fn counts_are_counted_once_between_the_two_steps_of_retiring() {
+        let keys = Keys::under("evenkeel/test");
+        let (host, slot_id) = worked(&keys);
+        // It has been added, and neither its record nor its entry is gone: the worker that retires it died here.
+        inherit(&host, &keys, slot_id.id, || counted(5)).unwrap();
+        assert_eq!(gathered(&host, &keys), 5);
+        retire(&host, &keys, slot_id).unwrap();
+        assert_eq!(gathered(&host, &keys), 5);
+    }
+}

@@ -137,6 +137,43 @@ fn a_request_that_went_elsewhere_is_given_back_there(world: impl World) {
     });
 }
 
+/// An attempt of `request`, as the upstream filter sees it, from its headers to its end.
+fn attempted<W: World>(world: &mut W, upstream: Plugin, request: &W::Stream, to: &str) {
+    let mut attempt = world.attempt(upstream, request, to);
+    attempt.request_headers();
+    attempt.response_headers(&[(":status", b"200")]);
+    attempt.response_body(true);
+    attempt.done();
+}
+
+fn an_attempt_at_a_foreign_host_is_given_back(world: impl World) {
+    exact(world, |world, plugin| {
+        let thread = world.thread_of(plugin);
+        let upstream = world.follow(thread);
+        let mut request = begin(world, plugin);
+        let stranger = "203.0.113.9:1";
+        attempted(world, upstream, &request, stranger);
+        respond(&mut request, &Ending { served_by: Some(stranger.to_owned()), ..Ending::good() });
+        request.log();
+        request.done();
+    });
+}
+
+fn an_attempt_after_the_end_of_its_request_is_none_of_ours(world: impl World) {
+    exact(world, |world, plugin| {
+        let thread = world.thread_of(plugin);
+        let upstream = world.follow(thread);
+        let mut request = begin(world, plugin);
+        attempted(world, upstream, &request, &address(1));
+        respond(&mut request, &Ending::good());
+        request.log();
+        request.done();
+        // It stays open: what is counted for it would never be given back.
+        let mut late = world.attempt(upstream, &request, &address(1));
+        late.request_headers();
+    });
+}
+
 /// A request with a body, whose sending and answering `exchange` sees to.
 fn uploads<W: World>(world: W, exchange: impl Fn(&mut W, &mut W::Stream)) {
     exact(world, |world, plugin| {
@@ -219,6 +256,8 @@ both!(
     trailers_without_response_headers_change_nothing,
     an_unmatched_route_owes_nothing,
     a_request_that_went_elsewhere_is_given_back_there,
+    an_attempt_at_a_foreign_host_is_given_back,
+    an_attempt_after_the_end_of_its_request_is_none_of_ours,
     an_upload_is_given_back_however_it_goes,
     an_upload_that_is_given_up_is_given_back,
     an_answer_before_the_end_of_the_upload_is_given_back_once,

@@ -1,6 +1,6 @@
 //! One worker polls Prometheus for all, and never none.
 
-use crate::scene::{config, load, ms, pass, pass_with};
+use crate::scene::{config, load, ms, pass, pass_with, picks};
 use crate::world::{Answer, Plugin, Thread, World};
 
 const ANSWER: &[u8] = br#"{"status":"success","data":{"resultType":"vector","result":[]}}"#;
@@ -68,6 +68,20 @@ fn the_lease_moves_when_its_holder_goes_silent(mut world: impl World) {
     assert!(after.len() >= 8 && after.iter().all(|thread| *thread == heir), "{after:?}");
 }
 
+/// Reading a large answer keeps requests waiting: a worker that has none asks.
+fn a_worker_without_requests_asks(mut world: impl World) {
+    let crew = crew(&mut world, 2, "");
+    let asking = *watch(&mut world, &crew, 5).last().expect("one of them asks");
+    let asking = *crew.iter().find(|plugin| world.thread_of(**plugin) == asking).expect("a plugin");
+    let mut askers = Vec::new();
+    for _ in 0..10 {
+        picks(&mut world, asking, 20);
+        askers.extend(watch(&mut world, &crew, 1));
+    }
+    let last = *askers.last().expect("one of them asks");
+    assert_ne!(last, world.thread_of(asking), "{askers:?}");
+}
+
 fn calls_go_on_while_prometheus_fails(mut world: impl World) {
     let crew = crew(&mut world, 2, "");
     pass(&mut world, &crew, ms(1000));
@@ -131,6 +145,7 @@ both!(
     one_holder_asks_once_an_interval,
     the_call_is_an_instant_query,
     the_lease_moves_when_its_holder_goes_silent,
+    a_worker_without_requests_asks,
     calls_go_on_while_prometheus_fails,
     an_outage_is_logged_once_whoever_asks,
     an_unknown_cluster_is_no_disaster,

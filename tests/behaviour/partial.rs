@@ -292,6 +292,21 @@ fn the_proxys_own_zone_is_taken_from_its_node(mut world: impl World) {
     }
 }
 
+/// It may have been too much at a time.
+fn a_question_that_found_no_answer_is_halved(mut world: impl World) {
+    let names = ["web", "api", "img", "pay"];
+    let upstreams = names
+        .map(|name| format!(r#"{{"cluster":"{name}","policy":"random","endpoints":{{{}}}}}"#, by_envoy()));
+    let crew = crew(&mut world, 1, &format!(r#"{{"upstreams":[{}]}}"#, upstreams.join(",")));
+    let mut named = Vec::new();
+    for _ in 0..3 {
+        let path = asked(&mut world, &crew, ADMIN).path;
+        named.push(names.iter().filter(|name| path.contains(**name)).count());
+        tell(&mut world, &crew, ADMIN, &Answer::Failed);
+    }
+    assert_eq!(named, [4, 2, 1]);
+}
+
 fn one_question_names_all_upstreams_and_what_envoy_adds_is_passed_over(mut world: impl World) {
     let upstream =
         |name: &str| format!(r#"{{"cluster":"{name}","policy":"random","endpoints":{{{}}}}}"#, by_envoy());
@@ -334,5 +349,6 @@ both!(
     series_that_name_no_address_are_said_with_their_labels,
     addresses_that_envoy_does_not_have_are_said,
     the_proxys_own_zone_is_taken_from_its_node,
+    a_question_that_found_no_answer_is_halved,
     one_question_names_all_upstreams_and_what_envoy_adds_is_passed_over,
 );

@@ -232,6 +232,22 @@ fn timestamps_that_cannot_be_had_cost_no_values(mut world: impl World) {
     assert_eq!(lines(&world, "cluster=web timestamps of signal=queue: not an answer of Prometheus"), 1);
 }
 
+/// While one question fails, the source does.
+fn success_is_said_when_the_last_failure_is_over(mut world: impl World) {
+    let signal = |name: &str| format!(r#"{{"name":"{name}","query":"{name}","max":100}}"#);
+    let signals = format!(r#""signals":[{},{}]"#, signal("queue"), signal("load"));
+    let crew = crew(&mut world, 1, &signals, "");
+    picks(&mut world, crew[0], 1);
+    for (failing, said) in [(&["queue", "load"][..], 0), (&["load"], 0), (&[], 1)] {
+        watch(&mut world, &crew, 5, |call, _| {
+            let fails = failing.iter().any(|name| call.path.contains(&format!("query={name}")));
+            if fails { "no answer".to_owned() } else { vector(&[]) }
+        });
+        assert_eq!(lines(&world, "prometheus poll succeeded again"), said, "{failing:?} fail");
+    }
+    assert_eq!(lines(&world, "prometheus poll failed"), 1);
+}
+
 fn an_answer_beyond_the_limit_is_called_too_large(mut world: impl World) {
     let crew = crew(&mut world, 1, SIGNAL, "");
     let body = vec![b' '; 8 * 1024 * 1024 + 1];
@@ -368,6 +384,7 @@ both!(
     clocks_may_differ_and_times_be_none,
     a_query_for_timestamps_tells_the_age,
     timestamps_that_cannot_be_had_cost_no_values,
+    success_is_said_when_the_last_failure_is_over,
     an_answer_beyond_the_limit_is_called_too_large,
     parameters_go_along_and_long_queries_are_posted,
     a_token_comes_from_the_environment_and_is_never_told,

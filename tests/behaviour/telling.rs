@@ -75,6 +75,19 @@ fn who_knows_the_secret_is_told(mut world: impl World) {
     assert!(to_another);
 }
 
+/// What is taken down for the answer is not what Envoy is told: a request is tried where it would be otherwise.
+fn asking_names_no_further_endpoint(mut world: impl World) {
+    let plugin = single(&mut world, &config(3, "", &format!(r#"{ASKED},"steering":{{"candidates":1}}"#)));
+    for asked in [&[("x-evenkeel-debug", SECRET.as_bytes())][..], &[]] {
+        let mut stream = request(&mut world, plugin, asked);
+        assert_eq!(candidates(&stream).len(), 1);
+        respond(&mut stream, &Ending::good());
+        assert_eq!(stream.response_values(TOLD).len(), asked.len());
+        stream.log();
+        stream.done();
+    }
+}
+
 fn who_does_not_know_it_is_not(mut world: impl World) {
     let plugin = single(&mut world, &config(3, "", ASKED));
     for value in [&b""[..], b"open-sesam", b"open-sesame,open-sesame", b"\xff\xfe", &[b'x'; 5000]] {
@@ -174,6 +187,7 @@ fn a_sample_of_good_requests_is_logged_too(mut world: impl World) {
 
 both!(
     who_knows_the_secret_is_told,
+    asking_names_no_further_endpoint,
     who_does_not_know_it_is_not,
     with_always_everybody_is_told_also_that_nobody_is_eligible,
     the_log_is_json_for_those_who_collect_it,
