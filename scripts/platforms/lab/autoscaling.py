@@ -87,10 +87,7 @@ class Adapter:
         self.work.mkdir()
         authority(self.work / "ca", "adapter-ca")
         certificate(self.work / "server", self.work / "ca", "prometheus-adapter.monitoring.svc")
-        # kubectl reads YAML; a kind is what it wants beside.
-        as_json = kubernetes.kubectl("create", "--dry-run=client", "--validate=false", "-o", "json", "-f", "-",
-            text="apiVersion: v1\nkind: ConfigMap\nmetadata: { name: rules }\n" + rules)
-        (self.work / "rules.json").write_text(as_json)
+        (self.work / "rules.json").write_text(kubernetes.as_json("apiVersion: v1\nkind: ConfigMap\nmetadata: { name: rules }\n" + rules))
         self.listed()
         self.machine.python("adapter", "metrics_api.py", 6445, self.work / "server.crt", self.work / "server.key", self.work / "rules.json",
             f"http://{prometheus.address}:9090", self.work / "pods.json")

@@ -69,6 +69,10 @@ class Kubernetes:
     def apply(self, text, *options):
         return self.kubectl("apply", *options, "-f", "-", text=text if isinstance(text, str) else json.dumps(text))
 
+    def as_json(self, text):
+        """YAML as JSON, as kubectl reads it; it wants a kind in it."""
+        return self.kubectl("create", "--dry-run=client", "--validate=false", "-o", "json", "-f", "-", text=text)
+
     def delete(self, text, *options):
         return self.kubectl("delete", "--ignore-not-found", *options, "-f", "-", text=text if isinstance(text, str) else json.dumps(text))
 

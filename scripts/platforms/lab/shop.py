@@ -1,6 +1,7 @@
 """What the shipped files are written for: pods of `shop` call the service `web` of their namespace, one pod of which is slow."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -19,6 +20,8 @@ def shipped(file, *replaced):
         if old not in text:
             raise Failed(f"envoy/{file} has no {old!r}")
         text = text.replace(old, new)
+        # Sums of what was built are others with every build.
+        new = re.sub(r"(?!0{64})[0-9a-f]{64}", "…", new)
         REPLACED.add(f"- in `{file}`: `{' '.join(old.split())}` by `{' '.join(new.split())}`")
     return text
 
