@@ -10,6 +10,7 @@ use engine::rng::Rng;
 use engine::time::Time;
 use engine::*;
 
+mod told;
 mod turns;
 
 const UPSTREAM: usize = 0;

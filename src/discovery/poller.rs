@@ -76,7 +76,12 @@ impl Poller {
             ask(PollKind::Endpoints, &endpoints.query);
         }
         for (at, signal) in balanced.signals.iter().enumerate().filter(|(_, s)| s.report.is_none()) {
-            ask(PollKind::Signal(at), &signal.query);
+            match signal.builtin.filter(|_| signal.query.is_empty()) {
+                Some(builtin) => {
+                    ask(PollKind::Signal(at), &prometheus::fleet_query(builtin, &balanced.cluster));
+                }
+                None => ask(PollKind::Signal(at), &signal.query),
+            }
             if let Some(query) = &signal.timestamp_query {
                 ask(PollKind::Timestamps(at), query);
             }

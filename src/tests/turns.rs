@@ -7,11 +7,11 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 use super::*;
 
 /// Every policy that may look at how an endpoint fares.
-const POLICIES: [&str; 6] =
+pub(super) const POLICIES: [&str; 6] =
     ["adaptive", "least_request", "peak_ewma", "random", "round_robin", "weighted_round_robin"];
 
 /// A fleet of `endpoints`, with more fields of the upstream and beside it.
-fn fleet(endpoints: usize, upstream: &str, root: &str) -> Balancer {
+pub(super) fn fleet(endpoints: usize, upstream: &str, root: &str) -> Balancer {
     let list: Vec<String> = (1..=endpoints).map(|e| format!(r#""10.0.0.{e}:80""#)).collect();
     let json = format!(
         r#"{{{root}"upstreams":[{{"cluster":"web",{upstream}"endpoints":{{"static":[{}]}}}}]}}"#,
@@ -22,7 +22,7 @@ fn fleet(endpoints: usize, upstream: &str, root: &str) -> Balancer {
 
 /// So many requests, each `apart` after the one before, a tick before each; how many each endpoint got. `answer` says
 /// by endpoint and time how it ends, and after how many milliseconds.
-fn serve_all(
+pub(super) fn serve_all(
     engine: &mut Balancer,
     requests: std::ops::Range<u64>,
     apart_ms: u64,

@@ -23,12 +23,24 @@ pub struct Config {
     pub jobs: Vec<(String, Vec<SocketAddr>)>,
     /// Time between scrapes.
     pub scrape_interval: Duration,
+    /// Where the metrics are.
+    pub metrics_path: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            jobs: Vec::new(),
+            scrape_interval: Duration::from_secs(1),
+            metrics_path: "/metrics".to_owned(),
+        }
+    }
 }
 
 impl Config {
     /// One job, scraped every second.
     pub fn job(name: &str, targets: Vec<SocketAddr>) -> Self {
-        Self { jobs: vec![(name.to_owned(), targets)], scrape_interval: Duration::from_secs(1) }
+        Self { jobs: vec![(name.to_owned(), targets)], ..Self::default() }
     }
 
     /// The configuration file: JSON, which is YAML too.
@@ -36,7 +48,8 @@ impl Config {
         let interval = format!("{}ms", self.scrape_interval.as_millis());
         let job = |(name, targets): &(String, Vec<SocketAddr>)| {
             let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
-            json!({ "job_name": name, "static_configs": [{ "targets": targets }] })
+            let targets = json!([{ "targets": targets }]);
+            json!({ "job_name": name, "metrics_path": self.metrics_path, "static_configs": targets })
         };
         json!({
             "global": { "scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval },

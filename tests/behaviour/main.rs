@@ -34,6 +34,7 @@ mod cost;
 mod discovery;
 mod envoy_stats;
 mod failures;
+mod fleet_latency;
 mod following;
 mod guard;
 mod hostile_headers;

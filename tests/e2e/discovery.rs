@@ -168,8 +168,9 @@ async fn prometheus_alone_finds_the_endpoints_of_several_upstreams() -> Result<(
         let (_, scraped) = backends.split_last().expect("backends");
         (job.to_owned(), addresses(scraped))
     });
-    let prometheus =
-        Prometheus::start(&prometheus::Config { jobs: jobs.into(), scrape_interval: POLL }).await?;
+    let scraping =
+        prometheus::Config { jobs: jobs.into(), scrape_interval: POLL, ..prometheus::Config::default() };
+    let prometheus = Prometheus::start(&scraping).await?;
     let fixed: Vec<String> = addresses(&other)[..1].iter().map(SocketAddr::to_string).collect();
     let scene = Stage {
         plugin: json!({

@@ -14,6 +14,7 @@ mod discovery;
 mod envoy_stats;
 mod failover;
 mod faults;
+mod fleet;
 mod grpc;
 mod guard;
 mod last_resort;

@@ -27,6 +27,7 @@ const EXPLAINED_WHOLE: &[&str] = &[
     "policy/adaptive.rs",
     "policy/pool.rs",
     "cluster/ejection.rs",
+    "cluster/fleet_view.rs",
     "cluster/overflow.rs",
     "cluster/probes.rs",
     "cluster/shares.rs",

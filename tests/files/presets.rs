@@ -263,8 +263,7 @@ async fn every_query_gives_each_endpoint_its_value() -> Result<()> {
         jobs.push((exposition.job.to_owned(), targets));
         indices.insert(name, EndpointIndex::new(endpoints));
     }
-    let server =
-        Prometheus::start(&prometheus::Config { jobs, scrape_interval: Duration::from_secs(1) }).await?;
+    let server = Prometheus::start(&prometheus::Config { jobs, ..prometheus::Config::default() }).await?;
     let at = server.address();
     for (name, (_, config)) in &presets {
         let index = &indices[name];

@@ -61,6 +61,11 @@ pub fn of(path: &str) -> Option<Value> {
         }),
         "$.upstreams[].affinity" => json!({ "minProperties": 1, "maxProperties": 1 }),
         "$.upstreams[].endpoints" => json!({ "minProperties": 1 }),
+        "$.upstreams[].signals[]" => json!({
+            "if": { "required": ["builtin"] },
+            "then": { "properties": { "learn": false, "max": false } },
+            "else": { "required": ["query"] }
+        }),
         "$.upstreams[].policy" => json!({
             "allOf": [
                 only_beside("weighted_score", &["in_flight_weight", "in_flight_max", "latency_weight", "latency_max_ms"]),

@@ -215,6 +215,7 @@ fn write_signal(signal: &Signal) -> Object {
     let Signal {
         name,
         query,
+        builtin,
         report: _,
         weight,
         learn,
@@ -226,9 +227,10 @@ fn write_signal(signal: &Signal) -> Object {
     } = signal;
     Object::default()
         .with("name", name)
-        .with("query", query)
+        .with_some("query", (!query.is_empty()).then_some(query))
+        .with_some("builtin", builtin.as_ref().map(|builtin| name_of(signals::BUILTINS, builtin)))
         .with("weight", *weight)
-        .with("learn", Tree::Boolean(*learn))
+        .with_some("learn", builtin.is_none().then_some(Tree::Boolean(*learn)))
         .with_some("max", *max)
         .with("smoothing", *smoothing)
         .with("address_label", address_label)

@@ -34,6 +34,7 @@ fn report(node: &Node) -> Signal {
     Signal {
         name: name.and_then(|node| node.signal_name()).unwrap_or_default(),
         query: String::new(),
+        builtin: None,
         report: Some(LoadReport {
             header: header.and_then(|node| node.header_name()).unwrap_or_default(),
             metric: fields.read("metric", metric).unwrap_or_default(),

@@ -3,10 +3,24 @@
 use super::kinds::Bounds;
 use super::node::{Fields, Node};
 use super::upstream::Around;
-use engine::settings::Signal;
+use engine::settings::{Builtin, Signal};
 
-const FIELDS: &[&str] =
-    &["name", "query", "weight", "learn", "max", "smoothing", "address_label", "port", "timestamp_query"];
+const FIELDS: &[&str] = &[
+    "name",
+    "query",
+    "builtin",
+    "weight",
+    "learn",
+    "max",
+    "smoothing",
+    "address_label",
+    "port",
+    "timestamp_query",
+];
+/// What signals may be that evenkeel has a query for.
+pub(super) const BUILTINS: &[(&str, Builtin)] = &[("fleet_latency", Builtin::FleetLatency)];
+/// The label of evenkeel's own series.
+const OWN_LABEL: &str = "endpoint";
 const MAX_SIGNALS: usize = 32;
 
 #[inline(never)]
@@ -23,6 +37,11 @@ pub(super) fn read(parent: &Fields, around: &Around) -> Vec<Signal> {
         if let (Some(first), Some(name)) = (first, item.child("name")) {
             name.refuse(&format!("each name once; it is also at {}[{first}].name", node.path()), None);
         }
+        let first =
+            signals.iter().position(|other| other.builtin.is_some() && other.builtin == signal.builtin);
+        if let (Some(first), Some(builtin)) = (first, item.child("builtin")) {
+            builtin.refuse(&format!("each builtin once; it is also at {}[{first}]", node.path()), None);
+        }
         signals.push(signal);
     }
     signals
@@ -32,16 +51,30 @@ pub(super) fn read(parent: &Fields, around: &Around) -> Vec<Signal> {
 fn signal(node: &Node) -> Signal {
     let fields = node.fields(FIELDS);
     let name = fields.require("name", "the signal's name");
-    let query = fields.require("query", "PromQL whose answer has one sample an endpoint");
+    let builtin = fields.get("builtin");
+    let query = fields.get("query");
+    if query.is_none() && builtin.is_none() {
+        fields.report_missing("query", "PromQL whose answer has one sample an endpoint, or a \"builtin\"");
+    }
+    for name in ["learn", "max"].iter().filter(|_| builtin.is_some()) {
+        let own =
+            |node: Node| node.refuse(&format!("no {name:?} beside {}", fields.path_of("builtin")), None);
+        fields.get(name).into_iter().for_each(own);
+    }
+    // It is an average already, and comes as often as it is scraped.
+    let (smoothing, label) = if builtin.is_some() { (1.0, OWN_LABEL) } else { (0.3, "instance") };
     Signal {
         name: name.and_then(|node| node.signal_name()).unwrap_or_default(),
         query: query.and_then(|node| node.promql()).unwrap_or_default(),
+        builtin: builtin.and_then(|node| node.one_of(BUILTINS)),
         report: None,
         weight: fields.read("weight", |node| node.number(Bounds::FromTo(0.0, 100.0))).unwrap_or(1.0),
         learn: fields.read("learn", Node::boolean).unwrap_or(false),
         max: fields.read("max", |node| node.number(Bounds::Above(0.0))),
-        smoothing: fields.read("smoothing", |node| node.number(Bounds::AboveUpTo(0.0, 1.0))).unwrap_or(0.3),
-        address_label: fields.read("address_label", Node::label).unwrap_or_else(|| "instance".into()),
+        smoothing: fields
+            .read("smoothing", |node| node.number(Bounds::AboveUpTo(0.0, 1.0)))
+            .unwrap_or(smoothing),
+        address_label: fields.read("address_label", Node::label).unwrap_or_else(|| label.into()),
         port: fields.read("port", Node::port),
         timestamp_query: fields.read("timestamp_query", Node::promql),
     }

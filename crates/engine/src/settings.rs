@@ -177,8 +177,10 @@ pub struct WeightedScore {
 pub struct Signal {
     /// Unique within the upstream; `[a-z_][a-z0-9_]*`, at most 64 bytes.
     pub name: String,
-    /// PromQL; empty where endpoints report the value themselves.
+    /// PromQL; empty where endpoints report the value themselves, and where the filter writes the query.
     pub query: String,
+    /// What the value is, where it is one that the filter itself exports; none for the operator's own.
+    pub builtin: Option<Builtin>,
     /// Where endpoints report the value themselves, in their answers.
     pub report: Option<LoadReport>,
     /// How much it counts; 0 shows it without using it. 0..=100, 1 by default.
@@ -195,6 +197,13 @@ pub struct Signal {
     pub port: Option<u16>,
     /// PromQL for when each value was measured, seconds since 1970.
     pub timestamp_query: Option<String>,
+}
+
+/// A signal whose meaning is known, made of what every proxy exports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Builtin {
+    /// The latency of an endpoint as all proxies together measure it, seconds.
+    FleetLatency,
 }
 
 /// Where an endpoint's answers tell its load.

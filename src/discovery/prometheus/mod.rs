@@ -6,6 +6,7 @@
 mod address;
 mod answer;
 mod discovery;
+mod fleet;
 mod mapping;
 mod query;
 
@@ -15,5 +16,6 @@ mod properties;
 pub use address::serving_address;
 pub use answer::{Answer, MAX_BYTES, Sample, Unusable, parse, parse_with};
 pub use discovery::endpoints;
+pub use fleet::fleet_query;
 pub use mapping::{Assignment, EndpointIndex};
 pub use query::{Request, request, request_path};

@@ -122,6 +122,7 @@ fn every_field_is_read() {
         [Signal {
             name: "queue_depth".into(),
             query: "task_queue_depth{job=\"web\"}".into(),
+            builtin: None,
             report: None,
             weight: 1.0,
             learn: false,

@@ -20,7 +20,7 @@ fn endpoint(json: &str, path: &'static str, part: &'static str) -> Case {
 }
 
 /// An upstream beside a Prometheus block.
-fn with_prometheus(more: &str, path: &'static str, part: &'static str) -> Case {
+pub(super) fn with_prometheus(more: &str, path: &'static str, part: &'static str) -> Case {
     let upstream = upstream_with(more);
     (upstream.replacen('{', r#"{"prometheus":{"cluster":"p"},"#, 1), path, part)
 }

@@ -1,6 +1,7 @@
 //! What is accepted, what is refused and how, and that nothing at all makes the reader panic.
 
 mod accepted;
+mod builtin_signals;
 mod malformed;
 mod malformed_upstream;
 #[cfg(not(target_family = "wasm"))]

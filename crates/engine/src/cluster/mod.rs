@@ -4,6 +4,7 @@ pub(crate) mod decision_times;
 mod ejection;
 mod explain;
 mod failings;
+mod fleet_view;
 mod handover;
 mod left_to_envoy;
 mod lifecycle;

@@ -160,6 +160,9 @@ impl Cluster {
             }
             // Only what was answered well out of band is worth a request of a user's; without such probes all is.
             let cleared = |since| probing.as_ref().is_none_or(|probing| probing.went_well(index, since));
+            let told = (index, *identity);
+            let patience =
+                || self.signals.fleet.patience((at, typical), &self.endpoints.readings, told, known, now);
             let due = if stalled {
                 !known.eligible
                     && silence() >= known.health.look_after_s(health)
@@ -193,7 +196,8 @@ impl Cluster {
                 quick && turns >= TURNS_TO_EXPLORE && (still_slow || left_out()) && {
                     let growth = EXPLORE_GROWTH.powi(i32::from(known.exploration.in_vain().min(16)));
                     let growth = growth * certainty(known, typical);
-                    silence() > (pause * growth).min(pause.max(MAX_EXPLORE_PAUSE_S))
+                    let own = (pause * growth).min(pause.max(MAX_EXPLORE_PAUSE_S));
+                    silence() > own * patience()
                 }
             };
             if again && !still_slow {

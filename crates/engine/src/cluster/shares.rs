@@ -25,8 +25,8 @@ const RELATIVE: f64 = 0.25;
 /// The share that a rule leaves of an endpoint's own.
 const DOWN_WEIGHTED: f64 = 0.25;
 /// The least share that signals leave, so that bad data alone starves no endpoint.
-const MIN_SIGNAL_SHARE: f64 = 0.02;
-/// An endpoint's own report may bring it at most so many times its fair part: it may flatter.
+pub(super) const MIN_SIGNAL_SHARE: f64 = 0.02;
+/// An endpoint's own report, or what is said of the others, may bring it at most so many times its fair part.
 const MAX_REPORTED_GAIN: f64 = 2.0;
 /// From this part of its maximum on a signal takes the share away in proportion to what is left: a full endpoint
 /// refuses, whatever the others' queues are and however seldom news come.
@@ -102,6 +102,7 @@ impl Cluster {
                 _ => 0.0,
             };
         }
+        self.spare_slow(now);
         self.hold();
     }
 
@@ -178,7 +179,8 @@ impl Cluster {
         let signal = self.config.signals.get(at);
         let max = signal.and_then(|s| s.max);
         let learnt = self.signals.learnt.get(at).map_or(1.0, LearntWeight::get);
-        let weight = signal.map_or(0.0, |s| s.weight) * learnt;
+        // What the whole fleet has measured is a latency, and no load: it spares by another rule.
+        let weight = signal.filter(|s| s.builtin.is_none()).map_or(0.0, |s| s.weight) * learnt;
         let reported = signal.is_some_and(|s| s.report.is_some());
         let unknown = Scale { weight, max, median: 0.0, mean: 0.0, reported };
         let Some(middle) = values.len().checked_sub(1).map(|last| last / 2) else { return unknown };
@@ -227,7 +229,7 @@ fn left_by_signals(
 /// The cap on factors, given as (weight, factor), below which no endpoint's part of Σ weight · factor is more than
 /// [`MAX_REPORTED_GAIN`] times its part of Σ weight. Newton's method on a concave function: it falls to the root in a few
 /// steps. Where half of the weights is capped, none of them can be too much.
-fn cap(left: &[(f64, f64)]) -> f64 {
+pub(super) fn cap(left: &[(f64, f64)]) -> f64 {
     let mut most = f64::INFINITY;
     for _ in 0..32 {
         let (mut weights, mut below) = (0.0, 0.0);

@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use super::fleet_view::FleetView;
 use crate::estimate::LearntWeight;
 use crate::settings;
 use crate::time::Time;
@@ -17,6 +18,8 @@ pub(super) struct Signals {
     pub least: usize,
     /// By signal: what its answers have taught of it.
     pub learnt: Vec<LearntWeight>,
+    /// What other proxies have measured.
+    pub fleet: FleetView,
 }
 
 impl Signals {
@@ -30,6 +33,7 @@ impl Signals {
             poll_s: poll_interval.map_or(USUAL_POLL_S, |interval| interval.as_secs_f64()),
             least: least.unwrap_or(0),
             learnt: vec![LearntWeight::default(); config.signals.len()],
+            fleet: FleetView::of(&config.signals),
         }
     }
 
@@ -53,7 +57,7 @@ mod tests {
 
     #[test]
     fn a_lost_poll_changes_nothing() {
-        let signals = Signals { poll_s: 2.0, least: 0, learnt: Vec::new() };
+        let signals = Signals { poll_s: 2.0, least: 0, learnt: Vec::new(), fleet: FleetView::default() };
         assert!(signals.fresh_s() > 2.0 * 2.0, "one lost");
         assert!(signals.fresh_s() < 3.0 * 2.0, "two lost");
     }

@@ -5,7 +5,7 @@ use core::ops::Deref;
 use crate::ablation::{Ablation, Part};
 use crate::endpoint::EndpointState;
 use crate::endpoint::{PeerReport, PeerState};
-use crate::estimate::{Blend, ErrorRatio, InFlightReport, Queueing};
+use crate::estimate::{Blend, ErrorRatio, InFlightReport, Queueing, freshness};
 use crate::health::{Evidence, GoodRun};
 use crate::time::Time;
 
@@ -108,6 +108,14 @@ impl<'a> EndpointView<'a> {
             Some(heard) if heard.has_latency() => self.blended(heard.latency(self.told)),
             _ => self.latency.centre(),
         }
+    }
+
+    /// The samples of all workers that it rests on, as far as they are fresh.
+    pub fn fresh_samples(&self, now: Time) -> f64 {
+        let mut all = self.heard.map_or_else(Blend::default, |heard| heard.latency(self.told));
+        all.add(self.latency.parts());
+        let (_, samples, newest) = all.parts();
+        f64::from(samples) * freshness(newest, now)
     }
 
     fn blended(&self, mut others: Blend) -> Option<(f64, f64)> {

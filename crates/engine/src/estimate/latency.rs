@@ -68,7 +68,7 @@ impl Latency {
         let x = seconds.clamp(MIN_S, MAX_S).ln() as f32;
         // Old evidence fades, or the first answer after a silence would pass it off as fresh.
         if ablation.has(Part::Fade) {
-            self.samples *= (-now.seconds_since(self.updated) / MEMORY_S).exp() as f32;
+            self.samples *= freshness(self.updated, now) as f32;
         }
         let since = self.since();
         self.updated = now;
@@ -163,6 +163,11 @@ impl Latency {
     pub fn parts(&self) -> (f32, f32, Time) {
         (self.centre, self.samples, self.updated)
     }
+}
+
+/// What samples of which the last came at `updated` still weigh at `now`.
+pub fn freshness(updated: Time, now: Time) -> f64 {
+    (-now.seconds_since(updated) / MEMORY_S).exp()
 }
 
 /// From `earlier` to `now`, rounded up, so that what is counted back from `now` is never later than it was.

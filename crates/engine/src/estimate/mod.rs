@@ -19,7 +19,7 @@ pub use background::BaselineErrors;
 pub use errors::{ErrorRatio, Failing};
 pub use held::{Epochs, Held};
 pub use in_flight::{InFlight, InFlightReport};
-pub use latency::{Blend, Latency};
+pub use latency::{Blend, Latency, freshness};
 pub use noise::{Noise, Rows};
 pub use peak_ewma::PeakEwma;
 pub use queueing::{Queueing, Slots};

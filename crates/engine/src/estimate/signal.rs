@@ -4,6 +4,8 @@ use crate::time::Time;
 
 /// A value that rests longer than this tells nothing about how often there are news, seconds.
 const MAX_NEWS_S: f64 = 30.0;
+/// Larger values count as this one: with it and with the least of the others can be reckoned without an overflow.
+const MAX_VALUE: f64 = 1e100;
 /// Weight of a longer time between changes.
 const NEWS_STEP: f32 = 0.25;
 
@@ -24,6 +26,7 @@ impl Reading {
         if !sample.is_finite() || at <= self.at {
             return;
         }
+        let sample = sample.clamp(-MAX_VALUE, MAX_VALUE);
         let fresh = self.at == Time::ZERO || at.seconds_since(self.at) > memory_s;
         self.value = if fresh { sample } else { self.value + smoothing * (sample - self.value) };
         if fresh || sample != self.latest {
@@ -98,6 +101,15 @@ mod tests {
         assert_eq!(reading.burden(), 20.0);
         reading.observe(5.0, s(4), 0.5, 15.0);
         assert_eq!(reading.burden(), 10.0);
+    }
+
+    #[test]
+    fn a_value_stays_a_number() {
+        let mut reading = Reading::default();
+        for (second, sample) in [-1e308, 1e308, 1e308, -1e308, f64::MAX, f64::MIN].into_iter().enumerate() {
+            reading.observe(sample, s(1 + second as u64), 1.0, 15.0);
+            assert!(reading.burden().is_finite() && (reading.burden() * 1e100).is_finite(), "{reading:?}");
+        }
     }
 
     #[test]
