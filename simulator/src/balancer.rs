@@ -108,6 +108,14 @@ pub trait LoadBalancer {
         Wish::default()
     }
 
+    /// A request of the balancer's own that is to be sent by `worker` now, if there is one.
+    fn own(&mut self, _worker: usize, _now: Time) -> Option<Sent> {
+        None
+    }
+
+    /// Such a request ended.
+    fn own_ended(&mut self, _sent: &Sent, _reply: &Reply, _now: Time) {}
+
     /// An endpoint answered a probe of `worker`.
     fn probed(&mut self, _worker: usize, _endpoint: usize, _in_flight: u32, _latency: f64, _now: Time) {}
 }

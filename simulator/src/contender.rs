@@ -1,9 +1,11 @@
 //! The balancers that can be compared, by name.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use engine::ablation::{Ablation, Part};
 use engine::rng::Rng;
+use engine::settings::Probe;
 use engine::time::Time;
 
 use crate::balancer::LoadBalancer;
@@ -20,6 +22,8 @@ use crate::scenario::Scenario;
 pub enum Contender {
     /// evenkeel with one of its policies, the adaptive one made of these terms.
     Ours(engine::settings::Policy, Ablation),
+    /// The adaptive policy with probes out of band, so many seconds apart.
+    Probing(f64),
     /// Envoy with one of its policies; with outlier detection or without.
     Envoy(Kind, bool),
     /// Linkerd's peak EWMA.
@@ -39,6 +43,7 @@ pub fn all() -> Vec<(&'static str, Contender)> {
     let ours = |policy| Contender::Ours(policy, Ablation::ALL);
     vec![
         (WHOLE, ours(engine::settings::Policy::Adaptive)),
+        ("adaptive+probe", Contender::Probing(5.0)),
         ("ours-least_request", ours(engine::settings::Policy::LeastRequest)),
         ("ours-round_robin", ours(engine::settings::Policy::RoundRobin)),
         ("ours-peak_ewma", ours(engine::settings::Policy::PeakEwma)),
@@ -144,7 +149,14 @@ impl Contender {
     pub fn proxies(&self, scenario: &Scenario, now: Time, rng: &mut Rng) -> Vec<Box<dyn LoadBalancer>> {
         match self {
             Contender::Ours(policy, terms) => {
-                let common = Rc::new(ours::Common::new(scenario, policy, *terms));
+                let common = Rc::new(ours::Common::new(scenario, policy, *terms, None));
+                each(scenario, rng, |seed| ours::Proxy::new(scenario, Rc::clone(&common), now, seed))
+            }
+            Contender::Probing(interval_s) => {
+                let interval = Duration::from_secs_f64(*interval_s);
+                let probe = Probe { path: "/".into(), authority: None, interval, timeout: interval };
+                let policy = &engine::settings::Policy::Adaptive;
+                let common = Rc::new(ours::Common::new(scenario, policy, Ablation::ALL, Some(probe)));
                 each(scenario, rng, |seed| ours::Proxy::new(scenario, Rc::clone(&common), now, seed))
             }
             Contender::Envoy(kind, outlier) => {

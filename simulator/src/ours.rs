@@ -8,7 +8,7 @@ use engine::ablation::Ablation;
 use engine::endpoint::Spec;
 use engine::policy::Request;
 use engine::rng::{self, Rng};
-use engine::settings::Policy;
+use engine::settings::{Policy, Probe};
 use engine::time::Time;
 use engine::{Balancer, Decision};
 use serde_json::json;
@@ -31,10 +31,11 @@ impl Common {
     ///
     /// # Panics
     /// If the product refuses the configuration.
-    pub fn new(scenario: &Scenario, policy: &Policy, terms: Ablation) -> Common {
+    pub fn new(scenario: &Scenario, policy: &Policy, terms: Ablation, probe: Option<Probe>) -> Common {
         let address = |e: usize| SocketAddr::from((Ipv4Addr::from(0x0A00_0001 + e as u32), 8080)).to_string();
         let addresses: Vec<String> = (0..scenario.endpoints).map(address).collect();
-        let config = configuration(scenario, policy, &addresses);
+        let mut config = configuration(scenario, policy, &addresses);
+        config.upstreams.iter_mut().for_each(|upstream| upstream.health.probe = probe.clone());
         let fixed = config.upstreams.iter().flat_map(|u| &u.endpoints.fixed);
         let specs = fixed.map(Spec::from).collect();
         let hashes = addresses.iter().map(|a| rng::hash(a.as_bytes())).collect();
@@ -167,6 +168,18 @@ impl LoadBalancer for Proxy {
         if worker == 0 {
             engine.scale_replicas(now);
         }
+    }
+
+    fn own(&mut self, worker: usize, now: Time) -> Option<Sent> {
+        let (engine, _) = &mut self.workers[worker];
+        let ticket = engine.take_probe(0, now)?;
+        let endpoint = self.endpoints[ticket.endpoint.index as usize];
+        Some(Sent { worker, endpoint, started: now, ticket: Some(ticket), second: None })
+    }
+
+    fn own_ended(&mut self, sent: &Sent, reply: &Reply, now: Time) {
+        let (engine, _) = &mut self.workers[sent.worker];
+        sent.ticket.iter().for_each(|ticket| engine.record_probe(ticket, reply.outcome, now));
     }
 
     fn wish(&self) -> Wish {

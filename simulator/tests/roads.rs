@@ -147,3 +147,35 @@ fn rare_errors_of_unequal_endpoints_cost_nothing() {
     // Two failures in a row happen to the large one in one of a few runs.
     assert!(lost.len() <= 3, "{} of 48: {lost:?}", lost.len());
 }
+
+/// Many proxies that ask each endpoint once a second: each has to find out by itself what becomes slow, and what each sends meanwhile
+/// adds up at the slow ones.
+#[test]
+fn probes_out_of_band_spare_a_mesh_what_users_would_find_out() {
+    let slow = |endpoint| Change { at: 10.0, endpoint, what: What::Slow(16.0) };
+    let mesh = Scenario {
+        proxies: 20,
+        workers: 1,
+        rate: 400.0,
+        length: 30.0,
+        changes: vec![slow(0), slow(1)],
+        ..few(20, 4, 0.0)
+    };
+    let whole = (5.0, 30.0);
+    let mut failed = [0, 0];
+    for seed in 1..=3 {
+        let (alone, probing) = (run(&mesh, "adaptive", seed), run(&mesh, "adaptive+probe", seed));
+        failed[0] += alone.failed(whole);
+        failed[1] += probing.failed(whole);
+        let (p99, best) = (probing.latency(0.99, whole), run(&mesh, "oracle", seed).latency(0.99, whole));
+        assert!(p99 < 150.0, "{seed}: {p99} ms, the oracle {best} ms");
+    }
+    assert!(4 * failed[1] <= failed[0], "{failed:?} failed without probes and with");
+    let well = Scenario { changes: Vec::new(), ..mesh };
+    for seed in 1..=2 {
+        let shares = run(&well, "adaptive+probe", seed).shares(whole);
+        let (sum, squares) = (shares.iter().sum::<f64>(), shares.iter().map(|s| s * s).sum::<f64>());
+        let jain = sum * sum / (20.0 * squares);
+        assert!(jain > 0.98, "{seed}: Jain's index {jain}");
+    }
+}

@@ -61,7 +61,7 @@ fn live<W: World>(
         let now = world.now();
         world.tick(plugin);
         for call in world.calls() {
-            if !is_over(now) && known.insert(call.token) {
+            if known.insert(call.token) {
                 *seen.probes.entry(probed(&call)).or_default() += 1;
                 waiting.push((now + probe(&probed(&call)).1 * 1_000_000, call));
             }
@@ -150,7 +150,7 @@ fn a_slow_endpoint_that_probes_find_slow_gets_no_request_to_find_out(mut world: 
     let mut explored = |upstream, late| {
         let plugin = probing(&mut world, 5, upstream);
         live(&mut world, plugin, (5.0, 100.0), good, well);
-        live(&mut world, plugin, (5.0, 100.0), slow, |to| (Some(200), but_the_first(late, to, 10)));
+        live(&mut world, plugin, (15.0, 100.0), slow, |to| (Some(200), but_the_first(late, to, 10)));
         live(&mut world, plugin, (60.0, 100.0), slow, |to| (Some(200), but_the_first(late, to, 10)))
             .requests(0)
     };

@@ -22,6 +22,7 @@ pub(super) enum Event {
     Reply { request: u32, generation: u32, reply: Reply },
     Opened { request: u32, generation: u32, reply: Reply },
     Tick { worker: usize },
+    GiveUp { request: u32, generation: u32 },
     Change { index: usize },
     Scale,
     Start { endpoint: usize },

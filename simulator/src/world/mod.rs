@@ -27,6 +27,9 @@ use traffic::{Arrival, Traffic};
 const START: Time = Time(1_000_000_000_000);
 /// How long a refusal, a fast error and the acceptance of a task take, seconds.
 const AT_ONCE_S: f64 = 0.001;
+/// The work of a request of the balancer's own, in users' requests, and how long it waits, seconds.
+const OWN_WORK: f64 = 0.1;
+const OWN_TIMEOUT_S: f64 = 1.0;
 /// How long after the last arrival the rest may take, seconds.
 const DRAIN_S: f64 = 30.0;
 
@@ -46,6 +49,8 @@ struct Request {
     retries_left: u32,
     long: Option<Long>,
     opened: bool,
+    /// It is the balancer's, not a user's.
+    own: bool,
 }
 
 struct World<'a> {
@@ -170,8 +175,15 @@ impl<'a> World<'a> {
             retries_left: self.scenario.retries,
             long: arrival.long,
             opened: false,
+            own: false,
         };
-        let id = match self.vacant.pop() {
+        let id = self.enter(request);
+        self.open += usize::from(arrival.long.is_none());
+        self.send(id, |balancer, sent, moment| balancer.send(sent.worker, moment));
+    }
+
+    fn enter(&mut self, request: Request) -> u32 {
+        match self.vacant.pop() {
             Some(id) => {
                 let generation = self.requests[id as usize].generation;
                 self.requests[id as usize] = Request { generation, ..request };
@@ -181,9 +193,32 @@ impl<'a> World<'a> {
                 self.requests.push(request);
                 (self.requests.len() - 1) as u32
             }
+        }
+    }
+
+    /// A request of the balancer's own, cheaper than users' requests; it is in no statistics.
+    fn send_own(&mut self, proxy: usize, sent: Sent) {
+        let request = Request {
+            sent,
+            began: self.now,
+            proxy,
+            generation: 0,
+            live: true,
+            demand: OWN_WORK * self.scenario.mean_work(),
+            coin: rng::mix(self.order),
+            retries_left: 0,
+            long: None,
+            opened: false,
+            own: true,
         };
-        self.open += usize::from(arrival.long.is_none());
-        self.send(id, |balancer, sent, moment| balancer.send(sent.worker, moment));
+        let id = self.enter(request);
+        let request = &mut self.requests[id as usize];
+        request.generation += 1;
+        let (generation, endpoint) = (request.generation, sent.endpoint);
+        let work = Work { request: id, generation, demand: request.demand, ..Work::NONE };
+        self.servers[endpoint].coming += 1;
+        self.go(endpoint, Outbound::Request { endpoint, work });
+        self.at(self.now.after_secs(OWN_TIMEOUT_S), Event::GiveUp { request: id, generation });
     }
 
     fn send(&mut self, id: u32, choose: impl FnOnce(&mut dyn LoadBalancer, &Sent, Moment<'_>) -> Sent) {
@@ -276,6 +311,12 @@ impl<'a> World<'a> {
             return;
         }
         let balancer = &mut self.balancers[request.proxy];
+        if request.own {
+            balancer.own_ended(&request.sent, &reply, self.now);
+            request.live = false;
+            self.vacant.push(id);
+            return;
+        }
         if request.opened {
             balancer.closed(&request.sent, &reply, self.now);
         } else {
@@ -317,7 +358,13 @@ impl<'a> World<'a> {
             Event::Tick { worker } => {
                 let (proxy, place) = (worker / self.scenario.workers, worker % self.scenario.workers);
                 self.balancers[proxy].tick(place, self.now);
+                while let Some(sent) = self.balancers[proxy].own(place, self.now) {
+                    self.send_own(proxy, sent);
+                }
                 self.at(self.now.after_secs(self.scenario.tick()), Event::Tick { worker });
+            }
+            Event::GiveUp { request, generation } => {
+                self.end(request, generation, Reply::bare(Outcome::Failed(Failure::Timeout)));
             }
             Event::Change { index } => self.change(index),
             Event::Scale => self.scale(),

@@ -32,6 +32,9 @@ impl World<'_> {
         if let Some(long) = self.requests[work.request as usize].long {
             return self.serve_long(endpoint, &work, long);
         }
+        if self.scenario.asynchronous.is_some() && self.requests[work.request as usize].own {
+            return self.reply_at_once(endpoint, &work, Outcome::Good);
+        }
         if let Some(longest) = self.scenario.asynchronous {
             if self.servers[endpoint].queue.len() >= longest {
                 return self.reply_at_once(endpoint, &work, Outcome::Failed(Failure::Status5xx));

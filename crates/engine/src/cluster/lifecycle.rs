@@ -149,6 +149,9 @@ impl Cluster {
         if outcome == Outcome::Good || outcome == Outcome::Undecided {
             let well = seconds <= GOOD_MULTIPLE * typical + NOISE_S;
             member.exploration.answer(well);
+            if well && let Some(probing) = &mut self.ejection.probing {
+                probing.is_well(endpoint.index);
+            }
         }
         if matches!(outcome, Outcome::Good | Outcome::Undecided)
             || matches!(outcome, Outcome::Failed(failure) if failure.is_response())

@@ -23,18 +23,24 @@ const REFERENCES: usize = 32;
 const ENOUGH_REFERENCES: usize = 3;
 /// Until then they are asked for so much more often.
 const REFERENCES_SOONER: f64 = 10.0;
+/// There are no more probes than users' requests, but for so many that were saved up: a proxy of many asks each of many
+/// endpoints seldom, and would ask all of them out of band.
+const MAX_SAVED: u32 = 32;
 /// An endpoint that is about to be taken out or let in is asked this often, seconds, if not more often anyway.
 const VERIFY_S: f64 = 1.0;
+/// An estimate from fewer samples of users' requests than this, half of what it can rest on, gives way to what a probe found: what
+/// waits in a queue says little of the endpoint, and more of a probe than of a request.
+const FEW_SAMPLES: f64 = 8.0;
 /// What was found holds for so many intervals.
 const HOLDS_INTERVALS: f64 = 2.0;
 
 /// How the latest probe of an endpoint went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum ProbeResult {
     /// A good answer in the usual time, or nothing to compare it with.
     Quick,
-    /// A good answer, late.
-    Slow,
+    /// A good answer, so many times later than usual.
+    Slow(f32),
     /// A failure.
     Failed,
 }
@@ -47,19 +53,23 @@ struct Record {
     sent: Time,
     /// Whether it has not ended.
     under_way: bool,
+    /// Whether nothing was wrong with the endpoint when it was sent, so that others may be compared with it.
+    plain: bool,
     /// How the latest that ended went, and when that one was sent.
-    verdict: Option<(Verdict, Time)>,
-    /// Probes alone found the endpoint slow.
-    found_slow: bool,
+    verdict: Option<(ProbeResult, Time)>,
 }
 
-/// Why an endpoint is to be probed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why an endpoint is to be probed, in rising order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Urgency {
+    /// It is silent.
+    Silent,
+    /// Others are compared with it.
+    Compare,
+    /// It is out, slow or late.
+    Look,
     /// It is about to be taken out or let in.
     Verify,
-    /// It is out, slow or silent, or is compared with.
-    Look,
 }
 
 /// The probes of one cluster.
@@ -73,8 +83,11 @@ pub(super) struct OutOfBand {
     replaced: usize,
     /// When an endpoint in traffic was last asked to compare others with.
     compared: Time,
-    /// What is due, the longest waiting last.
-    due: Vec<(core::cmp::Reverse<Time>, EndpointRef)>,
+    /// What is due: the most urgent last, of these the longest waiting.
+    due: Vec<(Urgency, core::cmp::Reverse<Time>, EndpointRef)>,
+    /// How many probes may be sent, and this worker's requests that this was reckoned from.
+    saved: u32,
+    requests: u32,
 }
 
 impl OutOfBand {
@@ -89,6 +102,8 @@ impl OutOfBand {
             replaced: 0,
             compared: Time::ZERO,
             due: Vec::new(),
+            saved: MAX_SAVED,
+            requests: 0,
         }))
     }
 
@@ -97,10 +112,12 @@ impl OutOfBand {
         self.interval_s
     }
 
-    /// The schedule is made anew.
-    pub fn begin(&mut self, now: Time) {
+    /// The schedule is made anew, after so many requests of users.
+    pub fn begin(&mut self, requests: u32, now: Time) {
+        let more = requests.wrapping_sub(core::mem::replace(&mut self.requests, requests));
+        self.saved = self.saved.saturating_add(more).min(MAX_SAVED);
         self.due.clear();
-        let kept_s = HOLDS_INTERVALS * self.interval_s + self.timeout_s;
+        let kept_s = self.holds_s();
         self.records.retain(|_, record| now.seconds_since(record.sent) <= kept_s);
     }
 
@@ -108,7 +125,7 @@ impl OutOfBand {
     pub fn want(&mut self, endpoint: EndpointRef, urgency: Urgency, now: Time) {
         let pause_s = match urgency {
             Urgency::Verify => self.interval_s.min(VERIFY_S),
-            Urgency::Look => self.interval_s,
+            Urgency::Silent | Urgency::Compare | Urgency::Look => self.interval_s,
         };
         let sent = match self.records.get(&endpoint.index).filter(|record| record.endpoint == endpoint) {
             // An answer that never came is not waited for.
@@ -119,7 +136,7 @@ impl OutOfBand {
             Some(record) => record.sent,
             None => Time::ZERO,
         };
-        self.due.push((core::cmp::Reverse(sent), endpoint));
+        self.due.push((urgency, core::cmp::Reverse(sent), endpoint));
     }
 
     /// Whether an endpoint in traffic is to be asked, to compare those with that are looked at.
@@ -132,23 +149,25 @@ impl OutOfBand {
     /// That is this one.
     pub fn compare_with(&mut self, endpoint: EndpointRef, now: Time) {
         self.compared = now;
-        self.want(endpoint, Urgency::Look, now);
+        self.want(endpoint, Urgency::Compare, now);
     }
 
     /// The schedule is complete.
     pub fn end(&mut self) {
-        order::sort_by(&mut self.due, |one, other| (one.0, one.1.index) < (other.0, other.1.index));
+        let rank = |of: &(Urgency, core::cmp::Reverse<Time>, EndpointRef)| (of.0, of.1, of.2.index);
+        order::sort_by(&mut self.due, |one, other| rank(one) < rank(other));
     }
 
     fn take(&mut self, now: Time) -> Option<EndpointRef> {
-        let (_, endpoint) = self.due.pop()?;
+        let (urgency, _, endpoint) = if self.saved > 0 { self.due.pop()? } else { return None };
+        self.saved -= 1;
         let before = self.records.get(&endpoint.index).filter(|record| record.endpoint == endpoint);
         let record = Record {
             endpoint,
             sent: now,
             under_way: true,
+            plain: urgency < Urgency::Look,
             verdict: before.and_then(|record| record.verdict),
-            found_slow: before.is_some_and(|record| record.found_slow),
         };
         self.records.insert(endpoint.index, record);
         Some(endpoint)
@@ -156,15 +175,20 @@ impl OutOfBand {
 
     /// Whether the latest probe of the endpoint at `index` was sent after `since` and was answered well.
     pub fn went_well(&self, index: u32, since: Time) -> bool {
-        self.verdict(index).is_some_and(|(verdict, sent)| verdict != Verdict::Failed && sent > since)
+        self.verdict(index).is_some_and(|(verdict, sent)| verdict != ProbeResult::Failed && sent > since)
     }
 
-    /// The same, and in the usual time.
-    pub fn was_quick(&self, index: u32) -> bool {
-        self.verdict(index).is_some_and(|(verdict, _)| verdict == Verdict::Quick)
+    /// The same, and in the usual time, or at most a quarter as late as an endpoint should be that takes so many times the typical time: one
+    /// that is as slow as is known need not be looked at.
+    pub fn was_quicker(&self, index: u32, known: f64) -> bool {
+        match self.verdict(index) {
+            Some((ProbeResult::Quick, _)) => true,
+            Some((ProbeResult::Slow(times), _)) => GOOD_MULTIPLE * GOOD_MULTIPLE * f64::from(times) <= known,
+            Some((ProbeResult::Failed, _)) | None => false,
+        }
     }
 
-    fn verdict(&self, index: u32) -> Option<(Verdict, Time)> {
+    fn verdict(&self, index: u32) -> Option<(ProbeResult, Time)> {
         self.records.get(&index)?.verdict
     }
 
@@ -173,21 +197,47 @@ impl OutOfBand {
         let others = self.records.iter().filter(|(at, _)| **at != index);
         let (mut well, mut failed) = (0, 0);
         for (verdict, _) in others.filter_map(|(_, record)| record.verdict) {
-            let count = if verdict == Verdict::Failed { &mut failed } else { &mut well };
+            let count = if verdict == ProbeResult::Failed { &mut failed } else { &mut well };
             *count += 1;
         }
         well > 0 && well >= failed
     }
 
-    /// How many times longer a probe took than usual; none without enough to compare it with.
-    fn times_usual(&self, seconds: f64) -> Option<f64> {
-        if self.references.len() < ENOUGH_REFERENCES {
-            return None;
-        }
+    /// What an answer after so many seconds means, beside those of endpoints in traffic: late is what takes more than twice as long as
+    /// three in four of them.
+    fn judge(&self, seconds: f64) -> ProbeResult {
         let mut sorted = self.references.clone();
         order::sort_by(&mut sorted, |one, other| one < other);
-        let usual = sorted.get(sorted.len() / 2).copied().map_or(0.0, f64::from);
-        Some((seconds + NOISE_S) / (usual + NOISE_S))
+        let at =
+            |part: f64| sorted.get((sorted.len() as f64 * part) as usize).copied().map_or(0.0, f64::from);
+        if sorted.len() < ENOUGH_REFERENCES || seconds <= GOOD_MULTIPLE * at(0.75) + NOISE_S {
+            return ProbeResult::Quick;
+        }
+        ProbeResult::Slow(((seconds + NOISE_S) / (at(0.5) + NOISE_S)) as f32)
+    }
+
+    /// How many times slower than the others the latest probe found the endpoint at `index`, where users' requests tell little: from
+    /// so many `samples`; 0 if it did not, or long ago.
+    pub fn times_slower(&self, index: u32, samples: f64, now: Time) -> f64 {
+        match self.verdict(index) {
+            Some((ProbeResult::Slow(times), sent))
+                if samples < FEW_SAMPLES && now.seconds_since(sent) <= self.holds_s() =>
+            {
+                times.into()
+            }
+            _ => 0.0,
+        }
+    }
+
+    /// A user's request was answered in the usual time, which says more.
+    pub fn is_well(&mut self, index: u32) {
+        if let Some(record) = self.records.get_mut(&index) {
+            record.verdict = record.verdict.filter(|(verdict, _)| !matches!(verdict, ProbeResult::Slow(_)));
+        }
+    }
+
+    fn holds_s(&self) -> f64 {
+        HOLDS_INTERVALS * self.interval_s + self.timeout_s
     }
 
     fn refer_to(&mut self, seconds: f64) {
@@ -236,7 +286,6 @@ impl Cluster {
         let failure = if let Outcome::Failed(failure) = outcome { Some(failure) } else { None };
         self.stats.totals.out_of_band.failed += u64::from(failure.is_some());
         let typical = self.typical_beside(endpoint.index);
-        let rows = self.queueing.noise.rows();
         let Some(probing) = self.ejection.probing.as_mut() else { return };
         let known = probing.records.get(&endpoint.index).copied().filter(|known| known.endpoint == endpoint);
         let Some(mut record) = known.filter(|_| self.endpoints.set.is_current(endpoint)) else { return };
@@ -246,34 +295,14 @@ impl Cluster {
             return;
         }
         let Some(member) = self.endpoints.states.get_mut(endpoint.index as usize) else { return };
-        let (expected, quiet_since) = {
-            let known = self.endpoints.peers.of(endpoint.index, member);
-            (f64::from(known.expected), known.quiet_since())
-        };
         let seconds = now.seconds_since(started);
-        let times = probing.times_usual(seconds);
-        let verdict = match times {
-            _ if failure.is_some() => Verdict::Failed,
-            Some(times) if times > GOOD_MULTIPLE => Verdict::Slow,
-            _ => Verdict::Quick,
-        };
-        let is_usual = expected <= GOOD_MULTIPLE * typical + NOISE_S;
-        if verdict != Verdict::Failed && member.eligible && is_usual && !record.found_slow {
+        let verdict = if failure.is_some() { ProbeResult::Failed } else { probing.judge(seconds) };
+        let is_usual = f64::from(member.expected) <= GOOD_MULTIPLE * typical + NOISE_S;
+        if verdict != ProbeResult::Failed && record.plain && member.eligible && is_usual {
             probing.refer_to(seconds);
         }
-        // Users' requests know better, as far as there are any.
-        let is_silent = now.seconds_since(quiet_since) >= probing.interval_s;
-        if let (Some(times), true) = (times, is_silent && verdict != Verdict::Failed) {
-            record.found_slow |= verdict == Verdict::Slow && is_usual;
-            if record.found_slow {
-                // No probe makes an endpoint look quicker than the others.
-                let like = (typical + NOISE_S) * times.max(1.0) - NOISE_S;
-                member.latency.observe_weighed((like, 1.0), started, now, rows, &self.ablation);
-                record.found_slow = verdict == Verdict::Slow || !is_usual;
-            }
-        }
         record.verdict = Some((verdict, started));
-        let counts = verdict == Verdict::Failed
+        let counts = verdict == ProbeResult::Failed
             && matches!(member.health.state(), State::Healthy | State::Suspect)
             && probing.others_go_well(endpoint.index);
         probing.records.insert(endpoint.index, record);

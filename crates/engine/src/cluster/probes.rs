@@ -79,7 +79,8 @@ impl Cluster {
     pub(super) fn schedule(&mut self, shard: ProbeShard, now: Time) {
         self.subsets.versions.iter_mut().for_each(|version| version.pending_probes.clear());
         let rate = self.traffic.rate * f64::from(shard.workers);
-        self.ejection.probing.iter_mut().for_each(|probing| probing.begin(now));
+        let requests = self.traffic.requests;
+        self.ejection.probing.iter_mut().for_each(|probing| probing.begin(requests, now));
         for at in 0..self.subsets.list.len() {
             self.schedule_subset(at, rate, shard, now);
         }
@@ -140,13 +141,17 @@ impl Cluster {
             if let Some(probing) = probing.as_deref_mut()
                 && let Some(endpoint) = self.endpoints.set.reference(index)
             {
-                let looked_at = state != State::Healthy || (explores && still_slow);
+                let late = || {
+                    f64::from(known.silent(&self.queueing, now)) > GOOD_MULTIPLE * f64::from(known.expected)
+                };
+                let looked_at = state != State::Healthy || (explores && (still_slow || late()));
                 let silent = || silence() >= probing.interval_s() && shard.holds(*identity);
                 match state {
                     State::Suspect | State::Recovering if on_duty => {
                         probing.want(endpoint, Urgency::Verify, now)
                     }
-                    _ if (looked_at && on_duty) || silent() => probing.want(endpoint, Urgency::Look, now),
+                    _ if looked_at && on_duty => probing.want(endpoint, Urgency::Look, now),
+                    _ if silent() => probing.want(endpoint, Urgency::Silent, now),
                     _ if compares && known.eligible && !still_slow => {
                         // Any of them.
                         let drawn = (rng::mix(*identity ^ now.0), endpoint);
@@ -190,7 +195,7 @@ impl Cluster {
                 let left_out = || turns * f64::from(1.0 - known.turn.held) >= TURNS_LEFT_OUT;
                 let quick = match &probing {
                     Some(probing) if ruled_out => probing.went_well(index, Time::ZERO),
-                    Some(probing) => probing.was_quick(index),
+                    Some(probing) => probing.was_quicker(index, f64::from(known.expected) / typical),
                     None => true,
                 };
                 quick && turns >= TURNS_TO_EXPLORE && (still_slow || left_out()) && {
