@@ -28,6 +28,7 @@ const EXPLAINED_WHOLE: &[&str] = &[
     "policy/pool.rs",
     "cluster/ejection.rs",
     "cluster/fleet_view.rs",
+    "cluster/out_of_band.rs",
     "cluster/overflow.rs",
     "cluster/probes.rs",
     "cluster/shares.rs",

@@ -79,7 +79,7 @@ impl Cluster {
         let spread = f64::from(self.queueing.noise.spread());
         let Some(member) = self.endpoints.states.get_mut(index as usize) else { return State::Healthy };
         let known = self.endpoints.peers.of(index, member);
-        let mut expected = if measured {
+        let expected = if measured {
             known.expected_cost(typical, spread, errors, &self.ablation)
         } else {
             // Beside what is only assumed, the first to answer would look like the only quick one.
@@ -87,14 +87,9 @@ impl Cluster {
         };
         let stalled = is_stalled(&known, stall_timeout, now)
             || self.endpoints.open_requests.stand_still(index, &known, now);
-        if let Some(probing) = &self.ejection.probing {
-            // What probes find slower is, until a user's request is answered in the usual time.
-            let samples = known.centre().map_or(0.0, |(_, samples)| samples);
-            let found = typical * probing.times_slower(index, samples, now);
-            expected = expected.max(found as f32);
-        }
         let good = if stalled || !member.health.untroubled() { known.good() } else { GoodRun::default() };
-        member.expected = expected;
+        let found = self.ejection.probing.as_ref().map(|probing| probing.found_slow(index, &known, now));
+        member.expected = found.map_or(expected, |times| expected.max((typical * times) as f32));
         member.health.set_stalled(stalled);
         member.assess(good, now, &self.config.health, beside)
     }

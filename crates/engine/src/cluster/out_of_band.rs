@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 
 use super::{Cluster, GOOD_MULTIPLE};
 use crate::decision::RequestHandle;
-use crate::endpoint::{EndpointRef, NOISE_S};
+use crate::endpoint::{EndpointRef, EndpointView, NOISE_S};
 use crate::health::{FailureEvent, State};
 use crate::order;
 use crate::outcome::{Failure, Outcome};
@@ -173,18 +173,19 @@ impl OutOfBand {
         Some(endpoint)
     }
 
-    /// Whether the latest probe of the endpoint at `index` was sent after `since` and was answered well.
-    pub fn went_well(&self, index: u32, since: Time) -> bool {
-        self.verdict(index).is_some_and(|(verdict, sent)| verdict != ProbeResult::Failed && sent > since)
-    }
-
-    /// The same, and in the usual time, or at most a quarter as late as an endpoint should be that takes so many times the typical time: one
-    /// that is as slow as is known need not be looked at.
-    pub fn was_quicker(&self, index: u32, known: f64) -> bool {
-        match self.verdict(index) {
-            Some((ProbeResult::Quick, _)) => true,
-            Some((ProbeResult::Slow(times), _)) => GOOD_MULTIPLE * GOOD_MULTIPLE * f64::from(times) <= known,
-            Some((ProbeResult::Failed, _)) | None => false,
+    /// Whether a request of a user's may look after the endpoint at `index`: only what was answered well out of band is worth it.
+    #[inline(never)]
+    pub fn clears(&self, index: u32, known: &EndpointView<'_>, ruled_out: bool, typical: f64) -> bool {
+        let Some((result, sent)) = self.verdict(index) else { return false };
+        match (known.health.state(), result) {
+            (_, ProbeResult::Failed) => false,
+            (State::Stalled, _) => sent > known.quiet_since(),
+            (State::Healthy, ProbeResult::Slow(times)) if !ruled_out => {
+                // One that is as slow as is known need not be looked at.
+                GOOD_MULTIPLE * GOOD_MULTIPLE * f64::from(times) <= f64::from(known.expected) / typical
+            }
+            (State::Healthy, _) => true,
+            _ => sent > known.health.last_failure(),
         }
     }
 
@@ -216,9 +217,11 @@ impl OutOfBand {
         ProbeResult::Slow(((seconds + NOISE_S) / (at(0.5) + NOISE_S)) as f32)
     }
 
-    /// How many times slower than the others the latest probe found the endpoint at `index`, where users' requests tell little: from
-    /// so many `samples`; 0 if it did not, or long ago.
-    pub fn times_slower(&self, index: u32, samples: f64, now: Time) -> f64 {
+    /// How many times slower than the others the latest probe found the endpoint at `index`, where users' requests tell little; 0
+    /// if it did not, or long ago.
+    #[inline(never)]
+    pub fn found_slow(&self, index: u32, known: &EndpointView<'_>, now: Time) -> f64 {
+        let samples = known.centre().map_or(0.0, |(_, samples)| samples);
         match self.verdict(index) {
             Some((ProbeResult::Slow(times), sent))
                 if samples < FEW_SAMPLES && now.seconds_since(sent) <= self.holds_s() =>

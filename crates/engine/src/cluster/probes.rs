@@ -4,7 +4,7 @@
 use super::out_of_band::Urgency;
 use super::{Cluster, GOOD_MULTIPLE};
 use crate::endpoint::AnnouncedHealth;
-use crate::endpoint::{EndpointView, NOISE_S};
+use crate::endpoint::{EndpointRef, EndpointView, NOISE_S};
 use crate::health::State;
 use crate::order;
 use crate::rng;
@@ -83,6 +83,7 @@ impl Cluster {
         self.ejection.probing.iter_mut().for_each(|probing| probing.begin(requests, now));
         for at in 0..self.subsets.list.len() {
             self.schedule_subset(at, rate, shard, now);
+            self.schedule_out_of_band(at, shard, now);
         }
         for version in &mut self.subsets.versions {
             order::sort(&mut version.pending_probes);
@@ -106,9 +107,7 @@ impl Cluster {
         // A worker with less than a request in its time of duty would wait for it for ever.
         let sparse = self.traffic.rate * (DUTY_S as f64) < 1.0;
         let (typical, health) = (subset.latency.typical, &self.config.health);
-        let mut probing = self.ejection.probing.as_deref_mut();
-        let compares = probing.as_ref().is_some_and(|probing| probing.lacks_reference(now));
-        let mut reference = None;
+        let probing = self.ejection.probing.as_deref();
         for index in subset.pool.all().iter().copied() {
             let Some(identity) = self.endpoints.set.identities().get(index as usize) else { continue };
             let Some(member) = self.endpoints.states.get_mut(index as usize) else { continue };
@@ -120,6 +119,7 @@ impl Cluster {
             let stalled = member.health.state() == State::Stalled;
             // One that asked for a pause gets it.
             if member.constraints.word.held()
+                || (self.endpoints.peers.of(index, member).pending() > 0 && !stalled)
                 || (elsewhere && member.constraints.announced != AnnouncedHealth::Serving)
             {
                 continue;
@@ -134,45 +134,13 @@ impl Cluster {
             let ruled_out = !known.eligible && known.constraints.ruled == Some(RuleAction::Eject);
             let still_slow = ruled_out || f64::from(known.expected) > GOOD_MULTIPLE * typical + NOISE_S;
             let state = known.health.state();
-            // A worker that began to look again goes on, so that the same worker sees the answers in a row.
-            let on_duty = again || sparse || shard.owns(*identity, now);
             let silence =
                 || now.seconds_since(known.quiet_since().max(self.traffic.began).max(known.health.joined()));
-            if let Some(probing) = probing.as_deref_mut()
-                && let Some(endpoint) = self.endpoints.set.reference(index)
-            {
-                let late = || {
-                    f64::from(known.silent(&self.queueing, now)) > GOOD_MULTIPLE * f64::from(known.expected)
-                };
-                let looked_at = state != State::Healthy || (explores && (still_slow || late()));
-                let silent = || silence() >= probing.interval_s() && shard.holds(*identity);
-                match state {
-                    State::Suspect | State::Recovering if on_duty => {
-                        probing.want(endpoint, Urgency::Verify, now)
-                    }
-                    _ if looked_at && on_duty => probing.want(endpoint, Urgency::Look, now),
-                    _ if silent() => probing.want(endpoint, Urgency::Silent, now),
-                    _ if compares && known.eligible && !still_slow => {
-                        // Any of them.
-                        let drawn = (rng::mix(*identity ^ now.0), endpoint);
-                        reference = reference.filter(|of: &(u64, _)| of.0 < drawn.0).or(Some(drawn));
-                    }
-                    _ => {}
-                }
-            }
-            if known.pending() > 0 && !stalled {
-                continue;
-            }
-            // Only what was answered well out of band is worth a request of a user's; without such probes all is.
-            let cleared = |since| probing.as_ref().is_none_or(|probing| probing.went_well(index, since));
             let told = (index, *identity);
             let patience =
                 || self.signals.fleet.patience((at, typical), &self.endpoints.readings, told, known, now);
             let due = if stalled {
-                !known.eligible
-                    && silence() >= known.health.look_after_s(health)
-                    && turns >= TURNS_TO_PROBE
-                    && cleared(known.quiet_since())
+                !known.eligible && silence() >= known.health.look_after_s(health) && turns >= TURNS_TO_PROBE
             } else if state != State::Healthy {
                 let patient = match state {
                     State::Recovering => TURNS_TO_GO_ON,
@@ -181,10 +149,7 @@ impl Cluster {
                 // The first request of a user's needs no wait where the endpoint has been seen to answer.
                 let waited = now >= known.health.next_probe(health)
                     || (probing.is_some() && known.health.caution() <= 1.0);
-                (idle || !known.eligible)
-                    && waited
-                    && turns >= patient
-                    && cleared(known.health.last_failure())
+                (idle || !known.eligible) && waited && turns >= patient
             } else if idle || (!explores && !ruled_out) {
                 false
             } else if again {
@@ -193,26 +158,72 @@ impl Cluster {
                 // Not only the slow: where most were slow together, slow is typical, and all of them are left
                 // without traffic once one has healed.
                 let left_out = || turns * f64::from(1.0 - known.turn.held) >= TURNS_LEFT_OUT;
-                let quick = match &probing {
-                    Some(probing) if ruled_out => probing.went_well(index, Time::ZERO),
-                    Some(probing) => probing.was_quicker(index, f64::from(known.expected) / typical),
-                    None => true,
-                };
-                quick && turns >= TURNS_TO_EXPLORE && (still_slow || left_out()) && {
+                turns >= TURNS_TO_EXPLORE && (still_slow || left_out()) && {
                     let growth = EXPLORE_GROWTH.powi(i32::from(known.exploration.in_vain().min(16)));
                     let growth = growth * certainty(known, typical);
                     let own = (pause * growth).min(pause.max(MAX_EXPLORE_PAUSE_S));
                     silence() > own * patience()
                 }
             };
+            // A worker that began to look again goes on, so that the same worker sees the answers in a row.
+            if due
+                && (again || sparse || shard.owns(*identity, now))
+                && probing.is_none_or(|probing| again || probing.clears(index, &known, ruled_out, typical))
+            {
+                version.pending_probes.push((waited, index));
+            }
             if again && !still_slow {
                 member.exploration.settle();
             }
-            if due && on_duty {
-                version.pending_probes.push((waited, index));
-            }
         }
-        if let (Some(probing), Some((_, endpoint))) = (probing, reference) {
+    }
+
+    /// Which endpoints of one group are to be probed out of band.
+    #[inline(never)]
+    fn schedule_out_of_band(&mut self, at: usize, shard: ProbeShard, now: Time) {
+        let Some(probing) = self.ejection.probing.as_deref_mut() else { return };
+        let Some(subset) = self.subsets.list.get(at) else { return };
+        let explores = subset.policy.exiles() && subset.division.load >= WORTH_EXPLORING;
+        let sparse = self.traffic.rate * (DUTY_S as f64) < 1.0;
+        let compares = probing.lacks_reference(now);
+        let mut reference: Option<(u64, EndpointRef)> = None;
+        for index in subset.pool.all().iter().copied() {
+            let Some(identity) = self.endpoints.set.identities().get(index as usize) else { continue };
+            let Some(endpoint) = self.endpoints.set.reference(index) else { continue };
+            let Some(known) = self.endpoints.view(index) else { continue };
+            let announced = known.constraints.announced;
+            let elsewhere = announced.is_unavailable() || (self.ejection.degraded_out > 0 && !known.eligible);
+            if known.constraints.word.held() || (elsewhere && announced != AnnouncedHealth::Serving) {
+                continue;
+            }
+            let on_duty = || known.exploration.looks_again() || sparse || shard.owns(*identity, now);
+            let since = known.quiet_since().max(self.traffic.began).max(known.health.joined());
+            let silent = || now.seconds_since(since) >= probing.interval_s() && shard.holds(*identity);
+            let expected = f64::from(known.expected);
+            let slow = expected > GOOD_MULTIPLE * subset.latency.typical + NOISE_S
+                || (!known.eligible && known.constraints.ruled == Some(RuleAction::Eject));
+            let late = || f64::from(known.silent(&self.queueing, now)) > GOOD_MULTIPLE * expected;
+            let urgency = match known.health.state() {
+                State::Suspect | State::Recovering if on_duty() => Urgency::Verify,
+                State::Healthy if !(explores && (slow || late())) || !on_duty() => {
+                    if silent() {
+                        Urgency::Silent
+                    } else {
+                        if compares && known.eligible && !slow {
+                            // Any of them.
+                            let drawn = (rng::mix(*identity ^ now.0), endpoint);
+                            reference = reference.filter(|of| of.0 < drawn.0).or(Some(drawn));
+                        }
+                        continue;
+                    }
+                }
+                _ if on_duty() => Urgency::Look,
+                _ if silent() => Urgency::Silent,
+                _ => continue,
+            };
+            probing.want(endpoint, urgency, now);
+        }
+        if let Some((_, endpoint)) = reference {
             probing.compare_with(endpoint, now);
         }
     }
