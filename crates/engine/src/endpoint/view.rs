@@ -257,20 +257,4 @@ fn beyond_doubt(ratio: f64, doubt: f64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
-    use wasm_bindgen_test::wasm_bindgen_test as test;
-
-    use super::*;
-
-    #[test]
-    fn a_difference_counts_as_far_as_it_is_beyond_doubt() {
-        for ratio in [0.01f64, 0.5, 0.83, 0.99, 1.0, 1.01, 1.2, 2.0, 100.0] {
-            for doubt in [0.0, 0.1875, 0.75] {
-                let (deviation, found) = (ratio.ln(), beyond_doubt(ratio, doubt).ln());
-                let wanted = deviation.signum() * (deviation.abs() - doubt).max(0.0);
-                assert!((found - wanted).abs() < 1e-9, "{ratio} {doubt}: {found}, not {wanted}");
-            }
-        }
-    }
-}
+mod tests;

@@ -3,6 +3,8 @@
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
+mod costs;
+
 use super::*;
 use crate::rng::hash;
 
@@ -78,7 +80,6 @@ impl Bench {
     fn refresh(&mut self) {
         self.pool.assign(0..self.states.len() as u32);
         self.pool.refresh(&self.states);
-        let in_flight = self.in_flight();
         let view = PickContext {
             states: &self.states,
             peers: &self.peers,
@@ -86,13 +87,30 @@ impl Bench {
             peaks: &self.peaks,
             queueing: &self.queueing,
             now: self.now,
-            in_flight,
+            in_flight: self.in_flight(),
             turns: Turns::default(),
         };
         self.policy.refresh(view, &self.pool);
     }
 
+    fn view(&self) -> PickContext<'_> {
+        PickContext {
+            states: &self.states,
+            peers: &self.peers,
+            identities: &self.identities,
+            peaks: &self.peaks,
+            queueing: &self.queueing,
+            now: self.now,
+            in_flight: self.in_flight(),
+            turns: Turns::default(),
+        }
+    }
+
     fn pick(&mut self, key: Option<u64>, want: usize) -> Candidates {
+        self.pick_at(Turns::default(), key, want)
+    }
+
+    fn pick_at(&mut self, turns: Turns, key: Option<u64>, want: usize) -> Candidates {
         let in_flight = self.in_flight();
         let view = PickContext {
             states: &self.states,
@@ -102,7 +120,7 @@ impl Bench {
             queueing: &self.queueing,
             now: self.now,
             in_flight,
-            turns: Turns::default(),
+            turns,
         };
         self.policy.pick(view, &mut self.pool, Request { key, want }, &mut self.rng)
     }

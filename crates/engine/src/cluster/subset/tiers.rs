@@ -148,17 +148,4 @@ impl Cluster {
 }
 
 #[cfg(test)]
-mod tests {
-    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
-    use wasm_bindgen_test::wasm_bindgen_test as test;
-
-    use super::*;
-
-    #[test]
-    fn seven_of_ten_carry_everything() {
-        assert_eq!(capacity(10.0, 10.0), 1.0);
-        assert!((capacity(5.0, 10.0) - 0.7).abs() < 1e-9);
-        assert!(capacity(7.2, 10.0) == 1.0 && capacity(7.0, 10.0) < 1.0);
-        assert_eq!((capacity(0.0, 10.0), capacity(0.0, 0.0)), (0.0, 0.0));
-    }
-}
+mod tests;

@@ -1,0 +1,233 @@
+//! Which way each thing moves a cost, and by how much: what is told of the policies, and what their choices follow.
+
+use super::*;
+use crate::endpoint::PeerReport;
+use crate::health::Evidence;
+
+fn comparing() -> Vec<settings::Policy> {
+    every_policy().into_iter().take(5).collect()
+}
+
+fn at_rest(weight: f32, expected: f32) -> EndpointState {
+    EndpointState {
+        present: true,
+        eligible: true,
+        weight,
+        share: weight,
+        expected,
+        signal: expected,
+        ..EndpointState::default()
+    }
+}
+
+/// One with so many requests that await an answer, and so many that have had its head and go on.
+fn busy(weight: f32, expected: f32, awaiting: u32, open: u32) -> EndpointState {
+    let mut member = at_rest(weight, expected);
+    let now = Time::from_secs_f64(1000.0);
+    (0..awaiting + open).for_each(|_| member.in_flight.start(now));
+    (0..open).for_each(|_| member.in_flight.answer(now, now));
+    member
+}
+
+fn costs(policy: &settings::Policy, members: Vec<EndpointState>) -> Vec<f32> {
+    let bench = Bench::new(policy, members);
+    let cost = |index| bench.policy.cost(bench.view(), index).expect("it compares costs");
+    (0..bench.states.len() as u32).map(cost).collect()
+}
+
+fn cost(policy: &settings::Policy, member: EndpointState) -> f32 {
+    costs(policy, vec![member])[0]
+}
+
+fn is_near(one: f32, other: f32) -> bool {
+    (one - other).abs() <= 1e-5 * one.abs().max(other.abs())
+}
+
+#[test]
+fn the_lowest_cost_that_is_told_is_what_is_chosen() {
+    let mut rng = Rng::new(4);
+    for policy in comparing() {
+        for round in 0..200 {
+            let mut members = Vec::new();
+            for _ in 0..2 {
+                let weight = [1.0, 2.0, 0.5][rng.below(3) as usize];
+                members.push(busy(weight, 0.01 + rng.unit() as f32, rng.below(9), rng.below(9)));
+            }
+            let told = costs(&policy, members.clone());
+            let best = usize::from(told[1] < told[0]);
+            assert!(told.iter().all(|cost| cost.is_finite() && *cost > 0.0), "{policy:?}: {told:?}");
+            let chosen = Bench::new(&policy, members).first(None);
+            assert!(chosen == best || told[0] == told[1], "{policy:?}, {round}: {told:?}");
+        }
+    }
+    for policy in every_policy().into_iter().skip(5) {
+        let bench = Bench::new(&policy, members(&[1.0]));
+        assert_eq!(bench.policy.cost(bench.view(), 0), None, "{policy:?}");
+    }
+}
+
+#[test]
+fn an_endpoint_of_twice_the_weight_is_as_expensive_with_twice_as_much() {
+    for policy in comparing() {
+        for (expected, awaiting) in [(0.01, 0), (0.01, 1), (0.5, 7), (0.02, 40)] {
+            let one = cost(&policy, busy(1.0, expected, awaiting, 0));
+            match policy {
+                // The one that comes counts, too.
+                settings::Policy::LeastRequest | settings::Policy::PeakEwma => {
+                    let twice = cost(&policy, busy(2.0, expected, 2 * awaiting + 1, 0));
+                    assert!(is_near(one, twice), "{policy:?} {awaiting}: {one} {twice}");
+                }
+                // As the signal says.
+                settings::Policy::LeastSignal { .. } => {
+                    assert_eq!(one, cost(&policy, busy(2.0, expected, awaiting, 0)));
+                }
+                _ => {
+                    let twice = cost(&policy, busy(2.0, expected, 2 * awaiting, 0));
+                    assert!(is_near(one, twice), "{policy:?} {awaiting}: {one} {twice}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_request_more_and_every_millisecond_more_costs_more() {
+    for policy in comparing() {
+        for weight in [0.5, 1.0, 3.0] {
+            let by_requests: Vec<f32> = (0..30).map(|n| cost(&policy, busy(weight, 0.05, n, 0))).collect();
+            assert!(by_requests.windows(2).all(|two| two[0] < two[1]), "{policy:?}: {by_requests:?}");
+            let by_time: Vec<f32> =
+                (1..30).map(|n| cost(&policy, busy(weight, 0.01 * n as f32, 3, 0))).collect();
+            let flat = policy == settings::Policy::LeastRequest;
+            assert!(by_time.windows(2).all(|two| if flat { two[0] == two[1] } else { two[0] < two[1] }));
+        }
+    }
+}
+
+#[test]
+fn who_takes_twice_as_long_costs_twice_as_much() {
+    for policy in [settings::Policy::Adaptive, settings::Policy::PeakEwma] {
+        for awaiting in [0, 1, 5, 100] {
+            let (one, twice) =
+                (cost(&policy, busy(1.0, 0.04, awaiting, 0)), cost(&policy, busy(1.0, 0.08, awaiting, 0)));
+            assert!(is_near(2.0 * one, twice), "{policy:?} {awaiting}: {one} {twice}");
+        }
+    }
+    let mut bench = Bench::new(&settings::Policy::PeakEwma, members(&[1.0, 1.0]));
+    bench.peaks[1].observe(0.7, bench.now);
+    let told = [0, 1].map(|index| bench.policy.cost(bench.view(), index).unwrap());
+    assert!(
+        is_near(told[0], 0.05) && is_near(told[1], 0.7),
+        "a peak, and what is expected without one: {told:?}"
+    );
+}
+
+#[test]
+fn requests_of_other_workers_count_as_this_ones() {
+    for policy in comparing() {
+        let own = cost(&policy, busy(1.0, 0.05, 6, 0));
+        let mut bench = Bench::new(&policy, vec![busy(1.0, 0.05, 2, 0)]);
+        let mut others = PeerReport::default();
+        (others.in_flight.total, others.in_flight.awaiting) = (4, 4);
+        others.in_flight.quiet_since = bench.now;
+        bench.peers.forget(bench.now);
+        bench.peers.merge((0, &mut bench.states[0]), 1, &others, &Evidence::default());
+        let together = bench.policy.cost(bench.view(), 0).unwrap();
+        assert!(is_near(own, together), "{policy:?}: {own} {together}");
+    }
+}
+
+/// A thousand open streams are a tenth of a request that waits.
+#[test]
+fn open_streams_part_equals_and_weigh_next_to_nothing() {
+    let of = |awaiting, open| cost(&settings::Policy::Adaptive, busy(1.0, 0.05, awaiting, open));
+    let none = of(0, 0);
+    assert!(of(0, 1) > none && of(0, 2) > of(0, 1));
+    let tenth = (of(0, 1000) - none) / (of(1, 0) - none);
+    assert!((tenth - 0.1).abs() < 1e-3, "{tenth}");
+    for heavy in [2.0, 8.0] {
+        let light = cost(&settings::Policy::Adaptive, busy(heavy, 0.05, 0, 1000 * heavy as u32));
+        assert!(is_near(light, of(0, 1000)), "per weight");
+    }
+}
+
+#[test]
+fn a_score_of_one_is_full_by_either_maximum() {
+    let score = settings::WeightedScore {
+        in_flight_weight: 0.6,
+        in_flight_max: 50.0,
+        latency_weight: 0.4,
+        latency_max_ms: 500.0,
+    };
+    let policy = settings::Policy::WeightedScore(score);
+    for weight in [0.5_f32, 1.0, 4.0] {
+        let full = (50.0 * weight) as u32;
+        assert!(is_near(cost(&policy, busy(weight, 0.0, full, 0)), 0.6));
+        assert!(is_near(cost(&policy, busy(weight, 0.5, 0, 0)), 0.4));
+        assert!(is_near(cost(&policy, busy(weight, 0.5, full, 0)), 1.0));
+        assert!(is_near(cost(&policy, busy(weight, 1.0, 0, 0)), 0.8), "and beyond in proportion");
+    }
+}
+
+#[test]
+fn requests_part_equal_signals_and_never_move_a_signal_by_a_thousandth() {
+    let policy = settings::Policy::LeastSignal { signal: String::new() };
+    for signal in [-300.0_f32, -1.0, 0.0, 0.5, 20.0, 1e6] {
+        let of = |requests| cost(&policy, busy(1.0, signal, requests, 0));
+        assert_eq!(of(0), signal);
+        assert!(of(1000) > of(500) && of(500) > of(0), "{signal}");
+        assert!(of(1000) - signal <= (signal.abs() + 1.0) * 1.001e-3, "{signal}: {}", of(1000));
+        assert_eq!(of(1000), of(5000), "a crowd is a crowd");
+    }
+}
+
+/// With each further answer that is owed after twice the time: the number of looks grows with the logarithm.
+#[test]
+fn what_hangs_is_looked_at_the_more_seldom_the_longer_it_does() {
+    let policy = settings::Policy::Adaptive;
+    let look = |seconds: f64, owed: u32, expected: f32, requests: u32| {
+        let mut bench = Bench::new(&policy, members(&[1.0]));
+        let since = Time::from_secs_f64(1000.0 - seconds);
+        bench.states[0].expected = expected;
+        (0..owed).for_each(|_| bench.states[0].send(since));
+        let mut view = bench.view();
+        (view.turns.requests, view.turns.apart) = (requests, 2.0);
+        bench.policy.cost(view, 0).unwrap()
+    };
+    let looks = |seconds| (1..40).filter(|owed| look(seconds, *owed, 0.01, 100) == 0.0).count();
+    for seconds in [1.1, 3.0, 10.0, 70.0, 300.0] {
+        assert_eq!(looks(2.0 * seconds), looks(seconds) + 1, "{seconds}");
+        assert_eq!(looks(seconds), (seconds / 0.5).log2().ceil() as usize, "{seconds}");
+    }
+    assert!(look(0.49, 1, 0.01, 100) > 0.0, "not for half a second");
+    assert!(look(7.9, 1, 1.0, 100) > 0.0 && look(8.1, 1, 1.0, 100) == 0.0, "eight times what is expected");
+    // Its turn has to have come four times: with one in two requests, after eight.
+    assert!(look(100.0, 1, 0.01, 8) > 0.0 && look(100.0, 1, 0.01, 9) == 0.0);
+    // Unless it is looked at, it costs what it has been silent for.
+    let silent = look(100.0, 1, 0.01, 0);
+    let price = Queueing::default().price(1.0);
+    assert!(is_near(silent, 100.0 * price), "{silent}");
+}
+
+/// What is held below its part comes first among equals once its turn has come, and late until then.
+#[test]
+fn a_part_is_kept_by_counting() {
+    for policy in comparing() {
+        for held in [0.5_f32, 0.8, 0.9] {
+            let mut bench = Bench::new(&policy, members(&[1.0, 1.0]));
+            bench.states[1].turn.held = held;
+            let mut got = 0;
+            let requests = 3000;
+            for n in 0..requests {
+                let turns = Turns { requests: n, apart: 2.0, ..Turns::default() };
+                let to = bench.pick_at(turns, None, 1).first().unwrap();
+                // As the engine notes it: this request included.
+                bench.states[to as usize].turn.asked = n + 1;
+                got += to;
+            }
+            let part = f64::from(got) / f64::from(requests);
+            let wanted = f64::from((1.0 - held) / 2.0);
+            assert!((part / wanted - 1.0).abs() < 0.1, "{policy:?}: {part} instead of {wanted}");
+        }
+    }
+}
