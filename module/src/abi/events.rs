@@ -118,7 +118,7 @@ extern "C" fn envoy_dynamic_module_on_http_filter_config_scheduled(
 ) {
     // SAFETY: Envoy passes a configuration that lives.
     if let Some(attached) = unsafe { attached(pointer) } {
-        attached.tick();
+        guarded(|| attached.tick(), || ());
     }
 }
 
@@ -135,9 +135,12 @@ extern "C" fn envoy_dynamic_module_on_http_filter_config_http_callout_done(
 ) {
     // SAFETY: Envoy passes a configuration that lives.
     if let Some(attached) = unsafe { attached(pointer) } {
-        // SAFETY: Envoy hands both over in this event.
-        let answer = unsafe { answer(result, (headers, header_count), (chunks, chunk_count)) };
-        attached.answered(id, &answer);
+        let answered = || {
+            // SAFETY: Envoy hands both over in this event.
+            let answer = unsafe { answer(result, (headers, header_count), (chunks, chunk_count)) };
+            attached.answered(id, &answer);
+        };
+        guarded(answered, || ());
     }
 }
 
@@ -148,7 +151,7 @@ extern "C" fn envoy_dynamic_module_on_http_filter_new(
 ) -> *const c_void {
     // SAFETY: Envoy passes a configuration that lives, and lives longer than its streams.
     let Some(attached) = (unsafe { shared(pointer) }) else { return null() };
-    Box::into_raw(Box::new(Request::of(attached))).cast_const().cast()
+    guarded(|| Box::into_raw(Box::new(Request::of(attached))).cast_const().cast(), null)
 }
 
 #[unsafe(no_mangle)]
@@ -158,7 +161,7 @@ extern "C" fn envoy_dynamic_module_on_http_filter_destroy(request: *const c_void
     }
     // SAFETY: Envoy gives back what `filter_new` gave it, once.
     let request = unsafe { Box::from_raw(request.cast_mut().cast::<Request>()) };
-    request.end();
+    guarded(|| request.end(), || ());
 }
 
 /// # Safety
@@ -177,7 +180,7 @@ macro_rules! events {
             match unsafe { self::request(request) } {
                 Some($request) => {
                     let $stream = StreamHandle(stream);
-                    $act
+                    guarded(|| $act, Default::default)
                 }
                 None => Default::default(),
             }

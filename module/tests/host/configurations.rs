@@ -1,0 +1,142 @@
+//! Configurations that come and go: shared, replaced, refused, and what has been learnt by then.
+
+use std::process::Command;
+
+use testbed::serde_json::json;
+
+use crate::envoy;
+use crate::scene::{HEADER, Listener, said, text};
+use crate::stream::Stream;
+
+#[test]
+fn the_same_text_under_the_same_name_is_one_plugin_and_outlives_either() {
+    let admin = json!({ "endpoints": { "static": ["10.0.0.1:80"], "envoy_admin": { "cluster": "admin", "interval": "200ms" } } });
+    let first = Listener::new("shared", &json!({}), &admin);
+    let second = Listener::new("shared", &json!({}), &admin);
+    let other = Listener::new("not shared", &json!({}), &admin);
+    for listener in [&first, &second, &second, &other] {
+        listener.serve("200", &[]);
+    }
+    assert_eq!((first.of_endpoints("requests"), other.of_endpoints("requests")), (vec![3], vec![1]));
+    assert_eq!(second.of_endpoints("requests"), [3]);
+    // The first has the ticks, and a call under way; the second takes both over.
+    let lost = first.call();
+    assert_eq!(second.0.state().wakes, 0, "one of them is asked for ticks");
+    drop(first);
+    let again = second.call();
+    assert_eq!((lost.cluster, again.cluster), ("admin".to_owned(), "admin".to_owned()));
+    assert_eq!(said("timed out"), 1, "the one that was lost: {:?}", envoy::logged());
+    assert_eq!(second.of_endpoints("requests"), [3]);
+}
+
+#[test]
+fn a_configuration_that_goes_later_takes_no_ticks_with_it() {
+    let first = Listener::new("later", &json!({}), &json!({}));
+    let second = Listener::new("later", &json!({}), &json!({}));
+    drop(second);
+    for _ in 0..3 {
+        first.tick();
+    }
+    assert_eq!(envoy::schedulers_of(first.0.id), 1);
+}
+
+/// A main thread that is busy is asked once. The ticks of another one say that time passes.
+#[test]
+fn a_tick_that_has_not_come_is_not_asked_for_again() {
+    let busy = Listener::new("busy", &json!({}), &json!({}));
+    let other = Listener::new("other", &json!({}), &json!({}));
+    (0..10).for_each(|_| other.tick());
+    assert!(busy.0.state().wakes <= 1);
+}
+
+#[test]
+fn a_new_text_takes_over_and_streams_of_the_old_one_end_where_they_began() {
+    let first = Listener::new("replaced", &json!({}), &json!({}));
+    for _ in 0..9 {
+        first.serve("200", &[]);
+    }
+    let under_way = Stream::open(&first.0);
+    assert!(under_way.request(&[]));
+    first.tick();
+    let second = Listener::new("replaced", &json!({}), &json!({ "slow_start": "11s" }));
+    assert!(second.status()["upstreams"][0]["endpoints"][0]["latency_ms"].is_number(), "what was learnt");
+    let host = under_way.state().hosts[0].clone();
+    under_way.answer(&host, "200", &[], true);
+    under_way.complete();
+    under_way.destroy();
+    drop(first);
+    second.serve("200", &[]);
+    second.tick_until("nothing lost", |second| {
+        (second.of_endpoints("requests").iter().sum::<u64>() >= 11).then_some(())
+    });
+    assert_eq!(second.of_endpoints("requests").iter().sum::<u64>(), 11, "and nothing doubled");
+    assert_eq!(second.of_endpoints("in_flight"), [0, 0, 0]);
+    let page = second.ask("GET", "/_evenkeel/config.json").expect("a page");
+    assert!(String::from_utf8_lossy(&page.body).contains("11s"), "the new one is in force");
+}
+
+#[test]
+fn a_refused_text_is_said_in_the_same_words_and_the_old_one_serves_on() {
+    let listener = Listener::new("refused", &json!({}), &json!({}));
+    listener.serve("200", &[]);
+    for wrong in [
+        "{".to_owned(),
+        text(&json!({ "mod": "observe" }), &json!({})),
+        text(
+            &json!({ "mode": "observ", "attributes": ["endpoint", "endpoint"] }),
+            &json!({ "slow_start": 3 }),
+        ),
+    ] {
+        assert!(Listener::of("refused", &wrong).is_none(), "{wrong}");
+        for fault in config::parse(wrong.as_bytes()).expect_err("a fault") {
+            assert_eq!(said(&format!("configuration refused: {fault}")), 1, "{fault}");
+        }
+    }
+    assert!(Listener::of("refused", r#"{"role":"upstream"}"#).is_none());
+    assert_eq!(said("configuration refused: $.role: found \"upstream\""), 1);
+    assert_eq!(said("stands among the listener's filters only"), 1);
+    listener.serve("200", &[]);
+    assert_eq!(listener.of_endpoints("requests").iter().sum::<u64>(), 2);
+}
+
+/// In a process of its own: the environment says so.
+#[test]
+fn where_it_is_asked_to_it_stands_aside() {
+    const VARIABLE: &str = "EVENKEEL_ON_REFUSED_CONFIGURATION";
+    if std::env::var_os(VARIABLE).is_none() {
+        let own = std::env::current_exe().expect("a path");
+        let name = "configurations::where_it_is_asked_to_it_stands_aside";
+        let run =
+            Command::new(own).args(["--exact", name]).env(VARIABLE, "stand_aside").output().expect("it runs");
+        let said = String::from_utf8_lossy(&run.stdout);
+        assert!(
+            run.status.success() && said.contains("1 passed"),
+            "{said}\n{}",
+            String::from_utf8_lossy(&run.stderr)
+        );
+        return;
+    }
+    let wrong = text(&json!({ "mod": "observe" }), &json!({}));
+    let listener = Listener::of("aside", &wrong).expect("it is taken");
+    assert_eq!(said("configuration refused: $.mod"), 1);
+    for _ in 0..3 {
+        let stream = Stream::open(&listener.0);
+        assert!(stream.request(&[(HEADER, "10.0.0.9:1")]));
+        assert_eq!((stream.sent(HEADER), stream.state().hosts.len()), (vec![], 0));
+        stream.answer("10.0.0.1:80", "200", &[], true);
+        stream.complete();
+        stream.destroy();
+    }
+    let refused = listener.ask("GET", "/_evenkeel/status.json").expect("a page");
+    let page = String::from_utf8(refused.body).expect("text");
+    assert!(page.contains(r#""configuration_refused":["$.mod"]"#), "{page}");
+    assert_eq!(listener.ask("GET", "/_evenkeel").map(|reply| reply.status), Some(503));
+    listener.tick();
+    // One that is accepted comes and steers; a wrong one after it leaves it in force.
+    let right = Listener::of("aside", &text(&json!({}), &json!({}))).expect("it is taken");
+    assert_ne!(right.serve("200", &[]), "");
+    let later = Listener::of("aside", &wrong).expect("it is taken");
+    assert_ne!(later.serve("200", &[]), "", "the one before it stays in force");
+    assert_eq!(later.status()["configuration_refused"], json!(["$.mod"]));
+    assert_eq!(later.stat("configuration_refused", None), 1);
+}
