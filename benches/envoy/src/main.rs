@@ -1,7 +1,7 @@
 //! `make bench-envoy`: what evenkeel costs a real Envoy, beside no filter at all, an empty wasm filter and three lines of Lua.
 //!
 //! For each number of workers every carrier gets an Envoy of its own. They are measured one after the other, in short turns
-//! that are repeated, and the others are stopped meanwhile (SIGSTOP): what disturbs the machine disturbs all of them alike.
+//! that are repeated with new processes, and the others are stopped meanwhile (SIGSTOP): what disturbs the machine disturbs all of them alike.
 //! Each figure is the median over the turns, each ratio the median of the ratios within a turn.
 //!
 //! Processor time is Envoy's own, as the kernel counts it. Backends and load run in this process, on the same cores.

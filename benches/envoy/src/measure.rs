@@ -55,21 +55,30 @@ pub struct Results {
     pub envoy: String,
 }
 
-/// Measures everything.
+/// Measures everything. Each turn starts all Envoys anew: the same binary in another process differs by a tenth.
 pub async fn all(flags: &Flags) -> Result<Vec<Results>> {
     let backends = Backends::start(ENDPOINTS).await?;
     let mut results = Vec::new();
     let loaded = flags.workers.iter().map(|workers| (*workers, true));
     for (workers, loaded) in loaded.chain(flags.idle.iter().map(|workers| (*workers, false))) {
         let rates = if loaded { flags.rates.as_slice() } else { &[] };
-        let mut field = Field::open(flags, &backends, workers, rates.len()).await?;
-        for turn in 0..if loaded { flags.turns } else { 0 } {
+        let of_each = || vec![Vec::new(); rates.len()];
+        let one =
+            || Used { request_us: of_each(), latency_us: of_each(), rate: of_each(), ..Used::default() };
+        let mut used: Vec<Used> = flags.carriers.iter().map(|_| one()).collect();
+        let mut envoy = String::new();
+        let turns = if loaded { flags.turns } else { flags.turns.min(3) };
+        for turn in 0..turns {
+            let mut field = Field::open(flags, &backends, workers, used).await?;
             for (at, rate) in rates.iter().enumerate() {
                 field.turn(turn, (at, *rate), flags.turn).await?;
             }
+            if turn + 1 == turns {
+                field.rest(flags.rest).await?;
+            }
+            (used, envoy) = (field.used, field.envoy);
         }
-        field.rest(flags.rest).await?;
-        results.push(Results { workers, loaded, used: field.used, envoy: field.envoy });
+        results.push(Results { workers, loaded, used, envoy });
     }
     Ok(results)
 }
@@ -85,37 +94,26 @@ struct Field {
 }
 
 impl Field {
-    async fn open(flags: &Flags, backends: &Backends, workers: u32, rates: usize) -> Result<Field> {
+    async fn open(flags: &Flags, backends: &Backends, workers: u32, used: Vec<Used>) -> Result<Field> {
         let folder = tempfile::Builder::new().prefix("bench-envoy-").tempdir()?;
         let mut field = Field {
             carriers: flags.carriers.clone(),
             envoys: Vec::new(),
-            used: Vec::new(),
+            used,
             envoy: String::new(),
             workers,
             _folder: folder,
         };
-        for carrier in &flags.carriers {
-            let of_each = || vec![Vec::new(); rates];
-            let mut used =
-                Used { request_us: of_each(), latency_us: of_each(), rate: of_each(), ..Used::default() };
+        for (nth, carrier) in flags.carriers.iter().enumerate() {
             let config = carrier.config(&backends.addresses, workers, field._folder.path())?;
-            // The last one stays.
-            let mut kept = None;
-            for _ in 0..flags.turns.min(3) {
-                drop(kept.take());
-                let begun = clock::now();
-                let envoy = Envoy::start(config.clone()).await.context(carrier.title())?;
-                used.start_s.push((clock::now() - begun).as_secs_f64());
-                kept = Some(envoy);
-            }
-            let mut envoy = kept.context("an Envoy")?;
+            let begun = clock::now();
+            let mut envoy = Envoy::start(config).await.context(carrier.title())?;
+            field.used[nth].start_s.push((clock::now() - begun).as_secs_f64());
             let info: Value = http::get(envoy.admin(), "/server_info").await?.json()?;
             let version = info["version"].as_str().and_then(|version| version.split('/').nth(1));
             field.envoy = version.unwrap_or("of an unknown version").to_owned();
             envoy.process().signal(Signal::STOP)?;
             field.envoys.push(envoy);
-            field.used.push(used);
         }
         Ok(field)
     }

@@ -13,8 +13,9 @@ const INTRODUCTION: &str = "\
 
 Written by `make bench-envoy`. One Envoy for each row, in front of ten endpoints that answer at once. Processor time is
 Envoy's own, user's and kernel's, over the requests that it answered; load and endpoints run on the same cores. The rows
-take turns of a few seconds, again and again, while the other Envoys are stopped. Figures are medians over the turns, ratios
-are medians of the ratios to no filter within a turn, with the least and the most behind them.
+take turns of a few seconds, while the other Envoys are stopped, and each turn starts all of them anew: the same binary in
+another process differs by a tenth. Figures are medians over the turns, ratios are medians of the ratios to no filter within
+a turn, with the least and the most behind them.
 ";
 
 /// The page.
