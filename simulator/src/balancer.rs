@@ -103,6 +103,9 @@ pub trait LoadBalancer {
     /// Prometheus told the queue depth of an endpoint, as it was at `at`.
     fn signal(&mut self, _endpoint: usize, _value: f64, _at: Time) {}
 
+    /// These were all of an answer, with so many values.
+    fn signals_told(&mut self, _known: usize, _at: Time) {}
+
     /// How many endpoints there should be, if this one has an opinion.
     fn wish(&self) -> Wish {
         Wish::default()

@@ -208,6 +208,14 @@ impl LoadBalancer for Proxy {
             }
         }
     }
+
+    fn signals_told(&mut self, known: usize, at: Time) {
+        for (engine, _) in &mut self.workers {
+            if let Some(upstream) = engine.upstream_mut(0) {
+                upstream.record_signal_answer(0, known, at);
+            }
+        }
+    }
 }
 
 fn configuration(scenario: &Scenario, policy: &Policy, addresses: &[String]) -> Config {

@@ -41,7 +41,8 @@ fn requests_that_are_never_answered_condemn_nobody() {
 fn rare_errors_of_all_cost_nothing() {
     for errors in [0.002, 0.01] {
         let scenario = Scenario { errors, ..few(2, 4, 0.6) };
-        let ratio = against_least_request(&scenario, 0.99, 3);
+        // One seed in ten is a third worse: both endpoints fail twice in a row.
+        let ratio = against_least_request(&scenario, 0.99, 20);
         assert!(ratio < 1.1, "{errors}: {ratio}");
     }
 }
@@ -68,6 +69,78 @@ fn short_queues_of_equal_workers_are_no_difference() {
         let log = |seed| (p99("adaptive", seed) / p99("random", seed)).ln();
         let ratio = ((1..=3).map(log).sum::<f64>() / 3.0).exp();
         assert!(ratio < 1.1, "{max}, {load}: {ratio}");
+    }
+}
+
+/// Where a queue fills or empties between two news, what the news say has passed: acting on it would send all requests to and fro.
+/// How much too much is depends on the rate, and is learnt in the first of them.
+#[test]
+fn queues_that_fill_between_two_news_are_not_chased() {
+    for (n, load, max, scrape, proxies) in [
+        (5, 0.7, 5.0, 1.0, 1),
+        (2, 0.85, 20.0, 1.0, 1),
+        (5, 0.85, 20.0, 1.0, 10),
+        (20, 0.9, 20.0, 5.0, 4),
+        (10, 0.93, 50.0, 1.0, 4),
+    ] {
+        let told = Signal { scrape, poll: scrape, max: Some(max), fault: SignalFault::None };
+        let length = 80.0 + 60.0 * scrape;
+        let scenario =
+            Scenario { signal: Some(told), asynchronous: Some(1000), length, proxies, ..few(n, 4, load) };
+        let view = View { label: "", what: Measure::Task(0.99), window: (length - 60.0, length) };
+        let p99 = |policy, seed| run(&scenario, policy, seed).measure(&view, &scenario);
+        let log = |seed| (p99("adaptive", seed) / p99("random", seed)).ln();
+        let ratio = ((1..=3).map(log).sum::<f64>() / 3.0).exp();
+        assert!(ratio < 1.1, "{n} endpoints at {load}, {max} full, {scrape} s apart: {ratio}");
+    }
+}
+
+/// Slow workers, which only their queue tells of.
+#[test]
+fn queues_that_stand_are_driven_down() {
+    for (n, slow, times, load, scrape) in [
+        (10, 3, 4.0, 0.37, 1.0),
+        (3, 1, 4.0, 0.37, 1.0),
+        (5, 1, 4.0, 0.5, 1.0),
+        (10, 1, 10.0, 0.6, 1.0),
+        (10, 3, 4.0, 0.37, 15.0),
+    ] {
+        let told = Signal { scrape, poll: f64::min(scrape, 5.0), max: Some(100.0), fault: SignalFault::None };
+        let changes =
+            (0..slow).map(|endpoint| Change { at: 0.0, endpoint, what: What::Slow(times) }).collect();
+        let (asynchronous, length) = (Some(100), 200.0 + 10.0 * scrape);
+        let scenario = Scenario { signal: Some(told), asynchronous, length, changes, ..few(n, 4, load) };
+        let view = View { label: "", what: Measure::Task(0.99), window: (length - 180.0, length) };
+        let p99 = |policy, seed| run(&scenario, policy, seed).measure(&view, &scenario);
+        let log = |seed| (p99("adaptive", seed) / p99("prequal", seed)).ln();
+        let ratio = ((1..=3).map(log).sum::<f64>() / 3.0).exp();
+        assert!(
+            ratio < 1.5,
+            "{slow} of {n} {times} times slower at {load}, {scrape} s apart: {ratio} of Prequal's"
+        );
+    }
+}
+
+/// An advantage of a few percent, which chance gives now and then, does not take all the traffic.
+#[test]
+fn equal_endpoints_get_equal_parts_at_any_rate() {
+    for (n, rate, sigma) in
+        [(2, 2.0, 0.46), (2, 10.0, 0.46), (2, 60.0, 1.0), (3, 60.0, 0.46), (5, 60.0, 0.46), (10, 60.0, 1.0)]
+    {
+        let work = Distribution::LogNormal { median: 0.02, sigma };
+        let length = f64::clamp(3000.0 / rate, 30.0, 300.0);
+        let scenario = Scenario { rate, length, work, workers: 2, ..few(n, 4, 0.5) };
+        let jain = |policy, seed| {
+            let squares = run(&scenario, policy, seed)
+                .shares((0.1 * length, length))
+                .iter()
+                .map(|s| s * s)
+                .sum::<f64>();
+            1.0 / (n as f64 * squares)
+        };
+        let mean = |policy| (1..=6).map(|seed| jain(policy, seed)).sum::<f64>() / 6.0;
+        let (ours, theirs) = (mean("adaptive"), mean("least_request"));
+        assert!(ours > theirs - 0.01, "{n} endpoints, {rate}/s: Jain's index {ours}, least request {theirs}");
     }
 }
 

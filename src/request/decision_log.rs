@@ -127,7 +127,7 @@ impl Worker {
         };
         let [first, second] = [0, 1].map(|at| named.get(at).copied());
         let explained = first.and_then(|first| of.explain(first, now)).unwrap_or_default();
-        let member = first.and_then(|first| of.member(first));
+        let member = first.and_then(|first| Some((of.member(first)?, first)));
         let name = |index: Option<u32>, cost| {
             let address = of.fleet().get(index?)?.text.to_owned();
             Some(Named { address, cost })
@@ -138,8 +138,8 @@ impl Worker {
             endpoint: name(first, explained.cost),
             runner_up: name(second, second.and_then(|second| of.explain(second, now)?.cost)),
             explained,
-            in_flight: member.map_or(0, |member| member.total_in_flight()),
-            why: member.map_or("", |member| status::reason(of, &member, &explained)),
+            in_flight: member.map_or(0, |(member, _)| member.total_in_flight()),
+            why: member.map_or("", |(member, at)| status::reason(of, (&member, at), &explained)),
             in_seconds: status::costs_seconds(&of.config().policy),
             observed: self.config.mode == Mode::Observe,
             shown,

@@ -32,7 +32,7 @@ fn tell(host: &dyn Host, upstream: &Cluster, change: &Change, (level, what): (lo
     let Some(endpoint) = upstream.fleet().get(change.index) else { return };
     let [from, to] = change.states.map(word);
     let because = match (upstream.member(change.index), upstream.explain(change.index, now)) {
-        (Some(member), Some(explained)) => status::reason(upstream, &member, &explained),
+        (Some(member), Some(explained)) => status::reason(upstream, (&member, change.index), &explained),
         _ => "",
     };
     host.tell(&Event {

@@ -92,11 +92,14 @@ impl World<'_> {
 
     pub(super) fn poll(&mut self, proxy: usize) {
         let Some(signal) = self.scenario.signal else { return };
+        let mut known = 0;
         for (endpoint, sample) in self.samples.iter().enumerate() {
             if let Some((value, at)) = sample.filter(|_| self.servers[endpoint].present) {
                 self.balancers[proxy].signal(endpoint, value, at);
+                known += 1;
             }
         }
+        self.balancers[proxy].signals_told(known, self.now);
         self.at(self.now.after_secs(signal.poll), Event::Poll { proxy });
     }
 }

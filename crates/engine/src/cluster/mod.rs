@@ -15,6 +15,7 @@ mod overflow;
 mod pick;
 mod pressure;
 mod probes;
+mod queues;
 mod returning;
 pub(crate) mod rules;
 mod said;

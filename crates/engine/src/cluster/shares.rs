@@ -62,6 +62,7 @@ impl Cluster {
 
     /// An answer on `signal`, observed at `at`, had values for `known` endpoints.
     pub fn record_signal_answer(&mut self, signal: usize, known: usize, at: Time) {
+        self.watch_queues(signal, at);
         let accuracy = known as f64 / self.endpoints.set.len().max(1) as f64;
         let interval_s = self.signals.poll_s;
         let learns = self.config.signals.get(signal).is_some_and(|s| s.learn);
@@ -182,7 +183,8 @@ impl Cluster {
         // What the whole fleet has measured is a latency, and no load: it spares by another rule.
         let weight = signal.filter(|s| s.builtin.is_none()).map_or(0.0, |s| s.weight) * learnt;
         let reported = signal.is_some_and(|s| s.report.is_some());
-        let unknown = Scale { weight, max, median: 0.0, mean: 0.0, reported };
+        let firmness = self.signal_firmness(at);
+        let unknown = Scale { weight, max, median: 0.0, mean: 0.0, reported, firmness };
         let Some(middle) = values.len().checked_sub(1).map(|last| last / 2) else { return unknown };
         let median = *values.select_nth_unstable_by(middle, f64::total_cmp).1;
         let mut scale = Scale { median, ..unknown };
@@ -200,6 +202,8 @@ struct Scale {
     mean: f64,
     /// Endpoints report it themselves.
     reported: bool,
+    /// How firmly it is acted on, up to 1.
+    firmness: f64,
 }
 
 /// What the `reported` signals, or the others, leave of a share. News of a polled signal come with the polls, so often
@@ -219,9 +223,12 @@ fn left_by_signals(
             let seldom = if scale.reported { 1.0 } else { polls.max(1.0) };
             reading.news_s().max(seldom)
         });
-        let believed = scale.weight * reading.trust(now, fresh_s);
+        let believed = scale.weight * scale.firmness * reading.trust(now, fresh_s);
         burden += believed * above / news_s;
         room *= scale.room(reading.burden()).powf(believed.min(1.0));
+        if reading.standing.aside() {
+            room *= MIN_SIGNAL_SHARE.powf((believed / scale.firmness).min(1.0));
+        }
     }
     (room * (-SIGNAL_STEEPNESS * burden).exp()).clamp(MIN_SIGNAL_SHARE, 1.0 / MIN_SIGNAL_SHARE)
 }

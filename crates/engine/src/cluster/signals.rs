@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use super::fleet_view::FleetView;
+use super::queues::QueueWindow;
 use crate::estimate::LearntWeight;
 use crate::settings;
 use crate::time::Time;
@@ -18,6 +19,8 @@ pub(super) struct Signals {
     pub least: usize,
     /// By signal: what its answers have taught of it.
     pub learnt: Vec<LearntWeight>,
+    /// By signal: the window in which queues are watched.
+    pub windows: Vec<QueueWindow>,
     /// What other proxies have measured.
     pub fleet: FleetView,
 }
@@ -33,6 +36,7 @@ impl Signals {
             poll_s: poll_interval.map_or(USUAL_POLL_S, |interval| interval.as_secs_f64()),
             least: least.unwrap_or(0),
             learnt: vec![LearntWeight::default(); config.signals.len()],
+            windows: vec![QueueWindow::default(); config.signals.len()],
             fleet: FleetView::of(&config.signals),
         }
     }
@@ -45,6 +49,7 @@ impl Signals {
     /// The clock stepped back to `now`.
     pub fn not_after(&mut self, now: Time) {
         self.learnt.iter_mut().for_each(|weight| weight.not_after(now));
+        self.windows.iter_mut().for_each(|window| window.not_after(now));
     }
 }
 
@@ -57,7 +62,13 @@ mod tests {
 
     #[test]
     fn a_lost_poll_changes_nothing() {
-        let signals = Signals { poll_s: 2.0, least: 0, learnt: Vec::new(), fleet: FleetView::default() };
+        let signals = Signals {
+            poll_s: 2.0,
+            least: 0,
+            learnt: Vec::new(),
+            windows: Vec::new(),
+            fleet: FleetView::default(),
+        };
         assert!(signals.fresh_s() > 2.0 * 2.0, "one lost");
         assert!(signals.fresh_s() < 3.0 * 2.0, "two lost");
     }

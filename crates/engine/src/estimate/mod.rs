@@ -10,6 +10,7 @@ pub mod noise;
 pub mod peak_ewma;
 pub mod queueing;
 pub mod signal;
+pub mod standing;
 pub mod survival;
 pub mod unanswered;
 
@@ -24,4 +25,5 @@ pub use noise::{Noise, Rows};
 pub use peak_ewma::PeakEwma;
 pub use queueing::{Queueing, Slots};
 pub use signal::Reading;
+pub use standing::{LAGS, Standing, Usual, news_a_window};
 pub use survival::Survival;

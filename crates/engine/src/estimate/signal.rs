@@ -1,9 +1,10 @@
 //! One PromQL signal of one endpoint: smoothed, and forgotten as it grows old.
 
+use super::standing::Standing;
 use crate::time::Time;
 
 /// A value that rests longer than this tells nothing about how often there are news, seconds.
-const MAX_NEWS_S: f64 = 30.0;
+pub const MAX_NEWS_S: f64 = 30.0;
 /// Larger values count as this one: with it and with the least of the others can be reckoned without an overflow.
 const MAX_VALUE: f64 = 1e100;
 /// Weight of a longer time between changes.
@@ -17,6 +18,8 @@ pub struct Reading {
     at: Time,
     changed: Time,
     news_s: f32,
+    /// Whether it is a queue that stands.
+    pub standing: Standing,
 }
 
 impl Reading {
@@ -40,11 +43,17 @@ impl Reading {
     pub fn not_after(&mut self, now: Time) {
         self.at = self.at.min(now);
         self.changed = self.changed.min(now);
+        self.standing.not_after(now);
     }
 
     /// The smoothed value and its age in seconds, if there is one.
     pub fn get(&self, now: Time) -> Option<(f64, f64)> {
         (self.at != Time::ZERO).then(|| (self.value, now.seconds_since(self.at)))
+    }
+
+    /// The latest sample.
+    pub fn latest(&self) -> f64 {
+        self.latest
     }
 
     /// The value changed. A shorter time between changes is believed at once; a longer one by and by, because

@@ -14,6 +14,9 @@ use crate::ablation::{Ablation, Part};
 use crate::endpoint::EndpointView;
 use crate::rng::Rng;
 
+/// Latencies that differ by less than this part of an octave, in bits of a number, are told apart only as often as they
+/// differ by, of the whole: so a small advantage, which may be chance, does not take all the traffic.
+const NEAR: u32 = 1 << 20;
 /// Costs are times: who takes twice as long is full.
 const BREAKS_AT: f32 = 2.0;
 /// What a stream that is open and answered counts of a request that waits: enough to part equals, so that streams
@@ -35,7 +38,12 @@ const TURNS_TO_LOOK: f32 = 4.0;
 /// the endpoint is silent: the request that it is silent about may be one that waits by nature, and without another one
 /// no endpoint would ever know. What hangs is looked at a number of times that grows with the logarithm of how long it
 /// does.
-fn cost(ablation: &Ablation, view: PickContext<'_>, member: EndpointView<'_>) -> f32 {
+fn cost(
+    ablation: &Ablation,
+    view: PickContext<'_>,
+    member: EndpointView<'_>,
+    told: impl Fn(f32) -> f32,
+) -> f32 {
     let floor = if ablation.has(Part::MinLatency) { member.silent(view.queueing, view.now) } else { 0.0 };
     let long = floor > LOOK_AGAIN_S && floor > LOOK_AGAIN * member.expected;
     if long && view.turns.passed(&member, TURNS_TO_LOOK) {
@@ -47,7 +55,12 @@ fn cost(ablation: &Ablation, view: PickContext<'_>, member: EndpointView<'_>) ->
     let open = member.total_in_flight().saturating_sub(member.awaiting()) as f32;
     let depth = (member.pending() as f32 + OPEN_COUNTS * open) * view.turns.unit / member.weight;
     let takes = if floor > member.expected { floor } else { member.expected };
-    takes * view.queueing.price(depth)
+    told(takes) * view.queueing.price(depth)
+}
+
+/// `latency`, rounded down to a step after less than one was added.
+fn blurred(latency: f32, by: u32) -> f32 {
+    f32::from_bits(latency.to_bits().wrapping_add(by) & !(NEAR - 1))
 }
 
 impl Policy for Adaptive {
@@ -59,8 +72,9 @@ impl Policy for Adaptive {
         rng: &mut Rng,
     ) -> Candidates {
         let ablation = &self.0;
+        let blur = rng.below(NEAR);
         pick_lowest_cost(view, pool, ablation.choices, request.want, rng, BREAKS_AT, |m, _| {
-            cost(ablation, view, m)
+            cost(ablation, view, m, |takes| blurred(takes, blur))
         })
     }
 
@@ -69,7 +83,7 @@ impl Policy for Adaptive {
     }
 
     fn cost(&self, view: PickContext<'_>, index: u32) -> Option<f32> {
-        Some(cost(&self.0, view, view.known(index)?))
+        Some(cost(&self.0, view, view.known(index)?, |takes| takes))
     }
 
     fn sees_silence(&self) -> bool {

@@ -54,23 +54,30 @@ pub(super) fn endpoints(text: &mut Text, of: &[ClusterReport<'_>]) {
 /// What the series of each signal have to do with the endpoints.
 #[inline(never)]
 fn signal_fits(text: &mut Text, of: &[ClusterReport<'_>]) {
-    type Count = fn(&SignalFit<'_>) -> Option<u32>;
-    let both: [(&str, &str, Count); 2] = [
-        ("evenkeel_upstream_signal_series", "Series in the latest answer for a signal.", |s| s.series),
-        ("evenkeel_upstream_signal_matched_series", "Of these, series that name an endpoint.", |s| s.matched),
+    type Value = fn(&SignalFit<'_>) -> Option<f64>;
+    let all: [(&str, &str, Value); 3] = [
+        ("evenkeel_upstream_signal_series", "Series in the latest answer for a signal.", |s| {
+            s.series.map(f64::from)
+        }),
+        ("evenkeel_upstream_signal_matched_series", "Of these, series that name an endpoint.", |s| {
+            s.matched.map(f64::from)
+        }),
+        ("evenkeel_upstream_signal_firmness", "How firmly a signal is acted on, up to 1.", |s| {
+            Some(s.firmness)
+        }),
     ];
-    for (name, help, count) in both {
-        let told: Vec<(usize, &str, u32)> = of
+    for (name, help, value) in all {
+        let told: Vec<(usize, &str, f64)> = of
             .iter()
             .enumerate()
-            .flat_map(|(at, u)| u.signals.iter().filter_map(move |s| Some((at, s.name, count(s)?))))
+            .flat_map(|(at, u)| u.signals.iter().filter_map(move |s| Some((at, s.name, value(s)?))))
             .collect();
         if !told.is_empty() {
             text.head(name, "gauge", help);
         }
-        for (at, signal, count) in told {
+        for (at, signal, value) in told {
             let labels = format!("{},signal=\"{}\"", text.upstream_labels(at), escaped(signal));
-            text.sample(name, &labels, f64::from(count));
+            text.sample(name, &labels, value);
         }
     }
 }

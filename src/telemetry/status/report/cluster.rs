@@ -253,6 +253,7 @@ pub(super) fn cluster<'a>(
         signals: config
             .signals
             .iter()
+            .enumerate()
             .map(|signal| discovery::signal_fit(signal, upstream, sources.snapshot))
             .collect(),
         parts: upstream.parts().map(|part| share_of(&part, config.zone.is_some())).collect(),

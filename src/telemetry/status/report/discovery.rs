@@ -70,6 +70,8 @@ pub struct SignalFit<'a> {
     pub matched: Option<u32>,
     /// What is wrong; none while an endpoint is named.
     pub problem: Option<&'a str>,
+    /// How firmly it is acted on, up to 1.
+    pub firmness: f64,
 }
 
 #[inline(never)]
@@ -88,7 +90,7 @@ pub(super) fn discovery<'a>(
 
 #[inline(never)]
 pub(super) fn signal_fit<'a>(
-    signal: &'a engine::settings::Signal,
+    (at, signal): (usize, &'a engine::settings::Signal),
     upstream: &Cluster,
     snapshot: &'a Snapshot,
 ) -> SignalFit<'a> {
@@ -98,5 +100,6 @@ pub(super) fn signal_fit<'a>(
         series: fit.map(|fit| fit.series),
         matched: fit.map(|fit| fit.matched),
         problem: fit.map(|fit| fit.problem.as_str()).filter(|problem| !problem.is_empty()),
+        firmness: fine(upstream.signal_firmness(at)),
     }
 }

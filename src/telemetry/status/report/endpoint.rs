@@ -113,7 +113,7 @@ pub(super) fn line<'a>(
             _ => names::state(member.health.state()),
         },
         eligible: member.eligible,
-        reason: reason(upstream, &member, explained),
+        reason: reason(upstream, (&member, index), explained),
         in_flight: member.total_in_flight(),
         latency_ms: member.centre().map(|(centre, _)| short(centre.exp() * 1e3)),
         error_ratio: fine(upstream.error_ratio(index, now)),

@@ -7,7 +7,11 @@ use engine::{Cluster, Explained};
 
 /// Why it gets no traffic, or gets it all the same.
 #[inline(never)]
-pub fn reason(upstream: &Cluster, member: &EndpointState, explained: &Explained) -> &'static str {
+pub fn reason(
+    upstream: &Cluster,
+    (member, index): (&EndpointState, u32),
+    explained: &Explained,
+) -> &'static str {
     let well = member.health.state() == State::Healthy;
     let sound = well
         && !member.constraints.word.held()
@@ -16,6 +20,9 @@ pub fn reason(upstream: &Cluster, member: &EndpointState, explained: &Explained)
     match (member.eligible, sound) {
         (true, true) if explained.load == 0.0 => {
             "standby: its priority or zone gets no requests at the moment"
+        }
+        (true, true) if upstream.set_aside(index) => {
+            "set aside: its queue stands while the others' are empty; tried again from time to time"
         }
         (true, true) => "",
         (true, false) if upstream.panics() => "panic: too few endpoints are healthy, so health is ignored",

@@ -1,0 +1,250 @@
+//! Queues that only a signal shows. Work that is answered before it is done is as quick to accept where it waits: a share in
+//! proportion to the queue settles where a slow endpoint's is long enough to hold it back, and everything that goes there waits
+//! for that long. So an endpoint whose queue [stands](Standing) while the others' are empty is set aside.
+
+use super::Cluster;
+use crate::estimate::signal::MAX_NEWS_S;
+use crate::estimate::{LAGS, Reading, Usual, news_a_window};
+use crate::settings::Signal;
+use crate::time::Time;
+
+/// Values that are less than this part of the time between news apart are the same news.
+const SAME_NEWS: f64 = 0.75;
+/// How deviations compare with those before is told by about so many of the latest news.
+const LATEST: f32 = 16.0;
+/// Less than this mean cosine is chance: so much for many endpoints, and so many standard deviations for few.
+const OPPOSED: f32 = 0.2;
+const CHANCE_DEVIATIONS: f32 = 2.2;
+/// Signals are acted on by so much more firmly with each news that shows no overshoot …
+const FIRMER: f32 = 0.05;
+/// … by half of that after each that does, and never by less than this …
+const LEAST_FIRMER: f32 = 0.0005;
+/// … up to as firmly as is usual, and never less than this.
+const LEAST_FIRM: f32 = 1.0 / 32.0;
+/// Endpoints that were less than half full and are full with the next news: acted on so much less firmly as this power of the part
+/// that were not.
+const FILLED: i32 = 4;
+
+/// What the values of one signal have shown.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct QueueWindow {
+    began: Time,
+    latest: Time,
+    /// What was usual in the window before.
+    high: f32,
+    /// When deviations were last compared, and the mean cosines with those before.
+    compared: Time,
+    cosines: [f32; LAGS],
+    firmer: f32,
+    /// How firmly the signal is acted on, up to 1.
+    pub firmness: f32,
+}
+
+impl Default for QueueWindow {
+    fn default() -> QueueWindow {
+        let (never, cosines) = (Time::ZERO, [0.0; LAGS]);
+        let (firmer, firmness) = (FIRMER, 1.0);
+        QueueWindow { began: never, latest: never, high: 0.0, compared: never, cosines, firmer, firmness }
+    }
+}
+
+impl QueueWindow {
+    /// The clock stepped back to `now`.
+    pub fn not_after(&mut self, now: Time) {
+        (self.began, self.latest) = (self.began.min(now), self.latest.min(now));
+        self.compared = self.compared.min(now);
+    }
+
+    /// Compares what the signal tells with what it told before, of endpoints that are in use. Where what was sent elsewhere on
+    /// account of the one made the other, too much was. How much that is depends on the rate of all proxies, which no one of
+    /// them knows, so it is learnt: deviations from the mean turn round, or what had room is full.
+    fn compare(&mut self, used: &mut [&mut Reading], max: Option<f64>) {
+        let mean = used.iter().map(|reading| reading.latest()).sum::<f64>() / used.len().max(1) as f64;
+        let norm = used.iter().map(|reading| (reading.latest() - mean).powi(2)).sum::<f64>().sqrt();
+        let (mut cosines, mut had_room, mut filled) = ([0.0; LAGS], 0.0f32, 0.0f32);
+        for reading in used.iter_mut() {
+            let off = if norm > 0.0 { ((reading.latest() - mean) / norm) as f32 } else { 0.0 };
+            let full = max.map_or(0.0, |max| (reading.latest() / max) as f32);
+            let (before, was_full) = reading.standing.moved(off, full);
+            cosines.iter_mut().zip(before).for_each(|(sum, before)| *sum += off * before);
+            if was_full < 0.5 {
+                had_room += 1.0;
+                filled += f32::from(u8::from(full >= 1.0));
+            }
+        }
+        let others = used.len().saturating_sub(1).max(1) as f32;
+        self.cosines.iter_mut().zip(cosines).for_each(|(mean, one)| *mean += (one - *mean) / LATEST);
+        let opposed = -self.cosines.iter().copied().fold(0.0, f32::min);
+        let chance = OPPOSED.max(CHANCE_DEVIATIONS / (LATEST * others).sqrt());
+        let turned = if opposed > chance { opposed } else { 0.0 };
+        let less = (-turned).exp() * (1.0 - filled / had_room.max(1.0)).powi(FILLED);
+        if less < 1.0 {
+            self.firmer = (0.5 * self.firmer).max(LEAST_FIRMER);
+        }
+        let by = if less < 1.0 { less } else { 1.0 + self.firmer };
+        self.firmness = (self.firmness * by).clamp(LEAST_FIRM, 1.0);
+    }
+}
+
+/// Whether a signal may be a queue that is polled.
+fn may_queue(signal: &Signal) -> bool {
+    signal.weight > 0.0 && signal.report.is_none() && signal.builtin.is_none()
+}
+
+impl Cluster {
+    /// How firmly the signal is acted on, up to 1: less where what it told had passed before the next news.
+    pub fn signal_firmness(&self, signal: usize) -> f64 {
+        self.signals.windows.get(signal).map_or(1.0, |window| f64::from(window.firmness))
+    }
+
+    /// Whether a queue of the endpoint at `index` stands while the others' are empty.
+    pub fn set_aside(&self, index: u32) -> bool {
+        self.readings(index).iter().any(|reading| reading.standing.aside())
+    }
+
+    /// There was an answer on `signal` at `at`: sets aside the endpoints whose queue stands, and tries them again.
+    #[inline(never)]
+    pub(super) fn watch_queues(&mut self, signal: usize, at: Time) {
+        let (width, fresh_s) = (self.config.signals.len(), self.fresh_s());
+        let Some(window) = self.signals.windows.get_mut(signal) else { return };
+        if at <= window.latest || !self.config.signals.get(signal).is_some_and(may_queue) {
+            return;
+        }
+        window.latest = at;
+        let places = self.endpoints.states.iter().zip(self.endpoints.set.identities());
+        let readings = self.endpoints.readings.iter_mut().skip(signal).step_by(width);
+        let known =
+            readings.zip(places).filter(|(reading, (m, _))| m.present && reading.trust(at, fresh_s) > 0.0);
+        let mut known: Vec<(&mut Reading, u64)> =
+            known.map(|(reading, (_, identity))| (reading, *identity)).collect();
+        let (mut usual, in_use) = usual(&mut known);
+        let now_high = usual.high;
+        usual.high = now_high.max(window.high);
+        let news_s = known.iter().map(|(r, _)| r.news_s()).filter(|s| *s > 0.0).fold(f64::INFINITY, f64::min);
+        let news_s = if news_s.is_finite() { news_s.max(self.signals.poll_s).max(1.0) } else { MAX_NEWS_S };
+        if at.seconds_since(window.compared) >= SAME_NEWS * news_s {
+            window.compared = at;
+            let mut used: Vec<&mut Reading> =
+                known.iter_mut().map(|(r, _)| &mut **r).filter(|reading| !reading.standing.aside()).collect();
+            window.compare(&mut used, self.config.signals.get(signal).and_then(|s| s.max));
+        }
+        let over = at.seconds_since(window.began) >= f64::from(news_a_window(in_use)) * news_s;
+        let whole = over && window.began != Time::ZERO;
+        // Half of them stay in use.
+        let mut may_go = (known.len() / 2).saturating_sub(known.len() - in_use);
+        for (reading, identity) in known {
+            let value = reading.latest() as f32;
+            reading.standing.look(value, usual, (at, news_s), identity);
+            if may_go > 0 && !reading.standing.aside() {
+                reading.standing.judge(value, usual, whole, (at, news_s));
+                may_go -= usize::from(reading.standing.aside());
+            }
+            if over {
+                reading.standing.begin(value);
+            }
+        }
+        if over {
+            (window.began, window.high) = (at, now_high);
+        }
+    }
+}
+
+/// Takes the latest values; what is usual of the endpoints that are in use, and how many these are.
+fn usual(known: &mut [(&mut Reading, u64)]) -> (Usual, usize) {
+    let (mut latest, mut low, mut high) = (Vec::new(), Vec::new(), Vec::new());
+    for (reading, _) in known {
+        let value = reading.latest() as f32;
+        reading.standing.observe(value);
+        if !reading.standing.aside() {
+            let (least, most) = reading.standing.range();
+            latest.push(value);
+            low.push(least);
+            high.push(most);
+        }
+    }
+    let in_use = latest.len();
+    (Usual { latest: lower_median(latest), low: lower_median(low), high: lower_median(high) }, in_use)
+}
+
+fn lower_median(mut values: Vec<f32>) -> f32 {
+    let middle = values.len().checked_sub(1).map(|last| last / 2);
+    middle.map_or(0.0, |middle| *values.select_nth_unstable_by(middle, f32::total_cmp).1)
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::rng::Rng;
+
+    /// The firmness after values that `next` makes of those before.
+    fn after(
+        news: u64,
+        endpoints: usize,
+        max: Option<f64>,
+        mut next: impl FnMut(u64, f64) -> f64,
+    ) -> Vec<f32> {
+        let mut window = QueueWindow::default();
+        let mut all = vec![Reading::default(); endpoints];
+        let mut course = Vec::new();
+        for second in 1..=news {
+            for reading in &mut all {
+                let value = next(second, reading.latest());
+                reading.observe(value, Time(second * 1_000_000_000), 1.0, 100.0);
+            }
+            window.compare(&mut all.iter_mut().collect::<Vec<_>>(), max);
+            course.push(window.firmness);
+        }
+        course
+    }
+
+    #[test]
+    fn chance_makes_nothing_less_firm() {
+        let mut rng = Rng::new(11);
+        for endpoints in [2, 3, 10, 50] {
+            let course = after(2000, endpoints, Some(100.0), |_, _| 40.0 * rng.unit());
+            let less = course.windows(2).filter(|two| two[1] < two[0]).count();
+            assert!(less < 100, "{endpoints}: less firm with {less} of 2000");
+        }
+        let mut nth = 0;
+        let lasting = after(100, 10, Some(100.0), |_, _| {
+            nth += 1;
+            f64::from(nth % 10) * 9.0
+        });
+        assert!(lasting.iter().all(|firmness| *firmness == 1.0));
+    }
+
+    #[test]
+    fn what_turns_round_is_acted_on_less() {
+        for (endpoints, period) in
+            [2usize, 3, 10, 50].into_iter().flat_map(|n| [2u64, 4, 6].map(|period| (n, period)))
+        {
+            let mut nth = 0;
+            let course = after(400, endpoints, None, |second, _| {
+                nth += 1;
+                let phase = (second * 2 / period + nth % endpoints as u64) % 2;
+                50.0 + 40.0 * phase as f64
+            });
+            let least = course.iter().copied().fold(1.0, f32::min);
+            assert!(least < 0.1, "{endpoints} endpoints, every {period}: {least}");
+        }
+    }
+
+    #[test]
+    fn what_had_room_and_is_full_was_given_too_much() {
+        let herd = |filled: u64| {
+            let mut nth = 0;
+            let course = after(2, 10, Some(20.0), move |second, _| {
+                nth += 1;
+                if second == 2 && nth % 10 < filled { 30.0 } else { 2.0 }
+            });
+            course[1]
+        };
+        assert!(herd(0) >= 1.0);
+        assert!(herd(1) > 0.6, "one endpoint may have become slow");
+        assert!(herd(5) < 0.1 && herd(5) > 0.03);
+        assert_eq!(herd(10), LEAST_FIRM);
+    }
+}
