@@ -18,7 +18,7 @@ impl Worker {
         if self.rests {
             return tick_period::rest_ms(endpoints, self.polls_every_ms());
         }
-        tick_period::pause_ms(endpoints, self.engine.longest_typical(), self.idle_ticks)
+        tick_period::pause_ms(endpoints, (self.engine.longest_typical(), self.engine.pace()), self.idle_ticks)
     }
 
     /// Whether a request has just ended the process's rest, so that the next tick is wanted at once. Only once.

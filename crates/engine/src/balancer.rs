@@ -373,6 +373,11 @@ impl Balancer {
         used.map(Cluster::typical).reduce(f64::max).unwrap_or(f64::INFINITY)
     }
 
+    /// Requests per second of all workers of the process, about.
+    pub fn pace(&self) -> f64 {
+        self.upstreams.iter().map(Cluster::pace).sum()
+    }
+
     /// Looks at the pressure of every upstream and draws conclusions on replicas; for one worker of the process.
     pub fn scale_replicas(&mut self, now: Time) {
         self.upstreams.iter_mut().for_each(|u| u.scale_replicas(now));

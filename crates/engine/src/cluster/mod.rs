@@ -172,6 +172,11 @@ impl Cluster {
         self.stats.reason
     }
 
+    /// Requests per second of all workers together, about.
+    pub fn pace(&self) -> f64 {
+        self.traffic.pace()
+    }
+
     /// Whether no request of this worker's is on its way.
     pub fn rests(&self) -> bool {
         self.subsets.list.iter().all(|subset| subset.in_flight == 0)

@@ -15,6 +15,8 @@ pub(super) struct Traffic {
     /// Picks since the last refresh, and their rate per second.
     picks: u32,
     pub rate: f64,
+    /// The rate between the last two refreshes.
+    latest_rate: f64,
     /// Picks ever; the sum may wrap.
     pub requests: u32,
     explorations: f32,
@@ -35,6 +37,7 @@ impl Traffic {
         Traffic {
             picks: 0,
             rate: 0.0,
+            latest_rate: 0.0,
             requests: 0,
             explorations,
             refreshed: now,
@@ -78,11 +81,17 @@ impl Traffic {
         if seen > 0.0 { self.rate / seen * f64::from(self.workers) } else { 0.0 }
     }
 
+    /// Requests per second of all workers together, as if each got as many as this one: lately, or a moment ago if that is more.
+    pub fn pace(&self) -> f64 {
+        self.rate.max(self.latest_rate) * f64::from(self.workers)
+    }
+
     /// Takes the rate anew. The seconds since the last time.
     pub fn refresh(&mut self, now: Time) -> f64 {
         let seconds = now.seconds_since(core::mem::replace(&mut self.refreshed, now));
         if seconds > 0.0 {
             let rate = f64::from(core::mem::take(&mut self.picks)) / seconds;
+            self.latest_rate = rate;
             self.rate += (rate - self.rate) * (seconds / RATE_OVER_S).min(1.0);
         }
         seconds
