@@ -2,7 +2,7 @@
 
 use testbed::serde_json::{Value, from_slice};
 
-use crate::scene::{Ending, address, config, load, ms, pass_with, picks, serve, single};
+use crate::scene::{Ending, address, config, load, ms, pass_with, picks, picks_of, serve, single};
 use crate::world::{Answer, Call, Plugin, Stream, World};
 
 const SERVER: &str = r#""status":{"path":"/_evenkeel"},"prometheus":{"cluster":"prometheus","interval":"1s","timeout":"500ms""#;
@@ -373,7 +373,55 @@ fn a_prometheus_that_fails_goes_stale_though_it_is_asked_seldom(mut world: impl 
     assert_eq!(status(&mut world, plugin)["prometheus"]["stale"], true);
 }
 
+/// Queues of all, the third endpoint's of this length and the others' of at most so many.
+fn queues(third: u32, others: u32) -> impl FnMut(&Call, f64) -> String {
+    let mut nth = 0;
+    move |_, now| {
+        nth += 1;
+        let length = |at: u32| if at == 2 { third } else { (nth + at) % (others + 1) };
+        let series: Vec<(String, String)> =
+            (0..4).map(|at| (address(at as usize), length(at).to_string())).collect();
+        let series: Vec<(&str, f64, &str)> =
+            series.iter().map(|(address, length)| (address.as_str(), now, length.as_str())).collect();
+        vector(&series)
+    }
+}
+
+fn a_queue_that_stands_is_set_aside_until_the_others_need_it_and_that_is_said(mut world: impl World) {
+    let crew = crew(&mut world, 2, SIGNAL, "");
+    let seen = |world: &mut _, of: Plugin| {
+        let told = status(world, of);
+        let third = told["upstreams"][0]["endpoints"].as_array().unwrap();
+        let third = third.iter().find(|e| e["address"] == address(2).as_str()).unwrap();
+        let given = picks_of(world, of, &address(2), 200);
+        (third["reason"].as_str().unwrap().to_owned(), given)
+    };
+    watch(&mut world, &crew, 4, queues(15, 3));
+    let (reason, given) = seen(&mut world, crew[0]);
+    assert!(reason.is_empty() && given > 10, "four news say nothing yet: {reason:?}, {given} of 200");
+    watch(&mut world, &crew, 16, queues(15, 3));
+    for plugin in &crew {
+        let (reason, given) = seen(&mut world, *plugin);
+        assert!(
+            reason.starts_with("set aside: its queue stands") && given <= 5,
+            "{reason:?}, {given} of 200"
+        );
+    }
+    let firmness = "evenkeel_upstream_signal_firmness{upstream=\"web\",signal=\"queue\"} 1\n";
+    assert!(metrics(&mut world, crew[0]).contains(firmness), "{}", metrics(&mut world, crew[0]));
+    // As long as half of its queue: there is no room elsewhere.
+    watch(&mut world, &crew, 3, |_, now| {
+        let series = (0..4).map(|at| (address(at), now, "12")).collect::<Vec<_>>();
+        vector(
+            &series.iter().map(|(address, now, value)| (address.as_str(), *now, *value)).collect::<Vec<_>>(),
+        )
+    });
+    let (reason, given) = seen(&mut world, crew[1]);
+    assert!(reason.is_empty() && given > 20, "{reason:?}, {given} of 200");
+}
+
 both!(
+    a_queue_that_stands_is_set_aside_until_the_others_need_it_and_that_is_said,
     a_cluster_that_takes_no_request_is_not_called_unknown,
     what_envoy_answers_itself_stands_in_the_log,
     signals_that_match_no_endpoint_are_told_once_a_change,

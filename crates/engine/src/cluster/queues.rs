@@ -3,6 +3,7 @@
 //! for that long. So an endpoint whose queue [stands](Standing) while the others' are empty is set aside.
 
 use super::Cluster;
+use super::shares::NEARLY_FULL;
 use crate::estimate::signal::MAX_NEWS_S;
 use crate::estimate::{LAGS, Reading, Usual, news_a_window};
 use crate::settings::Signal;
@@ -64,12 +65,12 @@ impl QueueWindow {
         let (mut cosines, mut had_room, mut filled) = ([0.0; LAGS], 0.0f32, 0.0f32);
         for reading in used.iter_mut() {
             let off = if norm > 0.0 { ((reading.latest() - mean) / norm) as f32 } else { 0.0 };
-            let full = max.map_or(0.0, |max| (reading.latest() / max) as f32);
-            let (before, was_full) = reading.standing.moved(off, full);
+            let (before, was) = reading.standing.moved(reading.latest() as f32, off);
             cosines.iter_mut().zip(before).for_each(|(sum, before)| *sum += off * before);
-            if was_full < 0.5 {
+            let Some(max) = max else { continue };
+            if f64::from(was) < 0.5 * max {
                 had_room += 1.0;
-                filled += f32::from(u8::from(full >= 1.0));
+                filled += f32::from(u8::from(reading.latest() >= max));
             }
         }
         let others = used.len().saturating_sub(1).max(1) as f32;
@@ -111,6 +112,7 @@ impl Cluster {
             return;
         }
         window.latest = at;
+        let max = self.config.signals.get(signal).and_then(|s| s.max);
         let places = self.endpoints.states.iter().zip(self.endpoints.set.identities());
         let readings = self.endpoints.readings.iter_mut().skip(signal).step_by(width);
         let known =
@@ -126,7 +128,7 @@ impl Cluster {
             window.compared = at;
             let mut used: Vec<&mut Reading> =
                 known.iter_mut().map(|(r, _)| &mut **r).filter(|reading| !reading.standing.aside()).collect();
-            window.compare(&mut used, self.config.signals.get(signal).and_then(|s| s.max));
+            window.compare(&mut used, max);
         }
         let over = at.seconds_since(window.began) >= f64::from(news_a_window(in_use)) * news_s;
         let whole = over && window.began != Time::ZERO;
@@ -136,7 +138,8 @@ impl Cluster {
             let value = reading.latest() as f32;
             reading.standing.look(value, usual, (at, news_s), identity);
             if may_go > 0 && !reading.standing.aside() {
-                reading.standing.judge(value, usual, whole, (at, news_s));
+                let full = max.is_some_and(|max| reading.latest() >= NEARLY_FULL * max);
+                reading.standing.judge((value, full), usual, whole, (at, news_s));
                 may_go -= usize::from(reading.standing.aside());
             }
             if over {

@@ -10,7 +10,7 @@ const LONGEST_PAUSE: u16 = 512;
 const TRIAL: f64 = 3.0;
 /// A queue is long from so many times what is high among the others on.
 const TIMES_HIGHER: f32 = 2.0;
-/// So many times, and one more, and it needs no second look.
+/// So many times, and one more, twice or where it is full: then it needs no whole window.
 const TIMES_HIGHER_AT_ONCE: f32 = 8.0;
 /// Deviations are compared with those of so many news before.
 pub const LAGS: usize = 4;
@@ -33,7 +33,8 @@ pub struct Standing {
     high: f32,
     stood: f32,
     off: [f32; LAGS],
-    full: f32,
+    /// With the latest news, and with those before.
+    values: [f32; 2],
     phase: Phase,
     pause: u16,
     since: Time,
@@ -85,19 +86,27 @@ impl Standing {
         self.since = self.since.min(now);
     }
 
-    /// How far its values were from the mean, the latest first, and how full it was, before it is so far `off` and so `full`.
-    pub fn moved(&mut self, off: f32, full: f32) -> ([f32; LAGS], f32) {
+    /// How far its values were from the mean, the latest first, and the latest itself, before it is `value` and so far `off`.
+    pub fn moved(&mut self, value: f32, off: f32) -> ([f32; LAGS], f32) {
         let before = self.off;
         self.off.rotate_right(1);
         self.off[0] = off;
-        (before, core::mem::replace(&mut self.full, full))
+        self.values = [value, self.values[0]];
+        (before, self.values[1])
     }
 
-    /// Sets it aside if its queue, now `value`, stands while the others' are empty now and then, which a whole window shows, or a
-    /// single value that is far beyond all theirs. `usual` is what `at` is known of all.
-    pub fn judge(&mut self, value: f32, usual: Usual, window_over: bool, (at, news_s): (Time, f64)) {
+    /// Sets it aside if its queue, now `value`, stands while the others' are empty now and then: which a whole window shows, or two
+    /// values that are far beyond all theirs, or a single one where it is `full`. `usual` is what `at` is known of all.
+    pub fn judge(
+        &mut self,
+        (value, full): (f32, bool),
+        usual: Usual,
+        window_over: bool,
+        (at, news_s): (Time, f64),
+    ) {
         let stood = if window_over { self.low } else { 0.0 };
-        let stands = stood > TIMES_HIGHER * usual.high || value > TIMES_HIGHER_AT_ONCE * (usual.high + 1.0);
+        let lately = if full { value } else { value.min(self.values[1]) };
+        let stands = stood > TIMES_HIGHER * usual.high || lately > TIMES_HIGHER_AT_ONCE * (usual.high + 1.0);
         if self.phase == Phase::InUse && stands && usual.low <= 0.0 {
             let again = at.seconds_since(self.since) < f64::from(self.pause) * news_s;
             self.pause = if again { longer(self.pause) } else { FIRST_PAUSE };
@@ -178,7 +187,7 @@ mod tests {
         let mut standing = Standing::default();
         standing.begin(10.0);
         standing.observe(9.0);
-        standing.judge(9.0, SHORT, true, at(0));
+        standing.judge((9.0, false), SHORT, true, at(0));
         assert!(standing.aside(), "{identity}");
         standing
     }
@@ -217,21 +226,27 @@ mod tests {
 
     #[test]
     fn what_was_short_once_does_not_stand() {
-        for (values, window_over, wanted) in [
-            (vec![9.0, 8.0, 7.0], true, true),
-            (vec![9.0, 8.0, 7.0], false, false),
-            (vec![9.0, 6.0, 7.0], true, false),
-            (vec![9.0, 40.0], false, true),
+        for (values, full, window_over, wanted) in [
+            (vec![9.0, 8.0, 7.0], false, true, true),
+            (vec![9.0, 8.0, 7.0], false, false, false),
+            (vec![9.0, 6.0, 7.0], false, true, false),
+            (vec![9.0, 40.0], false, false, false),
+            (vec![9.0, 40.0, 40.0], false, false, true),
+            (vec![9.0, 40.0], true, false, true),
+            (vec![9.0, 30.0], true, false, false),
         ] {
             let mut standing = Standing::default();
             standing.begin(values[0]);
-            values.iter().for_each(|value| standing.observe(*value));
-            standing.judge(values[values.len() - 1], SHORT, window_over, at(0));
-            assert_eq!(standing.aside(), wanted, "{values:?}, {window_over}");
+            for value in &values {
+                standing.moved(*value, 0.1);
+                standing.observe(*value);
+            }
+            standing.judge((values[values.len() - 1], full), SHORT, window_over, at(0));
+            assert_eq!(standing.aside(), wanted, "{values:?}, {full}, {window_over}");
         }
         let mut standing = Standing::default();
         standing.begin(90.0);
-        standing.judge(90.0, Usual { low: 0.5, ..SHORT }, true, at(0));
+        standing.judge((90.0, true), Usual { low: 0.5, ..SHORT }, true, at(0));
         assert!(!standing.aside(), "the others are never empty");
     }
 
@@ -266,7 +281,7 @@ mod tests {
             let again = tried(&mut standing, 0.0, last, identity);
             (1..=3).for_each(|second| standing.look(6.0, SHORT, at(again + second), identity));
             standing.begin(6.0);
-            standing.judge(6.0, SHORT, true, at(again + 4));
+            standing.judge((6.0, false), SHORT, true, at(again + 4));
             assert!(!standing.aside() && standing.phase == Phase::InUse);
         }
     }
@@ -279,7 +294,7 @@ mod tests {
             let moment = |began: u64| {
                 let mut standing = Standing::default();
                 standing.begin(9.0);
-                standing.judge(9.0, SHORT, true, at(began));
+                standing.judge((9.0, false), SHORT, true, at(began));
                 tried(&mut standing, 0.0, began, identity)
             };
             let moments = [0, 3, 7, 15].map(moment);
