@@ -348,6 +348,19 @@ mod tests {
     }
 
     #[test]
+    fn times_are_kept_within_bounds_and_only_where_they_are_wanted() {
+        let stats = |more: &str| {
+            let json = format!(
+                r#"{{{more}"upstreams":[{{"cluster":"web","endpoints":{{"static":["10.0.0.1:80"]}}}}]}}"#
+            );
+            let mut stats = EnvoyStats::new(&config::parse(json.as_bytes()).unwrap());
+            (0..10 * MAX_TIMES).for_each(|_| stats.timed(0, 1000));
+            stats.times.len()
+        };
+        assert_eq!((stats(""), stats(r#""envoy_stats":false,"#)), (MAX_TIMES, 0));
+    }
+
+    #[test]
     fn a_name_comes_apart_as_it_was_put_together() {
         let name = name_of(&[("upstream", "a.b=.=c"), ("reason", "policy")], "decisions_total");
         let labels = vec![("upstream", "a.b=.=c"), ("reason", "policy")];

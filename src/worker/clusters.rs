@@ -147,3 +147,32 @@ fn say_full(host: &dyn Host, cluster: &str) {
         fields: &[("cluster", Field::Text(cluster))],
     });
 }
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_of_names_is_bounded() {
+        let mut clusters = Clusters::new(String::new(), Vec::new());
+        clusters.meet(&"x".repeat(MAX_NAME + 1), false);
+        assert_eq!(clusters.fresh.len(), 0, "too long");
+        for n in 0..10 * MAX_UNMATCHED {
+            clusters.meet(&format!("cluster {n}"), false);
+            clusters.meet("cluster 0", false);
+        }
+        assert_eq!(clusters.fresh.len(), MAX_UNMATCHED);
+        // They are known by now: none is taken any more, unless an entry stands for it.
+        clusters.known = core::mem::take(&mut clusters.fresh);
+        clusters.meet("one more", false);
+        clusters.meet("cluster 3", false);
+        assert_eq!(clusters.fresh.len(), 0);
+        (0..10 * MAX_UNMATCHED).for_each(|n| clusters.meet(&format!("matching {n}"), true));
+        assert_eq!(clusters.fresh.len(), MAX_UNMATCHED);
+        clusters.meet(&"y".repeat(MAX_NAME), true);
+        assert_eq!(clusters.fresh.len(), MAX_UNMATCHED, "not more at a tick");
+    }
+}

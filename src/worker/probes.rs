@@ -106,3 +106,46 @@ fn outcome(status: Option<u32>, body: &dyn Body, counts: &Failures) -> Outcome {
     };
     failure.map_or(Outcome::Good, Outcome::Failed)
 }
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::host::Bytes;
+
+    /// A body, and whether a circuit breaker is said to be open.
+    struct Told(&'static str, bool);
+
+    impl Body for Told {
+        fn size(&self) -> usize {
+            self.0.len()
+        }
+
+        fn part(&self, from: usize, most: usize) -> Vec<u8> {
+            self.0.as_bytes().part(from, most)
+        }
+
+        fn header(&self, name: &str) -> Option<Bytes> {
+            (self.1 && name == OVERLOADED).then(|| b"true".to_vec().into())
+        }
+    }
+
+    #[test]
+    fn only_what_the_endpoint_says_counts_against_it() {
+        let of = |status, text, overloaded| outcome(status, &Told(text, overloaded), &Failures::default());
+        assert_eq!(of(Some(200), "", false), Outcome::Good);
+        assert_eq!(of(Some(404), "", false), Outcome::Good, "it answers");
+        assert_eq!(of(Some(429), "", false), Outcome::Good, "it has enough to do, and answers");
+        assert_eq!(of(Some(500), "", false), Outcome::Failed(Failure::Status5xx));
+        assert_eq!(of(Some(503), "upstream connect error or", false), Outcome::Failed(Failure::Refused));
+        assert_eq!(of(Some(504), "upstream request timeout", false), Outcome::Failed(Failure::Timeout));
+        for status in [None, Some(0x1_0000)] {
+            assert_eq!(of(status, "", false), Outcome::Failed(Failure::Refused));
+        }
+        // Those went to no endpoint.
+        assert_eq!(of(Some(503), "no healthy upstream", false), Outcome::Unrelated);
+        assert_eq!(of(Some(503), "upstream connect error", true), Outcome::Unrelated);
+    }
+}

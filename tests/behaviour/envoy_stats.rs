@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::scene::{Ending, address, config, give, load, ms, pass, pass_with, picks, single};
+use crate::scene::{Ending, address, config, give, load, ms, pass, pass_with, picks, serve, single};
 use crate::wasm::Wasm;
 use crate::world::{Answer, Plugin, World};
 
@@ -34,6 +34,23 @@ fn counts_add_up_over_workers_and_configurations(mut world: impl World) {
         crew = next;
     }
     assert_eq!(by_policy(&world), served);
+}
+
+/// A worker that does not tick for a while is taken for gone, and its counts are kept by the others; then it goes on.
+fn one_that_was_taken_for_gone_is_counted_on(mut world: impl World) {
+    let threads = [world.thread(), world.thread()];
+    let crew: Vec<Plugin> =
+        threads.iter().map(|thread| load(&mut world, *thread, &config(3, "", ""))).collect();
+    crew.iter().for_each(|plugin| _ = picks(&mut world, *plugin, 20));
+    pass(&mut world, &crew, ms(500));
+    assert_eq!(by_policy(&world), 40);
+    pass(&mut world, &crew[..1], ms(20_000));
+    pass(&mut world, &crew, ms(1000));
+    for served in [47, 54] {
+        picks(&mut world, crew[1], 7);
+        pass(&mut world, &crew, ms(500));
+        assert_eq!(by_policy(&world), served);
+    }
 }
 
 /// Lets time pass while Prometheus answers every question.
@@ -80,6 +97,36 @@ fn one_worker_tells_of_changes_and_shows_what_is<W: World>(mut world: W) {
     assert_eq!(logged, 1, "by one for all");
 }
 
+/// In the units that their names say.
+fn gauges_show_what_the_page_shows(mut world: impl World) {
+    let upstream = r#""policy":"round_robin","health":{"fail_after":2,"max_ejected_percent":100},
+        "autoscale":{"pressure":[{"signal":"latency_ms","at":40}]}"#;
+    let plugin = single(&mut world, &config(4, upstream, crate::following::STATUS));
+    picks(&mut world, plugin, 40);
+    pass(&mut world, &[plugin], ms(20_000));
+    let shown = |world: &mut _| crate::following::page(world, plugin)["upstreams"][0].clone();
+    let gauge = |world: &dyn Fn(&str) -> Option<u64>, name: &str| world(&named("", name)).expect("a gauge");
+    let page = shown(&mut world);
+    let of = |name: &str| gauge(&|name| world.gauge(name), name) as f64;
+    let typical_us = page["typical_latency_ms"].as_f64().expect("answered") * 1e3;
+    assert!((of("typical_latency_microseconds") / typical_us - 1.0).abs() < 0.05, "{typical_us}");
+    let percent = page["pressure"].as_f64().expect("pressure") * 100.0;
+    assert!(percent > 2.0 && (of("pressure_percent") - percent).abs() <= 1.0, "{percent}");
+    assert_eq!((of("panic"), of("endpoints"), of("eligible_endpoints")), (0.0, 4.0, 4.0));
+    let ill = Ending::local("504", "response_timeout");
+    for _ in 0..40 {
+        serve(&mut world, plugin, |to| if to == address(4) { Ending::good() } else { ill.clone() });
+    }
+    // With so few well, who is out and whether that is too many changes from tick to tick.
+    let mut seen = [false; 2];
+    for _ in 0..40 {
+        pass(&mut world, &[plugin], ms(50));
+        seen[0] |= shown(&mut world)["panic"] == true;
+        seen[1] |= world.gauge(&named("", "panic")) == Some(1);
+    }
+    assert_eq!(seen, [true; 2]);
+}
+
 fn some_decisions_are_timed(mut world: impl World) {
     let plugin = single(&mut world, &config(3, "", ""));
     picks(&mut world, plugin, 200);
@@ -96,7 +143,9 @@ fn who_does_not_want_them_has_none(mut world: impl World) {
 
 both!(
     counts_add_up_over_workers_and_configurations,
+    one_that_was_taken_for_gone_is_counted_on,
     one_worker_tells_of_changes_and_shows_what_is,
+    gauges_show_what_the_page_shows,
     some_decisions_are_timed,
     who_does_not_want_them_has_none,
 );

@@ -7,10 +7,14 @@ use crate::world::{Plugin, Stream, World};
 
 pub const STATUS: &str = r#""status":{"path":"/_evenkeel"}"#;
 
-pub fn shown<W: World>(world: &mut W, plugin: Plugin, what: &str) -> u64 {
+pub fn page<W: World>(world: &mut W, plugin: Plugin) -> Value {
     let mut stream = world.stream(plugin, &[(":method", b"GET"), (":path", b"/_evenkeel/status.json")]);
     stream.request_headers();
-    let json: Value = from_slice(&stream.local_body()).expect("JSON");
+    from_slice(&stream.local_body()).expect("JSON")
+}
+
+pub fn shown<W: World>(world: &mut W, plugin: Plugin, what: &str) -> u64 {
+    let json = page(world, plugin);
     let upstream = &json["upstreams"][0];
     upstream[what].as_u64().unwrap_or_else(|| panic!("{what} in {upstream}"))
 }

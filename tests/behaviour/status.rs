@@ -76,6 +76,7 @@ fn the_json_is_the_contracts(mut world: impl World) {
     );
     world.add_cluster("prometheus");
     let plugin = single(&mut world, &config(3, upstream, &root));
+    assert_eq!(status(&mut world, plugin)["prometheus"]["pause_s"], json!(5.0), "as configured");
     picks(&mut world, plugin, 9);
     let answer = format!(
         r#"{{"status":"success","data":{{"resultType":"vector","result":[{{"metric":{{"instance":"{}"}},"value":[1,"7"]}}]}}}}"#,
@@ -122,6 +123,26 @@ fn the_json_is_the_contracts(mut world: impl World) {
         let (_, body) = ask(&mut world, plugin, "GET", &format!("/_evenkeel{path}")).expect("answered");
         assert!(!String::from_utf8_lossy(&body).contains("s3cr3t"), "{path}");
     }
+}
+
+/// A worker without requests carries no traffic, and a new configuration is no new process.
+fn workers_and_uptime_are_the_processs(mut world: impl World) {
+    let threads = [world.thread(), world.thread(), world.thread()];
+    let json = config(3, "", STATUS);
+    let crew: Vec<Plugin> = threads.iter().map(|thread| load(&mut world, *thread, &json)).collect();
+    pass(&mut world, &crew, ms(500));
+    assert_eq!(status(&mut world, crew[0])["workers"], json!(0));
+    for busy in [1, 2] {
+        picks(&mut world, crew[busy], 3);
+        pass(&mut world, &crew, ms(1000));
+        assert_eq!(status(&mut world, crew[0])["workers"], json!(busy));
+    }
+    pass(&mut world, &crew, ms(60_000));
+    let json = config(3, r#""slow_start":"11s""#, STATUS);
+    let crew: Vec<Plugin> = threads.iter().map(|thread| load(&mut world, *thread, &json)).collect();
+    pass(&mut world, &crew, ms(500));
+    let uptime = status(&mut world, crew[1])["uptime_s"].as_f64().expect("seconds");
+    assert!((61.0..=65.0).contains(&uptime), "{uptime}");
 }
 
 /// An answer is bounded in size, whatever the fleet is; what is left out is counted, and what is wrong is shown first.
@@ -263,6 +284,7 @@ both!(
     the_log_tells_who_is_taken_out_and_who_is_back,
     what_is_asked_for_below_the_path_is_answered_here,
     the_json_is_the_contracts,
+    workers_and_uptime_are_the_processs,
     whoever_is_asked_tells_of_all,
     a_large_fleet_is_shown_in_part,
 );

@@ -93,3 +93,37 @@ impl Answer {
         answer
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    /// What the answer says in this header; it says it once.
+    fn said<'a>(answer: &'a Answer, name: &str) -> &'a str {
+        let mut values = answer.headers.iter().filter(|(of, _)| *of == name);
+        let value = values.next().map_or("", |(_, value)| value);
+        assert_eq!(values.next(), None, "{name} twice");
+        value
+    }
+
+    #[test]
+    fn nothing_is_stored_guessed_or_loaded_from_elsewhere() {
+        let page = Answer::to(Route::Page, || unreachable!("a page without figures"));
+        let places = ["$.mod".to_owned()];
+        let of_refused = [Route::Page, Route::Json, Route::Metrics].map(|route| refused(route, &places));
+        let others = [Route::Unknown, Route::Refused].map(Answer::without_sources);
+        for answer in [&page].into_iter().chain(&of_refused).chain(&others) {
+            assert_eq!(said(answer, "cache-control"), "no-store");
+            assert_eq!(said(answer, "x-content-type-options"), "nosniff");
+            assert_eq!(said(answer, "referrer-policy"), "no-referrer");
+            let policy = said(answer, "content-security-policy");
+            assert!(policy.starts_with("default-src 'none'") && policy.contains("frame-ancestors 'none'"));
+            assert_eq!(policy.contains("script-src"), answer == &page, "only the page has a script");
+            assert_eq!(said(answer, "allow"), if answer.status == 405 { "GET, HEAD" } else { "" });
+        }
+        assert!(said(&page, "content-type").starts_with("text/html"));
+    }
+}

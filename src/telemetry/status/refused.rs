@@ -60,6 +60,8 @@ mod tests {
         let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
         assert_eq!(json["configuration_refused"][0], places[0].as_str());
         assert_eq!(refused(Route::Refused, &places).status, 405);
+        assert_eq!(refused(Route::Page, &places).status, 503, "an error to whatever watches the page");
+        assert_eq!([Route::Json, Route::Metrics].map(|route| refused(route, &places).status), [200, 200]);
         let metrics = String::from_utf8(refused(Route::Metrics, &places).body).unwrap();
         assert!(metrics.ends_with("evenkeel_configuration_refused 1\n"), "{metrics}");
     }
