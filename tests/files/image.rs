@@ -62,6 +62,39 @@ fn the_image_has_the_filter_at_its_root_in_the_only_layer_and_is_the_same_each_t
     Ok(())
 }
 
+/// Docker's older store reads manifest.json of an archive, the newer one the whole name: without them it took the archive for
+/// broken, or the image for one without a name.
+#[test]
+fn either_store_of_docker_finds_the_image_and_its_name() -> Result<()> {
+    for (name, whole) in [
+        ("registry.example.com:5000/evenkeel:1.2.3", "registry.example.com:5000/evenkeel:1.2.3"),
+        ("localhost/evenkeel:1.2.3", "localhost/evenkeel:1.2.3"),
+        ("someone/evenkeel:1.2.3", "docker.io/someone/evenkeel:1.2.3"),
+        ("evenkeel:1.2.3", "docker.io/library/evenkeel:1.2.3"),
+    ] {
+        let directory = tempfile::tempdir()?;
+        let (output, unpacked) = (directory.path().join("image"), directory.path().join("unpacked"));
+        let script = tools::root().join("scripts/image");
+        shipped::run(Command::new(script).arg(tools::wasm()?).arg(&output).env("IMAGE", name))?;
+        fs::create_dir(&unpacked)?;
+        shipped::run(
+            Command::new("tar").arg("-xf").arg(output.join("evenkeel.oci.tar")).arg("-C").arg(&unpacked),
+        )?;
+        let entry = json(&unpacked.join("index.json"))?["manifests"][0].clone();
+        assert_eq!(entry["annotations"]["io.containerd.image.name"], whole);
+        let manifest = json(&blob(&unpacked, &entry)?)?;
+        let told = json(&unpacked.join("manifest.json"))?[0].clone();
+        assert_eq!(told["RepoTags"], serde_json::json!([name]));
+        assert_eq!(
+            unpacked.join(told["Config"].as_str().context("config")?),
+            blob(&unpacked, &manifest["config"])?
+        );
+        let layer = told["Layers"][0].as_str().context("a layer")?;
+        assert_eq!(unpacked.join(layer), blob(&unpacked, &manifest["layers"][0])?);
+    }
+    Ok(())
+}
+
 #[test]
 fn checksums_hold_and_notice_a_change() -> Result<()> {
     let directory = tempfile::tempdir()?;
