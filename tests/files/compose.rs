@@ -1,12 +1,14 @@
 //! The Compose file against its schema, and what it mounts against what is there.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use serde_json::{Value, json};
 use testbed::anyhow::{Context, Result, ensure};
 use testbed::backend::{Behaviour, parse_schedule};
-use testbed::tools;
+use testbed::{tempfile, tools};
 
 use crate::{envoy, shipped};
 
@@ -162,6 +164,39 @@ fn ports_and_the_network_can_be_chosen() -> Result<()> {
         if service["environment"]["NETWORK"].is_string() {
             assert_eq!(service["environment"]["NETWORK"], "10.99.99", "{name}");
         }
+    }
+    Ok(())
+}
+
+/// The envoy service's own command, with a folder in the place of the container's root: whatever Envoy reads then has the chosen
+/// network's addresses, the endpoints that it watches among them.
+#[test]
+fn every_address_that_envoy_reads_is_of_the_chosen_network() -> Result<()> {
+    let compose = compose()?;
+    let command = compose["services"]["envoy"]["command"][2].as_str().context("a script")?.replace("$$", "$");
+    for network in ["172.31.254", "10.99.99"] {
+        let root = tempfile::tempdir()?;
+        let at = |path: &str| root.path().join(path);
+        for folder in ["shipped", "etc/envoy/eds", "tmp"] {
+            fs::create_dir_all(at(folder))?;
+        }
+        // First /tmp, where the root is, too.
+        let moved = |text: &str| {
+            ["/tmp", "/shipped", "/etc/envoy"].iter().fold(text.to_owned(), |text, folder| {
+                text.replace(folder, &format!("{}{folder}", root.path().display()))
+            })
+        };
+        let read = shipped::text(&shipped::folder().join("envoy-discovery.yaml"))?;
+        fs::write(at("shipped/envoy.yaml"), moved(&read))?;
+        fs::copy(shipped::folder().join("eds/web.yaml"), at("etc/envoy/eds/web.yaml"))?;
+        let script = moved(&command.replace("exec envoy ", "true "));
+        shipped::run(Command::new("sh").args(["-ec", &script]).env("NETWORK", network))?;
+        let read = shipped::text(&at("tmp/envoy.yaml"))?;
+        let watched = read.split("path_config_source: { path: ").nth(1).context("a file that is watched")?;
+        let watched = PathBuf::from(watched.split(" }").next().context("its path")?);
+        let both = read + &shipped::text(&watched)?;
+        assert!(both.contains(&format!("address: {network}.11,")), "{both}");
+        assert!(network == "172.31.254" || !both.contains("172.31.254."), "{both}");
     }
     Ok(())
 }
