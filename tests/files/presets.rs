@@ -86,28 +86,111 @@ fn histogram(name: &str, labels: &str, number: f64, unit: f64) -> Vec<(String, G
     all
 }
 
+/// Each instance by another library: a middleware with labels of its own, client_golang's own handlers, OpenTelemetry. All of them
+/// have the collectors of client_golang.
 fn go_service(number: f64, _: &str) -> Vec<(String, Grows)> {
-    let mut all = histogram("http_request_duration_seconds", "", number, 1.0);
+    let (requests, duration, in_flight, status) = match number {
+        1.0 => ("http_requests_total", "http_request_duration_seconds", "http_inflight_requests", "status"),
+        2.0 => ("http_requests_total", "http_request_duration_seconds", "http_requests_in_flight", "code"),
+        _ => (
+            "http_server_request_duration_seconds_count",
+            "http_server_request_duration_seconds",
+            "http_server_active_requests",
+            "http_response_status_code",
+        ),
+    };
+    let labels = format!("{status}=\"200\",");
+    let mut all = histogram(duration, if number == 1.0 { "" } else { &labels }, number, 1.0);
     all.extend([
         counter("process_cpu_seconds_total", 0.1 * number),
-        gauge("http_inflight_requests", 5.0 * number),
-        counter("http_requests_total{method=\"GET\",path=\"/\",status=\"200\"}", 90.0),
-        counter("http_requests_total{method=\"POST\",path=\"/orders\",status=\"201\"}", 10.0),
+        gauge(in_flight, 5.0 * number),
         counter("promhttp_metric_handler_requests_total{code=\"200\"}", 1.0),
+        gauge("promhttp_metric_handler_requests_in_flight", 1.0),
         gauge("go_goroutines", 20.0 * number),
         gauge("process_resident_memory_bytes", 1e8 * number),
     ]);
+    if number < 3.0 {
+        all.push(counter(format!("{requests}{{method=\"GET\",{status}=\"200\"}}"), 90.0));
+        all.push(counter(format!("{requests}{{method=\"POST\",{status}=\"201\"}}"), 10.0));
+    }
     // The first has never failed: a series that there is not yet must not make its ratio unknown.
     if number > 1.0 {
-        all.push(counter("http_requests_total{method=\"GET\",path=\"/\",status=\"503\"}", number));
+        all.push(counter(format!("{requests}{{method=\"GET\",{status}=\"503\"}}"), number));
     }
     all
 }
 
+fn node_service(number: f64, _: &str) -> Vec<(String, Grows)> {
+    let name = "http_request_duration_seconds";
+    let mut all = histogram(name, "method=\"GET\",route=\"/\",status_code=\"200\",", number, 1.0);
+    all.extend([
+        counter("process_cpu_seconds_total", 0.1 * number),
+        gauge("nodejs_eventloop_lag_p90_seconds", 0.01 * number),
+        gauge("nodejs_heap_size_used_bytes", 1e7 * number),
+        gauge("nodejs_heap_size_total_bytes", 4e7),
+        gauge("process_resident_memory_bytes", 1e8 * number),
+    ]);
+    if number > 1.0 {
+        all.push(counter(format!("{name}_count{{method=\"GET\",route=\"/\",status_code=\"503\"}}"), number));
+    }
+    all
+}
+
+/// The first has never collected garbage, nor failed.
+fn spring_boot(number: f64, _: &str) -> Vec<(String, Grows)> {
+    let labels = |status: u16, uri: &str| {
+        format!(
+            "{{error=\"none\",exception=\"none\",method=\"GET\",outcome=\"X\",status=\"{status}\",uri=\"{uri}\"}}"
+        )
+    };
+    let name = "http_server_requests_seconds";
+    let mut all: Vec<_> = [("/", 10.0), ("/actuator/prometheus", 1000.0 / number)]
+        .into_iter()
+        .flat_map(|(uri, count)| {
+            let labels = labels(200, uri);
+            [
+                counter(format!("{name}_count{labels}"), count),
+                counter(format!("{name}_sum{labels}"), count * number),
+            ]
+        })
+        .collect();
+    all.extend([
+        gauge("process_cpu_usage", 0.1 * number),
+        gauge("jvm_memory_used_bytes{area=\"heap\",id=\"G1 Eden Space\"}", 1e7 * number),
+        gauge("jvm_memory_used_bytes{area=\"heap\",id=\"G1 Old Gen\"}", 1e7 * number),
+        gauge("jvm_memory_used_bytes{area=\"nonheap\",id=\"Metaspace\"}", 9e7 / number),
+        gauge("jvm_memory_max_bytes{area=\"heap\",id=\"G1 Eden Space\"}", -1.0),
+        gauge("jvm_memory_max_bytes{area=\"heap\",id=\"G1 Old Gen\"}", 1e8),
+        gauge("jvm_memory_max_bytes{area=\"nonheap\",id=\"Metaspace\"}", -1.0),
+        gauge("jvm_threads_live_threads", 20.0 * number),
+    ]);
+    if number > 1.0 {
+        let pause = |cause: &str| {
+            format!("{{action=\"end of minor GC\",cause=\"{cause}\",gc=\"G1 Young Generation\"}}")
+        };
+        for cause in ["G1 Evacuation Pause", "G1 Preventive Collection"] {
+            all.push(counter(format!("jvm_gc_pause_seconds_sum{}", pause(cause)), 0.01 * number));
+        }
+        all.push(gauge(
+            format!("http_server_requests_active_seconds_count{}", labels(200, "UNKNOWN")),
+            number,
+        ));
+        all.push(counter(format!("{name}_count{}", labels(503, "/")), number));
+    }
+    all
+}
+
+/// The last by asynq's own exporter, the others by metrics of their own.
 fn worker(number: f64, _: &str) -> Vec<(String, Grows)> {
     let mut all = histogram("my_service_task_processing_duration_seconds", "", number, 1.0);
-    all.push(gauge("my_service_task_queue_depth", 10.0 * number));
-    all.push(counter("my_service_tasks_processed_total", 5.0));
+    if number < 3.0 {
+        all.push(gauge("my_service_task_queue_depth", 10.0 * number));
+        all.push(counter("my_service_tasks_processed_total", 5.0));
+    } else {
+        all.push(gauge("asynq_tasks_enqueued_total{queue=\"default\",state=\"pending\"}", 30.0));
+        all.push(gauge("asynq_tasks_enqueued_total{queue=\"default\",state=\"completed\"}", 900.0));
+        all.push(counter("asynq_tasks_processed_total{queue=\"default\"}", 5.0));
+    }
     all
 }
 
@@ -182,6 +265,8 @@ fn istio(number: f64, _: &str) -> Vec<(String, Grows)> {
 fn exposition(preset: &str) -> Result<Exposition> {
     Ok(match preset {
         "go-service" => Exposition { job: "my_service", port: 8080, series: go_service },
+        "node-service" => Exposition { job: "my_node_service", port: 8080, series: node_service },
+        "spring-boot" => Exposition { job: "my_spring_service", port: 8080, series: spring_boot },
         "async-workers" => Exposition { job: "worker_service", port: 8080, series: worker },
         "llm-vllm" => Exposition { job: "vllm", port: 8000, series: vllm },
         "node-and-container-cpu" => Exposition { job: "node", port: 9100, series: node },
