@@ -50,6 +50,13 @@ names, and writes this page. Envoy is the stock one. Numbers are answers by pod.
 
 """
 INTRODUCTIONS = {
+    "Services": "Three instances of each service stand behind a stock Envoy with the preset, to which a status page is added, and are scraped every second.\n"
+    "Numbers are answers by instance in the order one, three, two; the third is the one that is spoilt. With a busy processor, event loop or garbage\n"
+    "collector its answers are late, too, which evenkeel sees without a signal; the full queue and the busy machine are seen by the signal alone. The\n"
+    "node exporters read a `/proc/stat` of their own. `llm-vllm.json` and `istio.json` are not run: vLLM and Istio's extensions are not to be had.",
+    "Docker": "The engine, Compose and BuildKit are Debian's, in a root of their own with an empty store for each way of keeping images. No image can be\n"
+    "pulled there: those that the files name are Debian with the programs of the tests in it, Grafana a server that answers 200 if it can read\n"
+    "what is mounted, and in the place of cargo stands a script that copies what `make build` has built. Percentages are parts of the requests.",
     "Kubernetes": "API server, etcd and controller manager are the real ones, and so is Envoy Gateway with `envoy-gateway/evenkeel.yaml` in front of a\n"
     "Deployment, whose pods are processes that the test starts and ends as a kubelet would: two requests at a time, 50 ms each. In the place\n"
     "of prometheus-adapter, whose module is not to be had, and of metrics-server stand a hundred lines that read the shipped rules.",
