@@ -1,0 +1,111 @@
+"""Three instances of a service at the addresses that a preset names, the real Prometheus that scrapes them, and a stock Envoy with
+the filter and the preset in front of them."""
+
+import json
+import os
+import urllib.parse
+import urllib.request
+
+from .machine import listens, run, until
+from .shop import Load, shipped
+
+# The addresses of the presets, and of the proxy.
+NETWORK, HERE = "10.0.0.", "10.0.0.254"
+INSTANCES = ("one", "two", "three")
+PAGE = '{\n  "status": { "path": "/_evenkeel" },\n  "prometheus"'
+TYPES = "type.googleapis.com/envoy.extensions."
+
+
+def typed(kind, **fields):
+    return {"@type": TYPES + kind, **fields}
+
+
+def endpoint(address, port):
+    return {"endpoint": {"address": {"socket_address": {"address": address, "port_value": port}}}}
+
+
+def static(name, hosts, **more):
+    return {"name": name, "type": "STATIC", "connect_timeout": "1s",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint(*host) for host in hosts]}]}, **more}
+
+
+def bootstrap(cluster, hosts, configuration, wasm):
+    """As envoy-minimal.yaml."""
+    header = "x-evenkeel-endpoint"
+    fallback = {"policies": [{"typed_extension_config": {"name": "fallback", "typed_config": typed("load_balancing_policies.least_request.v3.LeastRequest")}}]}
+    override = typed("load_balancing_policies.override_host.v3.OverrideHost", override_host_sources=[{"header": header}], fallback_policy=fallback)
+    hidden = typed("filters.http.header_mutation.v3.HeaderMutation", mutations={"request_mutations": [{"remove": header}]})
+    options = typed("upstreams.http.v3.HttpProtocolOptions", explicit_http_config={"http_protocol_options": {}}, http_filters=[
+        {"name": "hide", "typed_config": hidden},
+        {"name": "codec", "typed_config": typed("filters.http.upstream_codec.v3.UpstreamCodec")},
+    ])
+    filter_config = {
+        "name": "evenkeel",
+        "failure_policy": "FAIL_RELOAD",
+        "vm_config": {"runtime": "envoy.wasm.runtime.v8", "code": {"local": {"filename": str(wasm)}}},
+        "configuration": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": configuration},
+    }
+    connections = typed("filters.network.http_connection_manager.v3.HttpConnectionManager", stat_prefix="ingress",
+        route_config={"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": cluster}}]}]},
+        http_filters=[
+            {"name": "evenkeel", "typed_config": typed("filters.http.wasm.v3.Wasm", config=filter_config)},
+            {"name": "router", "typed_config": typed("filters.http.router.v3.Router")},
+        ])
+    listener = {"address": endpoint(HERE, 10000)["endpoint"]["address"], "filter_chains": [{"filters": [{"name": "http", "typed_config": connections}]}]}
+    policy = {"policies": [{"typed_extension_config": {"name": "override", "typed_config": override}}]}
+    web = static(cluster, hosts, load_balancing_policy=policy, typed_extension_protocol_options={TYPES[20:] + "upstreams.http.v3.HttpProtocolOptions": options})
+    return {"static_resources": {"listeners": [listener], "clusters": [web, static("prometheus", [(HERE, 9090)])]}}
+
+
+class Fleet:
+    """The instances' namespaces, and what is asked of the parts; `start` is called with each instance's name and address, and what runs is put into `running`."""
+
+    def __init__(self, machine, wasm, preset, job, start, running, scraped=8080, path="/metrics"):
+        self.machine, self.preset, self.processes = machine, preset, running
+        self.folder = machine.work / preset
+        self.folder.mkdir()
+        self.addresses = {name: f"{NETWORK}{number}" for number, name in enumerate(INSTANCES, 1)}
+        text = shipped(f"presets/{preset}.json", ('{\n  "prometheus"', PAGE))
+        self.upstream = json.loads(text)["upstreams"][0]
+        for name, address in self.addresses.items():
+            self.processes.extend(start(name, address))
+            until(name, lambda address=address: listens(address, 8080), 60)
+        self.prometheus(job, scraped, path)
+        hosts = [(address, 8080) for address in self.addresses.values()]
+        (self.folder / "envoy.json").write_text(json.dumps(bootstrap(self.upstream["cluster"], hosts, text, wasm)))
+        self.run(f"envoy-{preset}", os.environ["ENVOY"], "-c", self.folder / "envoy.json", "--concurrency", "2", "--use-dynamic-base-id")
+        until("Envoy", self.status, 60)
+
+    def run(self, name, *command, **options):
+        self.processes.append(self.machine.start(name, *command, **options))
+
+    def prometheus(self, job, port, path):
+        jobs = [{"job_name": job, "scrape_interval": "1s", "scrape_timeout": "1s", "metrics_path": path, "static_configs": [{"targets": [f"{address}:{port}" for address in self.addresses.values()]}]}]
+        (self.folder / "prometheus.yml").write_text(json.dumps({"scrape_configs": jobs}))
+        self.run(f"prometheus-{self.preset}", os.environ["PROMETHEUS"], f"--config.file={self.folder}/prometheus.yml",
+            f"--storage.tsdb.path={self.folder}/data", f"--web.listen-address={HERE}:9090")
+        until("Prometheus", lambda: listens(HERE, 9090))
+
+    def value(self, query, name):
+        """What a query says of an instance."""
+        url = f"http://{HERE}:9090/api/v1/query?" + urllib.parse.urlencode({"query": query})
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            found = json.load(answer)["data"]["result"]
+        mine = [one["value"][1] for one in found if one["metric"]["instance"].split(":")[0] == self.addresses[name]]
+        return float(mine[0]) if mine else None
+
+    def signal(self, signal, name):
+        """The value that a signal's query has for an instance in Prometheus, nothing while there is none."""
+        return self.value(next(one["query"] for one in self.upstream["signals"] if one["name"] == signal), name)
+
+    def status(self):
+        try:
+            return json.loads(run("curl", "-s", "--max-time", "5", f"http://{HERE}:10000/_evenkeel/status.json", check=False))["upstreams"][0]
+        except ValueError:
+            return None
+
+    def spoil(self, name, fault, value):
+        run("curl", "-s", "-X", "PUT", f"http://{self.addresses[name]}:8080/fault/{fault}/{value}")
+
+    def load(self, seconds, rate=60):
+        return Load("client", HERE, seconds * rate, rate, host="web", port=10000)
