@@ -41,6 +41,7 @@ enum By {
     LeastRequest,
     Alone,
     Fleet,
+    Probing,
 }
 
 struct Fleet {
@@ -62,6 +63,9 @@ fn configuration(backends: &[Backend], by: By) -> Value {
     if by == By::Fleet {
         plugin["prometheus"] = json!({ "cluster": "prometheus", "interval": "5s", "timeout": "4s" });
         plugin["upstreams"][0]["signals"] = json!([{ "name": "fleet_latency", "builtin": "fleet_latency" }]);
+    }
+    if by == By::Probing {
+        plugin["upstreams"][0]["health"] = json!({ "probe": { "path": "/probe" } });
     }
     plugin
 }
@@ -178,6 +182,7 @@ async fn run(road: Road, by: By, envoys: usize, seed: u64) -> Result<()> {
         By::LeastRequest => "least_request",
         By::Alone => "adaptive",
         By::Fleet => "adaptive with fleet_latency",
+        By::Probing => "adaptive with health.probe",
     };
     let s = Duration::from_secs;
     let what = format!("{envoys} Envoys, {}, {name}, seed {seed}", road.name);
@@ -202,7 +207,12 @@ async fn several_envoys_with_few_requests_each() -> Result<()> {
     let only = std::env::var("FLEET_BY").unwrap_or_default();
     let road = std::env::var("FLEET_ROAD").unwrap_or_default();
     for road in ROADS.into_iter().filter(|one| one.name.contains(&road)) {
-        for (by, name) in [(By::LeastRequest, "least_request"), (By::Alone, "alone"), (By::Fleet, "fleet")] {
+        for (by, name) in [
+            (By::LeastRequest, "least_request"),
+            (By::Alone, "alone"),
+            (By::Fleet, "fleet"),
+            (By::Probing, "probing"),
+        ] {
             if only.is_empty() || only.split(',').any(|one| one == name) {
                 run(road, by, envoys, seed).await?;
             }
