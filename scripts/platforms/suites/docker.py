@@ -114,15 +114,18 @@ def prometheus_away(demo, record):
         since = len(demo.log("envoy").splitlines())
         demo.compose("rm", "-sf", "prometheus")
         if what.startswith("Envoy"):
-            demo.compose("restart", "-t", "2", "envoy")
+            demo.compose("stop", "-t", "2", "envoy")
+            since = len(demo.log("envoy").splitlines())
+            demo.compose("start", "envoy")
             ready(demo)
         line = until("a word on Prometheus", lambda since=since: words_on_prometheus(demo, since), 60)[0]
         before = len(demo.rounds())
         until("rounds without Prometheus", lambda before=before: len(demo.rounds()) >= before + 2, 60)
+        # Without the round in which it happened.
         rounds = demo.rounds()[before + 1:]
         demo.compose("up", "-d", "--no-deps", "prometheus")
         until("Prometheus read again", lambda since=since: "poll succeeded again" in "\n".join(demo.log("envoy").splitlines()[since:]), 90)
-        record.case(what, f"`prometheus poll failed{line[:160]}`; {told(rounds)}; read again once it is back", "unknown to Envoy" in line and "its cluster is called unknown",
+        record.case(what, f"`prometheus poll failed{line[:220]}`; {told(rounds)}; read again once it is back", "unknown to Envoy" in line and "its cluster is called unknown",
             failed_in(rounds))
 
 
