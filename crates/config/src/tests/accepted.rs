@@ -455,3 +455,24 @@ fn a_guard_that_draws_no_request_is_told() {
         }
     }
 }
+
+/// Two settings of which one bounds the other may be equal.
+#[test]
+fn bounds_may_meet() {
+    for fields in [
+        r#""autoscale":{"min":5,"max":5}"#,
+        r#""health":{"suspect_after":3,"fail_after":3}"#,
+        r#""health":{"probe":{"path":"/","interval":"2s","timeout":"2s"}}"#,
+    ] {
+        only_upstream(&upstream_with(fields));
+    }
+}
+
+/// A section of which nothing is given has the same defaults as one with a part of it.
+#[test]
+fn autoscale_without_fields_has_the_documented_defaults() {
+    let autoscale = only_upstream(&upstream_with(r#""autoscale":{}"#)).autoscale.expect("it is given");
+    assert_eq!((autoscale.target_pressure, autoscale.min, autoscale.max), (0.8, 2, 20));
+    assert_eq!((autoscale.periods, autoscale.tolerance_percent), (2, 10.0));
+    assert_eq!(autoscale.look_ahead, autoscale.period);
+}
