@@ -30,7 +30,7 @@ pub(super) const MIN_SIGNAL_SHARE: f64 = 0.02;
 const MAX_REPORTED_GAIN: f64 = 2.0;
 /// From this part of its maximum on a signal takes the share away in proportion to what is left: a full endpoint
 /// refuses, whatever the others' queues are and however seldom news come.
-pub(super) const NEARLY_FULL: f64 = 0.75;
+const NEARLY_FULL: f64 = 0.75;
 /// Less than this does not count as held back: counting turns for it would cost more than it is worth.
 const HARDLY_HELD: f64 = 0.01;
 

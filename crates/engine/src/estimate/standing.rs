@@ -12,6 +12,10 @@ const TRIAL: f64 = 3.0;
 const TIMES_HIGHER: f32 = 2.0;
 /// So many times, and one more, twice or where it is full: then it needs no whole window.
 const TIMES_HIGHER_AT_ONCE: f32 = 8.0;
+/// Less than this part of what is full is no burden, whatever the others have.
+const MATERIAL: f32 = 1.0 / 16.0;
+/// From this part on it is full.
+const FULL: f32 = 0.75;
 /// Deviations are compared with those of so many news before.
 pub const LAGS: usize = 4;
 
@@ -96,18 +100,20 @@ impl Standing {
     }
 
     /// Sets it aside if its queue, now `value`, stands while the others' are empty now and then: which a whole window shows, or two
-    /// values that are far beyond all theirs, or a single one where it is `full`. `usual` is what `at` is known of all.
+    /// values that are far beyond all theirs, or a single one where it is nearly full, which it is at `max`. `usual` is what `at` is
+    /// known of all.
     pub fn judge(
         &mut self,
-        (value, full): (f32, bool),
+        (value, max): (f32, f32),
         usual: Usual,
         window_over: bool,
         (at, news_s): (Time, f64),
     ) {
         let stood = if window_over { self.low } else { 0.0 };
-        let lately = if full { value } else { value.min(self.values[1]) };
+        let lately = if value >= FULL * max { value } else { value.min(self.values[1]) };
         let stands = stood > TIMES_HIGHER * usual.high || lately > TIMES_HIGHER_AT_ONCE * (usual.high + 1.0);
-        if self.phase == Phase::InUse && stands && usual.low <= 0.0 {
+        let matters = stood.max(lately) >= MATERIAL * max;
+        if self.phase == Phase::InUse && stands && matters && usual.low <= 0.0 {
             let again = at.seconds_since(self.since) < f64::from(self.pause) * news_s;
             self.pause = if again { longer(self.pause) } else { FIRST_PAUSE };
             self.stood = value.max(stood);
@@ -187,7 +193,7 @@ mod tests {
         let mut standing = Standing::default();
         standing.begin(10.0);
         standing.observe(9.0);
-        standing.judge((9.0, false), SHORT, true, at(0));
+        standing.judge((9.0, 100.0), SHORT, true, at(0));
         assert!(standing.aside(), "{identity}");
         standing
     }
@@ -226,14 +232,16 @@ mod tests {
 
     #[test]
     fn what_was_short_once_does_not_stand() {
-        for (values, full, window_over, wanted) in [
-            (vec![9.0, 8.0, 7.0], false, true, true),
-            (vec![9.0, 8.0, 7.0], false, false, false),
-            (vec![9.0, 6.0, 7.0], false, true, false),
-            (vec![9.0, 40.0], false, false, false),
-            (vec![9.0, 40.0, 40.0], false, false, true),
-            (vec![9.0, 40.0], true, false, true),
-            (vec![9.0, 30.0], true, false, false),
+        for (values, max, window_over, wanted) in [
+            (vec![9.0, 8.0, 7.0], 100.0, true, true),
+            (vec![9.0, 8.0, 7.0], 100.0, false, false),
+            (vec![9.0, 6.0, 7.0], 100.0, true, false),
+            (vec![9.0, 8.0, 7.0], 200.0, true, false),
+            (vec![9.0, 40.0], 100.0, false, false),
+            (vec![9.0, 40.0, 40.0], 100.0, false, true),
+            (vec![9.0, 40.0, 40.0], 1000.0, false, false),
+            (vec![9.0, 40.0], 50.0, false, true),
+            (vec![9.0, 30.0], 40.0, false, false),
         ] {
             let mut standing = Standing::default();
             standing.begin(values[0]);
@@ -241,12 +249,12 @@ mod tests {
                 standing.moved(*value, 0.1);
                 standing.observe(*value);
             }
-            standing.judge((values[values.len() - 1], full), SHORT, window_over, at(0));
-            assert_eq!(standing.aside(), wanted, "{values:?}, {full}, {window_over}");
+            standing.judge((values[values.len() - 1], max), SHORT, window_over, at(0));
+            assert_eq!(standing.aside(), wanted, "{values:?}, {max}, {window_over}");
         }
         let mut standing = Standing::default();
         standing.begin(90.0);
-        standing.judge((90.0, true), Usual { low: 0.5, ..SHORT }, true, at(0));
+        standing.judge((90.0, 100.0), Usual { low: 0.5, ..SHORT }, true, at(0));
         assert!(!standing.aside(), "the others are never empty");
     }
 
@@ -281,7 +289,7 @@ mod tests {
             let again = tried(&mut standing, 0.0, last, identity);
             (1..=3).for_each(|second| standing.look(6.0, SHORT, at(again + second), identity));
             standing.begin(6.0);
-            standing.judge((6.0, false), SHORT, true, at(again + 4));
+            standing.judge((6.0, 100.0), SHORT, true, at(again + 4));
             assert!(!standing.aside() && standing.phase == Phase::InUse);
         }
     }
@@ -294,7 +302,7 @@ mod tests {
             let moment = |began: u64| {
                 let mut standing = Standing::default();
                 standing.begin(9.0);
-                standing.judge((9.0, false), SHORT, true, at(began));
+                standing.judge((9.0, 100.0), SHORT, true, at(began));
                 tried(&mut standing, 0.0, began, identity)
             };
             let moments = [0, 3, 7, 15].map(moment);
