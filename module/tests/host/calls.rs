@@ -173,8 +173,7 @@ fn of_several_workers_one_asks() {
     let again = listener.call();
     envoy::answer(&listener.0, again.id, Some(200), &[], &[members(&[1, 2, 3]).as_bytes()]);
     all_see(3);
-    let served = on_threads(12, || (0..5).map(|_| listener.serve("200", &[])).count());
-    assert_eq!(served.iter().sum::<usize>(), 60);
+    on_threads(12, || (0..5).for_each(|_| _ = listener.serve("200", &[])));
     let workers = listener.tick_until("all requests on one page", |listener| {
         let all = listener.of_endpoints("requests").iter().sum::<u64>();
         (all == 60).then(|| listener.status()["workers"].as_u64())

@@ -1,6 +1,8 @@
 //! The module in a host of its own, in this process: what Envoy calls, in its order and in orders that it allows, and what the module
 //! asks of Envoy. In a real Envoy are the trials in `tests/envoy`.
 
+#![allow(clippy::disallowed_methods, reason = "the module's clock is the real one; each wait has a deadline")]
+
 use std::process::Command;
 
 // Its functions are bound by the linker.
