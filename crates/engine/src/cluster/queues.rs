@@ -22,10 +22,10 @@ const FIRM_AGAIN: f32 = 1.5;
 /// Signals are acted on by so much more firmly with each news that shows no overshoot …
 const FIRMER: f32 = 0.05;
 /// … by half of that after each that does, and never by less than this, and as before after a thousand without …
-const LEAST_FIRMER: f32 = 0.0005;
+const MIN_FIRMER: f32 = 0.0005;
 const FORGETS: f32 = 1.005;
 /// … up to as firmly as is usual, and never less than this.
-const LEAST_FIRM: f32 = 1.0 / 32.0;
+const MIN_FIRM: f32 = 1.0 / 32.0;
 /// Endpoints that were less than half full and are full with the next news: acted on so much less firmly as this power of the part
 /// that were not.
 const FILLED: i32 = 4;
@@ -84,14 +84,14 @@ impl QueueWindow {
         let turned = if opposed > chance { opposed } else { 0.0 };
         let less = (-turned).exp() * (1.0 - filled / had_room.max(1.0)).powi(FILLED);
         let by = if less < 1.0 {
-            self.firmer = (0.5 * self.firmer).max(LEAST_FIRMER);
+            self.firmer = (0.5 * self.firmer).max(MIN_FIRMER);
             less
         } else {
             self.firmer = (FORGETS * self.firmer).min(FIRMER);
             let lasts = self.cosines.iter().all(|cosine| *cosine > LASTING);
             if lasts { FIRM_AGAIN } else { 1.0 + self.firmer }
         };
-        self.firmness = (self.firmness * by).clamp(LEAST_FIRM, 1.0);
+        self.firmness = (self.firmness * by).clamp(MIN_FIRM, 1.0);
     }
 }
 
@@ -278,6 +278,6 @@ mod tests {
         assert!(herd(0) >= 1.0);
         assert!(herd(1) > 0.6, "one endpoint may have become slow");
         assert!(herd(5) < 0.1 && herd(5) > 0.03);
-        assert_eq!(herd(10), LEAST_FIRM);
+        assert_eq!(herd(10), MIN_FIRM);
     }
 }

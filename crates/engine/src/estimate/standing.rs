@@ -5,7 +5,7 @@ use crate::time::Time;
 
 /// Left aside for so many news at first; after each trial in vain for twice as many, up to …
 const FIRST_PAUSE: u16 = 64;
-const LONGEST_PAUSE: u16 = 512;
+const MAX_PAUSE: u16 = 512;
 /// A trial lasts for so many news.
 const TRIAL: f64 = 3.0;
 /// A queue is long from so many times what is high among the others on.
@@ -155,7 +155,7 @@ impl Standing {
 }
 
 fn longer(pause: u16) -> u16 {
-    pause.saturating_mul(2).clamp(FIRST_PAUSE, LONGEST_PAUSE)
+    pause.saturating_mul(2).clamp(FIRST_PAUSE, MAX_PAUSE)
 }
 
 /// Seconds, at least 1, rounded up to a power of two: the same in all proxies that measure about the same.
