@@ -1,5 +1,8 @@
 //! What counts as a failure: the operator's list, deadlines, redirects that Envoy follows, the last frame of gRPC-Web.
 
+use std::collections::BTreeSet;
+
+use crate::following::{STATUS, page, shown};
 use crate::scene::{
     Ending, address, begin, config, give, ms, pass, picks, picks_of, respond, serve, single, target,
 };
@@ -209,7 +212,44 @@ fn a_failure_in_the_last_frame_of_grpc_web_counts(mut world: impl World) {
     }
 }
 
+/// Nothing happens between the ticks, so no endpoint comes or goes: what panic alone sends to failing endpoints excuses none of
+/// them.
+fn the_same_evidence_has_the_same_endpoints_in_use(mut world: impl World) {
+    for endpoints in [2usize, 3, 4, 6] {
+        for failing in 1..=endpoints {
+            for after in [1, 2, 3] {
+                let upstream = format!(
+                    r#""policy":"round_robin","health":{{"fail_after":{after},"max_ejected_percent":100}}"#
+                );
+                let plugin = single(&mut world, &config(endpoints, &upstream, STATUS));
+                picks(&mut world, plugin, 10 * endpoints);
+                pass(&mut world, &[plugin], ms(20_000));
+                let fails = |to: &str| (0..failing).any(|at| to == address(at));
+                for _ in 0..10 * endpoints {
+                    serve(
+                        &mut world,
+                        plugin,
+                        |to| if fails(to) { Ending::status("503") } else { Ending::good() },
+                    );
+                }
+                pass(&mut world, &[plugin], ms(1000));
+                let seen: BTreeSet<(u64, bool)> = (0..20)
+                    .map(|_| {
+                        pass(&mut world, &[plugin], ms(50));
+                        (
+                            shown(&mut world, plugin, "eligible"),
+                            page(&mut world, plugin)["upstreams"][0]["panic"] == true,
+                        )
+                    })
+                    .collect();
+                assert_eq!(seen.len(), 1, "{failing} of {endpoints} fail, out after {after}: {seen:?}");
+            }
+        }
+    }
+}
+
 both!(
+    the_same_evidence_has_the_same_endpoints_in_use,
     what_counts_is_the_operators,
     a_deadline_that_passes_counts_against_a_silent_endpoint,
     a_deadline_that_envoy_keeps_counts_the_same,

@@ -128,8 +128,11 @@ impl Cluster {
         subset.errors.elsewhere.map_or(ratio, |elsewhere| ratio.min(elsewhere))
     }
 
+    /// Whether the endpoint at `index` is in use on its own account. What has traffic for panic alone excuses no other: all would
+    /// be well again with the next tick, and too few with the one after it.
     fn in_traffic(&self, index: u32) -> bool {
-        self.endpoints.states.get(index as usize).is_some_and(|m| m.eligible)
+        let in_use = |m: &EndpointState| m.eligible && !(self.ejection.panic && urgency(m).is_some());
+        self.endpoints.states.get(index as usize).is_some_and(in_use)
     }
 
     /// How many endpoints may be out at a time: where any may, at least one of several.
