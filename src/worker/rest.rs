@@ -18,7 +18,9 @@ impl Worker {
         if self.rests {
             return tick_period::rest_ms(endpoints, self.polls_every_ms());
         }
-        tick_period::pause_ms(endpoints, (self.engine.longest_typical(), self.engine.pace()), self.idle_ticks)
+        // What it awaits may tell of a fault, which the others are to know.
+        let pace = if self.awaits_nothing() { self.engine.pace() } else { f64::INFINITY };
+        tick_period::pause_ms(endpoints, (self.engine.longest_typical(), pace), self.idle_ticks)
     }
 
     /// Whether a request has just ended the process's rest, so that the next tick is wanted at once. Only once.

@@ -36,7 +36,7 @@ const REST_MS: u64 = 1000;
 const TICKS_A_POLL: u64 = 10;
 
 /// The pause until the next tick, milliseconds: at `endpoints` in all upstreams together, whose requests typically take
-/// so many seconds and come at `pace` a second to all workers, after `idle` ticks in a row without a request.
+/// so many seconds and come at `pace` a second to all workers (infinite where answers are awaited), after `idle` ticks in a row without a request.
 pub fn pause_ms(endpoints: usize, (typical_s, pace): (f64, f64), idle: u32) -> u64 {
     let shortest = if typical_s < BRIEF_S { BRIEF_MS } else { MIN_MS };
     let busy = (MIN_MS * endpoints as u64 / ENDPOINTS_AT_SHORTEST).clamp(shortest, MAX_MS);
