@@ -49,10 +49,15 @@ fn check_one(command: &str) -> Result<()> {
             ensure!(known.contains(arguments.first().unwrap_or(&"")), "kubectl does what?");
             files_after("-f", arguments)
         }
-        "docker" => {
-            ensure!(arguments.first() == Some(&"compose"), "only compose");
-            files_after("-f", arguments)
-        }
+        "docker" => match arguments {
+            ["compose", ..] => files_after("-f", arguments),
+            ["load", "-i", archive] => {
+                let script = fs::read_to_string(tools::root().join("scripts/image"))?;
+                ensure!(script.contains(archive), "make image makes no {archive}");
+                Ok(())
+            }
+            _ => bail!("only compose, and load of what make image makes"),
+        },
         "istioctl" => {
             let known = ["proxy-config", "proxy-status"];
             ensure!(known.contains(arguments.first().unwrap_or(&"")), "istioctl does what?");
@@ -108,7 +113,8 @@ fn cargo(arguments: &[&str]) -> Result<()> {
         ensure!(demo.contains(&format!("name = \"{program}\"")), "no program {program}");
     }
     if let Some(test) = after("--test").filter(|test| **test != "NAME") {
-        let folder = root.join("tests").join(test);
+        let package = after("-p").map_or("", |name| name.trim_start_matches("evenkeel-"));
+        let folder = root.join(package).join("tests").join(test);
         ensure!(folder.join("main.rs").is_file(), "no test {test}");
         let last = arguments.last().filter(|last| *last != test).filter(|last| !last.starts_with('-'));
         if let Some(filter) = last {

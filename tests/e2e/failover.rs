@@ -36,9 +36,15 @@ async fn lost_and_found(scene: &Scene, count: usize, sick: Behaviour) -> Result<
     let load = Load { timeout: Duration::from_secs(1), ..scene.load(2.0) };
     let during = scene.wave_of(load.clone()).await?;
     let after = scene.wave_of(load).await?;
-    assert!(first(&after, count) < 0.05, "{sick:?}: {:?} after {:?}", after.received, during.received);
-    // Two seconds are 300 requests: those that were under way, and probes.
-    assert!(after.summary.failed < 16, "{sick:?}: {:?}", after.summary.statuses);
+    // Two seconds are 300 requests. What still goes there are those that look after the endpoints: a quarter of a fair share at
+    // most, which here is 45; with three that hang it was 12 to 20 of sixteen runs.
+    assert!(first(&after, count) < 0.1, "{sick:?}: {:?} after {:?}", after.received, during.received);
+    assert!(
+        after.summary.failed < 32,
+        "{sick:?}: {} failed, {:?}",
+        after.summary.failed,
+        after.summary.statuses
+    );
     scene.backends[..count].iter().for_each(|backend| backend.set(well));
     wait::until("the way back", RETURN, || async {
         let wave = scene.wave(0.5).await.ok()?;
