@@ -14,7 +14,7 @@ const BRIEF_MS: u64 = 20;
 /// them would cost more than the requests.
 const REQUESTS_A_TICK: f64 = 4.0;
 /// The longest pause on that account, milliseconds.
-const FEW_REQUESTS_MS: f64 = 200.0;
+const FEW_REQUESTS_MS: f64 = 100.0;
 /// After so many ticks without a request a worker is idle.
 const FEW_TICKS: u32 = 4;
 /// Endpoints that the shortest pause can afford; a tick's work grows with the fleet, and beyond these the pause does,
@@ -74,8 +74,8 @@ mod tests {
     #[test]
     fn few_requests_have_few_ticks() {
         let paces = [10_000.0, 400.0, 100.0, 30.0, 1.0, 0.0];
-        assert_eq!(paces.map(|pace| pause_ms(10, (0.02, pace), 0)), [5, 10, 40, 133, 200, 5]);
-        assert_eq!([1, 4, 5].map(|idle| pause_ms(10, (0.02, 30.0), idle)), [133, 133, 50]);
+        assert_eq!(paces.map(|pace| pause_ms(10, (0.02, pace), 0)), [5, 10, 40, 100, 100, 5]);
+        assert_eq!([1, 4, 5].map(|idle| pause_ms(10, (0.02, 30.0), idle)), [100, 100, 50]);
         assert_eq!(pause_ms(10, (0.02, f64::NAN), 0), 5);
     }
 

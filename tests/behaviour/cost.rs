@@ -236,7 +236,7 @@ fn a_worker_ticks_less_often_while_it_has_nothing_to_do() {
         request(&mut world, plugin, &Ending::good());
         few = period(&mut world, 1);
     }
-    assert_eq!(few, ms(200));
+    assert_eq!(few, ms(100));
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn a_process_without_requests_hardly_ticks_and_the_first_request_wakes_it() {
     begin(&mut world, plugins[1]).finish();
     assert_eq!(period(&world, plugins[1]), ms(1));
     pass(&mut world, &plugins, ms(100));
-    assert!(periods(&world).iter().all(|period| *period <= ms(200)), "{:?}", periods(&world));
+    assert!(periods(&world).iter().all(|period| *period <= ms(100)), "{:?}", periods(&world));
 }
 
 #[test]
