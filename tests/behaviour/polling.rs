@@ -420,7 +420,22 @@ fn a_queue_that_stands_is_set_aside_until_the_others_need_it_and_that_is_said(mu
     assert!(reason.is_empty() && given > 20, "{reason:?}, {given} of 200");
 }
 
+/// A part of the time spent on garbage, say: 0 at the others for long, and a little at one.
+fn what_is_no_whole_number_is_no_queue(mut world: impl World) {
+    let crew = crew(&mut world, 1, SIGNAL, "");
+    watch(&mut world, &crew, 30, |_, now| {
+        let value = |at: usize| if at == 2 { "15.25" } else { "0" };
+        let series: Vec<(String, &str)> = (0..4).map(|at| (address(at), value(at))).collect();
+        vector(&series.iter().map(|(address, value)| (address.as_str(), now, *value)).collect::<Vec<_>>())
+    });
+    let given = picks_of(&mut world, crew[0], &address(2), 200);
+    assert!(given > 10, "less than in proportion: {given} of 200");
+    let told = status(&mut world, crew[0]).to_string();
+    assert!(!told.contains("set aside"), "{told}");
+}
+
 both!(
+    what_is_no_whole_number_is_no_queue,
     a_queue_that_stands_is_set_aside_until_the_others_need_it_and_that_is_said,
     a_cluster_that_takes_no_request_is_not_called_unknown,
     what_envoy_answers_itself_stands_in_the_log,
