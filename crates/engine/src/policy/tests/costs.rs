@@ -1,5 +1,8 @@
 //! Which way each thing moves a cost, and by how much: what is told of the policies, and what their choices follow.
 
+#[cfg(all(target_family = "wasm", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
 use super::*;
 use crate::endpoint::PeerReport;
 use crate::health::Evidence;
