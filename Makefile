@@ -56,7 +56,9 @@ demo-autoscale: setup build ## replicas that really start and stop as evenkeel s
 	@$(with_tools) cargo run --package demo --bin demo-autoscale
 
 .PHONY: test
-test: test-native test-node ## every test: native, the real .wasm, Node, real Envoy and Prometheus
+test: ## every test: native, the real .wasm, Node, real Envoy and Prometheus
+	@# Both run to their ends: a failure in one does not hide the other's.
+	@$(MAKE) --no-print-directory --keep-going test-node test-native
 
 .PHONY: test-native
 test-native: setup build module
