@@ -2,6 +2,7 @@
 //!
 //! - [`backend`]: HTTP servers with slots, log-normal work and faults that can be switched while they run.
 //! - [`load`]: an open-loop load generator that measures from the *intended* start of each request.
+//! - [`mixture`]: requests of every kind at once, each of which knows how it has to end.
 //! - [`envoy`], [`prometheus`]: the real binaries, configured, started, watched and ended.
 //! - [`liar`], [`lies`], [`relay`]: a Prometheus or an admin interface that lies, and a line that cuts and falsifies.
 //! - [`process`], [`ports`], [`tools`]: children that die with us, free ports, where the binaries are.
@@ -20,6 +21,7 @@ pub mod http2;
 pub mod liar;
 pub mod lies;
 pub mod load;
+pub mod mixture;
 pub mod ports;
 pub mod process;
 pub mod prometheus;

@@ -18,6 +18,8 @@ mod fleet;
 mod grpc;
 mod guard;
 mod last_resort;
+mod mixed;
+mod open_requests;
 mod page;
 mod probes;
 mod prometheus;

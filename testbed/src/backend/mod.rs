@@ -3,7 +3,8 @@
 //!
 //! A request takes a slot, works, and answers 200; requests beyond the slots queue. An asynchronous worker
 //! ([`Kind::Worker`]) answers 202 at once and works later, so only `task_queue_depth` shows its overload. Some paths
-//! stream: `/events`, `/chat`, `/bytes/N`, and a client that asks for an upgrade has every byte echoed.
+//! stream: `/events`, `/chat`, `/bytes/N`, and a client that asks for an upgrade has every byte echoed. A path that ends in
+//! `/say/BEHAVIOUR` asks for that behaviour for itself.
 
 mod behaviour;
 mod cli;

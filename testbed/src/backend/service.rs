@@ -34,7 +34,7 @@ pub(super) async fn handle(
     shared: Arc<Shared>,
     request: Request<Incoming>,
 ) -> Result<Response<Answered>, Cut> {
-    let mode = shared.mode();
+    let mode = Mode { behaviour: asked_for(&request).unwrap_or(shared.mode().behaviour), ..shared.mode() };
     match mode.behaviour {
         Behaviour::Reset => return Err(Cut),
         Behaviour::BlackHole => {
@@ -65,6 +65,11 @@ pub(super) async fn handle(
     Ok(response)
 }
 
+/// The behaviour that a request asks for itself, with a path that ends in `/say/fail:404` for example.
+fn asked_for(request: &Request<Incoming>) -> Option<Behaviour> {
+    request.uri().path().split_once("/say/")?.1.parse().ok()
+}
+
 /// Reads a body to its end, or until it breaks off; how long it was.
 async fn drain(mut body: Incoming) -> u64 {
     let mut bytes = 0;
@@ -85,6 +90,7 @@ async fn respond(shared: &Shared, mode: Mode, start: Instant) -> Response<Answer
             )
         }
         (Behaviour::Grpc { status, in_trailers }, _) => grpc(shared, status, in_trailers),
+        (Behaviour::GrpcWeb { status }, _) => grpc_web(shared, status),
         (_, Kind::Worker { .. }) => {
             // A stopped world accepts nothing either.
             clock::sleep_until(work::end_of_work(start, Duration::ZERO, mode)).await;
@@ -144,6 +150,16 @@ fn grpc(shared: &Shared, status: u8, in_trailers: bool) -> Response<Answered> {
         response
     };
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+fn grpc_web(shared: &Shared, status: u8) -> Response<Answered> {
+    const TRAILERS: u8 = 0x80;
+    let trailers = format!("grpc-status:{status}\r\n");
+    let length = u32::try_from(trailers.len()).unwrap_or(0).to_be_bytes();
+    let body = [&b"\0\0\0\0\0"[..], &[TRAILERS], &length, trailers.as_bytes()].concat();
+    let mut response = answer(shared, StatusCode::OK, body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc-web+proto"));
     response
 }
 
