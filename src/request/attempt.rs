@@ -161,6 +161,13 @@ impl Attempt {
         matches!(self, Attempt::Waiting { .. })
     }
 
+    /// What the endpoint said beside its answer has decided: how that ends does not make it a good one.
+    pub(crate) fn settle(&mut self) {
+        if let Attempt::Streaming(Streaming { judged, .. }) = self {
+            *judged = Judged::Settled;
+        }
+    }
+
     /// Whether trailers may still tell something.
     pub(crate) fn awaits_trailers(&self) -> bool {
         matches!(self, Attempt::Streaming(s) if !s.complete && s.judged != Judged::Settled)

@@ -5,6 +5,8 @@ use crate::request::classify::Answer;
 use engine::time::Time;
 use engine::{Outcome, Said};
 
+/// The header by which an endpoint asks to be taken out at once.
+pub(crate) const FAILING: &str = "x-envoy-immediate-health-check-fail";
 const TOO_MANY: u32 = 429;
 const UNAVAILABLE: u32 = 503;
 
@@ -13,7 +15,7 @@ pub(crate) fn of_headers(host: &dyn StreamHost, answer: Answer, now: Time) -> Op
     let waits = matches!(answer.status, TOO_MANY | UNAVAILABLE);
     is_its_own(answer.outcome).then(|| Said {
         degraded: host.response_header("x-envoy-degraded").is_some(),
-        failing: host.response_header("x-envoy-immediate-health-check-fail").is_some(),
+        failing: host.response_header(FAILING).is_some(),
         hold_s: waits
             .then(|| host.response_header("retry-after"))
             .flatten()

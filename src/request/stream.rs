@@ -324,6 +324,11 @@ impl Stream {
             && let Some(said) = said::of_headers(host, answer, now)
         {
             engine.said(&ticket, said, now);
+            if said.failing
+                && let Phase::Steered(attempt) = &mut self.phase
+            {
+                attempt.settle();
+            }
         }
         if let Some(ticket) = ticket
             && said::is_its_own(answer.outcome)

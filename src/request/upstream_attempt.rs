@@ -99,6 +99,9 @@ impl UpstreamAttempt {
         self.attempt.receive_headers(engine, ticket, answer.outcome, now, complete);
         if heeds && let Some(said) = said::of_headers(host, answer, now) {
             engine.said(&ticket, said, now);
+            if said.failing {
+                self.attempt.settle();
+            }
         }
         if said::is_its_own(answer.outcome) {
             load_report::take(engine, &ticket, || now, |name| host.response_header(name));

@@ -2,7 +2,7 @@
 
 use super::{Worker, hints};
 use crate::host::{Body, Call, Host};
-use crate::request::load_report;
+use crate::request::{load_report, said};
 use config::{Config, Via};
 use engine::settings::{Failures, Probe};
 use engine::time::Time;
@@ -84,7 +84,13 @@ impl Worker {
     ) {
         let now = host.now();
         let outcome = self.engine.counts(ticket.upstream).map(|counts| outcome(status, body, counts));
-        let outcome = outcome.unwrap_or(Outcome::Unrelated);
+        let mut outcome = outcome.unwrap_or(Outcome::Unrelated);
+        if outcome == Outcome::Good
+            && self.engine.heeds_headers(ticket.upstream)
+            && body.header(said::FAILING).is_some()
+        {
+            outcome = Outcome::Failed(Failure::Status);
+        }
         if outcome == Outcome::Good {
             load_report::take(&mut self.engine, ticket, || now, |name| body.header(name));
         }

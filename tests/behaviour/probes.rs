@@ -232,6 +232,24 @@ fn a_report_in_a_probes_answer_counts(mut world: impl World) {
     assert!(got < 100, "{got} of a fair 200");
 }
 
+/// What is good about a probe's answer is nothing where the answer asks to be left alone.
+fn an_endpoint_whose_probes_tell_to_fail_gets_no_request(mut world: impl World) {
+    let plugin = probing(&mut world, 5, PROBE);
+    let mut got = 0;
+    for request in 0..400 {
+        pass(&mut world, &[plugin], ms(100));
+        for call in world.calls() {
+            let answer = Answer::With("x-envoy-immediate-health-check-fail", b"true");
+            world.answer(&call, &but_the_first(answer, &probed(&call), Answer::Http(200, b"")));
+        }
+        let (fails, ejected) = (request < 50, request >= 100);
+        let bad = |to: &str| but_the_first(Ending::status("503"), to, Ending::good());
+        let to = serve(&mut world, plugin, |to| if fails { bad(to) } else { Ending::good() });
+        got += usize::from(to == address(0) && ejected);
+    }
+    assert_eq!(got, 0);
+}
+
 fn probes_are_shown(mut world: impl World) {
     let plugin = probing(&mut world, 5, PROBE);
     let fails = |to: &str| (but_the_first(Ending::status("503"), to, Ending::good()), 20);
@@ -259,5 +277,6 @@ both!(
     a_path_that_fails_everywhere_takes_no_endpoint_out,
     a_probe_is_a_get_of_the_path_through_the_cluster,
     a_report_in_a_probes_answer_counts,
+    an_endpoint_whose_probes_tell_to_fail_gets_no_request,
     probes_are_shown,
 );

@@ -122,3 +122,26 @@ async fn streams_that_break_with_their_connection_are_one_failure() -> Result<()
 async fn resetting_connections() -> Result<()> {
     avoided_and_back(Stage::default(), Behaviour::Reset, 12).await.map(drop)
 }
+
+/// Whose answers are good but for what they say of it.
+async fn telling_to_fail(follow: bool) -> Result<()> {
+    let upstream = json!({ "policy": "round_robin", "health": { "ejection": "10s" } });
+    let stage = Stage { backends: 3, upstream, follow, ..Stage::default() };
+    let scene = stage.open().await?;
+    scene.backends[0].set(Behaviour::TellsToFail);
+    scene.wave(1.0).await?;
+    let out = scene.wave(6.0).await?;
+    assert_eq!(out.summary.failed, 0, "{:?}", out.summary.statuses);
+    assert!(out.share(0) < 0.03, "{:?}", out.received);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_tells_to_fail_in_every_answer_stays_out() -> Result<()> {
+    telling_to_fail(false).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_tells_to_fail_stays_out_where_attempts_are_followed() -> Result<()> {
+    telling_to_fail(true).await
+}

@@ -49,6 +49,8 @@ pub enum Behaviour {
         /// In trailers after a body, otherwise in the headers.
         in_trailers: bool,
     },
+    /// Works, and asks in every answer to be taken out at once.
+    TellsToFail,
     /// Answers 200 at once with this `grpc-status` in the last frame of the body, as gRPC-Web has it.
     GrpcWeb {
         /// The gRPC status code.
@@ -84,6 +86,7 @@ impl fmt::Display for Behaviour {
             Self::Heavy { ratio, factor } => write!(f, "heavy:{ratio}:{factor}"),
             Self::Grpc { status, in_trailers: false } => write!(f, "grpc:{status}"),
             Self::Grpc { status, in_trailers: true } => write!(f, "grpc-trailers:{status}"),
+            Self::TellsToFail => write!(f, "tells-to-fail"),
             Self::GrpcWeb { status } => write!(f, "grpc-web:{status}"),
         }
     }
@@ -116,10 +119,11 @@ impl FromStr for Behaviour {
             ["heavy", ratio, factor] => Self::Heavy { ratio: share(ratio)?, factor: positive(factor)? },
             ["grpc", status] => Self::Grpc { status: status.parse()?, in_trailers: false },
             ["grpc-trailers", status] => Self::Grpc { status: status.parse()?, in_trailers: true },
+            ["tells-to-fail"] => Self::TellsToFail,
             ["grpc-web", status] => Self::GrpcWeb { status: status.parse()? },
             _ => bail!(
                 "{text}: not a behaviour; these are: healthy, slow:10, fail:503:1ms, black-hole, refuse, reset, \
-                 pause:200ms:1s, errors:0.1, heavy:0.05:10, grpc:14, grpc-trailers:14, grpc-web:14"
+                 pause:200ms:1s, errors:0.1, heavy:0.05:10, grpc:14, grpc-trailers:14, grpc-web:14, tells-to-fail"
             ),
         })
     }
@@ -191,6 +195,7 @@ mod tests {
             "grpc:14",
             "grpc-trailers:14",
             "grpc-web:14",
+            "tells-to-fail",
         ] {
             let behaviour: Behaviour = text.parse().unwrap();
             assert_eq!(behaviour.to_string(), text);

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue, TRAILER};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, TRAILER};
 use hyper::{HeaderMap, Request, Response, StatusCode};
 
 use super::{Behaviour, Kind, Mode, SeenRequest, Shared, lock, metrics, streams, tasks, work};
@@ -123,6 +123,12 @@ async fn respond(shared: &Shared, mode: Mode, start: Instant) -> Response<Answer
                 Behaviour::ErrorRatio(ratio) if shared.work.chance(ratio) => {
                     answer(shared, StatusCode::INTERNAL_SERVER_ERROR, "failed\n")
                 }
+                Behaviour::TellsToFail => {
+                    let mut response = answer(shared, StatusCode::OK, "done\n");
+                    let name = HeaderName::from_static("x-envoy-immediate-health-check-fail");
+                    response.headers_mut().insert(name, HeaderValue::from_static("true"));
+                    response
+                }
                 _ => answer(shared, StatusCode::OK, "done\n"),
             }
         }
@@ -137,8 +143,7 @@ fn grpc(shared: &Shared, status: u8, in_trailers: bool) -> Response<Answered> {
     let status = HeaderValue::from(u16::from(status));
     let body = Full::new(Bytes::from_static(b"\0\0\0\0\0"));
     let mut response = if in_trailers {
-        let trailers =
-            HeaderMap::from_iter([(hyper::header::HeaderName::from_static("grpc-status"), status)]);
+        let trailers = HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), status)]);
         let mut response =
             named(shared, StatusCode::OK, body.with_trailers(async { Some(Ok(trailers)) }).boxed());
         // Without it hyper sends no trailers over HTTP/1.1.
