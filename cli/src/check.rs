@@ -156,6 +156,11 @@ fn plugins(name: &str, found: &Found, show_effective: bool, report: &mut Report)
         let place =
             if plugin.place.is_empty() { name.to_owned() } else { format!("{name}, {}", plugin.place) };
         let document = found.documents.get(plugin.document).unwrap_or(&Value::Null);
+        if plugin.native && role(&plugin.json) == Role::Upstream {
+            let text = "$.role: the native module stands among the listener's filters only";
+            report.complain(FAULTY, &format!("{place}: configuration refused: {text}"));
+            continue;
+        }
         check(&place, &plugin.json, document, show_effective, report);
     }
 }

@@ -5,6 +5,8 @@ use serde_json::Value;
 
 const NAME: &str = "evenkeel";
 const WASM_FILTER: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
+const MODULE_FILTER: &str =
+    "type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter";
 const STRING: &str = "type.googleapis.com/google.protobuf.StringValue";
 const BYTES: &str = "type.googleapis.com/google.protobuf.BytesValue";
 const STRUCT: &str = "type.googleapis.com/google.protobuf.Struct";
@@ -18,6 +20,14 @@ pub struct Plugin {
     pub json: Vec<u8>,
     /// Which of the file's documents it is in.
     pub document: usize,
+    /// Whether the native module is to get it.
+    pub native: bool,
+}
+
+/// A plugin's configuration as it stands in a document.
+struct Standing<'v> {
+    configuration: &'v Value,
+    native: bool,
 }
 
 /// A file, read.
@@ -34,7 +44,7 @@ pub fn plugins(bytes: &[u8]) -> Result<Found> {
     // Left to the filter's own reader, which says more of what is wrong with it.
     let itself = |documents| Found {
         documents,
-        plugins: vec![Plugin { place: String::new(), json: bytes.to_vec(), document: 0 }],
+        plugins: vec![Plugin { place: String::new(), json: bytes.to_vec(), document: 0, native: false }],
     };
     let looks_like_json = without_mark(bytes).trim_ascii_start().starts_with(b"{");
     let Ok(text) = str::from_utf8(without_mark(bytes)) else { return Ok(itself(Vec::new())) };
@@ -76,21 +86,27 @@ pub fn named(document: &Value) -> String {
 fn search(value: &Value, place: &str, document: usize, found: &mut Vec<Plugin>) -> Result<()> {
     match value {
         Value::Object(members) => {
-            if let Some(configuration) = in_manifest(value) {
+            if let Some(Standing { configuration, native }) = in_manifest(value) {
                 let json = as_the_filter_gets_it(configuration).with_context(|| place.to_owned())?;
-                found.push(Plugin { place: place.to_owned(), json, document });
+                found.push(Plugin { place: place.to_owned(), json, document, native });
                 return Ok(());
             }
-            if let Some(configuration) = in_envoy(value) {
+            if let Some(Standing { configuration, native }) = in_envoy(value) {
                 if !configuration.is_null() && !configuration["@type"].is_string() {
                     bail!(
-                        "{place}: the plugin's `configuration` has no \"@type\", so Envoy refuses it: write a StringValue \
+                        "{place}: the plugin's configuration has no \"@type\", so Envoy refuses it: write a StringValue \
                          ({STRING}) with the JSON as text"
                     );
                 }
                 let json = as_the_filter_gets_it(configuration).with_context(|| place.to_owned())?;
-                found.push(Plugin { place: place.to_owned(), json, document });
+                found.push(Plugin { place: place.to_owned(), json, document, native });
                 return Ok(());
+            }
+            if let Some(modules) = value["dynamicModule"].as_array() {
+                for configuration in modules.iter().filter_map(in_policy) {
+                    let json = as_the_filter_gets_it(configuration).with_context(|| place.to_owned())?;
+                    found.push(Plugin { place: place.to_owned(), json, document, native: true });
+                }
             }
             members.values().try_for_each(|member| search(member, place, document, found))
         }
@@ -100,27 +116,42 @@ fn search(value: &Value, place: &str, document: usize, found: &mut Vec<Plugin>) 
 }
 
 /// `pluginConfig` of Istio's WasmPlugin and TrafficExtension, `config` of Envoy Gateway's EnvoyExtensionPolicy.
-fn in_manifest(value: &Value) -> Option<&Value> {
+fn in_manifest(value: &Value) -> Option<Standing<'_>> {
     let istio = value.get("url").and(value.get("pluginConfig"));
     let gateway = value.get("code").and(value.get("config"));
     let configuration = istio.or(gateway)?;
     let names = ["pluginName", "rootID", "name", "url", "code"];
-    is_ours(names.iter().map(|name| &value[name]), configuration).then_some(configuration)
+    let ours = is_ours(names.iter().map(|name| &value[name]), configuration);
+    ours.then_some(Standing { configuration, native: false })
 }
 
-/// The filter's message, as it is or as a TypedStruct.
-fn in_envoy(value: &Value) -> Option<&Value> {
-    let config = if value["@type"] == WASM_FILTER {
-        &value["config"]
-    } else if value["type_url"] == WASM_FILTER {
-        &value["value"]["config"]
-    } else {
-        return None;
+/// An entry of `dynamicModule` in Envoy Gateway's EnvoyExtensionPolicy.
+fn in_policy(module: &Value) -> Option<&Value> {
+    let configuration = &module["config"];
+    let ours = is_ours([&module["name"], &module["filterName"]].into_iter(), configuration);
+    ours.then_some(configuration)
+}
+
+/// The filter's message, as it is or as a TypedStruct, or the module's.
+fn in_envoy(value: &Value) -> Option<Standing<'_>> {
+    let message = |kind: &str| {
+        let typed = value["type_url"] == kind;
+        (typed || value["@type"] == kind).then(|| if typed { &value["value"] } else { value })
     };
-    let code = ["vm_config", "vmConfig"].map(|name| &config[name]["code"]);
-    let names = [&config["name"], &config["root_id"], &config["rootId"]];
-    let ours = is_ours(names.into_iter().chain(code), &config["configuration"]);
-    ours.then(|| &config["configuration"])
+    if let Some(filter) = message(WASM_FILTER) {
+        let config = &filter["config"];
+        let code = ["vm_config", "vmConfig"].map(|name| &config[name]["code"]);
+        let names = [&config["name"], &config["root_id"], &config["rootId"]];
+        let configuration = &config["configuration"];
+        let ours = is_ours(names.into_iter().chain(code), configuration);
+        return ours.then_some(Standing { configuration, native: false });
+    }
+    let module = message(MODULE_FILTER)?;
+    let either = |names: [&str; 2]| names.iter().find_map(|name| module.get(name)).unwrap_or(&Value::Null);
+    let configuration = either(["filter_config", "filterConfig"]);
+    let source = either(["dynamic_module_config", "dynamicModuleConfig"]);
+    let names = [either(["filter_name", "filterName"]), &source["name"], &source["module"]];
+    is_ours(names.into_iter(), configuration).then_some(Standing { configuration, native: true })
 }
 
 /// The names are the operator's: `evenkeel-web`, one for each route. So is where the code lies. Where neither has the product's
@@ -242,6 +273,26 @@ mod tests {
                 "apiVersion: v1\nkind: Service\n---\nkind: {kind}\nmetadata: {{ name: web }}\nspec:\n  {spec}\n"
             );
             assert_eq!(found(&text), one(&format!("{kind} web")), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_native_module_has_it_in_envoy_and_in_a_policy() {
+        let configuration = format!("{{ '@type': {STRING}, value: '{CONFIG}' }}");
+        for text in [
+            format!(
+                "filter: {{ '@type': {MODULE_FILTER}, filter_name: evenkeel, filter_config: {configuration} }}"
+            ),
+            format!(
+                "filter: {{ '@type': {MODULE_FILTER}, dynamicModuleConfig: {{ name: evenkeel }}, filterConfig: {configuration} }}"
+            ),
+            format!(
+                "kind: A\nspec: {{ dynamicModule: [{{ name: other, config: {{ a: 1 }} }}, {{ name: evenkeel, config: {CONFIG} }}] }}"
+            ),
+        ] {
+            let found = plugins(text.as_bytes()).unwrap().plugins;
+            assert_eq!(found.len(), 1, "{text}");
+            assert!(found[0].native && found[0].json == CONFIG.as_bytes(), "{text}");
         }
     }
 

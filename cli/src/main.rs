@@ -20,7 +20,7 @@ enum Command {
     /// Says what the filter would say of a configuration: every fault, with its place.
     ///
     /// FILE is the plugin's JSON, or YAML with that JSON in it: an Envoy configuration, a WasmPlugin, a TrafficExtension,
-    /// an EnvoyFilter, an EnvoyExtensionPolicy; a folder stands for all YAML and JSON files below it, "-" for standard
+    /// an EnvoyFilter, an EnvoyExtensionPolicy, for the filter and for the native module; a folder stands for all YAML and JSON files below it, "-" for standard
     /// input. In an Envoy configuration the clusters and addresses that the plugin names have to be there, and among
     /// manifests nothing may collide with evenkeel's EnvoyFilter. The status is 0 if all is well, 1 if there is a fault,
     /// 2 if a file cannot be read or has no configuration of evenkeel in it.

@@ -51,6 +51,46 @@ fn what_is_shipped_is_fine() {
     assert_eq!(output.status.code(), Some(0));
 }
 
+/// What the native module gets is checked as well, where Envoy and where Envoy Gateway has it.
+#[test]
+fn the_native_modules_files_are_fine_and_their_faults_are_told() {
+    for (file, place, old, new, said) in [
+        ("envoy/module.yaml", "plugin", "\"interval\": \"5s\"", "\"interval\": 5", "$.prometheus.interval"),
+        (
+            "envoy/module.yaml",
+            "plugin",
+            "\"cluster\": \"web\"",
+            "\"cluster\": \"wbe\"",
+            "$.upstreams[0].cluster",
+        ),
+        (
+            "envoy/module.yaml",
+            "plugin",
+            "\"prometheus\": {",
+            "\"role\": \"upstream\", \"prometheus\": {",
+            "the native module stands among the listener's filters only",
+        ),
+        (
+            "envoy/envoy-gateway/module.yaml",
+            "EnvoyExtensionPolicy evenkeel",
+            "max: 100",
+            "max: -1",
+            "$.upstreams[0].signals[0].max",
+        ),
+    ] {
+        let output = run(&["check", file], "");
+        assert_eq!(
+            (text(&output.stderr), text(&output.stdout)),
+            ("", format!("{file}, {place}: ok\n").as_str())
+        );
+        let shipped = std::fs::read_to_string(root().join(file)).unwrap();
+        assert!(shipped.contains(old), "{file}: {old}");
+        let output = run(&["check", "-"], &shipped.replace(old, new));
+        assert_eq!(output.status.code(), Some(1), "{file}: {new}");
+        assert!(text(&output.stderr).contains(said), "{}", text(&output.stderr));
+    }
+}
+
 #[test]
 fn the_effective_configuration_is_json_that_is_accepted_and_has_no_secret() {
     let output = run(&["check", "--effective", "-"], FINE);
