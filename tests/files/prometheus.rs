@@ -103,6 +103,8 @@ fn alerts_on_evenkeels_own_metrics_do_too() -> Result<()> {
             ("upstream_guard_aside == 1", "upstream_guard_aside == 2"),
             ("fleet_guard_aside == 1", "fleet_guard_aside == 2"),
             ("signal_matched_series) == 0", "signal_matched_series) == 1"),
+            ("failed|draining\"}) == 0", "failed|draining\"}) == 2"),
+            ("evenkeel_upstream_endpoints_left_out > 0", "evenkeel_upstream_endpoints_left_out > 900"),
             ("endpoints == 0 or evenkeel_fleet_panic", "endpoints == 3 or evenkeel_fleet_panic"),
             ("_percent) / 100 > 1", "_percent) / 100 > 2"),
             ("seconds, 30)", "seconds, 900)"),

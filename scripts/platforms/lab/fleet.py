@@ -3,6 +3,7 @@ the filter and the preset in front of them."""
 
 import json
 import os
+import signal
 import urllib.parse
 import urllib.request
 
@@ -54,7 +55,7 @@ def bootstrap(cluster, hosts, configuration, wasm):
     listener = {"address": endpoint(HERE, 10000)["endpoint"]["address"], "filter_chains": [{"filters": [{"name": "http", "typed_config": connections}]}]}
     policy = {"policies": [{"typed_extension_config": {"name": "override", "typed_config": override}}]}
     web = static(cluster, hosts, load_balancing_policy=policy, typed_extension_protocol_options={TYPES[20:] + "upstreams.http.v3.HttpProtocolOptions": options})
-    return {"static_resources": {"listeners": [listener], "clusters": [web, static("prometheus", [(HERE, 9090)])]}}
+    return {"admin": {"address": endpoint(HERE, 9902)["endpoint"]["address"]}, "static_resources": {"listeners": [listener], "clusters": [web, static("prometheus", [(HERE, 9090)])]}}
 
 
 class Fleet:
@@ -65,32 +66,69 @@ class Fleet:
         self.folder = machine.work / preset
         self.folder.mkdir()
         self.addresses = {name: f"{NETWORK}{number}" for number, name in enumerate(INSTANCES, 1)}
-        text = shipped(f"presets/{preset}.json", ('{\n  "prometheus"', PAGE))
-        self.upstream = json.loads(text)["upstreams"][0]
+        self.wasm, self.upstream = wasm, json.loads(shipped(f"presets/{preset}.json"))["upstreams"][0]
         for name, address in self.addresses.items():
             self.processes.extend(start(name, address))
             until(name, lambda address=address: listens(address, 8080), 60)
         self.prometheus(job, scraped, path)
+        self.process = None
+        self.envoy()
+
+    def envoy(self, *replaced):
+        """Starts Envoy with the preset, in the place of the one that runs."""
+        text = shipped(f"presets/{self.preset}.json", ('{\n  "prometheus"', PAGE), *replaced)
         hosts = [(address, 8080) for address in self.addresses.values()]
-        (self.folder / "envoy.json").write_text(json.dumps(bootstrap(self.upstream["cluster"], hosts, text, wasm)))
-        self.run(f"envoy-{preset}", os.environ["ENVOY"], "-c", self.folder / "envoy.json", "--concurrency", "2", "--use-dynamic-base-id")
+        (self.folder / "envoy.json").write_text(json.dumps(bootstrap(self.upstream["cluster"], hosts, text, self.wasm)))
+        if self.process:
+            self.machine.stop(self.process)
+        self.process = self.run(f"envoy-{self.preset}", os.environ["ENVOY"], "-c", self.folder / "envoy.json", "--concurrency", "2", "--use-dynamic-base-id")
         until("Envoy", self.status, 60)
 
     def run(self, name, *command, **options):
         self.processes.append(self.machine.start(name, *command, **options))
+        return self.processes[-1]
 
     def prometheus(self, job, port, path):
-        jobs = [{"job_name": job, "scrape_interval": "1s", "scrape_timeout": "1s", "metrics_path": path, "static_configs": [{"targets": [f"{address}:{port}" for address in self.addresses.values()]}]}]
-        (self.folder / "prometheus.yml").write_text(json.dumps({"scrape_configs": jobs}))
-        self.run(f"prometheus-{self.preset}", os.environ["PROMETHEUS"], f"--config.file={self.folder}/prometheus.yml",
+        """It scrapes the instances, Envoy and evenkeel, and has the shipped alerts, for this job."""
+        self.scraped = (job, port, path)
+        (self.folder / "alerts.yml").write_text(shipped("prometheus/alerts.yml", ('job="web"', f'job="{job}"')))
+        (self.folder / "alerts-evenkeel.yml").write_text(shipped("prometheus/alerts-evenkeel.yml"))
+        self.scrape()
+        self.scraper = self.run(f"prometheus-{self.preset}", os.environ["PROMETHEUS"], f"--config.file={self.folder}/prometheus.yml",
             f"--storage.tsdb.path={self.folder}/data", f"--web.listen-address={HERE}:9090")
         until("Prometheus", lambda: listens(HERE, 9090))
 
+    def scrape(self, broken=None):
+        """What Prometheus scrapes; at the instance `broken` it asks for what is not there."""
+        job, port, path = self.scraped
+
+        def scraped(name, metrics, targets, **more):
+            return {"job_name": name, "scrape_interval": "1s", "scrape_timeout": "1s", "metrics_path": metrics, "static_configs": targets, **more}
+        instances = [{"targets": [f"{address}:{port}"], "labels": {"__metrics_path__": "/nothing"} if name == broken else {}}
+            for name, address in self.addresses.items()]
+        dropped = {"source_labels": ["__name__"], "regex": "evenkeel_fleet_.*", "action": "drop"}
+        jobs = [
+            scraped(job, path, instances),
+            scraped("evenkeel", "/_evenkeel/metrics", [{"targets": [f"{HERE}:10000"]}]),
+            scraped("envoy", "/stats/prometheus", [{"targets": [f"{HERE}:9902"]}], metric_relabel_configs=[dropped]),
+        ]
+        rules = ["alerts.yml", "alerts-evenkeel.yml"]
+        (self.folder / "prometheus.yml").write_text(json.dumps({"scrape_configs": jobs, "rule_files": rules}))
+        if broken:
+            self.scraper.send_signal(signal.SIGHUP)
+
+    def asked(self, path):
+        with urllib.request.urlopen(f"http://{HERE}:9090/api/v1/{path}", timeout=5) as answer:
+            return json.load(answer)["data"]
+
+    def firing(self):
+        """The alerts that fire: their names, with the instance or endpoint that they tell of."""
+        alerts = [alert["labels"] for alert in self.asked("alerts")["alerts"] if alert["state"] == "firing"]
+        return {(alert["alertname"], (alert.get("endpoint") or alert.get("instance") or "").split(":")[0]) for alert in alerts}
+
     def value(self, query, name):
         """What a query says of an instance."""
-        url = f"http://{HERE}:9090/api/v1/query?" + urllib.parse.urlencode({"query": query})
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            found = json.load(answer)["data"]["result"]
+        found = self.asked("query?" + urllib.parse.urlencode({"query": query}))["result"]
         mine = [one["value"][1] for one in found if one["metric"]["instance"].split(":")[0] == self.addresses[name]]
         return float(mine[0]) if mine else None
 

@@ -9,6 +9,7 @@ import time
 from lab.fleet import HERE, INSTANCES, Fleet
 from lab.machine import REPO, Failed, listens, program, run, until
 from lab.record import counts
+from suites import services_alerts as told
 
 NAME, FOLDER = "Services", "presets"
 GO, NODE, SPRING, WORKERS, MACHINES = "go-service", "node-service", "spring-boot", "async-workers", "node-and-container-cpu"
@@ -63,14 +64,18 @@ def tried_with(fleet, record, what, spoilt, without=()):
         got >= SPARED * answered and f"the third still got {got} of {answered}", (measured["failed"] + rest["failed"] > 0) and f"failed: {measured['statuses']}, {rest['statuses']}")
 
 
-def go_service(machine, wasm, record, running):
+def go_fleet(machine, wasm, running):
     labels = dict(zip(INSTANCES, ("status", "code", "otel"), strict=True))
 
     def start(name, address):
         # A process that is to be busy has to get its processor beside whatever else this machine does.
         return [machine.start(f"go-{name}", "nice", "-n", "-5", services() / "services", "web", name, f"{address}:8080", labels[name], inside=name, environment={"GOMAXPROCS": 1})]
 
-    fleet = Fleet(machine, wasm, GO, "my_service", start, running)
+    return Fleet(machine, wasm, GO, "my_service", start, running)
+
+
+def go_service(machine, wasm, record, running):
+    fleet = go_fleet(machine, wasm, running)
     tried_with(fleet, record, "gin with a middleware's metrics, with client_golang's and with OpenTelemetry's",
         ("cpu_percent", 60, "the third keeps a processor busy", lambda on: fleet.spoil("three", "burn", int(on))))
 
@@ -131,7 +136,7 @@ def machines(machine, wasm, record, running):
     ended.set()
 
 
-def workers(machine, wasm, record, running):
+def worker_fleet(machine, wasm, running):
     redis = machine.start("redis", program("redis-server"), "--bind", HERE, "--port", "6379", "--protected-mode", "no",
         "--save", "", "--dir", machine.work)
     running.append(redis)
@@ -141,8 +146,20 @@ def workers(machine, wasm, record, running):
         process = machine.start(f"worker-{name}", services() / "services", "worker", name, f"{address}:8080", f"{HERE}:6379", INSTANCES.index(name), inside=name)
         return [process]
 
-    fleet = Fleet(machine, wasm, WORKERS, "worker_service", start, running)
+    return Fleet(machine, wasm, WORKERS, "worker_service", start, running)
+
+
+def workers(machine, wasm, record, running):
+    fleet = worker_fleet(machine, wasm, running)
     tried_with(fleet, record, "asynq, its exporter and Redis", ("queue_depth", 60, "the third's queue fills", lambda on: fleet.spoil("three", "slow", 400 * on)))
+
+
+def alerts(machine, wasm, record, running):
+    told.of_instances(go_fleet(machine, wasm, running), record)
+
+
+def overload(machine, wasm, record, running):
+    told.of_overload(worker_fleet(machine, wasm, running), record)
 
 
 def version_of_exporter():
@@ -168,7 +185,7 @@ def tried(machine, wasm, record):
         "Prometheus": run(os.environ["PROMETHEUS"], "--version").split("version ")[1].split(" ")[0],
         "Envoy": run(os.environ["ENVOY"], "--version").split("version: ")[1].split("/")[1],
     }
-    parts = {"go": go_service, "node": node_service, "spring": spring_boot, "workers": workers, "machines": machines}
+    parts = {"alerts": alerts, "go": go_service, "node": node_service, "spring": spring_boot, "workers": workers, "overload": overload, "machines": machines}
     for part in os.environ.get("ONLY", " ".join(parts)).split():
         running = []
         try:
