@@ -22,7 +22,8 @@ PORT = 10080
 PODS = ("web-0", "web-1", "web-2")
 # A fair part of three pods would be a third, and Envoy's least_request gives the slow one a sixth.
 SPARED = 1 / 10
-DECISIONS, NOT_FOLLOWED = "policy.*fleet_decisions_total", "fleet_not_followed_total"
+# The module's stats have their labels behind the name.
+DECISIONS, NOT_FOLLOWED = "policy.*fleet_decisions_total|fleet_decisions_total.*policy", "fleet_not_followed_total"
 POLICIES = "envoyextensionpolicy,envoypatchpolicy,backendtrafficpolicy"
 
 
@@ -57,8 +58,8 @@ class Edge:
         self.kubernetes.apply(GATEWAY)
         self.kubernetes.apply(PLAIN)
         machine.namespace("client")
-        self.proxies, self.started = {}, 0
-        self.proxy("gateway")
+        self.proxies, self.started, self.serving, self.owner = {}, 0, "gateway", "gateway-name=shop"
+        self.process = self.proxy("gateway")
 
     def pods(self):
         """What stands behind the gateway, and the Prometheus that scrapes it."""
@@ -95,14 +96,22 @@ class Edge:
         time.sleep(5)
         self.ended(old)
 
-    def proxy(self, name):
+    def proxy(self, name, patience=180):
         """A proxy that starts, up to its first answers."""
-        process, self.proxies[name] = self.gateway.proxy(name, "shop")
-        until(f"requests that arrive by {name}", lambda: not self.load(name, 10, 50)["failed"], 90)
+        process, self.proxies[name] = self.gateway.proxy(name, self.owner)
+        until(f"requests that arrive by {name}", lambda: not self.load(name, 10, 50)["failed"], patience)
         return process
 
-    def begin(self, proxy, requests=600, rate=60, host="web.example.com", headers=()):
-        return Load("client", self.proxies[proxy], requests, rate, host, PORT, headers)
+    def rolled_out(self):
+        """The proxy is replaced by another, as a Deployment does it whose proxies get other variables or arguments."""
+        self.started += 1
+        old, self.serving = self.process, f"gateway-{self.started}"
+        self.process = self.proxy(self.serving)
+        self.proxies["gateway"] = self.proxies[self.serving]
+        self.machine.stop(old)
+
+    def begin(self, proxy, requests=600, rate=60, host="web.example.com", headers=(), port=PORT):
+        return Load("client", self.proxies[proxy], requests, rate, host, port, headers)
 
     def load(self, *arguments, **named):
         return self.begin(*arguments, **named).result()
@@ -128,7 +137,7 @@ class Edge:
     def settled(self):
         """Waits until changed clusters are in force, each of which awaits its endpoints for some fifteen seconds."""
         def told(state):
-            dump = json.loads(self.gateway.admin("gateway", f"config_dump?resource=dynamic_{state}_clusters") or "{}")
+            dump = json.loads(self.gateway.admin(self.serving, f"config_dump?resource=dynamic_{state}_clusters") or "{}")
             return {(item["cluster"]["name"], item["last_updated"]) for item in dump.get("configs", [])}
         active, quiet = told("active"), time.monotonic()
         def unchanged():
@@ -140,7 +149,7 @@ class Edge:
         until("clusters in force", unchanged, 120, 1)
 
     def counted(self, what):
-        return sum(self.gateway.stats("gateway", what).values())
+        return sum(self.gateway.stats(self.serving, what).values())
 
     def steers(self):
         """Waits until requests are decided about and the decisions followed, and then until the filter has seen enough of them."""

@@ -27,7 +27,7 @@ class EnvoyGateway:
     """Proxies run in network namespaces of their own, with the arguments of the Deployment that Envoy Gateway makes."""
 
     def __init__(self, kubernetes, registry):
-        self.kubernetes, self.machine = kubernetes, kubernetes.machine
+        self.kubernetes, self.machine, self.registry = kubernetes, kubernetes.machine, registry
         self.work = self.machine.work / "envoy-gateway"
         self.work.mkdir()
         kubernetes.crds(built_file("gateway-api-crds.yaml"))
@@ -59,26 +59,32 @@ class EnvoyGateway:
         for file, value in found["data"].items():
             (folder / file).write_bytes(base64.b64decode(value))
 
-    def deployment(self, gateway):
-        """What Envoy Gateway has made for a Gateway."""
+    def deployment(self, owner):
+        """What Envoy Gateway has made for a Gateway, or for all of a class: `gateway-name=shop`, `gatewayclass=eg`."""
         def made():
-            return self.kubernetes.get("deployment", "-n", SPACE, "-l", f"gateway.envoyproxy.io/owning-gateway-name={gateway}")["items"]
-        return until(f"the Deployment for {gateway}", made)[0]
+            return self.kubernetes.get("deployment", "-n", SPACE, "-l", f"gateway.envoyproxy.io/owning-{owner}")["items"]
+        return until(f"the Deployment for {owner}", made)[0]
 
-    def proxy(self, pod, gateway):
+    def proxy(self, pod, owner):
         """Starts an Envoy as the Deployment says, in a namespace of its own; the process and its address."""
-        deployment = self.deployment(gateway)
+        deployment = self.deployment(owner)
         container = next(c for c in deployment["spec"]["template"]["spec"]["containers"] if c["name"] == "envoy")
         secrets = until("the proxies' SDS files", lambda: self.kubernetes.get("configmap", deployment["metadata"]["name"], "-n", SPACE))
         folder = self.work / pod
         (folder / "sds").mkdir(parents=True)
+        (folder / "tmp").mkdir()
         for file, text in secrets["data"].items():
             (folder / "sds" / file).write_text(text)
         address = self.machine.namespace(pod)
         known = {"ENVOY_POD_NAME": pod, "ENVOY_POD_NAMESPACE": SPACE, "ENVOY_GATEWAY_NAMESPACE": SPACE, "ENVOY_SERVICE_ZONE": "near-1"}
         arguments = [re.sub(r"\$\((\w+)\)", lambda found: known[found[1]], argument) for argument in container["args"]]
-        process = self.machine.start(f"proxy-{pod}", os.environ["ENVOY"], *arguments, "--concurrency", "2", inside=pod, environment=known,
-            mounts=[(self.work / "envoy", "/certs"), (folder / "sds", "/sds")])
+        given = {variable["name"]: variable["value"] for variable in container.get("env", []) if "value" in variable}
+        mounts = [(self.work / "envoy", "/certs"), (folder / "sds", "/sds"), (self.registry.work / "ca.crt", "/etc/ssl/certs/ca-certificates.crt")]
+        # As an image has it that is made for the module.
+        mounts.append((self.registry.files, "/etc/envoy"))
+        # Modules that it fetches are kept in a folder for temporary files: each pod has its own.
+        process = self.machine.start(f"proxy-{pod}", os.environ["ENVOY"], *arguments, "--concurrency", "2", inside=pod,
+            environment={**given, **known, "TMPDIR": folder / "tmp"}, mounts=mounts)
         return process, address
 
     def admin(self, pod, path):

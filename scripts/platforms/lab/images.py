@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import pathlib
 import shutil
 
 from . import crashing
@@ -29,6 +31,12 @@ class Registry:
         self.files.mkdir()
         for name in ("evenkeel.wasm", "other.wasm"):
             shutil.copy(wasm, self.files / name)
+        # The native module, and what is none.
+        module = pathlib.Path(os.environ["EVENKEEL_MODULE"])
+        self.module_sum = hashlib.sha256(module.read_bytes()).hexdigest()
+        shutil.copy(module, self.files / module.name)
+        (self.files / "text.so").write_text("not a module\n")
+        self.text_sum = hashlib.sha256((self.files / "text.so").read_bytes()).hexdigest()
         self.digest = self.image("evenkeel:0.1.0", wasm.read_bytes())
         # The same by a name that no agent has fetched before.
         self.image("evenkeel:0.1.1", wasm.read_bytes())

@@ -75,6 +75,9 @@ class Machine:
         self.hosts = self.work / "hosts"
         self.call(localhost="127.0.0.1")
         run("mount", "--bind", self.hosts, "/etc/hosts")
+        # There is no name server here. One that refuses at once spares programs, Envoy among them, a minute of waiting for one that is silent.
+        (self.work / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+        run("mount", "--bind", self.work / "resolv.conf", "/etc/resolv.conf")
 
     def call(self, *names, **named):
         """Lets host names lead to the bridge's address, or to the one that is given."""

@@ -8,10 +8,12 @@ from lab.machine import Failed, run, until
 from lab.record import below, counts, none_failed
 from lab.shop import QUICK, shipped
 from suites import envoy_gateway_beside as beside
+from suites import envoy_gateway_merged as combined
+from suites import envoy_gateway_module as native
 
 FILE = "envoy-gateway/evenkeel.yaml"
 NAME = "Envoy Gateway"
-FILES = (FILE,)
+FILES = (FILE, native.FILE)
 IMAGE = "registry.example.com/evenkeel:0.1.0"
 CODE = "        type: Image\n        image:\n          url: " + IMAGE
 CLUSTER = "httproute/shop/web/rule/0"
@@ -75,7 +77,7 @@ def outage(edge, record, what, text, told, before=lambda: None, after=lambda: No
     before()
     running = edge.under_load(lambda: edge.kubernetes.apply(text))
     starting, log = edge.starting()
-    said = log + edge.machine.log("proxy-gateway") + " ".join(edge.gateway.conditions(KINDS[0], "evenkeel", "shop"))
+    said = log + edge.machine.log(f"proxy-{edge.serving}") + " ".join(edge.gateway.conditions(KINDS[0], "evenkeel", "shop"))
     record.case(f"{what}, a proxy that runs", counts(running), none_failed(running))
     record.case(f"{what}, a proxy that starts", counts(starting), none_failed(starting), told not in said and f"nothing says {told!r}")
     after()
@@ -198,6 +200,9 @@ PARTS = {
     "zones": lambda edge, record: beside.zones(edge, record, WHAT, shipped(FILE), patched(shipped(FILE), 1)),
     "rules": lambda edge, record: beside.rules(edge, record, WHAT, with_route),
     "without-patches": lambda edge, record: beside.without_patches(edge, record, WHAT, shipped(FILE)),
+    "merged": lambda edge, record: combined.merged(edge, record, WHAT, shipped(FILE), with_route),
+    "module": native.tried,
+    "module-outages": native.outages,
     # The last, because it leaves no pod that is slow.
     "replacing": replacing,
 }

@@ -33,7 +33,7 @@ def policy(kind, name, **spec):
 
 def idle_timeout(edge):
     """What the cluster in force says of idle connections."""
-    dump = json.loads(edge.gateway.admin("gateway", "config_dump?resource=dynamic_active_clusters"))
+    dump = json.loads(edge.gateway.admin(edge.serving, "config_dump?resource=dynamic_active_clusters"))
     clusters = {item["cluster"]["name"]: item["cluster"] for item in dump["configs"]}
     options = clusters[CLUSTER].get("typed_extension_protocol_options", {})
     return next((each["common_http_protocol_options"].get("idle_timeout") for each in options.values()), None)
@@ -113,7 +113,7 @@ def zones(edge, record, file, text, with_patches):
     local = {"preferLocal": {"minEndpointsThreshold": 1, "force": {"minEndpointsInZoneThreshold": 1}}}
     own = policy("Gateway", "shop", loadBalancer={"type": "LeastRequest", "zoneAware": local})
     edge.kubernetes.apply(own)
-    until("a cluster for each backend", lambda: edge.gateway.members("gateway", f"{CLUSTER}/backend/0"), 60)
+    until("a cluster for each backend", lambda: edge.gateway.members(edge.serving, f"{CLUSTER}/backend/0"), 60)
     alone = edge.load("gateway")
     for what, each in (("unchanged", text), ("its patches for the backend's cluster", with_patches)):
         load = edge.under_load(lambda each=each: edge.kubernetes.apply(each))
@@ -128,7 +128,7 @@ def zones(edge, record, file, text, with_patches):
     load = edge.under_load(lambda: edge.take_out(with_patches))
     record.case(f"{file} with zone-aware routing, taken out", counts(load), none_failed(load))
     edge.kubernetes.delete(own)
-    until("one cluster again", lambda: edge.gateway.members("gateway", CLUSTER), 60)
+    until("one cluster again", lambda: edge.gateway.members(edge.serving, CLUSTER), 60)
 
 
 def rules(edge, record, file, with_route):

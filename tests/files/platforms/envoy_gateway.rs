@@ -6,6 +6,12 @@ use testbed::anyhow::{Context, Result, ensure};
 use super::proxy::{self, Place};
 use super::{Shipped, files_of};
 
+/// The files that load the filter; the others load the native module.
+pub fn files() -> Result<Vec<Shipped>> {
+    let with_the_filter = |file: &Shipped| !file.kind("EnvoyExtensionPolicy")[0]["spec"]["wasm"].is_null();
+    Ok(files_of("envoy-gateway")?.into_iter().filter(with_the_filter).collect())
+}
+
 pub fn configuration(file: &Shipped) -> Result<&Value> {
     let policies = file.kind("EnvoyExtensionPolicy");
     Ok(&policies.first().context("no EnvoyExtensionPolicy")?["spec"]["wasm"][0]["config"])
@@ -121,7 +127,7 @@ fn patched(web: &mut Value, policy: &Value, cluster: &str) -> Result<()> {
 /// What a user's own policy asks of connections is what the cluster has with the patch.
 #[test]
 fn the_patch_adds_to_the_protocol_options_and_replaces_none() -> Result<()> {
-    for mut file in files_of("envoy-gateway")? {
+    for mut file in files()? {
         let policy = file.manifests.iter_mut().find(|manifest| manifest["kind"] == "BackendTrafficPolicy");
         let spec = &mut policy.context("BackendTrafficPolicy")?["spec"];
         spec["timeout"]["http"] = json!({ "connectionIdleTimeout": "7s", "maxConnectionDuration": "60s" });
@@ -146,7 +152,7 @@ fn the_patch_adds_to_the_protocol_options_and_replaces_none() -> Result<()> {
 /// for connections, such as an idle time-out below the endpoints' own, is said here.
 #[test]
 fn the_policy_leaves_the_gateways_own_in_force() -> Result<()> {
-    for file in files_of("envoy-gateway")? {
+    for file in files()? {
         let spec = &file.kind("BackendTrafficPolicy")[0]["spec"];
         assert_eq!(spec["mergeType"], "StrategicMerge");
         let fields: Vec<&str> = spec.as_object().context("a policy")?.keys().map(String::as_str).collect();
@@ -159,7 +165,7 @@ fn the_policy_leaves_the_gateways_own_in_force() -> Result<()> {
 /// `endpointOverride` leaves the weights of backends out of the policy beneath it.
 #[test]
 fn the_patch_lets_the_weights_of_backends_count_without_the_header() -> Result<()> {
-    for file in files_of("envoy-gateway")? {
+    for file in files()? {
         let proxy = proxy(&file, configuration(&file)?, &Place::default())?;
         let policy = &proxy["static_resources"]["clusters"][0]["load_balancing_policy"]["policies"][0];
         let beneath = &policy["typed_extension_config"]["typed_config"]["fallback_policy"]["policies"][0];
@@ -171,7 +177,7 @@ fn the_patch_lets_the_weights_of_backends_count_without_the_header() -> Result<(
 
 #[test]
 fn every_file_makes_a_proxy_that_envoy_loads_with_the_filter_in_it() -> Result<()> {
-    for file in files_of("envoy-gateway")? {
+    for file in files()? {
         proxy::loads(&file, &proxy(&file, configuration(&file)?, &Place::default())?)?;
     }
     Ok(())
@@ -181,7 +187,7 @@ fn every_file_makes_a_proxy_that_envoy_loads_with_the_filter_in_it() -> Result<(
 /// that leads to Prometheus.
 #[test]
 fn the_clusters_that_the_plugin_names_are_made_by_the_routes() -> Result<()> {
-    for file in files_of("envoy-gateway")? {
+    for file in files()? {
         let configuration = configuration(&file)?;
         let routes: Vec<String> = file
             .kind("HTTPRoute")

@@ -15,7 +15,7 @@ use testbed::process::Running;
 use testbed::{http, ports, tempfile, tokio, tools, wait};
 
 use super::proxy::Place;
-use super::{envoy_gateway, files_of, istio, plugin_of};
+use super::{envoy_gateway, istio, plugin_of};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const HEADER: &str = "x-evenkeel-endpoint";
@@ -102,7 +102,7 @@ async fn every_platform_steers_as_shipped() -> Result<()> {
     let well = backend::Config { record_requests: true, ..backend::Config::default() };
     let mut running = tokio::task::JoinSet::new();
     let istio = istio::complete()?.into_iter().map(|file| (file, true));
-    for (file, is_istio) in istio.chain(files_of("envoy-gateway")?.into_iter().map(|file| (file, false))) {
+    for (file, is_istio) in istio.chain(envoy_gateway::files()?.into_iter().map(|file| (file, false))) {
         let mut backends = Vec::new();
         for config in [&failing, &well, &well] {
             backends.push(Backend::start(config.clone()).await?);

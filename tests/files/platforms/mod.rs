@@ -4,6 +4,7 @@
 
 mod crds;
 mod envoy_gateway;
+mod envoy_gateway_module;
 mod istio;
 mod live;
 mod proxy;
@@ -60,6 +61,7 @@ fn every_plugin_configuration_is_accepted() -> Result<()> {
             let mut found: Vec<&Value> =
                 vec![&manifest["spec"]["pluginConfig"], &manifest["spec"]["wasm"]["pluginConfig"]];
             found.push(&manifest["spec"]["wasm"][0]["config"]);
+            found.push(&manifest["spec"]["dynamicModule"][0]["config"]);
             for json in found.into_iter().filter(|json| json.is_object()) {
                 plugin_of(json).with_context(|| file.name())?;
                 plugins += 1;
@@ -88,6 +90,20 @@ fn a_plugin_that_cannot_be_had_or_is_refused_fails_no_request() -> Result<()> {
                 plugins += 1;
             } else if let Some(wasm) = spec["wasm"].as_array() {
                 assert!(wasm.iter().all(|plugin| plugin["failOpen"] == true), "{}", file.name());
+                plugins += 1;
+            } else if let Some(modules) = spec["dynamicModules"].as_array() {
+                // Envoy goes without a module that it cannot fetch; where one is missing in a file it refuses the listener.
+                let remote = |module: &Value| {
+                    module["source"]["type"] == "Remote" && module["source"].get("local").is_none()
+                };
+                assert!(modules.iter().all(remote), "{}", file.name());
+                let asked = serde_json::json!({ "name": "EVENKEEL_ON_REFUSED_CONFIGURATION", "value": "stand_aside" });
+                let container = &spec["provider"]["kubernetes"]["envoyDeployment"]["container"];
+                assert!(
+                    container["env"].as_array().is_some_and(|all| all.contains(&asked)),
+                    "{}",
+                    file.name()
+                );
                 plugins += 1;
             }
         }
