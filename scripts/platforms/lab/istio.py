@@ -41,8 +41,9 @@ class Istio:
                 "PILOT_CERT_PROVIDER": "istiod", "JWT_POLICY": "third-party-jwt", "ISTIOD_CUSTOM_HOST": CALLED,
                 "INJECTION_WEBHOOK_CONFIG_NAME": "", "VALIDATION_WEBHOOK_CONFIG_NAME": "", **WITHOUT_EXTENSIONS})
 
-    def proxy(self, pod, labels, role="sidecar", drain="5s"):
-        """Starts the agent in a pod's namespace; for a sidecar its traffic is redirected first."""
+    def proxy(self, pod, labels, role="sidecar", drain="5s", settings=None):
+        """Starts the agent in a pod's namespace; for a sidecar its traffic is redirected first. `settings` are the pod's own, as the annotation
+        proxy.istio.io/config has them."""
         space, address = self.kubernetes.pods[pod]
         folder = self.work / pod
         for part in ("var/run/secrets/tokens", "var/run/secrets/istio", "etc/istio/proxy", "lib/data"):
@@ -63,7 +64,7 @@ class Istio:
             "ISTIO_META_POD_PORTS": json.dumps([{"containerPort": 8080, "protocol": "TCP"}]),
             "ISTIO_METAJSON_LABELS": json.dumps(labels),
             "PROXY_CONFIG": json.dumps({"discoveryAddress": f"{CALLED}:15012", "binaryPath": os.environ["ENVOY"], "concurrency": 2,
-                "terminationDrainDuration": drain}),
+                "terminationDrainDuration": drain, **(settings or {})}),
             **self.registry.environment,
         }
         # The agent keeps fetched modules below /var/lib/istio.

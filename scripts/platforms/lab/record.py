@@ -15,6 +15,8 @@ class Record:
 
     def __init__(self, platform):
         self.platform, self.versions, self.rows, self.faults = platform, {}, [], []
+        # The table's columns where it is no list of cases.
+        self.columns = ("tried", "seen", "result")
 
     def case(self, what, figures, *faults):
         """Notes a case: `figures` in words, and each of `faults` that is not empty."""
@@ -22,6 +24,17 @@ class Record:
         self.rows.append((what, figures, faults))
         self.faults += [f"{what}: {fault}" for fault in faults]
         say(f"{'FAILED' if faults else 'ok'}  {self.platform}: {what}: {figures}{' <- ' if faults else ''}{'; '.join(faults)}")
+        write([self])
+
+    def line(self, what, cells):
+        """Notes a line of a table with columns of its own: figures and faults for each column behind the first."""
+        told = []
+        for column, (figures, *faults) in zip(self.columns[1:], cells, strict=True):
+            faults = [fault for fault in faults if fault]
+            self.faults += [f"{what}, {column}: {fault}" for fault in faults]
+            told.append(f"**{figures}: {'; '.join(faults)}**" if faults else figures)
+        self.rows.append((what, *told))
+        say(f"{'FAILED' if '**' in ''.join(told) else 'ok'}  {self.platform}: {what}: {' | '.join(told)}")
         write([self])
 
 
@@ -50,6 +63,9 @@ names, and writes this page. Envoy is the stock one. Numbers are answers by pod.
 
 """
 INTRODUCTIONS = {
+    "Envoy versions": "Each of the shipped configurations for plain Envoy, unchanged, in each Envoy that is supported, with the same filter and the same module. Six\n"
+    "endpoints answer, 172.31.254.14 twenty times slower than the others. A cell says how many of the answers came from that one, of how\n"
+    "many; a sixth would be 100. None of the requests failed. Of the Envoys before 1.36 none is among PyPI's packages.",
     "Services": "Three instances of each service stand behind a stock Envoy with the preset, to which a status page is added, and are scraped every second.\n"
     "Numbers are answers by instance in the order one, three, two; the third is the one that is spoilt. With a busy processor, event loop or garbage\n"
     "collector its answers are late, too, which evenkeel sees without a signal; the full queue and the busy machine are seen by the signal alone. The\n"
@@ -79,6 +95,14 @@ def write(records):
     PAGE.write_text(HEAD + "\n".join(sections[name] for name in sorted(sections)))
 
 
+def cells(what, *told):
+    """A line of the table: figures and faults of a case, or what stands in each column."""
+    if isinstance(told[-1], list):
+        figures, faults = told
+        told = (figures, f"**{'; '.join(faults)}**" if faults else "holds")
+    return f"| {what} | {' | '.join(each.replace('|', '/') for each in told)} |"
+
+
 def key(row):
     """What a row of the table is about, without the figures in it."""
     return row.split(" | ")[0].split(" (")[0]
@@ -88,15 +112,15 @@ def section(record, old):
     """Where parts of a suite were picked, their rows take the places of the old ones, and the other rows stay."""
     versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
     day = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    new = [f"| {what} | {figures} | {'**' + '; '.join(faults).replace('|', '/') + '**' if faults else 'holds'} |" for what, figures, faults in record.rows]
+    new = [cells(*row) for row in record.rows]
     rows = {key(row): row for row in old.splitlines()[2:] if row.startswith("| ")} if os.environ.get("ONLY") else {}
-    for gone in ("| tried", "| the rest"):
+    for gone in (f"| {record.columns[0]}", "| the rest"):
         rows.pop(gone, None)
     rows |= {key(row): row for row in new}
     told = f"{day}: {versions}.\n{INTRODUCTIONS[record.platform]}"
     files = [line for line in old.splitlines() if line.startswith("- in `")] if os.environ.get("ONLY") else []
     replaced = sorted({*files, *REPLACED})
-    table = [f"## {record.platform}", "", told, "", "| tried | seen | result |", "|---|---|---|", *rows.values(), ""]
+    table = [f"## {record.platform}", "", told, "", f"| {' | '.join(record.columns)} |", "|---" * len(record.columns) + "|", *rows.values(), ""]
     return "\n".join([*table, "What some of these cases replace; the others leave the files as they are:", "", *replaced, ""] if replaced else table)
 
 

@@ -11,6 +11,7 @@ from lab.prometheus import Prometheus
 from lab.record import below, counts, none_failed
 from lab.shop import HOST, QUICK, SLOW, Load, shipped
 from lab.standin import cluster
+from suites.istio_beside import beside, metrics
 
 MTLS = {"security.istio.io/tlsMode": "istio"}
 STRICT = {
@@ -85,16 +86,16 @@ class Shop:
     def address(self, pod):
         return self.kubernetes.pods[pod][1]
 
-    def answering(self, pod, delay, node="near"):
-        labels = {"app": "web", **MTLS}
+    def answering(self, pod, delay, node="near", labels=None):
+        labels = {"app": "web", "version": "v1", **MTLS, **(labels or {})}
         self.kubernetes.pod("shop", pod, labels, node=node)
         application = self.machine.python(pod, "endpoint.py", pod, delay, inside=pod)
         self.processes[pod] = [self.istio.proxy(pod, labels), application]
 
-    def calling(self, pod):
+    def calling(self, pod, settings=None):
         labels = {"app": "shop", **MTLS}
         self.kubernetes.pod("shop", pod, labels)
-        process = self.istio.proxy(pod, labels, drain="1s")
+        process = self.istio.proxy(pod, labels, drain="1s", settings=settings)
         self.istio.serving(pod)
         return process
 
@@ -322,12 +323,14 @@ def tried(machine, wasm, record):
     }
     # After an outage nothing that counts requests applies a file at once: Envoy keeps what it had of the filter until old listeners have drained, and
     # begins with that. The last part leaves no pod that is slow.
-    only = os.environ.get("ONLY", "steering others collisions headless outages outages-override extension-config replacing").split()
+    only = os.environ.get("ONLY", "steering others beside metrics collisions headless outages outages-override extension-config replacing").split()
     parts = {
         "steering": lambda: [steering(shop, record, file) for file in (SIDECAR, SIDECAR_OVERRIDE)],
         "outages": lambda: outages(shop, record, SIDECAR),
         "collisions": lambda: collisions(shop, record, SIDECAR),
         "headless": lambda: headless(shop, record, SIDECAR),
+        "beside": lambda: beside(shop, record, SIDECAR, NEAR[2]),
+        "metrics": lambda: metrics(shop, record, SIDECAR),
         "others": lambda: [steering(shop, record, file) for file in (EXTENSION, *GATEWAYS)],
         "outages-override": lambda: outages(shop, record, SIDECAR_OVERRIDE),
         "extension-config": lambda: extension_config(shop, record),
