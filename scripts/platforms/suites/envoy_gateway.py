@@ -9,6 +9,7 @@ from lab.record import below, counts, none_failed
 from lab.shop import QUICK, shipped
 from suites import envoy_gateway_beside as beside
 from suites import envoy_gateway_merged as combined
+from suites import envoy_gateway_metrics as figures
 from suites import envoy_gateway_module as native
 
 FILE = "envoy-gateway/evenkeel.yaml"
@@ -203,6 +204,7 @@ PARTS = {
     "merged": lambda edge, record: combined.merged(edge, record, WHAT, shipped(FILE), with_route),
     "module": native.tried,
     "module-outages": native.outages,
+    "metrics": lambda edge, record: figures.metrics(edge, record, FILE),
     # The last, because it leaves no pod that is slow.
     "replacing": replacing,
 }

@@ -98,6 +98,7 @@ def outage(edge, record, what, text, told, after=lambda: None, good_first=False)
 
 
 def outages(edge, record):
+    """The module cannot be had, or is refused."""
     registry = edge.registry
     registry.away()
     outage(edge, record, "the server with the module is away", module(edge), "module will not be loaded", after=registry.up)
