@@ -11,7 +11,7 @@ from lab.prometheus import Prometheus
 from lab.record import below, counts, none_failed
 from lab.shop import HOST, QUICK, SLOW, Load, shipped
 from lab.standin import cluster
-from suites.istio_beside import beside, metrics
+from suites.istio_beside import beside, external, metrics
 
 MTLS = {"security.istio.io/tlsMode": "istio"}
 STRICT = {
@@ -323,13 +323,14 @@ def tried(machine, wasm, record):
     }
     # After an outage nothing that counts requests applies a file at once: Envoy keeps what it had of the filter until old listeners have drained, and
     # begins with that. The last part leaves no pod that is slow.
-    only = os.environ.get("ONLY", "steering others beside metrics collisions headless outages outages-override extension-config replacing").split()
+    only = os.environ.get("ONLY", "steering others beside external metrics collisions headless outages outages-override extension-config replacing").split()
     parts = {
         "steering": lambda: [steering(shop, record, file) for file in (SIDECAR, SIDECAR_OVERRIDE)],
         "outages": lambda: outages(shop, record, SIDECAR),
         "collisions": lambda: collisions(shop, record, SIDECAR),
         "headless": lambda: headless(shop, record, SIDECAR),
         "beside": lambda: beside(shop, record, SIDECAR, NEAR[2]),
+        "external": lambda: external(shop, record, SIDECAR),
         "metrics": lambda: metrics(shop, record, SIDECAR),
         "others": lambda: [steering(shop, record, file) for file in (EXTENSION, *GATEWAYS)],
         "outages-override": lambda: outages(shop, record, SIDECAR_OVERRIDE),
