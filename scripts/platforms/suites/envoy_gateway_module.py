@@ -40,8 +40,8 @@ def tried(edge, record):
     text = module(edge)
     load = edge.under_load(lambda: edge.kubernetes.apply(text))
     record.case(f"{what} applied while requests run", counts(load), none_failed(load), conditions(edge))
-    load = edge.under_load(edge.rolled_out)
-    record.case(f"{what}, the proxies are replaced, as their variables change", counts(load))
+    # Its variables and arguments have changed.
+    edge.rolled_out()
     edge.steers()
     load = edge.load("gateway")
     record.case(f"{what} steers (before: {counts(alone)})", counts(load), none_failed(load), below(load, PODS[2], SPARED))
