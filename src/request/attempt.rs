@@ -58,6 +58,8 @@ pub(crate) struct Streaming {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PendingOutcome {
     ticket: RequestHandle,
+    /// Since when an answer was waited for, where the client had not sent all.
+    waited_since: Time,
     /// Whether it counts as good unless it was the endpoint that broke it off.
     good_otherwise: bool,
 }
@@ -75,7 +77,9 @@ impl PendingOutcome {
         // What had begun to answer had no deadline to keep.
         let failure = failure.filter(|failure| !self.good_otherwise || *failure != Failure::Deadline);
         if failure.is_some() || self.good_otherwise {
-            engine.record_outcome(&self.ticket, failure, now);
+            let deadline = failure == Some(Failure::Deadline);
+            let started = if deadline { self.waited_since } else { self.ticket.started };
+            engine.record_outcome(&RequestHandle { started, ..self.ticket }, failure, now);
         }
     }
 }
@@ -219,18 +223,21 @@ impl Attempt {
                     // A client that leaves in the middle of its own request says nothing of the endpoint.
                     (None, Upload::Flowing) => Outcome::Unrelated,
                 };
+                let waited_since = ticket.started;
                 if upload == Upload::Flowing {
                     engine.closed(&ticket, now);
-                    engine.uploaded(&mut ticket, now);
+                    let deadline = reason == Some(Failure::Deadline);
+                    engine.uploaded(&mut ticket, if deadline { waited_since } else { now });
                 }
                 engine.record_response(&ticket, outcome, now);
                 engine.finished(&ticket, now);
-                reason.is_none().then_some(PendingOutcome { ticket, good_otherwise: false })
+                reason.is_none().then_some(PendingOutcome { ticket, waited_since, good_otherwise: false })
             }
             Attempt::Streaming(Streaming { ticket, judged, answered, .. }) => {
                 let known = ticked.max(answered);
                 engine.finished(&ticket, known);
-                let end = PendingOutcome { ticket, good_otherwise: judged == Judged::NotYet };
+                let (waited_since, good_otherwise) = (ticket.started, judged == Judged::NotYet);
+                let end = PendingOutcome { ticket, waited_since, good_otherwise };
                 if broken_off && reason.is_none() {
                     return Some(end);
                 }

@@ -478,8 +478,9 @@ fn end_unanswered(
         Silence::Failed(failure) => return Some(failure),
         Silence::PendingOutcome => return None,
     };
-    if !attempt.has_sent_all() {
-        // A client that leaves in the middle of its own request says nothing of the endpoint.
+    if !attempt.has_sent_all() && outcome != Outcome::Failed(Failure::Deadline) {
+        // A client that leaves in the middle of its own request says nothing of the endpoint; one whose call's time is over
+        // has waited since its last part.
         return None;
     }
     let ticket = attempt.due(engine, host.now()).copied()?;

@@ -53,14 +53,23 @@ fn what_counts_is_the_operators(mut world: impl World) {
     }
 }
 
+/// What the client of a call sends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Sends {
+    Everything,
+    /// A message, and waits for a word.
+    Message,
+    /// Until it leaves.
+    AllTheTime,
+}
+
 /// A call to `endpoint` without an answer: its client leaves after so long, at the deadline or not. Meanwhile another
 /// call to the endpoint may be answered.
 fn unanswered<W: World>(
     world: &mut W,
     plugin: Plugin,
     endpoint: &str,
-    timeout: &[u8],
-    after: u64,
+    (timeout, after, sends): (&[u8], u64, Sends),
     alive: bool,
 ) {
     loop {
@@ -68,7 +77,7 @@ fn unanswered<W: World>(
         let mut call = world.stream(plugin, &headers[..if timeout.is_empty() { 2 } else { 3 }]);
         call.property(&["xds", "cluster_name"], b"web");
         call.request_headers_of(false);
-        call.request_body(true);
+        call.request_body(sends == Sends::Everything);
         let named = target(&call);
         call.property(&["upstream", "address"], named.as_bytes());
         if named != endpoint {
@@ -82,6 +91,11 @@ fn unanswered<W: World>(
             world.advance(ms(after / 2));
             give(world, plugin, endpoint, &Ending::good());
             world.advance(ms(after / 2));
+        } else if sends == Sends::AllTheTime {
+            for _ in 0..100 {
+                world.advance(ms(after / 100));
+                call.request_body(false);
+            }
         } else {
             world.advance(ms(after));
         }
@@ -109,10 +123,61 @@ fn a_deadline_that_passes_counts_against_a_silent_endpoint(mut world: impl World
         let plugin = single(&mut world, &counting(failures));
         picks(&mut world, plugin, 40);
         pass(&mut world, &[plugin], ms(1000));
-        (0..2).for_each(|_| unanswered(&mut world, plugin, &address(2), timeout, after, alive));
+        let call = (timeout, after, Sends::Everything);
+        (0..2).for_each(|_| unanswered(&mut world, plugin, &address(2), call, alive));
         let out = picks_of(&mut world, plugin, &address(2), 40) == 0;
         assert_eq!(out, counts, "{timeout:?} {after} {alive} {failures}");
     }
+}
+
+/// A stream whose client waits for a word, and has not ended it.
+fn a_deadline_that_passes_counts_against_who_leaves_a_stream_without_a_word(mut world: impl World) {
+    for (sends, timeout, alive, counts) in [
+        (Sends::Message, &b"1S"[..], false, true),
+        (Sends::Message, b"", false, false),
+        (Sends::Message, b"1S", true, false),
+        (Sends::AllTheTime, b"1S", false, false),
+    ] {
+        let plugin = single(&mut world, &counting(r#"["5xx"]"#));
+        picks(&mut world, plugin, 40);
+        pass(&mut world, &[plugin], ms(1000));
+        let call = (timeout, 1_000, sends);
+        (0..2).for_each(|_| unanswered(&mut world, plugin, &address(2), call, alive));
+        let out = picks_of(&mut world, plugin, &address(2), 40) == 0;
+        assert_eq!(out, counts, "{sends:?} {timeout:?} {alive}");
+    }
+}
+
+/// Streams that overlap: each begins while others still wait.
+fn streams_that_their_deadlines_end_one_after_the_other_count(mut world: impl World) {
+    let plugin = single(&mut world, &counting(r#"["5xx"]"#));
+    picks(&mut world, plugin, 40);
+    let (mut waiting, mut late) = (std::collections::VecDeque::new(), 0);
+    for stream in 0..80 {
+        pass(&mut world, &[plugin], ms(90));
+        let headers: [(&str, &[u8]); 3] = [(":method", b"POST"), (":path", b"/"), ("grpc-timeout", b"1S")];
+        let mut call = world.stream(plugin, &headers);
+        call.property(&["xds", "cluster_name"], b"web");
+        call.request_headers_of(false);
+        call.request_body(false);
+        let named = target(&call);
+        call.property(&["upstream", "address"], named.as_bytes());
+        world.advance(ms(10));
+        if named == address(2) {
+            late += usize::from(stream >= 40);
+            waiting.push_back((world.now() + 1_000_000_000, call));
+        } else {
+            respond(&mut call, &Ending::good());
+            call.log();
+            call.done();
+        }
+        while waiting.front().is_some_and(|(until, _)| *until <= world.now()) {
+            let (_, mut call) = waiting.pop_front().expect("it is there");
+            call.log();
+            call.done();
+        }
+    }
+    assert!(late <= 4, "{late} of 40");
 }
 
 /// Envoy ends the call at its deadline and answers in the endpoint's place.
@@ -252,6 +317,8 @@ both!(
     the_same_evidence_has_the_same_endpoints_in_use,
     what_counts_is_the_operators,
     a_deadline_that_passes_counts_against_a_silent_endpoint,
+    a_deadline_that_passes_counts_against_who_leaves_a_stream_without_a_word,
+    streams_that_their_deadlines_end_one_after_the_other_count,
     a_deadline_that_envoy_keeps_counts_the_same,
     a_redirect_that_envoy_follows_is_an_answer,
     a_failure_in_the_last_frame_of_grpc_web_counts,

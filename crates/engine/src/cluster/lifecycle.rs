@@ -172,7 +172,10 @@ impl Cluster {
         let Some(known) = self.member(index) else { return false };
         let long = now.seconds_since(started) > SILENT_MULTIPLE * self.typical_beside(index) + NOISE_S;
         // What others sent meanwhile makes it busy with them; what they were answered shows that it lives.
-        long && known.in_flight.quiet_since() <= started && known.good().start <= started
+        // Each stream that begins makes an idle one busy: of these only the last answer tells.
+        let quiet_since = self.endpoints.open_requests.last_answer(index);
+        let quiet_since = quiet_since.unwrap_or(known.in_flight.quiet_since());
+        long && quiet_since <= started && known.good().start <= started
     }
 
     /// Where the policy compares peaks of latency, takes one that was so long.

@@ -117,6 +117,11 @@ impl OpenRequests {
         }
     }
 
+    /// When the endpoint at `index` last answered anything, where that is kept.
+    pub fn last_answer(&self, index: u32) -> Option<Time> {
+        self.of.get(index as usize).map(|still| still.answered)
+    }
+
     /// The place at `index` is another endpoint's.
     pub fn forget(&mut self, index: u32, now: Time) {
         self.answered(index, now);
