@@ -172,6 +172,27 @@ fn what_is_too_much_for_the_others_goes_to_the_ejected() {
     }
 }
 
+/// What fails at times and serves the rest is worth more than a queue: neither is slower than Envoy's own, nor fails more.
+#[test]
+fn what_fails_at_times_carries_its_part_where_the_others_cannot() {
+    for (endpoints, slots, load, errors, workers) in
+        [(5, 2, 0.92, 0.15, 1), (5, 2, 0.92, 0.15, 8), (3, 4, 0.9, 0.3, 2), (12, 2, 0.97, 0.2, 4)]
+    {
+        let fails = Change { at: 5.0, endpoint: 0, what: What::Mode(Mode::Errors(errors)) };
+        let fleet = Scenario { workers, length: 40.0, ..few(endpoints, slots, load) };
+        let scenario = Scenario { changes: vec![fails], ..fleet };
+        let slower = against_least_request(&scenario, 0.5, 4);
+        let failed =
+            |policy| (1..=4).map(|seed| run(&scenario, policy, seed).failed((0.0, 40.0))).sum::<usize>();
+        let (ours, theirs) = (failed("adaptive"), failed("least_request"));
+        println!(
+            "{endpoints} x {slots} at {load}, {errors}, {workers}: median {slower:.2} x, failed {ours} of {theirs}"
+        );
+        assert!(slower < 2.0, "{endpoints}, {slots}, {load}, {workers}: {slower}");
+        assert!(ours < theirs, "{endpoints}, {slots}, {load}, {workers}: {ours}, {theirs}");
+    }
+}
+
 /// Where the others keep up, however wide the work is, an ejected endpoint gets nothing but its probes.
 #[test]
 fn what_is_busy_and_keeps_up_sends_nothing_to_the_ejected() {

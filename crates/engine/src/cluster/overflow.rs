@@ -11,11 +11,15 @@ use crate::settings::RuleAction;
 /// So many times as many requests await an answer as their rate and the usual latency explain (Little's law): no more requests
 /// than now get through. Queues of a fleet that is busy and keeps up are shorter on average.
 const OVERLOADED: f64 = 4.5;
+/// As few are enough where the ejected endpoints fail next to nothing; in between, by what they fail.
+const BUSY: f64 = 1.25;
 /// As many await an answer by chance, where few do: with these Poisson's tail beyond the threshold is 2·10⁻⁵ at most.
 const CHANCE: f64 = 2.0;
-/// What awaits an answer is averaged over so many seconds, or over a few times the usual latency where that is longer.
+/// What awaits an answer is averaged over so many seconds, or over a few times the usual latency where that is longer, or, where
+/// ejected endpoints serve some requests, over a few requests.
 const FOLLOW_S: f64 = 0.25;
 const FOLLOW_LATENCIES: f64 = 2.0;
+const FOLLOW_REQUESTS: f64 = 4.0;
 /// What is usual is a mean over so many answers …
 const ANSWERS: f64 = 4096.0;
 /// … and fewer than so many tell nothing, nor do those of less than so many times as long.
@@ -42,13 +46,15 @@ pub(super) struct Overflow {
     /// For how long requests on their way have been looked at, seconds, and whether that is enough.
     watched_s: f64,
     known: bool,
+    /// For how long endpoints were ejected, less for how long none was since: queues are longer than usual for a while.
+    troubled_s: f64,
 }
 
 impl Overflow {
     /// Whether any request goes to ejected endpoints.
     #[inline]
     pub fn any(&self) -> bool {
-        self.part > 0.0
+        !self.to.is_empty() && self.part > 0.0
     }
 
     /// The ejected endpoint that gets this request, if it is one too many for the others.
@@ -64,7 +70,7 @@ impl Overflow {
     /// An endpoint answered after `seconds`, with `out` endpoints ejected.
     #[inline]
     pub fn observe(&mut self, seconds: f64, out: usize) {
-        if self.known && out > 0 {
+        if self.known && (out > 0 || self.troubled_s > 0.0) {
             return;
         }
         self.answers += 1.0;
@@ -88,22 +94,31 @@ impl Overflow {
         self.known = self.answers >= ENOUGH && self.watched_s > LONG_ENOUGH * self.seconds / self.answers;
     }
 
-    /// No endpoint is ejected, or too little is known.
-    fn rest(&mut self) {
-        (self.part, self.awaiting) = (0.0, None);
+    /// No endpoint is ejected for `seconds`, or too little is known. One that fails at times is back and out again within seconds,
+    /// faster than queues drain.
+    fn rest(&mut self, seconds: f64) {
+        self.to.clear();
+        self.awaiting = None;
+        self.part *= (1.0 - seconds / (RISE_S * FALL_OVER_RISE)).max(0.0);
     }
 
     /// Takes note that so many requests await an answer, `seconds` after the last time, and follows the slow-down of those that are
-    /// left; no more than the part `limit` that the ejected endpoints would have if they were not.
-    fn settle(&mut self, awaiting: f64, limit: f64, rate: f64, seconds: f64) {
+    /// left; no more than the part `limit` that the ejected endpoints would have if they were not. They fail the part `failing`.
+    fn settle(&mut self, awaiting: f64, (limit, failing): (f64, f64), rate: f64, seconds: f64) {
         let usual_s = self.seconds / self.answers;
-        let follow = FOLLOW_S.max(FOLLOW_LATENCIES * usual_s);
+        let mut follow = FOLLOW_S.max(FOLLOW_LATENCIES * usual_s);
+        let mut chance = CHANCE;
+        if failing < 1.0 {
+            follow = follow.max(FOLLOW_REQUESTS / rate);
+            chance *= FOLLOW_LATENCIES * usual_s / follow;
+        }
         let before = self.awaiting.unwrap_or(awaiting);
         let now = before + (awaiting - before) * (seconds / follow).min(1.0);
         self.awaiting = Some(now);
         // Queues of a fleet that keeps up are the longer, the wider the work is (Kingman's formula): 1 for exponential times.
         let width = (0.5 * self.squares / (self.answers * usual_s * usual_s)).max(1.0);
-        let overloaded = now + CHANCE > OVERLOADED * width * (rate * usual_s + CHANCE);
+        let many = BUSY + (OVERLOADED - BUSY) * failing;
+        let overloaded = now + chance > many * width * (rate * usual_s + chance);
         let step =
             if overloaded { 1.0 } else { -1.0 / FALL_OVER_RISE } * limit * seconds / RISE_S.max(usual_s);
         self.part = (self.part + step).clamp(0.0, limit);
@@ -123,27 +138,42 @@ impl Cluster {
             return;
         }
         let overflow = &mut self.ejection.overflow;
+        let troubled = if self.ejection.out > 0 { seconds } else { -seconds };
+        overflow.troubled_s = (overflow.troubled_s + troubled).max(0.0);
         if !overflow.known {
             let own = self.subsets.list.first().map_or(0, |subset| subset.in_flight);
             overflow.learn(f64::from(own), seconds);
         }
         if self.ejection.out == 0 || !overflow.known {
-            overflow.rest();
+            overflow.rest(seconds);
             return;
         }
-        let (mut eligible, mut ejected, mut awaiting) = (0.0, 0.0, 0.0);
+        let (mut eligible, mut awaiting) = (0.0, 0.0);
+        // Weight, and what they fail of it: of those that serve some requests, else of all. What serves nothing gets nothing while
+        // others serve some.
+        let (mut ejected, mut failed, mut some_serve) = (0.0, 0.0, false);
         overflow.to.clear();
         for (index, member) in (0u32..).zip(&self.endpoints.states).filter(|(_, m)| m.present) {
+            let weight = f64::from(member.weight);
             if member.eligible {
-                eligible += f64::from(member.weight);
+                eligible += weight;
                 awaiting += f64::from(self.endpoints.peers.of(index, member).pending());
             } else if is_only_failing(member.health.state(), &member.constraints) {
-                ejected += f64::from(member.weight);
-                overflow.to.push(index);
+                let fails = member.health.fails_at_times();
+                if fails.is_some() && !some_serve {
+                    (ejected, failed, some_serve) = (0.0, 0.0, true);
+                    overflow.to.clear();
+                }
+                if fails.is_some() == some_serve {
+                    ejected += weight;
+                    failed += weight * fails.unwrap_or(1.0);
+                    overflow.to.push(index);
+                }
             }
         }
-        let limit = if ejected > 0.0 { ejected / (eligible + ejected) } else { 0.0 };
-        overflow.settle(awaiting, limit, self.traffic.rate_of_all(), seconds);
+        let (limit, failing) =
+            if ejected > 0.0 { (ejected / (eligible + ejected), failed / ejected) } else { (0.0, 1.0) };
+        overflow.settle(awaiting, (limit, failing), self.traffic.rate_of_all(), seconds);
     }
 }
 
@@ -176,7 +206,7 @@ mod tests {
     fn the_part_follows_what_awaits_an_answer_up_to_what_there_would_be_without_ejection() {
         let mut overflow = usual();
         let second = |overflow: &mut Overflow, all: f64| {
-            (0..100).for_each(|_| overflow.settle(all, 0.5, 100.0, 0.01));
+            (0..100).for_each(|_| overflow.settle(all, (0.5, 1.0), 100.0, 0.01));
         };
         second(&mut overflow, 2.0);
         second(&mut overflow, 9.0);
@@ -190,7 +220,7 @@ mod tests {
         (0..10).for_each(|_| second(&mut overflow, 2.0));
         assert_eq!(overflow.part, 0.0);
         second(&mut overflow, 100.0);
-        overflow.settle(100.0, 0.0, 100.0, 10.0);
+        overflow.settle(100.0, (0.0, 1.0), 100.0, 10.0);
         assert_eq!(overflow.part, 0.0, "none is ejected");
     }
 
@@ -198,9 +228,28 @@ mod tests {
     fn more_requests_are_no_overload() {
         let mut overflow = usual();
         for rate in [1.0, 100.0, 10_000.0] {
-            (0..1000).for_each(|_| overflow.settle(0.02 * rate, 0.5, rate, 0.01));
+            (0..1000).for_each(|_| overflow.settle(0.02 * rate, (0.5, 1.0), rate, 0.01));
             assert_eq!(overflow.part, 0.0, "{rate}");
         }
+    }
+
+    #[test]
+    fn what_ejected_endpoints_serve_is_worth_the_less_they_fail() {
+        // What awaits an answer, in requests; two of them are usual.
+        let opens = |failing: f64| {
+            (1..100).find(|awaiting| {
+                let mut overflow = usual();
+                (0..1000).for_each(|_| overflow.settle(f64::from(*awaiting), (0.5, failing), 100.0, 0.01));
+                overflow.part > 0.0
+            })
+        };
+        let opens: Vec<_> = [0.1, 0.4, 0.7, 1.0].map(opens).into_iter().flatten().collect();
+        assert!(opens.is_sorted() && opens.len() == 4 && opens[0] * 3 < opens[3], "{opens:?}");
+        let mut seldom = usual();
+        (0..1000).for_each(|_| seldom.settle(0.1, (0.5, 0.1), 1.0, 0.01));
+        assert!(seldom.part > 0.0, "five times as many as usual, with a request a second");
+        (0..1000).for_each(|_| seldom.settle(0.1, (0.5, 0.1), 0.0, 0.01));
+        assert!(seldom.part.is_finite());
     }
 
     #[test]
@@ -237,7 +286,7 @@ mod tests {
             if !overflow.known {
                 overflow.learn(ends.len() as f64, 0.02);
             } else if out > 0 {
-                overflow.settle(ends.len() as f64, 0.5, rate, 0.02);
+                overflow.settle(ends.len() as f64, (0.5, 1.0), rate, 0.02);
             }
             most = most.max(overflow.part);
         }

@@ -6,12 +6,16 @@
 //! rest of the fleet fails: under a fleet-wide fault of ratio p, a run of n has probability pⁿ, and no endpoint is
 //! ejected for what all of them do.
 //!
-//! [`evidence`](Evidence) is what the machine runs on, and how it merges over workers; `probes` is the back-off.
+//! [`evidence`](Evidence) is what the machine runs on, and how it merges over workers; `probes` is the back-off, `serving`
+//! what a failing endpoint is worth.
 
 mod evidence;
 mod probes;
+mod serving;
 
 pub use evidence::{Evidence, FailureEvent, FailureRun, GoodRun};
+
+use serving::Serving;
 
 use crate::estimate::{Held, Unanswered};
 use crate::settings;
@@ -50,6 +54,7 @@ struct FailureHistory {
     ejected: Time,
     returned: Time,
     joined: Time,
+    serving: Serving,
 }
 
 impl FailureHistory {
@@ -89,7 +94,9 @@ impl Health {
 
     #[inline(never)]
     fn success_after_failures(&mut self, start: Time) {
-        let Some(past) = self.past.as_deref().copied() else { return };
+        let Some(past) = self.past.as_deref_mut() else { return };
+        past.serving.observe(false);
+        let past = *past;
         let mut own = self.local();
         // What went well before another endpoint saw it fail does not speed up the return.
         if past.others.latest_start > own.good.start {
@@ -111,6 +118,13 @@ impl Health {
         }
         own.failure(start, now, event);
         self.set_local(&own);
+        self.past_mut().serving.observe(true);
+    }
+
+    /// What part of its requests it fails, where it serves the others.
+    pub fn fails_at_times(&self) -> Option<f64> {
+        let past = self.past.as_deref().filter(|_| self.state != State::Stalled)?;
+        past.serving.fails()
     }
 
     /// When the endpoint last returned to traffic, the beginning of its slow start; [`Time::ZERO`] if that is long ago.

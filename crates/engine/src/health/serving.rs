@@ -1,0 +1,60 @@
+//! Whether an endpoint that fails serves some of its requests: then it is worth more than a long queue elsewhere.
+
+/// Weight of the newest answer: about the last twenty count.
+const STEP: f32 = 0.05;
+/// What fails less often than this is not known to fail at times …
+const AT_TIMES: f32 = 0.02;
+/// … and what has a row of failures that is less probable than this serves nothing any more.
+const CHANCE: f32 = 1e-3;
+
+/// The failure ratio without the latest failures in a row, however seldom answers come; and how many these are.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Serving {
+    before: f32,
+    row: u8,
+}
+
+impl Serving {
+    /// Takes an answer into account.
+    pub fn observe(&mut self, failed: bool) {
+        if failed {
+            self.row = self.row.saturating_add(1);
+        } else {
+            // The failures in a row, then this answer.
+            let kept = (1.0 - STEP).powi(self.row.into());
+            self.before = (1.0 - (1.0 - self.before) * kept) * (1.0 - STEP);
+            self.row = 0;
+        }
+    }
+
+    /// What part of its requests fails where the others are served; none where it is not known to serve any.
+    pub fn fails(&self) -> Option<f64> {
+        let chance = self.before.powi(self.row.into());
+        (self.before >= AT_TIMES && chance >= CHANCE).then_some(self.before.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn what_fails_at_times_is_told_from_what_fails_for_good() {
+        let mut serving = Serving::default();
+        let mut take = |failed: &[bool]| {
+            failed.iter().for_each(|failed| serving.observe(*failed));
+            serving.fails()
+        };
+        assert_eq!(take(&[true; 5]), None, "it has served nothing yet");
+        let at_times: Vec<bool> = (0..200).map(|i| i % 7 == 0).collect();
+        let ratio = take(&at_times).unwrap();
+        assert!((0.1..0.2).contains(&ratio), "{ratio}");
+        assert_eq!(take(&[true; 3]), Some(ratio), "three in a row come by chance");
+        assert_eq!(take(&[true; 3]), None, "six do not");
+        assert!(take(&[false]).is_some_and(|more| more > ratio));
+        assert_eq!(take(&[false; 100]), None, "it has recovered");
+    }
+}
