@@ -1,24 +1,24 @@
-//! What a request sticks to, as one number: taken from it only where the upstream's policy hashes.
+//! The session affinity key: the hash of a header, cookie, query parameter or client address. It is read only where the
+//! upstream's policy or its traffic split uses it.
 //!
-//! Values are bytes, text or not; an empty one counts as absent. Whatever is absent leaves the policy to choose at
-//! random.
+//! Values are bytes and need not be text. An absent or empty value gives no key, and the policy then chooses at random.
 //!
-//! A client may send its cookies in several lines, and an endpoint sets each of its own in a line. Envoy joins the
-//! former only where they came over HTTP/2 or HTTP/3, and hands the filter the first line. The others cost a copy of
-//! all headers, so they are looked through only where the first did not have the cookie.
+//! A client may send its cookies in several lines, and an endpoint sets each of its own in a line. Envoy joins request
+//! cookies only over HTTP/2 and HTTP/3, and hands the filter the first line. Reading the others costs a copy of all
+//! headers, so they are searched only if the first line does not have the cookie.
 
 use crate::host::StreamHost;
 use engine::rng::{Rng, hash};
 use engine::settings::{Affinity, Cookie, Policy, SameSite, Upstream};
 
-/// More of a value than this is not looked at: longer keys that agree so far are one key.
+/// The longest part of a value that is hashed, bytes. Longer values with the same beginning have the same key.
 const MAX_KEY: usize = 1024;
-/// More of a `cookie` or `:path` than this is not searched, all lines together.
+/// The longest part of a `cookie` header (all lines together) or of `:path` that is searched, bytes.
 const MAX_SEARCH: usize = 16 * 1024;
-/// More lines of one header than this are not looked through.
+/// The highest number of lines of one header that are searched.
 const MAX_LINES: usize = 256;
 
-/// The key of a request to `upstream`, if its policy or its split wants one and the request has one.
+/// The affinity key of a request to `upstream`; `None` if its policy and its split use none, or the request has none.
 pub fn key(upstream: &Upstream, host: &dyn StreamHost) -> Option<u64> {
     by(sticks_to(upstream)?, host)
 }
@@ -42,30 +42,30 @@ fn sticks_to(upstream: &Upstream) -> Option<&Affinity> {
     }
 }
 
-/// A cookie for a client that has none.
+/// A session cookie for a client that has none.
 ///
-/// Its value says nothing but which client it is: no endpoint, no address, no time. It is no secret either: the
-/// endpoint that guesses another's is served by the same endpoint as that one, and that is all.
+/// Its value is random and says nothing of endpoint, address or time. It is not a secret either: a client that guesses
+/// another's cookie is sent to the same endpoint, nothing more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Issued {
-    /// Which upstream's.
+    /// The index of the upstream that the cookie is for.
     pub upstream: usize,
     value: [u8; 32],
 }
 
 impl Issued {
-    /// A fresh one, if requests to `upstream` stick to a cookie that is set for them.
+    /// A cookie with a random value, if `upstream` uses a cookie that the filter sets.
     pub fn fresh(at: usize, upstream: &Upstream, rng: &mut Rng) -> Option<Issued> {
         let cookie = matches!(sticks_to(upstream)?, Affinity::Cookie(cookie) if cookie.set);
         cookie.then(|| Issued { upstream: at, value: hexadecimal([rng.next_u64(), rng.next_u64()]) })
     }
 
-    /// The key that the next request will have, too.
+    /// The affinity key of this cookie, the same that later requests with it have.
     pub fn key(&self) -> u64 {
         hash(&self.value)
     }
 
-    /// Tells the client, unless the endpoint has set the cookie itself.
+    /// Adds `set-cookie` to the response, unless the endpoint has set a cookie of this name itself.
     pub fn give(&self, upstream: &Upstream, host: &dyn StreamHost) {
         let Some(Affinity::Cookie(named)) = sticks_to(upstream) else { return };
         let sets = |line: &[u8]| is_set(line, named.name.as_bytes());
@@ -79,7 +79,7 @@ impl Issued {
     }
 }
 
-/// The key of the first cookie of this name that is not empty.
+/// The key of the first non-empty cookie of this name, in any line.
 fn of_cookie(host: &dyn StreamHost, name: &[u8]) -> Option<u64> {
     let first = host.request_header("cookie")?;
     let key = |line: &[u8], left: usize| hashed(cookie(line.get(..left).unwrap_or(line), name)?);
@@ -96,12 +96,13 @@ fn of_cookie(host: &dyn StreamHost, name: &[u8]) -> Option<u64> {
     None
 }
 
-/// The lines after the first.
+/// The lines after the first, up to [`MAX_LINES`] in all.
 fn further(lines: Vec<Vec<u8>>) -> impl Iterator<Item = Vec<u8>> {
     lines.into_iter().take(MAX_LINES).skip(1)
 }
 
-/// Whether a `set-cookie` line sets the cookie of this name: what comes after its name is no other cookie's.
+/// Whether a `set-cookie` line sets the cookie of this name. Only its beginning is compared: attributes follow, no
+/// other cookies.
 fn is_set(line: &[u8], name: &[u8]) -> bool {
     value_of(line.trim_ascii_start(), name).is_some()
 }
@@ -116,7 +117,7 @@ fn hexadecimal(words: [u64; 2]) -> [u8; 32] {
     digits
 }
 
-/// RFC 6265, 4.1.1.
+/// The value of a `set-cookie` header (RFC 6265, 4.1.1).
 fn set_cookie(cookie: &Cookie, value: &[u8]) -> Vec<u8> {
     let mut header = Vec::with_capacity(128);
     header.extend_from_slice(cookie.name.as_bytes());
@@ -149,14 +150,14 @@ fn searched(bytes: &[u8]) -> &[u8] {
     bytes.get(..MAX_SEARCH).unwrap_or(bytes)
 }
 
-/// The value of the first cookie of this name that is not empty; joined lines are joined by commas or semicolons.
+/// The value of the first non-empty cookie of this name in a line. Lines are joined by commas or semicolons.
 fn cookie<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let pairs = searched(line).split(|b| matches!(b, b';' | b','));
     let mut values = pairs.map(<[u8]>::trim_ascii).filter_map(|pair| value_of(pair, name)).map(unquoted);
     values.find(|value| !value.is_empty())
 }
 
-/// The value of the first query parameter of this name, as it is written: nothing is decoded.
+/// The value of the first query parameter of this name, without percent-decoding.
 fn parameter<'a>(path: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let path = searched(path);
     let query = path.get(path.iter().position(|b| *b == b'?')? + 1..)?;
@@ -172,7 +173,7 @@ fn unquoted(value: &[u8]) -> &[u8] {
     value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value)
 }
 
-/// `1.2.3.4:5` and `[::1]:5` without the port; whatever else stays as it is.
+/// `1.2.3.4:5` and `[::1]:5` without the port; anything else unchanged.
 fn without_port(address: &[u8]) -> &[u8] {
     let Some(colon) = address.iter().rposition(|b| *b == b':') else { return address };
     let (ip, port) = address.split_at_checked(colon).unwrap_or((address, b""));
@@ -189,7 +190,7 @@ mod tests {
     use crate::host::Bytes;
     use engine::time::Time;
 
-    /// A request with these headers and this peer.
+    /// A host whose request has these headers and this peer address.
     struct Request<'a> {
         headers: &'a [(&'a str, &'a [u8])],
         peer: &'a [u8],

@@ -1,15 +1,15 @@
-//! One request to one endpoint, from its headers to the end of its response: what the engine is told, and when.
+//! One request to one endpoint, from its headers to the end of its response: what is reported to the engine, and when.
 
 use crate::host::StreamHost;
 use crate::request::load_report;
 use engine::time::Time;
 use engine::{Balancer, Failure, Outcome, RequestHandle};
 
-/// A response that has been flowing for so long has begun well, whatever its end: a stream that stays open for
-/// hours would otherwise never show that its endpoint works. Seconds.
+/// How long a response flows before it counts as good, whatever its end, seconds. A stream that stays open for hours
+/// would otherwise never show that its endpoint works.
 const FLOWS_AFTER_S: f64 = 1.0;
 
-/// Whether the client is done sending.
+/// Whether the client has sent its whole request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Upload {
     Flowing,
@@ -22,29 +22,30 @@ impl Upload {
     }
 }
 
-/// What the engine has been told of the outcome.
+/// Which outcome has been reported to the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Judged {
     NotYet,
-    /// Good so far; only its end can still be bad.
+    /// Reported as good; a bad end can still change that.
     Flows,
-    /// Once and for all.
+    /// Final: nothing more is reported.
     Settled,
 }
 
-/// Where an attempt stands. Its holder ends it with [`Attempt::end`], which gives back exactly once.
+/// The state of an attempt. Its owner calls [`Attempt::end`], which returns the request handle to the engine exactly
+/// once.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) enum Attempt {
-    /// Nothing is owed.
+    /// Not begun, or ended: no handle is held.
     #[default]
     Over,
-    /// Sent; no answer yet.
+    /// Sent; no response headers yet.
     Waiting { ticket: RequestHandle, upload: Upload },
-    /// Answered; the body may still flow.
+    /// Response headers received; the body may still flow.
     Streaming(Streaming),
 }
 
-/// What is known of a response on its way.
+/// A response that has begun.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Streaming {
     ticket: RequestHandle,
@@ -53,28 +54,28 @@ pub(crate) struct Streaming {
     complete: bool,
 }
 
-/// What is known elsewhere only, of an attempt that ended before its response did: whether that was the
-/// endpoint's doing.
+/// An attempt that ended before its response was complete. Whether the endpoint caused that is known elsewhere: from a
+/// later attempt or from the end of the request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PendingOutcome {
     ticket: RequestHandle,
-    /// Since when an answer was waited for, where the client had not sent all.
+    /// Since when the endpoint was waited for, if the client had not sent its whole request.
     waited_since: Time,
-    /// Whether it counts as good unless it was the endpoint that broke it off.
+    /// Whether the attempt counts as good unless the endpoint broke it off.
     good_otherwise: bool,
 }
 
 impl PendingOutcome {
-    /// Another attempt was made: where there was no answer at all, because of that (`failure`); else because of the
-    /// answer, which has been judged.
+    /// Resolves it when another attempt follows. If this one had no answer at all, `failure` is the reason for the
+    /// retry; if it had one, that answer was the reason and has been reported.
     pub(crate) fn tried_again(self, engine: &mut Balancer, failure: Option<Failure>, now: Time) {
         let failure = failure.filter(|_| !self.good_otherwise);
         self.explain(engine, failure, now);
     }
 
-    /// The endpoint caused it, or (`None`) something else did.
+    /// Reports the failure that the endpoint caused, or (`None`) that it caused none.
     pub(crate) fn explain(self, engine: &mut Balancer, failure: Option<Failure>, now: Time) {
-        // What had begun to answer had no deadline to keep.
+        // A response that had begun does not miss a deadline.
         let failure = failure.filter(|failure| !self.good_otherwise || *failure != Failure::Deadline);
         if failure.is_some() || self.good_otherwise {
             let deadline = failure == Some(Failure::Deadline);
@@ -85,7 +86,7 @@ impl PendingOutcome {
 }
 
 impl Attempt {
-    /// `ticket`'s request is on its way.
+    /// Starts the attempt that `ticket` was handed out for.
     pub(crate) fn begin(engine: &mut Balancer, ticket: RequestHandle, upload: Upload) -> Attempt {
         if upload == Upload::Flowing {
             engine.uploading(&ticket);
@@ -94,8 +95,8 @@ impl Attempt {
         Attempt::Waiting { ticket, upload }
     }
 
-    /// A part of the request's body, or its trailers; `last` with the last. The endpoint's time counts from the last
-    /// part that came before the answer: how slowly a client sends is not the endpoint's doing.
+    /// A part of the request's body, or its trailers; `last` for the last part. Latency counts from the last part that
+    /// arrives before the response: a client that sends slowly is not the endpoint's fault.
     pub(crate) fn request_part(&mut self, engine: &mut Balancer, host: &dyn StreamHost, last: bool) {
         if let Attempt::Waiting { ticket, upload: upload @ Upload::Flowing } = self {
             let now = host.now();
@@ -109,7 +110,8 @@ impl Attempt {
         }
     }
 
-    /// The handle of an attempt without an answer so far. From here on one is due, if none was before.
+    /// The handle of an attempt that has no response yet. An upload that is still open is closed in the engine: from
+    /// here on a response is expected.
     pub(crate) fn due(&mut self, engine: &mut Balancer, now: Time) -> Option<&mut RequestHandle> {
         let Attempt::Waiting { ticket, upload } = self else { return None };
         if core::mem::replace(upload, Upload::Over) == Upload::Flowing {
@@ -120,7 +122,7 @@ impl Attempt {
         Some(ticket)
     }
 
-    /// Response headers; `complete` where nothing follows them.
+    /// Response headers; `complete` if no body or trailers follow.
     pub(crate) fn receive_headers(
         &mut self,
         engine: &mut Balancer,
@@ -134,8 +136,8 @@ impl Attempt {
         *self = Attempt::Streaming(Streaming { ticket, judged, answered: now, complete });
     }
 
-    /// A part of the response's body; `last` with the last.
-    /// `ticked` is the worker's last tick: as near as that the time need not be known, and asking for it costs a trip.
+    /// A part of the response's body; `last` for the last part. `ticked` is the worker's last tick: exact enough here,
+    /// and reading the clock costs a host call.
     pub(crate) fn response_part(&mut self, engine: &mut Balancer, ticked: Time, last: bool) {
         let Attempt::Streaming(Streaming { ticket, judged, answered, complete }) = self else { return };
         *complete |= last;
@@ -145,7 +147,7 @@ impl Attempt {
         }
     }
 
-    /// Which upstream it is at.
+    /// The index of the upstream, if the attempt is not over.
     pub(crate) fn upstream(&self) -> Option<usize> {
         match self {
             Attempt::Over => None,
@@ -155,36 +157,37 @@ impl Attempt {
         }
     }
 
-    /// Whether the client is done sending, and nothing has been answered.
+    /// Whether the client has sent its whole request and no response has begun.
     pub(crate) fn has_sent_all(&self) -> bool {
         matches!(self, Attempt::Waiting { upload: Upload::Over, .. })
     }
 
-    /// Whether it is without an answer.
+    /// Whether no response has begun.
     pub(crate) fn is_unanswered(&self) -> bool {
         matches!(self, Attempt::Waiting { .. })
     }
 
-    /// What the endpoint said beside its answer has decided: how that ends does not make it a good one.
+    /// Makes the outcome final: the endpoint's headers beside the answer have decided it, and a good end changes
+    /// nothing.
     pub(crate) fn settle(&mut self) {
         if let Attempt::Streaming(Streaming { judged, .. }) = self {
             *judged = Judged::Settled;
         }
     }
 
-    /// Whether trailers may still tell something.
+    /// Whether trailers can still change the outcome.
     pub(crate) fn awaits_trailers(&self) -> bool {
         matches!(self, Attempt::Streaming(s) if !s.complete && s.judged != Judged::Settled)
     }
 
-    /// What the endpoint reports of its load in the trailers.
+    /// Takes the load report in the response trailers.
     pub(crate) fn report_load(&self, engine: &mut Balancer, host: &dyn StreamHost) {
         if let Attempt::Streaming(Streaming { ticket, .. }) = self {
             load_report::take(engine, ticket, || host.now(), |name| host.response_trailer(name));
         }
     }
 
-    /// Response trailers, with the failure that they tell.
+    /// Response trailers; `failure` is the one that they report, if any.
     pub(crate) fn trailers(
         &mut self,
         engine: &mut Balancer,
@@ -199,13 +202,13 @@ impl Attempt {
         }
     }
 
-    /// Whether the response has ended too early for a verdict.
+    /// Whether the response has begun and not ended, and its outcome is open.
     pub(crate) fn broken_off(&self) -> bool {
         matches!(self, Attempt::Streaming(s) if !s.complete && s.judged != Judged::Settled)
     }
 
-    /// The end of it, for a reason if one is known; further calls change nothing. What remains to be explained is
-    /// left to the caller. Where all was well the worker's last tick is near enough to the end.
+    /// Ends the attempt, with the failure that ended it if that is known; later calls do nothing. Returns what is still
+    /// to be resolved. A response that went well ends at the worker's last tick, which is exact enough.
     pub(crate) fn end(
         &mut self,
         engine: &mut Balancer,
@@ -220,7 +223,7 @@ impl Attempt {
                 let outcome = match (reason, upload) {
                     (Some(failure), _) => Outcome::Failed(failure),
                     (None, Upload::Over) => Outcome::Cancelled,
-                    // A client that leaves in the middle of its own request says nothing of the endpoint.
+                    // A client that cancels during its own upload says nothing about the endpoint.
                     (None, Upload::Flowing) => Outcome::Unrelated,
                 };
                 let waited_since = ticket.started;

@@ -1,4 +1,4 @@
-//! What headers, trailers and the end of a response say, and of which endpoint.
+//! Outcomes of requests: from response headers, trailers, Envoy's response code details and the host that answered.
 
 use crate::host::StreamHost;
 use engine::rng;
@@ -6,24 +6,24 @@ use engine::settings::Failures;
 use engine::time::Time;
 use engine::{Balancer, Failure, Outcome, RequestHandle, RetryHint};
 
-/// Switching protocols: what flows from here on is no response body, and has no end that could be missing.
+/// `101 Switching Protocols`: what follows is not a response body, so a missing end means nothing.
 const SWITCHING: u32 = 101;
 
-/// What response headers say.
+/// Outcome and status of response headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub outcome: Outcome,
-    /// 0 without one.
+    /// The HTTP status; 0 if there is none.
     pub status: u32,
 }
 
-/// What the response headers say of the endpoint, by what counts as a failure; `complete` where nothing follows them.
+/// The outcome for the endpoint, by the configured failures; `complete` if nothing follows the headers.
 pub(crate) fn of_headers(host: &dyn StreamHost, complete: bool, counts: &Failures) -> Answer {
     let (answer, suspicious) = read(host, complete, counts);
     if !suspicious {
         return answer;
     }
-    // Envoy's own replies look like the endpoint's; only the details tell them apart.
+    // Local replies of Envoy look like an endpoint's responses; only the response code details tell them apart.
     let details = host.property(&["response", "code_details"]).unwrap_or_default();
     let outcome = match &*details {
         b"via_upstream" => answer.outcome,
@@ -32,12 +32,12 @@ pub(crate) fn of_headers(host: &dyn StreamHost, complete: bool, counts: &Failure
     Answer { outcome, ..answer }
 }
 
-/// What the response headers say to the client, whether they are an endpoint's or Envoy's own.
+/// The outcome as the client sees it, from an endpoint or from Envoy itself.
 pub(crate) fn of_client(host: &dyn StreamHost, complete: bool, counts: &Failures) -> Outcome {
     read(host, complete, counts).0.outcome
 }
 
-/// The failure that the response headers tell, if they do.
+/// The endpoint's failure in the response headers, if there is one.
 pub(crate) fn failure(host: &dyn StreamHost, complete: bool, counts: &Failures) -> Option<Failure> {
     match of_headers(host, complete, counts).outcome {
         Outcome::Failed(failure) => Some(failure),
@@ -45,14 +45,14 @@ pub(crate) fn failure(host: &dyn StreamHost, complete: bool, counts: &Failures) 
     }
 }
 
-/// What an endpoint's own response headers say of it; nothing where they only announce others.
+/// The answer in the response headers of an attempt; `None` for informational ones (1xx), which others follow.
 pub(crate) fn of_attempt(host: &dyn StreamHost, complete: bool, counts: &Failures) -> Option<Answer> {
     let (answer, _) = read(host, complete, counts);
     let announced = (100..200).contains(&answer.status) && answer.status != SWITCHING;
     (!announced).then_some(answer)
 }
 
-/// What status and gRPC status say, and whether it may be Envoy that says it in an endpoint's place.
+/// The answer by status and gRPC status, and whether it may be a local reply of Envoy.
 fn read(host: &dyn StreamHost, complete: bool, counts: &Failures) -> (Answer, bool) {
     let status = host.response_header(":status").as_deref().and_then(number).unwrap_or(0);
     let failure = u16::try_from(status).ok().and_then(|status| Failure::of_status(status, counts));
@@ -67,57 +67,58 @@ fn read(host: &dyn StreamHost, complete: bool, counts: &Failures) -> (Answer, bo
         None if complete || status == SWITCHING => Outcome::Good,
         None => Outcome::Undecided,
     };
-    // 408 and an error of Envoy's own may stand for an endpoint that did not answer.
+    // 408 and Envoy's own 5xx may stand for an endpoint that did not respond.
     let suspicious = status == 408 || status >= 500 || code.is_some_and(|code| code != Some(0));
     (Answer { outcome, status }, suspicious)
 }
 
-/// The failure that the trailers tell, if they do.
+/// The failure that the response trailers report, if any.
 pub(crate) fn of_trailers(host: &dyn StreamHost, counts: &Failures) -> Option<Failure> {
     Failure::of_grpc_status(number(&host.response_trailer("grpc-status")?)?, counts)
 }
 
-/// What broke off a response that never came to its end: the endpoint, or (`None`) something else.
+/// The endpoint's failure behind a response that was cut short; `None` if the endpoint did not cause it.
 pub(crate) fn of_the_end(host: &dyn StreamHost, counts: &Failures) -> Option<Failure> {
     let failure = of_details(&host.property(&["response", "code_details"])?, host, counts);
-    // A stream that had begun to answer may last as long as it likes.
+    // A response that has begun does not miss a deadline, however long its stream lasts.
     failure.filter(|failure| *failure != Failure::Deadline)
 }
 
-/// What the end tells of a request that had no answer.
+/// Why a request ended without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Silence {
-    /// The endpoint's answer was a redirect that Envoy follows itself.
+    /// The endpoint's answer was a redirect that Envoy followed itself.
     Redirected,
     /// The endpoint failed.
     Failed(Failure),
-    /// No endpoint knows: the client left.
+    /// Unknown: the client left.
     PendingOutcome,
 }
 
-/// When a request came, and how long its client waits for it.
+/// When a request began, and the deadline of its call.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Asked {
     pub began: Time,
-    /// Seconds, as a call says them in its headers.
+    /// The `grpc-timeout` of the call, seconds.
     pub deadline_s: Option<f64>,
 }
 
 impl Asked {
-    /// A request that comes now. Its headers cannot be read any more when it ends, and no request without a body is a call.
+    /// The start of a request. The headers are read now, because they are out of reach when the request ends; a request
+    /// without a body is not a gRPC call.
     pub fn now(host: &dyn StreamHost, now: Time, complete: bool) -> Asked {
         let timeout = if complete { None } else { host.request_header("grpc-timeout") };
         Asked { began: now, deadline_s: timeout.as_deref().and_then(grpc_timeout) }
     }
 
-    /// Whether the call's own deadline has passed, which its client keeps by leaving.
+    /// Whether the call's own deadline has passed: its client enforces it by cancelling.
     fn gave_up_waiting(&self, host: &dyn StreamHost) -> bool {
         let passed = |deadline_s| host.now().seconds_since(self.began) >= DEADLINE_PASSED * deadline_s;
         self.deadline_s.is_some_and(passed)
     }
 }
 
-/// Why a request has ended without an answer.
+/// The reason for a request's end without an answer, from Envoy's response code details and the call's deadline.
 #[inline(never)]
 pub(crate) fn of_silence(host: &dyn StreamHost, asked: &Asked, counts: &Failures) -> Silence {
     let details = host.property(&["response", "code_details"]).unwrap_or_default();
@@ -129,10 +130,11 @@ pub(crate) fn of_silence(host: &dyn StreamHost, asked: &Asked, counts: &Failures
     failure.and_then(|failure| failure.counted(counts)).map_or(Silence::PendingOutcome, Silence::Failed)
 }
 
-/// The client's time began before ours, and ends before ours.
+/// The part of a call's deadline after which a cancellation counts as its expiry: the client's clock starts earlier
+/// than this one, and so ends earlier.
 const DEADLINE_PASSED: f64 = 0.9;
 
-/// Seconds, from up to eight digits and a unit
+/// The value of `grpc-timeout`, up to eight digits and a unit, in seconds
 /// (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
 fn grpc_timeout(text: &[u8]) -> Option<f64> {
     let (unit, digits) = text.split_last()?;
@@ -149,8 +151,8 @@ fn grpc_timeout(text: &[u8]) -> Option<f64> {
     Some(f64::from(number(digits)?) * unit)
 }
 
-/// What Envoy's details of a response say. Streams that share a connection break with it; its own end tells it from
-/// others.
+/// The failure in Envoy's response code details. A broken connection fails all streams on it at once: the hash of its
+/// local address identifies the connection.
 #[inline(never)]
 fn of_details(details: &[u8], host: &dyn StreamHost, counts: &Failures) -> Option<Failure> {
     match Failure::of_details(details)?.counted(counts)? {
@@ -162,20 +164,20 @@ fn of_details(details: &[u8], host: &dyn StreamHost, counts: &Failures) -> Optio
     }
 }
 
-/// Whether an attempt without an answer never had a connection.
+/// The failure of an unanswered attempt that never had a connection.
 pub(crate) fn no_connection(host: &dyn StreamHost, counts: &Failures) -> Option<Failure> {
     let reason = host.property(&["upstream", "transport_failure_reason"])?;
     if reason.is_empty() { None } else { Failure::Refused.counted(counts) }
 }
 
-/// The host that answered.
+/// The host that answered a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UpstreamHost {
     /// The endpoint with this index.
     Endpoint(u32),
-    /// A host that is none of the endpoints.
+    /// A host that is not among the endpoints.
     Unknown,
-    /// No host: Envoy itself or another filter.
+    /// No host: Envoy itself or another filter answered.
     None,
 }
 
@@ -188,7 +190,7 @@ impl UpstreamHost {
     }
 }
 
-/// The host that Envoy used in the end.
+/// The host that answered, from Envoy's last attempt.
 pub(crate) fn served_by(engine: &Balancer, host: &dyn StreamHost, upstream: usize) -> UpstreamHost {
     let Some(address) = host.served_by().filter(|a| !a.is_empty()) else {
         return UpstreamHost::None;
@@ -197,9 +199,9 @@ pub(crate) fn served_by(engine: &Balancer, host: &dyn StreamHost, upstream: usiz
     fleet.and_then(|f| f.index_of_text(&address)).map_or(UpstreamHost::Unknown, UpstreamHost::Endpoint)
 }
 
-/// Sees to it that the outcome goes to the endpoint that served the request: a retry goes elsewhere, Envoy passes over
-/// an address that is not in the cluster, and other filters answer by themselves. `stays` where a retry would go to the
-/// same endpoint again. The last is whether the handle is of the endpoint that served.
+/// Attributes the outcome to the endpoint that served the request: a retry goes to another endpoint, Envoy ignores an
+/// address that is not in the cluster, and other filters answer by themselves. `stays` if a retry would go to the same
+/// endpoint. Returns the handle to report on, the outcome, and whether the handle's endpoint served the request.
 pub(crate) fn reattribute(
     engine: &mut Balancer,
     host: &dyn StreamHost,
@@ -216,21 +218,21 @@ pub(crate) fn reattribute(
             return (ticket, outcome, true);
         }
         UpstreamHost::Endpoint(served) => served,
-        // Whatever was good or bad about it is not the named endpoint's.
+        // The named endpoint did not serve it, so nothing is said about it.
         UpstreamHost::Unknown => {
             if attempts(host) <= 1 {
                 not_followed(engine, host, ticket.upstream);
             }
             return (ticket, Outcome::Unrelated, false);
         }
-        // Envoy tells by its details of an endpoint that it could not reach; a deadline may have passed before it
-        // tried.
+        // Envoy answered for an endpoint that it could not reach, and the failure says so; a deadline may have passed
+        // before it tried.
         UpstreamHost::None if is_good(outcome) || deadline => return (ticket, Outcome::Unrelated, false),
         UpstreamHost::None => return (ticket, outcome, false),
     };
     let Some(moved) = engine.reassigned(&ticket, served) else { return (ticket, outcome, false) };
     if attempts(host) > 1 {
-        // The first endpoint failed, or the request would not be elsewhere.
+        // The request was retried, so the first endpoint failed.
         engine.record_failed_attempt(&ticket, RetryHint::of(outcome, status), host.now());
         return (moved, of_a_later_attempt(outcome), true);
     }
@@ -238,7 +240,8 @@ pub(crate) fn reattribute(
     (moved, outcome, true)
 }
 
-/// A first attempt went elsewhere: because the request has another route by now, or because nothing follows the header.
+/// Counts a first attempt that went to another endpoint: the request's route has changed since the decision, or nothing
+/// in Envoy follows the steering header.
 #[inline(never)]
 pub(crate) fn not_followed(engine: &mut Balancer, host: &dyn StreamHost, upstream: usize) {
     match super::route::by_cluster(engine, host) {
@@ -247,15 +250,16 @@ pub(crate) fn not_followed(engine: &mut Balancer, host: &dyn StreamHost, upstrea
     }
 }
 
-/// How often Envoy has tried.
+/// How many attempts Envoy has made, 1 if that is unknown.
 pub(crate) fn attempts(host: &dyn StreamHost) -> u64 {
     let attempts = host.property(&["upstream", "request_attempt_count"]);
     attempts.and_then(|bytes| (*bytes).try_into().ok()).map_or(1, u64::from_le_bytes)
 }
 
-/// What the end of a request with retries says of the endpoint that had the last: the latency is not its own.
+/// The outcome for the endpoint of the last of several attempts: its failures count, its latency does not, because that
+/// includes the attempts before.
 pub(crate) fn of_a_later_attempt(outcome: Outcome) -> Outcome {
-    // Nor is a deadline that ran from the first.
+    // The deadline ran from the first attempt.
     let deadline = outcome == Outcome::Failed(Failure::Deadline);
     if is_good(outcome) || deadline { Outcome::Unrelated } else { outcome }
 }
@@ -264,7 +268,7 @@ fn is_good(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::Good | Outcome::Undecided)
 }
 
-/// A decimal number of up to nine digits.
+/// A decimal number of one to nine digits.
 pub(crate) fn number(text: &[u8]) -> Option<u32> {
     if text.is_empty() || text.len() > 9 {
         return None;

@@ -1,9 +1,9 @@
-//! How a request and its attempts find each other.
+//! Correlation of a request with its upstream attempts.
 //!
-//! Where the filter also runs among a cluster's upstream filters, it sees every attempt of a request: which endpoint it
-//! goes to and how that one answers. The request's own filter sees the last answer only, but knows why Envoy gave up.
-//! Both run on the same thread in the same VM, and meet here: the request leaves a number in its properties, and
-//! an attempt that has that number shares the correlation.
+//! Where the filter also runs among a cluster's upstream filters, it sees every attempt of a request: the endpoint that
+//! it goes to and that endpoint's response. The request's own filter sees the last response only, but knows why Envoy
+//! gave up. Both run on the same thread in the same VM: the request puts a number into its properties, and an attempt
+//! looks up the correlation by that number.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,30 +15,31 @@ use engine::{Balancer, Failure};
 
 /// The property that carries a request's number to its attempts.
 pub(crate) const PROPERTY: &[&str] = &["evenkeel_request"];
-/// Attempts without an explanation that one request keeps; it makes no more retries than that in practice.
+/// The highest number of unresolved attempts that are kept for a request; in practice it has fewer retries.
 const MAX_UNEXPLAINED: usize = 16;
 
-/// What a request and its attempts know together.
+/// State that a request and its attempts share.
 #[derive(Debug, Default)]
 pub(crate) struct RequestCorrelation {
-    /// Which upstream.
+    /// The index of the upstream.
     pub upstream: usize,
-    /// The named endpoint's reservation, until the first attempt takes it.
+    /// The attempt that was begun for the named endpoint, until the first upstream attempt takes it.
     pub reserved: Attempt,
-    /// The endpoint of the first attempt, once there is one, if it is one of ours.
+    /// The endpoint of the first attempt, if it is known to the engine.
     pub first: Option<u32>,
-    /// An attempt has been seen: from now on they tell, and the request's own filter only steers.
+    /// An attempt has been seen: from now on attempts report outcomes, and the request's own filter only steers.
     pub followed: bool,
-    /// The latest attempt has been answered, so that the response is an endpoint's and not Envoy's.
+    /// The latest attempt has a response, so the response is an endpoint's and not Envoy's own.
     pub answering: bool,
-    /// Attempts that are not over.
+    /// The number of attempts that have not ended.
     pub active: u32,
-    /// Why Envoy gave up, once that is known: an endpoint's failure or (`None`) something else.
+    /// Why Envoy gave up, once known: the endpoint's failure, or (`Some(None)`) another cause.
     pub explanation: Option<Option<Failure>>,
     unexplained: Vec<PendingOutcome>,
 }
 
-/// A correlation that a request and its attempts share. A carrier may move both between threads, one at a time.
+/// A correlation shared by a request and its attempts. The native module may move both between threads, but only one
+/// uses it at a time.
 #[derive(Clone, Debug)]
 pub(crate) struct SharedCorrelation(Arc<Mutex<RequestCorrelation>>);
 
@@ -53,12 +54,12 @@ impl SharedCorrelation {
 }
 
 impl RequestCorrelation {
-    /// The correlation of a request to `upstream`, with what is reserved for it.
+    /// The correlation of a request to `upstream`, with the attempt begun for its named endpoint.
     pub fn new(upstream: usize, reserved: Attempt) -> RequestCorrelation {
         RequestCorrelation { upstream, reserved, ..RequestCorrelation::default() }
     }
 
-    /// An attempt ended without a word.
+    /// Ends an attempt whose outcome is unresolved.
     pub fn leave(&mut self, engine: &mut Balancer, end: PendingOutcome, now: Time) {
         match self.explanation {
             Some(failure) => end.explain(engine, failure, now),
@@ -67,19 +68,19 @@ impl RequestCorrelation {
         }
     }
 
-    /// Whether an outcome is still waited for.
+    /// Whether the outcome of an attempt is still unresolved.
     pub fn is_in_doubt(&self) -> bool {
         self.explanation.is_none() && (self.active > 0 || !self.unexplained.is_empty())
     }
 
-    /// Envoy tries again; `failure` is what an attempt that was not answered at all had.
+    /// Resolves earlier attempts when Envoy retries; `failure` is reported for those that had no answer.
     pub fn tries_again(&mut self, engine: &mut Balancer, failure: Option<Failure>, now: Time) {
         for end in self.unexplained.drain(..) {
             end.tried_again(engine, failure, now);
         }
     }
 
-    /// Why the attempts so far ended without a word.
+    /// Resolves the attempts that ended without a known reason.
     pub fn explain(&mut self, engine: &mut Balancer, failure: Option<Failure>, now: Time) {
         for end in self.unexplained.drain(..) {
             end.explain(engine, failure, now);
@@ -87,17 +88,17 @@ impl RequestCorrelation {
     }
 }
 
-/// The requests that attempts may ask for.
+/// Open correlations by number.
 #[derive(Debug, Default)]
 pub(crate) struct RequestCorrelations {
-    /// Whether there may be attempts to follow at all.
+    /// Whether upstream attempts may be seen at all; without them nothing is registered.
     pub wanted: bool,
     open: HashMap<u64, SharedCorrelation>,
     last: u64,
 }
 
 impl RequestCorrelations {
-    /// Opens a correlation; the number finds it.
+    /// Opens a correlation and returns its number.
     pub fn open(&mut self, correlation: RequestCorrelation) -> (u64, SharedCorrelation) {
         self.last = self.last.wrapping_add(1);
         let correlation = SharedCorrelation(Arc::new(Mutex::new(correlation)));
@@ -105,17 +106,17 @@ impl RequestCorrelations {
         (self.last, correlation)
     }
 
-    /// The correlation with this number.
+    /// The open correlation with this number.
     pub fn find(&self, number: u64) -> Option<SharedCorrelation> {
         self.open.get(&number).cloned()
     }
 
-    /// No further attempts will ask for it.
+    /// Closes a correlation: no further attempts are expected.
     pub fn close(&mut self, number: u64) {
         self.open.remove(&number);
     }
 
-    /// Numbers from here on: a worker's own, so that another's are not mistaken for them.
+    /// Sets the number to count from: the worker's random id, so that numbers of different workers do not collide.
     pub fn start_at(&mut self, number: u64) {
         self.last = number;
     }

@@ -1,7 +1,7 @@
-//! A single request's decision, for the debug header, attributes and lines of the log.
+//! The record of a single request's decision, for the debug header, attributes and the decision log.
 //!
-//! Taken down when the decision is made, because what it rests on has changed by the time of the answer. All of it is
-//! off unless the configuration asks for it; then it costs what it says.
+//! It is taken when the decision is made, because the figures that it rests on have changed by the time of the
+//! response. It costs nothing unless the configuration asks for it.
 
 use core::fmt::Write;
 use core::net::SocketAddr;
@@ -17,27 +17,27 @@ use engine::policy::Candidates;
 use engine::time::Time;
 use engine::{Cluster, Decision, Explained, Failure, Reason};
 
-/// The longest value of the debug header. What is in it has bounds of its own; this one is for later additions.
+/// The longest value of the debug header, bytes. Its present parts are bounded already; this bounds later additions.
 const MAX_TEXT: usize = 512;
-/// Lines on single requests that a worker writes a second at most, so that an outage does not drown the log.
+/// The highest number of decision log lines per second and worker, so that an outage does not flood the log.
 const LINES_A_SECOND: u32 = 20;
 
-/// What of all this is wanted.
+/// Which outputs of decision records are configured.
 #[derive(Debug)]
 pub(crate) struct DecisionSinks {
-    /// Whether any of it is.
+    /// Whether any of them is.
     pub(crate) any: bool,
     attributes: bool,
     failures: bool,
-    /// Part of the other requests, 0..=1.
+    /// Fraction of the requests that are logged whatever their outcome, 0..=1.
     sample: f64,
-    /// The second in which lines were written last, how many, and how many were left out since the last that was not.
+    /// The second of the last line, the lines written in it, and the lines left out since the last one written.
     second: u64,
     lines: u32,
     left_out: u64,
 }
 
-/// A decision, taken down.
+/// A recorded decision.
 #[derive(Clone, Debug)]
 pub(crate) struct DecisionRecord {
     upstream: usize,
@@ -49,13 +49,13 @@ pub(crate) struct DecisionRecord {
     why: &'static str,
     in_seconds: bool,
     observed: bool,
-    /// The client asked for it and may know.
+    /// Whether the client asked for the debug header and may see it.
     shown: bool,
     sampled: bool,
     logged: bool,
-    /// Read with the response headers, which are out of reach when the trailers come.
+    /// The response status: read with the response headers, which are out of reach when the trailers arrive.
     status: Option<u64>,
-    /// Read with the request: its headers are out of reach when the answer comes.
+    /// The trace context: read with the request headers, which are out of reach when the response arrives.
     trace: Trace,
 }
 
@@ -80,7 +80,8 @@ impl DecisionSinks {
         }
     }
 
-    /// Whether another line may be written; how many were left out before it.
+    /// Takes one line from the budget of this second; `None` if it is used up, else the number of lines left out
+    /// before.
     fn another_line(&mut self, now: Time) -> Option<u64> {
         let second = now.0 / 1_000_000_000;
         if core::mem::replace(&mut self.second, second) != second {
@@ -96,7 +97,8 @@ impl DecisionSinks {
 }
 
 impl Worker {
-    /// Whether the client of this request is to be told. What it asks with is a secret, so it goes no further.
+    /// Whether this request's client is shown the debug header. The header that carries its secret is removed, so that
+    /// it does not reach the endpoint.
     pub(crate) fn is_asked(&self, host: &dyn StreamHost) -> bool {
         let Some(debug) = &self.config.debug else { return false };
         let Some(asking) = &debug.asking else { return true };
@@ -107,7 +109,7 @@ impl Worker {
         given.is_some_and(|given| same(&given, asking.secret.as_bytes()))
     }
 
-    /// Takes a decision down, if it is wanted.
+    /// Records a decision, if an output wants it.
     #[inline(never)]
     pub(crate) fn record_decision(
         &mut self,
@@ -150,7 +152,7 @@ impl Worker {
         }))
     }
 
-    /// Tells the other parts of Envoy.
+    /// Sets the configured attributes, for other parts of Envoy.
     #[inline(never)]
     pub(crate) fn attribute(&self, host: &dyn StreamHost, record: &DecisionRecord) {
         for attribute in &self.config.attributes {
@@ -160,14 +162,14 @@ impl Worker {
                 Attribute::Cost => ("evenkeel.cost", record.cost_text()),
                 Attribute::Decision => ("evenkeel.decision", record.text()),
             };
-            // An empty value would read as one that is known.
+            // An empty value would read as a known one.
             if !value.is_empty() {
                 host.set_property(&[path], value.as_bytes());
             }
         }
     }
 
-    /// Writes the line on a request that ended in `failure`, or in none.
+    /// Writes the log line of a request that ended in `failure`, or well.
     fn log_request(&mut self, host: &dyn StreamHost, record: &mut DecisionRecord, failure: Option<Failure>) {
         let wanted = record.sampled || (failure.is_some() && self.sinks.failures);
         if !wanted || core::mem::replace(&mut record.logged, true) {
@@ -190,7 +192,7 @@ impl DecisionRecord {
         self.endpoint.as_ref().and_then(|endpoint| endpoint.cost)
     }
 
-    /// Milliseconds, or what the policy counts in.
+    /// The cost in milliseconds, or in the unit of the policy.
     fn cost_text(&self) -> String {
         self.cost().map_or(String::new(), |cost| number(self.scaled(cost)))
     }
@@ -203,7 +205,7 @@ impl DecisionRecord {
         if self.in_seconds { "cost_ms" } else { "cost" }
     }
 
-    /// Everything, as a dictionary of structured fields (RFC 8941). Nothing in it comes from a client.
+    /// The whole record as a dictionary of structured fields (RFC 8941). Nothing in it comes from a client.
     pub(crate) fn text(&self) -> String {
         let mut out = String::with_capacity(MAX_TEXT);
         let _strings_do_not_fail = self.write(&mut out);
@@ -243,7 +245,7 @@ impl DecisionRecord {
             ("slow_start", slow_start, 1.0),
             ("load", load, 1.0),
         ] {
-            // What is as usual says nothing.
+            // Factors at their usual value are left out.
             if (value - usual).abs() >= 5e-4 || usual.is_nan() {
                 write!(out, ", {name}={}", number(value))?;
             }
@@ -304,8 +306,8 @@ impl DecisionRecord {
 }
 
 impl Stream {
-    /// Response headers: tells the client that asked, and the log. Whatever the endpoint says under the header's name
-    /// is not ours.
+    /// At the response headers: writes the debug header and the log line. A header of the same name from the endpoint
+    /// is removed.
     #[inline(never)]
     pub(crate) fn write_debug_header(
         &mut self,
@@ -330,33 +332,33 @@ impl Stream {
         self.report(worker, host, failure);
     }
 
-    /// What has become of the request, for the log.
+    /// Writes the log line with the request's failure, if there is one.
     pub(crate) fn report(&mut self, worker: &mut Worker, host: &dyn StreamHost, failure: Option<Failure>) {
         if let Some(record) = &mut self.record {
             worker.log_request(host, record, failure);
         }
     }
 
-    /// Whether it is wanted how the request fails.
+    /// Whether the log wants to know how the request fails.
     pub(crate) fn is_watched(&self, worker: &Worker) -> bool {
         self.record.is_some() && (worker.sinks.failures || worker.sinks.sample > 0.0)
     }
 }
 
-/// Candidates as many as are to be named; more were asked for to know the runner-up.
+/// The first `want` candidates; more were picked to know the runner-up.
 pub(crate) fn named(candidates: Candidates, want: usize) -> Candidates {
     let mut named = candidates;
     named.truncate(want);
     named
 }
 
-/// Whether the two are the same, in a time that tells nothing of where they differ.
+/// Compares a secret in constant time.
 fn same(given: &[u8], secret: &[u8]) -> bool {
     let differ = given.iter().zip(secret).fold(0, |differ, (a, b)| differ | (a ^ b));
     !secret.is_empty() && given.len() == secret.len() && core::hint::black_box(differ) == 0
 }
 
-/// The host that answered in the end, as far as it is an address.
+/// The address of the host that answered; `None` if it is not an IP address.
 fn served(host: &dyn StreamHost) -> Option<String> {
     let address = host.served_by()?;
     let address: SocketAddr = core::str::from_utf8(&address).ok()?.parse().ok()?;
@@ -372,14 +374,14 @@ fn rounded(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
 }
 
-/// With three digits behind the point at most, as structured fields have them; they end at twelve before it.
+/// A number with at most three decimals and twelve integer digits, the limits of structured fields (RFC 8941).
 fn number(value: f64) -> String {
     let shown = if value.is_finite() { value.clamp(-999e9, 999e9) } else { 0.0 };
     format!("{:.3}", shown)
 }
 
 fn cut(text: &mut String) {
-    // All of it is ASCII.
+    // The text is ASCII, so any cut is at a character boundary.
     text.truncate(MAX_TEXT);
 }
 

@@ -1,44 +1,45 @@
-//! gRPC-Web puts what gRPC has in its trailers into the last frame of the body
+//! The gRPC status of gRPC-Web responses: in the last frame of the body, where gRPC has trailers
 //! (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md>).
 
 use crate::host::StreamHost;
 
-/// So much of a body's end is kept: the frame with a status and a message. In one that is longer the status is not found.
+/// How many bytes of a body's end are kept: enough for a frame with status and message. In a longer frame the status is
+/// not found.
 const MAX_END: usize = 4096;
-/// The flag of a frame that holds trailers.
+/// The flag of a frame that carries trailers.
 const TRAILERS: u8 = 0x80;
-/// A flag, and how many bytes follow.
+/// The length of a frame's head, bytes: a flag and the length of its content.
 const HEAD: usize = 5;
 
-/// The end of a body as far as it has passed.
+/// The last bytes of a response body so far.
 #[derive(Debug)]
 pub(crate) struct Body {
     end: Vec<u8>,
-    /// In base64.
+    /// Whether the body is base64 (`application/grpc-web-text`).
     text: bool,
 }
 
 impl Body {
-    /// For a response whose headers say that it is gRPC-Web.
+    /// A body to watch, if the response headers say that it is gRPC-Web.
     pub fn of(host: &dyn StreamHost) -> Option<Box<Body>> {
         let kind = host.response_header("content-type")?;
         let kind = kind.strip_prefix(b"application/grpc-web")?;
         Some(Box::new(Body { end: Vec::new(), text: kind.starts_with(b"-text") }))
     }
 
-    /// A part of it passes.
+    /// A part of the body.
     pub fn part(&mut self, host: &dyn StreamHost) {
         self.end.extend_from_slice(&host.response_body_end(MAX_END));
         self.end.drain(..self.end.len().saturating_sub(MAX_END));
     }
 
-    /// The gRPC status in its last frame.
+    /// The gRPC status in the last frame.
     pub fn status(&self) -> Option<u32> {
         if self.text { status(&decoded(&self.end)) } else { status(&self.end) }
     }
 }
 
-/// The status in the frame of trailers that ends where `body` does.
+/// The status in the trailer frame at the end of `body`.
 fn status(body: &[u8]) -> Option<u32> {
     let frame = (0..body.len()).find_map(|at| {
         let (head, rest) = body.get(at..)?.split_at_checked(HEAD)?;
@@ -53,7 +54,7 @@ fn status(body: &[u8]) -> Option<u32> {
     crate::request::classify::number(line.trim_ascii())
 }
 
-/// The bytes of the groups of four at the end of `text`. Each frame may end with padding of its own.
+/// The decoded groups of four at the end of `text`. Each frame may end with padding of its own.
 fn decoded(text: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
     for group in text.get(text.len() % 4..).unwrap_or_default().chunks_exact(4) {

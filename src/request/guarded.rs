@@ -1,4 +1,4 @@
-//! What the guard counts of a request: the time to the response headers and whether it failed, as its client met it.
+//! What the guard counts of a request: the time to its response headers and whether it failed, as the client saw it.
 
 use super::classify::{self, Asked, Silence};
 use crate::host::StreamHost;
@@ -7,44 +7,44 @@ use engine::settings::Failures;
 use engine::time::Time;
 use engine::{Balancer, Outcome};
 
-/// A request that was drawn into an arm. Unlike what is charged to an endpoint, it is all that happened to the request:
-/// retries, errors of Envoy's own, and endpoints that were not steered to.
+/// A request that was drawn into an arm. Unlike an outcome charged to an endpoint, it includes all that happened to the
+/// request: retries, local replies of Envoy, and endpoints that were not steered to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Guarded {
     upstream: usize,
     arm: Arm,
-    /// The bucket of the time to its response headers.
+    /// The histogram bucket of the time to the response headers.
     answered: Option<u16>,
     failed: bool,
-    /// Only the end of the response tells whether it failed.
+    /// Whether the response headers leave the outcome open.
     undecided: bool,
-    /// The response has come to its end.
+    /// Whether the response has ended.
     whole: bool,
 }
 
 impl Guarded {
-    /// The request that was decided last, if it counts.
+    /// The request decided last, if it was drawn into an arm.
     pub(crate) fn begin(engine: &Balancer, upstream: usize) -> Option<Guarded> {
         let arm = engine.upstream(upstream)?.drawn()?;
         Some(Guarded { upstream, arm, answered: None, failed: false, undecided: false, whole: false })
     }
 
-    /// Whether only the end of the response tells whether it failed.
+    /// Whether the outcome depends on the end of the response.
     pub(crate) fn is_undecided(&self) -> bool {
         self.undecided && !self.failed
     }
 
-    /// What counts as a failure.
+    /// What counts as a failure for this upstream.
     pub(crate) fn counts<'e>(&self, engine: &'e Balancer) -> Option<&'e Failures> {
         engine.counts(self.upstream)
     }
 
-    /// It failed.
+    /// Marks the request as failed.
     pub(crate) fn fail(&mut self) {
         self.failed = true;
     }
 
-    /// Response headers to a request that began at `began`; `complete` where nothing follows them.
+    /// Response headers to a request that began at `began`; `complete` if nothing follows them.
     pub(crate) fn headers(&mut self, engine: &Balancer, host: &dyn StreamHost, began: Time, complete: bool) {
         let Some(counts) = self.counts(engine).filter(|_| self.answered.is_none()) else { return };
         self.answered = Some(histogram::bucket_of(host.now().0.saturating_sub(began.0)));
@@ -54,7 +54,7 @@ impl Guarded {
         self.whole |= complete;
     }
 
-    /// The response's body has come to its end.
+    /// A part of the response's body; `last` for the last part.
     pub(crate) fn body(&mut self, last: bool) {
         self.whole |= last;
     }
@@ -68,8 +68,8 @@ impl Guarded {
         }
     }
 
-    /// The end: counts it. A client that left before any answer has waited so long at least: where answers are late,
-    /// those that are no longer waited for must not be missing.
+    /// Counts the request. A client that left before any response counts with the time it waited: without these
+    /// requests, slow responses would be missing from the comparison.
     pub(crate) fn end(self, engine: &mut Balancer, host: &dyn StreamHost, asked: &Asked) {
         let Some(counts) = self.counts(engine) else { return };
         let failed = self.failed || (!self.whole && self.failed_at_the_end(host, asked, counts));

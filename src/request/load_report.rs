@@ -1,5 +1,5 @@
-//! Load that endpoints report in their answers: ORCA's `endpoint-load-metrics` in its three forms (xDS `OrcaLoadReport`,
-//! `TEXT`, `JSON` or `BIN` in front; a name that ends in `-bin` needs none), or a header that is a plain number.
+//! Load reports in responses: ORCA's `endpoint-load-metrics` in its three forms (xDS `OrcaLoadReport`, prefixed with
+//! `TEXT`, `JSON` or `BIN`; a header name that ends in `-bin` needs no prefix), or a header that is a plain number.
 
 use crate::discovery::json::{self, Fields, Object};
 use crate::host::Bytes;
@@ -10,7 +10,7 @@ use serde::de::{DeserializeSeed, MapAccess};
 
 /// The longest header that is read, bytes.
 const MAX_BYTES: usize = 4096;
-/// The fields of `xds.data.orca.v3.OrcaLoadReport` that are doubles, and its maps of them.
+/// The scalar fields of `xds.data.orca.v3.OrcaLoadReport` with their field numbers, all of them doubles.
 const SCALARS: [(&str, u64); 5] = [
     ("cpu_utilization", 1),
     ("mem_utilization", 2),
@@ -20,7 +20,7 @@ const SCALARS: [(&str, u64); 5] = [
 ];
 const MAPS: [(&str, u64); 3] = [("request_cost", 4), ("utilization", 5), ("named_metrics", 8)];
 
-/// Takes what the endpoint of `ticket` reports in the headers or trailers of its answer.
+/// Passes the load reports in headers or trailers of a response to the engine.
 pub(crate) fn take(
     engine: &mut Balancer,
     ticket: &RequestHandle,
@@ -39,7 +39,7 @@ pub(crate) fn take(
     }
 }
 
-/// The value that `report` asks for, in a header of any bytes; `None` where there is none.
+/// The value that `report` names, from a header of any bytes; `None` if it is absent or cannot be read.
 pub fn read(bytes: &[u8], report: &LoadReport) -> Option<f64> {
     if bytes.len() > MAX_BYTES {
         return None;
@@ -60,7 +60,7 @@ pub fn read(bytes: &[u8], report: &LoadReport) -> Option<f64> {
     }
 }
 
-/// Which value: a field, or the key in a map.
+/// The value to look for: a field, or a key in a map.
 struct Wanted<'m> {
     field: &'m str,
     key: Option<&'m str>,
@@ -80,7 +80,7 @@ impl Wanted<'_> {
     }
 }
 
-/// `cpu_utilization=0.3, named_metrics.queue=12`.
+/// The value of `metric` in the text form: `cpu_utilization=0.3, named_metrics.queue=12`.
 fn of_text(text: &str, metric: &str) -> Option<f64> {
     let mut pairs = text.split(',').filter_map(|pair| pair.split_once('='));
     pairs.find(|(name, _)| name.trim() == metric).and_then(|(_, value)| value.trim().parse().ok())
@@ -94,7 +94,7 @@ fn of_json(text: &str, wanted: &Wanted) -> Option<f64> {
     found.value
 }
 
-/// The value as it is met in the object, or in the map inside.
+/// A visitor that picks the value from the object, or from the map inside it.
 struct Found<'w> {
     wanted: &'w Wanted<'w>,
     in_map: bool,
@@ -117,7 +117,7 @@ impl<'de> Fields<'de> for Found<'_> {
     }
 }
 
-/// Whether `key` is the field's name as it is declared, or in the camel case that protobuf's JSON writes.
+/// Whether `key` is the field's name in snake case or in the camel case of protobuf's JSON mapping.
 fn is_named(key: &str, field: &str) -> bool {
     let mut declared = field.bytes();
     let same = key.bytes().all(|byte| match declared.next() {
@@ -152,11 +152,11 @@ fn of_binary(text: &str, wanted: &Wanted) -> Option<f64> {
             _ => {}
         }
     }
-    // A field that is 0 is left out of a message.
+    // proto3 omits fields that are 0.
     found.or(wanted.key.is_none().then_some(0.0))
 }
 
-/// A protobuf message that is read field by field.
+/// A reader of protobuf wire format, field by field.
 struct Wire<'b>(&'b [u8]);
 
 enum Value<'b> {
@@ -166,7 +166,7 @@ enum Value<'b> {
 }
 
 impl<'b> Wire<'b> {
-    /// The next field; `None` where the bytes are no message, `Some(None)` at its end.
+    /// The next field; `None` if the bytes are malformed, `Some(None)` at their end.
     #[allow(clippy::option_option)]
     fn next(&mut self) -> Option<Option<(u64, Value<'b>)>> {
         if self.0.is_empty() {
@@ -205,7 +205,7 @@ impl<'b> Wire<'b> {
     }
 }
 
-/// Base64 with or without padding, in either alphabet (RFC 4648, sections 4 and 5).
+/// Decodes base64 with or without padding, in either alphabet (RFC 4648, sections 4 and 5).
 fn base64(text: &str) -> Option<Vec<u8>> {
     let text = text.trim_end_matches('=').as_bytes();
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3 + 3);
@@ -289,7 +289,7 @@ mod tests {
         }
         assert_eq!(read(&[0xFF; 8], &report("x", "")), None);
         assert_eq!(read(&vec![b'1'; MAX_BYTES + 1], &report("x", "")), None);
-        // Every beginning of a message, and every byte of it changed.
+        // Every prefix of a message, and the message with each byte changed.
         let bytes = base64(MESSAGE).expect("base64");
         for at in 0..bytes.len() {
             for flip in [1, 0x40, 0x80, 0xFF] {

@@ -1,8 +1,9 @@
 //! One request on its way through the filter.
 //!
-//! A [stream](Stream) decides at the request headers and follows the request to its end. An attempt is what the engine is owed for
-//! one endpoint; the [upstream attempt](UpstreamAttempt) is the same seen from Envoy's upstream filters, and
-//! `correlation` brings the two together. `classify` turns headers, resets and details into outcomes.
+//! A [`Stream`] decides at the request headers and follows the request to its end. An `attempt` holds the engine's
+//! handle for one endpoint; an [`UpstreamAttempt`] is the same seen from Envoy's upstream filters, and `correlation`
+//! connects it to its request. `classify` turns headers, resets and response code details into outcomes. Start with
+//! `stream`.
 
 pub(crate) mod affinity;
 pub(crate) mod attempt;

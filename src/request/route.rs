@@ -1,16 +1,16 @@
-//! Which upstream a request belongs to: by its route when it comes, and by its route when it is answered. Filters behind
-//! this one can change it in between, and then the decision was for another cluster, or there was none.
+//! The upstream that a request belongs to, by its route: when it arrives, and again when it is answered. Filters behind
+//! this one can change the route in between; then the decision was made for another cluster, or not at all.
 
 use crate::host::StreamHost;
 use crate::worker::Worker;
 use engine::Balancer;
 
-/// So many requests in a row are looked at again when they are answered before only one in [`ONE_IN`] is: a look at the
-/// route costs a trip to the host. One that is found starts this anew.
+/// How many requests in a row are looked up again when they are answered, before only one in [`ONE_IN`] is: a look at
+/// the route costs a host call. A changed route starts the count anew.
 const LOOKS: u32 = 64;
 const ONE_IN: u32 = 16;
 
-/// Which requests without a decision are looked at again.
+/// Which requests without a decision are looked up again.
 #[derive(Debug)]
 pub(crate) struct Looks {
     left: u32,
@@ -38,8 +38,8 @@ impl Looks {
     }
 }
 
-/// The upstream that balances the route's cluster. The name costs a trip to the host, so it is not asked for
-/// where one entry balances all.
+/// The index of the upstream that balances the route's cluster. The cluster's name costs a host call, so it is not read
+/// if one upstream balances all clusters.
 pub(crate) fn of(worker: &mut Worker, host: &dyn StreamHost) -> Option<usize> {
     worker.engine.route_any().or_else(|| {
         let cluster = host.cluster()?;
@@ -53,13 +53,13 @@ pub(crate) fn of(worker: &mut Worker, host: &dyn StreamHost) -> Option<usize> {
     })
 }
 
-/// The upstream that balances the cluster of the route as it is now.
+/// The index of the upstream that balances the cluster of the current route.
 pub(crate) fn by_cluster(engine: &Balancer, host: &dyn StreamHost) -> Option<usize> {
     let cluster = host.cluster()?;
     engine.route(core::str::from_utf8(&cluster).ok()?)
 }
 
-/// A request without a decision is answered: counts it where its route has become one of ours.
+/// For a request without a decision that is answered: counts it if its route has changed to one of the upstreams.
 pub(crate) fn look_again(worker: &mut Worker, host: &dyn StreamHost) {
     if worker.looks.at_this_one()
         && let Some(upstream) = by_cluster(&worker.engine, host)

@@ -1,16 +1,16 @@
-//! What an endpoint says of itself in the headers of its responses.
+//! What an endpoint says about itself in its response headers: degraded, failing, or to be left alone for a while.
 
 use crate::host::StreamHost;
 use crate::request::classify::Answer;
 use engine::time::Time;
 use engine::{Outcome, Said};
 
-/// The header by which an endpoint asks to be taken out at once.
+/// The header by which an endpoint asks to be ejected at once.
 pub(crate) const FAILING: &str = "x-envoy-immediate-health-check-fail";
 const TOO_MANY: u32 = 429;
 const UNAVAILABLE: u32 = 503;
 
-/// What the headers of an endpoint's `answer` say beside it. What Envoy or another filter answers is no word of its.
+/// The statements in the headers of an `answer`; `None` if Envoy or another filter sent it.
 pub(crate) fn of_headers(host: &dyn StreamHost, answer: Answer, now: Time) -> Option<Said> {
     let waits = matches!(answer.status, TOO_MANY | UNAVAILABLE);
     is_its_own(answer.outcome).then(|| Said {
@@ -24,7 +24,7 @@ pub(crate) fn of_headers(host: &dyn StreamHost, answer: Answer, now: Time) -> Op
     })
 }
 
-/// Whether headers come from the endpoint itself.
+/// Whether an answer with this outcome comes from the endpoint itself.
 pub(crate) fn is_its_own(outcome: Outcome) -> bool {
     match outcome {
         Outcome::Good | Outcome::Undecided => true,
@@ -33,19 +33,19 @@ pub(crate) fn is_its_own(outcome: Outcome) -> bool {
     }
 }
 
-/// Seconds from a number of them or from a date (RFC 9110, 10.2.3); how many are too many is not decided here.
+/// Seconds, from a number or a date (RFC 9110, 10.2.3). The engine bounds them.
 #[inline(never)]
 fn retry_after(value: &[u8], now: Time) -> Option<f64> {
     let value = core::str::from_utf8(value.get(..64).unwrap_or(value)).ok()?.trim();
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
-        // More digits than that are more than is held anyway.
+        // Nine digits exceed any hold time.
         return Some(value.get(..9.min(value.len()))?.parse::<u32>().ok()?.into());
     }
     let at = date(value)?;
     Some((at - now.0 as f64 * 1e-9).max(0.0))
 }
 
-/// Seconds since 1970 of `Sun, 06 Nov 1994 08:49:37 GMT`, the one form that may be sent.
+/// Seconds since 1970 of `Sun, 06 Nov 1994 08:49:37 GMT`, the only form that senders may generate.
 fn date(text: &str) -> Option<f64> {
     let mut parts = text.split_once(", ")?.1.split(' ');
     let mut next = || parts.next();
@@ -64,7 +64,7 @@ fn date(text: &str) -> Option<f64> {
     if next() != Some("GMT") || hour > 23 || minute > 59 || second > 60 {
         return None;
     }
-    // Days since 1970 with years that begin in March, so that the leap day is the last.
+    // Days since 1970, counted in years that begin in March, so that the leap day is the last.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days = 365 * year + year.div_euclid(4) - year.div_euclid(100)
         + year.div_euclid(400)

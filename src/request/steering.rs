@@ -1,24 +1,24 @@
-//! How a decision becomes a header value: the fleet has the addresses as text, so a request only copies bytes.
+//! Decisions as header values. The endpoint set keeps addresses as text, so that a request only copies bytes.
 
 use config::{Config, Via};
 use engine::endpoint::EndpointSet;
 use engine::policy::{Candidates, MAX_CANDIDATES};
 use engine::settings::{NoneEligible, Upstream};
 
-/// The way of steering, and a buffer to write header values in.
+/// The configured way of steering, and a buffer for header values.
 #[derive(Debug)]
 pub struct SteeringHeader {
     via: Via,
     header: String,
     want: usize,
     strips_first: bool,
-    /// By upstream: the value for its safe endpoint, empty if it has none.
+    /// By upstream: the header value for its safe endpoint, empty if it has none.
     safe: Vec<Box<[u8]>>,
     buffer: Vec<u8>,
 }
 
 impl SteeringHeader {
-    /// The configured way of steering.
+    /// Steering as `config` says.
     pub fn new(config: &Config) -> SteeringHeader {
         let mut steer = SteeringHeader {
             via: config.steering.via,
@@ -32,7 +32,7 @@ impl SteeringHeader {
         steer
     }
 
-    /// The next upstream after those that are known.
+    /// Adds the next upstream.
     pub fn add(&mut self, upstream: &Upstream) {
         self.safe.push(match &upstream.failover.none_eligible {
             NoneEligible::SafeEndpoint(address) => {
@@ -44,18 +44,18 @@ impl SteeringHeader {
         });
     }
 
-    /// The steering header's name.
+    /// The name of the steering header.
     pub fn header(&self) -> &str {
         &self.header
     }
 
-    /// Whether the client's header has to go before a request is looked at: because routes may follow it. Else a
-    /// decision takes its place, which saves a trip.
+    /// Whether the client's header is removed before anything else, because routes may depend on it. Otherwise the
+    /// decision overwrites it, which saves a host call.
     pub fn strips_first(&self) -> bool {
         self.strips_first
     }
 
-    /// A decision names one endpoint from here on.
+    /// Limits decisions to one endpoint.
     pub fn name_one(&mut self) {
         self.want = 1;
     }
@@ -65,12 +65,12 @@ impl SteeringHeader {
         self.want
     }
 
-    /// Whether the response may carry the steering header too, set by `stateful_session`.
+    /// Whether responses may carry the steering header too, as `stateful_session` adds it.
     pub fn comes_back(&self) -> bool {
         self.via == Via::StatefulSession
     }
 
-    /// The header and its value for `candidates` out of `fleet`; `None` if one of them is unknown there.
+    /// The header and its value for `candidates` of `fleet`; `None` if one of them is not in it.
     pub fn towards(&mut self, fleet: &EndpointSet, candidates: &Candidates) -> Option<(&str, &[u8])> {
         self.buffer.clear();
         for index in candidates.as_slice() {
@@ -89,8 +89,8 @@ impl SteeringHeader {
     }
 }
 
-/// Appends what the Envoy mechanism expects for an endpoint: `stateful_session` takes base64, `cluster_header` the name
-/// of a cluster, which is the address itself, and the others `ip:port`.
+/// Appends an endpoint in the form that the Envoy mechanism expects: base64 for `stateful_session`, the name of the
+/// cluster (the address itself) for `cluster_header`, and `ip:port` for the others.
 fn write(via: Via, address: &[u8], to: &mut Vec<u8>) {
     match via {
         Via::StatefulSession => write_base64(address, to),

@@ -1,4 +1,4 @@
-//! One request from its headers to its end: strip, decide, steer, observe, give back.
+//! One request from its headers to its end: strip the client's header, decide, steer, observe, report the outcome.
 
 use super::affinity::{self, Issued};
 use crate::host::StreamHost;
@@ -22,58 +22,58 @@ use engine::{Balancer, Decision, Failure, Outcome, RequestHandle};
 
 pub(crate) use crate::request::route::Looks;
 
-/// What becomes of the request.
+/// What the filter does with the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
-    /// It goes on.
+    /// Pass it on.
     Continue,
-    /// It has been answered here.
+    /// Answered by the filter itself.
     Answered,
 }
 
-/// Where a stream stands. Every way out goes through [`Stream::finish`], which gives back exactly once.
+/// The state of a request. Every end goes through [`Stream::finish`], which returns the request handle exactly once.
 #[derive(Debug, Default)]
 pub struct Stream {
     phase: Phase,
     issued: Option<Issued>,
-    /// What the guard counts of it.
+    /// The guard's record, if the request was drawn into an arm.
     guarded: Option<Guarded>,
-    /// The endpoint named by the decision that is only shown.
+    /// In observe mode: the endpoint that would have been named.
     shown: Option<EndpointRef>,
-    /// A retry goes to the same endpoint again: no other is named.
+    /// Only one endpoint is named, so a retry goes to the same one.
     stays: bool,
-    /// Where its attempts may be seen, too: its number and what they share.
+    /// The request's number and what it shares with its upstream attempts, if these may be seen.
     correlation: Option<(u64, SharedCorrelation)>,
-    /// How it was decided, where it is wanted.
+    /// The record of the decision, if an output wants it.
     pub(crate) record: Option<Box<DecisionRecord>>,
-    /// When it came.
+    /// When the request began, and its deadline.
     asked: Asked,
-    /// What the client sent under the steering header's name is gone.
+    /// Whether the client's own steering header has been removed or overwritten.
     stripped: bool,
-    /// Whether the request has a body, as every call has.
+    /// Whether the request has a body, as every gRPC call has.
     uploads: bool,
-    /// The end of a response in gRPC-Web.
+    /// The end of the body of a gRPC-Web response.
     web: Option<Box<grpc_web::Body>>,
 }
 
 #[derive(Debug, Default)]
 enum Phase {
-    /// No request headers seen, or nothing of ours.
+    /// No request headers yet, or nothing to follow.
     #[default]
     Foreign,
-    /// Its route is none of ours so far.
+    /// The route's cluster belongs to no upstream so far.
     Unrouted,
-    /// Steered.
+    /// Steered, or its endpoint is known from the response.
     Steered(Attempt),
-    /// Not steered: the endpoint that answers is learnt from the answer.
+    /// Not steered: the endpoint is learnt from the response.
     Watching { upstream: usize, started: Time, upload: Upload },
-    /// Its attempts tell; this one has steered.
+    /// Its upstream attempts report outcomes; this filter only steered.
     Followed,
 }
 
 impl Stream {
-    /// Request headers; `complete` where nothing follows them. The steering header of the client does not pass: a decision
-    /// takes its place, and where there is none it is removed; before anything is looked at that may follow from it.
+    /// Request headers; `complete` if nothing follows them. The client's own steering header never passes: a decision
+    /// overwrites it, otherwise it is removed, and before anything that may depend on it is read.
     pub fn request_headers(&mut self, worker: &mut Worker, host: &dyn StreamHost, complete: bool) -> Flow {
         if worker.steer.strips_first() {
             self.strip(worker, host);
@@ -102,7 +102,7 @@ impl Stream {
             self.phase = Phase::Unrouted;
             return Flow::Continue;
         };
-        // A client that asks for an upgrade has said all with the headers.
+        // A client that asks for an upgrade has sent its whole request with the headers.
         let upload = Upload::of(complete || host.request_header("upgrade").is_some());
         let now = host.now();
         (self.asked, self.uploads) = (Asked::now(host, now, complete), !complete);
@@ -116,7 +116,7 @@ impl Stream {
         verdict
     }
 
-    /// Decides where the request goes, and says so.
+    /// Decides where the request goes, and writes the steering header.
     fn decide(
         &mut self,
         worker: &mut Worker,
@@ -183,7 +183,7 @@ impl Stream {
         Flow::Continue
     }
 
-    /// The request with a key of its own, if it had none and its client is to be given one.
+    /// Gives the request the key of a new cookie, if it has no key and the filter sets the cookie.
     fn with_cookie(&mut self, worker: &mut Worker, at: usize, request: Request) -> Request {
         if request.key.is_some() {
             return request;
@@ -193,7 +193,7 @@ impl Stream {
         Request { key: self.issued.map(|issued| issued.key()), ..request }
     }
 
-    /// Lets attempts find this request.
+    /// Registers the request, so that its upstream attempts find it.
     #[inline(never)]
     fn register(&mut self, worker: &mut Worker, host: &dyn StreamHost, upstream: usize) {
         let reserved = match self.phase {
@@ -205,7 +205,7 @@ impl Stream {
         self.correlation = Some((number, correlation));
     }
 
-    /// A part of the request's body, or its trailers; `last` with the last.
+    /// A part of the request's body, or its trailers; `last` for the last part.
     pub fn request_body(&mut self, worker: &mut Worker, host: &dyn StreamHost, last: bool) {
         self.look_for_attempts();
         match &mut self.phase {
@@ -223,14 +223,14 @@ impl Stream {
         }
     }
 
-    /// Response headers, from the endpoint or from Envoy itself; `complete` where nothing follows them.
+    /// Response headers, from the endpoint or from Envoy itself; `complete` if nothing follows them.
     pub fn response_headers(&mut self, worker: &mut Worker, host: &dyn StreamHost, complete: bool) {
         if worker.steer.comes_back() {
             host.remove_response_header(worker.steer.header());
         }
         if let Some(guarded) = &mut self.guarded {
             guarded.headers(&worker.engine, host, self.asked.began, complete);
-            // Not only where the endpoint that answers is one of ours: both arms are looked at alike.
+            // Also for endpoints that are unknown: both arms must be measured alike.
             self.web = if self.uploads && guarded.is_undecided() { grpc_web::Body::of(host) } else { None };
         }
         if let Some(issued) = self.issued.take()
@@ -268,7 +268,7 @@ impl Stream {
                 let answer = classify::of_headers(host, complete, counts);
                 let outcome = match classify::attempts(host) {
                     0 | 1 => answer.outcome,
-                    // Which endpoint failed before is not known here; this one is not to be charged with its time.
+                    // Which endpoint failed before is unknown here; the last one is not charged with that time.
                     _ => classify::of_a_later_attempt(answer.outcome),
                 };
                 let (served, started) = (classify::served_by(engine, host, *upstream), *started);
@@ -291,7 +291,7 @@ impl Stream {
         }
     }
 
-    /// Compares a decision that is only shown with Envoy's own: which endpoint its first attempt went to.
+    /// In observe mode: compares the endpoint that would have been named with that of Envoy's first attempt.
     #[inline(never)]
     fn compare(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
         let Some(named) = self.shown.take() else { return };
@@ -310,7 +310,7 @@ impl Stream {
         }
     }
 
-    /// Heeds what the endpoint of `ticket` says beside its answer, and looks out for what its body may say.
+    /// Passes the endpoint's own headers and load reports to the engine, and prepares to read a gRPC-Web body.
     fn listen(
         &mut self,
         engine: &mut Balancer,
@@ -340,7 +340,7 @@ impl Stream {
         }
     }
 
-    /// What counts as a failure of this request's endpoint.
+    /// What counts as a failure for this request's upstream.
     fn counts<'w>(&self, worker: &'w Worker) -> Option<&'w Failures> {
         let upstream = match (&self.phase, &self.correlation) {
             (_, Some((_, correlation))) => correlation.borrow().upstream,
@@ -351,7 +351,7 @@ impl Stream {
         worker.engine.counts(upstream)
     }
 
-    /// The failure that the last frame of gRPC-Web tells.
+    /// The failure in the last frame of a gRPC-Web body.
     #[inline(never)]
     fn web_failure(&mut self, worker: &Worker, host: &dyn StreamHost, last: bool) -> Option<Failure> {
         self.web.as_mut()?.part(host);
@@ -363,7 +363,7 @@ impl Stream {
         Failure::of_grpc_status(status, self.counts(worker).or_else(guarded)?)
     }
 
-    /// A part of the response's body; `last` with the last.
+    /// A part of the response's body; `last` for the last part.
     pub fn response_body(&mut self, worker: &mut Worker, host: &dyn StreamHost, last: bool) {
         self.guarded.iter_mut().for_each(|guarded| guarded.body(last));
         if let Some(failure) = self.web_failure(worker, host, last) {
@@ -382,7 +382,7 @@ impl Stream {
         }
     }
 
-    /// Response trailers: where gRPC puts its status.
+    /// Response trailers, which carry the status of gRPC.
     pub fn response_trailers(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
         self.guarded.iter_mut().for_each(|guarded| guarded.trailers(&worker.engine, host));
         let awaits = matches!(&self.phase, Phase::Steered(attempt) if attempt.awaits_trailers());
@@ -401,7 +401,7 @@ impl Stream {
         }
     }
 
-    /// The end, whichever way it came; further calls change nothing.
+    /// The end of the request, for whatever reason; later calls do nothing.
     pub fn finish(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
         self.look_for_attempts();
         let engine = &mut worker.engine;
@@ -431,7 +431,7 @@ impl Stream {
         }
     }
 
-    /// Once an attempt has been seen, what was reserved here is its own.
+    /// Hands over to the upstream attempts once one has been seen.
     fn look_for_attempts(&mut self) {
         if let Some((_, correlation)) = &self.correlation
             && !matches!(self.phase, Phase::Followed)
@@ -441,7 +441,7 @@ impl Stream {
         }
     }
 
-    /// Tells the attempts that ended without a word what Envoy knows of it.
+    /// Resolves attempts that ended without a known reason, from what Envoy says of the request's end.
     #[inline(never)]
     fn explain(&self, engine: &mut Balancer, host: &dyn StreamHost) {
         let Some((_, correlation)) = &self.correlation else { return };
@@ -464,7 +464,8 @@ fn reject(host: &dyn StreamHost) -> Flow {
     Flow::Answered
 }
 
-/// What is made of a request's end without an answer: the failure, if it is one, of the endpoint that it was at.
+/// Reports a request that ended without an answer where that can be done at once; otherwise returns the failure of its
+/// endpoint, if there is one.
 #[inline(never)]
 fn end_unanswered(
     engine: &mut Balancer,
@@ -479,8 +480,8 @@ fn end_unanswered(
         Silence::PendingOutcome => return None,
     };
     if !attempt.has_sent_all() && outcome != Outcome::Failed(Failure::Deadline) {
-        // A client that leaves in the middle of its own request says nothing of the endpoint; one whose call's time is over
-        // has waited since its last part.
+        // A client that cancels during its own upload says nothing about the endpoint. One whose deadline has passed
+        // has waited since the last part it sent.
         return None;
     }
     let ticket = attempt.due(engine, host.now()).copied()?;

@@ -1,5 +1,5 @@
-//! One attempt of a request, where the filter runs among the cluster's upstream filters: which endpoint it goes to, how
-//! that one answers. Attempts that retries replace are seen nowhere else.
+//! One attempt of a request, seen from the cluster's upstream filters: which endpoint it goes to and how that one
+//! responds. Attempts that are retried are seen only here.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -12,19 +12,19 @@ use crate::request::{grpc_web, load_report, said};
 use crate::worker::Worker;
 use engine::{Failure, Outcome};
 
-/// An attempt; without a correlation it is none of ours and passes.
+/// An attempt. Without a correlation its request is not one of this filter's, and it passes.
 #[derive(Debug, Default)]
 pub struct UpstreamAttempt {
     attempt: Attempt,
     correlation: Option<SharedCorrelation>,
-    /// Whether it has a body, as every call has.
+    /// Whether it has a body, as every gRPC call has.
     uploads: bool,
-    /// The end of a response in gRPC-Web.
+    /// The end of the body of a gRPC-Web response.
     web: Option<Box<grpc_web::Body>>,
 }
 
 impl UpstreamAttempt {
-    /// The worker among `workers` whose request this is an attempt of. Costs one trip to the host.
+    /// The worker among `workers` that handles this attempt's request. Costs one host call.
     pub fn worker_of(
         host: &dyn StreamHost,
         workers: impl Iterator<Item = Rc<RefCell<Worker>>>,
@@ -33,7 +33,7 @@ impl UpstreamAttempt {
         workers.into_iter().find(|w| w.try_borrow().is_ok_and(|w| w.correlations.find(number).is_some()))
     }
 
-    /// Request headers; `complete` where nothing follows them.
+    /// Request headers; `complete` if nothing follows them.
     pub fn request_headers(&mut self, worker: &mut Worker, host: &dyn StreamHost, complete: bool) {
         let Some(correlation) = number(host).and_then(|n| worker.correlations.find(n)) else { return };
         let now = host.now();
@@ -41,7 +41,7 @@ impl UpstreamAttempt {
         let mut shared = correlation.borrow_mut();
         let engine = &mut worker.engine;
         let upstream = shared.upstream;
-        // Envoy tries again where the attempt before has failed, or because of its answer.
+        // Envoy retries because the attempt before had no answer, or because of its answer.
         let silent = engine.counts(upstream).and_then(|counts| Failure::Reset.counted(counts));
         shared.tries_again(engine, silent, now);
         let mut reserved = core::mem::take(&mut shared.reserved);
@@ -69,7 +69,7 @@ impl UpstreamAttempt {
         shared.followed = true;
         shared.answering = false;
         shared.active += 1;
-        // Filters on the way, and attempts before, took their own time.
+        // Time spent in other filters and in earlier attempts is not this endpoint's.
         if let Some(mut ticket) = ticket {
             engine.uploading(&ticket);
             engine.uploaded(&mut ticket, now);
@@ -80,12 +80,12 @@ impl UpstreamAttempt {
         self.correlation = Some(correlation);
     }
 
-    /// A part of the request's body, or its trailers; `last` with the last.
+    /// A part of the request's body, or its trailers; `last` for the last part.
     pub fn request_body(&mut self, worker: &mut Worker, host: &dyn StreamHost, last: bool) {
         self.attempt.request_part(&mut worker.engine, host, last);
     }
 
-    /// Response headers; `complete` where nothing follows them.
+    /// Response headers; `complete` if nothing follows them.
     pub fn response_headers(&mut self, worker: &mut Worker, host: &dyn StreamHost, complete: bool) {
         let Some(correlation) = &self.correlation else { return };
         let engine = &mut worker.engine;
@@ -111,7 +111,7 @@ impl UpstreamAttempt {
         }
     }
 
-    /// A part of the response's body; `last` with the last.
+    /// A part of the response's body; `last` for the last part.
     pub fn response_body(&mut self, worker: &mut Worker, host: &dyn StreamHost, last: bool) {
         let failure = self.web_failure(worker, host, last);
         if failure.is_some() && self.attempt.awaits_trailers() {
@@ -120,7 +120,7 @@ impl UpstreamAttempt {
         self.attempt.response_part(&mut worker.engine, worker.ticked, last);
     }
 
-    /// The failure that the last frame of gRPC-Web tells.
+    /// The failure in the last frame of a gRPC-Web body.
     fn web_failure(&mut self, worker: &Worker, host: &dyn StreamHost, last: bool) -> Option<Failure> {
         let web = self.web.as_mut()?;
         web.part(host);
@@ -132,7 +132,7 @@ impl UpstreamAttempt {
         Failure::of_grpc_status(status, worker.engine.counts(upstream)?)
     }
 
-    /// Response trailers: where gRPC puts its status.
+    /// Response trailers, which carry the status of gRPC.
     pub fn response_trailers(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
         let upstream =
             self.correlation.as_ref().map_or(usize::MAX, |correlation| correlation.borrow().upstream);
@@ -144,7 +144,7 @@ impl UpstreamAttempt {
         }
     }
 
-    /// The end, whichever way it came; further calls change nothing.
+    /// The end of the attempt, for whatever reason; later calls do nothing.
     pub fn finish(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
         let Some(correlation) = self.correlation.take() else { return };
         let mut correlation = correlation.borrow_mut();
