@@ -1,18 +1,18 @@
-//! The engine of evenkeel: events in, decisions out. It knows no JSON, no shared data and no proxy, reads no clock and
-//! draws no randomness of its own, so that every decision can be replayed.
+//! The engine of evenkeel: events in, decisions out. It parses no JSON, reads no shared data and talks to no proxy.
+//! Time and randomness are parameters, so every decision can be replayed.
 //!
 //! # A request
 //!
-//! [`Balancer::pick`] decides: the [cluster](Cluster) draws a version, priority and zone, and the [policy] chooses among the
-//! eligible endpoints. [`Balancer::started`] hands out a handle; with it come back [the answer](Balancer::record_response), the
-//! [verdict on it](Balancer::record_outcome) and [the end](Balancer::finished). Each [`Outcome`] feeds the [estimates](estimate)
-//! and the [health] of its endpoint.
+//! [`Balancer::pick`] decides: the [cluster](Cluster) draws a version, priority and zone, and the [policy] chooses
+//! among their eligible endpoints. [`Balancer::started`] returns a handle. The caller passes it back with [the
+//! answer](Balancer::record_response), the [verdict on it](Balancer::record_outcome) and [the end](Balancer::finished)
+//! of the request. Each [`Outcome`] updates the [estimates](estimate) and the [health] of its endpoint.
 //!
 //! # A tick
 //!
-//! [`Balancer::tick`], every few milliseconds in every worker: what is typical, which endpoints are out, how requests are
-//! divided over versions, priorities and zones, which endpoints are probed. Before it the worker reports what it has measured
-//! and takes in the [peers' reports](endpoint), so that all workers draw the same conclusions.
+//! [`Balancer::tick`] runs every few milliseconds in every worker. It updates the baselines, ejects endpoints, divides
+//! requests over versions, priorities and zones, and schedules probes. Before a tick the worker publishes what it has
+//! measured and merges the [peers' reports](endpoint), so that all workers come to the same state.
 //!
 //! # Where things are
 //!
@@ -24,7 +24,7 @@
 //! | limits, panic, priorities, zones, versions of a cluster | `cluster/` |
 //! | which endpoints there are, what peers report | [`endpoint`] |
 //! | pressure and desired replicas | [`autoscale`] |
-//! | whether steering does good | [`guard`] |
+//! | whether steering beats Envoy's own policy | [`guard`] |
 //! | what can be set | [`settings`] |
 
 #![cfg_attr(

@@ -1,22 +1,22 @@
-//! How long decisions take, as a histogram that adds up over workers.
+//! Histogram of decision times that can be summed over workers.
 
-/// Upper bounds of the buckets in nanoseconds: a decision takes a few microseconds, and a page fault or a neighbour on
-/// the processor a hundred times that. What is longer falls into one more bucket.
+/// Upper bounds of the buckets, nanoseconds. A decision takes a few microseconds; a page fault or a busy neighbour on
+/// the processor makes it a hundred times longer. One more bucket holds everything above the last bound.
 pub const BOUNDS_NS: [u64; 9] = [1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000];
-/// A decision that seems to have taken longer was interrupted by a step of the clock, nanoseconds.
+/// Longer times are discarded, nanoseconds: the clock was stepped during the decision.
 const MAX_NS: u64 = 1_000_000_000;
 
-/// A sample of decisions by how long they took.
+/// Decision times of a sample of decisions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DecisionTimes {
-    /// How many fell into each bucket, those beyond the last bound at the end.
+    /// Decisions per bucket; the last one holds those above the last bound.
     pub buckets: [u64; BOUNDS_NS.len() + 1],
-    /// All of them together, nanoseconds.
+    /// Sum of all times, nanoseconds.
     pub sum_ns: u64,
 }
 
 impl DecisionTimes {
-    /// Counts one. Whether it was counted.
+    /// Counts one decision time; returns whether it was plausible and counted.
     pub fn observe(&mut self, ns: u64) -> bool {
         if ns > MAX_NS {
             return false;
@@ -29,13 +29,13 @@ impl DecisionTimes {
         true
     }
 
-    /// How many there are.
+    /// Number of decisions counted.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 
-    /// The time, in seconds, that this part of them does not exceed, as far as the buckets tell; the last bound where
-    /// it lies beyond. None without any.
+    /// The `part` quantile in seconds, as the upper bound of its bucket; the last bound if it lies above that. `None`
+    /// if nothing was counted.
     pub fn quantile_s(&self, part: f64) -> Option<f64> {
         let count = self.count();
         let wanted = (part * count as f64).ceil().max(1.0) as u64;

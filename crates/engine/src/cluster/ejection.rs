@@ -1,4 +1,4 @@
-//! What follows from the evidence: the baseline, which endpoints are ejected, whether it is panic.
+//! Decisions from the evidence: baselines, which endpoints are ejected, and panic.
 
 use super::Cluster;
 use super::out_of_band::OutOfBand;
@@ -16,41 +16,42 @@ use crate::policy::Turns;
 use crate::settings::{self, RuleAction};
 use crate::time::Time;
 
-/// Seconds in a second that an endpoint may be without traffic because failures that all have came in a row by chance.
+/// Fraction of the time that an endpoint may be out of traffic because failures at the common failure ratio came in a
+/// row by chance.
 const LOST_BY_CHANCE: f64 = 0.005;
-/// What health comes to for the cluster.
+/// Outcome of the health assessment for the whole cluster.
 #[derive(Debug, Default)]
 pub(super) struct Ejection {
-    /// How many endpoints are out.
+    /// Number of ejected endpoints.
     pub out: usize,
-    /// How many more get nothing because they are degraded.
+    /// Number of further endpoints that are excluded because they are degraded.
     pub degraded_out: usize,
-    /// Health is ignored somewhere.
+    /// Whether any tier is in panic: health is ignored there.
     pub panic: bool,
-    /// The healthy endpoints can carry everything, wherever they are.
+    /// Whether there are several tiers whose healthy endpoints together can carry the whole load.
     pub others_can_absorb: bool,
-    /// What goes to ejected endpoints all the same.
+    /// Requests that go to ejected endpoints because the others are overloaded.
     pub overflow: Overflow,
-    /// Probes out of band, where there are any.
+    /// Out-of-band probes, if configured.
     pub probing: Option<Box<OutOfBand>>,
 }
 
 impl Ejection {
-    /// Nothing is out.
+    /// No endpoint ejected; out-of-band probes as configured.
     pub fn new(health: &settings::Health) -> Ejection {
         Ejection { probing: OutOfBand::new(health), ..Ejection::default() }
     }
 }
 
 impl Cluster {
-    /// What follows for the endpoint at `index` from what it just did; O(1).
+    /// Assesses the endpoint at `index` right after an event and ejects it at once if it is not healthy; O(1).
     pub(super) fn assess_now(&mut self, index: u32, now: Time) {
         if self.assess(index, now) != State::Healthy {
             self.leave_now(index);
         }
     }
 
-    /// Takes the endpoint at `index` out of traffic before the next tick, if it may leave.
+    /// Ejects the endpoint at `index` before the next tick, within the limits of [`may_leave`](Cluster::may_leave).
     #[inline(never)]
     fn leave_now(&mut self, index: u32) {
         let tier = self.subset_of(index).map(|g| g.tier);
@@ -65,7 +66,7 @@ impl Cluster {
         }
     }
 
-    /// Assesses the health of the endpoint at `index` and works out its cost.
+    /// Assesses the health of the endpoint at `index` and updates its expected cost.
     fn assess(&mut self, index: u32, now: Time) -> State {
         let Some(member) = self.endpoints.states.get(index as usize).filter(|m| m.present) else {
             return State::Healthy;
@@ -82,7 +83,7 @@ impl Cluster {
         let expected = if measured {
             known.expected_cost(typical, spread, errors, &self.ablation)
         } else {
-            // Beside what is only assumed, the first to answer would look like the only quick one.
+            // Compared with an assumed baseline, the first endpoint to answer would look like the only fast one.
             (typical + known.error_penalty(typical, errors, &self.ablation)) as f32
         };
         let stalled = is_stalled(&known, stall_timeout, now)
@@ -94,11 +95,13 @@ impl Cluster {
         member.assess(good, now, &self.config.health, beside)
     }
 
-    /// The failure ratio that is usual beside the endpoint at `index`. A fault that one group does not have is no fault
-    /// of every endpoint's.
+    /// Failure ratio of the other endpoints of its subset, which health uses as the baseline for the endpoint at
+    /// `index`; at most the least ratio of any other subset, because a fault that one subset does not have is not
+    /// common to all.
     ///
-    /// Health takes a run for no chance that the ratio makes as improbable as one in a thousand. Where an endpoint is
-    /// asked often that happens often, so the ratio is raised until what is lost by it is bounded.
+    /// Health takes a run of failures as significant where the baseline makes it as improbable as one in a thousand. At
+    /// a high request rate such runs are frequent, so the baseline is raised until the time lost to them is bounded by
+    /// [`LOST_BY_CHANCE`].
     #[inline(never)]
     fn errors_beside(&self, index: u32) -> f64 {
         let Some(subset) = self.subset_of(index).filter(|_| self.ablation.has(Part::BaselineErrors)) else {
@@ -112,12 +115,12 @@ impl Cluster {
         let beside =
             subset.errors.background.usual(|i| i != index && self.in_traffic(i), Some(index), endpoints);
         let ratio = beside.unwrap_or(0.0);
-        // As many endpoints of its size there are; it gets their part of the requests, and the others take it over.
+        // Number of endpoints of this size in the subset; requests are divided evenly among them.
         let alike = (subset.division.weight / f64::from(member.weight)).max(1.0);
         let alike = if alike.is_finite() { alike } else { endpoints as f64 };
         let rate = self.traffic.rate * f64::from(self.traffic.workers) / alike;
         let chance = (LOST_BY_CHANCE / rate.max(1e-9)).min(SURPRISE);
-        // Where that is often, what has not been seen yet is to be reckoned with.
+        // At such a rate, failures that have not been observed yet have to be allowed for.
         let often = chance < SURPRISE;
         let ratio = if often {
             let raised = ratio.max(subset.errors.background.unseen(alike - 1.0, self.traffic.workers));
@@ -128,27 +131,28 @@ impl Cluster {
         subset.errors.elsewhere.map_or(ratio, |elsewhere| ratio.min(elsewhere))
     }
 
-    /// Whether the endpoint at `index` is in use on its own account. What has traffic for panic alone excuses no other: all would
-    /// be well again with the next tick, and too few with the one after it.
+    /// Whether the endpoint at `index` is in traffic on its own account. One that has traffic because of panic alone is
+    /// left out of the baseline: otherwise all would count as healthy after the next tick, and too few after the one
+    /// after it.
     fn in_traffic(&self, index: u32) -> bool {
         let in_use = |m: &EndpointState| m.eligible && !(self.ejection.panic && urgency(m).is_some());
         self.endpoints.states.get(index as usize).is_some_and(in_use)
     }
 
-    /// How many endpoints may be out at a time: where any may, at least one of several.
+    /// Maximum number of ejected endpoints: `max_ejected_percent` of them, and at least one of several unless it is 0.
     fn most_out(&self) -> usize {
         let (endpoints, percent) = (self.endpoints(), self.config.health.max_ejected_percent);
         let least = usize::from(percent > 0.0 && endpoints > 1);
         ((endpoints as f64 * percent / 100.0) as usize).max(least)
     }
 
-    /// How many endpoints are in a group.
+    /// Number of endpoints in all tiers.
     pub(super) fn endpoints(&self) -> usize {
         self.subsets.tiers.iter().map(|t| t.endpoints).sum()
     }
 
-    /// Whether one more may be taken out before the next tick. In panic none is, and one that would bring panic
-    /// about is left to the tick: it brings the others back at the same time.
+    /// Whether one more endpoint of `tier` may be ejected before the next tick: not in panic, nor where it would cause
+    /// panic. That is left to the tick, which readmits the others at the same time.
     pub(super) fn may_leave(&self, tier: usize) -> bool {
         let Some(tier) = self.subsets.tiers.get(tier) else { return false };
         let enough =
@@ -156,12 +160,12 @@ impl Cluster {
         self.ejection.out < self.most_out() && !tier.panic && enough
     }
 
-    /// Whether `left` eligible endpoints of so many are below the panic threshold.
+    /// Whether `left` eligible endpoints out of `of` are below the panic threshold.
     fn too_few(&self, left: usize, of: usize) -> bool {
         (left as f64) < of as f64 * self.config.failover.panic_percent / 100.0
     }
 
-    /// Lets failure ratios fade for `seconds`, and takes the median latency of all endpoints.
+    /// Decays failure ratios by `seconds` and updates the median latency of all endpoints.
     #[inline(never)]
     pub(super) fn measure(&mut self, seconds: f64) -> Option<f64> {
         let fades_s = if self.ablation.has(Part::Fade) { seconds } else { 0.0 };
@@ -171,7 +175,7 @@ impl Cluster {
         typical
     }
 
-    /// Assesses every endpoint anew.
+    /// Assesses every endpoint.
     #[inline(never)]
     pub(super) fn assess_all(&mut self, now: Time) {
         for index in 0..self.endpoints.states.len() as u32 {
@@ -179,7 +183,8 @@ impl Cluster {
         }
     }
 
-    /// Once an epoch is longer than answers take, what was sent before it and still waits may be held.
+    /// Starts a new epoch once the current one is longer than answers take: a request that was sent before it and is
+    /// still unanswered may be held by its endpoint on purpose.
     #[inline(never)]
     pub(super) fn turn_epoch(&mut self, now: Time) {
         let Epochs { current, .. } = self.traffic.epochs;
@@ -189,7 +194,7 @@ impl Cluster {
         }
     }
 
-    /// What is typical of each group, and which failures are.
+    /// Updates the latency and failure baselines of each subset.
     #[inline(never)]
     pub(super) fn compare_subsets(&mut self, typical: Option<f64>, now: Time) {
         let mut subsets = core::mem::take(&mut self.subsets.list);
@@ -221,14 +226,14 @@ impl Cluster {
         let first = least(None);
         let second = first.and_then(|(at, _)| least(Some(at)));
         for (at, subset) in subsets.iter_mut().enumerate() {
-            // No subset is compared with itself.
+            // No subset is compared with itself: the best one gets the second best.
             let other = if first.is_some_and(|(of, _)| of == at) { second } else { first };
             subset.errors.elsewhere = other.map(|(_, failing)| failing);
         }
         self.subsets.list = subsets;
     }
 
-    /// Tells the policies which endpoints can be chosen, and how often.
+    /// Refreshes the pools of the policies: which endpoints are eligible, and with which shares.
     #[inline(never)]
     pub(super) fn refresh_subsets(&mut self, now: Time) {
         self.subsets.serving.clear();
@@ -275,8 +280,9 @@ impl Cluster {
         }
     }
 
-    /// Ejects failing endpoints, the failed before the suspect before those that a rule ejects, within the limits; in
-    /// panic none. One that others have ruled out is out beyond the limits, and uses them up.
+    /// Ejects endpoints within the limits, in the order failed, recovering, suspect or stalled, then those that a rule
+    /// ejects or that asked for a pause. In panic, ejected endpoints become eligible again. An endpoint that is
+    /// announced as unavailable is ineligible regardless of the limit; if unhealthy, it counts towards it.
     #[inline(never)]
     pub(super) fn eject(&mut self) {
         self.count_health();
@@ -307,7 +313,7 @@ impl Cluster {
         self.panic();
     }
 
-    /// Counts the endpoints that are healthy, limits or no limits.
+    /// Counts the endpoints and the healthy ones of each tier and subset, regardless of the limits.
     fn count_health(&mut self) {
         for tier in &mut self.subsets.tiers {
             (tier.endpoints, tier.weight, tier.fit) = (0, 0.0, 0.0);
@@ -332,7 +338,7 @@ impl Cluster {
         self.ejection.others_can_absorb = tiers::others_can_absorb(&self.subsets.tiers);
     }
 
-    /// Ignores health where too few are left, unless others can take over.
+    /// Ignores health in tiers with too few eligible endpoints, unless the other tiers can carry the load.
     fn panic(&mut self) {
         for (at, eligible) in self.count_eligible(|_| true).into_iter().enumerate() {
             let Some(endpoints) = self.subsets.tiers.get(at).map(|t| t.endpoints) else { continue };
@@ -360,7 +366,7 @@ impl Cluster {
         }
     }
 
-    /// Excludes degraded endpoints, as long as the others of their tier can carry the load.
+    /// Excludes degraded endpoints as long as the other endpoints of their tier suffice.
     fn exclude_degraded(&mut self) {
         let degraded = |m: &EndpointState| m.eligible && m.degraded();
         self.ejection.degraded_out = 0;
@@ -378,7 +384,7 @@ impl Cluster {
             }
         }
         for subset in &self.subsets.list {
-            // No other endpoint serves its version.
+            // All endpoints of this version are degraded.
             if serves.get(subset.key.version) != Some(&true) {
                 continue;
             }
@@ -396,7 +402,7 @@ impl Cluster {
         }
     }
 
-    /// How many of each tier are eligible and `which`.
+    /// Number of eligible endpoints that match `which`, by tier.
     fn count_eligible(&self, which: impl Fn(&EndpointState) -> bool) -> Vec<usize> {
         let mut counts = vec![0; self.subsets.tiers.len()];
         for member in self.endpoints.states.iter().filter(|m| m.eligible && which(m)) {
@@ -413,7 +419,7 @@ impl Cluster {
     }
 }
 
-/// How urgent it is that `member` gets no traffic.
+/// Order in which `member` is ejected, the highest first; `None` if there is no reason to eject it.
 fn urgency(member: &EndpointState) -> Option<u8> {
     match member.health.state() {
         State::Failed => Some(3),
@@ -425,7 +431,7 @@ fn urgency(member: &EndpointState) -> Option<u8> {
     }
 }
 
-/// Whether nothing at all speaks against `member`.
+/// Whether `member` is healthy by every source: own evidence, announced health, rules and its own headers.
 fn fit(member: &EndpointState) -> bool {
     member.constraints.announced == AnnouncedHealth::Serving
         && !member.constraints.word.degraded()

@@ -1,31 +1,32 @@
-//! What an endpoint costs, and what its cost and its share are made of.
+//! The terms of an endpoint's cost and share, for the status page.
 
 use super::Cluster;
 use crate::policy::Turns;
 use crate::time::Time;
 
-/// The terms of an endpoint's cost and of how often it is considered.
+/// The terms of an endpoint's cost and share.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Explained {
-    /// What the policy compares, if it compares costs.
+    /// The cost that the policy compares; `None` if it compares none or the cost is not finite.
     pub cost: Option<f32>,
-    /// Expected latency when idle, as far as it is known to differ from the fleet's, seconds; failures apart.
+    /// Expected latency when idle, seconds, without the error penalty; the subset's baseline as far as too little is
+    /// known.
     pub expected_s: f64,
-    /// What failures add, seconds.
+    /// Error penalty, seconds.
     pub error_penalty_s: f64,
-    /// What requests without an answer say of the latency at least, seconds.
+    /// Lower bound of the latency from requests that are still unanswered, seconds.
     pub min_latency_s: f64,
-    /// What its requests in flight multiply the latency by.
+    /// Factor on the latency for the requests in flight.
     pub queueing: f64,
-    /// What its slow start leaves of its share, up to 1.
+    /// Factor on the share during slow start, at most 1.
     pub slow_start: f64,
-    /// What signals make of its share, about 1.
+    /// Factor of the signals on the share; 1 is neutral.
     pub signals: f64,
-    /// What a rule leaves of its share, up to 1.
+    /// Factor of a rule on the share, at most 1.
     pub rule: f64,
-    /// The part of its version's requests that its priority and its side of the zone's border get, 0 to 1.
+    /// The part of its version's requests that its subset gets, 0..=1.
     pub load: f64,
-    /// Seconds until it is due for its next single request, where that is known.
+    /// Seconds until the next probe of an ejected endpoint, if scheduled.
     pub next_probe_s: Option<f64>,
 }
 
@@ -64,18 +65,19 @@ impl Cluster {
         })
     }
 
-    /// How old the latest value of the signal at `signal` is, of whichever endpoint, seconds; none before the first.
+    /// Age of the most recent value of the signal at index `signal`, over all endpoints, seconds; `None` before the
+    /// first.
     pub fn signal_age_s(&self, signal: usize, now: Time) -> Option<f64> {
         let readings = self.endpoints.set.iter().filter_map(|(index, _)| self.readings(index).get(signal));
         readings.filter_map(|reading| Some(reading.get(now)?.1)).min_by(f64::total_cmp)
     }
 
-    /// How many endpoints may be chosen.
+    /// Number of eligible endpoints.
     pub fn eligible(&self) -> usize {
         self.endpoints.states.iter().filter(|m| m.present && m.eligible).count()
     }
 
-    /// Whether so few are well that health is ignored.
+    /// Whether any tier is in panic: too few endpoints are eligible, so health is ignored.
     pub fn panics(&self) -> bool {
         self.ejection.panic
     }

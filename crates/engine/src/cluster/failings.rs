@@ -1,10 +1,10 @@
-//! The failure ratios that operators set thresholds on, kept only where a threshold is set.
+//! Recent failure ratios for thresholds in the configuration, kept only where there is one.
 
 use crate::estimate::Failing;
 use crate::settings::{self, PressureValue, RuleValue};
 use crate::time::Time;
 
-/// By endpoint; empty where neither a rule nor the pressure compares `error_percent`.
+/// Failure ratio by endpoint index; empty unless a rule or the pressure uses `error_percent`.
 #[derive(Debug, Default)]
 pub(super) struct Failings {
     wanted: bool,
@@ -18,33 +18,33 @@ impl Failings {
         Failings { wanted, of: Vec::new() }
     }
 
-    /// The endpoint at `index` answered.
+    /// Records an answer of the endpoint at `index`.
     pub fn observe(&mut self, index: u32, failed: bool, now: Time) {
         if let Some(failing) = self.of.get_mut(index as usize) {
             failing.observe(failed, now);
         }
     }
 
-    /// The ratio of the endpoint at `index`, if it is kept.
+    /// Failure ratio of the endpoint at `index`, 0..=1, if it is kept.
     pub fn ratio(&self, index: u32, now: Time) -> Option<f64> {
         self.of.get(index as usize).map(|failing| failing.ratio(now))
     }
 
-    /// There are so many places for endpoints.
+    /// Makes room for `places` endpoints.
     pub fn make_room(&mut self, places: usize) {
         if self.wanted {
             self.of.resize(places, Failing::default());
         }
     }
 
-    /// The place at `index` is another endpoint's.
+    /// Resets the slot at `index` for another endpoint.
     pub fn forget(&mut self, index: u32) {
         if let Some(failing) = self.of.get_mut(index as usize) {
             *failing = Failing::default();
         }
     }
 
-    /// The clock stepped back to `now`.
+    /// Caps timestamps at `now` after the clock stepped back.
     pub fn not_after(&mut self, now: Time) {
         self.of.iter_mut().for_each(|failing| failing.not_after(now));
     }

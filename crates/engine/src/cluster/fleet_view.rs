@@ -1,9 +1,9 @@
-//! What the other proxies have measured of the endpoints, as a signal that all of them share.
+//! Latencies that other proxies measured, as a signal that all of them share (`fleet_latency`).
 //!
-//! Only the ratio to the subset's median counts, so there is no scale. It is old by seconds and the same for all, so it
-//! spares and never attracts: an endpoint that all find slow is drawn less often where this proxy knows nothing fresh of
-//! its own, and is explored the less often, because others do it, too; one that the others find faster than this proxy
-//! does is explored the sooner.
+//! Only the ratio to the subset's median counts, so the unit does not matter. The signal is seconds old and the same
+//! for all proxies, so it only takes share away and never attracts traffic: an endpoint that is slow for all is chosen
+//! less often where this proxy has no fresh samples of its own, and is explored less often, because other proxies
+//! explore it too. One that the others find faster than this proxy does is explored sooner.
 
 use super::shares::{MIN_SIGNAL_SHARE, cap};
 use super::{Cluster, GOOD_MULTIPLE};
@@ -13,36 +13,36 @@ use crate::rng;
 use crate::settings::{Builtin, Signal};
 use crate::time::Time;
 
-/// The share falls with this power of how far the ratio lies beyond what is no difference.
+/// Exponent by which the share falls with the ratio beyond [`GOOD_MULTIPLE`].
 const STEEPNESS: f64 = 2.0;
-/// An endpoint that others find slow, too, is explored so many times less often by each; one that they find faster so
-/// many times sooner.
+/// Factor on the exploration pause: longer for an endpoint that others find slow too, shorter for one that they find
+/// faster.
 const PATIENCE: f64 = 4.0;
 
-/// The signal that tells it, and what is usual of its values.
+/// The signal with the fleet's latencies, and its median in each subset.
 #[derive(Debug, Default)]
 pub(super) struct FleetView {
-    /// Its position among the signals, if it is to be used.
+    /// Index of the signal; `None` if it is not configured or has no weight.
     signal: Option<usize>,
-    /// How many signals there are.
+    /// Number of signals, the width of a row of readings.
     width: usize,
-    /// How long a value counts in full, seconds.
+    /// Age up to which a value counts in full, seconds.
     fresh_s: f64,
-    /// By subset: the median; zero where there is none.
+    /// Median by subset; zero where no value is known.
     medians: Vec<f64>,
 }
 
 impl FleetView {
-    /// That of these signals which counts.
+    /// Selects the fleet latency signal among `signals`, if it has a weight.
     pub fn of(signals: &[Signal]) -> FleetView {
         let wanted = |signal: &Signal| signal.builtin == Some(Builtin::FleetLatency) && signal.weight > 0.0;
         let signal = signals.iter().position(wanted);
         FleetView { signal, width: signals.len(), fresh_s: 0.0, medians: Vec::new() }
     }
 
-    /// By how much longer `known`, an endpoint of the subset at `at` in which `typical` is usual, is left alone between
-    /// single requests than it would be without the others: they look after it, too, or have found that it has healed.
-    /// `readings` are of all endpoints, and this is the one at `index`.
+    /// Factor on the exploration pause of `known`, an endpoint of subset `at` with the baseline `typical`: above 1
+    /// while the others find it slow as well, because they explore it too; below 1 once they find it faster than this
+    /// proxy does. `readings` holds the rows of all endpoints, and `index` selects this one's.
     #[inline(never)]
     pub fn patience(
         &self,
@@ -66,23 +66,24 @@ impl FleetView {
         if ratio <= GOOD_MULTIPLE {
             return 1.0;
         }
-        // All proxies read this at the same time, and are not to look at the same time.
+        // All proxies read the same value at the same time; the hash spreads their explorations.
         let chance = rng::mix(identity ^ u64::from(known.turn.asked)) as f64 / u64::MAX as f64;
         (PATIENCE * (0.5 + chance)).powf(trust)
     }
 }
 
-/// What is known of an endpoint from others.
+/// The fleet's latency of one endpoint.
 struct Told {
     index: u32,
     weight: f64,
     value: f64,
-    /// How far it counts, 0 to 1: as it is old, and as this proxy knows better.
+    /// Confidence in it, 0..=1: falls with its age and with this proxy's own fresh samples.
     believed: f64,
 }
 
 impl Cluster {
-    /// Spares the endpoints that all proxies find slow. None of the others gets more than twice its part by that.
+    /// Lowers the shares of endpoints that are slow for all proxies. No other endpoint's part grows by that to more
+    /// than twice its fair part.
     #[inline(never)]
     pub(super) fn spare_slow(&mut self, now: Time) {
         let Some(signal) = self.signals.fleet.signal else { return };
@@ -104,7 +105,7 @@ impl Cluster {
         }
     }
 
-    /// What the endpoints of the subset at `at` that may be chosen are told to take.
+    /// The fleet's latencies of the eligible endpoints of subset `at`.
     fn told(&self, signal: usize, at: usize, now: Time) -> Vec<Told> {
         let fresh_s = self.fresh_s();
         let all = self.subsets.list.get(at).map_or(&[][..], |subset| subset.pool.all());
@@ -123,14 +124,14 @@ impl Cluster {
     }
 }
 
-/// The lower median of what is believed at all; zero where that is nothing.
+/// Lower median of the values with any confidence; zero without any.
 fn median_of(told: &[Told]) -> f64 {
     let mut values: Vec<f64> = told.iter().filter(|one| one.believed > 0.0).map(|one| one.value).collect();
     let middle = values.len().checked_sub(1).map(|last| last / 2);
     middle.map_or(0.0, |middle| *values.select_nth_unstable_by(middle, f64::total_cmp).1)
 }
 
-/// What is left of the share of an endpoint, 1 if it is not slow.
+/// Factor on the share of an endpoint; 1 if it is not slow.
 fn left_of(one: &Told, median: f64, weight: f64) -> f64 {
     if one.believed <= 0.0 || median <= 0.0 || one.value <= GOOD_MULTIPLE * median {
         return 1.0;

@@ -1,8 +1,8 @@
-//! What the workers of an older configuration had reported to each other, until those of the new one have reported.
+//! Peer reports of an older configuration's workers, until the workers of the new one have reported.
 //!
-//! A worker knows most endpoints that are slow or failing by its peers' reports: one worker met them, all of them
-//! avoid them. Where the old workers end at once, as with ECDS, no worker can be asked for a moment, and without this
-//! each new worker would meet such an endpoint once.
+//! A worker knows most slow or failing endpoints from its peers' reports: one worker met them, all of them avoid them.
+//! Where the old workers end at once, as with ECDS, no peer reports for a moment, and without the handover each new
+//! worker would meet such an endpoint once itself.
 
 use super::Cluster;
 use crate::endpoint::EndpointView;
@@ -11,7 +11,7 @@ use crate::endpoint::PeerReport;
 use crate::health::Evidence;
 use crate::time::Time;
 
-/// What peers had reported of one endpoint.
+/// Peer report on one endpoint.
 #[derive(Clone, Copy, Debug)]
 struct HandoverEntry {
     identity: u64,
@@ -19,7 +19,8 @@ struct HandoverEntry {
     evidence: Evidence,
 }
 
-/// The reports that were handed over; they hold for as long as a worker that reports nothing counts as live.
+/// The reports that were handed over. They expire after [`GONE_AFTER_S`], when a worker that reports nothing counts as
+/// gone.
 #[derive(Clone, Debug)]
 pub(super) struct HandoverState {
     since: Time,
@@ -27,12 +28,12 @@ pub(super) struct HandoverState {
 }
 
 impl HandoverState {
-    /// Nothing yet, taken over at `since`.
+    /// No reports yet; handed over at `since`.
     pub(super) fn new(since: Time) -> HandoverState {
         HandoverState { since, known: Vec::new() }
     }
 
-    /// What the worker of the older configuration knew of `identity` from its peers.
+    /// Adds what the older configuration's worker knew of `identity` from its peers.
     pub(super) fn add(&mut self, identity: u64, member: EndpointView<'_>) {
         let (others, evidence) = (member.others(), member.others_evidence());
         if others.latency.centre().is_some() || evidence != Evidence::default() {
@@ -42,7 +43,8 @@ impl HandoverState {
 }
 
 impl Cluster {
-    /// Fills in what no worker has reported yet. Where one has, that counts alone, so that nothing counts twice.
+    /// Fills in endpoints that no worker has reported on yet. Where one has, its report alone counts, so that nothing
+    /// counts twice.
     #[inline(never)]
     pub(super) fn restore(&mut self, now: Time) {
         let Some(inherited) = self.handover.as_ref() else { return };

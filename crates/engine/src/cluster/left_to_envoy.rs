@@ -1,4 +1,4 @@
-//! Which requests are left to Envoy's own policy: those that the guard draws to compare it, and how they end.
+//! Requests that are left to Envoy's own policy: those that the guard draws to compare it, and their outcomes.
 
 use super::Cluster;
 use super::probes::ProbeShard;
@@ -9,15 +9,16 @@ use crate::rng::Rng;
 use crate::settings;
 use crate::time::Time;
 
-/// What this worker draws and counts for the guard.
+/// This worker's draws and counts for the guard.
 #[derive(Clone, Debug)]
 struct HeldOut {
     holdout: f64,
-    /// Whether requests with a key are drawn, too. Else they are none of the guard's: a key stays on its endpoint.
+    /// Whether requests with a key are drawn as well. If not, the guard ignores them, because a key stays on its
+    /// endpoint.
     include_keyed: bool,
     lots: Lots,
     arms: Arms,
-    /// The arm in which the latest decision counts, if it does.
+    /// The arm in which the latest decision counts, if any.
     drawn: Option<Arm>,
     aside: bool,
 }
@@ -34,7 +35,7 @@ impl HeldOut {
         }
     }
 
-    /// The reason to leave a request to Envoy's own policy, if it is left.
+    /// Draws an arm; returns the reason if the request is left to Envoy's own policy.
     #[inline(never)]
     fn draw(&mut self, key: Option<u64>, now: Time, rng: &mut Rng) -> Option<Reason> {
         self.drawn = None;
@@ -50,34 +51,34 @@ impl HeldOut {
     }
 }
 
-/// What Envoy's own policy is to decide on.
+/// Requests on which Envoy's own policy decides.
 #[derive(Clone, Debug)]
 pub(super) struct LeftToEnvoy {
-    /// The part of the requests for the hosts that only it can reach.
+    /// Fraction of the requests meant for hosts that only Envoy's policy can reach, 0..=1.
     pub unsteerable: f64,
-    /// Where a part of the requests is left to it to compare.
+    /// The guard's state, if it is configured.
     held_out: Option<Box<HeldOut>>,
 }
 
 impl LeftToEnvoy {
-    /// Nothing but what the guard draws, if there is one.
+    /// Nothing but what the guard draws, if it is configured.
     pub fn new(guard: Option<settings::Guard>) -> LeftToEnvoy {
         LeftToEnvoy { unsteerable: 0.0, held_out: guard.map(|guard| Box::new(HeldOut::new(guard))) }
     }
 
-    /// Draws the arm of a request. The reason to leave it to Envoy, if it is left.
+    /// Draws the arm of a request; returns the reason if it is left to Envoy.
     pub fn draw_arm(&mut self, key: Option<u64>, now: Time, rng: &mut Rng) -> Option<Reason> {
         self.held_out.as_mut()?.draw(key, now, rng)
     }
 }
 
 impl Cluster {
-    /// The arm in which the latest [`pick`](Cluster::pick) counts; none where nothing is compared.
+    /// The arm in which the latest [`pick`](Cluster::pick) counts; `None` if it counts in neither.
     pub fn drawn(&self) -> Option<Arm> {
         self.left_to_envoy.held_out.as_ref()?.drawn
     }
 
-    /// A request that was drawn into `arm` has ended: with an answer that took as long as `good` says, or with a failure.
+    /// Counts the outcome of a request in `arm`: its latency bucket `good`, or `None` for a failure.
     #[inline(never)]
     pub fn count_in_arm(&mut self, arm: Arm, good: Option<u16>) {
         if let Some(held_out) = &mut self.left_to_envoy.held_out {
@@ -85,19 +86,18 @@ impl Cluster {
         }
     }
 
-    /// The part of the requests that is held out, above 0 and at most a half, and what this worker has counted; none
-    /// without a guard.
+    /// The fraction of requests that is held out, above 0 and at most 0.5, and this worker's counts; `None` without a
+    /// guard.
     pub fn arms(&self) -> Option<(f64, &Arms)> {
         self.left_to_envoy.held_out.as_ref().map(|held_out| (held_out.holdout, &held_out.arms))
     }
 
-    /// Whether the guard has stepped aside: nothing is steered that it may draw.
+    /// Whether the guard has stepped aside: the requests that it draws from are no longer steered.
     pub fn is_aside(&self) -> bool {
         self.left_to_envoy.held_out.as_ref().is_some_and(|held_out| held_out.aside)
     }
 
-    /// The guard steps aside, or no longer does. Of the keys, of which all workers draw the same, this worker counts
-    /// its part.
+    /// Applies the guard's verdict. All workers draw the same keys, so this worker counts only its part of them.
     pub fn obey_guard(&mut self, aside: bool, part: ProbeShard) {
         if let Some(held_out) = &mut self.left_to_envoy.held_out {
             held_out.aside = aside;

@@ -1,5 +1,5 @@
-//! A request after its decision: sent, uploaded, answered, tried elsewhere, over. Each event teaches the estimates and the
-//! health of the endpoint that it was at.
+//! Events of a request after its decision: sent, uploaded, answered, reassigned, finished. Each updates the estimates
+//! and the health of its endpoint.
 
 use super::{Cluster, GOOD_MULTIPLE};
 use crate::ablation::Part;
@@ -10,15 +10,14 @@ use crate::health::State;
 use crate::outcome::{Failure, Outcome, RetryHint};
 use crate::time::Time;
 
-/// An answer within this multiple of the typical latency was not late: calls may have deadlines that no endpoint could
-/// keep.
+/// A deadline that expired within this multiple of the typical latency is no evidence: some calls have deadlines that
+/// no endpoint could meet.
 const SILENT_MULTIPLE: f64 = 4.0;
 
 impl Cluster {
-    /// A request is sent to the endpoint at `index`.
+    /// Records that a request was sent to the endpoint at `index`.
     ///
-    /// Returns which endpoint that is, and how many others it found that it works on: as many as there would be at an
-    /// endpoint of mean weight.
+    /// Returns the endpoint, and how many unanswered requests it had already, scaled to an endpoint of mean weight.
     pub fn started(&mut self, index: u32, now: Time) -> Option<(EndpointRef, u32)> {
         let endpoint = self.endpoints.set.reference(index)?;
         let member = self.endpoints.states.get_mut(index as usize)?;
@@ -30,7 +29,7 @@ impl Cluster {
         Some((endpoint, depth))
     }
 
-    /// What is still being sent cannot be answered yet.
+    /// The request body is still being sent, so no answer is due yet.
     pub fn uploading(&mut self, endpoint: EndpointRef, started: Time) {
         let epochs = self.traffic.epochs;
         if let Some(member) = self.endpoints.current(endpoint) {
@@ -38,28 +37,28 @@ impl Cluster {
         }
     }
 
-    /// An answer is due from `since` on.
+    /// The request is complete: an answer is due from `since` on.
     pub fn uploaded(&mut self, endpoint: EndpointRef, since: Time) {
         if let Some(member) = self.endpoints.current(endpoint) {
             member.await_answer(since);
         }
     }
 
-    /// The client has begun a request at `started` that it has not ended.
+    /// The client began a request at `started` and has not ended it: an open request.
     pub fn opened(&mut self, endpoint: EndpointRef, started: Time) {
         if self.endpoints.current(endpoint).is_some() {
             self.endpoints.open_requests.open(endpoint.index, started);
         }
     }
 
-    /// Such a request moves on that last moved at `moved`.
+    /// An open request that last moved at `moved` makes progress.
     pub fn moves(&mut self, endpoint: EndpointRef, moved: Time, now: Time) {
         if self.endpoints.current(endpoint).is_some() {
             self.endpoints.open_requests.moves(endpoint.index, moved, now);
         }
     }
 
-    /// Such a request is complete, answered, or over.
+    /// An open request is complete, answered or over.
     pub fn closed(&mut self, endpoint: EndpointRef, moved: Time, now: Time) {
         let stalled = match self.endpoints.current(endpoint) {
             Some(member) => member.health.state() == State::Stalled,
@@ -74,8 +73,8 @@ impl Cluster {
         }
     }
 
-    /// The request turned out to be served by the endpoint at `to`: a retry, or Envoy's fallback. Which endpoint
-    /// that is, and how many others are in flight there.
+    /// The request turned out to be served by the endpoint at `to`: a retry, or Envoy's fallback. Returns the same as
+    /// [`started`](Cluster::started).
     pub fn reassigned(&mut self, from: EndpointRef, to: u32, started: Time) -> Option<(EndpointRef, u32)> {
         let epochs = self.traffic.epochs;
         if let Some(member) = self.endpoints.current(from) {
@@ -86,7 +85,7 @@ impl Cluster {
         self.started(to, started)
     }
 
-    /// The first sign of a request's outcome.
+    /// Records the first sign of a request's outcome.
     pub fn record_response(&mut self, ticket: &RequestHandle, outcome: Outcome, now: Time) {
         let RequestHandle { endpoint, started, .. } = *ticket;
         let outcome = match outcome {
@@ -96,12 +95,12 @@ impl Cluster {
             Outcome::Failed(Failure::Deadline) => Outcome::Cancelled,
             outcome => outcome,
         };
-        // Another may stand in its place by now, with which its answer has nothing to do.
+        // The slot may hold another endpoint by now.
         if !self.endpoints.set.is_current(endpoint) {
             return;
         }
         let typical = self.typical_beside(endpoint.index);
-        // What it would have taken an idle endpoint.
+        // Latency with the queueing delay divided out, as of an idle endpoint.
         let ablation = self.ablation;
         let raw = now.seconds_since(started);
         let queue = if ablation.has(Part::Queueing) && ablation.has(Part::IdleLatency) {
@@ -165,20 +164,20 @@ impl Cluster {
         }
     }
 
-    /// Whether the endpoint at `index` kept quiet from `started` to `now`, and for much longer than is typical: a
-    /// deadline that passes says no more than that.
+    /// Whether the endpoint at `index` answered nothing between `started` and `now`, and that is much longer than is
+    /// typical. Without both, an expired deadline is no evidence against it.
     #[inline(never)]
     fn was_silent(&self, index: u32, started: Time, now: Time) -> bool {
         let Some(known) = self.member(index) else { return false };
         let long = now.seconds_since(started) > SILENT_MULTIPLE * self.typical_beside(index) + NOISE_S;
-        // What others sent meanwhile makes it busy with them; what they were answered shows that it lives.
-        // Each stream that begins makes an idle one busy: of these only the last answer tells.
+        // With other requests sent meanwhile it counts as busy; its answers to them show that it is alive. Streams make
+        // an idle endpoint busy as they begin, so for these only the last answer counts.
         let quiet_since = self.endpoints.open_requests.last_answer(index);
         let quiet_since = quiet_since.unwrap_or(known.in_flight.quiet_since());
         long && quiet_since <= started && known.good().start <= started
     }
 
-    /// Where the policy compares peaks of latency, takes one that was so long.
+    /// Updates the endpoint's latency peak where the policy uses peaks.
     #[inline(never)]
     fn observe_peak(&mut self, index: u32, outcome: Outcome, seconds: f64, now: Time) {
         let Some(peak) = self.endpoints.peaks.get_mut(index as usize) else { return };
@@ -189,7 +188,7 @@ impl Cluster {
         }
     }
 
-    /// The outcome of a request: good, or a failure of the endpoint's.
+    /// Records the outcome of a request: good, or a failure of the endpoint.
     pub fn record_outcome(
         &mut self,
         endpoint: EndpointRef,
@@ -203,7 +202,7 @@ impl Cluster {
         if failure == Some(Failure::Deadline) && !self.was_silent(endpoint.index, started, now) {
             return;
         }
-        // Sent before the clock stepped back, it would outweigh all that comes until the clock is there again.
+        // A request sent before the clock stepped back would outweigh all others until the clock catches up.
         let started = started.min(now);
         if let Some(subset) = self.subset_of_mut(endpoint.index) {
             subset.errors.background.observe(endpoint.index, failure.is_some());
@@ -228,9 +227,10 @@ impl Cluster {
         self.assess_now(endpoint.index, now);
     }
 
-    /// The request failed here and was answered by another endpoint, to which it has been reassigned.
-    /// Why is not seen: the last answer gives a `hint`. Where there is none, it is priced, and counts only with
-    /// others in a row; where routes try again because of answers such as 429, it is priced and no more.
+    /// Records an attempt that failed at `endpoint` before the request was reassigned and answered elsewhere. The
+    /// reason is not known; the last answer gives a `hint`. Without one it adds to the error penalty, and counts for
+    /// health only as one of several in a row; where the route retries answers such as 429, it adds to the penalty
+    /// alone.
     pub fn record_failed_attempt(
         &mut self,
         endpoint: EndpointRef,
@@ -240,7 +240,7 @@ impl Cluster {
     ) {
         let Some(member) = self.endpoints.current(endpoint) else { return };
         member.counters.request();
-        // An endpoint that is probed by single requests is probed to see whether they fail.
+        // A request to an endpoint in one of these states is a probe, sent to see whether it fails.
         let looked_at = matches!(member.health.state(), State::Failed | State::Recovering | State::Stalled);
         let counts = match hint {
             RetryHint::Shed => false,
@@ -252,7 +252,7 @@ impl Cluster {
         self.record_outcome(endpoint, started, Some(blamed.unwrap_or(Failure::TooMany)), now);
     }
 
-    /// The request is over.
+    /// Records the end of a request.
     pub fn finished(&mut self, endpoint: EndpointRef, _now: Time) {
         if let Some(member) = self.endpoints.current(endpoint) {
             member.in_flight.finish();
@@ -261,17 +261,17 @@ impl Cluster {
         }
     }
 
-    /// A request was answered by another host than the steered one, without a retry.
+    /// Counts a request that was answered by a host other than the steered one, without a retry.
     pub fn not_followed(&mut self) {
         self.stats.totals.astray.not_followed += 1;
     }
 
-    /// A request came by a route that was chosen after the decision.
+    /// Counts a request whose route was changed after the decision.
     pub fn rerouted(&mut self) {
         self.stats.totals.astray.rerouted += 1;
     }
 
-    /// A decision took so long. Whether that is believed.
+    /// Records a decision time; returns whether it was plausible and counted.
     pub fn decided_within(&mut self, ns: u64) -> bool {
         self.stats.totals.times.observe(ns)
     }

@@ -1,19 +1,19 @@
-//! Which endpoints there are: those that join start slowly, those that leave are remembered.
+//! Changes of the endpoint set: new endpoints start slowly, those that leave are remembered.
 
 use super::Cluster;
 use crate::endpoint::{Counters, EndpointState, Spec, Tally};
 use crate::time::Time;
 
 impl Cluster {
-    /// Makes `specs` the fleet. Newcomers to a fleet that already serves start slowly.
+    /// Replaces the endpoint set. New endpoints start slowly unless the set was empty before.
     #[inline(never)]
     pub fn set_fleet(&mut self, specs: &[Spec], now: Time) {
         let joined = if self.endpoints.set.is_empty() { Time::ZERO } else { now };
         self.set_fleet_joined(specs, joined, now);
     }
 
-    /// Makes `specs` the fleet, newcomers of which have joined at `joined`; with [`Time::ZERO`] they were there before
-    /// the first look. How many there are.
+    /// Replaces the endpoint set, with `joined` as the time at which new endpoints joined; [`Time::ZERO`] means that
+    /// they were there before the first discovery and need no slow start. Returns the number of new endpoints.
     pub fn set_fleet_joined(&mut self, specs: &[Spec], joined: Time, now: Time) -> usize {
         let changes = self.endpoints.set.update(specs);
         self.endpoints.make_room();
@@ -55,8 +55,8 @@ impl Cluster {
         changes.joined.len()
     }
 
-    /// What this worker has counted for each endpoint, by identity: ever, and recent picks. Those that have left
-    /// are among them.
+    /// This worker's lifetime counters and recent picks of each endpoint, by identity, including endpoints that have
+    /// left.
     pub fn counters(&self) -> impl Iterator<Item = (u64, Counters, f32)> {
         let present = self.endpoints.set.present().map(|(index, identity)| {
             (identity, self.endpoints.counted(index, identity), self.recent_picks(index))

@@ -1,4 +1,5 @@
-//! One balanced cluster: its fleet, what is known of it, and which endpoint is chosen.
+//! One cluster: its endpoints, what is known of them, and the choice among them. [`Cluster::pick`] decides on a
+//! request, [`Cluster::tick`] updates what decisions rest on.
 
 pub(crate) mod decision_times;
 mod ejection;
@@ -53,63 +54,63 @@ use subset::Subsets;
 use table::EndpointTable;
 use traffic::Traffic;
 
-/// Latency assumed as the fleet's until there is a first answer, seconds.
+/// Typical latency assumed before the first answer, seconds.
 const INITIAL_LATENCY_S: f64 = 0.05;
-/// An exploration that takes no more than this multiple of the typical latency went well.
+/// Multiple of the typical latency up to which an answer counts as fast.
 const GOOD_MULTIPLE: f64 = 2.0;
 pub use crate::cluster::probes::ProbeShard;
 pub use crate::cluster::transitions::{Change, RECENT_S};
 pub use explain::Explained;
 pub use said::Said;
 
-/// Endpoints of one version, priority and side of the zone's border, and what they get together.
+/// Load of one subset: endpoints of one version, priority, locality and side of the zone boundary.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SubsetLoad<'a> {
     /// The version; empty without a split.
     pub version: &'a str,
-    /// 0 is used first.
+    /// The priority; 0 is used first.
     pub priority: u32,
-    /// Whether it is in the proxy's zone; always without zones.
+    /// Whether it is in the proxy's zone; always true without zones.
     pub local: bool,
-    /// Which of Envoy's localities it is; empty where requests are not divided by their weights.
+    /// Envoy's name of the locality; empty where requests are not divided by locality weights.
     pub locality: &'a str,
-    /// How many endpoints.
+    /// Number of endpoints.
     pub endpoints: usize,
-    /// The part of the upstream's requests that it is to get, 0..=1.
+    /// Its part of the cluster's requests, 0..=1.
     pub load: f64,
-    /// How busy it is, 1 is full; only with zones.
+    /// Utilization, where 1 is full; only with zones.
     pub pressure: Option<f64>,
-    /// Health is ignored.
+    /// Whether it is in panic: health is ignored.
     pub panic: bool,
 }
 
-/// A balanced cluster: its parts, each with methods of its own, and what all of them need.
+/// State of one cluster. Each part has its own methods; this type holds what they share.
 pub struct Cluster {
     config: settings::Upstream,
     ablation: Ablation,
     hash: u64,
-    /// The endpoints, and all that is known of each.
+    /// The endpoints and what is known of each.
     endpoints: EndpointTable,
-    /// What the endpoints are divided into, and how the requests are.
+    /// How endpoints are grouped, and requests divided.
     subsets: Subsets,
-    /// What health comes to for the cluster.
+    /// Health of the cluster as a whole: ejections, panic, overflow, out-of-band probes.
     ejection: Ejection,
     signals: Signals,
     queueing: Queueing,
-    /// How many requests an endpoint takes, and the replicas that follow from it.
+    /// How many requests an endpoint works on at a time, and the replicas that follow from it.
     capacity: Capacity,
     rules: Rules,
     traffic: Traffic,
     stats: Stats,
     handover: Option<HandoverState>,
-    /// What Envoy's own policy is to decide on.
+    /// Requests on which Envoy's own policy decides.
     left_to_envoy: LeftToEnvoy,
-    /// The median latency of all endpoints, seconds.
+    /// Median latency of all endpoints, seconds.
     typical: f64,
 }
 
 impl Cluster {
-    /// An upstream with its static endpoints, nothing measured yet.
+    /// Creates a cluster with its configured endpoints and no measurements.
     pub fn new(
         config: &settings::Upstream,
         poll_interval: Option<Duration>,
@@ -137,7 +138,7 @@ impl Cluster {
         };
         let specs: Vec<Spec> = cluster.config.endpoints.fixed.iter().map(Spec::from).collect();
         cluster.set_fleet(&specs, now);
-        // What merges the sources has the configuration; a list of ten thousand is not kept twice.
+        // The caller keeps the configuration to merge discovery sources; ten thousand endpoints are not stored twice.
         cluster.config.endpoints.fixed = Vec::new();
         cluster
     }
@@ -147,47 +148,47 @@ impl Cluster {
         &self.config.cluster
     }
 
-    /// [`rng::hash`] of the cluster's name: its identity between workers.
+    /// [`rng::hash`] of the cluster's name, its identity among workers.
     pub fn hash(&self) -> u64 {
         self.hash
     }
 
-    /// The configuration it runs by; endpoints that it names are in the [`fleet`](Cluster::fleet).
+    /// The effective configuration, without its static endpoints: these are in the [`fleet`](Cluster::fleet).
     pub fn config(&self) -> &settings::Upstream {
         &self.config
     }
 
-    /// Which endpoints there are.
+    /// The endpoint set.
     pub fn fleet(&self) -> &EndpointSet {
         &self.endpoints.set
     }
 
-    /// What is known of the endpoint at `index`.
+    /// The view of the endpoint at `index`.
     pub fn member(&self, index: u32) -> Option<EndpointView<'_>> {
         self.endpoints.view(index)
     }
 
-    /// What decided the latest [`pick`](Cluster::pick).
+    /// The reason for the latest [`pick`](Cluster::pick).
     pub fn reason(&self) -> Reason {
         self.stats.reason
     }
 
-    /// Requests per second of all workers together, about.
+    /// Estimated requests per second of all workers together.
     pub fn pace(&self) -> f64 {
         self.traffic.pace()
     }
 
-    /// Whether no request of this worker's is on its way.
+    /// Whether this worker has no requests in flight.
     pub fn rests(&self) -> bool {
         self.subsets.list.iter().all(|subset| subset.in_flight == 0)
     }
 
-    /// What this worker did for the upstream.
+    /// This worker's counters.
     pub fn totals(&self) -> Totals {
         self.stats.totals
     }
 
-    /// How the requests are divided over versions, priorities and zones; one part where they are not.
+    /// Loads of all subsets; a single one if requests are not divided.
     pub fn parts(&self) -> impl Iterator<Item = SubsetLoad<'_>> {
         self.subsets.list.iter().map(|subset| SubsetLoad {
             version: self.config.split.get(subset.key.version).map_or("", |(version, _)| version.as_str()),
@@ -201,24 +202,24 @@ impl Cluster {
         })
     }
 
-    /// The failure ratio of the latest answers of the endpoint at `index`, 0..=1, as far as anything depends on it;
-    /// else what has not faded of it.
+    /// Recent failure ratio of the endpoint at `index`, 0..=1: the exact one if a threshold needs it, or the decaying
+    /// estimate if that is higher.
     pub fn error_ratio(&self, index: u32, now: Time) -> f64 {
         let faded = self.member(index).map_or(0.0, |member| member.error_ratio());
         self.endpoints.failings.ratio(index, now).unwrap_or(0.0).max(faded)
     }
 
-    /// How much requests in flight delay the next.
+    /// The learnt effect of requests in flight on latency.
     pub fn queueing(&self) -> &Queueing {
         &self.queueing
     }
 
-    /// The fleet's median latency in seconds.
+    /// Median latency of all endpoints, seconds.
     pub fn typical(&self) -> f64 {
         self.typical
     }
 
-    /// Whether there has been a request to it.
+    /// Whether this worker has had a request for the cluster.
     pub fn has_been_used(&self) -> bool {
         self.traffic.requests > 0
     }
@@ -229,7 +230,7 @@ impl Cluster {
     }
 }
 
-/// The configuration without what `ablation` leaves out.
+/// The configuration with the parts that `ablation` removes switched off.
 fn reduced(config: &settings::Upstream, ablation: &Ablation) -> settings::Upstream {
     let mut config = config.clone();
     if !ablation.has(Part::Eject) {

@@ -1,38 +1,39 @@
-//! Requests that the client has not ended, and that nothing moves on: long uploads, streams in both directions.
+//! Open requests: those that the client has not ended, such as long uploads and bidirectional streams.
 //!
 //! No answer is due to them, and a client may take its time. But where the endpoint hangs, an upload stops when the
-//! buffers are full, and a stream's client waits for a word: several of its open requests stand still, and it answers
-//! nothing, for much longer than requests of this cluster usually stand still.
+//! buffers are full, and a stream's client waits for a message. An endpoint is therefore stalled if several of its open
+//! requests have not moved, and it has answered nothing, for much longer than requests of this cluster usually pause.
 
 use crate::cluster::Cluster;
 use crate::endpoint::EndpointView;
 use crate::time::Time;
 
-/// One slow client says nothing, and two may meet by chance.
+/// Minimum number of open requests: one slow client proves nothing, and two may pause by chance.
 const SEVERAL: u32 = 3;
-/// However quickly requests move on elsewhere, so long is no sign, seconds: connections that are lost are noticed and
+/// Minimum time without progress, seconds, however short the usual pauses are: lost connections are noticed and
 /// replaced within that time.
 const MIN_STALL_S: f64 = 5.0;
-/// What is open stands still for so many times as long as is usual. Where pauses are exponential, that is eight times
+/// Multiple of the usual pause after which an open request has stalled. With exponential pauses that is eight times
 /// their mean, which three in a row reach once in 10¹⁰.
 const STALLED_MULTIPLE: f64 = 4.0;
-/// Where they stand still at more than this part of the endpoints the fault is common, or they wait by nature, and none is
-/// stalled …
+/// Fraction of stalled endpoints above which the fault is common, or requests wait by nature, and no endpoint counts as
+/// stalled.
 const MAX_STALLED_SHARE: f64 = 0.5;
-/// … until it is less than this again.
+/// Fraction at or below which endpoints count as stalled again.
 const RESUME_STALLED_SHARE: f64 = 0.25;
-/// Pauses count by how long they were; the older they are, the less. So many seconds of standing still are remembered.
+/// Window over which pauses are remembered, seconds of paused time: older ones fade as new ones are added.
 const REMEMBERED_S: f64 = 3600.0;
 
 /// The open requests of a cluster.
 #[derive(Debug, Default)]
 pub(super) struct OpenRequests {
-    /// Whether there has been one, so that there have to be places for them.
+    /// Whether there has ever been an open request, so that slots are needed.
     met: bool,
-    /// Whether what is open stands still nearly everywhere.
+    /// Whether too many endpoints are stalled for it to be their own fault.
     common: bool,
     of: Vec<Still>,
-    /// Σ length and Σ length² of pauses, whose ratio is how long the pause lasts in which a moment falls.
+    /// Sums of the length and the squared length of pauses; their ratio is the mean length of the pause in progress at
+    /// a random moment.
     paused_s: f64,
     squared: f64,
 }
@@ -41,9 +42,9 @@ pub(super) struct OpenRequests {
 #[derive(Clone, Copy, Debug, Default)]
 struct Still {
     requests: u32,
-    /// Σ of when each moved last, microseconds.
+    /// Sum of the times of their last progress, microseconds.
     moved_us: u64,
-    /// When the endpoint last answered anything.
+    /// Time of the endpoint's last answer to any request.
     answered: Time,
 }
 
@@ -60,16 +61,16 @@ impl Still {
         }
     }
 
-    /// For how long they have stood still, seconds, on average.
+    /// Mean time since their last progress, seconds.
     fn age_s(&self, now: Time) -> f64 {
         let ages_us = u64::from(self.requests).wrapping_mul(now.0 / 1000).wrapping_sub(self.moved_us);
-        let ages_us = i64::try_from(ages_us).unwrap_or(0); // beyond: the clock stepped back
+        let ages_us = i64::try_from(ages_us).unwrap_or(0); // negative if the clock stepped back
         ages_us as f64 * 1e-6 / f64::from(self.requests.max(1))
     }
 }
 
 impl OpenRequests {
-    /// A request to the endpoint at `index` begins at `now`, and the client has not ended it.
+    /// Adds a request to the endpoint at `index` that begins at `now`.
     pub fn open(&mut self, index: u32, now: Time) {
         self.met = true;
         if let Some(still) = self.of.get_mut(index as usize) {
@@ -77,7 +78,7 @@ impl OpenRequests {
         }
     }
 
-    /// One moves on that last moved at `moved`.
+    /// Records progress of a request that last moved at `moved`.
     pub fn moves(&mut self, index: u32, moved: Time, now: Time) {
         self.paused(moved, now);
         if let Some(still) = self.of.get_mut(index as usize) {
@@ -86,8 +87,8 @@ impl OpenRequests {
         }
     }
 
-    /// One is complete, or answered, or over. Where it was in vain at an endpoint that is `stalled`, it stays: else the
-    /// endpoint would be well again as soon as the clients that wait for it have left.
+    /// Removes a request that is complete, answered or over. At a `stalled` endpoint it stays: otherwise the endpoint
+    /// would be healthy again as soon as the waiting clients have given up.
     pub fn close(&mut self, index: u32, moved: Time, now: Time, stalled: bool) {
         if stalled {
             return;
@@ -110,43 +111,43 @@ impl OpenRequests {
         }
     }
 
-    /// The endpoint at `index` answered something.
+    /// Records an answer of the endpoint at `index` to any request.
     pub fn answered(&mut self, index: u32, now: Time) {
         if let Some(still) = self.of.get_mut(index as usize) {
             *still = Still { answered: now, ..Still::default() };
         }
     }
 
-    /// When the endpoint at `index` last answered anything, where that is kept.
+    /// Time of the last answer of the endpoint at `index`, if that is kept.
     pub fn last_answer(&self, index: u32) -> Option<Time> {
         self.of.get(index as usize).map(|still| still.answered)
     }
 
-    /// The place at `index` is another endpoint's.
+    /// Resets the slot at `index` for another endpoint.
     pub fn forget(&mut self, index: u32, now: Time) {
         self.answered(index, now);
     }
 
-    /// There are so many places for endpoints. Not on the way of a request.
+    /// Makes room for `places` endpoints; not called on the request path.
     pub fn make_room(&mut self, places: usize, now: Time) {
         if self.met && self.of.len() < places {
             self.of.resize(places, Still { answered: now, ..Still::default() });
         }
     }
 
-    /// For how long what is open may stand still, seconds.
+    /// Time without progress after which open requests count as stalled, seconds.
     pub fn timeout_s(&self) -> f64 {
         let usual_s = if self.paused_s > 0.0 { self.squared / self.paused_s } else { 0.0 };
         (STALLED_MULTIPLE * usual_s).max(MIN_STALL_S)
     }
 
-    /// Whether several have stood still at the endpoint at `index` for longer than that, in which no worker was answered
-    /// well, and elsewhere they do not.
+    /// Whether the endpoint at `index` is stalled by its open requests: several have not moved for
+    /// [`timeout_s`](OpenRequests::timeout_s), no worker had a good answer meanwhile, and the fault is not common.
     pub fn stand_still(&self, index: u32, known: &EndpointView<'_>, now: Time) -> bool {
         !self.of.is_empty() && !self.common && self.long_still(index, known.good().start, now)
     }
 
-    /// The same, where another worker was last answered well at `alive`.
+    /// The same without regard to other endpoints; `alive` is the last good answer to any worker.
     fn long_still(&self, index: u32, alive: Time, now: Time) -> bool {
         let Some(still) = self.of.get(index as usize).filter(|still| still.requests >= SEVERAL) else {
             return false;
@@ -155,7 +156,7 @@ impl OpenRequests {
         still.age_s(now) > timeout_s && now.seconds_since(alive) > timeout_s
     }
 
-    /// The clock stepped back to `now`: what is open is forgotten.
+    /// Forgets open requests after the clock stepped back to `now`.
     pub fn not_after(&mut self, now: Time) {
         for still in &mut self.of {
             if still.answered > now || still.requests > 0 {
@@ -166,7 +167,7 @@ impl OpenRequests {
 }
 
 impl Cluster {
-    /// Whether open requests stand still everywhere.
+    /// Updates whether open requests are stalled at too many endpoints to be their own fault.
     #[inline(never)]
     pub(super) fn look_at_open_requests(&mut self, now: Time) {
         self.endpoints.open_requests.make_room(self.endpoints.states.len(), now);
@@ -182,7 +183,7 @@ impl Cluster {
         let share =
             if self.endpoints.open_requests.common { RESUME_STALLED_SHARE } else { MAX_STALLED_SHARE };
         let endpoints = self.endpoints();
-        // One of several is never the fault of all.
+        // One endpoint out of several is never a common fault.
         let most = (share * endpoints as f64).max(if endpoints > 1 { 1.0 } else { 0.0 });
         self.endpoints.open_requests.common = count > most;
     }
@@ -216,7 +217,7 @@ mod tests {
         assert!(!requests.long_still(1, s(0.0), s(9.0)), "two");
         requests.answered(0, s(6.0));
         assert!(!requests.long_still(0, s(6.0), s(60.0)), "what was open before says nothing any more");
-        // One of those moves, and then stands still: it is one.
+        // One of those moves and then pauses again: a single stalled request.
         requests.moves(0, s(0.0), s(7.0));
         assert!(!requests.long_still(0, s(6.0), s(60.0)));
     }
@@ -241,7 +242,7 @@ mod tests {
     #[test]
     fn where_pauses_are_long_longer_ones_are_asked_for() {
         let mut requests = open();
-        // A thousand quick messages hide no minute of silence.
+        // A thousand short pauses do not hide a minute of silence.
         let mut at = s(0.0);
         requests.open(1, at);
         for _ in 0..1000 {
@@ -250,7 +251,7 @@ mod tests {
         }
         requests.moves(1, at, at.after_secs(60.0));
         assert!(requests.timeout_s() > 200.0, "{}", requests.timeout_s());
-        // It is forgotten when the pauses have been short for long.
+        // It fades after many short pauses.
         let mut at = s(100.0);
         for _ in 0..40_000 {
             requests.moves(1, at, at.after_secs(1.0));
@@ -269,7 +270,7 @@ mod tests {
         assert!((requests.timeout_s() - 5.0).abs() < 1e-9, "nor is it usual");
         requests.answered(0, s(61.0));
         assert!(!requests.long_still(0, s(61.0), s(99.0)));
-        // Elsewhere it is gone.
+        // A request that is closed elsewhere is gone.
         (0..3).for_each(|_| requests.open(1, s(0.0)));
         (0..3).for_each(|_| requests.close(1, s(0.0), s(1.0), false));
         assert!(!requests.long_still(1, s(0.0), s(60.0)));
@@ -284,7 +285,7 @@ mod tests {
         requests.close(0, s(0.0), s(1.0), false);
         requests.make_room(1000, s(2.0));
         assert_eq!(requests.of.len(), 1000);
-        // What was open before there was a place is not counted.
+        // Requests opened before there was a slot are not counted.
         requests.close(0, s(1.0), s(3.0), false);
         assert_eq!(requests.of[0].requests, 0);
         requests.not_after(s(-10.0));

@@ -1,9 +1,10 @@
-//! Probes out of band (`health.probe`): requests of the balancer's own to suspect, ejected, slow and silent endpoints, so
-//! that no user's request is the first to find out.
+//! Out-of-band probes (`health.probe`): the balancer's own requests to suspect, ejected, slow and silent endpoints, so
+//! that no user's request is the first to meet a fault.
 //!
-//! What a probe asks for may be cheaper than users' requests, or not depend on what is broken. So a good answer admits
-//! nothing by itself: it lets a single request of a user's follow, which decides. A bad one keeps them away. A latency is
-//! compared with that of probes to endpoints in traffic alone, and a failure counts only while probes to others go well.
+//! A probe may be cheaper than users' requests, or not depend on what is broken. A good answer therefore readmits
+//! nothing by itself: it allows a single user request, which decides. A failed probe prevents that request. The latency
+//! of a probe is compared only with that of probes to endpoints in traffic, and a failure counts only while probes to
+//! other endpoints succeed.
 
 use hashbrown::HashMap;
 
@@ -16,82 +17,83 @@ use crate::outcome::{Failure, Outcome};
 use crate::settings;
 use crate::time::Time;
 
-/// The latest latencies of probes to endpoints in traffic that are kept: their median is stable, and is of minutes at
-/// most.
+/// Number of reference latencies kept, from the latest probes to endpoints in traffic: enough for a stable median that
+/// is minutes old at most.
 const REFERENCES: usize = 32;
-/// With fewer than this no probe is called slow.
+/// Minimum number of references before a probe can count as slow.
 const ENOUGH_REFERENCES: usize = 3;
-/// Until then they are asked for so much more often.
+/// Factor by which references are probed for more often until there are enough.
 const REFERENCES_SOONER: f64 = 10.0;
-/// There are no more probes than users' requests, but for so many that were saved up: a proxy of many asks each of many
-/// endpoints seldom, and would ask all of them out of band.
+/// Number of probes that can be saved up. Each user request earns one, so that a proxy which is one of many, and calls
+/// each of many endpoints seldom, does not send more probes than requests.
 const MAX_SAVED: u32 = 32;
-/// An endpoint that is about to be taken out or let in is asked this often, seconds, if not more often anyway.
+/// Upper bound of the interval between probes of an endpoint that is about to be ejected or readmitted, seconds.
 const VERIFY_S: f64 = 1.0;
-/// An estimate from fewer samples of users' requests than this, half of what it can rest on, gives way to what a probe found: what
-/// waits in a queue says little of the endpoint, and more of a probe than of a request.
+/// Number of samples of users' requests below which a probe's result replaces the latency estimate, half of what an
+/// estimate can rest on. Time spent in a queue says little about the endpoint, and weighs more on a probe than on a
+/// request.
 const FEW_SAMPLES: f64 = 8.0;
-/// What was found holds for so many intervals.
+/// Number of probe intervals for which a result remains valid.
 const HOLDS_INTERVALS: f64 = 2.0;
 
-/// How the latest probe of an endpoint went.
+/// Result of an endpoint's latest probe.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum ProbeResult {
-    /// A good answer in the usual time, or nothing to compare it with.
+    /// Answered well in the usual time, or without references to compare with.
     Quick,
-    /// A good answer, so many times later than usual.
+    /// Answered well, but slower than usual by this factor.
     Slow(f32),
-    /// A failure.
+    /// Failed.
     Failed,
 }
 
-/// One endpoint's probes.
+/// Probe state of one endpoint.
 #[derive(Clone, Copy, Debug)]
 struct Record {
     endpoint: EndpointRef,
-    /// When the latest was sent.
+    /// When the latest probe was sent.
     sent: Time,
-    /// Whether it has not ended.
+    /// Whether it is still in flight.
     under_way: bool,
-    /// Whether nothing was wrong with the endpoint when it was sent, so that others may be compared with it.
+    /// Whether the endpoint was in normal use when it was sent, so that its latency may serve as a reference.
     plain: bool,
-    /// How the latest that ended went, and when that one was sent.
+    /// Result of the latest completed probe, and when that one was sent.
     verdict: Option<(ProbeResult, Time)>,
 }
 
-/// Why an endpoint is to be probed, in rising order.
+/// Reasons to probe an endpoint, in rising order of urgency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Urgency {
-    /// It is silent.
+    /// No request for an interval.
     Silent,
-    /// Others are compared with it.
+    /// Needed as a reference.
     Compare,
-    /// It is out, slow or late.
+    /// Ejected, slow or late with an answer.
     Look,
-    /// It is about to be taken out or let in.
+    /// About to be ejected or readmitted.
     Verify,
 }
 
-/// The probes of one cluster.
+/// Out-of-band probes of one cluster.
 #[derive(Debug)]
 pub(super) struct OutOfBand {
     interval_s: f64,
     timeout_s: f64,
     records: HashMap<u32, Record>,
-    /// Seconds that the latest probes to endpoints in traffic took, the oldest replaced first.
+    /// Latencies of the latest probes to endpoints in traffic, seconds; a ring buffer.
     references: Vec<f32>,
     replaced: usize,
-    /// When an endpoint in traffic was last asked to compare others with.
+    /// When a reference was last requested.
     compared: Time,
-    /// What is due: the most urgent last, of these the longest waiting.
+    /// Pending probes: the most urgent last, and among these the longest waiting last.
     due: Vec<(Urgency, core::cmp::Reverse<Time>, EndpointRef)>,
-    /// How many probes may be sent, and this worker's requests that this was reckoned from.
+    /// Number of probes that may be sent, and this worker's request count when that was last updated.
     saved: u32,
     requests: u32,
 }
 
 impl OutOfBand {
-    /// The probes that the settings ask for, if they do.
+    /// Creates the probe state if probes are configured.
     pub fn new(health: &settings::Health) -> Option<Box<OutOfBand>> {
         let probe = health.probe.as_ref()?;
         Some(Box::new(OutOfBand {
@@ -107,12 +109,12 @@ impl OutOfBand {
         }))
     }
 
-    /// After so much silence an endpoint is asked, seconds.
+    /// Silence after which an endpoint is probed, seconds.
     pub fn interval_s(&self) -> f64 {
         self.interval_s
     }
 
-    /// The schedule is made anew, after so many requests of users.
+    /// Begins a new schedule; `requests` is this worker's request count, each of which earns a probe.
     pub fn begin(&mut self, requests: u32, now: Time) {
         let more = requests.wrapping_sub(core::mem::replace(&mut self.requests, requests));
         self.saved = self.saved.saturating_add(more).min(MAX_SAVED);
@@ -121,14 +123,14 @@ impl OutOfBand {
         self.records.retain(|_, record| now.seconds_since(record.sent) <= kept_s);
     }
 
-    /// The endpoint is to be probed, unless it is, or was a moment ago.
+    /// Schedules a probe of `endpoint`, unless one is in flight or was sent a moment ago.
     pub fn want(&mut self, endpoint: EndpointRef, urgency: Urgency, now: Time) {
         let pause_s = match urgency {
             Urgency::Verify => self.interval_s.min(VERIFY_S),
             Urgency::Silent | Urgency::Compare | Urgency::Look => self.interval_s,
         };
         let sent = match self.records.get(&endpoint.index).filter(|record| record.endpoint == endpoint) {
-            // An answer that never came is not waited for.
+            // A probe that never completed is given up after twice its timeout.
             Some(record) if record.under_way && now.seconds_since(record.sent) <= 2.0 * self.timeout_s => {
                 return;
             }
@@ -139,20 +141,20 @@ impl OutOfBand {
         self.due.push((urgency, core::cmp::Reverse(sent), endpoint));
     }
 
-    /// Whether an endpoint in traffic is to be asked, to compare those with that are looked at.
+    /// Whether a reference probe to an endpoint in traffic is due.
     pub fn lacks_reference(&self, now: Time) -> bool {
         let few = self.references.len() < ENOUGH_REFERENCES;
         let pause_s = if few { self.interval_s / REFERENCES_SOONER } else { self.interval_s };
         !self.records.is_empty() && now.seconds_since(self.compared) >= pause_s
     }
 
-    /// That is this one.
+    /// Schedules `endpoint` as the reference.
     pub fn compare_with(&mut self, endpoint: EndpointRef, now: Time) {
         self.compared = now;
         self.want(endpoint, Urgency::Compare, now);
     }
 
-    /// The schedule is complete.
+    /// Completes the schedule: sorts the pending probes.
     pub fn end(&mut self) {
         let rank = |of: &(Urgency, core::cmp::Reverse<Time>, EndpointRef)| (of.0, of.1, of.2.index);
         order::sort_by(&mut self.due, |one, other| rank(one) < rank(other));
@@ -173,7 +175,7 @@ impl OutOfBand {
         Some(endpoint)
     }
 
-    /// Whether a request of a user's may look after the endpoint at `index`: only what was answered well out of band is worth it.
+    /// Whether the endpoint at `index` may get a user request as a probe: only after a good answer out of band.
     #[inline(never)]
     pub fn clears(&self, index: u32, known: &EndpointView<'_>, ruled_out: bool, typical: f64) -> bool {
         let Some((result, sent)) = self.verdict(index) else { return false };
@@ -181,7 +183,7 @@ impl OutOfBand {
             (_, ProbeResult::Failed) => false,
             (State::Stalled, _) => sent > known.quiet_since(),
             (State::Healthy, ProbeResult::Slow(times)) if !ruled_out => {
-                // One that is as slow as is known need not be looked at.
+                // Still as slow as already known: not worth a request.
                 GOOD_MULTIPLE * GOOD_MULTIPLE * f64::from(times) <= f64::from(known.expected) / typical
             }
             (State::Healthy, _) => true,
@@ -193,7 +195,7 @@ impl OutOfBand {
         self.records.get(&index)?.verdict
     }
 
-    /// Whether probes to others go well, so that a failure is the endpoint's and not the path's.
+    /// Whether probes to other endpoints succeed, so that a failure is the endpoint's own and not the path's.
     fn others_go_well(&self, index: u32) -> bool {
         let others = self.records.iter().filter(|(at, _)| **at != index);
         let (mut well, mut failed) = (0, 0);
@@ -204,8 +206,7 @@ impl OutOfBand {
         well > 0 && well >= failed
     }
 
-    /// What an answer after so many seconds means, beside those of endpoints in traffic: late is what takes more than twice as long as
-    /// three in four of them.
+    /// Judges a probe's latency by the references: slow is more than twice their upper quartile.
     fn judge(&self, seconds: f64) -> ProbeResult {
         let mut sorted = self.references.clone();
         order::sort_by(&mut sorted, |one, other| one < other);
@@ -217,8 +218,8 @@ impl OutOfBand {
         ProbeResult::Slow(((seconds + NOISE_S) / (at(0.5) + NOISE_S)) as f32)
     }
 
-    /// How many times slower than the others the latest probe found the endpoint at `index`, where users' requests tell little; 0
-    /// if it did not, or long ago.
+    /// Factor by which the latest probe found the endpoint at `index` slower than the references; 0 if it did not, if
+    /// the result has expired, or if users' requests gave enough samples.
     #[inline(never)]
     pub fn found_slow(&self, index: u32, known: &EndpointView<'_>, now: Time) -> f64 {
         let samples = known.centre().map_or(0.0, |(_, samples)| samples);
@@ -232,7 +233,7 @@ impl OutOfBand {
         }
     }
 
-    /// A user's request was answered in the usual time, which says more.
+    /// A user request was answered in the usual time: clears a slow result.
     pub fn is_well(&mut self, index: u32) {
         if let Some(record) = self.records.get_mut(&index) {
             record.verdict = record.verdict.filter(|(verdict, _)| !matches!(verdict, ProbeResult::Slow(_)));
@@ -263,7 +264,7 @@ impl OutOfBand {
 }
 
 impl Cluster {
-    /// The endpoint that is to be probed out of band at `now`, if one is. Its holder owes a
+    /// The next endpoint to probe out of band at `now`, if any. The caller must report the result with
     /// [`record_probe`](Cluster::record_probe).
     pub fn take_probe(&mut self, now: Time) -> Option<EndpointRef> {
         let probing = self.ejection.probing.as_mut()?;
@@ -278,12 +279,13 @@ impl Cluster {
         Some(endpoint)
     }
 
-    /// Endpoints are not probed out of band.
+    /// Disables out-of-band probes.
     pub fn probe_none(&mut self) {
         self.ejection.probing = None;
     }
 
-    /// How the probe of `ticket` went: a good answer, a failure, or it never came to the endpoint.
+    /// Records the result of the probe `ticket`: a good answer, a failure, or any other outcome if it never reached the
+    /// endpoint.
     pub fn record_probe(&mut self, ticket: &RequestHandle, outcome: Outcome, now: Time) {
         let RequestHandle { endpoint, started, .. } = *ticket;
         let failure = if let Outcome::Failed(failure) = outcome { Some(failure) } else { None };

@@ -1,6 +1,6 @@
-//! Overload by ejection: where the endpoints that are left cannot carry the load, their queues would grow until every request
-//! times out. A part of the requests goes to ejected endpoints then, as it would without ejection: what fails there at once
-//! makes no other request wait.
+//! Overflow to ejected endpoints. Where the remaining endpoints cannot carry the load, their queues would grow until
+//! every request times out. A part of the requests then goes to ejected endpoints, as it would without ejection: a
+//! request that fails there at once delays no other.
 
 use super::Cluster;
 use crate::endpoint::Constraints;
@@ -8,56 +8,62 @@ use crate::health::State;
 use crate::rng::Rng;
 use crate::settings::RuleAction;
 
-/// So many times as many requests await an answer as their rate and the usual latency explain (Little's law): no more requests
-/// than now get through. Queues of a fleet that is busy and keeps up are shorter on average.
+/// Overload threshold: unanswered requests over the number that rate and usual latency explain (Little's law). At this
+/// ratio no more requests get through than before. The queues of a busy fleet that keeps up are shorter on average.
 const OVERLOADED: f64 = 4.5;
-/// As few are enough where the ejected endpoints fail next to nothing; in between, by what they fail.
+/// Overload threshold where ejected endpoints fail almost nothing; in between, it is interpolated by their failure
+/// ratio.
 const BUSY: f64 = 1.25;
-/// As many await an answer by chance, where few do: with these Poisson's tail beyond the threshold is 2·10⁻⁵ at most.
+/// Allowance for chance in small counts, requests: the tail of a Poisson distribution beyond the threshold is then
+/// 2·10⁻⁵ at most.
 const CHANCE: f64 = 2.0;
-/// What awaits an answer is averaged over so many seconds, or over a few times the usual latency where that is longer, or, where
-/// ejected endpoints serve some requests, over a few requests.
+/// Minimum averaging time for unanswered requests, seconds.
 const FOLLOW_S: f64 = 0.25;
+/// Minimum averaging time in multiples of the usual latency.
 const FOLLOW_LATENCIES: f64 = 2.0;
+/// Minimum averaging time in requests, where ejected endpoints serve some.
 const FOLLOW_REQUESTS: f64 = 4.0;
-/// What is usual is a mean over so many answers …
+/// Window of the usual latency, answers.
 const ANSWERS: f64 = 4096.0;
-/// … and fewer than so many tell nothing, nor do those of less than so many times as long.
+/// Minimum number of answers before the usual latency is trusted.
 const ENOUGH: f64 = 8.0;
+/// Minimum observation time before the usual latency is trusted, in multiples of it.
 const LONG_ENOUGH: f64 = 2.0;
 
-/// The part rises to its limit within this many seconds, or within the typical latency where that is longer …
+/// Time in which the part rises from zero to its limit, seconds, or the usual latency where that is longer.
 const RISE_S: f64 = 0.5;
-/// … and falls so many times more slowly, as the queues take time to drain.
+/// Ratio of the falling to the rising time: queues take time to drain.
 const FALL_OVER_RISE: f64 = 10.0;
 
-/// The part of the requests that goes to ejected endpoints, and to which.
+/// The part of the requests that goes to ejected endpoints, and the endpoints that get it.
 #[derive(Debug, Default)]
 pub(super) struct Overflow {
     part: f64,
     to: Vec<u32>,
-    /// How many requests await an answer of the eligible endpoints, while others are ejected.
+    /// Smoothed number of unanswered requests at eligible endpoints, while others are ejected.
     awaiting: Option<f64>,
-    /// So many answers took so many seconds altogether, while no endpoint was ejected or too little was known.
+    /// Number of answers while no endpoint was ejected, or while too little was known.
     answers: f64,
+    /// Sum of the latencies of these answers, seconds; until enough is known, the time that requests spent in flight.
     seconds: f64,
-    /// … and their squares so much.
+    /// Sum of the squared latencies of these answers, s².
     squares: f64,
-    /// For how long requests on their way have been looked at, seconds, and whether that is enough.
+    /// Time during which this worker had requests in flight, seconds.
     watched_s: f64,
+    /// Whether the usual latency is known.
     known: bool,
-    /// For how long endpoints were ejected, less for how long none was since: queues are longer than usual for a while.
+    /// Time with ejected endpoints less the time since without, seconds: queues remain longer than usual for a while.
     troubled_s: f64,
 }
 
 impl Overflow {
-    /// Whether any request goes to ejected endpoints.
+    /// Whether any requests go to ejected endpoints.
     #[inline]
     pub fn any(&self) -> bool {
         !self.to.is_empty() && self.part > 0.0
     }
 
-    /// The ejected endpoint that gets this request, if it is one too many for the others.
+    /// Draws whether this request exceeds what the others can carry, and which ejected endpoint gets it.
     #[cold]
     #[inline(never)]
     pub fn draw(&self, rng: &mut Rng) -> Option<u32> {
@@ -67,7 +73,7 @@ impl Overflow {
         self.to.get(rng.below(self.to.len() as u32) as usize).copied()
     }
 
-    /// An endpoint answered after `seconds`, with `out` endpoints ejected.
+    /// Records an answer after `seconds`, with `out` endpoints ejected.
     #[inline]
     pub fn observe(&mut self, seconds: f64, out: usize) {
         if self.known && (out > 0 || self.troubled_s > 0.0) {
@@ -85,25 +91,27 @@ impl Overflow {
         }
     }
 
-    /// Learns what is usual from this worker's requests on their way, `seconds` after the last time. The first to be
-    /// answered are the quickest; all the time that requests have waited, over the answers, does not mind: the estimate of a
-    /// mean from censored lifetimes.
+    /// Learns the usual latency from this worker's requests in flight, `seconds` after the last call. The first answers
+    /// come from the fastest requests; the total time in flight over the number of answers is unbiased by that: the
+    /// estimate of a mean from censored lifetimes.
     fn learn(&mut self, in_flight: f64, seconds: f64) {
         self.seconds += in_flight * seconds;
         self.watched_s += if in_flight > 0.0 { seconds } else { 0.0 };
         self.known = self.answers >= ENOUGH && self.watched_s > LONG_ENOUGH * self.seconds / self.answers;
     }
 
-    /// No endpoint is ejected for `seconds`, or too little is known. One that fails at times is back and out again within seconds,
-    /// faster than queues drain.
+    /// Lets the part decay over `seconds` in which no endpoint is ejected, or too little is known. It is not reset,
+    /// because an endpoint with intermittent failures returns and is ejected again within seconds, faster than queues
+    /// drain.
     fn rest(&mut self, seconds: f64) {
         self.to.clear();
         self.awaiting = None;
         self.part *= (1.0 - seconds / (RISE_S * FALL_OVER_RISE)).max(0.0);
     }
 
-    /// Takes note that so many requests await an answer, `seconds` after the last time, and follows the slow-down of those that are
-    /// left; no more than the part `limit` that the ejected endpoints would have if they were not. They fail the part `failing`.
+    /// Updates the part from the number of unanswered requests at eligible endpoints, `seconds` after the last call.
+    /// `limit` is the part that the ejected endpoints would get if they were not ejected, `failing` their failure
+    /// ratio.
     fn settle(&mut self, awaiting: f64, (limit, failing): (f64, f64), rate: f64, seconds: f64) {
         let usual_s = self.seconds / self.answers;
         let mut follow = FOLLOW_S.max(FOLLOW_LATENCIES * usual_s);
@@ -115,7 +123,8 @@ impl Overflow {
         let before = self.awaiting.unwrap_or(awaiting);
         let now = before + (awaiting - before) * (seconds / follow).min(1.0);
         self.awaiting = Some(now);
-        // Queues of a fleet that keeps up are the longer, the wider the work is (Kingman's formula): 1 for exponential times.
+        // Queues of a fleet that keeps up grow with the variance of the work (Kingman's formula): 1 for exponential
+        // times.
         let width = (0.5 * self.squares / (self.answers * usual_s * usual_s)).max(1.0);
         let many = BUSY + (OVERLOADED - BUSY) * failing;
         let overloaded = now + chance > many * width * (rate * usual_s + chance);
@@ -126,11 +135,11 @@ impl Overflow {
 }
 
 impl Cluster {
-    /// Decides how much goes to ejected endpoints, `seconds` after the last time. A fleet that is divided into versions,
-    /// priorities or zones has others to turn to, as have keys.
+    /// Updates the overflow, `seconds` after the last call. There is none in a cluster that is divided into versions,
+    /// priorities or zones, which has other endpoints to turn to, nor with a policy by key.
     #[inline(never)]
     pub(super) fn settle_overflow(&mut self, seconds: f64) {
-        // A key whose owner is ejected has another one until it is back.
+        // A key whose owner is ejected moves to another owner until it is back.
         let divided =
             self.subsets.list.len() != 1 || self.subsets.list.iter().any(|g| g.policy.owner(0).is_some());
         if divided {
@@ -149,8 +158,8 @@ impl Cluster {
             return;
         }
         let (mut eligible, mut awaiting) = (0.0, 0.0);
-        // Weight, and what they fail of it: of those that serve some requests, else of all. What serves nothing gets nothing while
-        // others serve some.
+        // Weight and failing weight of the ejected endpoints: of those that serve some requests, or of all if none
+        // does. An endpoint that serves nothing gets nothing while others serve some.
         let (mut ejected, mut failed, mut some_serve) = (0.0, 0.0, false);
         overflow.to.clear();
         for (index, member) in (0u32..).zip(&self.endpoints.states).filter(|(_, m)| m.present) {
@@ -177,7 +186,8 @@ impl Cluster {
     }
 }
 
-/// Whether nothing but its failures keeps an endpoint out: not what Envoy or a rule says, nor a pause that it asked for.
+/// Whether an endpoint is ejected for its failures alone: not by announced health, a rule, or a pause that it asked
+/// for.
 fn is_only_failing(state: State, constraints: &Constraints) -> bool {
     let Constraints { announced, ruled, word, .. } = constraints;
     state != State::Healthy
@@ -194,7 +204,7 @@ mod tests {
     use super::*;
     use crate::endpoint::AnnouncedHealth;
 
-    /// Answers take 20 ms.
+    /// An overflow that knows a usual latency of 20 ms.
     fn usual() -> Overflow {
         let mut overflow = Overflow::default();
         (0..50).for_each(|_| overflow.observe(0.02, 0));
@@ -235,7 +245,7 @@ mod tests {
 
     #[test]
     fn what_ejected_endpoints_serve_is_worth_the_less_they_fail() {
-        // What awaits an answer, in requests; two of them are usual.
+        // Number of unanswered requests; two are usual.
         let opens = |failing: f64| {
             (1..100).find(|awaiting| {
                 let mut overflow = usual();
@@ -261,13 +271,13 @@ mod tests {
         assert!(((overflow.seconds / overflow.answers) - 0.03).abs() < 1e-4, "but what is usual may change");
     }
 
-    /// The sum of twelve uniform numbers is nearly normal, of variance 1.
+    /// Log-normal work around 20 ms: the sum of twelve uniform numbers is nearly normal, of variance 1.
     fn takes(sigma: f64, rng: &mut Rng) -> f64 {
         0.02 * (sigma * ((0..12).map(|_| rng.unit()).sum::<f64>() - 6.0)).exp()
     }
 
-    /// The most that goes to ejected endpoints in so many `requests`, of any width, where the endpoints keep up: what awaits an answer
-    /// is Poisson (M/G/∞). One is ejected `from` this request on.
+    /// The largest overflow in `requests` requests with log-normal work of width `sigma`, where the endpoints keep up:
+    /// the number in flight is Poisson (M/G/∞). One endpoint is ejected `from` this request on.
     fn most(sigma: f64, rate: f64, from: u32, requests: u32, rng: &mut Rng) -> f64 {
         let mut overflow = Overflow::default();
         let mut ends: Vec<f64> = Vec::new();
@@ -301,7 +311,7 @@ mod tests {
         }
     }
 
-    /// The first to be answered are the quickest, and no measure of the others.
+    /// The first answers come from the fastest requests and do not represent the others.
     #[test]
     fn the_first_answers_after_a_start_are_no_overload() {
         for (seed, rate) in (1..=20).flat_map(|s| [50.0, 400.0, 4000.0].map(|r| (s, r))) {

@@ -1,4 +1,4 @@
-//! Where a request goes: to the endpoint that is due for a single one, else where the policy says, in the subset that the
+//! The decision on a request: an endpoint that is due for a probe, else the policy's choice in the subset that the
 //! request is drawn into.
 
 use super::Cluster;
@@ -9,9 +9,10 @@ use crate::rng::{self, Rng};
 use crate::settings::NoneEligible;
 use crate::time::Time;
 
-/// One answer of the latest few was a failure.
+/// Recent failure ratio of a subset above which a retry is sent elsewhere: about one failure among the last few
+/// answers.
 const FAILS_LATELY: f64 = 0.1;
-/// Keeps the hash that decides which keys are left to Envoy's own policy apart from the others.
+/// Salt that keeps the choice of keys left to Envoy independent of the other hashes.
 const ENVOY_SALT: u64 = 0x5851_F42D_4C95_7F2D;
 
 impl Cluster {
@@ -49,12 +50,12 @@ impl Cluster {
         self.none_eligible()
     }
 
-    /// What becomes of a request that no endpoint may get.
+    /// The decision on a request for which no endpoint is eligible.
     #[cold]
     #[inline(never)]
     fn none_eligible(&mut self) -> Decision {
         let (decision, reason) = match self.config.failover.none_eligible {
-            // No endpoint is known, as before the first answer of a source: that is no reason to turn a request away.
+            // Before the first discovery no endpoint is known; that is no reason to reject a request.
             _ if self.endpoints.set.is_empty() => (Decision::Fallback, Reason::Fallback),
             NoneEligible::Envoy => (Decision::Fallback, Reason::Fallback),
             NoneEligible::Reject => (Decision::Reject, Reason::Reject),
@@ -64,7 +65,7 @@ impl Cluster {
         decision
     }
 
-    /// What the eligible endpoints cannot carry.
+    /// Steers a request that the eligible endpoints cannot carry to the ejected endpoint at `index`.
     #[cold]
     #[inline(never)]
     fn steer_to_ejected(&mut self, index: u32) -> Decision {
@@ -78,8 +79,8 @@ impl Cluster {
         Decision::Steer(candidates)
     }
 
-    /// Adds the endpoints that the policy names: in the group that the request is drawn into, and where that has too
-    /// few, in the others of its version before those of other versions.
+    /// Fills the candidates from the drawn subset, then from the other subsets of its version, then from other
+    /// versions.
     fn choose(
         &mut self,
         drawn: Drawn,
@@ -103,7 +104,7 @@ impl Cluster {
             let fails =
                 self.subsets.list.get(first).is_some_and(|g| g.errors.record.failing(now) > FAILS_LATELY);
             if fails && request.want > 1 && subsets.len() > 1 {
-                // What fails together would fail the retry, too.
+                // Endpoints of one subset that fail together would fail the retry as well.
                 second_best = candidates.as_slice().get(request.want - 1).copied();
                 candidates.truncate(request.want - 1);
             }
@@ -122,7 +123,7 @@ impl Cluster {
         }
     }
 
-    /// Adds the endpoints that the policy names in one group.
+    /// Adds the choices of the policy in the subset at `at`.
     fn ask(&mut self, at: usize, request: Request, now: Time, rng: &mut Rng, to: &mut Candidates) {
         let Some(subset) = self.subsets.list.get_mut(at) else { return };
         let in_flight = subset.in_flight;
@@ -132,17 +133,17 @@ impl Cluster {
         named.as_slice().iter().for_each(|index| to.push(*index));
     }
 
-    /// Leaves this part of the requests to Envoy's own policy, 0 to 1.
+    /// Sets the part of the requests that is left to Envoy's own policy, 0..=1.
     pub fn leave_to_envoy(&mut self, part: f64) {
         self.left_to_envoy.unsteerable = if part.is_finite() { part.clamp(0.0, 1.0) } else { 0.0 };
     }
 
-    /// The part of the requests that is left to Envoy's own policy.
+    /// The part of the requests that is left to Envoy's own policy, 0..=1.
     pub fn left_to_envoy(&self) -> f64 {
         self.left_to_envoy.unsteerable
     }
 
-    /// Whether Envoy's own policy decides on a request; always alike on those of one key.
+    /// Whether Envoy's own policy decides on a request; the same for all requests with one key.
     fn is_left_to_envoy(&self, key: Option<u64>, rng: &mut Rng) -> bool {
         let part = self.left_to_envoy.unsteerable;
         if part <= 0.0 || self.endpoints.set.is_empty() {
@@ -151,8 +152,7 @@ impl Cluster {
         key.map_or_else(|| rng.unit(), |key| unit(rng::mix(key ^ ENVOY_SALT))) < part
     }
 
-    /// Counts how a decision that was only shown compares with Envoy's: by what each of the two endpoints is expected
-    /// to take.
+    /// Compares a decision in observe mode with Envoy's own pick, by the expected latencies of both endpoints.
     pub fn compare(&mut self, named: u32, used: u32) {
         let expected = |index| self.member(index).map(|m| f64::from(m.expected));
         let (Some(named_s), Some(used_s)) = (expected(named), expected(used)) else { return };

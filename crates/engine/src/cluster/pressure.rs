@@ -1,4 +1,4 @@
-//! What the endpoints contribute to pressure, and what follows from it.
+//! Pressure on the endpoints, and the scaling that follows from it.
 
 use super::Cluster;
 use crate::autoscale::{Pressure, Replicas, Scaler, Tally};
@@ -11,35 +11,35 @@ use crate::health::State;
 use crate::settings::PressureValue;
 use crate::time::Time;
 
-/// As long as no endpoint has been seen to fill up, only an upper bound of the occupancy is known: what is on its way
-/// over the most that was served well. It counts where even that is no more than this; above, how far latency has risen
-/// from its own floor says how much of the rest is taken.
+/// Occupancy up to which its upper bound is used as it is. Until an endpoint has been seen to fill up, only that bound
+/// is known: requests in flight over the most that were served well. Above this value, the rise of latency over its own
+/// minimum says how much of the rest is taken.
 const SURELY_LOW: f64 = 0.5;
 
 /// How many requests an endpoint works on at a time, and the replicas that follow from the load.
 #[derive(Default)]
 pub(super) struct Capacity {
-    /// What the other workers have learnt of it, all together.
+    /// Merged estimate of the other workers.
     others: Option<Slots>,
     pub scaler: Scaler,
 }
 
 impl Cluster {
-    /// How loaded the upstream is, smoothed over some seconds; the same in every worker. 0 is idle, 1 is full;
-    /// `None` while too little is known.
+    /// Smoothed pressure on the cluster, the same in every worker: 0 is idle, 1 is full. `None` while too little is
+    /// known.
     pub fn pressure(&self) -> Option<f64> {
         self.capacity.scaler.shown
     }
 
-    /// How many replicas there should be, those that stand by included; the same in every worker. `None` without
-    /// `autoscale`, and until a whole period has been seen.
+    /// Desired number of replicas including standby endpoints, the same in every worker. `None` without `autoscale`,
+    /// and until a whole period has been observed.
     pub fn desired_replicas(&self) -> Option<u32> {
         let loaded = self.capacity.scaler.desired?;
         let most = self.config.autoscale.as_ref().map_or(u32::MAX, |of| of.max);
         Some(loaded.saturating_add(self.standing_by()).min(most.max(loaded)))
     }
 
-    /// How loaded the endpoint at `index` is at this moment, by the same terms as the upstream.
+    /// Current pressure on the endpoint at `index`, by the same terms as the cluster's.
     pub fn endpoint_pressure(&self, index: u32, now: Time) -> Option<f64> {
         let member = self.member(index)?;
         let mut tally = Tally::new(&self.config.pressure);
@@ -48,33 +48,33 @@ impl Cluster {
         tally.pressure().map(|pressure| pressure.value)
     }
 
-    /// What has been learnt here of how many requests an endpoint works on at a time.
+    /// This worker's estimate of how many requests an endpoint works on at a time.
     pub fn own_slots(&self) -> Option<Slots> {
         self.queueing.slots()
     }
 
-    /// Takes what the other workers have learnt of that, all together.
+    /// Sets the other workers' merged estimate of the same.
     pub fn set_others_slots(&mut self, slots: Option<Slots>) {
         self.capacity.others = slots;
     }
 
-    /// What scaling has come to.
+    /// State of the scaler.
     pub fn scaler(&self) -> &Scaler {
         &self.capacity.scaler
     }
 
-    /// Takes what scaling has come to elsewhere.
+    /// Sets the state of the scaler, as computed by another worker.
     pub fn set_scaler(&mut self, scaler: Scaler) {
         self.capacity.scaler = scaler;
     }
 
-    /// Looks at the pressure and draws the conclusion; for one worker of the process.
+    /// Measures the pressure and updates the desired replicas; called in one worker of the process.
     pub fn scale_replicas(&mut self, now: Time) {
         let (pressure, replicas) = self.measure_pressure(now);
         self.capacity.scaler.observe(self.config.autoscale.as_ref(), pressure, replicas, now);
     }
 
-    /// What is known of how many requests an endpoint works on at a time.
+    /// Merged estimate of how many requests an endpoint works on at a time.
     pub(super) fn slots(&self) -> Option<Slots> {
         Slots::merged(self.own_slots(), self.capacity.others)
     }
@@ -85,8 +85,7 @@ impl Cluster {
         let mut there = 0;
         for (index, member) in self.endpoints.views().filter(|(_, m)| self.loaded(m)) {
             there += 1;
-            // An endpoint that is out does nothing: neither its idleness nor its silence says anything of the others'
-            // load.
+            // An ejected endpoint does no work: neither its idleness nor its silence says anything about the load.
             if member.health.state() != State::Failed && !member.constraints.announced.is_unavailable() {
                 tally.add(|value| self.pressing(index, member, value, slots, now));
             }
@@ -94,8 +93,8 @@ impl Cluster {
         (tally.pressure(), Replicas { there, working: tally.endpoints() })
     }
 
-    /// Whether `member` is meant to have requests: one that stands by, at another priority, in another zone, of a
-    /// version without a share or degraded, is idle by design, and that says nothing of the load.
+    /// Whether `member` is meant to carry load. Standby endpoints, such as those of another priority or zone, of a
+    /// version without a share, or degraded ones, are idle by design, which says nothing about the load.
     fn loaded(&self, member: &EndpointState) -> bool {
         let degraded_out = member.degraded() && !member.eligible;
         let draining = member.constraints.announced == AnnouncedHealth::Draining;
@@ -106,13 +105,13 @@ impl Cluster {
             && subset.is_some_and(|g| g.division.load >= WORTH_EXPLORING)
     }
 
-    /// How many stand by.
+    /// Number of standby endpoints.
     fn standing_by(&self) -> u32 {
         let stays = |m: &&EndpointState| m.present && m.constraints.announced != AnnouncedHealth::Draining;
         self.endpoints.states.iter().filter(stays).filter(|m| !self.loaded(m)).count() as u32
     }
 
-    /// What the endpoint at `index` contributes to one term.
+    /// The value of one pressure term for the endpoint at `index`.
     pub(super) fn pressing(
         &self,
         index: u32,

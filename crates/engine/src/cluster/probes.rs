@@ -51,6 +51,7 @@ impl ProbeShard {
     /// A worker on its own.
     pub const ALONE: ProbeShard = ProbeShard { rank: 0, workers: 1, is_reporter: true };
 
+    /// Whether probes to the endpoint with this hash are this worker's at the moment.
     fn owns(self, hash: u64, now: Time) -> bool {
         let turn = now.0 / (DUTY_S * 1_000_000_000);
         self.holds(rng::mix(hash ^ turn))
@@ -111,13 +112,13 @@ impl Cluster {
         for index in subset.pool.all().iter().copied() {
             let Some(identity) = self.endpoints.set.identities().get(index as usize) else { continue };
             let Some(member) = self.endpoints.states.get_mut(index as usize) else { continue };
-            // An endpoint that was ruled out elsewhere is looked after there, and one that is spared is not to be
-            // disturbed.
+            // An endpoint that is announced as unavailable is probed by those who announced it, and an excluded
+            // degraded one is to be left alone.
             let elsewhere = member.constraints.announced.is_unavailable()
                 || (self.ejection.degraded_out > 0 && !member.eligible);
-            // A stalled one is probed because of the requests that it has left unanswered.
+            // A stalled endpoint is probed although it has unanswered requests: these are the reason.
             let stalled = member.health.state() == State::Stalled;
-            // One that asked for a pause gets it.
+            // An endpoint that asked for a pause gets one.
             if member.constraints.word.held()
                 || (self.endpoints.peers.of(index, member).pending() > 0 && !stalled)
                 || (elsewhere && member.constraints.announced != AnnouncedHealth::Serving)
@@ -126,11 +127,11 @@ impl Cluster {
             }
             let again = member.exploration.looks_again();
             let waited = self.traffic.requests.wrapping_sub(member.turn.asked);
-            // No endpoint has a fair part of what goes elsewhere: then it is one of all.
+            // An idle subset has no fair part of the requests, so its turns are those of one endpoint among all.
             let turn = if idle { everybody as f64 } else { f64::from(subset.turns.apart / member.weight) };
             let turns = f64::from(waited) / turn;
             let known = self.endpoints.peers.of(index, member);
-            // What a rule took out for its own measurements shows only by requests that these have changed.
+            // Measurements by which a rule ejected an endpoint change only through requests to it.
             let ruled_out = !known.eligible && known.constraints.ruled == Some(RuleAction::Eject);
             let still_slow = ruled_out || f64::from(known.expected) > GOOD_MULTIPLE * typical + NOISE_S;
             let state = known.health.state();
@@ -146,7 +147,7 @@ impl Cluster {
                     State::Recovering => TURNS_TO_GO_ON,
                     _ => TURNS_TO_PROBE * known.health.caution(),
                 };
-                // The first request of a user's needs no wait where the endpoint has been seen to answer.
+                // After a good out-of-band probe, the first user request need not wait.
                 let waited = now >= known.health.next_probe(health)
                     || (probing.is_some() && known.health.caution() <= 1.0);
                 (idle || !known.eligible) && waited && turns >= patient
@@ -155,8 +156,8 @@ impl Cluster {
             } else if again {
                 still_slow && turns >= TURNS_TO_GO_ON
             } else {
-                // Not only the slow: where most were slow together, slow is typical, and all of them are left
-                // without traffic once one has healed.
+                // Not only slow endpoints: if most were slow together, slow was typical, and once one has recovered all
+                // others are left without traffic.
                 let left_out = || turns * f64::from(1.0 - known.turn.held) >= TURNS_LEFT_OUT;
                 turns >= TURNS_TO_EXPLORE && (still_slow || left_out()) && {
                     let growth = EXPLORE_GROWTH.powi(i32::from(known.exploration.in_vain().min(16)));
@@ -165,7 +166,7 @@ impl Cluster {
                     silence() > own * patience()
                 }
             };
-            // A worker that began to look again goes on, so that the same worker sees the answers in a row.
+            // The worker that began to explore an endpoint goes on, so that one worker sees its consecutive answers.
             if due
                 && (again || sparse || shard.owns(*identity, now))
                 && probing.is_none_or(|probing| again || probing.clears(index, &known, ruled_out, typical))
@@ -178,7 +179,7 @@ impl Cluster {
         }
     }
 
-    /// Which endpoints of one group are to be probed out of band.
+    /// Schedules the out-of-band probes of one subset.
     #[inline(never)]
     fn schedule_out_of_band(&mut self, at: usize, shard: ProbeShard, now: Time) {
         let Some(probing) = self.ejection.probing.as_deref_mut() else { return };
@@ -210,7 +211,7 @@ impl Cluster {
                         Urgency::Silent
                     } else {
                         if compares && known.eligible && !slow {
-                            // Any of them.
+                            // A random endpoint: the one with the lowest hash.
                             let drawn = (rng::mix(*identity ^ now.0), endpoint);
                             reference = reference.filter(|of| of.0 < drawn.0).or(Some(drawn));
                         }
@@ -228,8 +229,8 @@ impl Cluster {
         }
     }
 
-    /// The endpoint that is to have the next request of the version at `lane`, whatever the policy says. One that
-    /// cannot be afforded now is passed over.
+    /// The endpoint that gets the next request of `version` as a probe, regardless of the policy. Explorations beyond
+    /// the budget are skipped.
     pub(super) fn next_due(&mut self, version: usize, key: Option<u64>) -> Option<u32> {
         loop {
             let index = self.take_due(version, key)?;
@@ -237,7 +238,7 @@ impl Cluster {
                 continue;
             };
             let known = self.endpoints.peers.of(index, member);
-            // A stalled one is probed because of the requests that it has left unanswered.
+            // A stalled endpoint is probed although it has unanswered requests: these are the reason.
             if known.pending() > 0 && known.health.state() != State::Stalled {
                 continue;
             }
@@ -251,8 +252,8 @@ impl Cluster {
         }
     }
 
-    /// The one that has waited for longest. Where a key has an owner, its request is for that one alone: others' owners
-    /// have requests of their own.
+    /// Takes the longest waiting endpoint. If the request's key has an owner in that endpoint's subset, only the owner
+    /// qualifies: other endpoints are probed by requests of their own keys.
     fn take_due(&mut self, version: usize, key: Option<u64>) -> Option<u32> {
         let subsets = &self.subsets.list;
         let of = |index: u32| subsets.get(self.endpoints.states.get(index as usize)?.subset as usize);

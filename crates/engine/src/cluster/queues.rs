@@ -1,6 +1,7 @@
-//! Queues that only a signal shows. Work that is answered before it is done is as quick to accept where it waits: a share in
-//! proportion to the queue settles where a slow endpoint's is long enough to hold it back, and everything that goes there waits
-//! for that long. So an endpoint whose queue [stands](Standing) while the others' are empty is set aside.
+//! Queues that only a signal shows. Where requests are answered before their work is done, latency says nothing about
+//! the backlog. A share that falls in proportion to the queue settles where a slow endpoint's queue is long enough to
+//! hold traffic back, and everything sent there waits that long. So an endpoint whose queue
+//! [stands](crate::estimate::Standing) while the others' are empty is set aside.
 
 use super::Cluster;
 use crate::estimate::signal::MAX_NEWS_S;
@@ -8,40 +9,45 @@ use crate::estimate::{LAGS, Reading, Usual, news_a_window};
 use crate::settings::Signal;
 use crate::time::Time;
 
-/// Values that are less than this part of the time between news apart are the same news.
+/// Fraction of the update interval below which values belong to the same update.
 const SAME_NEWS: f64 = 0.75;
-/// How deviations compare with those before is told by about so many of the latest news.
+/// Averaging window for the correlation of deviations, updates.
 const LATEST: f32 = 16.0;
-/// Less than this mean cosine is chance: so much for many endpoints, and so many standard deviations for few.
+/// Mean cosine below which a negative correlation is chance, for many endpoints.
 const OPPOSED: f32 = 0.2;
+/// Standard deviations below which a negative mean cosine is chance, for few endpoints.
 const CHANCE_DEVIATIONS: f32 = 3.3;
-/// Where all mean cosines are above this the deviations last: endpoints differ, and a signal is acted on again …
+/// Mean cosine above which, at all lags, deviations are lasting differences between endpoints, and the signal is acted
+/// on more firmly again.
 const LASTING: f32 = 0.5;
-/// … by so many times as firmly with each news.
+/// Factor on the firmness per update while deviations last.
 const FIRM_AGAIN: f32 = 1.5;
-/// Signals are acted on by so much more firmly with each news that shows no overshoot …
+/// Maximum increase of the firmness per update without overshoot.
 const FIRMER: f32 = 0.05;
-/// … by half of that after each that does, and never by less than this, and as before after a thousand without …
+/// Minimum increase of the firmness per update. Each update with overshoot halves the increase; after about a thousand
+/// without, it is back at its maximum.
 const MIN_FIRMER: f32 = 0.0005;
+/// Factor by which the increase grows with each update without overshoot.
 const FORGETS: f32 = 1.005;
-/// … up to as firmly as is usual, and never less than this.
+/// Minimum firmness; the maximum is 1.
 const MIN_FIRM: f32 = 1.0 / 32.0;
-/// Endpoints that were less than half full and are full with the next news: acted on so much less firmly as this power of the part
-/// that were not.
+/// Exponent on the fraction of endpoints that did not fill up between two updates, out of those that had been less than
+/// half full: the factor by which the firmness falls.
 const FILLED: i32 = 4;
 
-/// What the values of one signal have shown.
+/// What the values of one signal have shown over time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QueueWindow {
     began: Time,
     latest: Time,
-    /// What was usual in the window before.
+    /// The usual maximum in the previous window.
     high: f32,
-    /// When deviations were last compared, and the mean cosines with those before.
+    /// When deviations were last compared.
     compared: Time,
+    /// Mean cosine between deviations and those of earlier updates, by lag.
     cosines: [f32; LAGS],
     firmer: f32,
-    /// How firmly the signal is acted on, up to 1.
+    /// Factor on the effect of the signal, up to 1.
     pub firmness: f32,
 }
 
@@ -60,9 +66,10 @@ impl QueueWindow {
         self.compared = self.compared.min(now);
     }
 
-    /// Compares what the signal tells with what it told before, of endpoints that are in use. Where what was sent elsewhere on
-    /// account of the one made the other, too much was. How much that is depends on the rate of all proxies, which no one of
-    /// them knows, so it is learnt: deviations from the mean turn round, or what had room is full.
+    /// Compares the values of endpoints in use with the previous ones, and adapts the firmness. Where the traffic that
+    /// one endpoint lost filled the next, too much was moved: deviations from the mean change sign, or endpoints that
+    /// had room are full. How much is too much depends on the request rate of all proxies, which none of them knows, so
+    /// it is learnt.
     fn compare(&mut self, used: &mut [&mut Reading], max: Option<f64>) {
         let mean = used.iter().map(|reading| reading.latest()).sum::<f64>() / used.len().max(1) as f64;
         let norm = used.iter().map(|reading| (reading.latest() - mean).powi(2)).sum::<f64>().sqrt();
@@ -95,23 +102,24 @@ impl QueueWindow {
     }
 }
 
-/// Whether a signal may be a queue that is polled.
+/// Whether a signal may be a polled queue length.
 fn may_queue(signal: &Signal) -> bool {
     signal.weight > 0.0 && signal.report.is_none() && signal.builtin.is_none()
 }
 
 impl Cluster {
-    /// How firmly the signal is acted on, up to 1: less where what it told had passed before the next news.
+    /// Factor on the effect of the signal, up to 1: lowered while traffic moved on its account overshoots before the
+    /// next update.
     pub fn signal_firmness(&self, signal: usize) -> f64 {
         self.signals.windows.get(signal).map_or(1.0, |window| f64::from(window.firmness))
     }
 
-    /// Whether a queue of the endpoint at `index` stands while the others' are empty.
+    /// Whether the endpoint at `index` is set aside because its queue stands while the others' are empty.
     pub fn set_aside(&self, index: u32) -> bool {
         self.readings(index).iter().any(|reading| reading.standing.aside())
     }
 
-    /// There was an answer on `signal` at `at`: sets aside the endpoints whose queue stands, and tries them again.
+    /// Processes a poll of `signal` at `at`: sets aside endpoints whose queue stands, and tries them again.
     #[inline(never)]
     pub(super) fn watch_queues(&mut self, signal: usize, at: Time) {
         let (width, fresh_s) = (self.config.signals.len(), self.fresh_s());
@@ -140,10 +148,10 @@ impl Cluster {
         }
         let over = at.seconds_since(window.began) >= f64::from(news_a_window(in_use)) * news_s;
         let whole = over && window.began != Time::ZERO;
-        // A queue is counted. What is no whole number is a load, such as the part of the time spent on garbage: it stands at one
-        // endpoint for long and at others at 0, and is acted on in proportion.
+        // A queue length is a whole number. A fraction is a load, such as the part of the time spent on garbage
+        // collection: it may stay high at one endpoint and at 0 at others for long, and is acted on in proportion.
         let counted = known.iter().all(|(reading, _)| reading.latest().fract() == 0.0);
-        // Half of them stay in use.
+        // At least half of the endpoints remain in use.
         let mut may_go = if counted { (known.len() / 2).saturating_sub(known.len() - in_use) } else { 0 };
         for (reading, identity) in known {
             let value = reading.latest() as f32;
@@ -162,7 +170,7 @@ impl Cluster {
     }
 }
 
-/// Takes the latest values; what is usual of the endpoints that are in use, and how many these are.
+/// Records the latest values; returns the usual ones among the endpoints in use, and the number of these.
 fn usual(known: &mut [(&mut Reading, u64)]) -> (Usual, usize) {
     let (mut latest, mut low, mut high) = (Vec::new(), Vec::new(), Vec::new());
     for (reading, _) in known {
@@ -192,7 +200,7 @@ mod tests {
     use super::*;
     use crate::rng::Rng;
 
-    /// The firmness after values that `next` makes of those before.
+    /// The firmness after a series of values, where `next` derives each value from the previous one.
     fn after(
         news: u64,
         endpoints: usize,

@@ -1,7 +1,6 @@
-//! Endpoints that have left, for as long as they would be no newcomers if they came back.
+//! Endpoints that have left, remembered for as long as they may return.
 //!
-//! A source that leaves an endpoint out for a minute, or a process that starts again at its old address, makes no
-//! endpoint of which nothing is known.
+//! An endpoint that a source omits for a minute, or a process that restarts at its old address, is not a new endpoint.
 
 use core::net::SocketAddr;
 
@@ -13,19 +12,19 @@ use crate::health::State;
 use crate::rng;
 use crate::time::Time;
 
-/// What is known of an endpoint is kept for this long after it has left, seconds.
+/// Time for which the state of an endpoint is kept after it has left, seconds.
 const KEPT_FOR_S: f64 = 600.0;
-/// So many are kept.
+/// Maximum number of endpoints kept; the oldest is dropped first.
 const MAX_REMEMBERED: usize = 1000;
-/// A good answer as recent as this says that an endpoint serves, seconds.
+/// Maximum age of a good answer that shows an endpoint to be serving, seconds.
 const SERVES_FOR_S: f64 = 30.0;
 
-/// Endpoints that have left lately, the first to leave first.
+/// Endpoints that have left recently, the oldest first.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Returning(Vec<(u64, Time, EndpointState)>);
 
 impl Returning {
-    /// It leaves.
+    /// Stores the state of an endpoint that leaves.
     #[inline(never)]
     pub fn leave(&mut self, identity: u64, member: EndpointState, now: Time) {
         self.0.retain(|(other, left, _)| *other != identity && now.seconds_since(*left) <= KEPT_FOR_S);
@@ -35,7 +34,7 @@ impl Returning {
         self.0.push((identity, now, member));
     }
 
-    /// It comes back; what was known of it, unless that is too long ago.
+    /// Takes the state of an endpoint that returns, unless it has expired.
     #[inline(never)]
     pub fn take(&mut self, identity: u64, now: Time) -> Option<EndpointState> {
         let at = self.0.iter().position(|(other, ..)| *other == identity)?;
@@ -45,7 +44,7 @@ impl Returning {
         }
         let mut member = EndpointState {
             eligible: true,
-            // Requests that were on their way when it left are given back to no endpoint.
+            // Requests that were in flight when it left will not be finished here.
             in_flight: InFlight::none_since(now),
             counters: Tally::default(),
             ..known
@@ -60,7 +59,7 @@ impl Returning {
 }
 
 impl Cluster {
-    /// What is measured of the endpoint at `address`.
+    /// Whether the endpoint at `address` is known to serve or to fail.
     pub fn standing(&self, address: SocketAddr, now: Time) -> Standing {
         let index = self.endpoints.set.index_of_hash(rng::hash(address.to_string().as_bytes()));
         let Some(member) = index.and_then(|index| self.member(index)) else { return Standing::Unknown };

@@ -1,38 +1,38 @@
-//! Thresholds as operators write them, judged on every tick.
+//! The operator's threshold rules, evaluated on every tick.
 
 use crate::endpoint::EndpointView;
 use crate::estimate::Reading;
 use crate::settings::{Rule, RuleAction, RuleValue};
 use crate::time::Time;
 
-/// A rule that took hold lets go at this share of its threshold, so that no endpoint flaps around it.
+/// Fraction of its threshold at which an active rule is released: hysteresis against flapping.
 const LETS_GO_AT: f64 = 0.9;
 
-/// One rule and one endpoint.
+/// State of one rule for one endpoint.
 #[derive(Clone, Copy, Debug, Default)]
 struct Watch {
-    /// Since when the value has been above the threshold; [`Time::ZERO`] where it is not.
+    /// Since when the value has been above the threshold; [`Time::ZERO`] if it is not.
     since: Time,
-    /// Whether the rule has taken hold. Only then is less than the threshold enough to keep it.
+    /// Whether the rule is active. Only then does the lower threshold apply.
     holds: bool,
 }
 
-/// The rules of one upstream, and since when each endpoint is above each threshold.
+/// The rules of one cluster and their state for each endpoint.
 #[derive(Debug, Default)]
 pub struct Rules {
     rules: Vec<Rule>,
-    /// By endpoint index and rule.
+    /// By endpoint index, then rule.
     watches: Vec<Watch>,
 }
 
 impl Rules {
-    /// Rules that no endpoint has broken yet.
+    /// Creates the rules, none of them active.
     pub fn new(rules: &[Rule]) -> Rules {
         Rules { rules: rules.to_vec(), watches: Vec::new() }
     }
 
-    /// The strictest action that follows for the endpoint at `index`, `failing` being the failure ratio of its latest
-    /// answers. A signal counts only while it is fresh: unknown is never above.
+    /// The strictest action of all active rules for the endpoint at `index`, whose recent failure ratio is `failing`. A
+    /// signal without a fresh value is never above its threshold.
     pub fn judge(
         &mut self,
         index: usize,
@@ -66,12 +66,12 @@ impl Rules {
         strictest
     }
 
-    /// The clock stepped back to `now`.
+    /// Caps timestamps at `now` after the clock stepped back.
     pub fn not_after(&mut self, now: Time) {
         self.watches.iter_mut().for_each(|watch| watch.since = watch.since.min(now));
     }
 
-    /// Forgets the endpoint at `index`, whose place another may take.
+    /// Resets the slot at `index` for another endpoint.
     pub fn forget(&mut self, index: u32) {
         let start = index as usize * self.rules.len();
         if let Some(watches) = self.watches.get_mut(start..start + self.rules.len()) {
@@ -144,7 +144,7 @@ mod tests {
         let mut rules = Rules::new(&[rule]);
         let member = EndpointState::default();
         for t in 10..100 {
-            // One reading above the threshold, and then five percent below it for as long as you like.
+            // One value above the threshold, then values five percent below it.
             let percent = if t == 10 { 90.0 } else { 81.0 };
             let judged = rules.judge(0, (EndpointView::alone(&member), None), &cpu(percent, s(t)), 5.0, s(t));
             assert_eq!(judged, None, "{t}");

@@ -1,8 +1,7 @@
-//! What endpoints say of themselves in the headers of their answers: that they are degraded, that they are to be taken
-//! out, that they want a pause.
+//! What endpoints say about themselves in response headers: degraded, to be taken out, or in need of a pause.
 //!
-//! An endpoint can only hurt itself by that: it is out within `max_ejected_percent` as for any other reason, and for no
-//! longer than an ejection lasts.
+//! An endpoint can only harm itself by that: it is ejected within `max_ejected_percent` as for any other reason, and
+//! for no longer than an ejection lasts.
 
 use hashbrown::HashMap;
 
@@ -12,37 +11,37 @@ use crate::endpoint::Word;
 use crate::health::{FailureEvent, State};
 use crate::time::Time;
 
-/// What one answer said beside itself.
+/// What the headers of one answer say about the endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Said {
-    /// `x-envoy-degraded`: it serves, but others serve better.
+    /// `x-envoy-degraded`: it serves, but other endpoints serve better.
     pub degraded: bool,
-    /// `x-envoy-immediate-health-check-fail`: it is to be taken out at once.
+    /// `x-envoy-immediate-health-check-fail`: it is to be ejected at once.
     pub failing: bool,
-    /// `retry-after` beside a 429 or 503: for so many seconds it wants nothing.
+    /// `retry-after` beside a 429 or 503: requested pause, seconds.
     pub hold_s: f64,
 }
 
-/// What holds of one endpoint, and until when.
+/// Until when each statement of an endpoint is in force.
 #[derive(Clone, Copy, Debug, Default)]
 struct Until {
     degraded: Time,
     held: Time,
 }
 
-/// What holds, by index. Most endpoints say nothing.
+/// Statements in force, by endpoint index; most endpoints make none.
 #[derive(Debug, Default)]
 pub(super) struct Words(HashMap<u32, Until>);
 
 impl Words {
-    /// Another stands at `index`.
+    /// Resets the slot at `index` for another endpoint.
     pub fn forget(&mut self, index: u32) {
         self.0.remove(&index);
     }
 }
 
 impl Cluster {
-    /// Takes what an endpoint said in the answer to a request that was sent at `started`.
+    /// Processes the statements in an answer to a request that was sent at `started`.
     pub fn said(&mut self, endpoint: EndpointRef, started: Time, said: Said, now: Time) {
         if !self.endpoints.set.is_current(endpoint) {
             return;
@@ -57,7 +56,7 @@ impl Cluster {
         }
         let word = self.endpoints.said.0.entry(index).or_default();
         word.degraded = if said.degraded { now.after_secs(longest) } else { Time::ZERO };
-        // Written so that what is no number holds nothing.
+        // Written so that NaN requests no pause.
         let held = said.hold_s > 0.0;
         if held {
             word.held = word.held.max(now.after_secs(said.hold_s.min(longest)));
@@ -73,7 +72,7 @@ impl Cluster {
         }
     }
 
-    /// An endpoint that asked for a pause gets nothing from now on, as far as one more may be out.
+    /// Ejects an endpoint that asked for a pause, if one more may be ejected.
     fn stand_back(&mut self, index: u32) {
         let tier = self.subset_of(index).map(|g| g.tier);
         let may_leave = tier.is_some_and(|tier| self.may_leave(tier));
@@ -87,7 +86,7 @@ impl Cluster {
         }
     }
 
-    /// Lets go of what no longer holds. The clock may have stepped back: nothing holds for longer than an ejection.
+    /// Drops statements that have expired. None lasts longer than an ejection, even if the clock stepped back.
     #[inline(never)]
     pub(super) fn heed(&mut self, now: Time) {
         let longest = now.after_secs(self.config.health.ejection.as_secs_f64());

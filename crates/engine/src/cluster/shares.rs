@@ -1,4 +1,4 @@
-//! How often an endpoint may be chosen: weight × signals × slow start × what a rule leaves.
+//! Shares, which say how often an endpoint is chosen: weight × signals × slow start × rule.
 
 use core::time::Duration;
 
@@ -11,31 +11,31 @@ use crate::policy::Turns;
 use crate::settings::RuleAction;
 use crate::time::Time;
 
-/// A recovered endpoint is warm: its slow start takes this share of a newcomer's.
+/// Slow start of a recovered endpoint as a fraction of a new endpoint's: it is still warm.
 const WARM_START: f64 = 0.1;
-/// The share with which a slow start begins.
+/// Factor on the share at the beginning of a slow start.
 const START_SHARE: f64 = 0.1;
-/// How steeply the signals' sum lowers the share when it is news every second: to e⁻¹ at a quarter above the
-/// fleet's mean, so that a queue is held short, not only kept from overflowing. News that come every T seconds
-/// are acted on 1/T as steeply: what a share can do wrong until the next news grows with T, and all proxies do it
-/// at once (Mitzenmacher, "How useful is old information?", 2000).
+/// Steepness of the share's fall with the sum of the signals, at one update per second: to e⁻¹ at a quarter above the
+/// fleet's mean, so that a queue is kept short and not only from overflowing. Updates every T seconds are acted on 1/T
+/// as steeply: the harm that a share can do before the next update grows with T, and all proxies do it at once
+/// (Mitzenmacher, "How useful is old information?", 2000).
 const SIGNAL_STEEPNESS: f64 = 4.0;
-/// How wide the range of a signal without a maximum is, against one that has it.
+/// Range of a signal without a maximum, relative to one with a maximum.
 const RELATIVE: f64 = 0.25;
-/// The share that a rule leaves of an endpoint's own.
+/// Factor of the action `down_weight` of a rule on the share.
 const DOWN_WEIGHTED: f64 = 0.25;
-/// The least share that signals leave, so that bad data alone starves no endpoint.
+/// Minimum factor of signals on the share, so that bad data alone starves no endpoint.
 pub(super) const MIN_SIGNAL_SHARE: f64 = 0.02;
-/// An endpoint's own report, or what is said of the others, may bring it at most so many times its fair part.
+/// Maximum part of the requests that reports of any endpoint may bring it, in multiples of its fair part.
 const MAX_REPORTED_GAIN: f64 = 2.0;
-/// From this part of its maximum on a signal takes the share away in proportion to what is left: a full endpoint
-/// refuses, whatever the others' queues are and however seldom news come.
+/// Fraction of a signal's maximum above which the share falls in proportion to what is left: a full endpoint refuses
+/// requests, whatever the others' queues are and however rare updates are.
 const NEARLY_FULL: f64 = 0.75;
-/// Less than this does not count as held back: counting turns for it would cost more than it is worth.
+/// Minimum reduction of a share that is accounted for in turns; less is not worth the cost.
 const HARDLY_HELD: f64 = 0.01;
 
 impl Cluster {
-    /// Takes the value of one signal for one endpoint, observed at `at`.
+    /// Records the value of one signal for one endpoint, observed at `at`.
     pub fn set_signal(&mut self, signal: usize, hash: u64, value: f64, at: Time) {
         let width = self.config.signals.len();
         let Some(index) = self.endpoints.set.index_of_hash(hash) else { return };
@@ -46,7 +46,7 @@ impl Cluster {
         }
     }
 
-    /// Takes what an endpoint reported of its own load in an answer; nothing where that was no number.
+    /// Records an endpoint's own load report from an answer; unusable values are only counted.
     pub fn set_reported(&mut self, signal: usize, endpoint: EndpointRef, value: Option<f64>, now: Time) {
         let Some(value) = value.filter(|value| value.is_finite() && *value >= 0.0) else {
             self.stats.totals.unusable_reports += 1;
@@ -60,7 +60,7 @@ impl Cluster {
         }
     }
 
-    /// An answer on `signal`, observed at `at`, had values for `known` endpoints.
+    /// Records a poll of `signal` at `at` that had values for `known` endpoints.
     pub fn record_signal_answer(&mut self, signal: usize, known: usize, at: Time) {
         self.watch_queues(signal, at);
         let accuracy = known as f64 / self.endpoints.set.len().max(1) as f64;
@@ -71,12 +71,12 @@ impl Cluster {
         }
     }
 
-    /// How long a signal counts in full.
+    /// Age up to which a signal counts in full, seconds.
     pub fn fresh_s(&self) -> f64 {
         self.signals.fresh_s()
     }
 
-    /// How often each may be chosen: weight × signals × slow start × what a rule leaves.
+    /// Updates the share of each endpoint: weight × signals × slow start × rule.
     #[inline(never)]
     pub(super) fn share(&mut self, now: Time) {
         let width = self.config.signals.len();
@@ -107,8 +107,8 @@ impl Cluster {
         self.hold();
     }
 
-    /// What their own reports leave of the shares of the endpoints that are there, in their order; nothing where none
-    /// is asked for. None gets more than [`MAX_REPORTED_GAIN`] times the part that its weight gives it.
+    /// Factors of load reports on the shares of the present endpoints, in their order; empty if no signal is reported.
+    /// None brings an endpoint more than [`MAX_REPORTED_GAIN`] times the part that its weight gives it.
     #[inline(never)]
     fn left_by_reports(&self, scales: &[Scale], now: Time) -> Vec<f64> {
         if !scales.iter().any(|scale| scale.reported) {
@@ -131,7 +131,7 @@ impl Cluster {
         left.into_iter().map(|(_, share)| share.min(most)).collect()
     }
 
-    /// By how much each is held below its group's share per weight, and how often turns come there.
+    /// Updates how far each endpoint's share is below its subset's mean per weight, and the length of a turn.
     fn hold(&mut self) {
         for subset in &mut self.subsets.list {
             let (mut weights, mut shares, mut count) = (0.0, 0.0, 0.0);
@@ -149,7 +149,7 @@ impl Cluster {
                     member.turn.held = if held > HARDLY_HELD { held.min(1.0) as f32 } else { 0.0 };
                 }
             }
-            // A group without any load is not asked, and what there is of it counts as that of every endpoint.
+            // A subset without load gets no requests; its turns are counted as if it had a minimal load.
             let part =
                 (self.subsets.split.share(subset.key.version) * subset.division.load).max(WORTH_EXPLORING);
             let all = f64::max(subset.division.weight, weights);
@@ -162,7 +162,7 @@ impl Cluster {
         }
     }
 
-    /// What the values of signal `at` are measured against.
+    /// What the values of signal `at` are compared with.
     fn scale(&self, at: usize, now: Time) -> Scale {
         let width = self.config.signals.len();
         let fresh_s = self.fresh_s();
@@ -180,7 +180,7 @@ impl Cluster {
         let signal = self.config.signals.get(at);
         let max = signal.and_then(|s| s.max);
         let learnt = self.signals.learnt.get(at).map_or(1.0, LearntWeight::get);
-        // What the whole fleet has measured is a latency, and no load: it spares by another rule.
+        // The fleet's latency is not a load and is handled in `fleet_view`.
         let weight = signal.filter(|s| s.builtin.is_none()).map_or(0.0, |s| s.weight) * learnt;
         let reported = signal.is_some_and(|s| s.report.is_some());
         let firmness = self.signal_firmness(at);
@@ -193,21 +193,21 @@ impl Cluster {
     }
 }
 
-/// What makes values of one signal comparable.
+/// Scale on which the values of one signal are compared.
 #[derive(Clone, Copy, Debug)]
 struct Scale {
     weight: f64,
     max: Option<f64>,
     median: f64,
     mean: f64,
-    /// Endpoints report it themselves.
+    /// Whether endpoints report it themselves.
     reported: bool,
-    /// How firmly it is acted on, up to 1.
+    /// Factor on its effect, up to 1.
     firmness: f64,
 }
 
-/// What the `reported` signals, or the others, leave of a share. News of a polled signal come with the polls, so often
-/// at most as `polls` says; those of a report with every answer.
+/// Factor of the `reported` signals, or of the others, on a share. Polled signals are updated once per poll, at most
+/// every `polls` seconds; reports with every answer.
 #[inline(never)]
 fn left_by_signals(
     readings: &[Reading],
@@ -233,9 +233,9 @@ fn left_by_signals(
     (room * (-SIGNAL_STEEPNESS * burden).exp()).clamp(MIN_SIGNAL_SHARE, 1.0 / MIN_SIGNAL_SHARE)
 }
 
-/// The cap on factors, given as (weight, factor), below which no endpoint's part of Σ weight · factor is more than
-/// [`MAX_REPORTED_GAIN`] times its part of Σ weight. Newton's method on a concave function: it falls to the root in a few
-/// steps. Where half of the weights is capped, none of them can be too much.
+/// The cap on factors, given as (weight, factor), such that no endpoint's part of Σ weight · factor exceeds
+/// [`MAX_REPORTED_GAIN`] times its part of Σ weight. Newton's method on a concave function converges to the root in a
+/// few steps. Where half of the weights are capped, none of them can exceed it.
 pub(super) fn cap(left: &[(f64, f64)]) -> f64 {
     let mut most = f64::INFINITY;
     for _ in 0..32 {
@@ -258,14 +258,14 @@ pub(super) fn cap(left: &[(f64, f64)]) -> f64 {
 }
 
 impl Scale {
-    /// What the value leaves of the share by itself, where it is known what full is.
+    /// Factor of a single value on the share as it nears the maximum; 1 without a maximum.
     fn room(&self, value: f64) -> f64 {
         let full = self.max.map_or(0.0, |max| value.max(0.0) / max);
         ((1.0 - full) / (1.0 - NEARLY_FULL)).clamp(MIN_SIGNAL_SHARE, 1.0)
     }
 
-    /// 0 is best, 1 is full. Without a maximum full is not known, so the whole range, with the median in
-    /// its middle, is only a quarter as wide: a busy endpoint in an idle fleet is no overload.
+    /// The value on a scale where 0 is best and 1 is full. Without a maximum, full is unknown: the whole range, with
+    /// the median in its middle, is only a quarter as wide, because a busy endpoint in an idle fleet is no overload.
     fn of(&self, value: f64) -> f64 {
         let value = value.max(0.0);
         match self.max {
@@ -276,12 +276,12 @@ impl Scale {
     }
 }
 
-/// What a rule leaves of the share.
+/// Factor of a rule on the share.
 pub(super) fn left_by_rule(member: &EndpointState) -> f64 {
     if member.constraints.ruled == Some(RuleAction::DownWeight) { DOWN_WEIGHTED } else { 1.0 }
 }
 
-/// What a slow start leaves of the share.
+/// Factor of a slow start on the share.
 pub(super) fn slow_start(member: &EndpointState, newcomer: Duration, now: Time) -> f64 {
     let ramp = |since: Time, over: f64| match since {
         Time::ZERO => 1.0,
@@ -299,7 +299,7 @@ mod tests {
 
     use super::*;
 
-    /// Of every size, whatever the others say of themselves.
+    /// For fleets of every size, whatever the reports of the others.
     #[test]
     fn a_report_brings_at_most_twice_the_fair_part() {
         for n in 2..40 {

@@ -1,4 +1,4 @@
-//! The signals of a cluster: how old a value may be, and how much each has proved to be worth.
+//! Signals of a cluster: freshness, and how much each has proved to be worth.
 
 use core::time::Duration;
 
@@ -8,25 +8,25 @@ use crate::estimate::LearntWeight;
 use crate::settings;
 use crate::time::Time;
 
-/// A poll interval where none is configured, seconds.
+/// Poll interval assumed if none is configured, seconds.
 const USUAL_POLL_S: f64 = 5.0;
 
-/// What all endpoints' values of a signal have in common.
+/// State of the signals that is common to all endpoints.
 pub(super) struct Signals {
-    /// The time between polls, seconds.
+    /// Poll interval, seconds.
     pub poll_s: f64,
-    /// The signal that the policy `least_signal` compares.
+    /// Index of the signal that the policy `least_signal` compares.
     pub least: usize,
-    /// By signal: what its answers have taught of it.
+    /// Learnt weight of each signal.
     pub learnt: Vec<LearntWeight>,
-    /// By signal: the window in which queues are watched.
+    /// State of the queue watch for each signal.
     pub windows: Vec<QueueWindow>,
-    /// What other proxies have measured.
+    /// Latencies measured by other proxies.
     pub fleet: FleetView,
 }
 
 impl Signals {
-    /// As configured, nothing learnt yet.
+    /// Creates the state from the configuration, with nothing learnt.
     pub fn new(config: &settings::Upstream, poll_interval: Option<Duration>) -> Signals {
         let least = match &config.policy {
             settings::Policy::LeastSignal { signal } => config.signals.iter().position(|s| s.name == *signal),
@@ -41,12 +41,12 @@ impl Signals {
         }
     }
 
-    /// How long a signal counts in full: two polls and a bit, so that one lost poll changes nothing.
+    /// Age up to which a signal counts in full, seconds: 2.5 polls, so that one lost poll changes nothing.
     pub fn fresh_s(&self) -> f64 {
         2.5 * self.poll_s
     }
 
-    /// The clock stepped back to `now`.
+    /// Caps timestamps at `now` after the clock stepped back.
     pub fn not_after(&mut self, now: Time) {
         self.learnt.iter_mut().for_each(|weight| weight.not_after(now));
         self.windows.iter_mut().for_each(|window| window.not_after(now));

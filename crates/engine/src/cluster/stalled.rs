@@ -1,34 +1,35 @@
-//! When an endpoint is stalled: several requests that were sent since its last answer wait for one, for much longer
-//! than is typical, while others answer. It shows before any time-out; a policy that does not look at latency would
-//! send to it until then.
+//! Stalled endpoints: several requests sent since the endpoint's last answer have waited much longer than is typical,
+//! while other endpoints answer. This shows before any timeout; until then, a policy that ignores latency would keep
+//! sending.
 
 use crate::cluster::subset::Subset;
 use crate::endpoint::EndpointView;
 use crate::time::Time;
 
-/// One request may be heavy, and two by chance.
+/// Minimum number of waiting requests: one may be heavy, and two by chance.
 const SEVERAL: u16 = 3;
-/// So many times the typical latency is a long time …
+/// Multiple of the typical latency after which an endpoint is stalled.
 const STALLED_MULTIPLE: f64 = 8.0;
-/// … but not less than this, seconds: threads pause, packets are sent again.
+/// Minimum stall timeout, seconds: threads pause, packets are retransmitted.
 const MIN_STALL_S: f64 = 0.1;
-/// Where more than this part of a group keeps quiet the fault is common and none is stalled …
+/// Fraction of stalled endpoints in a subset above which the fault is common and none counts as stalled.
 const MAX_STALLED_SHARE: f64 = 0.5;
-/// … until it is less than this again, or they would all go and come in turns.
+/// Fraction at or below which endpoints count as stalled again: hysteresis, so that they do not all leave and return in
+/// turns.
 const RESUME_STALLED_SHARE: f64 = 0.25;
 
-/// Whether `member` has kept several requests waiting for more than `stall_timeout` seconds, and has answered none
+/// Whether `member` has kept several requests waiting for more than `stall_timeout` seconds and answered none
 /// meanwhile.
 pub(super) fn is_stalled(member: &EndpointView<'_>, stall_timeout: f64, now: Time) -> bool {
     let owed = member.health.unanswered();
-    // A long poll is old, and the last answer may be: what was sent since has to wait, too.
+    // A long poll is old, and the last answer may be: what was sent since has to have waited as well.
     owed.requests() >= SEVERAL
         && owed.waited_s(now) > stall_timeout
         && member.min_latency(now) > stall_timeout
 }
 
-/// For how long an endpoint of `subset` may keep quiet, seconds; for ever where the policy sees to it by itself, where
-/// it is not known yet what is long, and where most keep quiet.
+/// Stall timeout for endpoints of `subset`, seconds. Infinite where the policy reacts to silence itself, where no
+/// latency has been measured, and where most endpoints are silent.
 pub(super) fn stall_timeout<'a>(
     subset: &Subset,
     member: impl Fn(u32) -> Option<EndpointView<'a>>,
@@ -43,7 +44,7 @@ pub(super) fn stall_timeout<'a>(
         everybody.iter().filter_map(|i| member(*i)).filter(|member| is_stalled(member, stall_timeout, now));
     let most =
         if subset.latency.stall_timeout.is_infinite() { RESUME_STALLED_SHARE } else { MAX_STALLED_SHARE };
-    // One of several is never the fault of all.
+    // One endpoint out of several is never a common fault.
     let most = (most * everybody.len() as f64).max(if everybody.len() > 1 { 1.0 } else { 0.0 });
     if quiet.count() as f64 > most { f64::INFINITY } else { stall_timeout }
 }

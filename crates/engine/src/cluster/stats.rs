@@ -1,22 +1,22 @@
-//! What is counted and logged of a cluster.
+//! Counters and the log of state changes of a cluster.
 
 use super::Totals;
 use super::transitions::TransitionLog;
 use crate::decision::Reason;
 
-/// Counts, the last decision, and changes of state.
+/// Counters, the latest decision's reason, and state changes.
 #[derive(Default)]
 pub(super) struct Stats {
-    /// What this worker did.
+    /// This worker's counters.
     pub totals: Totals,
-    /// What decided last.
+    /// Reason for the latest decision.
     pub reason: Reason,
-    /// Changes of state since they were last taken.
+    /// State changes since they were last taken.
     pub transitions: TransitionLog,
 }
 
 impl Stats {
-    /// A decision that names an endpoint, or none yet.
+    /// Counts a decision by its reason.
     #[inline(never)]
     pub fn decided(&mut self, reason: Reason) {
         self.reason = reason;
@@ -35,7 +35,8 @@ impl Stats {
         *count += 1;
     }
 
-    /// How a decision that was only shown compares with Envoy's: which endpoints, and what each is expected to take.
+    /// Counts a decision in observe mode: whether it named the endpoint that Envoy used, and the expected latencies of
+    /// the two, seconds.
     pub fn compare(&mut self, same: bool, (named_s, used_s): (f64, f64)) {
         let observed = &mut self.totals.observed;
         observed.compared += 1;

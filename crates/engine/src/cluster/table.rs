@@ -1,5 +1,5 @@
-//! The endpoints of a cluster, and everything that is kept of each, by index. A place that another endpoint takes is
-//! [reset](EndpointTable::reset) in all columns at once.
+//! All per-endpoint state of a cluster, in columns by endpoint index. When a slot passes to another endpoint,
+//! [`EndpointTable::reset`] resets all columns at once.
 
 use hashbrown::HashMap;
 
@@ -13,40 +13,40 @@ use crate::estimate::{PeakEwma, Queueing, Reading};
 use crate::policy::{PickContext, Turns};
 use crate::time::Time;
 
-/// So many endpoints that have left are remembered for what was counted.
+/// Maximum number of endpoints that have left whose counters are kept.
 const MAX_DEPARTED: usize = 10_000;
 
-/// The endpoints and the columns beside them.
+/// The endpoint set and the columns beside it.
 pub(super) struct EndpointTable {
-    /// Which endpoints there are.
+    /// Addresses, identities and attributes.
     pub set: EndpointSet,
-    /// What this worker has measured.
+    /// This worker's measurements.
     pub states: Vec<EndpointState>,
-    /// What the others report.
+    /// The peers' reports.
     pub peers: PeerTable,
-    /// Peaks of latency where the policy compares them, and none elsewhere.
+    /// Latency peaks; empty unless the policy compares them.
     pub peaks: Vec<PeakEwma>,
-    /// Values of the signals, a row for each endpoint.
+    /// Signal values, one row per endpoint.
     pub readings: Vec<Reading>,
-    /// Failure ratios where a threshold is set on them.
+    /// Recent failure ratios, if a threshold is set on them.
     pub failings: Failings,
-    /// Failed attempts of which only the last answer is known.
+    /// Failed attempts for which only the last attempt's answer is known.
     pub unseen: UnseenFailures,
     /// Requests that the client has not ended.
     pub open_requests: OpenRequests,
-    /// What endpoints say of themselves.
+    /// Statements of endpoints in response headers.
     pub said: Words,
-    /// What was known of endpoints that have left lately.
+    /// State of endpoints that have left recently.
     pub returning: Returning,
-    /// Counts of endpoints that have left, should they return, and what was carried over from the states' own:
-    /// counters do not go down.
+    /// Counters of endpoints that have left, and what was carried over from the states' own, so that no counter
+    /// decreases.
     pub departed: HashMap<u64, Counters>,
     signals: usize,
     compares_peaks: bool,
 }
 
 impl EndpointTable {
-    /// No endpoint yet; each will have values for so many `signals`, and peaks of latency if `peaks` are compared.
+    /// Creates an empty table with `signals` values per endpoint, and latency peaks if `peaks` is set.
     pub fn new(failings: Failings, signals: usize, peaks: bool) -> EndpointTable {
         EndpointTable {
             set: EndpointSet::default(),
@@ -65,7 +65,7 @@ impl EndpointTable {
         }
     }
 
-    /// Gives every place of the set its row.
+    /// Grows all columns to the size of the set.
     pub fn make_room(&mut self) {
         let places = self.set.places();
         self.states.reserve_exact(places.saturating_sub(self.states.len()));
@@ -78,7 +78,7 @@ impl EndpointTable {
         self.unseen.make_room(places);
     }
 
-    /// The place at `index` is another endpoint's: nothing of the one before is left.
+    /// Passes the slot at `index` to another endpoint with the state `to`; nothing of the previous one is left.
     pub fn reset(&mut self, index: u32, to: EndpointState) {
         if let Some(member) = self.states.get_mut(index as usize) {
             *member = to;
@@ -96,19 +96,19 @@ impl EndpointTable {
         }
     }
 
-    /// What this worker and the others know of the endpoint at `index`.
+    /// The view of the endpoint at `index`: own measurements and peer reports.
     pub fn view(&self, index: u32) -> Option<EndpointView<'_>> {
         let member = self.states.get(index as usize).filter(|m| m.present)?;
         Some(self.peers.of(index, member))
     }
 
-    /// What is known of all endpoints, with their indices.
+    /// The views of all endpoints, with their indices.
     pub fn views(&self) -> impl Iterator<Item = (u32, EndpointView<'_>)> {
         let present = (0u32..).zip(&self.states).filter(|(_, m)| m.present);
         present.map(|(index, member)| (index, self.peers.of(index, member)))
     }
 
-    /// What a policy chooses by.
+    /// The context in which a policy picks.
     #[inline]
     pub fn context<'a>(
         &'a self,
@@ -129,7 +129,7 @@ impl EndpointTable {
         }
     }
 
-    /// The state of `endpoint`, if it is still the same endpoint.
+    /// The state of `endpoint`, if its slot has not passed to another one.
     pub fn current(&mut self, endpoint: EndpointRef) -> Option<&mut EndpointState> {
         if !self.set.is_current(endpoint) {
             return None;
@@ -137,13 +137,13 @@ impl EndpointTable {
         self.states.get_mut(endpoint.index as usize)
     }
 
-    /// The readings of the endpoint at `index`, in the order of the configured signals.
+    /// Signal values of the endpoint at `index`, in the order of the configured signals.
     pub fn readings(&self, index: u32) -> &[Reading] {
         let start = (index as usize).saturating_mul(self.signals);
         self.readings.get(start..start + self.signals).unwrap_or_default()
     }
 
-    /// The endpoint at `index` leaves: its counts are kept, and its state for as long as it may return.
+    /// Removes the endpoint at `index`: its counters are kept, and its state for as long as it may return.
     pub fn leave(&mut self, index: u32, now: Time) {
         let Some(identity) = self.set.identities().get(index as usize).copied() else { return };
         let Some(member) = self.states.get_mut(index as usize).filter(|m| m.present) else { return };
@@ -157,7 +157,7 @@ impl EndpointTable {
         self.open_requests.forget(index, now);
     }
 
-    /// What has been counted for the endpoint at `index`, ever.
+    /// Lifetime counters of the endpoint at `index`.
     pub fn counted(&self, index: u32, identity: u64) -> Counters {
         let mut counters =
             self.states.get(index as usize).map_or_else(Counters::default, |m| m.counters.into());
@@ -165,7 +165,7 @@ impl EndpointTable {
         counters
     }
 
-    /// The clock stepped back to `now`.
+    /// Caps timestamps at `now` after the clock stepped back.
     pub fn not_after(&mut self, now: Time) {
         self.states.iter_mut().for_each(|member| member.not_after(now));
         self.peers.not_after(now);

@@ -1,4 +1,4 @@
-//! The order in which a cluster draws its conclusions, every few milliseconds.
+//! The periodic update of a cluster, every few milliseconds, and the order of its steps.
 
 use super::{Cluster, HandoverState, ProbeShard};
 use crate::ablation::Part;
@@ -7,7 +7,7 @@ use crate::health::Evidence;
 use crate::time::Time;
 
 impl Cluster {
-    /// Time passes.
+    /// Updates the cluster, schedules this worker's probes and records state changes.
     pub fn tick(&mut self, shard: ProbeShard, now: Time) {
         self.restore(now);
         self.traffic.workers = shard.workers.max(1);
@@ -16,7 +16,8 @@ impl Cluster {
         self.record_transitions(shard);
     }
 
-    /// Everything that follows from what is known: what is typical, which endpoints are out, where requests go.
+    /// Updates everything that follows from the measurements: baselines, ejections, shares, and the division of
+    /// requests.
     pub(super) fn refresh(&mut self, now: Time) {
         let seconds = self.traffic.refresh(now);
         let typical = self.measure(seconds);
@@ -35,13 +36,13 @@ impl Cluster {
         self.settle_overflow(seconds);
     }
 
-    /// Forgets what the other workers know, to be told anew as of `told`.
+    /// Clears the peers' reports before they are merged anew, as of `told`.
     pub fn forget_others(&mut self, told: Time) {
         self.endpoints.peers.forget(told);
         self.endpoints.states.iter_mut().for_each(|member| member.health.forget_others());
     }
 
-    /// Adds what another worker knows of the endpoint with identity `hash`.
+    /// Merges a peer's report on the endpoint with identity `hash`.
     pub fn merge_other(&mut self, hash: u64, other: &PeerReport, evidence: &Evidence) {
         if !self.ablation.has(Part::Sharing) {
             return;
@@ -52,7 +53,7 @@ impl Cluster {
         }
     }
 
-    /// The clock stepped back to `now`.
+    /// Caps timestamps at `now` after the clock stepped back.
     pub fn not_after(&mut self, now: Time) {
         self.endpoints.not_after(now);
         self.subsets.list.iter_mut().for_each(|subset| subset.errors.record.not_after(now));
@@ -63,7 +64,7 @@ impl Cluster {
         self.ejection.probing.iter_mut().for_each(|probing| probing.not_after(now));
     }
 
-    /// Takes over what `old` has learnt.
+    /// Takes over what the cluster of an older configuration has learnt.
     pub fn take_over(&mut self, old: &mut Cluster, now: Time) {
         self.typical = old.typical;
         self.endpoints.peers.forget(now);
@@ -84,7 +85,7 @@ impl Cluster {
             inherited.add(identity, all);
             let quiet_since = all.quiet_since();
             member.take_over(known, quiet_since);
-            // It has waited for as many requests as before.
+            // Keep the number of requests since its last one.
             member.turn.asked =
                 self.traffic.requests.wrapping_sub(old.traffic.requests.wrapping_sub(known.turn.asked));
             if let (Some(peak), Some(known)) =

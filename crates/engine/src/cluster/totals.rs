@@ -1,9 +1,9 @@
-//! What a worker did for an upstream, ever: counts that add up over workers.
+//! Lifetime counters of a worker for one cluster, which can be summed over workers.
 
 use super::decision_times::DecisionTimes;
 use crate::health::State;
 
-/// What this worker did for the upstream, ever.
+/// A worker's lifetime counters for one cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Requests steered by the policy.
@@ -22,66 +22,66 @@ pub struct Totals {
     pub rejects: u64,
     /// Requests sent to the safe endpoint because no endpoint was eligible.
     pub safe_endpoint: u64,
-    /// Times an endpoint was taken out of traffic. One worker of the process counts these and the changes.
+    /// Ejections. One worker of the process counts these and [`changes`](Totals::changes) for all.
     pub ejections: u64,
-    /// Changes to healthy, suspect, failed and recovering.
+    /// State changes to healthy, suspect, failed and recovering.
     pub changes: [u64; 4],
-    /// Observe mode: decisions beside Envoy's own.
+    /// Observe mode: decisions compared with Envoy's own.
     pub observed: Observed,
-    /// Requests that went another way than was decided.
+    /// Requests that were not sent as decided.
     pub astray: Astray,
-    /// Load reports of endpoints that were no number, negative or without the value that is asked for.
+    /// Load reports that were not a number, negative, or without the configured value.
     pub unusable_reports: u64,
-    /// Probes out of band.
+    /// Out-of-band probes.
     pub out_of_band: OutOfBand,
-    /// How long some of the decisions took.
+    /// Decision times of a sample of decisions.
     pub times: DecisionTimes,
 }
 
-/// Requests that went another way than was decided.
+/// Requests that were not sent as decided.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Astray {
-    /// Those that were steered and answered by another host than the one that was named, and were no retries.
+    /// Steered requests that another host answered, without a retry.
     pub not_followed: u64,
-    /// Those that got here by a route that was chosen after the filter had looked at them.
+    /// Requests whose route was changed after the filter had decided.
     pub rerouted: u64,
 }
 
-/// Probes out of band: requests of the balancer's own.
+/// Out-of-band probes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OutOfBand {
-    /// All that were sent.
+    /// Number sent.
     pub sent: u64,
-    /// Of these, those that failed.
+    /// Number failed.
     pub failed: u64,
 }
 
 /// Requests that the guard left to Envoy's own policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ByGuard {
-    /// To compare it.
+    /// To compare Envoy's policy.
     pub held_out: u64,
-    /// Because steering does harm.
+    /// Because the guard has stepped aside.
     pub aside: u64,
 }
 
-/// Decisions that were only shown, beside Envoy's own.
+/// Decisions in observe mode, compared with Envoy's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// Decisions that could be compared with Envoy's own pick.
+    /// Decisions that could be compared with Envoy's pick.
     pub compared: u64,
-    /// Of these, the ones that named the same endpoint.
+    /// Decisions that named the endpoint that Envoy picked.
     pub agreed: u64,
-    /// Expected seconds that the decisions would have saved, in microseconds, gains and losses apart.
+    /// Sum of the expected latency saved by decisions that were better, microseconds.
     pub gained_us: u64,
-    /// Expected microseconds that the decisions would have cost.
+    /// Sum of the expected latency added by decisions that were worse, microseconds.
     pub lost_us: u64,
 }
 
 impl Totals {
     const LEN: usize = 34;
 
-    /// The index of a state in [`Totals::changes`].
+    /// Index of a state in [`Totals::changes`]; stalled counts as suspect.
     pub fn change(state: State) -> usize {
         match state {
             State::Healthy => 0,
@@ -91,7 +91,7 @@ impl Totals {
         }
     }
 
-    /// Requests that were decided on.
+    /// Total number of decisions.
     pub fn decisions(&self) -> u64 {
         let Totals {
             policy,
@@ -109,7 +109,7 @@ impl Totals {
             .fold(*policy, |sum, n| sum.saturating_add(*n))
     }
 
-    /// Every number, always in the same order.
+    /// All counters in a fixed order.
     fn numbers_mut(&mut self) -> [&mut u64; Totals::LEN] {
         let [healthy, suspect, failed, recovering] = &mut self.changes;
         let [t0, t1, t2, t3, t4, t5, t6, t7, t8, t9] = &mut self.times.buckets;
@@ -151,26 +151,26 @@ impl Totals {
         ]
     }
 
-    /// All numbers in a fixed order.
+    /// All counters in a fixed order.
     pub fn to_array(mut self) -> [u64; Totals::LEN] {
         self.numbers_mut().map(|number| *number)
     }
 
-    /// Numbers in the order of [`Totals::to_array`].
+    /// The inverse of [`Totals::to_array`].
     pub fn from_array(numbers: [u64; Totals::LEN]) -> Totals {
         let mut totals = Totals::default();
         totals.numbers_mut().into_iter().zip(numbers).for_each(|(to, from)| *to = from);
         totals
     }
 
-    /// Takes off what is told elsewhere.
+    /// Subtracts counts that are reported elsewhere.
     pub fn take_off(&mut self, told: &Totals) {
         let mut rest = self.to_array();
         rest.iter_mut().zip(told.to_array()).for_each(|(ours, told)| *ours = ours.saturating_sub(told));
         *self = Totals::from_array(rest);
     }
 
-    /// Adds what another worker did.
+    /// Adds the counts of another worker.
     pub fn merge(&mut self, other: &Totals) {
         let mut sum = self.to_array();
         sum.iter_mut().zip(other.to_array()).for_each(|(ours, theirs)| *ours = ours.saturating_add(theirs));

@@ -1,36 +1,38 @@
-//! How many requests this worker gets, and how many of them may explore.
+//! This worker's request rate, and the budget for explorations.
 
 use crate::estimate::Epochs;
 use crate::time::Time;
 
 /// Time constant of the request rate, seconds.
 const RATE_OVER_S: f64 = 5.0;
-/// Share of the requests that may explore, however many endpoints are slow; a few may be saved up.
+/// Fraction of the requests that may explore, however many endpoints are slow.
 const EXPLORING_SHARE: f32 = 0.01;
+/// Maximum number of unused explorations that are saved up.
 const SAVED_EXPLORATIONS: f32 = 4.0;
 
 /// This worker's requests to the cluster.
 #[derive(Debug)]
 pub(super) struct Traffic {
-    /// Picks since the last refresh, and their rate per second.
+    /// Picks since the last refresh.
     picks: u32,
+    /// Smoothed request rate, per second.
     pub rate: f64,
-    /// The rate between the last two refreshes.
+    /// Request rate between the last two refreshes, per second.
     latest_rate: f64,
-    /// Picks ever; the sum may wrap.
+    /// Total number of picks; wraps.
     pub requests: u32,
     explorations: f32,
     refreshed: Time,
-    /// When this worker began to send: an endpoint that it never sent anything is silent since then.
+    /// When this worker began to send: an endpoint that it has sent nothing counts as silent since then.
     pub began: Time,
-    /// How many workers carry traffic, this one included.
+    /// Number of workers that carry traffic, including this one.
     pub workers: u32,
-    /// When requests that wait are told apart by age.
+    /// Epochs by which unanswered requests are divided by age.
     pub epochs: Epochs,
 }
 
 impl Traffic {
-    /// None before `now`.
+    /// No requests before `now`.
     pub fn since(now: Time) -> Traffic {
         let explorations = SAVED_EXPLORATIONS;
         let epochs = Epochs { current: now, before: now };
@@ -47,18 +49,18 @@ impl Traffic {
         }
     }
 
-    /// A request, which may be left to Envoy.
+    /// Counts a request, whether or not it is left to Envoy.
     pub fn pick(&mut self) {
         self.picks += 1;
     }
 
-    /// One that is not.
+    /// Counts a request that is not left to Envoy, which adds to the exploration budget.
     pub fn request(&mut self) {
         self.requests = self.requests.wrapping_add(1);
         self.explorations = (self.explorations + EXPLORING_SHARE).min(SAVED_EXPLORATIONS);
     }
 
-    /// Whether one more request may explore; it does then.
+    /// Takes one exploration from the budget; returns whether it allowed one.
     pub fn explores(&mut self) -> bool {
         let affordable = self.explorations >= 1.0;
         if affordable {
@@ -67,26 +69,27 @@ impl Traffic {
         affordable
     }
 
-    /// The clock stepped back to `now`.
+    /// Caps timestamps at `now` after the clock stepped back.
     pub fn not_after(&mut self, now: Time) {
         self.began = self.began.min(now);
         let Epochs { current, before } = self.epochs;
         self.epochs = Epochs { current: current.min(now), before: before.min(now) };
     }
 
-    /// Requests per second of all workers together, as if each got as many as this one. The rate itself begins at zero, so that a
-    /// worker's first seconds count for too little.
+    /// Estimated requests per second of all workers, assuming that each gets as many as this one. Corrects for the
+    /// smoothed rate starting at zero, which would underestimate a worker's first seconds.
     pub fn rate_of_all(&self) -> f64 {
         let seen = 1.0 - (-self.refreshed.seconds_since(self.began) / RATE_OVER_S).exp();
         if seen > 0.0 { self.rate / seen * f64::from(self.workers) } else { 0.0 }
     }
 
-    /// Requests per second of all workers together, as if each got as many as this one: lately, or a moment ago if that is more.
+    /// Estimated requests per second of all workers, assuming that each gets as many as this one: the smoothed rate, or
+    /// the latest if that is higher.
     pub fn pace(&self) -> f64 {
         self.rate.max(self.latest_rate) * f64::from(self.workers)
     }
 
-    /// Takes the rate anew. The seconds since the last time.
+    /// Updates the rate; returns the seconds since the last call.
     pub fn refresh(&mut self, now: Time) -> f64 {
         let seconds = now.seconds_since(core::mem::replace(&mut self.refreshed, now));
         if seconds > 0.0 {

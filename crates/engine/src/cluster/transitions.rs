@@ -1,33 +1,33 @@
-//! What is logged and counted of a fleet: changes of state, ejections, shares.
+//! State changes and ejections, for log and counters, and recent picks.
 //!
-//! Every worker comes to the same state; one of them counts and logs it for all.
+//! Every worker comes to the same state; one of them counts and logs the changes for all.
 
 use super::{Cluster, ProbeShard, Totals};
 use crate::endpoint::Tally;
 use crate::health::State;
 use crate::time::Time;
 
-/// Picks are counted over about this time to tell an endpoint's share, seconds.
+/// Time constant over which picks count as recent, to show an endpoint's share, seconds.
 pub const RECENT_S: f64 = 10.0;
-/// More changes than this between two looks are counted, not told.
+/// Maximum number of changes kept between two reads; further ones are only counted.
 const MAX_CHANGES: usize = 64;
 
-/// An endpoint changed its state, or was taken out of traffic, or came back.
+/// A change of an endpoint's state or eligibility.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Which endpoint.
+    /// The endpoint's index.
     pub index: u32,
-    /// Its state before and after.
+    /// State before and after.
     pub states: [State; 2],
-    /// Whether it may be chosen, before and after.
+    /// Eligibility before and after.
     pub eligible: [bool; 2],
 }
 
-/// What stood where at the last look.
+/// States as of the last comparison.
 #[derive(Debug, Default)]
 pub(super) struct TransitionLog {
     seen: Vec<(State, bool)>,
-    /// Counters at the last count, and picks that still count as recent.
+    /// Counters at the last recount, and recent picks, by endpoint index.
     recent: Vec<(Tally, f32)>,
     totals: Totals,
     counted: Time,
@@ -35,7 +35,7 @@ pub(super) struct TransitionLog {
 }
 
 impl Cluster {
-    /// Compares with the last look; counts and notes what has changed if this worker tells for all.
+    /// Compares all states with the last call's; counts and keeps the changes if this worker is the reporter.
     #[inline(never)]
     pub(super) fn record_transitions(&mut self, shard: ProbeShard) {
         self.stats.transitions.seen.resize(self.endpoints.states.len(), (State::Healthy, true));
@@ -68,12 +68,12 @@ impl Cluster {
         }
     }
 
-    /// What has changed since the last call, in order.
+    /// Takes the changes since the last call, in order.
     pub fn take_changes(&mut self) -> Vec<Change> {
         core::mem::take(&mut self.stats.transitions.changes)
     }
 
-    /// Counts the latest picks; called every now and then.
+    /// Updates the recent picks, and carries counters that are nearly full over to the lifetime counters.
     pub fn recount(&mut self, now: Time) {
         let seconds = now.seconds_since(core::mem::replace(&mut self.stats.transitions.counted, now));
         let fade = (-seconds / RECENT_S).exp() as f32;
@@ -90,7 +90,7 @@ impl Cluster {
         self.stats.transitions.totals = self.stats.totals;
     }
 
-    /// What had been counted at the last count is another's now: what came since is left.
+    /// Subtracts what had been counted at the last recount, which another worker now reports.
     pub fn forget_counts(&mut self) {
         self.stats.totals.take_off(&self.stats.transitions.totals);
         self.stats.transitions.totals = Totals::default();
@@ -101,12 +101,12 @@ impl Cluster {
         }
     }
 
-    /// This worker's recent picks of the endpoint at `index`, fading over [`RECENT_S`].
+    /// This worker's recent picks of the endpoint at `index`, decaying over [`RECENT_S`].
     pub fn recent_picks(&self, index: u32) -> f32 {
         self.stats.transitions.recent.get(index as usize).map_or(0.0, |(_, recent)| *recent)
     }
 
-    /// The place of `index` is another's now, whose picks so far are old.
+    /// Resets the slot at `index` for another endpoint, without counting its earlier picks.
     pub(super) fn forget_transitions(&mut self, index: u32) {
         let counters = self.endpoints.states.get(index as usize).map(|m| m.counters).unwrap_or_default();
         if let Some(seen) = self.stats.transitions.seen.get_mut(index as usize) {
@@ -117,7 +117,7 @@ impl Cluster {
         }
     }
 
-    /// What an older configuration has told already is no news.
+    /// Adopts the current states after a reload: changes that the older configuration reported are not reported again.
     pub(super) fn take_over_transitions(&mut self) {
         self.stats.transitions.seen.clear();
         self.stats

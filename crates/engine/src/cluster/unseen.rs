@@ -1,26 +1,26 @@
-//! Attempts that failed for a reason that was not seen: Envoy tried again elsewhere, and only the last answer is known.
+//! Attempts that failed for an unknown reason: Envoy retried elsewhere, and only the last attempt's answer is visible.
 //!
-//! The endpoint may have crashed, or have shed load with a 429 that the route tries again. What tells the two apart is
-//! what it answers in between: an endpoint that sheds half of its load answers the other half well. So an unseen failure
-//! is priced like any other, and several in a row, with no good answer between them, count as one failure for health.
+//! The endpoint may have crashed, or have shed load with a 429 that the route retries. The answers in between tell the
+//! two apart: an endpoint that sheds half of its load answers the other half well. So each unseen failure adds to the
+//! error penalty, and several in a row without a good answer count as one failure for health.
 
-/// So many make a failure: an endpoint that sheds half of its requests has that many in a row one time in sixteen, and
-/// then the next good answer clears it.
+/// Number of unseen failures in a row that count as one: an endpoint that sheds half of its requests has that many in a
+/// row one time in sixteen, and the next good answer clears it.
 const UNSEEN_PER_FAILURE: u8 = 4;
 
-/// By endpoint, how many there were since the last good answer.
+/// Unseen failures since the last good answer, by endpoint index.
 #[derive(Debug, Default)]
 pub(super) struct UnseenFailures {
     of: Vec<u8>,
 }
 
 impl UnseenFailures {
-    /// There are so many places for endpoints.
+    /// Makes room for `places` endpoints.
     pub fn make_room(&mut self, places: usize) {
         self.of.resize(places, 0);
     }
 
-    /// There was another at `index`. Whether those in a row make a failure.
+    /// Counts an unseen failure at `index`; returns whether it completes a row.
     pub fn another(&mut self, index: u32) -> bool {
         let Some(row) = self.of.get_mut(index as usize) else { return false };
         *row += 1;
@@ -31,7 +31,7 @@ impl UnseenFailures {
         complete
     }
 
-    /// The endpoint at `index` answered well, or another has taken its place.
+    /// Resets the count after a good answer, or when the slot passes to another endpoint.
     pub fn forget(&mut self, index: u32) {
         if let Some(row) = self.of.get_mut(index as usize) {
             *row = 0;

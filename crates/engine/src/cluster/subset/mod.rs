@@ -1,8 +1,7 @@
-//! What is chosen among: the endpoints of one version, one priority and one side of the zone's border are a subset, with
-//! a policy of its own.
+//! Subsets: the endpoints of one version, priority, locality and side of the zone boundary, with a policy of their own.
 //!
-//! A request is drawn into a group before the policy is asked, so a policy compares like with like: a canary that
-//! is slower, or a zone that is farther away, is compared with itself.
+//! A request is drawn into a subset before the policy is asked, so a policy compares like with like: a slower canary or
+//! a more distant zone is compared with itself.
 
 pub(crate) mod spillover;
 pub(crate) mod split;
@@ -22,118 +21,120 @@ use crate::policy::{self, Policy, Pool, Turns};
 use crate::rng::{self, Rng};
 use crate::time::Time;
 
-/// Keeps the hash that divides keys over priorities and zones apart from that of the ring.
+/// Salt that keeps the division of keys over priorities and zones independent of the ring.
 const TIER_SALT: u64 = 0xA24B_AED4_963E_E407;
 
-/// An endpoint whose version the split does not name is in no group.
+/// Subset index of an endpoint whose version is not part of the split.
 pub(super) const NO_SUBSET: u16 = u16::MAX;
 
-/// What the endpoints of a group have in common; groups are kept in this order.
+/// What the endpoints of a subset have in common; subsets are ordered by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
-    /// Position of the version in the split; zero where there is none.
+    /// Position of the version in the split; zero without a split.
     pub version: usize,
-    /// 0 is used first.
+    /// The priority; 0 is used first.
     pub priority: u32,
-    /// Whether it is in another zone than this proxy; never without zones.
+    /// Whether it is in another zone than this proxy; always false without zones.
     pub remote: bool,
-    /// Which locality it is, where requests are divided by their weights; 0 where they are not.
+    /// Hash of the locality's name where requests are divided by locality weights, else 0.
     pub locality: u64,
 }
 
 impl Key {
-    /// What the groups have in common that stand in for each other before others do.
+    /// What subsets have in common that stand in for each other first.
     pub fn level(&self) -> (usize, u32, bool) {
         (self.version, self.priority, self.remote)
     }
 }
 
-/// Endpoints to choose among, and what is known of them together.
+/// A set of endpoints among which a policy chooses, and what is known of them together.
 pub(super) struct Subset {
     pub key: Key,
-    /// The locality's name, and what it is to get beside the others of its level; empty where requests are not divided
-    /// by localities.
+    /// The locality's name and weight; empty where requests are not divided by localities.
     pub locality: (Box<str>, f64),
-    /// Position of its priority and side among the upstream's tiers.
+    /// Index of its tier.
     pub tier: usize,
-    /// Which endpoints belong to it, and which of them may be chosen.
+    /// Its endpoints, and which of them are eligible.
     pub pool: Pool,
     pub policy: Box<dyn Policy>,
-    /// Whether its answers teach how much requests in flight delay the next. Where the network is most of a latency
-    /// they would teach that nothing does, so those of other zones do only if there is none near.
+    /// Whether its answers teach how requests in flight delay each other. Where the network makes up most of the
+    /// latency, they would teach that there is no delay, so remote subsets do only if there is no local one.
     pub teaches: bool,
-    /// This worker's requests on their way to it.
+    /// This worker's requests in flight to it.
     pub in_flight: u32,
-    /// How often its endpoints' turns come.
+    /// Length of a turn of its endpoints.
     pub turns: Turns,
-    /// What is usual here.
+    /// Latency baseline.
     pub latency: BaselineLatency,
     pub errors: SubsetErrors,
     /// Its part of the requests.
     pub division: Division,
 }
 
-/// The latency that is usual in a subset.
+/// Latency baseline of a subset.
 pub(super) struct BaselineLatency {
-    /// The median, seconds.
+    /// Median latency, seconds.
     pub typical: f64,
-    /// Whether that was measured here, not only assumed.
+    /// Whether it has been measured here, not only assumed.
     pub measured: bool,
-    /// For how long an endpoint may keep quiet until it is stalled, seconds.
+    /// Silence after which an endpoint is stalled, seconds.
     pub stall_timeout: f64,
 }
 
-/// The failures of a subset.
+/// Failures of a subset.
 #[derive(Default)]
 pub(super) struct SubsetErrors {
-    /// The failure ratio of those in traffic.
+    /// Common failure ratio of the endpoints in traffic, 0..=1.
     pub failing: f64,
-    /// The least failure ratio of the other subsets, as far as one is known.
+    /// Least failure ratio of any other subset, if one is known.
     pub elsewhere: Option<f64>,
     pub background: BaselineErrors,
     pub record: RecentErrors,
 }
 
-/// What part of the requests of its version a subset gets, and by what.
+/// The part of its version's requests that a subset gets, and what it depends on.
 pub(super) struct Division {
-    /// Σ weights of all that stay, and of those that are healthy.
+    /// Sum of the weights of its endpoints, except draining ones.
     pub weight: f64,
+    /// Sum of the weights of its healthy endpoints.
     pub fit: f64,
-    /// What part of its requests may be left to it, by how it fails beside other subsets.
+    /// Fraction of its requests that it may keep, by how it fails compared with other subsets, 0..=1.
     pub trust: f64,
     /// Its part of the requests of its version, 0..=1.
     pub load: f64,
     pub spill: Spillover,
 }
 
-/// The endpoints of one priority and one side of the zone's border, all versions together: panic is theirs.
+/// The endpoints of one priority and side of the zone boundary, over all versions; panic applies to a tier.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct PriorityTier {
-    /// How many endpoints it has, and how many of them may be chosen.
+    /// Number of endpoints, except draining ones.
     pub endpoints: usize,
+    /// Number of eligible endpoints.
     pub eligible: usize,
-    /// Σ weights of all, and of those that are well.
+    /// Sum of the weights of its endpoints, except draining ones.
     pub weight: f64,
+    /// Sum of the weights of its healthy endpoints.
     pub fit: f64,
-    /// Health is ignored.
+    /// Whether it is in panic: health is ignored.
     pub panic: bool,
 }
 
-/// What the endpoints of a cluster are divided into.
+/// How the endpoints of a cluster are divided.
 pub(super) struct Subsets {
     /// The versions and their shares.
     pub split: Split,
-    /// By position in the split.
+    /// Versions, in the order of the split.
     pub versions: Vec<VersionSubset>,
-    /// In the order of their keys.
+    /// Subsets, in the order of their keys.
     pub list: Vec<Subset>,
     pub tiers: Vec<PriorityTier>,
-    /// Subsets in which an endpoint could be chosen at the last tick.
+    /// Indices of the subsets that had an eligible endpoint at the last tick.
     pub serving: Vec<u32>,
 }
 
 impl Subsets {
-    /// Without endpoints, divided as configured.
+    /// Creates the divisions of `split`, without endpoints.
     pub fn new(split: &[(String, f64)]) -> Subsets {
         let split = Split::new(split);
         let version = || VersionSubset { subsets: 0..0, serves: false, pending_probes: Vec::new() };
@@ -142,8 +143,8 @@ impl Subsets {
         Subsets { split, versions, list: Vec::new(), tiers: Vec::new(), serving: Vec::new() }
     }
 
-    /// One of the subsets in `range`, in proportion to their loads. A key always falls at the same place, so that what
-    /// moves from one subset to another moves no key that could stay.
+    /// Draws one of the subsets in `range`, in proportion to their loads. A key always falls at the same point, so a
+    /// change of loads moves no key that could stay.
     pub fn draw(&self, range: Range<usize>, key: Option<u64>, rng: &mut Rng) -> Option<usize> {
         let (start, subsets) = (range.start, self.list.get(range)?);
         let whole = subsets.iter().position(|g| g.division.load >= 1.0);
@@ -163,18 +164,18 @@ impl Subsets {
     }
 }
 
-/// The groups of one version.
+/// The subsets of one version.
 #[derive(Debug)]
 pub(super) struct VersionSubset {
     pub subsets: Range<usize>,
-    /// Whether an endpoint could be chosen at the last tick.
+    /// Whether it had an eligible endpoint at the last tick.
     pub serves: bool,
-    /// Endpoints that are due for a single request, and how many it has waited for; the last is the first.
+    /// Endpoints due for a probe and the number of requests each has waited; the last is probed first.
     pub pending_probes: Vec<(u32, u32)>,
 }
 
 impl Cluster {
-    /// The group that `endpoint` belongs to.
+    /// The key of the subset that `endpoint` belongs to; `None` if the split does not name its version.
     #[inline(never)]
     fn key_of(&self, endpoint: Endpoint<'_>) -> Option<Key> {
         Some(Key {
@@ -188,7 +189,7 @@ impl Cluster {
         })
     }
 
-    /// Puts every endpoint of the fleet into a group; groups that stay keep what they know.
+    /// Assigns every endpoint to a subset; subsets that remain keep what they have learnt.
     pub(super) fn assign_subsets(&mut self) {
         let mut before = core::mem::take(&mut self.subsets.list).into_iter().peekable();
         let key = |(index, endpoint): (u32, Endpoint<'_>)| Some((self.key_of(endpoint)?, index));
@@ -205,7 +206,7 @@ impl Cluster {
             let divided = first.filter(|_| key.locality != 0);
             subset.locality =
                 divided.map_or_else(Default::default, |of| (of.locality().into(), of.locality_weight()));
-            // Versions and priorities are too few for more groups.
+            // Versions and priorities are too few to exceed 16 bits.
             let at = u16::try_from(subsets.len()).unwrap_or(NO_SUBSET);
             for (_, index) in places {
                 if let Some(member) = self.endpoints.states.get_mut(*index as usize) {
@@ -263,22 +264,22 @@ impl Cluster {
         self.subsets.tiers = vec![PriorityTier::default(); tiers.len()];
     }
 
-    /// The group of the endpoint at `index`.
+    /// The subset of the endpoint at `index`.
     pub(super) fn subset_of(&self, index: u32) -> Option<&Subset> {
         self.subsets.list.get(self.endpoints.states.get(index as usize)?.subset as usize)
     }
 
-    /// The group of the endpoint at `index`, to be told something.
+    /// The subset of the endpoint at `index`, for updates.
     pub(super) fn subset_of_mut(&mut self, index: u32) -> Option<&mut Subset> {
         self.subsets.list.get_mut(self.endpoints.states.get(index as usize)?.subset as usize)
     }
 
-    /// The typical latency beside the endpoint at `index`, seconds.
+    /// Typical latency of the subset of the endpoint at `index`, seconds.
     pub(super) fn typical_beside(&self, index: u32) -> f64 {
         self.subset_of(index).map_or(self.typical, |g| g.latency.typical)
     }
 
-    /// Takes over what the groups of an older configuration have learnt.
+    /// Takes over what the subsets of an older configuration have learnt.
     pub(super) fn take_over_subsets(&mut self, old: &Cluster, now: Time) {
         for subset in &mut self.subsets.list {
             let version =
@@ -295,7 +296,7 @@ impl Cluster {
             subset.errors.record = known.errors.record;
             subset.errors.record.not_after(now);
             subset.division.spill = known.division.spill;
-            // An endpoint that fails as all others do is excused after a reload as before.
+            // Endpoints that fail as all others do remain excused after a reload.
             let (fleet, indices) = (&self.endpoints.set, subset.pool.all());
             subset.errors.background = known.errors.background.moved(|index| {
                 let index = fleet.index_of_hash(old.endpoints.set.get(index)?.hash)?;

@@ -1,57 +1,58 @@
-//! How much of the local zone's traffic leaves it because the zone is busy.
+//! Spillover: how much of the local zone's traffic leaves it because the zone is busy.
 //!
-//! **What pressure is.** The part of its capacity that the zone uses, by whichever says most:
-//! - the busy slots of its eligible endpoints: requests that await an answer, up to as many as an endpoint can work on
-//!   at a time. How many that are is read off the learnt [curve](crate::estimate::Queueing): so many in flight that more
-//!   of them only make all slower. While nothing slows down it is unknown, and nothing follows from many in flight.
-//! - how much slower answers come than from idle endpoints: a slow-down of s is what a single server shows that is
-//!   busy for 1 − 1/s of the time. Silence counts as slow, so a zone that hangs is under pressure before any time-out.
-//! - the [pressure](crate::autoscale) of the zone's endpoints, where signals make it.
+//! **Pressure** is the part of its capacity that the zone uses, the highest of:
+//! - the busy slots of its eligible endpoints: unanswered requests, up to as many as an endpoint can work on at a time.
+//!   That number is read off the learnt [curve](crate::estimate::Queueing): beyond it, more requests in flight only
+//!   slow all of them down. Until something slows down it is unknown, and nothing follows from many requests in flight.
+//! - the slow-down of answers compared with idle endpoints: a slow-down of s is that of a single server that is busy
+//!   for 1 − 1/s of the time. Silence counts as slow, so a zone that hangs is under pressure before any timeout.
+//! - the [pressure](crate::autoscale) of the zone's endpoints, where it is made of signals.
 //!
-//! **What follows.** The local share is moved, not set: d ln(share)/dt = ln(target / pressure) / τ. Where pressure goes
-//! with traffic that is where the two are equal, in the steady state there is no error, and there is no threshold at
-//! which something flips. The pressure is smoothed over half of τ, so the loop does not swing; signals, which are old
-//! by seconds, move it in proportion more slowly. Where the other zones are under more pressure than the target, that
-//! is the target: nothing is gained by leaving. A zone that has been below its target has a credit: a busy moment, such
-//! as chance brings about in a zone at nine tenths of it, moves nothing; in the steady state it makes no difference.
+//! **Control.** The local share is moved, not set: d ln(share)/dt = ln(target / pressure) / τ. Where pressure is
+//! proportional to traffic, it settles where the two are equal: there is no error in the steady state and no threshold
+//! at which something flips. The pressure is smoothed over half of τ, so the loop does not oscillate; signals, which
+//! are seconds old, move the share in proportion more slowly. If the other zones are under more pressure than the
+//! target, their pressure is the target: nothing is gained by leaving. A zone that has been below its target has a
+//! credit, so that a busy moment, which occurs by chance in a zone at nine tenths of its target, moves nothing; in the
+//! steady state it makes no difference.
 
-/// Time constant of the share, seconds: fast enough for a rush, slow against latencies.
+/// Time constant of the share, seconds: fast enough for a surge, slow compared with latencies.
 const TAU_S: f64 = 1.0;
 /// Time constant of the smoothed pressure, seconds.
 const SMOOTHING_S: f64 = 0.5;
-/// A signal that is polled every T seconds moves the share with a time constant of this many T: it is old by up to two
-/// of them (scrape and poll), and a loop with delay D needs a time constant of about 2.5 · D not to swing.
+/// Time constant of the share for a signal, in poll intervals: a value is up to two intervals old (scrape and poll),
+/// and a loop with delay D needs a time constant of about 2.5 · D not to oscillate.
 const POLLS_PER_TAU: f64 = 5.0;
-/// The share leaves at e³ a time constant at most, and returns at e.
+/// Limits of the exponent per time constant: the share falls by e³ at most and grows by e.
 const FASTEST: [f64; 2] = [-3.0, 1.0];
-/// What always stays, so that its pressure remains known.
+/// Minimum local share, so that the zone's pressure remains known.
 const MIN_SHARE: f64 = 0.01;
-/// How much further than everything the share goes while pressure is low: what chance takes off it in half a second.
+/// Maximum credit: how far the share can grow beyond 1 while pressure is low, to cover half a second of chance.
 const CREDIT: f64 = 1.1;
-/// Beyond ten times slower, pressure goes on in proportion: a zone that hangs is worse than full.
+/// Slope of the pressure above a slow-down of ten, where it grows in proportion: a zone that hangs is worse than full.
 const HUNG: f64 = 0.09;
 
-/// How busy a group is, 1 is full.
+/// Pressure on a subset, 1 is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Pressure {
-    /// By what is measured here.
+    /// Pressure from measurements of this proxy.
     pub measured: f64,
-    /// By signals.
+    /// Pressure from signals.
     pub signalled: f64,
 }
 
-/// The pressure that a slow-down means.
+/// The pressure that corresponds to a slow-down by the factor `times`.
 pub(crate) fn of_slow_down(times: f64) -> f64 {
     let times = times.max(1.0);
     (1.0 - 1.0 / times).max(HUNG * times)
 }
 
-/// The part of its traffic that the local zone keeps.
+/// State of the local zone's share.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Spillover {
-    /// 0.01..=1.
+    /// Part of its traffic that the local zone keeps, 0.01..=1.
     pub local_fraction: f64,
-    /// 1 and more: what is used up before any traffic leaves.
+    /// Credit that is used up before any traffic leaves, 1 or more.
     credit: f64,
     pressure: Pressure,
 }
@@ -68,7 +69,7 @@ impl Spillover {
         self.pressure.measured.max(self.pressure.signalled)
     }
 
-    /// Takes the pressure of `seconds` into account.
+    /// Updates the smoothed pressure with that of the last `seconds`.
     pub fn observe(&mut self, now: Pressure, seconds: f64) {
         let part = 1.0 - (-seconds / SMOOTHING_S).exp();
         if now.measured.is_finite() {
@@ -77,7 +78,7 @@ impl Spillover {
         self.pressure.signalled = now.signalled;
     }
 
-    /// Moves the share for `seconds` towards where the pressure is `target`; `poll_s` is how old signals grow.
+    /// Moves the share over `seconds` towards a pressure of `target`; `poll_s` is the poll interval of signals.
     pub fn settle(&mut self, target: f64, poll_s: f64, seconds: f64) {
         let pressure = self.pressure();
         let tau = if self.pressure.signalled > self.pressure.measured {
@@ -86,7 +87,7 @@ impl Spillover {
             TAU_S
         };
         let [out, back] = FASTEST;
-        // A target of zero means that nothing stays, an idle zone that everything may.
+        // A target of zero means that nothing stays; zero pressure, that everything may.
         let pull = if pressure > 0.0 { (target / pressure).ln().clamp(out, back) } else { back };
         let local_fraction = self.local_fraction * self.credit * (pull * seconds.min(tau) / tau).exp();
         let local_fraction = if local_fraction.is_finite() { local_fraction } else { 1.0 };
@@ -104,7 +105,7 @@ mod tests {
 
     const TICK_S: f64 = 0.02;
 
-    /// The share every second, where a full local zone would be at `full` and the news are `delay_s` old.
+    /// Share at each second, where the local zone is full at the share `full` and measurements are `delay_s` old.
     fn run(full: f64, delay_s: f64, signalled: bool, seconds: usize) -> Vec<f64> {
         let mut spill = Spillover::default();
         let mut past = vec![1.0; (delay_s / TICK_S) as usize + 1];

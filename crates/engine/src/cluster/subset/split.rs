@@ -1,35 +1,35 @@
-//! Which version a request is for: shares kept exactly, or by key for ever.
+//! The version of a request: drawn with exact shares, or fixed by key.
 //!
 //! Without a key, versions are drawn by the multiples of the golden ratio, which fill [0, 1) more evenly than chance:
 //! after n requests of a worker a share is off by a few requests (Kuipers, Niederreiter, "Uniform distribution of
-//! sequences", 1974: discrepancy O(log n / n)), where chance is off by √n.
+//! sequences", 1974: discrepancy O(log n / n)), where random draws are off by √n.
 //!
 //! With a key, the versions race: each draws an exponential time from the hash of the key and its own name, divided by
-//! its share, and the earliest wins. It wins in proportion to its share, whatever the order in which versions are
-//! written, and a share that grows only ever takes keys over: of two versions, exactly as many as it grew by. The key
-//! is hashed apart from how a policy hashes it, so that a user keeps the version whatever becomes of its endpoints, and
-//! users of one version spread over all of them.
+//! its share, and the earliest wins. It wins in proportion to its share, regardless of the order of the configuration,
+//! and a share that grows only takes keys over: of two versions, exactly as many as it grew by. The key's hash is
+//! independent of the policy's, so that a user keeps the version whatever happens to its endpoints, and users of one
+//! version spread over all of them.
 
 use crate::rng::{self, Rng};
 
 /// 2⁶⁴ divided by the golden ratio.
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
-/// Keeps the version's hash of a key apart from that of the ring.
+/// Salt that keeps the choice of a version independent of the ring's hash.
 const VERSION_SALT: u64 = 0x5851_F42D_4C95_7F2D;
 
-/// Shares by version, drawn from.
+/// The shares of the versions.
 #[derive(Debug, Default)]
 pub(crate) struct Split {
     versions: Vec<Box<str>>,
     /// The hash of each version's name.
     names: Vec<u64>,
-    /// Where each version's part of [0, 1) ends.
+    /// Upper end of each version's part of [0, 1).
     ends: Vec<f64>,
-    /// The last multiple; workers begin anywhere.
+    /// The last multiple; the first is random in each worker.
     turn: Option<u64>,
 }
 
-/// What a draw came to.
+/// Result of a draw.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Drawn {
     /// Position of the version.
@@ -37,22 +37,22 @@ pub(crate) struct Drawn {
     from: From,
 }
 
-/// What another version is found from, should this one not serve.
+/// What a replacement is derived from if the drawn version does not serve.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum From {
-    /// Where in the version's part of [0, 1) the draw fell, as a fraction of it: as good as a fresh draw.
+    /// Position of the draw within the version's part of [0, 1), as a fraction: as good as a fresh draw.
     Rest(f64),
-    /// The key, which has a next choice of its own.
+    /// The key, which has a next choice.
     Key(u64),
 }
 
-/// A number of `[0, 1)` from 64 bits.
+/// Maps 64 bits to a number in `[0, 1)`.
 pub(crate) fn unit(bits: u64) -> f64 {
     (bits >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
 }
 
 impl Split {
-    /// Shares as configured; without any there is one version, which every endpoint has.
+    /// Shares as configured; if empty, there is a single version that includes every endpoint.
     pub fn new(shares: &[(String, f64)]) -> Split {
         let total: f64 = shares.iter().map(|(_, share)| share).sum();
         let mut end = 0.0;
@@ -68,12 +68,12 @@ impl Split {
         }
     }
 
-    /// How many versions there are, at least one.
+    /// Number of versions, at least one.
     pub fn versions(&self) -> usize {
         self.versions.len().max(1)
     }
 
-    /// The position of `version`; none if it gets nothing.
+    /// Position of `version`; `None` if it is not part of the split.
     pub fn version_of(&self, version: &str) -> Option<usize> {
         if self.versions.is_empty() {
             return Some(0);
@@ -81,13 +81,13 @@ impl Split {
         self.versions.iter().position(|v| **v == *version)
     }
 
-    /// The part of the requests that the version at `lane` is to have.
+    /// Configured share of the version at `version`, 0..=1.
     pub fn share(&self, version: usize) -> f64 {
         let start = version.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0.0);
         self.ends.get(version).map_or(1.0, |end| end - start)
     }
 
-    /// The version of the next request, or of all requests with this key.
+    /// Draws the version of the next request, or of all requests with this key.
     pub fn draw(&mut self, key: Option<u64>, rng: &mut Rng) -> Drawn {
         if self.ends.len() < 2 {
             return Drawn { version: 0, from: From::Rest(0.0) };
@@ -101,8 +101,7 @@ impl Split {
         self.place(unit(turn), |_| true)
     }
 
-    /// The version that takes over from the one of `drawn`, among those that `serves`; the same part of its requests
-    /// for each as of all.
+    /// The version that replaces the one of `drawn`, among those that `serves`, in proportion to their shares.
     pub fn instead(&self, drawn: Drawn, serves: impl Fn(usize) -> bool) -> Drawn {
         let rest = match drawn.from {
             From::Key(key) => {
@@ -116,15 +115,15 @@ impl Split {
         if total <= 0.0 { drawn } else { self.place(rest * total, serves) }
     }
 
-    /// The version that is first with `key`.
+    /// The version that wins the race for `key` among those that `runs`.
     fn race(&self, key: u64, runs: impl Fn(usize) -> bool) -> Option<usize> {
         let key = rng::mix(key ^ VERSION_SALT);
         let mut first: Option<(f64, u64, usize)> = None;
         for (version, name) in self.names.iter().enumerate().filter(|(version, _)| runs(*version)) {
-            // Of (0, 1], so that the logarithm is finite.
+            // In (0, 1], so that the logarithm is finite.
             let drawn = 1.0 - unit(rng::mix(key ^ name));
             let time = -drawn.ln() / self.share(version);
-            // Two at once come in the same order, whatever the order of the configuration.
+            // The name breaks ties, so the order of the configuration does not matter.
             if first.is_none_or(|(before, of, _)| (time, *name) < (before, of)) {
                 first = Some((time, *name, version));
             }
@@ -223,15 +222,15 @@ mod tests {
             (&[("v1", 80.0), ("v2", 20.0)][..], &[("v1", 70.0), ("v2", 30.0)][..], 0.1),
             (&[("v1", 80.0), ("v2", 20.0)], &[("v2", 30.0), ("v1", 70.0)], 0.1),
             (&[("new", 1.0), ("old", 99.0)], &[("new", 50.0), ("old", 50.0)], 0.49),
-            // A third takes its part of both.
+            // A third version takes its part from both.
             (&[("v1", 80.0), ("v2", 20.0)], &[("v0", 10.0), ("v1", 72.0), ("v2", 18.0)], 0.1),
             (&[("v1", 80.0), ("v2", 20.0)], &[("v1", 100.0)], 0.2),
         ] {
             let moved = moved(from, to) as f64;
             assert!((moved - 20_000.0 * least).abs() < off(least), "{from:?} {to:?}: {moved}");
         }
-        // Of three, no rule without memory moves fewer than 2d / (1 + d) for every change of d (Bavarian et al., "The
-        // optimality of correlated sampling", 2016).
+        // With three versions, no memoryless rule moves fewer than 2d / (1 + d) for every change of d (Bavarian et al.,
+        // "The optimality of correlated sampling", 2016).
         let moved =
             moved(&[("v1", 80.0), ("v2", 10.0), ("v3", 10.0)], &[("v1", 70.0), ("v2", 20.0), ("v3", 10.0)]);
         assert!((moved as f64) < 20_000.0 * 0.2 / 1.1, "{moved}");

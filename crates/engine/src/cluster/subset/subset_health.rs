@@ -1,41 +1,42 @@
-//! How a group fares as a whole, lately: a zone that is gone fails as one, and single endpoints excuse each other.
+//! Recent health of a subset as a whole: a zone that is lost fails as one, and its endpoints excuse each other.
 //!
-//! Health judges an endpoint against the rest, so that a fault that all share rules out no endpoint. While everything
-//! goes to one zone, that zone is "all": its loss would look like a common fault. So requests leave a group that fails
-//! much more than another one does, or might do: an unknown group is believed to be well until its own answers tell. If
-//! it fails alike, the fault is common and requests come back.
+//! Health judges an endpoint against the others, so that a common fault ejects no endpoint. While everything goes to
+//! one zone, its loss would look like a common fault. So requests leave a subset that fails much more than another one
+//! does or might: a subset without answers is assumed to be healthy until its own answers show otherwise. If it fails
+//! as well, the fault is common and requests return.
 
 use crate::cluster::subset::Subset;
 use crate::endpoint::EndpointState;
 use crate::endpoint::PeerTable;
 use crate::time::Time;
 
-/// Weight of the newest answer: six failures in a row make a half.
+/// Weight of the newest answer: six failures in a row make a ratio of one half.
 const STEP: f64 = 0.125;
-/// Time constant with which failures are forgotten that no answer has followed, seconds.
+/// Time constant with which failures are forgotten while there are no answers, seconds.
 const MEMORY_S: f64 = 5.0;
-/// So many answers make a group known …
+/// Minimum number of answers before a subset's failure ratio is known.
 const KNOWN_AFTER: f64 = 8.0;
-/// … for so long after the last, seconds.
+/// Time after its last answer for which the ratio remains known, seconds.
 const KNOWN_FOR_S: f64 = 10.0;
-/// Up to this difference in failures nothing follows: chance alone makes half of it where half of all fails …
+/// Difference in failure ratios up to which nothing follows: chance alone makes half of it where half of all requests
+/// fail.
 const TOLERATED: f64 = 0.25;
-/// … and from this on nothing is left to the worse.
+/// Difference in failure ratios from which on the worse subset keeps nothing.
 const UNBEARABLE: f64 = 0.75;
 
-/// A group that owes answers to several requests and has given none for this many times its typical latency begins
-/// to be left …
+/// Silence after which requests begin to leave a subset with several unanswered requests, in multiples of its typical
+/// latency.
 const SILENT: f64 = 5.0;
-/// … and nothing goes there after so many.
+/// Silence after which no requests go to such a subset, in multiples of its typical latency.
 const DEAD_SILENT: f64 = 20.0;
-/// The same, seconds, where latencies are short: threads pause, packets are sent again.
+/// Minimum of both silences, seconds, where latencies are short: threads pause, packets are retransmitted.
 const MIN_SILENT_S: [f64; 2] = [0.1, 0.5];
-/// A single request may be heavy, and two by chance.
+/// Minimum number of unanswered requests: one may be heavy, and two by chance.
 const SEVERAL: u32 = 3;
-/// A subset that is at least this much alive is worth leaving others for.
+/// Minimum liveness of a subset that others are compared with.
 const ALIVE: f64 = 0.05;
 
-/// A group's latest answers, as one worker saw them.
+/// A subset's recent answers, as one worker saw them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct RecentErrors {
     failing: f64,
@@ -44,7 +45,7 @@ pub(crate) struct RecentErrors {
 }
 
 impl RecentErrors {
-    /// Takes an answer into account.
+    /// Records an answer.
     pub fn observe(&mut self, failed: bool, now: Time) {
         if now.seconds_since(self.at) > KNOWN_FOR_S {
             (self.failing, self.answers) = (0.0, 0.0);
@@ -54,36 +55,36 @@ impl RecentErrors {
         self.at = self.at.max(now);
     }
 
-    /// The clock stepped back to `now`.
+    /// Caps timestamps at `now` after the clock stepped back.
     pub fn not_after(&mut self, now: Time) {
         self.at = self.at.min(now);
     }
 
-    /// The failure ratio of about the last eight answers, as far as it still counts against the group.
+    /// Failure ratio of about the last eight answers, decayed by the time since the last one, 0..=1.
     pub fn failing(&self, now: Time) -> f64 {
         self.failing * (-now.seconds_since(self.at) / MEMORY_S).exp()
     }
 
-    /// What the answers told, if there have been enough lately.
+    /// The failure ratio, if there have been enough answers recently.
     pub fn known(&self, now: Time) -> Option<f64> {
         let known = self.answers >= KNOWN_AFTER && now.seconds_since(self.at) <= KNOWN_FOR_S;
         known.then_some(self.failing)
     }
 }
 
-/// What part of its requests may be left to a group that fails `failing` where others fail `least` at best.
+/// Fraction of its requests that a subset may keep that fails `failing` where the best other one fails `least`.
 fn trust(failing: f64, least: f64) -> f64 {
     1.0 - ((failing - least - TOLERATED) / (UNBEARABLE - TOLERATED)).clamp(0.0, 1.0)
 }
 
-/// The least failure ratio among `subsets` but the one at `but`, where the unknown are believed to be well; none if
-/// no other endpoint is there.
+/// Least failure ratio among `subsets` except the one at `but`, where subsets without answers count as healthy; `None`
+/// if no other has a healthy endpoint.
 fn least_failing(subsets: &[Subset], but: usize, now: Time) -> Option<f64> {
     let others = subsets.iter().enumerate().filter(|(at, g)| *at != but && g.division.fit > 0.0);
     others.map(|(_, g)| g.errors.record.known(now).unwrap_or(0.0)).min_by(f64::total_cmp)
 }
 
-/// What part of its requests may be left to `subset` by how long all of it has been silent.
+/// Fraction of its requests that `subset` may keep, by how long all of it has been silent.
 fn alive(subset: &Subset, members: &[EndpointState], told: &PeerTable, now: Time) -> f64 {
     let (mut awaiting, mut heard) = (0u32, Time::ZERO);
     for index in subset.pool.all() {
@@ -101,7 +102,7 @@ fn alive(subset: &Subset, members: &[EndpointState], told: &PeerTable, now: Time
     1.0 - ((now.seconds_since(heard) - begins) / (ends - begins)).clamp(0.0, 1.0)
 }
 
-/// What part of its requests may be left to each of `subsets`, by how it fares beside the others.
+/// Updates the fraction of its requests that each of `subsets` may keep, compared with the others.
 pub(crate) fn compare(subsets: &mut [Subset], members: &[EndpointState], told: &PeerTable, now: Time) {
     if subsets.len() < 2 {
         return;
@@ -112,7 +113,7 @@ pub(crate) fn compare(subsets: &mut [Subset], members: &[EndpointState], told: &
     for at in 0..subsets.len() {
         let least = least_failing(subsets, at, now);
         let Some(subset) = subsets.get_mut(at) else { continue };
-        // Where all are silent alike, nothing is gained by leaving.
+        // Where all are equally silent, nothing is gained by leaving.
         let alive = if liveliest < ALIVE { 1.0 } else { (subset.division.trust / liveliest).min(1.0) };
         let failing = subset.errors.record.failing(now);
         subset.division.trust = alive * least.map_or(1.0, |least| trust(failing, least));

@@ -1,9 +1,9 @@
-//! How the requests of a version are divided over its priorities and zones.
+//! Division of a version's requests over its priorities and zones.
 //!
-//! Envoy's rule for priorities, with the local zone before the others at each: a part can carry 1.4 times its
-//! healthy share, all of it at most, and what it cannot carry goes to the next
+//! This is Envoy's rule for priorities, with the local zone before the others at each: a subset carries 1.4 times its
+//! healthy fraction of the requests, at most all of them, and what it cannot carry goes to the next
 //! (<https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/load_balancing/priority>). If all
-//! together carry too little, each gets its proportion of what they carry; if no endpoint is healthy, of their size.
+//! together carry too little, requests are divided by what each carries; if no endpoint is healthy, by size.
 
 use crate::autoscale::Tally;
 use crate::cluster::Cluster;
@@ -16,15 +16,15 @@ use crate::time::Time;
 /// Envoy's default overprovisioning factor: 71 % of the endpoints are enough for all requests.
 const OVERPROVISIONING: f64 = 1.4;
 
-/// What part of all requests `fit` of `weight` can carry.
+/// Fraction of all requests that `fit` of `weight` can carry.
 pub(crate) fn capacity(fit: f64, weight: f64) -> f64 {
     if weight > 0.0 { (OVERPROVISIONING * fit / weight).clamp(0.0, 1.0) } else { 0.0 }
 }
 
-/// Divides the requests over `subsets`, in their order; `kept` says what part of what each can carry it may keep.
+/// Divides the requests over `subsets`, in their order; `kept` is the fraction of its capacity that each may keep.
 ///
-/// Where localities have weights, the groups of a level carry together what its healthy share allows, and divide that
-/// by these weights, each as far as it can carry its own: as Envoy does with locality weights.
+/// Where localities have weights, the subsets of a level together carry what their healthy fraction allows, and divide
+/// it by these weights, each as far as it can carry its own: as Envoy does with locality weights.
 #[inline(never)]
 pub(crate) fn divide(subsets: &mut [Subset], kept: impl Fn(&Subset) -> f64) {
     if let [only] = subsets {
@@ -70,14 +70,14 @@ pub(crate) fn divide(subsets: &mut [Subset], kept: impl Fn(&Subset) -> f64) {
     }
 }
 
-/// Whether the endpoints that are well can carry everything, wherever they are: then health need not be ignored.
-/// A fleet that is not divided has none to turn to.
+/// Whether the healthy endpoints of all tiers together can carry everything, so that health need not be ignored. A
+/// cluster with a single tier has no others.
 pub(crate) fn others_can_absorb(tiers: &[PriorityTier]) -> bool {
     tiers.len() > 1 && tiers.iter().map(|t| capacity(t.fit, t.weight)).sum::<f64>() >= 1.0
 }
 
 impl Cluster {
-    /// Divides the requests of each version over its groups, `seconds` after the last time.
+    /// Divides the requests of each version over its subsets, `seconds` after the last call.
     #[inline(never)]
     pub(crate) fn divide(&mut self, seconds: f64, now: Time) {
         self.spill_over(seconds, now);
@@ -88,7 +88,7 @@ impl Cluster {
         }
     }
 
-    /// Moves traffic between the local zone and the others at the same priority, by how busy they are.
+    /// Moves traffic between the local zone and the others at the same priority, by their pressure.
     fn spill_over(&mut self, seconds: f64, now: Time) {
         let Some(zone) = &self.config.zone else { return };
         let target = zone.spill_over_percent / 100.0;
@@ -100,7 +100,7 @@ impl Cluster {
             if !same || here.key.remote {
                 continue;
             }
-            // Farther away is not busier: what is on its way takes up no slot.
+            // A request on its way to a more distant zone occupies no slot there.
             let at_work = (here.latency.typical / there.latency.typical).min(1.0);
             let (busy_here, busy_there) =
                 (self.pressure_of(here, 1.0, now), self.pressure_of(there, at_work, now));
@@ -116,8 +116,7 @@ impl Cluster {
         }
     }
 
-    /// How busy a group's eligible endpoints are, where `at_work` is the part of its requests that are not on their
-    /// way.
+    /// Pressure on a subset's eligible endpoints; `at_work` is the fraction of its requests that are not in transit.
     fn pressure_of(&self, subset: &Subset, at_work: f64, now: Time) -> Pressure {
         let learnt = self.slots();
         let slots = learnt.filter(|s| s.found).map_or(f64::INFINITY, |s| f64::from(s.count));

@@ -1,4 +1,4 @@
-//! What every division promises, whatever is well and however much each may keep.
+//! What every division guarantees, whichever endpoints are healthy and however much each subset may keep.
 
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -18,7 +18,7 @@ fn seven_of_ten_carry_everything() {
     assert_eq!((capacity(0.0, 10.0), capacity(0.0, 0.0)), (0.0, 0.0));
 }
 
-/// One of this priority and side; `told` is the weight of its locality. What it may keep stands in `trust`.
+/// A subset of this priority and side; `told` is its locality's weight, and `trust` holds what it may keep.
 fn subset(
     priority: u32,
     remote: bool,
@@ -49,7 +49,7 @@ fn is_near(one: f64, other: f64) -> bool {
     (one - other).abs() < 1e-9
 }
 
-/// One part, or none or one of several: whole numbers are where slips show.
+/// A random part, often 0 or 1: mistakes show at whole numbers.
 fn part(rng: &mut Rng) -> f64 {
     [0.0, 1.0, rng.unit(), rng.unit()][rng.below(4) as usize]
 }
@@ -80,7 +80,7 @@ fn levels(subsets: &[Subset]) -> Vec<std::ops::Range<usize>> {
     ranges
 }
 
-/// What a level can carry of all requests, and keeps of that.
+/// The fraction of all requests that a level can carry and keeps.
 fn carried(level: &[Subset]) -> f64 {
     let sum = |of: &dyn Fn(&Subset) -> f64| level.iter().map(of).sum::<f64>();
     let whole = capacity(sum(&|g| g.division.fit), sum(&|g| g.division.weight));
@@ -109,7 +109,7 @@ fn the_parts_are_all_of_the_requests_and_come_in_their_order() {
             continue;
         }
         some += 1;
-        // The first takes what it can carry, the next of what is left; all of it together is everything.
+        // The first takes what it can carry, the next what it can of the rest; together they take everything.
         let mut left = 1.0_f64;
         let taken: Vec<f64> = carry
             .iter()
@@ -123,7 +123,7 @@ fn the_parts_are_all_of_the_requests_and_come_in_their_order() {
         for (got, takes) in got.iter().zip(&taken) {
             assert!(is_near(*got, takes / all), "{round}: {got:?} instead of {takes} of {all}");
         }
-        // Within a level as the weights of the localities say, as far as each can carry its own.
+        // Within a level, requests are divided by locality weights, as far as each can carry its own.
         for level in levels.iter().filter(|level| level.len() > 1) {
             let of = |at: usize| {
                 let g = &subsets[at];
@@ -139,7 +139,7 @@ fn the_parts_are_all_of_the_requests_and_come_in_their_order() {
     assert!(some > 1000 && none > 10, "{some} {none}");
 }
 
-/// Where none is well, or none may keep anything, each gets what its size is of all.
+/// Where none is healthy, or none may keep anything, requests are divided by size.
 #[test]
 fn where_nothing_can_be_carried_size_decides() {
     let mut rng = Rng::new(7);
@@ -172,7 +172,7 @@ fn one_alone_has_everything_and_a_healthy_first_leaves_nothing() {
     assert_eq!(loads(&mut [subset(3, true, (0, 0.0), [0.0, 5.0, 0.0])]), [1.0]);
     let mut two = [subset(0, false, (0, 0.0), [8.0, 8.0, 1.0]), subset(1, false, (0, 0.0), [8.0, 8.0, 1.0])];
     assert_eq!(loads(&mut two), [1.0, 0.0]);
-    // Half of it well carries seven tenths.
+    // With half of it healthy, it carries seven tenths.
     two[0].division.fit = 4.0;
     let half = loads(&mut two);
     assert!(is_near(half[0], 0.7) && is_near(half[1], 0.3), "{half:?}");
