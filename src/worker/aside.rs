@@ -1,5 +1,5 @@
-//! Standing aside: what the filter does with a configuration that it refuses, where its VM's environment says that no
-//! request is to suffer from it. Everything passes; the log, a metric and the status page say why nothing is balanced.
+//! Standing aside: what the filter does with a refused configuration if the VM's environment says that requests must
+//! not suffer from it. Every request passes unbalanced; the log, a metric and the status page say why.
 
 use core::cell::Cell;
 
@@ -12,18 +12,18 @@ use crate::telemetry::status::{Route, refused};
 use config::{Fault, Legible};
 use engine::time::Time;
 
-/// The environment variable of the VM that says what becomes of a refused configuration.
+/// The environment variable of the VM that says what happens with a refused configuration.
 pub const VARIABLE: &str = "EVENKEEL_ON_REFUSED_CONFIGURATION";
 const STAND_ASIDE: &str = "stand_aside";
 const REFUSE: &str = "refuse";
-/// The log says it again after so long, by one worker of the process.
+/// The interval at which the log repeats the faults, by one worker of the process, seconds.
 const REPEAT_S: f64 = 60.0;
-/// How often some worker looks whether it is time.
+/// The tick period while standing aside, milliseconds.
 pub const TICK_MS: u64 = 5_000;
-/// The steering headers of a configuration that names none: a client's must not reach what follows them.
+/// The default steering headers, for a configuration that names none: a client's own must not reach the filters behind.
 const DEFAULT_HEADERS: [&str; 2] = ["x-evenkeel-endpoint", "x-envoy-original-dst-host"];
 
-/// Whether to stand aside, by the value of [`VARIABLE`]; a value that means nothing is said in the log and means no.
+/// Whether to stand aside, by the value of [`VARIABLE`]. An unknown value is logged and counts as `refuse`.
 pub fn wanted(host: &dyn Host, value: Option<&str>) -> bool {
     match value {
         None | Some(REFUSE) => false,
@@ -37,7 +37,7 @@ pub fn wanted(host: &dyn Host, value: Option<&str>) -> bool {
     }
 }
 
-/// A configuration has been accepted, where standing aside is wanted: the metric is there from the start.
+/// Sets the metric to 0 for an accepted configuration, so that it exists from the start.
 pub fn accepted(host: &dyn Host) {
     show(host, 0);
 }
@@ -48,30 +48,31 @@ fn show(host: &dyn Host, value: u64) {
     }
 }
 
-/// A refused configuration that is stood aside from.
+/// A refused configuration whose requests pass unbalanced.
 #[derive(Debug)]
 pub struct Aside {
     faults: Vec<Fault>,
     legible: Legible,
-    /// An earlier configuration of the same plugin is still in force.
+    /// Whether an earlier configuration of the same plugin is still in force.
     keeps: bool,
-    /// When it was said last: by this worker, and where the workers of the process leave it.
+    /// When the faults were last logged, by this worker.
     said: Cell<Time>,
+    /// The key of the same in shared data, for the workers of the process.
     key: String,
 }
 
 impl Aside {
-    /// Stands aside from `json` with these faults; `keeps` where an earlier configuration of the plugin `name` goes on.
+    /// Stands aside from `json` with these faults; `keeps` if an earlier configuration of plugin `name` stays in force.
     pub fn from(host: &dyn Host, json: &[u8], name: &str, faults: Vec<Fault>, keeps: bool) -> Aside {
         let key = format!("{}/refused", sharing::prefix(name));
-        // Nothing is left in shared data: Envoy tries a configuration in a throwaway VM first.
+        // Nothing is written to shared data here: Envoy tries a configuration in a throwaway VM first.
         let aside = Aside { faults, legible: config::legible(json), keeps, said: Cell::new(host.now()), key };
         aside.say(host);
         show(host, 1);
         aside
     }
 
-    /// Where the faults are, without what was found there.
+    /// The paths of the faults, without the values found there.
     pub fn places(&self) -> Vec<String> {
         self.faults.iter().map(|fault| fault.path.clone()).collect()
     }
@@ -96,7 +97,7 @@ impl Aside {
         );
     }
 
-    /// Time passes: says it again, unless another worker has.
+    /// Repeats the faults in the log, unless another worker has done so within a minute.
     pub fn tick(&self, host: &dyn Host) {
         let now = host.now();
         let said = host
@@ -112,7 +113,7 @@ impl Aside {
         show(host, 1);
     }
 
-    /// Request headers: nothing is touched but the steering header, and the status page says what is wrong.
+    /// Request headers: removes the steering header, and answers requests for the status page with the faults.
     pub fn request_headers(&self, host: &dyn StreamHost) -> Flow {
         match &self.legible.steering_header {
             Some(header) => host.remove_request_header(header),

@@ -1,8 +1,7 @@
-//! Clusters that requests have met: those that a pattern of the configuration stands for, each of which becomes an
-//! upstream of its own, and those that no entry names.
+//! Clusters of requests that have no upstream yet. One that matches a pattern of the configuration becomes an upstream
+//! of its own; one that no entry matches is shown on the status page.
 //!
-//! The worker that meets one tells the others through shared data: the one that asks Envoy for members may see no
-//! request.
+//! Workers share them through shared data, because the worker that polls Envoy for endpoints may see no requests.
 
 use crate::host::Host;
 use crate::host::event::{Event, Field};
@@ -12,27 +11,28 @@ use engine::Balancer;
 use engine::pattern;
 use engine::settings::Upstream;
 
-/// So many clusters become upstreams by patterns.
+/// The highest number of upstreams made from patterns.
 pub(super) const MAX_INSTANCES: usize = 64;
-/// So many clusters that no entry names are remembered by name; all of their requests are counted.
+/// The highest number of unmatched clusters that are remembered by name; the requests of all are counted.
 const MAX_UNMATCHED: usize = 16;
-/// Longer names are met by no worker.
+/// The longest cluster name that is remembered, bytes.
 const MAX_NAME: usize = 1024;
 
-/// What this worker knows of the clusters that requests have met.
+/// The clusters of requests that this worker knows.
 pub(crate) struct Clusters {
     key: String,
-    /// Entries whose cluster is a pattern, and which are made for each cluster that matches.
+    /// Entries whose cluster is a pattern: each matching cluster gets an upstream made from its entry.
     templates: Vec<Upstream>,
     version: Option<u32>,
     known: Vec<Met>,
-    /// Met since the last tick.
+    /// Seen since the last tick.
     fresh: Vec<Met>,
     full: bool,
 }
 
-/// Takes the entries out of the configuration that are made for each cluster: those whose endpoints Envoy's list of the
-/// cluster tells. The others balance one set of endpoints, under whatever name it is reached.
+/// Takes the entries out of the configuration that an upstream is made from for each matching cluster: those with a
+/// pattern and `endpoints.envoy_admin`. Other entries with a pattern balance one set of endpoints for all matching
+/// clusters.
 pub(super) fn take_templates(config: &mut Config) -> Vec<Upstream> {
     let is_template = |u: &mut Upstream| pattern::is_pattern(&u.cluster) && u.endpoints.envoy_admin.is_some();
     config.upstreams.extract_if(.., is_template).collect()
@@ -43,22 +43,23 @@ impl Clusters {
         Clusters { key, templates, version: None, known: Vec::new(), fresh: Vec::new(), full: false }
     }
 
-    /// Upstreams that are made from now on have no probes.
+    /// Makes later upstreams without probes.
     pub fn probe_none(&mut self) {
         self.templates.iter_mut().for_each(|template| template.health.probe = None);
     }
 
-    /// Tells the engine which names upstreams are still to be made for.
+    /// Registers the patterns with the engine.
     pub fn announce(&self, engine: &mut Balancer) {
         engine.expect(self.templates.iter().map(|template| template.cluster.as_str()));
     }
 
-    /// Whether a [tick](Clusters::tick) is of use now; now and then it is for what others have met.
+    /// Whether a [tick](Clusters::tick) has something to do; `now_and_then` also makes it read what other workers have
+    /// met.
     pub fn is_wanted(&self, now_and_then: bool) -> bool {
         !self.templates.is_empty() || !self.fresh.is_empty() || now_and_then
     }
 
-    /// A request to a cluster that has no upstream; `matches` if an entry's pattern stands for it.
+    /// A request to a cluster that has no upstream; `matches` if an entry's pattern matches it.
     #[inline(never)]
     pub fn meet(&mut self, name: &str, matches: bool) {
         let is_known = |met: &Met| met.name == name;
@@ -70,13 +71,13 @@ impl Clusters {
         }
     }
 
-    /// Those that no entry names.
+    /// The clusters that no entry matches.
     pub fn unmatched<'a>(&'a self, engine: &'a Balancer) -> impl Iterator<Item = &'a str> {
         let names = self.known.iter().map(|met| met.name.as_str());
         names.filter(|name| engine.route(name).is_none() && !engine.expects(name))
     }
 
-    /// Tells the others what has been met since the last tick, and hears of them; the upstreams that are to be made.
+    /// Publishes the clusters seen since the last tick and reads those of other workers; returns the upstreams to make.
     #[inline(never)]
     pub fn tick(&mut self, host: &dyn Host, engine: &Balancer) -> Vec<Upstream> {
         let (bytes, version) = host.shared_get(&self.key).unzip();
@@ -87,7 +88,7 @@ impl Clusters {
         let fresh = core::mem::take(&mut self.fresh);
         let new: Vec<Met> = fresh.into_iter().filter(|met| !self.known.contains(met)).collect();
         if !new.is_empty() {
-            // What an older configuration has met, and this one has no use for.
+            // Drops matched clusters of an older configuration that no entry matches any more.
             let mut all = self.known.clone();
             all.retain(|met| engine.route(&met.name).is_some() || engine.expects(&met.name) || !met.matches);
             all.extend(new.iter().cloned());
@@ -165,7 +166,7 @@ mod tests {
             clusters.meet("cluster 0", false);
         }
         assert_eq!(clusters.fresh.len(), MAX_UNMATCHED);
-        // They are known by now: none is taken any more, unless an entry stands for it.
+        // All of them are known: no other is remembered, unless a pattern matches it.
         clusters.known = core::mem::take(&mut clusters.fresh);
         clusters.meet("one more", false);
         clusters.meet("cluster 3", false);

@@ -1,4 +1,4 @@
-//! The guard over all workers: each tells what it has counted, the one that leads judges, all obey.
+//! The guard over all workers: each publishes its counts, the leader judges them, and every worker follows the finding.
 
 use hashbrown::HashMap;
 
@@ -11,28 +11,28 @@ use config::{Config, Mode};
 use engine::guard::{self as engine_guard, Arms, Guard};
 use engine::time::Time;
 
-/// The pace at which counts are told and judged, seconds.
+/// The interval at which counts are published and judged, seconds.
 const ROUND_S: f64 = 1.0;
-/// A worker that should have ended the rest of a guard has not for so long: it is over, seconds.
+/// How long a pause may last beyond its end if no leader ends it, seconds.
 const OVERDUE_S: f64 = 30.0;
 
-/// What one worker knows of the guards.
+/// The state of the guards in one worker.
 #[derive(Debug, Default)]
 pub(super) struct Guarding {
-    /// When it told and judged last.
+    /// When it last published and judged.
     at: Time,
     led: bool,
-    /// By worker and cluster: what was known of its counts at the last round.
+    /// By worker and cluster: the counts at the last round.
     seen: HashMap<(u64, u64), Arms>,
-    /// By cluster: what is concluded.
+    /// By cluster: the guard and its finding.
     guards: HashMap<u64, Guard>,
-    /// Of the conclusions that were read last.
+    /// The version of the guards that were read last.
     version: Option<u32>,
-    /// What was told last: by which worker, and of how many requests.
+    /// The counts published last: the worker's id and the number of requests.
     told: (u64, u64),
 }
 
-/// Where nothing is steered nothing can be compared.
+/// Removes the guards in observe mode: nothing is steered, so there is nothing to compare.
 pub(super) fn settle(config: &mut Config) {
     if config.mode == Mode::Observe {
         config.upstreams.iter_mut().for_each(|upstream| upstream.guard = None);
@@ -40,18 +40,18 @@ pub(super) fn settle(config: &mut Config) {
 }
 
 impl Guarding {
-    /// What is concluded of a cluster.
+    /// The guard of a cluster.
     pub(super) fn of(&self, cluster: u64) -> Option<&Guard> {
         self.guards.get(&cluster)
     }
 
-    /// What has come since the last round, by cluster; of a worker that is new, what comes from now on.
+    /// What was counted since the last round, by cluster. A worker that is new contributes from its next round on.
     #[inline(never)]
     fn came(&mut self, told: Vec<(u64, Vec<Counted>)>, holdouts: &HashMap<u64, f64>) -> HashMap<u64, Arms> {
         let mut came: HashMap<u64, Arms> = HashMap::new();
         let mut seen = HashMap::with_capacity(self.seen.len());
         for (worker, counted) in told {
-            // Of another configuration: the part that was held out is another.
+            // Counts made under another holdout, of another configuration, cannot be compared.
             for Counted { cluster, holdout, arms } in counted {
                 if holdouts.get(&cluster) != Some(&holdout) {
                     continue;
@@ -69,7 +69,7 @@ impl Guarding {
 }
 
 impl Worker {
-    /// Tells, judges and obeys. Part of the maintenance.
+    /// Publishes, judges and follows the finding. Part of the maintenance.
     #[inline(never)]
     pub(super) fn guard(&mut self, host: &dyn Host, now: Time) {
         let of = |u: &engine::Cluster| u.arms().map(|(holdout, _)| (u.hash(), holdout));
@@ -81,7 +81,7 @@ impl Worker {
             self.read_guards(host, now);
         }
         if leads && !self.guarding.led {
-            // What another has judged meanwhile is not to be judged again.
+            // What a former leader has judged meanwhile must not be judged again.
             self.guarding.seen.clear();
         }
         self.guarding.led = leads;
@@ -103,7 +103,7 @@ impl Worker {
         }
     }
 
-    /// Tells the worker that leads what this one has counted, where that is more than it told last.
+    /// Publishes this worker's counts for the leader, if they have changed.
     #[inline(never)]
     fn tell_counted(&mut self, host: &dyn Host, counted: &[Counted], now: Time) {
         let requests = |counted: &Counted| counted.arms.requests();
@@ -147,7 +147,7 @@ impl Worker {
         let _the_next_round_tries_again = host.shared_set(&self.keys.guards, &guard::encode(guards), None);
     }
 
-    /// Also so that, should this worker take over the lease, it goes on from there.
+    /// Reads the guards, also to continue from there if this worker takes over the lease.
     #[inline(never)]
     fn read_guards(&mut self, host: &dyn Host, now: Time) {
         let Some((bytes, version)) = host.shared_get(&self.keys.guards) else { return };
@@ -177,7 +177,7 @@ fn tell(host: &dyn Host, cluster: &str, guard: &Guard, event: engine_guard::Even
     });
 }
 
-/// The day's line of the log.
+/// The daily log line.
 #[inline(never)]
 fn tell_day(host: &dyn Host, cluster: &str, guard: &Guard) {
     let of = guard.estimates();

@@ -1,5 +1,5 @@
-//! What the counts of an upstream say of the configuration around the filter: once in a while a line of the log, with what
-//! to look at.
+//! Hints on the configuration around the filter, from the counts of an upstream: a log line now and then that says what
+//! to check.
 
 use super::Worker;
 use crate::host::Host;
@@ -8,16 +8,16 @@ use config::Via;
 use engine::Totals;
 use engine::time::Time;
 
-/// Fewer requests than this may be chance: an endpoint that has just left, a route that has just changed.
+/// The minimum count for a hint. Fewer may be chance: an endpoint that has just left, a route that has just changed.
 const MIN_COUNT: u64 = 5;
-/// Not followed are said where they are one in so many of those that were steered.
+/// Steered requests that were not followed are logged if they are at least one in this many.
 const ONE_IN: u64 = 20;
-/// Steered requests after which what was not followed before is no news any more.
+/// The number of steered requests after which the comparison starts anew.
 const MAX_STEERED: u64 = 1000;
-/// A process says the same of the same upstream again after so long.
+/// The interval at which a process repeats a hint on the same upstream, seconds.
 const REPEAT_S: f64 = 3600.0;
 
-/// What was counted when it was looked at last, one an upstream.
+/// The totals of one upstream at the last comparison.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Looked {
     not_followed: Totals,
@@ -25,7 +25,7 @@ pub(super) struct Looked {
 }
 
 impl Worker {
-    /// Says what this worker's counts show since the last time.
+    /// Logs what this worker's counts show since the last comparison.
     #[inline(never)]
     pub(super) fn hint(&mut self, host: &dyn Host, now: Time) {
         self.hints.resize(self.engine.upstreams().len(), Looked::default());
@@ -104,7 +104,7 @@ impl Worker {
         });
     }
 
-    /// Whether no worker of the process has said this of this upstream lately.
+    /// Whether no worker of the process has logged this of this upstream within [`REPEAT_S`].
     fn may_say(&self, host: &dyn Host, (what, upstream): (&str, u64), now: Time) -> bool {
         let key = format!("{}/{what}/{upstream:x}", self.keys.hints);
         let said =
@@ -117,12 +117,12 @@ impl Worker {
     }
 }
 
-/// Nothing has been looked at.
+/// The state of the hints at the start.
 pub(super) fn none(upstreams: usize) -> Vec<Looked> {
     vec![Looked::default(); upstreams]
 }
 
-/// A setting is accepted, and nothing follows from it.
+/// Warns of a setting that is accepted but has no effect.
 pub(super) fn without_effect(host: &dyn Host, path: &str) {
     host.tell(&Event {
         level: log::Level::Warn,

@@ -1,8 +1,8 @@
-//! Asking Envoy's admin interface for the members of its clusters, and for the weights of their localities.
+//! Polls of Envoy's admin interface for the endpoints of clusters and the weights of their localities.
 //!
-//! One question names all upstreams that are asked for in the same place: an Envoy that ignores the filter answers each
-//! question with everything that it has. Large answers are asked for in turns, and an answer that took long is not
-//! asked for again soon: while Envoy writes it, its main thread does nothing else.
+//! One request names all upstreams that poll the same place: an Envoy that ignores the filter answers each request with
+//! everything it has. Large answers are requested in turns, and an answer that took long is not requested again soon:
+//! while Envoy writes it, its main thread does nothing else.
 
 use core::time::Duration;
 
@@ -17,64 +17,64 @@ use config::Config;
 use engine::rng::{self, Rng};
 use engine::time::Time;
 
-/// Envoy's admin interface takes any host, as long as it is one; clusters have names that are none.
+/// The `Host` of polls. Envoy's admin interface accepts any valid one, and cluster names need not be valid.
 const AUTHORITY: &str = "localhost";
 
-/// The interval is varied by this share either way, so that several proxies do not ask in step.
+/// Relative variation of the interval in either direction, so that proxies do not poll in step.
 const JITTER: f64 = 0.1;
-/// Errors are kept up to this length, in characters.
+/// The longest error text that is kept, characters.
 const MAX_ERROR: usize = 200;
-/// An answer is awaited for so long at first, at most: it comes from Envoy's own memory …
+/// The first timeout of a poll, at most. The answer comes from Envoy's own memory.
 const FIRST_WAIT: Duration = Duration::from_secs(2);
-/// … and up to this long, twice as long each time that it does not come: Envoy before 1.38 writes all that it has, and a
-/// busy one takes its time.
+/// The longest timeout of a poll; it doubles with each poll that times out. Envoy before 1.38 writes all clusters, and
+/// a busy one takes its time.
 const MAX_WAIT: Duration = Duration::from_secs(32);
-/// So many hosts are asked for at a time, some two megabytes: Envoy writes them in about 30 ms.
+/// How many hosts one poll asks for, some two megabytes: Envoy writes them in about 30 ms.
 const HOSTS_AT_A_TIME: usize = 2000;
-/// An answer that took t is asked for again after this many t: a tenth of Envoy's main thread.
+/// The pause after an answer, as a multiple of the time it took: polls use at most a tenth of Envoy's main thread.
 const PAUSE_FOR_ANSWERS: f64 = 10.0;
-/// No path of a question is longer: Envoy's own limit for all headers together is 60 KiB.
+/// The longest path of a poll, bytes. Envoy's own limit for all headers together is 60 KiB.
 const MAX_PATH: usize = 16 << 10;
 
-/// The questions of one worker; only the lease holder asks.
+/// The polls of one worker; only the lease holder sends them.
 pub(super) struct AdminPolls {
     places: Vec<Place>,
 }
 
-/// Upstreams that are asked for together.
+/// Upstreams that are polled together, at one cluster of the admin interface.
 struct Place {
     cluster: String,
     interval: Duration,
     asked_for: Vec<AskedFor>,
     members: Question,
     localities: Question,
-    /// At most so many upstreams in one question: fewer after one that took too long.
+    /// The highest number of upstreams in one poll; halved after a timeout.
     most: usize,
-    /// How long an answer is awaited.
+    /// The timeout of a poll.
     wait: Duration,
-    /// Envoy answered with clusters that no worker asked for: it ignores the filter.
+    /// Whether Envoy answered with clusters that were not asked for, so it ignores the filter.
     unfiltered: bool,
-    /// It is asked less often for want of traffic.
+    /// Whether polls are less frequent because there is no traffic.
     rests: bool,
 }
 
 struct AskedFor {
     upstream: usize,
     name: String,
-    /// The name under which Envoy gets its endpoints.
+    /// The name under which Envoy requests its endpoints (EDS service name), if it differs.
     eds_name: Option<String>,
     hosts: usize,
-    /// It has several localities, whose weights are to be respected.
+    /// Whether it has several localities, whose weights must be respected.
     weights: bool,
     respects_weights: bool,
 }
 
-/// What is asked for again and again, the upstreams in turns.
+/// A repeated poll, which covers the upstreams in turns.
 struct Question {
     due: Time,
     sent: Time,
     pending: Option<u32>,
-    /// Positions among those that are asked for.
+    /// Positions in [`Place::asked_for`].
     about: Vec<usize>,
     next: usize,
 }
@@ -84,14 +84,14 @@ impl Question {
         Question { due: now, sent: now, pending: None, about: Vec::new(), next: 0 }
     }
 
-    /// Whether it is to be put now; one that may still be answered is waited for.
+    /// Whether to send it now. A poll that may still be answered is waited for.
     fn is_due(&self, waits_s: f64, now: Time) -> bool {
         let clock_stepped_back = now < self.sent;
         let waits = self.pending.is_some() && now.seconds_since(self.sent) < waits_s;
         (now >= self.due && !waits) || clock_stepped_back
     }
 
-    /// It has been answered within the time since it was sent: the next is not sooner than that allows.
+    /// After an answer: delays the next poll in proportion to the time that this one took.
     fn rest(&mut self, now: Time) {
         let took_s = now.seconds_since(self.sent);
         self.due = self.due.max(self.sent.after_secs(PAUSE_FOR_ANSWERS * took_s));
@@ -99,14 +99,14 @@ impl Question {
 }
 
 impl AdminPolls {
-    /// Every question of the configuration, the first due at once.
+    /// All polls of the configuration; the first are due at once.
     pub fn new(config: &Config, now: Time) -> AdminPolls {
         let mut poller = AdminPolls { places: Vec::new() };
         (0..config.upstreams.len()).for_each(|upstream| poller.add(config, upstream, now));
         poller
     }
 
-    /// The upstream at this position is asked for, too, where it is configured to be.
+    /// Adds the polls of the upstream at this position, if it has any.
     pub fn add(&mut self, config: &Config, upstream: usize, now: Time) {
         let Some(balanced) = config.upstreams.get(upstream) else { return };
         let Some(admin) = &balanced.endpoints.envoy_admin else { return };
@@ -123,7 +123,7 @@ impl AdminPolls {
                 place.interval = place.interval.min(admin.interval);
                 place.wait = place.wait.min(FIRST_WAIT).min(place.interval / 2);
                 place.asked_for.push(asked_for);
-                // Its answer is wanted at once.
+                // Polls for the new upstream at once.
                 place.members.due = now;
                 place.members.next = place.asked_for.len() - 1;
                 if now == place.members.sent {
@@ -137,7 +137,7 @@ impl AdminPolls {
                 members: Question::new(now),
                 localities: Question::new(now),
                 most: usize::MAX,
-                // Before the next is asked, however short the interval comes out.
+                // The timeout ends before the next poll, however short the jittered interval.
                 wait: FIRST_WAIT.min(admin.interval / 2),
                 unfiltered: false,
                 rests: false,
@@ -145,7 +145,7 @@ impl AdminPolls {
         }
     }
 
-    /// Sends what is due.
+    /// Sends the polls that are due.
     #[inline(never)]
     pub fn tick(
         &mut self,
@@ -163,7 +163,7 @@ impl AdminPolls {
         }
     }
 
-    /// An answer came, if it is to one of these questions; the upstreams whose endpoints it changes.
+    /// The response to one of these polls; returns the upstreams whose endpoints it changes. `None` for other tokens.
     pub fn answered(
         &mut self,
         host: &dyn Host,
@@ -191,7 +191,7 @@ impl Place {
             .map_or_else(String::new, |of| of.name.clone())
     }
 
-    /// Sends what is due; or why nothing could be sent, and the upstreams for which.
+    /// Sends the polls that are due, or returns why one could not be sent and for which upstreams.
     #[inline(never)]
     fn ask(
         &mut self,
@@ -203,7 +203,7 @@ impl Place {
         let usual_s = self.interval.as_secs_f64();
         let interval_s = rest.pause_s(usual_s);
         if rest.busy && core::mem::take(&mut self.rests) {
-            // What was left out for want of traffic is made good.
+            // Polls that were left out for lack of traffic are made up for.
             for question in [&mut self.members, &mut self.localities] {
                 question.due = question.due.min(question.sent.after_secs(usual_s));
             }
@@ -234,13 +234,14 @@ impl Place {
             let path = envoy_admin::localities_path(&names);
             let due = now.after_secs(interval_s * part * (1.0 + JITTER * (2.0 * rng.unit() - 1.0)));
             let cluster = self.cluster.clone();
-            // What cannot be sent has been said of the members.
+            // A poll that cannot be sent has been logged for the endpoints already.
             let _sent = self.localities.put(host, &cluster, &path, (about, timeout), (now, due));
         }
         Ok(())
     }
 
-    /// Which worker the next question is about: as many as have few hosts together, from `next` on, and none twice.
+    /// The positions that the next poll covers: from `next` on, as many as the limits on hosts, upstreams and path
+    /// allow, each at most once.
     fn turn(&self, next: usize, wanted: impl Fn(&AskedFor) -> bool) -> Vec<usize> {
         let all = self.asked_for.len();
         let (mut hosts, mut length) = (0, 0);
@@ -258,7 +259,7 @@ impl Place {
         about
     }
 
-    /// The upstreams that a question was about, by the name under which it asked for each.
+    /// The upstreams of a poll, each with the name under which it was asked for.
     fn asked(&self, about: &[usize], name: impl Fn(&AskedFor) -> &str) -> Vec<(usize, String)> {
         let of = about.iter().filter_map(|at| self.asked_for.get(*at));
         of.map(|of| (of.upstream, name(of).to_owned())).collect()
@@ -278,7 +279,7 @@ impl Place {
         let names: Vec<&str> = asked.iter().map(|(_, name)| name.as_str()).collect();
         let listing = match status {
             None | Some(504) => {
-                // It may have been too much at a time, or too little time.
+                // The answer may have been too large, or the timeout too short.
                 self.most = (about.len() / 2).max(1);
                 self.wait = (2 * self.wait).min(MAX_WAIT);
                 Err("timed out".to_owned())
@@ -372,7 +373,7 @@ impl AskedFor {
 }
 
 impl Question {
-    /// Sends it; whether that could be done.
+    /// Sends the poll.
     fn put(
         &mut self,
         host: &dyn Host,
@@ -391,7 +392,7 @@ impl Question {
     }
 }
 
-/// Counts a failure, and logs the first of a row.
+/// Counts a failed poll, and logs the first of several in a row.
 #[inline(never)]
 fn fail(host: &dyn Host, discovery: &mut Discovery, (upstream, name): (usize, &str), error: &str) {
     let error: String = format!("cluster={name} endpoints: {error}").chars().take(MAX_ERROR).collect();

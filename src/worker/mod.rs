@@ -1,6 +1,7 @@
-//! One worker thread's evenkeel: configuration in, ticks and streams through, over any [`Host`].
+//! One worker thread: configuration, ticks and streams over any [`Host`].
 //!
-//! The filter wires this to proxy-wasm; tests wire it to a fake host. Nothing here knows either.
+//! The filter wires this to proxy-wasm, the native module to its own ABI, tests to a fake host. Start with
+//! [`Worker::configure`] and [`Worker::tick`].
 
 pub mod aside;
 mod clusters;
@@ -38,17 +39,17 @@ use engine::time::Time;
 use engine::{Balancer, ProbeShard};
 use members::AdminPolls;
 
-/// So many ticks in a row without a request, about two seconds, leave a worker without work.
+/// The number of ticks in a row without a request, about two seconds, after which a worker is idle.
 const IDLE_AFTER_TICKS: u32 = 40;
-/// The lease and the registry are looked after at this pace, seconds.
+/// The interval at which lease, registry, scaling, guard and Envoy stats are maintained, seconds.
 const MAINTENANCE_S: f64 = 0.25;
 
-/// Everything one worker has.
+/// The state of one worker.
 pub struct Worker {
     pub(crate) config: Config,
     pub(crate) engine: Balancer,
     pub(crate) rng: Rng,
-    /// Apart from the others, because its numbers are seen outside.
+    /// A generator of its own, because its numbers are seen by clients.
     pub(crate) cookies: Rng,
     pub(crate) steer: SteeringHeader,
     pub(crate) clusters: Clusters,
@@ -63,17 +64,18 @@ pub struct Worker {
     /// [`rng::hash`] of the configuration's text.
     fingerprint: u64,
     keys: Keys,
-    /// Where this worker's records stand, once it has been listed.
+    /// Where this worker's records are in shared data, once it is registered.
     slot_id: Option<SlotId>,
     peers: Vec<SlotId>,
     shard: ProbeShard,
-    /// What was this worker's under the configuration before, and when that ended.
+    /// This worker's shard under the previous configuration, and when that ended.
     shard_before: Option<(ProbeShard, Time)>,
     pub(crate) carries_traffic: bool,
-    /// Requests came since the last tick; ticks in a row without.
+    /// Whether requests came since the last tick.
     pub(crate) busy: bool,
+    /// Ticks in a row without a request.
     idle_ticks: u32,
-    /// Nothing is going on in the process, and ticks are few until a request comes.
+    /// Whether the whole process is idle, so that ticks are rare until a request comes.
     rests: bool,
     seeded: bool,
     lease: lease::Holder,
@@ -83,13 +85,13 @@ pub struct Worker {
     discovery: Discovery,
     started: Time,
     pub(crate) ticked: Time,
-    /// The last tick that drew conclusions.
+    /// When the engine was last ticked.
     refreshed: Time,
     news: News,
     hints: Vec<hints::Looked>,
     guarding: guarding::Guarding,
     pub(crate) looks: stream::Looks,
-    /// Where a later configuration is wrong that was refused, so that this one is still in force.
+    /// The paths of the faults in a later configuration that was refused while this one stays in force.
     refused: Vec<String>,
 }
 
@@ -102,7 +104,7 @@ struct Keys {
     guards: String,
 }
 
-/// The host whose log gets events in this form.
+/// The host whose log has events in this format.
 pub(crate) fn in_form<'a>(format: LogFormat, text: &'a dyn Host, json: &'a InJson<'a>) -> &'a dyn Host {
     match format {
         LogFormat::Text => text,
@@ -189,17 +191,17 @@ impl Worker {
         &self.config
     }
 
-    /// A later configuration was refused, with faults at these places: this one stays in force.
+    /// Records that a later configuration was refused, with faults at these paths, and this one stays in force.
     pub fn outlive(&mut self, refused: Vec<String>) {
         self.refused = refused;
     }
 
-    /// What is measured and decided.
+    /// The engine: what is measured and decided.
     pub fn engine(&self) -> &Balancer {
         &self.engine
     }
 
-    /// What Prometheus last said, and how the polls go.
+    /// The latest signals from Prometheus, and the state of the polls.
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
@@ -209,22 +211,22 @@ impl Worker {
         self.started
     }
 
-    /// What a source of endpoints last said to the upstream at this position in the configuration.
+    /// The latest state of a source of endpoints, for the upstream at this position in the configuration.
     pub fn source(&self, upstream: usize, origin: Origin) -> Option<&Source> {
         self.discovery.source(upstream, origin)
     }
 
-    /// Whether this worker asks and decides for all at the moment.
+    /// Whether this worker holds the lease, and so polls and decides for all.
     pub fn is_leader(&self) -> bool {
         self.lease == lease::Holder::Me
     }
 
-    /// Whether the filter runs among upstream filters, too, so that a request's attempts are worth following.
+    /// Sets whether the filter also runs among upstream filters, so that a request's attempts can be followed.
     pub fn follow_attempts(&mut self, wanted: bool) {
         self.correlations.wanted = wanted;
     }
 
-    /// The proxy is told of one endpoint only, and chooses by itself where it tries again.
+    /// Limits decisions to one endpoint, for a proxy that chooses the endpoint of retries itself.
     pub fn name_one(&mut self) {
         self.steer.name_one();
     }
@@ -236,7 +238,7 @@ impl Worker {
         self.shard_before = Some((old.shard, now));
     }
 
-    /// Time passes.
+    /// Runs a tick: publish, read the peers, poll as the leader, and let the engine assess.
     pub fn tick(&mut self, host: &dyn Host) {
         let in_json = InJson(host);
         let host = in_form(self.config.log.format, host, &in_json);
@@ -266,7 +268,7 @@ impl Worker {
         }
         let mut told = self.engine.take_events();
         if !(told || upkeep || self.refresh_is_due(now) || self.news.any(host)) {
-            // All that would be published, read and concluded has been.
+            // Nothing has changed since the last refresh.
             return;
         }
         self.refreshed = now;
@@ -278,7 +280,7 @@ impl Worker {
             self.members.tick(host, &mut self.discovery, &mut self.rng, (rest, now));
             let known = (&mut self.snapshot, &mut self.discovery);
             self.poller.tick(host, &self.config, known, &mut self.rng, now);
-            // A source that is not asked because nothing is going on is not silent.
+            // A source that is not polled because there is no traffic does not count as silent.
             let mut changed = match self.poller.are_awake(now) {
                 true => self.discovery.forget_conditions(now),
                 false => Vec::new(),
@@ -301,7 +303,7 @@ impl Worker {
         if told {
             self.news.spread(host);
         }
-        // What has been told from here on is read at the next tick at the latest.
+        // Marks the news as seen before the peers are read: what they write later is read at the next tick.
         self.news.any(host);
         self.shard = self.merge_peers(host, now);
         self.engine.tick(self.shard, now);
@@ -310,18 +312,18 @@ impl Worker {
         self.rests = self.may_rest();
     }
 
-    /// An answer to one of the worker's own HTTP calls: the status, or `None` if there was no answer.
+    /// The response to one of the worker's own HTTP calls: its status, or `None` if there was none.
     pub fn call_answered(&mut self, host: &dyn Host, token: u32, status: Option<u32>, body: &dyn Body) {
         if let Some(ticket) = self.take_probe(token) {
             return self.probe_answered(host, &ticket, (status, body));
         }
         if !self.is_leader() {
-            // A worker that has taken over asks anew, and what it hears counts.
+            // The lease has moved, and the new leader polls anew.
             return;
         }
         let in_json = InJson(host);
         let host = in_form(self.config.log.format, host, &in_json);
-        // What follows from it is not put off.
+        // The next tick refreshes in any case.
         self.refreshed = Time::ZERO;
         let answer = (status, body);
         let changed = self.members.answered(host, &mut self.discovery, token, answer).unwrap_or_else(|| {
@@ -334,14 +336,14 @@ impl Worker {
         if !changed.is_empty() {
             let now = host.now();
             self.settle(host, &changed, now);
-            // Not at the next tick: then the others would follow a tick after that.
+            // Published now and not at the next tick, so that the other workers have it at theirs.
             if self.discovery.publish(host) {
                 self.news.spread(host);
             }
         }
     }
 
-    /// Makes upstreams for clusters that have been met and match a pattern.
+    /// Makes upstreams for clusters that requests have met and a pattern matches.
     #[inline(never)]
     fn expand(&mut self, host: &dyn Host, now: Time) {
         if !self.clusters.is_wanted(now == self.maintenance_at) {
@@ -360,7 +362,7 @@ impl Worker {
         }
     }
 
-    /// Makes the fleets of these upstreams anew.
+    /// Rebuilds the endpoint sets of these upstreams.
     #[inline(never)]
     fn settle(&mut self, host: &dyn Host, upstreams: &[usize], now: Time) {
         for upstream in upstreams {
@@ -371,8 +373,8 @@ impl Worker {
         }
     }
 
-    /// The configuration is no longer in force and the last request on it is over: what has been counted goes
-    /// where it stays, and nothing else of this worker is left behind.
+    /// Ends a worker whose configuration is no longer in force, after its last request: adds its counts to the retired
+    /// counters and removes everything else it has in shared data.
     pub fn end(&mut self, host: &dyn Host) {
         if core::mem::take(&mut self.carries_traffic) {
             self.tell_stats(host, host.now());
@@ -386,7 +388,7 @@ impl Worker {
         self.stats.tell(host, &self.engine, &self.snapshot.stats, leads, now);
     }
 
-    /// Keeps this worker in the list of those that carry traffic, and sees to those that are gone.
+    /// Renews this worker's entry in the registry if it carries traffic, and retires expired workers.
     #[inline(never)]
     fn enter(&mut self, host: &dyn Host, now: Time) {
         let keys = &self.keys.shared;
@@ -400,7 +402,7 @@ impl Worker {
             return;
         }
         if !listed.found && retired_counters::holds(host, keys, self.id) {
-            // It was taken for ended, and its counts are retired: what it counts from now on has another id.
+            // It was marked expired and its counts are retired: it counts from zero under a new id.
             self.tell_stats(host, now);
             self.engine.forget_counts();
             self.stats.catch_up(&self.engine);
@@ -426,7 +428,7 @@ impl Worker {
         };
         self.lease = lease::hold(host, &self.keys.lease, me, now);
         if self.is_leader() && !led {
-            // The last figures of the worker that polled before.
+            // Continues from the signals of the former leader.
             self.read_signals(host, now);
             host.tell(&Event {
                 level: log::Level::Debug,
@@ -466,21 +468,21 @@ impl Worker {
         }
     }
 
-    /// The part that was this worker's before, while those it shared with may not have been heard of yet: else each of
-    /// them would explore and verify for all.
+    /// The shard of the previous configuration, as long as the peers may not have reported yet: otherwise each worker
+    /// would explore and probe for all of them.
     fn divided_as_before(&self, now: Time) -> Option<ProbeShard> {
         let (shard, since) = self.shard_before?;
         (now >= since && now.seconds_since(since) <= engine::endpoint::GONE_AFTER_S).then_some(shard)
     }
 
-    /// Reads what the other workers know, and finds this one's place among those that carry traffic.
+    /// Reads the peers' reports, and returns this worker's shard among those that carry traffic.
     #[inline(never)]
     fn merge_peers(&mut self, host: &dyn Host, now: Time) -> ProbeShard {
         let slots = &self.keys.shared.slots;
         let reports = self.peers.iter().filter(|peer| peer.id != self.id);
         let reports = reports.filter_map(|peer| Some((peer.id, peer.read(host, slots)?)));
         let (mut shard, any) = peers::merge(&mut self.engine, self.id, reports, now);
-        // Those that carry traffic are seen by all; before any does, only the leader has anything to report.
+        // Workers with traffic see all changes and report them; without any, only the leader has something to report.
         if !self.carries_traffic {
             shard.is_reporter = !any && self.is_leader();
         }

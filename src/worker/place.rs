@@ -1,13 +1,13 @@
-//! Where this proxy is, and what of the configuration follows from it.
+//! The zone of this proxy, and the settings that depend on it.
 
 use crate::host::Host;
 use crate::host::event::{Event, Field};
 use config::{Config, Via};
 
-/// In place of a zone's name: the zone of the proxy's own node.
+/// The name in the configuration that stands for the zone of the proxy's own node.
 const OF_THE_NODE: &str = "node";
 
-/// Puts the zone of the proxy's node where the configuration asks for it, and says what cannot be known of localities.
+/// Replaces `node` by the zone of the proxy's node, and logs what stays unknown about localities.
 #[inline(never)]
 pub(super) fn settle(host: &dyn Host, config: &mut Config) {
     let mut unknown = false;
@@ -32,7 +32,7 @@ pub(super) fn settle(host: &dyn Host, config: &mut Config) {
     say_unweighted(host, config);
 }
 
-/// Only Envoy knows the weights of localities, and only its admin interface tells them.
+/// Logs which upstreams' locality weights are unknown: only Envoy's admin interface tells them.
 #[inline(never)]
 fn say_unweighted(host: &dyn Host, config: &Config) {
     if !matches!(config.steering.via, Via::OverrideHost | Via::StatefulSession) {

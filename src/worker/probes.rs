@@ -1,4 +1,5 @@
-//! Probes out of band (`health.probe`): sent through the balanced cluster to the endpoint that the steering header names.
+//! Out-of-band probes (`health.probe`): sent through the balanced cluster to the endpoint that the steering header
+//! names.
 
 use super::{Worker, hints};
 use crate::host::{Body, Call, Host};
@@ -8,20 +9,21 @@ use engine::settings::{Failures, Probe};
 use engine::time::Time;
 use engine::{Failure, Outcome, RequestHandle};
 
-/// So many of one worker's probes are on their way at most.
+/// The highest number of one worker's probes in flight.
 const MAX_UNDER_WAY: usize = 32;
-/// How Envoy's own answers begin for an endpoint that was not reached, and for one that did not answer in time …
+/// The beginning of Envoy's local reply for an endpoint that could not be reached.
 const NOT_REACHED: &[u8] = b"upstream connect error";
+/// The beginning of Envoy's local reply for an endpoint that did not answer in time.
 const TOO_LATE: &[u8] = b"upstream request timeout";
-/// … and for a request that went to no endpoint.
+/// The beginning of Envoy's local reply for a request that was sent to no endpoint.
 const NOT_SENT: &[u8] = b"no healthy upstream";
-/// A header of such answers where a circuit breaker is open.
+/// The header of a local reply that an open circuit breaker caused.
 const OVERLOADED: &str = "x-envoy-overloaded";
 
-/// This worker's probes that have not been answered, by the tokens of their calls.
+/// This worker's probes in flight, by the tokens of their calls.
 pub(super) type UnderWay = Vec<(u32, RequestHandle)>;
 
-/// Which upstreams have probes.
+/// The upstreams with probes: index, cluster and settings.
 fn probed(config: &Config) -> impl Iterator<Item = (usize, &str, &Probe)> {
     let upstreams = config.upstreams.iter().enumerate();
     upstreams
@@ -29,7 +31,7 @@ fn probed(config: &Config) -> impl Iterator<Item = (usize, &str, &Probe)> {
 }
 
 impl Worker {
-    /// No cluster follows the steering header, and so no probe would come to its endpoint.
+    /// Disables probes, because no cluster follows the steering header and none would reach its endpoint.
     pub fn probe_none(&mut self, host: &dyn Host) {
         for (at, upstream) in self.config.upstreams.iter_mut().enumerate() {
             if upstream.health.probe.take().is_some() {
@@ -40,7 +42,7 @@ impl Worker {
         self.clusters.probe_none();
     }
 
-    /// Sends what is due.
+    /// Sends the probes that are due.
     #[inline(never)]
     pub(super) fn probe(&mut self, host: &dyn Host, now: Time) {
         for (upstream, cluster, probe) in probed(&self.config) {
@@ -68,13 +70,13 @@ impl Worker {
         }
     }
 
-    /// The probe with this token, if it is one, has been answered.
+    /// Takes the probe with this token, if there is one.
     pub(super) fn take_probe(&mut self, token: u32) -> Option<RequestHandle> {
         let at = self.probes.iter().position(|(of, _)| *of == token)?;
         Some(self.probes.swap_remove(at).1)
     }
 
-    /// The probe of `ticket` was answered with this status, or not at all.
+    /// The response to the probe of `ticket`, or `None` if there was none.
     #[inline(never)]
     pub(super) fn probe_answered(
         &mut self,
@@ -98,7 +100,7 @@ impl Worker {
     }
 }
 
-/// What an answer means for the endpoint, by what counts as a failure.
+/// The outcome that a response means for the endpoint, by the configured failures.
 fn outcome(status: Option<u32>, body: &dyn Body, counts: &Failures) -> Outcome {
     let Some(status) = status.and_then(|status| u16::try_from(status).ok()) else {
         return Failure::Refused.counted(counts).map_or(Outcome::Unrelated, Outcome::Failed);
@@ -121,7 +123,7 @@ mod tests {
     use super::*;
     use crate::host::Bytes;
 
-    /// A body, and whether a circuit breaker is said to be open.
+    /// A response body, and whether the response has the header of an open circuit breaker.
     struct Told(&'static str, bool);
 
     impl Body for Told {
@@ -150,7 +152,7 @@ mod tests {
         for status in [None, Some(0x1_0000)] {
             assert_eq!(of(status, "", false), Outcome::Failed(Failure::Refused));
         }
-        // Those went to no endpoint.
+        // Requests that were sent to no endpoint.
         assert_eq!(of(Some(503), "no healthy upstream", false), Outcome::Unrelated);
         assert_eq!(of(Some(503), "upstream connect error", true), Outcome::Unrelated);
     }

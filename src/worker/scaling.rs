@@ -1,4 +1,4 @@
-//! Pressure and desired replicas: worked out by the worker that leads, known to all.
+//! Pressure and desired replicas: computed by the leader, read by every worker.
 
 use super::Worker;
 use crate::host::Host;
@@ -6,7 +6,7 @@ use crate::sharing::scaling;
 use engine::time::Time;
 
 impl Worker {
-    /// Tells and hears how much an endpoint takes, and what scaling has come to. Part of the maintenance: neither
+    /// Publishes and reads the capacity of endpoints and the state of autoscaling. Part of the maintenance: neither
     /// changes within a fraction of a second.
     #[inline(never)]
     pub(super) fn scale(&mut self, host: &dyn Host, now: Time) {
@@ -14,12 +14,12 @@ impl Worker {
             let slots = scaling::encode_slots(&self.engine, now);
             let _the_next_maintenance_tries_again = slot_id.write(host, &self.keys.shared.capacities, slots);
         }
-        // While the process rests no worker learns anything new of it.
+        // Nothing new arrives while the process rests.
         if !self.rests {
             self.hear_slots(host, now);
         }
         if !self.is_leader() {
-            // Also so that, should this worker take over the lease, it continues from there.
+            // Also to continue from there if this worker takes over the lease.
             if let Some((bytes, _)) = host.shared_get(&self.keys.scaling) {
                 scaling::apply(&bytes, &mut self.engine, now);
             }

@@ -1,4 +1,4 @@
-//! Answering for the status page: the one kind of request that looks at shared data.
+//! Requests for the status page: the only requests that read shared data.
 
 use super::Worker;
 use crate::host::StreamHost;
@@ -8,7 +8,7 @@ use crate::telemetry::status::{Answer, Route, Sources};
 use engine::time::Time;
 
 impl Worker {
-    /// Whether the request was for the status page, and has been answered.
+    /// Answers a request for the status page; whether it was one.
     pub(crate) fn shows_status(&self, host: &dyn StreamHost) -> bool {
         self.config.status.is_some() && self.answers_for_status(host)
     }

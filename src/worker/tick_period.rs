@@ -1,42 +1,45 @@
-//! How often a worker ticks: often while it carries traffic, because a tick is when workers see each other's requests;
-//! seldom while it is idle, because thousands of sidecars mostly are.
+//! The tick period: short under traffic, because ticks are when workers see each other's requests; long when idle,
+//! because most of thousands of sidecars are idle.
 
-/// The shortest pause between ticks, milliseconds: a quarter of a typical request, so that what another worker has in
-/// flight is known while it matters. Simulated, queues of heavy requests: p95 106 ms at 20 ms, 92 ms at 5 ms, 91 ms
+/// The shortest pause between ticks, milliseconds: a quarter of a typical request, so that another worker's requests
+/// are known while they are in flight. Simulated, queues of heavy requests: p95 106 ms at 20 ms, 92 ms at 5 ms, 91 ms
 /// for an oracle.
 const MIN_MS: u64 = 5;
-/// Requests that typically take less, seconds, are over before another worker could know of them, and what is known of
-/// them are averages: the shortest pause between ticks is then this many milliseconds. Simulated, requests of less than a
-/// millisecond fare the same at 5 ms; in Envoy such a worker's ticks cost a tenth of all.
+/// The typical latency below which requests end before another worker could know of them, so that only averages are
+/// shared, seconds: ticks are then at least [`BRIEF_MS`] apart. Simulated, requests of less than a millisecond fare the
+/// same as at 5 ms; in Envoy such a worker's ticks cost a tenth of the total.
 const BRIEF_S: f64 = 0.004;
+/// The shortest pause between ticks for requests shorter than [`BRIEF_S`], milliseconds.
 const BRIEF_MS: u64 = 20;
-/// What another worker tells may be old by so many requests of the process: where there are few, ticks that follow each of
-/// them would cost more than the requests.
+/// How many requests of the process come between two ticks when requests are few: more frequent ticks would cost more
+/// than the requests.
 const REQUESTS_A_TICK: f64 = 4.0;
-/// The longest pause on that account, milliseconds.
+/// The longest pause because requests are few, milliseconds.
 const FEW_REQUESTS_MS: f64 = 100.0;
-/// After so many ticks without a request a worker is idle.
+/// The number of ticks without a request after which that pause no longer applies.
 const FEW_TICKS: u32 = 4;
-/// Endpoints that the shortest pause can afford; a tick's work grows with the fleet, and beyond these the pause does,
-/// too.
+/// The number of endpoints up to which the shortest pause is affordable. The work of a tick grows with the endpoints,
+/// and beyond this number the pause does, too.
 const ENDPOINTS_AT_SHORTEST: u64 = 50;
 /// The longest pause of a worker with traffic, milliseconds.
 const MAX_MS: u64 = 500;
-/// An idle worker beside busy ones ticks at this pause at least, milliseconds: its next requests find old news of the
-/// others for no longer than this.
+/// The longest pause of an idle worker beside busy ones, milliseconds: the age of the peers' reports that its next
+/// requests are decided by.
 const IDLE_MS: u64 = 50;
-/// The same in seconds: so old the conclusions of a worker with nothing on its way may be though nothing happens.
+/// The same in seconds: how often an idle worker refreshes its conclusions.
 pub const IDLE_S: f64 = 0.05;
-/// The same of a worker that awaits answers, seconds: much less than an endpoint may keep quiet.
+/// How often a worker that waits for responses refreshes its conclusions, seconds: much less than the time after which
+/// an endpoint counts as stalled.
 pub const SILENT_S: f64 = 0.02;
-/// The pause while the whole process rests, milliseconds: a third of what a lease lasts and a report counts. The first
-/// request ends it.
+/// The pause while the whole process rests, milliseconds: a third of the time after which a lease or a report expires.
+/// The first request ends it.
 const REST_MS: u64 = 1000;
-/// A worker that asks sources for all ticks so many times between two questions, so that none comes much too late.
+/// Ticks between two polls of the leader, at least, so that polls are not much delayed.
 const TICKS_A_POLL: u64 = 10;
 
-/// The pause until the next tick, milliseconds: at `endpoints` in all upstreams together, whose requests typically take
-/// so many seconds and come at `pace` a second to all workers (infinite where answers are awaited), after `idle` ticks in a row without a request.
+/// The pause until the next tick, milliseconds. `endpoints` counts those of all upstreams; `typical_s` is the longest
+/// typical latency and `pace` the requests per second of all workers (infinite while responses are awaited); `idle` is
+/// the number of ticks in a row without a request.
 pub fn pause_ms(endpoints: usize, (typical_s, pace): (f64, f64), idle: u32) -> u64 {
     let shortest = if typical_s < BRIEF_S { BRIEF_MS } else { MIN_MS };
     let busy = (MIN_MS * endpoints as u64 / ENDPOINTS_AT_SHORTEST).clamp(shortest, MAX_MS);
@@ -46,8 +49,8 @@ pub fn pause_ms(endpoints: usize, (typical_s, pace): (f64, f64), idle: u32) -> u
     (busy << idle.min(8)).min(IDLE_MS.max(busy))
 }
 
-/// The pause while nothing is going on in the process: of a worker that `asks` sources at this interval, milliseconds,
-/// or (`None`) asks none.
+/// The pause while the whole process rests, milliseconds; `asks` is the worker's poll interval, milliseconds, or `None`
+/// if it does not poll.
 pub fn rest_ms(endpoints: usize, asks: Option<u64>) -> u64 {
     let most = asks.map_or(REST_MS, |interval| (interval / TICKS_A_POLL).min(REST_MS));
     most.max(pause_ms(endpoints, (f64::INFINITY, 0.0), u32::MAX))

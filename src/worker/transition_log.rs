@@ -1,4 +1,4 @@
-//! Log lines for endpoints that were ejected or have recovered, written by one worker of the process for all.
+//! Log lines for endpoints that were ejected or have recovered, written by one worker for the whole process.
 
 use super::Worker;
 use crate::host::Host;
@@ -10,8 +10,8 @@ use engine::time::Time;
 use engine::{Change, Cluster};
 
 impl Worker {
-    /// Logs what has changed since the last tick. As sentences, suspects are not worth a line: most are cleared within
-    /// a second. A collector of events wants them all.
+    /// Logs the transitions since the last tick. The text format leaves out suspects, most of which are cleared within
+    /// a second; the JSON format has every transition, for collectors of events.
     #[inline(never)]
     pub(super) fn tell_changes(&mut self, host: &dyn Host, now: Time) {
         let every = self.config.log.format == LogFormat::Json;
@@ -50,7 +50,7 @@ fn tell(host: &dyn Host, upstream: &Cluster, change: &Change, (level, what): (lo
     });
 }
 
-/// A suspect is passed over until one more request has shown which it is: a single failure ejects no endpoint.
+/// The event's name. A suspect is only avoided until another request has decided: one failure ejects no endpoint.
 fn kind(change: &Change) -> &'static str {
     match (change.eligible, change.states) {
         ([true, false], [_, State::Failed | State::Stalled]) => "ejected",

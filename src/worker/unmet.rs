@@ -1,4 +1,4 @@
-//! Upstreams that no request has met, though there is traffic: most often a cluster whose name is another one.
+//! Warnings of upstreams without any request while there is traffic: most often the cluster has another name in Envoy.
 
 use super::Worker;
 use crate::host::Host;
@@ -6,12 +6,12 @@ use crate::host::event::{Event, Field};
 use crate::sharing::retired_counters;
 use engine::time::Time;
 
-/// So long after the first request, seconds.
+/// How long after the first request the warning comes, seconds.
 const AFTER_S: f64 = 300.0;
-/// The counts of all workers are gathered at this pace, seconds.
+/// The interval at which the counts of all workers are gathered, seconds.
 const EVERY_S: f64 = 30.0;
 
-/// What has been said of upstreams that no request has met.
+/// The state of these warnings.
 #[derive(Debug, Default)]
 pub(super) struct Unmet {
     looked: Time,
@@ -20,7 +20,7 @@ pub(super) struct Unmet {
 }
 
 impl Worker {
-    /// Says which upstreams no request has met; for the worker that writes to the log for all.
+    /// Logs the upstreams without requests. Runs in the leader, for the whole process.
     #[inline(never)]
     pub(super) fn tell_unmet(&mut self, host: &dyn Host, now: Time) {
         if now >= self.unmet.looked && now.seconds_since(self.unmet.looked) < EVERY_S {
