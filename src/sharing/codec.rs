@@ -1,4 +1,4 @@
-//! Little-endian fields in a row; a reader that runs out says so instead of inventing.
+//! Encoding of shared data: little-endian fields in a row. A reader that runs out of bytes returns `None`.
 
 use engine::time::Time;
 
@@ -12,14 +12,14 @@ impl Writer {
         Writer(vec![super::VERSION])
     }
 
-    /// The same with room for so many bytes in all.
+    /// The same, with capacity for `size` bytes in all.
     pub fn versioned_for(size: usize) -> Writer {
         let mut bytes = Vec::with_capacity(size);
         bytes.push(super::VERSION);
         Writer(bytes)
     }
 
-    /// Appends bytes as they are.
+    /// Appends raw bytes.
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }
@@ -44,12 +44,12 @@ impl Writer {
         self.u64(value.to_bits());
     }
 
-    /// Appends a moment.
+    /// Appends a point in time.
     pub fn time(&mut self, time: Time) {
         self.u64(time.0);
     }
 
-    /// Appends text with its length; longer than 64 KiB is cut, between two characters.
+    /// Appends text with its length. Text beyond 64 KiB is cut at a character boundary.
     pub fn text(&mut self, text: &str) {
         let most = text.len().min(usize::from(u16::MAX));
         let cut = (0..=most).rev().find_map(|at| text.get(..at)).unwrap_or_default();
@@ -58,12 +58,13 @@ impl Writer {
     }
 }
 
-/// Takes fields from a buffer; `None` as soon as one is missing. What each tick reads thousands of is inlined.
+/// Takes fields from a buffer; `None` as soon as one is missing. Methods that a tick calls thousands of times are
+/// inlined.
 #[derive(Clone, Debug)]
 pub struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
-    /// A reader behind the codec version, if that is ours.
+    /// A reader after the codec version; `None` if that is not [`VERSION`](super::VERSION).
     pub fn versioned(bytes: &'a [u8]) -> Option<Reader<'a>> {
         match bytes.split_first()? {
             (&super::VERSION, rest) => Some(Reader(rest)),
@@ -71,7 +72,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The next bytes as they are.
+    /// The next `N` bytes.
     #[inline(always)]
     pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, rest) = self.0.split_first_chunk::<N>()?;
@@ -107,7 +108,7 @@ impl<'a> Reader<'a> {
         self.u64().map(f64::from_bits).filter(|v| v.is_finite())
     }
 
-    /// The next moment.
+    /// The next point in time.
     #[inline(always)]
     pub fn time(&mut self) -> Option<Time> {
         self.u64().map(Time)

@@ -1,7 +1,7 @@
-//! What has been counted, which must add up over all workers, living and gone, for as long as the process runs.
+//! Counters, which add up over all workers, live and ended, for as long as the process runs.
 //!
-//! Counts are not needed to decide, so they travel apart from the [`slot`](crate::sharing::worker_report) and less
-//! often; the worker that shows them reads them when asked.
+//! Decisions do not need them, so they are published apart from the [`report`](crate::sharing::worker_report) and less
+//! often; the worker that shows them reads them on request.
 
 use hashbrown::HashMap;
 
@@ -10,25 +10,25 @@ use engine::endpoint::Counters;
 use engine::time::Time;
 use engine::{Balancer, Totals};
 
-/// The most endpoints whose counts outlive their workers, 3.6 MB: endpoints come and go for as long as a process runs,
-/// and most never return.
+/// The highest number of endpoints in the retired counters, 3.6 MB: endpoints come and go for as long as a process
+/// runs, and most never return.
 pub const MAX_ENDPOINTS: usize = 100_000;
-/// The same of upstreams: a configuration has up to 64, and is replaced now and then.
+/// The highest number of upstreams in the retired counters. A configuration has up to 64, and is replaced now and then.
 pub const MAX_UPSTREAMS: usize = 1024;
 
-/// Requests to clusters that no upstream balances are counted as those of the cluster without a name.
+/// The cluster identity under which requests to unbalanced clusters are counted.
 const UNMATCHED: u64 = 0;
 
-/// What has been counted for one endpoint.
+/// The counters of one endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct EndpointCounts {
-    /// Ever.
+    /// Since the process began.
     pub counters: Counters,
-    /// Picks of about the last [`RECENT_S`](engine::RECENT_S) seconds.
+    /// Picks in about the last [`RECENT_S`](engine::RECENT_S) seconds.
     pub recent: f32,
 }
 
-/// What has been counted for one upstream.
+/// The counters of one upstream.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct UpstreamCounts {
     /// For the upstream as a whole.
@@ -37,17 +37,17 @@ pub struct UpstreamCounts {
     pub endpoints: HashMap<u64, EndpointCounts>,
 }
 
-/// What has been counted.
+/// The counters of one worker or of several.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counts {
-    /// When it was written down.
+    /// When they were written.
     pub at: Time,
     /// By cluster identity.
     pub upstreams: HashMap<u64, UpstreamCounts>,
 }
 
 impl Counts {
-    /// What this engine's worker has counted.
+    /// The counters of this engine's worker.
     #[inline(never)]
     pub fn of(engine: &Balancer, now: Time) -> Counts {
         let mut counts = Counts { at: now, ..Counts::default() };
@@ -64,12 +64,12 @@ impl Counts {
         counts
     }
 
-    /// Requests to clusters that no upstream balances.
+    /// The number of requests to clusters that no upstream balances.
     pub fn unmatched(&self) -> u64 {
         self.upstream(UNMATCHED).map_or(0, |counted| counted.totals.fallbacks)
     }
 
-    /// Adds what another worker has counted.
+    /// Adds another worker's counters.
     #[inline(never)]
     pub fn merge(&mut self, other: &Counts) {
         for (cluster, theirs) in &other.upstreams {
@@ -83,18 +83,18 @@ impl Counts {
         }
     }
 
-    /// The counts of one upstream.
+    /// The counters of one upstream, by its cluster identity.
     pub fn upstream(&self, cluster: u64) -> Option<&UpstreamCounts> {
         self.upstreams.get(&cluster)
     }
 
-    /// A worker that wrote this is gone: nothing of it is recent.
+    /// Clears the recent picks, for a worker that has ended.
     pub fn grow_old(&mut self) {
         let endpoints = self.upstreams.values_mut().flat_map(|of| of.endpoints.values_mut());
         endpoints.for_each(|counted| counted.recent = 0.0);
     }
 
-    /// Forgets the least used of what is more than [`MAX_ENDPOINTS`] and [`MAX_UPSTREAMS`].
+    /// Drops the least used upstreams and endpoints beyond [`MAX_UPSTREAMS`] and [`MAX_ENDPOINTS`].
     #[inline(never)]
     pub fn keep_the_most_used(&mut self) {
         if self.upstreams.len() > MAX_UPSTREAMS {
@@ -147,7 +147,7 @@ impl Counts {
         }
     }
 
-    /// Takes the counts from a record. It may announce any number, but what is kept is no more than it contains.
+    /// Reads the counters from a record. Memory is bounded by the record's size, whatever counts it announces.
     #[inline(never)]
     pub fn read(r: &mut Reader<'_>) -> Option<Counts> {
         let mut counts = Counts { at: r.time()?, ..Counts::default() };
@@ -170,7 +170,7 @@ impl Counts {
     }
 }
 
-/// The least of the `most` largest.
+/// The least of the `most` largest values; `None` if there are no more than `most`.
 fn least_kept<T: Ord + Copy>(all: impl Iterator<Item = T>, most: usize) -> Option<T> {
     let mut all: Vec<T> = all.collect();
     let at = all.len().checked_sub(most)?;

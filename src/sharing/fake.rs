@@ -1,4 +1,4 @@
-//! Shared data for tests, and nothing else of a host.
+//! A host for tests that has shared data and nothing else.
 
 use core::cell::RefCell;
 use hashbrown::HashMap;
@@ -6,12 +6,12 @@ use hashbrown::HashMap;
 use crate::host::{Call, CallError, Host, SharedError};
 use engine::time::Time;
 
-/// Keys with values and versions.
+/// Values and versions by key.
 #[derive(Default)]
 pub struct Shared(RefCell<HashMap<String, (Vec<u8>, u32)>>);
 
 impl Shared {
-    /// Overwrites a value, the worker that has written before.
+    /// Overwrites a value, whatever its version.
     pub fn put(&self, key: &str, value: &[u8]) {
         let mut entries = self.0.borrow_mut();
         let version = entries.get(key).map_or(1, |(_, version)| version + 1);

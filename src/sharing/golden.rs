@@ -1,5 +1,5 @@
-//! The bytes of every key, as they are published and read: where they change, [`VERSION`] has to move, or workers of an
-//! older filter in the same process take them for something else.
+//! Golden bytes of every key. If they change, [`VERSION`] has to change, too: otherwise workers of an older filter in
+//! the same process misread them.
 
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -36,7 +36,7 @@ fn engine() -> Balancer {
     Balancer::new(&config::parse(json).unwrap(), s(1))
 }
 
-/// One request that failed, one on its way.
+/// A report of one failed request and one in flight.
 fn report() -> Vec<u8> {
     let mut engine = engine();
     let failed = engine.started(0, 0, s(2)).unwrap();
@@ -142,7 +142,7 @@ fn counted() -> Vec<Counted> {
 fn concluded() -> Guard {
     let mut guard = Guard::new(0.25, s(1));
     (guard.at, guard.today) = (s(2), counted()[0].arms.clone());
-    // Logarithms differ in their last bit from one machine to the next.
+    // The logarithms are fixed, because their last bit differs between machines.
     for (evidence, log) in guard.evidence.iter_mut().zip([0.5, -1.5, 2.5, -3.5]) {
         evidence.worse = Capital { logs: [log; EXPERTS], paid_s: 0.25 };
         evidence.better = Capital { logs: [-log; EXPERTS], paid_s: 0.5 };

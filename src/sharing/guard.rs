@@ -1,6 +1,6 @@
-//! What workers tell each other for the guard: what each has counted in the two arms, and what the lease holder has
-//! concluded from it. The conclusion is all there, capital and today's counts too, so that the worker that takes the lease
-//! over goes on with the same evidence instead of a fresh chance to be wrong.
+//! The guard's records: what each worker has counted in both arms, and what the lease holder has concluded. The
+//! conclusion is complete, with capital and today's counts, so that the next lease holder continues with the same
+//! evidence instead of a new chance of a false alarm.
 
 use super::codec::{Reader, Writer};
 use engine::Balancer;
@@ -13,18 +13,18 @@ use engine::time::Time;
 
 const FINDINGS: [Finding; 4] = [Finding::Open, Finding::Better, Finding::Mixed, Finding::Worse];
 
-/// What a worker has counted for a cluster.
+/// The counts of one worker for one cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Counted {
     /// The cluster's identity.
     pub cluster: u64,
-    /// The part that was held out while it was counted.
+    /// The holdout in force while they were counted.
     pub holdout: f64,
-    /// In both arms, ever.
+    /// The counts of both arms, since the worker began.
     pub arms: Arms,
 }
 
-/// What this worker has counted, where anything was.
+/// This worker's counts, for clusters that have any.
 pub fn counted(engine: &Balancer) -> Vec<Counted> {
     let of = |upstream: &engine::Cluster| {
         let (holdout, arms) = upstream.arms()?;
@@ -45,8 +45,8 @@ pub fn encode_counted(counted: &[Counted], now: Time) -> Vec<u8> {
     w.0
 }
 
-/// From bytes of shared data, up to where they are malformed: the clusters that are `wanted`, each once, so that no more
-/// is held than there are clusters, however many are told of.
+/// Reads shared data up to the first malformed field: only `wanted` clusters and each only once, so that memory is
+/// bounded by the number of clusters, however many the bytes contain.
 pub fn decode_counted(bytes: &[u8], wanted: impl Fn(u64) -> bool) -> Vec<Counted> {
     let mut all: Vec<Counted> = Vec::new();
     let Some(mut r) = Reader::versioned(bytes) else { return all };
@@ -84,7 +84,7 @@ fn read_tally(r: &mut Reader<'_>) -> Option<Tally> {
     Some(tally)
 }
 
-/// Writes what has been concluded, by cluster.
+/// Writes the guards, by cluster.
 pub fn encode<'a>(guards: impl Iterator<Item = (u64, &'a Guard)>) -> Vec<u8> {
     let mut w = Writer::versioned();
     for (cluster, guard) in guards {
@@ -108,7 +108,7 @@ pub fn encode<'a>(guards: impl Iterator<Item = (u64, &'a Guard)>) -> Vec<u8> {
     w.0
 }
 
-/// Reads what has been concluded, up to where it is malformed; what cannot be is left out.
+/// Reads the guards up to the first malformed field, without those whose values are impossible.
 pub fn decode(bytes: &[u8], now: Time) -> Vec<(u64, Guard)> {
     let mut all = Vec::new();
     let Some(mut r) = Reader::versioned(bytes) else { return all };

@@ -1,32 +1,32 @@
-//! One worker at a time asks Prometheus. The lease moves when its holder goes silent.
+//! The lease: one worker at a time polls Prometheus and Envoy. It moves when its holder no longer renews it.
 
 use super::codec::{Reader, Writer};
 use crate::host::Host;
 use engine::time::Time;
 
-/// How long a lease lasts without renewal, seconds: a holder that died is replaced after this.
+/// How long a lease lasts without renewal, seconds: after this a holder that died is replaced.
 const LASTS_S: f64 = 3.0;
-/// A lease with less than this left is renewed, seconds.
+/// The remaining time below which a lease is renewed, seconds.
 const RENEW_AT_S: f64 = 2.0;
 
-/// Whose the lease is.
+/// Who holds the lease, as this worker sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Holder {
-    /// No worker's for certain: it has just been written, and is believed in once it has been read back.
+    /// Unknown: it has just been written, and counts only once it has been read back.
     #[default]
     Unsettled,
-    /// This worker's.
+    /// This worker.
     Me,
-    /// Another's.
+    /// Another worker.
     Another,
 }
 
-/// A worker that would hold the lease.
+/// A worker that may hold the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Its identity.
+    /// Its id.
     pub id: u64,
-    /// Which configuration it has: the same number for the same text.
+    /// The hash of its configuration's text.
     pub configuration: u64,
     /// When it was configured.
     pub since: Time,
@@ -35,11 +35,11 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// Whether it takes the lease from `holder` although that one lives.
+    /// Whether it takes the lease from a live `holder`.
     ///
-    /// A configuration that was replaced lives on until its last connection is closed, and asks what is not wanted
-    /// know any more. And reading a large answer takes a while, in which a worker that carries traffic keeps requests
-    /// waiting; Envoy has a thread that carries none.
+    /// A newer configuration takes it from an older one, which lives on until its last connection is closed and polls
+    /// what is no longer wanted. A worker without traffic takes it from one with traffic, where reading a large answer
+    /// would delay requests; Envoy has one thread that carries none.
     fn replaces(&self, holder: &Candidate) -> bool {
         if self.configuration == holder.configuration {
             return holder.busy && !self.busy;
@@ -48,16 +48,16 @@ impl Candidate {
     }
 }
 
-/// Whose the lease under `key` is, after trying to keep or take it for `me`.
+/// Renews or takes the lease under `key` for `me`, and returns its holder.
 ///
-/// Shared data has no create-if-absent, so two workers may both write a first lease; each believes in it only
-/// when a later call reads its own id back.
+/// Shared data has no create-if-absent, so two workers may both write a first lease; each counts as the holder only
+/// once a later call has read its own id back.
 #[inline(never)]
 pub fn hold(host: &dyn Host, key: &str, me: Candidate, now: Time) -> Holder {
     let (bytes, version) = host.shared_get(key).unzip();
     let current = bytes.as_deref().and_then(read);
     let left = current.map_or(0.0, |(_, until)| until.seconds_since(now));
-    // For much longer than leases last: written before the clock stepped back, or damaged.
+    // A much longer remaining time was written before the clock stepped back, or is damaged.
     let left = if left > 2.0 * LASTS_S { 0.0 } else { left };
     let mine = current.is_some_and(|(holder, _)| holder.id == me.id);
     let takes = current.is_none_or(|(holder, _)| if mine { holder != me } else { me.replaces(&holder) });
@@ -74,7 +74,7 @@ pub fn hold(host: &dyn Host, key: &str, me: Candidate, now: Time) -> Holder {
     if mine { Holder::Me } else { Holder::Another }
 }
 
-/// The holder, and until when it is that.
+/// The holder, and when its lease ends.
 fn read(bytes: &[u8]) -> Option<(Candidate, Time)> {
     let mut r = Reader::versioned(bytes)?;
     let (id, until) = (r.u64()?, r.time()?);
@@ -166,7 +166,7 @@ mod tests {
         assert!(hold(&shared, 2, s(2)));
     }
 
-    /// Between its reading and its writing another worker writes.
+    /// Another worker writes between this one's read and write.
     struct Raced<'s>(&'s Shared, Vec<u8>);
 
     impl Host for Raced<'_> {

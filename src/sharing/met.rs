@@ -1,20 +1,20 @@
-//! Clusters that requests have met, and that are no upstreams by their names.
+//! Clusters of requests that are not named by an upstream.
 
 use super::codec::{Reader, Writer};
 
-/// So many are written down.
+/// The highest number of clusters in a record.
 const MAX_NAMES: usize = 256;
 
-/// A cluster that a request has met.
+/// A cluster that a request went to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Met {
-    /// Whether a pattern of the configuration stands for it.
+    /// Whether a pattern of the configuration matches it.
     pub matches: bool,
     /// Its name.
     pub name: String,
 }
 
-/// As bytes for shared data; the latest come first where there are too many.
+/// Encodes clusters for shared data, up to 256: the latest ones.
 pub fn encode(met: &[Met]) -> Vec<u8> {
     let kept = met.get(met.len().saturating_sub(MAX_NAMES)..).unwrap_or_default();
     let mut w = Writer::versioned();
@@ -26,7 +26,7 @@ pub fn encode(met: &[Met]) -> Vec<u8> {
     w.0
 }
 
-/// From bytes of shared data; `None` if they are malformed.
+/// Decodes shared data; `None` if it is malformed.
 pub fn decode(bytes: &[u8]) -> Option<Vec<Met>> {
     let mut r = Reader::versioned(bytes)?;
     let mut met = Vec::new();

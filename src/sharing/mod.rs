@@ -1,25 +1,25 @@
 //! What the workers of one Envoy report to each other through proxy-wasm's shared data.
 //!
-//! | key | written by | holds |
+//! | key | written by | content |
 //! |---|---|---|
-//! | `…/workers` | every worker, compare-and-swap | which workers publish, on which slot id, and when it was last seen to |
-//! | `…/slot/N` | that worker only | its view of every endpoint ([`worker_report`]), which its [`peers`] merge |
-//! | `…/counts/N` | that worker only | what it has counted, ever ([`counts`]) |
-//! | `…/estate` | compare-and-swap | what workers that ended have counted ([`retired_counters`]) |
-//! | `…/news` | every worker | nothing: its version says whether any has told something ([`news`]) |
-//! | `…/lease` | compare-and-swap | which worker polls and decides for all, until when ([`lease`]) |
+//! | `…/workers` | every worker, compare-and-swap | the registry: live and expired workers with slot id and time of renewal |
+//! | `…/slot/N` | that worker only | its view of every endpoint ([`worker_report`]), merged by its [`peers`] |
+//! | `…/counts/N` | that worker only | its counters ([`counts`]) |
+//! | `…/estate` | compare-and-swap | the counters of workers that ended ([`retired_counters`]) |
+//! | `…/news` | every worker | nothing: its version changes when a worker has published something ([`news`]) |
+//! | `…/lease` | compare-and-swap | the worker that polls and decides for all, and until when ([`lease`]) |
 //! | `…/signals` | the lease holder | the latest samples ([`snapshot`]) |
-//! | `…/fleet` | the lease holder | which endpoints there are (`discovery::discovered`) |
-//! | `…/clusters` | compare-and-swap | clusters that requests have met and no entry names ([`met`]) |
-//! | `…/capacity/N` | that worker only | how much an endpoint takes ([`scaling`]) |
+//! | `…/fleet` | the lease holder | the endpoints (`discovery::discovered`) |
+//! | `…/clusters` | compare-and-swap | clusters of requests that no entry names ([`met`]) |
+//! | `…/capacity/N` | that worker only | the capacity of an endpoint, as it has learnt it ([`scaling`]) |
 //! | `…/scaling` | the lease holder | pressure and desired replicas ([`scaling`]) |
-//! | `…/arms/SEAT` | that worker only | what it has counted for the guards ([`guard`]) |
-//! | `…/guards` | the lease holder | what the guards have concluded ([`guard`]) |
+//! | `…/arms/N` | that worker only | its counts for the guards ([`guard`]) |
+//! | `…/guards` | the lease holder | the guards' findings ([`guard`]) |
+//! | `…/said/…`, `…/refused` | any worker | when a repeated log line was last written |
 //!
-//! N is the number of a [`slot_id`], which is used again: nothing in shared data can be deleted.
+//! N is the number of a [`slot_id`], which is reused: nothing in shared data can be deleted.
 //!
-//! Every byte that is read back is checked: another version, or another plugin in the same VM scope,
-//! yields nothing rather than nonsense.
+//! Everything read back is checked: bytes of another version, or of another plugin in the same VM scope, are ignored.
 
 pub mod codec;
 pub mod counts;
@@ -39,8 +39,8 @@ pub mod slot_id;
 pub mod snapshot;
 pub mod worker_report;
 
-/// Bumped whenever the meaning of any key changes, so that old and new workers do not misread each other: the bytes in
-/// `golden.txt` are those of this version.
+/// The version of all records, raised whenever the meaning of a key changes, so that old and new workers do not misread
+/// each other: `golden.txt` has the bytes of this version.
 pub const VERSION: u8 = 8;
 
 /// The common prefix of the keys of plugin `name`.

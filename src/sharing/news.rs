@@ -1,9 +1,9 @@
-//! Whether any worker has told anything since this one last looked: one key that each writes after it has written
-//! another, so that one read stands for as many as there are workers.
+//! Whether any worker has published something since this one last looked: a key that each worker writes after its other
+//! records, so that one read replaces one per worker.
 
 use crate::host::Host;
 
-/// The key, and what stood there at the last look.
+/// The key, and its version at the last look.
 #[derive(Debug)]
 pub struct News {
     key: String,
@@ -11,18 +11,19 @@ pub struct News {
 }
 
 impl News {
-    /// The one under a prefix.
+    /// The news of the plugin with this prefix.
     pub fn under(prefix: &str) -> News {
         News { key: format!("{prefix}/news"), seen: None }
     }
 
-    /// This worker has told something.
+    /// Signals that this worker has published something.
     pub fn spread(&self, host: &dyn Host) {
         let _the_others_look_all_the_same_a_little_later =
             host.shared_set(&self.key, &[super::VERSION], None);
     }
 
-    /// Whether any has since the last look. What is read after this has all that was told before it.
+    /// Whether a worker has signalled since the last look. Records read after this call contain what was published
+    /// before it.
     pub fn any(&mut self, host: &dyn Host) -> bool {
         let version = host.shared_get(&self.key).map(|(_, version)| version);
         version.is_none() || core::mem::replace(&mut self.seen, version) != version

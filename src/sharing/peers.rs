@@ -1,12 +1,13 @@
-//! What a worker makes of its peers' reports: their knowledge in its engine, and its own part of the common work.
+//! The peers' reports in a worker: their knowledge goes to the engine, their number sets this worker's share of the
+//! work.
 
 use super::worker_report;
 use engine::endpoint::GONE_AFTER_S;
 use engine::time::Time;
 use engine::{Balancer, ProbeShard};
 
-/// Replaces what `engine`, the one of worker `me`, knows of the others by these reports, and divides the work that one
-/// of them does for all among those that carry traffic. Whether a peer has reported comes along.
+/// Replaces what `engine`, that of worker `me`, knows of its peers by these reports, and divides the work that one
+/// worker does for all among those that carry traffic. Also returns whether any peer has a report that counts.
 pub fn merge<'a>(
     engine: &mut Balancer,
     me: u64,

@@ -1,9 +1,9 @@
-//! Which workers publish a report, and under which keys. Each worker enters and renews its own entry; one that is not
-//! renewed for 30 s is marked expired until its counts are among the
-//! [retired counters](crate::sharing::retired_counters). A worker that was only asleep renews it, and is live again.
+//! The registry: which workers publish reports, and under which keys. Each worker enters and renews its own entry. One
+//! not renewed for 30 s is marked expired, and removed once its counts are among the [retired
+//! counters](crate::sharing::retired_counters); a worker that was only suspended renews it and is live again.
 //!
 //! Shared data has no delete, so keys are not made of ids, of which a process with many reloads has many, but of the
-//! numbers of [`SlotId`]: a worker takes the lowest that is free, and leaves it when it is struck off.
+//! numbers of [`SlotId`]: a worker takes the lowest free number, and its removal frees it.
 
 use super::codec::{Reader, Writer};
 use crate::host::Host;
@@ -11,16 +11,17 @@ use crate::sharing::slot_id::SlotId;
 use engine::order;
 use engine::time::Time;
 
-/// A worker that has not renewed its entry for this long is gone, in seconds.
+/// The age at which an entry is marked expired, seconds.
 const STRUCK_AFTER_S: f64 = 30.0;
-/// An entry is renewed at this age, in seconds.
+/// The age at which an entry is renewed, seconds.
 const RENEW_AFTER_S: f64 = 5.0;
-/// A tombstone is cleared at this age, in seconds: after the clock was put forward every worker seems long silent, and
-/// is live again with its next tick.
+/// The age at which a tombstone is cleared, seconds. After the clock was set forward every worker looks expired, and is
+/// live again with its next tick.
 const CLEARED_AFTER_S: f64 = 60.0;
-/// With more tombstones than this the oldest are cleared at once, so that reloads in a row do not fill the list.
+/// The highest number of tombstones: the oldest beyond it are cleared at once, so that many reloads do not fill the
+/// list.
 const MAX_TOMBSTONES: usize = 64;
-/// The most workers that are listed; Envoy has one a core.
+/// The highest number of registered workers; Envoy has one per core.
 const MAX_WORKERS: usize = 512;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,20 +29,20 @@ struct Entry {
     slot_id: SlotId,
     /// When it was last renewed.
     seen: Time,
-    /// When it was found silent for too long; [`Time::ZERO`] if it was not.
+    /// When it was marked expired; [`Time::ZERO`] if it is live.
     expired: Time,
 }
 
-/// Which workers are listed.
+/// The registry as one worker sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listed {
-    /// The live workers, in order of their ids.
+    /// The live workers, ordered by id.
     pub live: Vec<SlotId>,
-    /// Whose counts are to be moved to the retired counters.
+    /// Expired workers whose counts are to be moved to the retired counters.
     pub to_retire: Vec<SlotId>,
-    /// Whether the worker that asked stood in the list already.
+    /// Whether the worker that asked was registered before.
     pub found: bool,
-    /// The slot id of the worker that asked, once no other worker can have it.
+    /// The slot id of the worker that asked, once no other worker can have the same.
     pub mine: Option<SlotId>,
 }
 
@@ -70,12 +71,12 @@ fn write(entries: &[Entry]) -> Vec<u8> {
     w.0
 }
 
-/// The lowest number of a slot id that is free; none if all are taken.
+/// The lowest free number; `None` if all are taken.
 fn lowest_free(entries: &[Entry]) -> Option<u32> {
     (0..MAX_WORKERS as u32).find(|number| entries.iter().all(|entry| entry.slot_id.number != *number))
 }
 
-/// Which workers are listed, `me` entered or renewed if `enter`. Losing a race is no fault: the next tick tries again.
+/// Reads the registry, and enters or renews `me` if `enter`. A lost race is repeated at the next tick.
 #[inline(never)]
 pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Listed {
     let (bytes, version) = host.shared_get(key).unzip();
@@ -90,20 +91,20 @@ pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Li
     if enter && stale {
         entries.retain(|entry| entry.slot_id.id != me);
         for entry in &mut entries {
-            // Much later than now: written before the clock stepped back. A worker that lives enters again.
+            // A time after now was written before the clock stepped back. A worker that lives enters again.
             let silent = entry.seen.from_the_future(now) || now.seconds_since(entry.seen) >= STRUCK_AFTER_S;
             if silent && (entry.expired == Time::ZERO || entry.expired.from_the_future(now)) {
                 entry.expired = now;
             }
         }
         let number = known.map(|entry| entry.slot_id.number).or_else(|| lowest_free(&entries));
-        // More than there can be: most are damage, and the last to have entered counts most.
+        // No number is free: most entries are damage, so the oldest makes room.
         let number = number.or_else(|| entries.pop().map(|entry| entry.slot_id.number));
         if let Some(number) = number {
             let slot_id = SlotId { id: me, number };
-            // The youngest first, so that the longest list cannot push out the worker that enters.
+            // The youngest first, so that a full list cannot push out the worker that enters.
             entries.insert(0, Entry { slot_id, seen: now, expired: Time::ZERO });
-            // Where nothing stood, another worker may have written at the same time and know nothing of it.
+            // If the key was absent, another worker may have written at the same time without seeing this entry.
             let alone = version.is_some();
             let written = host.shared_set(key, &write(&entries), version).is_ok();
             let alive = known.is_some_and(|entry| entry.expired == Time::ZERO);
@@ -128,13 +129,13 @@ pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Li
     }
 }
 
-/// Every worker in the list, live and expired.
+/// Every registered worker, live and expired.
 pub fn all(host: &dyn Host, key: &str) -> Vec<SlotId> {
     let bytes = host.shared_get(key).map(|(bytes, _)| bytes).unwrap_or_default();
     read(&bytes).into_iter().map(|entry| entry.slot_id).collect()
 }
 
-/// Takes `id` off the list. Losing a race is no fault: the worker that finds it again tries again.
+/// Removes `id` from the registry. A lost race is repeated by the worker that finds the entry again.
 pub fn strike(host: &dyn Host, key: &str, id: u64) {
     let Some((bytes, version)) = host.shared_get(key) else { return };
     let mut entries = read(&bytes);
@@ -198,7 +199,7 @@ mod tests {
         let shared = Shared::default();
         live(&shared, 1, true, s(0));
         live(&shared, 2, true, s(0));
-        // The clock is put forward: both seem expired.
+        // The clock is set forward: both look expired.
         assert!(update(&shared, "workers", 1, true, s(9000)).to_retire.is_empty());
         assert_eq!(all(&shared, "workers").len(), 2, "still counted");
         assert_eq!(live(&shared, 2, true, s(9000)), [1, 2], "renewed");

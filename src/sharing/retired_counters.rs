@@ -1,11 +1,11 @@
-//! What workers that are gone have counted: counters of a process never go down, though its workers come and go.
+//! Counters of workers that ended: the counters of a process never decrease, though its workers come and go.
 //!
-//! A worker that ends adds its counts itself; one whose VM crashed is retired by the worker that finds its tombstone in
-//! the [`registry`]. Each id is added exactly once: it stands in the same record as the sum, which is written by
+//! A worker that ends adds its own counts. One whose VM crashed is retired by the worker that finds its tombstone in
+//! the [`registry`]. Each id is added exactly once: it is in the same record as the sum, which is written by
 //! compare-and-swap.
 //!
-//! **Reading.** First the registry, then the records of every worker in it, last the retired counters, whose ids are not
-//! counted again. A worker that is retired meanwhile is counted once either way.
+//! **Reading.** First the registry, then the counts of every worker in it, last the retired counters; workers whose ids
+//! are in them are not counted again. A worker that is retired in between is so counted exactly once.
 
 use super::codec::{Reader, Writer};
 use super::counts::Counts;
@@ -15,30 +15,30 @@ use crate::sharing::slot_id::SlotId;
 use engine::endpoint::GONE_AFTER_S;
 use engine::time::Time;
 
-/// Ids are remembered until long after no worker lists them any more.
+/// The number of ids that are remembered: enough to outlast every registry entry.
 const REMEMBERED: usize = 1024;
-/// How often a worker that ends tries against others that write at the same time.
+/// How often a worker that ends repeats a lost compare-and-swap.
 const ATTEMPTS: usize = 20;
 
-/// The keys that counting needs.
+/// The keys of the counters and of all other records that a worker leaves.
 #[derive(Clone, Debug)]
 pub struct Keys {
-    /// The list of workers.
+    /// The key of the registry.
     pub workers: String,
-    /// The retired counters.
+    /// The key of the retired counters.
     pub retired: String,
-    /// What stands before the slot id in the key of a worker's counts.
+    /// The prefix of the keys of workers' counts; the slot id follows.
     pub counts: String,
-    /// What stands before the slot id in the key of a worker's slot.
+    /// The prefix of the keys of workers' reports.
     pub slots: String,
-    /// What stands before the slot id in the key of what a worker has learnt of the endpoints' capacity.
+    /// The prefix of the keys of endpoints' capacities, as workers have learnt them.
     pub capacities: String,
-    /// What stands before the slot id in the key of what a worker has counted for the guards.
+    /// The prefix of the keys of workers' counts for the guards.
     pub arms: String,
 }
 
 impl Keys {
-    /// The keys under a prefix.
+    /// The keys of the plugin with this prefix.
     pub fn under(prefix: &str) -> Keys {
         Keys {
             workers: format!("{prefix}/workers"),
@@ -51,14 +51,14 @@ impl Keys {
     }
 }
 
-/// Which workers are gone, and what all of them have counted.
+/// The workers that ended, and the sum of their counts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RetiredCounters {
     /// When the first worker of the process began.
     pub founded: Time,
-    /// The latest to go, oldest first.
+    /// The ids of the last workers that ended, oldest first.
     pub ids: Vec<u64>,
-    /// Their counts and those of every worker before them.
+    /// The sum of their counts and of those before them.
     pub counts: Counts,
 }
 
@@ -86,8 +86,7 @@ impl RetiredCounters {
     }
 }
 
-/// Writes an empty record where there is none: with the key absent, compare-and-swap would let two writers
-/// through at the same time.
+/// Writes an empty record if there is none: with an absent key, compare-and-swap would let two writers succeed at once.
 #[inline(never)]
 pub fn seed(host: &dyn Host, keys: &Keys, now: Time) {
     if host.shared_get(&keys.retired).and_then(|(bytes, _)| RetiredCounters::decode(&bytes)).is_none() {
@@ -103,8 +102,9 @@ pub fn holds(host: &dyn Host, keys: &Keys, id: u64) -> bool {
     retired.is_some_and(|retired| retired.ids.contains(&id))
 }
 
-/// Moves the counts of a worker that will write no more to the retired counters, clears what it leaves in shared data,
-/// and strikes it off the list, so that its slot id is free. On an error another worker wrote in between: try again.
+/// Moves the counts of an ended worker to the retired counters, clears its records in shared data, and removes it from
+/// the registry, so that its slot id is free. After an error, another worker having written in between, it can be
+/// repeated.
 #[inline(never)]
 pub fn retire(host: &dyn Host, keys: &Keys, slot_id: SlotId) -> Result<(), SharedError> {
     inherit(host, keys, slot_id.id, || {
@@ -118,11 +118,11 @@ pub fn retire(host: &dyn Host, keys: &Keys, slot_id: SlotId) -> Result<(), Share
     Ok(())
 }
 
-/// Adds what `id` has counted to the retired counters, unless it is there.
+/// Adds the counts of `id` to the retired counters, unless they are there.
 #[inline(never)]
 fn inherit(host: &dyn Host, keys: &Keys, id: u64, left: impl FnOnce() -> Counts) -> Result<(), SharedError> {
-    // The retired counters are read before the counts: if another worker retires `id` in between, the write here fails,
-    // and if some worker did so before, the id stands in it.
+    // The retired counters are read before the counts: if another worker retires `id` in between, the write here fails;
+    // if one has done so before, the id is in the record.
     let (bytes, version) = host.shared_get(&keys.retired).unzip();
     let mut retired = bytes.and_then(|bytes| RetiredCounters::decode(&bytes)).unwrap_or_default();
     if !retired.ids.contains(&id) {
@@ -135,8 +135,8 @@ fn inherit(host: &dyn Host, keys: &Keys, id: u64, left: impl FnOnce() -> Counts)
     Ok(())
 }
 
-/// The end of worker `id`, on `slot_id` if it ever had one: [`retire`] with what it knows itself to have counted,
-/// against the worker that writes at the same time.
+/// Ends worker `id`, on `slot_id` if it had one: [`retire`] with its own final counts, repeated while other workers
+/// write at the same time.
 #[inline(never)]
 pub fn end(host: &dyn Host, keys: &Keys, id: u64, slot_id: Option<SlotId>, counted: &Counts) {
     for _ in 0..ATTEMPTS {
@@ -150,18 +150,18 @@ pub fn end(host: &dyn Host, keys: &Keys, id: u64, slot_id: Option<SlotId>, count
     }
 }
 
-/// What has been counted in the whole process.
+/// The counters of the whole process, without one worker's.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Gathered {
-    /// By all workers but one, those that are gone included.
+    /// The counts of all workers but that one, ended ones included.
     pub counts: Counts,
-    /// Workers that carry traffic and were heard of lately, that one not among them.
+    /// The number of live workers with traffic, without that one.
     pub others: usize,
-    /// When the first worker of the process began; [`Time::ZERO`] if that is unknown.
+    /// When the first worker of the process began; [`Time::ZERO`] if unknown.
     pub founded: Time,
 }
 
-/// Gathers what all workers but `me` have counted.
+/// Gathers the counts of all workers but `me`.
 #[inline(never)]
 pub fn gather(host: &dyn Host, keys: &Keys, me: u64, now: Time) -> Gathered {
     let mut told = Vec::new();
@@ -204,7 +204,7 @@ mod tests {
         gather(host, keys, 0, NOW).counts.upstream(CLUSTER).map_or(0, |counted| counted.totals.policy)
     }
 
-    /// Shared data with one worker that has counted, and left something under every kind of key.
+    /// Shared data of one worker that has counted, with a record under every key.
     fn worked(keys: &Keys) -> (Shared, SlotId) {
         let host = Shared::default();
         seed(&host, keys, NOW);
@@ -234,7 +234,7 @@ mod tests {
     fn counts_are_counted_once_between_the_two_steps_of_retiring() {
         let keys = Keys::under("evenkeel/test");
         let (host, slot_id) = worked(&keys);
-        // It has been added, and neither its record nor its entry is gone: the worker that retires it died here.
+        // The counts have been added, but record and entry are still there: the worker that retired it died here.
         inherit(&host, &keys, slot_id.id, || counted(5)).unwrap();
         assert_eq!(gathered(&host, &keys), 5);
         retire(&host, &keys, slot_id).unwrap();

@@ -1,6 +1,6 @@
-//! What workers tell each other about load: how much an endpoint takes, as each has learnt it from its own answers,
-//! and what scaling has come to, which the lease holder alone works out. It is all there, rows and periods too, so
-//! that the worker that takes the lease over continues where the other stopped.
+//! The records of autoscaling: the capacity of an endpoint, as each worker has learnt it from its own responses, and
+//! the state of autoscaling, which the lease holder computes. The state is complete, with consecutive periods too, so
+//! that the next lease holder continues from it.
 
 use super::codec::{Reader, Writer};
 use engine::Balancer;
@@ -9,7 +9,7 @@ use engine::autoscale::{Scaler, Trend, trend};
 use engine::estimate::Slots;
 use engine::time::Time;
 
-/// Writes what this worker has learnt of how much an endpoint takes.
+/// Writes the capacity of endpoints that this worker has learnt.
 pub fn encode_slots(engine: &Balancer, now: Time) -> Vec<u8> {
     let mut w = Writer::versioned();
     w.time(now);
@@ -23,12 +23,12 @@ pub fn encode_slots(engine: &Balancer, now: Time) -> Vec<u8> {
     w.0
 }
 
-/// When it was written.
+/// When the capacities were written.
 pub fn slots_written(bytes: &[u8]) -> Option<Time> {
     Reader::versioned(bytes)?.time()
 }
 
-/// Reads what other workers have learnt, one value each, into `engine`.
+/// Reads the capacities of other workers and merges them into one value per upstream.
 pub fn apply_slots<'a>(others: impl Iterator<Item = &'a [u8]>, engine: &mut Balancer) {
     let mut merged: Vec<Option<Slots>> = vec![None; engine.upstreams().len()];
     for bytes in others {
@@ -48,7 +48,7 @@ pub fn apply_slots<'a>(others: impl Iterator<Item = &'a [u8]>, engine: &mut Bala
     }
 }
 
-/// Writes what scaling has come to.
+/// Writes the state of autoscaling.
 pub fn encode(engine: &Balancer) -> Vec<u8> {
     let mut w = Writer::versioned();
     for upstream in engine.upstreams() {
@@ -59,7 +59,7 @@ pub fn encode(engine: &Balancer) -> Vec<u8> {
 }
 
 fn scaler(w: &mut Writer, scaler: &Scaler) {
-    // There is no negative pressure, and no worker wants no replica at all: that is how "unknown" is written.
+    // Pressure is never negative and the desired number of replicas never zero, so these stand for "unknown".
     w.f64(scaler.shown.unwrap_or(-1.0));
     w.u32(scaler.desired.unwrap_or(0));
     w.time(scaler.sampled);
@@ -75,7 +75,7 @@ fn scaler(w: &mut Writer, scaler: &Scaler) {
     scaler.trend.periods().iter().for_each(|demand| w.f64(*demand));
 }
 
-/// Tells the engine what scaling has come to. What is malformed is left, with all behind it.
+/// Reads the state of autoscaling into the engine, up to the first malformed field.
 pub fn apply(bytes: &[u8], engine: &mut Balancer, now: Time) {
     let Some(mut r) = Reader::versioned(bytes) else { return };
     while let (Some(hash), Some(mut scaler)) = (r.u64(), read_scaler(&mut r)) {

@@ -1,24 +1,24 @@
-//! Where a worker's own records stand: a number that keys are made of, and an id that every record ends with.
+//! The place of a worker's records in shared data: a number that is part of their keys, and an id that ends each
+//! record.
 //!
-//! A slot id goes from worker to worker, an id is never used again. A worker that writes late, on a slot id that is
-//! another's by now, is not mistaken for that one: its record has the wrong id and counts as none, until the owner
-//! writes again at its next tick.
+//! Numbers are reused, ids are not. A worker that writes late, to a number that another has by now, does no harm: its
+//! record has the wrong id and is ignored until the owner writes again at its next tick.
 
 use crate::host::{Host, SharedError};
 
-/// A worker and its slot id.
+/// A worker's id and its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SlotId {
-    /// Which worker.
+    /// The worker.
     pub id: u64,
-    /// Which of the keys are its own, for as long as it is listed.
+    /// The number in its keys, its own for as long as it is registered.
     pub number: u32,
 }
 
 impl SlotId {
-    /// The key of one of its records.
+    /// The key of its record of this kind.
     pub fn key(&self, kind: &str) -> String {
-        // Put together by hand: a tick asks for as many as there are workers.
+        // Formatted by hand: a tick builds one key per worker.
         let mut key = String::with_capacity(kind.len() + 11);
         key.push_str(kind);
         key.push('/');
@@ -36,7 +36,7 @@ impl SlotId {
         host.shared_set(&self.key(kind), &record, None)
     }
 
-    /// Its record, if it has one.
+    /// Reads its record, if there is one.
     pub fn read(&self, host: &dyn Host, kind: &str) -> Option<Vec<u8>> {
         let (mut bytes, _) = host.shared_get(&self.key(kind))?;
         let length = self.owned(&bytes)?;
@@ -44,7 +44,7 @@ impl SlotId {
         Some(bytes)
     }
 
-    /// Clears its record; another's is left alone.
+    /// Clears its record; a record of another worker stays.
     pub fn clear(&self, host: &dyn Host, kind: &str) {
         let key = self.key(kind);
         let Some((bytes, version)) = host.shared_get(&key) else { return };
@@ -53,7 +53,7 @@ impl SlotId {
         }
     }
 
-    /// How long the record is, if it is this worker's.
+    /// The length of the record if it is this worker's.
     fn owned(&self, bytes: &[u8]) -> Option<usize> {
         let (record, id) = bytes.split_last_chunk()?;
         (u64::from_le_bytes(*id) == self.id).then_some(record.len())

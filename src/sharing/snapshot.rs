@@ -1,66 +1,65 @@
-//! What the lease holder has read from Prometheus, for every worker.
+//! The latest signals that the lease holder has read from Prometheus, for every worker.
 
 use super::codec::{Reader, Writer};
 use engine::Balancer;
 use engine::rng;
 use engine::time::Time;
 
-/// The samples of one signal of one upstream, as one poll brought them.
+/// The samples of one signal of one upstream, from one poll.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Samples {
     /// When they were read.
     pub at: Time,
-    /// What the series of the answer had to do with the endpoints.
+    /// How the series of the response match the endpoints.
     pub fit: Fit,
-    /// Endpoint identities with their values, and how old each was when it was read.
+    /// The values by endpoint.
     pub values: Vec<Value>,
 }
 
-/// A value of one endpoint.
+/// The value of one endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Value {
     /// The endpoint's identity.
     pub endpoint: u64,
     /// The value.
     pub value: f64,
-    /// How old it was when it was read, seconds; never negative.
+    /// Its age when it was read, seconds; never negative.
     pub age_s: f32,
 }
 
-/// What the series of an answer have to do with the endpoints.
+/// How the series of a response match the endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fit {
-    /// How many series the answer had.
+    /// The number of series in the response.
     pub series: u32,
-    /// How many of them name an endpoint.
+    /// The number of series that belong to an endpoint.
     pub matched: u32,
-    /// What is wrong, printable, in the words of the log; empty while an endpoint is named, or as long as none is
+    /// The mismatch, printable, as the log says it; empty if a series belongs to an endpoint, or while no endpoint is
     /// known.
     pub problem: String,
 }
 
-/// How the polls go.
+/// The state of the polls.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PollStats {
     /// Polls sent.
     pub polls: u64,
-    /// Polls without a usable answer.
+    /// Polls without a usable response.
     pub failures: u64,
-    /// When the last usable answer came.
+    /// When the last usable response came.
     pub last_success: Time,
-    /// What the last failure was, printable; empty if there was none.
+    /// The last error, printable; empty if there was none.
     pub last_error: String,
-    /// The pause between polls at present, seconds: longer than configured while there is no traffic.
+    /// The present poll interval, seconds: longer than configured while there is no traffic.
     pub pause_s: f32,
-    /// Which questions have not been answered of late: the worker that takes over the asking knows what has been
-    /// logged.
+    /// The queries that fail at present, so that the next lease holder knows what has been logged.
     pub failing: Vec<u64>,
 }
 
-/// Everything read, by (cluster, signal) identity.
+/// All signals, by (cluster, signal) identity.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
-    /// How the polls go.
+    /// The state of the polls.
     pub stats: PollStats,
     /// The latest samples.
     pub signals: Vec<((u64, u64), Samples)>,
@@ -82,7 +81,7 @@ impl Snapshot {
         self.signals.iter().find(|(k, _)| *k == key).map(|(_, samples)| samples)
     }
 
-    /// Takes what was read after `now`, before the clock stepped back, for read now.
+    /// Treats samples from after `now`, taken before the clock stepped back, as taken now.
     pub fn not_after(&mut self, now: Time) {
         self.stats.last_success = self.stats.last_success.min(now);
         self.signals.iter_mut().for_each(|(_, samples)| samples.at = samples.at.min(now));
@@ -147,7 +146,7 @@ impl Snapshot {
         Some(Snapshot { stats, signals })
     }
 
-    /// Drops what `engine` has not asked for: signals of configurations that are gone.
+    /// Drops signals that `engine` does not have: those of former configurations.
     #[inline(never)]
     pub fn retain(&mut self, engine: &Balancer) {
         self.signals.retain(|((cluster, signal), _)| {
@@ -156,7 +155,7 @@ impl Snapshot {
         });
     }
 
-    /// Tells the engine every sample.
+    /// Passes every sample to the engine.
     #[inline(never)]
     pub fn apply(&self, engine: &mut Balancer) {
         for ((cluster, signal), samples) in &self.signals {

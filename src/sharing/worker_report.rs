@@ -1,4 +1,4 @@
-//! One worker's view of its endpoints, published on every tick for the others to merge.
+//! A worker's report: its own view of its endpoints, published at every tick for its peers to merge.
 
 use super::codec::{Reader, Writer};
 use engine::endpoint::{EndpointState, EndpointView, PeerReport};
@@ -7,13 +7,14 @@ use engine::health::{Evidence, FailureRun, GoodRun};
 use engine::time::Time;
 use engine::{Balancer, Cluster};
 
-/// An endpoint's entry: its identity, requests, latency, health and failure ratio.
+/// The size of an endpoint's entry, bytes: identity, requests, latency, health and failure ratio.
 const ENTRY: usize = 108;
-/// What stands before the first upstream, and before the entries of each.
+/// The size of the report's head, bytes.
 const HEAD: usize = 17;
+/// The size of an upstream's head, bytes.
 const UPSTREAM: usize = 12;
 
-/// Writes what this worker knows first-hand; `busy` if it has had requests lately.
+/// Writes this worker's own view; `busy` if it has had requests lately.
 #[inline(never)]
 pub fn encode(engine: &Balancer, busy: bool, now: Time) -> Vec<u8> {
     let unknown = EndpointState::default();
@@ -34,7 +35,7 @@ pub fn encode(engine: &Balancer, busy: bool, now: Time) -> Vec<u8> {
     w.0
 }
 
-/// Put together on the stack: thousands of them are written a second.
+/// An entry, built on the stack: thousands of them are written per second.
 #[inline]
 fn entry(identity: u64, member: &EndpointState, now: Time) -> [u8; ENTRY] {
     let in_flight = member.report(now);
@@ -63,11 +64,11 @@ fn entry(identity: u64, member: &EndpointState, now: Time) -> [u8; ENTRY] {
     entry
 }
 
-/// Where the next field goes.
+/// The rest of an entry that is still to be written.
 struct Row<'e>(&'e mut [u8]);
 
 impl Row<'_> {
-    /// Inlined, because the size of each field is known.
+    /// Appends a field. Inlined, because the size of each field is known.
     #[inline(always)]
     fn put<const N: usize>(&mut self, field: [u8; N]) {
         if let Some((place, behind)) = core::mem::take(&mut self.0).split_first_chunk_mut::<N>() {
@@ -77,14 +78,13 @@ impl Row<'_> {
     }
 }
 
-/// When the slot was published, and whether its worker has had requests lately.
+/// When a report was published, and whether its worker has had requests lately.
 pub fn published(bytes: &[u8]) -> Option<(Time, bool)> {
     let mut r = Reader::versioned(bytes)?;
     Some((r.time()?, r.u32()? > 0))
 }
 
-/// Adds a slot's entries to what the engine knows of the other workers. `None` if the slot is malformed; what
-/// stood before the fault has been taken.
+/// Merges a report into what the engine knows of the peers. `None` if it is malformed; entries before the fault count.
 #[inline(never)]
 pub fn merge(bytes: &[u8], engine: &mut Balancer) -> Option<()> {
     let mut r = Reader::versioned(bytes)?;
@@ -102,7 +102,7 @@ pub fn merge(bytes: &[u8], engine: &mut Balancer) -> Option<()> {
     Some(())
 }
 
-/// Its size is known, so that no field has to look whether there is one.
+/// Reads an entry. Its size is fixed, so fields need no bounds checks.
 #[inline]
 fn read_entry(entry: [u8; ENTRY]) -> Option<(u64, PeerReport, Evidence)> {
     let r = &mut Reader(&entry);
