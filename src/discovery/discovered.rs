@@ -1,4 +1,4 @@
-//! Which endpoints the sources name, for every worker and for the next configuration.
+//! The state of the sources in shared data, for every worker and for the next configuration.
 
 use core::net::{IpAddr, SocketAddr};
 
@@ -8,10 +8,10 @@ use crate::sharing::codec::{Reader, Writer};
 use config::MAX_ENDPOINTS;
 use engine::endpoint::{Absence, Absences, AnnouncedHealth};
 
-/// A source of one upstream: [`random::hash`](engine::rng::hash) of the cluster's name, and which source it is.
+/// A source of one upstream: [`rng::hash`](engine::rng::hash) of the cluster's name, and the kind of source.
 pub type Key = (u64, Origin);
 
-/// What the lease holder knows of these sources, as bytes for shared data.
+/// Encodes the state of these sources for shared data.
 #[inline(never)]
 pub fn encode<'s>(sources: impl ExactSizeIterator<Item = (Key, &'s Source)>) -> Vec<u8> {
     let mut w = Writer::versioned();
@@ -75,7 +75,7 @@ fn write(w: &mut Writer, found: &Found) {
     }]);
 }
 
-/// From bytes of shared data; `None` if they are malformed.
+/// Decodes shared data; `None` if it is malformed.
 #[inline(never)]
 pub fn decode(bytes: &[u8]) -> Option<Vec<(Key, Source)>> {
     let mut r = Reader::versioned(bytes)?;

@@ -1,4 +1,4 @@
-//! What one source says of endpoints, before the sources are merged.
+//! The endpoints that one source names, before the sources are merged.
 
 use core::net::SocketAddr;
 use std::collections::BTreeMap;
@@ -9,38 +9,39 @@ use config::MAX_ENDPOINTS;
 use config::printable::printable;
 use engine::endpoint::AnnouncedHealth;
 
-/// The most weight that an endpoint has, and the least: Envoy's go up to four thousand million, and shares are
-/// products of several such factors.
+/// The range of an endpoint's weight. Envoy's weights go up to four thousand million, and shares are products of
+/// several such factors.
 pub(crate) const WEIGHTS: core::ops::RangeInclusive<f64> = 1e-6..=1e6;
-/// No zone or version is longer, in bytes; as in the configuration.
+/// The longest zone or version, bytes; as in the configuration.
 const MAX_NAME: usize = 128;
-/// So many entries that name no endpoint are shown, each up to this length.
+/// The number of skipped entries shown as examples.
 const MAX_EXAMPLES: usize = 3;
+/// The longest example, characters.
 const MAX_EXAMPLE: usize = 60;
 
-/// What a source says of one endpoint; what it does not say is left to the others.
+/// What a source says of one endpoint; fields that it does not say are left to the other sources.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
     /// Where it listens.
     pub address: SocketAddr,
     /// Relative capacity, > 0.
     pub weight: Option<f64>,
-    /// Zone, empty if not said.
+    /// Zone; empty if unknown.
     pub zone: String,
-    /// The locality that requests are divided by, empty if not said.
+    /// The locality by which requests are divided; empty if unknown.
     pub locality: String,
-    /// What that locality gets beside the others of its priority; none if requests are not divided by it.
+    /// The weight of that locality among those of its priority; `None` if requests are not divided by it.
     pub locality_weight: Option<f64>,
-    /// 0 is used first.
+    /// Priority; 0 is used first.
     pub priority: Option<u32>,
-    /// Version, empty if not said.
+    /// Version; empty if unknown.
     pub version: String,
-    /// How it stands.
+    /// Its health as announced by the source.
     pub condition: AnnouncedHealth,
 }
 
 impl Found {
-    /// An endpoint of which nothing is said but where it listens.
+    /// An endpoint of which only the address is known.
     pub fn at(address: SocketAddr) -> Found {
         Found {
             address,
@@ -55,25 +56,25 @@ impl Found {
     }
 }
 
-/// What one answer of a source says.
+/// The content of one response of a source.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Finding {
     /// The endpoints, each address once.
     pub found: Vec<Found>,
-    /// Entries that name no endpoint that a request can be sent to.
+    /// The number of entries without an address that a request can be sent to.
     pub skipped: usize,
-    /// What the first of these are called.
+    /// The names of the first of these.
     pub examples: Vec<String>,
-    /// Endpoints beyond [`MAX_ENDPOINTS`].
+    /// The number of endpoints beyond [`MAX_ENDPOINTS`].
     pub beyond: usize,
-    /// By priority: what the source gives the entries that no request can be sent to, Σ weights.
+    /// By priority: the sum of the weights of skipped entries.
     left_out: BTreeMap<u32, f64>,
     seen: HashSet<SocketAddr>,
 }
 
 impl Finding {
-    /// Takes one endpoint; the first of two with the same address counts. Names that are too long, or could break a
-    /// line, count as not said.
+    /// Adds an endpoint; of two with the same address the first counts. Names that are too long or have control
+    /// characters are ignored.
     pub fn add(&mut self, found: Found) {
         if self.seen.contains(&found.address) {
             return;
@@ -88,7 +89,7 @@ impl Finding {
         self.found.push(Found { weight, zone, version, locality, ..found });
     }
 
-    /// Counts an entry that no request can be sent to, called `name`, and what the source gives it.
+    /// Counts a skipped entry called `name`, with its weight.
     pub fn leave_out(&mut self, name: &str, weight: f64, priority: u32) {
         self.skipped += 1;
         let name = printable(name, MAX_EXAMPLE);
@@ -100,8 +101,8 @@ impl Finding {
         }
     }
 
-    /// The part of the requests that the source gives to entries that no request can be steered to, at the priority that
-    /// is used first, 0 to 1.
+    /// The fraction of the requests that the source gives to skipped entries, at the priority that is used first,
+    /// 0..=1.
     pub fn unsteerable(&self) -> f64 {
         let first = self.found.iter().map(|found| found.priority.unwrap_or(0)).min();
         let Some(first) = first.into_iter().chain(self.left_out.keys().copied()).min() else { return 0.0 };

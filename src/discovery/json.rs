@@ -1,22 +1,22 @@
-//! Reading JSON objects field by field, straight into what is kept of them.
+//! JSON objects read field by field, without a tree of values.
 
 use core::fmt;
 use std::borrow::Cow;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
-/// What wants the fields of an object.
+/// A receiver of an object's fields.
 pub(crate) trait Fields<'de> {
     /// Takes the value of `key` from `object`, or [`skip`]s it.
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error>;
 }
 
-/// Passes over the value of a field.
+/// Skips the value of a field.
 pub(crate) fn skip<'de, A: MapAccess<'de>>(object: &mut A) -> Result<(), A::Error> {
     object.next_value::<IgnoredAny>().map(|_| ())
 }
 
-/// Hands each field of an object to what it holds; `null` has none.
+/// Reads an object into its receiver, field by field; `null` counts as an empty object.
 pub(crate) struct Object<'t, T>(pub &'t mut T);
 
 impl<'de, T: Fields<'de>> DeserializeSeed<'de> for Object<'_, T> {

@@ -1,30 +1,30 @@
-//! Which endpoints are divided by their localities.
+//! Locality weights of Envoy clusters.
 //!
-//! Envoy divides the requests of a cluster with locality weights before it looks at its hosts, which is how a control
-//! plane splits them over a release and its canary. A locality's weight that is the sum of its endpoints' weights divides
-//! nothing that these do not divide as well, and leaves the balancer freer.
+//! Envoy divides the requests of a cluster with locality weights before it looks at its hosts; control planes split
+//! traffic between a release and its canary that way. A locality whose weight is proportional to its endpoints' weights
+//! changes nothing, and ignoring it leaves the balancer freer.
 
 use hashbrown::HashMap;
 
 use crate::discovery::found::Found;
 
-/// Shares that differ by less than this, relatively, are equal.
+/// The relative difference below which shares count as equal.
 const EQUAL: f64 = 0.02;
 
-/// What a locality is to get at a priority, and the sum of its endpoints' weights.
+/// A locality at one priority.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Locality {
-    /// 0 is used first.
+    /// Priority; 0 is used first.
     pub priority: u32,
     /// Region, zone and sub-zone.
     pub name: String,
-    /// What it is to get beside the others of its priority; 0 if nothing is said.
+    /// Its weight among the localities of its priority; 0 if it has none.
     pub weight: u32,
     /// The sum of its endpoints' weights.
     pub hosts: f64,
 }
 
-/// Whether the endpoints are in several localities of one priority, so that their weights can matter.
+/// Whether the endpoints are in several localities of one priority, so that locality weights can matter.
 pub fn are_several(found: &[Found]) -> bool {
     let mut first: HashMap<u32, &str> = HashMap::new();
     found.iter().any(|found| {
@@ -32,7 +32,7 @@ pub fn are_several(found: &[Found]) -> bool {
     })
 }
 
-/// Gives endpoints the weights of their localities, at the priorities where these divide anything.
+/// Sets the locality weights of endpoints, at the priorities where they change the shares.
 pub fn weigh(found: &mut [Found], localities: &[Locality]) {
     let mut weights: HashMap<(u32, &str), f64> = HashMap::new();
     let mut priorities: HashMap<u32, Vec<&Locality>> = HashMap::new();
@@ -48,7 +48,7 @@ pub fn weigh(found: &mut [Found], localities: &[Locality]) {
     }
 }
 
-/// Whether these localities of one priority get other shares than their endpoints' weights give them.
+/// Whether locality weights give these localities of one priority other shares than their endpoints' weights do.
 fn divides(localities: &[&Locality]) -> bool {
     let weight: f64 = localities.iter().map(|locality| f64::from(locality.weight)).sum();
     let hosts: f64 = localities.iter().map(|locality| locality.hosts).sum();

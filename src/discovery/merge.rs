@@ -1,10 +1,10 @@
-//! One list out of several sources.
+//! Merges the sources of an upstream into one list.
 //!
-//! **Which endpoints are in it.** Where Envoy's own list is known, it decides: an address that Envoy's cluster does not have is
-//! passed over by Envoy without a word, so naming it would steer nothing. Without it, whatever any source names.
+//! **Membership.** Where Envoy's own list is known, it decides: Envoy silently ignores an address that its cluster does
+//! not have, so naming it would steer nothing. Otherwise every endpoint of any source is in the list.
 //!
-//! **What is known of each.** The configuration, where it says something; else Prometheus; else Envoy. How an
-//! endpoint stands, only Envoy says, and that always counts.
+//! **Attributes.** The configuration comes first, then Prometheus, then Envoy. Announced health comes from Envoy alone
+//! and always counts.
 
 use core::net::SocketAddr;
 
@@ -15,32 +15,32 @@ use config::MAX_ENDPOINTS;
 use engine::endpoint::Spec;
 use engine::settings::StaticEndpoint;
 
-/// The sources of one upstream, as they stand.
+/// The sources of one upstream.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sources<'a> {
-    /// Named in the configuration.
+    /// Endpoints of the configuration.
     pub fixed: &'a [StaticEndpoint],
-    /// Named by Prometheus; none if it was never heard.
+    /// Endpoints from Prometheus; `None` before its first response.
     pub prometheus: Option<&'a [Found]>,
-    /// Named by Envoy; none if it was never heard.
+    /// Endpoints from Envoy; `None` before its first response.
     pub envoy: Option<&'a [Found]>,
-    /// Whether requests can only be steered to members of Envoy's cluster.
+    /// Whether requests can only be steered to hosts of Envoy's cluster.
     pub members_only: bool,
 }
 
-/// The fleet that the sources make together.
+/// The merged list.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Merged {
     /// The endpoints, each address once.
     pub specs: Vec<Spec>,
-    /// Endpoints beyond [`MAX_ENDPOINTS`], left out.
+    /// The number of endpoints left out beyond [`MAX_ENDPOINTS`].
     pub beyond: usize,
-    /// Addresses that other sources name and that Envoy's cluster does not have, left out: how many, and the first.
+    /// Addresses that were left out because Envoy's cluster does not have them: how many, and the first.
     pub unknown_to_envoy: (usize, Option<SocketAddr>),
 }
 
 impl Sources<'_> {
-    /// Merges them.
+    /// Merges the sources.
     #[inline(never)]
     pub fn merge(&self) -> Merged {
         let mut merged = Merged::default();
@@ -76,7 +76,7 @@ impl Sources<'_> {
             }
         }
         merged.unknown_to_envoy = (unknown.len(), first_unknown);
-        // The least of them first, so that the others overrule it.
+        // In ascending precedence, so that later sources override.
         for found in self.envoy.into_iter().flatten().chain(self.prometheus.into_iter().flatten()) {
             if let Some(spec) = places.get(&found.address).and_then(|at| specs.get_mut(*at)) {
                 found.tell(spec);
@@ -111,7 +111,7 @@ impl Found {
 }
 
 impl From<&StaticEndpoint> for Found {
-    /// A weight of 1 and a priority of 0 say nothing: they are what is assumed where nothing is said.
+    /// A weight of 1 and a priority of 0 are the defaults and leave the choice to other sources.
     fn from(endpoint: &StaticEndpoint) -> Found {
         Found {
             weight: Some(endpoint.weight).filter(|weight| *weight != 1.0),

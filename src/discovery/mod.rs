@@ -1,7 +1,8 @@
-//! Where endpoints and signals come from.
+//! Discovery of endpoints and signals.
 //!
-//! The lease holder asks: the `poller` sends the calls of [prometheus] and [envoy_admin] and reads the answers, which become
-//! a [source]'s list. What the sources of an upstream say together is [merged](merge) into one list for the engine.
+//! The lease holder polls: the `poller` sends the requests of [prometheus], the worker those of [envoy_admin];
+//! responses update the list of a [source]. The sources of an upstream are [merged](merge) into one list for the
+//! engine.
 
 pub mod discovered;
 pub mod envoy_admin;

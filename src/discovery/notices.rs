@@ -1,22 +1,23 @@
-//! What an operator wants to know of discovery, said when it begins and not again until it has ended.
+//! Log lines on the state of discovery, written when a problem begins and not again until it has ended.
 
 use crate::discovery::source::{Origin, Source};
 use crate::host::Host;
 use crate::host::event::{Event, Field};
 use core::net::SocketAddr;
 
-/// What has been said of one upstream.
+/// The problems of one upstream that have been logged.
 #[derive(Debug, Default)]
 pub(crate) struct Notices {
-    /// Addresses that Envoy's cluster does not have.
+    /// The number of addresses that Envoy's cluster does not have.
     pub unknown: usize,
-    /// By source: whether entries without an address, and absent endpoints, have been said.
+    /// By source: whether entries without an address have been logged.
     skipped: [bool; 2],
+    /// By source: whether absent endpoints have been logged.
     absent: [bool; 2],
 }
 
 impl Notices {
-    /// So many addresses are not in Envoy's cluster, and this is one of them; without a host, another worker says so.
+    /// Notes how many addresses are not in Envoy's cluster, and one of them. Without a host another worker logs it.
     pub fn unknown_to_envoy(
         &mut self,
         host: Option<&dyn Host>,
@@ -42,7 +43,7 @@ impl Notices {
         });
     }
 
-    /// A source stands like this; without a host, another worker says so.
+    /// Notes the state of a source. Without a host another worker logs it.
     pub fn source(&mut self, host: Option<&dyn Host>, (upstream, origin): (&str, Origin), source: &Source) {
         let [of_prometheus, of_envoy] = &mut self.skipped;
         let said = if origin == Origin::Prometheus { of_prometheus } else { of_envoy };
@@ -52,7 +53,7 @@ impl Notices {
         }
         let [of_prometheus, of_envoy] = &mut self.absent;
         let said = if origin == Origin::Prometheus { of_prometheus } else { of_envoy };
-        // A few answers that alternate are no news.
+        // Responses that alternate for a short time are not logged.
         let absent = source.absences.lasting();
         let before = core::mem::replace(said, absent > 0);
         if let Some(host) = host.filter(|_| !before && absent > 0) {

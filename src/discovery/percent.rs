@@ -1,4 +1,4 @@
-//! Text inside a URL.
+//! Percent-encoding of URLs.
 
 use core::fmt::Write;
 

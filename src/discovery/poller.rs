@@ -1,4 +1,4 @@
-//! Asking Prometheus for signals and endpoints; each on time, one poll in flight at a time each.
+//! Polls of Prometheus for signals and endpoints, one in flight per query.
 
 mod masked;
 mod question;
@@ -17,32 +17,32 @@ use engine::time::Time;
 pub use question::Rest;
 use question::{JITTER, PollKind, Query};
 
-/// Errors are kept up to this length, in characters.
+/// The longest error text that is kept, characters.
 const MAX_ERROR: usize = 300;
-/// So much of an answer is read: one byte more than it may have, so that what is too large is not mistaken for what is
-/// cut off.
+/// How many bytes of a response are read: one more than allowed, so that a response that is too large is not mistaken
+/// for one that was cut off.
 const LARGEST_ANSWER: usize = prometheus::MAX_BYTES + 1;
 
-/// After this long without traffic, seconds, polls are much fewer than configured …
+/// How long after the last traffic polls become less frequent than configured, seconds.
 const RESTS_AFTER_S: f64 = 30.0;
-/// … and this long after the first request all of them have been made good.
+/// How long after the first request all polls are caught up, seconds.
 const AWAKE_AFTER_S: f64 = 10.0;
 
 /// The queries of one worker; only the lease holder sends them.
 pub struct Poller {
     queries: Vec<Query>,
-    /// What Prometheus is sent along, secrets included; or what is missing for it, without which it is not asked.
+    /// The headers for Prometheus, secrets included; or what is missing, in which case nothing is sent.
     headers: Result<Vec<(String, String)>, String>,
     news: bool,
-    /// When any worker of the process was last seen to carry traffic.
+    /// When any worker of the process was last seen with traffic.
     active: Time,
     busy: bool,
-    /// When it was last so quiet that polls are few.
+    /// When the process was last idle enough for less frequent polls.
     rested: Time,
 }
 
 impl Poller {
-    /// Every question of the configuration, its request prepared, the first due at once.
+    /// All queries of the configuration with their requests; the first polls are due at once.
     #[inline(never)]
     pub fn new(host: &dyn Host, config: &Config, now: Time) -> Poller {
         let headers = question::headers(host, config);
@@ -60,7 +60,7 @@ impl Poller {
         polls
     }
 
-    /// The questions of the upstream at this position.
+    /// Adds the queries of the upstream at this position.
     pub fn add(&mut self, config: &Config, upstream: usize) {
         let (Some(balanced), Some(of)) = (config.upstreams.get(upstream), &config.prometheus) else { return };
         let mut ask = |question, query: &str| {
@@ -71,7 +71,7 @@ impl Poller {
                 ^ rng::hash(form.as_bytes()).rotate_left(1);
             self.queries.push(Query::new(upstream, question, request, identity));
         };
-        // Which endpoints there are comes first: answers about them are of use only then.
+        // Endpoints come first: signals of unknown endpoints are useless.
         if let Some(endpoints) = &balanced.endpoints.prometheus {
             ask(PollKind::Endpoints, &endpoints.query);
         }
@@ -88,12 +88,12 @@ impl Poller {
         }
     }
 
-    /// Whether there is anything to ask.
+    /// Whether there are any queries.
     pub fn any(&self) -> bool {
         !self.queries.is_empty()
     }
 
-    /// Drops the failures of questions that are not asked any more.
+    /// Drops the failures of queries that no longer exist.
     pub fn retain(&self, failing: &mut Vec<u64>) {
         failing.retain(|identity| self.queries.iter().any(|query| query.identity == *identity));
     }
@@ -103,7 +103,7 @@ impl Poller {
         core::mem::take(&mut self.news)
     }
 
-    /// Whether any worker of the process carries traffic at this moment, as far as this one knows.
+    /// Notes whether any worker of the process carries traffic now, as far as this one knows.
     pub fn see_traffic(&mut self, busy: bool, now: Time) {
         self.busy = busy;
         self.active = if busy { now } else { self.active.min(now) };
@@ -113,29 +113,30 @@ impl Poller {
         }
     }
 
-    /// Whether the sources have been asked at their usual pace of late, so that their silence means something.
+    /// Whether the sources have lately been polled at the configured interval, so that a missing response means
+    /// something.
     pub fn are_awake(&self, now: Time) -> bool {
         self.rested == Time::ZERO || now.seconds_since(self.rested) > AWAKE_AFTER_S
     }
 
-    /// How far sources may be left alone: nothing outside depends on what they say.
+    /// How long the process has been idle, for poll intervals. With autoscaling it never counts as idle.
     pub fn rest(&self, config: &Config, now: Time) -> Rest {
         let scales = config.upstreams.iter().any(|upstream| upstream.autoscale.is_some());
         let idle_s = if scales { 0.0 } else { now.seconds_since(self.active) };
         Rest { busy: self.busy || scales, idle_s }
     }
 
-    /// The fleet of `upstream` has new members: their signals are wanted at once.
+    /// Polls the signals of `upstream` at once, because its endpoint set has new endpoints.
     pub fn ask_again(&mut self, upstream: usize) {
         for query in self.queries.iter_mut().filter(|query| query.upstream == upstream) {
-            // An answer that is on its way is read against the fleet as it is when it comes.
+            // A response in flight is read against the endpoints at its arrival.
             if matches!(query.question, PollKind::Signal(_)) && query.pending.is_none() {
                 query.asked = None;
             }
         }
     }
 
-    /// Sends what is due.
+    /// Sends the polls that are due.
     #[inline(never)]
     pub fn tick(
         &mut self,
@@ -168,7 +169,7 @@ impl Poller {
                 path: &query.request.path,
                 headers: terms.headers,
                 form: query.request.form.as_deref(),
-                // Before the next is asked, however short the interval comes out.
+                // The timeout ends before the next poll, however short the jittered interval.
                 timeout: terms.timeout.min(terms.interval.mul_f64(1.0 - JITTER)),
             });
             query.pending = sent.ok();
@@ -181,13 +182,13 @@ impl Poller {
         }
     }
 
-    /// With traffic, polls come at their usual pace from now on, whatever pause was meant to follow the last.
+    /// Under traffic, shortens the pause that is published to the configured interval.
     #[inline(never)]
     fn wake(&mut self, config: &Config, snapshot: &mut Snapshot, now: Time) {
         let Some(interval) = config.prometheus.as_ref().map(|of| of.interval).filter(|_| self.busy) else {
             return;
         };
-        // What is known is that old until the next answer, which is no fault.
+        // Until the next response the data is older than that, which is not a fault.
         let age_s = now.seconds_since(snapshot.stats.last_success);
         let usual_s = interval.as_secs_f64().max(age_s) as f32;
         if snapshot.stats.pause_s > usual_s {
@@ -196,7 +197,7 @@ impl Poller {
         }
     }
 
-    /// An answer came; the upstream whose endpoints it changes, if it is one of these queries and does.
+    /// The response to one of these polls; returns the upstream whose endpoints it changes, if it does.
     #[inline(never)]
     pub fn receive_response(
         &mut self,
@@ -257,7 +258,7 @@ impl Poller {
         self.queries.iter_mut().find(|query| query.upstream == upstream && query.question == wanted)
     }
 
-    /// Values whose timestamps cannot be asked for count as they came.
+    /// Publishes values without their age, because the query for their timestamps cannot be sent.
     fn release(&mut self, config: &Config, snapshot: &mut Snapshot, at: usize) {
         let Some(query) = self.queries.get_mut(at) else { return };
         let PollKind::Timestamps(of) = query.question else { return };
@@ -272,7 +273,7 @@ impl Poller {
         self.queries.iter().any(|query| failing.contains(&query.identity))
     }
 
-    /// Logs the last of all failures to be over.
+    /// Notes a successful poll, and logs it if it ends the last failure.
     #[inline(never)]
     fn succeeded(&mut self, host: &dyn Host, snapshot: &mut Snapshot, at: usize, now: Time) {
         let Some(query) = self.queries.get_mut(at) else { return };
@@ -293,7 +294,7 @@ impl Poller {
         }
     }
 
-    /// Counts a failure, and logs the first of a row.
+    /// Counts a failed poll, and logs the first of several in a row.
     #[inline(never)]
     fn failed(
         &mut self,
@@ -351,7 +352,7 @@ pub(crate) fn not_sent(cluster: &str, error: CallError) -> String {
     }
 }
 
-/// Keeps the samples of a signal, and says when what they name has become no endpoint, or one again.
+/// Stores the samples of a signal, and logs when its series cease or begin to match endpoints.
 fn put(
     host: &dyn Host,
     snapshot: &mut Snapshot,

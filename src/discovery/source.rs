@@ -1,4 +1,4 @@
-//! What a source said last, and how far it is to be believed.
+//! The state of one source of endpoints, and for how long it is valid.
 
 use core::net::SocketAddr;
 
@@ -11,12 +11,12 @@ use engine::endpoint::{Absences, Standing};
 use engine::order;
 use engine::time::Time;
 
-/// What a source said of an endpoint's condition counts for this long, seconds; then what is measured decides alone.
+/// How long announced health is valid without a new response, seconds; after that measurements alone decide.
 const CONDITION_COUNTS_FOR_S: f64 = 60.0;
-/// … or for so many questions without an answer, whichever is longer.
+/// The same in poll intervals; the longer of the two applies.
 const SILENT_AFTER: f64 = 3.0;
 
-/// What names endpoints.
+/// The kinds of sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// `endpoints.prometheus`.
@@ -26,7 +26,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// As it stands in labels and JSON.
+    /// The name in labels and JSON.
     pub fn name(self) -> &'static str {
         match self {
             Origin::Prometheus => "prometheus",
@@ -34,7 +34,7 @@ impl Origin {
         }
     }
 
-    /// As it stands in sentences.
+    /// The name in sentences.
     pub fn title(self) -> &'static str {
         match self {
             Origin::Prometheus => "Prometheus",
@@ -43,38 +43,38 @@ impl Origin {
     }
 }
 
-/// A source of endpoints, as it stands.
+/// The state of one source of endpoints.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Source {
-    /// The endpoints it named last; an answer without any leaves them for a while.
+    /// The endpoints of the latest responses, with absent ones that are still kept.
     pub found: Vec<Found>,
     /// When it last answered usably; [`Time::ZERO`] if never.
     pub last_success: Time,
-    /// Usable answers, ever.
+    /// Usable responses, in total.
     pub answers: u64,
-    /// Questions without a usable answer, ever.
+    /// Polls without a usable response, in total.
     pub failures: u64,
-    /// What the last failure was, printable; empty if the last question was answered.
+    /// The error of the last poll, printable; empty if it succeeded.
     pub error: String,
-    /// Entries of the last answer that named no usable endpoint.
+    /// The number of skipped entries in the last response.
     pub skipped: u32,
-    /// What the first of these are called.
+    /// The names of the first of these.
     pub examples: String,
-    /// The part of the requests that the source gives to those, 0 to 1.
+    /// The fraction of the requests that the source gives to skipped entries, 0..=1.
     pub unsteerable: f64,
-    /// What was asked: the answer to another question replaces the list at once.
+    /// The identity of the query; the response to another query replaces the list at once.
     pub question: u64,
-    /// Endpoints of the list that the latest answers did not name.
+    /// Endpoints of the list that are missing from the latest responses.
     pub absences: Absences,
-    /// Whether the latest answer named any endpoint.
+    /// Whether the latest response named any endpoint.
     pub named_any: bool,
 }
 
 impl Source {
-    /// Takes an answer to `question` from `origin`. Whether the list has changed.
+    /// Takes a response to `question` from `origin`; returns whether the list has changed.
     ///
-    /// Envoy's list is what requests can be steered to, so an endpoint that it leaves out is gone, unless it names no
-    /// endpoint at all. Others are believed [later](Source::believe_absences).
+    /// Requests can only be steered to the hosts that Envoy lists, so an endpoint missing there is removed at once,
+    /// unless the list is empty. Absence from other sources is believed [later](Source::believe_absences).
     #[inline(never)]
     pub fn answer(&mut self, finding: Finding, (origin, question): (Origin, u64), now: Time) -> bool {
         let first = self.last_success == Time::ZERO;
@@ -107,8 +107,8 @@ impl Source {
         changed
     }
 
-    /// Lets those go whose absence is believed, by how each stands and by the source's own record. Whether that changed
-    /// anything.
+    /// Removes endpoints whose absence is believed, depending on their standing and on the source's record; returns
+    /// whether there were any.
     #[inline(never)]
     pub fn believe_absences(
         &mut self,
@@ -124,14 +124,14 @@ impl Source {
         !gone.is_empty()
     }
 
-    /// There was no usable answer. What was said before stays.
+    /// A poll failed. The list stays.
     pub fn fail(&mut self, error: &str) {
         self.failures += 1;
         error.clone_into(&mut self.error);
     }
 
-    /// Forgets which endpoints were ruled out by a source that has gone silent, though asked every `every_s` seconds.
-    /// Whether that changed anything.
+    /// Drops the announced health if the source, polled every `every_s` seconds, no longer answers; returns whether
+    /// that changed anything.
     pub fn forget_conditions(&mut self, every_s: f64, now: Time) -> bool {
         if now.seconds_since(self.last_success) < CONDITION_COUNTS_FOR_S.max(SILENT_AFTER * every_s) {
             return false;
@@ -144,19 +144,19 @@ impl Source {
         changed
     }
 
-    /// What was ever said; nothing before the first answer.
+    /// The list; `None` before the first response.
     pub fn known(&self) -> Option<&[Found]> {
         (self.last_success != Time::ZERO).then_some(&*self.found)
     }
 
-    /// The clock stepped back to `now`.
+    /// Adjusts all times to a clock that stepped back to `now`.
     pub fn not_after(&mut self, now: Time) {
         self.last_success = self.last_success.min(now);
         self.absences.not_after(now);
     }
 }
 
-/// Whether both say the same, in whatever order.
+/// Whether both lists have the same content, in any order.
 fn same(one: &[Found], other: &[Found]) -> bool {
     one == other || (one.len() == other.len() && sorted(one) == sorted(other))
 }
@@ -242,7 +242,7 @@ mod tests {
         source.answer(finding(&[1, 2]), PROMETHEUS, s(0));
         (1..20).for_each(|at| _ = source.answer(finding(&[1]), PROMETHEUS, s(5 * at)));
         assert!(believe(&mut source, s(95), Standing::Unknown));
-        // It comes back 100 s after it was first left out.
+        // It is listed again 100 s after it first went missing.
         assert!(source.answer(finding(&[1, 2]), PROMETHEUS, s(105)));
         (0..60).for_each(|at| _ = source.answer(finding(&[1]), PROMETHEUS, s(110 + 5 * at)));
         assert!(!believe(&mut source, s(110 + 199), Standing::Unknown));
@@ -267,7 +267,7 @@ mod tests {
         assert!(!believe(&mut source, s(9999), Standing::Serves), "nothing else is known");
         source.answer(finding(&[1]), PROMETHEUS, s(9999));
         assert!(believe(&mut source, s(9999), Standing::Unknown));
-        // Where no endpoint is named at all, failures alone do not empty the list.
+        // If no endpoint is listed at all, failures alone do not empty the list.
         source.answer(finding(&[]), PROMETHEUS, s(2600));
         source.answer(finding(&[]), PROMETHEUS, s(2605));
         assert!(!believe(&mut source, s(2606), Standing::Fails));

@@ -1,4 +1,4 @@
-//! From what the sources say to the fleets: the lease holder listens, every worker follows.
+//! Endpoint sets from the sources: the lease holder polls them, and every worker follows.
 
 use crate::discovery::discovered;
 use crate::discovery::found::Finding;
@@ -14,18 +14,18 @@ use engine::endpoint::Standing;
 use engine::rng;
 use engine::time::Time;
 
-/// An endpoint that is found within this time of the start, seconds, was there before: a fleet that is being found out
-/// about is no fleet of newcomers.
+/// How long after the start a newly found endpoint counts as an old one, seconds: endpoints of a set that is still
+/// being discovered are not newcomers and need no slow start.
 const FINDING_OUT_S: f64 = 30.0;
 
-/// The sources of all upstreams, and which fleets follow from them.
+/// The sources of all upstreams, and the endpoint sets made from them.
 pub struct Discovery {
     key: String,
     version: Option<u32>,
     heard: Vec<SourceChange>,
-    /// By upstream: whether all of its sources had answered when its fleet was last made.
+    /// By upstream: whether all of its sources had answered when its endpoint set was last made.
     complete: Vec<bool>,
-    /// By upstream: what has been said of it.
+    /// By upstream: the problems that have been logged.
     notices: Vec<Notices>,
     weights_unknown: bool,
     members_only: bool,
@@ -39,14 +39,14 @@ struct SourceChange {
     upstream: usize,
     key: discovered::Key,
     source: Source,
-    /// Seconds between two questions.
+    /// The poll interval, seconds.
     every_s: f64,
-    /// What Envoy's localities are to get, as far as that is known.
+    /// The weights of Envoy's localities, as far as they are known.
     localities: Vec<Locality>,
 }
 
 impl Discovery {
-    /// The sources that `config` names, none of which has been heard yet. What is known is shared under `key`.
+    /// The sources of `config`, none of which has answered yet. Their state is shared under `key`.
     #[inline(never)]
     pub fn new(config: &Config, key: String, now: Time) -> Discovery {
         let mut discovery = Discovery {
@@ -56,7 +56,7 @@ impl Discovery {
             complete: Vec::new(),
             notices: Vec::new(),
             weights_unknown: false,
-            // The other ways to steer go where they are told, whether or not Envoy has heard of it before.
+            // The other ways of steering reach any address, whether or not Envoy's cluster has it.
             members_only: matches!(config.steering.via, Via::OverrideHost | Via::StatefulSession),
             started: now,
             news: false,
@@ -66,7 +66,7 @@ impl Discovery {
         discovery
     }
 
-    /// The sources of the upstream at this position, the next after those that are known.
+    /// Adds the sources of the upstream at this position, the next one.
     pub fn add(&mut self, config: &Config, upstream: usize) {
         let Some(balanced) = config.upstreams.get(upstream) else { return };
         let cluster = rng::hash(balanced.cluster.as_bytes());
@@ -81,7 +81,7 @@ impl Discovery {
         }
         self.complete.push(false);
         self.notices.push(Notices::default());
-        // What is shared may tell of it.
+        // Shared data may have its state already.
         self.version = None;
     }
 
@@ -94,7 +94,7 @@ impl Discovery {
         self.heard.iter_mut().find(|h| h.upstream == upstream && h.key.1 == origin).map(|h| &mut h.source)
     }
 
-    /// A source answered `question`. Whether that changes which endpoints there are.
+    /// Takes a source's response to `question`; returns whether that changes the endpoints.
     #[inline(never)]
     pub fn accept_finding(
         &mut self,
@@ -112,7 +112,7 @@ impl Discovery {
         })
     }
 
-    /// Envoy's localities are to get this. Whether that changes anything.
+    /// Takes the weights of Envoy's localities; returns whether that changes anything.
     pub fn weigh(&mut self, upstream: usize, told: Vec<Locality>) -> bool {
         let heard = self.heard.iter_mut().find(|h| h.upstream == upstream && h.key.1 == Origin::Envoy);
         let Some(heard) = heard else { return false };
@@ -124,7 +124,7 @@ impl Discovery {
         changed
     }
 
-    /// Envoy does not tell what localities are to get; said once.
+    /// Logs once that the weights of localities cannot be read.
     pub fn say_weights_unknown(&mut self, host: &dyn Host, error: &str) {
         if !core::mem::replace(&mut self.weights_unknown, true) {
             host.tell(&Event {
@@ -138,19 +138,19 @@ impl Discovery {
         }
     }
 
-    /// Whether a source of this kind failed to answer its latest question.
+    /// Whether a source of this kind has failed to answer its latest poll.
     pub fn any_failing(&self, origin: Origin) -> bool {
         self.heard.iter().any(|heard| heard.key.1 == origin && !heard.source.error.is_empty())
     }
 
-    /// Lets endpoints go that sources have left out for long enough; the upstreams that this changes.
+    /// Removes endpoints whose absence has lasted long enough; returns the upstreams that this changes.
     #[inline(never)]
     pub fn believe_absences(&mut self, engine: &Balancer, now: Time) -> Vec<usize> {
         let mut changed = Vec::new();
         for heard in &mut self.heard {
             let upstream = engine.upstream(heard.upstream);
             let standing = |address| match heard.key.1 {
-                // Envoy does not send requests to a host that it has not.
+                // Envoy sends no requests to a host that it does not have.
                 Origin::Envoy => Standing::Unknown,
                 Origin::Prometheus => upstream.map(|u| u.standing(address, now)).unwrap_or_default(),
             };
@@ -162,13 +162,13 @@ impl Discovery {
         changed
     }
 
-    /// A source did not answer, or nothing usable.
+    /// A poll of a source failed.
     pub fn failed(&mut self, upstream: usize, origin: Origin, error: &str) {
         self.news = true;
         self.source_mut(upstream, origin).into_iter().for_each(|source| source.fail(error));
     }
 
-    /// What silent sources said of conditions is forgotten; the upstreams that this changes.
+    /// Drops the health that sources announced which no longer answer; returns the upstreams that this changes.
     #[inline(never)]
     pub fn forget_conditions(&mut self, now: Time) -> Vec<usize> {
         let silent = self
@@ -180,7 +180,7 @@ impl Discovery {
         changed
     }
 
-    /// Tells the other workers what has been heard since the last call.
+    /// Publishes the state of the sources, if it has changed since the last call; returns whether it had.
     #[inline(never)]
     pub fn publish(&mut self, host: &dyn Host) -> bool {
         let news = core::mem::take(&mut self.news);
@@ -191,7 +191,7 @@ impl Discovery {
         news
     }
 
-    /// Reads what the lease holder has heard; the upstreams whose endpoints this changes.
+    /// Reads what the lease holder has published; returns the upstreams whose endpoints this changes.
     #[inline(never)]
     pub fn read(&mut self, host: &dyn Host, now: Time) -> Vec<usize> {
         let mut changed = Vec::new();
@@ -213,8 +213,8 @@ impl Discovery {
         changed
     }
 
-    /// Makes the fleet of an upstream anew; `speaks` for the worker that writes to the log for all. How many endpoints
-    /// are new.
+    /// Rebuilds the endpoint set of an upstream; `speaks` in the worker that logs for all. Returns the number of new
+    /// endpoints.
     #[inline(never)]
     pub fn settle(
         &mut self,
@@ -261,8 +261,8 @@ impl Discovery {
         })
     }
 
-    /// Says what is new of the sources: entries that name no endpoint, and endpoints that are not named any more.
-    /// Without a host, another worker says so.
+    /// Logs new problems of the sources: entries without an address, and endpoints that are no longer listed. Without a
+    /// host another worker logs them.
     #[inline(never)]
     pub fn tell(&mut self, host: Option<&dyn Host>, config: &Config) {
         for heard in &self.heard {
@@ -273,14 +273,14 @@ impl Discovery {
         }
     }
 
-    /// The sources of the upstream, and how many of its addresses Envoy's cluster does not have.
+    /// The sources of an upstream, and how many of its addresses Envoy's cluster does not have.
     pub fn shown(&self, upstream: usize) -> (Vec<(Origin, &Source)>, usize) {
         let sources = self.heard.iter().filter(|heard| heard.upstream == upstream);
         let unknown = self.notices.get(upstream).map_or(0, |notices| notices.unknown);
         (sources.map(|heard| (heard.key.1, &heard.source)).collect(), unknown)
     }
 
-    /// The clock stepped back to `now`.
+    /// Adjusts all times to a clock that stepped back to `now`.
     pub fn not_after(&mut self, now: Time) {
         self.heard.iter_mut().for_each(|h| h.source.not_after(now));
     }

@@ -1,4 +1,4 @@
-//! What Envoy answered: the hosts of clusters, and how they stand.
+//! The response to `/clusters`: the hosts of clusters, and their health.
 
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
@@ -13,18 +13,19 @@ use crate::host::Body;
 use config::printable::printable;
 use engine::endpoint::AnnouncedHealth;
 
+/// The longest text from a response in a message, characters.
 const MAX_SHOWN: usize = 200;
 
-/// Why an answer says nothing about a cluster.
+/// Why a response says nothing about a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unusable {
     /// An HTTP status other than 200.
     Status(u32),
-    /// Not what Envoy answers: the reason, printable.
+    /// Not a response of Envoy's admin interface: the reason, printable.
     Malformed(String),
     /// Envoy has no such cluster.
     NoSuchCluster,
-    /// So many hosts, and none of them has an IP address.
+    /// The number of hosts, none of which has an IP address.
     NoAddresses(usize),
 }
 
@@ -49,25 +50,25 @@ impl From<Unreadable> for Unusable {
     }
 }
 
-/// What an answer says of the clusters that were asked for.
+/// The content of a response.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listing {
-    /// In the order in which they were asked for.
+    /// The clusters that were asked for, in that order.
     pub clusters: Vec<Result<Members, Unusable>>,
-    /// Clusters in the answer that were not asked for.
+    /// The number of other clusters in the response.
     pub others: usize,
 }
 
-/// What an answer says of one cluster.
+/// One cluster in a response.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Members {
     /// Its hosts.
     pub finding: Finding,
-    /// The name under which Envoy gets its endpoints, if that is another one.
+    /// The name under which Envoy requests its endpoints (EDS service name), if it has one.
     pub eds_name: Option<String>,
 }
 
-/// Reads the answer to [`members_path`](super::members_path) for `clusters`.
+/// Reads the response to [`members_path`](super::members_path) for `clusters`.
 #[inline(never)]
 pub fn parse(status: u32, body: &dyn Body, clusters: &[&str]) -> Result<Listing, Unusable> {
     if status != 200 {
@@ -102,8 +103,8 @@ struct Cluster {
 }
 
 impl Cluster {
-    /// Reads a cluster; of one that is not `asked` for, its name. Envoy prints names first, and before 1.38 all of its
-    /// clusters, whatever it is asked for.
+    /// Reads a cluster; of one that was not `asked` for, only the name. Envoy prints names first, and before 1.38 it
+    /// prints all of its clusters, whatever the filter.
     #[inline(never)]
     fn read(scanner: &mut Scanner<'_>, asked: &[&str]) -> Result<Cluster, Unreadable> {
         let Cluster { mut name, mut members } = Cluster::default();
@@ -156,13 +157,13 @@ impl Host {
 /// A host that no request can be steered to.
 struct LeftOut {
     name: String,
-    /// 0 if it gets no requests from Envoy either.
+    /// Its weight; 0 if Envoy sends it no requests either.
     weight: f64,
     priority: u32,
 }
 
 impl Host {
-    /// The endpoint, unless it is a pipe, a listener inside Envoy or anything else without an IP address.
+    /// The endpoint, or `Err` for a pipe, an internal listener or anything else without an IP address.
     #[inline(never)]
     fn found(self) -> Result<Found, LeftOut> {
         let socket = &self.address.socket;
@@ -185,7 +186,7 @@ impl Host {
     }
 }
 
-/// An address of one kind or another, of which only sockets lead anywhere.
+/// An address of any kind; only sockets can be steered to.
 #[derive(Default)]
 struct Address {
     socket: Socket,
@@ -193,7 +194,7 @@ struct Address {
 }
 
 impl Address {
-    /// What it is, as far as that is known.
+    /// A name for it, as far as its kind is known.
     fn name(self) -> String {
         let Socket { ip, port } = self.socket;
         match self.other {
@@ -232,7 +233,7 @@ impl<'de> Fields<'de> for Socket {
     }
 }
 
-/// Where a host is.
+/// A locality.
 #[derive(Default)]
 pub(super) struct Place {
     region: String,
@@ -241,7 +242,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// All of it in one name.
+    /// `region/zone/sub_zone`, without empty parts at the end.
     pub(super) fn name(&self) -> String {
         let parts = [&*self.region, &self.zone, &self.sub_zone];
         let said = parts.iter().rposition(|part| !part.is_empty()).map_or(0, |last| last + 1);
@@ -261,7 +262,7 @@ impl<'de> Fields<'de> for Place {
     }
 }
 
-/// The worst of what is said of a host's health.
+/// The worst of a host's health flags.
 #[derive(Default)]
 struct Health {
     condition: AnnouncedHealth,
@@ -283,8 +284,8 @@ impl<'de> Fields<'de> for Health {
                     | "excluded_via_immediate_hc_fail"
                     | "pending_active_hc" => AnnouncedHealth::Unhealthy,
                     "failed_active_degraded_check" => AnnouncedHealth::Degraded,
-                    // `pending_dynamic_removal` says nothing against a host: its control plane has left it out, and Envoy
-                    // goes on using it for as long as it passes its health checks.
+                    // `pending_dynamic_removal` says nothing against a host: its control plane no longer lists it, and
+                    // Envoy uses it for as long as it passes its health checks.
                     _ => return skip(object),
                 };
                 if object.next_value()? { meaning } else { AnnouncedHealth::Serving }
@@ -302,7 +303,7 @@ mod tests {
 
     use super::*;
 
-    /// As Envoy prints one host, all of its counters included.
+    /// One host as Envoy prints it, with all of its counters.
     fn host(address: &str, health: &str, more: &str) -> String {
         format!(
             r#"{{
@@ -403,7 +404,7 @@ mod tests {
     fn only_the_cluster_of_that_very_name_counts() {
         let other = clusters("web-2", &[host(&ip(1), "", "")]);
         assert_eq!(read_one(200, other.as_bytes()), Err(Unusable::NoSuchCluster));
-        // What Envoy prints where the filter matches nothing.
+        // Envoy's response if the filter matches nothing.
         assert_eq!(read_one(200, b"{}"), Err(Unusable::NoSuchCluster));
         assert_eq!(read(&clusters("web", &[])).found, []);
         assert_eq!(read(r#"{"cluster_statuses":[{"name":"web"},{"name":"api"}]}"#).found, []);

@@ -1,15 +1,15 @@
-//! What the localities of a cluster are to get, as Envoy was told: `/config_dump?include_eds`.
+//! The locality weights of clusters, as Envoy was told: `/config_dump?include_eds`.
 
 use super::answer::{Place, Unusable};
 use super::scanner::{Scanner, Unreadable};
 use crate::discovery::localities::Locality;
 use crate::host::Body;
 
-/// Localities of a cluster that are kept; more say nothing that a request could be divided by.
+/// The highest number of localities of a cluster that are kept; more could not be used to divide requests.
 const MOST: usize = 1000;
 
-/// Reads the answer to [`localities_path`](super::localities_path); the localities of each of `clusters`, none of one that
-/// the answer does not name.
+/// Reads the response to [`localities_path`](super::localities_path): the localities of each of `clusters`, none for a
+/// cluster that is not in it.
 #[inline(never)]
 pub fn parse(status: u32, body: &dyn Body, clusters: &[&str]) -> Result<Vec<Vec<Locality>>, Unusable> {
     if status != 200 {
@@ -43,7 +43,7 @@ struct Assignment {
 }
 
 impl Assignment {
-    /// Reads the assignment of a cluster; of one that is not `asked` for, its name.
+    /// Reads a cluster's assignment; of a cluster that was not `asked` for, only the name.
     #[inline(never)]
     fn read(scanner: &mut Scanner<'_>, asked: &[&str]) -> Result<Assignment, Unreadable> {
         let (mut cluster, mut localities) = (String::new(), Vec::new());
@@ -87,7 +87,7 @@ mod tests {
 
     use super::*;
 
-    /// As Envoy 1.40 prints it.
+    /// The format of Envoy 1.40.
     const DUMP: &str = r#"{ "configs": [ { "@type": "type.googleapis.com/envoy.admin.v3.EndpointsConfigDump",
         "static_endpoint_configs": [ { "endpoint_config": { "cluster_name": "web", "endpoints": [
             { "locality": { "region": "r", "zone": "a" }, "lb_endpoints": [

@@ -1,7 +1,7 @@
-//! Envoy's own view of clusters, as its admin interface tells it under `/clusters` and `/config_dump`.
+//! Envoy's own view of its clusters, from `/clusters` and `/config_dump` of its admin interface.
 //!
-//! The answers have all of Envoy's counters for every host, about a kilobyte each; they are passed over as they are
-//! read, and what is kept is who the hosts are, how they stand, and how much their localities are to get.
+//! A response has all of Envoy's counters for every host, about a kilobyte each. They are skipped while reading; hosts,
+//! their health and locality weights are kept.
 
 mod answer;
 mod localities;

@@ -1,15 +1,15 @@
-//! The questions: clusters by their exact names.
+//! Request paths, for clusters by their exact names.
 
 use crate::discovery::percent;
 
-/// `/clusters?format=json&filter=^name$`, for a GET. Envoy takes the filter for an RE2 expression.
+/// `/clusters?format=json&filter=^name$`, for a GET. Envoy reads the filter as an RE2 expression.
 pub fn members_path(clusters: &[&str]) -> String {
     format!("/clusters?format=json&filter={}", percent::encode(&expression(clusters)))
 }
 
-/// The weights of the localities of these clusters, by the names under which Envoy gets their endpoints.
+/// The path for the locality weights of these clusters, by their EDS service names.
 ///
-/// The mask leaves nothing but endpoints in the answer.
+/// The mask reduces the response to endpoints.
 pub fn localities_path(clusters: &[&str]) -> String {
     let expression = percent::encode(&expression(clusters));
     format!(
@@ -17,7 +17,7 @@ pub fn localities_path(clusters: &[&str]) -> String {
     )
 }
 
-/// An expression that each of these names matches, and nothing else does.
+/// An expression that matches exactly these names.
 fn expression(clusters: &[&str]) -> String {
     let literal: Vec<String> = clusters.iter().map(|cluster| literally(cluster)).collect();
     match &literal[..] {
@@ -29,8 +29,8 @@ fn expression(clusters: &[&str]) -> String {
 fn literally(name: &str) -> String {
     let mut expression = String::new();
     for c in name.chars() {
-        // RE2 takes a backslash before any ASCII character that is no letter, digit or underscore for the character
-        // itself; letters of other scripts stand for themselves.
+        // In RE2 a backslash before any ASCII character that is not a letter, digit or underscore means that character;
+        // non-ASCII letters need none.
         if c.is_ascii() && !c.is_ascii_alphanumeric() && c != '_' {
             expression.push('\\');
         }

@@ -1,4 +1,4 @@
-//! From bytes to endpoints, whatever the bytes are.
+//! Properties: arbitrary bytes become endpoints or an error.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -89,7 +89,7 @@ proptest! {
         check(200, clusters(&values).to_string().as_bytes())?;
     }
 
-    /// Whatever a cluster is called, the question is a URL that leads back to its name and to no other.
+    /// For any cluster name the path is a valid URL whose expression matches that name and no other.
     #[test]
     fn a_question_is_a_url(name: String) {
         let path = members_path(&[&name]);

@@ -1,7 +1,8 @@
-//! JSON that may be larger than what is to be held: passed over in parts, and read where it matters.
+//! A JSON reader for bodies that are too large to hold: it skips most in parts, and reads only the values that are
+//! wanted.
 //!
-//! Most of an answer is counters. What is passed over is looked at for its brackets and strings alone; each value that is
-//! wanted is small, held in one piece and read by serde.
+//! Most of a response is counters. In skipped text only brackets and strings are looked at; a wanted value is small,
+//! held in one piece and read by serde.
 
 use core::fmt;
 use core::ops::Range;
@@ -11,12 +12,12 @@ use serde::de::{DeserializeOwned, DeserializeSeed};
 use crate::discovery::json::{Fields, Object};
 use crate::host::Body;
 
-/// So many bytes of the answer are asked for at a time.
+/// How many bytes of the body are read at a time.
 const PART: usize = 256 << 10;
-/// A value that goes on behind so many bytes is none that is wanted.
+/// The largest value that is held, bytes; none that is wanted is larger.
 const MAX_HELD: usize = 64 << 10;
 
-/// Why an answer cannot be read.
+/// Why a body cannot be read.
 #[derive(Debug)]
 pub(super) struct Unreadable(String);
 
@@ -26,15 +27,16 @@ impl fmt::Display for Unreadable {
     }
 }
 
-/// A body, read from its beginning on.
+/// A body, read from beginning to end.
 pub(super) struct Scanner<'b> {
     body: &'b dyn Body,
-    /// The part of the body that is held, and where the next begins.
+    /// The part of the body in memory.
     window: Vec<u8>,
+    /// The position of the next part in the body.
     next: usize,
     /// The position in the window.
     at: usize,
-    /// Where in the window the value begins that is to be held until its end.
+    /// The position in the window where the value being held begins.
     held: Option<usize>,
 }
 
@@ -43,8 +45,8 @@ impl<'b> Scanner<'b> {
         Scanner { body, window: Vec::new(), next: 0, at: 0, held: None }
     }
 
-    /// Calls `field` for each field of an object that has one of these names, which has to take its value; passes over
-    /// the others. `null` has none.
+    /// Calls `field` for each field of an object with one of these names, which has to read its value; skips the
+    /// others. `null` counts as an empty object.
     pub fn object(
         &mut self,
         names: &[&'static str],
@@ -64,7 +66,7 @@ impl<'b> Scanner<'b> {
         Ok(())
     }
 
-    /// Calls `element` for each element of an array, which it has to take; `null` has none.
+    /// Calls `element` for each element of an array, which has to read it; `null` counts as an empty array.
     pub fn array(
         &mut self,
         mut element: impl FnMut(&mut Self) -> Result<(), Unreadable>,
@@ -78,7 +80,7 @@ impl<'b> Scanner<'b> {
         Ok(())
     }
 
-    /// Takes a value.
+    /// Reads a value.
     pub fn value<T: DeserializeOwned>(&mut self) -> Result<T, Unreadable> {
         let value = self.hold()?;
         serde_json::from_slice(self.window.get(value).unwrap_or_default())
@@ -93,7 +95,7 @@ impl<'b> Scanner<'b> {
         read.map_err(|error| self.unreadable(&format!("{error}")))
     }
 
-    /// Passes over a value: to where its brackets and strings say that it ends.
+    /// Skips a value, to the end that its brackets and strings show.
     pub fn skip(&mut self) -> Result<(), Unreadable> {
         match self.peek()? {
             b'"' | b'{' | b'[' => self.nested(),
@@ -102,7 +104,7 @@ impl<'b> Scanner<'b> {
         }
     }
 
-    /// Nothing may follow.
+    /// Checks that nothing follows.
     pub fn end(&mut self) -> Result<(), Unreadable> {
         match self.next_byte()? {
             None => Ok(()),
@@ -121,7 +123,7 @@ impl<'b> Scanner<'b> {
         }
     }
 
-    /// Whether another element follows, up to which is read.
+    /// Whether another element follows; reads up to its beginning.
     fn goes_on(&mut self, first: &mut bool, bracket: u8) -> Result<bool, Unreadable> {
         if self.peek()? == bracket {
             self.at += 1;
@@ -141,7 +143,7 @@ impl<'b> Scanner<'b> {
         Ok(())
     }
 
-    /// A field's name if it is one of these, as it is printed: no name that matters has to be escaped.
+    /// A field's name if it is one of these, compared as printed: the names that matter need no escapes.
     fn name(&mut self, names: &[&'static str]) -> Result<Option<&'static str>, Unreadable> {
         if self.peek()? != b'"' {
             return Err(self.unreadable("expected a name"));
@@ -154,7 +156,7 @@ impl<'b> Scanner<'b> {
         Ok(found.copied())
     }
 
-    /// Passes over a value, of which the whole is in the window then.
+    /// Skips a value and keeps the whole of it in the window; returns its range there.
     fn hold(&mut self) -> Result<Range<usize>, Unreadable> {
         self.peek()?;
         self.held = Some(self.at);
@@ -163,7 +165,7 @@ impl<'b> Scanner<'b> {
         skipped.map(|()| from..self.at)
     }
 
-    /// The next byte that is no white space.
+    /// The next byte that is not white space.
     fn peek(&mut self) -> Result<u8, Unreadable> {
         self.next_byte()?.ok_or_else(|| self.cut_off())
     }
@@ -182,7 +184,7 @@ impl<'b> Scanner<'b> {
         }
     }
 
-    /// A string, an object or an array.
+    /// Skips a string, an object or an array.
     fn nested(&mut self) -> Result<(), Unreadable> {
         let mut nesting = Nesting::default();
         loop {
@@ -201,7 +203,7 @@ impl<'b> Scanner<'b> {
         }
     }
 
-    /// A number, `true`, `false` or `null`.
+    /// Skips a number, `true`, `false` or `null`.
     fn word(&mut self) -> Result<(), Unreadable> {
         loop {
             let rest = self.window.get(self.at..).unwrap_or_default();
@@ -218,7 +220,7 @@ impl<'b> Scanner<'b> {
         }
     }
 
-    /// Holds the next part in place of what is done with. Whether there is one.
+    /// Replaces the part that has been read by the next one; returns whether there was one.
     fn more(&mut self) -> Result<bool, Unreadable> {
         let from = self.held.unwrap_or(self.at).min(self.window.len());
         if self.window.len() - from > MAX_HELD {
@@ -247,18 +249,19 @@ impl<'b> Scanner<'b> {
     }
 }
 
-/// Where a value that is passed over stands: how deep within brackets, and whether within a string.
+/// The position within a skipped value: depth of brackets, and whether inside a string.
 #[derive(Clone, Copy, Debug, Default)]
 struct Nesting {
     depth: u32,
-    /// Every byte 1 within a string, else 0.
+    /// Every byte 1 inside a string, otherwise 0.
     in_string: u64,
     escaped: bool,
 }
 
 impl Nesting {
-    /// Passes over a value: how many of these bytes it has, or where it stands after all of them. Sixteen megabytes may
-    /// go through here while Envoy's thread does nothing else: eight bytes at a time, without a decision for each.
+    /// Skips a value: `Ok` with its length in bytes, `Err` with the position after all of them. Sixteen megabytes may
+    /// pass through here while Envoy's thread does nothing else, so it takes eight bytes at a time, without a branch
+    /// for each.
     fn pass(mut self, bytes: &[u8]) -> Result<usize, Nesting> {
         let (words, rest) = bytes.as_chunks::<8>();
         for (at, word) in words.iter().enumerate() {
@@ -274,28 +277,29 @@ impl Nesting {
         self.each(rest).map(|within| 8 * words.len() + within).ok_or(self)
     }
 
-    /// After eight bytes; none where each has to be looked at: the value may end in them, or some are escaped.
+    /// The position after eight bytes; `None` if they need a closer look, because the value may end in them or some are
+    /// escaped.
     #[inline]
     fn word(self, word: u64) -> Option<Nesting> {
-        // In each byte that is such a character, 1.
+        // 1 in each byte that is such a character.
         let quotes = same(word, b'"');
-        // One bit is all that tells `[` from `{`, and `]` from `}`.
+        // `[` and `{` differ in one bit, and so do `]` and `}`.
         let opens = same(word | repeated(0x20), b'{');
         let closes = same(word | repeated(0x20), b'}');
-        // How many quotes there are up to each byte: an odd number is within a string, if the word began outside.
+        // The number of quotes up to each byte: odd is inside a string, if the word began outside.
         let within = quotes.wrapping_mul(repeated(1)) ^ self.in_string;
         let opens = (opens & !within).count_ones();
         let closes = (closes & !within).count_ones();
         if self.depth <= closes || self.escaped || same(word, b'\\') != 0 {
             return None;
         }
-        // The last byte's.
+        // That of the last byte.
         let in_string = (within >> 56 & 1).wrapping_mul(repeated(1));
         Some(Nesting { depth: self.depth + opens - closes, in_string, escaped: false })
     }
 
-    /// The same byte by byte: how many there are until the value ends, if it does. Seldom needed, and kept out of the
-    /// loop that goes word by word.
+    /// The same byte by byte: the number of bytes until the value ends, if it does. Rarely needed, and kept out of the
+    /// loop over words.
     #[cold]
     #[inline(never)]
     fn each(&mut self, bytes: &[u8]) -> Option<usize> {
@@ -321,11 +325,11 @@ const fn repeated(byte: u8) -> u64 {
     u64::from_le_bytes([byte; 8])
 }
 
-/// 1 in each byte of `word` that is `byte`, an ASCII character, and 0 in the others.
+/// 1 in each byte of `word` that equals `byte`, an ASCII character, and 0 in the others.
 #[inline]
 fn same(word: u64, byte: u8) -> u64 {
     let differs = word ^ repeated(byte);
-    // Adding carries into the highest bit of every byte that has a lower one, and out of none.
+    // The addition carries into the highest bit of every byte with a lower bit set, and never out of a byte.
     let differs = (differs & repeated(0x7f)).wrapping_add(repeated(0x7f)) | differs;
     !differs >> 7 & repeated(1)
 }
@@ -337,7 +341,7 @@ mod tests {
 
     use super::*;
 
-    /// Hands out so many bytes at a time, whatever is asked for.
+    /// A body that returns this many bytes at a time, however many are asked for.
     struct Slow<'b>(&'b [u8], usize);
 
     impl Body for Slow<'_> {
@@ -350,7 +354,7 @@ mod tests {
         }
     }
 
-    /// The field `want`, as text, of an object with others.
+    /// The fields `want`, as text, of an object with others.
     fn wanted(json: &[u8], at_a_time: usize) -> Result<Vec<String>, Unreadable> {
         let (body, mut found) = (Slow(json, at_a_time), Vec::new());
         let mut scanner = Scanner::new(&body);
@@ -428,7 +432,7 @@ mod tests {
         assert_eq!(wanted(json.as_bytes(), PART).unwrap(), ["1"]);
         let error = wanted(format!(r#"{{"want":"{long}"}}"#).as_bytes(), PART).unwrap_err();
         assert!(error.to_string().contains("more than 65536 bytes"), "{error}");
-        // Values within values that are held come to serde, which has a limit of its own.
+        // Nested values that are held are read by serde, which has a depth limit of its own.
         assert!(wanted(format!(r#"{{"want":{}{}}}"#, &deep[..999], &close[..999]).as_bytes(), 9).is_err());
     }
 }

@@ -1,13 +1,13 @@
-//! Errors in the words of the server, without what it was sent in confidence: a server or a proxy that repeats a token would
-//! put it into the log and on the status page.
+//! Removes secrets from error texts: a server or proxy that repeats the token it was sent would put it into the log and
+//! on the status page.
 
-/// Shorter values are no secrets, and would tear words apart.
+/// The shortest value that counts as a secret, bytes; shorter ones would match inside words.
 const MIN_BYTES: usize = 4;
-/// What stands in a secret's place.
+/// The replacement for a secret.
 const MASK: &str = "(not shown)";
 
-/// `error` without the values of `headers`, whole or behind a scheme such as `Bearer`; where the error is cut inside one,
-/// without its beginning.
+/// `error` without the values of `headers`, whole or after a scheme such as `Bearer`. If the error is cut inside a
+/// value, that value's beginning is removed, too.
 pub(super) fn masked(error: &str, headers: &[(String, String)]) -> String {
     let mut text = error.to_owned();
     let secrets =

@@ -1,4 +1,4 @@
-//! What is asked, of which server, and when next.
+//! Queries: what to ask, which server, and when to ask next.
 
 use core::time::Duration;
 
@@ -8,33 +8,33 @@ use crate::sharing::snapshot::Samples;
 use config::{Config, HeaderValue, is_header_value};
 use engine::time::Time;
 
-/// The interval is varied by this share either way, so that several proxies do not ask in step.
+/// Relative variation of the interval in either direction, so that proxies do not poll in step.
 pub(super) const JITTER: f64 = 0.1;
-/// Without traffic the pause between two polls grows with the rest, up to this, seconds.
+/// The longest pause between two polls without traffic, seconds; until then it grows with the idle time.
 const MAX_PAUSE_S: f64 = 300.0;
 
-/// What is asked for an upstream.
+/// What a query asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PollKind {
     /// The signal at this position.
     Signal(usize),
-    /// When its values were measured.
+    /// When the values of the signal at this position were measured.
     Timestamps(usize),
-    /// Endpoints in the labels of Prometheus.
+    /// Endpoints, from the labels of series.
     Endpoints,
 }
 
-/// How quiet it is.
+/// How long the process has been idle.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rest {
-    /// Whether there is traffic at this moment.
+    /// Whether there is traffic now.
     pub busy: bool,
-    /// Since when there is none, seconds.
+    /// How long there has been none, seconds.
     pub idle_s: f64,
 }
 
 impl Rest {
-    /// The pause between polls that are otherwise `interval_s` apart.
+    /// The pause between polls whose configured interval is `interval_s`, seconds.
     pub fn pause_s(self, interval_s: f64) -> f64 {
         self.idle_s.clamp(interval_s, interval_s.max(MAX_PAUSE_S))
     }
@@ -44,15 +44,16 @@ pub(super) struct Query {
     pub upstream: usize,
     pub question: PollKind,
     pub request: Request,
-    /// When it was sent last; never if none.
+    /// When it was last sent; `None` if a poll is wanted at once.
     pub asked: Option<Time>,
-    /// The pause that was meant to follow, seconds, and by how much it is varied.
+    /// The pause that follows, seconds.
     pub pause_s: f64,
+    /// The factor by which that pause is varied.
     pub varied: f64,
     pub pending: Option<u32>,
-    /// What the question is known by among workers.
+    /// The query's identity, the same in all workers.
     pub identity: u64,
-    /// A signal's values that wait for their timestamps; only then these are asked for.
+    /// The values of a signal that wait for this query's timestamps; without any it is not sent.
     pub held: Option<Samples>,
 }
 
@@ -71,7 +72,7 @@ impl Query {
         }
     }
 
-    /// Whether it is to be sent, where polls come every `interval_s` under traffic.
+    /// Whether to send it now; `interval_s` is the poll interval under traffic.
     pub fn is_due(&self, interval_s: f64, busy: bool, now: Time) -> bool {
         if matches!(self.question, PollKind::Timestamps(_)) {
             let lost = self.asked.is_none_or(|asked| now >= asked.after_secs(interval_s) || asked > now);
@@ -79,12 +80,12 @@ impl Query {
         }
         let Some(asked) = self.asked else { return true };
         let pause_s = if busy { self.pause_s.min(interval_s) } else { self.pause_s };
-        // Sent later than now: before the clock stepped back. Envoy answers every call within its time-out, which is
-        // within the interval; one that is pending after a whole further interval was lost with the clock.
+        // Sent after now means before the clock stepped back. Envoy answers every call within its timeout, which is
+        // within the interval; a poll pending after another whole interval was lost with the clock.
         asked.from_the_future(now) || now >= asked.after_secs(pause_s * self.varied)
     }
 
-    /// It is sent now, after a rest of `idle_s` seconds; by how many seconds the next follows.
+    /// Marks it as sent now, after `idle_s` seconds without traffic; returns the pause until the next poll, seconds.
     pub fn ask(&mut self, interval_s: f64, idle_s: f64, varied: f64, now: Time) -> f64 {
         self.asked = Some(now);
         self.varied = 1.0 + JITTER * varied;
@@ -93,19 +94,19 @@ impl Query {
     }
 }
 
-/// How a question is put.
+/// How a query is sent.
 pub(super) struct PollSettings<'c> {
     pub cluster: &'c str,
     pub authority: &'c str,
     pub headers: &'c [(String, String)],
     pub interval: Duration,
     pub timeout: Duration,
-    /// Whether it may be asked less often without traffic: something outside may depend on the answers.
+    /// Whether it may be sent less often without traffic; not if autoscaling depends on it.
     pub rests: bool,
 }
 
 impl Query {
-    /// The terms by `config`, with these headers for Prometheus.
+    /// The settings by `config`, with these headers for Prometheus.
     pub fn terms<'c>(&self, config: &'c Config, headers: &'c [(String, String)]) -> Option<PollSettings<'c>> {
         let upstream = config.upstreams.get(self.upstream)?;
         let rests = upstream.autoscale.is_none();
@@ -120,9 +121,10 @@ impl Query {
     }
 }
 
-/// The headers for Prometheus, with what the environment adds to them; or what is missing there.
+/// The headers for Prometheus, including those from the environment, or what is missing there.
 ///
-/// Envoy starts without a secret that its server does not have yet, and does without what needs it; so do polls.
+/// Envoy also starts without a secret that its server does not have yet, and refuses only what needs it; polls do the
+/// same.
 pub(super) fn headers(host: &dyn Host, config: &Config) -> Result<Vec<(String, String)>, String> {
     let mut headers = Vec::new();
     for (name, value) in config.prometheus.iter().flat_map(|of| &of.headers) {
@@ -163,7 +165,7 @@ mod tests {
         Query::new(0, PollKind::Endpoints, Request::default(), 0)
     }
 
-    /// When it is asked, without traffic from the start on.
+    /// The seconds at which it is sent, without traffic from the start.
     fn asked_without_traffic(interval_s: f64, for_s: u32) -> Vec<u32> {
         let mut query = query();
         let due = |query: &mut Query, second: u32| {

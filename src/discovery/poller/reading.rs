@@ -1,4 +1,4 @@
-//! From an answer to samples of endpoints, and to endpoints.
+//! Prometheus responses as samples of endpoints, and as endpoints.
 
 use crate::discovery::found::Finding;
 use crate::discovery::prometheus::{self, EndpointIndex};
@@ -7,15 +7,17 @@ use config::printable::printable;
 use engine::Cluster;
 use engine::time::Time;
 
-/// The clocks of server and proxy may differ by this much, seconds, before the difference counts as the answer's age.
+/// The difference between the clocks of server and proxy that is ignored, seconds; a larger one counts as the
+/// response's age.
 const CLOCKS_DIFFER_S: f64 = 5.0;
-/// Nothing as old as this is ever answered, seconds: it is no time at all, or that of a clock that is not set.
+/// The age beyond which a timestamp is ignored, seconds: it is not a time, or the server's clock is not set.
 const NO_TIME_S: f64 = 3600.0;
-/// So many labels are shown of series that name no endpoint, and so many characters.
+/// The number of series shown in the message that none names an endpoint.
 const MAX_LABELS: usize = 3;
+/// The longest label value in that message, characters.
 const MAX_SHOWN: usize = 60;
 
-/// What came back: the status, none if nothing did, and the body.
+/// A response: the status, `None` if there was none, and the body.
 pub(super) type Reply<'a> = (Option<u32>, &'a [u8]);
 
 fn answered((status, body): Reply<'_>) -> Result<(u32, &[u8]), String> {
@@ -23,7 +25,7 @@ fn answered((status, body): Reply<'_>) -> Result<(u32, &[u8]), String> {
     Ok((status, body))
 }
 
-/// The samples in an answer, one an endpoint.
+/// The samples in a response, one per endpoint.
 pub(super) fn samples(
     signal: &engine::settings::Signal,
     upstream: &Cluster,
@@ -45,7 +47,7 @@ pub(super) fn samples(
     let matched = assigned.matched + assigned.unknown;
     let series = answer.samples.len() + answer.unnamed;
     let problem = match (fleet.is_empty(), series) {
-        // Which endpoints there are will be known by and by.
+        // The endpoints are not known yet.
         (true, _) => String::new(),
         (_, 0) => "the query yields no series".to_owned(),
         (_, 1..) if matched > 0 => String::new(),
@@ -69,7 +71,7 @@ fn bounded(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-/// Takes into account when the values were measured, by the answer to their timestamps.
+/// Sets the age of the values by the response to the timestamp query.
 pub(super) fn date(
     samples: &mut Samples,
     signal: &engine::settings::Signal,
@@ -82,7 +84,7 @@ pub(super) fn date(
     let fleet = upstream.fleet();
     let index = EndpointIndex::new(fleet.iter().map(|(_, endpoint)| endpoint.address()));
     let assigned = index.assign(&answer.samples, signal.port);
-    // By the server's own clock, which tells when it has worked the answer out.
+    // By the server's own clock, at which it evaluated the query.
     let server = answer.samples.iter().filter_map(|sample| sample.at).reduce(f64::max);
     let clock = Clock { now: server.filter(|at| is_time(*at, now)).unwrap_or(seconds(now)), told: true };
     for ((_, endpoint), measured) in fleet.iter().zip(assigned.values) {
@@ -94,15 +96,15 @@ pub(super) fn date(
     Ok(())
 }
 
-/// The server's time, as far as its answer tells it.
+/// The server's time, as far as its response has it.
 struct Clock {
     now: f64,
     told: bool,
 }
 
 impl Clock {
-    /// The clock by the times in an answer. Its latest is the server's own time, whatever the proxy's clock says, unless
-    /// it lags so far behind that no clock explains it.
+    /// The clock by the timestamps in a response. The latest is the server's time, whatever the proxy's clock says,
+    /// unless it lags further than clocks differ.
     fn of(times: impl Iterator<Item = f64>, now: Time) -> Clock {
         let latest = times.reduce(f64::max).filter(|latest| is_time(*latest, now));
         let lag = latest.map_or(0.0, |latest| seconds(now) - latest);
@@ -119,12 +121,12 @@ fn seconds(now: Time) -> f64 {
     now.0 as f64 * 1e-9
 }
 
-/// Whether it can be a moment of this hour.
+/// Whether `at` is within an hour of `now`, and so can be a timestamp.
 fn is_time(at: f64, now: Time) -> bool {
     (seconds(now) - at).abs() < NO_TIME_S
 }
 
-/// The endpoints in an answer.
+/// The endpoints in a response.
 pub(super) fn endpoints(upstream: &engine::settings::Upstream, reply: Reply<'_>) -> Result<Finding, String> {
     let (status, body) = answered(reply)?;
     let Some(query) = &upstream.endpoints.prometheus else { return Ok(Finding::default()) };

@@ -1,11 +1,11 @@
-//! What an address label can look like.
+//! Endpoint addresses in labels.
 
 use core::net::{IpAddr, SocketAddr};
 
-/// An IP address and, where the label names one, a port.
+/// An IP address, and the port if the label has one.
 pub(super) type Named = (IpAddr, Option<u16>);
 
-/// Where the endpoint serves that an address label names: at `port`, or else at the port in the label.
+/// The serving address that a label names: at `port` if that is given, otherwise at the label's port.
 pub fn serving_address(label: &str, port: Option<u16>) -> Option<SocketAddr> {
     let usable = |(ip, named): Named| {
         let port = port.or(named).filter(|port| *port != 0)?;
@@ -14,10 +14,10 @@ pub fn serving_address(label: &str, port: Option<u16>) -> Option<SocketAddr> {
     readings(label).filter_map(usable).next().filter(|address| !address.ip().is_unspecified())
 }
 
-/// The ways to read `label`, the likeliest first: `ip`, `ip:port`, IPv6 with or without brackets, and any of them
-/// inside a URL.
+/// The possible readings of `label`, the most likely first: `ip`, `ip:port`, IPv6 with or without brackets, and any of
+/// these inside a URL.
 ///
-/// `fd00::1:9100` is an address as it stands, but can also be meant as one with a port.
+/// `fd00::1:9100` is an address as it is, but can also mean an address with a port.
 pub(super) fn readings(label: &str) -> impl Iterator<Item = Named> {
     let bare = label.split_once("://").map_or(label, |(_, rest)| rest);
     let bare = bare.split(['/', '?', '#']).next().unwrap_or_default().trim();
@@ -28,7 +28,7 @@ pub(super) fn readings(label: &str) -> impl Iterator<Item = Named> {
     [ip_address(bare).map(|ip| (ip, None)), with_port(bare)].into_iter().flatten()
 }
 
-/// IPv4 inside IPv6 counts as IPv4, so that both spellings meet.
+/// An IP address; IPv4-mapped IPv6 becomes IPv4, so that both spellings match.
 fn ip_address(text: &str) -> Option<IpAddr> {
     match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         Some(inside) => inside.parse().ok().map(IpAddr::V6),

@@ -1,4 +1,4 @@
-//! What Prometheus answered: one sample a series, of which only the address and the number are kept.
+//! Parsing of Prometheus responses: one sample per series, with only address, value, time and the labels asked for.
 
 use core::fmt;
 
@@ -7,48 +7,49 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 use crate::discovery::json::{Fields, Object, skip};
 use config::printable::printable;
 
-/// A query for one number an endpoint has no business being longer.
+/// The largest response, bytes; one number per endpoint needs much less.
 pub const MAX_BYTES: usize = 8 * 1024 * 1024;
-/// No address, zone or version is longer; a label that is holds something else.
+/// The longest label value, bytes: a longer one is not an address, zone or version.
 const MAX_LABEL: usize = 512;
+/// The longest text from a response in a message, characters.
 const MAX_SHOWN: usize = 200;
 
-/// The useful part of an answer.
+/// The useful part of a response.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Answer {
-    /// One for each series that has the address label.
+    /// One sample for each series with the address label.
     pub samples: Vec<Sample>,
-    /// How many series lack it.
+    /// The number of series without it.
     pub unnamed: usize,
     /// The labels that the first of those has instead, printable and cut.
     pub labels_instead: String,
-    /// How many warnings came along; the data is good all the same.
+    /// The number of warnings; the data is valid all the same.
     pub warnings: usize,
 }
 
-/// One number, and where it was measured.
+/// One value, and the address where it was measured.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sample {
-    /// The address label's value, as it came.
+    /// The value of the address label, unchanged.
     pub address: String,
-    /// The number; `None` where it is NaN, infinite, a histogram or no number at all.
+    /// The value; `None` if it is NaN, infinite, a histogram or not a number.
     pub value: Option<f64>,
-    /// When it was measured or worked out, seconds since 1970, as far as the server says.
+    /// When it was measured or computed, seconds since 1970, if the server says so.
     pub at: Option<f64>,
-    /// The values of the further labels that were asked for, in their order.
+    /// The values of the further labels, in the order in which they were asked for.
     pub labels: Vec<Option<String>>,
 }
 
-/// Why an answer says nothing about endpoints.
+/// Why a response says nothing about endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unusable {
-    /// More bytes than are read. How many more is not known: the rest is left where it is.
+    /// It has more bytes than are read; how many more is unknown, because the rest is not read.
     TooLarge,
-    /// An HTTP status other than 2xx, and what its body says of it, printable and cut; empty if nothing.
+    /// An HTTP status other than 2xx, and the text of its body, printable and cut; empty if there is none.
     Status(u32, String),
-    /// Not what Prometheus answers: the reason, printable.
+    /// Not a Prometheus response: the reason, printable.
     Malformed(String),
-    /// Prometheus refused the query.
+    /// Prometheus rejected the query.
     Refused {
         /// Its `errorType`, such as `bad_data` or `timeout`; printable.
         kind: String,
@@ -78,7 +79,7 @@ impl fmt::Display for Unusable {
 
 impl core::error::Error for Unusable {}
 
-/// Reads the answer to an instant query; `address_label` is the label that names the endpoint.
+/// Reads the response to an instant query; `address_label` is the label that names the endpoint.
 pub fn parse(status: u32, body: &[u8], address_label: &str) -> Result<Answer, Unusable> {
     parse_with(status, body, address_label, &[])
 }
@@ -119,7 +120,7 @@ pub fn parse_with(
     }
 }
 
-/// What a body that is no JSON says, such as Envoy's own "no healthy upstream"; a page for browsers says nothing.
+/// The text of a body that is not JSON, such as Envoy's own "no healthy upstream"; empty for HTML.
 #[inline(never)]
 fn plain_text(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body.get(..body.len().min(4 * MAX_SHOWN)).unwrap_or_default());
@@ -158,7 +159,7 @@ struct Data<'l> {
     further: &'l [&'l str],
     result_type: Option<String>,
     answer: Answer,
-    /// Something that is no series stands in the result.
+    /// Whether the result has an element that is not a series.
     bare_value: bool,
 }
 
@@ -191,7 +192,7 @@ impl<'de> Visitor<'de> for Series<'_, '_> {
         f.write_str("an array of series")
     }
 
-    /// An empty list, as some servers write it.
+    /// `null`: an empty list, as some servers write it.
     fn visit_unit<E>(self) -> Result<(), E> {
         Ok(())
     }
@@ -284,7 +285,7 @@ struct Labels<'l> {
     further: &'l [&'l str],
     address: Option<String>,
     found: Vec<Option<String>>,
-    /// The names of the first few labels that are not asked for.
+    /// The names of the first labels that were not asked for.
     others: String,
 }
 
@@ -299,7 +300,7 @@ impl<'de> Fields<'de> for Labels<'_> {
         }
         let text: String = object.next_value()?;
         let text = (1..=MAX_LABEL).contains(&text.len()).then_some(text);
-        // One label may say several things, such as zone and version.
+        // One label may be used for several fields, such as zone and version.
         let named = self.further.iter().zip(&mut self.found).filter(|(label, _)| **label == key);
         named.for_each(|(_, slot)| slot.clone_from(&text));
         if key == self.wanted {
@@ -323,7 +324,7 @@ impl<'de> serde::Deserialize<'de> for Point {
     }
 }
 
-/// `[[time, "value"], …]`, oldest first; an empty list has no last one.
+/// `[[time, "value"], …]`, oldest first; of an empty list there is no last point.
 struct LastPoint(Point);
 
 impl<'de> serde::Deserialize<'de> for LastPoint {

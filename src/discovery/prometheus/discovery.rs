@@ -1,14 +1,14 @@
-//! Endpoints from the labels of an answer: every series that names an address is one, whatever its value.
+//! Endpoints from the labels of a response: every series that names an address is one, whatever its value.
 
 use super::address::serving_address;
 use super::answer::{Answer, Unusable, parse_with};
 use crate::discovery::found::{Finding, Found};
 use engine::settings::EndpointQuery;
 
-/// Weights above this are no weights, as in the configuration.
+/// The largest weight, as in the configuration; a larger one is ignored.
 const MAX_WEIGHT: f64 = 1000.0;
 
-/// Which endpoints there are, by an answer to `query`.
+/// The endpoints in a response to `query`.
 #[inline(never)]
 pub fn endpoints(status: u32, body: &[u8], query: &EndpointQuery) -> Result<Finding, Unusable> {
     let further = [query.zone_label.as_str(), &query.version_label, &query.weight_label];

@@ -1,10 +1,10 @@
-//! The query for what all proxies together have measured, over the metrics that each of them exports.
+//! The query for the latency that all proxies together have measured, from the metrics that each of them exports.
 
 use engine::settings::Builtin;
 
-/// Every latency counts as often as its proxy has asked the endpoint within the last minute; where a minute has no two
-/// scrapes, within five. So many requests more that took what all take on average are added: few say little, and what
-/// no proxy asks any more comes to be like all the others.
+/// The number of requests with average latency that are added to each endpoint: few requests prove little, and an
+/// endpoint without requests approaches the average. A proxy's latency is weighted with its requests to the endpoint in
+/// the last minute; if a minute has fewer than two scrapes, in the last five.
 const PRIOR_REQUESTS: u32 = 10;
 
 /// The query that yields `builtin` for each endpoint of `cluster`.
@@ -21,7 +21,7 @@ pub fn fleet_query(builtin: Builtin, cluster: &str) -> String {
     )
 }
 
-/// A label's value between double quotes, as PromQL reads it.
+/// `value` as the content of a quoted PromQL string.
 fn quoted(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for c in value.chars() {

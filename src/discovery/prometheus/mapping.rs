@@ -1,12 +1,11 @@
-//! Which endpoint a sample speaks of.
+//! Assignment of samples to endpoints.
 //!
-//! The endpoint whose `ip:port` the address label names; failing that the endpoints of that IP, where a fixed
-//! `port` picks the one that serves there. An exporter often listens on another port than the service.
+//! A sample belongs to the endpoint whose `ip:port` its address label names; failing that to the endpoints of that IP,
+//! or to the one at a fixed `port` if that is given. An exporter often listens on another port than the service.
 //!
-//! Several samples for one endpoint, as a pair of Prometheus servers or two exporters give them, count with the
-//! mean of their known values: that does not depend on their order in the answer, and of two scrapes a moment
-//! apart neither is more right. A sample that names the endpoint exactly leaves those for its whole IP out of
-//! account, even if its own value is unknown.
+//! Several samples for one endpoint, as from a pair of Prometheus servers or from two exporters, count with the mean of
+//! their known values: it does not depend on their order, and of two scrapes a moment apart neither is more right. A
+//! sample that names the endpoint exactly overrides those for its IP, even if its own value is unknown.
 
 use core::net::{IpAddr, SocketAddr};
 
@@ -15,7 +14,7 @@ use hashbrown::HashMap;
 use super::address::{Named, readings};
 use super::answer::Sample;
 
-/// The endpoints of one fleet by address; built when the fleet changes, asked at every poll.
+/// The endpoints of one set by address; built when the set changes, used at every poll.
 #[derive(Clone, Debug, Default)]
 pub struct EndpointIndex {
     endpoints: Vec<(IpAddr, u16)>,
@@ -23,18 +22,18 @@ pub struct EndpointIndex {
     ips: HashMap<IpAddr, usize>,
 }
 
-/// What each endpoint got, and what became of the samples: each is counted exactly once.
+/// The value of each endpoint, and how many samples were assigned. Each sample is counted exactly once.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Assignment {
-    /// One slot an endpoint, in the order in which the index got them.
+    /// One per endpoint, in the order of the index.
     pub values: Vec<Option<f64>>,
-    /// When the oldest sample of each value was taken, seconds since 1970, as far as that is known.
+    /// The time of the oldest sample of each value, seconds since 1970, if known.
     pub times: Vec<Option<f64>>,
-    /// Samples with a value for an endpoint.
+    /// Samples with a known value for an endpoint of the set.
     pub matched: usize,
-    /// Samples for an endpoint whose value is unknown.
+    /// Samples without a known value for an endpoint of the set.
     pub unknown: usize,
-    /// Samples for no endpoint of this set.
+    /// Samples for no endpoint of the set.
     pub unmatched: usize,
 }
 
@@ -52,7 +51,7 @@ impl EndpointIndex {
         index
     }
 
-    /// Gives each sample to its endpoints; `port` is where they serve, should that differ from the label's port.
+    /// Assigns samples to endpoints; `port` is where they serve, if that differs from the label's port.
     #[inline(never)]
     pub fn assign(&self, samples: &[Sample], port: Option<u16>) -> Assignment {
         let mut named = vec![Mean::default(); self.endpoints.len()];
@@ -100,7 +99,7 @@ enum Owner<'i> {
     Ip(usize),
 }
 
-/// The mean of known values, and how many samples there were, known or not.
+/// The mean of the known values, and the number of samples, known or not.
 #[derive(Clone, Default)]
 struct Mean {
     samples: usize,
@@ -110,7 +109,7 @@ struct Mean {
 }
 
 impl Mean {
-    /// Weighted halves instead of a sum: finite values keep a finite mean.
+    /// A running mean instead of a sum: finite values keep a finite mean.
     fn add(&mut self, sample: &Sample) {
         self.samples += 1;
         if let Some(value) = sample.value.filter(|value| value.is_finite()) {

@@ -1,7 +1,7 @@
-//! Prometheus' HTTP interface, without the HTTP: a question's path, an answer's samples, and which endpoint each belongs to.
+//! Prometheus' HTTP API without the HTTP: the request of a query, the samples in a response, and the endpoint of each.
 //!
-//! [`request_path`] makes the path of an instant query, [`parse`] reads what comes back, and an [`EndpointIndex`]
-//! tells which endpoint each sample speaks of. Whatever a server answers ends in samples or in [`Unusable`].
+//! [`request`] makes an instant query, [`parse`] reads the response, and an [`EndpointIndex`] assigns each sample to
+//! its endpoints. Whatever a server sends ends in samples or in [`Unusable`].
 
 mod address;
 mod answer;

@@ -1,4 +1,4 @@
-//! From bytes to endpoints, whatever the bytes are.
+//! Properties: arbitrary bytes become endpoints or an error.
 
 use core::net::{IpAddr, SocketAddr};
 
@@ -91,7 +91,7 @@ proptest! {
         prop_assert_eq!(assignment.unmatched, samples.len());
     }
 
-    /// What a server says of each endpoint arrives at that endpoint, to the last bit, whichever way it is spelt.
+    /// The value of each endpoint in a response is assigned to it bit for bit, in every spelling of its address.
     #[test]
     fn there_and_back(fleet in hash_map((any::<IpAddr>(), 1..=u16::MAX), any::<f64>(), 1..30), spelling in 0..3) {
         let fleet: Vec<(SocketAddr, f64)> =

@@ -1,24 +1,24 @@
-//! An instant query as an HTTP request.
+//! Instant queries as HTTP requests.
 
 use core::time::Duration;
 
 use crate::discovery::percent::encode;
 use config::{Prometheus, QueryMethod};
 
-/// An address longer than this is too long for some server or proxy on the way (nginx takes 8 KiB with everything
-/// else in the line).
+/// The longest path that is sent with GET, bytes: some servers and proxies accept no more (nginx takes 8 KiB for the
+/// whole request line).
 const MAX_PATH: usize = 4096;
 
-/// A query as it is sent.
+/// A query as an HTTP request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
-    /// The `:path`, its parameters included.
+    /// The `:path`, parameters included.
     pub path: String,
-    /// The fields of the form, if it is a POST.
+    /// The form of a POST; `None` for a GET.
     pub form: Option<String>,
 }
 
-/// The request that puts `query` to the server.
+/// The request that sends `query` to the server.
 pub fn request(server: &Prometheus, query: &str) -> Request {
     let Prometheus { path_prefix, timeout, method, parameters, .. } = server;
     let own: Vec<String> =
@@ -32,7 +32,7 @@ pub fn request(server: &Prometheus, query: &str) -> Request {
         QueryMethod::Post => true,
     };
     match path.split_once('?').filter(|_| posted) {
-        // Proxies that choose a tenant look at the address.
+        // The server's own parameters stay in the path: proxies that choose a tenant look there.
         Some((to, _)) if own.is_empty() => Request { path: to.into(), form: Some(fields(query, *timeout)) },
         Some((to, _)) => Request { path: format!("{to}?{own}"), form: Some(fields(query, *timeout)) },
         None => Request { path, form: None },
@@ -45,7 +45,7 @@ fn fields(query: &str, timeout: Duration) -> String {
 
 /// `{prefix}/api/v1/query?query=…&timeout=…`, for a GET.
 ///
-/// Prometheus gives up by itself after `timeout`, so that nothing is computed that is not waited for any more.
+/// With `timeout`, Prometheus stops computing a result that is no longer waited for.
 pub fn request_path(prefix: &str, query: &str, timeout: Duration) -> String {
     format!("{prefix}/api/v1/query?{}", fields(query, timeout))
 }

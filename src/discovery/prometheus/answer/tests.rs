@@ -1,4 +1,4 @@
-//! Answers of all kinds, as the servers that speak Prometheus' language give them.
+//! Responses of all kinds, as servers with a Prometheus API send them.
 
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -77,7 +77,7 @@ fn the_order_of_fields_does_not_matter_and_warnings_do_no_harm() {
     assert_eq!((answer.samples.len(), answer.warnings), (1, 2));
 }
 
-/// The servers that speak Prometheus' language, each with what only it adds.
+/// Servers with a Prometheus API, each with the fields that only it adds.
 #[test]
 fn the_answers_of_mimir_thanos_and_victoria_metrics_are_read() {
     let series = r#"{"metric":{"__name__":"up","instance":"10.0.0.1:80","replica":"a"},"value":[1731.781,"1"]},
@@ -110,7 +110,7 @@ fn the_answers_of_mimir_thanos_and_victoria_metrics_are_read() {
         let expected = [("10.0.0.1:80".into(), Some(1.0)), ("10.0.0.2:80".into(), Some(0.25))];
         assert_eq!(samples(&body), expected, "{server}");
     }
-    // A tenant is missing, a tenant's limit is reached, a cluster's part does not answer.
+    // A missing tenant, a tenant's limit, and a part of a cluster that does not respond.
     assert_eq!(unusable(401, "no org id\n"), Unusable::Status(401, "no org id".into()));
     let refused =
         r#"{"status":"error","errorType":"too_many_requests","error":"the request has been rejected"}"#;
