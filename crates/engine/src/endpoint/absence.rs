@@ -1,75 +1,75 @@
-//! Endpoints that a source does not name any more, and how long it takes until that is believed.
+//! Endpoints that a discovery source no longer names, and how long until they are removed.
 //!
-//! A Prometheus that was restarted names an endpoint when it has scraped it, one of a pair of servers may name fewer
-//! than the other, and `up` is 0 for an endpoint that is only busy. So an endpoint stays until its absence has lasted
-//! for longer than absences that ended before, over several answers. Two more witnesses count: an endpoint that fails
-//! by what is measured here leaves sooner, and one that serves well stays for an hour: its address may be another
-//! service's by then.
+//! A restarted Prometheus names an endpoint only after scraping it, one server of a pair may name fewer than the other,
+//! and `up` is 0 for an endpoint that is merely busy. So an endpoint stays until it has been absent from several
+//! answers, and for longer than earlier absences that ended with a return. Its own traffic counts as well: an endpoint
+//! that fails is removed sooner; one that serves well stays for an hour, but no longer, because its address may have
+//! passed to another service.
 
 use core::net::SocketAddr;
 
 use crate::time::Time;
 
-/// An absence is believed after as many answers in a row …
+/// Minimum number of consecutive answers without an endpoint before it is removed.
 const ANSWERS: u32 = 3;
-/// … over this long, seconds: a Prometheus that was restarted names every endpoint only when it has scraped every
-/// endpoint once, and scrapes are up to a minute apart …
+/// Minimum absence, seconds: a restarted Prometheus names every endpoint only after one scrape of each, and scrapes are
+/// up to a minute apart.
 const MIN_S: f64 = 60.0;
-/// … or this many times the longest absence that ended with a return …
+/// Minimum absence in multiples of the longest one that ended with a return.
 const RECORD: f64 = 2.0;
-/// … and no longer than this, seconds.
+/// Maximum of the required absence, seconds.
 const MAX_S: f64 = 600.0;
-/// An endpoint that fails by what is measured here is gone after as many answers without it.
+/// Minimum number of consecutive answers without an endpoint that fails by this worker's measurements.
 const ANSWERS_IF_FAILING: u32 = 2;
-/// An endpoint that serves well is gone after this long, seconds, of answers that name others and not it: addresses are
-/// used again, and whatever answers there is not checked by anything else.
+/// Minimum absence of an endpoint that serves well, seconds, in answers that name others: addresses are reused, and
+/// nothing else verifies what answers there.
 const MAX_SERVING_S: f64 = 3600.0;
-/// So many endpoints that left are remembered, to learn from their return.
+/// Maximum number of removed endpoints that are remembered, to learn from their return.
 const MAX_DEPARTED: usize = 64;
-/// A return after this long, seconds, is a new start and teaches nothing.
+/// Maximum absence from which a return is learnt, seconds; after a longer one it is a new start.
 const TEACHES_WITHIN_S: f64 = 900.0;
 
-/// What is measured here of an endpoint.
+/// Recent state of an endpoint by this worker's measurements.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Standing {
-    /// Nothing lately.
+    /// No recent answers.
     #[default]
     Unknown,
-    /// It has answered well a moment ago.
+    /// It had a good answer recently.
     Serves,
-    /// It has failed.
+    /// It is failing.
     Fails,
 }
 
-/// An endpoint that the latest answers did not name.
+/// An endpoint that was missing from the latest answers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Absence {
-    /// Where it listens.
+    /// The endpoint's address.
     pub address: SocketAddr,
-    /// When the first answer without it came.
+    /// Time of the first answer without it.
     pub since: Time,
-    /// Answers in a row without it.
+    /// Number of consecutive answers without it.
     pub answers: u32,
 }
 
-/// The absences of one source.
+/// Absences from the answers of one source.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Absences {
-    /// Those that are not believed yet.
+    /// Absences of endpoints that have not been removed yet.
     pub open: Vec<Absence>,
-    /// The longest absence that ended with a return, seconds.
+    /// Longest absence that ended with a return, seconds.
     pub longest_s: f64,
-    /// Which endpoints left, and since when they had not been named.
+    /// Removed endpoints, and since when they had been absent.
     departed: Vec<(SocketAddr, Time)>,
 }
 
 impl Absences {
-    /// The absences as another worker has told them.
+    /// The absences as reported by another worker.
     pub fn told(open: Vec<Absence>, longest_s: f64) -> Absences {
         Absences { open, longest_s, departed: Vec::new() }
     }
 
-    /// An answer named this endpoint.
+    /// Records that an answer named this endpoint.
     pub fn named(&mut self, address: SocketAddr, now: Time) {
         let open =
             self.open.iter().position(|a| a.address == address).map(|at| self.open.swap_remove(at).since);
@@ -83,7 +83,7 @@ impl Absences {
         }
     }
 
-    /// An answer did not name this endpoint.
+    /// Records that an answer did not name this endpoint.
     pub fn missed(&mut self, address: SocketAddr, now: Time) {
         match self.open.iter_mut().find(|a| a.address == address) {
             Some(absence) => absence.answers = absence.answers.saturating_add(1),
@@ -91,22 +91,22 @@ impl Absences {
         }
     }
 
-    /// Nothing is held against an answer that replaces the list.
+    /// Clears all absences, for an answer that replaces the list.
     pub fn forget(&mut self) {
         self.open.clear();
     }
 
-    /// How many endpoints have not been named by several answers in a row.
+    /// Number of endpoints that have been absent from several consecutive answers.
     pub fn lasting(&self) -> usize {
         self.open.iter().filter(|absence| absence.answers >= ANSWERS).count()
     }
 
-    /// How long an absence lasts until it is believed, seconds, of a source that is asked every `every_s`.
+    /// Required absence, seconds, for a source that is polled every `every_s`.
     fn patience_s(&self, every_s: f64) -> f64 {
         (RECORD * self.longest_s).max(f64::from(ANSWERS) * every_s).clamp(MIN_S, MAX_S)
     }
 
-    /// Takes out the absences that are believed; `named_any` where the latest answer named any endpoint.
+    /// Takes out the endpoints that are to be removed; `named_any` says whether the latest answer named any endpoint.
     pub fn believed(
         &mut self,
         named_any: bool,
@@ -133,7 +133,7 @@ impl Absences {
         gone.into_iter().map(|absence| absence.address).collect()
     }
 
-    /// The clock stepped back to `now`.
+    /// Caps timestamps at `now` after the clock stepped back.
     pub fn not_after(&mut self, now: Time) {
         self.open.iter_mut().for_each(|a| a.since = a.since.min(now));
         self.departed.iter_mut().for_each(|(_, since)| *since = (*since).min(now));

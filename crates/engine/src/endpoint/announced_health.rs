@@ -1,22 +1,22 @@
-//! How an endpoint stands with what announces it.
+//! Health of an endpoint as announced by Envoy or its control plane.
 
-/// What Envoy or its control plane says of an endpoint; only they can lift it. What this filter measures itself
-/// is [`health`](crate::health)'s business.
+/// Health as announced by Envoy or its control plane, which alone can change it. What this filter measures itself is in
+/// [`health`](crate::health).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AnnouncedHealth {
-    /// Nothing is said against it.
+    /// Healthy, or not mentioned.
     #[default]
     Serving,
-    /// It serves, but is to be spared: it gets traffic when too few others are left.
+    /// Serving, but to be avoided: it gets traffic if too few others are left.
     Degraded,
-    /// Ruled out by Envoy's health checks, its outlier detection or the control plane: no traffic but in panic.
+    /// Failed by Envoy's health checks, its outlier detection or the control plane: no traffic except in panic.
     Unhealthy,
-    /// It is about to go: requests in flight finish, and new ones go elsewhere, in panic too.
+    /// About to be removed: requests in flight complete, and new ones go elsewhere, even in panic.
     Draining,
 }
 
 impl AnnouncedHealth {
-    /// Whether it stands back for all others that is able to serve.
+    /// Whether it gets no traffic while other endpoints can serve.
     pub fn is_unavailable(self) -> bool {
         matches!(self, AnnouncedHealth::Unhealthy | AnnouncedHealth::Draining)
     }

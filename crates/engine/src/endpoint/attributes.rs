@@ -1,10 +1,10 @@
-//! What many endpoints have in common.
+//! Attributes that many endpoints share, stored once.
 
 use hashbrown::HashMap;
 
 use super::{AnnouncedHealth, Spec};
 
-/// Zone, version, priority, locality and condition: a fleet has few combinations of them.
+/// Zone, version, locality, priority and announced health: a cluster has few combinations of them.
 #[derive(Clone, Debug)]
 pub(super) struct Attributes {
     pub zone: Box<str>,
@@ -15,10 +15,10 @@ pub(super) struct Attributes {
     pub condition: AnnouncedHealth,
 }
 
-/// What tells one kind from another: zone, version, locality with its weight's bits, priority and condition.
+/// Identity of an attribute set: zone, version, locality with the bits of its weight, priority and announced health.
 type Key<'a> = (&'a str, &'a str, (&'a str, u64), u32, AnnouncedHealth);
 
-/// Kinds as they are met, each once.
+/// Attribute sets in the order in which they are first met, each once.
 #[derive(Debug, Default)]
 pub(super) struct AttributeTable<'a> {
     kinds: Vec<Attributes>,
@@ -26,7 +26,7 @@ pub(super) struct AttributeTable<'a> {
 }
 
 impl<'a> AttributeTable<'a> {
-    /// The number of the kind that `spec` is of.
+    /// Index of the attribute set of `spec`.
     pub fn number(&mut self, spec: &'a Spec) -> u32 {
         let Spec { ref zone, ref version, ref locality, locality_weight, priority, condition, .. } = *spec;
         let next = self.kinds.len() as u32;
@@ -39,7 +39,7 @@ impl<'a> AttributeTable<'a> {
         })
     }
 
-    /// All kinds by their numbers.
+    /// All attribute sets, by index.
     pub fn done(mut self) -> Vec<Attributes> {
         self.kinds.shrink_to_fit();
         self.kinds

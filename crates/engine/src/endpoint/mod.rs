@@ -1,7 +1,8 @@
 //! The endpoints of a cluster: which there are, and what is known of each.
 //!
-//! A [set](EndpointSet) gives every endpoint an index that stays valid while others come and go. Beside it, by the same index, stand
-//! what this worker has measured ([state](EndpointState)) and what the other workers report ([peers](PeerTable)); a [view](EndpointView) reads both as one.
+//! [`EndpointSet`] gives every endpoint an index that remains valid while others come and go. [`EndpointState`] holds
+//! this worker's measurements and [`PeerTable`] the peers' reports, by the same index; [`EndpointView`] reads both as
+//! one.
 
 mod absence;
 mod announced_health;

@@ -1,7 +1,7 @@
-//! What the other workers tell of each endpoint, gathered anew on every tick.
+//! Peer reports on each endpoint, merged anew on every tick.
 //!
-//! It stands beside the members, and takes no place at all where there are no other workers. Moments are kept in six
-//! bytes, as their distance from when all of it was gathered.
+//! They are stored beside the endpoint states and take no memory if there are no other workers. Timestamps take six
+//! bytes: the difference from the time of the merge.
 
 use crate::endpoint::EndpointState;
 use crate::endpoint::EndpointView;
@@ -9,22 +9,22 @@ use crate::estimate::{Blend, InFlightReport};
 use crate::health::{Evidence, GoodRun};
 use crate::time::Time;
 
-/// A slot that was published longer ago than this belongs to a worker that is gone, in seconds.
+/// Age after which a worker's report is expired and the worker counts as gone, seconds.
 pub const GONE_AFTER_S: f64 = 3.0;
 
-/// What the other workers know of an endpoint, summed up; its health apart.
+/// The peers' measurements of an endpoint, merged; their health evidence is kept separately.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PeerReport {
-    /// Their requests.
+    /// Requests in flight.
     pub in_flight: InFlightReport,
-    /// Their latency estimates.
+    /// Latency estimate.
     pub latency: Blend,
-    /// The highest of their failure ratios.
+    /// Highest failure ratio of any peer, 0..=1.
     pub error_ratio: f32,
 }
 
 impl PeerReport {
-    /// Adds another worker's knowledge.
+    /// Merges another worker's report.
     pub fn merge(&mut self, other: &PeerReport) {
         self.in_flight.merge(&other.in_flight);
         self.latency.merge(&other.latency);
@@ -32,13 +32,13 @@ impl PeerReport {
     }
 }
 
-/// A moment as what lies between it and another one, in nanoseconds: exact within 39 hours. What is longer ago counts
-/// as just that long, and nothing is further ahead.
+/// A timestamp as its difference from a reference, in nanoseconds: exact within 39 hours. An older one counts as 39
+/// hours old, and none lies further ahead than that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Ago([u16; 3]);
 
 impl Ago {
-    /// Stands for no distance; zero stands for never.
+    /// Code of no difference; the code 0 stands for [`Time::ZERO`].
     const NOW: u64 = 1 << 47;
 
     fn of(moment: Time, at: Time) -> Ago {
@@ -61,7 +61,7 @@ impl Ago {
     }
 }
 
-/// What was heard of one endpoint.
+/// The merged peer reports on one endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PeerState {
     total: u32,
@@ -77,49 +77,49 @@ pub struct PeerState {
 }
 
 impl PeerState {
-    /// Requests on their way from the others.
+    /// Requests in flight from the peers.
     pub fn total(&self) -> u32 {
         self.total
     }
 
-    /// Of these, requests that await response headers.
+    /// Requests of the peers that await response headers.
     pub fn awaiting(&self) -> u32 {
         self.awaiting
     }
 
-    /// The highest of their failure ratios.
+    /// Highest failure ratio of any peer, 0..=1.
     pub fn error_ratio(&self) -> f32 {
         self.error_ratio
     }
 
-    /// When the endpoint last showed life to one of the others, `at` being when this was gathered.
+    /// When the endpoint last answered a peer, or went from idle to busy there; `at` is the time of the merge.
     pub fn quiet_since(&self, at: Time) -> Time {
         self.quiet_since.moment(at)
     }
 
-    /// Their requests.
+    /// The peers' requests in flight.
     pub fn in_flight(&self, at: Time) -> InFlightReport {
         let PeerState { total, awaiting, mean_age, .. } = *self;
         InFlightReport { total, awaiting, mean_age, quiet_since: self.quiet_since(at) }
     }
 
-    /// Whether they have an estimate of its latency.
+    /// Whether any peer has an estimate of its latency.
     pub fn has_latency(&self) -> bool {
         self.samples > 0.0
     }
 
-    /// Their latency estimates.
+    /// The peers' latency estimate.
     pub fn latency(&self, at: Time) -> Blend {
         Blend::of((self.centre, self.samples, self.updated.moment(at)))
     }
 
-    /// What went well with them.
+    /// The peers' good answers.
     pub fn good(&self, at: Time) -> GoodRun {
         GoodRun { count: self.good, start: self.good_start.moment(at) }
     }
 }
 
-/// What was heard of all endpoints, by index, and when it was gathered.
+/// The merged peer reports on all endpoints, by index.
 #[derive(Clone, Debug, Default)]
 pub struct PeerTable {
     at: Time,
@@ -127,35 +127,35 @@ pub struct PeerTable {
 }
 
 impl PeerTable {
-    /// Forgets everything, to be told anew as of `at`.
+    /// Clears all reports before they are merged anew, as of `at`.
     pub fn forget(&mut self, at: Time) {
         self.at = at;
         if self.heard.iter().all(|heard| *heard == PeerState::default()) {
-            // No worker has reported anything since the last time: none is left.
+            // No worker has reported anything since the last merge: there are no peers.
             self.heard = Vec::new();
         } else {
             self.heard.fill(PeerState::default());
         }
     }
 
-    /// Forgets what was heard of the endpoint at `index`.
+    /// Clears the reports on the endpoint at `index`.
     pub fn forget_one(&mut self, index: u32) {
         if let Some(heard) = self.heard.get_mut(index as usize) {
             *heard = PeerState::default();
         }
     }
 
-    /// When it was gathered.
+    /// Time of the merge.
     pub fn at(&self) -> Time {
         self.at
     }
 
-    /// `member`, which stands at `index`, with what was heard of it.
+    /// The view of `member`, the endpoint at `index`, with its reports.
     pub fn of<'a>(&'a self, index: u32, member: &'a EndpointState) -> EndpointView<'a> {
         EndpointView::new(member, self.heard.get(index as usize), self.at)
     }
 
-    /// Adds what another worker knows of `member` at `index`, one of so many `places`.
+    /// Merges a peer's report on `member` at `index`; the set has `places` slots.
     pub fn merge(
         &mut self,
         (index, member): (u32, &mut EndpointState),
@@ -173,7 +173,7 @@ impl PeerTable {
         self.put(index, places, &others, good);
     }
 
-    /// Fills in what others had told before of `member`, as far as no worker has reported it yet.
+    /// Fills in an older report on `member`, as far as no peer has reported on it yet.
     pub fn restore(
         &mut self,
         (index, member): (u32, &mut EndpointState),
@@ -223,7 +223,7 @@ impl PeerTable {
         }
     }
 
-    /// The clock stepped back to `now`: evidence from the future would outweigh all that comes.
+    /// Caps timestamps at `now` after the clock stepped back: evidence from the future would outweigh all that follows.
     pub fn not_after(&mut self, now: Time) {
         for heard in &mut self.heard {
             heard.good_start = Ago::of(heard.good_start.moment(self.at).min(now), self.at);

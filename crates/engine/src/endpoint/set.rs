@@ -1,4 +1,4 @@
-//! Which endpoints there are: identity, weight, zone, version, under an index that stays valid while they come and go.
+//! The endpoint set: identity, weight and attributes, by an index that remains valid while others come and go.
 
 use core::fmt::Write;
 use core::net::SocketAddr;
@@ -14,29 +14,29 @@ use crate::endpoint::attributes::{AttributeTable, Attributes};
 
 use crate::endpoint::string_arena::StringArena;
 
-/// What a source says of one endpoint.
+/// One endpoint as described by a discovery source.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
-    /// Where it listens.
+    /// The address it listens on.
     pub address: SocketAddr,
     /// Relative capacity, > 0.
     pub weight: f64,
     /// Zone, empty if unknown.
     pub zone: String,
-    /// 0 is used first.
+    /// Priority; 0 is used first.
     pub priority: u32,
     /// Version, empty if unknown.
     pub version: String,
-    /// The locality that requests are divided by; empty where they are not.
+    /// Locality that requests are divided by; empty if they are not.
     pub locality: String,
-    /// What that locality gets beside the others of its priority.
+    /// Weight of the locality among those of its priority.
     pub locality_weight: f64,
-    /// How it stands with what announces it.
+    /// Announced health.
     pub condition: AnnouncedHealth,
 }
 
 impl Spec {
-    /// An endpoint of which nothing is known but where it listens.
+    /// An endpoint of which only the address is known.
     pub fn at(address: SocketAddr) -> Spec {
         Spec {
             address,
@@ -64,16 +64,16 @@ impl From<&crate::settings::StaticEndpoint> for Spec {
     }
 }
 
-/// An endpoint of the fleet, for as long as its generation lives.
+/// Reference to an endpoint, valid until its slot passes to another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndpointRef {
-    /// Position in [`EndpointSet`] and in everything kept beside it.
+    /// Index in [`EndpointSet`] and in all columns beside it.
     pub index: u32,
-    /// Tells a reused position from the endpoint that had it before.
+    /// Generation of the slot, which distinguishes its successive endpoints.
     pub generation: u32,
 }
 
-/// One endpoint with what is derived from its identity once, so that no request has to format it.
+/// One endpoint, with its printed address and hash, so that no request has to format it.
 #[derive(Clone, Copy, Debug)]
 pub struct Endpoint<'a> {
     /// `ip:port` as Envoy prints it.
@@ -86,9 +86,9 @@ pub struct Endpoint<'a> {
 }
 
 impl<'a> Endpoint<'a> {
-    /// Where it listens.
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
-        // It was printed from one.
+        // The text was printed from an address, so parsing succeeds.
         self.text.parse().unwrap_or_else(|_| SocketAddr::from(([0; 4], 0)))
     }
 
@@ -102,33 +102,33 @@ impl<'a> Endpoint<'a> {
         &self.kind.version
     }
 
-    /// The locality that requests are divided by; empty where they are not.
+    /// Locality that requests are divided by; empty if they are not.
     pub fn locality(&self) -> &'a str {
         &self.kind.locality
     }
 
-    /// What that locality gets beside the others of its priority.
+    /// Weight of the locality among those of its priority.
     pub fn locality_weight(&self) -> f64 {
         self.kind.locality_weight
     }
 
-    /// 0 is used first.
+    /// Priority; 0 is used first.
     pub fn priority(&self) -> u32 {
         self.kind.priority
     }
 
-    /// How it stands with what announces it.
+    /// Announced health.
     pub fn condition(&self) -> AnnouncedHealth {
         self.kind.condition
     }
 }
 
-/// Where an endpoint is kept; what many have in common is kept once.
+/// One slot of the set; shared attributes are stored once.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
-    /// Where among the texts.
+    /// Offset in the string arena.
     text: u32,
-    /// Which of the kinds; none of them if the place is vacant.
+    /// Index of the attribute set, or [`Slot::VACANT`].
     kind: u32,
     weight: f32,
     generation: u32,
@@ -142,20 +142,20 @@ impl Slot {
     }
 }
 
-/// What an [`update`](EndpointSet::update) changed.
+/// Result of an [`update`](EndpointSet::update).
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Indices of endpoints that are new.
+    /// Indices of new endpoints.
     pub joined: Vec<u32>,
-    /// Indices that are now vacant.
+    /// Indices of slots that are now vacant.
     pub left: Vec<u32>,
 }
 
-/// The endpoints of one upstream.
+/// The endpoints of one cluster.
 #[derive(Clone, Debug, Default)]
 pub struct EndpointSet {
     places: Vec<Slot>,
-    /// By index; of a vacant place, whose it was last.
+    /// Identity by index; in a vacant slot, that of its last endpoint.
     identities: Vec<u64>,
     texts: StringArena,
     kinds: Vec<Attributes>,
@@ -165,7 +165,7 @@ pub struct EndpointSet {
 }
 
 impl EndpointSet {
-    /// Makes `specs` the fleet. An endpoint that stays keeps its index; the first of two equal addresses counts.
+    /// Replaces the endpoints by `specs`. Those that remain keep their index; the first of two equal addresses counts.
     #[inline(never)]
     pub fn update(&mut self, specs: &[Spec]) -> Changes {
         let mut changes = Changes::default();
@@ -175,7 +175,7 @@ impl EndpointSet {
         let mut text = String::new();
         for spec in specs {
             text.clear();
-            // A string takes everything.
+            // Writing to a string cannot fail.
             _ = write!(text, "{}", spec.address);
             let hash = rng::hash(text.as_bytes());
             if let Entry::Vacant(entry) = wanted.entry(hash) {
@@ -218,7 +218,7 @@ impl EndpointSet {
         changes
     }
 
-    /// Puts an endpoint into a place that was vacant before this update, or a new one.
+    /// Puts an endpoint into a slot that was vacant before this update, or into a new one.
     #[inline(never)]
     fn settle(&mut self, endpoint: Slot, hash: u64) -> u32 {
         if let Some(index) = self.vacant.pop() {
@@ -235,12 +235,12 @@ impl EndpointSet {
         (self.places.len() - 1) as u32
     }
 
-    /// How many places there are, vacant ones included: the bound of every index.
+    /// Number of slots including vacant ones, the bound of every index.
     pub fn places(&self) -> usize {
         self.places.len()
     }
 
-    /// How many endpoints there are.
+    /// Number of endpoints.
     pub fn len(&self) -> usize {
         self.by_hash.len()
     }
@@ -261,40 +261,40 @@ impl EndpointSet {
         })
     }
 
-    /// The endpoint at `index` as Envoy prints it.
+    /// Address of the endpoint at `index` as Envoy prints it.
     pub fn text(&self, index: u32) -> Option<&[u8]> {
         let place = self.places.get(index as usize).filter(|place| !place.is_vacant())?;
         Some(self.texts.bytes(place.text))
     }
 
-    /// The endpoint of each place, by [identity](Endpoint::hash); the last one, if it is vacant.
+    /// [Identity](Endpoint::hash) of the endpoint in each slot; of its last one, if the slot is vacant.
     pub fn identities(&self) -> &[u64] {
         &self.identities
     }
 
-    /// A reference to the endpoint at `index` that notices when the place changes hands.
+    /// A reference to the endpoint at `index`, which becomes invalid when the slot passes to another one.
     pub fn reference(&self, index: u32) -> Option<EndpointRef> {
         let place = self.places.get(index as usize).filter(|place| !place.is_vacant())?;
         Some(EndpointRef { index, generation: place.generation })
     }
 
-    /// Whether `reference` still names the endpoint it was made for.
+    /// Whether the slot still holds the endpoint that `reference` was made for.
     pub fn is_current(&self, reference: EndpointRef) -> bool {
         self.reference(reference.index) == Some(reference)
     }
 
-    /// The endpoint with this identity.
+    /// Index of the endpoint with this identity.
     pub fn index_of_hash(&self, hash: u64) -> Option<u32> {
         self.by_hash.find(hash, |at| self.identities.get(*at as usize) == Some(&hash)).copied()
     }
 
-    /// The endpoint that Envoy prints as `text`.
+    /// Index of the endpoint whose address Envoy prints as `text`.
     pub fn index_of_text(&self, text: &[u8]) -> Option<u32> {
         let index = self.index_of_hash(rng::hash(text))?;
         self.text(index).filter(|known| *known == text).map(|_| index)
     }
 
-    /// The identities of all endpoints with their indices.
+    /// Indices and identities of all endpoints.
     pub fn present(&self) -> impl Iterator<Item = (u32, u64)> {
         let taken = (0u32..).zip(&self.places).zip(&self.identities).filter(|((_, p), _)| !p.is_vacant());
         taken.map(|((index, _), identity)| (index, *identity))

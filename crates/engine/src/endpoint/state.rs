@@ -1,5 +1,5 @@
-//! Everything one worker knows of one endpoint, dense and by value, so that a pick touches few cache lines. What only
-//! some need stands beside it: what [others](crate::endpoint) tell, what one policy compares.
+//! This worker's state of one endpoint, dense and by value, so that a pick touches few cache lines. What only some
+//! endpoints or policies need is stored beside it: [peer reports](crate::endpoint) and latency peaks.
 
 use crate::endpoint::AnnouncedHealth;
 use crate::estimate::{Epochs, ErrorRatio, Held, InFlight, InFlightReport, Latency};
@@ -7,19 +7,19 @@ use crate::health::{GoodRun, Health, State};
 use crate::settings::{self, RuleAction};
 use crate::time::Time;
 
-/// What happened to requests, ever.
+/// Lifetime counters of an endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Requests that ended, whatever their outcome.
     pub requests: u64,
-    /// Of these, failures.
+    /// Requests that failed.
     pub failures: u64,
     /// Times the endpoint was chosen.
     pub picks: u64,
 }
 
 impl Counters {
-    /// Takes off what is told elsewhere.
+    /// Subtracts counts that are reported elsewhere.
     pub fn take_off(&mut self, told: &Counters) {
         self.requests = self.requests.saturating_sub(told.requests);
         self.failures = self.failures.saturating_sub(told.failures);
@@ -34,48 +34,48 @@ impl Counters {
     }
 }
 
-/// The same of one endpoint since it was last [carried over](Tally::carry): a worker that gives it a thousand requests
-/// a second fills this in seven weeks.
+/// Counters of an endpoint since they were last [carried over](Tally::carry), in 32 bits: at a thousand requests a
+/// second from one worker they last for seven weeks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Requests that ended, whatever their outcome.
     pub requests: u32,
-    /// Of these, failures.
+    /// Requests that failed.
     pub failures: u32,
     /// Times the endpoint was chosen.
     pub picks: u32,
 }
 
 impl Tally {
-    /// A request ended.
+    /// Counts a request that ended.
     pub fn request(&mut self) {
         self.requests = self.requests.saturating_add(1);
     }
 
-    /// It was a failure.
+    /// Counts a failure.
     pub fn failure(&mut self) {
         self.failures = self.failures.saturating_add(1);
     }
 
-    /// The endpoint was chosen.
+    /// Counts a pick.
     pub fn pick(&mut self) {
         self.picks = self.picks.saturating_add(1);
     }
 
-    /// Takes off what is told elsewhere.
+    /// Subtracts counts that are reported elsewhere.
     pub fn take_off(&mut self, told: &Tally) {
         self.requests = self.requests.saturating_sub(told.requests);
         self.failures = self.failures.saturating_sub(told.failures);
         self.picks = self.picks.saturating_sub(told.picks);
     }
 
-    /// Begins anew if this is half full; what was counted so far is then to be kept elsewhere.
+    /// Takes the counts and starts from zero if any counter is half full; the caller has to keep them.
     pub fn carry(&mut self) -> Option<Counters> {
         let full = self.requests.max(self.failures).max(self.picks) > u32::MAX / 2;
         full.then(|| core::mem::take(self).into())
     }
 
-    /// What was kept elsewhere, if that is less than half of what fits here.
+    /// Continues from lifetime counters, unless one is more than half of what fits here.
     pub fn resume(Counters { requests, failures, picks }: Counters) -> Option<Tally> {
         let small = |count| u32::try_from(count).ok().filter(|count| *count <= u32::MAX / 2);
         Some(Tally { requests: small(requests)?, failures: small(failures)?, picks: small(picks)? })
@@ -88,8 +88,8 @@ impl From<Tally> for Counters {
     }
 }
 
-/// Single requests to an endpoint that gets no others, in one byte: whether one is on its way, whether the last went
-/// well, and how many before did not.
+/// Explorations of an endpoint that gets no other requests, in one byte: whether one is in flight, whether the last
+/// found it fast, and how many before did not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Exploration(u8);
 
@@ -98,12 +98,12 @@ impl Exploration {
     const LOOK_AGAIN: u8 = 0x40;
     const IN_VAIN: u8 = 0x3f;
 
-    /// One is on its way.
+    /// An exploration is sent.
     pub fn begin(&mut self) {
         self.0 = (self.0 | Exploration::UNDER_WAY) & !Exploration::LOOK_AGAIN;
     }
 
-    /// An answer came; if one was on its way, it went `well` or not.
+    /// Records an answer; if an exploration was in flight, it found the endpoint fast if `well`.
     pub fn answer(&mut self, well: bool) {
         if self.0 & Exploration::UNDER_WAY != 0 {
             let in_vain = self.0 & Exploration::IN_VAIN;
@@ -111,23 +111,23 @@ impl Exploration {
         }
     }
 
-    /// Whether the last went well, so that it is to be looked at again soon.
+    /// Whether the last exploration found it fast, so that another one follows soon.
     pub fn looks_again(self) -> bool {
         self.0 & Exploration::LOOK_AGAIN != 0
     }
 
-    /// It is not slow any more.
+    /// Ends the exploration: the endpoint is no longer slow.
     pub fn settle(&mut self) {
         self.0 &= !Exploration::LOOK_AGAIN;
     }
 
-    /// How many in a row found it still slow; 63 and more are one.
+    /// Number of consecutive explorations that found it slow, at most 63.
     pub fn in_vain(self) -> u8 {
         self.0 & Exploration::IN_VAIN
     }
 }
 
-/// What an endpoint says of itself, in one byte: that it is to be spared, and that it is to be left alone.
+/// Statements of an endpoint about itself, in one byte: degraded, and asking for a pause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Word(u8);
 
@@ -135,111 +135,112 @@ impl Word {
     const DEGRADED: u8 = 1;
     const HELD: u8 = 2;
 
-    /// Of both.
+    /// Creates it from both statements.
     pub fn of(degraded: bool, held: bool) -> Word {
         Word(if degraded { Word::DEGRADED } else { 0 } | if held { Word::HELD } else { 0 })
     }
 
-    /// Whether it serves, but is to be spared.
+    /// Whether it says that it is degraded: serving, but to be avoided.
     pub fn degraded(self) -> bool {
         self.0 & Word::DEGRADED != 0
     }
 
-    /// Whether it asked to be left alone.
+    /// Whether it has asked for a pause.
     pub fn held(self) -> bool {
         self.0 & Word::HELD != 0
     }
 }
 
-/// What is said of an endpoint, apart from what is measured.
+/// Constraints on an endpoint other than measurements.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Constraints {
-    /// How it stands with what announces it.
+    /// Announced health.
     pub announced: AnnouncedHealth,
-    /// What it says of itself.
+    /// Its statements about itself.
     pub word: Word,
-    /// What the operator's rules demand.
+    /// The strictest action of the operator's rules.
     pub ruled: Option<RuleAction>,
 }
 
-/// When an endpoint's next turn comes.
+/// State from which an endpoint's next turn is derived.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LastTurn {
-    /// This worker's requests to all endpoints when it last chose this one; the sum may wrap.
+    /// This worker's total number of requests when it last chose this endpoint; wraps.
     pub asked: u32,
-    /// By what part its share is below that of its subset, per weight, 0..1: slow start, rules and signals.
+    /// Fraction by which slow start, rules and signals lower its share per weight below that of its subset, 0..=1.
     pub held: f32,
 }
 
-/// Everything known of one endpoint. What most endpoints have nothing of stands apart.
+/// This worker's state of one endpoint. Rarely used parts are boxed or stored elsewhere.
 #[derive(Clone, Debug, Default)]
 pub struct EndpointState {
-    /// Whether the place is taken by an endpoint at all.
+    /// Whether the slot holds an endpoint.
     pub present: bool,
     /// Whether it may be chosen.
     pub eligible: bool,
-    /// Which of the upstream's groups it is chosen in; beyond all of them if in none.
+    /// Index of its subset; out of range if it is in none.
     pub subset: u16,
     /// Relative capacity, > 0.
     pub weight: f32,
-    /// Probability of being considered, relative to the others: weight × signals × slow start.
+    /// Relative probability of being a candidate: weight × signals × slow start × rule.
     pub share: f32,
-    /// When its next turn comes.
+    /// State from which its next turn is derived.
     pub turn: LastTurn,
-    /// Value that `least_signal` compares; infinite if unknown.
+    /// The value that `least_signal` compares.
     pub signal: f32,
-    /// Expected seconds to response headers when idle, as far as it is known to differ from the fleet's.
+    /// Expected seconds to response headers when idle, plus the error penalty; the baseline as far as too little is
+    /// known.
     pub expected: f32,
-    /// This worker's requests.
+    /// This worker's requests in flight.
     pub in_flight: InFlight,
     /// This worker's latency estimate.
     pub latency: Latency,
     /// This worker's failure ratio.
     pub errors: ErrorRatio,
-    /// Its health.
+    /// Health, from the evidence of all workers.
     pub health: Health,
-    /// This worker's counts, lately.
+    /// This worker's counters since they were last carried over.
     pub counters: Tally,
-    /// What others and itself say of it.
+    /// Constraints other than measurements.
     pub constraints: Constraints,
-    /// How it is explored while it gets no other requests.
+    /// Explorations while it gets no other requests.
     pub exploration: Exploration,
 }
 
 impl EndpointState {
-    /// Whether it is degraded, as it says itself or as it is announced.
+    /// Whether it is degraded, by its own statement or as announced.
     pub fn degraded(&self) -> bool {
         self.constraints.word.degraded() || self.constraints.announced == AnnouncedHealth::Degraded
     }
 
-    /// The clock stepped back to `now`: nothing that is known may be younger.
+    /// Caps timestamps at `now` after the clock stepped back.
     pub fn not_after(&mut self, now: Time) {
         self.in_flight.not_after(now);
         self.latency.not_after(now);
         self.health.not_after(now);
     }
 
-    /// Takes over what the worker of an older configuration has learnt of an endpoint that last showed life, to any
-    /// endpoint, at `quiet_since`.
+    /// Takes over the state from a worker of an older configuration. `quiet_since` is when the endpoint last answered
+    /// any worker.
     pub fn take_over(&mut self, known: &mut EndpointState, quiet_since: Time) {
         *self = EndpointState {
             weight: self.weight,
             subset: self.subset,
             constraints: Constraints { announced: self.constraints.announced, ..Constraints::default() },
-            // An endpoint that any worker looked at a moment ago is not to be explored by every worker anew.
+            // One that any worker explored a moment ago is not to be explored by every worker again.
             in_flight: InFlight::none_since(quiet_since),
             counters: Tally::default(),
             ..known.clone()
         };
         self.health.note_response();
         self.health.held = Held::default();
-        // The workers that have reported it report it again.
+        // The workers that reported it will report it again.
         self.health.forget_others();
-        // The old worker lives on while its requests do, and tells what it knows: nothing may count twice.
+        // The old worker lives on with its requests and reports what it knows: nothing may count twice.
         known.health.forget_own();
     }
 
-    /// What announces it says how it stands. An endpoint that is let back into traffic starts slowly.
+    /// Updates the announced health. An endpoint that becomes available again starts slowly.
     pub fn stand(&mut self, announced: AnnouncedHealth, now: Time) {
         let was = core::mem::replace(&mut self.constraints.announced, announced);
         if was.is_unavailable() && !announced.is_unavailable() {
@@ -250,18 +251,18 @@ impl EndpointState {
         }
     }
 
-    /// This worker's requests that it is taken to work on: those that await an answer and are not
+    /// Number of this worker's requests that the endpoint is assumed to work on: unanswered and not
     /// [held](crate::estimate::Held).
     pub fn pending(&self) -> u32 {
         self.in_flight.awaiting().saturating_sub(self.health.held.count())
     }
 
-    /// What the other workers are told of its requests at `now`.
+    /// What this worker reports to its peers about the requests in flight.
     pub fn report(&self, now: Time) -> InFlightReport {
         self.in_flight.report(self.health.held.count(), now)
     }
 
-    /// The epoch that began at `began` is over.
+    /// Ends the epoch that began at `began`.
     pub fn turn_epoch(&mut self, began: Time) {
         let awaiting = self.in_flight.awaiting();
         if awaiting > 0 || self.health.held != Held::default() {
@@ -269,26 +270,26 @@ impl EndpointState {
         }
     }
 
-    /// A request is sent at `now`.
+    /// Records a request sent at `now`.
     pub fn send(&mut self, now: Time) {
         self.in_flight.start(now);
         self.health.sent(now);
     }
 
-    /// From `now` on an answer is due.
+    /// An answer is due from `now` on.
     pub fn await_answer(&mut self, now: Time) {
         self.in_flight.start_awaiting(now);
         self.health.complete(now);
     }
 
-    /// The endpoint itself answers the request started at `started`.
+    /// Records an answer of the endpoint itself to the request started at `started`.
     pub fn answer(&mut self, started: Time, epochs: Epochs, now: Time) {
         self.in_flight.answer(started, now);
         self.health.held.ends(started, epochs);
         self.health.note_response();
     }
 
-    /// The request started at `started` gets no answer.
+    /// The request started at `started` will not be answered.
     pub fn stop_awaiting(&mut self, started: Time, epochs: Epochs) {
         if started >= self.in_flight.quiet_since() {
             self.health.lost();
@@ -297,8 +298,8 @@ impl EndpointState {
         self.health.held.ends(started, epochs);
     }
 
-    /// Draws the conclusion on its health, `good` being what went well with others; an endpoint that returns to traffic
-    /// is forgiven.
+    /// Updates the health from this worker's evidence and the peers' good answers `good`. An endpoint that returns to
+    /// traffic starts with a clean failure ratio.
     pub fn assess(&mut self, good: GoodRun, now: Time, limits: &settings::Health, background: f64) -> State {
         let before = self.health.state();
         let state = self.health.assess(good, now, limits, background);

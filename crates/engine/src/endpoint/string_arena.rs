@@ -1,11 +1,11 @@
-//! Many short texts in one.
+//! Many short strings in one allocation.
 
-/// Texts, each behind a character that says how long it is.
+/// Strings, each after one byte that holds its length.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StringArena(String);
 
 impl StringArena {
-    /// Adds a text of less than 128 bytes, as every address is; where it stands.
+    /// Adds a string of less than 128 bytes, as every address is; returns its offset.
     pub fn add(&mut self, text: &str) -> u32 {
         let at = self.0.len() as u32;
         self.0.push(char::from(text.len() as u8 & 0x7f));
@@ -13,20 +13,20 @@ impl StringArena {
         at
     }
 
-    /// The text that stands at `at`.
+    /// The string at offset `at`.
     pub fn get(&self, at: u32) -> &str {
         let start = (at as usize).saturating_add(1);
         self.0.get(start..start.saturating_add(self.bytes(at).len())).unwrap_or_default()
     }
 
-    /// The same as bytes, which is quicker: it is not checked whether it begins and ends with a character.
+    /// The string at offset `at` as bytes, without the check for character boundaries.
     pub fn bytes(&self, at: u32) -> &[u8] {
         let behind = self.0.as_bytes().get(at as usize..).unwrap_or_default();
         let text = behind.split_first().and_then(|(length, text)| text.get(..usize::from(*length)));
         text.unwrap_or_default()
     }
 
-    /// The same, nothing more to be added.
+    /// Releases spare capacity.
     pub fn done(mut self) -> StringArena {
         self.0.shrink_to_fit();
         self

@@ -1,4 +1,4 @@
-//! An endpoint as all workers together know it.
+//! The view of an endpoint by all workers together.
 
 use core::ops::Deref;
 
@@ -9,21 +9,22 @@ use crate::estimate::{Blend, ErrorRatio, InFlightReport, Queueing, freshness};
 use crate::health::{Evidence, GoodRun};
 use crate::time::Time;
 
-/// How many of its own standard errors an estimate must differ from the fleet before it is believed to differ.
+/// Number of standard errors by which an estimate must differ from the baseline to count as different.
 const CONFIDENCE_ERRORS: f64 = 1.5;
-/// Few samples are doubted the more, by this part of one: a cold fleet does not run after its first answer.
+/// Additional margin for few samples, as a fraction of the margin at one sample: a cold cluster must not chase its
+/// first answer.
 const DOUBT_OF_FEW: f64 = 1.0;
-/// Spread of the logarithm of latencies assumed where only the order of certainty matters.
+/// Assumed standard deviation of log latencies where only the order of certainty matters.
 const SPREAD: f64 = 0.5;
-/// Latencies that differ by less than about this are equal, seconds: a thread switch or a fresh connection takes
-/// as long.
+/// Latency difference below which endpoints are equal, seconds: a thread switch or a new connection takes as long.
 pub const NOISE_S: f64 = 0.001;
-/// How many standard deviations a failure ratio must exceed the fleet's.
+/// Number of standard deviations by which a failure ratio must exceed the subset's to add a penalty.
 const ERROR_CONFIDENCE: f64 = 2.5;
-/// A single failure among good answers is the business of [`Health`](crate::health::Health), not of the price.
+/// Failure ratio that adds no penalty: about a single failure among good answers, which
+/// [`Health`](crate::health::Health) handles.
 const ONE_FAILURE: f64 = 0.06;
 
-/// What this worker knows of an endpoint, and what the others have told of it.
+/// This worker's state of an endpoint together with its peer reports.
 #[derive(Clone, Copy, Debug)]
 pub struct EndpointView<'a> {
     member: &'a EndpointState,
@@ -40,17 +41,17 @@ impl Deref for EndpointView<'_> {
 }
 
 impl<'a> EndpointView<'a> {
-    /// `member` and what was `heard` of it when all was gathered, at `told`.
+    /// Combines `member` with the reports `heard`, which were merged at `told`.
     pub fn new(member: &'a EndpointState, heard: Option<&'a PeerState>, told: Time) -> EndpointView<'a> {
         EndpointView { member, heard, told }
     }
 
-    /// `member` where there are no other workers.
+    /// The view of `member` without other workers.
     pub fn alone(member: &'a EndpointState) -> EndpointView<'a> {
         EndpointView::new(member, None, Time::ZERO)
     }
 
-    /// What the other workers know.
+    /// The peers' measurements.
     pub fn others(&self) -> PeerReport {
         self.heard.map_or_else(PeerReport::default, |heard| PeerReport {
             in_flight: heard.in_flight(self.told),
@@ -59,17 +60,17 @@ impl<'a> EndpointView<'a> {
         })
     }
 
-    /// What went well with the other workers.
+    /// The peers' good answers.
     pub fn good(&self) -> GoodRun {
         self.heard.map_or_else(GoodRun::default, |heard| heard.good(self.told))
     }
 
-    /// What the other workers have seen of its health.
+    /// The peers' health evidence.
     pub fn others_evidence(&self) -> Evidence {
         self.health.others(self.good())
     }
 
-    /// Requests on their way from all workers.
+    /// Requests in flight of all workers.
     pub fn total_in_flight(&self) -> u32 {
         self.in_flight.total().saturating_add(self.heard.map_or(0, PeerState::total))
     }
@@ -79,13 +80,13 @@ impl<'a> EndpointView<'a> {
         self.in_flight.awaiting().saturating_add(self.heard.map_or(0, PeerState::awaiting))
     }
 
-    /// Requests of all workers that the endpoint is taken to work on: those that await response headers, but for what
-    /// it keeps while it answers others.
+    /// Requests of all workers that the endpoint is assumed to work on: those that await response headers, except those
+    /// that it holds while it answers others.
     pub fn pending(&self) -> u32 {
         self.member.pending().saturating_add(self.heard.map_or(0, PeerState::awaiting))
     }
 
-    /// The same, and the seconds that all of them together have waited.
+    /// The requests counted by [`pending`](EndpointView::pending), and the total time that they have waited, seconds.
     pub fn backlog(&self, now: Time) -> (f64, f64) {
         let own = f64::from(self.member.pending());
         let (others, age) = self.heard.map_or((0.0, 0.0), |heard| {
@@ -94,14 +95,14 @@ impl<'a> EndpointView<'a> {
         (own + others, own * self.in_flight.mean_age(now).max(0.0) + others * age)
     }
 
-    /// When it last showed life, or went from idle to busy.
+    /// When it last answered, or went from idle to busy.
     #[inline]
     pub fn quiet_since(&self) -> Time {
         let others = self.heard.map_or(Time::ZERO, |heard| heard.quiet_since(self.told));
         self.in_flight.quiet_since().max(others)
     }
 
-    /// The common latency estimate of all workers: logarithm of seconds, and the samples it rests on.
+    /// Latency estimate of all workers: mean logarithm of seconds, and the number of samples behind it.
     #[inline]
     pub fn centre(&self) -> Option<(f64, f64)> {
         match self.heard {
@@ -110,7 +111,7 @@ impl<'a> EndpointView<'a> {
         }
     }
 
-    /// The samples of all workers that it rests on, as far as they are fresh.
+    /// Number of samples of all workers behind the estimate, weighted by freshness.
     pub fn fresh_samples(&self, now: Time) -> f64 {
         let mut all = self.heard.map_or_else(Blend::default, |heard| heard.latency(self.told));
         all.add(self.latency.parts());
@@ -123,12 +124,12 @@ impl<'a> EndpointView<'a> {
         others.centre()
     }
 
-    /// A lower bound of the latency in seconds from what has not been answered.
+    /// Lower bound of the latency from unanswered requests, seconds; 0 without any.
     pub fn min_latency(&self, now: Time) -> f64 {
         if self.awaiting() == 0 { 0.0 } else { self.waited(now) }
     }
 
-    /// The same where there is something that has not.
+    /// The lower bound where there is an unanswered request.
     fn waited(&self, now: Time) -> f64 {
         match self.heard {
             Some(heard) => self.in_flight.min_latency(&heard.in_flight(self.told), self.told, now),
@@ -136,9 +137,8 @@ impl<'a> EndpointView<'a> {
         }
     }
 
-    /// A lower bound of the latency in seconds from what has not been answered, as far as chance does not explain the
-    /// silence: by how long this upstream's answers take, and what this endpoint owes. Zero where it is no more than is
-    /// expected of it anyway.
+    /// Lower bound of the latency from unanswered requests, seconds, weighted by how improbable the silence is given
+    /// the cluster's usual latencies and the number of requests. Zero where it does not exceed the expected latency.
     pub fn silent(&self, queueing: &Queueing, now: Time) -> f32 {
         if self.pending() == 0 { 0.0 } else { self.unexplained(queueing, now) }
     }
@@ -149,7 +149,7 @@ impl<'a> EndpointView<'a> {
         if floor <= self.expected { 0.0 } else { floor * self.belief(queueing, now) }
     }
 
-    /// How many answers it owes to requests that were sent since its last, at least one.
+    /// Number of unanswered requests sent since its last answer, at least one.
     pub fn unanswered(&self) -> u32 {
         let others = self.heard.map_or(0, |heard| {
             let silence = self.told.seconds_since(self.quiet_since());
@@ -166,7 +166,7 @@ impl<'a> EndpointView<'a> {
         if pending > 0 {
             let (all, age) = (f64::from(waiting), self.in_flight.mean_age(now));
             let silence = now.seconds_since(self.quiet_since());
-            // Sent since its last answer, at even distances; the others are older than the silence.
+            // Those sent since its last answer are assumed at even distances; the others are older than the silence.
             let new = f64::from(u32::from(self.health.unanswered().requests()).min(waiting));
             let own_silence = now.seconds_since(self.in_flight.quiet_since());
             let since = if new < all { own_silence * (new + 1.0) / (2.0 * new.max(1.0)) } else { age };
@@ -184,29 +184,29 @@ impl<'a> EndpointView<'a> {
             let age = f64::from(heard.in_flight(self.told).mean_age.max(0.0));
             log += heard.awaiting() as f32 * survival.silent(age, silence);
         }
-        // What waits in line behind one heavy request is silent for the same reason as that.
+        // Requests queued behind a heavy one are silent for the same reason.
         let together = queueing.delay(self.pending().saturating_sub(1)).max(1.0);
         survival.belief(log / together)
     }
 
-    /// The failure ratio over all workers.
+    /// Failure ratio over all workers, 0..=1.
     pub fn error_ratio(&self) -> f64 {
         self.errors.ratio().max(self.heard.map_or(0.0, |heard| f64::from(heard.error_ratio())))
     }
 
-    /// How far (natural log) the estimate lies above `typical` seconds, and the standard error of that.
+    /// Log ratio of the estimate to `typical` seconds, and its standard error.
     pub fn deviation(&self, typical: f64) -> Option<(f64, f64)> {
         let (centre, samples) = self.centre()?;
         Some((over(centre, typical).ln(), SPREAD / samples.max(1.0).sqrt()))
     }
 
-    /// What is expected of it against `typical`, the fleet's median in seconds.
+    /// Expected cost against `typical`, the subset's median latency, seconds.
     ///
-    /// The estimate counts only as far as it differs by more than its own uncertainty (soft threshold at
-    /// 1.5 standard errors of the mean logarithm by the `spread` of the upstream's own answers, more where samples are
-    /// few): equal endpoints look equal, and in-flight decides.
-    /// A failure ratio beyond the fleet's adds its expected cost: a request that fails costs a retry by
-    /// some endpoint, priced at ten typical requests or a second, whichever is more.
+    /// The estimate counts only as far as it differs by more than its own uncertainty (soft threshold at 1.5 standard
+    /// errors of the mean logarithm, by the `spread` of the cluster's own answers, more with few samples): equal
+    /// endpoints look equal, and the requests in flight decide. A failure ratio beyond the subset's adds its expected
+    /// cost: a failed request costs a retry at some endpoint, priced at ten typical requests or one second, whichever
+    /// is more.
     pub fn expected_cost(
         &self,
         typical: f64,
@@ -226,7 +226,7 @@ impl<'a> EndpointView<'a> {
         (typical * differs + self.error_penalty(typical, background_errors, ablation)) as f32
     }
 
-    /// The part of the [expected cost](EndpointView::expected_cost) that is for failures, seconds.
+    /// The part of the [expected cost](EndpointView::expected_cost) that is due to failures, seconds.
     pub fn error_penalty(&self, typical: f64, background_errors: f64, ablation: &Ablation) -> f64 {
         let beyond_one = self.error_ratio() - ONE_FAILURE;
         if beyond_one <= 0.0 || !ablation.has(Part::Errors) {
@@ -237,14 +237,14 @@ impl<'a> EndpointView<'a> {
     }
 }
 
-/// The latency whose logarithm is `centre` over the `typical` one. What the proxy itself takes now and then is no
-/// difference between endpoints.
+/// Ratio of the latency with logarithm `centre` to the `typical` one. Delays in the proxy itself are no difference
+/// between endpoints.
 fn over(centre: f64, typical: f64) -> f64 {
     (centre.exp() + NOISE_S) / (typical + NOISE_S)
 }
 
-/// `ratio` moved towards 1 by `doubt` on the logarithmic scale, and not beyond: e^(±(|ln ratio| − doubt)), without
-/// logarithm or exponential where nothing is left, as for most endpoints on most ticks.
+/// Moves `ratio` towards 1 by `doubt` on the logarithmic scale, but not beyond: e^(±(|ln ratio| − doubt)). Avoids
+/// logarithm and exponential where nothing is left, as for most endpoints on most ticks.
 fn beyond_doubt(ratio: f64, doubt: f64) -> f64 {
     // ln x ≤ x − 1.
     if ratio.max(1.0 / ratio) - 1.0 <= doubt {

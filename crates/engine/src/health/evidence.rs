@@ -1,65 +1,65 @@
-//! What is known of an endpoint's failures and good answers, and how the knowledge of several workers adds up.
+//! Evidence of an endpoint's health: failures and good answers, and how the evidence of several workers merges.
 //!
-//! Evidence is ordered by when a request *started*, not by when its outcome arrived: an old request that completes after
-//! the crash does not clear the endpoint, and an old time-out that arrives after the recovery does not count again. Only
-//! a connection that breaks is news of the moment when it broke.
+//! Evidence is ordered by when a request *started*, not by when its outcome arrived: an old request that completes
+//! after the crash does not clear the endpoint, and an old timeout that arrives after the recovery does not count
+//! again. Only a broken connection is dated by the moment when it broke.
 
 use crate::time::Time;
 
-/// Different connections that break within this time of one another broke by the same event, seconds: what a process
-/// had open ends with it, at once. That is twice what one broken connection says.
+/// Time within which breaks of different connections count as one event, seconds: the connections of a process end
+/// together with it. Two connections weigh twice as much as one.
 const TOGETHER_S: f64 = 0.01;
-/// No run counts for more failures than this.
+/// Upper bound of the failures counted in a run.
 const MAX_RUN: u32 = 1000;
 
-/// What one worker has seen of an endpoint's health, or several together.
+/// Evidence of one or several workers on an endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Evidence {
-    /// What failed.
+    /// Consecutive failures.
     pub failures: FailureRun,
-    /// What went well.
+    /// Consecutive good answers.
     pub good: GoodRun,
 }
 
-/// Failures in a row. They are stored apart from the good answers: of most endpoints there are none.
+/// A run of consecutive failures. Kept apart from the good answers because most endpoints have none.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct FailureRun {
-    /// How many, by weight.
+    /// Number of failures, weighted.
     pub count: u32,
-    /// Half-open probes that failed, over the last ejections.
+    /// Number of failed half-open probes in recent ejections.
     pub failed_probes: u32,
-    /// When the request behind the first failure of the run started; [`Time::ZERO`] without a run.
+    /// Start of the request behind the first failure of the run; [`Time::ZERO`] without a run.
     pub since: Time,
-    /// When the request behind the latest failure started.
+    /// Start of the request behind the latest failure.
     pub latest_start: Time,
-    /// When the latest failure was seen.
+    /// When the latest failure was observed.
     pub latest_at: Time,
     /// When the latest connection of the run broke; [`Time::ZERO`] if none did.
     pub broke_at: Time,
-    /// Which one that was; 0 if that is unknown.
+    /// The connection that broke; 0 if unknown.
     pub broke_on: u64,
 }
 
-/// Good answers in a row.
+/// A run of consecutive good answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct GoodRun {
-    /// Since the last failure; more than any configuration asks for are not counted.
+    /// Number since the last failure; saturates.
     pub count: u16,
-    /// When the request behind the latest started.
+    /// Start of the request behind the latest one.
     pub start: Time,
 }
 
-/// How a request failed.
+/// A failed request as health counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailureEvent {
-    /// So many failures in a row.
+    /// Number of failures it counts for.
     pub weight: u32,
-    /// A connection that was open broke: which one, 0 if that is unknown.
+    /// The connection that broke, 0 if unknown; `None` if no connection broke.
     pub broke: Option<u64>,
 }
 
 impl Evidence {
-    /// A request started at `start` was answered well.
+    /// Records a good answer to a request started at `start`.
     pub(super) fn success(&mut self, start: Time) {
         let Evidence { failures, good } = self;
         good.start = good.start.max(start);
@@ -70,10 +70,10 @@ impl Evidence {
         }
     }
 
-    /// A request started at `start` failed at `now`.
+    /// Records a failure at `now` of a request started at `start`.
     pub(super) fn failure(&mut self, start: Time, now: Time, FailureEvent { weight, broke }: FailureEvent) {
         let Evidence { failures, good } = self;
-        // A connection that breaks tells of the moment when it broke, however old the request is.
+        // A broken connection is evidence from the moment when it broke, however old the request is.
         let start = if broke.is_some() { now } else { start };
         if start < good.start {
             return;
@@ -81,7 +81,7 @@ impl Evidence {
         let known = broke.filter(|on| *on != 0 && failures.broke_on != 0);
         let again = known.filter(|_| failures.count > 0 && together(failures.broke_at, now));
         if again.is_some_and(|on| on == failures.broke_on) {
-            // Another stream of the same connection.
+            // Another stream of the same connection: already counted.
             return;
         }
         if let Some(on) = broke {
@@ -97,7 +97,7 @@ impl Evidence {
         good.count = 0;
     }
 
-    /// Adds what another worker has seen.
+    /// Merges another worker's evidence.
     pub fn merge(&mut self, other: &Evidence) {
         let (mine, theirs) = (&self.failures, &other.failures);
         let good_start = self.good.start.max(other.good.start);
@@ -109,20 +109,20 @@ impl Evidence {
 }
 
 impl FailureRun {
-    /// The clock stepped back to `now`.
+    /// Caps timestamps at `now` after the clock stepped back.
     pub(super) fn not_after(&mut self, now: Time) {
         for time in [&mut self.since, &mut self.latest_start, &mut self.latest_at] {
             *time = (*time).min(now);
         }
-        // Moved, it would seem to be the moment of another one.
+        // Capped, it would look like the moment of another break.
         if self.broke_at > now {
             self.broke_at = Time::ZERO;
         }
     }
 
-    /// The failures of the run since `good_start`, when some worker's request was sent that went well: in proportion
-    /// where it lies within the run. Or every worker would bring in failures from before, and many workers
-    /// would make a row out of what is none.
+    /// Failures of the run since `good_start`, the start of the latest good request of any worker; in proportion if
+    /// that lies within the run. Otherwise every worker would contribute failures from before it, and many workers
+    /// would make a run out of isolated failures.
     fn since_good(&self, good_start: Time) -> u32 {
         if self.count == 0 || self.latest_start < good_start {
             return 0;
@@ -135,13 +135,13 @@ impl FailureRun {
         ((f64::from(self.count) * since / whole) as u32).max(1)
     }
 
-    /// Both runs as one, with what went before `good_start` left out.
+    /// Merges two runs, without what precedes `good_start`.
     fn merged(&self, other: &FailureRun, good_start: Time) -> FailureRun {
         let (mine, theirs) = (self.since_good(good_start), other.since_good(good_start));
         let starts = [(self, mine), (other, theirs)].into_iter().filter(|(_, count)| *count > 0);
         let since = starts.map(|(run, _)| run.since.max(good_start)).min();
         let both_broke = mine > 0 && theirs > 0 && together(self.broke_at, other.broke_at);
-        // Workers of one thread share its connections: what both saw break may be one, and then it is one failure.
+        // Workers in one thread share its connections: if both saw the same one break, it is one failure.
         let same = self.broke_on != 0 && self.broke_on == other.broke_on;
         let both = mine.saturating_add(theirs);
         FailureRun {
@@ -164,7 +164,7 @@ impl FailureRun {
     }
 }
 
-/// Whether connections broke at both moments, and by the same event.
+/// Whether both times are set and close enough for one event.
 fn together(one: Time, other: Time) -> bool {
     let apart = one.max(other).seconds_since(one.min(other));
     one.min(other) > Time::ZERO && apart <= TOGETHER_S

@@ -1,13 +1,14 @@
-//! Healthy → suspect → failed → recovering → healthy: a state machine over the evidence of all workers.
+//! Health of an endpoint: healthy → suspect → failed → recovering → healthy, a state machine over the evidence of all
+//! workers.
 //!
-//! A run of failures makes an endpoint suspect; it gets no traffic but single verifying requests, one a second. Enough
-//! failures in a row make it failed; then it is probed half-open by single requests whose spacing grows, and
-//! `recover_after` good answers in a row bring it back. A run only counts as far as it is *surprising* given how the
-//! rest of the fleet fails: under a fleet-wide fault of ratio p, a run of n has probability pⁿ, and no endpoint is
-//! ejected for what all of them do.
+//! A run of failures makes an endpoint suspect: it gets only single verifying requests, one a second. With more
+//! failures in a row it is failed: it is probed half-open by single requests at growing intervals, and `recover_after`
+//! good answers in a row bring it back. A run counts only if it is *surprising* given how the rest of the subset fails:
+//! under a common fault with failure ratio p, a run of n has probability pⁿ, and no endpoint is ejected for what all of
+//! them do.
 //!
-//! [`evidence`](Evidence) is what the machine runs on, and how it merges over workers; `probes` is the back-off, `serving`
-//! what a failing endpoint is worth.
+//! [`Evidence`] is the input of the state machine and merges over workers; `probes` schedules the probes, `serving`
+//! estimates what a failing endpoint still serves.
 
 mod evidence;
 mod probes;
@@ -21,15 +22,15 @@ use crate::estimate::{Held, Unanswered};
 use crate::settings;
 use crate::time::Time;
 
-/// After this long without being out, an endpoint's next ejection is like its first, seconds.
+/// Time in traffic after which an endpoint's next ejection is treated as its first, seconds.
 const PROVEN_AFTER_S: f64 = 60.0;
-/// A run counts from this improbability on (one in a thousand) for suspicion, and from its square for ejection.
+/// Probability below which a run makes an endpoint suspect, one in a thousand; for ejection, its square.
 pub const SURPRISE: f64 = 1e-3;
 
-/// Where an endpoint stands.
+/// Health state of an endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum State {
-    /// Gets traffic.
+    /// In traffic.
     #[default]
     Healthy,
     /// Failed at least once; gets single verifying requests.
@@ -38,15 +39,15 @@ pub enum State {
     Stalled,
     /// Ejected; gets half-open probes.
     Failed,
-    /// A probe succeeded; gets single requests until enough have.
+    /// A probe succeeded; gets single requests until enough have succeeded.
     Recovering,
 }
 
-/// So long after the last of it, what an endpoint went through changes nothing any more, seconds: no slow start and no
-/// ejection takes longer than an hour.
+/// Time after the last event from which the history has no effect and is dropped, seconds: slow starts and ejections
+/// take at most an hour.
 const PAST_AFTER_S: f64 = 2.0 * 3600.0;
 
-/// What an endpoint went through. Of most there is nothing to tell.
+/// Failures and lifecycle events of an endpoint; most endpoints have none.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct FailureHistory {
     own: FailureRun,
@@ -58,7 +59,7 @@ struct FailureHistory {
 }
 
 impl FailureHistory {
-    /// Whether none of it changes anything any more.
+    /// Whether the history no longer has any effect.
     fn is_over(&self, now: Time) -> bool {
         let runs = [&self.own, &self.others];
         let last = runs.into_iter().flat_map(|run| [run.latest_start, run.latest_at]);
@@ -77,17 +78,17 @@ pub struct Health {
     state: State,
     stalled: bool,
     unanswered: Unanswered,
-    /// What it keeps while it answers others.
+    /// Requests that the endpoint holds while it answers others.
     pub held: Held,
 }
 
 impl Health {
-    /// Takes a good answer to a request started at `start`.
+    /// Records a good answer to a request started at `start`.
     pub fn success(&mut self, start: Time) {
         if self.past.is_some() {
             return self.success_after_failures(start);
         }
-        // As there, where nothing ever failed.
+        // Same as `Evidence::success` without failures.
         self.good = self.good.saturating_add(u16::from(start > Time::ZERO));
         self.good_start = self.good_start.max(start);
     }
@@ -98,7 +99,7 @@ impl Health {
         past.serving.observe(false);
         let past = *past;
         let mut own = self.local();
-        // What went well before another endpoint saw it fail does not speed up the return.
+        // Good answers from before another worker saw a failure do not count towards recovery.
         if past.others.latest_start > own.good.start {
             own.good.count = 0;
         }
@@ -109,7 +110,7 @@ impl Health {
         self.set_local(&own);
     }
 
-    /// Takes a failure of a request started at `start`.
+    /// Records a failure of a request started at `start`.
     #[inline(never)]
     pub fn failure(&mut self, start: Time, now: Time, event: FailureEvent) {
         let mut own = self.local();
@@ -121,28 +122,28 @@ impl Health {
         self.past_mut().serving.observe(true);
     }
 
-    /// What part of its requests it fails, where it serves the others.
+    /// Failure ratio of an endpoint that serves some of its requests; `None` if it is not known to serve any.
     pub fn fails_at_times(&self) -> Option<f64> {
         let past = self.past.as_deref().filter(|_| self.state != State::Stalled)?;
         past.serving.fails()
     }
 
-    /// When the endpoint last returned to traffic, the beginning of its slow start; [`Time::ZERO`] if that is long ago.
+    /// Start of the slow start after the last return to traffic; [`Time::ZERO`] if that is long ago.
     pub fn returned(&self) -> Time {
         self.past.as_ref().map_or(Time::ZERO, |past| past.returned)
     }
 
-    /// It returns to traffic.
+    /// Records a return to traffic at `now`.
     pub fn returns(&mut self, now: Time) {
         self.past_mut().returned = now;
     }
 
-    /// When it joined the fleet; [`Time::ZERO`] if it was there from the start, or for long.
+    /// When it joined the endpoint set; [`Time::ZERO`] if it was there from the start, or joined long ago.
     pub fn joined(&self) -> Time {
         self.past.as_ref().map_or(Time::ZERO, |past| past.joined)
     }
 
-    /// It joins the fleet; at [`Time::ZERO`] it was there from the start.
+    /// Records that it joined at `now`; [`Time::ZERO`] means that it was there from the start.
     pub fn joins(&mut self, now: Time) {
         if now != self.joined() {
             self.past_mut().joined = now;
@@ -169,31 +170,32 @@ impl Health {
         self.past.as_ref().is_none_or(|past| past.own.count == 0 && past.others.count == 0)
     }
 
-    /// What this worker has seen.
+    /// This worker's evidence.
     pub fn local(&self) -> Evidence {
         let failures = self.past.as_ref().map_or_else(FailureRun::default, |past| past.own);
         Evidence { failures, good: GoodRun { count: self.good, start: self.good_start } }
     }
 
-    /// Forgets what this worker has seen.
+    /// Clears this worker's evidence.
     pub fn forget_own(&mut self) {
         self.set_local(&Evidence::default());
     }
 
-    /// What the other workers have seen, `good` being what went well.
+    /// The peers' evidence, with `good` as their good answers.
     pub fn others(&self, good: GoodRun) -> Evidence {
         let failures = self.past.as_ref().map_or_else(FailureRun::default, |past| past.others);
         Evidence { failures, good }
     }
 
-    /// Forgets the failures that the other workers have seen, which they report anew.
+    /// Clears the peers' failures, which are reported anew.
     pub fn forget_others(&mut self) {
         if let Some(past) = &mut self.past {
             past.others = FailureRun::default();
         }
     }
 
-    /// Adds what another worker has seen, `good` being what went well so far; what has gone well then.
+    /// Merges a peer's evidence into the others', whose good answers so far are `good`; returns the merged good
+    /// answers.
     #[must_use]
     pub fn merge_other(&mut self, good: GoodRun, other: &Evidence) -> GoodRun {
         let mut others = self.others(good);
@@ -204,7 +206,7 @@ impl Health {
         others.good
     }
 
-    /// The clock stepped back to `now`: evidence from the future would outweigh all that comes.
+    /// Caps timestamps at `now` after the clock stepped back: evidence from the future would outweigh all that follows.
     pub fn not_after(&mut self, now: Time) {
         self.good_start = self.good_start.min(now);
         if let Some(past) = &mut self.past {
@@ -216,49 +218,49 @@ impl Health {
         }
     }
 
-    /// The state as last assessed.
+    /// The state as of the last assessment.
     pub fn state(&self) -> State {
         self.state
     }
 
-    /// A request was sent to it at `now`.
+    /// Records that a request was sent at `now`.
     pub fn sent(&mut self, now: Time) {
         self.unanswered.sent(self.state == State::Stalled, now);
     }
 
-    /// A request that was sent before is complete at `now`: an answer is due from here on. If it is a look, it has been
-    /// counted as one.
+    /// Records that a request is completely sent at `now`, so that an answer is due. If it was a probe of a stalled
+    /// endpoint, that was counted when it began.
     pub fn complete(&mut self, now: Time) {
         self.unanswered.sent(false, now);
     }
 
-    /// It answered.
+    /// Records an answer.
     pub fn note_response(&mut self) {
         self.unanswered.clear();
     }
 
-    /// A request that was sent since its last answer ended without one.
+    /// Records that a request sent since its last answer ended without one.
     pub fn lost(&mut self) {
         self.unanswered.lost();
     }
 
-    /// This worker's requests that it has not answered.
+    /// This worker's unanswered requests.
     pub fn unanswered(&self) -> Unanswered {
         self.unanswered
     }
 
-    /// Whether it has left requests unanswered for too long.
+    /// Sets whether the endpoint has left requests unanswered for too long.
     pub fn set_stalled(&mut self, stalled: bool) {
         self.stalled = stalled;
     }
 
-    /// Whether nothing has failed that still matters and it is not stalled, so that there is nothing to assess.
+    /// Whether there is nothing to assess: healthy, not stalled, and without a history.
     pub fn untroubled(&self) -> bool {
         self.past.is_none() && self.state == State::Healthy && !self.stalled
     }
 
-    /// The state that the evidence gives; `good` is what went well with others, `background` the failure ratio of
-    /// the rest of the fleet.
+    /// Updates the state from the evidence; `good` are the peers' good answers, `background` is the failure ratio of
+    /// the rest of the subset.
     pub fn assess(&mut self, good: GoodRun, now: Time, limits: &settings::Health, background: f64) -> State {
         if self.untroubled() { State::Healthy } else { self.assess_anew(good, now, limits, background) }
     }
@@ -268,7 +270,7 @@ impl Health {
         let mut all = self.local();
         all.merge(&self.others(good));
         let (failures, good) = (all.failures.count, u32::from(all.good.count));
-        // No run at all is no surprise either, but then there is nothing to be void.
+        // An empty run has probability 1, but there is nothing to excuse.
         let chance = background.clamp(0.0, 1.0).powi(failures.min(1000) as i32);
         let surprising = |limit: f64| failures == 0 || chance <= limit;
         let failed = failures >= limits.fail_after && surprising(SURPRISE * SURPRISE);
@@ -276,7 +278,7 @@ impl Health {
         let well = if self.stalled { State::Stalled } else { State::Healthy };
         let next = match self.state {
             _ if failed => State::Failed,
-            // It may have been ejected before the others' failures were known.
+            // It may have been ejected before the failures of the others were known.
             _ if !surprising(SURPRISE) => well,
             State::Failed | State::Recovering if failures > 0 => State::Failed,
             State::Failed | State::Recovering if good < limits.recover_after => State::Recovering,

@@ -1,13 +1,13 @@
-//! Whether an endpoint that fails serves some of its requests: then it is worth more than a long queue elsewhere.
+//! Whether a failing endpoint serves some of its requests; if so, it is worth more than a long queue elsewhere.
 
 /// Weight of the newest answer: about the last twenty count.
 const STEP: f32 = 0.05;
-/// What fails less often than this is not known to fail at times …
+/// Minimum failure ratio of an endpoint that fails intermittently.
 const AT_TIMES: f32 = 0.02;
-/// … and what has a row of failures that is less probable than this serves nothing any more.
+/// Probability of a run of failures below which an endpoint counts as serving nothing.
 const CHANCE: f32 = 1e-3;
 
-/// The failure ratio without the latest failures in a row, however seldom answers come; and how many these are.
+/// Failure ratio without the latest run of failures, regardless of the request rate, and the length of that run.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Serving {
     before: f32,
@@ -15,19 +15,19 @@ pub(super) struct Serving {
 }
 
 impl Serving {
-    /// Takes an answer into account.
+    /// Records an answer.
     pub fn observe(&mut self, failed: bool) {
         if failed {
             self.row = self.row.saturating_add(1);
         } else {
-            // The failures in a row, then this answer.
+            // Add the failures of the run, then this answer.
             let kept = (1.0 - STEP).powi(self.row.into());
             self.before = (1.0 - (1.0 - self.before) * kept) * (1.0 - STEP);
             self.row = 0;
         }
     }
 
-    /// What part of its requests fails where the others are served; none where it is not known to serve any.
+    /// Failure ratio of an endpoint that serves the other requests; `None` if it is not known to serve any.
     pub fn fails(&self) -> Option<f64> {
         let chance = self.before.powi(self.row.into());
         (self.before >= AT_TIMES && chance >= CHANCE).then_some(self.before.into())

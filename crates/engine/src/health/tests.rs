@@ -172,7 +172,7 @@ fn connections_that_break_together_are_a_crash_and_one_after_another_are_not() {
         let good = tell(&mut here, &there);
         assert_eq!(here.assess(good, ms(2000), &LIMITS, 0.0), state, "{apart} ms apart, seen by two workers");
     }
-    // Two plugins in one thread, or two configurations of one: the same connection.
+    // Two plugins in one thread, or two configurations of one plugin, see the same connection.
     let mut here = Health::default();
     here.failure(ms(10), ms(1000), broken(3));
     let mut there = Evidence::default();
@@ -234,7 +234,7 @@ fn many_workers_do_not_make_a_row_of_what_is_none() {
     let mut workers = [Evidence::default(); 8];
     for request in 0..4000u64 {
         let worker = &mut workers[(request % 8) as usize];
-        // Two of three fail, in a pattern that no worker sees as regular.
+        // Two of three fail, in a pattern that looks irregular to every worker.
         match rng::mix(request) % 3 {
             0 => worker.success(ms(request)),
             _ => worker.failure(ms(request), ms(request), BAD_ANSWER),

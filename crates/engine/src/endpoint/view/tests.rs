@@ -1,4 +1,4 @@
-//! What an endpoint is taken to cost and to owe, whichever worker knows it.
+//! Cost and unanswered requests of an endpoint, regardless of which worker knows them.
 
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -22,7 +22,7 @@ fn s(seconds: f64) -> Time {
     Time::from_secs_f64(1000.0 + seconds)
 }
 
-/// An upstream whose answers take 20 ms, some three times as long, none longer than a second.
+/// A cluster with latencies around 20 ms, up to a factor of e; one in a hundred is anything up to a second.
 fn usual() -> Queueing {
     let (mut queueing, mut rng) = (Queueing::default(), Rng::new(5));
     for _ in 0..2000 {
@@ -33,8 +33,7 @@ fn usual() -> Queueing {
     queueing
 }
 
-/// An endpoint and what one other worker tells of it now: each has those of the requests, by when they were sent, that
-/// it is to have. What was sent at `answered` was answered.
+/// An endpoint and another worker's current report on it; each of the two has sent some of the requests.
 struct Shared {
     member: EndpointState,
     peers: PeerTable,
@@ -65,7 +64,7 @@ fn is_near(one: f64, other: f64) -> bool {
     (one - other).abs() <= 1e-4 * one.abs().max(other.abs()).max(1e-3)
 }
 
-/// Which worker sent what is of no importance: together they know what one would.
+/// It does not matter which worker sent which request: together they know what a single one would.
 #[test]
 fn requests_count_the_same_whichever_worker_has_sent_them() {
     let (queueing, mut rng) = (usual(), Rng::new(8));
@@ -112,13 +111,13 @@ fn silence_says_no_more_than_was_waited_and_the_more_the_longer() {
     assert_eq!(Shared::new(&[], |_| false, 0.0).view().min_latency(s(9.0)), 0.0);
 }
 
-/// More that are silent say more; what waits in line behind one says no more than that one.
+/// Several silent requests are stronger evidence than one, unless they queue behind one another.
 #[test]
 fn several_silent_ones_are_believed_sooner_unless_they_wait_in_line() {
     let belief = |queueing: &Queueing, n: usize| {
         Shared::new(&vec![-0.03; n], |_| false, 0.0).view().belief(queueing, s(0.0))
     };
-    // The curve assumes a line where nothing is known.
+    // Without samples the curve assumes a queue.
     let lines: Vec<f32> = (1..6).map(|n| belief(&usual(), n)).collect();
     let free: Vec<f32> = (1..6).map(|n| belief(&never_queueing(), n)).collect();
     assert!(free.windows(2).all(|two| two[0] <= two[1]) && free[4] > free[0] + 0.3, "{free:?}");
@@ -126,7 +125,7 @@ fn several_silent_ones_are_believed_sooner_unless_they_wait_in_line() {
     assert!(lines[4] < lines[0] + 0.1, "five in line say what one does: {lines:?}");
 }
 
-/// Teaches that nothing waits in line.
+/// Teaches the curve that nothing queues.
 fn never_queueing() -> Queueing {
     let mut queueing = usual();
     for _ in 0..500 {
@@ -136,7 +135,7 @@ fn never_queueing() -> Queueing {
     queueing
 }
 
-/// What has hung since long is not news: only what was sent since the last answer is.
+/// Requests that have hung for long are not news; only those sent since the last answer are.
 #[test]
 fn requests_from_before_the_last_answer_add_next_to_nothing() {
     let queueing = never_queueing();
@@ -150,7 +149,7 @@ fn requests_from_before_the_last_answer_add_next_to_nothing() {
             member.in_flight.start(s(-silence));
             member.in_flight.answer(s(-silence), s(-silence));
             member.in_flight.finish();
-            // At even distances since the last answer, as it is reckoned where others are older.
+            // At even distances since the last answer, as the code assumes where others are older.
             (1..=k).rev().for_each(|n| member.send(s(-silence * f64::from(n) / f64::from(k))));
         }
         let [one, other] = [&only, &also].map(|member| {
@@ -158,7 +157,7 @@ fn requests_from_before_the_last_answer_add_next_to_nothing() {
             assert_eq!(view.unanswered(), u32::from(k));
             view.belief(&queueing, s(0.0))
         });
-        // The curve still assumes a little of a line.
+        // The curve still assumes a slight queue.
         assert!((one - other).abs() < 0.05, "{k}: {one} {other}");
         believed.push(one);
     }
@@ -201,8 +200,8 @@ fn a_latency_counts_as_far_as_it_lies_beyond_its_own_uncertainty() {
     assert_eq!(told(1.0, 0.0, 0.0).view().deviation(0.05), None);
 }
 
-/// A retry by some endpoint: ten typical requests or a second, whichever is more, for each failure beyond what is usual
-/// and beyond chance.
+/// A retry at some endpoint costs ten typical requests or one second, whichever is more, for each failure beyond the
+/// usual ratio and beyond chance.
 #[test]
 fn failures_beyond_the_usual_cost_what_a_retry_does() {
     let all = Ablation::default();
@@ -237,7 +236,7 @@ fn an_estimate_of_others_counts_where_they_have_one() {
     shared.member.latency.observe(0.4, s(0.0), s(0.0), &Ablation::default());
     let (centre, samples) = shared.view().centre().unwrap();
     assert!(centre > 0.1_f64.ln() && centre < 0.4_f64.ln() && samples > 5.0, "both: {centre} {samples}");
-    // Told without an estimate, what is known here counts alone.
+    // A report without a latency estimate leaves the local one as it is.
     let mut shared = told(1.0, 0.0, 0.3);
     assert!(!shared.view().heard.unwrap().has_latency() && shared.view().centre().is_none());
     shared.member.latency.observe(0.4, s(0.0), s(0.0), &Ablation::default());
