@@ -1,11 +1,11 @@
-//! The fleet's figures as the host's own metrics: Envoy's stats.
+//! evenkeel's metrics among Envoy's own stats.
 //!
-//! They are the process's, not a worker's. Counters take increments only, so each worker adds what it has counted
-//! itself; of a gauge only the latest value stays, so one worker writes it for all, the one that asks and decides for
-//! all. Nothing here happens on the way of a request.
+//! Stats belong to the process, not to a worker. Counters only take increments, so each worker adds what it has counted
+//! itself; of a gauge only the latest value stays, so the leader writes it for all. Nothing here runs on the request
+//! path.
 //!
-//! Labels do not exist there: they stand in the name as `upstream=.=web;.;`, which `stats_tags` turn into labels. That
-//! is the spelling of Istio's own stats.
+//! Stats have no labels: these are part of the name, as in `upstream=.=web;.;`, and `stats_tags` turn them into labels.
+//! Istio's own stats are spelt that way.
 
 use crate::host::{Host, MetricKind};
 use crate::sharing::snapshot::PollStats;
@@ -13,12 +13,13 @@ use config::{Config, Mode};
 use engine::time::Time;
 use engine::{Balancer, Cluster, Reason, Totals};
 
-/// One decision of so many is timed: a look at the clock costs a quarter of a microsecond.
+/// One decision in this many is timed: reading the clock costs a quarter of a microsecond.
 const TIMED_ONE_OF: u32 = 64;
-/// Times that are kept between two looks; there are more only beyond 16,000 requests a second and worker.
+/// The highest number of times kept between two ticks; only beyond 16,000 requests per second and worker are there
+/// more.
 const MAX_TIMES: usize = 64;
 
-/// What a worker has told so far.
+/// What this worker has published.
 #[derive(Debug)]
 pub(crate) struct EnvoyStats {
     wanted: bool,
@@ -29,14 +30,14 @@ pub(crate) struct EnvoyStats {
     upstreams: Vec<Published<Totals>>,
 }
 
-/// What has been told, and the metrics for it, unless the host has refused them.
+/// Values that have been published, and their metrics unless the host has refused them.
 #[derive(Debug, Default)]
 struct Published<T> {
     so_far: T,
     metrics: Option<Metrics>,
 }
 
-/// Numbers of metrics, in the order in which they are listed below.
+/// Metric numbers, in the order of the lists below.
 #[derive(Debug, Default)]
 struct Metrics {
     counters: Vec<Option<u32>>,
@@ -45,7 +46,7 @@ struct Metrics {
     times: Option<u32>,
 }
 
-/// A gauge; there is none before there is a value, because Envoy would show a zero.
+/// A gauge, defined with its first value: Envoy would show a zero before.
 #[derive(Debug)]
 struct Shown {
     name: String,
@@ -64,12 +65,12 @@ impl Shown {
     }
 }
 
-/// Name, label and its value, and where the count is taken from.
+/// A counter: name, label with its value, and the count.
 type Counter = (&'static str, Option<(&'static str, &'static str)>, fn(&Totals) -> u64);
-/// Name, and where the value is taken from; none if it is not known.
+/// A gauge: name and value; `None` if the value is unknown.
 type Gauge = (&'static str, fn(&Cluster) -> Option<u64>);
 
-/// The gauge that is 1 while a refused configuration is stood aside for.
+/// The gauge that is 1 while the latest configuration is refused.
 pub(crate) const REFUSED: &str = "configuration_refused";
 
 const COUNTERS: [Counter; 21] = [
@@ -95,9 +96,9 @@ const COUNTERS: [Counter; 21] = [
     ("observed_decisions_total", None, |t| t.observed.compared),
     ("observed_agreements_total", None, |t| t.observed.agreed),
 ];
-/// With this begins what only observing counts.
+/// The prefix of counters that exist only in observe mode.
 const OBSERVED: &str = "observed_";
-/// The same of probes out of band.
+/// The prefix of counters that exist only with out-of-band probes.
 const PROBES: &str = "probe";
 const POLLS: [&str; 2] = ["polls_total", "poll_failures_total"];
 const POLL_AGE: &str = "last_poll_success_age_seconds";
@@ -113,18 +114,18 @@ const GAUGES: [Gauge; 7] = [
 ];
 const DECISION_TIME: &str = "decision_nanoseconds";
 
-/// A metric with places for labels, where the host wants to hear of all of them before there are values.
+/// A metric with its labels, for hosts that need the definitions before there are values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Template {
-    /// What it is.
+    /// Counter, gauge or histogram.
     pub kind: MetricKind,
-    /// Its name behind `evenkeel.` and the labels.
+    /// Its name, after `evenkeel.`, the labels and `fleet_`.
     pub name: &'static str,
-    /// The names of its labels, in their order.
+    /// The names of its labels, in order.
     pub labels: &'static [&'static str],
 }
 
-/// Every metric that a worker may ask its host for.
+/// Every metric that a worker may define.
 pub fn templates() -> Vec<Template> {
     let counters = COUNTERS.iter().map(|(name, label, _)| {
         let labels: &'static [&'static str] = match label.map(|(label, _)| label) {
@@ -150,7 +151,7 @@ pub fn templates() -> Vec<Template> {
     all
 }
 
-/// The name of a metric, and the values of its labels with their names, as they stand in `name`.
+/// Splits a full metric name into name and labels with their values.
 pub fn parts_of(name: &str) -> Option<(&str, Vec<(&str, &str)>)> {
     let mut rest = name.strip_prefix("evenkeel.")?;
     let mut labels = Vec::new();
@@ -165,13 +166,13 @@ fn change(totals: &Totals, state: usize) -> u64 {
     totals.changes.get(state).copied().unwrap_or(0)
 }
 
-/// The metric's name: labels first, so that without them nothing but the name is left.
+/// The full name of a metric. Labels come first, so that the plain name is left when they are removed.
 fn name_of(labels: &[(&str, &str)], name: &str) -> String {
     let mut out = String::from("evenkeel.");
     for (label, value) in labels {
         out.push_str(label);
         out.push_str("=.=");
-        // Only this character could end a label before its end.
+        // The only character that could end a label early.
         out.extend(value.chars().map(|c| if c == ';' { '_' } else { c }));
         out.push_str(";.;");
     }
@@ -180,7 +181,7 @@ fn name_of(labels: &[(&str, &str)], name: &str) -> String {
     out
 }
 
-/// The name of a metric of the whole process.
+/// The full name of a metric of the whole process.
 pub(crate) fn process_metric(name: &str) -> String {
     name_of(&[], name)
 }
@@ -219,7 +220,7 @@ impl Metrics {
     }
 }
 
-/// Adds to each counter what has come since `so_far`.
+/// Adds the difference to the values so far to each counter.
 fn add(host: &dyn Host, metrics: &[Option<u32>], now: impl Iterator<Item = (u64, u64)>) {
     for (metric, (now, so_far)) in metrics.iter().zip(now) {
         if let Some(metric) = metric
@@ -242,25 +243,25 @@ impl EnvoyStats {
         }
     }
 
-    /// The next upstream after those that are known.
+    /// Adds the next upstream.
     pub(crate) fn add(&mut self) {
         self.upstreams.push(Published::default());
     }
 
-    /// Whether this decision is to be timed.
+    /// Whether to time this decision.
     pub(crate) fn times_this_one(&mut self) -> bool {
         self.decisions = self.decisions.wrapping_add(1);
         self.decisions.is_multiple_of(TIMED_ONE_OF)
     }
 
-    /// A decision took so long.
+    /// Records the time of a decision, nanoseconds.
     pub(crate) fn timed(&mut self, upstream: usize, ns: u64) {
         if self.wanted && self.times.len() < MAX_TIMES {
             self.times.push((upstream, ns));
         }
     }
 
-    /// Tells what has come since the last time; `leads` with the gauges, and with what all share.
+    /// Publishes what has changed since the last call; as the leader also the gauges and the poll counters.
     #[inline(never)]
     pub(crate) fn tell(
         &mut self,
@@ -291,7 +292,7 @@ impl EnvoyStats {
         self.tell_polls(host, polls, leads, now);
     }
 
-    /// Polls are counted where all workers see them: the leader tells what has come since the last look.
+    /// Polls are counted for the whole process, so the leader alone publishes them.
     #[inline(never)]
     fn tell_polls(&mut self, host: &dyn Host, polls: &PollStats, leads: bool, now: Time) {
         let counted = [polls.polls, polls.failures];
@@ -307,7 +308,7 @@ impl EnvoyStats {
         }
     }
 
-    /// What has been counted so far has been told, by whichever worker.
+    /// Marks the present counts as published, because another worker has done it.
     pub(crate) fn catch_up(&mut self, engine: &Balancer) {
         for (told, upstream) in self.upstreams.iter_mut().zip(engine.upstreams()) {
             told.so_far = upstream.totals();

@@ -1,23 +1,23 @@
-//! Which trace a request belongs to, by the headers that tracers send.
+//! The trace of a request, from the headers of tracers.
 //!
-//! They come from clients: what is not hexadecimal, or longer than an identity can be, is none.
+//! They come from clients: values that are not hexadecimal or too long are ignored.
 
 use crate::host::StreamHost;
 
-/// The longest identity of a request that is taken; a UUID has 36 characters.
+/// The longest request id that is accepted, bytes; a UUID has 36.
 const MAX_REQUEST_ID: usize = 64;
 
-/// What is known of a request's trace.
+/// The trace context of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Trace {
-    /// 16 or 32 hexadecimal digits in lower case.
+    /// The trace id: 16 or 32 hexadecimal digits in lower case.
     pub id: Option<String>,
-    /// Hexadecimal digits and dashes.
+    /// The request id: hexadecimal digits and dashes.
     pub request_id: Option<String>,
 }
 
 impl Trace {
-    /// Of W3C's `traceparent`, else of B3; and Envoy's `x-request-id`.
+    /// From W3C's `traceparent`, otherwise from B3, and from Envoy's `x-request-id`.
     pub(crate) fn of(host: &dyn StreamHost) -> Trace {
         let id = host.request_header("traceparent").and_then(|value| of_traceparent(&value));
         let id = id.or_else(|| host.request_header("x-b3-traceid").and_then(|value| trace_id(&value)));
@@ -39,7 +39,7 @@ fn of_b3(value: &[u8]) -> Option<String> {
     trace_id(value.split(|byte| *byte == b'-').next()?)
 }
 
-/// All zeros mean none.
+/// A trace id; all zeros mean none.
 fn trace_id(value: &[u8]) -> Option<String> {
     let id = matches!(value.len(), 16 | 32) && value.iter().all(u8::is_ascii_hexdigit);
     (id && value.iter().any(|byte| *byte != b'0')).then(|| lower(value))

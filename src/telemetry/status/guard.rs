@@ -1,71 +1,71 @@
-//! What the guard has found, as figures and as a sentence.
+//! The guard's findings, as figures and as a sentence.
 
 use serde::Serialize;
 
 use engine::guard::{Change, Estimates, FailureEstimate, Finding, Guard, QuantileEstimate};
 use engine::time::Time;
 
-/// What the guard of a cluster has found.
+/// The state of a cluster's guard.
 #[derive(Clone, Debug, Serialize)]
 pub struct GuardReport {
-    /// All of it in a sentence.
+    /// The finding and its figures as a sentence.
     pub sentence: String,
-    /// What is beyond doubt of steering: `open`, `better`, `mixed`, `worse`.
+    /// What has been shown of steering: `open`, `better`, `mixed`, `worse`.
     pub verdict: &'static str,
-    /// Whether nothing is steered because of harm.
+    /// Whether nothing is steered because harm was found.
     pub aside: bool,
-    /// For how long still.
+    /// The rest of that pause, seconds.
     pub aside_s: Option<f64>,
-    /// How often that has been.
+    /// How often it has stepped aside.
     pub asides: u32,
-    /// The part of the requests that is left to Envoy, as configured.
+    /// The percentage of requests left to Envoy, as configured.
     pub holdout_percent: f64,
-    /// What both arms have counted since midnight UTC.
+    /// The counts of both arms since midnight UTC.
     pub today: Today,
 }
 
-/// What both arms have counted.
+/// The counts of both arms.
 #[derive(Clone, Debug, Serialize)]
 pub struct Today {
-    /// Requests that were steered.
+    /// Steered requests.
     pub steered: u64,
-    /// Requests that were left to Envoy.
+    /// Requests left to Envoy.
     pub held_out: u64,
-    /// Latencies that do not fail.
+    /// Latencies of requests that did not fail.
     pub quantiles: Vec<Quantile>,
     /// Failures.
     pub failures: Failures,
 }
 
-/// One quantile of latency in both arms.
+/// A latency quantile of both arms.
 #[derive(Clone, Debug, Serialize)]
 pub struct Quantile {
-    /// Which, 0 to 1.
+    /// The quantile, 0..=1.
     pub quantile: f64,
-    /// Among the steered.
+    /// Its value among steered requests, milliseconds.
     pub steered_ms: Option<f64>,
-    /// Among those left to Envoy.
+    /// Its value among requests left to Envoy, milliseconds.
     pub held_out_ms: Option<f64>,
-    /// Steered over held out, less 1; none where the numbers do not carry it yet.
+    /// Steered over held out, minus 1; `None` while there are too few requests.
     pub change: Option<f64>,
-    /// No less than that …
+    /// The lower bound of `change`, at 95 %.
     pub low: Option<f64>,
-    /// … and no more than that, at 95 %.
+    /// The upper bound of `change`, at 95 %.
     pub high: Option<f64>,
 }
 
 /// Failures in both arms.
 #[derive(Clone, Debug, Serialize)]
 pub struct Failures {
-    /// Among the steered.
+    /// Failures of steered requests.
     pub steered: u64,
-    /// Among those left to Envoy.
+    /// Failures of requests left to Envoy.
     pub held_out: u64,
-    /// So many more there would have been without steering; negative for harm.
+    /// How many more failures there would have been without steering; negative for harm.
     pub avoided: f64,
-    /// No fewer than that …
+    /// The lower bound of `avoided`, at 95 %.
     pub low: f64,
-    /// … and no more than that, at 95 %.
+    /// The upper bound of `avoided`, at 95 %.
     pub high: f64,
 }
 
@@ -74,7 +74,7 @@ fn short(value: f64) -> f64 {
 }
 
 impl GuardReport {
-    /// What `guard` has found.
+    /// The state of `guard`.
     #[inline(never)]
     pub fn of(guard: &Guard, now: Time) -> GuardReport {
         let Estimates { steered, held_out, quantiles, failures } = guard.estimates();
@@ -110,7 +110,7 @@ impl GuardReport {
     }
 }
 
-/// What `guard` has found, in a sentence.
+/// The finding of `guard` as a sentence.
 #[inline(never)]
 pub fn sentence(guard: &Guard, now: Time) -> String {
     let found = figures(&guard.estimates());
@@ -129,13 +129,13 @@ pub fn sentence(guard: &Guard, now: Time) -> String {
     }
 }
 
-/// What there is to say of the day that ends.
+/// The figures of the day that ends.
 #[inline(never)]
 pub fn day(guard: &Guard) -> String {
     figures(&guard.estimates())
 }
 
-/// Today's figures, those that the numbers carry.
+/// Today's figures, as far as there are enough requests for them.
 #[inline(never)]
 fn figures(of: &Estimates) -> String {
     let mut said: Vec<String> = of.quantiles.iter().filter_map(latency).collect();
@@ -151,7 +151,7 @@ fn latency(of: &QuantileEstimate) -> Option<String> {
     let Change { estimate, low, high } = of.change?;
     let name = format!("p{:.0}", 100.0 * of.part);
     let same = low <= 0.0 && high >= 0.0;
-    // The bound nearer to no difference first.
+    // The bound closer to zero comes first.
     let (near, far) = if high < 0.0 { (high, low) } else { (low, high) };
     let bounds = format!("95 %: {} to {}", percent(near), percent(far));
     Some(match same {

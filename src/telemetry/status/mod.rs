@@ -1,7 +1,7 @@
-//! Where traffic goes and why: a page for people, JSON for tools, Prometheus text for Prometheus.
+//! The status page: HTML for people, JSON for tools, text for Prometheus.
 //!
-//! A view in, text out: nothing here asks a host, and nothing on the way of other requests comes here. What the page
-//! shows is written into it by its script as text; no name from elsewhere ever becomes part of the HTML.
+//! A report in, text out: nothing here calls a host, and no other request comes here. The page's script inserts all
+//! values as text, so names from elsewhere never become part of the HTML.
 
 pub mod guard;
 mod metrics;
@@ -15,7 +15,7 @@ pub use refused::refused;
 pub use report::{Report, Sources, reason};
 pub use route::Route;
 
-/// What is answered to a request.
+/// The response to a request for the status page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The HTTP status.
@@ -28,14 +28,14 @@ pub struct Answer {
 
 /// The page, with its style and its script.
 const PAGE: &str = include_str!("page.html");
-/// Nothing is loaded from anywhere, and nothing runs but the page's own script and style, which their hashes name.
+/// The page loads nothing from elsewhere; only its own script and style run, identified by their hashes.
 const PAGE_POLICY: &str = concat!(
     "default-src 'none'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; ",
     "script-src 'sha256-2z+dSCxHtFHTNjc8hUQDaZNiSMUUjqts9ZAHhXTX4Og='; style-src 'sha256-pXV3g53RCBZzGX4B4yZaxFGy7FIaFDrvo3uwSZ6vsTg='"
 );
-/// What is no page loads nothing at all.
+/// Responses other than the page load nothing at all.
 const DATA_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
-/// The text format of Prometheus.
+/// The content type of Prometheus' text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 impl Answer {
@@ -51,7 +51,7 @@ impl Answer {
         Answer { status, headers, body }
     }
 
-    /// The answer for `route`; `sources` are looked at only where they are needed.
+    /// The response for `route`; `sources` is called only if it is needed.
     #[inline(never)]
     pub fn to<'a>(route: Route, sources: impl FnOnce() -> Sources<'a>) -> Answer {
         const JSON: &str = "application/json; charset=utf-8";
@@ -75,13 +75,13 @@ impl Answer {
         }
     }
 
-    /// Something that loads nothing at all.
+    /// A response whose policy lets it load nothing.
     #[inline(never)]
     fn data(content_type: &'static str, body: Vec<u8>) -> Answer {
         Answer::new(200, content_type, DATA_POLICY, body)
     }
 
-    /// The answer to what is no question.
+    /// The response to requests that no report is needed for.
     #[inline(never)]
     fn without_sources(route: Route) -> Answer {
         const TEXT: &str = "text/plain; charset=utf-8";
@@ -101,7 +101,7 @@ mod tests {
 
     use super::*;
 
-    /// What the answer says in this header; it says it once.
+    /// The value of this response header, which must occur once.
     fn said<'a>(answer: &'a Answer, name: &str) -> &'a str {
         let mut values = answer.headers.iter().filter(|(of, _)| *of == name);
         let value = values.next().map_or("", |(_, value)| value);

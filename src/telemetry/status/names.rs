@@ -1,13 +1,13 @@
-//! What things are called in what is shown.
+//! Names in status page, JSON and metrics.
 
 use config::Mode;
 use engine::health::State;
 use engine::settings::{Policy, RuleAction};
 
-/// The states of the contract, as they stand in JSON and in labels.
+/// The states in JSON and labels.
 pub const STATES: [&str; 4] = ["healthy", "suspect", "failed", "draining"];
 
-/// The name of a state; one that recovers has failed and is not back yet.
+/// The name of a state; a recovering endpoint is shown as failed.
 pub fn state(state: State) -> &'static str {
     match state {
         State::Healthy => "healthy",
@@ -16,7 +16,7 @@ pub fn state(state: State) -> &'static str {
     }
 }
 
-/// A policy as the configuration names it.
+/// The name of a policy in the configuration.
 pub fn policy(policy: &Policy) -> &'static str {
     match policy {
         Policy::Adaptive => "adaptive",
@@ -32,12 +32,12 @@ pub fn policy(policy: &Policy) -> &'static str {
     }
 }
 
-/// Whether the policy's costs are seconds.
+/// Whether the policy's costs are in seconds.
 pub fn costs_seconds(policy: &Policy) -> bool {
     matches!(policy, Policy::Adaptive | Policy::PeakEwma)
 }
 
-/// A mode as the configuration names it.
+/// The name of a mode in the configuration.
 pub fn mode(mode: Mode) -> &'static str {
     match mode {
         Mode::Enforce => "enforce",
@@ -45,7 +45,7 @@ pub fn mode(mode: Mode) -> &'static str {
     }
 }
 
-/// What a rule does, as the configuration names it.
+/// The name of a rule's action in the configuration.
 pub fn action(action: RuleAction) -> &'static str {
     match action {
         RuleAction::Flag => "flag",

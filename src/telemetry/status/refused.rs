@@ -1,4 +1,4 @@
-//! The status page where no configuration could be used, so that nothing is balanced.
+//! The status page while no configuration is usable and nothing is balanced.
 
 use serde::Serialize;
 
@@ -10,12 +10,12 @@ struct Refused<'a> {
     configuration_refused: &'a [String],
 }
 
-/// The answer for `route`: that the configuration is refused, and at which places. What stands there may be secret; the
-/// log has it.
+/// The response for `route`: the configuration is refused, with the paths of its faults. Values may be secret and are
+/// only in the log.
 pub fn refused(route: Route, places: &[String]) -> Answer {
     let mut answer = match route {
         Route::Page => {
-            // Places are made of field names that the configuration's author chose.
+            // Paths consist of field names, which the configuration's author chose.
             let list: String =
                 places.iter().map(|place| format!("<li><code>{}</code>", escaped(place))).collect();
             let body = format!(
@@ -33,7 +33,7 @@ pub fn refused(route: Route, places: &[String]) -> Answer {
         }
         Route::Unknown | Route::Refused => return Answer::without_sources(route),
     };
-    // There is no page: it is an error to whatever watches it.
+    // The page does not exist, so whatever watches it sees an error.
     if route == Route::Page {
         answer.status = 503;
     }

@@ -1,24 +1,24 @@
-//! Which requests are for the status page.
+//! Routes under the status path.
 
-/// What is asked for under the status path.
+/// What a request under the status path asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
     /// The page.
     Page,
-    /// The JSON behind it.
+    /// The JSON that the page shows.
     Json,
     /// The configuration in force, without secrets.
     Config,
     /// Prometheus text.
     Metrics,
-    /// Nothing that there is.
+    /// A path that does not exist.
     Unknown,
     /// Another method than GET or HEAD.
     Refused,
 }
 
 impl Route {
-    /// What a request to `path`, query included, asks for; `None` if it is not under `prefix`.
+    /// The route of a request to `path`, which may have a query; `None` if it is not under `prefix`.
     pub fn of(prefix: &str, method: &[u8], path: &[u8]) -> Option<Route> {
         let path = path.split(|b| matches!(b, b'?' | b'#')).next()?;
         let rest = path.strip_prefix(prefix.as_bytes())?;

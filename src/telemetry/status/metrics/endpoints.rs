@@ -1,4 +1,4 @@
-//! A series for each endpoint, and for each signal of one.
+//! Series per endpoint, and per signal of one.
 
 use super::super::names::STATES;
 use super::super::report::{ClusterReport, Signal, SignalFit};
@@ -51,7 +51,7 @@ pub(super) fn endpoints(text: &mut Text, of: &[ClusterReport<'_>]) {
     }
 }
 
-/// What the series of each signal have to do with the endpoints.
+/// How the series of each signal match the endpoints.
 #[inline(never)]
 fn signal_fits(text: &mut Text, of: &[ClusterReport<'_>]) {
     type Value = fn(&SignalFit<'_>) -> Option<f64>;

@@ -1,4 +1,4 @@
-//! What the guards have found, where there are any.
+//! The guards' findings, if there are any guards.
 
 use super::super::guard::{GuardReport, Quantile};
 use super::super::report::ClusterReport;
@@ -46,7 +46,7 @@ pub(super) fn guard(text: &mut Text, of: &[ClusterReport<'_>]) {
     quantiles(text, of);
 }
 
-/// How latency differs, by quantile and as estimate and bounds.
+/// The change in latency by quantile: estimate and bounds.
 #[inline(never)]
 fn quantiles(text: &mut Text, of: &[ClusterReport<'_>]) {
     type Value = fn(&Quantile) -> Option<f64>;

@@ -1,7 +1,7 @@
-//! The same as Prometheus text: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
+//! The report as Prometheus text: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
 //!
-//! Samples of one name stand together below its help, which is why this goes over the endpoints once a name. Series
-//! grow with the endpoints that the report shows, at most a thousand, with configured signals and with nothing else.
+//! Samples of one name stand together below its help text, so each name takes a pass over the endpoints. The number of
+//! series depends only on the endpoints in the report, at most a thousand, and on the configured signals.
 
 mod endpoints;
 mod guard;
@@ -12,7 +12,7 @@ mod upstreams;
 use super::report::Report;
 use text::{Text, escaped};
 
-/// Everything, as text.
+/// The whole report as text.
 #[inline(never)]
 pub fn text(report: &Report<'_>) -> String {
     let labels = report.upstreams.iter().map(|u| {
@@ -72,7 +72,7 @@ fn refused(text: &mut Text, refused: bool) {
     text.sample(name, "", f64::from(u8::from(refused)));
 }
 
-/// All that there is to say without a configuration that could be used.
+/// The only metric that exists without a usable configuration.
 pub fn text_without_configuration() -> String {
     let mut text = Text { labels: Vec::new(), out: String::new() };
     refused(&mut text, true);

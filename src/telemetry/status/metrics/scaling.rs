@@ -1,13 +1,13 @@
-//! What replicas are scaled by.
+//! Metrics for autoscaling.
 
 use super::super::report::ClusterReport;
 use super::text::Text;
 use engine::rng;
 
-/// The longest value of a label in Kubernetes.
+/// The longest label value in Kubernetes, characters.
 const MAX_SELECTED: usize = 63;
 
-/// What replicas are scaled by. The further label is one that Kubernetes can select by.
+/// Pressure and desired replicas, with a label that Kubernetes can select by.
 #[inline(never)]
 pub(super) fn scaling(text: &mut Text, of: &[ClusterReport<'_>]) {
     type Value = fn(&ClusterReport<'_>) -> Option<f64>;
@@ -32,9 +32,9 @@ pub(super) fn scaling(text: &mut Text, of: &[ClusterReport<'_>]) {
     }
 }
 
-/// The name of a cluster as a label's value in Kubernetes, where selectors know no others: letters, digits, `-`, `_`
-/// and `.`, at most 63, the first and the last a letter or digit. Names such as `outbound|80||web.default` are longer
-/// than that and have other characters; where something had to be cut, a hash keeps them apart.
+/// A cluster's name as a Kubernetes label value, the only form that selectors accept: letters, digits, `-`, `_` and
+/// `.`, at most 63, beginning and ending with a letter or digit. Names such as `outbound|80||web.default` are longer
+/// and have other characters; if something had to be cut, a hash keeps them apart.
 fn selector(cluster: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let spelt: String = cluster.chars().map(|c| if plain(c) { c } else { '_' }).collect();

@@ -1,13 +1,13 @@
-//! The text itself: help, samples, labels.
+//! The text format: help, samples, labels.
 
 use core::fmt::Write;
 
 use super::super::report::{ClusterReport, Line};
 
-/// A series a line of each endpoint, of each upstream.
+/// The text under construction, and the labels of its series.
 pub(super) struct Text {
     pub(super) out: String,
-    /// By upstream and endpoint: the labels, written and escaped once.
+    /// By upstream and endpoint: the labels, formatted and escaped once.
     pub(super) labels: Vec<(String, Vec<String>)>,
 }
 
@@ -32,7 +32,7 @@ impl Text {
     fn value(&mut self, value: f64) {
         self.out.push(' ');
         let whole = value as i64;
-        // By far the most are whole, and those are quicker to write.
+        // Most values are whole, and those are faster to write.
         let _strings_do_not_fail = match whole as f64 == value && whole.unsigned_abs() < 1 << 53 {
             true if (0..10).contains(&whole) => {
                 self.out.push(char::from(b'0' + whole as u8));
@@ -85,7 +85,7 @@ impl Text {
         }
     }
 
-    /// A sample for each endpoint of the upstream at `at`; `more` labels begin with a comma.
+    /// Writes a sample for each endpoint of the upstream at `at`; `more` labels begin with a comma.
     pub(super) fn lines(
         &mut self,
         name: &str,
@@ -108,7 +108,7 @@ impl Text {
     }
 }
 
-/// A label's value, with what would end it escaped.
+/// A label value with special characters escaped.
 pub(super) fn escaped(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for c in value.chars() {

@@ -1,4 +1,4 @@
-//! A series for each upstream, and for each part of one.
+//! Series per upstream, and per subset of one.
 
 use super::super::report::{Asked, ClusterReport, Observed, Share};
 use super::scaling::scaling;
@@ -85,7 +85,7 @@ pub(super) fn upstreams(text: &mut Text, of: &[ClusterReport<'_>]) {
     }
 }
 
-/// What the sources of endpoints say, where any is asked.
+/// The sources of endpoints, if any is polled.
 #[inline(never)]
 fn discovery(text: &mut Text, of: &[ClusterReport<'_>]) {
     type Value = fn(&Asked<'_>) -> Option<f64>;
@@ -123,7 +123,7 @@ fn discovery(text: &mut Text, of: &[ClusterReport<'_>]) {
     });
 }
 
-/// Shares by version, priority and zone, where requests are divided at all.
+/// Shares by version, priority and zone, if requests are divided at all.
 #[inline(never)]
 fn parts(text: &mut Text, of: &[ClusterReport<'_>]) {
     type Value = fn(&Share<'_>) -> Option<f64>;
@@ -158,7 +158,7 @@ fn parts(text: &mut Text, of: &[ClusterReport<'_>]) {
     }
 }
 
-/// A sample of the decisions, as a histogram.
+/// The times of sampled decisions, as a histogram.
 #[inline(never)]
 fn decision_times(text: &mut Text, of: &[ClusterReport<'_>]) {
     let timed = |u: &ClusterReport<'_>| u.decision_time.map(|time| time.times);

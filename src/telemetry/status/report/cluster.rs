@@ -1,4 +1,4 @@
-//! A balanced cluster: its load, what decided, and how its requests are divided.
+//! The report of a cluster: load, decisions, and how its requests are divided.
 
 use serde::Serialize;
 
@@ -10,10 +10,11 @@ use super::{Sources, discovery, endpoint, names};
 use crate::telemetry::status::guard::GuardReport;
 use engine::{Cluster, DecisionTimes, RECENT_S, Reason, SubsetLoad, Totals};
 
-/// Fewer recent picks than this are none: what is left of traffic that ended a minute ago.
+/// The number of recent picks below which there is no traffic: the rest of a decaying count a minute after traffic
+/// ended.
 const MIN_RECENT: f32 = 0.5;
 
-/// A balanced cluster.
+/// The report of a cluster.
 #[derive(Clone, Debug, Serialize)]
 pub struct ClusterReport<'a> {
     /// The cluster's name.
@@ -22,105 +23,106 @@ pub struct ClusterReport<'a> {
     pub policy: &'static str,
     /// Whether `cost` is in seconds.
     pub cost_in_seconds: bool,
-    /// How loaded the fleet is, against what it is to be.
+    /// The load relative to the autoscaling target.
     pub pressure: Option<f64>,
-    /// How many endpoints there should be.
+    /// The number of endpoints that the load asks for.
     pub desired_replicas: Option<u32>,
-    /// How many endpoints may be chosen.
+    /// The number of eligible endpoints.
     pub eligible: usize,
-    /// Whether so few are well that health is ignored.
+    /// Whether health is ignored because too few endpoints are healthy.
     pub panic: bool,
-    /// Whether no request has met it, though others have been sent for minutes.
+    /// Whether it has had no requests although the process has had traffic for minutes.
     pub unmet: bool,
-    /// The fleet's median latency.
+    /// The median latency of its endpoints.
     pub typical_latency_ms: f64,
-    /// Decisions a second, lately.
+    /// Recent decisions per second.
     pub picks_per_s: f64,
     /// Requests in flight.
     pub in_flight: u64,
-    /// What decided, ever.
+    /// Decisions by reason, since the process began.
     pub decisions: Decisions,
-    /// How long a sample of the decisions took; none before the first.
+    /// The time that sampled decisions took; `None` before the first.
     pub decision_time: Option<DecisionTime>,
-    /// Steered requests that another host answered than the one that was named, retries apart.
+    /// Steered requests that another host answered than the named one, without a retry.
     pub not_followed: u64,
-    /// Requests whose route was chosen after evenkeel had looked at them.
+    /// Requests whose route was chosen after evenkeel had seen them.
     pub rerouted: u64,
-    /// Load reports of endpoints that could not be used.
+    /// Load reports that could not be read.
     pub unusable_reports: u64,
-    /// Probes out of band; not there without `health.probe`.
+    /// Out-of-band probes; absent without `health.probe`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probes: Option<Probes>,
-    /// Times an endpoint was taken out of traffic.
+    /// How often an endpoint was ejected.
     pub ejections: u64,
-    /// Changes of state, by the new one.
+    /// State changes by new state.
     pub state_changes: Changes,
-    /// What observing showed; in mode `observe` only.
+    /// The comparison with Envoy's own decisions; only in observe mode.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed: Option<Observed>,
-    /// What the guard has found; not there without one.
+    /// The guard's finding; absent without a guard.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guard: Option<GuardReport>,
-    /// What its sources of endpoints say, and what of that cannot be used.
+    /// Its sources of endpoints, and what they name that cannot be used.
     pub discovery: Discovery<'a>,
-    /// What the series of each signal have to do with the endpoints.
+    /// How the series of each signal match the endpoints.
     pub signals: Vec<SignalFit<'a>>,
-    /// How the requests are divided over versions, priorities and zones; one where they are not.
+    /// How requests are divided by version, priority and zone; one entry if they are not.
     pub parts: Vec<Share<'a>>,
-    /// How many endpoints there are, shown or not.
+    /// The number of endpoints, shown or not.
     pub endpoint_count: usize,
-    /// How many of them are left out below.
+    /// The number of endpoints left out below.
     pub endpoints_left_out: usize,
-    /// Every endpoint, or as many as one answer has room for.
+    /// The endpoints, as many as one response may have.
     pub endpoints: Vec<Line<'a>>,
 }
 
-/// Endpoints that get a part of the requests together: those of one version, priority and side of the zone's border.
+/// A subset of endpoints that share a part of the requests: those of one version, priority and side of the zone's
+/// border.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Share<'a> {
-    /// Empty without a split.
+    /// Version; empty without a split.
     pub version: &'a str,
-    /// 0 is used first.
+    /// Priority; 0 is used first.
     pub priority: u32,
-    /// Whether it is in the proxy's zone; none without zones.
+    /// Whether it is in the proxy's zone; `None` without zones.
     pub local: Option<bool>,
-    /// Which of Envoy's localities; empty where requests are not divided by their weights.
+    /// Envoy's locality; empty if requests are not divided by locality weights.
     pub locality: &'a str,
-    /// How many endpoints.
+    /// The number of endpoints.
     pub endpoints: usize,
-    /// The part of the upstream's requests that it is to get, 0 to 1.
+    /// Its fraction of the upstream's requests, 0..=1.
     pub load: f64,
-    /// How busy it is, 1 is full; only with zones.
+    /// How busy it is, where 1 is full; only with zones.
     pub pressure: Option<f64>,
-    /// Whether health is ignored here.
+    /// Whether health is ignored in it.
     pub panic: bool,
 }
 
-/// Requests by what decided where they go.
+/// Decisions by reason.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Decisions {
-    /// The policy.
+    /// Chosen by the policy.
     pub policy: u64,
-    /// The need to look after an endpoint that gets no traffic.
+    /// A probe of an endpoint that gets no other traffic.
     pub probe: u64,
-    /// More than the eligible endpoints can carry: an ejected one.
+    /// An ejected endpoint, because the eligible ones could not carry the load.
     pub overflow: u64,
-    /// No endpoint was eligible: Envoy.
+    /// No endpoint was eligible: left to Envoy's fallback policy.
     pub fallback: u64,
-    /// Some hosts can only be reached by Envoy's own policy: their part.
+    /// Left to Envoy, as the part of hosts that cannot be steered to.
     pub unsteerable: u64,
-    /// Left to Envoy's own policy, to compare it.
+    /// Held out for the guard's comparison: left to Envoy.
     pub held_out: u64,
-    /// The guard has found harm: Envoy.
+    /// The guard has found harm: left to Envoy.
     pub guard_aside: u64,
-    /// No endpoint was eligible: answered 503.
+    /// No endpoint was eligible: answered with 503.
     pub reject: u64,
-    /// No endpoint was eligible: the safe endpoint.
+    /// No endpoint was eligible: sent to the safe endpoint.
     pub safe_endpoint: u64,
 }
 
 impl Decisions {
-    /// Reasons with their counts, as they stand in labels.
+    /// The counts by reason, with the names used in labels.
     #[inline(never)]
     pub fn by_reason(&self) -> [(&'static str, u64); 9] {
         [
@@ -137,56 +139,56 @@ impl Decisions {
     }
 }
 
-/// How long decisions take, of which one in 64 is timed.
+/// The time that decisions take; one in 64 is timed.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct DecisionTime {
-    /// How many have been timed.
+    /// The number of timed decisions.
     pub timed: u64,
-    /// Their mean.
+    /// Their mean, microseconds.
     pub mean_us: f64,
-    /// Half of them took no longer, as far as the histogram's bounds tell.
+    /// Their median, microseconds, as far as the histogram's bounds tell.
     pub p50_us: Option<f64>,
-    /// The same of 99 in 100.
+    /// Their 99th percentile, microseconds.
     pub p99_us: Option<f64>,
     /// The histogram, for the metrics.
     #[serde(skip)]
     pub times: DecisionTimes,
 }
 
-/// Probes out of band.
+/// Out-of-band probes.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Probes {
-    /// All that were sent.
+    /// Probes sent.
     pub sent: u64,
-    /// Of these, those that failed.
+    /// Probes that failed.
     pub failed: u64,
 }
 
-/// Changes of state, by the new one.
+/// State changes by new state.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Changes {
-    /// Back to health.
+    /// Recovered.
     pub healthy: u64,
-    /// A first failure.
+    /// After a first failure.
     pub suspect: u64,
-    /// Failed.
+    /// After several failures.
     pub failed: u64,
-    /// A probe went well.
+    /// After a successful probe.
     pub recovering: u64,
 }
 
-/// What would have happened.
+/// The comparison with Envoy's own decisions in observe mode.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Observed {
-    /// Decisions that could be compared with Envoy's own.
+    /// Decisions that could be compared.
     pub compared: u64,
-    /// Of these, the same endpoint.
+    /// Compared decisions that named the endpoint that Envoy chose.
     pub agreed: u64,
-    /// Expected latency of Envoy's endpoint less that of the one that would have been chosen, on the mean.
+    /// The mean expected latency saved by the named endpoint over Envoy's, milliseconds.
     pub gain_ms: Option<f64>,
 }
 
-/// The report on the upstream at this place, with at most `room` endpoints in it.
+/// The report of the upstream at `at`, with at most `room` endpoints.
 #[inline(never)]
 pub(super) fn cluster<'a>(
     (at, upstream): (usize, &'a Cluster),

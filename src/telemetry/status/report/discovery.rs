@@ -1,4 +1,4 @@
-//! Where an upstream's endpoints and signals come from, and what of that cannot be used.
+//! The report of an upstream's sources of endpoints and signals.
 
 use serde::Serialize;
 
@@ -8,14 +8,14 @@ use crate::sharing::snapshot::Snapshot;
 use engine::Cluster;
 use engine::time::Time;
 
-/// What the sources of an upstream's endpoints say.
+/// The sources of an upstream's endpoints.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Discovery<'a> {
-    /// Each source that is asked.
+    /// Each source that is polled.
     pub sources: Vec<Asked<'a>>,
-    /// Addresses that other sources name and Envoy's cluster does not have: they get no requests.
+    /// Addresses of other sources that Envoy's cluster does not have: they get no requests.
     pub unknown_to_envoy: usize,
-    /// The part of the requests that is left to Envoy's own policy, because some hosts have no IP address; 0 to 1.
+    /// The fraction of the requests left to Envoy's own policy, because some hosts have no IP address; 0..=1.
     pub left_to_envoy: f64,
 }
 
@@ -24,21 +24,21 @@ pub struct Discovery<'a> {
 pub struct Asked<'a> {
     /// `prometheus` or `envoy_admin`.
     pub source: &'static str,
-    /// Endpoints of its list.
+    /// The number of endpoints in its list.
     pub endpoints: usize,
-    /// Of these, endpoints that its latest answers did not name.
+    /// Endpoints of the list that are missing from its latest responses.
     pub absent: usize,
-    /// Entries of its latest answer that name no address.
+    /// Entries of its latest response without an address.
     pub skipped: u32,
-    /// What the first of those are called.
+    /// The names of the first of those.
     pub examples: &'a str,
-    /// Usable answers.
+    /// Usable responses.
     pub answers: u64,
-    /// Questions without one.
+    /// Polls without a usable response.
     pub failures: u64,
-    /// None before the first usable answer.
+    /// The age of the latest usable response, seconds; `None` before the first.
     pub answered_age_s: Option<f64>,
-    /// None if the latest question was answered.
+    /// The error of the latest poll; `None` if it succeeded.
     pub error: Option<&'a str>,
 }
 
@@ -59,18 +59,18 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// What the latest answer for a signal had to do with the endpoints.
+/// How the series of a signal's latest response match the endpoints.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct SignalFit<'a> {
     /// The signal's name.
     pub name: &'a str,
-    /// How many series the answer had; none before the first.
+    /// The number of series in the response; `None` before the first.
     pub series: Option<u32>,
-    /// How many of them name an endpoint.
+    /// The number of series that belong to an endpoint.
     pub matched: Option<u32>,
-    /// What is wrong; none while an endpoint is named.
+    /// What is wrong; `None` while a series belongs to an endpoint.
     pub problem: Option<&'a str>,
-    /// How firmly it is acted on, up to 1.
+    /// The weight that decisions give the signal, up to 1.
     pub firmness: f64,
 }
 

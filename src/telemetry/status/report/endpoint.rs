@@ -1,4 +1,4 @@
-//! One endpoint: what is measured of it, and what its cost and its share are made of.
+//! The report of an endpoint: what is measured, and the terms of its cost and share.
 
 use serde::Serialize;
 
@@ -10,79 +10,79 @@ use engine::endpoint::{AnnouncedHealth, Endpoint, EndpointView};
 use engine::time::Time;
 use engine::{Cluster, Explained};
 
-/// One endpoint.
+/// The report of an endpoint.
 #[derive(Clone, Debug, Serialize)]
 pub struct Line<'a> {
     /// `ip:port`.
     pub address: &'a str,
-    /// Empty if unknown.
+    /// Zone; empty if unknown.
     pub zone: &'a str,
-    /// Empty if unknown.
+    /// Version; empty if unknown.
     pub version: &'a str,
     /// Relative capacity.
     pub weight: f64,
-    /// 0 is used first.
+    /// Priority; 0 is used first.
     pub priority: u32,
     /// `healthy`, `suspect`, `failed` or `draining`.
     pub state: &'static str,
     /// Whether it may be chosen.
     pub eligible: bool,
-    /// Why it is not, or why it is all the same; empty if there is nothing to say.
+    /// Why it is not eligible, or is eligible although something is wrong; empty if nothing is wrong.
     pub reason: &'static str,
-    /// Requests on their way.
+    /// Requests in flight.
     pub in_flight: u32,
-    /// To response headers; none before the first answer.
+    /// Typical time to response headers, milliseconds; `None` before the first response.
     pub latency_ms: Option<f64>,
-    /// Failures among the latest answers, 0 to 1.
+    /// The failure ratio of the latest responses, 0..=1.
     pub error_ratio: f64,
-    /// How loaded it is, by the same terms as the upstream.
+    /// Its load, by the same measure as the upstream's.
     pub pressure: Option<f64>,
     /// Requests that ended.
     pub requests: u64,
-    /// Of these, failures.
+    /// Requests that failed.
     pub failures: u64,
-    /// Times it was chosen.
+    /// How often it was chosen.
     pub picks: u64,
-    /// Of the upstream's picks of about the last ten seconds, 0 to 1.
+    /// Its fraction of the upstream's picks in about the last ten seconds, 0..=1.
     pub share: f64,
-    /// What the policy compares; none for policies without costs.
+    /// The cost that the policy compares; `None` for policies without costs.
     pub cost: Option<f64>,
-    /// What the cost and the share are made of.
+    /// The terms of its cost and share.
     pub terms: CostBreakdown,
-    /// By name.
+    /// Signals by name.
     #[serde(serialize_with = "as_map")]
     pub signals: Vec<(&'a str, Signal)>,
 }
 
-/// What the cost and the share of an endpoint are made of.
+/// The terms of an endpoint's cost and share.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct CostBreakdown {
-    /// Expected latency when idle, as far as it is known to differ from the fleet's.
+    /// Expected latency when idle, as far as it is known to differ from that of all endpoints.
     pub expected_ms: f64,
-    /// Latency that requests without an answer prove.
+    /// The minimum latency, from requests without a response.
     pub floor_ms: f64,
-    /// What its requests in flight multiply the latency by.
+    /// The factor by which requests in flight raise the latency.
     pub queueing: f64,
-    /// What failures add.
+    /// The error penalty.
     pub error_surcharge_ms: f64,
-    /// What signals multiply its share by.
+    /// The factor that signals put on its share.
     pub signals: f64,
-    /// What its slow start leaves of its share.
+    /// The factor that slow start puts on its share.
     pub slow_start: f64,
-    /// The part of its version's requests that its priority and its side of the zone's border get, 0 to 1.
+    /// The fraction of its version's requests that its priority and its side of the zone's border get, 0..=1.
     pub load: f64,
-    /// What a rule does to it, if one holds.
+    /// The action of the rule that applies to it, if one does.
     pub rule: Option<&'static str>,
-    /// Until its next single request, where it gets no other.
+    /// Seconds until its next probe, if it gets no other requests.
     pub next_probe_s: Option<f64>,
 }
 
-/// One signal of one endpoint.
+/// A signal of an endpoint.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Signal {
-    /// Smoothed; none if unknown.
+    /// The smoothed value; `None` if unknown.
     pub value: Option<f64>,
-    /// How old it is.
+    /// The age of the latest value, seconds.
     pub age_s: Option<f64>,
     /// Whether it still counts.
     pub used: bool,

@@ -1,4 +1,4 @@
-//! The view of the whole process that page, JSON and metrics are made of. Units stand in the names.
+//! The report on the whole process that page, JSON and metrics are made of. Field names end in their units.
 
 mod cluster;
 mod discovery;
@@ -23,64 +23,64 @@ use engine::time::Time;
 pub use reason::reason;
 use rounding::short;
 
-/// An upstream without requests is worth a word after this long, seconds.
+/// How long there has to be traffic before an upstream without requests is reported, seconds.
 const UNMET_AFTER_S: f64 = 300.0;
-/// The latest answer is stale after so many pauses between polls …
+/// The number of poll intervals after which the latest response is stale.
 const STALE_AFTER: f64 = 3.0;
-/// … and not before this, seconds.
+/// The lowest age at which the latest response is stale, seconds.
 const MIN_STALE_S: f64 = 30.0;
 
-/// Where everything comes from.
+/// The sources of a report.
 pub struct Sources<'a> {
     /// The configuration in force.
     pub config: &'a Config,
-    /// What one worker knows, the others' knowledge merged in.
+    /// The engine of one worker, with the peers' reports merged in.
     pub engine: &'a Balancer,
-    /// What Prometheus said.
+    /// The latest signals from Prometheus.
     pub snapshot: &'a Snapshot,
-    /// Clusters that requests have met and no upstream balances.
+    /// Clusters of requests that no upstream balances.
     pub unmatched: Vec<&'a str>,
-    /// By upstream: its sources of endpoints, and how many addresses Envoy's cluster does not have.
+    /// By upstream: its sources of endpoints, and the number of addresses that Envoy's cluster does not have.
     pub discovery: Vec<(Vec<(Origin, &'a Source)>, usize)>,
-    /// By upstream: what its guard has found.
+    /// By upstream: its guard.
     pub guards: Vec<Option<&'a Guard>>,
-    /// What all workers have counted.
+    /// The counters of all workers.
     pub counts: Counts,
-    /// How many workers carry traffic.
+    /// The number of workers that carry traffic.
     pub workers: usize,
     /// When the first worker of the process began.
     pub founded: Time,
-    /// Where a later configuration is wrong that was refused.
+    /// The paths of the faults in a later configuration that was refused.
     pub refused: &'a [String],
-    /// The moment of the view.
+    /// The time of the report.
     pub now: Time,
 }
 
 impl Sources<'_> {
-    /// Whether there have been requests for minutes, to whatever cluster.
+    /// Whether the process has had traffic for minutes, to any cluster.
     fn has_long_had_traffic(&self) -> bool {
         let any = self.counts.upstreams.values().any(|counted| counted.totals.decisions() > 0);
         any && self.now.seconds_since(self.founded) >= UNMET_AFTER_S
     }
 }
 
-/// The whole process.
+/// The report on the whole process.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report<'a> {
     /// The filter's version.
     pub version: &'static str,
     /// `enforce` or `observe`.
     pub mode: &'static str,
-    /// Since the process first loaded the filter, reloads included.
+    /// Seconds since the process first loaded the filter, across reloads.
     pub uptime_s: f64,
     /// Workers that carry traffic.
     pub workers: usize,
-    /// Where a later configuration is wrong that was refused; not there without one.
+    /// The paths of the faults in a later configuration that was refused; absent if there is none.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     pub configuration_refused: &'a [String],
-    /// How the polls go.
+    /// The state of the polls of Prometheus.
     pub prometheus: Polls<'a>,
-    /// Requests to clusters that no entry of the configuration names, and the first of these.
+    /// Requests to clusters that no entry of the configuration names.
     pub unmatched: Unmatched<'a>,
     /// Every balanced cluster.
     pub upstreams: Vec<ClusterReport<'a>>,
@@ -89,33 +89,33 @@ pub struct Report<'a> {
 /// Requests to clusters that no entry of the configuration names.
 #[derive(Clone, Debug, Serialize)]
 pub struct Unmatched<'a> {
-    /// How many, ever.
+    /// Their number since the process began.
     pub requests: u64,
     /// Some of the clusters.
     pub clusters: Vec<&'a str>,
 }
 
-/// How the polls of Prometheus go.
+/// The state of the polls of Prometheus.
 #[derive(Clone, Debug, Serialize)]
 pub struct Polls<'a> {
-    /// Whether there is a Prometheus to poll.
+    /// Whether Prometheus is configured.
     pub configured: bool,
-    /// Sent.
+    /// Polls sent.
     pub polls: u64,
-    /// Without a usable answer.
+    /// Polls without a usable response.
     pub failures: u64,
-    /// None before the first success.
+    /// The age of the latest usable response, seconds; `None` before the first.
     pub last_success_age_s: Option<f64>,
-    /// None if nothing ever failed.
+    /// The last error; `None` if no poll ever failed.
     pub last_error: Option<&'a str>,
-    /// The pause between polls at present: longer than configured while there is no traffic. None without Prometheus.
+    /// The present poll interval, seconds: longer than configured while there is no traffic. `None` without Prometheus.
     pub pause_s: Option<f64>,
-    /// Whether the latest usable answer is older than three such pauses, and half a minute.
+    /// Whether the latest usable response is older than three such intervals and than half a minute.
     pub stale: bool,
 }
 
 impl<'a> Report<'a> {
-    /// The view that `sources` give.
+    /// The report from `sources`.
     #[inline(never)]
     pub fn of(sources: &Sources<'a>) -> Report<'a> {
         let stats = &sources.snapshot.stats;

@@ -1,11 +1,11 @@
-//! Why an endpoint gets no traffic, or gets it all the same, in words.
+//! Why an endpoint is not eligible, or is eligible although something is wrong, in words.
 
 use engine::endpoint::{AnnouncedHealth, EndpointState};
 use engine::health::State;
 use engine::settings::RuleAction;
 use engine::{Cluster, Explained};
 
-/// Why it gets no traffic, or gets it all the same.
+/// Why an endpoint is not eligible, or is eligible although something is wrong; empty if nothing is wrong.
 #[inline(never)]
 pub fn reason(
     upstream: &Cluster,

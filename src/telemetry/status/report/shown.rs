@@ -1,27 +1,27 @@
-//! Which endpoints one answer has room for: its work and its size are bounded, whatever the fleet is.
+//! The endpoints that a report shows: its work and size are bounded for any number of endpoints.
 
 use engine::health::State;
 use engine::{Balancer, Cluster, order};
 
-/// So many endpoints are shown in one answer, those of all upstreams together: some 2 MB of metrics.
+/// The highest number of endpoints in a report, over all upstreams: some 2 MB of metrics.
 pub const MAX_SHOWN: usize = 1000;
 
-/// What is shown of one upstream, and what is said of all of its endpoints.
+/// The endpoints of one upstream that are shown, and figures over all of its endpoints.
 #[derive(Debug, Default)]
 pub(super) struct Shown {
-    /// How many endpoints there are.
+    /// The number of endpoints.
     pub count: usize,
-    /// How many of them may be chosen.
+    /// The number of eligible endpoints.
     pub eligible: usize,
     /// Requests in flight to any of them.
     pub in_flight: u64,
-    /// By index; empty where all are shown.
+    /// By index: whether it is shown; empty if all are.
     chosen: Vec<bool>,
 }
 
 impl Shown {
-    /// Those with something wrong come first, up to half of the room, then the others in the order of the fleet, so that the
-    /// series of most endpoints go on from answer to answer.
+    /// Selects the endpoints to show. Unhealthy ones come first, up to half of the room, then the others in the order
+    /// of the endpoint set, so that most endpoints' series continue from one scrape to the next.
     #[inline(never)]
     pub fn of(upstream: &Cluster, room: usize) -> Shown {
         let mut shown = Shown { count: upstream.fleet().iter().count(), ..Shown::default() };
@@ -44,20 +44,20 @@ impl Shown {
             }
             shown.chosen.get_mut(at).into_iter().for_each(|chosen| *chosen = true);
         }
-        // Where there is no room at all, none is shown; an empty list would mean all.
+        // With no room none is shown; an empty list would mean all.
         if !is_full && shown.chosen.is_empty() {
             shown.chosen.push(false);
         }
         shown
     }
 
-    /// Whether this endpoint is.
+    /// Whether the endpoint at this index is shown.
     pub fn has(&self, index: u32) -> bool {
         self.chosen.is_empty() || self.chosen.get(index as usize).copied().unwrap_or(false)
     }
 }
 
-/// How many endpoints of each upstream are shown: small ones in whole, what is left is divided evenly.
+/// The number of endpoints shown of each upstream: small ones in full, the rest of the room divided evenly.
 #[inline(never)]
 pub(super) fn rooms(engine: &Balancer) -> Vec<usize> {
     rooms_of(engine.upstreams().iter().map(|upstream| upstream.fleet().iter().count()).collect())
