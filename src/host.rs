@@ -1,4 +1,4 @@
-//! What the logic needs from its host: Envoy through proxy-wasm, or a test.
+//! The host interface of the filter: Envoy through proxy-wasm or the native module, or a test.
 
 pub mod bytes;
 pub mod event;
@@ -12,53 +12,53 @@ use engine::time::Time;
 /// Why shared data was not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SharedError {
-    /// Another worker wrote in between.
+    /// Another worker has written in between.
     Conflict,
-    /// The host refused.
+    /// The host refused the write.
     Refused,
 }
 
-/// The surroundings of a worker.
+/// The process that a worker runs in.
 pub trait Host {
-    /// The current time, common to all workers of the process.
+    /// The current time, the same clock for all workers of the process.
     fn now(&self) -> Time;
-    /// The value under `key` and its version, if there is one; an empty value counts as none.
+    /// The value under `key` and its version; `None` if there is none or it is empty.
     fn shared_get(&self, key: &str) -> Option<(Vec<u8>, u32)>;
-    /// Writes `value` under `key`; with `version`, only if it was not written since that version.
+    /// Writes `value` under `key`; with `version`, only if that is still its version.
     fn shared_set(&self, key: &str, value: &[u8], version: Option<u32>) -> Result<(), SharedError>;
-    /// Sends an HTTP request to an Envoy cluster; the token comes back with the answer.
+    /// Sends an HTTP request to an Envoy cluster; the token identifies the response.
     fn call(&self, call: &Call<'_>) -> Result<u32, CallError>;
     /// The zone in the locality of the proxy's own node, if it has one.
     fn node_zone(&self) -> Option<String> {
         None
     }
-    /// A variable of the process's environment, as far as it is shown to the plugin.
+    /// An environment variable, if the plugin can see it.
     fn environment(&self, _variable: &str) -> Option<String> {
         None
     }
-    /// Writes to the log.
+    /// Writes a line to the log.
     fn log(&self, level: log::Level, message: &str);
-    /// Writes an event to the log: its sentence, unless the log is to have another form.
+    /// Writes an event to the log: its message, or JSON if the configuration asks for it.
     fn tell(&self, event: &Event<'_>) {
         self.log(event.level, event.message);
     }
-    /// The number of a metric of the host's own, made if there is none of this name; `None` if it keeps none.
+    /// The number of a metric of the host, defined at the first call with its name; `None` if the host keeps none.
     fn metric(&self, _kind: MetricKind, _name: &str) -> Option<u32> {
         None
     }
     /// Adds to a counter; `by` is not 0.
     fn count(&self, _metric: u32, _by: u64) {}
-    /// Sets a gauge, or takes a value into a histogram.
+    /// Sets a gauge, or adds a value to a histogram.
     fn record(&self, _metric: u32, _value: u64) {}
 }
 
-/// The body of an answer to a [`Call`], which may be larger than what is to be held in memory.
+/// The body of the response to a [`Call`], which may be too large to hold in memory.
 pub trait Body {
-    /// How many bytes it has.
+    /// Its size, bytes.
     fn size(&self) -> usize;
-    /// At most so many bytes from this position on; empty behind the end.
+    /// At most `most` bytes from position `from` on; empty beyond the end.
     fn part(&self, from: usize, most: usize) -> Vec<u8>;
-    /// A header of the answer, while it is being handed over.
+    /// A header of the response, while it is being delivered.
     fn header(&self, _name: &str) -> Option<Bytes> {
         None
     }
@@ -75,14 +75,14 @@ impl Body for &[u8] {
     }
 }
 
-/// What a metric of the host's is. All workers of the process share it.
+/// The kind of a metric. All workers of the process share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MetricKind {
-    /// Adds up.
+    /// A sum.
     Counter,
     /// The latest value.
     Gauge,
-    /// The distribution of the values.
+    /// A distribution of values.
     Histogram,
 }
 
@@ -91,11 +91,11 @@ pub enum MetricKind {
 pub enum CallError {
     /// The process has no cluster of this name.
     UnknownCluster,
-    /// The cluster took no request at that moment; why is not told.
+    /// The cluster took no request at that moment; Envoy does not say why.
     NotSent,
 }
 
-/// An HTTP request to an Envoy cluster: a GET, or a POST where there is a body.
+/// An HTTP request to an Envoy cluster: a POST if there is a form, otherwise a GET.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
     /// The Envoy cluster.
@@ -106,14 +106,14 @@ pub struct Call<'a> {
     pub path: &'a str,
     /// Further headers; their values are secrets.
     pub headers: &'a [(String, String)],
-    /// The fields of a form, URL-encoded; with none the request is a GET.
+    /// The body of a POST, a URL-encoded form; `None` for a GET.
     pub form: Option<&'a str>,
-    /// How long an answer is waited for.
+    /// The timeout of the response.
     pub timeout: Duration,
 }
 
 impl<'a> Call<'a> {
-    /// Every header of the request, in the order in which it is sent.
+    /// All headers of the request, in the order in which they are sent.
     pub fn all_headers(&self) -> impl Iterator<Item = (&'a str, &'a str)> + Clone + use<'a> {
         let usual = [
             (":method", if self.form.is_some() { "POST" } else { "GET" }),
@@ -132,26 +132,26 @@ impl<'a> Call<'a> {
 pub trait StreamHost {
     /// The current time.
     fn now(&self) -> Time;
-    /// A request header's value; the first, where there are several.
+    /// A request header's value; the first if there are several.
     fn request_header(&self, name: &str) -> Option<Bytes>;
-    /// Every value of a request header, in order. It costs a copy of all headers: not for every request.
+    /// Every value of a request header, in order. Costs a copy of all headers, so it is not called for every request.
     fn request_headers(&self, name: &str) -> Vec<Vec<u8>>;
-    /// Sets a request header, whatever was there before.
+    /// Sets a request header, replacing all of its values.
     fn set_request_header(&self, name: &str, value: &[u8]);
-    /// Names the endpoints of the request, best first, as the steering header `header` would name them in `value`; what the
-    /// client sent under that name is gone. A proxy that has a call for it needs no header.
+    /// Names the endpoints of the request, best first, in the form of the steering header `header`; a header of that
+    /// name from the client is replaced. A proxy with a call for this needs no header.
     fn steer(&self, header: &str, value: &[u8]) {
         self.set_request_header(header, value);
     }
     /// Removes every occurrence of a request header.
     fn remove_request_header(&self, name: &str);
-    /// A response header's value; the first, where there are several.
+    /// A response header's value; the first if there are several.
     fn response_header(&self, name: &str) -> Option<Bytes>;
-    /// Every value of a response header, in order. It costs a copy of all headers: not for every response.
+    /// Every value of a response header, in order. Costs a copy of all headers, so it is not called for every response.
     fn response_headers(&self, name: &str) -> Vec<Vec<u8>>;
-    /// The last bytes, at most so many, of the part of the response's body that passes.
+    /// The last `most` bytes of the part of the response's body that is passing.
     fn response_body_end(&self, most: usize) -> Vec<u8>;
-    /// Adds a response header beside those of the same name.
+    /// Adds a response header beside others of the same name.
     fn add_response_header(&self, name: &str, value: &[u8]);
     /// Removes every occurrence of a response header.
     fn remove_response_header(&self, name: &str);
@@ -159,18 +159,18 @@ pub trait StreamHost {
     fn response_trailer(&self, name: &str) -> Option<Bytes>;
     /// A property of the stream.
     fn property(&self, path: &[&str]) -> Option<Bytes>;
-    /// The cluster of the request's route; asked for with every request.
+    /// The cluster of the request's route; read for every request.
     fn cluster(&self) -> Option<Bytes> {
         self.property(&["xds", "cluster_name"])
     }
-    /// The address of the host that the request went to last; asked for with every response.
+    /// The address of the host that the request went to last; read for every response.
     fn served_by(&self) -> Option<Bytes> {
         self.property(&["upstream", "address"])
     }
-    /// Sets a property of the stream, which all filters of the request can read, upstream filters as well.
+    /// Sets a property of the stream, which all filters of the request can read, upstream filters too.
     fn set_property(&self, path: &[&str], value: &[u8]);
     /// Answers the request here and now.
     fn respond(&self, status: u32, headers: &[(&str, &str)], body: &[u8]);
-    /// The surroundings of the worker; not for the way of a request that goes on.
+    /// The process of the stream's worker; not for requests that pass.
     fn process(&self) -> &dyn Host;
 }

@@ -1,4 +1,4 @@
-//! The engine with the real configuration and reports between workers: what it decides between ticks.
+//! The engine with parsed configurations and with reports between workers: what it decides between ticks.
 
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -37,7 +37,7 @@ fn fail(engine: &mut Balancer, index: u32, ms: u64) {
     engine.finished(&ticket, at(ms + 1));
 }
 
-/// Each endpoint in turn fails until it is ruled out, a tick after each failure but the last.
+/// Each endpoint in turn fails until it is ejected, with a tick after each failure but the last.
 fn fail_one_after_the_other(engine: &mut Balancer) {
     for (index, second) in [(0, 0), (1, 20), (2, 40)] {
         for failure in 0..3 {
@@ -102,7 +102,7 @@ fn one_failure_moves_no_key_and_probes_are_of_their_own_keys() {
         let after: Vec<u32> = keys.iter().map(|key| home(&mut engine, *key, 101)).collect();
         assert_eq!(homes, after, "{policy}: one 500 moves nobody");
         (0..3).for_each(|nth| fail(&mut engine, 1, 200 + nth));
-        // It is ejected now and probed again and again: by requests of its own keys.
+        // It is ejected now and probed repeatedly, by requests of its own keys.
         let mut probes = 0;
         for second in 1..40 {
             engine.tick(ProbeShard::ALONE, at(1000 * second));
@@ -119,7 +119,7 @@ fn one_failure_moves_no_key_and_probes_are_of_their_own_keys() {
     }
 }
 
-/// What an endpoint that left answers has nothing to do with the newcomer in its place.
+/// The response of an endpoint that has left does not count for the new one in its slot.
 #[test]
 fn an_answer_of_who_left_teaches_nothing_of_the_newcomer() {
     let mut engine = engine_with(r#""policy":"adaptive""#);
@@ -182,7 +182,7 @@ fn a_rule_takes_an_endpoint_out_and_exploration_brings_it_back() {
         other => panic!("{other:?}"),
     };
     assert!((0..50).all(|_| picked(&mut engine, ms) != Some(1)));
-    // No endpoint has had a request for long: each is explored once, and a quick answer lifts the rule.
+    // All endpoints have been without requests for long: each is explored once, and a fast response lifts the rule.
     let later = ms + 60_000;
     engine.tick(ProbeShard::ALONE, at(later));
     assert!((0..3).any(|_| picked(&mut engine, later) == Some(1)));
@@ -200,7 +200,7 @@ fn stand(engine: &mut Balancer, conditions: [AnnouncedHealth; 3], ms: u64) {
     upstream.set_fleet(&told.collect::<Vec<_>>(), at(ms));
 }
 
-/// Which endpoint gets thirty requests, by index; no endpoint's are left to Envoy.
+/// The endpoints of thirty requests, by index; requests left to Envoy are not counted.
 fn picked(engine: &mut Balancer, ms: u64) -> Vec<u32> {
     let mut rng = Rng::new(3);
     let mut picked = Vec::new();
@@ -284,7 +284,7 @@ fn a_reload_counts_no_failure_twice() {
     let mut new = engine_with(members);
     new.take_over(&mut old, at(10));
     assert_eq!(state(&new, 0), State::Suspect);
-    // The old worker lives on while its requests do, and tells what it knows.
+    // The old worker lives on while its requests do, and publishes what it knows.
     let slot = crate::sharing::worker_report::encode(&old, true, at(20));
     new.forget_others(at(20));
     crate::sharing::worker_report::merge(&slot, &mut new).unwrap();
@@ -298,7 +298,7 @@ fn serve(engine: &mut Balancer, index: u32, (ms, takes): (u64, u64)) {
     engine.finished(&ticket, at(ms + takes));
 }
 
-/// A tick that hears of these workers only.
+/// A tick with the reports of these workers only.
 fn hear(engine: &mut Balancer, from: &[&Balancer], ms: u64) {
     engine.forget_others(at(ms));
     for other in from {
@@ -328,21 +328,21 @@ fn hearsay_outlives_a_reload_until_it_is_told_anew() {
     let mut new = engine_with(members);
     new.take_over(&mut old, at(1010));
     assert!(expected_ms(&new, 1) > 300.0, "before the first tick, too: {}", expected_ms(&new, 1));
-    // No endpoint is there to be asked.
+    // No peer has reported yet.
     hear(&mut new, &[], 1060);
     assert!(expected_ms(&new, 1) > 300.0, "{}", expected_ms(&new, 1));
     assert_eq!(state(&new, 2), State::Suspect);
-    // The witness tells it again: what failed once has not failed twice.
+    // The peer reports it again: one failure does not count twice.
     hear(&mut new, &[&witness], 1110);
     assert_eq!(state(&new, 2), State::Suspect);
     assert!(expected_ms(&new, 1) > 300.0);
-    // An endpoint that never comes back is not believed for ever.
+    // What a peer reported that never comes back is forgotten.
     hear(&mut new, &[], 5000);
     assert!(expected_ms(&new, 1) < 100.0, "{}", expected_ms(&new, 1));
     assert_eq!(state(&new, 2), State::Healthy);
 }
 
-/// A thousand endpoints, each of which a worker with 100 requests/s meets once in ten seconds.
+/// A thousand endpoints: a worker with 100 requests/s meets each once in ten seconds.
 fn large() -> Balancer {
     let endpoints: Vec<String> =
         (0..1000).map(|e| format!(r#""10.0.{}.{}:80""#, e / 250, e % 250 + 1)).collect();
@@ -353,7 +353,7 @@ fn large() -> Balancer {
     Balancer::new(&config::parse(json.as_bytes()).unwrap(), at(0))
 }
 
-/// A hundred requests a second, of which those to the first `failing` endpoints fail; how often the first was asked.
+/// A hundred requests per second, of which those to the first `failing` endpoints fail; returns how many the first got.
 fn first_asked(engine: &mut Balancer, seconds: std::ops::Range<u64>, failing: u32) -> u32 {
     let (mut rng, mut asked) = (Rng::new(11), 0);
     for ms in (seconds.start * 1000..seconds.end * 1000).step_by(10) {

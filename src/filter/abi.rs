@@ -1,8 +1,9 @@
-//! proxy-wasm's ABI 0.2.1 in C: what the proxy offers, and what it calls. The only unsafe code of the crate.
+//! proxy-wasm's ABI 0.2.1 in C: the calls to the proxy and its callbacks. The only unsafe code of the crate.
 //!
-//! The ABI's SDK is not used. Its wrappers panic on statuses that a proxy may answer (a header map outside its phase is a
-//! bad argument), and a panic ends the VM with all its requests. Its dispatcher keeps its tables borrowed while a callback
-//! runs; a call to a cluster that has upstream filters makes Envoy run them at once, inside that callback and in this VM.
+//! The SDK of the ABI is not used. Its wrappers panic on statuses that a proxy may return (a header map outside its
+//! phase is a bad argument), and a panic ends the VM with all of its requests. Its dispatcher keeps its tables borrowed
+//! while a callback runs; but a call to a cluster with upstream filters makes Envoy run these at once, inside that
+//! callback and in this VM.
 #![allow(unsafe_code)]
 
 use core::cell::{Cell, UnsafeCell};
@@ -12,14 +13,14 @@ use std::alloc::{Layout, alloc};
 use super::dispatch;
 use crate::host::Bytes;
 
-/// What the proxy answered instead of OK.
+/// A status of the proxy other than OK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status(pub u32);
 
 impl Status {
-    /// What was asked for is not there, or not now: a cluster that is unknown, a header map outside its phase.
+    /// The object does not exist, or not now: an unknown cluster, a header map outside its phase.
     pub const BAD_ARGUMENT: Status = Status(2);
-    /// Shared data has changed since the version that the write was made for.
+    /// Shared data has changed since the given version.
     pub const CAS_MISMATCH: Status = Status(8);
 
     fn of(status: u32) -> Result<(), Status> {
@@ -27,7 +28,7 @@ impl Status {
     }
 }
 
-/// Header maps, by their numbers.
+/// Header maps, by their numbers in the ABI.
 #[derive(Clone, Copy, Debug)]
 #[repr(u32)]
 pub enum Map {
@@ -37,7 +38,7 @@ pub enum Map {
     CallResponseHeaders = 6,
 }
 
-/// Buffers, by their numbers.
+/// Buffers, by their numbers in the ABI.
 #[derive(Clone, Copy, Debug)]
 #[repr(u32)]
 pub enum Buffer {
@@ -136,11 +137,10 @@ mod import {
     }
 }
 
-// Where a pointer and a size go out below, both are of a slice that outlives the call, and the proxy only reads.
+// Where a pointer and a size are passed below, both are of a slice that outlives the call, and the proxy only reads it.
 
-/// Where the proxy puts what is short, so that most of what a request asks for takes no allocation. It belongs to the call
-/// that is asking, from before that call until its answer has been copied out; a call in the middle of another gets memory
-/// of its own.
+/// Memory for short values from the proxy, so that most of what a request reads takes no allocation. It belongs to one
+/// call, from before that call until its result has been copied out; a call inside another gets memory of its own.
 struct Scratch {
     bytes: UnsafeCell<[u8; Bytes::FEW]>,
     offered: Cell<bool>,
@@ -158,7 +158,7 @@ impl Scratch {
         self.bytes.get().cast()
     }
 
-    /// The memory, once for each call that asks.
+    /// The memory, at most once per call.
     fn lend(&self, size: usize) -> Option<*mut u8> {
         (size <= Bytes::FEW && self.offered.replace(false)).then(|| {
             self.lent.set(true);
@@ -167,7 +167,7 @@ impl Scratch {
     }
 }
 
-/// Takes what the proxy hands over.
+/// Calls the proxy and takes the value that it hands over.
 fn taken(ask: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Bytes, Status> {
     let (mut data, mut size) = (null_mut(), 0);
     let nested = SCRATCH.lent.get();
@@ -177,19 +177,21 @@ fn taken(ask: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Bytes, Sta
     let bytes = if data.is_null() {
         Bytes::default()
     } else if data == SCRATCH.at() {
-        // SAFETY: the proxy has filled so many bytes of it at most, and nothing else writes there until it is lent again.
+        // SAFETY: the proxy has filled at most this many bytes of it, and nothing else writes there until it is lent
+        // again.
         Bytes::from(unsafe { core::slice::from_raw_parts(data, size.min(Bytes::FEW)) })
     } else {
-        // SAFETY: the proxy has filled memory that it got from `proxy_on_memory_allocate` with this size, and leaves it.
+        // SAFETY: the proxy has filled memory that it got from `proxy_on_memory_allocate` with this size, and gives it
+        // up.
         Bytes::from(unsafe { Vec::from_raw_parts(data, size, size) })
     };
     SCRATCH.lent.set(nested);
     Status::of(status).map(|()| bytes)
 }
 
-/// Writes a line to the log; levels from 0 (trace) to 5 (critical).
+/// Writes a line to the log; `level` is 0 (trace) to 5 (critical).
 pub fn log(level: u32, message: &str) {
-    // SAFETY: see above. A log that fails has nowhere to say so.
+    // SAFETY: see above. A failure to log cannot be logged.
     let _status = unsafe { import::proxy_log(level, message.as_ptr(), message.len()) };
 }
 
@@ -201,12 +203,12 @@ pub fn now() -> Option<u64> {
     (status == 0).then_some(time)
 }
 
-/// How often the active root context is to be woken.
+/// Sets the tick period of the active root context, milliseconds.
 pub fn set_tick_period(ms: u32) -> Result<(), Status> {
     Status::of(import::proxy_set_tick_period_milliseconds(ms))
 }
 
-/// At most so many bytes of a buffer, from this position on.
+/// At most `most` bytes of a buffer, from position `from` on.
 pub fn buffer(buffer: Buffer, from: usize, most: usize) -> Result<Bytes, Status> {
     // SAFETY: see `taken`.
     taken(|data, size| unsafe { import::proxy_get_buffer_bytes(buffer as u32, from, most, data, size) })
@@ -220,7 +222,7 @@ pub fn header(map: Map, name: &str) -> Result<Bytes, Status> {
     })
 }
 
-/// All headers, as [`values`](super::wire::values) reads them.
+/// All headers, encoded as [`values`](super::wire::values) reads them.
 pub fn headers(map: Map) -> Result<Bytes, Status> {
     // SAFETY: see `taken`.
     taken(|data, size| unsafe { import::proxy_get_header_map_pairs(map as u32, data, size) })
@@ -250,13 +252,13 @@ pub fn add_header(map: Map, name: &str, value: &[u8]) -> Result<(), Status> {
     })
 }
 
-/// A property; `path` is its parts with a zero between each two.
+/// A property; `path` is its parts, separated by zero bytes.
 pub fn property(path: &[u8]) -> Result<Bytes, Status> {
     // SAFETY: see above and `taken`.
     taken(|data, size| unsafe { import::proxy_get_property(path.as_ptr(), path.len(), data, size) })
 }
 
-/// Sets a property; its path is the same.
+/// Sets a property; `path` as for [`property`].
 pub fn set_property(path: &[u8], value: &[u8]) -> Result<(), Status> {
     // SAFETY: see above.
     Status::of(unsafe { import::proxy_set_property(path.as_ptr(), path.len(), value.as_ptr(), value.len()) })
@@ -272,7 +274,7 @@ pub fn shared_data(key: &str) -> Result<(Vec<u8>, u32), Status> {
     Ok((value.into_vec(), version))
 }
 
-/// Sets a shared value; with a version, only if that is still its version.
+/// Sets a shared value; with `version`, only if that is still its version.
 pub fn set_shared_data(key: &str, value: &[u8], version: Option<u32>) -> Result<(), Status> {
     let (value, size) = (value.as_ptr(), value.len());
     // SAFETY: see above.
@@ -281,7 +283,7 @@ pub fn set_shared_data(key: &str, value: &[u8], version: Option<u32>) -> Result<
     })
 }
 
-/// Sends a request to a cluster; the token comes back with the answer.
+/// Sends a request to a cluster; the token identifies the response.
 pub fn http_call(cluster: &str, headers: &[u8], body: &[u8], timeout_ms: u32) -> Result<u32, Status> {
     let mut token = 0;
     let no_trailers = 0u32.to_le_bytes();
@@ -321,7 +323,7 @@ pub fn respond(status: u32, headers: &[u8], body: &[u8]) -> Result<(), Status> {
     })
 }
 
-/// A metric's number; kinds are 0 (counter), 1 (gauge), 2 (histogram).
+/// Defines a metric and returns its number; `kind` is 0 (counter), 1 (gauge) or 2 (histogram).
 pub fn define_metric(kind: u32, name: &str) -> Result<u32, Status> {
     let mut id = 0;
     // SAFETY: see above; the proxy writes a number to a place for one.
@@ -334,19 +336,19 @@ pub fn increment_metric(id: u32, by: i64) -> Result<(), Status> {
     Status::of(import::proxy_increment_metric(id, by))
 }
 
-/// Sets a gauge, or takes a value into a histogram.
+/// Sets a gauge, or adds a value to a histogram.
 pub fn record_metric(id: u32, value: u64) -> Result<(), Status> {
     Status::of(import::proxy_record_metric(id, value))
 }
 
-// What the proxy calls. Callbacks that are absent here it does not miss.
+// Callbacks from the proxy. Envoy does not require those that are absent here.
 
 #[unsafe(no_mangle)]
 extern "C" fn _initialize() {
     unsafe extern "C" {
         fn __wasm_call_ctors();
     }
-    // SAFETY: what a WASI reactor has to do before anything else, once.
+    // SAFETY: constructors of a WASI reactor have to run once, before anything else.
     unsafe { __wasm_call_ctors() };
     const CRITICAL: u32 = 5;
     std::panic::set_hook(Box::new(|panic| log(CRITICAL, &panic.to_string())));
@@ -355,7 +357,7 @@ extern "C" fn _initialize() {
 #[unsafe(no_mangle)]
 extern "C" fn proxy_abi_version_0_2_1() {}
 
-/// Memory for what the proxy hands over; [`taken`] owns it.
+/// Memory for a value that the proxy hands over; [`taken`] owns it.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
     if let Some(scratch) = SCRATCH.lend(size) {

@@ -1,4 +1,4 @@
-//! The stream context among a cluster's upstream filters: one an attempt.
+//! The stream context of upstream filters: one per attempt.
 
 use core::cell::RefCell;
 use std::rc::Rc;
@@ -22,23 +22,23 @@ impl AttemptStream {
         }
     }
 
-    /// Request headers; `end` where nothing follows them.
+    /// Request headers; `end` if nothing follows them.
     pub fn request_headers(&mut self, end: bool) {
         self.worker = root::with_workers(|workers| UpstreamAttempt::worker_of(&Envoy, workers));
         self.with(|attempt, worker| attempt.request_headers(worker, &Envoy, end));
     }
 
-    /// A part of the body, or the trailers.
+    /// A part of the body, or the trailers; `last` for the last part.
     pub fn request_body(&mut self, last: bool) {
         self.with(|attempt, worker| attempt.request_body(worker, &Envoy, last));
     }
 
-    /// Response headers; `end` where nothing follows them.
+    /// Response headers; `end` if nothing follows them.
     pub fn response_headers(&mut self, end: bool) {
         self.with(|attempt, worker| attempt.response_headers(worker, &Envoy, end));
     }
 
-    /// A part of the body.
+    /// A part of the body; `last` for the last part.
     pub fn response_body(&mut self, last: bool) {
         self.with(|attempt, worker| attempt.response_body(worker, &Envoy, last));
     }
@@ -48,7 +48,7 @@ impl AttemptStream {
         self.with(|attempt, worker| attempt.response_trailers(worker, &Envoy));
     }
 
-    /// The end.
+    /// The end of the attempt.
     pub fn finish(&mut self) {
         self.with(|attempt, worker| attempt.finish(worker, &Envoy));
     }

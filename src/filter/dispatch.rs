@@ -1,6 +1,6 @@
-//! Which context a callback is for. Nothing is borrowed while one runs: a call to a cluster makes Envoy run that
-//! cluster's upstream filters at once, so that their callbacks come in the middle of another. A context that is not
-//! known lets everything pass.
+//! Dispatch of callbacks to contexts. Nothing is borrowed while a callback runs: a call to a cluster makes Envoy run
+//! that cluster's upstream filters at once, so their callbacks come in the middle of another. An unknown context lets
+//! everything pass.
 
 use core::cell::RefCell;
 use core::hash::{BuildHasherDefault, Hasher};
@@ -12,7 +12,7 @@ use super::attempt::AttemptStream;
 use super::root::Root;
 use super::stream::HttpStream;
 
-/// What becomes of the stream.
+/// The status returned to Envoy for a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Action {
@@ -27,7 +27,7 @@ enum Context {
     UpstreamAttempt(Rc<RefCell<AttemptStream>>),
 }
 
-/// Envoy counts contexts up: their numbers need only be spread, and no client chooses them.
+/// A hasher for context ids. Envoy counts them up, so they only need spreading, and clients cannot choose them.
 #[derive(Clone, Copy, Default)]
 struct Spread(u64);
 
@@ -60,7 +60,7 @@ fn root(id: u32) -> Option<Rc<Root>> {
     }
 }
 
-/// Does to whichever stream this is what both kinds can do.
+/// Runs `$act` on a stream of either kind.
 macro_rules! with_stream {
     ($id:ident, |$stream:ident| $act:expr) => {
         match find($id) {
@@ -79,7 +79,7 @@ macro_rules! with_stream {
     };
 }
 
-/// A new context: a root, or a stream of `parent`'s.
+/// A new context: a root, or a stream of root `parent`.
 pub fn create(id: u32, parent: u32) {
     let context = match (parent, root(parent)) {
         (0, _) => Context::Root(Rc::default()),
@@ -91,7 +91,7 @@ pub fn create(id: u32, parent: u32) {
     drop(replaced);
 }
 
-/// A configuration of so many bytes for a root context; whether it is accepted.
+/// A configuration of `size` bytes for a root context; returns whether it is accepted.
 pub fn configure(id: u32, size: usize) -> bool {
     root(id).is_some_and(|root| root.configure(size))
 }
@@ -117,7 +117,7 @@ pub fn request_headers(id: u32, end: bool) -> Action {
     }
 }
 
-/// A part of the body, or the trailers; `last` with the last.
+/// A part of the body, or the trailers; `last` for the last part.
 pub fn request_body(id: u32, last: bool) -> Action {
     with_stream!(id, |stream| stream.request_body(last));
     Action::Continue
@@ -138,8 +138,8 @@ pub fn response_trailers(id: u32) -> Action {
     Action::Continue
 }
 
-/// The end of a stream or a configuration. All that is known of a stream is still known now: the access log and
-/// `proxy_on_done`, which come just before, are not asked for.
+/// The end of a stream or a configuration. Everything about a stream can still be read, so the access log and
+/// `proxy_on_done`, which come just before, are not subscribed to.
 pub fn delete(id: u32) {
     let ended = CONTEXTS.with(|contexts| contexts.try_borrow_mut().ok()?.remove(&id));
     match &ended {

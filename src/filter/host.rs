@@ -1,5 +1,5 @@
-//! [`Host`] and [`StreamHost`] over proxy-wasm's host calls. Every status that is not OK becomes `None` or a
-//! typed error.
+//! [`Host`] and [`StreamHost`] over proxy-wasm's host calls. Every status other than OK becomes `None` or a typed
+//! error.
 
 use core::cell::RefCell;
 
@@ -10,19 +10,20 @@ use super::wire;
 use crate::host::{Bytes, Call, CallError, Host, MetricKind, SharedError, StreamHost};
 use engine::time::Time;
 
-/// So many metrics a VM defines at most: Envoy keeps each for as long as the process runs.
+/// The highest number of metrics that a VM defines: Envoy keeps each for as long as the process runs.
 const MAX_METRICS: usize = 4096;
 
 thread_local! {
-    /// The numbers of the metrics that are defined: Envoy would give another number each time, and keep all of them.
+    /// The numbers of defined metrics: Envoy would return a new number for each definition, and keep all of them.
     static METRICS: RefCell<HashMap<String, u32>> = RefCell::new(HashMap::new());
 }
 
-/// A body is read in pieces of so many bytes, and no more of them than this.
+/// The size of the pieces in which a body is read, bytes.
 const PIECE: usize = 64 * 1024;
+/// The highest number of pieces of a body that are read.
 const MAX_PIECES: usize = 64;
 
-/// Envoy, seen from a root context or a stream.
+/// Envoy, as seen from the active root context or stream.
 pub struct Envoy;
 
 /// Every value of a header.
@@ -55,7 +56,7 @@ impl Host for Envoy {
         let body = call.form.map(str::as_bytes).unwrap_or_default();
         let timeout_ms = u32::try_from(call.timeout.as_millis()).unwrap_or(u32::MAX);
         abi::http_call(call.cluster, &headers, body, timeout_ms).map_err(|status| match status {
-            // Envoy knows no such cluster. Where it knows it and the request fails at once, it says so otherwise.
+            // Envoy has no such cluster. If the cluster exists and the request fails at once, the status is another.
             Status::BAD_ARGUMENT => CallError::UnknownCluster,
             _ => CallError::NotSent,
         })
@@ -66,7 +67,7 @@ impl Host for Envoy {
     }
 
     fn node_zone(&self) -> Option<String> {
-        // The second is what documents of old call it; Envoy 1.36 to 1.40 know the first alone.
+        // The second is the name in old documents; Envoy 1.36 to 1.40 know only the first.
         let paths: [&[&str]; 2] = [&["xds", "node", "locality", "zone"], &["node", "locality", "zone"]];
         let zone = paths.iter().find_map(|path| wire::with_path(path, abi::property).ok())?;
         String::from_utf8(zone.into_vec()).ok().filter(|zone| !zone.is_empty())

@@ -1,4 +1,4 @@
-//! The proxy-wasm adapter: the only code that knows the ABI, and it decides nothing.
+//! The proxy-wasm adapter: the only code that knows the ABI. It decides nothing. Start with `dispatch`.
 
 mod abi;
 mod attempt;

@@ -1,4 +1,4 @@
-//! The root context: one a worker and configuration.
+//! The root context: one per worker and configuration.
 
 use core::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -11,25 +11,25 @@ use crate::worker::Worker;
 use crate::worker::aside::{self, Aside};
 use config::{Fault, Role};
 
-/// The pause until the tick that the first request after a rest asks for, milliseconds: the shortest that there is.
+/// The pause before the tick that the first request after a rest asks for, milliseconds; the shortest possible.
 const WAKE_MS: u64 = 1;
-/// The largest answer that is kept while the worker is at work.
+/// The largest response that is kept while the worker is busy, bytes.
 const MAX_KEPT: usize = 1 << 20;
 
 thread_local! {
-    /// The latest worker by plugin name: a new configuration is a new root context in the same VM, and what
-    /// has been learnt must survive it.
+    /// The worker in force by plugin name: a new configuration is a new root context in the same VM, and takes over
+    /// what the worker before it has learnt.
     static LATEST: RefCell<Vec<Latest>> = const { RefCell::new(Vec::new()) };
-    /// Every worker that lives: an attempt may belong to a request of any.
+    /// Every live worker: an attempt may belong to a request of any.
     static WORKERS: RefCell<Vec<Weak<RefCell<Worker>>>> = const { RefCell::new(Vec::new()) };
-    /// How many configurations have the filter among upstream filters.
+    /// The number of root contexts among upstream filters.
     static FOLLOWING: Cell<usize> = const { Cell::new(0) };
     /// The number of the latest root.
     static NUMBER: Cell<u64> = const { Cell::new(0) };
 }
 
-/// A plugin's worker in force, and the root that has it: the latest, where a refused configuration keeps the worker of
-/// the one before it.
+/// The worker in force of a plugin, and its root. If a configuration was refused and the worker before it stays in
+/// force, that is the refused configuration's root.
 struct Latest {
     name: String,
     worker: Weak<RefCell<Worker>>,
@@ -41,26 +41,26 @@ pub fn following() -> bool {
     FOLLOWING.get() > 0
 }
 
-/// Looks through the workers of this thread, the latest first.
+/// Passes the live workers of this thread to `look`, the latest first.
 pub fn with_workers<R>(
     look: impl FnOnce(&mut dyn Iterator<Item = Rc<RefCell<Worker>>>) -> Option<R>,
 ) -> Option<R> {
     WORKERS.with(|workers| look(&mut workers.try_borrow().ok()?.iter().rev().filter_map(Weak::upgrade)))
 }
 
-/// An answer to a call of the worker's: token, status and body.
+/// The response to one of the worker's calls: token, status and body.
 type Answer = (u32, Option<u32>, Vec<u8>);
 
-/// The root context; without a worker until it is configured, and for good among upstream filters. Its callbacks may
+/// The root context. It has no worker until it is configured, and never one among upstream filters. Its callbacks may
 /// come while another of them runs.
 #[derive(Default)]
 pub struct Root {
     worker: RefCell<Option<Rc<RefCell<Worker>>>>,
     tick_period_ms: Cell<u64>,
     follows: Cell<bool>,
-    /// Answers that came while the worker was at work: Envoy gives some before it has even returned from the call.
+    /// Responses that arrived while the worker was busy: Envoy delivers some before it has returned from the call.
     answers: RefCell<Vec<Answer>>,
-    /// Its configuration is refused, and the VM's environment asks to stand aside.
+    /// Set if its configuration is refused and the VM's environment asks to stand aside.
     aside: RefCell<Option<Rc<Aside>>>,
     /// Its number among the roots of this thread.
     number: Cell<u64>,
@@ -74,7 +74,7 @@ impl Drop for Root {
     }
 }
 
-/// The body of the answer that is being handed over, of so many bytes.
+/// The body of the response that is being delivered, and its size.
 struct CallBody(usize);
 
 impl Body for CallBody {
@@ -95,24 +95,24 @@ impl Body for CallBody {
     }
 }
 
-/// The plugin's name as Envoy knows it: it scopes what workers share.
+/// The plugin's name in Envoy's configuration: it scopes what workers share.
 fn plugin_name() -> String {
     let name = wire::with_path(&["plugin_name"], abi::property).unwrap_or_default();
     String::from_utf8_lossy(&name).into_owned()
 }
 
-/// Whether the host took it.
-/// The next tick of the active context's root comes at once, and sets its pace anew.
+/// Asks for a tick of the active context's root at once; that tick sets the period anew.
 pub fn wake() {
     let _else_it_comes_a_little_later = set_tick_period(WAKE_MS);
 }
 
+/// Sets the tick period of the active context's root; returns whether the host took it.
 fn set_tick_period(ms: u64) -> bool {
     abi::set_tick_period(u32::try_from(ms).unwrap_or(u32::MAX)).is_ok()
 }
 
 fn seed() -> u64 {
-    // Without entropy the workers still differ in time; randomness here spreads load, it guards nothing.
+    // Without entropy the workers still differ in time; this randomness spreads load and guards nothing.
     getrandom::u64().unwrap_or_else(|_| engine::rng::mix(Host::now(&Envoy).0))
 }
 
@@ -125,12 +125,12 @@ fn refuse(faults: Vec<Fault>) -> bool {
 }
 
 impl Root {
-    /// Whether this one is among upstream filters.
+    /// Whether this root is among upstream filters.
     pub fn follows(&self) -> bool {
         self.follows.get()
     }
 
-    /// The worker, once it is configured.
+    /// The worker, once the root is configured.
     pub fn worker(&self) -> Option<Rc<RefCell<Worker>>> {
         self.worker.try_borrow().ok()?.clone()
     }
@@ -141,12 +141,12 @@ impl Root {
         Some(act(&mut worker))
     }
 
-    /// The worker in force for the plugin `name`.
+    /// The worker in force of plugin `name`.
     fn latest(name: &str) -> Option<Rc<RefCell<Worker>>> {
         LATEST.with(|latest| latest.try_borrow().ok()?.iter().find(|of| of.name == name)?.worker.upgrade())
     }
 
-    /// From here on this root has the plugin's worker.
+    /// Makes this root the owner of the plugin's worker.
     fn put(&self, name: String, worker: &Rc<RefCell<Worker>>) {
         NUMBER.set(NUMBER.get() + 1);
         self.number.set(NUMBER.get());
@@ -158,7 +158,7 @@ impl Root {
         self.worker.replace(Some(worker.clone()));
     }
 
-    /// Whether another root has this one's worker by now.
+    /// Whether another root owns this one's worker now.
     fn is_outlived(&self) -> bool {
         let Some(worker) = self.worker() else { return false };
         LATEST.with(|latest| {
@@ -167,7 +167,7 @@ impl Root {
         })
     }
 
-    /// A configuration of so many bytes; whether it is accepted.
+    /// A configuration of `size` bytes; returns whether it is accepted.
     pub fn configure(&self, size: usize) -> bool {
         let json = abi::buffer(Buffer::PluginConfiguration, 0, size).unwrap_or_default();
         let name = plugin_name();
@@ -214,7 +214,7 @@ impl Root {
         set_tick_period(self.tick_period_ms.get())
     }
 
-    /// Lets requests pass, or the worker of the configuration before go on.
+    /// Lets requests pass, or keeps the worker of the configuration before in force.
     #[inline(never)]
     fn stand_aside(&self, json: &[u8], name: String, faults: Vec<Fault>) -> bool {
         let kept = Root::latest(&name);
@@ -230,12 +230,12 @@ impl Root {
         set_tick_period(self.tick_period_ms.get())
     }
 
-    /// What a stream without a worker does, where a configuration was refused.
+    /// How a stream without a worker behaves, if a configuration was refused.
     pub fn aside(&self) -> Option<Rc<Aside>> {
         self.aside.try_borrow().ok()?.clone()
     }
 
-    /// Time passes.
+    /// The tick of this root.
     pub fn tick(&self) {
         if let Some(aside) = self.aside() {
             aside.tick(&Envoy);
@@ -255,8 +255,8 @@ impl Root {
         }
     }
 
-    /// An answer to a call of the worker's: whether it has headers, and the size of its body. One that has none is of a
-    /// call that failed.
+    /// The response to one of the worker's calls; `answered` says whether it has headers, without which the call has
+    /// failed, and `size` is that of its body.
     pub fn call_answered(&self, token: u32, answered: bool, size: usize) {
         let status = answered
             .then(|| abi::header(Map::CallResponseHeaders, ":status").ok())
@@ -264,7 +264,7 @@ impl Root {
             .and_then(|status| core::str::from_utf8(&status).ok()?.parse().ok());
         let body = CallBody(size);
         let Some(()) = self.with(|worker| worker.call_answered(&Envoy, token, status, &body)) else {
-            // Kept for when the worker is done; one that is large is asked for again.
+            // Kept until the worker is free; a large response counts as failed and is requested again.
             let kept = if size <= MAX_KEPT { (status, body.part(0, size)) } else { (None, Vec::new()) };
             if let Ok(mut answers) = self.answers.try_borrow_mut() {
                 answers.push((token, kept.0, kept.1));
@@ -273,7 +273,7 @@ impl Root {
         };
     }
 
-    /// Gives the worker the answers that have come, unless it is at work.
+    /// Delivers the responses that were kept, unless the worker is busy.
     fn deliver_answers(&self) {
         self.with(|worker| {
             for (token, status, body) in self.answers.take() {
@@ -282,7 +282,7 @@ impl Root {
         });
     }
 
-    /// Envoy has taken the configuration away, and the last request on it is over.
+    /// The configuration is no longer in force and its last request has ended.
     pub fn end(&self) {
         if !self.is_outlived() {
             self.with(|worker| worker.end(&Envoy));

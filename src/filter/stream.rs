@@ -1,4 +1,4 @@
-//! The stream context: one a request.
+//! The stream context: one per request.
 
 use core::cell::RefCell;
 use std::rc::Rc;
@@ -30,7 +30,7 @@ impl HttpStream {
         Some(act(&mut self.stream, &mut worker))
     }
 
-    /// Request headers; `end` where nothing follows them.
+    /// Request headers; `end` if nothing follows them.
     pub fn request_headers(&mut self, end: bool) -> Action {
         let begin = |stream: &mut Stream, worker: &mut Worker| {
             worker.follow_attempts(root::following());
@@ -50,17 +50,17 @@ impl HttpStream {
         }
     }
 
-    /// A part of the body, or the trailers.
+    /// A part of the body, or the trailers; `last` for the last part.
     pub fn request_body(&mut self, last: bool) {
         self.with(|stream, worker| stream.request_body(worker, &Envoy, last));
     }
 
-    /// Response headers; `end` where nothing follows them.
+    /// Response headers; `end` if nothing follows them.
     pub fn response_headers(&mut self, end: bool) {
         self.with(|stream, worker| stream.response_headers(worker, &Envoy, end));
     }
 
-    /// A part of the body.
+    /// A part of the body; `last` for the last part.
     pub fn response_body(&mut self, last: bool) {
         self.with(|stream, worker| stream.response_body(worker, &Envoy, last));
     }
@@ -70,7 +70,7 @@ impl HttpStream {
         self.with(|stream, worker| stream.response_trailers(worker, &Envoy));
     }
 
-    /// The end, whichever way it came.
+    /// The end of the request, for whatever reason.
     pub fn finish(&mut self) {
         self.with(|stream, worker| stream.finish(worker, &Envoy));
     }

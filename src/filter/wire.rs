@@ -1,9 +1,9 @@
-//! How the ABI puts header lists and the paths of properties into bytes.
+//! The ABI's encoding of header lists and property paths.
 
-/// Property paths up to this length are joined without an allocation; all of the filter's are shorter.
+/// The longest property path that is joined without an allocation, bytes; all of the filter's are shorter.
 const SHORT_PATH: usize = 64;
 
-/// A list of headers: their number, the sizes of all names and values, then the bytes, each closed by a zero.
+/// Encodes headers: their number, the sizes of all names and values, then the bytes, each closed by a zero.
 pub fn headers<'a>(headers: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> Vec<u8> {
     let size = |text: &str| u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes();
     let mut bytes =
@@ -43,12 +43,12 @@ pub fn values(list: &[u8], name: &[u8]) -> Vec<Vec<u8>> {
         }
         Some(())
     };
-    // What is cut short has no more values than were found.
+    // A list that is cut short yields the values before the cut.
     let _complete = read();
     values
 }
 
-/// Hands `act` the parts of a path with a zero between each two.
+/// Calls `act` with the parts of a path, separated by zero bytes.
 pub fn with_path<R>(path: &[&str], act: impl FnOnce(&[u8]) -> R) -> R {
     let mut short = [0; SHORT_PATH];
     let mut at = 0;

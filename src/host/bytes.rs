@@ -1,8 +1,8 @@
-//! What the host handed over: mostly so little that it needs no memory of its own.
+//! Bytes that the host hands over, most of them short enough to need no allocation.
 
 use core::ops::Deref;
 
-/// A value of a header or a property.
+/// The value of a header or a property.
 #[derive(Clone, Debug)]
 pub struct Bytes(Form);
 
@@ -13,11 +13,11 @@ enum Form {
 }
 
 impl Bytes {
-    /// So many are held without an allocation: addresses, statuses, and the names of clusters as most control planes make
-    /// them.
+    /// The longest value that is held without an allocation: addresses, statuses, and cluster names as most control
+    /// planes make them.
     pub const FEW: usize = 88;
 
-    /// The bytes in memory of their own.
+    /// The bytes as a vector.
     pub fn into_vec(self) -> Vec<u8> {
         match self.0 {
             Form::Few { .. } => self.to_vec(),

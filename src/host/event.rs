@@ -1,20 +1,20 @@
-//! A line of the log: a sentence for people, or a JSON object for log collectors.
+//! Log lines: a sentence for people, or a JSON object for log collectors.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::host::{Call, CallError, Host, MetricKind, SharedError};
 use engine::time::Time;
 
-/// Something worth telling.
+/// An event for the log.
 #[derive(Clone, Copy, Debug)]
 pub struct Event<'a> {
-    /// How bad it is.
+    /// Its severity.
     pub level: log::Level,
-    /// What kind of event, in one word.
+    /// Its name, for searching and alerting.
     pub name: &'static str,
     /// The sentence.
     pub message: &'a str,
-    /// What the sentence is made of.
+    /// The values in the sentence.
     pub fields: &'a [(&'static str, Field<'a>)],
 }
 
@@ -29,24 +29,24 @@ pub enum Field<'a> {
     Number(f64),
     /// True or false.
     Flag(bool),
-    /// Not known: left out.
+    /// Unknown: left out of the JSON.
     Unknown,
 }
 
 impl<'a> Field<'a> {
-    /// The text, if there is any.
+    /// A text, or [`Field::Unknown`].
     pub fn text(text: Option<&'a str>) -> Field<'a> {
         text.map_or(Field::Unknown, Field::Text)
     }
 
-    /// The number, if there is one.
+    /// A number, or [`Field::Unknown`] if there is none or it is not finite.
     pub fn number(number: Option<f64>) -> Field<'a> {
         number.filter(|number| number.is_finite()).map_or(Field::Unknown, Field::Number)
     }
 }
 
 impl Event<'_> {
-    /// As a JSON object, in one line whatever it says.
+    /// The event as a JSON object on one line.
     pub fn json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
@@ -71,7 +71,7 @@ impl Serialize for Event<'_> {
     }
 }
 
-/// A host whose log gets events as JSON.
+/// A host that logs events as JSON.
 pub struct InJson<'a>(pub &'a dyn Host);
 
 impl Host for InJson<'_> {

@@ -1,4 +1,5 @@
-//! What the other proxies have measured: it spares, it never attracts, and what this proxy knows afresh goes before it.
+//! What the other proxies have measured: it lowers an endpoint's share, never raises it, and fresh measurements of this
+//! proxy take precedence.
 
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -13,7 +14,7 @@ fn told_fleet(endpoints: usize, policy: &str) -> Balancer {
     fleet(endpoints, &format!(r#""policy":"{policy}",{signal},"slow_start":"0s","#), ROOT)
 }
 
-/// Tells these values, one an endpoint, of this moment.
+/// Sets these values of the signal, one per endpoint, measured now.
 fn tell(engine: &mut Balancer, values: &[f64], ms: u64) {
     let upstream = engine.upstream_mut(UPSTREAM).unwrap();
     let identities: Vec<(u32, u64)> = upstream.fleet().iter().map(|(index, one)| (index, one.hash)).collect();
@@ -22,7 +23,8 @@ fn tell(engine: &mut Balancer, values: &[f64], ms: u64) {
     }
 }
 
-/// So many seconds of requests, told `values` every five; what each got. The first takes `first_ms`, the others 20.
+/// Requests during `seconds`, with `values` set every five; returns how many each endpoint got. Endpoint 0 takes
+/// `first_ms`, the others 20 ms.
 fn serve_told(
     engine: &mut Balancer,
     seconds: core::ops::Range<u64>,
@@ -83,14 +85,14 @@ fn what_is_said_fades_with_its_age() {
         let mut engine = told_fleet(4, policy);
         let spared = serve_told(&mut engine, 0..20, 500, Some(&first_slow(4, 0.32)), 20);
         assert!(spared[0] <= 2, "{policy}: {spared:?}");
-        // Nothing more is heard: after 37.5 s it does not count at all.
+        // No further values: after 37.5 s they do not count at all.
         serve_told(&mut engine, 20..60, 500, None, 20);
         let counts = serve_told(&mut engine, 60..260, 500, None, 20);
         assert!(counts[0] > 70, "{policy}: a quarter would be 100: {counts:?}");
     }
 }
 
-/// How often the first is asked in so many seconds once it is known to be slow.
+/// How often the first endpoint is explored in a period once it is known to be slow.
 fn explorations(values: Option<&[f64]>) -> u32 {
     let mut engine = told_fleet(20, "adaptive");
     serve_told(&mut engine, 0..60, 50, values, 320);

@@ -1,16 +1,16 @@
-//! What part of the requests an endpoint gets that is failing, slow, new or held back: counted in requests, at any
-//! rate.
+//! The part of the requests that an endpoint gets while it is failing, slow, new or held back: counted in requests, at
+//! any rate.
 
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::*;
 
-/// Every policy that may look at how an endpoint fares.
+/// Every policy that takes an endpoint's state into account.
 pub(super) const POLICIES: [&str; 6] =
     ["adaptive", "least_request", "peak_ewma", "random", "round_robin", "weighted_round_robin"];
 
-/// A fleet of `endpoints`, with more fields of the upstream and beside it.
+/// A set of `endpoints`, with more fields of the upstream and of the root.
 pub(super) fn fleet(endpoints: usize, upstream: &str, root: &str) -> Balancer {
     let list: Vec<String> = (1..=endpoints).map(|e| format!(r#""10.0.0.{e}:80""#)).collect();
     let json = format!(
@@ -20,8 +20,8 @@ pub(super) fn fleet(endpoints: usize, upstream: &str, root: &str) -> Balancer {
     Balancer::new(&config::parse(json.as_bytes()).unwrap(), at(0))
 }
 
-/// So many requests, each `apart` after the one before, a tick before each; how many each endpoint got. `answer` says
-/// by endpoint and time how it ends, and after how many milliseconds.
+/// These requests, each `apart` after the one before, with a tick before each; returns how many each endpoint got.
+/// `answer` maps endpoint and time to the outcome and its latency in milliseconds.
 pub(super) fn serve_all(
     engine: &mut Balancer,
     requests: std::ops::Range<u64>,
@@ -113,12 +113,12 @@ fn the_longest_waiting_is_explored_first() {
     }
 }
 
-/// What endpoint 0 gets while its signal is 100 and the others' are 0.
+/// The part of the requests that endpoint 0 gets while its signal is 100 and the others' are 0.
 fn part_of_first(policy: &str, endpoints: usize, upstream: &str) -> f64 {
     let upstream = format!(r#""policy":"{policy}",{upstream}"#);
     let mut engine = fleet(endpoints, &upstream, r#""prometheus":{"cluster":"p","interval":"5s"},"#);
     let mut counts = vec![0; endpoints];
-    // A tick costs as much as there are endpoints.
+    // The cost of a tick grows with the endpoints.
     let (requests, apart_ms) = if endpoints > 10 { (100, 50) } else { (500, 10) };
     for poll in 0..40 {
         let told = engine.upstream_mut(UPSTREAM).unwrap();
