@@ -1,72 +1,74 @@
-//! What the adaptive policy is made of, each part of which can be left out to see what it is good for.
+//! The parts of the adaptive policy, each of which the simulator can leave out to measure what it contributes.
 
-/// Enough that a draw of only failing endpoints is rare, few enough that the best is not chosen by every request.
+/// Number of endpoints compared by a pick: enough that a draw of failing endpoints only is rare, few enough that not
+/// every request goes to the best.
 const CHOICES: usize = 6;
 
 /// A part that can be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Part {
-    /// What unanswered requests say: silence and age as a lower bound of the latency.
+    /// A lower bound of the latency from the age and silence of unanswered requests.
     MinLatency,
-    /// The learnt curve of delay over depth; without it latency × (in-flight + 1), samples taken as they are.
+    /// The learnt curve of delay over depth; without it, the cost is latency × (in-flight + 1), and samples are taken
+    /// as they are.
     Queueing,
-    /// Taking the queue out of the latency samples.
+    /// Removal of the queueing delay from latency samples.
     IdleLatency,
-    /// Clipping samples that are far from the estimate.
+    /// Clipping of samples far from the estimate.
     Clip,
-    /// Jumping when three samples in a row are far from the estimate.
+    /// The jump of the estimate after several consecutive samples far from it.
     Jump,
-    /// Jumping upwards only with an answer to a request that was sent after the first of the three came back.
+    /// The condition for jumps upwards: the last sample's request was sent after the first one of the run was answered.
     Apart,
-    /// Letting samples lose their weight with time, and unconfirmed failures too.
+    /// Decay of samples and of unconfirmed failures with time.
     Fade,
-    /// Believing a difference from the fleet only beyond its own uncertainty.
+    /// The confidence margin: differences from the baseline count only beyond their own uncertainty.
     ConfidenceMargin,
-    /// The price of failures.
+    /// The error penalty.
     Errors,
-    /// Looking after slow endpoints that get no requests.
+    /// Exploration of slow endpoints that get no requests.
     Explore,
-    /// What the other workers of the process know.
+    /// Reports of the other workers in the process.
     Sharing,
-    /// Holding traffic back after a single failure until a request went well.
+    /// Suspicion: after a single failure, no traffic until a request succeeds.
     Verify,
-    /// Taking out endpoints that fail repeatedly.
+    /// Ejection of endpoints that fail repeatedly.
     Eject,
-    /// Judging failures against those of the rest of the fleet.
+    /// The comparison of failures with the rest of the fleet.
     BaselineErrors,
-    /// Slow start of newcomers and of those that return.
+    /// Slow start of endpoints that are new or return.
     SlowStart,
-    /// Signals from Prometheus.
+    /// Signals.
     Signals,
-    /// Acting on signals only as steeply as news come.
+    /// The limit on how steeply signals are acted on, by their update interval.
     News,
 }
 
-/// The parts that are there; all of them by default. Leaving one out is for ablation, not for production.
+/// The active parts, all by default. Parts are left out in the simulator, not in production.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ablation {
-    /// How many endpoints a decision compares.
+    /// Number of endpoints that a pick compares.
     pub choices: usize,
     left_out: u32,
 }
 
 impl Ablation {
-    /// Everything.
+    /// All parts.
     pub const ALL: Ablation = Ablation { choices: CHOICES, left_out: 0 };
 
-    /// Everything but these.
+    /// All parts except these.
     pub fn without(parts: &[Part]) -> Ablation {
         let left_out = parts.iter().fold(0, |set, part| set | bit(*part));
         Ablation { left_out, ..Ablation::ALL }
     }
 
-    /// Everything, with so many endpoints compared by a decision.
+    /// All parts, with `choices` endpoints compared by a pick.
     pub fn comparing(choices: usize) -> Ablation {
         Ablation { choices, ..Ablation::ALL }
     }
 
-    /// Whether `part` is there.
+    /// Whether `part` is active.
     #[inline]
     pub const fn has(&self, part: Part) -> bool {
         self.left_out & bit(part) == 0

@@ -1,8 +1,8 @@
-//! How loaded an upstream is, as one figure, and how many replicas that asks for.
+//! Pressure: how loaded a cluster is, as one number, and the replicas that follow from it.
 //!
-//! [`pressure`] makes the figure, [`trend`] thinks it on, [`scaler`] decides. No replica is started or stopped here:
-//! what comes out is a number for what does that (a HorizontalPodAutoscaler, KEDA, a script). So that it is
-//! *one* number for an Envoy, the worker that holds the lease computes it and tells the others.
+//! [`pressure`] computes the number, [`trend`] extrapolates it, [`scaler`] decides. No replica is started or stopped
+//! here: the result is a number for a HorizontalPodAutoscaler, KEDA or a script. So that an Envoy reports *one* number,
+//! the worker that holds the lease computes it and shares it with the others.
 
 pub mod pressure;
 pub mod scaler;

@@ -1,41 +1,41 @@
-//! One figure for how loaded an upstream is: Σ weight · min(value / full, most) over Σ weight.
+//! Pressure: how loaded a cluster is, as one number: Σ weight · min(value / full, most) over Σ weight.
 //!
-//! With weights that add up to 1 this is the sum as operators write it: 0.4 · CPU / 75 + 0.3 · min(queue / 50, 2) +
-//! 0.3 · GPU / 80. Each term is the mean over the endpoints that report it.
+//! With weights that add up to 1 this is the sum as operators write it: 0.4 · CPU / 75 + 0.3 · min(queue / 50, 2) + 0.3
+//! · GPU / 80. Each term is the mean over the endpoints that report it.
 //!
-//! **What is unknown counts neither as idle nor as overload.** A term that less than half of the endpoints report
-//! is left out and the others' weights stand for it; where less than half of the weight is known there is no figure.
+//! **Unknown values count neither as idle nor as overload.** A term that less than half of the endpoints report is left
+//! out and the weights of the others take its place; if less than half of the weight is known, there is no pressure.
 
 use crate::settings::{PressureTerm, PressureValue};
 
-/// A term counts from this share of endpoints on, and the figure from this share of weights.
+/// Minimum fraction of endpoints for a term to count, and of weights for the pressure.
 const ENOUGH: f64 = 0.5;
 
-/// How loaded an upstream is.
+/// How loaded a cluster is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pressure {
-    /// 0 is idle; 1 is full by the operator's own measure. Never negative, at most the largest `most`.
+    /// 0 is idle, 1 is full by the operator's own measure; at most the largest `most`.
     pub value: f64,
-    /// The share of endpoints it rests on, 0.5..=1.
+    /// Fraction of the endpoints that it is based on, 0.5..=1.
     pub known: f64,
 }
 
-/// Adds up endpoints.
+/// Sums the terms over endpoints.
 #[derive(Debug)]
 pub struct Tally<'a> {
     terms: &'a [PressureTerm],
-    /// By term: the sum, and of how many endpoints.
+    /// Sum and number of reporting endpoints, by term.
     sums: Vec<(f64, u32)>,
     endpoints: u32,
 }
 
 impl<'a> Tally<'a> {
-    /// No endpoint so far.
+    /// No endpoints yet.
     pub fn new(terms: &'a [PressureTerm]) -> Tally<'a> {
         Tally { terms, sums: vec![(0.0, 0); terms.len()], endpoints: 0 }
     }
 
-    /// One more endpoint, as far as `value` knows it.
+    /// Adds an endpoint, with the terms for which `value` is known.
     pub fn add(&mut self, value: impl Fn(PressureValue) -> Option<f64>) {
         self.endpoints += 1;
         for (term, (sum, reporting)) in self.terms.iter().zip(&mut self.sums) {
@@ -46,12 +46,12 @@ impl<'a> Tally<'a> {
         }
     }
 
-    /// How many endpoints there are.
+    /// Number of endpoints added.
     pub fn endpoints(&self) -> u32 {
         self.endpoints
     }
 
-    /// The figure, if enough is known.
+    /// The pressure, if enough is known.
     pub fn pressure(&self) -> Option<Pressure> {
         let (mut all, mut known, mut value, mut reporting) = (0.0, 0.0, 0.0, 0.0);
         for (term, (sum, of)) in self.terms.iter().zip(&self.sums) {

@@ -1,91 +1,93 @@
 //! From pressure to a number of replicas, period by period.
 //!
-//! **More**, when pressure (with what the trend adds) is above the target in `for` periods in a row: as many as
-//! bring it back to the target. **Fewer**, when for the whole of `cool_down` fewer would have been enough, with
-//! `tolerance_percent` of the target to spare: the most that any of these periods would have needed. What happens
-//! with everything in between is nothing.
+//! **Scale up** when pressure, with the extrapolated trend, has been above the target in `for` consecutive periods: to
+//! as many as bring it back to the target. **Scale down** when fewer would have been enough for the whole of
+//! `cool_down`, with `tolerance_percent` of the target to spare: to the most that any of these periods needed. In
+//! between, nothing changes.
 //!
-//! **Invariants.** The number changes only at the end of a period of which at least half is known. Endpoints that
-//! do not report are taken for idle when it is about more and for as loaded as intended when it is about fewer, so
-//! what is missing never moves anything (as in the HorizontalPodAutoscaler). Replicas that are still starting are
-//! not asked for again: the number follows from the demand, not from itself.
+//! **Invariants.** The number changes only at the end of a period of which at least half is known. Endpoints that do
+//! not report count as idle for scaling up and as loaded to the target for scaling down, so missing data never changes
+//! the number (as in the HorizontalPodAutoscaler). Replicas that are still starting are not requested again: the number
+//! follows from the demand, not from itself.
 //!
-//! **Demand** is pressure times the replicas that it rests on, at each look: replicas that come in the middle of a
-//! period take load off the others, and the mean pressure of before times their number of after would ask for as
-//! many once more. Above a pressure of 1 it holds what has piled up, too: that is work to be done once and no trend.
+//! **Demand** is pressure times the replicas that it is based on, at each sample. Replicas that join in the middle of a
+//! period relieve the others, and the mean pressure times the final number of replicas would request as many once more.
+//! Above a pressure of 1 the demand includes backlog, which is work to be done once and not a trend.
 
 use super::pressure::Pressure;
 use super::trend::Trend;
 use crate::settings::Autoscale;
 use crate::time::Time;
 
-/// Pressure is sampled at this pace, seconds, and a shorter period at least this many times.
+/// Sampling interval of the pressure, seconds.
 const SAMPLE_S: f64 = 1.0;
+/// Minimum number of samples in a period.
 const SAMPLES: f64 = 4.0;
-/// Time constant of the figure that is shown, seconds: what is in flight at one moment is mostly noise.
+/// Time constant of the displayed pressure, seconds: requests in flight at one moment are mostly noise.
 const SHOWN_OVER_S: f64 = 5.0;
-/// At least this share of a period's samples must be known.
+/// Minimum fraction of a period's samples that must be known.
 const ENOUGH: f64 = 0.5;
-/// One step makes at most twice as many, or this many more.
+/// Maximum factor of one step up; a step may always add [`MAX_MORE`].
 const MAX_GROWTH: f64 = 2.0;
+/// Number of replicas that one step up may always add.
 const MAX_MORE: f64 = 4.0;
-/// Rounding errors buy no replica.
+/// Tolerance for rounding errors, so that they add no replica.
 const EPSILON: f64 = 1e-9;
 
-/// The replicas there are.
+/// Current replicas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Replicas {
     /// Endpoints that are not about to leave.
     pub there: u32,
-    /// Of these, those in working order.
+    /// Number of these in working order.
     pub working: u32,
 }
 
-/// What one upstream's scaling has come to. Plain data: the worker that takes over the lease continues from it.
+/// Scaling state of one cluster, as plain data: the worker that takes over the lease continues from it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scaler {
-    /// The figure that is shown.
+    /// Smoothed pressure for display.
     pub shown: Option<f64>,
-    /// The number of replicas that is asked for.
+    /// Desired number of replicas.
     pub desired: Option<u32>,
     /// When pressure was last sampled.
     pub sampled: Time,
-    /// The period so far.
+    /// The current period.
     pub period: Period,
-    /// Periods in a row that asked for more.
+    /// Number of consecutive periods that asked for more.
     pub above: u32,
-    /// Since when fewer would have been enough, in how many periods, and how many at the most.
+    /// Consecutive periods in which fewer would have been enough.
     pub below: Below,
-    /// The demand of the last periods.
+    /// Demand of the last periods.
     pub trend: Trend,
 }
 
-/// A period that is not over yet.
+/// A period in progress.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Period {
     /// When it began.
     pub began: Time,
-    /// Samples with a figure.
+    /// Number of samples with a known pressure.
     pub samples: u32,
-    /// Sum of their demand: how many replicas at a pressure of 1 would do it.
+    /// Sum of their demand, in replicas at a pressure of 1.
     pub demand: f64,
-    /// Sum of the share of endpoints they rest on.
+    /// Sum of the fraction of endpoints that each is based on.
     pub known: f64,
 }
 
-/// A row of periods in which fewer would have been enough.
+/// Consecutive periods in which fewer replicas would have been enough.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Below {
-    /// When the first began.
+    /// Start of the first.
     pub since: Time,
-    /// How many there are.
+    /// Number of periods.
     pub periods: u32,
-    /// The most replicas that one of them needed.
+    /// Maximum number of replicas that any of them needed.
     pub most: u32,
 }
 
 impl Scaler {
-    /// Takes a look, as often as that makes sense; more often does no harm.
+    /// Samples the pressure; calls more frequent than the sampling interval are ignored.
     pub fn observe(
         &mut self,
         config: Option<&Autoscale>,
@@ -136,7 +138,7 @@ impl Scaler {
         }
     }
 
-    /// A period of which too little is known: every row ends, and the number stays.
+    /// Ends all runs after a period of which too little is known; the number stays.
     fn interrupt(&mut self) {
         self.above = 0;
         self.below = Below::default();
@@ -186,7 +188,7 @@ impl Scaler {
         }
     }
 
-    /// The clock stepped back to `now`.
+    /// Caps timestamps at `now` after the clock stepped back.
     pub fn not_after(&mut self, now: Time) {
         for time in [&mut self.sampled, &mut self.period.began, &mut self.below.since] {
             *time = (*time).min(now);
@@ -194,7 +196,7 @@ impl Scaler {
     }
 }
 
-/// So many replicas that they are enough.
+/// Rounds up to whole replicas.
 fn count(replicas: f64) -> u32 {
     (replicas - EPSILON).ceil().max(0.0) as u32
 }
@@ -221,7 +223,7 @@ mod tests {
         }
     }
 
-    /// A scaler with its clock.
+    /// A scaler with a clock.
     struct Bench {
         scaler: Scaler,
         config: Autoscale,
@@ -242,7 +244,7 @@ mod tests {
             self.scaler.observe(Some(&self.config), pressure, replicas, self.now);
         }
 
-        /// A whole period of this; what is desired after it.
+        /// Runs a whole period at this pressure; returns the desired replicas after it.
         fn period(&mut self, pressure: Option<Pressure>) -> Option<u32> {
             for _ in 0..30 {
                 self.now = self.now.after_secs(1.0);
@@ -316,7 +318,7 @@ mod tests {
         assert_eq!(bench.period(None), Some(10));
         assert_eq!(bench.at(1.0), Some(10), "the row is broken");
         (0..50).for_each(|_| assert_eq!(bench.period(None), Some(10)));
-        // Half of the endpoints report: the others are taken for idle, or for as loaded as intended.
+        // Half of the endpoints report: the others count as idle, or as loaded to the target.
         let mut bench = Bench::new(10);
         for value in [1.5, 0.5] {
             let half = Pressure { value, known: 0.5 };
@@ -324,7 +326,7 @@ mod tests {
         }
         let half = Pressure { value: 2.0, known: 0.5 };
         assert_eq!((bench.period(Some(half)), bench.period(Some(half))), (Some(10), Some(13)));
-        // No replica works: no figure makes sense.
+        // Without a working replica no pressure makes sense.
         bench.replicas = 0;
         (0..20).for_each(|_| assert_eq!(bench.at(0.0), Some(13)));
     }
@@ -348,7 +350,7 @@ mod tests {
         let mut bench = Bench::new(4);
         assert_eq!((bench.at(1.6), bench.at(1.6)), (Some(4), Some(8)));
         for second in 0..60 {
-            // The load of 6.4 replicas all the while; four more are there from the middle of the first period on.
+            // A constant load of 6.4 replicas, with four more replicas from the middle of the first period on.
             bench.replicas = if second < 15 { 4 } else { 8 };
             bench.now = bench.now.after_secs(1.0);
             bench.look(Some(Pressure { value: 6.4 / f64::from(bench.replicas), known: 1.0 }));
@@ -361,7 +363,7 @@ mod tests {
         let mut bench = Bench::new(10);
         bench.config.look_ahead = Duration::from_secs(60);
         for (pressure, desired) in [(0.75, 10), (1.1, 10), (1.3, 17), (1.5, 17), (1.7, 20)] {
-            // At 1.3: 10 · 1.3 / 0.8, and nothing for what it would come to if the queues went on growing.
+            // At 1.3: 10 · 1.3 / 0.8, and nothing for further growth of the queues.
             assert_eq!(bench.at(pressure), Some(desired), "{pressure}");
         }
     }

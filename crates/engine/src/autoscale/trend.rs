@@ -1,28 +1,28 @@
-//! Where the demand is going: the median of all slopes between the last few periods (Theil and Sen).
+//! Trend of the demand: the median of all slopes between the last few periods (Theil–Sen estimator).
 //!
-//! A steady rise is found exactly, a single outlier moves nothing, and a step is not mistaken for a slope as high
-//! as itself. Only rises are thought on: that there will be less to do is believed when it has come.
+//! A steady rise is found exactly, a single outlier changes nothing, and a step is not taken for a slope of its own
+//! height. Only rises are extrapolated; a fall counts once it has happened.
 
-/// Periods that are looked at.
+/// Maximum number of periods kept.
 pub const MAX_PERIODS: usize = 5;
-/// Fewer say nothing of a trend.
+/// Minimum number of periods for a trend.
 const MIN_PERIODS: usize = 3;
-/// The most that is added ahead of time, as a part of what there is.
+/// Maximum extrapolated rise, as a fraction of the latest demand.
 const MAX_AHEAD: f64 = 0.5;
 
-/// The demand of the last periods, oldest first.
+/// Demand of the last periods, oldest first.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Trend(Vec<f64>);
 
 impl Trend {
-    /// From what [`periods`](Trend::periods) gave; the last few count.
+    /// The inverse of [`periods`](Trend::periods); only the last few count.
     pub fn of(periods: impl IntoIterator<Item = f64>) -> Trend {
         let mut trend = Trend::default();
         periods.into_iter().for_each(|demand| trend.observe(demand));
         trend
     }
 
-    /// Adds a period.
+    /// Adds the demand of a period.
     pub fn observe(&mut self, demand: f64) {
         if demand.is_finite() {
             self.0.push(demand);
@@ -31,17 +31,17 @@ impl Trend {
         }
     }
 
-    /// A period of which nothing is known: what was before it no longer continues.
+    /// Forgets all periods after one with unknown demand.
     pub fn interrupt(&mut self) {
         self.0.clear();
     }
 
-    /// What is looked at, oldest first.
+    /// Demand of the periods kept, oldest first.
     pub fn periods(&self) -> &[f64] {
         &self.0
     }
 
-    /// How much more there will be `periods` after the last, as far as it is rising.
+    /// Expected rise of the demand within the next `periods`; 0 if it is falling.
     pub fn rise(&self, periods: f64) -> f64 {
         let Some(last) = self.0.last().filter(|_| self.0.len() >= MIN_PERIODS) else { return 0.0 };
         let mut slopes = Vec::with_capacity(MAX_PERIODS * (MAX_PERIODS - 1) / 2);
@@ -51,7 +51,7 @@ impl Trend {
             }
         }
         crate::order::sort_by(&mut slopes, |a, b| a.total_cmp(b).is_lt());
-        // Of an even number the lower: in doubt less.
+        // The lower median: the smaller rise in case of doubt.
         let slope = slopes.get((slopes.len() - 1) / 2).copied().unwrap_or(0.0);
         (slope * periods).clamp(0.0, MAX_AHEAD * last.max(0.0))
     }

@@ -1,30 +1,30 @@
-//! How the rest of the fleet fares: the failure ratio among the latest answers of all others.
+//! Baseline of failures: the failure ratio among the latest answers of the other endpoints.
 //!
-//! An endpoint is judged against it, so that a fault that all share (a broken dependency, a poisonous request)
-//! rules out no endpoint. Endpoints out of traffic do not count: three of ten that crash together must not excuse
-//! each other, while half of a fleet that is left in traffic and fails too shows what is going on.
+//! An endpoint is judged against it, so that a common fault (a broken dependency, a poisonous request) ejects no
+//! endpoint. Endpoints out of traffic do not count: three of ten that crash together must not excuse each other, while
+//! failures in the half of a fleet that is left in traffic do show a common fault.
 
-/// So many answers are remembered: a tenth of a second at 1,000 requests/s and worker, and few enough to scan.
+/// Number of latest answers remembered: a tenth of a second at 1,000 requests/s and worker, and few enough to scan.
 const REMEMBERED: usize = 128;
-/// When so many have been counted, older ones lose half of their weight in what is usual.
+/// Number of answers at which the long-term counts are halved.
 const LONG: f32 = 4000.0;
-/// More than this is not rare, and shows in the latest answers.
+/// Upper bound of a failure ratio taken from the long-term counts; a higher one shows in the latest answers.
 const RARE: f64 = 0.05;
-/// Of so many failures it is remembered which endpoint had them.
+/// Number of latest failures whose endpoints are remembered.
 const FAILURES: usize = 16;
-/// Fewer answers of others than this say nothing.
+/// Minimum number of the other endpoints' answers before their ratio is known.
 const FEWEST: u32 = 8;
 
-/// The latest answers of an upstream, as one worker saw them.
+/// The latest answers of a cluster's endpoints, as one worker saw them.
 #[derive(Clone, Debug)]
 pub struct BaselineErrors {
     answers: [(u32, bool); REMEMBERED],
     next: usize,
-    /// How many of them are failures: mostly none, and then there is little to count.
+    /// Number of failures among them: usually 0, which saves counting.
     bad: u32,
-    /// Of many more: how many there were, and how many failures.
+    /// Long-term counts: answers and failures.
     long: (f32, f32),
-    /// Who had the latest failures.
+    /// Endpoints with the latest failures.
     failed: [u32; FAILURES],
 }
 
@@ -41,7 +41,7 @@ impl Default for BaselineErrors {
 }
 
 impl BaselineErrors {
-    /// Remembers an answer of the endpoint at `index`.
+    /// Records an answer of the endpoint at `index`.
     pub fn observe(&mut self, index: u32, failed: bool) {
         if let Some(slot) = self.answers.get_mut(self.next) {
             let (_, before) = core::mem::replace(slot, (index, failed));
@@ -60,7 +60,7 @@ impl BaselineErrors {
         }
     }
 
-    /// Forgets all endpoints but those that `stays`: their indices may be given to others.
+    /// Forgets all endpoints except those that `stays`, because their indices may be reused.
     pub fn retain(&mut self, stays: impl Fn(u32) -> bool) {
         let gone = self.answers.iter_mut().filter(|(i, _)| *i != u32::MAX && !stays(*i));
         gone.for_each(|slot| *slot = (u32::MAX, false));
@@ -68,7 +68,7 @@ impl BaselineErrors {
         self.failed.iter_mut().filter(|i| **i != u32::MAX && !stays(**i)).for_each(|i| *i = u32::MAX);
     }
 
-    /// The same answers where endpoints have other indices; those of endpoints without one are forgotten.
+    /// A copy with the indices mapped by `to`; endpoints without a new index are forgotten.
     pub fn moved(&self, to: impl Fn(u32) -> Option<u32>) -> BaselineErrors {
         let mut moved = self.clone();
         for (index, failed) in &mut moved.answers {
@@ -84,10 +84,10 @@ impl BaselineErrors {
         moved
     }
 
-    /// The failure ratio of the endpoints that `counts` accepts; none while too little is known.
+    /// Failure ratio of the endpoints that `counts` accepts; `None` while too little is known.
     pub fn ratio(&self, counts: impl Fn(u32) -> bool) -> Option<f64> {
         if self.bad == 0 {
-            // No failure is none of any part.
+            // Without any failure the ratio is 0 for any subset.
             let counted = |(index, _): &&(u32, bool)| *index != u32::MAX && counts(*index);
             let enough = self.answers.iter().filter(counted).nth(FEWEST as usize - 1);
             return enough.map(|_| 0.0);
@@ -100,21 +100,22 @@ impl BaselineErrors {
         self.bad = self.answers.iter().map(|(_, bad)| u32::from(*bad)).sum();
     }
 
-    /// What the failure ratio of the endpoints that `counts` accepts may well be, by what is known of it: one
-    /// standard error above the estimate, which leans on one good and one bad answer.
+    /// Upper estimate of the failure ratio of the endpoints that `counts` accepts: one standard error above an estimate
+    /// with one good and one bad answer as prior.
     pub fn at_most(&self, counts: impl Fn(u32) -> bool) -> Option<f64> {
         let (all, failed) = self.count(counts)?;
         let ratio = (failed + 1.0) / (all + 2.0);
         Some(ratio + (ratio * (1.0 - ratio) / all).sqrt())
     }
 
-    /// What failure ratio is usual: that of the latest answers of the endpoints that `counts` accepts, or of many more
-    /// of all of so many `endpoints`, whichever is more. What happens to all once in a thousand answers shows only in
-    /// many. Of those the failures of the endpoint at `of` do not count, nor, without one, those of whichever fails
-    /// most: one that fails often excuses neither itself nor others. None while too little is known.
+    /// The usual failure ratio: that of the latest answers of the endpoints that `counts` accepts, or of the long-term
+    /// counts of all `endpoints`, whichever is higher. What happens to all endpoints once in a thousand answers shows
+    /// only in the long term. There the failures of the endpoint at `of` are left out or, without one, those of the
+    /// endpoint that fails most: an endpoint that fails often excuses neither itself nor others. `None` while too
+    /// little is known.
     pub fn usual(&self, counts: impl Fn(u32) -> bool, of: Option<u32>, endpoints: usize) -> Option<f64> {
         let (all, failures) = self.long;
-        // One failure of fewer would be more than rare.
+        // With fewer answers, a single failure would exceed the bound.
         let known = f64::from(all) * RARE >= 1.0;
         let long = known.then(|| match failures {
             0.0 => 0.0,
@@ -123,16 +124,17 @@ impl BaselineErrors {
         self.ratio(counts).into_iter().chain(long).reduce(f64::max)
     }
 
-    /// What failure ratio may well be usual though none has been seen among all the answers of so many workers: one
-    /// failure more than there were. It counts the less the more there is to take over, in `others` as large: nothing is
-    /// lost where one of many is verified for nothing.
+    /// Failure ratio that may well be usual although none has been seen in all answers of `workers` workers: one
+    /// failure more than there were. Divided by `others`, the capacity of the other endpoints relative to this one:
+    /// where there are many, nothing is lost by verifying one in vain.
     pub fn unseen(&self, others: f64, workers: u32) -> f64 {
         let answers = f64::from(self.long.0) * f64::from(workers.max(1));
-        // Which endpoint is alone has no endpoint beside it to be compared with.
+        // A single endpoint has none to be compared with.
         if others > 0.0 { (1.0 / (answers + 2.0) / others).min(1.0) } else { 0.0 }
     }
 
-    /// What part of the latest failures is not one endpoint's: 0 if it has them all, 1 if it has its share.
+    /// Fraction of the latest failures that is not due to a single endpoint: 0 if it has them all, 1 if it has its
+    /// share.
     fn spread_out(&self, of: Option<u32>, endpoints: usize) -> f64 {
         let failed = || self.failed.iter().filter(|index| **index != u32::MAX);
         let of_one = |index: u32| failed().filter(|i| **i == index).count();

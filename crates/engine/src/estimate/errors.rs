@@ -1,36 +1,36 @@
-//! The share of an endpoint's answers that are failures, over about its last twenty.
+//! Failure ratio of an endpoint over about its last twenty answers.
 
 use crate::time::Time;
 
-/// Weight of the newest answer once enough have been seen.
+/// Weight of the newest answer once there are enough.
 const STEP: f32 = 0.05;
 
-/// Time constant with which unconfirmed failures are forgotten, seconds.
+/// Time constant with which failures decay without new answers, seconds.
 const MEMORY_S: f64 = 10.0;
 
-/// An exponentially weighted failure ratio; a success when nothing is known.
+/// Exponentially weighted failure ratio; 0 when nothing is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ErrorRatio(f32);
 
 impl ErrorRatio {
-    /// Takes an answer into account.
+    /// Records an answer.
     pub fn observe(&mut self, failed: bool) {
         self.0 += STEP * (f32::from(u8::from(failed)) - self.0);
     }
 
-    /// Lets `seconds` pass: what is not confirmed is half forgotten after seven seconds.
+    /// Decays the ratio by `seconds`; its half-life is seven seconds.
     pub fn fade(&mut self, seconds: f64) {
         if self.0 > 0.0 {
             self.0 *= (1.0 - seconds / MEMORY_S).max(0.0) as f32;
         }
     }
 
-    /// Forgets the failures: the endpoint has proven itself since.
+    /// Resets the ratio after the endpoint has proven itself.
     pub fn forgive(&mut self) {
         self.0 = 0.0;
     }
 
-    /// The standard deviation of the estimate where the true ratio is `ratio`: √(p(1−p)·s/(2−s)) for step s.
+    /// Standard deviation of the estimate for a true ratio of `ratio`: √(p(1−p)·s/(2−s)) for step s.
     pub fn spread(ratio: f64) -> f64 {
         let step = f64::from(STEP);
         (ratio * (1.0 - ratio) * step / (2.0 - step)).max(0.0).sqrt()
@@ -42,18 +42,18 @@ impl ErrorRatio {
     }
 }
 
-/// Answers that are taken for good before any has come: one failure alone is no ratio.
+/// Number of good answers assumed at first, so that a single failure does not make a high ratio.
 const TAKEN_FOR_GOOD: f32 = 5.0;
-/// The weight of what has been seen, once that is enough: as many answers as the newest is a part of.
+/// Weight of the answers seen at which none are assumed any more, the inverse of [`STEP`].
 const ENOUGH: f32 = 1.0 / STEP;
-/// After a silence of so many times the usual pause between answers, and not before [`MEMORY_S`], failures fade.
+/// Silence after which failures decay, in multiples of the usual pause between answers, and at least [`MEMORY_S`].
 const UNUSUAL: f64 = 4.0;
-/// A pause counts as no longer than this, seconds.
+/// Upper bound of a pause, seconds.
 const MAX_PAUSE_S: f64 = 60.0;
 
-/// The share of failures among the latest answers however seldom they come, for those that set thresholds on it:
-/// what has been seen, and not what has faded since. It fades once the endpoint is silent for unusually long, so
-/// that an endpoint that is taken out for it is tried again.
+/// Failure ratio among the latest answers for thresholds, regardless of how rare answers are: it does not decay between
+/// them. It decays once the endpoint has been silent for unusually long, so that one that was ejected by a threshold is
+/// tried again.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Failing {
     seen: f32,
@@ -63,7 +63,7 @@ pub struct Failing {
 }
 
 impl Failing {
-    /// Takes an answer into account.
+    /// Records an answer.
     pub fn observe(&mut self, failed: bool, now: Time) {
         let kept = self.kept(now);
         if self.last != Time::ZERO {
@@ -83,12 +83,12 @@ impl Failing {
         f64::from(failed / (seen + assumed).max(1.0)).clamp(0.0, 1.0)
     }
 
-    /// The clock stepped back to `now`.
+    /// Caps timestamps at `now` after the clock stepped back.
     pub fn not_after(&mut self, now: Time) {
         self.last = self.last.min(now);
     }
 
-    /// What the silence leaves of what has been seen.
+    /// Factor on the counts after the silence since the last answer.
     fn kept(&self, now: Time) -> f32 {
         let usual = (UNUSUAL * f64::from(self.pause_s)).max(MEMORY_S);
         let beyond = (now.seconds_since(self.last) - usual).max(0.0);

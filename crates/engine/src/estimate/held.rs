@@ -1,22 +1,22 @@
-//! What an endpoint keeps while it answers others, for longer than any answer has taken: long polls that may never be
-//! answered. Nothing waits for them, so they are no load.
+//! Held requests: those that an endpoint keeps unanswered while it answers others, for longer than any answer has
+//! taken, such as long polls. Nothing queues behind them, so they are no load.
 //!
-//! No request's age is kept. Time is divided into epochs that are longer than answers take
-//! ([`Survival::beyond`](super::survival::Survival::beyond)), and it is counted how many requests wait from before the
-//! current one.
+//! The ages of single requests are not kept. Time is divided into epochs that are longer than answers take
+//! ([`Survival::beyond`](super::survival::Survival::beyond)), and the requests that have been waiting since before the
+//! current one are counted.
 
 use crate::time::Time;
 
-/// When the current epoch began, and the one before. All endpoints of an upstream have the same.
+/// Start of the current and the previous epoch, the same for all endpoints of a cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Epochs {
-    /// The current one.
+    /// Start of the current epoch.
     pub current: Time,
-    /// The one before.
+    /// Start of the previous epoch.
     pub before: Time,
 }
 
-/// One worker's requests to one endpoint that wait from before the current epoch.
+/// One worker's requests to one endpoint that have been waiting since before the current epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Held {
     older: u16,
@@ -24,12 +24,12 @@ pub struct Held {
 }
 
 impl Held {
-    /// How many are held.
+    /// Number of held requests.
     pub fn count(&self) -> u32 {
         self.held.into()
     }
 
-    /// The request sent at `started` does not wait any more.
+    /// The request sent at `started` is no longer waiting.
     pub fn ends(&mut self, started: Time, epochs: Epochs) {
         if started < epochs.current {
             let oldest = started < epochs.before || self.older == 0;
@@ -38,8 +38,8 @@ impl Held {
         }
     }
 
-    /// An epoch is over, in which the endpoint `answered` or did not; so many requests await an answer now. What was
-    /// sent before it, and waits though the endpoint has answered since, is held.
+    /// Ends an epoch in which the endpoint `answered` or did not; `awaiting` requests are unanswered now. Those sent
+    /// before the epoch are held if the endpoint has answered others since.
     pub fn turn(&mut self, awaiting: u32, answered: bool) {
         let counted = u32::from(self.older) + u32::from(self.held);
         let newer = u16::try_from(awaiting.saturating_sub(counted)).unwrap_or(u16::MAX);

@@ -1,49 +1,49 @@
-//! What is on its way to one endpoint, and for how long the endpoint has kept quiet.
+//! Requests in flight to one endpoint, and how long it has been silent.
 //!
-//! A stalled endpoint shows before any time-out: its requests grow old and no answer comes. The mean age alone
-//! would also count against an endpoint that works on one heavy request; silence alone against one that has a
-//! single request. Both together ([`InFlight::min_latency`]) take the smaller: old requests *and* no answer.
+//! A stalled endpoint shows before any timeout: its requests grow old and no answer comes. Mean age alone would also
+//! count against an endpoint that works on one heavy request; silence alone against one that has a single request.
+//! [`InFlight::min_latency`] takes the smaller of the two: old requests *and* no answer.
 
 use crate::time::Time;
 
-/// One worker's requests to one endpoint.
+/// One worker's requests in flight to one endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct InFlight {
     total: u32,
     awaiting: u32,
-    /// Sum of the start times (microseconds) of what awaits response headers.
+    /// Sum of the start times of requests that await response headers, microseconds; wraps.
     started_us: u64,
-    /// Last answer, or the moment the endpoint went from idle to busy.
+    /// Last answer, or when the endpoint went from idle to busy.
     quiet_since: Time,
 }
 
-/// What a worker tells the others: frozen at the moment of telling, because an old report of "still waiting"
-/// would otherwise age into a false alarm.
+/// What a worker reports to its peers, frozen at the time of the report: an old report of waiting requests would
+/// otherwise age into a false alarm.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct InFlightReport {
-    /// Requests not yet complete, long streams included.
+    /// Requests that are not complete, including long streams.
     pub total: u32,
-    /// Of these, requests without response headers so far, but for those that are [held](super::Held).
+    /// Requests that await response headers, except [held](super::Held) ones.
     pub awaiting: u32,
-    /// Mean age of the awaiting, seconds.
+    /// Mean age of the awaiting requests, seconds.
     pub mean_age: f32,
-    /// When the endpoint last showed life to this worker.
+    /// Last answer to this worker, or when the endpoint went from idle to busy.
     pub quiet_since: Time,
 }
 
 impl InFlight {
-    /// Nothing on its way, to an endpoint that last showed life at `quiet_since`.
+    /// No requests in flight, to an endpoint that last answered at `quiet_since`.
     pub fn none_since(quiet_since: Time) -> InFlight {
         InFlight { quiet_since, ..InFlight::default() }
     }
 
-    /// A request is sent.
+    /// Records a request sent at `now`.
     pub fn start(&mut self, now: Time) {
         self.total = self.total.saturating_add(1);
         self.start_awaiting(now);
     }
 
-    /// From now on an answer is due: for a request that is still uploaded, only once it is complete.
+    /// An answer is due from `now` on: for a request with a body, only once it is complete.
     pub fn start_awaiting(&mut self, now: Time) {
         if self.awaiting == 0 {
             self.quiet_since = self.quiet_since.max(now);
@@ -52,56 +52,57 @@ impl InFlight {
         self.started_us = self.started_us.wrapping_add(now.0 / 1000);
     }
 
-    /// Response headers came for the request started at `started`, from the endpoint itself.
+    /// Response headers arrived for the request started at `started`, from the endpoint itself.
     pub fn answer(&mut self, started: Time, now: Time) {
         self.stop_awaiting(started);
         self.quiet_since = self.quiet_since.max(now);
     }
 
-    /// The request started at `started` will get no answer: reset, time-out, cancelled.
+    /// The request started at `started` will not be answered: reset, timeout, cancelled.
     pub fn stop_awaiting(&mut self, started: Time) {
         self.awaiting = self.awaiting.saturating_sub(1);
         self.started_us = if self.awaiting == 0 { 0 } else { self.started_us.wrapping_sub(started.0 / 1000) };
     }
 
-    /// The request is over.
+    /// The request is complete.
     pub fn finish(&mut self) {
         self.total = self.total.saturating_sub(1);
     }
 
-    /// The clock stepped back to `now`. The start times stay: their requests will take them off again.
+    /// Caps timestamps at `now` after the clock stepped back, except the sum of start times, from which each request
+    /// subtracts its own.
     pub fn not_after(&mut self, now: Time) {
         self.quiet_since = self.quiet_since.min(now);
     }
 
-    /// Requests not yet complete.
+    /// Number of requests that are not complete.
     pub fn total(&self) -> u32 {
         self.total
     }
 
-    /// Requests without response headers so far.
+    /// Number of requests that await response headers.
     pub fn awaiting(&self) -> u32 {
         self.awaiting
     }
 
-    /// Last answer, or the moment the endpoint went from idle to busy.
+    /// Last answer, or when the endpoint went from idle to busy.
     pub fn quiet_since(&self) -> Time {
         self.quiet_since
     }
 
-    /// Mean age in seconds of what awaits response headers; zero if nothing does.
+    /// Mean age of the requests that await response headers, seconds; 0 without any.
     pub fn mean_age(&self, now: Time) -> f64 {
         if self.awaiting == 0 {
             return 0.0;
         }
         // The sum of start times may wrap; the sum of ages, a small difference modulo 2⁶⁴, does not.
         let ages_us = u64::from(self.awaiting).wrapping_mul(now.0 / 1000).wrapping_sub(self.started_us);
-        let ages_us = i64::try_from(ages_us).unwrap_or(0); // beyond: the clock stepped back
+        let ages_us = i64::try_from(ages_us).unwrap_or(0); // negative if the clock stepped back
         ages_us as f64 * 1e-6 / f64::from(self.awaiting)
     }
 
-    /// What the other workers are told at `now`: nothing of those that are `held`, whose ages are not told apart; what
-    /// came since then is about as old as the silence.
+    /// The report to the peers at `now`. It excludes the `held` requests, whose ages are not known separately; the
+    /// others are about as old as the silence.
     pub fn report(&self, held: u32, now: Time) -> InFlightReport {
         let awaiting = self.awaiting.saturating_sub(held);
         let age = match (awaiting, held) {
@@ -112,8 +113,8 @@ impl InFlight {
         InFlightReport { total: self.total, awaiting, mean_age: age as f32, quiet_since: self.quiet_since }
     }
 
-    /// A lower bound in seconds for the latency of a new request, from what has *not* been answered: the
-    /// smaller of the mean age and the silence, over this worker (at `now`) and the others (as of `told`).
+    /// Lower bound of the latency of a new request, seconds, from requests that have *not* been answered: the smaller
+    /// of mean age and silence, over this worker (at `now`) and its peers (as of `told`).
     pub fn min_latency(&self, others: &InFlightReport, told: Time, now: Time) -> f64 {
         let awaiting = u64::from(self.awaiting) + u64::from(others.awaiting);
         if awaiting == 0 {
@@ -128,7 +129,7 @@ impl InFlight {
 }
 
 impl InFlightReport {
-    /// Adds another worker's report.
+    /// Merges another worker's report.
     pub fn merge(&mut self, other: &InFlightReport) {
         let awaiting = self.awaiting.saturating_add(other.awaiting);
         if awaiting > 0 && other.mean_age.is_finite() {

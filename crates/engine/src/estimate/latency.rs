@@ -1,59 +1,59 @@
-//! How long an endpoint takes to its response headers: a robust location of the logarithm.
+//! Latency of an endpoint to response headers: a robust estimate of the mean logarithm.
 //!
-//! Latencies are roughly log-normal, so the estimate lives in the log domain and each sample moves it by a
-//! clipped step (Huber, "Robust estimation of a location parameter", 1964): one request that is twenty times
-//! heavier than the rest moves it no further than one that is twice as slow. What clipping costs, speed, comes
-//! back by a change test: several samples in a row that all lie beyond the clip on the same side are not outliers
-//! but news, and the estimate jumps to the median of the last three. How many that takes follows from how often the
-//! upstream's answers lie beyond the clip by nature ([`Noise`](super::Noise)): three with log-normal work of σ 0.5,
-//! seven of σ 1.5. Upwards only if the last of them was sent after the first had been answered: all that wait through
-//! the same pause are late, but that is one event, and it is over. A sample that found a queue weighs less, by how much
-//! more such samples differ.
+//! Latencies are roughly log-normal, so the estimate is kept in the log domain and each sample moves it by a clipped
+//! step (Huber, "Robust estimation of a location parameter", 1964): one request that is twenty times heavier than the
+//! rest moves it no further than one that is twice as slow. A change test makes up for the slowness of clipped steps:
+//! several samples in a row beyond the clip on the same side are a change, not outliers, and the estimate jumps to the
+//! median of the last three. How many that takes depends on how often the cluster's answers are beyond the clip by
+//! nature ([`Noise`](super::Noise)): three for log-normal work of σ 0.5, seven for σ 1.5. It jumps upwards only if the
+//! last of them was sent after the first had been answered: requests that wait through the same pause are all late, but
+//! that is a single event, and it is over. A sample that met a queue weighs less, in proportion to the variance of such
+//! samples.
 
 use super::noise::Rows;
 use crate::ablation::{Ablation, Part};
 use crate::time::Time;
 
-/// Deviation (natural log) from which a sample is clipped: a factor of two.
+/// Deviation beyond which a sample is clipped, natural log: a factor of two.
 pub(crate) const CLIP: f32 = core::f32::consts::LN_2;
-/// A jump is to the median of so many samples, and rests on them.
+/// Number of samples in the median that a jump takes, and samples behind the estimate after it.
 const JUMP_AFTER: i8 = 3;
-/// The step is 1/n up to here, then constant: about the last 16 samples count.
+/// Number of samples after which the step 1/n becomes constant.
 const WINDOW: f32 = 16.0;
 /// Time constant with which samples lose their weight, seconds.
 const MEMORY_S: f64 = 5.0;
-/// Evidence that is this much older than the newest weighs 1/e, in seconds.
+/// Age difference to the newest estimate at which another worker's weighs 1/e, seconds.
 const FRESHNESS_S: f64 = 0.5;
-/// Samples of an estimate by which others are judged.
+/// Minimum number of samples of an estimate that others may be compared with.
 const SETTLED: f32 = 4.0;
-/// Shorter and longer samples count as these, in seconds: keeps the logarithm finite.
+/// Range of samples, seconds: keeps the logarithm finite.
 const MIN_S: f64 = 1e-6;
 const MAX_S: f64 = 3600.0;
 
-/// The latency of one endpoint as one worker has seen it.
+/// One worker's latency estimate of one endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Latency {
     /// Natural logarithm of the estimate in seconds.
     centre: f32,
-    /// Samples behind the estimate, at most [`WINDOW`].
+    /// Number of samples behind the estimate, at most [`WINDOW`].
     samples: f32,
-    /// When the last sample came.
+    /// Time of the last sample.
     updated: Time,
-    /// The last two samples beyond the clip, logarithms.
+    /// Logarithms of the last two samples beyond the clip.
     beyond: [f32; 2],
-    /// How long before the last sample the first of the run came, microseconds; 71 minutes at most.
+    /// Time from the first to the last sample of the run, microseconds; saturates at 71 minutes.
     run_us: u32,
-    /// How many samples in a row were beyond the clip; negative below the estimate.
+    /// Number of consecutive samples beyond the clip; negative if below the estimate.
     run: i8,
 }
 
 impl Latency {
-    /// Takes a sample in seconds, of a request sent at `started`; NaN and negative values are ignored.
+    /// Records a sample in seconds of a request sent at `started`; ignores NaN and negative values.
     pub fn observe(&mut self, seconds: f64, started: Time, now: Time, ablation: &Ablation) {
         self.observe_weighed((seconds, 1.0), started, now, Rows::default(), ablation);
     }
 
-    /// The same of a sample that weighs less than others, up to 1, where so many in a row are news.
+    /// Records a sample with a `weight` up to 1; `rows` is how many in a row beyond the clip make a change.
     pub fn observe_weighed(
         &mut self,
         (seconds, weight): (f64, f32),
@@ -66,7 +66,7 @@ impl Latency {
             return;
         }
         let x = seconds.clamp(MIN_S, MAX_S).ln() as f32;
-        // Old evidence fades, or the first answer after a silence would pass it off as fresh.
+        // Without decay, the first answer after a silence would make old samples look fresh.
         if ablation.has(Part::Fade) {
             self.samples *= freshness(self.updated, now) as f32;
         }
@@ -107,7 +107,7 @@ impl Latency {
         self.centre += step * weight / self.samples;
     }
 
-    /// Takes note that a request ended without an answer after `seconds`: the latency is at least that.
+    /// Records a request that ended without an answer after `seconds`, a lower bound of the latency.
     pub fn observe_at_least(&mut self, seconds: f64, started: Time, now: Time, ablation: &Ablation) {
         if self.estimate().is_none_or(|estimate| seconds > estimate) {
             self.observe(seconds, started, now, ablation);
@@ -119,63 +119,65 @@ impl Latency {
         (self.samples > 0.0).then(|| f64::from(self.centre).exp())
     }
 
-    /// Natural logarithm of the estimate in seconds and how many samples it rests on, as the [`Blend`] of it alone has it.
+    /// Mean logarithm of seconds and the number of samples behind it, the same as of a [`Blend`] of this estimate
+    /// alone.
     #[inline]
     pub fn centre(&self) -> Option<(f64, f64)> {
         let known = self.samples > 0.0 && self.centre.is_finite();
         known.then(|| (f64::from(self.centre), f64::from(self.samples.min(WINDOW))))
     }
 
-    /// How far (natural log) a sample of `seconds` lies above the estimate, if there is one.
+    /// Log ratio of a sample of `seconds` to the estimate, if there is one.
     pub fn deviation(&self, seconds: f64) -> Option<f32> {
         (self.samples > 0.0).then(|| seconds.clamp(MIN_S, MAX_S).ln() as f32 - self.centre)
     }
 
-    /// Whether the next sample says how answers differ by nature: the estimate rests on enough, and the last one was
-    /// not beyond the clip. After one that was, the next may be as far off because something has changed.
+    /// Whether the next sample shows how answers differ by nature: the estimate has enough samples, and the last one
+    /// was within the clip. After one beyond it, the next may deviate because something has changed.
     pub fn settled(&self) -> bool {
         self.samples >= SETTLED && self.run == 0
     }
 
-    /// Whether the last samples lay below the clip: then the estimate is about to fall, and says nothing of queues.
+    /// Whether the last samples were below the clip: the estimate is about to fall, so deviations from it say nothing
+    /// about queueing.
     pub fn falling(&self) -> bool {
         self.run < 0
     }
 
-    /// When the last sample came.
+    /// Time of the last sample.
     pub fn updated(&self) -> Time {
         self.updated
     }
 
-    /// The clock stepped back to `now`.
+    /// Caps timestamps at `now` after the clock stepped back.
     pub fn not_after(&mut self, now: Time) {
         let since = self.since().min(now);
         self.updated = self.updated.min(now);
         self.run_us = microseconds(since, self.updated);
     }
 
-    /// When the first sample of the run came.
+    /// Time of the first sample of the run.
     fn since(&self) -> Time {
         Time(self.updated.0.saturating_sub(1000 * u64::from(self.run_us)))
     }
 
-    /// Natural logarithm of the estimate in seconds and the samples behind it: what other workers are told.
+    /// Mean logarithm of seconds, number of samples and time of the last one, as reported to the peers.
     pub fn parts(&self) -> (f32, f32, Time) {
         (self.centre, self.samples, self.updated)
     }
 }
 
-/// What samples of which the last came at `updated` still weigh at `now`.
+/// Weight at `now` of samples of which the last came at `updated`, 0..=1.
 pub fn freshness(updated: Time, now: Time) -> f64 {
     (-now.seconds_since(updated) / MEMORY_S).exp()
 }
 
-/// From `earlier` to `now`, rounded up, so that what is counted back from `now` is never later than it was.
+/// Time from `earlier` to `now`, rounded up so that counting back from `now` never yields a later time than `earlier`.
 fn microseconds(earlier: Time, now: Time) -> u32 {
     u32::try_from(now.0.saturating_sub(earlier.0).div_ceil(1000)).unwrap_or(u32::MAX)
 }
 
-/// Several workers' estimates of one endpoint, the fresher the heavier.
+/// Latency estimates of several workers for one endpoint, weighted by freshness.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Blend {
     weight: f64,
@@ -184,7 +186,7 @@ pub struct Blend {
 }
 
 impl Blend {
-    /// Adds an estimate as [`Latency::parts`] gave it.
+    /// Adds an estimate in the form of [`Latency::parts`].
     pub fn add(&mut self, (centre, samples, updated): (f32, f32, Time)) {
         if samples.is_nan() || samples <= 0.0 || !centre.is_finite() {
             return;
@@ -193,14 +195,14 @@ impl Blend {
         self.merge(&Blend { weight, weighted: weight * f64::from(centre), newest: updated });
     }
 
-    /// What [`parts`](Blend::parts) gave.
+    /// The inverse of [`parts`](Blend::parts).
     pub fn of((centre, samples, newest): (f32, f32, Time)) -> Blend {
         let weight = f64::from(samples);
         Blend { weight, weighted: weight * f64::from(centre), newest }
     }
 
-    /// Natural logarithm of the estimate in seconds, the samples behind it and when the newest came: exact for a single
-    /// estimate, and to seven digits for several.
+    /// Mean logarithm of seconds, number of samples and time of the newest: exact for a single estimate, to seven
+    /// digits for several.
     pub fn parts(&self) -> (f32, f32, Time) {
         let centre = if self.weight > 0.0 { self.weighted / self.weight } else { 0.0 };
         (centre as f32, self.weight as f32, self.newest)
@@ -223,12 +225,12 @@ impl Blend {
         self.newest = newest;
     }
 
-    /// Natural logarithm of the common estimate in seconds, and how many samples it rests on.
+    /// Mean logarithm of seconds and the number of samples behind it.
     pub fn centre(&self) -> Option<(f64, f64)> {
         (self.weight > 0.0).then(|| (self.weighted / self.weight, self.weight))
     }
 
-    /// When the newest sample in it came.
+    /// Time of the newest sample.
     pub fn newest(&self) -> Time {
         self.newest
     }

@@ -1,16 +1,19 @@
-//! How far a signal deserves its configured weight: learnt from how well it reports.
+//! Learnt weight of a signal: how much of its configured weight it deserves by its quality.
 //!
-//! w ← (1 − α)·w + α·(0.7·accuracy + 0.3·(1 − delay)), clamped to 0.1..=1, as operators write it. Accuracy is the
-//! share of the fleet that an answer has a usable value for, delay how late it came. A signal that is often
-//! missing or late loses most of its say, never all: it may recover.
+//! w ← (1 − α)·w + α·(0.7·accuracy + 0.3·(1 − delay)), clamped to 0.1..=1. Accuracy is the fraction of the fleet for
+//! which an answer has a usable value, delay how late it came. A signal that is often missing or late loses most of its
+//! weight, but never all, so that it can recover.
 
 use crate::time::Time;
 
+/// Step of the moving average per answer, α.
 const ALPHA: f64 = 0.1;
+/// Part of the accuracy in the quality; the rest is timeliness.
 const ACCURACY_SHARE: f64 = 0.7;
+/// Range of the weight.
 const RANGE: [f64; 2] = [0.1, 1.0];
 
-/// A weight that follows a signal's quality; 1 at first.
+/// A weight that follows the signal's quality; 1 at first.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LearntWeight {
     weight: f64,
@@ -24,8 +27,8 @@ impl Default for LearntWeight {
 }
 
 impl LearntWeight {
-    /// An answer, observed at `at`, had a usable value for `accuracy` (0..=1) of the fleet; answers are expected
-    /// every `interval_s` seconds. An answer that is known already changes nothing.
+    /// Records an answer, observed at `at`, with a usable value for the fraction `accuracy` (0..=1) of the fleet;
+    /// answers are expected every `interval_s` seconds. An answer that was already recorded is ignored.
     pub fn observe(&mut self, accuracy: f64, at: Time, interval_s: f64) {
         if at <= self.at {
             return;
@@ -39,12 +42,12 @@ impl LearntWeight {
         self.at = at;
     }
 
-    /// The clock stepped back to `now`.
+    /// Caps timestamps at `now` after the clock stepped back.
     pub fn not_after(&mut self, now: Time) {
         self.at = self.at.min(now);
     }
 
-    /// What the configured weight is multiplied by, 0.1..=1.
+    /// Factor on the configured weight, 0.1..=1.
     pub fn get(&self) -> f64 {
         self.weight
     }

@@ -1,4 +1,4 @@
-//! What is known of each endpoint: estimators that take every time as a parameter and never read a clock.
+//! Estimators of latency, errors, load and signals. Time is a parameter; none reads a clock.
 
 pub mod background;
 pub mod errors;

@@ -1,31 +1,31 @@
-//! How much the answers of an upstream differ by nature: what makes a difference improbable, and a silence.
+//! How much the answers of a cluster vary by nature, which decides whether a difference or a silence is improbable.
 //!
-//! No service says how wide its work is. What is believed of an endpoint is what this noise does not explain: an
-//! estimate that lies further from the others' than its share of the *spread* can be, more samples in a row beyond the
-//! clip than the *tails* bring about, a silence that the *survival* of latencies makes improbable.
+//! No service declares how much its work varies. An endpoint is believed to differ only as far as this noise does not
+//! explain it: an estimate further from the others' than the *spread* of answers allows, more consecutive samples
+//! beyond the clip than their *tails* produce, a silence that is improbable by the *survival* function of latencies.
 
 use super::survival::Survival;
 
-/// About the last this many answers count.
+/// Window of the moving averages, answers.
 const WINDOW: f32 = 300.0;
-/// What is assumed at first weighs as much as this many answers.
+/// Weight of the initial assumptions, answers.
 const PRIOR_WEIGHT: f32 = 20.0;
-/// Mean absolute deviation (natural log) assumed at first: log-normal work of σ 0.5.
+/// Initial mean absolute deviation (natural log): log-normal work of σ 0.5.
 const DEVIATION_AT_FIRST: f32 = 0.4;
-/// Share of answers beyond the clip on one side assumed at first, and the least.
+/// Initial and minimum fraction of answers beyond the clip, on each side.
 const TAIL_AT_FIRST: f32 = 0.06;
-/// A deviation counts up to this.
+/// Upper bound of a deviation (natural log).
 const CLIP: f32 = 3.0;
-/// The standard deviation over the mean absolute one, of a normal distribution: √(π/2).
+/// Ratio of standard to mean absolute deviation of a normal distribution: √(π/2).
 const NORMAL: f32 = 1.253;
-/// The least spread: what no network is without.
+/// Minimum spread (natural log), which every network has.
 const MIN_SPREAD: f32 = 0.1;
-/// Samples in a row that chance brings about no more often than this are news.
+/// Probability below which a row of samples beyond the clip is a change.
 const CHANCE: f32 = 3e-4;
-/// So many in a row at least, and at most.
+/// Minimum and maximum length of such a row.
 const ROWS: [i8; 2] = [3, 12];
 
-/// What has been learnt of it.
+/// Learnt variation of a cluster's answers.
 #[derive(Clone, Debug)]
 pub struct Noise {
     seen: f32,
@@ -33,18 +33,18 @@ pub struct Noise {
     above: f32,
     below: f32,
     rows: Rows,
-    /// Whether there has been an answer since the rows were worked out.
+    /// Whether there has been an answer since the rows were computed.
     news: bool,
-    /// How long answers take.
+    /// Distribution of latencies.
     pub survival: Survival,
 }
 
-/// Samples in a row beyond the clip that are news.
+/// Number of consecutive samples beyond the clip that make a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rows {
-    /// Above the estimate.
+    /// On the side above the estimate.
     pub above: i8,
-    /// Below it.
+    /// On the side below the estimate.
     pub below: i8,
 }
 
@@ -69,10 +69,10 @@ impl Default for Noise {
 }
 
 impl Noise {
-    /// An answer lay `deviation` (natural log) above what was expected of its endpoint, and weighs `weight`; beyond
-    /// `clip` it is clipped. Only answers of a [settled](super::Latency::settled) endpoint: a change that lasts is one
-    /// event, however many answers it has, or it would pass for the width of the work and the next change would be
-    /// believed the later.
+    /// Records an answer that deviated by `deviation` (natural log) from what was expected of its endpoint, with the
+    /// given `weight` and beyond the clip if it exceeds `clip`. Only for answers of [settled](super::Latency::settled)
+    /// endpoints: a lasting change is a single event, however many answers it affects. Otherwise it would look like
+    /// variation of the work, and the next change would be detected later.
     pub fn observe(&mut self, deviation: f32, weight: f32, clip: f32) {
         if !deviation.is_finite() {
             return;
@@ -85,7 +85,7 @@ impl Noise {
         self.below += step * (f32::from(u8::from(deviation < -clip)) - self.below);
     }
 
-    /// Prepares what follows; called on a tick.
+    /// Recomputes derived values; called on a tick.
     pub fn refresh(&mut self, typical: f64) {
         let row = |tail: f32| {
             let tail = tail.clamp(TAIL_AT_FIRST, 0.6);
@@ -97,12 +97,12 @@ impl Noise {
         self.survival.refresh(typical);
     }
 
-    /// Standard deviation of the logarithm of an answer.
+    /// Standard deviation of the logarithm of an answer's latency.
     pub fn spread(&self) -> f32 {
         (NORMAL * self.deviation).max(MIN_SPREAD)
     }
 
-    /// Samples in a row beyond the clip that are news.
+    /// Number of consecutive samples beyond the clip that make a change.
     pub fn rows(&self) -> Rows {
         self.rows
     }

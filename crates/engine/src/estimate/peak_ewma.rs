@@ -1,23 +1,23 @@
-//! A moving average of latency that believes a rise at once and a fall slowly, as Finagle and linkerd keep it.
+//! Peak EWMA: a moving average of latency that follows a rise at once and a fall slowly, as in Finagle and linkerd.
 //!
-//! A sample above the average replaces it; one below moves it by 1 − e^(−Δt/τ), Δt since the sample before and
-//! τ = 10 s. In silence it decays with the same τ, so that no endpoint is held to a peak for ever.
+//! A sample above the average replaces it; one below moves it by 1 − e^(−Δt/τ), where Δt is the time since the previous
+//! sample and τ = 10 s. Without samples it decays with the same τ, so that no endpoint is held to a peak for ever.
 
 use crate::time::Time;
 
 /// linkerd's default decay, seconds.
 const DECAY_S: f64 = 10.0;
 
-/// The peak-sensitive latency of one endpoint as one worker has seen it.
+/// One worker's peak EWMA of one endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PeakEwma {
-    /// Seconds; zero before the first sample.
+    /// The average in seconds; zero before the first sample.
     average: f32,
     updated: Time,
 }
 
 impl PeakEwma {
-    /// Takes a sample in seconds; NaN and negative values are ignored.
+    /// Records a sample in seconds; ignores NaN and negative values.
     pub fn observe(&mut self, seconds: f64, now: Time) {
         if seconds.is_nan() || seconds < 0.0 {
             return;
@@ -28,8 +28,8 @@ impl PeakEwma {
         self.updated = now;
     }
 
-    /// Takes note that a request ended without an answer after `seconds`: the latency is at least that, whatever
-    /// has been forgotten of the last such request.
+    /// Records a request that ended without an answer after `seconds`, a lower bound of the latency, regardless of how
+    /// far the average has decayed.
     pub fn observe_at_least(&mut self, seconds: f64, now: Time) {
         let sample = seconds as f32;
         if sample >= self.estimate(now).unwrap_or(0.0) {
@@ -42,7 +42,7 @@ impl PeakEwma {
         (self.average > 0.0).then(|| self.average * kept(now, self.updated))
     }
 
-    /// The clock stepped back to `now`.
+    /// Caps timestamps at `now` after the clock stepped back.
     pub fn not_after(&mut self, now: Time) {
         self.updated = self.updated.min(now);
     }

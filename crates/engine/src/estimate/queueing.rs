@@ -1,56 +1,57 @@
-//! How much requests in flight delay the next one: a curve learnt from the upstream's own answers, because
-//! it is told nowhere how many requests an endpoint serves at once.
+//! How much requests in flight delay the next one: a curve learnt from the cluster's own answers, because how many
+//! requests an endpoint serves at once is not configured anywhere.
 //!
-//! An endpoint that works on one request at a time answers the second after twice the time. One with many slots
-//! does not care until they are full, and then its latency grows with every request in line. Latency × in-flight,
-//! the usual price, is right for the first, and for the second it sends requests to slow endpoints in order to
-//! spare idle slots. So for each depth (requests that a new one finds in flight) the mean logarithmic deviation
-//! from what the endpoint takes when idle is kept; the same curve takes the queue out of the latency samples,
-//! so that an endpoint is not called slow for being popular.
+//! An endpoint that works on one request at a time answers the second after twice the time. One with many slots is not
+//! affected until they are full; then its latency grows with every queued request. The usual cost, latency × in-flight,
+//! is right for the first, but for the second it sends requests to slow endpoints in order to spare idle slots. So for
+//! each depth (the number of requests that a new one finds in flight) the mean logarithmic deviation from the
+//! endpoint's idle latency is kept. The same curve removes the queueing delay from latency samples, so that an endpoint
+//! does not count as slow for being popular.
 //!
-//! Where nothing has been seen the curve goes on linearly from where something has: the price of a single server.
+//! Beyond the observed depths the curve continues linearly, as for a single server.
 //!
-//! Depth is what awaits an answer, by the endpoint's weight: a stream that is open delays no endpoint. Of each depth
-//! the variance is learnt, too: what waited in a queue says the less of an endpoint's speed.
+//! Depth counts requests that await an answer, relative to the endpoint's weight: an open stream delays no endpoint.
+//! The variance is learnt per depth as well: a sample that waited in a queue says less about the endpoint's speed.
 
 use super::noise::Noise;
 
-/// Buckets of depth: one each up to 8, then four an octave.
+/// Number of depth buckets: one per depth up to 8, then four per octave.
 const BUCKETS: usize = 24;
-/// About the last this many answers of a bucket count.
+/// Window of the moving averages in a bucket, answers.
 const WINDOW: f32 = 300.0;
-/// The linear continuation weighs as much as this many answers.
+/// Weight of the linear continuation, answers.
 const PRIOR_WEIGHT: f32 = 20.0;
-/// An answer's deviation counts up to this (natural log), so that one outlier bends nothing.
+/// Upper bound of an answer's deviation (natural log), against outliers.
 const CLIP: f32 = 3.0;
-/// An answer that lies further below than so many times the spread of answers, and than this (natural log), says
-/// nothing.
+/// Deviation below which an answer is ignored, in multiples of the spread of answers.
 const QUICKER: f32 = 4.0;
+/// Minimum of that bound (natural log).
 const MIN_QUICKER: f32 = 2.0;
-/// Fewer in flight is better even where it does not show in the latency: it spreads what may go wrong.
+/// Exponent of the minimum price over 1 + depth: fewer requests in flight are better even where latency does not show
+/// it, because they limit the damage of a failure.
 const MIN_EXPONENT: f32 = 0.3;
-/// Depths with a prepared factor; deeper ones go on linearly.
+/// Number of depths with a precomputed factor; beyond, the curve is linear.
 const DEPTHS: usize = 160;
-/// Where a request takes this multiple of its time, the endpoint is seen to be full, and so much more than it works on
-/// is there. Enough to be no noise, and little enough to be met before every endpoint is overloaded: good balancing
-/// keeps queues short.
+/// Delay factor at which an endpoint counts as full; it then holds this factor more requests than it works on. High
+/// enough not to be noise, and low enough to occur before every endpoint is overloaded: good balancing keeps queues
+/// short.
 const FULL_DELAY: f32 = 1.4;
 
-/// The least weight of a sample.
+/// Minimum weight of a sample.
 const MIN_WEIGHT: f32 = 0.05;
 
-/// How many requests an endpoint works on at a time, as far as that is known.
+/// How many requests an endpoint works on at a time, as far as known.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Slots {
-    /// So many, above 0.
+    /// The number of requests, above 0.
     pub count: f32,
-    /// Whether endpoints have been seen to fill up; if not, it may be any number above as well.
+    /// Whether endpoints have been seen to fill up; if not, `count` is a lower bound.
     pub found: bool,
 }
 
 impl Slots {
-    /// What two workers know together: the one that has seen endpoints fill up is right, and so is the higher of two
-    /// lower bounds.
+    /// Merges the estimates of two workers: one that has seen endpoints fill up takes precedence; of two lower bounds,
+    /// the higher counts.
     pub fn merged(one: Option<Slots>, other: Option<Slots>) -> Option<Slots> {
         match (one, other) {
             (Some(one), Some(other)) if one.found && other.found => {
@@ -72,22 +73,23 @@ struct Bucket {
     variance: f32,
 }
 
-/// The curve, with its factors prepared.
+/// The learnt curve, with precomputed factors.
 #[derive(Clone, Debug)]
 pub struct Queueing {
     buckets: [Bucket; BUCKETS],
-    /// By depth: what it multiplies the latency by, and the price, which is never flat.
+    /// Factor on the latency, by depth.
     delay: [f32; DEPTHS],
+    /// Factor on the cost, by depth; it always rises.
     price: [f32; DEPTHS],
-    /// By bucket: what a sample weighs.
+    /// Weight of a sample, by bucket.
     weights: [f32; BUCKETS],
-    /// What never changes: by depth, the part of the price that is for the company; by bucket, by how much (natural log)
-    /// a single line grows from the one before.
+    /// Factor of the price for the number of requests alone, by depth; constant.
     company: [f32; DEPTHS],
+    /// Growth (natural log) of a single server's delay from the previous bucket, by bucket; constant.
     growth: [f32; BUCKETS],
-    /// Whether there has been an answer since the factors were prepared.
+    /// Whether there has been an answer since the factors were computed.
     news: bool,
-    /// How much answers differ by nature.
+    /// How much answers vary by nature.
     pub noise: Noise,
 }
 
@@ -120,12 +122,12 @@ fn bucket(depth: usize) -> usize {
     }
 }
 
-/// How many there are with a request that comes to the least depth of a bucket.
+/// Number of requests, including the new one, at the lowest depth of a bucket.
 fn crowd(bucket: usize) -> f32 {
     1.0 + first_depth(bucket) as f32
 }
 
-/// The least depth of a bucket.
+/// Lowest depth of a bucket.
 fn first_depth(of: usize) -> usize {
     let Some(beyond) = of.checked_sub(8) else { return of };
     let (octave, quarter) = (beyond / 4, beyond % 4);
@@ -133,11 +135,11 @@ fn first_depth(of: usize) -> usize {
 }
 
 impl Queueing {
-    /// An answer to a request that found `depth` others in flight, `deviation` (natural log) above what its
-    /// endpoint takes when idle.
+    /// Records an answer to a request that found `depth` others, with its deviation (natural log) from the endpoint's
+    /// idle latency.
     pub fn observe(&mut self, depth: u32, deviation: f32) {
         let Some(bucket) = self.buckets.get_mut(bucket(depth as usize)) else { return };
-        // No queue makes an answer quicker: one that lies so far below is of an endpoint that has healed.
+        // No queue makes an answer faster: one so far below comes from an endpoint that has recovered.
         let lowest = -(QUICKER * self.noise.spread()).max(MIN_QUICKER);
         if deviation.is_finite() && deviation >= lowest {
             self.news = true;
@@ -148,12 +150,12 @@ impl Queueing {
         }
     }
 
-    /// What a sample from this depth weighs: the least variance over that of this depth.
+    /// Weight of a sample from this depth: the lowest variance of any depth over that of this one, 0.05..=1.
     pub fn sample_weight(&self, depth: u32) -> f32 {
         self.weights.get(bucket(depth as usize)).copied().unwrap_or(1.0)
     }
 
-    /// Prepares the factors; called on a tick. Without an answer since the last time they are what they were.
+    /// Recomputes the factors if there has been an answer; called on a tick.
     pub fn refresh(&mut self) {
         if !core::mem::take(&mut self.news) {
             return;
@@ -167,7 +169,7 @@ impl Queueing {
         let origin = self.buckets.iter().find(|b| b.seen >= PRIOR_WEIGHT).map_or(0.0, |b| b.mean);
         let mut log_delay = 0.0f32;
         for (at, (own, growth)) in self.buckets.iter().zip(&self.growth).enumerate() {
-            // Its own mean, leaning on the linear continuation of the one before.
+            // The bucket's own mean, with the linear continuation of the previous one as prior.
             let linear = log_delay + growth;
             let fitted = (own.seen * (own.mean - origin) + PRIOR_WEIGHT * linear) / (own.seen + PRIOR_WEIGHT);
             log_delay = fitted.max(log_delay);
@@ -181,9 +183,9 @@ impl Queueing {
         }
     }
 
-    /// How many requests an endpoint works on at a time: as many as are there where a request takes noticeably more
-    /// than it does at the least depth that was seen, divided by how much more. Only depths that were seen say so: what
-    /// the curve assumes of the others is no sign of a full endpoint. `None` until there are answers enough.
+    /// Number of requests that an endpoint works on at a time: the depth at which a request takes `FULL_DELAY` times
+    /// as long as at the lowest observed depth, divided by that factor. Only observed depths count: the curve's
+    /// assumption about others is no sign of a full endpoint. `None` until there are enough answers.
     pub fn slots(&self) -> Option<Slots> {
         let mut seen = self.seen().map(|(at, _)| first_depth(at) as u32);
         let least = seen.next()?;
@@ -197,8 +199,8 @@ impl Queueing {
         Some(Slots { count: (full as f32 + part) / FULL_DELAY, found: true })
     }
 
-    /// How far latency has risen above its own floor where a request finds `depth` others: 0 not at all, 1 as far as it
-    /// does where endpoints are full. `None` where no such depth has been seen.
+    /// How far latency has risen above its minimum at `depth`: 0 not at all, 1 as far as at full endpoints. `None` if
+    /// no such depth has been observed.
     pub fn risen(&self, depth: u32) -> Option<f32> {
         let floor = self.seen().map(|(_, mean)| mean).reduce(f32::min)?;
         let here = self.seen().take_while(|(at, _)| *at <= bucket(depth as usize)).last();
@@ -206,25 +208,25 @@ impl Queueing {
         Some(((delay - 1.0) / (FULL_DELAY - 1.0)).clamp(0.0, 1.0))
     }
 
-    /// The buckets with enough answers, and their means.
+    /// Buckets with enough answers, and their means.
     fn seen(&self) -> impl Iterator<Item = (usize, f32)> {
         let enough = |(_, bucket): &(usize, &Bucket)| bucket.seen >= PRIOR_WEIGHT;
         self.buckets.iter().enumerate().filter(enough).map(|(at, bucket)| (at, bucket.mean))
     }
 
-    /// What a request that finds `depth` others takes, in multiples of one that finds none.
+    /// Latency of a request that finds `depth` others, in multiples of one that finds none.
     pub fn delay(&self, depth: u32) -> f32 {
         read(&self.delay, depth as f32)
     }
 
-    /// What a request that finds `depth` others costs: the delay, and a little for the company. A fraction is
-    /// allowed, because capacity is weighted.
+    /// Cost factor of a request that finds `depth` others: the delay, times a little for the others. Fractions are
+    /// allowed because capacity is weighted.
     pub fn price(&self, depth: f32) -> f32 {
         read(&self.price, depth)
     }
 }
 
-/// Interpolates, and goes on linearly beyond the end.
+/// Interpolates in `table`, and continues linearly beyond its end.
 fn read(table: &[f32; DEPTHS], depth: f32) -> f32 {
     let at = |depth: usize| table.get(depth).copied().unwrap_or(1.0);
     let depth = if depth > 0.0 { depth } else { 0.0 };
@@ -263,7 +265,7 @@ mod tests {
             queueing.observe(1, 0.0);
         }
         queueing.refresh();
-        // The guess of a single server raises it a little.
+        // The prior of a single server raises it slightly.
         assert!(queueing.delay(1) < 1.2, "{}", queueing.delay(1));
     }
 
@@ -312,7 +314,7 @@ mod tests {
 
     #[test]
     fn depths_that_nobody_has_seen_are_no_sign_of_a_full_endpoint() {
-        // 64 slots, a third to a half of them busy: never fewer than 20, never more than 32.
+        // 64 slots, a third to half of them busy: between 20 and 31 requests.
         let mut queueing = Queueing::default();
         let mut rng = Rng::new(5);
         for _ in 0..5_000 {

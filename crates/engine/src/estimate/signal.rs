@@ -1,16 +1,16 @@
-//! One PromQL signal of one endpoint: smoothed, and forgotten as it grows old.
+//! One signal value of one endpoint: smoothed, and trusted less as it ages.
 
 use super::standing::Standing;
 use crate::time::Time;
 
-/// A value that rests longer than this tells nothing about how often there are news, seconds.
+/// Upper bound of the time between changes, seconds: a value that stays longer says nothing about the update interval.
 pub const MAX_NEWS_S: f64 = 30.0;
-/// Larger values count as this one: with it and with the least of the others can be reckoned without an overflow.
+/// Upper bound of absolute values, so that sums and ratios cannot overflow.
 const MAX_VALUE: f64 = 1e100;
 /// Weight of a longer time between changes.
 const NEWS_STEP: f32 = 0.25;
 
-/// A smoothed value with its age. Unknown until the first finite sample.
+/// A smoothed value with its age; unknown until the first finite sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Reading {
     value: f64,
@@ -23,8 +23,8 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Takes a sample observed at `at`. Samples that are not finite or not newer than the last are ignored.
-    /// After a silence of `memory_s` seconds the past no longer counts.
+    /// Records a sample observed at `at`. Ignores samples that are not finite or not newer than the last. After a
+    /// silence of `memory_s` seconds smoothing starts anew.
     pub fn observe(&mut self, sample: f64, at: Time, smoothing: f64, memory_s: f64) {
         if !sample.is_finite() || at <= self.at {
             return;
@@ -39,7 +39,7 @@ impl Reading {
         self.at = at;
     }
 
-    /// The clock stepped back to `now`.
+    /// Caps timestamps at `now` after the clock stepped back.
     pub fn not_after(&mut self, now: Time) {
         self.at = self.at.min(now);
         self.changed = self.changed.min(now);
@@ -56,8 +56,8 @@ impl Reading {
         self.latest
     }
 
-    /// The value changed. A shorter time between changes is believed at once; a longer one by and by, because
-    /// a value may also rest.
+    /// Records a change of the value. A shorter time between changes is adopted at once, a longer one gradually,
+    /// because a value may also stay the same.
     fn news(&mut self, at: Time) {
         if self.changed != Time::ZERO {
             let since = at.seconds_since(self.changed).min(MAX_NEWS_S) as f32;
@@ -67,18 +67,18 @@ impl Reading {
         self.changed = at;
     }
 
-    /// Seconds from one change of the value to the next, about: polls may come more often than news.
+    /// Approximate time between changes of the value, seconds: polls may be more frequent than updates at the source.
     pub fn news_s(&self) -> f64 {
         f64::from(self.news_s)
     }
 
-    /// What to act on: a rise is believed at once, a fall as far as it is smoothed. Holding back from an
-    /// endpoint that is no longer loaded costs little; feeding one that fills up costs refusals.
+    /// The value to act on: the latest sample if it is higher than the smoothed value. Holding traffic back from an
+    /// endpoint that is no longer loaded costs little; feeding one that fills up costs refused requests.
     pub fn burden(&self) -> f64 {
         self.value.max(self.latest)
     }
 
-    /// How far the value may still be believed: 1 up to `fresh_s`, then falling to 0 at three times that.
+    /// Confidence in the value: 1 up to an age of `fresh_s`, then falling to 0 at three times that.
     pub fn trust(&self, now: Time, fresh_s: f64) -> f64 {
         match self.get(now) {
             Some((_, age)) => (1.0 - (age - fresh_s) / (2.0 * fresh_s)).clamp(0.0, 1.0),

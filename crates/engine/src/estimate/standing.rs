@@ -1,43 +1,45 @@
-//! Whether the queue of an endpoint stands, as a signal tells: never short while the others' are, through so many news that
-//! chance does not explain it. Such an endpoint is set aside, and tried again after a pause.
+//! Detection of standing queues from a signal: a queue that is never short while the others' are, over so many updates
+//! that chance does not explain it. Its endpoint is set aside, and tried again after a pause.
 
 use crate::time::Time;
 
-/// Left aside for so many news at first; after each trial in vain for twice as many, up to …
+/// First pause of an endpoint that is set aside, updates; each failed trial doubles it.
 const FIRST_PAUSE: u16 = 64;
+/// Maximum pause, updates.
 const MAX_PAUSE: u16 = 512;
-/// A trial lasts for so many news.
+/// Duration of a trial, updates.
 const TRIAL: f64 = 3.0;
-/// A queue is long from so many times what is high among the others on.
+/// Ratio to the others' usual maximum from which a queue is long.
 const TIMES_HIGHER: f32 = 2.0;
-/// So many times, and one more, twice or where it is full: then it needs no whole window.
+/// Ratio to the others' usual maximum plus one from which two values suffice instead of a whole window, or a single one
+/// near `max`.
 const TIMES_HIGHER_AT_ONCE: f32 = 8.0;
-/// Less than this part of what is full is no burden, whatever the others have.
+/// Fraction of `max` below which a queue is no burden, whatever the others have.
 const MATERIAL: f32 = 1.0 / 16.0;
-/// From this part on it is full.
+/// Fraction of `max` from which an endpoint is nearly full.
 const FULL: f32 = 0.75;
-/// Deviations are compared with those of so many news before.
+/// Number of earlier updates that deviations are compared with.
 pub const LAGS: usize = 4;
 
-/// What is usual of the endpoints that are in use: their lower medians.
+/// Usual values of the endpoints in use: their lower medians.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usual {
     /// Of the latest values.
     pub latest: f32,
-    /// Of the least values of this window.
+    /// Of the minima in this window.
     pub low: f32,
-    /// Of the highest, of this window or the one before, whichever is more.
+    /// Of the maxima in this window or in the previous one, whichever is higher.
     pub high: f32,
 }
 
-/// What one signal has told of one endpoint in this window, and what followed from it.
+/// State of one signal for one endpoint: its values in this window, and whether it is set aside.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Standing {
     low: f32,
     high: f32,
     stood: f32,
     off: [f32; LAGS],
-    /// With the latest news, and with those before.
+    /// The values at the latest two updates.
     values: [f32; 2],
     phase: Phase,
     pause: u16,
@@ -52,9 +54,9 @@ enum Phase {
     Tried,
 }
 
-/// How many news a window has, for so many endpoints in use: the least number *k* for which all *k* values of one of *n* equal
-/// endpoints are above those of the half with the lowest highs in no more than one of 10⁴ windows, whatever the values'
-/// distribution: n ∫ k (1 − x)^(k − 1) P(Bin(n − 1, x^k) ≥ ⌈n / 2⌉) dx over 0 to 1.
+/// Number of updates in a window, by the number of endpoints in use: the least *k* for which, among *n* equal
+/// endpoints, all *k* values of one exceed those of the half with the lowest maxima in at most one of 10⁴ windows,
+/// whatever the distribution of values: n ∫ k (1 − x)^(k − 1) P(Bin(n − 1, x^k) ≥ ⌈n / 2⌉) dx over 0 to 1.
 pub fn news_a_window(endpoints: usize) -> u32 {
     match endpoints {
         0..=2 => 9,
@@ -64,33 +66,34 @@ pub fn news_a_window(endpoints: usize) -> u32 {
 }
 
 impl Standing {
-    /// Takes a value.
+    /// Records a value.
     pub fn observe(&mut self, value: f32) {
         self.low = self.low.min(value);
         self.high = self.high.max(value);
     }
 
-    /// The least and the highest value of this window.
+    /// Minimum and maximum in this window.
     pub fn range(&self) -> (f32, f32) {
         (self.low, self.high)
     }
 
-    /// A new window begins with this value.
+    /// Begins a new window with this value.
     pub fn begin(&mut self, value: f32) {
         (self.low, self.high) = (value, value);
     }
 
-    /// Whether its share is taken.
+    /// Whether the endpoint is set aside.
     pub fn aside(&self) -> bool {
         self.phase == Phase::Aside
     }
 
-    /// The clock stepped back to `now`.
+    /// Caps timestamps at `now` after the clock stepped back.
     pub fn not_after(&mut self, now: Time) {
         self.since = self.since.min(now);
     }
 
-    /// How far its values were from the mean, the latest first, and the latest itself, before it is `value` and so far `off`.
+    /// Records the new `value` and its deviation `off` from the mean; returns the previous deviations, the latest
+    /// first, and the previous value.
     pub fn moved(&mut self, value: f32, off: f32) -> ([f32; LAGS], f32) {
         let before = self.off;
         self.off.rotate_right(1);
@@ -99,9 +102,9 @@ impl Standing {
         (before, self.values[1])
     }
 
-    /// Sets it aside if its queue, now `value`, stands while the others' are empty now and then: which a whole window shows, or two
-    /// values that are far beyond all theirs, or a single one where it is nearly full, which it is at `max`. `usual` is what `at` is
-    /// known of all.
+    /// Sets the endpoint aside if its queue stands while the others' are empty now and then. Evidence is a whole
+    /// window, or two values far above all of theirs, or a single one if it is nearly full, where `max` is full.
+    /// `usual` are the values of all endpoints at `at`.
     pub fn judge(
         &mut self,
         (value, max): (f32, f32),
@@ -121,8 +124,9 @@ impl Standing {
         }
     }
 
-    /// The latest `value` of one that is aside, or tried, at `at`. The others need it where their queues are half as long as its
-    /// own was. `identity` is the endpoint's: all proxies try the same one at the same time, or none would see a queue.
+    /// Processes the latest `value` of an endpoint that is set aside or tried. It is used again at once if the others'
+    /// queues are half as long as its own was. `identity` is the endpoint's: all proxies try the same one at the same
+    /// time, because requests of one alone would cause no queue.
     pub fn look(&mut self, value: f32, usual: Usual, (at, news_s): (Time, f64), identity: u64) {
         match self.phase {
             Phase::InUse => {}
@@ -149,7 +153,7 @@ impl Standing {
 
     fn set(&mut self, phase: Phase, at: Time) {
         (self.phase, self.since) = (phase, at);
-        // A part of a window is none.
+        // The rest of a window is not a window.
         (self.low, self.off) = (0.0, [0.0; LAGS]);
     }
 }
@@ -158,12 +162,12 @@ fn longer(pause: u16) -> u16 {
     pause.saturating_mul(2).clamp(FIRST_PAUSE, MAX_PAUSE)
 }
 
-/// Seconds, at least 1, rounded up to a power of two: the same in all proxies that measure about the same.
+/// Rounds `seconds`, at least 1, up to a power of two: the same in all proxies that measure about the same.
 fn power_of_two(seconds: f64) -> f64 {
     (1u64 << (seconds.max(1.0).ceil() as u64).next_power_of_two().ilog2().min(16)) as f64
 }
 
-/// Whether one of the endpoint's moments, which come once a period, has come since half a period after the pause began.
+/// Whether one of the endpoint's trial times, which recur once a period, has passed since half a period after `since`.
 fn due(since: Time, at: Time, period_s: f64, identity: u64) -> bool {
     let period = ((period_s * 1e9) as u64).max(1);
     let nth = |time: Time| time.0.wrapping_add(identity % period) / period;
@@ -184,7 +188,7 @@ mod tests {
         Time((1_000_000 + seconds) * 1_000_000_000)
     }
 
-    /// At `seconds`, with news every second.
+    /// The time `seconds`, with an update every second.
     fn at(seconds: u64) -> (Time, f64) {
         (s(seconds), 1.0)
     }
@@ -198,7 +202,7 @@ mod tests {
         standing
     }
 
-    /// The first second at which it is in use again, with this value.
+    /// The first second at which the endpoint is in use again, with a constant value.
     fn tried(standing: &mut Standing, value: f32, after: u64, identity: u64) -> u64 {
         let found = (after + 1..after + 5000).find(|second| {
             standing.look(value, SHORT, at(*second), identity);
@@ -224,7 +228,7 @@ mod tests {
                 highs.sort_by(f32::total_cmp);
                 found += rows.iter().filter(|row| row.0 > highs[(endpoints - 1) / 2]).count();
             }
-            // Two are expected of 20,000 windows; more than ten are one case in 10⁵.
+            // Two are expected in 20,000 windows; more than ten have a probability of 10⁻⁵.
             assert!(found <= 10, "{endpoints} endpoints, {news} news: {found}");
             assert!((3..=10).contains(&news), "{endpoints} endpoints: {news} news");
         }

@@ -1,37 +1,39 @@
-//! How many answers take longer than so long: what a silence is judged by.
+//! Survival function of latencies, by which a silence is judged.
 //!
 //! A request that has waited for a time *a*, the last *s* of it in silence, would have waited that long by nature with
-//! probability S(a)/S(a − s). Of a long poll that has been waiting for a minute, another second says nothing; of
-//! requests that have just been sent, several times the usual says a lot.
+//! probability S(a)/S(a − s). For a long poll that has been waiting for a minute, another second says nothing; for
+//! requests that have just been sent, several times the usual latency says a lot.
 
-/// Buckets, two an octave, from a quarter of a millisecond to an hour.
+/// Number of buckets: two per octave, from a quarter of a millisecond to an hour.
 const BUCKETS: usize = 48;
-/// The first begins at 2 to the power of this, seconds.
+/// Lower bound of the first bucket: this power of two, seconds.
 const FIRST_LOG2: f32 = -12.0;
-/// Fewer answers than this say nothing: then every silence counts.
+/// Minimum number of answers before the distribution is used; with fewer, every silence counts in full.
 const FEWEST: f32 = 20.0;
-/// When so many have been counted, older ones lose half of their weight.
+/// Number of answers at which all counts are halved.
 const MEMORY: f32 = 2000.0;
-/// No answer comes after this many times the longest that is known …
+/// Multiple of the longest remembered latency after which no answer is expected.
 const BEYOND: f64 = 2.0;
-/// … nor after so many times the typical one, and so many seconds: threads pause, packets are sent again.
+/// Minimum of that time in multiples of the typical latency.
 const BEYOND_TYPICAL: f64 = 16.0;
+/// Minimum of that time, seconds: threads pause, packets are retransmitted.
 const BEYOND_S: f64 = 0.5;
-/// The logarithms of the probabilities 0.4 and 0.04: a silence more probable than the first is nothing, one less probable
-/// than the second counts in full.
+/// Logarithms of the probabilities 0.4 and 0.04: a silence more probable than the first counts as nothing, one less
+/// probable than the second in full.
 const PROBABLE_LOGS: [f32; 2] = [-0.916_290_7, -3.218_876];
 
-/// The distribution of latencies.
+/// Distribution of the latencies of a cluster.
 #[derive(Clone, Debug)]
 pub struct Survival {
     counts: [f32; BUCKETS],
     all: f32,
-    /// The longest that has not been forgotten, seconds.
+    /// The longest latency that is still remembered, seconds.
     longest: f64,
-    /// By bucket: the logarithm of the share of answers that take longer than where it begins.
+    /// Logarithm of the fraction of answers that take longer than the lower bound of the bucket, by bucket.
     logs: [f32; BUCKETS],
-    /// Whether there has been an answer since the logarithms were prepared, and for which typical time they were.
+    /// Whether there has been an answer since the logarithms were computed.
     news: bool,
+    /// The typical latency for which they were computed, seconds.
     prepared: f64,
 }
 
@@ -48,13 +50,13 @@ impl Default for Survival {
     }
 }
 
-/// Where in the buckets `seconds` lie.
+/// Position of `seconds` in the buckets, with a fraction.
 fn place(seconds: f64) -> f32 {
     (2.0 * ((seconds as f32).max(f32::MIN_POSITIVE).log2() - FIRST_LOG2)).clamp(0.0, BUCKETS as f32 - 1.0)
 }
 
 impl Survival {
-    /// An answer took so long.
+    /// Records a latency.
     pub fn observe(&mut self, seconds: f64) {
         if let Some(count) = self.counts.get_mut(place(seconds) as usize) {
             *count += 1.0;
@@ -63,8 +65,8 @@ impl Survival {
         }
     }
 
-    /// Prepares the logarithms. Beyond what has been seen it goes on as the inverse of the time, from one answer of the
-    /// `typical` time on: what is longer than all before is improbable, and stays as improbable.
+    /// Computes the logarithms. A prior of one answer adds a tail beyond the `typical` time, with a probability inverse
+    /// to the time: a silence longer than any observed latency is improbable, but never impossible.
     pub fn refresh(&mut self, typical: f64) {
         if !core::mem::take(&mut self.news) && self.prepared == typical {
             return;
@@ -83,7 +85,7 @@ impl Survival {
             let above = 0.5 * (start - at as f32);
             let beyond = if above >= 0.0 { 1.0 } else { above.exp2() };
             let share = (longer.max(0.0) + beyond) / (self.all + 1.0);
-            // Where no answer fell in between, as below all that have been seen, it is the same.
+            // In buckets without answers the share does not change.
             if share != prepared.0 {
                 prepared = (share, share.ln());
             }
@@ -92,7 +94,7 @@ impl Survival {
         }
     }
 
-    /// After how many seconds no answer is expected any more; never while little is known.
+    /// Time after which no answer is expected any more, seconds; infinite while too little is known.
     pub fn beyond(&self, typical: f64) -> f64 {
         if self.all < FEWEST {
             return f64::INFINITY;
@@ -107,13 +109,13 @@ impl Survival {
         at(below) + (at(below + 1) - at(below)) * (place - below as f32)
     }
 
-    /// Logarithm of the probability that a request of `age` gets no answer in the last `silence` of it, seconds.
+    /// Log probability that a request of this `age` was not answered in the last `silence` of it, both in seconds.
     pub fn silent(&self, age: f64, silence: f64) -> f32 {
         let before = age - silence;
         self.log(age) - if before > 0.0 { self.log(before) } else { 0.0 }
     }
 
-    /// How far a silence is to be believed that has a probability of e to the power of `log`: 0 not at all, 1 in full.
+    /// How far a silence with the log probability `log` counts: 0 not at all, 1 in full.
     pub fn belief(&self, log: f32) -> f32 {
         if self.all < FEWEST {
             return 1.0;

@@ -1,26 +1,26 @@
-//! What an endpoint owes: answers to requests that were sent after its last sign of life.
+//! Requests that an endpoint has not answered, sent after its last answer.
 //!
-//! A request whose headers come late by nature, such as a long poll, says nothing as long as others are answered. Several that
-//! were sent since, and no answer to any, say that the endpoint hangs.
+//! A request whose headers come late by nature, such as a long poll, says nothing as long as others are answered. If
+//! several have been sent since the last answer and none was answered, the endpoint hangs.
 
 use crate::time::Time;
 
-/// Requests since the last answer of one endpoint, as one worker has sent them.
+/// One worker's requests to one endpoint since its last answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unanswered {
     requests: u16,
     looks: u8,
-    /// When the first of them was sent: milliseconds, modulo 49 days.
+    /// When the first of them was sent, milliseconds modulo 49 days.
     since_ms: u32,
 }
 
-/// Milliseconds, modulo 49 days.
+/// The time in milliseconds modulo 49 days.
 fn clock_ms(now: Time) -> u32 {
     (now.0 / 1_000_000) as u32
 }
 
 impl Unanswered {
-    /// A request was sent at `now`; `looking` if only to see whether it still hangs.
+    /// Records a request sent at `now`; `looking` if it is a probe of a stalled endpoint.
     pub fn sent(&mut self, looking: bool, now: Time) {
         if self.requests == 0 {
             self.since_ms = clock_ms(now);
@@ -29,33 +29,33 @@ impl Unanswered {
         self.looks = self.looks.saturating_add(looking.into());
     }
 
-    /// An answer came.
+    /// Clears all of them after an answer.
     pub fn clear(&mut self) {
         *self = Unanswered::default();
     }
 
-    /// One of the requests ended without an answer.
+    /// Removes a request that ended without an answer.
     pub fn lost(&mut self) {
         self.requests = self.requests.saturating_sub(1);
     }
 
-    /// For how long the first of them waits, seconds: an answer can be owed only from then on, however long ago the last
-    /// one came.
+    /// Time since the first of them was sent, seconds: only from then on could an answer be due, however long ago the
+    /// last one came.
     pub fn waited_s(&self, now: Time) -> f64 {
         if self.requests == 0 {
             return 0.0;
         }
-        // A clock that steps back has not waited.
+        // The difference is negative if the clock stepped back.
         let waited_ms = clock_ms(now).wrapping_sub(self.since_ms) as i32;
         f64::from(waited_ms.max(0)) / 1e3
     }
 
-    /// How many requests wait since.
+    /// Number of requests since the last answer.
     pub fn requests(&self) -> u16 {
         self.requests
     }
 
-    /// How many were sent only to see whether it still hangs.
+    /// Number of probes among them.
     pub fn looks(&self) -> u8 {
         self.looks
     }

@@ -1,43 +1,44 @@
-//! The cheapest of a few random endpoints, by what this process has measured a moment ago.
+//! The lowest cost among a few random endpoints, by what this process has just measured.
 //!
-//! cost = max(expected latency, floor) · price(what awaits an answer / weight)
+//! cost = max(expected latency, minimum latency) · price(unanswered requests / weight)
 //!
-//! The expected latency is the robust estimate of all workers, as far as it is known to differ from the
-//! fleet's ([`EndpointView::expected_cost`]); the floor is what unanswered requests say beyond chance
-//! ([`EndpointView::silent`]); the price is how much requests that await an answer delay the next, learnt
-//! ([`Queueing`](crate::estimate::Queueing)). What Prometheus says is old by seconds and shared by all, so it changes
-//! how *often* an endpoint may win ([`LastTurn::held`](crate::endpoint::LastTurn::held)), never which
-//! endpoint is the best: stale data biases, fresh data decides, nothing herds.
+//! The expected latency is the robust estimate of all workers, as far as it is known to differ from the subset's
+//! ([`EndpointView::expected_cost`]). The minimum latency follows from unanswered requests, as far as chance does not
+//! explain the silence ([`EndpointView::silent`]). The price is the learnt effect of unanswered requests on the next
+//! one ([`Queueing`](crate::estimate::Queueing)). Signals are seconds old and the same for all proxies, so they change
+//! how *often* an endpoint may win ([`LastTurn::held`](crate::endpoint::LastTurn::held)), never which endpoint is best:
+//! stale data sets shares, fresh data decides, and proxies do not herd.
 
 use super::{Candidates, PickContext, Policy, Pool, Request, pick_lowest_cost};
 use crate::ablation::{Ablation, Part};
 use crate::endpoint::EndpointView;
 use crate::rng::Rng;
 
-/// Latencies that differ by less than this part of an octave, in bits of a number, are told apart only as often as they
-/// differ by, of the whole: so a small advantage, which may be chance, does not take all the traffic.
+/// Step of the randomized rounding of latencies, in units of the last binary place: an eighth of an octave. A smaller
+/// difference decides only in proportion to its size, so that a small advantage, which may be chance, does not attract
+/// all traffic.
 const NEAR: u32 = 1 << 20;
-/// Costs are times: who takes twice as long is full.
+/// Cost ratio at which an endpoint is used out of turn. Costs are times, so at twice the time the others are full.
 const BREAKS_AT: f32 = 2.0;
-/// What a stream that is open and answered counts of a request that waits: enough to part equals, so that streams
-/// opened one after the other are spread, and a thousand of them are a tenth of a request.
+/// Weight of an open, answered stream against an unanswered request: enough to break ties, so that streams opened one
+/// after the other are spread; a thousand of them count as a tenth of a request.
 const OPEN_COUNTS: f32 = 1e-4;
 
-/// Keeps nothing between picks: all it knows stands in the members.
+/// The adaptive policy. It has no state of its own: everything it uses is in the endpoint states.
 #[derive(Debug)]
 pub struct Adaptive(pub Ablation);
 
-/// An endpoint that has been silent for so many times what is expected of it, and for so long, is looked at again; with
-/// each further answer that it owes after twice the time.
+/// Silence after which an endpoint gets another request to see whether it hangs, in multiples of its expected latency.
+/// Each further unanswered request doubles it.
 const LOOK_AGAIN: f32 = 8.0;
+/// Minimum of that silence, seconds.
 const LOOK_AGAIN_S: f32 = 0.5;
-/// So many of its turns have passed since the last request to it: looks are requests of users.
+/// Minimum number of turns since the last request before such a request, because it is a user's.
 const TURNS_TO_LOOK: f32 = 4.0;
 
-/// What the next request to this endpoint is expected to cost, in seconds. Nothing where it is to be looked into why
-/// the endpoint is silent: the request that it is silent about may be one that waits by nature, and without another one
-/// no endpoint would ever know. What hangs is looked at a number of times that grows with the logarithm of how long it
-/// does.
+/// Expected cost of the next request to this endpoint, seconds. Zero if the endpoint is due for a request to find out
+/// why it is silent: the unanswered one may be slow by nature, and without another request that would never show. An
+/// endpoint that hangs gets a number of these that grows with the logarithm of the time.
 fn cost(
     ablation: &Ablation,
     view: PickContext<'_>,
@@ -58,7 +59,7 @@ fn cost(
     told(takes) * view.queueing.price(depth)
 }
 
-/// `latency`, rounded down to a step after less than one was added.
+/// `latency` after adding `by`, less than a step, and rounding down to a step.
 fn blurred(latency: f32, by: u32) -> f32 {
     f32::from_bits(latency.to_bits().wrapping_add(by) & !(NEAR - 1))
 }

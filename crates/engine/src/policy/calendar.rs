@@ -1,44 +1,44 @@
-//! Which turn is next, in constant time: a calendar queue (Brown, "Calendar queues: a fast O(1) priority queue
-//! implementation for the simulation event set problem", CACM 31(10), 1988).
+//! The next turn in constant time: a calendar queue (Brown, "Calendar queues: a fast O(1) priority queue implementation
+//! for the simulation event set problem", CACM 31(10), 1988).
 //!
-//! Turns are kept by day, and there are as many days in a year as turns, each as long as turns are apart on average: a
-//! day has about one turn, and those of later years are passed over. The order is that of a sorted list.
+//! Turns are kept by day. A year has as many days as there are turns, and a day is as long as the mean distance between
+//! turns: a day has about one turn, and turns of later years are skipped. The order is that of a sorted list.
 
-/// The end of a day's list.
+/// End of a day's linked list.
 const NONE: u32 = u32::MAX;
 
-/// One endpoint's next turn.
+/// Next turn of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Turn {
-    /// When it is, ≥ 0.
+    /// Time of the turn, ≥ 0.
     pub due: f64,
-    /// How many turns there are in a unit of time, > 0.
+    /// Number of turns per unit of time, > 0.
     pub share: f32,
-    /// The endpoint.
+    /// The endpoint's index.
     pub index: u32,
-    /// The next of the same day in some year.
+    /// Next turn in the list of the same day.
     next: u32,
 }
 
 impl Turn {
-    /// A turn that recurs `share` times in a unit of time.
+    /// A turn that recurs `share` times per unit of time.
     pub fn new(due: f64, share: f32, index: u32) -> Turn {
         Turn { due, share, index, next: NONE }
     }
 }
 
-/// Turns that recur, the earliest first.
+/// Recurring turns, the earliest first.
 #[derive(Debug, Default)]
 pub struct Calendar {
     turns: Vec<Turn>,
-    /// The first turn of each day; as many as a power of two.
+    /// First turn of each day; a power of two many.
     days: Vec<u32>,
     days_per_time: f64,
     today: u64,
 }
 
 impl Calendar {
-    /// A calendar of these turns, in place of those before; it begins at time 0.
+    /// Replaces all turns, and starts at time 0; `most` is the capacity to reserve.
     pub fn fill(&mut self, turns: impl Iterator<Item = Turn>, most: usize) {
         self.turns.clear();
         self.turns.reserve_exact(most);
@@ -52,8 +52,8 @@ impl Calendar {
         }
     }
 
-    /// Moves every turn by this part, 0..1, of its own period, and those that would be a period away to its beginning.
-    /// Time is to be 0. Once in a policy's life, it takes as long as there are turns.
+    /// Shifts every turn by the fraction `part`, 0..1, of its own period, wrapping at a period. Time has to be 0.
+    /// Called once per policy; linear in the number of turns.
     pub fn turn_by(&mut self, part: f64) {
         self.days.fill(NONE);
         for at in 0..self.turns.len() as u32 {
@@ -65,14 +65,14 @@ impl Calendar {
         }
     }
 
-    /// All turns, in no order.
+    /// All turns, unordered.
     pub fn turns(&self) -> &[Turn] {
         &self.turns
     }
 
-    /// Takes the earliest turn; whose it was has the next one a period later.
+    /// Takes the earliest turn and schedules the endpoint's next one a period later.
     pub fn next(&mut self) -> Option<Turn> {
-        // A year without any turn is due to rounding or to shares that differ very much.
+        // A year without turns is due to rounding, or to shares that differ very much.
         for _ in 0..=self.days.len() {
             if let Some(turn) = self.take_today() {
                 return Some(turn);
@@ -84,7 +84,7 @@ impl Calendar {
         self.take_today()
     }
 
-    /// The earliest turn of today, of this year.
+    /// Takes the earliest turn of the current day in this year.
     fn take_today(&mut self) -> Option<Turn> {
         let mut earliest: Option<(u32, Turn)> = None;
         let (mut before, mut before_earliest) = (NONE, NONE);

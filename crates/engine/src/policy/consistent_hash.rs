@@ -1,46 +1,47 @@
-//! The same key, the same endpoint, as long as that one is not full: consistent hashing with bounded loads
+//! The same key goes to the same endpoint, as long as that is not full: consistent hashing with bounded loads
 //! (Mirrokni, Thorup, Zadimoghaddam, SODA 2018) on the [ring](super::ring).
 //!
 //! An endpoint is full when one more request would lift it above
 //!
 //! bound = max(floor, ⌈factor · (in-flight of all + 1) · weight / Σ weights of the eligible⌉)
 //!
-//! Then the key's next choice gets the request. Some endpoint always has room, because the bounds together exceed the
-//! load; the fuller the fleet, the fewer are full, and at a factor of 1.25 at most four in five are. The floor is for
-//! fleets that have next to nothing to do: two requests of one key are no crowd, and one that is held open must not
-//! send the next elsewhere. In-flight counts what this worker has on the way, which it knows exactly, and what the
-//! others had at their last report: many workers with one hot key would otherwise all find the same endpoint empty.
-//! Shares follow static weight; signals and slow start change nothing. Use it where an endpoint that has seen a key
-//! before serves it cheaper (caches, model prefixes), but any may serve it. Where none but the key's own may, the bound
-//! can be switched off. A request without a key goes to a random endpoint, within the same bound.
+//! Then the request goes to the key's next choice. Some endpoint always has room, because the bounds together exceed
+//! the load; at a factor of 1.25 at most four in five are full. The floor is for clusters with little load: two
+//! requests of one key are no overload, and one that is held open must not move the next elsewhere. In-flight counts
+//! this worker's requests, which are known exactly, and the others' as of their last report: otherwise many workers
+//! with one hot key would all find the same endpoint empty.
+//!
+//! Shares follow static weight; signals and slow start have no effect. Use it where an endpoint that has seen a key
+//! before serves it more cheaply (caches, model prefixes), but any may serve it. Where only the key's owner may, switch
+//! the bound off. A request without a key goes to a random endpoint, within the same bound.
 
 use super::ring::{Ring, nearest};
 use super::{Candidates, PickContext, Policy, Pool, Request};
 use crate::rng::Rng;
 use crate::settings::LoadBound;
 
-/// Points walked when none of a key's own choices has room. With four of five full, 0.8⁷ of the requests come
-/// here, and 0.8²⁵⁶ find none.
+/// Number of points walked if none of a key's own choices has room. With four of five full, this happens to a fraction
+/// of 0.8⁷ of the requests, and of these 0.8²⁵⁶ find none.
 const STEPS: usize = 256;
 
-/// The ring, and what the bound is measured against.
+/// The ring, and the values that the bound depends on.
 #[derive(Debug, Default)]
 pub struct ConsistentHash {
     ring: Ring,
     bound: LoadBound,
-    /// Σ weights of the eligible.
+    /// Sum of the weights of eligible endpoints.
     weights: f64,
-    /// What the other workers had in flight at their last report.
+    /// The other workers' requests in flight as of their last report.
     others: u32,
 }
 
 impl ConsistentHash {
-    /// With this bound.
+    /// Creates the policy with this bound.
     pub fn new(bound: LoadBound) -> ConsistentHash {
         ConsistentHash { bound, ..ConsistentHash::default() }
     }
 
-    /// What an endpoint of weight one may have in flight, before rounding up.
+    /// Bound of an endpoint of weight one, before rounding up.
     fn per_weight(&self, in_flight: u32) -> f64 {
         let all = f64::from(in_flight) + f64::from(self.others) + 1.0;
         self.bound.factor * all / self.weights.max(f64::MIN_POSITIVE)
@@ -81,7 +82,7 @@ impl Policy for ConsistentHash {
             candidates = nearest(&self.ring, key, request.want, STEPS, has_room);
         }
         if candidates.first().is_none() {
-            // Many were ejected since the refresh: those left may be above a bound that counts them all.
+            // Many were ejected since the refresh: the rest may be above a bound that counts them all.
             candidates =
                 nearest(&self.ring, key, request.want, STEPS, |index| view.eligible(index).is_some());
         }

@@ -1,19 +1,18 @@
-//! The same client, the same endpoint: the client's address on the [ring](super::ring).
+//! The same client goes to the same endpoint: the client's address on the [ring](super::ring).
 //!
-//! Nothing but health moves a client: while its endpoint is out, its second choice serves it; the single requests that look after
-//! such an endpoint are its own clients'. Endpoints have clients
-//! in proportion to static weight; signals, slow start and load change nothing. Use it where an endpoint keeps state
-//! for a client that it must not lose, clients are many, and none is much busier than the rest (a NAT gateway is
-//! one client). A request whose client is unknown goes to a random endpoint.
+//! Only health moves a client: while its endpoint is ejected, its second choice serves it; requests that probe such an
+//! endpoint are those of its own clients. Endpoints have clients in proportion to static weight; signals, slow start
+//! and load have no effect. Use it where an endpoint keeps state for a client, there are many clients, and none is much
+//! busier than the rest (a NAT gateway is one client). A request whose client is unknown goes to a random endpoint.
 
 use super::ring::{Ring, nearest};
 use super::{Candidates, PickContext, Policy, Pool, Request};
 use crate::rng::Rng;
 
-/// Points walked when none of a key's own choices is eligible.
+/// Number of points walked if none of a key's own choices is eligible.
 const STEPS: usize = 256;
 
-/// The ring.
+/// The policy's ring.
 #[derive(Debug, Default)]
 pub struct IpHash {
     ring: Ring,

@@ -1,5 +1,5 @@
-//! Fewest requests in flight over weight, of two random choices (Mitzenmacher, "The power of two choices in
-//! randomized load balancing", 2001): Envoy's `LEAST_REQUEST`, but counting what all workers have in flight.
+//! The fewest requests in flight per weight, of two random choices (Mitzenmacher, "The power of two choices in
+//! randomized load balancing", 2001): as Envoy's `LEAST_REQUEST`, but counting the requests of all workers.
 
 use super::{Candidates, PickContext, Policy, Pool, Request, pick_lowest_cost};
 use crate::endpoint::EndpointView;
@@ -8,10 +8,10 @@ use crate::rng::Rng;
 /// Envoy's default `choice_count`.
 const CHOICES: usize = 2;
 
-/// So many times as many in flight are no chance any more.
+/// Cost ratio at which an endpoint is used out of turn: four times as many requests in flight are not chance.
 const BREAKS_AT: f32 = 4.0;
 
-/// Keeps nothing between picks.
+/// The policy, without state of its own.
 #[derive(Debug, Default)]
 pub struct LeastRequest;
 

@@ -1,24 +1,25 @@
-//! The lowest value of one PromQL signal, of two random choices.
+//! The lowest value of one signal, of two random choices.
 //!
-//! All proxies read the same, seconds-old numbers; taking the lowest of all would send all of them to the same
-//! endpoint (Mitzenmacher, "How useful is old information?", 2000). Two choices keep the flow spread. An
-//! endpoint whose value is unknown counts as the fleet's median, never as best; equal values go to fewer in flight.
+//! All proxies read the same numbers, which are seconds old; taking the lowest of all would send all of them to the
+//! same endpoint (Mitzenmacher, "How useful is old information?", 2000). Two choices keep the traffic spread. An
+//! endpoint whose value is unknown counts as the cluster's median, never as best; ties go to the one with fewer
+//! requests in flight.
 
 use super::{Candidates, PickContext, Policy, Pool, Request, pick_lowest_cost};
 use crate::endpoint::EndpointView;
 use crate::rng::Rng;
 
-/// Two, see above.
+/// Number of endpoints compared; see the module's documentation.
 const CHOICES: usize = 2;
 
-/// The signal says itself which endpoint is loaded; what holds an endpoint back beside it gives way late.
+/// Cost ratio at which an endpoint is used out of turn. High, because the signal itself says which endpoint is loaded.
 const BREAKS_AT: f32 = 4.0;
 
-/// Keeps nothing between picks.
+/// The policy, without state of its own.
 #[derive(Debug, Default)]
 pub struct LeastSignal;
 
-/// In-flight only breaks ties: it moves the value by less than a millionth of itself.
+/// The value, with the requests in flight as a tie-breaker: each adds 10⁻⁶ of (1 + the absolute value), up to 1000.
 fn cost(member: EndpointView<'_>) -> f32 {
     member.signal + (member.signal.abs() + 1.0) * 1e-6 * member.total_in_flight().min(1000) as f32
 }

@@ -1,19 +1,19 @@
-//! How an endpoint is chosen: one file a policy behind one small trait.
+//! Policies: how an endpoint is chosen. One file per policy, behind one small trait.
 //!
-//! | policy | question it answers |
+//! | policy | chooses |
 //! |---|---|
-//! | [`adaptive`] | which endpoint will answer soonest, by all that is known? |
-//! | [`least_request`] | which endpoint has the fewest requests on the way? |
-//! | [`peak_ewma`] | whose latest peak of latency, times what is on the way, is lowest? |
-//! | [`weighted_score`] | whose sum of requests on the way and latency, each over its maximum, is lowest? |
-//! | [`least_signal`] | whose signal is lowest? |
-//! | [`weighted_round_robin`] | whose turn is it, the heavier the more often? |
-//! | [`round_robin`] | whose turn is it? |
-//! | [`random`] | which endpoint does chance name, the heavier the more often? |
-//! | [`ip_hash`] | whose is this client? |
-//! | [`consistent_hash`] | whose is this key, and if that one is full, which is next? |
+//! | [`adaptive`] | the endpoint expected to answer soonest, by everything that is measured |
+//! | [`least_request`] | the fewest requests in flight |
+//! | [`peak_ewma`] | the lowest product of peak latency and requests in flight |
+//! | [`weighted_score`] | the lowest sum of requests in flight and latency, each over its maximum |
+//! | [`least_signal`] | the lowest value of a signal |
+//! | [`weighted_round_robin`] | the next in turn, in proportion to weight |
+//! | [`round_robin`] | the next in turn |
+//! | [`random`] | a random endpoint, in proportion to weight |
+//! | [`ip_hash`] | the owner of the client's address |
+//! | [`consistent_hash`] | the owner of the key, or the next choice if that one is full |
 //!
-//! A new policy is one file here, one line in [`build`], and its name in the configuration.
+//! A new policy takes a file here, a line in [`build`], and a name in the configuration.
 
 pub mod adaptive;
 mod calendar;
@@ -42,20 +42,20 @@ use crate::time::Time;
 
 pub use pool::Pool;
 
-/// The most endpoints a decision can name.
+/// Maximum number of endpoints in a decision.
 pub const MAX_CANDIDATES: usize = 8;
 
-/// Turns, counted in requests: what is said of an endpoint's share (slow start, rules, signals) holds for
-/// two endpoints as for a hundred only if it is kept by counting, because of few every endpoint is compared every time.
+/// Turns, counted in requests. A reduced share (slow start, rules, signals) can only be kept by counting turns: with
+/// few endpoints every pick compares all of them, so drawing one less often has no effect.
 #[derive(Clone, Copy, Debug)]
 pub struct Turns {
-    /// This worker's requests to the whole upstream; the sum may wrap.
+    /// This worker's requests to the whole cluster; wraps.
     pub requests: u32,
-    /// How many of them come between two to an endpoint of weight 1 that gets its fair part.
+    /// Number of requests between two to an endpoint of weight 1 that gets its fair part.
     pub apart: f32,
-    /// The mean weight, so that a load per weight is that of an endpoint as most are.
+    /// Mean weight, by which a load per weight is scaled to that of a typical endpoint.
     pub unit: f32,
-    /// How many workers have such requests, each about as many.
+    /// Number of workers with such requests, each about as many.
     pub workers: f32,
 }
 
@@ -66,61 +66,61 @@ impl Default for Turns {
 }
 
 impl Turns {
-    /// How many requests are to come between two to `member`.
+    /// Number of requests between two turns of `member`.
     fn wanted(&self, member: &EndpointState) -> f32 {
         self.apart / (member.weight * (1.0 - member.turn.held)).max(f32::MIN_POSITIVE)
     }
 
-    /// Whether more than so many of its turns among all workers have passed since `member` was asked here.
+    /// Whether more than `turns` of its turns, over all workers, have passed since this worker chose `member`.
     fn passed(&self, member: &EndpointState, turns: f32) -> bool {
         self.requests.wrapping_sub(member.turn.asked) as f32 * self.workers > turns * self.wanted(member)
     }
 
-    /// Whether `member`, with less than its fair part, has waited for `wanted` requests, or will have `soon`.
+    /// Whether `member`, whose share is reduced, has waited for `wanted` requests, or will have after `soon` more.
     fn come(&self, member: &EndpointState, wanted: f32, soon: f32) -> bool {
         self.requests.wrapping_sub(member.turn.asked) as f32 + soon >= wanted
     }
 }
 
-/// An endpoint that is left less than this part of its share is full, as a fresh signal says: that does not give way to
-/// what is measured.
+/// Share, relative to the endpoint's own, below which it counts as full by a fresh signal; measurements do not override
+/// that.
 const FULL: f32 = 0.05;
 
-/// What an endpoint whose turn has not come costs, in multiples of its own cost, where `breaks_at` is how much more
-/// the others have to cost until it is used out of turn: no request waits in a queue for the sake of a share.
+/// Factor on the cost of an endpoint whose turn has not come. It is at most `breaks_at`, the factor by which all others
+/// have to be more expensive before the endpoint is used out of turn: no request waits in a queue for the sake of a
+/// share. A full endpoint has no such limit.
 fn out_of_turn(held: f32, breaks_at: f32) -> f32 {
     let left = (1.0 - held).max(f32::MIN_POSITIVE);
     if left < FULL { 1.0 / left } else { (1.0 / left).min(breaks_at) }
 }
 
-/// What a policy may look at.
+/// What a policy may use in a pick.
 #[derive(Clone, Copy)]
 pub struct PickContext<'a> {
-    /// Everything known, by endpoint index; vacant places have `present == false`.
+    /// Endpoint states by index; vacant slots have `present == false`.
     pub states: &'a [EndpointState],
-    /// What the other workers tell of them.
+    /// The peers' reports.
     pub peers: &'a PeerTable,
-    /// Which endpoints they are, the same in every worker and proxy:
-    /// [`Endpoint::hash`](crate::endpoint::Endpoint::hash).
+    /// Identity by index, the same in every worker and proxy: [`Endpoint::hash`](crate::endpoint::Endpoint::hash).
     pub identities: &'a [u64],
-    /// Peaks of their latency, where the policy compares them.
+    /// Latency peaks, if the policy uses them.
     pub peaks: &'a [PeakEwma],
-    /// How much requests in flight delay the next.
+    /// The learnt effect of requests in flight on latency.
     pub queueing: &'a Queueing,
-    /// The moment of the decision.
+    /// Time of the decision.
     pub now: Time,
-    /// This worker's requests in flight, to all endpoints.
+    /// This worker's requests in flight to the subset.
     pub in_flight: u32,
-    /// Which turn it is.
+    /// The current turn.
     pub turns: Turns,
 }
 
-/// What a policy has to know of a request.
+/// What a policy has to know about a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Request {
-    /// Hash of what the request should stick to; none if it carries no key, or the policy asks for none.
+    /// Hash of the request's key; `None` if it has none, or the policy uses none.
     pub key: Option<u64>,
-    /// How many endpoints are to be named.
+    /// Number of endpoints to name.
     pub want: usize,
 }
 
@@ -132,18 +132,18 @@ impl Request {
 }
 
 impl<'a> PickContext<'a> {
-    /// What is known of the endpoint at `index`.
+    /// The view of the endpoint at `index`.
     pub fn known(&self, index: u32) -> Option<EndpointView<'a>> {
         self.states.get(index as usize).map(|member| self.peers.of(index, member))
     }
 
-    /// The member at `index`, if it may be chosen.
+    /// The state of the endpoint at `index`, if it is eligible.
     pub fn eligible(&self, index: u32) -> Option<&'a EndpointState> {
         self.states.get(index as usize).filter(|m| m.eligible)
     }
 }
 
-/// Endpoint indices, best first: a fixed-size list, because a request allocates nothing.
+/// Endpoint indices, best first, in a fixed-size list: a pick does not allocate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Candidates {
     indices: [u32; MAX_CANDIDATES],
@@ -151,7 +151,7 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    /// Appends `index`; a full list and a repetition stay as they are.
+    /// Appends `index`, unless the list is full or contains it.
     pub fn push(&mut self, index: u32) {
         if self.as_slice().contains(&index) {
             return;
@@ -167,55 +167,54 @@ impl Candidates {
         self.indices.get(..self.len).unwrap_or_default()
     }
 
-    /// The best, if any.
+    /// The best one, if any.
     pub fn first(&self) -> Option<u32> {
         self.as_slice().first().copied()
     }
 
-    /// Keeps the best `len`.
+    /// Keeps the first `len`.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
 }
 
-/// Chooses among the eligible. A policy owns what it remembers between picks (a cursor, a ring).
+/// A choice among eligible endpoints. A policy owns its state between picks, such as a cursor or a ring.
 pub trait Policy: Send {
-    /// Called when membership, eligibility or shares may have changed, never on a request.
+    /// Called when endpoints, eligibility or shares may have changed; never on the request path.
     fn refresh(&mut self, _view: PickContext<'_>, _pool: &Pool) {}
 
-    /// Names up to `request.want` distinct eligible endpoints, best first; none if there is none.
+    /// Names up to `request.want` distinct eligible endpoints, best first; empty if there is none.
     fn pick(&mut self, view: PickContext<'_>, pool: &mut Pool, request: Request, rng: &mut Rng)
     -> Candidates;
 
-    /// Whose `key` is, well or not, where the policy has an owner for each key.
+    /// The owner of `key`, eligible or not, if the policy has an owner for each key.
     fn owner(&self, _key: u64) -> Option<u32> {
         None
     }
 
-    /// What the next request to the endpoint at `index` is said to cost, where the policy compares costs; lower is
-    /// better.
+    /// Expected cost of the next request to the endpoint at `index`, if the policy compares costs; lower is better.
     fn cost(&self, _view: PickContext<'_>, _index: u32) -> Option<f32> {
         None
     }
 
-    /// Whether it keeps to the part that an endpoint is held below by itself, by counting; for the
-    /// others that part is in how often they are drawn.
+    /// Whether it keeps reduced shares by counting turns. For other policies they take effect in how often an endpoint
+    /// is drawn.
     fn counts_turns(&self) -> bool {
         false
     }
 
-    /// Whether it shuns by itself an endpoint that owes answers; for the others health does.
+    /// Whether it avoids endpoints with unanswered requests itself; for other policies health does.
     fn sees_silence(&self) -> bool {
         false
     }
 
-    /// Whether an endpoint can be left without traffic for ever, so that the engine must explore it.
+    /// Whether it can leave an endpoint without traffic for ever, so that it has to be explored.
     fn exiles(&self) -> bool {
         false
     }
 }
 
-/// The policy that the configuration names; `ablation` are those of the adaptive one.
+/// Creates the configured policy; `ablation` applies to the adaptive one.
 pub fn build(policy: &settings::Policy, ablation: Ablation) -> Box<dyn Policy> {
     match policy {
         settings::Policy::Adaptive => Box::new(adaptive::Adaptive(ablation)),
@@ -231,9 +230,9 @@ pub fn build(policy: &settings::Policy, ablation: Ablation) -> Box<dyn Policy> {
     }
 }
 
-/// Draws `draws` distinct members and ranks them by `cost`, lowest first; equal costs keep the random order of
-/// the draw, so that no endpoint is preferred for its position. Which endpoint is held below its fair
-/// part comes first among equals when its turn has come, and costs more until then, up to `breaks_at` times.
+/// Draws `draws` distinct endpoints and ranks them by `cost`, lowest first; equal costs keep the random order of the
+/// draw, so that no endpoint is preferred for its position. An endpoint with a reduced share comes first among equals
+/// when its turn has come, and costs up to `breaks_at` times more until then.
 pub fn pick_lowest_cost(
     view: PickContext<'_>,
     pool: &mut Pool,
@@ -258,7 +257,7 @@ pub fn pick_lowest_cost(
             _ => (cost, 1),
         };
         count = kept.min(count + 1);
-        // Equals stay behind those that were drawn before; what falls off the end is not wanted.
+        // Equal costs stay behind those drawn before; what falls off the end is not wanted.
         let mut next = (order_of(cost, rank), index);
         let mut moves = false;
         for place in best.iter_mut().take(count) {
@@ -273,8 +272,8 @@ pub fn pick_lowest_cost(
     candidates
 }
 
-/// What `member`, which is held below its fair part, costs, and its rank among equals: by whether its turn has come, or
-/// will have by the time it is drawn again among so many `draws`, which are not of all.
+/// Cost and rank among equals of `member`, whose share is reduced: by whether its turn has come, or will have come
+/// before it is drawn again. `draws` is how many are drawn at a time, `None` if all are.
 #[inline(never)]
 fn in_turn(
     turns: Turns,
@@ -284,7 +283,7 @@ fn in_turn(
     breaks_at: f32,
 ) -> (f32, u8) {
     let (held, wanted) = (member.turn.held, turns.wanted(member));
-    // As long as it takes on average until it is drawn.
+    // Mean number of requests until it is drawn again.
     let drawn_within = draws.map_or(1.0, |draws| (wanted * (1.0 - held) / draws as f32).max(1.0));
     if turns.come(member, wanted, drawn_within) {
         (cost, 0)
@@ -293,10 +292,10 @@ fn in_turn(
     }
 }
 
-/// A number that is the smaller the lower the cost, and the lower the rank among equal costs.
+/// A number that orders by cost, then by rank.
 fn order_of(cost: f32, rank: u8) -> i64 {
     let bits = cost.to_bits().cast_signed();
-    // As `f32::total_cmp` does it.
+    // The order of `f32::total_cmp`.
     let ordered = bits ^ ((bits >> 31).cast_unsigned() >> 1).cast_signed();
     i64::from(ordered) << 8 | i64::from(rank)
 }

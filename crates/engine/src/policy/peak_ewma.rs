@@ -1,24 +1,24 @@
-//! The lower product of peak-sensitive latency and requests in flight, of two random choices.
+//! The lower product of peak latency and requests in flight, of two random choices.
 //!
 //! cost = peak EWMA · (in-flight + 1) / weight
 //!
-//! Finagle's and linkerd's balancer ("Beyond round robin: load balancing for latency", Buoyant, 2016): the
-//! [average](crate::estimate::PeakEwma) jumps to a slow answer and forgets it over 10 s, so a first bad answer is
-//! enough to be avoided. An endpoint without an answer yet costs what is typical of the fleet. Failures do not
-//! count as answers: fast errors are no reason to be chosen. Use it where latency differs between endpoints and
-//! requests are alike; one request that is heavy by nature counts against the endpoint that happened to get it.
+//! The balancer of Finagle and linkerd ("Beyond round robin: load balancing for latency", Buoyant, 2016): the
+//! [average](crate::estimate::PeakEwma) jumps to a slow answer and forgets it over 10 s, so a single slow answer is
+//! enough to be avoided. An endpoint without an answer costs the subset's typical latency. Failures do not count as
+//! answers, so fast errors attract no traffic. Use it where latency differs between endpoints and requests are alike; a
+//! request that is heavy by nature counts against the endpoint that happened to get it.
 
 use super::{Candidates, PickContext, Policy, Pool, Request, pick_lowest_cost};
 use crate::endpoint::EndpointView;
 use crate::rng::Rng;
 
-/// Two, as published.
+/// Number of endpoints compared, as published.
 const CHOICES: usize = 2;
 
-/// Peaks that are so many times as high are no chance any more.
+/// Cost ratio at which an endpoint is used out of turn: peaks eight times as high are not chance.
 const BREAKS_AT: f32 = 8.0;
 
-/// Keeps nothing between picks: the averages stand beside the members.
+/// The policy, without state of its own: the averages are stored beside the endpoint states.
 #[derive(Debug, Default)]
 pub struct PeakEwma;
 

@@ -1,49 +1,49 @@
-//! The eligible endpoints, ready to be drawn from in constant time.
+//! The endpoints of a subset, prepared for random draws in constant time.
 
 use super::PickContext;
 use crate::endpoint::EndpointState;
 use crate::rng::Rng;
 
-/// The most endpoints one decision looks at.
+/// Maximum number of endpoints drawn by a decision.
 pub const MAX_DRAWS: usize = 16;
 
-/// Distinct random draws in proportion to [`EndpointState::share`], or to weight alone.
+/// Distinct random draws in proportion to [`EndpointState::share`], or to another measure.
 ///
-/// With equal shares a draw is one step of a Fisher–Yates shuffle over a permutation that is kept: distinct
-/// without rejection, O(1), whatever order earlier draws left. With unequal shares a draw is Walker's alias
-/// method (Vose, "A linear algorithm for generating random numbers with a given distribution", 1991): O(1), the
-/// table is rebuilt on refresh; repetitions are drawn again, a bounded number of times.
+/// With equal shares a draw is one step of a Fisher–Yates shuffle of a permutation that is kept: distinct without
+/// rejection, O(1), regardless of the order that earlier draws left. With unequal shares a draw is Walker's alias
+/// method (Vose, "A linear algorithm for generating random numbers with a given distribution", 1991): O(1), the table
+/// is rebuilt on refresh; repetitions are drawn again, a bounded number of times.
 #[derive(Clone, Debug, Default)]
 pub struct Pool {
-    /// All that may be eligible one day, in rising order.
+    /// All endpoints of the subset, in rising order.
     indices: Vec<u32>,
-    /// Those that are.
+    /// The eligible ones, in any order.
     order: Vec<u32>,
     alias: Vec<Alias>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Alias {
-    /// Probability of `own` against `other`, in 2⁻³².
+    /// Probability of `own` rather than `other`, in units of 2⁻³².
     keep: u32,
     own: u32,
     other: u32,
 }
 
 impl Pool {
-    /// The pool of those at `indices`, in rising order, of which none is eligible until the next refresh.
+    /// Replaces the endpoints by `indices`, in rising order; none is eligible until the next refresh.
     pub fn assign(&mut self, indices: impl Iterator<Item = u32>) {
         self.indices.clear();
         self.indices.extend(indices);
         self.indices.shrink_to_fit();
     }
 
-    /// Takes those of its `members` that are eligible, to be drawn in proportion to their shares.
+    /// Updates the eligible endpoints, drawn in proportion to their shares.
     pub fn refresh(&mut self, members: &[EndpointState]) {
         self.refresh_by(members, |member| member.share);
     }
 
-    /// The same in proportion to what `part` says.
+    /// Updates the eligible endpoints, drawn in proportion to `part`.
     pub fn refresh_by(&mut self, members: &[EndpointState], part: impl Fn(&EndpointState) -> f32) {
         self.order.clear();
         let eligible = |i: &&u32| members.get(**i as usize).is_some_and(|m| m.eligible);
@@ -81,27 +81,27 @@ impl Pool {
         self.alias.extend(large.into_iter().map(|(own, _)| full(own)));
     }
 
-    /// How many are eligible, as of the last refresh.
+    /// Number of eligible endpoints as of the last refresh.
     pub fn len(&self) -> usize {
         self.order.len()
     }
 
-    /// Whether no endpoint is eligible.
+    /// Whether no endpoint was eligible at the last refresh.
     pub fn is_empty(&self) -> bool {
         self.order.is_empty()
     }
 
-    /// All that may be eligible one day, in rising order.
+    /// All endpoints of the subset, in rising order.
     pub fn all(&self) -> &[u32] {
         &self.indices
     }
 
-    /// The eligible as of the last refresh, in no particular order.
+    /// The eligible endpoints as of the last refresh, unordered.
     pub fn as_slice(&self) -> &[u32] {
         &self.order
     }
 
-    /// Draws up to `count` (at most [`MAX_DRAWS`]) distinct members that are still eligible.
+    /// Draws up to `count` distinct endpoints that are still eligible, at most [`MAX_DRAWS`].
     pub fn draw(
         &mut self,
         view: PickContext<'_>,
@@ -144,7 +144,8 @@ impl Pool {
         }
     }
 
-    /// Looks at up to four times `count` places, because some may have become ineligible since the refresh.
+    /// Draws with equal probability. Tries up to four times `count` slots, because some may have become ineligible
+    /// since the refresh.
     fn draw_evenly(
         &mut self,
         view: PickContext<'_>,
@@ -166,7 +167,7 @@ impl Pool {
                 each(index, member);
             }
         }
-        // Most of the fleet went away since the refresh: look at every endpoint once rather than find none.
+        // Most endpoints became ineligible since the refresh: try every one rather than find none.
         if found == 0 {
             for index in self.order.iter().copied() {
                 if let Some(member) = view.eligible(index) {

@@ -1,13 +1,13 @@
-//! Chance, in proportion to the shares: what NGINX calls `random` and Envoy `RANDOM`, but weighted.
+//! A random endpoint in proportion to the shares: as `random` in NGINX and `RANDOM` in Envoy, but weighted.
 //!
-//! P(endpoint) = share / Σ shares, where the [share](crate::endpoint::EndpointState::share) is weight × signals × slow start. A draw is
-//! Walker's alias method, O(1) ([`Pool`]). Use it where many proxies each see little traffic: they need no common
-//! order and never fall into step. Loads vary more than with turns: by the square root of the mean.
+//! P(endpoint) = share / Σ shares, where the [share](crate::endpoint::EndpointState::share) is weight × signals × slow
+//! start × rule. A draw uses Walker's alias method, O(1) ([`Pool`]). Use it where many proxies each see little traffic:
+//! they need no common order and never fall into step. Loads vary more than with turns: by the square root of the mean.
 
 use super::{Candidates, PickContext, Policy, Pool, Request};
 use crate::rng::Rng;
 
-/// Keeps nothing between picks.
+/// The policy, without state of its own.
 #[derive(Debug, Default)]
 pub struct Random;
 

@@ -1,33 +1,34 @@
-//! Which endpoint a key belongs to: multi-probe consistent hashing (Appleton, O'Reilly, "Multi-probe consistent
-//! hashing", arXiv:1505.00062, 2015).
+//! Owners of keys: multi-probe consistent hashing (Appleton, O'Reilly, "Multi-probe consistent hashing",
+//! arXiv:1505.00062, 2015).
 //!
-//! Endpoints stand as points on a ring of 2³² places. A key looks at k = [`PROBES`] places, goes from each to the next
-//! point clockwise, and belongs to the point nearest to its probe; the next nearest are its second choices, spread
-//! over the whole fleet. When an endpoint leaves, only its own keys move.
+//! Endpoints are points on a ring of 2³² places. A key has k = [`PROBES`] places, from each of which it goes to the
+//! next point clockwise; it belongs to the point nearest to its probe. The next nearest are its second choices, spread
+//! over all endpoints. When an endpoint leaves, only its own keys move.
 //!
 //! An endpoint has p points in proportion to its static weight, sixteen for a weight of one. A point whose arc is x
 //! times the mean wins as 1 − e^(−kx), and x is exponentially distributed, so an endpoint's part of the keys deviates
-//! by √(((1 − 2/(1+k) + 1/(1+2k)) · ((1+k)/k)² − 1) / p) of the mean: 6.5 % with seven probes and sixteen points.
-//! The paper's 21 probes with one point each look at the memory too often for a fleet that is larger than the cache;
-//! a ring with one probe needs 240 points for the same.
+//! by √(((1 − 2/(1+k) + 1/(1+2k)) · ((1+k)/k)² − 1) / p) of the mean: 6.5 % with seven probes and sixteen points. The
+//! paper's 21 probes with one point each access memory too often for a set that is larger than the cache; a ring with
+//! one probe needs 240 points for the same deviation.
 //!
-//! The ring holds every endpoint in the pool, eligible or not: an endpoint that is ejected for a moment gets the same
-//! keys back. It is rebuilt when some endpoint comes, goes or changes weight, never on a request.
+//! The ring holds every endpoint of the pool, eligible or not: an endpoint that is ejected for a moment gets the same
+//! keys back. It is rebuilt when an endpoint joins, leaves or changes its weight, never on the request path.
 
 use super::PickContext;
 use crate::order;
 use crate::rng::mix;
 
-/// Places that a key looks at.
+/// Number of probes of a key.
 pub const PROBES: usize = 7;
-/// Points of an endpoint of weight one …
+/// Points of an endpoint of weight one.
 const POINTS: f32 = 16.0;
-/// … and the most that one endpoint has: beyond, all weights are halved until the heaviest fits.
+/// Maximum number of points of one endpoint; above it, all weights are halved until the heaviest fits.
 const MAX_POINTS: f32 = 256.0;
-/// The most points of all together: 2 MB, sorted within milliseconds.
+/// Maximum number of points on a ring: 2 MB, sorted within milliseconds.
 const MAX_ON_A_RING: f32 = 262_144.0;
-/// Places of points and of probes come from one mixer; different increments keep the two apart.
+/// Increment for the places of points; it differs from that of probes to keep the two apart in one mixer.
 const POINT_STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+/// Increment for the places of probes.
 const PROBE_STEP: u64 = 0xD1B5_4A32_D192_ED03;
 
 #[derive(Clone, Copy, Debug)]
@@ -36,23 +37,23 @@ struct Point {
     index: u32,
 }
 
-/// The points, and where to begin to look for a place.
+/// The points, with an index for look-ups.
 #[derive(Debug, Default)]
 pub struct Ring {
     points: Vec<Point>,
-    /// By the upper bits of a place: the first point that is not before all of these places.
+    /// By the upper bits of a place: the first point at or after the first of these places.
     starts: Vec<u32>,
     shift: u32,
     fingerprint: u64,
 }
 
 impl Ring {
-    /// Rebuilds the ring of those at `indices` if some endpoint came, went or changed weight; whether it did.
+    /// Rebuilds the ring of `indices` if an endpoint joined, left or changed its weight; returns whether it did.
     pub fn refresh(&mut self, view: PickContext<'_>, indices: &[u32]) -> bool {
         let identity = |index: u32| view.identities.get(index as usize).copied().unwrap_or_default();
         let member = |i: &u32| Some((*i, view.states.get(*i as usize).filter(|m| m.present)?));
         let present = || indices.iter().filter_map(member);
-        // A sum, because the order says nothing; the index, because places are reused.
+        // A sum, because the order does not matter; with the index, because slots are reused.
         let fingerprint = present().fold(0u64, |sum, (index, m)| {
             let weight = u64::from(m.weight.to_bits()) << 32;
             sum.wrapping_add(mix(identity(index) ^ mix(weight | u64::from(index))))
@@ -70,7 +71,7 @@ impl Ring {
             let places = (1..=count).map(|nth| place(identity(index), nth, POINT_STEP));
             self.points.extend(places.map(|place| Point { place, index }));
         }
-        // Two points at one place are in the same order everywhere.
+        // Two points at one place have the same order in all workers.
         order::sort_by(&mut self.points, |a, b| {
             a.place < b.place || (a.place == b.place && identity(a.index) < identity(b.index))
         });
@@ -78,7 +79,8 @@ impl Ring {
         true
     }
 
-    /// One start for one or two points: a look-up is one step, and the points that follow lie beside each other.
+    /// Builds the index with one entry per one or two points: a look-up takes one step, and the points that follow are
+    /// adjacent.
     fn index_places(&mut self) {
         let bits = self.points.len().max(2).ilog2().min(31);
         self.shift = 32 - bits;
@@ -93,15 +95,15 @@ impl Ring {
         }
     }
 
-    /// Where to begin to look for the first point clockwise from `place`.
+    /// Position at which the search for the first point clockwise from `place` starts.
     fn start(&self, place: u32) -> usize {
         self.starts.get((place >> self.shift) as usize).map_or(0, |at| *at as usize)
     }
 
-    /// The position of the first point clockwise from `place`, at `start` or after it.
+    /// Position of the first point clockwise from `place`, at or after `start`.
     fn after(&self, start: usize, place: u32) -> usize {
-        // Mostly one of the next four. Counting needs no branch that depends on where it is, so that the probes of a
-        // key wait for memory together.
+        // Usually one of the next four. Counting avoids a data-dependent branch, so that the memory accesses of a key's
+        // probes overlap.
         let next = self.points.get(start..).and_then(|points| points.first_chunk::<4>());
         let passed = next.map_or(0, |next| next.iter().map(|p| usize::from(p.place < place)).sum());
         let mut at = start + passed;
@@ -113,7 +115,7 @@ impl Ring {
         if at < self.points.len() { at } else { 0 }
     }
 
-    /// Endpoints by their distance from the probes of `key`, in no order: `(distance, index)`, repetitions included.
+    /// The nearest point of each probe of `key`, unordered: `(distance, index)`, with repetitions.
     pub fn probe(&self, key: u64) -> Option<[(u32, u32); PROBES]> {
         let mut probes = [(0, 0); PROBES];
         for (nth, probe) in (1u64..).zip(&mut probes) {
@@ -128,7 +130,7 @@ impl Ring {
         Some(found)
     }
 
-    /// Endpoints clockwise from where `key` first looks, repetitions included, once around.
+    /// Endpoints clockwise from the first probe of `key`, with repetitions, once around the ring.
     pub fn walk(&self, key: u64) -> impl Iterator<Item = u32> {
         let first = place(key, 1, PROBE_STEP);
         let start = self.after(self.start(first), first);
@@ -137,20 +139,20 @@ impl Ring {
     }
 }
 
-/// Where the `nth` point or probe of `identity` is.
+/// Place of the `nth` point or probe of `identity`.
 fn place(identity: u64, nth: u64, step: u64) -> u32 {
     (mix(identity.wrapping_add(step.wrapping_mul(nth))) >> 32) as u32
 }
 
-/// Independent of all but the heaviest, and of that one too up to a weight of sixteen: or its coming and
-/// going would move the keys of all. Only where all together are too many does their sum count, too.
+/// Number of points per weight. It depends only on the heaviest endpoint, and only if that weighs more than sixteen:
+/// otherwise its joining and leaving would move everyone's keys. The sum counts only if there are too many points.
 fn points_per_weight(heaviest: f32, all: f32) -> f32 {
     let mut scale = POINTS;
-    // By halves, so that the sum of all weights seldom moves anything.
+    // In powers of two, so that a change of the sum rarely moves anything.
     while heaviest * scale > MAX_POINTS || (all * scale > MAX_ON_A_RING && scale > f32::MIN_POSITIVE) {
         scale *= 0.5;
     }
-    // Where all weights are small fractions, their ratios count as well as those of wholes.
+    // If all weights are small fractions, more points keep their ratios exact.
     if heaviest < 0.5 {
         while heaviest > 0.0 && heaviest * scale < 0.5 * MAX_POINTS && 2.0 * all * scale <= MAX_ON_A_RING {
             scale *= 2.0;
@@ -163,13 +165,13 @@ fn points_of(weight: f32, scale: f32) -> u64 {
     (weight * scale).round().max(1.0) as u64
 }
 
-/// Whose `key` is, well or not.
+/// The owner of `key`, eligible or not.
 pub fn owner(ring: &Ring, key: u64) -> Option<u32> {
     ring.probe(key)?.into_iter().min_by_key(|(distance, _)| *distance).map(|(_, index)| index)
 }
 
-/// The endpoints of `key` in the order of their distance that `fits`, at most `want`; one that fits nowhere near is
-/// looked for clockwise, `steps` points far.
+/// The endpoints of `key` by distance that satisfy `fits`, at most `want`; if there are too few, the search goes on
+/// clockwise for `steps` points.
 pub fn nearest(
     ring: &Ring,
     key: u64,
@@ -186,7 +188,7 @@ pub fn nearest(
         let Some(nearest) = found.iter_mut().min_by_key(|(distance, _)| *distance) else { break };
         let index = nearest.1;
         nearest.0 = u32::MAX;
-        // Its other probes come out later, and change nothing.
+        // Its other probes follow later, and are ignored.
         if fits(index) {
             candidates.push(index);
         }
@@ -255,8 +257,8 @@ mod tests {
         first.unwrap()
     }
 
-    /// The definition, word by word: every probe against every point of every endpoint, no order, no index. Built
-    /// from identities and weights alone.
+    /// The definition taken literally: every probe against every point of every endpoint, without order or index. Uses
+    /// identities and weights alone.
     fn by_definition(members: &[EndpointState], key: u64) -> u32 {
         let finalise = |mut z: u64| {
             z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -1,18 +1,18 @@
-//! Each in turn, whatever its state: Envoy's `ROUND_ROBIN` without weights. An endpoint held below its share by
-//! slow start, a rule or signals is passed over until it has waited for long enough. Use it as a baseline.
+//! Each endpoint in turn, regardless of its state: as Envoy's `ROUND_ROBIN` without weights. An endpoint whose share is
+//! reduced by slow start, a rule or signals is skipped until it has waited long enough. Use it as a baseline.
 //!
-//! A worker begins anywhere, or all of them would send their first requests to the same endpoints, after every new
-//! configuration again.
+//! A worker starts at a random position, because otherwise all of them would send their first requests to the same
+//! endpoints, again after every new configuration.
 
 use super::{Candidates, PickContext, Policy, Pool, Request};
 use crate::order;
 use crate::rng::Rng;
 
-/// The order, and the next turn.
+/// The order of the endpoints, and the next turn.
 #[derive(Debug, Default)]
 pub struct RoundRobin {
     order: Vec<u32>,
-    /// Where the next turn is; none before the first.
+    /// Position of the next turn; `None` before the first.
     next: Option<usize>,
 }
 
@@ -55,7 +55,7 @@ impl Policy for RoundRobin {
             if candidates.as_slice().len() >= request.want {
                 break;
             }
-            // Endpoints that went away since the last refresh are passed over; a long row of them is not walked twice.
+            // Endpoints that became ineligible since the refresh are skipped; a long row of them is not walked twice.
             if step > 4 * super::MAX_CANDIDATES && candidates.first().is_some() {
                 break;
             }

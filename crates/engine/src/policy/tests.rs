@@ -1,4 +1,4 @@
-//! What every policy promises: which endpoints are named, how often, and in which order of magnitude it may err.
+//! What every policy guarantees: which endpoints are named, how often, and within which deviation.
 
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -43,7 +43,7 @@ fn every_policy() -> Vec<settings::Policy> {
     ]
 }
 
-/// A policy with what the engine keeps for it.
+/// A policy with the state that the engine keeps for it.
 struct Bench {
     policy: Box<dyn Policy>,
     pool: Pool,
@@ -144,7 +144,7 @@ fn chi_square(counts: &[f64], shares: &[f32]) -> f64 {
 
 /// 0.999 quantile of χ² with 9 degrees of freedom.
 const LIMIT: f64 = 27.9;
-/// A hash gives an endpoint 6.5 % more or less than its part, for ever: n · 0.065² comes to χ² beside chance.
+/// A hash gives an endpoint a part that deviates by 6.5 %, permanently: this adds n · 0.065² to χ².
 const PICKS_OF_HASHES: usize = 2_000;
 
 fn picks(policy: &settings::Policy) -> usize {
@@ -216,7 +216,7 @@ fn turns_are_exact_over_a_cycle_and_evenly_spaced() {
     assert!(!turns.windows(6).any(|six| six == [0; 6]), "{turns:?}");
 }
 
-/// Workers that start together begin anywhere in the fleet, not only at its beginning.
+/// Workers that start together begin at positions all over the endpoint set.
 #[test]
 fn the_first_turns_of_many_workers_are_spread_over_the_fleet() {
     for policy in [settings::Policy::RoundRobin, settings::Policy::WeightedRoundRobin] {
@@ -227,7 +227,7 @@ fn the_first_turns_of_many_workers_are_spread_over_the_fleet() {
                 bench.rng = Rng::new(worker);
                 tenths[bench.first(None) * 10 / endpoints] += 1;
             }
-            // Golden gaps are between 0.55 and 1.46 of their mean; four deviations of 55 in 1000 are 29.
+            // Golden gaps are between 0.55 and 1.46 of their mean; four standard deviations of 55 in 1000 are 29.
             assert!(tenths.iter().all(|count| (26..=190).contains(count)), "{policy:?} {tenths:?}");
         }
     }
@@ -269,7 +269,7 @@ fn nobody_is_loaded_above_the_bound() {
         let mut running: Vec<usize> = Vec::new();
         let mut most = 0;
         for request in 0..3000u32 {
-            // Load rises, falls and rises; few keys carry it all.
+            // Load rises, falls and rises again; few keys carry all of it.
             let ending = keys.below(100) < if request / 500 % 2 == 0 { 30 } else { 70 };
             if ending && !running.is_empty() {
                 let ended = running.swap_remove(keys.below(running.len() as u32) as usize);
@@ -291,7 +291,7 @@ fn nobody_is_loaded_above_the_bound() {
     }
 }
 
-/// Two requests of one key are no crowd, and a bound can be switched off.
+/// Two requests of one key are no overload, and the bound can be switched off.
 #[test]
 fn a_held_request_sends_the_next_of_its_key_nowhere_else() {
     for (bound, most) in [
@@ -314,7 +314,7 @@ fn a_held_request_sends_the_next_of_its_key_nowhere_else() {
     }
 }
 
-/// Eight workers have one hot key, and each tells the others now and then.
+/// Eight workers have one hot key, and each reports to the others now and then.
 #[test]
 fn all_workers_together_keep_the_bound() {
     let policy = settings::Policy::ConsistentHash(settings::LoadBound::default());

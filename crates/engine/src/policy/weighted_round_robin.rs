@@ -1,33 +1,33 @@
-//! Each in turn, the heavier the more often, evenly spaced: what NGINX calls smooth weighted round robin and
-//! Envoy's `ROUND_ROBIN` does with weights.
+//! Each endpoint in turn, in proportion to its share and evenly spaced: as smooth weighted round robin in NGINX and
+//! weighted `ROUND_ROBIN` in Envoy.
 //!
 //! Earliest deadline first: an endpoint's turns are 1 / [`share`](crate::endpoint::EndpointState::share) apart, and the
-//! next turn is the earliest. After a whole cycle every endpoint has had exactly its share. First turns lie anywhere
-//! within a period, by the golden ratio's multiples: endpoints of one weight never come in a row between heavier ones.
-//! Before its first request a worker moves all turns by a random part of their periods, so that workers do not go in
-//! step, whatever the size of the fleet. The share is weight × signals × slow start; when it changes, what is left of
-//! the wait shrinks or grows with it. A refresh takes the turns over rather than begin anew.
+//! next turn is the earliest. After a whole cycle every endpoint has had exactly its share. First turns are spread over
+//! a period by the multiples of the golden ratio, so that endpoints of one weight never come in a row between heavier
+//! ones. Before its first request a worker shifts all turns by a random fraction of their periods, so that workers do
+//! not run in step, whatever the number of endpoints. When the share changes, the remaining wait shrinks or grows with
+//! it; a refresh keeps the turns rather than start anew.
 //!
-//! Use it where requests are alike and capacities are known. It looks at neither latency nor load.
+//! Use it where requests are alike and capacities are known. It considers neither latency nor load.
 
 use super::calendar::{Calendar, Turn};
 use super::{Candidates, MAX_CANDIDATES, PickContext, Policy, Pool, Request};
 use crate::rng::Rng;
 
-/// Endpoints that lost their eligibility since the refresh and are passed over in one pick.
+/// Maximum number of endpoints skipped in a pick because they became ineligible since the refresh.
 const MAX_PASSED_OVER: usize = 4 * MAX_CANDIDATES;
-/// Shares below count as this: a deadline stays finite.
+/// Minimum share, so that deadlines remain finite.
 const MIN_SHARE: f32 = 1e-6;
-/// From then on fractions of time might be lost.
+/// Time at which it restarts at zero, before fractions lose precision.
 const LATE: f64 = 1e6;
-/// The fractions of its multiples fill a period more evenly than those of any other number.
+/// Golden ratio minus one; the fractions of its multiples fill a period more evenly than those of any other number.
 const GOLDEN: f64 = 0.618_033_988_749_894_9;
 
-/// Whose turn is when.
+/// The turns of all endpoints.
 #[derive(Debug, Default)]
 pub struct WeightedRoundRobin {
     calendar: Calendar,
-    /// When the last turn was.
+    /// Time of the last turn.
     clock: f64,
     begun: bool,
 }
@@ -50,7 +50,7 @@ impl Policy for WeightedRoundRobin {
         if self.clock < LATE && shares().eq(before.iter().map(|turn| (turn.index, turn.share))) {
             return;
         }
-        // By endpoint: how long it has still to wait, in its own periods, so that a new share counts from now on.
+        // Remaining wait by endpoint, in its own periods, so that a new share takes effect from now on.
         let mut waits: Vec<Option<f64>> = vec![None; view.states.len()];
         for turn in before {
             if let Some(wait) = waits.get_mut(turn.index as usize) {
@@ -62,7 +62,7 @@ impl Policy for WeightedRoundRobin {
             let wait = before.unwrap_or_else(|| (f64::from(index) * GOLDEN).fract());
             Turn::new(wait / f64::from(share), share, index)
         });
-        // Time begins anew.
+        // Time restarts at zero.
         self.clock = 0.0;
         self.calendar.fill(turns, pool.len());
     }
@@ -88,7 +88,7 @@ impl Policy for WeightedRoundRobin {
                 None => break,
             }
         }
-        // A retry is no turn: its endpoint is drawn.
+        // A retry does not take a turn: its endpoint is drawn.
         if candidates.as_slice().len() < request.want {
             pool.draw(view, request.want, rng, |index, _| candidates.push(index));
             candidates.truncate(request.want);

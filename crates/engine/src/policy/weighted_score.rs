@@ -2,14 +2,14 @@
 //!
 //! score = w₁ · (in-flight / weight) / in-flight maximum + w₂ · latency / latency maximum
 //!
-//! with w₁ = 0.6, w₂ = 0.4, 1000 requests and 500 ms unless configured otherwise; the cheapest of a few random
-//! endpoints gets the request. The form is the one that operators write down for themselves (compare Netflix,
-//! "Rethinking Netflix's edge load balancing", 2018, which sums normalised views and picks of two at random). The
-//! latency is that of all workers as far as it is known to differ from the fleet's
+//! with w₁ = 0.6, w₂ = 0.4, 1000 requests and 500 ms unless configured otherwise; the lowest among a few random
+//! endpoints gets the request. The form is one that operators write down themselves (compare Netflix, "Rethinking
+//! Netflix's edge load balancing", 2018, which sums normalised views and picks one of two at random). The latency is
+//! that of all workers as far as it is known to differ from the subset's
 //! ([`EndpointState::expected`](crate::endpoint::EndpointState::expected)), and at least what unanswered requests have
-//! waited already ([`EndpointView::min_latency`]); the endpoint that is unknown counts as typical. Use it where the two
-//! maxima are known and the trade between them is a decision; it adds where [`adaptive`] multiplies, so with maxima
-//! that are far off one of the two terms decides alone.
+//! waited already ([`EndpointView::min_latency`]); an unknown endpoint counts as typical. Use it where both maxima are
+//! known and the trade-off is a decision; it adds where [`adaptive`] multiplies, so with maxima that are far off, one
+//! of the two terms decides alone.
 //!
 //! [`adaptive`]: super::adaptive
 
@@ -18,13 +18,14 @@ use crate::endpoint::EndpointView;
 use crate::rng::Rng;
 use crate::settings;
 
-/// Enough that a draw of only slow endpoints is rare, few enough that the best is not chosen by every request.
+/// Number of endpoints compared: enough that a draw of slow endpoints only is rare, few enough that not every request
+/// goes to the best.
 const CHOICES: usize = 5;
 
-/// So many times the score are no chance any more.
+/// Cost ratio at which an endpoint is used out of turn: a score four times as high is not chance.
 const BREAKS_AT: f32 = 4.0;
 
-/// What one request in flight and one second cost.
+/// The cost of one request in flight, and of one second.
 #[derive(Debug)]
 pub struct WeightedScore {
     per_request: f32,
@@ -32,7 +33,7 @@ pub struct WeightedScore {
 }
 
 impl WeightedScore {
-    /// With the weights and maxima as configured.
+    /// Creates the policy with the configured weights and maxima.
     pub fn new(score: &settings::WeightedScore) -> WeightedScore {
         WeightedScore {
             per_request: (score.in_flight_weight / score.in_flight_max) as f32,

@@ -1,4 +1,5 @@
-//! Which way each thing moves a cost, and by how much: what is told of the policies, and what their choices follow.
+//! The direction and size in which each input changes a cost: what is documented of the policies, and what picks rest
+//! on.
 
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -23,7 +24,7 @@ fn at_rest(weight: f32, expected: f32) -> EndpointState {
     }
 }
 
-/// One with so many requests that await an answer, and so many that have had its head and go on.
+/// An endpoint with `awaiting` unanswered requests and `open` ones that have been answered but go on.
 fn busy(weight: f32, expected: f32, awaiting: u32, open: u32) -> EndpointState {
     let mut member = at_rest(weight, expected);
     let now = Time::from_secs_f64(1000.0);
@@ -75,12 +76,12 @@ fn an_endpoint_of_twice_the_weight_is_as_expensive_with_twice_as_much() {
         for (expected, awaiting) in [(0.01, 0), (0.01, 1), (0.5, 7), (0.02, 40)] {
             let one = cost(&policy, busy(1.0, expected, awaiting, 0));
             match policy {
-                // The one that comes counts, too.
+                // The new request counts as well.
                 settings::Policy::LeastRequest | settings::Policy::PeakEwma => {
                     let twice = cost(&policy, busy(2.0, expected, 2 * awaiting + 1, 0));
                     assert!(is_near(one, twice), "{policy:?} {awaiting}: {one} {twice}");
                 }
-                // As the signal says.
+                // The signal alone decides.
                 settings::Policy::LeastSignal { .. } => {
                     assert_eq!(one, cost(&policy, busy(2.0, expected, awaiting, 0)));
                 }
@@ -140,7 +141,7 @@ fn requests_of_other_workers_count_as_this_ones() {
     }
 }
 
-/// A thousand open streams are a tenth of a request that waits.
+/// A thousand open streams count as a tenth of an unanswered request.
 #[test]
 fn open_streams_part_equals_and_weigh_next_to_nothing() {
     let of = |awaiting, open| cost(&settings::Policy::Adaptive, busy(1.0, 0.05, awaiting, open));
@@ -184,7 +185,7 @@ fn requests_part_equal_signals_and_never_move_a_signal_by_a_thousandth() {
     }
 }
 
-/// With each further answer that is owed after twice the time: the number of looks grows with the logarithm.
+/// Each further unanswered request doubles the silence: the number of these requests grows with its logarithm.
 #[test]
 fn what_hangs_is_looked_at_the_more_seldom_the_longer_it_does() {
     let policy = settings::Policy::Adaptive;
@@ -204,15 +205,15 @@ fn what_hangs_is_looked_at_the_more_seldom_the_longer_it_does() {
     }
     assert!(look(0.49, 1, 0.01, 100) > 0.0, "not for half a second");
     assert!(look(7.9, 1, 1.0, 100) > 0.0 && look(8.1, 1, 1.0, 100) == 0.0, "eight times what is expected");
-    // Its turn has to have come four times: with one in two requests, after eight.
+    // Four of its turns have to have passed: with one turn in two requests, after eight.
     assert!(look(100.0, 1, 0.01, 8) > 0.0 && look(100.0, 1, 0.01, 9) == 0.0);
-    // Unless it is looked at, it costs what it has been silent for.
+    // Unless it is due for such a request, it costs as much as it has been silent.
     let silent = look(100.0, 1, 0.01, 0);
     let price = Queueing::default().price(1.0);
     assert!(is_near(silent, 100.0 * price), "{silent}");
 }
 
-/// What is held below its part comes first among equals once its turn has come, and late until then.
+/// An endpoint with a reduced share comes first among equals once its turn has come, and late until then.
 #[test]
 fn a_part_is_kept_by_counting() {
     for policy in comparing() {
@@ -224,7 +225,7 @@ fn a_part_is_kept_by_counting() {
             for n in 0..requests {
                 let turns = Turns { requests: n, apart: 2.0, ..Turns::default() };
                 let to = bench.pick_at(turns, None, 1).first().unwrap();
-                // As the engine notes it: this request included.
+                // As the engine records it, including this request.
                 bench.states[to as usize].turn.asked = n + 1;
                 got += to;
             }
