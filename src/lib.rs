@@ -1,22 +1,24 @@
-//! evenkeel: adaptive load balancing for Envoy, as one WebAssembly filter. This crate is the filter, everything that talks
-//! to a proxy; decisions are made in [`engine`], the configuration is read in [`config`].
+//! evenkeel: adaptive load balancing for Envoy, as one WebAssembly filter. This crate is the filter, everything that
+//! talks to a proxy; [`engine`] makes the decisions, [`config`] reads the configuration. The native module (`module/`)
+//! is the same crate behind another ABI.
 //!
 //! # A request
 //!
-//! `filter` hands Envoy's callbacks to [`request::Stream`]: at the request headers it asks the balancer for endpoints and
-//! names them in the steering header; at the response, a reset or the end it reports the outcome. Nothing on that way calls
-//! shared data, reads JSON or formats an address.
+//! `filter` passes Envoy's callbacks to [`request::Stream`]: at the request headers it asks the balancer for endpoints
+//! and names them in the steering header; at the response, a reset or the end it reports the outcome. Nothing on the
+//! request path calls shared data, parses JSON or formats an address.
 //!
 //! # A tick
 //!
-//! [`worker::Worker::tick`]: publish this worker's report and merge its peers' ([`sharing`]), take or keep the lease, and as
-//! its holder poll Prometheus and Envoy ([`discovery`]); then let the engine draw its conclusions.
+//! [`worker::Worker::tick`]: publish this worker's report and merge its peers' ([`sharing`]), take or keep the lease,
+//! and as its holder poll Prometheus and Envoy ([`discovery`]); then let the engine assess its endpoints.
 //!
-//! # What can be seen
+//! # What operators see
 //!
-//! [`telemetry`]: the status page with its JSON and metrics, Envoy's own stats, the log of decisions.
+//! [`telemetry`]: the status page with its JSON and metrics, Envoy's own stats, trace contexts. The decision log is in
+//! [`request`].
 //!
-//! All of it runs over the traits of [`host`], so that tests need no Envoy: `tests/behaviour` runs one suite against this
+//! Everything runs over the traits of [`host`], so tests need no Envoy: `tests/behaviour` runs one suite against this
 //! crate and against the real `.wasm`.
 
 #![cfg_attr(
