@@ -1,4 +1,4 @@
-//! `upstreams[].affinity`: where the key for the hashing policies comes from.
+//! `upstreams[].affinity`: the source of the key for hashing policies and traffic splits.
 
 use super::node::Node;
 use super::tree::Tree;
@@ -60,7 +60,7 @@ fn source_ip(node: &Node) -> Option<Affinity> {
     None
 }
 
-/// Compared with the raw query string, so it cannot hold what separates there.
+/// Whether `text` can be a parameter's name in the raw query string, so without its separators.
 fn is_parameter(text: &str) -> bool {
     (1..=128).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"&=#?".contains(&byte))

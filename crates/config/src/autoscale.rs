@@ -1,4 +1,4 @@
-//! `upstreams[].autoscale`: what pressure is made of, and how it becomes a desired number of replicas.
+//! `upstreams[].autoscale`: the terms of pressure, and how it becomes a desired number of replicas.
 
 use core::time::Duration;
 
@@ -26,18 +26,18 @@ const DEFAULT_MAX: u32 = 20;
 const MIN_PERIOD: Duration = Duration::from_secs(1);
 const MAX_PERIOD: Duration = Duration::from_secs(3600);
 const DEFAULT_PERIOD: Duration = Duration::from_secs(30);
-/// As long as a HorizontalPodAutoscaler looks back before it scales in.
+/// The default of Kubernetes' HorizontalPodAutoscaler for scaling in.
 const DEFAULT_COOL_DOWN: Duration = Duration::from_secs(300);
 const MAX_COOL_DOWN: Duration = Duration::from_secs(24 * 3600);
-/// As a HorizontalPodAutoscaler's.
+/// The default of Kubernetes' HorizontalPodAutoscaler, percent.
 const DEFAULT_TOLERANCE_PERCENT: f64 = 10.0;
 const MAX_LOOK_AHEAD: Duration = Duration::from_secs(3600);
 
 const MAX_TERMS: usize = 32;
-/// As users cap a queue's part of the figure: beyond twice the full value more says no more.
+/// The default cap of a term: a value beyond twice the full one says no more.
 const DEFAULT_MOST: f64 = 2.0;
 
-/// What evenkeel measures itself; every signal's name is allowed beside these.
+/// Values that evenkeel measures itself, allowed beside the names of signals.
 pub(super) const MEASURED: &[(&str, PressureValue)] = &[
     ("occupancy", PressureValue::Occupancy),
     ("in_flight", PressureValue::InFlight),
@@ -61,7 +61,7 @@ pub(super) fn read(node: &Node) -> Autoscale {
         target_pressure: fields
             .read("target_pressure", |node| node.number(Bounds::AboveUpTo(0.0, 1.0)))
             .unwrap_or(0.8),
-        // A default gives way to the end that is given.
+        // A default gives way to a bound that is given.
         min: min.unwrap_or(DEFAULT_MIN.min(max.unwrap_or(DEFAULT_MAX))),
         max: max.unwrap_or(DEFAULT_MAX.max(min.unwrap_or(DEFAULT_MIN))),
         periods: fields.read("for", |node| node.whole(1..=1000)).unwrap_or(2),
@@ -74,8 +74,7 @@ pub(super) fn read(node: &Node) -> Autoscale {
     }
 }
 
-/// What pressure is made of: what `autoscale.pressure` says, else the signals that have a maximum, else what is
-/// measured here.
+/// The terms of pressure: those of `autoscale.pressure`, otherwise the signals with a maximum, otherwise occupancy.
 #[inline(never)]
 pub(super) fn pressure(parent: &Fields, signals: &[Signal]) -> Vec<PressureTerm> {
     let autoscale = parent.get("autoscale");
@@ -132,7 +131,7 @@ fn value(node: &Node, signals: &[Signal]) -> Option<PressureValue> {
     let names: Vec<&str> = measured.chain(signals.iter().map(|s| s.name.as_str())).collect();
     let allowed = names.join(", ");
     let text = node.text(&allowed)?;
-    // A signal of the operator's own goes before what happens to have the same name here.
+    // A signal of the operator's own takes precedence over a measured value of the same name.
     if let Some(at) = signals.iter().position(|signal| signal.name == text) {
         return Some(PressureValue::Signal(at));
     }

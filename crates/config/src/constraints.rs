@@ -1,7 +1,7 @@
-//! What the reader asks of each place of a configuration, noted while it reads.
+//! What the reader demands of each value, recorded while it reads.
 //!
-//! The JSON Schema is made of these notes, so that names, ranges and choices stand in the reader alone. The filter itself
-//! notes nothing: on WebAssembly the notes are compiled out.
+//! The JSON Schema is made from these records, so that names, ranges and choices are in the reader alone. The filter
+//! records nothing: on WebAssembly this is compiled out.
 
 use core::cell::RefCell;
 use core::time::Duration;
@@ -16,15 +16,15 @@ use super::tree::Tree;
 /// What a value has to be.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Constraint {
-    /// An object with these fields and no others.
+    /// An object with only these fields.
     Object(&'static [&'static str]),
-    /// An object with free keys, at most so many.
+    /// An object with any keys, at most this many.
     Map(usize),
-    /// An array of at most so many.
+    /// An array of at most this many items.
     Array(usize),
     /// True or false.
     Boolean,
-    /// True, or nothing at all.
+    /// `true`, or absent.
     True,
     /// A number within bounds.
     Number(Bounds),
@@ -32,27 +32,27 @@ pub enum Constraint {
     Whole(u32, u32),
     /// A duration from the first to the second.
     Duration(Duration, Duration),
-    /// Text, in the words of the fault that other text gets, and as a regular expression (ECMA 262) where there is one.
+    /// Text: what is allowed as a fault says it, and a regular expression (ECMA 262) if there is one.
     Text {
         /// What is allowed, in words.
         allowed: String,
-        /// What at least has to match.
+        /// A pattern that all allowed text matches.
         pattern: Option<&'static str>,
     },
-    /// One of these.
+    /// One of these names.
     Choice(Vec<&'static str>),
-    /// Something: it must not be left out.
+    /// Present: the value is required.
     Given,
 }
 
-/// The notes of one reading.
+/// The records of one reading; none are kept without a list.
 #[derive(Default)]
 pub(super) struct Notes(Option<RefCell<Vec<(String, Constraint)>>>);
 
 impl Notes {
-    /// Notes a question about the value at `path`; without a notebook it is not even put.
+    /// Records a constraint on the value at `path`; without a list `question` is not even called.
     pub fn add(&self, path: &str, question: impl FnOnce() -> Constraint) {
-        // Known when this is compiled, so nothing of it gets into the filter.
+        // Known at compile time, so none of it gets into the filter.
         if cfg!(target_family = "wasm") {
             return;
         }
@@ -62,8 +62,8 @@ impl Notes {
     }
 }
 
-/// The questions that reading `json` raises, each with the path of the value that it is about, in the order of reading;
-/// and the faults found. None of either where `json` is no JSON.
+/// The constraints that reading `json` meets, each with the path of its value and in the order of reading, and the
+/// faults found. Both are empty if `json` is not JSON.
 #[cfg_attr(target_family = "wasm", allow(dead_code))]
 pub fn questions(json: &[u8]) -> (Vec<(String, Constraint)>, Vec<Fault>) {
     let Ok(tree) = Tree::read(json) else { return Default::default() };

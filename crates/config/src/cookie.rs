@@ -1,4 +1,4 @@
-//! `upstreams[].affinity.cookie`: a name, or an object that says how the cookie is set.
+//! `upstreams[].affinity.cookie`: a name, or an object that also says how the cookie is set.
 
 use core::time::Duration;
 
@@ -10,7 +10,7 @@ use engine::settings::{Cookie, SameSite};
 const FIELDS: &[&str] = &["name", "set", "ttl", "path", "secure", "same_site"];
 pub(super) const SAME_SITES: &[(&str, SameSite)] =
     &[("strict", SameSite::Strict), ("lax", SameSite::Lax), ("none", SameSite::None)];
-/// Browsers cut off what lasts longer (RFC 6265bis, 5.5).
+/// The longest lifetime of a cookie: browsers shorten it to this (RFC 6265bis, 5.5).
 const MAX_TTL: Duration = Duration::from_secs(400 * 86_400);
 const MAX_PATH: usize = 256;
 
@@ -46,7 +46,7 @@ fn name(node: &Node) -> Option<String> {
     node.text_that("a cookie's name", is_token)
 }
 
-/// What stands in a `Path` attribute (RFC 6265, 4.1.1), beginning as browsers want it.
+/// Reads the value of a `Path` attribute (RFC 6265, 4.1.1), which browsers want to begin with `/`.
 fn path(node: &Node) -> Option<String> {
     let plain = |byte: u8| (b'!'..=b'~').contains(&byte) && byte != b';' && byte != b',';
     node.text_that("a path such as \"/\", without blanks, commas and semicolons", |text| {

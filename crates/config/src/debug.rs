@@ -1,4 +1,4 @@
-//! `debug`: a response header that tells a request's decision, for clients that may ask.
+//! `debug`: a response header with the request's decision, for clients that may ask for it.
 
 use super::kinds::forbidden_to_set;
 use super::node::{Fields, Node};
@@ -8,7 +8,7 @@ pub(super) const HEADER: &str = "x-evenkeel-decision";
 pub(super) const ASK: &str = "x-evenkeel-debug";
 pub(super) const WHEN: &[(&str, bool)] = &[("asked", false), ("always", true)];
 
-/// Long enough not to be guessed where many may try.
+/// The shortest secret, characters: too long to be guessed by trying.
 const MIN_SECRET: usize = 8;
 const MAX_SECRET: usize = 256;
 const SECRET: &str = "8 to 256 ASCII characters without blanks around them";

@@ -1,6 +1,6 @@
-//! The configuration in force, written as it would be read: with every default filled in and without the secrets.
+//! The configuration in force as JSON, with all defaults and without secrets.
 //!
-//! Everything is taken apart by name here, so that a new setting cannot be forgotten: the compiler asks for it.
+//! Structs are destructured field by field, so that the compiler demands every new setting here.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -13,7 +13,7 @@ use super::tree::Tree;
 use super::*;
 use engine::settings::*;
 
-/// Stands in for the value of a header, which is a secret.
+/// The text in place of secrets.
 const NOT_SHOWN: &str = "(not shown)";
 
 /// A configuration as JSON, in the order of the documentation.
@@ -26,8 +26,8 @@ impl Serialize for Effective {
     }
 }
 
-/// What `config` amounts to, every default filled in. [`parse`] makes the same `config` of it again, except that the
-/// values of `prometheus.headers`, `prometheus.parameters` and `debug.secret` are masked.
+/// `config` with every default filled in. [`parse`] reads it back as the same `config`, except that the values of
+/// `prometheus.headers`, `prometheus.parameters` and `debug.secret` are masked.
 ///
 /// ```
 /// use config::{effective, parse};
@@ -85,7 +85,7 @@ fn write_prometheus(prometheus: &Prometheus) -> Object {
         HeaderValue::Given(_) => all.with(name, NOT_SHOWN),
         HeaderValue::Environment { variable, prefix } => {
             let from = Object::default().with("env", variable);
-            // What stands before a token is no secret, unless it is more than a scheme.
+            // A prefix is no secret if it is only a scheme.
             let prefix = if is_scheme(prefix) { prefix.as_str() } else { NOT_SHOWN };
             all.with(name, from.with_some("prefix", (!prefix.is_empty()).then_some(prefix)))
         }
@@ -102,7 +102,7 @@ fn write_prometheus(prometheus: &Prometheus) -> Object {
         .with("parameters", masked)
 }
 
-/// Whether this is the name of an authentication scheme and a blank, or nothing.
+/// Whether this is empty, or the name of an authentication scheme and a blank.
 fn is_scheme(prefix: &str) -> bool {
     prefix.is_empty() || ["bearer ", "basic ", "token "].contains(&prefix.to_ascii_lowercase().as_str())
 }
@@ -357,12 +357,12 @@ fn write_term(PressureTerm { value, weight, full, most }: &PressureTerm, signals
     Object::default().with("signal", signal).with("weight", *weight).with("at", *full).with("most", *most)
 }
 
-/// The name that `choices` have for `value`.
+/// The name of `value` in `choices`.
 fn name_of<T: PartialEq>(choices: &[(&'static str, T)], value: &T) -> &'static str {
     choices.iter().find(|(_, choice)| choice == value).map_or("", |(name, _)| name)
 }
 
-/// An object in the making.
+/// An object under construction.
 #[derive(Default)]
 struct Object(Vec<(String, Tree)>);
 
@@ -429,7 +429,7 @@ impl From<u32> for Tree {
 }
 
 impl From<f64> for Tree {
-    /// 2 rather than 2.0, as people write it.
+    /// Writes 2 instead of 2.0.
     fn from(number: f64) -> Tree {
         let whole = number as u32;
         if f64::from(whole) == number && (whole > 0 || number.is_sign_positive()) {

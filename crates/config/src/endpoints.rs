@@ -1,4 +1,4 @@
-//! `upstreams[].endpoints`: one source of endpoints or several.
+//! `upstreams[].endpoints`: one or more sources of endpoints.
 
 use core::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use super::tree::Tree;
 use super::upstream::Around;
 use engine::settings::{EndpointQuery, Endpoints, EnvoyAdmin, StaticEndpoint};
 
-/// The most endpoints of an upstream, from all sources together.
+/// The highest number of endpoints of an upstream, over all sources.
 pub const MAX_ENDPOINTS: usize = 10_000;
 const SOURCES: &[&str] = &["static", "prometheus", "envoy_admin"];
 const QUERY: &[&str] = &["query", "address_label", "port", "zone_label", "version_label", "weight_label"];
@@ -55,7 +55,7 @@ fn fixed(node: &Node) -> Vec<StaticEndpoint> {
     endpoints
 }
 
-/// The endpoint, and where its address stands.
+/// Reads an endpoint; also returns the node of its address.
 #[inline(never)]
 fn endpoint<'t>(node: &Node<'t>) -> Option<(StaticEndpoint, Node<'t>)> {
     let plain = |address| StaticEndpoint {

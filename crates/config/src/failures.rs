@@ -1,4 +1,4 @@
-//! `upstreams[].health.failures`: which answers, and which missing ones, count against an endpoint.
+//! `upstreams[].health.failures`: which responses, and which missing ones, count as an endpoint's failures.
 
 use super::node::{Node, did_you_mean};
 use super::tree::Tree;
@@ -40,7 +40,7 @@ fn counted(node: &Node) -> Option<Counted> {
     }
 }
 
-/// The name that a misspelt one was meant to be: names are compared in lower case.
+/// The likely meaning of a misspelt name; compared in lower case.
 fn meant(text: &str) -> Option<&'static str> {
     let names = || CODES.iter().skip(1).map(|(name, _)| *name).chain(["gateway", "local_origin"]);
     let lower: Vec<String> = names().map(str::to_lowercase).collect();

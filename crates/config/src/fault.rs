@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, one line a fault, safe to write to a log.
+//! Faults of a configuration, one line each, safe to log.
 
 use core::cell::{Cell, RefCell};
 use core::fmt;
@@ -7,21 +7,22 @@ use std::borrow::Cow;
 use crate::constraints::Notes;
 use crate::printable::printable;
 
-/// A broken template can make thousands of faults; a log needs enough to start mending.
+/// The highest number of faults that are listed: a broken template can cause thousands, and a hundred are enough to
+/// begin.
 const MAX_LISTED: usize = 100;
-/// Longer values and keys are cut when they are shown.
+/// The longest part of a value or key that is shown, characters.
 const MAX_SHOWN: usize = 60;
 
-/// One thing that is wrong with a configuration. Its `Display` is a single printable line.
+/// A fault of a configuration. Its `Display` is a single printable line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Where, as a JSON path: `$.upstreams[0].health.fail_after`.
+    /// Its JSON path: `$.upstreams[0].health.fail_after`.
     pub path: String,
-    /// What stands there: `found "3" (a string)`, `unknown field`, `missing`.
+    /// What was found: `found "3" (a string)`, `unknown field`, `missing`.
     pub found: String,
-    /// What may stand there; empty where that says nothing.
+    /// What is allowed; empty if there is nothing to say.
     pub allowed: String,
-    /// How to mend it, where that can be guessed.
+    /// How to fix it, if that can be guessed.
     pub hint: Option<String>,
 }
 
@@ -40,7 +41,7 @@ impl fmt::Display for Fault {
 
 impl core::error::Error for Fault {}
 
-/// Collects faults while decoding goes on; shared by all nodes of one configuration.
+/// The faults found so far, shared by all nodes of a configuration.
 #[derive(Default)]
 pub(super) struct Faults {
     listed: RefCell<Vec<Fault>>,
@@ -49,7 +50,7 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    /// Adds what `fault` makes; past the limit it is only counted, and not even made.
+    /// Adds the fault that `fault` returns; beyond the limit it is only counted and not called.
     pub fn add(&self, fault: impl FnOnce() -> Fault) {
         if self.listed.borrow().len() < MAX_LISTED {
             let fault = fault();
@@ -59,24 +60,24 @@ impl Faults {
         }
     }
 
-    /// The same, with a notebook for what is asked.
+    /// The same, with a list for constraints.
     #[cfg_attr(target_family = "wasm", allow(dead_code))]
     pub fn noting(notes: Notes) -> Self {
         Faults { notes, ..Faults::default() }
     }
 
-    /// Where questions are noted.
+    /// The list of constraints.
     pub fn notes(&self) -> &Notes {
         &self.notes
     }
 
-    /// What was noted, beside what was listed.
+    /// The recorded constraints, and the faults.
     #[cfg_attr(target_family = "wasm", allow(dead_code))]
     pub fn into_notes(mut self) -> (Notes, Vec<Fault>) {
         (core::mem::take(&mut self.notes), self.into_list())
     }
 
-    /// All that was listed, and how many were not.
+    /// The listed faults, with the number of the others as a last one.
     pub fn into_list(self) -> Vec<Fault> {
         let mut list = self.listed.into_inner();
         if let more @ 1.. = self.unlisted.get() {
@@ -87,12 +88,12 @@ impl Faults {
     }
 }
 
-/// `text` in quotes, fit for a line of a log.
+/// `text` in quotes, safe to log.
 pub(super) fn quoted(text: &str) -> String {
     format!("\"{}\"", printable(&without_credentials(text), MAX_SHOWN))
 }
 
-/// `text` without what stands before the `@` of an address, which is a user's name and password.
+/// `text` without user name and password, the part before the `@` of an address.
 fn without_credentials(text: &str) -> Cow<'_, str> {
     let Some(at) = text.rfind('@') else { return Cow::Borrowed(text) };
     let (before, after) = text.split_at(at);
@@ -100,10 +101,10 @@ fn without_credentials(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{}(not shown){after}", before.get(..begins).unwrap_or_default()))
 }
 
-/// The step of a JSON path that leads to `key`.
+/// The step of a JSON path to `key`.
 ///
-/// A key that is no plain name is shown up to its first blank or colon: someone who writes
-/// `{"authorization: Bearer …": ""}` has put a secret where only a name belongs.
+/// A key that is no plain name is cut at its first blank or colon: a configuration with `{"authorization: Bearer …":
+/// ""}` has put a secret where only a name belongs.
 pub(super) fn step_to(key: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if !key.is_empty() && key.len() <= MAX_SHOWN && key.chars().all(plain) {

@@ -1,23 +1,24 @@
-//! The forms in which a plugin's configuration reaches the filter.
+//! The forms in which a plugin's configuration arrives.
 //!
-//! Envoy hands over the text of a `google.protobuf.StringValue` or `BytesValue` as it is, and any other message as its
-//! protobuf bytes: a `google.protobuf.Struct` is not JSON any more when it arrives.
+//! Envoy hands over the text of a `google.protobuf.StringValue` or `BytesValue` unchanged, and any other message as
+//! protobuf bytes: a `google.protobuf.Struct` arrives as something other than JSON.
 
 use std::borrow::Cow;
 
 use super::fault::Fault;
 use super::tree::Tree;
 
-/// Enough for 10,000 endpoints with all their fields.
+/// The largest configuration, bytes; enough for 10,000 endpoints with all their fields.
 const MAX_BYTES: usize = 1024 * 1024;
 const BOM: &[u8] = b"\xEF\xBB\xBF";
-/// Envoy's Any holds other messages, too, but fields with higher numbers are in none of those that carry configurations.
+/// The highest field number of a protobuf message that is recognised; messages that carry configurations have none
+/// higher.
 const MAX_FIELD: u64 = 64;
 
-/// What to write instead of another message.
+/// The hint for a protobuf message: how to write it instead.
 const STRING_VALUE: &str = "configuration: { \"@type\": type.googleapis.com/google.protobuf.StringValue, value: '{ \"upstreams\": … }' }";
 
-/// The tree that the bytes hold: JSON, or a JSON string that holds the JSON.
+/// The tree in the bytes: JSON, or a JSON string with JSON in it.
 #[inline(never)]
 pub(super) fn read(bytes: &[u8]) -> Result<Tree, Fault> {
     let unusable = |found: String, allowed: &str, hint: Option<&str>| Fault {
@@ -33,7 +34,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Tree, Fault> {
     if matches!(json, [0xFE, 0xFF, ..] | [0xFF, 0xFE, ..] | [0, b'{', ..] | [b'{', 0, ..]) {
         return Err(unusable("found text in UTF-16".into(), "JSON in UTF-8", None));
     }
-    // Envoy hands over nothing at all where the plugin's `configuration` is left out.
+    // Envoy hands over no bytes if the plugin's `configuration` is absent.
     if json.trim_ascii().is_empty() {
         return Err(unusable("found no configuration".into(), "an object with \"upstreams\"", None));
     }
@@ -53,7 +54,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Tree, Fault> {
     }
 }
 
-/// The kind of message that the bytes are, if they are one.
+/// The kind of protobuf message that the bytes are, if they are one.
 fn message(bytes: &[u8]) -> Option<Cow<'static, str>> {
     let fields = fields(bytes)?;
     if fields.is_empty() {
@@ -75,7 +76,7 @@ fn message(bytes: &[u8]) -> Option<Cow<'static, str>> {
     })
 }
 
-/// The fields of a message that are bytes, by number; `None` if this is no message.
+/// The length-delimited fields of a message, by number; `None` if the bytes are not a message.
 fn fields(mut bytes: &[u8]) -> Option<Vec<(u64, &[u8])>> {
     const BYTES: u64 = 2;
     let mut fields = Vec::new();
@@ -131,7 +132,7 @@ mod tests {
         parse(bytes).expect_err("refused").iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     }
 
-    /// A field of bytes.
+    /// A length-delimited field.
     fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
         assert!(bytes.len() < 1 << 14);
         let size = match bytes.len() {
@@ -193,7 +194,7 @@ mod tests {
         }
         assert!(fault(b"\xFF\xFE{\0}\0").contains("UTF-16"));
         assert!(fault(b"{\0}\0").contains("UTF-16"));
-        // A string in a string is nothing that anything writes.
+        // Nothing writes a string in a string.
         let twice = serde_json::to_string(&serde_json::to_string(JSON).unwrap()).unwrap();
         assert!(parse(twice.as_bytes()).is_err());
     }

@@ -1,4 +1,4 @@
-//! `guard` and `upstreams[].guard`: a part of the requests is left to Envoy's own policy, to compare it.
+//! `guard` and `upstreams[].guard`: a part of the requests is left to Envoy's own policy for comparison.
 
 use core::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `upstreams[].health`: when an endpoint is taken out and how it returns.
+//! `upstreams[].health`: when an endpoint is ejected, and how it returns.
 
 use core::time::Duration;
 
@@ -19,13 +19,14 @@ const FIELDS: &[&str] = &[
     "heed_headers",
     "probe",
 ];
-/// Failures in a row that eject.
+/// The default number of failures in a row that eject an endpoint.
 const FAIL_AFTER: u32 = 3;
 
 const MIN_EJECTION: Duration = Duration::from_millis(100);
 const MAX_EJECTION: Duration = Duration::from_secs(3600);
 
-/// Where keys have endpoints, one bad answer is no reason to move all keys of one, there and back again.
+/// The default of `suspect_after`: 1, but `fail_after` for hashing policies, where one bad response is no reason to
+/// move all keys of an endpoint away and back again.
 fn suspect_after(policy: &Policy, fail_after: Option<u32>) -> u32 {
     match policy {
         Policy::IpHash | Policy::ConsistentHash(_) => fail_after.unwrap_or(FAIL_AFTER),

@@ -1,13 +1,14 @@
-//! evenkeel's configuration: the plugin's JSON in, a checked [`Config`] or every fault with its JSON path out.
+//! evenkeel's configuration: reads the plugin's JSON into a checked [`Config`], or returns every fault with its JSON
+//! path.
 //!
-//! Everything is strict: an unknown field, a wrong type, a number out of range and a contradiction are faults, and all
-//! of them are reported, not only the first.
+//! Reading is strict: an unknown field, a wrong type, a number out of range and a contradiction are faults, and all of
+//! them are reported, not only the first.
 //!
-//! A configuration passes through here in four steps. [`parse`] turns bytes into a tree that keeps duplicate keys; a
-//! node knows its path and reports what is wrong with it; one file for each object of the configuration reads its
-//! fields into plain data (what concerns one cluster are the engine's [settings](engine::settings), the rest is defined
-//! here); [`effective`] writes the whole back with every default filled in. `constraints` records what is
-//! asked of each value, from which the JSON Schema is made.
+//! It takes four steps. [`parse`] turns bytes into a tree that keeps duplicate keys; a node knows its path and reports
+//! its faults; one file for each object of the configuration reads the fields into plain data (for a cluster the
+//! engine's [settings](engine::settings), for the rest the types below); [`effective()`] writes it back with all
+//! defaults. `constraints` records what the reader demands of each value, from which the JSON Schema is made. Start
+//! with `root`.
 
 #![cfg_attr(
     not(test),
@@ -73,27 +74,27 @@ pub use unused::without_effect;
 /// The whole plugin configuration, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Whether decisions reach the request.
+    /// Whether decisions are applied.
     pub mode: Mode,
-    /// How a decision is told to Envoy.
+    /// How decisions are passed to Envoy.
     pub steering: Steering,
-    /// Where signals are read from, if anywhere.
+    /// How Prometheus is queried; `None` without it.
     pub prometheus: Option<Prometheus>,
-    /// One entry for each cluster that is balanced; never empty.
+    /// One entry per balanced cluster or pattern; never empty.
     pub upstreams: Vec<Upstream>,
-    /// Where the status page is served, if anywhere.
+    /// Where the status page is served; `None` without one.
     pub status: Option<Status>,
-    /// Whether the fleet's figures are among Envoy's own stats, too; yes by default.
+    /// Whether evenkeel's metrics are also among Envoy's own stats; true by default.
     pub envoy_stats: bool,
-    /// Whether a request's decision is told in a response header, and to which clients.
+    /// The response header with a request's decision, and which clients get it; `None` without one.
     pub debug: Option<DebugHeader>,
-    /// What of a request's decision other parts of Envoy can read; each once.
+    /// The attributes set on each request for other parts of Envoy; each once.
     pub attributes: Vec<Attribute>,
-    /// What is logged, and how.
+    /// What is logged, and in which format.
     pub log: Log,
 }
 
-/// Which part the filter plays.
+/// The role of the filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Among the listener's filters: it steers, and measures what it sees.
@@ -102,7 +103,7 @@ pub enum Role {
     Upstream,
 }
 
-/// Whether decisions reach the request.
+/// Whether decisions are applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Decide and set the steering header.
@@ -111,14 +112,14 @@ pub enum Mode {
     Observe,
 }
 
-/// How a decision is told to Envoy.
+/// How decisions are passed to Envoy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Steering {
     /// The Envoy mechanism that follows the header.
     pub via: Via,
     /// The request header that names the endpoint, in lower case.
     pub header: String,
-    /// How many endpoints are named, best first: 1..=8. Always 1 unless `via` is [`Via::OverrideHost`].
+    /// The number of endpoints named, best first: 1..=8, and always 1 unless `via` is [`Via::OverrideHost`].
     pub candidates: usize,
 }
 
@@ -131,24 +132,24 @@ pub enum Via {
     StatefulSession,
     /// An `ORIGINAL_DST` cluster with `use_http_header`.
     OriginalDst,
-    /// A route with `cluster_header`, one cluster an endpoint.
+    /// A route with `cluster_header`, and one cluster per endpoint.
     ClusterHeader,
 }
 
-/// How Prometheus is reached.
+/// How Prometheus is queried.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Prometheus {
     /// The Envoy cluster that reaches it.
     pub cluster: String,
     /// The `:authority` of its requests.
     pub authority: String,
-    /// What stands before `/api/v1/query`; empty or starting with `/`, not ending with one.
+    /// The path before `/api/v1/query`: empty, or beginning with `/` and not ending with it.
     pub path_prefix: String,
-    /// Time between polls.
+    /// The interval between polls.
     pub interval: Duration,
-    /// How long an answer is waited for; never longer than `interval`.
+    /// The timeout of a poll; at most `interval`.
     pub timeout: Duration,
-    /// Whether the query goes into the address or into the body.
+    /// Whether queries are sent in the URL or in the body.
     pub method: QueryMethod,
     /// Further request headers. Their values are secrets.
     pub headers: Vec<(String, HeaderValue)>,
@@ -159,7 +160,7 @@ pub struct Prometheus {
 /// How a query is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum QueryMethod {
-    /// GET, and POST where the address would get long; the default.
+    /// GET, or POST if the URL would be too long; the default.
     #[default]
     Auto,
     /// Always GET.
@@ -168,16 +169,16 @@ pub enum QueryMethod {
     Post,
 }
 
-/// Where the value of a header comes from.
+/// The source of a header's value.
 #[derive(Clone, PartialEq, Eq)]
 pub enum HeaderValue {
     /// The configuration.
     Given(String),
-    /// Envoy's environment, as far as it is shown to the plugin.
+    /// An environment variable of Envoy that is passed to the plugin.
     Environment {
-        /// The variable.
+        /// The variable's name.
         variable: String,
-        /// What stands before its value, such as `Bearer `.
+        /// Text before its value, such as `Bearer `.
         prefix: String,
     },
 }
@@ -213,23 +214,23 @@ impl core::fmt::Debug for Prometheus {
 /// Where the status page is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// Path prefix, starting with `/`, not ending with one.
+    /// Path prefix, beginning with `/` and not ending with it.
     pub path: String,
 }
 
-/// A response header that tells a request's decision.
+/// A response header with the request's decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DebugHeader {
     /// The response header, in lower case; `x-evenkeel-decision` by default.
     pub header: String,
-    /// How a client asks for it; with none every client is told.
+    /// What a client has to send for it; `None` sends it to every client.
     pub asking: Option<Asking>,
 }
 
-/// What a request has to carry to be told its decision.
+/// The request header and secret with which a client asks for its decision.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Asking {
-    /// The request header, in lower case; `x-evenkeel-debug` by default. It is taken off every request.
+    /// The request header, in lower case; `x-evenkeel-debug` by default. It is removed from every request.
     pub header: String,
     /// Its value, which is a secret.
     pub secret: String,
@@ -242,31 +243,31 @@ impl core::fmt::Debug for Asking {
     }
 }
 
-/// What of a request's decision other parts of Envoy can read.
+/// An attribute of a request's decision that other parts of Envoy can read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attribute {
-    /// The endpoint that was named.
+    /// The named endpoint.
     Endpoint,
-    /// What decided.
+    /// The reason of the decision.
     Reason,
-    /// What the endpoint was expected to cost.
+    /// The expected cost of the named endpoint.
     Cost,
     /// All of it, as in the debug header.
     Decision,
 }
 
-/// What is logged, and how.
+/// What is logged, and in which format.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Log {
-    /// Sentences or JSON objects.
+    /// The format of a line.
     pub format: LogFormat,
-    /// Whether requests that an endpoint fails are logged; no by default.
+    /// Whether requests that an endpoint failed are logged; false by default.
     pub failures: bool,
-    /// How many of the others are, percent; 0 by default.
+    /// The percentage of other requests that are logged, 0..=100; 0 by default.
     pub sample_percent: f64,
 }
 
-/// The form of a line of the log.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// A sentence.
@@ -275,7 +276,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// What the engine needs of the whole.
+/// The parts of the configuration that the engine needs.
 impl<'a> From<&'a Config> for engine::settings::Settings<'a> {
     fn from(config: &'a Config) -> Self {
         engine::settings::Settings {

@@ -1,4 +1,5 @@
-//! `upstreams[].load_reports`: what endpoints tell of their load in their answers. Each is a signal that is not polled.
+//! `upstreams[].load_reports`: load that endpoints report in their responses. Each report is a signal that is not
+//! polled.
 
 use super::kinds::Bounds;
 use super::node::{Fields, Node};
@@ -6,13 +7,13 @@ use engine::settings::{LoadReport, Signal};
 
 const FIELDS: &[&str] = &["name", "header", "metric", "weight", "max", "smoothing"];
 const MAX_REPORTS: usize = 8;
-/// What maps of a report are called in front of their keys.
+/// The prefixes of keys in the maps of a report.
 const MAPS: [&str; 3] = ["named_metrics.", "utilization.", "request_cost."];
 const SCALARS: [&str; 5] =
     ["application_utilization", "cpu_utilization", "mem_utilization", "rps_fractional", "eps"];
 const MAX_METRIC: usize = 128;
 
-/// Reads them behind the polled signals, with names of their own.
+/// Reads load reports and appends them to the polled signals, whose names they must not share.
 #[inline(never)]
 pub(super) fn read(parent: &Fields, signals: &mut Vec<Signal>) {
     let Some(node) = parent.get("load_reports") else { return };

@@ -1,4 +1,4 @@
-//! `log` and `attributes`: what is told of single requests and of the fleet, and in which form.
+//! `log` and `attributes`: the log's format, and what is logged and set as attributes for single requests.
 
 use super::kinds::Bounds;
 use super::node::{Fields, Node};

@@ -1,6 +1,6 @@
-//! The decoder: a place in the configuration that knows its path and can report what is wrong with it.
+//! The decoder: a value in the configuration that knows its path and reports its faults.
 //!
-//! Reading goes on after a fault, with a default in place of what was refused, so that one run finds them all.
+//! Reading continues after a fault with a default in place of the refused value, so that one run finds all faults.
 
 use hashbrown::HashSet;
 
@@ -11,7 +11,7 @@ use crate::suggest::nearest;
 
 static NOTHING_GIVEN: Tree = Tree::Object(Vec::new());
 
-/// A value in the configuration and where it stands.
+/// A value in the configuration, and its path.
 #[derive(Clone)]
 pub(super) struct Node<'t> {
     path: String,
@@ -33,17 +33,17 @@ impl<'t> Node<'t> {
         self.tree
     }
 
-    /// The same place, but neither it nor what is below it is ever shown.
+    /// The same value, marked as secret: faults show neither it nor anything below it.
     pub fn secret(self) -> Self {
         Node { secret: true, ..self }
     }
 
-    /// Reports that this value is not among what is allowed.
+    /// Reports that this value is not allowed.
     pub fn refuse(&self, allowed: &str, hint: Option<String>) {
         self.report(false, allowed, hint);
     }
 
-    /// Reports that this value has another type than what is allowed.
+    /// Reports that this value has the wrong type.
     pub fn mistyped(&self, allowed: &str, hint: Option<String>) {
         self.report(true, allowed, hint);
     }
@@ -67,17 +67,17 @@ impl<'t> Node<'t> {
                 None => format!("found {kind}"),
             },
             allowed: allowed.into(),
-            // What stands before an `@` may be a password.
+            // The part before an `@` may be a password.
             hint: hint.filter(|hint| !self.secret && !hint.contains('@')),
         });
     }
 
-    /// Notes what is asked of this value.
+    /// Records a constraint on this value.
     pub fn ask(&self, question: impl FnOnce() -> Constraint) {
         self.faults.notes().add(&self.path, question);
     }
 
-    /// True or false; anything else is a fault.
+    /// Reads true or false; anything else is a fault.
     pub fn boolean(&self) -> Option<bool> {
         self.ask(|| Constraint::Boolean);
         if let Tree::Boolean(value) = self.tree {
@@ -87,18 +87,18 @@ impl<'t> Node<'t> {
         None
     }
 
-    /// The text here; anything else is a fault.
+    /// Reads text; anything else is a fault.
     pub fn text(&self, allowed: &str) -> Option<&'t str> {
         self.text_like(allowed, None)
     }
 
-    /// The text here, which the caller holds against `pattern` or more; anything else is a fault.
+    /// Reads text that the caller checks against `pattern` at least; anything else is a fault.
     pub fn text_like(&self, allowed: &str, pattern: Option<&'static str>) -> Option<&'t str> {
         self.ask(|| Constraint::Text { allowed: allowed.into(), pattern });
         self.any_text(allowed)
     }
 
-    /// The text here, for questions that are noted already.
+    /// Reads text without recording a constraint.
     pub fn any_text(&self, allowed: &str) -> Option<&'t str> {
         match self.tree {
             Tree::Text(text) => return Some(text),
@@ -108,7 +108,7 @@ impl<'t> Node<'t> {
         None
     }
 
-    /// The value that one of the `choices` stands for.
+    /// Reads one of the names of `choices`, and returns its value.
     pub fn one_of<T: Copy>(&self, choices: &[(&'static str, T)]) -> Option<T> {
         let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
         let allowed = names.join(", ");
@@ -122,12 +122,12 @@ impl<'t> Node<'t> {
         found.map(|(_, value)| *value)
     }
 
-    /// Whether an array stands here.
+    /// Whether the value is an array.
     pub fn is_array(&self) -> bool {
         matches!(self.tree, Tree::Array(_))
     }
 
-    /// The items of an array of at most `most`.
+    /// Reads an array of at most `most` items.
     pub fn items(&self, most: usize, what: &str) -> Vec<Node<'t>> {
         self.ask(|| Constraint::Array(most));
         let allowed = || format!("an array of at most {most} {what}");
@@ -148,7 +148,7 @@ impl<'t> Node<'t> {
         items.iter().enumerate().map(item).collect()
     }
 
-    /// The entries of an object with free keys; keys given twice are faults.
+    /// Reads an object with any keys; duplicate keys are faults.
     pub fn entries(&self, most: usize, allowed: &str) -> Vec<(&'t str, Node<'t>)> {
         self.ask(|| Constraint::Map(most));
         let Tree::Object(pairs) = self.tree else {
@@ -163,7 +163,7 @@ impl<'t> Node<'t> {
         pairs.iter().map(|(key, tree)| (key.as_str(), self.below(step_to(key), tree))).collect()
     }
 
-    /// The object here, with no other fields than `allowed`.
+    /// Reads an object; fields other than `allowed` are faults.
     pub fn fields(&self, allowed: &'static [&'static str]) -> Fields<'t> {
         self.ask(|| Constraint::Object(allowed));
         let Tree::Object(given) = self.tree else {
@@ -194,7 +194,7 @@ impl<'t> Node<'t> {
         }
     }
 
-    /// What stands at `name`, should this be an object that has it.
+    /// The value of field `name`, if this is an object that has it.
     pub fn child(&self, name: &str) -> Option<Node<'t>> {
         let Tree::Object(pairs) = self.tree else { return None };
         let (_, tree) = pairs.iter().find(|(key, _)| key == name)?;
@@ -206,14 +206,14 @@ impl<'t> Node<'t> {
     }
 }
 
-/// An object whose fields are known by name.
+/// An object read by field names.
 pub(super) struct Fields<'t> {
     node: Node<'t>,
     readable: bool,
 }
 
 impl<'t> Fields<'t> {
-    /// Where `name` stands or would stand.
+    /// The path of field `name`, given or not.
     pub fn path_of(&self, name: &str) -> String {
         self.node.path.clone() + &step_to(name)
     }
@@ -223,7 +223,7 @@ impl<'t> Fields<'t> {
         self.node.child(name)
     }
 
-    /// The field `name`; where it is not given, that is a fault.
+    /// The field `name`; its absence is a fault.
     pub fn require(&self, name: &str, allowed: &str) -> Option<Node<'t>> {
         self.node.faults.notes().add(&self.path_of(name), || Constraint::Given);
         let found = self.get(name);
@@ -233,7 +233,7 @@ impl<'t> Fields<'t> {
         found
     }
 
-    /// Reports that `name` ought to be here. Where there is no object at all, that fault is enough.
+    /// Reports that `name` is missing. If there is no object at all, that fault is enough.
     pub fn report_missing(&self, name: &str, allowed: &str) {
         if self.readable {
             self.node.faults.add(|| Fault {
@@ -245,19 +245,19 @@ impl<'t> Fields<'t> {
         }
     }
 
-    /// The field `name` as `read` understands it; `None` where it is not given or refused.
+    /// The field `name` as `read` returns it; `None` if it is absent or refused.
     pub fn read<T>(&self, name: &str, read: impl FnOnce(&Node<'t>) -> Option<T>) -> Option<T> {
         read(&self.get(name)?)
     }
 
-    /// The object at `name`, empty where it is not given, so that its defaults stand in one place.
+    /// The object at `name`, or an empty one, so that defaults are in one place.
     pub fn section(&self, name: &str, allowed: &'static [&'static str]) -> Fields<'t> {
         let node = self.get(name);
         node.unwrap_or_else(|| self.node.below(step_to(name), &NOTHING_GIVEN)).fields(allowed)
     }
 }
 
-/// The usual hint.
+/// The hint that names the likely meaning.
 pub(super) fn did_you_mean(name: &str) -> String {
     format!("did you mean \"{name}\"?")
 }

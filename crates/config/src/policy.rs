@@ -1,4 +1,4 @@
-//! `upstreams[].policy`: a bare name, or an object with the name and that policy's own fields.
+//! `upstreams[].policy`: a name, or an object with the name and the fields of that policy.
 
 use super::kinds::Bounds;
 use super::node::{Fields, Node, did_you_mean};
@@ -70,7 +70,7 @@ pub(super) fn read(parent: &Fields, signals: &[Signal]) -> Policy {
         Some(Some(name)) => name.one_of(NAMES),
         Some(None) => Some(Name::Adaptive),
     };
-    // Whatever belongs to a policy that cannot be read is not worth a second fault.
+    // Fields of an unknown policy are not worth a second fault.
     let Some(name) = name else { return Policy::Adaptive };
     if let Some(fields) = &fields {
         report_strangers(fields, name);
@@ -142,7 +142,7 @@ fn least_signal(node: &Node, fields: Option<&Fields>, signals: &[Signal], signal
             None
         }
         (Some((node, Some(name))), names) => {
-            // An empty name stands for one that is itself at fault.
+            // An empty name stands for one that has a fault itself.
             if !names.contains(&name) && !names.contains(&"") {
                 let hint = nearest(name, names.iter().copied()).map(did_you_mean);
                 node.refuse(&format!("a name from {signals_at}"), hint);

@@ -1,6 +1,6 @@
-//! Text from elsewhere, made fit for a line of a log or a page.
+//! Text from elsewhere, made safe for log lines and pages.
 
-/// At most `most` characters of `text`, with everything that could break or disguise a line escaped.
+/// At most `most` characters of `text`, with everything escaped that could break or disguise a line.
 pub fn printable(text: &str, most: usize) -> String {
     let mut shown: String = text.chars().take(most).flat_map(char::escape_debug).collect();
     if text.chars().nth(most).is_some() {

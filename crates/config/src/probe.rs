@@ -1,4 +1,4 @@
-//! `upstreams[].health.probe`: requests of the filter's own to suspect, ejected, slow and silent endpoints.
+//! `upstreams[].health.probe`: the filter's own requests to suspect, ejected, slow and silent endpoints.
 
 use core::time::Duration;
 
@@ -18,7 +18,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
 const PATH: &str = "the path of a GET, from \"/\" on, at most 1024 visible ASCII characters";
 const MAX_PATH: usize = 1024;
 
-/// Which cluster is probed, and how its requests are steered.
+/// The probed cluster, and how its requests are steered.
 pub(super) struct Probed<'a> {
     pub cluster: &'a str,
     pub via: Via,

@@ -1,4 +1,4 @@
-//! `prometheus`: how signals are asked for.
+//! `prometheus`: how Prometheus is queried.
 
 use core::time::Duration;
 
@@ -53,7 +53,7 @@ pub(super) fn interval(node: &Node) -> Option<Duration> {
     node.duration(MIN_INTERVAL..=MAX_INTERVAL)
 }
 
-/// Half the interval where that is shorter than the default: an answer then never waits for the next question.
+/// The default is half the interval at most, so that a response never delays the next poll.
 fn timeout(fields: &Fields, interval: Duration) -> Duration {
     let Some(node) = fields.get("timeout") else { return DEFAULT_TIMEOUT.min(interval / 2) };
     let timeout = node.duration(MIN_TIMEOUT..=MAX_INTERVAL).unwrap_or(DEFAULT_TIMEOUT.min(interval));
@@ -64,8 +64,8 @@ fn timeout(fields: &Fields, interval: Duration) -> Duration {
     timeout
 }
 
-/// The cluster's name where nothing is given, as long as that is a host's: Envoy's own names such as
-/// `outbound|9090||prometheus.monitoring` are none, and servers answer every request to them with 400.
+/// The default is the cluster's name, if that can be a host: Envoy's generated names such as
+/// `outbound|9090||prometheus.monitoring` cannot, and servers answer 400 to them.
 #[inline(never)]
 fn authority(fields: &Fields, cluster: &str) -> String {
     let Some(node) = fields.get("authority") else {
@@ -88,8 +88,8 @@ fn authority(fields: &Fields, cluster: &str) -> String {
     node.text_that(AUTHORITY, fits).unwrap_or_default()
 }
 
-/// What servers take in a `Host` header (RFC 3986, 3.2.2): unreserved, percent, sub-delims, and what IPv6 and ports
-/// need.
+/// Whether servers accept the byte in a `Host` header (RFC 3986, 3.2.2): unreserved, percent, sub-delims, and the
+/// delimiters of IPv6 addresses and ports.
 fn in_a_host_header(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)
 }
@@ -129,7 +129,7 @@ fn headers(node: &Node) -> Vec<(String, HeaderValue)> {
     read
 }
 
-/// The value itself, or the variable of Envoy's environment that holds it.
+/// Reads a value, or the name of the environment variable that holds it.
 #[inline(never)]
 fn header_value(node: &Node) -> HeaderValue {
     if !matches!(node.tree(), Tree::Object(_)) {

@@ -1,4 +1,4 @@
-//! The top of the configuration, and the way in.
+//! The root of the configuration, and the entry points of the crate.
 
 use super::fault::{Fault, Faults};
 use super::node::{Fields, Node};
@@ -27,8 +27,8 @@ const FIELDS: &[&str] = &[
 const ROLES: &[(&str, Role)] = &[("downstream", Role::Downstream), ("upstream", Role::Upstream)];
 pub(super) const MODES: &[(&str, Mode)] = &[("enforce", Mode::Enforce), ("observe", Mode::Observe)];
 
-/// The checked configuration that `json` holds, or all that is wrong with it (the first hundred faults, then a
-/// count of the rest). Never panics, whatever the bytes are.
+/// Reads `json` into a checked configuration, or returns all of its faults (the first hundred, then the number of the
+/// others). Never panics, whatever the bytes are.
 ///
 /// ```
 /// let faults = config::parse(br#"{ "upstreams": [{ "cluster": "web", "polcy": "random" }] }"#).unwrap_err();
@@ -44,7 +44,7 @@ pub fn parse(json: &[u8]) -> Result<Config, Vec<Fault>> {
     if list.is_empty() { Ok(config) } else { Err(list) }
 }
 
-/// The part that the filter plays by this configuration, before anything else in it is looked at.
+/// The role of the filter in this configuration, before anything else in it is checked.
 pub fn role(json: &[u8]) -> Role {
     let of = |tree: Tree| {
         let Tree::Object(members) = tree else { return None };
@@ -54,8 +54,8 @@ pub fn role(json: &[u8]) -> Role {
     form::read(json).ok().and_then(of).unwrap_or(Role::Downstream)
 }
 
-/// What can be read of a configuration that is refused, for what has to work without it: the header by which it would
-/// steer, and where its status page would be.
+/// The parts of a refused configuration that have to work without it, as far as they can be read: the steering header
+/// and the status page.
 pub fn legible(json: &[u8]) -> Legible {
     let Ok(tree) = form::read(json) else { return Legible::default() };
     let faults = Faults::default();
@@ -69,18 +69,19 @@ pub fn legible(json: &[u8]) -> Legible {
     Legible { steering_header: steering, header_named: steering::names_header(&fields), status }
 }
 
-/// What can be read of a configuration that is refused.
+/// The readable parts of a refused configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Legible {
-    /// The steering header, if one is named or its way of steering is.
+    /// The steering header, if `steering` is given.
     pub steering_header: Option<String>,
-    /// Whether `steering.header` is there: a module then writes the header, and names the endpoint by no call.
+    /// Whether `steering.header` is given: the native module then writes that header instead of naming the endpoint by
+    /// a call.
     pub header_named: bool,
     /// The status page.
     pub status: Option<Status>,
 }
 
-/// Checks the configuration of the filter among the upstream filters: its role is all that it has.
+/// Checks the configuration of the filter among upstream filters, which consists of its role alone.
 pub fn parse_upstream(json: &[u8]) -> Result<(), Vec<Fault>> {
     let tree = form::read(json).map_err(|fault| vec![fault])?;
     let faults = Faults::default();
@@ -122,7 +123,7 @@ pub(super) fn read(node: &Node) -> Config {
     }
 }
 
-/// The debug header, which must not be in the way of the steering header.
+/// Reads the debug header, which must differ from the steering header.
 #[inline(never)]
 fn told(node: &Node, steering: &Steering) -> Option<DebugHeader> {
     let read = debug::read(node)?;

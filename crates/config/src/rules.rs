@@ -1,4 +1,4 @@
-//! `upstreams[].rules`: thresholds as operators write them.
+//! `upstreams[].rules`: thresholds set by the operator.
 
 use core::time::Duration;
 
@@ -11,7 +11,7 @@ const FIELDS: &[&str] = &["when", "above", "for", "then"];
 const MAX_RULES: usize = 32;
 const MAX_FOR: Duration = Duration::from_secs(3600);
 
-/// What evenkeel measures itself; every signal's name is allowed beside these.
+/// Values that evenkeel measures itself, allowed beside the names of signals.
 pub(super) const MEASURED: &[(&str, RuleValue)] = &[
     ("error_percent", RuleValue::ErrorPercent),
     ("latency_ms", RuleValue::LatencyMs),
@@ -48,7 +48,8 @@ fn value(node: &Node, signals: &[Signal]) -> Option<RuleValue> {
         MEASURED.iter().map(|(name, _)| *name).chain(signals.iter().map(|s| s.name.as_str())).collect();
     let allowed = names.join(", ");
     let text = node.text(&allowed)?;
-    // A signal of the operator's own goes before what happens to have the same name here, as in `autoscale.pressure`.
+    // A signal of the operator's own takes precedence over a measured value of the same name, as in
+    // `autoscale.pressure`.
     if let Some(at) = signals.iter().position(|signal| signal.name == text) {
         return Some(RuleValue::Signal(at));
     }

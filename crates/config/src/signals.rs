@@ -1,4 +1,4 @@
-//! `upstreams[].signals`: PromQL in, one number an endpoint out.
+//! `upstreams[].signals`: PromQL queries that yield one number per endpoint.
 
 use super::kinds::Bounds;
 use super::node::{Fields, Node};
@@ -17,9 +17,9 @@ const FIELDS: &[&str] = &[
     "port",
     "timestamp_query",
 ];
-/// What signals may be that evenkeel has a query for.
+/// Signals that evenkeel has a query for.
 pub(super) const BUILTINS: &[(&str, Builtin)] = &[("fleet_latency", Builtin::FleetLatency)];
-/// The label of evenkeel's own series.
+/// The label that names the endpoint in evenkeel's own series.
 const OWN_LABEL: &str = "endpoint";
 const MAX_SIGNALS: usize = 32;
 
@@ -61,7 +61,7 @@ fn signal(node: &Node) -> Signal {
             |node: Node| node.refuse(&format!("no {name:?} beside {}", fields.path_of("builtin")), None);
         fields.get(name).into_iter().for_each(own);
     }
-    // It is an average already, and comes as often as it is scraped.
+    // It is an average already, and changes only with each scrape.
     let (smoothing, label) = if builtin.is_some() { (1.0, OWN_LABEL) } else { (0.3, "instance") };
     Signal {
         name: name.and_then(|node| node.signal_name()).unwrap_or_default(),

@@ -8,7 +8,7 @@ use engine::settings::Endpoints;
 const MAX_VERSIONS: usize = 32;
 const MAX_SHARE: f64 = 1e6;
 
-/// Versions with a share of 0 are left out: like those that are not named they get nothing.
+/// Versions with a share of 0 are left out: like versions that are not named, they get nothing.
 #[inline(never)]
 pub(super) fn read(node: &Node, endpoints: &Endpoints) -> Vec<(String, f64)> {
     let mut split = Vec::new();
@@ -29,7 +29,7 @@ pub(super) fn read(node: &Node, endpoints: &Endpoints) -> Vec<(String, f64)> {
     split
 }
 
-/// Endpoints found later may have any version; those of the configuration are known now.
+/// Endpoints found later may have any version, so only an upstream without discovery can be checked.
 #[inline(never)]
 fn check_version(version: &str, node: &Node, endpoints: &Endpoints) {
     let all_known = endpoints.prometheus.is_none() && endpoints.envoy_admin.is_none();

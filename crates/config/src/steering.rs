@@ -1,4 +1,4 @@
-//! `steering`: how a decision is told to Envoy.
+//! `steering`: how decisions are passed to Envoy.
 
 use super::kinds::forbidden_to_set;
 use super::node::{Fields, Node};
@@ -13,7 +13,7 @@ pub(super) const VIA: &[(&str, Via)] = &[
 
 const FIELDS: &[&str] = &["via", "header", "candidates"];
 
-/// Whether the header is named; everything else about steering leaves it as it is.
+/// Whether `steering.header` is given.
 pub(super) fn names_header(parent: &Fields) -> bool {
     parent.section("steering", FIELDS).get("header").is_some()
 }
@@ -38,7 +38,7 @@ pub(super) fn read(parent: &Fields) -> Steering {
     }
 }
 
-/// `x-envoy-original-dst-host` is what Envoy itself reads where `use_http_header` names no other.
+/// Envoy itself reads `x-envoy-original-dst-host` unless `use_http_header` names another header.
 fn default_header(via: Via) -> &'static str {
     if via == Via::OriginalDst { "x-envoy-original-dst-host" } else { "x-evenkeel-endpoint" }
 }

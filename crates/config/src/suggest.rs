@@ -1,9 +1,9 @@
-//! The name that a misspelt one was meant to be.
+//! Suggestions for misspelt names.
 
-/// Longer names are no slip of the finger, and comparing them costs more than it tells.
+/// The longest name that is compared, bytes: longer ones are no typing errors, and comparing them is slow.
 const MAX_LENGTH: usize = 64;
 
-/// The nearest of `names`, if it is near enough to be meant.
+/// The most similar of `names`, if it is similar enough.
 pub(super) fn nearest<'n>(given: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     if given.len() > MAX_LENGTH {
         return None;
@@ -15,7 +15,7 @@ pub(super) fn nearest<'n>(given: &str, names: impl IntoIterator<Item = &'n str>)
     (distance <= near_enough && distance < name.len()).then_some(name)
 }
 
-/// Optimal string alignment: insertions, deletions, substitutions and swaps of neighbours cost 1 each.
+/// Optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours cost 1 each.
 fn distance(given: &[char], name: &str) -> usize {
     let mut before_last: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=given.len()).collect();

@@ -1,5 +1,4 @@
-//! JSON as a tree that still has the order of its keys, and those that are given twice, which `serde_json::Value` would
-//! silently drop.
+//! JSON as a tree that keeps the order of keys and duplicates, which `serde_json::Value` would silently drop.
 
 use core::fmt;
 
@@ -9,7 +8,7 @@ use serde_json::Number;
 
 use super::fault::{Fault, step_to};
 
-/// Deeper steps of a syntax error's path are left out.
+/// The highest number of steps in a syntax error's path; deeper ones are left out.
 const MAX_STEPS: usize = 12;
 
 /// A JSON value.
@@ -24,7 +23,7 @@ pub(super) enum Tree {
 }
 
 impl Tree {
-    /// Reads `json`, or says where it stops being JSON.
+    /// Parses `json`; the fault has the position of the syntax error.
     pub fn read(json: &[u8]) -> Result<Tree, Fault> {
         let mut steps = Vec::new();
         let mut input = serde_json::Deserializer::from_slice(json);
@@ -76,7 +75,7 @@ fn byte_at(json: &[u8], line: usize, column: usize) -> Option<u8> {
     line.get(column.checked_sub(1)?).copied()
 }
 
-/// Keeps the way to where it is, so that a syntax error has a path too. serde_json bounds the depth at 128.
+/// A visitor that tracks its path, so that a syntax error has one. serde_json limits the depth to 128.
 struct Reader<'p> {
     steps: &'p mut Vec<Step>,
 }

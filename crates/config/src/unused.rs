@@ -1,10 +1,10 @@
-//! What the contract has and this version does not act on yet: accepted, so that one configuration serves both,
-//! and named at load, so that it is not counted on.
+//! Settings without effect: accepted, because they may have one in another version or mode, and logged at load, so that
+//! they are not relied on.
 
 use super::{Config, Mode};
 use engine::settings::{Affinity, Guard, Policy, Upstream};
 
-/// The paths of settings that have no effect in this version.
+/// The paths of settings that have no effect.
 pub fn without_effect(config: &Config) -> Vec<String> {
     let mut paths = Vec::new();
     for (at, upstream) in config.upstreams.iter().enumerate() {
@@ -19,7 +19,7 @@ pub fn without_effect(config: &Config) -> Vec<String> {
     paths
 }
 
-/// Whether there is no request without a key, which is all that a guard draws unless it is told otherwise.
+/// Whether every request has a key, so that a guard without `include_keyed` draws none.
 fn all_have_a_key(upstream: &Upstream) -> bool {
     match (&upstream.policy, &upstream.affinity) {
         (Policy::IpHash, _) => true,

@@ -1,4 +1,4 @@
-//! `upstreams[]`: one balanced cluster, and what its parts ask of each other.
+//! `upstreams[]`: one balanced cluster, and the checks across its sections.
 
 use core::time::Duration;
 
@@ -31,17 +31,17 @@ const FIELDS: &[&str] = &[
 const DEFAULT_SLOW_START: Duration = Duration::from_secs(30);
 const MAX_SLOW_START: Duration = Duration::from_secs(3600);
 
-/// What an upstream has to fit in with.
+/// Settings outside of an upstream that it depends on.
 pub(super) struct Around<'a> {
     pub steering: &'a Steering,
     /// Whether there is a `prometheus` block.
     pub prometheus: bool,
-    /// The guard of upstreams that have none of their own.
+    /// The guard of upstreams without one of their own.
     pub guard: Option<Guard>,
 }
 
 impl Around<'_> {
-    /// Reports `node` where it needs Prometheus and there is none.
+    /// Reports `node`, which needs Prometheus, if there is no `prometheus` block.
     pub fn check_prometheus(&self, node: &Node) {
         if !self.prometheus {
             node.refuse("only beside a $.prometheus block", None);

@@ -1,16 +1,16 @@
-//! Addresses of endpoints: `ip:port`, IPv6 in brackets, as Envoy's host map has them.
+//! Addresses of endpoints: `ip:port` with IPv6 in brackets, as in Envoy's host map.
 
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::node::{Node, did_you_mean};
 
-/// A first sieve; the rest is for `parse`.
+/// The regular expression for the schema, which allows more than `parse`.
 const PATTERN: &str = r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|\[[0-9A-Fa-f:.]+(%0+)?\]):0*[1-9][0-9]{0,4}$";
 
 const ALLOWED: &str = "ip:port such as \"10.0.0.1:8080\" or \"[2001:db8::1]:8080\"";
 
 impl Node<'_> {
-    /// An address that a request can be sent to.
+    /// Reads an address that a request can be sent to.
     pub fn address(&self) -> Option<SocketAddr> {
         let text = self.text_like(ALLOWED, Some(PATTERN))?;
         match text.parse::<SocketAddr>() {
@@ -62,7 +62,7 @@ fn why_unreadable(text: &str) -> String {
     }
 }
 
-/// `::1:8080` reads as an IPv6 address without a port; what was likely meant.
+/// The likely meaning of text such as `::1:8080`, which reads as an IPv6 address without a port.
 fn without_port_and_brackets(bare: &str) -> Option<(Ipv6Addr, u16)> {
     let (ip, port) = bare.rsplit_once(':')?;
     let port = port.parse().ok().filter(|port| *port >= 80)?;

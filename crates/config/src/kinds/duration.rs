@@ -1,4 +1,4 @@
-//! Durations: a decimal number and one unit, `"250ms"`, `"1.5s"`, `"2m"`, `"1h"`.
+//! Durations: a decimal number and a unit, as in `"250ms"`, `"1.5s"`, `"2m"`, `"1h"`.
 
 use core::ops::RangeInclusive;
 use core::time::Duration;
@@ -7,12 +7,12 @@ use crate::constraints::Constraint;
 use crate::node::{Node, did_you_mean};
 use crate::tree::Tree;
 
-/// Nanoseconds of each unit.
+/// The nanoseconds of each unit.
 const UNITS: [(&str, u64); 4] =
     [("ms", 1_000_000), ("s", 1_000_000_000), ("m", 60_000_000_000), ("h", 3_600_000_000_000)];
 
 impl Node<'_> {
-    /// A duration within `range`.
+    /// Reads a duration within `range`.
     pub fn duration(&self, range: RangeInclusive<Duration>) -> Option<Duration> {
         self.ask(|| Constraint::Duration(*range.start(), *range.end()));
         let allowed = || {
@@ -64,13 +64,13 @@ fn parse(text: &str) -> Option<Duration> {
     Some(Duration::from_nanos(whole.checked_add(u64::try_from(fraction).ok()?)?))
 }
 
-/// What was meant where the unit was forgotten, a blank left or a letter written large.
+/// The likely meaning of a duration with a missing unit, a blank or a capital letter.
 fn meant(text: &str) -> Option<String> {
     let tidy: String = text.to_ascii_lowercase().split_whitespace().collect();
     [tidy.clone(), tidy + "s"].into_iter().find(|guess| parse(guess).is_some())
 }
 
-/// `duration` in the largest unit that needs no fraction, or with one in the smallest: what is read back is the same.
+/// `duration` in the largest unit that needs no fraction, otherwise in milliseconds with one: it reads back unchanged.
 pub(crate) fn shown(duration: Duration) -> String {
     let nanos = duration.as_nanos();
     if nanos == 0 {

@@ -1,7 +1,8 @@
-//! Header names, and those that are not for us to set.
+//! Header names, and those that evenkeel must not set.
 
 use crate::node::Node;
 
+/// The longest header name, bytes.
 const MAX_NAME: usize = 128;
 
 /// Headers that frame a message, belong to one attempt or carry credentials: setting or stripping one of them
@@ -22,13 +23,13 @@ const FORBIDDEN: [&str; 13] = [
     "upgrade",
 ];
 
-/// Whether no header of this name (in lower case) may be set on a user's request.
+/// Whether a header of this name (in lower case) must not be set on a user's request.
 pub(crate) fn forbidden_to_set(name: &str) -> bool {
     FORBIDDEN.contains(&name)
 }
 
 impl Node<'_> {
-    /// The name of an ordinary header, in lower case as HTTP/2 has it.
+    /// Reads the name of an ordinary header, in lower case as in HTTP/2.
     pub fn header_name(&self) -> Option<String> {
         let text = self.text_like(ALLOWED, Some(PATTERN))?;
         if !is_token(text) {
@@ -43,7 +44,7 @@ impl Node<'_> {
 const PATTERN: &str = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$";
 const ALLOWED: &str = "a header name such as \"x-user\", at most 128 bytes";
 
-/// Whether `text` is a token, and short enough (RFC 9110, 5.6.2).
+/// Whether `text` is a token of at most [`MAX_NAME`] bytes (RFC 9110, 5.6.2).
 pub(crate) fn is_token(text: &str) -> bool {
     let tchar = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(tchar)

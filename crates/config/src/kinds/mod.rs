@@ -1,4 +1,4 @@
-//! What single values can be: each kind says what it allows and guesses what was meant.
+//! Kinds of single values: each says what it allows, and suggests what was meant.
 
 mod address;
 mod duration;

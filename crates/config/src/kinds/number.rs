@@ -1,4 +1,4 @@
-//! Numbers and the bounds they must keep.
+//! Numbers and their bounds.
 
 use core::fmt;
 use core::ops::RangeInclusive;
@@ -7,14 +7,14 @@ use crate::constraints::Constraint;
 use crate::node::Node;
 use crate::tree::Tree;
 
-/// What a number may be.
+/// The range of a number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Bounds {
-    /// Both ends included.
+    /// From the first to the second, both included.
     FromTo(f64, f64),
-    /// The low end left out.
+    /// Above the first, up to and including the second.
     AboveUpTo(f64, f64),
-    /// Any finite number greater than this.
+    /// Any finite number above this.
     Above(f64),
 }
 
@@ -42,7 +42,7 @@ impl fmt::Display for Bounds {
 }
 
 impl Node<'_> {
-    /// A number within `bounds`.
+    /// Reads a number within `bounds`.
     pub fn number(&self, bounds: Bounds) -> Option<f64> {
         self.ask(|| Constraint::Number(bounds));
         let value = self.numeric(&bounds.to_string(), |value| bounds.allow(value))?;
@@ -53,9 +53,9 @@ impl Node<'_> {
         None
     }
 
-    /// A whole number within `range`.
+    /// Reads a whole number within `range`.
     ///
-    /// `3.0` is whole: Envoy hands a `google.protobuf.Struct` over with every number a double.
+    /// `3.0` counts as whole: Envoy hands over the numbers of a `google.protobuf.Struct` as doubles.
     pub fn whole(&self, range: RangeInclusive<u32>) -> Option<u32> {
         self.ask(|| Constraint::Whole(*range.start(), *range.end()));
         let allowed = format!("a whole number from {} to {}", range.start(), range.end());
@@ -69,7 +69,7 @@ impl Node<'_> {
         None
     }
 
-    /// A port to connect to.
+    /// Reads a port to connect to, 1..=65535.
     pub fn port(&self) -> Option<u16> {
         self.whole(1..=u32::from(u16::MAX)).and_then(|port| u16::try_from(port).ok())
     }

@@ -2,12 +2,14 @@
 
 use crate::node::Node;
 
-/// Envoy sets no bound; Istio's longest names stay well below this.
+/// The longest name, bytes. Envoy sets no limit; Istio's longest names stay well below this.
 const MAX_NAME: usize = 512;
+/// The longest query, bytes.
 const MAX_QUERY: usize = 8 * 1024;
+/// The longest path prefix, bytes.
 const MAX_PATH: usize = 256;
 
-/// A key written by hand errs with blanks, not with the rest of what is no name.
+/// The regular expression of a name, for the schema.
 const NAME_PATTERN: &str = r"^[^\x00-\x20\x7f]([^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?$";
 const NAME_OR_EMPTY_PATTERN: &str = r"^([^\x00-\x20\x7f]([^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?)?$";
 const LABEL_PATTERN: &str = "^[a-zA-Z_][a-zA-Z0-9_]{0,63}$";
@@ -25,14 +27,14 @@ const PATH: &str =
     "a path such as \"/_evenkeel\": starting with /, not ending with one, plain characters only";
 
 impl Node<'_> {
-    /// A name of the user's choice.
+    /// Reads a name of the user's choice.
     pub fn name(&self) -> Option<String> {
         self.text_matching(NAME, Some(NAME_PATTERN), |text| {
             (1..=MAX_NAME).contains(&text.len()) && text.trim() == text && !text.chars().any(char::is_control)
         })
     }
 
-    /// A name, or nothing.
+    /// Reads a name or an empty string.
     pub fn name_or_empty(&self) -> Option<String> {
         if self.text_like(NAME, Some(NAME_OR_EMPTY_PATTERN))?.is_empty() {
             return Some(String::new());
@@ -40,7 +42,7 @@ impl Node<'_> {
         self.name()
     }
 
-    /// The name of one Envoy cluster: `*` is none.
+    /// Reads the name of one Envoy cluster, which `*` is not.
     pub fn single_cluster(&self) -> Option<String> {
         let name = self.name()?;
         if name == "*" {
@@ -49,12 +51,12 @@ impl Node<'_> {
         Some(name)
     }
 
-    /// The name of a Prometheus label.
+    /// Reads the name of a Prometheus label.
     pub fn label(&self) -> Option<String> {
         self.text_matching(LABEL, Some(LABEL_PATTERN), |text| is_identifier(text) && text.len() <= 64)
     }
 
-    /// The name of a signal: part of metric names and JSON keys.
+    /// Reads the name of a signal, which is part of metric names and JSON keys.
     pub fn signal_name(&self) -> Option<String> {
         let lower = |text: &str| !text.bytes().any(|byte| byte.is_ascii_uppercase());
         self.text_matching(SIGNAL, Some(SIGNAL_PATTERN), |text| {
@@ -62,7 +64,7 @@ impl Node<'_> {
         })
     }
 
-    /// A PromQL expression. Prometheus itself judges its grammar.
+    /// Reads a PromQL expression. Its grammar is left to Prometheus.
     pub fn promql(&self) -> Option<String> {
         let printable = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
         self.text_matching(QUERY, Some(QUERY_PATTERN), |text| {
@@ -70,7 +72,7 @@ impl Node<'_> {
         })
     }
 
-    /// A path that others are built on by appending to it.
+    /// Reads a path prefix, to which further parts are appended.
     pub fn path_prefix(&self) -> Option<String> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte);
         let segment = |text: &str| !matches!(text, "" | "." | "..") && text.bytes().all(plain);
@@ -86,7 +88,7 @@ impl Node<'_> {
         None
     }
 
-    /// Such a path, or nothing.
+    /// Reads a path prefix or an empty string.
     pub fn path_prefix_or_empty(&self) -> Option<String> {
         if self.text_like("a path, or \"\"", Some(PATH_OR_EMPTY_PATTERN))?.is_empty() {
             return Some(String::new());
@@ -94,13 +96,13 @@ impl Node<'_> {
         self.path_prefix()
     }
 
-    /// Text that `fits`.
+    /// Reads text that `fits`.
     pub fn text_that(&self, allowed: &str, fits: impl Fn(&str) -> bool) -> Option<String> {
         let pattern = if fits("") { None } else { Some(NOT_EMPTY) };
         self.text_matching(allowed, pattern, fits)
     }
 
-    /// Text that `fits`; what does fit matches the pattern, too.
+    /// Reads text that `fits`; `pattern` must match all of it, and may match more.
     fn text_matching(
         &self,
         allowed: &str,

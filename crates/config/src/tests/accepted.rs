@@ -1,4 +1,4 @@
-//! Configurations as they should be.
+//! Valid configurations.
 
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -308,7 +308,7 @@ fn each_way_of_steering_has_its_own_defaults() {
     assert_eq!((steering.header.as_str(), steering.candidates), ("x-lead", 8));
 }
 
-/// A module that is not asked for the header names the endpoint by a call, whatever else is said of steering.
+/// Without `steering.header` a native module names the endpoint by a call, whatever else `steering` says.
 #[test]
 fn the_header_is_asked_for_where_it_is_named() {
     let named = |steering: &str| crate::legible(root_with(&format!(r#""steering":{steering}"#)).as_bytes());
@@ -402,7 +402,7 @@ fn load_reports_are_signals_behind_the_polled_ones() {
         "load_reports":[{"name":"busy","header":"Endpoint-Load-Metrics","metric":"named_metrics.queue","max":8},
                         {"name":"rif","header":"x-rif","weight":0.5}],
         "rules":[{"when":"busy","above":7,"then":"flag"}],"policy":"least_signal"}]}"#;
-    // Two to choose from.
+    // Two signals to choose from.
     assert!(parse(json.as_bytes()).is_err());
     let json = json.replace(r#""least_signal""#, r#"{"name":"least_signal","signal":"rif"}"#);
     let config = parse(json.as_bytes()).unwrap();
@@ -456,7 +456,7 @@ fn a_guard_that_draws_no_request_is_told() {
     }
 }
 
-/// Two settings of which one bounds the other may be equal.
+/// A setting may equal the one that bounds it.
 #[test]
 fn bounds_may_meet() {
     for fields in [
@@ -468,7 +468,7 @@ fn bounds_may_meet() {
     }
 }
 
-/// A section of which nothing is given has the same defaults as one with a part of it.
+/// A section without fields has the same defaults as one with some.
 #[test]
 fn autoscale_without_fields_has_the_documented_defaults() {
     let autoscale = only_upstream(&upstream_with(r#""autoscale":{}"#)).autoscale.expect("it is given");

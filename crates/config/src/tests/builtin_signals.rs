@@ -1,4 +1,4 @@
-//! Signals that evenkeel has a query for.
+//! Built-in signals: those that evenkeel has a query for.
 
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -18,7 +18,7 @@ fn a_builtin_signal_needs_no_query() {
     assert_eq!((told.query.as_str(), told.address_label.as_str(), told.smoothing), ("", "endpoint", 1.0));
     let again = serde_json::to_string(&effective(&config)).unwrap();
     assert_eq!(parse(again.as_bytes()).unwrap(), config);
-    // Where something else reads it: a rule that records it, for instance.
+    // With a query of the operator's own, for a recording rule for instance.
     let own = json.replace(r#""builtin""#, r#""query":"recorded","address_label":"pod","builtin""#);
     let config = parse(own.as_bytes()).unwrap();
     let told = &config.upstreams[0].signals[0];

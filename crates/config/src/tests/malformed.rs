@@ -1,14 +1,14 @@
-//! Configurations as they should not be: each with the path and the words of its fault.
+//! Invalid configurations: each with the path and a part of its fault.
 
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::*;
 
-/// A configuration, the path of its fault and a part of the line.
+/// A configuration, the path of its fault, and a part of the line.
 pub(super) type Case = (String, &'static str, &'static str);
 
-/// Each has exactly this fault: path, and a part of the line.
+/// Checks that each has exactly this fault.
 pub(super) fn check(cases: &[Case]) {
     for (json, path, part) in cases {
         let faults = refused(json);

@@ -1,4 +1,4 @@
-//! Upstreams as they should not be: each with the path and the words of its fault.
+//! Invalid upstreams: each with the path and a part of its fault.
 
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -19,13 +19,13 @@ fn endpoint(json: &str, path: &'static str, part: &'static str) -> Case {
     endpoints(&format!(r#"{{"static":[{json}]}}"#), path, part)
 }
 
-/// An upstream beside a Prometheus block.
+/// An upstream beside a `prometheus` block.
 pub(super) fn with_prometheus(more: &str, path: &'static str, part: &'static str) -> Case {
     let upstream = upstream_with(more);
     (upstream.replacen('{', r#"{"prometheus":{"cluster":"p"},"#, 1), path, part)
 }
 
-/// One signal that has a name and a query, and `more`.
+/// A signal with name, query and `more`.
 fn signal(more: &str, path: &'static str, part: &'static str) -> Case {
     with_prometheus(&format!(r#""signals":[{{"name":"depth","query":"depth",{more}}}]"#), path, part)
 }

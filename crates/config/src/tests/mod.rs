@@ -1,4 +1,4 @@
-//! What is accepted, what is refused and how, and that nothing at all makes the reader panic.
+//! Tests of the reader: what is accepted, what is refused and how, and that nothing makes it panic.
 
 mod accepted;
 mod builtin_signals;
@@ -12,7 +12,7 @@ mod properties;
 
 use super::{Config, Fault, parse};
 
-/// Every field there is, as the documentation shows it.
+/// A configuration with every field, as in the documentation.
 const COMPLETE: &str = include_str!("complete.json");
 
 fn accepted(json: &str) -> Config {
@@ -27,13 +27,13 @@ fn lines(faults: &[Fault]) -> Vec<String> {
     faults.iter().map(Fault::to_string).collect()
 }
 
-/// The least there can be, and `more` in its only upstream.
+/// The smallest configuration, with `more` in its only upstream.
 fn upstream_with(more: &str) -> String {
     let comma = if more.is_empty() { "" } else { "," };
     format!(r#"{{"upstreams":[{{"cluster":"web","endpoints":{{"static":["10.0.0.1:80"]}}{comma}{more}}}]}}"#)
 }
 
-/// The least there can be, and `more` beside its upstreams.
+/// The smallest configuration, with `more` beside its upstreams.
 fn root_with(more: &str) -> String {
     format!(r#"{{{more},"upstreams":[{{"cluster":"web","endpoints":{{"static":["10.0.0.1:80"]}}}}]}}"#)
 }

@@ -1,8 +1,8 @@
-//! Where a mutation can strike; the tests of the schema in `cli/tests` use it, too.
+//! Places for mutations; the tests of the schema in `cli/tests` use it, too.
 
 use serde_json::Value;
 
-/// All places below `value`, as JSON pointers.
+/// All values at and below `value`, as JSON pointers.
 pub fn places(value: &Value, at: &str, found: &mut Vec<String>) {
     found.push(at.to_owned());
     match value {

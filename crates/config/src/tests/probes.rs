@@ -1,4 +1,4 @@
-//! `health.probe`, as it should be and not.
+//! Valid and invalid `health.probe`.
 
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;

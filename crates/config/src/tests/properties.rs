@@ -1,4 +1,5 @@
-//! Whatever comes in: no panic, only printable lines, no secret, and nothing accepted that breaks a promise.
+//! Properties: for any input there is no panic, faults are printable lines without secrets, and what is accepted keeps
+//! the documented ranges.
 
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -26,7 +27,7 @@ fn check(json: &[u8]) -> Result<(), TestCaseError> {
     }
 }
 
-/// What is in force is a configuration too: the same one, with the secrets masked.
+/// The effective configuration reads back as the same configuration, with secrets masked.
 fn check_effective(config: &Config) -> Result<(), TestCaseError> {
     let written = serde_json::to_string(&effective(config)).unwrap();
     prop_assert!(!written.contains("S3CR3T"), "{written}");
@@ -49,7 +50,7 @@ fn check_effective(config: &Config) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// What the documentation of the configuration's types says.
+/// The ranges in the documentation of the configuration's types.
 fn check_promises(config: &Config) -> Result<(), TestCaseError> {
     prop_assert!(!config.upstreams.is_empty());
     prop_assert!((1..=8).contains(&config.steering.candidates));
@@ -92,14 +93,14 @@ fn check_promises(config: &Config) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// A number that is the same once it was written and read: that of some is off by its last bit.
+/// A number that survives formatting and parsing; some differ in their last bit.
 fn exact() -> impl Strategy<Value = f64> {
     let is_exact =
         |number: &f64| serde_json::from_str(&number.to_string()).is_ok_and(|read: f64| read == *number);
     any::<f64>().prop_filter("exact", is_exact)
 }
 
-/// Values that mean something somewhere are worth more than noise.
+/// Values that mean something in some field find more than noise.
 fn leaf() -> impl Strategy<Value = Value> {
     let meaningful = prop::sample::select(vec![
         "",
@@ -171,7 +172,7 @@ fn json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// The complete configuration with the value at one of its places replaced or removed.
+/// The complete configuration with the value at one place replaced or removed.
 fn mutated(place: prop::sample::Index, replacement: Option<Value>) -> Value {
     let mut config: Value = serde_json::from_str(COMPLETE).unwrap();
     let mut found = Vec::new();
