@@ -1,7 +1,7 @@
-//! Events in, decisions out: the only thing the filter talks to.
+//! The balancer: all clusters of one worker, by name. It is the engine's interface to the filter.
 //!
-//! One direction: the filter calls the engine, the engine calls its parts, no part calls back. Nothing here
-//! reads a clock, draws its own randomness, or talks to a host.
+//! Calls go one way: the filter calls the balancer, which calls its parts; no part calls back. Nothing here reads a
+//! clock, draws its own randomness, or talks to a host.
 
 use hashbrown::HashMap;
 
@@ -19,38 +19,40 @@ use crate::{Failure, Outcome, RetryHint};
 
 use crate::cluster::{Cluster, ProbeShard, Said};
 
-/// All upstreams of one worker.
+/// All clusters of one worker.
 pub struct Balancer {
     upstreams: Vec<Cluster>,
     by_cluster: HashMap<Box<str>, usize>,
-    /// The most literal first.
+    /// Patterns, those with the most literal characters first.
     patterns: Vec<Pattern>,
     any: Option<usize>,
-    /// How many upstreams have been made for clusters that match a pattern.
+    /// Number of clusters that were created for names that match a pattern.
     made: usize,
-    /// Requests to clusters that no upstream balances, and how many of them another has taken over.
+    /// Number of requests to clusters that are not balanced.
     unmatched: u64,
+    /// The same as of the last recount, which another worker may take over.
     unmatched_told: u64,
-    /// Something has happened to a request, or has been told of an endpoint, since this was last asked.
+    /// Whether a request has had an event, or an endpoint a report, since the last
+    /// [`take_events`](Balancer::take_events).
     events: bool,
     ablation: Ablation,
     poll_interval: Option<core::time::Duration>,
 }
 
-/// Clusters by a name with `*` in it.
+/// A cluster name with `*`.
 struct Pattern {
     name: Box<str>,
-    /// The upstream that balances all of them; none where each becomes an upstream of its own.
+    /// Index of the cluster that balances all matches together; `None` where each becomes a cluster of its own.
     upstream: Option<usize>,
 }
 
 impl Balancer {
-    /// An engine that knows nothing yet but the configuration.
+    /// Creates a balancer from its configuration, without measurements.
     pub fn new<'s>(settings: impl Into<Settings<'s>>, now: Time) -> Balancer {
         Balancer::with_ablation(settings, Ablation::ALL, now)
     }
 
-    /// An engine whose adaptive policy is made of `ablation` only.
+    /// Creates a balancer whose adaptive policy has only the parts in `ablation`.
     pub fn with_ablation<'s>(settings: impl Into<Settings<'s>>, ablation: Ablation, now: Time) -> Balancer {
         let settings = settings.into();
         let upstream = |u| Cluster::new(u, settings.poll_interval, ablation, now);
@@ -81,13 +83,14 @@ impl Balancer {
         });
     }
 
-    /// For each cluster that matches one of these patterns an upstream is to be [made](Balancer::make) when it is met.
+    /// Adds patterns; for each cluster that matches one, the caller [makes](Balancer::make) a cluster when it is first
+    /// met.
     pub fn expect<'p>(&mut self, patterns: impl Iterator<Item = &'p str>) {
         self.patterns.extend(patterns.map(|name| Pattern { name: name.into(), upstream: None }));
         self.sort_patterns();
     }
 
-    /// The upstream that balances `cluster`, if any does.
+    /// Index of the cluster that balances `cluster`, if any.
     pub fn route(&self, cluster: &str) -> Option<usize> {
         self.by_cluster.get(cluster).copied().or_else(|| match self.pattern_of(cluster) {
             Some(pattern) => pattern.upstream,
@@ -99,12 +102,12 @@ impl Balancer {
         self.patterns.iter().find(|pattern| pattern::matches(&pattern.name, cluster))
     }
 
-    /// Whether an upstream is to be made for `cluster`.
+    /// Whether a cluster has to be made for `cluster`.
     pub fn expects(&self, cluster: &str) -> bool {
         self.expected(cluster).is_some()
     }
 
-    /// The pattern by which an upstream is to be made for `cluster`.
+    /// The pattern by which a cluster has to be made for `cluster`.
     pub fn expected(&self, cluster: &str) -> Option<&str> {
         if self.by_cluster.contains_key(cluster) {
             return None;
@@ -112,54 +115,54 @@ impl Balancer {
         self.pattern_of(cluster).filter(|pattern| pattern.upstream.is_none()).map(|pattern| &*pattern.name)
     }
 
-    /// Makes an upstream for a cluster that matches a pattern, the next after those that there are.
+    /// Adds a cluster whose name matches a pattern; its index is the next one.
     pub fn make(&mut self, config: &settings::Upstream, now: Time) {
         self.by_cluster.insert(config.cluster.as_str().into(), self.upstreams.len());
         self.upstreams.push(Cluster::new(config, self.poll_interval, self.ablation, now));
         self.made += 1;
     }
 
-    /// How many upstreams have been made for clusters that match a pattern.
+    /// Number of clusters that were made for names that match a pattern.
     pub fn made(&self) -> usize {
         self.made
     }
 
-    /// A request went to a cluster that no upstream balances.
+    /// Counts a request to a cluster that is not balanced.
     pub fn pass_by(&mut self) {
         self.unmatched += 1;
     }
 
-    /// Requests to clusters that no upstream balances.
+    /// Number of requests to clusters that are not balanced.
     pub fn unmatched(&self) -> u64 {
         self.unmatched
     }
 
-    /// The upstream that balances every cluster, where that needs no look at the cluster's name.
+    /// Index of the cluster that balances every request, if that does not depend on the cluster's name.
     pub fn route_any(&self) -> Option<usize> {
         self.any.filter(|_| self.by_cluster.is_empty() && self.patterns.is_empty())
     }
 
-    /// The upstream whose cluster name has this [`crate::rng::hash`].
+    /// Index of the cluster whose name has this [`crate::rng::hash`].
     pub fn index_of_hash(&self, hash: u64) -> Option<usize> {
         self.upstreams.iter().position(|u| u.hash() == hash)
     }
 
-    /// All upstreams in the order of the configuration.
+    /// All clusters, in the order of the configuration.
     pub fn upstreams(&self) -> &[Cluster] {
         &self.upstreams
     }
 
-    /// One upstream.
+    /// The cluster at `index`.
     pub fn upstream(&self, index: usize) -> Option<&Cluster> {
         self.upstreams.get(index)
     }
 
-    /// One upstream, to be told something.
+    /// The cluster at `index`, for updates.
     pub fn upstream_mut(&mut self, index: usize) -> Option<&mut Cluster> {
         self.upstreams.get_mut(index)
     }
 
-    /// Whether anything has happened to a request, or has been told of an endpoint, since the last call.
+    /// Whether a request has had an event, or an endpoint a report, since the last call.
     pub fn take_events(&mut self) -> bool {
         core::mem::take(&mut self.events)
     }
@@ -173,13 +176,13 @@ impl Balancer {
         }
     }
 
-    /// The upstream that `ticket` is of, to be told something.
+    /// The cluster of `ticket`, for updates.
     fn of(&mut self, ticket: &RequestHandle) -> Option<&mut Cluster> {
         self.events = true;
         self.upstreams.get_mut(ticket.upstream)
     }
 
-    /// Where a decision named `named` and was only shown, Envoy used `used`.
+    /// Observe mode: compares the decision `named`, which was not applied, with Envoy's choice `used`.
     pub fn compare(&mut self, upstream: usize, named: EndpointRef, used: u32) {
         if let Some(upstream) = self.upstreams.get_mut(upstream)
             && upstream.fleet().is_current(named)
@@ -188,47 +191,47 @@ impl Balancer {
         }
     }
 
-    /// A request was answered by another host than the one that was named, though it was no retry.
+    /// Counts a request that was answered by a host other than the steered one, without a retry.
     pub fn not_followed(&mut self, upstream: usize) {
         if let Some(upstream) = self.upstreams.get_mut(upstream) {
             upstream.not_followed();
         }
     }
 
-    /// A request came to this upstream by a route that was chosen after the decision, if there was one at all.
+    /// Counts a request whose route was chosen after the decision, if there was one at all.
     pub fn rerouted(&mut self, upstream: usize) {
         if let Some(upstream) = self.upstreams.get_mut(upstream) {
             upstream.rerouted();
         }
     }
 
-    /// A decision for this upstream took so long. Whether that is believed.
+    /// Records a decision time; returns whether it was plausible and counted.
     pub fn decided_within(&mut self, upstream: usize, ns: u64) -> bool {
         self.upstreams.get_mut(upstream).is_some_and(|upstream| upstream.decided_within(ns))
     }
 
-    /// A request is sent to the endpoint at `index`.
+    /// Records that a request was sent to the endpoint at `index`; returns its handle.
     pub fn started(&mut self, upstream: usize, index: u32, now: Time) -> Option<RequestHandle> {
         self.events = true;
         let (endpoint, depth) = self.upstreams.get_mut(upstream)?.started(index, now)?;
         Some(RequestHandle { upstream, endpoint, started: now, depth })
     }
 
-    /// The client still sends the request's body: until [`Balancer::uploaded`] no answer is due.
+    /// The request body is still being sent: no answer is due until [`Balancer::uploaded`].
     pub fn uploading(&mut self, ticket: &RequestHandle) {
         if let Some(upstream) = self.of(ticket) {
             upstream.uploading(ticket.endpoint, ticket.started);
         }
     }
 
-    /// The client has begun a request that it has not ended.
+    /// The client began a request and has not ended it: an open request.
     pub fn opened(&mut self, ticket: &RequestHandle) {
         if let Some(upstream) = self.of(ticket) {
             upstream.opened(ticket.endpoint, ticket.started);
         }
     }
 
-    /// Such a request moves on: a part of it came. The endpoint's time counts from the last.
+    /// An open request makes progress: a part of it arrived. The endpoint's time counts from the last part.
     pub fn moves(&mut self, ticket: &mut RequestHandle, now: Time) {
         let moved = core::mem::replace(&mut ticket.started, now);
         if let Some(upstream) = self.of(ticket) {
@@ -236,14 +239,14 @@ impl Balancer {
         }
     }
 
-    /// Such a request is complete, answered, or over.
+    /// An open request is complete, answered or over.
     pub fn closed(&mut self, ticket: &RequestHandle, now: Time) {
         if let Some(upstream) = self.of(ticket) {
             upstream.closed(ticket.endpoint, ticket.started, now);
         }
     }
 
-    /// The request is complete, or is answered before it is: the endpoint's time counts from `since`.
+    /// The request is complete, or was answered before: the endpoint's time counts from `since`.
     pub fn uploaded(&mut self, ticket: &mut RequestHandle, since: Time) {
         ticket.started = since;
         if let Some(upstream) = self.of(ticket) {
@@ -251,145 +254,145 @@ impl Balancer {
         }
     }
 
-    /// The first sign of the outcome: response headers, a reset, the end without an answer.
+    /// Records the first result: response headers, a reset, or the end without an answer.
     pub fn record_response(&mut self, ticket: &RequestHandle, outcome: Outcome, now: Time) {
         if let Some(upstream) = self.of(ticket) {
             upstream.record_response(ticket, outcome, now);
         }
     }
 
-    /// The request turned out to be served by the endpoint at `to`, not by the one it was sent to.
+    /// The request turned out to be served by the endpoint at `to` rather than the one it was sent to.
     pub fn reassigned(&mut self, ticket: &RequestHandle, to: u32) -> Option<RequestHandle> {
         let upstream = self.of(ticket)?;
         let (endpoint, depth) = upstream.reassigned(ticket.endpoint, to, ticket.started)?;
         Some(RequestHandle { endpoint, depth, ..*ticket })
     }
 
-    /// What only the end of the response told: the verdict on a request that [`Outcome::Undecided`] left open.
+    /// Records the outcome that only the end of the response shows, after [`Outcome::Undecided`].
     pub fn record_outcome(&mut self, ticket: &RequestHandle, failure: Option<Failure>, now: Time) {
         if let Some(upstream) = self.of(ticket) {
             upstream.record_outcome(ticket.endpoint, ticket.started, failure, now);
         }
     }
 
-    /// The request was given up at the endpoint of `ticket` for a reason that was not seen, and answered by another, to
-    /// which it has been moved. That answer gives a hint.
+    /// Records an attempt that failed at the endpoint of `ticket` for an unknown reason, before the request was
+    /// reassigned and answered elsewhere; that answer gives the `hint`.
     pub fn record_failed_attempt(&mut self, ticket: &RequestHandle, hint: RetryHint, now: Time) {
         if let Some(upstream) = self.of(ticket) {
             upstream.record_failed_attempt(ticket.endpoint, ticket.started, hint, now);
         }
     }
 
-    /// Whether `ticket` is of the endpoint that stands at `index` now.
+    /// Whether the endpoint of `ticket` is the one at `index` now.
     pub fn names(&self, ticket: &RequestHandle, index: u32) -> bool {
         let upstream = self.upstreams.get(ticket.upstream);
         upstream.and_then(|u| u.fleet().reference(index)) == Some(ticket.endpoint)
     }
 
-    /// What counts as a failure of an upstream's endpoints.
+    /// What counts as a failure in the cluster.
     pub fn counts(&self, upstream: usize) -> Option<&Failures> {
         self.upstreams.get(upstream).map(|u| &u.config().health.failures)
     }
 
-    /// Whether what endpoints say of themselves is heeded.
+    /// Whether the cluster's configuration heeds statements of endpoints in response headers.
     pub fn heeds_headers(&self, upstream: usize) -> bool {
         self.upstreams.get(upstream).is_some_and(|u| u.config().health.heed_headers)
     }
 
-    /// What the endpoint of `ticket` says of itself in an answer that has been taken already.
+    /// Processes the endpoint's statements in the headers of an answer that has been recorded.
     pub fn said(&mut self, ticket: &RequestHandle, said: Said, now: Time) {
         if let Some(upstream) = self.of(ticket) {
             upstream.said(ticket.endpoint, ticket.started, said, now);
         }
     }
 
-    /// Where answers of `upstream`'s endpoints report the value of `signal`, if they do; `None` behind the last signal.
+    /// Where answers report the value of `signal`, if they do; `None` after the last signal.
     pub fn load_report(&self, upstream: usize, signal: usize) -> Option<Option<&LoadReport>> {
         let signals = &self.upstreams.get(upstream)?.config().signals;
         signals.get(signal).map(|signal| signal.report.as_ref())
     }
 
-    /// What the endpoint of `ticket` reported of its load for `signal` in its answer; nothing where that was no number.
+    /// Records the load that the endpoint reported for `signal` in its answer; unusable values are only counted.
     pub fn load_reported(&mut self, ticket: &RequestHandle, signal: usize, value: Option<f64>, now: Time) {
         if let Some(upstream) = self.of(ticket) {
             upstream.set_reported(signal, ticket.endpoint, value, now);
         }
     }
 
-    /// The endpoints of `upstream` are not probed out of band.
+    /// Disables out-of-band probes in the cluster.
     pub fn probe_none(&mut self, upstream: usize) {
         if let Some(upstream) = self.upstreams.get_mut(upstream) {
             upstream.probe_none();
         }
     }
 
-    /// The endpoint of `upstream` that is to be probed out of band at `now`, if one is. Its holder owes a
+    /// The endpoint to probe out of band at `now`, if any. The caller must report the result with
     /// [`Balancer::record_probe`].
     pub fn take_probe(&mut self, upstream: usize, now: Time) -> Option<RequestHandle> {
         let endpoint = self.upstreams.get_mut(upstream)?.take_probe(now)?;
         Some(RequestHandle { upstream, endpoint, started: now, depth: 0 })
     }
 
-    /// How the probe of `ticket` went: a good answer, a failure, or it never came to the endpoint.
+    /// Records the result of the probe `ticket`: a good answer, a failure, or any other outcome if it never reached the
+    /// endpoint.
     pub fn record_probe(&mut self, ticket: &RequestHandle, outcome: Outcome, now: Time) {
         if let Some(upstream) = self.of(ticket) {
             upstream.record_probe(ticket, outcome, now);
         }
     }
 
-    /// The request is over.
+    /// Records the end of a request.
     pub fn finished(&mut self, ticket: &RequestHandle, now: Time) {
         if let Some(upstream) = self.of(ticket) {
             upstream.finished(ticket.endpoint, now);
         }
     }
 
-    /// Counts the latest picks.
+    /// Updates the recent picks.
     pub fn recount(&mut self, now: Time) {
         self.upstreams.iter_mut().for_each(|u| u.recount(now));
         self.unmatched_told = self.unmatched;
     }
 
-    /// What had been counted at the last [`recount`](Balancer::recount) is another's now: what came since is left.
+    /// Subtracts what had been counted at the last [`recount`](Balancer::recount), which another worker now reports.
     pub fn forget_counts(&mut self) {
         self.upstreams.iter_mut().for_each(Cluster::forget_counts);
         self.unmatched -= core::mem::take(&mut self.unmatched_told).min(self.unmatched);
     }
 
-    /// Forgets what the other workers know, to be told anew as of `told`.
+    /// Clears the peers' reports before they are merged anew, as of `told`.
     pub fn forget_others(&mut self, told: Time) {
         self.upstreams.iter_mut().for_each(|u| u.forget_others(told));
     }
 
-    /// Time passes: draws conclusions, refreshes the policies' view, schedules probes.
+    /// Updates the state of all clusters and schedules probes; called every few milliseconds.
     pub fn tick(&mut self, shard: ProbeShard, now: Time) {
         self.upstreams.iter_mut().for_each(|u| u.tick(shard, now));
     }
 
-    /// The longest of the upstreams' typical latencies, seconds, as far as there have been requests to them; infinite where
-    /// there was none to any.
+    /// The longest typical latency of all clusters with requests, seconds; infinite if there are none.
     pub fn longest_typical(&self) -> f64 {
         let used = self.upstreams.iter().filter(|upstream| upstream.has_been_used());
         used.map(Cluster::typical).reduce(f64::max).unwrap_or(f64::INFINITY)
     }
 
-    /// Requests per second of all workers of the process, about.
+    /// Estimated requests per second of all workers in the process.
     pub fn pace(&self) -> f64 {
         self.upstreams.iter().map(Cluster::pace).sum()
     }
 
-    /// Looks at the pressure of every upstream and draws conclusions on replicas; for one worker of the process.
+    /// Measures the pressure of every cluster and updates its desired replicas; called in one worker of the process.
     pub fn scale_replicas(&mut self, now: Time) {
         self.upstreams.iter_mut().for_each(|u| u.scale_replicas(now));
     }
 
-    /// The clock stepped back to `now`, as wall clocks do: what seems to come from the future would otherwise
-    /// outweigh everything new until the clock is there again.
+    /// Caps timestamps at `now` after the clock stepped back: otherwise data from the future would outweigh everything
+    /// new until the clock catches up.
     pub fn not_after(&mut self, now: Time) {
         self.upstreams.iter_mut().for_each(|u| u.not_after(now));
     }
 
-    /// Takes over what `old` has learnt of the endpoints that both know.
+    /// Takes over what the balancer of an older configuration has learnt about the clusters that both have.
     pub fn take_over(&mut self, old: &mut Balancer, now: Time) {
         for upstream in &mut self.upstreams {
             if let Some(known) = old.upstreams.iter_mut().find(|o| o.cluster() == upstream.cluster()) {

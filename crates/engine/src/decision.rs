@@ -1,4 +1,4 @@
-//! Where a request goes and why, and what is handed out for it.
+//! The decision on a request, its reason, and the handle of a request.
 
 use crate::endpoint::EndpointRef;
 use crate::time::Time;
@@ -6,42 +6,42 @@ use crate::time::Time;
 /// What to do with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Send it to the first of these, retries to the next.
+    /// Send it to the first candidate, and retries to the next ones.
     Steer(crate::policy::Candidates),
     /// Leave it to Envoy's fallback policy.
     Fallback,
-    /// Answer 503.
+    /// Reject it with a 503.
     Reject,
     /// Send it to the configured safe endpoint.
     SafeEndpoint,
 }
 
-/// What decided where a request goes.
+/// Reason for a decision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reason {
-    /// The policy.
+    /// Chosen by the policy.
     #[default]
     Policy,
-    /// The need to look after an endpoint that gets no traffic.
+    /// A probe of an endpoint that gets no other traffic.
     Probe,
-    /// More than the eligible endpoints can carry: an ejected one.
+    /// Sent to an ejected endpoint, because the eligible ones cannot carry the load.
     Overflow,
-    /// No endpoint was eligible: Envoy.
+    /// Left to Envoy, because no endpoint was eligible.
     Fallback,
-    /// Some hosts can only be reached by Envoy's own policy, and this was their part.
+    /// Left to Envoy as the part for hosts that only its own policy can reach.
     Unsteerable,
-    /// No endpoint was eligible: answered 503.
+    /// Rejected with a 503, because no endpoint was eligible.
     Reject,
-    /// No endpoint was eligible: the safe endpoint.
+    /// Sent to the safe endpoint, because no endpoint was eligible.
     SafeEndpoint,
-    /// Envoy's own policy, to compare it.
+    /// Left to Envoy to compare its own policy.
     HeldOut,
-    /// The guard has found that steering does harm: Envoy.
+    /// Left to Envoy, because the guard has found that steering does harm.
     GuardAside,
 }
 
 impl Reason {
-    /// As it stands in labels, logs and headers.
+    /// Name in labels, logs and headers.
     pub const fn name(self) -> &'static str {
         match self {
             Reason::Policy => "policy",
@@ -57,16 +57,16 @@ impl Reason {
     }
 }
 
-/// A request on its way to an endpoint. Its holder owes the engine one
-/// [`Balancer::record_response`](crate::Balancer::record_response) and one [`Balancer::finished`](crate::Balancer::finished).
+/// Handle of a request in flight. Its holder must call [`Balancer::record_response`](crate::Balancer::record_response)
+/// and [`Balancer::finished`](crate::Balancer::finished) once each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestHandle {
-    /// Which upstream.
+    /// Index of the cluster.
     pub upstream: usize,
-    /// Which endpoint.
+    /// The endpoint.
     pub endpoint: EndpointRef,
     /// When it was sent.
     pub started: Time,
-    /// How many others it found in flight there.
+    /// Number of unanswered requests that it found there, scaled to an endpoint of mean weight.
     pub depth: u32,
 }

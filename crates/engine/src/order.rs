@@ -1,7 +1,7 @@
-//! Sorting in little code: the library's sort is some ten kilobytes for each type that is sorted, in every filter that is
-//! loaded. Nothing here is on the way of a request, and most of what is sorted is short.
+//! Sorting with little code: the library's sort adds some ten kilobytes for each sorted type to every loaded filter.
+//! Nothing here is on the request path, and most of what is sorted is short.
 
-/// Sorts, in O(n log n) and without memory of its own; equal items come in any order.
+/// Heap sort: O(n log n), in place, not stable.
 pub fn sort_by<T>(items: &mut [T], less: impl Fn(&T, &T) -> bool) {
     for top in (0..items.len() / 2).rev() {
         sift(items, top, items.len(), &less);
@@ -12,12 +12,12 @@ pub fn sort_by<T>(items: &mut [T], less: impl Fn(&T, &T) -> bool) {
     }
 }
 
-/// The same by the items' own order.
+/// Sorts by the items' own order; not stable.
 pub fn sort<T: Ord>(items: &mut [T]) {
     sort_by(items, |one, other| one < other);
 }
 
-/// Moves the item at `top` down until none below it, of the first `end`, is larger.
+/// Moves the item at `top` down in the heap of the first `end` items until none below it is larger.
 fn sift<T>(items: &mut [T], mut top: usize, end: usize, less: &impl Fn(&T, &T) -> bool) {
     let smaller = |items: &[T], one: usize, other: usize| match (items.get(one), items.get(other)) {
         (Some(one), Some(other)) => less(one, other),
@@ -38,7 +38,7 @@ fn sift<T>(items: &mut [T], mut top: usize, end: usize, less: &impl Fn(&T, &T) -
     }
 }
 
-/// Sorts few items; equal ones stay in their order.
+/// Insertion sort for few items; stable.
 pub fn sort_few_by_key<T, K: Ord>(items: &mut [T], key: impl Fn(&T) -> K) {
     for end in 1..items.len() {
         let mut at = end;
@@ -65,7 +65,7 @@ mod tests {
             let (mut whole, mut few, mut wanted) = (items.clone(), items.clone(), items);
             wanted.sort_unstable();
             sort(&mut whole);
-            // The positions rise, so a sort that keeps equals in order is the same.
+            // Positions rise, so a stable sort gives the same order.
             sort_few_by_key(&mut few, |item| item.0);
             assert_eq!((&whole, &few), (&wanted, &wanted), "{length}");
         }

@@ -1,34 +1,34 @@
-//! How requests end, and how much each ending says about the endpoint.
+//! Outcomes of requests, and how much each says about the endpoint.
 
 use crate::health::FailureEvent;
 use crate::settings::Failures;
 
-/// A failure that is the endpoint's.
+/// A failure that is attributed to the endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// An answer with status 500..=599.
+    /// An answer with a status of 500..=599.
     Status5xx,
-    /// An answer with another status that the operator counts.
+    /// An answer with another status that is configured as a failure.
     Status,
-    /// 429, or gRPC `RESOURCE_EXHAUSTED`: it works, but has too much to do.
+    /// 429, or gRPC `RESOURCE_EXHAUSTED`: the endpoint works, but is overloaded.
     TooMany,
     /// The request was reset before the answer, for a reason of its own or an unknown one.
     Reset,
-    /// The connection broke before the answer: which one, 0 if that is unknown.
+    /// The connection broke before the answer; its number, 0 if unknown.
     Broken(u64),
-    /// No connection could be made.
+    /// No connection could be established.
     Refused,
     /// No answer in time.
     Timeout,
     /// A gRPC status that blames the server.
     Grpc,
-    /// The call's own deadline passed without an answer. It blames an endpoint that was silent for all that time and
-    /// much longer than is typical, as a time-out; no other.
+    /// The call's own deadline expired without an answer. It counts as a timeout against an endpoint that was silent
+    /// for all that time and much longer than is typical, and not at all against any other.
     Deadline,
 }
 
 impl Failure {
-    /// In one word.
+    /// Name in logs and counters.
     pub fn name(self) -> &'static str {
         match self {
             Failure::Status5xx => "status_5xx",
@@ -42,9 +42,9 @@ impl Failure {
         }
     }
 
-    /// How many failures in a row this one counts for. A refused connection and a time-out say more than one
-    /// bad answer: the first is the kernel's word that nothing listens, the second took seconds to learn.
-    /// Too much to do is no illness: it prices the endpoint, it does not eject it.
+    /// Number of consecutive failures that this one counts for. A refused connection and a timeout are stronger
+    /// evidence than a bad answer: with the first, nothing listens; the second took seconds. Overload adds to the error
+    /// penalty, but does not eject.
     fn weight(self) -> u32 {
         match self {
             Failure::Refused | Failure::Timeout | Failure::Deadline => 2,
@@ -53,19 +53,19 @@ impl Failure {
         }
     }
 
-    /// What it means for the endpoint's health; nothing at all for [`TooMany`](Failure::TooMany).
+    /// Effect on the endpoint's health; `None` for [`TooMany`](Failure::TooMany).
     pub fn failure_event(self) -> Option<FailureEvent> {
         let broke = if let Failure::Broken(connection) = self { Some(connection) } else { None };
         let failure_event = FailureEvent { weight: self.weight(), broke };
         (failure_event.weight > 0).then_some(failure_event)
     }
 
-    /// Whether the endpoint itself answered, which shows that it lives.
+    /// Whether the endpoint itself answered, which shows that it is alive.
     pub fn is_response(self) -> bool {
         matches!(self, Failure::Status5xx | Failure::Status | Failure::TooMany | Failure::Grpc)
     }
 
-    /// The failure that a gRPC status means, by what counts as one.
+    /// The failure that a gRPC status stands for, by what is configured to count.
     pub fn of_grpc_status(status: u32, counts: &Failures) -> Option<Failure> {
         match status {
             _ if counts.grpc(status) => Some(Failure::Grpc),
@@ -74,7 +74,7 @@ impl Failure {
         }
     }
 
-    /// The failure that an HTTP status of the endpoint means, by what counts as one.
+    /// The failure that an HTTP status stands for, by what is configured to count.
     pub fn of_status(status: u16, counts: &Failures) -> Option<Failure> {
         match status {
             500..=599 if counts.status(status) => Some(Failure::Status5xx),
@@ -84,7 +84,7 @@ impl Failure {
         }
     }
 
-    /// This failure, if it counts as one. What has a status has been asked by that.
+    /// This failure, if it is configured to count. Failures with a status have been checked by that.
     pub fn counted(self, counts: &Failures) -> Option<Failure> {
         let counted = match self {
             Failure::Reset | Failure::Broken(_) | Failure::Refused => counts.resets(),
@@ -95,8 +95,8 @@ impl Failure {
     }
 
     /// The failure behind a local reply, from Envoy's response code details
-    /// (<https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/response_code_details>).
-    /// `None` for replies that no endpoint has caused.
+    /// (<https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/response_code_details>). `None`
+    /// for replies that no endpoint has caused.
     pub fn of_details(details: &[u8]) -> Option<Failure> {
         let has = |needle: &[u8]| details.windows(needle.len()).any(|w| w == needle);
         if has(b"connection_failure") || has(b"connection_timeout") {
@@ -106,7 +106,8 @@ impl Failure {
         } else if has(b"max_duration_timeout") || has(b"max_stream_duration_reached") {
             Some(Failure::Deadline)
         } else if details.starts_with(b"upstream_reset") && !has(b"overflow") {
-            // What breaks off a response tells of a stream that may be old; what breaks before one, of the moment.
+            // A break in the middle of a response concerns a stream that may be old; one before the response is
+            // current.
             let broke = has(b"before_response_started{connection_termination");
             Some(if broke { Failure::Broken(0) } else { Failure::Reset })
         } else {
@@ -115,41 +116,41 @@ impl Failure {
     }
 }
 
-/// The first sign of how a request went.
+/// First result of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// A good answer.
     Good,
-    /// An answer that its end may still spoil (a body cut short, gRPC trailers): its latency counts already.
+    /// An answer whose end decides (a truncated body, gRPC trailers); its latency counts already.
     Undecided,
-    /// A failure that is the endpoint's.
+    /// A failure that is attributed to the endpoint.
     Failed(Failure),
-    /// The client went away before an answer.
+    /// The client left before an answer.
     Cancelled,
-    /// It ended for a reason that says nothing of the endpoint.
+    /// It ended for a reason unrelated to the endpoint.
     Unrelated,
 }
 
-/// What the last answer to a request that was tried again tells of the attempts before it, which were not seen.
+/// What the last answer of a retried request says about the earlier attempts, whose answers are not visible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryHint {
-    /// It sheds load, and routes that try again for one such answer do for another.
+    /// The last attempt was shed, and a route that retries such an answer retries others of the kind.
     Shed,
-    /// It failed, and so did they.
+    /// The last attempt failed, so the earlier ones did as well.
     Failed,
     /// Nothing.
     Unseen,
 }
 
 impl RetryHint {
-    /// The hint of an answer with this outcome and HTTP status, 0 if there was none.
+    /// The hint of an answer with this outcome and HTTP status, 0 without one.
     pub fn of(outcome: Outcome, status: u32) -> RetryHint {
         match outcome {
             Outcome::Failed(Failure::TooMany) => RetryHint::Shed,
-            // A call's deadline runs from its first attempt, and ends the last for no fault of its own.
+            // A call's deadline runs from its first attempt, and ends the last one without a fault of its own.
             Outcome::Failed(Failure::Deadline) => RetryHint::Unseen,
             Outcome::Failed(_) => RetryHint::Failed,
-            // The only status that `retriable-4xx` tries again.
+            // The only status that `retriable-4xx` retries.
             _ if status == 409 => RetryHint::Shed,
             _ => RetryHint::Unseen,
         }

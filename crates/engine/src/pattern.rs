@@ -1,12 +1,12 @@
-//! Names of clusters with `*` in them: for the names that a control plane makes.
+//! Cluster names with `*`, for names that a control plane generates.
 
-/// Whether `name` is a pattern rather than the name of one cluster; `*` alone stands for every cluster that no other entry
-/// names.
+/// Whether `name` is a pattern rather than the name of one cluster. `*` alone is not a pattern: it stands for every
+/// cluster that no other entry names.
 pub fn is_pattern(name: &str) -> bool {
     name != "*" && name.contains('*')
 }
 
-/// Whether `name` matches `pattern`, in which each `*` stands for any characters, or for none.
+/// Whether `name` matches `pattern`, in which each `*` stands for any number of characters.
 pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
@@ -18,7 +18,7 @@ pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     rest.ends_with(last)
 }
 
-/// How much of a pattern is not left open: of several that match, the one with the most counts.
+/// Number of literal characters in a pattern: of several that match, the one with the most takes precedence.
 pub(crate) fn literal(pattern: &str) -> usize {
     pattern.chars().filter(|c| *c != '*').count()
 }

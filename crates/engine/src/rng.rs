@@ -6,7 +6,7 @@
 pub struct Rng(u64);
 
 impl Rng {
-    /// A generator whose whole future follows from `seed`.
+    /// Creates a generator whose output is determined by `seed`.
     pub fn new(seed: u64) -> Rng {
         Rng(seed)
     }

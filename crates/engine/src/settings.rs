@@ -1,5 +1,5 @@
-//! What can be set of a cluster, with units and ranges. Plain data: the crate `config` makes it from JSON, tests and
-//! the simulator make it by hand.
+//! Settings of the balancer, with units and ranges. Plain data: the crate `config` reads it from JSON, tests and the
+//! simulator build it.
 
 mod failures;
 
@@ -7,99 +7,100 @@ use core::time::Duration;
 
 pub use failures::{CODES, Counted, Failures};
 
-/// What a balancer is made of.
+/// Settings of a balancer.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings<'a> {
-    /// One entry for each cluster that is balanced.
+    /// One entry per balanced cluster.
     pub upstreams: &'a [Upstream],
-    /// Time between polls of the signals, if they are polled.
+    /// Interval between polls of the signals, if they are polled.
     pub poll_interval: Option<Duration>,
 }
 
-/// One balanced cluster.
+/// Settings of one cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
-    /// The route's Envoy cluster, or `*` for every route that no other entry names.
+    /// The name of the Envoy cluster, or `*` for all that no other entry names.
     pub cluster: String,
-    /// Where the endpoints come from; at least one source.
+    /// Sources of endpoints, at least one.
     pub endpoints: Endpoints,
     /// How an endpoint is chosen.
     pub policy: Policy,
-    /// PromQL in, one number an endpoint out.
+    /// Signals: one value per endpoint.
     pub signals: Vec<Signal>,
-    /// Thresholds on what is measured and on signals.
+    /// Threshold rules on measurements and signals.
     pub rules: Vec<Rule>,
-    /// When an endpoint is taken out and how it returns.
+    /// Ejection and recovery of endpoints.
     pub health: Health,
-    /// How long a newcomer or a recovered endpoint takes to reach its full share.
+    /// Time that a new endpoint takes to reach its full share; a recovered one takes a tenth of it.
     pub slow_start: Duration,
-    /// What happens when no endpoint is eligible.
+    /// What happens when too few endpoints are eligible, or none.
     pub failover: Failover,
     /// Zone awareness, if any.
     pub zone: Option<Zone>,
-    /// Where the key for the hashing policies comes from.
+    /// Source of the key for hashing policies.
     pub affinity: Option<Affinity>,
-    /// Shares by endpoint version, each > 0; empty when unused. A version that is not named gets nothing.
+    /// Shares by version, each > 0; empty if unused. A version that is not named gets nothing.
     pub split: Vec<(String, f64)>,
-    /// What pressure is made of; never empty.
+    /// Terms of the pressure; never empty.
     pub pressure: Vec<PressureTerm>,
-    /// How pressure becomes a desired number of replicas.
+    /// Scaling by pressure, if any.
     pub autoscale: Option<Autoscale>,
-    /// Whether a part of the requests is left to Envoy's own policy to compare it.
+    /// Comparison with Envoy's own policy, if any.
     pub guard: Option<Guard>,
 }
 
-/// A comparison with Envoy's own policy.
+/// Comparison with Envoy's own policy.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Guard {
-    /// The part of the requests that is left to Envoy's own policy, 0.1..=50; 1 by default.
+    /// Percentage of the requests that is left to Envoy's own policy, 0.1..=50; 1 by default.
     pub holdout_percent: f64,
-    /// Whether requests with a key are drawn, too: Envoy's own policy keeps a key on its endpoint. False by default.
+    /// Whether requests with a key are drawn as well, for policies of Envoy that keep a key on its endpoint; false by
+    /// default.
     pub include_keyed: bool,
-    /// For how long nothing is steered after harm was found for the first time, 1 s to 6 h; 10 min by default.
+    /// Length of the first pause after harm was found, 1 s to 6 h; 10 min by default.
     pub pause: Duration,
 }
 
-/// Where the endpoints come from.
+/// Sources of endpoints.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Endpoints {
-    /// Named in the configuration.
+    /// Endpoints named in the configuration.
     pub fixed: Vec<StaticEndpoint>,
-    /// Found in the labels of a query's answer.
+    /// Endpoints from the labels of a query's answer.
     pub prometheus: Option<EndpointQuery>,
-    /// Read from Envoy's admin interface.
+    /// Endpoints from Envoy's admin interface.
     pub envoy_admin: Option<EnvoyAdmin>,
 }
 
 /// An endpoint named in the configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StaticEndpoint {
-    /// `ip:port`, IPv6 in brackets; unique within the upstream.
+    /// `ip:port`, IPv6 in brackets; unique within the cluster.
     pub address: core::net::SocketAddr,
     /// Relative capacity, > 0, at most 1000; 1 by default.
     pub weight: f64,
-    /// The zone, empty if not given.
+    /// Zone, empty if not given.
     pub zone: String,
-    /// 0 is used first; at most 128.
+    /// Priority, at most 128; 0 is used first.
     pub priority: u32,
-    /// The version, empty if not given.
+    /// Version, empty if not given.
     pub version: String,
 }
 
 /// Endpoints from the labels of a PromQL answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointQuery {
-    /// PromQL.
+    /// The query in PromQL.
     pub query: String,
-    /// The label with the address; `instance` by default.
+    /// Label with the address; `instance` by default.
     pub address_label: String,
-    /// The serving port, where it differs from the scraped one.
+    /// Serving port, if it differs from the scraped one.
     pub port: Option<u16>,
-    /// The label with the zone; `zone` by default.
+    /// Label with the zone; `zone` by default.
     pub zone_label: String,
-    /// The label with the version; `version` by default.
+    /// Label with the version; `version` by default.
     pub version_label: String,
-    /// The label with the weight; `weight` by default.
+    /// Label with the weight; `weight` by default.
     pub weight_label: String,
 }
 
@@ -108,33 +109,33 @@ pub struct EndpointQuery {
 pub struct EnvoyAdmin {
     /// The Envoy cluster that points at the admin listener.
     pub cluster: String,
-    /// Time between polls.
+    /// Interval between polls.
     pub interval: Duration,
-    /// Whether requests are divided by the weights of Envoy's localities.
+    /// Whether requests are divided by Envoy's locality weights.
     pub locality_weights: bool,
 }
 
 /// How an endpoint is chosen.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Policy {
-    /// The cheapest of a few by what is measured; the default.
+    /// The lowest expected cost among a few endpoints; the default.
     Adaptive,
-    /// Linkerd's: latency (peak-sensitive EWMA) × in-flight.
+    /// Linkerd's policy: latency (peak EWMA) × in-flight.
     PeakEwma,
-    /// Fewest in flight, over two random choices.
+    /// The fewest requests in flight of two random choices.
     LeastRequest,
-    /// Normalised in-flight and latency, weighted.
+    /// Weighted sum of normalized requests in flight and latency.
     WeightedScore(WeightedScore),
     /// The lowest value of one signal.
     LeastSignal {
-        /// The signal's name; the upstream's only one where not given.
+        /// Name of the signal; by default the only one.
         signal: String,
     },
-    /// Smooth interleaving by weight.
+    /// Smooth weighted round robin.
     WeightedRoundRobin,
-    /// Each in turn.
+    /// Each endpoint in turn.
     RoundRobin,
-    /// Weighted chance.
+    /// Random, by weight.
     Random,
     /// Hash of the client's address.
     IpHash,
@@ -142,14 +143,14 @@ pub enum Policy {
     ConsistentHash(LoadBound),
 }
 
-/// From when on an endpoint is too busy for more of its own keys.
+/// Bound from which an endpoint gets no more of its own keys.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LoadBound {
-    /// Whether it ever is; yes by default.
+    /// Whether there is a bound; true by default.
     pub bounded: bool,
-    /// How much more than its part of all requests in flight it takes; 1.25 by default, at least 1.
+    /// Maximum requests in flight relative to its fair part, at least 1; 1.25 by default.
     pub factor: f64,
-    /// So many it takes in any case; 2 by default.
+    /// Number of requests in flight that is always allowed; 2 by default.
     pub floor: u32,
 }
 
@@ -162,151 +163,151 @@ impl Default for LoadBound {
 /// `in_flight_weight · in_flight / in_flight_max + latency_weight · latency_ms / latency_max_ms`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WeightedScore {
-    /// Weight of in-flight; 0.6 by default.
+    /// Weight of the requests in flight; 0.6 by default.
     pub in_flight_weight: f64,
-    /// In-flight that counts as 1; 1000 by default.
+    /// Requests in flight that count as 1; 1000 by default.
     pub in_flight_max: f64,
     /// Weight of latency; 0.4 by default.
     pub latency_weight: f64,
-    /// Milliseconds that count as 1; 500 by default.
+    /// Latency that counts as 1, milliseconds; 500 by default.
     pub latency_max_ms: f64,
 }
 
-/// A PromQL query that yields one number an endpoint.
+/// A signal: one value per endpoint, from PromQL or from reports.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Signal {
-    /// Unique within the upstream; `[a-z_][a-z0-9_]*`, at most 64 bytes.
+    /// Name, unique within the cluster; `[a-z_][a-z0-9_]*`, at most 64 bytes.
     pub name: String,
-    /// PromQL; empty where endpoints report the value themselves, and where the filter writes the query.
+    /// The query in PromQL; empty if endpoints report the value, or the filter writes the query.
     pub query: String,
-    /// What the value is, where it is one that the filter itself exports; none for the operator's own.
+    /// The meaning of a value that the filter itself exports; `None` for the operator's own.
     pub builtin: Option<Builtin>,
-    /// Where endpoints report the value themselves, in their answers.
+    /// Where answers report the value, if they do.
     pub report: Option<LoadReport>,
-    /// How much it counts; 0 shows it without using it. 0..=100, 1 by default.
+    /// Weight, 0..=100; 0 shows the signal without using it; 1 by default.
     pub weight: f64,
-    /// Whether the weight follows how completely and punctually the signal reports; no by default.
+    /// Whether the weight follows the completeness and punctuality of the signal; false by default.
     pub learn: bool,
-    /// The value that counts as full; where absent, the signal is judged against the fleet.
+    /// The value that counts as full; without it, values are compared with those of the other endpoints.
     pub max: Option<f64>,
-    /// EWMA factor for a new sample, > 0, ≤ 1; 0.3 by default, 1 takes each sample as it is.
+    /// EWMA factor of a new sample, > 0, ≤ 1; 0.3 by default, 1 disables smoothing.
     pub smoothing: f64,
-    /// The label that names the endpoint; `instance` by default.
+    /// Label that names the endpoint; `instance` by default.
     pub address_label: String,
-    /// The serving port, where it differs from the scraped one.
+    /// Serving port, if it differs from the scraped one.
     pub port: Option<u16>,
-    /// PromQL for when each value was measured, seconds since 1970.
+    /// PromQL query for the time at which each value was measured, seconds since 1970.
     pub timestamp_query: Option<String>,
 }
 
-/// A signal whose meaning is known, made of what every proxy exports.
+/// A signal with a known meaning, from metrics that every proxy exports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Builtin {
-    /// The latency of an endpoint as all proxies together measure it, seconds.
+    /// The latency of an endpoint as measured by all proxies together, seconds.
     FleetLatency,
 }
 
-/// Where an endpoint's answers tell its load.
+/// Where an endpoint's answers report its load.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadReport {
-    /// The response header or trailer, in lower case.
+    /// Name of the response header or trailer, in lower case.
     pub header: String,
-    /// Which value of a report in ORCA's form, such as `application_utilization` or `named_metrics.queue`; empty where
-    /// the header is a plain number.
+    /// The value of an ORCA report, such as `application_utilization` or `named_metrics.queue`; empty if the header is
+    /// a plain number.
     pub metric: String,
 }
 
-/// A threshold, and what follows when an endpoint is above it.
+/// A threshold rule.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rule {
-    /// What is compared.
+    /// The value that is compared.
     pub value: RuleValue,
-    /// The threshold; at 90 % of it the rule lets go again.
+    /// The threshold; the rule is released at 90 % of it.
     pub above: f64,
-    /// For how long without a break, before something follows; zero by default.
+    /// Time that the value has to stay above the threshold; zero by default.
     pub lasting: Duration,
-    /// What follows.
+    /// Action of the rule.
     pub action: RuleAction,
 }
 
-/// What a [`Rule`] compares.
+/// The value that a [`Rule`] compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RuleValue {
-    /// Failures among the endpoint's latest answers, percent.
+    /// Failures among the latest answers, percent.
     ErrorPercent,
-    /// The endpoint's typical latency to response headers, milliseconds.
+    /// Typical latency to response headers, milliseconds.
     LatencyMs,
-    /// Requests in flight, all workers together.
+    /// Requests in flight of all workers.
     InFlight,
-    /// The signal at this position.
+    /// The signal at this index.
     Signal(usize),
 }
 
-/// What follows from a [`Rule`], in rising order.
+/// Action of a [`Rule`], in rising order of strictness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RuleAction {
-    /// It is shown and logged.
+    /// Show and log it.
     Flag,
-    /// Its share falls to a quarter.
+    /// Reduce the endpoint's share to a quarter.
     DownWeight,
-    /// It gets no traffic, within `max_ejected_percent`.
+    /// Eject the endpoint, within `max_ejected_percent`.
     Eject,
 }
 
-/// When an endpoint is taken out and how it returns.
+/// Ejection and recovery of endpoints.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Health {
-    /// Failures in a row that make it suspect; 1 by default.
+    /// Consecutive failures that make an endpoint suspect; 1 by default.
     pub suspect_after: u32,
-    /// Failures in a row that eject it; 3 by default, never below `suspect_after`.
+    /// Consecutive failures that eject it; 3 by default, never below `suspect_after`.
     pub fail_after: u32,
-    /// Good answers in a row that bring it back; 3 by default.
+    /// Consecutive good answers that bring it back; 3 by default.
     pub recover_after: u32,
-    /// The longest wait between half-open probes of a failed endpoint; 30 s by default.
+    /// Maximum wait between half-open probes of a failed endpoint; 30 s by default.
     pub ejection: Duration,
-    /// At most this share of the fleet is out at a time; 50 by default.
+    /// Maximum percentage of ejected endpoints; 50 by default.
     pub max_ejected_percent: f64,
-    /// What counts as a failure; by default what blames the server.
+    /// What counts as a failure; by default statuses of 5xx and gRPC codes that Envoy treats as such.
     pub failures: Failures,
-    /// Whether an endpoint is blamed for a request that Envoy tried again elsewhere for a reason that is not seen; yes
-    /// by default.
+    /// Whether an attempt that Envoy retried elsewhere for an unknown reason counts against its endpoint; true by
+    /// default.
     pub blame_retried: bool,
-    /// Whether what an endpoint says of itself in its responses' headers is heeded; yes by default.
+    /// Whether statements of endpoints in response headers are heeded; true by default.
     pub heed_headers: bool,
-    /// Probes out of band, if any.
+    /// Out-of-band probes, if any.
     pub probe: Option<Probe>,
 }
 
-/// Requests of the balancer's own to suspect, ejected, slow and silent endpoints.
+/// Out-of-band probes: the balancer's own requests to suspect, ejected, slow and silent endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// What is asked for, from `/` on.
+    /// Request path, from `/` on.
     pub path: String,
-    /// `:authority`; the endpoint's address where not given.
+    /// `:authority`; by default the endpoint's address.
     pub authority: Option<String>,
-    /// A worker asks an endpoint no more often, 100 ms to 1 h; 5 s by default.
+    /// Minimum interval between a worker's probes of an endpoint, 100 ms to 1 h; 5 s by default.
     pub interval: Duration,
-    /// How long an answer is waited for, 10 ms to 60 s; 1 s by default, at most the interval.
+    /// Timeout of a probe, 10 ms to 60 s, at most the interval; 1 s by default.
     pub timeout: Duration,
 }
 
-/// What happens when no endpoint is eligible.
+/// What happens when too few endpoints are eligible, or none.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failover {
-    /// The last resort.
+    /// What happens when none is eligible.
     pub none_eligible: NoneEligible,
-    /// Below this share of eligible endpoints health is ignored; 50 by default, 0 never.
+    /// Percentage of eligible endpoints below which health is ignored; 50 by default, 0 disables it.
     pub panic_percent: f64,
 }
 
-/// The last resort when no endpoint is eligible.
+/// What happens when no endpoint is eligible.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoneEligible {
-    /// The header stays unset: Envoy's fallback policy decides.
+    /// The steering header remains unset: Envoy's fallback policy decides.
     Envoy,
-    /// 503 with `x-evenkeel-reason` and `retry-after`.
+    /// Reject with a 503, with `x-evenkeel-reason` and `retry-after`.
     Reject,
-    /// This endpoint.
+    /// Steer to this endpoint.
     SafeEndpoint(core::net::SocketAddr),
 }
 
@@ -315,11 +316,11 @@ pub enum NoneEligible {
 pub struct Zone {
     /// This proxy's zone.
     pub local: String,
-    /// Pressure (percent of capacity) of the local zone beyond which traffic leaves it; 70 by default.
+    /// Pressure of the local zone beyond which traffic leaves it, percent of its capacity; 70 by default.
     pub spill_over_percent: f64,
 }
 
-/// Where the key for the hashing policies comes from.
+/// Source of the key for hashing policies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Affinity {
     /// A request header, in lower case.
@@ -332,25 +333,25 @@ pub enum Affinity {
     SourceIp,
 }
 
-/// A cookie to stick to.
+/// A cookie that holds the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cookie {
-    /// Its name.
+    /// Name of the cookie.
     pub name: String,
-    /// Whether a client that has none is given one; yes by default.
+    /// Whether a client without one is given one; true by default.
     pub set: bool,
-    /// How long a client keeps it; zero, the default, until it closes.
+    /// Lifetime of the cookie; zero, the default, makes it a session cookie.
     pub ttl: Duration,
-    /// For which paths the client sends it; `/` by default.
+    /// Path of the cookie; `/` by default.
     pub path: String,
-    /// Whether the client sends it over TLS only; no by default.
+    /// Whether the client sends it over TLS only; false by default.
     pub secure: bool,
-    /// Whether it is sent along from other sites; the client's default if none.
+    /// `SameSite` attribute; unset if `None`.
     pub same_site: Option<SameSite>,
 }
 
 impl Cookie {
-    /// The cookie of this name, everything else by default.
+    /// A cookie of this name with default settings.
     pub fn named(name: &str) -> Cookie {
         Cookie {
             name: name.into(),
@@ -363,62 +364,62 @@ impl Cookie {
     }
 }
 
-/// Whether a cookie is sent along from other sites.
+/// `SameSite` attribute of a cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SameSite {
-    /// Never.
+    /// Sent within the same site only.
     Strict,
-    /// When following a link.
+    /// Sent from other sites when following a link.
     Lax,
-    /// Always; only with `secure`.
+    /// Always sent; only with `secure`.
     None,
 }
 
-/// How pressure becomes a desired number of replicas.
+/// Scaling by pressure.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Autoscale {
-    /// Pressure to hold; 0.8 by default.
+    /// Pressure to maintain; 0.8 by default.
     pub target_pressure: f64,
-    /// Fewest replicas; 2 by default.
+    /// Minimum number of replicas; 2 by default.
     pub min: u32,
-    /// Most replicas; not below `min`, 20 by default.
+    /// Maximum number of replicas, not below `min`; 20 by default.
     pub max: u32,
-    /// Periods in a row above the target before more are wanted; 2 by default.
+    /// Consecutive periods above the target before scaling up; 2 by default.
     pub periods: u32,
-    /// Over how long pressure is averaged before it is judged; 30 s by default.
+    /// Period over which pressure is averaged before a decision; 30 s by default.
     pub period: Duration,
-    /// For how long fewer must have been enough before fewer are wanted; 5 min by default.
+    /// Time for which fewer replicas must have been enough before scaling down; 5 min by default.
     pub cool_down: Duration,
-    /// How far below the target the pressure of fewer replicas would have to stay, 0..=50; 10 by default.
+    /// Margin below the target that the pressure of fewer replicas must have, percent, 0..=50; 10 by default.
     pub tolerance_percent: f64,
-    /// How far a rise is thought on, so that replicas are there when it comes; one period by default.
+    /// Time by which a rise is extrapolated, so that replicas are ready in time; one period by default.
     pub look_ahead: Duration,
 }
 
-/// One term of the pressure figure: weight · min(value / full, most).
+/// One term of the pressure: weight · min(value / full, most).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PressureTerm {
-    /// What is compared.
+    /// The value of the term.
     pub value: PressureValue,
-    /// Relative to the other terms, > 0.
+    /// Weight relative to the other terms, > 0.
     pub weight: f64,
     /// The value that counts as 1, > 0.
     pub full: f64,
-    /// The most it counts, > 0; 2 by default.
+    /// Upper bound of value / full, > 0; 2 by default.
     pub most: f64,
 }
 
-/// What a [`PressureTerm`] compares.
+/// The value of a [`PressureTerm`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PressureValue {
-    /// The signal at this position.
+    /// The signal at this index.
     Signal(usize),
-    /// Requests in flight over as many as an endpoint works on at a time, which is learnt.
+    /// Requests in flight over the learnt number that an endpoint works on at a time.
     Occupancy,
-    /// Requests in flight over the endpoint's weight, all workers together.
+    /// Requests in flight of all workers over the endpoint's weight.
     InFlight,
-    /// The endpoint's typical latency to response headers, milliseconds.
+    /// Typical latency to response headers, milliseconds.
     LatencyMs,
-    /// Failures among the endpoint's latest answers, percent.
+    /// Failures among the latest answers, percent.
     ErrorPercent,
 }

@@ -1,4 +1,4 @@
-//! A moment, as a number that callers pass in: nothing here reads a clock.
+//! Time as a number that callers pass in: nothing here reads a clock.
 
 use core::time::Duration;
 
@@ -8,40 +8,41 @@ use core::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(pub u64);
 
-/// Two threads' readings of one clock differ by less, seconds, however long one of them was kept waiting in between.
+/// Maximum difference between two threads' readings of one clock, seconds, however long one of them was delayed in
+/// between.
 const SKEW_S: f64 = 1.0;
 
 impl Time {
     /// The epoch itself; older than anything observed.
     pub const ZERO: Time = Time(0);
 
-    /// A moment `seconds` after the epoch; negative and NaN count as the epoch.
+    /// The time `seconds` after the epoch; negative and NaN count as the epoch.
     pub fn from_secs_f64(seconds: f64) -> Time {
         Time((seconds * 1e9) as u64)
     }
 
-    /// Seconds from `earlier` to this moment, zero if `earlier` is later.
+    /// Seconds from `earlier` to this time, zero if `earlier` is later.
     pub fn seconds_since(self, earlier: Time) -> f64 {
         self.0.saturating_sub(earlier.0) as f64 * 1e-9
     }
 
-    /// Whether this moment, read by another thread, lies so far ahead of `now` that it was written before the clock
-    /// stepped back: threads read the clock one after the other, and none of them is wrong by that.
+    /// Whether this time, read by another thread, is so far ahead of `now` that it was read before the clock stepped
+    /// back.
     pub fn from_the_future(self, now: Time) -> bool {
         self.seconds_since(now) > SKEW_S
     }
 
-    /// This moment moved forward by `duration`.
+    /// This time plus `duration`.
     pub fn after(self, duration: Duration) -> Time {
         Time(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
     }
 
-    /// This moment moved back by `seconds`, not beyond the epoch; negative and NaN do not move it.
+    /// This time minus `seconds`, at least the epoch; negative and NaN do not change it.
     pub fn before_secs(self, seconds: f64) -> Time {
         Time(self.0.saturating_sub((seconds * 1e9) as u64))
     }
 
-    /// This moment moved forward by `seconds`; negative and NaN do not move it.
+    /// This time plus `seconds`; negative and NaN do not change it.
     pub fn after_secs(self, seconds: f64) -> Time {
         Time(self.0.saturating_add((seconds * 1e9) as u64))
     }

@@ -1,34 +1,34 @@
-//! The two arms: what was counted in each, and into which one a request is drawn.
+//! The two arms of the comparison: their counts, and how a request is drawn into one of them.
 
 use super::histogram::Histogram;
 use crate::rng::{self, Rng};
 use crate::time::Time;
 
-/// Where a request has been drawn.
+/// The arm that a request was drawn into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arm {
-    /// It is steered.
+    /// Steered.
     Steered,
-    /// It is left to Envoy's own policy.
+    /// Held out: left to Envoy's own policy.
     HeldOut,
 }
 
-/// What one arm has counted.
+/// Counts of one arm.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Latencies of those that did not fail.
+    /// Latencies of the requests that succeeded.
     pub latency: Histogram,
-    /// Those that failed.
+    /// Number of requests that failed.
     pub failures: u64,
 }
 
 impl Tally {
-    /// How many requests were counted.
+    /// Number of requests counted.
     pub fn requests(&self) -> u64 {
         self.latency.total().saturating_add(self.failures)
     }
 
-    /// Counts one: its bucket, or that it failed.
+    /// Counts a request by its latency bucket, or as a failure.
     pub fn count(&mut self, good: Option<u16>) {
         match good {
             Some(bucket) => self.latency.count(bucket),
@@ -47,17 +47,17 @@ impl Tally {
     }
 }
 
-/// What both arms have counted.
+/// Counts of both arms.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Arms {
-    /// Steered.
+    /// Requests that were steered.
     pub steered: Tally,
-    /// Left to Envoy.
+    /// Requests that were left to Envoy.
     pub held_out: Tally,
 }
 
 impl Arms {
-    /// Counts a request: its bucket, or that it failed.
+    /// Counts a request in `arm` by its latency bucket, or as a failure.
     pub fn count(&mut self, arm: Arm, good: Option<u16>) {
         match arm {
             Arm::Steered => self.steered.count(good),
@@ -65,18 +65,18 @@ impl Arms {
         }
     }
 
-    /// How many requests were counted.
+    /// Number of requests counted.
     pub fn requests(&self) -> u64 {
         self.steered.requests().saturating_add(self.held_out.requests())
     }
 
-    /// Adds what another worker has counted.
+    /// Adds another worker's counts.
     pub fn merge(&mut self, other: &Arms) {
         self.steered.merge(&other.steered);
         self.held_out.merge(&other.held_out);
     }
 
-    /// What has come since `before`; none if anything has become less, as when a worker began anew.
+    /// The difference to `before`; `None` if any count decreased, as when a worker was restarted.
     pub fn since(&self, before: &Arms) -> Option<Arms> {
         Some(Arms {
             steered: self.steered.since(&before.steered)?,
@@ -85,32 +85,34 @@ impl Arms {
     }
 }
 
-/// Keeps this hash apart from every other that is made of a key.
+/// Salt that keeps the draw of a key's arm independent of other hashes of it.
 const SALT: u64 = 0x1F83_D9AB_FB41_BD6B;
+/// Salt for the bit that marks a key as seen.
 const SEEN_SALT: u64 = 0x5BE0_CD19_137E_2179;
+/// Salt for the worker that counts a key.
 const PART_SALT: u64 = 0xCBBB_9D5D_C105_9ED8;
-/// For so long a key stays in its arm, seconds.
+/// Time for which a key stays in its arm, seconds.
 const KEY_STAYS_S: u64 = 3600;
-/// Keys are remembered in so many bits.
+/// Size of the set of seen keys, bits.
 const SEEN_BITS: u64 = 1 << 16;
 
-/// Into which arm a request was drawn.
+/// Result of a draw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drawn {
-    /// What becomes of it.
+    /// The request's arm.
     pub arm: Arm,
-    /// Whether it counts: of the requests of one key only the first does, in one worker, because the others are no draws
-    /// of their own.
+    /// Whether it counts: of the requests with one key only the first counts, in one worker, because the others are not
+    /// independent draws.
     pub counts: bool,
 }
 
-/// Draws arms. Requests without a key are drawn one by one; those of one key stay together for an hour, so that what
-/// sticks to an endpoint is not torn from it, and the keys are drawn anew after that.
+/// Draws arms. Requests without a key are drawn independently. Those with one key stay together for an hour, so that
+/// what sticks to an endpoint is not moved; after that the keys are drawn again.
 #[derive(Clone, Debug)]
 pub struct Lots {
     hour: u64,
     seen: Vec<u64>,
-    /// This worker's part of the keys, and how many parts there are.
+    /// This worker's part of the keys, and the number of parts.
     part: (u32, u32),
 }
 
@@ -121,12 +123,12 @@ impl Default for Lots {
 }
 
 impl Lots {
-    /// Of the keys only this part of so many `parts` counts here, so that none counts in two workers.
+    /// Sets which part of the keys, out of `parts`, this worker counts, so that none counts twice.
     pub fn count_part(&mut self, part: u32, parts: u32) {
         self.part = (part, parts.max(1));
     }
 
-    /// The arm of a request, of which `holdout` (0 to 1) are held out.
+    /// Draws the arm of a request; the fraction `holdout` (0..=1) is held out.
     pub fn draw(&mut self, holdout: f64, key: Option<u64>, now: Time, rng: &mut Rng) -> Drawn {
         let Some(key) = key else {
             let arm = if rng.unit() < holdout { Arm::HeldOut } else { Arm::Steered };
@@ -141,8 +143,8 @@ impl Lots {
         Drawn { arm, counts: ours && self.is_first(key, hour) }
     }
 
-    /// Whether the key has not been met in this hour, as far as is known: one that shares its bit with another is taken
-    /// for met, which has nothing to do with its arm.
+    /// Whether this is the first request with the key in this hour. A key whose bit is taken by another one counts as
+    /// seen, which is independent of its arm.
     fn is_first(&mut self, key: u64, hour: u64) -> bool {
         let words = (SEEN_BITS / 64) as usize;
         if self.hour != hour || self.seen.len() != words {
@@ -191,7 +193,7 @@ mod tests {
             let mut draw = |s| lots.draw(0.5, Some(*key), at(s), &mut rng).arm;
             draw(10) != draw(3601)
         });
-        // Four standard deviations of Binomial(1999, 0.5) around a half: 90.
+        // Four standard deviations of Binomial(1999, 0.5) around one half: 90.
         assert!(moved.count().abs_diff(1000) < 90);
     }
 

@@ -1,32 +1,33 @@
-//! What bets on several sizes of a difference have come to.
+//! Capital of bets on several sizes of a difference.
 //!
-//! Each expert bets on its own odds ratio; the capital of all is what they have together (a mixture: M. Lindon, A. Malek,
-//! "Anytime-valid inference for multinomial count data", NeurIPS 2022). Most of the capital is bet at once. The rest is kept in cash,
-//! from which all experts are paid as time goes by (sleeping experts, after M. Herbster, M. Warmuth, "Tracking the best
-//! expert", Machine Learning 1998): a difference that begins after weeks meets experts that have not lost everything.
+//! Each expert bets on its own odds ratio; the capital is the sum over all of them (a mixture: M. Lindon, A. Malek,
+//! "Anytime-valid inference for multinomial count data", NeurIPS 2022). Most of it is bet at once. The rest is kept in
+//! cash and paid to the experts over time (sleeping experts, after M. Herbster, M. Warmuth, "Tracking the best expert",
+//! Machine Learning 1998), so that a difference that begins after weeks meets experts that have not lost everything.
 
-/// Odds ratios that are bet on. The least makes a profit only from about its root on, 1.025: a difference that is
-/// certain but smaller than that is none.
+/// Odds ratios that are bet on. The least one gains only from about its root on, 1.025, so a difference below that is
+/// not found, however certain.
 pub const RATIOS: [f64; EXPERTS] = [1.05, 1.1, 1.2, 1.35, 1.6, 2.0, 3.0, 5.0, 10.0, 1000.0];
-/// How many there are.
+/// Number of experts.
 pub const EXPERTS: usize = 10;
-/// How the capital is divided among them: most to what has to be found soon.
+/// Parts of the capital by expert: the most for differences that have to be found soon.
 const PARTS: [f64; EXPERTS] = [0.06, 0.06, 0.06, 0.07, 0.09, 0.12, 0.14, 0.15, 0.12, 0.13];
-/// The part that is not bet at once.
+/// Part of the capital that is kept in cash at first.
 const CASH: f64 = 0.15;
-/// Over so long the cash is paid out, seconds: after that the test begins anew.
+/// Time over which the cash is paid out, seconds; then the test starts anew.
 pub const PERIOD_S: f64 = 14.0 * 86_400.0;
-/// Half of the cash is paid evenly, half like 1/(t + this).
+/// Time constant of the early half of the payments, seconds: half of the cash is paid evenly, half in proportion to
+/// 1/(t + this).
 const EARLY_S: f64 = 60.0;
-/// So little is nothing, and is written as a finite number.
+/// Lower bound of a log capital: as good as nothing, but finite.
 const NOTHING: f64 = -1e4;
 
-/// Logarithms of the experts' capital, and until when they have been paid.
+/// Log capital of each expert, and until when they have been paid.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Capital {
-    /// By expert.
+    /// Log capital by expert.
     pub logs: [f64; EXPERTS],
-    /// Seconds since the beginning.
+    /// Time until which they have been paid, seconds since the beginning.
     pub paid_s: f64,
 }
 
@@ -36,7 +37,7 @@ impl Default for Capital {
     }
 }
 
-/// What has been paid out after `s` seconds.
+/// Part of the capital paid out in the first `s` seconds.
 fn paid_after(s: f64) -> f64 {
     let s = s.clamp(0.0, PERIOD_S);
     let early = (s / EARLY_S).ln_1p() / (PERIOD_S / EARLY_S).ln_1p();
@@ -50,7 +51,7 @@ fn sum_of_logs(a: f64, b: f64) -> f64 {
 }
 
 impl Capital {
-    /// Time has passed, `s` seconds since the beginning: the experts are paid their part.
+    /// Pays the experts up to `s` seconds since the beginning.
     pub fn pay(&mut self, s: f64) {
         let pay = paid_after(s) - paid_after(self.paid_s);
         if pay > 0.0 {
@@ -61,7 +62,7 @@ impl Capital {
         self.paid_s = self.paid_s.max(s);
     }
 
-    /// A round: by what each expert's capital is multiplied, as logarithms.
+    /// Plays a round: multiplies each expert's capital by e^`gains` of its odds ratio.
     pub fn bet(&mut self, gains: impl Fn(f64) -> f64) {
         for (log, ratio) in self.logs.iter_mut().zip(RATIOS) {
             let gain = gains(ratio);
@@ -71,13 +72,13 @@ impl Capital {
         }
     }
 
-    /// The logarithm of all of it, cash included.
+    /// Log of the total capital, cash included.
     pub fn log(&self) -> f64 {
         let cash = (CASH - paid_after(self.paid_s)).max(f64::MIN_POSITIVE).ln();
         self.logs.iter().fold(cash, |sum, log| sum_of_logs(sum, *log))
     }
 
-    /// The odds ratio that the experts agree on, each counted by its capital, as a logarithm.
+    /// Log of the odds ratio, averaged over the experts by their capital.
     pub fn log_ratio(&self) -> f64 {
         let most = self.logs.iter().copied().fold(NOTHING, f64::max);
         let (mut sum, mut all) = (0.0, 0.0);
@@ -89,7 +90,7 @@ impl Capital {
         sum / all
     }
 
-    /// What another worker wrote, as far as it can be.
+    /// Validates what another worker wrote.
     pub fn checked(self) -> Option<Capital> {
         let sound = |log: &f64| (NOTHING..=-NOTHING).contains(log);
         let all = self.logs.iter().all(sound) && (0.0..=2.0 * PERIOD_S).contains(&self.paid_s);

@@ -1,67 +1,67 @@
-//! Today's figures of both arms, and how they differ.
+//! Today's figures of both arms, and their difference.
 
 use super::arms::Arms;
 use super::interval;
 
 /// Quantiles that are compared.
 pub const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
-/// What is said is wrong with this probability at most, ever.
+/// Probability that a bound is ever wrong.
 const ALPHA: f64 = 0.05;
 
-/// Steered over held out, less 1: −0.38 is 38 percent less.
+/// Relative difference, steered over held out less 1: −0.38 is 38 percent less.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Change {
-    /// As measured.
+    /// Point estimate.
     pub estimate: f64,
-    /// No less than that …
+    /// Lower confidence bound.
     pub low: f64,
-    /// … and no more than that.
+    /// Upper confidence bound.
     pub high: f64,
 }
 
-/// One quantile of latency.
+/// Comparison of one latency quantile.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct QuantileEstimate {
-    /// Which, 0 to 1.
+    /// The quantile, 0..=1.
     pub part: f64,
-    /// Seconds, among the steered.
+    /// Its value among steered requests, seconds.
     pub steered_s: Option<f64>,
-    /// Seconds, among those held out.
+    /// Its value among held-out requests, seconds.
     pub held_out_s: Option<f64>,
-    /// How they differ; none where the numbers do not carry it yet.
+    /// Their difference; `None` while there are too few requests.
     pub change: Option<Change>,
 }
 
-/// Failures.
+/// Comparison of failures.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FailureEstimate {
-    /// Among the steered.
+    /// Failures among steered requests.
     pub steered: u64,
-    /// Among those held out.
+    /// Failures among held-out requests.
     pub held_out: u64,
-    /// So many more there would have been among the steered, had they been held out; less than 0 is harm.
+    /// Estimated failures avoided by steering; negative if steering adds failures.
     pub avoided: f64,
-    /// No less than that …
+    /// Lower confidence bound of `avoided`.
     pub low: f64,
-    /// … and no more than that.
+    /// Upper confidence bound of `avoided`.
     pub high: f64,
 }
 
 /// Today's figures.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimates {
-    /// Requests that were steered.
+    /// Number of steered requests.
     pub steered: u64,
-    /// Requests that were left to Envoy.
+    /// Number of held-out requests.
     pub held_out: u64,
-    /// By [`QUANTILES`].
+    /// Latency quantiles, in the order of [`QUANTILES`].
     pub quantiles: [QuantileEstimate; 3],
     /// Failures.
     pub failures: FailureEstimate,
 }
 
 impl Estimates {
-    /// What `arms` show, with so large a part held out.
+    /// Computes the figures from `arms`, with the fraction `holdout` held out.
     pub fn of(arms: &Arms, holdout: f64) -> Estimates {
         Estimates {
             steered: arms.steered.requests(),
@@ -93,7 +93,7 @@ fn quantile(arms: &Arms, part: f64) -> QuantileEstimate {
 fn failures(arms: &Arms, holdout: f64) -> FailureEstimate {
     let (steered, held_out) = (arms.steered.failures, arms.held_out.failures);
     let all = steered.saturating_add(held_out);
-    // What each failure of those held out stands for among the steered.
+    // Number of steered requests that each held-out one stands for.
     let each = (1.0 - holdout) / holdout;
     let (low, high) = interval::probability(held_out, all, ALPHA);
     let avoided = |held_out: f64| held_out * each - steered as f64;

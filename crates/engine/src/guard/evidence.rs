@@ -1,34 +1,34 @@
-//! One figure, such as the median or failures: whether steering makes it better or worse beyond doubt.
+//! Sequential test of one figure, such as the median or failures: whether steering certainly makes it better or worse.
 //!
-//! Of the requests of a round, those with an event (a failure; a latency above a threshold that was set before) and those
-//! without were each drawn into the arms by the same coin, if the arm makes no difference. A bet that the event's odds
-//! are θ times higher among the steered multiplies its capital by the ratio of the two probabilities of the arms that were seen; under
-//! the coin it wins nothing on average, whatever the numbers of events depend on.
+//! Take the requests of a round with an event (a failure, or a latency above a threshold set beforehand) and those
+//! without. If the arm makes no difference, each of the two sets was drawn into the arms by the same coin. A bet that
+//! the event's odds are θ times higher among the steered multiplies its capital by the likelihood ratio of the observed
+//! arms; under the coin it gains nothing on average, whatever the numbers of events depend on.
 
 use super::capital::{Capital, PERIOD_S};
 use crate::time::Time;
 
-/// The usual part of events counts like so many requests, so that a round of a single one has no part of 0 or 1.
+/// Weight of the usual fraction of events, requests, so that a round with a single one has no fraction of 0 or 1.
 const PRIOR: f64 = 20.0;
 
-/// Requests of a round, divided by whether there was an event and by arm.
+/// Requests of a round, by event and arm.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Round {
-    /// With an event, in both arms.
+    /// Number with an event, in both arms.
     pub events: f64,
-    /// Of these, held out.
+    /// Number with an event that were held out.
     pub held_out_events: f64,
-    /// Without, in both arms.
+    /// Number without an event, in both arms.
     pub others: f64,
-    /// Of these, held out.
+    /// Number without an event that were held out.
     pub held_out_others: f64,
 }
 
-/// The logarithm of what a bet on odds e^`log_ratio` times higher among the steered is multiplied by. `usual` is the part
-/// that an event usually has.
+/// Log of the factor by which a bet on odds e^`log_ratio` times higher among the steered multiplies its capital.
+/// `usual` is the usual fraction of events.
 fn gain(round: &Round, holdout: f64, usual: f64, log_ratio: f64) -> f64 {
     let all = round.events + round.others;
-    // How many events there were says nothing of the arms, so that it may be used before they are looked at.
+    // The number of events says nothing about the arms, so it may be used before the arms are looked at.
     let part = (round.events + PRIOR * usual) / (all + PRIOR);
     let logit = (part / (1.0 - part)).ln();
     let chance = |logit: f64| 1.0 / (1.0 + (-logit).exp());
@@ -45,33 +45,33 @@ fn gain(round: &Round, holdout: f64, usual: f64, log_ratio: f64) -> f64 {
         + of(1.0 - steered, 1.0 - held_out, round.others, round.held_out_others)
 }
 
-/// What is known of one figure.
+/// State of the test of one figure.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Evidence {
-    /// Bets on its being worse among the steered.
+    /// Bets that it is worse among the steered.
     pub worse: Capital,
-    /// Bets on its being better.
+    /// Bets that it is better among the steered.
     pub better: Capital,
-    /// When it was last worse beyond doubt; [`Time::ZERO`] if never.
+    /// When it was last found to be worse; [`Time::ZERO`] if never.
     pub worse_at: Time,
-    /// The same of better.
+    /// When it was last found to be better; [`Time::ZERO`] if never.
     pub better_at: Time,
 }
 
-/// What a round has shown.
+/// Finding of a round.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Shown {
-    /// Nothing beyond doubt.
+    /// Nothing certain.
     Nothing,
-    /// Worse, with the logarithm of the odds ratio.
+    /// Certainly worse, with the log odds ratio.
     Worse(f64),
-    /// Better.
+    /// Certainly better.
     Better,
 }
 
 impl Evidence {
-    /// Takes a round into account, `since_s` seconds after the test began; wrong with probability `alpha` at most, ever
-    /// and on each side. What has been shown has to be shown anew after that.
+    /// Adds a round, `since_s` seconds after the test began. On each side it is ever wrong with a probability of at
+    /// most `alpha`. After a finding, that side starts anew.
     pub fn take(&mut self, round: &Round, (holdout, usual, alpha): (f64, f64, f64), since_s: f64) -> Shown {
         for capital in [&mut self.worse, &mut self.better] {
             capital.pay(since_s.min(PERIOD_S));
@@ -95,7 +95,7 @@ impl Evidence {
     }
 }
 
-/// What has shown something begins anew, so that it can be seen to last.
+/// New capital, so that it can be seen whether a finding lasts.
 fn fresh(since_s: f64) -> Capital {
     let mut capital = Capital::default();
     capital.pay(since_s.min(PERIOD_S));

@@ -1,13 +1,15 @@
-//! Latencies in buckets of 3 to 6 percent: a power of two in sixteen equal parts, found without a logarithm.
+//! Latency histogram with buckets of 3 to 6 percent: each power of two in sixteen equal parts, found without a
+//! logarithm.
 
-/// Parts of a power of two, as bits.
+/// Log₂ of the number of buckets per power of two.
 const PART_BITS: u32 = 4;
 const PARTS: usize = 1 << PART_BITS;
-/// 2^16 ns, 66 µs: what is quicker falls into the first bucket.
+/// Log₂ of the upper end of the range below the first bucket, nanoseconds: 66 µs. Faster requests count in the first
+/// bucket.
 const LOWEST_BIT: u32 = 16;
-/// Up to 2^37 ns, 137 s: what is slower falls into the last.
+/// Number of powers of two, up to 2³⁷ ns, 137 s. Slower requests count in the last bucket.
 const OCTAVES: usize = 21;
-/// How many buckets there are.
+/// Number of buckets.
 pub const BUCKETS: usize = PARTS * OCTAVES;
 
 /// Counts by bucket.
@@ -31,15 +33,15 @@ pub fn bucket_of(ns: u64) -> u16 {
     (octave * PARTS + part).min(BUCKETS - 1) as u16
 }
 
-/// Where a bucket begins, seconds; that of [`BUCKETS`] is where the last one ends.
+/// Lower edge of a bucket, seconds; for [`BUCKETS`], the upper edge of the last one.
 pub fn lower_edge_s(bucket: usize) -> f64 {
     let (octave, part) = (bucket / PARTS, bucket % PARTS);
     let base = (1u64 << LOWEST_BIT) as f64 * 1e-9;
     base * (1u64 << octave.min(OCTAVES)) as f64 * (1.0 + part as f64 / PARTS as f64)
 }
 
-/// The latency below which `wanted` of the counted lie; between the edges of a bucket as if they were spread evenly over
-/// the logarithm. None where nothing is counted.
+/// The latency below which `wanted` of the `counts` lie, seconds, interpolated evenly in the logarithm within a bucket.
+/// `None` if all counts are zero.
 pub fn value_at(counts: impl Iterator<Item = f64>, wanted: f64) -> Option<f64> {
     let (mut below, mut last) = (0.0, None);
     for (bucket, count) in counts.enumerate().filter(|(_, count)| *count > 0.0) {
@@ -55,54 +57,54 @@ pub fn value_at(counts: impl Iterator<Item = f64>, wanted: f64) -> Option<f64> {
 }
 
 impl Histogram {
-    /// One more in `bucket`.
+    /// Counts a request in `bucket`.
     pub fn count(&mut self, bucket: u16) {
         self.add(usize::from(bucket), 1);
     }
 
-    /// `count` more in `bucket`.
+    /// Adds `count` requests in `bucket`.
     pub fn add(&mut self, bucket: usize, count: u64) {
         if let Some(place) = self.counts.get_mut(bucket) {
             *place = place.saturating_add(count);
         }
     }
 
-    /// All counts, by bucket.
+    /// Counts by bucket.
     pub fn counts(&self) -> &[u64; BUCKETS] {
         &self.counts
     }
 
-    /// The buckets that hold anything.
+    /// Buckets with a count above zero.
     pub fn filled(&self) -> impl Iterator<Item = (usize, u64)> {
         self.counts.iter().copied().enumerate().filter(|(_, count)| *count > 0)
     }
 
-    /// How many in all.
+    /// Total count.
     pub fn total(&self) -> u64 {
         self.counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
-    /// How many lie in the buckets from `bucket` on.
+    /// Total count in the buckets from `bucket` on.
     pub fn from(&self, bucket: usize) -> u64 {
         self.counts.iter().skip(bucket).fold(0, |sum, count| sum.saturating_add(*count))
     }
 
-    /// The latency below which `part` of all lie, seconds.
+    /// The latency below which the fraction `part` of all lie, seconds.
     pub fn quantile(&self, part: f64) -> Option<f64> {
         value_at(self.counts.iter().map(|count| *count as f64), part * self.total() as f64)
     }
 
-    /// The latency below which `rank` of all lie, seconds.
+    /// The latency below which `rank` requests lie, seconds.
     pub fn at_rank(&self, rank: f64) -> Option<f64> {
         value_at(self.counts.iter().map(|count| *count as f64), rank)
     }
 
-    /// Adds what another has counted.
+    /// Adds another histogram.
     pub fn merge(&mut self, other: &Histogram) {
         other.filled().for_each(|(bucket, count)| self.add(bucket, count));
     }
 
-    /// What has come since `before`; none if anything has become less.
+    /// The difference to `before`; `None` if any count decreased.
     pub fn since(&self, before: &Histogram) -> Option<Histogram> {
         let mut came = Histogram::default();
         for (place, (now, before)) in came.counts.iter_mut().zip(self.counts.iter().zip(&before.counts)) {

@@ -1,12 +1,12 @@
-//! Bounds of a probability that hold at all times together: the mixture of all binomials with a beta prior, against the
-//! one in question (H. Robbins, "Statistical methods related to the law of the iterated logarithm", 1970; for quantiles
-//! S. Howard, A. Ramdas, "Sequential estimation of quantiles with applications to A/B testing and best-arm
-//! identification", Bernoulli 2022).
+//! Confidence bounds of a probability that hold at all times together: the mixture of all binomials with a beta prior
+//! against the one in question (H. Robbins, "Statistical methods related to the law of the iterated logarithm", 1970;
+//! for quantiles S. Howard, A. Ramdas, "Sequential estimation of quantiles with applications to A/B testing and
+//! best-arm identification", Bernoulli 2022).
 
-/// How many requests the prior of a quantile is worth.
+/// Weight of a quantile's prior, requests.
 const PRIOR: f64 = 20.0;
 
-/// ln Γ(x) for x > 0, by Stirling's series where it is exact to 1e-10.
+/// ln Γ(x) for x > 0, by Stirling's series where it is exact to 10⁻¹⁰.
 fn ln_gamma(x: f64) -> f64 {
     let (mut x, mut product) = (x.max(1e-6), 1.0);
     while x < 10.0 {
@@ -22,13 +22,13 @@ fn ln_beta(a: f64, b: f64) -> f64 {
     ln_gamma(a) + ln_gamma(b) - ln_gamma(a + b)
 }
 
-/// The evidence, as a logarithm, that `hits` of `n` came with another probability than `p`; a and b are the prior's.
+/// Log evidence that `hits` of `n` had a probability other than `p`; a and b are the prior's.
 fn against(p: f64, hits: f64, n: f64, (a, b): (f64, f64)) -> f64 {
     let p = p.clamp(1e-15, 1.0 - 1e-15);
     ln_beta(hits + a, n - hits + b) - ln_beta(a, b) - hits * p.ln() - (n - hits) * (1.0 - p).ln()
 }
 
-/// Where `holds` ends between `inside`, where it does, and `outside`.
+/// The boundary of `holds` between `inside`, where it is true, and `outside`, by bisection.
 fn edge(inside: f64, outside: f64, holds: impl Fn(f64) -> bool) -> f64 {
     if holds(outside) {
         return outside;
@@ -41,7 +41,7 @@ fn edge(inside: f64, outside: f64, holds: impl Fn(f64) -> bool) -> f64 {
     outside
 }
 
-/// Bounds of the probability of which `hits` of `n` are an outcome; outside of them with probability `alpha`, ever.
+/// Bounds of the probability behind `hits` of `n`; the probability that they are ever wrong is `alpha`.
 pub fn probability(hits: u64, n: u64, alpha: f64) -> (f64, f64) {
     let (hits, n, enough) = (hits.min(n) as f64, n as f64, -alpha.ln());
     let mean = (hits + 0.5) / (n + 1.0);
@@ -49,8 +49,8 @@ pub fn probability(hits: u64, n: u64, alpha: f64) -> (f64, f64) {
     (edge(mean, 0.0, holds), edge(mean, 1.0, holds))
 }
 
-/// The ranks among `n` between which the quantile `part` lies; outside of them with probability `alpha`, ever. None
-/// where the numbers do not carry it.
+/// Bounds of the rank of the quantile `part` among `n`; the probability that they are ever wrong is `alpha`. `None`
+/// while `n` is too small.
 pub fn ranks(part: f64, n: u64, alpha: f64) -> Option<(f64, f64)> {
     let (n, enough) = (n as f64, -alpha.ln());
     let prior = (PRIOR * part, PRIOR * (1.0 - part));
@@ -94,7 +94,7 @@ mod tests {
             left += u32::from(misses);
             off += u32::from(out);
         }
-        // Binomial(400, 0.05) is above 36 with probability 1e-4.
+        // Binomial(400, 0.05) is above 36 with probability 10⁻⁴.
         assert!(left <= 36 && off <= 36, "{left} {off}");
         let (low, high) = probability(100_000, 1_000_000, 0.05);
         assert!(low > 0.098 && high < 0.102, "{low} {high}");

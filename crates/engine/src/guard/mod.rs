@@ -1,20 +1,21 @@
-//! The guard: whether steering does good, by a part of the requests that is left to Envoy's own policy.
+//! The guard: tests whether steering does good, by holding out a part of the requests for Envoy's own policy.
 //!
-//! Each request is drawn into one of two [arms](Arm) before anything else is decided, and counts there whatever becomes of
-//! it. If the arm made no difference, the arms of any set of requests that is chosen by their outcomes would be tosses of
-//! one and the same coin, however latencies depend on each other and on the hour. The [evidence] bets against that coin, and
-//! what a fair coin makes of a bet may be looked at at any time: P(capital ever ≥ 1/α) ≤ α (J. Ville, "Étude critique de la
-//! notion de collectif", 1939). What is shown beside it are [intervals](estimates) that may be looked at at any time, too.
+//! Each request is drawn into one of two [arms](Arm) before anything else is decided, and counts there regardless of
+//! what becomes of it. If the arm made no difference, the arms of any set of requests chosen by their outcomes would be
+//! tosses of one coin, however latencies depend on each other and on the time of day. The [evidence] bets against that
+//! coin. A bet against a fair coin may be evaluated at any time: P(capital ever ≥ 1/α) ≤ α (J. Ville, "Étude critique
+//! de la notion de collectif", 1939). The [intervals](estimates) displayed beside it may be evaluated at any time as
+//! well.
 //!
-//! | file | |
+//! | file | contents |
 //! |---|---|
 //! | [`histogram`] | latencies in buckets a few percent wide |
 //! | [`arms`] | the two arms, and how a request is drawn |
-//! | [`capital`] | what bets on several sizes of a difference have come to |
-//! | [`evidence`] | one figure (failures, a quantile): better or worse beyond doubt |
-//! | [`interval`] | bounds of a probability that hold at all times |
+//! | [`capital`] | capital of bets on several sizes of a difference |
+//! | [`evidence`] | sequential test of one figure: failures, or a quantile |
+//! | [`interval`] | confidence bounds that hold at all times |
 //! | [`estimates`] | today's figures with their bounds |
-//! | [`state`] | all of it for one cluster: judge, step aside, try again |
+//! | [`state`] | the guard of one cluster: judge, step aside, try again |
 
 pub mod arms;
 pub mod capital;

@@ -1,4 +1,4 @@
-//! The guard of one cluster: takes in what both arms have counted, judges, steps aside, and tries again.
+//! The guard of one cluster: collects the counts of both arms, judges, steps aside, and tries again.
 
 use super::arms::Arms;
 use super::capital::PERIOD_S;
@@ -7,43 +7,45 @@ use super::evidence::{Evidence, Round, Shown};
 use super::histogram::{self, BUCKETS, Histogram};
 use crate::time::Time;
 
-/// What is judged: failures, then the [`QUANTILES`].
+/// Number of figures that are tested: failures and the [`QUANTILES`].
 pub const FIGURES: usize = 4;
-/// How wrong each may be found within a period, by figure: together a hundredth.
+/// Probability of a false finding on each side within a period, by figure; 0.01 in total.
 const ALPHAS: [f64; FIGURES] = [0.006, 0.002, 0.001, 0.001];
-/// The part of requests that is usually said to fail, where nothing is known.
+/// Fraction of requests assumed to fail before anything is known.
 const USUAL_FAILURES: f64 = 0.01;
-/// A difference in latency that is certain and smaller than this is none.
+/// Relative latency difference below which a finding is ignored.
 const MIN_CHANGE: f64 = 0.02;
-/// Thresholds follow about so many of the latest requests.
+/// Window over which latency thresholds are computed, requests.
 const REMEMBERED: f64 = 20_000.0;
-/// A quantile is compared once so many requests lie beyond it.
+/// Minimum number of requests beyond a quantile before it is tested.
 const BEYOND: f64 = 10.0;
-/// For how long it steps aside at first, unless that is configured, and at most, seconds.
+/// First pause after harm was found, unless configured, seconds.
 pub const FIRST_PAUSE_S: f64 = 600.0;
+/// Maximum pause, seconds.
 const MAX_PAUSE_S: f64 = 6.0 * 3600.0;
-/// After so long without harm the first pause is enough again, seconds.
+/// Time without harm after which the first pause applies again, seconds.
 const FORGIVEN_S: f64 = 86_400.0;
-/// What was beyond doubt is so for this long, seconds.
+/// Time for which a finding holds, seconds.
 const HOLDS_S: f64 = 6.0 * 3600.0;
+/// A day in nanoseconds.
 const DAY_NS: u64 = 86_400 * 1_000_000_000;
 
-/// What steering does, beyond doubt.
+/// Certain effect of steering.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Finding {
-    /// Nothing so far.
+    /// None so far.
     #[default]
     Open,
-    /// Good.
+    /// Better than Envoy's own policy.
     Better,
-    /// Some of both.
+    /// Better in some figures, slower in others.
     Mixed,
-    /// Harm.
+    /// Harmful.
     Worse,
 }
 
 impl Finding {
-    /// As it stands in labels and logs.
+    /// Name in labels and logs.
     pub const fn name(self) -> &'static str {
         match self {
             Finding::Open => "open",
@@ -54,49 +56,49 @@ impl Finding {
     }
 }
 
-/// What is worth a line in the log.
+/// An event to be logged.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Event {
-    /// The finding is another.
+    /// The finding has changed.
     Found(Finding),
-    /// Harm: nothing is steered for so many seconds.
+    /// Harm was found: nothing is steered for this time, seconds.
     SteppedAside(f64),
-    /// It steers again.
+    /// Steering has resumed.
     Resumed,
 }
 
 /// The guard of one cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Guard {
-    /// The part that is held out, above 0 and at most a half.
+    /// Fraction of the requests that is held out, above 0 and at most 0.5.
     pub holdout: f64,
-    /// When the period began, in which a false alarm has a probability of a hundredth.
+    /// Start of the current period; within a period, the probability of a false alarm is 0.01.
     pub began: Time,
-    /// When it judged last.
+    /// When it last judged.
     pub at: Time,
-    /// By figure.
+    /// Tests by figure.
     pub evidence: [Evidence; FIGURES],
-    /// Until when nothing is steered; [`Time::ZERO`] while it is.
+    /// End of the pause; [`Time::ZERO`] while requests are steered.
     pub aside_until: Time,
-    /// When it began to steer, first or again.
+    /// When steering began or last resumed.
     pub steers_since: Time,
-    /// How long it steps aside the next time at least, seconds: longer than the first time where that did not help.
+    /// Minimum length of the next pause, seconds; it doubles until harm has been absent for a day.
     pub pause_s: f64,
-    /// How long it steps aside at first, as configured; not shared.
+    /// Length of the first pause, seconds, as configured; not shared.
     pub first_pause_s: f64,
-    /// How often it has stepped aside.
+    /// Number of times it has stepped aside.
     pub asides: u32,
-    /// The finding that was told last.
+    /// The finding that was last reported.
     pub finding: Finding,
-    /// Which day it is, UTC.
+    /// Current day (UTC), days since 1970.
     pub day: u64,
-    /// What has been counted on this day.
+    /// Counts of the current day.
     pub today: Arms,
-    /// Latencies of late, both arms together; not shared, because it is soon known again.
+    /// Recent latencies of both arms; not shared, because they are soon known again.
     pub recent: Recent,
 }
 
-/// Latencies of late, fading.
+/// Recent latencies, decaying.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recent([f64; BUCKETS]);
 
@@ -119,7 +121,7 @@ impl Recent {
         }
     }
 
-    /// The bucket from which on nearest to `beyond` of all lie, and the part that does.
+    /// The bucket above whose lower edge a fraction nearest to `beyond` lies, and that fraction.
     fn threshold(&self, beyond: f64) -> Option<(usize, f64)> {
         let total = self.total();
         if total * beyond < BEYOND {
@@ -140,8 +142,8 @@ impl Recent {
         histogram::value_at(self.0.iter().copied(), part * self.total())
     }
 
-    /// By how much the quantile is higher among the steered, whose odds to lie beyond it are e^`log_ratio` times
-    /// as high. Most requests are steered: theirs are the latencies of late.
+    /// Relative increase of the quantile `part` among the steered, whose odds to exceed it are e^`log_ratio` times as
+    /// high. Most requests are steered, so the recent latencies are theirs.
     fn change(&self, part: f64, log_ratio: f64) -> Option<f64> {
         let odds = (1.0 - part) / part * log_ratio.exp();
         Some(self.quantile(part)? / self.quantile(1.0 - odds / (1.0 + odds))? - 1.0)
@@ -149,7 +151,7 @@ impl Recent {
 }
 
 impl Guard {
-    /// A guard that knows nothing yet.
+    /// Creates a guard without any evidence.
     pub fn new(holdout: f64, now: Time) -> Guard {
         Guard {
             holdout,
@@ -168,7 +170,7 @@ impl Guard {
         }
     }
 
-    /// Whether nothing is steered at the moment.
+    /// Whether it has stepped aside, so that nothing is steered.
     pub fn is_aside(&self) -> bool {
         self.aside_until != Time::ZERO
     }
@@ -178,12 +180,12 @@ impl Guard {
         Estimates::of(&self.today, self.holdout)
     }
 
-    /// Whether the day of [`today`](Guard::today) is over, and there is something to say of it.
+    /// Whether the day of [`today`](Guard::today) has ended with any requests counted.
     pub fn ends_day(&self, now: Time) -> bool {
         self.day != now.0 / DAY_NS && self.today != Arms::default()
     }
 
-    /// Takes in what has come since the last time.
+    /// Adds the counts since the last call and judges; returns an event to be logged.
     pub fn take(&mut self, came: &Arms, now: Time) -> Option<Event> {
         self.not_after(now);
         self.at = now;
@@ -228,7 +230,7 @@ impl Guard {
                 Shown::Better => evidence.better_at = now,
                 Shown::Worse(log_ratio) => {
                     let change = part.map(|part| self.recent.change(part, log_ratio));
-                    // Failures are not bet on to differ by less.
+                    // Bets on failures are on larger differences anyway.
                     if change.is_none_or(|change| change.is_some_and(|change| change >= MIN_CHANGE)) {
                         evidence.worse_at = now;
                     }
@@ -237,7 +239,7 @@ impl Guard {
         }
     }
 
-    /// Failures weigh more than latency: more of them are harm whatever else is better.
+    /// The finding from all figures. More failures are harm, whatever else is better.
     fn conclusion(&self, now: Time) -> Finding {
         let holds = |at: Time| at != Time::ZERO && now.seconds_since(at) < HOLDS_S;
         let [failures, latencies @ ..] = &self.evidence;
@@ -263,7 +265,7 @@ impl Guard {
         Event::SteppedAside(pause_s)
     }
 
-    /// While it is aside nothing is drawn, so that nothing is to be judged.
+    /// Waits for the end of the pause. Nothing is drawn meanwhile, so there is nothing to judge.
     fn wait(&mut self, now: Time) -> Option<Event> {
         if now < self.aside_until {
             return None;
@@ -271,13 +273,13 @@ impl Guard {
         self.aside_until = Time::ZERO;
         self.steers_since = now;
         self.finding = Finding::Open;
-        // A second false alarm in the period presupposes the first: the hundredth is of that one.
+        // A second false alarm in the period presupposes the first, whose probability is bounded.
         self.evidence = [Evidence::default(); FIGURES];
         self.began = now;
         Some(Event::Resumed)
     }
 
-    /// The clock stepped back to `now`.
+    /// Caps timestamps at `now` after the clock stepped back.
     pub fn not_after(&mut self, now: Time) {
         self.began = self.began.min(now);
         self.at = self.at.min(now);
@@ -291,7 +293,7 @@ impl Guard {
         }
     }
 
-    /// What another worker wrote, as far as it can be: a hostile number buys neither certainty nor a rest for ever.
+    /// Validates what another worker wrote: a hostile value causes neither certainty nor an endless pause.
     pub fn checked(mut self, now: Time) -> Option<Guard> {
         let sound = |e: &Evidence| e.worse.checked().is_some() && e.better.checked().is_some();
         let holdout = self.holdout > 0.0 && self.holdout <= 0.5;

@@ -1,4 +1,4 @@
-//! Weeks without a difference and hours with one, simulated: how often the guard is wrong, and how soon it is right.
+//! Simulated weeks without a difference and hours with one: how often the guard is wrong, and how soon it finds harm.
 
 use super::histogram::bucket_of;
 use super::state::{Event, Finding, Guard};
@@ -6,10 +6,10 @@ use super::{Arm, Arms};
 use crate::rng::Rng;
 use crate::time::Time;
 
-/// Work as it is met: slow for minutes, in bursts, with a heavy tail, and failures in clusters.
+/// Realistic work: slow for minutes, in bursts, with a heavy tail, and with clustered failures.
 struct Work {
     rng: Rng,
-    /// ln of what all take at the moment.
+    /// Log of the current latency level of all requests.
     level: f64,
     burst: bool,
     broken: bool,
@@ -25,14 +25,14 @@ impl Work {
         (-2.0 * a.ln()).sqrt() * (core::f64::consts::TAU * b).cos()
     }
 
-    /// The next round of the world.
+    /// Advances to the next round.
     fn turn(&mut self) {
         self.level = 0.97 * self.level + 0.1 * self.normal();
         self.burst = self.rng.unit() < if self.burst { 0.9 } else { 0.01 };
         self.broken = self.rng.unit() < if self.broken { 0.8 } else { 0.005 };
     }
 
-    /// Seconds, and whether it fails.
+    /// Latency of a request in seconds, and whether it fails.
     fn one(&mut self) -> (f64, bool) {
         let wide = if self.rng.unit() < 0.02 { self.rng.unit().max(1e-9).powf(-0.6) } else { 1.0 };
         let burst = if self.burst { 3.0 } else { 1.0 };
@@ -53,7 +53,7 @@ fn bucket(s: f64) -> u16 {
     bucket_of((s * 1e9) as u64)
 }
 
-/// How many of `runs` find harm, and how many find good, where there is neither.
+/// Number of `runs` that find harm, and that find an improvement, where there is neither.
 fn false_alarms(runs: u64, days: f64, every_s: f64, most: u32) -> (u32, u32) {
     let (mut harm, mut good) = (0, 0);
     for run in 0..runs {
@@ -81,14 +81,14 @@ fn false_alarms(runs: u64, days: f64, every_s: f64, most: u32) -> (u32, u32) {
     (harm, good)
 }
 
-/// Binomial(40, 0.01) is above 3 with probability 7e-4.
+/// Binomial(40, 0.01) is above 3 with probability 7·10⁻⁴.
 #[test]
 fn in_a_fortnight_without_a_difference_there_is_no_alarm() {
     let (harm, good) = false_alarms(40, 14.0, 480.0, 48);
     assert!(harm <= 3 && good <= 3, "{harm} {good}");
 }
 
-/// Binomial(400, 0.01) is above 11 with probability 1e-3.
+/// Binomial(400, 0.01) is above 11 with probability 10⁻³.
 #[test]
 #[ignore = "minutes"]
 fn in_many_fortnights_without_a_difference_there_is_hardly_an_alarm() {
@@ -97,7 +97,7 @@ fn in_many_fortnights_without_a_difference_there_is_hardly_an_alarm() {
     assert!(harm <= 11 && good <= 11, "{harm} {good}");
 }
 
-/// What is different among the steered.
+/// Difference among the steered.
 #[derive(Clone, Copy)]
 struct Harm {
     slower: f64,
@@ -108,10 +108,10 @@ struct Harm {
 
 const NONE: Harm = Harm { slower: 1.0, failures: 0.0, base: 0.0, width: 0.5 };
 
-/// Seconds from the harm's beginning until it is found, at 600 requests a second of which a hundredth is held out.
+/// Seconds from the beginning of the harm until it is found, at 600 requests a second of which 1 % is held out.
 fn found_after(seed: u64, harm: Harm, well_s: u32, within_s: u32) -> Option<u32> {
     let (mut work, mut guard) = (Work::new(seed), Guard::new(0.01, at(0.0)));
-    // The good time passes in rounds of a minute.
+    // The time before it passes in rounds of a minute.
     let good = (0..well_s).step_by(60);
     for s in good.chain(well_s..well_s + within_s) {
         let harmful = s >= well_s;
@@ -132,7 +132,7 @@ fn found_after(seed: u64, harm: Harm, well_s: u32, within_s: u32) -> Option<u32>
     None
 }
 
-/// Seconds until each of `runs` finds it, in order; those that do not in time last.
+/// Seconds until each of `runs` finds it, in order; those that do not find it in time last.
 fn times(runs: u64, harm: Harm, well_s: u32, within_s: u32) -> Vec<u32> {
     let mut times: Vec<u32> =
         (0..runs).map(|seed| found_after(77 + seed, harm, well_s, within_s).unwrap_or(u32::MAX)).collect();
@@ -140,14 +140,14 @@ fn times(runs: u64, harm: Harm, well_s: u32, within_s: u32) -> Vec<u32> {
     times
 }
 
-/// How many of `runs` find it in time, and after how many seconds half of them have.
+/// Number of `runs` that find it in time, and the median time in seconds.
 fn found(runs: u64, harm: Harm, well_s: u32, within_s: u32) -> (usize, Option<u32>) {
     let times = times(runs, harm, well_s, within_s);
     let in_time = times.iter().filter(|s| **s <= within_s).count();
     (in_time, times.get(times.len() / 2).copied().filter(|s| *s <= within_s))
 }
 
-/// The figures of docs/guard.md.
+/// The figures in docs/guard.md.
 #[test]
 #[ignore = "a minute"]
 fn how_soon_harm_is_found() {

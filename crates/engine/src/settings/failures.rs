@@ -1,7 +1,7 @@
-//! Which answers, and which missing ones, count against an endpoint.
+//! Which answers, and which failures without an answer, count against an endpoint.
 
-/// gRPC's codes (<https://grpc.io/docs/guides/status-codes/>), each with the HTTP status that Envoy's outlier detection
-/// takes it for.
+/// gRPC codes (<https://grpc.io/docs/guides/status-codes/>), each with the HTTP status that Envoy's outlier detection
+/// maps it to.
 pub const CODES: &[(&str, u16)] = &[
     ("OK", 200),
     ("CANCELLED", 499),
@@ -24,16 +24,16 @@ pub const CODES: &[(&str, u16)] = &[
 
 const UNIMPLEMENTED: usize = 12;
 
-/// One entry of the list.
+/// One configured kind of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counted {
-    /// Answers with a status from here to there.
+    /// Answers with a status in this range, inclusive.
     Status(u16, u16),
     /// Calls that end with this gRPC code.
     Grpc(u8),
-    /// 502 to 504, resets, refused connections, time-outs.
+    /// 502 to 504, resets, refused connections and timeouts.
     Gateway,
-    /// Resets, refused connections, time-outs.
+    /// Resets, refused connections and timeouts.
     LocalOrigin,
 }
 
@@ -41,9 +41,9 @@ pub enum Counted {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failures {
     listed: Vec<Counted>,
-    /// A bit for each status from 100 on.
+    /// One bit per status from 100 on.
     statuses: [u64; 8],
-    /// A bit for each gRPC code.
+    /// One bit per gRPC code.
     codes: u32,
     resets: bool,
     timeouts: bool,
@@ -56,14 +56,14 @@ impl Default for Failures {
 }
 
 impl Failures {
-    /// Nothing does.
+    /// Nothing counts as a failure.
     pub const NONE: Failures =
         Failures { listed: Vec::new(), statuses: [0; 8], codes: 0, resets: false, timeouts: false };
 
-    /// What `listed` comes to. Envoy answers 503 in the place of an endpoint that resets or refuses, and 504 in the
-    /// place of one that takes too long: the endpoint that lists these means those. Without any gRPC code, calls count
-    /// by the status that Envoy takes their code for; only a method that an endpoint does not have says nothing of its
-    /// health.
+    /// Builds the set from `listed`. Envoy answers 503 in place of an endpoint that resets or refuses, and 504 in place
+    /// of one that times out, so these statuses include resets and timeouts. If no gRPC code is listed, calls count by
+    /// the status that Envoy maps their code to, except `UNIMPLEMENTED`: a method that an endpoint does not have says
+    /// nothing about its health.
     pub fn of(listed: Vec<Counted>) -> Failures {
         let mut failures = Failures::NONE;
         for counted in &listed {
@@ -93,28 +93,28 @@ impl Failures {
         }
     }
 
-    /// As it was listed.
+    /// The configured list.
     pub fn listed(&self) -> &[Counted] {
         &self.listed
     }
 
-    /// Whether an answer with this status does.
+    /// Whether an answer with this status counts.
     pub fn status(&self, status: u16) -> bool {
         let Some(at) = status.checked_sub(100).map(usize::from) else { return false };
         self.statuses.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 == 1)
     }
 
-    /// Whether a call that ends with this gRPC code does.
+    /// Whether a call that ends with this gRPC code counts.
     pub fn grpc(&self, code: u32) -> bool {
         self.codes & bit(code) != 0
     }
 
-    /// Whether a reset or a refused connection does.
+    /// Whether resets and refused connections count.
     pub fn resets(&self) -> bool {
         self.resets
     }
 
-    /// Whether a time-out does.
+    /// Whether timeouts count.
     pub fn timeouts(&self) -> bool {
         self.timeouts
     }
@@ -125,7 +125,7 @@ fn bit(code: u32) -> u32 {
 }
 
 impl core::fmt::Display for Counted {
-    /// As it stands in a configuration.
+    /// Formats it as in the configuration.
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match *self {
             Counted::Status(first, last) if first == last => write!(f, "{first}"),
