@@ -114,12 +114,12 @@ bench-envoy: setup build module ## measure what the filter and the module cost a
 	@$(with_tools) cargo run --package bench-envoy -- --into docs/benchmarks/envoy.md $(ARGS)
 
 SIMULATE := cargo run --release -p simulator --
-EVIDENCE := docs/adaptive.md
+EVIDENCE := docs/benchmarks/simulated.md
 OURS := adaptive,ours-peak_ewma,ours-weighted_score,ours-least_request,ours-weighted_round_robin,ours-round_robin,ours-random,ours-consistent_hash,ours-ip_hash
 PICTURES := docs/images/adaptive
 
 .PHONY: evidence
-evidence: setup-rust ## simulate everything that docs/adaptive.md and docs/policies.md tell: their tables and pictures (some 20 minutes)
+evidence: setup-rust ## simulate everything that docs/benchmarks/simulated.md and docs/policies.md show: their tables and pictures (some 20 minutes)
 	@mkdir -p $(PICTURES)
 	$(SIMULATE) --seeds 5 --into $(EVIDENCE)#catalogue --summary $(PICTURES)/summary.svg
 	$(SIMULATE) --seeds 5 --utilisation 0.7 --into $(EVIDENCE)#catalogue-70
