@@ -1,5 +1,5 @@
-//! A configuration of Envoy's with what evenkeel has for it. Several of them, as of several listeners, share a plugin
-//! where their text is the same.
+//! One of Envoy's filter configurations with its plugin. Several configurations, such as those of several listeners,
+//! share a plugin if their text is the same.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,37 +11,37 @@ use crate::host::Process;
 use crate::plugin::Plugin;
 use crate::stats::Defined;
 
-/// One of Envoy's configurations.
+/// One of Envoy's filter configurations.
 pub struct Attached {
-    /// The workers and what goes with them.
+    /// Workers, calls and pacer.
     pub plugin: Arc<Plugin>,
     /// Its metrics.
     pub defined: Defined,
-    /// What is said and done where its text was refused, and Envoy's environment asks to stand aside.
+    /// Set if the configuration was refused and the environment asks to stand aside rather than be rejected.
     pub aside: Option<Mutex<Aside>>,
 }
 
 impl Attached {
-    /// Envoy for a worker: `calls` only on the main thread.
+    /// The host of a worker; with `calls`, the worker's index, it can send calls, on the main thread only.
     pub fn process(&self, calls: Option<usize>) -> Process<'_> {
         let calls = calls.map(|worker| (&self.plugin.calls, worker));
         Process { defined: &self.defined, series: &self.plugin.series, calls }
     }
 
-    /// Does to what stands aside what it has to.
+    /// Runs `act` on the refused configuration, if there is one.
     pub fn aside<R>(&self, act: impl FnOnce(&Aside) -> R) -> Option<R> {
         let aside = self.aside.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
         Some(act(&aside))
     }
 
-    /// Time passes; on the main thread.
+    /// Runs a tick; on the main thread.
     pub fn tick(&self) {
         let _nothing_to_say = self.aside(|aside| aside.tick(&self.process(None)));
         let period = self.plugin.tick(self).unwrap_or(Duration::from_millis(TICK_MS));
         self.plugin.pace(period);
     }
 
-    /// An answer to one of its calls; on the main thread.
+    /// Delivers the answer to a call; on the main thread.
     pub fn answered(&self, id: u64, answer: &Answer<'_>) {
         self.plugin.answered(self, id, answer);
     }

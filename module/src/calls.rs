@@ -1,4 +1,4 @@
-//! Calls of the workers and their answers: which worker sent which, and the body as the engine reads it.
+//! Outstanding calls of the workers: which worker sent which, and the bodies of the answers.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -10,9 +10,9 @@ use crate::abi::ConfigHandle;
 pub struct Outstanding {
     config: ConfigHandle,
     id: u64,
-    /// Whose it is.
+    /// Index of the worker that sent it.
     pub worker: usize,
-    /// By what it knows it.
+    /// The token by which that worker knows it.
     pub token: u32,
 }
 
@@ -22,7 +22,7 @@ struct Noted {
     last_token: u32,
 }
 
-/// Calls of all workers: Envoy numbers them by configuration.
+/// Outstanding calls of all workers. Envoy numbers them per configuration.
 #[derive(Default)]
 pub struct Calls(Mutex<Noted>);
 
@@ -31,7 +31,7 @@ impl Calls {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A call has been sent; the token that its worker is to know it by.
+    /// Records a call that was sent; returns the token for its worker.
     pub fn note(&self, config: ConfigHandle, id: u64, worker: usize) -> u32 {
         let mut noted = self.noted();
         noted.last_token = noted.last_token.wrapping_add(1);
@@ -40,14 +40,14 @@ impl Calls {
         token
     }
 
-    /// The call with this number, which has been answered.
+    /// Removes the call with this number, which was answered.
     pub fn take(&self, config: ConfigHandle, id: u64) -> Option<Outstanding> {
         let mut noted = self.noted();
         let at = noted.outstanding.iter().position(|call| call.config == config && call.id == id)?;
         Some(noted.outstanding.swap_remove(at))
     }
 
-    /// Those of a configuration that Envoy gives up.
+    /// Removes all calls of a configuration, which Envoy cancels.
     pub fn take_all(&self, config: ConfigHandle) -> Vec<Outstanding> {
         let mut noted = self.noted();
         let (lost, rest) =
@@ -57,19 +57,19 @@ impl Calls {
     }
 }
 
-/// An answer that came while the workers were at work.
+/// An answer that arrived while the workers were locked.
 pub struct Kept {
     /// The call.
     pub call: Outstanding,
-    /// The status, if it has one.
+    /// HTTP status; `None` if the call failed.
     pub status: Option<u32>,
-    /// The body.
+    /// The response body.
     pub body: Vec<u8>,
 }
 
-/// A body in pieces, and the headers of its answer.
+/// A body in chunks, with the headers of its answer.
 pub struct Pieces<'a> {
-    /// The body.
+    /// The chunks.
     pub body: &'a [&'a [u8]],
     /// Names and values.
     pub headers: &'a [(&'a [u8], &'a [u8])],

@@ -1,4 +1,4 @@
-//! The time: that of the day when the module was loaded, and from there on as a clock that never steps.
+//! A monotonic clock that starts at the wall-clock time when the module was loaded.
 
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -7,7 +7,7 @@ use engine::time::Time;
 
 static LOADED: OnceLock<(Instant, u64)> = OnceLock::new();
 
-/// Nanoseconds since 1970, common to all threads.
+/// Nanoseconds since 1970, the same clock in all threads.
 #[expect(clippy::disallowed_methods, reason = "the carrier is where the engine's time comes from")]
 pub fn now() -> Time {
     let (loaded, then) = LOADED.get_or_init(|| {

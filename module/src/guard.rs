@@ -1,13 +1,13 @@
-//! Where a panic ends: at the border to Envoy, which could not go on after it.
+//! Catches panics at the border to Envoy, across which they must not unwind.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Does `act`; where it panics, `instead` says what comes in its place. What was being changed is not looked at again:
-/// the plugin starts its worker anew.
+/// Runs `act`; if it panics, returns the result of `instead`. State that was being changed is not used again: the
+/// plugin restarts its worker.
 pub fn guarded<R>(act: impl FnOnce() -> R, instead: impl FnOnce() -> R) -> R {
-    // A panic in `instead` would be one while nothing else is left to do.
+    // A panic in `instead` is not caught.
     catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|panic| {
-        // What a panic carries may itself panic when it is dropped.
+        // Dropping the panic's payload may itself panic.
         core::mem::forget(panic);
         instead()
     })

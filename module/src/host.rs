@@ -1,4 +1,4 @@
-//! [`Host`] and [`StreamHost`] over the functions of Envoy.
+//! [`Host`] and [`StreamHost`], implemented with Envoy's functions.
 
 use std::cell::RefCell;
 
@@ -10,20 +10,20 @@ use crate::calls::Calls;
 use crate::stats::{Defined, Series};
 use crate::{clock, shared};
 
-/// Under this the access log finds what a decision left in the filter state; the same as with the filter.
+/// Prefix of filter state keys, under which the access log finds a decision; the same as with the WebAssembly filter.
 const STATE_PREFIX: &str = "wasm.";
 
-/// The surroundings of one worker.
+/// The host of one worker.
 pub struct Process<'a> {
-    /// The metrics of the configuration through which Envoy is asked.
+    /// The metrics of the configuration.
     pub defined: &'a Defined,
-    /// The series of the plugin.
+    /// The metric series of the plugin.
     pub series: &'a Series,
-    /// Where calls are noted, with the number of the worker; nowhere outside the main thread.
+    /// Outstanding calls and the worker's index; `None` outside the main thread, where no calls are sent.
     pub calls: Option<(&'a Calls, usize)>,
 }
 
-/// Says something of this module's own in the log.
+/// Writes a message of this module to Envoy's log.
 pub fn log(level: log::Level, message: &str) {
     let level = match level {
         log::Level::Trace => 0,
@@ -80,7 +80,7 @@ impl Host for Process<'_> {
     }
 }
 
-/// An answer that is to be given once no lock is held: Envoy runs its filters when it is given.
+/// A local reply, sent once no lock is held, because Envoy runs its filters in the call.
 pub struct Reply {
     status: u32,
     headers: Vec<(String, String)>,
@@ -88,23 +88,23 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Gives it.
+    /// Sends the reply.
     pub fn give(&self, stream: StreamHandle) {
         stream.respond(self.status, &self.headers, &self.body);
     }
 }
 
-/// One stream while one of its events runs.
+/// The host of one stream during one of its events.
 pub struct Surroundings<'a> {
-    /// The worker's.
+    /// The worker's host.
     pub process: Process<'a>,
-    /// None where the stream is over and nothing can be asked of it.
+    /// `None` when the stream is being destroyed and can no longer be queried.
     pub stream: Option<StreamHandle>,
-    /// Whether Envoy is told of the endpoint by a call, and not by a header.
+    /// Whether the endpoint is passed to Envoy by a call rather than a header.
     pub by_call: bool,
-    /// Why the answer is what it is, where this version of Envoy does not tell.
+    /// Response code details, for versions of Envoy without the attribute.
     pub details: Option<Vec<u8>>,
-    /// The answer, where the request is answered here.
+    /// The reply, if the request is answered here.
     pub reply: RefCell<Option<Reply>>,
 }
 
@@ -146,7 +146,7 @@ impl StreamHost for Surroundings<'_> {
             return self.set_request_header(header, value);
         }
         self.remove_request_header(header);
-        // Envoy takes one; where it cannot follow, its own policy decides, and that is seen in the answer.
+        // Envoy takes a single host. If it cannot use it, its own policy decides, and the answer shows that.
         let first = value.split(|byte| *byte == b',').next().unwrap_or_default();
         let _followed = self.stream.is_some_and(|stream| stream.override_host(first));
     }
@@ -193,7 +193,7 @@ impl StreamHost for Surroundings<'_> {
                 stream.attribute(Attribute::UpstreamTransportFailureReason)
             }
             ["upstream", "request_attempt_count"] => {
-                // Before the first attempt there are none, which proxy-wasm does not tell.
+                // Zero means before the first attempt; proxy-wasm has no value then.
                 let attempts = stream.attempts().filter(|attempts| *attempts > 0);
                 attempts.map(|attempts| attempts.to_le_bytes().to_vec())
             }

@@ -1,8 +1,8 @@
 //! evenkeel as a dynamic module: Envoy loads it as a shared library and calls it in its own threads.
 //!
-//! Engine, configuration, request handling and telemetry are those of the WebAssembly filter; this crate only carries
-//! them. It implements the traits [`Host`](evenkeel::host::Host) and [`StreamHost`](evenkeel::host::StreamHost) over the
-//! C interface of Envoy's dynamic modules.
+//! Engine, configuration, request handling and telemetry are the WebAssembly filter's; this crate is the carrier. It
+//! implements the traits [`Host`](evenkeel::host::Host) and [`StreamHost`](evenkeel::host::StreamHost) with the C
+//! interface of Envoy's dynamic modules. To follow a request, start at `abi::events`.
 //!
 //! ```text
 //! Envoy ─▶ abi (the C interface, the only unsafe code) ─▶ guard (a panic ends here)
@@ -10,8 +10,8 @@
 //! pacer (a thread that asks for the next tick) ─▶ Envoy's main thread ─▶ plugin.tick ─▶ calls to Prometheus and admin
 //! ```
 //!
-//! Up to `plugin::THREADS_A_WORKER` threads of Envoy share one worker, so that what one of them learns counts for the
-//! next request of any of them. With more threads there are more workers, which tell each other as the filter's do.
+//! Up to `plugin::THREADS_A_WORKER` of Envoy's threads share one worker, so that what one of them learns counts for the
+//! next request on any of them. With more threads there are more workers, which exchange reports as the filter's do.
 
 #![deny(
     clippy::unwrap_used,

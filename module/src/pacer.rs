@@ -1,5 +1,4 @@
-//! The thread that asks for the next tick. It only asks: the tick itself is Envoy's main thread's, where calls to
-//! clusters can be made.
+//! The thread that requests ticks. The tick itself runs on Envoy's main thread, where calls to clusters can be made.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
@@ -7,20 +6,20 @@ use std::time::Duration;
 
 use crate::abi::Waker;
 
-/// It keeps next to nothing on its stack.
+/// Stack size, bytes; the thread keeps next to nothing on it.
 const STACK: usize = 128 * 1024;
 
 struct State {
     period: Duration,
-    /// Where a tick is asked for; without one the thread ends.
+    /// Where ticks are requested; `None` ends the thread.
     waker: Option<Waker>,
-    /// A tick has been asked for and has not come yet: a main thread that is busy is not asked again.
+    /// Whether a requested tick is pending: a busy main thread is not asked again.
     asked: bool,
-    /// A tick is wanted at once.
+    /// Whether a tick is requested at once.
     hurries: bool,
 }
 
-/// Asks for ticks until it is dropped.
+/// Requests ticks until it is dropped.
 pub struct Pacer {
     state: Arc<(Mutex<State>, Condvar)>,
     thread: Option<JoinHandle<()>>,
@@ -31,7 +30,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl Pacer {
-    /// Asks `waker` for a tick after each period; `None` where the system has no further thread.
+    /// Starts to request a tick from `waker` after each period; `None` if no thread can be created.
     pub fn start(waker: Waker, period: Duration) -> Option<Pacer> {
         let state = State { period, waker: Some(waker), asked: false, hurries: false };
         let state = Arc::new((Mutex::new(state), Condvar::new()));
@@ -40,20 +39,20 @@ impl Pacer {
         Some(Pacer { state, thread: Some(thread.ok()?) })
     }
 
-    /// The tick has come; the next one after `period`.
+    /// The tick has run; the next one is requested after `period`.
     pub fn ticked(&self, period: Duration) {
         let mut state = lock(&self.state.0);
         state.asked = false;
         state.period = period;
     }
 
-    /// The next tick is wanted at once.
+    /// Requests the next tick at once.
     pub fn hurry(&self) {
         lock(&self.state.0).hurries = true;
         self.state.1.notify_all();
     }
 
-    /// Asks another one from here on.
+    /// Requests ticks from another waker from now on.
     pub fn ask(&self, waker: Waker) {
         let mut state = lock(&self.state.0);
         state.asked = false;
@@ -62,7 +61,7 @@ impl Pacer {
 }
 
 impl Drop for Pacer {
-    /// Waits for the thread: Envoy may unload its code next.
+    /// Joins the thread, because Envoy may unload its code next.
     fn drop(&mut self) {
         lock(&self.state.0).waker = None;
         self.state.1.notify_all();

@@ -1,4 +1,5 @@
-//! What one configuration text makes: its workers behind locks, their calls, and the thread that asks for ticks.
+//! A plugin: the workers of one configuration text, each behind a lock, with their calls and the thread that requests
+//! ticks.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -18,38 +19,38 @@ use crate::host;
 use crate::pacer::Pacer;
 use crate::stats::Series;
 
-/// So many threads of Envoy share a worker and its lock. A decision takes microseconds under it, so that up to here
-/// they seldom meet; and what one thread learns counts for the next request of all of them.
+/// Maximum number of Envoy's threads that share a worker and its lock. A decision holds it for microseconds, so
+/// contention is rare up to here, and what one thread learns counts for the next request on all of them.
 const THREADS_A_WORKER: usize = 4;
-/// The shortest pause between ticks of a worker that has no peers, milliseconds: the filter's is shorter, because there
-/// a tick is when workers see each other's requests.
+/// Minimum interval between ticks of a worker without peers, milliseconds. The filter's is shorter, because its workers
+/// see each other's requests only in ticks.
 const ALONE_MS: u64 = 20;
-/// After so many panics the plugin stands aside until the next configuration.
+/// Number of panics after which the plugin stands aside until the next configuration.
 const MAX_PANICS: u32 = 5;
-/// The largest answer that is kept while the workers are at work.
+/// Maximum size of an answer that is kept while the workers are locked, bytes.
 const MAX_KEPT: usize = 1 << 20;
 
-/// A worker, and how often it has been started anew: what a stream holds of an earlier one says nothing to it.
+/// A worker and its generation: state that a stream holds of an earlier generation is not used with a later one.
 pub struct Seat {
     /// The worker.
     pub worker: Worker,
-    /// Which one.
+    /// Number of restarts before it.
     pub generation: u64,
 }
 
-/// A configuration text at work.
+/// The plugin of one configuration text.
 pub struct Plugin {
-    /// Its name, which scopes what is shared.
+    /// Name, the scope of its shared data.
     pub name: String,
-    /// The configuration.
+    /// The configuration text.
     pub text: Vec<u8>,
-    /// The steering header, which no client may send.
+    /// The steering header, which is removed from client requests.
     pub header: String,
-    /// Whether Envoy is told of the endpoint by a call, and not by a header.
+    /// Whether the endpoint is passed to Envoy by a call rather than a header.
     pub by_call: bool,
-    /// The series of its metrics.
+    /// Its metric series.
     pub series: Series,
-    /// Its calls.
+    /// Its outstanding calls.
     pub calls: Calls,
     seats: Vec<Mutex<Seat>>,
     attached: Mutex<Vec<ConfigHandle>>,
@@ -60,7 +61,7 @@ pub struct Plugin {
 }
 
 fn seed() -> u64 {
-    // Entropy of the process's start: randomness here spreads load, it guards nothing.
+    // Entropy from process start is enough: randomness here spreads load and guards no secret.
     RandomState::new().hash_one(clock::now().0)
 }
 
@@ -68,7 +69,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Which worker serves this thread, among `count`.
+/// Index of the worker that serves this thread, among `count`.
 pub fn place(count: usize) -> usize {
     static THREADS: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
@@ -78,9 +79,9 @@ pub fn place(count: usize) -> usize {
 }
 
 impl Plugin {
-    /// The plugin for this text, or every fault in it.
+    /// Creates the plugin for this text, or returns every fault in it.
     pub fn configure(surroundings: &dyn Host, name: &str, text: &[u8]) -> Result<Plugin, Vec<Fault>> {
-        // A header that the configuration names is asked for; else nothing of the request needs to change.
+        // If the configuration names a header, it is used; otherwise the request need not be changed.
         let asked_for = config::legible(text).header_named;
         let workers = abi::concurrency().div_ceil(THREADS_A_WORKER).max(1);
         let mut plugin = Plugin { text: text.to_vec(), ..Plugin::absent(name) };
@@ -96,7 +97,7 @@ impl Plugin {
         Ok(plugin)
     }
 
-    /// One without workers, whose requests pass.
+    /// A plugin without workers, which lets all requests pass.
     pub fn absent(name: &str) -> Plugin {
         Plugin {
             name: name.into(),
@@ -121,22 +122,22 @@ impl Plugin {
         }
     }
 
-    /// Whether it has workers and has not given up.
+    /// Whether it has workers and has not stepped aside.
     pub fn is_at_work(&self) -> bool {
         !self.seats.is_empty() && self.panics.load(Ordering::Relaxed) < MAX_PANICS
     }
 
-    /// How many workers it has.
+    /// Number of workers.
     pub fn workers(&self) -> usize {
         self.seats.len()
     }
 
-    /// A worker, while nothing else has it; none where the plugin stands aside.
+    /// Locks a worker; `None` if the plugin stands aside or the worker is being restarted.
     pub fn seat(&self, at: usize) -> Option<MutexGuard<'_, Seat>> {
         if !self.is_at_work() {
             return None;
         }
-        // One that is poisoned is about to be started anew by whichever thread it panicked in.
+        // A poisoned worker is about to be restarted by the thread in which it panicked.
         self.seats.get(at)?.lock().ok()
     }
 
@@ -150,14 +151,14 @@ impl Plugin {
         }
     }
 
-    /// A later configuration was refused, with faults at these places: this one stays in force.
+    /// Records that a later configuration was refused for faults at these paths, and this one stays in force.
     pub fn outlive(&self, refused: &[String]) {
         for at in 0..self.seats.len() {
             self.seat(at).into_iter().for_each(|mut seat| seat.worker.outlive(refused.to_vec()));
         }
     }
 
-    /// One more of Envoy's configurations has this plugin.
+    /// Adds one of Envoy's configurations to this plugin.
     pub fn attach(&self, attached: &Attached) {
         let config = attached.defined.config();
         locked(&self.attached).push(config);
@@ -170,7 +171,8 @@ impl Plugin {
         }
     }
 
-    /// One of them is about to be gone: another one asks for the ticks, or nothing is left.
+    /// Removes one of Envoy's configurations, which is about to be destroyed. Another one takes over the ticks; after
+    /// the last one, the workers end.
     pub fn detach(&self, attached: &Attached) {
         let config = attached.defined.config();
         let next = {
@@ -184,7 +186,7 @@ impl Plugin {
         match next {
             Some(next) => locked(&self.pacer).iter().for_each(|pacer| pacer.ask(Waker::of(next))),
             None => {
-                // Outside the lock: the thread is waited for.
+                // Without the lock, because this waits for the thread.
                 let pacer = locked(&self.pacer).take();
                 drop(pacer);
                 for at in 0..self.seats.len() {
@@ -196,17 +198,17 @@ impl Plugin {
         }
     }
 
-    /// The next tick comes after this.
+    /// Sets the time until the next tick.
     pub fn pace(&self, period: Duration) {
         locked(&self.pacer).iter().for_each(|pacer| pacer.ticked(period));
     }
 
-    /// The next tick is wanted at once.
+    /// Requests the next tick at once.
     pub fn hurry(&self) {
         locked(&self.pacer).iter().for_each(Pacer::hurry);
     }
 
-    /// Time passes; how long until the next tick, if anything is at work.
+    /// Runs a tick of all workers; returns the time until the next one, if there are any.
     pub fn tick(&self, attached: &Attached) -> Option<Duration> {
         self.at_work.store(true, Ordering::Relaxed);
         let periods = (0..self.seats.len()).filter_map(|at| {
@@ -230,12 +232,12 @@ impl Plugin {
         Some(Duration::from_millis(period?.max(shortest)))
     }
 
-    /// An answer to a call.
+    /// Delivers the answer to a call.
     pub fn answered(&self, attached: &Attached, id: u64, answer: &Answer<'_>) {
         let Some(call) = self.calls.take(attached.defined.config(), id) else { return };
         let body = Pieces { body: &answer.body, headers: &answer.headers };
         if self.at_work.load(Ordering::Relaxed) {
-            // Envoy gives some answers before it has even returned from the call, while the worker is locked.
+            // Envoy delivers some answers before the call has returned, while the worker is locked.
             let kept = if body.size() <= MAX_KEPT {
                 (answer.status, body.part(0, MAX_KEPT))
             } else {
@@ -256,7 +258,7 @@ impl Plugin {
         guarded(deliver, || self.panicked(attached, call.worker));
     }
 
-    /// Code of this module panicked while it had this worker: it is started anew, without what may be half changed.
+    /// Restarts a worker after a panic, without state that may be half changed.
     pub fn panicked(&self, attached: &Attached, at: usize) {
         let panics = self.panics.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         attached.defined.count_panic();
@@ -282,7 +284,7 @@ impl Plugin {
             let old = core::mem::replace(&mut *locked, Seat { worker, generation });
             drop(locked);
             seat.clear_poison();
-            // Its parts are dropped where a panic does no harm either.
+            // Its destructors may panic as well.
             guarded(|| drop(old), || ());
         }
     }

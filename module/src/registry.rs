@@ -1,4 +1,4 @@
-//! The plugins of the process, by their names: what has been learnt survives a new configuration.
+//! The plugins of the process by name, through which learnt state survives a new configuration.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -11,14 +11,14 @@ use crate::host::{self, Process};
 use crate::plugin::Plugin;
 use crate::stats::{Defined, Series};
 
-/// The latest is the last.
+/// All plugins, the latest one last.
 static PLUGINS: Mutex<Vec<Weak<Plugin>>> = Mutex::new(Vec::new());
 
 fn plugins() -> MutexGuard<'static, Vec<Weak<Plugin>>> {
     PLUGINS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes a configuration of Envoy's for the plugin `name`; none where it is refused. On the main thread.
+/// Attaches a configuration of Envoy's to the plugin `name`; `None` if it is refused. On the main thread.
 pub fn attach(config: ConfigHandle, name: &str, text: &[u8]) -> Option<Arc<Attached>> {
     let defined = Defined::by(config);
     let mut plugins = plugins();
@@ -80,9 +80,9 @@ fn read(surroundings: &Process<'_>, name: &str, text: &[u8]) -> Result<Plugin, V
     Plugin::configure(surroundings, name, text)
 }
 
-/// Envoy is about to destroy this configuration, on whichever thread let go of it last.
+/// Detaches a configuration that Envoy is about to destroy, on the thread that released it last.
 pub fn detach(attached: &Attached) {
-    // Not while one is being attached: it may be about to share the plugin.
+    // The lock prevents an attachment meanwhile, which might be about to share the plugin.
     let _plugins = plugins();
     attached.plugin.detach(attached);
 }

@@ -1,4 +1,4 @@
-//! One request on its way through a worker.
+//! One request: passes its events to a worker.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -14,33 +14,33 @@ use crate::guard::guarded;
 use crate::host::Surroundings;
 use crate::plugin;
 
-/// A stream, from its creation to its end.
+/// A stream, from its creation to its destruction.
 pub struct Request {
     attached: Arc<Attached>,
-    /// Which worker it is with.
+    /// Index of its worker.
     seat: usize,
     state: RefCell<State>,
-    /// Why Envoy answers by itself, where it does and its version does not tell otherwise.
+    /// Response code details of a local reply, for versions of Envoy without the attribute.
     details: RefCell<Option<Vec<u8>>>,
 }
 
 #[derive(Default)]
 struct State {
     stream: Stream,
-    /// Which one of the workers that had this seat, once there was an event.
+    /// Generation of the worker at the first event.
     generation: Option<u64>,
-    /// It has ended, or what it knows is of a worker that is no more.
+    /// Whether it has ended, or its worker was restarted.
     over: bool,
 }
 
 impl Request {
-    /// A stream of this configuration.
+    /// Creates a stream of this configuration.
     pub fn of(attached: Arc<Attached>) -> Request {
         let seat = plugin::place(attached.plugin.workers());
         Request { attached, seat, state: RefCell::default(), details: RefCell::default() }
     }
 
-    /// Does something to the stream with its worker. An event that comes in the middle of another one passes.
+    /// Runs `act` on the stream with its worker. A nested event is ignored.
     fn with<R>(
         &self,
         stream: Option<StreamHandle>,
@@ -77,7 +77,7 @@ impl Request {
         })
     }
 
-    /// Request headers; `end` where nothing follows them.
+    /// Request headers; `end` if nothing follows them.
     pub fn request_headers(&self, stream: StreamHandle, end: bool) -> Flow {
         if self.attached.plugin.workers() == 0 {
             return self.pass(stream);
@@ -95,13 +95,13 @@ impl Request {
             self.attached.plugin.hurry();
         }
         flow.unwrap_or_else(|| {
-            // A client's steering header must not reach what follows, whatever has become of the worker.
+            // A client's steering header must not be passed on, whatever the state of the worker.
             stream.set_header(Map::RequestHeaders, &self.attached.plugin.header, None);
             Flow::Continue
         })
     }
 
-    /// Lets a request pass that a refused configuration has nothing for.
+    /// Lets a request pass that has no worker because the configuration was refused.
     fn pass(&self, stream: StreamHandle) -> Flow {
         let surroundings = Surroundings {
             process: self.attached.process(None),
@@ -116,12 +116,12 @@ impl Request {
         verdict
     }
 
-    /// A part of the body, or the trailers.
+    /// A part of the request body, or the trailers.
     pub fn request_body(&self, stream: StreamHandle, last: bool) {
         self.with(Some(stream), |its, worker, host| its.request_body(worker, host, last));
     }
 
-    /// Envoy answers by itself, for this reason. That may come in the middle of another event.
+    /// Envoy sends a local reply with these details; possibly during another event.
     pub fn local_reply(&self, details: &[u8]) {
         if !abi::tells_all() {
             self.note(details);
@@ -134,16 +134,16 @@ impl Request {
         }
     }
 
-    /// Response headers; `end` where nothing follows them.
+    /// Response headers; `end` if nothing follows them.
     pub fn response_headers(&self, stream: StreamHandle, end: bool) {
         if !abi::tells_all() {
-            // Nothing was said before of an answer of Envoy's own.
+            // No local reply was announced before, so the answer is from the upstream.
             self.note(b"via_upstream");
         }
         self.with(Some(stream), |its, worker, host| its.response_headers(worker, host, end));
     }
 
-    /// A part of the body.
+    /// A part of the response body.
     pub fn response_body(&self, stream: StreamHandle, last: bool) {
         self.with(Some(stream), |its, worker, host| its.response_body(worker, host, last));
     }
@@ -153,13 +153,13 @@ impl Request {
         self.with(Some(stream), |its, worker, host| its.response_trailers(worker, host));
     }
 
-    /// The end, whichever way it came.
+    /// The end of the stream, however it came.
     pub fn finish(&self, stream: StreamHandle) {
         self.ended(Some(stream));
         guarded(|| self.attached.defined.record_with(stream), || ());
     }
 
-    /// Envoy destroys the stream; where it has not said before that it is complete, nothing more can be learnt of it.
+    /// Envoy destroys the stream. If it was not completed before, nothing more can be queried about it.
     pub fn end(self) {
         self.ended(None);
     }
@@ -175,7 +175,7 @@ impl Request {
     }
 }
 
-/// Tests of what a panic does provoke one, in a build that is none for use.
+/// Panics on request, in debug builds only, for the tests of panics.
 #[cfg(debug_assertions)]
 #[expect(clippy::panic, reason = "it is asked for")]
 fn provoked(host: &dyn StreamHost) {

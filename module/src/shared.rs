@@ -1,12 +1,12 @@
-//! What the workers of the process tell each other: values under keys, each with a version. It stands in for the shared
-//! data of proxy-wasm, so that workers that do not share a lock exchange what they know in the same way.
+//! Shared data among the workers of the process: values under keys, each with a version. It stands in for the shared
+//! data of proxy-wasm, so that workers exchange reports in the same way.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use evenkeel::host::SharedError;
 
-/// So many keys at most; a fleet of workers needs a few dozen.
+/// Maximum number of keys; a set of workers needs a few dozen.
 const MAX_KEYS: usize = 65_536;
 
 #[derive(Default)]
@@ -18,16 +18,16 @@ struct Values {
 static VALUES: OnceLock<Mutex<Values>> = OnceLock::new();
 
 fn values() -> MutexGuard<'static, Values> {
-    // Nothing between taking the lock and leaving it can panic half-way through a change.
+    // No code between lock and unlock can panic halfway through a change.
     VALUES.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The value and its version; an empty value counts as none.
+/// The value and its version; an empty value counts as absent.
 pub fn get(key: &str) -> Option<(Vec<u8>, u32)> {
     values().entries.get(key).filter(|(value, _)| !value.is_empty()).cloned()
 }
 
-/// Writes a value; with a version, only if it is still the latest.
+/// Writes a value; with a version, only if that is still the current one.
 pub fn set(key: &str, value: &[u8], version: Option<u32>) -> Result<(), SharedError> {
     let mut values = values();
     let current = values.entries.get(key).map(|(_, version)| *version);
@@ -37,7 +37,7 @@ pub fn set(key: &str, value: &[u8], version: Option<u32>) -> Result<(), SharedEr
     if current.is_none() && values.entries.len() >= MAX_KEYS {
         return Err(SharedError::Refused);
     }
-    // 0 means "whatever version" to those that keep versions.
+    // In proxy-wasm, version 0 means any version.
     values.last_version = values.last_version.wrapping_add(1).max(1);
     let version = values.last_version;
     match values.entries.get_mut(key) {

@@ -1,5 +1,6 @@
-//! evenkeel's figures as Envoy's stats. Envoy takes a metric only while a configuration is being made, and then with
-//! labels that are filled in later; the engine asks for one by a name with the labels in it. Here the two meet.
+//! evenkeel's metrics as Envoy stats. Envoy defines a metric only while a configuration is being created, with labels
+//! that are filled in later; the filter asks for a series by a name that includes its labels. This file maps one to the
+//! other.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,9 +11,9 @@ use evenkeel::telemetry::{Template, parts_of, templates};
 
 use crate::abi::{ConfigHandle, StreamHandle};
 
-/// So many series at most: Envoy keeps each for as long as the process runs.
+/// Maximum number of series; Envoy keeps each for the life of the process.
 const MAX_SERIES: usize = 4096;
-/// How often code of this module panicked.
+/// Counter of panics in this module.
 const PANICS: Template = Template { kind: MetricKind::Counter, name: "panics_total", labels: &[] };
 
 fn all() -> &'static [Template] {
@@ -20,11 +21,11 @@ fn all() -> &'static [Template] {
     ALL.get_or_init(|| templates().into_iter().chain([PANICS]).collect())
 }
 
-/// A configuration's metrics, by the numbers that Envoy gave them; in the order of the templates.
+/// A configuration's metrics by Envoy's ids, in the order of the templates.
 pub struct Defined {
     config: ConfigHandle,
     ids: Vec<Option<usize>>,
-    /// What waits for a stream: Envoy 1.38 records nothing without one.
+    /// Values that wait for a stream: Envoy 1.38 records nothing without one.
     waiting: Mutex<Vec<Waiting>>,
     any_waits: AtomicBool,
 }
@@ -37,14 +38,14 @@ struct Waiting {
 }
 
 impl Defined {
-    /// Defines all of them; to be called while the configuration is being made.
+    /// Defines all metrics; to be called while the configuration is being created.
     pub fn by(config: ConfigHandle) -> Defined {
         let define = |t: &Template| config.define(t.kind, &format!("evenkeel.fleet_{}", t.name), t.labels);
         let ids = all().iter().map(define).collect();
         Defined { config, ids, waiting: Mutex::default(), any_waits: AtomicBool::new(false) }
     }
 
-    /// The configuration.
+    /// The configuration that the metrics belong to.
     pub fn config(&self) -> ConfigHandle {
         self.config
     }
@@ -70,7 +71,7 @@ impl Defined {
         self.any_waits.store(true, Ordering::Relaxed);
     }
 
-    /// A stream has come that what waits can be recorded with.
+    /// Records all waiting values with this stream.
     pub fn record_with(&self, stream: StreamHandle) {
         if self.any_waits.load(Ordering::Relaxed) && self.any_waits.swap(false, Ordering::Relaxed) {
             let waiting = core::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
@@ -78,7 +79,7 @@ impl Defined {
         }
     }
 
-    /// Code of this module panicked.
+    /// Counts a panic.
     pub fn count_panic(&self) {
         self.record(all().len().saturating_sub(1), &[], 1);
     }
@@ -95,7 +96,7 @@ struct EndpointView {
     list: Vec<One>,
 }
 
-/// The series that have been asked for so far.
+/// The series that have been requested so far.
 #[derive(Default)]
 pub struct Series(Mutex<EndpointView>);
 
@@ -104,7 +105,7 @@ impl Series {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The number of the series with this name; `None` for one that has no template.
+    /// Number of the series with this name; `None` without a matching template, or if there are too many series.
     pub fn number(&self, kind: MetricKind, name: &str) -> Option<u32> {
         let mut known = self.known();
         if let Some(number) = known.numbers.get(name) {
@@ -125,7 +126,7 @@ impl Series {
         Some(number)
     }
 
-    /// Adds to a counter, sets a gauge, or takes a value into a histogram.
+    /// Adds to a counter, sets a gauge, or records a histogram value.
     pub fn record(&self, defined: &Defined, number: u32, value: u64) {
         let known = self.known();
         if let Some(one) = usize::try_from(number).ok().and_then(|at| known.list.get(at)) {

@@ -1,4 +1,4 @@
-//! What can be asked of a configuration: calls, metrics, and a tick on the main thread.
+//! Operations on a configuration: calls, metrics, and ticks on the main thread.
 
 use core::ffi::c_void;
 use std::time::Duration;
@@ -9,26 +9,26 @@ use super::{Buffer, Header, SUCCESS, import, recorder};
 
 const CLUSTER_NOT_FOUND: u32 = 2;
 
-/// A configuration of the filter, as Envoy knows it until it has destroyed it.
+/// A configuration of the filter, valid until Envoy has destroyed it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ConfigHandle(pub(super) *mut c_void);
 
-// SAFETY: it is passed back to Envoy alone, to functions that may be called from any of its threads, or, as `call` says,
-// from its main thread.
+// SAFETY: it is passed only to functions of Envoy that may be called from any of its threads or, as `call` says, from
+// its main thread.
 unsafe impl Send for ConfigHandle {}
 // SAFETY: the same.
 unsafe impl Sync for ConfigHandle {}
 
 /// Why a call was not sent.
 pub enum NotSent {
-    /// There is no such cluster.
+    /// The cluster does not exist.
     UnknownCluster,
-    /// It takes none now.
+    /// The cluster accepts no request at the moment.
     NotNow,
 }
 
 impl ConfigHandle {
-    /// Sends a request to a cluster, on the main thread only; the number comes back with the answer.
+    /// Sends a request to a cluster, on the main thread only; the returned number comes back with the answer.
     pub fn call(
         self,
         cluster: &str,
@@ -39,7 +39,7 @@ impl ConfigHandle {
         let mut id = 0;
         let mut headers: Vec<Header> = headers.iter().map(|(name, value)| Header::of(name, value)).collect();
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        // SAFETY: see above; Envoy writes to a place that is there for it.
+        // SAFETY: see above; Envoy writes to a valid place.
         let result = unsafe {
             import::envoy_dynamic_module_callback_http_filter_config_http_callout(
                 self.0,
@@ -58,7 +58,7 @@ impl ConfigHandle {
         }
     }
 
-    /// A metric with these labels, which Envoy takes while the configuration is being made and not later.
+    /// Defines a metric with these labels, which Envoy accepts only while the configuration is being created.
     pub fn define(self, kind: MetricKind, name: &str, labels: &[&str]) -> Option<usize> {
         let mut labels: Vec<Buffer> = labels.iter().map(|label| Buffer::of(label.as_bytes())).collect();
         let (name, count, mut id) = (Buffer::of(name.as_bytes()), labels.len(), 0);
@@ -69,12 +69,12 @@ impl ConfigHandle {
                 import::envoy_dynamic_module_callback_http_filter_config_define_histogram
             }
         };
-        // SAFETY: see above; Envoy writes to a place that is there for it.
+        // SAFETY: see above; Envoy writes to a valid place.
         let result = unsafe { define(self.0, name, labels.as_mut_ptr(), count, &mut id) };
         (result == SUCCESS).then_some(id)
     }
 
-    /// Adds to a counter, sets a gauge, or takes a value into a histogram; whether this version of Envoy can.
+    /// Adds to a counter, sets a gauge, or records a histogram value; returns whether this version of Envoy can.
     pub fn record(self, kind: MetricKind, id: usize, labels: &[String], value: u64) -> bool {
         let Some(record) = recorder(kind) else { return false };
         let mut labels: Vec<Buffer> = labels.iter().map(|label| Buffer::of(label.as_bytes())).collect();
@@ -85,29 +85,29 @@ impl ConfigHandle {
     }
 }
 
-/// Asks Envoy's main thread for a tick of one configuration; a configuration that is gone is not asked.
+/// Requests ticks of one configuration on Envoy's main thread; has no effect once the configuration is destroyed.
 pub struct Waker(*mut c_void);
 
-// SAFETY: Envoy says that an event may be scheduled from any thread.
+// SAFETY: by Envoy's documentation, an event may be scheduled from any thread.
 unsafe impl Send for Waker {}
 
 impl Waker {
-    /// For this configuration; on the main thread.
+    /// Creates a waker for this configuration; on the main thread.
     pub fn of(config: ConfigHandle) -> Waker {
-        // SAFETY: the configuration is there; what comes back is ours until it is deleted.
+        // SAFETY: the configuration is alive; the returned scheduler is owned by this value.
         Waker(unsafe { import::envoy_dynamic_module_callback_http_filter_config_scheduler_new(config.0) })
     }
 
-    /// Asks once.
+    /// Requests one tick.
     pub fn wake(&self) {
-        // SAFETY: it is deleted only with this value.
+        // SAFETY: the scheduler is deleted only when this value is dropped.
         unsafe { import::envoy_dynamic_module_callback_http_filter_config_scheduler_commit(self.0, 0) };
     }
 }
 
 impl Drop for Waker {
     fn drop(&mut self) {
-        // SAFETY: nothing uses it any longer.
+        // SAFETY: nothing uses the scheduler any longer.
         unsafe { import::envoy_dynamic_module_callback_http_filter_config_scheduler_delete(self.0) };
     }
 }

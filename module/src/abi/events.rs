@@ -1,4 +1,5 @@
-//! What Envoy calls. It refuses a module that lacks one of those that it needs. Each ends a panic at the border.
+//! Events: the functions that Envoy calls. It refuses a module that lacks one of the required ones. Each catches
+//! panics.
 
 use core::ffi::{c_char, c_void};
 use core::ptr::null;
@@ -10,13 +11,13 @@ use crate::guard::guarded;
 use crate::registry;
 use crate::request::{Flow, Request};
 
-/// The answer to a call: its status, if it has one, its headers, and its body in pieces.
+/// Answer to a call: status, headers, and the body in chunks.
 pub struct Answer<'a> {
-    /// The status, unless the call failed.
+    /// HTTP status; `None` if the call failed.
     pub status: Option<u32>,
     /// Names and values of the headers.
     pub headers: Vec<(&'a [u8], &'a [u8])>,
-    /// The pieces of the body.
+    /// Chunks of the body.
     pub body: Vec<&'a [u8]>,
 }
 
@@ -28,7 +29,7 @@ struct EnvoyHeader {
 }
 
 /// # Safety
-/// Envoy hands both over in the running event.
+/// Both arrays must have been passed by Envoy in the current event.
 unsafe fn answer<'a>(
     result: u32,
     (headers, count): (*const EnvoyHeader, usize),
@@ -37,7 +38,7 @@ unsafe fn answer<'a>(
     if result != SUCCESS || headers.is_null() {
         return Answer { status: None, headers: Vec::new(), body: Vec::new() };
     }
-    // SAFETY: so the caller says.
+    // SAFETY: guaranteed by the caller.
     let headers = unsafe { core::slice::from_raw_parts(headers, count) };
     // SAFETY: the same.
     let headers = headers.iter().map(|header| unsafe { (header.name.bytes(), header.value.bytes()) });
@@ -71,7 +72,7 @@ extern "C" fn envoy_dynamic_module_on_http_filter_config_new(
     name: EnvoyBuffer,
     text: EnvoyBuffer,
 ) -> *const c_void {
-    // SAFETY: Envoy hands both over in this event.
+    // SAFETY: Envoy passes both in this event.
     let (name, text) = unsafe { (name.bytes(), text.bytes()) };
     let attach = || registry::attach(ConfigHandle(config), &String::from_utf8_lossy(name), text);
     match guarded(attach, || None) {
@@ -85,24 +86,24 @@ extern "C" fn envoy_dynamic_module_on_http_filter_config_destroy(attached: *cons
     if attached.is_null() {
         return;
     }
-    // SAFETY: Envoy gives back what `config_new` gave it, once.
+    // SAFETY: Envoy returns the pointer from `config_new`, once.
     let attached = unsafe { Arc::from_raw(attached.cast::<Attached>()) };
     guarded(|| registry::detach(&attached), || ());
 }
 
 /// # Safety
-/// It is what `config_new` gave, and not yet destroyed.
+/// The pointer must come from `config_new` and not be destroyed yet.
 unsafe fn attached<'a>(pointer: *const c_void) -> Option<&'a Attached> {
-    // SAFETY: so the caller says.
+    // SAFETY: guaranteed by the caller.
     unsafe { pointer.cast::<Attached>().as_ref() }
 }
 
 /// # Safety
-/// The same.
+/// The pointer must come from `config_new` and not be destroyed yet.
 unsafe fn shared(pointer: *const c_void) -> Option<Arc<Attached>> {
     let pointer = pointer.cast::<Attached>();
     (!pointer.is_null()).then(|| {
-        // SAFETY: `config_new` gave away one count, so there is at least that.
+        // SAFETY: `config_new` gave away one reference count, so there is at least one.
         unsafe {
             Arc::increment_strong_count(pointer);
             Arc::from_raw(pointer)
@@ -116,7 +117,7 @@ extern "C" fn envoy_dynamic_module_on_http_filter_config_scheduled(
     pointer: *const c_void,
     _event: u64,
 ) {
-    // SAFETY: Envoy passes a configuration that lives.
+    // SAFETY: Envoy passes a live configuration.
     if let Some(attached) = unsafe { attached(pointer) } {
         guarded(|| attached.tick(), || ());
     }
@@ -133,10 +134,10 @@ extern "C" fn envoy_dynamic_module_on_http_filter_config_http_callout_done(
     chunks: *const EnvoyBuffer,
     chunk_count: usize,
 ) {
-    // SAFETY: Envoy passes a configuration that lives.
+    // SAFETY: Envoy passes a live configuration.
     if let Some(attached) = unsafe { attached(pointer) } {
         let answered = || {
-            // SAFETY: Envoy hands both over in this event.
+            // SAFETY: Envoy passes both in this event.
             let answer = unsafe { answer(result, (headers, header_count), (chunks, chunk_count)) };
             attached.answered(id, &answer);
         };
@@ -149,7 +150,7 @@ extern "C" fn envoy_dynamic_module_on_http_filter_new(
     pointer: *const c_void,
     _stream: *mut c_void,
 ) -> *const c_void {
-    // SAFETY: Envoy passes a configuration that lives, and lives longer than its streams.
+    // SAFETY: Envoy passes a live configuration, which outlives its streams.
     let Some(attached) = (unsafe { shared(pointer) }) else { return null() };
     guarded(|| Box::into_raw(Box::new(Request::of(attached))).cast_const().cast(), null)
 }
@@ -159,24 +160,24 @@ extern "C" fn envoy_dynamic_module_on_http_filter_destroy(request: *const c_void
     if request.is_null() {
         return;
     }
-    // SAFETY: Envoy gives back what `filter_new` gave it, once.
+    // SAFETY: Envoy returns the pointer from `filter_new`, once.
     let request = unsafe { Box::from_raw(request.cast_mut().cast::<Request>()) };
     guarded(|| request.end(), || ());
 }
 
 /// # Safety
-/// It is what `filter_new` gave, and not yet destroyed.
+/// The pointer must come from `filter_new` and not be destroyed yet.
 unsafe fn request<'a>(pointer: *const c_void) -> Option<&'a Request> {
-    // SAFETY: so the caller says. Nothing else holds it but for reading: what changes in it is in a cell.
+    // SAFETY: guaranteed by the caller. All other references are shared as well: mutable state is in cells.
     unsafe { pointer.cast::<Request>().as_ref() }
 }
 
-/// Events of a stream: each one is a method of [`Request`], and what Envoy does after it is a number.
+/// Events of a stream: each calls a method of [`Request`] and returns a status to Envoy.
 macro_rules! events {
     ($($name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? = |$request:ident, $stream:ident| $act:expr;)+) => {
         $(#[unsafe(no_mangle)]
         extern "C" fn $name(stream: *mut c_void, request: *const c_void $(, $argument: $type)*) $(-> $result)? {
-            // SAFETY: Envoy passes a stream that lives, and what `filter_new` gave for it.
+            // SAFETY: Envoy passes a live stream, and the pointer that `filter_new` returned for it.
             match unsafe { self::request(request) } {
                 Some($request) => {
                     let $stream = StreamHandle(stream);
@@ -188,9 +189,9 @@ macro_rules! events {
     };
 }
 
-/// Headers, body and trailers go on.
+/// Status: headers, body and trailers go on.
 const CONTINUE: u32 = 0;
-/// Nothing goes on: the request has been answered.
+/// Status: nothing goes on, because the request has been answered.
 const STOP: u32 = 1;
 
 events! {
@@ -222,7 +223,7 @@ events! {
     envoy_dynamic_module_on_http_filter_stream_complete() = |request, stream| request.finish(stream);
 }
 
-// What it does not make use of, and what Envoy asks for nevertheless.
+// Events that are not used, but required by Envoy.
 macro_rules! unused {
     ($($name:ident($($more:ty),*);)+) => {
         $(#[unsafe(no_mangle)] extern "C" fn $name(_: *mut c_void, _: *const c_void $(, _: $more)*) {})+
@@ -241,7 +242,7 @@ unused! {
     envoy_dynamic_module_on_http_filter_downstream_below_write_buffer_low_watermark();
 }
 
-/// An answer of Envoy's own is sent as it is; why it gives it is noted.
+/// Records the details of a local reply, which is sent unchanged.
 #[unsafe(no_mangle)]
 extern "C" fn envoy_dynamic_module_on_http_filter_local_reply(
     _stream: *mut c_void,
@@ -250,7 +251,7 @@ extern "C" fn envoy_dynamic_module_on_http_filter_local_reply(
     details: EnvoyBuffer,
     _reset: bool,
 ) -> u32 {
-    // SAFETY: Envoy passes what `filter_new` gave, and hands the details over in this event.
+    // SAFETY: Envoy passes the pointer from `filter_new`, and the details in this event.
     if let (Some(request), details) = unsafe { (request(pointer), details.bytes()) } {
         guarded(|| request.local_reply(details), || ());
     }

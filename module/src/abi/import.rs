@@ -1,4 +1,4 @@
-//! The functions that Envoy 1.38, 1.39 and 1.40 all offer.
+//! Functions that Envoy 1.38, 1.39 and 1.40 all provide.
 
 use core::ffi::{c_char, c_void};
 
@@ -133,6 +133,6 @@ unsafe extern "C" {
 }
 
 unsafe extern "C" {
-    /// Of the C library.
+    /// From the C library.
     pub fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
 }

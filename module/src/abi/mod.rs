@@ -1,10 +1,11 @@
-//! The C interface of Envoy's dynamic modules, as far as an HTTP filter needs it: what Envoy offers, and what it calls.
-//! The only unsafe code of the crate.
+//! The C interface of Envoy's dynamic modules, as far as an HTTP filter needs it: functions that Envoy provides, and
+//! events that it calls. The only unsafe code in the crate.
 //!
 //! The declarations are this project's own, made from Envoy's documentation of the interface
-//! (`source/extensions/dynamic_modules/abi/abi.h`) and held against the symbols of the released binaries. What `import`
-//! names is there in 1.38 and 1.39, which call their interface v0.1.0, and in 1.40, which calls it v0.2.0; a shared library is
-//! bound as a whole when it is loaded, so what one of them lacks is looked up by [`optional`] instead.
+//! (`source/extensions/dynamic_modules/abi/abi.h`) and checked against the symbols of the released binaries. Everything
+//! in `import` exists in 1.38 and 1.39, whose interface is v0.1.0, and in 1.40, whose interface is v0.2.0. A shared
+//! library is bound as a whole when it is loaded, so functions that only some versions have are looked up by
+//! [`optional`].
 #![allow(unsafe_code)]
 
 mod config;
@@ -22,10 +23,10 @@ pub use self::config::{ConfigHandle, NotSent, Waker};
 pub use events::Answer;
 pub use stream::{Attribute, Map, StreamHandle};
 
-/// A result that says that all went well, of calls and of metrics alike.
+/// Result code of a successful call, also for metrics.
 const SUCCESS: u32 = 0;
 
-/// Bytes that Envoy owns until the event is over.
+/// Bytes owned by Envoy, valid until the end of the event.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct EnvoyBuffer {
@@ -37,17 +38,17 @@ impl EnvoyBuffer {
     const NONE: EnvoyBuffer = EnvoyBuffer { data: null(), size: 0 };
 
     /// # Safety
-    /// It was handed over in the running event, and nothing was set since.
+    /// It must have been passed in the current event, with nothing set since.
     unsafe fn bytes<'a>(self) -> &'a [u8] {
         match self.data.is_null() {
             true => &[],
-            // SAFETY: so the caller says.
+            // SAFETY: guaranteed by the caller.
             false => unsafe { core::slice::from_raw_parts(self.data, self.size) },
         }
     }
 }
 
-/// Bytes of ours that Envoy reads while it is called.
+/// Bytes owned by this module, which Envoy reads during a call.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Buffer {
@@ -78,14 +79,14 @@ impl Header {
     }
 }
 
-/// What only newer versions of Envoy have is looked up when it is first asked for.
+/// Looks up a function that only newer versions of Envoy have.
 fn optional(name: &CStr) -> Option<*mut c_void> {
-    // SAFETY: it only asks, for a name that ends with a zero; no handle means everything that the process has.
+    // SAFETY: the name is zero-terminated; a null handle searches the whole process.
     let found = unsafe { import::dlsym(null_mut(), name.as_ptr()) };
     (!found.is_null()).then_some(found)
 }
 
-/// A function that records a value outside any stream: since 1.39.
+/// A function that records a value without a stream; since 1.39.
 type Record = unsafe extern "C" fn(*mut c_void, usize, *mut Buffer, usize, u64) -> u32;
 
 fn recorder(kind: MetricKind) -> Option<Record> {
@@ -96,7 +97,7 @@ fn recorder(kind: MetricKind) -> Option<Record> {
         c"envoy_dynamic_module_callback_http_filter_config_record_histogram_value",
     ];
     let found = FOUND.get_or_init(|| {
-        // SAFETY: under these names Envoy has functions of this type.
+        // SAFETY: Envoy's functions with these names have this type.
         names.map(|name| {
             optional(name).map(|found| unsafe { core::mem::transmute::<*mut c_void, Record>(found) })
         })
@@ -109,13 +110,13 @@ fn recorder(kind: MetricKind) -> Option<Record> {
     }
 }
 
-/// Whether this version tells of every attribute that is named here. 1.38 knows the addresses alone, and complains in its log of
-/// each question for another one.
+/// Whether this version of Envoy has every attribute used here. 1.38 has only the addresses, and logs a complaint about
+/// each query of another one.
 pub fn tells_all() -> bool {
     recorder(MetricKind::Counter).is_some()
 }
 
-/// The version of the interface that this Envoy wants to hear: all that is named here is there in both.
+/// The interface version that this Envoy expects; everything used here exists in both.
 fn version() -> &'static CStr {
     match optional(c"envoy_dynamic_module_callback_http_get_upstream_hosts_attempted") {
         Some(_since_1_40) => c"v0.2.0",
@@ -123,10 +124,10 @@ fn version() -> &'static CStr {
     }
 }
 
-// Where a pointer and a size go out, here and in the modules below, both are of a slice that outlives the call, and Envoy only reads it. Where a
-// buffer comes back, it is copied before anything else is asked.
+// Where a pointer and a size are passed, here and in the submodules, both are of a slice that outlives the call, and
+// Envoy only reads it. Where a buffer is returned, it is copied before any other call.
 
-/// Writes a line to the log; levels from 0 (trace) to 5 (critical).
+/// Writes a line to Envoy's log; levels from 0 (trace) to 5 (critical).
 pub fn log(level: u32, message: &str) {
     if import::envoy_dynamic_module_callback_log_enabled(level) {
         // SAFETY: see above.
@@ -134,7 +135,7 @@ pub fn log(level: u32, message: &str) {
     }
 }
 
-/// How many workers Envoy has; to be asked on its main thread.
+/// Number of Envoy's worker threads; to be called on its main thread.
 pub fn concurrency() -> usize {
     import::envoy_dynamic_module_callback_get_concurrency() as usize
 }

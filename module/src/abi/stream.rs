@@ -1,4 +1,4 @@
-//! What can be asked of a stream, and done to it.
+//! Operations on a stream.
 
 use core::ffi::c_void;
 
@@ -6,19 +6,19 @@ use evenkeel::host::MetricKind;
 
 use super::{Buffer, EnvoyBuffer, Header, import, tells_all};
 
-/// Header maps, by their numbers.
+/// Header maps, with Envoy's numbers.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub enum Map {
-    /// Of the request.
+    /// Request headers.
     RequestHeaders = 0,
-    /// Of the response.
+    /// Response headers.
     ResponseHeaders = 2,
-    /// Behind its body.
+    /// Response trailers.
     ResponseTrailers = 3,
 }
 
-/// Attributes that are texts, by their numbers.
+/// String attributes, with Envoy's numbers.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub enum Attribute {
@@ -34,11 +34,11 @@ pub enum Attribute {
     UpstreamTransportFailureReason = 52,
 }
 
-/// `upstream.request_attempt_count`.
+/// Number of the integer attribute `upstream.request_attempt_count`.
 const ATTEMPTS: u32 = 53;
 const RECEIVED_RESPONSE_BODY: u32 = 2;
 
-/// One stream, as Envoy knows it while one of its events runs.
+/// A stream, valid while one of its events runs.
 #[derive(Clone, Copy)]
 pub struct StreamHandle(pub(super) *mut c_void);
 
@@ -46,13 +46,13 @@ impl StreamHandle {
     fn value(self, map: Map, name: &str, nth: usize, count: &mut usize) -> Option<Vec<u8>> {
         let mut value = EnvoyBuffer::NONE;
         let name = Buffer::of(name.as_bytes());
-        // SAFETY: see above; Envoy writes to two places that are there for it.
+        // SAFETY: see above; Envoy writes to two valid places.
         let found = unsafe {
             import::envoy_dynamic_module_callback_http_get_header(
                 self.0, map as u32, name, &mut value, nth, count,
             )
         };
-        // SAFETY: it has just been handed over.
+        // SAFETY: it was passed in this event.
         (found && nth < *count).then(|| unsafe { value.bytes() }.to_vec())
     }
 
@@ -61,22 +61,22 @@ impl StreamHandle {
         self.value(map, name, 0, &mut 0)
     }
 
-    /// Every value of a header, in their order.
+    /// All values of a header, in order.
     pub fn headers(self, map: Map, name: &str) -> Vec<Vec<u8>> {
         let mut count = 0;
         (0..).map_while(|nth| self.value(map, name, nth, &mut count)).collect()
     }
 
-    /// Makes this the only value of a header; without one, there is none from here on.
+    /// Replaces all values of a header by this one; `None` removes the header.
     pub fn set_header(self, map: Map, name: &str, value: Option<&[u8]>) {
         let value = value.map_or(Buffer::NONE, Buffer::of);
         let name = Buffer::of(name.as_bytes());
-        // SAFETY: see above. Outside its phase the map is not there, and nothing happens.
+        // SAFETY: see above. Outside its phase the map does not exist, and nothing happens.
         let _is_there =
             unsafe { import::envoy_dynamic_module_callback_http_set_header(self.0, map as u32, name, value) };
     }
 
-    /// Adds a value to those of a header.
+    /// Appends a value to a header.
     pub fn add_header(self, map: Map, name: &str, value: &[u8]) {
         let (name, value) = (Buffer::of(name.as_bytes()), Buffer::of(value));
         // SAFETY: see above.
@@ -84,14 +84,14 @@ impl StreamHandle {
             unsafe { import::envoy_dynamic_module_callback_http_add_header(self.0, map as u32, name, value) };
     }
 
-    /// The last bytes, at most so many, of the part of the response's body that has just come.
+    /// Up to `most` last bytes of the response body chunk that has just arrived.
     pub fn response_body_end(self, most: usize) -> Vec<u8> {
-        // SAFETY: it only asks.
+        // SAFETY: a query without side effects.
         let count = unsafe {
             import::envoy_dynamic_module_callback_http_get_body_chunks_size(self.0, RECEIVED_RESPONSE_BODY)
         };
         let mut chunks = vec![EnvoyBuffer::NONE; count];
-        // SAFETY: there is a place for each of as many as Envoy has just said.
+        // SAFETY: there is room for the number of chunks that Envoy has just returned.
         let there = count > 0
             && unsafe {
                 import::envoy_dynamic_module_callback_http_get_body_chunks(
@@ -103,7 +103,7 @@ impl StreamHandle {
         if !there {
             return Vec::new();
         }
-        // SAFETY: they have just been handed over.
+        // SAFETY: they were passed in this event.
         let chunks: Vec<&[u8]> = chunks.into_iter().map(|chunk| unsafe { chunk.bytes() }).collect();
         let mut end = Vec::new();
         for chunk in chunks.iter().rev() {
@@ -114,10 +114,10 @@ impl StreamHandle {
         end
     }
 
-    /// An attribute, if it is known.
+    /// A string attribute, if known.
     pub fn attribute(self, attribute: Attribute) -> Option<Vec<u8>> {
         let mut value = EnvoyBuffer::NONE;
-        // SAFETY: Envoy writes to a place that is there for it.
+        // SAFETY: Envoy writes to a valid place.
         let known = unsafe {
             import::envoy_dynamic_module_callback_http_filter_get_attribute_string(
                 self.0,
@@ -125,17 +125,17 @@ impl StreamHandle {
                 &mut value,
             )
         };
-        // SAFETY: it has just been handed over.
+        // SAFETY: it was passed in this event.
         known.then(|| unsafe { value.bytes() }.to_vec())
     }
 
-    /// How often Envoy has tried, if it has.
+    /// Number of attempts, if known.
     pub fn attempts(self) -> Option<u64> {
         if !tells_all() {
             return None;
         }
         let mut attempts = 0;
-        // SAFETY: Envoy writes to a place that is there for it.
+        // SAFETY: Envoy writes to a valid place.
         let known = unsafe {
             import::envoy_dynamic_module_callback_http_filter_get_attribute_int(
                 self.0,
@@ -146,16 +146,16 @@ impl StreamHandle {
         known.then_some(attempts)
     }
 
-    /// The cluster of the route, if there is one.
+    /// The cluster of the route, if any.
     pub fn cluster_name(self) -> Option<Vec<u8>> {
         let mut name = EnvoyBuffer::NONE;
-        // SAFETY: Envoy writes to a place that is there for it.
+        // SAFETY: Envoy writes to a valid place.
         let known = unsafe { import::envoy_dynamic_module_callback_http_get_cluster_name(self.0, &mut name) };
-        // SAFETY: it has just been handed over.
+        // SAFETY: it was passed in this event.
         known.then(|| unsafe { name.bytes() }.to_vec())
     }
 
-    /// The host that the request is to go to, unless Envoy knows better; whether it is an address.
+    /// Sets the host that the request should go to, if Envoy can use it; returns whether `address` is an address.
     pub fn override_host(self, address: &[u8]) -> bool {
         // SAFETY: see above.
         unsafe {
@@ -167,7 +167,7 @@ impl StreamHandle {
         }
     }
 
-    /// Leaves a value where the other filters of the request and the access log can read it.
+    /// Sets a filter state value, readable by other filters of the request and by the access log.
     pub fn set_filter_state(self, key: &str, value: &[u8]) {
         let (key, value) = (Buffer::of(key.as_bytes()), Buffer::of(value));
         // SAFETY: see above.
@@ -175,7 +175,7 @@ impl StreamHandle {
             unsafe { import::envoy_dynamic_module_callback_http_set_filter_state_bytes(self.0, key, value) };
     }
 
-    /// Adds to a counter, sets a gauge, or takes a value into a histogram of its configuration.
+    /// Adds to a counter, sets a gauge, or records a histogram value, of the stream's configuration.
     pub fn record(self, kind: MetricKind, id: usize, labels: &[String], value: u64) {
         let mut labels: Vec<Buffer> = labels.iter().map(|label| Buffer::of(label.as_bytes())).collect();
         let record = match kind {
@@ -188,7 +188,7 @@ impl StreamHandle {
             unsafe { record(self.0, id, labels.as_mut_ptr(), labels.len(), value) };
     }
 
-    /// Answers the request.
+    /// Sends a local reply.
     pub fn respond(self, status: u32, headers: &[(String, String)], body: &[u8]) {
         let mut headers: Vec<Header> = headers.iter().map(|(name, value)| Header::of(name, value)).collect();
         // SAFETY: see above.
