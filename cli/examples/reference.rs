@@ -1,4 +1,4 @@
-//! Writes the tables of fields into `docs/configuration.md`, from standard input to standard output: `make schema`.
+//! Updates the tables of fields in `docs/configuration.md`, from standard input to standard output: `make schema`.
 
 use std::io::{Read, Write};
 

@@ -1,10 +1,10 @@
-//! A plugin beside the clusters of its Envoy, where both stand in one file: names and addresses that Envoy does not have are
-//! found before traffic shows it.
+//! Checks a plugin against the clusters in the same Envoy configuration: finds names and addresses that Envoy does not
+//! have before traffic does.
 
 use config::{Config, Via};
 use serde_json::Value;
 
-/// What the configuration names and this Envoy does not have, one line each. Nothing where the clusters come from elsewhere.
+/// The names and addresses that this Envoy does not have, one line each. Empty if its clusters come from elsewhere.
 pub fn strangers(config: &Config, document: &Value) -> Vec<String> {
     let Some(clusters) = document["static_resources"]["clusters"].as_array() else { return Vec::new() };
     if !document["dynamic_resources"]["cds_config"].is_null() {
@@ -31,7 +31,7 @@ pub fn strangers(config: &Config, document: &Value) -> Vec<String> {
             found.push(missing(&path, &admin.cluster, "Envoy cannot be asked for endpoints"));
         }
         let name = upstream.cluster.as_str();
-        // A pattern is for names that a control plane makes.
+        // A pattern is for names that a control plane generates.
         let Some(cluster) = named(name) else {
             if !name.contains('*') {
                 found.push(missing(&format!("{path}.cluster"), name, "nothing is steered"));
@@ -57,9 +57,9 @@ pub fn strangers(config: &Config, document: &Value) -> Vec<String> {
     found
 }
 
-/// The addresses of a cluster's endpoints; none where the file does not tell them all.
+/// The addresses of a cluster's endpoints; `None` if the file does not have all of them.
 fn addresses(cluster: &Value) -> Option<Vec<String>> {
-    // Without a type it is STATIC.
+    // The default type is STATIC.
     if !(cluster["type"].is_null() || cluster["type"] == "STATIC") || !cluster["cluster_type"].is_null() {
         return None;
     }

@@ -1,4 +1,4 @@
-//! Files checked: what goes to standard output, what to standard error, and the status.
+//! Checks files: what goes to standard output and to standard error, and the exit status.
 
 use std::fmt::Write as _;
 use std::io::Read as _;
@@ -11,19 +11,19 @@ use serde_json::Value;
 use crate::find::{self, Found};
 use crate::{bootstrap, istio};
 
-/// All is well.
+/// The exit status if all is well.
 pub const FINE: u8 = 0;
-/// A configuration has a fault.
+/// The exit status if a configuration has a fault.
 pub const FAULTY: u8 = 1;
-/// There is no configuration to check.
+/// The exit status if there is no configuration to check.
 pub const UNREADABLE: u8 = 2;
 
-/// What is to be said.
+/// The result of a check.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// For standard output.
+    /// Text for standard output.
     pub output: String,
-    /// For standard error.
+    /// Text for standard error.
     pub complaints: String,
     /// [`FINE`], [`FAULTY`] or [`UNREADABLE`].
     pub status: u8,
@@ -37,7 +37,7 @@ impl Report {
     }
 }
 
-/// Checks files and folders, standard input where a path is `-`; each by itself, and the manifests in all of them together.
+/// Checks files, folders and standard input (`-`): each by itself, then the manifests of all of them together.
 pub fn all(paths: &[PathBuf], show_effective: bool) -> Report {
     let mut report = Report::default();
     let mut manifests = Vec::new();
@@ -52,7 +52,7 @@ pub fn all(paths: &[PathBuf], show_effective: bool) -> Report {
     report
 }
 
-/// Checks what is in this text as if it were a file.
+/// Checks `text` as if it were a file.
 pub fn documents(text: &str) -> Report {
     let mut report = Report::default();
     let mut manifests = Vec::new();
@@ -61,7 +61,7 @@ pub fn documents(text: &str) -> Report {
     report
 }
 
-/// Rules and services that cannot stand beside what evenkeel's manifests do.
+/// Reports rules and services that collide with evenkeel's manifests.
 fn beside_each_other(manifests: &[(String, Value)], report: &mut Report) {
     for collision in istio::collisions(manifests) {
         let status = if collision.costs_requests { FAULTY } else { FINE };
@@ -85,7 +85,7 @@ fn read_out(
     match found {
         Err(error) => report.complain(UNREADABLE, &format!("{name}: {error:#}")),
         Ok(found) => {
-            // A rule or a service is checked beside a plugin in another file.
+            // A rule or a service is checked together with a plugin in another file.
             if found.plugins.is_empty() && !found.documents.iter().any(istio::matters) {
                 let text = format!("{name}: has no configuration of evenkeel in it");
                 report.complain(UNREADABLE, &text);
@@ -96,7 +96,7 @@ fn read_out(
     }
 }
 
-/// The YAML and JSON files below a folder. Those that have nothing to do with evenkeel are passed over.
+/// Checks the YAML and JSON files below a folder. Those that have nothing to do with evenkeel are skipped.
 fn folder(path: &Path, show_effective: bool, manifests: &mut Vec<(String, Value)>, report: &mut Report) {
     let name = path.display();
     let mut files = Vec::new();
@@ -108,7 +108,7 @@ fn folder(path: &Path, show_effective: bool, manifests: &mut Vec<(String, Value)
     for file in files {
         let name = file.display().to_string();
         match read(&file).and_then(|bytes| find::plugins(&bytes)) {
-            // A template, perhaps: no fault, and not to be passed over in silence.
+            // Possibly a template: not a fault, but reported.
             Err(error) => report.complain(FINE, &format!("{name}: passed over: {error:#}")),
             Ok(mut found) => {
                 let documents = &found.documents;
@@ -132,7 +132,7 @@ fn collect(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
         let (path, kind) = (entry.path(), entry.file_type().context("cannot be read")?);
         let hidden = entry.file_name().to_string_lossy().starts_with('.');
         let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-        // Links to folders are not followed: they may go in a circle.
+        // Links to folders are not followed, because they may form a cycle.
         if kind.is_dir() && !hidden {
             collect(&path, found)?;
         } else if !kind.is_dir() && path.is_file() && matches!(ending, "yaml" | "yml" | "json") {
@@ -165,7 +165,8 @@ fn plugins(name: &str, found: &Found, show_effective: bool, report: &mut Report)
     }
 }
 
-/// The lines are those of the filter in Envoy's log, behind the name of the file; and what only the surroundings tell.
+/// Checks one configuration: the lines are those of Envoy's log after the file's name, with faults that only the rest
+/// of the file shows.
 fn check(place: &str, json: &[u8], document: &Value, show_effective: bool, report: &mut Report) {
     let read = match role(json) {
         Role::Downstream => parse(json).map(Some),
@@ -197,6 +198,6 @@ fn check(place: &str, json: &[u8], document: &Value, show_effective: bool, repor
 }
 
 fn written(config: &Config) -> String {
-    // A tree of text and numbers has nothing that could not be written.
+    // A tree of text and numbers can always be written.
     serde_json::to_string_pretty(&effective(config)).unwrap_or_default() + "\n"
 }

@@ -1,4 +1,4 @@
-//! Where a plugin's configuration stands in the files that people have.
+//! Finds plugin configurations in Envoy configurations, manifests and plain JSON.
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -14,34 +14,34 @@ const STRUCT: &str = "type.googleapis.com/google.protobuf.Struct";
 /// The configuration of one plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plugin {
-    /// Where in the file; empty where the file is nothing else.
+    /// Its place in the file; empty if the file is nothing else.
     pub place: String,
-    /// As the filter gets it.
+    /// The bytes that the filter gets.
     pub json: Vec<u8>,
-    /// Which of the file's documents it is in.
+    /// The index of the document in the file.
     pub document: usize,
-    /// Whether the native module is to get it.
+    /// Whether it is for the native module.
     pub native: bool,
 }
 
-/// A plugin's configuration as it stands in a document.
+/// The configuration of a plugin in a document.
 struct Standing<'v> {
     configuration: &'v Value,
     native: bool,
 }
 
-/// A file, read.
+/// The content of a file.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
-    /// What is in it, where it is JSON or YAML.
+    /// Its documents, if it is JSON or YAML.
     pub documents: Vec<Value>,
     /// The configurations of evenkeel in it.
     pub plugins: Vec<Plugin>,
 }
 
-/// The configurations in a file: itself, or what an Envoy configuration or manifests have for evenkeel.
+/// Finds the configurations in a file: the whole file, or those in an Envoy configuration or in manifests.
 pub fn plugins(bytes: &[u8]) -> Result<Found> {
-    // Left to the filter's own reader, which says more of what is wrong with it.
+    // Left to the filter's own reader, which says more about its faults.
     let itself = |documents| Found {
         documents,
         plugins: vec![Plugin { place: String::new(), json: bytes.to_vec(), document: 0, native: false }],
@@ -69,12 +69,12 @@ pub fn plugins(bytes: &[u8]) -> Result<Found> {
     Ok(Found { documents, plugins })
 }
 
-/// Editors on some systems begin a file with a byte order mark.
+/// The bytes without a byte order mark, which some editors write.
 fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
-/// What a manifest calls itself.
+/// Kind and name of a manifest.
 pub fn named(document: &Value) -> String {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     match (text(&document["kind"]), text(&document["metadata"]["name"])) {
@@ -115,7 +115,8 @@ fn search(value: &Value, place: &str, document: usize, found: &mut Vec<Plugin>) 
     }
 }
 
-/// `pluginConfig` of Istio's WasmPlugin and TrafficExtension, `config` of Envoy Gateway's EnvoyExtensionPolicy.
+/// The configuration in `pluginConfig` of Istio's WasmPlugin and TrafficExtension, or in `config` of Envoy Gateway's
+/// EnvoyExtensionPolicy.
 fn in_manifest(value: &Value) -> Option<Standing<'_>> {
     let istio = value.get("url").and(value.get("pluginConfig"));
     let gateway = value.get("code").and(value.get("config"));
@@ -125,14 +126,14 @@ fn in_manifest(value: &Value) -> Option<Standing<'_>> {
     ours.then_some(Standing { configuration, native: false })
 }
 
-/// An entry of `dynamicModule` in Envoy Gateway's EnvoyExtensionPolicy.
+/// The configuration in an entry of `dynamicModule` in Envoy Gateway's EnvoyExtensionPolicy.
 fn in_policy(module: &Value) -> Option<&Value> {
     let configuration = &module["config"];
     let ours = is_ours([&module["name"], &module["filterName"]].into_iter(), configuration);
     ours.then_some(configuration)
 }
 
-/// The filter's message, as it is or as a TypedStruct, or the module's.
+/// The configuration in the Wasm filter's message, plain or as a TypedStruct, or in the dynamic module's.
 fn in_envoy(value: &Value) -> Option<Standing<'_>> {
     let message = |kind: &str| {
         let typed = value["type_url"] == kind;
@@ -154,13 +155,13 @@ fn in_envoy(value: &Value) -> Option<Standing<'_>> {
     is_ours(names.into_iter(), configuration).then_some(Standing { configuration, native: true })
 }
 
-/// The names are the operator's: `evenkeel-web`, one for each route. So is where the code lies. Where neither has the product's
-/// name in it, the configuration itself tells.
+/// Whether a plugin is evenkeel. Names and the location of the code are the operator's choice, such as `evenkeel-web`
+/// for one route; if none contains the product's name, the configuration decides.
 fn is_ours<'v>(mut names: impl Iterator<Item = &'v Value>, configuration: &Value) -> bool {
     names.any(|name| name.to_string().to_lowercase().contains(NAME)) || looks_ours(configuration)
 }
 
-/// Whether this is the JSON of evenkeel and of no other plugin, as far as can be seen.
+/// Whether this looks like evenkeel's JSON and not like that of another plugin.
 pub fn looks_ours(configuration: &Value) -> bool {
     let read = match configuration["@type"].as_str() {
         Some(STRING) => configuration["value"].as_str().and_then(|text| serde_json::from_str(text).ok()),
@@ -192,7 +193,7 @@ fn as_the_filter_gets_it(configuration: &Value) -> Result<Vec<u8>> {
     }
 }
 
-/// The bytes of standard base64, with or without padding, as JSON has them for `bytes`.
+/// The bytes of base64 in either alphabet, with or without padding, as JSON has `bytes`.
 fn base64(text: &str) -> Option<Vec<u8>> {
     let (mut bits, mut kept, mut bytes) = (0u32, 0, Vec::new());
     for digit in text.trim_end_matches('=').bytes() {
@@ -321,7 +322,7 @@ mod tests {
             "\u{feff}kind: WasmPlugin\nspec: {{ url: x, pluginName: evenkeel, pluginConfig: {CONFIG} }}"
         );
         assert_eq!(found(&text), one("plugin"));
-        // What the filter says of it is the filter's business.
+        // Its faults are for the filter's reader to find.
         assert_eq!(found(&format!("\u{feff}{CONFIG}")), [(String::new(), format!("\u{feff}{CONFIG}"))]);
     }
 
@@ -344,7 +345,7 @@ mod tests {
         assert!(format!("{:#}", plugins(text.as_bytes()).unwrap_err()).contains("x/Int64Value"));
         let text = text.replace("x/Int64Value", STRUCT);
         assert!(format!("{:#}", plugins(text.as_bytes()).unwrap_err()).contains("write a StringValue"));
-        // With the members of the Struct under `value`, as they were, and without a type at all.
+        // With the members of the Struct under `value`, without `value`, and without a type.
         for configuration in [
             format!("{{ '@type': {STRUCT}, value: {CONFIG} }}"),
             format!("{{ '@type': {STRUCT}, {} }}", &CONFIG[1..CONFIG.len() - 1]),

@@ -1,23 +1,23 @@
-//! What collides with evenkeel in Istio: rules and services of the same host as a cluster whose policy is replaced.
+//! Collisions in Istio: rules and services for a host whose cluster has its policy replaced by evenkeel.
 //!
-//! Istio gives a cluster `locality_weighted_lb_config` where a rule has `distribute`, or `failover` or `failoverPriority`
-//! beside outlier detection, and the type ORIGINAL_DST for headless services and `PASSTHROUGH`. Envoy refuses both beside
-//! `override_host`, and with them the cluster.
+//! Istio gives a cluster `locality_weighted_lb_config` for a rule with `distribute`, or with `failover` or
+//! `failoverPriority` beside outlier detection, and the type ORIGINAL_DST for headless services and `PASSTHROUGH`.
+//! Envoy refuses a cluster that has either beside `override_host`.
 
 use serde_json::Value;
 
 use crate::find;
 
-/// Two things that cannot stand beside each other.
+/// Two manifests that do not work together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Collision {
-    /// What is said of it: names, what happens, the remedy.
+    /// The message: names, consequence and remedy.
     pub text: String,
-    /// Whether the cluster is lost, or something less.
+    /// Whether the whole cluster is lost.
     pub costs_requests: bool,
 }
 
-/// Whether a document is one that could collide.
+/// Whether a document of this kind can collide.
 pub fn matters(document: &Value) -> bool {
     let kinds = ["DestinationRule", "ServiceEntry", "Service", "EnvoyFilter"];
     kinds.iter().any(|kind| document["kind"] == *kind)
@@ -31,7 +31,7 @@ struct Replaced<'d> {
     subset: Option<&'d str>,
 }
 
-/// The collisions among these manifests, each of which stands behind the name of its file.
+/// The collisions among these manifests, each given with the name of its file.
 pub fn collisions(manifests: &[(String, Value)]) -> Vec<Collision> {
     let replaced: Vec<Replaced<'_>> =
         manifests.iter().flat_map(|(file, manifest)| replaces(file, manifest)).collect();
@@ -87,7 +87,7 @@ fn lost(place: &str, why: &str, cluster: &Replaced<'_>) -> Collision {
     }
 }
 
-/// A rule may say something for the whole host, a port or a subset, and each of them makes a cluster.
+/// Checks a rule, which may set a policy for the whole host, a port or a subset, each of which becomes a cluster.
 fn rule(place: &str, manifest: &Value, cluster: &Replaced<'_>, found: &mut Vec<Collision>) {
     let spec = &manifest["spec"];
     let Some(host) = spec["host"].as_str() else { return };
@@ -101,7 +101,7 @@ fn rule(place: &str, manifest: &Value, cluster: &Replaced<'_>, found: &mut Vec<C
         if cluster.subset.is_some_and(|wanted| wanted != name) {
             continue;
         }
-        // What a subset does not say it has from the host.
+        // A subset inherits from the host what it does not set itself.
         let mut merged = whole.as_object().cloned().unwrap_or_default();
         merged.extend(subset["trafficPolicy"].as_object().cloned().unwrap_or_default());
         policies.extend(at_ports(&format!(" for the subset {name}"), &Value::Object(merged), cluster.port));
@@ -126,7 +126,7 @@ fn rule(place: &str, manifest: &Value, cluster: &Replaced<'_>, found: &mut Vec<C
     }
 }
 
-/// The policy, or those of the ports in it that the patch is for: a port's settings take the place of all others.
+/// The policy, or those of the ports that the patch is for: a port's settings replace all others.
 fn at_ports(place: &str, policy: &Value, port: Option<u64>) -> Vec<(String, Value)> {
     let mut policies = Vec::new();
     let mut own = false;
@@ -144,7 +144,7 @@ fn at_ports(place: &str, policy: &Value, port: Option<u64>) -> Vec<(String, Valu
     policies
 }
 
-/// What of a policy cannot stand beside the patch, and whether it costs the cluster.
+/// The part of a policy that collides with the patch, and whether it costs the cluster.
 fn refused(policy: &Value) -> Option<(&'static str, bool)> {
     let balancer = &policy["loadBalancer"];
     let locality = &balancer["localityLbSetting"];
@@ -173,7 +173,7 @@ fn refused(policy: &Value) -> Option<(&'static str, bool)> {
 
 fn entry(place: &str, manifest: &Value, cluster: &Replaced<'_>, found: &mut Vec<Collision>) {
     let spec = &manifest["spec"];
-    // Without a word it is NONE.
+    // The default resolution is NONE.
     let resolution = spec["resolution"].as_str().unwrap_or("NONE");
     if !matches!(resolution, "NONE" | "DYNAMIC_DNS") {
         return;
@@ -189,7 +189,7 @@ fn named_like(service: &Value, cluster: &Replaced<'_>) -> bool {
     service["metadata"]["name"].as_str().is_some_and(|name| is_for(&full(name, service), cluster.service))
 }
 
-/// A name without a dot is one of the manifest's own namespace.
+/// The full host name: a name without a dot belongs to the manifest's own namespace.
 fn full(host: &str, manifest: &Value) -> String {
     let namespace = manifest["metadata"]["namespace"].as_str().unwrap_or("default");
     if host.contains('.') || host.contains('*') {
@@ -198,12 +198,12 @@ fn full(host: &str, manifest: &Value) -> String {
     format!("{host}.{namespace}.svc.cluster.local")
 }
 
-/// Whether a rule for `host` is one for this service; a patch without a service is for every one.
+/// Whether a rule for `host` applies to this service; a patch without a service applies to all.
 fn is_for(host: &str, service: Option<&str>) -> bool {
     let Some(service) = service else { return true };
     match host.strip_prefix('*') {
         Some(ending) => service.ends_with(ending),
-        // The domain of the cluster may be another, and be left out.
+        // The domain of the Kubernetes cluster may differ or be absent.
         None => service == host || service.strip_prefix(host).is_some_and(|rest| rest.starts_with(".svc.")),
     }
 }
@@ -300,7 +300,7 @@ spec:
         ] {
             assert_eq!(said(&other), [], "{other}");
         }
-        // Where clusters are left alone nothing collides.
+        // Without a replaced policy nothing collides.
         let alone = rule("web", "{ loadBalancer: { simple: PASSTHROUGH } }");
         let documents: Vec<Value> = serde_saphyr::from_multiple(&alone).unwrap();
         assert_eq!(collisions(&[("f".to_owned(), documents[0].clone())]), []);

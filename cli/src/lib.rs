@@ -1,8 +1,9 @@
-//! The program `evenkeel`: what the filter would say of a configuration, before Envoy loads it.
+//! The program `evenkeel`: checks configurations before Envoy loads them.
 //!
-//! [`find`] looks for the plugin's configuration in what people have: plain JSON, an Envoy configuration, a manifest.
-//! [`check`] holds each against the filter's own parser, [`bootstrap`] against the clusters of the same Envoy configuration,
-//! [`istio`] against the rules and services of the same folder; [`schema`] makes a JSON Schema of it for editors.
+//! [`find`] finds the plugin's configuration in plain JSON, an Envoy configuration or a manifest. [`check`] reads each
+//! with the filter's own parser, [`bootstrap`] compares it with the clusters of the same Envoy configuration, [`istio`]
+//! with the rules and services of the same folder; [`schema`] makes a JSON Schema of it for editors. Start with
+//! [`check`].
 
 pub mod bootstrap;
 pub mod check;

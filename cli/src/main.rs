@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 
 fn check_all(files: &[PathBuf], effective: bool) -> ExitCode {
     let report = check::all(files, effective);
-    // A reader that has gone away wants no more.
+    // A closed pipe is not an error.
     let said = std::io::stdout().write_all(report.output.as_bytes());
     let _ = said.and_then(|()| std::io::stderr().write_all(report.complaints.as_bytes()));
     ExitCode::from(report.status)

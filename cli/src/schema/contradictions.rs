@@ -1,13 +1,13 @@
-//! What one field forbids or asks of another, as far as a schema can say it. The reader's own words are in `crates/config/src`; a
-//! test holds the two against each other, so that none of these refuses what the reader accepts.
+//! Fields that exclude or require each other, as far as a schema can express it. The reader's own checks are in
+//! `crates/config/src`; a test compares both, so that the schema refuses nothing that the reader accepts.
 
 use serde_json::{Value, json};
 
-/// Keywords that go to the object at this path.
+/// The keywords to add to the object at this path.
 pub fn of(path: &str) -> Option<Value> {
     Some(match path {
         "$" => json!({
-            // The part among upstream filters has no other settings; every other configuration has upstreams.
+            // The filter among upstream filters has no other settings; every other configuration has upstreams.
             "required": [],
             "allOf": [{
                 "if": { "required": ["role"], "properties": { "role": { "const": "upstream" } } },
@@ -82,7 +82,7 @@ pub fn of(path: &str) -> Option<Value> {
     })
 }
 
-/// These fields are for the policy `name` alone.
+/// Allows these fields only with the policy `name`.
 fn only_beside(name: &str, fields: &[&str]) -> Value {
     let none: serde_json::Map<String, Value> =
         fields.iter().map(|field| ((*field).to_owned(), json!(false))).collect();

@@ -1,11 +1,11 @@
-//! What holds where a field is left out: the effective configuration of one that leaves out all it can.
+//! The defaults of fields: those of an effective configuration in which all optional fields are absent.
 
 use config::{effective, parse};
 use serde_json::{Value, json};
 
 use super::explore::split;
 
-/// Everything that is optional and an object is there, with what it requires.
+/// A configuration with every optional object, each with only its required fields.
 fn least() -> Value {
     json!({
         "prometheus": { "cluster": "p" },
@@ -36,19 +36,19 @@ pub struct Defaults {
 }
 
 impl Defaults {
-    /// Reads them off.
+    /// Reads the defaults from the effective configuration.
     pub fn new() -> Self {
         let given = least();
         let parsed = parse(given.to_string().as_bytes());
-        // A test holds that it is accepted.
+        // A test checks that it is accepted.
         let effective = parsed.map(|config| serde_json::to_value(effective(&config)).unwrap_or_default());
         Defaults { given, effective: effective.unwrap_or_default() }
     }
 
-    /// The default of a field, if it is a plain value and does not depend on what was given.
+    /// The default of a field, if it is a plain value that depends on no other field.
     pub fn of(&self, path: &str) -> Option<&Value> {
         let depends = [
-            // The cluster's name.
+            // Depends on the cluster's name.
             "$.prometheus.authority",
             "$.upstreams[].policy.name",
         ];

@@ -1,4 +1,4 @@
-//! What each field means: `fields.txt`, so that schema and documentation say it in the same words.
+//! The meaning of each field, from `fields.txt`, so that schema and documentation use the same words.
 
 use std::collections::BTreeMap;
 
@@ -7,16 +7,16 @@ use super::explore::{Places, split};
 const FIELDS: &str = include_str!("fields.txt");
 const DEFAULT: &str = "default: ";
 
-/// What is said of one field, in Markdown.
+/// The description of a field, in Markdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Described {
-    /// What holds without it, where that is no plain value.
+    /// The default, if it is not a plain value.
     pub default: Option<&'static str>,
-    /// What it means.
+    /// The meaning.
     pub meaning: &'static str,
 }
 
-/// What is said of all fields, by path.
+/// The descriptions of all fields, by path.
 pub struct Descriptions(BTreeMap<&'static str, Described>);
 
 impl Descriptions {
@@ -25,13 +25,13 @@ impl Descriptions {
         Descriptions(read(FIELDS))
     }
 
-    /// What is said of the field at `path`.
+    /// The description of the field at `path`.
     pub fn of(&self, path: &str) -> Option<Described> {
         self.0.get(path).copied()
     }
 }
 
-/// What is wrong with the file: fields that it does not describe, and descriptions of none.
+/// The faults of the file: fields without a description, and descriptions without a field.
 pub fn faults(places: &Places) -> Vec<String> {
     let descriptions = Descriptions::new();
     let is_field = |path: &&String| split(path).is_some_and(|(_, step)| step != "[]");
@@ -43,7 +43,7 @@ pub fn faults(places: &Places) -> Vec<String> {
         .collect()
 }
 
-/// The entries after the introduction, between blank lines: path, perhaps a default, meaning.
+/// Reads the entries after the introduction, separated by blank lines: path, optional default, meaning.
 fn read(text: &'static str) -> BTreeMap<&'static str, Described> {
     let mut read = BTreeMap::new();
     for entry in text.split("\n\n").skip(1) {
@@ -57,7 +57,7 @@ fn read(text: &'static str) -> BTreeMap<&'static str, Described> {
     read
 }
 
-/// Markdown as an editor shows it: links without their targets.
+/// Markdown as an editor shows it: links without targets.
 pub fn bare(markdown: &str) -> String {
     let mut text = String::new();
     let mut rest = markdown;

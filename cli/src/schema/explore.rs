@@ -1,37 +1,37 @@
-//! Finds every place of a configuration by asking the reader what it looks for.
+//! Explores the configuration: finds every place by recording which constraints the reader meets.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use config::{Constraint, Fault, questions};
 use serde_json::{Map, Value, json};
 
-/// The key that stands for all in an object with free keys.
+/// The key that stands for any key of an object with free keys.
 const ANY_KEY: &str = "x";
 
-/// What is known of a place. Its path has `[]` for any index and `.*` for any key.
+/// What is known of a place. In its path `[]` stands for any index and `.*` for any key.
 #[derive(Debug, Default)]
 pub struct Place {
-    /// What may stand here: one of these kinds.
+    /// The kinds of values that are allowed here.
     pub questions: Vec<Constraint>,
-    /// Whether it must be there.
+    /// Whether a value is required.
     pub required: bool,
-    /// Whether null is as good as nothing.
+    /// Whether null counts as absent.
     pub null: bool,
-    /// Whether an empty array is refused whatever else there is.
+    /// Whether an empty array is refused in every context.
     pub not_empty: bool,
 }
 
 /// All places, by path.
 pub type Places = BTreeMap<String, Place>;
 
-/// All places that there are.
+/// Explores all places.
 pub fn places() -> Places {
     let mut explorer = Explorer::default();
     explorer.todo.push_back("$".into());
     while let Some(path) = explorer.todo.pop_front() {
         explorer.visit(&path);
     }
-    // Once more, now that all that can stand beside a place is known.
+    // Visit each again, now that all of its siblings are known.
     for path in explorer.places.keys().cloned().collect::<Vec<_>>() {
         explorer.visit(&path);
     }
@@ -54,7 +54,7 @@ struct Explorer {
 }
 
 impl Explorer {
-    /// Puts every kind of value at `path`, with each of what could stand beside it.
+    /// Puts values of every kind at `path`, in each of its contexts.
     fn visit(&mut self, path: &str) {
         let contexts = self.contexts(path);
         let (mut null, mut empty) = (false, false);
@@ -75,7 +75,7 @@ impl Explorer {
             !empty && place.questions.iter().any(|question| matches!(question, Constraint::Array(_)));
     }
 
-    /// Configurations in which something else stands beside `path`: nothing, each choice, each object.
+    /// The smallest configuration, and it with each choice and each object that can be a sibling of `path`.
     fn contexts(&self, path: &str) -> Vec<Value> {
         let least =
             json!({ "upstreams": [{ "cluster": "web", "endpoints": { "static": ["10.0.0.1:80"] } }] });
@@ -101,13 +101,13 @@ impl Explorer {
         contexts
     }
 
-    /// Has the reader read `tree`, and learns what it asks.
+    /// Lets the reader read `tree`, and records the constraints that it meets.
     fn ask(&mut self, tree: &Value) -> Vec<Fault> {
         let (asked, faults) = questions(tree.to_string().as_bytes());
         let mut texts = BTreeSet::new();
         for (path, question) in asked {
             let path = general(&self.places, &path);
-            // A question asked twice for text has been narrowed down for what is not empty.
+            // A second text constraint at a place is the stricter one for values that are not empty.
             if matches!(question, Constraint::Text { .. }) && !texts.insert(path.clone()) {
                 continue;
             }
@@ -137,7 +137,7 @@ impl Explorer {
     }
 }
 
-/// The place that a path belongs to: `$.a[0].x` is `$.a[].*` where `$.a[]` has free keys.
+/// The general path of a place: `$.a[0].x` is `$.a[].*` if `$.a[]` has free keys.
 fn general(places: &Places, path: &str) -> String {
     let free = |place: &str| {
         let questions = places.get(place).map(|place| place.questions.as_slice()).unwrap_or_default();
@@ -153,7 +153,7 @@ fn general(places: &Places, path: &str) -> String {
     place
 }
 
-/// Puts `value` at a place, and what leads there.
+/// Puts `value` at a place, and creates what leads there.
 fn put(tree: &mut Value, path: &str, value: Value) {
     let Some((parent, step)) = split(path) else {
         *tree = value;

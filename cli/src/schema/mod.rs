@@ -1,9 +1,11 @@
-//! The JSON Schema of the plugin's configuration, made of what its reader asks.
+//! The JSON Schema of the plugin's configuration, made from what its reader demands.
 //!
-//! Nothing of it is written down a second time: `explore` puts values of every kind wherever the reader looks and notes
-//! what it asks there, defaults are those of the effective configuration, and `described` has what each field means. The
-//! tables of `docs/configuration.md` are made of the same ([`mod@reference`]). Whatever the filter accepts, the schema accepts; the reverse holds as far as a
-//! schema can say it, and `contradictions` adds what one field forbids another.
+//! Nothing is written down twice: `explore` puts values of every kind at every place that the reader looks at and
+//! records its constraints there, defaults come from the effective configuration, and `described` has the meaning of
+//! each field. The tables of `docs/configuration.md` are made from the same ([`mod@reference`]).
+//!
+//! The schema accepts whatever the filter accepts; the reverse holds as far as a schema can express it, and
+//! `contradictions` adds which fields exclude or require each other.
 
 mod contradictions;
 mod defaults;
@@ -14,7 +16,7 @@ mod write;
 
 use anyhow::{Result, ensure};
 
-/// Where the schema is kept, from the root of the repository.
+/// The schema's file, from the root of the repository.
 pub const FILE: &str = "envoy/evenkeel.schema.json";
 
 /// The schema as text. An error names every field that has no description.

@@ -1,4 +1,4 @@
-//! The tables of fields in `docs/configuration.md`: names, values and defaults are the reader's, the meaning is that of
+//! The tables of fields in `docs/configuration.md`: names, values and defaults come from the reader, meanings from
 //! `fields.txt`. The prose around them is written by hand.
 
 use std::collections::BTreeSet;
@@ -11,12 +11,12 @@ use super::described::Descriptions;
 use super::explore::{Place, Places, places};
 use super::write::longest;
 
-/// Where the tables are, from the root of the repository.
+/// The document with the tables, from the root of the repository.
 pub const FILE: &str = "docs/configuration.md";
 const BEGIN: &str = "<!-- fields of ";
 const END: &str = "<!-- end of fields -->";
 
-/// The document with its tables as they should be. An error if a table is missing or is of nothing.
+/// The document with its tables updated. An error if a table is missing or belongs to no object.
 pub fn text(document: &str) -> Result<String> {
     super::check(&places())?;
     let writer = Writer { places: places(), defaults: Defaults::new(), descriptions: Descriptions::new() };
@@ -77,7 +77,7 @@ impl Writer {
         Some(table)
     }
 
-    /// What may stand at a place, in words.
+    /// The allowed values of a place, in words.
     fn value(&self, path: &str) -> String {
         let Some(place) = self.places.get(path) else { return String::new() };
         let mut kinds: Vec<String> =

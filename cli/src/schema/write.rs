@@ -1,4 +1,4 @@
-//! Places as a JSON Schema (draft 7, which every editor reads).
+//! Places as a JSON Schema (draft 7, which every editor supports).
 
 use config::{Bounds, Constraint};
 use serde_json::{Map, Value, json};
@@ -8,7 +8,7 @@ use super::defaults::Defaults;
 use super::described::{Descriptions, bare};
 use super::explore::Places;
 
-/// As the reader has it: a decimal number and a unit.
+/// The pattern of a duration, as the reader accepts it: a decimal number and a unit.
 const DURATION: &str = r"^[0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h)$";
 
 /// The schema of the whole configuration.
@@ -57,7 +57,7 @@ impl Writer<'_> {
         schema
     }
 
-    /// The schema of one kind of value, and what of it only words can say.
+    /// The schema of one kind of value, and words for what a schema cannot express.
     fn kind(&self, path: &str, question: &Constraint) -> (Map<String, Value>, Option<String>) {
         let (schema, words) = match question {
             Constraint::Object(fields) => (self.object(path, fields), None),
@@ -131,7 +131,7 @@ fn number(bounds: Bounds) -> Value {
     }
 }
 
-/// A duration in the largest unit that fits.
+/// A duration in hours if it is whole hours, otherwise as Rust prints it.
 pub fn longest(duration: std::time::Duration) -> String {
     match duration.as_secs() {
         _ if duration.is_zero() => "0s".into(),
