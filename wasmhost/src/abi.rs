@@ -1,8 +1,8 @@
-//! The numbers that host and guest agree on: proxy-wasm ABI 0.2.1.
+//! The constants of proxy-wasm ABI 0.2.1.
 
 use std::fmt;
 
-/// What a hostcall answers.
+/// The status that a hostcall returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
     Ok = 0,
@@ -18,12 +18,12 @@ impl From<Status> for u32 {
     }
 }
 
-/// What a callback asks the host to do with the stream.
+/// The action that a callback asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Hand the stream on to the next filter.
+    /// Pass the stream on to the next filter.
     Continue,
-    /// Hold it until the guest resumes it or answers by itself.
+    /// Hold it until the guest resumes it or responds itself.
     Pause,
 }
 
@@ -52,7 +52,7 @@ impl fmt::Display for Level {
     }
 }
 
-/// The header maps of a stream come first: their numbers index [`crate::stream::Stream::maps`].
+/// Header maps. Those of a stream come first: their numbers index [`crate::stream::Stream::maps`].
 pub(crate) mod map {
     pub const REQUEST_HEADERS: u32 = 0;
     pub const REQUEST_TRAILERS: u32 = 1;

@@ -1,4 +1,4 @@
-//! HTTP calls that guests have made and tests have yet to answer.
+//! HTTP calls that guests have made and the test has not answered yet.
 
 use crate::headers::Headers;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 /// One outstanding `proxy_http_call`; answer it with [`crate::Process::answer`] or [`crate::Process::fail`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpCall {
-    /// The VM that waits for the answer.
+    /// The VM that waits for the response.
     pub vm: usize,
     /// The call's number within that VM; other VMs use the same numbers.
     pub token: u32,
@@ -14,14 +14,14 @@ pub struct HttpCall {
     pub cluster: String,
     /// Request headers, pseudo-headers included.
     pub headers: Headers,
-    /// Request body, empty where there is none.
+    /// The request's body; empty if there is none.
     pub body: Vec<u8>,
-    /// The time-out that the guest asked for.
+    /// The timeout that the guest asked for.
     pub timeout: Duration,
     /// The fake time, in nanoseconds, at which the call was made.
     pub made_at: u64,
     pub(crate) context: u32,
-    /// The stream of the cluster's upstream filter, where it has one of this VM's.
+    /// The stream of the cluster's upstream filter, if that is in this VM.
     pub(crate) filtered: Option<u32>,
 }
 
@@ -37,7 +37,7 @@ impl HttpCall {
     }
 }
 
-/// What the guest can read while it handles an answer.
+/// A response, readable while the guest handles it.
 #[derive(Debug)]
 pub(crate) struct CallAnswer {
     pub(crate) headers: Headers,

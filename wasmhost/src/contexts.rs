@@ -1,4 +1,4 @@
-//! One VM's side of the border: its contexts and whatever the running callback may see.
+//! One VM's state: its contexts, and what the running callback may see.
 
 use crate::abi::{buffer, map};
 use crate::calls::CallAnswer;
@@ -30,13 +30,13 @@ pub(crate) struct Contexts {
     pub(crate) metrics: Definitions,
     pub(crate) hostcalls: BTreeMap<&'static str, u64>,
     pub(crate) allocations: u64,
-    /// The context whose callback runs, or the one that the guest has asked to act for.
+    /// The context whose callback runs, or the effective context that the guest has set.
     pub(crate) active: u32,
     pub(crate) plugin_configuration: Option<Vec<u8>>,
     pub(crate) call_answer: Option<CallAnswer>,
-    /// Clusters with an upstream filter of this VM's, and the root that it belongs to.
+    /// Clusters with an upstream filter in this VM, and its root.
     pub(crate) upstream_filters: BTreeMap<String, u32>,
-    /// Header maps that callbacks have asked for and may not see.
+    /// Header maps that callbacks have asked for outside their phases.
     pub(crate) out_of_phase: Vec<String>,
     last_context: u32,
     last_token: u32,
@@ -87,7 +87,7 @@ impl Contexts {
         self.roots.get(&root)
     }
 
-    /// Reads a header map, `None` where the callback may not see it.
+    /// Reads a header map; `None` if the callback must not see it.
     pub(crate) fn read_map<R>(&self, kind: u32, read: impl FnOnce(&Headers) -> R) -> Option<R> {
         if kind == map::CALL_RESPONSE_HEADERS {
             return self.call_answer.as_ref().map(|answer| read(&answer.headers));
@@ -95,12 +95,12 @@ impl Contexts {
         self.stream()?.borrow().readable(kind).map(read)
     }
 
-    /// Changes a header map, `None` where the callback may not.
+    /// Changes a header map; `None` if the callback must not.
     pub(crate) fn write_map(&self, kind: u32, write: impl FnOnce(&mut Headers)) -> Option<()> {
         self.stream()?.borrow_mut().writable(kind).map(write)
     }
 
-    /// Copies a buffer, `None` where the callback may not see it.
+    /// Copies a buffer; `None` if the callback must not see it.
     pub(crate) fn buffer(&self, kind: u32) -> Option<Vec<u8>> {
         match kind {
             buffer::REQUEST_BODY | buffer::RESPONSE_BODY => {

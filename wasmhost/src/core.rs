@@ -1,4 +1,4 @@
-//! One running instance: calls into it, metered, and its death.
+//! One running instance: metered calls into it, and traps.
 
 use crate::abi::map;
 use crate::calls::{CallAnswer, HttpCall};
@@ -9,7 +9,7 @@ use crate::module::{LoadError, Module};
 use std::collections::BTreeMap;
 use wasmi::{Instance, Linker, Store, Val};
 
-/// A callback that burns this much is taken for an endless loop and trapped.
+/// The fuel limit of a callback: one that uses more counts as an endless loop and traps.
 const FUEL_PER_CALLBACK: u64 = 500_000_000;
 
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl Core {
         memory.map_or(0, |memory| memory.data_size(&self.store) as u64)
     }
 
-    /// Runs a callback; `None` where the guest is dead, dies of it, does not export it or returns nothing.
+    /// Runs a callback; `None` if the guest is dead, traps, does not export it or returns nothing.
     pub(crate) fn call(&mut self, callback: &'static str, context: u32, arguments: &[u32]) -> Option<u32> {
         self.last_cost = Cost { callback, ..Cost::default() };
         if self.trap.is_some() {
@@ -109,7 +109,7 @@ impl Core {
         self.contexts().call_answer = None;
     }
 
-    /// An upstream filter sees the answer before whatever made the call, and ends with it.
+    /// Delivers a response to an upstream filter, which sees it before the caller does, and ends its stream.
     fn filter_answer(&mut self, context: u32, answer: Option<&CallAnswer>) {
         if let Some(answer) = answer {
             let stream = self.contexts().streams.get(&context).map(|(_, stream)| stream.clone());
@@ -128,7 +128,7 @@ impl Core {
         self.forget(context);
     }
 
-    /// Forgets a context that the guest has been told to delete.
+    /// Removes a context that the guest was told to delete.
     pub(crate) fn forget(&mut self, context: u32) {
         let contexts = self.contexts();
         contexts.roots.remove(&context);

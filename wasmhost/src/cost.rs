@@ -1,16 +1,16 @@
-//! What a callback cost, and how it may have ended.
+//! The cost of a callback, and traps.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// What one callback used: the same numbers on every machine, for the same module and input.
+/// The cost of one callback: the same on every machine for the same module and input.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     /// The exported function, for example `proxy_on_request_headers`.
     pub callback: &'static str,
-    /// Interpreter fuel: roughly one unit an instruction; hostcalls' own work is not part of it.
+    /// Interpreter fuel: roughly one unit per instruction, without the work inside hostcalls.
     pub fuel: u64,
-    /// How often the host asked for memory to put something in.
+    /// How often the host allocated guest memory.
     pub allocations: u64,
     /// Hostcalls by name.
     pub hostcalls: BTreeMap<&'static str, u64>,
@@ -19,13 +19,13 @@ pub struct Cost {
 /// A callback that did not return.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trap {
-    /// The VM that died of it.
+    /// The VM that ended with it.
     pub vm: usize,
     /// The exported function that was running.
     pub callback: &'static str,
-    /// What the interpreter says.
+    /// The interpreter's message.
     pub message: String,
-    /// What the guest logged during that callback; a panic's message comes last.
+    /// The guest's log during that callback; a panic's message comes last.
     pub logged: Vec<String>,
 }
 

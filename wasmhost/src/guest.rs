@@ -1,4 +1,4 @@
-//! The running guest as a hostcall sees it: memory to read, memory to fill.
+//! The running guest as hostcalls see it: memory to read and to fill.
 
 use crate::abi::Status;
 use crate::contexts::Contexts;
@@ -12,7 +12,7 @@ pub(crate) struct Guest<'a> {
 }
 
 impl<'a> Guest<'a> {
-    /// Every hostcall comes through here, so every hostcall is counted.
+    /// Enters a hostcall and counts it; every hostcall begins here.
     pub(crate) fn enter(mut caller: Caller<'a, Contexts>, hostcall: &'static str) -> Guest<'a> {
         *caller.data_mut().hostcalls.entry(hostcall).or_default() += 1;
         Guest { caller, hostcall }
@@ -57,7 +57,7 @@ impl<'a> Guest<'a> {
         Ok(Status::Ok)
     }
 
-    /// Hands `bytes` over in memory that the guest allocates; nothing at all is a null pointer.
+    /// Passes `bytes` in memory that the guest allocates; no bytes are a null pointer.
     pub(crate) fn give(&mut self, bytes: &[u8], out_data: u32, out_size: u32) -> Result<Status, Error> {
         let mut data = 0;
         if !bytes.is_empty() {
@@ -72,7 +72,7 @@ impl<'a> Guest<'a> {
         self.write(out_size, &(bytes.len() as u32).to_le_bytes())
     }
 
-    /// Takes down that a header was asked for in a map that the callback may not touch.
+    /// Records a header access in a map that the callback must not use.
     pub(crate) fn refused(&mut self, kind: u32, name: &str) {
         let logging = self.contexts().stream().is_some_and(|stream| stream.borrow().logging);
         if !logging {
@@ -81,7 +81,7 @@ impl<'a> Guest<'a> {
         }
     }
 
-    /// Calls back into the guest for another context, as Envoy does where a hostcall runs filters at once.
+    /// Runs a callback of another context inside a hostcall, as Envoy does with upstream filters.
     pub(crate) fn callback(&mut self, callback: &str, context: u32, arguments: &[u32]) -> Result<(), Error> {
         let function = self.caller.get_export(callback).and_then(Extern::into_func);
         let Some(function) = function else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! Header maps as Envoy keeps them (lower-case names, order of arrival, repeats allowed) and their wire form.
+//! Header maps as Envoy keeps them (lower-case names, in order of arrival, with repeats) and their wire form.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Headers(Vec<(String, Vec<u8>)>);
 
-/// Values as text, because failing tests print them.
+/// Prints values as text, for failing tests.
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.pairs()).finish()
@@ -21,12 +21,12 @@ impl Headers {
         headers
     }
 
-    /// How many entries there are, repeats included.
+    /// The number of entries, repeats included.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is no entry at all.
+    /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -55,7 +55,7 @@ impl Headers {
             .collect()
     }
 
-    /// Appends a value, keeping those that are there.
+    /// Appends a value, keeping those of the same name.
     pub fn add(&mut self, name: &str, value: &[u8]) {
         self.0.push((name.to_ascii_lowercase(), value.to_vec()));
     }
@@ -91,7 +91,7 @@ impl Headers {
         bytes
     }
 
-    /// Reads the wire form; malformed input counts as empty, as it does in Envoy's host.
+    /// Reads the wire form; malformed input yields an empty map, as in Envoy's host.
     pub(crate) fn decode(bytes: &[u8]) -> Headers {
         Headers::try_decode(bytes).unwrap_or_default()
     }

@@ -1,13 +1,13 @@
-//! A small stateful proxy-wasm host for tests: the real `.wasm`, several workers, one fake clock, fuel counted.
+//! A small stateful proxy-wasm host for tests: the real `.wasm`, several workers, a fake clock, fuel counted.
 //!
-//! A [`Process`] stands for one Envoy: its shared data, clock, metrics, clusters and log. Each [`Vm`] stands for
-//! one worker thread with its own copy of the [`Module`]; roots are plugin configurations, [`Request`]s are
-//! streams. Nothing happens by itself: the test moves the clock, fires the ticks and answers the HTTP calls.
+//! A [`Process`] stands for one Envoy: its shared data, clock, metrics, clusters and log. A [`Vm`] stands for one
+//! worker thread with its own copy of the [`Module`]; roots are plugin configurations, [`Request`]s are streams.
+//! Nothing happens by itself: the test moves the clock, fires ticks and answers HTTP calls.
 //!
-//! Hostcalls answer as Envoy's host does, the unpleasant parts included: a header map outside its phase is a bad
-//! argument (and is taken down in [`Vm::out_of_phase`]), a compare-and-swap on an absent key succeeds, a failed HTTP call has no
-//! headers. A trap fails the test at once, with what the guest said last, unless [`Vm::tolerate_traps`] was
-//! called; then the VM is dead and further callbacks pass it by, as with `failure_policy: FAIL_OPEN`.
+//! Hostcalls behave as in Envoy's host, including its pitfalls: a header map outside its phase is a bad argument (and
+//! recorded in [`Vm::out_of_phase`]), a compare-and-swap on an absent key succeeds, a failed HTTP call has no headers.
+//! A trap fails the test at once with the guest's last log lines, unless [`Vm::tolerate_traps`] was called; then the VM
+//! is dead and further callbacks skip it, as with `failure_policy: FAIL_OPEN`.
 //!
 //! ```
 //! use wasmhost::{Action, Module, Process};

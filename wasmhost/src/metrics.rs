@@ -1,9 +1,9 @@
-//! Metrics: one set of values for the process, one set of numbers to name them per VM.
+//! Metrics: values per process, ids per VM.
 
 use crate::abi::Status;
 use std::collections::BTreeMap;
 
-/// Kinds by their ABI number; Envoy keeps it in the two low bits of a metric's id.
+/// Kinds by their ABI number, which Envoy keeps in the two low bits of a metric's id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Counter = 0,
@@ -13,11 +13,11 @@ pub(crate) enum Kind {
 
 type Key = (Kind, String);
 
-/// The values; a histogram keeps every recorded one.
+/// The values; a histogram keeps all of its samples.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics(BTreeMap<Key, Vec<u64>>);
 
-/// What one VM has defined; a metric's id is its place here.
+/// The metrics that one VM has defined; the id is derived from the index.
 #[derive(Debug, Default)]
 pub(crate) struct Definitions(Vec<Key>);
 
@@ -48,7 +48,7 @@ impl Metrics {
         Status::Ok
     }
 
-    /// Recording sets a gauge, adds to a counter and samples a histogram.
+    /// Records a value: sets a gauge, adds to a counter, samples a histogram.
     pub(crate) fn record(&mut self, key: &Key, value: u64) {
         let values = self.0.entry(key.clone()).or_default();
         match (key.0, values.first_mut()) {

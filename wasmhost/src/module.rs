@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 use wasmi::{CompilationMode, Config, Engine};
 
-/// A compiled proxy-wasm module; cheap to clone and safe to keep in a static for all tests of a binary.
+/// A compiled proxy-wasm module; cheap to clone, and can be a static for all tests of a binary.
 #[derive(Clone, Debug)]
 pub struct Module {
     pub(crate) engine: Engine,
@@ -34,7 +34,7 @@ impl Module {
     /// Compiles a module from its binary or text form.
     pub fn parse(bytes: impl AsRef<[u8]>) -> Result<Module, LoadError> {
         let mut config = Config::default();
-        // Eager, because lazy compilation would charge its work to the first call's fuel.
+        // Eager, because lazy compilation would count as fuel of the first call.
         config.consume_fuel(true).compilation_mode(CompilationMode::Eager);
         config.set_max_recursion_depth(10_000).set_max_stack_height(1 << 20);
         let engine = Engine::new(&config);
@@ -49,7 +49,7 @@ impl Module {
         Ok(Module { engine, module })
     }
 
-    /// The imports as `module.name`, for tests that watch what a filter needs from its host.
+    /// The imports as `module.name`, for tests that check what a filter needs from its host.
     pub fn imports(&self) -> Vec<String> {
         self.module.imports().map(|import| format!("{}.{}", import.module(), import.name())).collect()
     }

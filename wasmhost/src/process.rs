@@ -1,4 +1,4 @@
-//! What all workers of one Envoy share, and the handles by which a test plays the world around it.
+//! The state that all workers of one Envoy share, and the means by which a test plays its surroundings.
 
 use crate::abi::Level;
 use crate::calls::{CallAnswer, HttpCall};
@@ -16,14 +16,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-/// A guest must not rely on a clock that starts at zero: it begins here, in January 2027.
+/// The first time of the clock, January 2027: a guest must not rely on a clock that begins at zero.
 const START: Duration = Duration::from_secs(1_800_000_000);
 
-/// One Envoy process: any number of VMs that share data, a clock, metrics and the outside world.
+/// One Envoy process: any number of VMs with common shared data, clock, metrics and surroundings.
 #[derive(Clone, Debug)]
 pub struct Process(Rc<RefCell<State>>);
 
-/// One line that a guest has logged or printed.
+/// A line that a guest has logged or printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogLine {
     /// The VM that wrote it.
@@ -54,14 +54,14 @@ impl State {
         self.logs.push(LogLine { vm, level, message });
     }
 
-    /// Envoy cancels the calls of a context, or of a whole VM, that goes away.
+    /// Cancels the calls of a context or VM that ends, as Envoy does.
     pub(crate) fn cancel_calls(&mut self, vm: usize, context: Option<u32>) {
         self.calls.retain(|call| call.vm != vm || context.is_some_and(|context| call.context != context));
     }
 }
 
 impl Process {
-    /// An Envoy without workers; `seed` decides everything that guests draw at random.
+    /// An Envoy without workers; `seed` determines all randomness of guests.
     pub fn new(seed: u64) -> Process {
         Process(Rc::new(RefCell::new(State {
             now: START.as_nanos() as u64,
@@ -78,11 +78,11 @@ impl Process {
         })))
     }
 
-    /// Starts a worker's VM. Dropping it is the worker's end: its outstanding calls are cancelled.
+    /// Starts a worker's VM. Dropping it ends the worker and cancels its outstanding calls.
     pub fn vm(&self, module: &Module) -> Result<Vm, LoadError> {
         let (id, seed) = (self.0.borrow().vms.len(), self.0.borrow().seed);
         let contexts = Contexts::new(id, self.0.clone(), Random::new(seed, id as u64));
-        // The number is taken even if starting fails, so that log lines of two VMs never mix.
+        // The number is used up even if starting fails, so that log lines of two VMs never mix.
         self.0.borrow_mut().vms.push(Weak::new());
         let core = Rc::new(RefCell::new(Core::start(module, contexts)?));
         self.0.borrow_mut().vms[id] = Rc::downgrade(&core);
@@ -104,17 +104,17 @@ impl Process {
         self.0.borrow_mut().now += by.as_nanos() as u64;
     }
 
-    /// Lets a known cluster take no more calls, as one without healthy hosts does.
+    /// Makes a known cluster take no more calls, like one without healthy hosts.
     pub fn block_cluster(&self, name: &str) {
         self.0.borrow_mut().blocked.insert(name.into());
     }
 
-    /// A variable that VMs find in their environment when they read it first.
+    /// Sets an environment variable of VMs that have not read their environment yet.
     pub fn set_environment(&self, variable: &str, value: &str) {
         self.0.borrow_mut().environment.insert(variable.into(), value.into());
     }
 
-    /// Makes a cluster known; calls to any other fail at once with a bad argument.
+    /// Makes a cluster known; calls to unknown ones fail at once with a bad argument.
     pub fn add_cluster(&self, name: &str) {
         self.0.borrow_mut().clusters.insert(name.to_owned());
     }
@@ -134,13 +134,13 @@ impl Process {
         self.0.borrow().shared_data.keys()
     }
 
-    /// Overwrites a shared value, as some other plugin or an older version might.
+    /// Overwrites a shared value, as another plugin or an older version might.
     pub fn set_shared_data(&self, key: &str, value: &[u8]) {
         let stored = self.0.borrow_mut().shared_data.set(key, value.to_vec(), 0);
         debug_assert!(stored, "cas 0 always overwrites");
     }
 
-    /// The HTTP calls that wait for an answer, oldest first.
+    /// The outstanding HTTP calls, oldest first.
     pub fn calls(&self) -> Vec<HttpCall> {
         self.0.borrow().calls.clone()
     }
@@ -155,7 +155,7 @@ impl Process {
         self.deliver(call, Some(CallAnswer { headers, body: body.as_ref().to_vec() }));
     }
 
-    /// Fails a call as a reset or a time-out does: the guest sees no headers, no body, no trailers.
+    /// Fails a call as a reset or timeout does: the guest sees no headers, body or trailers.
     pub fn fail(&self, call: &HttpCall) {
         self.deliver(call, None);
     }
@@ -178,7 +178,7 @@ impl Process {
         self.0.borrow().logs.clone()
     }
 
-    /// Takes everything logged so far away.
+    /// Removes and returns everything logged so far.
     pub fn take_logs(&self) -> Vec<LogLine> {
         std::mem::take(&mut self.0.borrow_mut().logs)
     }
@@ -203,7 +203,7 @@ impl Process {
         self.0.borrow().metrics.samples(name)
     }
 
-    /// The names of all metrics that were ever defined.
+    /// The names of all metrics ever defined.
     pub fn metric_names(&self) -> Vec<String> {
         self.0.borrow().metrics.names()
     }

@@ -1,11 +1,11 @@
-//! Properties (Envoy's attributes): bytes by path, encoded as Envoy encodes them.
+//! Properties (Envoy's attributes): bytes by path, encoded as in Envoy.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A value with the bytes that Envoy would hand to the guest.
+/// A value with the encoding that Envoy passes to guests.
 pub trait PropertyValue {
-    /// Those bytes.
+    /// The encoded bytes.
     fn encode(&self) -> Vec<u8>;
 }
 

@@ -1,10 +1,10 @@
-//! Randomness that repeats: SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
+//! Reproducible randomness: SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
 
 #[derive(Debug)]
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// Every VM gets a stream of its own, so that its draws do not depend on how calls to several VMs interleave.
+    /// A generator per VM, so that its numbers do not depend on how calls to several VMs interleave.
     pub(crate) fn new(seed: u64, stream: u64) -> Random {
         let mut mixed = Random(seed);
         Random(mixed.next() ^ Random(stream).next())

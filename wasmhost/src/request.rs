@@ -1,4 +1,4 @@
-//! One request, driven phase by phase in the order that Envoy keeps.
+//! One request, driven phase by phase in Envoy's order.
 
 use crate::abi::{Action, buffer, map};
 use crate::core::Core;
@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 /// A stream context. Dropping it without [`Request::finish`] leaves the request in flight.
 ///
-/// What went through stays readable here, also after the guest has deleted its side.
+/// Its headers and costs stay readable after the guest has deleted its side.
 #[derive(Debug)]
 pub struct Request {
     core: Rc<RefCell<Core>>,
@@ -42,18 +42,19 @@ impl Request {
         }
     }
 
-    /// Sets a property, from the next phase on. None is derived from the headers: what the guest reads, set.
+    /// Sets a property, visible from the next phase on. No property is derived from the headers: set those that the
+    /// guest reads.
     pub fn property(&mut self, path: &[&str], value: &(impl PropertyValue + ?Sized)) {
         self.stream.borrow_mut().properties.set(join(path), value.encode());
     }
 
-    /// Takes over the properties of another stream as they are, as an upstream filter finds those of the request.
+    /// Copies the properties of another stream, as an upstream filter sees those of its request.
     pub fn share_properties(&mut self, other: &Request) {
         let properties = other.stream.borrow().properties.clone();
         self.stream.borrow_mut().properties = properties;
     }
 
-    /// Takes a property away.
+    /// Removes a property.
     pub fn remove_property(&mut self, path: &[&str]) {
         self.stream.borrow_mut().properties.remove(path);
     }
@@ -63,7 +64,7 @@ impl Request {
         self.request_headers(true)
     }
 
-    /// Request headers; `end_of_stream` where no body follows.
+    /// Request headers; `end_of_stream` if no body follows.
     pub fn request_headers(&mut self, end_of_stream: bool) -> Action {
         assert!(!self.started, "request headers come once");
         self.started = true;
@@ -71,7 +72,7 @@ impl Request {
         self.headers_callback("proxy_on_request_headers", map::REQUEST_HEADERS, headers, Some(end_of_stream))
     }
 
-    /// A piece of the request's body.
+    /// A part of the request's body.
     pub fn request_body(&mut self, body: &[u8], end_of_stream: bool) -> Action {
         self.body_callback("proxy_on_request_body", buffer::REQUEST_BODY, body, end_of_stream)
     }
@@ -82,7 +83,7 @@ impl Request {
         self.headers_callback("proxy_on_request_trailers", map::REQUEST_TRAILERS, trailers, None)
     }
 
-    /// Response headers, `:status` among them; also for responses that Envoy makes itself.
+    /// Response headers with `:status`; also for local replies of Envoy.
     pub fn response_headers(&mut self, headers: &[(&str, &str)], end_of_stream: bool) -> Action {
         self.response_headers_of(Headers::new(headers), end_of_stream)
     }
@@ -97,13 +98,13 @@ impl Request {
         )
     }
 
-    /// Response headers with nothing but a status, which also becomes the property `response.code`.
+    /// Response headers with only a status, which is also set as property `response.code`.
     pub fn respond(&mut self, status: u16) -> Action {
         self.property(&["response", "code"], &i64::from(status));
         self.response_headers(&[(":status", &status.to_string())], true)
     }
 
-    /// A piece of the response's body.
+    /// A part of the response's body.
     pub fn response_body(&mut self, body: &[u8], end_of_stream: bool) -> Action {
         self.body_callback("proxy_on_response_body", buffer::RESPONSE_BODY, body, end_of_stream)
     }
@@ -118,7 +119,7 @@ impl Request {
         self.headers_callback("proxy_on_response_trailers", map::RESPONSE_TRAILERS, trailers, None)
     }
 
-    /// Sends the guest's own answer back through the guest, as Envoy does; true if there was one.
+    /// Sends the guest's own response through the guest, as Envoy does; true if there was one.
     pub fn deliver_local_response(&mut self) -> bool {
         let Some(response) = self.local_response() else { return false };
         let mut headers = response.headers;
@@ -132,7 +133,7 @@ impl Request {
         true
     }
 
-    /// The access log phase; for a stream that never had request headers it is also the first the guest hears of it.
+    /// The access log phase. A stream without request headers is created in the guest only now.
     pub fn log(&mut self) {
         assert!(!self.logged && !self.done, "on_log comes once, before on_done");
         self.logged = true;
@@ -143,14 +144,14 @@ impl Request {
         self.stream.borrow_mut().logging = false;
     }
 
-    /// The end of the stream; Envoy goes on to delete it whatever the guest answers.
+    /// The end of the stream. Envoy deletes it next, whatever the guest returns.
     pub fn done(&mut self) -> bool {
         assert!(!self.done, "on_done comes once");
         self.done = true;
         self.context.and_then(|context| self.call("proxy_on_done", &[context])) != Some(0)
     }
 
-    /// Tells the guest to forget the stream and cancels its HTTP calls.
+    /// Deletes the stream in the guest and cancels its HTTP calls.
     pub fn delete(&mut self) {
         assert!(self.done && !self.deleted, "on_delete comes once, after on_done");
         self.deleted = true;
@@ -160,7 +161,7 @@ impl Request {
         }
     }
 
-    /// Whatever is left of log, done and delete. Without response phases before it: a client that went away.
+    /// Runs what is left of log, done and delete. Without response phases before, the client has cancelled.
     pub fn finish(&mut self) {
         if !self.logged && !self.done {
             self.log();
@@ -173,7 +174,7 @@ impl Request {
         }
     }
 
-    /// The request headers as they are now: what the upstream would see.
+    /// The request headers as they are now, for the upstream.
     pub fn headers(&self) -> Headers {
         self.map(map::REQUEST_HEADERS)
     }
@@ -183,17 +184,17 @@ impl Request {
         self.headers().text(name)
     }
 
-    /// The response headers as the client would see them.
+    /// The response headers as they are now, for the client.
     pub fn response_map(&self) -> Headers {
         self.map(map::RESPONSE_HEADERS)
     }
 
-    /// The first value of a response header as the client would see it, as text.
+    /// The first value of a response header as it is now, as text.
     pub fn response_header(&self, name: &str) -> Option<String> {
         self.map(map::RESPONSE_HEADERS).text(name)
     }
 
-    /// The answer that the guest gave in place of the upstream.
+    /// The response that the guest sent itself.
     pub fn local_response(&self) -> Option<LocalResponse> {
         self.stream.borrow().local_response.clone()
     }
@@ -208,7 +209,7 @@ impl Request {
         self.stream.borrow().reset
     }
 
-    /// What each callback of this request used, in order.
+    /// The cost of each callback of this request, in order.
     pub fn costs(&self) -> &[Cost] {
         &self.costs
     }
@@ -251,7 +252,7 @@ impl Request {
         self.stream.borrow_mut().maps[kind as usize].arrive(headers);
         let action = self.phase(callback, count, end_of_stream);
         if action == Action::Continue {
-            // Envoy takes the map away as soon as the guest lets the stream go on.
+            // Envoy takes the map away as soon as the guest continues the stream.
             self.stream.borrow_mut().maps[kind as usize].open = false;
         }
         action
@@ -272,7 +273,7 @@ impl Request {
         action
     }
 
-    /// Streams without request headers have no other phases either, in Envoy's host.
+    /// Runs a phase. As in Envoy's host, a stream without request headers has no phases.
     fn phase(&mut self, callback: &'static str, size: u32, end_of_stream: Option<bool>) -> Action {
         assert!(!self.logged && !self.done, "{callback} comes before on_log and on_done");
         if !self.started {

@@ -1,21 +1,21 @@
-//! What the host keeps of one request: header maps, bodies, properties, and the guest's own answer.
+//! The host's state of one request: header maps, bodies, properties, and the guest's own response.
 
 use crate::abi::{buffer, map};
 use crate::headers::Headers;
 use crate::property::Properties;
 
-/// A response that the guest made up instead of the upstream's.
+/// A response that the guest sent itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalResponse {
     /// HTTP status.
     pub status: u32,
     /// Headers besides `:status`.
     pub headers: Headers,
-    /// The body, empty where there is none.
+    /// The body; empty if there is none.
     pub body: Vec<u8>,
     /// Response code details, as access logs show them.
     pub details: String,
-    /// gRPC status; -1 where there is none.
+    /// gRPC status; -1 if there is none.
     pub grpc_status: i32,
 }
 
@@ -26,7 +26,7 @@ impl LocalResponse {
     }
 }
 
-/// A header map that has arrived, and whether a callback may touch it now.
+/// A header map that has arrived, and whether a callback may use it now.
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
     pub(crate) headers: Option<Headers>,
@@ -48,7 +48,7 @@ pub(crate) struct Stream {
     pub(crate) local_response: Option<LocalResponse>,
     pub(crate) resumed: bool,
     pub(crate) reset: bool,
-    /// In the access log phase the maps can be read again, but not written.
+    /// Whether this is the access log phase, in which the maps can be read again but not written.
     pub(crate) logging: bool,
 }
 
@@ -63,7 +63,8 @@ impl Stream {
         self.maps.get_mut(kind as usize).filter(|slot| slot.open)?.headers.as_mut()
     }
 
-    /// Resuming, either way, takes the request's parts away from the guest: Envoy clears these pointers.
+    /// Resumes the stream. In either direction this takes the request's parts away from the guest: Envoy clears the
+    /// pointers.
     pub(crate) fn resume(&mut self) {
         self.resumed = true;
         self.maps[map::REQUEST_HEADERS as usize].open = false;

@@ -24,10 +24,10 @@ pub struct Root {
     pub(crate) context: u32,
 }
 
-/// A plugin configuration that the guest has turned down.
+/// A plugin configuration that the guest has refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// What the guest logged meanwhile.
+    /// What the guest logged while it refused.
     pub logged: Vec<String>,
 }
 
@@ -41,7 +41,7 @@ impl fmt::Display for Refused {
 impl std::error::Error for Refused {}
 
 impl Vm {
-    /// The number by which logs, traps and calls name this VM.
+    /// The number that logs, traps and calls use for this VM.
     pub fn id(&self) -> usize {
         self.id
     }
@@ -75,9 +75,9 @@ impl Vm {
         })
     }
 
-    /// Takes a configuration away; false if the guest asked to wait, and then nothing is deleted.
+    /// Removes a configuration; false if the guest asked to wait, in which case nothing is deleted.
     ///
-    /// Streams keep their configuration alive in Envoy, so none may be left.
+    /// In Envoy streams keep their configuration alive, so all of them must have finished.
     pub fn stop_root(&self, root: Root) -> bool {
         let context = self.own(root);
         let mut core = self.core.borrow_mut();
@@ -103,23 +103,24 @@ impl Vm {
         self.core.borrow_mut().contexts().roots.get(&context)?.tick_period
     }
 
-    /// A new stream with these request headers; the guest hears of it with the first phase.
+    /// Creates a stream with these request headers; the guest sees it with the first phase.
     pub fn request(&self, root: Root, headers: &[(&str, &str)]) -> Request {
         self.request_of(root, Headers::new(headers))
     }
 
-    /// A new stream whose request headers' values need not be text.
+    /// Creates a stream with request headers whose values need not be text.
     pub fn request_of(&self, root: Root, headers: Headers) -> Request {
         Request::new(self.core.clone(), self.own(root), headers)
     }
 
-    /// Puts a root among the upstream filters of a cluster: a call to it runs them before the hostcall returns.
+    /// Puts a root among the upstream filters of a cluster: a call to the cluster runs them before the hostcall
+    /// returns.
     pub fn filter_upstream(&self, root: Root, cluster: &str) {
         let context = self.own(root);
         self.core.borrow_mut().contexts().upstream_filters.insert(cluster.to_owned(), context);
     }
 
-    /// Any callback with any arguments, also such as no proxy would make.
+    /// Runs any callback with any arguments, even impossible ones.
     pub fn callback(&self, callback: &'static str, arguments: &[u32]) -> Option<u32> {
         let context = arguments.first().copied().unwrap_or(0);
         self.core.borrow_mut().call(callback, context, arguments)
@@ -130,12 +131,12 @@ impl Vm {
         self.core.borrow_mut().contexts().out_of_phase.clone()
     }
 
-    /// From here on a trap does not fail the test: the VM is dead and callbacks pass it by.
+    /// From now on a trap does not fail the test: the VM is dead and callbacks skip it.
     pub fn tolerate_traps(&self) {
         self.core.borrow_mut().tolerate_traps = true;
     }
 
-    /// What the VM died of.
+    /// The trap that ended this VM.
     pub fn trap(&self) -> Option<Trap> {
         self.core.borrow().trap.clone()
     }
@@ -155,12 +156,12 @@ impl Vm {
         self.core.borrow().hostcalls.get(name).copied().unwrap_or(0)
     }
 
-    /// What the latest callback used.
+    /// The cost of the latest callback.
     pub fn last_cost(&self) -> Cost {
         self.core.borrow().last_cost.clone()
     }
 
-    /// The size of the guest's memory, which never shrinks.
+    /// The size of the guest's memory, bytes; it never shrinks.
     pub fn memory_bytes(&self) -> u64 {
         self.core.borrow().memory_bytes()
     }

@@ -1,4 +1,4 @@
-//! The little of WASI that Rust's standard library calls in a filter: an environment, no files, no arguments.
+//! The part of WASI that Rust's standard library calls in a filter: an environment, no files, no arguments.
 
 use crate::abi::Level;
 use crate::contexts::Contexts;
@@ -13,7 +13,7 @@ const NOT_IMPLEMENTED: u32 = 52;
 const STDOUT: u32 = 1;
 const STDERR: u32 = 2;
 
-/// `NAME=value` with the zero at its end, for each variable.
+/// `NAME=value` with a closing zero, for each variable.
 fn environment(guest: &Guest<'_>) -> Vec<Vec<u8>> {
     let process = guest.process();
     process.environment.iter().map(|(name, value)| format!("{name}={value}\0").into_bytes()).collect()
@@ -93,7 +93,7 @@ pub(crate) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
             Ok(SUCCESS)
         }
 
-        // One clock for all: the fake one.
+        // All clocks are the fake one.
         fn clock_time_get(guest, _clock: u32, _precision: u64, out_time: u32) {
             let now = guest.process().now;
             guest.write(out_time, &now.to_le_bytes())?;

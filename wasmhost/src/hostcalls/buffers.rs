@@ -1,4 +1,4 @@
-//! Configuration and bodies.
+//! Hostcalls on buffers: configuration and bodies.
 
 use super::hostcalls;
 use crate::abi::{Status, buffer};
@@ -12,7 +12,7 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
             let Some(bytes) = guest.contexts().buffer(kind) else { return Ok(Status::NotFound) };
             let Some(rest) = bytes.get(start as usize..) else { return Ok(Status::BadArgument) };
             let part = &rest[..rest.len().min(size as usize)];
-            // The real host leaves the results alone here, which the guest has set to null.
+            // Envoy's host leaves the results unset here, which the guest has set to null.
             if part.is_empty() { Ok(Status::Ok) } else { guest.give(part, out_data, out_size) }
         }
 
@@ -25,7 +25,7 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
             let mut stream = stream.borrow_mut();
             let Some(body) = stream.bodies[kind as usize].as_mut() else { return Ok(Status::NotFound) };
             let (start, size) = (start as usize, size as usize);
-            // Prepend, replace all, or append: Envoy knows no other edit.
+            // Prepend, replace all, or append: Envoy supports no other edit.
             let replaced = match (start, size) {
                 (0, 0) => 0..0,
                 (0, size) if size >= body.len() => 0..body.len(),

@@ -1,4 +1,4 @@
-//! HTTP calls from the guest: recorded here, answered by the test.
+//! Hostcalls for HTTP calls: recorded here, answered by the test.
 
 use super::hostcalls;
 use crate::abi::{Status, map};
@@ -43,7 +43,7 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
     }
 }
 
-/// Envoy runs the cluster's upstream filters before the hostcall returns, in this VM where they are of its plugin.
+/// Runs the cluster's upstream filters before the hostcall returns, as Envoy does for filters in this VM.
 fn upstream_filter(
     guest: &mut Guest<'_>,
     cluster: &str,

@@ -1,4 +1,4 @@
-//! Header maps. One that the running callback may not see is a bad argument, not an empty map.
+//! Hostcalls on header maps. A map that the running callback must not see is a bad argument, not an empty map.
 
 use super::hostcalls;
 use crate::abi::{Status, map};
@@ -63,7 +63,7 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
     }
 }
 
-/// In the access log phase a map that never arrived reads as "not found"; elsewhere it must not be asked for.
+/// In the access log phase an absent map reads as "not found"; in other phases it is a bad argument.
 fn absent(contexts: &Contexts, kind: u32) -> Status {
     let logging = contexts.stream().is_some_and(|stream| stream.borrow().logging);
     if logging && kind <= map::RESPONSE_TRAILERS { Status::NotFound } else { Status::BadArgument }

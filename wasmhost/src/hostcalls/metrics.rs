@@ -1,4 +1,4 @@
-//! Counters, gauges and histograms.
+//! Hostcalls on counters, gauges and histograms.
 
 use super::hostcalls;
 use crate::abi::Status;

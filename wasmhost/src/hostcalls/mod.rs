@@ -1,4 +1,4 @@
-//! The functions that a proxy-wasm guest may import from `env`, one file for each thing they touch.
+//! The functions that a proxy-wasm guest may import from `env`, one file per subject.
 
 mod buffers;
 mod calls;
@@ -14,7 +14,7 @@ use crate::wasi;
 use wasmi::errors::LinkerError;
 use wasmi::{Error, ExternType, Linker, Module};
 
-/// Defines hostcalls in a linker: each is counted under its name and answers a status.
+/// Defines hostcalls in a linker: each is counted under its name and returns a status.
 macro_rules! hostcalls {
     ($linker:expr, $module:literal, $(fn $name:ident($guest:ident $(, $argument:ident: $type:ty)*) $body:block)+) => {{
         $($linker.func_wrap(
@@ -44,7 +44,7 @@ pub(crate) fn link(linker: &mut Linker<Contexts>, module: &Module) -> Result<(),
     link_the_rest(linker, module)
 }
 
-/// What this host lacks must not keep a module from loading: it traps by name if it is ever called.
+/// Links imports that this host does not have, so that a module loads: they trap by name when called.
 fn link_the_rest(linker: &mut Linker<Contexts>, module: &Module) -> Result<(), LinkerError> {
     for import in module.imports() {
         let ExternType::Func(signature) = import.ty() else { continue };

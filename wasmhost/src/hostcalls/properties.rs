@@ -1,4 +1,4 @@
-//! Properties: the request's own first, then the process's, then what the host knows of the plugin.
+//! Hostcalls on properties: the request's own first, then the process's, then those of the plugin.
 
 use super::hostcalls;
 use crate::abi::{Status, map};
@@ -18,7 +18,7 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
 
         fn proxy_set_property(guest, path: u32, size: u32, value: u32, value_size: u32) {
             let (path, value) = (guest.bytes(path, size)?, guest.bytes(value, value_size)?);
-            // Guests set filter state, which only a stream has.
+            // Guests set filter state, which only streams have.
             let Some(stream) = guest.contexts().stream() else { return Ok(Status::NotFound) };
             stream.borrow_mut().properties.set(path, value);
             Ok(Status::Ok)
@@ -27,7 +27,7 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
 }
 
 fn find(contexts: &Contexts, path: &[u8]) -> Option<Vec<u8>> {
-    // Envoy takes these from the header map, and so from nowhere once the callback has none.
+    // Envoy reads these from the header map, so they are absent if the callback has none.
     if let Some(name) = path.strip_prefix(b"request\0headers\0") {
         let name = core::str::from_utf8(name).ok()?;
         let stream = contexts.stream()?;

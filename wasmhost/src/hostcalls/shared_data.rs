@@ -1,4 +1,4 @@
-//! Shared data.
+//! Hostcalls on shared data.
 
 use super::hostcalls;
 use crate::abi::Status;

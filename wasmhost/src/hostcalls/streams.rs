@@ -1,4 +1,4 @@
-//! What a guest does to a stream as a whole, and to which context.
+//! Hostcalls on a stream as a whole, and on the effective context.
 
 use super::hostcalls;
 use crate::abi::{Status, stream_type};

@@ -1,4 +1,4 @@
-//! Log, clock and ticks.
+//! Hostcalls for log, clock and ticks.
 
 use super::hostcalls;
 use crate::abi::{Level, Status};
@@ -27,7 +27,7 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
 
         fn proxy_set_tick_period_milliseconds(guest, period: u32) {
             let contexts = guest.contexts_mut();
-            // A stream's call is for the root that it belongs to.
+            // A call from a stream applies to its root.
             let active = contexts.streams.get(&contexts.active).map_or(contexts.active, |(root, _)| *root);
             if let Some(root) = contexts.roots.get_mut(&active) {
                 root.tick_period = (period > 0).then(|| Duration::from_millis(period.into()));

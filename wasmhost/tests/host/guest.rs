@@ -1,4 +1,4 @@
-//! Guests written as text: a test gives the callbacks, this adds imports, memory, an allocator and the strings.
+//! Guests in WebAssembly text: a test gives the callbacks; imports, memory, allocator and strings are added here.
 
 use wasmhost::Module;
 
@@ -47,7 +47,7 @@ const PRELUDE: &str = r#"
         (i64.store (i32.const 0) (i64.const 0)))
 "#;
 
-/// The module: `'text'` in `callbacks` stands for the two numbers that pass a string, its address and its size.
+/// The module of these callbacks, in which `'text'` stands for the address and size of a string.
 pub fn guest(callbacks: &str) -> Module {
     let (mut code, mut data) = (String::from(PRELUDE), String::new());
     let mut free = 1024;
@@ -64,7 +64,7 @@ pub fn guest(callbacks: &str) -> Module {
     Module::parse(format!("(module {code} {data})")).unwrap()
 }
 
-/// What the guests of a process have logged, in order, taken away.
+/// Removes and returns the log lines of a process's guests, in order.
 pub fn said(process: &wasmhost::Process) -> Vec<String> {
     process.take_logs().into_iter().map(|line| line.message).collect()
 }

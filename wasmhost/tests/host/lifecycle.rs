@@ -1,9 +1,9 @@
-//! Configurations, the order of callbacks, and death.
+//! Configurations, the order of callbacks, and traps.
 
 use crate::guest::{guest, said};
 use wasmhost::{Action, Level, Module, Process};
 
-/// Refuses every configuration of more than four bytes, aloud.
+/// Refuses every configuration of more than four bytes, and logs it.
 const PICKY: &str = r#"
     (func (export "proxy_on_configure") (param i32 i32) (result i32)
         (drop (call $buffer (i32.const 7) (i32.const 0) (i32.const -1) (i32.const 0) (i32.const 4)))
@@ -70,7 +70,7 @@ fn callbacks_come_in_the_order_of_envoy() {
     assert_eq!(said(&process), ["done", "delete"]);
 }
 
-/// Dies on the request header `die`, and would log in any case.
+/// Traps on the request header `die`, and logs every request.
 const MORTAL: &str = r#"
     (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
         (call $say 'alive')

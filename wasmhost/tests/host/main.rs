@@ -1,4 +1,4 @@
-//! The host against guests written as text: what it promises to answer, it answers.
+//! Tests of the host with guests in WebAssembly text.
 
 mod guest;
 mod lifecycle;

@@ -1,9 +1,9 @@
-//! Fuel, hostcall counts and randomness: the same on every run.
+//! Fuel, hostcall counts and randomness are the same on every run.
 
 use crate::guest::{guest, said};
 use wasmhost::Process;
 
-/// Works as often as the request has headers, and draws eight random letters.
+/// Loops once per request header, and draws eight random letters.
 const WORKER: &str = r#"
     (func (export "proxy_on_request_headers") (param $context i32) (param $count i32) (param i32) (result i32)
         (local $i i32)

@@ -1,4 +1,4 @@
-//! What several VMs of a process have in common: shared data, calls, clock, metrics.
+//! State that several VMs of a process share: shared data, calls, clock, metrics.
 
 use crate::guest::{guest, said};
 use std::time::Duration;
@@ -12,7 +12,7 @@ fn start(process: &Process, callbacks: &str) -> (Vm, Root) {
 
 #[test]
 fn a_compare_and_swap_between_two_vms_has_one_winner() {
-    // On configure the guest reads the key and remembers the number; on tick it writes with that number.
+    // On configure the guest reads the key and remembers its number; on tick it writes with that number.
     let module = guest(
         r#"(global $cas (mut i32) (i32.const 0))
         (func (export "proxy_on_configure") (param i32 i32) (result i32)
@@ -38,7 +38,7 @@ fn a_compare_and_swap_between_two_vms_has_one_winner() {
     assert_eq!(process.shared_data_keys(), ["lease"]);
 }
 
-/// Calls the cluster `prometheus` on every tick, with one header map that is complete and one that is not.
+/// Calls the cluster `prometheus` on every tick, with one complete and one incomplete header map.
 const CALLER: &str = r#"
     (func (export "proxy_on_tick") (param i32)
         (call $digit (call $http_call 'prometheus'
