@@ -1,19 +1,19 @@
-//! What each term is good for: where the policy is worse without it, and where better.
+//! What each part of the policy contributes: where results are worse without it, and where better.
 
 use crate::suite::{Figure, Results, Row};
 use crate::table;
 
-/// So many scenarios are named on each side, those with the largest differences; the rest is counted.
+/// Number of scenarios named on each side, those with the largest differences; the rest is counted.
 const NAMED: usize = 6;
 
-/// How a contender differs from the first in one scenario: where it differs most.
+/// Largest difference of a contender from the first one in one scenario.
 struct Difference {
     worse: bool,
     size: f64,
     shown: String,
 }
 
-/// One line for each contender but the first, as Markdown.
+/// One line per contender except the first, as Markdown.
 pub fn render(results: &Results, contenders: &[&str]) -> String {
     let mut lines = vec![
         "| | p99, geometric mean | worse without it | better without it |".to_owned(),
@@ -31,7 +31,7 @@ pub fn render(results: &Results, contenders: &[&str]) -> String {
     lines.join("\n")
 }
 
-/// The geometric mean over the scenarios of its p99 over the first contender's.
+/// Geometric mean over the scenarios of the ratio of its p99 to the first contender's.
 fn mean_ratio(results: &Results, at: usize) -> f64 {
     let whole: Vec<&Row> = results.rows.iter().filter(|r| r.label.is_empty()).collect();
     let logs: f64 = whole.iter().map(|r| (r.figures[at].value / r.figures[0].value).ln()).sum();
@@ -56,7 +56,7 @@ fn difference(row: &Row, at: usize) -> Option<Difference> {
     let failures = ratio(without.failed.unwrap_or(0.0), whole.failed.unwrap_or(0.0), 1.0);
     let bad = |figure: &Figure| row.what.badness(figure.value);
     let values = ratio(bad(without), bad(whole), row.what.little(1.0));
-    // Failures first: failing sooner is not the better for it.
+    // Failures take precedence: failing sooner is not an improvement.
     let told = if table::failures_differ(whole, without) { failures } else { values };
     let [before, after] = [whole, without].map(|figure| table::cell(row.what, figure));
     let label = if row.label.is_empty() { String::new() } else { format!(" {}", row.label) };
@@ -67,9 +67,9 @@ fn difference(row: &Row, at: usize) -> Option<Difference> {
     })
 }
 
-/// The natural logarithm of `a` over `b`, where what is below `least` counts as that.
+/// Log ratio of `a` to `b`, after adding `least` to both.
 fn ratio(a: f64, b: f64, least: f64) -> f64 {
-    // Recovery may never come.
+    // Recovery may be infinite.
     let bounded = |x: f64| x.min(1e6) + least;
     (bounded(a) / bounded(b)).ln()
 }

@@ -1,5 +1,5 @@
-//! The scenarios by name. Unless a scenario says otherwise: ten endpoints with four slots of 20 ms, 600/s, one
-//! proxy with two workers, 12 s, and what goes wrong goes wrong in the middle third.
+//! The scenarios by name. Unless a scenario says otherwise: ten endpoints with four slots of 20 ms, 600 requests/s, one
+//! proxy with two workers, 12 s, and faults in the middle third.
 
 use engine::rng::Rng;
 
@@ -11,7 +11,7 @@ use crate::scenario::{
 /// The middle third of a run of 12 s.
 const THIRD: (f64, f64) = (4.0, 8.0);
 
-/// A rush, as multiples of the usual rate: it builds up, stays, and ends.
+/// A rush, in multiples of the usual rate: it builds up, lasts, and ends.
 const RUSH: [f64; 16] = [1.0, 1.0, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.0, 4.0, 3.0, 2.0, 1.0, 1.0, 1.0];
 
 /// The names of all scenarios, in the order of the table.
@@ -53,13 +53,13 @@ pub const NAMES: &[&str] = &[
     "prometheus-gone",
 ];
 
-/// Too big for every day: they run only when named.
+/// Scenarios that are too large for regular runs; run only when named.
 pub const BIG: &[&str] = &["big-fleet", "autoscale", "autoscale-flapping"];
 
-/// Not for comparing policies, of which one alone knows zones: they run only when named.
+/// Scenarios with zones, which only one of the balancers knows; run only when named.
 pub const ZONES: &[&str] = &["zone-lost", "zone-hung", "zone-busy", "zone-errors"];
 
-/// The scenario called `name`; what is random in it follows from `seed`.
+/// The scenario called `name`, with randomness derived from `seed`.
 pub fn named(name: &str, seed: u64) -> Option<Scenario> {
     let name = NAMES.iter().chain(BIG).chain(ZONES).copied().find(|n| *n == name)?;
     let scenario = match name {
@@ -119,7 +119,7 @@ pub fn named(name: &str, seed: u64) -> Option<Scenario> {
         },
         "prometheus-gone" => prometheus_gone(),
         "autoscale" => scaled(Shape::Steps(RUSH.to_vec())),
-        // Every 25 s twice the load for 8 s: nothing to start endpoints for and stop them again each time.
+        // Twice the load for 8 s every 25 s: no reason to start and stop endpoints each time.
         "autoscale-flapping" => scaled(Shape::Bursts { every: 25.0, length: 8.0, factor: 2.0 }),
         "zone-lost" => zone_lost(What::Mode(Mode::Refuse)),
         "zone-hung" => zone_lost(What::Mode(Mode::Hole)),
@@ -132,7 +132,7 @@ pub fn named(name: &str, seed: u64) -> Option<Scenario> {
             proxies: 1_000,
             workers: 1,
             rate: 0.6 * 40_000.0 / Distribution::TYPICAL.mean(),
-            // Rarer than one in a hundred: a proxy sees each endpoint once in ten seconds, so no proxy can know.
+            // Fewer than one in a hundred: a proxy sees each endpoint once in ten seconds, so no proxy can know them.
             changes: (0..50).map(|e| change(0.0, e * 200, What::Slow(10.0))).collect(),
             ..Scenario::default()
         },
@@ -179,7 +179,7 @@ fn roaming() -> Scenario {
     Scenario { changes, ..Scenario::default() }
 }
 
-/// Every endpoint stops for half a second about every `every` seconds.
+/// Each endpoint pauses for half a second about every `every` seconds.
 fn pauses(every: f64, seed: u64) -> Scenario {
     let mut rng = Rng::new(seed ^ 0x0070_6175_7365);
     let mut changes = Vec::new();
@@ -244,7 +244,7 @@ fn newcomers() -> Scenario {
     }
 }
 
-/// 0.3 ms of work, the network no longer negligible, one endpoint ten times slower for a third.
+/// 0.3 ms of work, network time that is not negligible, and one endpoint ten times slower for a third of the run.
 fn sub_millisecond() -> Scenario {
     Scenario {
         length: 3.0,
@@ -257,7 +257,7 @@ fn sub_millisecond() -> Scenario {
     }
 }
 
-/// Gone for two seconds, then cold for two more.
+/// One endpoint is down for two seconds, then cold for two more.
 fn crash_restart() -> Scenario {
     Scenario {
         changes: vec![
@@ -272,7 +272,7 @@ fn crash_restart() -> Scenario {
     }
 }
 
-/// One endpoint after another leaves the fleet, is replaced a second later, and is cold for a second.
+/// One endpoint after another leaves, is replaced a second later, and is cold for a second.
 fn rolling_deploy() -> Scenario {
     let mut changes = Vec::new();
     for endpoint in 0..10 {
@@ -290,8 +290,8 @@ fn rolling_deploy() -> Scenario {
     Scenario { length: 24.0, rate: 1100.0, changes, ..Scenario::default() }
 }
 
-/// Up to fourteen endpoints, four of them there, that take five seconds to start; 250/s are a third of what those can
-/// do. With the target of 0.7 a rush of four times that needs eight.
+/// Up to fourteen endpoints, of which four are present, and which take five seconds to start; 250/s are a third of the
+/// capacity of four. With a target of 0.7, a rush of four times that rate needs eight.
 fn scaled(shape: Shape) -> Scenario {
     let length = 240.0;
     Scenario {
@@ -319,9 +319,9 @@ fn scaled(shape: Shape) -> Scenario {
     }
 }
 
-/// The ramp of the Prequal paper (§5): from 0.75 to 1.74 of what the fleet was allotted, in nine steps. An
-/// endpoint may use twice its allotment while its machine is idle; an antagonist takes that away on one machine
-/// in ten, others every three seconds.
+/// The load ramp of the Prequal paper (§5): from 0.75 to 1.74 of the fleet's allotment, in nine steps. An endpoint may
+/// use twice its allotment while its machine is idle; an antagonist takes that away on one machine in ten, on different
+/// ones every three seconds.
 fn load_ramp(seed: u64) -> Scenario {
     const STEPS: [f64; 9] = [0.75, 0.83, 0.93, 1.03, 1.14, 1.27, 1.41, 1.57, 1.74];
     const SECONDS: f64 = 3.0;
@@ -365,7 +365,7 @@ fn herding() -> View {
     View { label: "herding", what: Measure::Herding, window: (3.0, 45.0) }
 }
 
-/// A busy fleet of equals whose queue depths are up to 15 s old.
+/// A busy fleet of equal endpoints whose queue depths are up to 15 s old.
 fn old_prometheus(proxies: usize, workers: usize) -> Scenario {
     Scenario {
         length: 45.0,
@@ -379,7 +379,7 @@ fn old_prometheus(proxies: usize, workers: usize) -> Scenario {
     }
 }
 
-/// Prometheus stops telling anything after a third.
+/// Prometheus stops answering after a third of the run.
 fn prometheus_gone() -> Scenario {
     Scenario {
         changes: slow_from_start(&THREE_4X),
@@ -400,7 +400,8 @@ fn three_speeds() -> Scenario {
     Scenario { changes: slow_from_start(&who), rate: 800.0, ..Scenario::default() }
 }
 
-/// Half of the endpoints are near and two thirds busy with everything; the others are 30 ms farther there and back.
+/// Half of the endpoints are local and would be two thirds busy with all requests; the others are 30 ms farther away,
+/// there and back.
 fn two_zones() -> Scenario {
     Scenario { zones: Some(Zones { local: 5, farther: 0.015 }), ..Scenario::default() }
 }
@@ -409,7 +410,7 @@ fn local(label: &'static str, window: (f64, f64)) -> View {
     View { label, what: Measure::Local, window }
 }
 
-/// What happens to the whole local zone at 4 s is over at 10 s.
+/// The whole local zone has a fault from 4 s to 10 s.
 fn zone_lost(falls: What) -> Scenario {
     let at = |at, what| (0..5).map(move |endpoint| change(at, endpoint, what));
     Scenario {
@@ -428,7 +429,7 @@ fn zone_lost(falls: What) -> Scenario {
     }
 }
 
-/// From half of what the local zone can do to one and a half times as much, and back.
+/// Load from half of the local zone's capacity to one and a half times as much, and back.
 fn zone_busy() -> Scenario {
     const STEPS: [f64; 9] = [0.5, 0.65, 0.9, 1.2, 1.5, 1.2, 0.9, 0.65, 0.5];
     let full = 20.0 / Distribution::TYPICAL.mean();

@@ -1,4 +1,4 @@
-//! `simulate`: names in, progress while it runs, one table out.
+//! The command line `simulate`: names in, progress while it runs, a table out.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -53,7 +53,7 @@ struct Options {
     drawn: Option<Drawn>,
 }
 
-/// Fleets drawn by chance.
+/// Options for randomly drawn fleets.
 #[derive(Default)]
 struct Drawn {
     fleets: u64,
@@ -62,7 +62,7 @@ struct Drawn {
     picture: Option<PathBuf>,
 }
 
-/// What `main` of the example does.
+/// The `main` function of `simulate`.
 pub fn main() -> ExitCode {
     match options() {
         Ok(Some(options)) => match run(&options) {

@@ -17,14 +17,14 @@ use crate::peers::peak_ewma::PeakEwma;
 use crate::peers::prequal::Prequal;
 use crate::scenario::Scenario;
 
-/// A policy under test.
+/// A balancer to be compared.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Contender {
-    /// evenkeel with one of its policies, the adaptive one made of these terms.
+    /// evenkeel with one of its policies; the adaptive one has these parts.
     Ours(engine::settings::Policy, Ablation),
-    /// The adaptive policy with probes out of band, so many seconds apart.
+    /// The adaptive policy with out-of-band probes at this interval, seconds.
     Probing(f64),
-    /// Envoy with one of its policies; with outlier detection or without.
+    /// Envoy with one of its policies, with or without outlier detection.
     Envoy(Kind, bool),
     /// Linkerd's peak EWMA.
     PeakEwma,
@@ -32,13 +32,13 @@ pub enum Contender {
     C3,
     /// Prequal.
     Prequal,
-    /// Knows every queue.
+    /// A balancer that knows every queue.
     Oracle,
-    /// The same with other random numbers: how much of a difference is chance.
+    /// A contender with different random numbers, to show how much of a difference is chance.
     Again(Box<Contender>),
 }
 
-/// Every contender by its name in tables and on the command line, but those of the [`ablation`].
+/// All contenders by their names in tables and on the command line, except those of the [`ablation`].
 pub fn all() -> Vec<(&'static str, Contender)> {
     let ours = |policy| Contender::Ours(policy, Ablation::ALL);
     vec![
@@ -73,7 +73,7 @@ pub fn all() -> Vec<(&'static str, Contender)> {
     ]
 }
 
-/// As configured by default.
+/// The policy with its default settings.
 fn weighted_score() -> engine::settings::Policy {
     engine::settings::Policy::WeightedScore(engine::settings::WeightedScore {
         in_flight_weight: 0.6,
@@ -85,8 +85,7 @@ fn weighted_score() -> engine::settings::Policy {
 
 const WHOLE: &str = "adaptive";
 
-/// The adaptive policy whole, the same with other random numbers, then with one of its terms left out or changed at
-/// a time.
+/// The adaptive policy, the same with different random numbers, then variants with one part left out or changed.
 pub fn ablation() -> Vec<(&'static str, Contender)> {
     let all_terms = Ablation::ALL;
     let variants = [
@@ -120,12 +119,12 @@ pub fn ablation() -> Vec<(&'static str, Contender)> {
     all
 }
 
-/// `blackout_period` as gRPC and Envoy have it by default: most of a run of 12 s.
+/// Default `blackout_period` of gRPC and Envoy, seconds: most of a run of 12 s.
 const BLACKOUT_S: f64 = 10.0;
-/// None, so that the weights have the chance to matter.
+/// No blackout, so that the weights can take effect, seconds.
 const EAGER_S: f64 = 0.0;
 
-/// Those that a run without `--policy` shows.
+/// Contenders in a run without `--policy`.
 pub const SHOWN: &[&str] = &[
     "adaptive",
     "round_robin",
@@ -145,7 +144,7 @@ pub fn named(name: &str) -> Option<Contender> {
 }
 
 impl Contender {
-    /// The proxies of `scenario`, all balancing this way.
+    /// Creates the proxies of `scenario`, all with this balancer.
     pub fn proxies(&self, scenario: &Scenario, now: Time, rng: &mut Rng) -> Vec<Box<dyn LoadBalancer>> {
         match self {
             Contender::Ours(policy, terms) => {

@@ -1,4 +1,4 @@
-//! How much work a request is, in seconds on an endpoint of normal speed.
+//! Distributions of the work in a request, in seconds on an endpoint of normal speed.
 
 use std::f64::consts::TAU;
 
@@ -7,33 +7,33 @@ use engine::rng::Rng;
 /// A distribution of service times.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Distribution {
-    /// `exp(N(ln median, sigma²))`: what most services look like.
+    /// `exp(N(ln median, sigma²))`, typical of most services.
     LogNormal {
-        /// Half of the requests take less.
+        /// The median.
         median: f64,
-        /// Spread of the logarithm.
+        /// Standard deviation of the logarithm.
         sigma: f64,
     },
-    /// Memoryless: the M of M/M/c.
+    /// Memoryless, as in M/M/c.
     Exponential {
         /// The mean.
         mean: f64,
     },
     /// A power-law tail; its variance is infinite for `shape` ≤ 2.
     Pareto {
-        /// The least value.
+        /// The minimum.
         scale: f64,
-        /// The tail's exponent, above 1.
+        /// Exponent of the tail, above 1.
         shape: f64,
-        /// The largest value: no service lets a request run for ever.
+        /// The maximum: no service lets a request run for ever.
         most: f64,
     },
-    /// Always the same.
+    /// Always this value.
     Constant(f64),
 }
 
 impl Distribution {
-    /// The 20 ms of the acceptance scenarios, with a 99th percentile of 58 ms.
+    /// 20 ms, as in the acceptance scenarios, with a 99th percentile of 58 ms.
     pub const TYPICAL: Distribution = Distribution::LogNormal { median: 0.020, sigma: 0.46 };
 
     /// Draws a value.
@@ -48,7 +48,7 @@ impl Distribution {
         }
     }
 
-    /// The mean; for [`Distribution::Pareto`] with its cut.
+    /// The mean; for [`Distribution::Pareto`], with its maximum.
     pub fn mean(&self) -> f64 {
         match *self {
             Distribution::LogNormal { median, sigma } => median * (sigma * sigma / 2.0).exp(),
@@ -62,12 +62,12 @@ impl Distribution {
     }
 }
 
-/// Standard exponential.
+/// A standard exponential random number.
 pub fn exponential(rng: &mut Rng) -> f64 {
     -(1.0 - rng.unit()).ln()
 }
 
-/// Standard normal (Box and Muller, 1958).
+/// A standard normal random number (Box and Muller, 1958).
 pub fn normal(rng: &mut Rng) -> f64 {
     (2.0 * exponential(rng)).sqrt() * (TAU * rng.unit()).cos()
 }

@@ -1,4 +1,4 @@
-//! Tables written into a document, between the marks that name them, so that all can be refreshed in one go.
+//! Tables in a document, between named marks, so that all of them can be refreshed at once.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ impl FromStr for Place {
 }
 
 impl Place {
-    /// Puts `text` in the place of what stands there.
+    /// Replaces the contents of the section by `text`.
     ///
     /// # Errors
     /// If the file cannot be read or written, or has no such marks.
@@ -35,10 +35,10 @@ impl Place {
         std::fs::write(&self.file, replaced)
     }
 
-    /// Whether there is such a place.
+    /// Checks that the section exists.
     ///
     /// # Errors
-    /// If there is none; better known before an hour of work than after.
+    /// If it does not; checked first because the run may take an hour.
     pub fn check(&self) -> io::Result<()> {
         let whole = std::fs::read_to_string(&self.file)?;
         replace(&whole, &self.section, "").map(|_| ()).ok_or_else(|| self.missing())

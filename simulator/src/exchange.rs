@@ -1,22 +1,21 @@
-//! What the workers of one proxy report to each other: the product's own reports and merge, kept in memory.
+//! Reports among the workers of one proxy: the product's own format and merge, kept in memory.
 
 use engine::time::Time;
 use engine::{Balancer, ProbeShard};
 use evenkeel::sharing::{peers, worker_report};
 
-/// What each worker last published.
+/// The last report of each worker.
 pub struct Exchange {
     slots: Vec<Vec<u8>>,
 }
 
 impl Exchange {
-    /// For `workers` workers.
+    /// Without reports from `workers` workers.
     pub fn new(workers: usize) -> Exchange {
         Exchange { slots: vec![Vec::new(); workers] }
     }
 
-    /// `worker` publishes what it knows, takes in what the others published last, and gets its part of the
-    /// common work.
+    /// Publishes the report of `worker`, merges the last ones of its peers, and returns its part of the shared work.
     pub fn swap(&mut self, worker: usize, engine: &mut Balancer, now: Time) -> ProbeShard {
         if self.slots.len() < 2 {
             return ProbeShard::ALONE;

@@ -1,12 +1,12 @@
-//! Everything that came out, for machines.
+//! All results as JSON.
 
 use serde_json::{Map, Value, json};
 
 use crate::scenario::Measure;
 use crate::suite::{Plan, Results};
 
-/// `{"seeds", "utilisation", "scenarios": {NAME: {POLICY: {LABEL: {"value", "failed", "least", "most"}, "shares", "fleet"}}}}`,
-/// latencies in milliseconds; the whole run's 99th percentile is called `p99`.
+/// `{"seeds", "utilisation", "scenarios": {NAME: {POLICY: {LABEL: {"value", "failed", "least", "most"}, "shares",
+/// "fleet"}}}}`, latencies in milliseconds; the 99th percentile of a whole run is called `p99`.
 pub fn render(plan: &Plan, results: &Results) -> Value {
     let mut scenarios = Map::new();
     for (name, courses) in plan.scenarios.iter().zip(&results.courses) {

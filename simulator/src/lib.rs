@@ -1,14 +1,14 @@
-//! A discrete-event simulator for load balancing: the very engine that runs in Envoy, its peers and an oracle
-//! on the same seeded traffic.
+//! A discrete-event simulator for load balancing: the engine that runs in Envoy, its peers and an oracle on the same
+//! seeded traffic.
 //!
 //! ```text
-//! catalogue ─▶ Scenario ─┐
-//!                        ├─▶ world::run ─▶ Run ─▶ suite (medians over seeds) ─▶ table, verdict, json, plot
-//! contender ─▶ Balancer ─┘
+//! catalogue ─▶ Scenario ─────┐
+//!                            ├─▶ world::run ─▶ Run ─▶ suite (medians over seeds) ─▶ table, verdict, json, plot
+//! contender ─▶ LoadBalancer ─┘
 //! ```
 //!
-//! Arrivals and the work in each request are drawn before any decision is made, so two contenders with the same
-//! seed face exactly the same traffic and the same faults; only their choices differ.
+//! Arrivals and the work in each request are drawn before any decision, so contenders with the same seed face exactly
+//! the same traffic and the same faults; only their choices differ.
 
 pub mod ablation;
 pub mod balancer;

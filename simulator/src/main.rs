@@ -1,4 +1,4 @@
-//! The same as the root's example `simulate`, without building what the other examples need.
+//! The same as the example `simulate` in the root crate, without building the dependencies of other examples.
 
 fn main() -> std::process::ExitCode {
     simulator::cli::main()

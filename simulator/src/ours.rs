@@ -1,4 +1,4 @@
-//! evenkeel itself: the engine that runs in Envoy, one for each worker.
+//! evenkeel itself: the engine that runs in Envoy, one per worker.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -17,7 +17,7 @@ use crate::balancer::{LoadBalancer, Moment, Reply, Sent, Wish};
 use crate::exchange::Exchange;
 use crate::scenario::Scenario;
 
-/// What all proxies have in common: their configuration, and what the endpoints are called.
+/// State that all proxies share: their configuration, and the addresses of the endpoints.
 pub struct Common {
     config: Config,
     terms: Ablation,
@@ -26,11 +26,11 @@ pub struct Common {
 }
 
 impl Common {
-    /// For `scenario` with `policy`, the adaptive one made of `terms`; everything else as the configuration has it
-    /// by default.
+    /// Creates the configuration for `scenario` with `policy`, the adaptive one with the parts in `terms`; everything
+    /// else has its default.
     ///
     /// # Panics
-    /// If the product refuses the configuration.
+    /// If the configuration is refused.
     pub fn new(scenario: &Scenario, policy: &Policy, terms: Ablation, probe: Option<Probe>) -> Common {
         let address = |e: usize| SocketAddr::from((Ipv4Addr::from(0x0A00_0001 + e as u32), 8080)).to_string();
         let addresses: Vec<String> = (0..scenario.endpoints).map(address).collect();
@@ -53,18 +53,18 @@ pub struct Proxy {
     exchange: Exchange,
     want: usize,
     common: Rc<Common>,
-    /// By the index of the engine's fleet, which is the same in every worker: all hear the same news.
+    /// Endpoint by the engine's index, which is the same in every worker, because all get the same updates.
     endpoints: Vec<usize>,
     present: Vec<bool>,
     turn: usize,
     sent: u64,
 }
 
-/// The clients that requests are from, for the policies that hash: all alike.
+/// Number of clients that requests come from, for hashing policies; all equally active.
 const USERS: u64 = 10_000;
 
 impl Proxy {
-    /// As configured in `common` for `scenario`.
+    /// Creates a proxy for `scenario`, as configured in `common`.
     pub fn new(scenario: &Scenario, common: Rc<Common>, now: Time, seed: u64) -> Proxy {
         let mut rng = Rng::new(seed);
         let present: Vec<bool> = (0..scenario.endpoints).map(|i| i < scenario.present).collect();
@@ -98,7 +98,7 @@ impl Proxy {
         }
     }
 
-    /// To `endpoint`, whatever the engine thinks of it.
+    /// Sends a request to `endpoint`, regardless of its state in the engine.
     fn to(&mut self, endpoint: usize, worker: usize, now: Time) -> Sent {
         let (engine, _) = &mut self.workers[worker];
         let index = engine.upstream(0).and_then(|u| u.fleet().index_of_hash(self.common.hashes[endpoint]));
@@ -106,7 +106,7 @@ impl Proxy {
         Sent { worker, endpoint, started: now, ticket, second: None }
     }
 
-    /// Where Envoy's round robin sends what the filter leaves to it.
+    /// Sends a request that the filter leaves to Envoy, by round robin.
     fn fall_back(&mut self, worker: usize, now: Time) -> Sent {
         for _ in 0..self.present.len() {
             self.turn = (self.turn + 1) % self.present.len();
@@ -133,8 +133,8 @@ impl LoadBalancer for Proxy {
         Sent { worker, endpoint: self.endpoints[index as usize], started: now, ticket, second }
     }
 
-    /// As with `override_host` and the filter among the cluster's upstream filters: the header's second endpoint gets the second
-    /// attempt, Envoy's own policy those after it, and each attempt is measured.
+    /// As with `override_host`, and with the filter among the cluster's upstream filters: the second attempt goes to
+    /// the header's second endpoint, further ones by Envoy's own policy, and each attempt is measured.
     fn send_again(&mut self, failed: &Sent, moment: Moment<'_>) -> Sent {
         match failed.second {
             Some(endpoint) => self.to(endpoint, failed.worker, moment.now),
@@ -164,7 +164,7 @@ impl LoadBalancer for Proxy {
         let (engine, _) = &mut self.workers[worker];
         let shard = self.exchange.swap(worker, engine, now);
         engine.tick(shard, now);
-        // The one that would hold the lease.
+        // The worker that would hold the lease.
         if worker == 0 {
             engine.scale_replicas(now);
         }
@@ -251,7 +251,7 @@ fn configuration(scenario: &Scenario, policy: &Policy, addresses: &[String]) -> 
             "period": seconds(scaling.period), "cool_down": seconds(scaling.cool_down),
             "look_ahead": seconds(scaling.look_ahead),
         });
-        // Replicas that are asked for are wanted soon.
+        // Requested replicas are wanted soon.
         upstream["slow_start"] = json!(seconds(scaling.period));
     }
     root["upstreams"] = json!([upstream]);

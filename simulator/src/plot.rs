@@ -1,4 +1,4 @@
-//! Pictures: the course of each scenario, and how far every balancer is from the oracle.
+//! Pictures: the course of each scenario, and the distance of every balancer from the oracle.
 
 use std::error::Error;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::suite::{Course, Plan, Results, Row};
 const SIZE: (u32, u32) = (960, 600);
 const FONT: (&str, u32) = ("sans-serif", 16);
 
-/// Writes `DIR/SCENARIO.svg` for every scenario: its course, or latency over load where the load rises in steps.
+/// Writes `DIR/SCENARIO.svg` for every scenario: its course, or latency over load if the load rises in steps.
 pub fn write(directory: &Path, plan: &Plan, results: &Results) -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(directory)?;
     for (at, name) in plan.scenarios.iter().enumerate() {
@@ -31,7 +31,7 @@ pub fn write(directory: &Path, plan: &Plan, results: &Results) -> Result<(), Box
     Ok(())
 }
 
-/// The 99th percentile of each step over its load.
+/// The 99th percentile of each step, over its load.
 fn ramp(path: &Path, plan: &Plan, steps: &[(f64, &Row)]) -> Result<(), Box<dyn Error>> {
     let values = || steps.iter().flat_map(|(_, row)| &row.figures).map(|figure| figure.value);
     let (least, most) = (values().fold(f64::INFINITY, f64::min), values().fold(1.0, f64::max));
@@ -66,13 +66,13 @@ fn colour(index: usize) -> RGBAColor {
     Palette99::pick(index).mix(1.0)
 }
 
-/// The first contender is the one that the picture is about.
+/// The first contender is the subject of the picture.
 fn stroke(index: usize) -> ShapeStyle {
     colour(index).stroke_width(if index == 0 { 3 } else { 1 })
 }
 
-/// Above, the 99th percentile second by second; below, the share of the first endpoint, the one that is failing
-/// where only one is.
+/// Above, the 99th percentile of each second; below, the share of the first endpoint, which is the failing one if only
+/// one is.
 fn course(path: &Path, plan: &Plan, results: &Results, at: usize) -> Result<(), Box<dyn Error>> {
     let name = plan.scenarios[at];
     let courses = &results.courses[at];
@@ -118,7 +118,7 @@ fn course(path: &Path, plan: &Plan, results: &Results, at: usize) -> Result<(), 
     Ok(())
 }
 
-/// How many endpoints there are, as the loop of asking, starting and stopping moves them.
+/// The number of endpoints over time, as scaling changes it.
 fn fleet(area: &DrawingArea<SVGBackend, Shift>, courses: &[Course], end: f64) -> Result<(), Box<dyn Error>> {
     let most =
         courses.iter().flat_map(|c| &c.fleet).map(|f| f.present + f.starting).max().unwrap_or(1) as f64;
@@ -138,7 +138,7 @@ fn fleet(area: &DrawingArea<SVGBackend, Shift>, courses: &[Course], end: f64) ->
     Ok(())
 }
 
-/// One row a scenario: every contender's p99 over the oracle's, or over the best where the oracle is not there.
+/// One row per scenario: every contender's p99 over the oracle's, or over the best one without an oracle.
 pub fn summary(path: &Path, plan: &Plan, results: &Results) -> Result<(), Box<dyn Error>> {
     let rows: Vec<_> = results.rows.iter().filter(|r| r.label.is_empty()).collect();
     let oracle = plan.contenders.iter().position(|(name, _)| *name == "oracle");

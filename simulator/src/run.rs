@@ -1,15 +1,15 @@
-//! What came out of one run.
+//! The results of one run.
 
 use crate::scenario::{Measure, Scenario, View};
 
 /// One request as its client saw it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Record {
-    /// Microseconds into the run.
+    /// Start, microseconds into the run.
     pub started_us: u32,
-    /// Microseconds until the answer, or until it was given up.
+    /// Time until the answer or the timeout, microseconds.
     pub latency_us: u32,
-    /// Which endpoint was tried last.
+    /// The endpoint of the last attempt.
     pub endpoint: u32,
     /// Whether it failed.
     pub failed: bool,
@@ -18,50 +18,50 @@ pub struct Record {
 /// One task of an asynchronous worker.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Task {
-    /// Microseconds into the run at which it was accepted.
+    /// When it was accepted, microseconds into the run.
     pub accepted_us: u32,
-    /// Microseconds until it was done.
+    /// Time until it was done, microseconds.
     pub sojourn_us: u32,
 }
 
-/// The fleet at one moment.
+/// State of the fleet at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Fleet {
-    /// Seconds into the run.
+    /// Time, seconds into the run.
     pub at: f64,
-    /// Endpoints that get requests.
+    /// Number of endpoints in traffic.
     pub present: usize,
-    /// Endpoints that are starting.
+    /// Number of endpoints that are starting.
     pub starting: usize,
-    /// As many as are asked for.
+    /// Desired number of replicas.
     pub wanted: Option<u32>,
-    /// How loaded they are said to be.
+    /// Pressure on the endpoints, as the balancer reports it.
     pub pressure: Option<f64>,
 }
 
 /// One second of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Second {
-    /// 99th percentile of latency in milliseconds over requests started in it.
+    /// 99th percentile of the latency of requests that started in it, milliseconds.
     pub p99_ms: f64,
-    /// The share of the first endpoint.
+    /// Share of the first endpoint.
     pub first_share: f64,
 }
 
-/// The outcome of one run.
+/// The results of one run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Run {
-    /// Every request.
+    /// All requests.
     pub records: Vec<Record>,
-    /// Every task.
+    /// All tasks.
     pub tasks: Vec<Task>,
-    /// The fleet, second by second, where it is scaled.
+    /// The fleet at each second, if it is scaled.
     pub fleet: Vec<Fleet>,
-    /// How many endpoints there were.
+    /// Number of endpoints.
     pub endpoints: usize,
 }
 
-/// A percentile (0..=1) by nearest rank; zero of nothing.
+/// A percentile (0..=1) by nearest rank; zero if there are no values.
 pub fn percentile(values: &mut [u32], p: f64) -> u32 {
     if values.is_empty() {
         return 0;
@@ -76,18 +76,18 @@ impl Run {
         self.records.iter().filter(move |r| (from..to).contains(&r.started_us))
     }
 
-    /// A percentile of latency in milliseconds over requests started in `window`.
+    /// A percentile of the latency of requests that started in `window`, milliseconds.
     pub fn latency(&self, p: f64, window: (f64, f64)) -> f64 {
         let mut values: Vec<u32> = self.within(window).map(|r| r.latency_us).collect();
         f64::from(percentile(&mut values, p)) / 1000.0
     }
 
-    /// How many of the requests started in `window` failed.
+    /// Number of failed requests among those that started in `window`.
     pub fn failed(&self, window: (f64, f64)) -> usize {
         self.within(window).filter(|r| r.failed).count()
     }
 
-    /// The share of each endpoint in the requests started in `window`.
+    /// Share of each endpoint in the requests that started in `window`.
     pub fn shares(&self, window: (f64, f64)) -> Vec<f64> {
         let mut counts = vec![0.0; self.endpoints];
         let mut all = 0.0;
@@ -100,7 +100,7 @@ impl Run {
         counts.iter().map(|c| c / f64::max(all, 1.0)).collect()
     }
 
-    /// The course of a run of `length` seconds.
+    /// The seconds of a run of this `length`.
     pub fn seconds(&self, length: f64) -> Vec<Second> {
         let mut latencies = vec![Vec::new(); length.ceil() as usize];
         let mut first = vec![0u32; latencies.len()];
@@ -121,7 +121,7 @@ impl Run {
             .collect()
     }
 
-    /// What `view` asks for.
+    /// The value of `view`.
     pub fn measure(&self, view: &View, scenario: &Scenario) -> f64 {
         match view.what {
             Measure::Latency(p) => self.latency(p, view.window),
@@ -168,7 +168,7 @@ impl Run {
         worst
     }
 
-    /// Over sliding windows of two seconds.
+    /// In sliding windows of two seconds.
     fn recovery(&self, (from, to): (f64, f64), endpoint: usize, endpoints: usize) -> f64 {
         let mut start = from;
         while start + 2.0 <= to {

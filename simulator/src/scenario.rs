@@ -1,57 +1,57 @@
-//! What happens in a run: the fleet, the traffic, and what goes wrong when.
+//! Scenarios: the fleet, the traffic, and which faults occur when.
 
 use crate::distribution::Distribution;
 
-/// Everything about a run but the policy.
+/// Everything about a run except the balancer.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     /// Unique name.
     pub name: &'static str,
-    /// Seconds in which requests arrive.
+    /// Time in which requests arrive, seconds.
     pub length: f64,
     /// Requests per second over all proxies.
     pub rate: f64,
     /// How the rate varies.
     pub shape: Shape,
-    /// How many proxies there are.
+    /// Number of proxies.
     pub proxies: usize,
-    /// Workers of each proxy.
+    /// Number of workers in each proxy.
     pub workers: usize,
-    /// Endpoints that exist, whether or not they are part of the fleet from the start.
+    /// Number of endpoints, including those that are not present at the start.
     pub endpoints: usize,
-    /// How many of them, counted from the first, are there from the start.
+    /// Number of endpoints that are present at the start, counted from the first.
     pub present: usize,
-    /// Requests that an endpoint works on at a time.
+    /// Number of requests that an endpoint works on at a time.
     pub slots: usize,
-    /// The same by endpoint, where they differ.
+    /// The same by endpoint, if they differ.
     pub slots_of: Vec<usize>,
-    /// What the balancers are told of each endpoint's capacity; nothing if empty.
+    /// Configured weight of each endpoint; empty if there are none.
     pub weights: Vec<f64>,
-    /// Share of all attempts that is answered 500 within a millisecond, whichever endpoint serves them.
+    /// Fraction of all attempts that is answered 500 within a millisecond, whichever endpoint serves them.
     pub errors: f64,
-    /// Requests of another kind between the others; what they take is not reported.
+    /// Long requests among the others; their latency is not reported.
     pub long: Option<Long>,
     /// Work in a request.
     pub work: Distribution,
-    /// Share of requests that are heavy, and how much heavier.
+    /// Fraction of requests that are heavy, and the factor on their work.
     pub heavy: (f64, f64),
-    /// Seconds from proxy to endpoint and the same back.
+    /// One-way network delay between proxy and endpoint, seconds.
     pub network: f64,
-    /// Seconds after which a proxy gives up on a request.
+    /// Timeout of a request, seconds.
     pub timeout: f64,
-    /// How many times a failed request is sent again.
+    /// Maximum number of retries.
     pub retries: u32,
-    /// What happens to which and when, in order of time.
+    /// Changes of endpoints, in order of time.
     pub changes: Vec<Change>,
-    /// Accept at once, work later: the longest queue, beyond which 503 is answered.
+    /// Maximum queue length of endpoints that accept at once and work later, beyond which they answer 503.
     pub asynchronous: Option<usize>,
-    /// Queue depth as Prometheus tells it.
+    /// Queue depth from Prometheus, if any.
     pub signal: Option<Signal>,
-    /// Endpoints are started and stopped as the balancer asks, if it does.
+    /// Scaling by the balancer's output, if any.
     pub scaling: Option<Scaling>,
-    /// Where the endpoints are, if that matters.
+    /// Zones, if any.
     pub zones: Option<Zones>,
-    /// Which parts of the run are reported beside the whole.
+    /// Parts of the run that are reported besides the whole.
     pub views: Vec<View>,
 }
 
@@ -88,13 +88,13 @@ impl Default for Scenario {
 }
 
 impl Scenario {
-    /// Seconds of work in a request, on average.
+    /// Mean work in a request, seconds.
     pub fn mean_work(&self) -> f64 {
         let (share, factor) = self.heavy;
         self.work.mean() * (1.0 + share * (factor - 1.0))
     }
 
-    /// Requests per second that the fleet can do at its worst moment. Pauses and errors are not counted.
+    /// Capacity of the fleet at its worst moment, requests per second; pauses and errors are ignored.
     pub fn capacity(&self) -> f64 {
         let slots = |e: usize| self.slots_at(e) as f64;
         let mut slow = vec![1.0; self.endpoints];
@@ -122,23 +122,23 @@ impl Scenario {
         worst / self.mean_work()
     }
 
-    /// Requests that `endpoint` works on at a time.
+    /// Number of requests that `endpoint` works on at a time.
     pub fn slots_at(&self, endpoint: usize) -> usize {
         self.slots_of.get(endpoint).copied().unwrap_or(self.slots)
     }
 
-    /// What the balancers are told of the capacity of `endpoint`.
+    /// Configured weight of `endpoint`.
     pub fn weight(&self, endpoint: usize) -> f64 {
         self.weights.get(endpoint).copied().unwrap_or(1.0)
     }
 
-    /// Seconds from a proxy to `endpoint`, and the same back.
+    /// One-way network delay to `endpoint`, seconds.
     pub fn way(&self, endpoint: usize) -> f64 {
         let farther = self.zones.filter(|zones| endpoint >= zones.local).map_or(0.0, |zones| zones.farther);
         self.network + farther
     }
 
-    /// Seconds between two ticks of a worker, by the size of the fleet as in the filter.
+    /// Tick interval of a worker, seconds; depends on the size of the fleet as in the filter.
     pub fn tick(&self) -> f64 {
         let brief = self.mean_work() + 2.0 * self.network < BRIEF_S;
         let shortest = if brief { BRIEF_TICK_S } else { MIN_TICK_S };
@@ -146,44 +146,48 @@ impl Scenario {
     }
 }
 
-/// The pace of the filter's ticks.
+/// Tick interval of small fleets, seconds, as in the filter.
 const MIN_TICK_S: f64 = 0.005;
+/// Duration of a request below which it counts as brief, seconds.
 const BRIEF_S: f64 = 0.004;
+/// Minimum tick interval where requests are brief, seconds.
 const BRIEF_TICK_S: f64 = 0.020;
+/// Number of endpoints above which the interval grows in proportion.
 const ENDPOINTS_PER_SHORTEST_TICK: f64 = 50.0;
+/// Maximum tick interval, seconds.
 const MAX_TICK_S: f64 = 0.500;
 
-/// Requests that need no slot: they wait, or stream.
+/// Long requests that occupy no slot: they wait, or stream.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Long {
-    /// Share of all arrivals.
+    /// Fraction of all arrivals.
     pub share: f64,
-    /// Seconds until it is over, exponentially distributed.
+    /// Mean duration, seconds; exponentially distributed.
     pub seconds: f64,
-    /// Whether response headers come at once; at its end if not.
+    /// Whether response headers come at once rather than at the end.
     pub streams: bool,
 }
 
 /// How the arrival rate varies.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Shape {
-    /// Poisson at one rate.
+    /// Poisson arrivals at a constant rate.
     Steady,
-    /// Every `every` seconds, for `length` seconds, `factor` times the rate.
+    /// Bursts at regular intervals.
     Bursts {
-        /// Seconds from one burst to the next.
+        /// Interval between bursts, seconds.
         every: f64,
-        /// Seconds that each lasts.
+        /// Duration of a burst, seconds.
         length: f64,
         /// Multiple of the rate during a burst.
         factor: f64,
     },
-    /// Equal steps over the run, each with its multiple of the rate.
+    /// Steps of equal length over the run, each with a multiple of the rate.
     Steps(Vec<f64>),
 }
 
 impl Shape {
-    /// The multiple of the rate at `seconds` into a run of `length`.
+    /// The multiple of the rate at `seconds` into a run of `length` seconds.
     pub fn at(&self, seconds: f64, length: f64) -> f64 {
         match self {
             Shape::Steady => 1.0,
@@ -201,7 +205,7 @@ impl Shape {
         }
     }
 
-    /// The largest multiple.
+    /// The largest multiple of the rate.
     pub fn most(&self) -> f64 {
         match self {
             Shape::Steady => 1.0,
@@ -211,98 +215,98 @@ impl Shape {
     }
 }
 
-/// Something happens to an endpoint.
+/// A change of one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Change {
-    /// Seconds into the run.
+    /// Time, seconds into the run.
     pub at: f64,
-    /// Which endpoint.
+    /// The endpoint.
     pub endpoint: usize,
-    /// What happens.
+    /// The change.
     pub what: What,
 }
 
-/// What can happen to an endpoint.
+/// What can change at an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum What {
     /// Work that starts from now on takes this multiple of its time.
     Slow(f64),
-    /// From now on requests meet this.
+    /// The way in which it treats requests.
     Mode(Mode),
-    /// Nothing moves for this many seconds.
+    /// It pauses for this many seconds.
     Pause(f64),
-    /// It becomes part of the fleet, and every proxy hears of it.
+    /// It joins the fleet, and every proxy is informed.
     Join,
-    /// It leaves the fleet, and every proxy hears of it; requests that it has are served.
+    /// It leaves the fleet, and every proxy is informed; requests that it has are served.
     Leave,
 }
 
-/// How an endpoint meets requests.
+/// How an endpoint treats requests.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mode {
-    /// It works.
+    /// It serves them.
     Serve,
-    /// This share is answered 503 within a millisecond.
+    /// This fraction is answered 503 within a millisecond.
     Errors(f64),
-    /// This share is answered 429 within a millisecond.
+    /// This fraction is answered 429 within a millisecond.
     Limits(f64),
-    /// The connection is refused within a millisecond; what it had is reset.
+    /// Connections are refused within a millisecond; requests in progress are reset.
     Refuse,
     /// Requests are accepted and never answered.
     Hole,
 }
 
-/// Endpoints that are started and stopped as the balancer asks.
+/// Scaling of the fleet by the balancer's output.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scaling {
-    /// Seconds from the wish for an endpoint to its first request.
+    /// Time from the request for an endpoint until it is in traffic, seconds.
     pub start: f64,
-    /// The fewest there are.
+    /// Minimum number of endpoints.
     pub min: usize,
-    /// Pressure that is to be held.
+    /// Pressure to maintain.
     pub target: f64,
-    /// Seconds over which pressure is averaged; two such periods decide.
+    /// Period over which pressure is averaged, seconds; two of them decide.
     pub period: f64,
-    /// Seconds in which fewer must have been enough.
+    /// Time for which fewer endpoints must have been enough, seconds.
     pub cool_down: f64,
-    /// Seconds by which a rise is thought on.
+    /// Time by which a rise is extrapolated, seconds.
     pub look_ahead: f64,
 }
 
-/// Queue depth as Prometheus tells it.
+/// Queue depth from Prometheus.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Signal {
-    /// Seconds between two scrapes of an endpoint.
+    /// Scrape interval of an endpoint, seconds.
     pub scrape: f64,
-    /// Seconds between two polls of Prometheus by a proxy.
+    /// Poll interval of a proxy, seconds.
     pub poll: f64,
     /// The value that counts as full, if configured.
     pub max: Option<f64>,
-    /// What is wrong with it.
+    /// The signal's fault.
     pub fault: SignalFault,
 }
 
-/// What can be wrong with a signal.
+/// Faults of a signal.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum SignalFault {
     /// Nothing.
     None,
-    /// The samples end at this many seconds into the run.
+    /// There are no samples from this many seconds into the run on.
     AbsentFrom(f64),
-    /// A busy endpoint reports nothing, an idle one a full queue.
+    /// A busy endpoint reports zero, an idle one a full queue.
     Lies,
 }
 
-/// Two zones, the proxies being in the first.
+/// Two zones; the proxies are in the first.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Zones {
-    /// How many of the endpoints, counted from the first, are in it.
+    /// Number of endpoints in the first zone, counted from the first.
     pub local: usize,
-    /// Seconds that the way to the others, and the way back, take longer.
+    /// Additional one-way delay to the others, seconds.
     pub farther: f64,
 }
 
-/// A part of a run that is reported beside the whole.
+/// A part of a run that is reported besides the whole.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
     /// Heading.
@@ -313,35 +317,35 @@ pub struct View {
     pub window: (f64, f64),
 }
 
-/// What can be measured of a part of a run.
+/// What can be measured in a part of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Measure {
-    /// This percentile of latency in milliseconds (and how many failed).
+    /// This percentile of latency in milliseconds, and the number of failures.
     Latency(f64),
-    /// The share of requests that this endpoint got, and the one that it should get.
+    /// The share of requests that an endpoint got.
     Share {
-        /// Which endpoint.
+        /// The endpoint.
         of: usize,
-        /// 0..=1.
+        /// The share that it should get, 0..=1.
         wanted: f64,
     },
     /// The share of requests that the local zone got.
     Local,
-    /// This percentile of the time from the arrival to the end of a task, in milliseconds.
+    /// This percentile of the time from arrival to end of a task, milliseconds.
     Task(f64),
-    /// How far the endpoints' shares differ: (largest − smallest) / mean.
+    /// How much the endpoints' shares differ: (largest − smallest) / mean.
     Spread,
-    /// The largest deviation of an endpoint's share from its mean, second by second, beyond the arrivals' own
-    /// noise (three standard deviations), as a part of the mean.
+    /// The largest deviation of an endpoint's share in any second from its mean, beyond the noise of arrivals (three
+    /// standard deviations), relative to the mean.
     Herding,
-    /// Endpoints that there were, on average.
+    /// Mean number of endpoints.
     Replicas,
-    /// Seconds from the window's start until this endpoint has nine tenths of its fair share again.
+    /// Time from the start of the window until this endpoint has nine tenths of its fair share again, seconds.
     Recovery(usize),
 }
 
 impl Measure {
-    /// How bad `value` is; of two the smaller is the better.
+    /// How bad `value` is; lower is better.
     pub fn badness(self, value: f64) -> f64 {
         match self {
             Measure::Share { wanted, .. } => (value - wanted).abs(),
@@ -349,7 +353,7 @@ impl Measure {
         }
     }
 
-    /// Differences up to this are small beside `value`.
+    /// The largest difference that is small compared with `value`.
     pub fn little(self, value: f64) -> f64 {
         match self {
             Measure::Latency(_) | Measure::Task(_) => 0.05 * value,

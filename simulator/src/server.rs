@@ -1,4 +1,4 @@
-//! One endpoint: slots, a queue, and whatever is wrong with it.
+//! One endpoint: slots, a queue, and its faults.
 
 use std::collections::VecDeque;
 
@@ -6,15 +6,16 @@ use engine::time::Time;
 
 use crate::scenario::Mode;
 
-/// Time constant of the load that an endpoint reports of itself, seconds.
+/// Time constant of the load that an endpoint reports, seconds.
 const REPORT_S: f64 = 1.0;
-/// Completed latencies remembered for answering probes, and for how long, seconds.
+/// Number of completed requests remembered for probes.
 const REMEMBERED: usize = 64;
+/// Maximum age of a completed request for probes, seconds.
 const RECENT_S: f64 = 5.0;
-/// Of these, as many as the median is taken over.
+/// Number of completed requests in the median.
 const NEAREST: usize = 7;
 
-/// How long a request took.
+/// A completed request.
 #[derive(Clone, Copy, Debug)]
 struct Completed {
     company: u32,
@@ -22,25 +23,25 @@ struct Completed {
     at: Time,
 }
 
-/// A piece of work that has reached an endpoint.
+/// A request that has reached an endpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct Work {
-    /// The request it belongs to.
+    /// The request's id.
     pub request: u32,
-    /// Tells a reused request number from the one before.
+    /// Distinguishes successive uses of an id.
     pub generation: u32,
-    /// Seconds of work at normal speed.
+    /// Work at normal speed, seconds.
     pub demand: f64,
     /// When it arrived at the endpoint.
     pub arrived: Time,
-    /// What else was there when it arrived.
+    /// Number of requests that it found there.
     pub company: u32,
-    /// Seconds it takes here, known once it has started.
+    /// Service time here, seconds, known once it has started.
     pub takes: f64,
 }
 
 impl Work {
-    /// None at all.
+    /// No work.
     pub const NONE: Work =
         Work { request: 0, generation: 0, demand: 0.0, arrived: Time::ZERO, company: 0, takes: 0.0 };
 }
@@ -50,28 +51,28 @@ impl Work {
 pub struct Running {
     /// The work.
     pub work: Work,
-    /// When it will be done, unless a pause intervenes.
+    /// When it will be done, unless it is paused.
     pub finish: Time,
-    /// Distinguishes this occupation of the slot from others.
+    /// Distinguishes this use of the slot from others.
     pub turn: u32,
 }
 
 /// An endpoint.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// Part of the fleet.
+    /// Whether it is part of the fleet.
     pub present: bool,
-    /// How requests are met.
+    /// How it treats requests.
     pub mode: Mode,
-    /// Multiple of normal service time.
+    /// Factor on service times.
     pub slow: f64,
-    /// What each slot works on.
+    /// Work in each slot.
     pub slots: Vec<Option<Running>>,
-    /// What waits, in order of arrival.
+    /// Waiting work, in order of arrival.
     pub queue: VecDeque<Work>,
-    /// Nothing moves before this moment.
+    /// End of the current pause.
     pub paused_until: Time,
-    /// Requests on their way to it.
+    /// Number of requests in transit to it.
     pub coming: u32,
     busy: usize,
     turns: u32,
@@ -79,14 +80,14 @@ pub struct Server {
     completed: VecDeque<Completed>,
 }
 
-/// What an endpoint tells of itself with each answer, as an ORCA load report does.
+/// Load that an endpoint reports with each answer, as in an ORCA load report.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Load {
-    /// Busy slots over all slots, averaged over about a second.
+    /// Fraction of busy slots, averaged over about a second.
     pub utilisation: f64,
     /// Requests answered per second, averaged likewise.
     pub qps: f64,
-    /// Of these, errors.
+    /// Errors per second, averaged likewise.
     pub eps: f64,
     updated: Time,
 }
@@ -102,7 +103,7 @@ impl Load {
 }
 
 impl Server {
-    /// An idle endpoint.
+    /// Creates an idle endpoint.
     pub fn new(slots: usize, present: bool) -> Server {
         Server {
             present,
@@ -119,17 +120,17 @@ impl Server {
         }
     }
 
-    /// Requests that it has, waiting or running.
+    /// Number of requests, waiting or running.
     pub fn in_flight(&self) -> usize {
         self.busy + self.queue.len()
     }
 
-    /// What it says of itself.
+    /// The load that it reports.
     pub fn load(&self) -> Load {
         self.load
     }
 
-    /// Takes `work` in. If a slot was free: the slot, and when it will be done.
+    /// Accepts `work`. If a slot is free, returns the slot and the running work.
     pub fn accept(&mut self, mut work: Work, now: Time) -> Option<(usize, Running)> {
         work.company = self.in_flight() as u32;
         let Some(free) = self.slots.iter().position(Option::is_none) else {
@@ -150,7 +151,7 @@ impl Server {
         running
     }
 
-    /// The work in `slot` is due, if it is still that of `turn`.
+    /// Handles the due time of the work in `slot`, if it is still that of `turn`.
     pub fn due(&mut self, slot: usize, turn: u32, now: Time) -> Due {
         match self.slots[slot] {
             Some(running) if running.turn == turn && running.finish > now => Due::Later(running.finish),
@@ -173,7 +174,7 @@ impl Server {
         }
     }
 
-    /// Notes an answer for the load report.
+    /// Counts an answer for the load report.
     pub fn complete(&mut self, good: bool, now: Time) {
         self.note_load(now);
         self.load.qps += 1.0 / REPORT_S;
@@ -184,7 +185,7 @@ impl Server {
         self.load.advance(self.busy as f64 / self.slots.len() as f64, now);
     }
 
-    /// Stops everything for `seconds`.
+    /// Pauses all work for `seconds`.
     pub fn pause(&mut self, seconds: f64, now: Time) {
         self.paused_until = self.paused_until.max(now.after_secs(seconds));
         for running in self.slots.iter_mut().flatten() {
@@ -192,15 +193,15 @@ impl Server {
         }
     }
 
-    /// Loses everything it has; gives back what that was.
+    /// Loses all its work, which is returned.
     pub fn crash(&mut self, now: Time) -> Vec<Work> {
         self.note_load(now);
         self.busy = 0;
         self.slots.iter_mut().filter_map(Option::take).map(|r| r.work).chain(self.queue.drain(..)).collect()
     }
 
-    /// Seconds until a slot is free for one more request, by what is running, waiting and (`mean` seconds of
-    /// work each) coming.
+    /// Time until a slot is free for one more request, seconds, given the running and waiting work and the requests in
+    /// transit, with `mean` seconds of work each.
     pub fn wait(&self, mean: f64, now: Time) -> f64 {
         if self.busy + (self.coming as usize) < self.slots.len() {
             return self.paused_until.seconds_since(now);
@@ -216,14 +217,14 @@ impl Server {
         free.into_iter().fold(f64::INFINITY, f64::min).max(self.paused_until.seconds_since(now))
     }
 
-    /// The answer to a probe: requests in flight, and the median of recent latencies at about as many
-    /// (Wydrowski et al., "Load is not what you should balance: Introducing Prequal", NSDI 2024, §4); zero where
-    /// there are none, so that it is tried.
+    /// The answer to a probe: requests in flight, and the median of recent latencies at a similar number of them
+    /// (Wydrowski et al., "Load is not what you should balance: Introducing Prequal", NSDI 2024, §4); zero without any,
+    /// so that the endpoint is tried.
     pub fn probe(&self, now: Time) -> (u32, f64) {
         let in_flight = self.in_flight() as u32;
         let recent = self.completed.iter().take_while(|c| now.seconds_since(c.at) < RECENT_S);
         let mut near: Vec<(u32, f64)> = recent.map(|c| (c.company.abs_diff(in_flight), c.seconds)).collect();
-        // Stable, newest first: of equally near ones the newest count.
+        // The sort is stable and the newest are first: among equally near ones the newest count.
         near.sort_by_key(|(distance, _)| *distance);
         near.truncate(NEAREST);
         near.sort_by(|a, b| a.1.total_cmp(&b.1));
@@ -231,18 +232,18 @@ impl Server {
     }
 }
 
-/// What became of work that was due.
+/// Result of a due time.
 #[derive(Clone, Copy, Debug)]
 pub enum Due {
-    /// A pause has put it off.
+    /// Postponed by a pause.
     Later(Time),
-    /// It is done, and the slot has taken up the next.
+    /// Done; the slot has taken the next work.
     Done {
-        /// What is done.
+        /// The work that is done.
         work: Work,
-        /// What the slot does now.
+        /// The work that the slot has taken.
         next: Option<Running>,
     },
-    /// It was lost meanwhile.
+    /// The work was lost before.
     Gone,
 }

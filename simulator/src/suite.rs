@@ -9,21 +9,21 @@ use crate::run::{Fleet, Run, Second};
 use crate::scenario::{Measure, Scenario};
 use crate::world;
 
-/// What is to be run.
+/// A plan of runs.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Scenario names.
+    /// Names of the scenarios.
     pub scenarios: Vec<&'static str>,
-    /// Contenders with their names.
+    /// The contenders with their names.
     pub contenders: Vec<(&'static str, Contender)>,
-    /// Seeds 1..=seeds.
+    /// Number of seeds; they are 1..=seeds.
     pub seeds: u64,
-    /// Where given, the rate of every scenario is this part of its capacity.
+    /// If set, the rate of every scenario is this fraction of its capacity.
     pub utilisation: Option<f64>,
 }
 
 impl Plan {
-    /// The scenario called `name` as it is run with `seed`.
+    /// The scenario called `name`, for `seed`.
     pub fn scenario(&self, name: &str, seed: u64) -> Option<Scenario> {
         let mut scenario = catalogue::named(name, seed)?;
         if let Some(utilisation) = self.utilisation {
@@ -33,52 +33,52 @@ impl Plan {
     }
 }
 
-/// One figure, the median over the seeds.
+/// A value, as the median over the seeds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Figure {
     /// The value.
     pub value: f64,
-    /// How many requests failed, where the figure is a latency.
+    /// Number of failed requests, if the value is a latency.
     pub failed: Option<f64>,
-    /// Smallest and largest value over the seeds.
+    /// Minimum and maximum over the seeds.
     pub range: (f64, f64),
 }
 
-/// A measured value, and how many requests failed where it is a latency.
+/// A measured value, and the number of failed requests if it is a latency.
 type Measured = (f64, Option<f64>);
 
-/// One line: the same figure of every contender.
+/// One row: the same figure for all contenders.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// The scenario.
+    /// Name of the scenario.
     pub scenario: &'static str,
-    /// Which part of it; empty for the whole.
+    /// The part of the run; empty for the whole.
     pub label: &'static str,
-    /// One of the whole run's lesser percentiles, seldom of interest.
+    /// Whether it is one of the lower percentiles of the whole run, which are rarely of interest.
     pub minor: bool,
-    /// What the figures are.
+    /// What is measured.
     pub what: Measure,
-    /// In the order of the plan's contenders.
+    /// The figures, in the order of the plan's contenders.
     pub figures: Vec<Figure>,
 }
 
-/// What one contender did in one scenario with the first seed.
+/// The course of one contender in one scenario, with the first seed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Course {
     /// Each endpoint's share of the requests.
     pub shares: Vec<f64>,
-    /// The course of the run.
+    /// The seconds of the run.
     pub seconds: Vec<Second>,
-    /// The course of the fleet, where it is scaled.
+    /// The fleet over time, if it is scaled.
     pub fleet: Vec<Fleet>,
 }
 
-/// Everything that came out.
+/// All results.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Results {
-    /// The figures, scenario by scenario: p99, p50, p90 and p95 of the whole run, then the scenario's own views.
+    /// The rows by scenario: p99, p50, p90 and p95 of the whole run, then the scenario's own views.
     pub rows: Vec<Row>,
-    /// By scenario, then by contender.
+    /// The courses by scenario, then by contender.
     pub courses: Vec<Vec<Course>>,
 }
 
@@ -88,10 +88,10 @@ struct Cell {
     course: Course,
 }
 
-/// The percentiles that stand for a whole run, the first in the table.
+/// Percentiles reported for a whole run, the first one in the table.
 pub const WHOLE: [(&str, f64); 4] = [("", 0.99), ("p50", 0.50), ("p90", 0.90), ("p95", 0.95)];
 
-/// Runs everything; `done` is called after each run.
+/// Runs the plan; `done` is called after each run.
 pub fn run(plan: &Plan, done: impl Fn() + Sync) -> Results {
     let seeds = plan.seeds as usize;
     let contenders = plan.contenders.len();

@@ -1,25 +1,25 @@
-//! Rows as a table for people.
+//! The rows as a text table.
 
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::scenario::Measure;
 use crate::suite::{Figure, Row};
 
-/// Differences of so many failed requests are noise.
+/// Difference in failed requests up to which it is noise.
 const NOISE_FAILED: f64 = 2.0;
 
-/// What a table shows, and how.
+/// Contents and format of a table.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Style {
-    /// The whole run's lesser percentiles too.
+    /// Show the lower percentiles of the whole run as well.
     pub full: bool,
-    /// Of all contenders but the first only what differs from it by more than noise, and no line without any.
+    /// Show only values that differ from the first contender's by more than noise, and no rows without any.
     pub differences: bool,
-    /// As Markdown.
+    /// Format as Markdown.
     pub markdown: bool,
 }
 
-/// One line a row: milliseconds (failed), shares, seconds.
+/// One line per row: milliseconds (failed), shares, seconds.
 pub fn render(rows: &[Row], contenders: &[&str], style: &Style) -> String {
     let mut table = Table::new();
     table.load_style(if style.markdown { presets::ASCII_MARKDOWN } else { presets::NOTHING });
@@ -30,10 +30,10 @@ pub fn render(rows: &[Row], contenders: &[&str], style: &Style) -> String {
         }
         let name = match (row.label, style.differences) {
             ("", _) => row.scenario.into(),
-            // Markdown takes no notice of leading blanks.
+            // Markdown ignores leading blanks.
             (label, false) if style.markdown => format!("… {label}"),
             (label, false) => format!("  {label}"),
-            // The scenario's own line may be left out.
+            // The scenario's own row may be missing.
             (label, true) => format!("{}: {label}", row.scenario),
         };
         let Some((first, rest)) = row.figures.split_first() else { continue };
@@ -51,8 +51,8 @@ pub fn render(rows: &[Row], contenders: &[&str], style: &Style) -> String {
     table.to_string()
 }
 
-/// Whether two figures differ by no more than noise: the medians by little, or within each other's range over the
-/// seeds.
+/// Whether two figures differ by no more than noise: the medians are close, or each is within the other's range over
+/// the seeds.
 pub(crate) fn alike(what: Measure, a: &Figure, b: &Figure) -> bool {
     let little = what.little(a.value.min(b.value));
     let within = |x: f64, of: &Figure| (of.range.0..=of.range.1).contains(&x);
@@ -65,7 +65,7 @@ pub(crate) fn failures_differ(a: &Figure, b: &Figure) -> bool {
     (a.failed.unwrap_or(0.0) - b.failed.unwrap_or(0.0)).abs() > NOISE_FAILED
 }
 
-/// A figure as it is shown.
+/// Formats a figure.
 pub(crate) fn cell(what: Measure, figure: &Figure) -> String {
     match (what, figure.failed) {
         (Measure::Latency(_), Some(failed)) if failed > 0.0 => {

@@ -1,17 +1,17 @@
-//! Where the first contender stands against the others: its distance from the oracle, and where it loses.
+//! The first contender compared with the others: its distance from the oracle, and where it loses.
 
 use crate::scenario::Measure;
 use crate::suite::Results;
 
-/// What Envoy offers today, best taken scenario by scenario.
+/// Envoy's own policies, of which the best is taken for each scenario.
 const BUILT_IN: &[&str] =
     &["round_robin", "random", "least_request", "least_request+od", "orca+od", "orca-eager+od"];
-/// Differences up to this are noise.
+/// Ratio up to which a difference is noise.
 const NOISE: f64 = 1.05;
-/// So are differences of so many failed requests.
+/// Difference in failed requests up to which it is noise.
 const NOISE_FAILED: f64 = 1.0;
 
-/// A few lines for people.
+/// The verdict in a few lines of text.
 pub fn lines(results: &Results, contenders: &[&str]) -> Vec<String> {
     let mut lines = Vec::new();
     let place = |name: &str| contenders.iter().position(|c| *c == name);
@@ -44,7 +44,8 @@ fn geometric_mean_ratio(results: &Results, contender: usize, oracle: usize) -> f
     (logs.iter().sum::<f64>() / logs.len().max(1) as f64).exp()
 }
 
-/// A contender that fails more is no better for being faster, so the best is the fastest of those that fail least.
+/// Rows in which the first contender loses. The best of the others is the fastest among those that fail least, because
+/// failing more is not excused by speed.
 fn losses(results: &Results, first: usize, against: &[usize]) -> Vec<String> {
     let latencies = results.rows.iter().filter(|r| !r.minor && matches!(r.what, Measure::Latency(_)));
     let mut found = Vec::new();

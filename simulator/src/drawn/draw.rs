@@ -1,19 +1,19 @@
-//! From a seed to a fleet. What spans decades is drawn evenly over them.
+//! From a seed to a fleet. Values that span several decades are drawn log-uniformly.
 
 use engine::rng::{self, Rng};
 
 use super::kinds::{Fault, FaultKind, Fleet, Waits, WorkKind};
 
-/// Requests of a run: enough for a p99, and little enough that a run takes a tenth of a second.
+/// Number of requests in a run: enough for a p99, and few enough for a run of a tenth of a second.
 const REQUESTS: f64 = 6_000.0;
-/// Seconds of a run: longer than anything that the policy remembers, and not without end.
+/// Range of the length of a run, seconds: longer than the policy's memory, but bounded.
 const LENGTH_S: [f64; 2] = [10.0, 40.0];
-/// A run lasts for at least so many requests of average work.
+/// Minimum length of a run in multiples of the mean work of a request.
 const LIVES: f64 = 60.0;
-/// What ticks of all workers, and what they tell each other, may cost: proxies · (2 + workers²) · seconds, for fleets in
-/// which a tick grows with the endpoints.
+/// Budget for ticks and reports of all workers: proxies · (2 + workers²) · seconds, where a tick's cost grows with the
+/// number of endpoints.
 const TICKS: f64 = 1_500.0;
-/// From so many endpoints on a tick costs more, and comes as much more rarely.
+/// Number of endpoints above which ticks become rarer in proportion to their cost.
 const ENDPOINTS_A_TICK: f64 = 50.0;
 
 struct Chance(Rng);
@@ -27,7 +27,7 @@ impl Chance {
         low + (high - low) * self.0.unit()
     }
 
-    /// Each decade alike.
+    /// Log-uniform between `low` and `high`.
     fn over(&mut self, low: f64, high: f64) -> f64 {
         low * (high / low).powf(self.0.unit())
     }
@@ -41,12 +41,12 @@ impl Chance {
     }
 }
 
-/// Three digits, as in the line.
+/// Rounds to three digits, as in the line format.
 fn rounded(value: f64) -> f64 {
     format!("{value:.2e}").parse().unwrap_or(value)
 }
 
-/// The fleet that follows from `seed`.
+/// Draws the fleet that belongs to `seed`.
 pub fn draw(seed: u64) -> Fleet {
     let mut chance = Chance(Rng::new(rng::mix(seed ^ 0x0064_7261_776e)));
     loop {
@@ -87,7 +87,7 @@ fn attempt(chance: &mut Chance) -> Option<Fleet> {
     let most = TICKS / (length * proxies as f64 * tick) - 2.0;
     let workers = chance.whole(1.0, most.max(1.0).sqrt().clamp(1.0, 16.0).floor());
     if most < 1.0 {
-        // Too dear: another one.
+        // Too expensive: draw another one.
         return None;
     }
     let errors = chance.or_none(0.4, |c| rounded(c.over(0.0005, 0.05)));

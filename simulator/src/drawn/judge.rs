@@ -1,5 +1,5 @@
-//! One fleet, every balancer on the same traffic: how much worse evenkeel is than the others, and whether chance explains
-//! it.
+//! Runs one fleet with every balancer on the same traffic: how much worse evenkeel is than the others, and whether
+//! chance explains it.
 
 use super::kinds::Fleet;
 use super::statistics::{at_least, jain};
@@ -7,41 +7,41 @@ use crate::contender;
 use crate::run::{Run, percentile};
 use crate::world;
 
-/// Seeds that every fleet is run with …
+/// Number of seeds for every fleet.
 const SEEDS: u64 = 2;
-/// … and that one is run with where the first show something that may be a loss.
+/// Number of seeds if the first ones show a possible loss.
 const MORE_SEEDS: u64 = 6;
-/// What may be a loss.
+/// Ratio above which there is a possible loss.
 const SUSPECT: f64 = 1.03;
-/// What is one.
+/// Ratio above which there is a loss, unless chance explains it.
 const LOSS: f64 = 1.05;
-/// Fewer failures than this share of the requests are no loss.
+/// Minimum difference in failures that counts as a loss, as a fraction of the requests.
 const MIN_FAILED: f64 = 0.001;
 
-/// What Envoy offers.
+/// Envoy's own policies.
 const BUILT_IN: [&str; 6] =
     ["round_robin", "least_request", "random", "round_robin+od", "least_request+od", "random+od"];
-/// What is compared, too.
+/// Further balancers for comparison.
 pub(super) const PEERS: [&str; 4] = ["prequal", "c3", "peak_ewma", "oracle"];
 
-/// What is judged.
+/// A metric that is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metric {
-    /// Half of the answers took less.
+    /// Median latency.
     P50,
-    /// Nine tenths.
+    /// 90th percentile of latency.
     P90,
-    /// 99 of a hundred.
+    /// 99th percentile of latency.
     P99,
-    /// Share of requests that failed.
+    /// Fraction of requests that failed.
     Failed,
 }
 
-/// All of them.
+/// All metrics.
 pub const METRICS: [Metric; 4] = [Metric::P50, Metric::P90, Metric::P99, Metric::Failed];
 
 impl Metric {
-    /// As it is written.
+    /// Name in reports.
     pub const fn name(self) -> &'static str {
         match self {
             Metric::P50 => "p50",
@@ -52,7 +52,7 @@ impl Metric {
     }
 }
 
-/// What one run came to: milliseconds, a share, and how even the endpoints' shares were.
+/// Results of one run: the metrics in milliseconds or as a fraction, and the evenness of the endpoints' shares.
 #[derive(Clone, Copy, Debug, Default)]
 struct Outcome {
     figures: [f64; METRICS.len()],
@@ -62,7 +62,7 @@ struct Outcome {
 impl Outcome {
     fn of(run: &Run, fleet: &Fleet, timeout: f64) -> Outcome {
         let given_up = (timeout * 1e6) as u32;
-        // What fails at once is not quick.
+        // A request that fails at once is not a fast one.
         let counts = run.records.iter().filter(|r| !r.failed || r.latency_us >= given_up);
         let mut latencies: Vec<u32> = counts.map(|r| r.latency_us).collect();
         let mut ms = |p| f64::from(percentile(&mut latencies, p).max(1)) / 1e3;
@@ -74,31 +74,31 @@ impl Outcome {
     }
 }
 
-/// One metric of one fleet against the best built-in policy.
+/// One metric of one fleet, compared with the best built-in policy.
 #[derive(Clone, Copy, Debug)]
 pub struct Against {
-    /// Which policy is the best one.
+    /// The best built-in policy.
     pub best: &'static str,
-    /// The mean here and there, milliseconds or a share.
+    /// Mean of evenkeel and of the best built-in policy, in milliseconds or as a fraction.
     pub values: (f64, f64),
-    /// Geometric mean of the ratios; for failures that of the means.
+    /// Geometric mean of the ratios; for failures, ratio of the means.
     pub ratio: f64,
-    /// Worse by more than a twentieth, and not by chance.
+    /// Whether evenkeel is worse by more than 5 %, and not by chance.
     pub lost: bool,
 }
 
-/// A fleet and how it went.
+/// A fleet and its results.
 #[derive(Clone, Debug)]
 pub struct Judged {
     /// The fleet.
     pub fleet: Fleet,
-    /// By metric.
+    /// Comparisons by metric.
     pub against: [Against; METRICS.len()],
-    /// Whether any metric is lost where policies count that let more requests fail, too.
+    /// Whether any metric is lost if policies that fail more requests count as well.
     pub lost_to_any: bool,
     /// Ratio of p99 to least request with outlier detection, then to each of the peers.
     pub p99_over: Vec<f64>,
-    /// How even the endpoints' shares by slots were: adaptive, least request.
+    /// Evenness of the endpoints' shares relative to their slots: adaptive, least request.
     pub fairness: (f64, f64),
 }
 
@@ -108,7 +108,7 @@ impl Judged {
         self.against.iter().any(|a| a.lost)
     }
 
-    /// The largest ratio among what is lost.
+    /// The largest ratio among the lost metrics.
     pub fn worst(&self) -> f64 {
         self.against.iter().filter(|a| a.lost).map(|a| a.ratio).fold(0.0, f64::max)
     }
@@ -160,8 +160,8 @@ fn add(fleet: &Fleet, names: &[&str], seeds: std::ops::Range<u64>, to: &mut [Vec
     }
 }
 
-/// Against the best of the built-in policies; unless `all` of them, for latency the best of those that serve as many requests: one
-/// that lets more of them fail has fewer to serve, and is no model.
+/// Compares with the best built-in policy. For latency, unless `all` count, only with those that serve as many
+/// requests: a policy that fails more has fewer to serve.
 fn compare(metric: Metric, all: bool, ours: &[Outcome], built_in: &[Vec<Outcome>]) -> Against {
     let at = metric as usize;
     let mean_of =

@@ -1,106 +1,106 @@
-//! What a drawn fleet is.
+//! The parameters of a drawn fleet.
 
 use engine::rng::{self, Rng};
 
 use crate::distribution::{Distribution, normal};
 use crate::scenario::{Change, Long, Mode, Scenario, Signal, SignalFault, What};
 
-/// How work differs from request to request.
+/// Distribution of the work in a request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum WorkKind {
-    /// Log-normal with this spread of the logarithm.
+    /// Log-normal with this standard deviation of the logarithm.
     LogNormal(f64),
     /// Exponential.
     Exponential,
-    /// A power law with this exponent, cut at 200 times the least.
+    /// A power law with this exponent, cut at 200 times the minimum.
     Pareto(f64),
 }
 
-/// How requests that take no slot behave.
+/// How long requests, which occupy no slot, behave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waits {
     /// They are not answered within the run.
     Never,
-    /// Their headers come at the end.
+    /// Their response headers come at the end.
     Late,
-    /// Their headers come at once, their end late.
+    /// Their response headers come at once, the end late.
     Streams,
 }
 
-/// What goes wrong.
+/// Kinds of faults.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum FaultKind {
     /// Work takes this multiple of its time.
     Slow(f64),
-    /// Nothing is answered.
+    /// Requests are accepted and never answered.
     Hole,
     /// Connections are refused.
     Refuse,
-    /// This share fails at once.
+    /// This fraction fails at once.
     Errors(f64),
-    /// This share is told that it is too much.
+    /// This fraction is answered 429.
     Limits(f64),
-    /// Half a second in which nothing moves.
+    /// A pause of half a second.
     Pause,
 }
 
-/// A fault of some endpoints for some time.
+/// A fault of some endpoints.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Fault {
-    /// What.
+    /// Kind of fault.
     pub kind: FaultKind,
-    /// How many endpoints have it.
+    /// Number of endpoints that have it.
     pub endpoints: usize,
-    /// When it begins and when it ends, as parts of the run.
+    /// Beginning and end, as fractions of the run.
     pub within: (f64, f64),
 }
 
-/// A fleet and its traffic, drawn.
+/// A drawn fleet and its traffic.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fleet {
-    /// What chance decides within it: which endpoint is faster, which one fails.
+    /// Seed of what is random within it, such as which endpoints are faster or fail.
     pub salt: u64,
-    /// How many endpoints.
+    /// Number of endpoints.
     pub endpoints: usize,
-    /// Slots of each.
+    /// Slots of an endpoint.
     pub slots: usize,
-    /// A share of the endpoints has a multiple of that.
+    /// Fraction of the endpoints with more slots, and the factor.
     pub bigger: (f64, f64),
-    /// Whether the balancers are told so.
+    /// Whether weights are configured accordingly.
     pub told: bool,
-    /// Spread of the logarithm of the endpoints' speeds.
+    /// Standard deviation of the logarithm of the endpoints' speeds.
     pub scatter: f64,
-    /// How work differs.
+    /// Distribution of the work in a request.
     pub work: WorkKind,
-    /// A share of the requests takes a multiple.
+    /// Fraction of the requests that are heavy, and the factor on their work.
     pub heavy: (f64, f64),
-    /// Requests that take no slot: how many an endpoint and run.
+    /// Long requests: kind, and number per endpoint in the run.
     pub long: Option<(Waits, f64)>,
-    /// Part of the fleet's capacity that is used.
+    /// Utilization of the fleet's capacity.
     pub load: f64,
-    /// Requests a second.
+    /// Requests per second.
     pub rate: f64,
-    /// Seconds.
+    /// Length of the run, seconds.
     pub length: f64,
-    /// Proxies.
+    /// Number of proxies.
     pub proxies: usize,
-    /// Workers of each.
+    /// Number of workers in each proxy.
     pub workers: usize,
-    /// Share of attempts that fail whichever endpoint serves them.
+    /// Fraction of attempts that fail, whichever endpoint serves them.
     pub errors: f64,
-    /// Retries of a request.
+    /// Maximum number of retries.
     pub retries: u32,
-    /// Seconds between scrapes and between polls.
+    /// Scrape and poll interval, seconds.
     pub signal: Option<(f64, f64)>,
-    /// What goes wrong.
+    /// The faults.
     pub faults: Vec<Fault>,
 }
 
-/// How late a late answer is, as a part of the run, on average.
+/// Mean duration of a late answer, as a fraction of the run.
 const LATE: f64 = 0.25;
 
 impl Fleet {
-    /// Slots of each endpoint.
+    /// Number of slots of each endpoint.
     pub fn slots_of(&self) -> Vec<usize> {
         let bigger = (self.bigger.0 * self.endpoints as f64).round() as usize;
         let slots =
@@ -108,18 +108,18 @@ impl Fleet {
         (0..self.endpoints).map(slots).collect()
     }
 
-    /// How slow each endpoint is by nature.
+    /// Factor on the service time of each endpoint.
     fn slowness(&self) -> Vec<f64> {
         let mut rng = Rng::new(rng::mix(self.salt));
         (0..self.endpoints).map(|_| (self.scatter * normal(&mut rng)).exp()).collect()
     }
 
-    /// Requests that the whole fleet works on at a time, those of slow endpoints counting less.
+    /// Number of requests that the whole fleet works on at a time, weighted by speed.
     pub fn places(&self) -> f64 {
         self.slots_of().iter().zip(self.slowness()).map(|(slots, slow)| *slots as f64 / slow).sum()
     }
 
-    /// Seconds of work in a request on average, so that the load is what it is to be.
+    /// Mean work in a request that results in the load, seconds.
     pub fn mean_work(&self) -> f64 {
         self.load * self.places() / self.rate
     }
@@ -138,7 +138,7 @@ impl Fleet {
         }
     }
 
-    /// As the simulator runs it.
+    /// The scenario for the simulator.
     pub fn scenario(&self) -> Scenario {
         let slots_of = self.slots_of();
         let weights = match self.told && self.bigger.0 > 0.0 {

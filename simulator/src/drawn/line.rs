@@ -1,4 +1,4 @@
-//! A fleet as one line of text, and back.
+//! A fleet as one line of text, in both directions.
 
 use std::collections::BTreeMap;
 use std::fmt;

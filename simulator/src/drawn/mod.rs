@@ -1,7 +1,7 @@
-//! Fleets that are not chosen: drawn by chance, each one line of text that replays it, and judged in pairs.
+//! Fleets drawn at random: each is one line of text that replays it, and is judged in paired runs.
 //!
 //! ```text
-//! seed ─▶ Fleet ─▶ line ─▶ Fleet ─▶ Scenario ─▶ world::run, every balancer with the same seeds ─▶ Verdict ─▶ report
+//! seed ─▶ Fleet ─▶ line ─▶ Fleet ─▶ Scenario ─▶ world::run, every balancer with the same seeds ─▶ Judged ─▶ report
 //! ```
 
 mod draw;

@@ -1,4 +1,4 @@
-//! What came of all fleets: as text, and as a picture.
+//! The results of all fleets, as text and as a picture.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -9,15 +9,15 @@ use plotters::prelude::*;
 use super::judge::{Judged, METRICS, PEERS};
 use super::statistics::quantile;
 
-/// As many of the worst are shown.
+/// Number of the worst fleets shown.
 const WORST: usize = 20;
-/// Worse than this is worse by much.
+/// Ratio above which a loss is large.
 const MUCH: f64 = 1.15;
 const QUANTILES: [f64; 7] = [0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99];
 const SIZE: (u32, u32) = (960, 420);
 const FONT: (&str, u32) = ("sans-serif", 16);
 
-/// The report.
+/// The report as text.
 pub fn text(judged: &[Judged]) -> String {
     let mut text = String::new();
     let (faulty, well): (Vec<&Judged>, Vec<&Judged>) =
@@ -90,7 +90,7 @@ fn geometric(values: impl Iterator<Item = f64>) -> f64 {
     (sum / f64::max(count, 1.0)).exp()
 }
 
-/// The ratios, sorted, as an SVG: what part of the fleets lies below which ratio.
+/// The sorted ratios as an SVG: which fraction of the fleets is below which ratio.
 pub fn picture(path: &Path, judged: &[Judged]) -> Result<(), Box<dyn Error>> {
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
     root.fill(&WHITE)?;

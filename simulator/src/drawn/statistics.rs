@@ -1,10 +1,10 @@
-//! What chance explains of a mean of differences.
+//! Statistics: what chance explains of a mean of differences, quantiles, fairness.
 
-/// One-sided 95 % points of Student's t by degrees of freedom, from 1 on.
+/// One-sided 95 % quantiles of Student's t distribution, by degrees of freedom from 1.
 const T95: [f64; 15] =
     [6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812, 1.796, 1.782, 1.771, 1.761, 1.753];
 
-/// Mean of `values`, and how low it may be by chance (one-sided, 95 %).
+/// Mean of `values`, and its lower confidence bound (one-sided, 95 %).
 pub(super) fn at_least(values: &[f64]) -> (f64, f64) {
     let count = values.len() as f64;
     let mean = values.iter().sum::<f64>() / count.max(1.0);
@@ -14,13 +14,13 @@ pub(super) fn at_least(values: &[f64]) -> (f64, f64) {
     (mean, mean - t * (variance / count).sqrt())
 }
 
-/// The value below which `part` of the sorted `values` lie.
+/// The value below which the fraction `part` of the sorted `values` lies.
 pub(super) fn quantile(values: &[f64], part: f64) -> f64 {
     let last = values.len().saturating_sub(1);
     values.get((part * last as f64).round() as usize).copied().unwrap_or(f64::NAN)
 }
 
-/// Jain's index of fairness: 1 where all are alike, 1/n where one has everything.
+/// Jain's fairness index: 1 if all are equal, 1/n if one has everything.
 pub(super) fn jain(values: &[f64]) -> f64 {
     let (sum, squares) = values.iter().fold((0.0, 0.0), |(sum, squares), v| (sum + v, squares + v * v));
     if squares > 0.0 { sum * sum / (values.len() as f64 * squares) } else { 1.0 }
@@ -40,7 +40,7 @@ mod tests {
             let found = (0..4000)
                 .filter(|_| at_least(&(0..seeds).map(|_| normal(&mut rng)).collect::<Vec<_>>()).1 > 0.0)
                 .count();
-            // 200 expected, standard deviation 14.
+            // 200 are expected, with a standard deviation of 14.
             assert!((140..260).contains(&found), "{seeds}: {found}");
         }
         assert!(at_least(&[1.0, 1.1, 0.9, 1.0]).1 > 0.9);

@@ -13,11 +13,11 @@ use crate::scenario::Scenario;
 
 /// Weight of the newest value in the authors' implementation.
 const ALPHA: f64 = 0.9;
-/// Endpoints ranked for one request: the replica group. Smaller fleets are ranked whole.
+/// Number of endpoints ranked for a request: the replica group. Smaller fleets are ranked as a whole.
 const GROUP: usize = 10;
 
-/// Service time assumed before the first answer, seconds: with zero everything would go to the endpoint that has not
-/// answered yet.
+/// Service time assumed before the first answer, seconds: with zero, everything would go to an endpoint that has not
+/// answered.
 const FIRST_S: f64 = 0.030;
 
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +39,7 @@ pub struct C3 {
 }
 
 impl C3 {
-    /// For `scenario`.
+    /// Creates a client for `scenario`.
     pub fn new(scenario: &Scenario, seed: u64) -> C3 {
         C3 {
             hosts: Hosts::new(scenario),
@@ -69,7 +69,7 @@ impl LoadBalancer for C3 {
         let replica = &mut self.replicas[sent.endpoint];
         replica.outstanding -= 1;
         if reply.service == 0.0 {
-            return; // no answer, so no report
+            return; // without an answer there is no report
         }
         let smooth = |old: &mut f64, new: f64| *old += ALPHA * (new - *old);
         smooth(&mut replica.response, now.seconds_since(sent.started));

@@ -1,5 +1,5 @@
-//! Envoy's own policies. Each worker has its own balancer, but the count of active requests belongs to the host
-//! and is shared by the process, as in Envoy.
+//! Envoy's own policies. Each worker has its own balancer, but the number of active requests belongs to the host and is
+//! shared by the process, as in Envoy.
 
 use engine::rng::Rng;
 use engine::time::Time;
@@ -9,19 +9,19 @@ use super::outlier::Outlier;
 use crate::balancer::{LoadBalancer, Moment, Reply, Sent};
 use crate::scenario::Scenario;
 
-/// Below this share of healthy hosts Envoy ignores health (`healthy_panic_threshold`).
+/// Fraction of healthy hosts below which Envoy ignores health (`healthy_panic_threshold`).
 const PANIC: f64 = 0.5;
 
-/// Which policy.
+/// The policy.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
-    /// Each in turn, from a random beginning.
+    /// Each host in turn, from a random start.
     RoundRobin,
-    /// Any.
+    /// A random host.
     Random,
-    /// The one with fewer active requests of two drawn with replacement.
+    /// The host with fewer active requests of two drawn with replacement.
     LeastRequest,
-    /// Client-side weighted round robin over ORCA load reports, which count after this many seconds.
+    /// Client-side weighted round robin by ORCA load reports, which count after this many seconds.
     Orca(f64),
 }
 
@@ -33,7 +33,7 @@ pub struct Proxy {
     hosts: Vec<usize>,
     active: Vec<u32>,
     weights: Vec<f64>,
-    /// By worker: when the turn of each host comes, in its own time, where weights differ.
+    /// Next turn of each host in the worker's own time, by worker; if weights differ.
     deadlines: Vec<Vec<f64>>,
     turns: Vec<usize>,
     orca: Orca,
@@ -41,7 +41,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// For `scenario`.
+    /// Creates a proxy for `scenario`.
     pub fn new(kind: Kind, outlier: bool, scenario: &Scenario, now: Time, seed: u64) -> Proxy {
         let mut rng = Rng::new(seed);
         let blackout_s = if let Kind::Orca(seconds) = kind { seconds } else { 0.0 };
@@ -72,7 +72,7 @@ impl Proxy {
         let well: Vec<usize> = all.iter().copied().filter(healthy).collect();
         let hosts = if (well.len() as f64) < PANIC * all.len() as f64 { all } else { well };
         for deadlines in &mut self.deadlines {
-            // An endpoint that returns does not catch up on the turns that it missed.
+            // A host that returns does not catch up on missed turns.
             let next = self.hosts.iter().map(|h| deadlines[*h]).fold(f64::INFINITY, f64::min);
             let new = hosts.iter().filter(|h| next.is_finite() && !self.hosts.contains(h));
             new.for_each(|host| deadlines[*host] = deadlines[*host].max(next));
@@ -89,8 +89,8 @@ impl Proxy {
 }
 
 impl Proxy {
-    /// Earliest deadline first, each turn as long as the weight is small; for least request the weight of a host is divided
-    /// by its active requests and one. `None` where weights are equal, or play no part.
+    /// Earliest deadline first, with turns 1/weight apart; for least request, a host's weight is divided by its active
+    /// requests plus one. `None` if weights are equal, or not used.
     fn weighted(&mut self, worker: usize) -> Option<usize> {
         let least = match self.kind {
             Kind::LeastRequest => true,

@@ -1,32 +1,32 @@
-//! Which endpoints are in the fleet, for peers that know no health.
+//! The endpoints that are present, for peers without health.
 
 use engine::rng::Rng;
 
 use crate::scenario::Scenario;
 
-/// The endpoints of the fleet.
+/// The endpoints that are present.
 #[derive(Clone, Debug)]
 pub struct Hosts {
     list: Vec<usize>,
 }
 
 impl Hosts {
-    /// Those there from the start.
+    /// The endpoints that are present at the start.
     pub fn new(scenario: &Scenario) -> Hosts {
         Hosts { list: (0..scenario.present).collect() }
     }
 
-    /// The fleet changed.
+    /// Updates which endpoints are present.
     pub fn set(&mut self, present: &[bool]) {
         self.list = present.iter().enumerate().filter(|(_, p)| **p).map(|(i, _)| i).collect();
     }
 
-    /// All of them.
+    /// All endpoints that are present.
     pub fn all(&self) -> &[usize] {
         &self.list
     }
 
-    /// Draws `count` distinct ones.
+    /// Draws `count` distinct endpoints.
     pub fn draw(&mut self, count: usize, rng: &mut Rng) -> &[usize] {
         let count = count.min(self.list.len());
         for at in 0..count {

@@ -1,4 +1,4 @@
-//! What evenkeel is compared with, each re-written from its published description.
+//! Balancers for comparison, each rewritten from its published description.
 
 pub mod c3;
 pub mod envoy;

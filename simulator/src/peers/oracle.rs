@@ -1,5 +1,5 @@
-//! The limit: knows every queue, every fault and what is still on its way, and takes the endpoint where the
-//! request is expected to be done first. It does not know the future, nor how much work this request is.
+//! The oracle, a bound: it knows every queue, every fault and the requests in transit, and takes the endpoint where the
+//! request is expected to be done first. It knows neither the future nor the work in the request.
 
 use engine::rng::Rng;
 use engine::time::Time;
@@ -7,7 +7,7 @@ use engine::time::Time;
 use crate::balancer::{LoadBalancer, Moment, Reply, Sent};
 use crate::scenario::{Mode, Scenario};
 
-/// In fleets beyond this it looks at as many endpoints, from a random one on.
+/// Maximum number of endpoints considered, starting from a random one.
 const LOOKS_AT: usize = 200;
 
 /// An all-knowing proxy.
@@ -18,7 +18,7 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    /// For `scenario`.
+    /// Creates an oracle for `scenario`.
     pub fn new(scenario: &Scenario, seed: u64) -> Oracle {
         Oracle { mean: scenario.mean_work(), network: scenario.network, rng: Rng::new(seed) }
     }

@@ -1,7 +1,5 @@
-//! Weights from the load that endpoints report of themselves, and an interleaved order by them: client-side
-//! weighted round robin, gRPC proposal A58
-//! (<https://github.com/grpc/proposal/blob/master/A58-client-side-weighted-round-robin-lb-policy.md>), which is
-//! also Envoy's.
+//! Client-side weighted round robin by ORCA load reports, as in gRPC proposal A58
+//! (<https://github.com/grpc/proposal/blob/master/A58-client-side-weighted-round-robin-lb-policy.md>) and in Envoy.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -33,7 +31,7 @@ pub struct Orca {
 }
 
 impl Orca {
-    /// Reports count from `blackout_s` seconds after an endpoint's first.
+    /// Creates it; reports count from `blackout_s` seconds after an endpoint's first one.
     pub fn new(endpoints: usize, workers: usize, blackout_s: f64, now: Time) -> Orca {
         Orca {
             blackout_s,
@@ -44,7 +42,7 @@ impl Orca {
         }
     }
 
-    /// Takes the report in `reply`.
+    /// Records the report in `reply`.
     pub fn ended(&mut self, endpoint: usize, reply: &Reply, now: Time) {
         let errors = if reply.qps > 0.0 { f64::from(reply.eps / reply.qps) } else { 0.0 };
         let utilisation = f64::from(reply.utilisation) + errors * ERROR_PENALTY;
@@ -55,7 +53,7 @@ impl Orca {
         }
     }
 
-    /// Recomputes the weights when that is due.
+    /// Updates the weights when that is due.
     pub fn tick(&mut self, hosts: &[usize], rng: &mut Rng, now: Time) {
         if now.seconds_since(self.updated) < UPDATE_S {
             return;
@@ -64,7 +62,7 @@ impl Orca {
         let usable = |r: &Reported| r.since.is_some_and(|s| now.seconds_since(s) >= self.blackout_s);
         let known: Vec<f64> =
             hosts.iter().map(|h| &self.reported[*h]).filter(|r| usable(r)).map(|r| r.weight).collect();
-        // With fewer than two weights known A58 falls back to round robin.
+        // With fewer than two known weights, A58 falls back to round robin.
         let mean = if known.len() < 2 { 1.0 } else { known.iter().sum::<f64>() / known.len() as f64 };
         for host in hosts {
             let reported = &self.reported[*host];
@@ -74,21 +72,21 @@ impl Orca {
         self.rebuild(hosts, rng);
     }
 
-    /// Starts all orders anew over `hosts`.
+    /// Restarts the order of all workers over `hosts`.
     pub fn rebuild(&mut self, hosts: &[usize], rng: &mut Rng) {
         for order in &mut self.orders {
             order.rebuild(hosts, &self.weights, rng);
         }
     }
 
-    /// Whose turn it is for `worker`.
+    /// The next endpoint for `worker`.
     pub fn next(&mut self, worker: usize) -> usize {
         self.orders[worker].next(&self.weights)
     }
 }
 
-/// Earliest deadline first: an endpoint's next turn comes 1/weight after its last. Deadlines are positive, so
-/// their bit patterns sort as they do.
+/// Earliest deadline first: an endpoint's next turn is 1/weight after its last. Deadlines are positive, so they can be
+/// compared by their bits.
 #[derive(Clone, Debug, Default)]
 struct Order {
     heap: BinaryHeap<Reverse<(u64, usize)>>,
@@ -98,7 +96,7 @@ impl Order {
     fn rebuild(&mut self, hosts: &[usize], weights: &[f64], rng: &mut Rng) {
         self.heap.clear();
         for host in hosts {
-            // A random phase, so that workers do not march in step.
+            // A random phase, so that workers do not run in step.
             let first = (1.0 - rng.unit()) / weights[*host];
             self.heap.push(Reverse((first.to_bits(), *host)));
         }
@@ -142,7 +140,7 @@ mod tests {
         orca.tick(&hosts, &mut rng, s(5.0));
         assert_eq!(counts(&mut orca, 300), [100, 100, 100], "within the blackout");
         orca.tick(&hosts, &mut rng, s(11.5));
-        // 60/0.5 = 120, 30/0.5 = 60, and half of its answers errors: 60/(0.5 + 0.5) = 60.
+        // 60/0.5 = 120, 30/0.5 = 60, and with half of the answers errors, 60/(0.5 + 0.5) = 60.
         let found = counts(&mut orca, 400);
         assert!(found.iter().zip([200, 100, 100]).all(|(f, e)| f.abs_diff(e) <= 1), "{found:?}");
     }

@@ -1,19 +1,19 @@
-//! Envoy's outlier detection as its documentation describes it: consecutive failures, process-wide
-//! (<https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/outlier>). The statistical
-//! detectors need more requests per interval than these runs are long.
+//! Envoy's outlier detection as documented: consecutive failures, process-wide
+//! (<https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/outlier>). The statistical detectors need
+//! more requests per interval than these short runs have.
 
 use engine::time::Time;
 
-/// `consecutive_5xx`; time-outs and refused connections count as 5xx.
+/// `consecutive_5xx`; timeouts and refused connections count as 5xx.
 const CONSECUTIVE: u32 = 5;
 /// `base_ejection_time`, seconds; multiplied by the number of ejections.
 const BASE_S: f64 = 30.0;
 /// `max_ejection_time`, seconds.
 const MAX_S: f64 = 300.0;
-/// `interval`, seconds: how often it looks whether an ejection is over.
+/// `interval`, seconds: how often it checks whether an ejection is over.
 const INTERVAL_S: f64 = 10.0;
-/// `max_ejection_percent`; one host may always be ejected. Envoy's default is 10; 50 gives it a chance where
-/// more than one endpoint is failing.
+/// `max_ejection_percent`; one host may always be ejected. Envoy's default is 10; with 50 it can help if more than one
+/// endpoint fails.
 const MAX_PERCENT: usize = 50;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,7 +23,7 @@ struct Host {
     ejected_at: Option<Time>,
 }
 
-/// Which endpoint is ejected.
+/// State of the outlier detection.
 #[derive(Clone, Debug)]
 pub struct Outlier {
     hosts: Vec<Host>,
@@ -32,17 +32,17 @@ pub struct Outlier {
 }
 
 impl Outlier {
-    /// No endpoint is.
+    /// Creates it, with no endpoint ejected.
     pub fn new(endpoints: usize, now: Time) -> Outlier {
         Outlier { hosts: vec![Host::default(); endpoints], swept: now, ejected: 0 }
     }
 
-    /// Whether `endpoint` is out.
+    /// Whether `endpoint` is ejected.
     pub fn ejected(&self, endpoint: usize) -> bool {
         self.hosts[endpoint].ejected_at.is_some()
     }
 
-    /// An answer of `endpoint`; whether that ejects it.
+    /// Records an answer of `endpoint`; returns whether it is ejected now.
     pub fn ended(&mut self, endpoint: usize, good: bool, now: Time) -> bool {
         let most = (self.hosts.len() * MAX_PERCENT / 100).max(1);
         let host = &mut self.hosts[endpoint];
@@ -57,7 +57,7 @@ impl Outlier {
         true
     }
 
-    /// Time passes; whether some endpoint returned.
+    /// Checks whether ejections are over; returns whether any endpoint was readmitted.
     pub fn tick(&mut self, now: Time) -> bool {
         if now.seconds_since(self.swept) < INTERVAL_S {
             return false;
@@ -93,7 +93,7 @@ mod tests {
         outlier.ended(3, true, s(1));
         (0..4).for_each(|_| assert!(!outlier.ended(3, false, s(2))));
         assert!(outlier.ended(3, false, s(2)) && outlier.ejected(3));
-        // Swept every ten seconds; at 30 it has been out for 28.
+        // Ejections are checked every ten seconds; at 30 s it has been out for 28 s.
         for second in 3..45 {
             outlier.tick(s(second));
             assert_eq!(outlier.ejected(3), second < 40, "{second}");

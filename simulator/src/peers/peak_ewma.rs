@@ -1,7 +1,7 @@
-//! Linkerd's balancer, as tower's `load::PeakEwma` and `p2c` define it
-//! (<https://docs.rs/tower/latest/tower/load/peak_ewma/>): the cheaper of two random endpoints by
-//! latency × (pending + 1), where the latency jumps to every peak at once, falls with a time constant of ten
-//! seconds, and falls towards zero while nothing is heard.
+//! Linkerd's balancer, as `load::PeakEwma` and `p2c` in tower define it
+//! (<https://docs.rs/tower/latest/tower/load/peak_ewma/>): the cheaper of two random endpoints by latency × (pending +
+//! 1), where the latency follows every peak at once, falls with a time constant of ten seconds, and decays towards zero
+//! without answers.
 
 use engine::rng::Rng;
 use engine::time::Time;
@@ -47,7 +47,7 @@ pub struct PeakEwma {
 }
 
 impl PeakEwma {
-    /// For `scenario`.
+    /// Creates a proxy for `scenario`.
     pub fn new(scenario: &Scenario, now: Time, seed: u64) -> PeakEwma {
         let first = Estimate { seconds: FIRST_S, updated: now, pending: 0 };
         PeakEwma {

@@ -1,5 +1,5 @@
 //! Prequal as published (Wydrowski, Kleinberg, Rumble, Archer: "Load is not what you should balance: Introducing
-//! Prequal", NSDI 2024): asynchronous probes into a pool, the hot/cold rule over it.
+//! Prequal", NSDI 2024): asynchronous probes into a pool, and the hot/cold rule over it.
 
 use std::collections::VecDeque;
 
@@ -12,19 +12,19 @@ use crate::scenario::Scenario;
 
 /// Probes sent with each query, r_probe.
 const PROBES: usize = 3;
-/// Answers removed with each query, r_remove, the oldest and the worst in turn.
+/// Answers removed with each query, r_remove, alternating between the oldest and the worst.
 const REMOVES: f64 = 1.0;
-/// The largest pool.
+/// Maximum size of the pool.
 const POOL: usize = 16;
-/// The oldest answer that is used, seconds.
+/// Maximum age of an answer that is used, seconds.
 const OLDEST_S: f64 = 1.0;
 /// Excess of answers gained over answers used up, δ.
 const DELTA: f64 = 1.0;
-/// The quantile of requests in flight beyond which an endpoint is hot.
+/// Quantile of requests in flight above which an endpoint is hot.
 const HOT: f64 = 0.84;
-/// Answers that the quantile is taken over.
+/// Number of answers that the quantile is taken over.
 const SEEN: usize = 128;
-/// With fewer answers in the pool the choice is random.
+/// Minimum size of the pool; below it, the choice is random.
 const MIN_POOL: usize = 2;
 
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +47,7 @@ pub struct Prequal {
 }
 
 impl Prequal {
-    /// For `scenario`.
+    /// Creates a client for `scenario`.
     pub fn new(scenario: &Scenario, seed: u64) -> Prequal {
         Prequal {
             hosts: Hosts::new(scenario),
@@ -59,19 +59,19 @@ impl Prequal {
         }
     }
 
-    /// The pool is never more than half the fleet, since the formula for reuse has no meaning beyond.
+    /// Maximum size of the pool: at most half the fleet, because the formula for reuse does not hold beyond that.
     fn most(&self) -> usize {
         POOL.min(self.hosts.all().len() / 2).max(MIN_POOL)
     }
 
-    /// b_reuse of the paper, §4.
+    /// b_reuse in the paper, §4.
     fn uses(&self) -> f64 {
         let unpooled = 1.0 - self.most() as f64 / self.hosts.all().len() as f64;
         let net = unpooled * PROBES as f64 - REMOVES;
         if net <= 0.0 { f64::INFINITY } else { ((1.0 + DELTA) / net).max(1.0) }
     }
 
-    /// The requests in flight beyond which an endpoint is hot.
+    /// Requests in flight above which an endpoint is hot.
     fn threshold(&mut self) -> u32 {
         self.sorted.clear();
         self.sorted.extend(&self.seen);
@@ -82,7 +82,7 @@ impl Prequal {
         }
     }
 
-    /// Cold before hot, cold by latency, hot by requests in flight.
+    /// Order: cold before hot, cold ones by latency, hot ones by requests in flight.
     fn rank(answer: &Answer, threshold: u32) -> (bool, f64) {
         let hot = answer.in_flight > threshold;
         (hot, if hot { f64::from(answer.in_flight) } else { answer.latency })

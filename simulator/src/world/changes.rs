@@ -1,4 +1,4 @@
-//! What changes while the traffic runs: faults, the number of endpoints, and what is measured of them.
+//! Changes during a run: faults, the number of endpoints, and signals.
 
 use super::event::Event;
 use super::{START, World};
@@ -25,13 +25,13 @@ impl World<'_> {
         }
     }
 
-    /// Every proxy hears which endpoints are there.
+    /// Informs every proxy which endpoints are present.
     fn announce(&mut self) {
         let present: Vec<bool> = self.servers.iter().map(|s| s.present).collect();
         self.balancers.iter_mut().for_each(|b| b.fleet(&present, self.now));
     }
 
-    /// Starts and stops endpoints as the proxies ask: the most that any of them wants.
+    /// Starts and stops endpoints to match the largest number that any proxy desires.
     pub(super) fn scale(&mut self) {
         let Some(scaling) = self.scenario.scaling else { return };
         let wishes: Vec<_> = self.balancers.iter().map(|b| b.wish()).collect();
@@ -44,7 +44,7 @@ impl World<'_> {
                 self.starting.push(endpoint);
                 self.at(self.now.after_secs(scaling.start), Event::Start { endpoint });
             }
-            // The last to come goes first, and one that is not there yet does not come.
+            // Endpoints that are still starting are stopped first, then the last ones that are present.
             for _ in wanted..there + self.starting.len() {
                 if self.starting.pop().is_none()
                     && let Some(server) = self.servers.iter_mut().rfind(|s| s.present)

@@ -1,4 +1,4 @@
-//! What is under way, and what happens at its time.
+//! Events, and messages in transit.
 
 use engine::time::Time;
 

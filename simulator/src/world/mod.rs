@@ -1,7 +1,7 @@
-//! The event loop: traffic in, decisions asked for, endpoints served, endings told.
+//! The event loop: requests arrive, are sent, served and completed.
 //!
-//! What travels with a constant delay (to an endpoint, back, a time-out) stays in order by itself and lives in
-//! plain queues; only what does not goes through the heap, which therefore stays as small as the fleet is busy.
+//! Messages with a constant delay (to an endpoint, back, a timeout) are in order by themselves and kept in plain
+//! queues. Only other events go through the heap, which therefore remains small.
 
 mod changes;
 mod event;
@@ -23,17 +23,18 @@ use crate::server::{Server, Work};
 use event::{Event, Inbound, Outbound, Timed};
 use traffic::{Arrival, Traffic};
 
-/// The run's beginning; not the epoch, which the engine takes for "never".
+/// Start of the run; not the epoch, which the engine treats as "never".
 const START: Time = Time(1_000_000_000_000);
-/// How long a refusal, a fast error and the acceptance of a task take, seconds.
+/// Duration of a refusal, a fast error and the acceptance of a task, seconds.
 const AT_ONCE_S: f64 = 0.001;
-/// The work of a request of the balancer's own, in users' requests, and how long it waits, seconds.
+/// Work in an out-of-band probe, in multiples of a user request's mean work.
 const OWN_WORK: f64 = 0.1;
+/// Timeout of an out-of-band probe, seconds.
 const OWN_TIMEOUT_S: f64 = 1.0;
-/// How long after the last arrival the rest may take, seconds.
+/// Maximum time from the last arrival to the end, seconds.
 const DRAIN_S: f64 = 30.0;
 
-/// Runs `contender` through `scenario`; the same seed gives the same traffic to every contender.
+/// Runs `contender` through `scenario`; every contender gets the same traffic for the same seed.
 pub fn run(scenario: &Scenario, contender: &Contender, seed: u64) -> Run {
     World::new(scenario, contender, seed).run()
 }
@@ -49,7 +50,7 @@ struct Request {
     retries_left: u32,
     long: Option<Long>,
     opened: bool,
-    /// It is the balancer's, not a user's.
+    /// Whether it is the balancer's own request.
     own: bool,
 }
 
@@ -70,7 +71,7 @@ struct World<'a> {
     vacant: Vec<u32>,
     samples: Vec<Option<(f64, Time)>>,
     probes: Vec<usize>,
-    /// Endpoints on their way to being there.
+    /// Endpoints that are starting.
     starting: Vec<usize>,
     open: usize,
     run: Run,
@@ -196,7 +197,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// A request of the balancer's own, cheaper than users' requests; it is in no statistics.
+    /// Sends a request of the balancer's own, which is cheaper than a user's and not part of the results.
     fn send_own(&mut self, proxy: usize, sent: Sent) {
         let request = Request {
             sent,
@@ -241,7 +242,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// On the way to `endpoint`.
+    /// Puts a message in transit to `endpoint`.
     fn go(&mut self, endpoint: usize, what: Outbound) {
         let way = self.scenario.way(endpoint);
         let at = self.now.after_secs(way);
@@ -252,7 +253,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// On the way back from `endpoint`.
+    /// Puts a message in transit from `endpoint`.
     fn come(&mut self, endpoint: usize, what: Inbound) {
         let way = self.scenario.way(endpoint);
         let at = self.now.after_secs(way);

@@ -1,4 +1,4 @@
-//! What an endpoint does with what reaches it.
+//! How endpoints serve requests.
 
 use engine::rng::Rng;
 use engine::{Failure, Outcome};
@@ -47,7 +47,8 @@ impl World<'_> {
         }
     }
 
-    /// Needs no slot: headers now or at the end, which comes after a time that belongs to the request.
+    /// Serves a request that occupies no slot: headers at once or at the end, after a duration that depends on the
+    /// request alone.
     fn serve_long(&mut self, endpoint: usize, work: &Work, long: Long) {
         let (request, generation) = (work.request, work.generation);
         let reply = self.report(endpoint, AT_ONCE_S, Outcome::Good);
@@ -64,7 +65,7 @@ impl World<'_> {
         self.at(at.max(self.servers[endpoint].paused_until), Event::Reply { request, generation, reply });
     }
 
-    /// Uniform in 0..1, the same for the same attempt of the same request whichever endpoint serves it.
+    /// Uniform in 0..1, the same for the same attempt of the same request, whichever endpoint serves it.
     fn coin(&self, work: &Work) -> f64 {
         let request = &self.requests[work.request as usize];
         Rng::new(request.coin.wrapping_add(u64::from(request.retries_left))).unit()
@@ -122,7 +123,7 @@ impl World<'_> {
                 continue;
             }
             let (request, generation) = (work.request, work.generation);
-            // Every request has a connection of its own.
+            // Each request has a connection of its own.
             let reply = Reply::bare(Outcome::Failed(Failure::Broken(request as u64 + 1)));
             self.come(endpoint, Inbound::Reply { request, generation, reply });
         }

@@ -1,4 +1,4 @@
-//! The requests of a scenario, in the order in which they come.
+//! The requests of a scenario, in order of arrival.
 
 use engine::rng::Rng;
 use engine::time::Time;
@@ -7,7 +7,7 @@ use super::START;
 use crate::distribution::exponential;
 use crate::scenario::{Long, Scenario};
 
-/// What a request brings with it, drawn before any decision.
+/// A request, drawn before any decision.
 pub(super) struct Arrival {
     pub(super) at: Time,
     pub(super) worker: usize,
@@ -25,7 +25,7 @@ pub(super) struct Traffic<'a> {
 impl Iterator for Traffic<'_> {
     type Item = Arrival;
 
-    /// Poisson, thinned to the rate of the moment (Lewis and Shedler, 1979).
+    /// Poisson arrivals, thinned to the current rate (Lewis and Shedler, 1979).
     fn next(&mut self) -> Option<Arrival> {
         let Scenario { shape, rate, length, heavy, .. } = self.scenario;
         loop {
