@@ -1,5 +1,4 @@
-//! Which endpoints get a single request next: failing ones to be verified, slow ones to be explored; and which worker
-//! sends it.
+//! Which endpoints get a request as a probe, to verify failing ones and explore slow ones, and which worker sends it.
 
 use super::out_of_band::Urgency;
 use super::{Cluster, GOOD_MULTIPLE};
@@ -11,44 +10,42 @@ use crate::rng;
 use crate::settings::RuleAction;
 use crate::time::Time;
 
-/// A slow endpoint is explored after this many requests to the upstream without one to it: a tenth of what a p99
-/// would notice …
+/// Number of requests to the cluster after which a slow endpoint is explored: a tenth of what would show in a p99.
 const REQUESTS_PER_EXPLORATION: f64 = 1000.0;
-/// … but neither sooner, nor later than this, seconds.
+/// Range of the resulting pause, seconds.
 const EXPLORE_AFTER_S: [f64; 2] = [2.5, 12.0];
-/// Each exploration in vain lengthens the pause by this factor …
+/// Factor by which each failed exploration lengthens the pause.
 const EXPLORE_GROWTH: f64 = 1.3;
-/// … up to this, seconds, unless it was longer from the start.
+/// Maximum of a pause that has grown, seconds, unless the initial pause was longer.
 const MAX_EXPLORE_PAUSE_S: f64 = 6.0;
-/// Turns of an endpoint, each as many requests as come between two to it where every endpoint gets a fair part, that it
-/// has waited for: failing ones, and those that are found slow, are asked for by requests of users. An endpoint that
-/// answers well again …
+/// Turns to wait before the next request to an endpoint that has begun to answer well again. A turn is the number of
+/// requests between two to the endpoint if each endpoint got its fair part.
 const TURNS_TO_GO_ON: f64 = 1.0;
-/// … a failing one, so that it gets no more than half of a healthy endpoint's requests …
+/// Turns to wait before a request to a failing endpoint, so that it gets at most half of a healthy endpoint's requests.
 const TURNS_TO_PROBE: f64 = 2.0;
-/// … a slow one …
+/// Turns to wait before a request to a slow endpoint.
 const TURNS_TO_EXPLORE: f64 = 4.0;
-/// … and one that is left out for no known reason.
+/// Turns to wait before a request to an endpoint that gets none for no known reason.
 const TURNS_LEFT_OUT: f64 = 20.0;
-/// The shard that an endpoint is in goes from worker to worker at this pace, seconds.
+/// Time after which an endpoint's probes pass on to another worker, seconds.
 const DUTY_S: u64 = 2;
-/// A latency that lies this many standard errors above the typical one is certainly higher: sixteen times it after
-/// two answers, twice after thirty.
+/// Number of standard errors above the typical latency at which an endpoint is certainly slow: a factor of sixteen
+/// after two answers, of two after thirty.
 const CERTAIN_ERRORS: f64 = 8.0;
 
-/// Which part of the common work is this worker's.
+/// This worker's part of the work that the workers divide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeShard {
-    /// This worker's place among those that carry traffic.
+    /// Rank of this worker among those that carry traffic, from 0.
     pub rank: u32,
-    /// How many there are, at least 1.
+    /// Number of workers that carry traffic, at least 1.
     pub workers: u32,
-    /// Whether it is this one that counts and logs what all of them assess alike.
+    /// Whether this worker counts and logs state changes for all workers.
     pub is_reporter: bool,
 }
 
 impl ProbeShard {
-    /// A worker on its own.
+    /// The only worker.
     pub const ALONE: ProbeShard = ProbeShard { rank: 0, workers: 1, is_reporter: true };
 
     /// Whether probes to the endpoint with this hash are this worker's at the moment.
@@ -57,24 +54,23 @@ impl ProbeShard {
         self.holds(rng::mix(hash ^ turn))
     }
 
-    /// Whether what has this hash is always this worker's, as long as there are as many.
+    /// Whether this worker is responsible for `hash` as long as the number of workers stays the same.
     fn holds(self, hash: u64) -> bool {
         hash % u64::from(self.workers.max(1)) == u64::from(self.rank)
     }
 }
 
-/// A group with less of the requests than this is not explored: it is there for others, not for these.
+/// Part of the requests below which a subset is not explored: it is on standby.
 pub(super) const WORTH_EXPLORING: f64 = 0.01;
 
-/// How sure it is that `member` is slow, 0.1..=1: one that was ruled out on little evidence is looked at again the
-/// sooner.
+/// Certainty that `member` is slow, 0.1..=1: an endpoint that was excluded on little evidence is explored sooner.
 fn certainty(member: EndpointView<'_>, typical: f64) -> f64 {
     let errors = member.deviation(typical).map_or(CERTAIN_ERRORS, |(deviation, error)| deviation / error);
     (errors / CERTAIN_ERRORS).clamp(0.1, 1.0)
 }
 
 impl Cluster {
-    /// Which endpoints get a single request next: failing ones to be verified, slow ones to be explored; the longest
+    /// Schedules the probes of all subsets: failing endpoints to be verified and slow ones to be explored, the longest
     /// waiting first.
     #[inline(never)]
     pub(super) fn schedule(&mut self, shard: ProbeShard, now: Time) {
@@ -92,10 +88,10 @@ impl Cluster {
         self.ejection.probing.iter_mut().for_each(|probing| probing.end());
     }
 
-    /// The same for one group. One that gets no requests gets none to explore it either, but its failing ones are
-    /// verified: whether it can take over must be known before it has to.
+    /// Schedules the probes of one subset. An idle subset is not explored, but its failing endpoints are verified:
+    /// whether it can take over must be known before it has to.
     ///
-    /// What they may cost is counted in requests of this worker, so that it is the same part of many and of few.
+    /// Their cost is bounded in requests of this worker, so that it is the same fraction at any request rate.
     fn schedule_subset(&mut self, at: usize, rate: f64, shard: ProbeShard, now: Time) {
         let everybody = self.endpoints();
         let Some(subset) = self.subsets.list.get(at) else { return };
@@ -105,14 +101,14 @@ impl Cluster {
         let part = self.subsets.split.share(subset.key.version) * subset.division.load;
         let pause = (REQUESTS_PER_EXPLORATION / (rate * part).max(1e-3))
             .clamp(EXPLORE_AFTER_S[0], EXPLORE_AFTER_S[1]);
-        // A worker with less than a request in its time of duty would wait for it for ever.
+        // A worker with less than one request per shard turn would never get to send its probes.
         let sparse = self.traffic.rate * (DUTY_S as f64) < 1.0;
         let (typical, health) = (subset.latency.typical, &self.config.health);
         let probing = self.ejection.probing.as_deref();
         for index in subset.pool.all().iter().copied() {
             let Some(identity) = self.endpoints.set.identities().get(index as usize) else { continue };
             let Some(member) = self.endpoints.states.get_mut(index as usize) else { continue };
-            // An endpoint that is announced as unavailable is probed by those who announced it, and an excluded
+            // An endpoint that is announced as unavailable is probed by whatever announced it, and an excluded
             // degraded one is to be left alone.
             let elsewhere = member.constraints.announced.is_unavailable()
                 || (self.ejection.degraded_out > 0 && !member.eligible);
