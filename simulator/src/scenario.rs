@@ -23,7 +23,7 @@ pub struct Scenario {
     pub present: usize,
     /// Number of requests that an endpoint works on at a time.
     pub slots: usize,
-    /// The same by endpoint, if they differ.
+    /// Number of requests that each endpoint works on at a time; empty if they are equal.
     pub slots_of: Vec<usize>,
     /// Configured weight of each endpoint; empty if there are none.
     pub weights: Vec<f64>,

@@ -30,7 +30,7 @@ pub struct Balancer {
     made: usize,
     /// Number of requests to clusters that are not balanced.
     unmatched: u64,
-    /// The same as of the last recount, which another worker may take over.
+    /// `unmatched` as of the last recount, which another worker may take over.
     unmatched_told: u64,
     /// Whether a request has had an event, or an endpoint a report, since the last
     /// [`take_events`](Balancer::take_events).

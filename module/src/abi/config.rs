@@ -16,7 +16,7 @@ pub struct ConfigHandle(pub(super) *mut c_void);
 // SAFETY: it is passed only to functions of Envoy that may be called from any of its threads or, as `call` says, from
 // its main thread.
 unsafe impl Send for ConfigHandle {}
-// SAFETY: the same.
+// SAFETY: as for `Send`.
 unsafe impl Sync for ConfigHandle {}
 
 /// Why a call was not sent.

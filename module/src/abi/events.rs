@@ -40,17 +40,17 @@ unsafe fn answer<'a>(
     }
     // SAFETY: guaranteed by the caller.
     let headers = unsafe { core::slice::from_raw_parts(headers, count) };
-    // SAFETY: the same.
+    // SAFETY: guaranteed by the caller.
     let headers = headers.iter().map(|header| unsafe { (header.name.bytes(), header.value.bytes()) });
     let headers: Vec<(&[u8], &[u8])> = headers.collect();
     let status = headers.iter().find(|(name, _)| *name == b":status");
     let status = status.and_then(|(_, value)| core::str::from_utf8(value).ok()?.parse().ok());
     let chunks = match chunks.is_null() {
         true => &[],
-        // SAFETY: the same.
+        // SAFETY: guaranteed by the caller.
         false => unsafe { core::slice::from_raw_parts(chunks, chunk_count) },
     };
-    // SAFETY: the same.
+    // SAFETY: guaranteed by the caller.
     Answer { status, headers, body: chunks.iter().map(|chunk| unsafe { chunk.bytes() }).collect() }
 }
 

@@ -147,7 +147,8 @@ impl OpenRequests {
         !self.of.is_empty() && !self.common && self.long_still(index, known.good().start, now)
     }
 
-    /// The same without regard to other endpoints; `alive` is the last good answer to any worker.
+    /// Whether the endpoint's open requests have not moved, and no worker had a good answer since `alive`, for longer than
+    /// the timeout.
     fn long_still(&self, index: u32, alive: Time, now: Time) -> bool {
         let Some(still) = self.of.get(index as usize).filter(|still| still.requests >= SEVERAL) else {
             return false;

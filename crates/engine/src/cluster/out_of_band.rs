@@ -253,7 +253,7 @@ impl OutOfBand {
         }
     }
 
-    /// The clock stepped back to `now`.
+    /// Caps timestamps at `now` after the clock stepped back.
     pub fn not_after(&mut self, now: Time) {
         self.compared = self.compared.min(now);
         for record in self.records.values_mut() {

@@ -60,7 +60,7 @@ impl Default for QueueWindow {
 }
 
 impl QueueWindow {
-    /// The clock stepped back to `now`.
+    /// Caps timestamps at `now` after the clock stepped back.
     pub fn not_after(&mut self, now: Time) {
         (self.began, self.latest) = (self.began.min(now), self.latest.min(now));
         self.compared = self.compared.min(now);

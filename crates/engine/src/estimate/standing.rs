@@ -21,14 +21,14 @@ const FULL: f32 = 0.75;
 /// Number of earlier updates that deviations are compared with.
 pub const LAGS: usize = 4;
 
-/// Usual values of the endpoints in use: their lower medians.
+/// Usual values of the endpoints in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usual {
-    /// Of the latest values.
+    /// Lower median of the latest values.
     pub latest: f32,
-    /// Of the minima in this window.
+    /// Lower median of the minima in this window.
     pub low: f32,
-    /// Of the maxima in this window or in the previous one, whichever is higher.
+    /// Lower median of the maxima in this window or in the previous one, whichever is higher.
     pub high: f32,
 }
 
