@@ -1,4 +1,4 @@
-//! A listener that can be taken away: connections are refused while it is gone.
+//! A listener that can be closed and reopened: while it is closed, connections are refused.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use crate::clock;
 
 const REBIND: Duration = Duration::from_millis(20);
 
-/// Hands over what is accepted, without a listener while the state `refuses`, until the task is aborted or the sender of the state is
-/// gone.
+/// Passes accepted connections to `accepted` until the task is aborted or the sender of the state is gone. While the
+/// state `refuses`, there is no listener.
 pub(crate) async fn accept<T>(
     listener: TcpListener,
     address: SocketAddr,

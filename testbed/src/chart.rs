@@ -1,4 +1,4 @@
-//! Lines over time as an SVG file.
+//! Line charts over time as SVG files.
 
 use std::path::Path;
 
@@ -12,7 +12,8 @@ const WIDTH: u32 = 960;
 const PANEL_HEIGHT: u32 = 340;
 const HEAD_HEIGHT: u32 = 62;
 const LEGEND_STEP: i32 = 240;
-/// Distinguishable with the common colour blindnesses (Okabe and Ito's palette): orange, blue, green, grey.
+/// Colours that remain distinguishable with common colour blindness (palette of Okabe and Ito): orange, blue, green,
+/// grey.
 const COLOURS: [RGBColor; 4] =
     [RGBColor(230, 159, 0), RGBColor(0, 114, 178), RGBColor(0, 158, 115), RGBColor(90, 90, 90)];
 const LEFT: i32 = 76;
@@ -20,31 +21,31 @@ const FONT: &str = "sans-serif";
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// One set of axes: seconds to the right; upwards milliseconds on a logarithmic scale, or numbers on a linear one.
+/// One set of axes: seconds on the horizontal one; milliseconds on a logarithmic or numbers on a linear vertical one.
 #[derive(Clone, Debug, Default)]
 pub struct Panel {
-    /// What stands above it.
+    /// The title above it.
     pub title: String,
-    /// What stands at the vertical axis.
+    /// The label of the vertical axis.
     pub y_label: String,
-    /// Whether the vertical axis begins at 0 and is linear.
+    /// Whether the vertical axis is linear and begins at 0.
     pub linear: bool,
     /// The lines.
     pub series: Vec<Series>,
-    /// Vertical marks: when, and what happened.
+    /// Vertical marks: time and label.
     pub marks: Vec<(f64, String)>,
 }
 
-/// One line.
+/// A line of a chart.
 #[derive(Clone, Debug, Default)]
 pub struct Series {
     /// Its name in the legend.
     pub name: String,
-    /// Seconds and milliseconds (or numbers); on a logarithmic scale values that are not positive are left out.
+    /// Seconds and milliseconds (or numbers). On a logarithmic scale values that are not positive are left out.
     pub points: Vec<(f64, f64)>,
 }
 
-/// Draws the panels below each other.
+/// Draws the panels one below the other.
 pub fn write_svg(path: &Path, panels: &[Panel]) -> Result<()> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
@@ -115,7 +116,7 @@ where
     Ok(())
 }
 
-/// The title, and below it the legend: beside the lines, never over them.
+/// Draws the title, and below it the legend, which never covers the lines.
 fn draw_head(panel: &Panel, area: &Area<'_>) -> Result<()> {
     area.draw(&Text::new(panel.title.clone(), (LEFT, 14), (FONT, 18))).map_err(drawing)?;
     let mut left = LEFT;
@@ -128,7 +129,7 @@ fn draw_head(panel: &Panel, area: &Area<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Plotters' errors borrow from the drawing area.
+/// Copies a message: Plotters' errors borrow from the drawing area.
 fn drawing(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("{error}")
 }

@@ -1,8 +1,8 @@
-//! The one place that reads the clock.
+//! The only place that reads the clock.
 
 use std::time::{Duration, Instant};
 
-/// The present moment. Everything else in this crate asks here.
+/// The present time, for everything in this crate.
 #[allow(clippy::disallowed_methods)]
 pub fn now() -> Instant {
     Instant::now()

@@ -1,4 +1,4 @@
-//! A small HTTP client for admin interfaces and APIs: one connection a call.
+//! A small HTTP client for admin interfaces and APIs, with one connection per request.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use tokio::net::TcpStream;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A whole answer.
+/// A complete response.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The status code.
     pub status: StatusCode,
     /// The response headers.
     pub headers: HeaderMap,
-    /// The body, trailers left out.
+    /// The body, without trailers.
     pub body: Bytes,
 }
 
@@ -35,23 +35,23 @@ impl Answer {
         serde_json::from_slice(&self.body).with_context(|| format!("not JSON: {}", self.text()))
     }
 
-    /// A header's value, if it is there and is text.
+    /// The value of a header, if it is present and text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 }
 
-/// GET `path` (with its query) from `server`.
+/// Sends GET `path` (with its query) to `server`.
 pub async fn get(server: SocketAddr, path: &str) -> Result<Answer> {
     send(server, Method::GET, path, &[], "").await
 }
 
-/// POST `body` to `path` on `server`.
+/// Sends POST `path` with `body` to `server`.
 pub async fn post(server: SocketAddr, path: &str, body: &str) -> Result<Answer> {
     send(server, Method::POST, path, &[], body).await
 }
 
-/// Any request over a connection of its own.
+/// Sends any request on a connection of its own.
 pub async fn send(
     server: SocketAddr,
     method: Method,
@@ -84,7 +84,7 @@ pub async fn send(
         .with_context(|| format!("http://{server}{path}"))
 }
 
-/// Percent-encodes a query parameter's value.
+/// Percent-encodes the value of a query parameter.
 pub fn encode(value: &str) -> String {
     value
         .bytes()

@@ -1,4 +1,4 @@
-//! An HTTP/2 client for calls whose parts come and go one by one, as those of gRPC do: a connection, many calls.
+//! An HTTP/2 client for calls that stream, such as those of gRPC: one connection, many calls.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A connection that takes any number of calls at a time.
+/// A connection for any number of concurrent calls.
 #[derive(Clone, Debug)]
 pub struct Client {
     sender: SendRequest<Parts>,
@@ -27,7 +27,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects, without TLS and without asking first.
+    /// Connects without TLS and with prior knowledge of HTTP/2.
     pub async fn open(server: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(server).await?;
         let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
@@ -35,14 +35,14 @@ impl Client {
         Ok(Self { sender, authority: server })
     }
 
-    /// Begins a call of gRPC with its first message, and waits for the headers of its answer. More messages may follow.
+    /// Begins a gRPC call with its first message and waits for the response headers. More messages may follow.
     pub async fn call(&self, path: &str, message: &[u8]) -> Result<Call> {
         let (parts, body) = unbounded_channel();
         parts.send(framed(message))?;
         Ok(Call { parts: Some(parts), ..self.send(path, body).await? })
     }
 
-    /// A whole call with one message; its `grpc-status`, wherever it stood.
+    /// Makes a complete call with one message; returns its `grpc-status`, from headers or trailers.
     pub async fn unary(&self, path: &str, message: &[u8]) -> Result<Option<u32>> {
         let (parts, body) = unbounded_channel();
         parts.send(framed(message))?;
@@ -63,18 +63,18 @@ impl Client {
     }
 }
 
-/// A message as gRPC has it on the wire: not compressed, its length, itself.
+/// A gRPC message on the wire: not compressed, its length, its bytes.
 fn framed(message: &[u8]) -> Bytes {
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
     [&[0], &length[..], message].concat().into()
 }
 
-/// A call whose answer has begun.
+/// A call whose response has begun.
 #[derive(Debug)]
 pub struct Call {
     /// The HTTP status.
     pub status: StatusCode,
-    /// The headers: of a call that fails at once, with its `grpc-status`.
+    /// The response headers; for a call that fails at once they have the `grpc-status`.
     pub headers: HeaderMap,
     parts: Option<UnboundedSender<Bytes>>,
     body: Incoming,
@@ -87,7 +87,7 @@ impl Call {
         Ok(parts.send(framed(message))?)
     }
 
-    /// The next bytes of the answer; none at its end.
+    /// The next bytes of the response; `None` at its end.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         while let Some(frame) = self.frame().await? {
             if let Ok(data) = frame.into_data() {
@@ -97,7 +97,7 @@ impl Call {
         Ok(None)
     }
 
-    /// Says that no more messages come; reads the answer to its end. Its `grpc-status`, wherever it stood.
+    /// Ends the request and reads the response to its end; returns the `grpc-status`, from headers or trailers.
     pub async fn finish(mut self) -> Result<Option<u32>> {
         self.parts = None;
         let mut trailers = None;
@@ -114,7 +114,7 @@ impl Call {
     }
 }
 
-/// The request's body: whatever is sent into a channel.
+/// A request body whose parts are sent into a channel.
 #[derive(Debug)]
 struct Parts(UnboundedReceiver<Bytes>);
 

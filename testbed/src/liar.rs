@@ -1,5 +1,4 @@
-//! A Prometheus or an admin interface that lies: it answers whatever it is told to, byte for byte, and counts how often it is
-//! asked.
+//! A fake Prometheus or admin interface that answers with given bytes and counts how often it is asked.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,18 +12,18 @@ use tokio::task::JoinHandle;
 
 use crate::{ports, wait};
 
-/// What is answered.
+/// The answer to give.
 #[derive(Clone, Debug)]
 pub enum Lie {
-    /// These bytes; then the connection is closed.
+    /// These bytes, then the connection is closed.
     Bytes(Arc<[u8]>),
-    /// The first once, the second again and again until the asker gives up.
+    /// The first bytes once, the second repeatedly until the client gives up.
     Endless(Arc<[u8]>, Arc<[u8]>),
-    /// Nothing, until the asker gives up.
+    /// Nothing, until the client gives up.
     Silence,
 }
 
-/// A running liar. Dropping it ends it.
+/// A running server of false answers. Dropping it ends it.
 #[derive(Debug)]
 pub struct Liar {
     address: SocketAddr,
@@ -34,7 +33,7 @@ pub struct Liar {
 }
 
 impl Liar {
-    /// Starts with an honest answer of a Prometheus that holds nothing.
+    /// Starts with the answer of a Prometheus without data.
     pub async fn start() -> Result<Self> {
         let listener = TcpListener::bind((ports::LOOPBACK, 0)).await?;
         let address = listener.local_addr()?;
@@ -55,7 +54,7 @@ impl Liar {
         self.address
     }
 
-    /// How many queries it got, or questions for clusters.
+    /// How many Prometheus queries or requests for clusters it has received.
     pub fn asked(&self) -> u64 {
         self.asked.load(Ordering::SeqCst)
     }
@@ -65,7 +64,7 @@ impl Liar {
         *lock(&self.lie) = lie;
     }
 
-    /// Answers `lie` from now on, and waits until that was asked for twice.
+    /// Answers `lie` from now on, and waits until it has been asked twice.
     pub async fn tell(&self, what: &str, lie: Lie) -> Result<()> {
         self.set(lie);
         let before = self.asked();
@@ -108,12 +107,12 @@ async fn answer_one(mut stream: TcpStream, lie: Arc<Mutex<Lie>>, asked: Arc<Atom
                 sent = stream.write_all(&part).await;
             }
         }
-        // Reading ends when the other side gives up.
+        // Reading ends when the client gives up.
         Lie::Silence => while let Ok(1..) = stream.read(&mut chunk).await {},
     }
 }
 
-/// An answer with this status line's end, content type and body.
+/// A response with this status, content type and body.
 pub fn http(status: &str, kind: &str, body: impl AsRef<[u8]>) -> Lie {
     let body = body.as_ref();
     let head = format!(
@@ -123,19 +122,19 @@ pub fn http(status: &str, kind: &str, body: impl AsRef<[u8]>) -> Lie {
     raw([head.as_bytes(), body].concat())
 }
 
-/// A good answer as far as HTTP is concerned.
+/// A response that is valid HTTP, with this body.
 pub fn json(body: impl AsRef<[u8]>) -> Lie {
     http("200 OK", "application/json", body)
 }
 
-/// A good answer that begins with this body and never ends.
+/// A response that begins with this body and never ends.
 pub fn endless(begin: &str) -> Lie {
     let head =
         format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{begin}");
     Lie::Endless(head.as_bytes().into(), vec![b' '; 64 << 10].into())
 }
 
-/// Any bytes at all.
+/// Arbitrary bytes.
 pub fn raw(bytes: impl AsRef<[u8]>) -> Lie {
     Lie::Bytes(bytes.as_ref().into())
 }

@@ -1,12 +1,14 @@
-//! Real parts on 127.0.0.1 for the demo, the benches and the end-to-end tests.
+//! Real components on 127.0.0.1 for the demo, the benchmarks and the end-to-end tests.
 //!
 //! - [`backend`]: HTTP servers with slots, log-normal work and faults that can be switched while they run.
 //! - [`load`]: an open-loop load generator that measures from the *intended* start of each request.
-//! - [`mixture`]: requests of every kind at once, each of which knows how it has to end.
-//! - [`envoy`], [`prometheus`]: the real binaries, configured, started, watched and ended.
-//! - [`liar`], [`lies`], [`relay`]: a Prometheus or an admin interface that lies, and a line that cuts and falsifies.
-//! - [`process`], [`ports`], [`tools`]: children that die with us, free ports, where the binaries are.
-//! - [`table`], [`chart`], [`screen`]: how results are shown.
+//! - [`mixture`]: requests of every kind at once, each with the end that it must have.
+//! - [`envoy`], [`prometheus`]: the real binaries: configured, started, watched and ended.
+//! - [`liar`], [`lies`], [`relay`]: false answers of Prometheus and the admin interface, and connections that are cut
+//!   or
+//! falsified.
+//! - [`process`], [`ports`], [`tools`]: child processes that end with this one, free ports, the paths of binaries.
+//! - [`table`], [`chart`], [`screen`]: output of results.
 
 #![deny(unsafe_code)]
 #![warn(missing_docs)]

@@ -1,4 +1,4 @@
-//! What a broken, hijacked or malicious Prometheus might answer.
+//! Answers that a broken, hijacked or malicious Prometheus might give.
 
 use crate::liar::{Lie, http, json, raw};
 
@@ -14,7 +14,7 @@ fn answer(kind: &str, result: &str) -> String {
     format!(r#"{{"status":"success","data":{{"resultType":"{kind}","result":{result}}}}}"#)
 }
 
-/// All of them, the endpoints being `names`. None tells a finite number for one of them.
+/// All of them, for endpoints called `names`. None has a finite number for one of these.
 pub fn all(names: &[String]) -> Vec<(&'static str, Lie)> {
     let every = |value: &str| vector(&names.iter().map(|name| (name.as_str(), value)).collect::<Vec<_>>());
     let first = names[0].as_str();

@@ -9,16 +9,16 @@ use std::sync::Mutex;
 use anyhow::{Result, bail};
 use rand::RngExt;
 
-/// Everything in the testbed listens here.
+/// The address that everything in the testbed listens on.
 pub const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
-/// Below the ports that systems give to outgoing connections (Linux: from 32768 on): there, a connection of anybody's
-/// could take the port between its choice and its use, or while a backend refuses connections.
+/// The ports that are handed out, below those that systems use for outgoing connections (Linux: from 32768 on): there
+/// any connection could take the port between its choice and its use, or while a backend refuses connections.
 const RANGE: Range<u16> = 10_000..32_000;
 const ATTEMPTS: usize = 1_000;
 
-/// A port without a listener now and that this process has not handed out before. It is drawn at random, so that
-/// processes that draw at the same time hardly ever meet.
+/// A port without a listener that this process has not handed out before. It is drawn at random, so that processes that
+/// draw at the same time rarely choose the same.
 pub fn free() -> Result<SocketAddr> {
     static HANDED_OUT: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
     let mut handed_out = HANDED_OUT.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -34,8 +34,8 @@ pub fn free() -> Result<SocketAddr> {
     bail!("no free port on {LOOPBACK} within {RANGE:?}")
 }
 
-/// Listens on a free port. While another thread starts a process, that has a port that was just tried for a moment:
-/// then another is as good.
+/// Listens on a free port. While another thread starts a process, that process holds the port that was just tried for a
+/// moment: then another port is taken.
 pub async fn listen() -> Result<tokio::net::TcpListener> {
     for _ in 0..ATTEMPTS {
         match tokio::net::TcpListener::bind(free()?).await {

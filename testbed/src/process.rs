@@ -1,9 +1,9 @@
-//! Children that die with us, whatever happens to us.
+//! Child processes that end with this process, however it ends.
 //!
-//! Three nets, because each has a hole: `Drop` kills the child's process group (but does not run on a signal),
+//! Three mechanisms, because each has a gap: `Drop` kills the child's process group (but does not run on a signal),
 //! [`until_signal`] makes Ctrl-C and SIGTERM drop what is held (but SIGKILL cannot be caught), and on Linux the kernel
-//! kills the child when its parent thread dies. That thread must then outlive every child, so one thread that
-//! never ends spawns them all.
+//! kills the child when its parent thread dies. That thread has to outlive every child, so one thread that never ends
+//! spawns them all.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use rustix::process::{Pid, kill_process_group};
 
 use crate::{clock, wait};
 
-/// A running child. Dropping it kills it and everything in its process group.
+/// A running child. Dropping it kills its process group.
 #[derive(Debug)]
 pub struct Running {
     name: String,
@@ -28,7 +28,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts `command`, both of its outputs going to the file `log`.
+    /// Starts `command` with both outputs written to the file `log`.
     pub fn spawn(name: &str, mut command: Command, log: &Path) -> Result<Self> {
         let out = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
@@ -43,29 +43,29 @@ impl Running {
         self.child.id()
     }
 
-    /// How it ended, if it has.
+    /// The exit status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Everything that it wrote so far.
+    /// Its output so far.
     pub fn log(&self) -> String {
         fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
-    /// The last `lines` lines that it wrote.
+    /// The last `lines` lines of its output.
     pub fn log_tail(&self, lines: usize) -> String {
         let log = self.log();
         let all: Vec<&str> = log.lines().collect();
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 
-    /// An error that says what went wrong and shows the log's end.
+    /// An error with the end of the log.
     pub fn failure(&self, what: impl std::fmt::Display) -> anyhow::Error {
         anyhow!("{}: {what}; the end of {}:\n{}", self.name, self.log.display(), self.log_tail(25))
     }
 
-    /// Asks it to end (SIGTERM); kills it if it has not within `patience`.
+    /// Sends SIGTERM, and kills it if it has not ended within `patience`.
     pub async fn stop(&mut self, patience: Duration) {
         if self.ended().is_none() {
             let _ = kill_process_group(self.group, Signal::TERM);
@@ -79,25 +79,26 @@ impl Running {
         self.kill();
     }
 
-    /// Kills it and reaps it.
+    /// Kills and reaps it.
     pub fn kill(&mut self) {
-        // Once more would hit another process, which was given the same id since.
+        // A second time could kill another process with the same id.
         if !std::mem::replace(&mut self.reaped, true) {
             let _ = kill_process_group(self.group, Signal::KILL);
             let _ = self.child.wait();
         }
     }
 
-    /// Processor time that it has used, seconds; zero once it has ended.
+    /// The processor time that it has used, seconds; 0 once it has ended.
     pub fn cpu_s(&self) -> f64 {
-        // Fields 14 and 15 of proc(5), in ticks of USER_HZ; the name before them may hold anything but ends with ')'.
+        // Fields 14 and 15 of proc(5), in ticks of USER_HZ. The name before them may contain anything, but ends with
+        // ')'.
         const USER_HZ: f64 = 100.0;
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap_or_default();
         let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
         fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / USER_HZ
     }
 
-    /// Sends a signal, to stop and continue it for instance.
+    /// Sends a signal, for example to stop and continue it.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         Ok(kill_process_group(self.group, signal)?)
     }
@@ -109,8 +110,8 @@ impl Drop for Running {
     }
 }
 
-/// Runs `work` to its end, or until SIGINT, SIGTERM or SIGHUP: then drops it, so that what it holds is cleaned up,
-/// and ends this process with the customary code.
+/// Runs `work` to its end or until SIGINT, SIGTERM or SIGHUP. Then it drops `work`, so that everything held is cleaned
+/// up, and ends this process with the usual exit code.
 pub async fn until_signal<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -155,7 +156,7 @@ fn die_with_parent_thread(command: &mut Command) {
     }
 }
 
-/// A moment for a child to do something, bounded by `deadline`; fails early, with its log, if it ends.
+/// Waits until `probe` succeeds, at most for `deadline`; fails early with the log if the child ends.
 pub(crate) async fn ready<F>(
     running: &mut Running,
     deadline: Duration,

@@ -16,14 +16,14 @@ use crate::{http, ports, tools, wait};
 const READY: Duration = Duration::from_secs(30);
 const SCRAPED: Duration = Duration::from_secs(60);
 
-/// What Prometheus is to scrape.
+/// The settings of a Prometheus.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Jobs and their targets.
     pub jobs: Vec<(String, Vec<SocketAddr>)>,
-    /// Time between scrapes.
+    /// The interval between scrapes.
     pub scrape_interval: Duration,
-    /// Where the metrics are.
+    /// The path of the metrics.
     pub metrics_path: String,
 }
 
@@ -43,7 +43,7 @@ impl Config {
         Self { jobs: vec![(name.to_owned(), targets)], ..Self::default() }
     }
 
-    /// The configuration file: JSON, which is YAML too.
+    /// The configuration file: JSON, which is also YAML.
     fn text(&self) -> String {
         let interval = format!("{}ms", self.scrape_interval.as_millis());
         let job = |(name, targets): &(String, Vec<SocketAddr>)| {
@@ -59,16 +59,16 @@ impl Config {
     }
 }
 
-/// One sample of an instant query.
+/// A sample of an instant query.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     /// Its labels.
     pub labels: BTreeMap<String, String>,
-    /// Its value, perhaps NaN or infinite.
+    /// Its value, possibly NaN or infinite.
     pub value: f64,
 }
 
-/// A Prometheus with an address and data of its own. Dropping it kills it.
+/// A running Prometheus with its own address and data. Dropping it kills it.
 #[derive(Debug)]
 pub struct Prometheus {
     address: SocketAddr,
@@ -77,7 +77,7 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts it and waits until it answers queries.
+    /// Starts Prometheus and waits until it answers queries.
     pub async fn start(config: &Config) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("testbed-prometheus-").tempdir()?;
         fs::write(directory.path().join("prometheus.yaml"), config.text())?;
@@ -86,36 +86,36 @@ impl Prometheus {
         Ok(prometheus)
     }
 
-    /// Where its API is.
+    /// The address of its API.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Waits until it has scraped all of its targets. It begins some seconds after it answers queries.
+    /// Waits until it has scraped all of its targets, which begins some seconds after it answers queries.
     pub async fn scrapes(&self, config: &Config) -> Result<()> {
         let targets = config.jobs.iter().map(|(_, targets)| targets.len()).sum::<usize>();
         let up = || async { self.query("up == 1").await.ok().filter(|up| up.len() == targets) };
         wait::until("every target to be scraped", SCRAPED, up).await.map(|_| ())
     }
 
-    /// Kills it at once. Its data and its address stay for [`Prometheus::resume`].
+    /// Kills it at once. Its data and address stay for [`Prometheus::resume`].
     pub fn kill(&mut self) {
         self.process = None;
     }
 
-    /// Asks it to end and waits for that.
+    /// Stops it and waits for its end.
     pub async fn stop(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.stop(Duration::from_secs(10)).await;
         }
     }
 
-    /// Its process while it runs, to stop and continue it for instance.
+    /// Its process while it runs, for example to stop and continue it.
     pub fn process(&mut self) -> Option<&mut Running> {
         self.process.as_mut()
     }
 
-    /// Starts it again with the data it had, and waits until it answers queries.
+    /// Starts it again with the same data, and waits until it answers queries.
     pub async fn resume(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "Prometheus already runs");
         let directory = self.directory.path();
@@ -135,18 +135,18 @@ impl Prometheus {
         Ok(())
     }
 
-    /// Scrapes something else from now on; its data stays. Prometheus acts on that within five seconds.
+    /// Changes what it scrapes; its data stays. Prometheus applies that within five seconds.
     pub fn reconfigure(&self, config: &Config) -> Result<()> {
         fs::write(self.directory.path().join("prometheus.yaml"), config.text())?;
         self.process.as_ref().context("Prometheus does not run")?.signal(Signal::HUP)
     }
 
-    /// What it logged since its last start.
+    /// Its log since the last start.
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("output.log")).unwrap_or_default()
     }
 
-    /// An instant query whose answer is a vector.
+    /// Runs an instant query that yields a vector.
     pub async fn query(&self, promql: &str) -> Result<Vec<Sample>> {
         let path = format!("/api/v1/query?query={}", http::encode(promql));
         let answer = http::get(self.address, &path).await?.json()?;

@@ -1,4 +1,4 @@
-//! What can go wrong between a proxy and a server that is well: a relay that cuts, delays and falsifies what it carries.
+//! A relay between a proxy and a healthy server that cuts, delays and falsifies what it carries.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,47 +14,48 @@ use crate::accepting::accept;
 use crate::{clock, ports};
 
 const EVERY: Duration = Duration::from_millis(20);
-/// Within the status line and the first header of any answer.
+/// The length of a part that ends within the status line or the first header of any response, bytes.
 const HEAD_PART: usize = 24;
 
-/// What the relay does with the bytes, from the next of them on.
+/// How the relay treats bytes from now on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wire {
-    /// Carries them.
+    /// Carries them unchanged.
     Pass,
     /// Closes the listener and resets the connections: connecting is refused.
     Refuse,
-    /// Accepts connections and carries nothing, as a stopped process does; what came meanwhile is carried afterwards.
+    /// Accepts connections and carries nothing, like a stopped process; bytes that arrive are carried later.
     Hang,
-    /// Delivers an answer so many bytes at a time.
+    /// Delivers a response in small parts.
     Drip {
-        /// Bytes of a part.
+        /// The size of a part, bytes.
         bytes: usize,
-        /// Between two parts.
+        /// The time between two parts.
         every: Duration,
     },
-    /// Resets the connection within an answer's headers.
+    /// Resets the connection within a response's headers.
     CutHead,
-    /// Resets the connection before an answer's last byte.
+    /// Resets the connection before a response's last byte.
     CutBody,
-    /// Says this in place of an answer, and closes.
+    /// Sends these bytes instead of a response, and closes.
     Say(Arc<[u8]>),
-    /// Answers with a head that announces no length, and an event every 20 ms without end.
+    /// Answers with headers that announce no length, and an event every 20 ms without end.
     Endless,
-    /// Adds a GOAWAY (HTTP/2) to the first bytes of the server's.
+    /// Adds an HTTP/2 GOAWAY after the server's first bytes.
     GoAway {
-        /// Whether all that was asked will still be answered; else none of it will, and the connection ends.
+        /// Whether all open streams will still be answered; otherwise none will, and the connection ends.
         graceful: bool,
     },
 }
 
 impl Wire {
-    /// A TLS server's answer to one that does not speak TLS: the fatal alert 40, `handshake_failure` (RFC 5246, 7.2).
+    /// The answer of a TLS server to a client that does not use TLS: the fatal alert 40, `handshake_failure` (RFC 5246,
+    /// 7.2).
     pub fn tls_alert() -> Self {
         Self::Say([0x15, 0x03, 0x01, 0x00, 0x02, 0x02, 0x28].as_slice().into())
     }
 
-    /// Bytes that are no protocol's.
+    /// Bytes that belong to no protocol.
     pub fn garbage() -> Self {
         Self::Say((0_u32..512).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect())
     }
@@ -69,7 +70,7 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Carries everything to `target` at first.
+    /// Starts a relay that carries everything to `target`.
     pub async fn start(target: SocketAddr) -> Result<Self> {
         let listener = ports::listen().await?;
         let address = listener.local_addr()?;
@@ -100,7 +101,7 @@ impl Drop for Relay {
     }
 }
 
-/// One connection, until either side ends it or it is cut.
+/// Carries one connection until either side ends it or it is cut.
 async fn carry(mut client: TcpStream, target: SocketAddr, wire: watch::Receiver<Wire>) {
     let _ = client.set_nodelay(true);
     let Ok(mut server) = TcpStream::connect(target).await else {
@@ -113,7 +114,7 @@ async fn carry(mut client: TcpStream, target: SocketAddr, wire: watch::Receiver<
     }
 }
 
-/// `None` if the connection is to be reset.
+/// Carries both directions; `None` if the connection is to be reset.
 async fn exchange(
     client: &mut TcpStream,
     server: &mut TcpStream,
@@ -134,7 +135,7 @@ async fn exchange(
         tokio::select! {
             read = client.read(&mut asked) => {
                 let count = read.ok().filter(|count| *count > 0);
-                // An orderly end of the client's is one of the connection.
+                // When the client ends its side, the connection ends.
                 let Some(count) = count else { return Some(()) };
                 match now {
                     Wire::Say(bytes) => {
@@ -183,7 +184,7 @@ async fn drip(client: &mut TcpStream, part: &[u8], bytes: usize, every: Duration
     Some(())
 }
 
-/// An answer that never ends, until the client or the wire does.
+/// Sends a response that never ends, until the client or the setting ends it.
 async fn events(client: &mut TcpStream, wire: &mut watch::Receiver<Wire>) -> Option<()> {
     let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
     client.write_all(head).await.ok()?;
@@ -196,7 +197,7 @@ async fn events(client: &mut TcpStream, wire: &mut watch::Receiver<Wire>) -> Opt
     }
 }
 
-/// A GOAWAY frame without an error (RFC 9113, 6.8): of all streams, or of none, it says that they will be answered.
+/// A GOAWAY frame without an error (RFC 9113, 6.8), which says that all streams, or none, will be answered.
 fn go_away(graceful: bool) -> [u8; 17] {
     let last: u32 = if graceful { 0x7fff_ffff } else { 0 };
     let mut frame = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];

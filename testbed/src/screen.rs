@@ -1,9 +1,9 @@
-//! A part of the terminal that is drawn again and again in the same place.
+//! A part of the terminal that is redrawn in place.
 
 use anyhow::Result;
 use console::Term;
 
-/// What was drawn last is replaced by what is drawn next.
+/// The drawn part of the terminal.
 #[derive(Debug)]
 pub struct Screen {
     terminal: Term,
@@ -11,12 +11,12 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// On standard output.
+    /// Draws on standard output.
     pub fn stdout() -> Self {
         Self { terminal: Term::stdout(), drawn: 0 }
     }
 
-    /// Whether anybody looks: elsewhere lines are better.
+    /// Whether standard output is a terminal; otherwise lines are better.
     pub fn is_terminal(&self) -> bool {
         self.terminal.is_term()
     }
@@ -24,7 +24,7 @@ impl Screen {
     /// Replaces what was drawn before.
     pub fn draw(&mut self, text: &str) -> Result<()> {
         let rows = usize::from(self.terminal.size().0);
-        // What has scrolled away cannot be redrawn: leave out what would not fit.
+        // Text that has scrolled away cannot be redrawn, so what does not fit is left out.
         let text: Vec<&str> = text.lines().take(rows.saturating_sub(1).max(3)).collect();
         self.terminal.clear_last_lines(self.drawn)?;
         self.terminal.write_line(&text.join("\n"))?;
@@ -32,7 +32,7 @@ impl Screen {
         Ok(())
     }
 
-    /// Takes away what was drawn.
+    /// Removes what was drawn.
     pub fn clear(&mut self) -> Result<()> {
         self.terminal.clear_last_lines(std::mem::take(&mut self.drawn))?;
         Ok(())

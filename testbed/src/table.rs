@@ -1,9 +1,9 @@
-//! How results are shown: a table, a histogram's percentiles, numbers that line up.
+//! Formatting of results: tables, percentiles of histograms, aligned numbers.
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use hdrhistogram::Histogram;
 
-/// A table: the first column to the left, the numbers to the right.
+/// A table whose first column is aligned to the left and the others to the right.
 pub fn render(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY);
@@ -19,12 +19,12 @@ fn aligned(cell: (usize, impl ToString)) -> Cell {
     Cell::new(cell.1.to_string()).set_alignment(side)
 }
 
-/// A percentile of a histogram in microseconds, in milliseconds; 0 if nothing was recorded.
+/// A percentile, in milliseconds, of a histogram in microseconds; 0 if it is empty.
 pub fn percentile_ms(latency_us: &Histogram<u64>, percentile: f64) -> f64 {
     if latency_us.is_empty() { 0.0 } else { latency_us.value_at_percentile(percentile) as f64 / 1000.0 }
 }
 
-/// Milliseconds for people: `1.2 ms`, `59 ms`, `2.10 s`; `–` where there is nothing.
+/// Milliseconds in readable form: `1.2 ms`, `59 ms`, `2.10 s`; `–` for zero.
 pub fn milliseconds(value: f64) -> String {
     match value {
         v if v <= 0.0 => "–".to_owned(),
@@ -34,7 +34,7 @@ pub fn milliseconds(value: f64) -> String {
     }
 }
 
-/// A share as a percentage.
+/// A fraction as a percentage.
 pub fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }

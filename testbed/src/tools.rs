@@ -1,7 +1,7 @@
-//! Where the real binaries and the filter are.
+//! The paths of the real binaries, schemas and builds.
 //!
-//! Each is looked up in its environment variable, in `.tools/env` at the repository's root (written by
-//! `make setup`: lines `export NAME=value`) and in `PATH`, in this order.
+//! Each is looked up in its environment variable, in `.tools/env` at the repository's root (written by `make setup`,
+//! lines `export NAME=value`) and in `PATH`, in this order.
 
 use std::env;
 use std::fs;
@@ -44,7 +44,7 @@ pub fn compose_schema() -> Result<PathBuf> {
     binary("COMPOSE_SCHEMA", "compose-spec.json")
 }
 
-/// The directory with the types of Kubernetes' resources, its own and custom ones, installed from npm.
+/// The directory with the schemas of Kubernetes resources, built-in and custom ones, installed from npm.
 pub fn crd_schemas() -> Result<PathBuf> {
     binary("CRD_SCHEMAS", "crd-schemas")
 }
@@ -54,12 +54,12 @@ pub fn umoci() -> Result<PathBuf> {
     binary("UMOCI", "umoci")
 }
 
-/// The directory with the schemas of CycloneDX.
+/// The directory with the CycloneDX schemas.
 pub fn cyclonedx_schema() -> Result<PathBuf> {
     binary("CYCLONEDX_SCHEMA", "cyclonedx")
 }
 
-/// The filter: `EVENKEEL_WASM`, or what `make build` leaves.
+/// The filter: `EVENKEEL_WASM`, or the output of `make build`.
 pub fn wasm() -> Result<PathBuf> {
     if let Some(path) = env::var_os("EVENKEEL_WASM") {
         return existing(PathBuf::from(path), "EVENKEEL_WASM names");
@@ -71,7 +71,7 @@ pub fn wasm() -> Result<PathBuf> {
     Ok(built)
 }
 
-/// The native module, under the name that Envoy looks for: `EVENKEEL_MODULE`, or what `make module` leaves.
+/// The native module, with the file name that Envoy looks for: `EVENKEEL_MODULE`, or the output of `make module`.
 pub fn module() -> Result<PathBuf> {
     if let Some(path) = env::var_os("EVENKEEL_MODULE") {
         return existing(PathBuf::from(path), "EVENKEEL_MODULE names");

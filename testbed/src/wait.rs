@@ -1,4 +1,4 @@
-//! Waiting on a condition, never on a bare sleep.
+//! Waiting for a condition instead of sleeping.
 
 use std::future::Future;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::clock;
 
 const POLL: Duration = Duration::from_millis(20);
 
-/// Polls `probe` until it gives a value, or fails naming `what` when `deadline` has passed.
+/// Polls `probe` until it returns a value; fails with `what` in the message once `deadline` has passed.
 pub async fn until<T, F>(what: &str, deadline: Duration, mut probe: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Option<T>>,

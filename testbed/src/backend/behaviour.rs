@@ -1,4 +1,4 @@
-//! How a backend behaves, and how that is written on a command line.
+//! The behaviours of a backend, and their form on the command line.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,52 +6,52 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// How a backend treats the requests that arrive.
+/// How a backend treats requests that arrive.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Behaviour {
     /// Works as configured.
     Healthy,
-    /// Works this many times as long.
+    /// Work takes this many times as long.
     Slow(f64),
     /// Answers `status` after `after`, without a slot and without work.
     FailFast {
         /// The status code.
         status: u16,
-        /// How long that takes.
+        /// The time until the answer.
         after: Duration,
     },
-    /// Accepts connections and requests, never answers any; scrapes neither.
+    /// Accepts connections and requests, and answers none, not even scrapes.
     BlackHole,
     /// Closes the listener and cuts the connections: connecting is refused.
     Refuse,
-    /// Resets the connection (TCP RST) in place of an answer.
+    /// Resets the connection (TCP RST) instead of answering.
     Reset,
-    /// Stops the world for `length` at the end of every `every`.
+    /// Stops everything for `length` at the end of every `every`.
     Pause {
-        /// How long nothing moves.
+        /// The length of a pause.
         length: Duration,
         /// The period.
         every: Duration,
     },
-    /// Works, then answers 500 for this share of the requests.
+    /// Works, then answers 500 to this fraction of the requests.
     ErrorRatio(f64),
-    /// A share of the requests takes `factor` times as long.
+    /// Work takes `factor` times as long for a fraction of the requests.
     Heavy {
-        /// The share, 0 to 1.
+        /// The fraction, 0..=1.
         ratio: f64,
-        /// Their factor.
+        /// The factor.
         factor: f64,
     },
     /// Answers 200 at once with this `grpc-status`, as a header or in trailers.
     Grpc {
         /// The gRPC status code; 0 is OK.
         status: u8,
-        /// In trailers after a body, otherwise in the headers.
+        /// Whether it is in trailers after a body instead of in the headers.
         in_trailers: bool,
     },
-    /// Works, and asks in every answer to be taken out at once.
+    /// Works, and asks in every response to be ejected at once.
     TellsToFail,
-    /// Answers 200 at once with this `grpc-status` in the last frame of the body, as gRPC-Web has it.
+    /// Answers 200 at once with this `grpc-status` in the last frame of the body, as in gRPC-Web.
     GrpcWeb {
         /// The gRPC status code.
         status: u8,
@@ -59,10 +59,10 @@ pub enum Behaviour {
 }
 
 impl Behaviour {
-    /// 503 in a millisecond: the failing endpoint that looks fast.
+    /// 503 after a millisecond: the failing endpoint that looks fast.
     pub const FAIL_FAST: Self = Self::FailFast { status: 503, after: Duration::from_millis(1) };
 
-    /// How many times as long the work takes; `luck` is uniform in 0..1.
+    /// The factor on the duration of work; `luck` is uniform in 0..1.
     pub(super) fn work_factor(self, luck: f64) -> f64 {
         match self {
             Self::Slow(factor) => factor,
@@ -129,12 +129,12 @@ impl FromStr for Behaviour {
     }
 }
 
-/// One switch in a schedule.
+/// A step of a schedule.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Step {
-    /// When, from the start.
+    /// The time from the start.
     pub at: Duration,
-    /// What from then on.
+    /// The behaviour from then on.
     pub behaviour: Behaviour,
 }
 

@@ -1,4 +1,4 @@
-//! A backend as a program of its own.
+//! A backend as a program.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -28,7 +28,7 @@ Each flag can also be given as an environment variable: --median as BACKEND_MEDI
 const FLAGS: [&str; 9] =
     ["listen", "kind", "queue", "slots", "median", "sigma", "seed", "behaviour", "schedule"];
 
-/// Reads flags and environment, serves until SIGINT or SIGTERM.
+/// Reads flags and environment, and serves until SIGINT or SIGTERM.
 pub async fn run() -> Result<()> {
     let given = flags(lexopt::Parser::from_env())?;
     if given.is_none() {
@@ -45,7 +45,7 @@ pub async fn run() -> Result<()> {
     println!("listening on {}", backend.address());
     backend.follow(schedule);
     use tokio::signal::unix::{SignalKind, signal};
-    // As a container's first process it would otherwise not be ended by SIGTERM.
+    // As the first process of a container it would otherwise ignore SIGTERM.
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         _ = terminate.recv() => {}

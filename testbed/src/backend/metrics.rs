@@ -1,4 +1,4 @@
-//! The metrics that users' services export, under the names they use.
+//! The metrics that users' services export, with the same names.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 
 use super::{Counts, lock};
 
-/// What the text format of `prometheus_client` is called.
+/// The content type of the text that `prometheus_client` writes.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The default buckets of Prometheus' clients.
@@ -78,7 +78,7 @@ impl Metrics {
         Self { registry, ..metrics }
     }
 
-    /// The text that Prometheus scrapes.
+    /// The text for scrapes.
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.
@@ -97,23 +97,23 @@ impl Metrics {
         }
     }
 
-    /// An ORCA load report of what waits.
+    /// An ORCA load report with the length of the queue.
     pub(super) fn load_report(&self) -> String {
         format!("TEXT named_metrics.queue={}", self.queue_depth.get())
     }
 
-    /// A request arrived; it is in flight until the guard goes.
+    /// Counts a request, which is in flight until the guard is dropped.
     pub(super) fn arrived(&self) -> Held {
         lock(&self.counts).0 += 1;
         Held::new(&self.in_flight)
     }
 
-    /// Something waits until the guard goes.
+    /// Counts something that waits until the guard is dropped.
     pub(super) fn waits(&self) -> Held {
         Held::new(&self.queue_depth)
     }
 
-    /// A task was accepted; it is unfinished until the guard goes.
+    /// Counts an accepted task, which is unfinished until the guard is dropped.
     pub(super) fn accepted(&self) -> Held {
         Held::new(&self.unfinished)
     }
@@ -134,7 +134,7 @@ impl Metrics {
     }
 }
 
-/// One unit of a gauge, given back on drop: also when the client goes away and the handler is dropped.
+/// One unit of a gauge, returned on drop: also when the client cancels and the handler is dropped.
 #[derive(Debug)]
 pub(super) struct Held(Gauge);
 

@@ -1,10 +1,10 @@
-//! A backend as users run them: an HTTP/1.1 and h2c server with a few slots, log-normal work, a FIFO queue,
-//! their Prometheus metrics, and faults that can be switched while it runs.
+//! A backend like those of users: an HTTP/1.1 and h2c server with a few slots, log-normal work, a FIFO queue,
+//! Prometheus metrics, and faults that can be switched while it runs.
 //!
-//! A request takes a slot, works, and answers 200; requests beyond the slots queue. An asynchronous worker
+//! A request takes a slot, works, and is answered with 200; requests beyond the slots queue. An asynchronous worker
 //! ([`Kind::Worker`]) answers 202 at once and works later, so only `task_queue_depth` shows its overload. Some paths
-//! stream: `/events`, `/chat`, `/bytes/N`, and a client that asks for an upgrade has every byte echoed. A path that ends in
-//! `/say/BEHAVIOUR` asks for that behaviour for itself.
+//! stream: `/events`, `/chat`, `/bytes/N`; a client that asks for an upgrade has every byte echoed. A path that ends in
+//! `/say/BEHAVIOUR` sets the behaviour for that request.
 
 mod behaviour;
 mod cli;
@@ -30,24 +30,24 @@ pub use cli::run as run_from_command_line;
 
 use crate::{clock, ports};
 
-/// How a backend works when it is healthy.
+/// The settings of a backend.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where it listens; port 0 takes a free one.
+    /// The address to listen on; port 0 takes a free one.
     pub address: SocketAddr,
     /// Synchronous service or asynchronous worker.
     pub kind: Kind,
-    /// Requests (or tasks) worked on at the same time.
+    /// Requests (or tasks) in progress at the same time.
     pub slots: usize,
     /// Median of the log-normal work.
     pub median: Duration,
     /// Sigma of the log-normal work: 0.46 makes p99 2.9 medians.
     pub sigma: f64,
-    /// Seed of everything random in this backend.
+    /// The seed of everything random in this backend.
     pub seed: u64,
     /// The behaviour at the start.
     pub behaviour: Behaviour,
-    /// Whether the headers of each request are kept for [`Backend::requests`].
+    /// Whether the headers of each request are recorded for [`Backend::requests`].
     pub record_requests: bool,
 }
 
@@ -66,23 +66,23 @@ impl Default for Config {
     }
 }
 
-/// What stands between accepting a request and working on it.
+/// How requests are accepted and processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Answers when the work is done. At most `queue` requests wait for a slot, the others get 503.
+    /// Answers when the work is done. At most `queue` requests wait for a slot, others get 503.
     Service {
-        /// Bound of the queue; `None` is unbounded.
+        /// The bound of the queue; `None` is unbounded.
         queue: Option<usize>,
     },
     /// Answers 202 at once and works later; 503 when `queue` tasks wait.
     Worker {
-        /// Bound of the queue.
+        /// The bound of the queue.
         queue: usize,
     },
 }
 
 impl Kind {
-    /// The users' worker: a queue of 100.
+    /// A worker like those of users, with a queue of 100.
     pub const WORKER: Self = Self::Worker { queue: 100 };
 }
 
@@ -95,7 +95,7 @@ pub struct SeenRequest {
     pub headers: BTreeMap<String, String>,
 }
 
-/// A task that a worker finished.
+/// A task that a worker has finished.
 #[derive(Clone, Copy, Debug)]
 pub struct FinishedTask {
     /// When it was accepted.
@@ -104,18 +104,18 @@ pub struct FinishedTask {
     pub sojourn: Duration,
 }
 
-/// What a backend counted so far.
+/// The counters of a backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Requests that arrived, scrapes left out.
+    /// Requests received, without scrapes.
     pub received: u64,
-    /// Answers by status code.
+    /// Responses by status code.
     pub answered: BTreeMap<u16, u64>,
-    /// Requests being worked on or waiting.
+    /// Requests in progress or waiting.
     pub in_flight: u64,
     /// Requests or tasks waiting.
     pub queued: u64,
-    /// Tasks that were accepted and are not done, if it is a worker.
+    /// Tasks that were accepted and are not finished, for a worker.
     pub unfinished: u64,
 }
 
@@ -146,7 +146,7 @@ impl Backend {
         Ok(Self { address, shared, tasks, schedule: Mutex::default() })
     }
 
-    /// Starts `count` backends that differ in their seed only.
+    /// Starts `count` backends that differ only in their seed.
     pub async fn start_many(count: usize, config: Config) -> Result<Vec<Self>> {
         let mut all = Vec::with_capacity(count);
         for index in 0..count {
@@ -155,12 +155,12 @@ impl Backend {
         Ok(all)
     }
 
-    /// Where it listens: also the value of the response header `x-backend`.
+    /// The address it listens on, and the value of the response header `x-backend`.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Switches its behaviour, for requests that arrive from now on.
+    /// Switches the behaviour of requests that arrive from now on.
     pub fn set(&self, behaviour: Behaviour) {
         self.shared.switch(behaviour);
     }
@@ -170,27 +170,27 @@ impl Backend {
         self.shared.mode.borrow().behaviour
     }
 
-    /// What it counted so far.
+    /// The counters so far.
     pub fn counts(&self) -> Counts {
         self.shared.metrics.counts()
     }
 
-    /// The requests it saw, if `record_requests` was set.
+    /// The requests received, if `record_requests` is set.
     pub fn requests(&self) -> Vec<SeenRequest> {
         lock(&self.shared.seen).clone()
     }
 
-    /// The tasks it finished, if it is a worker.
+    /// The tasks finished, for a worker.
     pub fn finished_tasks(&self) -> Vec<FinishedTask> {
         lock(&self.shared.finished).clone()
     }
 
-    /// The work in each request that it took up, queueing left out.
+    /// The work of each request that was started, without queueing.
     pub fn work(&self) -> Vec<Duration> {
         self.shared.work.drawn()
     }
 
-    /// Follows a schedule from now on, in place of an earlier one.
+    /// Follows a schedule from now on, replacing an earlier one.
     pub fn follow(&self, schedule: Vec<Step>) {
         let (start, shared) = (clock::now(), self.shared.clone());
         let follower = tokio::spawn(async move {
@@ -221,13 +221,13 @@ struct Mode {
     since: Instant,
 }
 
-/// What connections, handlers and worker tasks share.
+/// State shared by connections, handlers and worker tasks.
 #[derive(Debug)]
 struct Shared {
     name: String,
     kind: Kind,
     mode: watch::Sender<Mode>,
-    /// Counts up to cut every connection that is open.
+    /// Incremented to cut every open connection.
     cuts: watch::Sender<u64>,
     slots: tokio::sync::Semaphore,
     queue: tasks::Queue,

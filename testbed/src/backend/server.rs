@@ -1,4 +1,4 @@
-//! Accepting connections, refusing them, cutting them.
+//! The server's connections: accepted, refused or cut.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{Behaviour, Mode, Shared, service};
 use crate::accepting::accept;
 
-/// Accepts until the task is aborted; without a listener while the behaviour is [`Behaviour::Refuse`].
+/// Accepts until the task is aborted; closes the listener while the behaviour is [`Behaviour::Refuse`].
 pub(super) async fn serve(listener: TcpListener, address: SocketAddr, shared: Arc<Shared>) {
     let refuses = |mode: &Mode| matches!(mode.behaviour, Behaviour::Refuse);
     accept(listener, address, shared.mode.subscribe(), refuses, |stream| {
@@ -37,7 +37,7 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
     }
 }
 
-/// A stream that is reset when it is dropped before its shutdown: a cut, unlike an orderly end, is a TCP RST.
+/// A stream that is reset if it is dropped before its shutdown: a cut is a TCP RST, unlike an orderly end.
 struct Resetting {
     stream: TcpStream,
     shut: bool,

@@ -1,4 +1,4 @@
-//! From request to answer.
+//! Handling of a request.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use hyper::{HeaderMap, Request, Response, StatusCode};
 use super::{Behaviour, Kind, Mode, SeenRequest, Shared, lock, metrics, streams, tasks, work};
 use crate::clock;
 
-/// The body of an answer.
+/// The body of a response.
 pub(super) type Answered = BoxBody<Bytes, Infallible>;
 
-/// The connection is to be reset in place of an answer.
+/// An error that makes the connection be reset instead of answered.
 #[derive(Debug)]
 pub(super) struct Cut;
 
@@ -29,7 +29,7 @@ impl std::fmt::Display for Cut {
 
 impl std::error::Error for Cut {}
 
-/// Handles one request. Dropped when the client goes away: what waits then leaves the queue.
+/// Handles one request. It is dropped when the client cancels, and then leaves the queue.
 pub(super) async fn handle(
     shared: Arc<Shared>,
     request: Request<Incoming>,
@@ -57,7 +57,7 @@ pub(super) async fn handle(
         shared.metrics.answered(response.status().as_u16(), clock::now() - start);
         return Ok(response);
     }
-    // Bodies are read to their end, so that the connection can be used again.
+    // Bodies are read to their end, so that the connection can be reused.
     let bytes = drain(request.into_body()).await;
     let mut response = respond(&shared, mode, start).await;
     response.headers_mut().insert("x-received", HeaderValue::from(bytes));
@@ -65,12 +65,12 @@ pub(super) async fn handle(
     Ok(response)
 }
 
-/// The behaviour that a request asks for itself, with a path that ends in `/say/fail:404` for example.
+/// The behaviour that a request sets for itself, by a path that ends in `/say/fail:404` for example.
 fn asked_for(request: &Request<Incoming>) -> Option<Behaviour> {
     request.uri().path().split_once("/say/")?.1.parse().ok()
 }
 
-/// Reads a body to its end, or until it breaks off; how long it was.
+/// Reads a body until it ends or breaks off, and returns its length.
 async fn drain(mut body: Incoming) -> u64 {
     let mut bytes = 0;
     while let Some(Ok(frame)) = body.frame().await {
@@ -92,7 +92,7 @@ async fn respond(shared: &Shared, mode: Mode, start: Instant) -> Response<Answer
         (Behaviour::Grpc { status, in_trailers }, _) => grpc(shared, status, in_trailers),
         (Behaviour::GrpcWeb { status }, _) => grpc_web(shared, status),
         (_, Kind::Worker { .. }) => {
-            // A stopped world accepts nothing either.
+            // While everything is stopped nothing is accepted either.
             clock::sleep_until(work::end_of_work(start, Duration::ZERO, mode)).await;
             match tasks::accept(shared) {
                 true => answer(shared, StatusCode::ACCEPTED, "accepted\n"),
@@ -168,7 +168,7 @@ fn grpc_web(shared: &Shared, status: u8) -> Response<Answered> {
     response
 }
 
-/// An answer that names its backend and tells its queue.
+/// A response with the backend's name and a load report.
 pub(super) fn named(shared: &Shared, status: StatusCode, body: Answered) -> Response<Answered> {
     let mut response = Response::new(body);
     *response.status_mut() = status;

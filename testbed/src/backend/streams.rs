@@ -1,5 +1,4 @@
-//! What is more than a question and an answer: events without end, upgraded connections, calls in both directions, and
-//! bodies of any size.
+//! Responses that stream: endless events, upgraded connections, calls in both directions, and bodies of any size.
 //!
 //! | request | answer |
 //! |---|---|
@@ -29,17 +28,17 @@ const EVENT: &[u8] = b"data: tick\n\n";
 const EVERY: Duration = Duration::from_millis(20);
 const PART: usize = 16 << 10;
 
-/// What is asked for.
+/// The kind of stream that a request asks for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Asked {
     Echo,
     Events,
-    /// With this status in the end.
+    /// Ends with this gRPC status.
     Chat(u8),
     Bytes(usize),
 }
 
-/// Whether a request belongs here.
+/// The stream that a request asks for, if it asks for one.
 pub(super) fn asked<B>(behaviour: Behaviour, request: &Request<B>) -> Option<Asked> {
     let path = request.uri().path();
     match behaviour {
@@ -53,7 +52,7 @@ pub(super) fn asked<B>(behaviour: Behaviour, request: &Request<B>) -> Option<Ask
     }
 }
 
-/// Begins the answer; `in_flight` lasts as long as it does.
+/// Begins the response; `in_flight` is held until its end.
 pub(super) fn answer(
     shared: &Shared,
     asked: Asked,
@@ -76,7 +75,7 @@ pub(super) fn answer(
     response
 }
 
-/// 101, and from then on whatever comes goes back.
+/// Answers 101, then echoes every byte.
 fn echo(shared: &Shared, request: Request<Incoming>, in_flight: Held) -> Response<Answered> {
     let protocol = request.headers().get(UPGRADE).cloned();
     let mut cuts = shared.cuts.subscribe();
@@ -116,7 +115,7 @@ impl Body for Events {
 
 struct Chat {
     incoming: Incoming,
-    /// Until it has been told.
+    /// The final status, until it has been sent.
     status: Option<u8>,
     _in_flight: Held,
 }

@@ -1,4 +1,4 @@
-//! The asynchronous worker: a bounded queue that the slots work off.
+//! The asynchronous worker: a bounded queue that its slots process.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -52,7 +52,7 @@ pub(super) fn accept(shared: &Shared) -> bool {
     true
 }
 
-/// One slot's life.
+/// The loop of one slot.
 pub(super) async fn work_off(shared: Arc<Shared>) {
     loop {
         let Task { accepted, waits, unfinished } = shared.queue.next().await;

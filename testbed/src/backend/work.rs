@@ -1,4 +1,4 @@
-//! How long work takes: log-normal, seeded, stretched by faults, held up by pauses.
+//! The duration of work: log-normal, seeded, lengthened by faults, held up by pauses.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ impl Work {
         Self { random: Mutex::new(StdRng::seed_from_u64(seed)), seconds, drawn: Mutex::default() }
     }
 
-    /// The next piece of work.
+    /// Draws the duration of the next piece of work.
     pub(super) fn draw(&self, behaviour: Behaviour) -> Duration {
         let mut random = lock(&self.random);
         let seconds = self.seconds.sample(&mut *random);
@@ -33,25 +33,25 @@ impl Work {
         work
     }
 
-    /// All the work that was drawn, in order.
+    /// All durations drawn, in order.
     pub(super) fn drawn(&self) -> Vec<Duration> {
         lock(&self.drawn).clone()
     }
 
-    /// Whether something with this probability happens now.
+    /// Whether an event of this probability happens now.
     pub(super) fn chance(&self, probability: f64) -> bool {
         lock(&self.random).random::<f64>() < probability
     }
 }
 
-/// When work that begins at `start` ends, pauses counted in.
+/// The end of work that begins at `start`, pauses included.
 pub(super) fn end_of_work(start: Instant, work: Duration, mode: Mode) -> Instant {
     let Behaviour::Pause { length, every } = mode.behaviour else { return start + work };
     let running = every.saturating_sub(length);
     if running.is_zero() {
         return start + work;
     }
-    // Time that the world ran, as a function of the time that passed, and back again.
+    // Running time as a function of elapsed time, and back.
     let passed = start.saturating_duration_since(mode.since).as_nanos();
     let (every, running) = (every.as_nanos(), running.as_nanos());
     let ran = passed / every * running + (passed % every).min(running);

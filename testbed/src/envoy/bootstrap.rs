@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::policy::STEERING_HEADER;
 use super::{Cluster, Config, EndpointState, Filter, Policy};
 
-/// Where the files are and which addresses they name.
+/// The directory of the files and the addresses in them.
 pub(super) struct Files {
     directory: PathBuf,
     listener: SocketAddr,
@@ -24,7 +24,7 @@ impl Files {
         Self { directory: directory.to_owned(), listener, admin }
     }
 
-    /// Writes everything; returns the bootstrap's path.
+    /// Writes all files; returns the path of the bootstrap.
     pub(super) fn write(&self, config: &Config, beside: SocketAddr) -> Result<PathBuf> {
         let mut clusters: Vec<Value> =
             config.clusters.iter().map(|cluster| self.cluster(cluster, config)).collect();
@@ -65,7 +65,7 @@ impl Files {
         self.put("envoy.json", &bootstrap)
     }
 
-    /// The listener that no filter is in, and that never changes.
+    /// The second listener, which has no filters and never changes.
     fn beside(&self, config: &Config, address: SocketAddr) -> Option<Value> {
         let named = config.clusters.iter().find(|cluster| config.beside.as_ref() == Some(&cluster.name))?;
         let only = Cluster { prefix: "/".to_owned(), ..named.clone() };
@@ -88,7 +88,7 @@ impl Files {
         self.put(&filter_file(filter), &json!({ "resources": [resource] }))
     }
 
-    /// The filter where it stands in the chain, or where its configuration is found.
+    /// The filter for the chain: its configuration, or where Envoy discovers it.
     fn placed(&self, filter: &Filter, config: &Config) -> Value {
         if !config.discovered_filters {
             return filter.0.clone();
@@ -124,7 +124,7 @@ impl Files {
         self.put(&endpoints_file(cluster), &json!({ "resources": [assignment] }))
     }
 
-    /// Envoy takes up a watched file when another is moved in its place.
+    /// Writes a file and moves it into place: Envoy reloads a watched file only when it is replaced by a move.
     fn put(&self, name: &str, value: &Value) -> Result<PathBuf> {
         let (path, draft) = (self.directory.join(name), self.directory.join(format!("{name}.draft")));
         fs::write(&draft, serde_json::to_vec_pretty(value)?)?;
@@ -146,7 +146,7 @@ impl Files {
             "name": "envoy.filters.http.router",
             "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
         }));
-        // The first prefix that matches wins, so the longest come first.
+        // The first matching prefix wins, so the longest come first.
         let mut clusters: Vec<&Cluster> = config.clusters.iter().collect();
         clusters.sort_by_key(|cluster| std::cmp::Reverse(cluster.prefix.len()));
         let routes: Vec<Value> = clusters.into_iter().flat_map(|cluster| routes(cluster, config)).collect();
@@ -182,7 +182,7 @@ impl Files {
         })
     }
 
-    /// The cluster of one endpoint, named as its address.
+    /// The cluster of a single endpoint, named by its address.
     fn lone(&self, cluster: &Cluster, address: SocketAddr, config: &Config) -> Value {
         let lone = Cluster { name: address.to_string(), endpoints: vec![address], ..cluster.clone() };
         self.cluster(&lone, &Config { dynamic: false, ..config.clone() })
@@ -220,7 +220,7 @@ impl Files {
     }
 }
 
-/// HTTP version, and the upstream filter that takes the steering header away.
+/// HTTP version, and the upstream filter that removes the steering header.
 fn protocol(cluster: &Cluster) -> Value {
     let version = if cluster.http2 { "http2_protocol_options" } else { "http_protocol_options" };
     let mut options = json!({
@@ -262,7 +262,7 @@ fn route(cluster: &Cluster, config: &Config) -> Value {
     }
     let mut route = json!({ "match": { "prefix": cluster.prefix }, "route": action });
     if let Policy::StatefulSession { header } = &cluster.policy {
-        // The filter writes its header on the response where the host differs: no client's business.
+        // The filter adds its header to a response if the host differs; clients need not see it.
         merge(&mut route, &json!({ "response_headers_to_remove": [header] }));
     } else {
         merge(&mut route, &json!({ "response_headers_to_remove": [STEERING_HEADER] }));
@@ -270,7 +270,7 @@ fn route(cluster: &Cluster, config: &Config) -> Value {
     route
 }
 
-/// The route to the cluster; before it, where the header names clusters, the one that follows it.
+/// The routes of a cluster; for `cluster_header` the one that follows the header comes first.
 fn routes(cluster: &Cluster, config: &Config) -> Vec<Value> {
     let plain = route(cluster, config);
     let Policy::ClusterHeader { header } = &cluster.policy else { return vec![plain] };
@@ -314,7 +314,7 @@ fn endpoints_file(cluster: &str) -> String {
     format!("endpoints-{cluster}.json")
 }
 
-/// Objects are merged member by member; anything else replaces what was there.
+/// Merges objects member by member; other values replace what was there.
 fn merge(into: &mut Value, from: &Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {

@@ -1,4 +1,4 @@
-//! A cluster and its endpoints.
+//! Clusters and endpoints.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Filter, Policy};
 
-/// An upstream cluster. The first one takes `/`, each other one the requests under its `prefix`.
+/// An upstream cluster. The first one gets `/`, each other one the requests under its `prefix`.
 #[derive(Clone, Debug)]
 pub struct Cluster {
     /// Its name.
@@ -16,22 +16,23 @@ pub struct Cluster {
     pub prefix: String,
     /// Its endpoints.
     pub endpoints: Vec<SocketAddr>,
-    /// How Envoy balances it.
+    /// Envoy's load-balancing policy.
     pub policy: Policy,
-    /// How long connecting may take.
+    /// The connect timeout.
     pub connect_timeout: Duration,
     /// Whether it speaks HTTP/2.
     pub http2: bool,
-    /// The path of active health checks, if any: every second, three failures, one success.
+    /// The path of active health checks, if any: every second, unhealthy after three failures, healthy after one
+    /// success.
     pub health_check: Option<String>,
-    /// HTTP filters that see each attempt, before the one that takes the steering header away.
+    /// HTTP filters that see each attempt, before the one that removes the steering header.
     pub upstream_filters: Vec<Filter>,
     /// Members that are added to the cluster or replace its own.
     pub extra: Value,
 }
 
 impl Cluster {
-    /// A cluster that takes every path.
+    /// A cluster for all paths.
     pub fn new(name: &str, endpoints: Vec<SocketAddr>, policy: Policy) -> Self {
         Self {
             name: name.to_owned(),
@@ -58,7 +59,7 @@ pub struct EndpointState {
     pub weight: u32,
     /// The zone of its locality.
     pub zone: String,
-    /// 0 is used first.
+    /// Priority; 0 is used first.
     pub priority: u32,
 }
 

@@ -1,4 +1,4 @@
-//! A real Envoy: configured, started, watched, reconfigured, ended.
+//! A real Envoy: configured, started, watched, reconfigured and ended.
 
 mod bootstrap;
 mod cluster;
@@ -26,50 +26,50 @@ const READY: Duration = Duration::from_secs(30);
 const BASE_ID: &str = "base-id";
 const UPDATED: Duration = Duration::from_secs(15);
 
-/// What Envoy is to do.
+/// The settings of an Envoy.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The clusters that requests are routed to.
     pub clusters: Vec<Cluster>,
     /// Worker threads.
     pub concurrency: u32,
-    /// How long an answer may take.
+    /// The route timeout.
     pub route_timeout: Duration,
-    /// Retries of a request and what for (`connect-failure,refused-stream`); none by default.
+    /// The number of retries and their conditions (`connect-failure,refused-stream`); none by default.
     pub retries: Option<(u32, String)>,
-    /// Further members of the retry policy, for instance `per_try_timeout`.
+    /// Further members of the retry policy, for example `per_try_timeout`.
     pub retry_policy: Value,
-    /// Whether a try that takes longer than `per_try_timeout` goes on beside the next one; the first answer counts.
+    /// Whether an attempt beyond `per_try_timeout` continues beside the next one; the first response counts.
     pub hedged: bool,
-    /// How long old listeners and filter chains live on, if not Envoy's ten minutes. Then every answer asks its client
-    /// at once to leave; Envoy's default, to ask ever more of them, cuts off those that were not asked in so short a
-    /// time.
+    /// How long old listeners and filter chains live on, if not Envoy's ten minutes. Every response then asks its
+    /// client at once to close the connection: Envoy's default, which asks gradually more of them, would cut off
+    /// connections that were not asked in so short a time.
     pub drain: Option<Duration>,
-    /// Request headers that are taken off before a route is chosen.
+    /// Request headers that are removed before a route is chosen.
     pub stripped: Vec<String>,
-    /// The access log of the listener: an array of loggers, or nothing.
+    /// The access log of the listener: an array of loggers, or null.
     pub access_log: Value,
-    /// HTTP filters before the router, for instance [`Filter::evenkeel`].
+    /// HTTP filters before the router, for example [`Filter::evenkeel`].
     pub filters: Vec<Filter>,
-    /// Clusters with one endpoint that filters call: a name and where it is.
+    /// Clusters with one endpoint that filters call: name and address.
     pub services: Vec<(String, SocketAddr)>,
-    /// Whether there is a cluster `envoy_admin` that points at Envoy's own admin interface.
+    /// Whether there is a cluster `envoy_admin` for Envoy's own admin interface.
     pub admin_cluster: bool,
-    /// Whether listener and endpoints come from files, so that [`Envoy::reload`] and
-    /// [`Envoy::set_endpoints`] can replace them.
+    /// Whether listener and endpoints come from files, so that [`Envoy::reload`] and [`Envoy::set_endpoints`] can
+    /// replace them.
     pub dynamic: bool,
     /// Whether the filters' configurations come from files of their own (ECDS), so that [`Envoy::update_filter`] can
     /// replace one without a new listener.
     pub discovered_filters: bool,
-    /// Whether [`Envoy::hot_restart`] can put a new process in the place of this one; asks for a `drain`.
+    /// Whether [`Envoy::hot_restart`] can replace this process; requires a `drain`.
     pub hot_restart: bool,
-    /// The cluster of a second listener, [`Envoy::beside`]: everything goes there, and no filter sees it.
+    /// The cluster of a second listener, [`Envoy::beside`], which sends everything there without filters.
     pub beside: Option<String>,
-    /// Extra members of the bootstrap's top level, for instance `stats_config`.
+    /// Extra members at the bootstrap's top level, for example `stats_config`.
     pub extra: Value,
     /// Envoy's component log levels.
     pub log_levels: String,
-    /// Variables of its environment.
+    /// Environment variables of the process.
     pub environment: Vec<(String, OsString)>,
 }
 
@@ -117,11 +117,11 @@ pub struct Envoy {
     bootstrap: PathBuf,
     directory: TempDir,
     epoch: u32,
-    /// The processes before this one that have not ended yet.
+    /// Former processes that have not ended yet.
     parents: Vec<Running>,
 }
 
-/// Envoy leaves the shared memory of its restarts behind.
+/// Removes the shared memory that Envoy leaves after hot restarts.
 impl Drop for Envoy {
     fn drop(&mut self) {
         if let Some(base_id) = self.base_id() {
@@ -130,13 +130,13 @@ impl Drop for Envoy {
     }
 }
 
-/// Which of several processes that replace each other.
+/// The position of a process in a series of hot restarts.
 enum Generation {
-    /// There is no other.
+    /// The only one: hot restarts are disabled.
     Only,
-    /// The first, which draws an id that all of them share.
+    /// The first, which draws the base id of the series.
     First,
-    /// One that replaces the one before.
+    /// A later one, which replaces the one before.
     Next { epoch: u32, base_id: u32 },
 }
 
@@ -147,7 +147,7 @@ impl Generation {
 
     fn arguments(&self, directory: &Path) -> Vec<String> {
         match self {
-            // Parallel instances would otherwise share memory and a socket.
+            // Otherwise parallel instances would share memory and a socket.
             Self::Only => vec!["--disable-hot-restart".to_owned()],
             Self::First => {
                 let file = directory.join(BASE_ID).display().to_string();
@@ -187,7 +187,7 @@ fn spawn(config: &Config, bootstrap: &Path, directory: &Path, generation: &Gener
 }
 
 impl Envoy {
-    /// Starts it and waits until it serves.
+    /// Starts Envoy and waits until it serves.
     pub async fn start(config: Config) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("testbed-envoy-").tempdir()?;
         let (listener, beside, admin) = (ports::free()?, ports::free()?, ports::free()?);
@@ -209,8 +209,8 @@ impl Envoy {
         Ok(envoy)
     }
 
-    /// Starts a new process, which takes the listening sockets over and asks the present one to drain and to end.
-    /// Returns once the new one serves.
+    /// Starts a new process, which takes over the listening sockets and makes the present one drain and end. Returns
+    /// once the new one serves.
     pub async fn hot_restart(&mut self) -> Result<()> {
         if !self.config.hot_restart {
             bail!("a hot restart needs `hot_restart`");
@@ -221,7 +221,7 @@ impl Envoy {
         let process = spawn(&self.config, &self.bootstrap, self.directory.path(), &generation)?;
         self.parents.push(std::mem::replace(&mut self.process, process));
         let (admin, epoch) = (self.admin, self.epoch);
-        // Until it does, the old one's admin interface answers.
+        // Until then the old one's admin interface answers.
         let serves = || async move {
             let info = http::get(admin, "/server_info").await.ok().and_then(|answer| answer.json().ok());
             let info = info.unwrap_or_default();
@@ -233,7 +233,7 @@ impl Envoy {
         }
     }
 
-    /// Waits until all processes that a hot restart replaced have ended by themselves.
+    /// Waits until all processes that were replaced by hot restarts have ended.
     pub async fn parents_gone(&mut self) -> Result<()> {
         let parents = &mut self.parents;
         wait::until("the end of the processes before", READY, || {
@@ -249,17 +249,17 @@ impl Envoy {
         fs::read_to_string(self.directory.path().join(BASE_ID)).ok()?.trim().parse().ok()
     }
 
-    /// Where it takes requests.
+    /// The address of its listener.
     pub fn address(&self) -> SocketAddr {
         self.listener
     }
 
-    /// Where the second listener takes requests, if there is one.
+    /// The address of the second listener, if there is one.
     pub fn beside(&self) -> SocketAddr {
         self.beside
     }
 
-    /// Where its admin interface is.
+    /// The address of its admin interface.
     pub fn admin(&self) -> SocketAddr {
         self.admin
     }
@@ -269,29 +269,29 @@ impl Envoy {
         &mut self.process
     }
 
-    /// Its configuration as it stands.
+    /// Its current configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// What it logged so far. Envoy flushes every 100 ms.
+    /// Its log so far. Envoy flushes every 100 ms.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_path()).unwrap_or_default() + &self.process.log()
     }
 
-    /// The log's file.
+    /// The path of the log.
     pub fn log_path(&self) -> PathBuf {
         self.directory.path().join("envoy.log")
     }
 
-    /// The log's end.
+    /// The last `lines` lines of the log.
     pub fn log_tail(&self, lines: usize) -> String {
         let log = self.log();
         let all: Vec<&str> = log.lines().collect();
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 
-    /// Waits until a line of the log contains `text` and returns that line.
+    /// Waits until a line of the log contains `text`, and returns that line.
     pub async fn wait_for_log(&self, text: &str, deadline: Duration) -> Result<String> {
         wait::until(&format!("{text:?} in Envoy's log"), deadline, || {
             let line = self.log().lines().find(|line| line.contains(text)).map(str::to_owned);
@@ -301,7 +301,7 @@ impl Envoy {
         .with_context(|| self.log_tail(25))
     }
 
-    /// GET on the admin interface.
+    /// Sends GET to the admin interface.
     pub async fn admin_get(&self, path: &str) -> Result<String> {
         Ok(http::get(self.admin, path).await?.text())
     }
@@ -321,13 +321,13 @@ impl Envoy {
         Ok(self.stats().await?.get(name).copied().unwrap_or(0))
     }
 
-    /// The configuration as Envoy sees it.
+    /// Envoy's configuration dump.
     pub async fn config_dump(&self) -> Result<Value> {
         http::get(self.admin, "/config_dump").await?.json()
     }
 
-    /// Replaces the HTTP filters by a new listener over file-based LDS. An error carries Envoy's reason for
-    /// refusing it; the old listener then goes on serving.
+    /// Replaces the HTTP filters with a new listener over file-based LDS. If Envoy refuses it, the error has the reason
+    /// and the old listener stays.
     pub async fn reload(&mut self, filters: Vec<Filter>) -> Result<()> {
         if !self.config.dynamic {
             bail!("reloading needs `dynamic`");
@@ -339,8 +339,8 @@ impl Envoy {
         Ok(())
     }
 
-    /// Replaces the configuration of the filter that has this one's name, over file-based ECDS. An error carries
-    /// Envoy's reason for refusing it; the old one then goes on serving.
+    /// Replaces the configuration of the filter of the same name over file-based ECDS. If Envoy refuses it, the error
+    /// has the reason and the old one stays.
     pub async fn update_filter(&mut self, filter: Filter) -> Result<()> {
         let known = self.config.filters.iter().position(|known| known.name() == filter.name());
         let (Some(at), true) = (known, self.config.discovered_filters) else {
@@ -352,7 +352,8 @@ impl Envoy {
         Ok(())
     }
 
-    /// Writes a file that Envoy watches, and waits for its verdict, which it counts under `updates`.
+    /// Writes a file that Envoy watches, and waits until Envoy has accepted or refused it, which it counts under
+    /// `updates`.
     async fn taken_up(
         &self,
         updates: &str,
@@ -374,7 +375,7 @@ impl Envoy {
         .await
         .with_context(|| self.log_tail(25))?;
         if !accepted {
-            // The reason is flushed after the counter moved.
+            // The reason is flushed after the counter has changed.
             let reason = wait::until("the reason in Envoy's log", UPDATED, || {
                 let reason = self.log().get(log_before..).and_then(refusal);
                 async move { reason }
@@ -389,7 +390,7 @@ impl Envoy {
         self.set_members(cluster, endpoints.into_iter().map(EndpointState::new).collect()).await
     }
 
-    /// The same, with what a control plane says of each.
+    /// The same, with health, weight, zone and priority of each endpoint.
     pub async fn set_members(&mut self, cluster: &str, members: Vec<EndpointState>) -> Result<()> {
         if !self.config.dynamic {
             bail!("replacing endpoints needs `dynamic`");
@@ -416,7 +417,7 @@ impl Envoy {
         let (admin, dynamic) = (self.admin, self.config.dynamic);
         let answers = || async move {
             let live = http::get(admin, "/ready").await.is_ok_and(|answer| answer.status == 200);
-            // A listener over LDS may come a moment after the server is live, or be refused.
+            // A listener over LDS may come shortly after the server is live, or be refused.
             live && (!dynamic || listener_settled(admin).await)
         };
         match ready(&mut self.process, READY, answers).await {
@@ -434,7 +435,7 @@ async fn listener_settled(admin: SocketAddr) -> bool {
     })
 }
 
-/// The lines that say why a listener was refused, the filter's own faults included.
+/// The log lines that say why a listener was refused, including the filter's own faults.
 fn refusal(log: &str) -> Option<String> {
     let complete = log.rfind('\n').map_or("", |end| &log[..end]);
     let named = complete.lines().any(|line| line.contains("rejected") || line.contains("Error adding"));

@@ -1,4 +1,4 @@
-//! How a cluster is balanced, and the filters that go with it.
+//! Load-balancing policies of clusters, and the filters for them.
 
 use std::path::PathBuf;
 
@@ -7,43 +7,44 @@ use serde_json::{Value, json};
 
 use crate::tools;
 
-/// evenkeel's steering header unless it is configured otherwise.
+/// evenkeel's default steering header.
 pub const STEERING_HEADER: &str = "x-evenkeel-endpoint";
 
-/// How Envoy balances a cluster.
+/// Envoy's load-balancing policy for a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// One after the other.
+    /// Round robin.
     RoundRobin,
-    /// The less loaded of two.
+    /// The less loaded of two random endpoints.
     LeastRequest,
-    /// The less loaded of two, and endpoints with five server errors in a row are ejected for 30 s.
+    /// The same, and endpoints with five server errors in a row are ejected for 30 s.
     LeastRequestWithOutlierDetection,
-    /// Weighted by what the endpoints report in ORCA headers.
+    /// Weighted by the endpoints' ORCA load reports.
     OrcaWeighted,
     /// The endpoint that this header names, otherwise least request. The endpoint does not see the header.
     OverrideHost {
         /// The steering header.
         header: String,
     },
-    /// Least request under a `stateful_session` filter ([`Filter::stateful_session`]) that reads this header.
-    /// The endpoint does not see the header.
+    /// Least request with a `stateful_session` filter ([`Filter::stateful_session`]) that reads this header. The
+    /// endpoint does not see the header.
     StatefulSession {
         /// The steering header.
         header: String,
     },
-    /// A cluster without endpoints of its own that connects to whatever this header names. The endpoint does not see it.
+    /// A cluster without endpoints of its own that connects to the address in this header. The endpoint does not see
+    /// it.
     OriginalDst {
         /// The steering header.
         header: String,
     },
-    /// A cluster for each endpoint, named as its address, and a route that takes the cluster from this header; without
-    /// it, least request over all. The endpoint does not see the header.
+    /// A cluster per endpoint, named by its address, and a route that takes the cluster from this header; without the
+    /// header, least request over all. The endpoint does not see the header.
     ClusterHeader {
         /// The steering header.
         header: String,
     },
-    /// Not set here: the cluster's `extra` does.
+    /// None: the cluster's `extra` sets it.
     Custom,
 }
 
@@ -60,7 +61,7 @@ impl Policy {
             Self::LeastRequest | Self::StatefulSession { .. } | Self::ClusterHeader { .. } => {
                 json!({ "lb_policy": "LEAST_REQUEST" })
             }
-            // Envoy's defaults written out, but for the share: its 10 % is one endpoint of a small fleet.
+            // Envoy's defaults, except for the percentage: 10 % is at most one endpoint of a small cluster.
             Self::LeastRequestWithOutlierDetection => json!({
                 "lb_policy": "LEAST_REQUEST",
                 "outlier_detection": {
@@ -100,7 +101,7 @@ impl Policy {
         }
     }
 
-    /// The header that no endpoint shall see.
+    /// The header that endpoints must not see.
     pub(super) fn hidden_header(&self) -> Option<&str> {
         match self {
             Self::OverrideHost { header }
@@ -116,7 +117,7 @@ fn policies(extension: Value) -> Value {
     json!({ "policies": [{ "typed_extension_config": extension }] })
 }
 
-/// An HTTP filter as it stands in Envoy's configuration.
+/// An HTTP filter of Envoy's configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Filter(pub Value);
 
@@ -136,12 +137,12 @@ impl Filter {
         Self::evenkeel_text(r#"{ "role": "upstream" }"#)
     }
 
-    /// evenkeel with this text for a configuration, well-formed or not.
+    /// evenkeel with this configuration text, well-formed or not.
     pub fn evenkeel_text(configuration: &str) -> Result<Self> {
         Ok(Self::wasm(tools::wasm()?, configuration))
     }
 
-    /// Any build of evenkeel.
+    /// A given build of evenkeel.
     pub fn wasm(code: PathBuf, configuration: &str) -> Self {
         Self(json!({
             "name": "envoy.filters.http.wasm",
@@ -165,7 +166,7 @@ impl Filter {
         }))
     }
 
-    /// evenkeel as a native module, which Envoy finds by its name where `ENVOY_DYNAMIC_MODULES_SEARCH_PATH` says.
+    /// evenkeel as a native module, which Envoy finds by name in `ENVOY_DYNAMIC_MODULES_SEARCH_PATH`.
     pub fn module(configuration: &str) -> Self {
         Self(json!({
             "name": "evenkeel",
@@ -181,7 +182,7 @@ impl Filter {
         }))
     }
 
-    /// The filter that follows a header with base64("ip:port"): after evenkeel, before the router.
+    /// The filter that follows a header with base64("ip:port"); its place is after evenkeel and before the router.
     pub fn stateful_session(header: &str) -> Self {
         Self(json!({
             "name": "envoy.filters.http.stateful_session",

@@ -1,4 +1,4 @@
-//! The load generator as a program of its own: the same load again and again, a line for each round.
+//! The load generator as a program: the same load in rounds, with a line after each.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ struct Settings {
     rounds: u64,
 }
 
-/// Reads the flags, makes load until the last round, SIGINT or SIGTERM.
+/// Reads the flags and generates load until the last round, SIGINT or SIGTERM.
 pub async fn run() -> Result<()> {
     let Some(settings) = read(lexopt::Parser::from_env())? else {
         print!("{HELP}");
@@ -39,7 +39,7 @@ async fn make_load(settings: Settings) -> Result<()> {
     for round in 1..=settings.rounds {
         let begun = clock::now();
         if let Err(error) = one_round(&settings, round).await {
-            // Containers start in any order: the target may only be on its way.
+            // Containers start in any order: the target may not be up yet.
             println!("{error:#}");
             clock::sleep_until(begun + Duration::from_secs(1)).await;
         }
@@ -48,7 +48,7 @@ async fn make_load(settings: Settings) -> Result<()> {
 }
 
 async fn one_round(settings: &Settings, round: u64) -> Result<()> {
-    // Looked up anew: a name may come to mean another address.
+    // Looked up for each round: a name may resolve to another address by then.
     let target = &settings.target;
     let mut found = tokio::net::lookup_host(target).await.with_context(|| format!("cannot find {target}"))?;
     let load = Load {

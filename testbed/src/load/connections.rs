@@ -1,4 +1,4 @@
-//! HTTP/1.1 connections used in turn: the one that has been idle longest goes first.
+//! HTTP/1.1 connections used in turn, the one that has been idle longest first.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -32,7 +32,7 @@ pub(super) struct Call {
 }
 
 impl Connections {
-    /// Opens `count` ahead; a target that refuses them is met again by each request.
+    /// Opens `count` connections in advance. If the target refuses, each request tries again.
     pub(super) async fn open(target: SocketAddr, count: usize) -> Self {
         let connections = Self { target, idle: Mutex::default() };
         for _ in 0..count {
@@ -44,14 +44,14 @@ impl Connections {
         connections
     }
 
-    /// One request and its answer, and which backend gave it.
+    /// Sends a request; returns its outcome and the backend that responded.
     pub(super) async fn call(&self, call: &Call) -> (Outcome, Option<String>) {
         tokio::time::timeout(call.timeout, self.exchange(call)).await.unwrap_or((Outcome::Timeout, None))
     }
 
     async fn exchange(&self, call: &Call) -> (Outcome, Option<String>) {
         let mut failed = (Outcome::Disconnected, None);
-        // An idle connection that its server just closed says nothing about the request: take another.
+        // An idle connection that its server has just closed says nothing about the request: take another.
         while let Some((mut connection, fresh)) = self.take().await {
             let response = match connection.try_send_request(call.request()).await {
                 Ok(response) => response,
@@ -72,7 +72,7 @@ impl Connections {
         (Outcome::Refused, None)
     }
 
-    /// A connection that is ready, and whether it is new; none if the target refuses.
+    /// A ready connection, and whether it is new; `None` if the target refuses.
     async fn take(&self) -> Option<(Connection, bool)> {
         loop {
             let Some(mut connection) = self.idle().pop_front() else { break };

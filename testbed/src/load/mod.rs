@@ -1,7 +1,7 @@
 //! An open-loop load generator.
 //!
-//! Requests are sent at their intended times whatever became of the earlier ones, and latency counts from the
-//! intended time: a stall delays no clock (no coordinated omission).
+//! Requests are sent at their intended times whatever happened to earlier ones, and latency counts from the intended
+//! time, so a stall is not hidden (no coordinated omission).
 
 mod cli;
 mod connections;
@@ -24,31 +24,31 @@ pub use report::{Outcome, Record, Report, Summary};
 use crate::clock;
 use connections::{Call, Connections};
 
-/// What load to make.
+/// The load to generate.
 #[derive(Clone, Debug)]
 pub struct Load {
-    /// Where to.
+    /// The address to send requests to.
     pub target: SocketAddr,
-    /// The path, with its query.
+    /// The path with its query.
     pub path: String,
     /// The method.
     pub method: Method,
     /// Further request headers.
     pub headers: Vec<(String, String)>,
-    /// Requests a second.
+    /// Requests per second.
     pub rate: f64,
-    /// For how long requests are started.
+    /// How long requests are started.
     pub duration: Duration,
-    /// How the rate changes: from when on (in order) it is which multiple. Before the first it is as given.
+    /// Changes of the rate, in order: from this time on it is `rate` times this factor; before the first, `rate`.
     pub steps: Vec<(Duration, f64)>,
-    /// How they are spaced.
+    /// The spacing of requests.
     pub arrivals: Arrivals,
     /// Seed of the arrivals.
     pub seed: u64,
-    /// When a request without an answer is given up, counted from its sending.
+    /// The timeout of a request, from its sending.
     pub timeout: Duration,
-    /// Connections opened ahead and used in turn, so that all of Envoy's workers get their share; more are opened
-    /// when all are busy.
+    /// Connections that are opened in advance and used in turn, so that all of Envoy's workers get requests; more are
+    /// opened when all are busy.
     pub connections: usize,
 }
 
@@ -70,16 +70,16 @@ impl Default for Load {
     }
 }
 
-/// How requests are spaced.
+/// The spacing of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrivals {
-    /// Independent of each other, as those of many users are.
+    /// Independent of each other, like those of many users.
     Poisson,
-    /// Evenly.
+    /// Evenly spaced.
     Even,
 }
 
-/// Load that is being made. Dropping it stops it.
+/// A running load. Dropping it stops it.
 #[derive(Debug)]
 pub struct Running {
     shared: Arc<Shared>,
@@ -95,7 +95,7 @@ struct Shared {
 }
 
 impl Load {
-    /// Starts on the current runtime.
+    /// Starts the load on the current runtime.
     pub async fn start(self) -> Result<Running> {
         ensure!(self.rate > 0.0 && self.rate.is_finite(), "the rate must be positive");
         let call = Call {
@@ -110,7 +110,7 @@ impl Load {
         Ok(Running { shared, sender })
     }
 
-    /// Starts and waits for the end.
+    /// Starts the load and waits for its end.
     pub async fn run(self) -> Result<Report> {
         Ok(self.start().await?.finish().await)
     }
@@ -120,7 +120,7 @@ impl Load {
         let mut random = StdRng::seed_from_u64(self.seed);
         let mut chance = StdRng::seed_from_u64(!self.seed);
         let (arrivals, duration, steps) = (self.arrivals, self.duration, self.steps.clone());
-        // As many as there are at the busiest time; of these, each time keeps its part.
+        // Requests are drawn for the highest rate; at lower rates a part of them is kept.
         let most = steps.iter().map(|step| step.1).fold(1.0, f64::max);
         let rate = self.rate * most;
         let mut kept = move |at: &Duration| {
@@ -131,7 +131,7 @@ impl Load {
         (1_u32..)
             .map(move |count| match arrivals {
                 Arrivals::Even => f64::from(count) / rate,
-                // Inverse of the exponential distribution; 1 - u is never 0.
+                // The inverse of the exponential distribution; 1 - u is never 0.
                 Arrivals::Poisson => {
                     at -= (1.0 - random.random::<f64>()).ln() / rate;
                     at
@@ -144,17 +144,17 @@ impl Load {
 }
 
 impl Running {
-    /// Since the start.
+    /// The time since the start.
     pub fn elapsed(&self) -> Duration {
         clock::now() - self.shared.start
     }
 
-    /// When it started: offsets in the report count from here.
+    /// The time of the start, from which offsets in the report count.
     pub fn started(&self) -> Instant {
         self.shared.start
     }
 
-    /// What has been measured so far.
+    /// The measurements so far.
     pub fn report(&self) -> Report {
         self.shared.results().clone()
     }
@@ -165,9 +165,9 @@ impl Running {
         self.shared.results().summarise(|record| record.end() >= since)
     }
 
-    /// Waits for the last answer or time-out.
+    /// Waits for the last response or timeout.
     pub async fn finish(mut self) -> Report {
-        // Fails only if sending panicked; what was measured is still good.
+        // Fails only if sending panicked; the measurements are valid all the same.
         let _ = (&mut self.sender).await;
         let mut report = std::mem::take(&mut *self.shared.results());
         report.records.sort_by_key(|record| record.at_us);

@@ -1,4 +1,4 @@
-//! What a load run measured.
+//! The measurements of a load.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,18 +10,18 @@ use crate::table;
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// An answer with this status, its body complete.
+    /// A complete response with this status.
     Status(u16),
-    /// No answer in time.
+    /// No response in time.
     Timeout,
     /// The connection was refused.
     Refused,
-    /// The connection ended before the answer did.
+    /// The connection ended before the response was complete.
     Disconnected,
 }
 
 impl Outcome {
-    /// A status of 500 or more, or no answer at all.
+    /// Whether the status is 500 or more, or there is no response.
     pub fn failed(self) -> bool {
         !matches!(self, Self::Status(status) if status < 500)
     }
@@ -30,32 +30,32 @@ impl Outcome {
 /// One request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Its intended time, microseconds from the start.
+    /// The intended time, microseconds from the start.
     pub at_us: u32,
-    /// From the intended time to the end of the answer, in microseconds.
+    /// From the intended time to the end of the response, microseconds.
     pub latency_us: u32,
-    /// How it ended.
+    /// The outcome.
     pub outcome: Outcome,
     /// Index into [`Report::backends`], or [`Record::NO_BACKEND`].
     pub backend: u16,
 }
 
 impl Record {
-    /// No backend named itself in the answer.
+    /// The index if the response names no backend.
     pub const NO_BACKEND: u16 = u16::MAX;
 
-    /// When it ended, from the start.
+    /// The end of the request, from the start.
     pub fn end(&self) -> Duration {
         Duration::from_micros(u64::from(self.at_us) + u64::from(self.latency_us))
     }
 }
 
-/// Everything that was measured, request by request.
+/// All measurements, request by request.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// The requests by intended time.
     pub records: Vec<Record>,
-    /// Values of the header `x-backend`.
+    /// The values of the header `x-backend`.
     pub backends: Vec<String>,
 }
 
@@ -71,7 +71,7 @@ impl Report {
         u16::try_from(index).unwrap_or(Record::NO_BACKEND)
     }
 
-    /// Adds what another load measured that began at the same time.
+    /// Adds the measurements of another load that began at the same time.
     pub fn merge(&mut self, other: Report) {
         let indices: Vec<u16> = other.backends.into_iter().map(|name| self.index_of(Some(name))).collect();
         let known = |record: Record| {
@@ -82,24 +82,24 @@ impl Report {
         self.records.sort_by_key(|record| record.at_us);
     }
 
-    /// All of it.
+    /// The summary of all requests.
     pub fn summary(&self) -> Summary {
         self.summarise(|_| true)
     }
 
-    /// The requests intended at or after `from` and before `to`.
+    /// The summary of requests with an intended time from `from` on and before `to`.
     pub fn between(&self, from: Duration, to: Duration) -> Summary {
         let (from, to) = (from.as_micros(), to.as_micros());
         self.summarise(|record| (from..to).contains(&u128::from(record.at_us)))
     }
 
-    /// `parts` windows of equal length that cover `duration`.
+    /// Summaries of `parts` windows of equal length that cover `duration`.
     pub fn parts(&self, duration: Duration, parts: u32) -> Vec<Summary> {
         let edge = |index| duration * index / parts.max(1);
         (0..parts).map(|index| self.between(edge(index), edge(index + 1))).collect()
     }
 
-    /// The requests that `wanted` picks.
+    /// The summary of the requests that `wanted` selects.
     pub fn summarise(&self, wanted: impl Fn(&Record) -> bool) -> Summary {
         let mut summary = Summary::default();
         for record in self.records.iter().filter(|record| wanted(record)) {
@@ -109,20 +109,20 @@ impl Report {
     }
 }
 
-/// Some requests taken together.
+/// Figures over several requests.
 #[derive(Clone, Debug)]
 pub struct Summary {
-    /// How many there were.
+    /// The number of requests.
     pub requests: u64,
-    /// How many failed: status 500 or more, time-outs, connection errors.
+    /// Failed requests: status 500 or more, timeouts, connection errors.
     pub failed: u64,
-    /// How many got no answer in time.
+    /// Requests without a response in time.
     pub timeouts: u64,
-    /// Answers by status.
+    /// Responses by status.
     pub statuses: BTreeMap<u16, u64>,
-    /// Answers by backend (value of `x-backend`).
+    /// Responses by backend (value of `x-backend`).
     pub by_backend: BTreeMap<String, u64>,
-    /// Latency of all requests, failed ones too, in microseconds.
+    /// Latencies of all requests, including failed ones, microseconds.
     pub latency_us: Histogram<u64>,
 }
 
@@ -152,7 +152,7 @@ impl Summary {
         if let Some(name) = backend {
             *self.by_backend.entry(name.clone()).or_default() += 1;
         }
-        // Fails only where a histogram may not grow; this one may. `saturating_record` would not let it.
+        // Recording fails only if a histogram must not grow; this one may. `saturating_record` would not let it.
         let _ = self.latency_us.record(u64::from(record.latency_us));
     }
 
@@ -161,7 +161,7 @@ impl Summary {
         table::percentile_ms(&self.latency_us, percentile)
     }
 
-    /// The share of the answers that this backend gave.
+    /// The fraction of responses from this backend.
     pub fn share(&self, backend: &str) -> f64 {
         let all: u64 = self.by_backend.values().sum();
         let own = self.by_backend.get(backend).copied().unwrap_or(0);

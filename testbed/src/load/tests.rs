@@ -43,7 +43,8 @@ async fn every_intended_request_is_sent_and_measured() -> Result<()> {
 
 #[tokio::test]
 async fn a_stall_shows_in_every_request_that_was_due() -> Result<()> {
-    // Nothing moves in the last 400 ms of each second: with closed loops only the few in flight would show it.
+    // Nothing moves in the last 400 ms of each second: with a closed loop only the few requests in flight would show
+    // it.
     let pause = Behaviour::Pause { length: Duration::from_millis(400), every: Duration::from_secs(1) };
     let backend = quick_backend(pause).await?;
     let report = Load { duration: Duration::from_secs(2), ..load(&backend) }.run().await?;

@@ -1,4 +1,4 @@
-//! A client with a connection of each version, which it opens anew when it is gone.
+//! A client with a connection for each HTTP version, reopened when it is closed.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -21,25 +21,26 @@ use tokio::time::{Interval, interval, timeout};
 
 use super::kinds::{Ask, Sent, bytes};
 
-/// Longer than anything is allowed to take.
+/// A timeout beyond what any request may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Connections that break before a request is on its way say nothing about it.
+/// How often a request is repeated on a new connection: one that breaks before the request is sent says nothing about
+/// it.
 const TRIES: usize = 5;
 const BETWEEN_PARTS: Duration = Duration::from_millis(4);
 const HELLO: &[u8] = b"\x81\x85\0\0\0\0hello";
 
 type Outgoing = BoxBody<Bytes, Infallible>;
 
-/// How a request ended.
+/// The end of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum End {
-    /// With an answer, from beginning to end.
+    /// A complete response.
     Whole { status: u16, grpc_status: Option<u32> },
-    /// The answer broke off.
+    /// The response broke off.
     Cut(u16),
-    /// There was none.
+    /// There was no response.
     NoAnswer(String),
-    /// The client left.
+    /// The client cancelled.
     Left,
 }
 
@@ -66,7 +67,7 @@ impl Client {
         Client { target, one: None, two: None }
     }
 
-    /// Sends the request; how it ended.
+    /// Sends the request; returns its end.
     pub async fn ask(&mut self, ask: Ask) -> End {
         let exchange = async {
             if ask.upgrade {
@@ -85,7 +86,7 @@ impl Client {
                 end
             }
             Err(_) => {
-                // What is left of the answer would be read as the next one's.
+                // The rest of the response would be read as that of the next request.
                 self.one = None;
                 if ask.leaves.is_some() { End::Left } else { End::NoAnswer("none in time".to_owned()) }
             }
@@ -111,7 +112,7 @@ impl Client {
                     return Ok(response);
                 }
                 Err(mut error) => {
-                    // The server had closed the idle connection: the request was not sent.
+                    // The server had closed the idle connection, and the request was not sent.
                     if error.take_message().is_none() {
                         return Err(format!("{:?}", error.error()));
                     }
@@ -165,7 +166,7 @@ impl Client {
         request.body(outgoing(ask.body)).map_err(|error| error.to_string())
     }
 
-    /// By hand, as what follows the answer is no HTTP.
+    /// Written by hand, because what follows the response is not HTTP.
     async fn upgrade(&self, ask: &Ask) -> End {
         let failed = |error: std::io::Error| End::NoAnswer(error.to_string());
         let mut stream = match connect(self.target).await {

@@ -1,4 +1,4 @@
-//! What is asked for, and how it has to end.
+//! The kinds of requests, and the end that each must have.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use rand::rngs::StdRng;
 
 use super::client::End;
 
-/// One kind of request.
+/// A kind of request.
 pub(super) struct Kind {
     pub name: &'static str,
-    /// Of how many.
+    /// The relative frequency.
     pub often: u32,
-    /// One of them, where the status page is at this path.
+    /// Draws a request of this kind; the argument is the path of the status page, if there is one.
     pub ask: fn(&mut StdRng, Option<&str>) -> Ask,
 }
 
@@ -26,34 +26,34 @@ pub(super) struct Ask {
     pub path: String,
     pub headers: Vec<(&'static str, HeaderValue)>,
     pub body: Sent,
-    /// The client leaves if it has no answer by then.
+    /// The client cancels if there is no response by then.
     pub leaves: Option<Duration>,
-    /// It asks for another protocol, and for an echo there.
+    /// Whether it asks for an upgrade, after which bytes are echoed.
     pub upgrade: bool,
     pub expected: Expected,
 }
 
-/// The request's body.
+/// The body of a request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Sent {
     Nothing,
     Bytes(usize),
     WithTrailers,
-    /// So many parts, some milliseconds apart.
+    /// This many parts, some milliseconds apart.
     Slowly(u32),
-    /// A message of gRPC.
+    /// A gRPC message.
     Message,
 }
 
-/// How it has to end.
+/// The end that a request must have.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Expected {
     Status(u16),
-    /// One of two.
+    /// One of two statuses.
     Either(u16, u16),
     /// 200, and this `grpc-status` in headers or trailers.
     Call(u32),
-    /// The client leaves, or is answered in time.
+    /// The client cancels, or there is a response in time.
     Left,
 }
 
@@ -100,7 +100,7 @@ fn one_of(random: &mut StdRng, texts: &[&'static str]) -> HeaderValue {
     HeaderValue::from_static(texts[random.random_range(0..texts.len())])
 }
 
-/// Headers that a client may send with anything.
+/// Headers that a client may send with any request.
 fn spice(random: &mut StdRng) -> Vec<(&'static str, HeaderValue)> {
     let bytes = |bytes: &[u8]| HeaderValue::from_bytes(bytes).unwrap_or(HeaderValue::from_static(""));
     match random.random_range(0..14) {
@@ -121,7 +121,7 @@ fn spice(random: &mut StdRng) -> Vec<(&'static str, HeaderValue)> {
     }
 }
 
-/// gRPC codes: good, those that count as failures, others, and none at all.
+/// gRPC codes: success, those that count as failures, others, and an undefined one.
 const CODES: [u32; 8] = [0, 0, 14, 4, 2, 13, 5, 99];
 const STATUSES: [u16; 9] = [200, 204, 301, 304, 404, 429, 500, 502, 503];
 
@@ -129,7 +129,7 @@ fn drawn<T: Copy>(random: &mut StdRng, of: &[T]) -> T {
     of[random.random_range(0..of.len())]
 }
 
-/// What a client that does not wait gets along with.
+/// How long an impatient client waits.
 fn patience(random: &mut StdRng) -> Option<Duration> {
     Some(Duration::from_millis(random.random_range(1..40)))
 }
@@ -245,12 +245,12 @@ pub(super) const KINDS: &[Kind] = &[
     },
 ];
 
-/// The client reads for a while, and leaves.
+/// The client reads for a while, then cancels.
 fn leaving(ask: Ask) -> Ask {
     Ask { leaves: Some(Duration::from_millis(60)), expected: Expected::Left, ..ask }
 }
 
-/// So many bytes.
+/// A body of `size` bytes.
 pub(super) fn bytes(size: usize) -> Bytes {
     static ZEROS: [u8; 32_768] = [0; 32_768];
     Bytes::from_static(&ZEROS[..size.min(ZEROS.len())])

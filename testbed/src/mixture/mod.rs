@@ -1,6 +1,6 @@
-//! Requests of every kind at once: methods, versions of HTTP, bodies, calls, streams, upgrades, clients that leave, answers that
-//! fail and headers that are none. Each knows how it has to end, whichever backend it comes to, so that one request lost
-//! among a million is found.
+//! Requests of every kind at once: methods, HTTP versions, bodies, calls, streams, upgrades, clients that cancel,
+//! responses that fail, malformed headers. Each has an end that it must have whichever backend it reaches, so that a
+//! single lost request among a million is found.
 
 mod client;
 mod kinds;
@@ -17,27 +17,28 @@ use tokio::task::JoinSet;
 use client::Client;
 use kinds::{KINDS, Kind};
 
-/// What to send. The target has a cluster that speaks HTTP/1.1 behind `/`, and one that speaks HTTP/2 behind `/chat`.
+/// The requests to send. The target routes `/` to a cluster that speaks HTTP/1.1, and `/chat` to one that speaks
+/// HTTP/2.
 #[derive(Clone, Debug)]
 pub struct Mixture {
-    /// Where to.
+    /// The address to send requests to.
     pub target: SocketAddr,
-    /// Where the status page is, if anywhere: it is asked for, too.
+    /// The path of the status page, which is requested, too; `None` without one.
     pub status: Option<String>,
-    /// How many requests.
+    /// The number of requests.
     pub requests: u64,
-    /// So many clients send them, each one after the other.
+    /// The number of clients, each of which sends one request after the other.
     pub clients: u64,
-    /// What is drawn follows from it.
+    /// The seed of everything that is drawn.
     pub seed: u64,
 }
 
-/// What came of it.
+/// The result of a mixture.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
     /// Requests by kind.
     pub sent: BTreeMap<&'static str, u64>,
-    /// Those that did not end as they have to, by kind and end.
+    /// Requests that did not end as they must, by kind and end.
     pub unexpected: BTreeMap<String, u64>,
 }
 
@@ -51,13 +52,13 @@ impl Findings {
         }
     }
 
-    /// How many there were.
+    /// The number of requests.
     pub fn total(&self) -> u64 {
         self.sent.values().sum()
     }
 }
 
-/// A mixture on its way.
+/// A running mixture.
 #[derive(Debug)]
 pub struct Running {
     clients: JoinSet<()>,
@@ -66,7 +67,7 @@ pub struct Running {
 }
 
 impl Mixture {
-    /// Starts on the current runtime.
+    /// Starts the mixture on the current runtime.
     pub fn start(self) -> Running {
         let (begun, findings) = (Arc::new(AtomicU64::new(0)), Arc::<Mutex<Findings>>::default());
         let mut clients = JoinSet::new();
@@ -78,18 +79,18 @@ impl Mixture {
 }
 
 impl Running {
-    /// How many requests have been sent.
+    /// The number of requests begun.
     pub fn begun(&self) -> u64 {
         self.begun.load(Ordering::Relaxed)
     }
 
-    /// Whether every client is done.
+    /// Whether every client has ended.
     pub fn is_over(&mut self) -> bool {
         while self.clients.try_join_next().is_some() {}
         self.clients.is_empty()
     }
 
-    /// Waits for the last answer.
+    /// Waits for the last response.
     pub async fn finish(mut self) -> Findings {
         while self.clients.join_next().await.is_some() {}
         let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
@@ -132,7 +133,7 @@ mod tests {
     use super::*;
     use crate::backend::{self, Backend};
 
-    /// A backend by itself answers what is expected of it.
+    /// A backend alone responds as expected.
     #[tokio::test(flavor = "multi_thread")]
     async fn nothing_unexpected_comes_of_a_backend_alone() {
         let backend = Backend::start(backend::Config {
@@ -146,7 +147,7 @@ mod tests {
         let findings = mixture.start().finish().await;
         assert_eq!(findings.total(), 3_000);
         assert_eq!(findings.sent.len(), KINDS.len(), "{:?}", findings.sent);
-        // Without a proxy a connection that breaks is no 503, and hyper as a server sends a body with HEAD over HTTP/2.
+        // Without a proxy a broken connection is no 503, and hyper as a server sends a body with HEAD over HTTP/2.
         let its_own = |end: &str| end.starts_with("reset") || end.starts_with("head over HTTP/2");
         let unexpected: Vec<_> = findings.unexpected.keys().filter(|end| !its_own(end)).collect();
         assert!(unexpected.is_empty(), "{unexpected:?}");
