@@ -1,11 +1,11 @@
-//! What chance explains.
+//! Statistics: which differences can be chance.
 //!
-//! Failures of two arms with the same offered load are compared by the conditional test of two Poisson rates (J. Przyborowski
-//! and H. Wilenski, "Homogeneity of results in testing samples from Poisson series", Biometrika 31, 1940): of `a + b` failures
-//! in all, those of the first arm are binomial with its share of the requests, if a request fails as often in both. The test
-//! is exact and one-sided: only more failures through evenkeel count against it.
+//! Failures of two arms with the same offered load are compared by the conditional test of two Poisson rates (J.
+//! Przyborowski and H. Wilenski, "Homogeneity of results in testing samples from Poisson series", Biometrika 31, 1940):
+//! of `a + b` failures in all, those of the first arm are binomial with its share of the requests, if requests fail
+//! equally often in both. The test is exact and one-sided: only more failures through evenkeel count against it.
 
-/// How often all faults of a whole run together may blame evenkeel for what was chance (Bonferroni: divided by their number).
+/// The probability that a whole run blames evenkeel for chance (Bonferroni: divided by the number of faults).
 pub const LEVEL: f64 = 0.01;
 
 /// Failures and requests of one arm.
@@ -17,7 +17,7 @@ pub struct Arm {
     pub requests: u64,
 }
 
-/// The probability that at least so many of all failures meet the first arm, if both arms fail equally often.
+/// The probability that at least `with.failed` of all failures are in the first arm, if both arms fail equally often.
 pub fn explained(with: Arm, alone: Arm) -> f64 {
     let all = with.failed + alone.failed;
     let requests = with.requests + alone.requests;
@@ -31,7 +31,7 @@ pub fn explained(with: Arm, alone: Arm) -> f64 {
     binomial_tail(all, share, with.failed)
 }
 
-/// P(X ≥ `least`) for a binomial X, summed in logarithms from the exact terms.
+/// P(X ≥ `least`) for a binomial X, summed from the exact terms in logarithms.
 fn binomial_tail(trials: u64, chance: f64, least: u64) -> f64 {
     // ln C(n, k) by the ratio of neighbours, from k = 0 on.
     let mut term = trials as f64 * (1.0 - chance).ln();
@@ -45,19 +45,19 @@ fn binomial_tail(trials: u64, chance: f64, least: u64) -> f64 {
     sum.min(1.0)
 }
 
-/// A trend: what the median of all slopes between two samples says (H. Theil, 1950; P. K. Sen, "Estimates of the regression
-/// coefficient based on Kendall's tau", JASA 63, 1968), with Sen's interval of 95 %.
+/// A trend: the median of all slopes between two samples (H. Theil, 1950; P. K. Sen, "Estimates of the regression
+/// coefficient based on Kendall's tau", JASA 63, 1968), with Sen's 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Trend {
-    /// Change over all samples, as a share of their median.
+    /// Change over all samples, as a fraction of their median.
     pub change: f64,
-    /// The least change that the interval allows.
+    /// The lower bound of the change, as a fraction.
     pub least: f64,
-    /// The largest.
+    /// The upper bound of the change, as a fraction.
     pub most: f64,
 }
 
-/// The trend of samples taken at these times, in order; nothing with fewer than eight.
+/// The trend of samples in order of time; `None` for fewer than eight.
 pub fn trend(samples: &[(f64, f64)]) -> Option<Trend> {
     let count = samples.len();
     let (first, last) = (samples.first()?, samples.last()?);
@@ -72,7 +72,7 @@ pub fn trend(samples: &[(f64, f64)]) -> Option<Trend> {
         }
     }
     slopes.sort_by(f64::total_cmp);
-    // Kendall's variance of the number of pairs that ascend, less those that descend.
+    // Kendall's variance of the number of ascending pairs minus that of descending ones.
     let n = count as f64;
     let half_width = 1.96 * (n * (n - 1.0) * (2.0 * n + 5.0) / 18.0).sqrt() / 2.0;
     let at = |place: f64| slopes[place.clamp(0.0, (slopes.len() - 1) as f64) as usize];
@@ -85,7 +85,7 @@ pub fn trend(samples: &[(f64, f64)]) -> Option<Trend> {
     })
 }
 
-/// The median; nothing of nothing.
+/// The median; `None` for no values.
 pub fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let count = values.len();
@@ -105,11 +105,11 @@ mod tests {
 
     #[test]
     fn what_is_explained_is_exact() {
-        // Of four failures all in one of two equal arms: one in sixteen.
+        // All four failures in one of two equal arms: one in sixteen.
         assert!((explained(arm(4, 100), arm(0, 100)) - 1.0 / 16.0).abs() < 1e-12);
         // Three of four: C(4,3) + C(4,4) of sixteen.
         assert!((explained(arm(3, 100), arm(1, 100)) - 5.0 / 16.0).abs() < 1e-12);
-        // A third of the requests: (1/3)² of both.
+        // With a third of the requests: (1/3)² for both.
         assert!((explained(arm(2, 100), arm(0, 200)) - 1.0 / 9.0).abs() < 1e-12);
         assert!((explained(arm(0, 100), arm(7, 100)) - 1.0).abs() < 1e-12);
         assert!(explained(arm(600, 1000), arm(600, 1000)) > 0.5);
@@ -125,7 +125,7 @@ mod tests {
         assert_eq!((flat.change, flat.least, flat.most), (0.0, 0.0, 0.0));
         let rising = trend(&line(1.0)).unwrap();
         assert!((rising.change - 19.0 / 109.5).abs() < 1e-9, "{rising:?}");
-        // One wild sample changes nothing.
+        // A single outlier changes little.
         let mut wild = line(1.0);
         wild[10].1 = 1e6;
         assert!((trend(&wild).unwrap().change - 19.0 / 109.5).abs() < 0.02);

@@ -1,4 +1,4 @@
-//! What is written for Envoy: evenkeel's configuration, and the overload manager's.
+//! Configurations for Envoy: evenkeel's, and the overload manager's.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,7 +11,7 @@ use testbed::tools;
 use crate::fuse;
 use crate::world::{Setting, Source};
 
-/// evenkeel with its configuration; files that it needs go into `directory`.
+/// evenkeel with its configuration; files that it needs are written to `directory`.
 pub fn filter(
     setting: &Setting,
     directory: &Path,
@@ -59,13 +59,13 @@ fn configuration(setting: &Setting, endpoints: &[SocketAddr], slow_start: &str) 
     plugin
 }
 
-/// Where Envoy finds the native module.
+/// The environment variable by which Envoy finds the native module.
 pub fn module_path(directory: &Path) -> Result<(String, std::ffi::OsString)> {
     std::os::unix::fs::symlink(tools::module()?, directory.join("libevenkeel.so"))?;
     Ok(("ENVOY_DYNAMIC_MODULES_SEARCH_PATH".to_owned(), directory.into()))
 }
 
-/// Pressure by hand: Envoy's `injected_resource` reads it from a file.
+/// An overload manager whose pressure is set by hand: Envoy's `injected_resource` reads it from a file.
 pub fn overload_manager(directory: &Path, action: &str) -> Result<Value> {
     pressure(directory, 0.0)?;
     let monitor = "envoy.resource_monitors.injected_resource";
@@ -85,7 +85,7 @@ pub fn overload_manager(directory: &Path, action: &str) -> Result<Value> {
     } }))
 }
 
-/// Says how hard pressed Envoy is.
+/// Sets Envoy's pressure, 0..=1.
 pub fn pressure(directory: &Path, value: f64) -> Result<()> {
     let (draft, file) = (directory.join("pressure.draft"), directory.join("pressure"));
     std::fs::write(&draft, value.to_string())?;

@@ -1,4 +1,4 @@
-//! What a fault does to a world: when it begins, every second while it lasts, and when it ends.
+//! Faults in action: what happens at their beginning, every second, and at their end.
 
 use std::time::Duration;
 
@@ -13,47 +13,47 @@ use testbed::relay::Wire;
 use crate::fuse;
 use crate::world::World;
 
-/// The deed.
+/// The kind of fault.
 #[derive(Clone)]
 pub enum Deed {
-    /// The line to the first endpoint does this.
+    /// The relay to the first endpoint behaves like this.
     Wire(Wire),
     /// The first endpoint behaves like this.
     One(Behaviour),
-    /// All of them do.
+    /// All endpoints behave like this.
     All(Behaviour),
-    /// The first endpoint's process is killed (SIGKILL), and started again.
+    /// The first endpoint's process is killed (SIGKILL), and restarted.
     Kill,
-    /// It is stopped (SIGSTOP), and continued.
+    /// The first endpoint's process is stopped (SIGSTOP), and continued.
     Stop,
-    /// Prometheus is killed, and started again with its data.
+    /// Prometheus is killed, and restarted with its data.
     KillPrometheus,
     /// Prometheus is stopped, and continued.
     StopPrometheus,
-    /// Whatever stands in its place, or in that of the admin interface, tells one lie after the other.
+    /// The fake Prometheus or admin interface gives one false answer after the other.
     Lies(fn(&World) -> Vec<Lie>),
-    /// Envoy is hard pressed, every second second or all the time.
+    /// Envoy is under pressure, all the time or every other second.
     Pressure {
-        /// All the time.
+        /// Whether the pressure is permanent.
         steady: bool,
     },
     /// A new configuration every second, every third of them refused.
     Flap,
-    /// Another process takes the place of this one.
+    /// A new process replaces this one.
     HotRestart,
     /// A worker's VM traps, every four seconds.
     EndVm,
-    /// The wall clock steps by an hour and by seconds, ahead and back, every two seconds.
+    /// The wall clock steps by an hour and by seconds, forward and back, every two seconds.
     Clock,
 }
 
-/// Seconds by which the clock is wrong, one after the other.
+/// Offsets of the clock in turn: whether forward, and seconds.
 const STEPS: [(bool, u64); 4] = [(true, 3600), (false, 3600), (true, 5), (false, 5)];
 
 const REFUSED: &str = r#"{ "mode": "enforced", "upstreams": [] }"#;
 
 impl Deed {
-    /// The fault begins.
+    /// Begins the fault.
     pub async fn begin(&self, world: &mut World) -> Result<()> {
         match self {
             Self::Wire(wire) => relay(world)?.set(wire.clone()),
@@ -71,7 +71,7 @@ impl Deed {
         Ok(())
     }
 
-    /// Another second of it.
+    /// Continues the fault for another second.
     pub async fn turn(&self, world: &mut World, second: usize) -> Result<()> {
         match self {
             Self::Lies(lies) => {
@@ -93,7 +93,7 @@ impl Deed {
             Self::EndVm if second.is_multiple_of(4) => {
                 let names: Vec<String> = (0..=fuse::HEADERS).map(|number| format!("x-{number}")).collect();
                 let headers: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "y")).collect();
-                // What becomes of this one is no matter: it is the fault.
+                // The outcome of this request does not matter: it is the fault.
                 let _ = http::send(world.envoy.address(), Method::GET, "/", &headers, "").await;
             }
             Self::Clock if second.is_multiple_of(2) => {
@@ -105,12 +105,12 @@ impl Deed {
         Ok(())
     }
 
-    /// Whether it ends a VM by itself.
+    /// Whether the fault itself ends a VM.
     pub fn ends_a_vm(&self) -> bool {
         matches!(self, Self::EndVm)
     }
 
-    /// All is well again.
+    /// Ends the fault.
     pub async fn end(&self, world: &mut World) -> Result<()> {
         match self {
             Self::Wire(_) => relay(world)?.set(Wire::Pass),

@@ -12,14 +12,14 @@ use crate::deed::Deed;
 use crate::lies;
 use crate::world::{Setting, Source};
 
-/// A fault, and the world that it happens in.
+/// A fault, and the world in which it happens.
 #[derive(Clone)]
 pub struct Fault {
-    /// Its name, in few words.
+    /// A short name.
     pub name: &'static str,
-    /// The world.
+    /// The settings of the world.
     pub setting: Setting,
-    /// What happens there.
+    /// What happens.
     pub deed: Deed,
 }
 
@@ -42,7 +42,7 @@ impl Fault {
     }
 }
 
-/// All of them; `program` is the one that is a backend if it is told to be.
+/// All faults; `program` is the one that can run as a backend.
 pub fn all(program: &Path) -> Vec<Fault> {
     let mut all = endpoints(program);
     all.extend(lines());
@@ -67,7 +67,7 @@ fn endpoints(program: &Path) -> Vec<Fault> {
     ]
 }
 
-/// As they are shipped for methods that may be repeated.
+/// Retries as in the shipped configuration for idempotent methods.
 fn retried(setting: &mut Setting) {
     setting.plugin = json!({ "steering": { "candidates": 3 } });
     let what = "connect-failure,refused-stream,reset,retriable-status-codes";
@@ -118,7 +118,7 @@ fn protocols() -> Vec<Fault> {
 }
 
 fn limits() -> Vec<Fault> {
-    // 8 ms become 240: 100 a second are 24 at a time.
+    // 8 ms become 240 ms: 100 requests per second are 24 at a time.
     let thresholds = |limits| json!({ "circuit_breakers": { "thresholds": [limits] } });
     let limited = |name, limits| {
         fault(name, Deed::All(Behaviour::Slow(30.0))).with(|setting| setting.cluster = thresholds(limits))

@@ -1,17 +1,19 @@
-//! A copy of the filter whose VM can be ended from outside: a request with so many headers traps. The filter itself has no
-//! such place, so the bytes of its `proxy_on_request_headers` are changed.
+//! A copy of the filter whose VM can be ended from outside: a request with many headers traps. The filter itself has no
+//! such code, so it is inserted into the bytes of its `proxy_on_request_headers`.
 
 use testbed::anyhow::{Context, Result, bail, ensure};
 
-/// A request with more headers than this ends the VM that it meets.
+/// A request with more headers than this ends the VM that handles it.
 pub const HEADERS: u8 = 60;
 const CALLBACK: &[u8] = b"proxy_on_request_headers";
-/// Sections of a WebAssembly module, by number (core specification, 5.5).
+/// The number of the import section (WebAssembly core specification, 5.5).
 const IMPORTS: u8 = 2;
+/// The number of the export section.
 const EXPORTS: u8 = 7;
+/// The number of the code section.
 const CODE: u8 = 10;
 
-/// The module with the fuse in it.
+/// The module with the trap inserted.
 pub fn laid(module: &[u8]) -> Result<Vec<u8>> {
     ensure!(module.starts_with(b"\0asm\x01\0\0\0"), "no WebAssembly module");
     let (mut changed, mut rest) = (module[..8].to_vec(), Bytes(&module[8..]));
@@ -38,7 +40,7 @@ pub fn laid(module: &[u8]) -> Result<Vec<u8>> {
     Ok(changed)
 }
 
-/// How many of the functions are imported: they are numbered first.
+/// The number of imported functions, which come first in the numbering.
 fn imported_functions(mut section: Bytes<'_>) -> Result<usize> {
     let mut functions = 0;
     for _ in 0..section.number()? {
@@ -82,7 +84,7 @@ fn with_fuse(mut section: Bytes<'_>, at: usize) -> Result<Vec<u8>> {
             locals.byte()?;
         }
         let head = body.len() - locals.0.len();
-        // local.get 1 (the number of headers), i32.const, i32.gt_u, if, unreachable, end. The constant is below 64, where
+        // local.get 1 (the number of headers), i32.const, i32.gt_u, if, unreachable, end. The constant is below 64, so
         // its signed encoding is one byte.
         let fuse = [0x20, 1, 0x41, HEADERS, 0x4b, 0x04, 0x40, 0x00, 0x0b];
         let body = [&body[..head], &fuse, &body[head..]].concat();

@@ -1,9 +1,9 @@
-//! What Prometheus and the admin interface say while they lie: what can be read, and is not true.
+//! False answers of Prometheus and the admin interface.
 
 use testbed::liar::{Lie, endless, http, json, raw};
 use testbed::lies;
 
-/// Values that are numbers and cannot be, or are not.
+/// Values that are implausible, impossible or false.
 pub fn numbers(endpoints: &[String]) -> Vec<Lie> {
     let every =
         |value: &str| lies::vector(&endpoints.iter().map(|name| (name.as_str(), value)).collect::<Vec<_>>());
@@ -26,7 +26,7 @@ pub fn numbers(endpoints: &[String]) -> Vec<Lie> {
     ]
 }
 
-/// An answer as large as is read at most, and one beyond.
+/// The largest answer that is read, and one that is larger.
 pub fn large(endpoints: &[String]) -> Vec<Lie> {
     let padded = |size: usize| {
         let answer = lies::vector(&[(endpoints[0].as_str(), "1")]);
@@ -42,7 +42,7 @@ pub fn without_end() -> Vec<Lie> {
     vec![endless(r#"{"status":"success","data":{"resultType":"vector","result":["#)]
 }
 
-/// What an admin interface does not say.
+/// Answers that no admin interface gives.
 pub fn admin(honest: &str) -> Vec<Lie> {
     let half = honest.get(..honest.len() / 2).unwrap_or_default();
     let stranger = r#"{"cluster_statuses":[{"name":"web","host_statuses":[{"address":{"socket_address":

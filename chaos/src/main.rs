@@ -1,4 +1,4 @@
-//! `make chaos`: every fault in turn, each with evenkeel and without it at the same time.
+//! `make chaos`: every fault in turn, with evenkeel and without it at the same time.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! The table, on the screen and in a document.
+//! The table of results, on the screen and in a document.
 
 use std::path::Path;
 
@@ -29,12 +29,12 @@ fn row(outcome: &Outcome) -> Vec<String> {
     ]
 }
 
-/// For the terminal.
+/// The table for the terminal.
 pub fn screen(outcomes: &[Outcome]) -> String {
     table::render(&HEADER, &outcomes.iter().map(row).collect::<Vec<_>>())
 }
 
-/// For a document.
+/// The table for a document.
 pub fn markdown(outcomes: &[Outcome]) -> String {
     let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
     let mut text = line(HEADER.iter().map(ToString::to_string).collect());
@@ -43,7 +43,7 @@ pub fn markdown(outcomes: &[Outcome]) -> String {
     text
 }
 
-/// Puts `text` between `<!-- section -->` and `<!-- /section -->` of a file.
+/// Replaces the text between `<!-- section -->` and `<!-- /section -->` of a file.
 pub fn write(file: &Path, section: &str, text: &str) -> Result<()> {
     let whole = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
     let new = replaced(&whole, section, text);

@@ -1,4 +1,4 @@
-//! What has to hold once a fault is over: nothing is left of it.
+//! Checks after a fault: nothing of it must remain.
 
 use std::time::Duration;
 
@@ -9,27 +9,28 @@ use testbed::wait;
 
 use crate::world::{ENDPOINTS, World};
 
-/// How long what was in flight may take to be given back: Envoy's time-outs are far shorter.
+/// How long requests may stay in flight after the load; Envoy's timeouts are far shorter.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How long an endpoint that is well again may stay away. It is ejected for 10 s at first and twice as long each time that a
-/// probe fails, of which a dozen seconds hold two; then it is eased in for 10 s.
+/// How long a healthy endpoint may stay out of traffic. It is ejected for 10 s at first and twice as long after each
+/// failed probe, of which a dozen seconds contain two; then slow start takes 10 s.
 pub const RETURN: Duration = Duration::from_secs(60);
-/// Shares are even where each is this part of a fair one: of 160 requests a fair fifth is 32, with a standard deviation of 5,
-/// and endpoints that are measured differ a little.
+/// The lowest fraction of its fair share with which an endpoint counts as back: of 160 requests a fair fifth is 32,
+/// with a standard deviation of 5, and measured endpoints differ a little.
 const EVEN: f64 = 0.4;
 const WAVE_S: f64 = 2.0;
-/// What Envoy may have allocated more than before the fault: connections that it keeps, statistics of new responses.
+/// How much more memory than before the fault Envoy may have allocated, bytes: for connections it keeps and statistics
+/// of new responses.
 const ALLOCATED: u64 = 16 << 20;
-/// Its process, whose pages stay, may be larger by what was in flight at the worst moment. WebAssembly memory never shrinks:
-/// each of three VMs may have copied an answer of 8 MiB, and read it.
+/// How much larger than before the fault the process may be, bytes: its pages stay, and WebAssembly memory never
+/// shrinks. Each of three VMs may have copied and parsed an answer of 8 MiB.
 const RESIDENT: u64 = 160 << 20;
-/// What Envoy logs when a VM ends; it also counts that. A refused configuration is none of these.
+/// Lines that Envoy logs when a VM ends, which it also counts. A refused configuration is not among them.
 const TRAPS: [&str; 4] = ["in-VM backtrace", "panicked", "Function: proxy_", "RuntimeError"];
 
-/// Memory, before and after.
+/// Allocated and resident memory, bytes.
 pub type Memory = (u64, u64);
 
-/// Adds to `complaints` what is left of the fault; how long it took until all endpoints were back, if they are.
+/// Adds to `complaints` what remains of the fault; returns how long it took until all endpoints were back, if they are.
 pub async fn check(
     world: &mut World,
     before: Memory,
@@ -72,7 +73,7 @@ async fn in_flight(world: &World, complaints: &mut Vec<String>) {
     }
 }
 
-/// Waits until every endpoint is eligible and has its part of the requests, of which none fails any more.
+/// Waits until every endpoint is eligible and gets its share of the requests, and no request fails.
 async fn returned(world: &World) -> Result<std::result::Result<Duration, String>> {
     let (began, names) = (clock::now(), world.names());
     loop {
@@ -92,7 +93,7 @@ async fn returned(world: &World) -> Result<std::result::Result<Duration, String>
     }
 }
 
-/// Adds what Envoy's log and statistics say of a VM that ended.
+/// Adds what Envoy's log and statistics say about VMs that ended.
 pub async fn traps(world: &World, complaints: &mut Vec<String>) -> Result<()> {
     let log = world.envoy.log();
     complaints

@@ -1,4 +1,4 @@
-//! A wall clock that can be set for one process: a small library that is preloaded reads by how much it is wrong.
+//! A wall clock that can be set for one process: a small preloaded library reads the offset from a file.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -10,14 +10,14 @@ use testbed::anyhow::{Context, Result, ensure};
 
 const SOURCE: &str = include_str!("clock.c");
 
-/// The clock of whatever runs with [`Stepping::environment`].
+/// The clock of processes that run with [`Stepping::environment`].
 pub struct Stepping {
     library: PathBuf,
     file: PathBuf,
 }
 
 impl Stepping {
-    /// Compiles the library with the C compiler that the set-up asks for; the clock is right at first.
+    /// Compiles the library with the C compiler that the set-up requires; the offset is 0 at first.
     pub fn new(directory: &Path) -> Result<Self> {
         let (source, library) = (directory.join("clock.c"), directory.join("clock.so"));
         fs::write(&source, SOURCE)?;
@@ -33,7 +33,7 @@ impl Stepping {
         Ok(Self { library, file })
     }
 
-    /// What the process needs in its environment.
+    /// The environment variables of the process.
     pub fn environment(&self) -> Vec<(String, std::ffi::OsString)> {
         vec![
             ("LD_PRELOAD".to_owned(), self.library.clone().into()),
@@ -41,11 +41,11 @@ impl Stepping {
         ]
     }
 
-    /// Sets the clock so much ahead, or back.
+    /// Sets the offset of the clock, forward if `ahead`, otherwise back.
     pub fn set(&self, ahead: bool, by: Duration) -> Result<()> {
         let nanoseconds = i64::try_from(by.as_nanos())?;
         let step = if ahead { nanoseconds } else { -nanoseconds };
-        // In place, because the process has mapped it.
+        // Written in place, because the process has mapped the file.
         let file = fs::OpenOptions::new().write(true).open(&self.file)?;
         Ok(file.write_all_at(&step.to_ne_bytes(), 0)?)
     }

@@ -1,4 +1,4 @@
-//! One fault, with evenkeel and without it at the same time.
+//! A trial of one fault, with evenkeel and without it at the same time.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::faults::Fault;
 use crate::rest;
 use crate::world::World;
 
-/// How long each part of a trial takes.
+/// The duration of each part of a trial.
 #[derive(Clone, Copy, Debug)]
 pub struct Length {
     /// Load before the fault.
@@ -23,25 +23,25 @@ pub struct Length {
 }
 
 impl Length {
-    /// A fault of so many seconds.
+    /// A trial whose fault lasts `seconds`.
     pub fn of(seconds: u64) -> Self {
         let part = Duration::from_secs((seconds / 3).clamp(2, 6));
         Self { before: part, fault: Duration::from_secs(seconds), after: part }
     }
 }
 
-/// What came of it.
+/// The result of a trial.
 #[derive(Debug)]
 pub struct Outcome {
     /// The fault.
     pub name: &'static str,
-    /// What the clients of evenkeel's listener saw from the fault's beginning on.
+    /// The requests through evenkeel's listener from the fault's beginning on.
     pub with: Summary,
-    /// What those of the other saw.
+    /// The requests through the other listener from the fault's beginning on.
     pub alone: Summary,
-    /// The first endpoint's part of the answers while the fault lasts, on each side.
+    /// The first endpoint's fraction of the responses during the fault, with evenkeel and without.
     pub shares: [f64; 2],
-    /// From the end of the load until every endpoint had its part again.
+    /// The time from the end of the load until every endpoint had its share again; `None` if that did not happen.
     pub back: Option<Duration>,
     /// Resident bytes before and after.
     pub resident: (u64, u64),
@@ -52,13 +52,13 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Failures and requests of a side.
+    /// Failures and requests of an arm.
     pub fn arm(summary: &Summary) -> Arm {
         Arm { failed: summary.failed, requests: summary.requests }
     }
 }
 
-/// Runs it. `level` is how improbable a difference has to be to count.
+/// Runs a trial. `level` is the probability below which a difference counts.
 pub async fn run(fault: Fault, length: Length, level: f64) -> Result<Outcome> {
     let name = fault.name;
     attempt(fault, length, level).await.with_context(|| name.to_owned())

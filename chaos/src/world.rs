@@ -1,4 +1,4 @@
-//! One Envoy with two listeners over the same endpoints, and all that a fault can hit.
+//! One Envoy with two listeners over the same endpoints, and everything that a fault can hit.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -20,53 +20,53 @@ use testbed::{http, ports, tempfile, wait};
 use crate::configuration::{filter, module_path, overload_manager, pressure};
 use crate::stepping::Stepping;
 
-/// Endpoints of both listeners.
+/// The number of endpoints, the same behind both listeners.
 pub const ENDPOINTS: usize = 5;
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The variable that makes the program `chaos` a backend, which can be killed and stopped.
+/// The environment variable that makes the program `chaos` run as a backend, which can be killed and stopped.
 pub const AS_BACKEND: &str = "CHAOS_BACKEND";
 
-/// Where evenkeel learns something from.
+/// Where evenkeel gets signals or endpoints from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A real Prometheus, which scrapes the backends.
     Prometheus,
-    /// Something in its place that answers what it is told to.
+    /// A fake Prometheus that gives prescribed answers.
     FalsePrometheus,
-    /// Something in the place of Envoy's admin interface.
+    /// A fake admin interface that gives prescribed answers.
     FalseAdmin,
     /// Envoy's admin interface.
     Admin,
 }
 
-/// What a world is made of.
+/// The settings of a world.
 #[derive(Clone, Debug)]
 pub struct Setting {
-    /// Requests a second at each listener.
+    /// Requests per second at each listener.
     pub rate: f64,
-    /// The path that is asked for.
+    /// The path of requests.
     pub path: String,
-    /// The first endpoint is a process of its own, this program; else it is behind a relay.
+    /// The program to run as the first endpoint, in a process of its own; `None` puts that endpoint behind a relay.
     pub process: Option<PathBuf>,
-    /// Whether the backends are spoken to in HTTP/2.
+    /// Whether Envoy speaks HTTP/2 to the backends.
     pub http2: bool,
-    /// What evenkeel learns from beside its own requests.
+    /// The source of evenkeel's signals or endpoints, if any.
     pub source: Option<Source>,
     /// Members of evenkeel's configuration beside `upstreams` and `status`.
     pub plugin: Value,
     /// Members of its upstream beside `cluster` and `endpoints`.
     pub upstream: Value,
-    /// evenkeel is a native module, not a filter.
+    /// Whether evenkeel runs as a native module instead of the filter.
     pub module: bool,
     /// Members of both clusters.
     pub cluster: Value,
     /// The rest of Envoy's configuration.
     pub proxy: envoy::Config,
-    /// Whether a request with many headers ends the filter's VM.
+    /// Whether a request with many headers traps the filter's VM.
     pub fuse: bool,
     /// Whether Envoy's wall clock can be set.
     pub clock: bool,
-    /// A file whose number is Envoy's pressure, and the action of the overload manager that it triggers from 0.9 on.
+    /// The overload action that is triggered from a pressure of 0.9 on; the pressure is set through a file.
     pub overload: Option<&'static str>,
 }
 
@@ -90,25 +90,25 @@ impl Default for Setting {
     }
 }
 
-/// All of it, running. Dropping it ends it.
+/// A running world. Dropping it ends it.
 pub struct World {
     /// The proxy.
     pub envoy: Envoy,
-    /// Where it listens, the first one first.
+    /// The endpoints' addresses, the first one first.
     pub endpoints: Vec<SocketAddr>,
-    /// Those that run in this process; behind a relay the first endpoint is the first of them.
+    /// The backends in this process; behind a relay the first endpoint is the first of them.
     pub backends: Vec<Backend>,
-    /// In front of the first endpoint.
+    /// The relay in front of the first endpoint.
     pub relay: Option<Relay>,
     /// The first endpoint, if it is a process of its own.
     pub child: Option<Child>,
     /// A real Prometheus.
     pub prometheus: Option<Prometheus>,
-    /// Whatever stands in the place of Prometheus or of the admin interface.
+    /// The server in place of Prometheus or of the admin interface.
     pub liar: Option<Liar>,
     /// Envoy's wall clock, if it can be set.
     pub clock: Option<Stepping>,
-    /// What the admin interface really said.
+    /// The true answer of the admin interface.
     pub honest: String,
     setting: Setting,
     directory: TempDir,
@@ -116,14 +116,14 @@ pub struct World {
 
 /// A backend in a process of its own.
 pub struct Child {
-    /// The process, until it is killed.
+    /// The process; `None` once it is killed.
     pub process: Option<Running>,
     program: PathBuf,
     address: SocketAddr,
 }
 
 impl Child {
-    /// Starts it, again on the same port, and waits until it answers.
+    /// Starts it, on the same port each time, and waits until it answers.
     pub async fn start(&mut self, log: &Path) -> Result<()> {
         let mut command = Command::new(&self.program);
         command
@@ -181,7 +181,7 @@ impl World {
             ..Cluster::new(name, endpoints.clone(), policy)
         };
         let alone = cluster("alone", Policy::LeastRequestWithOutlierDetection);
-        // The module names the host by a call, to any policy.
+        // The module names the host by a call, under any policy.
         let steered = if setting.module { Policy::LeastRequest } else { Policy::evenkeel() };
         if setting.module {
             proxy.environment.push(module_path(directory.path())?);
@@ -218,12 +218,12 @@ impl World {
         Ok(world)
     }
 
-    /// evenkeel with its configuration, and with this member of the upstream that changes nothing that matters.
+    /// evenkeel with its configuration, and a `slow_start` that makes it differ from the one before.
     pub fn filter(&self, slow_start: &str) -> Result<Filter> {
         filter(&self.setting, self.directory.path(), &self.endpoints, slow_start)
     }
 
-    /// Whatever stands in the place of something honest answers as that would.
+    /// Makes the fake server give true answers.
     pub fn honest_again(&self) {
         let Some(liar) = &self.liar else { return };
         match self.setting.source {
@@ -232,18 +232,18 @@ impl World {
         }
     }
 
-    /// Says how hard pressed Envoy is.
+    /// Sets Envoy's pressure, 0..=1.
     pub fn pressure(&self, value: f64) -> Result<()> {
         pressure(self.directory.path(), value)
     }
 
-    /// Starts the first endpoint again.
+    /// Restarts the first endpoint.
     pub async fn revive(&mut self) -> Result<()> {
         let log = self.directory.path().join("backend.log");
         self.child.as_mut().context("a process")?.start(&log).await
     }
 
-    /// The same load on the listener with the filter, or on the other.
+    /// The load on the listener with the filter, or on the other.
     pub fn load(&self, with: bool, seconds: f64) -> Load {
         Load {
             target: if with { self.envoy.address() } else { self.envoy.beside() },
@@ -255,7 +255,7 @@ impl World {
         }
     }
 
-    /// What the status page says of each endpoint.
+    /// The state of each endpoint on the status page.
     pub async fn states(&self) -> Result<Vec<Value>> {
         let status = http::get(self.envoy.address(), "/_evenkeel/status.json").await?.json()?;
         Ok(status["upstreams"][0]["endpoints"].as_array().cloned().unwrap_or_default())
@@ -266,13 +266,13 @@ impl World {
         self.endpoints.iter().map(ToString::to_string).collect()
     }
 
-    /// What the endpoints call themselves in their answers.
+    /// The endpoints' names in their responses.
     pub fn names(&self) -> Vec<String> {
         let own = self.child.iter().map(|child| child.address);
         own.chain(self.backends.iter().map(Backend::address)).map(|address| address.to_string()).collect()
     }
 
-    /// Bytes that Envoy has allocated, and bytes of its process that are resident.
+    /// Allocated bytes and resident bytes of Envoy.
     pub async fn memory(&mut self) -> Result<(u64, u64)> {
         let answer: Value = testbed::serde_json::from_str(&self.envoy.admin_get("/memory").await?)?;
         let allocated = answer["allocated"].as_str().and_then(|bytes| bytes.parse().ok());

@@ -1,4 +1,4 @@
-//! The short form of `make chaos`, a part of `make test`: four faults, five seconds each, and a harm that has to be
+//! The short form of `make chaos`, a part of `make test`: four faults of five seconds each, and a harm that must be
 //! found.
 
 use std::path::Path;
@@ -11,7 +11,7 @@ use testbed::serde_json::json;
 use testbed::tokio;
 use testbed::tokio::sync::Semaphore;
 
-/// Two at a time, so that they do not starve each other on a small machine.
+/// Two trials at a time, so that they do not starve each other on a small machine.
 static TURN: Semaphore = Semaphore::const_new(2);
 
 async fn run(name: &str, change: impl FnOnce(&mut Fault)) -> Result<Outcome> {
@@ -52,7 +52,8 @@ async fn configurations_that_flap() -> Result<()> {
     holds("a new configuration every second").await
 }
 
-/// A comparison that cannot fail proves nothing: told to eject no endpoint and to be blind to latency, evenkeel does worse.
+/// A comparison that cannot fail proves nothing: configured to eject nothing and to ignore latency, evenkeel does
+/// worse.
 #[tokio::test(flavor = "multi_thread")]
 async fn harm_is_found() -> Result<()> {
     let harmed = |fault: &mut Fault| {

@@ -1,4 +1,4 @@
-//! `make soak`: endpoints, configurations and faults in churn at load, through one Envoy, and whether anything drifts.
+//! `make soak`: churn of endpoints, configurations and faults under load through one Envoy, and a check for drift.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Whether anything drifts in the second half: a table, a picture, a verdict.
+//! Drift in the second half of a soak: a table, a chart, a verdict.
 
 use std::path::Path;
 
@@ -9,15 +9,15 @@ use super::Course;
 use super::sample::NAMES;
 use crate::chance::{Trend, median, trend};
 
-/// What still counts as flat.
+/// The relative change up to which a series counts as flat.
 const FLAT: f64 = 0.02;
 
-/// What is said of a series.
+/// The verdict on a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The whole interval is within 2 %.
+    /// The whole interval is within ±2 %.
     Flat,
-    /// The interval holds changes within 2 % and beyond: the samples scatter too much to tell.
+    /// The interval contains changes within and beyond ±2 %: the samples scatter too much to decide.
     Open,
     /// The whole interval is above 2 %.
     Grows,
@@ -47,17 +47,17 @@ impl Verdict {
 
 /// The verdict on one of the figures.
 pub struct Line {
-    /// What it is.
+    /// The figure's name.
     pub name: &'static str,
     /// Its median over the second half.
     pub median: f64,
-    /// How it changed over the second half; nothing if it was too short.
+    /// Its change over the second half; `None` if that was too short.
     pub trend: Option<Trend>,
-    /// What is said of it.
+    /// The verdict.
     pub verdict: Verdict,
 }
 
-/// The verdicts on all of them.
+/// The verdicts on all figures.
 pub fn lines(course: &Course) -> Vec<Line> {
     let second = &course.cycles[course.cycles.len() / 2..];
     let line = |(index, name): (usize, &&'static str)| {
@@ -73,7 +73,7 @@ pub fn lines(course: &Course) -> Vec<Line> {
     NAMES.iter().enumerate().map(line).collect()
 }
 
-/// For a document.
+/// The table for a document.
 pub fn markdown(course: &Course, lines: &[Line]) -> String {
     let minutes = course.cycles.last().map_or(0.0, |cycle| (cycle.at / 60.0).ceil());
     let [with, alone] = course.arms;
@@ -102,7 +102,7 @@ pub fn markdown(course: &Course, lines: &[Line]) -> String {
     text
 }
 
-/// All series over time.
+/// Draws all series over time.
 pub fn draw(course: &Course, path: &Path) -> Result<()> {
     let panel = |title: &str, y_label: &str, indices: &[usize]| Panel {
         title: title.to_owned(),

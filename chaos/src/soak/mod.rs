@@ -1,7 +1,9 @@
-//! An hour of churn through one Envoy: endpoints come and go at new addresses, the configuration changes, one endpoint after
-//! the other fails, and the load never stops.
+//! An hour of churn through one Envoy: endpoints come and go at new addresses, the configuration changes, one endpoint
+//! after the other fails, and the load never stops.
 //!
-//! A cycle takes 20 s: an endpoint is replaced by one at an address that was never used before, a new configuration arrives
+//! A cycle takes 20 s: an endpoint is replaced by one at an address never used before, a new configuration arrives over
+//! LDS, an endpoint fails for 6 s and is healthy for 6 s. Each cycle yields one sample of each [`series`](drift), taken
+//! alike.
 //! over LDS, an endpoint fails for 6 s and is well for 6 s. Each cycle gives one sample of each [`series`](drift), taken alike.
 
 pub mod drift;
@@ -22,13 +24,15 @@ use crate::world::{Setting, Source, World};
 
 const TICK: Duration = Duration::from_secs(2);
 const TICKS: u32 = 10;
-/// In ticks of a cycle.
+/// The tick of a cycle in which the configuration changes.
 const RECONFIGURED: u32 = 2;
+/// The tick of a cycle in which an endpoint begins to fail.
 const FAULT: u32 = 4;
+/// The tick of a cycle in which it is healthy again.
 const HEALED: u32 = 7;
-/// Requests a second at each listener.
+/// Requests per second at each listener.
 const RATE: f64 = 50.0;
-/// What an endpoint does while it fails, in turn.
+/// The behaviours of the failing endpoint, in turn.
 const FAULTS: [Behaviour; 6] = [
     Behaviour::FAIL_FAST,
     Behaviour::Slow(20.0),
@@ -38,13 +42,13 @@ const FAULTS: [Behaviour; 6] = [
     Behaviour::Reset,
 ];
 
-/// Everything that was measured.
+/// The measurements of a soak.
 pub struct Course {
-    /// One for each cycle.
+    /// One per cycle.
     pub cycles: Vec<sample::Cycle>,
-    /// Failures and requests with evenkeel, and without.
+    /// Failures and requests with evenkeel and without.
     pub arms: [Arm; 2],
-    /// Lines of Envoy's log that tell of a trap.
+    /// Lines of Envoy's log that report a trap.
     pub traps: Vec<String>,
 }
 
@@ -55,7 +59,7 @@ impl Course {
     }
 }
 
-/// Runs for so long, and tells of each cycle.
+/// Runs for `time`, and calls `each` after each cycle.
 pub async fn run(time: Duration, mut each: impl FnMut(&sample::Cycle)) -> Result<Course> {
     let mut setting = Setting { rate: RATE, source: Some(Source::Admin), ..Setting::default() };
     setting.proxy.dynamic = true;
@@ -77,7 +81,7 @@ pub async fn run(time: Duration, mut each: impl FnMut(&sample::Cycle)) -> Result
             churn.turn(number as usize, tick).await?;
             samples.push(sample::take(&mut churn.world).await?);
         }
-        // The fault and what it leaves behind are left out: which one it was would be measured.
+        // The fault and its aftermath are left out: otherwise the kind of fault would be measured.
         let calm = |load: &Running| -> Summary { load.report().between(start, start + TICK * FAULT) };
         let cycle = sample::Cycle::new(
             (start + TICK * TICKS / 2).as_secs_f64(),
@@ -96,9 +100,9 @@ pub async fn run(time: Duration, mut each: impl FnMut(&sample::Cycle)) -> Result
 
 struct Churn {
     world: World,
-    /// In front of each endpoint that was replaced.
+    /// The relays in front of endpoints that were replaced.
     relays: Vec<Option<Relay>>,
-    /// Those that Envoy was told to forget; a request may still be on its way there.
+    /// The relays of endpoints that Envoy was told to remove; a request may still be in flight there.
     leaving: Vec<Relay>,
 }
 
@@ -126,7 +130,7 @@ impl Churn {
         Ok(())
     }
 
-    /// The same backend at a new address.
+    /// Moves a backend to a new address.
     async fn replace(&mut self, index: usize) -> Result<()> {
         let relay = Relay::start(self.world.backends[index].address()).await?;
         self.world.endpoints[index] = relay.address();

@@ -1,4 +1,4 @@
-//! What is looked at, every two seconds and in every cycle.
+//! Samples: of Envoy every two seconds, and of each cycle.
 
 use testbed::anyhow::Result;
 use testbed::load::Summary;
@@ -6,7 +6,7 @@ use testbed::load::Summary;
 use crate::chance::median;
 use crate::world::World;
 
-/// Envoy at a moment.
+/// The state of Envoy at one time.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
     resident: f64,
@@ -15,11 +15,11 @@ pub struct Sample {
     stats: f64,
 }
 
-/// Looks at Envoy.
+/// Takes a sample of Envoy.
 pub async fn take(world: &mut World) -> Result<Sample> {
     let (allocated, resident) = world.memory().await?;
     let handles = std::fs::read_dir(format!("/proc/{}/fd", world.envoy.process().id()))?.count();
-    // Counters, gauges and histograms: a line each.
+    // Counters, gauges and histograms, one per line.
     let stats = world.envoy.admin_get("/stats").await?.lines().count();
     Ok(Sample {
         resident: resident as f64,
@@ -29,16 +29,16 @@ pub async fn take(world: &mut World) -> Result<Sample> {
     })
 }
 
-/// A cycle in figures, which stand in the order of [`NAMES`].
+/// The figures of a cycle, in the order of [`NAMES`].
 #[derive(Clone, Debug)]
 pub struct Cycle {
-    /// Its middle, seconds from the start.
+    /// The middle of the cycle, seconds from the start.
     pub at: f64,
     /// The figures.
     pub values: [f64; 10],
 }
 
-/// What the figures are.
+/// The names of the figures.
 pub const NAMES: [&str; 10] = [
     "resident memory, MB",
     "allocated memory, MB",
