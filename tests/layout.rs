@@ -1,23 +1,25 @@
-//! The layout that CONTRIBUTING.md describes is the one there is: which crate may use which, which room may import which,
-//! and how large a file and a struct may grow. The exceptions are listed here, so that each can be struck out.
+//! The layout is as CONTRIBUTING.md describes it: which crate may use which, which room may import which, and how large
+//! files and structs may be. Exceptions are listed here, so that each can be removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The crates whose rooms are described: where they lie, and what they are called.
+/// The crates whose rooms are described: path and name.
 const CRATES: &[(&str, &str)] =
     &[("crates/engine/src", "engine"), ("crates/config/src", "config"), ("src", "evenkeel")];
-/// Which of each other's a crate may use.
+/// Which of these crates each may use.
 const MAY_USE: &[(&str, &[&str])] =
     &[("engine", &[]), ("config", &["engine"]), ("evenkeel", &["engine", "config"])];
-/// Imports among rooms of one crate without which there would be no circle. Two at most is the aim.
+/// Imports among rooms of one crate that form a circle. The aim is two at most.
 const CIRCULAR: &[(&str, &str)] = &[("evenkeel/request", "worker")];
-/// Files that are longer than they should be.
+/// The highest number of lines of a file.
 const MAX_LINES: usize = 500;
+/// Files that are longer.
 const LONG_FILES: &[&str] = &[];
-/// Structs of the engine that have more fields than they should have.
+/// The highest number of fields of a struct in the engine.
 const MAX_FIELDS: usize = 15;
+/// Structs of the engine that have more fields.
 const LARGE_STRUCTS: &[&str] = &[];
 
 fn root() -> &'static Path {
@@ -42,7 +44,7 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// What of a file is neither test nor comment.
+/// The code of a file without tests and comments.
 fn production(text: &str) -> String {
     let code = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     code.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect()
@@ -53,7 +55,7 @@ fn is_test(path: &Path) -> bool {
     parts.iter().any(|p| matches!(*p, "tests" | "tests.rs" | "properties.rs" | "fake.rs" | "golden.rs"))
 }
 
-/// The room of a file: the first step below the crate's `src`; the configuration is one room.
+/// The room of a file: the first path component below the crate's `src`; the configuration is one room.
 fn room(path: &Path, src: &Path) -> String {
     if src.ends_with("crates/config/src") {
         return "src".into();
@@ -62,7 +64,7 @@ fn room(path: &Path, src: &Path) -> String {
     first.trim_end_matches(".rs").to_owned()
 }
 
-/// The first names of all paths that begin with `start`, those in braces as well.
+/// The first names of all paths that begin with `start`, including those in braces.
 fn names_after(code: &str, start: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (at, _) in code.match_indices(start) {
@@ -100,7 +102,7 @@ fn names_after(code: &str, start: &str) -> BTreeSet<String> {
     found
 }
 
-/// Which room a name at the root of the crate comes from, by the `pub use` lines of its `lib.rs`.
+/// The room of each name at the root of the crate, from the `pub use` lines of its `lib.rs`.
 fn re_exports(src: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let lib = production(&text(&src.join("lib.rs")));
@@ -115,7 +117,7 @@ fn re_exports(src: &Path) -> BTreeMap<String, String> {
     found
 }
 
-/// What each room of a crate imports: rooms beside it, and crates.
+/// The imports of each room of a crate: rooms beside it, and crates.
 fn imports(src: &Path) -> BTreeMap<String, BTreeSet<String>> {
     let files: Vec<PathBuf> = rust_files(src).into_iter().filter(|path| !is_test(path)).collect();
     let rooms: BTreeSet<String> =
@@ -217,7 +219,7 @@ fn the_circles_among_rooms_are_those_listed() {
                 needless.push(format!("{from} → {to}"));
             }
         }
-        // Rooms that import nothing that is left, again and again: what remains is circular.
+        // Repeatedly removes rooms without remaining imports; what is left is circular.
         loop {
             let done: Vec<String> = edges
                 .iter()

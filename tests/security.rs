@@ -1,9 +1,9 @@
-//! Each promise of `SECURITY.md` names the tests that hold it, and these exist.
+//! Each promise of `SECURITY.md` names existing tests.
 
 use std::fs;
 use std::path::Path;
 
-/// The pieces of a line that stand in backticks, and what follows each up to the next.
+/// The parts of a line in backticks, each with the text up to the next.
 fn quoted(line: &str) -> Vec<(&str, &str)> {
     let parts: Vec<&str> = line.split('`').collect();
     parts
@@ -45,7 +45,7 @@ fn every_test_that_a_promise_names_exists() {
                 assert!(has_test(text, quote), "{path} has no test {quote}: {line}");
                 named += 1;
             }
-            // The list of a file's tests ends where something else is said.
+            // The list of a file's tests ends at other text.
             if !matches!(after.trim(), "" | "," | ":" | ";" | "|" | "; real Envoy:") {
                 file = None;
             }

@@ -1,4 +1,4 @@
-//! Requests with one key go to one endpoint, whichever way the key comes.
+//! Requests with the same key go to the same endpoint, wherever the key comes from.
 
 use std::collections::BTreeSet;
 
@@ -70,7 +70,7 @@ fn a_request_without_the_key_goes_anywhere(mut world: impl World) {
     }
 }
 
-/// Where a request with this `cookie` header goes, and what the response sets.
+/// The endpoint of a request with this `cookie` header, and the cookies that the response sets.
 fn visit<W: World>(world: &mut W, plugin: Plugin, cookie: &str, ending: &Ending) -> (String, Vec<String>) {
     let headers: &[(&str, &[u8])] = &[("cookie", cookie.as_bytes())];
     let mut stream = world.stream(plugin, if cookie.is_empty() { &[] } else { headers });
@@ -128,7 +128,7 @@ fn the_endpoints_own_cookie_is_left_alone_in_whichever_line(mut world: impl Worl
     for (lines, ours) in [
         (&["theme=dark; Path=/", "seat=42; Path=/"][..], false),
         (&["a=1", "b=2; Expires=Wed, 21 Oct 2026 07:28:00 GMT", " seat="], false),
-        // A path or a value that looks like it is none.
+        // A path or a value that looks like the cookie is not the cookie.
         (&["a=1; Path=/seat=", "b=1; seat=2"], true),
         (&["theme=dark"], true),
     ] {
@@ -140,7 +140,7 @@ fn the_endpoints_own_cookie_is_left_alone_in_whichever_line(mut world: impl Worl
     }
 }
 
-/// A client of HTTP/1.1 that sends its cookies in several lines.
+/// An HTTP/1.1 client that sends its cookies in several lines.
 fn a_cookie_is_found_in_whichever_line(mut world: impl World) {
     let plugin = hashing(&mut world, r#"{"cookie":"seat"}"#);
     let mut all = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! A refused configuration where the VM's environment asks to stand aside: nothing of it costs a request.
+//! A refused configuration if the VM's environment asks to stand aside: no request suffers from it.
 
 use testbed::serde_json::{Value, from_slice};
 use wasmhost::Request;
@@ -23,7 +23,7 @@ fn loaded(world: &mut Wasm, thread: Thread, json: &str) -> Plugin {
     world.configure(thread, "evenkeel", json).expect("not refused")
 }
 
-/// A request that is not ours to steer.
+/// A request that must not be steered.
 fn pass_through(world: &mut Wasm, plugin: Plugin, path: &str) -> Request {
     let headers: [(&str, &[u8]); 4] = [
         (":method", b"GET"),
@@ -63,7 +63,7 @@ fn without_a_configuration_before_it_every_request_passes() {
     let json = pass_through(&mut world, plugin, "/_evenkeel/status.json");
     let json: Value = from_slice(&json.local_body()).expect("JSON");
     assert_eq!(json["configuration_refused"][0], "$.mode");
-    // A way of steering that can be read tells which header it is.
+    // If the way of steering can be read, its header is known.
     let via = FAULTY.replace(r#""mode": "enforced""#, r#""mode": 1, "steering": { "via": "original_dst" }"#);
     let plugin = loaded(&mut world, thread, &via);
     let stream = pass_through(&mut world, plugin, "/");
@@ -100,7 +100,7 @@ fn a_running_configuration_stays_in_force() {
     let refused = loaded(&mut world, thread, FAULTY);
     assert!(world.logs().iter().any(|line| line.contains("the configuration before it stays in force")));
     assert_eq!((world.gauge(METRIC), candidates(&begin(&mut world, refused)).len()), (Some(1), 2));
-    // Envoy takes the old one away once its last request is over.
+    // Envoy removes the old configuration once its last request has ended.
     pass(&mut world, &[old, refused], ms(1000));
     drop(open);
     assert_eq!(picks(&mut world, refused, 40).len(), 4);
@@ -111,7 +111,7 @@ fn a_running_configuration_stays_in_force() {
     };
     let shown = json(&mut world, refused);
     assert_eq!(shown["configuration_refused"][1], "$.upstreams[0].polcy", "{shown}");
-    // A second one that is refused changes nothing, and the next good one is in force.
+    // A second refused configuration changes nothing, and the next good one comes into force.
     let again = loaded(&mut world, thread, "{");
     assert_eq!(candidates(&begin(&mut world, again)).len(), 2);
     let new = loaded(&mut world, thread, &good);

@@ -1,33 +1,33 @@
-//! The filter among the upstream filters, too: every attempt counts for the endpoint that it went to, and once.
+//! With the filter also among upstream filters: every attempt counts for the endpoint that it went to, exactly once.
 
 use std::collections::BTreeMap;
 
 use crate::scene::{Ending, address, begin, config, ms, pass, picks, respond, single, target};
 use crate::world::{Plugin, Stream, World};
 
-/// Which endpoint is picked depends on nothing but eligibility; two failures change nothing.
+/// Only eligibility decides which endpoint is picked, and two failures change nothing.
 const PATIENT: &str = r#""policy":"round_robin","health":{"suspect_after":3,"fail_after":3}"#;
 
-/// A thread with the filter in both places: one that steers, and one that follows.
+/// A thread with the filter in both places: the plugin that steers, and the one that follows attempts.
 fn both_places<W: World>(world: &mut W, json: &str) -> (Plugin, Plugin) {
     let plugin = single(world, json);
     let thread = world.thread_of(plugin);
     (plugin, world.follow(thread))
 }
 
-/// How an attempt ends.
+/// The end of an attempt.
 #[derive(Clone, Copy, Debug)]
 enum Try {
     Good,
     Status(&'static str),
-    /// The connection breaks, or the time of a single try is up: no answer, no word.
+    /// The connection breaks, or the per-try timeout passes: there is no response and no reason.
     Silent,
     Refused,
     /// Headers, a part of the body, then nothing.
     Broken,
 }
 
-/// One attempt from beginning to end, 10 ms long.
+/// A whole attempt of 10 ms.
 fn attempt<W: World>(world: &mut W, upstream: Plugin, request: &W::Stream, to: &str, how: Try) {
     let mut attempt = world.attempt(upstream, request, to);
     attempt.request_headers();
@@ -53,7 +53,7 @@ fn attempt<W: World>(world: &mut W, upstream: Plugin, request: &W::Stream, to: &
     attempt.done();
 }
 
-/// A request whose attempts go to `to` and end as told, and what the client gets in the end.
+/// A request whose attempts go to these endpoints and end like this, and which ends for the client with `ending`.
 fn tried<W: World>(
     world: &mut W,
     (plugin, upstream): (Plugin, Plugin),
@@ -71,7 +71,7 @@ fn tried<W: World>(
     request.done();
 }
 
-/// Whether `endpoint` is out after `times` such requests.
+/// The endpoints that are ejected after `times` such requests.
 fn out_after<W: World>(times: usize, tries: &[(&str, Try)], ending: &Ending) -> Vec<String> {
     let mut world = W::new(5);
     let places = both_places(&mut world, &config(4, PATIENT, ""));
@@ -91,12 +91,12 @@ fn whoever_failed_is_blamed_and_whoever_helped_is_not<W: World>(_: W) {
     let good = Ending::good();
     for how in [Try::Silent, Try::Refused, Try::Status("503")] {
         assert_eq!(out_after::<W>(3, &[(a, how), (b, Try::Good)], &good), [a], "{how:?}");
-        // Both of two that failed, which the last answer alone could not tell.
+        // Both of two that failed, which the last response alone could not show.
         assert_eq!(out_after::<W>(3, &[(a, how), (b, how), (c, Try::Good)], &good), [a, b], "{how:?}");
     }
 }
 
-/// Envoy tries again because of an answer that is no failure: the endpoint that sheds load is not taken out for that.
+/// Envoy retries because of a response that is no failure: an endpoint that sheds load is not ejected for that.
 fn an_answer_that_is_tried_again_is_no_reset<W: World>(_: W) {
     let (a, b) = (&*address(0), &*address(1));
     for how in ["429", "409", "404", "200"] {
@@ -112,7 +112,7 @@ fn every_attempt_counts_once<W: World>(_: W) {
     let failed = Ending::status("503");
     assert!(out_after::<W>(2, &[(a, Try::Status("503"))], &failed).is_empty(), "two are not three");
     assert_eq!(out_after::<W>(3, &[(a, Try::Status("503"))], &failed), [a]);
-    // Tried twice, failed twice.
+    // Attempted twice, failed twice.
     assert_eq!(out_after::<W>(2, &[(a, Try::Status("503")), (a, Try::Status("503"))], &failed), [a]);
     let reset = Ending::local("503", RESET);
     assert!(out_after::<W>(2, &[(a, Try::Silent)], &reset).is_empty());
@@ -134,13 +134,13 @@ fn what_envoy_knows_explains_an_attempt_that_ended_without_a_word<W: World>(_: W
             "{ending:?}"
         );
     }
-    // A time-out weighs twice.
+    // A timeout counts twice.
     assert_eq!(out_after::<W>(2, &[(a, Try::Silent)], &Ending::local("504", "response_timeout")), [a]);
     assert_eq!(out_after::<W>(3, &[(a, Try::Broken)], &Ending::cut(BROKEN)), [a]);
     assert!(out_after::<W>(3, &[(a, Try::Broken)], &Ending::cut("downstream_remote_disconnect")).is_empty());
 }
 
-/// Envoy ends the request before it ends the attempt where the client leaves; what it says then counts, too.
+/// If the client cancels, Envoy ends the request before the attempt; what it reports then counts, too.
 fn the_order_of_their_ends_does_not_matter<W: World>(_: W) {
     for (details, out) in [(BROKEN, 1), ("downstream_remote_disconnect", 0)] {
         let mut world = W::new(5);
@@ -185,7 +185,7 @@ fn the_loser_of_a_race_is_not_blamed<W: World>(_: W) {
     assert_eq!(picks(&mut world, plugin, 40).len(), 4);
 }
 
-/// Six requests of each kind to one of two endpoints leave nothing in flight there, and nothing too little.
+/// Six requests of each kind to one of two endpoints leave its in-flight neither too high nor too low.
 fn what_was_taken_is_given_back_once<W: World>(_: W) {
     let kinds: [(&str, &[Try], Ending); 8] = [
         ("good", &[Try::Good], Ending::good()),
@@ -204,7 +204,7 @@ fn what_was_taken_is_given_back_once<W: World>(_: W) {
         let to = address(0);
         let tries: Vec<(&str, Try)> = tries.iter().map(|how| (&*to, *how)).collect();
         (0..6).for_each(|_| tried(&mut world, places, &tries, &ending));
-        // Strangers and unknown hosts, too.
+        // Also unknown hosts.
         tried(&mut world, places, &[("203.0.113.9:1", Try::Good)], &Ending::good());
         pass(&mut world, &[places.0], ms(100));
         let open: Vec<_> = (0..10).map(|_| begin(&mut world, places.0)).collect();
@@ -214,7 +214,7 @@ fn what_was_taken_is_given_back_once<W: World>(_: W) {
     }
 }
 
-/// An attempt in flight counts where it is, not where the request was meant to go.
+/// An attempt in flight counts at its own endpoint, not at the one named for the request.
 fn in_flight_counts_where_the_attempt_is<W: World>(_: W) {
     let mut world = W::new(5);
     let (plugin, upstream) = both_places(&mut world, &config(2, r#""policy":"least_request""#, ""));
@@ -229,7 +229,7 @@ fn in_flight_counts_where_the_attempt_is<W: World>(_: W) {
     assert!(next.iter().all(|stream| target(stream) == address(0)), "the other has five");
 }
 
-/// How long an attempt takes is not what the attempt before it took.
+/// An attempt's latency does not include that of the attempt before.
 fn latency_is_the_attempts_own<W: World>(_: W) {
     let mut world = W::new(5);
     let by_latency =
@@ -256,7 +256,7 @@ fn latency_is_the_attempts_own<W: World>(_: W) {
     assert!(given(0) <= 1 && given(1) >= 3 && given(2) >= 3, "{counts:?}");
 }
 
-/// Where the cluster has no such filter, everything is as it was.
+/// Without the filter among the cluster's upstream filters, everything is as before.
 fn without_attempts_the_request_tells<W: World>(_: W) {
     let mut world = W::new(5);
     let (plugin, _) = both_places(&mut world, &config(4, PATIENT, ""));
@@ -270,7 +270,7 @@ fn without_attempts_the_request_tells<W: World>(_: W) {
     assert!(!picks(&mut world, plugin, 40).contains_key(&address(0)));
 }
 
-/// Streams that are none of ours, and numbers that are made up.
+/// Streams of other filters, and numbers that do not exist.
 fn an_attempt_of_nobodys_request_passes<W: World>(_: W) {
     let mut world = W::new(5);
     let (plugin, upstream) = both_places(&mut world, &config(2, PATIENT, ""));

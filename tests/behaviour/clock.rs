@@ -1,4 +1,4 @@
-//! The host's clock is a wall clock: it may step back by an hour, or forward.
+//! The host's clock is a wall clock: it may step forward or back by an hour.
 
 use std::time::Duration;
 
@@ -26,7 +26,8 @@ fn requests_on_their_way_survive_a_step_either_way(mut world: impl World) {
             stream.log();
             stream.done();
         }
-        // A step forward makes an hour of every answer on its way: that takes some exploring to be found false.
+        // A step forward adds an hour to the latency of every request in flight: it takes some exploration to correct
+        // that.
         traffic(&mut world, &[plugin], 120);
         let counts = traffic(&mut world, &[plugin], 30);
         assert!(counts.len() == 4 && counts.values().all(|count| *count >= 30), "back: {back}: {counts:?}");
@@ -71,7 +72,7 @@ fn who_was_out_when_the_clock_stepped_back_still_returns(mut world: impl World) 
     panic!("a minute later it gets {back} of 40");
 }
 
-/// Eight seconds in which Prometheus says that `loaded` has a long queue.
+/// Eight seconds in which Prometheus reports a long queue at `loaded`.
 fn tell<W: World>(world: &mut W, crew: &[Plugin], loaded: usize) {
     let series = |endpoint: usize| {
         let value = if endpoint == loaded { 90 } else { 1 };
@@ -104,7 +105,7 @@ fn the_lease_moves_also_after_a_step_back(mut world: impl World) {
     pass(&mut world, &crew, ms(2000));
     let holder = world.calls().last().expect("somebody asks").thread;
     step(&mut world, true);
-    // The holder dies in the same moment; its lease says that it is good for another hour.
+    // The holder dies at the same time; its lease says that it is valid for another hour.
     let heir: Vec<_> = crew.iter().copied().filter(|plugin| plugin.0 != holder.0).collect();
     let before = world.calls().len();
     pass(&mut world, &heir, Duration::from_secs(10));
@@ -121,7 +122,7 @@ fn a_dead_workers_requests_are_forgotten_also_after_a_step_back(mut world: impl 
         .collect();
     crew.iter().for_each(|plugin| _ = picks(&mut world, *plugin, 1));
     pass(&mut world, &crew, ms(1000));
-    // Unequal on purpose: what the dead one had in flight would pull everything to one side.
+    // Unequal on purpose: the dead worker's requests in flight would pull everything to one side.
     let held: Vec<_> = (0..40).map(|_| begin(&mut world, crew[0])).collect();
     let keep = |stream: &_| crate::scene::target(stream) == address(0);
     let (kept, given_back): (Vec<_>, Vec<_>) = held.into_iter().partition(keep);

@@ -1,4 +1,4 @@
-//! Clusters whose names a control plane makes, and clusters that the configuration does not know.
+//! Clusters whose names a control plane generates, and clusters that the configuration does not name.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::discovery::{ADMIN, by_envoy, crew, split};
 use crate::scene::{address, candidates, load, ms, pass_with};
 use crate::world::{Answer, Plugin, Stream, World};
 
-/// A request to this cluster; which endpoint the steering header names.
+/// A request to this cluster; returns the endpoints in the steering header.
 fn request<W: World>(world: &mut W, plugin: Plugin, cluster: &str) -> Vec<String> {
     let mut stream = world.stream(plugin, &[(":method", b"GET"), (":path", b"/"), (":authority", b"web")]);
     stream.property(&["xds", "cluster_name"], cluster.as_bytes());
@@ -30,7 +30,7 @@ fn status<W: World>(world: &mut W, plugin: Plugin) -> Value {
     from_slice(&body).expect("JSON")
 }
 
-/// Answers for so long every question to Envoy with these clusters.
+/// Answers every request to Envoy's admin interface with these clusters for `seconds`.
 fn envoy_has<W: World>(world: &mut W, all: &[Plugin], clusters: &BTreeMap<&str, Vec<usize>>, seconds: u64) {
     let host = |endpoint: &usize| {
         let (ip, port) = split(*endpoint);

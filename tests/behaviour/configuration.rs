@@ -1,9 +1,9 @@
-//! What is accepted, what is refused, and what the log says then.
+//! Which configurations are accepted and refused, and what the log says.
 
 use crate::scene::{begin, candidates, config};
 use crate::world::World;
 
-/// Every fault of this configuration.
+/// A configuration with many faults.
 const FAULTY: &str = r#"{
     "mode": "enforced",
     "steering": { "candidates": 9, "hdr": "x" },

@@ -1,5 +1,5 @@
-//! Shared data may hold anything: another version's bytes, a torn write, another plugin's. Nothing traps, and
-//! requests go on being steered.
+//! Shared data may contain anything: bytes of another version, a torn write, another plugin's data. Nothing traps, and
+//! requests are still steered.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -13,15 +13,15 @@ use crate::lease::crew;
 use crate::scene::{Ending, address, ms, pass, pass_with, serve, traffic};
 use crate::world::{Answer, Plugin, World};
 
-/// What happens to a value.
+/// The damage to a value.
 #[derive(Clone, Debug)]
 enum Damage {
     Replaced(Vec<u8>),
     Truncated(Index),
     Extended(Vec<u8>),
-    /// Bytes overwritten behind the version, so that the reader goes on.
+    /// Bytes overwritten after the version, so that the reader continues.
     Overwritten(Vec<(Index, u8)>),
-    /// A field's worth of ones: not a number, far in the future, very many.
+    /// All ones in a field: not a number, far in the future, very many.
     Ones(Index),
 }
 
@@ -71,7 +71,7 @@ fn steered_within_the_fleet<W: World>(world: &mut W, crew: &[Plugin]) {
     assert_eq!(left_to_envoy(world, crew), 0);
 }
 
-/// The same, where a guard may leave some of them: how many.
+/// The same if a guard may leave some of the requests to Envoy; returns how many.
 fn left_to_envoy<W: World>(world: &mut W, crew: &[Plugin]) -> usize {
     let fleet: BTreeSet<String> = (0..4).map(address).collect();
     let mut left = 0;
@@ -85,7 +85,7 @@ fn left_to_envoy<W: World>(world: &mut W, crew: &[Plugin]) -> usize {
     left
 }
 
-/// Damages what is shared of `keys`, again and again; `serve` is done before and after.
+/// Damages the values of `keys` repeatedly; `serve` runs before and after.
 fn damage_all<W: World>(
     world: &mut W,
     crew: &[Plugin],
@@ -119,7 +119,7 @@ fn damaged_shared_data_never_traps_and_never_stops_steering(mut world: impl Worl
     damage_all(&mut world, &crew, |_| true, steered_within_the_fleet);
 }
 
-/// What the guards have counted and concluded: in the worst case nothing is steered for a while.
+/// The guards' counts and findings: in the worst case nothing is steered for a while.
 fn damaged_guards_never_trap_and_no_request_is_failed(mut world: impl World) {
     let crew = crew(&mut world, 3, r#","guard":{"holdout_percent":20,"pause":"5s"}"#);
     left_to_envoy(&mut world, &crew);
@@ -128,7 +128,7 @@ fn damaged_guards_never_trap_and_no_request_is_failed(mut world: impl World) {
     let keys = world.shared_keys().iter().filter(|key| of_guards(key)).count();
     assert!(keys >= 4, "counts of three workers, and what is concluded: {:?}", world.shared_keys());
     damage_all(&mut world, &crew, of_guards, |world, crew| _ = left_to_envoy(world, crew));
-    // However it was misled, it tries again, after six hours at the latest.
+    // However it was misled, it tries again after six hours at the latest.
     for _ in 0..7 {
         world.advance(std::time::Duration::from_secs(3600));
         busy(&mut world, &crew, 60);

@@ -1,4 +1,4 @@
-//! What the real `.wasm` uses, in interpreter fuel and trips to the host: the same on every machine.
+//! The cost of the real `.wasm` in interpreter fuel and host calls: the same on every machine.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use crate::scene::{Ending, address, begin, config, load, ms, pass, picks, respon
 use crate::wasm::Wasm;
 use crate::world::{Answer, Plugin, World};
 
-/// A whole request may use this much fuel: a unit for each instruction of every function that it enters, up to the loops
-/// and branches in them, whether they are executed or not. So what is seldom needed stands in functions of its own. It
-/// uses 26,800 now.
+/// The fuel limit of a whole request: one unit per instruction of every function it enters, up to the loops and
+/// branches in them, whether they are executed or not; so rarely needed code is in functions of its own. It uses 26,800
+/// now.
 const FUEL_PER_REQUEST: u64 = 28_500;
-/// A tick may use this much for each endpoint and worker; it uses 1,900 now.
+/// The fuel limit of a tick per endpoint and worker; it uses 1,900 now.
 const FUEL_PER_ENDPOINT_AND_TICK: u64 = 2_100;
-/// A tick before which nothing happened may use this much, however many workers there are; it uses 6,200 now.
+/// The fuel limit of a tick before which nothing happened, with any number of workers; it uses 6,200 now.
 const FUEL_PER_IDLE_TICK: u64 = 7_000;
 
 fn request(world: &mut Wasm, plugin: Plugin, ending: &Ending) -> Request {
@@ -47,7 +47,7 @@ fn a_request_costs_the_same_among_ten_and_among_ten_thousand() {
     }
 }
 
-/// Where the fuel of a request and of a tick goes: what `docs/benchmarks/instructions.md` shows.
+/// The fuel of a request by stage, and of a tick: the figures of `docs/benchmarks/instructions.md`.
 #[test]
 fn the_stages_of_a_request_and_what_a_tick_costs() {
     let mut world = Wasm::new(7);
@@ -103,8 +103,8 @@ fn a_request_costs_the_same_every_time_the_same_happens() {
     assert_eq!(fuel_of_requests(10, ""), fuel_of_requests(10, ""));
 }
 
-/// Trips to the host that a request of this kind takes, and how often it crosses the border in all: with the callbacks
-/// and the memory that the host asks for.
+/// The host calls of a request with this end, and all crossings of the border: with callbacks and the host's memory
+/// requests.
 fn trips(world: &mut Wasm, plugin: Plugin, ending: &Ending) -> (u64, u64) {
     let stream = request(world, plugin, ending);
     for costs in stream.costs() {
@@ -114,7 +114,7 @@ fn trips(world: &mut Wasm, plugin: Plugin, ending: &Ending) -> (u64, u64) {
         }
     }
     let trips = stream.costs().iter().flat_map(|cost| cost.hostcalls.values()).sum();
-    // What the filter does not export is not called.
+    // Callbacks that the filter does not export are not called.
     let entered = stream.costs().iter().filter(|cost| cost.fuel > 0);
     let into: u64 = entered.map(|cost| 1 + cost.allocations).sum();
     (trips, trips + into)
@@ -125,7 +125,7 @@ fn a_request_takes_few_trips_to_the_host_and_none_to_shared_data() {
     let mut world = Wasm::new(3);
     let plugin = single(&mut world, &config(10, "", ""));
     for (ending, most) in [
-        // Two of them for what an endpoint says of itself.
+        // Two of them read what the endpoint says about itself.
         (Ending::good(), (9, 17)),
         (Ending::status("503"), (10, 19)),
         (Ending::local("504", "response_timeout"), (7, 16)),
@@ -266,7 +266,7 @@ fn a_process_without_requests_hardly_ticks_and_the_first_request_wakes_it() {
     let asks = periods(&world).into_iter().filter(|period| *period == ms(500)).count();
     assert_eq!(asks, 1, "a tenth of the polls' interval for the one that asks: {:?}", periods(&world));
     assert!(periods(&world).iter().all(|period| *period >= ms(500)), "{:?}", periods(&world));
-    // A request to one wakes that one at once, and the others at their next tick.
+    // A request to one worker wakes that one at once, and the others at their next tick.
     begin(&mut world, plugins[1]).finish();
     assert_eq!(period(&world, plugins[1]), ms(1));
     pass(&mut world, &plugins, ms(100));
@@ -295,8 +295,8 @@ fn memory_does_not_grow_with_requests_ticks_or_answers() {
     assert_eq!(work(&mut world, 1000), before);
 }
 
-/// Reading one host of Envoy's own list, about a kilobyte, and making it an endpoint may use this much fuel. In a real
-/// Envoy five thousand take its main thread some 60 ms, which includes printing them.
+/// The fuel limit of reading one host of Envoy's list, about a kilobyte, and making it an endpoint. In a real Envoy
+/// five thousand hosts take some 60 ms of its main thread, printing included.
 const FUEL_PER_MEMBER: u64 = 200_000;
 
 #[test]
@@ -318,7 +318,8 @@ fn envoys_list_costs_so_much_a_member_and_no_more_the_more_there_are() {
     assert!(many.2 <= 40 << 20, "{} bytes of memory", many.2);
 }
 
-/// Passing over what nobody asked for may use this much fuel a megabyte: Envoy before 1.38 tells of all its clusters.
+/// The fuel limit of skipping a megabyte of clusters that were not asked for: Envoy before 1.38 prints all of its
+/// clusters.
 const FUEL_PER_STRANGE_MEGABYTE: u64 = 25_000_000;
 
 #[test]
@@ -352,7 +353,7 @@ fn memory_does_not_grow_with_endpoints_that_come_and_go() {
     let before = replace(0..20);
     let after = replace(20..120);
     assert_eq!(after.1, before.1);
-    // What has been counted for those that left is kept, up to a limit; a request a round is a few pages in all.
+    // Counts of endpoints that have left are kept up to a limit; one request per round is a few pages in all.
     assert!(after.0 <= before.0 + (4 << 16), "{before:?} {after:?}");
 }
 

@@ -1,5 +1,5 @@
-//! Which endpoints there are, as Envoy's admin interface and Prometheus tell it: every worker knows a tick later,
-//! an endpoint that leaves finishes its requests, and answers that are no list change nothing.
+//! Discovery from Envoy's admin interface and Prometheus: every worker knows the endpoints a tick later, an endpoint
+//! that leaves finishes its requests, and responses that are not lists change nothing.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,13 @@ use crate::scene::{
 };
 use crate::world::{Answer, Call, Plugin, Stream, World};
 
-/// `tests/behaviour` has no Envoy: these are the clusters that it would have.
+/// A cluster of the admin interface: `tests/behaviour` has no Envoy.
 pub const ADMIN: &str = "envoy_admin";
-/// So that every endpoint that can be chosen is.
+/// A policy under which every eligible endpoint is picked.
 pub const RANDOM: &str = r#""policy":"random""#;
 pub const PROMETHEUS: &str = "prometheus";
 
-/// A plugin whose endpoints come from `sources`; admin and Prometheus are asked once a second.
+/// A plugin whose endpoints come from `sources`; the admin interface and Prometheus are polled once a second.
 pub fn plugin(sources: &str, more: &str) -> String {
     let comma = if more.is_empty() { "" } else { "," };
     format!(
@@ -27,7 +27,7 @@ pub fn by_envoy() -> String {
     format!(r#""envoy_admin":{{"cluster":"{ADMIN}","interval":"1s"}}"#)
 }
 
-/// An Envoy with this configuration, that has both clusters.
+/// An Envoy with this configuration and both clusters.
 pub struct Crew {
     /// Envoy's main thread, then its workers.
     all: Vec<Plugin>,
@@ -49,7 +49,7 @@ impl std::ops::Deref for Crew {
     }
 }
 
-/// So many workers, and the main thread, which asks for all.
+/// The workers, and the main thread, which polls for all.
 pub fn crew<W: World>(world: &mut W, workers: usize, json: &str) -> Crew {
     [ADMIN, PROMETHEUS].iter().for_each(|cluster| world.add_cluster(cluster));
     let thread = world.thread();
@@ -62,7 +62,7 @@ pub fn crew<W: World>(world: &mut W, workers: usize, json: &str) -> Crew {
     Crew { all }
 }
 
-/// `/clusters` as Envoy prints it, with all its blanks and counters, for so many endpoints from `first` on.
+/// `/clusters` as Envoy prints it, with all blanks and counters, for `endpoints` from `first` on.
 pub fn printed(first: usize, endpoints: usize) -> String {
     let counter = |name: &str| {
         format!("      {{\n       \"name\": \"{name}\",\n       \"value\": \"1048576\"\n      }}")
@@ -86,7 +86,7 @@ pub fn printed(first: usize, endpoints: usize) -> String {
     )
 }
 
-/// `/clusters` as Envoy before 1.38 prints it, whatever it is asked for: the cluster in the midst of so many others.
+/// `/clusters` as Envoy before 1.38 prints it, whatever the filter: the cluster among `clusters` others.
 pub fn unfiltered(clusters: usize, endpoints: usize) -> String {
     let web = printed(0, endpoints);
     let list = web.find('[').map_or(0, |at| at + 1)..web.rfind(']').unwrap_or_default();
@@ -105,7 +105,7 @@ pub fn split(endpoint: usize) -> (String, String) {
     (ip.to_owned(), port.to_owned())
 }
 
-/// `/clusters` with what matters, for endpoints with these members of `health_status`.
+/// `/clusters` with only the relevant fields, for endpoints with these members of `health_status`.
 pub fn members(endpoints: &[(usize, &str)]) -> String {
     let host = |(endpoint, health): &(usize, &str)| {
         let (ip, port) = split(*endpoint);
@@ -122,7 +122,7 @@ pub fn healthy(endpoints: &[usize]) -> String {
     members(&endpoints.iter().map(|endpoint| (*endpoint, "")).collect::<Vec<_>>())
 }
 
-/// What Prometheus answers to a query for these endpoints.
+/// The response of Prometheus to a query for these endpoints.
 pub fn series(endpoints: &[usize]) -> String {
     let one =
         |endpoint: &usize| format!(r#"{{"metric":{{"instance":"{}"}},"value":[1,"1"]}}"#, address(*endpoint));
@@ -130,10 +130,10 @@ pub fn series(endpoints: &[usize]) -> String {
     format!(r#"{{"status":"success","data":{{"resultType":"vector","result":[{}]}}}}"#, all.join(","))
 }
 
-/// Ticks until `cluster` is asked; the call.
+/// Ticks until `cluster` is polled; returns the call.
 pub fn asked<W: World>(world: &mut W, crew: &Crew, cluster: &str) -> Call {
     for _ in 0..100 {
-        // The latest: Envoy would have given up the others, and the filter has.
+        // The latest: Envoy would have timed out the others, and the filter has given them up.
         if let Some(call) = world.calls().into_iter().rfind(|call| call.cluster == cluster) {
             return call;
         }
@@ -142,7 +142,7 @@ pub fn asked<W: World>(world: &mut W, crew: &Crew, cluster: &str) -> Call {
     panic!("{cluster} is not asked")
 }
 
-/// The next question to `cluster` gets this answer, and every worker ticks once.
+/// Answers the next call to `cluster` like this, and ticks every worker once.
 pub fn tell<W: World>(world: &mut W, crew: &Crew, cluster: &str, answer: &Answer<'_>) {
     let call = asked(world, crew, cluster);
     world.answer(&call, answer);
@@ -153,7 +153,7 @@ pub fn told<W: World>(world: &mut W, crew: &Crew, body: &str) {
     tell(world, crew, ADMIN, &Answer::Http(200, body.as_bytes()));
 }
 
-/// Which endpoint gets two hundred requests.
+/// The endpoints that get two hundred requests.
 pub fn targets<W: World>(world: &mut W, plugin: Plugin) -> Vec<String> {
     picks(world, plugin, 200).into_keys().collect()
 }
@@ -190,7 +190,7 @@ fn the_first_question_is_put_at_once(mut world: impl World) {
 fn nobody_is_turned_away_because_nobody_is_known_yet(mut world: impl World) {
     let reject = r#""failover":{"none_eligible":"reject","panic_percent":0}"#;
     let crew = crew(&mut world, 1, &plugin(&by_envoy(), reject));
-    // `begin` insists that the request goes on.
+    // `begin` checks that the request continues.
     assert_eq!(candidates(&begin(&mut world, crew[0])), [""; 0]);
     told(&mut world, &crew, &members(&[(0, r#""failed_active_health_check":true"#)]));
     let mut stream = world.stream(crew[0], &[(":method", b"GET"), (":path", b"/"), (":authority", b"web")]);
@@ -212,7 +212,7 @@ fn who_leaves_is_let_go_in_peace(mut world: impl World) {
         stream.log();
         stream.done();
     }
-    // An endpoint that takes the place later starts with a clean slate.
+    // An endpoint that takes its slot later starts without its history.
     told(&mut world, &crew, &healthy(&[1, 2]));
     let waiting: Vec<_> = (0..20).map(|_| begin(&mut world, crew[0])).collect();
     let newcomer = waiting.iter().filter(|stream| target(*stream) == address(2)).count();
@@ -280,7 +280,7 @@ fn an_answer_that_does_not_come_is_awaited_longer_the_next_time(mut world: impl 
     assert_eq!(asked(&mut world, &crew, ADMIN).timeout, ms(32_000), "and no longer than that");
 }
 
-/// So many seconds in which every question to Envoy is answered with an empty list.
+/// Seconds in which every request to Envoy's admin interface is answered with an empty list.
 fn hear_of_nobody<W: World>(world: &mut W, crew: &Crew, seconds: u64) {
     let empty = healthy(&[]);
     pass_with(world, &crew.all, ms(1000 * seconds), |world| {
@@ -314,7 +314,7 @@ fn sources_are_merged_and_envoy_knows_who_can_be_reached(mut world: impl World) 
     assert_eq!(targets(&mut world, crew[1]), addresses(&[0, 1, 2]));
     told(&mut world, &crew, &healthy(&[1, 2, 3]));
     assert_eq!(targets(&mut world, crew[1]), addresses(&[1, 2, 3]));
-    // Prometheus goes away: what it said stays.
+    // Prometheus goes away: its endpoints stay.
     tell(&mut world, &crew, PROMETHEUS, &Answer::Failed);
     assert_eq!(targets(&mut world, crew[0]), addresses(&[1, 2, 3]));
 }
@@ -385,7 +385,7 @@ fn the_latest_configuration_asks(mut world: impl World) {
         }
     });
     let count = |of: &str| queries.iter().find(|(path, _)| path.contains(of)).map_or(0, |(_, count)| *count);
-    // Without traffic the pause grows: 0.5, 0.5, 0.5, 1, 2 and 4 seconds, a tenth more or less.
+    // Without traffic the pause grows: 0.5, 0.5, 0.5, 1, 2 and 4 seconds, each varied by a tenth.
     assert!(count("query=new") >= 5 && count("query=old") <= 1, "{queries:?}");
     assert_eq!(targets(&mut world, new[1]), addresses(&[1]));
 }

@@ -1,5 +1,4 @@
-//! The fleet's figures among Envoy's own stats add up over workers, whichever workers come and go, and cost requests
-//! nothing.
+//! evenkeel's metrics among Envoy's own stats add up over workers that come and go, and cost requests nothing.
 
 use std::time::Duration;
 
@@ -27,7 +26,7 @@ fn counts_add_up_over_workers_and_configurations(mut world: impl World) {
         }
         pass(&mut world, &crew, ms(500));
         assert_eq!(by_policy(&world), served);
-        // The old configuration lives on for a while, and has told what it has to tell.
+        // The old configuration lives on for a while, and has published everything.
         let json = config(3, &format!(r#""slow_start":"{}s""#, round + 1), "");
         let next: Vec<Plugin> = threads.iter().map(|thread| load(&mut world, *thread, &json)).collect();
         pass(&mut world, &crew, ms(500));
@@ -36,7 +35,7 @@ fn counts_add_up_over_workers_and_configurations(mut world: impl World) {
     assert_eq!(by_policy(&world), served);
 }
 
-/// A worker that does not tick for a while is taken for gone, and its counts are kept by the others; then it goes on.
+/// A worker that does not tick for a while is marked expired and its counts are retired; then it continues.
 fn one_that_was_taken_for_gone_is_counted_on(mut world: impl World) {
     let threads = [world.thread(), world.thread()];
     let crew: Vec<Plugin> =
@@ -53,7 +52,7 @@ fn one_that_was_taken_for_gone_is_counted_on(mut world: impl World) {
     }
 }
 
-/// Lets time pass while Prometheus answers every question.
+/// Lets time pass while Prometheus answers every query.
 fn answered<W: World>(world: &mut W, crew: &[Plugin], time: Duration) {
     let answer = format!(
         r#"{{"status":"success","data":{{"resultType":"vector","result":[{{"metric":{{"instance":"{}"}},"value":[1,"7"]}}]}}}}"#,
@@ -72,7 +71,7 @@ fn one_worker_tells_of_changes_and_shows_what_is<W: World>(mut world: W) {
         r#""policy":"round_robin","health":{"fail_after":2},"signals":[{"name":"queue","query":"q"}]"#;
     let root = r#""prometheus":{"cluster":"prometheus","interval":"1s"}"#;
     let json = config(4, upstream, root);
-    // As in Envoy: one that carries no traffic, and several that do, of which some rest.
+    // As in Envoy: one worker that carries no traffic, and several that do, some of them idle.
     let threads: Vec<_> = (0..4).map(|_| world.thread()).collect();
     let crew: Vec<Plugin> = threads.into_iter().map(|thread| load(&mut world, thread, &json)).collect();
     crew[1..].iter().for_each(|plugin| _ = picks(&mut world, *plugin, 4));
@@ -97,7 +96,7 @@ fn one_worker_tells_of_changes_and_shows_what_is<W: World>(mut world: W) {
     assert_eq!(logged, 1, "by one for all");
 }
 
-/// In the units that their names say.
+/// In the units of their names.
 fn gauges_show_what_the_page_shows(mut world: impl World) {
     let upstream = r#""policy":"round_robin","health":{"fail_after":2,"max_ejected_percent":100},
         "autoscale":{"pressure":[{"signal":"latency_ms","at":40}]}"#;

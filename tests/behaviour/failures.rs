@@ -57,14 +57,14 @@ fn what_counts_is_the_operators(mut world: impl World) {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Sends {
     Everything,
-    /// A message, and waits for a word.
+    /// A message, then it waits for a response.
     Message,
-    /// Until it leaves.
+    /// Messages until it cancels.
     AllTheTime,
 }
 
-/// A call to `endpoint` without an answer: its client leaves after so long, at the deadline or not. Meanwhile another
-/// call to the endpoint may be answered.
+/// A call to `endpoint` without a response: its client cancels after `after` ms, at the deadline or not. Meanwhile
+/// another call to the endpoint may be answered.
 fn unanswered<W: World>(
     world: &mut W,
     plugin: Plugin,
@@ -109,14 +109,14 @@ fn a_deadline_that_passes_counts_against_a_silent_endpoint(mut world: impl World
     for (timeout, after, alive, failures, counts) in [
         (&b"1S"[..], 1_000, false, r#"["5xx"]"#, true),
         (b"250m", 250, false, r#"["gateway"]"#, true),
-        // The client left before, or had no deadline.
+        // The client cancelled before the deadline, or had none.
         (b"1S", 500, false, r#"["5xx"]"#, false),
         (b"", 1_000, false, r#"["5xx"]"#, false),
-        // No endpoint could have kept it.
+        // No endpoint could have met it.
         (b"15m", 15, false, r#"["5xx"]"#, false),
-        // It answered others meanwhile.
+        // It answered other calls meanwhile.
         (b"1S", 1_000, true, r#"["5xx"]"#, false),
-        // Time-outs do not count.
+        // Timeouts do not count.
         (b"1S", 1_000, false, r#"[500]"#, false),
         (b"\xff\xff", 1_000, false, r#"["5xx"]"#, false),
     ] {
@@ -130,7 +130,7 @@ fn a_deadline_that_passes_counts_against_a_silent_endpoint(mut world: impl World
     }
 }
 
-/// A stream whose client waits for a word, and has not ended it.
+/// A stream whose client waits for a response, and has not ended it.
 fn a_deadline_that_passes_counts_against_who_leaves_a_stream_without_a_word(mut world: impl World) {
     for (sends, timeout, alive, counts) in [
         (Sends::Message, &b"1S"[..], false, true),
@@ -180,7 +180,7 @@ fn streams_that_their_deadlines_end_one_after_the_other_count(mut world: impl Wo
     assert!(late <= 4, "{late} of 40");
 }
 
-/// Envoy ends the call at its deadline and answers in the endpoint's place.
+/// Envoy ends the call at its deadline and answers instead of the endpoint.
 fn a_deadline_that_envoy_keeps_counts_the_same(mut world: impl World) {
     for (details, nobody, counts) in [
         ("max_duration_timeout", false, true),
@@ -211,7 +211,7 @@ fn a_deadline_that_envoy_keeps_counts_the_same(mut world: impl World) {
     }
 }
 
-/// Envoy takes the answer for itself and starts anew: the stream ends without one.
+/// Envoy consumes the response and starts anew: the stream ends without one.
 fn a_redirect_that_envoy_follows_is_an_answer(mut world: impl World) {
     let health = r#""policy":"round_robin","health":{"ejection":"6s","suspect_after":3,"fail_after":3}"#;
     let plugin = single(&mut world, &config(4, health, ""));
@@ -225,7 +225,7 @@ fn a_redirect_that_envoy_follows_is_an_answer(mut world: impl World) {
     assert!(picks_of(&mut world, plugin, &address(1), 40) >= 8, "it is back");
 }
 
-/// A call over gRPC-Web to `endpoint`, whose body comes in these parts.
+/// A gRPC-Web call to `endpoint`, whose response body comes in these parts.
 fn over_the_web<W: World>(world: &mut W, plugin: Plugin, endpoint: &str, kind: &[u8], parts: &[&[u8]]) {
     loop {
         let mut call = world.stream(plugin, &[(":method", b"POST"), (":path", b"/a.B/C")]);
@@ -277,8 +277,8 @@ fn a_failure_in_the_last_frame_of_grpc_web_counts(mut world: impl World) {
     }
 }
 
-/// Nothing happens between the ticks, so no endpoint comes or goes: what panic alone sends to failing endpoints excuses none of
-/// them.
+/// Nothing happens between the ticks, so the same endpoints stay in use: requests that panic sends to failing endpoints
+/// excuse none of them.
 fn the_same_evidence_has_the_same_endpoints_in_use(mut world: impl World) {
     for endpoints in [2usize, 3, 4, 6] {
         for failing in 1..=endpoints {

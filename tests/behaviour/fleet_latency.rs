@@ -1,4 +1,5 @@
-//! What all proxies have measured, read back from Prometheus: the query is evenkeel's own, and no value buys much.
+//! The latency that all proxies have measured, read back from Prometheus: the query is built in, and no value gains an
+//! endpoint much.
 
 use crate::scene::{address, config, ms, pass_with, picks, single};
 use crate::world::{Answer, Plugin, World};
@@ -12,7 +13,7 @@ fn plugin<W: World>(world: &mut W) -> Plugin {
     single(world, &config(4, TOLD, PROMETHEUS))
 }
 
-/// Some seconds in which every query gets these values for the four endpoints; what was asked.
+/// Some seconds in which every query yields these values for the four endpoints; returns the queries.
 fn tell<W: World>(world: &mut W, plugin: Plugin, values: [&str; 4]) -> Vec<String> {
     let series = values.iter().enumerate().map(|(endpoint, value)| {
         format!(r#"{{"metric":{{"endpoint":"{}"}},"value":[1,"{value}"]}}"#, address(endpoint))

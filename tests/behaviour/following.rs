@@ -1,4 +1,4 @@
-//! What Envoy does with a decision: whether it follows, and whether the decision was for the route at all.
+//! What Envoy does with a decision: whether it follows it, and whether the decision was for the right route.
 
 use testbed::serde_json::{Value, from_slice};
 
@@ -81,7 +81,7 @@ fn what_is_followed_is_not_counted(mut world: impl World) {
     assert_eq!(lines(&world, "named"), 0);
 }
 
-/// With the filter among the upstream filters the first attempt tells.
+/// With the filter among upstream filters the first attempt decides.
 fn the_first_attempt_tells<W: World>(mut world: W) {
     let plugin = single(&mut world, &config(4, "", STATUS));
     let thread = world.thread_of(plugin);
@@ -108,7 +108,7 @@ fn the_first_attempt_tells<W: World>(mut world: W) {
     }
 }
 
-/// A filter behind this one clears the route cache: the cluster is another when the request leaves.
+/// A filter behind this one clears the route cache: the request leaves for another cluster.
 fn a_route_that_is_chosen_later_is_counted_and_said(mut world: impl World) {
     let plugin = single(&mut world, &config(4, "", STATUS));
     for before in [None, Some(&b"other"[..])] {
@@ -126,7 +126,7 @@ fn a_route_that_is_chosen_later_is_counted_and_said(mut world: impl World) {
     assert_eq!(shown(&mut world, plugin, "rerouted"), 80);
     pass(&mut world, &[plugin], ms(1000));
     assert_eq!(lines(&world, "put evenkeel behind that filter"), 1);
-    // Requests to other clusters are looked at now and then only.
+    // Requests to other clusters are only looked at now and then.
     for _ in 0..200 {
         let mut stream = world.stream(plugin, &[(":method", b"GET"), (":path", b"/")]);
         stream.property(&["xds", "cluster_name"], b"other");
@@ -138,7 +138,7 @@ fn a_route_that_is_chosen_later_is_counted_and_said(mut world: impl World) {
     assert_eq!((shown(&mut world, plugin, "rerouted"), shown(&mut world, plugin, "not_followed")), (80, 0));
 }
 
-/// An endpoint that was tried first is what Envoy chose; a helper is not.
+/// The endpoint that was tried first is Envoy's choice; that of a retry is not.
 fn observing_compares_with_the_first_attempt<W: World>(mut world: W) {
     let plugin = single(&mut world, &config(4, "", &format!(r#""mode":"observe",{STATUS}"#)));
     let thread = world.thread_of(plugin);
@@ -168,7 +168,7 @@ fn observing_compares_with_the_first_attempt<W: World>(mut world: W) {
     assert_eq!(json["upstreams"][0]["observed"]["compared"], 60, "all but retries that nothing has followed");
 }
 
-/// In `observe`, after a fallback: the time of a failed attempt is not the helper's.
+/// In observe mode after a fallback: the time of a failed attempt is not charged to the endpoint of the retry.
 fn the_helper_is_not_charged_with_the_time_of_both<W: World>(mut world: W) {
     let plugin = single(&mut world, &config(2, "", &format!(r#""mode":"observe",{STATUS}"#)));
     for _ in 0..30 {
@@ -189,7 +189,7 @@ fn the_helper_is_not_charged_with_the_time_of_both<W: World>(mut world: W) {
     assert!(latency.is_none_or(|ms| ms < 100.0), "{json}");
 }
 
-/// Where no other is named, a retry goes to the same endpoint: it failed before it answered.
+/// If only one endpoint is named, a retry goes to the same one: it failed before it answered.
 fn a_retry_that_stays_counts_as_a_failure<W: World>(_: W) {
     for via in ["original_dst", "cluster_header"] {
         let mut world = W::new(5);
@@ -209,7 +209,7 @@ fn a_retry_that_stays_counts_as_a_failure<W: World>(_: W) {
             stream.log();
             stream.done();
         }
-        // Two tries a request, so that two requests are four failures.
+        // Two attempts per request, so two requests are four failures.
         let picked = (0..16).filter(|_| target(&begin(&mut world, plugin)) == out).count();
         assert_eq!(picked, 0, "{via}");
     }

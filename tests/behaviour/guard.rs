@@ -1,4 +1,4 @@
-//! A part of the requests is left to Envoy's own policy, and where those fare better, all are, in every worker.
+//! A part of the requests is left to Envoy's own policy; if those do better, all are, in every worker.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn crew<W: World>(world: &mut W, threads: usize, percent: f64) -> Vec<Plugin> {
         .collect()
 }
 
-/// A request that takes so many milliseconds where it is steered, and so many where Envoy decides. Whether it was steered.
+/// A request that takes `steered` ms if it is steered and `left` ms if Envoy decides; returns whether it was steered.
 fn serve<W: World>(world: &mut W, plugin: Plugin, (steered, left): (u64, u64)) -> bool {
     let mut stream = begin(world, plugin);
     let is_steered = !target(&stream).is_empty();
@@ -33,7 +33,7 @@ fn serve<W: World>(world: &mut W, plugin: Plugin, (steered, left): (u64, u64)) -
     is_steered
 }
 
-/// A second of requests to each of `crew`, of which all tick.
+/// A second of requests to each of `crew`, all of which tick.
 fn second<W: World>(world: &mut W, crew: &[Plugin], times: (u64, u64)) {
     for _ in 0..10 {
         world.advance(ms(60));
@@ -44,12 +44,12 @@ fn second<W: World>(world: &mut W, crew: &[Plugin], times: (u64, u64)) {
     }
 }
 
-/// How many lines of the log have `text`.
+/// How many log lines contain `text`.
 fn logged<W: World>(world: &W, text: &str) -> usize {
     world.logs().iter().filter(|line| line.contains(text)).count()
 }
 
-/// How many seconds of requests it takes until so many lines of the log have `text`.
+/// How many seconds of requests pass until this many log lines contain `text`.
 fn until<W: World>(world: &mut W, crew: &[Plugin], times: (u64, u64), (text, lines): (&str, usize)) -> usize {
     for seconds in 0..120 {
         if logged(world, text) >= lines {
@@ -64,7 +64,7 @@ fn steered<W: World>(world: &mut W, plugin: Plugin, requests: usize) -> usize {
     (0..requests).filter(|_| serve(world, plugin, (10, 10))).count()
 }
 
-/// Time without requests; only these tick.
+/// Time without requests; only these plugins tick.
 fn rest<W: World>(world: &mut W, plugins: &[Plugin], seconds: usize) {
     for _ in 0..seconds * 2 {
         world.advance(ms(500));
@@ -99,7 +99,7 @@ fn the_part_that_is_held_out_is_the_configured_one_and_no_harm_is_seen_in_it(mut
         let guard = guard_of(&mut world, plugin);
         assert_eq!(guard["aside"], Value::Bool(false), "{guard}");
         let counted = guard["today"]["held_out"].as_u64().expect("counted");
-        // What is counted before a worker is known to the one that judges is lost.
+        // Counts from before the leader knows a worker are lost.
         assert!(counted > 100 && counted <= left as u64, "{counted} of {left}: {guard}");
     }
 }
@@ -114,7 +114,7 @@ fn harm_is_found_all_step_aside_and_try_again(mut world: impl World) {
         let guard = guard_of(&mut world, *plugin);
         assert_eq!((&guard["aside"], guard["asides"].as_u64()), (&Value::Bool(true), Some(1)), "{guard}");
     }
-    // Each falls silent for a while, the holder of the lease among them: who takes over knows.
+    // Each worker falls silent for a while, including the holder of the lease: the next holder knows.
     for silent in &crew {
         let others: Vec<Plugin> = crew.iter().copied().filter(|plugin| plugin != silent).collect();
         rest(&mut world, &others, 8);

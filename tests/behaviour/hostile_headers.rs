@@ -1,4 +1,4 @@
-//! Header values and properties that no decent endpoint sends.
+//! Header values and properties that no proper endpoint sends.
 
 use crate::scene::{Ending, HEADER, address, begin, config, ms, pass, picks, respond, serve, single, target};
 use crate::world::{Stream, World};

@@ -1,19 +1,20 @@
-//! Whatever order Envoy calls in, what was taken is given back, once.
+//! In whatever order Envoy calls, every request in flight is given back exactly once.
 
 use std::collections::BTreeMap;
 
 use crate::scene::{Ending, address, begin, config, ms, respond, single, target};
 use crate::world::{Plugin, Stream, World};
 
-/// How many requests of the kind under test go to one endpoint.
+/// The number of requests of the kind under test to one endpoint.
 const ROUNDS: usize = 6;
-/// How many more the other endpoint has in flight meanwhile.
+/// How many more requests the other endpoint has in flight meanwhile.
 const AHEAD: usize = 10;
 
-/// Runs `exchange` [`ROUNDS`] times on one of two endpoints and then looks whose in-flight it has left different.
+/// Runs `exchange` [`ROUNDS`] times on one of two endpoints, then checks that it left the endpoint's in-flight
+/// unchanged.
 ///
-/// One endpoint is kept [`AHEAD`] requests ahead, so `least_request` gives everything to the other. Afterwards
-/// that one gets exactly the missing requests before the two take turns.
+/// One endpoint is kept [`AHEAD`] requests ahead, so `least_request` gives everything to the other. Afterwards that one
+/// gets exactly the missing requests before the two alternate.
 fn exact<W: World>(mut world: W, exchange: impl Fn(&mut W, Plugin)) {
     let plugin = single(&mut world, &config(2, r#""policy":"least_request""#, ""));
     let mut busy = Vec::new();
@@ -40,7 +41,7 @@ fn exact<W: World>(mut world: W, exchange: impl Fn(&mut W, Plugin)) {
     assert_eq!(of_busy, 1, "too little in flight is left: {targets:?}");
 }
 
-/// A request that goes through its phases, up to but not including its end.
+/// A request up to but not including its end.
 fn answered<W: World>(world: &mut W, plugin: Plugin, ending: &Ending) -> W::Stream {
     let mut stream = begin(world, plugin);
     assert_eq!(target(&stream), address(1));
@@ -60,7 +61,7 @@ fn endings() -> Vec<Ending> {
     ]
 }
 
-/// [`exact`], in a world of its own for each ending.
+/// [`exact`], in a separate world for each end.
 fn each_ending<W: World>(_: W, end: impl Fn(&mut W::Stream)) {
     for ending in endings() {
         exact(W::new(2), |world, plugin| {
@@ -168,13 +169,13 @@ fn an_attempt_after_the_end_of_its_request_is_none_of_ours(world: impl World) {
         respond(&mut request, &Ending::good());
         request.log();
         request.done();
-        // It stays open: what is counted for it would never be given back.
+        // It stays open: whatever is counted for it would never be given back.
         let mut late = world.attempt(upstream, &request, &address(1));
         late.request_headers();
     });
 }
 
-/// A request with a body, whose sending and answering `exchange` sees to.
+/// A request with a body, whose upload and response are up to `exchange`.
 fn uploads<W: World>(world: W, exchange: impl Fn(&mut W, &mut W::Stream)) {
     exact(world, |world, plugin| {
         let mut stream = world.stream(plugin, &[(":method", b"POST"), (":path", b"/")]);
@@ -229,7 +230,7 @@ fn a_stream_that_is_open_counts_until_its_end(mut world: impl World) {
     assert_eq!(target(&begin(&mut world, plugin)), taken);
 }
 
-/// The first to answer looks like the only quick one only as long as nothing is known of the others.
+/// The first endpoint to answer only looks like the only fast one while nothing is known of the others.
 fn streams_that_open_before_the_first_tick_are_spread<W: World>(mut world: W) {
     let plugin = single(&mut world, &config(4, "", ""));
     let mut counts = BTreeMap::new();

@@ -1,14 +1,14 @@
-//! One worker polls Prometheus for all, and never none.
+//! Exactly one worker polls Prometheus for all.
 
 use crate::scene::{config, load, ms, pass, pass_with, picks};
 use crate::world::{Answer, Plugin, Thread, World};
 
 const ANSWER: &[u8] = br#"{"status":"success","data":{"resultType":"vector","result":[]}}"#;
 
-/// Threads that want one signal a second.
+/// Threads that poll one signal per second.
 pub fn crew<W: World>(world: &mut W, threads: usize, upstream: &str) -> Vec<Plugin> {
     world.add_cluster("prometheus");
-    // What scales replicas is asked for without traffic, too.
+    // Signals for autoscaling are polled without traffic, too.
     let upstream = format!(
         r#""autoscale":{{}},"signals":[{{"name":"queue","query":"queue","max":100,"smoothing":1}}]{upstream}"#
     );
@@ -22,14 +22,14 @@ pub fn crew<W: World>(world: &mut W, threads: usize, upstream: &str) -> Vec<Plug
         .collect()
 }
 
-/// Answers whatever waits; which workers asked.
+/// Answers all outstanding calls; returns the workers that made them.
 fn asked_by<W: World>(world: &mut W) -> Vec<Thread> {
     let calls = world.calls();
     calls.iter().for_each(|call| world.answer(call, &Answer::Http(200, ANSWER)));
     calls.iter().map(|call| call.thread).collect()
 }
 
-/// Which workers ask within `seconds`, with only `awake` ticking.
+/// The workers that poll within `seconds`, while only `awake` tick.
 fn watch<W: World>(world: &mut W, awake: &[Plugin], seconds: u64) -> Vec<Thread> {
     let mut askers = Vec::new();
     pass_with(world, awake, ms(1000 * seconds), |world| askers.extend(asked_by(world)));
@@ -59,16 +59,16 @@ fn the_lease_moves_when_its_holder_goes_silent(mut world: impl World) {
     let crew = crew(&mut world, 3, "");
     let first = *watch(&mut world, &crew, 5).last().expect("somebody asks");
     let rest: Vec<Plugin> = crew.iter().copied().filter(|plugin| plugin.0 != first.0).collect();
-    // It has been renewed a second ago at most, lasts three, and is confirmed before it is used.
+    // It was renewed a second ago at most, lasts three, and is confirmed before it is used.
     let heirs = watch(&mut world, &rest, 6);
     let heir = *heirs.last().expect("somebody else asks");
     assert!(heirs.iter().all(|thread| *thread == heir && heir != first), "{first:?} then {heirs:?}");
-    // The old holder wakes up, and leaves it to the new one.
+    // The old holder wakes up, and leaves the lease to the new one.
     let after = watch(&mut world, &crew, 10);
     assert!(after.len() >= 8 && after.iter().all(|thread| *thread == heir), "{after:?}");
 }
 
-/// Reading a large answer keeps requests waiting: a worker that has none asks.
+/// Reading a large response delays requests, so a worker without requests polls.
 fn a_worker_without_requests_asks(mut world: impl World) {
     let crew = crew(&mut world, 2, "");
     let asking = *watch(&mut world, &crew, 5).last().expect("one of them asks");
@@ -97,7 +97,7 @@ fn calls_go_on_while_prometheus_fails(mut world: impl World) {
     assert_eq!(complaints, 1, "the first of a row is logged, not each");
 }
 
-/// The threads that are awake ask in vain for a while; the last that did.
+/// All polls of `awake` fail for a while; returns the last worker that made one.
 fn in_vain<W: World>(world: &mut W, awake: &[Plugin]) -> Thread {
     let mut last = None;
     pass_with(world, awake, ms(10_000), |world| {

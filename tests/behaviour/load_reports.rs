@@ -1,4 +1,4 @@
-//! What endpoints report of their load in their answers, honest and not.
+//! Load that endpoints report in their responses, truthfully or not.
 
 use crate::scene::{Ending, address, config, ms, pass, serve, single};
 use crate::world::{Plugin, World};
@@ -12,7 +12,8 @@ fn telling(report: &str) -> Ending {
     ending
 }
 
-/// Of 1,000 requests among ten after a while, those of the first, which says `its` while the others say `others`.
+/// How many of 1,000 requests to ten endpoints the first gets after a while, with the end `its`; the others have
+/// `others`.
 fn share_of_the_first<W: World>(world: &mut W, plugin: Plugin, its: &Ending, others: &Ending) -> usize {
     let mut got = 0;
     for round in 0..150 {
@@ -38,7 +39,7 @@ fn a_busy_endpoint_gets_less<W: World>(mut world: W) {
     }
 }
 
-/// Five standard deviations of a binomial share above twice the fair part.
+/// Five standard deviations of a binomial share above twice the fair share.
 const MOST: usize = 200 + 5 * 13;
 
 fn flattery_brings_at_most_twice_the_fair_part<W: World>(mut world: W) {

@@ -1,5 +1,5 @@
-//! What the filter promises, written once and checked twice: over the library's worker with a host made of plain
-//! Rust, and over the real `.wasm` in the test host.
+//! The behaviour of the filter, written once and checked twice: on the library's worker with a host in plain Rust, and
+//! on the real `.wasm` in the test host.
 //!
 //! A scenario is a function over any [`world::World`]; `both!` makes two tests of it.
 

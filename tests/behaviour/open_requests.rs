@@ -4,7 +4,7 @@ use crate::scene::{Ending, address, config, ms, pass, respond, single, target};
 use crate::world::{Plugin, Stream, World};
 use std::collections::BTreeMap;
 
-/// Begins a request with a body, of which the first part has come.
+/// Begins a request with a body, whose first part has arrived.
 fn open<W: World>(world: &mut W, plugin: Plugin) -> W::Stream {
     let headers: &[(&str, &[u8])] = &[
         (":method", b"POST"),
@@ -19,8 +19,8 @@ fn open<W: World>(world: &mut W, plugin: Plugin) -> W::Stream {
     stream
 }
 
-/// Streams that come twice a second for so long, all of which are answered by `answers` and then closed; those that
-/// are not stay open. How many each endpoint got.
+/// Streams that begin twice a second for `seconds`. Those at endpoints for which `answers` is true are answered and
+/// closed, the others stay open. Returns how many each endpoint got.
 fn streams<W: World>(
     world: &mut W,
     plugin: Plugin,
@@ -45,7 +45,7 @@ fn streams<W: World>(
     counts
 }
 
-/// All but the policies that hash, which keep to their owner as long as they may.
+/// All policies but those that hash, which keep a key on its endpoint as long as possible.
 const POLICIES: [&str; 4] = ["round_robin", "least_request", "random", "adaptive"];
 
 fn an_endpoint_whose_streams_get_no_answer_is_left_alone(mut world: impl World) {
@@ -56,9 +56,9 @@ fn an_endpoint_whose_streams_get_no_answer_is_left_alone(mut world: impl World) 
         streams(&mut world, plugin, 30, (&mut kept, hung));
         let later = streams(&mut world, plugin, 30, (&mut kept, hung));
         let got = later.get(&address(1)).copied().unwrap_or(0);
-        // A look every five seconds, ever more seldom; a fair share would be 15.
+        // A probe every five seconds, at growing intervals; a fair share would be 15.
         assert!(got <= 6, "{policy}: {later:?}");
-        // Those who wait for it in vain leave, which makes it no better; when it answers again it is back.
+        // Clients that wait in vain cancel, which makes it no better; when it answers again it is back.
         for stream in &mut kept {
             stream.log();
             stream.done();
@@ -95,7 +95,7 @@ fn clients_that_take_their_time_condemn_no_endpoint(mut world: impl World) {
 
 fn streams_that_are_quiet_everywhere_condemn_no_endpoint(mut world: impl World) {
     let plugin = single(&mut world, &config(4, r#""policy":"round_robin""#, ""));
-    // Watches, of which none is answered before there is something to tell: four each.
+    // Watches, which are only answered when there is an event: four each.
     let mut watches: Vec<_> = (0..16).map(|_| open(&mut world, plugin)).collect();
     pass(&mut world, &[plugin], ms(60_000));
     let mut counts = BTreeMap::<String, usize>::new();
@@ -109,7 +109,7 @@ fn streams_that_are_quiet_everywhere_condemn_no_endpoint(mut world: impl World) 
 
 fn a_quiet_stream_beside_quick_answers_condemns_no_endpoint(mut world: impl World) {
     let plugin = single(&mut world, &config(4, r#""policy":"round_robin""#, ""));
-    // Five watches at one endpoint alone; every endpoint answers its other requests.
+    // Five watches at one endpoint; every endpoint answers its other requests.
     let mut watches = Vec::new();
     while watches.len() < 5 {
         let mut stream = open(&mut world, plugin);

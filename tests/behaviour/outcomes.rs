@@ -1,9 +1,9 @@
-//! Which endings count against an endpoint, and what follows.
+//! Which ends of requests count against an endpoint, and with what effect.
 
 use crate::scene::{Ending, address, config, give, ms, pass, picks, picks_of, serve, single};
 use crate::world::{Plugin, World};
 
-/// Which endpoint is picked depends on nothing but eligibility; one failure alone changes nothing.
+/// Only eligibility decides which endpoint is picked, and a single failure changes nothing.
 const PATIENT: &str = r#""policy":"round_robin","health":{"suspect_after":3,"fail_after":3}"#;
 
 const RESET: &str = "upstream_reset_before_response_started{connection_termination}";
@@ -64,7 +64,7 @@ fn one_failure_makes_suspect_by_default(mut world: impl World) {
     let plugin = single(&mut world, &config(4, r#""policy":"round_robin""#, ""));
     give(&mut world, plugin, &address(0), &Ending::status("500"));
     assert_eq!(picks_of(&mut world, plugin, &address(0), 40), 0);
-    // A single request verifies it, and that one is good.
+    // A single request verifies it, and succeeds.
     pass(&mut world, &[plugin], ms(20_000));
     assert!(picks_of(&mut world, plugin, &address(0), 40) > 0);
 }
@@ -90,7 +90,7 @@ fn what_is_not_the_endpoints_fault_ejects_nobody(mut world: impl World) {
         Ending::cut("downstream_remote_disconnect"),
         Ending::grpc_cut("downstream_remote_disconnect"),
         Ending::cut("upstream_max_stream_duration_reached"),
-        // Envoy's own answers to calls are 200 with a status that blames the server.
+        // Envoy's own answers to gRPC calls are 200 with a status that blames the server.
         Ending { details: Some("no_healthy_upstream"), ..Ending::grpc_headers("14") },
         Ending { details: Some("ext_authz_error"), ..Ending::grpc_headers("13") },
         Ending { served_by: Some("203.0.113.9:1".into()), ..Ending::status("503") },
@@ -102,7 +102,7 @@ fn what_is_not_the_endpoints_fault_ejects_nobody(mut world: impl World) {
     }
 }
 
-/// A limiter before the endpoint says no: that does not make the endpoint dearer either.
+/// A rate limiter before the endpoint rejects the request: that does not raise the endpoint's cost either.
 fn anothers_429_is_not_the_endpoints(mut world: impl World) {
     let by_errors = r#""policy":"adaptive""#;
     for (ending, dearer) in [
@@ -129,7 +129,7 @@ fn a_grpc_stream_is_judged_by_its_trailers_only_once(mut world: impl World) {
 
 fn whoever_served_is_judged(mut world: impl World) {
     let plugin = single(&mut world, &config(4, PATIENT, ""));
-    // Envoy passed over what the header names.
+    // Envoy ignored the endpoint in the header.
     let elsewhere = Ending { served_by: Some(address(3)), ..Ending::status("500") };
     for _ in 0..3 {
         serve(
@@ -143,7 +143,7 @@ fn whoever_served_is_judged(mut world: impl World) {
     assert!(!counts.contains_key(&address(3)));
 }
 
-/// Answered by another endpoint at the second attempt, like this.
+/// Answered by another endpoint at the second attempt, with this end.
 fn retried(last: Ending) -> Ending {
     Ending { served_by: Some(address(3)), attempts: Some(2), ..last }
 }
@@ -159,7 +159,8 @@ fn retries_that_went_well_blame_an_endpoint_that_answers_nothing(mut world: impl
 }
 
 fn retries_eject_no_endpoint_that_answers_well_in_between(mut world: impl World) {
-    // As it is by default, where a single failure makes suspect: it sheds half or three quarters of its requests.
+    // With the default, where a single failure makes an endpoint suspect: it sheds half to three quarters of its
+    // requests.
     for shed in 1..=3 {
         let plugin = single(&mut world, &config(4, r#""policy":"round_robin""#, ""));
         for _ in 0..20 {
@@ -214,7 +215,7 @@ fn an_ejected_endpoint_comes_back_by_good_probes(mut world: impl World) {
     give(&mut world, plugin, &address(1), &Ending::local("503", REFUSED));
     let mut waited = 0;
     let mut refused = 0;
-    // It keeps refusing for 20 s, and is well from then on.
+    // It keeps refusing for 20 s, and is healthy from then on.
     while waited < 600 {
         pass(&mut world, &[plugin], ms(200));
         let failing = waited < 100;
@@ -243,7 +244,7 @@ fn a_fault_that_all_share_ejects_nobody(mut world: impl World) {
         *failed.entry(serve(&mut world, plugin, |_| Ending::status("500"))).or_default() += 1;
         pass(&mut world, &[plugin], ms(50));
     }
-    // Thirty seconds of nothing but failures: every endpoint goes on getting a fair part of the requests.
+    // Thirty seconds of failures only: every endpoint still gets a fair share of the requests.
     assert!(failed.len() == 6 && failed.values().all(|count| *count >= 30), "{failed:?}");
 }
 

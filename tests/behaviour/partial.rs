@@ -1,4 +1,4 @@
-//! Discovery that names fewer endpoints than there are, or others than requests can be steered to.
+//! Discovery that finds fewer endpoints than there are, or endpoints that requests cannot be steered to.
 
 use crate::discovery::{
     ADMIN, Crew, PROMETHEUS, RANDOM, addresses, asked, by_envoy, crew, healthy, members, plugin, series,
@@ -9,7 +9,7 @@ use crate::world::{Answer, World};
 
 const FOUND: &str = r#""prometheus":{"query":"up"}"#;
 
-/// So many seconds in which Prometheus names these endpoints, and each worker sends requests that `ending` answers.
+/// Seconds in which Prometheus lists these endpoints, and each worker sends requests that `ending` answers.
 fn seconds<W: World>(
     world: &mut W,
     crew: &Crew,
@@ -35,7 +35,7 @@ fn a_prometheus_that_starts_again_removes_no_endpoint(mut world: impl World) {
     let crew = crew(&mut world, 2, &plugin(FOUND, RANDOM));
     let nine: Vec<usize> = (0..9).collect();
     tell(&mut world, &crew, PROMETHEUS, &Answer::Http(200, series(&nine).as_bytes()));
-    // It has scraped one of them, then three, then all; ten seconds a step.
+    // It has scraped one of them, then three, then all; ten seconds per step.
     for names in [&[7][..], &[2, 4, 7], &[], &[1], &nine] {
         seconds(&mut world, &crew, 10, |_| names.to_vec(), |_| Ending::good());
         for plugin in crew.iter() {
@@ -75,7 +75,7 @@ fn an_endpoint_that_is_left_out_and_gets_no_requests_goes_after_a_minute(mut wor
     };
     idle(&mut world, 50);
     assert_eq!(targets(&mut world, crew[0]), addresses(&[0, 1, 2]));
-    // Those requests were answered well, which counts for half a minute.
+    // Those requests succeeded, which counts for half a minute.
     idle(&mut world, 100);
     assert_eq!(targets(&mut world, crew[0]), addresses(&[1]));
 }
@@ -93,7 +93,7 @@ fn an_endpoint_that_is_left_out_and_fails_goes_soon(mut world: impl World) {
     seconds(&mut world, &crew, 10, |_| vec![0, 1], ending);
     let status = world.logs();
     assert_eq!(targets(&mut world, crew[0]), addresses(&[0, 1]));
-    // They have left, so that they do not count as ejected: the fleet is two endpoints, both of them well.
+    // They have left, so they do not count as ejected: the set is two endpoints, both healthy.
     seconds(&mut world, &crew, 1, |_| vec![0, 1, 2, 3], |_| Ending::good());
     assert!(targets(&mut world, crew[1]).len() >= 2, "{status:?}");
 }
@@ -119,7 +119,7 @@ fn an_endpoint_that_returns_within_minutes_is_no_newcomer(mut world: impl World)
     let counts = picks(&mut world, crew[0], 3000);
     assert_eq!(counts.get(&address(3)), None, "it failed before it left: {counts:?}");
     assert!(counts[&address(1)] > 850, "no slow start: {counts:?}");
-    // An endpoint that no endpoint knew is a newcomer.
+    // An endpoint that was never known is a new one.
     told(&mut world, &crew, &healthy(&[0, 1, 2, 4]));
     let counts = picks(&mut world, crew[0], 3000);
     assert!((1..300).contains(&counts[&address(4)]), "a slow start: {counts:?}");
@@ -162,7 +162,7 @@ fn located(endpoints: &[(usize, &str)]) -> String {
     )
 }
 
-/// `/config_dump` with these localities: region, endpoints, weight.
+/// `/config_dump` with these localities: region, number of endpoints, weight.
 fn dumped(localities: &[(&str, usize, u32)]) -> String {
     let groups: Vec<String> = localities
         .iter()
@@ -179,7 +179,7 @@ fn dumped(localities: &[(&str, usize, u32)]) -> String {
     )
 }
 
-/// Answers every question to Envoy for a second.
+/// Answers every request to Envoy's admin interface for 2.5 s.
 fn envoy_tells<W: World>(world: &mut W, crew: &Crew, members: &str, localities: &str) {
     let all: Vec<_> = [crew.main()].into_iter().chain(crew.iter().copied()).collect();
     pass_with(world, &all, ms(2500), |world| {
@@ -215,7 +215,7 @@ fn a_locality_weight_says_nothing_where_it_is_the_sum_of_its_endpoints(mut world
     envoy_tells(&mut world, &crew, &members, &dumped(&[("a", 2, 200), ("b", 1, 100)]));
     give(&mut world, crew[0], &address(2), &Ending::local("504", "response_timeout"));
     assert_eq!(picks(&mut world, crew[0], 300).get(&address(2)), None, "the balancer is free");
-    // With weights that divide, too: a locality without a healthy endpoint gets nothing.
+    // Also with weights that divide: a locality without a healthy endpoint gets nothing.
     envoy_tells(&mut world, &crew, &members, &dumped(&[("a", 2, 1), ("b", 1, 99)]));
     give(&mut world, crew[0], &address(2), &Ending::local("504", "response_timeout"));
     assert_eq!(picks(&mut world, crew[0], 300).get(&address(2)), None, "it is the only one of its locality");
@@ -292,7 +292,7 @@ fn the_proxys_own_zone_is_taken_from_its_node(mut world: impl World) {
     }
 }
 
-/// It may have been too much at a time.
+/// The response may have been too large.
 fn a_question_that_found_no_answer_is_halved(mut world: impl World) {
     let names = ["web", "api", "img", "pay"];
     let upstreams = names
@@ -315,7 +315,7 @@ fn one_question_names_all_upstreams_and_what_envoy_adds_is_passed_over(mut world
     let call = asked(&mut world, &crew, ADMIN);
     assert_eq!(call.path, "/clusters?format=json&filter=%5E%28%3F%3Aweb%7Capi%29%24");
     assert_eq!(world.calls().iter().filter(|call| call.cluster == ADMIN).count(), 1);
-    // Envoy before 1.38 answers with all that it has, more than is held at a time.
+    // Envoy before 1.38 responds with all of its clusters, more than is held at a time.
     let web = healthy(&[0, 1]);
     let strangers = healthy(&(0..50).collect::<Vec<_>>())
         .replace("\"web\"", "\"stranger\"")

@@ -1,11 +1,11 @@
-//! Whatever is switched on, and however a request ends: no host call out of its phase, and no end of the VM.
+//! With everything switched on, and for any end of a request: no host call outside its phase, and no trap.
 
 use crate::lease::crew;
 use crate::scene::{Ending, address, begin, config, ms, pass, respond, single, target};
 use crate::wasm::Wasm;
 use crate::world::{Answer, Stream, World};
 
-/// Everything that looks at single requests.
+/// All settings that look at single requests.
 const EVERYTHING: &str = r#""log":{"failures":true,"sample_percent":50},"debug":{"when":"always"},
     "attributes":["endpoint","reason","cost","decision"],"status":{"path":"/_evenkeel"}"#;
 const UPSTREAM: &str = r#""policy":"consistent_hash","affinity":{"cookie":"session"}"#;
@@ -75,7 +75,7 @@ fn every_ending_with_everything_on<W: World>(_: W) {
     }
 }
 
-/// The status is the headers'; the failure comes with the trailers.
+/// The status is in the headers; the failure comes with the trailers.
 fn a_call_that_fails_in_its_trailers_is_logged(mut world: impl World) {
     let plugin = single(&mut world, &config(3, "", r#""log":{"failures":true,"format":"json"}"#));
     for status in ["14", "2", "4", "8", "13", "15"] {
@@ -117,7 +117,7 @@ fn a_poll_may_run_upstream_filters_in_the_middle_of_a_tick() {
     assert!(answered >= 3, "{answered}");
 }
 
-/// Contexts that were never made, are gone or are of another kind, and answers to calls that were never sent.
+/// Contexts that never existed, are gone or are of another kind, and responses to calls that were never sent.
 #[test]
 fn callbacks_for_contexts_that_there_are_not_pass() {
     let mut world = Wasm::new(3);

@@ -1,4 +1,4 @@
-//! How servers are asked, how often, and what is said when their answers are of no use.
+//! Polls of Prometheus: requests, intervals, and what is logged when responses cannot be used.
 
 use testbed::serde_json::{Value, from_slice};
 
@@ -8,7 +8,7 @@ use crate::world::{Answer, Call, Plugin, Stream, World};
 const SERVER: &str = r#""status":{"path":"/_evenkeel"},"prometheus":{"cluster":"prometheus","interval":"1s","timeout":"500ms""#;
 const SIGNAL: &str = r#""signals":[{"name":"queue","query":"queue","max":100,"smoothing":1}]"#;
 
-/// Threads with these upstream's fields, and these of `prometheus`.
+/// Threads with these fields of the upstream and of `prometheus`.
 fn crew<W: World>(world: &mut W, threads: usize, upstream: &str, prometheus: &str) -> Vec<Plugin> {
     world.add_cluster("prometheus");
     let json = config(4, upstream, &format!("{SERVER}{prometheus}}}"));
@@ -28,7 +28,7 @@ fn vector(series: &[(&str, f64, &str)]) -> String {
     format!(r#"{{"status":"success","data":{{"resultType":"vector","result":[{}]}}}}"#, series.join(","))
 }
 
-/// Lets time pass, every call answered by `answer`; the calls.
+/// Lets time pass with every call answered by `answer`; returns the calls.
 fn watch<W: World>(
     world: &mut W,
     crew: &[Plugin],
@@ -66,7 +66,7 @@ fn metrics<W: World>(world: &mut W, plugin: Plugin) -> String {
     String::from_utf8(get(world, plugin, "/_evenkeel/metrics")).expect("text")
 }
 
-/// How many lines of the log have this in them.
+/// How many log lines contain `part`.
 fn lines<W: World>(world: &W, part: &str) -> usize {
     world.logs().iter().filter(|line| line.contains(part)).count()
 }
@@ -121,7 +121,7 @@ fn signals_that_match_no_endpoint_are_told_once_a_change(mut world: impl World) 
     assert_eq!((fit["matched"].as_u64(), fit["problem"].is_null()), (Some(1), true), "{fit}");
     watch(&mut world, &crew, 5, by_name);
     assert_eq!(lines(&world, told), 2);
-    // Another worker takes over: it knows what has been told.
+    // Another worker takes over: it knows what has been logged.
     let (first, rest) = crew.split_at(1);
     watch(&mut world, rest, 10, by_name);
     watch(&mut world, first, 10, by_name);
@@ -150,7 +150,7 @@ fn names() -> Vec<String> {
     (0..4).map(address).collect()
 }
 
-/// How old the page says that the signal of each endpoint is, and whether it counts.
+/// The age of each endpoint's signal on the status page, and whether it counts.
 fn ages<W: World>(world: &mut W, plugin: Plugin) -> Vec<(f64, bool)> {
     let status = status(world, plugin);
     let endpoints = status["upstreams"][0]["endpoints"].as_array().expect("endpoints");
@@ -193,7 +193,7 @@ fn a_query_for_timestamps_tells_the_age(mut world: impl World) {
     let names = names();
     let dated = SIGNAL.replace(r#""max""#, r#""timestamp_query":"timestamp(queue)","max""#);
     let one = crew(&mut world, 1, &dated, "");
-    // The server's clock goes wrong by a quarter of an hour, and that does not matter.
+    // The server's clock is wrong by a quarter of an hour, which does not matter.
     let off = 900.0;
     let mut asked = [0u32, 0];
     watch(&mut world, &one, 20, |call, now| {
@@ -232,7 +232,7 @@ fn timestamps_that_cannot_be_had_cost_no_values(mut world: impl World) {
     assert_eq!(lines(&world, "cluster=web timestamps of signal=queue: not an answer of Prometheus"), 1);
 }
 
-/// While one question fails, the source does.
+/// While one query fails, the source counts as failing.
 fn success_is_said_when_the_last_failure_is_over(mut world: impl World) {
     let signal = |name: &str| format!(r#"{{"name":"{name}","query":"{name}","max":100}}"#);
     let signals = format!(r#""signals":[{},{}]"#, signal("queue"), signal("load"));
@@ -322,7 +322,7 @@ fn without_its_token_prometheus_is_not_asked_and_that_is_said_and_counted(mut wo
     );
 }
 
-/// Polls once a second would be as many as that.
+/// Seconds without traffic: as many polls as there would be at one per second.
 const IDLE_S: u64 = 120;
 
 fn without_traffic_polls_become_few_and_the_first_request_makes_them_good(mut world: impl World) {
@@ -373,7 +373,7 @@ fn a_prometheus_that_fails_goes_stale_though_it_is_asked_seldom(mut world: impl 
     assert_eq!(status(&mut world, plugin)["prometheus"]["stale"], true);
 }
 
-/// Queues of all, the third endpoint's of this length and the others' of at most so many.
+/// Queue lengths of all endpoints: `third` at the third endpoint, at most `others` at each other one.
 fn queues(third: u32, others: u32) -> impl FnMut(&Call, f64) -> String {
     let mut nth = 0;
     move |_, now| {
@@ -420,7 +420,7 @@ fn a_queue_that_stands_is_set_aside_until_the_others_need_it_and_that_is_said(mu
     assert!(reason.is_empty() && given > 20, "{reason:?}, {given} of 200");
 }
 
-/// A part of the time spent on garbage, say: 0 at the others for long, and a little at one.
+/// The fraction of time spent on garbage collection, for example: 0 at the others for long, and a little at one.
 fn what_is_no_whole_number_is_no_queue(mut world: impl World) {
     let crew = crew(&mut world, 1, SIGNAL, "");
     watch(&mut world, &crew, 30, |_, now| {

@@ -1,4 +1,4 @@
-//! Probes out of band: which endpoints are asked, how, and what follows for users' requests.
+//! Out-of-band probes: which endpoints are probed, how, and the effect on users' requests.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,13 +17,13 @@ fn probed(call: &Call) -> String {
     named.expect("a probe names its endpoint").1.clone()
 }
 
-/// A plugin with so many endpoints.
+/// A plugin with this many endpoints.
 fn probing<W: World>(world: &mut W, endpoints: usize, upstream: &str) -> Plugin {
     world.add_cluster("web");
     single(world, &config(endpoints, upstream, STATUS))
 }
 
-/// What became of users' requests and of probes, by endpoint.
+/// Users' requests and probes, by endpoint.
 #[derive(Debug, Default)]
 struct Seen {
     requests: BTreeMap<String, usize>,
@@ -40,8 +40,8 @@ impl Seen {
     }
 }
 
-/// Lets requests and probes come for so many seconds, so many requests a second: `request` says how one ends, `probe`
-/// with which status a probe is answered after how long; with none it fails.
+/// Runs requests and probes for `seconds` at `rate` requests per second. `request` returns the end of a request and its
+/// latency, `probe` the status of a probe's response (`None` fails) and its latency.
 fn live<W: World>(
     world: &mut W,
     plugin: Plugin,
@@ -105,7 +105,7 @@ fn well(_: &str) -> (Option<u16>, u64) {
     (Some(200), 1)
 }
 
-/// How a request, or a probe, goes at every endpoint but the first.
+/// `first` for the first endpoint, `others` for any other.
 fn but_the_first<T>(first: T, to: &str, others: T) -> T {
     if to == address(0) { first } else { others }
 }
@@ -160,7 +160,7 @@ fn a_slow_endpoint_that_probes_find_slow_gets_no_request_to_find_out(mut world: 
 }
 
 fn where_requests_are_few_probes_find_the_slow_and_the_dead_first(mut world: impl World) {
-    // A proxy of many: a request to each endpoint in ten seconds.
+    // One proxy of many: a request to each endpoint in ten seconds.
     let slow = |to: &str| (Ending::good(), but_the_first(400, to, 20));
     let plugin = probing(&mut world, 20, PROBE);
     live(&mut world, plugin, (60.0, 2.0), good, |_| (Some(200), 10));
@@ -197,7 +197,7 @@ fn a_probe_is_a_get_of_the_path_through_the_cluster(mut world: impl World) {
             serve(&mut world, plugin, |_| Ending::good());
             pass(&mut world, &[plugin], ms(100));
         }
-        // Both are asked often enough: nothing is to be found out.
+        // Both are requested often enough, so nothing has to be probed.
         assert_eq!(world.calls().len(), 0);
         pass(&mut world, &[plugin], ms(3000));
         serve(&mut world, plugin, |_| Ending::good());
@@ -232,7 +232,7 @@ fn a_report_in_a_probes_answer_counts(mut world: impl World) {
     assert!(got < 100, "{got} of a fair 200");
 }
 
-/// What is good about a probe's answer is nothing where the answer asks to be left alone.
+/// A successful probe does not count if its response asks for ejection.
 fn an_endpoint_whose_probes_tell_to_fail_gets_no_request(mut world: impl World) {
     let plugin = probing(&mut world, 5, PROBE);
     let mut got = 0;

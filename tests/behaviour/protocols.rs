@@ -1,11 +1,11 @@
-//! Bodies, streams and other filters' answers: what counts is the endpoint's own time and the endpoint's own end.
+//! Bodies, streams and responses of other filters: only the endpoint's own time and its own end count.
 
 use std::collections::BTreeMap;
 
 use crate::scene::{Ending, address, begin, candidates, config, ms, pass, respond, serve, single, target};
 use crate::world::{Plugin, Stream, World};
 
-/// Latency decides, and nothing else.
+/// A policy that decides by latency alone.
 const BY_LATENCY: &str = r#""policy":"peak_ewma","slow_start":"0s""#;
 const BROKEN: &str = "upstream_reset_after_response_started{connection_termination}";
 
@@ -23,17 +23,17 @@ fn end(stream: &mut impl Stream, ending: &Ending) {
     stream.done();
 }
 
-/// How a client sends its body; what is left is up to the caller.
+/// How a client sends its body; the rest is up to the caller.
 #[derive(Clone, Copy, Debug)]
 enum Sending {
     AllAtOnce,
     InParts,
     WithTrailers,
-    /// The answer comes before the end of the body.
+    /// The response comes before the end of the body.
     NeverEnding,
 }
 
-/// Five seconds of sending, whatever the cause.
+/// Five seconds of sending, for whatever reason.
 fn send<W: World>(world: &mut W, stream: &mut W::Stream, how: Sending) {
     match how {
         Sending::AllAtOnce => {
@@ -85,7 +85,7 @@ fn a_slow_upload_makes_no_endpoint_look_slow(mut world: impl World) {
     }
 }
 
-/// Eight requests at the same time, answered after 10 ms: how many each of the endpoints gets.
+/// Eight requests at the same time, answered after 10 ms; returns how many each endpoint gets.
 fn together<W: World>(world: &mut W, plugin: Plugin) -> BTreeMap<String, usize> {
     let mut open: Vec<W::Stream> = (0..8).map(|_| begin(world, plugin)).collect();
     world.advance(ms(10));
@@ -107,8 +107,8 @@ fn equals<W: World>(world: &mut W) -> Plugin {
     plugin
 }
 
-/// One request sits at one of two endpoints without an answer for five seconds; how many of the eight that follow
-/// go there, too.
+/// A request waits at one of two endpoints without a response for five seconds; returns how many of the eight requests
+/// that follow go there, too.
 fn followers<W: World>(world: &mut W, upgrade: bool, complete: bool) -> usize {
     let plugin = equals(world);
     let mut headers: Vec<(&str, &[u8])> = vec![(":method", b"POST"), (":path", b"/"), (":authority", b"web")];
@@ -160,7 +160,7 @@ fn an_upload_that_the_client_gives_up_is_nobodys_fault(mut world: impl World) {
     assert!(counts.len() == 2 && counts.values().all(|count| *count >= 2), "{counts:?}");
 }
 
-/// An authorisation filter's 401, a redirect, a page from a cache: no endpoint was asked, so none was quick.
+/// A 401 of an authorisation filter, a redirect, a page from a cache: no endpoint was asked, so none was fast.
 fn what_another_filter_answers_makes_nobody_look_fast(mut world: impl World) {
     for status in ["200", "302", "401"] {
         let plugin = single(&mut world, &config(2, BY_LATENCY, ""));
@@ -168,7 +168,7 @@ fn what_another_filter_answers_makes_nobody_look_fast(mut world: impl World) {
         for _ in 0..60 {
             let mut stream = begin(&mut world, plugin);
             let to = target(&stream);
-            // What one of the two is named for is answered on the way, at once.
+            // Requests steered to one of the two are answered by a filter, at once.
             let here = to == address(0);
             world.advance(ms(if here { 0 } else { 10 }));
             let served_by = if here { String::new() } else { to.clone() };
@@ -179,7 +179,7 @@ fn what_another_filter_answers_makes_nobody_look_fast(mut world: impl World) {
     }
 }
 
-/// Flowing for hours is a good answer, too: an endpoint that was out returns while the stream is still open.
+/// A stream that flows for hours counts as good: an ejected endpoint returns while the stream is still open.
 fn an_open_stream_counts_as_good_once_it_flows(mut world: impl World) {
     let plugin = single(&mut world, &config(2, r#""policy":"round_robin""#, ""));
     crate::scene::give(&mut world, plugin, &address(0), &Ending::status("503"));
@@ -197,7 +197,7 @@ fn an_open_stream_counts_as_good_once_it_flows(mut world: impl World) {
             end(&mut stream, &Ending::good());
         }
         open.iter_mut().for_each(|stream| stream.response_body(false));
-        // Probes come once in seconds; a share of the traffic comes twice a second.
+        // Probes come every few seconds; its share of the traffic comes twice a second.
         returned = open.len() > 40;
         if returned {
             break;
@@ -211,7 +211,7 @@ fn an_open_stream_counts_as_good_once_it_flows(mut world: impl World) {
     }
 }
 
-/// The same stream counts against its endpoint if that one breaks it, however late.
+/// The same stream counts as a failure if its endpoint breaks it off, however late.
 fn a_long_stream_that_the_endpoint_breaks_is_a_failure(mut world: impl World) {
     let patient = r#""policy":"round_robin","health":{"suspect_after":3,"fail_after":3}"#;
     for (details, left) in [(BROKEN, 1), ("downstream_remote_disconnect", 2), ("stream_idle_timeout", 2)] {

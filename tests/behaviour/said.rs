@@ -1,4 +1,4 @@
-//! What endpoints say of themselves in the headers of their answers.
+//! What endpoints say about themselves in their response headers.
 
 use crate::scene::{Ending, address, config, give, ms, pass, picks, picks_of, serve, single};
 use crate::world::World;
@@ -16,7 +16,7 @@ fn who_says_that_it_fails_is_out_until_it_no_longer_says_so(mut world: impl Worl
     let failing = saying("200", "x-envoy-immediate-health-check-fail", "true");
     give(&mut world, plugin, &address(1), &failing);
     assert_eq!(picks_of(&mut world, plugin, &address(1), 40), 0);
-    // Probed, and it still says so.
+    // It is probed, and still says so.
     let mut asked = 0;
     for _ in 0..200 {
         pass(&mut world, &[plugin], ms(100));
@@ -39,7 +39,7 @@ fn who_says_that_it_is_degraded_is_spared_until_it_no_longer_is(mut world: impl 
     assert_eq!(picks_of(&mut world, plugin, &address(1), 40), 0);
     pass(&mut world, &[plugin], ms(13_000));
     assert!(picks_of(&mut world, plugin, &address(1), 40) >= 8, "and looked at again");
-    // All of them: no endpoint is left to spare them for.
+    // All endpoints are degraded, so none is spared.
     for _ in 0..80 {
         serve(&mut world, plugin, |_| saying("200", "x-envoy-degraded", "true"));
         pass(&mut world, &[plugin], ms(20));
@@ -76,7 +76,7 @@ fn who_asks_for_time_gets_it_within_bounds<W: World>(mut world: W) {
     }
 }
 
-/// However many say it, and whatever they say, no more are out than may be.
+/// However many endpoints say it, and whatever they say, the ejection limit holds.
 fn nobody_can_take_the_fleet_out(mut world: impl World) {
     let health = r#""policy":"round_robin","failover":{"panic_percent":0},"health":{"max_ejected_percent":50,"suspect_after":9,"fail_after":9}"#;
     for (status, name, value) in [

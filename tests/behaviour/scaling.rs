@@ -1,9 +1,9 @@
-//! Pressure and desired replicas are one number for an Envoy, whichever worker is asked.
+//! Pressure and desired replicas are the same in every worker of an Envoy.
 
 use crate::scene::{address, config, load, ms, pass_with};
 use crate::world::{Answer, Plugin, World};
 
-/// Threads that scale on CPU, judged every two seconds.
+/// Threads that scale on CPU, assessed every two seconds.
 fn crew<W: World>(world: &mut W, threads: usize) -> Vec<Plugin> {
     world.add_cluster("prometheus");
     let upstream = r#""signals":[{"name":"cpu","query":"cpu","smoothing":1}],
@@ -19,7 +19,7 @@ fn crew<W: World>(world: &mut W, threads: usize) -> Vec<Plugin> {
         .collect()
 }
 
-/// Time in which Prometheus answers this CPU for the first so many endpoints, or nothing at all.
+/// Lets time pass while Prometheus returns this CPU for the first endpoints, or nothing.
 fn tell<W: World>(world: &mut W, crew: &[Plugin], seconds: u64, cpu: Option<(f64, usize)>) {
     let series = |endpoint: usize, cpu: f64| {
         format!(r#"{{"metric":{{"instance":"{}"}},"value":[1,"{cpu}"]}}"#, address(endpoint))
@@ -39,7 +39,7 @@ fn tell<W: World>(world: &mut W, crew: &[Plugin], seconds: u64, cpu: Option<(f64
     });
 }
 
-/// What scaling has come to, as it stands in shared data: pressure and desired replicas.
+/// The published state of autoscaling: pressure and desired replicas.
 fn published<W: World>(world: &W) -> (Option<f64>, Option<u32>) {
     let key = format!("{}/scaling", evenkeel::sharing::prefix("evenkeel"));
     if !world.shared_keys().contains(&key) {
@@ -86,7 +86,7 @@ fn whoever_takes_the_lease_over_continues(mut world: impl World) {
     let crew = crew(&mut world, 3);
     tell(&mut world, &crew, 8, Some((120.0, 4)));
     assert_eq!(published(&world).1, Some(8));
-    // Each of them falls silent for a while, the holder of the lease among them.
+    // Each worker falls silent for a while, including the holder of the lease.
     for silent in &crew {
         let rest: Vec<Plugin> = crew.iter().copied().filter(|plugin| plugin != silent).collect();
         tell(&mut world, &rest, 8, Some((120.0, 4)));

@@ -1,4 +1,4 @@
-//! What scenarios have in common: a fleet, requests to it, and how they end.
+//! What scenarios have in common: endpoints, requests to them, and how they end.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub fn address(endpoint: usize) -> String {
     format!("10.{}.{}.{}:8080", endpoint / 62_500, endpoint / 250 % 250, endpoint % 250 + 1)
 }
 
-/// A configuration: so many endpoints, more fields of the upstream, more fields beside the upstreams.
+/// A configuration with this many endpoints, more fields of the upstream, and more fields at the root.
 pub fn config(endpoints: usize, upstream: &str, root: &str) -> String {
     let list: Vec<String> = (0..endpoints).map(|i| format!("{:?}", address(i))).collect();
     let comma = |more: &str| if more.is_empty() { "" } else { "," };
@@ -29,7 +29,7 @@ pub fn config(endpoints: usize, upstream: &str, root: &str) -> String {
     )
 }
 
-/// A world with one thread and one plugin.
+/// Loads a configuration into a new thread.
 pub fn single<W: World>(world: &mut W, json: &str) -> Plugin {
     let thread = world.thread();
     load(world, thread, json)
@@ -40,13 +40,13 @@ pub fn load<W: World>(world: &mut W, thread: crate::world::Thread, json: &str) -
     world.configure(thread, "evenkeel", json).unwrap_or_else(|lines| panic!("refused:\n{}", lines.join("\n")))
 }
 
-/// How a request ends.
+/// The end of a request.
 #[derive(Clone, Debug, Default)]
 pub struct Ending {
     pub headers: Option<Vec<(&'static str, Vec<u8>)>>,
     pub details: Option<&'static str>,
     pub trailers: Option<Vec<(&'static str, Vec<u8>)>>,
-    /// The host that answered, where that is not the endpoint named; empty for none.
+    /// The host that answered, if that is not the named endpoint; empty for none.
     pub served_by: Option<String>,
     pub attempts: Option<u64>,
     /// The response breaks off after its headers, for the reason in `details`.
@@ -54,18 +54,18 @@ pub struct Ending {
 }
 
 impl Ending {
-    /// An answer of the endpoint's.
+    /// A response of the endpoint.
     pub fn status(status: &str) -> Ending {
         let headers = Some(vec![(":status", status.as_bytes().to_vec())]);
         Ending { headers, details: Some("via_upstream"), ..Ending::default() }
     }
 
-    /// An answer of Envoy's own.
+    /// A local reply of Envoy.
     pub fn local(status: &str, details: &'static str) -> Ending {
         Ending { details: Some(details), ..Ending::status(status) }
     }
 
-    /// gRPC with nothing but headers.
+    /// A gRPC response with headers only.
     pub fn grpc_headers(status: &str) -> Ending {
         let mut ending = Ending::status("200");
         let more = [("content-type", b"application/grpc".to_vec()), ("grpc-status", status.into())];
@@ -73,7 +73,7 @@ impl Ending {
         ending
     }
 
-    /// gRPC with its status in trailers.
+    /// A gRPC response with its status in trailers.
     pub fn grpc_trailers(status: &str) -> Ending {
         let mut ending = Ending::status("200");
         ending.headers.as_mut().expect("headers").push(("content-type", b"application/grpc+proto".to_vec()));
@@ -86,7 +86,7 @@ impl Ending {
         Ending { details: Some(details), cut: true, ..Ending::status("200") }
     }
 
-    /// The same of a call.
+    /// A gRPC response that broke off after its headers.
     pub fn grpc_cut(details: &'static str) -> Ending {
         Ending { details: Some(details), cut: true, ..Ending::grpc_trailers("0") }
     }
@@ -95,7 +95,7 @@ impl Ending {
         Ending::status("200")
     }
 
-    /// The client goes away before there is any answer.
+    /// The client cancels before any response.
     pub fn cancelled() -> Ending {
         Ending::default()
     }
@@ -113,7 +113,7 @@ pub fn begin<W: World>(world: &mut W, plugin: Plugin) -> W::Stream {
     stream
 }
 
-/// The endpoints that the steering header names, best first; none without the header.
+/// The endpoints in the steering header, best first; empty without the header.
 pub fn candidates(stream: &impl Stream) -> Vec<String> {
     let values = stream.request_values(HEADER);
     assert!(values.len() <= 1, "one steering header at most: {values:?}");
@@ -122,12 +122,12 @@ pub fn candidates(stream: &impl Stream) -> Vec<String> {
     text.split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }
 
-/// Which endpoint gets the request.
+/// The first endpoint in the steering header; empty without the header.
 pub fn target(stream: &impl Stream) -> String {
     candidates(stream).into_iter().next().unwrap_or_default()
 }
 
-/// The response, as far as `ending` has one.
+/// The response, if `ending` has one.
 pub fn respond(stream: &mut impl Stream, ending: &Ending) {
     let named = target(stream);
     let served_by = ending.served_by.as_ref().unwrap_or(&named);
@@ -151,7 +151,7 @@ pub fn respond(stream: &mut impl Stream, ending: &Ending) {
     }
 }
 
-/// One request from beginning to end, 10 ms long; `ending` decides by which endpoint got it. Returns that endpoint.
+/// A whole request of 10 ms; `ending` returns its end by endpoint. Returns that endpoint.
 pub fn serve<W: World>(world: &mut W, plugin: Plugin, ending: impl FnOnce(&str) -> Ending) -> String {
     let mut stream = begin(world, plugin);
     let named = target(&stream);
@@ -163,7 +163,7 @@ pub fn serve<W: World>(world: &mut W, plugin: Plugin, ending: impl FnOnce(&str) 
     named
 }
 
-/// Good requests, one after the other: how many each endpoint gets.
+/// Successful requests, one after the other; returns how many each endpoint gets.
 pub fn picks<W: World>(world: &mut W, plugin: Plugin, requests: usize) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for _ in 0..requests {
@@ -172,12 +172,13 @@ pub fn picks<W: World>(world: &mut W, plugin: Plugin, requests: usize) -> BTreeM
     counts
 }
 
-/// How many of so many good requests `endpoint` gets.
+/// How many of `requests` successful ones `endpoint` gets.
 pub fn picks_of<W: World>(world: &mut W, plugin: Plugin, endpoint: &str, requests: usize) -> usize {
     picks(world, plugin, requests).get(endpoint).copied().unwrap_or(0)
 }
 
-/// Twenty good requests a second to each of these plugins, which tick meanwhile: how many each endpoint gets.
+/// Twenty successful requests per second to each of these plugins, which tick meanwhile; returns how many each endpoint
+/// gets.
 pub fn traffic<W: World>(world: &mut W, plugins: &[Plugin], seconds: usize) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for _ in 0..20 * seconds {
@@ -190,7 +191,7 @@ pub fn traffic<W: World>(world: &mut W, plugins: &[Plugin], seconds: usize) -> B
     counts
 }
 
-/// Serves good requests until `endpoint` has been given one that ends as told.
+/// Serves successful requests until `endpoint` has had one that ends as given.
 pub fn give<W: World>(world: &mut W, plugin: Plugin, endpoint: &str, ending: &Ending) {
     for _ in 0..1000 {
         let got = serve(world, plugin, |to| if to == endpoint { ending.clone() } else { Ending::good() });
@@ -201,12 +202,12 @@ pub fn give<W: World>(world: &mut W, plugin: Plugin, endpoint: &str, ending: &En
     panic!("{endpoint} is not given a request");
 }
 
-/// Lets time pass in steps of 50 ms, ticking these plugins at each.
+/// Lets time pass in steps of 50 ms, at each of which these plugins tick.
 pub fn pass<W: World>(world: &mut W, plugins: &[Plugin], time: Duration) {
     pass_with(world, plugins, time, |_| ());
 }
 
-/// The same, with something to do after each step.
+/// The same, with an action after each step.
 pub fn pass_with<W: World>(world: &mut W, plugins: &[Plugin], time: Duration, mut each: impl FnMut(&mut W)) {
     for _ in 0..time.as_millis() / 50 {
         world.advance(ms(50));

@@ -1,4 +1,4 @@
-//! What Prometheus says reaches every worker, counts while it is fresh, and can do no harm.
+//! Signals from Prometheus reach every worker, count while they are fresh, and do no harm.
 
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
@@ -8,7 +8,7 @@ use crate::world::{Answer, Plugin, World};
 
 const LEAST_SIGNAL: &str = r#","policy":{"name":"least_signal","signal":"queue"}"#;
 
-/// An answer with this value for the loaded endpoint, zero for the others.
+/// A response with this value for the loaded endpoint and zero for the others.
 fn answer(loaded: usize, value: &str) -> String {
     let series = |endpoint: usize| {
         let value = if endpoint == loaded { value } else { "0" };
@@ -18,7 +18,7 @@ fn answer(loaded: usize, value: &str) -> String {
     format!(r#"{{"status":"success","data":{{"resultType":"vector","result":[{}]}}}}"#, series.join(","))
 }
 
-/// Time in which every call gets this answer; how many did.
+/// Lets time pass with every call answered like this; returns the number of calls.
 fn tell<W: World>(world: &mut W, crew: &[Plugin], seconds: u64, answer: &Answer<'_>) -> usize {
     let mut told = 0;
     pass_with(world, crew, ms(1000 * seconds), |world| {
@@ -41,7 +41,7 @@ fn a_signal_reaches_every_worker_and_fades_with_its_source(mut world: impl World
         let given = picks_of(&mut world, *plugin, &address(2), 200);
         assert!(given < 6, "{given}");
     }
-    // Prometheus goes away: what it said last is believed less and less, and then not at all.
+    // Prometheus goes away: its last values count less and less, and then not at all.
     tell(&mut world, &crew, 60, &Answer::Failed);
     for plugin in &crew {
         let given = picks_of(&mut world, *plugin, &address(2), 200);

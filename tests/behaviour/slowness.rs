@@ -1,15 +1,15 @@
-//! A slow endpoint gets little, and is found again once it is not.
+//! A slow endpoint gets few requests, and is found again once it is fast.
 
 use std::collections::BTreeMap;
 
 use crate::scene::{Ending, address, begin, config, ms, respond, single, target, traffic};
 use crate::world::{Plugin, Stream, World};
 
-/// Requests on their way, and when each is answered.
+/// Requests in flight, each with the time of its response.
 type Open<W> = Vec<(u64, <W as World>::Stream)>;
 
-/// A hundred requests a second for so long, each answered after the time that `latency` (ms) gives for its endpoint;
-/// those that last longer are in `open` afterwards.
+/// A hundred requests per second for `seconds`, each answered after the `latency` (ms) of its endpoint; those that take
+/// longer are left in `open`.
 fn sent<W: World>(
     world: &mut W,
     plugin: Plugin,
@@ -42,7 +42,7 @@ fn answer(mut stream: impl Stream) {
     stream.done();
 }
 
-/// The same, and in the end all are answered.
+/// The same, with all requests answered at the end.
 fn paced<W: World>(
     world: &mut W,
     plugin: Plugin,
@@ -77,7 +77,7 @@ fn an_endpoint_that_hangs_is_left_before_any_time_out(mut world: impl World) {
     assert!(counts.get(&hung).copied().unwrap_or(0) <= 12, "{counts:?}");
 }
 
-/// 17 requests a second for each endpoint: three of them wait after a fifth of a second, and are patient for as long.
+/// 17 requests per second for each endpoint: three of them wait after a fifth of a second, and for as long as it takes.
 fn whatever_the_policy_a_hung_endpoint_is_out_until_it_answers<W: World>(_: W) {
     for policy in ["round_robin", "weighted_round_robin", "random", "least_request"] {
         let mut world = W::new(5);
@@ -87,13 +87,13 @@ fn whatever_the_policy_a_hung_endpoint_is_out_until_it_answers<W: World>(_: W) {
         paced(&mut world, plugin, 5, |_| 20);
         let counts = paced(&mut world, plugin, 5, |to| if to == hung { 60_000 } else { 20 });
         assert!(given(&counts) <= 15, "{policy}: {counts:?}");
-        // What was open has been answered.
+        // The open requests have been answered.
         let counts = paced(&mut world, plugin, 20, |_| 20);
         assert!(given(&counts) >= 200, "{policy}, a sixth would be 333: {counts:?}");
     }
 }
 
-/// Nothing times out, nothing leaves: only a look can tell that it answers again.
+/// Nothing times out and no client cancels: only a probe can show that it answers again.
 fn a_hung_endpoint_is_looked_at_until_it_answers<W: World>(_: W) {
     for policy in ["round_robin", "random"] {
         let mut world = W::new(5);
@@ -114,7 +114,7 @@ fn answers_that_are_late_by_nature_do_not_make_an_endpoint_hung<W: World>(mut wo
     let plugin = single(&mut world, &config(6, r#""policy":"round_robin""#, ""));
     let mut open = Vec::new();
     sent(&mut world, plugin, 5, &mut open, |_| 20);
-    // Three streams at each of four endpoints, whose headers come in an hour.
+    // Three streams at each of four endpoints, whose headers come after an hour.
     for nth in 0..24 {
         let stream = begin(&mut world, plugin);
         let quick = [address(4), address(5)].contains(&target(&stream));

@@ -1,4 +1,4 @@
-//! What the filter says of itself adds up, whichever worker is asked, whatever has become of those that counted.
+//! The filter's own figures add up, whichever worker shows them, and whatever has happened to those that counted.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::world::{Answer, Plugin, Stream, World};
 
 const STATUS: &str = r#""status":{"path":"/_evenkeel"}"#;
 
-/// Asks for a path; the status, and the body.
+/// Requests a path; returns status and body.
 fn ask<W: World>(world: &mut W, plugin: Plugin, method: &str, path: &str) -> Option<(u32, Vec<u8>)> {
     let headers: [(&str, &[u8]); 4] = [
         (":method", method.as_bytes()),
@@ -145,7 +145,8 @@ fn workers_and_uptime_are_the_processs(mut world: impl World) {
     assert!((61.0..=65.0).contains(&uptime), "{uptime}");
 }
 
-/// An answer is bounded in size, whatever the fleet is; what is left out is counted, and what is wrong is shown first.
+/// The response is bounded for any number of endpoints; what is left out is counted, and unhealthy endpoints come
+/// first.
 fn a_large_fleet_is_shown_in_part(mut world: impl World) {
     const FLEET: usize = 10_000;
     let plugin =
@@ -306,7 +307,7 @@ fn counts_outlive_configurations() {
         let json = config(3, &format!(r#""slow_start":"{}s""#, 1 + round % 50), STATUS);
         let next: Vec<Plugin> = threads.iter().map(|thread| load(&mut world, *thread, &json)).collect();
         for plugin in &crew {
-            // The last requests of the old one, which it has no tick left to tell of.
+            // The last requests of the old configuration, which has no tick left to publish them.
             add(&mut truth, picks(&mut world, *plugin, 3));
             let (vm, root) = world.vm(*plugin);
             vm.stop_root(root);
@@ -327,7 +328,7 @@ fn counts_outlive_configurations() {
     );
 }
 
-/// A VM that is gone tells nothing: what it told last counts, once, for ever.
+/// A VM that crashed publishes nothing more: its last counts are kept, exactly once.
 #[test]
 fn counts_outlive_a_vm_that_crashed() {
     let mut world = Wasm::new(5);
@@ -339,7 +340,7 @@ fn counts_outlive_a_vm_that_crashed() {
         add(&mut truth, picks(&mut world, *plugin, 20));
     }
     pass(&mut world, &crew, ms(1000));
-    // The first never says another word. All others go on for minutes.
+    // The first worker is silent for ever. All others go on for minutes.
     for _ in 0..30 {
         pass(&mut world, &crew[1..], ms(8000));
         add(&mut truth, picks(&mut world, crew[1], 2));
@@ -349,7 +350,7 @@ fn counts_outlive_a_vm_that_crashed() {
     }
     let slots = world.shared_keys().into_iter().filter(|key| key.contains("/counts/"));
     assert_eq!(slots.filter(|key| !world.shared(key).is_empty()).count(), 2, "retired");
-    // And should it only have been asleep, nothing counts twice.
+    // And if it was only suspended, nothing counts twice.
     add(&mut truth, picks(&mut world, crew[0], 4));
     pass(&mut world, &crew, ms(1500));
     assert_eq!(counted(&status(&mut world, crew[1]), "picks"), truth);

@@ -1,4 +1,4 @@
-//! What the request carries when it leaves the filter.
+//! The steering header and other headers of the request when it leaves the filter.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use crate::scene::{
 };
 use crate::world::{Plugin, Stream, World};
 
-/// A request to `cluster` by a client that tries to steer by itself, past its headers.
+/// A request to `cluster` from a client that sends steering headers itself, past its headers.
 fn spoofed<W: World>(world: &mut W, plugin: Plugin, header: &str, cluster: &str) -> W::Stream {
     let upper = header.to_uppercase();
     let spoof: [(&str, &[u8]); 4] =
@@ -38,7 +38,7 @@ fn the_header_names_as_many_distinct_endpoints_as_configured(mut world: impl Wor
     }
 }
 
-/// What Envoy hands over comes in one place where it is short, and elsewhere where it is not.
+/// Envoy hands over short values in one place and long ones in another.
 fn names_and_headers_may_be_of_any_length(mut world: impl World) {
     for length in [1, 87, 88, 89, 255, 512] {
         let name = "w".repeat(length);
@@ -146,7 +146,7 @@ fn observing_sets_nothing_and_still_learns(mut world: impl World) {
     assert!(!counts.contains_key(&address(2)));
 }
 
-/// All endpoints out, panic switched off: only then is no endpoint eligible.
+/// All endpoints ejected and panic off: only then is no endpoint eligible.
 const NOBODY: &str = r#""policy":"round_robin","health":{"max_ejected_percent":100}"#;
 
 fn exhaust<W: World>(world: &mut W, plugin: Plugin) {
@@ -179,13 +179,13 @@ fn nobody_eligible_ends_as_configured(mut world: impl World) {
 }
 
 fn in_panic_everybody_serves(mut world: impl World) {
-    // Whatever becomes of them, never fewer than half of the fleet serve.
+    // Whatever happens to them, at least half of the endpoints serve.
     let upstream =
         r#""policy":"round_robin","health":{"max_ejected_percent":100},"failover":{"panic_percent":50}"#;
     let plugin = single(&mut world, &config(4, upstream, ""));
     for endpoint in 0..2 {
         give(&mut world, plugin, &address(endpoint), &Ending::local("504", "response_timeout"));
-        // So many that the failure is no longer news to the others.
+        // Enough requests for the failure to be known to the other workers.
         let serving = picks(&mut world, plugin, 300);
         assert!(!serving.contains_key(&address(endpoint)), "{serving:?}");
     }

@@ -14,7 +14,7 @@ fn a_new_configuration_adopts_what_was_learnt(mut world: impl World) {
     let thread = world.thread();
     let old = load(&mut world, thread, &config(4, HEALTH, ""));
     break_one(&mut world, old);
-    // Other policy, more endpoints, fewer candidates: the endpoints are the same.
+    // Another policy, more endpoints, fewer candidates: the endpoints are the same.
     let new =
         load(&mut world, thread, &config(6, r#""policy":"least_request""#, r#""steering":{"candidates":1}"#));
     let counts = picks(&mut world, new, 200);
@@ -47,7 +47,7 @@ fn the_old_configuration_may_tick_beside_the_new(mut world: impl World) {
     picks(&mut world, new, 4);
     pass(&mut world, &[old, new], ms(2000));
     break_one(&mut world, new);
-    // Envoy takes the old one away; its slot grows stale and does not vouch for the failing endpoint.
+    // Envoy removes the old one; its report expires and does not vouch for the failing endpoint.
     pass(&mut world, &[new], ms(500));
     assert_eq!(picks_of(&mut world, new, &address(1), 20), 0);
 }
@@ -63,7 +63,7 @@ fn new_questions_are_asked_though_the_old_configuration_lingers<W: World>(mut wo
     let asked = |world: &W, query: &str| world.calls().iter().any(|call| call.path.contains(query));
     assert!(asked(&world, "before"));
     let new = load(&mut world, thread, &asking("after"));
-    // Envoy drains the old listener for minutes, and its plugin ticks on meanwhile.
+    // Envoy drains the old listener for minutes, and its plugin ticks meanwhile.
     pass(&mut world, &[old, new], ms(6000));
     assert!(asked(&world, "after"), "{:?}", world.calls());
 }

@@ -1,4 +1,4 @@
-//! What single requests' decisions are told of: to clients that may know, and to no others.
+//! The decision of a single request is shown to clients that know the secret, and to no others.
 
 use testbed::serde_json::{Value, from_str, json};
 
@@ -10,7 +10,7 @@ const SECRET: &str = "open-sesame";
 const ASKED: &str = r#""debug":{"secret":"open-sesame"}"#;
 const TOLD: &str = "x-evenkeel-decision";
 
-/// A good request with these headers beside the usual ones.
+/// A successful request with these headers beside the usual ones.
 fn request<W: World>(world: &mut W, plugin: Plugin, more: &[(&str, &[u8])]) -> W::Stream {
     let mut headers: Vec<(&str, &[u8])> = vec![(":method", b"GET"), (":path", b"/"), (":authority", b"web")];
     headers.extend(more);
@@ -42,7 +42,7 @@ fn who_knows_the_secret_is_told(mut world: impl World) {
     for _ in 0..20 {
         serve(&mut world, plugin, |_| Ending::good());
     }
-    // Now and then a probe is due.
+    // Occasionally a probe is due.
     let by_policy = (0..20).any(|_| {
         let mut stream = request(&mut world, plugin, &[("x-evenkeel-debug", SECRET.as_bytes())]);
         assert!(
@@ -65,7 +65,7 @@ fn who_knows_the_secret_is_told(mut world: impl World) {
         said.starts_with("by=policy, ") && said.ends_with("why=\"lowest cost of the endpoints compared\"")
     });
     assert!(by_policy);
-    // A retry went elsewhere.
+    // A retry went to another endpoint.
     let to_another = (0..50).any(|turn| {
         let other = address(turn % 3);
         let elsewhere = Ending { served_by: Some(other.clone()), attempts: Some(2), ..Ending::good() };
@@ -75,7 +75,7 @@ fn who_knows_the_secret_is_told(mut world: impl World) {
     assert!(to_another);
 }
 
-/// What is taken down for the answer is not what Envoy is told: a request is tried where it would be otherwise.
+/// Recording the decision does not change what Envoy is told: a retry goes where it would otherwise go.
 fn asking_names_no_further_endpoint(mut world: impl World) {
     let plugin = single(&mut world, &config(3, "", &format!(r#"{ASKED},"steering":{{"candidates":1}}"#)));
     for asked in [&[("x-evenkeel-debug", SECRET.as_bytes())][..], &[]] {
@@ -147,7 +147,7 @@ fn the_log_is_json_for_those_who_collect_it(mut world: impl World) {
     pass(&mut world, &[plugin], ms(1000));
     assert!(events(&world, "decision").is_empty(), "nothing has failed");
     let headers: [(&str, &[u8]); 2] = [("traceparent", TRACE), ("x-request-id", b"\"}\n<script>")];
-    // Where a worker begins is chance: the next turn is not that of the one below.
+    // A worker begins at a random endpoint, so the next one need not be the one below.
     give(&mut world, plugin, &address(1), &Ending::good());
     told(&mut world, plugin, &headers, &Ending::status("503"));
     give(&mut world, plugin, &address(1), &Ending::local("504", "response_timeout"));
@@ -159,7 +159,7 @@ fn the_log_is_json_for_those_who_collect_it(mut world: impl World) {
     assert_eq!((&decisions[0]["failure"], &decisions[0]["status"]), (&json!("status_5xx"), &json!(503)));
     assert_eq!(decisions[1]["endpoint"], json!(address(1)));
     assert_eq!((&decisions[1]["failure"], &decisions[1]["upstream"]), (&json!("timeout"), &json!("web")));
-    // Of three failures that it takes two have happened: a time-out counts twice.
+    // Ejection takes three failures and two have happened: a timeout counts twice.
     assert!(events(&world, "ejected").is_empty(), "{:?}", events(&world, "ejected"));
     let changed = events(&world, "state_changed");
     let suspect = |event: &Value| event["endpoint"] == json!(address(1)) && event["to"] == json!("suspect");

@@ -1,11 +1,11 @@
-//! No endpoint eligible in one priority, in one zone, in all of them: `none_eligible` is for the very last case.
+//! No endpoint eligible in one priority, in one zone, in all of them: `none_eligible` applies only to the last case.
 
 use std::collections::BTreeMap;
 
 use crate::scene::{Ending, HEADER, address, begin, ms, pass, respond, serve, single, target};
 use crate::world::{Plugin, Stream, World};
 
-/// How four endpoints are divided into a first pair and a second one.
+/// How four endpoints are divided into two pairs.
 const DIVIDED: [(&str, [&str; 2]); 2] = [
     ("", [r#""priority":0"#, r#""priority":1"#]),
     (r#","zone":{"local":"near"}"#, [r#""zone":"near""#, r#""zone":"far""#]),
@@ -22,7 +22,7 @@ fn config((upstream, [first, second]): (&str, [&str; 2]), failover: &str) -> Str
     )
 }
 
-/// What became of some requests.
+/// The results of some requests.
 #[derive(Debug, Default)]
 struct Batch {
     served: BTreeMap<String, usize>,
@@ -35,7 +35,7 @@ impl Batch {
     }
 }
 
-/// Twenty requests, one every 100 ms; those that go to `failing` are refused.
+/// Twenty requests, one every 100 ms; those to `failing` are refused.
 fn batch<W: World>(world: &mut W, plugin: Plugin, failing: &[usize]) -> Batch {
     let failing: Vec<String> = failing.iter().copied().map(address).collect();
     let mut counts = Batch::default();
@@ -60,7 +60,7 @@ fn batch<W: World>(world: &mut W, plugin: Plugin, failing: &[usize]) -> Batch {
     counts
 }
 
-/// The same once it has lasted for a while.
+/// The same once this has lasted for a while.
 fn settled<W: World>(world: &mut W, plugin: Plugin, failing: &[usize]) -> Batch {
     (0..4).for_each(|_| _ = batch(world, plugin, failing));
     batch(world, plugin, failing)
@@ -71,13 +71,13 @@ fn the_second_takes_over_and_nobody_is_rejected_while_it_can(mut world: impl Wor
         let plugin = single(&mut world, &config(divided, r#""none_eligible":"reject","panic_percent":0"#));
         let well = settled(&mut world, plugin, &[]);
         assert_eq!((well.by(0..2), well.rejected), (20, 0), "{well:?}");
-        // The first pair dies while the second stands by: those that meet it, and then probes.
+        // The first pair dies while the second is standby: some requests meet it, then only probes.
         let lost = settled(&mut world, plugin, &[0, 1]);
         assert!(lost.by(2..4) >= 17 && lost.rejected == 0, "{divided:?}: {lost:?}");
-        // The other pair follows: no endpoint is left.
+        // The other pair dies, too: no endpoint is left.
         let dead = settled(&mut world, plugin, &[0, 1, 2, 3]);
         assert!(dead.rejected >= 14, "{divided:?}: {dead:?}");
-        // Half of what is second comes back, and takes everything.
+        // Half of the second pair recovers, and gets everything.
         let back = settled(&mut world, plugin, &[0, 1, 2]);
         assert!(back.by(3..4) >= 14 && back.rejected == 0, "{divided:?}: {back:?}");
         // So does the first pair.
@@ -113,10 +113,10 @@ fn panic_waits_until_all_of_them_together_are_short(mut world: impl World) {
     for divided in DIVIDED {
         let plugin = single(&mut world, &config(divided, r#""none_eligible":"reject","panic_percent":50"#));
         settled(&mut world, plugin, &[]);
-        // All of the first pair: below its threshold, but the second one carries everything.
+        // All of the first pair: below its threshold, but the second pair carries everything.
         let lost = settled(&mut world, plugin, &[0, 1]);
         assert!(lost.by(0..2) <= 3 && lost.rejected == 0, "{divided:?}: {lost:?}");
-        // One of four: half of its part is no panic yet.
+        // One of four: half of its pair is no panic yet.
         let short = settled(&mut world, plugin, &[0, 1, 2]);
         assert!(short.by(3..4) >= 14 && short.rejected == 0, "{divided:?}: {short:?}");
         let dead = settled(&mut world, plugin, &[0, 1, 2, 3]);
@@ -124,7 +124,7 @@ fn panic_waits_until_all_of_them_together_are_short(mut world: impl World) {
     }
 }
 
-/// With two candidates the second, which a retry takes, is from elsewhere where the first part has only one to name.
+/// With two candidates, the second one comes from the other pair if the first pair has only one endpoint to name.
 fn a_retry_leaves_a_part_with_one_endpoint_left(mut world: impl World) {
     for divided in DIVIDED {
         let plugin = single(&mut world, &config(divided, r#""panic_percent":0"#));

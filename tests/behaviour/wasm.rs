@@ -1,4 +1,4 @@
-//! The world around the real `.wasm`.
+//! The world of the real `.wasm`.
 
 use std::sync::LazyLock;
 
@@ -24,7 +24,7 @@ impl Wasm {
     }
 }
 
-/// A header map outside its phase is nothing that the filter may ask for: Envoy refuses it.
+/// The filter must not ask for a header map outside its phase: Envoy refuses that.
 impl Drop for Wasm {
     fn drop(&mut self) {
         if !std::thread::panicking() {

@@ -1,9 +1,9 @@
-//! What one worker thread learns, the others know.
+//! What one worker learns, the others know.
 
 use crate::scene::{Ending, address, begin, config, give, load, ms, pass, picks, picks_of, target};
 use crate::world::{Plugin, Stream, World};
 
-/// So many threads with the same configuration, acquainted: each has carried traffic and ticked.
+/// Threads with the same configuration that know each other: each has carried traffic and ticked.
 fn crew<W: World>(world: &mut W, threads: usize, json: &str) -> Vec<Plugin> {
     let plugins: Vec<Plugin> = (0..threads)
         .map(|_| {
@@ -28,7 +28,8 @@ fn a_failure_that_one_sees_all_know_after_a_tick(mut world: impl World) {
     }
 }
 
-/// What the second endpoint gets after each of so many workers has seen one request to it end so, at the same moment.
+/// What the second endpoint gets after each of these workers has seen one request to it end like this, at the same
+/// time.
 fn left_after_one_each<W: World>(world: &mut W, threads: usize, ending: &Ending) -> Vec<usize> {
     let patient = r#""policy":"round_robin","health":{"suspect_after":3,"fail_after":3}"#;
     let crew = crew(world, threads, &config(4, patient, ""));
@@ -115,7 +116,7 @@ fn a_worker_that_is_gone_is_forgotten(mut world: impl World) {
     let busy: Vec<_> = held.iter().filter(|stream| target(*stream) == address(0)).collect();
     assert_eq!(busy.len(), 20);
     let mut open: Vec<_> = (0..10).map(|_| begin(&mut world, crew[1])).collect();
-    // The first thread dies with what it had in flight.
+    // The first thread dies with its requests in flight.
     pass(&mut world, &crew[1..], ms(10_000));
     open.extend((0..30).map(|_| begin(&mut world, crew[1])));
     let first = open.iter().filter(|stream| target(*stream) == address(0)).count();
@@ -135,7 +136,7 @@ fn verifying_a_suspect_is_shared_work(mut world: impl World) {
             probes += usize::from(crate::scene::serve(&mut world, *plugin, ending) == failing);
         }
     }
-    // A minute and four workers: once a second while it is suspect, then ever rarer.
+    // A minute and four workers: once a second while it is suspect, then at growing intervals.
     assert!((3..=40).contains(&probes), "{probes}");
 }
 

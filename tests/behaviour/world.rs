@@ -1,4 +1,4 @@
-//! What a scenario can do to an Envoy with the filter in it, and see of it.
+//! What a scenario can do to an Envoy with the filter, and observe of it.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ pub struct Thread(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Plugin(pub usize);
 
-/// An HTTP call of the filter's own that waits for its answer.
+/// An outstanding HTTP call of the filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     pub thread: Thread,
@@ -19,21 +19,21 @@ pub struct Call {
     pub authority: String,
     pub path: String,
     pub headers: Vec<(String, String)>,
-    /// The body of a POST; none of a GET.
+    /// The body of a POST; `None` for a GET.
     pub form: Option<String>,
     pub timeout: Duration,
 }
 
-/// What comes back for a [`Call`].
+/// The response to a [`Call`].
 #[derive(Clone, Debug)]
 pub enum Answer<'a> {
     /// A status and a body.
     Http(u16, &'a [u8]),
-    /// A good answer with another header.
+    /// A successful response with another header.
     With(&'a str, &'a [u8]),
     /// Headers whose status is no number.
     NoStatus(&'a [u8]),
-    /// Reset or time-out: `(token, 0, 0, 0)`.
+    /// Reset or timeout: `(token, 0, 0, 0)`.
     Failed,
 }
 
@@ -46,23 +46,23 @@ pub trait World: Sized {
     /// Starts a worker thread.
     fn thread(&mut self) -> Thread;
 
-    /// Loads a plugin configuration into a thread; the lines that say why not.
+    /// Loads a plugin configuration into a thread, or returns the lines that say why not.
     fn configure(&mut self, thread: Thread, name: &str, json: &str) -> Result<Plugin, Vec<String>>;
 
-    /// The thread that has this plugin.
+    /// The thread of this plugin.
     fn thread_of(&self, plugin: Plugin) -> Thread;
 
     /// Puts the filter among the upstream filters of a thread, too.
     fn follow(&mut self, thread: Thread) -> Plugin;
 
-    /// The next attempt of `request`, as the upstream filter sees it: to this address, with this number.
+    /// The next attempt of `request`, as the upstream filter sees it: to this address, with the request's number.
     fn attempt(&mut self, upstream: Plugin, request: &Self::Stream, address: &str) -> Self::Stream;
 
     fn tick(&mut self, plugin: Plugin);
 
     fn stream(&mut self, plugin: Plugin, headers: &[(&str, &[u8])]) -> Self::Stream;
 
-    /// Nanoseconds.
+    /// Nanoseconds since 1970.
     fn now(&self) -> u64;
 
     fn set_now(&mut self, nanoseconds: u64);
@@ -77,19 +77,19 @@ pub trait World: Sized {
 
     fn set_shared(&mut self, key: &str, value: &[u8]);
 
-    /// Gives the proxy's own node a zone.
+    /// Sets the zone of the proxy's own node.
     fn set_node_zone(&mut self, zone: &str);
 
     /// Makes a cluster known, so that it can be called.
     fn add_cluster(&mut self, name: &str);
 
-    /// Lets a cluster take no more requests: nothing in it is healthy.
+    /// Makes a cluster take no more requests, as if none of its hosts were healthy.
     fn block_cluster(&mut self, name: &str);
 
-    /// Shows a variable of the environment to plugins that are loaded from now on.
+    /// Sets an environment variable for plugins that are loaded from now on.
     fn set_environment(&mut self, variable: &str, value: &str);
 
-    /// The calls that wait for an answer.
+    /// The outstanding calls.
     fn calls(&self) -> Vec<Call>;
 
     fn answer(&mut self, call: &Call, answer: &Answer<'_>);
@@ -99,23 +99,23 @@ pub trait World: Sized {
     /// A counter among the host's own metrics, if it is defined.
     fn counter(&self, name: &str) -> Option<u64>;
 
-    /// The same of a gauge.
+    /// A gauge among the host's own metrics, if it is defined.
     fn gauge(&self, name: &str) -> Option<u64>;
 
-    /// What a histogram among them has taken in.
+    /// The samples of a histogram among the host's own metrics.
     fn histogram(&self, name: &str) -> Vec<u64>;
 }
 
-/// One HTTP stream, phase by phase. Dropped without [`done`](Stream::done), it stays in flight.
+/// One HTTP stream, phase by phase. If it is dropped without [`done`](Stream::done) it stays in flight.
 pub trait Stream {
     fn property(&mut self, path: &[&str], value: &[u8]);
 
-    /// Whether the request goes on. It has no body.
+    /// Request headers of a request without a body; whether it continues.
     fn request_headers(&mut self) -> bool {
         self.request_headers_of(true)
     }
 
-    /// The same; `complete` where no body follows.
+    /// Request headers; `complete` if no body follows. Returns whether the request continues.
     fn request_headers_of(&mut self, complete: bool) -> bool;
 
     fn request_body(&mut self, last: bool);
@@ -127,14 +127,14 @@ pub trait Stream {
         self.response_headers_of(headers, false);
     }
 
-    /// The same; `complete` where nothing follows.
+    /// Response headers; `complete` if nothing follows.
     fn response_headers_of(&mut self, headers: &[(&str, &[u8])], complete: bool);
 
     fn response_body(&mut self, last: bool) {
         self.response_part(b"part", last);
     }
 
-    /// The same with these bytes.
+    /// A part of the response's body with these bytes.
     fn response_part(&mut self, part: &[u8], last: bool);
 
     fn response_trailers(&mut self, trailers: &[(&str, &[u8])]);
@@ -143,15 +143,15 @@ pub trait Stream {
 
     fn done(&mut self);
 
-    /// Every value of a request header, as the upstream would see them.
+    /// Every value of a request header, as the upstream would see it.
     fn request_values(&self, name: &str) -> Vec<Vec<u8>>;
 
-    /// Every value of a response header, as the client would see them.
+    /// Every value of a response header, as the client would see it.
     fn response_values(&self, name: &str) -> Vec<Vec<u8>>;
 
-    /// The filter's own answer.
+    /// The response that the filter sent itself.
     fn local_response(&self) -> Option<(u32, Vec<(String, String)>)>;
 
-    /// The body of the filter's own answer.
+    /// The body of the response that the filter sent itself.
     fn local_body(&self) -> Vec<u8>;
 }

@@ -1,4 +1,4 @@
-//! The world around the library: the same surroundings as Envoy's, in plain Rust.
+//! The world of the library: the same surroundings as Envoy's, in plain Rust.
 
 mod stream;
 
@@ -13,7 +13,7 @@ use evenkeel::worker::Worker;
 use crate::world::{Answer, Call, Plugin, Stream, Thread, World};
 use stream::{Maps, NativeStream, Part, Phase, own};
 
-/// A guest must not rely on a clock that starts at zero.
+/// The first time of the clock: a guest must not rely on a clock that begins at zero.
 const START: u64 = 1_800_000_000_000_000_000;
 
 #[derive(Default)]
@@ -28,7 +28,7 @@ struct State {
     last_token: u32,
     logs: Vec<String>,
     node_zone: Option<String>,
-    /// By number: kind, name, and what it has been told.
+    /// By number: kind, name, and samples.
     metrics: Vec<(MetricKind, String, Vec<u64>)>,
 }
 
@@ -149,7 +149,7 @@ impl Native {
     }
 }
 
-/// An answer as it is handed over.
+/// A response during its delivery.
 struct Handed<'a> {
     body: &'a [u8],
     header: Option<(&'a str, &'a [u8])>,
@@ -208,7 +208,7 @@ impl World for Native {
         self.plugins[plugin.0].thread
     }
 
-    /// Upstream filters have no worker of their own: the number is the thread's.
+    /// Upstream filters have no worker of their own, so the thread stands for it.
     fn follow(&mut self, thread: Thread) -> Plugin {
         self.following.push(thread);
         self.plugins

@@ -1,4 +1,4 @@
-//! One stream: its header maps, which the filter may touch in their phases only.
+//! One stream: its header maps, which the filter may use only in their phases.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ pub(super) enum Part {
 /// Header names with values, in order.
 pub(super) type HeaderMap = Vec<(String, Vec<u8>)>;
 
-/// The header map that the running callback may touch.
+/// The header map that the running callback may use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Open {
     #[default]
@@ -40,7 +40,7 @@ pub(super) struct Maps {
     pub(super) properties: BTreeMap<Vec<String>, Vec<u8>>,
     pub(super) answered: Option<(u32, Vec<(String, String)>)>,
     pub(super) body: Vec<u8>,
-    /// The part of the response's body that passes.
+    /// The part of the response's body that is passing.
     pub(super) part: Vec<u8>,
 }
 
@@ -72,7 +72,7 @@ fn first(map: &HeaderMap, name: &str) -> Option<Vec<u8>> {
 }
 
 impl Phase<'_> {
-    /// A header map outside its phase is nothing that the filter may ask for: Envoy refuses it.
+    /// The filter must not ask for a header map outside its phase: Envoy refuses that.
     fn may_touch(&self, map: Open, name: &str) {
         let open = self.maps.borrow().open;
         assert_eq!(open, map, "{name} is asked for outside its phase");
@@ -135,7 +135,7 @@ impl StreamHost for Phase<'_> {
     }
 
     fn property(&self, path: &[&str]) -> Option<Bytes> {
-        // Envoy takes these from the map, and so from nowhere once that is closed.
+        // Envoy reads these from the header map, so they are absent once it is closed.
         if let ["request", "headers", name] = path {
             return self.request_header(name);
         }
@@ -159,7 +159,7 @@ impl StreamHost for Phase<'_> {
     }
 }
 
-/// Does to whichever part the stream has what both can do.
+/// Calls the same method on either part of the filter.
 macro_rules! either {
     ($self:ident, $open:expr, |$part:ident, $worker:ident, $host:ident| $act:expr) => {
         if let Some(worker) = $self.worker.upgrade() {
@@ -227,7 +227,7 @@ impl Stream for NativeStream {
     }
 
     fn log(&mut self) {
-        // The filter has no use for it.
+        // The filter does not use it.
     }
 
     fn done(&mut self) {
