@@ -1,4 +1,4 @@
-//! A real Chromium, spoken to over its DevTools protocol through two pipes: no driver, no library.
+//! A real Chromium, driven over its DevTools protocol through two pipes, without a driver or library.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -14,7 +14,7 @@ use testbed::{clock, tools};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A browser with one tab. Dropping it ends it.
+/// A browser with one tab. It ends when dropped.
 pub struct Browser {
     process: Child,
     to: File,
@@ -26,12 +26,12 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts it, with an empty tab of this size; `dark` is what it says that its user prefers.
+    /// Starts it with an empty tab of this size; `dark` is the preferred colour scheme that it reports.
     pub fn start(width: u32, height: u32, dark: bool) -> Result<Browser> {
         let home = testbed::tempfile::tempdir()?;
         let pipes = ["in", "out"].map(|name| home.path().join(name));
         ensure!(Command::new("mkfifo").args(&pipes).status()?.success(), "mkfifo failed");
-        // The protocol wants to be on descriptors 3 and 4.
+        // The protocol uses file descriptors 3 and 4.
         let process = Command::new("sh")
             .args(["-c", r#"in=$1 out=$2; shift 2; exec "$@" 3<"$in" 4>"$out""#, "sh"])
             .args(&pipes)
@@ -110,7 +110,7 @@ impl Browser {
         self.wait("document.readyState === 'complete'")
     }
 
-    /// The value of a script's last expression.
+    /// Evaluates a script; returns the value of its last expression.
     pub fn eval(&mut self, script: &str) -> Result<Value> {
         let params = json!({ "expression": script, "returnByValue": true, "awaitPromise": true });
         let mut answer = self.call("Runtime.evaluate", params)?;
@@ -121,7 +121,7 @@ impl Browser {
     /// Waits until `condition` holds.
     pub fn wait(&mut self, condition: &str) -> Result<()> {
         let end = clock::now() + PATIENCE;
-        // The page itself is asked again only after it has drawn.
+        // The page is asked again only after it has drawn.
         let asked = format!("new Promise(r => requestAnimationFrame(() => r(Boolean({condition}))))");
         while self.eval(&asked)? != json!(true) {
             if clock::now() >= end {
@@ -135,7 +135,7 @@ impl Browser {
         Ok(())
     }
 
-    /// Errors and warnings of the page so far: exceptions, refused scripts, failed requests.
+    /// The page's errors and warnings so far: exceptions, refused scripts, failed requests.
     pub fn complaints(&self) -> Vec<String> {
         let said = |event: &&Value| {
             ["Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"]
@@ -144,7 +144,7 @@ impl Browser {
         self.events.iter().filter(said).map(|event| event["params"].to_string()).collect()
     }
 
-    /// Writes what is to be seen, the whole page, to a PNG file.
+    /// Writes a screenshot of the whole page to a PNG file.
     pub fn picture(&mut self, file: &Path) -> Result<()> {
         let clip = self.eval(
             "({ x: 0, y: 0, width: innerWidth, scale: 1,

@@ -1,4 +1,4 @@
-//! Clients that go away: what they had in flight is given back.
+//! Requests cancelled by clients leave the in-flight count.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use testbed::{tokio, wait};
 
 use crate::scene::Stage;
 
-/// Under `least_request` an endpoint that keeps requests in flight that are long gone is never chosen again.
+/// With `least_request`, an endpoint whose in-flight count leaks is never chosen again.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_whose_clients_left_is_used_as_before() -> Result<()> {
     let scene = Stage { upstream: json!({ "policy": "least_request" }), ..Stage::default() }.open().await?;

@@ -1,5 +1,5 @@
-//! Endpoints that come, drain and die while a real Envoy serves, and evenkeel knows them from Envoy or from
-//! Prometheus alone.
+//! Endpoints that join, drain and die while a real Envoy serves; evenkeel discovers them from Envoy or from Prometheus
+//! alone.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,17 +14,18 @@ use testbed::{tokio, wait};
 
 use crate::scene::{RATE, Scene, Stage, received};
 
-/// How often Envoy is asked for its hosts.
+/// Poll interval for Envoy's hosts.
 const POLL: Duration = Duration::from_millis(500);
-/// Long enough for two polls, their jitter included, the control plane's file and a busy machine.
+/// Time for two polls, including jitter, the control plane's file and a busy machine.
 const TWO_POLLS: Duration = Duration::from_secs(2);
 
-/// Members of an upstream with these sources.
+/// Upstream members with these endpoint sources.
 fn upstream(endpoints: Value) -> Value {
     json!({ "endpoints": endpoints, "slow_start": "1s", "health": { "ejection": "3s" } })
 }
 
-/// So many endpoints of which Envoy hears over EDS, and evenkeel from Envoy alone; retries as they are shipped.
+/// Opens a scene with `backends` endpoints, which Envoy gets over EDS and evenkeel from Envoy alone; retries as
+/// shipped.
 async fn open(concurrency: u32, backends: usize) -> Result<Scene> {
     Stage {
         backends,
@@ -88,7 +89,7 @@ async fn endpoints_come_drain_and_die(concurrency: u32) -> Result<()> {
     let before = load.report().summary();
     assert_eq!(before.failed, 0, "nobody fails because somebody joins or drains: {:?}", before.statuses);
 
-    // A crash, of which the control plane hears at once, and a new one in its place.
+    // A crash, of which the control plane learns at once, and a replacement.
     scene.backends[1].set(Behaviour::Refuse);
     let newcomer = scene.backends[6].counts().received;
     scene.envoy_mut().set_endpoints("web", known[2..].to_vec()).await?;
@@ -161,9 +162,9 @@ async fn prometheus_alone_finds_the_endpoints_of_several_upstreams() -> Result<(
         upstream["cluster"] = json!(cluster);
         upstream
     };
-    // The scene's own backends are `web`; its Prometheus comes once their addresses are known.
+    // The scene's own backends are `web`; its Prometheus starts once their addresses are known.
     let web = Backend::start_many(3, config()).await?;
-    // The last of each is in Envoy's cluster only: whatever it gets was not steered.
+    // The last endpoint of each is only in Envoy's cluster: its requests were not steered.
     let jobs = [("web", &web), ("api", &api)].map(|(job, backends)| {
         let (_, scraped) = backends.split_last().expect("backends");
         (job.to_owned(), addresses(scraped))
@@ -217,7 +218,7 @@ async fn prometheus_alone_finds_the_endpoints_of_several_upstreams() -> Result<(
             scene.envoy().log_tail(25)
         );
     }
-    // One entry for the rest, with one endpoint of two.
+    // One entry for the unlisted rest, with one of the two endpoints.
     let wave = ask("/other").await?;
     assert_eq!(wave.summary.failed, 0, "{:?}", wave.summary.statuses);
     let counts = received(&other);
@@ -225,7 +226,7 @@ async fn prometheus_alone_finds_the_endpoints_of_several_upstreams() -> Result<(
     Ok(())
 }
 
-/// The resident memory of Envoy in KiB.
+/// Resident memory of Envoy, KiB.
 fn resident(scene: &mut Scene) -> Result<u64> {
     let id = scene.envoy_mut().process().id();
     let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
@@ -233,8 +234,8 @@ fn resident(scene: &mut Scene) -> Result<u64> {
     Ok(line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0))
 }
 
-/// Thirty times over, all ten endpoints are replaced, two at a time: the new ones join, the old ones drain and go.
-/// About seven minutes; `make trials` prints what it cost.
+/// Replaces all ten endpoints thirty times, two at a time: new ones join, old ones drain and go. Takes about seven
+/// minutes; `make trials` prints the outcome.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes"]
 async fn thirty_rolling_replacements_cost_nothing() -> Result<()> {

@@ -1,4 +1,5 @@
-//! The fleet's figures among Envoy's own stats, with the labels that the shipped configurations make of their names.
+//! The fleet's metrics in Envoy's own stats, with the labels that the shipped configurations extract from the stat
+//! names.
 
 use std::fs;
 use std::time::Duration;
@@ -10,14 +11,14 @@ use testbed::{envoy, tokio, tools};
 
 use crate::scene::{Scene, Stage, received};
 
-/// The `stats_config` that is shipped.
+/// The shipped `stats_config`.
 fn shipped() -> Result<Value> {
     let file = tools::root().join("envoy/envoy.yaml");
     let yaml: Value = serde_saphyr::from_str(&fs::read_to_string(file)?)?;
     Ok(yaml["stats_config"].clone())
 }
 
-/// Sums up the samples of a metric that have all of these labels.
+/// Sum of a metric's samples that have all of these labels.
 fn sum(text: &str, name: &str, labels: &[&str]) -> Option<f64> {
     let samples = text.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?.strip_prefix('{')?;
@@ -37,7 +38,7 @@ async fn envoys_own_stats_have_the_fleets_figures_with_labels() -> Result<()> {
     let mut stage = Stage {
         plugin: json!({ "prometheus": { "cluster": "prometheus", "interval": "1s", "timeout": "500ms" } }),
         proxy: envoy::Config {
-            // Histograms are put together when stats are flushed.
+            // Histograms are merged when stats are flushed.
             extra: json!({ "stats_config": shipped()?, "stats_flush_interval": "0.5s" }),
             ..envoy::Config::default()
         },
@@ -55,7 +56,7 @@ async fn envoys_own_stats_have_the_fleets_figures_with_labels() -> Result<()> {
         (decisions == Some(requests as f64)).then_some(())
     });
     counted.await.with_context(|| format!("{requests} requests"))?;
-    // What has to come from Prometheus first, and what only a flush shows.
+    // Values that need an answer from Prometheus, or a flush of the stats.
     for (name, labels) in [
         ("evenkeel_fleet_decisions_total", &[r#"upstream="web""#, r#"reason="policy""#][..]),
         ("evenkeel_fleet_eligible_endpoints", &[r#"upstream="web""#]),

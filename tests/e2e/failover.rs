@@ -11,7 +11,7 @@ use testbed::{envoy, tokio, wait};
 use crate::raw;
 use crate::scene::{Scene, Stage, Wave, received};
 
-/// How long a healed part may stay away: probes come after half a second, then half as long again each.
+/// Maximum time until a healed zone is back: probes come after half a second, then each interval is 1.5 times the last.
 const RETURN: Duration = Duration::from_secs(20);
 
 fn stage(places: Vec<Value>, upstream: Value) -> Stage {
@@ -19,15 +19,15 @@ fn stage(places: Vec<Value>, upstream: Value) -> Stage {
     Stage { backends: places.len(), places, upstream, proxy, ..Stage::default() }
 }
 
-/// The share of the requests that the first `count` backends received.
+/// Share of the requests that the first `count` backends received, 0 to 1.
 fn first(wave: &Wave, count: usize) -> f64 {
-    // Of counts, not of shares, whose sum may be a hair less than 1.
+    // From counts, because a sum of shares may be slightly below 1.
     let all: u64 = wave.received.iter().sum::<u64>() + wave.strangers;
     wave.received[..count].iter().sum::<u64>() as f64 / all.max(1) as f64
 }
 
-/// The first `count` backends get everything, then this happens to them, and within two seconds they get next to
-/// nothing; once it is over everything comes back.
+/// Asserts that the first `count` backends get everything, next to nothing within two seconds of a fault, and
+/// everything again once the fault is over.
 async fn lost_and_found(scene: &Scene, count: usize, sick: Behaviour) -> Result<()> {
     let well = scene.backends[0].behaviour();
     let before = scene.wave(1.0).await?;
@@ -36,8 +36,8 @@ async fn lost_and_found(scene: &Scene, count: usize, sick: Behaviour) -> Result<
     let load = Load { timeout: Duration::from_secs(1), ..scene.load(2.0) };
     let during = scene.wave_of(load.clone()).await?;
     let after = scene.wave_of(load).await?;
-    // Two seconds are 300 requests. What still goes there are those that look after the endpoints: a quarter of a fair share at
-    // most, which here is 45; with three that hang it was 12 to 20 of sixteen runs.
+    // Two seconds are 300 requests. Those that still go there are probes and exploration: a quarter of a fair share at
+    // most, which here is 45; with three hanging endpoints it was 12 to 20 in sixteen runs.
     assert!(first(&after, count) < 0.1, "{sick:?}: {:?} after {:?}", after.received, during.received);
     assert!(
         after.summary.failed < 32,
@@ -55,7 +55,7 @@ async fn lost_and_found(scene: &Scene, count: usize, sick: Behaviour) -> Result<
 
 fn zones() -> Stage {
     let place = |zone: &str| json!({ "zone": zone });
-    // More than half of the fleet is local, so neither a limit nor panic may keep it in traffic.
+    // More than half of the fleet is local, so neither the ejection limit nor panic mode may keep it in traffic.
     let places = ["a", "a", "a", "b", "b"].map(place).to_vec();
     stage(places, json!({ "zone": { "local": "a" }, "health": { "ejection": "3s" } }))
 }
@@ -70,7 +70,7 @@ async fn traffic_leaves_a_zone_that_hangs_within_two_seconds_and_comes_back() ->
     lost_and_found(&zones().open().await?, 3, Behaviour::BlackHole).await
 }
 
-/// The same configuration in every zone: where the proxy is it knows from its own node.
+/// The same configuration works in every zone: the proxy's zone comes from its own node.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_local_zone_is_that_of_the_proxys_node() -> Result<()> {
     let places = ["a", "b", "b", "b", "b"].map(|zone| json!({ "zone": zone })).to_vec();
@@ -88,7 +88,7 @@ async fn the_second_priority_takes_over_and_gives_back() -> Result<()> {
     lost_and_found(&scene, 2, Behaviour::FAIL_FAST).await
 }
 
-/// What the zone got in each tenth of a second, from the moment that something happens to it.
+/// Requests to the zone in each 0.1 s, from the moment of the fault.
 async fn tenths(scene: &Scene, count: u32) -> Vec<(u64, u64)> {
     let start = testbed::clock::now();
     let near = |counts: &[u64]| (counts[..3].iter().sum::<u64>(), counts.iter().sum::<u64>());
@@ -103,7 +103,7 @@ async fn tenths(scene: &Scene, count: u32) -> Vec<(u64, u64)> {
     all
 }
 
-/// `make trials` prints how long it takes until a lost zone gets next to nothing, and until everything is back.
+/// `make trials` prints how long a lost zone takes to fall to next to nothing, and until everything is back.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement"]
 async fn how_fast_a_zone_is_left_and_taken_back() -> Result<()> {
@@ -121,7 +121,7 @@ async fn how_fast_a_zone_is_left_and_taken_back() -> Result<()> {
             let gone = tenths(&scene, 50).await;
             scene.backends[..3].iter().for_each(|backend| backend.set(well));
             let back = tenths(&scene, 100).await;
-            // From when on no second was otherwise any more: single probes go on.
+            // The first tenth from which no window of 1 s is wrong any more: single probes go on.
             let since = |tenths: &[(u64, u64)], wrong: fn(u64, u64) -> bool| {
                 let sum = |second: &[(u64, u64)]| {
                     second.iter().fold((0, 0), |sum, tenth| (sum.0 + tenth.0, sum.1 + tenth.1))
@@ -146,7 +146,8 @@ async fn how_fast_a_zone_is_left_and_taken_back() -> Result<()> {
     Ok(())
 }
 
-/// Two thousand users, one request each, and each of them again: what the new version gets, and how many changed it.
+/// Sends a request for each of two thousand users, then another for each. Returns the new version's share and the
+/// number of users whose version changed.
 async fn two_thousand_users(concurrency: u32) -> Result<(f64, usize)> {
     const USERS: usize = 2_000;
     let places = ["v1", "v1", "v2"].map(|version| json!({ "version": version })).to_vec();
@@ -158,12 +159,12 @@ async fn two_thousand_users(concurrency: u32) -> Result<(f64, usize)> {
     let at = scene.envoy().address();
     let ask = async |round: usize| -> Result<Vec<bool>> {
         let mut asking = tokio::task::JoinSet::new();
-        // Sixteen at a time, each over a connection of its own, so that all workers have their part.
+        // Sixteen at a time, each over its own connection, so that all workers get some.
         for lane in 0..16 {
             asking.spawn(async move {
                 let mut connection = raw::Connection::open(at).await?;
                 let mut served = Vec::new();
-                // In another order each time, so that users meet other workers.
+                // In another order each time, so that users reach other workers.
                 for user in (0..USERS).filter(|user| (user + round * (user / 16)) % 16 == lane) {
                     let head = connection.ask("/", &[&format!("x-user: user-{user}")]).await?;
                     ensure!(head.status() == 200);
@@ -196,7 +197,7 @@ async fn users_keep_their_version_and_versions_their_shares() -> Result<()> {
     Ok(())
 }
 
-/// `make trials` prints shares with 1, 2 and 4 workers, with affinity and without.
+/// `make trials` prints shares with 1, 2 and 4 workers, with and without affinity.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement"]
 async fn shares_with_any_number_of_workers() -> Result<()> {
@@ -213,7 +214,7 @@ async fn shares_with_any_number_of_workers() -> Result<()> {
     Ok(())
 }
 
-/// What the new version gets of requests that are no endpoint's in particular.
+/// The new version's share of requests without affinity.
 async fn two_thousand_requests(concurrency: u32) -> Result<f64> {
     let mut stage =
         stage(["v1", "v1", "v2"].map(|version| json!({ "version": version })).to_vec(), json!({}));
@@ -234,7 +235,7 @@ async fn versions_get_their_shares_of_two_thousand_requests() -> Result<()> {
     Ok(())
 }
 
-/// Which backend serves a request with this cookie.
+/// The index of the backend that serves a request with this cookie.
 async fn seat(scene: &Scene, cookie: &str) -> Result<usize> {
     let before = received(&scene.backends);
     let head = raw::get(scene.envoy().address(), "/", &[format!("Cookie: {cookie}")]).await?;

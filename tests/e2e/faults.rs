@@ -1,4 +1,5 @@
-//! An endpoint that misbehaves is avoided, costs next to nothing, and gets its traffic back once it is well.
+//! A misbehaving endpoint is avoided at the cost of few failed requests, and gets its traffic back once it has
+//! recovered.
 
 use std::time::Duration;
 
@@ -10,14 +11,14 @@ use testbed::{clock, envoy, tokio, wait};
 use crate::raw;
 use crate::scene::{Scene, Stage};
 
-/// How long a healed endpoint may stay away.
+/// Maximum time until a recovered endpoint is back in traffic.
 const RETURN: Duration = Duration::from_secs(30);
-/// The share of one of five that counts as being back: fair is 0.2.
+/// Share of one of five endpoints above which it counts as back; a fair share is 0.2.
 const BACK: f64 = 0.1;
 
-/// Makes the first of five endpoints sick, and well again.
+/// Makes the first of five endpoints misbehave, then recover.
 ///
-/// Learning may cost `failures` failed requests; afterwards the sick one receives less than 3 %.
+/// At most `failures` requests may fail until it is detected; afterwards it receives less than 3 %.
 async fn avoided_and_back(stage: Stage, sick: Behaviour, failures: u64) -> Result<Scene> {
     let scene = stage.open().await?;
     let well = scene.backends[0].behaviour();
@@ -54,7 +55,7 @@ async fn failing_fast() -> Result<()> {
     avoided_and_back(Stage::default(), Behaviour::FAIL_FAST, 12).await.map(drop)
 }
 
-/// What one worker learns the others know: four of them pay no more than two.
+/// Workers share their evidence: four of them see no more failures than two.
 #[tokio::test(flavor = "multi_thread")]
 async fn failing_fast_before_four_workers() -> Result<()> {
     let proxy = envoy::Config { concurrency: 4, ..envoy::Config::default() };
@@ -72,7 +73,7 @@ async fn crashed() -> Result<()> {
     avoided_and_back(Stage::default(), Behaviour::Refuse, 12).await.map(drop)
 }
 
-/// Three failures eject, and two requests are on their way when an endpoint dies. How many more fail?
+/// Number of requests that fail after an endpoint dies, with ejection after three failures and two requests in flight.
 async fn fail_after_a_crash(http2: bool) -> Result<usize> {
     let scene = Stage {
         backends: 3,
@@ -111,7 +112,7 @@ async fn connections_that_break_together_are_a_crash() -> Result<()> {
     Ok(())
 }
 
-/// A refused connection counts twice, and the broken one once.
+/// A refused connection counts twice, the broken connection once.
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_that_break_with_their_connection_are_one_failure() -> Result<()> {
     assert_eq!(fail_after_a_crash(true).await?, 1);
@@ -123,7 +124,7 @@ async fn resetting_connections() -> Result<()> {
     avoided_and_back(Stage::default(), Behaviour::Reset, 12).await.map(drop)
 }
 
-/// Whose answers are good but for what they say of it.
+/// An endpoint that serves well, but asks in every response to be ejected.
 async fn telling_to_fail(follow: bool) -> Result<()> {
     let upstream = json!({ "policy": "round_robin", "health": { "ejection": "10s" } });
     let stage = Stage { backends: 3, upstream, follow, ..Stage::default() };

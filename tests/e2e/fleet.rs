@@ -1,6 +1,6 @@
-//! Several Envoys in front of the same endpoints, each with few requests: what one has measured, the others are told
-//! through a real Prometheus. Prints what was measured with the signal and without it, and judges nothing but that no
-//! request fails and that the signal arrives: a busy machine measures itself.
+//! Several Envoys in front of the same endpoints, each with few requests, which share their measurements through a real
+//! Prometheus. Prints the results with and without that signal; asserts only that no request fails and that the signal
+//! arrives, because timings on a busy machine prove nothing.
 //!
 //! `FLEET_ENVOYS=20 cargo test --test e2e -- --ignored --nocapture fleet`
 
@@ -16,17 +16,17 @@ use testbed::{http, tokio};
 
 const METRICS: &str = "/_evenkeel/metrics";
 const STATUS: &str = "/_evenkeel";
-/// Requests a second of each Envoy.
+/// Request rate of each Envoy, requests/s.
 const RATE: f64 = 20.0;
 const LEARNING_S: u64 = 20;
 const LENGTH_S: u64 = 60;
 
-/// What the endpoints do.
+/// A scenario: what the endpoints do.
 #[derive(Clone, Copy)]
 struct Road {
     name: &'static str,
     behaviour: Behaviour,
-    /// So many are 16 times slower.
+    /// Number of endpoints that are 16 times slower.
     slow: usize,
 }
 
@@ -35,7 +35,7 @@ const ROADS: [Road; 2] = [
     Road { name: "two of them 16 x slower", behaviour: Behaviour::Healthy, slow: 2 },
 ];
 
-/// How requests are balanced.
+/// The balancing policy compared.
 #[derive(Clone, Copy, PartialEq)]
 enum By {
     LeastRequest,
@@ -71,7 +71,7 @@ fn configuration(backends: &[Backend], by: By) -> Value {
 }
 
 impl Fleet {
-    /// Everything runs, and the endpoints are as the road has them.
+    /// Starts everything, with the endpoints behaving as `road` says.
     async fn open(road: Road, by: By, envoys: usize, seed: u64) -> Result<Fleet> {
         let slots = number("FLEET_SLOTS", 4);
         let backend = backend::Config {
@@ -116,7 +116,7 @@ impl Fleet {
         }
     }
 
-    /// So many seconds of requests to each Envoy.
+    /// Sends `LENGTH_S` seconds of requests to each Envoy.
     async fn load(&self, seed: u64) -> Result<Report> {
         let mut running = Vec::new();
         for (envoy, seed) in self.envoys.iter().zip(1000 * seed..) {
@@ -137,12 +137,12 @@ impl Fleet {
         Ok(all)
     }
 
-    /// What each endpoint got of these requests, in the order of the backends.
+    /// Share of these requests that each backend got, in the order of the backends.
     fn shares(&self, of: &Summary) -> Vec<f64> {
         self.backends.iter().map(|backend| of.share(&backend.address().to_string())).collect()
     }
 
-    /// The signal's value for each endpoint, as the Envoy at `at` has it.
+    /// The signal's value for each endpoint, as the Envoy at index `at` has it.
     async fn values(&self, at: usize) -> Result<Vec<Option<f64>>> {
         let envoy = self.envoys.get(at).context("an Envoy")?;
         let status = http::get(envoy.address(), "/_evenkeel/status.json").await?.json()?;
@@ -152,7 +152,7 @@ impl Fleet {
     }
 }
 
-/// (Σx)² / (n Σx²).
+/// Jain's fairness index, (Σx)² / (n Σx²): 1 for equal shares, 1/n if one gets everything.
 fn jain(shares: &[f64]) -> f64 {
     let (sum, squares): (f64, f64) = (shares.iter().sum(), shares.iter().map(|share| share * share).sum());
     sum * sum / (shares.len() as f64 * squares).max(f64::MIN_POSITIVE)

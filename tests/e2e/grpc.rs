@@ -1,4 +1,4 @@
-//! Calls that fail inside of HTTP 200: the gRPC status counts, whether in the headers or in the trailers.
+//! gRPC calls that fail within HTTP 200: the gRPC status counts, in the headers or in the trailers.
 
 use testbed::anyhow::Result;
 use testbed::backend::Behaviour;
@@ -7,8 +7,8 @@ use testbed::tokio;
 
 use crate::scene::{Scene, Stage};
 
-/// Five that answer calls well and at once. A policy that is blind to latency, so that only the calls' own
-/// verdict can keep traffic away.
+/// Five endpoints that answer calls at once, under a policy that is blind to latency, so that only the gRPC status can
+/// keep traffic away.
 async fn answering_calls() -> Result<Scene> {
     let mut stage = Stage { http2: true, ..Stage::default() };
     stage.upstream = json!({ "policy": "least_request", "health": { "ejection": "3s" } });
@@ -24,7 +24,7 @@ async fn avoids_the_failing(in_trailers: bool) -> Result<()> {
     scene.backends[0].set(Behaviour::Grpc { status: 14, in_trailers });
     let learning = scene.wave(2.0).await?;
     let avoiding = scene.wave(3.0).await?;
-    // HTTP sees nothing of it.
+    // By HTTP status every call succeeds.
     assert_eq!(learning.summary.failed + avoiding.summary.failed, 0, "{:?}", learning.summary.statuses);
     assert!(avoiding.share(0) < 0.03, "{:?}", avoiding.received);
     Ok(())

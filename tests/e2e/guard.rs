@@ -1,4 +1,5 @@
-//! A part of the requests is left to Envoy's own policy; where that fares better, all are, until it is tried again.
+//! The guard leaves a part of the requests to Envoy's own policy; where that does better, it leaves all until a pause
+//! is over.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::scene::{Scene, Stage};
 
 const HARM: &str = "steering did harm beyond doubt";
 
-/// As heavy as the first endpoint is said to be it gets nearly all that is steered.
+/// The first endpoint has weight `heaviest`, so that it gets nearly all steered requests.
 fn stage(percent: f64, heaviest: f64) -> Stage {
     Stage {
         places: vec![json!({ "weight": heaviest })],
@@ -30,7 +31,7 @@ async fn upstream(scene: &Scene) -> Result<Value> {
     Ok(status["upstreams"][0].clone())
 }
 
-/// The value of a series of this name.
+/// Value of the series of this name.
 async fn metric(scene: &Scene, name: &str) -> Result<f64> {
     let text = http::get(scene.envoy().address(), "/_evenkeel/metrics").await?.text();
     let line = text.lines().find(|line| line.starts_with(&format!("evenkeel_upstream_{name}{{")));
@@ -38,12 +39,12 @@ async fn metric(scene: &Scene, name: &str) -> Result<f64> {
     Ok(value.parse()?)
 }
 
-/// Waits until so many lines of Envoy's log have `text`; it writes them later.
+/// Waits until `lines` lines of Envoy's log contain `text`; Envoy writes its log with a delay.
 async fn logged(scene: &Scene, text: &str, lines: usize) -> Result<()> {
     until(text, Duration::from_secs(5), async || (scene.logged(text) == lines).then_some(())).await
 }
 
-/// Makes requests until `seen`; none of them may fail.
+/// Sends requests until `seen` holds; none of them may fail.
 async fn traffic_until(scene: &Scene, what: &str, seen: impl Fn(&Value) -> bool) -> Result<Value> {
     let began = testbed::clock::now();
     loop {
@@ -81,7 +82,7 @@ async fn a_part_is_left_to_envoy_and_said_in_a_sentence() -> Result<()> {
         sentence.contains("no failures today") && sentence.contains("requests left to Envoy"),
         "{sentence}"
     );
-    // The worker that shows the metrics may have heard of the other's a second later than the one that showed the page.
+    // The worker that serves the metrics may get the other's report a second later than the one that served the page.
     until("metrics as on the page", Duration::from_secs(5), async || {
         let page = self::upstream(&scene).await.ok()?;
         let today = &page["guard"]["today"];
@@ -107,11 +108,11 @@ async fn a_policy_that_does_harm_is_stepped_aside_from_and_tried_again() -> Resu
     logged(&scene, HARM, 1).await?;
     let left = |upstream: &Value| upstream["decisions"]["guard_aside"].as_u64().unwrap_or(0);
     traffic_until(&scene, "requests left to Envoy", |upstream| left(upstream) > 100).await?;
-    // After the pause it tries again; harm is still harm.
+    // After the pause it steers again, still does harm and steps aside again.
     traffic_until(&scene, "harm again", |upstream| upstream["guard"]["asides"].as_u64() >= Some(2)).await?;
     logged(&scene, HARM, 2).await?;
     logged(&scene, "steers again", 1).await?;
-    // Nothing is wrong any more.
+    // The fault is over.
     scene.backends[0].set(Behaviour::Healthy);
     let before = upstream(&scene).await?["decisions"]["policy"].as_u64();
     let steers = |upstream: &Value| upstream["decisions"]["policy"].as_u64() > before.map(|n| n + 200);

@@ -1,4 +1,4 @@
-//! When no endpoint is eligible.
+//! The `failover` behaviour when no endpoint is eligible.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ async fn nobody_eligible(failover: testbed::serde_json::Value, sick: Behaviour) 
     .open()
     .await?;
     scene.wave(1.0).await?;
-    // One after the other: what strikes all at once is held against none.
+    // One after the other: a failure of all at once is held against none.
     for backend in &scene.backends {
         backend.set(sick);
         scene.wave(2.0).await?;
@@ -45,7 +45,7 @@ async fn rejecting_names_the_reason_and_when_to_return() -> Result<()> {
     let received: u64 = wave.received.iter().sum();
     assert!(received < wave.summary.requests / 10, "most were spared: {:?}", wave.received);
 
-    // Rejected requests teach nothing, probes do: service returns with the endpoints.
+    // Rejected requests give no evidence, probes do: service returns with the endpoints.
     scene.backends.iter().for_each(|backend| backend.set(Behaviour::Healthy));
     wait::until("service", Duration::from_secs(30), || async {
         let wave = scene.wave(0.5).await.ok()?;

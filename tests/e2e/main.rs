@@ -1,8 +1,8 @@
-//! End to end: the real filter in a real Envoy, with a real Prometheus, in front of backends that misbehave.
+//! End to end: the real filter in a real Envoy, with a real Prometheus, in front of misbehaving backends.
 //!
-//! These tests ask whether evenkeel does the right thing, not how fast: the load is low, shares have wide margins,
-//! and whatever takes time is awaited with a deadline, so that a busy machine with two cores passes too. Needs
-//! `make setup build`.
+//! These tests ask whether evenkeel does the right thing, not how fast: the load is low, shares have wide margins, and
+//! whatever takes time is awaited with a deadline, so that a busy machine with two cores passes too. Needs `make setup
+//! build`.
 
 mod browser;
 mod malformed;

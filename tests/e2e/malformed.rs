@@ -1,4 +1,4 @@
-//! Configurations as they should not be, each with the JSON path of its fault.
+//! Invalid configurations, each with the JSON path of its fault.
 
 /// The path that the log must name, and the configuration.
 pub fn all() -> Vec<(&'static str, String)> {

@@ -1,5 +1,5 @@
-//! Requests of every kind with every option on, while configurations and Prometheus' answers change: each request ends as
-//! it would without the filter, nothing traps, and nothing stays in flight.
+//! Requests of every kind with every option on, while configurations and Prometheus' answers change: each request ends
+//! as it would without the filter, nothing traps, and no request stays in flight.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use testbed::{http, lies, tokio, wait};
 const PAGE: &str = "/_evenkeel";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Everything that can be switched on at once.
+/// A configuration with every option that can be combined.
 fn every_option(backends: &[Backend], policy: &str) -> Value {
     let endpoint = |(index, backend): (usize, &Backend)| {
         json!({
@@ -105,16 +105,16 @@ async fn open() -> Result<Stage> {
         services: vec![("prometheus".to_owned(), prometheus.address())],
         admin_cluster: true,
         discovered_filters: true,
-        // For no answer: some take long on a busy machine.
+        // Deadline for an answer; generous, for busy machines.
         route_timeout: Duration::from_secs(50),
-        // What would be failed is failed here as well: retries only where the request has reached no endpoint.
+        // Retries only requests that have reached no endpoint, so that clients see the endpoints' failures.
         retries: Some((2, "connect-failure,refused-stream".to_owned())),
         ..envoy::Config::default()
     });
     Ok(Stage { envoy: envoy.await?, backends, prometheus })
 }
 
-/// How many requests are in flight, for evenkeel and for Envoy.
+/// Number of requests in flight, for evenkeel and for Envoy.
 async fn in_flight(envoy: &Envoy) -> Option<(i64, u64)> {
     let status = http::get(envoy.address(), &format!("{PAGE}/status.json")).await.ok()?.json().ok()?;
     let upstreams = status["upstreams"].as_array()?;
@@ -126,7 +126,7 @@ async fn in_flight(envoy: &Envoy) -> Option<(i64, u64)> {
     Some((told, active("web")? + active("calls")?))
 }
 
-/// Sends so many, and changes configuration and answers a hundred times meanwhile.
+/// Sends `requests`, and meanwhile changes the configuration and Prometheus' answers a hundred times.
 async fn send(requests: u64) -> Result<()> {
     const TURNS: u64 = 100;
     let mut stage = open().await?;

@@ -1,5 +1,5 @@
-//! Requests that their clients have not ended, at an endpoint that hangs: streams in both directions that get no word, and
-//! uploads that stand still. No answer is due to them, and yet the endpoint gets no more of them.
+//! Open requests at an endpoint that hangs: bidirectional streams without messages, and stalled uploads. No answer is
+//! due to them yet, but the endpoint must get no more of them.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::scene::{Scene, Stage, received};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Four endpoints in turn, blind to latency, without a limit to how long a request may last.
+/// Four endpoints under round robin, which is blind to latency, without a route timeout.
 async fn in_turn(http2: bool, follow: bool) -> Result<Scene> {
     Stage {
         backends: 4,
@@ -29,12 +29,12 @@ async fn in_turn(http2: bool, follow: bool) -> Result<Scene> {
     .await
 }
 
-/// So many requests come at a time …
+/// Number of requests per batch.
 const MORE: u64 = 24;
-/// … of which an endpoint that is left alone gets no more: a look now and then is due, and a fair share would be six.
+/// Maximum number of a batch's requests to an endpoint that is left alone, as probes; a fair share would be six.
 const LOOKS: u64 = 2;
 
-/// The first endpoint hangs: `begin` begins requests, one after the other, until it is left alone.
+/// Asserts that a hanging first endpoint is left alone; `begin` begins requests one after the other until then.
 async fn is_left_alone(scene: &Scene, mut begin: impl FnMut()) -> Result<()> {
     let hung = &scene.backends[0];
     (0..MORE).for_each(|_| begin());
@@ -56,7 +56,7 @@ async fn is_left_alone(scene: &Scene, mut begin: impl FnMut()) -> Result<()> {
         }
     })
     .await?;
-    // Each worker sees it by its own requests.
+    // Each worker notices it by its own requests.
     wait::until("every worker to leave it alone", PATIENCE, || {
         let before = received(&scene.backends);
         (0..MORE).for_each(|_| begin());
@@ -98,7 +98,7 @@ async fn an_endpoint_whose_streams_get_no_word_is_left_alone_where_attempts_are_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_at_which_uploads_stand_still_is_left_alone() -> Result<()> {
-    /// More than all buffers on the way take.
+    /// More than all buffers on the way hold, bytes.
     const SIZE: usize = 16 << 20;
     let scene = in_turn(false, false).await?;
     let (at, body) = (scene.envoy().address(), std::sync::Arc::new("x".repeat(SIZE)));

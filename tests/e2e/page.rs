@@ -1,5 +1,5 @@
-//! The status page in a real browser: it shows what there is, works from the keyboard and on a phone, and nothing that
-//! it shows is ever executed.
+//! The status page in a real browser: its content, keyboard use and layout on a phone; and nothing that it shows is
+//! ever executed.
 
 use std::env;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use testbed::{envoy, tokio};
 use crate::browser::Browser;
 use crate::scene::{Scene, Stage};
 
-/// What executes wherever text is taken for HTML, script or an attribute: it would change the page's title.
+/// Strings that would change the page's title if they were taken for HTML, script or an attribute.
 const HOSTILE: [&str; 5] = [
     "<img src=x onerror=document.title='HIJACKED'>",
     "</script><script>document.title='HIJACKED'</script>",
@@ -37,7 +37,7 @@ fn url(scene: &Scene) -> String {
     format!("http://{}/_evenkeel", scene.envoy().address())
 }
 
-/// Looks at the page; with STATUS_PICTURES=/some/directory also takes its picture, for people to look at.
+/// Opens the page; with STATUS_PICTURES=/some/directory also saves a screenshot for visual review.
 fn look(
     scene: &Scene,
     name: &str,
@@ -58,7 +58,7 @@ fn look(
     })
 }
 
-/// A fleet with something to see, on a stage of its own: one slow, one that fails, Prometheus away.
+/// A fleet with all kinds of states: one slow endpoint, one that fails, Prometheus away.
 async fn lively() -> Result<Scene> {
     let mut stage = stage();
     stage.backends = 6;
@@ -83,7 +83,7 @@ async fn a_browser_shows_who_gets_traffic_and_why() -> Result<()> {
         assert_eq!(page.eval("document.querySelectorAll('tbody tr:not(.detail)').length")?, json!(6));
         page.wait("document.querySelectorAll('.spark').length >= 4")?;
         page.wait("document.querySelector('.state.failed, .state.suspect') !== null")?;
-        // From the keyboard alone: to the first explanation, and open it.
+        // By keyboard alone: move to the first explanation and open it.
         page.eval("document.querySelector('.why').focus()")?;
         for kind in ["keyDown", "keyUp"] {
             let enter = json!({ "type": kind, "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r" });
@@ -91,7 +91,7 @@ async fn a_browser_shows_who_gets_traffic_and_why() -> Result<()> {
         }
         page.wait("document.querySelector('.why').getAttribute('aria-expanded') === 'true'")?;
         page.wait("document.querySelector('.detail:not([hidden]) .sum') !== null")?;
-        // Sorted by state, the sick come first.
+        // Sorted by state, failing endpoints come first.
         page.eval(
             "[...document.querySelectorAll('thead button')].find(b => b.textContent === 'State').click()",
         )?;
@@ -100,10 +100,10 @@ async fn a_browser_shows_who_gets_traffic_and_why() -> Result<()> {
             page.eval("document.querySelector('th[aria-sort]').getAttribute('aria-sort')")?,
             json!("ascending")
         );
-        // What the guard has found so far, in a sentence.
+        // The guard's findings, as a sentence.
         let guard = "[...document.querySelectorAll('.notice')].find(p => !p.hidden && p.textContent.startsWith('Guard'))";
         page.wait(&format!("{guard}?.textContent.includes('requests left to Envoy')"))?;
-        // It is live: without a hand on it, the counts rise.
+        // The page refreshes by itself: the counts rise.
         let chosen = "document.querySelector('.reasons > div:nth-child(3) dd').textContent";
         page.eval(&format!("window.before = {chosen}"))?;
         page.wait(&format!("window.before !== {chosen}"))?;
@@ -127,9 +127,9 @@ async fn a_browser_shows_who_gets_traffic_and_why() -> Result<()> {
             page.wait("document.querySelectorAll('.spark').length >= 4")?;
             page.eval("document.querySelectorAll('.why')[1].click()")?;
             page.wait("document.querySelector('.detail:not([hidden]) .sum') !== null")?;
-            // Nothing is cut off to the side.
+            // No horizontal overflow.
             assert_eq!(page.eval("document.documentElement.scrollWidth")?, json!(width));
-            // Laid out as cards, it is still a table to readers that cannot see it.
+            // Laid out as cards, it is still a table to screen readers.
             let tree = page.call("Accessibility.getFullAXTree", json!({}))?;
             let nodes = tree["nodes"].as_array().cloned().unwrap_or_default();
             let roles = |role: &str| nodes.iter().filter(|n| n["role"]["value"] == json!(role)).count();
@@ -174,7 +174,7 @@ async fn hostile_names_are_shown_and_execute_nothing() -> Result<()> {
         page.wait("document.querySelectorAll('.detail:not([hidden]) dd.sum').length === 20")?;
         page.eval("document.querySelector('#config summary').click()")?;
         page.wait("document.querySelector('#config pre').textContent.includes('onerror')")?;
-        // Twice round, so that what is drawn again is drawn as safely.
+        // Two rounds, so that redrawing is covered too.
         page.eval("new Promise(r => setTimeout(r, 2500))")?;
         for text in HOSTILE {
             let shown = page.eval(&format!("document.body.textContent.includes({})", json!(text)))?;

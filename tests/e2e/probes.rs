@@ -1,4 +1,4 @@
-//! Probes out of band reach the endpoint that they are for, through a real Envoy, and spare users the finding out.
+//! Out-of-band probes through a real Envoy: each reaches its endpoint, and they replace probing with users' requests.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,7 +21,7 @@ async fn probing(follow: bool) -> Result<Scene> {
     Stage { upstream, proxy, follow, ..Stage::default() }.open().await
 }
 
-/// Probes and other requests that a backend has seen.
+/// Probes and other requests that a backend has received.
 fn seen(backend: &Backend) -> (usize, usize) {
     let requests = backend.requests();
     let probes = requests.iter().filter(|request| request.path == PATH).count();
@@ -59,7 +59,7 @@ async fn a_crashed_endpoint_is_asked_by_probes_alone() -> Result<()> {
     users_are_spared_while_probes_fail(probing(true).await?, Behaviour::Refuse).await
 }
 
-/// Where requests are few, every endpoint is asked, and each probe comes to the one that it names.
+/// At low traffic every endpoint is probed, and each probe reaches the endpoint that it names.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_silent_are_asked_and_each_probe_comes_to_its_endpoint() -> Result<()> {
     let scene = probing(true).await?;

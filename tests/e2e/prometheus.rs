@@ -1,4 +1,4 @@
-//! What a real Prometheus knows counts; one that is away, or lies, costs nothing.
+//! Signals from a real Prometheus count; one that is away or gives false answers costs no request.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::scene::Stage;
 const FAILING: &str = "prometheus poll failed";
 const RESUMED: &str = "prometheus poll succeeded again";
 
-/// A stage whose only signal is the queues' depth, asked for at `interval`.
+/// A stage whose only signal is the queue depth, polled at `interval`.
 fn informed(interval: &str, timeout: &str) -> Stage {
     Stage {
         plugin: json!({
@@ -27,7 +27,7 @@ fn informed(interval: &str, timeout: &str) -> Stage {
     }
 }
 
-/// The same, with a liar in Prometheus' place.
+/// The same stage with a [`Liar`] in place of Prometheus.
 async fn misinformed(interval: &str, timeout: &str) -> Result<(Stage, Liar)> {
     let liar = Liar::start().await?;
     let mut stage = informed(interval, timeout);
@@ -37,9 +37,9 @@ async fn misinformed(interval: &str, timeout: &str) -> Result<(Stage, Liar)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_with_a_long_queue_are_spared() -> Result<()> {
-    // Each accepts at once, whatever its queue: only Prometheus can tell. A worker does 20 tasks a second, three times
-    // what it gets, so that a busy machine leaves it enough; the slow one does 2, a fifteenth of all, and its fair
-    // share of 30 a second is 6, which fills its queue of 40 in ten seconds.
+    // Each accepts requests at once, whatever its queue, so only Prometheus can tell them apart. A worker does 20 tasks
+    // a second, three times what it gets, so that a busy machine leaves it enough; the slow one does 2, a fifteenth of
+    // all, and its fair share of 30 a second is 6, which fills its queue of 40 in ten seconds.
     let scene = Stage {
         scraped: true,
         backend: backend::Config {
@@ -168,7 +168,7 @@ async fn one_worker_asks_for_all() -> Result<()> {
     let (mut stage, liar) = misinformed("200ms", "100ms").await?;
     stage.proxy.concurrency = 4;
     let scene = stage.open().await?;
-    // The lease is settled by now.
+    // By now a worker holds the lease.
     scene.wave(1.0).await?;
     let before = liar.asked();
     let start = testbed::clock::now();

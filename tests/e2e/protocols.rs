@@ -1,5 +1,5 @@
-//! WebSockets, server-sent events, calls in both directions and large bodies through a real Envoy: they work, what is
-//! open counts as in flight, and latency is the time to the response's headers.
+//! WebSockets, server-sent events, bidirectional gRPC streams and large bodies through a real Envoy: they work, open
+//! streams count as in flight, and latency is the time to the response headers.
 
 use std::time::Duration;
 
@@ -14,9 +14,10 @@ use crate::raw::Connection;
 use crate::scene::{Scene, Stage, received};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long streams are held at least: ten times the latency that is allowed then, which no busy machine comes near.
+/// Minimum time for which streams are held: ten times the latency allowed meanwhile, a margin that no busy machine uses
+/// up.
 const HELD: Duration = Duration::from_secs(5);
-/// Milliseconds.
+/// Upper bound of the reported latency, milliseconds; far below `HELD`.
 const NOT_THE_STREAM: f64 = 2_000.0;
 
 fn stage(upstream: Value) -> Stage {
@@ -25,19 +26,19 @@ fn stage(upstream: Value) -> Stage {
         strangers: 1,
         plugin: json!({ "status": { "path": "/_evenkeel" } }),
         upstream,
-        // No limit: streams may last.
+        // No route timeout: streams may last.
         proxy: envoy::Config { route_timeout: Duration::ZERO, ..envoy::Config::default() },
         ..Stage::default()
     }
 }
 
-/// What the status says of each endpoint.
+/// The status page's entries of the endpoints.
 async fn endpoints(scene: &Scene) -> Result<Vec<Value>> {
     let status = http::get(scene.envoy().address(), "/_evenkeel/status.json").await?.json()?;
     Ok(status["upstreams"][0]["endpoints"].as_array().context("endpoints")?.clone())
 }
 
-/// Waits until so many are in flight, for evenkeel as for the backends.
+/// Waits until `count` requests are in flight, both for evenkeel and for the backends.
 async fn in_flight(scene: &Scene, count: u64) -> Result<()> {
     wait::until(&format!("{count} in flight"), PATIENCE, || async {
         let told: Option<i64> =
@@ -50,14 +51,14 @@ async fn in_flight(scene: &Scene, count: u64) -> Result<()> {
 
 async fn latencies_are_those_of_headers(scene: &Scene) -> Result<()> {
     for endpoint in endpoints(scene).await? {
-        // Null where no poll was made yet.
+        // Null before the first poll.
         let latency = endpoint["latency_ms"].as_f64().unwrap_or(0.0);
         ensure!(latency < NOT_THE_STREAM, "{endpoint}");
     }
     Ok(())
 }
 
-/// A text frame, masked by zeros, that says "hello".
+/// A WebSocket text frame with the payload "hello", masked with zeros.
 const HELLO: &[u8] = b"\x81\x85\0\0\0\0hello";
 const UPGRADE: &[&str] = &[
     "Connection: Upgrade",
@@ -83,7 +84,7 @@ async fn what_is_open_counts_as_in_flight_and_not_as_slow() -> Result<()> {
         let head = listener.ask("/events", &["Accept: text/event-stream"]).await?;
         assert_eq!((head.status(), head.header("content-type")), (200, Some("text/event-stream")));
         events.push(listener);
-        // A client that does not read: more than all buffers on the way take.
+        // A client that does not read; the body exceeds all buffers on the way.
         let mut download = Connection::open(at).await?;
         assert_eq!(download.ask("/bytes/200000000", &[]).await?.status(), 200);
         downloads.push(download);
@@ -158,12 +159,12 @@ async fn calls_stream_in_both_directions() -> Result<()> {
     Ok(())
 }
 
-/// UNAVAILABLE in the headers, or in the trailers after some messages, inside of HTTP 200: no better than a 503.
+/// UNAVAILABLE within HTTP 200, in the headers or in the trailers after some messages, counts like a 503.
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_fail_within_http_200_are_ejected_like_503() -> Result<()> {
     let upstream = json!({ "policy": "least_request", "health": { "ejection": "30s" } });
     let scene = Stage { backends: 8, http2: true, ..stage(upstream) }.open().await?;
-    // One connection, so one worker: each of the sick gets what it takes to see that it is.
+    // One connection, hence one worker, so that each failing endpoint gets enough requests to be ejected.
     let client = http2::Client::open(scene.envoy().address()).await?;
     let sick = [
         Behaviour::FAIL_FAST,
@@ -187,7 +188,7 @@ async fn calls_that_fail_within_http_200_are_ejected_like_503() -> Result<()> {
     for _ in 0..200 {
         good += usize::from(client.unary("/chat", b"hello").await? == Some(0));
     }
-    // The rest are probes.
+    // The others are probes.
     assert!(good >= 190, "{good} of 200");
     Ok(())
 }

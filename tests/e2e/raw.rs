@@ -1,4 +1,4 @@
-//! HTTP/1.1 by hand: headers exactly as a client may send them, repeated and in any case.
+//! Handwritten HTTP/1.1: headers exactly as a client may send them, repeated and in any case.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use testbed::tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// An answer's head.
+/// The head of a response.
 pub struct Head(String);
 
 impl Head {
@@ -19,13 +19,13 @@ impl Head {
         self.0.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0)
     }
 
-    /// A header's value; the name in lower case.
+    /// Value of a header; `name` in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.0.lines().filter_map(|line| line.split_once(": ")).find(|(n, _)| *n == name).map(|(_, v)| v)
     }
 }
 
-/// GET `path` with these header lines, over a connection of its own.
+/// GETs `path` with these header lines, over a new connection.
 pub async fn get(server: SocketAddr, path: &str, lines: &[String]) -> Result<Head> {
     let exchange = async {
         let mut stream = TcpStream::connect(server).await?;
@@ -40,20 +40,19 @@ pub async fn get(server: SocketAddr, path: &str, lines: &[String]) -> Result<Hea
     timeout(PATIENCE, exchange).await.with_context(|| format!("no answer from {server}"))?
 }
 
-/// A connection that outlives a request.
+/// A connection for several requests.
 pub struct Connection {
     stream: TcpStream,
-    /// What came and has not been taken yet.
+    /// Bytes received but not yet taken.
     read: Vec<u8>,
 }
 
 impl Connection {
-    /// Connects.
     pub async fn open(server: SocketAddr) -> Result<Self> {
         Ok(Self { stream: TcpStream::connect(server).await?, read: Vec::new() })
     }
 
-    /// Asks for `path` with these header lines; waits for the head of the answer.
+    /// Requests `path` with these header lines; waits for the head of the response.
     pub async fn ask(&mut self, path: &str, lines: &[&str]) -> Result<Head> {
         let mut request = format!("GET {path} HTTP/1.1\r\nHost: e2e\r\n");
         lines.iter().for_each(|line| request.extend([line, "\r\n"]));
@@ -67,13 +66,13 @@ impl Connection {
         Ok(self.stream.write_all(bytes).await?)
     }
 
-    /// Everything up to `mark` and with it, once it has come.
+    /// Reads up to and including `mark`.
     pub async fn until(&mut self, mark: &[u8]) -> Result<Vec<u8>> {
         let past = |read: &[u8]| Some(read.windows(mark.len()).position(|bytes| bytes == mark)? + mark.len());
         self.part(past).await.with_context(|| format!("no {:?} came", String::from_utf8_lossy(mark)))
     }
 
-    /// So many bytes, once they have come.
+    /// Reads `count` bytes.
     pub async fn take(&mut self, count: usize) -> Result<Vec<u8>> {
         let part = self.part(|read| (read.len() >= count).then_some(count));
         part.await.with_context(|| format!("no {count} bytes came"))

@@ -1,5 +1,6 @@
-//! What once ended a worker's VM, and with it its requests: a call that fails in its trailers while failures are logged, and polls
-//! of a cluster that has evenkeel among its upstream filters, which Envoy runs in the middle of the tick.
+//! Regression tests for two ways in which a worker's VM once trapped: a gRPC call that fails in its trailers while
+//! failures are logged, and polls of a cluster that has evenkeel among its upstream filters, which Envoy runs in the
+//! middle of the tick.
 
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ async fn calls_that_fail_in_their_trailers_are_logged_and_cost_nobody_anything()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_polled_cluster_may_have_the_filter_among_its_upstream_filters() -> Result<()> {
-    // It answers, if not with samples: what counts is that it is asked.
+    // Its answers hold no samples; the test only needs it to be polled.
     let polled = Backend::start(backend::Config::default()).await?;
     let mut stage = Stage { follow: true, ..Stage::default() };
     stage.plugin = json!({ "prometheus": { "cluster": "prometheus", "interval": "1s", "timeout": "500ms" } });

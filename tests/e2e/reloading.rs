@@ -1,4 +1,5 @@
-//! New configurations over LDS and ECDS: wrong ones are refused and change nothing, right ones lose nothing.
+//! New configurations over LDS and ECDS: invalid ones are refused and change nothing, valid ones lose no request and no
+//! state.
 
 use std::time::Duration;
 
@@ -44,7 +45,7 @@ async fn malformed_configurations_are_refused_and_the_old_one_serves_on() -> Res
     Ok(())
 }
 
-/// Those that take different ways to their refusal: no JSON at all, no object, a fault within.
+/// Configurations that are refused at different stages: not JSON, not an object, an invalid field.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_filter_alone_is_updated_and_a_malformed_update_changes_nothing() -> Result<()> {
     let mut stage = self::stage();
@@ -76,7 +77,7 @@ async fn the_filter_alone_is_updated_and_a_malformed_update_changes_nothing() ->
     assert!(met[0] + met[1] <= explored_within(begun.elapsed()), "slow ones were met: {met:?}");
     assert_eq!(scene.strangers[0].counts().received, 0, "all were steered");
 
-    // An endpoint that the new list does not have gets nothing more, on the same connections.
+    // An endpoint that is not in the new list gets no more requests, even on existing connections.
     let shorter = self::stage().configuration(&scene.backends[..3], &json!(null));
     scene.envoy_mut().update_filter(Filter::evenkeel(&shorter)?).await?;
     wait::until("requests for those that are left only", Duration::from_secs(20), || async {
@@ -91,8 +92,9 @@ async fn the_filter_alone_is_updated_and_a_malformed_update_changes_nothing() ->
     Ok(())
 }
 
-/// How often two slow endpoints may be met within `time`, which on a busy machine may be long: each is explored every
-/// 2.5 s at most, and again where it looked well. A worker that forgets meets each once a reload, 24 times besides.
+/// Maximum number of requests to two slow endpoints within `time`, which may be long on a busy machine: each is
+/// explored every 2.5 s at most, and again where it looked well. A worker that lost its state would add 24: one of each
+/// per reload.
 fn explored_within(time: Duration) -> u64 {
     8 + (2.0 * time.as_secs_f64()) as u64
 }
@@ -115,7 +117,7 @@ async fn a_reload_fails_nothing_and_forgets_nothing() -> Result<()> {
     let (mut met, begun) = (0, testbed::clock::now());
     for slow_start in ["10s", "11s", "12s"] {
         reload(&mut scene, slow_start).await?;
-        // New connections, and so requests of the new configuration: the first second of its life.
+        // New connections, hence requests under the new configuration in its first second.
         let fresh = scene.wave(1.0).await?;
         assert_eq!((fresh.summary.failed, fresh.strangers), (0, 0), "{:?}", fresh.summary.statuses);
         met += fresh.received[0] + fresh.received[1];
@@ -126,7 +128,7 @@ async fn a_reload_fails_nothing_and_forgets_nothing() -> Result<()> {
     Ok(())
 }
 
-/// Bytes that Envoy has allocated, and kilobytes of its process that are resident (V8's among them).
+/// Bytes allocated by Envoy, and its process' resident memory in kB, which includes V8's.
 async fn memory(scene: &mut Scene) -> Result<(u64, u64)> {
     let answer: Value = serde_json::from_str(&scene.envoy().admin_get("/memory").await?)?;
     let allocated = answer["allocated"].as_str().and_then(|bytes| bytes.parse().ok());
@@ -137,7 +139,7 @@ async fn memory(scene: &mut Scene) -> Result<(u64, u64)> {
     Ok((allocated.context("bytes")?, resident.context("kilobytes")?))
 }
 
-/// Waits for so many requests more, whichever endpoint serves them.
+/// Waits for `count` more requests, whichever endpoint serves them.
 async fn requests_more(scene: &Scene, count: u64) -> Result<()> {
     let sum = || received(&scene.backends).iter().sum::<u64>();
     let before = sum();
@@ -148,12 +150,12 @@ async fn requests_more(scene: &Scene, count: u64) -> Result<()> {
     .await
 }
 
-/// How the trial changes the configuration.
+/// The way in which the trial changes the configuration.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Channel {
-    /// A new listener, as `make reload-trial` tells of it.
+    /// A new listener, over LDS.
     Lds,
-    /// The filter's configuration alone.
+    /// The filter's configuration alone, over ECDS.
     Ecds,
 }
 
@@ -173,7 +175,7 @@ async fn five_hundred(channel: Channel) -> Result<()> {
             Channel::Lds => scene.envoy_mut().reload(vec![filter]).await?,
             Channel::Ecds => scene.envoy_mut().update_filter(filter).await?,
         }
-        // All sixteen connections are given up on the way, so that the last of these meet the new one.
+        // All sixteen connections are replaced meanwhile, so that the last of these requests use the new configuration.
         requests_more(&scene, 40).await?;
         samples.push(memory(&mut scene).await?);
         if round % 50 == 49 {

@@ -1,5 +1,5 @@
-//! Envoy replaced by another process, drained, and told that it is ill, all under load: no request fails, and what was
-//! in flight is given back exactly.
+//! Envoy hot-restarted, drained and failing its health check under load: no request fails, and the in-flight counts
+//! return to zero.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,13 +24,13 @@ fn stage() -> Stage {
     }
 }
 
-/// Requests in flight, endpoint by endpoint, in a status.
+/// In-flight requests per endpoint, from a status.
 fn in_flight(status: &Value) -> Result<Vec<i64>> {
     let endpoints = status["upstreams"][0]["endpoints"].as_array().context("endpoints")?;
     endpoints.iter().map(|endpoint| endpoint["in_flight"].as_i64().context("a number")).collect()
 }
 
-/// Waits until nothing is in flight any more, for evenkeel and for Envoy; neither may ever have less.
+/// Waits until nothing is in flight, for evenkeel and for Envoy; neither count may ever be negative.
 async fn nothing_is_left(scene: &Scene) -> Result<()> {
     let at: SocketAddr = scene.envoy().address();
     wait::until("everything to be given back", PATIENCE, || async {
@@ -43,7 +43,7 @@ async fn nothing_is_left(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-/// Envoy keeps gauges without a sign: less than nothing is enormous.
+/// Fails if a gauge is negative. Envoy's gauges are unsigned, so a negative one reads as an enormous number.
 async fn nothing_is_negative(scene: &Scene) -> Result<()> {
     let enormous = |(_, value): &(String, u64)| *value > u64::from(u32::MAX) << 16;
     let negative: Vec<_> = scene.envoy().stats().await?.into_iter().filter(enormous).collect();
@@ -51,7 +51,7 @@ async fn nothing_is_negative(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-/// Waits until `count` more requests of a load are over.
+/// Waits until `count` more requests of a load have ended.
 async fn requests_more(load: &testbed::load::Running, count: usize) -> Result<()> {
     let before = load.report().records.len();
     wait::until("more requests", PATIENCE, || async {
@@ -103,7 +103,7 @@ async fn what_is_in_flight_when_listeners_are_drained_ends_well() -> Result<()> 
     stage.proxy.concurrency = 1;
     let scene = stage.open().await?;
     let at = scene.envoy().address();
-    // One that sits idle until everything is over.
+    // An idle connection, kept until the end.
     let mut witness = Connection::open(at).await?;
     let head = witness.ask("/_evenkeel/other", &[]).await?;
     witness.take(head.header("content-length").context("a length")?.parse()?).await?;

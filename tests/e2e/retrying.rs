@@ -1,4 +1,4 @@
-//! Envoy's retries take the next of the ranked candidates.
+//! Envoy's retries go to the next of the ranked candidates.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ async fn retried() -> Result<Scene> {
     let retries = Some((1, "connect-failure,reset,5xx".to_owned()));
     Stage {
         strangers: 1,
-        // Blind to latency: an endpoint that had to be helped out also looks slow, by the retry's back-off.
+        // A policy blind to latency: a request that was retried elsewhere also looks slow, by the retry's back-off.
         upstream: json!({ "policy": "least_request" }),
         plugin: json!({ "steering": { "candidates": 2 } }),
         proxy: envoy::Config { retries, ..envoy::Config::default() },
@@ -31,7 +31,7 @@ async fn costs_nobody_anything(sick: Behaviour) -> Result<()> {
     scene.backends[0].set(sick);
     let during = scene.wave(4.0).await?;
     assert_eq!(during.summary.failed, 0, "{sick}: {:?}", during.summary.statuses);
-    // The retries went to other endpoints, and to ones that evenkeel named.
+    // The retries went to other endpoints that evenkeel had named.
     let retries = scene.envoy().stat("cluster.web.upstream_rq_retry_success").await?;
     assert!(retries >= 1, "{sick}: nobody met the sick endpoint");
     assert_eq!(before.strangers + during.strangers, 0, "{sick}");
@@ -48,7 +48,7 @@ async fn fast_errors_cost_nobody_anything() -> Result<()> {
     costs_nobody_anything(Behaviour::FAIL_FAST).await
 }
 
-/// The endpoint that failed is blamed, not the one that helped out.
+/// The failure counts against the endpoint that failed, not against the one that served the retry.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_one_that_failed_is_avoided() -> Result<()> {
     let scene = retried().await?;
@@ -60,7 +60,7 @@ async fn the_one_that_failed_is_avoided() -> Result<()> {
     Ok(())
 }
 
-/// Three candidates, two retries, and evenkeel among the upstream filters.
+/// Three candidates, two retries, and evenkeel also as an upstream filter.
 async fn followed(per_try: &str) -> Result<Scene> {
     let retries = Some((2, "connect-failure,reset,5xx".to_owned()));
     let retry_policy = match per_try {
@@ -79,7 +79,7 @@ async fn followed(per_try: &str) -> Result<Scene> {
     .await
 }
 
-/// Two are sick at once, in whatever way: no client notices, both are left, and no other is.
+/// Two endpoints fail at once, in any way: no client notices, both are ejected, and no other is.
 async fn both_are_left(per_try: &str, sick: [Behaviour; 2]) -> Result<()> {
     let scene = followed(per_try).await?;
     assert_eq!(scene.wave(1.0).await?.summary.failed, 0);
@@ -123,7 +123,7 @@ async fn hedged(follow: bool) -> Result<()> {
             retries: Some((2, "5xx,reset,connect-failure".to_owned())),
             retry_policy: json!({ "per_try_timeout": "0.2s" }),
             hedged: true,
-            // The black hole's tries last as long as their requests do.
+            // Attempts at the black hole last as long as their requests.
             route_timeout: Duration::from_secs(10),
             ..envoy::Config::default()
         },
@@ -159,8 +159,8 @@ async fn hedged_requests_whose_attempts_are_followed_are_given_back() -> Result<
     hedged(true).await
 }
 
-/// The shipped policy for methods that may be repeated, six hundred requests a second, and one of ten that crashes. How
-/// many requests there were, and how many a retry saved.
+/// Runs the shipped retry policy for idempotent methods at 600 requests/s, with a crash of one of ten endpoints.
+/// Returns the number of requests and of those that a retry saved.
 async fn one_of_ten_crashes(which: usize) -> Result<(u64, u64)> {
     let retries = Some((2, "connect-failure,refused-stream,reset,retriable-status-codes".to_owned()));
     let retry_policy = json!({

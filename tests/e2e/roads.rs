@@ -1,5 +1,5 @@
-//! Ordinary fleets on which the adaptive policy once lost to Envoy's own, in turns with `least_request`. They print what
-//! was measured and judge nothing: a busy machine measures itself.
+//! Ordinary fleets on which the adaptive policy once lost to Envoy's own, alternating with `least_request`. Prints the
+//! results and asserts nothing, because timings on a busy machine prove nothing.
 //!
 //! `cargo test --test e2e -- --ignored --nocapture roads`
 
@@ -18,7 +18,7 @@ use crate::scene::{Scene, Stage};
 const RUNS: u64 = 3;
 const LENGTH_S: f64 = 20.0;
 
-/// A fleet, and what it has to do.
+/// A scenario: a fleet and its load.
 struct Road {
     name: &'static str,
     backends: usize,
@@ -46,7 +46,7 @@ const ROADS: [Road; 3] = [
         slots: 4,
         sigma: 0.46,
         behaviour: Behaviour::ErrorRatio(0.002),
-        // 60 % of eight slots.
+        // 60 % utilization of eight slots.
         rate: 216.0,
         held: false,
     },
@@ -56,7 +56,7 @@ const ROADS: [Road; 3] = [
         slots: 16,
         sigma: 1.0,
         behaviour: Behaviour::Heavy { ratio: 0.1, factor: 10.0 },
-        // 80 % of 64 slots, where a request takes 33 ms and a tenth of them ten times that.
+        // 80 % utilization of 64 slots, where a request takes 33 ms and a tenth of them ten times that.
         rate: 817.0,
         held: false,
     },
@@ -80,7 +80,7 @@ impl Road {
             .await
     }
 
-    /// Requests that stay open for as long as the streams do.
+    /// Requests that stay open until the streams are dropped.
     async fn hold(&self, scene: &Scene) -> Result<Vec<TcpStream>> {
         scene.backends.iter().for_each(|backend| backend.set(Behaviour::BlackHole));
         let mut streams = Vec::new();

@@ -12,37 +12,37 @@ use testbed::serde_json::{Map, Value, json};
 use testbed::tokio;
 use testbed::tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Few scenes at a time, so that they do not starve each other on a small machine.
+/// Limits how many scenes run at a time, so that they do not starve each other on a small machine.
 static TURNS: Semaphore = Semaphore::const_new(2);
 
-/// Requests a second in a wave.
+/// Request rate of a wave, requests/s.
 pub const RATE: f64 = 150.0;
 
-/// What a scene consists of.
+/// Everything that a scene is built from.
 pub struct Stage {
-    /// Endpoints that evenkeel is told of.
+    /// Number of endpoints in evenkeel's configuration.
     pub backends: usize,
-    /// Members of each endpoint's entry beside its address, in their order.
+    /// Members of each endpoint's entry other than its address, in order.
     pub places: Vec<Value>,
-    /// Endpoints of the same cluster that only Envoy knows: traffic there was not steered.
+    /// Number of endpoints of the cluster that only Envoy knows: requests there were not steered.
     pub strangers: usize,
-    /// How they all work.
+    /// Initial behaviour of all backends.
     pub backend: backend::Config,
-    /// How Envoy balances them.
+    /// Envoy's load-balancing policy for the cluster.
     pub policy: Policy,
-    /// Members of the plugin's configuration beside `upstreams`.
+    /// Members of the plugin's configuration other than `upstreams`.
     pub plugin: Value,
-    /// Members of its upstream beside `cluster` and `endpoints`.
+    /// Members of its upstream other than `cluster` and `endpoints`.
     pub upstream: Value,
-    /// Whether evenkeel is left out, to see what Envoy does without it.
+    /// Leaves evenkeel out, to see what Envoy does alone.
     pub bare: bool,
-    /// Whether the backends are spoken to in HTTP/2.
+    /// Talks HTTP/2 to the backends.
     pub http2: bool,
-    /// Whether evenkeel sees every attempt, too, as an upstream filter.
+    /// Installs evenkeel as an upstream filter too, so that it sees every attempt.
     pub follow: bool,
-    /// Whether a real Prometheus scrapes them every second; Envoy's cluster for it is `prometheus`.
+    /// Runs a real Prometheus that scrapes the backends every second, as Envoy's cluster `prometheus`.
     pub scraped: bool,
-    /// The rest of Envoy's configuration: its clusters and filters come after the scene's own.
+    /// The rest of Envoy's configuration; its clusters and filters follow the scene's own.
     pub proxy: envoy::Config,
 }
 
@@ -61,7 +61,7 @@ impl Default for Stage {
             backend,
             policy: Policy::evenkeel(),
             plugin: json!({}),
-            // An endpoint that is ejected is looked at again soon: tests are impatient.
+            // Ejections end soon, to keep the tests short.
             upstream: json!({ "health": { "ejection": "3s" } }),
             bare: false,
             http2: false,
@@ -72,21 +72,21 @@ impl Default for Stage {
     }
 }
 
-/// A running scene. Dropping it ends it, and checks that nothing panicked and nothing is left.
+/// A running scene. Dropping it shuts it down and checks that nothing panicked and nothing is left in flight.
 pub struct Scene {
-    /// Those evenkeel knows.
+    /// Backends in evenkeel's configuration.
     pub backends: Vec<Backend>,
-    /// Those it does not.
+    /// Backends that only Envoy knows.
     pub strangers: Vec<Backend>,
-    /// What scrapes them, if anything does.
+    /// The Prometheus that scrapes them, if there is one.
     pub prometheus: Option<Prometheus>,
     envoy: Option<Envoy>,
     _turn: SemaphorePermit<'static>,
 }
 
-/// What came of some requests.
+/// The outcome of a wave of requests.
 pub struct Wave {
-    /// As the clients saw it.
+    /// Results as the clients saw them.
     pub summary: Summary,
     /// Requests that each backend received.
     pub received: Vec<u64>,
@@ -95,14 +95,14 @@ pub struct Wave {
 }
 
 impl Wave {
-    /// The share of the requests that the backend at `index` received.
+    /// Share of the requests that the backend at `index` received, 0 to 1.
     pub fn share(&self, index: usize) -> f64 {
         let all: u64 = self.received.iter().sum::<u64>() + self.strangers;
         self.received[index] as f64 / all.max(1) as f64
     }
 
-    /// Whether the traffic was spread: all but one got a fifth of a fair share at least. On a busy machine one may
-    /// look slow by a hiccup, and is then explored only now and then.
+    /// Whether all backends but one got at least a fifth of a fair share. On a busy machine a hiccup may make one look
+    /// slow, which is then rarely explored.
     pub fn spread(&self) -> bool {
         let fair = 1.0 / self.received.len() as f64;
         (0..self.received.len()).filter(|index| self.share(*index) < 0.2 * fair).count() <= 1
@@ -127,7 +127,7 @@ impl Stage {
         plugin
     }
 
-    /// Starts everything.
+    /// Starts the scene.
     pub async fn open(self) -> Result<Scene> {
         let turn = TURNS.acquire().await?;
         let backends = Backend::start_many(self.backends, self.backend.clone()).await?;
@@ -167,7 +167,7 @@ impl Scene {
         self.envoy.as_mut().expect("it runs until the scene is dropped")
     }
 
-    /// Load on this scene.
+    /// A load on this scene.
     pub fn load(&self, seconds: f64) -> Load {
         Load {
             target: self.envoy().address(),
@@ -178,12 +178,12 @@ impl Scene {
         }
     }
 
-    /// Requests for `seconds`, and what came of them.
+    /// Sends requests for `seconds`; returns their outcome.
     pub async fn wave(&self, seconds: f64) -> Result<Wave> {
         self.wave_of(self.load(seconds)).await
     }
 
-    /// Makes `load`, and tells what came of it.
+    /// Runs `load`; returns its outcome.
     pub async fn wave_of(&self, load: Load) -> Result<Wave> {
         let before = (received(&self.backends), received(&self.strangers));
         let summary = load.run().await?.summary();
@@ -195,13 +195,13 @@ impl Scene {
         })
     }
 
-    /// How many lines of Envoy's log contain `text`.
+    /// Number of lines of Envoy's log that contain `text`.
     pub fn logged(&self, text: &str) -> usize {
         self.envoy().log().lines().filter(|line| line.contains(text)).count()
     }
 }
 
-/// The last word on every scene, whether or not its test asked for it.
+/// Final checks of every scene.
 impl Drop for Scene {
     fn drop(&mut self) {
         let Some(mut envoy) = self.envoy.take() else { return };
@@ -210,7 +210,7 @@ impl Drop for Scene {
             return;
         }
         let (id, ended) = (envoy.process().id(), envoy.process().ended());
-        // Asked to end, not killed, so that the whole log is written.
+        // Terminated, not killed, so that the whole log is written.
         tokio::task::block_in_place(|| {
             tokio::runtime::Handle::current().block_on(envoy.process().stop(Duration::from_secs(10)));
         });
@@ -223,7 +223,7 @@ impl Drop for Scene {
     }
 }
 
-/// Requests that each of them received so far.
+/// Requests that each backend has received so far.
 pub fn received(backends: &[Backend]) -> Vec<u64> {
     backends.iter().map(|backend| backend.counts().received).collect()
 }
@@ -232,7 +232,7 @@ fn addresses(backends: &[Backend]) -> Vec<SocketAddr> {
     backends.iter().map(Backend::address).collect()
 }
 
-/// Members of `more` are added or replace those of the same name.
+/// Adds the members of `more`, replacing those of the same name.
 fn extend(object: &mut Value, more: &Value) {
     let members = more.as_object().cloned().unwrap_or_else(Map::new);
     if let Some(object) = object.as_object_mut() {

@@ -1,7 +1,7 @@
-//! A client that names an endpoint itself is never obeyed: in no mode, on no route, however it spells the header.
+//! A client cannot choose an endpoint: in no mode, on no route, however it spells the header.
 //!
-//! Among four equal endpoints the one that clients name gets a quarter of the requests by chance, and all of them
-//! if Envoy obeys; so a share below 60 % of forty is a refusal to obey (by chance: once in 10⁶).
+//! Among four equal endpoints the one that clients name gets a quarter of the requests by chance, and all of them if
+//! Envoy obeys; so a share below 60 % of forty means that Envoy did not obey (by chance: once in 10⁶).
 
 use testbed::anyhow::Result;
 use testbed::backend::Backend;
@@ -44,7 +44,7 @@ fn base64(text: &str) -> String {
     text.as_bytes().chunks(3).map(group).collect()
 }
 
-/// How many of the requests with these header lines reached `victim`.
+/// Number of requests with these header lines that reached `victim`.
 async fn reached(envoy: &Envoy, path: &str, lines: &[String], victim: &Backend) -> Result<u64> {
     let before = victim.counts().received;
     for _ in 0..REQUESTS {
@@ -55,13 +55,13 @@ async fn reached(envoy: &Envoy, path: &str, lines: &[String], victim: &Backend) 
     Ok(victim.counts().received - before)
 }
 
-/// One way of steering, and the route that evenkeel does not balance.
+/// One way of steering, and a route that evenkeel does not balance.
 struct Target {
     scene: Scene,
     others: Vec<Backend>,
 }
 
-/// Two clusters that would both obey the header; evenkeel balances the first only.
+/// Two clusters that would both obey the header; evenkeel balances only the first.
 async fn target(mode: &str, via: &str, policy: Policy, filters: Vec<Filter>) -> Result<Target> {
     let mut stage = Stage {
         backends: 4,
@@ -118,7 +118,7 @@ async fn stateful_session_observed() -> Result<()> {
     never_obeyed("observe", "stateful_session", policy, filters).await
 }
 
-/// Without evenkeel Envoy does obey: the tests above can fail.
+/// Control: without evenkeel Envoy does obey, so the tests above can fail.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_evenkeel_clients_steer() -> Result<()> {
     let (policy, filters) = by_session();

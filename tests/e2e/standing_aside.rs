@@ -1,5 +1,5 @@
-//! A refused configuration under `EVENKEEL_ON_REFUSED_CONFIGURATION=stand_aside`: an Envoy that starts with it serves, and one
-//! that runs keeps the one before.
+//! A refused configuration with `EVENKEEL_ON_REFUSED_CONFIGURATION=stand_aside`: an Envoy that starts with it serves,
+//! and a running one keeps the previous configuration.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::scene::{Scene, Stage};
 const GAUGE: &str = "wasmcustom.evenkeel.fleet_configuration_refused";
 const FAULTY: &str = r#"{ "mode": "enforced", "status": { "path": "/_evenkeel" }, "upstreams": [] }"#;
 
-/// With the environment in which the filter stands aside.
+/// Adds the environment variable by which the filter stands aside.
 fn aside(mut filter: Filter) -> Filter {
     filter.0["typed_config"]["config"]["vm_config"]["environment_variables"] =
         json!({ "key_values": { "EVENKEEL_ON_REFUSED_CONFIGURATION": "stand_aside" } });
@@ -46,7 +46,7 @@ async fn an_envoy_that_starts_with_it_serves() -> Result<()> {
     assert_eq!(scene.envoy().stat(GAUGE).await?, 1);
     let page = http::get(scene.envoy().address(), "/_evenkeel").await?;
     assert!(page.status == 503 && page.text().contains("$.mode"), "{}", page.text());
-    // The mended configuration is in force at once.
+    // The corrected configuration takes effect at once.
     let good = dynamic().configuration(&scene.backends, &Value::Null);
     configured(&mut scene, &good).await?;
     let wave = scene.wave(2.0).await?;
@@ -64,7 +64,7 @@ async fn one_that_runs_keeps_the_one_before() -> Result<()> {
     assert_eq!(scene.wave(1.0).await?.strangers, 0, "steered");
     let load = scene.load(60.0).start().await?;
     scene.envoy_mut().reload(vec![aside(Filter::evenkeel_text(FAULTY)?)]).await?;
-    // New connections, and so requests of the refused configuration.
+    // New connections, hence requests under the refused configuration.
     let wave = scene.wave(2.0).await?;
     assert_eq!((wave.summary.failed, wave.strangers), (0, 0), "{:?}", wave.summary.statuses);
     let shown = wait::until("the page to say it", Duration::from_secs(20), || async {

@@ -1,4 +1,4 @@
-//! The status page's figures against what really happened: the backends count, the page has to agree.
+//! The status page's counts equal those of the backends.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -27,7 +27,7 @@ async fn status(at: SocketAddr) -> Result<Value> {
     http::get(at, "/_evenkeel/status.json").await?.json()
 }
 
-/// A count of each endpoint, by address.
+/// A count per endpoint, by address.
 fn counted(status: &Value, what: &str) -> BTreeMap<String, u64> {
     let endpoints = status["upstreams"][0]["endpoints"].as_array().cloned().unwrap_or_default();
     let pair = |e: &Value| Some((e["address"].as_str()?.to_owned(), e[what].as_u64()?));
@@ -39,12 +39,12 @@ fn truth(scene: &Scene) -> BTreeMap<String, u64> {
     addresses.zip(received(&scene.backends)).collect()
 }
 
-/// Waits until what the page says equals what the backends counted.
+/// Waits until the page's counts equal those of the backends.
 async fn agrees(scene: &Scene) -> Result<Value> {
     let at = scene.envoy().address();
     let equal = until("counts that agree", Duration::from_secs(8), async || {
         let now = status(at).await.ok()?;
-        // What another worker told last may have been told while requests were on their way.
+        // Another worker may have reported while requests were in flight.
         let in_flight = counted(&now, "in_flight").values().sum::<u64>();
         (counted(&now, "requests") == truth(scene) && in_flight == 0).then_some(now)
     });
@@ -73,7 +73,7 @@ async fn counts_equal_the_backends_with_any_number_of_workers() -> Result<()> {
     Ok(())
 }
 
-/// `promtool` finds nothing to say, and every sum stands in the text too.
+/// Asserts that `promtool` has no complaints and that the metrics have the same counts.
 async fn check_metrics(scene: &Scene) -> Result<()> {
     let answer = http::get(scene.envoy().address(), "/_evenkeel/metrics").await?;
     assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
@@ -86,7 +86,7 @@ async fn check_metrics(scene: &Scene) -> Result<()> {
     promtool.stdin.take().context("a pipe")?.write_all(text.as_bytes())?;
     let output = promtool.wait_with_output()?;
     assert!(output.status.success(), "{}\n{text}", String::from_utf8_lossy(&output.stderr));
-    // Another worker may answer this time, whose news of the others are a moment old.
+    // Another worker may answer, whose reports from the others are slightly old.
     until("the same counts as text", Duration::from_secs(8), async || {
         let text = http::get(scene.envoy().address(), "/_evenkeel/metrics").await.ok()?.text();
         let line = |(address, requests): (String, u64)| {
@@ -108,7 +108,7 @@ async fn counts_go_on_over_reloads() -> Result<()> {
         let upstream = json!({ "slow_start": slow_start });
         let configuration = stage(2).configuration(&scene.backends, &upstream);
         scene.envoy_mut().reload(vec![Filter::evenkeel(&configuration)?]).await?;
-        // New connections meet the new configuration while the load goes on with the old one's.
+        // New connections use the new configuration while the load goes on under the old one.
         let fresh = scene.wave(0.5).await?;
         assert_eq!((fresh.summary.failed, fresh.strangers), (0, 0));
     }
@@ -154,7 +154,7 @@ async fn the_page_is_served_as_a_browser_needs_it() -> Result<()> {
         assert!(answer.body.len() < 100_000, "{} bytes", answer.body.len());
     }
     assert_eq!(received(&scene.backends).iter().sum::<u64>(), 0, "none of these went on");
-    // What only looks like it goes the way of all requests.
+    // Paths that only share the prefix are proxied like any request.
     assert_eq!(ask(at, Method::GET, "/_evenkeelx").await?.status.as_u16(), 200);
     assert_eq!(received(&scene.backends).iter().sum::<u64>(), 1);
     Ok(())
@@ -164,7 +164,7 @@ async fn the_page_is_served_as_a_browser_needs_it() -> Result<()> {
 async fn secrets_are_nowhere() -> Result<()> {
     let secret = "s3cr3t-b34r3r";
     let mut stage = stage(1);
-    // The answer repeats what was sent, as a careless proxy's error page does.
+    // The answer echoes the request, as a careless proxy's error page does.
     stage.plugin["prometheus"] = json!({
         "cluster": "nowhere", "interval": "1s", "timeout": "500ms", "headers": { "authorization": secret }
     });
@@ -187,7 +187,7 @@ async fn secrets_are_nowhere() -> Result<()> {
     Ok(())
 }
 
-/// Processor time that a process has used, milliseconds.
+/// CPU time that a process has used, ms.
 fn used_ms(process: u32) -> Result<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
     let fields: Vec<&str> = stat.rsplit(')').next().context("stat")?.split_whitespace().collect();
@@ -195,7 +195,7 @@ fn used_ms(process: u32) -> Result<f64> {
     Ok((fields[11].parse::<f64>()? + fields[12].parse::<f64>()?) * 10.0)
 }
 
-/// Prints what a request to each path costs Envoy in processor time, with a thousand endpoints and two workers.
+/// Prints the CPU time that a request to each path costs Envoy, with a thousand endpoints and two workers.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement: cargo test --release --test e2e -- --ignored --nocapture what_a_status"]
 async fn what_a_status_request_costs() -> Result<()> {

@@ -1,4 +1,4 @@
-//! Requests go where evenkeel says, whatever the number of workers and whichever way Envoy is told.
+//! Envoy follows evenkeel's choice, whatever the number of workers and whichever way the choice is passed to it.
 
 use testbed::anyhow::Result;
 use testbed::envoy::{self, Filter, Policy};
@@ -8,7 +8,7 @@ use testbed::tokio;
 use crate::raw;
 use crate::scene::{Scene, Stage};
 
-/// A filter after evenkeel that shows backends, under another name, what evenkeel wrote.
+/// A filter behind evenkeel that copies the steering header to another name, which backends see.
 fn witness() -> Filter {
     Filter(json!({
         "name": "envoy.filters.http.header_mutation",
@@ -27,7 +27,7 @@ fn steered(concurrency: u32) -> Stage {
     Stage { strangers: 1, proxy, ..Stage::default() }
 }
 
-/// Every request reached the endpoint that was named first, and did not carry the name there.
+/// Asserts that every request reached the first endpoint of its steering header and arrived without that header.
 fn assert_followed(scene: &Scene) {
     for backend in &scene.backends {
         let own = backend.address().to_string();
@@ -96,7 +96,7 @@ async fn observing_sets_no_header() -> Result<()> {
     scene.backends[0].set(testbed::backend::Behaviour::Slow(5.0));
     let wave = scene.wave(4.0).await?;
     assert_eq!(wave.summary.failed, 0, "{:?}", wave.summary.statuses);
-    // Envoy's own policy knows six endpoints and is blind to a slow one while it is not busy.
+    // Envoy's own policy balances over six endpoints, and does not see that one is slow as long as it has few requests.
     assert!(wave.strangers as f64 > 0.08 * wave.summary.requests as f64, "{}", wave.strangers);
     assert!(wave.share(0) > 0.05, "{:?}", wave.received);
     for request in scene.backends.iter().flat_map(|backend| backend.requests()) {
@@ -122,8 +122,8 @@ async fn a_route_that_is_not_balanced_is_left_alone() -> Result<()> {
     Ok(())
 }
 
-/// Every endpoint gets a part of the traffic, no request fails, no client sees the header, and a client that names an
-/// endpoint itself is not obeyed.
+/// Asserts that every endpoint gets traffic, no request fails, no client sees the header, and a client cannot choose an
+/// endpoint by sending it.
 async fn steers_by(via: &str, policy: Policy, header: &str, proxy: envoy::Config) -> Result<()> {
     let plugin = json!({ "steering": { "via": via } });
     let scene = Stage { backends: 4, policy, plugin, proxy, ..Stage::default() }.open().await?;

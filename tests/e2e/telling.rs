@@ -1,4 +1,4 @@
-//! What Envoy's own access log, the log and a client that may know are told of a decision.
+//! A decision in Envoy's access log, in the log, and in a response header for authorized clients.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::scene::{Scene, Stage};
 const SECRET: &str = "open-sesame";
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
-/// An access log on Envoy's standard output, a JSON object a request.
+/// An access log on Envoy's standard output, one JSON object per request.
 fn access_log() -> Value {
     json!([{
         "name": "envoy.access_loggers.stdout",
@@ -32,7 +32,7 @@ fn access_log() -> Value {
     }])
 }
 
-/// The objects in Envoy's output that have this member.
+/// The JSON objects in Envoy's output that have this member.
 fn objects(scene: &Scene, member: &str) -> Vec<Value> {
     let log = scene.envoy().log();
     let objects = log.lines().filter_map(|line| from_str::<Value>(&line[line.find('{')?..]).ok());
