@@ -1,4 +1,4 @@
-//! The constants that `docs/adaptive.md` explains are those of the source, all of them.
+//! The table of constants in `docs/adaptive.md` matches the source and is complete.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use testbed::tools;
 
 use crate::shipped;
 
-/// What the policy is made of: here no constant goes without its reason.
+/// Source files of the policy: each constant in them must be explained.
 const EXPLAINED_WHOLE: &[&str] = &[
     "ablation.rs",
     "endpoint/view.rs",
@@ -36,7 +36,7 @@ const EXPLAINED_WHOLE: &[&str] = &[
     "worker/tick_period.rs",
 ];
 
-/// `const NAME: TYPE = VALUE;` outside tests and types: by name.
+/// The constants of a file, `const NAME: TYPE = VALUE;`, by name; without those of tests and types.
 fn constants(file: &str) -> Result<BTreeMap<String, String>> {
     let folder = ["crates/engine/src", "src"].map(|folder| tools::root().join(folder).join(file));
     let [engine, filter] = folder;
@@ -52,7 +52,7 @@ fn constants(file: &str) -> Result<BTreeMap<String, String>> {
     Ok(parts.collect())
 }
 
-/// File, name and value of each row that begins with these.
+/// File, name and value of each row of the table.
 fn explained() -> Result<Vec<[String; 3]>> {
     let text = shipped::text(&tools::root().join("docs/adaptive.md"))?;
     let rows = text.lines().filter_map(|line| {

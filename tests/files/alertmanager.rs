@@ -1,4 +1,4 @@
-//! Which receiver gets which alert, as Alertmanager's own amtool reads its configuration.
+//! The routing of alerts to receivers, as Alertmanager's own amtool evaluates the configuration.
 
 use std::process::Command;
 

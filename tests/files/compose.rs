@@ -1,4 +1,4 @@
-//! The Compose file against its schema, and what it mounts against what is there.
+//! The Compose file follows its schema, and what it mounts exists.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,14 +12,14 @@ use testbed::{tempfile, tools};
 
 use crate::{envoy, shipped};
 
-/// The Compose file as Compose reads it: anchors followed, variables at their defaults.
+/// The Compose file as Compose reads it: anchors resolved, variables at their defaults.
 fn compose() -> Result<Value> {
     let path = shipped::folder().join("docker-compose.yaml");
     let with_defaults = interpolate(&shipped::text(&path)?);
     serde_saphyr::from_str(&with_defaults).with_context(|| path.display().to_string())
 }
 
-/// `${NAME:-default}` becomes the default.
+/// Replaces `${NAME:-default}` by the default.
 fn interpolate(text: &str) -> String {
     let mut parts = text.split("${");
     let mut filled = parts.next().unwrap_or_default().to_owned();
@@ -31,10 +31,10 @@ fn interpolate(text: &str) -> String {
     filled
 }
 
-/// An error that says what the schema does not allow.
+/// Validates against the schema; the error says what it does not allow.
 fn check(compose: &Value) -> Result<()> {
     let mut schema: Value = serde_json::from_str(&shipped::text(&tools::compose_schema()?)?)?;
-    // Younger than the schema: https://github.com/compose-spec/compose-spec/blob/main/04-version-and-name.md
+    // Newer than the schema: https://github.com/compose-spec/compose-spec/blob/main/04-version-and-name.md
     schema["properties"]["name"] = json!({ "type": "string", "pattern": "^[a-z0-9][a-z0-9_-]*$" });
     let volume = "/definitions/service/properties/volumes/items/oneOf/1/properties/bind/properties";
     schema.pointer_mut(volume).context("the long form of a volume")?["create_host_path"] =
@@ -51,7 +51,7 @@ fn services(compose: &Value) -> impl Iterator<Item = (&String, &Value)> {
     compose["services"].as_object().into_iter().flatten()
 }
 
-/// Sources and targets of what a service mounts from this repository.
+/// Sources and targets of a service's bind mounts from this repository.
 fn mounts(service: &Value) -> Vec<(PathBuf, String)> {
     let volumes = service["volumes"].as_array().into_iter().flatten();
     let text = |volume: &Value, name: &str| volume[name].as_str().unwrap_or_default().to_owned();
@@ -106,7 +106,7 @@ fn images_are_built_here_or_pinned() -> Result<()> {
     Ok(())
 }
 
-/// A current Docker refuses several builds that export one tag at a time: the first start failed.
+/// A current Docker refuses concurrent builds that export the same tag, which made the first start fail.
 #[test]
 fn each_image_is_built_by_one_service() -> Result<()> {
     let compose = compose()?;
@@ -118,8 +118,8 @@ fn each_image_is_built_by_one_service() -> Result<()> {
     Ok(())
 }
 
-/// A misspelt file would become a folder, `down` would leave volumes without names behind, and load that begins before Envoy
-/// listens would report failures that are none.
+/// A misspelt file would be created as a directory, `down` would leave anonymous volumes behind, and load that starts
+/// before Envoy listens would report false failures.
 #[test]
 fn nothing_is_made_on_the_host_and_load_waits_for_envoy() -> Result<()> {
     let compose = compose()?;
@@ -127,7 +127,7 @@ fn nothing_is_made_on_the_host_and_load_waits_for_envoy() -> Result<()> {
         for volume in service["volumes"].as_array().into_iter().flatten() {
             assert_eq!(volume["bind"]["create_host_path"], false, "{name}: {volume}");
             assert_eq!(volume["read_only"], true, "{name}: {volume}");
-            // Others than the owner may not be able to read a checkout.
+            // Only the owner may be able to read a checkout.
             assert!(service["user"] == "root" || service["environment"]["ENVOY_UID"] == "0", "{name}");
         }
     }
@@ -142,7 +142,7 @@ fn nothing_is_made_on_the_host_and_load_waits_for_envoy() -> Result<()> {
     Ok(())
 }
 
-/// Ports and network are the user's: nothing that is published or given as an address stands fast.
+/// Ports and network are configurable: no published port or address is hard-coded.
 #[test]
 fn ports_and_the_network_can_be_chosen() -> Result<()> {
     let text = shipped::text(&shipped::folder().join("docker-compose.yaml"))?;
@@ -168,8 +168,8 @@ fn ports_and_the_network_can_be_chosen() -> Result<()> {
     Ok(())
 }
 
-/// The envoy service's own command, with a folder in the place of the container's root: whatever Envoy reads then has the chosen
-/// network's addresses, the endpoints that it watches among them.
+/// Runs the envoy service's own command with a directory in place of the container's root, and checks that every
+/// address in the files that Envoy reads, including the watched endpoints, is in the chosen network.
 #[test]
 fn every_address_that_envoy_reads_is_of_the_chosen_network() -> Result<()> {
     let compose = compose()?;
@@ -180,7 +180,7 @@ fn every_address_that_envoy_reads_is_of_the_chosen_network() -> Result<()> {
         for folder in ["shipped", "etc/envoy/eds", "tmp"] {
             fs::create_dir_all(at(folder))?;
         }
-        // First /tmp, where the root is, too.
+        // First /tmp, because the root is in it.
         let moved = |text: &str| {
             ["/tmp", "/shipped", "/etc/envoy"].iter().fold(text.to_owned(), |text, folder| {
                 text.replace(folder, &format!("{}{folder}", root.path().display()))
@@ -289,7 +289,7 @@ fn backends_understand_how_they_shall_behave() -> Result<()> {
     Ok(())
 }
 
-/// Backends, Envoy's clusters and Prometheus' targets name the same addresses.
+/// Backends, Envoy's clusters and Prometheus' targets have the same addresses.
 #[test]
 fn everybody_speaks_of_the_same_backends() -> Result<()> {
     let compose = compose()?;

@@ -1,4 +1,4 @@
-//! What README and docs show is true of this version.
+//! The examples and links in README and docs are correct for this version.
 
 use config::Role;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use testbed::anyhow::{Context, Result, bail, ensure};
 use crate::markdown::{blocks, documents};
 use crate::{envoy, prometheus, shipped};
 
-/// Comments of JSONC replaced by blanks; `//` within a string is none.
+/// Replaces comments of JSONC by blanks; `//` within a string is not a comment.
 fn without_comments(text: &str) -> String {
     let mut bare = String::new();
     for line in text.lines() {
@@ -30,7 +30,7 @@ fn without_comments(text: &str) -> String {
     bare
 }
 
-/// A block marked `plugin` is a whole configuration, one marked `upstream` the inside of one upstream, and one marked
+/// A block marked `plugin` is a whole configuration, one marked `upstream` the inside of an upstream, and one marked
 /// `refused` a configuration with a fault.
 #[test]
 fn every_json_block_says_what_it_is_and_is_that() -> Result<()> {
@@ -72,7 +72,7 @@ fn every_json_block_says_what_it_is_and_is_that() -> Result<()> {
     Ok(())
 }
 
-/// The faults that a `refused` block is said to cause are those of this version.
+/// The fault messages shown for `refused` blocks are those of this version.
 #[test]
 fn faults_are_shown_as_they_are() -> Result<()> {
     let blocks = blocks()?;
@@ -90,7 +90,7 @@ fn faults_are_shown_as_they_are() -> Result<()> {
     Ok(())
 }
 
-/// Headings as the parts of a link behind `#`.
+/// The anchors of a document's headings, as a link has them behind `#`.
 fn anchors(text: &str) -> Vec<String> {
     let headings =
         text.lines().filter_map(|line| line.strip_prefix('#')?.trim_start_matches('#').strip_prefix(' '));
@@ -101,7 +101,7 @@ fn anchors(text: &str) -> Vec<String> {
     headings.map(slug).collect()
 }
 
-/// Relative links and images lead to files of this repository, and to headings that they have.
+/// Relative links and images lead to existing files and headings of this repository.
 #[test]
 fn links_lead_somewhere() -> Result<()> {
     let mut followed = 0;
@@ -131,7 +131,8 @@ fn links_lead_somewhere() -> Result<()> {
     Ok(())
 }
 
-/// YAML is YAML; configurations of Prometheus are checked by promtool, parts of Envoy's are put into a whole one and loaded.
+/// YAML blocks are valid: promtool checks Prometheus configurations, and parts of Envoy's are loaded within a whole
+/// one.
 #[test]
 fn every_yaml_block_is_what_its_reader_takes() -> Result<()> {
     let (mut scraping, mut loaded) = (0, 0);
@@ -152,7 +153,7 @@ fn every_yaml_block_is_what_its_reader_takes() -> Result<()> {
     Ok(())
 }
 
-/// A configuration of Prometheus, without the discovery that distributions build it without.
+/// A Prometheus configuration without the service discovery that distributions compile out.
 fn offline(config: &Value) -> String {
     let mut config = config.clone();
     for job in config["scrape_configs"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut)
@@ -197,7 +198,7 @@ fn whole(part: &Value) -> Result<Value> {
                 route["retry_policy"][name] = value.clone();
             }
             "access_log" => manager[name] = value.clone(),
-            // Envoy refuses whatever it does not know at the top.
+            // Envoy refuses unknown fields at the top level.
             _ => whole[name] = value.clone(),
         }
     }

@@ -1,4 +1,4 @@
-//! Every Envoy configuration is loaded into the real Envoy, which starts the filter in it.
+//! Every Envoy configuration, loaded into the real Envoy, which starts the filter in it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,13 @@ use testbed::{tempfile, tools};
 
 use crate::shipped;
 
-/// Where the shipped configurations have the filter.
+/// Path of the filter in the shipped configurations.
 pub const IN_CONTAINER: &str = "/etc/envoy/evenkeel.wasm";
-/// Where they watch for a filter that is configured apart.
+/// Path that they watch for a separately configured filter (ECDS).
 const WATCHED: &str = "/etc/envoy/evenkeel.yaml";
 const WASM_FILTER: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 
-/// The bootstraps with the filter among the YAML files; those with the native module are apart.
+/// The bootstraps with the Wasm filter among the YAML files; those with the native module are tested separately.
 pub fn bootstraps() -> Result<Vec<PathBuf>> {
     let mut bootstraps = Vec::new();
     for path in shipped::files(&["yaml", "yml"])? {
@@ -46,7 +46,7 @@ fn plugin(configuration: &Value) -> Result<String> {
     }
 }
 
-/// What `envoy --mode validate` says of this configuration, the path in the container replaced by the built filter.
+/// Output of `envoy --mode validate` for this configuration, with the container's path replaced by the built filter.
 pub fn validate(config: &str) -> Result<String> {
     let apart = config.contains(WATCHED);
     ensure!(
@@ -60,20 +60,20 @@ pub fn validate(config: &str) -> Result<String> {
     let config = config.replace(WATCHED, watched.to_str().context("a path in UTF-8")?);
     let path = directory.path().join("envoy.yaml");
     let config = config.replace(IN_CONTAINER, wasm.to_str().context("a path in UTF-8")?);
-    // Envoy looks whether the files that it is to watch are there.
+    // Envoy checks that watched files exist.
     let watched = shipped::folder().join("eds");
     let config = config.replace("/etc/envoy/eds", watched.to_str().context("a path in UTF-8")?);
     fs::write(&path, config)?;
     let mut command = Command::new(tools::envoy()?);
     command.args(["--mode", "validate", "--log-level", "warn", "-c"]).arg(path);
     if apart {
-        // What watches for configuration has to have a name.
+        // A node that watches for configuration needs a name.
         command.args(["--service-node", "docs", "--service-cluster", "docs"]);
     }
     shipped::run(&mut command)
 }
 
-/// The filter of the first shipped configuration as a file to be watched.
+/// The filter of the first shipped configuration, as a watched file.
 fn filter_apart() -> Result<String> {
     let bootstrap = shipped::yaml(&shipped::folder().join("envoy.yaml"))?;
     let mut objects = Vec::new();
@@ -84,7 +84,7 @@ fn filter_apart() -> Result<String> {
     Ok(json!({ "resources": [resource] }).to_string())
 }
 
-/// The same for a configuration that is made of parts.
+/// The same for a configuration that a test has assembled.
 pub fn loads(config: &Value) -> Result<String> {
     validate(&config.to_string())
 }
@@ -96,7 +96,7 @@ fn every_configuration_loads_with_the_filter_in_it() -> Result<()> {
     for path in bootstraps {
         let said = validate(&shipped::text(&path)?).with_context(|| path.display().to_string())?;
         assert!(said.contains("OK"), "{}: {said}", path.display());
-        // What Envoy will drop one day, and what it did not understand, it says at this level.
+        // Envoy reports deprecated and ignored fields at this level.
         assert!(!said.to_lowercase().contains("deprecated"), "{}: {said}", path.display());
     }
     Ok(())
@@ -134,7 +134,7 @@ fn every_plugin_configuration_is_one() -> Result<()> {
     Ok(())
 }
 
-/// Where the filter stands in several places it is the same VM everywhere: two would never meet.
+/// Asserts that all places of the filter share one VM: separate VMs would not share data.
 fn shares_its_vm(config: &Value) -> Result<()> {
     let mut objects = Vec::new();
     shipped::objects(config, &mut objects);
@@ -144,7 +144,7 @@ fn shares_its_vm(config: &Value) -> Result<()> {
     Ok(())
 }
 
-/// The clusters that the plugin names exist, and its endpoints are in them: Envoy passes over any other.
+/// Asserts that the clusters named by the plugin exist and have its endpoints: Envoy ignores any other.
 pub fn agrees_with_its_surroundings(plugin: &config::Config, config: &Value, path: &Path) -> Result<()> {
     let clusters = config["static_resources"]["clusters"].as_array().context("no clusters")?;
     let cluster = |name: &str| {
@@ -166,14 +166,14 @@ pub fn agrees_with_its_surroundings(plugin: &config::Config, config: &Value, pat
             cluster.to_string().contains(&format!("\"remove\":\"{}\"", plugin.steering.header))
         };
         assert!(
-            // The module names the host by a call.
+            // The native module names the host by a call.
             crate::module::is_for_it(path)? || hides(cluster(&upstream.cluster)?),
             "{}: the endpoints see {}",
             path.display(),
             plugin.steering.header
         );
         match plugin.steering.via {
-            // There are no endpoints in Envoy.
+            // Envoy's configuration has no endpoints.
             Via::OriginalDst => continue,
             Via::ClusterHeader => {
                 for endpoint in &in_plugin {

@@ -1,4 +1,4 @@
-//! The dashboards: they are what Grafana's own types say, and what they ask is PromQL, of the data source that is provisioned.
+//! The dashboards follow Grafana's own types, and their queries are PromQL for the provisioned data source.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,21 +15,21 @@ use crate::{prometheus, shipped};
 
 /// A panel of a shipped dashboard.
 pub struct Panel {
-    /// The dashboard it is on.
+    /// The dashboard that it is on.
     pub file: PathBuf,
-    /// What stands above it.
+    /// Its title.
     pub title: String,
     value: Value,
 }
 
 impl Panel {
-    /// What it asks, with Grafana's variables filled in.
+    /// Its queries, with Grafana's variables filled in.
     pub fn expressions(&self, rate_interval: &str) -> Result<Vec<String>> {
         let targets = self.value["targets"].as_array().with_context(|| self.title.clone())?;
         let expressions = targets.iter().map(|target| {
             let expression = target["expr"].as_str().context("expr")?;
             let filled = expression.replace("$__rate_interval", rate_interval);
-            // Nothing chosen is everything.
+            // No selection means all.
             let filled = filled.replace("$upstream", ".*").replace("$instance", ".*");
             ensure!(!filled.contains('$'), "a variable that this test does not know: {expression}");
             Ok(filled)
@@ -45,7 +45,8 @@ fn dashboards() -> Result<Vec<Value>> {
     files.map(|path| Ok(serde_json::from_str(&shipped::text(path)?)?)).collect()
 }
 
-/// What the TypeScript compiler has against these dashboards, by Grafana's types of dashboards and of each kind of panel.
+/// Errors that the TypeScript compiler reports for these dashboards, checked against Grafana's types of dashboards and
+/// of each kind of panel.
 fn faults(dashboards: &[Value]) -> Result<String> {
     const KINDS: [(&str, &str, &str); 4] = [
         ("timeseries", "timeseries", "TimeSeries"),
@@ -57,7 +58,8 @@ fn faults(dashboards: &[Value]) -> Result<String> {
     let modules = tools::crd_schemas()?.join("node_modules");
     symlink(&modules, directory.path().join("node_modules"))?;
     let raw = "./node_modules/@grafana/schema/dist/esm/raw";
-    // Nothing is required of a file that Grafana fills up, text stands for its enumerations, and nothing may be unknown.
+    // All fields are optional, as Grafana fills in defaults; text stands for enumerations, and unknown fields are
+    // errors.
     let mut typed = format!(
         "import type {{ Dashboard }} from '{raw}/dashboard/x/dashboard_types.gen';
         type Some<T> = unknown extends T ? unknown : T extends string ? `${{T}}`
@@ -98,7 +100,7 @@ fn faults(dashboards: &[Value]) -> Result<String> {
 fn they_are_what_grafana_says_dashboards_are() -> Result<()> {
     let dashboards = dashboards()?;
     assert_eq!(faults(&dashboards)?, "");
-    // The compiler tells the first fault of each.
+    // The compiler reports only the first error of each.
     let broken = |pointer: &str, name: &str, value: &str| -> Result<Value> {
         let mut broken = dashboards[0].clone();
         broken.pointer_mut(pointer).context("a place")?[name] = value.into();
@@ -115,7 +117,6 @@ fn they_are_what_grafana_says_dashboards_are() -> Result<()> {
     Ok(())
 }
 
-/// The panels of all dashboards.
 pub fn panels() -> Result<Vec<Panel>> {
     let mut panels = Vec::new();
     let files = shipped::files(&["json"])?;
@@ -157,8 +158,8 @@ fn every_panel_asks_in_promql_the_data_source_that_there_is() -> Result<()> {
     Ok(())
 }
 
-/// A mesh can scrape Envoy's own stats and not the status path: what there is of the fleet there, panels show as well. And both are
-/// of the upstream and the proxy that are chosen.
+/// A mesh can scrape Envoy's own stats, but not the status path: panels show the fleet metrics found there as well.
+/// Both are filtered by the selected upstream and proxy.
 #[test]
 fn panels_of_the_fleet_show_what_a_mesh_can_scrape_and_what_is_chosen() -> Result<()> {
     let (mut fleet, mut endpoints) = (0, 0);

@@ -1,4 +1,5 @@
-//! What `make image` leaves: an image that an outside tool unpacks, checksums that hold, a bill of materials that fits its schema.
+//! The output of `make image`: an image that an independent tool unpacks, correct checksums, and a bill of materials
+//! that follows its schema.
 
 use std::fs;
 use std::path::Path;
@@ -39,7 +40,7 @@ fn the_image_has_the_filter_at_its_root_in_the_only_layer_and_is_the_same_each_t
     let entry = &index["manifests"][0];
     assert!(said.contains(entry["digest"].as_str().context("digest")?), "{said}");
     let manifest = json(&blob(&layout, entry)?)?;
-    // What the platforms' fetchers tell a compatible image by.
+    // The platforms' fetchers recognize a compatible image by this.
     assert_eq!(manifest["mediaType"], "application/vnd.oci.image.manifest.v1+json");
     let layers = manifest["layers"].as_array().context("layers")?;
     assert_eq!(layers.len(), 1);
@@ -62,8 +63,8 @@ fn the_image_has_the_filter_at_its_root_in_the_only_layer_and_is_the_same_each_t
     Ok(())
 }
 
-/// Docker's older store reads manifest.json of an archive, the newer one the whole name: without them it took the archive for
-/// broken, or the image for one without a name.
+/// Docker's older store reads an archive's manifest.json, the newer one the image's full name: without them it reported
+/// a broken archive, or an image without a name.
 #[test]
 fn either_store_of_docker_finds_the_image_and_its_name() -> Result<()> {
     for (name, whole) in [
@@ -113,7 +114,7 @@ fn checksums_hold_and_notice_a_change() -> Result<()> {
     Ok(())
 }
 
-/// CycloneDX's schema, with the other schemas that it refers to in their places. Signatures, which there are none of, are let go.
+/// CycloneDX's schema with its external references inlined; that of signatures, of which there are none, is left out.
 fn cyclonedx() -> Result<Value> {
     let schemas = tools::cyclonedx_schema()?;
     let mut schema = json(&schemas.join("bom-1.6.SNAPSHOT.schema.json"))?;
@@ -170,7 +171,8 @@ fn the_bill_of_materials_is_one_and_names_what_is_compiled_in_and_nothing_else()
     Ok(())
 }
 
-/// Every target, script and folder that the release's workflow names is here, and every Envoy that is supported is in its matrix.
+/// Every target, script and folder that the release workflow names exists, and its matrix has every supported Envoy
+/// version.
 #[test]
 fn the_workflow_of_a_release_does_what_there_is() -> Result<()> {
     let path = tools::root().join(".github/workflows/release.yml");

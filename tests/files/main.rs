@@ -1,5 +1,5 @@
-//! What users load and read, held against the programs that read it: Envoy, promtool, the schema of Compose files,
-//! the types of Kubernetes' APIs, and evenkeel's own parser. Needs `make setup` and `make build`.
+//! Files that users load and read, checked by the programs that read them: Envoy, promtool, the schema of Compose
+//! files, the types of Kubernetes' APIs, and evenkeel's own parser. Needs `make setup` and `make build`.
 
 mod adaptive;
 mod alertmanager;

@@ -1,4 +1,4 @@
-//! The manifests that scale, against the types of their APIs; and what they ask Prometheus, against promtool.
+//! The autoscaling manifests follow their APIs' types, and their queries are accepted by promtool.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -9,7 +9,7 @@ use testbed::tools;
 
 use crate::{prometheus, shipped};
 
-/// Every document under `envoy/autoscaling` that is a manifest.
+/// Every manifest under `envoy/autoscaling`.
 fn manifests() -> Result<Vec<Value>> {
     let mut found = Vec::new();
     let folder = shipped::folder().join("autoscaling");
@@ -21,7 +21,7 @@ fn manifests() -> Result<Vec<Value>> {
     Ok(found)
 }
 
-/// What is wrong with these manifests, one line a fault.
+/// Faults of these manifests, one per line; empty if there are none.
 fn faults(manifests: &[Value]) -> Result<String> {
     let script = tools::root().join("scripts/check-manifests.mjs");
     let mut node = Command::new("node")
@@ -78,14 +78,14 @@ fn what_scales_asks_for_the_number_that_there_is() -> Result<()> {
     let rule = &adapter["externalRules"][0];
     let metric = named("HorizontalPodAutoscaler")?["spec"]["metrics"][0]["external"]["metric"].clone();
     assert_eq!(metric["name"], rule["name"]["as"]);
-    // Names of clusters are no values of labels in Kubernetes, and this would be refused.
+    // Kubernetes refuses a cluster's name as a label value.
     assert!(metric.get("selector").is_none(), "{metric}");
     let scaled = named("ScaledObject")?;
     let trigger = &scaled["spec"]["triggers"][0]["metadata"];
     assert_eq!(trigger["threshold"], "1");
     let adapted = rule["metricsQuery"].as_str().context("metricsQuery")?.to_owned();
     let asked = trigger["query"].as_str().context("query")?.to_owned();
-    // Of the status path, and of Envoy's own stats, which is all that a mesh can scrape.
+    // Metrics of the status path, and of Envoy's own stats, which is all that a mesh can scrape.
     for series in ["evenkeel_upstream_desired_replicas{", "evenkeel_fleet_desired_replicas{"] {
         assert!(adapted.contains(series) && asked.contains(series), "{series}");
     }

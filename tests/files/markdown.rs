@@ -1,4 +1,4 @@
-//! README and documents, and what is set as code in them.
+//! README and docs, and the code blocks in them.
 
 use std::path::{Path, PathBuf};
 
@@ -9,13 +9,13 @@ use testbed::tools;
 pub struct Block {
     /// File and line.
     pub place: String,
-    /// The language, and what it is.
+    /// The info string: the language, and what the block is.
     pub info: String,
-    /// What is in it.
+    /// The contents.
     pub text: String,
 }
 
-/// All of them.
+/// All Markdown documents.
 pub fn documents() -> Result<Vec<PathBuf>> {
     let root = tools::root();
     let mut documents = vec![root.join("README.md"), root.join("CONTRIBUTING.md")];

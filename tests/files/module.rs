@@ -1,4 +1,4 @@
-//! The Envoy configurations with the native module, loaded into the real Envoy with the built module in it.
+//! The Envoy configurations with the native module, loaded into the real Envoy together with the built module.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::{envoy, shipped};
 const FILTER: &str =
     "type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter";
 
-/// Whether this file has the native module in it.
+/// Whether this file loads the native module.
 pub fn is_for_it(path: &Path) -> Result<bool> {
     Ok(shipped::text(path)?.contains(FILTER))
 }

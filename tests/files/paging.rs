@@ -1,5 +1,5 @@
-//! From a fault to the receiver that is told of it, on real parts: backends die, the shipped rules fire in Prometheus,
-//! Alertmanager routes them as it is shipped, and the webhooks get them; and they hear when it is over.
+//! From a fault to the notified receiver, with real parts: backends die, the shipped rules fire in Prometheus,
+//! Alertmanager routes the alerts as shipped, and the webhooks get them, as well as the end of each alert.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use crate::{shipped, together};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// In place of what would page and open tickets: it takes down what it is told.
+/// Stands in for the paging and ticket systems; records the notifications.
 #[derive(Clone, Default)]
 struct Webhook(Arc<Mutex<Vec<(String, Value)>>>);
 
@@ -36,7 +36,7 @@ impl Webhook {
         Ok(webhook)
     }
 
-    /// What came to `path` of an alert of this name: status and labels.
+    /// Notifications to `path` of the alert of this name and status: their labels.
     fn told(&self, path: &str, alert: &str, status: &str) -> Vec<Value> {
         let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let messages = told.iter().filter(|(to, _)| to == path);
@@ -48,7 +48,7 @@ impl Webhook {
             .collect()
     }
 
-    /// Waits until it has heard that of an alert with this label.
+    /// Waits for such a notification of an alert with this label.
     async fn hears(&self, path: &str, alert: &str, status: &str, label: (&str, &str)) -> Result<Value> {
         let what = format!("{alert} with {label:?}, {status}, at {path}");
         let (name, value) = label;
@@ -58,7 +58,7 @@ impl Webhook {
     }
 }
 
-/// Answers one connection's requests, and takes down their JSON.
+/// Answers the requests of one connection, and records their JSON.
 async fn hear(stream: TcpStream, webhook: Webhook) -> Option<()> {
     let mut stream = BufReader::new(stream);
     loop {
@@ -83,7 +83,7 @@ async fn hear(stream: TcpStream, webhook: Webhook) -> Option<()> {
     }
 }
 
-/// Alertmanager as it is shipped, but quicker, and with these webhooks.
+/// Alertmanager as shipped, but with shorter intervals and these webhooks.
 async fn alertmanager(address: SocketAddr, webhook: SocketAddr) -> Result<(Running, tempfile::TempDir)> {
     let directory = tempfile::tempdir()?;
     let config = shipped::text(&shipped::folder().join("alertmanager/alertmanager.yml"))?
@@ -95,12 +95,12 @@ async fn alertmanager(address: SocketAddr, webhook: SocketAddr) -> Result<(Runni
     let program = tools::alertmanager()?;
     let mut command = Command::new(&program);
     command
-        // Where the set-up unpacks it, its templates are beside it.
+        // The set-up unpacks its templates beside it.
         .current_dir(program.parent().context("a folder")?)
         .arg(format!("--config.file={}", path.display()))
         .arg(format!("--storage.path={}", directory.path().join("data").display()))
         .arg(format!("--web.listen-address={address}"))
-        // Alone: no peer to gossip with.
+        // A single instance: no peer to gossip with.
         .arg("--cluster.listen-address=");
     let running = Running::spawn("alertmanager", command, &directory.path().join("alertmanager.log"))?;
     let ready = || async move { (http::get(address, "/-/ready").await.ok()?.status == 200).then_some(()) };
@@ -108,7 +108,7 @@ async fn alertmanager(address: SocketAddr, webhook: SocketAddr) -> Result<(Runni
     Ok((running, directory))
 }
 
-/// The upstreams whose alerts of this name Alertmanager keeps to itself because of other alerts.
+/// The upstreams whose alerts of this name Alertmanager inhibits because of other alerts.
 async fn inhibited(alertmanager: SocketAddr, name: &str) -> Option<Vec<String>> {
     let alerts = http::get(alertmanager, "/api/v2/alerts").await.ok()?.json().ok()?;
     let alerts = alerts.as_array()?.iter().filter(|alert| alert["labels"]["alertname"] == name);
@@ -129,7 +129,7 @@ async fn a_fault_is_told_to_whom_it_concerns_and_so_is_its_end() -> Result<()> {
 
     let addresses: Vec<SocketAddr> = together.backends.iter().map(Backend::address).collect();
     let gone = together.backends.pop().context("a backend")?.address().to_string();
-    // Others may be scraped late on a busy machine, and be reported as well.
+    // On a busy machine others may be scraped late, and be reported as well.
     let backend = ("instance", gone.as_str());
     let ticket = webhook.hears("/ticket", "TargetNotScraped", "firing", backend).await?;
     assert_eq!((&ticket["job"], &ticket["severity"]), (&"web".into(), &"ticket".into()), "{ticket}");
@@ -159,7 +159,7 @@ async fn where_nobody_is_eligible_it_is_no_news_that_requests_fail() -> Result<(
     let webhook = Webhook::start(hook).await?;
     let (_alertmanager, _directory) = alertmanager(manager, hook).await?;
     let alert = |name: &str, upstream: &str| json!({ "labels": { "alertname": name, "job": "evenkeel", "upstream": upstream, "severity": "page" } });
-    // The reason first: what is told already cannot be kept back.
+    // The inhibiting alert first: a notification that was sent cannot be suppressed.
     let reason = json!([alert("EvenkeelNobodyEligible", "web")]).to_string();
     let tell = |alerts: String| async move {
         let json = [("content-type", "application/json")];

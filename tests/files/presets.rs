@@ -1,5 +1,5 @@
-//! The presets: each is a configuration, and every query in it, put to a real Prometheus that scrapes such metrics,
-//! gives each endpoint one value by the filter's own reading of the answer.
+//! The presets: each is an accepted configuration, and each of its queries, evaluated by a real Prometheus that scrapes
+//! such metrics, gives every endpoint one value as the filter reads the answer.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -49,13 +49,13 @@ fn every_preset_is_accepted_and_asks_in_promql() -> Result<()> {
     Ok(())
 }
 
-/// What an endpoint's exporter says, the first being the least loaded: gauges as they are, counters with what they grow
-/// by in a scrape.
+/// The metrics of an endpoint's exporter, the first endpoint being the least loaded: gauges as they are, counters with
+/// their increase per scrape.
 struct Exposition {
-    /// The job that scrapes it, and the port it is scraped at.
+    /// The job that scrapes it, and the port at which it is scraped.
     job: &'static str,
     port: u16,
-    /// Series of the endpoint with this number from 1 on, at its IP.
+    /// Series of the endpoint with this number, from 1 on, at its IP.
     series: fn(f64, &str) -> Vec<(String, Grows)>,
 }
 
@@ -73,7 +73,7 @@ fn counter(series: impl Into<String>, by: f64) -> (String, Grows) {
     (series.into(), Counter(by))
 }
 
-/// Buckets of a histogram in which the endpoint with the higher number is slower.
+/// Buckets of a histogram; the higher its number, the slower the endpoint.
 fn histogram(name: &str, labels: &str, number: f64, unit: f64) -> Vec<(String, Grows)> {
     let bucket = |bound: f64| {
         let within = (10.0 / number * bound).min(10.0);
@@ -86,7 +86,7 @@ fn histogram(name: &str, labels: &str, number: f64, unit: f64) -> Vec<(String, G
     all
 }
 
-/// Each instance by another library: a middleware with labels of its own, client_golang's own handlers, OpenTelemetry. All of them
+/// Each instance uses another library: a middleware with its own labels, client_golang's handlers, OpenTelemetry. All
 /// have the collectors of client_golang.
 fn go_service(number: f64, _: &str) -> Vec<(String, Grows)> {
     let (requests, duration, in_flight, status) = match number {
@@ -113,7 +113,7 @@ fn go_service(number: f64, _: &str) -> Vec<(String, Grows)> {
         all.push(counter(format!("{requests}{{method=\"GET\",{status}=\"200\"}}"), 90.0));
         all.push(counter(format!("{requests}{{method=\"POST\",{status}=\"201\"}}"), 10.0));
     }
-    // The first has never failed: a series that there is not yet must not make its ratio unknown.
+    // The first has never failed: the missing series must not make its ratio unknown.
     if number > 1.0 {
         all.push(counter(format!("{requests}{{method=\"GET\",{status}=\"503\"}}"), number));
     }
@@ -136,7 +136,7 @@ fn node_service(number: f64, _: &str) -> Vec<(String, Grows)> {
     all
 }
 
-/// The first has never collected garbage, nor failed.
+/// The first endpoint has neither collected garbage nor failed yet.
 fn spring_boot(number: f64, _: &str) -> Vec<(String, Grows)> {
     let labels = |status: u16, uri: &str| {
         format!(
@@ -180,7 +180,7 @@ fn spring_boot(number: f64, _: &str) -> Vec<(String, Grows)> {
     all
 }
 
-/// The last by asynq's own exporter, the others by metrics of their own.
+/// The last endpoint uses asynq's exporter, the others metrics of their own.
 fn worker(number: f64, _: &str) -> Vec<(String, Grows)> {
     let mut all = histogram("my_service_task_processing_duration_seconds", "", number, 1.0);
     if number < 3.0 {
@@ -195,9 +195,9 @@ fn worker(number: f64, _: &str) -> Vec<(String, Grows)> {
 }
 
 fn vllm(number: f64, _: &str) -> Vec<(String, Grows)> {
-    // Two engines of one server: data-parallel ranks report each for itself.
+    // Two engines of one server: data-parallel ranks report separately.
     let labels = |engine: u8| format!("{{engine=\"{engine}\",model_name=\"m\"}}");
-    // The metric was renamed: the first endpoint is an older version.
+    // The metric was renamed: the first endpoint runs an older version.
     let cache = if number > 1.0 { "vllm:kv_cache_usage_perc" } else { "vllm:gpu_cache_usage_perc" };
     let mut all =
         histogram("vllm:time_to_first_token_seconds", "engine=\"0\",model_name=\"m\",", number, 1.0);
@@ -212,8 +212,8 @@ fn vllm(number: f64, _: &str) -> Vec<(String, Grows)> {
     all
 }
 
-/// The node exporter, cAdvisor and kube-state-metrics in one, with the series that they have beside those that are
-/// meant: every cgroup above a container's, the pause container, pods of the host's network and of other namespaces.
+/// The node exporter, cAdvisor and kube-state-metrics in one, including series that the queries must not match: cgroups
+/// above a container's, the pause container, pods on the host's network and in other namespaces.
 fn node(number: f64, ip: &str) -> Vec<(String, Grows)> {
     let pod = format!("namespace=\"shop\",pod=\"web-{number}\"");
     let cgroup = |container: &str| {
@@ -238,7 +238,7 @@ fn node(number: f64, ip: &str) -> Vec<(String, Grows)> {
     all
 }
 
-/// The caller, the protocol, and how it went are labels; a proxy that calls others reports that, too.
+/// Labels name the caller, the protocol and the response; a proxy reports the requests that it sends, too.
 fn istio(number: f64, _: &str) -> Vec<(String, Grows)> {
     let service = "destination_service=\"web.shop.svc.cluster.local\",request_protocol=\"http\",";
     let to = format!("reporter=\"destination\",{service}source_workload=\"cart\",");
@@ -275,7 +275,7 @@ fn exposition(preset: &str) -> Result<Exposition> {
     })
 }
 
-/// An exporter that lives as long as this does.
+/// An exporter that runs until this is dropped.
 struct Exporter(Arc<AtomicBool>);
 
 impl Drop for Exporter {
@@ -312,7 +312,7 @@ fn export(address: SocketAddr, series: Vec<(String, Grows)>) -> Result<Exporter>
     Ok(Exporter(ended))
 }
 
-/// The value of each endpoint, as the filter reads the answer; an error unless every sample is some endpoint's.
+/// The value of each endpoint, as the filter reads the answer; an error if a sample belongs to no endpoint.
 async fn values(server: SocketAddr, signal: &Signal, index: &EndpointIndex) -> Result<Vec<Option<f64>>> {
     let answer = http::get(server, &request_path("", &signal.query, Duration::from_secs(2))).await?;
     let parsed = evenkeel::discovery::prometheus::parse(
@@ -328,7 +328,7 @@ async fn values(server: SocketAddr, signal: &Signal, index: &EndpointIndex) -> R
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2, crate = "testbed::tokio")]
 async fn every_query_gives_each_endpoint_its_value() -> Result<()> {
-    // Everything in 127.0.0.0/8 is this machine: a network for this run.
+    // All of 127.0.0.0/8 is loopback: each run has its own network.
     let own = std::process::id();
     let presets = presets()?;
     let (mut jobs, mut exporters, mut indices) = (Vec::new(), Vec::new(), BTreeMap::new());

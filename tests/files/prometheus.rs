@@ -1,4 +1,4 @@
-//! Every Prometheus file goes through promtool, and every alert is seen to fire and to keep quiet.
+//! promtool accepts every Prometheus file, and every alert is tested to fire and not to fire.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,7 @@ use testbed::{tempfile, tools};
 
 use crate::shipped;
 
-/// The rules under `envoy/prometheus`, and the cases they are put to.
+/// Rule files under `envoy/prometheus` and their test cases.
 const SETS: [(&str, &str); 2] = [
     ("alerts.yml", "tests/files/rules/alerts_test.yml"),
     ("alerts-evenkeel.yml", "tests/files/rules/alerts_evenkeel_test.yml"),
@@ -21,7 +21,7 @@ fn promtool(arguments: &[&str]) -> Result<String> {
     shipped::run(Command::new(tools::promtool()?).args(arguments))
 }
 
-/// The YAML files with this member at the top.
+/// The YAML files with this top-level member.
 fn with_member(name: &str) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for path in shipped::files(&["yaml", "yml"])? {
@@ -32,7 +32,7 @@ fn with_member(name: &str) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// An error unless this is a configuration of Prometheus.
+/// An error unless this is a Prometheus configuration.
 pub fn check_config(text: &str) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("prometheus.yml");
@@ -73,7 +73,7 @@ fn test_rules((name, cases): (&str, &str), rules: &str) -> Result<String> {
     promtool(&["test", "rules", copy.to_str().context("a path in UTF-8")?])
 }
 
-/// The cases of a set would notice these other thresholds.
+/// Asserts that a set's cases fail with each of these other thresholds.
 fn check_set(set: (&str, &str), others: &[(&str, &str)]) -> Result<()> {
     let rules = shipped::text(&shipped::folder().join("prometheus").join(set.0))?;
     test_rules(set, &rules)?;

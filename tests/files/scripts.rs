@@ -1,4 +1,4 @@
-//! The scripts of the set-up, where they have to notice something early.
+//! Set-up scripts: faults that they have to detect early.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,7 +11,7 @@ use testbed::{tempfile, tools};
 
 use crate::shipped;
 
-/// `make` builds where cargo does, however cargo is told.
+/// `make` uses cargo's target directory, however it is configured.
 #[test]
 fn the_target_folder_is_cargos_own() -> Result<()> {
     let directory = tempfile::tempdir()?;
@@ -23,7 +23,7 @@ fn the_target_folder_is_cargos_own() -> Result<()> {
     for variable in ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET_DIR"] {
         assert_eq!(Path::new(&asked(variable)?), directory.path(), "{variable}");
     }
-    // The same as `[build] target-dir` in a home of cargo's.
+    // The same as `[build] target-dir` in a cargo home.
     fs::write(
         directory.path().join("config.toml"),
         format!("[build]\ntarget-dir = {:?}\n", directory.path().join("elsewhere")),
@@ -35,7 +35,7 @@ fn the_target_folder_is_cargos_own() -> Result<()> {
     Ok(())
 }
 
-/// Before anything is fetched or built, and not after three minutes of it.
+/// A compiler that is too old is detected before anything is fetched or built, not three minutes into it.
 #[test]
 fn a_compiler_that_is_too_old_is_noticed_at_once() -> Result<()> {
     let directory = tempfile::tempdir()?;
@@ -50,7 +50,8 @@ fn a_compiler_that_is_too_old_is_noticed_at_once() -> Result<()> {
     Ok(())
 }
 
-/// What the set-up fetches has a sum that it is held to: Debian's packages by their archive's signature, crates by `Cargo.lock`.
+/// Everything that the set-up fetches is verified: Debian's packages by their archive's signature, crates by
+/// `Cargo.lock`, the rest by a checksum.
 #[test]
 fn what_is_fetched_from_pypi_and_npm_has_a_sum() -> Result<()> {
     let read = |path: &str| fs::read_to_string(tools::root().join(path));

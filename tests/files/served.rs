@@ -1,6 +1,5 @@
-//! Every Envoy configuration at work, on addresses of this machine: endpoints never see the steering header, clients
-//! decide neither which endpoint serves them nor how often it is tried, retries stay within their budget, and the
-//! status page is there.
+//! Every Envoy configuration, served on loopback addresses: endpoints never see the steering header, clients choose
+//! neither the endpoint nor the number of attempts, retries stay within their budget, and the status page is there.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -18,10 +17,10 @@ use testbed::{tempfile, tokio, tools, wait};
 
 use crate::{envoy, shipped};
 
-/// Until an Envoy serves that has to share a busy machine.
+/// Deadline for Envoy to serve, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What a client might ask of Envoy.
+/// Request headers by which a client could control Envoy's retries.
 const DEMANDS: [(&str, &str); 4] = [
     ("x-envoy-retry-on", "5xx,gateway-error,retriable-status-codes"),
     ("x-envoy-retriable-status-codes", "503"),
@@ -29,7 +28,7 @@ const DEMANDS: [(&str, &str); 4] = [
     ("x-envoy-upstream-rq-timeout-ms", "1"),
 ];
 
-/// Everything in 127.0.0.0/8 is this machine: each run and configuration has a network of its own.
+/// The prefix of a /24 network in 127.0.0.0/8, all of which is loopback: each run and configuration has its own.
 fn network(number: u32) -> String {
     let own = std::process::id() * 8 + number;
     format!("127.{}.{}.", 192 + own / 256 % 60, own % 256)
@@ -61,7 +60,7 @@ async fn serve(bootstrap: &Path, network: &str) -> Result<Served> {
         .replace("/etc/envoy/eds", directory.path().to_str().context("a path in UTF-8")?)
         .replace("address: 0.0.0.0", &format!("address: {proxy}"))
         .replace("address: 127.0.0.1", &format!("address: {proxy}"))
-        // No Prometheus is there: Prometheus away is no reason not to serve.
+        // No Prometheus runs here: Envoy has to serve without it.
         .replace("address: prometheus", &format!("address: {network}3"));
     fs::write(
         directory.path().join("web.yaml"),
@@ -83,12 +82,12 @@ impl Served {
         status["upstreams"][0]["endpoints"].as_array().cloned()
     }
 
-    /// How often backends were asked for `path`.
+    /// Number of requests for `path` that backends received.
     fn arrived(&self, path: &str) -> usize {
         self.backends.iter().flat_map(Backend::requests).filter(|request| request.path == path).count()
     }
 
-    /// The header that names endpoints here.
+    /// The steering header of this configuration.
     fn steering(&self) -> &'static str {
         if self.text.contains("type: ORIGINAL_DST") {
             "x-envoy-original-dst-host"
@@ -115,14 +114,14 @@ impl Served {
             self.endpoints().await.context("endpoints")?.iter().filter_map(|e| e["picks"].as_u64()).sum();
         ensure!(picks >= summary.requests, "{picks} of {} were steered", summary.requests);
 
-        // No endpoint is there.
+        // An address without an endpoint.
         for _ in 0..5 {
             let nowhere = [(self.steering(), "127.0.0.1:9")];
             let answer = http::send(self.ingress, Method::GET, "/", &nowhere, "").await?;
             ensure!(answer.status == 200 && answer.header(self.steering()).is_none(), "{answer:?}");
         }
         self.tries().await?;
-        // With original_dst evenkeel itself refuses what cannot be answered.
+        // With original_dst, evenkeel itself refuses what cannot be answered.
         if self.text.contains("previous_hosts") {
             self.budget().await?;
         }
@@ -132,7 +131,7 @@ impl Served {
         Ok(())
     }
 
-    /// What may not be repeated arrives once, and the rest no oftener than the route says.
+    /// A request that must not be repeated arrives once, others at most as often as the route allows.
     async fn tries(&self) -> Result<()> {
         self.set(Behaviour::FAIL_FAST);
         for (method, path, most) in [(Method::POST, "/once", 1), (Method::GET, "/again", 3)] {
@@ -144,7 +143,7 @@ impl Served {
         Ok(())
     }
 
-    /// Every endpoint fails, slowly: without a budget each request would arrive three times, or twice.
+    /// Every endpoint fails, slowly: without a budget each request would arrive two or three times.
     async fn budget(&self) -> Result<()> {
         self.set(Behaviour::FailFast { status: 503, after: Duration::from_millis(300) });
         let load = Load {
@@ -156,8 +155,8 @@ impl Served {
         };
         let requests = load.run().await?.summary().requests as usize;
         let arrived = self.arrived("/budget");
-        // A fifth of what is under way, of which retries are a part: a quarter of the requests; ten at a time are a
-        // sixth.
+        // The budget is a fifth of the active requests, retries included: a quarter of the requests. Ten at a time
+        // would be a sixth.
         ensure!(arrived * 2 < requests * 3, "{requests} requests arrived {arrived} times");
         let metrics = http::get(self.metrics, "/stats/prometheus").await?.text();
         let over =

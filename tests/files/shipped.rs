@@ -7,12 +7,12 @@ use std::process::Command;
 use serde_json::Value;
 use testbed::anyhow::{Context, Result, ensure};
 
-/// The folder with everything that users load.
+/// The folder of everything that users load.
 pub fn folder() -> PathBuf {
     testbed::tools::root().join("envoy")
 }
 
-/// Every file in it with one of these endings, in order.
+/// Every file in it with one of these extensions, sorted.
 pub fn files(endings: &[&str]) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     collect(&folder(), endings, &mut found)?;
@@ -33,12 +33,11 @@ fn collect(folder: &Path, endings: &[&str], found: &mut Vec<PathBuf>) -> Result<
     Ok(())
 }
 
-/// A file as text.
 pub fn text(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// A YAML file with its anchors followed; several documents are an array of them.
+/// A YAML file with its anchors resolved; several documents become an array.
 pub fn yaml(path: &Path) -> Result<Value> {
     let mut documents = documents(path)?;
     Ok(if documents.len() == 1 { documents.remove(0) } else { Value::Array(documents) })
@@ -49,7 +48,7 @@ pub fn documents(path: &Path) -> Result<Vec<Value>> {
     serde_saphyr::from_multiple(&text(path)?).with_context(|| format!("{} is not YAML", path.display()))
 }
 
-/// Every object in `value`, outermost first.
+/// Collects every object in `value`, outermost first.
 pub fn objects<'v>(value: &'v Value, found: &mut Vec<&'v Value>) {
     match value {
         Value::Object(members) => {
@@ -61,7 +60,7 @@ pub fn objects<'v>(value: &'v Value, found: &mut Vec<&'v Value>) {
     }
 }
 
-/// Runs a program; its output, or an error with that output if it fails.
+/// Runs a program; returns its output, or an error with that output if it fails.
 pub fn run(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
     let said =

@@ -1,5 +1,5 @@
-//! The files at work: Envoy and Prometheus as they are shipped, with the backends of the Compose file, on addresses of
-//! this machine. Every panel of the dashboards finds data.
+//! Envoy and Prometheus as shipped, with the backends of the Compose file, on loopback addresses. Every panel of the
+//! dashboards finds data.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -18,18 +18,19 @@ use crate::{envoy, grafana, shipped};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Everything in 127.0.0.0/8 is this machine: each run takes a network of its own in place of the container's.
+/// The prefix of a /24 network in 127.0.0.0/8, all of which is loopback, in place of the container's: each run has its
+/// own.
 pub fn network(number: u32) -> String {
     let own = std::process::id() * 16 + number;
     format!("127.{}.{}.", 64 + own / 256 % 128, own % 256)
 }
 
-/// What runs. Dropping it ends it.
+/// The running processes. Dropping it ends them.
 pub struct Together {
-    /// Where requests go in.
+    /// Address for requests.
     pub ingress: SocketAddr,
     prometheus: SocketAddr,
-    /// Four that are well, a slow one and one that fails.
+    /// Four good backends, a slow one and one that fails.
     pub backends: Vec<Backend>,
     _envoy: Running,
     _prometheus: Running,
@@ -61,7 +62,7 @@ pub async fn start(bootstrap: &Path, network: &str) -> Result<Together> {
         .replace("address: 0.0.0.0", &format!("address: {proxy}"))
         .replace("address: 127.0.0.1", &format!("address: {proxy}"))
         .replace("address: prometheus", &format!("address: {server}"))
-        // Quicker than it is shipped, so that the test is.
+        // Shorter intervals than shipped, to keep the test short.
         .replace("\"period\": \"30s\"", "\"period\": \"2s\"");
     let path = directory.path().join("envoy.yaml");
     fs::write(&path, config)?;
@@ -71,7 +72,7 @@ pub async fn start(bootstrap: &Path, network: &str) -> Result<Together> {
 
     let folder = shipped::folder().join("prometheus");
     for name in ["alerts.yml", "alerts-evenkeel.yml"] {
-        // Quicker than they are shipped, so that the test is.
+        // Shorter intervals than shipped, to keep the test short.
         let rules = shipped::text(&folder.join(name))?
             .replace("interval: 15s", "interval: 1s")
             .replace("for: 30s", "for: 2s")
@@ -114,7 +115,7 @@ pub async fn start(bootstrap: &Path, network: &str) -> Result<Together> {
 }
 
 impl Together {
-    /// How many series the answer to a query has.
+    /// Number of series in the answer to a query.
     async fn series(&self, query: &str) -> Result<usize> {
         let path = format!("/api/v1/query?query={}", http::encode(query));
         let answer: Value = http::get(self.prometheus, &path).await?.json()?;
@@ -124,7 +125,7 @@ impl Together {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2, crate = "testbed::tokio")]
 async fn both_ways_to_steer_work_as_shipped_and_the_dashboards_show_it() -> Result<()> {
-    // Those that the Compose file names; the others are seen by themselves.
+    // The bootstraps that the Compose file uses; the others are tested separately.
     let mut bootstraps = envoy::bootstraps()?;
     bootstraps.retain(|path| path.ends_with("envoy.yaml") || path.ends_with("envoy-stateful-session.yaml"));
     ensure!(bootstraps.len() == 2, "{bootstraps:?}");
@@ -136,7 +137,7 @@ async fn both_ways_to_steer_work_as_shipped_and_the_dashboards_show_it() -> Resu
 
         for panel in grafana::panels()? {
             if panel.title == "Alerts" {
-                // Some endpoint has to be down for that.
+                // The table of alerts has data only while an endpoint is down.
                 let gone = together.backends.pop();
                 drop(gone.context("a backend")?);
             }

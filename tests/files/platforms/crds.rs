@@ -1,5 +1,5 @@
-//! Manifests against the types and validators that are generated from the CRDs: an unknown field does not compile, a value out
-//! of range does not validate. Needs `scripts/setup crd-schemas`.
+//! Manifests against types and validators generated from the CRDs: an unknown field does not compile, a value out of
+//! range does not validate. Needs `scripts/setup crd-schemas`.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -13,7 +13,7 @@ use testbed::{tempfile, tools};
 use super::files_of;
 use crate::shipped;
 
-/// The module that has a manifest's kind.
+/// The generated module for a manifest's kind.
 fn module(manifest: &Value) -> Result<String> {
     let (group, version) =
         manifest["apiVersion"].as_str().and_then(|text| text.split_once('/')).context("apiVersion")?;
@@ -27,13 +27,13 @@ fn module(manifest: &Value) -> Result<String> {
     Ok(format!("@kubernetes-models/{package}/{group}/{version}/{kind}"))
 }
 
-/// What is wrong with each of the manifests by the types and the validator of its kind; nothing where all is well.
+/// Faults of each manifest, by the types and the validator of its kind; empty if there are none.
 fn faults(manifests: &[Value]) -> Result<Vec<String>> {
     let schemas = tools::crd_schemas()?;
     let directory = tempfile::tempdir()?;
     symlink(schemas.join("node_modules"), directory.path().join("node_modules"))?;
     fs::write(directory.path().join("package.json"), r#"{ "type": "module" }"#)?;
-    // Two lines a manifest, so that the compiler's line tells which one it is.
+    // Two lines per manifest, so that the compiler's line number tells which one it is.
     let (mut typed, mut run) = (String::new(), String::new());
     for (number, manifest) in manifests.iter().enumerate() {
         let (module, kind) = (module(manifest)?, manifest["kind"].as_str().context("kind")?);
@@ -67,8 +67,8 @@ fn faults(manifests: &[Value]) -> Result<Vec<String>> {
     Ok(faults)
 }
 
-/// TrafficExtension is younger than the types. Its `wasm` has the fields that WasmPlugin has beside its selectors, by the same
-/// names, so it is held against that.
+/// Converts a TrafficExtension, which is newer than the types, to a WasmPlugin: its `wasm` has the same fields as
+/// WasmPlugin has beside its selectors.
 fn as_wasm_plugin(manifest: &Value) -> Result<Value> {
     let mut spec = manifest["spec"].as_object().context("spec")?.clone();
     let own = ["selector", "targetRefs", "phase", "priority", "match", "wasm"];
@@ -87,7 +87,8 @@ fn as_wasm_plugin(manifest: &Value) -> Result<Value> {
     Ok(plugin)
 }
 
-/// So are Envoy Gateway's fields for dynamic modules, which 1.9 has: they are held against what its definitions say.
+/// Removes the fields for dynamic modules, which are newer than the types (Envoy Gateway 1.9), after checking them
+/// against its definitions.
 fn without_modules(manifest: &Value) -> Result<Value> {
     let mut manifest = manifest.clone();
     let spec = manifest["spec"].as_object_mut().context("spec")?;

@@ -1,4 +1,4 @@
-//! What Envoy Gateway makes of EnvoyExtensionPolicy and BackendTrafficPolicy.
+//! The proxy configuration that Envoy Gateway makes of EnvoyExtensionPolicy and BackendTrafficPolicy.
 
 use serde_json::{Value, json};
 use testbed::anyhow::{Context, Result, ensure};
@@ -6,7 +6,7 @@ use testbed::anyhow::{Context, Result, ensure};
 use super::proxy::{self, Place};
 use super::{Shipped, files_of};
 
-/// The files that load the filter; the others load the native module.
+/// The files that load the Wasm filter; the others load the native module.
 pub fn files() -> Result<Vec<Shipped>> {
     let with_the_filter = |file: &Shipped| !file.kind("EnvoyExtensionPolicy")[0]["spec"]["wasm"].is_null();
     Ok(files_of("envoy-gateway")?.into_iter().filter(with_the_filter).collect())
@@ -17,8 +17,8 @@ pub fn configuration(file: &Shipped) -> Result<&Value> {
     Ok(&policies.first().context("no EnvoyExtensionPolicy")?["spec"]["wasm"][0]["config"])
 }
 
-/// The proxy's configuration, with `configuration` in the plugin: the filter is off in the listener and on for the routes that
-/// the policy is for, and the cluster of a route's rule gets the override before its own policy.
+/// The proxy's configuration, with `configuration` in the plugin: the filter is disabled in the listener and enabled
+/// for the policy's routes, and the override wraps the load-balancing policy of the route rule's cluster.
 pub fn proxy(file: &Shipped, configuration: &Value, place: &Place) -> Result<Value> {
     let policy = file.kind("EnvoyExtensionPolicy")[0];
     let wasm = &policy["spec"]["wasm"][0];
@@ -81,7 +81,7 @@ pub fn proxy(file: &Shipped, configuration: &Value, place: &Place) -> Result<Val
 
 const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
-/// What Envoy Gateway makes of a policy's time-outs and HTTP/2; nothing where the policy says nothing of them.
+/// The protocol options that Envoy Gateway makes of a policy's time-outs and HTTP/2; none where the policy has neither.
 fn protocol_options(policy: &Value) -> Option<Value> {
     let (http, http2) = (&policy["timeout"]["http"], &policy["http2"]);
     let common = json!({
@@ -102,12 +102,12 @@ fn protocol_options(policy: &Value) -> Option<Value> {
     }))
 }
 
-/// The one duration that is not written as protobuf has it.
+/// Converts a duration to protobuf's notation.
 fn seconds(duration: &Value) -> Value {
     duration.as_str().map_or(Value::Null, |text| json!(text.replace("1h", "3600s")))
 }
 
-/// Does what the policy's patches say, and nothing where the path leads nowhere, as Envoy Gateway does.
+/// Applies the policy's patches. A path that leads nowhere, which Envoy Gateway ignores, is an error here.
 fn patched(web: &mut Value, policy: &Value, cluster: &str) -> Result<()> {
     ensure!(policy["targetRef"]["kind"] == "Gateway" && policy["type"] == "JSONPatch", "{policy}");
     for patch in policy["jsonPatches"].as_array().context("patches")? {
@@ -124,7 +124,7 @@ fn patched(web: &mut Value, policy: &Value, cluster: &str) -> Result<()> {
     Ok(())
 }
 
-/// What a user's own policy asks of connections is what the cluster has with the patch.
+/// A user's own connection settings remain in the cluster when the patch is applied.
 #[test]
 fn the_patch_adds_to_the_protocol_options_and_replaces_none() -> Result<()> {
     for mut file in files()? {
@@ -148,8 +148,8 @@ fn the_patch_adds_to_the_protocol_options_and_replaces_none() -> Result<()> {
     Ok(())
 }
 
-/// A route's policy replaces the Gateway's unless it says otherwise, and what it says itself wins: nothing that a user may have chosen
-/// for connections, such as an idle time-out below the endpoints' own, is said here.
+/// A route's policy replaces the Gateway's unless it is merged, and its own fields win: it must not set anything that a
+/// user may have set for connections, such as an idle time-out shorter than the endpoints'.
 #[test]
 fn the_policy_leaves_the_gateways_own_in_force() -> Result<()> {
     for file in files()? {
@@ -183,7 +183,7 @@ fn every_file_makes_a_proxy_that_envoy_loads_with_the_filter_in_it() -> Result<(
     Ok(())
 }
 
-/// Clusters are named after routes: the names in the plugin are those of routes in the file, and clients cannot use the one
+/// Clusters are named after routes: the names in the plugin match routes in the file, and clients cannot use the route
 /// that leads to Prometheus.
 #[test]
 fn the_clusters_that_the_plugin_names_are_made_by_the_routes() -> Result<()> {
@@ -197,7 +197,7 @@ fn the_clusters_that_the_plugin_names_are_made_by_the_routes() -> Result<()> {
                 format!("httproute/{}/{}/rule/0", text("namespace"), text("name"))
             })
             .collect();
-        // As a pattern, for the clusters that backends of the rule may have of their own.
+        // A pattern, because backends of the rule may have their own clusters.
         let balanced = &configuration["upstreams"][0]["cluster"];
         assert!(
             routes.iter().any(|route| *balanced == format!("{route}*")),

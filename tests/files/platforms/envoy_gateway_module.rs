@@ -1,4 +1,4 @@
-//! What Envoy Gateway makes of EnvoyProxy's and EnvoyExtensionPolicy's dynamic modules.
+//! The proxy configuration that Envoy Gateway makes of the dynamic modules in EnvoyProxy and EnvoyExtensionPolicy.
 
 use std::fs;
 use std::process::Command;
@@ -29,7 +29,7 @@ fn position(file: &Shipped, kind: &str) -> Option<usize> {
     file.manifests.iter().position(|manifest| manifest["kind"] == kind)
 }
 
-/// Envoy Gateway answers 500 where the policy names a module that no EnvoyProxy of the Gateway has.
+/// Envoy Gateway answers 500 where the policy names a module that no EnvoyProxy of the Gateway registers.
 #[test]
 fn the_gateway_has_the_module_that_the_policy_names_before_the_policy_comes() -> Result<()> {
     for file in files()? {
@@ -45,7 +45,7 @@ fn the_gateway_has_the_module_that_the_policy_names_before_the_policy_comes() ->
     Ok(())
 }
 
-/// The module steers by a call: nothing of a user's own policies has to change.
+/// The module steers by a call into Envoy, so users' own policies need no change.
 #[test]
 fn the_policies_of_users_are_left_alone() -> Result<()> {
     for file in files()? {
@@ -71,7 +71,8 @@ fn the_configuration_is_the_filters_but_for_steering_and_its_routes_are_the_same
     Ok(())
 }
 
-/// The filter is off in the listener and on for the routes that the policy is for; its text is the policy's as JSON.
+/// The filter is disabled in the listener and enabled for the policy's routes; its configuration is the policy's, as
+/// JSON.
 #[test]
 fn every_file_makes_a_proxy_that_envoy_loads_with_the_module_in_it() -> Result<()> {
     let module = tools::module()?;

@@ -1,4 +1,5 @@
-//! What istiod makes of WasmPlugin, TrafficExtension, DestinationRule and EnvoyFilter, as far as the shipped ones go.
+//! The proxy configuration that istiod makes of WasmPlugin, TrafficExtension, DestinationRule and EnvoyFilter, as far
+//! as the shipped files use them.
 
 use serde_json::{Value, json};
 use testbed::anyhow::{Context, Result, bail, ensure};
@@ -8,21 +9,22 @@ use super::{Shipped, files_of};
 use crate::envoy;
 
 const ROUTER: &str = "envoy.filters.http.router";
-/// What the names of filters begin with that Istio 1.30 makes of a plugin of either kind.
+/// Prefix of the filter names that Istio 1.30 gives to a plugin of either kind.
 const RESOURCES: &str = "extensions.istio.io/trafficextension/";
-/// How it, 1.26 to 1.29 and older ones call a `WasmPlugin`'s, around namespace and name.
+/// Prefix and suffix around namespace and name in the filter names for a `WasmPlugin`, in Istio 1.30, 1.26 to 1.29, and
+/// older ones.
 const OF_A_WASM_PLUGIN: [(&str, &str); 3] = [
     (RESOURCES, "~istio-translated-wasmplugin"),
     ("extensions.istio.io/wasmplugin/", ""),
     ("extenstions.istio.io/wasmplugin/", ""),
 ];
 
-/// The files, each of which makes a proxy by itself.
+/// The files, each of which makes a complete proxy.
 pub fn complete() -> Result<Vec<Shipped>> {
     files_of("istio")
 }
 
-/// The plugin's configuration, by whichever of the two kinds.
+/// The plugin's configuration, from whichever of the two kinds.
 pub fn configuration(file: &Shipped) -> Result<&Value> {
     let plugin = file.kind("WasmPlugin").into_iter().chain(file.kind("TrafficExtension")).next();
     let spec = &plugin.context("no plugin")?["spec"];
@@ -32,13 +34,13 @@ pub fn configuration(file: &Shipped) -> Result<&Value> {
 /// The proxy's configuration, with `configuration` in the plugin.
 pub fn proxy(file: &Shipped, configuration: &Value, place: &Place) -> Result<Value> {
     with_plugin(file, configuration, place, |plugin| {
-        // Whichever way it came, Envoy has it.
+        // Whichever way it was delivered, Envoy has it.
         drop(plugin.as_object_mut().context("the plugin")?.remove("config_discovery"));
         Ok(())
     })
 }
 
-/// A proxy that finds its plugin in the file `discovered`, and what Istio would deliver there.
+/// A proxy that gets its plugin from the watched file `discovered`, and the contents that Istio would deliver there.
 pub fn discovering(file: &Shipped, place: &Place, discovered: &str) -> Result<(Value, Value)> {
     let mut delivered = Value::Null;
     let config = with_plugin(file, configuration(file)?, place, |plugin| {
@@ -99,12 +101,13 @@ fn with_plugin(
     Ok(proxy::bootstrap(place, &route, &filters, &clusters))
 }
 
-/// What a user's own rule makes of the cluster, as far as it decides whether `override_host` may stand beside it.
+/// Applies a user's own DestinationRule to the cluster, as far as it affects whether `override_host` is accepted.
 fn ruled(cluster: &mut Value, policy: &Value) {
     let balancer = &policy["loadBalancer"];
     let locality = &balancer["localityLbSetting"];
     let spreads = ["distribute", "failover", "failoverPriority"].iter().any(|name| locality[name].is_array());
-    // Only with outlier detection, and never without a setting: https://istio.io/latest/docs/tasks/traffic-management/locality-load-balancing/
+    // Only with outlier detection, and never without a setting:
+    // https://istio.io/latest/docs/tasks/traffic-management/locality-load-balancing/
     if policy["outlierDetection"].is_object() && spreads {
         cluster["common_lb_config"] = json!({ "locality_weighted_lb_config": {} });
     }
@@ -115,7 +118,7 @@ fn ruled(cluster: &mut Value, policy: &Value) {
     }
 }
 
-/// The context that the patches are for, and the one cluster that all is about.
+/// The context of the patches, and the one cluster that they and the plugin are about.
 fn cluster_of(file: &Shipped, configuration: &Value) -> Result<(String, String)> {
     let name = configuration["upstreams"][0]["cluster"].as_str().context("cluster")?.to_owned();
     let filters = file.kind("EnvoyFilter");
@@ -142,7 +145,7 @@ fn plugin(file: &Shipped, configuration: &Value) -> Result<Value> {
     Ok(json!({ "name": name, "typed_config": filter }))
 }
 
-/// What Istio's versions call the filter of a plugin, the latest one's name first.
+/// The filter names that Istio's versions give to a plugin, the latest one's first.
 fn resources(plugin: &Value) -> Result<Vec<String>> {
     let metadata = &plugin["metadata"];
     let name = metadata["name"].as_str().context("name")?;
@@ -151,7 +154,7 @@ fn resources(plugin: &Value) -> Result<Vec<String>> {
     Ok(around.iter().map(|(before, after)| format!("{before}{name}{after}")).collect())
 }
 
-/// Applies one patch, or says why it would do nothing.
+/// Applies one patch; an error if it would have no effect.
 fn apply(
     patch: &Value,
     context: &str,
@@ -173,7 +176,7 @@ fn apply(
             let filter = &wanted["listener"]["filterChain"]["filter"];
             ensure!(filter["name"] == "envoy.filters.network.http_connection_manager", "{filter}");
             ensure!(filter["subFilter"]["name"] == ROUTER, "{filter}");
-            // The router is the last one, and not in this list.
+            // The router is last, and not in this list.
             filters.push(value.clone());
         }
         (Some("HTTP_FILTER"), Some("INSERT_FIRST")) => {
@@ -217,7 +220,7 @@ fn every_file_makes_a_proxy_that_envoy_loads_with_the_filter_in_it() -> Result<(
     Ok(())
 }
 
-/// Names are of Istio's making, and others in older versions: no file forgets one.
+/// Istio chooses the filter's name, and older versions another one: each file has all of them.
 #[test]
 fn something_stands_in_the_plugins_place_whatever_istio_calls_it() -> Result<()> {
     for file in complete()? {
@@ -241,8 +244,8 @@ fn something_stands_in_the_plugins_place_whatever_istio_calls_it() -> Result<()>
     Ok(())
 }
 
-/// Users have rules of their own. Whichever they have, the files that leave clusters alone load; where Envoy refuses the others,
-/// `evenkeel check` has said so.
+/// Users have their own DestinationRules. With any of them, the files that leave clusters alone load; where Envoy
+/// refuses the others, `evenkeel check` reports it.
 #[test]
 fn a_users_own_rule_costs_no_cluster_where_clusters_are_left_alone() -> Result<()> {
     let failover = json!([{ "from": "a", "to": "b" }]);
@@ -258,7 +261,7 @@ fn a_users_own_rule_costs_no_cluster_where_clusters_are_left_alone() -> Result<(
     ];
     let mut lost = 0;
     for policy in &policies {
-        // Gateways differ in the context alone.
+        // Gateways differ only in the context.
         for mut file in complete()?.into_iter().filter(|file| !file.name().contains("gateway-")) {
             let rule = json!({ "kind": "DestinationRule", "metadata": { "name": "theirs", "namespace": "shop" },
                 "spec": { "host": "web.shop.svc.cluster.local", "trafficPolicy": policy } });

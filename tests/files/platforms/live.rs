@@ -1,5 +1,5 @@
-//! Requests through the proxies that the manifests make: the endpoint that fails at once gets next to none, and no
-//! endpoint sees the header.
+//! Requests through the proxies that the manifests make: the endpoint that fails at once gets few, and no endpoint sees
+//! the steering header.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use super::{envoy_gateway, istio, plugin_of};
 const PATIENCE: Duration = Duration::from_secs(60);
 const HEADER: &str = "x-evenkeel-endpoint";
 
-/// The configuration as shipped, or with the endpoints written into it where this version does not look for them.
+/// The configuration as shipped, with static endpoints where `endpoints.envoy_admin` has no effect in this version.
 fn with_endpoints(configuration: &Value, place: &Place) -> Result<Value> {
     let mut configuration = configuration.clone();
     let idle = config::without_effect(&plugin_of(&configuration)?);
@@ -31,7 +31,7 @@ fn with_endpoints(configuration: &Value, place: &Place) -> Result<Value> {
     Ok(configuration)
 }
 
-/// A proxy in the making: its name, where everything is, its configuration.
+/// A proxy to be started: its name, addresses and configuration.
 struct Scene {
     name: String,
     place: Place,
@@ -39,7 +39,7 @@ struct Scene {
     config: Value,
 }
 
-/// A real Envoy with this configuration, whose files are in `directory`, once it serves.
+/// Starts a real Envoy with this configuration, whose files are in `directory`, and waits until it serves.
 async fn serving(name: &str, directory: &Path, config: &Value, ingress: SocketAddr) -> Result<Running> {
     let path = directory.join("envoy.json");
     fs::write(&path, config.to_string().replace(crate::envoy::IN_CONTAINER, &wasm()?))?;
@@ -66,7 +66,7 @@ async fn sees_requests(scene: Scene) -> Result<()> {
 
     let failing = backends[0].address().to_string();
     let load = Load { target: ingress, rate: 100.0, duration: PATIENCE, ..Load::default() }.start().await?;
-    // Envoy's own least_request would send it a third at least: the endpoint that fails at once has the fewest in
+    // Envoy's own least_request would send it at least a third: the endpoint that fails at once has the fewest in
     // flight.
     let steered = || async {
         let report = load.report();
@@ -81,7 +81,7 @@ async fn sees_requests(scene: Scene) -> Result<()> {
     let seen = backends.iter().flat_map(Backend::requests);
     let naming = seen.filter(|request| request.headers.contains_key(HEADER)).count();
     assert_eq!(naming, 0, "{name}: endpoints see the header");
-    // A client cannot steer, and does not get to see where it was sent. A probe may be due.
+    // A client neither chooses its endpoint nor sees the choice. A probe may be due.
     let mut obeyed = 0;
     for _ in 0..20 {
         let answer = http::send(ingress, http::Method::GET, "/", &[(HEADER, &failing)], "").await?;
@@ -111,7 +111,7 @@ async fn every_platform_steers_as_shipped() -> Result<()> {
             ingress: ports::free()?,
             admin: ports::free()?,
             endpoints: backends.iter().map(Backend::address).collect(),
-            // No Prometheus is there: Prometheus away is no reason not to serve.
+            // No Prometheus runs here: Envoy has to serve without it.
             prometheus: ports::free()?,
         };
         let config = if is_istio {
@@ -132,7 +132,7 @@ async fn every_platform_steers_as_shipped() -> Result<()> {
     Ok(())
 }
 
-/// Istio delivers the plugin by itself. A proxy that starts while its code is no module serves without it.
+/// Istio delivers the plugin over ECDS. A proxy that starts while the image holds no valid module serves without it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2, crate = "testbed::tokio")]
 async fn a_proxy_of_istio_starts_and_serves_though_the_image_holds_no_module() -> Result<()> {
     let backend = Backend::start(backend::Config::default()).await?;

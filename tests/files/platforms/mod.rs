@@ -1,6 +1,6 @@
-//! The manifests for Istio and Envoy Gateway. No cluster is at hand: each is held against the types of its custom resources,
-//! the plugin's configuration in it goes through the filter's parser, and what it makes of a proxy's configuration is built as
-//! the platform would build it, loaded into the real Envoy, and sees real requests.
+//! The manifests for Istio and Envoy Gateway, tested without a Kubernetes cluster: each is checked against the types of
+//! its custom resources, its plugin configuration goes through the filter's parser, and the proxy configuration that
+//! the platform would make of it is built, loaded into the real Envoy and sent real requests.
 
 mod crds;
 mod envoy_gateway;
@@ -16,7 +16,7 @@ use testbed::anyhow::{Context, Result, ensure};
 
 use crate::shipped;
 
-/// A file with manifests.
+/// A file of manifests.
 struct Shipped {
     path: PathBuf,
     manifests: Vec<Value>,
@@ -45,14 +45,14 @@ fn files_of(platform: &str) -> Result<Vec<Shipped>> {
     Ok(files)
 }
 
-/// The configuration that the filter gets from this manifest, parsed.
+/// The parsed plugin configuration of this manifest.
 fn plugin_of(json: &Value) -> Result<config::Config> {
     config::parse(json.to_string().as_bytes())
         .map_err(|faults| testbed::anyhow::anyhow!("{faults:#?}"))
         .context("refused by the filter")
 }
 
-/// One manifest of the kind that configures the plugin, by whichever name it has in this version of the platform.
+/// Each file has one manifest that configures the plugin, of the kind that this version of the platform has.
 #[test]
 fn every_plugin_configuration_is_accepted() -> Result<()> {
     let mut plugins = 0;
@@ -72,9 +72,9 @@ fn every_plugin_configuration_is_accepted() -> Result<()> {
     Ok(())
 }
 
-/// Istio's agent answers 403 for a plugin that is to fail closed or to be reloaded, for as long as its image cannot be had; Envoy
-/// Gateway fails requests unless it is told otherwise. And a proxy that starts with a configuration that the filter refuses
-/// would answer 500.
+/// Istio's agent answers 403 while it cannot get the image of a plugin that fails closed or reloads; Envoy Gateway
+/// fails requests unless told otherwise. And a proxy that starts with a configuration that the filter refuses would
+/// answer 500.
 #[test]
 fn a_plugin_that_cannot_be_had_or_is_refused_fails_no_request() -> Result<()> {
     let mut plugins = 0;
@@ -92,7 +92,8 @@ fn a_plugin_that_cannot_be_had_or_is_refused_fails_no_request() -> Result<()> {
                 assert!(wasm.iter().all(|plugin| plugin["failOpen"] == true), "{}", file.name());
                 plugins += 1;
             } else if let Some(modules) = spec["dynamicModules"].as_array() {
-                // Envoy goes without a module that it cannot fetch; where one is missing in a file it refuses the listener.
+                // Envoy goes without a module that it cannot fetch, but refuses a listener whose module file is
+                // missing.
                 let remote = |module: &Value| {
                     module["source"]["type"] == "Remote" && module["source"].get("local").is_none()
                 };
@@ -107,7 +108,7 @@ fn a_plugin_that_cannot_be_had_or_is_refused_fails_no_request() -> Result<()> {
                 plugins += 1;
             }
         }
-        // What comments advise is copied, too.
+        // Advice in comments is copied, too.
         let text = shipped::text(&file.path)?;
         for line in text.lines().filter(|line| line.contains("FAIL_RELOAD") || line.contains("FAIL_CLOSE")) {
             assert!(line.contains("With FAIL_RELOAD or FAIL_CLOSE the proxy"), "{}: {line}", file.name());
@@ -117,7 +118,7 @@ fn a_plugin_that_cannot_be_had_or_is_refused_fails_no_request() -> Result<()> {
     Ok(())
 }
 
-/// What `make platforms` replaced in a file, as its page tells, is there: the page is about the files of today.
+/// Every line that `make platforms` replaces, as its page says, exists: the page matches the current files.
 #[test]
 fn what_runs_on_the_real_platforms_replaces_lines_that_are_there() -> Result<()> {
     let page = shipped::text(&testbed::tools::root().join("docs/platforms/results.md"))?;

@@ -1,4 +1,4 @@
-//! A proxy's configuration as Istio and Envoy Gateway make it, reduced to what the manifests touch.
+//! A proxy's configuration as Istio and Envoy Gateway make it, reduced to what the manifests affect.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ const HCM: &str =
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 pub const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 
-/// Where everything is.
+/// Addresses and files of the set-up.
 #[derive(Clone, Debug)]
 pub struct Place {
     pub ingress: SocketAddr,
@@ -22,7 +22,7 @@ pub struct Place {
 }
 
 impl Default for Place {
-    /// Good enough to be loaded; nothing is listened on.
+    /// Values that are good enough for loading; nothing listens there.
     fn default() -> Self {
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
         Place {
@@ -38,7 +38,7 @@ pub fn socket(address: SocketAddr) -> Value {
     json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } })
 }
 
-/// A cluster of fixed members in place of one whose members come from the control plane.
+/// A cluster with static members, in place of one whose members come from the control plane.
 pub fn cluster(name: &str, members: &[SocketAddr]) -> Value {
     let members: Vec<Value> =
         members.iter().map(|member| json!({ "endpoint": { "address": socket(*member) } })).collect();
@@ -78,7 +78,7 @@ pub fn bootstrap(place: &Place, route: &Value, filters: &[Value], clusters: &[Va
     })
 }
 
-/// The plugin as it is loaded, but from a file instead of a registry.
+/// The plugin's filter, loaded from a file instead of a registry.
 pub fn plugin(name: &str, root_id: &str, vm_id: &str, configuration: &Value, failure_policy: &str) -> Value {
     json!({
         "@type": WASM,
@@ -99,7 +99,7 @@ pub fn plugin(name: &str, root_id: &str, vm_id: &str, configuration: &Value, fai
     })
 }
 
-/// The real Envoy loads what a file makes of a proxy, the filter in it included, without a complaint.
+/// Asserts that the real Envoy loads the file's proxy configuration, including the filter, without a warning.
 pub fn loads(file: &Shipped, config: &Value) -> Result<()> {
     let said = envoy::validate(&config.to_string()).with_context(|| file.name())?;
     ensure!(said.contains("OK") && !said.to_lowercase().contains("deprecated"), "{}: {said}", file.name());
