@@ -1,5 +1,8 @@
-//! One cluster: its endpoints, what is known of them, and the choice among them. [`Cluster::pick`] decides on a
-//! request, [`Cluster::tick`] updates what decisions rest on.
+//! One cluster: its endpoints, what is known of them, and the choice among them.
+//!
+//! [`Cluster::pick`] decides on a request (`pick`), and `lifecycle` records what becomes of it. [`Cluster::tick`] updates
+//! what decisions rest on, in the order written in `tick`: baselines and ejections (`ejection`), shares (`shares`), the
+//! division of requests (`subset`), and probes (`probes`). All state per endpoint is in `table`.
 
 pub(crate) mod decision_times;
 mod ejection;

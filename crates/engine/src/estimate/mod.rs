@@ -1,4 +1,13 @@
-//! Estimators of latency, errors, load and signals. Time is a parameter; none reads a clock.
+//! Estimators of latency, errors, load and signals, updated by single events. Time is a parameter; none reads a clock.
+//!
+//! | file | what it estimates |
+//! |---|---|
+//! | [`latency`], [`peak_ewma`] | the latency of an endpoint |
+//! | [`errors`], [`background`] | the failure ratio of an endpoint, and of the others |
+//! | [`in_flight`], [`unanswered`], [`held`] | requests in flight to an endpoint, and how long it has been silent |
+//! | [`queueing`] | how much requests in flight delay the next one |
+//! | [`noise`], [`survival`] | how much answers vary by nature, to tell a difference or a silence from chance |
+//! | [`signal`], [`standing`], [`learnt_weight`] | the values of signals, and how much they are worth |
 
 pub mod background;
 pub mod errors;
