@@ -1,4 +1,4 @@
-//! The program as users call it.
+//! The program as users run it.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -51,7 +51,7 @@ fn what_is_shipped_is_fine() {
     assert_eq!(output.status.code(), Some(0));
 }
 
-/// What the native module gets is checked as well, where Envoy and where Envoy Gateway has it.
+/// The native module's configuration is checked too, both in Envoy's files and in Envoy Gateway's.
 #[test]
 fn the_native_modules_files_are_fine_and_their_faults_are_told() {
     for (file, place, old, new, said) in [
@@ -122,7 +122,7 @@ fn calling_it_without_anything_to_check_shows_how() {
     }
 }
 
-/// A folder of this name below the build's own, with these files in it.
+/// A folder of this name in the build directory, with these files in it.
 fn folder(name: &str, files: &[(&str, &str)]) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = std::fs::remove_dir_all(&folder);

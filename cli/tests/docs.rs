@@ -1,5 +1,4 @@
-//! The commands that README and documents show: what can be run here is run, and everything else is held against what
-//! is there.
+//! The commands shown in README and docs: those that can run here are run, the others are checked against what exists.
 
 #[path = "../../tests/files/markdown.rs"]
 mod markdown;
@@ -15,12 +14,12 @@ use testbed::process::Running;
 use testbed::{ports, tempfile, tokio, tools, wait};
 
 const EVENKEEL: &str = env!("CARGO_BIN_EXE_evenkeel");
-/// Shell, and shell that a test runs from the page's first line to its last.
+/// Info strings of a shell block, and of one that a test runs from the page's first line to its last.
 const SHELL: &str = "sh";
 const RUN: &str = "sh run";
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What commands are about, that a reader could find to be missing.
+/// Checks that what the commands of a line refer to exists.
 fn check(line: &str) -> Result<()> {
     line.split(" && ").try_for_each(check_one)
 }
@@ -127,7 +126,7 @@ fn cargo(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Runs what checks files of this repository.
+/// Runs `check` on the files of this repository that the command names.
 fn evenkeel(arguments: &[&str]) -> Result<()> {
     let (command, files) = arguments.split_first().context("evenkeel does what?")?;
     ensure!(["check", "schema"].contains(command), "evenkeel {command}?");
@@ -183,7 +182,7 @@ fn every_command_in_a_sentence_could_be_given() -> Result<()> {
     let mut checked = 0;
     for path in markdown::documents()? {
         let text = fs::read_to_string(&path)?;
-        // Fences are three of them: what is between stays at an odd place.
+        // Fences have three backticks, so that contents of a span are still at odd positions.
         for span in text
             .split('`')
             .skip(1)
@@ -239,11 +238,11 @@ fn what_the_checker_is_shown_to_say_it_says() -> Result<()> {
     Ok(())
 }
 
-/// A directory in which a page that begins in this repository can be followed, beside whatever else runs on the
+/// A directory in which a page that starts from this repository can be followed, isolated from everything else on the
 /// machine.
 struct Place {
     directory: tempfile::TempDir,
-    /// Ports of the shipped configuration, and those that take their place.
+    /// Ports of the shipped configuration, and their replacements.
     ports: Vec<(String, String)>,
 }
 
@@ -270,7 +269,7 @@ impl Place {
             "envoy",
             &format!("exec '{}' --disable-hot-restart \"$@\"", tools::envoy()?.display()),
         )?;
-        // Readers wait until Envoy is there.
+        // A reader would wait until Envoy listens.
         let curl =
             "exec env PATH=\"${PATH#*:}\" curl --fail --retry 100 --retry-delay 1 --retry-connrefused \"$@\"";
         place.program("curl", curl)?;
@@ -289,7 +288,7 @@ impl Place {
     }
 }
 
-/// Follows a page; what was printed on the way.
+/// Follows a page; returns what was printed.
 async fn follow(page: &Path) -> Result<String> {
     let place = Place::new()?;
     let blocks = markdown::blocks_of(page)?;

@@ -1,4 +1,4 @@
-//! The schema and the reader agree: what the one accepts the other does not refuse.
+//! The schema and the parser agree: the schema accepts whatever the parser accepts.
 
 use std::path::{Path, PathBuf};
 
@@ -41,7 +41,8 @@ fn the_tables_of_the_documentation_are_up_to_date() {
     assert!(kept == written, "{}: run `make schema` and commit the file", schema::reference::FILE);
 }
 
-/// Every field there is, so that a mutation can reach it: what the reader's own tests have, and what excludes it.
+/// A configuration with every field, so that mutations reach it: the parser tests' complete one, with the alternatives
+/// that exclude some of its fields.
 fn complete() -> Value {
     let mut complete: Value =
         serde_json::from_str(include_str!("../../crates/config/src/tests/complete.json")).unwrap();
@@ -59,7 +60,7 @@ fn complete() -> Value {
     complete
 }
 
-/// Every configuration that this repository shows or ships: in the documents, in `envoy/`, in the reader's own tests.
+/// Every configuration shown or shipped in this repository: in the docs, in `envoy/`, in the parser's own tests.
 fn shown() -> Vec<(PathBuf, String)> {
     let mut shown = Vec::new();
     let root = root();
@@ -123,7 +124,7 @@ fn whatever_is_shown_and_accepted_fits_the_schema() {
     assert!(validator.is_valid(&complete()));
 }
 
-/// The least there can be with one thing more; each of these the schema can refuse by itself.
+/// Minimal configurations, each with one fault that the schema alone can detect.
 #[test]
 fn faults_that_a_schema_can_see_are_refused() {
     let validator = validator();
@@ -222,7 +223,7 @@ fn every_field_has_a_description_for_editors() {
     );
 }
 
-/// Values of every kind, most of which are right somewhere.
+/// Values of every kind, most of which are valid somewhere.
 fn value() -> impl Strategy<Value = Value> {
     let meaningful: Vec<Value> = [
         json!(null),
@@ -308,7 +309,7 @@ proptest! {
             if parse(config.to_string().as_bytes()).is_ok() {
                 prop_assert!(validator.is_valid(&config), "{config}");
                 accepted += 1;
-                // Walks on from what is right, and starts afresh now and then.
+                // Continues from a valid configuration, and starts afresh now and then.
                 if accepted % 25 == 0 {
                     config = complete();
                 }

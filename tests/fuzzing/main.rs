@@ -1,5 +1,5 @@
-//! The targets of `make fuzz`, fed with their kept corpora and with what a few thousand seeded mutations make of these. More of
-//! them, or others: `FUZZ_MUTATIONS=10000 FUZZ_SEED=2 cargo test --test fuzzing`.
+//! The targets of `make fuzz`, run on their corpora and on a few thousand seeded mutations of these. For more
+//! mutations, or others: `FUZZ_MUTATIONS=10000 FUZZ_SEED=2 cargo test --test fuzzing`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ mod native;
 #[path = "../behaviour/world.rs"]
 mod world;
 
-/// Mutations of each input, unless `FUZZ_MUTATIONS` says how many.
+/// Default number of mutations per input; `FUZZ_MUTATIONS` overrides it.
 const MUTATIONS: u64 = 12;
 
 fn setting(name: &str, default: u64) -> u64 {
@@ -31,7 +31,7 @@ fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     paths.into_iter().map(|path| (path.clone(), fs::read(&path).expect("read"))).collect()
 }
 
-/// One to four changes: a byte, a bit, a piece left out, doubled or put elsewhere, the end cut off.
+/// One to four changes: a byte replaced, a bit flipped, a piece removed, duplicated or moved, the end cut off.
 fn mutated(bytes: &[u8], rng: &mut Rng) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     for _ in 0..=rng.next_u64() % 4 {
@@ -62,7 +62,7 @@ fn feed(target: &str) {
     let inputs = corpus(target);
     assert!(!inputs.is_empty(), "fuzz/corpus/{target} is empty");
     for (path, bytes) in &inputs {
-        // Shown where the target panics.
+        // Shown when the target panics.
         println!("{}", path.display());
         run(bytes);
         for _ in 0..mutations {

@@ -1,4 +1,4 @@
-//! Counters of a process add up over its workers and never go down, though workers come, go, crash and wake up.
+//! A process' counters add up over its workers and never decrease, whatever workers start, end, crash or resume.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -16,13 +16,13 @@ use proptest::sample::Index;
 
 const CLUSTER: u64 = 7;
 
-/// Shared data; before a chosen access another worker writes.
+/// Shared data in which another worker retires `to_retire` just before access number `interrupted_at`.
 #[derive(Default)]
 struct Shared {
     entries: RefCell<BTreeMap<String, (Vec<u8>, u32)>>,
     accesses: Cell<u32>,
     interrupted_at: Cell<u32>,
-    /// The worker that is then retired by another.
+    /// The slot id that the other worker retires.
     to_retire: Cell<Option<SlotId>>,
 }
 
@@ -86,16 +86,17 @@ fn sum(host: &Shared) -> u64 {
     endpoint.requests
 }
 
-/// What happens to the workers of a process.
+/// An event in the life of a process' workers.
 #[derive(Clone, Debug)]
 enum Step {
     Count(Index, u16),
-    /// It ends as Envoy lets it end, and another takes its place.
+    /// The worker ends regularly, and a new one takes its place.
     End(Index),
-    /// It falls silent for good.
+    /// The worker stops without notice, and a new one takes its place.
     Crash(Index),
     Pass(u16),
-    /// The next access to shared data but so many is preceded by another worker's burial.
+    /// Just before the n-th next access to shared data, another worker retires one that has ended or crashed.
+    /// others.
     Interrupt(u8, Index),
 }
 
@@ -109,7 +110,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A worker, its slot id once it has one, and what it has counted.
+/// A worker: its slot id once it has one, and the number of requests that it has counted.
 #[derive(Clone, Copy)]
 struct Worker {
     id: u64,
@@ -122,7 +123,7 @@ impl Worker {
         Worker { id, slot_id: None, requests: 0 }
     }
 
-    /// What a worker does every now and then.
+    /// A worker's periodic work: registers, retires expired workers, and writes its counts.
     fn chores(&mut self, host: &Shared, now: Time) {
         let keys = keys();
         let listed = registry::update(host, &keys.workers, self.id, true, now);
@@ -174,16 +175,16 @@ proptest! {
                 Step::Interrupt(..) => {}
             }
             let second = Time(now * 1_000_000_000);
-            // Once more, for those whose entry lost a race.
+            // Twice, for workers whose registration lost a race.
             for _ in 0..2 {
                 workers.iter_mut().for_each(|worker| worker.chores(&host, second));
             }
-            // What a worker without a slot id has counted, only it knows.
+            // Counts of a worker without a slot id are not in shared data.
             let untold = workers.iter().filter(|worker| worker.slot_id.is_none()).map(|worker| worker.requests);
             prop_assert_eq!(sum(&host) + untold.sum::<u64>(), truth);
             most_listed = most_listed.max(registry::all(&host, &keys.workers).len());
         }
-        // Much later only the records of live workers and the retired counters are left.
+        // Once everything has expired, only the records of live workers and the retired counters are left.
         for later in [100, 200] {
             let second = Time((now + later) * 1_000_000_000);
             for _ in 0..3 {
@@ -194,7 +195,7 @@ proptest! {
         prop_assert_eq!(registry::all(&host, &keys.workers).len(), workers.len());
         let full = host.entries.borrow().iter().filter(|(_, (value, _))| !value.is_empty()).count();
         prop_assert_eq!(full, workers.len() + 2, "nothing of retired workers is left behind");
-        // One more may have been listed and struck off in between.
+        // One more may have been registered and removed in between.
         let keys = host.entries.borrow().len();
         prop_assert!(keys <= 2 + most_listed + 4, "{keys} keys for {most_listed} workers at most");
     }
@@ -211,7 +212,7 @@ proptest! {
             other.chores(&host, second(now));
         }
         let slot_id = old.slot_id.expect("listed");
-        // It sleeps for so long that it is retired, and another takes its number.
+        // It is inactive for so long that it is retired and its slot is reassigned.
         for now in [40, 80, 120, 160] {
             other.chores(&host, second(now));
         }
@@ -221,7 +222,7 @@ proptest! {
         prop_assert_eq!(new.slot_id.expect("listed").number, slot_id.number);
         prop_assert_eq!(sum(&host), 10 + u64::from(kept));
         for requests in late {
-            // It wakes in the middle of writing.
+            // It resumes in the middle of a write.
             slot_id.write(&host, &keys.counts, counts(requests.into()).encode()).expect("written");
             prop_assert_eq!(sum(&host), 10, "until the owner writes again");
             new.chores(&host, second(161));
@@ -252,13 +253,13 @@ proptest! {
         prop_assert_eq!(RetiredCounters::decode(&bytes), Some(retired_counters.clone()));
         damage.iter().for_each(|(at, byte)| { let at = at.index(bytes.len()); bytes[at] = *byte });
         let mut sum = retired_counters.counts;
-        // Whatever it reads, it adds without overflow.
+        // Decoding arbitrary bytes never makes addition overflow.
         (0..2).for_each(|_| sum.merge(&RetiredCounters::decode(&bytes).unwrap_or_default().counts));
     }
 }
 
-/// What a worker has counted that gave each of so many endpoints one request, and as many to each of the first ten as
-/// there are.
+/// Counts of a worker that sent one request to each of `endpoints` endpoints from `first` on, and `endpoints` requests
+/// to each of the first ten.
 fn of_many(first: u64, endpoints: u64) -> Counts {
     let mut counts = Counts::default();
     let of = counts.upstreams.entry(CLUSTER).or_default();
@@ -280,7 +281,7 @@ fn more_endpoints_than_are_remembered_cost_only_the_least_used() {
         let slot_id =
             registry::update(&host, &keys.workers, id, true, Time(1_000_000_000)).mine.expect("a slot id");
         slot_id.write(&host, &keys.counts, of_many(first, endpoints).encode()).expect("written");
-        // A worker that lives is counted in full, however much it has counted.
+        // A live worker's counts are never truncated.
         let told = retired_counters::gather(&host, &keys, 0, Time::ZERO).counts;
         assert!(told.upstream(CLUSTER).is_some_and(|of| of.endpoints.len() >= endpoints as usize));
         retired_counters::retire(&host, &keys, slot_id).expect("alone");

@@ -1,4 +1,4 @@
-//! What workers report to each other is read back as it was written; any other bytes in shared data do no harm.
+//! Reports between workers survive encoding and decoding; arbitrary bytes in shared data do no harm.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ fn s(seconds: u64) -> Time {
     Time((1_800_000_000 + seconds) * 1_000_000_000)
 }
 
-/// Shared data alone.
+/// A host with shared data only.
 #[derive(Default)]
 struct Shared(RefCell<BTreeMap<String, (Vec<u8>, u32)>>);
 
@@ -64,7 +64,7 @@ impl Host for Shared {
     fn log(&self, _level: log::Level, _message: &str) {}
 }
 
-/// Bytes of our version as often as not, so that the readers get past the first one.
+/// Arbitrary bytes, half of them with the current version number, so that decoders get past it.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     (any::<bool>(), vec(prop_oneof![any::<u8>(), Just(0), Just(0xff)], 0..400)).prop_map(
         |(ours, mut bytes)| {
@@ -148,7 +148,7 @@ fn source() -> impl Strategy<Value = Source> {
     )
 }
 
-/// Requests with these outcomes; some stay in flight.
+/// Runs requests with these outcomes; some stay in flight.
 fn live(engine: &mut Balancer, outcomes: &[(bool, u8)], seed: u64) {
     let mut rng = Rng::new(seed);
     for (step, (api, outcome)) in outcomes.iter().enumerate() {
@@ -171,7 +171,7 @@ fn live(engine: &mut Balancer, outcomes: &[(bool, u8)], seed: u64) {
     }
 }
 
-/// Every decision that `engine` makes is within the fleet.
+/// Asserts that every decision of `engine` names endpoints of the fleet.
 fn decides(engine: &mut Balancer) -> Result<(), TestCaseError> {
     let mut rng = Rng::new(1);
     for upstream in 0..2 {
@@ -188,7 +188,7 @@ fn decides(engine: &mut Balancer) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Whatever scaling may have come to by `s(9)`.
+/// Any state that scaling may have reached by `s(9)`.
 fn scaler() -> impl Strategy<Value = Scaler> {
     let time = || (0..9u64).prop_map(s);
     let amount = || 0.0..1e6f64;
@@ -301,7 +301,7 @@ proptest! {
             there.tick(engine::ProbeShard { rank: 1, workers: 3, is_reporter: false }, s(6));
             decides(&mut there)?;
         }
-        // And what was nonsense is gone as soon as it is no longer told.
+        // Nonsense is gone as soon as it is no longer reported.
         there.forget_others(s(7));
         there.tick(engine::ProbeShard::ALONE, s(7));
         live(&mut there, &[(false, 3); 30], 3);
@@ -366,7 +366,7 @@ proptest! {
         let mut bytes = discovered::encode(sources.iter().map(|(key, source)| (*key, source)));
         prop_assert_eq!(discovered::decode(&bytes), Some(sources));
         prop_assert_eq!(discovered::decode(&bytes[..cut.index(bytes.len())]), None);
-        // Counts and lengths that promise more than there is.
+        // Counts and lengths larger than the rest of the data.
         let at = huge.index(bytes.len().saturating_sub(4).max(1));
         let end = (at + 4).min(bytes.len());
         bytes[at..end].fill(0xff);

@@ -1,4 +1,4 @@
-//! Versions, priorities and zones: how much each endpoint gets, whatever becomes of the others.
+//! Versions, priorities and zones: each endpoint's share, whatever happens to the others.
 
 use std::collections::BTreeMap;
 
@@ -24,13 +24,13 @@ const POLICIES: [&str; 9] = [
 /// An endpoint: zone, priority, version.
 type Place = (&'static str, u32, &'static str);
 
-/// An engine, a clock, and what is wrong with each endpoint.
+/// An engine, a clock, and the fault of each endpoint.
 struct Scene {
     engine: Balancer,
     places: Vec<Place>,
     failing: Vec<bool>,
     failure: Failure,
-    /// Seconds that an answer takes.
+    /// Response time of each endpoint, s.
     takes: Vec<f64>,
     now: Time,
     rng: Rng,
@@ -73,7 +73,7 @@ impl Scene {
         }
     }
 
-    /// One request, 10 ms after the last, answered before the next.
+    /// One request, 10 ms after the previous one, answered before the next.
     fn serve(&mut self, key: Option<u64>) -> usize {
         let to = self.named(Request { key, want: 1 })[0];
         let ticket = self.engine.started(0, to as u32, self.now).unwrap();
@@ -90,7 +90,7 @@ impl Scene {
         self.places[to].2
     }
 
-    /// How many of so many requests each place got.
+    /// Number of `requests` that each place got.
     fn counts(&mut self, requests: usize) -> BTreeMap<Place, usize> {
         let mut counts = BTreeMap::new();
         for _ in 0..requests {
@@ -162,7 +162,7 @@ fn a_key_keeps_its_version_while_endpoints_of_the_version_come_and_go() {
         scene.counts(50);
         for (key, version) in keys.iter().zip(&versions) {
             let to = scene.named(Request { key: Some(*key), want: 1 })[0];
-            // A due probe may take any request of its own version.
+            // Only the version: a due probe may take any request of its own version.
             assert_eq!(scene.places[to].2, *version, "{name}");
         }
     }
@@ -187,7 +187,8 @@ fn priority_one_is_used_as_far_as_priority_zero_is_short() {
     let places: [Place; 6] = [("", 0, ""), ("", 0, ""), ("", 0, ""), ("", 0, ""), ("", 1, ""), ("", 1, "")];
     for name in POLICIES {
         let members = format!(r#"{}"health":{{"ejection":"1h","max_ejected_percent":100}},"#, policy(name));
-        // 1.4 · healthy / 4: one lost is nothing, two leave 70 %, all leave nothing.
+        // The share of priority 0 is min(1, 1.4 · healthy / 4): all with one lost, 70 % with two lost, none with all
+        // lost.
         for (lost, expected) in [(0, 0.0), (1, 0.0), (2, 0.3), (3, 0.65), (4, 1.0)] {
             let mut scene = Scene::new(&places, &members);
             scene.counts(50);
@@ -224,7 +225,7 @@ fn the_local_zone_gets_everything_while_it_is_well_and_idle_zones_are_not_explor
     for name in POLICIES {
         let mut scene = Scene::new(&ZONES, &format!("{}{LOCAL}", policy(name)));
         scene.takes[3..].fill(0.15);
-        // Two minutes, in which the endpoint that is explored would have been.
+        // Two minutes, in which exploration would have reached an idle zone.
         let counts = scene.counts(12_000);
         assert_eq!(share(&counts, |p| p.0 == "a"), 1.0, "{name}: {counts:?}");
     }
@@ -233,7 +234,7 @@ fn the_local_zone_gets_everything_while_it_is_well_and_idle_zones_are_not_explor
 #[test]
 fn a_zone_that_is_lost_is_left_within_a_second_and_gets_its_traffic_back() {
     for name in POLICIES {
-        // More than half of the fleet, so that no limit and no panic may keep it in traffic.
+        // More than half of the fleet, so that neither the ejection limit nor panic mode may keep it in traffic.
         let places: [Place; 5] = [("a", 0, ""), ("a", 0, ""), ("a", 0, ""), ("b", 0, ""), ("b", 0, "")];
         let members = format!(r#"{}"health":{{"ejection":"3s"}},{LOCAL}"#, policy(name));
         let mut scene = Scene::new(&places, &members);
@@ -290,14 +291,14 @@ fn a_fault_of_all_zones_moves_next_to_nothing() {
 
 #[test]
 fn a_zone_and_a_priority_stay_panic_free_while_others_can_carry_everything() {
-    // One of three local endpoints left: below the panic threshold, but no endpoint has to ignore health.
+    // One of three local endpoints is left: below the panic threshold, but the other zones have room for the rest.
     let mut scene = Scene::new(&ZONES, &format!(r#""health":{{"ejection":"1h"}},{LOCAL}"#));
     scene.counts(50);
     scene.failing[0] = true;
     scene.failing[1] = true;
     scene.counts(100);
     let counts = scene.counts(1_000);
-    // 1.4 · 1/3 stays.
+    // 1.4 · 1/3 of the traffic stays.
     assert!((share(&counts, |p| p.0 == "a") - 0.467).abs() < 0.04, "{counts:?}");
     assert!(scene.engine.upstream(0).unwrap().parts().all(|p| !p.panic));
 }
@@ -336,7 +337,7 @@ fn any_place() -> impl Strategy<Value = Place> {
 proptest! {
     #![proptest_config(crate::seeded(150))]
 
-    /// As long as the first tier is whole and idle, no other endpoint is chosen.
+    /// While the first tier is healthy and idle, no other endpoint is chosen.
     #[test]
     fn nobody_beyond_the_first_tier_is_chosen_without_need(
         places in vec(any_place(), 1..12),
@@ -352,7 +353,7 @@ proptest! {
         }
     }
 
-    /// Whatever fails: some endpoint is named, each once, and never a version that gets nothing.
+    /// Whatever fails, some endpoint is named, each at most once, and never one whose version has no share.
     #[test]
     fn somebody_is_always_named(
         places in vec(any_place(), 1..12),

@@ -1,4 +1,4 @@
-//! The fleet against a plain map, under any sequence of updates.
+//! The fleet equals a plain map under any sequence of updates.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

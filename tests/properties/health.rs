@@ -1,4 +1,4 @@
-//! The state machine under any sequence of outcomes, in any order of arrival.
+//! The health state machine under any sequence of outcomes, in any order of arrival.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ const START: u64 = 1_800_000_000_000;
 
 #[derive(Clone, Debug)]
 enum Event {
-    /// Milliseconds go by.
+    /// Time passes, ms.
     Pass(u64),
-    /// A request that started so many milliseconds ago went well.
+    /// A request that started this many ms ago succeeded.
     Success(u64),
-    /// One failed, and counts so often.
+    /// A request that started this many ms ago failed, with this weight.
     Failure(u64, u32),
-    /// Another worker tells of so many failures or good answers, just now.
+    /// Another worker has just reported this many failures, or this many good answers.
     PeerReport(u32, u32),
-    /// The clock steps back, milliseconds.
+    /// The clock steps back, ms.
     StepBack(u64),
 }
 
@@ -63,17 +63,17 @@ fn out(state: State) -> bool {
     matches!(state, State::Failed | State::Recovering)
 }
 
-/// An endpoint, the time, and what the test counts for itself.
+/// An endpoint's health, the time, and the test's own counts.
 struct Watched {
     health: Health,
-    /// What went well with others.
+    /// Good answers reported by other workers.
     theirs: GoodRun,
     now: u64,
-    /// GoodRun answers since it was last found failed.
+    /// Good answers since the endpoint was last ejected.
     good: u32,
-    /// Weighted failures since the last good answer to a request that started after them all.
+    /// Weighted failures since the last good answer to a request that started after all of them.
     failures: u32,
-    /// When the latest request that failed had started.
+    /// Start of the latest request that failed, ms.
     failed_start: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What holds whatever comes in: random input with a fixed seed, so that a failure repeats.
+//! Properties that hold for any input: random inputs with a fixed seed, so that a failure is reproducible.
 
 mod counts;
 mod exchange;

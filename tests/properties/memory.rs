@@ -1,4 +1,4 @@
-//! What a worker keeps for each endpoint, in bytes that it has asked the allocator for: the same on every machine.
+//! Memory of a worker per endpoint, in bytes requested from the allocator: the same on every machine.
 
 use engine::policy::Request;
 use engine::rng::Rng;
@@ -22,7 +22,7 @@ fn configured(members: &str) -> config::Config {
     config::parse(json.as_bytes()).expect("accepted")
 }
 
-/// Every endpoint serves; every twentieth request is late, and a few fail.
+/// Every endpoint gets requests; every twentieth is slow, and a few fail.
 fn live(engine: &mut Balancer, from: f64) {
     let mut rng = Rng::new(5);
     for second in 0..6 {
@@ -41,7 +41,7 @@ fn live(engine: &mut Balancer, from: f64) {
     }
 }
 
-/// Bytes an endpoint that are there when all is done, with so many other workers that tell what they know.
+/// Bytes per endpoint that a worker still holds at the end, with reports from `others` other workers.
 fn bytes_an_endpoint(members: &str, others: usize) -> f64 {
     let config = configured(members);
     let told: Vec<Vec<u8>> = (0..others)

@@ -1,4 +1,4 @@
-//! An endpoint that is named may be named, once; and equals get equal shares.
+//! A policy names only eligible endpoints, each at most once; equal endpoints get equal shares.
 
 use engine::ablation::Ablation;
 use engine::endpoint::EndpointState;
@@ -32,7 +32,7 @@ fn policies() -> Vec<engine::settings::Policy> {
     ]
 }
 
-/// A hash places its endpoints once for all, so its parts are even only roughly.
+/// Whether the policy places endpoints by hash: their shares are then only roughly equal.
 fn hashes(policy: &engine::settings::Policy) -> bool {
     matches!(policy, engine::settings::Policy::IpHash | engine::settings::Policy::ConsistentHash(_))
 }
@@ -69,7 +69,7 @@ struct Chooser {
     pool: Pool,
     queueing: Queueing,
     told: PeerTable,
-    /// By which the members are told apart.
+    /// Hash identities of the members.
     identities: Vec<u64>,
     rng: Rng,
 }
@@ -145,7 +145,7 @@ proptest! {
             let mut chooser = Chooser::new(&policy, &members, seed);
             for stale in [false, true] {
                 if stale && !members.is_empty() {
-                    // Some have been taken out since the last refresh.
+                    // Endpoints that became ineligible since the last refresh.
                     gone.iter().for_each(|index| index.get_mut(&mut members).eligible = false);
                 }
                 let eligible = members.iter().filter(|m| m.eligible).count();
