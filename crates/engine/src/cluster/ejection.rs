@@ -441,7 +441,7 @@ fn fit(member: &EndpointState) -> bool {
 }
 
 /// The median latency of `members`, seconds.
-fn median<'a>(members: impl Iterator<Item = EndpointView<'a>>) -> Option<f64> {
+pub(super) fn median<'a>(members: impl Iterator<Item = EndpointView<'a>>) -> Option<f64> {
     let mut logs: Vec<f64> = members.filter_map(|m| m.centre().map(|(centre, _)| centre)).collect();
     let middle = logs.len().checked_sub(1)? / 2;
     Some(logs.select_nth_unstable_by(middle, f64::total_cmp).1.exp())

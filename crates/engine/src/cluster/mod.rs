@@ -250,3 +250,6 @@ fn reduced(config: &settings::Upstream, ablation: &Ablation) -> settings::Upstre
     }
     config
 }
+
+#[cfg(test)]
+mod tests;

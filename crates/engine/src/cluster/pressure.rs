@@ -79,7 +79,7 @@ impl Cluster {
         Slots::merged(self.own_slots(), self.capacity.others)
     }
 
-    fn measure_pressure(&self, now: Time) -> (Option<Pressure>, Replicas) {
+    pub(super) fn measure_pressure(&self, now: Time) -> (Option<Pressure>, Replicas) {
         let slots = self.slots();
         let mut tally = Tally::new(&self.config.pressure);
         let mut there = 0;

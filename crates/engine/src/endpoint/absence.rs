@@ -139,3 +139,36 @@ impl Absences {
         self.departed.iter_mut().for_each(|(_, since)| *since = (*since).min(now));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    fn s(seconds: f64) -> Time {
+        Time::from_secs_f64(1_000_000.0 + seconds)
+    }
+
+    /// When the clock steps back during an absence, it is believed as long after that as it would have been before.
+    #[test]
+    fn an_absence_from_before_a_step_of_the_clock_is_believed_in_its_time() {
+        let address = SocketAddr::from(([10, 0, 0, 1], 80));
+        let mut absences = Absences::default();
+        (0..3).for_each(|_| absences.missed(address, s(9000.0)));
+        absences.not_after(s(0.0));
+        let mut gone = |seconds| absences.believed(true, 5.0, s(seconds), |_| Standing::Unknown);
+        assert_eq!(gone(59.0), [] as [SocketAddr; 0]);
+        assert_eq!(gone(61.0), [address]);
+        // It had left before the clock stepped back, and returns an hour later: that teaches nothing of short absences.
+        absences.departed = vec![(address, s(9000.0))];
+        absences.not_after(s(100.0));
+        absences.named(address, s(4000.0));
+        assert_eq!(absences.longest_s, 0.0);
+        absences.departed = vec![(address, s(9000.0))];
+        absences.not_after(s(100.0));
+        absences.named(address, s(400.0));
+        assert_eq!(absences.longest_s, 300.0);
+    }
+}

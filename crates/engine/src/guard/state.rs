@@ -330,3 +330,6 @@ fn of_latencies(came: &Arms, from: usize) -> Round {
         held_out_others: held_out_below as f64,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! A cluster of few endpoints that a test brings into the state that it is about, and what the rooms promise of it.
+
+mod clock;
+mod ejecting;
+mod pressing;
+mod probing;
+mod subsets;
+
+use core::time::Duration;
+
+use super::*;
+use crate::endpoint::{AnnouncedHealth, EndpointState, Word};
+use crate::health::{FailureEvent, GoodRun};
+use crate::settings::RuleAction;
+
+/// So long after the epoch, seconds.
+fn s(seconds: f64) -> Time {
+    Time::from_secs_f64(1_000_000.0 + seconds)
+}
+
+/// One endpoint of the fleet, by its place in it.
+fn endpoint(nth: usize) -> Spec {
+    Spec::at(std::net::SocketAddr::from(([10, 0, (nth >> 8) as u8, nth as u8], 80)))
+}
+
+fn fleet(endpoints: usize) -> Vec<Spec> {
+    (1..=endpoints).map(endpoint).collect()
+}
+
+/// A cluster as it is by default.
+fn settings() -> settings::Upstream {
+    settings::Upstream {
+        cluster: "web".into(),
+        endpoints: settings::Endpoints::default(),
+        policy: settings::Policy::Adaptive,
+        signals: Vec::new(),
+        rules: Vec::new(),
+        health: settings::Health {
+            suspect_after: 1,
+            fail_after: 3,
+            recover_after: 3,
+            ejection: Duration::from_secs(30),
+            max_ejected_percent: 50.0,
+            failures: settings::Failures::default(),
+            blame_retried: true,
+            heed_headers: true,
+            probe: None,
+        },
+        slow_start: Duration::ZERO,
+        failover: settings::Failover { none_eligible: settings::NoneEligible::Envoy, panic_percent: 50.0 },
+        zone: None,
+        affinity: None,
+        split: Vec::new(),
+        pressure: vec![settings::PressureTerm {
+            value: settings::PressureValue::Occupancy,
+            weight: 1.0,
+            full: 1.0,
+            most: 2.0,
+        }],
+        autoscale: None,
+        guard: None,
+    }
+}
+
+/// A cluster of these endpoints of which nothing is known.
+fn cluster(settings: &settings::Upstream, specs: &[Spec]) -> Cluster {
+    let mut cluster = Cluster::new(settings, None, Ablation::ALL, s(0.0));
+    cluster.set_fleet(specs, s(0.0));
+    cluster
+}
+
+/// The same, with so many percent that may be out and so many below which it is panic.
+fn limited(specs: &[Spec], max_ejected: usize, panic: usize) -> Cluster {
+    let mut settings = settings();
+    settings.health.max_ejected_percent = max_ejected as f64;
+    settings.failover.panic_percent = panic as f64;
+    cluster(&settings, specs)
+}
+
+/// What there is to say against an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Is {
+    Failed,
+    Recovering,
+    Suspect,
+    Stalled,
+    Held,
+    Ruled,
+    DegradedByItself,
+    Degraded,
+    Unhealthy,
+    Draining,
+}
+
+/// Everything that speaks against an endpoint.
+const TROUBLES: [Is; 10] = [
+    Is::Failed,
+    Is::Recovering,
+    Is::Suspect,
+    Is::Stalled,
+    Is::Held,
+    Is::Ruled,
+    Is::DegradedByItself,
+    Is::Degraded,
+    Is::Unhealthy,
+    Is::Draining,
+];
+
+impl Is {
+    /// Brings an endpoint into this state; what failed was sent at `sent`.
+    fn make(self, member: &mut EndpointState, limits: &settings::Health, sent: Time) {
+        let fails = |member: &mut EndpointState, times: u32| {
+            member.health.failure(sent, sent, FailureEvent { weight: times, broke: None });
+            member.health.assess(GoodRun::default(), sent, limits, 0.0);
+        };
+        match self {
+            Is::Failed => fails(member, 3),
+            Is::Recovering => {
+                fails(member, 3);
+                let later = sent.after_secs(1.0);
+                member.health.success(later);
+                member.health.assess(GoodRun::default(), later, limits, 0.0);
+            }
+            Is::Suspect => fails(member, 1),
+            Is::Stalled => {
+                member.health.set_stalled(true);
+                member.health.assess(GoodRun::default(), sent, limits, 0.0);
+            }
+            Is::Held => member.constraints.word = Word::of(false, true),
+            Is::Ruled => member.constraints.ruled = Some(RuleAction::Eject),
+            Is::DegradedByItself => member.constraints.word = Word::of(true, false),
+            Is::Degraded => member.constraints.announced = AnnouncedHealth::Degraded,
+            Is::Unhealthy => member.constraints.announced = AnnouncedHealth::Unhealthy,
+            Is::Draining => member.constraints.announced = AnnouncedHealth::Draining,
+        }
+    }
+}
+
+impl Cluster {
+    /// Brings the endpoint at `index` into this state.
+    fn make(&mut self, index: usize, is: Is) {
+        is.make(&mut self.endpoints.states[index], &self.config.health, s(0.0));
+    }
+
+    /// Which endpoints are in traffic, by index.
+    fn in_use(&self) -> Vec<usize> {
+        (0..self.endpoints.states.len()).filter(|index| self.endpoints.states[*index].eligible).collect()
+    }
+}
