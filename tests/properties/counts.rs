@@ -96,7 +96,6 @@ enum Step {
     Crash(Index),
     Pass(u16),
     /// Just before the n-th next access to shared data, another worker retires one that has ended or crashed.
-    /// others.
     Interrupt(u8, Index),
 }
 
