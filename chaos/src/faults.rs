@@ -19,7 +19,7 @@ pub struct Fault {
     pub name: &'static str,
     /// The settings of the world.
     pub setting: Setting,
-    /// What happens.
+    /// The kind of fault.
     pub deed: Deed,
 }
 

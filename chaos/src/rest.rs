@@ -9,10 +9,10 @@ use testbed::wait;
 
 use crate::world::{ENDPOINTS, World};
 
-/// How long requests may stay in flight after the load; Envoy's timeouts are far shorter.
+/// Time within which requests in flight must end after the load; Envoy's timeouts are far shorter.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How long a healthy endpoint may stay out of traffic. It is ejected for 10 s at first and twice as long after each
-/// failed probe, of which a dozen seconds contain two; then slow start takes 10 s.
+/// Maximum time that a healthy endpoint may stay out of traffic. It is ejected for 10 s at first and twice as long
+/// after each failed probe, of which a dozen seconds contain two; then slow start takes 10 s.
 pub const RETURN: Duration = Duration::from_secs(60);
 /// The lowest fraction of its fair share with which an endpoint counts as back: of 160 requests a fair fifth is 32,
 /// with a standard deviation of 5, and measured endpoints differ a little.

@@ -47,7 +47,7 @@ pub struct Outcome {
     pub resident: (u64, u64),
     /// The probability that the difference in failures is chance.
     pub chance: f64,
-    /// What did not hold.
+    /// The promises that did not hold.
     pub complaints: Vec<String>,
 }
 

@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The environment variable that makes the program `chaos` run as a backend, which can be killed and stopped.
 pub const AS_BACKEND: &str = "CHAOS_BACKEND";
 
-/// Where evenkeel gets signals or endpoints from.
+/// The source of evenkeel's signals or endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A real Prometheus, which scrapes the backends.

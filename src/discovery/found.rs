@@ -19,10 +19,10 @@ const MAX_EXAMPLES: usize = 3;
 /// The longest example, characters.
 const MAX_EXAMPLE: usize = 60;
 
-/// What a source says of one endpoint; fields that it does not say are left to the other sources.
+/// One endpoint as a source describes it; fields that it leaves out come from the other sources.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
-    /// Where it listens.
+    /// `ip:port` of the endpoint.
     pub address: SocketAddr,
     /// Relative capacity, > 0.
     pub weight: Option<f64>,

@@ -19,19 +19,19 @@ use question::{JITTER, PollKind, Query};
 
 /// The longest error text that is kept, characters.
 const MAX_ERROR: usize = 300;
-/// How many bytes of a response are read: one more than allowed, so that a response that is too large is not mistaken
-/// for one that was cut off.
+/// Bytes of a response that are read: one more than allowed, so that a response that is too large is not mistaken for
+/// one that was cut off.
 const LARGEST_ANSWER: usize = prometheus::MAX_BYTES + 1;
 
-/// How long after the last traffic polls become less frequent than configured, seconds.
+/// Time without traffic after which polls become less frequent than configured, seconds.
 const RESTS_AFTER_S: f64 = 30.0;
-/// How long after the first request all polls are caught up, seconds.
+/// Time after the first request within which all polls have caught up, seconds.
 const AWAKE_AFTER_S: f64 = 10.0;
 
 /// The queries of one worker; only the lease holder sends them.
 pub struct Poller {
     queries: Vec<Query>,
-    /// The headers for Prometheus, secrets included; or what is missing, in which case nothing is sent.
+    /// The headers for Prometheus, secrets included; an error if one is missing, and then nothing is sent.
     headers: Result<Vec<(String, String)>, String>,
     news: bool,
     /// When any worker of the process was last seen with traffic.
@@ -119,7 +119,7 @@ impl Poller {
         self.rested == Time::ZERO || now.seconds_since(self.rested) > AWAKE_AFTER_S
     }
 
-    /// How long the process has been idle, for poll intervals. With autoscaling it never counts as idle.
+    /// The idle time of the process, for poll intervals. With autoscaling it never counts as idle.
     pub fn rest(&self, config: &Config, now: Time) -> Rest {
         let scales = config.upstreams.iter().any(|upstream| upstream.autoscale.is_some());
         let idle_s = if scales { 0.0 } else { now.seconds_since(self.active) };

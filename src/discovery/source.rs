@@ -11,9 +11,9 @@ use engine::endpoint::{Absences, Standing};
 use engine::order;
 use engine::time::Time;
 
-/// How long announced health is valid without a new response, seconds; after that measurements alone decide.
+/// Time for which announced health is valid without a new response, seconds; after that measurements alone decide.
 const CONDITION_COUNTS_FOR_S: f64 = 60.0;
-/// The same in poll intervals; the longer of the two applies.
+/// Number of poll intervals for which announced health is valid, if they exceed [`CONDITION_COUNTS_FOR_S`].
 const SILENT_AFTER: f64 = 3.0;
 
 /// The kinds of sources.

@@ -14,8 +14,8 @@ use engine::endpoint::Standing;
 use engine::rng;
 use engine::time::Time;
 
-/// How long after the start a newly found endpoint counts as an old one, seconds: endpoints of a set that is still
-/// being discovered are not newcomers and need no slow start.
+/// Time after the start within which a newly found endpoint counts as an old one, seconds: endpoints of a set that is
+/// still being discovered are not newcomers and need no slow start.
 const FINDING_OUT_S: f64 = 30.0;
 
 /// The sources of all upstreams, and the endpoint sets made from them.

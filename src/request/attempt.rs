@@ -5,8 +5,8 @@ use crate::request::load_report;
 use engine::time::Time;
 use engine::{Balancer, Failure, Outcome, RequestHandle};
 
-/// How long a response flows before it counts as good, whatever its end, seconds. A stream that stays open for hours
-/// would otherwise never show that its endpoint works.
+/// Time for which a response must flow to count as good, whatever its end, seconds. Without it, a stream that stays
+/// open for hours would never show that its endpoint works.
 const FLOWS_AFTER_S: f64 = 1.0;
 
 /// Whether the client has sent its whole request.
@@ -22,7 +22,7 @@ impl Upload {
     }
 }
 
-/// Which outcome has been reported to the engine.
+/// The outcome of an attempt as reported to the engine so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Judged {
     NotYet,

@@ -250,7 +250,7 @@ pub(crate) fn not_followed(engine: &mut Balancer, host: &dyn StreamHost, upstrea
     }
 }
 
-/// How many attempts Envoy has made, 1 if that is unknown.
+/// Number of attempts that Envoy has made, 1 if unknown.
 pub(crate) fn attempts(host: &dyn StreamHost) -> u64 {
     let attempts = host.property(&["upstream", "request_attempt_count"]);
     attempts.and_then(|bytes| (*bytes).try_into().ok()).map_or(1, u64::from_le_bytes)

@@ -22,10 +22,10 @@ const MAX_TEXT: usize = 512;
 /// The highest number of decision log lines per second and worker, so that an outage does not flood the log.
 const LINES_A_SECOND: u32 = 20;
 
-/// Which outputs of decision records are configured.
+/// The configured outputs of decision records.
 #[derive(Debug)]
 pub(crate) struct DecisionSinks {
-    /// Whether any of them is.
+    /// Whether there is any output.
     pub(crate) any: bool,
     attributes: bool,
     failures: bool,
@@ -339,7 +339,7 @@ impl Stream {
         }
     }
 
-    /// Whether the log wants to know how the request fails.
+    /// Whether the failure of this request must be logged.
     pub(crate) fn is_watched(&self, worker: &Worker) -> bool {
         self.record.is_some() && (worker.sinks.failures || worker.sinks.sample > 0.0)
     }

@@ -3,8 +3,8 @@
 
 use crate::host::StreamHost;
 
-/// How many bytes of a body's end are kept: enough for a frame with status and message. In a longer frame the status is
-/// not found.
+/// Bytes of a body's end that are kept: enough for a frame with status and message. In a longer frame the status is not
+/// found.
 const MAX_END: usize = 4096;
 /// The flag of a frame that carries trailers.
 const TRAILERS: u8 = 0x80;

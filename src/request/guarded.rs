@@ -34,7 +34,7 @@ impl Guarded {
         self.undecided && !self.failed
     }
 
-    /// What counts as a failure for this upstream.
+    /// The upstream's definition of a failure.
     pub(crate) fn counts<'e>(&self, engine: &'e Balancer) -> Option<&'e Failures> {
         engine.counts(self.upstream)
     }

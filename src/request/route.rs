@@ -5,12 +5,12 @@ use crate::host::StreamHost;
 use crate::worker::Worker;
 use engine::Balancer;
 
-/// How many requests in a row are looked up again when they are answered, before only one in [`ONE_IN`] is: a look at
-/// the route costs a host call. A changed route starts the count anew.
+/// Number of consecutive requests whose route is looked up again at their response, before only one in [`ONE_IN`] is:
+/// the lookup costs a host call. A changed route restarts the count.
 const LOOKS: u32 = 64;
 const ONE_IN: u32 = 16;
 
-/// Which requests without a decision are looked up again.
+/// Selects the requests without a decision whose route is looked up again.
 #[derive(Debug)]
 pub(crate) struct Looks {
     left: u32,

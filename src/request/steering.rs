@@ -60,7 +60,7 @@ impl SteeringHeader {
         self.want = 1;
     }
 
-    /// How many endpoints a decision names.
+    /// Number of endpoints that a decision names.
     pub fn want(&self) -> usize {
         self.want
     }

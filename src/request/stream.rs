@@ -22,7 +22,7 @@ use engine::{Balancer, Decision, Failure, Outcome, RequestHandle};
 
 pub(crate) use crate::request::route::Looks;
 
-/// What the filter does with the request.
+/// The filter's verdict on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
     /// Pass it on.
@@ -268,7 +268,7 @@ impl Stream {
                 let answer = classify::of_headers(host, complete, counts);
                 let outcome = match classify::attempts(host) {
                     0 | 1 => answer.outcome,
-                    // Which endpoint failed before is unknown here; the last one is not charged with that time.
+                    // The endpoint that failed before is unknown here; the last one is not charged with that time.
                     _ => classify::of_a_later_attempt(answer.outcome),
                 };
                 let (served, started) = (classify::served_by(engine, host, *upstream), *started);
@@ -340,7 +340,7 @@ impl Stream {
         }
     }
 
-    /// What counts as a failure for this request's upstream.
+    /// The upstream's definition of a failure.
     fn counts<'w>(&self, worker: &'w Worker) -> Option<&'w Failures> {
         let upstream = match (&self.phase, &self.correlation) {
             (_, Some((_, correlation))) => correlation.borrow().upstream,

@@ -12,7 +12,7 @@ impl Writer {
         Writer(vec![super::VERSION])
     }
 
-    /// The same, with capacity for `size` bytes in all.
+    /// Like [`Writer::versioned`], with capacity for `size` bytes in all.
     pub fn versioned_for(size: usize) -> Writer {
         let mut bytes = Vec::with_capacity(size);
         bytes.push(super::VERSION);

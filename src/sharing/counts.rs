@@ -114,7 +114,7 @@ impl Counts {
         }
     }
 
-    /// As bytes for shared data.
+    /// Encodes for shared data.
     #[inline(never)]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::versioned();

@@ -33,7 +33,7 @@ pub fn counted(engine: &Balancer) -> Vec<Counted> {
     engine.upstreams().iter().filter_map(of).collect()
 }
 
-/// As bytes for shared data.
+/// Encodes for shared data.
 pub fn encode_counted(counted: &[Counted], now: Time) -> Vec<u8> {
     let mut w = Writer::versioned();
     w.time(now);

@@ -4,12 +4,12 @@ use super::codec::{Reader, Writer};
 use crate::host::Host;
 use engine::time::Time;
 
-/// How long a lease lasts without renewal, seconds: after this a holder that died is replaced.
+/// Duration of a lease without renewal, seconds: after this a holder that died is replaced.
 const LASTS_S: f64 = 3.0;
 /// The remaining time below which a lease is renewed, seconds.
 const RENEW_AT_S: f64 = 2.0;
 
-/// Who holds the lease, as this worker sees it.
+/// The holder of the lease, as this worker sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Holder {
     /// Unknown: it has just been written, and counts only once it has been read back.

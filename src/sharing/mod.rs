@@ -1,4 +1,4 @@
-//! What the workers of one Envoy report to each other through proxy-wasm's shared data.
+//! Exchange between the workers of one Envoy through proxy-wasm's shared data.
 //!
 //! | key | written by | content |
 //! |---|---|---|

@@ -1,5 +1,5 @@
-//! Whether any worker has published something since this one last looked: a key that each worker writes after its other
-//! records, so that one read replaces one per worker.
+//! Signals that some worker has published something since this one last looked: a key that each worker writes after its
+//! other records, so that one read replaces one per worker.
 
 use crate::host::Host;
 

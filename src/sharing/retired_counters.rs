@@ -17,7 +17,7 @@ use engine::time::Time;
 
 /// The number of ids that are remembered: enough to outlast every registry entry.
 const REMEMBERED: usize = 1024;
-/// How often a worker that ends repeats a lost compare-and-swap.
+/// Number of times that an ending worker tries the compare-and-swap.
 const ATTEMPTS: usize = 20;
 
 /// The keys of the counters and of all other records that a worker leaves.
@@ -63,7 +63,7 @@ pub struct RetiredCounters {
 }
 
 impl RetiredCounters {
-    /// As bytes for shared data.
+    /// Encodes for shared data.
     #[inline(never)]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::versioned();

@@ -87,7 +87,7 @@ impl Snapshot {
         self.signals.iter_mut().for_each(|(_, samples)| samples.at = samples.at.min(now));
     }
 
-    /// As bytes for shared data.
+    /// Encodes for shared data.
     #[inline(never)]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::versioned();

@@ -19,7 +19,7 @@ const TIMED_ONE_OF: u32 = 64;
 /// more.
 const MAX_TIMES: usize = 64;
 
-/// What this worker has published.
+/// This worker's values in Envoy's stats.
 #[derive(Debug)]
 pub(crate) struct EnvoyStats {
     wanted: bool,

@@ -13,7 +13,7 @@ use engine::time::Time;
 
 /// The interval at which counts are published and judged, seconds.
 const ROUND_S: f64 = 1.0;
-/// How long a pause may last beyond its end if no leader ends it, seconds.
+/// Time for which a pause may last beyond its end if no leader ends it, seconds.
 const OVERDUE_S: f64 = 30.0;
 
 /// The state of the guards in one worker.
@@ -45,7 +45,7 @@ impl Guarding {
         self.guards.get(&cluster)
     }
 
-    /// What was counted since the last round, by cluster. A worker that is new contributes from its next round on.
+    /// The counts since the last round, by cluster. A new worker contributes from its next round on.
     #[inline(never)]
     fn came(&mut self, told: Vec<(u64, Vec<Counted>)>, holdouts: &HashMap<u64, f64>) -> HashMap<u64, Arms> {
         let mut came: HashMap<u64, Arms> = HashMap::new();
@@ -81,7 +81,7 @@ impl Worker {
             self.read_guards(host, now);
         }
         if leads && !self.guarding.led {
-            // What a former leader has judged meanwhile must not be judged again.
+            // Counts that a former leader has judged must not be judged again.
             self.guarding.seen.clear();
         }
         self.guarding.led = leads;

@@ -29,7 +29,7 @@ const FIRST_WAIT: Duration = Duration::from_secs(2);
 /// The longest timeout of a poll; it doubles with each poll that times out. Envoy before 1.38 writes all clusters, and
 /// a busy one takes its time.
 const MAX_WAIT: Duration = Duration::from_secs(32);
-/// How many hosts one poll asks for, some two megabytes: Envoy writes them in about 30 ms.
+/// Number of hosts that one poll asks for: some two megabytes, which Envoy writes in about 30 ms.
 const HOSTS_AT_A_TIME: usize = 2000;
 /// The pause after an answer, as a multiple of the time it took: polls use at most a tenth of Envoy's main thread.
 const PAUSE_FOR_ANSWERS: f64 = 10.0;

@@ -64,7 +64,7 @@ pub struct Worker {
     /// [`rng::hash`] of the configuration's text.
     fingerprint: u64,
     keys: Keys,
-    /// Where this worker's records are in shared data, once it is registered.
+    /// The slot id of this worker's records in shared data, once it is registered.
     slot_id: Option<SlotId>,
     peers: Vec<SlotId>,
     shard: ProbeShard,

@@ -11,8 +11,8 @@ const MIN_MS: u64 = 5;
 const BRIEF_S: f64 = 0.004;
 /// The shortest pause between ticks for requests shorter than [`BRIEF_S`], milliseconds.
 const BRIEF_MS: u64 = 20;
-/// How many requests of the process come between two ticks when requests are few: more frequent ticks would cost more
-/// than the requests.
+/// Number of the process' requests between two ticks when requests are few: more frequent ticks would cost more than
+/// the requests.
 const REQUESTS_A_TICK: f64 = 4.0;
 /// The longest pause because requests are few, milliseconds.
 const FEW_REQUESTS_MS: f64 = 100.0;
@@ -26,10 +26,10 @@ const MAX_MS: u64 = 500;
 /// The longest pause of an idle worker beside busy ones, milliseconds: the age of the peers' reports that its next
 /// requests are decided by.
 const IDLE_MS: u64 = 50;
-/// The same in seconds: how often an idle worker refreshes its conclusions.
+/// [`IDLE_MS`] in seconds: the interval at which an idle worker refreshes its conclusions.
 pub const IDLE_S: f64 = 0.05;
-/// How often a worker that waits for responses refreshes its conclusions, seconds: much less than the time after which
-/// an endpoint counts as stalled.
+/// The interval at which a worker that waits for responses refreshes its conclusions, seconds: much less than the time
+/// after which an endpoint counts as stalled.
 pub const SILENT_S: f64 = 0.02;
 /// The pause while the whole process rests, milliseconds: a third of the time after which a lease or a report expires.
 /// The first request ends it.

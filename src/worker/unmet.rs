@@ -6,7 +6,7 @@ use crate::host::event::{Event, Field};
 use crate::sharing::retired_counters;
 use engine::time::Time;
 
-/// How long after the first request the warning comes, seconds.
+/// Time from the first request to the warning, seconds.
 const AFTER_S: f64 = 300.0;
 /// The interval at which the counts of all workers are gathered, seconds.
 const EVERY_S: f64 = 30.0;

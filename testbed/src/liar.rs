@@ -15,7 +15,7 @@ use crate::{ports, wait};
 /// The answer to give.
 #[derive(Clone, Debug)]
 pub enum Lie {
-    /// These bytes, then the connection is closed.
+    /// Sends these bytes, then closes the connection.
     Bytes(Arc<[u8]>),
     /// The first bytes once, the second repeatedly until the client gives up.
     Endless(Arc<[u8]>, Arc<[u8]>),
@@ -49,12 +49,12 @@ impl Liar {
         Ok(Self { address, lie, asked, server })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// How many Prometheus queries or requests for clusters it has received.
+    /// Number of Prometheus queries or requests for clusters that it has received.
     pub fn asked(&self) -> u64 {
         self.asked.load(Ordering::SeqCst)
     }

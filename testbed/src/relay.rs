@@ -84,7 +84,7 @@ impl Relay {
         Ok(Self { address, wire, server })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

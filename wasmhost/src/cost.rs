@@ -10,7 +10,7 @@ pub struct Cost {
     pub callback: &'static str,
     /// Interpreter fuel: roughly one unit per instruction, without the work inside hostcalls.
     pub fuel: u64,
-    /// How often the host allocated guest memory.
+    /// Number of allocations in guest memory by the host.
     pub allocations: u64,
     /// Hostcalls by name.
     pub hostcalls: BTreeMap<&'static str, u64>,

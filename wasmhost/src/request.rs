@@ -161,7 +161,8 @@ impl Request {
         }
     }
 
-    /// Runs what is left of log, done and delete. Without response phases before, the client has cancelled.
+    /// Runs those of log, done and delete that have not run yet. Without response phases before, the client has
+    /// cancelled.
     pub fn finish(&mut self) {
         if !self.logged && !self.done {
             self.log();
@@ -219,7 +220,7 @@ impl Request {
         self.costs.iter().map(|cost| cost.fuel).sum()
     }
 
-    /// How often this request's callbacks have used a hostcall.
+    /// Number of times that this request's callbacks have used a hostcall.
     pub fn hostcalls(&self, name: &str) -> u64 {
         self.costs.iter().filter_map(|cost| cost.hostcalls.get(name)).sum()
     }

@@ -27,7 +27,7 @@ pub struct Root {
 /// A plugin configuration that the guest has refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// What the guest logged while it refused.
+    /// Log lines of the guest while it refused.
     pub logged: Vec<String>,
 }
 
@@ -151,7 +151,7 @@ impl Vm {
         self.core.borrow().fuel
     }
 
-    /// How often the guest has used a hostcall so far.
+    /// Number of times that the guest has used a hostcall so far.
     pub fn hostcalls(&self, name: &str) -> u64 {
         self.core.borrow().hostcalls.get(name).copied().unwrap_or(0)
     }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 /// The key that stands for any key of an object with free keys.
 const ANY_KEY: &str = "x";
 
-/// What is known of a place. In its path `[]` stands for any index and `.*` for any key.
+/// The constraints on a place. In its path `[]` stands for any index and `.*` for any key.
 #[derive(Debug, Default)]
 pub struct Place {
     /// The kinds of values that are allowed here.

@@ -1,4 +1,4 @@
-//! What the reader demands of each value, recorded while it reads.
+//! The reader's requirements for each value, recorded while it reads.
 //!
 //! The JSON Schema is made from these records, so that names, ranges and choices are in the reader alone. The filter
 //! records nothing: on WebAssembly this is compiled out.
@@ -13,7 +13,7 @@ use super::node::Node;
 use super::root;
 use super::tree::Tree;
 
-/// What a value has to be.
+/// A requirement for a value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Constraint {
     /// An object with only these fields.
@@ -34,7 +34,7 @@ pub enum Constraint {
     Duration(Duration, Duration),
     /// Text: what is allowed as a fault says it, and a regular expression (ECMA 262) if there is one.
     Text {
-        /// What is allowed, in words.
+        /// Description of the allowed text, as in a fault.
         allowed: String,
         /// A pattern that all allowed text matches.
         pattern: Option<&'static str>,

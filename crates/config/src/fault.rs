@@ -18,9 +18,9 @@ const MAX_SHOWN: usize = 60;
 pub struct Fault {
     /// Its JSON path: `$.upstreams[0].health.fail_after`.
     pub path: String,
-    /// What was found: `found "3" (a string)`, `unknown field`, `missing`.
+    /// The value found: `found "3" (a string)`, `unknown field`, `missing`.
     pub found: String,
-    /// What is allowed; empty if there is nothing to say.
+    /// The allowed values; empty if there is nothing to say.
     pub allowed: String,
     /// How to fix it, if that can be guessed.
     pub hint: Option<String>,

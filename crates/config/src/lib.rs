@@ -82,7 +82,7 @@ pub struct Config {
     pub prometheus: Option<Prometheus>,
     /// One entry per balanced cluster or pattern; never empty.
     pub upstreams: Vec<Upstream>,
-    /// Where the status page is served; `None` without one.
+    /// The status page; `None` without one.
     pub status: Option<Status>,
     /// Whether evenkeel's metrics are also among Envoy's own stats; true by default.
     pub envoy_stats: bool,
@@ -90,7 +90,7 @@ pub struct Config {
     pub debug: Option<DebugHeader>,
     /// The attributes set on each request for other parts of Envoy; each once.
     pub attributes: Vec<Attribute>,
-    /// What is logged, and in which format.
+    /// Format and content of the log.
     pub log: Log,
 }
 
@@ -211,7 +211,7 @@ impl core::fmt::Debug for Prometheus {
     }
 }
 
-/// Where the status page is served.
+/// The status page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     /// Path prefix, beginning with `/` and not ending with it.
@@ -223,7 +223,7 @@ pub struct Status {
 pub struct DebugHeader {
     /// The response header, in lower case; `x-evenkeel-decision` by default.
     pub header: String,
-    /// What a client has to send for it; `None` sends it to every client.
+    /// The header that a client must send to get it; `None` sends it to every client.
     pub asking: Option<Asking>,
 }
 
@@ -256,7 +256,7 @@ pub enum Attribute {
     Decision,
 }
 
-/// What is logged, and in which format.
+/// Format and content of the log.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Log {
     /// The format of a line.

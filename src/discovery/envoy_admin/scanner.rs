@@ -12,7 +12,7 @@ use serde::de::{DeserializeOwned, DeserializeSeed};
 use crate::discovery::json::{Fields, Object};
 use crate::host::Body;
 
-/// How many bytes of the body are read at a time.
+/// Bytes of the body that are read at a time.
 const PART: usize = 256 << 10;
 /// The largest value that is held, bytes; none that is wanted is larger.
 const MAX_HELD: usize = 64 << 10;
@@ -293,7 +293,7 @@ impl Nesting {
         if self.depth <= closes || self.escaped || same(word, b'\\') != 0 {
             return None;
         }
-        // That of the last byte.
+        // `in_string` of the word's last byte.
         let in_string = (within >> 56 & 1).wrapping_mul(repeated(1));
         Some(Nesting { depth: self.depth + opens - closes, in_string, escaped: false })
     }

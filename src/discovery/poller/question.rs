@@ -13,23 +13,23 @@ pub(super) const JITTER: f64 = 0.1;
 /// The longest pause between two polls without traffic, seconds; until then it grows with the idle time.
 const MAX_PAUSE_S: f64 = 300.0;
 
-/// What a query asks for.
+/// The purpose of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PollKind {
     /// The signal at this position.
     Signal(usize),
-    /// When the values of the signal at this position were measured.
+    /// The timestamps of the values of the signal at this position.
     Timestamps(usize),
     /// Endpoints, from the labels of series.
     Endpoints,
 }
 
-/// How long the process has been idle.
+/// The idle time of the process.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rest {
     /// Whether there is traffic now.
     pub busy: bool,
-    /// How long there has been none, seconds.
+    /// Time since the last traffic, seconds.
     pub idle_s: f64,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Query {
     pub upstream: usize,
     pub question: PollKind,
     pub request: Request,
-    /// When it was last sent; `None` if a poll is wanted at once.
+    /// Time when it was last sent; `None` if a poll is wanted at once.
     pub asked: Option<Time>,
     /// The pause that follows, seconds.
     pub pause_s: f64,

@@ -10,13 +10,13 @@ use engine::time::Time;
 pub struct GuardReport {
     /// The finding and its figures as a sentence.
     pub sentence: String,
-    /// What has been shown of steering: `open`, `better`, `mixed`, `worse`.
+    /// The verdict on steering: `open`, `better`, `mixed`, `worse`.
     pub verdict: &'static str,
     /// Whether nothing is steered because harm was found.
     pub aside: bool,
     /// The rest of that pause, seconds.
     pub aside_s: Option<f64>,
-    /// How often it has stepped aside.
+    /// Number of times that it has stepped aside.
     pub asides: u32,
     /// The percentage of requests left to Envoy, as configured.
     pub holdout_percent: f64,
@@ -61,7 +61,7 @@ pub struct Failures {
     pub steered: u64,
     /// Failures of requests left to Envoy.
     pub held_out: u64,
-    /// How many more failures there would have been without steering; negative for harm.
+    /// Estimated number of failures that steering has avoided; negative for harm.
     pub avoided: f64,
     /// The lower bound of `avoided`, at 95 %.
     pub low: f64,

@@ -1,6 +1,6 @@
 //! Routes under the status path.
 
-/// What a request under the status path asks for.
+/// A resource under the status path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
     /// The page.

@@ -51,7 +51,7 @@ impl Cluster {
 /// An endpoint as a control plane announces it over EDS.
 #[derive(Clone, Debug)]
 pub struct EndpointState {
-    /// Where it listens.
+    /// The address that it listens on.
     pub address: SocketAddr,
     /// `HEALTHY`, `UNHEALTHY`, `DRAINING`, `TIMEOUT` or `DEGRADED`.
     pub health: &'static str,

@@ -41,9 +41,9 @@ pub struct Config {
     pub retry_policy: Value,
     /// Whether an attempt beyond `per_try_timeout` continues beside the next one; the first response counts.
     pub hedged: bool,
-    /// How long old listeners and filter chains live on, if not Envoy's ten minutes. Every response then asks its
-    /// client at once to close the connection: Envoy's default, which asks gradually more of them, would cut off
-    /// connections that were not asked in so short a time.
+    /// Drain time of old listeners and filter chains, if not Envoy's ten minutes. Every response then asks its client
+    /// at once to close the connection: Envoy's default, which asks gradually more of them, would cut off connections
+    /// that were not asked in so short a time.
     pub drain: Option<Duration>,
     /// Request headers that are removed before a route is chosen.
     pub stripped: Vec<String>,

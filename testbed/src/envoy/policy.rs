@@ -17,7 +17,7 @@ pub enum Policy {
     RoundRobin,
     /// The less loaded of two random endpoints.
     LeastRequest,
-    /// The same, and endpoints with five server errors in a row are ejected for 30 s.
+    /// [`Policy::LeastRequest`] with outlier detection: five server errors in a row eject an endpoint for 30 s.
     LeastRequestWithOutlierDetection,
     /// Weighted by the endpoints' ORCA load reports.
     OrcaWeighted,

@@ -37,7 +37,7 @@ pub struct Load {
     pub headers: Vec<(String, String)>,
     /// Requests per second.
     pub rate: f64,
-    /// How long requests are started.
+    /// Time during which requests are started.
     pub duration: Duration,
     /// Changes of the rate, in order: from this time on it is `rate` times this factor; before the first, `rate`.
     pub steps: Vec<(Duration, f64)>,

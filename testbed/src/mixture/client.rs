@@ -23,8 +23,8 @@ use super::kinds::{Ask, Sent, bytes};
 
 /// A timeout beyond what any request may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often a request is repeated on a new connection: one that breaks before the request is sent says nothing about
-/// it.
+/// Number of attempts per request, each further one on a new connection: a connection that breaks before the request is
+/// sent says nothing about the request.
 const TRIES: usize = 5;
 const BETWEEN_PARTS: Duration = Duration::from_millis(4);
 const HELLO: &[u8] = b"\x81\x85\0\0\0\0hello";

@@ -129,7 +129,7 @@ fn drawn<T: Copy>(random: &mut StdRng, of: &[T]) -> T {
     of[random.random_range(0..of.len())]
 }
 
-/// How long an impatient client waits.
+/// Time that an impatient client waits.
 fn patience(random: &mut StdRng) -> Option<Duration> {
     Some(Duration::from_millis(random.random_range(1..40)))
 }

@@ -1,6 +1,6 @@
-//! Requests of every kind at once: methods, HTTP versions, bodies, calls, streams, upgrades, clients that cancel,
-//! responses that fail, malformed headers. Each has an end that it must have whichever backend it reaches, so that a
-//! single lost request among a million is found.
+//! A mixture of requests: methods, HTTP versions, bodies, calls, streams, upgrades, clients that cancel, responses that
+//! fail, malformed headers. Each has one expected end whichever backend it reaches, so that a single lost request among
+//! a million is found.
 
 mod client;
 mod kinds;

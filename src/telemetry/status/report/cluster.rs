@@ -52,7 +52,7 @@ pub struct ClusterReport<'a> {
     /// Out-of-band probes; absent without `health.probe`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probes: Option<Probes>,
-    /// How often an endpoint was ejected.
+    /// Number of ejections.
     pub ejections: u64,
     /// State changes by new state.
     pub state_changes: Changes,

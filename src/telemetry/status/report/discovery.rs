@@ -68,7 +68,7 @@ pub struct SignalFit<'a> {
     pub series: Option<u32>,
     /// The number of series that belong to an endpoint.
     pub matched: Option<u32>,
-    /// What is wrong; `None` while a series belongs to an endpoint.
+    /// The reason why no series belongs to an endpoint; `None` if one does.
     pub problem: Option<&'a str>,
     /// The weight that decisions give the signal, up to 1.
     pub firmness: f64,

@@ -1,4 +1,4 @@
-//! The report of an endpoint: what is measured, and the terms of its cost and share.
+//! The report of an endpoint: its measurements, and the terms of its cost and share.
 
 use serde::Serialize;
 
@@ -41,7 +41,7 @@ pub struct Line<'a> {
     pub requests: u64,
     /// Requests that failed.
     pub failures: u64,
-    /// How often it was chosen.
+    /// Number of decisions that chose it.
     pub picks: u64,
     /// Its fraction of the upstream's picks in about the last ten seconds, 0..=1.
     pub share: f64,

@@ -23,7 +23,7 @@ use engine::time::Time;
 pub use reason::reason;
 use rounding::short;
 
-/// How long there has to be traffic before an upstream without requests is reported, seconds.
+/// Time with traffic after which an upstream without requests is reported, seconds.
 const UNMET_AFTER_S: f64 = 300.0;
 /// The number of poll intervals after which the latest response is stale.
 const STALE_AFTER: f64 = 3.0;
