@@ -1,4 +1,4 @@
-//! What a decision and a tick cost: `cargo bench --bench pick`, or with a policy's name to see only that one.
+//! The cost of a decision and of a tick: `cargo bench --bench pick`, or with a policy's name for only that one.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -22,7 +22,7 @@ const POLICIES: [&str; 10] = [
     "ip_hash",
     "consistent_hash",
 ];
-/// What one steering header names by default.
+/// Number of endpoints per decision.
 const WANT: usize = 2;
 
 /// An engine whose endpoints differ in weight, latency and requests in flight.

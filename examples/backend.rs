@@ -1,4 +1,4 @@
-//! A backend of the demo as a program of its own, for containers and for trying things out:
+//! The demo's backend as a program of its own, for containers and experiments:
 //!
 //! ```text
 //! cargo run --release --package demo --bin backend -- --listen 127.0.0.1:8081 --behaviour slow:10

@@ -1,9 +1,9 @@
-//! The cases that evenkeel is judged by, on a real Envoy: ten endpoints with four slots of 20 ms log-normal work,
-//! 600 requests/s open loop, two workers. Policies take turns, run by run; the table shows medians.
+//! The benchmark cases on a real Envoy: ten endpoints with four slots of 20 ms log-normal work, 600 requests/s open
+//! loop, two workers. Policies alternate run by run; the table shows medians.
 //!
 //! `cargo run --release --example cases -- [--case NAME,…] [--policy NAME,…] [--runs N] [--workers N] [--proxies N]`
 //!
-//! Several proxies share the load evenly and know nothing of each other.
+//! Several proxies share the load evenly and do not exchange data.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,22 +16,22 @@ use testbed::prometheus::{self, Prometheus};
 use testbed::serde_json::{Value, json};
 use testbed::{process, table, tokio, wait};
 
-/// Length of a run, unless the case says otherwise.
+/// Default length of a run, seconds.
 const RUN_S: f64 = 12.0;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Who {
-    /// These endpoints, all the time.
+    /// The first n endpoints, all the time.
     Always(usize, Behaviour),
     /// The first endpoint, in the middle third.
     Third(Behaviour),
     /// The first endpoint, for the first 20 s.
     Healing(Behaviour),
-    /// Another endpoint every three seconds.
+    /// Each endpoint in turn, for three seconds.
     Roaming(Behaviour),
     /// Every endpoint.
     All(Behaviour),
-    /// Every endpoint, at times of their own.
+    /// Every endpoint, with its own phase.
     Pauses,
 }
 
@@ -42,7 +42,7 @@ struct Case {
     rate: f64,
     seconds: f64,
     tasks: bool,
-    /// Whether Prometheus tells of requests in flight, and is killed half-way.
+    /// Whether Prometheus provides requests in flight, and is killed half-way.
     orphaned: bool,
 }
 
@@ -74,24 +74,24 @@ fn cases() -> Vec<Case> {
 
 const POLICIES: [&str; 4] = ["round_robin", "least_request", "outlier", "evenkeel"];
 
-/// The figures of one run.
+/// The results of one run.
 #[derive(Clone, Debug)]
 struct Figures {
     p50: f64,
     p90: f64,
     p95: f64,
     p99: f64,
-    /// p90 and p95 of the work that was drawn, which no policy can be faster than.
+    /// p90 of the work drawn at random, a lower bound for any policy.
     work_p90: f64,
     work_p95: f64,
     failed: u64,
     third_p99: f64,
-    /// p99 of the second half over that of the first.
+    /// p99 of the second half divided by that of the first.
     halves: f64,
     sick_share: f64,
     healed_share: f64,
     tasks_p99: f64,
-    /// Processor time of Envoy, microseconds a request.
+    /// CPU time of Envoy per request, µs.
     cpu_us: f64,
 }
 
@@ -287,7 +287,7 @@ fn part(sorted: &[f64], percent: usize) -> f64 {
     sorted.get(sorted.len() * percent / 100).copied().unwrap_or(f64::NAN)
 }
 
-/// When those requests were sent that failed, if they are few enough to be looked at.
+/// Prints when the failed requests were sent, if there are few.
 fn tell_failures(report: &Report) {
     const FEW: usize = 20;
     let failed = report.records.iter().filter(|record| record.outcome.failed());
@@ -297,12 +297,12 @@ fn tell_failures(report: &Report) {
     }
 }
 
-/// Processor time of all of them, seconds.
+/// CPU time of all of these Envoys, seconds.
 fn cpu_s_of(envoys: &mut [Envoy]) -> f64 {
     envoys.iter_mut().map(|envoy| envoy.process().cpu_s()).sum()
 }
 
-/// A Prometheus that has scraped every backend: it takes seconds to begin, and those are not what is measured.
+/// A Prometheus that has scraped every backend. Its start takes seconds, which are not to be measured.
 async fn scraping(addresses: &[SocketAddr]) -> Result<Prometheus> {
     let prometheus = Prometheus::start(&prometheus::Config::job("web", addresses.to_vec())).await?;
     let scraped = || async {
@@ -313,7 +313,7 @@ async fn scraping(addresses: &[SocketAddr]) -> Result<Prometheus> {
     Ok(prometheus)
 }
 
-/// Switches the backends' behaviour on time, by themselves.
+/// Gives each backend its schedule of behaviours.
 fn schedule(case: &Case, backends: &mut [Backend]) {
     let step = |at: f64, behaviour| Step { at: Duration::from_secs_f64(at), behaviour };
     let healthy = Behaviour::Healthy;
@@ -332,7 +332,7 @@ fn schedule(case: &Case, backends: &mut [Backend]) {
             }
         }
         Who::Pauses => {
-            // Half a second each, twice in a run, spread so that they overlap now and then.
+            // Pauses of half a second, twice in a run, with offsets so that some overlap.
             for (at, backend) in backends.iter_mut().enumerate() {
                 let pause =
                     Behaviour::Pause { length: Duration::from_millis(500), every: Duration::from_secs(5) };

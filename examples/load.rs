@@ -1,4 +1,4 @@
-//! The load generator as a program of its own, for containers and for trying things out:
+//! The load generator as a program of its own, for containers and experiments:
 //!
 //! ```text
 //! cargo run --release --package demo --bin load -- --target 127.0.0.1:10000 --rate 300

@@ -1,5 +1,5 @@
 //! The short form of `make chaos`, a part of `make test`: four faults of five seconds each, and a harm that must be
-//! found.
+//! detected.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use testbed::serde_json::json;
 use testbed::tokio;
 use testbed::tokio::sync::Semaphore;
 
-/// Two trials at a time, so that they do not starve each other on a small machine.
+/// At most two trials at a time, so that they do not starve each other on a small machine.
 static TURN: Semaphore = Semaphore::const_new(2);
 
 async fn run(name: &str, change: impl FnOnce(&mut Fault)) -> Result<Outcome> {
@@ -52,8 +52,8 @@ async fn configurations_that_flap() -> Result<()> {
     holds("a new configuration every second").await
 }
 
-/// A comparison that cannot fail proves nothing: configured to eject nothing and to ignore latency, evenkeel does
-/// worse.
+/// Control, since a comparison that cannot fail proves nothing: configured to eject nothing and to ignore latency,
+/// evenkeel does worse.
 #[tokio::test(flavor = "multi_thread")]
 async fn harm_is_found() -> Result<()> {
     let harmed = |fault: &mut Fault| {

@@ -1,4 +1,4 @@
-//! Updates the tables of fields in `docs/configuration.md`, from standard input to standard output: `make schema`.
+//! Updates the field tables of `docs/configuration.md`, from standard input to standard output: `make schema`.
 
 use std::io::{Read, Write};
 

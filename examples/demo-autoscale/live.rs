@@ -1,4 +1,4 @@
-//! What is shown while it runs: a table that is redrawn, or lines where there is no terminal.
+//! Progress output: a table that is redrawn, or lines without a terminal.
 
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use crate::replicas::{Replicas, State};
 use crate::stage::Number;
 use crate::story::Story;
 
-/// Between two lines where there is no terminal.
+/// Interval between lines without a terminal.
 const LINE: Duration = Duration::from_secs(3);
-/// What "now" means.
+/// Window of the figures shown as current.
 const WINDOW: Duration = Duration::from_secs(2);
 const BAR: usize = 20;
 

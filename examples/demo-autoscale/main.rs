@@ -1,9 +1,10 @@
-//! `make demo-autoscale`: the closed loop on real parts of this machine. A real Envoy with evenkeel, a real Prometheus, and
-//! replicas that are processes of their own: they are started and stopped as `evenkeel_upstream_desired_replicas` says,
-//! while the load goes up to five times what it was and down again.
+//! `make demo-autoscale`: the closed loop with real parts on this machine. A real Envoy with evenkeel, a real
+//! Prometheus, and replicas that are processes of their own: they are started and stopped according to
+//! `evenkeel_upstream_desired_replicas`, while the load rises to five times its initial rate and falls again.
 //!
-//! A replica that starts takes four seconds to its first answer. It becomes a member of Envoy's cluster over EDS, where
-//! evenkeel finds it, and a target of Prometheus. One that is to stop leaves both, finishes what it has, and is ended.
+//! A replica takes four seconds from its start to its first answer. It then joins Envoy's cluster over EDS, where
+//! evenkeel discovers it, and Prometheus' targets. One that is to stop leaves both, finishes its requests, and is
+//! ended.
 //!
 //! `OUT=` is the directory for the chart and the figures, `PACE=2` runs the story twice as fast.
 
@@ -24,9 +25,9 @@ use replicas::Replicas;
 use stage::Stage;
 use story::Story;
 
-/// Between two looks at the number.
+/// Interval between two reads of the desired number.
 const LOOK: Duration = Duration::from_millis(500);
-/// Before the load starts Prometheus has seen the replicas, and evenkeel too.
+/// Deadline for Prometheus and evenkeel to see the replicas before the load starts.
 const READY: Duration = Duration::from_secs(30);
 
 #[tokio::main(crate = "testbed::tokio")]

@@ -1,4 +1,4 @@
-//! What came of it: one table, one chart, one file of figures.
+//! The outcome: one table, one chart, one file of figures.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::replicas::{Replicas, State};
 use crate::stage::Number;
 use crate::story::{self, Story};
 
-/// How things stood at one time.
+/// The state at one time.
 pub struct Moment {
     at: f64,
     serving: usize,

@@ -1,4 +1,4 @@
-//! The replicas: processes of their own, started and stopped as is asked for.
+//! The replicas: processes of their own, started and stopped on demand.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,13 +9,13 @@ use testbed::anyhow::{Context, Result, bail};
 use testbed::process::Running;
 use testbed::{backend, clock, http, ports};
 
-/// Tells a process that it is a replica, and how many milliseconds it takes to start.
+/// Environment variable that marks a process as a replica; its value is the start-up time in ms.
 const ROLE: &str = "DEMO_AUTOSCALE_REPLICA";
-/// From leaving the cluster to the end: what it has is answered, and it is sent no more.
+/// Time between leaving the cluster and the end, in which a replica finishes its requests and gets no more.
 const DRAIN: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Where a replica stands.
+/// The phase of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     Starting,
@@ -37,15 +37,15 @@ pub struct Replicas {
     changed: bool,
 }
 
-/// Whether this process is one.
+/// Whether this process is a replica.
 pub fn is_one_of_them() -> bool {
     std::env::var_os(ROLE).is_some()
 }
 
-/// What such a process does.
+/// Runs a replica.
 pub async fn serve() -> Result<()> {
     let boot: u64 = std::env::var(ROLE)?.parse()?;
-    // Loading, warming up: whatever keeps a process from its first answer.
+    // Loading, warming up: whatever delays a process' first answer.
     clock::sleep(Duration::from_millis(boot)).await;
     backend::run_from_command_line().await
 }
@@ -55,13 +55,13 @@ impl Replicas {
         Replicas { all: Vec::new(), directory: directory.to_owned(), boot, changed: false }
     }
 
-    /// Starts and stops until there are so many, starting ones counted.
+    /// Starts or stops replicas until `wanted` are starting or serving.
     pub fn want(&mut self, wanted: usize) -> Result<()> {
         while self.count(State::Starting) + self.count(State::Serving) < wanted {
             self.start()?;
         }
         while self.count(State::Starting) + self.count(State::Serving) > wanted {
-            // An endpoint that does not serve yet is not missed; else the youngest goes.
+            // One that does not serve yet is stopped first, else the youngest.
             let goes = |state| self.all.iter().rposition(|replica| replica.state == state);
             if let Some(at) = goes(State::Starting) {
                 self.all.remove(at);
@@ -89,7 +89,7 @@ impl Replicas {
         Ok(())
     }
 
-    /// Takes note of which endpoints serve by now, and ends those that have drained. Whether the members of the cluster
+    /// Marks replicas that serve by now, and ends those that have drained; returns whether the members of the cluster
     /// have changed.
     pub async fn settle(&mut self) -> Result<bool> {
         for replica in self.all.iter_mut().filter(|replica| replica.state == State::Starting) {
@@ -127,7 +127,7 @@ impl Replicas {
         self.all.iter().filter(|replica| replica.state == state).count()
     }
 
-    /// Which endpoint takes requests.
+    /// Addresses of the replicas that serve.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let serving = self.all.iter().filter(|replica| replica.state == State::Serving);
         serving.map(|replica| replica.address).collect()

@@ -1,4 +1,4 @@
-//! Envoy with evenkeel, and Prometheus; both hear of replicas that come and go. Dropping it ends them.
+//! Envoy with evenkeel, and Prometheus; both are told of replicas that come and go. Dropping it ends them.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub struct Stage {
     prometheus: Prometheus,
 }
 
-/// What evenkeel publishes.
+/// The figures that evenkeel publishes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Number {
     pub pressure: Option<f64>,
@@ -35,7 +35,7 @@ impl Stage {
             admin_cluster: true,
             // Endpoints over EDS, from a file that is replaced.
             dynamic: true,
-            // What was sent to a replica just before it left is sent again.
+            // A request sent to a replica just before it left is retried.
             retries: Some((1, "connect-failure,refused-stream".to_owned())),
             ..envoy::Config::single(replicas.to_vec(), Policy::evenkeel())
         };
@@ -55,13 +55,13 @@ impl Stage {
         self.envoy.address()
     }
 
-    /// These are the members of the cluster from now on.
+    /// Replaces the members of the cluster.
     pub async fn members(&mut self, replicas: Vec<SocketAddr>) -> Result<()> {
         self.prometheus.reconfigure(&scraping(&replicas))?;
         self.envoy.set_endpoints("web", replicas).await
     }
 
-    /// What evenkeel says now; nothing while it does not answer.
+    /// The current figures; empty while evenkeel does not answer.
     pub async fn number(&self) -> Number {
         let text = self.metrics().await.unwrap_or_default();
         let value = |name: &str| {

@@ -1,4 +1,4 @@
-//! What happens: the load, what a replica can do, and what evenkeel is told.
+//! The story: the load, the replicas' capacity, and evenkeel's configuration.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use testbed::anyhow::{Result, ensure};
 use testbed::load::Load;
 use testbed::serde_json::{Value, json};
 
-/// Requests a second at the beginning.
+/// Initial rate, requests/s.
 const RATE: f64 = 140.0;
 /// Slots of a replica, and the mean of its work: log-normal around 20 ms with a sigma of 0.46.
 const SLOTS: f64 = 4.0;
 const MEAN_WORK_S: f64 = 0.0222;
-/// From when on (seconds) the load is which multiple of the rate: it doubles every seventeen seconds.
+/// The load over time: seconds, and multiple of the rate. It doubles every seventeen seconds.
 const RUSH: [(f64, f64); 16] = [
     (15.0, 1.18),
     (19.0, 1.38),
@@ -31,16 +31,16 @@ const RUSH: [(f64, f64); 16] = [
     (96.0, 1.0),
     (97.0, 1.0),
 ];
-/// From the load to the number that is asked for, seconds: the window of the query, and two periods above the target.
+/// Delay from the load to the desired number, seconds: the window of the query, and two periods above the target.
 const NOTICED_S: f64 = 2.5 + 2.0 * PERIOD_S;
 /// How long pressure is averaged, and how long a replica takes to its first answer.
 const PERIOD_S: f64 = 2.5;
 const BOOT_S: f64 = 4.0;
 
-/// Times in seconds, at the pace that is asked for.
+/// The story's durations, at the chosen pace.
 pub struct Story {
     pub length: Duration,
-    /// How long a replica takes to its first answer.
+    /// Time from a replica's start to its first answer.
     pub boot: Duration,
     pub min: usize,
     pub max: usize,
@@ -85,12 +85,12 @@ impl Story {
         RUSH.iter().rev().find(|(at, _)| self.seconds(*at) <= elapsed).map_or(1.0, |(_, multiple)| *multiple)
     }
 
-    /// How many replicas hold the target at this multiple of the load.
+    /// Number of replicas that hold the target at this multiple of the load.
     pub fn needed(&self, multiple: f64) -> f64 {
         (multiple * RATE / (capacity() * self.target)).max(self.min as f64)
     }
 
-    /// What evenkeel is told: which endpoints there are, one PromQL query, and what to scale by.
+    /// evenkeel's configuration: the endpoints' source, one PromQL query, and the autoscaling.
     pub fn plugin(&self, prometheus: SocketAddr, status: &str) -> Value {
         let time = |seconds: f64| format!("{}ms", self.seconds(seconds).as_millis().max(1000));
         json!({
@@ -110,7 +110,7 @@ impl Story {
                 "autoscale": {
                     "target_pressure": self.target, "min": self.min, "max": self.max,
                     "period": time(PERIOD_S), "for": 2, "cool_down": time(12.0),
-                    // As far as it takes for help to come.
+                    // The time until new replicas help.
                     "look_ahead": time(NOTICED_S + BOOT_S),
                     "pressure": [
                         { "signal": "busy", "weight": 0.5, "at": SLOTS },
@@ -127,7 +127,7 @@ impl Story {
     }
 }
 
-/// Requests a second that a replica can do.
+/// Capacity of a replica, requests/s.
 pub fn capacity() -> f64 {
     SLOTS / MEAN_WORK_S
 }

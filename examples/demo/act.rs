@@ -1,4 +1,4 @@
-//! What happens: the backends, their faults and the load.
+//! The acts: the backends, their faults and the load.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,22 +15,22 @@ pub struct Act {
     pub roles: Vec<Role>,
     pub rate: f64,
     pub length: Duration,
-    /// Where the backends listen: the same for every contender, one for each role.
+    /// Addresses of the backends, one per role: the same for every contender.
     pub addresses: Vec<SocketAddr>,
 }
 
-/// One backend's part.
+/// The role of a backend.
 pub struct Role {
-    /// In a word, for tables.
+    /// A short name, for tables.
     pub name: &'static str,
     pub start: Behaviour,
     pub change: Option<Change>,
 }
 
-/// What becomes of a backend that is healthy at the start.
+/// A change of behaviour of a backend that is healthy at the start.
 pub struct Change {
     pub step: Step,
-    /// In a word, for the chart.
+    /// A short name, for the chart.
     pub name: &'static str,
 }
 
@@ -57,7 +57,7 @@ impl Act {
         Ok(acts)
     }
 
-    /// What Envoy's proxy can see by itself. Each service can do about 180 requests/s and is sent 50 on average.
+    /// Faults that Envoy sees by itself. Each service can do about 180 requests/s and is sent 50 on average.
     fn services(length: Duration) -> Self {
         let half = length / 2;
         let mut roles = healthy(5);
@@ -77,7 +77,7 @@ impl Act {
         Self { title, story, kind, roles, rate: 400.0, length, addresses: Vec::new() }
     }
 
-    /// What only Prometheus can see. A slow worker does about 45 tasks/s and is sent 70 on average.
+    /// Faults that only Prometheus shows. A slow worker does about 45 tasks/s and is sent 70 on average.
     fn workers(length: Duration) -> Self {
         let mut roles = healthy(5);
         roles.extend((0..3).map(|_| Role::steady("4× slower", Behaviour::Slow(4.0))));
@@ -112,12 +112,12 @@ impl Act {
         }
     }
 
-    /// The same arrivals for every contender.
+    /// The load, with the same arrivals for every contender.
     pub fn load(&self) -> Load {
         Load { rate: self.rate, duration: self.length, seed: 7, ..Load::default() }
     }
 
-    /// When something changes, and what: changes at the same time are one mark.
+    /// Time and description of each change; changes at the same time are one mark.
     pub fn marks(&self) -> Vec<(f64, String)> {
         let mut marks: Vec<(f64, String)> = Vec::new();
         for change in self.roles.iter().filter_map(|role| role.change.as_ref()) {

@@ -1,4 +1,4 @@
-//! What balances: two of Envoy's own policies, and evenkeel.
+//! The contenders: two of Envoy's own policies, and evenkeel.
 
 use std::net::SocketAddr;
 
@@ -36,7 +36,7 @@ impl Contender {
         }
     }
 
-    /// Envoy's configuration: the same for all but for what balances.
+    /// Envoy's configuration, the same for all but the balancing.
     pub fn envoy(self, endpoints: Vec<SocketAddr>, prometheus: SocketAddr) -> Result<Config> {
         let policy = match self {
             Self::RoundRobin => Policy::RoundRobin,
@@ -52,7 +52,7 @@ impl Contender {
     }
 }
 
-/// What evenkeel is told, in both acts: which endpoints there are, and one PromQL query.
+/// evenkeel's configuration in both acts: the endpoints, and one PromQL query.
 fn plugin(endpoints: &[SocketAddr], prometheus: SocketAddr) -> Value {
     let endpoints: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
     json!({
@@ -71,7 +71,7 @@ fn plugin(endpoints: &[SocketAddr], prometheus: SocketAddr) -> Value {
     })
 }
 
-/// What is missing is said before anything starts.
+/// Fails early if a tool is missing.
 pub fn check_tools(contenders: &[Contender]) -> Result<()> {
     tools::envoy()?;
     tools::prometheus()?;

@@ -1,4 +1,4 @@
-//! What is shown while a run goes on: a table that is redrawn, or lines where there is no terminal.
+//! Progress output of a run: a table that is redrawn, or lines without a terminal.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use crate::stage::Stage;
 
 const REDRAW: Duration = Duration::from_millis(300);
 const LINE: Duration = Duration::from_secs(3);
-/// What "now" means in the table.
+/// Window of the figures shown as current.
 const WINDOW: Duration = Duration::from_secs(2);
-/// A full queue of 100 at a quarter of the speed takes 2.2 s.
+/// Deadline for queues to drain: a full queue of 100 at a quarter of the speed takes 2.2 s.
 const DRAINED: Duration = Duration::from_secs(20);
 const BAR: usize = 30;
 

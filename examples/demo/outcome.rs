@@ -1,4 +1,4 @@
-//! What came of it: one table, one chart, one file of figures.
+//! The outcome: one table, one chart, one file of figures.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -13,10 +13,10 @@ use testbed::{table, tools};
 use crate::act::Act;
 use crate::contender::Contender;
 
-/// What one contender did in one act.
+/// The outcome of one act for one contender.
 pub struct Outcome {
     pub report: Report,
-    /// When each task was accepted, from the start, and how long it took.
+    /// For each task, the time of its acceptance from the start, and its duration.
     pub tasks: Vec<(Duration, Duration)>,
     /// The backends' names in the order of their roles.
     pub backends: Vec<String>,
@@ -27,7 +27,7 @@ impl Outcome {
         percentile_ms(self.tasks.iter().map(|task| task.1), percentile)
     }
 
-    /// The p99 of each second, in milliseconds: of the tasks in act 2, of the answers otherwise.
+    /// The p99 of each second, ms: of the tasks in act 2, of the responses otherwise.
     fn over_time(&self, act: &Act) -> Vec<(f64, f64)> {
         let second = Duration::from_secs(1);
         (0..act.length.as_secs() as u32)
@@ -45,7 +45,7 @@ impl Outcome {
     }
 }
 
-/// The tasks of all workers by the time of their acceptance.
+/// The tasks of all workers, by time of acceptance.
 pub fn tasks(backends: &[Backend], started: Instant) -> Vec<(Duration, Duration)> {
     let finished = backends.iter().flat_map(Backend::finished_tasks);
     finished.map(|task| (task.accepted.saturating_duration_since(started), task.sojourn)).collect()

@@ -1,4 +1,4 @@
-//! The parts of one run: backends and Envoy. Dropping it ends them. Prometheus is there for all runs.
+//! The parts of one run: backends and Envoy. Dropping it ends them. One Prometheus serves all runs.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! `make demo` and `make demo-autoscale` as a stranger meets them: it runs, leaves its files, and never leaves a
-//! process behind.
+//! `make demo` and `make demo-autoscale` as a newcomer runs them: they run, leave their files, and leave no process
+//! behind.
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,16 +10,16 @@ use testbed::process::{Running, Signal};
 use testbed::serde_json::{self, Value};
 use testbed::{tempfile, tokio, wait};
 
-/// Starting Envoy and Prometheus, on a machine that does other things too.
+/// Deadline for Envoy and Prometheus to start on a busy machine.
 const STARTED: Duration = Duration::from_secs(60);
 const FINISHED: Duration = Duration::from_secs(120);
 
-/// `make demo` with two of its balancers and acts of this many seconds.
+/// `make demo` with two of its contenders and acts of `length` seconds.
 fn demo(directory: &Path, length: &str) -> Result<Running> {
     start(env!("CARGO_BIN_EXE_demo"), directory, &[("ONLY", "round_robin,least_request"), ("LENGTH", length)])
 }
 
-/// One of this package's programs, with everything that it leaves in this directory.
+/// One of this package's programs, with all of its files in this directory.
 fn start(program: &str, directory: &Path, settings: &[(&str, &str)]) -> Result<Running> {
     let mut command = Command::new(program);
     command
@@ -31,7 +31,7 @@ fn start(program: &str, directory: &Path, settings: &[(&str, &str)]) -> Result<R
     Running::spawn("demo", command, &directory.join("demo.log"))
 }
 
-/// Processes with this directory in their arguments, as Envoy and Prometheus have the demo's.
+/// Processes with this directory in their arguments, as the demo's Envoy and Prometheus have.
 fn processes_of(directory: &Path) -> Vec<PathBuf> {
     processes_with("cmdline", &directory.join("tmp"))
 }
@@ -65,7 +65,7 @@ async fn it_ends_with_a_table_a_chart_and_figures() -> Result<()> {
     let figures: Value = serde_json::from_slice(&fs::read(directory.path().join("out/demo.json"))?)?;
     let run = &figures[0]["runs"][0];
     ensure!(run["balancer"] == "round_robin" && run["requests"].as_u64() > Some(500), "{run}");
-    // Round robin sends a slow service as much as it sends the others.
+    // Round robin sends a slow service as many requests as the others.
     ensure!(run["p99_ms"].as_f64() > Some(200.0), "{run}");
     ensure!(processes_of(directory.path()).is_empty());
     Ok(())
@@ -104,7 +104,7 @@ async fn neither_ctrl_c_nor_a_crash_leaves_a_process_behind() -> Result<()> {
 async fn ctrl_c_ends_the_replicas_too() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let mut demo = start(env!("CARGO_BIN_EXE_demo-autoscale"), directory.path(), &[("PACE", "4")])?;
-    // They are given the directory as all are, but not in their arguments.
+    // Their environment has the directory, their arguments do not.
     let temporary = directory.path().join("tmp");
     let running = || processes_with("environ", &temporary).len();
     wait::until("two replicas, Envoy, Prometheus and the demo itself", STARTED, || {

@@ -1,4 +1,4 @@
-//! libFuzzer around one target, which `FUZZ_TARGET` names: `scripts/fuzz` runs it.
+//! libFuzzer for one target, which `FUZZ_TARGET` names: `scripts/fuzz` runs it.
 #![no_main]
 
 use std::sync::OnceLock;
@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 #[path = "../targets/mod.rs"]
 mod targets;
 
-// The target `requests` runs over the same world as the suite of behaviour.
+// The target `requests` uses the same world as the behaviour tests.
 #[allow(dead_code)]
 #[path = "../../tests/behaviour/native/mod.rs"]
 mod native;

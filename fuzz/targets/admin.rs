@@ -1,5 +1,5 @@
-//! An answer of Envoy's admin interface, read in parts: `/clusters` and `/config_dump`. The first byte says how large the parts are that
-//! the host hands out.
+//! Answers of Envoy's admin interface, read in parts: `/clusters` and `/config_dump`. The first byte selects the size
+//! of the parts that the host returns.
 
 use std::cell::Cell;
 
@@ -10,7 +10,7 @@ use super::input::{Input, is_line, within};
 
 const CLUSTERS: [&str; 2] = ["web", "api"];
 
-/// A body that counts what is asked of it.
+/// A body that counts how it is read.
 struct Counted<'a> {
     bytes: &'a [u8],
     handed_out: Cell<usize>,
@@ -37,7 +37,7 @@ fn checked(unusable: &Unusable) {
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
     let wide = input.byte() & 1 == 1;
-    // Blanks in front move everything to another place in the window.
+    // Leading blanks shift everything within the window.
     let blanks = if wide { (256 << 10) - input.0.len().min(200) / 2 } else { 0 };
     let body = [&vec![b' '; blanks], input.0].concat();
     let counted = Counted { bytes: &body, handed_out: Cell::new(0), parts: Cell::new(0) };

@@ -1,4 +1,4 @@
-//! What a request sticks to: cookies, headers and queries of any bytes, in any number of lines.
+//! Affinity keys: cookies, headers and queries of arbitrary bytes, in any number of lines.
 
 use core::time::Duration;
 use std::cell::RefCell;
@@ -103,7 +103,7 @@ fn sticks(input: &mut Input<'_>, upstreams: &[Upstream]) {
     let theirs = input.piece().to_vec();
     while !input.is_empty() {
         let name = input.of(&["cookie", "x-user", ":path", "cookie"]);
-        // A line may be longer than a piece: the last takes the rest.
+        // A line may be longer than a piece: the last one takes the rest.
         let value = if input.byte() & 1 == 0 { input.piece() } else { core::mem::take(&mut input.0) };
         client.headers.push((name, value.to_vec()));
     }
@@ -111,7 +111,7 @@ fn sticks(input: &mut Input<'_>, upstreams: &[Upstream]) {
     let key = within(bytes + client.address.len(), 8, || affinity_key(upstream, &client));
     assert_eq!(key, affinity_key(upstream, &client), "the same for the same");
 
-    // A cookie of our own is read back as the same key, behind whatever else the client sends.
+    // evenkeel's own cookie is read back as the same key, behind any other cookies of the client.
     let Some(issued) = Issued::fresh(0, upstream, &mut Rng::new(7)) else { return };
     if !theirs.is_empty() {
         client.cookies.borrow_mut().push(theirs.clone());

@@ -1,5 +1,5 @@
-//! The plugin's configuration: what is accepted is within the documented ranges and survives being written and read again without its
-//! secrets; what is refused is refused in lines that show none.
+//! The plugin's configuration: an accepted one is within the documented ranges and survives being written without its
+//! secrets and read again; a refused one is refused in lines that show no secret.
 
 use config::{Config, Fault, HeaderValue, Via, effective, parse};
 use engine::settings::{NoneEligible, Policy};
@@ -7,7 +7,7 @@ use engine::settings::{NoneEligible, Policy};
 use super::input::{is_line, within};
 
 const MASK: &str = "(not shown)";
-/// Shorter ones may stand in a line by chance.
+/// Minimum length of a secret that is looked for; shorter ones may occur in a line by chance.
 const MIN_SECRET: usize = 8;
 
 pub fn run(data: &[u8]) {
@@ -54,7 +54,7 @@ fn secrets(config: &Config) -> Vec<String> {
     secrets
 }
 
-/// The same configuration with one field too many: none of its secrets is in the faults.
+/// The same configuration with one field too many: its faults contain none of its secrets.
 fn refused_without(data: &[u8], secrets: &[String]) {
     let text = String::from_utf8_lossy(data);
     let Some((before, rest)) = text.split_once('{') else { return };
@@ -64,12 +64,12 @@ fn refused_without(data: &[u8], secrets: &[String]) {
     }
 }
 
-/// What may be shown in front of a token: a scheme, in whichever letters.
+/// Whether this prefix of a token may be shown: a scheme, in any case.
 fn is_scheme(prefix: &str) -> bool {
     ["", "bearer ", "basic ", "token "].iter().any(|scheme| scheme.eq_ignore_ascii_case(prefix))
 }
 
-/// What is in force is a configuration, too: the same one, its secrets masked.
+/// The effective configuration is a valid configuration too: the same one, with its secrets masked.
 fn written_and_read(mut config: Config) {
     let written = serde_json::to_string(&effective(&config)).expect("JSON");
     let read = parse(written.as_bytes());
@@ -92,7 +92,7 @@ fn written_and_read(mut config: Config) {
     }
 }
 
-/// What the documentation says of the values.
+/// Checks the documented ranges.
 fn in_range(config: &Config) {
     assert!((1..=64).contains(&config.upstreams.len()));
     assert!((1..=8).contains(&config.steering.candidates));

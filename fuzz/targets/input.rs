@@ -1,10 +1,10 @@
-//! Choices and pieces out of the bytes of an input, and bounds that hold for all of them.
+//! Takes choices and pieces from the bytes of an input, and checks bounds that hold for all of them.
 
-/// Bytes that are taken from the front.
+/// Bytes, taken from the front.
 pub struct Input<'a>(pub &'a [u8]);
 
 impl<'a> Input<'a> {
-    /// The next byte; 0 behind the end.
+    /// The next byte; 0 at the end.
     pub fn byte(&mut self) -> u8 {
         let Some((first, rest)) = self.0.split_first() else { return 0 };
         self.0 = rest;
@@ -15,12 +15,12 @@ impl<'a> Input<'a> {
         self.0.is_empty()
     }
 
-    /// One of these.
+    /// One of `choices`.
     pub fn of<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[usize::from(self.byte()) % choices.len()]
     }
 
-    /// A piece whose length the next byte tells.
+    /// A piece, whose length is in the next byte.
     pub fn piece(&mut self) -> &'a [u8] {
         let length = usize::from(self.byte()).min(self.0.len());
         let (piece, rest) = self.0.split_at(length);
@@ -37,7 +37,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Runs `act`, which must not hold more memory at a time than `factor` times the bytes that it reads, and a constant.
+/// Runs `act`, which must not hold more memory at a time than `factor` times the bytes that it reads, plus a constant.
 pub fn within<R>(bytes: usize, factor: usize, act: impl FnOnce() -> R) -> R {
     let mut out = None;
     let used = allocation_counter::measure(|| out = Some(act()));
@@ -46,7 +46,7 @@ pub fn within<R>(bytes: usize, factor: usize, act: impl FnOnce() -> R) -> R {
     out.expect("it ran")
 }
 
-/// A line for people: bounded, and nothing in it that a terminal or a log collector takes for something else.
+/// Asserts that a line for people is bounded and has no characters that a terminal or a log collector interprets.
 pub fn is_line(text: &str) {
     assert!(text.len() < 5000, "{} bytes in one line", text.len());
     assert!(!text.contains(char::is_control), "{text:?}");

@@ -1,4 +1,4 @@
-//! Load reports in answers: plain numbers and ORCA's forms, and reports that are written here and read back.
+//! Load reports in responses: plain numbers and ORCA's formats, and reports that are written here and read back.
 
 use core::fmt::Write;
 
@@ -37,12 +37,12 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// The filter reads JSON without `float_roundtrip` of `serde_json`: the digits, the power of ten and their product are each
-/// rounded once, and an exponent beyond 308 takes two powers. The workspace's tests have the feature (`jsonschema` wants it) and
-/// read to the last bit.
+/// Maximum rounding error of a number, in units in the last place. The filter reads JSON without `float_roundtrip` of
+/// `serde_json`: the digits, the power of ten and their product are each rounded once, and an exponent beyond 308 takes
+/// two powers. The workspace's tests have the feature (`jsonschema` enables it) and read exactly.
 const MAX_UNITS: u64 = 4;
 
-/// How many numbers lie from one to the other.
+/// Number of floating-point numbers from one to the other.
 fn units_apart(a: f64, b: f64) -> u64 {
     let place = |number: f64| {
         let size = (number.to_bits() << 1 >> 1) as i64;
@@ -51,7 +51,7 @@ fn units_apart(a: f64, b: f64) -> u64 {
     place(a).abs_diff(place(b))
 }
 
-/// A report of two numbers in each form is read as these numbers.
+/// A report of two numbers is read as these numbers in each format.
 fn written([cpu, queue]: [f64; 2]) {
     let text = format!("cpu_utilization={cpu}, named_metrics.queue={queue}");
     let json = serde_json::json!({ "cpu_utilization": cpu, "named_metrics": { "other": 1, "queue": queue } });

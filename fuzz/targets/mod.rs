@@ -1,5 +1,5 @@
-//! What is fed with hostile bytes, one file a target. Each is a plain function that panics where a promise is broken: libFuzzer
-//! calls it in `fuzz/src/main.rs`, and `tests/fuzzing` with the kept corpora and what mutation makes of them.
+//! The fuzz targets, one per file: each is a plain function that panics where a promise is broken. libFuzzer calls it
+//! in `fuzz/src/main.rs`, and `tests/fuzzing` calls it with the kept corpora and mutations of them.
 
 mod admin;
 mod affinity;
@@ -12,10 +12,10 @@ mod shared;
 mod status;
 mod zones;
 
-/// Its name, and what is done with the bytes.
+/// A target's name and function.
 pub type Target = (&'static str, fn(&[u8]));
 
-/// All of them.
+/// All targets.
 pub const TARGETS: &[Target] = &[
     ("admin", admin::run),
     ("affinity", affinity::run),

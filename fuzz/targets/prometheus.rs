@@ -1,4 +1,5 @@
-//! An answer of Prometheus: samples, endpoints, and which endpoint each sample speaks of. The first byte chooses a status.
+//! Answers of Prometheus: samples, endpoints, and the assignment of samples to endpoints. The first byte selects a
+//! status.
 
 use core::net::SocketAddr;
 

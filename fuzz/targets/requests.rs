@@ -1,5 +1,6 @@
-//! Whole requests: callbacks in any order that Envoy's contract allows, two workers, their ticks, shared data that others write, Prometheus
-//! and the admin interface answering anything, a clock that steps, new configurations. Over the native test host, which checks the phases.
+//! Whole requests: callbacks in any order that Envoy's contract allows, two workers, their ticks, shared data that
+//! others write, arbitrary answers of Prometheus and the admin interface, a clock that steps, new configurations. Runs
+//! on the native test host, which checks the phases.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -69,7 +70,7 @@ const VALUES: [&[u8]; 10] = [
 const CLUSTERS: &[u8] = br#"{"cluster_statuses":[{"name":"api","host_statuses":[{"address":{"socket_address":{"address":"10.0.1.1","port_value":80}},"health_status":{"eds_health_status":"HEALTHY"},"weight":1}]}]}"#;
 const SAMPLES: &[u8] = br#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{"instance":"10.0.0.1:80"},"value":[1,"7"]}]}}"#;
 
-/// Where endpoints come from the configuration alone they are the first two, else whatever was found.
+/// The known endpoints: those of the configuration if there is no other source, else any that was discovered.
 const ENTRIES: [&str; 5] = [
     r#""endpoints":{"static":["10.0.0.1:80","10.0.0.2:80"]}"#,
     r#""endpoints":{"static":["10.0.0.1:80","10.0.0.2:80"]},"policy":"consistent_hash","affinity":{"cookie":{"name":"user"}}"#,
@@ -101,7 +102,7 @@ struct Run {
     world: Native,
     plugins: Vec<Plugin>,
     open: Vec<Open>,
-    /// Whether others have written into shared data.
+    /// Whether others have written to shared data.
     disturbed: bool,
 }
 
@@ -168,7 +169,7 @@ impl Run {
         }
         let mut stream = self.world.stream(plugin, &headers);
         stream.property(&["xds", "cluster_name"], input.of(&[b"web", b"web", b"api", b"xyz"]));
-        // Some streams are answered by a filter in front, and never come here.
+        // Some streams are answered by an earlier filter, and never reach this one.
         let began = !input.byte().is_multiple_of(16);
         if began {
             let goes_on = stream.request_headers_of(input.byte() & 1 == 0);
@@ -233,7 +234,7 @@ impl Run {
         }
     }
 
-    /// Others write into shared data.
+    /// Others write to shared data.
     fn damage(&mut self, input: &mut Input<'_>) {
         let keys = self.world.shared_keys();
         if keys.is_empty() {
@@ -277,7 +278,7 @@ impl Run {
         self.world.answer(call, &answer);
     }
 
-    /// The clock steps, or a new configuration takes over.
+    /// The clock steps, or a new configuration takes effect.
     fn elsewhere(&mut self, input: &mut Input<'_>) {
         match input.byte() % 4 {
             0 => {
@@ -316,7 +317,7 @@ impl Run {
         body
     }
 
-    /// After the last request nothing is in flight, and every line that was logged is one.
+    /// After the last request nothing is in flight, and every logged line is a single line.
     fn rest(mut self) {
         self.open.drain(..).for_each(finish);
         let pause = if self.disturbed { 120 } else { 1 };
@@ -343,7 +344,8 @@ fn finish(mut open: Open) {
     open.stream.done();
 }
 
-/// Of the request's headers only the steering header is ours; it names endpoints, and never what the client wrote.
+/// Of the request's headers, evenkeel changes only the steering header; it names endpoints, and never repeats the
+/// client's text.
 fn checked(stream: &NativeStream, headers: &[(&str, &[u8])], goes_on: bool) {
     assert_eq!(goes_on, stream.local_response().is_none());
     let steered = stream.request_values(STEERING);

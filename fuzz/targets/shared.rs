@@ -1,4 +1,5 @@
-//! Every key of shared data: whatever another filter in the same VM scope has written there. The first byte chooses the key.
+//! Every key of shared data, with anything that another filter in the same VM scope may write there. The first byte
+//! selects the key.
 
 use engine::endpoint::GONE_AFTER_S;
 use engine::policy::Request;
@@ -13,14 +14,14 @@ use evenkeel::sharing::{met, peers, scaling, worker_report};
 
 use super::input::{Input, within};
 
-/// As `tests` of `sharing` take it: one endpoint, so that the golden bytes mean something here.
+/// The configuration that the tests of `sharing` use, so that the golden bytes are valid here.
 const CONFIG: &[u8] = br#"{"prometheus":{"cluster":"p"},"upstreams":[{"cluster":"web","autoscale":{},
     "signals":[{"name":"queue","query":"q","max":100}],"endpoints":{"static":["10.0.0.1:80","10.0.0.2:80"]}}]}"#;
 const NOW: Time = Time(6_000_000_000);
-/// What is held for a byte that was read: an entry of a map for the shortest record.
+/// Maximum memory per byte read: a map entry for the shortest record.
 const FACTOR: usize = 40;
 
-/// A value that is read, and written again, is the same.
+/// Asserts that a decoded value survives encoding and decoding.
 fn round<T: PartialEq + core::fmt::Debug>(
     bytes: &[u8],
     decode: impl Fn(&[u8]) -> Option<T>,
@@ -88,7 +89,7 @@ fn engine() -> Balancer {
     CONFIG_READ.with(|config| Balancer::new(config, Time(1_000_000_000)))
 }
 
-/// Decisions go on, within the fleet, and what is written for others is no worse than what was read.
+/// Asserts that decisions stay within the fleet, and that this worker's own report can be read.
 fn decides(engine: &mut Balancer) {
     let mut rng = Rng::new(5);
     for second in 0..3 {
@@ -115,6 +116,6 @@ fn decides(engine: &mut Balancer) {
     let mut peer = self::engine();
     peer.forget_others(NOW);
     assert!(worker_report::merge(&report, &mut peer).is_some(), "what this worker writes can be read");
-    // The reports of a worker that is gone do not outlive it.
+    // The reports of a worker that is gone expire.
     engine.forget_others(Time(NOW.0 + (GONE_AFTER_S as u64 + 60) * 1_000_000_000));
 }

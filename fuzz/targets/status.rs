@@ -1,4 +1,4 @@
-//! Which requests are for the status page, and what is shown.
+//! Routes of the status page, and its contents.
 
 use evenkeel::telemetry::status::{Route, refused};
 
@@ -6,7 +6,7 @@ use super::input::Input;
 
 const PREFIX: &str = "/_evenkeel";
 
-/// Whether an answer of the status page is what its kind is: JSON, or a metric a line.
+/// Asserts that a response of the status page has its format: JSON, or one metric per line.
 pub fn shown(path: &[u8], body: &[u8]) {
     if !path.ends_with(b"/metrics") {
         let json: serde_json::Value = serde_json::from_slice(body).expect("JSON");
@@ -25,7 +25,7 @@ pub fn shown(path: &[u8], body: &[u8]) {
     }
 }
 
-/// Labels end where the line's value begins, and in no value before.
+/// Asserts that labels are closed right before the value and nowhere else.
 fn closed(labels: &str, line: &str) {
     let (mut inside, mut escaped, mut ends) = (false, false, 0);
     for c in labels.chars() {
@@ -40,7 +40,7 @@ fn closed(labels: &str, line: &str) {
     assert!(!inside && !escaped && ends == 1 && labels.ends_with('}'), "{line:?}");
 }
 
-/// What the path means, written a second time.
+/// A second implementation of the routing.
 fn expected(method: &[u8], path: &[u8]) -> Option<Route> {
     let end = path.iter().position(|byte| b"?#".contains(byte)).unwrap_or(path.len());
     let path = &path[..end];
@@ -69,7 +69,7 @@ pub fn run(data: &[u8]) {
     let path = if input.byte() & 1 == 0 { [PREFIX.as_bytes(), input.0].concat() } else { input.0.to_vec() };
     let route = Route::of(PREFIX, method, &path);
     assert_eq!(route, expected(method, &path), "{}", path.escape_ascii());
-    // The same bytes as the place of a fault: text on the page, never markup.
+    // The same bytes as the path of a fault: text on the page, never markup.
     let places = [String::from_utf8_lossy(input.0).into_owned()];
     for route in [Route::Page, Route::Json, Route::Config, Route::Metrics, Route::Unknown, Route::Refused] {
         let answer = refused(route, &places);

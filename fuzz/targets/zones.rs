@@ -1,11 +1,11 @@
-//! The zone of the proxy's node, and what every source may say of endpoints.
+//! The zone of the proxy's node, and the endpoints that sources report.
 
 use evenkeel::discovery::found::Finding;
 
 use crate::native::Native;
 use crate::world::{Stream, World};
 
-/// What is found is within the documented ranges, whatever the source said.
+/// Asserts that findings are within the documented ranges, whatever the source reports.
 pub fn usable(finding: &Finding) {
     assert!(finding.found.len() <= config::MAX_ENDPOINTS);
     assert!((0.0..=1.0).contains(&finding.unsteerable()), "{}", finding.unsteerable());
@@ -23,7 +23,7 @@ pub fn usable(finding: &Finding) {
 const CONFIG: &str = r#"{"status":{"path":"/s"},"upstreams":[{"cluster":"web","zone":{"local":"node"},
     "endpoints":{"static":[{"address":"10.0.0.1:80","zone":"a"},{"address":"10.0.0.2:80","zone":"b"}]}}]}"#;
 
-/// Whatever zone the node has, the configuration is taken, requests are steered, and what is said of it are plain lines.
+/// With any zone of the node, the configuration is accepted, requests are steered, and log lines are single lines.
 pub fn run(data: &[u8]) {
     let zone = String::from_utf8_lossy(data);
     let mut world = Native::new(1);

@@ -1,11 +1,11 @@
-//! Any JSON, and how property tests of what reads it run.
+//! Arbitrary JSON, and the settings of property tests that use it.
 
 use proptest::collection::{hash_map, vec};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use serde_json::Value;
 
-/// Five hundred cases, the same ones in every run.
+/// Five hundred cases, the same in every run.
 pub fn cases() -> ProptestConfig {
     ProptestConfig {
         failure_persistence: None,
@@ -14,7 +14,7 @@ pub fn cases() -> ProptestConfig {
     }
 }
 
-/// Values of any shape: objects whose members are called as in `keys`, texts of which some are as in `texts`.
+/// Values of any shape: objects with some members named as in `keys`, and strings of which some are from `texts`.
 pub fn value(keys: &'static [&'static str], texts: &'static [&'static str]) -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),

@@ -1,5 +1,5 @@
-//! What the tests of several crates share.
+//! Code shared by the tests of several crates.
 //!
-//! [`arbitrary`] makes JSON of any shape for property tests of what reads it.
+//! [`arbitrary`] makes JSON of any shape for property tests of parsers.
 
 pub mod arbitrary;
