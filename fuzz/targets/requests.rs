@@ -70,7 +70,7 @@ const VALUES: [&[u8]; 10] = [
 const CLUSTERS: &[u8] = br#"{"cluster_statuses":[{"name":"api","host_statuses":[{"address":{"socket_address":{"address":"10.0.1.1","port_value":80}},"health_status":{"eds_health_status":"HEALTHY"},"weight":1}]}]}"#;
 const SAMPLES: &[u8] = br#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{"instance":"10.0.0.1:80"},"value":[1,"7"]}]}}"#;
 
-/// The known endpoints: those of the configuration if there is no other source, else any that was discovered.
+/// Variants of the upstream `web`; its endpoints are 10.0.0.1:80 and 10.0.0.2:80 in each.
 const ENTRIES: [&str; 5] = [
     r#""endpoints":{"static":["10.0.0.1:80","10.0.0.2:80"]}"#,
     r#""endpoints":{"static":["10.0.0.1:80","10.0.0.2:80"]},"policy":"consistent_hash","affinity":{"cookie":{"name":"user"}}"#,

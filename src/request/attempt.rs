@@ -1,4 +1,4 @@
-//! One request to one endpoint, from its headers to the end of its response: what is reported to the engine, and when.
+//! One request to one endpoint, from its headers to the end of its response: which outcome the engine gets, and when.
 
 use crate::host::StreamHost;
 use crate::request::load_report;

@@ -1,4 +1,4 @@
-//! What the guard counts of a request: the time to its response headers and whether it failed, as the client saw it.
+//! The guard's record of a request: the time to its response headers and whether it failed, as the client saw it.
 
 use super::classify::{self, Asked, Silence};
 use crate::host::StreamHost;

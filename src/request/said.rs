@@ -1,4 +1,4 @@
-//! What an endpoint says about itself in its response headers: degraded, failing, or to be left alone for a while.
+//! An endpoint's announcements about itself in response headers: degraded, failing, or not to be used for a while.
 
 use crate::host::StreamHost;
 use crate::request::classify::Answer;

@@ -1,4 +1,4 @@
-//! What operators see: the status page with its JSON and metrics, Envoy's own stats, and trace contexts in the log.
+//! Observability: the status page with its JSON and metrics, Envoy's own stats, and trace contexts in the log.
 
 pub(crate) mod envoy_stats;
 pub mod status;

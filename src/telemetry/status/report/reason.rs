@@ -1,4 +1,4 @@
-//! Why an endpoint is not eligible, or is eligible although something is wrong, in words.
+//! The reason, in words, why an endpoint is not eligible, or is eligible although something is wrong.
 
 use engine::endpoint::{AnnouncedHealth, EndpointState};
 use engine::health::State;
