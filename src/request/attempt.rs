@@ -167,7 +167,7 @@ impl Attempt {
         matches!(self, Attempt::Waiting { .. })
     }
 
-    /// Makes the outcome final: the endpoint's headers beside the answer have decided it, and a good end changes
+    /// Makes the outcome final: the endpoint's announcement in its headers has decided it, and a good end changes
     /// nothing.
     pub(crate) fn settle(&mut self) {
         if let Attempt::Streaming(Streaming { judged, .. }) = self {

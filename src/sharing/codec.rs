@@ -24,22 +24,22 @@ impl Writer {
         self.0.extend_from_slice(bytes);
     }
 
-    /// Appends a number.
+    /// Appends a `u32`.
     pub fn u32(&mut self, value: u32) {
         self.bytes(&value.to_le_bytes());
     }
 
-    /// Appends a number.
+    /// Appends a `u64`.
     pub fn u64(&mut self, value: u64) {
         self.bytes(&value.to_le_bytes());
     }
 
-    /// Appends a number.
+    /// Appends an `f32`.
     pub fn f32(&mut self, value: f32) {
         self.u32(value.to_bits());
     }
 
-    /// Appends a number.
+    /// Appends an `f64`.
     pub fn f64(&mut self, value: f64) {
         self.u64(value.to_bits());
     }
@@ -85,25 +85,25 @@ impl<'a> Reader<'a> {
         self.array().map(u8::from_le_bytes)
     }
 
-    /// The next number.
+    /// The next `u32`.
     #[inline(always)]
     pub fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
     }
 
-    /// The next number.
+    /// The next `u64`.
     #[inline(always)]
     pub fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// The next number, which must be finite.
+    /// The next `f32`, which must be finite.
     #[inline(always)]
     pub fn f32(&mut self) -> Option<f32> {
         self.u32().map(f32::from_bits).filter(|v| v.is_finite())
     }
 
-    /// The next number, which must be finite.
+    /// The next `f64`, which must be finite.
     pub fn f64(&mut self) -> Option<f64> {
         self.u64().map(f64::from_bits).filter(|v| v.is_finite())
     }

@@ -1,6 +1,6 @@
-//! The guard's records: what each worker has counted in both arms, and what the lease holder has concluded. The
-//! conclusion is complete, with capital and today's counts, so that the next lease holder continues with the same
-//! evidence instead of a new chance of a false alarm.
+//! The guard's records: each worker's counts of both arms, and the lease holder's conclusion. The conclusion is
+//! complete, with capital and today's counts, so that the next lease holder continues with the same evidence instead of
+//! a new chance of a false alarm.
 
 use super::codec::{Reader, Writer};
 use engine::Balancer;

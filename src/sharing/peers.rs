@@ -6,8 +6,8 @@ use engine::endpoint::GONE_AFTER_S;
 use engine::time::Time;
 use engine::{Balancer, ProbeShard};
 
-/// Replaces what `engine`, that of worker `me`, knows of its peers by these reports, and divides the work that one
-/// worker does for all among those that carry traffic. Also returns whether any peer has a report that counts.
+/// Replaces the peers' data in `engine`, that of worker `me`, by these reports. Returns this worker's shard of the work
+/// that is divided among the workers with traffic, and whether any peer's report counts.
 pub fn merge<'a>(
     engine: &mut Balancer,
     me: u64,

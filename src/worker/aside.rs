@@ -12,7 +12,7 @@ use crate::telemetry::status::{Route, refused};
 use config::{Fault, Legible};
 use engine::time::Time;
 
-/// The environment variable of the VM that says what happens with a refused configuration.
+/// The VM's environment variable for the handling of a refused configuration.
 pub const VARIABLE: &str = "EVENKEEL_ON_REFUSED_CONFIGURATION";
 const STAND_ASIDE: &str = "stand_aside";
 const REFUSE: &str = "refuse";
@@ -57,7 +57,7 @@ pub struct Aside {
     keeps: bool,
     /// When the faults were last logged, by this worker.
     said: Cell<Time>,
-    /// The key of the same in shared data, for the workers of the process.
+    /// The key of that time in shared data, for all workers of the process.
     key: String,
 }
 

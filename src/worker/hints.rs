@@ -104,7 +104,7 @@ impl Worker {
         });
     }
 
-    /// Whether no worker of the process has logged this of this upstream within [`REPEAT_S`].
+    /// Whether no worker of the process has logged this about this upstream within [`REPEAT_S`].
     fn may_say(&self, host: &dyn Host, (what, upstream): (&str, u64), now: Time) -> bool {
         let key = format!("{}/{what}/{upstream:x}", self.keys.hints);
         let said =

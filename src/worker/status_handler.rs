@@ -8,7 +8,7 @@ use crate::telemetry::status::{Answer, Route, Sources};
 use engine::time::Time;
 
 impl Worker {
-    /// Answers a request for the status page; whether it was one.
+    /// Answers a request for the status page; returns whether it was one.
     pub(crate) fn shows_status(&self, host: &dyn StreamHost) -> bool {
         self.config.status.is_some() && self.answers_for_status(host)
     }

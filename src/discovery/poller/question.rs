@@ -121,7 +121,7 @@ impl Query {
     }
 }
 
-/// The headers for Prometheus, including those from the environment, or what is missing there.
+/// The headers for Prometheus, including those from the environment; an error names what is missing there.
 ///
 /// Envoy also starts without a secret that its server does not have yet, and refuses only what needs it; polls do the
 /// same.

@@ -25,7 +25,7 @@ pub struct ClusterReport<'a> {
     pub cost_in_seconds: bool,
     /// The load relative to the autoscaling target.
     pub pressure: Option<f64>,
-    /// The number of endpoints that the load asks for.
+    /// The desired number of endpoints for the load.
     pub desired_replicas: Option<u32>,
     /// The number of eligible endpoints.
     pub eligible: usize,
