@@ -2,6 +2,7 @@
 
 mod clock;
 mod ejecting;
+mod overflowing;
 mod pressing;
 mod probing;
 mod subsets;

@@ -56,5 +56,9 @@ mod tests {
         assert_eq!(take(&[true; 3]), None, "six do not");
         assert!(take(&[false]).is_some_and(|more| more > ratio));
         assert_eq!(take(&[false; 100]), None, "it has recovered");
+        take(&at_times);
+        for failures in [250, 2, 2, 2, 40] {
+            assert_eq!(take(&vec![true; failures]), None, "however many there are in a row");
+        }
     }
 }

@@ -261,3 +261,88 @@ fn good_answers_of_before_the_failure_do_not_speed_up_the_return() {
     here.success(ms(6000));
     assert_eq!(here.assess(good, ms(6020), &LIMITS, 0.0), State::Recovering);
 }
+
+/// Ejected at 0 s, a probe that failed at 6 s, and back again by three good ones from 20 s on.
+fn returned() -> Health {
+    let mut health = Health::default();
+    (0..3).for_each(|nth| _ = fail(&mut health, nth));
+    fail(&mut health, 6000);
+    (0..3).for_each(|nth| _ = succeed(&mut health, 20_000 + nth * 100));
+    assert_eq!(health.state(), State::Healthy);
+    health
+}
+
+#[test]
+fn failed_probes_are_held_against_an_endpoint_until_it_has_been_in_traffic_for_a_minute() {
+    let caution = |serves_at: u64| {
+        let mut health = returned();
+        succeed(&mut health, serves_at);
+        (0..3).for_each(|nth| _ = fail(&mut health, 200_000 + nth));
+        health.caution()
+    };
+    assert_eq!(caution(20_300), 1.5, "out again within a minute: it is asked later than the first time");
+    assert_eq!(caution(79_000), 1.5);
+    assert_eq!(caution(81_000), 1.0, "proven");
+    let moment = returned().returned();
+    assert_eq!(moment, ms(20_220), "from then on it starts slowly");
+}
+
+#[test]
+fn what_was_sent_before_the_ejection_is_no_failed_probe() {
+    let mut health = Health::default();
+    (0..3).for_each(|nth| _ = fail(&mut health, 1000 + nth));
+    assert_eq!(health.state(), State::Failed);
+    // They time out one after the other, after it is out.
+    for sent in 500..520 {
+        health.failure(ms(sent), ms(9000), BAD_ANSWER);
+    }
+    assert_eq!(health.caution(), 1.0);
+    health.failure(ms(9000), ms(9001), BAD_ANSWER);
+    assert_eq!(health.caution(), 1.5, "this one was a probe");
+    // Ejected again after a return, the same holds from the second ejection on.
+    let mut health = returned();
+    succeed(&mut health, 90_000);
+    (0..3).for_each(|nth| _ = fail(&mut health, 200_000 + nth));
+    health.failure(ms(199_000), ms(209_000), BAD_ANSWER);
+    assert_eq!(health.caution(), 1.0);
+}
+
+#[test]
+fn an_endpoint_that_serves_some_is_told_from_one_that_hangs() {
+    let mut health = Health::default();
+    for nth in 0..100 {
+        fail(&mut health, 1000 * nth);
+        succeed(&mut health, 1000 * nth + 500);
+    }
+    let ratio = health.fails_at_times().unwrap();
+    assert!((0.4..0.6).contains(&ratio), "{ratio}");
+    (0..12).for_each(|nth| _ = fail(&mut health, 200_000 + nth));
+    assert_eq!(health.fails_at_times(), None, "twelve in a row are no chance");
+    let mut health = Health::default();
+    for nth in 0..100 {
+        fail(&mut health, 1000 * nth);
+        succeed(&mut health, 1000 * nth + 500);
+    }
+    health.set_stalled(true);
+    assert_eq!(health.assess(GoodRun::default(), ms(101_000), &LIMITS, 0.0), State::Stalled);
+    assert_eq!(health.fails_at_times(), None, "it answers nothing at all");
+}
+
+#[test]
+fn good_answers_from_before_a_failure_elsewhere_bring_no_endpoint_back() {
+    let mut health = Health::default();
+    let mut others = Evidence::default();
+    (0..3).for_each(|nth| _ = fail(&mut health, nth));
+    (0..2).for_each(|nth| _ = succeed(&mut health, 6000 + nth));
+    // A probe of another worker's fails; with the next good one the row begins anew.
+    others.failure(ms(7000), ms(7001), BAD_ANSWER);
+    tell(&mut health, &others);
+    succeed(&mut health, 8000);
+    assert_eq!(health.local().good.count, 1);
+    health.forget_others();
+    assert_eq!(
+        health.others(GoodRun::default()),
+        Evidence::default(),
+        "they report it anew, or it does not count"
+    );
+}

@@ -231,30 +231,84 @@ fn a_subset_without_a_fit_endpoint_is_no_reason_to_leave() {
     assert_eq!(cluster.loads(), [1.0, 0.0], "long ago");
 }
 
-/// A local and a remote zone of these many requests on their way each, for so many seconds, where an endpoint works on four at a time.
-fn spilled(local: u32, remote: u32, out: bool) -> f64 {
-    let specs = [placed(1, "", 0, "a"), placed(2, "", 0, "b"), placed(3, "", 1, "a"), placed(4, "", 1, "b")];
-    let mut cluster = cluster(&zoned(), &specs);
-    cluster.set_others_slots(Some(crate::estimate::Slots { count: 4.0, found: true }));
-    (0..4).for_each(|index| cluster.takes(index, 10.0));
-    (0..2).for_each(|_| cluster.refresh(s(0.0)));
-    if out {
-        cluster.endpoints.states[1].eligible = false;
+/// Two zones at two priorities, and what their endpoints owe; each endpoint works on four requests at a time.
+struct Zones {
+    /// So many requests await an answer of each of the local endpoints, and of the remote one.
+    local: [u32; 2],
+    remote: u32,
+    /// Seconds that an answer takes, and so many times as many of the remote one.
+    takes: f64,
+    farther: f64,
+    /// What the weights are, all alike.
+    weight: f64,
+    /// Whether it is known that four fill an endpoint.
+    found: bool,
+    /// The remote endpoint is out.
+    out: bool,
+    priority: u32,
+}
+
+const BUSY: Zones = Zones {
+    local: [4, 4],
+    remote: 0,
+    takes: 10.0,
+    farther: 1.0,
+    weight: 1.0,
+    found: true,
+    out: false,
+    priority: 0,
+};
+
+impl Zones {
+    /// What the local zone keeps of its requests after `seconds`.
+    fn keeps(&self, seconds: f64) -> f64 {
+        let at = |nth, priority, zone| Spec { weight: self.weight, ..placed(nth, "", priority, zone) };
+        let specs = [at(1, 0, "a"), at(2, 0, "a"), at(3, self.priority, "b")];
+        let mut cluster = cluster(&zoned(), &specs);
+        cluster.set_others_slots(Some(crate::estimate::Slots { count: 4.0, found: self.found }));
+        (0..3).for_each(|index| {
+            cluster.takes(index, if index < 2 { self.takes } else { self.takes * self.farther })
+        });
+        (0..2).for_each(|_| cluster.refresh(s(0.0)));
+        cluster.endpoints.states[2].eligible = !self.out;
+        for (index, requests) in (0..).zip([self.local[0], self.local[1], self.remote]) {
+            (0..requests).for_each(|_| _ = cluster.started(index, s(0.0)));
+        }
+        for tick in 1..=(seconds * 50.0) as u32 {
+            cluster.divide(0.02, s(0.02 * f64::from(tick)));
+        }
+        cluster.subsets.list[0].division.spill.local_fraction
     }
-    (0..local).for_each(|_| _ = cluster.started(0, s(0.0)));
-    (0..remote).for_each(|_| _ = cluster.started(1, s(0.0)));
-    for tick in 1..=100 {
-        cluster.divide(0.02, s(0.02 * f64::from(tick)));
-    }
-    cluster.subsets.list[0].division.spill.local_fraction
 }
 
 #[test]
 fn requests_leave_a_zone_that_is_busier_than_the_target_and_than_others() {
-    assert_eq!(spilled(2, 0, false), 1.0, "half is below seven tenths");
-    assert!(spilled(4, 0, false) < 0.8, "{}", spilled(4, 0, false));
-    assert_eq!(spilled(4, 4, false), 1.0, "the other is as busy: nothing is gained");
-    let (full, beyond) = (spilled(4, 0, false), spilled(40, 0, false));
-    assert!(beyond < full + 1e-9, "{full}, {beyond}");
-    assert!(spilled(4, 4, true) < 0.8, "what its endpoints owe that are out makes no zone busy");
+    let full = BUSY.keeps(3.0);
+    assert!(full < 0.95, "{full}");
+    for (stays, why) in [
+        (Zones { local: [2, 2], ..BUSY }, "half is below seven tenths"),
+        (Zones { local: [4, 0], ..BUSY }, "half of it is idle"),
+        (Zones { local: [5, 0], ..BUSY }, "one that is more than full is full"),
+        (Zones { remote: 4, ..BUSY }, "the other is as busy: nothing is gained"),
+        (Zones { found: false, ..BUSY }, "whether four are many is not known"),
+        (Zones { priority: 1, ..BUSY }, "the other is of another priority"),
+    ] {
+        assert_eq!(stays.keeps(3.0), 1.0, "{why}");
+    }
+    for (leaves, why) in [
+        (Zones { remote: 4, out: true, ..BUSY }, "what is out makes no zone busy"),
+        (Zones { remote: 4, farther: 4.0, ..BUSY }, "most of them are on their way"),
+        (Zones { weight: 10.0, ..BUSY }, "weights that are alike are no capacity"),
+    ] {
+        let kept = leaves.keeps(3.0);
+        assert!((kept - full).abs() < 0.05, "{why}: {kept}, not {full}");
+    }
+}
+
+/// A zone that hangs is under pressure before any time-out, whatever it takes.
+#[test]
+fn a_zone_that_hangs_is_busy() {
+    let hangs = Zones { local: [1, 1], takes: 1.0, found: false, ..BUSY };
+    assert_eq!(hangs.keeps(1.0), 1.0, "they take a second");
+    assert!(hangs.keeps(20.0) < 0.5, "{}", hangs.keeps(20.0));
 }
