@@ -2,6 +2,7 @@
 
 mod accepted;
 mod builtin_signals;
+mod lengths;
 mod malformed;
 mod malformed_upstream;
 #[cfg(not(target_family = "wasm"))]
