@@ -129,4 +129,13 @@ mod tests {
         assert!((traffic.rate - 50.0).abs() < 0.5, "{}", traffic.rate);
         assert_eq!(traffic.refresh(Time(1)), 0.0, "the clock stepped back");
     }
+
+    #[test]
+    fn a_few_explorations_are_saved_up_and_a_count_may_wrap() {
+        let mut traffic = Traffic::since(Time(1));
+        traffic.requests = u32::MAX - 5000;
+        (0..10_000).for_each(|_| traffic.request());
+        assert_eq!(traffic.requests, 4999);
+        assert_eq!((0..100).filter(|_| traffic.explores()).count(), 4);
+    }
 }

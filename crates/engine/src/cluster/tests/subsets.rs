@@ -122,6 +122,31 @@ fn a_new_configuration_goes_on_with_what_the_subsets_knew() {
 }
 
 #[test]
+fn a_new_configuration_goes_on_where_the_old_one_was() {
+    let settings = settings::Upstream { policy: settings::Policy::PeakEwma, ..settings() };
+    let mut old = cluster(&settings, &fleet(3));
+    old.endpoints.peaks[0].observe(0.4, s(0.0));
+    old.capacity.scaler.desired = Some(7);
+    // The third leaves while it fails.
+    old.make(2, Is::Failed);
+    old.set_fleet(&fleet(2), s(1.0));
+    let joined = Spec::at("10.9.9.9:80".parse().unwrap());
+    let mut new = cluster(&settings, &[fleet(2), vec![joined]].concat());
+    new.take_over(&mut old, s(2.0));
+    assert_eq!(new.desired_replicas(), Some(7));
+    assert!(new.endpoints.peaks[0].estimate(s(2.0)).is_some_and(|peak| peak > 0.3));
+    assert_eq!(new.endpoints.states[0].health.joined(), Time::ZERO, "it was there before");
+    assert_eq!(new.endpoints.states[2].health.joined(), s(2.0), "it begins slowly");
+    new.set_fleet(&fleet(3), s(3.0));
+    let third = new.endpoints.set.index_of_hash(rng::hash(b"10.0.0.3:80")).unwrap();
+    assert_eq!(
+        new.member(third).unwrap().health.state(),
+        crate::health::State::Failed,
+        "it returns as it left"
+    );
+}
+
+#[test]
 fn requests_are_drawn_in_proportion_to_the_loads() {
     let specs: Vec<Spec> = (0..3).map(|nth| placed(nth + 1, "", nth as u32, "")).collect();
     let mut cluster = cluster(&settings(), &specs);
