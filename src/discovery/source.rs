@@ -319,4 +319,26 @@ mod tests {
         assert!(!source.forget_conditions(5.0, s(59)));
         assert!(source.forget_conditions(5.0, s(60)));
     }
+
+    /// What an earlier question left open says nothing of the answers to another one.
+    #[test]
+    fn an_answer_to_another_question_replaces_the_list() {
+        let mut source = Source::default();
+        source.answer(finding(&[1, 2]), PROMETHEUS, s(0));
+        source.answer(finding(&[1]), PROMETHEUS, s(5));
+        assert_eq!(source.absences.open.len(), 1);
+        assert!(source.answer(finding(&[1]), (Origin::Prometheus, 2), s(10)));
+        assert_eq!((ports(&source), source.absences.open.len()), (vec![1], 0));
+    }
+
+    #[test]
+    fn an_absence_from_before_a_step_of_the_clock_is_believed_in_its_time() {
+        let mut source = Source::default();
+        source.answer(finding(&[1, 2]), PROMETHEUS, s(9000));
+        source.answer(finding(&[1]), PROMETHEUS, s(9005));
+        source.not_after(s(0));
+        (1..=2).for_each(|second| _ = source.answer(finding(&[1]), PROMETHEUS, s(second)));
+        assert!(!believe(&mut source, s(59), Standing::Unknown));
+        assert!(believe(&mut source, s(61), Standing::Unknown));
+    }
 }

@@ -166,4 +166,14 @@ mod tests {
         text.u32(u32::MAX);
         assert_eq!(Reader(&text.0).text(), None);
     }
+
+    #[test]
+    fn a_number_that_is_none_is_refused_in_both_sizes() {
+        for none in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let mut w = Writer::default();
+            w.f64(none);
+            w.f32(none as f32);
+            assert_eq!((Reader(&w.0[..8]).f64(), Reader(&w.0[8..]).f32()), (None, None), "{none}");
+        }
+    }
 }

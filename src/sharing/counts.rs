@@ -176,3 +176,40 @@ fn least_kept<T: Ord + Copy>(all: impl Iterator<Item = T>, most: usize) -> Optio
     let at = all.len().checked_sub(most)?;
     (at < all.len()).then(|| *all.select_nth_unstable(at).1)
 }
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    fn counted(recent: f32, requests: u64) -> Counts {
+        let mut counts = Counts::default();
+        let counters = Counters { requests, ..Counters::default() };
+        counts.upstreams.entry(1).or_default().endpoints.insert(2, EndpointCounts { counters, recent });
+        counts
+    }
+
+    fn of(counts: &Counts) -> (f32, u64) {
+        counts
+            .upstream(1)
+            .map_or((0.0, 0), |of| (of.endpoints[&2].recent, of.endpoints[&2].counters.requests))
+    }
+
+    #[test]
+    fn workers_add_up_and_what_is_over_is_not_recent() {
+        let mut counts = counted(2.5, 10);
+        counts.merge(&counted(1.5, 5));
+        assert_eq!(of(&counts), (4.0, 15));
+        counts.grow_old();
+        assert_eq!(of(&counts), (0.0, 15), "all that was counted stays");
+    }
+
+    #[test]
+    fn no_worker_has_had_less_than_nothing_lately_or_more_than_can_be() {
+        for (told, read) in [(-5.0, 0.0), (3.0, 3.0), (1e30, 1e9)] {
+            assert_eq!(Counts::decode(&counted(told, 1).encode()).as_ref().map(of), Some((read, 1)));
+        }
+    }
+}

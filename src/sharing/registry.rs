@@ -240,4 +240,23 @@ mod tests {
         assert_eq!(live(&shared, 3, true, s(0)), [1, 2, 3], "a microsecond behind");
         assert_eq!(live(&shared, 4, true, Time(s(0).0 - 60_000_000_000)), [4], "a minute behind");
     }
+
+    /// Numbers are places in what every worker keeps: a hostile one would make them all reserve room.
+    #[test]
+    fn a_number_beyond_all_workers_is_no_entry() {
+        let shared = Shared::default();
+        let entry = |id, number| Entry { slot_id: SlotId { id, number }, seen: s(0), expired: Time::ZERO };
+        let (last, beyond) = (MAX_WORKERS as u32 - 1, MAX_WORKERS as u32);
+        shared.put("workers", &write(&[entry(5, last), entry(6, beyond), entry(7, u32::MAX)]));
+        assert_eq!(ids(&all(&shared, "workers")), [5]);
+    }
+
+    /// A worker that was taken for gone, and is in the list as such, says at once that it lives.
+    #[test]
+    fn a_worker_that_was_taken_for_gone_renews_at_once() {
+        let shared = Shared::default();
+        let entry = Entry { slot_id: SlotId { id: 5, number: 0 }, seen: s(0), expired: s(1) };
+        shared.put("workers", &write(&[entry]));
+        assert_eq!(live(&shared, 5, true, s(2)), [5], "though it was seen two seconds ago");
+    }
 }

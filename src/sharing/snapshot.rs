@@ -204,4 +204,18 @@ mod tests {
         assert_eq!(snapshot.signals.len(), 1);
         (0..bytes.len()).for_each(|cut| assert_eq!(Snapshot::decode(&bytes[..cut]), None, "{cut}"));
     }
+
+    #[test]
+    fn samples_from_before_a_step_of_the_clock_grow_old_as_all_do() {
+        let mut snapshot = Snapshot::default();
+        snapshot.stats.last_success = Time(9);
+        snapshot.put("web", "queue", Samples { at: Time(9), ..Samples::default() });
+        snapshot.put("web", "load", Samples { at: Time(3), ..Samples::default() });
+        snapshot.not_after(Time(5));
+        let at = |signal| snapshot.get(rng::hash(b"web"), signal).map(|samples| samples.at);
+        assert_eq!(
+            (at("queue"), at("load"), snapshot.stats.last_success),
+            (Some(Time(5)), Some(Time(3)), Time(5))
+        );
+    }
 }

@@ -478,4 +478,13 @@ mod tests {
         assert!((finding.unsteerable() - 2.0 / 3.0).abs() < 1e-9, "{}", finding.unsteerable());
         assert_eq!(finding.examples, ["a pipe", "an internal listener", "web.example:80"]);
     }
+
+    #[test]
+    fn a_weight_of_zero_is_none() {
+        let of = |weight: &str| {
+            let host = format!(r#"{{ "address": {}, "weight": {weight} }}"#, ip(1));
+            read(&clusters("web", &[host])).found[0].weight
+        };
+        assert_eq!((of("0"), of("1"), of("128")), (None, Some(1.0), Some(128.0)));
+    }
 }

@@ -218,4 +218,33 @@ mod tests {
     fn an_address_listed_twice_gets_its_value_twice() {
         assert_eq!(assign(&["10.0.0.1:80"; 2], &[("10.0.0.1:80", 1.0)], None).values, [Some(1.0); 2]);
     }
+
+    /// Envoy prints an IPv4 address that is mapped into IPv6 as such, and Prometheus may name it either way.
+    #[test]
+    fn an_address_is_the_same_in_both_forms() {
+        let mapped = ["[::ffff:10.0.0.1]:80", "10.0.0.2:80"];
+        for samples in [
+            [("10.0.0.1:80", 1.0), ("[::ffff:10.0.0.2]:80", 2.0)],
+            [("10.0.0.1:9100", 1.0), ("10.0.0.2", 2.0)],
+        ] {
+            assert_eq!(assign(&mapped, &samples, None).values, [Some(1.0), Some(2.0)], "{samples:?}");
+        }
+    }
+
+    #[test]
+    fn a_mean_is_as_old_as_its_oldest_part() {
+        let sample = |at: Option<f64>| Sample {
+            address: "10.0.0.1:80".into(),
+            value: Some(1.0),
+            at,
+            labels: Vec::new(),
+        };
+        let time = |times: &[Option<f64>]| {
+            let samples: Vec<Sample> = times.iter().copied().map(sample).collect();
+            index(&["10.0.0.1:80"]).assign(&samples, None).times
+        };
+        assert_eq!(time(&[Some(30.0), Some(10.0), Some(20.0)]), [Some(10.0)]);
+        assert_eq!(time(&[None, Some(10.0)]), [Some(10.0)]);
+        assert_eq!(time(&[None]), [None]);
+    }
 }

@@ -168,3 +168,38 @@ fn whatever_else_comes_back_is_named() {
     let large = vec![b' '; MAX_BYTES + 1];
     assert_eq!(parse(200, &large, "instance"), Err(Unusable::TooLarge));
 }
+
+#[test]
+fn only_a_success_is_an_answer() {
+    let whole = result("vector", r#"[{"metric":{"instance":"10.0.0.1:80"},"value":[1,"2"]}]"#);
+    for status in [199, 300, 301, 404, 500] {
+        assert!(
+            matches!(unusable(status, &whole), Unusable::Status(found, _) if found == status),
+            "{status}"
+        );
+    }
+    for status in [200, 204, 299] {
+        assert!(parse(status, whole.as_bytes(), "instance").is_ok(), "{status}");
+    }
+    for other in ["", "\"status\":\"partial\",", "\"status\":\"Success\","] {
+        let body = format!(r#"{{{other}"data":{{"resultType":"vector","result":[]}}}}"#);
+        assert!(matches!(unusable(200, &body), Unusable::Malformed(_)), "{body}");
+    }
+}
+
+#[test]
+fn a_label_that_is_longer_than_any_address_is_none() {
+    let named = |length: usize| {
+        let series = format!(r#"[{{"metric":{{"instance":"{}"}},"value":[1,"2"]}}]"#, "x".repeat(length));
+        let answer = parse(200, result("vector", &series).as_bytes(), "instance").unwrap();
+        (answer.samples.len(), answer.unnamed)
+    };
+    assert_eq!((named(MAX_LABEL), named(MAX_LABEL + 1), named(0)), ((1, 0), (0, 1), (0, 1)));
+}
+
+#[test]
+fn of_series_without_the_label_the_first_is_an_example() {
+    let series = r#"[{"metric":{"job":"a"},"value":[1,"2"]},{"metric":{"pod":"b"},"value":[1,"2"]}]"#;
+    let answer = parse(200, result("vector", series).as_bytes(), "instance").unwrap();
+    assert_eq!((answer.unnamed, answer.labels_instead.as_str()), (2, "job"));
+}
