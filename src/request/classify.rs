@@ -60,11 +60,10 @@ fn read(host: &dyn StreamHost, complete: bool, counts: &Failures) -> (Answer, bo
         return (Answer { outcome: Outcome::Failed(failure), status }, true);
     }
     let code = host.response_header("grpc-status").map(|code| number(&code));
-    let outcome = match code {
-        Some(code) => {
-            code.and_then(|code| Failure::of_grpc_status(code, counts)).map_or(Outcome::Good, Outcome::Failed)
-        }
+    let outcome = match code.flatten().and_then(|code| Failure::of_grpc_status(code, counts)) {
+        Some(failure) => Outcome::Failed(failure),
         None if complete || status == SWITCHING => Outcome::Good,
+        // A status that is good so far may have another in the trailers, which is what clients go by.
         None => Outcome::Undecided,
     };
     // 408 and Envoy's own 5xx may stand for an endpoint that did not respond.

@@ -8,6 +8,9 @@ use crate::host::StreamHost;
 const MAX_END: usize = 4096;
 /// The flag of a frame that carries trailers.
 const TRAILERS: u8 = 0x80;
+/// How its media types begin, and how that for base64 goes on.
+const KIND: &[u8] = b"application/grpc-web";
+const TEXT: &[u8] = b"-text";
 /// The length of a frame's head, bytes: a flag and the length of its content.
 const HEAD: usize = 5;
 
@@ -23,8 +26,10 @@ impl Body {
     /// A body to watch, if the response headers say that it is gRPC-Web.
     pub fn of(host: &dyn StreamHost) -> Option<Box<Body>> {
         let kind = host.response_header("content-type")?;
-        let kind = kind.strip_prefix(b"application/grpc-web")?;
-        Some(Box::new(Body { end: Vec::new(), text: kind.starts_with(b"-text") }))
+        let (web, kind) = kind.split_at_checked(KIND.len())?;
+        // Media types are the same in whichever case.
+        let text = |kind: &[u8]| kind.get(..TEXT.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(TEXT));
+        web.eq_ignore_ascii_case(KIND).then(|| Box::new(Body { end: Vec::new(), text: text(kind) }))
     }
 
     /// A part of the body.

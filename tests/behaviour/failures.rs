@@ -19,6 +19,7 @@ fn counting(failures: &str) -> String {
 
 fn what_counts_is_the_operators(mut world: impl World) {
     let local_time_out = Ending::local("504", "response_timeout");
+    let grpc = |status: &str| Some(vec![("grpc-status", status.into())]);
     for (failures, ending, counts) in [
         (r#"["gateway"]"#, Ending::status("502"), true),
         (r#"["gateway"]"#, Ending::local("503", RESET), true),
@@ -43,6 +44,10 @@ fn what_counts_is_the_operators(mut world: impl World) {
         (r#"["5xx", "ABORTED"]"#, Ending::grpc_trailers("10"), true),
         (r#"["5xx", "ABORTED"]"#, Ending::grpc_trailers("14"), false),
         (r#"["5xx"]"#, Ending::grpc_trailers("12"), false),
+        // What the headers say so far is not the last word.
+        (r#"["5xx"]"#, Ending { trailers: grpc("14"), ..Ending::grpc_headers("0") }, true),
+        (r#"["5xx"]"#, Ending { trailers: grpc("0"), ..Ending::grpc_headers("5") }, false),
+        (r#"["5xx"]"#, Ending { trailers: grpc("0"), ..Ending::grpc_headers("14") }, true),
     ] {
         let plugin = single(&mut world, &counting(failures));
         for _ in 0..16 {
@@ -265,6 +270,8 @@ fn a_failure_in_the_last_frame_of_grpc_web_counts(mut world: impl World) {
         (web, vec![&large[..], &bad[..]], true),
         (web, vec![&all[..]], true),
         (text, vec![&b"YQ=="[..], b"gAAAABBncnBjLXN0YXR1czoxNA0K"], true),
+        (b"Application/gRPC-Web", vec![&bad[..]], true),
+        (b"application/grpc-web-TEXT+proto", vec![&b"YQ=="[..], b"gAAAABBncnBjLXN0YXR1czoxNA0K"], true),
         (text, vec![&b"YQ==gAAAABBncnBjLXN0YX"[..], b"R1czoxNA0K"], true),
         (web, vec![&good[..]], false),
         (web, vec![&bad[..], b"more"], false),

@@ -120,10 +120,11 @@ fn anothers_429_is_not_the_endpoints(mut world: impl World) {
     }
 }
 
-fn a_grpc_stream_is_judged_by_its_trailers_only_once(mut world: impl World) {
+fn a_grpc_stream_that_fails_in_headers_and_trailers_has_failed_once(mut world: impl World) {
     let plugin = single(&mut world, &config(4, PATIENT, ""));
-    let twice = Ending { trailers: Some(vec![("grpc-status", b"14".to_vec())]), ..Ending::grpc_headers("0") };
-    fails(&mut world, plugin, &address(2), &twice, 6);
+    let twice =
+        Ending { trailers: Some(vec![("grpc-status", b"14".to_vec())]), ..Ending::grpc_headers("14") };
+    fails(&mut world, plugin, &address(2), &twice, 2);
     assert_eq!(picks_of(&mut world, plugin, &address(2), 40), 10, "the headers have said it");
 }
 
@@ -255,7 +256,7 @@ both!(
     one_failure_makes_suspect_by_default,
     what_is_not_the_endpoints_fault_ejects_nobody,
     anothers_429_is_not_the_endpoints,
-    a_grpc_stream_is_judged_by_its_trailers_only_once,
+    a_grpc_stream_that_fails_in_headers_and_trailers_has_failed_once,
     whoever_served_is_judged,
     retries_that_went_well_blame_an_endpoint_that_answers_nothing,
     retries_eject_no_endpoint_that_answers_well_in_between,
