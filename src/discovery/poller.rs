@@ -22,6 +22,10 @@ const MAX_ERROR: usize = 300;
 /// Bytes of a response that are read: one more than allowed, so that a response that is too large is not mistaken for
 /// one that was cut off.
 const LARGEST_ANSWER: usize = prometheus::MAX_BYTES + 1;
+/// So many different errors are logged until all is well again.
+const MAX_TOLD: usize = 8;
+/// What the page says of a signal begins so while its query is refused.
+const REFUSED: &str = "its query fails: ";
 
 /// Time without traffic after which polls become less frequent than configured, seconds.
 const RESTS_AFTER_S: f64 = 30.0;
@@ -34,6 +38,8 @@ pub struct Poller {
     /// The headers for Prometheus, secrets included; an error if one is missing, and then nothing is sent.
     headers: Result<Vec<(String, String)>, String>,
     news: bool,
+    /// Errors that have been logged, or would have been by the worker that asked before, since all was well.
+    told: Vec<u64>,
     /// When any worker of the process was last seen with traffic.
     active: Time,
     busy: bool,
@@ -54,8 +60,15 @@ impl Poller {
                 fields: &[("source", Field::Text("prometheus")), ("error", Field::Text(missing))],
             });
         }
-        let mut polls =
-            Poller { queries: Vec::new(), headers, news: false, active: now, busy: true, rested: Time::ZERO };
+        let mut polls = Poller {
+            queries: Vec::new(),
+            headers,
+            news: false,
+            told: Vec::new(),
+            active: now,
+            busy: true,
+            rested: Time::ZERO,
+        };
         (0..config.upstreams.len()).for_each(|upstream| polls.add(config, upstream));
         polls
     }
@@ -160,7 +173,7 @@ impl Poller {
             snapshot.stats.pause_s = pause_s as f32;
             if let Err(missing) = &self.headers {
                 let missing = missing.clone();
-                self.failed(host, config, (snapshot, discovery), at, &missing);
+                self.failed(host, config, (snapshot, discovery), at, (&missing, false));
                 continue;
             }
             let sent = host.call(&Call {
@@ -177,7 +190,7 @@ impl Poller {
             if let Err(error) = sent {
                 let error = not_sent(terms.cluster, error);
                 self.release(config, snapshot, at);
-                self.failed(host, config, (snapshot, discovery), at, &error);
+                self.failed(host, config, (snapshot, discovery), at, (&error, false));
             }
         }
     }
@@ -246,7 +259,9 @@ impl Poller {
                 changed.then_some(index)
             }
             Err(error) => {
-                self.failed(host, config, (snapshot, discovery), at, &error);
+                // What is answered with such a status is not the question's fault.
+                let by_the_question = status.is_some_and(|status| status < 500);
+                self.failed(host, config, (snapshot, discovery), at, (&error, by_the_question));
                 None
             }
         }
@@ -277,14 +292,16 @@ impl Poller {
     #[inline(never)]
     fn succeeded(&mut self, host: &dyn Host, snapshot: &mut Snapshot, at: usize, now: Time) {
         let Some(query) = self.queries.get_mut(at) else { return };
+        let identity = query.identity;
         snapshot.stats.last_success = now;
+        query.met = false;
         self.news = true;
-        let Some(logged) = snapshot.stats.failing.iter().position(|failing| *failing == query.identity)
-        else {
+        let Some(logged) = snapshot.stats.failing.iter().position(|failing| *failing == identity) else {
             return;
         };
         snapshot.stats.failing.swap_remove(logged);
         if !self.failing(&snapshot.stats.failing) {
+            self.told.clear();
             host.tell(&Event {
                 level: log::Level::Info,
                 name: "source_answers",
@@ -294,7 +311,8 @@ impl Poller {
         }
     }
 
-    /// Counts a failed poll, and logs the first of several in a row.
+    /// Counts a failed poll, and logs the first of several in a row. Where Prometheus cannot be had, every question fails alike, and one
+    /// line is enough; what is wrong with a single question is said for itself, whatever else fails.
     #[inline(never)]
     fn failed(
         &mut self,
@@ -302,10 +320,11 @@ impl Poller {
         config: &Config,
         (snapshot, discovery): (&mut Snapshot, &mut Discovery),
         at: usize,
-        error: &str,
+        (error, by_the_question): (&str, bool),
     ) {
-        let Some(query) = self.queries.get(at) else { return };
-        let (index, question) = (query.upstream, query.question);
+        let Some(query) = self.queries.get_mut(at) else { return };
+        let (index, question, identity) = (query.upstream, query.question, query.identity);
+        let met = core::mem::replace(&mut query.met, true);
         let Some(upstream) = config.upstreams.get(index) else { return };
         let signal = |at: usize| upstream.signals.get(at).map_or("", |signal| &signal.name);
         let of = match question {
@@ -314,6 +333,13 @@ impl Poller {
             _ => "endpoints".to_owned(),
         };
         let error = masked::masked(error, self.headers.as_deref().unwrap_or_default());
+        if let (PollKind::Signal(at), true) = (question, by_the_question)
+            && let Some(signal) = upstream.signals.get(at)
+        {
+            let problem: String = format!("{REFUSED}{error}").chars().take(MAX_ERROR).collect();
+            snapshot.doubt(&upstream.cluster, &signal.name, problem);
+        }
+        let hash = rng::hash(error.as_bytes());
         let error = format!("cluster={} {of}: {error}", upstream.cluster);
         let error: String = error.chars().take(MAX_ERROR).collect();
         snapshot.stats.failures += 1;
@@ -323,10 +349,16 @@ impl Poller {
             discovery.failed(index, Origin::Prometheus, &error);
         }
         let before = self.failing(&snapshot.stats.failing);
-        if !snapshot.stats.failing.contains(&query.identity) {
-            snapshot.stats.failing.push(query.identity);
+        let first = !snapshot.stats.failing.contains(&identity);
+        if first {
+            snapshot.stats.failing.push(identity);
         }
-        if !before {
+        let is_news = !self.told.contains(&hash) && self.told.len() < MAX_TOLD;
+        let tells = !before || (by_the_question && is_news && (first || met));
+        if is_news {
+            self.told.push(hash);
+        }
+        if tells {
             host.tell(&Event {
                 level: log::Level::Warn,
                 name: "source_fails",
@@ -361,7 +393,7 @@ fn put(
     samples: Samples,
 ) {
     let before = snapshot.get(rng::hash(cluster.as_bytes()), &signal.name).map(|before| &before.fit);
-    let fitted = before.is_none_or(|fit| fit.problem.is_empty());
+    let fitted = before.is_none_or(|fit| fit.problem.is_empty() || fit.problem.starts_with(REFUSED));
     let fits = samples.fit.problem.is_empty();
     let told = if fitted && !fits {
         Some((log::Level::Warn, "signal_matches_none", samples.fit.problem.as_str()))

@@ -8,7 +8,7 @@ use engine::time::Time;
 /// The samples of one signal of one upstream, from one poll.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Samples {
-    /// When they were read.
+    /// When they were read; never (`Time::ZERO`) as long as there were none.
     pub at: Time,
     /// How the series of the response match the endpoints.
     pub fit: Fit,
@@ -72,6 +72,18 @@ impl Snapshot {
         match self.signals.iter_mut().find(|(k, _)| *k == key) {
             Some((_, old)) => *old = samples,
             None => self.signals.push((key, samples)),
+        }
+    }
+
+    /// Something is wrong with one signal; its latest samples, if it ever had any, stay.
+    pub fn doubt(&mut self, cluster: &str, signal: &str, problem: String) {
+        let key = (rng::hash(cluster.as_bytes()), rng::hash(signal.as_bytes()));
+        match self.signals.iter_mut().find(|(k, _)| *k == key) {
+            Some((_, samples)) => samples.fit.problem = problem,
+            None => {
+                let fit = Fit { problem, ..Fit::default() };
+                self.signals.push((key, Samples { fit, ..Samples::default() }));
+            }
         }
     }
 
@@ -158,7 +170,7 @@ impl Snapshot {
     /// Passes every sample to the engine.
     #[inline(never)]
     pub fn apply(&self, engine: &mut Balancer) {
-        for ((cluster, signal), samples) in &self.signals {
+        for ((cluster, signal), samples) in self.signals.iter().filter(|(_, of)| of.at != Time::ZERO) {
             let Some(upstream) = engine.index_of_hash(*cluster).and_then(|u| engine.upstream_mut(u)) else {
                 continue;
             };

@@ -6,6 +6,8 @@ use crate::scene::{Ending, address, config, load, ms, pass_with, picks, picks_of
 use crate::world::{Answer, Call, Plugin, Stream, World};
 
 const SERVER: &str = r#""status":{"path":"/_evenkeel"},"prometheus":{"cluster":"prometheus","interval":"1s","timeout":"500ms""#;
+const TWO: &str =
+    r#""signals":[{"name":"queue","query":"queue","max":100},{"name":"load","query":"load","max":100}]"#;
 const SIGNAL: &str = r#""signals":[{"name":"queue","query":"queue","max":100,"smoothing":1}]"#;
 
 /// Threads with these fields of the upstream and of `prometheus`.
@@ -28,7 +30,11 @@ fn vector(series: &[(&str, f64, &str)]) -> String {
     format!(r#"{{"status":"success","data":{{"resultType":"vector","result":[{}]}}}}"#, series.join(","))
 }
 
-/// Lets time pass with every call answered by `answer`; returns the calls.
+fn refusal(why: &str) -> String {
+    format!(r#"{{"status":"error","errorType":"bad_data","error":"{why}"}}"#)
+}
+
+/// Lets time pass, every call answered by `answer`; the calls.
 fn watch<W: World>(
     world: &mut W,
     crew: &[Plugin],
@@ -234,9 +240,7 @@ fn timestamps_that_cannot_be_had_cost_no_values(mut world: impl World) {
 
 /// While one query fails, the source counts as failing.
 fn success_is_said_when_the_last_failure_is_over(mut world: impl World) {
-    let signal = |name: &str| format!(r#"{{"name":"{name}","query":"{name}","max":100}}"#);
-    let signals = format!(r#""signals":[{},{}]"#, signal("queue"), signal("load"));
-    let crew = crew(&mut world, 1, &signals, "");
+    let crew = crew(&mut world, 1, TWO, "");
     picks(&mut world, crew[0], 1);
     for (failing, said) in [(&["queue", "load"][..], 0), (&["load"], 0), (&[], 1)] {
         watch(&mut world, &crew, 5, |call, _| {
@@ -246,6 +250,40 @@ fn success_is_said_when_the_last_failure_is_over(mut world: impl World) {
         assert_eq!(lines(&world, "prometheus poll succeeded again"), said, "{failing:?} fail");
     }
     assert_eq!(lines(&world, "prometheus poll failed"), 1);
+}
+
+/// That Prometheus is away is one line, whatever it takes with it.
+fn what_is_wrong_with_one_question_is_said_whatever_else_fails(mut world: impl World) {
+    let crew = crew(&mut world, 1, TWO, "");
+    picks(&mut world, crew[0], 1);
+    for (of_queue, of_load, said) in [
+        ("no answer".to_owned(), refusal("1:7"), 2),
+        (refusal("1:7"), "no answer".to_owned(), 2),
+        (vector(&[]), refusal("unknown function"), 3),
+    ] {
+        watch(&mut world, &crew, 5, |call, _| {
+            if call.path.contains("query=queue") { of_queue.clone() } else { of_load.clone() }
+        });
+        assert_eq!(lines(&world, "prometheus poll failed"), said, "{of_queue} {of_load}");
+    }
+    let shown = &status(&mut world, crew[0])["upstreams"][0]["signals"];
+    let problem = |at: usize| shown[at]["problem"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(problem(0), "the query yields no series");
+    assert!(problem(1).starts_with("its query fails: Prometheus refused the query: bad_data"), "{shown}");
+    assert!(shown[1]["series"].is_null(), "{shown}");
+    watch(&mut world, &crew, 5, |_, _| vector(&[]));
+    assert_eq!(lines(&world, "its series name endpoints again"), 0);
+}
+
+/// The worker that takes over the asking repeats none of it.
+fn what_is_wrong_with_questions_is_said_once_whoever_asks(mut world: impl World) {
+    let crew = crew(&mut world, 3, TWO, "");
+    let refuse = |call: &Call, _: f64| refusal(if call.path.contains("query=queue") { "1:7" } else { "1:9" });
+    let first = watch(&mut world, &crew, 10, refuse).last().expect("one of them asks").thread;
+    let rest: Vec<Plugin> = crew.iter().copied().filter(|plugin| plugin.0 != first.0).collect();
+    let then = watch(&mut world, &rest, 10, refuse).last().expect("one of the others asks").thread;
+    assert_ne!(then, first);
+    assert_eq!(lines(&world, "prometheus poll failed"), 2);
 }
 
 fn an_answer_beyond_the_limit_is_called_too_large(mut world: impl World) {
@@ -448,6 +486,8 @@ both!(
     a_query_for_timestamps_tells_the_age,
     timestamps_that_cannot_be_had_cost_no_values,
     success_is_said_when_the_last_failure_is_over,
+    what_is_wrong_with_one_question_is_said_whatever_else_fails,
+    what_is_wrong_with_questions_is_said_once_whoever_asks,
     an_answer_beyond_the_limit_is_called_too_large,
     parameters_go_along_and_long_queries_are_posted,
     a_token_comes_from_the_environment_and_is_never_told,

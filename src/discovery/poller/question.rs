@@ -53,6 +53,8 @@ pub(super) struct Query {
     pub pending: Option<u32>,
     /// The query's identity, the same in all workers.
     pub identity: u64,
+    /// This worker has met its failure since it last was answered; of one that went before, another has told.
+    pub met: bool,
     /// The values of a signal that wait for this query's timestamps; without any it is not sent.
     pub held: Option<Samples>,
 }
@@ -68,6 +70,7 @@ impl Query {
             varied: 1.0,
             pending: None,
             identity,
+            met: false,
             held: None,
         }
     }

@@ -94,11 +94,13 @@ pub(super) fn signal_fit<'a>(
     upstream: &Cluster,
     snapshot: &'a Snapshot,
 ) -> SignalFit<'a> {
-    let fit = snapshot.get(upstream.hash(), &signal.name).map(|samples| &samples.fit);
+    let samples = snapshot.get(upstream.hash(), &signal.name);
+    let fit = samples.map(|samples| &samples.fit);
+    let answer = samples.filter(|samples| samples.at != Time::ZERO).map(|samples| &samples.fit);
     SignalFit {
         name: &signal.name,
-        series: fit.map(|fit| fit.series),
-        matched: fit.map(|fit| fit.matched),
+        series: answer.map(|fit| fit.series),
+        matched: answer.map(|fit| fit.matched),
         problem: fit.map(|fit| fit.problem.as_str()).filter(|problem| !problem.is_empty()),
         firmness: fine(upstream.signal_firmness(at)),
     }
