@@ -4,7 +4,8 @@
 //! or to the one at a fixed `port` if that is given. An exporter often listens on another port than the service.
 //!
 //! Several samples for one endpoint, as from a pair of Prometheus servers or from two exporters, count with the mean of
-//! their known values: it does not depend on their order, and of two scrapes a moment apart neither is more right. A
+//! their known values: it does not depend on their order, and of two scrapes a moment apart neither is more right. One
+//! that is half a minute older than the latest does not count: a series that has ended left it in a range. A
 //! sample that names the endpoint exactly overrides those for its IP, even if its own value is unknown.
 
 use core::net::{IpAddr, SocketAddr};
@@ -27,7 +28,7 @@ pub struct EndpointIndex {
 pub struct Assignment {
     /// One per endpoint, in the order of the index.
     pub values: Vec<Option<f64>>,
-    /// The time of the oldest sample of each value, seconds since 1970, if known.
+    /// The time of the oldest sample that counts of each value, seconds since 1970, if known.
     pub times: Vec<Option<f64>>,
     /// Samples with a known value for an endpoint of the set.
     pub matched: usize,
@@ -56,20 +57,15 @@ impl EndpointIndex {
     pub fn assign(&self, samples: &[Sample], port: Option<u16>) -> Assignment {
         let mut named = vec![Mean::default(); self.endpoints.len()];
         let mut shared = vec![Mean::default(); self.ips.len()];
-        let mut assignment = Assignment::default();
-        for sample in samples {
-            match readings(&sample.address).find_map(|reading| self.owner(reading, port)) {
-                None => {
-                    assignment.unmatched += 1;
-                    continue;
-                }
-                Some(Owner::Endpoints(slots)) => {
-                    for slot in slots {
-                        add(&mut named, *slot, sample);
-                    }
-                }
-                Some(Owner::Ip(ip)) => add(&mut shared, ip, sample),
-            }
+        let owner = |sample: &Sample| readings(&sample.address).find_map(|of| self.owner(of, port));
+        let owned: Vec<(&Sample, Owner<'_>)> =
+            samples.iter().filter_map(|sample| Some((sample, owner(sample)?))).collect();
+        for (sample, owner) in &owned {
+            owner.each(&mut named, &mut shared, |mean| mean.see(sample));
+        }
+        let mut assignment = Assignment { unmatched: samples.len() - owned.len(), ..Assignment::default() };
+        for (sample, owner) in &owned {
+            owner.each(&mut named, &mut shared, |mean| mean.add(sample));
             match sample.value {
                 Some(_) => assignment.matched += 1,
                 None => assignment.unknown += 1,
@@ -99,6 +95,22 @@ enum Owner<'i> {
     Ip(usize),
 }
 
+impl Owner<'_> {
+    fn each(&self, named: &mut [Mean], shared: &mut [Mean], what: impl Fn(&mut Mean)) {
+        match self {
+            Owner::Endpoints(slots) => {
+                for slot in *slots {
+                    named.get_mut(*slot).into_iter().for_each(&what);
+                }
+            }
+            Owner::Ip(ip) => shared.get_mut(*ip).into_iter().for_each(what),
+        }
+    }
+}
+
+/// Samples of one endpoint that lie further apart than this, seconds, are not of the same time.
+const APART_S: f64 = 30.0;
+
 /// The mean of the known values, and the number of samples, known or not.
 #[derive(Clone, Default)]
 struct Mean {
@@ -106,13 +118,25 @@ struct Mean {
     known: usize,
     mean: f64,
     oldest: Option<f64>,
+    latest: Option<f64>,
 }
 
 impl Mean {
-    /// A running mean instead of a sum: finite values keep a finite mean.
+    /// When the latest of the known values was taken: all samples are seen before the first is added.
+    fn see(&mut self, sample: &Sample) {
+        if let (Some(_), Some(at)) = (known(sample), sample.at) {
+            self.latest = Some(self.latest.map_or(at, |latest| latest.max(at)));
+        }
+    }
+
+    fn is_outdated(&self, sample: &Sample) -> bool {
+        matches!((self.latest, sample.at), (Some(latest), Some(at)) if latest - at > APART_S)
+    }
+
+    /// Weighted halves instead of a sum: finite values keep a finite mean.
     fn add(&mut self, sample: &Sample) {
         self.samples += 1;
-        if let Some(value) = sample.value.filter(|value| value.is_finite()) {
+        if let Some(value) = known(sample).filter(|_| !self.is_outdated(sample)) {
             self.oldest = match (self.oldest, sample.at) {
                 (Some(oldest), Some(at)) => Some(oldest.min(at)),
                 (oldest, at) => oldest.or(at),
@@ -128,10 +152,8 @@ impl Mean {
     }
 }
 
-fn add(means: &mut [Mean], at: usize, sample: &Sample) {
-    if let Some(mean) = means.get_mut(at) {
-        mean.add(sample);
-    }
+fn known(sample: &Sample) -> Option<f64> {
+    sample.value.filter(|value| value.is_finite())
 }
 
 #[cfg(test)]
@@ -206,6 +228,35 @@ mod tests {
         assert_eq!(assign(&["10.0.0.1:80"], &pair, None).values, [Some(2.5)]);
         let huge = [("10.0.0.1:80", f64::MAX), ("10.0.0.1:80", f64::MAX)];
         assert_eq!(assign(&["10.0.0.1:80"], &huge, None).values, [Some(f64::MAX)]);
+    }
+
+    #[test]
+    fn what_a_series_that_has_ended_left_does_not_count() {
+        let sample = |value, at| Sample {
+            address: "10.0.0.1:80".into(),
+            value: Some(value).filter(|value: &f64| value.is_finite()),
+            at: Some(at),
+            ..Sample::default()
+        };
+        for (others, value, at) in [
+            (&[(9.0, 940.0)][..], 1.0, 1000.0),
+            (&[(9.0, 940.0), (3.0, 985.0)], 2.0, 985.0),
+            (&[(f64::NAN, 1100.0)], 1.0, 1000.0),
+            (&[(9.0, 1031.0)], 9.0, 1031.0),
+        ] {
+            let mut samples: Vec<Sample> = others.iter().map(|(value, at)| sample(*value, *at)).collect();
+            samples.push(sample(1.0, 1000.0));
+            for _ in 0..2 {
+                let got = index(&["10.0.0.1:80"]).assign(&samples, None);
+                assert_eq!(
+                    (&got.values[..], &got.times[..]),
+                    (&[Some(value)][..], &[Some(at)][..]),
+                    "{others:?}"
+                );
+                assert_eq!(got.matched + got.unknown, samples.len());
+                samples.reverse();
+            }
+        }
     }
 
     #[test]
