@@ -14,6 +14,8 @@ pub(crate) struct Notices {
     skipped: [bool; 2],
     /// By source: whether absent endpoints have been logged.
     absent: [bool; 2],
+    /// By source: whether it has been logged that it names no endpoint.
+    none: [bool; 2],
 }
 
 impl Notices {
@@ -51,6 +53,13 @@ impl Notices {
         if let Some(host) = host.filter(|_| !before && source.skipped > 0) {
             tell_skipped(host, upstream, origin, source);
         }
+        let [of_prometheus, of_envoy] = &mut self.none;
+        let said = if origin == Origin::Prometheus { of_prometheus } else { of_envoy };
+        let none = source.answers > 0 && source.found.is_empty() && source.skipped == 0;
+        let before = core::mem::replace(said, none);
+        if let Some(host) = host.filter(|_| !before && none) {
+            tell_none(host, upstream, origin);
+        }
         let [of_prometheus, of_envoy] = &mut self.absent;
         let said = if origin == Origin::Prometheus { of_prometheus } else { of_envoy };
         // Responses that alternate for a short time are not logged.
@@ -84,6 +93,15 @@ fn tell_skipped(host: &dyn Host, upstream: &str, origin: Origin, source: &Source
             ("of", Field::Whole(all as u64)),
             ("examples", Field::Text(examples)),
         ],
+    });
+}
+
+fn tell_none(host: &dyn Host, upstream: &str, origin: Origin) {
+    host.tell(&Event {
+        level: log::Level::Warn,
+        name: "endpoints_none",
+        message: &format!("{upstream}: {} answers, and names no endpoint", origin.title()),
+        fields: &[("upstream", Field::Text(upstream)), ("source", Field::Text(origin.name()))],
     });
 }
 

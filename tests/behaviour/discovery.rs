@@ -290,12 +290,35 @@ fn hear_of_nobody<W: World>(world: &mut W, crew: &Crew, seconds: u64) {
     });
 }
 
+fn says_none(world: &impl World, source: &str) -> usize {
+    let line = format!("web: {source} answers, and names no endpoint");
+    world.logs().iter().filter(|said| said.contains(&line)).count()
+}
+
+fn a_source_that_has_never_named_any_is_spoken_of(mut world: impl World) {
+    let empty = r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#;
+    let by_prometheus = r#""prometheus":{"query":"up"}"#.to_owned();
+    for (source, of, cluster, body) in [
+        (by_envoy(), "Envoy's admin interface", ADMIN, healthy(&[])),
+        (by_prometheus, "Prometheus", PROMETHEUS, empty.to_owned()),
+    ] {
+        let crew = crew(&mut world, 2, &plugin(&source, RANDOM));
+        for _ in 0..3 {
+            tell(&mut world, &crew, cluster, &Answer::Http(200, body.as_bytes()));
+            pass(&mut world, &crew.all, ms(500));
+        }
+        assert_eq!(says_none(&world, of), 1, "{of}");
+    }
+}
+
 fn an_empty_list_is_believed_after_a_minute(mut world: impl World) {
     let crew = crew(&mut world, 1, &plugin(&by_envoy(), RANDOM));
     told(&mut world, &crew, &healthy(&[0, 1]));
     hear_of_nobody(&mut world, &crew, 50);
     assert_eq!(targets(&mut world, crew[0]), addresses(&[0, 1]));
+    assert_eq!(says_none(&world, "Envoy's admin interface"), 0);
     hear_of_nobody(&mut world, &crew, 20);
+    assert_eq!(says_none(&world, "Envoy's admin interface"), 1);
     assert_eq!(candidates(&begin(&mut world, crew[0])), [""; 0], "then Envoy's own policy decides");
 }
 
@@ -432,6 +455,7 @@ both!(
     whom_envoy_condemns_gets_nothing,
     what_is_no_list_changes_nothing,
     an_empty_list_is_believed_after_a_minute,
+    a_source_that_has_never_named_any_is_spoken_of,
     sources_are_merged_and_envoy_knows_who_can_be_reached,
     prometheus_alone_finds_endpoints,
     a_tenants_headers_go_with_every_question_and_never_to_envoy_or_a_log,
