@@ -155,6 +155,10 @@ fn plugins(name: &str, found: &Found, show_effective: bool, report: &mut Report)
     for plugin in &found.plugins {
         let place =
             if plugin.place.is_empty() { name.to_owned() } else { format!("{name}, {}", plugin.place) };
+        if let Some(fault) = &plugin.fault {
+            report.complain(FAULTY, &format!("{place}: configuration refused: {fault}"));
+            continue;
+        }
         let document = found.documents.get(plugin.document).unwrap_or(&Value::Null);
         if plugin.native && role(&plugin.json) == Role::Upstream {
             let text = "$.role: the native module stands among the listener's filters only";

@@ -1,6 +1,6 @@
 //! Finds plugin configurations in Envoy configurations, manifests and plain JSON.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
 const NAME: &str = "evenkeel";
@@ -22,6 +22,19 @@ pub struct Plugin {
     pub document: usize,
     /// Whether it is for the native module.
     pub native: bool,
+    /// Why the filter does not get what stands there, and refuses it.
+    pub fault: Option<String>,
+}
+
+impl Plugin {
+    /// A configuration that stands at a place.
+    fn at(place: &str, document: usize, native: bool, read: Result<Vec<u8>>) -> Plugin {
+        let (json, fault) = match read {
+            Ok(json) => (json, None),
+            Err(error) => (Vec::new(), Some(format!("{error:#}"))),
+        };
+        Plugin { place: place.to_owned(), json, document, native, fault }
+    }
 }
 
 /// The configuration of a plugin in a document.
@@ -42,26 +55,27 @@ pub struct Found {
 /// Finds the configurations in a file: the whole file, or those in an Envoy configuration or in manifests.
 pub fn plugins(bytes: &[u8]) -> Result<Found> {
     // Left to the filter's own reader, which says more about its faults.
-    let itself = |documents| Found {
-        documents,
-        plugins: vec![Plugin { place: String::new(), json: bytes.to_vec(), document: 0, native: false }],
-    };
+    let itself = |documents| Found { documents, plugins: vec![Plugin::at("", 0, false, Ok(bytes.to_vec()))] };
     let looks_like_json = without_mark(bytes).trim_ascii_start().starts_with(b"{");
     let Ok(text) = str::from_utf8(without_mark(bytes)) else { return Ok(itself(Vec::new())) };
     if text.trim().is_empty() {
         return Ok(itself(Vec::new()));
     }
     let documents: Vec<Value> = if looks_like_json {
-        match serde_json::from_str(text) {
-            Ok(document) => vec![document],
-            Err(_) => return Ok(itself(Vec::new())),
+        match serde_json::Deserializer::from_str(text).into_iter().collect::<Result<Vec<Value>, _>>() {
+            // The filter takes one, and says so of more; manifests may follow each other.
+            Ok(documents) if documents.len() == 1 || documents.iter().all(|d| d["kind"].is_string()) => {
+                documents
+            }
+            _ => return Ok(itself(Vec::new())),
         }
     } else {
         serde_saphyr::from_multiple(text).context("is neither JSON nor YAML")?
     };
+    let documents: Vec<Value> = documents.into_iter().flat_map(unpacked).collect();
     let mut plugins = Vec::new();
     for (number, document) in documents.iter().enumerate() {
-        search(document, &named(document), number, &mut plugins)?;
+        search(document, &named(document), number, &mut plugins);
     }
     if plugins.is_empty() && looks_like_json {
         return Ok(itself(documents));
@@ -74,6 +88,15 @@ fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
+/// The manifests of a `List`, as `kubectl get` prints them; anything else is itself.
+fn unpacked(mut document: Value) -> Vec<Value> {
+    let is_list = document["kind"].as_str().is_some_and(|kind| kind.ends_with("List"));
+    match document.get_mut("items").filter(|_| is_list) {
+        Some(Value::Array(items)) => core::mem::take(items).into_iter().flat_map(unpacked).collect(),
+        _ => vec![document],
+    }
+}
+
 /// Kind and name of a manifest.
 pub fn named(document: &Value) -> String {
     let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -83,42 +106,52 @@ pub fn named(document: &Value) -> String {
     }
 }
 
-fn search(value: &Value, place: &str, document: usize, found: &mut Vec<Plugin>) -> Result<()> {
+fn search(value: &Value, place: &str, document: usize, found: &mut Vec<Plugin>) {
     match value {
         Value::Object(members) => {
-            if let Some(Standing { configuration, native }) = in_manifest(value) {
-                let json = as_the_filter_gets_it(configuration).with_context(|| place.to_owned())?;
-                found.push(Plugin { place: place.to_owned(), json, document, native });
-                return Ok(());
+            if let Some(Standing { configuration, native }) = in_manifest(value, place) {
+                found.push(Plugin::at(place, document, native, as_the_filter_gets_it(configuration)));
+                return;
             }
             if let Some(Standing { configuration, native }) = in_envoy(value) {
-                if !configuration.is_null() && !configuration["@type"].is_string() {
-                    bail!(
-                        "{place}: the plugin's configuration has no \"@type\", so Envoy refuses it: write a StringValue \
-                         ({STRING}) with the JSON as text"
-                    );
-                }
-                let json = as_the_filter_gets_it(configuration).with_context(|| place.to_owned())?;
-                found.push(Plugin { place: place.to_owned(), json, document, native });
-                return Ok(());
+                let read = if !configuration.is_null() && !configuration["@type"].is_string() {
+                    Err(anyhow!(
+                        "the plugin's configuration has no \"@type\", so Envoy refuses it: write a StringValue ({STRING}) \
+                         with the JSON as text"
+                    ))
+                } else {
+                    as_the_filter_gets_it(configuration)
+                };
+                found.push(Plugin::at(place, document, native, read));
+                return;
             }
             if let Some(modules) = value["dynamicModule"].as_array() {
                 for configuration in modules.iter().filter_map(in_policy) {
-                    let json = as_the_filter_gets_it(configuration).with_context(|| place.to_owned())?;
-                    found.push(Plugin { place: place.to_owned(), json, document, native: true });
+                    found.push(Plugin::at(place, document, true, as_the_filter_gets_it(configuration)));
                 }
             }
-            members.values().try_for_each(|member| search(member, place, document, found))
+            members.values().for_each(|member| search(member, place, document, found));
         }
-        Value::Array(items) => items.iter().try_for_each(|item| search(item, place, document, found)),
-        _ => Ok(()),
+        Value::Array(items) => items.iter().for_each(|item| search(item, place, document, found)),
+        // A whole Envoy configuration as text: in a ConfigMap, or the bootstrap of an EnvoyProxy.
+        Value::String(text) if text.contains(WASM_FILTER) || text.contains(MODULE_FILTER) => {
+            // Or a script that writes one.
+            let inside = serde_saphyr::from_multiple::<Value>(text).unwrap_or_default();
+            // A name alone is itself again.
+            let inside = inside.iter().filter(|inside| !inside.is_string());
+            inside.for_each(|inside| search(inside, place, document, found));
+        }
+        _ => {}
     }
 }
 
 /// The configuration in `pluginConfig` of Istio's WasmPlugin and TrafficExtension, or in `config` of Envoy Gateway's
 /// EnvoyExtensionPolicy.
-fn in_manifest(value: &Value) -> Option<Standing<'_>> {
-    let istio = value.get("url").and(value.get("pluginConfig"));
+fn in_manifest<'v>(value: &'v Value, place: &str) -> Option<Standing<'v>> {
+    // Without a `pluginConfig` Istio hands the filter an empty one.
+    let of_istio = ["WasmPlugin ", "TrafficExtension "].iter().any(|kind| place.starts_with(kind));
+    let none = of_istio.then_some(&Value::Null);
+    let istio = value.get("url").and(value.get("pluginConfig").or(none));
     let gateway = value.get("code").and(value.get("config"));
     let configuration = istio.or(gateway)?;
     let names = ["pluginName", "rootID", "name", "url", "code"];
@@ -136,7 +169,7 @@ fn in_policy(module: &Value) -> Option<&Value> {
 /// The configuration in the Wasm filter's message, plain or as a TypedStruct, or in the dynamic module's.
 fn in_envoy(value: &Value) -> Option<Standing<'_>> {
     let message = |kind: &str| {
-        let typed = value["type_url"] == kind;
+        let typed = value["type_url"] == kind || value["typeUrl"] == kind;
         (typed || value["@type"] == kind).then(|| if typed { &value["value"] } else { value })
     };
     if let Some(filter) = message(WASM_FILTER) {
@@ -224,6 +257,11 @@ mod tests {
     fn found(text: &str) -> Vec<(String, String)> {
         let plugins = plugins(text.as_bytes()).unwrap().plugins;
         plugins.into_iter().map(|plugin| (plugin.place, String::from_utf8(plugin.json).unwrap())).collect()
+    }
+
+    /// Why the file's last plugin is refused.
+    fn refused(text: &str) -> String {
+        plugins(text.as_bytes()).unwrap().plugins.pop().unwrap().fault.unwrap()
     }
 
     fn one(place: &str) -> Vec<(String, String)> {
@@ -317,6 +355,49 @@ mod tests {
     }
 
     #[test]
+    fn lists_and_texts_hide_nothing() {
+        let manifest = |name: &str| {
+            format!(
+                r#"{{"kind":"WasmPlugin","metadata":{{"name":"{name}"}},"spec":{{"url":"oci://x/evenkeel","pluginConfig":{CONFIG}}}}}"#
+            )
+        };
+        let (a, b) = (manifest("a"), manifest("b"));
+        let both = [one("WasmPlugin a"), one("WasmPlugin b")].concat();
+        for text in [
+            format!(r#"{{"kind":"List","items":[{a},{b}]}}"#),
+            format!("kind: WasmPluginList\nitems:\n- {a}\n- {b}\n"),
+            format!("{a}\n{b}\n"),
+        ] {
+            assert_eq!(found(&text), both, "{text}");
+        }
+        let filter = format!(
+            "'@type': {WASM_FILTER}, config: {{ name: evenkeel, configuration: {{ '@type': {STRING}, value: '{CONFIG}' }} }}"
+        );
+        let map = format!(
+            "kind: ConfigMap\nmetadata: {{ name: envoy }}\ndata:\n  envoy.yaml: |\n    filter: {{ {filter} }}\n"
+        );
+        assert_eq!(found(&map), one("ConfigMap envoy"));
+        let script = format!(
+            "kind: ConfigMap\ndata:\n  run.sh: |\n    cat <<EOF\n    {filter}\n      a: [\n    EOF\n"
+        );
+        assert_eq!(plugins(script.as_bytes()).unwrap().plugins, []);
+        assert_eq!(plugins(format!("of: {WASM_FILTER}").as_bytes()).unwrap().plugins, []);
+        let typed = format!(
+            "filter: {{ '@type': x/TypedStruct, typeUrl: {WASM_FILTER}, value: {{ config: {{ name: evenkeel }} }} }}"
+        );
+        assert_eq!(found(&typed), [("plugin".to_owned(), String::new())]);
+    }
+
+    #[test]
+    fn a_plugin_without_a_configuration_gets_an_empty_one() {
+        let text = "kind: WasmPlugin\nmetadata: { name: a }\nspec: { url: 'oci://x/evenkeel:1' }";
+        assert_eq!(found(text), [("WasmPlugin a".to_owned(), String::new())]);
+        // A link to the project is no plugin.
+        let chart = "kind: Chart\nmetadata: { name: a }\nspec: { url: 'https://x/evenkeel' }";
+        assert_eq!(plugins(chart.as_bytes()).unwrap().plugins, []);
+    }
+
+    #[test]
     fn a_byte_order_mark_hides_nothing() {
         let text = format!(
             "\u{feff}kind: WasmPlugin\nspec: {{ url: x, pluginName: evenkeel, pluginConfig: {CONFIG} }}"
@@ -342,9 +423,9 @@ mod tests {
             "{{ '@type': {WASM_FILTER}, config: {{ name: evenkeel, configuration: {{ '@type': x/Int64Value }} }} }}"
         );
         let text = format!("filter: {text}");
-        assert!(format!("{:#}", plugins(text.as_bytes()).unwrap_err()).contains("x/Int64Value"));
+        assert!(refused(&text).contains("x/Int64Value"));
         let text = text.replace("x/Int64Value", STRUCT);
-        assert!(format!("{:#}", plugins(text.as_bytes()).unwrap_err()).contains("write a StringValue"));
+        assert!(refused(&text).contains("write a StringValue"));
         // With the members of the Struct under `value`, without `value`, and without a type.
         for configuration in [
             format!("{{ '@type': {STRUCT}, value: {CONFIG} }}"),
@@ -355,7 +436,7 @@ mod tests {
             let text = format!(
                 "filter: {{ '@type': {WASM_FILTER}, config: {{ name: evenkeel, configuration: {configuration} }} }}"
             );
-            let error = format!("{:#}", plugins(text.as_bytes()).unwrap_err());
+            let error = refused(&text);
             assert!(error.contains("write a StringValue"), "{configuration}: {error}");
         }
     }

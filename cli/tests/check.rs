@@ -172,6 +172,31 @@ fn a_folder_is_checked_file_by_file_and_all_together() {
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
 }
 
+/// What the filter does not even get is refused by it, and hides nothing that stands beside it.
+#[test]
+fn a_configuration_of_another_kind_is_a_fault_in_a_folder_too() {
+    let plugin = |name: &str, configuration: &str| {
+        format!(
+            "filter:\n  '@type': type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm\n  \
+             config: {{ name: {name}, configuration: {{ '@type': type.googleapis.com/google.protobuf.{configuration} }} }}\n"
+        )
+    };
+    let good = r#"{"upstreams":[{"cluster":"web","endpoints":{"static":["10.0.0.1:80"]}}]}"#;
+    let both = [
+        plugin("evenkeel", "Struct, value: { upstreams: [] }"),
+        plugin("evenkeel-web", &format!("StringValue, value: '{good}'")),
+    ]
+    .join("---\n");
+    let folder = folder("kinds", &[("both.yaml", &both)]);
+    let file = folder.join("both.yaml");
+    for path in [&folder, &file] {
+        let output = run(&["check", path.to_str().unwrap()], "");
+        assert_eq!(output.status.code(), Some(1), "{path:?}");
+        assert!(text(&output.stderr).contains("configuration refused: a plugin configuration of type"));
+        assert!(text(&output.stdout).contains("plugin: ok"), "{path:?}");
+    }
+}
+
 #[test]
 fn a_folder_with_nothing_of_evenkeel_says_so() {
     let folder = folder("nothing", &[("rule.yaml", RULE), ("package.json", "{}")]);
