@@ -1,5 +1,6 @@
 //! Ordinary fleets off the catalogue, on which the adaptive policy once lost to Envoy's own.
 
+use engine::rng::Rng;
 use simulator::contender;
 use simulator::distribution::Distribution;
 use simulator::drawn::Fleet;
@@ -191,6 +192,34 @@ fn what_fails_at_times_carries_its_part_where_the_others_cannot() {
         assert!(slower < 2.0, "{endpoints}, {slots}, {load}, {workers}: {slower}");
         assert!(ours < theirs, "{endpoints}, {slots}, {load}, {workers}: {ours}, {theirs}");
     }
+}
+
+/// Envoy's least request counts the requests of all workers as they are; reports between workers are milliseconds old. Where
+/// requests are over sooner than that, queues stay as short only if workers do not act on the reports all at once.
+#[test]
+fn workers_do_not_herd_where_requests_are_brief() {
+    let mut rng = Rng::new(17);
+    let mut logs = Vec::new();
+    for _ in 0..10 {
+        let mut one_of = |choices: [usize; 4]| choices[rng.below(4) as usize];
+        let (endpoints, slots, workers) =
+            (one_of([3, 4, 10, 16]), one_of([1, 2, 4, 8]), one_of([3, 5, 8, 12]));
+        let millis = one_of([2, 4, 8, 20]) as f64;
+        let sigma = [0.4, 0.8, 1.2][rng.below(3) as usize];
+        let work = Distribution::LogNormal { median: millis / 1e3 * f64::exp(-0.5 * sigma * sigma), sigma };
+        let load = 0.5 + 0.35 * rng.unit();
+        let rate = (load * (endpoints * slots) as f64 / work.mean()).min(4000.0);
+        let scenario = Scenario { work, rate, workers, length: 5.0, ..few(endpoints, slots, load) };
+        let ratios = [0.5, 0.9].map(|p| against_least_request(&scenario, p, 2));
+        println!("{endpoints} x {slots} at {load:.2}, {millis} ms, {workers} workers: {ratios:.2?}");
+        assert!(
+            ratios.iter().all(|ratio| *ratio < 1.35),
+            "{endpoints}, {slots}, {load}, {workers}: {ratios:?}"
+        );
+        logs.extend(ratios.map(f64::ln));
+    }
+    let mean = (logs.iter().sum::<f64>() / logs.len() as f64).exp();
+    assert!(mean < 1.06, "{mean}");
 }
 
 /// Where the others keep up, however wide the work is, an ejected endpoint gets nothing but its probes.

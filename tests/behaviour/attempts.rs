@@ -249,11 +249,13 @@ fn latency_is_the_attempts_own<W: World>(_: W) {
             request.done();
         }
     }
-    let open: Vec<_> = (0..8).map(|_| begin(&mut world, plugin)).collect();
+    // Two of three are compared: of 24 pairs each helper is in 8 with the failing one, and in 8 with the other, where the one
+    // with fewer in flight is taken. A quarter is missed by less than 1 in 10⁵.
+    let open: Vec<_> = (0..24).map(|_| begin(&mut world, plugin)).collect();
     let mut counts = BTreeMap::<String, usize>::new();
     open.iter().for_each(|request| *counts.entry(target(request)).or_default() += 1);
     let given = |endpoint| counts.get(&address(endpoint)).copied().unwrap_or(0);
-    assert!(given(0) <= 1 && given(1) >= 3 && given(2) >= 3, "{counts:?}");
+    assert!(given(0) <= 1 && given(1) >= 6 && given(2) >= 6, "{counts:?}");
 }
 
 /// Without the filter among the cluster's upstream filters, everything is as before.

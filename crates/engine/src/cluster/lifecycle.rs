@@ -21,7 +21,8 @@ impl Cluster {
     pub fn started(&mut self, index: u32, now: Time) -> Option<(EndpointRef, u32)> {
         let endpoint = self.endpoints.set.reference(index)?;
         let member = self.endpoints.states.get_mut(index as usize)?;
-        let pending = self.endpoints.peers.of(index, member).pending() as f32;
+        let view = self.endpoints.peers.of(index, member);
+        let pending = view.own_pending() as f32 + view.others_awaiting_now(self.queueing.sojourn_s, now);
         let unit = self.subsets.list.get(member.subset as usize).map_or(1.0, |g| g.turns.unit);
         let depth = (pending * unit / member.weight).round() as u32;
         member.send(now);

@@ -31,9 +31,17 @@ impl Cluster {
         self.queueing.noise.refresh(self.typical);
         self.turn_epoch(now);
         self.queueing.refresh();
+        self.queueing.sojourn_s = self.sojourn_s();
         self.refresh_subsets(now);
         self.divide(seconds, now);
         self.settle_overflow(seconds);
+    }
+
+    /// Mean time until an answer, waiting included, seconds: requests in flight over their rate (Little's law), but at
+    /// least the typical latency, because of few requests there is often none in flight.
+    fn sojourn_s(&self) -> f32 {
+        let pending: u32 = self.endpoints.views().map(|(_, view)| view.pending()).sum();
+        self.typical.max(f64::from(pending) / self.traffic.rate_of_all()) as f32
     }
 
     /// Clears the peers' reports before they are merged anew, as of `told`.

@@ -123,12 +123,17 @@ impl PeerState {
 #[derive(Clone, Debug, Default)]
 pub struct PeerTable {
     at: Time,
+    /// Mean age of the reports when they were merged, seconds: half of the time since the merge before.
+    lag_s: f32,
     heard: Vec<PeerState>,
 }
 
 impl PeerTable {
     /// Clears all reports before they are merged anew, as of `at`.
     pub fn forget(&mut self, at: Time) {
+        let since_last =
+            if self.at == Time::ZERO { 0.0 } else { at.seconds_since(self.at).min(GONE_AFTER_S) };
+        self.lag_s = (0.5 * since_last) as f32;
         self.at = at;
         if self.heard.iter().all(|heard| *heard == PeerState::default()) {
             // No worker has reported anything since the last merge: there are no peers.
@@ -152,7 +157,7 @@ impl PeerTable {
 
     /// The view of `member`, the endpoint at `index`, with its reports.
     pub fn of<'a>(&'a self, index: u32, member: &'a EndpointState) -> EndpointView<'a> {
-        EndpointView::new(member, self.heard.get(index as usize), self.at)
+        EndpointView::new(member, self.heard.get(index as usize), (self.at, self.lag_s))
     }
 
     /// Merges a peer's report on `member` at `index`; the set has `places` slots.

@@ -89,6 +89,8 @@ pub struct Queueing {
     growth: [f32; BUCKETS],
     /// Whether there has been an answer since the factors were computed.
     news: bool,
+    /// Mean time until an answer, waiting included, seconds; 0 before the first.
+    pub sojourn_s: f32,
     /// How much answers vary by nature.
     pub noise: Noise,
 }
@@ -103,6 +105,7 @@ impl Default for Queueing {
             company: core::array::from_fn(|depth| (1.0 + depth as f32).powf(MIN_EXPONENT)),
             growth: core::array::from_fn(|at| (crowd(at) / at.checked_sub(1).map_or(1.0, crowd)).ln()),
             news: true,
+            sojourn_s: 0.0,
             noise: Noise::default(),
         };
         queueing.refresh();

@@ -9,15 +9,12 @@
 //! how *often* an endpoint may win ([`LastTurn::held`](crate::endpoint::LastTurn::held)), never which endpoint is best:
 //! stale data sets shares, fresh data decides, and proxies do not herd.
 
+use super::rounding::Rounding;
 use super::{Candidates, PickContext, Policy, Pool, Request, pick_lowest_cost};
 use crate::ablation::{Ablation, Part};
 use crate::endpoint::EndpointView;
 use crate::rng::Rng;
 
-/// Step of the randomized rounding of latencies, in units of the last binary place: an eighth of an octave. A smaller
-/// difference decides only in proportion to its size, so that a small advantage, which may be chance, does not attract
-/// all traffic.
-const NEAR: u32 = 1 << 20;
 /// Cost ratio at which an endpoint is used out of turn. Costs are times, so at twice the time the others are full.
 const BREAKS_AT: f32 = 2.0;
 /// Weight of an open, answered stream against an unanswered request: enough to break ties, so that streams opened one
@@ -39,12 +36,7 @@ const TURNS_TO_LOOK: f32 = 4.0;
 /// Expected cost of the next request to this endpoint, seconds. Zero if the endpoint is due for a request to find out
 /// why it is silent: the unanswered one may be slow by nature, and without another request that would never show. An
 /// endpoint that hangs gets a number of these that grows with the logarithm of the time.
-fn cost(
-    ablation: &Ablation,
-    view: PickContext<'_>,
-    member: EndpointView<'_>,
-    told: impl Fn(f32) -> f32,
-) -> f32 {
+fn cost(ablation: &Ablation, view: PickContext<'_>, member: EndpointView<'_>, rounding: Rounding) -> f32 {
     let floor = if ablation.has(Part::MinLatency) { member.silent(view.queueing, view.now) } else { 0.0 };
     let long = floor > LOOK_AGAIN_S && floor > LOOK_AGAIN * member.expected;
     if long && view.turns.passed(&member, TURNS_TO_LOOK) {
@@ -54,14 +46,11 @@ fn cost(
         }
     }
     let open = member.total_in_flight().saturating_sub(member.awaiting()) as f32;
-    let depth = (member.pending() as f32 + OPEN_COUNTS * open) * view.turns.unit / member.weight;
     let takes = if floor > member.expected { floor } else { member.expected };
-    told(takes) * view.queueing.price(depth)
-}
-
-/// `latency` after adding `by`, less than a step, and rounding down to a step.
-fn blurred(latency: f32, by: u32) -> f32 {
-    f32::from_bits(latency.to_bits().wrapping_add(by) & !(NEAR - 1))
+    let lasts = if takes > view.queueing.sojourn_s { takes } else { view.queueing.sojourn_s };
+    let pending = member.own_pending() as f32 + rounding.count(member.others_awaiting_now(lasts, view.now));
+    let depth = (pending + OPEN_COUNTS * open) * view.turns.unit / member.weight;
+    rounding.latency(takes) * view.queueing.price(depth)
 }
 
 impl Policy for Adaptive {
@@ -73,9 +62,9 @@ impl Policy for Adaptive {
         rng: &mut Rng,
     ) -> Candidates {
         let ablation = &self.0;
-        let blur = rng.below(NEAR);
+        let rounding = Rounding::draw(rng);
         pick_lowest_cost(view, pool, ablation.choices, request.want, rng, BREAKS_AT, |m, _| {
-            cost(ablation, view, m, |takes| blurred(takes, blur))
+            cost(ablation, view, m, rounding)
         })
     }
 
@@ -84,7 +73,7 @@ impl Policy for Adaptive {
     }
 
     fn cost(&self, view: PickContext<'_>, index: u32) -> Option<f32> {
-        Some(cost(&self.0, view, view.known(index)?, |takes| takes))
+        Some(cost(&self.0, view, view.known(index)?, Rounding::Exact))
     }
 
     fn sees_silence(&self) -> bool {

@@ -1,6 +1,7 @@
 //! The fewest requests in flight per weight, of two random choices (Mitzenmacher, "The power of two choices in
 //! randomized load balancing", 2001): as Envoy's `LEAST_REQUEST`, but counting the requests of all workers.
 
+use super::rounding::Rounding;
 use super::{Candidates, PickContext, Policy, Pool, Request, pick_lowest_cost};
 use crate::endpoint::EndpointView;
 use crate::rng::Rng;
@@ -15,8 +16,8 @@ const BREAKS_AT: f32 = 4.0;
 #[derive(Debug, Default)]
 pub struct LeastRequest;
 
-fn cost(member: EndpointView<'_>) -> f32 {
-    (member.total_in_flight() + 1) as f32 / member.weight
+fn cost(view: PickContext<'_>, member: EndpointView<'_>, rounding: Rounding) -> f32 {
+    (rounding.in_flight(view, &member) + 1.0) / member.weight
 }
 
 impl Policy for LeastRequest {
@@ -27,7 +28,8 @@ impl Policy for LeastRequest {
         request: Request,
         rng: &mut Rng,
     ) -> Candidates {
-        pick_lowest_cost(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, _| cost(m))
+        let rounding = Rounding::draw(rng);
+        pick_lowest_cost(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, _| cost(view, m, rounding))
     }
 
     fn counts_turns(&self) -> bool {
@@ -35,6 +37,6 @@ impl Policy for LeastRequest {
     }
 
     fn cost(&self, view: PickContext<'_>, index: u32) -> Option<f32> {
-        view.known(index).map(cost)
+        Some(cost(view, view.known(index)?, Rounding::Exact))
     }
 }

@@ -26,6 +26,7 @@ pub mod pool;
 pub mod random;
 pub mod ring;
 pub mod round_robin;
+mod rounding;
 #[cfg(test)]
 mod tests;
 pub mod weighted_round_robin;

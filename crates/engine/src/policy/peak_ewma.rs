@@ -8,6 +8,7 @@
 //! answers, so fast errors attract no traffic. Use it where latency differs between endpoints and requests are alike; a
 //! request that is heavy by nature counts against the endpoint that happened to get it.
 
+use super::rounding::Rounding;
 use super::{Candidates, PickContext, Policy, Pool, Request, pick_lowest_cost};
 use crate::endpoint::EndpointView;
 use crate::rng::Rng;
@@ -22,10 +23,10 @@ const BREAKS_AT: f32 = 8.0;
 #[derive(Debug, Default)]
 pub struct PeakEwma;
 
-fn cost(view: PickContext<'_>, index: u32, member: EndpointView<'_>) -> f32 {
+fn cost(view: PickContext<'_>, index: u32, member: EndpointView<'_>, rounding: Rounding) -> f32 {
     let peak = view.peaks.get(index as usize).and_then(|peak| peak.estimate(view.now));
     let latency = peak.unwrap_or(member.expected);
-    latency * (member.total_in_flight() + 1) as f32 / member.weight
+    latency * (rounding.in_flight(view, &member) + 1.0) / member.weight
 }
 
 impl Policy for PeakEwma {
@@ -36,7 +37,10 @@ impl Policy for PeakEwma {
         request: Request,
         rng: &mut Rng,
     ) -> Candidates {
-        pick_lowest_cost(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, index| cost(view, index, m))
+        let rounding = Rounding::draw(rng);
+        pick_lowest_cost(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, index| {
+            cost(view, index, m, rounding)
+        })
     }
 
     fn counts_turns(&self) -> bool {
@@ -44,7 +48,7 @@ impl Policy for PeakEwma {
     }
 
     fn cost(&self, view: PickContext<'_>, index: u32) -> Option<f32> {
-        Some(cost(view, index, view.known(index)?))
+        Some(cost(view, index, view.known(index)?, Rounding::Exact))
     }
 
     fn exiles(&self) -> bool {

@@ -13,6 +13,7 @@
 //!
 //! [`adaptive`]: super::adaptive
 
+use super::rounding::Rounding;
 use super::{Candidates, PickContext, Policy, Pool, Request, pick_lowest_cost};
 use crate::endpoint::EndpointView;
 use crate::rng::Rng;
@@ -41,9 +42,9 @@ impl WeightedScore {
         }
     }
 
-    fn score(&self, view: PickContext<'_>, member: EndpointView<'_>) -> f32 {
+    fn score(&self, view: PickContext<'_>, member: EndpointView<'_>, rounding: Rounding) -> f32 {
         let latency = member.expected.max(member.min_latency(view.now) as f32);
-        self.per_request * member.total_in_flight() as f32 / member.weight + self.per_second * latency
+        self.per_request * rounding.in_flight(view, &member) / member.weight + self.per_second * latency
     }
 }
 
@@ -55,7 +56,10 @@ impl Policy for WeightedScore {
         request: Request,
         rng: &mut Rng,
     ) -> Candidates {
-        pick_lowest_cost(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, _| self.score(view, m))
+        let rounding = Rounding::draw(rng);
+        pick_lowest_cost(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, _| {
+            self.score(view, m, rounding)
+        })
     }
 
     fn counts_turns(&self) -> bool {
@@ -63,7 +67,7 @@ impl Policy for WeightedScore {
     }
 
     fn cost(&self, view: PickContext<'_>, index: u32) -> Option<f32> {
-        Some(self.score(view, view.known(index)?))
+        Some(self.score(view, view.known(index)?, Rounding::Exact))
     }
 
     fn sees_silence(&self) -> bool {

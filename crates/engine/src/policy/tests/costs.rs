@@ -141,6 +141,29 @@ fn requests_of_other_workers_count_as_this_ones() {
     }
 }
 
+#[test]
+fn requests_of_other_workers_count_the_less_the_older_their_reports_are() {
+    // For the signal's policy requests in flight only part equals.
+    let by_load = |policy: &settings::Policy| !matches!(policy, settings::Policy::LeastSignal { .. });
+    for policy in comparing().into_iter().filter(by_load) {
+        let mut bench = Bench::new(&policy, vec![busy(1.0, 0.05, 2, 0)]);
+        bench.queueing.sojourn_s = 0.05;
+        let mut others = PeerReport::default();
+        (others.in_flight.total, others.in_flight.awaiting) = (4, 4);
+        others.in_flight.quiet_since = bench.now;
+        bench.peers.forget(bench.now);
+        bench.peers.merge((0, &mut bench.states[0]), 1, &others, &Evidence::default());
+        let told = bench.now;
+        let aged = [0, 4, 12, 40].map(|ms| {
+            bench.now = Time(told.0 + ms * 1_000_000);
+            bench.policy.cost(bench.view(), 0).unwrap()
+        });
+        let own = cost(&policy, busy(1.0, 0.05, 2, 0));
+        assert!(aged.windows(2).all(|two| two[0] > two[1]), "{policy:?}: {aged:?}");
+        assert!(aged[3] < 1.2 * own, "{policy:?}: hardly more than this worker's alone, {own}: {aged:?}");
+    }
+}
+
 /// A thousand open streams count as a tenth of an unanswered request.
 #[test]
 fn open_streams_part_equals_and_weigh_next_to_nothing() {
