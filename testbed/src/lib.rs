@@ -4,9 +4,8 @@
 //! - [`load`]: an open-loop load generator that measures from the *intended* start of each request.
 //! - [`mixture`]: requests of every kind at once, each with the end that it must have.
 //! - [`envoy`], [`prometheus`]: the real binaries: configured, started, watched and ended.
-//! - [`liar`], [`lies`], [`relay`]: false answers of Prometheus and the admin interface, and connections that are cut
-//!   or
-//! falsified.
+//! - [`liar`], [`lies`], [`relay`]: false answers of Prometheus and the admin interface, and connections that are cut or
+//!   falsified.
 //! - [`process`], [`ports`], [`tools`]: child processes that end with this one, free ports, the paths of binaries.
 //! - [`table`], [`chart`], [`screen`]: output of results.
 
