@@ -1,5 +1,5 @@
-//! The benchmark cases on a real Envoy: ten endpoints with four slots of 20 ms log-normal work, 600 requests/s open
-//! loop, two workers. Policies alternate run by run; the table shows medians.
+//! The benchmark cases on a real Envoy: unless a case says otherwise, ten endpoints with four slots of 20 ms log-normal
+//! work, 600 requests/s open loop, two workers. Policies alternate run by run; the table shows medians.
 //!
 //! `cargo run --release --example cases -- [--case NAME,…] [--policy NAME,…] [--runs N] [--workers N] [--proxies N]`
 //!
@@ -39,6 +39,10 @@ enum Who {
 struct Case {
     name: &'static str,
     who: Who,
+    endpoints: usize,
+    slots: usize,
+    /// Median work of a request, milliseconds.
+    work_ms: u64,
     rate: f64,
     seconds: f64,
     tasks: bool,
@@ -47,7 +51,18 @@ struct Case {
 }
 
 fn cases() -> Vec<Case> {
-    let case = |name, who| Case { name, who, rate: 600.0, seconds: RUN_S, tasks: false, orphaned: false };
+    let fleet = |name, who, (endpoints, slots, work_ms), rate| Case {
+        name,
+        who,
+        endpoints,
+        slots,
+        work_ms,
+        rate,
+        seconds: RUN_S,
+        tasks: false,
+        orphaned: false,
+    };
+    let case = |name, who| fleet(name, who, (10, 4, 20), 600.0);
     let slow = Behaviour::Slow;
     vec![
         case("equal", Who::All(Behaviour::Healthy)),
@@ -67,6 +82,14 @@ fn cases() -> Vec<Case> {
         Case { seconds: 40.0, ..case("healed-slow", Who::Healing(slow(10.0))) },
         Case { seconds: 40.0, ..case("healed-errors", Who::Healing(Behaviour::FAIL_FAST)) },
         Case { seconds: 40.0, ..case("healed-hole", Who::Healing(Behaviour::BlackHole)) },
+        // Requests that are over before workers know of each other's, 60 % and 80 % busy.
+        fleet("brief-60", Who::All(Behaviour::Healthy), (4, 2, 4), 1080.0),
+        fleet("brief-80", Who::All(Behaviour::Healthy), (4, 2, 4), 1440.0),
+        // The others cannot carry the load of the one that fails some requests.
+        Case {
+            seconds: 30.0,
+            ..fleet("some-fail-92", Who::Always(1, Behaviour::ErrorRatio(0.15)), (5, 2, 20), 414.0)
+        },
         Case { tasks: true, ..case("tasks", Who::Always(3, slow(4.0))) },
         Case { orphaned: true, seconds: 24.0, ..case("orphaned", Who::All(Behaviour::Healthy)) },
     ]
@@ -214,8 +237,15 @@ fn row(case: &Case, policy: &str, runs: &[Figures]) -> Vec<String> {
 
 async fn measure(case: &Case, policy: &str, seed: u64, options: &Options) -> Result<Figures> {
     let kind = if case.tasks { Kind::WORKER } else { Kind::Service { queue: None } };
-    let config = backend::Config { kind, seed: seed * 100 + 1, ..backend::Config::default() };
-    let mut backends = Backend::start_many(10, config).await?;
+    let median = Duration::from_millis(case.work_ms);
+    let config = backend::Config {
+        kind,
+        seed: seed * 100 + 1,
+        slots: case.slots,
+        median,
+        ..backend::Config::default()
+    };
+    let mut backends = Backend::start_many(case.endpoints, config).await?;
     let addresses: Vec<SocketAddr> = backends.iter().map(Backend::address).collect();
     let mut prometheus = match case.tasks || case.orphaned {
         true => Some(scraping(&addresses).await?),
