@@ -46,12 +46,12 @@ fn engine(policy: &str, endpoints: usize) -> (Balancer, Time) {
     let mut rng = Rng::new(1);
     for index in 0..endpoints as u32 {
         for request in 0..4 {
-            let ticket = engine.started(0, index, now).expect("a ticket");
+            let handle = engine.started(0, index, now).expect("a handle");
             let then = now.after_secs(0.01 + 0.02 * rng.unit());
             // The last stays in flight.
             if request < 3 {
-                engine.record_response(&ticket, Outcome::Good, then);
-                engine.finished(&ticket, then);
+                engine.record_response(&handle, Outcome::Good, then);
+                engine.finished(&handle, then);
             }
         }
     }

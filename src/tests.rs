@@ -32,9 +32,9 @@ fn at(ms: u64) -> Time {
 }
 
 fn fail(engine: &mut Balancer, index: u32, ms: u64) {
-    let ticket = engine.started(UPSTREAM, index, at(ms)).unwrap();
-    engine.record_response(&ticket, Outcome::Failed(Failure::Refused), at(ms + 1));
-    engine.finished(&ticket, at(ms + 1));
+    let handle = engine.started(UPSTREAM, index, at(ms)).unwrap();
+    engine.record_response(&handle, Outcome::Failed(Failure::Refused), at(ms + 1));
+    engine.finished(&handle, at(ms + 1));
 }
 
 /// Each endpoint in turn fails until it is ejected, with a tick after each failure but the last.
@@ -95,9 +95,9 @@ fn one_failure_moves_no_key_and_probes_are_of_their_own_keys() {
         engine.tick(ProbeShard::ALONE, at(0));
         let keys: Vec<u64> = (0..60).map(engine::rng::mix).collect();
         let homes: Vec<u32> = keys.iter().map(|key| home(&mut engine, *key, 1)).collect();
-        let ticket = engine.started(UPSTREAM, 1, at(1)).unwrap();
-        engine.record_response(&ticket, Outcome::Failed(Failure::Status5xx), at(2));
-        engine.finished(&ticket, at(2));
+        let handle = engine.started(UPSTREAM, 1, at(1)).unwrap();
+        engine.record_response(&handle, Outcome::Failed(Failure::Status5xx), at(2));
+        engine.finished(&handle, at(2));
         engine.tick(ProbeShard::ALONE, at(100));
         let after: Vec<u32> = keys.iter().map(|key| home(&mut engine, *key, 101)).collect();
         assert_eq!(homes, after, "{policy}: one 500 moves nobody");
@@ -124,11 +124,11 @@ fn one_failure_moves_no_key_and_probes_are_of_their_own_keys() {
 fn an_answer_of_who_left_teaches_nothing_of_the_newcomer() {
     let mut engine = engine_with(r#""policy":"adaptive""#);
     for nth in 0..40 {
-        let ticket = engine.started(UPSTREAM, 1, at(20 * nth)).unwrap();
-        engine.record_response(&ticket, Outcome::Good, at(20 * nth + 10));
-        engine.finished(&ticket, at(20 * nth + 10));
+        let handle = engine.started(UPSTREAM, 1, at(20 * nth)).unwrap();
+        engine.record_response(&handle, Outcome::Good, at(20 * nth + 10));
+        engine.finished(&handle, at(20 * nth + 10));
     }
-    let tickets: Vec<RequestHandle> =
+    let handles: Vec<RequestHandle> =
         (0..20).map(|_| engine.started(UPSTREAM, 1, at(1000)).unwrap()).collect();
     let specs = |last: &str| -> Vec<Spec> {
         ["10.0.0.1:80", last, "10.0.0.3:80"].iter().map(|a| Spec::at(a.parse().unwrap())).collect()
@@ -136,26 +136,26 @@ fn an_answer_of_who_left_teaches_nothing_of_the_newcomer() {
     engine.upstream_mut(UPSTREAM).unwrap().set_fleet(&specs("10.0.0.9:80"), at(1001));
     let fresh = engine.upstream(UPSTREAM).unwrap().fleet().index_of_text(b"10.0.0.9:80").unwrap();
     for nth in 0..40 {
-        let ticket = engine.started(UPSTREAM, fresh, at(1100 + 20 * nth)).unwrap();
-        engine.record_response(&ticket, Outcome::Good, at(1110 + 20 * nth));
-        engine.finished(&ticket, at(1110 + 20 * nth));
+        let handle = engine.started(UPSTREAM, fresh, at(1100 + 20 * nth)).unwrap();
+        engine.record_response(&handle, Outcome::Good, at(1110 + 20 * nth));
+        engine.finished(&handle, at(1110 + 20 * nth));
     }
     let before = format!("{:?}", engine.upstream(UPSTREAM).unwrap().queueing());
-    for ticket in &tickets {
-        engine.record_response(ticket, Outcome::Good, at(9000));
-        engine.finished(ticket, at(9000));
+    for handle in &handles {
+        engine.record_response(handle, Outcome::Good, at(9000));
+        engine.finished(handle, at(9000));
     }
     assert_eq!(format!("{:?}", engine.upstream(UPSTREAM).unwrap().queueing()), before);
-    assert!(!engine.names(&tickets[0], fresh), "another generation");
+    assert!(!engine.names(&handles[0], fresh), "another generation");
 }
 
 #[test]
 fn a_request_that_moved_found_so_many_where_it_went() {
     let mut engine = engine_with(r#""policy":"adaptive""#);
     let crowd: Vec<RequestHandle> = (0..7).map(|_| engine.started(UPSTREAM, 2, at(1)).unwrap()).collect();
-    let ticket = engine.started(UPSTREAM, 0, at(2)).unwrap();
-    assert_eq!((ticket.depth, crowd.last().unwrap().depth), (0, 6));
-    assert_eq!(engine.reassigned(&ticket, 2).unwrap().depth, 7);
+    let handle = engine.started(UPSTREAM, 0, at(2)).unwrap();
+    assert_eq!((handle.depth, crowd.last().unwrap().depth), (0, 6));
+    assert_eq!(engine.reassigned(&handle, 2).unwrap().depth, 7);
 }
 
 #[test]
@@ -165,10 +165,10 @@ fn a_rule_takes_an_endpoint_out_and_exploration_brings_it_back() {
     let mut ms = 0;
     let mut answers = |engine: &mut Balancer, index, latency| {
         for _ in 0..20 {
-            let ticket = engine.started(UPSTREAM, index, at(ms)).unwrap();
+            let handle = engine.started(UPSTREAM, index, at(ms)).unwrap();
             ms += latency;
-            engine.record_response(&ticket, Outcome::Good, at(ms));
-            engine.finished(&ticket, at(ms));
+            engine.record_response(&handle, Outcome::Good, at(ms));
+            engine.finished(&handle, at(ms));
         }
         engine.tick(ProbeShard::ALONE, at(ms));
         ms
@@ -186,9 +186,9 @@ fn a_rule_takes_an_endpoint_out_and_exploration_brings_it_back() {
     let later = ms + 60_000;
     engine.tick(ProbeShard::ALONE, at(later));
     assert!((0..3).any(|_| picked(&mut engine, later) == Some(1)));
-    let ticket = engine.started(UPSTREAM, 1, at(later)).unwrap();
-    engine.record_response(&ticket, Outcome::Good, at(later + 20));
-    engine.finished(&ticket, at(later + 20));
+    let handle = engine.started(UPSTREAM, 1, at(later)).unwrap();
+    engine.record_response(&handle, Outcome::Good, at(later + 20));
+    engine.finished(&handle, at(later + 20));
     engine.tick(ProbeShard::ALONE, at(later + 20));
     assert!(engine.upstream(UPSTREAM).unwrap().member(1).unwrap().eligible);
 }
@@ -293,9 +293,9 @@ fn a_reload_counts_no_failure_twice() {
 }
 
 fn serve(engine: &mut Balancer, index: u32, (ms, takes): (u64, u64)) {
-    let ticket = engine.started(UPSTREAM, index, at(ms)).unwrap();
-    engine.record_response(&ticket, Outcome::Good, at(ms + takes));
-    engine.finished(&ticket, at(ms + takes));
+    let handle = engine.started(UPSTREAM, index, at(ms)).unwrap();
+    engine.record_response(&handle, Outcome::Good, at(ms + takes));
+    engine.finished(&handle, at(ms + takes));
 }
 
 /// A tick with the reports of these workers only.
@@ -366,9 +366,9 @@ fn first_asked(engine: &mut Balancer, seconds: std::ops::Range<u64>, failing: u3
         let index = named.first().unwrap();
         asked += u32::from(index == 0);
         let outcome = if index < failing { Outcome::Failed(Failure::Status5xx) } else { Outcome::Good };
-        let ticket = engine.started(UPSTREAM, index, at(ms)).unwrap();
-        engine.record_response(&ticket, outcome, at(ms + 9));
-        engine.finished(&ticket, at(ms + 9));
+        let handle = engine.started(UPSTREAM, index, at(ms)).unwrap();
+        engine.record_response(&handle, outcome, at(ms + 9));
+        engine.finished(&handle, at(ms + 9));
     }
     asked
 }

@@ -31,7 +31,7 @@ const MAX_PANICS: u32 = 5;
 const MAX_KEPT: usize = 1 << 20;
 
 /// A worker and its generation: state that a stream holds of an earlier generation is not used with a later one.
-pub struct Seat {
+pub struct WorkerSlot {
     /// The worker.
     pub worker: Worker,
     /// Number of restarts before it.
@@ -52,7 +52,7 @@ pub struct Plugin {
     pub series: Series,
     /// Its outstanding calls.
     pub calls: Calls,
-    seats: Vec<Mutex<Seat>>,
+    slots: Vec<Mutex<WorkerSlot>>,
     attached: Mutex<Vec<ConfigHandle>>,
     pacer: Mutex<Option<Pacer>>,
     at_work: AtomicBool,
@@ -92,7 +92,7 @@ impl Plugin {
                 plugin.by_call = worker.config().steering.via == Via::OverrideHost && !asked_for;
             }
             plugin.settle(surroundings, &mut worker);
-            plugin.seats.push(Mutex::new(Seat { worker, generation: 0 }));
+            plugin.slots.push(Mutex::new(WorkerSlot { worker, generation: 0 }));
         }
         Ok(plugin)
     }
@@ -106,7 +106,7 @@ impl Plugin {
             by_call: false,
             series: Series::default(),
             calls: Calls::default(),
-            seats: Vec::new(),
+            slots: Vec::new(),
             attached: Mutex::default(),
             pacer: Mutex::default(),
             at_work: AtomicBool::new(false),
@@ -124,28 +124,28 @@ impl Plugin {
 
     /// Whether it has workers and has not stepped aside.
     pub fn is_at_work(&self) -> bool {
-        !self.seats.is_empty() && self.panics.load(Ordering::Relaxed) < MAX_PANICS
+        !self.slots.is_empty() && self.panics.load(Ordering::Relaxed) < MAX_PANICS
     }
 
     /// Number of workers.
     pub fn workers(&self) -> usize {
-        self.seats.len()
+        self.slots.len()
     }
 
     /// Locks a worker; `None` if the plugin stands aside or the worker is being restarted.
-    pub fn seat(&self, at: usize) -> Option<MutexGuard<'_, Seat>> {
+    pub fn slot(&self, at: usize) -> Option<MutexGuard<'_, WorkerSlot>> {
         if !self.is_at_work() {
             return None;
         }
         // A poisoned worker is about to be restarted by the thread in which it panicked.
-        self.seats.get(at)?.lock().ok()
+        self.slots.get(at)?.lock().ok()
     }
 
     /// Takes over what the plugin of an older configuration has learnt.
     pub fn adopt(&self, old: &Plugin) {
         let now = clock::now();
-        for (at, _) in self.seats.iter().enumerate() {
-            if let (Some(mut new), Some(mut old)) = (self.seat(at), old.seat(at)) {
+        for (at, _) in self.slots.iter().enumerate() {
+            if let (Some(mut new), Some(mut old)) = (self.slot(at), old.slot(at)) {
                 new.worker.take_over(&mut old.worker, now);
             }
         }
@@ -153,8 +153,8 @@ impl Plugin {
 
     /// Records that a later configuration was refused for faults at these paths, and this one stays in force.
     pub fn outlive(&self, refused: &[String]) {
-        for at in 0..self.seats.len() {
-            self.seat(at).into_iter().for_each(|mut seat| seat.worker.outlive(refused.to_vec()));
+        for at in 0..self.slots.len() {
+            self.slot(at).into_iter().for_each(|mut slot| slot.worker.outlive(refused.to_vec()));
         }
     }
 
@@ -189,9 +189,9 @@ impl Plugin {
                 // Without the lock, because this waits for the thread.
                 let pacer = locked(&self.pacer).take();
                 drop(pacer);
-                for at in 0..self.seats.len() {
+                for at in 0..self.slots.len() {
                     let end =
-                        || self.seat(at).into_iter().for_each(|mut s| s.worker.end(&attached.process(None)));
+                        || self.slot(at).into_iter().for_each(|mut s| s.worker.end(&attached.process(None)));
                     guarded(end, || self.panicked(attached, at));
                 }
             }
@@ -211,11 +211,11 @@ impl Plugin {
     /// Runs a tick of all workers; returns the time until the next one, if there are any.
     pub fn tick(&self, attached: &Attached) -> Option<Duration> {
         self.at_work.store(true, Ordering::Relaxed);
-        let periods = (0..self.seats.len()).filter_map(|at| {
+        let periods = (0..self.slots.len()).filter_map(|at| {
             let tick = || {
-                let mut seat = self.seat(at)?;
-                seat.worker.tick(&attached.process(Some(at)));
-                Some(seat.worker.tick_period_ms())
+                let mut slot = self.slot(at)?;
+                slot.worker.tick(&attached.process(Some(at)));
+                Some(slot.worker.tick_period_ms())
             };
             guarded(tick, || {
                 self.panicked(attached, at);
@@ -228,7 +228,7 @@ impl Plugin {
         for Kept { call, status, body } in kept {
             self.deliver(attached, &call, status, &Pieces { body: &[&body], headers: &[] });
         }
-        let shortest = if self.seats.len() == 1 { ALONE_MS } else { 0 };
+        let shortest = if self.slots.len() == 1 { ALONE_MS } else { 0 };
         Some(Duration::from_millis(period?.max(shortest)))
     }
 
@@ -251,8 +251,8 @@ impl Plugin {
 
     fn deliver(&self, attached: &Attached, call: &Outstanding, status: Option<u32>, body: &dyn Body) {
         let deliver = || {
-            if let Some(mut seat) = self.seat(call.worker) {
-                seat.worker.call_answered(&attached.process(None), call.token, status, body);
+            if let Some(mut slot) = self.slot(call.worker) {
+                slot.worker.call_answered(&attached.process(None), call.token, status, body);
             }
         };
         guarded(deliver, || self.panicked(attached, call.worker));
@@ -274,16 +274,16 @@ impl Plugin {
                 "evenkeel panicked, {panics} of {MAX_PANICS} times: the request goes on, the worker starts anew"
             ),
         );
-        let Some(seat) = self.seats.get(at) else { return };
+        let Some(slot) = self.slots.get(at) else { return };
         let anew = || Worker::configure(&attached.process(None), &self.text, &self.name, seed()).ok();
         let worker = guarded(anew, || None);
         if let Some(mut worker) = worker {
             self.settle(&attached.process(None), &mut worker);
-            let mut locked = locked(seat);
+            let mut locked = locked(slot);
             let generation = locked.generation.wrapping_add(1);
-            let old = core::mem::replace(&mut *locked, Seat { worker, generation });
+            let old = core::mem::replace(&mut *locked, WorkerSlot { worker, generation });
             drop(locked);
-            seat.clear_poison();
+            slot.clear_poison();
             // Its destructors may panic as well.
             guarded(|| drop(old), || ());
         }

@@ -18,7 +18,7 @@ use crate::plugin;
 pub struct Request {
     attached: Arc<Attached>,
     /// Index of its worker.
-    seat: usize,
+    slot: usize,
     state: RefCell<State>,
     /// Response code details of a local reply, for versions of Envoy without the attribute.
     details: RefCell<Option<Vec<u8>>>,
@@ -36,8 +36,8 @@ struct State {
 impl Request {
     /// Creates a stream of this configuration.
     pub fn of(attached: Arc<Attached>) -> Request {
-        let seat = plugin::place(attached.plugin.workers());
-        Request { attached, seat, state: RefCell::default(), details: RefCell::default() }
+        let slot = plugin::place(attached.plugin.workers());
+        Request { attached, slot, state: RefCell::default(), details: RefCell::default() }
     }
 
     /// Runs `act` on the stream with its worker. A nested event is ignored.
@@ -55,13 +55,13 @@ impl Request {
                 details: self.details.try_borrow().ok().and_then(|details| details.clone()),
                 reply: RefCell::new(None),
             };
-            let mut seat = self.attached.plugin.seat(self.seat)?;
-            if *state.generation.get_or_insert(seat.generation) != seat.generation {
+            let mut slot = self.attached.plugin.slot(self.slot)?;
+            if *state.generation.get_or_insert(slot.generation) != slot.generation {
                 state.over = true;
                 return None;
             }
-            let result = act(&mut state.stream, &mut seat.worker, &surroundings);
-            drop(seat);
+            let result = act(&mut state.stream, &mut slot.worker, &surroundings);
+            drop(slot);
             drop(state);
             if let (Some(reply), Some(stream)) = (surroundings.reply.take(), stream) {
                 reply.give(stream);
@@ -72,7 +72,7 @@ impl Request {
             if let Ok(mut state) = self.state.try_borrow_mut() {
                 state.over = true;
             }
-            self.attached.plugin.panicked(&self.attached, self.seat);
+            self.attached.plugin.panicked(&self.attached, self.slot);
             None
         })
     }

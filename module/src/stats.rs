@@ -91,17 +91,17 @@ struct One {
 }
 
 #[derive(Default)]
-struct EndpointView {
+struct SeriesTable {
     numbers: HashMap<String, u32>,
     list: Vec<One>,
 }
 
 /// The series that have been requested so far.
 #[derive(Default)]
-pub struct Series(Mutex<EndpointView>);
+pub struct Series(Mutex<SeriesTable>);
 
 impl Series {
-    fn known(&self) -> MutexGuard<'_, EndpointView> {
+    fn known(&self) -> MutexGuard<'_, SeriesTable> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

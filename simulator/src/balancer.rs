@@ -15,7 +15,7 @@ pub struct Sent {
     /// When it was sent.
     pub started: Time,
     /// The engine's handle, if the engine chose.
-    pub ticket: Option<RequestHandle>,
+    pub handle: Option<RequestHandle>,
     /// The endpoint of its retry, if that was decided with it.
     pub second: Option<usize>,
 }

@@ -102,8 +102,8 @@ impl Proxy {
     fn to(&mut self, endpoint: usize, worker: usize, now: Time) -> Sent {
         let (engine, _) = &mut self.workers[worker];
         let index = engine.upstream(0).and_then(|u| u.fleet().index_of_hash(self.common.hashes[endpoint]));
-        let ticket = index.and_then(|i| engine.started(0, i, now));
-        Sent { worker, endpoint, started: now, ticket, second: None }
+        let handle = index.and_then(|i| engine.started(0, i, now));
+        Sent { worker, endpoint, started: now, handle, second: None }
     }
 
     /// Sends a request that the filter leaves to Envoy, by round robin.
@@ -129,8 +129,8 @@ impl LoadBalancer for Proxy {
         };
         let Some(index) = candidates.first() else { return self.fall_back(worker, now) };
         let second = candidates.as_slice().get(1).map(|index| self.endpoints[*index as usize]);
-        let ticket = engine.started(0, index, now);
-        Sent { worker, endpoint: self.endpoints[index as usize], started: now, ticket, second }
+        let handle = engine.started(0, index, now);
+        Sent { worker, endpoint: self.endpoints[index as usize], started: now, handle, second }
     }
 
     /// As with `override_host`, and with the filter among the cluster's upstream filters: the second attempt goes to
@@ -144,20 +144,20 @@ impl LoadBalancer for Proxy {
 
     fn ended(&mut self, sent: &Sent, reply: &Reply, now: Time) {
         let (engine, _) = &mut self.workers[sent.worker];
-        if let Some(ticket) = &sent.ticket {
-            engine.record_response(ticket, reply.outcome, now);
-            engine.finished(ticket, now);
+        if let Some(handle) = &sent.handle {
+            engine.record_response(handle, reply.outcome, now);
+            engine.finished(handle, now);
         }
     }
 
     fn opened(&mut self, sent: &Sent, reply: &Reply, now: Time) {
         let (engine, _) = &mut self.workers[sent.worker];
-        sent.ticket.iter().for_each(|ticket| engine.record_response(ticket, reply.outcome, now));
+        sent.handle.iter().for_each(|handle| engine.record_response(handle, reply.outcome, now));
     }
 
     fn closed(&mut self, sent: &Sent, _reply: &Reply, now: Time) {
         let (engine, _) = &mut self.workers[sent.worker];
-        sent.ticket.iter().for_each(|ticket| engine.finished(ticket, now));
+        sent.handle.iter().for_each(|handle| engine.finished(handle, now));
     }
 
     fn tick(&mut self, worker: usize, now: Time) {
@@ -172,14 +172,14 @@ impl LoadBalancer for Proxy {
 
     fn own(&mut self, worker: usize, now: Time) -> Option<Sent> {
         let (engine, _) = &mut self.workers[worker];
-        let ticket = engine.take_probe(0, now)?;
-        let endpoint = self.endpoints[ticket.endpoint.index as usize];
-        Some(Sent { worker, endpoint, started: now, ticket: Some(ticket), second: None })
+        let handle = engine.take_probe(0, now)?;
+        let endpoint = self.endpoints[handle.endpoint.index as usize];
+        Some(Sent { worker, endpoint, started: now, handle: Some(handle), second: None })
     }
 
     fn own_ended(&mut self, sent: &Sent, reply: &Reply, now: Time) {
         let (engine, _) = &mut self.workers[sent.worker];
-        sent.ticket.iter().for_each(|ticket| engine.record_probe(ticket, reply.outcome, now));
+        sent.handle.iter().for_each(|handle| engine.record_probe(handle, reply.outcome, now));
     }
 
     fn wish(&self) -> Wish {

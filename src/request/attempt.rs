@@ -40,7 +40,7 @@ pub(crate) enum Attempt {
     #[default]
     Over,
     /// Sent; no response headers yet.
-    Waiting { ticket: RequestHandle, upload: Upload },
+    Waiting { handle: RequestHandle, upload: Upload },
     /// Response headers received; the body may still flow.
     Streaming(Streaming),
 }
@@ -48,7 +48,7 @@ pub(crate) enum Attempt {
 /// A response that has begun.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Streaming {
-    ticket: RequestHandle,
+    handle: RequestHandle,
     judged: Judged,
     answered: Time,
     complete: bool,
@@ -58,7 +58,7 @@ pub(crate) struct Streaming {
 /// later attempt or from the end of the request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PendingOutcome {
-    ticket: RequestHandle,
+    handle: RequestHandle,
     /// Since when the endpoint was waited for, if the client had not sent its whole request.
     waited_since: Time,
     /// Whether the attempt counts as good unless the endpoint broke it off.
@@ -79,33 +79,33 @@ impl PendingOutcome {
         let failure = failure.filter(|failure| !self.good_otherwise || *failure != Failure::Deadline);
         if failure.is_some() || self.good_otherwise {
             let deadline = failure == Some(Failure::Deadline);
-            let started = if deadline { self.waited_since } else { self.ticket.started };
-            engine.record_outcome(&RequestHandle { started, ..self.ticket }, failure, now);
+            let started = if deadline { self.waited_since } else { self.handle.started };
+            engine.record_outcome(&RequestHandle { started, ..self.handle }, failure, now);
         }
     }
 }
 
 impl Attempt {
-    /// Starts the attempt that `ticket` was handed out for.
-    pub(crate) fn begin(engine: &mut Balancer, ticket: RequestHandle, upload: Upload) -> Attempt {
+    /// Starts the attempt that `handle` was handed out for.
+    pub(crate) fn begin(engine: &mut Balancer, handle: RequestHandle, upload: Upload) -> Attempt {
         if upload == Upload::Flowing {
-            engine.uploading(&ticket);
-            engine.opened(&ticket);
+            engine.uploading(&handle);
+            engine.opened(&handle);
         }
-        Attempt::Waiting { ticket, upload }
+        Attempt::Waiting { handle, upload }
     }
 
     /// A part of the request's body, or its trailers; `last` for the last part. Latency counts from the last part that
     /// arrives before the response: a client that sends slowly is not the endpoint's fault.
     pub(crate) fn request_part(&mut self, engine: &mut Balancer, host: &dyn StreamHost, last: bool) {
-        if let Attempt::Waiting { ticket, upload: upload @ Upload::Flowing } = self {
+        if let Attempt::Waiting { handle, upload: upload @ Upload::Flowing } = self {
             let now = host.now();
             if last {
                 *upload = Upload::Over;
-                engine.closed(ticket, now);
-                engine.uploaded(ticket, now);
+                engine.closed(handle, now);
+                engine.uploaded(handle, now);
             } else {
-                engine.moves(ticket, now);
+                engine.moves(handle, now);
             }
         }
     }
@@ -113,37 +113,37 @@ impl Attempt {
     /// The handle of an attempt that has no response yet. An upload that is still open is closed in the engine: from
     /// here on a response is expected.
     pub(crate) fn due(&mut self, engine: &mut Balancer, now: Time) -> Option<&mut RequestHandle> {
-        let Attempt::Waiting { ticket, upload } = self else { return None };
+        let Attempt::Waiting { handle, upload } = self else { return None };
         if core::mem::replace(upload, Upload::Over) == Upload::Flowing {
-            let last_part = ticket.started;
-            engine.closed(ticket, now);
-            engine.uploaded(ticket, last_part);
+            let last_part = handle.started;
+            engine.closed(handle, now);
+            engine.uploaded(handle, last_part);
         }
-        Some(ticket)
+        Some(handle)
     }
 
     /// Response headers; `complete` if no body or trailers follow.
     pub(crate) fn receive_headers(
         &mut self,
         engine: &mut Balancer,
-        ticket: RequestHandle,
+        handle: RequestHandle,
         outcome: Outcome,
         now: Time,
         complete: bool,
     ) {
-        engine.record_response(&ticket, outcome, now);
+        engine.record_response(&handle, outcome, now);
         let judged = if outcome == Outcome::Undecided { Judged::NotYet } else { Judged::Settled };
-        *self = Attempt::Streaming(Streaming { ticket, judged, answered: now, complete });
+        *self = Attempt::Streaming(Streaming { handle, judged, answered: now, complete });
     }
 
     /// A part of the response's body; `last` for the last part. `ticked` is the worker's last tick: exact enough here,
     /// and reading the clock costs a host call.
     pub(crate) fn response_part(&mut self, engine: &mut Balancer, ticked: Time, last: bool) {
-        let Attempt::Streaming(Streaming { ticket, judged, answered, complete }) = self else { return };
+        let Attempt::Streaming(Streaming { handle, judged, answered, complete }) = self else { return };
         *complete |= last;
         if *judged == Judged::NotYet && !last && ticked.seconds_since(*answered) >= FLOWS_AFTER_S {
             *judged = Judged::Flows;
-            engine.record_outcome(ticket, None, ticked);
+            engine.record_outcome(handle, None, ticked);
         }
     }
 
@@ -151,8 +151,8 @@ impl Attempt {
     pub(crate) fn upstream(&self) -> Option<usize> {
         match self {
             Attempt::Over => None,
-            Attempt::Waiting { ticket, .. } | Attempt::Streaming(Streaming { ticket, .. }) => {
-                Some(ticket.upstream)
+            Attempt::Waiting { handle, .. } | Attempt::Streaming(Streaming { handle, .. }) => {
+                Some(handle.upstream)
             }
         }
     }
@@ -182,8 +182,8 @@ impl Attempt {
 
     /// Takes the load report in the response trailers.
     pub(crate) fn report_load(&self, engine: &mut Balancer, host: &dyn StreamHost) {
-        if let Attempt::Streaming(Streaming { ticket, .. }) = self {
-            load_report::take(engine, ticket, || host.now(), |name| host.response_trailer(name));
+        if let Attempt::Streaming(Streaming { handle, .. }) = self {
+            load_report::take(engine, handle, || host.now(), |name| host.response_trailer(name));
         }
     }
 
@@ -194,11 +194,11 @@ impl Attempt {
         failure: Option<Failure>,
         host: &dyn StreamHost,
     ) {
-        let Attempt::Streaming(Streaming { ticket, judged, complete, .. }) = self else { return };
+        let Attempt::Streaming(Streaming { handle, judged, complete, .. }) = self else { return };
         *complete = true;
         if failure.is_some() {
             *judged = Judged::Settled;
-            engine.record_outcome(ticket, failure, host.now());
+            engine.record_outcome(handle, failure, host.now());
         }
     }
 
@@ -218,7 +218,7 @@ impl Attempt {
         let broken_off = self.broken_off();
         match core::mem::take(self) {
             Attempt::Over => None,
-            Attempt::Waiting { mut ticket, upload } => {
+            Attempt::Waiting { mut handle, upload } => {
                 let now = host.now();
                 let outcome = match (reason, upload) {
                     (Some(failure), _) => Outcome::Failed(failure),
@@ -226,21 +226,21 @@ impl Attempt {
                     // A client that cancels during its own upload says nothing about the endpoint.
                     (None, Upload::Flowing) => Outcome::Unrelated,
                 };
-                let waited_since = ticket.started;
+                let waited_since = handle.started;
                 if upload == Upload::Flowing {
-                    engine.closed(&ticket, now);
+                    engine.closed(&handle, now);
                     let deadline = reason == Some(Failure::Deadline);
-                    engine.uploaded(&mut ticket, if deadline { waited_since } else { now });
+                    engine.uploaded(&mut handle, if deadline { waited_since } else { now });
                 }
-                engine.record_response(&ticket, outcome, now);
-                engine.finished(&ticket, now);
-                reason.is_none().then_some(PendingOutcome { ticket, waited_since, good_otherwise: false })
+                engine.record_response(&handle, outcome, now);
+                engine.finished(&handle, now);
+                reason.is_none().then_some(PendingOutcome { handle, waited_since, good_otherwise: false })
             }
-            Attempt::Streaming(Streaming { ticket, judged, answered, .. }) => {
+            Attempt::Streaming(Streaming { handle, judged, answered, .. }) => {
                 let known = ticked.max(answered);
-                engine.finished(&ticket, known);
-                let (waited_since, good_otherwise) = (ticket.started, judged == Judged::NotYet);
-                let end = PendingOutcome { ticket, waited_since, good_otherwise };
+                engine.finished(&handle, known);
+                let (waited_since, good_otherwise) = (handle.started, judged == Judged::NotYet);
+                let end = PendingOutcome { handle, waited_since, good_otherwise };
                 if broken_off && reason.is_none() {
                     return Some(end);
                 }

@@ -204,38 +204,38 @@ pub(crate) fn served_by(engine: &Balancer, host: &dyn StreamHost, upstream: usiz
 pub(crate) fn reattribute(
     engine: &mut Balancer,
     host: &dyn StreamHost,
-    (ticket, stays): (RequestHandle, bool),
+    (handle, stays): (RequestHandle, bool),
     Answer { outcome, status }: Answer,
 ) -> (RequestHandle, Outcome, bool) {
     let deadline = outcome == Outcome::Failed(Failure::Deadline);
-    let served = match served_by(engine, host, ticket.upstream) {
-        UpstreamHost::Endpoint(served) if engine.names(&ticket, served) => {
+    let served = match served_by(engine, host, handle.upstream) {
+        UpstreamHost::Endpoint(served) if engine.names(&handle, served) => {
             if stays && attempts(host) > 1 {
-                engine.record_failed_attempt(&ticket, RetryHint::of(outcome, status), host.now());
-                return (ticket, of_a_later_attempt(outcome), true);
+                engine.record_failed_attempt(&handle, RetryHint::of(outcome, status), host.now());
+                return (handle, of_a_later_attempt(outcome), true);
             }
-            return (ticket, outcome, true);
+            return (handle, outcome, true);
         }
         UpstreamHost::Endpoint(served) => served,
         // The named endpoint did not serve it, so nothing is said about it.
         UpstreamHost::Unknown => {
             if attempts(host) <= 1 {
-                not_followed(engine, host, ticket.upstream);
+                not_followed(engine, host, handle.upstream);
             }
-            return (ticket, Outcome::Unrelated, false);
+            return (handle, Outcome::Unrelated, false);
         }
         // Envoy answered for an endpoint that it could not reach, and the failure says so; a deadline may have passed
         // before it tried.
-        UpstreamHost::None if is_good(outcome) || deadline => return (ticket, Outcome::Unrelated, false),
-        UpstreamHost::None => return (ticket, outcome, false),
+        UpstreamHost::None if is_good(outcome) || deadline => return (handle, Outcome::Unrelated, false),
+        UpstreamHost::None => return (handle, outcome, false),
     };
-    let Some(moved) = engine.reassigned(&ticket, served) else { return (ticket, outcome, false) };
+    let Some(moved) = engine.reassigned(&handle, served) else { return (handle, outcome, false) };
     if attempts(host) > 1 {
         // The request was retried, so the first endpoint failed.
-        engine.record_failed_attempt(&ticket, RetryHint::of(outcome, status), host.now());
+        engine.record_failed_attempt(&handle, RetryHint::of(outcome, status), host.now());
         return (moved, of_a_later_attempt(outcome), true);
     }
-    not_followed(engine, host, ticket.upstream);
+    not_followed(engine, host, handle.upstream);
     (moved, outcome, true)
 }
 

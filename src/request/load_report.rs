@@ -23,17 +23,17 @@ const MAPS: [(&str, u64); 3] = [("request_cost", 4), ("utilization", 5), ("named
 /// Passes the load reports in headers or trailers of a response to the engine.
 pub(crate) fn take(
     engine: &mut Balancer,
-    ticket: &RequestHandle,
+    handle: &RequestHandle,
     now: impl Fn() -> Time,
     header: impl Fn(&str) -> Option<Bytes>,
 ) {
     let mut signal = 0;
-    while let Some(report) = engine.load_report(ticket.upstream, signal) {
+    while let Some(report) = engine.load_report(handle.upstream, signal) {
         if let Some(report) = report
             && let Some(bytes) = header(&report.header)
         {
             let value = read(&bytes, report);
-            engine.load_reported(ticket, signal, value, now());
+            engine.load_reported(handle, signal, value, now());
         }
         signal += 1;
     }

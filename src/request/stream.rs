@@ -159,8 +159,8 @@ impl Stream {
                 self.stripped = true;
                 self.stays = candidates.as_slice().len() == 1;
                 let first = candidates.first();
-                let ticket = first.and_then(|i| worker.engine.started(upstream, i, now));
-                let begun = ticket.map(|ticket| Attempt::begin(&mut worker.engine, ticket, upload));
+                let handle = first.and_then(|i| worker.engine.started(upstream, i, now));
+                let begun = handle.map(|handle| Attempt::begin(&mut worker.engine, handle, upload));
                 self.phase = begun.map_or(Phase::Foreign, Phase::Steered);
             }
             Decision::SafeEndpoint => {
@@ -254,13 +254,13 @@ impl Stream {
             Phase::Foreign | Phase::Unrouted => {}
             Phase::Steered(attempt) => {
                 let now = host.now();
-                let Some(ticket) = attempt.due(engine, now).copied() else { return };
-                let Some(counts) = engine.counts(ticket.upstream) else { return };
+                let Some(handle) = attempt.due(engine, now).copied() else { return };
+                let Some(counts) = engine.counts(handle.upstream) else { return };
                 let answer = classify::of_headers(host, complete, counts);
-                let from = (ticket, self.stays);
-                let (ticket, outcome, its_own) = classify::reattribute(engine, host, from, answer);
-                attempt.receive_headers(engine, ticket, outcome, now, complete);
-                self.listen(engine, host, its_own.then_some(ticket), answer, now);
+                let from = (handle, self.stays);
+                let (handle, outcome, its_own) = classify::reattribute(engine, host, from, answer);
+                attempt.receive_headers(engine, handle, outcome, now, complete);
+                self.listen(engine, host, its_own.then_some(handle), answer, now);
             }
             Phase::Watching { upstream, started, .. } => {
                 let now = host.now();
@@ -272,13 +272,13 @@ impl Stream {
                     _ => classify::of_a_later_attempt(answer.outcome),
                 };
                 let (served, started) = (classify::served_by(engine, host, *upstream), *started);
-                let ticket = served.one_of_ours().and_then(|i| engine.started(*upstream, i, started));
+                let handle = served.one_of_ours().and_then(|i| engine.started(*upstream, i, started));
                 self.phase = Phase::Foreign;
-                if let Some(ticket) = ticket {
+                if let Some(handle) = handle {
                     let mut attempt = Attempt::Over;
-                    attempt.receive_headers(engine, ticket, outcome, now, complete);
+                    attempt.receive_headers(engine, handle, outcome, now, complete);
                     self.phase = Phase::Steered(attempt);
-                    self.listen(engine, host, Some(ticket), answer, now);
+                    self.listen(engine, host, Some(handle), answer, now);
                 }
             }
             Phase::Followed => {
@@ -315,25 +315,25 @@ impl Stream {
         &mut self,
         engine: &mut Balancer,
         host: &dyn StreamHost,
-        ticket: Option<RequestHandle>,
+        handle: Option<RequestHandle>,
         answer: Answer,
         now: Time,
     ) {
-        if let Some(ticket) = ticket
-            && engine.heeds_headers(ticket.upstream)
+        if let Some(handle) = handle
+            && engine.heeds_headers(handle.upstream)
             && let Some(said) = said::of_headers(host, answer, now)
         {
-            engine.said(&ticket, said, now);
+            engine.said(&handle, said, now);
             if said.failing
                 && let Phase::Steered(attempt) = &mut self.phase
             {
                 attempt.settle();
             }
         }
-        if let Some(ticket) = ticket
+        if let Some(handle) = handle
             && said::is_its_own(answer.outcome)
         {
-            load_report::take(engine, &ticket, || now, |name| host.response_header(name));
+            load_report::take(engine, &handle, || now, |name| host.response_header(name));
         }
         if self.uploads && answer.outcome == Outcome::Undecided && self.web.is_none() {
             self.web = grpc_web::Body::of(host);
@@ -484,9 +484,9 @@ fn end_unanswered(
         // has waited since the last part it sent.
         return None;
     }
-    let ticket = attempt.due(engine, host.now()).copied()?;
+    let handle = attempt.due(engine, host.now()).copied()?;
     let answer = Answer { outcome, status: 0 };
-    let (ticket, outcome, _) = classify::reattribute(engine, host, (ticket, stays), answer);
-    attempt.receive_headers(engine, ticket, outcome, host.now(), true);
+    let (handle, outcome, _) = classify::reattribute(engine, host, (handle, stays), answer);
+    attempt.receive_headers(engine, handle, outcome, host.now(), true);
     None
 }

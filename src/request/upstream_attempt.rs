@@ -48,19 +48,19 @@ impl UpstreamAttempt {
         let served = classify::served_by(engine, host, upstream);
         if !shared.followed {
             shared.first = served.one_of_ours();
-            if let Attempt::Waiting { ticket, .. } = &reserved
+            if let Attempt::Waiting { handle, .. } = &reserved
                 && served != UpstreamHost::None
-                && served != UpstreamHost::Endpoint(ticket.endpoint.index)
+                && served != UpstreamHost::Endpoint(handle.endpoint.index)
             {
                 classify::not_followed(engine, host, upstream);
             }
         }
-        let ticket = match (reserved.due(engine, now), served) {
-            (Some(ticket), UpstreamHost::Endpoint(index)) if ticket.endpoint.index == index => Some(*ticket),
-            (Some(ticket), UpstreamHost::Endpoint(index)) => engine.reassigned(ticket, index),
-            (Some(ticket), UpstreamHost::Unknown | UpstreamHost::None) => {
-                engine.record_response(ticket, Outcome::Unrelated, now);
-                engine.finished(ticket, now);
+        let handle = match (reserved.due(engine, now), served) {
+            (Some(handle), UpstreamHost::Endpoint(index)) if handle.endpoint.index == index => Some(*handle),
+            (Some(handle), UpstreamHost::Endpoint(index)) => engine.reassigned(handle, index),
+            (Some(handle), UpstreamHost::Unknown | UpstreamHost::None) => {
+                engine.record_response(handle, Outcome::Unrelated, now);
+                engine.finished(handle, now);
                 None
             }
             (None, UpstreamHost::Endpoint(index)) => engine.started(upstream, index, now),
@@ -70,11 +70,11 @@ impl UpstreamAttempt {
         shared.answering = false;
         shared.active += 1;
         // Time spent in other filters and in earlier attempts is not this endpoint's.
-        if let Some(mut ticket) = ticket {
-            engine.uploading(&ticket);
-            engine.uploaded(&mut ticket, now);
+        if let Some(mut handle) = handle {
+            engine.uploading(&handle);
+            engine.uploaded(&mut handle, now);
             let upgrade = !complete && host.request_header("upgrade").is_some();
-            self.attempt = Attempt::begin(engine, ticket, Upload::of(complete || upgrade));
+            self.attempt = Attempt::begin(engine, handle, Upload::of(complete || upgrade));
         }
         drop(shared);
         self.correlation = Some(correlation);
@@ -95,16 +95,16 @@ impl UpstreamAttempt {
         correlation.borrow_mut().answering = true;
         let now = host.now();
         let heeds = engine.heeds_headers(upstream);
-        let Some(ticket) = self.attempt.due(engine, now).copied() else { return };
-        self.attempt.receive_headers(engine, ticket, answer.outcome, now, complete);
+        let Some(handle) = self.attempt.due(engine, now).copied() else { return };
+        self.attempt.receive_headers(engine, handle, answer.outcome, now, complete);
         if heeds && let Some(said) = said::of_headers(host, answer, now) {
-            engine.said(&ticket, said, now);
+            engine.said(&handle, said, now);
             if said.failing {
                 self.attempt.settle();
             }
         }
         if said::is_its_own(answer.outcome) {
-            load_report::take(engine, &ticket, || now, |name| host.response_header(name));
+            load_report::take(engine, &handle, || now, |name| host.response_header(name));
         }
         if self.uploads && answer.outcome == Outcome::Undecided {
             self.web = grpc_web::Body::of(host);

@@ -39,9 +39,9 @@ pub(super) fn serve_all(
         let index = named.first().unwrap();
         counts[index as usize] += 1;
         let (outcome, takes) = answer(index, ms);
-        let ticket = engine.started(UPSTREAM, index, at(ms)).unwrap();
-        engine.record_response(&ticket, outcome, at(ms + takes));
-        engine.finished(&ticket, at(ms + takes));
+        let handle = engine.started(UPSTREAM, index, at(ms)).unwrap();
+        engine.record_response(&handle, outcome, at(ms + takes));
+        engine.finished(&handle, at(ms + takes));
     }
     counts
 }
@@ -170,11 +170,11 @@ fn depth_is_what_awaits_an_answer_per_weight() {
     let mut engine = Balancer::new(&config::parse(json.as_bytes()).unwrap(), at(0));
     engine.tick(ProbeShard::ALONE, at(0));
     for (index, wanted) in [(0, [0, 3, 5]), (1, [0, 1, 1])] {
-        let tickets: Vec<_> = (0..3).map(|_| engine.started(UPSTREAM, index, at(10)).unwrap()).collect();
+        let handles: Vec<_> = (0..3).map(|_| engine.started(UPSTREAM, index, at(10)).unwrap()).collect();
         // The mean weight is 2.5.
-        assert_eq!(tickets.iter().map(|t| t.depth).collect::<Vec<_>>(), wanted, "{index}");
+        assert_eq!(handles.iter().map(|t| t.depth).collect::<Vec<_>>(), wanted, "{index}");
         // Answered, and open for ever.
-        tickets.iter().for_each(|ticket| engine.record_response(ticket, Outcome::Undecided, at(20)));
+        handles.iter().for_each(|handle| engine.record_response(handle, Outcome::Undecided, at(20)));
         assert_eq!(engine.started(UPSTREAM, index, at(30)).unwrap().depth, 0, "{index}");
     }
 }

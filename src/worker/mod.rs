@@ -314,8 +314,8 @@ impl Worker {
 
     /// The response to one of the worker's own HTTP calls: its status, or `None` if there was none.
     pub fn call_answered(&mut self, host: &dyn Host, token: u32, status: Option<u32>, body: &dyn Body) {
-        if let Some(ticket) = self.take_probe(token) {
-            return self.probe_answered(host, &ticket, (status, body));
+        if let Some(handle) = self.take_probe(token) {
+            return self.probe_answered(host, &handle, (status, body));
         }
         if !self.is_leader() {
             // The lease has moved, and the new leader polls anew.

@@ -47,9 +47,9 @@ impl Worker {
     pub(super) fn probe(&mut self, host: &dyn Host, now: Time) {
         for (upstream, cluster, probe) in probed(&self.config) {
             while self.probes.len() < MAX_UNDER_WAY
-                && let Some(ticket) = self.engine.take_probe(upstream, now)
+                && let Some(handle) = self.engine.take_probe(upstream, now)
             {
-                let index = ticket.endpoint.index;
+                let index = handle.endpoint.index;
                 let text = self.engine.upstream(upstream).and_then(|upstream| upstream.fleet().text(index));
                 let address = text.and_then(|text| core::str::from_utf8(text).ok()).unwrap_or_default();
                 let steering = &self.config.steering;
@@ -63,8 +63,8 @@ impl Worker {
                     timeout: probe.timeout,
                 };
                 match host.call(&call) {
-                    Ok(token) => self.probes.push((token, ticket)),
-                    Err(_) => self.engine.record_probe(&ticket, Outcome::Unrelated, now),
+                    Ok(token) => self.probes.push((token, handle)),
+                    Err(_) => self.engine.record_probe(&handle, Outcome::Unrelated, now),
                 }
             }
         }
@@ -76,27 +76,27 @@ impl Worker {
         Some(self.probes.swap_remove(at).1)
     }
 
-    /// The response to the probe of `ticket`, or `None` if there was none.
+    /// The response to the probe of `handle`, or `None` if there was none.
     #[inline(never)]
     pub(super) fn probe_answered(
         &mut self,
         host: &dyn Host,
-        ticket: &RequestHandle,
+        handle: &RequestHandle,
         (status, body): (Option<u32>, &dyn Body),
     ) {
         let now = host.now();
-        let outcome = self.engine.counts(ticket.upstream).map(|counts| outcome(status, body, counts));
+        let outcome = self.engine.counts(handle.upstream).map(|counts| outcome(status, body, counts));
         let mut outcome = outcome.unwrap_or(Outcome::Unrelated);
         if outcome == Outcome::Good
-            && self.engine.heeds_headers(ticket.upstream)
+            && self.engine.heeds_headers(handle.upstream)
             && body.header(said::FAILING).is_some()
         {
             outcome = Outcome::Failed(Failure::Status);
         }
         if outcome == Outcome::Good {
-            load_report::take(&mut self.engine, ticket, || now, |name| body.header(name));
+            load_report::take(&mut self.engine, handle, || now, |name| body.header(name));
         }
-        self.engine.record_probe(ticket, outcome, now);
+        self.engine.record_probe(handle, outcome, now);
     }
 }
 

@@ -158,7 +158,7 @@ fn live(engine: &mut Balancer, outcomes: &[(bool, u8)], seed: u64) {
             continue;
         };
         let first = candidates.first().expect("somebody");
-        let ticket = engine.started(upstream, first, now).expect("a ticket");
+        let handle = engine.started(upstream, first, now).expect("a handle");
         let outcome = match outcome % 5 {
             0 => continue,
             1 => Outcome::Failed(Failure::Status5xx),
@@ -166,8 +166,8 @@ fn live(engine: &mut Balancer, outcomes: &[(bool, u8)], seed: u64) {
             _ => Outcome::Good,
         };
         let then = now.after_secs(0.02);
-        engine.record_response(&ticket, outcome, then);
-        engine.finished(&ticket, then);
+        engine.record_response(&handle, outcome, then);
+        engine.finished(&handle, then);
     }
 }
 

@@ -76,11 +76,11 @@ impl Scene {
     /// One request, 10 ms after the previous one, answered before the next.
     fn serve(&mut self, key: Option<u64>) -> usize {
         let to = self.named(Request { key, want: 1 })[0];
-        let ticket = self.engine.started(0, to as u32, self.now).unwrap();
+        let handle = self.engine.started(0, to as u32, self.now).unwrap();
         let outcome = if self.failing[to] { Outcome::Failed(self.failure) } else { Outcome::Good };
         let end = self.now.after_secs(if self.failing[to] { 0.001 } else { self.takes[to] });
-        self.engine.record_response(&ticket, outcome, end);
-        self.engine.finished(&ticket, end);
+        self.engine.record_response(&handle, outcome, end);
+        self.engine.finished(&handle, end);
         self.pass(0.01);
         to
     }
@@ -258,13 +258,13 @@ fn a_zone_that_hangs_is_left_before_any_time_out() {
     let mut local = Vec::new();
     for _ in 0..200 {
         let to = scene.named(Request::wanting(1))[0];
-        let ticket = scene.engine.started(0, to as u32, scene.now).unwrap();
+        let handle = scene.engine.started(0, to as u32, scene.now).unwrap();
         let hangs = ZONES[to].0 == "a";
         local.push(hangs);
         if !hangs {
             let end = scene.now.after_secs(0.02);
-            scene.engine.record_response(&ticket, Outcome::Good, end);
-            scene.engine.finished(&ticket, end);
+            scene.engine.record_response(&handle, Outcome::Good, end);
+            scene.engine.finished(&handle, end);
         }
         scene.pass(0.01);
     }

@@ -28,12 +28,12 @@ fn live(engine: &mut Balancer, from: f64) {
     for second in 0..6 {
         let now = from + f64::from(second);
         for index in 0..ENDPOINTS {
-            let ticket = engine.started(0, index, at(now)).expect("an endpoint");
+            let handle = engine.started(0, index, at(now)).expect("an endpoint");
             let took = if rng.below(20) == 0 { 0.4 } else { 0.02 + 0.01 * rng.unit() };
             let failed = second == 2 && index % 1000 == 7;
             let outcome = if failed { Outcome::Failed(Failure::Reset) } else { Outcome::Good };
-            engine.record_response(&ticket, outcome, at(now + took));
-            engine.finished(&ticket, at(now + took));
+            engine.record_response(&handle, outcome, at(now + took));
+            engine.finished(&handle, at(now + took));
         }
         engine.pick(0, Request::wanting(2), at(now + 0.5), &mut rng);
         engine.recount(at(now + 0.5));

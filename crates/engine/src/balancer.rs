@@ -176,10 +176,10 @@ impl Balancer {
         }
     }
 
-    /// The cluster of `ticket`, for updates.
-    fn of(&mut self, ticket: &RequestHandle) -> Option<&mut Cluster> {
+    /// The cluster of `handle`, for updates.
+    fn of(&mut self, handle: &RequestHandle) -> Option<&mut Cluster> {
         self.events = true;
-        self.upstreams.get_mut(ticket.upstream)
+        self.upstreams.get_mut(handle.upstream)
     }
 
     /// Observe mode: compares the decision `named`, which was not applied, with Envoy's choice `used`.
@@ -218,75 +218,75 @@ impl Balancer {
     }
 
     /// The request body is still being sent: no answer is due until [`Balancer::uploaded`].
-    pub fn uploading(&mut self, ticket: &RequestHandle) {
-        if let Some(upstream) = self.of(ticket) {
-            upstream.uploading(ticket.endpoint, ticket.started);
+    pub fn uploading(&mut self, handle: &RequestHandle) {
+        if let Some(upstream) = self.of(handle) {
+            upstream.uploading(handle.endpoint, handle.started);
         }
     }
 
     /// The client began a request and has not ended it: an open request.
-    pub fn opened(&mut self, ticket: &RequestHandle) {
-        if let Some(upstream) = self.of(ticket) {
-            upstream.opened(ticket.endpoint, ticket.started);
+    pub fn opened(&mut self, handle: &RequestHandle) {
+        if let Some(upstream) = self.of(handle) {
+            upstream.opened(handle.endpoint, handle.started);
         }
     }
 
     /// An open request makes progress: a part of it arrived. The endpoint's time counts from the last part.
-    pub fn moves(&mut self, ticket: &mut RequestHandle, now: Time) {
-        let moved = core::mem::replace(&mut ticket.started, now);
-        if let Some(upstream) = self.of(ticket) {
-            upstream.moves(ticket.endpoint, moved, now);
+    pub fn moves(&mut self, handle: &mut RequestHandle, now: Time) {
+        let moved = core::mem::replace(&mut handle.started, now);
+        if let Some(upstream) = self.of(handle) {
+            upstream.moves(handle.endpoint, moved, now);
         }
     }
 
     /// An open request is complete, answered or over.
-    pub fn closed(&mut self, ticket: &RequestHandle, now: Time) {
-        if let Some(upstream) = self.of(ticket) {
-            upstream.closed(ticket.endpoint, ticket.started, now);
+    pub fn closed(&mut self, handle: &RequestHandle, now: Time) {
+        if let Some(upstream) = self.of(handle) {
+            upstream.closed(handle.endpoint, handle.started, now);
         }
     }
 
     /// The request is complete, or was answered before: the endpoint's time counts from `since`.
-    pub fn uploaded(&mut self, ticket: &mut RequestHandle, since: Time) {
-        ticket.started = since;
-        if let Some(upstream) = self.of(ticket) {
-            upstream.uploaded(ticket.endpoint, since);
+    pub fn uploaded(&mut self, handle: &mut RequestHandle, since: Time) {
+        handle.started = since;
+        if let Some(upstream) = self.of(handle) {
+            upstream.uploaded(handle.endpoint, since);
         }
     }
 
     /// Records the first result: response headers, a reset, or the end without an answer.
-    pub fn record_response(&mut self, ticket: &RequestHandle, outcome: Outcome, now: Time) {
-        if let Some(upstream) = self.of(ticket) {
-            upstream.record_response(ticket, outcome, now);
+    pub fn record_response(&mut self, handle: &RequestHandle, outcome: Outcome, now: Time) {
+        if let Some(upstream) = self.of(handle) {
+            upstream.record_response(handle, outcome, now);
         }
     }
 
     /// The request turned out to be served by the endpoint at `to` rather than the one it was sent to.
-    pub fn reassigned(&mut self, ticket: &RequestHandle, to: u32) -> Option<RequestHandle> {
-        let upstream = self.of(ticket)?;
-        let (endpoint, depth) = upstream.reassigned(ticket.endpoint, to, ticket.started)?;
-        Some(RequestHandle { endpoint, depth, ..*ticket })
+    pub fn reassigned(&mut self, handle: &RequestHandle, to: u32) -> Option<RequestHandle> {
+        let upstream = self.of(handle)?;
+        let (endpoint, depth) = upstream.reassigned(handle.endpoint, to, handle.started)?;
+        Some(RequestHandle { endpoint, depth, ..*handle })
     }
 
     /// Records the outcome that only the end of the response shows, after [`Outcome::Undecided`].
-    pub fn record_outcome(&mut self, ticket: &RequestHandle, failure: Option<Failure>, now: Time) {
-        if let Some(upstream) = self.of(ticket) {
-            upstream.record_outcome(ticket.endpoint, ticket.started, failure, now);
+    pub fn record_outcome(&mut self, handle: &RequestHandle, failure: Option<Failure>, now: Time) {
+        if let Some(upstream) = self.of(handle) {
+            upstream.record_outcome(handle.endpoint, handle.started, failure, now);
         }
     }
 
-    /// Records an attempt that failed at the endpoint of `ticket` for an unknown reason, before the request was
+    /// Records an attempt that failed at the endpoint of `handle` for an unknown reason, before the request was
     /// reassigned and answered elsewhere; that answer gives the `hint`.
-    pub fn record_failed_attempt(&mut self, ticket: &RequestHandle, hint: RetryHint, now: Time) {
-        if let Some(upstream) = self.of(ticket) {
-            upstream.record_failed_attempt(ticket.endpoint, ticket.started, hint, now);
+    pub fn record_failed_attempt(&mut self, handle: &RequestHandle, hint: RetryHint, now: Time) {
+        if let Some(upstream) = self.of(handle) {
+            upstream.record_failed_attempt(handle.endpoint, handle.started, hint, now);
         }
     }
 
-    /// Whether the endpoint of `ticket` is the one at `index` now.
-    pub fn names(&self, ticket: &RequestHandle, index: u32) -> bool {
-        let upstream = self.upstreams.get(ticket.upstream);
-        upstream.and_then(|u| u.fleet().reference(index)) == Some(ticket.endpoint)
+    /// Whether the endpoint of `handle` is the one at `index` now.
+    pub fn names(&self, handle: &RequestHandle, index: u32) -> bool {
+        let upstream = self.upstreams.get(handle.upstream);
+        upstream.and_then(|u| u.fleet().reference(index)) == Some(handle.endpoint)
     }
 
     /// What counts as a failure in the cluster.
@@ -300,9 +300,9 @@ impl Balancer {
     }
 
     /// Processes the endpoint's statements in the headers of an answer that has been recorded.
-    pub fn said(&mut self, ticket: &RequestHandle, said: Said, now: Time) {
-        if let Some(upstream) = self.of(ticket) {
-            upstream.said(ticket.endpoint, ticket.started, said, now);
+    pub fn said(&mut self, handle: &RequestHandle, said: Said, now: Time) {
+        if let Some(upstream) = self.of(handle) {
+            upstream.said(handle.endpoint, handle.started, said, now);
         }
     }
 
@@ -313,9 +313,9 @@ impl Balancer {
     }
 
     /// Records the load that the endpoint reported for `signal` in its answer; unusable values are only counted.
-    pub fn load_reported(&mut self, ticket: &RequestHandle, signal: usize, value: Option<f64>, now: Time) {
-        if let Some(upstream) = self.of(ticket) {
-            upstream.set_reported(signal, ticket.endpoint, value, now);
+    pub fn load_reported(&mut self, handle: &RequestHandle, signal: usize, value: Option<f64>, now: Time) {
+        if let Some(upstream) = self.of(handle) {
+            upstream.set_reported(signal, handle.endpoint, value, now);
         }
     }
 
@@ -333,18 +333,18 @@ impl Balancer {
         Some(RequestHandle { upstream, endpoint, started: now, depth: 0 })
     }
 
-    /// Records the result of the probe `ticket`: a good answer, a failure, or any other outcome if it never reached the
+    /// Records the result of the probe `handle`: a good answer, a failure, or any other outcome if it never reached the
     /// endpoint.
-    pub fn record_probe(&mut self, ticket: &RequestHandle, outcome: Outcome, now: Time) {
-        if let Some(upstream) = self.of(ticket) {
-            upstream.record_probe(ticket, outcome, now);
+    pub fn record_probe(&mut self, handle: &RequestHandle, outcome: Outcome, now: Time) {
+        if let Some(upstream) = self.of(handle) {
+            upstream.record_probe(handle, outcome, now);
         }
     }
 
     /// Records the end of a request.
-    pub fn finished(&mut self, ticket: &RequestHandle, now: Time) {
-        if let Some(upstream) = self.of(ticket) {
-            upstream.finished(ticket.endpoint, now);
+    pub fn finished(&mut self, handle: &RequestHandle, now: Time) {
+        if let Some(upstream) = self.of(handle) {
+            upstream.finished(handle.endpoint, now);
         }
     }
 

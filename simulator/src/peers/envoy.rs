@@ -122,7 +122,7 @@ impl LoadBalancer for Proxy {
             Kind::Orca(_) => self.orca.next(worker),
         };
         self.active[endpoint] += 1;
-        Sent { worker, endpoint, started: moment.now, ticket: None, second: None }
+        Sent { worker, endpoint, started: moment.now, handle: None, second: None }
     }
 
     fn ended(&mut self, sent: &Sent, reply: &Reply, now: Time) {

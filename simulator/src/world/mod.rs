@@ -166,7 +166,7 @@ impl<'a> World<'a> {
         let proxy = arrival.worker / self.scenario.workers;
         let worker = arrival.worker % self.scenario.workers;
         let request = Request {
-            sent: Sent { worker, endpoint: 0, started: self.now, ticket: None, second: None },
+            sent: Sent { worker, endpoint: 0, started: self.now, handle: None, second: None },
             began: self.now,
             proxy,
             generation: 0,

@@ -87,8 +87,8 @@ impl Cluster {
     }
 
     /// Records the first sign of a request's outcome.
-    pub fn record_response(&mut self, ticket: &RequestHandle, outcome: Outcome, now: Time) {
-        let RequestHandle { endpoint, started, .. } = *ticket;
+    pub fn record_response(&mut self, handle: &RequestHandle, outcome: Outcome, now: Time) {
+        let RequestHandle { endpoint, started, .. } = *handle;
         let outcome = match outcome {
             Outcome::Failed(Failure::Deadline) if self.was_silent(endpoint.index, started, now) => {
                 Outcome::Failed(Failure::Timeout)
@@ -105,7 +105,7 @@ impl Cluster {
         let ablation = self.ablation;
         let raw = now.seconds_since(started);
         let queue = if ablation.has(Part::Queueing) && ablation.has(Part::IdleLatency) {
-            self.queueing.delay(ticket.depth)
+            self.queueing.delay(handle.depth)
         } else {
             1.0
         };
@@ -119,10 +119,10 @@ impl Cluster {
             self.queueing.noise.survival.observe(raw);
             if let Some((latency, deviation)) = known.and_then(|known| Some((known, known.deviation(raw)?))) {
                 if !latency.falling() {
-                    self.queueing.observe(ticket.depth, deviation);
+                    self.queueing.observe(handle.depth, deviation);
                 }
                 if latency.settled() {
-                    let weight = self.queueing.sample_weight(ticket.depth);
+                    let weight = self.queueing.sample_weight(handle.depth);
                     self.queueing.noise.observe(deviation - queue.ln(), weight, CLIP);
                 }
             }
@@ -130,7 +130,7 @@ impl Cluster {
         if outcome == Outcome::Good {
             self.ejection.overflow.observe(raw, self.ejection.out);
         }
-        let (weight, rows) = (self.queueing.sample_weight(ticket.depth), self.queueing.noise.rows());
+        let (weight, rows) = (self.queueing.sample_weight(handle.depth), self.queueing.noise.rows());
         self.observe_peak(endpoint.index, outcome, raw, now);
         let epochs = self.traffic.epochs;
         let Some(member) = self.endpoints.states.get_mut(endpoint.index as usize) else { return };

@@ -284,10 +284,10 @@ impl Cluster {
         self.ejection.probing = None;
     }
 
-    /// Records the result of the probe `ticket`: a good answer, a failure, or any other outcome if it never reached the
+    /// Records the result of the probe `handle`: a good answer, a failure, or any other outcome if it never reached the
     /// endpoint.
-    pub fn record_probe(&mut self, ticket: &RequestHandle, outcome: Outcome, now: Time) {
-        let RequestHandle { endpoint, started, .. } = *ticket;
+    pub fn record_probe(&mut self, handle: &RequestHandle, outcome: Outcome, now: Time) {
+        let RequestHandle { endpoint, started, .. } = *handle;
         let failure = if let Outcome::Failed(failure) = outcome { Some(failure) } else { None };
         self.stats.totals.out_of_band.failed += u64::from(failure.is_some());
         let typical = self.typical_beside(endpoint.index);

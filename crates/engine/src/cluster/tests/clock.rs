@@ -46,8 +46,8 @@ impl Cluster {
     /// A request to the endpoint at 0 that is answered after 10 ms.
     fn serve(&mut self, outcome: Outcome, seconds: f64) {
         let (endpoint, depth) = self.started(0, s(seconds)).unwrap();
-        let ticket = RequestHandle { upstream: 0, endpoint, started: s(seconds), depth };
-        self.record_response(&ticket, outcome, s(seconds + 0.01));
+        let handle = RequestHandle { upstream: 0, endpoint, started: s(seconds), depth };
+        self.record_response(&handle, outcome, s(seconds + 0.01));
         self.finished(endpoint, s(seconds + 0.01));
     }
 }
@@ -206,8 +206,8 @@ fn probes_out_of_band_go_on() {
         cluster.take_probe(s(seconds))
     };
     assert_eq!(take(&mut cluster, BEFORE), Some(first));
-    let ticket = RequestHandle { upstream: 0, endpoint: first, started: s(BEFORE), depth: 0 };
-    cluster.record_probe(&ticket, Outcome::Good, s(BEFORE + 0.01));
+    let handle = RequestHandle { upstream: 0, endpoint: first, started: s(BEFORE), depth: 0 };
+    cluster.record_probe(&handle, Outcome::Good, s(BEFORE + 0.01));
     cluster.ejection.probing.as_deref_mut().unwrap().compare_with(first, s(BEFORE));
     cluster.not_after(s(AFTER));
     let lacks =
