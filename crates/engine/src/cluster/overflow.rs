@@ -35,6 +35,10 @@ const RISE_S: f64 = 0.5;
 /// Ratio of the falling to the rising time: queues take time to drain.
 const FALL_OVER_RISE: f64 = 10.0;
 
+/// Maximum time without ejections until what is usual is learnt again, seconds: queues that an ejection left are gone
+/// sooner, however long it lasted.
+const MAX_TROUBLED_S: f64 = 60.0;
+
 /// The part of the requests that goes to ejected endpoints, and the endpoints that get it.
 #[derive(Debug, Default)]
 pub(super) struct Overflow {
@@ -148,7 +152,7 @@ impl Cluster {
         }
         let overflow = &mut self.ejection.overflow;
         let troubled = if self.ejection.out > 0 { seconds } else { -seconds };
-        overflow.troubled_s = (overflow.troubled_s + troubled).max(0.0);
+        overflow.troubled_s = (overflow.troubled_s + troubled).clamp(0.0, MAX_TROUBLED_S);
         if !overflow.known {
             let own = self.subsets.list.first().map_or(0, |subset| subset.in_flight);
             overflow.learn(f64::from(own), seconds);

@@ -159,16 +159,17 @@ fn keys_and_divided_fleets_have_others_to_turn_to() {
     assert_eq!(cluster.overflows(0.01), [0; 5], "from the moment on that there is another priority");
 }
 
-/// Answers are slow while endpoints are ejected, and for as long after that: what is usual is learnt at other times.
+/// Answers are slow while endpoints are ejected, and for as long after that, a minute at most: what is usual is learnt at
+/// other times.
 #[test]
 fn what_is_usual_is_not_learnt_from_troubled_times() {
-    let after = |rested_s: f64| {
+    let after = |ejected_s: f64, rested_s: f64| {
         let mut cluster = usual(&[1.0; 4]);
-        // Long at rest, then five seconds of trouble.
+        // Long at rest, then an ejection.
         cluster.settle_overflow(1000.0);
         cluster.make(0, Is::Failed);
         cluster.eject();
-        cluster.settle_overflow(5.0);
+        cluster.settle_overflow(ejected_s);
         cluster.endpoints.states[0].health = Default::default();
         cluster.eject();
         cluster.settle_overflow(rested_s);
@@ -178,8 +179,10 @@ fn what_is_usual_is_not_learnt_from_troubled_times() {
         cluster.queue(200);
         cluster.overflows(5.0)[0]
     };
-    assert!(after(1.0) > 20, "slow answers of a moment after are no measure");
-    assert_eq!(after(6.0), 0, "later they are: two hundred are usual then");
+    assert!(after(5.0, 1.0) > 20, "slow answers of a moment after are no measure");
+    assert_eq!(after(5.0, 6.0), 0, "later they are: two hundred are usual then");
+    assert!(after(3600.0, 50.0) > 20);
+    assert_eq!(after(3600.0, 61.0), 0, "queues of an hour are gone as soon as others");
 }
 
 /// The rate of requests rises from zero when a worker begins; that it is not known yet makes no queue too long.
