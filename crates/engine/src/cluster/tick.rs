@@ -40,8 +40,8 @@ impl Cluster {
     /// Mean time until an answer, waiting included, seconds: requests in flight over their rate (Little's law), but at
     /// least the typical latency, because of few requests there is often none in flight.
     fn sojourn_s(&self) -> f32 {
-        let pending: u32 = self.endpoints.views().map(|(_, view)| view.pending()).sum();
-        self.typical.max(f64::from(pending) / self.traffic.rate_of_all()) as f32
+        let pending: f64 = self.endpoints.views().map(|(_, view)| f64::from(view.pending())).sum();
+        self.typical.max(pending / self.traffic.rate_of_all()) as f32
     }
 
     /// Clears the peers' reports before they are merged anew, as of `told`.
