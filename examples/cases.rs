@@ -85,10 +85,11 @@ fn cases() -> Vec<Case> {
         // Requests that are over before workers know of each other's, 60 % and 80 % busy.
         fleet("brief-60", Who::All(Behaviour::Healthy), (4, 2, 4), 1080.0),
         fleet("brief-80", Who::All(Behaviour::Healthy), (4, 2, 4), 1440.0),
-        // The others cannot carry the load of the one that fails some requests.
+        // The others cannot carry the load of the one that fails some requests. Timers make the work longer than asked for:
+        // 92 % would be all that the endpoints can serve.
         Case {
             seconds: 30.0,
-            ..fleet("some-fail-92", Who::Always(1, Behaviour::ErrorRatio(0.15)), (5, 2, 20), 414.0)
+            ..fleet("some-fail-88", Who::Always(1, Behaviour::ErrorRatio(0.15)), (5, 2, 20), 396.0)
         },
         Case { tasks: true, ..case("tasks", Who::Always(3, slow(4.0))) },
         Case { orphaned: true, seconds: 24.0, ..case("orphaned", Who::All(Behaviour::Healthy)) },
