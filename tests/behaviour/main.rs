@@ -42,6 +42,7 @@ mod in_flight;
 mod lease;
 mod load_reports;
 mod outcomes;
+mod overload;
 mod partial;
 mod phases;
 mod polling;

@@ -127,7 +127,7 @@ impl Cluster {
                 }
             }
         }
-        if outcome == Outcome::Good {
+        if matches!(outcome, Outcome::Good | Outcome::Undecided) {
             self.ejection.overflow.observe(raw, self.ejection.out);
         }
         let (weight, rows) = (self.queueing.sample_weight(handle.depth), self.queueing.noise.rows());
