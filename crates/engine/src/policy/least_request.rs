@@ -1,5 +1,5 @@
 //! The fewest requests in flight per weight, of two random choices (Mitzenmacher, "The power of two choices in
-//! randomized load balancing", 2001): as Envoy's `LEAST_REQUEST`, but counting the requests of all workers.
+//! randomized load balancing", 2001), as Envoy's `LEAST_REQUEST`. Requests of other workers are known from their reports.
 
 use super::rounding::Rounding;
 use super::{Candidates, PickContext, Policy, Pool, Request, pick_lowest_cost};
