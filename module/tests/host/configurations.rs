@@ -59,7 +59,10 @@ fn a_new_text_takes_over_and_streams_of_the_old_one_end_where_they_began() {
     assert!(under_way.request(&[]));
     first.tick();
     let second = Listener::new("replaced", &json!({}), &json!({ "slow_start": "11s" }));
-    assert!(second.status()["upstreams"][0]["endpoints"][0]["latency_ms"].is_number(), "what was learnt");
+    let status = second.status();
+    // Which endpoints got the nine requests is chance.
+    let endpoints = status["upstreams"][0]["endpoints"].as_array().expect("endpoints");
+    assert!(endpoints.iter().any(|endpoint| endpoint["latency_ms"].is_number()), "what was learnt: {status}");
     let host = under_way.state().hosts[0].clone();
     under_way.answer(&host, "200", &[], true);
     under_way.complete();
