@@ -87,13 +87,13 @@ impl<'a> EndpointView<'a> {
 
     /// Requests of all workers that await response headers.
     pub fn awaiting(&self) -> u32 {
-        self.in_flight.awaiting().saturating_add(self.heard.map_or(0, PeerState::awaiting))
+        self.in_flight.awaiting().saturating_add(self.others_awaiting())
     }
 
     /// Requests of all workers that the endpoint is assumed to work on: those that await response headers, except those
     /// that it holds while it answers others.
     pub fn pending(&self) -> u32 {
-        self.member.pending().saturating_add(self.heard.map_or(0, PeerState::awaiting))
+        self.own_pending().saturating_add(self.others_awaiting())
     }
 
     /// This worker's part of [`pending`](EndpointView::pending).
