@@ -17,6 +17,8 @@ struct State {
     asked: bool,
     /// Whether a tick is requested at once.
     hurries: bool,
+    /// Whether the period has become shorter than the one that is being waited for.
+    shorter: bool,
 }
 
 /// Requests ticks until it is dropped.
@@ -32,18 +34,22 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 impl Pacer {
     /// Starts to request a tick from `waker` after each period; `None` if no thread can be created.
     pub fn start(waker: Waker, period: Duration) -> Option<Pacer> {
-        let state = State { period, waker: Some(waker), asked: false, hurries: false };
+        let state = State { period, waker: Some(waker), asked: false, hurries: false, shorter: false };
         let state = Arc::new((Mutex::new(state), Condvar::new()));
         let its = state.clone();
         let thread = Builder::new().name("evenkeel".into()).stack_size(STACK).spawn(move || run(&its));
         Some(Pacer { state, thread: Some(thread.ok()?) })
     }
 
-    /// The tick has run; the next one is requested after `period`.
+    /// The tick has run; the next one is requested after `period`, unless one is due earlier.
     pub fn ticked(&self, period: Duration) {
         let mut state = lock(&self.state.0);
         state.asked = false;
+        state.shorter = period < state.period;
         state.period = period;
+        if state.shorter {
+            self.state.1.notify_all();
+        }
     }
 
     /// Requests the next tick at once.
@@ -73,11 +79,14 @@ fn run(state: &(Mutex<State>, Condvar)) {
     let mut now = lock(&state.0);
     loop {
         let period = now.period;
-        let waited = state.1.wait_timeout_while(now, period, |state| state.waker.is_some() && !state.hurries);
+        let waits = |state: &mut State| state.waker.is_some() && !state.hurries && !state.shorter;
+        let waited = state.1.wait_timeout_while(now, period, waits);
         now = waited.unwrap_or_else(PoisonError::into_inner).0;
-        now.hurries = false;
+        let hurries = core::mem::take(&mut now.hurries);
+        // Waits anew: the tick after a rest has ended the rest's period.
+        let shorter = core::mem::take(&mut now.shorter);
         let Some(waker) = &now.waker else { return };
-        if !now.asked {
+        if !now.asked && (hurries || !shorter) {
             waker.wake();
             now.asked = true;
         }

@@ -29,6 +29,11 @@ const ALONE_MS: u64 = 20;
 const MAX_PANICS: u32 = 5;
 /// Maximum size of an answer that is kept while the workers are locked, bytes.
 const MAX_KEPT: usize = 1 << 20;
+/// Ends of plugins' names that panic where a request does not come by, in debug builds only, for the tests of panics.
+#[cfg(debug_assertions)]
+const PANICS_IN_TICKS: &str = "(panics in ticks)";
+#[cfg(debug_assertions)]
+const PANICS_IN_ANSWERS: &str = "(panics in answers)";
 
 /// A worker and its generation: state that a stream holds of an earlier generation is not used with a later one.
 pub struct WorkerSlot {
@@ -214,12 +219,15 @@ impl Plugin {
         let periods = (0..self.slots.len()).filter_map(|at| {
             let tick = || {
                 let mut slot = self.slot(at)?;
+                #[cfg(debug_assertions)]
+                provoked(self.name.ends_with(PANICS_IN_TICKS));
                 slot.worker.tick(&attached.process(Some(at)));
                 Some(slot.worker.tick_period_ms())
             };
             guarded(tick, || {
                 self.panicked(attached, at);
-                None
+                // The worker that comes after it ticks as soon as any other.
+                self.slot(at).map(|slot| slot.worker.tick_period_ms())
             })
         });
         let period = periods.min();
@@ -252,6 +260,8 @@ impl Plugin {
     fn deliver(&self, attached: &Attached, call: &Outstanding, status: Option<u32>, body: &dyn Body) {
         let deliver = || {
             if let Some(mut slot) = self.slot(call.worker) {
+                #[cfg(debug_assertions)]
+                provoked(self.name.ends_with(PANICS_IN_ANSWERS));
                 slot.worker.call_answered(&attached.process(None), call.token, status, body);
             }
         };
@@ -287,5 +297,13 @@ impl Plugin {
             // Its destructors may panic as well.
             guarded(|| drop(old), || ());
         }
+    }
+}
+
+#[cfg(debug_assertions)]
+#[expect(clippy::panic, reason = "it is asked for")]
+fn provoked(asked_for: bool) {
+    if asked_for {
+        panic!("a test asked for it");
     }
 }

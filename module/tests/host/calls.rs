@@ -56,13 +56,15 @@ fn a_large_answer_comes_in_pieces_of_any_size() {
 fn a_form_goes_into_the_body_and_a_secret_into_its_header() {
     let plugin = json!({ "prometheus": {
         "cluster": "prometheus", "interval": "200ms", "timeout": "50ms", "method": "POST",
-        "headers": { "x-scope-orgid": "tenant" },
+        "headers": { "x-scope-orgid": "tenant", "authorization": { "env": "PATH", "prefix": "Bearer " } },
     } });
     let signals = json!({ "signals": [{ "name": "load", "query": "load1" }] });
     let listener = Listener::new("form", &plugin, &signals);
     let call = listener.call();
     assert_eq!((call.header(":method"), call.header(":path")), ("POST", "/api/v1/query"));
     assert_eq!((call.header("x-scope-orgid"), call.timeout_ms), ("tenant", 50));
+    let path = std::env::var("PATH").expect("every process has it");
+    assert_eq!(call.header("authorization"), format!("Bearer {path}"), "from the environment");
     let body = String::from_utf8(call.body).expect("a form");
     assert!(body.contains("query=load1"), "{body}");
     let value = json!({ "status": "success", "data": { "resultType": "vector", "result": [
@@ -136,6 +138,11 @@ fn a_call_that_fails_or_is_not_sent_is_said() {
     let call = listener.call();
     envoy::answer(&listener.0, call.id, None, &[], &[]);
     assert!(of_source(&listener).contains("timed out"), "{}", of_source(&listener));
+    let level = envoy::logged()
+        .iter()
+        .find(|(_, line)| line.contains("envoy_admin poll failed"))
+        .map(|(level, _)| *level);
+    assert_eq!(level, Some(3), "a warning");
     let call = listener.call();
     envoy::answer(&listener.0, call.id, Some(403), &[], &[b"no"]);
     assert!(of_source(&listener).contains("403"), "{}", of_source(&listener));
@@ -200,6 +207,13 @@ fn where_no_header_steers_nothing_is_probed() {
         listener.tick();
     }
     assert_eq!(listener.0.state().calls.len(), 0);
+    // The worker that comes after a panic does as that before.
+    listener.serve("500", &[("x-evenkeel-test-panic", "please")]);
+    for _ in 0..20 {
+        listener.serve("500", &[]);
+        listener.tick();
+    }
+    assert_eq!((listener.0.state().calls.len(), said("health.probe of \"web\"")), (0, 2));
     let header = json!({ "steering": { "header": "x-evenkeel-endpoint" } });
     let listener = Listener::new("probes", &header, &upstream);
     listener.serve("500", &[]);

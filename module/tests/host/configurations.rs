@@ -138,6 +138,9 @@ fn where_it_is_asked_to_it_stands_aside() {
     // One that is accepted comes and steers; a wrong one after it leaves it in force.
     let right = Listener::of("aside", &text(&json!({}), &json!({}))).expect("it is taken");
     assert_ne!(right.serve("200", &[]), "");
+    let metric = ("evenkeel.fleet_configuration_refused".to_owned(), vec![]);
+    let refused = |listener: &Listener| listener.0.state().series.get(&metric).copied();
+    assert_eq!((refused(&listener), refused(&right)), (Some(1), Some(0)));
     let later = Listener::of("aside", &wrong).expect("it is taken");
     assert_ne!(later.serve("200", &[]), "", "the one before it stays in force");
     assert_eq!(later.status()["configuration_refused"], json!(["$.mod"]));

@@ -8,12 +8,18 @@ use std::process::Command;
 // Its functions are bound by the linker.
 use evenkeel_module as _;
 
+mod abi;
 mod calls;
 mod configurations;
 mod envoy;
 mod figures;
+#[path = "../../src/pacer.rs"]
+mod pacer;
+mod parts;
 mod requests;
 mod scene;
+#[path = "../../src/shared.rs"]
+mod shared;
 mod stream;
 
 /// All of it once more in the place of Envoy 1.38, whose interface has less.

@@ -283,3 +283,47 @@ fn what_a_worker_began_does_not_end_with_the_next() {
     new.destroy();
     assert_eq!(listener.of_endpoints("in_flight"), [0, 0, 0]);
 }
+
+/// The status of gRPC comes last.
+#[test]
+fn a_failure_in_the_trailers_counts_once() {
+    let listener = Listener::new("trailers", &json!({}), &json!({}));
+    for status in ["0", "14"] {
+        let stream = Stream::open(&listener.0);
+        assert!(stream.request_begins(&[(":method", "POST")], false));
+        stream.request_body(false);
+        stream.request_trailers();
+        let host = stream.state().hosts[0].clone();
+        stream.answer(&host, "200", &[("content-type", "application/grpc")], false);
+        stream.response_body(&[b"message"], false);
+        stream.response_trailers(&[("grpc-status", status)]);
+        stream.complete();
+        stream.destroy();
+    }
+    let sum = |field| listener.of_endpoints(field).iter().sum::<u64>();
+    assert_eq!((sum("requests"), sum("failures"), sum("in_flight")), (2, 1, 0));
+}
+
+/// Outside of requests a panic has the same consequences: the worker is there again, and after the fifth all pass.
+#[test]
+fn a_panic_in_a_tick_or_in_an_answer_is_one_of_five() {
+    let admin = json!({ "endpoints": {
+        "static": ["10.0.0.1:80"], "envoy_admin": { "cluster": "admin", "interval": "200ms" },
+    } });
+    for (name, answers) in [("those (panics in ticks)", false), ("those (panics in answers)", true)] {
+        let listener = Listener::new(name, &json!({}), &admin);
+        let before = said("panicked, 1 of 5 times");
+        for nth in 1..=5u64 {
+            assert_ne!(listener.serve("200", &[]), "", "{name}: it steers before panic {nth}");
+            if answers {
+                let call = listener.call();
+                envoy::answer(&listener.0, call.id, Some(200), &[], &[b"{}"]);
+            } else {
+                listener.tick();
+            }
+        }
+        assert_eq!(said("panicked, 1 of 5 times"), before + 1);
+        assert_eq!(listener.serve("200", &[]), "", "{name}: it stands aside");
+        assert_eq!(listener.stat("panics_total", None), 5, "{name}");
+    }
+}

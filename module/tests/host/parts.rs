@@ -1,0 +1,111 @@
+//! Parts of the module by themselves: the thread that asks for ticks, and the data that workers share.
+
+use std::time::{Duration, Instant};
+
+use evenkeel::host::SharedError;
+
+use crate::abi::Waker;
+use crate::pacer::Pacer;
+use crate::shared;
+
+/// Longer than any test.
+const LONG: Duration = Duration::from_secs(3600);
+const SHORT: Duration = Duration::from_millis(1);
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Waits until so many ticks have been asked for.
+fn until(waker: &Waker, count: u32) {
+    let mut asked = waker.0.0.lock().unwrap();
+    let deadline = Instant::now() + DEADLINE;
+    while *asked < count {
+        let left = deadline.saturating_duration_since(Instant::now());
+        assert!(!left.is_zero(), "{asked} of {count} ticks are asked for");
+        asked = waker.0.1.wait_timeout(asked, left).unwrap().0;
+    }
+}
+
+fn asked(waker: &Waker) -> u32 {
+    *waker.0.0.lock().unwrap()
+}
+
+/// The first request after a rest does not wait for the rest's end, and asks for one tick.
+#[test]
+fn a_tick_in_a_hurry_comes_at_once_and_once() {
+    let waker = Waker::default();
+    let pacer = Pacer::start(waker.clone(), LONG).expect("a thread");
+    for nth in 1..=50 {
+        pacer.hurry();
+        until(&waker, nth);
+        pacer.ticked(LONG);
+    }
+    drop(pacer);
+    assert_eq!(asked(&waker), 50);
+}
+
+#[test]
+fn the_next_tick_is_asked_for_after_the_period_that_the_last_one_set() {
+    let waker = Waker::default();
+    let pacer = Pacer::start(waker.clone(), LONG).expect("a thread");
+    pacer.hurry();
+    // The period of the rest that the first request has ended is being waited for.
+    for nth in 1..=4 {
+        until(&waker, nth);
+        pacer.ticked(SHORT);
+    }
+}
+
+/// One that was asked for where it cannot come any more is asked for elsewhere.
+#[test]
+fn ticks_move_to_another_configuration() {
+    let (gone, next) = (Waker::default(), Waker::default());
+    let pacer = Pacer::start(gone.clone(), SHORT).expect("a thread");
+    until(&gone, 1);
+    pacer.ask(next.clone());
+    until(&next, 1);
+    drop(pacer);
+    assert_eq!((asked(&gone), asked(&next)), (1, 1), "each is asked once until it has ticked");
+}
+
+/// All of it in one test: it is the process's.
+#[test]
+fn shared_data_is_as_proxy_wasms() {
+    one_value();
+    of_threads_that_write_at_once_one_wins();
+    there_are_so_many_keys_and_no_more();
+}
+
+fn one_value() {
+    assert_eq!(shared::get("one"), None);
+    assert_eq!(shared::set("one", b"1", Some(77)), Ok(()), "any version creates");
+    let (value, first) = shared::get("one").expect("a value");
+    assert_eq!(value, b"1");
+    assert_ne!(first, 0, "which means any version");
+    assert_eq!(shared::set("one", b"2", Some(first)), Ok(()));
+    assert_eq!(shared::set("one", b"3", Some(first)), Err(SharedError::Conflict));
+    assert_eq!(shared::get("one").expect("a value").0, b"2");
+    assert_eq!(shared::set("one", b"", None), Ok(()));
+    assert_eq!(shared::get("one"), None, "nothing is absent");
+}
+
+fn of_threads_that_write_at_once_one_wins() {
+    shared::set("sum", &0u64.to_le_bytes(), None).expect("written");
+    let add = || {
+        for _ in 0..500 {
+            let once = || {
+                let (bytes, version) = shared::get("sum").expect("a sum");
+                let sum = u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+                shared::set("sum", &(sum + 1).to_le_bytes(), Some(version))
+            };
+            while once().is_err() {}
+        }
+    };
+    std::thread::scope(|scope| (0..4).for_each(|_| _ = scope.spawn(add)));
+    assert_eq!(shared::get("sum").expect("a sum").0, 2000u64.to_le_bytes());
+}
+
+fn there_are_so_many_keys_and_no_more() {
+    let refused = (0..70_000).find(|at| shared::set(&format!("key {at}"), b"x", None).is_err());
+    assert_eq!(refused, Some(65_536 - 2));
+    assert_eq!(shared::set("another", b"x", None), Err(SharedError::Refused));
+    assert_eq!(shared::set("key 0", b"y", None), Ok(()), "what is there can be written");
+}
