@@ -151,3 +151,40 @@ fn read(r: &mut Reader<'_>) -> Option<Found> {
         },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use engine::time::Time;
+
+    fn address(at: usize) -> SocketAddr {
+        SocketAddr::from(([10, 0, (at >> 8) as u8, at as u8], 80))
+    }
+
+    /// Any filter with the same `vm_id` can write it.
+    #[test]
+    fn what_is_read_is_bounded_whatever_was_written() {
+        let found = (0..MAX_ENDPOINTS + 2).map(|at| Found::at(address(at))).collect();
+        let absent = |at| Absence { address: address(at), since: Time(7), answers: 1 };
+        let absences = Absences::told((0..MAX_ENDPOINTS + 2).map(absent).collect(), 1.0);
+        let source = Source { found, absences, last_success: Time(7), ..Source::default() };
+        let read = decode(&encode([((1, Origin::Envoy), &source)].into_iter())).unwrap();
+        let [(key, read)] = read.as_slice() else { panic!("{} sources", read.len()) };
+        assert_eq!(*key, (1, Origin::Envoy));
+        assert_eq!((read.found.len(), read.absences.open.len()), (MAX_ENDPOINTS, MAX_ENDPOINTS));
+        assert_eq!(read.found.last().map(|found| found.address), Some(address(MAX_ENDPOINTS - 1)));
+    }
+
+    #[test]
+    fn a_weight_out_of_its_range_is_none() {
+        for (written, read) in [(2.0, Some(2.0)), (1e6, Some(1e6)), (1e7, None), (-1.0, None)] {
+            let found = vec![Found { weight: Some(written), ..Found::at(address(1)) }];
+            let source = Source { found, ..Source::default() };
+            let sources = decode(&encode([((1, Origin::Prometheus), &source)].into_iter())).unwrap();
+            assert_eq!(sources[0].1.found[0].weight, read, "{written}");
+        }
+    }
+}

@@ -117,3 +117,47 @@ impl Finding {
 fn name(text: String) -> String {
     if text.len() <= MAX_NAME && !text.contains(char::is_control) { text } else { String::new() }
 }
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    fn at(host: usize) -> Found {
+        Found::at(SocketAddr::from(([10, 0, (host >> 8) as u8, host as u8], 80)))
+    }
+
+    #[test]
+    fn so_many_endpoints_are_kept_and_the_others_counted() {
+        let mut finding = Finding::default();
+        (0..MAX_ENDPOINTS + 3).for_each(|host| finding.add(at(host)));
+        finding.add(at(0));
+        assert_eq!((finding.found.len(), finding.beyond), (MAX_ENDPOINTS, 3), "one twice is one");
+    }
+
+    /// What a source says of an endpoint reaches logs and pages.
+    #[test]
+    fn names_are_short_and_printable_and_weights_within_their_range() {
+        let mut finding = Finding::default();
+        let long = "z".repeat(MAX_NAME + 1);
+        for (host, (zone, weight)) in [("a", 1e9), (&*long, 0.0), ("b\nc", 2.0)].into_iter().enumerate() {
+            let (zone, version) = (zone.to_owned(), zone.to_owned());
+            finding.add(Found { weight: Some(weight), zone, version, ..at(host) });
+        }
+        let of = |found: &Found| (found.zone.clone(), found.version.clone(), found.weight);
+        let all: Vec<_> = finding.found.iter().map(of).collect();
+        let none = String::new;
+        let expected = [
+            ("a".to_owned(), "a".to_owned(), Some(1e6)),
+            (none(), none(), Some(1e-6)),
+            (none(), none(), Some(2.0)),
+        ];
+        assert_eq!(all, expected);
+        for name in ["one\u{1b}[31m", "two", "two", "three", "four"] {
+            finding.leave_out(name, 1.0, 0);
+        }
+        assert_eq!((finding.skipped, finding.examples.join(" ")), (5, r"one\u{1b}[31m two three".to_owned()));
+    }
+}

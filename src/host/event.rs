@@ -145,4 +145,82 @@ mod tests {
             r#"{"event":"ejected","level":"warn","upstream":"we\u001bb","status":503,"eligible":false,"message":"line\nbreak \"quoted\""}"#
         );
     }
+
+    /// A host that answers everything and writes down what it was asked.
+    #[derive(Default)]
+    struct Plain(core::cell::RefCell<Vec<String>>);
+
+    impl Host for Plain {
+        fn now(&self) -> Time {
+            Time(7)
+        }
+
+        fn shared_get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
+            Some((key.into(), 3))
+        }
+
+        fn shared_set(&self, key: &str, value: &[u8], version: Option<u32>) -> Result<(), SharedError> {
+            self.0.borrow_mut().push(format!("{key} {value:?} {version:?}"));
+            Err(SharedError::Conflict)
+        }
+
+        fn call(&self, call: &Call<'_>) -> Result<u32, CallError> {
+            self.0.borrow_mut().push(call.path.into());
+            Ok(5)
+        }
+
+        fn node_zone(&self) -> Option<String> {
+            Some("zone".into())
+        }
+
+        fn environment(&self, variable: &str) -> Option<String> {
+            Some(variable.into())
+        }
+
+        fn log(&self, level: log::Level, message: &str) {
+            self.0.borrow_mut().push(format!("{level} {message}"));
+        }
+
+        fn metric(&self, kind: MetricKind, name: &str) -> Option<u32> {
+            self.0.borrow_mut().push(format!("{kind:?} {name}"));
+            Some(9)
+        }
+
+        fn count(&self, metric: u32, by: u64) {
+            self.0.borrow_mut().push(format!("{metric} by {by}"));
+        }
+
+        fn record(&self, metric: u32, value: u64) {
+            self.0.borrow_mut().push(format!("{metric} is {value}"));
+        }
+    }
+
+    /// A method of the trait that is left out here would be its default, and the token, the zone or the stats would be gone.
+    #[test]
+    fn a_host_with_a_json_log_is_otherwise_the_same() {
+        let plain = Plain::default();
+        let host = InJson(&plain);
+        assert_eq!((host.now(), host.shared_get("k")), (Time(7), Some((b"k".to_vec(), 3))));
+        assert_eq!(host.shared_set("k", b"v", Some(4)), Err(SharedError::Conflict));
+        let (timeout, headers) = (core::time::Duration::from_secs(1), &[]);
+        let call = Call { cluster: "c", authority: "a", path: "/p", headers, form: None, timeout };
+        assert_eq!(host.call(&call), Ok(5));
+        assert_eq!(host.node_zone().as_deref(), Some("zone"));
+        assert_eq!(host.environment("TOKEN").as_deref(), Some("TOKEN"));
+        assert_eq!(host.metric(MetricKind::Gauge, "m"), Some(9));
+        host.count(9, 2);
+        host.record(9, 3);
+        host.log(log::Level::Warn, "plain");
+        host.tell(&Event { level: log::Level::Info, name: "n", message: "m", fields: &[] });
+        let told = [
+            "k [118] Some(4)",
+            "/p",
+            "Gauge m",
+            "9 by 2",
+            "9 is 3",
+            "WARN plain",
+            r#"INFO {"event":"n","level":"info","message":"m"}"#,
+        ];
+        assert_eq!(*plain.0.borrow(), told);
+    }
 }

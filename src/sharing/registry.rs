@@ -152,6 +152,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
+    use crate::host::{Call, CallError, SharedError};
     use crate::sharing::fake::Shared;
 
     fn s(seconds: u64) -> Time {
@@ -258,5 +259,46 @@ mod tests {
         let entry = Entry { slot_id: SlotId { id: 5, number: 0 }, seen: s(0), expired: s(1) };
         shared.put("workers", &write(&[entry]));
         assert_eq!(live(&shared, 5, true, s(2)), [5], "though it was seen two seconds ago");
+    }
+
+    /// Shared data that another worker enters right after this one has read it.
+    struct Entered(Shared, core::cell::Cell<bool>);
+
+    impl Host for Entered {
+        fn now(&self) -> Time {
+            s(0)
+        }
+
+        fn shared_get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
+            let read = self.0.shared_get(key);
+            if !self.1.replace(true) {
+                live(&self.0, 3, true, s(0));
+            }
+            read
+        }
+
+        fn shared_set(&self, key: &str, value: &[u8], version: Option<u32>) -> Result<(), SharedError> {
+            self.0.shared_set(key, value, version)
+        }
+
+        fn call(&self, _call: &Call<'_>) -> Result<u32, CallError> {
+            Err(CallError::UnknownCluster)
+        }
+
+        fn log(&self, _level: log::Level, _message: &str) {}
+    }
+
+    #[test]
+    fn a_strike_loses_no_worker_that_enters_meanwhile() {
+        let host = Entered(Shared::default(), core::cell::Cell::new(true));
+        live(&host.0, 1, true, s(0));
+        live(&host.0, 2, true, s(0));
+        host.1.set(false);
+        strike(&host, "workers", 2);
+        let mut left = ids(&all(&host, "workers"));
+        left.sort_unstable();
+        assert_eq!(left, [1, 2, 3], "the race is lost");
+        strike(&host, "workers", 2);
+        assert_eq!(live(&host.0, 1, false, s(0)), [1, 3]);
     }
 }

@@ -188,7 +188,10 @@ mod tests {
     #[cfg(all(target_family = "wasm", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
+    use core::cell::Cell;
+
     use super::*;
+    use crate::host::{Call, CallError};
     use crate::sharing::fake::Shared;
 
     const CLUSTER: u64 = 7;
@@ -239,5 +242,51 @@ mod tests {
         assert_eq!(gathered(&host, &keys), 5);
         retire(&host, &keys, slot_id).unwrap();
         assert_eq!(gathered(&host, &keys), 5);
+    }
+
+    /// Shared data in which so many compare-and-swaps are lost to other workers.
+    struct Contended(Shared, Cell<usize>);
+
+    impl Host for Contended {
+        fn now(&self) -> Time {
+            NOW
+        }
+
+        fn shared_get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
+            self.0.shared_get(key)
+        }
+
+        fn shared_set(&self, key: &str, value: &[u8], version: Option<u32>) -> Result<(), SharedError> {
+            if version.is_some() && self.1.get() > 0 {
+                self.1.set(self.1.get() - 1);
+                return Err(SharedError::Conflict);
+            }
+            self.0.shared_set(key, value, version)
+        }
+
+        fn call(&self, _call: &Call<'_>) -> Result<u32, CallError> {
+            Err(CallError::UnknownCluster)
+        }
+
+        fn log(&self, _level: log::Level, _message: &str) {}
+    }
+
+    /// All workers of a configuration may end at once.
+    #[test]
+    fn a_worker_that_ends_while_others_write_tries_again() {
+        let keys = Keys::under("evenkeel/test");
+        let host = Contended(Shared::default(), Cell::new(ATTEMPTS - 1));
+        seed(&host, &keys, NOW);
+        end(&host, &keys, 1, None, &counted(5));
+        assert_eq!(gathered(&host.0, &keys), 5);
+    }
+
+    /// More ids than can be read would lose the counts with them.
+    #[test]
+    fn the_latest_ids_are_remembered_and_the_counts_of_all() {
+        let all = RetiredCounters { founded: NOW, ids: (0..1030).collect(), counts: counted(5) };
+        let read = RetiredCounters::decode(&all.encode()).unwrap();
+        assert_eq!(read.ids, (6..1030).collect::<Vec<u64>>());
+        assert_eq!((read.founded, read.counts), (NOW, counted(5)));
     }
 }

@@ -129,8 +129,14 @@ fn the_old_configuration_ends_and_its_worker_goes_on() {
     picks(&mut world, old, 10);
     pass(&mut world, &[old], ms(1000));
     let refused = loaded(&mut world, thread, FAULTY);
+    let registry = world.shared_keys().into_iter().find(|key| key.ends_with("/workers")).expect("a registry");
+    let registered = world.shared(&registry);
     let (vm, root) = world.vm(old);
+    world.process.advance(ms(1000));
+    vm.tick(root);
+    assert!(vm.last_cost().hostcalls.is_empty(), "the ticks are the other's: {:?}", vm.last_cost());
     assert!(vm.stop_root(root));
+    assert_eq!(world.shared(&registry), registered, "it has not ended");
     picks(&mut world, refused, 10);
     pass(&mut world, &[refused], ms(1000));
     let mut page = pass_through(&mut world, refused, "/_evenkeel/status.json");
@@ -141,6 +147,19 @@ fn the_old_configuration_ends_and_its_worker_goes_on() {
     assert_eq!((decided, &json["workers"]), (20, &Value::from(1)), "{json}");
     let (vm, root) = world.vm(refused);
     assert!(vm.stop_root(root));
+}
+
+/// Envoy may hand a root another configuration.
+#[test]
+fn a_root_that_is_configured_again_stands_aside_no_longer() {
+    let (mut world, thread) = standing_aside();
+    let plugin = loaded(&mut world, thread, FAULTY);
+    assert_eq!((refusals(&world), world.gauge(METRIC)), (2, Some(1)));
+    let (vm, root) = world.vm(plugin);
+    assert!(vm.configure_again(root, &config(4, "", "")));
+    pass(&mut world, &[plugin], ms(130_000));
+    assert_eq!((refusals(&world), world.gauge(METRIC)), (2, Some(0)), "{:?}", world.logs());
+    assert_eq!(candidates(&begin(&mut world, plugin)).len(), 2);
 }
 
 #[test]

@@ -289,7 +289,100 @@ fn an_attempt_of_nobodys_request_passes<W: World>(_: W) {
     assert_eq!(picks(&mut world, plugin, 20).len(), 2);
 }
 
+/// Both have requests under way, numbered each for itself.
+fn requests_of_two_plugins_are_told_apart<W: World>(_: W) {
+    let (a, b, c) = (&*address(0), &*address(1), &*address(2));
+    for failing in [0, 1] {
+        let mut world = W::new(5);
+        let json = config(4, PATIENT, "");
+        let (first, upstream) = both_places(&mut world, &json);
+        let thread = world.thread_of(first);
+        let plugins = [first, world.configure(thread, "other", &json).expect("accepted")];
+        let under_way = (0..8).map(|_| begin(&mut world, plugins[1 - failing]));
+        let under_way: Vec<_> = under_way.collect();
+        for _ in 0..3 {
+            // Which two failed before the third answered, attempts alone can tell.
+            let tries = [(a, Try::Status("503")), (b, Try::Status("503")), (c, Try::Good)];
+            tried(&mut world, (plugins[failing], upstream), &tries, &Ending::good());
+        }
+        let serving = plugins.map(|plugin| {
+            let counts = picks(&mut world, plugin, 40);
+            [a, b].map(|endpoint| counts.contains_key(endpoint))
+        });
+        assert_eq!(serving, [[failing != 0; 2], [failing != 1; 2]]);
+        drop(under_way);
+    }
+}
+
+/// What an endpoint says of itself in the answer to an attempt: in the headers, in the trailers, and before its answer.
+fn what_an_attempts_endpoint_says_counts<W: World>(_: W) {
+    let mut world = W::new(5);
+    let load = r#""policy":"round_robin","load_reports":[{"name":"load","header":"x-load","max":1}],
+        "health":{"suspect_after":3,"fail_after":3}"#;
+    let (plugin, upstream) = both_places(&mut world, &config(4, load, crate::following::STATUS));
+    let answer = |world: &mut W, headers: &[(&str, &[u8])], trailers: &[(&str, &[u8])]| {
+        let mut request = begin(world, plugin);
+        let mut attempt = world.attempt(upstream, &request, &address(0));
+        attempt.request_headers();
+        world.advance(ms(10));
+        attempt.response_headers(&[(":status", b"103")]);
+        attempt.response_headers(headers);
+        attempt.response_trailers(trailers);
+        attempt.done();
+        respond(&mut request, &Ending { served_by: Some(address(0)), ..Ending::good() });
+        request.log();
+        request.done();
+    };
+    let unusable = |world: &mut W| crate::following::shown(world, plugin, "unusable_reports");
+    answer(&mut world, &[(":status", b"200"), ("x-load", b"much")], &[]);
+    assert_eq!(unusable(&mut world), 1);
+    answer(&mut world, &[(":status", b"200")], &[("grpc-status", b"0"), ("x-load", b"much")]);
+    assert_eq!(unusable(&mut world), 2);
+    for _ in 0..3 {
+        assert_eq!(picks(&mut world, plugin, 8).len(), 4, "an early hint is no answer, and no failure");
+        answer(&mut world, &[(":status", b"503")], &[]);
+    }
+    let failures =
+        crate::following::page(&mut world, plugin)["upstreams"][0]["endpoints"][0]["failures"].clone();
+    assert_eq!(failures, 3);
+    let mut world = W::new(5);
+    let (plugin, upstream) = both_places(&mut world, &config(4, PATIENT, ""));
+    let mut request = begin(&mut world, plugin);
+    let mut attempt = world.attempt(upstream, &request, &address(0));
+    attempt.request_headers();
+    attempt.response_headers(&[(":status", b"200"), ("x-envoy-immediate-health-check-fail", b"true")]);
+    attempt.response_body(true);
+    attempt.done();
+    respond(&mut request, &Ending { served_by: Some(address(0)), ..Ending::good() });
+    request.log();
+    request.done();
+    assert!(!picks(&mut world, plugin, 20).contains_key(&address(0)), "it asked not to get any");
+}
+
+/// A filter between the decision and the attempt takes its time.
+fn what_others_take_is_not_the_attempts_time<W: World>(_: W) {
+    let mut world = W::new(5);
+    let (plugin, upstream) = both_places(&mut world, &config(2, "", crate::following::STATUS));
+    for _ in 0..10 {
+        let mut request = begin(&mut world, plugin);
+        world.advance(ms(3_000));
+        let to = target(&request);
+        attempt(&mut world, upstream, &request, &to, Try::Good);
+        respond(&mut request, &Ending { served_by: Some(to), ..Ending::good() });
+        request.log();
+        request.done();
+    }
+    pass(&mut world, &[plugin], ms(500));
+    let shown = crate::following::page(&mut world, plugin);
+    for endpoint in shown["upstreams"][0]["endpoints"].as_array().expect("endpoints") {
+        assert!(endpoint["latency_ms"].as_f64().is_some_and(|ms| ms < 100.0), "{endpoint}");
+    }
+}
+
 both!(
+    what_an_attempts_endpoint_says_counts,
+    what_others_take_is_not_the_attempts_time,
+    requests_of_two_plugins_are_told_apart,
     an_answer_that_is_tried_again_is_no_reset,
     whoever_failed_is_blamed_and_whoever_helped_is_not,
     every_attempt_counts_once,

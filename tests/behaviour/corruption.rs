@@ -165,7 +165,35 @@ fn after_the_damage_everything_recovers(mut world: impl World) {
     );
 }
 
+/// Each number of each record that the page reads says in turn that there is as much as can be.
+fn what_a_record_announces_takes_no_memory<W: World>(mut world: W) {
+    let json = crate::scene::config(3, "", crate::following::STATUS);
+    let crew: Vec<Plugin> = (0..2)
+        .map(|_| {
+            let thread = world.thread();
+            crate::scene::load(&mut world, thread, &json)
+        })
+        .collect();
+    traffic(&mut world, &crew, 1);
+    let read = |key: &String| ["/counts/", "/estate", "/workers"].iter().any(|part| key.contains(part));
+    let keys: Vec<String> = world.shared_keys().into_iter().filter(read).collect();
+    assert!(keys.len() >= 4, "{keys:?}");
+    for key in keys {
+        let value = world.shared(&key);
+        // All fields have a multiple of four bytes, after the version.
+        for at in (1..value.len().saturating_sub(4)).step_by(4) {
+            let mut damaged = value.clone();
+            damaged[at..at + 4].fill(0xff);
+            world.set_shared(&key, &damaged);
+            let shown = crate::following::page(&mut world, crew[0]);
+            assert_eq!(shown["upstreams"][0]["endpoint_count"], 3, "{key} at {at}");
+        }
+        world.set_shared(&key, &value);
+    }
+}
+
 both!(
+    what_a_record_announces_takes_no_memory,
     damaged_shared_data_never_traps_and_never_stops_steering,
     damaged_guards_never_trap_and_no_request_is_failed,
     after_the_damage_everything_recovers,

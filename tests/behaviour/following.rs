@@ -199,7 +199,8 @@ fn a_retry_that_stays_counts_as_a_failure<W: World>(_: W) {
             &config(4, health, &format!(r#""steering":{{"via":"{via}","header":"{HEADER}"}}"#)),
         );
         let out = address(1);
-        for _ in 0..16 {
+        // Each gets two.
+        for _ in 0..8 {
             let mut stream = begin(&mut world, plugin);
             let named = target(&stream);
             world.advance(ms(10));

@@ -23,6 +23,7 @@ mod scene;
 mod wasm;
 mod world;
 
+mod adapter;
 mod affinity;
 mod aside;
 mod attempts;
@@ -40,6 +41,7 @@ mod guard;
 mod hostile_headers;
 mod in_flight;
 mod lease;
+mod limits;
 mod load_reports;
 mod outcomes;
 mod overload;

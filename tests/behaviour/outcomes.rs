@@ -90,6 +90,8 @@ fn what_is_not_the_endpoints_fault_ejects_nobody(mut world: impl World) {
         Ending::cut("downstream_remote_disconnect"),
         Ending::grpc_cut("downstream_remote_disconnect"),
         Ending::cut("upstream_max_stream_duration_reached"),
+        // What ends is no response, but another protocol.
+        Ending { headers: Ending::status("101").headers, ..Ending::cut(BROKEN) },
         // Envoy's own answers to gRPC calls are 200 with a status that blames the server.
         Ending { details: Some("no_healthy_upstream"), ..Ending::grpc_headers("14") },
         Ending { details: Some("ext_authz_error"), ..Ending::grpc_headers("13") },

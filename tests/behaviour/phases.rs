@@ -88,6 +88,15 @@ fn a_call_that_fails_in_its_trailers_is_logged(mut world: impl World) {
     let lines: Vec<&String> = logs.iter().filter(|line| line.contains("\"event\":\"decision\"")).collect();
     assert_eq!(lines.len(), 6, "{logs:?}");
     assert!(lines.iter().all(|line| line.contains("\"status\":200")), "{lines:?}");
+    // In the headers and in the trailers: one request.
+    let mut twice = Ending::grpc_headers("14");
+    twice.trailers = Ending::grpc_trailers("14").trailers;
+    let mut request = begin(&mut world, plugin);
+    respond(&mut request, &twice);
+    request.log();
+    request.done();
+    let lines = world.logs().iter().filter(|line| line.contains("\"event\":\"decision\"")).count();
+    assert_eq!(lines, 7, "{:?}", world.logs());
 }
 
 both!(every_ending_with_everything_on, a_call_that_fails_in_its_trailers_is_logged);

@@ -232,6 +232,17 @@ fn a_report_in_a_probes_answer_counts(mut world: impl World) {
     assert!(got < 100, "{got} of a fair 200");
 }
 
+/// A request to an endpoint that Envoy's own policy has not chosen.
+fn what_is_only_observed_is_not_probed(mut world: impl World) {
+    world.add_cluster("web");
+    let plugin = single(&mut world, &config(30, PROBE, r#""mode":"observe""#));
+    for _ in 0..10 {
+        serve(&mut world, plugin, |_| Ending { served_by: Some(address(0)), ..Ending::good() });
+        pass(&mut world, &[plugin], ms(1000));
+    }
+    assert_eq!(world.calls(), []);
+}
+
 /// A successful probe does not count if its response asks for ejection.
 fn an_endpoint_whose_probes_tell_to_fail_gets_no_request(mut world: impl World) {
     let plugin = probing(&mut world, 5, PROBE);
@@ -270,6 +281,7 @@ fn probes_are_shown(mut world: impl World) {
 }
 
 both!(
+    what_is_only_observed_is_not_probed,
     an_ejected_endpoint_is_asked_by_probes_alone_until_it_answers,
     a_path_that_does_not_see_the_fault_costs_no_more_requests_than_without,
     a_slow_endpoint_that_probes_find_slow_gets_no_request_to_find_out,

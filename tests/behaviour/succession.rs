@@ -87,7 +87,37 @@ fn two_plugins_in_one_thread_do_not_meddle(mut world: impl World) {
     assert!(picks_of(&mut world, again, &address(1), 20) >= 4, "it succeeds its own predecessor");
 }
 
+fn a_refused_configuration_costs_nothing_of_what_was_learnt(mut world: impl World) {
+    let thread = world.thread();
+    let plugin = load(&mut world, thread, &config(4, HEALTH, ""));
+    break_one(&mut world, plugin);
+    assert!(world.configure(thread, "evenkeel", "{").is_err());
+    let next = load(&mut world, thread, &config(4, &format!(r#"{HEALTH},"slow_start":"3s""#), ""));
+    assert_eq!(picks_of(&mut world, next, &address(1), 20), 0);
+}
+
+/// The first lives on for as long as it has requests.
+fn a_third_configuration_learns_from_the_second(mut world: impl World) {
+    let thread = world.thread();
+    let configured = |world: &mut _, slow_start: usize| {
+        let upstream = format!(
+            r#""policy":"round_robin","slow_start":"{slow_start}s","health":{{"fail_after":1,"suspect_after":1}}"#
+        );
+        load(world, thread, &config(4, &upstream, ""))
+    };
+    let first = configured(&mut world, 1);
+    let open = begin(&mut world, first);
+    let second = configured(&mut world, 2);
+    crate::scene::give(&mut world, second, &address(2), &Ending::local("504", "response_timeout"));
+    assert_eq!(picks_of(&mut world, second, &address(2), 40), 0);
+    let third = configured(&mut world, 3);
+    assert_eq!(picks_of(&mut world, third, &address(2), 40), 0);
+    drop(open);
+}
+
 both!(
+    a_third_configuration_learns_from_the_second,
+    a_refused_configuration_costs_nothing_of_what_was_learnt,
     a_new_configuration_adopts_what_was_learnt,
     requests_of_the_old_configuration_end_in_it,
     the_old_configuration_may_tick_beside_the_new,

@@ -99,6 +99,9 @@ fn who_does_not_know_it_is_not(mut world: impl World) {
         stream.done();
     }
     assert!(told(&mut world, plugin, &[], &Ending::good()).is_empty());
+    // Also where the decision is recorded for the log.
+    let logged = single(&mut world, &config(3, "", &format!(r#"{ASKED},"log":{{"sample_percent":100}}"#)));
+    assert!(told(&mut world, logged, &[], &good_under_a_false_name()).is_empty());
     let off = single(&mut world, &config(3, "", ""));
     assert!(told(&mut world, off, &[("x-evenkeel-debug", SECRET.as_bytes())], &Ending::good()).is_empty());
 }

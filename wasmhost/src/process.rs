@@ -41,6 +41,10 @@ pub(crate) struct State {
     pub(crate) metrics: Metrics,
     pub(crate) clusters: BTreeSet<String>,
     pub(crate) blocked: BTreeSet<String>,
+    /// Clusters whose calls fail before the hostcall returns.
+    pub(crate) hasty: BTreeSet<String>,
+    /// By key: what another worker writes right before the next write.
+    pub(crate) races: BTreeMap<String, Vec<u8>>,
     pub(crate) environment: BTreeMap<String, String>,
     pub(crate) calls: Vec<HttpCall>,
     pub(crate) logs: Vec<LogLine>,
@@ -69,6 +73,8 @@ impl Process {
             metrics: Metrics::default(),
             clusters: BTreeSet::new(),
             blocked: BTreeSet::new(),
+            hasty: BTreeSet::new(),
+            races: BTreeMap::new(),
             environment: BTreeMap::new(),
             calls: Vec::new(),
             logs: Vec::new(),
@@ -107,6 +113,17 @@ impl Process {
     /// Makes a known cluster take no more calls, like one without healthy hosts.
     pub fn block_cluster(&self, name: &str) {
         self.0.borrow_mut().blocked.insert(name.into());
+    }
+
+    /// Makes the calls of a known cluster fail before the hostcall has returned, as Envoy does with what it defers until
+    /// the callback of an upstream filter in the middle of the call is over.
+    pub fn fail_at_once(&self, name: &str) {
+        self.0.borrow_mut().hasty.insert(name.into());
+    }
+
+    /// Has another worker write this value right before the next write under `key`, after that one's writer has read.
+    pub fn race(&self, key: &str, value: &[u8]) {
+        self.0.borrow_mut().races.insert(key.into(), value.to_vec());
     }
 
     /// Sets an environment variable of VMs that have not read their environment yet.

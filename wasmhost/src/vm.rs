@@ -75,6 +75,18 @@ impl Vm {
         })
     }
 
+    /// Hands a configuration to a root that has one, as Envoy does where two listeners load the same plugin; whether the
+    /// guest accepts it.
+    pub fn configure_again(&self, root: Root, configuration: &str) -> bool {
+        let context = self.own(root);
+        let mut core = self.core.borrow_mut();
+        core.contexts().plugin_configuration = Some(configuration.as_bytes().to_vec());
+        let size = configuration.len() as u32;
+        let accepted = core.call("proxy_on_configure", context, &[context, size]) != Some(0);
+        core.contexts().plugin_configuration = None;
+        accepted && core.trap.is_none()
+    }
+
     /// Removes a configuration; false if the guest asked to wait, in which case nothing is deleted.
     ///
     /// In Envoy streams keep their configuration alive, so all of them must have finished.

@@ -36,6 +36,10 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
             let made_at = process.now;
             drop(process);
             let filtered = upstream_filter(&mut guest, &cluster, &headers, body.is_empty())?;
+            if guest.process().hasty.contains(&cluster) {
+                guest.callback("proxy_on_http_call_response", context, &[context, token, 0, 0, 0])?;
+                return guest.write(out_token, &token.to_le_bytes());
+            }
             let call = HttpCall { vm, token, cluster, headers, body, timeout, made_at, context, filtered };
             guest.process().calls.push(call);
             guest.write(out_token, &token.to_le_bytes())

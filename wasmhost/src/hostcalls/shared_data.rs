@@ -18,7 +18,13 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
 
         fn proxy_set_shared_data(guest, key: u32, size: u32, value: u32, value_size: u32, cas: u32) {
             let (key, value) = (guest.text(key, size)?, guest.bytes(value, value_size)?);
-            let stored = guest.process().shared_data.set(&key, value, cas);
+            let mut process = guest.process();
+            if let Some(others) = process.races.remove(&key) {
+                let overwritten = process.shared_data.set(&key, others, 0);
+                debug_assert!(overwritten, "cas 0 always overwrites");
+            }
+            let stored = process.shared_data.set(&key, value, cas);
+            drop(process);
             Ok(if stored { Status::Ok } else { Status::CasMismatch })
         }
     }

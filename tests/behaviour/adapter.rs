@@ -1,0 +1,184 @@
+//! What is between the worker and Envoy and exists in the `.wasm` alone: statuses, levels, bounds, what is read and given
+//! back, and the order in which Envoy calls.
+
+use testbed::serde_json::{Value, from_slice};
+use wasmhost::Level;
+
+use crate::lease::crew;
+use crate::scene::{Ending, address, begin, config, load, ms, pass, picks, respond, single, target};
+use crate::wasm::Wasm;
+use crate::world::{Plugin, Stream, World};
+
+/// What an operator filters by.
+#[test]
+fn lines_have_the_levels_that_they_are_written_with() {
+    let mut world = Wasm::new(1);
+    let json = config(
+        4,
+        r#""signals":[{"name":"queue","query":"queue"}]"#,
+        r#""log":{"failures":true,"sample_percent":100},"prometheus":{"cluster":"nowhere","interval":"1s","timeout":"1s"}"#,
+    );
+    let plugin = single(&mut world, &json);
+    picks(&mut world, plugin, 3);
+    pass(&mut world, &[plugin], ms(2000));
+    let thread = world.thread_of(plugin);
+    assert!(world.configure(thread, "other", "{").is_err());
+    let logs = world.process.logs();
+    let levels = |part: &str| -> Vec<Level> {
+        logs.iter().filter(|line| line.message.contains(part)).map(|line| line.level).collect()
+    };
+    assert_eq!(levels("cluster \"nowhere\" is unknown to Envoy"), [Level::Warn], "{logs:?}");
+    assert_eq!(levels("acquired the polling lease"), [Level::Debug], "{logs:?}");
+    assert_eq!(levels("web: by="), [Level::Info; 3], "{logs:?}");
+    assert!(levels("configuration refused").iter().all(|level| *level == Level::Error), "{logs:?}");
+    assert!(!levels("configuration refused").is_empty(), "{logs:?}");
+}
+
+/// Whether a request is given a number for its attempts.
+fn is_numbered(world: &mut Wasm, plugin: Plugin) -> bool {
+    let mut request = begin(world, plugin);
+    let numbered = request.hostcalls("proxy_set_property") > 0;
+    respond(&mut request, &Ending::good());
+    request.finish();
+    numbered
+}
+
+/// Numbering a request costs a trip to the host, so it ends with the last upstream filter.
+#[test]
+fn requests_are_numbered_as_long_as_there_are_upstream_filters() {
+    let mut world = Wasm::new(1);
+    let plugin = single(&mut world, &config(4, "", ""));
+    let thread = world.thread_of(plugin);
+    assert!(!is_numbered(&mut world, plugin));
+    let upstreams = [world.follow(thread), world.follow(thread)];
+    for upstream in upstreams {
+        assert!(is_numbered(&mut world, plugin));
+        let (vm, root) = world.vm(upstream);
+        assert!(vm.configure_again(root, r#"{"role":"upstream"}"#));
+        assert!(vm.stop_root(root));
+    }
+    assert!(!is_numbered(&mut world, plugin));
+}
+
+/// Envoy keeps a metric for as long as it runs.
+#[test]
+fn however_many_upstreams_there_are_metrics_are_bounded() {
+    let mut world = Wasm::new(1);
+    let upstream =
+        |at: usize| format!(r#"{{"cluster":"web-{at}","endpoints":{{"static":["{}"]}}}}"#, address(at));
+    let mut plugins = Vec::new();
+    for part in 0..4 {
+        let thread = if part == 0 { world.thread() } else { world.thread_of(plugins[0]) };
+        let all: Vec<String> = (0..64).map(|at| upstream(64 * part + at)).collect();
+        let json = format!(r#"{{"upstreams":[{}]}}"#, all.join(","));
+        plugins.push(world.configure(thread, &format!("plugin-{part}"), &json).expect("accepted"));
+        pass(&mut world, &plugins[part..], ms(1000));
+    }
+    let defined = world.process.metric_names().len();
+    assert_eq!(defined, 4096, "each has more than 16");
+}
+
+/// A failure that Envoy delivers in the middle of the call, to a worker that is at work: it is handled when that is done.
+#[test]
+fn an_answer_in_the_middle_of_its_call_counts() {
+    let mut world = Wasm::new(3);
+    let [plugin] = crew(&mut world, 1, "")[..] else { panic!("one worker") };
+    world.process.fail_at_once("prometheus");
+    pass(&mut world, &[plugin], ms(5000));
+    let failed =
+        world.logs().iter().filter(|line| line.contains("prometheus poll failed: cluster=web")).count();
+    assert_eq!(failed, 1, "{:?}", world.logs());
+    assert!(world.logs().iter().any(|line| line.contains("no answer: timed out")), "{:?}", world.logs());
+    let mut request = begin(&mut world, plugin);
+    assert!(!target(&request).is_empty());
+    respond(&mut request, &Ending::good());
+    request.finish();
+}
+
+/// Two threads of Envoy may enter the registry at the same time.
+#[test]
+fn a_write_that_loses_a_race_overwrites_nothing() {
+    let json = config(3, "", "");
+    let entered = |world: &mut Wasm, workers: usize| {
+        for _ in 0..workers {
+            let thread = world.thread();
+            let plugin = load(world, thread, &json);
+            picks(world, plugin, 1);
+            pass(world, &[plugin], ms(600));
+        }
+        world.shared_keys().into_iter().find(|key| key.ends_with("/workers")).expect("a registry")
+    };
+    // What the other workers write, from another process.
+    let mut other = Wasm::new(77);
+    let key = entered(&mut other, 3);
+    let theirs = other.shared(&key);
+    let mut world = Wasm::new(1);
+    assert_eq!(entered(&mut world, 1), key);
+    let ours = world.shared(&key);
+    world.process.race(&key, &theirs);
+    assert_eq!(entered(&mut world, 1), key);
+    let entry = (theirs.len() - ours.len()) / 2;
+    assert_eq!(world.shared(&key).len(), theirs.len() + entry, "it enters beside the three");
+}
+
+/// A worker without requests sees by its ticks what the others have in flight.
+#[test]
+fn a_worker_does_not_rest_while_others_have_requests() {
+    let mut world = Wasm::new(5);
+    let json = config(4, "", "");
+    let plugins: Vec<Plugin> = (0..2)
+        .map(|_| {
+            let thread = world.thread();
+            load(&mut world, thread, &json)
+        })
+        .collect();
+    plugins.iter().for_each(|plugin| _ = picks(&mut world, *plugin, 4));
+    let period = |world: &Wasm, plugin: Plugin| {
+        let (vm, root) = world.vm(plugin);
+        vm.tick_period(root).expect("a timer")
+    };
+    for _ in 0..200 {
+        pass(&mut world, &plugins, ms(50));
+        picks(&mut world, plugins[0], 1);
+    }
+    assert!(period(&world, plugins[1]) <= ms(50), "{:?}", period(&world, plugins[1]));
+    pass(&mut world, &plugins, ms(10_000));
+    assert_eq!([period(&world, plugins[0]), period(&world, plugins[1])], [ms(1000); 2]);
+}
+
+/// The counts since its last tick are counted as well.
+#[test]
+fn a_worker_that_ends_has_told_everything() {
+    let mut world = Wasm::new(1);
+    let json = config(3, r#""policy":"round_robin""#, r#""status":{"path":"/_evenkeel"}"#);
+    let plugin = single(&mut world, &json);
+    picks(&mut world, plugin, 5);
+    pass(&mut world, &[plugin], ms(1000));
+    let thread = world.thread_of(plugin);
+    let next = load(
+        &mut world,
+        thread,
+        &config(2, r#""policy":"round_robin""#, r#""status":{"path":"/_evenkeel"}"#),
+    );
+    picks(&mut world, plugin, 7);
+    let (vm, root) = world.vm(plugin);
+    assert!(vm.stop_root(root));
+    let names = world.process.metric_names().into_iter();
+    let decisions = names.filter(|name| name.ends_with("fleet_decisions_total"));
+    assert_eq!(decisions.filter_map(|name| world.counter(&name)).sum::<u64>(), 12, "among Envoy's stats");
+    let mut page = world.stream(next, &[(":method", b"GET"), (":path", b"/_evenkeel/status.json")]);
+    page.request_headers_of(true);
+    let shown: Value = from_slice(&page.local_body()).expect("JSON");
+    let counts = shown["upstreams"][0]["decisions"].as_object().expect("counts");
+    assert_eq!(counts.values().filter_map(Value::as_u64).sum::<u64>(), 12, "and on the page: {shown}");
+}
+
+/// Envoy has the property also where the node's locality says nothing.
+#[test]
+fn an_empty_zone_of_the_node_is_none() {
+    let mut world = Wasm::new(1);
+    world.set_node_zone("");
+    single(&mut world, &config(2, r#""zone":{"local":"node"}"#, ""));
+    let said = world.logs().iter().any(|line| line.contains("node.locality has no zone"));
+    assert!(said, "{:?}", world.logs());
+}
