@@ -136,6 +136,10 @@ evidence-big: setup-rust ## … and its largest fleet, which takes as long again
 	$(SIMULATE) --quick --scenario big-fleet --policy adaptive,random,least_request,peak_ewma,prequal,oracle \
 	    --into $(EVIDENCE)#big-fleet
 
+.PHONY: advisories
+advisories: ## known vulnerabilities in the dependencies; fetches RustSec's list (cargo install cargo-deny)
+	cargo deny check advisories
+
 .PHONY: lint
 lint: setup-rust ## everything that can be judged without running it
 	@scripts/setup rust-lints

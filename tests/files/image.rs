@@ -175,12 +175,20 @@ fn the_bill_of_materials_is_one_and_names_what_is_compiled_in_and_nothing_else()
 /// version.
 #[test]
 fn the_workflow_of_a_release_does_what_there_is() -> Result<()> {
-    let path = tools::root().join(".github/workflows/release.yml");
-    let workflow = shipped::yaml(&path)?;
+    let read = |path: &str| shipped::yaml(&tools::root().join(path));
+    let workflow = read(".github/workflows/release.yml")?;
     let makefile = shipped::text(&tools::root().join("Makefile"))?;
     let jobs = workflow["jobs"].as_object().context("jobs")?;
-    let mut runs = Vec::new();
+    // A job is one of its own, or another workflow's.
+    let mut all: Vec<Value> = Vec::new();
     for job in jobs.values() {
+        match job["uses"].as_str() {
+            Some(other) => all.extend(read(other)?["jobs"].as_object().context("jobs")?.values().cloned()),
+            None => all.push(job.clone()),
+        }
+    }
+    let mut runs = Vec::new();
+    for job in &all {
         let steps = job["steps"].as_array().context("steps")?;
         runs.extend(steps.iter().filter_map(|step| step["run"].as_str()));
         // Pinned to a version, at least.
@@ -190,13 +198,15 @@ fn the_workflow_of_a_release_does_what_there_is() -> Result<()> {
     }
     let targets: Vec<&str> =
         runs.iter().filter_map(|run| run.strip_prefix("make ")?.split_whitespace().next()).collect();
-    assert!(targets.contains(&"release") && targets.contains(&"test-envoys"), "{targets:?}");
+    for target in ["release", "test-envoys", "advisories"] {
+        assert!(targets.contains(&target), "{targets:?}");
+    }
     for target in targets {
         assert!(makefile.contains(&format!("\n{target}:")), "make {target}");
     }
     assert!(runs.iter().any(|run| run.contains("SUPPORTED_ENVOYS")), "{runs:?}");
     let needs = jobs["publish"]["needs"].as_array().context("needs")?;
-    for before in ["build", "again", "test", "envoy"] {
+    for before in ["build", "again", "test", "envoy", "advisories"] {
         assert!(needs.iter().any(|job| job == before), "published without {before}");
     }
     Ok(())
