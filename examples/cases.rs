@@ -1,7 +1,8 @@
 //! The benchmark cases on a real Envoy: unless a case says otherwise, ten endpoints with four slots of 20 ms log-normal
 //! work, 600 requests/s open loop, two workers. Policies alternate run by run; the table shows medians.
 //!
-//! `cargo run --release --example cases -- [--case NAME,…] [--policy NAME,…] [--runs N] [--workers N] [--proxies N]`
+//! `cargo run --release --example cases -- [--case NAME,…] [--policy NAME,…] [--runs N] [--workers N] [--proxies N]
+//! [--retries N]`
 //!
 //! Several proxies share the load evenly and do not exchange data.
 
@@ -125,6 +126,8 @@ struct Options {
     runs: u64,
     workers: u32,
     proxies: usize,
+    /// Retries of a request on another endpoint, as in `envoy/envoy.yaml`.
+    retries: u32,
     configuration: Value,
 }
 
@@ -135,6 +138,7 @@ fn options() -> Result<Options> {
         runs: 1,
         workers: 2,
         proxies: 1,
+        retries: 0,
         configuration: Value::Null,
     };
     let mut words = std::env::args().skip(1);
@@ -152,6 +156,7 @@ fn options() -> Result<Options> {
             "--runs" => options.runs = value.parse()?,
             "--workers" => options.workers = value.parse()?,
             "--proxies" => options.proxies = value.parse()?,
+            "--retries" => options.retries = value.parse()?,
             // Members of the upstream's configuration, to compare variants.
             "--with" => options.configuration = testbed::serde_json::from_str(&value)?,
             _ => bail!("unknown option {word}"),
@@ -388,6 +393,20 @@ fn proxy(
     };
     let mut config = envoy::Config::single(addresses.to_vec(), balance.clone());
     config.concurrency = options.workers;
+    if options.retries > 0 {
+        let reasons = "connect-failure,refused-stream,reset,retriable-status-codes".to_owned();
+        config.retries = Some((options.retries, reasons));
+        config.retry_policy = json!({
+            "retriable_status_codes": [502, 503],
+            "retry_back_off": { "base_interval": "0.01s", "max_interval": "0.1s" },
+            "retry_host_predicate": [{
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": { "@type":
+                    "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate" }
+            }],
+            "host_selection_retry_max_attempts": 5,
+        });
+    }
     if balance == Policy::evenkeel() {
         let mut upstream = json!({ "cluster": "web", "endpoints": { "static": addresses } });
         let mut plugin = json!({});

@@ -18,6 +18,15 @@ pub struct Sent {
     pub handle: Option<RequestHandle>,
     /// The endpoint of its retry, if that was decided with it.
     pub second: Option<usize>,
+    /// Whether it is a retry.
+    pub again: bool,
+}
+
+impl Sent {
+    /// A first attempt that `worker` sends to `endpoint` now.
+    pub fn first(worker: usize, endpoint: usize, now: Time) -> Sent {
+        Sent { worker, endpoint, started: now, handle: None, second: None, again: false }
+    }
 }
 
 /// The end of a request.
@@ -78,9 +87,10 @@ pub trait LoadBalancer {
     /// Chooses an endpoint for a request of `worker`, and records it as sent.
     fn send(&mut self, worker: usize, moment: Moment<'_>) -> Sent;
 
-    /// Chooses an endpoint for a retry after `failed`. By default it chooses anew, as Envoy's policies do: they do not
-    /// exclude the endpoint that failed.
-    fn send_again(&mut self, failed: &Sent, moment: Moment<'_>) -> Sent {
+    /// Records the end of `failed`, and chooses an endpoint for its retry. By default it chooses anew, as Envoy's policies
+    /// do: they do not exclude the endpoint that failed.
+    fn send_again(&mut self, failed: &Sent, reply: &Reply, moment: Moment<'_>) -> Sent {
+        self.ended(failed, reply, moment.now);
         self.send(failed.worker, moment)
     }
 
@@ -88,7 +98,7 @@ pub trait LoadBalancer {
     fn ended(&mut self, sent: &Sent, reply: &Reply, now: Time);
 
     /// Records response headers of a request that goes on; [`closed`](LoadBalancer::closed) follows.
-    fn opened(&mut self, _sent: &Sent, _reply: &Reply, _now: Time) {}
+    fn opened(&mut self, _sent: &mut Sent, _reply: &Reply, _now: Time) {}
 
     /// Records the end of a request whose response headers came before.
     fn closed(&mut self, sent: &Sent, reply: &Reply, now: Time) {

@@ -22,6 +22,8 @@ use crate::scenario::Scenario;
 pub enum Contender {
     /// evenkeel with one of its policies; the adaptive one has these parts.
     Ours(engine::settings::Policy, Ablation),
+    /// The adaptive policy with the filter among the cluster's upstream filters, too.
+    EachAttempt,
     /// The adaptive policy with out-of-band probes at this interval, seconds.
     Probing(f64),
     /// Envoy with one of its policies, with or without outlier detection.
@@ -43,6 +45,7 @@ pub fn all() -> Vec<(&'static str, Contender)> {
     let ours = |policy| Contender::Ours(policy, Ablation::ALL);
     vec![
         (WHOLE, ours(engine::settings::Policy::Adaptive)),
+        ("adaptive+upstream", Contender::EachAttempt),
         ("adaptive+probe", Contender::Probing(5.0)),
         ("ours-least_request", ours(engine::settings::Policy::LeastRequest)),
         ("ours-round_robin", ours(engine::settings::Policy::RoundRobin)),
@@ -149,6 +152,12 @@ impl Contender {
         match self {
             Contender::Ours(policy, terms) => {
                 let common = Rc::new(ours::Common::new(scenario, policy, *terms, None));
+                each(scenario, rng, |seed| ours::Proxy::new(scenario, Rc::clone(&common), now, seed))
+            }
+            Contender::EachAttempt => {
+                let policy = &engine::settings::Policy::Adaptive;
+                let common = ours::Common::new(scenario, policy, Ablation::ALL, None).seeing_attempts();
+                let common = Rc::new(common);
                 each(scenario, rng, |seed| ours::Proxy::new(scenario, Rc::clone(&common), now, seed))
             }
             Contender::Probing(interval_s) => {

@@ -10,7 +10,7 @@ use engine::policy::Request;
 use engine::rng::{self, Rng};
 use engine::settings::{Policy, Probe};
 use engine::time::Time;
-use engine::{Balancer, Decision};
+use engine::{Balancer, Decision, Outcome, RequestHandle, RetryHint};
 use serde_json::json;
 
 use crate::balancer::{LoadBalancer, Moment, Reply, Sent, Wish};
@@ -23,6 +23,8 @@ pub struct Common {
     terms: Ablation,
     specs: Vec<Spec>,
     hashes: Vec<u64>,
+    /// Whether the filter is among the cluster's upstream filters, too, and sees each attempt.
+    sees_attempts: bool,
 }
 
 impl Common {
@@ -39,7 +41,12 @@ impl Common {
         let fixed = config.upstreams.iter().flat_map(|u| &u.endpoints.fixed);
         let specs = fixed.map(Spec::from).collect();
         let hashes = addresses.iter().map(|a| rng::hash(a.as_bytes())).collect();
-        Common { config, terms, specs, hashes }
+        Common { config, terms, specs, hashes, sees_attempts: false }
+    }
+
+    /// With the filter among the cluster's upstream filters.
+    pub fn seeing_attempts(self) -> Common {
+        Common { sees_attempts: true, ..self }
     }
 
     fn specs(&self, present: &[bool]) -> Vec<Spec> {
@@ -98,23 +105,64 @@ impl Proxy {
         }
     }
 
-    /// Sends a request to `endpoint`, regardless of its state in the engine.
-    fn to(&mut self, endpoint: usize, worker: usize, now: Time) -> Sent {
-        let (engine, _) = &mut self.workers[worker];
-        let index = engine.upstream(0).and_then(|u| u.fleet().index_of_hash(self.common.hashes[endpoint]));
-        let handle = index.and_then(|i| engine.started(0, i, now));
-        Sent { worker, endpoint, started: now, handle, second: None }
+    /// Sends a request that evenkeel does not steer to `endpoint`.
+    fn unsteered(&mut self, endpoint: usize, worker: usize, now: Time) -> Sent {
+        let handle = if self.common.sees_attempts { self.started(worker, endpoint, now) } else { None };
+        Sent { handle, ..Sent::first(worker, endpoint, now) }
     }
 
-    /// Sends a request that the filter leaves to Envoy, by round robin.
-    fn fall_back(&mut self, worker: usize, now: Time) -> Sent {
+    fn started(&mut self, worker: usize, endpoint: usize, at: Time) -> Option<RequestHandle> {
+        let (engine, _) = &mut self.workers[worker];
+        let index = engine.upstream(0)?.fleet().index_of_hash(self.common.hashes[endpoint])?;
+        engine.started(0, index, at)
+    }
+
+    /// The endpoint that Envoy's fallback chooses: round robin.
+    fn fallback(&mut self) -> usize {
         for _ in 0..self.present.len() {
             self.turn = (self.turn + 1) % self.present.len();
             if self.present[self.turn] {
                 break;
             }
         }
-        self.to(self.turn, worker, now)
+        self.turn
+    }
+
+    /// The handle and the outcome to record for an answer, as the filter finds them from the last attempt.
+    fn attributed(&mut self, sent: &Sent, outcome: Outcome, now: Time) -> Option<(RequestHandle, Outcome)> {
+        let later =
+            if sent.again && !self.common.sees_attempts { Outcome::of_a_later_attempt } else { |o| o };
+        let Some(handle) = sent.handle else {
+            return Some((self.started(sent.worker, sent.endpoint, sent.started)?, later(outcome)));
+        };
+        let (engine, _) = &mut self.workers[sent.worker];
+        let index = engine.upstream(0)?.fleet().index_of_hash(self.common.hashes[sent.endpoint]);
+        match index {
+            Some(index) if !engine.names(&handle, index) => {
+                let moved = engine.reassigned(&handle, index)?;
+                engine.record_failed_attempt(&handle, RetryHint::of(outcome, 0), now);
+                Some((moved, later(outcome)))
+            }
+            Some(_) => Some((handle, outcome)),
+            None => Some((handle, Outcome::Unrelated)),
+        }
+    }
+
+    /// Response headers, whose `outcome` is final if it is a failure.
+    fn headers(&mut self, sent: &Sent, outcome: Outcome, now: Time) -> Option<(RequestHandle, Outcome)> {
+        let outcome = if outcome == Outcome::Good { Outcome::Undecided } else { outcome };
+        let (handle, outcome) = self.attributed(sent, outcome, now)?;
+        let (engine, _) = &mut self.workers[sent.worker];
+        engine.record_response(&handle, outcome, now);
+        Some((handle, outcome))
+    }
+
+    fn end(&mut self, worker: usize, (handle, outcome): (RequestHandle, Outcome), now: Time) {
+        let (engine, _) = &mut self.workers[worker];
+        if outcome == Outcome::Undecided {
+            engine.record_outcome(&handle, None, now);
+        }
+        engine.finished(&handle, now);
     }
 }
 
@@ -124,40 +172,43 @@ impl LoadBalancer for Proxy {
         let (engine, rng) = &mut self.workers[worker];
         self.sent += 1;
         let request = Request { key: Some(rng::mix(rng::mix(self.sent) % USERS)), want: self.want };
-        let Decision::Steer(candidates) = engine.pick(0, request, now, rng) else {
-            return self.fall_back(worker, now);
+        let decision = engine.pick(0, request, now, rng);
+        let Decision::Steer(candidates) = decision else {
+            let endpoint = self.fallback();
+            return self.unsteered(endpoint, worker, now);
         };
-        let Some(index) = candidates.first() else { return self.fall_back(worker, now) };
-        let second = candidates.as_slice().get(1).map(|index| self.endpoints[*index as usize]);
-        let handle = engine.started(0, index, now);
-        Sent { worker, endpoint: self.endpoints[index as usize], started: now, handle, second }
+        let mut named = candidates.as_slice().iter().map(|index| self.endpoints[*index as usize]);
+        let (first, second) = (named.next(), named.next());
+        let handle = candidates.first().and_then(|index| engine.started(0, index, now));
+        Sent { handle, second, ..Sent::first(worker, first.unwrap_or_default(), now) }
     }
 
-    /// As with `override_host`, and with the filter among the cluster's upstream filters: the second attempt goes to
-    /// the header's second endpoint, further ones by Envoy's own policy, and each attempt is measured.
-    fn send_again(&mut self, failed: &Sent, moment: Moment<'_>) -> Sent {
-        match failed.second {
-            Some(endpoint) => self.to(endpoint, failed.worker, moment.now),
-            None => self.fall_back(failed.worker, moment.now),
+    /// As with `override_host`: the second attempt goes to the header's second endpoint, further ones by Envoy's own
+    /// policy.
+    fn send_again(&mut self, failed: &Sent, reply: &Reply, moment: Moment<'_>) -> Sent {
+        let endpoint = failed.second.unwrap_or_else(|| self.fallback());
+        if self.common.sees_attempts {
+            self.ended(failed, reply, moment.now);
+            return self.unsteered(endpoint, failed.worker, moment.now);
         }
+        // The handle stays where it is until the last attempt is answered.
+        Sent { endpoint, second: None, again: true, ..*failed }
     }
 
     fn ended(&mut self, sent: &Sent, reply: &Reply, now: Time) {
-        let (engine, _) = &mut self.workers[sent.worker];
-        if let Some(handle) = &sent.handle {
-            engine.record_response(handle, reply.outcome, now);
-            engine.finished(handle, now);
+        if let Some(answered) = self.headers(sent, reply.outcome, now) {
+            self.end(sent.worker, answered, now);
         }
     }
 
-    fn opened(&mut self, sent: &Sent, reply: &Reply, now: Time) {
-        let (engine, _) = &mut self.workers[sent.worker];
-        sent.handle.iter().for_each(|handle| engine.record_response(handle, reply.outcome, now));
+    fn opened(&mut self, sent: &mut Sent, reply: &Reply, now: Time) {
+        sent.handle = self.headers(sent, reply.outcome, now).map(|(handle, _)| handle);
     }
 
     fn closed(&mut self, sent: &Sent, _reply: &Reply, now: Time) {
-        let (engine, _) = &mut self.workers[sent.worker];
-        sent.handle.iter().for_each(|handle| engine.finished(handle, now));
+        if let Some(handle) = sent.handle {
+            self.end(sent.worker, (handle, Outcome::Undecided), now);
+        }
     }
 
     fn tick(&mut self, worker: usize, now: Time) {
@@ -174,7 +225,7 @@ impl LoadBalancer for Proxy {
         let (engine, _) = &mut self.workers[worker];
         let handle = engine.take_probe(0, now)?;
         let endpoint = self.endpoints[handle.endpoint.index as usize];
-        Some(Sent { worker, endpoint, started: now, handle: Some(handle), second: None })
+        Some(Sent { handle: Some(handle), ..Sent::first(worker, endpoint, now) })
     }
 
     fn own_ended(&mut self, sent: &Sent, reply: &Reply, now: Time) {
@@ -261,5 +312,70 @@ fn configuration(scenario: &Scenario, policy: &Policy, addresses: &[String]) -> 
             config
         }
         Err(faults) => panic!("the scenario {} makes no configuration: {faults:?}", scenario.name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::Failure;
+
+    use super::*;
+
+    fn proxy(scenario: &Scenario, sees_attempts: bool) -> Proxy {
+        let common = Common::new(scenario, &Policy::RoundRobin, Ablation::ALL, None);
+        let common = if sees_attempts { common.seeing_attempts() } else { common };
+        Proxy::new(scenario, Rc::new(common), Time(1_000_000_000), 1)
+    }
+
+    fn send(proxy: &mut Proxy, now: Time) -> Sent {
+        proxy.send(0, Moment { now, servers: &[], probes: &mut Vec::new() })
+    }
+
+    /// What the engine knows of `endpoint`: requests in flight, whether a latency, failed requests.
+    fn known(proxy: &Proxy, endpoint: usize) -> (u32, bool, u32) {
+        let upstream = proxy.workers[0].0.upstream(0).unwrap();
+        let index = upstream.fleet().index_of_hash(proxy.common.hashes[endpoint]).unwrap();
+        let view = upstream.member(index).unwrap();
+        (view.total_in_flight(), view.latency.estimate().is_some(), view.counters.failures)
+    }
+
+    fn retried(sees_attempts: bool) -> [(u32, bool, u32); 2] {
+        let scenario = Scenario { endpoints: 2, present: 2, workers: 1, ..Scenario::default() };
+        let mut proxy = proxy(&scenario, sees_attempts);
+        let now = Time(2_000_000_000);
+        let sent = send(&mut proxy, now);
+        let refused = Reply::bare(Outcome::Failed(Failure::Refused));
+        let moment = Moment { now: now.after_secs(0.001), servers: &[], probes: &mut Vec::new() };
+        let again = proxy.send_again(&sent, &refused, moment);
+        assert_ne!(again.endpoint, sent.endpoint, "the second candidate");
+        proxy.ended(&again, &Reply::bare(Outcome::Good), now.after_secs(0.021));
+        [known(&proxy, sent.endpoint), known(&proxy, again.endpoint)]
+    }
+
+    #[test]
+    fn without_the_upstream_filter_a_retry_is_known_by_its_last_answer() {
+        let [first, last] = retried(false);
+        assert_eq!((first.0, first.2), (0, 1), "the first endpoint failed");
+        assert_eq!(last, (0, false, 0), "the last one's latency includes the first attempt");
+    }
+
+    #[test]
+    fn with_the_upstream_filter_each_attempt_counts() {
+        let [first, last] = retried(true);
+        assert_eq!((first.0, first.2), (0, 1));
+        assert_eq!(last, (0, true, 0));
+    }
+
+    #[test]
+    fn a_stream_is_in_flight_until_its_end() {
+        let scenario = Scenario { endpoints: 2, present: 2, workers: 1, ..Scenario::default() };
+        let mut proxy = proxy(&scenario, false);
+        let now = Time(2_000_000_000);
+        let mut sent = send(&mut proxy, now);
+        let reply = Reply::bare(Outcome::Good);
+        proxy.opened(&mut sent, &reply, now.after_secs(0.01));
+        assert_eq!(known(&proxy, sent.endpoint).0, 1);
+        proxy.closed(&sent, &reply, now.after_secs(5.0));
+        assert_eq!(known(&proxy, sent.endpoint), (0, true, 0));
     }
 }

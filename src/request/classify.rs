@@ -212,7 +212,7 @@ pub(crate) fn reattribute(
         UpstreamHost::Endpoint(served) if engine.names(&handle, served) => {
             if stays && attempts(host) > 1 {
                 engine.record_failed_attempt(&handle, RetryHint::of(outcome, status), host.now());
-                return (handle, of_a_later_attempt(outcome), true);
+                return (handle, outcome.of_a_later_attempt(), true);
             }
             return (handle, outcome, true);
         }
@@ -226,14 +226,14 @@ pub(crate) fn reattribute(
         }
         // Envoy answered for an endpoint that it could not reach, and the failure says so; a deadline may have passed
         // before it tried.
-        UpstreamHost::None if is_good(outcome) || deadline => return (handle, Outcome::Unrelated, false),
+        UpstreamHost::None if outcome.is_good() || deadline => return (handle, Outcome::Unrelated, false),
         UpstreamHost::None => return (handle, outcome, false),
     };
     let Some(moved) = engine.reassigned(&handle, served) else { return (handle, outcome, false) };
     if attempts(host) > 1 {
         // The request was retried, so the first endpoint failed.
         engine.record_failed_attempt(&handle, RetryHint::of(outcome, status), host.now());
-        return (moved, of_a_later_attempt(outcome), true);
+        return (moved, outcome.of_a_later_attempt(), true);
     }
     not_followed(engine, host, handle.upstream);
     (moved, outcome, true)
@@ -253,18 +253,6 @@ pub(crate) fn not_followed(engine: &mut Balancer, host: &dyn StreamHost, upstrea
 pub(crate) fn attempts(host: &dyn StreamHost) -> u64 {
     let attempts = host.property(&["upstream", "request_attempt_count"]);
     attempts.and_then(|bytes| (*bytes).try_into().ok()).map_or(1, u64::from_le_bytes)
-}
-
-/// The outcome for the endpoint of the last of several attempts: its failures count, its latency does not, because that
-/// includes the attempts before.
-pub(crate) fn of_a_later_attempt(outcome: Outcome) -> Outcome {
-    // The deadline ran from the first attempt.
-    let deadline = outcome == Outcome::Failed(Failure::Deadline);
-    if is_good(outcome) || deadline { Outcome::Unrelated } else { outcome }
-}
-
-fn is_good(outcome: Outcome) -> bool {
-    matches!(outcome, Outcome::Good | Outcome::Undecided)
 }
 
 /// A decimal number of one to nine digits.
@@ -291,16 +279,6 @@ mod tests {
         }
         for text in ["", "S", "10", "1.5S", "-1S", "123456789S", "10s", "10 S", "\u{b5}S"] {
             assert_eq!(grpc_timeout(text.as_bytes()), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_later_attempt_is_charged_with_its_failures_and_not_with_the_time_of_the_others() {
-        for outcome in [Outcome::Good, Outcome::Undecided, Outcome::Failed(Failure::Deadline)] {
-            assert_eq!(of_a_later_attempt(outcome), Outcome::Unrelated, "{outcome:?}");
-        }
-        for failure in [Failure::Refused, Failure::Reset, Failure::Broken(1)] {
-            assert_eq!(of_a_later_attempt(Outcome::Failed(failure)), Outcome::Failed(failure));
         }
     }
 

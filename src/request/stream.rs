@@ -269,7 +269,7 @@ impl Stream {
                 let outcome = match classify::attempts(host) {
                     0 | 1 => answer.outcome,
                     // The endpoint that failed before is unknown here; the last one is not charged with that time.
-                    _ => classify::of_a_later_attempt(answer.outcome),
+                    _ => answer.outcome.of_a_later_attempt(),
                 };
                 let (served, started) = (classify::served_by(engine, host, *upstream), *started);
                 let handle = served.one_of_ours().and_then(|i| engine.started(*upstream, i, started));

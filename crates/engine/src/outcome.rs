@@ -131,6 +131,20 @@ pub enum Outcome {
     Unrelated,
 }
 
+impl Outcome {
+    /// Whether the answer is good as far as is known.
+    pub fn is_good(self) -> bool {
+        matches!(self, Outcome::Good | Outcome::Undecided)
+    }
+
+    /// The outcome for the endpoint of the last of several attempts: its failures count, its latency does not, because
+    /// that includes the attempts before. A deadline runs from the first attempt.
+    pub fn of_a_later_attempt(self) -> Outcome {
+        let deadline = self == Outcome::Failed(Failure::Deadline);
+        if self.is_good() || deadline { Outcome::Unrelated } else { self }
+    }
+}
+
 /// What the last answer of a retried request says about the earlier attempts, whose answers are not visible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryHint {
@@ -218,6 +232,16 @@ mod tests {
             [Failure::Reset, Failure::Broken(1), Failure::Refused, Failure::Timeout, Failure::Deadline]
         {
             assert_eq!(failure.counted(&local), Some(failure));
+        }
+    }
+
+    #[test]
+    fn a_later_attempt_is_charged_with_its_failures_and_not_with_the_time_of_the_others() {
+        for outcome in [Outcome::Good, Outcome::Undecided, Outcome::Failed(Failure::Deadline)] {
+            assert_eq!(outcome.of_a_later_attempt(), Outcome::Unrelated, "{outcome:?}");
+        }
+        for failure in [Failure::Refused, Failure::Reset, Failure::Broken(1)] {
+            assert_eq!(Outcome::Failed(failure).of_a_later_attempt(), Outcome::Failed(failure));
         }
     }
 }

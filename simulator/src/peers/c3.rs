@@ -62,7 +62,7 @@ impl LoadBalancer for C3 {
             }
         }
         self.replicas[best.1].outstanding += 1;
-        Sent { worker, endpoint: best.1, started: moment.now, handle: None, second: None }
+        Sent::first(worker, best.1, moment.now)
     }
 
     fn ended(&mut self, sent: &Sent, reply: &Reply, now: Time) {
@@ -97,7 +97,7 @@ mod tests {
             client.send(0, Moment { now, servers: &[], probes: &mut probes })
         };
         for (endpoint, service, queue) in [(0, 0.010, 2.0), (1, 0.030, 0.0)] {
-            let sent = Sent { worker: 0, endpoint, started: now, handle: None, second: None };
+            let sent = Sent::first(0, endpoint, now);
             client.replicas[endpoint] = Replica { response: service, service, queue, outstanding: 1 };
             let reply = Reply { service: service as f32, queue: queue as f32, ..Reply::bare(Outcome::Good) };
             client.ended(&sent, &reply, now.after_secs(service));

@@ -122,7 +122,7 @@ impl LoadBalancer for Proxy {
             Kind::Orca(_) => self.orca.next(worker),
         };
         self.active[endpoint] += 1;
-        Sent { worker, endpoint, started: moment.now, handle: None, second: None }
+        Sent::first(worker, endpoint, moment.now)
     }
 
     fn ended(&mut self, sent: &Sent, reply: &Reply, now: Time) {

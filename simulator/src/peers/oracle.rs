@@ -44,7 +44,7 @@ impl LoadBalancer for Oracle {
                 best = (cost, endpoint);
             }
         }
-        Sent { worker, endpoint: best.1, started: now, handle: None, second: None }
+        Sent::first(worker, best.1, now)
     }
 
     fn ended(&mut self, _sent: &Sent, _reply: &Reply, _now: Time) {}

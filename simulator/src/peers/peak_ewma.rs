@@ -66,7 +66,7 @@ impl LoadBalancer for PeakEwma {
         let cheaper = self.estimates[second].cost(now) < self.estimates[first].cost(now);
         let endpoint = if cheaper { second } else { first };
         self.estimates[endpoint].pending += 1;
-        Sent { worker, endpoint, started: now, handle: None, second: None }
+        Sent::first(worker, endpoint, now)
     }
 
     fn ended(&mut self, sent: &Sent, _reply: &Reply, now: Time) {

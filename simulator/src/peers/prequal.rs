@@ -137,7 +137,7 @@ impl LoadBalancer for Prequal {
             self.remove_one();
         }
         probes.extend_from_slice(self.hosts.draw(PROBES, &mut self.rng));
-        Sent { worker, endpoint, started: now, handle: None, second: None }
+        Sent::first(worker, endpoint, now)
     }
 
     fn ended(&mut self, _sent: &Sent, _reply: &Reply, _now: Time) {}

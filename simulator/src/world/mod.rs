@@ -166,7 +166,7 @@ impl<'a> World<'a> {
         let proxy = arrival.worker / self.scenario.workers;
         let worker = arrival.worker % self.scenario.workers;
         let request = Request {
-            sent: Sent { worker, endpoint: 0, started: self.now, handle: None, second: None },
+            sent: Sent::first(worker, 0, self.now),
             began: self.now,
             proxy,
             generation: 0,
@@ -318,14 +318,14 @@ impl<'a> World<'a> {
             self.vacant.push(id);
             return;
         }
+        if !reply.good() && !request.opened && request.retries_left > 0 {
+            request.retries_left -= 1;
+            return self.send(id, |balancer, failed, moment| balancer.send_again(failed, &reply, moment));
+        }
         if request.opened {
             balancer.closed(&request.sent, &reply, self.now);
         } else {
             balancer.ended(&request.sent, &reply, self.now);
-        }
-        if !reply.good() && request.retries_left > 0 {
-            request.retries_left -= 1;
-            return self.send(id, |balancer, failed, moment| balancer.send_again(failed, moment));
         }
         request.live = false;
         if request.long.is_some() {
@@ -353,7 +353,7 @@ impl<'a> World<'a> {
                 let request = &mut self.requests[request as usize];
                 if request.live && request.generation == generation && !request.opened {
                     request.opened = true;
-                    self.balancers[request.proxy].opened(&request.sent, &reply, self.now);
+                    self.balancers[request.proxy].opened(&mut request.sent, &reply, self.now);
                 }
             }
             Event::Tick { worker } => {

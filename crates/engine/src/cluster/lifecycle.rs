@@ -111,10 +111,7 @@ impl Cluster {
         };
         let seconds = raw / f64::from(queue);
         let teaches = self.subset_of(endpoint.index).is_none_or(|g| g.teaches);
-        if ablation.has(Part::Queueing)
-            && teaches
-            && (outcome == Outcome::Good || outcome == Outcome::Undecided)
-        {
+        if ablation.has(Part::Queueing) && teaches && outcome.is_good() {
             let known = self.member(endpoint.index).map(|m| m.latency);
             self.queueing.noise.survival.observe(raw);
             if let Some((latency, deviation)) = known.and_then(|known| Some((known, known.deviation(raw)?))) {
@@ -127,7 +124,7 @@ impl Cluster {
                 }
             }
         }
-        if matches!(outcome, Outcome::Good | Outcome::Undecided) {
+        if outcome.is_good() {
             self.ejection.overflow.observe(raw, self.ejection.out);
         }
         let (weight, rows) = (self.queueing.sample_weight(handle.depth), self.queueing.noise.rows());
@@ -146,16 +143,14 @@ impl Cluster {
             }
             Outcome::Failed(_) | Outcome::Unrelated => member.stop_awaiting(started, epochs),
         }
-        if outcome == Outcome::Good || outcome == Outcome::Undecided {
+        if outcome.is_good() {
             let well = seconds <= GOOD_MULTIPLE * typical + NOISE_S;
             member.exploration.answer(well);
             if well && let Some(probing) = &mut self.ejection.probing {
                 probing.is_well(endpoint.index);
             }
         }
-        if matches!(outcome, Outcome::Good | Outcome::Undecided)
-            || matches!(outcome, Outcome::Failed(failure) if failure.is_response())
-        {
+        if outcome.is_good() || matches!(outcome, Outcome::Failed(failure) if failure.is_response()) {
             self.endpoints.open_requests.answered(endpoint.index, now);
         }
         match outcome {
