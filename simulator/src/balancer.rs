@@ -16,8 +16,8 @@ pub struct Sent {
     pub started: Time,
     /// The engine's handle, if the engine chose.
     pub handle: Option<RequestHandle>,
-    /// The endpoint of its retry, if that was decided with it.
-    pub second: Option<usize>,
+    /// The endpoints of its retries, in order, if they were decided with it.
+    pub next: [Option<usize>; 2],
     /// Whether it is a retry.
     pub again: bool,
 }
@@ -25,7 +25,7 @@ pub struct Sent {
 impl Sent {
     /// A first attempt that `worker` sends to `endpoint` now.
     pub fn first(worker: usize, endpoint: usize, now: Time) -> Sent {
-        Sent { worker, endpoint, started: now, handle: None, second: None, again: false }
+        Sent { worker, endpoint, started: now, handle: None, next: [None; 2], again: false }
     }
 }
 

@@ -178,21 +178,21 @@ impl LoadBalancer for Proxy {
             return self.unsteered(endpoint, worker, now);
         };
         let mut named = candidates.as_slice().iter().map(|index| self.endpoints[*index as usize]);
-        let (first, second) = (named.next(), named.next());
+        let (first, next) = (named.next(), [named.next(), named.next()]);
         let handle = candidates.first().and_then(|index| engine.started(0, index, now));
-        Sent { handle, second, ..Sent::first(worker, first.unwrap_or_default(), now) }
+        Sent { handle, next, ..Sent::first(worker, first.unwrap_or_default(), now) }
     }
 
-    /// As with `override_host`: the second attempt goes to the header's second endpoint, further ones by Envoy's own
-    /// policy.
+    /// As with `override_host`: each attempt goes to the next endpoint of the header, further ones by Envoy's own policy.
     fn send_again(&mut self, failed: &Sent, reply: &Reply, moment: Moment<'_>) -> Sent {
-        let endpoint = failed.second.unwrap_or_else(|| self.fallback());
+        let endpoint = failed.next[0].unwrap_or_else(|| self.fallback());
+        let next = [failed.next[1], None];
         if self.common.sees_attempts {
             self.ended(failed, reply, moment.now);
-            return self.unsteered(endpoint, failed.worker, moment.now);
+            return Sent { next, ..self.unsteered(endpoint, failed.worker, moment.now) };
         }
         // The handle stays where it is until the last attempt is answered.
-        Sent { endpoint, second: None, again: true, ..*failed }
+        Sent { endpoint, next, again: true, ..*failed }
     }
 
     fn ended(&mut self, sent: &Sent, reply: &Reply, now: Time) {
@@ -285,7 +285,8 @@ fn configuration(scenario: &Scenario, policy: &Policy, addresses: &[String]) -> 
         let told = told.map(|(e, a)| json!({ "address": a, "weight": scenario.weight(e) }));
         upstream["endpoints"]["static"] = told.collect();
     }
-    let mut root = json!({});
+    // One more than retries, as the documentation advises.
+    let mut root = json!({ "steering": { "candidates": scenario.retries.max(1) + 1 } });
     if let Some(signal) = scenario.signal {
         let poll = format!("{}ms", (signal.poll * 1000.0).round());
         root["prometheus"] = json!({ "cluster": "prometheus", "interval": poll, "timeout": poll });

@@ -1,7 +1,9 @@
 //! Which ends of requests count against an endpoint, and with what effect.
 
-use crate::scene::{Ending, address, config, give, ms, pass, picks, picks_of, serve, single};
-use crate::world::{Plugin, World};
+use crate::scene::{
+    Ending, address, begin, config, give, ms, pass, picks, picks_of, respond, serve, single, target,
+};
+use crate::world::{Plugin, Stream, World};
 
 /// Only eligibility decides which endpoint is picked, and a single failure changes nothing.
 const PATIENT: &str = r#""policy":"round_robin","health":{"suspect_after":3,"fail_after":3}"#;
@@ -174,6 +176,41 @@ fn retries_eject_no_endpoint_that_answers_well_in_between(mut world: impl World)
     }
 }
 
+/// Sends good requests until `endpoint` has one, which takes this long and is then answered elsewhere.
+fn retried_after<W: World>(world: &mut W, plugin: Plugin, endpoint: &str, takes_ms: u64) {
+    for _ in 0..1000 {
+        let mut stream = begin(world, plugin);
+        let found = target(&stream) == endpoint;
+        world.advance(ms(if found { takes_ms } else { 10 }));
+        respond(&mut stream, &if found { retried(Ending::good()) } else { Ending::good() });
+        stream.log();
+        stream.done();
+        if found {
+            return;
+        }
+    }
+    panic!("{endpoint} is not given a request");
+}
+
+fn a_time_out_that_a_retry_hides_is_known_by_its_length<W: World>(_: W) {
+    // Every so many requests one takes three seconds; a retry after two seconds is then nothing unusual.
+    for (every, takes_ms, blamed) in [(1000, 2000, true), (1000, 15, false), (20, 2000, false)] {
+        let mut world = W::new(4);
+        let plugin = single(&mut world, &config(4, r#""policy":"round_robin""#, ""));
+        for nth in 1..=400 {
+            let mut stream = begin(&mut world, plugin);
+            world.advance(ms(if nth % every == 0 { 3000 } else { 10 }));
+            respond(&mut stream, &Ending::good());
+            stream.log();
+            stream.done();
+        }
+        pass(&mut world, &[plugin], ms(500));
+        retried_after(&mut world, plugin, &address(0), takes_ms);
+        let expected = if blamed { 0 } else { 10 };
+        assert_eq!(picks_of(&mut world, plugin, &address(0), 40), expected, "{every}, {takes_ms}");
+    }
+}
+
 fn the_last_answer_tells_why_a_request_was_tried_again<W: World>(_: W) {
     for shed in [Ending::status("429"), Ending::status("409"), Ending::grpc_headers("8")] {
         let mut world = W::new(4);
@@ -262,6 +299,7 @@ both!(
     whoever_served_is_judged,
     retries_that_went_well_blame_an_endpoint_that_answers_nothing,
     retries_eject_no_endpoint_that_answers_well_in_between,
+    a_time_out_that_a_retry_hides_is_known_by_its_length,
     the_last_answer_tells_why_a_request_was_tried_again,
     an_answer_from_outside_the_fleet_changes_nothing,
     an_ejected_endpoint_comes_back_by_good_probes,

@@ -279,7 +279,7 @@ impl Balancer {
     /// reassigned and answered elsewhere; that answer gives the `hint`.
     pub fn record_failed_attempt(&mut self, handle: &RequestHandle, hint: RetryHint, now: Time) {
         if let Some(upstream) = self.of(handle) {
-            upstream.record_failed_attempt(handle.endpoint, handle.started, hint, now);
+            upstream.record_failed_attempt(handle, hint, now);
         }
     }
 

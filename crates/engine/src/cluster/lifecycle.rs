@@ -6,7 +6,7 @@ use crate::ablation::Part;
 use crate::decision::RequestHandle;
 use crate::endpoint::{EndpointRef, NOISE_S};
 use crate::estimate::latency::CLIP;
-use crate::health::State;
+use crate::health::{SURPRISE, State};
 use crate::outcome::{Failure, Outcome, RetryHint};
 use crate::time::Time;
 
@@ -223,28 +223,32 @@ impl Cluster {
         self.assess_now(endpoint.index, now);
     }
 
-    /// Records an attempt that failed at `endpoint` before the request was reassigned and answered elsewhere. The
-    /// reason is not known; the last answer gives a `hint`. Without one it adds to the error penalty, and counts for
-    /// health only as one of several in a row; where the route retries answers such as 429, it adds to the penalty
-    /// alone.
-    pub fn record_failed_attempt(
-        &mut self,
-        endpoint: EndpointRef,
-        started: Time,
-        hint: RetryHint,
-        now: Time,
-    ) {
+    /// Records an attempt that failed at the endpoint of `handle` before the request was reassigned and answered
+    /// elsewhere. The reason is not known; the last answer gives a `hint`, and so does the time: where hardly any
+    /// answer takes as long as both attempts together, the endpoint kept the first one waiting. Without either it adds to
+    /// the error penalty, and counts for health only as one of several in a row; where the route retries answers such
+    /// as 429, it adds to the penalty alone.
+    pub fn record_failed_attempt(&mut self, handle: &RequestHandle, hint: RetryHint, now: Time) {
+        let RequestHandle { endpoint, started, depth, .. } = *handle;
+        let seconds = now.seconds_since(started);
+        let timed_out = self.queueing.noise.survival.is_beyond(seconds, SURPRISE);
+        let delay = f64::from(self.queueing.delay(depth));
+        let ablation = self.ablation;
         let Some(member) = self.endpoints.current(endpoint) else { return };
         member.counters.request();
+        if timed_out {
+            member.latency.observe_at_least(seconds / delay, started, now, &ablation);
+        }
         // A request to an endpoint in one of these states is a probe, sent to see whether it fails.
         let looked_at = matches!(member.health.state(), State::Failed | State::Recovering | State::Stalled);
         let counts = match hint {
             RetryHint::Shed => false,
             RetryHint::Failed => true,
-            RetryHint::Unseen => looked_at || self.endpoints.unseen.another(endpoint.index),
+            RetryHint::Unseen => timed_out || looked_at || self.endpoints.unseen.another(endpoint.index),
         };
         let health = &self.config.health;
-        let blamed = Failure::Reset.counted(&health.failures).filter(|_| health.blame_retried && counts);
+        let failure = if timed_out { Failure::Timeout } else { Failure::Reset };
+        let blamed = failure.counted(&health.failures).filter(|_| health.blame_retried && counts);
         self.record_outcome(endpoint, started, Some(blamed.unwrap_or(Failure::TooMany)), now);
     }
 

@@ -115,6 +115,13 @@ impl Survival {
         self.log(age) - if before > 0.0 { self.log(before) } else { 0.0 }
     }
 
+    /// Whether an answer takes longer than `seconds` with a probability below `chance`, judged by the lower bound of the
+    /// bucket; never while too little is known.
+    pub fn is_beyond(&self, seconds: f64, chance: f64) -> bool {
+        let log = self.logs.get(place(seconds) as usize).copied().unwrap_or(0.0);
+        self.all >= FEWEST && f64::from(log) < chance.ln()
+    }
+
     /// How far a silence with the log probability `log` counts: 0 not at all, 1 in full.
     pub fn belief(&self, log: f32) -> f32 {
         if self.all < FEWEST {
@@ -193,5 +200,23 @@ mod tests {
         [0.0, -1.0, f64::NAN, f64::INFINITY, 1e9].iter().for_each(|s| odd.observe(*s));
         odd.refresh(f64::NAN);
         assert!(odd.silent(f64::NAN, 0.1).is_finite() || odd.silent(f64::NAN, 0.1).is_nan());
+    }
+
+    #[test]
+    fn beyond_chance_is_what_hardly_any_answer_takes() {
+        for (long, seed) in [0.0, 0.01, 0.2].into_iter().flat_map(|long| [1, 2, 3].map(|seed| (long, seed))) {
+            let mut survival = learnt(long);
+            survival.refresh(0.02);
+            let mut rng = Rng::new(seed);
+            let takes = |rng: &mut Rng| match rng.unit() < long {
+                true => 10.0 * rng.unit(),
+                false => 0.02 * (2.0 * (rng.unit() - 0.5)).exp(),
+            };
+            let beyond = (0..4000).filter(|_| survival.is_beyond(takes(&mut rng), 1e-3)).count();
+            // Four at most are expected of a tail that is known, and it was learnt from a thousand answers.
+            assert!(beyond <= 20, "{long}, {seed}: {beyond} of 4000");
+            assert!(survival.is_beyond(if long > 0.0 { 1000.0 } else { 20.0 }, 1e-3), "{long}");
+        }
+        assert!(!Survival::default().is_beyond(1e9, 1e-3), "nothing is known");
     }
 }
