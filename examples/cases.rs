@@ -398,6 +398,7 @@ fn proxy(
         config.retries = Some((options.retries, reasons));
         config.retry_policy = json!({
             "retriable_status_codes": [502, 503],
+            "per_try_timeout": "1s",
             "retry_back_off": { "base_interval": "0.01s", "max_interval": "0.1s" },
             "retry_host_predicate": [{
                 "name": "envoy.retry_host_predicates.previous_hosts",
