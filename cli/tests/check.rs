@@ -71,6 +71,13 @@ fn the_native_modules_files_are_fine_and_their_faults_are_told() {
             "the native module stands among the listener's filters only",
         ),
         (
+            "envoy/module-lb.yaml",
+            "plugin",
+            "\"cluster\": \"web\"",
+            "\"cluster\": \"wbe\"",
+            "$.upstreams[0].cluster",
+        ),
+        (
             "envoy/envoy-gateway/module.yaml",
             "EnvoyExtensionPolicy evenkeel",
             "max: 100",
