@@ -34,7 +34,7 @@ impl Loads {
             sum += u32::from(percent);
             loads.count += 1;
         }
-        let (mut left, total) = (100, sum.min(100).max(1));
+        let (mut left, total) = (100, sum.clamp(1, 100));
         for load in loads.loads.iter_mut().take(loads.count) {
             let part = (u32::from(*load) * 100 / total).min(left);
             left -= part;

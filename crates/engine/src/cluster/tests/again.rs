@@ -96,7 +96,7 @@ fn where_the_guard_has_stepped_aside_nothing_is_named() {
         settings::Guard { holdout_percent: 1.0, include_keyed: false, pause: Duration::from_secs(600) };
     let mut cluster = cluster(&settings::Upstream { guard: Some(guard), ..settings() }, &fleet(3));
     cluster.refresh(s(0.0));
-    let mut named = |cluster: &mut Cluster, key| {
+    let named = |cluster: &mut Cluster, key| {
         cluster.pick_again(Request { key, want: 2 }, s(1.0), &mut Rng::new(1)).first().is_some()
     };
     assert!(named(&mut cluster, None));
