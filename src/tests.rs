@@ -10,7 +10,7 @@ use engine::rng::Rng;
 use engine::time::Time;
 use engine::*;
 
-mod told;
+mod fleet_latency;
 mod turns;
 
 const UPSTREAM: usize = 0;
@@ -19,9 +19,9 @@ fn engine(failover: &str) -> Balancer {
     engine_with(&format!(r#""failover":{failover},"health":{{"max_ejected_percent":100}}"#))
 }
 
-fn engine_with(members: &str) -> Balancer {
+fn engine_with(endpoints: &str) -> Balancer {
     let json = format!(
-        r#"{{"upstreams":[{{"cluster":"web",{members},
+        r#"{{"upstreams":[{{"cluster":"web",{endpoints},
              "endpoints":{{"static":["10.0.0.1:80","10.0.0.2:80","10.0.0.3:80"]}}}}]}}"#
     );
     Balancer::new(&config::parse(json.as_bytes()).unwrap(), at(0))
@@ -53,7 +53,7 @@ fn decision(engine: &mut Balancer, ms: u64) -> Decision {
 }
 
 #[test]
-fn without_a_panic_threshold_nobody_may_be_left() {
+fn without_a_panic_threshold_no_endpoint_may_be_left() {
     let mut engine = engine(r#"{"none_eligible":"reject","panic_percent":0}"#);
     fail_one_after_the_other(&mut engine);
     // The probes that are due come first.
@@ -62,7 +62,7 @@ fn without_a_panic_threshold_nobody_may_be_left() {
 }
 
 #[test]
-fn failures_between_ticks_take_nobody_out_in_panic() {
+fn failures_between_ticks_eject_no_endpoint_in_panic() {
     let mut engine = engine(r#"{"none_eligible":"reject","panic_percent":50}"#);
     fail_one_after_the_other(&mut engine);
     engine.tick(ProbeShard::ALONE, at(41_000));
@@ -121,7 +121,7 @@ fn one_failure_moves_no_key_and_probes_are_of_their_own_keys() {
 
 /// The response of an endpoint that has left does not count for the new one in its slot.
 #[test]
-fn an_answer_of_who_left_teaches_nothing_of_the_newcomer() {
+fn answer_of_a_removed_endpoint_does_not_count_for_its_successor() {
     let mut engine = engine_with(r#""policy":"adaptive""#);
     for nth in 0..40 {
         let handle = engine.started(UPSTREAM, 1, at(20 * nth)).unwrap();
@@ -176,7 +176,7 @@ fn a_rule_takes_an_endpoint_out_and_exploration_brings_it_back() {
     answers(&mut engine, 0, 20);
     answers(&mut engine, 2, 20);
     let ms = answers(&mut engine, 1, 900);
-    assert!(!engine.upstream(UPSTREAM).unwrap().member(1).unwrap().eligible);
+    assert!(!engine.upstream(UPSTREAM).unwrap().endpoint(1).unwrap().eligible);
     let picked = |engine: &mut Balancer, ms| match decision(engine, ms) {
         Decision::Steer(candidates) => candidates.first(),
         other => panic!("{other:?}"),
@@ -190,7 +190,7 @@ fn a_rule_takes_an_endpoint_out_and_exploration_brings_it_back() {
     engine.record_response(&handle, Outcome::Good, at(later + 20));
     engine.finished(&handle, at(later + 20));
     engine.tick(ProbeShard::ALONE, at(later + 20));
-    assert!(engine.upstream(UPSTREAM).unwrap().member(1).unwrap().eligible);
+    assert!(engine.upstream(UPSTREAM).unwrap().endpoint(1).unwrap().eligible);
 }
 
 fn stand(engine: &mut Balancer, conditions: [AnnouncedHealth; 3], ms: u64) {
@@ -215,7 +215,7 @@ fn picked(engine: &mut Balancer, ms: u64) -> Vec<u32> {
 }
 
 #[test]
-fn the_condemned_get_nothing_and_the_degraded_what_the_others_cannot_serve() {
+fn unhealthy_get_nothing_and_degraded_the_excess() {
     use AnnouncedHealth::{Degraded, Draining, Serving, Unhealthy};
     let mut engine = engine(r#"{"panic_percent":50}"#);
     for (conditions, expected) in [
@@ -236,7 +236,7 @@ fn the_condemned_get_nothing_and_the_degraded_what_the_others_cannot_serve() {
 }
 
 #[test]
-fn whom_others_condemned_is_not_probed_here() {
+fn endpoint_announced_unhealthy_is_not_probed() {
     let mut engine = engine(r#"{"panic_percent":0}"#);
     for failure in 0..3 {
         fail(&mut engine, 1, failure * 10);
@@ -250,22 +250,22 @@ fn whom_others_condemned_is_not_probed_here() {
 }
 
 #[test]
-fn who_is_let_back_starts_slowly() {
+fn recovered_endpoint_starts_slowly() {
     let mut engine = engine(r#"{"panic_percent":50}"#);
     stand(&mut engine, [AnnouncedHealth::Serving, AnnouncedHealth::Draining, AnnouncedHealth::Serving], 100);
     stand(&mut engine, [AnnouncedHealth::Serving; 3], 200);
-    let share = |engine: &Balancer| engine.upstream(UPSTREAM).unwrap().member(1).unwrap().share;
+    let share = |engine: &Balancer| engine.upstream(UPSTREAM).unwrap().endpoint(1).unwrap().share;
     assert!(share(&engine) < 0.2, "{}", share(&engine));
     engine.tick(ProbeShard::ALONE, at(60_000));
     assert_eq!(share(&engine), 1.0);
 }
 
 fn state(engine: &Balancer, index: u32) -> State {
-    engine.upstream(UPSTREAM).and_then(|u| u.member(index)).unwrap().health.state()
+    engine.upstream(UPSTREAM).and_then(|u| u.endpoint(index)).unwrap().health.state()
 }
 
 #[test]
-fn a_request_from_before_the_clock_stepped_back_vouches_for_nobody() {
+fn request_from_before_a_clock_step_is_no_evidence() {
     let mut engine = engine_with(r#""health":{"fail_after":3}"#);
     let early = engine.started(UPSTREAM, 0, at(3_600_000)).unwrap();
     engine.not_after(at(0));
@@ -278,10 +278,10 @@ fn a_request_from_before_the_clock_stepped_back_vouches_for_nobody() {
 
 #[test]
 fn a_reload_counts_no_failure_twice() {
-    let members = r#""health":{"fail_after":4}"#;
-    let mut old = engine_with(members);
+    let endpoints = r#""health":{"fail_after":4}"#;
+    let mut old = engine_with(endpoints);
     fail(&mut old, 0, 1);
-    let mut new = engine_with(members);
+    let mut new = engine_with(endpoints);
     new.take_over(&mut old, at(10));
     assert_eq!(state(&new, 0), State::Suspect);
     // The old worker lives on while its requests do, and publishes what it knows.
@@ -309,13 +309,13 @@ fn hear(engine: &mut Balancer, from: &[&Balancer], ms: u64) {
 }
 
 fn expected_ms(engine: &Balancer, index: u32) -> f64 {
-    1000.0 * f64::from(engine.upstream(UPSTREAM).and_then(|u| u.member(index)).unwrap().expected)
+    1000.0 * f64::from(engine.upstream(UPSTREAM).and_then(|u| u.endpoint(index)).unwrap().expected)
 }
 
 #[test]
-fn hearsay_outlives_a_reload_until_it_is_told_anew() {
-    let members = r#""health":{"fail_after":4,"max_ejected_percent":100},"failover":{"panic_percent":0}"#;
-    let [mut witness, mut old] = [(); 2].map(|()| engine_with(members));
+fn handover_state_lasts_until_reported_again() {
+    let endpoints = r#""health":{"fail_after":4,"max_ejected_percent":100},"failover":{"panic_percent":0}"#;
+    let [mut witness, mut old] = [(); 2].map(|()| engine_with(endpoints));
     for request in 0..20 {
         serve(&mut witness, 0, (request * 10, 10));
         serve(&mut witness, 1, (request * 10, 500));
@@ -325,7 +325,7 @@ fn hearsay_outlives_a_reload_until_it_is_told_anew() {
     hear(&mut old, &[&witness], 1000);
     assert_eq!(state(&old, 2), State::Suspect);
 
-    let mut new = engine_with(members);
+    let mut new = engine_with(endpoints);
     new.take_over(&mut old, at(1010));
     assert!(expected_ms(&new, 1) > 300.0, "before the first tick, too: {}", expected_ms(&new, 1));
     // No peer has reported yet.
@@ -374,7 +374,7 @@ fn first_asked(engine: &mut Balancer, seconds: std::ops::Range<u64>, failing: u3
 }
 
 #[test]
-fn whom_a_new_worker_has_not_met_is_not_left_out() {
+fn new_worker_uses_endpoints_it_has_not_measured() {
     let mut engine = large();
     first_asked(&mut engine, 0..2, 0);
     assert_eq!(engine.upstream(UPSTREAM).unwrap().totals().probes, 0);

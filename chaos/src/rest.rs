@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use testbed::anyhow::Result;
-use testbed::clock;
 use testbed::serde_json::Value;
-use testbed::wait;
+use testbed::{clock, wait};
 
 use crate::world::{ENDPOINTS, World};
 

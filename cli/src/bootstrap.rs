@@ -20,7 +20,7 @@ pub fn strangers(config: &Config, document: &Value) -> Vec<String> {
     if let Some(prometheus) = &config.prometheus
         && named(&prometheus.cluster).is_none()
     {
-        found.push(missing("$.prometheus.cluster", &prometheus.cluster, "Prometheus cannot be asked"));
+        found.push(missing("$.prometheus.cluster", &prometheus.cluster, "Prometheus cannot be polled"));
     }
     for (number, upstream) in config.upstreams.iter().enumerate() {
         let path = format!("$.upstreams[{number}]");
@@ -28,7 +28,7 @@ pub fn strangers(config: &Config, document: &Value) -> Vec<String> {
             && named(&admin.cluster).is_none()
         {
             let path = format!("{path}.endpoints.envoy_admin.cluster");
-            found.push(missing(&path, &admin.cluster, "Envoy cannot be asked for endpoints"));
+            found.push(missing(&path, &admin.cluster, "Envoy cannot be polled for endpoints"));
         }
         let name = upstream.cluster.as_str();
         // A pattern is for names that a control plane generates.
@@ -48,7 +48,7 @@ pub fn strangers(config: &Config, document: &Value) -> Vec<String> {
             let address = endpoint.address.to_string();
             if !known.contains(&address) {
                 found.push(format!(
-                    "{path}.endpoints.static[{number}]: {address} is not in the cluster {name:?} of this file, so Envoy passes over it; it has {}",
+                    "{path}.endpoints.static[{number}]: {address} is not in the cluster {name:?} of this file, so Envoy skips it; it has {}",
                     known.join(", ")
                 ));
             }
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_of_what_the_file_does_not_tell() {
+    fn unknown_parts_of_a_file_are_not_reported() {
         assert!(strangers_of(&plugin("web", &["10.0.0.1:80", "[fd00::1]:80"]), &document()).is_empty());
         assert!(strangers_of(&plugin("dns", &["10.0.0.9:80"]), &document()).is_empty());
         assert!(strangers_of(&plugin("wbe", &["10.0.0.1:80"]), &Value::Null).is_empty());

@@ -87,7 +87,7 @@ fn read_out(
         Ok(found) => {
             // A rule or a service is checked together with a plugin in another file.
             if found.plugins.is_empty() && !found.documents.iter().any(istio::matters) {
-                let text = format!("{name}: has no configuration of evenkeel in it");
+                let text = format!("{name}: contains no configuration of evenkeel");
                 report.complain(UNREADABLE, &text);
             }
             plugins(name, &found, show_effective, report);
@@ -122,7 +122,7 @@ fn folder(path: &Path, show_effective: bool, manifests: &mut Vec<(String, Value)
         }
     }
     if checked == 0 {
-        report.complain(UNREADABLE, &format!("{name}: has no configuration of evenkeel in it"));
+        report.complain(UNREADABLE, &format!("{name}: contains no configuration of evenkeel"));
     }
 }
 
@@ -161,7 +161,7 @@ fn plugins(name: &str, found: &Found, show_effective: bool, report: &mut Report)
         }
         let document = found.documents.get(plugin.document).unwrap_or(&Value::Null);
         if plugin.native && role(&plugin.json) == Role::Upstream {
-            let text = "$.role: the native module stands among the listener's filters only";
+            let text = "$.role: the native module works among the listener's filters only";
             report.complain(FAULTY, &format!("{place}: configuration refused: {text}"));
             continue;
         }
@@ -180,7 +180,7 @@ fn check(place: &str, json: &[u8], document: &Value, show_effective: bool, repor
         Ok(None) => report.output += &format!("{place}: ok\n"),
         Ok(Some(config)) => {
             for path in without_effect(&config) {
-                let text = format!("{place}: {path} is accepted but has no effect in this version");
+                let text = format!("{place}: {path} is accepted but has no effect with these settings");
                 report.complain(FINE, &text);
             }
             let strangers = bootstrap::strangers(&config, document);

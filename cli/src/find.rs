@@ -220,7 +220,7 @@ fn as_the_filter_gets_it(configuration: &Value) -> Result<Vec<u8>> {
             "a plugin configuration of type {STRUCT}: Envoy hands it to the filter as protobuf bytes, not as JSON; \
              write a StringValue with the JSON as text"
         ),
-        Some(other) => bail!("a plugin configuration of type {other}: a StringValue is wanted"),
+        Some(other) => bail!("a plugin configuration of type {other}: expected a StringValue"),
         None if configuration.is_null() => Ok(Vec::new()),
         None => Ok(configuration.to_string().into_bytes()),
     }

@@ -259,7 +259,7 @@ spec:
     }
 
     #[test]
-    fn a_subset_has_from_its_host_what_it_does_not_say() {
+    fn subset_inherits_from_its_host() {
         let subset = "kind: DestinationRule\nmetadata: { name: theirs, namespace: shop }\nspec:\n  host: web\n  trafficPolicy: { outlierDetection: {} }\n  subsets:\n  - name: v1\n    trafficPolicy: { loadBalancer: { localityLbSetting: { failover: [] } } }\n";
         let said = said(subset);
         assert_eq!(said.len(), 1, "{said:?}");
@@ -279,7 +279,7 @@ spec:
     }
 
     #[test]
-    fn a_replaced_hash_is_said_and_is_no_fault() {
+    fn replaced_consistent_hash_is_reported_without_a_fault() {
         let said =
             said(&rule("web", "{ loadBalancer: { consistentHash: { httpCookie: { name: a, ttl: 0s } } } }"));
         assert_eq!(said.len(), 1);

@@ -217,7 +217,7 @@ fn what_could_not_be_given_is_noticed() {
 }
 
 #[test]
-fn what_the_checker_is_shown_to_say_it_says() -> Result<()> {
+fn checker_prints_what_the_docs_show() -> Result<()> {
     let mut compared = 0;
     for block in markdown::blocks()?.into_iter().filter(|block| block.info == "console") {
         for part in block.text.split("$ ").skip(1) {

@@ -5,8 +5,7 @@ use std::time::Duration;
 use testbed::anyhow::Result;
 use testbed::console::style;
 use testbed::load::Running;
-use testbed::screen;
-use testbed::{clock, table};
+use testbed::{clock, screen, table};
 
 use crate::replicas::{Replicas, State};
 use crate::stage::Number;

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use testbed::anyhow::Result;
 use testbed::envoy::{self, Envoy, Filter, Policy};
-use testbed::http;
 use testbed::prometheus::{self, Prometheus};
-use testbed::wait;
+use testbed::{http, wait};
 
 use crate::story::Story;
 

@@ -10,7 +10,7 @@ use evenkeel::discovery::discovered;
 use evenkeel::sharing::counts::Counts;
 use evenkeel::sharing::retired_counters::RetiredCounters;
 use evenkeel::sharing::snapshot::Snapshot;
-use evenkeel::sharing::{met, peers, scaling, worker_report};
+use evenkeel::sharing::{peers, scaling, seen_clusters, worker_report};
 
 use super::input::{Input, within};
 
@@ -65,8 +65,9 @@ pub fn run(data: &[u8]) {
             }
         }
         4 => {
-            let met = round(bytes, met::decode, |met| met::encode(met)).unwrap_or_default();
-            assert!(met.len() <= 256);
+            let seen =
+                round(bytes, seen_clusters::decode, |seen| seen_clusters::encode(seen)).unwrap_or_default();
+            assert!(seen.len() <= 256);
         }
         5 => {
             let (shard, _) = peers::merge(&mut engine, 1, [(2, bytes)].into_iter(), NOW);
@@ -108,7 +109,7 @@ fn decides(engine: &mut Balancer) {
             }
         }
         for index in 0..2 {
-            let view = engine.upstream(0).and_then(|web| web.member(index)).expect("a member");
+            let view = engine.upstream(0).and_then(|web| web.endpoint(index)).expect("a member");
             assert!(view.share.is_finite() && view.share >= 0.0, "share {}", view.share);
         }
     }

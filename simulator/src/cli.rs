@@ -7,13 +7,12 @@ use std::process::ExitCode;
 use indicatif::{ProgressBar, ProgressStyle};
 use lexopt::prelude::*;
 
-use crate::catalogue;
 use crate::contender::{self, Contender};
 use crate::document::Place;
 use crate::drawn::{self, Fleet};
 use crate::suite::{self, Plan};
 use crate::table::{self, Style};
-use crate::{ablation, json, plot, verdict};
+use crate::{ablation, catalogue, json, plot, verdict};
 
 const HELP: &str = "\
 Run evenkeel's engine, its peers and an oracle through seeded scenarios.

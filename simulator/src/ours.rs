@@ -336,7 +336,7 @@ mod tests {
     fn known(proxy: &Proxy, endpoint: usize) -> (u32, bool, u32) {
         let upstream = proxy.workers[0].0.upstream(0).unwrap();
         let index = upstream.fleet().index_of_hash(proxy.common.hashes[endpoint]).unwrap();
-        let view = upstream.member(index).unwrap();
+        let view = upstream.endpoint(index).unwrap();
         (view.total_in_flight(), view.latency.estimate().is_some(), view.counters.failures)
     }
 

@@ -3,11 +3,10 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::catalogue;
 use crate::contender::Contender;
 use crate::run::{Fleet, Run, Second};
 use crate::scenario::{Measure, Scenario};
-use crate::world;
+use crate::{catalogue, world};
 
 /// A plan of runs.
 #[derive(Clone, Debug)]

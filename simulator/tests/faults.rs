@@ -1,12 +1,11 @@
 //! What goes wrong goes wrong as described, and every request ends exactly once.
 
-use simulator::catalogue;
 use simulator::contender::{self, Contender};
 use simulator::distribution::Distribution;
 use simulator::peers::envoy::Kind;
 use simulator::run::Run;
 use simulator::scenario::{Change, Mode, Scenario, What};
-use simulator::world;
+use simulator::{catalogue, world};
 
 const BLIND: Contender = Contender::Envoy(Kind::RoundRobin, false);
 

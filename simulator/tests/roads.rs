@@ -1,12 +1,11 @@
 //! Ordinary fleets off the catalogue, on which the adaptive policy once lost to Envoy's own.
 
 use engine::rng::Rng;
-use simulator::contender;
 use simulator::distribution::Distribution;
 use simulator::drawn::Fleet;
 use simulator::run::Run;
 use simulator::scenario::{Change, Long, Measure, Mode, Scenario, Signal, SignalFault, View, What};
-use simulator::world;
+use simulator::{contender, world};
 
 fn run(scenario: &Scenario, policy: &str, seed: u64) -> Run {
     world::run(scenario, &contender::named(policy).unwrap(), seed)
@@ -29,7 +28,7 @@ fn few(endpoints: usize, slots: usize, load: f64) -> Scenario {
 }
 
 #[test]
-fn requests_that_are_never_answered_condemn_nobody() {
+fn unanswered_requests_everywhere_eject_no_endpoint() {
     let long = Long { share: 0.01, seconds: 1e6, streams: false };
     let scenario = Scenario { rate: 30.0, length: 40.0, long: Some(long), ..few(3, 4, 0.5) };
     for seed in 1..=3 {
@@ -159,7 +158,7 @@ fn one_that_refuses_from_the_start_costs_a_few_requests_in_every_fleet() {
 
 /// What the other one cannot carry goes on failing, as it would without ejection, and the rest is served in time.
 #[test]
-fn what_is_too_much_for_the_others_goes_to_the_ejected() {
+fn overflow_goes_to_ejected_endpoints() {
     for (load, workers) in [(0.7, 1), (0.8, 2), (0.9, 8)] {
         let scenario = Scenario { workers, ..one_refuses(5.0, few(2, 4, load)) };
         let run = run(&scenario, "adaptive", 1);

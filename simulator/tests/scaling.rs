@@ -49,7 +49,7 @@ fn short_bursts_do_not_make_it_flap() {
 }
 
 #[test]
-fn without_a_wish_nobody_is_started() {
+fn no_replica_starts_without_a_desired_number() {
     let scenario = catalogue::named("autoscale", 1).unwrap();
     let run = world::run(&scenario, &contender::named("round_robin").unwrap(), 1);
     assert!(run.fleet.iter().all(|f| f.present == 4 && f.wanted.is_none()));

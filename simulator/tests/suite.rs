@@ -1,9 +1,7 @@
 //! The same seed gives the same run, the same traffic to every policy, and none beats the oracle.
 
-use simulator::catalogue;
-use simulator::contender;
 use simulator::suite::{self, Plan};
-use simulator::world;
+use simulator::{catalogue, contender, world};
 
 fn plan(scenarios: &[&'static str], policies: &[&'static str], seeds: u64) -> Plan {
     Plan {
@@ -31,7 +29,7 @@ fn a_run_can_be_repeated_to_the_microsecond() {
 }
 
 #[test]
-fn everybody_faces_the_same_traffic() {
+fn all_balancers_get_the_same_traffic() {
     let scenario = catalogue::named("heavy", 1).unwrap();
     let starts = |name: &str| {
         let run = world::run(&scenario, &contender::named(name).unwrap(), 1);
@@ -47,7 +45,7 @@ fn everybody_faces_the_same_traffic() {
 }
 
 #[test]
-fn nobody_beats_the_oracle_where_speed_is_all() {
+fn no_balancer_beats_the_oracle_on_speed() {
     let policies = contender::SHOWN;
     let plan = plan(&["equal-90", "three-4x-1100", "two-16x", "roaming", "three-speeds"], policies, 3);
     let oracle = policies.iter().position(|p| *p == "oracle").unwrap();

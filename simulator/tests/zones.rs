@@ -1,8 +1,6 @@
 //! A zone that is lost is left and comes back; a busy one keeps what it can do.
 
-use simulator::catalogue;
-use simulator::contender;
-use simulator::world;
+use simulator::{catalogue, contender, world};
 
 /// A single request elsewhere makes more of a difference; the sum of five shares is rounded.
 const ALL: f64 = 1.0 - 1e-9;

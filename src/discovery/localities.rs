@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_that_say_what_the_endpoints_say_divide_nothing() {
+    fn weights_equal_to_their_endpoints_divide_nothing() {
         for localities in [
             &[locality(0, "a", 2, 2.0), locality(0, "b", 1, 1.0)][..],
             &[locality(0, "a", 0, 2.0), locality(0, "b", 0, 1.0)],

@@ -25,7 +25,7 @@ pub struct Sources<'a> {
     /// Endpoints from Envoy; `None` before its first response.
     pub envoy: Option<&'a [Found]>,
     /// Whether requests can only be steered to hosts of Envoy's cluster.
-    pub members_only: bool,
+    pub known_to_envoy_only: bool,
 }
 
 /// The merged list.
@@ -58,8 +58,8 @@ impl Sources<'_> {
             Some(specs.len() - 1)
         };
         let mut specs = Vec::new();
-        let members = self.envoy.filter(|_| self.members_only);
-        for found in members.into_iter().flatten() {
+        let known = self.envoy.filter(|_| self.known_to_envoy_only);
+        for found in known.into_iter().flatten() {
             place(found.address, &mut specs);
         }
         let all = self.fixed.iter().map(|e| e.address);
@@ -67,9 +67,9 @@ impl Sources<'_> {
         let all = all.chain(self.envoy.into_iter().flatten().map(|f| f.address));
         let mut unknown = HashSet::new();
         let mut first_unknown = None;
-        if members.is_none() {
+        if known.is_none() {
             all.for_each(|address| _ = place(address, &mut specs));
-        } else if members.is_some_and(|members| !members.is_empty()) {
+        } else if known.is_some_and(|known| !known.is_empty()) {
             for address in all.filter(|address| !places.contains_key(address)) {
                 first_unknown = first_unknown.or(Some(address));
                 unknown.insert(address);
@@ -158,15 +158,15 @@ mod tests {
     }
 
     #[test]
-    fn without_envoys_list_everybody_that_is_named_counts_once() {
+    fn without_envoys_list_each_named_endpoint_counts_once() {
         let fixed = [fixed(1, 1.0, ""), fixed(2, 1.0, "")];
         let prometheus = [found(2), found(3)];
         let mut sources = Sources { fixed: &fixed, prometheus: Some(&prometheus), ..Sources::default() };
         assert_eq!(hosts(&sources.merge()), [1, 2, 3]);
         let envoy = [found(4)];
         sources.envoy = Some(&envoy);
-        assert_eq!(hosts(&sources.merge()), [1, 2, 3, 4], "where Envoy's cluster has no members of its own");
-        sources.members_only = true;
+        assert_eq!(hosts(&sources.merge()), [1, 2, 3, 4], "where Envoy's cluster has no hosts of its own");
+        sources.known_to_envoy_only = true;
         let merged = sources.merge();
         assert_eq!((hosts(&merged), merged.unknown_to_envoy), (vec![4], (3, Some(address(1)))));
         sources.envoy = Some(&[]);
@@ -188,9 +188,13 @@ mod tests {
             ..found(host)
         };
         let envoy = [told(1), told(2), told(3)];
-        let merged =
-            Sources { fixed: &fixed, prometheus: Some(&prometheus), envoy: Some(&envoy), members_only: true }
-                .merge();
+        let merged = Sources {
+            fixed: &fixed,
+            prometheus: Some(&prometheus),
+            envoy: Some(&envoy),
+            known_to_envoy_only: true,
+        }
+        .merge();
         let seen: Vec<_> =
             merged.specs.iter().map(|s| (s.weight, &*s.zone, &*s.version, s.priority, s.condition)).collect();
         let draining = AnnouncedHealth::Draining;

@@ -33,8 +33,8 @@ impl Notices {
             level: log::Level::Warn,
             name: "unknown_to_envoy",
             message: &format!(
-                "{upstream}: {addresses} configured or discovered addresses are not in Envoy's cluster and get no requests: \
-                 {first}{}",
+                "discovery: cluster={upstream}: {addresses} configured or discovered addresses are not in Envoy's cluster and \
+                 get no requests: {first}{}",
                 if addresses > 1 { ", …" } else { "" }
             ),
             fields: &[
@@ -76,16 +76,19 @@ fn tell_skipped(host: &dyn Host, upstream: &str, origin: Origin, source: &Source
         source.skipped as usize + source.found.len() - source.absences.open.len().min(source.found.len());
     let Source { skipped, examples, unsteerable, .. } = source;
     let (what, then) = match origin {
-        Origin::Prometheus => ("series name no address", "left out".to_owned()),
+        Origin::Prometheus => ("series have no address and are left out", String::new()),
         Origin::Envoy => (
-            "hosts have no IP address, so no request can be steered to them",
-            format!("{:.0} % of the requests are left to Envoy's own policy", 100.0 * unsteerable),
+            "hosts have no IP address and cannot be steered to",
+            format!("; {:.0} % of the requests are left to Envoy's own policy", 100.0 * unsteerable),
         ),
     };
     host.tell(&Event {
         level: log::Level::Warn,
         name: "endpoints_without_address",
-        message: &format!("{upstream}: {skipped} of {all} {what}: {examples}; {then}"),
+        message: &format!(
+            "discovery: cluster={upstream} source={}: {skipped} of {all} {what}: {examples}{then}",
+            origin.name()
+        ),
         fields: &[
             ("upstream", Field::Text(upstream)),
             ("source", Field::Text(origin.name())),
@@ -100,7 +103,10 @@ fn tell_none(host: &dyn Host, upstream: &str, origin: Origin) {
     host.tell(&Event {
         level: log::Level::Warn,
         name: "endpoints_none",
-        message: &format!("{upstream}: {} answers, and names no endpoint", origin.title()),
+        message: &format!(
+            "discovery: cluster={upstream} source={}: the answer has no endpoints",
+            origin.name()
+        ),
         fields: &[("upstream", Field::Text(upstream)), ("source", Field::Text(origin.name()))],
     });
 }
@@ -110,8 +116,9 @@ fn tell_absent(host: &dyn Host, (upstream, origin): (&str, Origin), (absent, of)
         level: log::Level::Info,
         name: "endpoints_absent",
         message: &format!(
-            "{upstream}: {} no longer lists {absent} of {of} endpoints; they are kept for now, unless they fail",
-            origin.title()
+            "discovery: cluster={upstream} source={}: {absent} of {of} endpoints are no longer listed; kept for now unless \
+             they fail",
+            origin.name()
         ),
         fields: &[
             ("upstream", Field::Text(upstream)),

@@ -25,7 +25,7 @@ const LARGEST_ANSWER: usize = prometheus::MAX_BYTES + 1;
 /// So many different errors are logged until all is well again.
 const MAX_TOLD: usize = 8;
 /// What the page says of a signal begins so while its query is refused.
-const REFUSED: &str = "its query fails: ";
+const REFUSED: &str = "query failed: ";
 
 /// Time without traffic after which polls become less frequent than configured, seconds.
 const RESTS_AFTER_S: f64 = 30.0;
@@ -56,7 +56,9 @@ impl Poller {
             host.tell(&Event {
                 level: log::Level::Error,
                 name: "source_impossible",
-                message: &format!("{missing}; Prometheus is not asked, and requests are balanced without it"),
+                message: &format!(
+                    "prometheus: polling disabled: {missing}; requests are balanced without it"
+                ),
                 fields: &[("source", Field::Text("prometheus")), ("error", Field::Text(missing))],
             });
         }
@@ -378,8 +380,7 @@ pub(crate) fn not_sent(cluster: &str, error: CallError) -> String {
     match error {
         CallError::UnknownCluster => format!("cluster {cluster:?} is unknown to Envoy"),
         CallError::NotSent => format!(
-            "cluster {cluster:?} takes no request at the moment: it has no healthy host, its name is not resolved \
-             yet, or its circuit breaker is open"
+            "cluster {cluster:?} accepts no request now: no healthy host, name not resolved yet, or circuit breaker open"
         ),
     }
 }
@@ -398,7 +399,7 @@ fn put(
     let told = if fitted && !fits {
         Some((log::Level::Warn, "signal_matches_none", samples.fit.problem.as_str()))
     } else if fits && !fitted && samples.fit.matched > 0 {
-        Some((log::Level::Info, "signal_matches", "its series name endpoints again"))
+        Some((log::Level::Info, "signal_matches", "series match endpoints again"))
     } else {
         None
     };

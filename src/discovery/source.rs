@@ -6,8 +6,7 @@ use hashbrown::HashSet;
 
 use super::found::{Finding, Found};
 use config::MAX_ENDPOINTS;
-use engine::endpoint::AnnouncedHealth;
-use engine::endpoint::{Absences, Standing};
+use engine::endpoint::{Absences, AnnouncedHealth, Standing};
 use engine::order;
 use engine::time::Time;
 
@@ -31,14 +30,6 @@ impl Origin {
         match self {
             Origin::Prometheus => "prometheus",
             Origin::Envoy => "envoy_admin",
-        }
-    }
-
-    /// The name in sentences.
-    pub fn title(self) -> &'static str {
-        match self {
-            Origin::Prometheus => "Prometheus",
-            Origin::Envoy => "Envoy's admin interface",
         }
     }
 }
@@ -286,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_leaves_what_was_said() {
+    fn failed_poll_keeps_the_endpoints() {
         let mut source = Source::default();
         assert_eq!(source.known(), None);
         source.answer(finding(&[1]), PROMETHEUS, s(0));
@@ -297,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_stays_condemned_by_a_source_that_is_gone() {
+    fn health_of_a_silent_source_is_dropped() {
         let mut source = Source::default();
         let mut answer = finding(&[1, 2]);
         answer.found[0].condition = AnnouncedHealth::Unhealthy;

@@ -28,7 +28,7 @@ pub struct Discovery {
     /// By upstream: the problems that have been logged.
     notices: Vec<Notices>,
     weights_unknown: bool,
-    members_only: bool,
+    known_to_envoy_only: bool,
     started: Time,
     news: bool,
     complained: bool,
@@ -57,7 +57,7 @@ impl Discovery {
             notices: Vec::new(),
             weights_unknown: false,
             // The other ways of steering reach any address, whether or not Envoy's cluster has it.
-            members_only: matches!(config.steering.via, Via::OverrideHost | Via::StatefulSession),
+            known_to_envoy_only: matches!(config.steering.via, Via::OverrideHost | Via::StatefulSession),
             started: now,
             news: false,
             complained: false,
@@ -131,7 +131,7 @@ impl Discovery {
                 level: log::Level::Warn,
                 name: "locality_weights_unknown",
                 message: &format!(
-                    "locality weights are unknown: /config_dump: {error}; requests are divided by the endpoints' weights"
+                    "discovery: locality weights unknown: /config_dump: {error}; requests are divided by endpoint weights"
                 ),
                 fields: &[("error", Field::Text(error))],
             });
@@ -230,14 +230,19 @@ impl Discovery {
         let (prometheus, envoy) = (known(Origin::Prometheus), known(Origin::Envoy));
         let complete = (endpoints.prometheus.is_none() || prometheus.is_some())
             && (endpoints.envoy_admin.is_none() || envoy.is_some());
-        let sources = Sources { fixed: &endpoints.fixed, prometheus, envoy, members_only: self.members_only };
+        let sources = Sources {
+            fixed: &endpoints.fixed,
+            prometheus,
+            envoy,
+            known_to_envoy_only: self.known_to_envoy_only,
+        };
         let merged = sources.merge();
         let was_complete =
             self.complete.get_mut(upstream).is_some_and(|was| core::mem::replace(was, complete));
         let finding_out = !was_complete && now.seconds_since(self.started) < FINDING_OUT_S;
         if merged.beyond > 0 && !core::mem::replace(&mut self.complained, true) {
             let line = format!(
-                "{:?} has {} endpoints beyond the {MAX_ENDPOINTS} that are balanced; they are left out",
+                "discovery: cluster={}: {} endpoints are left out: the limit is {MAX_ENDPOINTS}",
                 balanced.cluster, merged.beyond,
             );
             host.tell(&Event {

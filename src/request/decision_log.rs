@@ -129,7 +129,7 @@ impl Worker {
         };
         let [first, second] = [0, 1].map(|at| named.get(at).copied());
         let explained = first.and_then(|first| of.explain(first, now)).unwrap_or_default();
-        let member = first.and_then(|first| Some((of.member(first)?, first)));
+        let state = first.and_then(|first| Some((of.endpoint(first)?, first)));
         let name = |index: Option<u32>, cost| {
             let address = of.fleet().get(index?)?.text.to_owned();
             Some(Named { address, cost })
@@ -140,8 +140,8 @@ impl Worker {
             endpoint: name(first, explained.cost),
             runner_up: name(second, second.and_then(|second| of.explain(second, now)?.cost)),
             explained,
-            in_flight: member.map_or(0, |(member, _)| member.total_in_flight()),
-            why: member.map_or("", |(member, at)| status::reason(of, (&member, at), &explained)),
+            in_flight: state.map_or(0, |(state, _)| state.total_in_flight()),
+            why: state.map_or("", |(state, at)| status::reason(of, (&state, at), &explained)),
             in_seconds: status::costs_seconds(&of.config().policy),
             observed: self.config.mode == Mode::Observe,
             shown,
@@ -257,7 +257,7 @@ impl DecisionRecord {
     fn why(&self) -> &'static str {
         match (self.why, self.reason, self.cost(), &self.runner_up) {
             (why, ..) if !why.is_empty() => why,
-            (_, Reason::Probe, ..) => "probe: a single request to an endpoint that gets no other",
+            (_, Reason::Probe, ..) => "probe: a single request to an endpoint without traffic",
             (_, _, Some(_), Some(_)) => "lowest cost of the endpoints compared",
             (_, _, Some(_), None) => "the only endpoint compared",
             _ => "the policy's choice",
@@ -282,7 +282,7 @@ impl DecisionRecord {
         host.tell(&Event {
             level: if failed.is_some() { log::Level::Warn } else { log::Level::Info },
             name: "decision",
-            message: &format!("{cluster}: {}{ended}", self.text()),
+            message: &format!("decision: cluster={cluster}: {}{ended}", self.text()),
             fields: &[
                 ("upstream", Field::Text(cluster)),
                 ("endpoint", Field::text(self.endpoint.as_ref().map(|endpoint| endpoint.address.as_str()))),
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_does_not_drown_the_log() {
+    fn lines_of_an_outage_are_limited() {
         let config = config::parse(
             br#"{ "log": { "failures": true },
                   "upstreams": [{ "cluster": "web", "endpoints": { "static": ["10.0.0.1:80"] } }] }"#,

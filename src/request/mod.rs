@@ -6,22 +6,20 @@
 //! `stream`.
 
 pub(crate) mod affinity;
-pub mod again;
 pub(crate) mod attempt;
 pub(crate) mod classify;
 pub(crate) mod correlation;
 pub(crate) mod decision_log;
 pub(crate) mod grpc_web;
 pub(crate) mod guarded;
+pub(crate) mod header_hints;
 pub(crate) mod load_report;
 pub(crate) mod route;
-pub(crate) mod said;
 pub(crate) mod steering;
 pub(crate) mod stream;
 pub(crate) mod upstream_attempt;
 
-pub use affinity::{Issued, KeySource, key as affinity_key};
+pub use affinity::{Issued, key as affinity_key};
 pub use load_report::read as read_load_report;
-pub use stream::Flow;
-pub use stream::Stream;
+pub use stream::{Flow, Stream};
 pub use upstream_attempt::UpstreamAttempt;

@@ -9,9 +9,9 @@ use crate::request::correlation::{PROPERTY, RequestCorrelation, SharedCorrelatio
 use crate::request::decision_log::{self, DecisionRecord};
 use crate::request::grpc_web;
 use crate::request::guarded::Guarded;
+use crate::request::header_hints;
 use crate::request::load_report;
 use crate::request::route;
-use crate::request::said;
 use crate::worker::Worker;
 use config::Mode;
 use engine::endpoint::EndpointRef;
@@ -169,7 +169,7 @@ impl Stream {
                     self.stripped = true;
                 }
             }
-            Decision::Fallback => host.leave(),
+            Decision::Fallback => {}
             Decision::Reject => {
                 self.issued = None;
                 self.phase = Phase::Foreign;
@@ -321,17 +321,17 @@ impl Stream {
     ) {
         if let Some(handle) = handle
             && engine.heeds_headers(handle.upstream)
-            && let Some(said) = said::of_headers(host, answer, now)
+            && let Some(hints) = header_hints::of_headers(host, answer, now)
         {
-            engine.said(&handle, said, now);
-            if said.failing
+            engine.take_hints(&handle, hints, now);
+            if hints.failing
                 && let Phase::Steered(attempt) = &mut self.phase
             {
                 attempt.settle();
             }
         }
         if let Some(handle) = handle
-            && said::is_its_own(answer.outcome)
+            && header_hints::is_its_own(answer.outcome)
         {
             load_report::take(engine, &handle, || now, |name| host.response_header(name));
         }

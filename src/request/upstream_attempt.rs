@@ -8,7 +8,7 @@ use crate::host::StreamHost;
 use crate::request::attempt::{Attempt, Upload};
 use crate::request::classify::{self, UpstreamHost};
 use crate::request::correlation::{PROPERTY, SharedCorrelation};
-use crate::request::{grpc_web, load_report, said};
+use crate::request::{grpc_web, header_hints, load_report};
 use crate::worker::Worker;
 use engine::{Failure, Outcome};
 
@@ -97,13 +97,13 @@ impl UpstreamAttempt {
         let heeds = engine.heeds_headers(upstream);
         let Some(handle) = self.attempt.due(engine, now).copied() else { return };
         self.attempt.receive_headers(engine, handle, answer.outcome, now, complete);
-        if heeds && let Some(said) = said::of_headers(host, answer, now) {
-            engine.said(&handle, said, now);
-            if said.failing {
+        if heeds && let Some(hints) = header_hints::of_headers(host, answer, now) {
+            engine.take_hints(&handle, hints, now);
+            if hints.failing {
                 self.attempt.settle();
             }
         }
-        if said::is_its_own(answer.outcome) {
+        if header_hints::is_its_own(answer.outcome) {
             load_report::take(engine, &handle, || now, |name| host.response_header(name));
         }
         if self.uploads && answer.outcome == Outcome::Undecided {

@@ -8,8 +8,8 @@ use super::counts::{Counts, EndpointCounts, UpstreamCounts};
 use super::fake::Shared;
 use super::guard::{self, Counted};
 use super::lease::{self, Candidate};
-use super::met::{self, Met};
 use super::retired_counters::RetiredCounters;
+use super::seen_clusters::{self, SeenCluster};
 use super::slot_id::SlotId;
 use super::snapshot::{Fit, PollStats, Samples, Snapshot, Value};
 use super::{VERSION, registry, scaling, worker_report};
@@ -156,7 +156,7 @@ fn concluded() -> Guard {
 #[test]
 fn the_bytes_of_every_key_are_those_of_this_version() {
     let retired = RetiredCounters { founded: s(1), ids: vec![2], counts: counts() };
-    let met = met::encode(&[Met { matches: true, name: "c".into() }]);
+    let met = seen_clusters::encode(&[SeenCluster { matches: true, name: "c".into() }]);
     let mut now = format!("version {VERSION}\n");
     for (key, bytes) in [
         ("workers", workers()),
@@ -195,7 +195,10 @@ fn they_are_read_as_what_was_written() {
     let retired = RetiredCounters::decode(&golden("estate")).unwrap();
     assert_eq!((retired.founded, retired.ids, retired.counts), (s(1), vec![2], counts()));
     assert_eq!(discovered::decode(&golden("fleet")).unwrap(), [((8, Origin::Envoy), source())]);
-    assert_eq!(met::decode(&golden("clusters")).unwrap(), [Met { matches: true, name: "c".into() }]);
+    assert_eq!(
+        seen_clusters::decode(&golden("clusters")).unwrap(),
+        [SeenCluster { matches: true, name: "c".into() }]
+    );
 
     assert_eq!(guard::decode_counted(&golden("arms"), |_| true), counted());
     assert_eq!(guard::decode(&golden("guards"), s(9)), [(8, concluded())]);
@@ -204,9 +207,9 @@ fn they_are_read_as_what_was_written() {
     assert_eq!(worker_report::published(&golden("slot")), Some((s(6), true)));
     peer.forget_others(s(6));
     worker_report::merge(&golden("slot"), &mut peer).unwrap();
-    let member = peer.upstream(0).and_then(|web| web.member(0)).unwrap();
-    assert_eq!(member.others().in_flight.total, 1);
-    let failures = member.others_evidence().failures;
+    let endpoint = peer.upstream(0).and_then(|web| web.endpoint(0)).unwrap();
+    assert_eq!(endpoint.others().in_flight.total, 1);
+    let failures = endpoint.others_evidence().failures;
     assert_eq!((failures.broke_on, failures.broke_at, failures.latest_at), (7, s(3), s(3)));
 
     scaling::apply(&golden("scaling"), &mut peer, s(9));

@@ -39,7 +39,7 @@ mod tests {
     use crate::sharing::fake::Shared;
 
     #[test]
-    fn are_told_once_to_each() {
+    fn news_is_taken_once_by_each_worker() {
         let shared = Shared::default();
         let [mut one, mut other] = [News::under("a"), News::under("a")];
         assert!(one.any(&shared) && one.any(&shared), "nothing is known of the others yet");

@@ -1,9 +1,8 @@
 //! The latest signals that the lease holder has read from Prometheus, for every worker.
 
 use super::codec::{Reader, Writer};
-use engine::Balancer;
-use engine::rng;
 use engine::time::Time;
+use engine::{Balancer, rng};
 
 /// The samples of one signal of one upstream, from one poll.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -28,8 +28,8 @@ pub fn encode(engine: &Balancer, busy: bool, now: Time) -> Vec<u8> {
         w.u64(upstream.hash());
         w.u32(upstream.fleet().len() as u32);
         for (index, identity) in upstream.fleet().present() {
-            let member = upstream.member(index).unwrap_or(EndpointView::alone(&unknown));
-            w.bytes(&entry(identity, &member, now));
+            let endpoint = upstream.endpoint(index).unwrap_or(EndpointView::alone(&unknown));
+            w.bytes(&entry(identity, &endpoint, now));
         }
     }
     w.0
@@ -37,10 +37,10 @@ pub fn encode(engine: &Balancer, busy: bool, now: Time) -> Vec<u8> {
 
 /// An entry, built on the stack: thousands of them are written per second.
 #[inline]
-fn entry(identity: u64, member: &EndpointState, now: Time) -> [u8; ENTRY] {
-    let in_flight = member.report(now);
-    let (centre, samples, updated) = member.latency.parts();
-    let Evidence { failures, good } = member.health.local();
+fn entry(identity: u64, endpoint: &EndpointState, now: Time) -> [u8; ENTRY] {
+    let in_flight = endpoint.report(now);
+    let (centre, samples, updated) = endpoint.latency.parts();
+    let Evidence { failures, good } = endpoint.health.local();
     let mut entry = [0; ENTRY];
     let mut row = Row(&mut entry);
     row.put(identity.to_le_bytes());
@@ -60,7 +60,7 @@ fn entry(identity: u64, member: &EndpointState, now: Time) -> [u8; ENTRY] {
     row.put(failures.broke_at.0.to_le_bytes());
     row.put(failures.broke_on.to_le_bytes());
     row.put(good.start.0.to_le_bytes());
-    row.put((member.errors.ratio() as f32).to_le_bytes());
+    row.put((endpoint.errors.ratio() as f32).to_le_bytes());
     entry
 }
 

@@ -69,7 +69,7 @@ fn probes_are_at_most_half_of_a_fair_share_however_rare_requests_are() {
 }
 
 #[test]
-fn who_is_well_again_is_found_however_rare_requests_are() {
+fn recovery_is_found_with_rare_requests() {
     for policy in POLICIES {
         let mut engine = fleet(3, &format!(r#""policy":"{policy}","#), "");
         serve_all(&mut engine, 0..100, 31_000, bad(2));
@@ -153,7 +153,7 @@ fn a_rule_leaves_a_quarter_of_a_share_in_every_fleet() {
 }
 
 #[test]
-fn who_is_full_gets_less_than_a_tenth_of_its_share_in_every_fleet() {
+fn full_endpoint_gets_less_than_a_tenth_of_its_share() {
     let signal = r#""signals":[{"name":"queue","query":"q","max":100}],"#;
     for policy in POLICIES {
         for endpoints in [2, 3, 10, 100] {

@@ -5,11 +5,10 @@
 
 use crate::host::Host;
 use crate::host::event::{Event, Field};
-use crate::sharing::met::{self, Met};
+use crate::sharing::seen_clusters::{self, SeenCluster};
 use config::Config;
-use engine::Balancer;
-use engine::pattern;
 use engine::settings::Upstream;
+use engine::{Balancer, pattern};
 
 /// The highest number of upstreams made from patterns.
 pub(super) const MAX_INSTANCES: usize = 64;
@@ -24,9 +23,9 @@ pub(crate) struct Clusters {
     /// Entries whose cluster is a pattern: each matching cluster gets an upstream made from its entry.
     templates: Vec<Upstream>,
     version: Option<u32>,
-    known: Vec<Met>,
+    known: Vec<SeenCluster>,
     /// Seen since the last tick.
-    fresh: Vec<Met>,
+    fresh: Vec<SeenCluster>,
     full: bool,
 }
 
@@ -54,7 +53,7 @@ impl Clusters {
     }
 
     /// Whether a [tick](Clusters::tick) has something to do; `now_and_then` also makes it read what other workers have
-    /// met.
+    /// seen.
     pub fn is_wanted(&self, now_and_then: bool) -> bool {
         !self.templates.is_empty() || !self.fresh.is_empty() || now_and_then
     }
@@ -62,18 +61,18 @@ impl Clusters {
     /// A request to a cluster that has no upstream; `matches` if an entry's pattern matches it.
     #[inline(never)]
     pub fn meet(&mut self, name: &str, matches: bool) {
-        let is_known = |met: &Met| met.name == name;
-        let unmatched = |of: &[Met]| of.iter().filter(|met| !met.matches).count();
+        let is_known = |seen: &SeenCluster| seen.name == name;
+        let unmatched = |of: &[SeenCluster]| of.iter().filter(|seen| !seen.matches).count();
         let full = !matches && unmatched(&self.known) + unmatched(&self.fresh) >= MAX_UNMATCHED;
         let new = !self.known.iter().any(is_known) && !self.fresh.iter().any(is_known);
         if new && !full && self.fresh.len() < MAX_UNMATCHED && name.len() <= MAX_NAME {
-            self.fresh.push(Met { matches, name: name.into() });
+            self.fresh.push(SeenCluster { matches, name: name.into() });
         }
     }
 
     /// The clusters that no entry matches.
     pub fn unmatched<'a>(&'a self, engine: &'a Balancer) -> impl Iterator<Item = &'a str> {
-        let names = self.known.iter().map(|met| met.name.as_str());
+        let names = self.known.iter().map(|seen| seen.name.as_str());
         names.filter(|name| engine.route(name).is_none() && !engine.expects(name))
     }
 
@@ -83,17 +82,19 @@ impl Clusters {
         let (bytes, version) = host.shared_get(&self.key).unzip();
         if version != self.version || version.is_none() {
             self.version = version;
-            self.known = bytes.and_then(|bytes| met::decode(&bytes)).unwrap_or_default();
+            self.known = bytes.and_then(|bytes| seen_clusters::decode(&bytes)).unwrap_or_default();
         }
         let fresh = core::mem::take(&mut self.fresh);
-        let new: Vec<Met> = fresh.into_iter().filter(|met| !self.known.contains(met)).collect();
+        let new: Vec<SeenCluster> = fresh.into_iter().filter(|seen| !self.known.contains(seen)).collect();
         if !new.is_empty() {
             // Drops matched clusters of an older configuration that no entry matches any more.
             let mut all = self.known.clone();
-            all.retain(|met| engine.route(&met.name).is_some() || engine.expects(&met.name) || !met.matches);
+            all.retain(|seen| {
+                engine.route(&seen.name).is_some() || engine.expects(&seen.name) || !seen.matches
+            });
             all.extend(new.iter().cloned());
-            if host.shared_set(&self.key, &met::encode(&all), version).is_ok() {
-                new.iter().filter(|met| !met.matches).for_each(|met| say_unmatched(host, &met.name));
+            if host.shared_set(&self.key, &seen_clusters::encode(&all), version).is_ok() {
+                new.iter().filter(|seen| !seen.matches).for_each(|seen| say_unmatched(host, &seen.name));
                 self.known = all;
             } else {
                 self.fresh = new;
@@ -109,17 +110,17 @@ impl Clusters {
         }
         let mut made = engine.made();
         let mut missing = Vec::new();
-        for met in self.known.iter().filter(|met| engine.expects(&met.name)) {
-            let Some(template) = engine.expected(&met.name) else { continue };
+        for seen in self.known.iter().filter(|seen| engine.expects(&seen.name)) {
+            let Some(template) = engine.expected(&seen.name) else { continue };
             let Some(template) = self.templates.iter().find(|of| of.cluster == template) else { continue };
             if made >= MAX_INSTANCES {
                 if !core::mem::replace(&mut self.full, true) {
-                    say_full(host, &met.name);
+                    say_full(host, &seen.name);
                 }
                 break;
             }
             made += 1;
-            missing.push(Upstream { cluster: met.name.clone(), ..template.clone() });
+            missing.push(Upstream { cluster: seen.name.clone(), ..template.clone() });
         }
         missing
     }
@@ -131,7 +132,7 @@ fn say_unmatched(host: &dyn Host, cluster: &str) {
         level: log::Level::Info,
         name: "cluster_not_balanced",
         message: &format!(
-            "requests to cluster {cluster:?} are not balanced: no entry of upstreams names it or has a pattern that matches it"
+            "routing: cluster={cluster:?}: requests are not balanced: no entry of upstreams matches this cluster"
         ),
         fields: &[("cluster", Field::Text(cluster))],
     });
@@ -143,7 +144,7 @@ fn say_full(host: &dyn Host, cluster: &str) {
         level: log::Level::Warn,
         name: "clusters_left_out",
         message: &format!(
-            "cluster {cluster:?} is left to Envoy's own policy: patterns have made {MAX_INSTANCES} upstreams, which is the limit"
+            "routing: cluster={cluster:?}: requests are not balanced: patterns have already matched {MAX_INSTANCES} clusters, the limit"
         ),
         fields: &[("cluster", Field::Text(cluster))],
     });

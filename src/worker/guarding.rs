@@ -166,13 +166,13 @@ fn tell(host: &dyn Host, cluster: &str, guard: &Guard, event: engine_guard::Even
         engine_guard::Event::Found(_) => (log::Level::Info, "guard_found"),
     };
     let sentence = match event {
-        engine_guard::Event::Resumed => "steers again, to see whether it still does harm".to_owned(),
+        engine_guard::Event::Resumed => "steering resumed, to test whether it is still worse".to_owned(),
         _ => sentence(guard, now),
     };
     host.tell(&Event {
         level,
         name,
-        message: &format!("guard of {cluster:?}: {sentence}"),
+        message: &format!("guard: cluster={cluster}: {sentence}"),
         fields: &[("upstream", Field::Text(cluster)), ("verdict", Field::Text(guard.finding.name()))],
     });
 }
@@ -187,7 +187,7 @@ fn tell_day(host: &dyn Host, cluster: &str, guard: &Guard) {
     host.tell(&Event {
         level: log::Level::Info,
         name: "guard_day",
-        message: &format!("guard of {cluster:?} at the end of the day (UTC): {}", day(guard)),
+        message: &format!("guard: cluster={cluster}: summary of the day (UTC): {}", day(guard)),
         fields: &[
             ("upstream", Field::Text(cluster)),
             ("verdict", Field::Text(guard.finding.name())),

@@ -75,8 +75,9 @@ impl Worker {
             level: log::Level::Warn,
             name: "not_followed",
             message: &format!(
-                "{cluster}: {lost} of the latest {all} requests were answered by another endpoint than the steered one, \
-                 without a retry: {cause}, or the addresses are not in the cluster, or Envoy takes them for unhealthy"
+                "steering: cluster={cluster}: not followed: {lost} of the latest {all} requests were answered by another \
+                 endpoint than the chosen one, without a retry: {cause}, or the addresses are not in the cluster, or Envoy \
+                 considers them unhealthy"
             ),
             fields: &[
                 ("upstream", Field::Text(cluster)),
@@ -97,7 +98,7 @@ impl Worker {
             level: log::Level::Warn,
             name: "rerouted",
             message: &format!(
-                "{cluster}: requests are not steered, because their route was chosen after evenkeel: a filter behind it \
+                "steering: cluster={cluster}: requests are not steered: their route changed after evenkeel, because a later filter \
                  (jwt_authn, ext_proc, ext_authz, Lua, a transcoder) clears the route cache; put evenkeel behind that filter"
             ),
             fields: &[("upstream", Field::Text(cluster))],
@@ -127,7 +128,7 @@ pub(super) fn without_effect(host: &dyn Host, path: &str) {
     host.tell(&Event {
         level: log::Level::Warn,
         name: "without_effect",
-        message: &format!("{path} is accepted but has no effect here"),
+        message: &format!("configuration: {path} is accepted but has no effect with these settings"),
         fields: &[("path", Field::Text(path))],
     });
 }

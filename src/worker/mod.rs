@@ -3,14 +3,14 @@
 //! The filter wires this to proxy-wasm, the native module to its own ABI, tests to a fake host. Start with
 //! [`Worker::configure`] and [`Worker::tick`].
 
+mod admin_polls;
 pub mod aside;
 mod clusters;
 mod guarding;
 mod hints;
-mod members;
-mod place;
+mod idle;
+mod node_zone;
 mod probes;
-mod rest;
 mod scaling;
 mod status_handler;
 mod tick_period;
@@ -32,12 +32,12 @@ use crate::sharing::slot_id::SlotId;
 use crate::sharing::snapshot::Snapshot;
 use crate::sharing::{self, lease, peers, registry, retired_counters, worker_report};
 use crate::telemetry::envoy_stats::EnvoyStats;
+use admin_polls::AdminPolls;
 use clusters::Clusters;
 use config::{Config, Fault, LogFormat, Mode};
 use engine::rng::{self, Rng};
 use engine::time::Time;
 use engine::{Balancer, ProbeShard};
-use members::AdminPolls;
 
 /// The number of ticks in a row without a request, about two seconds, after which a worker is idle.
 const IDLE_AFTER_TICKS: u32 = 40;
@@ -56,7 +56,7 @@ pub struct Worker {
     unmet: unmet::Unmet,
     poller: Poller,
     probes: probes::UnderWay,
-    members: AdminPolls,
+    admin_polls: AdminPolls,
     pub(crate) correlations: RequestCorrelations,
     pub(crate) stats: EnvoyStats,
     pub(crate) sinks: DecisionSinks,
@@ -122,7 +122,7 @@ impl Worker {
         for path in config::without_effect(&config) {
             hints::without_effect(host, &path);
         }
-        place::settle(host, &mut config);
+        node_zone::settle(host, &mut config);
         if config.mode == Mode::Observe {
             config.upstreams.iter_mut().for_each(|upstream| upstream.health.probe = None);
         }
@@ -138,7 +138,7 @@ impl Worker {
             unmet: unmet::Unmet::default(),
             poller: Poller::new(host, &config, now),
             probes: Vec::new(),
-            members: AdminPolls::new(&config, now),
+            admin_polls: AdminPolls::new(&config, now),
             discovery: Discovery::new(&config, format!("{prefix}/fleet"), now),
             correlations: RequestCorrelations::default(),
             stats: EnvoyStats::new(&config),
@@ -277,7 +277,7 @@ impl Worker {
         self.poller.see_traffic(busy, now);
         if self.is_leader() {
             let rest = self.poller.rest(&self.config, now);
-            self.members.tick(host, &mut self.discovery, &mut self.rng, (rest, now));
+            self.admin_polls.tick(host, &mut self.discovery, &mut self.rng, (rest, now));
             let known = (&mut self.snapshot, &mut self.discovery);
             self.poller.tick(host, &self.config, known, &mut self.rng, now);
             // A source that is not polled because there is no traffic does not count as silent.
@@ -326,13 +326,14 @@ impl Worker {
         // The next tick refreshes in any case.
         self.refreshed = Time::ZERO;
         let answer = (status, body);
-        let changed = self.members.answered(host, &mut self.discovery, token, answer).unwrap_or_else(|| {
-            let known = (&mut self.snapshot, &mut self.discovery);
-            self.poller
-                .receive_response(host, &self.engine, &self.config, known, token, answer)
-                .into_iter()
-                .collect()
-        });
+        let changed =
+            self.admin_polls.answered(host, &mut self.discovery, token, answer).unwrap_or_else(|| {
+                let known = (&mut self.snapshot, &mut self.discovery);
+                self.poller
+                    .receive_response(host, &self.engine, &self.config, known, token, answer)
+                    .into_iter()
+                    .collect()
+            });
         if !changed.is_empty() {
             let now = host.now();
             self.settle(host, &changed, now);
@@ -357,7 +358,7 @@ impl Worker {
             self.config.upstreams.push(upstream);
             self.discovery.add(&self.config, at);
             self.poller.add(&self.config, at);
-            self.members.add(&self.config, at, now);
+            self.admin_polls.add(&self.config, at, now);
             self.settle(host, &[at], now);
         }
     }

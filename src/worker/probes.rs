@@ -3,7 +3,7 @@
 
 use super::{Worker, hints};
 use crate::host::{Body, Call, Host};
-use crate::request::{load_report, said};
+use crate::request::{header_hints, load_report};
 use config::{Config, Via};
 use engine::settings::{Failures, Probe};
 use engine::time::Time;
@@ -89,7 +89,7 @@ impl Worker {
         let mut outcome = outcome.unwrap_or(Outcome::Unrelated);
         if outcome == Outcome::Good
             && self.engine.heeds_headers(handle.upstream)
-            && body.header(said::FAILING).is_some()
+            && body.header(header_hints::FAILING).is_some()
         {
             outcome = Outcome::Failed(Failure::Status);
         }
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_endpoint_says_counts_against_it() {
+    fn probe_outcome_ignores_envoys_own_answers() {
         let of = |status, text, overloaded| outcome(status, &Told(text, overloaded), &Failures::default());
         assert_eq!(of(Some(200), "", false), Outcome::Good);
         assert_eq!(of(Some(404), "", false), Outcome::Good, "it answers");

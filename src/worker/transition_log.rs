@@ -17,9 +17,10 @@ impl Worker {
         let every = self.config.log.format == LogFormat::Json;
         for at in 0..self.engine.upstreams().len() {
             let Some(upstream) = self.engine.upstream_mut(at) else { continue };
+            let fail_after = upstream.config().health.fail_after;
             for change in upstream.take_changes() {
-                match sentence(&change) {
-                    Some((level, what)) => tell(host, upstream, &change, (level, what), now),
+                match sentence(&change, fail_after) {
+                    Some((level, what)) => tell(host, upstream, &change, (level, &what), now),
                     None if every => tell(host, upstream, &change, (log::Level::Info, kind(&change)), now),
                     None => {}
                 }
@@ -31,14 +32,18 @@ impl Worker {
 fn tell(host: &dyn Host, upstream: &Cluster, change: &Change, (level, what): (log::Level, &str), now: Time) {
     let Some(endpoint) = upstream.fleet().get(change.index) else { return };
     let [from, to] = change.states.map(word);
-    let because = match (upstream.member(change.index), upstream.explain(change.index, now)) {
-        (Some(member), Some(explained)) => status::reason(upstream, (&member, change.index), &explained),
+    let because = match (upstream.endpoint(change.index), upstream.explain(change.index, now)) {
+        (Some(state), Some(explained)) => status::reason(upstream, (&state, change.index), &explained),
         _ => "",
     };
     host.tell(&Event {
         level,
         name: kind(change),
-        message: &format!("{}: {} {what}", upstream.cluster(), endpoint.text),
+        message: &format!(
+            "outlier ejection: cluster={} endpoint={} {what}",
+            upstream.cluster(),
+            endpoint.text
+        ),
         fields: &[
             ("upstream", Field::Text(upstream.cluster())),
             ("endpoint", Field::Text(endpoint.text)),
@@ -68,17 +73,18 @@ fn word(state: State) -> &'static str {
     }
 }
 
-fn sentence(change: &Change) -> Option<(log::Level, &'static str)> {
+/// What the text format says of a change, if anything; `fail_after` is the limit of consecutive failures.
+fn sentence(change: &Change, fail_after: u32) -> Option<(log::Level, String)> {
     let [before, after] = change.states;
     match (before, after) {
         (State::Healthy | State::Suspect | State::Stalled, State::Failed) if change.eligible[1] => {
-            Some((log::Level::Warn, "failed, not ejected: ejection limit reached"))
+            Some((log::Level::Warn, "failed, not ejected: ejection limit reached".to_owned()))
         }
         (State::Healthy | State::Suspect | State::Stalled, State::Failed) => {
-            Some((log::Level::Warn, "ejected: failures in a row"))
+            Some((log::Level::Warn, format!("ejected: consecutive failures (fail_after {fail_after})")))
         }
         (State::Failed | State::Recovering, State::Healthy) => {
-            Some((log::Level::Info, "recovered, in traffic again"))
+            Some((log::Level::Info, "recovered, back in traffic".to_owned()))
         }
         _ => None,
     }

@@ -51,7 +51,7 @@ impl Worker {
                 level: log::Level::Warn,
                 name: "upstream_without_requests",
                 message: &format!(
-                    "{cluster}: no requests to this cluster in {:.0} minutes of traffic; is this its name in Envoy?",
+                    "routing: cluster={cluster}: no requests in {:.0} minutes of traffic: check that Envoy has a cluster of this name",
                     now.seconds_since(since) / 60.0
                 ),
                 fields: &[("upstream", Field::Text(cluster))],

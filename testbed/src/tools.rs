@@ -3,9 +3,8 @@
 //! Each is looked up in its environment variable, in `.tools/env` at the repository's root (written by `make setup`,
 //! lines `export NAME=value`) and in `PATH`, in this order.
 
-use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use anyhow::{Result, bail};
 

@@ -84,7 +84,7 @@ fn visit<W: World>(world: &mut W, plugin: Plugin, cookie: &str, ending: &Ending)
     (target, stream.response_values("set-cookie").into_iter().map(text).collect())
 }
 
-fn a_client_without_the_cookie_is_given_one_that_says_nothing(mut world: impl World) {
+fn client_without_the_cookie_gets_a_random_one(mut world: impl World) {
     let plugin = hashing(&mut world, r#"{"cookie":"seat"}"#);
     let mut all = BTreeSet::new();
     let mut values = BTreeSet::new();
@@ -194,7 +194,7 @@ fn a_user_stays_with_a_version_under_any_policy(mut world: impl World) {
 both!(
     the_endpoints_own_cookie_is_left_alone_in_whichever_line,
     a_cookie_is_found_in_whichever_line,
-    a_client_without_the_cookie_is_given_one_that_says_nothing,
+    client_without_the_cookie_gets_a_random_one,
     the_cookie_is_set_as_configured_and_never_over_the_endpoints_own,
     a_user_stays_with_a_version_under_any_policy,
     one_key_goes_to_one_endpoint_and_many_to_all,

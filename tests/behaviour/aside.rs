@@ -76,7 +76,7 @@ fn without_a_configuration_before_it_every_request_passes() {
 }
 
 #[test]
-fn the_log_says_it_again_by_one_worker() {
+fn faults_are_logged_again_by_one_worker() {
     let (mut world, thread) = standing_aside();
     let second = world.thread();
     let plugins = [loaded(&mut world, thread, FAULTY), loaded(&mut world, second, FAULTY)];
@@ -179,7 +179,7 @@ fn among_upstream_filters_it_follows_nothing() {
 }
 
 #[test]
-fn another_value_is_said_and_refuses() {
+fn unknown_value_is_logged_and_refuses() {
     let mut world = Wasm::new(1);
     world.process.set_environment("EVENKEEL_ON_REFUSED_CONFIGURATION", "stand-aside");
     let thread = world.thread();

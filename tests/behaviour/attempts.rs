@@ -86,7 +86,7 @@ fn out_after<W: World>(times: usize, tries: &[(&str, Try)], ending: &Ending) -> 
 const RESET: &str = "upstream_reset_before_response_started{connection_termination}";
 const BROKEN: &str = "upstream_reset_after_response_started{connection_termination}";
 
-fn whoever_failed_is_blamed_and_whoever_helped_is_not<W: World>(_: W) {
+fn failed_attempts_are_blamed_and_the_retry_is_not<W: World>(_: W) {
     let (a, b, c) = (&*address(0), &*address(1), &*address(2));
     let good = Ending::good();
     for how in [Try::Silent, Try::Refused, Try::Status("503")] {
@@ -384,7 +384,7 @@ both!(
     what_others_take_is_not_the_attempts_time,
     requests_of_two_plugins_are_told_apart,
     an_answer_that_is_tried_again_is_no_reset,
-    whoever_failed_is_blamed_and_whoever_helped_is_not,
+    failed_attempts_are_blamed_and_the_retry_is_not,
     every_attempt_counts_once,
     what_envoy_knows_explains_an_attempt_that_ended_without_a_word,
     the_order_of_their_ends_does_not_matter,

@@ -34,7 +34,7 @@ fn requests_on_their_way_survive_a_step_either_way(mut world: impl World) {
     }
 }
 
-fn everything_goes_on_at_the_very_beginning_and_end_of_time(mut world: impl World) {
+fn extreme_times_are_survived(mut world: impl World) {
     let crew = crew(&mut world, 2, "");
     for now in [0, 1, u64::MAX, u64::MAX / 2, 1_000] {
         for _ in 0..5 {
@@ -53,7 +53,7 @@ fn everything_goes_on_at_the_very_beginning_and_end_of_time(mut world: impl Worl
     }
 }
 
-fn who_was_out_when_the_clock_stepped_back_still_returns(mut world: impl World) {
+fn ejected_endpoint_returns_after_a_clock_step(mut world: impl World) {
     let plugin = single(&mut world, &config(4, r#""policy":"round_robin""#, ""));
     (0..3).for_each(|_| {
         if picks_of(&mut world, plugin, &address(2), 4) > 0 {
@@ -137,8 +137,8 @@ fn a_dead_workers_requests_are_forgotten_also_after_a_step_back(mut world: impl 
 
 both!(
     requests_on_their_way_survive_a_step_either_way,
-    everything_goes_on_at_the_very_beginning_and_end_of_time,
-    who_was_out_when_the_clock_stepped_back_still_returns,
+    extreme_times_are_survived,
+    ejected_endpoint_returns_after_a_clock_step,
     polls_and_signals_go_on_after_a_step_back,
     the_lease_moves_also_after_a_step_back,
     a_dead_workers_requests_are_forgotten_also_after_a_step_back,

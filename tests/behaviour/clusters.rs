@@ -98,7 +98,7 @@ fn clusters_by_a_pattern_are_bounded(mut world: impl World) {
     assert_eq!(upstreams, 64);
     let logs = world.logs();
     assert!(
-        logs.iter().any(|line| line.contains("patterns have made 64 upstreams, which is the limit")),
+        logs.iter().any(|line| line.contains("patterns have already matched 64 clusters, the limit")),
         "{logs:?}"
     );
 }
@@ -117,7 +117,7 @@ fn said(world: &impl World, what: &str) -> usize {
     world.logs().iter().filter(|line| line.contains(what)).count()
 }
 
-fn what_no_entry_names_and_what_no_request_meets_is_said(mut world: impl World) {
+fn unmatched_clusters_and_unmet_upstreams_are_logged(mut world: impl World) {
     let one = |name: &str| format!(r#"{{"cluster":"{name}","endpoints":{{"static":["{}"]}}}}"#, address(0));
     let json =
         format!(r#"{{"status":{{"path":"/_e"}},"upstreams":[{},{}]}}"#, one("web"), one("outbound|80||web"));
@@ -150,5 +150,5 @@ both!(
     each_cluster_that_matches_a_pattern_has_its_own_endpoints,
     clusters_by_a_pattern_are_bounded,
     a_pattern_over_one_set_of_endpoints_is_one_upstream,
-    what_no_entry_names_and_what_no_request_meets_is_said,
+    unmatched_clusters_and_unmet_upstreams_are_logged,
 );

@@ -323,7 +323,7 @@ fn envoys_list_costs_so_much_a_member_and_no_more_the_more_there_are() {
 const FUEL_PER_STRANGE_MEGABYTE: u64 = 25_000_000;
 
 #[test]
-fn what_envoy_tells_of_other_clusters_is_passed_over_cheaply_however_much_it_is() {
+fn other_clusters_are_skipped_cheaply() {
     let mut world = Wasm::new(5);
     let crew = discovery::crew(&mut world, 1, &discovery::plugin(&discovery::by_envoy(), discovery::RANDOM));
     let call = discovery::asked(&mut world, &crew, discovery::ADMIN);

@@ -187,7 +187,7 @@ fn the_first_question_is_put_at_once(mut world: impl World) {
     assert_eq!(asked, 1, "by one thread, two ticks after the start");
 }
 
-fn nobody_is_turned_away_because_nobody_is_known_yet(mut world: impl World) {
+fn unknown_endpoints_reject_no_request(mut world: impl World) {
     let reject = r#""failover":{"none_eligible":"reject","panic_percent":0}"#;
     let crew = crew(&mut world, 1, &plugin(&by_envoy(), reject));
     // `begin` checks that the request continues.
@@ -198,7 +198,7 @@ fn nobody_is_turned_away_because_nobody_is_known_yet(mut world: impl World) {
     assert!(!stream.request_headers(), "an endpoint is known, and not eligible");
 }
 
-fn who_leaves_is_let_go_in_peace(mut world: impl World) {
+fn leaving_endpoint_finishes_its_requests(mut world: impl World) {
     let crew = crew(&mut world, 2, &plugin(&by_envoy(), r#""policy":"least_request","slow_start":"0s""#));
     told(&mut world, &crew, &healthy(&[0, 1]));
     let mut under_way: Vec<_> = (0..10).map(|_| begin(&mut world, crew[0])).collect();
@@ -219,7 +219,7 @@ fn who_leaves_is_let_go_in_peace(mut world: impl World) {
     assert!((8..=12).contains(&newcomer), "half: {newcomer}");
 }
 
-fn whom_envoy_condemns_gets_nothing(mut world: impl World) {
+fn endpoint_unhealthy_in_envoy_gets_nothing(mut world: impl World) {
     let crew = crew(&mut world, 2, &plugin(&by_envoy(), RANDOM));
     for health in [
         r#""failed_active_health_check":true,"eds_health_status":"HEALTHY""#,
@@ -281,7 +281,7 @@ fn an_answer_that_does_not_come_is_awaited_longer_the_next_time(mut world: impl 
 }
 
 /// Seconds in which every request to Envoy's admin interface is answered with an empty list.
-fn hear_of_nobody<W: World>(world: &mut W, crew: &Crew, seconds: u64) {
+fn answer_with_no_endpoints<W: World>(world: &mut W, crew: &Crew, seconds: u64) {
     let empty = healthy(&[]);
     pass_with(world, &crew.all, ms(1000 * seconds), |world| {
         for call in world.calls() {
@@ -291,16 +291,16 @@ fn hear_of_nobody<W: World>(world: &mut W, crew: &Crew, seconds: u64) {
 }
 
 fn says_none(world: &impl World, source: &str) -> usize {
-    let line = format!("web: {source} answers, and names no endpoint");
+    let line = format!("discovery: cluster=web source={source}: the answer has no endpoints");
     world.logs().iter().filter(|said| said.contains(&line)).count()
 }
 
-fn a_source_that_has_never_named_any_is_spoken_of(mut world: impl World) {
+fn source_without_endpoints_is_logged(mut world: impl World) {
     let empty = r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#;
     let by_prometheus = r#""prometheus":{"query":"up"}"#.to_owned();
     for (source, of, cluster, body) in [
-        (by_envoy(), "Envoy's admin interface", ADMIN, healthy(&[])),
-        (by_prometheus, "Prometheus", PROMETHEUS, empty.to_owned()),
+        (by_envoy(), "envoy_admin", ADMIN, healthy(&[])),
+        (by_prometheus, "prometheus", PROMETHEUS, empty.to_owned()),
     ] {
         let crew = crew(&mut world, 2, &plugin(&source, RANDOM));
         for _ in 0..3 {
@@ -314,15 +314,15 @@ fn a_source_that_has_never_named_any_is_spoken_of(mut world: impl World) {
 fn an_empty_list_is_believed_after_a_minute(mut world: impl World) {
     let crew = crew(&mut world, 1, &plugin(&by_envoy(), RANDOM));
     told(&mut world, &crew, &healthy(&[0, 1]));
-    hear_of_nobody(&mut world, &crew, 50);
+    answer_with_no_endpoints(&mut world, &crew, 50);
     assert_eq!(targets(&mut world, crew[0]), addresses(&[0, 1]));
-    assert_eq!(says_none(&world, "Envoy's admin interface"), 0);
-    hear_of_nobody(&mut world, &crew, 20);
-    assert_eq!(says_none(&world, "Envoy's admin interface"), 1);
+    assert_eq!(says_none(&world, "envoy_admin"), 0);
+    answer_with_no_endpoints(&mut world, &crew, 20);
+    assert_eq!(says_none(&world, "envoy_admin"), 1);
     assert_eq!(candidates(&begin(&mut world, crew[0])), [""; 0], "then Envoy's own policy decides");
 }
 
-fn sources_are_merged_and_envoy_knows_who_can_be_reached(mut world: impl World) {
+fn sources_are_merged_and_envoys_list_decides(mut world: impl World) {
     let sources = format!(
         r#""static":["{}","{}"],"prometheus":{{"query":"up"}},{}"#,
         address(0),
@@ -379,7 +379,7 @@ fn a_tenants_headers_go_with_every_question_and_never_to_envoy_or_a_log(mut worl
     assert!(world.shared_keys().iter().all(|key| !world.shared(key).windows(6).any(|w| w == b"s3cret")));
 }
 
-fn a_new_configuration_knows_at_once_who_is_there(mut world: impl World) {
+fn new_configuration_starts_with_the_known_endpoints(mut world: impl World) {
     let json = plugin(&by_envoy(), r#""policy":"round_robin","health":{"fail_after":2}"#);
     let crew = crew(&mut world, 2, &json);
     told(&mut world, &crew, &healthy(&[0, 1, 2, 3]));
@@ -429,7 +429,7 @@ fn newcomers_are_asked_about_at_once(mut world: impl World) {
     assert_eq!(counts.get(&address(1)), Some(&100), "{counts:?}");
 }
 
-fn ten_are_replaced_one_by_one_and_nobody_is_named_who_is_gone(mut world: impl World) {
+fn removed_endpoints_are_not_named_while_ten_are_replaced(mut world: impl World) {
     let crew = crew(&mut world, 2, &plugin(&by_envoy(), r#""slow_start":"1s""#));
     let mut fleet: Vec<usize> = (0..10).collect();
     told(&mut world, &crew, &healthy(&fleet));
@@ -450,17 +450,17 @@ both!(
     an_answer_that_does_not_come_is_awaited_longer_the_next_time,
     envoys_list_reaches_every_worker_in_a_tick,
     the_first_question_is_put_at_once,
-    nobody_is_turned_away_because_nobody_is_known_yet,
-    who_leaves_is_let_go_in_peace,
-    whom_envoy_condemns_gets_nothing,
+    unknown_endpoints_reject_no_request,
+    leaving_endpoint_finishes_its_requests,
+    endpoint_unhealthy_in_envoy_gets_nothing,
     what_is_no_list_changes_nothing,
     an_empty_list_is_believed_after_a_minute,
-    a_source_that_has_never_named_any_is_spoken_of,
-    sources_are_merged_and_envoy_knows_who_can_be_reached,
+    source_without_endpoints_is_logged,
+    sources_are_merged_and_envoys_list_decides,
     prometheus_alone_finds_endpoints,
     a_tenants_headers_go_with_every_question_and_never_to_envoy_or_a_log,
-    a_new_configuration_knows_at_once_who_is_there,
+    new_configuration_starts_with_the_known_endpoints,
     the_latest_configuration_asks,
     newcomers_are_asked_about_at_once,
-    ten_are_replaced_one_by_one_and_nobody_is_named_who_is_gone,
+    removed_endpoints_are_not_named_while_ten_are_replaced,
 );

@@ -92,7 +92,7 @@ fn one_worker_tells_of_changes_and_shows_what_is<W: World>(mut world: W) {
     pass(&mut world, &crew, ms(4000));
     let age = world.gauge("evenkeel.fleet_last_poll_success_age_seconds").expect("answered");
     assert!((3..=5).contains(&age), "{age}");
-    let logged = world.logs().iter().filter(|line| line.contains("ejected: failures in a row")).count();
+    let logged = world.logs().iter().filter(|line| line.contains("ejected: consecutive failures")).count();
     assert_eq!(logged, 1, "by one for all");
 }
 
@@ -131,7 +131,7 @@ fn some_decisions_are_timed(mut world: impl World) {
     assert_eq!(world.histogram(&named("", "decision_nanoseconds")).len(), 3);
 }
 
-fn who_does_not_want_them_has_none(mut world: impl World) {
+fn envoy_stats_can_be_disabled(mut world: impl World) {
     let plugin = single(&mut world, &config(3, "", r#""envoy_stats":false"#));
     picks(&mut world, plugin, 100);
     pass(&mut world, &[plugin], ms(500));
@@ -144,7 +144,7 @@ both!(
     one_worker_tells_of_changes_and_shows_what_is,
     gauges_show_what_the_page_shows,
     some_decisions_are_timed,
-    who_does_not_want_them_has_none,
+    envoy_stats_can_be_disabled,
 );
 
 #[test]

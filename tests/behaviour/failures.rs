@@ -17,7 +17,7 @@ fn counting(failures: &str) -> String {
     config(4, &health, "")
 }
 
-fn what_counts_is_the_operators(mut world: impl World) {
+fn configured_failures_decide_what_counts(mut world: impl World) {
     let local_time_out = Ending::local("504", "response_timeout");
     let grpc = |status: &str| Some(vec![("grpc-status", status.into())]);
     for (failures, ending, counts) in [
@@ -136,7 +136,7 @@ fn a_deadline_that_passes_counts_against_a_silent_endpoint(mut world: impl World
 }
 
 /// A stream whose client waits for a response, and has not ended it.
-fn a_deadline_that_passes_counts_against_who_leaves_a_stream_without_a_word(mut world: impl World) {
+fn deadline_counts_against_an_endpoint_with_a_silent_stream(mut world: impl World) {
     for (sends, timeout, alive, counts) in [
         (Sends::Message, &b"1S"[..], false, true),
         (Sends::Message, b"", false, false),
@@ -322,9 +322,9 @@ fn the_same_evidence_has_the_same_endpoints_in_use(mut world: impl World) {
 
 both!(
     the_same_evidence_has_the_same_endpoints_in_use,
-    what_counts_is_the_operators,
+    configured_failures_decide_what_counts,
     a_deadline_that_passes_counts_against_a_silent_endpoint,
-    a_deadline_that_passes_counts_against_who_leaves_a_stream_without_a_word,
+    deadline_counts_against_an_endpoint_with_a_silent_stream,
     streams_that_their_deadlines_end_one_after_the_other_count,
     a_deadline_that_envoy_keeps_counts_the_same,
     a_redirect_that_envoy_follows_is_an_answer,

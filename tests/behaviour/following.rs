@@ -31,7 +31,7 @@ fn lines(world: &impl World, part: &str) -> usize {
     world.logs().iter().filter(|line| line.contains(part)).count()
 }
 
-fn a_named_endpoint_that_did_not_answer_is_counted_and_said_once(mut world: impl World) {
+fn not_followed_is_counted_and_logged_once(mut world: impl World) {
     let plugin = single(&mut world, &config(4, "", STATUS));
     let stranger = "203.0.113.9:1";
     for _ in 0..20 {
@@ -56,7 +56,7 @@ fn a_named_endpoint_that_did_not_answer_is_counted_and_said_once(mut world: impl
         served_by(&mut world, plugin, stranger, None);
         pass(&mut world, &[plugin], ms(500));
     }
-    assert_eq!(lines(&world, "were answered by another endpoint than the steered one"), 1);
+    assert_eq!(lines(&world, "not followed: "), 1);
     assert_eq!(lines(&world, "load-balancing policy is not override_host with header"), 1);
     assert_eq!(world.counter("evenkeel.upstream=.=web;.;fleet_not_followed_total"), Some(40 + elsewhere));
 }
@@ -109,7 +109,7 @@ fn the_first_attempt_tells<W: World>(mut world: W) {
 }
 
 /// A filter behind this one clears the route cache: the request leaves for another cluster.
-fn a_route_that_is_chosen_later_is_counted_and_said(mut world: impl World) {
+fn rerouted_request_is_counted_and_logged(mut world: impl World) {
     let plugin = single(&mut world, &config(4, "", STATUS));
     for before in [None, Some(&b"other"[..])] {
         for _ in 0..40 {
@@ -217,10 +217,10 @@ fn a_retry_that_stays_counts_as_a_failure<W: World>(_: W) {
 }
 
 both!(
-    a_named_endpoint_that_did_not_answer_is_counted_and_said_once,
+    not_followed_is_counted_and_logged_once,
     what_is_followed_is_not_counted,
     the_first_attempt_tells,
-    a_route_that_is_chosen_later_is_counted_and_said,
+    rerouted_request_is_counted_and_logged,
     observing_compares_with_the_first_attempt,
     the_helper_is_not_charged_with_the_time_of_both,
     a_retry_that_stays_counts_as_a_failure,

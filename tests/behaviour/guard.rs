@@ -8,7 +8,7 @@ use crate::scene::{Ending, address, begin, config, load, ms, respond, single, ta
 use crate::world::{Plugin, Stream, World};
 
 const STATUS: &str = r#""status":{"path":"/_evenkeel"}"#;
-const HARM: &str = "steering did harm beyond doubt";
+const HARM: &str = "steering was significantly worse";
 
 fn crew<W: World>(world: &mut W, threads: usize, percent: f64) -> Vec<Plugin> {
     let upstream = format!(r#""policy":"round_robin","guard":{{"holdout_percent":{percent}}}"#);
@@ -124,7 +124,7 @@ fn harm_is_found_all_step_aside_and_try_again(mut world: impl World) {
         }
     }
     rest(&mut world, &crew, 600);
-    assert_eq!(logged(&world, "steers again"), 1);
+    assert_eq!(logged(&world, "steering resumed"), 1);
     assert!(crew.iter().map(|plugin| steered(&mut world, *plugin, 40)).sum::<usize>() > 20);
     // Harm is still harm, and the second pause is longer.
     until(&mut world, &crew, (40, 10), (HARM, 2));
@@ -217,7 +217,7 @@ fn a_key_stays_on_its_endpoint_and_the_rest_is_drawn(mut world: impl World) {
 }
 
 /// Both arms are judged alike, whether the endpoint that answers is known or not.
-fn a_failure_that_only_the_body_tells_counts_in_both_arms(mut world: impl World) {
+fn failure_in_the_body_counts_in_both_arms(mut world: impl World) {
     let plugin = single(&mut world, &config(2, r#""guard":{"holdout_percent":50}"#, STATUS));
     let headers: [(&str, &[u8]); 3] = [(":method", b"POST"), (":path", b"/"), (":authority", b"web")];
     let web = b"application/grpc-web+proto".as_slice();
@@ -247,30 +247,26 @@ fn a_failure_that_only_the_body_tells_counts_in_both_arms(mut world: impl World)
     assert!(today["held_out"].as_u64().is_some_and(|counted| counted > 10 && counted <= left), "{guard}");
 }
 
-fn the_day_is_told_when_it_ends(mut world: impl World) {
+fn day_is_logged_when_it_ends(mut world: impl World) {
     let crew = crew(&mut world, 2, 50.0);
     (0..40).for_each(|_| second(&mut world, &crew, (10, 20)));
     // All are counted on this day.
     rest(&mut world, &crew, 3);
-    assert_eq!(logged(&world, "at the end of the day"), 0);
+    assert_eq!(logged(&world, "summary of the day"), 0);
     world.advance(Duration::from_secs(86_400));
     rest(&mut world, &crew, 5);
     let told: Vec<String> =
-        world.logs().into_iter().filter(|line| line.contains("at the end of the day")).collect();
+        world.logs().into_iter().filter(|line| line.contains("summary of the day")).collect();
     assert_eq!(told.len(), 1, "{told:?}");
     let line = &told[0];
     for part in
-        ["guard of \"web\"", "p50 \u{2212}", " % (95 %: \u{2212}", "no failures today", "left to Envoy"]
+        ["guard: cluster=web", "p50 \u{2212}", " % (95 %: \u{2212}", "no failures today", "left to Envoy"]
     {
         assert!(line.contains(part), "{part}: {line}");
     }
     world.advance(Duration::from_secs(86_400));
     rest(&mut world, &crew, 5);
-    assert_eq!(
-        logged(&world, "at the end of the day"),
-        1,
-        "of a day without requests there is nothing to say"
-    );
+    assert_eq!(logged(&world, "summary of the day"), 1, "of a day without requests there is nothing to say");
 }
 
 fn hostile_counts_and_conclusions_stop_nothing(mut world: impl World) {
@@ -312,7 +308,7 @@ both!(
     endpoints_that_no_client_waits_for_are_harm,
     what_is_only_observed_is_not_held_out,
     a_key_stays_on_its_endpoint_and_the_rest_is_drawn,
-    a_failure_that_only_the_body_tells_counts_in_both_arms,
-    the_day_is_told_when_it_ends,
+    failure_in_the_body_counts_in_both_arms,
+    day_is_logged_when_it_ends,
     hostile_counts_and_conclusions_stop_nothing,
 );

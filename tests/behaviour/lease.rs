@@ -109,7 +109,7 @@ fn in_vain<W: World>(world: &mut W, awake: &[Plugin]) -> Thread {
     last.expect("somebody asks")
 }
 
-fn an_outage_is_logged_once_whoever_asks(mut world: impl World) {
+fn outage_is_logged_once_by_all_workers(mut world: impl World) {
     let crew = crew(&mut world, 3, "");
     let first = in_vain(&mut world, &crew);
     let rest: Vec<Plugin> = crew.iter().copied().filter(|plugin| plugin.0 != first.0).collect();
@@ -147,7 +147,7 @@ both!(
     the_lease_moves_when_its_holder_goes_silent,
     a_worker_without_requests_asks,
     calls_go_on_while_prometheus_fails,
-    an_outage_is_logged_once_whoever_asks,
+    outage_is_logged_once_by_all_workers,
     an_unknown_cluster_is_no_disaster,
     a_call_that_never_comes_back_does_not_stop_the_next,
 );

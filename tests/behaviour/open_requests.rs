@@ -48,7 +48,7 @@ fn streams<W: World>(
 /// All policies but those that hash, which keep a key on its endpoint as long as possible.
 const POLICIES: [&str; 4] = ["round_robin", "least_request", "random", "adaptive"];
 
-fn an_endpoint_whose_streams_get_no_answer_is_left_alone(mut world: impl World) {
+fn endpoint_with_unanswered_streams_is_avoided(mut world: impl World) {
     for policy in POLICIES {
         let plugin = single(&mut world, &config(4, &format!(r#""policy":"{policy}""#), ""));
         let mut kept = Vec::new();
@@ -76,7 +76,7 @@ fn an_endpoint_whose_streams_get_no_answer_is_left_alone(mut world: impl World) 
     }
 }
 
-fn clients_that_take_their_time_condemn_no_endpoint(mut world: impl World) {
+fn slow_clients_eject_no_endpoint(mut world: impl World) {
     let plugin = single(&mut world, &config(4, r#""policy":"round_robin""#, ""));
     // Twelve uploads, a part every two seconds; nothing is answered for five minutes.
     let mut uploads: Vec<_> = (0..12).map(|_| open(&mut world, plugin)).collect();
@@ -93,7 +93,7 @@ fn clients_that_take_their_time_condemn_no_endpoint(mut world: impl World) {
     assert!(counts.len() == 4 && counts.values().all(|count| *count >= 3), "{counts:?}");
 }
 
-fn streams_that_are_quiet_everywhere_condemn_no_endpoint(mut world: impl World) {
+fn streams_that_are_quiet_everywhere_eject_no_endpoint(mut world: impl World) {
     let plugin = single(&mut world, &config(4, r#""policy":"round_robin""#, ""));
     // Watches, which are only answered when there is an event: four each.
     let mut watches: Vec<_> = (0..16).map(|_| open(&mut world, plugin)).collect();
@@ -107,7 +107,7 @@ fn streams_that_are_quiet_everywhere_condemn_no_endpoint(mut world: impl World) 
     assert_eq!(counts.into_values().collect::<Vec<_>>(), [2; 4]);
 }
 
-fn a_quiet_stream_beside_quick_answers_condemns_no_endpoint(mut world: impl World) {
+fn quiet_stream_beside_quick_answers_ejects_no_endpoint(mut world: impl World) {
     let plugin = single(&mut world, &config(4, r#""policy":"round_robin""#, ""));
     // Five watches at one endpoint; every endpoint answers its other requests.
     let mut watches = Vec::new();
@@ -126,8 +126,8 @@ fn a_quiet_stream_beside_quick_answers_condemns_no_endpoint(mut world: impl Worl
 }
 
 both!(
-    an_endpoint_whose_streams_get_no_answer_is_left_alone,
-    clients_that_take_their_time_condemn_no_endpoint,
-    streams_that_are_quiet_everywhere_condemn_no_endpoint,
-    a_quiet_stream_beside_quick_answers_condemns_no_endpoint,
+    endpoint_with_unanswered_streams_is_avoided,
+    slow_clients_eject_no_endpoint,
+    streams_that_are_quiet_everywhere_eject_no_endpoint,
+    quiet_stream_beside_quick_answers_ejects_no_endpoint,
 );

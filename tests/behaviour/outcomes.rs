@@ -71,7 +71,7 @@ fn one_failure_makes_suspect_by_default(mut world: impl World) {
     assert!(picks_of(&mut world, plugin, &address(0), 40) > 0);
 }
 
-fn what_is_not_the_endpoints_fault_ejects_nobody(mut world: impl World) {
+fn failures_of_others_eject_no_endpoint(mut world: impl World) {
     for ending in [
         Ending::status("429"),
         Ending::status("404"),
@@ -107,7 +107,7 @@ fn what_is_not_the_endpoints_fault_ejects_nobody(mut world: impl World) {
 }
 
 /// A rate limiter before the endpoint rejects the request: that does not raise the endpoint's cost either.
-fn anothers_429_is_not_the_endpoints(mut world: impl World) {
+fn status_429_of_another_filter_does_not_count(mut world: impl World) {
     let by_errors = r#""policy":"adaptive""#;
     for (ending, dearer) in [
         (Ending::status("429"), true),
@@ -132,7 +132,7 @@ fn a_grpc_stream_that_fails_in_headers_and_trailers_has_failed_once(mut world: i
     assert_eq!(picks_of(&mut world, plugin, &address(2), 40), 10, "the headers have said it");
 }
 
-fn whoever_served_is_judged(mut world: impl World) {
+fn outcome_counts_for_the_endpoint_that_served(mut world: impl World) {
     let plugin = single(&mut world, &config(4, PATIENT, ""));
     // Envoy ignored the endpoint in the header.
     let elsewhere = Ending { served_by: Some(address(3)), ..Ending::status("500") };
@@ -231,7 +231,7 @@ fn the_last_answer_tells_why_a_request_was_tried_again<W: World>(_: W) {
     }
 }
 
-fn a_retry_for_an_unseen_reason_blames_nobody_where_that_is_said(mut world: impl World) {
+fn retry_for_an_unseen_reason_blames_no_endpoint_if_configured(mut world: impl World) {
     let health =
         r#""policy":"round_robin","health":{"suspect_after":3,"fail_after":3,"blame_retried":false}"#;
     let plugin = single(&mut world, &config(4, health, ""));
@@ -277,7 +277,7 @@ fn an_ejected_endpoint_comes_back_by_good_probes(mut world: impl World) {
     assert!(picks_of(&mut world, plugin, &address(1), 40) >= 8);
 }
 
-fn a_fault_that_all_share_ejects_nobody(mut world: impl World) {
+fn common_fault_ejects_no_endpoint(mut world: impl World) {
     let plugin = single(&mut world, &config(6, "", ""));
     let mut failed = std::collections::BTreeMap::<String, usize>::new();
     for _ in 0..600 {
@@ -289,19 +289,19 @@ fn a_fault_that_all_share_ejects_nobody(mut world: impl World) {
 }
 
 both!(
-    a_retry_for_an_unseen_reason_blames_nobody_where_that_is_said,
+    retry_for_an_unseen_reason_blames_no_endpoint_if_configured,
     three_failures_in_a_row_take_an_endpoint_out,
     a_time_out_or_a_refused_connection_takes_no_more_than_three,
     one_failure_makes_suspect_by_default,
-    what_is_not_the_endpoints_fault_ejects_nobody,
-    anothers_429_is_not_the_endpoints,
+    failures_of_others_eject_no_endpoint,
+    status_429_of_another_filter_does_not_count,
     a_grpc_stream_that_fails_in_headers_and_trailers_has_failed_once,
-    whoever_served_is_judged,
+    outcome_counts_for_the_endpoint_that_served,
     retries_that_went_well_blame_an_endpoint_that_answers_nothing,
     retries_eject_no_endpoint_that_answers_well_in_between,
     a_time_out_that_a_retry_hides_is_known_by_its_length,
     the_last_answer_tells_why_a_request_was_tried_again,
     an_answer_from_outside_the_fleet_changes_nothing,
     an_ejected_endpoint_comes_back_by_good_probes,
-    a_fault_that_all_share_ejects_nobody,
+    common_fault_ejects_no_endpoint,
 );

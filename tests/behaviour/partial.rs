@@ -43,7 +43,10 @@ fn a_prometheus_that_starts_again_removes_no_endpoint(mut world: impl World) {
         }
     }
     let logs = world.logs();
-    assert!(logs.iter().any(|line| line.contains("Prometheus no longer lists 8 of 9 endpoints")), "{logs:?}");
+    assert!(
+        logs.iter().any(|line| line.contains("source=prometheus: 8 of 9 endpoints are no longer listed")),
+        "{logs:?}"
+    );
 }
 
 fn answers_that_alternate_leave_every_endpoint_its_share(mut world: impl World) {
@@ -208,7 +211,7 @@ fn a_canary_keeps_its_locality_weight(mut world: impl World) {
     }
 }
 
-fn a_locality_weight_says_nothing_where_it_is_the_sum_of_its_endpoints(mut world: impl World) {
+fn locality_weight_equal_to_the_sum_of_endpoints_is_ignored(mut world: impl World) {
     let crew =
         crew(&mut world, 1, &plugin(&by_envoy(), r#""health":{"fail_after":1,"max_ejected_percent":100}"#));
     let members = located(&[(0, "a"), (1, "a"), (2, "b")]);
@@ -245,7 +248,7 @@ fn what_cannot_be_steered_to_gets_its_part(mut world: impl World) {
     assert!((0..200).all(|_| !candidates(&begin(&mut world, crew[1])).is_empty()));
 }
 
-fn series_that_name_no_address_are_said_with_their_labels(mut world: impl World) {
+fn series_without_address_are_logged_with_their_labels(mut world: impl World) {
     let crew = crew(&mut world, 1, &plugin(FOUND, RANDOM));
     let body = series(&[0, 1]).replace(
         "]}}",
@@ -256,13 +259,13 @@ fn series_that_name_no_address_are_said_with_their_labels(mut world: impl World)
     }
     assert_eq!(targets(&mut world, crew[0]), addresses(&[0, 1]));
     let logs = world.logs();
-    let said = logs
-        .iter()
-        .filter(|line| line.contains("2 of 4 series name no address: web-1:80, no label instance"));
+    let said = logs.iter().filter(|line| {
+        line.contains("2 of 4 series have no address and are left out: web-1:80, no label instance")
+    });
     assert_eq!(said.count(), 1, "{logs:?}");
 }
 
-fn addresses_that_envoy_does_not_have_are_said(mut world: impl World) {
+fn addresses_unknown_to_envoy_are_logged(mut world: impl World) {
     let sources = format!(r#""static":["{}","{}","{}"],{}"#, address(0), address(7), address(8), by_envoy());
     let crew = crew(&mut world, 2, &plugin(&sources, RANDOM));
     told(&mut world, &crew, &healthy(&[0, 1]));
@@ -293,7 +296,7 @@ fn the_proxys_own_zone_is_taken_from_its_node(mut world: impl World) {
 }
 
 /// The response may have been too large.
-fn a_question_that_found_no_answer_is_halved(mut world: impl World) {
+fn batch_without_an_answer_is_halved(mut world: impl World) {
     let names = ["web", "api", "img", "pay"];
     let upstreams = names
         .map(|name| format!(r#"{{"cluster":"{name}","policy":"random","endpoints":{{{}}}}}"#, by_envoy()));
@@ -343,12 +346,12 @@ both!(
     an_endpoint_that_returns_within_minutes_is_no_newcomer,
     hosts_that_await_their_removal_serve,
     a_canary_keeps_its_locality_weight,
-    a_locality_weight_says_nothing_where_it_is_the_sum_of_its_endpoints,
+    locality_weight_equal_to_the_sum_of_endpoints_is_ignored,
     locality_weights_can_be_left_alone,
     what_cannot_be_steered_to_gets_its_part,
-    series_that_name_no_address_are_said_with_their_labels,
-    addresses_that_envoy_does_not_have_are_said,
+    series_without_address_are_logged_with_their_labels,
+    addresses_unknown_to_envoy_are_logged,
     the_proxys_own_zone_is_taken_from_its_node,
-    a_question_that_found_no_answer_is_halved,
+    batch_without_an_answer_is_halved,
     one_question_names_all_upstreams_and_what_envoy_adds_is_passed_over,
 );

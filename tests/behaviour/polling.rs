@@ -82,10 +82,7 @@ fn a_cluster_that_takes_no_request_is_not_called_unknown(mut world: impl World) 
     let crew = crew(&mut world, 2, SIGNAL, "");
     watch(&mut world, &crew, 5, |_, _| String::new());
     assert_eq!(lines(&world, "is unknown to Envoy"), 0);
-    assert_eq!(
-        lines(&world, "cluster \"prometheus\" takes no request at the moment: it has no healthy host"),
-        1
-    );
+    assert_eq!(lines(&world, "cluster \"prometheus\" accepts no request now: no healthy host"), 1);
 }
 
 fn what_envoy_answers_itself_stands_in_the_log(mut world: impl World) {
@@ -100,12 +97,12 @@ fn what_envoy_answers_itself_stands_in_the_log(mut world: impl World) {
     assert!(told && lines(&world, "HTTP status 503: no healthy upstream") == 1, "{:?}", world.logs());
 }
 
-fn signals_that_match_no_endpoint_are_told_once_a_change(mut world: impl World) {
+fn unmatched_signals_are_logged_once_per_change(mut world: impl World) {
     let crew = crew(&mut world, 2, SIGNAL, "");
     let by_name = |_: &Call, now| vector(&[("web-1:8080", now, "1"), ("web-2:8080", now, "2")]);
     let by_address = |_: &Call, now| vector(&[(&address(0), now, "1"), ("web-2:8080", now, "2")]);
     watch(&mut world, &crew, 10, by_name);
-    let told = "cluster=web signal=queue: none of 2 series names an endpoint by instance: first \"web-1:8080\", \"web-2:8080\"";
+    let told = "cluster=web signal=queue: none of 2 series matches an endpoint by label instance: first \"web-1:8080\", \"web-2:8080\"";
     assert_eq!(lines(&world, told), 1, "{:?}", world.logs());
     for plugin in &crew {
         let fit = status(&mut world, *plugin)["upstreams"][0]["signals"][0].clone();
@@ -122,7 +119,7 @@ fn signals_that_match_no_endpoint_are_told_once_a_change(mut world: impl World) 
         );
     }
     watch(&mut world, &crew, 10, by_address);
-    assert_eq!(lines(&world, "its series name endpoints again"), 1);
+    assert_eq!(lines(&world, "series match endpoints again"), 1);
     let fit = status(&mut world, crew[0])["upstreams"][0]["signals"][0].clone();
     assert_eq!((fit["matched"].as_u64(), fit["problem"].is_null()), (Some(1), true), "{fit}");
     watch(&mut world, &crew, 5, by_name);
@@ -134,7 +131,7 @@ fn signals_that_match_no_endpoint_are_told_once_a_change(mut world: impl World) 
     assert_eq!(lines(&world, told), 2);
 }
 
-fn series_without_the_label_are_told_with_the_labels_they_have(mut world: impl World) {
+fn series_without_the_label_are_logged_with_their_labels(mut world: impl World) {
     let crew = crew(&mut world, 1, SIGNAL, "");
     let body = vector(&[("x", 1.0, "1")]).replace("instance", "pod");
     watch(&mut world, &crew, 5, |_, _| body.clone());
@@ -142,10 +139,10 @@ fn series_without_the_label_are_told_with_the_labels_they_have(mut world: impl W
     assert_eq!(lines(&world, told), 1, "{:?}", world.logs());
 }
 
-fn a_query_without_series_is_told(mut world: impl World) {
+fn query_without_series_is_logged(mut world: impl World) {
     let crew = crew(&mut world, 1, SIGNAL, "");
     watch(&mut world, &crew, 5, |_, _| vector(&[]));
-    assert_eq!(lines(&world, "cluster=web signal=queue: the query yields no series"), 1);
+    assert_eq!(lines(&world, "cluster=web signal=queue: the query returns no series"), 1);
 }
 
 fn all(now: f64, ages: [f64; 4], names: &[String]) -> Vec<(&str, f64, &str)> {
@@ -167,7 +164,7 @@ fn ages<W: World>(world: &mut W, plugin: Plugin) -> Vec<(f64, bool)> {
     endpoints.iter().map(signal).collect()
 }
 
-fn a_sample_is_as_old_as_its_own_time_says(mut world: impl World) {
+fn sample_age_follows_its_timestamp(mut world: impl World) {
     let names = names();
     let one = crew(&mut world, 1, SIGNAL, "");
     watch(&mut world, &one, 5, |_, now| vector(&all(now, [0.0, 0.0, 0.0, 30.0], &names)));
@@ -195,7 +192,7 @@ fn clocks_may_differ_and_times_be_none(mut world: impl World) {
     }
 }
 
-fn a_query_for_timestamps_tells_the_age(mut world: impl World) {
+fn timestamp_query_sets_the_age(mut world: impl World) {
     let names = names();
     let dated = SIGNAL.replace(r#""max""#, r#""timestamp_query":"timestamp(queue)","max""#);
     let one = crew(&mut world, 1, &dated, "");
@@ -235,11 +232,11 @@ fn timestamps_that_cannot_be_had_cost_no_values(mut world: impl World) {
         false => vector(&all(now, [0.0; 4], &names)),
     });
     assert!(ages(&mut world, one[0]).iter().all(|(_, used)| *used));
-    assert_eq!(lines(&world, "cluster=web timestamps of signal=queue: not an answer of Prometheus"), 1);
+    assert_eq!(lines(&world, "cluster=web timestamps of signal=queue: not a Prometheus response"), 1);
 }
 
 /// While one query fails, the source counts as failing.
-fn success_is_said_when_the_last_failure_is_over(mut world: impl World) {
+fn success_is_logged_after_the_last_failure(mut world: impl World) {
     let crew = crew(&mut world, 1, TWO, "");
     picks(&mut world, crew[0], 1);
     for (failing, said) in [(&["queue", "load"][..], 0), (&["load"], 0), (&[], 1)] {
@@ -253,7 +250,7 @@ fn success_is_said_when_the_last_failure_is_over(mut world: impl World) {
 }
 
 /// That Prometheus is away is one line, whatever it takes with it.
-fn what_is_wrong_with_one_question_is_said_whatever_else_fails(mut world: impl World) {
+fn fault_of_one_query_is_logged_whatever_else_fails(mut world: impl World) {
     let crew = crew(&mut world, 1, TWO, "");
     picks(&mut world, crew[0], 1);
     for (of_queue, of_load, said) in [
@@ -268,15 +265,15 @@ fn what_is_wrong_with_one_question_is_said_whatever_else_fails(mut world: impl W
     }
     let shown = &status(&mut world, crew[0])["upstreams"][0]["signals"];
     let problem = |at: usize| shown[at]["problem"].as_str().unwrap_or_default().to_owned();
-    assert_eq!(problem(0), "the query yields no series");
-    assert!(problem(1).starts_with("its query fails: Prometheus refused the query: bad_data"), "{shown}");
+    assert_eq!(problem(0), "the query returns no series");
+    assert!(problem(1).starts_with("query failed: Prometheus refused the query: bad_data"), "{shown}");
     assert!(shown[1]["series"].is_null(), "{shown}");
     watch(&mut world, &crew, 5, |_, _| vector(&[]));
-    assert_eq!(lines(&world, "its series name endpoints again"), 0);
+    assert_eq!(lines(&world, "series match endpoints again"), 0);
 }
 
 /// The worker that takes over the asking repeats none of it.
-fn what_is_wrong_with_questions_is_said_once_whoever_asks(mut world: impl World) {
+fn query_faults_are_logged_once_by_all_workers(mut world: impl World) {
     let crew = crew(&mut world, 3, TWO, "");
     let refuse = |call: &Call, _: f64| refusal(if call.path.contains("query=queue") { "1:7" } else { "1:9" });
     let first = watch(&mut world, &crew, 10, refuse).last().expect("one of them asks").thread;
@@ -316,7 +313,7 @@ fn parameters_go_along_and_long_queries_are_posted(mut world: impl World) {
 
 const TOKEN: &str = r#","headers":{"authorization":{"env":"PROM_TOKEN","prefix":"Bearer "}}"#;
 
-fn a_token_comes_from_the_environment_and_is_never_told(mut world: impl World) {
+fn token_from_the_environment_is_never_logged(mut world: impl World) {
     world.set_environment("PROM_TOKEN", "s3cr3t\n");
     let crew = crew(&mut world, 1, SIGNAL, TOKEN);
     let calls = watch(&mut world, &crew, 1, |_, _| vector(&[]));
@@ -343,7 +340,7 @@ fn a_token_that_the_server_repeats_is_not_shown(mut world: impl World) {
     );
 }
 
-fn without_its_token_prometheus_is_not_asked_and_that_is_said_and_counted(mut world: impl World) {
+fn polling_is_disabled_without_its_token(mut world: impl World) {
     world.add_cluster("prometheus");
     let crew = crew(&mut world, 2, SIGNAL, TOKEN);
     let told = "$.prometheus.headers[\"authorization\"].env: found no variable \"PROM_TOKEN\" in the plugin's environment";
@@ -425,7 +422,7 @@ fn queues(third: u32, others: u32) -> impl FnMut(&Call, f64) -> String {
     }
 }
 
-fn a_queue_that_stands_is_set_aside_until_the_others_need_it_and_that_is_said(mut world: impl World) {
+fn standing_queue_is_set_aside_with_its_reason_until_needed(mut world: impl World) {
     let crew = crew(&mut world, 2, SIGNAL, "");
     let seen = |world: &mut _, of: Plugin| {
         let told = status(world, of);
@@ -440,10 +437,7 @@ fn a_queue_that_stands_is_set_aside_until_the_others_need_it_and_that_is_said(mu
     watch(&mut world, &crew, 16, queues(15, 3));
     for plugin in &crew {
         let (reason, given) = seen(&mut world, *plugin);
-        assert!(
-            reason.starts_with("set aside: its queue stands") && given <= 5,
-            "{reason:?}, {given} of 200"
-        );
+        assert!(reason.starts_with("set aside: standing queue") && given <= 5, "{reason:?}, {given} of 200");
     }
     let firmness = "evenkeel_upstream_signal_firmness{upstream=\"web\",signal=\"queue\"} 1\n";
     assert!(metrics(&mut world, crew[0]).contains(firmness), "{}", metrics(&mut world, crew[0]));
@@ -474,25 +468,25 @@ fn what_is_no_whole_number_is_no_queue(mut world: impl World) {
 
 both!(
     what_is_no_whole_number_is_no_queue,
-    a_queue_that_stands_is_set_aside_until_the_others_need_it_and_that_is_said,
+    standing_queue_is_set_aside_with_its_reason_until_needed,
     a_cluster_that_takes_no_request_is_not_called_unknown,
     what_envoy_answers_itself_stands_in_the_log,
-    signals_that_match_no_endpoint_are_told_once_a_change,
-    series_without_the_label_are_told_with_the_labels_they_have,
-    a_query_without_series_is_told,
-    a_sample_is_as_old_as_its_own_time_says,
+    unmatched_signals_are_logged_once_per_change,
+    series_without_the_label_are_logged_with_their_labels,
+    query_without_series_is_logged,
+    sample_age_follows_its_timestamp,
     an_answer_that_lags_as_a_whole_is_as_old_as_it_lags,
     clocks_may_differ_and_times_be_none,
-    a_query_for_timestamps_tells_the_age,
+    timestamp_query_sets_the_age,
     timestamps_that_cannot_be_had_cost_no_values,
-    success_is_said_when_the_last_failure_is_over,
-    what_is_wrong_with_one_question_is_said_whatever_else_fails,
-    what_is_wrong_with_questions_is_said_once_whoever_asks,
+    success_is_logged_after_the_last_failure,
+    fault_of_one_query_is_logged_whatever_else_fails,
+    query_faults_are_logged_once_by_all_workers,
     an_answer_beyond_the_limit_is_called_too_large,
     parameters_go_along_and_long_queries_are_posted,
-    a_token_comes_from_the_environment_and_is_never_told,
+    token_from_the_environment_is_never_logged,
     a_token_that_the_server_repeats_is_not_shown,
-    without_its_token_prometheus_is_not_asked_and_that_is_said_and_counted,
+    polling_is_disabled_without_its_token,
     without_traffic_polls_become_few_and_the_first_request_makes_them_good,
     what_scales_replicas_is_asked_without_traffic_too,
     a_prometheus_that_fails_goes_stale_though_it_is_asked_seldom,

@@ -244,7 +244,7 @@ fn what_is_only_observed_is_not_probed(mut world: impl World) {
 }
 
 /// A successful probe does not count if its response asks for ejection.
-fn an_endpoint_whose_probes_tell_to_fail_gets_no_request(mut world: impl World) {
+fn endpoint_whose_probes_report_failing_gets_no_request(mut world: impl World) {
     let plugin = probing(&mut world, 5, PROBE);
     let mut got = 0;
     for request in 0..400 {
@@ -289,6 +289,6 @@ both!(
     a_path_that_fails_everywhere_takes_no_endpoint_out,
     a_probe_is_a_get_of_the_path_through_the_cluster,
     a_report_in_a_probes_answer_counts,
-    an_endpoint_whose_probes_tell_to_fail_gets_no_request,
+    endpoint_whose_probes_report_failing_gets_no_request,
     probes_are_shown,
 );

@@ -155,7 +155,7 @@ fn silence_counts_from_the_end_of_the_upload<W: World>(_: W) {
     assert!(uploading > 0, "it waits for its clients");
 }
 
-fn an_upload_that_the_client_gives_up_is_nobodys_fault(mut world: impl World) {
+fn upload_that_the_client_cancels_is_no_failure(mut world: impl World) {
     let plugin = equals(&mut world);
     for _ in 0..10 {
         let mut stream = begin_upload(&mut world, plugin);
@@ -174,7 +174,7 @@ fn an_upload_that_the_client_gives_up_is_nobodys_fault(mut world: impl World) {
 }
 
 /// A 401 of an authorisation filter, a redirect, a page from a cache: no endpoint was asked, so none was fast.
-fn what_another_filter_answers_makes_nobody_look_fast(mut world: impl World) {
+fn answers_of_other_filters_are_no_latency(mut world: impl World) {
     for status in ["200", "302", "401"] {
         let plugin = single(&mut world, &config(2, BY_LATENCY, ""));
         let mut counts = BTreeMap::<String, usize>::new();
@@ -258,8 +258,8 @@ fn a_long_stream_that_the_endpoint_breaks_is_a_failure(mut world: impl World) {
 both!(
     a_slow_upload_makes_no_endpoint_look_slow,
     silence_counts_from_the_end_of_the_upload,
-    an_upload_that_the_client_gives_up_is_nobodys_fault,
-    what_another_filter_answers_makes_nobody_look_fast,
+    upload_that_the_client_cancels_is_no_failure,
+    answers_of_other_filters_are_no_latency,
     an_open_stream_counts_as_good_once_it_flows,
     a_long_stream_that_the_endpoint_breaks_is_a_failure,
 );

@@ -82,7 +82,7 @@ fn nothing_moves_on_what_is_not_known(mut world: impl World) {
     assert_eq!(published(&world).1, Some(4), "half of the endpoints at 0.5, half unknown");
 }
 
-fn whoever_takes_the_lease_over_continues(mut world: impl World) {
+fn new_lease_holder_continues(mut world: impl World) {
     let crew = crew(&mut world, 3);
     tell(&mut world, &crew, 8, Some((120.0, 4)));
     assert_eq!(published(&world).1, Some(8));
@@ -98,5 +98,5 @@ fn whoever_takes_the_lease_over_continues(mut world: impl World) {
 both!(
     load_asks_for_more_and_its_end_for_fewer,
     nothing_moves_on_what_is_not_known,
-    whoever_takes_the_lease_over_continues,
+    new_lease_holder_continues,
 );

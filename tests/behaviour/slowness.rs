@@ -128,7 +128,7 @@ fn answers_that_are_late_by_nature_do_not_make_an_endpoint_hung<W: World>(mut wo
     }
 }
 
-fn where_all_hang_nobody_is_out(mut world: impl World) {
+fn no_endpoint_is_ejected_where_all_hang(mut world: impl World) {
     let plugin = single(&mut world, &config(6, r#""policy":"round_robin""#, ""));
     paced(&mut world, plugin, 5, |_| 20);
     let counts = paced(&mut world, plugin, 5, |_| 60_000);
@@ -158,7 +158,7 @@ both!(
     whatever_the_policy_a_hung_endpoint_is_out_until_it_answers,
     a_hung_endpoint_is_looked_at_until_it_answers,
     answers_that_are_late_by_nature_do_not_make_an_endpoint_hung,
-    where_all_hang_nobody_is_out,
+    no_endpoint_is_ejected_where_all_hang,
     a_majority_that_was_slow_is_found_again,
     equals_share_alike,
 );

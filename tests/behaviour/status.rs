@@ -180,7 +180,7 @@ fn a_large_fleet_is_shown_in_part(mut world: impl World) {
     assert_eq!(metrics.matches("\nevenkeel_endpoint_picks_total{").count(), 1000);
 }
 
-fn whoever_is_asked_tells_of_all(mut world: impl World) {
+fn every_worker_reports_for_all(mut world: impl World) {
     let mut truth = BTreeMap::new();
     let crew: Vec<Plugin> = (0..3)
         .map(|_| {
@@ -199,7 +199,7 @@ fn whoever_is_asked_tells_of_all(mut world: impl World) {
     }
 }
 
-fn versions_priorities_and_zones_are_told_with_their_parts(mut world: impl World) {
+fn parts_show_versions_priorities_and_zones(mut world: impl World) {
     let endpoint = |at: usize, version: &str, zone: &str, priority: u32| {
         format!(
             r#"{{"address":"{}","version":"{version}","zone":"{zone}","priority":{priority}}}"#,
@@ -255,7 +255,7 @@ fn what_is_only_shown_is_compared_with_envoys_own_choice(mut world: impl World) 
     assert_eq!((&observed["compared"], &observed["agreed"]), (&json!(10), &json!(5)), "{observed}");
 }
 
-fn the_log_tells_who_is_taken_out_and_who_is_back(mut world: impl World) {
+fn ejection_and_recovery_are_logged(mut world: impl World) {
     let upstream = r#""policy":"round_robin","health":{"fail_after":2}"#;
     let plugin = single(&mut world, &config(4, upstream, ""));
     picks(&mut world, plugin, 8);
@@ -266,7 +266,7 @@ fn the_log_tells_who_is_taken_out_and_who_is_back(mut world: impl World) {
     give(&mut world, plugin, &address(1), &Ending::local("504", "response_timeout"));
     pass(&mut world, &[plugin], ms(500));
     assert_eq!(
-        (told(&world, "ejected: failures in a row"), told(&world, "recovered, in traffic again")),
+        (told(&world, "ejected: consecutive failures"), told(&world, "recovered, back in traffic")),
         (1, 0)
     );
     for _ in 0..60 {
@@ -274,19 +274,19 @@ fn the_log_tells_who_is_taken_out_and_who_is_back(mut world: impl World) {
         picks(&mut world, plugin, 4);
     }
     assert_eq!(
-        (told(&world, "ejected: failures in a row"), told(&world, "recovered, in traffic again")),
+        (told(&world, "ejected: consecutive failures"), told(&world, "recovered, back in traffic")),
         (1, 1)
     );
 }
 
 both!(
-    versions_priorities_and_zones_are_told_with_their_parts,
+    parts_show_versions_priorities_and_zones,
     what_is_only_shown_is_compared_with_envoys_own_choice,
-    the_log_tells_who_is_taken_out_and_who_is_back,
+    ejection_and_recovery_are_logged,
     what_is_asked_for_below_the_path_is_answered_here,
     the_json_is_the_contracts,
     workers_and_uptime_are_the_processs,
-    whoever_is_asked_tells_of_all,
+    every_worker_reports_for_all,
     a_large_fleet_is_shown_in_part,
 );
 

@@ -86,7 +86,7 @@ fn a_configured_header_replaces_the_default(mut world: impl World) {
     assert_eq!(stream.request_values("x-to"), [address(0).into_bytes()]);
 }
 
-fn what_a_client_says_is_gone_in_every_mode_and_on_every_route(mut world: impl World) {
+fn client_steering_header_is_removed_in_every_mode_and_route(mut world: impl World) {
     for root in ["", r#""mode":"observe""#] {
         let plugin = single(&mut world, &config(2, "", root));
         for cluster in ["web", "elsewhere", ""] {
@@ -110,7 +110,7 @@ fn an_unmatched_route_is_left_alone_to_its_end(mut world: impl World) {
     assert_eq!(picks(&mut world, plugin, 40).len(), 2, "its failures are nobody's");
 }
 
-fn a_star_balances_whatever_is_not_named(mut world: impl World) {
+fn star_pattern_balances_the_rest(mut world: impl World) {
     let star = |others: &str| {
         format!(r#"{{"upstreams":[{others}{{"cluster":"*","endpoints":{{"static":["10.9.9.9:1"]}}}}]}}"#)
     };
@@ -153,7 +153,7 @@ fn exhaust<W: World>(world: &mut W, plugin: Plugin) {
     give(world, plugin, &address(0), &Ending::local("504", "response_timeout"));
 }
 
-fn nobody_eligible_ends_as_configured(mut world: impl World) {
+fn no_eligible_endpoint_ends_as_configured(mut world: impl World) {
     for (none, header, answer) in [
         (r#""none_eligible":"envoy""#, "", None),
         (r#""none_eligible":"safe_endpoint","safe_endpoint":"10.7.7.7:7""#, "10.7.7.7:7", None),
@@ -178,7 +178,7 @@ fn nobody_eligible_ends_as_configured(mut world: impl World) {
     }
 }
 
-fn in_panic_everybody_serves(mut world: impl World) {
+fn in_panic_all_endpoints_serve(mut world: impl World) {
     // Whatever happens to them, at least half of the endpoints serve.
     let upstream =
         r#""policy":"round_robin","health":{"max_ejected_percent":100},"failover":{"panic_percent":50}"#;
@@ -201,11 +201,11 @@ both!(
     stateful_session_gets_base64_and_its_answer_is_hidden,
     original_dst_has_a_header_of_its_own,
     a_configured_header_replaces_the_default,
-    what_a_client_says_is_gone_in_every_mode_and_on_every_route,
+    client_steering_header_is_removed_in_every_mode_and_route,
     names_and_headers_may_be_of_any_length,
     an_unmatched_route_is_left_alone_to_its_end,
-    a_star_balances_whatever_is_not_named,
+    star_pattern_balances_the_rest,
     observing_sets_nothing_and_still_learns,
-    nobody_eligible_ends_as_configured,
-    in_panic_everybody_serves,
+    no_eligible_endpoint_ends_as_configured,
+    in_panic_all_endpoints_serve,
 );

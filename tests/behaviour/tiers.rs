@@ -66,7 +66,7 @@ fn settled<W: World>(world: &mut W, plugin: Plugin, failing: &[usize]) -> Batch 
     batch(world, plugin, failing)
 }
 
-fn the_second_takes_over_and_nobody_is_rejected_while_it_can(mut world: impl World) {
+fn second_priority_takes_over_without_rejects(mut world: impl World) {
     for divided in DIVIDED {
         let plugin = single(&mut world, &config(divided, r#""none_eligible":"reject","panic_percent":0"#));
         let well = settled(&mut world, plugin, &[]);
@@ -87,7 +87,7 @@ fn the_second_takes_over_and_nobody_is_rejected_while_it_can(mut world: impl Wor
     }
 }
 
-fn with_nobody_left_anywhere_the_fallback_is_as_configured(mut world: impl World) {
+fn without_any_endpoint_failover_decides(mut world: impl World) {
     for divided in DIVIDED {
         for (failover, to) in [
             (r#""none_eligible":"envoy""#, ""),
@@ -145,8 +145,8 @@ fn a_retry_leaves_a_part_with_one_endpoint_left(mut world: impl World) {
 }
 
 both!(
-    the_second_takes_over_and_nobody_is_rejected_while_it_can,
-    with_nobody_left_anywhere_the_fallback_is_as_configured,
+    second_priority_takes_over_without_rejects,
+    without_any_endpoint_failover_decides,
     panic_waits_until_all_of_them_together_are_short,
     a_retry_leaves_a_part_with_one_endpoint_left,
 );

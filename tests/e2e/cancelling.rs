@@ -12,7 +12,7 @@ use crate::scene::Stage;
 
 /// With `least_request`, an endpoint whose in-flight count leaks is never chosen again.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_whose_clients_left_is_used_as_before() -> Result<()> {
+async fn endpoint_is_used_after_its_clients_left() -> Result<()> {
     let scene = Stage { upstream: json!({ "policy": "least_request" }), ..Stage::default() }.open().await?;
     scene.backends[0].set(Behaviour::BlackHole);
     let left = scene.wave_of(Load { timeout: Duration::from_millis(200), ..scene.load(4.0) }).await?;

@@ -125,7 +125,7 @@ async fn endpoints_come_drain_and_die_with_four_workers() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whom_envoy_condemns_gets_nothing() -> Result<()> {
+async fn endpoint_unhealthy_in_envoy_gets_nothing() -> Result<()> {
     let mut scene = open(2, 4).await?;
     let known = addresses(&scene.backends);
     let load = scene.load(60.0).start().await?;

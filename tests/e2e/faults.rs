@@ -138,11 +138,11 @@ async fn telling_to_fail(follow: bool) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_that_tells_to_fail_in_every_answer_stays_out() -> Result<()> {
+async fn endpoint_that_reports_failing_in_every_answer_stays_ejected() -> Result<()> {
     telling_to_fail(false).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_that_tells_to_fail_stays_out_where_attempts_are_followed() -> Result<()> {
+async fn endpoint_that_reports_failing_stays_ejected_with_attempts() -> Result<()> {
     telling_to_fail(true).await
 }

@@ -11,7 +11,7 @@ use testbed::{http, tokio};
 
 use crate::scene::{Scene, Stage};
 
-const HARM: &str = "steering did harm beyond doubt";
+const HARM: &str = "steering was significantly worse";
 
 /// The first endpoint has weight `heaviest`, so that it gets nearly all steered requests.
 fn stage(percent: f64, heaviest: f64) -> Stage {
@@ -60,7 +60,7 @@ async fn traffic_until(scene: &Scene, what: &str, seen: impl Fn(&Value) -> bool)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_part_is_left_to_envoy_and_said_in_a_sentence() -> Result<()> {
+async fn holdout_is_left_to_envoy_and_reported() -> Result<()> {
     let scene = stage(20.0, 1.0).open().await?;
     let wave = scene.wave(4.0).await?;
     assert_eq!((wave.summary.failed, wave.strangers), (0, 0));
@@ -111,7 +111,7 @@ async fn a_policy_that_does_harm_is_stepped_aside_from_and_tried_again() -> Resu
     // After the pause it steers again, still does harm and steps aside again.
     traffic_until(&scene, "harm again", |upstream| upstream["guard"]["asides"].as_u64() >= Some(2)).await?;
     logged(&scene, HARM, 2).await?;
-    logged(&scene, "steers again", 1).await?;
+    logged(&scene, "steering resumed", 1).await?;
     // The fault is over.
     scene.backends[0].set(Behaviour::Healthy);
     let before = upstream(&scene).await?["decisions"]["policy"].as_u64();

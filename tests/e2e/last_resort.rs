@@ -10,7 +10,7 @@ use testbed::{tokio, wait};
 use crate::raw;
 use crate::scene::{Scene, Stage};
 
-async fn nobody_eligible(failover: testbed::serde_json::Value, sick: Behaviour) -> Result<Scene> {
+async fn no_endpoint_eligible(failover: testbed::serde_json::Value, sick: Behaviour) -> Result<Scene> {
     let scene = Stage {
         backends: 3,
         upstream: json!({
@@ -33,7 +33,7 @@ async fn nobody_eligible(failover: testbed::serde_json::Value, sick: Behaviour) 
 #[tokio::test(flavor = "multi_thread")]
 async fn rejecting_names_the_reason_and_when_to_return() -> Result<()> {
     let failover = json!({ "none_eligible": "reject", "panic_percent": 0 });
-    let scene = nobody_eligible(failover, Behaviour::FAIL_FAST).await?;
+    let scene = no_endpoint_eligible(failover, Behaviour::FAIL_FAST).await?;
     let rejected = || async {
         let head = raw::get(scene.envoy().address(), "/", &[]).await.ok()?;
         head.header("x-evenkeel-reason").is_some().then_some(head)
@@ -57,7 +57,7 @@ async fn rejecting_names_the_reason_and_when_to_return() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn in_panic_health_is_ignored() -> Result<()> {
     let scene =
-        nobody_eligible(json!({ "none_eligible": "reject", "panic_percent": 50 }), Behaviour::FAIL_FAST)
+        no_endpoint_eligible(json!({ "none_eligible": "reject", "panic_percent": 50 }), Behaviour::FAIL_FAST)
             .await?;
     let wave = scene.wave(2.0).await?;
     let received: u64 = wave.received.iter().sum();

@@ -10,6 +10,7 @@ mod raw;
 mod scene;
 
 mod cancelling;
+mod decision_records;
 mod discovery;
 mod envoy_stats;
 mod failover;
@@ -33,4 +34,3 @@ mod spoofing;
 mod standing_aside;
 mod status;
 mod steering;
-mod telling;

@@ -87,12 +87,12 @@ async fn streams_leave_it(follow: bool) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_whose_streams_get_no_word_is_left_alone() -> Result<()> {
+async fn endpoint_with_silent_streams_is_avoided() -> Result<()> {
     streams_leave_it(false).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_whose_streams_get_no_word_is_left_alone_where_attempts_are_followed() -> Result<()> {
+async fn endpoint_with_silent_streams_is_avoided_with_attempts() -> Result<()> {
     streams_leave_it(true).await
 }
 

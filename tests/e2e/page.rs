@@ -75,7 +75,7 @@ async fn lively() -> Result<Scene> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_browser_shows_who_gets_traffic_and_why() -> Result<()> {
+async fn page_shows_shares_and_reasons_in_a_browser() -> Result<()> {
     let scene = lively().await?;
     let sick = scene.backends[4].address().to_string();
     let load = scene.load(60.0).start().await?;

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use testbed::anyhow::Result;
 use testbed::backend::{Backend, Behaviour};
-use testbed::envoy;
 use testbed::serde_json::json;
-use testbed::{clock, tokio};
+use testbed::{clock, envoy, tokio};
 
 use crate::scene::{RATE, Scene, Stage};
 

@@ -4,12 +4,10 @@ use std::time::Duration;
 
 use testbed::anyhow::Result;
 use testbed::backend::{self, Behaviour, Kind};
-use testbed::envoy;
 use testbed::liar::{Liar, json as good};
-use testbed::lies;
 use testbed::load::Load;
 use testbed::serde_json::json;
-use testbed::tokio;
+use testbed::{envoy, lies, tokio};
 
 use crate::scene::Stage;
 

@@ -6,9 +6,8 @@ use std::time::Duration;
 use testbed::anyhow::{Context, Result, ensure};
 use testbed::backend::Behaviour;
 use testbed::http::{self, Method};
-use testbed::http2;
 use testbed::serde_json::{Value, json};
-use testbed::{envoy, tokio, wait};
+use testbed::{envoy, http2, tokio, wait};
 
 use crate::raw::Connection;
 use crate::scene::{Scene, Stage, received};

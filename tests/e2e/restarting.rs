@@ -81,7 +81,7 @@ async fn a_hot_restart_fails_nothing_and_leaves_nothing_negative() -> Result<()>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_envoy_that_is_told_to_be_ill_serves_on() -> Result<()> {
+async fn envoy_with_failed_healthcheck_keeps_steering() -> Result<()> {
     let scene = stage().open().await?;
     let admin = scene.envoy().admin();
     let load = scene.load(120.0).start().await?;

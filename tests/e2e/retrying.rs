@@ -24,7 +24,7 @@ async fn retried() -> Result<Scene> {
     .await
 }
 
-async fn costs_nobody_anything(sick: Behaviour) -> Result<()> {
+async fn fails_no_request(sick: Behaviour) -> Result<()> {
     let scene = retried().await?;
     let before = scene.wave(1.5).await?;
     assert_eq!(before.summary.failed, 0, "{:?}", before.summary.statuses);
@@ -39,13 +39,13 @@ async fn costs_nobody_anything(sick: Behaviour) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_costs_nobody_anything() -> Result<()> {
-    costs_nobody_anything(Behaviour::Refuse).await
+async fn crash_fails_no_request() -> Result<()> {
+    fails_no_request(Behaviour::Refuse).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fast_errors_cost_nobody_anything() -> Result<()> {
-    costs_nobody_anything(Behaviour::FAIL_FAST).await
+async fn fast_errors_fail_no_request() -> Result<()> {
+    fails_no_request(Behaviour::FAIL_FAST).await
 }
 
 /// The failure counts against the endpoint that failed, not against the one that served the retry.
@@ -150,12 +150,12 @@ async fn hedged(follow: bool) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hedged_requests_cost_nobody_anything_and_are_given_back() -> Result<()> {
+async fn hedged_requests_blame_no_endpoint_and_return_in_flight() -> Result<()> {
     hedged(false).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hedged_requests_whose_attempts_are_followed_are_given_back() -> Result<()> {
+async fn hedged_requests_return_in_flight_with_attempts() -> Result<()> {
     hedged(true).await
 }
 
@@ -189,7 +189,7 @@ async fn one_of_ten_crashes(which: usize) -> Result<(u64, u64)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_of_one_of_ten_under_load_costs_nobody_anything() -> Result<()> {
+async fn crash_of_one_of_ten_under_load_fails_no_request() -> Result<()> {
     let (_, retried) = one_of_ten_crashes(3).await?;
     assert!(retried >= 1, "nobody was on the way there");
     Ok(())
@@ -197,7 +197,7 @@ async fn a_crash_of_one_of_ten_under_load_costs_nobody_anything() -> Result<()> 
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "minutes"]
-async fn twenty_crashes_cost_nobody_anything() -> Result<()> {
+async fn twenty_crashes_fail_no_request() -> Result<()> {
     let mut sum = (0, 0);
     for crash in 0..20 {
         let (requests, retried) = one_of_ten_crashes(crash % 10).await?;

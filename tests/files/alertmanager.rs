@@ -25,7 +25,7 @@ fn the_configuration_is_accepted() -> Result<()> {
 }
 
 #[test]
-fn alerts_go_to_whom_they_concern() -> Result<()> {
+fn alerts_are_routed_to_the_right_receiver() -> Result<()> {
     for (labels, receivers) in [
         (["alertname=EvenkeelEveryEndpointOverloaded", "severity=page"], "scaler,on-call"),
         (["alertname=EveryEndpointOverloaded", "severity=page"], "scaler,on-call"),
@@ -39,7 +39,7 @@ fn alerts_go_to_whom_they_concern() -> Result<()> {
 }
 
 #[test]
-fn what_goes_on_is_told_again_every_hour() -> Result<()> {
+fn notifications_repeat_every_hour() -> Result<()> {
     let route = &shipped::yaml(&configuration())?["route"];
     assert_eq!(route["repeat_interval"], "1h");
     assert_eq!(route["group_by"], json!(["alertname", "job", "upstream"]));

@@ -291,7 +291,7 @@ fn backends_understand_how_they_shall_behave() -> Result<()> {
 
 /// Backends, Envoy's clusters and Prometheus' targets have the same addresses.
 #[test]
-fn everybody_speaks_of_the_same_backends() -> Result<()> {
+fn demo_files_name_the_same_backends() -> Result<()> {
     let compose = compose()?;
     let mut listening = BTreeSet::new();
     for (name, service) in services(&compose) {

@@ -33,7 +33,7 @@ fn without_comments(text: &str) -> String {
 /// A block marked `plugin` is a whole configuration, one marked `upstream` the inside of an upstream, and one marked
 /// `refused` a configuration with a fault.
 #[test]
-fn every_json_block_says_what_it_is_and_is_that() -> Result<()> {
+fn json_blocks_are_valid_for_their_fence() -> Result<()> {
     let (mut accepted, mut refused) = (0, 0);
     for block in blocks()? {
         let (language, kind) = block.info.split_once(' ').unwrap_or((&block.info, ""));

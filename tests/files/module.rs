@@ -53,7 +53,7 @@ fn every_configuration_loads_with_the_module_in_it() -> Result<()> {
 }
 
 #[test]
-fn a_plugin_configuration_with_a_fault_does_not_load_and_is_told_as_by_the_filter() -> Result<()> {
+fn faulty_configuration_is_refused_with_the_filters_messages() -> Result<()> {
     for path in bootstraps()? {
         let config = shipped::text(&path)?.replace("\"upstreams\"", "\"upstream\"");
         let error = format!("{:#}", validate(&config).unwrap_err());

@@ -118,7 +118,7 @@ async fn inhibited(alertmanager: SocketAddr, name: &str) -> Option<Vec<String>> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2, crate = "testbed::tokio")]
-async fn a_fault_is_told_to_whom_it_concerns_and_so_is_its_end() -> Result<()> {
+async fn alerts_and_their_end_reach_the_right_receiver() -> Result<()> {
     let network = together::network(9);
     let address =
         |host_and_port: &str| -> Result<SocketAddr> { Ok(format!("{network}{host_and_port}").parse()?) };
@@ -152,7 +152,7 @@ async fn a_fault_is_told_to_whom_it_concerns_and_so_is_its_end() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2, crate = "testbed::tokio")]
-async fn where_nobody_is_eligible_it_is_no_news_that_requests_fail() -> Result<()> {
+async fn no_eligible_endpoint_inhibits_alerts_on_failures() -> Result<()> {
     let network = together::network(10);
     let manager: SocketAddr = format!("{network}4:9093").parse()?;
     let hook: SocketAddr = format!("{network}5:8080").parse()?;

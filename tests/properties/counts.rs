@@ -141,7 +141,7 @@ proptest! {
     #![proptest_config(crate::seeded(300))]
 
     #[test]
-    fn every_count_is_there_once_whoever_is_gone(steps in vec(step(), 1..60)) {
+    fn counts_of_ended_workers_are_kept_once(steps in vec(step(), 1..60)) {
         let (host, keys) = (Shared::default(), keys());
         retired_counters::seed(&host, &keys, Time(1));
         let mut last_id = 4;
@@ -200,7 +200,7 @@ proptest! {
     }
 
     #[test]
-    fn a_late_writer_is_not_mistaken_for_who_has_its_seat(late in any::<[u16; 3]>(), kept in any::<u16>()) {
+    fn late_writer_is_not_mistaken_for_the_new_owner_of_its_slot(late in any::<[u16; 3]>(), kept in any::<u16>()) {
         let (host, keys) = (Shared::default(), keys());
         retired_counters::seed(&host, &keys, Time(1));
         let second = |second: u64| Time((1_000_000 + second) * 1_000_000_000);

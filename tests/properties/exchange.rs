@@ -247,7 +247,7 @@ proptest! {
     }
 
     #[test]
-    fn a_slot_tells_the_others_exactly_what_one_knows(
+    fn worker_report_roundtrip_is_exact(
         outcomes in vec(any::<(bool, u8)>(), 0..150),
         seed: u64,
     ) {
@@ -258,7 +258,7 @@ proptest! {
         prop_assert_eq!(worker_report::merge(&bytes, &mut there), Some(()));
         for (mine, theirs) in here.upstreams().iter().zip(there.upstreams()) {
             for (index, _) in mine.fleet().iter() {
-                let (told, knows) = (mine.member(index).expect("mine"), theirs.member(index).expect("theirs"));
+                let (told, knows) = (mine.endpoint(index).expect("mine"), theirs.endpoint(index).expect("theirs"));
                 let (read, written) = (knows.others().in_flight, told.report(s(5)));
                 prop_assert!((read.mean_age - written.mean_age).abs() <= 1e-5 * written.mean_age);
                 prop_assert_eq!(read, InFlightReport { mean_age: read.mean_age, ..written });
@@ -352,7 +352,7 @@ proptest! {
     }
 
     #[test]
-    fn what_sources_said_survives_the_journey(
+    fn sources_roundtrip(
         sources in vec((any::<u64>(), any::<bool>(), source()), 0..5),
         cut: prop::sample::Index,
         huge: prop::sample::Index,
@@ -374,11 +374,11 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_for_what_sources_said_are_refused_or_usable(bytes in bytes()) {
+    fn arbitrary_bytes_of_sources_are_refused_or_usable(bytes in bytes()) {
         for (_, source) in discovered::decode(&bytes).unwrap_or_default() {
             prop_assert!(source.found.len() <= config::MAX_ENDPOINTS);
             prop_assert!(source.found.iter().all(|f| f.weight.is_none_or(|w| w.is_finite() && w > 0.0)));
-            let merged = Sources { envoy: Some(&source.found), members_only: true, ..Sources::default() }.merge();
+            let merged = Sources { envoy: Some(&source.found), known_to_envoy_only: true, ..Sources::default() }.merge();
             let mut engine = engine();
             let upstream = engine.upstream_mut(0).expect("configured");
             upstream.set_fleet(&merged.specs, s(1));
@@ -387,7 +387,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_stood_in_the_lease_somebody_gets_it_and_only_one(damage in vec(bytes(), 1..6), seed: u64) {
+    fn one_worker_gets_the_lease_over_any_bytes(damage in vec(bytes(), 1..6), seed: u64) {
         let shared = Shared::default();
         let mut rng = Rng::new(seed);
         let mut second = 0;
@@ -405,7 +405,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_stood_in_the_list_everybody_gets_into_it(damage in bytes(), ids in vec(any::<u64>(), 1..20)) {
+    fn all_workers_enter_the_registry_over_any_bytes(damage in bytes(), ids in vec(any::<u64>(), 1..20)) {
         let shared = Shared::default();
         shared.put("workers", damage);
         ids.iter().for_each(|id| _ = registry::update(&shared, "workers", *id, true, s(1)));

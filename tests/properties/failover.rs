@@ -37,7 +37,7 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(places: &[Place], members: &str) -> Scene {
+    fn new(places: &[Place], endpoints: &str) -> Scene {
         let endpoint = |(i, (zone, priority, version)): (usize, &Place)| {
             format!(
                 r#"{{"address":"10.0.0.{i}:80","zone":"{zone}","priority":{priority},"version":"{version}"}}"#
@@ -45,7 +45,7 @@ impl Scene {
         };
         let list: Vec<String> = (1..).zip(places).map(endpoint).collect();
         let json = format!(
-            r#"{{"upstreams":[{{"cluster":"web",{members}"endpoints":{{"static":[{}]}}}}]}}"#,
+            r#"{{"upstreams":[{{"cluster":"web",{endpoints}"endpoints":{{"static":[{}]}}}}]}}"#,
             list.join(",")
         );
         let now = Time::from_secs_f64(1e9);
@@ -186,11 +186,11 @@ fn versions_do_not_depend_on_where_the_ring_puts_a_key() {
 fn priority_one_is_used_as_far_as_priority_zero_is_short() {
     let places: [Place; 6] = [("", 0, ""), ("", 0, ""), ("", 0, ""), ("", 0, ""), ("", 1, ""), ("", 1, "")];
     for name in POLICIES {
-        let members = format!(r#"{}"health":{{"ejection":"1h","max_ejected_percent":100}},"#, policy(name));
+        let endpoints = format!(r#"{}"health":{{"ejection":"1h","max_ejected_percent":100}},"#, policy(name));
         // The share of priority 0 is min(1, 1.4 · healthy / 4): all with one lost, 70 % with two lost, none with all
         // lost.
         for (lost, expected) in [(0, 0.0), (1, 0.0), (2, 0.3), (3, 0.65), (4, 1.0)] {
-            let mut scene = Scene::new(&places, &members);
+            let mut scene = Scene::new(&places, &endpoints);
             scene.counts(50);
             (0..lost).for_each(|i| scene.failing[i] = true);
             scene.counts(300);
@@ -236,8 +236,8 @@ fn a_zone_that_is_lost_is_left_within_a_second_and_gets_its_traffic_back() {
     for name in POLICIES {
         // More than half of the fleet, so that neither the ejection limit nor panic mode may keep it in traffic.
         let places: [Place; 5] = [("a", 0, ""), ("a", 0, ""), ("a", 0, ""), ("b", 0, ""), ("b", 0, "")];
-        let members = format!(r#"{}"health":{{"ejection":"3s"}},{LOCAL}"#, policy(name));
-        let mut scene = Scene::new(&places, &members);
+        let endpoints = format!(r#"{}"health":{{"ejection":"3s"}},{LOCAL}"#, policy(name));
+        let mut scene = Scene::new(&places, &endpoints);
         scene.counts(300);
         scene.make(true, |p| p.0 == "a");
         let first = scene.counts(100);
@@ -339,7 +339,7 @@ proptest! {
 
     /// While the first tier is healthy and idle, no other endpoint is chosen.
     #[test]
-    fn nobody_beyond_the_first_tier_is_chosen_without_need(
+    fn only_the_first_tier_is_used_without_need(
         places in vec(any_place(), 1..12),
         name in prop::sample::select(&POLICIES[..]),
         keys in vec(any::<Option<u64>>(), 1..60),
@@ -355,7 +355,7 @@ proptest! {
 
     /// Whatever fails, some endpoint is named, each at most once, and never one whose version has no share.
     #[test]
-    fn somebody_is_always_named(
+    fn an_endpoint_is_always_named(
         places in vec(any_place(), 1..12),
         name in prop::sample::select(&POLICIES[..]),
         steps in vec((any::<Option<u64>>(), any::<prop::sample::Index>(), any::<bool>()), 1..120),

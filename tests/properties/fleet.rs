@@ -24,7 +24,7 @@ proptest! {
     #![proptest_config(crate::seeded(400))]
 
     #[test]
-    fn it_holds_what_the_last_update_said_and_nothing_else(updates in vec(update(), 1..20)) {
+    fn endpoint_set_follows_the_last_update(updates in vec(update(), 1..20)) {
         let mut fleet = EndpointSet::default();
         let mut before: BTreeMap<SocketAddr, EndpointRef> = BTreeMap::new();
         let mut most = 0;

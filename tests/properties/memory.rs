@@ -12,11 +12,11 @@ fn at(seconds: f64) -> Time {
     Time::from_secs_f64(1e9 + seconds)
 }
 
-fn configured(members: &str) -> config::Config {
+fn configured(endpoints: &str) -> config::Config {
     let address = |i: u32| format!(r#""10.0.{}.{}:8080""#, i / 250, i % 250 + 1);
     let list: Vec<String> = (0..ENDPOINTS).map(address).collect();
     let json = format!(
-        r#"{{"upstreams":[{{"cluster":"web"{members},"endpoints":{{"static":[{}]}}}}]}}"#,
+        r#"{{"upstreams":[{{"cluster":"web"{endpoints},"endpoints":{{"static":[{}]}}}}]}}"#,
         list.join(",")
     );
     config::parse(json.as_bytes()).expect("accepted")
@@ -42,8 +42,8 @@ fn live(engine: &mut Balancer, from: f64) {
 }
 
 /// Bytes per endpoint that a worker still holds at the end, with reports from `others` other workers.
-fn bytes_an_endpoint(members: &str, others: usize) -> f64 {
-    let config = configured(members);
+fn bytes_an_endpoint(endpoints: &str, others: usize) -> f64 {
+    let config = configured(endpoints);
     let told: Vec<Vec<u8>> = (0..others)
         .map(|_| {
             let mut other = Balancer::new(&config, at(0.0));
@@ -65,14 +65,14 @@ fn bytes_an_endpoint(members: &str, others: usize) -> f64 {
 
 #[test]
 fn an_endpoint_takes_so_many_bytes_of_a_worker_and_no_more() {
-    for (what, members, others, most) in [
+    for (what, endpoints, others, most) in [
         ("adaptive, alone", "", 0, 214.0),
         ("adaptive, beside another worker", "", 1, 257.0),
         ("peak_ewma", r#","policy":"peak_ewma""#, 0, 230.0),
         ("consistent_hash", r#","policy":"consistent_hash","affinity":{"header":"x-user"}"#, 0, 396.0),
         ("weighted_round_robin", r#","policy":"weighted_round_robin""#, 0, 246.0),
     ] {
-        let bytes = bytes_an_endpoint(members, others);
+        let bytes = bytes_an_endpoint(endpoints, others);
         println!("{bytes:.0} bytes an endpoint: {what}");
         assert!(bytes <= most, "{what}: {bytes}");
     }

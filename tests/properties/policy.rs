@@ -1,8 +1,7 @@
 //! A policy names only eligible endpoints, each at most once; equal endpoints get equal shares.
 
 use engine::ablation::Ablation;
-use engine::endpoint::EndpointState;
-use engine::endpoint::PeerTable;
+use engine::endpoint::{EndpointState, PeerTable};
 use engine::estimate::Queueing;
 use engine::policy::{PickContext, Policy, Pool, Request, Turns, build};
 use engine::rng::Rng;
@@ -37,7 +36,7 @@ fn hashes(policy: &engine::settings::Policy) -> bool {
     matches!(policy, engine::settings::Policy::IpHash | engine::settings::Policy::ConsistentHash(_))
 }
 
-fn member(weight: f32) -> EndpointState {
+fn endpoint(weight: f32) -> EndpointState {
     EndpointState {
         present: true,
         eligible: true,
@@ -48,20 +47,20 @@ fn member(weight: f32) -> EndpointState {
     }
 }
 
-fn any_member() -> impl Strategy<Value = EndpointState> {
+fn any_endpoint() -> impl Strategy<Value = EndpointState> {
     let cost = prop_oneof![0.0f32..1e6, Just(f32::INFINITY), Just(f32::NAN), Just(0.0)];
     let share = prop_oneof![Just(1.0f32), 0.0f32..1000.0, Just(0.0)];
     (any::<bool>(), 1e-3f32..1000.0, share, cost.clone(), cost, 0u32..50).prop_map(
         |(eligible, weight, share, signal, expected, in_flight)| {
-            let mut member = EndpointState { eligible, share, signal, expected, ..member(weight) };
-            (0..in_flight).for_each(|_| member.in_flight.start(NOW));
-            member
+            let mut endpoint = EndpointState { eligible, share, signal, expected, ..endpoint(weight) };
+            (0..in_flight).for_each(|_| endpoint.in_flight.start(NOW));
+            endpoint
         },
     )
 }
 
-fn in_flight(members: &[EndpointState]) -> u32 {
-    members.iter().map(|m| m.in_flight.total()).sum()
+fn in_flight(endpoints: &[EndpointState]) -> u32 {
+    endpoints.iter().map(|m| m.in_flight.total()).sum()
 }
 
 struct Chooser {
@@ -69,13 +68,13 @@ struct Chooser {
     pool: Pool,
     queueing: Queueing,
     told: PeerTable,
-    /// Hash identities of the members.
+    /// Hash identities of the endpoints.
     identities: Vec<u64>,
     rng: Rng,
 }
 
 impl Chooser {
-    fn new(policy: &engine::settings::Policy, members: &[EndpointState], seed: u64) -> Chooser {
+    fn new(policy: &engine::settings::Policy, endpoints: &[EndpointState], seed: u64) -> Chooser {
         let (policy, pool, queueing) =
             (build(policy, Ablation::default()), Pool::default(), Queueing::default());
         let mut chooser = Chooser {
@@ -86,17 +85,17 @@ impl Chooser {
             identities: Vec::new(),
             rng: Rng::new(seed),
         };
-        chooser.refresh(members);
+        chooser.refresh(endpoints);
         chooser
     }
 
-    fn refresh(&mut self, members: &[EndpointState]) {
-        self.pool.assign(0..members.len() as u32);
-        self.pool.refresh(members);
-        let in_flight = in_flight(members);
-        self.identities = (0..members.len() as u64).map(|at| Rng::new(at).next_u64()).collect();
+    fn refresh(&mut self, endpoints: &[EndpointState]) {
+        self.pool.assign(0..endpoints.len() as u32);
+        self.pool.refresh(endpoints);
+        let in_flight = in_flight(endpoints);
+        self.identities = (0..endpoints.len() as u64).map(|at| Rng::new(at).next_u64()).collect();
         let view = PickContext {
-            states: members,
+            states: endpoints,
             peers: &self.told,
             identities: &self.identities,
             peaks: &[],
@@ -108,19 +107,19 @@ impl Chooser {
         self.policy.refresh(view, &self.pool);
     }
 
-    fn pick(&mut self, members: &[EndpointState], want: usize) -> Vec<u32> {
-        self.pick_for(members, Request::wanting(want))
+    fn pick(&mut self, endpoints: &[EndpointState], want: usize) -> Vec<u32> {
+        self.pick_for(endpoints, Request::wanting(want))
     }
 
-    fn pick_for(&mut self, members: &[EndpointState], request: Request) -> Vec<u32> {
+    fn pick_for(&mut self, endpoints: &[EndpointState], request: Request) -> Vec<u32> {
         let view = PickContext {
-            states: members,
+            states: endpoints,
             peers: &self.told,
             identities: &self.identities,
             peaks: &[],
             queueing: &self.queueing,
             now: NOW,
-            in_flight: in_flight(members),
+            in_flight: in_flight(endpoints),
             turns: Turns::default(),
         };
         self.policy.pick(view, &mut self.pool, request, &mut self.rng).as_slice().to_vec()
@@ -132,28 +131,28 @@ proptest! {
 
     #[test]
     fn only_the_eligible_are_named_each_once(
-        members in vec(any_member(), 0..60),
+        endpoints in vec(any_endpoint(), 0..60),
         gone in vec(any::<prop::sample::Index>(), 0..60),
         want in 1usize..=8,
         key: Option<u64>,
         seed: u64,
     ) {
-        let mut members = members;
-        let given: Vec<bool> = members.iter().map(|m| m.eligible).collect();
+        let mut endpoints = endpoints;
+        let given: Vec<bool> = endpoints.iter().map(|m| m.eligible).collect();
         for policy in policies() {
-            members.iter_mut().zip(&given).for_each(|(m, was)| m.eligible = *was);
-            let mut chooser = Chooser::new(&policy, &members, seed);
+            endpoints.iter_mut().zip(&given).for_each(|(m, was)| m.eligible = *was);
+            let mut chooser = Chooser::new(&policy, &endpoints, seed);
             for stale in [false, true] {
-                if stale && !members.is_empty() {
+                if stale && !endpoints.is_empty() {
                     // Endpoints that became ineligible since the last refresh.
-                    gone.iter().for_each(|index| index.get_mut(&mut members).eligible = false);
+                    gone.iter().for_each(|index| index.get_mut(&mut endpoints).eligible = false);
                 }
-                let eligible = members.iter().filter(|m| m.eligible).count();
+                let eligible = endpoints.iter().filter(|m| m.eligible).count();
                 for _ in 0..8 {
-                    let named = chooser.pick_for(&members, Request { key, want });
+                    let named = chooser.pick_for(&endpoints, Request { key, want });
                     prop_assert!(named.len() <= want.min(eligible), "{policy:?}: {named:?}");
                     prop_assert_eq!(named.is_empty(), eligible == 0, "{:?}: {:?}", policy, named);
-                    prop_assert!(named.iter().all(|i| members[*i as usize].eligible), "{policy:?}: {named:?}");
+                    prop_assert!(named.iter().all(|i| endpoints[*i as usize].eligible), "{policy:?}: {named:?}");
                     prop_assert!((1..named.len()).all(|n| !named[..n].contains(&named[n])), "{named:?}");
                 }
             }
@@ -162,9 +161,9 @@ proptest! {
 
     #[test]
     fn a_small_fleet_is_named_in_full(count in 1usize..=8, seed: u64) {
-        let members = vec![member(1.0); count];
+        let endpoints = vec![endpoint(1.0); count];
         for policy in policies() {
-            let named = Chooser::new(&policy, &members, seed).pick(&members, 8);
+            let named = Chooser::new(&policy, &endpoints, seed).pick(&endpoints, 8);
             prop_assert_eq!(named.len(), count, "{:?}", policy);
         }
     }
@@ -175,18 +174,18 @@ fn chi_squared(counts: &[f64], expected: &[f64]) -> f64 {
     counts.iter().zip(expected).map(|(n, e)| (n - e).powi(2) / e).sum()
 }
 
-fn firsts(policy: &engine::settings::Policy, members: &[EndpointState], picks: usize) -> Vec<f64> {
-    let mut chooser = Chooser::new(policy, members, 3);
-    let mut counts = vec![0.0; members.len()];
-    (0..picks).for_each(|_| counts[chooser.pick(members, 1)[0] as usize] += 1.0);
+fn firsts(policy: &engine::settings::Policy, endpoints: &[EndpointState], picks: usize) -> Vec<f64> {
+    let mut chooser = Chooser::new(policy, endpoints, 3);
+    let mut counts = vec![0.0; endpoints.len()];
+    (0..picks).for_each(|_| counts[chooser.pick(endpoints, 1)[0] as usize] += 1.0);
     counts
 }
 
 #[test]
 fn equals_get_equal_shares() {
-    let members = vec![member(1.0); 10];
+    let endpoints = vec![endpoint(1.0); 10];
     for policy in policies().into_iter().filter(|p| !hashes(p)) {
-        let counts = firsts(&policy, &members, 20_000);
+        let counts = firsts(&policy, &endpoints, 20_000);
         let chi = chi_squared(&counts, &[2000.0; 10]);
         // The 0.999 quantile with 9 degrees of freedom.
         assert!(chi < 27.9, "{policy:?}: {counts:?}, χ² = {chi}");
@@ -196,8 +195,8 @@ fn equals_get_equal_shares() {
 #[test]
 fn the_adaptive_policy_considers_endpoints_by_weight() {
     let weights = [1.0, 2.0, 3.0, 4.0];
-    let members: Vec<EndpointState> = weights.iter().map(|w| member(*w)).collect();
-    let counts = firsts(&engine::settings::Policy::Adaptive, &members, 20_000);
+    let endpoints: Vec<EndpointState> = weights.iter().map(|w| endpoint(*w)).collect();
+    let counts = firsts(&engine::settings::Policy::Adaptive, &endpoints, 20_000);
     let chi = chi_squared(&counts, &[2000.0, 4000.0, 6000.0, 8000.0]);
     // The 0.999 quantile with 3 degrees of freedom.
     assert!(chi < 16.3, "{counts:?}, χ² = {chi}");
@@ -206,36 +205,36 @@ fn the_adaptive_policy_considers_endpoints_by_weight() {
 #[test]
 fn requests_in_flight_settle_by_weight() {
     for policy in [engine::settings::Policy::Adaptive, engine::settings::Policy::LeastRequest] {
-        let mut members: Vec<EndpointState> = [1.0, 1.0, 2.0, 4.0].iter().map(|w| member(*w)).collect();
-        let mut chooser = Chooser::new(&policy, &members, 5);
+        let mut endpoints: Vec<EndpointState> = [1.0, 1.0, 2.0, 4.0].iter().map(|w| endpoint(*w)).collect();
+        let mut chooser = Chooser::new(&policy, &endpoints, 5);
         for _ in 0..800 {
-            let to = chooser.pick(&members, 1)[0];
-            members[to as usize].in_flight.start(NOW);
+            let to = chooser.pick(&endpoints, 1)[0];
+            endpoints[to as usize].in_flight.start(NOW);
         }
-        let held: Vec<f32> = members.iter().map(|m| m.in_flight.total() as f32 / m.weight).collect();
+        let held: Vec<f32> = endpoints.iter().map(|m| m.in_flight.total() as f32 / m.weight).collect();
         assert!(held.iter().all(|h| (60.0..140.0).contains(h)), "{policy:?}: {held:?} a weight, not 100");
     }
 }
 
 #[test]
-fn round_robin_gives_everybody_a_turn_before_anybody_a_second() {
-    let members = vec![member(1.0); 7];
-    let mut chooser = Chooser::new(&engine::settings::Policy::RoundRobin, &members, 1);
+fn round_robin_gives_each_endpoint_a_turn_before_a_second() {
+    let endpoints = vec![endpoint(1.0); 7];
+    let mut chooser = Chooser::new(&engine::settings::Policy::RoundRobin, &endpoints, 1);
     for _ in 0..50 {
-        let mut round: Vec<u32> = (0..7).map(|_| chooser.pick(&members, 1)[0]).collect();
+        let mut round: Vec<u32> = (0..7).map(|_| chooser.pick(&endpoints, 1)[0]).collect();
         round.sort_unstable();
         assert_eq!(round, [0, 1, 2, 3, 4, 5, 6]);
     }
 }
 
 #[test]
-fn whoever_is_clearly_worse_is_hardly_ever_first() {
-    let mut members = vec![member(1.0); 6];
-    members[2].expected = 2.0;
-    members[2].signal = 90.0;
-    (0..30).for_each(|_| members[2].in_flight.start(NOW));
+fn clearly_worse_endpoint_is_rarely_first() {
+    let mut endpoints = vec![endpoint(1.0); 6];
+    endpoints[2].expected = 2.0;
+    endpoints[2].signal = 90.0;
+    (0..30).for_each(|_| endpoints[2].in_flight.start(NOW));
     for policy in &policies()[..3] {
-        let counts = firsts(policy, &members, 6000);
+        let counts = firsts(policy, &endpoints, 6000);
         assert!(counts[2] < 10.0, "{policy:?}: {counts:?}");
     }
 }

@@ -1,7 +1,6 @@
 //! The machine, and what the kernel says of a process on it.
 
-use std::fmt;
-use std::fs;
+use std::{fmt, fs};
 
 use testbed::anyhow::{Context, Result};
 

@@ -39,7 +39,7 @@ pub fn faults(places: &Places) -> Vec<String> {
     let strangers = descriptions.0.keys().filter(|path| !places.contains_key(**path));
     undescribed
         .map(|path| format!("{path} is not described"))
-        .chain(strangers.map(|path| format!("{path} is described, but no field")))
+        .chain(strangers.map(|path| format!("{path} is described, but is not a field")))
         .collect()
 }
 
@@ -86,7 +86,7 @@ mod tests {
         let mut places = places();
         let moved = places.remove("$.mode").unwrap_or_default();
         places.insert("$.mood".into(), moved);
-        assert_eq!(faults(&places), ["$.mood is not described", "$.mode is described, but no field"]);
+        assert_eq!(faults(&places), ["$.mood is not described", "$.mode is described, but is not a field"]);
     }
 
     #[test]

@@ -121,10 +121,10 @@ mod tests {
     }
 
     #[test]
-    fn a_row_says_what_the_reader_asks() {
+    fn row_shows_allowed_values_default_and_meaning() {
         let health = writer().table("$.upstreams[].health").unwrap();
         assert!(
-            health.contains("\n| `ejection` | `\"100ms\"` to `\"1h\"` | `\"30s\"` | the longest"),
+            health.contains("\n| `ejection` | `\"100ms\"` to `\"1h\"` | `\"30s\"` | maximum"),
             "{health}"
         );
         let rules = writer().table("$.upstreams[].rules[]").unwrap();

@@ -45,7 +45,7 @@ fn one((name, value): &(&str, Node), steering: &Steering) -> Option<Affinity> {
 fn header(node: &Node, steering: &Steering) -> Option<String> {
     let name = node.header_name()?;
     if name == steering.header {
-        node.refuse("another header than $.steering.header, which is taken from every request", None);
+        node.refuse("another header than $.steering.header, which is removed from every request", None);
     }
     Some(name)
 }

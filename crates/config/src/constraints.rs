@@ -6,12 +6,11 @@
 use core::cell::RefCell;
 use core::time::Duration;
 
-use super::Fault;
 use super::fault::Faults;
 use super::kinds::Bounds;
 use super::node::Node;
-use super::root;
 use super::tree::Tree;
+use super::{Fault, root};
 
 /// A requirement for a value.
 #[derive(Clone, Debug, PartialEq)]

@@ -35,7 +35,7 @@ pub(super) fn read(node: &Node) -> Option<Cookie> {
         && let Some(node) = fields.get("same_site")
     {
         node.refuse(
-            &format!("\"none\" only beside {} true: browsers drop it otherwise", fields.path_of("secure")),
+            &format!("\"none\" only with {} true: browsers drop it otherwise", fields.path_of("secure")),
             None,
         );
     }

@@ -59,7 +59,7 @@ fn header(node: &Node) -> Option<String> {
 fn header_to_ask(node: &Node) -> Option<String> {
     let name = node.header_name()?;
     if forbidden_to_set(&name) {
-        let why = "it is taken from every incoming request";
+        let why = "it is removed from every incoming request";
         node.refuse("a header that nothing else needs, such as \"x-evenkeel-debug\"", Some(why.into()));
     }
     Some(name)

@@ -15,7 +15,7 @@ use engine::settings::{EndpointQuery, Endpoints, EnvoyAdmin, StaticEndpoint};
 pub const MAX_ENDPOINTS: usize = 10_000;
 const SOURCES: &[&str] = &["static", "prometheus", "envoy_admin"];
 const QUERY: &[&str] = &["query", "address_label", "port", "zone_label", "version_label", "weight_label"];
-const ALLOWED: &str = "one source at least: static, prometheus, envoy_admin";
+const ALLOWED: &str = "at least one source: static, prometheus, envoy_admin";
 
 #[inline(never)]
 pub(super) fn read(parent: &Fields, around: &Around) -> Endpoints {
@@ -30,7 +30,7 @@ pub(super) fn read(parent: &Fields, around: &Around) -> Endpoints {
         match fields.get("static") {
             None if matches!(node.tree(), Tree::Object(_)) => node.refuse(ALLOWED, None),
             Some(node) if matches!(node.tree(), Tree::Array(items) if items.is_empty()) => {
-                node.refuse("one endpoint at least, or another source", None);
+                node.refuse("at least one endpoint, or another source", None);
             }
             _ => {}
         }

@@ -13,7 +13,7 @@ const PATTERN: &str = "^([1-5]xx|[1-5][0-9][0-9](-[1-5][0-9][0-9])?|[A-Z_]+|gate
 pub(super) fn read(node: &Node) -> Option<Failures> {
     let items = node.items(MAX_KINDS, "kinds of failure");
     if matches!(node.tree(), Tree::Array(items) if items.is_empty()) {
-        node.refuse("one kind of failure at least", None);
+        node.refuse("at least one kind of failure", None);
     }
     let listed: Vec<Counted> = items.iter().filter_map(counted).collect();
     (!listed.is_empty()).then(|| Failures::of(listed))

@@ -16,8 +16,8 @@ const DEFAULT_PAUSE: Duration = Duration::from_secs(600);
 #[inline(never)]
 pub(super) fn read(node: &Node, via: Via) -> Guard {
     if via == Via::OriginalDst {
-        let hint = "without the header Envoy answers 503: there is no policy of its own to leave requests to";
-        node.refuse("no guard beside $.steering.via \"original_dst\"", Some(hint.into()));
+        let hint = "Envoy answers 503 without the header, so no request can be left to it";
+        node.refuse("no guard with $.steering.via \"original_dst\"", Some(hint.into()));
     }
     let fields = node.fields(&["holdout_percent", "include_keyed", "pause"]);
     let part = fields.read("holdout_percent", |node| node.number(HOLDOUT_PERCENT));

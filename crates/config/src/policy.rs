@@ -138,7 +138,7 @@ fn least_signal(node: &Node, fields: Option<&Fields>, signals: &[Signal], signal
     let named = given.as_ref().map(|node| (node, node.text("the name of a signal")));
     let signal = match (named, names.as_slice()) {
         (_, []) => {
-            node.refuse(&format!("\"least_signal\" only beside {signals_at} with one signal at least"), None);
+            node.refuse(&format!("\"least_signal\" only with at least one signal in {signals_at}"), None);
             None
         }
         (Some((node, Some(name))), names) => {
@@ -152,7 +152,7 @@ fn least_signal(node: &Node, fields: Option<&Fields>, signals: &[Signal], signal
         (Some((_, None)), _) => None,
         (None, [only]) => Some((*only).to_owned()),
         (None, _) => {
-            node.refuse(&format!("\"signal\" beside it, as {signals_at} has several"), None);
+            node.refuse(&format!("a \"signal\" with it, as {signals_at} has several"), None);
             None
         }
     };

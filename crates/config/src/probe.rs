@@ -29,13 +29,11 @@ pub(super) struct Probed<'a> {
 #[inline(never)]
 pub(super) fn read(node: &Node, Probed { cluster, via, expands }: Probed) -> Option<Probe> {
     if via == Via::StatefulSession {
-        let hint =
-            "a probe names its endpoint in the steering header, which a cluster reads under the others";
-        node.refuse("no probe beside $.steering.via \"stateful_session\"", Some(hint.into()));
+        let hint = "a probe names its endpoint in the steering header, which the cluster does not read there";
+        node.refuse("no probe with $.steering.via \"stateful_session\"", Some(hint.into()));
     } else if (cluster == "*" || pattern::is_pattern(cluster)) && !expands && via != Via::ClusterHeader {
-        let hint =
-            "probes go to one cluster by its name; with endpoints.envoy_admin each that matches is one";
-        node.refuse("no probe where the cluster is no single one", Some(hint.into()));
+        let hint = "probes need the name of one cluster; with endpoints.envoy_admin, each matching cluster gets its own";
+        node.refuse("no probe for a pattern of clusters", Some(hint.into()));
     }
     let fields = node.fields(FIELDS);
     let path = fields.require("path", PATH);

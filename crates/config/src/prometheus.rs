@@ -72,7 +72,7 @@ fn authority(fields: &Fields, cluster: &str) -> String {
         if !cluster.bytes().all(in_a_host_header) {
             fields.report_missing(
                 "authority",
-                "host or host:port of Prometheus, because the cluster's name is no host name: servers answer 400",
+                "host or host:port of Prometheus, because the cluster's name is not a host name, and servers answer 400",
             );
         }
         return cluster.to_owned();
@@ -100,9 +100,7 @@ fn parameters(node: &Node) -> Vec<(String, String)> {
     for (name, value) in node.entries(MAX_PARAMETERS, "an object from parameter name to value") {
         match name {
             "" => value.refuse("under the name of a parameter", None),
-            "query" | "time" | "timeout" => {
-                value.refuse("another parameter: this one is evenkeel's own", None)
-            }
+            "query" | "time" | "timeout" => value.refuse("another parameter: evenkeel sets this one", None),
             _ => {}
         }
         let fits = |text: &str| text.len() <= MAX_PARAMETER && !text.chars().any(char::is_control);

@@ -24,7 +24,7 @@ pub(super) fn read(node: &Node, endpoints: &Endpoints) -> Vec<(String, f64)> {
         }
     }
     if split.is_empty() && zeros > 0 {
-        node.refuse("one share above 0 at least", None);
+        node.refuse("at least one share above 0", None);
     }
     split
 }

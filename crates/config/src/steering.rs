@@ -50,7 +50,7 @@ fn default_candidates(via: Via) -> usize {
 fn header(node: &Node) -> Option<String> {
     let name = node.header_name()?;
     if forbidden_to_set(&name) {
-        let why = "the steering header is taken from every incoming request";
+        let why = "the steering header is removed from every incoming request";
         node.refuse("a header that nothing else needs, such as \"x-evenkeel-endpoint\"", Some(why.into()));
     }
     Some(name)

@@ -44,7 +44,7 @@ impl Around<'_> {
     /// Reports `node`, which needs Prometheus, if there is no `prometheus` block.
     pub fn check_prometheus(&self, node: &Node) {
         if !self.prometheus {
-            node.refuse("only beside a $.prometheus block", None);
+            node.refuse("only with a $.prometheus block", None);
         }
     }
 }

@@ -10,14 +10,14 @@ use crate::decision::{Decision, RequestHandle};
 use crate::endpoint::EndpointRef;
 use crate::order;
 use crate::pattern;
-use crate::policy::{Candidates, Request};
+use crate::policy::Request;
 use crate::rng::Rng;
 use crate::settings::{self, Failures, LoadReport, Settings};
 use crate::time::Time;
 
 use crate::{Failure, Outcome, RetryHint};
 
-use crate::cluster::{Cluster, ProbeShard, Said};
+use crate::cluster::{Cluster, HeaderHints, ProbeShard};
 
 /// All clusters of one worker.
 pub struct Balancer {
@@ -176,13 +176,6 @@ impl Balancer {
         }
     }
 
-    /// Names endpoints for another attempt of a request, without any effect on the next decisions:
-    /// [`Cluster::pick_again`].
-    pub fn pick_again(&mut self, upstream: usize, request: Request, now: Time, rng: &mut Rng) -> Candidates {
-        let upstream = self.upstreams.get_mut(upstream);
-        upstream.map(|upstream| upstream.pick_again(request, now, rng)).unwrap_or_default()
-    }
-
     /// The cluster of `handle`, for updates.
     fn of(&mut self, handle: &RequestHandle) -> Option<&mut Cluster> {
         self.events = true;
@@ -307,9 +300,9 @@ impl Balancer {
     }
 
     /// Processes the endpoint's statements in the headers of an answer that has been recorded.
-    pub fn said(&mut self, handle: &RequestHandle, said: Said, now: Time) {
+    pub fn take_hints(&mut self, handle: &RequestHandle, hints: HeaderHints, now: Time) {
         if let Some(upstream) = self.of(handle) {
-            upstream.said(handle.endpoint, handle.started, said, now);
+            upstream.take_hints(handle.endpoint, handle.started, hints, now);
         }
     }
 

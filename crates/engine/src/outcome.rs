@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_counts_is_the_operators() {
+    fn configured_failures_decide_what_counts() {
         use crate::settings::Counted::{LocalOrigin, Status};
         let counts = Failures::of(vec![Status(429, 429), Status(404, 404), Status(502, 502)]);
         for (status, failure) in [

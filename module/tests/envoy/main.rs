@@ -1,7 +1,6 @@
 //! The module in a real Envoy, in front of backends that misbehave. What the engine decides is the behaviour suite's
 //! and the filter's end-to-end tests' matter; here it is what the carrier carries.
 
-mod attempts;
 mod scene;
 
 use std::time::Duration;
@@ -118,7 +117,7 @@ async fn a_panic_costs_no_request_and_after_several_it_stands_aside() -> Result<
         }
     }
     scene.envoy().wait_for_log("panicked, 4 of 5 times", DEADLINE).await?;
-    scene.envoy().wait_for_log("panicked 5 times: it stands aside", DEADLINE).await?;
+    scene.envoy().wait_for_log("panicked 5 times: requests pass unbalanced", DEADLINE).await?;
     let answer = http::get(at, "/_evenkeel/status.json").await?.text();
     assert!(!answer.contains("version"), "a backend answers, the module does nothing any more: {answer}");
     let summary = load.report().summary();

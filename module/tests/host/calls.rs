@@ -24,7 +24,7 @@ fn endpoints(listener: &Listener) -> usize {
 }
 
 #[test]
-fn a_question_says_what_it_has_to_and_its_answer_comes_in_pieces() {
+fn call_has_all_headers_and_its_answer_comes_in_pieces() {
     let listener = by_admin("pieces");
     let call = listener.call();
     assert_eq!((call.cluster.as_str(), call.timeout_ms), ("admin", 100));
@@ -132,7 +132,7 @@ fn an_answer_counts_once_and_one_to_nothing_counts_not() {
 }
 
 #[test]
-fn a_call_that_fails_or_is_not_sent_is_said() {
+fn failed_and_unsent_calls_are_logged() {
     let listener = by_admin("fails");
     let of_source = |listener: &Listener| listener.status()["upstreams"][0]["discovery"].to_string();
     let call = listener.call();
@@ -146,7 +146,7 @@ fn a_call_that_fails_or_is_not_sent_is_said() {
     let call = listener.call();
     envoy::answer(&listener.0, call.id, Some(403), &[], &[b"no"]);
     assert!(of_source(&listener).contains("403"), "{}", of_source(&listener));
-    for (cluster, why) in [("absent", "is unknown to Envoy"), ("full", "takes no request")] {
+    for (cluster, why) in [("absent", "is unknown to Envoy"), ("full", "accepts no request")] {
         let admin = json!({ "endpoints": { "envoy_admin": { "cluster": cluster, "interval": "200ms" } } });
         let listener = Listener::new(cluster, &json!({}), &admin);
         listener.tick_until(why, |listener| of_source(listener).contains(why).then_some(()));

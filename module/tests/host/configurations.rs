@@ -79,7 +79,7 @@ fn a_new_text_takes_over_and_streams_of_the_old_one_end_where_they_began() {
 }
 
 #[test]
-fn a_refused_text_is_said_in_the_same_words_and_the_old_one_serves_on() {
+fn refused_configuration_is_logged_as_by_the_filter_and_the_old_one_serves() {
     let listener = Listener::new("refused", &json!({}), &json!({}));
     listener.serve("200", &[]);
     for wrong in [
@@ -97,7 +97,7 @@ fn a_refused_text_is_said_in_the_same_words_and_the_old_one_serves_on() {
     }
     assert!(Listener::of("refused", r#"{"role":"upstream"}"#).is_none());
     assert_eq!(said("configuration refused: $.role: found \"upstream\""), 1);
-    assert_eq!(said("stands among the listener's filters only"), 1);
+    assert_eq!(said("works among the listener's filters only"), 1);
     listener.serve("200", &[]);
     assert_eq!(listener.of_endpoints("requests").iter().sum::<u64>(), 2);
 }

@@ -131,7 +131,7 @@ fn a_status_in_the_last_bytes_of_a_body_is_found_however_they_come() {
 }
 
 #[test]
-fn a_retry_that_went_elsewhere_is_told_from_a_host_that_was_not_taken() {
+fn retry_elsewhere_differs_from_not_followed() {
     let listener = Listener::new("elsewhere", &json!({}), &json!({}));
     let serve = |attempts| {
         let stream = Stream::open(&listener.0);
@@ -245,7 +245,7 @@ fn a_panic_costs_no_request_and_after_the_fifth_it_stands_aside() {
             before.request_body(false);
         }
     }
-    assert_eq!(said("panicked 5 times: it stands aside"), 1);
+    assert_eq!(said("panicked 5 times: requests pass unbalanced"), 1);
     let host = before.state().hosts[0].clone();
     before.answer(&host, "200", &[], true);
     before.complete();

@@ -58,24 +58,24 @@ def counts(load):
 
 HEAD = """# What ran on the real platforms
 
-`make platforms` builds the control planes from their published sources, runs the shipped files on them, unchanged but for what a case
-names, and writes this page. Envoy is the stock one. Numbers are answers by pod.
+Do the shipped files work on the real platforms? `make platforms` builds the control planes from their published sources, runs the files
+on them, unchanged except where a case says so, and writes this page. Envoy is the stock one. Numbers are answers by pod.
 
 """
 INTRODUCTIONS = {
-    "Envoy versions": "Each of the shipped configurations for plain Envoy, unchanged, in each Envoy that is supported, with the same filter and the same module. Six\n"
-    "endpoints answer, 172.31.254.14 twenty times slower than the others. A cell says how many of the answers came from that one, of how\n"
-    "many; a sixth would be 100. None of the requests failed. Of the Envoys before 1.36 none is among PyPI's packages.",
-    "Services": "Three instances of each service stand behind a stock Envoy with the preset, to which a status page is added, and are scraped every second.\n"
-    "Numbers are answers by instance in the order one, three, two; the third is the one that is spoilt. With a busy processor, event loop or garbage\n"
-    "collector its answers are late, too, which evenkeel sees without a signal; the full queue and the busy machine are seen by the signal alone. The\n"
-    "node exporters read a `/proc/stat` of their own. `llm-vllm.json` and `istio.json` are not run: vLLM and Istio's extensions are not to be had.",
-    "Docker": "The engine, Compose and BuildKit are Debian's, in a root of their own with an empty store for each way of keeping images. No image can be\n"
-    "pulled there: those that the files name are Debian with the programs of the tests in it, Grafana a server that answers 200 if it can read\n"
-    "what is mounted, and in the place of cargo stands a script that copies what `make build` has built. Percentages are parts of the requests.",
+    "Envoy versions": "Each shipped configuration for plain Envoy, unchanged, in each supported Envoy, with the same filter and the same module. Six\n"
+    "endpoints answer, 172.31.254.14 twenty times slower than the others. A cell has the number of answers from that one, and of\n"
+    "all; a sixth would be 100. No request failed. PyPI has no package of an Envoy before 1.36.",
+    "Services": "Three instances of each service run behind a stock Envoy with the preset and a status page, and are scraped every second.\n"
+    "Numbers are answers by instance in the order one, three, two; the third is degraded. With a busy processor, event loop or garbage\n"
+    "collector its answers are late as well, which evenkeel sees without a signal; the full queue and the busy machine show in the signal only. The\n"
+    "node exporters read a `/proc/stat` of their own. `llm-vllm.json` and `istio.json` are not run: vLLM and Istio's extensions are not available.",
+    "Docker": "The engine, Compose and BuildKit are Debian's, in a root of their own with an empty image store of either kind. No image can be\n"
+    "pulled there: the images of the files are Debian with the tests' programs, Grafana is a server that answers 200 if it can read\n"
+    "its mounts, and cargo is a script that copies the output of `make build`. Percentages are parts of the requests.",
     "Kubernetes": "API server, etcd and controller manager are the real ones, and so is Envoy Gateway with `envoy-gateway/evenkeel.yaml` in front of a\n"
-    "Deployment, whose pods are processes that the test starts and ends as a kubelet would: two requests at a time, 50 ms each. In the place\n"
-    "of prometheus-adapter, whose module is not to be had, and of metrics-server stand a hundred lines that read the shipped rules.",
+    "Deployment, whose pods are processes that the test starts and ends as a kubelet would: two requests at a time, 50 ms each. A hundred\n"
+    "lines that read the shipped rules replace prometheus-adapter, whose module is not available, and metrics-server.",
     "Istio": "Sidecars and agent are Istio's own, under STRICT mTLS; Istio's own extensions are not in a stock Envoy. Four pods answer, the third\n"
     "twenty times slower than the others and the fourth in another region.",
     "Envoy Gateway": "Proxies run with the arguments of the Deployment that Envoy Gateway makes. Three pods answer, the third twenty times slower\n"

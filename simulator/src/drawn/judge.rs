@@ -3,9 +3,8 @@
 
 use super::kinds::Fleet;
 use super::statistics::{at_least, jain};
-use crate::contender;
 use crate::run::{Run, percentile};
-use crate::world;
+use crate::{contender, world};
 
 /// Number of seeds for every fleet.
 const SEEDS: u64 = 2;

@@ -46,8 +46,7 @@ pub fn run(fleets: &[Fleet], done: impl Fn() + Sync) -> Vec<Judged> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contender;
-    use crate::world;
+    use crate::{contender, world};
 
     #[test]
     fn a_line_is_the_whole_fleet() {

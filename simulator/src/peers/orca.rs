@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_not_reported_gets_the_mean() {
+    fn endpoint_without_report_gets_the_mean() {
         let (hosts, mut rng) = ([0, 1, 2], Rng::new(1));
         let mut orca = Orca::new(3, 1, 0.0, s(0.0));
         orca.rebuild(&hosts, &mut rng);

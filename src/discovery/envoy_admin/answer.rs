@@ -34,7 +34,7 @@ impl fmt::Display for Unusable {
         match self {
             Unusable::Status(status) => write!(f, "HTTP status {status}"),
             Unusable::Malformed(reason) => {
-                write!(f, "not an answer of Envoy's admin interface: {reason}")
+                write!(f, "not a response of Envoy's admin interface: {reason}")
             }
             Unusable::NoSuchCluster => f.write_str("Envoy has no cluster of that name"),
             Unusable::NoAddresses(hosts) => write!(f, "none of {hosts} hosts has an IP address"),
@@ -54,21 +54,21 @@ impl From<Unreadable> for Unusable {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listing {
     /// The clusters that were asked for, in that order.
-    pub clusters: Vec<Result<Members, Unusable>>,
+    pub clusters: Vec<Result<ClusterHosts, Unusable>>,
     /// The number of other clusters in the response.
     pub others: usize,
 }
 
 /// One cluster in a response.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Members {
+pub struct ClusterHosts {
     /// Its hosts.
     pub finding: Finding,
     /// The name under which Envoy requests its endpoints (EDS service name), if it has one.
     pub eds_name: Option<String>,
 }
 
-/// Reads the response to [`members_path`](super::members_path) for `clusters`.
+/// Reads the response to [`clusters_path`](super::clusters_path) for `clusters`.
 #[inline(never)]
 pub fn parse(status: u32, body: &dyn Body, clusters: &[&str]) -> Result<Listing, Unusable> {
     if status != 200 {
@@ -81,17 +81,17 @@ pub fn parse(status: u32, body: &dyn Body, clusters: &[&str]) -> Result<Listing,
             let one = Cluster::read(scanner, clusters)?;
             let at = clusters.iter().position(|cluster| *cluster == one.name);
             match at.and_then(|at| found.get_mut(at)) {
-                Some(members) => *members = Some(one.members),
+                Some(hosts) => *hosts = Some(one.hosts),
                 None => others += 1,
             }
             Ok(())
         })
     })?;
     scanner.end()?;
-    let checked = |members: Option<Members>| {
-        let members = members.ok_or(Unusable::NoSuchCluster)?;
-        let Finding { ref found, skipped, .. } = members.finding;
-        if found.is_empty() && skipped > 0 { Err(Unusable::NoAddresses(skipped)) } else { Ok(members) }
+    let checked = |hosts: Option<ClusterHosts>| {
+        let hosts = hosts.ok_or(Unusable::NoSuchCluster)?;
+        let Finding { ref found, skipped, .. } = hosts.finding;
+        if found.is_empty() && skipped > 0 { Err(Unusable::NoAddresses(skipped)) } else { Ok(hosts) }
     };
     Ok(Listing { clusters: found.into_iter().map(checked).collect(), others })
 }
@@ -99,7 +99,7 @@ pub fn parse(status: u32, body: &dyn Body, clusters: &[&str]) -> Result<Listing,
 #[derive(Default)]
 struct Cluster {
     name: String,
-    members: Members,
+    hosts: ClusterHosts,
 }
 
 impl Cluster {
@@ -107,23 +107,23 @@ impl Cluster {
     /// prints all of its clusters, whatever the filter.
     #[inline(never)]
     fn read(scanner: &mut Scanner<'_>, asked: &[&str]) -> Result<Cluster, Unreadable> {
-        let Cluster { mut name, mut members } = Cluster::default();
+        let Cluster { mut name, mut hosts } = Cluster::default();
         scanner.object(&["name", "eds_service_name", "host_statuses"], |scanner, field| {
             match field {
                 "name" => name = scanner.value()?,
-                "eds_service_name" => members.eds_name = Some(scanner.value()?),
+                "eds_service_name" => hosts.eds_name = Some(scanner.value()?),
                 _ if !name.is_empty() && !asked.contains(&&*name) => scanner.skip()?,
                 _ => scanner.array(|scanner| {
                     match Host::read(scanner)?.found() {
-                        Ok(found) => members.finding.add(found),
-                        Err(out) => members.finding.leave_out(&out.name, out.weight, out.priority),
+                        Ok(found) => hosts.finding.add(found),
+                        Err(out) => hosts.finding.leave_out(&out.name, out.weight, out.priority),
                     }
                     Ok(())
                 })?,
             }
             Ok(())
         })?;
-        Ok(Cluster { name, members })
+        Ok(Cluster { name, hosts })
     }
 }
 
@@ -335,7 +335,7 @@ mod tests {
         read_one(200, body.as_bytes()).unwrap().finding
     }
 
-    fn read_one(status: u32, body: &[u8]) -> Result<Members, Unusable> {
+    fn read_one(status: u32, body: &[u8]) -> Result<ClusterHosts, Unusable> {
         parse(status, &body, &["web"])?.clusters.remove(0)
     }
 
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn one_answer_tells_of_several_clusters_and_of_those_nobody_asked_for() {
+    fn one_answer_covers_several_clusters() {
         let all: Vec<String> = ["a", "web", "b", "c"]
             .iter()
             .map(|name| {

@@ -11,6 +11,6 @@ mod scanner;
 #[cfg(all(test, not(target_family = "wasm")))]
 mod properties;
 
-pub use answer::{Listing, Members, Unusable, parse};
+pub use answer::{ClusterHosts, Listing, Unusable, parse};
 pub use localities::parse as parse_localities;
-pub use path::{localities_path, members_path};
+pub use path::{clusters_path, localities_path};

@@ -3,7 +3,7 @@
 use crate::discovery::percent;
 
 /// `/clusters?format=json&filter=^name$`, for a GET. Envoy reads the filter as an RE2 expression.
-pub fn members_path(clusters: &[&str]) -> String {
+pub fn clusters_path(clusters: &[&str]) -> String {
     format!("/clusters?format=json&filter={}", percent::encode(&expression(clusters)))
 }
 
@@ -48,17 +48,17 @@ mod tests {
 
     #[test]
     fn a_name_is_taken_literally() {
-        assert_eq!(members_path(&["web_1"]), "/clusters?format=json&filter=%5Eweb_1%24");
+        assert_eq!(clusters_path(&["web_1"]), "/clusters?format=json&filter=%5Eweb_1%24");
         assert_eq!(
-            members_path(&["outbound|80||web.default.svc"]),
+            clusters_path(&["outbound|80||web.default.svc"]),
             "/clusters?format=json&filter=%5Eoutbound%5C%7C80%5C%7C%5C%7Cweb%5C.default%5C.svc%24"
         );
-        assert_eq!(members_path(&["ü"]), "/clusters?format=json&filter=%5E%C3%BC%24");
+        assert_eq!(clusters_path(&["ü"]), "/clusters?format=json&filter=%5E%C3%BC%24");
     }
 
     #[test]
     fn one_question_names_several() {
-        assert_eq!(members_path(&["a.b", "c"]), "/clusters?format=json&filter=%5E%28%3F%3Aa%5C.b%7Cc%29%24");
+        assert_eq!(clusters_path(&["a.b", "c"]), "/clusters?format=json&filter=%5E%28%3F%3Aa%5C.b%7Cc%29%24");
         assert_eq!(
             localities_path(&["a"]),
             "/config_dump?include_eds&mask=dynamic_endpoint_configs,static_endpoint_configs&name_regex=%5Ea%24"

@@ -9,7 +9,7 @@ use testkit::arbitrary;
 
 fn check(status: u32, body: &[u8]) -> Result<(), TestCaseError> {
     match parse(status, &body, &["web"]).and_then(|mut listing| listing.clusters.remove(0)) {
-        Ok(Members { finding, .. }) => {
+        Ok(ClusterHosts { finding, .. }) => {
             let usable = |f: &crate::discovery::found::Found| {
                 f.address.port() != 0 && !f.address.ip().is_unspecified()
             };
@@ -92,7 +92,7 @@ proptest! {
     /// For any cluster name the path is a valid URL whose expression matches that name and no other.
     #[test]
     fn a_question_is_a_url(name: String) {
-        let path = members_path(&[&name]);
+        let path = clusters_path(&[&name]);
         prop_assert!(path.bytes().all(|byte| byte.is_ascii_graphic()));
         let expression = path.strip_prefix("/clusters?format=json&filter=%5E").expect("the beginning");
         let expression = expression.strip_suffix("%24").expect("the end");

@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn null_is_an_empty_object_and_anything_else_is_said_with_its_place() {
+    fn null_is_an_empty_object_and_other_types_are_faults() {
         assert!(wanted(b"null", 9).unwrap().is_empty());
         for (json, said) in [
             ("7", "expected an object, before byte 0"),

@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_sent_in_confidence_is_not_repeated() {
+    fn secrets_in_errors_are_masked() {
         let headers = [
             ("authorization".to_owned(), "Bearer s3cr3t-token".to_owned()),
             ("x".to_owned(), "a".to_owned()),

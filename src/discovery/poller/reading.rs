@@ -21,7 +21,7 @@ const MAX_SHOWN: usize = 60;
 pub(super) type Reply<'a> = (Option<u32>, &'a [u8]);
 
 fn answered((status, body): Reply<'_>) -> Result<(u32, &[u8]), String> {
-    let status = status.ok_or("no answer: timed out, or the connection broke")?;
+    let status = status.ok_or("no response: timed out, or the connection broke")?;
     Ok((status, body))
 }
 
@@ -49,7 +49,7 @@ pub(super) fn samples(
     let problem = match (fleet.is_empty(), series) {
         // The endpoints are not known yet.
         (true, _) => String::new(),
-        (_, 0) => "the query yields no series".to_owned(),
+        (_, 0) => "the query returns no series".to_owned(),
         (_, 1..) if matched > 0 => String::new(),
         _ if answer.samples.is_empty() => format!(
             "none of {series} series has the label {:?}; the first has {}",
@@ -60,7 +60,7 @@ pub(super) fn samples(
             let first: Vec<_> =
                 first.map(|sample| format!("\"{}\"", printable(&sample.address, MAX_SHOWN))).collect();
             let (label, first) = (&signal.address_label, first.join(", "));
-            format!("none of {series} series names an endpoint by {label}: first {first}")
+            format!("none of {series} series matches an endpoint by label {label}: first {first}")
         }
     };
     let fit = Fit { series: bounded(series), matched: bounded(matched), problem };

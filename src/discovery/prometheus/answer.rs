@@ -66,13 +66,11 @@ impl fmt::Display for Unusable {
             Unusable::TooLarge => write!(f, "the answer has more than {MAX_BYTES} bytes"),
             Unusable::Status(status, text) if text.is_empty() => write!(f, "HTTP status {status}"),
             Unusable::Status(status, text) => write!(f, "HTTP status {status}: {text}"),
-            Unusable::Malformed(reason) => write!(f, "not an answer of Prometheus: {reason}"),
+            Unusable::Malformed(reason) => write!(f, "not a Prometheus response: {reason}"),
             Unusable::Refused { kind, message } => {
                 write!(f, "Prometheus refused the query: {kind}: {message}")
             }
-            Unusable::NamesNoEndpoint => {
-                f.write_str("the query yields a scalar or a string, which names no endpoint")
-            }
+            Unusable::NamesNoEndpoint => f.write_str("the query returns a scalar or a string, not a vector"),
         }
     }
 }

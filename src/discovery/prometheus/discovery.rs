@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn one_label_may_tell_zone_and_version() {
+    fn one_label_can_be_zone_and_version() {
         let query = EndpointQuery {
             zone_label: "slot".into(),
             version_label: "slot".into(),

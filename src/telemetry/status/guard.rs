@@ -118,14 +118,15 @@ pub fn sentence(guard: &Guard, now: Time) -> String {
         (true, _) => {
             let minutes = (guard.aside_until.seconds_since(now) / 60.0).ceil();
             format!(
-                "steering did harm beyond doubt, so that every request is left to Envoy's own policy for another {minutes} min; \
-                 {found}"
+                "steering was significantly worse than Envoy's own policy, so every request is left to Envoy for another {minutes} min: {found}"
             )
         }
-        (_, Finding::Better) => format!("steering does good beyond doubt: {found}"),
-        (_, Finding::Mixed) => format!("steering does good and harm: {found}"),
-        (_, Finding::Worse) => format!("steering does harm beyond doubt: {found}"),
-        (_, Finding::Open) => format!("nothing beyond doubt so far: {found}"),
+        (_, Finding::Better) => format!("steering is significantly better: {found}"),
+        (_, Finding::Mixed) => {
+            format!("steering is significantly better in some figures and worse in others: {found}")
+        }
+        (_, Finding::Worse) => format!("steering is significantly worse: {found}"),
+        (_, Finding::Open) => format!("no significant difference yet: {found}"),
     }
 }
 
@@ -140,7 +141,7 @@ pub fn day(guard: &Guard) -> String {
 fn figures(of: &Estimates) -> String {
     let mut said: Vec<String> = of.quantiles.iter().filter_map(latency).collect();
     if said.is_empty() {
-        said.push("latency not enough yet".into());
+        said.push("latency: too few requests".into());
     }
     said.push(failures(&of.failures));
     format!("{} today, of {} requests left to Envoy", said.join(", "), of.held_out)
@@ -175,8 +176,8 @@ fn failures(of: &FailureEstimate) -> String {
     match of {
         FailureEstimate { steered: 0, held_out: 0, .. } => "no failures".into(),
         _ if of.low > 0.0 => format!("{:.0} failures avoided", of.avoided),
-        _ if of.high < 0.0 => format!("{:.0} failures more", -of.avoided),
-        _ => "failures without a difference".into(),
+        _ if of.high < 0.0 => format!("{:.0} more failures", -of.avoided),
+        _ => "no difference in failures".into(),
     }
 }
 
@@ -190,12 +191,12 @@ mod tests {
     use engine::guard::histogram::bucket_of;
 
     #[test]
-    fn says_in_a_sentence_what_the_numbers_carry() {
+    fn sentence_matches_the_figures() {
         let now = Time(1_800_000_000 * 1_000_000_000);
         let mut guard = Guard::new(0.1, now);
         assert_eq!(
             sentence(&guard, now),
-            "nothing beyond doubt so far: latency not enough yet, no failures today, of 0 requests left to Envoy"
+            "no significant difference yet: latency: too few requests, no failures today, of 0 requests left to Envoy"
         );
         for n in 0..100_000u64 {
             let ms = n % 100 + 1;
@@ -208,7 +209,7 @@ mod tests {
         let text = sentence(&guard, now);
         assert_eq!(
             text,
-            "steering does good beyond doubt: p50 \u{2212}51 % (95 %: \u{2212}48 to \u{2212}53), p90 \u{2212}50 % (95 %: \u{2212}49 to \u{2212}51), \
+            "steering is significantly better: p50 \u{2212}51 % (95 %: \u{2212}48 to \u{2212}53), p90 \u{2212}50 % (95 %: \u{2212}49 to \u{2212}51), \
              p99 \u{2212}50 % (95 %: \u{2212}50 to \u{2212}50), 900 failures avoided today, of 10000 requests left to Envoy"
         );
         guard.aside_until = now.after_secs(540.0);

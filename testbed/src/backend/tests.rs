@@ -36,7 +36,7 @@ async fn busy(backend: &Backend, count: u64) -> Result<Vec<tokio::task::JoinHand
 }
 
 #[tokio::test]
-async fn it_says_who_it_is_and_counts() -> Result<()> {
+async fn backend_names_itself_and_counts() -> Result<()> {
     let backend = Backend::start(Config { record_requests: true, ..quick() }).await?;
     let answer =
         http::send(backend.address(), hyper::Method::POST, "/a?b=c", &[("X-Who", "me")], "hello").await?;

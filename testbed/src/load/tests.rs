@@ -55,7 +55,7 @@ async fn a_stall_shows_in_every_request_that_was_due() -> Result<()> {
 }
 
 #[tokio::test]
-async fn failures_are_told_apart() -> Result<()> {
+async fn failures_are_distinguished() -> Result<()> {
     let backend = quick_backend(Behaviour::BlackHole).await?;
     let timeout = Duration::from_millis(200);
     let summary = Load { timeout, rate: 50.0, ..load(&backend) }.run().await?.summary();

@@ -11,7 +11,7 @@ const PICKY: &str = r#"
         (i32.lt_u (local.get 1) (i32.const 5)))"#;
 
 #[test]
-fn a_refused_configuration_says_why_and_leaves_the_others_running() {
+fn refused_configuration_is_logged_and_the_others_keep_running() {
     let process = Process::new(1);
     let vm = process.vm(&guest(PICKY)).unwrap();
     let first = vm.start_root("r", "good").unwrap();
@@ -104,7 +104,7 @@ fn a_trap_kills_one_vm_and_is_reported() {
 
 #[test]
 #[should_panic(expected = "VM 0 trapped in proxy_on_request_headers")]
-fn a_trap_that_nobody_expects_fails_the_test() {
+fn unexpected_trap_fails_the_test() {
     let process = Process::new(1);
     let vm = process.vm(&guest(MORTAL)).unwrap();
     let root = vm.start_root("r", "").unwrap();

@@ -32,7 +32,7 @@ fn why_unusable(address: &SocketAddr) -> Option<&'static str> {
         return Some("an unspecified address is where servers listen, not where they are reached");
     }
     if address.ip().is_multicast() {
-        return Some("a multicast address is no endpoint");
+        return Some("a multicast address is not an endpoint");
     }
     match address {
         SocketAddr::V6(address) if address.scope_id() != 0 => Some("Envoy's addresses have no scope"),
@@ -48,7 +48,7 @@ fn why_unreadable(text: &str) -> String {
     }
     if bare.parse::<IpAddr>().is_ok() || (bare.starts_with('[') && bare.ends_with(']')) {
         return match without_port_and_brackets(bare) {
-            Some((ip, port)) => format!("IPv6 stands in brackets: did you mean \"[{ip}]:{port}\"?"),
+            Some((ip, port)) => format!("IPv6 needs brackets: did you mean \"[{ip}]:{port}\"?"),
             None => "the port is missing".into(),
         };
     }

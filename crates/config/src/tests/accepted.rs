@@ -366,7 +366,7 @@ fn header_values_are_not_part_of_the_debug_text() {
 }
 
 #[test]
-fn who_may_see_a_decision_is_said_plainly() {
+fn debug_configuration_is_strict() {
     let secret = r#""debug":{"secret":"open sesame"}"#;
     let debug = accepted(&root_with(secret)).debug.expect("on");
     assert_eq!(debug.header, "x-evenkeel-decision");
@@ -436,7 +436,7 @@ fn a_guard_of_all_is_that_of_each_without_its_own() {
 }
 
 #[test]
-fn a_guard_that_draws_no_request_is_told() {
+fn guard_without_requests_to_draw_is_reported() {
     for (upstream, draws) in [
         (r#""policy":"ip_hash""#, false),
         (r#""policy":"consistent_hash","affinity":{"header":"x-user"}"#, true),

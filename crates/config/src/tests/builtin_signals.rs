@@ -28,7 +28,7 @@ fn a_builtin_signal_needs_no_query() {
 }
 
 #[test]
-fn what_a_builtin_forbids_is_said() {
+fn fields_beside_a_builtin_are_refused() {
     check(&[
         with_prometheus(
             r#""signals":[{"name":"a","builtin":"fleet_latence"}]"#,

@@ -92,7 +92,7 @@ fn the_outermost_fields() {
         at_root(
             r#""debug":{"ask":"cookie","secret":"S3CR3T-S3CR3T"}"#,
             "$.debug.ask",
-            "it is taken from every",
+            "it is removed from every",
         ),
         at_root(
             r#""debug":{"header":"content-length","when":"always"}"#,
@@ -150,16 +150,20 @@ fn steering() {
             "$.steering.header",
             "pseudo-headers are Envoy's own",
         ),
-        at_root(r#""steering":{"header":"Host"}"#, "$.steering.header", "taken from every incoming request"),
+        at_root(
+            r#""steering":{"header":"Host"}"#,
+            "$.steering.header",
+            "removed from every incoming request",
+        ),
         at_root(
             r#""steering":{"header":"content-length"}"#,
             "$.steering.header",
-            "taken from every incoming request",
+            "removed from every incoming request",
         ),
         at_root(
             r#""steering":{"header":"Connection"}"#,
             "$.steering.header",
-            "taken from every incoming request",
+            "removed from every incoming request",
         ),
     ]);
 }
@@ -199,7 +203,7 @@ fn prometheus() {
         ),
         block(r#""method":"PUT""#, "$.prometheus.method", "\"auto\", \"GET\", \"POST\""),
         block(r#""parameters":["x"]"#, "$.prometheus.parameters", "an object from parameter name to value"),
-        block(r#""parameters":{"query":"x"}"#, "$.prometheus.parameters.query", "this one is evenkeel's own"),
+        block(r#""parameters":{"query":"x"}"#, "$.prometheus.parameters.query", "evenkeel sets this one"),
         block(r#""parameters":{"token":7}"#, "$.prometheus.parameters.token", "found a number (not shown)"),
         block(r#""headers":{"x":{}}"#, "$.prometheus.headers.x.env", "the name of an environment variable"),
         block(r#""headers":{"x":{"env":"A B"}}"#, "$.prometheus.headers.x.env", "(not shown)"),
@@ -324,7 +328,7 @@ fn the_part_among_upstream_filters_has_no_other_settings() {
 }
 
 #[test]
-fn a_cluster_whose_name_is_no_host_wants_an_authority() {
+fn cluster_name_that_is_not_a_host_needs_an_authority() {
     let named =
         |cluster: &str, more: &str| root_with(&format!(r#""prometheus":{{"cluster":"{cluster}"{more}}}"#));
     for cluster in

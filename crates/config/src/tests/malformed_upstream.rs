@@ -39,14 +39,14 @@ fn sources_of_endpoints() {
             "$.upstreams[0].cluster",
             "missing",
         ),
-        endpoints("{}", "$.upstreams[0].endpoints", "one source at least"),
+        endpoints("{}", "$.upstreams[0].endpoints", "at least one source"),
         endpoints("[]", "$.upstreams[0].endpoints", "found an empty array, allowed: an object"),
         endpoints(r#"{"static":[]}"#, "$.upstreams[0].endpoints.static", "found an empty array"),
         endpoints(r#"{"static":"10.0.0.1:80"}"#, "$.upstreams[0].endpoints.static", "allowed: an array"),
         endpoints(
             r#"{"prometheus":{"query":"up"}}"#,
             "$.upstreams[0].endpoints.prometheus",
-            "only beside a $.prometheus block",
+            "only with a $.prometheus block",
         ),
         endpoints(r#"{"envoy_admin":{}}"#, "$.upstreams[0].endpoints.envoy_admin.cluster", "missing"),
         endpoints(
@@ -174,7 +174,7 @@ fn policies() {
             "$.upstreams[0].policy.in_flight_weight",
             "latency_weight is 0",
         ),
-        in_upstream(r#""policy":"least_signal""#, POLICY, "only beside $.upstreams[0].signals"),
+        in_upstream(r#""policy":"least_signal""#, POLICY, "in $.upstreams[0].signals"),
         in_upstream(
             r#""policy":"consistent_hash""#,
             "$.upstreams[0].affinity",
@@ -205,7 +205,7 @@ fn signals() {
         in_upstream(
             r#""signals":[{"name":"a","query":"a"}]"#,
             "$.upstreams[0].signals",
-            "only beside a $.prometheus block",
+            "only with a $.prometheus block",
         ),
         in_upstream(
             r#""load_reports":[{"name":"a","header":"x"},{"name":"a","header":"y"}]"#,
@@ -392,7 +392,7 @@ fn zone_affinity_split_and_autoscale() {
         ),
         split(r#"{"v1":80,"v2":20}"#, "$.upstreams[0].split.v2", "did you mean \"v1\"?"),
         split(r#"{"v1":-1}"#, "$.upstreams[0].split.v1", "found -1"),
-        split(r#"{"v1":0}"#, "$.upstreams[0].split", "one share above 0 at least"),
+        split(r#"{"v1":0}"#, "$.upstreams[0].split", "at least one share above 0"),
         split(r#"{"v1":"80%"}"#, "$.upstreams[0].split.v1", "did you mean 80?"),
         split(r#"{"v1":1,"v1":2}"#, "$.upstreams[0].split.v1", "duplicate key"),
         split(r#"["v1"]"#, "$.upstreams[0].split", "an object from version to share"),

@@ -58,8 +58,8 @@ fn probes_out_of_band() {
             "host or host:port",
         ),
         probe(r#"{"path":"/","intervall":"1s"}"#, "$.upstreams[0].health.probe.intervall", "did you mean"),
-        steered("stateful_session", "web", "no probe beside $.steering.via"),
-        steered("override_host", "*", "no single one"),
-        steered("override_host", "web-*", "no single one"),
+        steered("stateful_session", "web", "no probe with $.steering.via"),
+        steered("override_host", "*", "a pattern of clusters"),
+        steered("override_host", "web-*", "a pattern of clusters"),
     ]);
 }

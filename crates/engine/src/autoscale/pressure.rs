@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mean_is_over_who_reports() {
+    fn mean_is_over_reporting_endpoints() {
         let full = [Some(75.0), Some(50.0), Some(80.0)];
         let idle = [Some(0.0), Some(-3.0), Some(0.0)];
         close(of(&[full, idle]), 0.5, 1.0);

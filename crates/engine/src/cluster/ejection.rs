@@ -5,11 +5,8 @@ use super::out_of_band::OutOfBand;
 use super::overflow::Overflow;
 use crate::ablation::Part;
 use crate::cluster::stalled::{is_stalled, stall_timeout};
-use crate::cluster::subset::NO_SUBSET;
-use crate::cluster::subset::tiers;
-use crate::endpoint::AnnouncedHealth;
-use crate::endpoint::EndpointState;
-use crate::endpoint::EndpointView;
+use crate::cluster::subset::{NO_SUBSET, tiers};
+use crate::endpoint::{AnnouncedHealth, EndpointState, EndpointView};
 use crate::estimate::Epochs;
 use crate::health::{GoodRun, SURPRISE, State};
 use crate::policy::Turns;
@@ -56,9 +53,9 @@ impl Cluster {
     fn leave_now(&mut self, index: u32) {
         let tier = self.subset_of(index).map(|g| g.tier);
         let may_leave = tier.is_some_and(|tier| self.may_leave(tier));
-        let Some(member) = self.endpoints.states.get_mut(index as usize) else { return };
-        if member.eligible && may_leave {
-            member.eligible = false;
+        let Some(endpoint) = self.endpoints.states.get_mut(index as usize) else { return };
+        if endpoint.eligible && may_leave {
+            endpoint.eligible = false;
             self.ejection.out += 1;
             if let Some(tier) = tier.and_then(|tier| self.subsets.tiers.get_mut(tier)) {
                 tier.eligible = tier.eligible.saturating_sub(1);
@@ -68,18 +65,18 @@ impl Cluster {
 
     /// Assesses the health of the endpoint at `index` and updates its expected cost.
     fn assess(&mut self, index: u32, now: Time) -> State {
-        let Some(member) = self.endpoints.states.get(index as usize).filter(|m| m.present) else {
+        let Some(endpoint) = self.endpoints.states.get(index as usize).filter(|m| m.present) else {
             return State::Healthy;
         };
-        let spotless = member.health.state() == State::Healthy && member.health.spotless();
+        let spotless = endpoint.health.state() == State::Healthy && endpoint.health.spotless();
         let beside = if spotless { 0.0 } else { self.errors_beside(index) };
         let (typical, measured, errors, stall_timeout) =
             self.subset_of(index).map_or((self.typical, true, 0.0, f64::INFINITY), |g| {
                 (g.latency.typical, g.latency.measured, g.errors.failing, g.latency.stall_timeout)
             });
         let spread = f64::from(self.queueing.noise.spread());
-        let Some(member) = self.endpoints.states.get_mut(index as usize) else { return State::Healthy };
-        let known = self.endpoints.peers.of(index, member);
+        let Some(endpoint) = self.endpoints.states.get_mut(index as usize) else { return State::Healthy };
+        let known = self.endpoints.peers.of(index, endpoint);
         let expected = if measured {
             known.expected_cost(typical, spread, errors, &self.ablation)
         } else {
@@ -88,11 +85,11 @@ impl Cluster {
         };
         let stalled = is_stalled(&known, stall_timeout, now)
             || self.endpoints.open_requests.stand_still(index, &known, now);
-        let good = if stalled || !member.health.untroubled() { known.good() } else { GoodRun::default() };
+        let good = if stalled || !endpoint.health.untroubled() { known.good() } else { GoodRun::default() };
         let found = self.ejection.probing.as_ref().map(|probing| probing.found_slow(index, &known, now));
-        member.expected = found.map_or(expected, |times| expected.max((typical * times) as f32));
-        member.health.set_stalled(stalled);
-        member.assess(good, now, &self.config.health, beside)
+        endpoint.expected = found.map_or(expected, |times| expected.max((typical * times) as f32));
+        endpoint.health.set_stalled(stalled);
+        endpoint.assess(good, now, &self.config.health, beside)
     }
 
     /// Failure ratio of the other endpoints of its subset, which health uses as the baseline for the endpoint at
@@ -107,16 +104,16 @@ impl Cluster {
         let Some(subset) = self.subset_of(index).filter(|_| self.ablation.has(Part::BaselineErrors)) else {
             return 0.0;
         };
-        let Some(member) = self.member(index) else { return 0.0 };
-        let mut evidence = member.health.local();
-        evidence.merge(&member.others_evidence());
+        let Some(endpoint) = self.endpoint(index) else { return 0.0 };
+        let mut evidence = endpoint.health.local();
+        evidence.merge(&endpoint.others_evidence());
         let run = evidence.failures.count.max(1);
         let endpoints = subset.pool.all().len().max(1);
         let beside =
             subset.errors.background.usual(|i| i != index && self.in_traffic(i), Some(index), endpoints);
         let ratio = beside.unwrap_or(0.0);
         // Number of endpoints of this size in the subset; requests are divided evenly among them.
-        let alike = (subset.division.weight / f64::from(member.weight)).max(1.0);
+        let alike = (subset.division.weight / f64::from(endpoint.weight)).max(1.0);
         let alike = if alike.is_finite() { alike } else { endpoints as f64 };
         let rate = self.traffic.rate * f64::from(self.traffic.workers) / alike;
         let chance = (LOST_BY_CHANCE / rate.max(1e-9)).min(SURPRISE);
@@ -189,7 +186,7 @@ impl Cluster {
     pub(super) fn turn_epoch(&mut self, now: Time) {
         let Epochs { current, .. } = self.traffic.epochs;
         if now.seconds_since(current) > self.queueing.noise.survival.beyond(self.typical) {
-            self.endpoints.states.iter_mut().for_each(|member| member.turn_epoch(current));
+            self.endpoints.states.iter_mut().for_each(|endpoint| endpoint.turn_epoch(current));
             self.traffic.epochs = Epochs { current: now, before: current };
         }
     }
@@ -202,13 +199,13 @@ impl Cluster {
         let mut known = Vec::new();
         for (at, subset) in subsets.iter_mut().enumerate() {
             let here = if divided {
-                median(subset.pool.all().iter().filter_map(|i| self.member(*i)))
+                median(subset.pool.all().iter().filter_map(|i| self.endpoint(*i)))
             } else {
                 typical
             };
             subset.latency.measured |= here.is_some();
             subset.latency.typical = here.unwrap_or(subset.latency.typical);
-            subset.latency.stall_timeout = stall_timeout(subset, |i| self.member(i), now);
+            subset.latency.stall_timeout = stall_timeout(subset, |i| self.endpoint(i), now);
             let failing =
                 subset.errors.background.usual(|i| self.in_traffic(i), None, subset.pool.all().len());
             subset.errors.failing =
@@ -239,7 +236,7 @@ impl Cluster {
         self.subsets.serving.clear();
         for (at, subset) in (0..).zip(&mut self.subsets.list) {
             if subset.policy.counts_turns() {
-                subset.pool.refresh_by(&self.endpoints.states, |member| member.weight);
+                subset.pool.refresh_by(&self.endpoints.states, |endpoint| endpoint.weight);
             } else {
                 subset.pool.refresh(&self.endpoints.states);
             }
@@ -271,12 +268,12 @@ impl Cluster {
         }
         let width = self.config.signals.len();
         let fresh_s = self.fresh_s();
-        for (index, member) in self.endpoints.states.iter_mut().enumerate().filter(|(_, m)| m.present) {
+        for (index, endpoint) in self.endpoints.states.iter_mut().enumerate().filter(|(_, m)| m.present) {
             let readings =
                 self.endpoints.readings.get(index * width..(index + 1) * width).unwrap_or_default();
-            let known = self.endpoints.peers.of(index as u32, member);
+            let known = self.endpoints.peers.of(index as u32, endpoint);
             let failing = self.endpoints.failings.ratio(index as u32, now);
-            member.constraints.ruled = self.rules.judge(index, (known, failing), readings, fresh_s, now);
+            endpoint.constraints.ruled = self.rules.judge(index, (known, failing), readings, fresh_s, now);
         }
     }
 
@@ -289,19 +286,19 @@ impl Cluster {
         let limit = self.most_out();
         self.ejection.out = 0;
         let mut most_urgent = None;
-        for member in self.endpoints.states.iter_mut().filter(|m| m.present) {
-            let grouped = member.subset != NO_SUBSET;
-            member.eligible = grouped && !member.constraints.announced.is_unavailable();
+        for endpoint in self.endpoints.states.iter_mut().filter(|m| m.present) {
+            let grouped = endpoint.subset != NO_SUBSET;
+            endpoint.eligible = grouped && !endpoint.constraints.announced.is_unavailable();
             self.ejection.out +=
-                usize::from(grouped && member.constraints.announced == AnnouncedHealth::Unhealthy);
-            most_urgent = urgency(member).filter(|_| member.eligible).max(most_urgent);
+                usize::from(grouped && endpoint.constraints.announced == AnnouncedHealth::Unhealthy);
+            most_urgent = urgency(endpoint).filter(|_| endpoint.eligible).max(most_urgent);
         }
         while let Some(now) = most_urgent {
             most_urgent = None;
-            for member in self.endpoints.states.iter_mut().filter(|m| m.eligible) {
-                match urgency(member) {
+            for endpoint in self.endpoints.states.iter_mut().filter(|m| m.eligible) {
+                match urgency(endpoint) {
                     Some(wanted) if wanted == now && self.ejection.out < limit => {
-                        member.eligible = false;
+                        endpoint.eligible = false;
                         self.ejection.out += 1;
                     }
                     Some(wanted) if wanted < now => most_urgent = most_urgent.max(Some(wanted)),
@@ -320,13 +317,13 @@ impl Cluster {
         }
         for subset in &mut self.subsets.list {
             (subset.division.weight, subset.division.fit) = (0.0, 0.0);
-            let members = subset.pool.all().iter().filter_map(|i| self.endpoints.states.get(*i as usize));
+            let states = subset.pool.all().iter().filter_map(|i| self.endpoints.states.get(*i as usize));
             let mut endpoints = 0;
-            for member in members.filter(|m| m.constraints.announced != AnnouncedHealth::Draining) {
+            for endpoint in states.filter(|m| m.constraints.announced != AnnouncedHealth::Draining) {
                 endpoints += 1;
-                subset.division.weight += f64::from(member.weight);
-                if fit(member) {
-                    subset.division.fit += f64::from(member.weight);
+                subset.division.weight += f64::from(endpoint.weight);
+                if fit(endpoint) {
+                    subset.division.fit += f64::from(endpoint.weight);
                 }
             }
             if let Some(tier) = self.subsets.tiers.get_mut(subset.tier) {
@@ -357,8 +354,8 @@ impl Cluster {
                     let left_out = |m: &&mut EndpointState| {
                         !m.eligible && m.constraints.announced != AnnouncedHealth::Draining
                     };
-                    if let Some(member) = self.endpoints.states.get_mut(*index as usize).filter(left_out) {
-                        member.eligible = true;
+                    if let Some(endpoint) = self.endpoints.states.get_mut(*index as usize).filter(left_out) {
+                        endpoint.eligible = true;
                         self.ejection.out = self.ejection.out.saturating_sub(1);
                     }
                 }
@@ -394,8 +391,9 @@ impl Cluster {
                 continue;
             }
             for index in subset.pool.all() {
-                if let Some(member) = self.endpoints.states.get_mut(*index as usize).filter(|m| degraded(m)) {
-                    member.eligible = false;
+                if let Some(endpoint) = self.endpoints.states.get_mut(*index as usize).filter(|m| degraded(m))
+                {
+                    endpoint.eligible = false;
                     self.ejection.degraded_out += 1;
                 }
             }
@@ -405,8 +403,8 @@ impl Cluster {
     /// Number of eligible endpoints that match `which`, by tier.
     fn count_eligible(&self, which: impl Fn(&EndpointState) -> bool) -> Vec<usize> {
         let mut counts = vec![0; self.subsets.tiers.len()];
-        for member in self.endpoints.states.iter().filter(|m| m.eligible && which(m)) {
-            let subset = self.subsets.list.get(member.subset as usize);
+        for endpoint in self.endpoints.states.iter().filter(|m| m.eligible && which(m)) {
+            let subset = self.subsets.list.get(endpoint.subset as usize);
             if let Some(count) = subset.and_then(|g| counts.get_mut(g.tier)) {
                 *count += 1;
             }
@@ -419,30 +417,30 @@ impl Cluster {
     }
 }
 
-/// Order in which `member` is ejected, the highest first; `None` if there is no reason to eject it.
-fn urgency(member: &EndpointState) -> Option<u8> {
-    match member.health.state() {
+/// Order in which `endpoint` is ejected, the highest first; `None` if there is no reason to eject it.
+fn urgency(endpoint: &EndpointState) -> Option<u8> {
+    match endpoint.health.state() {
         State::Failed => Some(3),
         State::Recovering => Some(2),
         State::Suspect | State::Stalled => Some(1),
-        State::Healthy => (member.constraints.word.held()
-            || member.constraints.ruled == Some(RuleAction::Eject))
+        State::Healthy => (endpoint.constraints.hints.held()
+            || endpoint.constraints.ruled == Some(RuleAction::Eject))
         .then_some(0),
     }
 }
 
-/// Whether `member` is healthy by every source: own evidence, announced health, rules and its own headers.
-fn fit(member: &EndpointState) -> bool {
-    member.constraints.announced == AnnouncedHealth::Serving
-        && !member.constraints.word.degraded()
-        && !member.constraints.word.held()
-        && member.health.state() == State::Healthy
-        && member.constraints.ruled != Some(RuleAction::Eject)
+/// Whether `endpoint` is healthy by every source: own evidence, announced health, rules and its own headers.
+fn fit(endpoint: &EndpointState) -> bool {
+    endpoint.constraints.announced == AnnouncedHealth::Serving
+        && !endpoint.constraints.hints.degraded()
+        && !endpoint.constraints.hints.held()
+        && endpoint.health.state() == State::Healthy
+        && endpoint.constraints.ruled != Some(RuleAction::Eject)
 }
 
-/// The median latency of `members`, seconds.
-pub(super) fn median<'a>(members: impl Iterator<Item = EndpointView<'a>>) -> Option<f64> {
-    let mut logs: Vec<f64> = members.filter_map(|m| m.centre().map(|(centre, _)| centre)).collect();
+/// The median latency of `endpoints`, seconds.
+pub(super) fn median<'a>(endpoints: impl Iterator<Item = EndpointView<'a>>) -> Option<f64> {
+    let mut logs: Vec<f64> = endpoints.filter_map(|m| m.centre().map(|(centre, _)| centre)).collect();
     let middle = logs.len().checked_sub(1)? / 2;
     Some(logs.select_nth_unstable_by(middle, f64::total_cmp).1.exp())
 }

@@ -33,7 +33,7 @@ pub struct Explained {
 impl Cluster {
     /// Explains the endpoint at `index`.
     pub fn explain(&self, index: u32, now: Time) -> Option<Explained> {
-        let member = self.member(index)?;
+        let endpoint = self.endpoint(index)?;
         let subset = self.subset_of(index);
         let in_flight = subset.map_or(0, |g| g.in_flight);
         let view = self.endpoints.context(
@@ -44,24 +44,24 @@ impl Cluster {
         );
         let (typical, failing) =
             subset.map_or((self.typical, 0.0), |g| (g.latency.typical, g.errors.failing));
-        let error_penalty_s = member.error_penalty(typical, failing, &self.ablation);
-        let slow_start = super::shares::slow_start(&member, self.config.slow_start, now);
-        let rule = super::shares::left_by_rule(&member);
-        let others = f64::from(member.weight) * slow_start * rule;
-        let due = member.health.next_probe(&self.config.health);
+        let error_penalty_s = endpoint.error_penalty(typical, failing, &self.ablation);
+        let slow_start = super::shares::slow_start(&endpoint, self.config.slow_start, now);
+        let rule = super::shares::left_by_rule(&endpoint);
+        let others = f64::from(endpoint.weight) * slow_start * rule;
+        let due = endpoint.health.next_probe(&self.config.health);
         Some(Explained {
             cost: subset.and_then(|g| g.policy.cost(view, index)).filter(|cost| cost.is_finite()),
             load: subset.map_or(0.0, |g| g.division.load),
-            expected_s: (f64::from(member.expected) - error_penalty_s).max(0.0),
+            expected_s: (f64::from(endpoint.expected) - error_penalty_s).max(0.0),
             error_penalty_s,
-            min_latency_s: f64::from(member.silent(&self.queueing, now)),
+            min_latency_s: f64::from(endpoint.silent(&self.queueing, now)),
             queueing: f64::from(
-                self.queueing.price(member.pending() as f32 * view.turns.unit / member.weight),
+                self.queueing.price(endpoint.pending() as f32 * view.turns.unit / endpoint.weight),
             ),
             slow_start,
-            signals: if others > 0.0 { f64::from(member.share) / others } else { 1.0 },
+            signals: if others > 0.0 { f64::from(endpoint.share) / others } else { 1.0 },
             rule,
-            next_probe_s: (!member.eligible && due != Time::ZERO).then(|| due.seconds_since(now)),
+            next_probe_s: (!endpoint.eligible && due != Time::ZERO).then(|| due.seconds_since(now)),
         })
     }
 

@@ -98,8 +98,8 @@ impl Cluster {
                 told.iter().map(|one| (one.weight, left_of(one, median, weight))).collect();
             let most = cap(&left);
             for (one, (_, left)) in told.iter().zip(left) {
-                if let Some(member) = self.endpoints.states.get_mut(one.index as usize) {
-                    member.share *= left.min(most) as f32;
+                if let Some(endpoint) = self.endpoints.states.get_mut(one.index as usize) {
+                    endpoint.share *= left.min(most) as f32;
                 }
             }
         }
@@ -110,12 +110,12 @@ impl Cluster {
         let fresh_s = self.fresh_s();
         let all = self.subsets.list.get(at).map_or(&[][..], |subset| subset.pool.all());
         let of = |index: &u32| {
-            let member = self.endpoints.states.get(*index as usize).filter(|m| m.present && m.eligible)?;
+            let endpoint = self.endpoints.states.get(*index as usize).filter(|m| m.present && m.eligible)?;
             let reading = self.endpoints.readings(*index).get(signal).copied().unwrap_or_default();
-            let own = self.endpoints.peers.of(*index, member).fresh_samples(now);
+            let own = self.endpoints.peers.of(*index, endpoint).fresh_samples(now);
             Some(Told {
                 index: *index,
-                weight: f64::from(member.weight),
+                weight: f64::from(endpoint.weight),
                 value: reading.get(now).map_or(0.0, |(value, _)| value.max(0.0)),
                 believed: reading.trust(now, fresh_s) / (1.0 + own),
             })

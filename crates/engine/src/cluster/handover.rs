@@ -5,9 +5,7 @@
 //! worker would meet such an endpoint once itself.
 
 use super::Cluster;
-use crate::endpoint::EndpointView;
-use crate::endpoint::GONE_AFTER_S;
-use crate::endpoint::PeerReport;
+use crate::endpoint::{EndpointView, GONE_AFTER_S, PeerReport};
 use crate::health::Evidence;
 use crate::time::Time;
 
@@ -34,8 +32,8 @@ impl HandoverState {
     }
 
     /// Adds what the older configuration's worker knew of `identity` from its peers.
-    pub(super) fn add(&mut self, identity: u64, member: EndpointView<'_>) {
-        let (others, evidence) = (member.others(), member.others_evidence());
+    pub(super) fn add(&mut self, identity: u64, endpoint: EndpointView<'_>) {
+        let (others, evidence) = (endpoint.others(), endpoint.others_evidence());
         if others.latency.centre().is_some() || evidence != Evidence::default() {
             self.known.push(HandoverEntry { identity, others, evidence });
         }
@@ -54,9 +52,9 @@ impl Cluster {
         }
         for entry in &inherited.known {
             let Some(index) = self.endpoints.set.index_of_hash(entry.identity) else { continue };
-            let Some(member) = self.endpoints.states.get_mut(index as usize) else { continue };
+            let Some(endpoint) = self.endpoints.states.get_mut(index as usize) else { continue };
             let places = self.endpoints.set.places();
-            self.endpoints.peers.restore((index, member), places, &entry.others, &entry.evidence);
+            self.endpoints.peers.restore((index, endpoint), places, &entry.others, &entry.evidence);
         }
     }
 }

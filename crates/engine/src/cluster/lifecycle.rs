@@ -20,12 +20,12 @@ impl Cluster {
     /// Returns the endpoint, and how many unanswered requests it had already, scaled to an endpoint of mean weight.
     pub fn started(&mut self, index: u32, now: Time) -> Option<(EndpointRef, u32)> {
         let endpoint = self.endpoints.set.reference(index)?;
-        let member = self.endpoints.states.get_mut(index as usize)?;
-        let view = self.endpoints.peers.of(index, member);
+        let state = self.endpoints.states.get_mut(index as usize)?;
+        let view = self.endpoints.peers.of(index, state);
         let pending = view.own_pending() as f32 + view.others_awaiting_now(self.queueing.sojourn_s, now);
-        let unit = self.subsets.list.get(member.subset as usize).map_or(1.0, |g| g.turns.unit);
-        let depth = (pending * unit / member.weight).round() as u32;
-        member.send(now);
+        let unit = self.subsets.list.get(state.subset as usize).map_or(1.0, |g| g.turns.unit);
+        let depth = (pending * unit / state.weight).round() as u32;
+        state.send(now);
         self.count_in_flight(index, 1);
         Some((endpoint, depth))
     }
@@ -33,15 +33,15 @@ impl Cluster {
     /// The request body is still being sent, so no answer is due yet.
     pub fn uploading(&mut self, endpoint: EndpointRef, started: Time) {
         let epochs = self.traffic.epochs;
-        if let Some(member) = self.endpoints.current(endpoint) {
-            member.stop_awaiting(started, epochs);
+        if let Some(state) = self.endpoints.current(endpoint) {
+            state.stop_awaiting(started, epochs);
         }
     }
 
     /// The request is complete: an answer is due from `since` on.
     pub fn uploaded(&mut self, endpoint: EndpointRef, since: Time) {
-        if let Some(member) = self.endpoints.current(endpoint) {
-            member.await_answer(since);
+        if let Some(state) = self.endpoints.current(endpoint) {
+            state.await_answer(since);
         }
     }
 
@@ -62,7 +62,7 @@ impl Cluster {
     /// An open request is complete, answered or over.
     pub fn closed(&mut self, endpoint: EndpointRef, moved: Time, now: Time) {
         let stalled = match self.endpoints.current(endpoint) {
-            Some(member) => member.health.state() == State::Stalled,
+            Some(state) => state.health.state() == State::Stalled,
             None => return,
         };
         self.endpoints.open_requests.close(endpoint.index, moved, now, stalled);
@@ -78,9 +78,9 @@ impl Cluster {
     /// [`started`](Cluster::started).
     pub fn reassigned(&mut self, from: EndpointRef, to: u32, started: Time) -> Option<(EndpointRef, u32)> {
         let epochs = self.traffic.epochs;
-        if let Some(member) = self.endpoints.current(from) {
-            member.stop_awaiting(started, epochs);
-            member.in_flight.finish();
+        if let Some(endpoint) = self.endpoints.current(from) {
+            endpoint.stop_awaiting(started, epochs);
+            endpoint.in_flight.finish();
             self.count_in_flight(from.index, -1);
         }
         self.started(to, started)
@@ -112,7 +112,7 @@ impl Cluster {
         let seconds = raw / f64::from(queue);
         let teaches = self.subset_of(endpoint.index).is_none_or(|g| g.teaches);
         if ablation.has(Part::Queueing) && teaches && outcome.is_good() {
-            let known = self.member(endpoint.index).map(|m| m.latency);
+            let known = self.endpoint(endpoint.index).map(|m| m.latency);
             self.queueing.noise.survival.observe(raw);
             if let Some((latency, deviation)) = known.and_then(|known| Some((known, known.deviation(raw)?))) {
                 if !latency.falling() {
@@ -130,22 +130,22 @@ impl Cluster {
         let (weight, rows) = (self.queueing.sample_weight(handle.depth), self.queueing.noise.rows());
         self.observe_peak(endpoint.index, outcome, raw, now);
         let epochs = self.traffic.epochs;
-        let Some(member) = self.endpoints.states.get_mut(endpoint.index as usize) else { return };
+        let Some(state) = self.endpoints.states.get_mut(endpoint.index as usize) else { return };
         match outcome {
             Outcome::Good | Outcome::Undecided => {
-                member.answer(started, epochs, now);
-                member.latency.observe_weighed((seconds, weight), started, now, rows, &ablation);
+                state.answer(started, epochs, now);
+                state.latency.observe_weighed((seconds, weight), started, now, rows, &ablation);
             }
-            Outcome::Failed(failure) if failure.is_response() => member.answer(started, epochs, now),
+            Outcome::Failed(failure) if failure.is_response() => state.answer(started, epochs, now),
             Outcome::Failed(Failure::Timeout) | Outcome::Cancelled => {
-                member.stop_awaiting(started, epochs);
-                member.latency.observe_at_least(seconds, started, now, &ablation);
+                state.stop_awaiting(started, epochs);
+                state.latency.observe_at_least(seconds, started, now, &ablation);
             }
-            Outcome::Failed(_) | Outcome::Unrelated => member.stop_awaiting(started, epochs),
+            Outcome::Failed(_) | Outcome::Unrelated => state.stop_awaiting(started, epochs),
         }
         if outcome.is_good() {
             let well = seconds <= GOOD_MULTIPLE * typical + NOISE_S;
-            member.exploration.answer(well);
+            state.exploration.answer(well);
             if well && let Some(probing) = &mut self.ejection.probing {
                 probing.is_well(endpoint.index);
             }
@@ -164,7 +164,7 @@ impl Cluster {
     /// typical. Without both, an expired deadline is no evidence against it.
     #[inline(never)]
     fn was_silent(&self, index: u32, started: Time, now: Time) -> bool {
-        let Some(known) = self.member(index) else { return false };
+        let Some(known) = self.endpoint(index) else { return false };
         let long = now.seconds_since(started) > SILENT_MULTIPLE * self.typical_beside(index) + NOISE_S;
         // With other requests sent meanwhile it counts as busy; its answers to them show that it is alive. Streams make
         // an idle endpoint busy as they begin, so for these only the last answer counts.
@@ -204,19 +204,19 @@ impl Cluster {
             subset.errors.background.observe(endpoint.index, failure.is_some());
             subset.errors.record.observe(failure.is_some(), now);
         }
-        let Some(member) = self.endpoints.current(endpoint) else { return };
-        member.errors.observe(failure.is_some());
+        let Some(state) = self.endpoints.current(endpoint) else { return };
+        state.errors.observe(failure.is_some());
         self.endpoints.failings.observe(endpoint.index, failure.is_some(), now);
         if failure.is_none() {
             self.endpoints.unseen.forget(endpoint.index);
         }
-        let Some(member) = self.endpoints.current(endpoint) else { return };
+        let Some(state) = self.endpoints.current(endpoint) else { return };
         match failure {
-            None => member.health.success(started),
+            None => state.health.success(started),
             Some(failure) => {
-                member.counters.failure();
+                state.counters.failure();
                 if let Some(failure_event) = failure.failure_event() {
-                    member.health.failure(started, now, failure_event);
+                    state.health.failure(started, now, failure_event);
                 }
             }
         }
@@ -254,9 +254,9 @@ impl Cluster {
 
     /// Records the end of a request.
     pub fn finished(&mut self, endpoint: EndpointRef, _now: Time) {
-        if let Some(member) = self.endpoints.current(endpoint) {
-            member.in_flight.finish();
-            member.counters.request();
+        if let Some(state) = self.endpoints.current(endpoint) {
+            state.in_flight.finish();
+            state.counters.request();
             self.count_in_flight(endpoint.index, -1);
         }
     }

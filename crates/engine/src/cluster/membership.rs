@@ -24,27 +24,27 @@ impl Cluster {
         for index in &changes.joined {
             let identity = self.endpoints.set.identities().get(*index as usize).copied().unwrap_or_default();
             let asked = self.traffic.requests;
-            let member = self.endpoints.returning.take(identity, now).unwrap_or_else(|| {
-                let mut member = EndpointState { present: true, eligible: true, ..EndpointState::default() };
-                member.turn.asked = asked;
-                member.health.joins(joined);
-                member
+            let state = self.endpoints.returning.take(identity, now).unwrap_or_else(|| {
+                let mut state = EndpointState { present: true, eligible: true, ..EndpointState::default() };
+                state.turn.asked = asked;
+                state.health.joins(joined);
+                state
             });
-            self.endpoints.reset(*index, member);
+            self.endpoints.reset(*index, state);
         }
         for (index, endpoint) in self.endpoints.set.iter() {
-            if let Some(member) = self.endpoints.states.get_mut(index as usize) {
-                member.weight = endpoint.weight;
+            if let Some(state) = self.endpoints.states.get_mut(index as usize) {
+                state.weight = endpoint.weight;
                 let counted = self
                     .endpoints
                     .departed
                     .get(&endpoint.hash)
-                    .filter(|_| member.counters == Tally::default());
+                    .filter(|_| state.counters == Tally::default());
                 if let Some(counted) = counted.copied().and_then(Tally::resume) {
-                    member.counters = counted;
+                    state.counters = counted;
                     self.endpoints.departed.remove(&endpoint.hash);
                 }
-                member.stand(endpoint.condition(), now);
+                state.stand(endpoint.condition(), now);
             }
         }
         self.assign_subsets();

@@ -10,6 +10,7 @@ mod explain;
 mod failings;
 mod fleet_view;
 mod handover;
+mod header_hints;
 mod left_to_envoy;
 mod lifecycle;
 mod membership;
@@ -22,7 +23,6 @@ mod probes;
 mod queues;
 mod returning;
 pub(crate) mod rules;
-mod said;
 mod shares;
 mod signals;
 mod stalled;
@@ -42,9 +42,8 @@ use crate::ablation::{Ablation, Part};
 use crate::decision::Reason;
 use crate::endpoint::{EndpointSet, EndpointView, Spec};
 use crate::estimate::{Queueing, Reading};
-use crate::rng;
-use crate::settings;
 use crate::time::Time;
+use crate::{rng, settings};
 use ejection::Ejection;
 use failings::Failings;
 use handover::HandoverState;
@@ -64,7 +63,7 @@ const GOOD_MULTIPLE: f64 = 2.0;
 pub use crate::cluster::probes::ProbeShard;
 pub use crate::cluster::transitions::{Change, RECENT_S};
 pub use explain::Explained;
-pub use said::Said;
+pub use header_hints::HeaderHints;
 
 /// Load of one subset: endpoints of one version, priority, locality and side of the zone boundary.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -167,7 +166,7 @@ impl Cluster {
     }
 
     /// The view of the endpoint at `index`.
-    pub fn member(&self, index: u32) -> Option<EndpointView<'_>> {
+    pub fn endpoint(&self, index: u32) -> Option<EndpointView<'_>> {
         self.endpoints.view(index)
     }
 
@@ -208,7 +207,7 @@ impl Cluster {
     /// Recent failure ratio of the endpoint at `index`, 0..=1: the exact one if a threshold needs it, or the decaying
     /// estimate if that is higher.
     pub fn error_ratio(&self, index: u32, now: Time) -> f64 {
-        let faded = self.member(index).map_or(0.0, |member| member.error_ratio());
+        let faded = self.endpoint(index).map_or(0.0, |endpoint| endpoint.error_ratio());
         self.endpoints.failings.ratio(index, now).unwrap_or(0.0).max(faded)
     }
 

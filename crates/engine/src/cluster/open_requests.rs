@@ -176,7 +176,7 @@ impl Cluster {
             return;
         }
         let still = |index: &u32| {
-            let known = self.member(*index);
+            let known = self.endpoint(*index);
             known
                 .is_some_and(|known| self.endpoints.open_requests.long_still(*index, known.good().start, now))
         };
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn who_gives_up_on_a_stalled_endpoint_does_not_heal_it() {
+    fn cancelled_requests_do_not_heal_a_stalled_endpoint() {
         let mut requests = open();
         (0..3).for_each(|_| requests.open(0, s(0.0)));
         assert!(requests.long_still(0, s(0.0), s(6.0)));

@@ -12,10 +12,9 @@ use super::{Cluster, GOOD_MULTIPLE};
 use crate::decision::RequestHandle;
 use crate::endpoint::{EndpointRef, EndpointView, NOISE_S};
 use crate::health::{FailureEvent, State};
-use crate::order;
 use crate::outcome::{Failure, Outcome};
-use crate::settings;
 use crate::time::Time;
+use crate::{order, settings};
 
 /// Number of reference latencies kept, from the latest probes to endpoints in traffic: enough for a stable median that
 /// is minutes old at most.
@@ -299,20 +298,20 @@ impl Cluster {
             probing.records.insert(endpoint.index, record);
             return;
         }
-        let Some(member) = self.endpoints.states.get_mut(endpoint.index as usize) else { return };
+        let Some(state) = self.endpoints.states.get_mut(endpoint.index as usize) else { return };
         let seconds = now.seconds_since(started);
         let verdict = if failure.is_some() { ProbeResult::Failed } else { probing.judge(seconds) };
-        let is_usual = f64::from(member.expected) <= GOOD_MULTIPLE * typical + NOISE_S;
-        if verdict != ProbeResult::Failed && record.plain && member.eligible && is_usual {
+        let is_usual = f64::from(state.expected) <= GOOD_MULTIPLE * typical + NOISE_S;
+        if verdict != ProbeResult::Failed && record.plain && state.eligible && is_usual {
             probing.refer_to(seconds);
         }
         record.verdict = Some((verdict, started));
         let counts = verdict == ProbeResult::Failed
-            && matches!(member.health.state(), State::Healthy | State::Suspect)
+            && matches!(state.health.state(), State::Healthy | State::Suspect)
             && probing.others_go_well(endpoint.index);
         probing.records.insert(endpoint.index, record);
         if counts && let Some(event) = failure.and_then(Failure::failure_event) {
-            member.health.failure(started, now, FailureEvent { weight: 1, ..event });
+            state.health.failure(started, now, FailureEvent { weight: 1, ..event });
         }
         self.assess_now(endpoint.index, now);
     }

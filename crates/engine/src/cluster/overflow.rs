@@ -166,13 +166,13 @@ impl Cluster {
         // does. An endpoint that serves nothing gets nothing while others serve some.
         let (mut ejected, mut failed, mut some_serve) = (0.0, 0.0, false);
         overflow.to.clear();
-        for (index, member) in (0u32..).zip(&self.endpoints.states).filter(|(_, m)| m.present) {
-            let weight = f64::from(member.weight);
-            if member.eligible {
+        for (index, endpoint) in (0u32..).zip(&self.endpoints.states).filter(|(_, m)| m.present) {
+            let weight = f64::from(endpoint.weight);
+            if endpoint.eligible {
                 eligible += weight;
-                awaiting += f64::from(self.endpoints.peers.of(index, member).pending());
-            } else if is_only_failing(member.health.state(), &member.constraints) {
-                let fails = member.health.fails_at_times();
+                awaiting += f64::from(self.endpoints.peers.of(index, endpoint).pending());
+            } else if is_only_failing(endpoint.health.state(), &endpoint.constraints) {
+                let fails = endpoint.health.fails_at_times();
                 if fails.is_some() && !some_serve {
                     (ejected, failed, some_serve) = (0.0, 0.0, true);
                     overflow.to.clear();
@@ -193,11 +193,11 @@ impl Cluster {
 /// Whether an endpoint is ejected for its failures alone: not by announced health, a rule, or a pause that it asked
 /// for.
 fn is_only_failing(state: State, constraints: &Constraints) -> bool {
-    let Constraints { announced, ruled, word, .. } = constraints;
+    let Constraints { announced, ruled, hints, .. } = constraints;
     state != State::Healthy
         && !announced.is_unavailable()
         && *ruled != Some(RuleAction::Eject)
-        && !word.held()
+        && !hints.held()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::cluster::subset::split::{Drawn, unit};
 use crate::decision::{Decision, Reason};
 use crate::policy::{Candidates, Request, Turns};
 use crate::rng::{self, Rng};
-use crate::settings::{NoneEligible, Policy};
+use crate::settings::NoneEligible;
 use crate::time::Time;
 
 /// Recent failure ratio of a subset above which a retry is sent elsewhere: about one failure among the last few
@@ -37,31 +37,17 @@ impl Cluster {
         let mut candidates = Candidates::default();
         let probe = self.next_due(drawn.version, request.key);
         probe.into_iter().for_each(|index| candidates.push(index));
-        self.choose::<false>(drawn, request, now, rng, &mut candidates);
+        self.choose(drawn, request, now, rng, &mut candidates);
         if let Some(first) = candidates.first() {
-            if let Some(member) = self.endpoints.states.get_mut(first as usize) {
-                member.counters.pick();
-                member.turn.asked = self.traffic.requests;
+            if let Some(endpoint) = self.endpoints.states.get_mut(first as usize) {
+                endpoint.counters.pick();
+                endpoint.turn.asked = self.traffic.requests;
             }
             candidates.truncate(request.want.max(1));
             self.stats.decided(if probe.is_some() { Reason::Probe } else { Reason::Policy });
             return Decision::Steer(candidates);
         }
         self.none_eligible()
-    }
-
-    /// Names endpoints for another attempt of a request, best first, as the candidates of a [`pick`](Cluster::pick)
-    /// beyond its first are drawn: no endpoint has its turn or is probed, and nothing is counted. Empty if no endpoint
-    /// is eligible, and for what is left to the proxy's own policy.
-    pub fn pick_again(&mut self, request: Request, now: Time, rng: &mut Rng) -> Candidates {
-        let mut candidates = Candidates::default();
-        if self.left_to_envoy.stands_aside(request.key) || self.is_left_to_envoy(request.key, rng) {
-            return candidates;
-        }
-        let drawn = self.subsets.split.draw(request.key, rng);
-        self.choose::<true>(drawn, request, now, rng, &mut candidates);
-        candidates.truncate(request.want.max(1));
-        candidates
     }
 
     /// The decision on a request for which no endpoint is eligible.
@@ -83,9 +69,9 @@ impl Cluster {
     #[cold]
     #[inline(never)]
     fn steer_to_ejected(&mut self, index: u32) -> Decision {
-        if let Some(member) = self.endpoints.states.get_mut(index as usize) {
-            member.counters.pick();
-            member.turn.asked = self.traffic.requests;
+        if let Some(endpoint) = self.endpoints.states.get_mut(index as usize) {
+            endpoint.counters.pick();
+            endpoint.turn.asked = self.traffic.requests;
         }
         self.stats.decided(Reason::Overflow);
         let mut candidates = Candidates::default();
@@ -94,8 +80,8 @@ impl Cluster {
     }
 
     /// Fills the candidates from the drawn subset, then from the other subsets of its version, then from other
-    /// versions; `AGAIN` for a request that has had its turn.
-    fn choose<const AGAIN: bool>(
+    /// versions.
+    fn choose(
         &mut self,
         drawn: Drawn,
         request: Request,
@@ -114,7 +100,7 @@ impl Cluster {
         let first = self.subsets.draw(subsets.clone(), request.key, rng);
         let mut second_best = None;
         if let Some(first) = first {
-            self.ask::<AGAIN>(first, request, now, rng, candidates);
+            self.ask(first, request, now, rng, candidates);
             let fails =
                 self.subsets.list.get(first).is_some_and(|g| g.errors.record.failing(now) > FAILS_LATELY);
             if fails && request.want > 1 && subsets.len() > 1 {
@@ -130,7 +116,7 @@ impl Cluster {
                 }
                 let subset = self.subsets.serving.get(at).map_or(usize::MAX, |g| *g as usize);
                 if Some(subset) != first && subsets.contains(&subset) == other {
-                    self.ask::<AGAIN>(subset, request, now, rng, candidates);
+                    self.ask(subset, request, now, rng, candidates);
                 }
             }
             second_best.take().into_iter().for_each(|index| candidates.push(index));
@@ -138,25 +124,11 @@ impl Cluster {
     }
 
     /// Adds the choices of the policy in the subset at `at`.
-    fn ask<const AGAIN: bool>(
-        &mut self,
-        at: usize,
-        request: Request,
-        now: Time,
-        rng: &mut Rng,
-        to: &mut Candidates,
-    ) {
+    fn ask(&mut self, at: usize, request: Request, now: Time, rng: &mut Rng, to: &mut Candidates) {
         let Some(subset) = self.subsets.list.get_mut(at) else { return };
         let in_flight = subset.in_flight;
-        let mut turns = Turns { requests: self.traffic.requests, ..subset.turns };
-        if AGAIN {
-            // No turns have passed since the last look at a silent endpoint: it is not looked at with a retry.
-            turns.workers = 0.0;
-        }
+        let turns = Turns { requests: self.traffic.requests, ..subset.turns };
         let view = self.endpoints.context(&self.queueing, in_flight, turns, now);
-        if AGAIN && matches!(self.config.policy, Policy::RoundRobin | Policy::WeightedRoundRobin) {
-            return subset.pool.draw(view, request.want, rng, |index, _| to.push(index));
-        }
         let named = subset.policy.pick(view, &mut subset.pool, request, rng);
         named.as_slice().iter().for_each(|index| to.push(*index));
     }
@@ -182,7 +154,7 @@ impl Cluster {
 
     /// Compares a decision in observe mode with Envoy's own pick, by the expected latencies of both endpoints.
     pub fn compare(&mut self, named: u32, used: u32) {
-        let expected = |index| self.member(index).map(|m| f64::from(m.expected));
+        let expected = |index| self.endpoint(index).map(|m| f64::from(m.expected));
         let (Some(named_s), Some(used_s)) = (expected(named), expected(used)) else { return };
         self.stats.compare(named == used, (named_s, used_s));
     }

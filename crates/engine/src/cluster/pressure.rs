@@ -3,9 +3,7 @@
 use super::Cluster;
 use crate::autoscale::{Pressure, Replicas, Scaler, Tally};
 use crate::cluster::probes::WORTH_EXPLORING;
-use crate::endpoint::AnnouncedHealth;
-use crate::endpoint::EndpointState;
-use crate::endpoint::EndpointView;
+use crate::endpoint::{AnnouncedHealth, EndpointState, EndpointView};
 use crate::estimate::Slots;
 use crate::health::State;
 use crate::settings::PressureValue;
@@ -41,10 +39,10 @@ impl Cluster {
 
     /// Current pressure on the endpoint at `index`, by the same terms as the cluster's.
     pub fn endpoint_pressure(&self, index: u32, now: Time) -> Option<f64> {
-        let member = self.member(index)?;
+        let endpoint = self.endpoint(index)?;
         let mut tally = Tally::new(&self.config.pressure);
         let slots = self.slots();
-        tally.add(|value| self.pressing(index, member, value, slots, now));
+        tally.add(|value| self.pressing(index, endpoint, value, slots, now));
         tally.pressure().map(|pressure| pressure.value)
     }
 
@@ -83,23 +81,23 @@ impl Cluster {
         let slots = self.slots();
         let mut tally = Tally::new(&self.config.pressure);
         let mut there = 0;
-        for (index, member) in self.endpoints.views().filter(|(_, m)| self.loaded(m)) {
+        for (index, endpoint) in self.endpoints.views().filter(|(_, m)| self.loaded(m)) {
             there += 1;
             // An ejected endpoint does no work: neither its idleness nor its silence says anything about the load.
-            if member.health.state() != State::Failed && !member.constraints.announced.is_unavailable() {
-                tally.add(|value| self.pressing(index, member, value, slots, now));
+            if endpoint.health.state() != State::Failed && !endpoint.constraints.announced.is_unavailable() {
+                tally.add(|value| self.pressing(index, endpoint, value, slots, now));
             }
         }
         (tally.pressure(), Replicas { there, working: tally.endpoints() })
     }
 
-    /// Whether `member` is meant to carry load. Standby endpoints, such as those of another priority or zone, of a
+    /// Whether `endpoint` is meant to carry load. Standby endpoints, such as those of another priority or zone, of a
     /// version without a share, or degraded ones, are idle by design, which says nothing about the load.
-    fn loaded(&self, member: &EndpointState) -> bool {
-        let degraded_out = member.degraded() && !member.eligible;
-        let draining = member.constraints.announced == AnnouncedHealth::Draining;
-        let subset = self.subsets.list.get(member.subset as usize);
-        member.present
+    fn loaded(&self, endpoint: &EndpointState) -> bool {
+        let degraded_out = endpoint.degraded() && !endpoint.eligible;
+        let draining = endpoint.constraints.announced == AnnouncedHealth::Draining;
+        let subset = self.subsets.list.get(endpoint.subset as usize);
+        endpoint.present
             && !draining
             && !degraded_out
             && subset.is_some_and(|g| g.division.load >= WORTH_EXPLORING)
@@ -115,23 +113,23 @@ impl Cluster {
     pub(super) fn pressing(
         &self,
         index: u32,
-        member: EndpointView<'_>,
+        endpoint: EndpointView<'_>,
         value: PressureValue,
         slots: Option<Slots>,
         now: Time,
     ) -> Option<f64> {
-        let weight = f64::from(member.weight.max(f32::MIN_POSITIVE));
+        let weight = f64::from(endpoint.weight.max(f32::MIN_POSITIVE));
         match value {
             PressureValue::Signal(at) => {
                 let reading = self.readings(index).get(at)?;
                 let known = reading.trust(now, self.fresh_s()) > 0.0;
                 known.then(|| reading.get(now).map(|(value, _)| value)).flatten()
             }
-            PressureValue::InFlight => Some(f64::from(member.total_in_flight()) / weight),
+            PressureValue::InFlight => Some(f64::from(endpoint.total_in_flight()) / weight),
             PressureValue::Occupancy => {
                 let slots = slots?;
-                let unit = self.subsets.list.get(member.subset as usize).map_or(1.0, |g| g.turns.unit);
-                let crowd = f64::from(member.pending()) * f64::from(unit) / weight;
+                let unit = self.subsets.list.get(endpoint.subset as usize).map_or(1.0, |g| g.turns.unit);
+                let crowd = f64::from(endpoint.pending()) * f64::from(unit) / weight;
                 let occupancy = crowd / f64::from(slots.count);
                 if slots.found || occupancy <= SURELY_LOW {
                     return Some(occupancy);
@@ -139,10 +137,10 @@ impl Cluster {
                 let risen = self.queueing.risen((crowd - 1.0).max(0.0) as u32)?;
                 Some(occupancy.min(SURELY_LOW + (1.0 - SURELY_LOW) * f64::from(risen)))
             }
-            PressureValue::LatencyMs => member.centre().map(|(centre, _)| centre.exp() * 1e3),
+            PressureValue::LatencyMs => endpoint.centre().map(|(centre, _)| centre.exp() * 1e3),
             PressureValue::ErrorPercent => {
                 let ratio = self.error_ratio(index, now);
-                (ratio > 0.0 || member.centre().is_some()).then_some(100.0 * ratio)
+                (ratio > 0.0 || endpoint.centre().is_some()).then_some(100.0 * ratio)
             }
         }
     }

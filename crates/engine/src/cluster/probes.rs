@@ -2,13 +2,11 @@
 
 use super::out_of_band::Urgency;
 use super::{Cluster, GOOD_MULTIPLE};
-use crate::endpoint::AnnouncedHealth;
-use crate::endpoint::{EndpointRef, EndpointView, NOISE_S};
+use crate::endpoint::{AnnouncedHealth, EndpointRef, EndpointView, NOISE_S};
 use crate::health::State;
-use crate::order;
-use crate::rng;
 use crate::settings::RuleAction;
 use crate::time::Time;
+use crate::{order, rng};
 
 /// Number of requests to the cluster after which a slow endpoint is explored: a tenth of what would show in a p99.
 const REQUESTS_PER_EXPLORATION: f64 = 1000.0;
@@ -63,9 +61,9 @@ impl ProbeShard {
 /// Part of the requests below which a subset is not explored: it is on standby.
 pub(super) const WORTH_EXPLORING: f64 = 0.01;
 
-/// Certainty that `member` is slow, 0.1..=1: an endpoint that was excluded on little evidence is explored sooner.
-fn certainty(member: EndpointView<'_>, typical: f64) -> f64 {
-    let errors = member.deviation(typical).map_or(CERTAIN_ERRORS, |(deviation, error)| deviation / error);
+/// Certainty that `endpoint` is slow, 0.1..=1: an endpoint that was excluded on little evidence is explored sooner.
+fn certainty(endpoint: EndpointView<'_>, typical: f64) -> f64 {
+    let errors = endpoint.deviation(typical).map_or(CERTAIN_ERRORS, |(deviation, error)| deviation / error);
     (errors / CERTAIN_ERRORS).clamp(0.1, 1.0)
 }
 
@@ -107,26 +105,26 @@ impl Cluster {
         let probing = self.ejection.probing.as_deref();
         for index in subset.pool.all().iter().copied() {
             let Some(identity) = self.endpoints.set.identities().get(index as usize) else { continue };
-            let Some(member) = self.endpoints.states.get_mut(index as usize) else { continue };
+            let Some(endpoint) = self.endpoints.states.get_mut(index as usize) else { continue };
             // An endpoint that is announced as unavailable is probed by whatever announced it, and an excluded
             // degraded one is to be left alone.
-            let elsewhere = member.constraints.announced.is_unavailable()
-                || (self.ejection.degraded_out > 0 && !member.eligible);
+            let elsewhere = endpoint.constraints.announced.is_unavailable()
+                || (self.ejection.degraded_out > 0 && !endpoint.eligible);
             // A stalled endpoint is probed although it has unanswered requests: these are the reason.
-            let stalled = member.health.state() == State::Stalled;
+            let stalled = endpoint.health.state() == State::Stalled;
             // An endpoint that asked for a pause gets one.
-            if member.constraints.word.held()
-                || (self.endpoints.peers.of(index, member).pending() > 0 && !stalled)
-                || (elsewhere && member.constraints.announced != AnnouncedHealth::Serving)
+            if endpoint.constraints.hints.held()
+                || (self.endpoints.peers.of(index, endpoint).pending() > 0 && !stalled)
+                || (elsewhere && endpoint.constraints.announced != AnnouncedHealth::Serving)
             {
                 continue;
             }
-            let again = member.exploration.looks_again();
-            let waited = self.traffic.requests.wrapping_sub(member.turn.asked);
+            let again = endpoint.exploration.looks_again();
+            let waited = self.traffic.requests.wrapping_sub(endpoint.turn.asked);
             // An idle subset has no fair part of the requests, so its turns are those of one endpoint among all.
-            let turn = if idle { everybody as f64 } else { f64::from(subset.turns.apart / member.weight) };
+            let turn = if idle { everybody as f64 } else { f64::from(subset.turns.apart / endpoint.weight) };
             let turns = f64::from(waited) / turn;
-            let known = self.endpoints.peers.of(index, member);
+            let known = self.endpoints.peers.of(index, endpoint);
             // Measurements by which a rule ejected an endpoint change only through requests to it.
             let ruled_out = !known.eligible && known.constraints.ruled == Some(RuleAction::Eject);
             let still_slow = ruled_out || f64::from(known.expected) > GOOD_MULTIPLE * typical + NOISE_S;
@@ -170,7 +168,7 @@ impl Cluster {
                 version.pending_probes.push((waited, index));
             }
             if again && !still_slow {
-                member.exploration.settle();
+                endpoint.exploration.settle();
             }
         }
     }
@@ -190,7 +188,7 @@ impl Cluster {
             let Some(known) = self.endpoints.view(index) else { continue };
             let announced = known.constraints.announced;
             let elsewhere = announced.is_unavailable() || (self.ejection.degraded_out > 0 && !known.eligible);
-            if known.constraints.word.held() || (elsewhere && announced != AnnouncedHealth::Serving) {
+            if known.constraints.hints.held() || (elsewhere && announced != AnnouncedHealth::Serving) {
                 continue;
             }
             let on_duty = || known.exploration.looks_again() || sparse || shard.owns(*identity, now);
@@ -230,10 +228,10 @@ impl Cluster {
     pub(super) fn next_due(&mut self, version: usize, key: Option<u64>) -> Option<u32> {
         loop {
             let index = self.take_due(version, key)?;
-            let Some(member) = self.endpoints.states.get_mut(index as usize).filter(|m| m.present) else {
+            let Some(endpoint) = self.endpoints.states.get_mut(index as usize).filter(|m| m.present) else {
                 continue;
             };
-            let known = self.endpoints.peers.of(index, member);
+            let known = self.endpoints.peers.of(index, endpoint);
             // A stalled endpoint is probed although it has unanswered requests: these are the reason.
             if known.pending() > 0 && known.health.state() != State::Stalled {
                 continue;
@@ -242,7 +240,7 @@ impl Cluster {
                 return Some(index);
             }
             if self.traffic.explores() {
-                member.exploration.begin();
+                endpoint.exploration.begin();
                 return Some(index);
             }
         }

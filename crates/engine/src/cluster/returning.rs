@@ -5,8 +5,7 @@
 use core::net::SocketAddr;
 
 use super::Cluster;
-use crate::endpoint::Standing;
-use crate::endpoint::{EndpointState, Tally};
+use crate::endpoint::{EndpointState, Standing, Tally};
 use crate::estimate::{Held, InFlight};
 use crate::health::State;
 use crate::rng;
@@ -26,12 +25,12 @@ pub(super) struct Returning(Vec<(u64, Time, EndpointState)>);
 impl Returning {
     /// Stores the state of an endpoint that leaves.
     #[inline(never)]
-    pub fn leave(&mut self, identity: u64, member: EndpointState, now: Time) {
+    pub fn leave(&mut self, identity: u64, endpoint: EndpointState, now: Time) {
         self.0.retain(|(other, left, _)| *other != identity && now.seconds_since(*left) <= KEPT_FOR_S);
         if self.0.len() >= MAX_REMEMBERED {
             self.0.remove(0);
         }
-        self.0.push((identity, now, member));
+        self.0.push((identity, now, endpoint));
     }
 
     /// Takes the state of an endpoint that returns, unless it has expired.
@@ -42,19 +41,19 @@ impl Returning {
         if now.seconds_since(left) > KEPT_FOR_S {
             return None;
         }
-        let mut member = EndpointState {
+        let mut endpoint = EndpointState {
             eligible: true,
             // Requests that were in flight when it left will not be finished here.
             in_flight: InFlight::none_since(now),
             counters: Tally::default(),
             ..known
         };
-        member.constraints.ruled = None;
-        member.health.note_response();
-        member.health.held = Held::default();
-        member.health.forget_others();
-        member.not_after(now);
-        Some(member)
+        endpoint.constraints.ruled = None;
+        endpoint.health.note_response();
+        endpoint.health.held = Held::default();
+        endpoint.health.forget_others();
+        endpoint.not_after(now);
+        Some(endpoint)
     }
 }
 
@@ -62,9 +61,9 @@ impl Cluster {
     /// Whether the endpoint at `address` is known to serve or to fail.
     pub fn standing(&self, address: SocketAddr, now: Time) -> Standing {
         let index = self.endpoints.set.index_of_hash(rng::hash(address.to_string().as_bytes()));
-        let Some(member) = index.and_then(|index| self.member(index)) else { return Standing::Unknown };
-        let good = member.health.local().good.start.max(member.good().start);
-        match member.health.state() {
+        let Some(endpoint) = index.and_then(|index| self.endpoint(index)) else { return Standing::Unknown };
+        let good = endpoint.health.local().good.start.max(endpoint.good().start);
+        match endpoint.health.state() {
             State::Failed | State::Recovering | State::Stalled => Standing::Fails,
             State::Healthy if good != Time::ZERO && now.seconds_since(good) <= SERVES_FOR_S => {
                 Standing::Serves
@@ -88,8 +87,8 @@ mod tests {
     #[test]
     fn what_is_known_is_kept_for_minutes_and_for_a_bounded_number() {
         let mut returning = Returning::default();
-        let member = || EndpointState { present: true, weight: 7.0, ..EndpointState::default() };
-        (0..2 * MAX_REMEMBERED as u64).for_each(|identity| returning.leave(identity, member(), s(0)));
+        let endpoint = || EndpointState { present: true, weight: 7.0, ..EndpointState::default() };
+        (0..2 * MAX_REMEMBERED as u64).for_each(|identity| returning.leave(identity, endpoint(), s(0)));
         assert_eq!(returning.0.len(), MAX_REMEMBERED);
         let newest = 2 * MAX_REMEMBERED as u64 - 1;
         assert!(returning.take(0, s(1)).is_none(), "the first to leave is forgotten first");

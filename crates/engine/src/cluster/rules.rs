@@ -36,7 +36,7 @@ impl Rules {
     pub fn judge(
         &mut self,
         index: usize,
-        (member, failing): (EndpointView<'_>, Option<f64>),
+        (endpoint, failing): (EndpointView<'_>, Option<f64>),
         readings: &[Reading],
         fresh_s: f64,
         now: Time,
@@ -50,7 +50,7 @@ impl Rules {
         let mut strictest = None;
         for (rule, watch) in self.rules.iter().zip(watches) {
             let threshold = if watch.holds { rule.above * LETS_GO_AT } else { rule.above };
-            match value(rule.value, member, failing, readings, fresh_s, now) {
+            match value(rule.value, endpoint, failing, readings, fresh_s, now) {
                 Some(value) if value > threshold => {
                     if watch.since == Time::ZERO {
                         watch.since = now;
@@ -82,16 +82,16 @@ impl Rules {
 
 fn value(
     of: RuleValue,
-    member: EndpointView<'_>,
+    endpoint: EndpointView<'_>,
     failing: Option<f64>,
     readings: &[Reading],
     fresh_s: f64,
     now: Time,
 ) -> Option<f64> {
     match of {
-        RuleValue::ErrorPercent => Some(failing.unwrap_or(0.0).max(member.error_ratio()) * 100.0),
-        RuleValue::LatencyMs => member.centre().map(|(centre, _)| centre.exp() * 1e3),
-        RuleValue::InFlight => Some(f64::from(member.total_in_flight())),
+        RuleValue::ErrorPercent => Some(failing.unwrap_or(0.0).max(endpoint.error_ratio()) * 100.0),
+        RuleValue::LatencyMs => endpoint.centre().map(|(centre, _)| centre.exp() * 1e3),
+        RuleValue::InFlight => Some(f64::from(endpoint.total_in_flight())),
         RuleValue::Signal(at) => {
             let reading = readings.get(at).filter(|r| r.trust(now, fresh_s) > 0.0)?;
             reading.get(now).map(|(value, _)| value)
@@ -126,9 +126,10 @@ mod tests {
             action: RuleAction::Eject,
         };
         let mut rules = Rules::new(&[rule]);
-        let member = EndpointState::default();
-        let mut at =
-            |t, percent| rules.judge(3, (EndpointView::alone(&member), None), &cpu(percent, s(t)), 5.0, s(t));
+        let endpoint = EndpointState::default();
+        let mut at = |t, percent| {
+            rules.judge(3, (EndpointView::alone(&endpoint), None), &cpu(percent, s(t)), 5.0, s(t))
+        };
         assert_eq!(at(10, 90.0), None);
         assert_eq!(at(19, 90.0), None);
         assert_eq!(at(20, 90.0), Some(RuleAction::Eject));
@@ -142,11 +143,12 @@ mod tests {
         let lasting = Duration::from_secs(10);
         let rule = Rule { value: RuleValue::Signal(0), above: 85.0, lasting, action: RuleAction::Eject };
         let mut rules = Rules::new(&[rule]);
-        let member = EndpointState::default();
+        let endpoint = EndpointState::default();
         for t in 10..100 {
             // One value above the threshold, then values five percent below it.
             let percent = if t == 10 { 90.0 } else { 81.0 };
-            let judged = rules.judge(0, (EndpointView::alone(&member), None), &cpu(percent, s(t)), 5.0, s(t));
+            let judged =
+                rules.judge(0, (EndpointView::alone(&endpoint), None), &cpu(percent, s(t)), 5.0, s(t));
             assert_eq!(judged, None, "{t}");
         }
     }
@@ -155,17 +157,17 @@ mod tests {
     fn the_strictest_counts_and_the_unknown_is_never_above() {
         let rule = |action| Rule { value: RuleValue::Signal(0), above: 1.0, lasting: Duration::ZERO, action };
         let mut rules = Rules::new(&[rule(RuleAction::DownWeight), rule(RuleAction::Flag)]);
-        let member = EndpointState::default();
+        let endpoint = EndpointState::default();
         assert_eq!(
-            rules.judge(0, (EndpointView::alone(&member), None), &cpu(5.0, s(9)), 5.0, s(9)),
+            rules.judge(0, (EndpointView::alone(&endpoint), None), &cpu(5.0, s(9)), 5.0, s(9)),
             Some(RuleAction::DownWeight)
         );
         assert_eq!(
-            rules.judge(0, (EndpointView::alone(&member), None), &[Reading::default()], 5.0, s(9)),
+            rules.judge(0, (EndpointView::alone(&endpoint), None), &[Reading::default()], 5.0, s(9)),
             None
         );
         assert_eq!(
-            rules.judge(0, (EndpointView::alone(&member), None), &cpu(5.0, s(9)), 5.0, s(60)),
+            rules.judge(0, (EndpointView::alone(&endpoint), None), &cpu(5.0, s(9)), 5.0, s(60)),
             None,
             "too old"
         );

@@ -84,18 +84,18 @@ impl Cluster {
         let fresh_s = self.fresh_s();
         let news = if self.ablation.has(Part::News) { Some(self.signals.poll_s) } else { None };
         let mut reported = self.left_by_reports(&scales, now).into_iter();
-        for (index, member) in self.endpoints.states.iter_mut().enumerate().filter(|(_, m)| m.present) {
-            let start = slow_start(member, self.config.slow_start, now);
-            let unsignalled = f64::from(member.weight) * start * left_by_rule(member);
+        for (index, endpoint) in self.endpoints.states.iter_mut().enumerate().filter(|(_, m)| m.present) {
+            let start = slow_start(endpoint, self.config.slow_start, now);
+            let unsignalled = f64::from(endpoint.weight) * start * left_by_rule(endpoint);
             if width == 0 {
-                member.share = unsignalled as f32;
+                endpoint.share = unsignalled as f32;
                 continue;
             }
             let readings =
                 self.endpoints.readings.get(index * width..(index + 1) * width).unwrap_or_default();
             let polled = left_by_signals(readings, &scales, false, (fresh_s, news), now);
-            member.share = (unsignalled * polled * reported.next().unwrap_or(1.0)) as f32;
-            member.signal = match (readings.get(self.signals.least), scales.get(self.signals.least)) {
+            endpoint.share = (unsignalled * polled * reported.next().unwrap_or(1.0)) as f32;
+            endpoint.signal = match (readings.get(self.signals.least), scales.get(self.signals.least)) {
                 (Some(reading), Some(scale)) if reading.trust(now, fresh_s) > 0.0 => {
                     reading.get(now).map_or(scale.median, |(value, _)| value) as f32
                 }
@@ -122,9 +122,9 @@ impl Cluster {
             .filter(|(_, m)| m.present);
         let news = if self.ablation.has(Part::News) { Some(self.signals.poll_s) } else { None };
         let left: Vec<(f64, f64)> = rows
-            .map(|(row, member)| {
+            .map(|(row, endpoint)| {
                 let share = left_by_signals(row, scales, true, (self.fresh_s(), news), now);
-                (f64::from(member.weight), share)
+                (f64::from(endpoint.weight), share)
             })
             .collect();
         let most = cap(&left);
@@ -136,17 +136,17 @@ impl Cluster {
         for subset in &mut self.subsets.list {
             let (mut weights, mut shares, mut count) = (0.0, 0.0, 0.0);
             for index in subset.pool.all() {
-                if let Some(member) = self.endpoints.states.get(*index as usize).filter(|m| m.eligible) {
-                    weights += f64::from(member.weight);
-                    shares += f64::from(member.share);
+                if let Some(endpoint) = self.endpoints.states.get(*index as usize).filter(|m| m.eligible) {
+                    weights += f64::from(endpoint.weight);
+                    shares += f64::from(endpoint.share);
                     count += 1.0;
                 }
             }
             let usual = shares / f64::max(weights, f64::MIN_POSITIVE);
             for index in subset.pool.all() {
-                if let Some(member) = self.endpoints.states.get_mut(*index as usize) {
-                    let held = 1.0 - f64::from(member.share) / (f64::from(member.weight) * usual);
-                    member.turn.held = if held > HARDLY_HELD { held.min(1.0) as f32 } else { 0.0 };
+                if let Some(endpoint) = self.endpoints.states.get_mut(*index as usize) {
+                    let held = 1.0 - f64::from(endpoint.share) / (f64::from(endpoint.weight) * usual);
+                    endpoint.turn.held = if held > HARDLY_HELD { held.min(1.0) as f32 } else { 0.0 };
                 }
             }
             // A subset without load gets no requests; its turns are counted as if it had a minimal load.
@@ -277,19 +277,19 @@ impl Scale {
 }
 
 /// Factor of a rule on the share.
-pub(super) fn left_by_rule(member: &EndpointState) -> f64 {
-    if member.constraints.ruled == Some(RuleAction::DownWeight) { DOWN_WEIGHTED } else { 1.0 }
+pub(super) fn left_by_rule(endpoint: &EndpointState) -> f64 {
+    if endpoint.constraints.ruled == Some(RuleAction::DownWeight) { DOWN_WEIGHTED } else { 1.0 }
 }
 
 /// Factor of a slow start on the share.
-pub(super) fn slow_start(member: &EndpointState, newcomer: Duration, now: Time) -> f64 {
+pub(super) fn slow_start(endpoint: &EndpointState, newcomer: Duration, now: Time) -> f64 {
     let ramp = |since: Time, over: f64| match since {
         Time::ZERO => 1.0,
         _ if over <= 0.0 => 1.0,
         _ => (now.seconds_since(since) / over).clamp(START_SHARE, 1.0),
     };
     let newcomer = newcomer.as_secs_f64();
-    ramp(member.health.joined(), newcomer).min(ramp(member.health.returned(), newcomer * WARM_START))
+    ramp(endpoint.health.joined(), newcomer).min(ramp(endpoint.health.returned(), newcomer * WARM_START))
 }
 
 #[cfg(test)]

@@ -18,21 +18,21 @@ const MAX_STALLED_SHARE: f64 = 0.5;
 /// turns.
 const RESUME_STALLED_SHARE: f64 = 0.25;
 
-/// Whether `member` has kept several requests waiting for more than `stall_timeout` seconds and answered none
+/// Whether `endpoint` has kept several requests waiting for more than `stall_timeout` seconds and answered none
 /// meanwhile.
-pub(super) fn is_stalled(member: &EndpointView<'_>, stall_timeout: f64, now: Time) -> bool {
-    let owed = member.health.unanswered();
+pub(super) fn is_stalled(endpoint: &EndpointView<'_>, stall_timeout: f64, now: Time) -> bool {
+    let owed = endpoint.health.unanswered();
     // A long poll is old, and the last answer may be: what was sent since has to have waited as well.
     owed.requests() >= SEVERAL
         && owed.waited_s(now) > stall_timeout
-        && member.min_latency(now) > stall_timeout
+        && endpoint.min_latency(now) > stall_timeout
 }
 
 /// Stall timeout for endpoints of `subset`, seconds. Infinite where the policy reacts to silence itself, where no
 /// latency has been measured, and where most endpoints are silent.
 pub(super) fn stall_timeout<'a>(
     subset: &Subset,
-    member: impl Fn(u32) -> Option<EndpointView<'a>>,
+    endpoint: impl Fn(u32) -> Option<EndpointView<'a>>,
     now: Time,
 ) -> f64 {
     if subset.policy.sees_silence() || !subset.latency.measured {
@@ -40,8 +40,10 @@ pub(super) fn stall_timeout<'a>(
     }
     let stall_timeout = (STALLED_MULTIPLE * subset.latency.typical).max(MIN_STALL_S);
     let everybody = subset.pool.all();
-    let quiet =
-        everybody.iter().filter_map(|i| member(*i)).filter(|member| is_stalled(member, stall_timeout, now));
+    let quiet = everybody
+        .iter()
+        .filter_map(|i| endpoint(*i))
+        .filter(|endpoint| is_stalled(endpoint, stall_timeout, now));
     let most =
         if subset.latency.stall_timeout.is_infinite() { RESUME_STALLED_SHARE } else { MAX_STALLED_SHARE };
     // One endpoint out of several is never a common fault.

@@ -4,9 +4,9 @@
 use hashbrown::HashMap;
 
 use super::failings::Failings;
+use super::header_hints::HintTable;
 use super::open_requests::OpenRequests;
 use super::returning::Returning;
-use super::said::Words;
 use super::unseen::UnseenFailures;
 use crate::endpoint::{Counters, EndpointRef, EndpointSet, EndpointState, EndpointView, PeerTable, Tally};
 use crate::estimate::{PeakEwma, Queueing, Reading};
@@ -35,7 +35,7 @@ pub(super) struct EndpointTable {
     /// Requests that the client has not ended.
     pub open_requests: OpenRequests,
     /// Statements of endpoints in response headers.
-    pub said: Words,
+    pub hints: HintTable,
     /// State of endpoints that have left recently.
     pub returning: Returning,
     /// Counters of endpoints that have left, and what was carried over from the states' own, so that no counter
@@ -57,7 +57,7 @@ impl EndpointTable {
             failings,
             unseen: UnseenFailures::default(),
             open_requests: OpenRequests::default(),
-            said: Words::default(),
+            hints: HintTable::default(),
             returning: Returning::default(),
             departed: HashMap::new(),
             signals,
@@ -80,13 +80,13 @@ impl EndpointTable {
 
     /// Passes the slot at `index` to another endpoint with the state `to`; nothing of the previous one is left.
     pub fn reset(&mut self, index: u32, to: EndpointState) {
-        if let Some(member) = self.states.get_mut(index as usize) {
-            *member = to;
+        if let Some(endpoint) = self.states.get_mut(index as usize) {
+            *endpoint = to;
         }
         self.peers.forget_one(index);
         self.failings.forget(index);
         self.unseen.forget(index);
-        self.said.forget(index);
+        self.hints.forget(index);
         if let Some(peak) = self.peaks.get_mut(index as usize) {
             *peak = PeakEwma::default();
         }
@@ -98,14 +98,14 @@ impl EndpointTable {
 
     /// The view of the endpoint at `index`: own measurements and peer reports.
     pub fn view(&self, index: u32) -> Option<EndpointView<'_>> {
-        let member = self.states.get(index as usize).filter(|m| m.present)?;
-        Some(self.peers.of(index, member))
+        let endpoint = self.states.get(index as usize).filter(|m| m.present)?;
+        Some(self.peers.of(index, endpoint))
     }
 
     /// The views of all endpoints, with their indices.
     pub fn views(&self) -> impl Iterator<Item = (u32, EndpointView<'_>)> {
         let present = (0u32..).zip(&self.states).filter(|(_, m)| m.present);
-        present.map(|(index, member)| (index, self.peers.of(index, member)))
+        present.map(|(index, endpoint)| (index, self.peers.of(index, endpoint)))
     }
 
     /// The context in which a policy picks.
@@ -146,13 +146,13 @@ impl EndpointTable {
     /// Removes the endpoint at `index`: its counters are kept, and its state for as long as it may return.
     pub fn leave(&mut self, index: u32, now: Time) {
         let Some(identity) = self.set.identities().get(index as usize).copied() else { return };
-        let Some(member) = self.states.get_mut(index as usize).filter(|m| m.present) else { return };
-        let member = core::mem::take(member);
+        let Some(endpoint) = self.states.get_mut(index as usize).filter(|m| m.present) else { return };
+        let endpoint = core::mem::take(endpoint);
         let kept = self.departed.len() < MAX_DEPARTED || self.departed.contains_key(&identity);
-        if member.counters != Tally::default() && kept {
-            self.departed.entry(identity).or_default().merge(&member.counters.into());
+        if endpoint.counters != Tally::default() && kept {
+            self.departed.entry(identity).or_default().merge(&endpoint.counters.into());
         }
-        self.returning.leave(identity, member, now);
+        self.returning.leave(identity, endpoint, now);
         self.reset(index, EndpointState::default());
         self.open_requests.forget(index, now);
     }
@@ -167,7 +167,7 @@ impl EndpointTable {
 
     /// Caps timestamps at `now` after the clock stepped back.
     pub fn not_after(&mut self, now: Time) {
-        self.states.iter_mut().for_each(|member| member.not_after(now));
+        self.states.iter_mut().for_each(|endpoint| endpoint.not_after(now));
         self.peers.not_after(now);
         self.peaks.iter_mut().for_each(|peak| peak.not_after(now));
         self.readings.iter_mut().for_each(|reading| reading.not_after(now));

@@ -1,6 +1,5 @@
 //! A cluster of few endpoints that a test brings into the state that it is about, and what the rooms promise of it.
 
-mod again;
 mod clock;
 mod ejecting;
 mod overflowing;
@@ -11,7 +10,7 @@ mod subsets;
 use core::time::Duration;
 
 use super::*;
-use crate::endpoint::{AnnouncedHealth, EndpointState, Word};
+use crate::endpoint::{AnnouncedHealth, EndpointState, Hints};
 use crate::health::{FailureEvent, GoodRun};
 use crate::settings::RuleAction;
 
@@ -110,30 +109,30 @@ const TROUBLES: [Is; 10] = [
 
 impl Is {
     /// Brings an endpoint into this state; what failed was sent at `sent`.
-    fn make(self, member: &mut EndpointState, limits: &settings::Health, sent: Time) {
-        let fails = |member: &mut EndpointState, times: u32| {
-            member.health.failure(sent, sent, FailureEvent { weight: times, broke: None });
-            member.health.assess(GoodRun::default(), sent, limits, 0.0);
+    fn make(self, endpoint: &mut EndpointState, limits: &settings::Health, sent: Time) {
+        let fails = |endpoint: &mut EndpointState, times: u32| {
+            endpoint.health.failure(sent, sent, FailureEvent { weight: times, broke: None });
+            endpoint.health.assess(GoodRun::default(), sent, limits, 0.0);
         };
         match self {
-            Is::Failed => fails(member, 3),
+            Is::Failed => fails(endpoint, 3),
             Is::Recovering => {
-                fails(member, 3);
+                fails(endpoint, 3);
                 let later = sent.after_secs(1.0);
-                member.health.success(later);
-                member.health.assess(GoodRun::default(), later, limits, 0.0);
+                endpoint.health.success(later);
+                endpoint.health.assess(GoodRun::default(), later, limits, 0.0);
             }
-            Is::Suspect => fails(member, 1),
+            Is::Suspect => fails(endpoint, 1),
             Is::Stalled => {
-                member.health.set_stalled(true);
-                member.health.assess(GoodRun::default(), sent, limits, 0.0);
+                endpoint.health.set_stalled(true);
+                endpoint.health.assess(GoodRun::default(), sent, limits, 0.0);
             }
-            Is::Held => member.constraints.word = Word::of(false, true),
-            Is::Ruled => member.constraints.ruled = Some(RuleAction::Eject),
-            Is::DegradedByItself => member.constraints.word = Word::of(true, false),
-            Is::Degraded => member.constraints.announced = AnnouncedHealth::Degraded,
-            Is::Unhealthy => member.constraints.announced = AnnouncedHealth::Unhealthy,
-            Is::Draining => member.constraints.announced = AnnouncedHealth::Draining,
+            Is::Held => endpoint.constraints.hints = Hints::of(false, true),
+            Is::Ruled => endpoint.constraints.ruled = Some(RuleAction::Eject),
+            Is::DegradedByItself => endpoint.constraints.hints = Hints::of(true, false),
+            Is::Degraded => endpoint.constraints.announced = AnnouncedHealth::Degraded,
+            Is::Unhealthy => endpoint.constraints.announced = AnnouncedHealth::Unhealthy,
+            Is::Draining => endpoint.constraints.announced = AnnouncedHealth::Draining,
         }
     }
 }

@@ -47,7 +47,7 @@ impl Cluster {
     /// Clears the peers' reports before they are merged anew, as of `told`.
     pub fn forget_others(&mut self, told: Time) {
         self.endpoints.peers.forget(told);
-        self.endpoints.states.iter_mut().for_each(|member| member.health.forget_others());
+        self.endpoints.states.iter_mut().for_each(|endpoint| endpoint.health.forget_others());
     }
 
     /// Merges a peer's report on the endpoint with identity `hash`.
@@ -56,8 +56,8 @@ impl Cluster {
             return;
         }
         let Some(index) = self.endpoints.set.index_of_hash(hash) else { return };
-        if let Some(member) = self.endpoints.states.get_mut(index as usize) {
-            self.endpoints.peers.merge((index, member), self.endpoints.set.places(), other, evidence);
+        if let Some(endpoint) = self.endpoints.states.get_mut(index as usize) {
+            self.endpoints.peers.merge((index, endpoint), self.endpoints.set.places(), other, evidence);
         }
     }
 
@@ -81,20 +81,20 @@ impl Cluster {
         self.endpoints.returning = core::mem::take(&mut old.endpoints.returning);
         let mut inherited = HandoverState::new(now);
         for (index, identity) in self.endpoints.set.present() {
-            let Some(member) = self.endpoints.states.get_mut(index as usize) else { continue };
+            let Some(endpoint) = self.endpoints.states.get_mut(index as usize) else { continue };
             let at = old.endpoints.set.index_of_hash(identity).unwrap_or(u32::MAX);
             let Some(known) = old.endpoints.states.get_mut(at as usize).filter(|m| m.present) else {
                 if !old.endpoints.set.is_empty() {
-                    member.health.joins(now);
+                    endpoint.health.joins(now);
                 }
                 continue;
             };
             let all = old.endpoints.peers.of(at, known);
             inherited.add(identity, all);
             let quiet_since = all.quiet_since();
-            member.take_over(known, quiet_since);
+            endpoint.take_over(known, quiet_since);
             // Keep the number of requests since its last one.
-            member.turn.asked =
+            endpoint.turn.asked =
                 self.traffic.requests.wrapping_sub(old.traffic.requests.wrapping_sub(known.turn.asked));
             if let (Some(peak), Some(known)) =
                 (self.endpoints.peaks.get_mut(index as usize), old.endpoints.peaks.get(at as usize))

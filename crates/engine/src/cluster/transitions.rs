@@ -39,16 +39,16 @@ impl Cluster {
     #[inline(never)]
     pub(super) fn record_transitions(&mut self, shard: ProbeShard) {
         self.stats.transitions.seen.resize(self.endpoints.states.len(), (State::Healthy, true));
-        for (index, (member, seen)) in
+        for (index, (endpoint, seen)) in
             (0..).zip(self.endpoints.states.iter().zip(&mut self.stats.transitions.seen))
         {
-            let now = if member.present {
-                (member.health.state(), member.eligible)
+            let now = if endpoint.present {
+                (endpoint.health.state(), endpoint.eligible)
             } else {
                 (State::Healthy, true)
             };
             let (before, could) = core::mem::replace(seen, now);
-            if !shard.is_reporter || !member.present || (before, could) == now {
+            if !shard.is_reporter || !endpoint.present || (before, could) == now {
                 continue;
             }
             let (state, eligible) = now;
@@ -79,13 +79,13 @@ impl Cluster {
         let fade = (-seconds / RECENT_S).exp() as f32;
         self.stats.transitions.recent.resize(self.endpoints.states.len(), Default::default());
         let kept = self.stats.transitions.recent.iter_mut().zip(self.endpoints.set.identities());
-        for (member, ((before, recent), identity)) in self.endpoints.states.iter_mut().zip(kept) {
-            let picks = member.counters.picks.saturating_sub(before.picks);
+        for (endpoint, ((before, recent), identity)) in self.endpoints.states.iter_mut().zip(kept) {
+            let picks = endpoint.counters.picks.saturating_sub(before.picks);
             *recent = *recent * fade + picks as f32;
-            if let Some(full) = member.counters.carry() {
+            if let Some(full) = endpoint.counters.carry() {
                 self.endpoints.departed.entry(*identity).or_default().merge(&full);
             }
-            *before = member.counters;
+            *before = endpoint.counters;
         }
         self.stats.transitions.totals = self.stats.totals;
     }
@@ -95,9 +95,10 @@ impl Cluster {
         self.stats.totals.take_off(&self.stats.transitions.totals);
         self.stats.transitions.totals = Totals::default();
         self.endpoints.departed.clear();
-        for (member, (before, _)) in self.endpoints.states.iter_mut().zip(&mut self.stats.transitions.recent)
+        for (endpoint, (before, _)) in
+            self.endpoints.states.iter_mut().zip(&mut self.stats.transitions.recent)
         {
-            member.counters.take_off(&core::mem::take(before));
+            endpoint.counters.take_off(&core::mem::take(before));
         }
     }
 

@@ -16,7 +16,7 @@ mod view;
 pub use absence::{Absence, Absences, Standing};
 pub use peers::{GONE_AFTER_S, PeerReport, PeerState, PeerTable};
 pub use set::{Changes, Endpoint, EndpointRef, EndpointSet, Spec};
-pub use state::{Constraints, Counters, EndpointState, Exploration, LastTurn, Tally, Word};
+pub use state::{Constraints, Counters, EndpointState, Exploration, Hints, LastTurn, Tally};
 pub use view::{EndpointView, NOISE_S};
 
 pub use announced_health::AnnouncedHealth;

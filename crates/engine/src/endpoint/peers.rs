@@ -3,8 +3,7 @@
 //! They are stored beside the endpoint states and take no memory if there are no other workers. Timestamps take six
 //! bytes: the difference from the time of the merge.
 
-use crate::endpoint::EndpointState;
-use crate::endpoint::EndpointView;
+use crate::endpoint::{EndpointState, EndpointView};
 use crate::estimate::{Blend, InFlightReport};
 use crate::health::{Evidence, GoodRun};
 use crate::time::Time;
@@ -155,15 +154,15 @@ impl PeerTable {
         self.at
     }
 
-    /// The view of `member`, the endpoint at `index`, with its reports.
-    pub fn of<'a>(&'a self, index: u32, member: &'a EndpointState) -> EndpointView<'a> {
-        EndpointView::new(member, self.heard.get(index as usize), (self.at, self.lag_s))
+    /// The view of `endpoint`, the endpoint at `index`, with its reports.
+    pub fn of<'a>(&'a self, index: u32, endpoint: &'a EndpointState) -> EndpointView<'a> {
+        EndpointView::new(endpoint, self.heard.get(index as usize), (self.at, self.lag_s))
     }
 
-    /// Merges a peer's report on `member` at `index`; the set has `places` slots.
+    /// Merges a peer's report on `endpoint` at `index`; the set has `places` slots.
     pub fn merge(
         &mut self,
-        (index, member): (u32, &mut EndpointState),
+        (index, endpoint): (u32, &mut EndpointState),
         places: usize,
         other: &PeerReport,
         evidence: &Evidence,
@@ -171,22 +170,22 @@ impl PeerTable {
         if *other == PeerReport::default() && *evidence == Evidence::default() {
             return;
         }
-        let known = self.of(index, member);
+        let known = self.of(index, endpoint);
         let (mut others, good) = (known.others(), known.good());
         others.merge(other);
-        let good = member.health.merge_other(good, evidence);
+        let good = endpoint.health.merge_other(good, evidence);
         self.put(index, places, &others, good);
     }
 
-    /// Fills in an older report on `member`, as far as no peer has reported on it yet.
+    /// Fills in an older report on `endpoint`, as far as no peer has reported on it yet.
     pub fn restore(
         &mut self,
-        (index, member): (u32, &mut EndpointState),
+        (index, endpoint): (u32, &mut EndpointState),
         places: usize,
         before: &PeerReport,
         evidence: &Evidence,
     ) {
-        let known = self.of(index, member);
+        let known = self.of(index, endpoint);
         let (mut others, mut good) = (known.others(), known.good());
         if others.latency.centre().is_none()
             && (before.latency.centre().is_some() || before.error_ratio > 0.0)
@@ -194,8 +193,8 @@ impl PeerTable {
             others.latency = before.latency;
             others.error_ratio = others.error_ratio.max(before.error_ratio);
         }
-        if member.health.others(good) == Evidence::default() {
-            good = member.health.merge_other(good, evidence);
+        if endpoint.health.others(good) == Evidence::default() {
+            good = endpoint.health.merge_other(good, evidence);
         }
         self.put(index, places, &others, good);
     }
@@ -263,8 +262,8 @@ mod tests {
     }
 
     #[test]
-    fn what_one_other_worker_tells_is_kept_as_it_is() {
-        let (mut told, mut member) = (PeerTable::default(), EndpointState::default());
+    fn single_peer_report_is_kept_unchanged() {
+        let (mut told, mut endpoint) = (PeerTable::default(), EndpointState::default());
         let at = Time::from_secs_f64(1000.0);
         told.forget(at);
         let mut others = PeerReport { error_ratio: 0.1, ..PeerReport::default() };
@@ -273,13 +272,13 @@ mod tests {
         others.latency.add((-3.3, 7.7, Time(at.0 - 123_456_789)));
         let evidence =
             Evidence { good: GoodRun { count: 3, start: Time(at.0 - 987_654_321) }, ..Evidence::default() };
-        told.merge((1, &mut member), 3, &PeerReport::default(), &Evidence::default());
+        told.merge((1, &mut endpoint), 3, &PeerReport::default(), &Evidence::default());
         assert_eq!(told.heard.capacity(), 0, "nothing takes no place");
-        told.merge((1, &mut member), 3, &others, &evidence);
-        let known = told.of(1, &member);
+        told.merge((1, &mut endpoint), 3, &others, &evidence);
+        let known = told.of(1, &endpoint);
         assert_eq!((known.others(), known.others_evidence()), (others, evidence));
         told.forget(at);
-        assert_eq!(told.of(1, &member).others(), PeerReport::default());
+        assert_eq!(told.of(1, &endpoint).others(), PeerReport::default());
         told.forget(at);
         assert_eq!(told.heard.capacity(), 0, "nobody is left");
     }

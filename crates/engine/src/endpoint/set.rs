@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn who_stays_keeps_the_index_and_who_returns_gets_a_new_generation() {
+    fn kept_endpoints_keep_their_index_and_returning_ones_get_a_new_generation() {
         let mut fleet = EndpointSet::default();
         assert_eq!(fleet.update(&specs(&[1, 2, 3])).joined, [0, 1, 2]);
         let second = fleet.reference(1).unwrap();

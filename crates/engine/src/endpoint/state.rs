@@ -129,25 +129,25 @@ impl Exploration {
 
 /// Statements of an endpoint about itself, in one byte: degraded, and asking for a pause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Word(u8);
+pub struct Hints(u8);
 
-impl Word {
+impl Hints {
     const DEGRADED: u8 = 1;
     const HELD: u8 = 2;
 
     /// Creates it from both statements.
-    pub fn of(degraded: bool, held: bool) -> Word {
-        Word(if degraded { Word::DEGRADED } else { 0 } | if held { Word::HELD } else { 0 })
+    pub fn of(degraded: bool, held: bool) -> Hints {
+        Hints(if degraded { Hints::DEGRADED } else { 0 } | if held { Hints::HELD } else { 0 })
     }
 
     /// Whether it says that it is degraded: serving, but to be avoided.
     pub fn degraded(self) -> bool {
-        self.0 & Word::DEGRADED != 0
+        self.0 & Hints::DEGRADED != 0
     }
 
     /// Whether it has asked for a pause.
     pub fn held(self) -> bool {
-        self.0 & Word::HELD != 0
+        self.0 & Hints::HELD != 0
     }
 }
 
@@ -157,7 +157,7 @@ pub struct Constraints {
     /// Announced health.
     pub announced: AnnouncedHealth,
     /// Its statements about itself.
-    pub word: Word,
+    pub hints: Hints,
     /// The strictest action of the operator's rules.
     pub ruled: Option<RuleAction>,
 }
@@ -210,7 +210,7 @@ pub struct EndpointState {
 impl EndpointState {
     /// Whether it is degraded, by its own statement or as announced.
     pub fn degraded(&self) -> bool {
-        self.constraints.word.degraded() || self.constraints.announced == AnnouncedHealth::Degraded
+        self.constraints.hints.degraded() || self.constraints.announced == AnnouncedHealth::Degraded
     }
 
     /// Caps timestamps at `now` after the clock stepped back.

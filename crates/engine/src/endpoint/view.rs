@@ -3,8 +3,7 @@
 use core::ops::Deref;
 
 use crate::ablation::{Ablation, Part};
-use crate::endpoint::EndpointState;
-use crate::endpoint::{PeerReport, PeerState};
+use crate::endpoint::{EndpointState, PeerReport, PeerState};
 use crate::estimate::{Blend, ErrorRatio, InFlightReport, Queueing, freshness};
 use crate::health::{Evidence, GoodRun};
 use crate::time::Time;
@@ -32,7 +31,7 @@ const ONE_FAILURE: f64 = 0.06;
 /// This worker's state of an endpoint together with its peer reports.
 #[derive(Clone, Copy, Debug)]
 pub struct EndpointView<'a> {
-    member: &'a EndpointState,
+    state: &'a EndpointState,
     heard: Option<&'a PeerState>,
     told: Time,
     lag_s: f32,
@@ -42,23 +41,23 @@ impl Deref for EndpointView<'_> {
     type Target = EndpointState;
 
     fn deref(&self) -> &EndpointState {
-        self.member
+        self.state
     }
 }
 
 impl<'a> EndpointView<'a> {
-    /// Combines `member` with the reports `heard`, which were merged at `told` and were `lag_s` seconds old then.
+    /// Combines `state` with the reports `heard`, which were merged at `told` and were `lag_s` seconds old then.
     pub fn new(
-        member: &'a EndpointState,
+        state: &'a EndpointState,
         heard: Option<&'a PeerState>,
         (told, lag_s): (Time, f32),
     ) -> EndpointView<'a> {
-        EndpointView { member, heard, told, lag_s }
+        EndpointView { state, heard, told, lag_s }
     }
 
-    /// The view of `member` without other workers.
-    pub fn alone(member: &'a EndpointState) -> EndpointView<'a> {
-        EndpointView::new(member, None, (Time::ZERO, 0.0))
+    /// The view of `state` without other workers.
+    pub fn alone(state: &'a EndpointState) -> EndpointView<'a> {
+        EndpointView::new(state, None, (Time::ZERO, 0.0))
     }
 
     /// The peers' measurements.
@@ -98,7 +97,7 @@ impl<'a> EndpointView<'a> {
 
     /// This worker's part of [`pending`](EndpointView::pending).
     pub fn own_pending(&self) -> u32 {
-        self.member.pending()
+        self.state.pending()
     }
 
     /// Requests of the other workers that await response headers, as reported.
@@ -121,7 +120,7 @@ impl<'a> EndpointView<'a> {
 
     /// The requests counted by [`pending`](EndpointView::pending), and the total time that they have waited, seconds.
     pub fn backlog(&self, now: Time) -> (f64, f64) {
-        let own = f64::from(self.member.pending());
+        let own = f64::from(self.state.pending());
         let (others, age) = self.heard.map_or((0.0, 0.0), |heard| {
             (f64::from(heard.awaiting()), f64::from(heard.in_flight(self.told).mean_age.max(0.0)))
         });
@@ -195,7 +194,7 @@ impl<'a> EndpointView<'a> {
     fn belief(&self, queueing: &Queueing, now: Time) -> f32 {
         let survival = &queueing.noise.survival;
         let mut log = 0.0;
-        let (waiting, pending) = (self.in_flight.awaiting(), self.member.pending());
+        let (waiting, pending) = (self.in_flight.awaiting(), self.state.pending());
         if pending > 0 {
             let (all, age) = (f64::from(waiting), self.in_flight.mean_age(now));
             let silence = now.seconds_since(self.quiet_since());

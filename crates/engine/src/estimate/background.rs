@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn too_little_says_nothing() {
+    fn too_few_samples_give_no_figure() {
         let mut background = BaselineErrors::default();
         (0..7).for_each(|_| background.observe(1, true));
         assert_eq!(background.ratio(|_| true), None);

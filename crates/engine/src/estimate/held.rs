@@ -66,19 +66,19 @@ mod tests {
     fn what_is_kept_while_others_are_answered_is_held_and_what_a_silent_endpoint_owes_is_not() {
         let (mut polled, mut stalled) = (EndpointState::default(), EndpointState::default());
         let mut epochs = Epochs { current: ms(0), before: ms(0) };
-        for member in [&mut polled, &mut stalled] {
-            (0..3).for_each(|_| member.send(ms(1)));
+        for endpoint in [&mut polled, &mut stalled] {
+            (0..3).for_each(|_| endpoint.send(ms(1)));
         }
         for epoch in 1..4 {
             polled.send(ms(epoch * 1000 - 100));
             polled.answer(ms(epoch * 1000 - 100), epochs, ms(epoch * 1000 - 50));
-            for member in [&mut polled, &mut stalled] {
-                member.turn_epoch(epochs.current);
+            for endpoint in [&mut polled, &mut stalled] {
+                endpoint.turn_epoch(epochs.current);
             }
             epochs = Epochs { current: ms(epoch * 1000), before: epochs.current };
         }
         polled.send(ms(3100));
-        let counts = |member: &EndpointState| (member.in_flight.awaiting(), member.pending());
+        let counts = |endpoint: &EndpointState| (endpoint.in_flight.awaiting(), endpoint.pending());
         assert_eq!((counts(&polled), counts(&stalled)), ((4, 1), (3, 3)));
         let told = polled.report(ms(3200));
         assert!(told.awaiting == 1 && told.mean_age < 0.26, "{told:?}");

@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn late_and_empty_answers_cost_most_of_the_say_but_not_all() {
+    fn late_and_empty_answers_lower_the_learnt_weight() {
         assert_eq!(after(500, 0.0, 60), 0.1);
         let mut learnt = LearntWeight::default();
         learnt.observe(0.0, Time(7), 5.0);

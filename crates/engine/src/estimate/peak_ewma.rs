@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn who_times_out_again_and_again_stays_expensive() {
+    fn repeated_timeouts_stay_expensive() {
         let mut peak = PeakEwma::default();
         for time_out in 0..20 {
             let now = at(3.0 * f64::from(time_out));

@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn who_heals_while_idle_is_no_queue_of_those_who_are_busy() {
+    fn recovery_while_idle_is_no_queue() {
         let mut queueing = Queueing::default();
         for answer in 0..100 {
             queueing.observe(0, if answer % 10 == 0 { -4.6 } else { 0.0 });
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_slots_from_as_many_as_have_been_seen() {
+    fn estimates_slots_from_few_observations() {
         for slots in [1.0f32, 4.0, 8.0] {
             let delay = |depth: u32| (1.0f32).max((1.0 + depth as f32) / slots);
             let found = learn(delay, 24).slots().unwrap();
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn depths_that_nobody_has_seen_are_no_sign_of_a_full_endpoint() {
+    fn unseen_depths_are_no_sign_of_a_full_endpoint() {
         // 64 slots, a third to half of them busy: between 20 and 31 requests.
         let mut queueing = Queueing::default();
         let mut rng = Rng::new(5);
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_seen_endpoints_fill_up_is_right() {
+    fn worker_that_saw_full_endpoints_prevails() {
         let found = |count| Some(Slots { count, found: true });
         let bound = |count| Some(Slots { count, found: false });
         assert_eq!(Slots::merged(found(4.0), bound(9.0)), found(4.0));

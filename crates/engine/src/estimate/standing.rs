@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_endpoints_are_hardly_ever_told_apart() {
+    fn equal_endpoints_rarely_differ() {
         let mut rng = Rng::new(7);
         for endpoints in [2usize, 3, 5, 10, 30] {
             let news = news_a_window(endpoints);

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_poll_says_nothing_however_long_it_lasts() {
+    fn long_poll_is_no_evidence_of_slowness() {
         for survival in [learnt(0.0), learnt(0.02)] {
             assert_eq!(survival.belief(survival.silent(60.0, 1.0)), 0.0);
             assert_eq!(survival.belief(3.0 * survival.silent(5.0, 0.1)), 0.0);
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn where_many_are_late_lateness_says_less() {
+    fn lateness_counts_less_where_many_are_late() {
         let (usual, mixed) = (learnt(0.0), learnt(0.3));
         assert!(mixed.silent(0.5, 0.5) > usual.silent(0.5, 0.5) + 2.0);
         assert!(mixed.belief(mixed.silent(0.5, 0.5)) < 0.2);

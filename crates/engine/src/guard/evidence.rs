@@ -117,7 +117,7 @@ mod tests {
     /// The expected factor over all arms that the coin can draw is 1: no bet has an advantage over the coin, whatever
     /// the numbers of events are.
     #[test]
-    fn the_coin_makes_every_bet_fair() {
+    fn randomized_threshold_keeps_the_bet_fair() {
         for holdout in [0.001, 0.01, 0.3, 0.5] {
             for (events, others) in [(0u32, 1u32), (1, 0), (3, 5), (12, 1), (20, 20)] {
                 for log_ratio in [-3.0f64, -0.05, 0.05, 0.7, 7.0] {

@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fails_at_times_is_told_from_what_fails_for_good() {
+    fn intermittent_failures_differ_from_permanent_ones() {
         let mut serving = Serving::default();
         let mut take = |failed: &[bool]| {
             failed.iter().for_each(|failed| serving.observe(*failed));

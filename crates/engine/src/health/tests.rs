@@ -5,9 +5,8 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::evidence::{Evidence, FailureEvent, GoodRun};
 use super::{Health, State};
-use crate::rng;
-use crate::settings;
 use crate::time::Time;
+use crate::{rng, settings};
 use core::time::Duration;
 
 const LIMITS: settings::Health = settings::Health {
@@ -308,7 +307,7 @@ fn what_was_sent_before_the_ejection_is_no_failed_probe() {
 }
 
 #[test]
-fn an_endpoint_that_serves_some_is_told_from_one_that_hangs() {
+fn endpoint_that_serves_some_differs_from_one_that_hangs() {
     let mut health = Health::default();
     for nth in 0..100 {
         fail(&mut health, 1000 * nth);

@@ -36,20 +36,21 @@ const TURNS_TO_LOOK: f32 = 4.0;
 /// Expected cost of the next request to this endpoint, seconds. Zero if the endpoint is due for a request to find out
 /// why it is silent: the unanswered one may be slow by nature, and without another request that would never show. An
 /// endpoint that hangs gets a number of these that grows with the logarithm of the time.
-fn cost(ablation: &Ablation, view: PickContext<'_>, member: EndpointView<'_>, rounding: Rounding) -> f32 {
-    let floor = if ablation.has(Part::MinLatency) { member.silent(view.queueing, view.now) } else { 0.0 };
-    let long = floor > LOOK_AGAIN_S && floor > LOOK_AGAIN * member.expected;
-    if long && view.turns.passed(&member, TURNS_TO_LOOK) {
-        let stall_timeout = LOOK_AGAIN_S.max(LOOK_AGAIN * member.expected);
-        if floor > stall_timeout * (member.unanswered() as f32 - 1.0).exp2() {
+fn cost(ablation: &Ablation, view: PickContext<'_>, endpoint: EndpointView<'_>, rounding: Rounding) -> f32 {
+    let floor = if ablation.has(Part::MinLatency) { endpoint.silent(view.queueing, view.now) } else { 0.0 };
+    let long = floor > LOOK_AGAIN_S && floor > LOOK_AGAIN * endpoint.expected;
+    if long && view.turns.passed(&endpoint, TURNS_TO_LOOK) {
+        let stall_timeout = LOOK_AGAIN_S.max(LOOK_AGAIN * endpoint.expected);
+        if floor > stall_timeout * (endpoint.unanswered() as f32 - 1.0).exp2() {
             return 0.0;
         }
     }
-    let open = member.total_in_flight().saturating_sub(member.awaiting()) as f32;
-    let takes = if floor > member.expected { floor } else { member.expected };
+    let open = endpoint.total_in_flight().saturating_sub(endpoint.awaiting()) as f32;
+    let takes = if floor > endpoint.expected { floor } else { endpoint.expected };
     let lasts = if takes > view.queueing.sojourn_s { takes } else { view.queueing.sojourn_s };
-    let pending = member.own_pending() as f32 + rounding.count(member.others_awaiting_now(lasts, view.now));
-    let depth = (pending + OPEN_COUNTS * open) * view.turns.unit / member.weight;
+    let pending =
+        endpoint.own_pending() as f32 + rounding.count(endpoint.others_awaiting_now(lasts, view.now));
+    let depth = (pending + OPEN_COUNTS * open) * view.turns.unit / endpoint.weight;
     rounding.latency(takes) * view.queueing.price(depth)
 }
 

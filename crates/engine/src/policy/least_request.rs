@@ -16,8 +16,8 @@ const BREAKS_AT: f32 = 4.0;
 #[derive(Debug, Default)]
 pub struct LeastRequest;
 
-fn cost(view: PickContext<'_>, member: EndpointView<'_>, rounding: Rounding) -> f32 {
-    (rounding.in_flight(view, &member) + 1.0) / member.weight
+fn cost(view: PickContext<'_>, endpoint: EndpointView<'_>, rounding: Rounding) -> f32 {
+    (rounding.in_flight(view, &endpoint) + 1.0) / endpoint.weight
 }
 
 impl Policy for LeastRequest {

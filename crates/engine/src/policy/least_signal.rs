@@ -20,8 +20,8 @@ const BREAKS_AT: f32 = 4.0;
 pub struct LeastSignal;
 
 /// The value, with the requests in flight as a tie-breaker: each adds 10⁻⁶ of (1 + the absolute value), up to 1000.
-fn cost(member: EndpointView<'_>) -> f32 {
-    member.signal + (member.signal.abs() + 1.0) * 1e-6 * member.total_in_flight().min(1000) as f32
+fn cost(endpoint: EndpointView<'_>) -> f32 {
+    endpoint.signal + (endpoint.signal.abs() + 1.0) * 1e-6 * endpoint.total_in_flight().min(1000) as f32
 }
 
 impl Policy for LeastSignal {

@@ -33,9 +33,7 @@ pub mod weighted_round_robin;
 pub mod weighted_score;
 
 use crate::ablation::Ablation;
-use crate::endpoint::EndpointState;
-use crate::endpoint::EndpointView;
-use crate::endpoint::PeerTable;
+use crate::endpoint::{EndpointState, EndpointView, PeerTable};
 use crate::estimate::{PeakEwma, Queueing};
 use crate::rng::Rng;
 use crate::settings;
@@ -67,19 +65,19 @@ impl Default for Turns {
 }
 
 impl Turns {
-    /// Number of requests between two turns of `member`.
-    fn wanted(&self, member: &EndpointState) -> f32 {
-        self.apart / (member.weight * (1.0 - member.turn.held)).max(f32::MIN_POSITIVE)
+    /// Number of requests between two turns of `endpoint`.
+    fn wanted(&self, endpoint: &EndpointState) -> f32 {
+        self.apart / (endpoint.weight * (1.0 - endpoint.turn.held)).max(f32::MIN_POSITIVE)
     }
 
-    /// Whether more than `turns` of its turns, over all workers, have passed since this worker chose `member`.
-    fn passed(&self, member: &EndpointState, turns: f32) -> bool {
-        self.requests.wrapping_sub(member.turn.asked) as f32 * self.workers > turns * self.wanted(member)
+    /// Whether more than `turns` of its turns, over all workers, have passed since this worker chose `endpoint`.
+    fn passed(&self, endpoint: &EndpointState, turns: f32) -> bool {
+        self.requests.wrapping_sub(endpoint.turn.asked) as f32 * self.workers > turns * self.wanted(endpoint)
     }
 
-    /// Whether `member`, whose share is reduced, has waited for `wanted` requests, or will have after `soon` more.
-    fn come(&self, member: &EndpointState, wanted: f32, soon: f32) -> bool {
-        self.requests.wrapping_sub(member.turn.asked) as f32 + soon >= wanted
+    /// Whether `endpoint`, whose share is reduced, has waited for `wanted` requests, or will have after `soon` more.
+    fn come(&self, endpoint: &EndpointState, wanted: f32, soon: f32) -> bool {
+        self.requests.wrapping_sub(endpoint.turn.asked) as f32 + soon >= wanted
     }
 }
 
@@ -135,7 +133,7 @@ impl Request {
 impl<'a> PickContext<'a> {
     /// The view of the endpoint at `index`.
     pub fn known(&self, index: u32) -> Option<EndpointView<'a>> {
-        self.states.get(index as usize).map(|member| self.peers.of(index, member))
+        self.states.get(index as usize).map(|endpoint| self.peers.of(index, endpoint))
     }
 
     /// The state of the endpoint at `index`, if it is eligible.
@@ -248,12 +246,12 @@ pub fn pick_lowest_cost(
     let mut count = 0;
     let draws = draws.max(want);
     let few = pool.len() <= draws;
-    pool.draw(view, draws, rng, |index, member| {
-        let cost = cost(view.peers.of(index, member), index);
+    pool.draw(view, draws, rng, |index, endpoint| {
+        let cost = cost(view.peers.of(index, endpoint), index);
         let cost = if cost.is_nan() { f32::INFINITY } else { cost };
-        let (cost, rank) = match member.turn.held {
+        let (cost, rank) = match endpoint.turn.held {
             held if held > 0.0 => {
-                in_turn(view.turns, member, cost, if few { None } else { Some(draws) }, breaks_at)
+                in_turn(view.turns, endpoint, cost, if few { None } else { Some(draws) }, breaks_at)
             }
             _ => (cost, 1),
         };
@@ -273,20 +271,20 @@ pub fn pick_lowest_cost(
     candidates
 }
 
-/// Cost and rank among equals of `member`, whose share is reduced: by whether its turn has come, or will have come
+/// Cost and rank among equals of `endpoint`, whose share is reduced: by whether its turn has come, or will have come
 /// before it is drawn again. `draws` is how many are drawn at a time, `None` if all are.
 #[inline(never)]
 fn in_turn(
     turns: Turns,
-    member: &EndpointState,
+    endpoint: &EndpointState,
     cost: f32,
     draws: Option<usize>,
     breaks_at: f32,
 ) -> (f32, u8) {
-    let (held, wanted) = (member.turn.held, turns.wanted(member));
+    let (held, wanted) = (endpoint.turn.held, turns.wanted(endpoint));
     // Mean number of requests until it is drawn again.
     let drawn_within = draws.map_or(1.0, |draws| (wanted * (1.0 - held) / draws as f32).max(1.0));
-    if turns.come(member, wanted, drawn_within) {
+    if turns.come(endpoint, wanted, drawn_within) {
         (cost, 0)
     } else {
         (cost * out_of_turn(held, breaks_at), 2)

@@ -23,10 +23,10 @@ const BREAKS_AT: f32 = 8.0;
 #[derive(Debug, Default)]
 pub struct PeakEwma;
 
-fn cost(view: PickContext<'_>, index: u32, member: EndpointView<'_>, rounding: Rounding) -> f32 {
+fn cost(view: PickContext<'_>, index: u32, endpoint: EndpointView<'_>, rounding: Rounding) -> f32 {
     let peak = view.peaks.get(index as usize).and_then(|peak| peak.estimate(view.now));
-    let latency = peak.unwrap_or(member.expected);
-    latency * (rounding.in_flight(view, &member) + 1.0) / member.weight
+    let latency = peak.unwrap_or(endpoint.expected);
+    latency * (rounding.in_flight(view, &endpoint) + 1.0) / endpoint.weight
 }
 
 impl Policy for PeakEwma {

@@ -39,17 +39,17 @@ impl Pool {
     }
 
     /// Updates the eligible endpoints, drawn in proportion to their shares.
-    pub fn refresh(&mut self, members: &[EndpointState]) {
-        self.refresh_by(members, |member| member.share);
+    pub fn refresh(&mut self, endpoints: &[EndpointState]) {
+        self.refresh_by(endpoints, |endpoint| endpoint.share);
     }
 
     /// Updates the eligible endpoints, drawn in proportion to `part`.
-    pub fn refresh_by(&mut self, members: &[EndpointState], part: impl Fn(&EndpointState) -> f32) {
+    pub fn refresh_by(&mut self, endpoints: &[EndpointState], part: impl Fn(&EndpointState) -> f32) {
         self.order.clear();
-        let eligible = |i: &&u32| members.get(**i as usize).is_some_and(|m| m.eligible);
+        let eligible = |i: &&u32| endpoints.get(**i as usize).is_some_and(|m| m.eligible);
         self.order.reserve_exact(self.indices.len());
         self.order.extend(self.indices.iter().filter(eligible));
-        let share = |i: &u32| members.get(*i as usize).map_or(0.0, &part);
+        let share = |i: &u32| endpoints.get(*i as usize).map_or(0.0, &part);
         let (mut least, mut most) = (f32::INFINITY, 0.0f32);
         for share in self.order.iter().map(share) {
             (least, most) = (least.min(share), most.max(share));
@@ -124,10 +124,10 @@ impl Pool {
             if drawn.get(..found).is_some_and(|d| d.contains(&index)) {
                 continue;
             }
-            let (Some(member), Some(slot)) = (view.eligible(index), drawn.get_mut(found)) else { continue };
+            let (Some(endpoint), Some(slot)) = (view.eligible(index), drawn.get_mut(found)) else { continue };
             *slot = index;
             found += 1;
-            each(index, member);
+            each(index, endpoint);
         }
         if found == 0 {
             self.draw_evenly(view, count, rng, &mut each);
@@ -162,16 +162,16 @@ impl Pool {
             let with = at + rng.below((len - at) as u32) as usize;
             self.order.swap(at, with);
             let Some(index) = self.order.get(at).copied() else { return };
-            if let Some(member) = view.eligible(index) {
+            if let Some(endpoint) = view.eligible(index) {
                 found += 1;
-                each(index, member);
+                each(index, endpoint);
             }
         }
         // Most endpoints became ineligible since the refresh: try every one rather than find none.
         if found == 0 {
             for index in self.order.iter().copied() {
-                if let Some(member) = view.eligible(index) {
-                    each(index, member);
+                if let Some(endpoint) = view.eligible(index) {
+                    each(index, endpoint);
                     return;
                 }
             }
@@ -191,7 +191,7 @@ mod tests {
     use crate::estimate::Queueing;
     use crate::time::Time;
 
-    fn members(shares: &[f32]) -> Vec<EndpointState> {
+    fn of_shares(shares: &[f32]) -> Vec<EndpointState> {
         shares
             .iter()
             .map(|s| EndpointState {
@@ -204,12 +204,12 @@ mod tests {
             .collect()
     }
 
-    fn view(members: &[EndpointState]) -> PickContext<'_> {
+    fn view(endpoints: &[EndpointState]) -> PickContext<'_> {
         static QUEUEING: LazyLock<Queueing> = LazyLock::new(Queueing::default);
         static TOLD: LazyLock<PeerTable> = LazyLock::new(PeerTable::default);
         let (told, queueing) = (&*TOLD, &*QUEUEING);
         PickContext {
-            states: members,
+            states: endpoints,
             peers: told,
             identities: &[],
             peaks: &[],
@@ -220,15 +220,15 @@ mod tests {
         }
     }
 
-    fn first_draws(members: &[EndpointState], rounds: usize, draws: usize) -> Vec<f64> {
+    fn first_draws(endpoints: &[EndpointState], rounds: usize, draws: usize) -> Vec<f64> {
         let mut pool = Pool::default();
-        pool.assign(0..members.len() as u32);
-        pool.refresh(members);
+        pool.assign(0..endpoints.len() as u32);
+        pool.refresh(endpoints);
         let mut rng = Rng::new(7);
-        let mut counts = vec![0.0; members.len()];
+        let mut counts = vec![0.0; endpoints.len()];
         for _ in 0..rounds {
             let mut seen = Vec::new();
-            pool.draw(view(members), draws, &mut rng, |i, _| seen.push(i));
+            pool.draw(view(endpoints), draws, &mut rng, |i, _| seen.push(i));
             assert!((1..seen.len()).all(|n| !seen[n..].contains(&seen[n - 1])), "distinct: {seen:?}");
             counts[seen[0] as usize] += 1.0;
         }
@@ -240,7 +240,7 @@ mod tests {
         for shares in [&[1.0f32; 10][..], &[1.0, 2.0, 3.0, 4.0], &[0.01, 1.0, 1.0], &[1000.0, 1.0, 1.0, 1.0]]
         {
             let total: f32 = shares.iter().sum();
-            let counts = first_draws(&members(shares), 40_000, 2);
+            let counts = first_draws(&of_shares(shares), 40_000, 2);
             let chi: f64 = shares
                 .iter()
                 .zip(&counts)
@@ -252,8 +252,8 @@ mod tests {
     }
 
     #[test]
-    fn never_draws_who_became_ineligible_and_finds_the_last_one_left() {
-        let mut list = members(&[1.0; 40]);
+    fn never_draws_ineligible_endpoints_and_finds_the_last_one() {
+        let mut list = of_shares(&[1.0; 40]);
         let mut pool = Pool::default();
         pool.assign(0..40);
         pool.refresh(&list);

@@ -51,8 +51,8 @@ impl Ring {
     /// Rebuilds the ring of `indices` if an endpoint joined, left or changed its weight; returns whether it did.
     pub fn refresh(&mut self, view: PickContext<'_>, indices: &[u32]) -> bool {
         let identity = |index: u32| view.identities.get(index as usize).copied().unwrap_or_default();
-        let member = |i: &u32| Some((*i, view.states.get(*i as usize).filter(|m| m.present)?));
-        let present = || indices.iter().filter_map(member);
+        let endpoint = |i: &u32| Some((*i, view.states.get(*i as usize).filter(|m| m.present)?));
+        let present = || indices.iter().filter_map(endpoint);
         // A sum, because the order does not matter; with the index, because slots are reused.
         let fingerprint = present().fold(0u64, |sum, (index, m)| {
             let weight = u64::from(m.weight.to_bits()) << 32;
@@ -66,8 +66,8 @@ impl Ring {
         let scale = points_per_weight(heaviest, present().map(|(_, m)| m.weight).sum());
         self.points.clear();
         self.points.reserve_exact(present().map(|(_, m)| points_of(m.weight, scale) as usize).sum());
-        for (index, member) in present() {
-            let count = points_of(member.weight, scale);
+        for (index, endpoint) in present() {
+            let count = points_of(endpoint.weight, scale);
             let places = (1..=count).map(|nth| place(identity(index), nth, POINT_STEP));
             self.points.extend(places.map(|place| Point { place, index }));
         }
@@ -210,36 +210,35 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
-    use crate::endpoint::EndpointState;
-    use crate::endpoint::PeerTable;
+    use crate::endpoint::{EndpointState, PeerTable};
     use crate::estimate::Queueing;
     use crate::rng::{Rng, hash};
     use crate::time::Time;
 
     fn fleet(weights: &[f32]) -> Vec<EndpointState> {
-        let member = |weight: &f32| EndpointState {
+        let endpoint = |weight: &f32| EndpointState {
             present: true,
             eligible: true,
             weight: *weight,
             share: *weight,
             ..EndpointState::default()
         };
-        weights.iter().map(member).collect()
+        weights.iter().map(endpoint).collect()
     }
 
     fn identities(of: usize) -> Vec<u64> {
         (0..of).map(|i| hash(format!("10.0.{}.{}:8080", i / 250, i % 250).as_bytes())).collect()
     }
 
-    fn ring(members: &[EndpointState]) -> Ring {
+    fn ring(endpoints: &[EndpointState]) -> Ring {
         let mut ring = Ring::default();
-        refresh(&mut ring, members, &identities(members.len()));
+        refresh(&mut ring, endpoints, &identities(endpoints.len()));
         ring
     }
 
-    fn refresh(ring: &mut Ring, members: &[EndpointState], identities: &[u64]) -> bool {
+    fn refresh(ring: &mut Ring, endpoints: &[EndpointState], identities: &[u64]) -> bool {
         let view = PickContext {
-            states: members,
+            states: endpoints,
             peers: &PeerTable::default(),
             identities,
             peaks: &[],
@@ -248,7 +247,7 @@ mod tests {
             turns: crate::policy::Turns::default(),
             now: Time::ZERO,
         };
-        ring.refresh(view, &(0..members.len() as u32).collect::<Vec<_>>())
+        ring.refresh(view, &(0..endpoints.len() as u32).collect::<Vec<_>>())
     }
 
     fn owner(ring: &Ring, key: u64) -> u32 {
@@ -259,18 +258,18 @@ mod tests {
 
     /// The definition taken literally: every probe against every point of every endpoint, without order or index. Uses
     /// identities and weights alone.
-    fn by_definition(members: &[EndpointState], key: u64) -> u32 {
+    fn by_definition(endpoints: &[EndpointState], key: u64) -> u32 {
         let finalise = |mut z: u64| {
             z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
             z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
             z ^ (z >> 31)
         };
-        let identities = identities(members.len());
+        let identities = identities(endpoints.len());
         let mut best = (u32::MAX, u32::MAX);
         for probe in 1..=7u64 {
             let from = (finalise(key.wrapping_add(probe.wrapping_mul(0xD1B5_4A32_D192_ED03))) >> 32) as u32;
-            for (index, member) in members.iter().enumerate() {
-                for point in 1..=(member.weight * 16.0).round() as u64 {
+            for (index, endpoint) in endpoints.iter().enumerate() {
+                for point in 1..=(endpoint.weight * 16.0).round() as u64 {
                     let step = point.wrapping_mul(0x9E37_79B9_7F4A_7C15);
                     let at = (finalise(identities[index].wrapping_add(step)) >> 32) as u32;
                     let clockwise = if at >= from {
@@ -290,12 +289,12 @@ mod tests {
     #[test]
     fn agrees_with_the_definition() {
         for weights in [&[1.0f32; 1][..], &[1.0; 2], &[1.0; 50], &[1.0, 2.0, 3.0, 0.5, 16.0]] {
-            let members = fleet(weights);
-            let ring = ring(&members);
+            let endpoints = fleet(weights);
+            let ring = ring(&endpoints);
             let mut rng = Rng::new(1);
             for _ in 0..500 {
                 let key = rng.next_u64();
-                assert_eq!(owner(&ring, key), by_definition(&members, key), "{weights:?} {key}");
+                assert_eq!(owner(&ring, key), by_definition(&endpoints, key), "{weights:?} {key}");
             }
         }
     }
@@ -303,15 +302,15 @@ mod tests {
     #[test]
     fn losing_one_of_n_moves_its_keys_and_no_others() {
         for n in [2usize, 3, 10, 100, 1000] {
-            let mut members = fleet(&vec![1.0; n]);
-            let full = ring(&members);
+            let mut endpoints = fleet(&vec![1.0; n]);
+            let full = ring(&endpoints);
             let mut rng = Rng::new(n as u64);
             let keys: Vec<u64> = (0..20_000.max(400 * n)).map(|_| rng.next_u64()).collect();
             let before: Vec<u32> = keys.iter().map(|k| owner(&full, *k)).collect();
             for lost in [0, n / 2, n - 1] {
-                members[lost].present = false;
-                let rest = ring(&members);
-                members[lost].present = true;
+                endpoints[lost].present = false;
+                let rest = ring(&endpoints);
+                endpoints[lost].present = true;
                 let moved = keys.iter().zip(&before).filter(|(key, was)| {
                     let now = owner(&rest, **key);
                     assert!(now == **was || **was == lost as u32, "a key of somebody else's moved");
@@ -326,8 +325,8 @@ mod tests {
     #[test]
     fn keys_follow_the_weights_whatever_their_unit() {
         for weights in [[1.0f32, 2.0, 3.0, 4.0], [100.0, 200.0, 300.0, 400.0], [0.01, 0.02, 0.03, 0.04]] {
-            let members = fleet(&weights);
-            let ring = ring(&members);
+            let endpoints = fleet(&weights);
+            let ring = ring(&endpoints);
             let total: f32 = weights.iter().sum();
             let mut counts = [0u32; 4];
             let mut rng = Rng::new(2);
@@ -341,21 +340,21 @@ mod tests {
 
     #[test]
     fn is_rebuilt_for_changes_only() {
-        let mut members = fleet(&[1.0; 10]);
+        let mut endpoints = fleet(&[1.0; 10]);
         let mut ring = Ring::default();
         let mut identities = identities(10);
         let mut refresh =
-            |members: &[EndpointState], identities: &[u64]| refresh(&mut ring, members, identities);
-        assert!(refresh(&members, &identities));
-        members[3].eligible = false;
-        members[4].share = 0.1;
-        assert!(!refresh(&members, &identities), "ejection and shares move no keys");
-        members[3].weight = 2.0;
-        assert!(refresh(&members, &identities));
-        members.swap(0, 1);
+            |endpoints: &[EndpointState], identities: &[u64]| refresh(&mut ring, endpoints, identities);
+        assert!(refresh(&endpoints, &identities));
+        endpoints[3].eligible = false;
+        endpoints[4].share = 0.1;
+        assert!(!refresh(&endpoints, &identities), "ejection and shares move no keys");
+        endpoints[3].weight = 2.0;
+        assert!(refresh(&endpoints, &identities));
+        endpoints.swap(0, 1);
         identities.swap(0, 1);
-        assert!(refresh(&members, &identities), "the same endpoints at other indices");
-        members[9].present = false;
-        assert!(refresh(&members, &identities));
+        assert!(refresh(&endpoints, &identities), "the same endpoints at other indices");
+        endpoints[9].present = false;
+        assert!(refresh(&endpoints, &identities));
     }
 }

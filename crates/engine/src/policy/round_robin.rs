@@ -40,11 +40,11 @@ impl Policy for RoundRobin {
         for step in 0..len {
             let at = (turn + step) % len;
             let Some(index) = self.order.get(at).copied() else { break };
-            let Some(member) = view.eligible(index) else { continue };
-            if member.turn.held > 0.0 {
-                let wanted = len as f32 / (1.0 - member.turn.held);
+            let Some(endpoint) = view.eligible(index) else { continue };
+            if endpoint.turn.held > 0.0 {
+                let wanted = len as f32 / (1.0 - endpoint.turn.held);
                 passed_over = passed_over.or(Some(index));
-                if !view.turns.come(member, wanted, 0.5 * len as f32) {
+                if !view.turns.come(endpoint, wanted, 0.5 * len as f32) {
                     continue;
                 }
             }
@@ -73,19 +73,18 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
-    use crate::endpoint::EndpointState;
-    use crate::endpoint::PeerTable;
+    use crate::endpoint::{EndpointState, PeerTable};
     use crate::estimate::Queueing;
     use crate::time::Time;
 
     #[test]
     fn retries_go_to_those_whose_turn_is_next() {
-        let members = vec![EndpointState { present: true, eligible: true, ..EndpointState::default() }; 3];
+        let endpoints = vec![EndpointState { present: true, eligible: true, ..EndpointState::default() }; 3];
         let (mut pool, mut policy) = (Pool::default(), RoundRobin::default());
         pool.assign(0..3);
-        pool.refresh(&members);
+        pool.refresh(&endpoints);
         let view = PickContext {
-            states: &members,
+            states: &endpoints,
             peers: &PeerTable::default(),
             identities: &[],
             peaks: &[],

@@ -39,11 +39,11 @@ impl Rounding {
         }
     }
 
-    /// Requests in flight to `member` now, with open streams: this worker's own, and those of the others as far as
+    /// Requests in flight to `endpoint` now, with open streams: this worker's own, and those of the others as far as
     /// their reports still hold.
-    pub fn in_flight(self, view: PickContext<'_>, member: &EndpointView<'_>) -> f32 {
-        let known = member.total_in_flight().saturating_sub(member.others_awaiting());
-        known as f32 + self.count(member.others_awaiting_now(view.queueing.sojourn_s, view.now))
+    pub fn in_flight(self, view: PickContext<'_>, endpoint: &EndpointView<'_>) -> f32 {
+        let known = endpoint.total_in_flight().saturating_sub(endpoint.others_awaiting());
+        known as f32 + self.count(endpoint.others_awaiting_now(view.queueing.sojourn_s, view.now))
     }
 }
 

@@ -8,7 +8,7 @@ mod costs;
 use super::*;
 use crate::rng::hash;
 
-fn members(shares: &[f32]) -> Vec<EndpointState> {
+fn of_shares(shares: &[f32]) -> Vec<EndpointState> {
     shares
         .iter()
         .map(|share| EndpointState {
@@ -57,15 +57,15 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(policy: &settings::Policy, members: Vec<EndpointState>) -> Bench {
+    fn new(policy: &settings::Policy, endpoints: Vec<EndpointState>) -> Bench {
         let mut bench = Bench {
             policy: build(policy, Ablation::default()),
             pool: Pool::default(),
             queueing: Queueing::default(),
             peers: PeerTable::default(),
-            identities: (0..members.len()).map(|i| hash(format!("10.0.0.{i}:80").as_bytes())).collect(),
-            peaks: vec![PeakEwma::default(); members.len()],
-            states: members,
+            identities: (0..endpoints.len()).map(|i| hash(format!("10.0.0.{i}:80").as_bytes())).collect(),
+            peaks: vec![PeakEwma::default(); endpoints.len()],
+            states: endpoints,
             rng: Rng::new(9),
             now: Time::from_secs_f64(1000.0),
         };
@@ -158,7 +158,7 @@ fn picks(policy: &settings::Policy) -> usize {
 fn equal_endpoints_get_equal_parts() {
     let shares = [1.0; 10];
     for policy in every_policy() {
-        let counts = Bench::new(&policy, members(&shares)).counts(picks(&policy));
+        let counts = Bench::new(&policy, of_shares(&shares)).counts(picks(&policy));
         let chi = chi_square(&counts, &shares);
         assert!(chi < LIMIT, "{policy:?} {counts:?} χ²={chi}");
     }
@@ -173,21 +173,21 @@ fn unequal_endpoints_get_their_shares() {
         settings::Policy::IpHash,
         settings::Policy::ConsistentHash(settings::LoadBound::default()),
     ] {
-        let counts = Bench::new(&policy, members(&shares)).counts(picks(&policy));
+        let counts = Bench::new(&policy, of_shares(&shares)).counts(picks(&policy));
         let chi = chi_square(&counts, &shares);
         assert!(chi < LIMIT, "{policy:?} {counts:?} χ²={chi}");
     }
 }
 
 #[test]
-fn nobody_and_a_single_one() {
+fn no_endpoint_and_a_single_one() {
     for policy in every_policy() {
-        for nobody in [members(&[]), members(&[0.0, 0.0])] {
+        for nobody in [of_shares(&[]), of_shares(&[0.0, 0.0])] {
             let mut bench = Bench::new(&policy, nobody);
             assert_eq!(bench.pick(Some(1), 2), Candidates::default(), "{policy:?}");
             assert_eq!(bench.pick(None, 8), Candidates::default(), "{policy:?}");
         }
-        let mut bench = Bench::new(&policy, members(&[0.0, 1.0, 0.0]));
+        let mut bench = Bench::new(&policy, of_shares(&[0.0, 1.0, 0.0]));
         for key in [None, Some(0), Some(u64::MAX)] {
             assert_eq!(bench.pick(key, 8).as_slice(), [1], "{policy:?}");
         }
@@ -197,7 +197,7 @@ fn nobody_and_a_single_one() {
 #[test]
 fn as_many_as_wanted_are_named_where_there_are_enough() {
     for policy in every_policy() {
-        let mut bench = Bench::new(&policy, members(&[1.0; 50]));
+        let mut bench = Bench::new(&policy, of_shares(&[1.0; 50]));
         for want in 1..=MAX_CANDIDATES {
             assert_eq!(bench.pick(Some(want as u64), want).as_slice().len(), want, "{policy:?}");
         }
@@ -206,7 +206,7 @@ fn as_many_as_wanted_are_named_where_there_are_enough() {
 
 #[test]
 fn turns_are_exact_over_a_cycle_and_evenly_spaced() {
-    let mut bench = Bench::new(&settings::Policy::WeightedRoundRobin, members(&[5.0, 1.0, 1.0]));
+    let mut bench = Bench::new(&settings::Policy::WeightedRoundRobin, of_shares(&[5.0, 1.0, 1.0]));
     let turns: Vec<usize> = (0..70).map(|_| bench.first(None)).collect();
     for cycle in turns.windows(7) {
         let heavy = cycle.iter().filter(|i| **i == 0).count();
@@ -223,7 +223,7 @@ fn the_first_turns_of_many_workers_are_spread_over_the_fleet() {
         for endpoints in [10, 200] {
             let mut tenths = [0; 10];
             for worker in 0..1_000 {
-                let mut bench = Bench::new(&policy, members(&vec![1.0; endpoints]));
+                let mut bench = Bench::new(&policy, of_shares(&vec![1.0; endpoints]));
                 bench.rng = Rng::new(worker);
                 tenths[bench.first(None) * 10 / endpoints] += 1;
             }
@@ -236,7 +236,7 @@ fn the_first_turns_of_many_workers_are_spread_over_the_fleet() {
 #[test]
 fn refreshing_at_every_turn_changes_no_turns() {
     let shares = [1.0, 2.0, 3.0, 4.0];
-    let mut bench = Bench::new(&settings::Policy::WeightedRoundRobin, members(&shares));
+    let mut bench = Bench::new(&settings::Policy::WeightedRoundRobin, of_shares(&shares));
     let mut counts = vec![0.0; 4];
     for _ in 0..1000 {
         counts[bench.first(None)] += 1.0;
@@ -249,7 +249,7 @@ fn refreshing_at_every_turn_changes_no_turns() {
 
 #[test]
 fn a_share_that_grows_counts_at_once() {
-    let mut bench = Bench::new(&settings::Policy::WeightedRoundRobin, members(&[1.0, 1.0, 1.0, 0.01]));
+    let mut bench = Bench::new(&settings::Policy::WeightedRoundRobin, of_shares(&[1.0, 1.0, 1.0, 0.01]));
     bench.counts(10);
     bench.states[3].share = 1.0;
     bench.refresh();
@@ -258,12 +258,12 @@ fn a_share_that_grows_counts_at_once() {
 }
 
 #[test]
-fn nobody_is_loaded_above_the_bound() {
+fn no_endpoint_exceeds_the_bound() {
     for (shares, skew) in
         [(&[1.0; 10][..], 1), (&[1.0; 100], 3), (&[1.0, 2.0, 3.0, 0.5, 1.5], 1), (&[1.0], 1)]
     {
         let mut bench =
-            Bench::new(&settings::Policy::ConsistentHash(settings::LoadBound::default()), members(shares));
+            Bench::new(&settings::Policy::ConsistentHash(settings::LoadBound::default()), of_shares(shares));
         let total: f64 = bench.states.iter().map(|m| f64::from(m.weight)).sum();
         let mut keys = Rng::new(3);
         let mut running: Vec<usize> = Vec::new();
@@ -283,9 +283,9 @@ fn nobody_is_loaded_above_the_bound() {
             bench.states[to].in_flight.start(bench.now);
             running.push(to);
             most = most.max(running.len());
-            let member = &bench.states[to];
-            let bound = (1.25 * (before + 1.0) * f64::from(member.weight) / total).ceil().max(2.0);
-            assert!(f64::from(member.in_flight.total()) <= bound, "{request}: {to} above {bound}");
+            let endpoint = &bench.states[to];
+            let bound = (1.25 * (before + 1.0) * f64::from(endpoint.weight) / total).ceil().max(2.0);
+            assert!(f64::from(endpoint.in_flight.total()) <= bound, "{request}: {to} above {bound}");
         }
         assert!(most > 150, "there was load: {most}");
     }
@@ -301,7 +301,7 @@ fn a_held_request_sends_the_next_of_its_key_nowhere_else() {
         (settings::LoadBound { bounded: false, ..settings::LoadBound::default() }, 50),
     ] {
         for key in 0..20u64 {
-            let mut bench = Bench::new(&settings::Policy::ConsistentHash(bound), members(&[1.0; 100]));
+            let mut bench = Bench::new(&settings::Policy::ConsistentHash(bound), of_shares(&[1.0; 100]));
             let key = Some(crate::rng::mix(key));
             let home = bench.first(key);
             let mut stayed = 0;
@@ -319,15 +319,15 @@ fn a_held_request_sends_the_next_of_its_key_nowhere_else() {
 fn all_workers_together_keep_the_bound() {
     let policy = settings::Policy::ConsistentHash(settings::LoadBound::default());
     let key = Some(crate::rng::mix(1));
-    let mut workers: Vec<Bench> = (0..8).map(|_| Bench::new(&policy, members(&[1.0; 20]))).collect();
+    let mut workers: Vec<Bench> = (0..8).map(|_| Bench::new(&policy, of_shares(&[1.0; 20]))).collect();
     let mut all = [0u32; 20];
     for at in 0..8 {
         for worker in &mut workers {
             worker.peers.forget(worker.now);
-            for (index, (all, member)) in (0..).zip(all.iter().zip(&mut worker.states)) {
+            for (index, (all, endpoint)) in (0..).zip(all.iter().zip(&mut worker.states)) {
                 let mut others = crate::endpoint::PeerReport::default();
-                others.in_flight.total = all - member.in_flight.total();
-                worker.peers.merge((index, member), 20, &others, &crate::health::Evidence::default());
+                others.in_flight.total = all - endpoint.in_flight.total();
+                worker.peers.merge((index, endpoint), 20, &others, &crate::health::Evidence::default());
             }
             worker.refresh();
         }
@@ -343,7 +343,7 @@ fn all_workers_together_keep_the_bound() {
 fn a_key_stays_while_there_is_room_and_returns_after_an_ejection() {
     for policy in [settings::Policy::IpHash, settings::Policy::ConsistentHash(settings::LoadBound::default())]
     {
-        let mut bench = Bench::new(&policy, members(&[1.0; 20]));
+        let mut bench = Bench::new(&policy, of_shares(&[1.0; 20]));
         let keys: Vec<u64> = (0..500u64).map(crate::rng::mix).collect();
         let home: Vec<usize> = keys.iter().map(|k| bench.first(Some(*k))).collect();
         let second: Vec<u32> = keys.iter().map(|k| bench.pick(Some(*k), 2).as_slice()[1]).collect();
@@ -360,12 +360,12 @@ fn a_key_stays_while_there_is_room_and_returns_after_an_ejection() {
 }
 
 #[test]
-fn a_slow_endpoint_is_avoided_by_who_compares_latency() {
+fn slow_endpoint_is_avoided_by_policies_with_latency() {
     for (at, policy) in [(0, &every_policy()[1]), (1, &every_policy()[3])] {
-        let mut bench = Bench::new(policy, members(&[1.0; 10]));
-        for (i, (member, peak)) in bench.states.iter_mut().zip(&mut bench.peaks).enumerate() {
+        let mut bench = Bench::new(policy, of_shares(&[1.0; 10]));
+        for (i, (endpoint, peak)) in bench.states.iter_mut().zip(&mut bench.peaks).enumerate() {
             let seconds = if i == 7 { 0.5 } else { 0.05 };
-            member.expected = seconds as f32;
+            endpoint.expected = seconds as f32;
             peak.observe(seconds, Time::from_secs_f64(999.0));
         }
         let counts = bench.counts(1000);
@@ -376,7 +376,7 @@ fn a_slow_endpoint_is_avoided_by_who_compares_latency() {
 #[test]
 fn load_weighs_in_proportion_to_capacity() {
     for policy in [&every_policy()[1], &every_policy()[2], &every_policy()[3]] {
-        let mut list = members(&[1.0, 4.0]);
+        let mut list = of_shares(&[1.0, 4.0]);
         list.iter_mut().for_each(|m| m.share = 1.0);
         let mut bench = Bench::new(policy, list);
         for _ in 0..500 {

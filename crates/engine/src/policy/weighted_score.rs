@@ -42,9 +42,9 @@ impl WeightedScore {
         }
     }
 
-    fn score(&self, view: PickContext<'_>, member: EndpointView<'_>, rounding: Rounding) -> f32 {
-        let latency = member.expected.max(member.min_latency(view.now) as f32);
-        self.per_request * rounding.in_flight(view, &member) / member.weight + self.per_second * latency
+    fn score(&self, view: PickContext<'_>, endpoint: EndpointView<'_>, rounding: Rounding) -> f32 {
+        let latency = endpoint.expected.max(endpoint.min_latency(view.now) as f32);
+        self.per_request * rounding.in_flight(view, &endpoint) / endpoint.weight + self.per_second * latency
     }
 }
 

@@ -131,7 +131,7 @@ fn a_value_without_labels_names_no_endpoint() {
 }
 
 #[test]
-fn a_refusal_is_told_in_the_words_of_prometheus() {
+fn refused_query_shows_the_error_of_prometheus() {
     let body = r#"{"status":"error","errorType":"bad_data","error":"1:4: parse error:\nunexpected \"}\""}"#;
     let expected = r#"Prometheus refused the query: bad_data: 1:4: parse error:\nunexpected \"}\""#;
     assert_eq!(unusable(400, body).to_string(), expected);

@@ -25,7 +25,7 @@ pub(super) fn endpoints(text: &mut Text, of: &[ClusterReport<'_>]) {
     text.endpoint(
         "pressure",
         "gauge",
-        "Load of the endpoint; 1 is full by the operator's measure.",
+        "Load of the endpoint; 1 is full, by the configured autoscaling terms.",
         of,
         |e| e.pressure,
     );
@@ -62,7 +62,7 @@ fn signal_fits(text: &mut Text, of: &[ClusterReport<'_>]) {
         ("evenkeel_upstream_signal_matched_series", "Of these, series that name an endpoint.", |s| {
             s.matched.map(f64::from)
         }),
-        ("evenkeel_upstream_signal_firmness", "How firmly a signal is acted on, up to 1.", |s| {
+        ("evenkeel_upstream_signal_firmness", "Strength with which a signal is acted on, up to 1.", |s| {
             Some(s.firmness)
         }),
     ];

@@ -8,22 +8,19 @@ use super::text::Text;
 pub(super) fn guard(text: &mut Text, of: &[ClusterReport<'_>]) {
     type Value = fn(&GuardReport) -> f64;
     let all: [(&str, &str, &str, Value); 7] = [
-        ("guard_aside", "gauge", "1 while nothing is steered because the guard has found harm.", |g| {
+        ("guard_aside", "gauge", "1 while the guard has paused steering because it was worse.", |g| {
             f64::from(u8::from(g.aside))
         }),
-        ("guard_asides_total", "counter", "Times the guard has found harm and stepped aside.", |g| {
+        ("guard_asides_total", "counter", "Times the guard has paused steering because it was worse.", |g| {
             f64::from(g.asides)
         }),
-        (
-            "guard_verdict",
-            "gauge",
-            "Steering beyond doubt: 1 better, 0 open or mixed, -1 worse.",
-            |g| match g.verdict {
-                "better" => 1.0,
-                "worse" => -1.0,
-                _ => 0.0,
-            },
-        ),
+        ("guard_verdict", "gauge", "Verdict on steering: 1 better, 0 open or mixed, -1 worse.", |g| match g
+            .verdict
+        {
+            "better" => 1.0,
+            "worse" => -1.0,
+            _ => 0.0,
+        }),
         (
             "guard_held_out_today",
             "gauge",

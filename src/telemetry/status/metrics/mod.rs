@@ -42,7 +42,7 @@ fn process(text: &mut Text, report: &Report<'_>) {
     text.head("evenkeel_workers", "gauge", "Worker threads that carry traffic.");
     text.sample("evenkeel_workers", "", report.workers as f64);
     let name = "evenkeel_unmatched_requests_total";
-    text.head(name, "counter", "Requests to clusters that no entry of upstreams names.");
+    text.head(name, "counter", "Requests to clusters that no entry of upstreams matches.");
     text.sample(name, "", report.unmatched.requests as f64);
     refused(text, !report.configuration_refused.is_empty());
     text.head("evenkeel_prometheus_polls_total", "counter", "Queries sent to Prometheus.");

@@ -12,10 +12,12 @@ const MAX_SELECTED: usize = 63;
 pub(super) fn scaling(text: &mut Text, of: &[ClusterReport<'_>]) {
     type Value = fn(&ClusterReport<'_>) -> Option<f64>;
     let both: [(&str, &str, Value); 2] = [
-        ("evenkeel_upstream_pressure", "Load of the fleet; the autoscaling target is its measure.", |u| {
-            u.pressure
-        }),
-        ("evenkeel_upstream_desired_replicas", "Endpoints that the load asks for.", |u| {
+        (
+            "evenkeel_upstream_pressure",
+            "Load of the upstream, to compare with the autoscaling target.",
+            |u| u.pressure,
+        ),
+        ("evenkeel_upstream_desired_replicas", "Number of replicas that the load needs.", |u| {
             u.desired_replicas.map(f64::from)
         }),
     ];

@@ -8,11 +8,11 @@ use engine::BOUNDS_NS;
 
 #[inline(never)]
 pub(super) fn upstreams(text: &mut Text, of: &[ClusterReport<'_>]) {
-    text.upstream("unmet", "gauge", "1 if there is traffic, but none to this cluster.", of, |u| {
+    text.upstream("unmet", "gauge", "1 while there is traffic, but none to this cluster.", of, |u| {
         Some(f64::from(u8::from(u.unmet)))
     });
     text.upstream("endpoints", "gauge", "Endpoints known.", of, |u| Some(u.endpoint_count as f64));
-    let help = "Endpoints without series of their own: one answer has room for so many.";
+    let help = "Endpoints left out of this response, which has a limit.";
     text.upstream("endpoints_left_out", "gauge", help, of, |u| Some(u.endpoints_left_out as f64));
     text.upstream("eligible_endpoints", "gauge", "Endpoints that may be chosen.", of, |u| {
         Some(u.eligible as f64)
@@ -20,7 +20,7 @@ pub(super) fn upstreams(text: &mut Text, of: &[ClusterReport<'_>]) {
     text.upstream(
         "panic",
         "gauge",
-        "1 while too few endpoints are healthy, so that health is ignored.",
+        "1 while health is ignored because too few endpoints are healthy.",
         of,
         |u| Some(f64::from(u8::from(u.panic))),
     );
@@ -31,12 +31,11 @@ pub(super) fn upstreams(text: &mut Text, of: &[ClusterReport<'_>]) {
         of,
         |u| Some(u.ejections as f64),
     );
-    let help = "Steered requests that another host answered than the steered one, retries apart.";
+    let help = "Steered requests answered by another host than the chosen one, not counting retries.";
     text.upstream("not_followed_total", "counter", help, of, |u| Some(u.not_followed as f64));
-    let help = "Requests that are not steered because their route was chosen after evenkeel.";
+    let help = "Requests not steered because their route changed after evenkeel.";
     text.upstream("rerouted_total", "counter", help, of, |u| Some(u.rerouted as f64));
-    let help =
-        "Load reports in answers that were no number, negative or without the value that is configured.";
+    let help = "Load reports that were not a number, negative or without the configured value.";
     text.upstream("unusable_reports_total", "counter", help, of, |u| Some(u.unusable_reports as f64));
     let help = "Probes out of band (health.probe).";
     let probes = |of: &ClusterReport| of.probes;
@@ -47,7 +46,7 @@ pub(super) fn upstreams(text: &mut Text, of: &[ClusterReport<'_>]) {
     });
     scaling(text, of);
     let name = "evenkeel_upstream_decisions_total";
-    text.head(name, "counter", "Requests by what decided where they go.");
+    text.head(name, "counter", "Requests by the reason of their decision.");
     for (at, upstream) in of.iter().enumerate() {
         for (reason, count) in upstream.decisions.by_reason() {
             let labels = format!("{},reason=\"{reason}\"", text.upstream_labels(at));
@@ -55,7 +54,7 @@ pub(super) fn upstreams(text: &mut Text, of: &[ClusterReport<'_>]) {
         }
     }
     let name = "evenkeel_upstream_state_changes_total";
-    text.head(name, "counter", "Changes of an endpoint's state, by the new one.");
+    text.head(name, "counter", "Changes of an endpoint's health state, by the new state.");
     for (at, upstream) in of.iter().enumerate() {
         let changes = upstream.state_changes;
         for (state, count) in [
@@ -94,7 +93,7 @@ fn discovery(text: &mut Text, of: &[ClusterReport<'_>]) {
         ("absent_endpoints", "gauge", "Endpoints that the source's latest answers did not name.", |s| {
             Some(s.absent as f64)
         }),
-        ("skipped", "gauge", "Entries of the source's latest answer that name no address.", |s| {
+        ("skipped", "gauge", "Entries of the source's latest answer without an address.", |s| {
             Some(f64::from(s.skipped))
         }),
         ("failures_total", "counter", "Polls of the source without a usable answer.", |s| {
@@ -129,10 +128,8 @@ fn parts(text: &mut Text, of: &[ClusterReport<'_>]) {
     type Value = fn(&Share<'_>) -> Option<f64>;
     let divided = |u: &&ClusterReport<'_>| u.parts.len() > 1;
     let both: [(&str, &str, Value); 2] = [
-        ("load", "Share of the upstream's requests that these endpoints are to get, 0 to 1.", |p| {
-            Some(p.load)
-        }),
-        ("pressure", "How busy these endpoints are beside those of other zones; 1 is full.", |p| p.pressure),
+        ("load", "Target share of the upstream's requests, 0 to 1.", |p| Some(p.load)),
+        ("pressure", "Load of these endpoints in comparison with other zones; 1 is full.", |p| p.pressure),
     ];
     for (what, help, value) in both {
         if !of.iter().filter(divided).flat_map(|u| &u.parts).any(|part| value(part).is_some()) {

@@ -204,11 +204,11 @@ pub(super) fn cluster<'a>(
     let shown = Shown::of(upstream, room);
     let lines =
         upstream.fleet().iter().filter(|(index, _)| shown.has(*index)).filter_map(|(index, endpoint)| {
-            let member = upstream.member(index)?;
+            let state = upstream.endpoint(index)?;
             let explained = upstream.explain(index, sources.now)?;
             Some(endpoint::line(
                 upstream,
-                (endpoint, member, index),
+                (endpoint, state, index),
                 &explained,
                 (of(endpoint.hash), recent),
                 sources.now,

@@ -95,7 +95,7 @@ fn as_map<S: serde::Serializer>(signals: &[(&str, Signal)], out: S) -> Result<S:
 #[inline(never)]
 pub(super) fn line<'a>(
     upstream: &'a Cluster,
-    (endpoint, member, index): (Endpoint<'a>, EndpointView<'_>, u32),
+    (endpoint, view, index): (Endpoint<'a>, EndpointView<'_>, u32),
     explained: &Explained,
     (counted, all_recent): (EndpointCounts, f32),
     now: Time,
@@ -108,14 +108,14 @@ pub(super) fn line<'a>(
         version: endpoint.version(),
         weight: as_written(endpoint.weight),
         priority: endpoint.priority(),
-        state: match member.constraints.announced {
+        state: match view.constraints.announced {
             AnnouncedHealth::Draining => "draining",
-            _ => names::state(member.health.state()),
+            _ => names::state(view.health.state()),
         },
-        eligible: member.eligible,
-        reason: reason(upstream, (&member, index), explained),
-        in_flight: member.total_in_flight(),
-        latency_ms: member.centre().map(|(centre, _)| short(centre.exp() * 1e3)),
+        eligible: view.eligible,
+        reason: reason(upstream, (&view, index), explained),
+        in_flight: view.total_in_flight(),
+        latency_ms: view.centre().map(|(centre, _)| short(centre.exp() * 1e3)),
         error_ratio: fine(upstream.error_ratio(index, now)),
         pressure: upstream.endpoint_pressure(index, now).map(fine),
         requests: counted.counters.requests,
@@ -131,7 +131,7 @@ pub(super) fn line<'a>(
             signals: short(explained.signals),
             slow_start: short(explained.slow_start),
             load: short(explained.load),
-            rule: member.constraints.ruled.map(names::action),
+            rule: view.constraints.ruled.map(names::action),
             next_probe_s: explained.next_probe_s.map(short),
         },
         signals: readings

@@ -9,46 +9,44 @@ use engine::{Cluster, Explained};
 #[inline(never)]
 pub fn reason(
     upstream: &Cluster,
-    (member, index): (&EndpointState, u32),
+    (endpoint, index): (&EndpointState, u32),
     explained: &Explained,
 ) -> &'static str {
-    let well = member.health.state() == State::Healthy;
+    let well = endpoint.health.state() == State::Healthy;
     let sound = well
-        && !member.constraints.word.held()
-        && !member.constraints.announced.is_unavailable()
-        && member.constraints.ruled != Some(RuleAction::Eject);
-    match (member.eligible, sound) {
-        (true, true) if explained.load == 0.0 => {
-            "standby: its priority or zone gets no requests at the moment"
-        }
+        && !endpoint.constraints.hints.held()
+        && !endpoint.constraints.announced.is_unavailable()
+        && endpoint.constraints.ruled != Some(RuleAction::Eject);
+    match (endpoint.eligible, sound) {
+        (true, true) if explained.load == 0.0 => "standby: its priority or zone gets no requests now",
         (true, true) if upstream.set_aside(index) => {
-            "set aside: its queue stands while the others' are empty; tried again from time to time"
+            "set aside: standing queue while the others' are empty; retried periodically"
         }
         (true, true) => "",
-        (true, false) if upstream.panics() => "panic: too few endpoints are healthy, so health is ignored",
-        (true, false) => "failed, not ejected: max_ejected_percent is reached",
-        (false, _) if member.constraints.announced == AnnouncedHealth::Draining => "draining",
-        (false, _) if member.constraints.announced == AnnouncedHealth::Unhealthy => {
+        (true, false) if upstream.panics() => "panic: too few healthy endpoints, health is ignored",
+        (true, false) => "failed, not ejected: max_ejected_percent reached",
+        (false, _) if endpoint.constraints.announced == AnnouncedHealth::Draining => "draining",
+        (false, _) if endpoint.constraints.announced == AnnouncedHealth::Unhealthy => {
             "unhealthy by Envoy's health checks"
         }
-        (false, _) if member.health.state() == State::Stalled => {
-            "stalled: several requests wait for an answer, and none comes"
+        (false, _) if endpoint.health.state() == State::Stalled => {
+            "stalled: several requests are waiting and none is answered"
         }
-        (false, _) if member.health.state() == State::Suspect => {
-            "suspect: a failure, verified by single requests"
+        (false, _) if endpoint.health.state() == State::Suspect => {
+            "suspect: a failure is being verified by single requests"
         }
-        (false, _) if member.health.state() == State::Failed => {
-            "ejected: failures in a row, half-open probes"
+        (false, _) if endpoint.health.state() == State::Failed => {
+            "ejected: consecutive failures; half-open probes"
         }
-        (false, _) if member.health.state() == State::Recovering => {
+        (false, _) if endpoint.health.state() == State::Recovering => {
             "recovering: single requests until enough have succeeded"
         }
-        (false, _) if member.constraints.ruled == Some(RuleAction::Eject) => "ejected by a rule",
-        (false, _) if member.constraints.word.held() => "it asked for a pause: Retry-After",
-        (false, _) if member.constraints.word.degraded() => {
-            "it reports itself degraded, and the others can carry the load"
+        (false, _) if endpoint.constraints.ruled == Some(RuleAction::Eject) => "ejected by a rule",
+        (false, _) if endpoint.constraints.hints.held() => "paused: it sent Retry-After",
+        (false, _) if endpoint.constraints.hints.degraded() => {
+            "degraded by its own report; the others can carry the load"
         }
-        (false, _) if explained.load == 0.0 => "its version has no share in the split",
-        (false, _) => "degraded, and the others can carry the load",
+        (false, _) if explained.load == 0.0 => "standby: its version's share in the split is 0",
+        (false, _) => "degraded; the others can carry the load",
     }
 }

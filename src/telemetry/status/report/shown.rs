@@ -28,10 +28,10 @@ impl Shown {
         let is_full = shown.count <= room;
         let (mut first, mut rest) = (Vec::new(), Vec::new());
         for (index, _) in upstream.fleet().iter() {
-            let Some(member) = upstream.member(index) else { continue };
-            shown.eligible += usize::from(member.eligible);
-            shown.in_flight += u64::from(member.total_in_flight());
-            let is_well = member.eligible && member.health.state() == State::Healthy;
+            let Some(endpoint) = upstream.endpoint(index) else { continue };
+            shown.eligible += usize::from(endpoint.eligible);
+            shown.in_flight += u64::from(endpoint.total_in_flight());
+            let is_well = endpoint.eligible && endpoint.health.state() == State::Healthy;
             let list = if is_well || first.len() >= room.div_ceil(2) { &mut rest } else { &mut first };
             if !is_full && list.len() < room {
                 list.push(index);

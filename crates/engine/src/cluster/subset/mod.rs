@@ -209,8 +209,8 @@ impl Cluster {
             // Versions and priorities are too few to exceed 16 bits.
             let at = u16::try_from(subsets.len()).unwrap_or(NO_SUBSET);
             for (_, index) in places {
-                if let Some(member) = self.endpoints.states.get_mut(*index as usize) {
-                    member.subset = at;
+                if let Some(state) = self.endpoints.states.get_mut(*index as usize) {
+                    state.subset = at;
                 }
             }
             subsets.push(subset);

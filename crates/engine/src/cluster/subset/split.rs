@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_takes_over_keeps_the_proportion() {
+    fn takeover_keeps_the_proportion() {
         let mut split = split(&[50.0, 30.0, 20.0]);
         let mut rng = Rng::new(1);
         let mut counts = [0.0f64; 3];
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn without_shares_everybody_is_of_one_version() {
+    fn without_shares_all_endpoints_are_one_version() {
         let mut split = Split::new(&[]);
         assert_eq!((split.versions(), split.version_of("anything"), split.share(0)), (1, Some(0), 1.0));
         assert_eq!(split.draw(Some(5), &mut Rng::new(1)).version, 0);

@@ -6,8 +6,7 @@
 //! as well, the fault is common and requests return.
 
 use crate::cluster::subset::Subset;
-use crate::endpoint::EndpointState;
-use crate::endpoint::PeerTable;
+use crate::endpoint::{EndpointState, PeerTable};
 use crate::time::Time;
 
 /// Weight of the newest answer: six failures in a row make a ratio of one half.
@@ -85,13 +84,13 @@ fn least_failing(subsets: &[Subset], but: usize, now: Time) -> Option<f64> {
 }
 
 /// Fraction of its requests that `subset` may keep, by how long all of it has been silent.
-fn alive(subset: &Subset, members: &[EndpointState], told: &PeerTable, now: Time) -> f64 {
+fn alive(subset: &Subset, endpoints: &[EndpointState], told: &PeerTable, now: Time) -> f64 {
     let (mut awaiting, mut heard) = (0u32, Time::ZERO);
     for index in subset.pool.all() {
-        let Some(member) = members.get(*index as usize).filter(|m| m.eligible) else { continue };
-        let member = told.of(*index, member);
-        awaiting = awaiting.saturating_add(member.pending());
-        heard = heard.max(member.quiet_since());
+        let Some(endpoint) = endpoints.get(*index as usize).filter(|m| m.eligible) else { continue };
+        let endpoint = told.of(*index, endpoint);
+        awaiting = awaiting.saturating_add(endpoint.pending());
+        heard = heard.max(endpoint.quiet_since());
     }
     if awaiting < SEVERAL {
         return 1.0;
@@ -103,11 +102,11 @@ fn alive(subset: &Subset, members: &[EndpointState], told: &PeerTable, now: Time
 }
 
 /// Updates the fraction of its requests that each of `subsets` may keep, compared with the others.
-pub(crate) fn compare(subsets: &mut [Subset], members: &[EndpointState], told: &PeerTable, now: Time) {
+pub(crate) fn compare(subsets: &mut [Subset], endpoints: &[EndpointState], told: &PeerTable, now: Time) {
     if subsets.len() < 2 {
         return;
     }
-    subsets.iter_mut().for_each(|g| g.division.trust = alive(g, members, told, now));
+    subsets.iter_mut().for_each(|g| g.division.trust = alive(g, endpoints, told, now));
     let liveliest =
         subsets.iter().filter(|g| g.division.fit > 0.0).map(|g| g.division.trust).fold(0.0, f64::max);
     for at in 0..subsets.len() {
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn little_or_old_evidence_makes_nobody_known() {
+    fn little_or_old_evidence_is_not_enough() {
         let mut record = RecentErrors::default();
         (0..7).for_each(|_| record.observe(true, s(0.0)));
         assert_eq!(record.known(s(0.0)), None);

@@ -8,8 +8,7 @@
 use crate::autoscale::Tally;
 use crate::cluster::Cluster;
 use crate::cluster::subset::spillover::{Pressure, of_slow_down};
-use crate::cluster::subset::subset_health;
-use crate::cluster::subset::{PriorityTier, Subset};
+use crate::cluster::subset::{PriorityTier, Subset, subset_health};
 use crate::settings::{PressureTerm, PressureValue};
 use crate::time::Time;
 
@@ -122,16 +121,16 @@ impl Cluster {
         let slots = learnt.filter(|s| s.found).map_or(f64::INFINITY, |s| f64::from(s.count));
         let (mut weight, mut busy, mut speed) = (0.0, 0.0, 0.0);
         let mut tally = Tally::new(&self.config.pressure);
-        let members = subset.pool.all().iter().filter_map(|i| Some((*i, self.member(*i)?)));
-        for (index, member) in members.filter(|(_, m)| m.eligible) {
-            let own = f64::from(member.weight);
+        let endpoints = subset.pool.all().iter().filter_map(|i| Some((*i, self.endpoint(*i)?)));
+        for (index, endpoint) in endpoints.filter(|(_, m)| m.eligible) {
+            let own = f64::from(endpoint.weight);
             weight += own;
-            let crowd = at_work * f64::from(member.pending()) * f64::from(subset.turns.unit) / own;
+            let crowd = at_work * f64::from(endpoint.pending()) * f64::from(subset.turns.unit) / own;
             busy += own * (crowd / slots).min(1.0);
             let queue = f64::from(self.queueing.delay((crowd - 1.0).max(0.0) as u32));
-            let silence = member.min_latency(now) / subset.latency.typical.max(1e-6);
+            let silence = endpoint.min_latency(now) / subset.latency.typical.max(1e-6);
             speed += own / queue.max(silence).max(1.0);
-            tally.add(|value| self.pressing(index, member, value, learnt, now));
+            tally.add(|value| self.pressing(index, endpoint, value, learnt, now));
         }
         if weight <= 0.0 {
             return Pressure::default();

@@ -114,7 +114,7 @@ fn the_rate_of_requests_is_known_again_at_once() {
 }
 
 #[test]
-fn what_waits_is_told_apart_by_age_again() {
+fn epochs_grow_again_after_a_clock_step() {
     let mut cluster = begun(&settings());
     cluster.not_after(s(AFTER));
     (0..100).for_each(|nth| cluster.serve(Outcome::Good, AFTER + f64::from(nth)));
@@ -216,7 +216,7 @@ fn probes_out_of_band_go_on() {
     assert_eq!(take(&mut cluster, AFTER + 1.0), None, "a moment ago");
     // What was found before a failure does not speak for the endpoint after it.
     (0..3).for_each(|_| cluster.serve(Outcome::Failed(Failure::Refused), AFTER + 2.0));
-    let known = cluster.member(0).unwrap();
+    let known = cluster.endpoint(0).unwrap();
     assert!(!cluster.ejection.probing.as_ref().unwrap().clears(0, &known, false, 0.05));
     assert_eq!(take(&mut cluster, AFTER + 6.0), Some(first));
 }

@@ -242,7 +242,11 @@ fn what_was_typical_stays_so_until_something_else_is_measured() {
     };
     assert_eq!(usual(&cluster), (10.0, 10.0, 400.0));
     // All of what was measured is gone: as after a day without requests.
-    cluster.endpoints.states.iter_mut().for_each(|member| member.latency = EndpointState::default().latency);
+    cluster
+        .endpoints
+        .states
+        .iter_mut()
+        .for_each(|endpoint| endpoint.latency = EndpointState::default().latency);
     cluster.refresh(s(12.0));
     assert_eq!(usual(&cluster), (10.0, 10.0, 400.0));
     assert!(cluster.subsets.list.iter().all(|subset| subset.latency.measured), "it was, once");

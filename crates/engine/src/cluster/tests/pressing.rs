@@ -125,7 +125,7 @@ fn only_endpoints_that_are_meant_to_work_press() {
 }
 
 #[test]
-fn those_that_stand_by_are_wanted_beside_the_others() {
+fn standby_replicas_are_added_to_the_desired_number() {
     let mut cluster = standing_by();
     assert_eq!(cluster.desired_replicas(), None);
     cluster.capacity.scaler.desired = Some(5);

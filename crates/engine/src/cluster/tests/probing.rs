@@ -13,7 +13,7 @@ fn resting(specs: &[Spec]) -> Cluster {
     cluster.refresh(s(0.0));
     cluster.traffic.rate = 100.0;
     cluster.traffic.requests = ENOUGH;
-    cluster.endpoints.states.iter_mut().for_each(|member| member.turn.asked = ENOUGH);
+    cluster.endpoints.states.iter_mut().for_each(|endpoint| endpoint.turn.asked = ENOUGH);
     cluster
 }
 
@@ -102,7 +102,7 @@ fn what_fails_is_asked_again_later_and_later_up_to_the_longest_ejection() {
 fn a_count_of_requests_that_wraps_is_a_wait_as_any() {
     let mut cluster = with(&fleet(3), &[Is::Failed]);
     cluster.traffic.requests = 3;
-    cluster.endpoints.states.iter_mut().for_each(|member| member.turn.asked = u32::MAX);
+    cluster.endpoints.states.iter_mut().for_each(|endpoint| endpoint.turn.asked = u32::MAX);
     assert_eq!(cluster.due(ProbeShard::ALONE, s(100.0)), [] as [u32; 0], "four requests");
     cluster.has_waited(0, 6);
     assert_eq!(cluster.endpoints.states[0].turn.asked, u32::MAX - 2);
@@ -148,7 +148,7 @@ fn one_worker_at_a_time_probes_and_each_has_its_time() {
 }
 
 #[test]
-fn what_asked_for_a_pause_or_is_ruled_out_elsewhere_is_not_disturbed() {
+fn paused_or_ruled_out_endpoints_are_not_probed() {
     for is in [Is::Held, Is::Unhealthy, Is::Draining] {
         let mut cluster = with(&fleet(4), &[Is::Failed]);
         cluster.has_waited(0, ENOUGH);
@@ -217,7 +217,7 @@ fn a_priority_without_requests_is_verified_and_not_explored() {
     cluster.eject();
     assert_eq!(cluster.due_after(s(100.0)), Some(10));
     let mut cluster = resting(&specs);
-    cluster.endpoints.states.iter_mut().for_each(|member| member.expected = 0.02);
+    cluster.endpoints.states.iter_mut().for_each(|endpoint| endpoint.expected = 0.02);
     cluster.endpoints.states[0].expected = 10.0;
     (0..2).for_each(|_| cluster.refresh(s(0.0)));
     cluster.endpoints.states[0].expected = 10.0;
@@ -229,9 +229,9 @@ fn slow(endpoints: usize, rate: f64, in_vain: u32) -> Cluster {
     let mut cluster = resting(&fleet(endpoints));
     for index in 0..endpoints {
         let seconds = if index == 0 { 0.4 } else { 0.01 };
-        let member = &mut cluster.endpoints.states[index];
-        (0..20).for_each(|_| member.latency.observe(seconds, s(-10.0), s(-10.0), &Ablation::ALL));
-        member.turn.asked = ENOUGH;
+        let endpoint = &mut cluster.endpoints.states[index];
+        (0..20).for_each(|_| endpoint.latency.observe(seconds, s(-10.0), s(-10.0), &Ablation::ALL));
+        endpoint.turn.asked = ENOUGH;
     }
     (0..2).for_each(|_| cluster.refresh(s(0.0)));
     cluster.traffic.rate = rate;

@@ -140,7 +140,7 @@ fn a_new_configuration_goes_on_where_the_old_one_was() {
     new.set_fleet(&fleet(3), s(3.0));
     let third = new.endpoints.set.index_of_hash(rng::hash(b"10.0.0.3:80")).unwrap();
     assert_eq!(
-        new.member(third).unwrap().health.state(),
+        new.endpoint(third).unwrap().health.state(),
         crate::health::State::Failed,
         "it returns as it left"
     );
@@ -208,7 +208,7 @@ fn the_silence_of_one_endpoint_is_not_that_of_its_subset() {
         cluster.started(lively, s(59.99)).unwrap();
         cluster.divide(0.0, s(60.0));
         assert_eq!(cluster.loads(), [1.0, 0.0], "{silent} is silent");
-        cluster.endpoints.states[..2].iter_mut().for_each(|member| member.in_flight = Default::default());
+        cluster.endpoints.states[..2].iter_mut().for_each(|endpoint| endpoint.in_flight = Default::default());
     }
     // One that is out owes whatever it owes.
     (0..4).for_each(|_| _ = cluster.started(0, s(0.0)));

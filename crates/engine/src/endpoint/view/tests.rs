@@ -35,7 +35,7 @@ fn usual() -> Queueing {
 
 /// An endpoint and another worker's current report on it; each of the two has sent some of the requests.
 struct Shared {
-    member: EndpointState,
+    state: EndpointState,
     peers: PeerTable,
 }
 
@@ -43,20 +43,20 @@ impl Shared {
     fn new(sent: &[f64], others: impl Fn(usize) -> bool, now: f64) -> Shared {
         let at_rest =
             || EndpointState { present: true, weight: 1.0, expected: 0.02, ..EndpointState::default() };
-        let (mut member, mut other) = (at_rest(), at_rest());
+        let (mut endpoint, mut other) = (at_rest(), at_rest());
         for (n, at) in sent.iter().enumerate() {
-            let to = if others(n) { &mut other } else { &mut member };
+            let to = if others(n) { &mut other } else { &mut endpoint };
             to.in_flight.start(s(*at));
         }
         let mut peers = PeerTable::default();
         peers.forget(s(now));
         let report = PeerReport { in_flight: other.report(s(now)), ..PeerReport::default() };
-        peers.merge((0, &mut member), 1, &report, &Evidence::default());
-        Shared { member, peers }
+        peers.merge((0, &mut endpoint), 1, &report, &Evidence::default());
+        Shared { state: endpoint, peers }
     }
 
     fn view(&self) -> EndpointView<'_> {
-        self.peers.of(0, &self.member)
+        self.peers.of(0, &self.state)
     }
 }
 
@@ -89,7 +89,7 @@ fn requests_count_the_same_whichever_worker_has_sent_them() {
 }
 
 #[test]
-fn silence_says_no_more_than_was_waited_and_the_more_the_longer() {
+fn silence_is_a_growing_lower_bound() {
     let queueing = usual();
     for requests in [1, 2, 5] {
         let shared = Shared::new(&vec![0.0; requests], |_| false, 0.0);
@@ -145,15 +145,15 @@ fn requests_from_before_the_last_answer_add_next_to_nothing() {
             || EndpointState { present: true, weight: 1.0, expected: 0.02, ..EndpointState::default() };
         let (mut only, mut also) = (at_rest(), at_rest());
         (0..3).for_each(|_| also.in_flight.start(s(-500.0)));
-        for member in [&mut only, &mut also] {
-            member.in_flight.start(s(-silence));
-            member.in_flight.answer(s(-silence), s(-silence));
-            member.in_flight.finish();
+        for endpoint in [&mut only, &mut also] {
+            endpoint.in_flight.start(s(-silence));
+            endpoint.in_flight.answer(s(-silence), s(-silence));
+            endpoint.in_flight.finish();
             // At even distances since the last answer, as the code assumes where others are older.
-            (1..=k).rev().for_each(|n| member.send(s(-silence * f64::from(n) / f64::from(k))));
+            (1..=k).rev().for_each(|n| endpoint.send(s(-silence * f64::from(n) / f64::from(k))));
         }
-        let [one, other] = [&only, &also].map(|member| {
-            let view = EndpointView::alone(member);
+        let [one, other] = [&only, &also].map(|endpoint| {
+            let view = EndpointView::alone(endpoint);
             assert_eq!(view.unanswered(), u32::from(k));
             view.belief(&queueing, s(0.0))
         });
@@ -170,7 +170,7 @@ fn told(centre_s: f64, samples: f32, error_ratio: f32) -> Shared {
     if samples > 0.0 {
         report.latency.add((centre_s.ln() as f32, samples, s(0.0)));
     }
-    shared.peers.merge((0, &mut shared.member), 1, &report, &Evidence::default());
+    shared.peers.merge((0, &mut shared.state), 1, &report, &Evidence::default());
     shared
 }
 
@@ -233,13 +233,13 @@ fn an_estimate_of_others_counts_where_they_have_one() {
             .centre()
             .is_some_and(|(centre, samples)| { is_near(centre, 0.1_f64.ln()) && is_near(samples, 5.0) })
     );
-    shared.member.latency.observe(0.4, s(0.0), s(0.0), &Ablation::default());
+    shared.state.latency.observe(0.4, s(0.0), s(0.0), &Ablation::default());
     let (centre, samples) = shared.view().centre().unwrap();
     assert!(centre > 0.1_f64.ln() && centre < 0.4_f64.ln() && samples > 5.0, "both: {centre} {samples}");
     // A report without a latency estimate leaves the local one as it is.
     let mut shared = told(1.0, 0.0, 0.3);
     assert!(!shared.view().heard.unwrap().has_latency() && shared.view().centre().is_none());
-    shared.member.latency.observe(0.4, s(0.0), s(0.0), &Ablation::default());
-    assert_eq!(shared.view().centre(), shared.member.latency.centre());
+    shared.state.latency.observe(0.4, s(0.0), s(0.0), &Ablation::default());
+    assert_eq!(shared.view().centre(), shared.state.latency.centre());
     assert!(is_near(shared.view().error_ratio(), 0.3), "the higher of both");
 }

@@ -26,21 +26,21 @@ fn at_rest(weight: f32, expected: f32) -> EndpointState {
 
 /// An endpoint with `awaiting` unanswered requests and `open` ones that have been answered but go on.
 fn busy(weight: f32, expected: f32, awaiting: u32, open: u32) -> EndpointState {
-    let mut member = at_rest(weight, expected);
+    let mut endpoint = at_rest(weight, expected);
     let now = Time::from_secs_f64(1000.0);
-    (0..awaiting + open).for_each(|_| member.in_flight.start(now));
-    (0..open).for_each(|_| member.in_flight.answer(now, now));
-    member
+    (0..awaiting + open).for_each(|_| endpoint.in_flight.start(now));
+    (0..open).for_each(|_| endpoint.in_flight.answer(now, now));
+    endpoint
 }
 
-fn costs(policy: &settings::Policy, members: Vec<EndpointState>) -> Vec<f32> {
-    let bench = Bench::new(policy, members);
+fn costs(policy: &settings::Policy, endpoints: Vec<EndpointState>) -> Vec<f32> {
+    let bench = Bench::new(policy, endpoints);
     let cost = |index| bench.policy.cost(bench.view(), index).expect("it compares costs");
     (0..bench.states.len() as u32).map(cost).collect()
 }
 
-fn cost(policy: &settings::Policy, member: EndpointState) -> f32 {
-    costs(policy, vec![member])[0]
+fn cost(policy: &settings::Policy, endpoint: EndpointState) -> f32 {
+    costs(policy, vec![endpoint])[0]
 }
 
 fn is_near(one: f32, other: f32) -> bool {
@@ -48,24 +48,24 @@ fn is_near(one: f32, other: f32) -> bool {
 }
 
 #[test]
-fn the_lowest_cost_that_is_told_is_what_is_chosen() {
+fn explained_lowest_cost_is_the_choice() {
     let mut rng = Rng::new(4);
     for policy in comparing() {
         for round in 0..200 {
-            let mut members = Vec::new();
+            let mut endpoints = Vec::new();
             for _ in 0..2 {
                 let weight = [1.0, 2.0, 0.5][rng.below(3) as usize];
-                members.push(busy(weight, 0.01 + rng.unit() as f32, rng.below(9), rng.below(9)));
+                endpoints.push(busy(weight, 0.01 + rng.unit() as f32, rng.below(9), rng.below(9)));
             }
-            let told = costs(&policy, members.clone());
+            let told = costs(&policy, endpoints.clone());
             let best = usize::from(told[1] < told[0]);
             assert!(told.iter().all(|cost| cost.is_finite() && *cost > 0.0), "{policy:?}: {told:?}");
-            let chosen = Bench::new(&policy, members).first(None);
+            let chosen = Bench::new(&policy, endpoints).first(None);
             assert!(chosen == best || told[0] == told[1], "{policy:?}, {round}: {told:?}");
         }
     }
     for policy in every_policy().into_iter().skip(5) {
-        let bench = Bench::new(&policy, members(&[1.0]));
+        let bench = Bench::new(&policy, of_shares(&[1.0]));
         assert_eq!(bench.policy.cost(bench.view(), 0), None, "{policy:?}");
     }
 }
@@ -109,7 +109,7 @@ fn every_request_more_and_every_millisecond_more_costs_more() {
 }
 
 #[test]
-fn who_takes_twice_as_long_costs_twice_as_much() {
+fn twice_the_latency_is_twice_the_cost() {
     for policy in [settings::Policy::Adaptive, settings::Policy::PeakEwma] {
         for awaiting in [0, 1, 5, 100] {
             let (one, twice) =
@@ -117,7 +117,7 @@ fn who_takes_twice_as_long_costs_twice_as_much() {
             assert!(is_near(2.0 * one, twice), "{policy:?} {awaiting}: {one} {twice}");
         }
     }
-    let mut bench = Bench::new(&settings::Policy::PeakEwma, members(&[1.0, 1.0]));
+    let mut bench = Bench::new(&settings::Policy::PeakEwma, of_shares(&[1.0, 1.0]));
     bench.peaks[1].observe(0.7, bench.now);
     let told = [0, 1].map(|index| bench.policy.cost(bench.view(), index).unwrap());
     assert!(
@@ -213,7 +213,7 @@ fn requests_part_equal_signals_and_never_move_a_signal_by_a_thousandth() {
 fn what_hangs_is_looked_at_the_more_seldom_the_longer_it_does() {
     let policy = settings::Policy::Adaptive;
     let look = |seconds: f64, owed: u32, expected: f32, requests: u32| {
-        let mut bench = Bench::new(&policy, members(&[1.0]));
+        let mut bench = Bench::new(&policy, of_shares(&[1.0]));
         let since = Time::from_secs_f64(1000.0 - seconds);
         bench.states[0].expected = expected;
         (0..owed).for_each(|_| bench.states[0].send(since));
@@ -241,7 +241,7 @@ fn what_hangs_is_looked_at_the_more_seldom_the_longer_it_does() {
 fn a_part_is_kept_by_counting() {
     for policy in comparing() {
         for held in [0.5_f32, 0.8, 0.9] {
-            let mut bench = Bench::new(&policy, members(&[1.0, 1.0]));
+            let mut bench = Bench::new(&policy, of_shares(&[1.0, 1.0]));
             bench.states[1].turn.held = held;
             let mut got = 0;
             let requests = 3000;

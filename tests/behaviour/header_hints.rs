@@ -11,7 +11,7 @@ fn saying(status: &str, name: &'static str, value: &str) -> Ending {
     ending
 }
 
-fn who_says_that_it_fails_is_out_until_it_no_longer_says_so(mut world: impl World) {
+fn endpoint_that_reports_failing_is_ejected_until_it_stops(mut world: impl World) {
     let plugin = single(&mut world, &config(4, TURNS, ""));
     let failing = saying("200", "x-envoy-immediate-health-check-fail", "true");
     give(&mut world, plugin, &address(1), &failing);
@@ -32,7 +32,7 @@ fn who_says_that_it_fails_is_out_until_it_no_longer_says_so(mut world: impl Worl
     assert!(picks_of(&mut world, plugin, &address(1), 40) >= 8, "it is back");
 }
 
-fn who_says_that_it_is_degraded_is_spared_until_it_no_longer_is(mut world: impl World) {
+fn endpoint_that_reports_degraded_is_spared_until_it_stops(mut world: impl World) {
     let plugin = single(&mut world, &config(4, TURNS, ""));
     give(&mut world, plugin, &address(1), &saying("200", "x-envoy-degraded", ""));
     pass(&mut world, &[plugin], ms(300));
@@ -47,7 +47,7 @@ fn who_says_that_it_is_degraded_is_spared_until_it_no_longer_is(mut world: impl 
     assert_eq!(picks(&mut world, plugin, 40).len(), 4);
 }
 
-fn who_asks_for_time_gets_it_within_bounds<W: World>(mut world: W) {
+fn retry_after_is_followed_within_bounds<W: World>(mut world: W) {
     for (status, after, left_alone_ms) in [
         ("429", "3", 3_000),
         ("503", "3", 3_000),
@@ -77,7 +77,7 @@ fn who_asks_for_time_gets_it_within_bounds<W: World>(mut world: W) {
 }
 
 /// However many endpoints say it, and whatever they say, the ejection limit holds.
-fn nobody_can_take_the_fleet_out(mut world: impl World) {
+fn hostile_reports_cannot_eject_the_fleet(mut world: impl World) {
     let health = r#""policy":"round_robin","failover":{"panic_percent":0},"health":{"max_ejected_percent":50,"suspect_after":9,"fail_after":9}"#;
     for (status, name, value) in [
         ("429", "retry-after", "60"),
@@ -95,7 +95,7 @@ fn nobody_can_take_the_fleet_out(mut world: impl World) {
     }
 }
 
-fn what_others_say_is_not_the_endpoints_word_and_it_can_be_switched_off(mut world: impl World) {
+fn headers_of_others_are_ignored_and_heeding_can_be_disabled(mut world: impl World) {
     let limited = Ending { details: Some("local_rate_limited"), ..saying("429", "retry-after", "60") };
     let mut nobody = saying("200", "x-envoy-immediate-health-check-fail", "1");
     nobody.served_by = Some(String::new());
@@ -115,9 +115,9 @@ fn what_others_say_is_not_the_endpoints_word_and_it_can_be_switched_off(mut worl
 }
 
 both!(
-    who_says_that_it_fails_is_out_until_it_no_longer_says_so,
-    who_says_that_it_is_degraded_is_spared_until_it_no_longer_is,
-    who_asks_for_time_gets_it_within_bounds,
-    nobody_can_take_the_fleet_out,
-    what_others_say_is_not_the_endpoints_word_and_it_can_be_switched_off,
+    endpoint_that_reports_failing_is_ejected_until_it_stops,
+    endpoint_that_reports_degraded_is_spared_until_it_stops,
+    retry_after_is_followed_within_bounds,
+    hostile_reports_cannot_eject_the_fleet,
+    headers_of_others_are_ignored_and_heeding_can_be_disabled,
 );

@@ -6,14 +6,13 @@
 use hashbrown::HashMap;
 
 use super::Cluster;
-use crate::endpoint::EndpointRef;
-use crate::endpoint::Word;
+use crate::endpoint::{EndpointRef, Hints};
 use crate::health::{FailureEvent, State};
 use crate::time::Time;
 
 /// What the headers of one answer say about the endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Said {
+pub struct HeaderHints {
     /// `x-envoy-degraded`: it serves, but other endpoints serve better.
     pub degraded: bool,
     /// `x-envoy-immediate-health-check-fail`: it is to be ejected at once.
@@ -31,9 +30,9 @@ struct Until {
 
 /// Statements in force, by endpoint index; most endpoints make none.
 #[derive(Debug, Default)]
-pub(super) struct Words(HashMap<u32, Until>);
+pub(super) struct HintTable(HashMap<u32, Until>);
 
-impl Words {
+impl HintTable {
     /// Resets the slot at `index` for another endpoint.
     pub fn forget(&mut self, index: u32) {
         self.0.remove(&index);
@@ -42,29 +41,29 @@ impl Words {
 
 impl Cluster {
     /// Processes the statements in an answer to a request that was sent at `started`.
-    pub fn said(&mut self, endpoint: EndpointRef, started: Time, said: Said, now: Time) {
+    pub fn take_hints(&mut self, endpoint: EndpointRef, started: Time, hints: HeaderHints, now: Time) {
         if !self.endpoints.set.is_current(endpoint) {
             return;
         }
         let index = endpoint.index;
-        let nothing = Said::default() == said;
+        let nothing = HeaderHints::default() == hints;
         let health = &self.config.health;
         let longest = health.ejection.as_secs_f64();
-        let Some(member) = self.endpoints.states.get_mut(index as usize) else { return };
-        if nothing && !member.constraints.word.degraded() {
+        let Some(state) = self.endpoints.states.get_mut(index as usize) else { return };
+        if nothing && !state.constraints.hints.degraded() {
             return;
         }
-        let word = self.endpoints.said.0.entry(index).or_default();
-        word.degraded = if said.degraded { now.after_secs(longest) } else { Time::ZERO };
+        let until = self.endpoints.hints.0.entry(index).or_default();
+        until.degraded = if hints.degraded { now.after_secs(longest) } else { Time::ZERO };
         // Written so that NaN requests no pause.
-        let held = said.hold_s > 0.0;
+        let held = hints.hold_s > 0.0;
         if held {
-            word.held = word.held.max(now.after_secs(said.hold_s.min(longest)));
+            until.held = until.held.max(now.after_secs(hints.hold_s.min(longest)));
         }
-        member.constraints.word = Word::of(said.degraded, held || member.constraints.word.held());
-        if said.failing {
+        state.constraints.hints = Hints::of(hints.degraded, held || state.constraints.hints.held());
+        if hints.failing {
             let failure_event = FailureEvent { weight: health.fail_after, broke: None };
-            member.health.failure(started.min(now), now, failure_event);
+            state.health.failure(started.min(now), now, failure_event);
             self.assess_now(index, now);
         }
         if held {
@@ -76,9 +75,9 @@ impl Cluster {
     fn stand_back(&mut self, index: u32) {
         let tier = self.subset_of(index).map(|g| g.tier);
         let may_leave = tier.is_some_and(|tier| self.may_leave(tier));
-        let Some(member) = self.endpoints.states.get_mut(index as usize) else { return };
-        if member.eligible && may_leave && member.health.state() == State::Healthy {
-            member.eligible = false;
+        let Some(endpoint) = self.endpoints.states.get_mut(index as usize) else { return };
+        if endpoint.eligible && may_leave && endpoint.health.state() == State::Healthy {
+            endpoint.eligible = false;
             self.ejection.out += 1;
             if let Some(tier) = tier.and_then(|tier| self.subsets.tiers.get_mut(tier)) {
                 tier.eligible = tier.eligible.saturating_sub(1);
@@ -90,13 +89,13 @@ impl Cluster {
     #[inline(never)]
     pub(super) fn heed(&mut self, now: Time) {
         let longest = now.after_secs(self.config.health.ejection.as_secs_f64());
-        let members = &mut self.endpoints.states;
-        self.endpoints.said.0.retain(|index, word| {
-            let Some(member) = members.get_mut(*index as usize) else { return false };
-            word.degraded = word.degraded.min(longest);
-            word.held = word.held.min(longest);
-            member.constraints.word = Word::of(now < word.degraded, now < word.held);
-            member.constraints.word != Word::default()
+        let endpoints = &mut self.endpoints.states;
+        self.endpoints.hints.0.retain(|index, until| {
+            let Some(endpoint) = endpoints.get_mut(*index as usize) else { return false };
+            until.degraded = until.degraded.min(longest);
+            until.held = until.held.min(longest);
+            endpoint.constraints.hints = Hints::of(now < until.degraded, now < until.held);
+            endpoint.constraints.hints != Hints::default()
         });
     }
 }

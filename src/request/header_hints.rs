@@ -3,7 +3,7 @@
 use crate::host::StreamHost;
 use crate::request::classify::Answer;
 use engine::time::Time;
-use engine::{Outcome, Said};
+use engine::{HeaderHints, Outcome};
 
 /// The header by which an endpoint asks to be ejected at once.
 pub(crate) const FAILING: &str = "x-envoy-immediate-health-check-fail";
@@ -11,9 +11,9 @@ const TOO_MANY: u32 = 429;
 const UNAVAILABLE: u32 = 503;
 
 /// The statements in the headers of an `answer`; `None` if Envoy or another filter sent it.
-pub(crate) fn of_headers(host: &dyn StreamHost, answer: Answer, now: Time) -> Option<Said> {
+pub(crate) fn of_headers(host: &dyn StreamHost, answer: Answer, now: Time) -> Option<HeaderHints> {
     let waits = matches!(answer.status, TOO_MANY | UNAVAILABLE);
-    is_its_own(answer.outcome).then(|| Said {
+    is_its_own(answer.outcome).then(|| HeaderHints {
         degraded: host.response_header("x-envoy-degraded").is_some(),
         failing: host.response_header(FAILING).is_some(),
         hold_s: waits

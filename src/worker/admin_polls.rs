@@ -6,11 +6,10 @@
 
 use core::time::Duration;
 
-use crate::discovery::envoy_admin;
-use crate::discovery::localities;
 use crate::discovery::poller::{Rest, not_sent};
 use crate::discovery::source::Origin;
 use crate::discovery::sources::Discovery;
+use crate::discovery::{envoy_admin, localities};
 use crate::host::event::{Event, Field};
 use crate::host::{Body, Call, CallError, Host};
 use config::Config;
@@ -46,7 +45,7 @@ struct Place {
     cluster: String,
     interval: Duration,
     asked_for: Vec<AskedFor>,
-    members: Question,
+    hosts: Question,
     localities: Question,
     /// The highest number of upstreams in one poll; halved after a timeout.
     most: usize,
@@ -124,17 +123,17 @@ impl AdminPolls {
                 place.wait = place.wait.min(FIRST_WAIT).min(place.interval / 2);
                 place.asked_for.push(asked_for);
                 // Polls for the new upstream at once.
-                place.members.due = now;
-                place.members.next = place.asked_for.len() - 1;
-                if now == place.members.sent {
-                    place.members.next = 0;
+                place.hosts.due = now;
+                place.hosts.next = place.asked_for.len() - 1;
+                if now == place.hosts.sent {
+                    place.hosts.next = 0;
                 }
             }
             None => self.places.push(Place {
                 cluster: admin.cluster.clone(),
                 interval: admin.interval,
                 asked_for: vec![asked_for],
-                members: Question::new(now),
+                hosts: Question::new(now),
                 localities: Question::new(now),
                 most: usize::MAX,
                 // The timeout ends before the next poll, however short the jittered interval.
@@ -172,8 +171,8 @@ impl AdminPolls {
         (status, body): (Option<u32>, &dyn Body),
     ) -> Option<Vec<usize>> {
         for place in &mut self.places {
-            if place.members.pending == Some(token) {
-                return Some(place.members_answered(host, discovery, status, body));
+            if place.hosts.pending == Some(token) {
+                return Some(place.hosts_answered(host, discovery, status, body));
             }
             if place.localities.pending == Some(token) {
                 return Some(place.localities_answered(host, discovery, status, body));
@@ -204,23 +203,23 @@ impl Place {
         let interval_s = rest.pause_s(usual_s);
         if rest.busy && core::mem::take(&mut self.rests) {
             // Polls that were left out for lack of traffic are made up for.
-            for question in [&mut self.members, &mut self.localities] {
+            for question in [&mut self.hosts, &mut self.localities] {
                 question.due = question.due.min(question.sent.after_secs(usual_s));
             }
         }
         self.rests |= interval_s > usual_s;
         let timeout = self.wait;
         let waits_s = timeout.as_secs_f64();
-        if self.members.is_due(waits_s, now) {
-            let about = self.turn(self.members.next, |_| true);
+        if self.hosts.is_due(waits_s, now) {
+            let about = self.turn(self.hosts.next, |_| true);
             let part = about.len() as f64 / self.asked_for.len().max(1) as f64;
             let names: Vec<&str> =
                 about.iter().filter_map(|at| Some(self.asked_for.get(*at)?.name.as_str())).collect();
-            let path = envoy_admin::members_path(&names);
+            let path = envoy_admin::clusters_path(&names);
             let due = now.after_secs(interval_s * part * (1.0 + JITTER * (2.0 * rng.unit() - 1.0)));
             let cluster = self.cluster.clone();
-            if let Err(why) = self.members.put(host, &cluster, &path, (about, timeout), (now, due)) {
-                let about = self.members.about.iter();
+            if let Err(why) = self.hosts.put(host, &cluster, &path, (about, timeout), (now, due)) {
+                let about = self.hosts.about.iter();
                 let upstreams = about.filter_map(|at| Some(self.asked_for.get(*at)?.upstream));
                 return Err((why, upstreams.collect()));
             }
@@ -266,15 +265,15 @@ impl Place {
     }
 
     #[inline(never)]
-    fn members_answered(
+    fn hosts_answered(
         &mut self,
         host: &dyn Host,
         discovery: &mut Discovery,
         status: Option<u32>,
         body: &dyn Body,
     ) -> Vec<usize> {
-        self.members.pending = None;
-        let about = core::mem::take(&mut self.members.about);
+        self.hosts.pending = None;
+        let about = core::mem::take(&mut self.hosts.about);
         let asked = self.asked(&about, |of| &of.name);
         let names: Vec<&str> = asked.iter().map(|(_, name)| name.as_str()).collect();
         let listing = match status {
@@ -287,7 +286,7 @@ impl Place {
             Some(status) => envoy_admin::parse(status, body, &names).map_err(|error| error.to_string()),
         };
         let now = host.now();
-        self.members.rest(now);
+        self.hosts.rest(now);
         let listing = match listing {
             Ok(listing) => listing,
             Err(error) => {
@@ -299,14 +298,14 @@ impl Place {
             say_unfiltered(host, listing.others + names.len(), body.size());
         }
         let mut changed = Vec::new();
-        for ((at, (upstream, name)), members) in about.iter().zip(&asked).zip(listing.clusters) {
-            match members {
+        for ((at, (upstream, name)), hosts) in about.iter().zip(&asked).zip(listing.clusters) {
+            match hosts {
                 Err(error) => fail(host, discovery, (*upstream, name), &error.to_string()),
-                Ok(members) => {
+                Ok(hosts) => {
                     if let Some(of) = self.asked_for.get_mut(*at) {
-                        of.hosts = members.finding.found.len() + members.finding.skipped;
-                        of.eds_name = members.eds_name.filter(|eds_name| *eds_name != of.name);
-                        let several = of.respects_weights && localities::are_several(&members.finding.found);
+                        of.hosts = hosts.finding.found.len() + hosts.finding.skipped;
+                        of.eds_name = hosts.eds_name.filter(|eds_name| *eds_name != of.name);
+                        let several = of.respects_weights && localities::are_several(&hosts.finding.found);
                         if several && !core::mem::replace(&mut of.weights, several) {
                             self.localities.due = now;
                         }
@@ -314,7 +313,7 @@ impl Place {
                     }
                     let failing = discovery.any_failing(Origin::Envoy);
                     let question = rng::hash(name.as_bytes());
-                    if discovery.accept_finding(*upstream, (Origin::Envoy, question), members.finding, now) {
+                    if discovery.accept_finding(*upstream, (Origin::Envoy, question), hosts.finding, now) {
                         changed.push(*upstream);
                     }
                     if failing && !discovery.any_failing(Origin::Envoy) {
@@ -418,8 +417,8 @@ fn say_unfiltered(host: &dyn Host, clusters: usize, bytes: usize) {
         level: log::Level::Info,
         name: "admin_filter_ignored",
         message: &format!(
-            "Envoy's admin interface ignores filter= on /clusters, as Envoy before 1.38 does: its answer has all {clusters} \
-             clusters, {bytes} bytes"
+            "envoy_admin: /clusters ignores filter=, as in Envoy before 1.38: the answer has all {clusters} clusters, {bytes} \
+             bytes"
         ),
         fields: &[("clusters", Field::Whole(clusters as u64)), ("bytes", Field::Whole(bytes as u64))],
     });

@@ -66,7 +66,7 @@ fn a_difference_within_two_changes_nothing() {
         tell(&mut engine, &first_slow(20, seconds), 0);
         engine.tick(ProbeShard::ALONE, at(1));
         let upstream = engine.upstream(UPSTREAM).unwrap();
-        assert!((0..20).all(|index| upstream.member(index).unwrap().share == 1.0), "{seconds}");
+        assert!((0..20).all(|index| upstream.endpoint(index).unwrap().share == 1.0), "{seconds}");
     }
 }
 
@@ -80,7 +80,7 @@ fn what_this_proxy_knows_afresh_goes_before_it() {
 }
 
 #[test]
-fn what_is_said_fades_with_its_age() {
+fn others_estimates_expire_with_age() {
     for policy in ["adaptive", "random"] {
         let mut engine = told_fleet(4, policy);
         let spared = serve_told(&mut engine, 0..20, 500, Some(&first_slow(4, 0.32)), 20);
@@ -125,7 +125,7 @@ fn a_lie_starves_no_endpoint() {
         let mut engine = told_fleet(20, "adaptive");
         tell(&mut engine, &first_slow(20, lie), 0);
         engine.tick(ProbeShard::ALONE, at(1));
-        let share = engine.upstream(UPSTREAM).unwrap().member(0).unwrap().share;
+        let share = engine.upstream(UPSTREAM).unwrap().endpoint(0).unwrap().share;
         assert!((0.019..0.021).contains(&share), "{lie}: {share}");
     }
 }
@@ -147,7 +147,7 @@ fn no_value_brings_an_endpoint_more_than_twice_its_part() {
         engine.tick(ProbeShard::ALONE, at(2));
         let upstream = engine.upstream(UPSTREAM).unwrap();
         let shares: Vec<f64> =
-            (0..endpoints).map(|index| f64::from(upstream.member(index as u32).unwrap().share)).collect();
+            (0..endpoints).map(|index| f64::from(upstream.endpoint(index as u32).unwrap().share)).collect();
         let all: f64 = shares.iter().sum();
         for share in &shares {
             let gain = share / all * endpoints as f64;

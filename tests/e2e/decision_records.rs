@@ -40,7 +40,7 @@ fn objects(scene: &Scene, member: &str) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_decision_is_in_the_access_log_in_the_log_and_in_a_header_for_who_may_know() -> Result<()> {
+async fn decision_is_in_access_log_log_and_debug_header() -> Result<()> {
     let scene = Stage {
         backends: 3,
         plugin: json!({

@@ -25,7 +25,7 @@ pub(super) fn settle(host: &dyn Host, config: &mut Config) {
         host.tell(&Event {
             level: log::Level::Warn,
             name: "node_zone_unknown",
-            message: "zone.local is \"node\", and the proxy's node.locality has no zone: zones are not used",
+            message: "configuration: zone.local is \"node\", but the proxy's node.locality has no zone: zones are not used",
             fields: &[],
         });
     }
@@ -50,8 +50,8 @@ fn say_unweighted(host: &dyn Host, config: &Config) {
             level: log::Level::Info,
             name: "locality_weights_not_asked",
             message: &format!(
-                "upstreams {names} have no endpoints.envoy_admin: locality weights of their clusters, such as a canary's, are \
-                 unknown and not respected"
+                "discovery: upstreams {names} have no endpoints.envoy_admin: locality weights of their clusters, such as a \
+                 canary's, are unknown and ignored"
             ),
             fields: &[("upstreams", Field::Text(&names))],
         });

@@ -7,7 +7,7 @@ const MAX_NAMES: usize = 256;
 
 /// A cluster that a request went to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Met {
+pub struct SeenCluster {
     /// Whether a pattern of the configuration matches it.
     pub matches: bool,
     /// Its name.
@@ -15,11 +15,11 @@ pub struct Met {
 }
 
 /// Encodes clusters for shared data, up to 256: the latest ones.
-pub fn encode(met: &[Met]) -> Vec<u8> {
-    let kept = met.get(met.len().saturating_sub(MAX_NAMES)..).unwrap_or_default();
+pub fn encode(seen: &[SeenCluster]) -> Vec<u8> {
+    let kept = seen.get(seen.len().saturating_sub(MAX_NAMES)..).unwrap_or_default();
     let mut w = Writer::versioned();
     w.u32(kept.len() as u32);
-    for Met { matches, name } in kept {
+    for SeenCluster { matches, name } in kept {
         w.bytes(&[u8::from(*matches)]);
         w.text(name);
     }
@@ -27,16 +27,16 @@ pub fn encode(met: &[Met]) -> Vec<u8> {
 }
 
 /// Decodes shared data; `None` if it is malformed.
-pub fn decode(bytes: &[u8]) -> Option<Vec<Met>> {
+pub fn decode(bytes: &[u8]) -> Option<Vec<SeenCluster>> {
     let mut r = Reader::versioned(bytes)?;
-    let mut met = Vec::new();
+    let mut seen = Vec::new();
     for _ in 0..r.u32()? {
-        let one = Met { matches: r.byte()? != 0, name: r.text()?.into() };
-        if met.len() < MAX_NAMES {
-            met.push(one);
+        let one = SeenCluster { matches: r.byte()? != 0, name: r.text()?.into() };
+        if seen.len() < MAX_NAMES {
+            seen.push(one);
         }
     }
-    Some(met)
+    Some(seen)
 }
 
 #[cfg(test)]
@@ -48,7 +48,8 @@ mod tests {
 
     #[test]
     fn reads_back_what_was_written_up_to_a_number() {
-        let all: Vec<Met> = (0..300).map(|n| Met { matches: n % 2 == 0, name: format!("c{n}") }).collect();
+        let all: Vec<SeenCluster> =
+            (0..300).map(|n| SeenCluster { matches: n % 2 == 0, name: format!("c{n}") }).collect();
         assert_eq!(decode(&encode(&all)).as_deref(), all.get(44..));
         assert_eq!(decode(&encode(&[])), Some(Vec::new()));
         let bytes = encode(&all[..3]);

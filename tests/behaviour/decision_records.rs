@@ -37,7 +37,7 @@ fn good_under_a_false_name() -> Ending {
     ending
 }
 
-fn who_knows_the_secret_is_told(mut world: impl World) {
+fn debug_header_is_shown_for_the_secret(mut world: impl World) {
     let plugin = single(&mut world, &config(3, "", ASKED));
     for _ in 0..20 {
         serve(&mut world, plugin, |_| Ending::good());
@@ -88,7 +88,7 @@ fn asking_names_no_further_endpoint(mut world: impl World) {
     }
 }
 
-fn who_does_not_know_it_is_not(mut world: impl World) {
+fn debug_header_needs_the_secret(mut world: impl World) {
     let plugin = single(&mut world, &config(3, "", ASKED));
     for value in [&b""[..], b"open-sesam", b"open-sesame,open-sesame", b"\xff\xfe", &[b'x'; 5000]] {
         let mut stream = request(&mut world, plugin, &[("x-evenkeel-debug", value)]);
@@ -106,7 +106,7 @@ fn who_does_not_know_it_is_not(mut world: impl World) {
     assert!(told(&mut world, off, &[("x-evenkeel-debug", SECRET.as_bytes())], &Ending::good()).is_empty());
 }
 
-fn with_always_everybody_is_told_also_that_nobody_is_eligible<W: World>(mut world: W) {
+fn header_is_always_shown_also_without_eligible_endpoint<W: World>(mut world: W) {
     let upstream = r#""health":{"fail_after":1,"max_ejected_percent":100},"failover":{"panic_percent":0}"#;
     let plugin = single(&mut world, &config(1, upstream, r#""debug":{"when":"always","header":"X-Why"}"#));
     let why = |world: &mut W, ending: &Ending| {
@@ -140,7 +140,7 @@ fn events(world: &impl World, kind: &str) -> Vec<Value> {
 
 const TRACE: &[u8] = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-fn the_log_is_json_for_those_who_collect_it(mut world: impl World) {
+fn log_is_json_if_configured(mut world: impl World) {
     let root = r#""log":{"format":"json","failures":true},"prometheus":{"cluster":"nowhere","headers":{"x":"s3cr3t-s3cr3t"}}"#;
     let upstream = r#""policy":"round_robin","health":{"fail_after":3},"affinity":{"header":"x"},"signals":[{"name":"q","query":"q"}]"#;
     let plugin = single(&mut world, &config(4, upstream, root));
@@ -184,16 +184,16 @@ fn a_sample_of_good_requests_is_logged_too(mut world: impl World) {
     for _ in 0..30 {
         serve(&mut world, plugin, |_| Ending::good());
     }
-    let lines = world.logs().iter().filter(|line| line.starts_with("web: by=")).count();
+    let lines = world.logs().iter().filter(|line| line.starts_with("decision: cluster=web: by=")).count();
     assert_eq!(lines, 20, "no more than that in a second");
 }
 
 both!(
-    who_knows_the_secret_is_told,
+    debug_header_is_shown_for_the_secret,
     asking_names_no_further_endpoint,
-    who_does_not_know_it_is_not,
-    with_always_everybody_is_told_also_that_nobody_is_eligible,
-    the_log_is_json_for_those_who_collect_it,
+    debug_header_needs_the_secret,
+    header_is_always_shown_also_without_eligible_endpoint,
+    log_is_json_if_configured,
     a_sample_of_good_requests_is_logged_too,
 );
 
@@ -208,7 +208,7 @@ fn faults_stay_readable() {
 }
 
 #[test]
-fn what_is_told_costs_those_who_ask() {
+fn debug_output_costs_only_its_requests() {
     let fuel = |root: &str| {
         let mut world = Wasm::new(7);
         let plugin = single(&mut world, &config(10, "", root));
