@@ -143,6 +143,8 @@ pub trait StreamHost {
     fn steer(&self, header: &str, value: &[u8]) {
         self.set_request_header(header, value);
     }
+    /// The request is left to the policy of its cluster; for a proxy where that policy may ask the engine in turn.
+    fn leave(&self) {}
     /// Removes every occurrence of a request header.
     fn remove_request_header(&self, name: &str);
     /// A response header's value; the first if there are several.

@@ -71,6 +71,13 @@ fn module_files_are_checked() {
             "the native module works among the listener's filters only",
         ),
         (
+            "envoy/module-lb.yaml",
+            "plugin",
+            "\"cluster\": \"web\"",
+            "\"cluster\": \"wbe\"",
+            "$.upstreams[0].cluster",
+        ),
+        (
             "envoy/envoy-gateway/module.yaml",
             "EnvoyExtensionPolicy evenkeel",
             "max: 100",

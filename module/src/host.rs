@@ -8,7 +8,7 @@ use evenkeel::host::{Bytes, Call, CallError, Host, MetricKind, SharedError, Stre
 use crate::abi::{self, Attribute, Map, NotSent, StreamHandle};
 use crate::calls::Calls;
 use crate::stats::{Defined, Series};
-use crate::{clock, shared};
+use crate::{clock, lb, shared};
 
 /// Prefix of filter state keys, under which the access log finds a decision; the same as with the WebAssembly filter.
 const STATE_PREFIX: &str = "wasm.";
@@ -149,6 +149,13 @@ impl StreamHost for Surroundings<'_> {
         // Envoy takes a single host. If it cannot use it, its own policy decides, and the answer shows that.
         let first = value.split(|byte| *byte == b',').next().unwrap_or_default();
         let _followed = self.stream.is_some_and(|stream| stream.override_host(first));
+    }
+
+    fn leave(&self) {
+        if self.by_call && lb::in_use() {
+            // Otherwise the cluster's policy would ask the engine once more.
+            let _told = self.stream.is_some_and(|stream| stream.override_host(lb::LEFT));
+        }
     }
 
     fn remove_request_header(&self, name: &str) {

@@ -2,11 +2,12 @@
 //!
 //! Engine, configuration, request handling and telemetry are the WebAssembly filter's; this crate is the carrier. It
 //! implements the traits [`Host`](evenkeel::host::Host) and [`StreamHost`](evenkeel::host::StreamHost) with the C
-//! interface of Envoy's dynamic modules. To follow a request, start at `abi::events`.
+//! interface of Envoy's dynamic modules. To follow a request, start at `abi::events`; to follow a retry, at `lb`.
 //!
 //! ```text
 //! Envoy ─▶ abi (the C interface, the only unsafe code) ─▶ guard (a panic ends here)
 //!       ─▶ request ─▶ plugin: one for each configuration, its workers behind locks ─▶ evenkeel::worker
+//! Envoy ─▶ abi::lb ─▶ lb: a cluster that asks this module for a host asks the same workers
 //! pacer (a thread that asks for the next tick) ─▶ Envoy's main thread ─▶ plugin.tick ─▶ calls to Prometheus and admin
 //! ```
 //!
@@ -27,6 +28,7 @@ mod calls;
 mod clock;
 mod guard;
 mod host;
+mod lb;
 mod pacer;
 mod plugin;
 mod registry;

@@ -1,6 +1,7 @@
 //! A plugin: the workers of one configuration text, each behind a lock, with their calls and the thread that requests
 //! ticks.
 
+use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -62,6 +63,13 @@ pub struct Plugin {
     at_work: AtomicBool,
     kept: Mutex<Vec<Kept>>,
     panics: AtomicU32,
+    /// Whether a worker panicked where it could not be restarted.
+    broken: AtomicBool,
+}
+
+thread_local! {
+    /// Whether this thread runs a tick, in which it holds a worker.
+    static TICKS: Cell<bool> = const { Cell::new(false) };
 }
 
 fn seed() -> u64 {
@@ -116,6 +124,7 @@ impl Plugin {
             at_work: AtomicBool::new(false),
             kept: Mutex::default(),
             panics: AtomicU32::new(0),
+            broken: AtomicBool::new(false),
         }
     }
 
@@ -131,6 +140,11 @@ impl Plugin {
         !self.slots.is_empty() && self.panics.load(Ordering::Relaxed) < MAX_PANICS
     }
 
+    /// Whether one of Envoy's configurations uses it; streams of earlier ones may keep it alive for a while.
+    pub fn is_attached(&self) -> bool {
+        !self.slots.is_empty() && !locked(&self.attached).is_empty()
+    }
+
     /// Number of workers.
     pub fn workers(&self) -> usize {
         self.slots.len()
@@ -143,6 +157,25 @@ impl Plugin {
         }
         // A poisoned worker is about to be restarted by the thread in which it panicked.
         self.slots.get(at)?.lock().ok()
+    }
+
+    /// Locks a worker as [`slot`](Plugin::slot) does; `None` also while this thread runs a tick: a call that a worker
+    /// sends may need a host of a cluster that asks a worker.
+    pub fn slot_beside_ticks(&self, at: usize) -> Option<MutexGuard<'_, WorkerSlot>> {
+        if TICKS.get() { None } else { self.slot(at) }
+    }
+
+    /// Records that a worker panicked where it cannot be restarted; the next tick does that.
+    pub fn broke(&self) {
+        self.broken.store(true, Ordering::Release);
+        self.hurry();
+    }
+
+    fn mend(&self, attached: &Attached) {
+        if self.broken.swap(false, Ordering::AcqRel) {
+            let poisoned = |at: &usize| self.slots.get(*at).is_some_and(Mutex::is_poisoned);
+            (0..self.slots.len()).filter(poisoned).for_each(|at| self.panicked(attached, at));
+        }
     }
 
     /// Takes over what the plugin of an older configuration has learnt.
@@ -214,7 +247,9 @@ impl Plugin {
 
     /// Runs a tick of all workers; returns the time until the next one, if there are any.
     pub fn tick(&self, attached: &Attached) -> Option<Duration> {
+        self.mend(attached);
         self.at_work.store(true, Ordering::Relaxed);
+        TICKS.set(true);
         let periods = (0..self.slots.len()).filter_map(|at| {
             let tick = || {
                 let mut slot = self.slot(at)?;
@@ -230,6 +265,7 @@ impl Plugin {
             })
         });
         let period = periods.min();
+        TICKS.set(false);
         self.at_work.store(false, Ordering::Relaxed);
         let kept = core::mem::take(&mut *locked(&self.kept));
         for Kept { call, status, body } in kept {

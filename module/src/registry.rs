@@ -1,5 +1,6 @@
 //! The plugins of the process by name, through which learnt state survives a new configuration.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use config::{Fault, Role};
@@ -13,6 +14,27 @@ use crate::stats::{Defined, Series};
 
 /// All plugins, the latest one last.
 static PLUGINS: Mutex<Vec<Weak<Plugin>>> = Mutex::new(Vec::new());
+
+/// Changes with every attachment and detachment; never 0.
+static STATE: AtomicU64 = AtomicU64::new(1);
+
+/// A number that changes when [`find`] may find another plugin; never 0.
+pub fn state() -> u64 {
+    STATE.load(Ordering::Acquire)
+}
+
+/// The latest plugin of this name that is attached; without a name the only one, if there is only one.
+pub fn find(name: Option<&str>) -> Option<Arc<Plugin>> {
+    let attached: Vec<Arc<Plugin>> = plugins().iter().filter_map(Weak::upgrade).collect();
+    let mut latest = attached.into_iter().rev().filter(|plugin| plugin.is_attached());
+    match name {
+        Some(name) => latest.find(|plugin| plugin.name == name),
+        None => {
+            let found = latest.next()?;
+            latest.all(|other| other.name == found.name).then_some(found)
+        }
+    }
+}
 
 fn plugins() -> MutexGuard<'static, Vec<Weak<Plugin>>> {
     PLUGINS.lock().unwrap_or_else(PoisonError::into_inner)
@@ -65,6 +87,7 @@ pub fn attach(config: ConfigHandle, name: &str, text: &[u8]) -> Option<Arc<Attac
     attached.plugin.attach(&attached);
     plugins.retain(|plugin| !plugin.ptr_eq(&Arc::downgrade(&attached.plugin)));
     plugins.push(Arc::downgrade(&attached.plugin));
+    STATE.fetch_add(1, Ordering::Release);
     Some(Arc::new(attached))
 }
 
@@ -85,4 +108,5 @@ pub fn detach(attached: &Attached) {
     // The lock prevents an attachment meanwhile, which might be about to share the plugin.
     let _plugins = plugins();
     attached.plugin.detach(attached);
+    STATE.fetch_add(1, Ordering::Release);
 }

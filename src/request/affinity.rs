@@ -7,7 +7,7 @@
 //! cookies only over HTTP/2 and HTTP/3, and hands the filter the first line. Reading the others costs a copy of all
 //! headers, so they are searched only if the first line does not have the cookie.
 
-use crate::host::StreamHost;
+use crate::host::{Bytes, StreamHost};
 use engine::rng::{Rng, hash};
 use engine::settings::{Affinity, Cookie, Policy, SameSite, Upstream};
 
@@ -18,18 +18,42 @@ const MAX_SEARCH: usize = 16 * 1024;
 /// The highest number of lines of one header that are searched.
 const MAX_LINES: usize = 256;
 
+/// What a key is taken from.
+pub trait KeySource {
+    /// A request header's value; the first if there are several.
+    fn line(&self, name: &str) -> Option<Bytes>;
+    /// Every value of a request header, in order.
+    fn lines(&self, name: &str) -> Vec<Vec<u8>>;
+    /// The client's address, if it is known.
+    fn client(&self) -> Option<Bytes>;
+}
+
+impl<T: StreamHost + ?Sized> KeySource for T {
+    fn line(&self, name: &str) -> Option<Bytes> {
+        self.request_header(name)
+    }
+
+    fn lines(&self, name: &str) -> Vec<Vec<u8>> {
+        self.request_headers(name)
+    }
+
+    fn client(&self) -> Option<Bytes> {
+        self.property(&["source", "address"])
+    }
+}
+
 /// The affinity key of a request to `upstream`; `None` if its policy and its split use none, or the request has none.
-pub fn key(upstream: &Upstream, host: &dyn StreamHost) -> Option<u64> {
-    by(sticks_to(upstream)?, host)
+pub fn key<S: KeySource + ?Sized>(upstream: &Upstream, from: &S) -> Option<u64> {
+    by(sticks_to(upstream)?, from)
 }
 
 #[inline(never)]
-fn by(affinity: &Affinity, host: &dyn StreamHost) -> Option<u64> {
+fn by<S: KeySource + ?Sized>(affinity: &Affinity, from: &S) -> Option<u64> {
     match affinity {
-        Affinity::Header(name) => hashed(&host.request_header(name)?),
-        Affinity::Cookie(named) => of_cookie(host, named.name.as_bytes()),
-        Affinity::Query(name) => hashed(parameter(&host.request_header(":path")?, name.as_bytes())?),
-        Affinity::SourceIp => hashed(without_port(&host.property(&["source", "address"])?)),
+        Affinity::Header(name) => hashed(&from.line(name)?),
+        Affinity::Cookie(named) => of_cookie(from, named.name.as_bytes()),
+        Affinity::Query(name) => hashed(parameter(&from.line(":path")?, name.as_bytes())?),
+        Affinity::SourceIp => hashed(without_port(&from.client()?)),
     }
 }
 
@@ -80,14 +104,14 @@ impl Issued {
 }
 
 /// The key of the first non-empty cookie of this name, in any line.
-fn of_cookie(host: &dyn StreamHost, name: &[u8]) -> Option<u64> {
-    let first = host.request_header("cookie")?;
+fn of_cookie<S: KeySource + ?Sized>(from: &S, name: &[u8]) -> Option<u64> {
+    let first = from.line("cookie")?;
     let key = |line: &[u8], left: usize| hashed(cookie(line.get(..left).unwrap_or(line), name)?);
     if let Some(found) = key(&first, MAX_SEARCH) {
         return Some(found);
     }
     let mut left = MAX_SEARCH.saturating_sub(first.len());
-    for line in further(host.request_headers("cookie")) {
+    for line in further(from.lines("cookie")) {
         if let Some(found) = key(&line, left) {
             return Some(found);
         }
@@ -187,7 +211,6 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
-    use crate::host::Bytes;
     use engine::time::Time;
 
     /// A host whose request has these headers and this peer address.

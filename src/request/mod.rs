@@ -6,6 +6,7 @@
 //! `stream`.
 
 pub(crate) mod affinity;
+pub mod again;
 pub(crate) mod attempt;
 pub(crate) mod classify;
 pub(crate) mod correlation;
@@ -19,7 +20,7 @@ pub(crate) mod steering;
 pub(crate) mod stream;
 pub(crate) mod upstream_attempt;
 
-pub use affinity::{Issued, key as affinity_key};
+pub use affinity::{Issued, KeySource, key as affinity_key};
 pub use load_report::read as read_load_report;
 pub use stream::{Flow, Stream};
 pub use upstream_attempt::UpstreamAttempt;

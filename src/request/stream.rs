@@ -169,7 +169,7 @@ impl Stream {
                     self.stripped = true;
                 }
             }
-            Decision::Fallback => {}
+            Decision::Fallback => host.leave(),
             Decision::Reject => {
                 self.issued = None;
                 self.phase = Phase::Foreign;

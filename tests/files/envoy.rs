@@ -66,6 +66,8 @@ pub fn validate(config: &str) -> Result<String> {
     fs::write(&path, config)?;
     let mut command = Command::new(tools::envoy()?);
     command.args(["--mode", "validate", "--log-level", "warn", "-c"]).arg(path);
+    // A part of a page may have the native module in it.
+    command.env("ENVOY_DYNAMIC_MODULES_SEARCH_PATH", tools::module()?.parent().context("a folder")?);
     if apart {
         // A node that watches for configuration needs a name.
         command.args(["--service-node", "docs", "--service-cluster", "docs"]);

@@ -10,7 +10,7 @@ use crate::decision::{Decision, RequestHandle};
 use crate::endpoint::EndpointRef;
 use crate::order;
 use crate::pattern;
-use crate::policy::Request;
+use crate::policy::{Candidates, Request};
 use crate::rng::Rng;
 use crate::settings::{self, Failures, LoadReport, Settings};
 use crate::time::Time;
@@ -174,6 +174,13 @@ impl Balancer {
             Some(upstream) => upstream.pick(request, now, rng),
             None => Decision::Fallback,
         }
+    }
+
+    /// Names endpoints for another attempt of a request, without any effect on the next decisions:
+    /// [`Cluster::pick_again`].
+    pub fn pick_again(&mut self, upstream: usize, request: Request, now: Time, rng: &mut Rng) -> Candidates {
+        let upstream = self.upstreams.get_mut(upstream);
+        upstream.map(|upstream| upstream.pick_again(request, now, rng)).unwrap_or_default()
     }
 
     /// The cluster of `handle`, for updates.

@@ -1,4 +1,4 @@
-//! The C interface of Envoy's dynamic modules, as far as an HTTP filter needs it: functions that Envoy provides, and
+//! The C interface of Envoy's dynamic modules, as far as an HTTP filter and a load balancer need it: functions that Envoy provides, and
 //! events that it calls. The only unsafe code in the crate.
 //!
 //! The declarations are this project's own, made from Envoy's documentation of the interface
@@ -11,6 +11,7 @@
 mod config;
 mod events;
 mod import;
+mod lb;
 mod stream;
 
 use core::ffi::{CStr, c_void};
@@ -21,6 +22,7 @@ use evenkeel::host::MetricKind;
 
 pub use self::config::{ConfigHandle, NotSent, Waker};
 pub use events::Answer;
+pub use lb::{Hosts, LbHandle, PolicyHandle, RequestContext};
 pub use stream::{Attribute, Map, StreamHandle};
 
 /// Result code of a successful call, also for metrics.

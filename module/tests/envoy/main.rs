@@ -1,6 +1,7 @@
 //! The module in a real Envoy, in front of backends that misbehave. What the engine decides is the behaviour suite's
 //! and the filter's end-to-end tests' matter; here it is what the carrier carries.
 
+mod attempts;
 mod scene;
 
 use std::time::Duration;

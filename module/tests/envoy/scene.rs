@@ -16,6 +16,8 @@ use testbed::tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Few scenes at a time, so that they do not starve each other on a small machine.
 static TURNS: Semaphore = Semaphore::const_new(2);
+/// Endpoints of the cluster.
+const ENDPOINTS: usize = 3;
 /// Requests a second in a wave.
 const RATE: f64 = 150.0;
 
@@ -29,6 +31,10 @@ pub struct Stage {
     pub policy: Policy,
     /// Whether the listener comes over LDS.
     pub dynamic: bool,
+    /// Backends that are no endpoints of the cluster, beside the three that are.
+    pub spare: usize,
+    /// Changes of the cluster; the spare backends are the last ones.
+    pub adjust: fn(&mut Cluster, &[Backend]),
     /// Whether a real Prometheus scrapes the backends.
     pub scraped: bool,
     /// Whether a panic is expected.
@@ -46,6 +52,8 @@ impl Default for Stage {
             upstream: json!({ "health": { "ejection": "3s" } }),
             policy: Policy::LeastRequest,
             dynamic: false,
+            spare: 0,
+            adjust: |_, _| (),
             scraped: false,
             may_panic: false,
             environment: Vec::new(),
@@ -79,9 +87,9 @@ impl Stage {
             record_requests: true,
             ..backend::Config::default()
         };
-        let backends = Backend::start_many(3, how).await?;
-        let addresses: Vec<_> = backends.iter().map(Backend::address).collect();
-        let configuration = self.configuration(&backends, &Value::Null);
+        let backends = Backend::start_many(ENDPOINTS + self.spare, how).await?;
+        let addresses: Vec<_> = backends.iter().take(ENDPOINTS).map(Backend::address).collect();
+        let configuration = self.configuration(&backends[..ENDPOINTS], &Value::Null);
         let scrape = prometheus::Config::job("web", addresses.clone());
         let prometheus = match self.scraped {
             true => Some(Prometheus::start(&scrape).await?),
@@ -90,7 +98,9 @@ impl Stage {
         let folder = search_path()?;
         let proxy = &mut self.proxy;
         proxy.services.extend(prometheus.iter().map(|p| ("prometheus".to_owned(), p.address())));
-        proxy.clusters.insert(0, Cluster::new("web", addresses, self.policy.clone()));
+        let mut web = Cluster::new("web", addresses, self.policy.clone());
+        (self.adjust)(&mut web, &backends);
+        proxy.clusters.insert(0, web);
         proxy.filters.insert(0, Filter::module(&configuration.to_string()));
         proxy.dynamic = self.dynamic;
         proxy.environment = self.environment.clone();
@@ -153,7 +163,15 @@ impl Scene {
 
     /// The plugin's configuration with more members of its upstream.
     pub fn configuration(&self, upstream: &Value) -> Value {
-        self.stage.configuration(&self.backends, upstream)
+        self.stage.configuration(&self.backends[..ENDPOINTS], upstream)
+    }
+
+    /// The counter of the module's choices of this kind, `engine` or `fallback_left`.
+    pub async fn choices(&self, kind: &str) -> Result<u64> {
+        let stats = self.envoy().stats().await?;
+        let counter =
+            stats.into_iter().find(|(name, _)| name.ends_with(&format!("evenkeel.lb_{kind}_total")));
+        Ok(counter.with_context(|| format!("no counter of {kind}"))?.1)
     }
 
     /// Load on this scene.

@@ -144,6 +144,8 @@ pub enum Meanwhile {
     Answered(u32, Vec<u8>),
     /// Sending it ends the calls that wait, with an answer of this status and body: they share its connections.
     Others(u32, Vec<u8>),
+    /// Its cluster's policy chooses a host for it.
+    Chooses(Box<dyn FnOnce()>),
 }
 
 thread_local! {
@@ -159,7 +161,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn next_id() -> usize {
+pub fn next_id() -> usize {
     let mut last = locked(&LAST);
     *last += 16;
     *last
@@ -408,6 +410,11 @@ unsafe extern "C" fn envoy_dynamic_module_callback_http_filter_config_http_callo
             state.calls.push(call);
             drop(state);
             others.iter().for_each(|other| answer(&of, other.id, Some(status), &[], &[&body]));
+        }
+        Some(Meanwhile::Chooses(choose)) => {
+            state.calls.push(call);
+            drop(state);
+            choose();
         }
         None => state.calls.push(call),
     }

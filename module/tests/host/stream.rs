@@ -26,6 +26,8 @@ pub struct State {
     pub body: Vec<Vec<u8>>,
     /// The hosts that Envoy was told to take.
     pub hosts: Vec<String>,
+    /// Whether Envoy was told that the cluster's policy is to decide without the engine.
+    pub left: bool,
     pub filter_state: BTreeMap<String, Vec<u8>>,
     pub texts: BTreeMap<u32, Vec<u8>>,
     pub attempts: Option<u64>,
@@ -367,8 +369,12 @@ extern "C" fn envoy_dynamic_module_callback_http_set_upstream_override_host(
 ) -> bool {
     let host = host.text();
     let is_address = host.parse::<std::net::SocketAddr>().is_ok();
-    if is_address {
-        envoy::stream(of).state().hosts.push(host);
+    let stream = envoy::stream(of);
+    match host.as_str() {
+        // An address that no host has.
+        "0.0.0.0:0" => stream.state().left = true,
+        _ if is_address => stream.state().hosts.push(host),
+        _ => {}
     }
     is_address
 }

@@ -14,7 +14,7 @@ ENDPOINTS = range(11, 17)
 SLOW_ONE = 14
 # Less than a third of a fair part of six.
 SPARED = 1 / 20
-MODULE = "module.yaml"
+MODULE, MODULE_LB = "module.yaml", "module-lb.yaml"
 # What each file is there for. The module's interface of Envoy is there from 1.38 on.
 FILES = {
     "envoy-minimal.yaml": "override_host",
@@ -25,8 +25,9 @@ FILES = {
     "envoy-attempts.yaml": "retries seen by the upstream filter",
     "envoy-discovery.yaml": "endpoints by the admin interface",
     MODULE: "native module, by a call",
+    MODULE_LB: "native module, by a call and as the cluster's policy",
 }
-FROM = {MODULE: (1, 38)}
+FROM = {MODULE: (1, 38), MODULE_LB: (1, 38)}
 
 
 def surroundings(machine, wasm):

@@ -44,6 +44,11 @@ pub enum Policy {
         /// The steering header.
         header: String,
     },
+    /// The native module ([`Filter::module`]) as the cluster's policy, which Envoy asks at every attempt.
+    Module {
+        /// `filter_name` of the filter whose engine is asked; empty for the only one.
+        filter: String,
+    },
     /// None: the cluster's `extra` sets it.
     Custom,
 }
@@ -91,6 +96,19 @@ impl Policy {
                                       .least_request.v3.LeastRequest",
                         },
                     })),
+                },
+            })) }),
+            Self::Module { filter } => json!({ "load_balancing_policy": policies(json!({
+                "name": "envoy.load_balancing_policies.dynamic_modules",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.load_balancing_policies\
+                              .dynamic_modules.v3.DynamicModulesLoadBalancerConfig",
+                    "dynamic_module_config": { "name": "evenkeel", "do_not_close": true },
+                    "lb_policy_name": "evenkeel",
+                    "lb_policy_config": {
+                        "@type": "type.googleapis.com/google.protobuf.StringValue",
+                        "value": filter,
+                    },
                 },
             })) }),
             Self::OriginalDst { header } => json!({

@@ -70,6 +70,13 @@ impl LeftToEnvoy {
     pub fn draw_arm(&mut self, key: Option<u64>, now: Time, rng: &mut Rng) -> Option<Reason> {
         self.held_out.as_mut()?.draw(key, now, rng)
     }
+
+    /// Whether the guard has stepped aside for requests with this key.
+    pub fn stands_aside(&self, key: Option<u64>) -> bool {
+        self.held_out
+            .as_ref()
+            .is_some_and(|held_out| held_out.aside && (key.is_none() || held_out.include_keyed))
+    }
 }
 
 impl Cluster {

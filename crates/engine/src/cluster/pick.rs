@@ -6,7 +6,7 @@ use crate::cluster::subset::split::{Drawn, unit};
 use crate::decision::{Decision, Reason};
 use crate::policy::{Candidates, Request, Turns};
 use crate::rng::{self, Rng};
-use crate::settings::NoneEligible;
+use crate::settings::{NoneEligible, Policy};
 use crate::time::Time;
 
 /// Recent failure ratio of a subset above which a retry is sent elsewhere: about one failure among the last few
@@ -37,7 +37,7 @@ impl Cluster {
         let mut candidates = Candidates::default();
         let probe = self.next_due(drawn.version, request.key);
         probe.into_iter().for_each(|index| candidates.push(index));
-        self.choose(drawn, request, now, rng, &mut candidates);
+        self.choose::<false>(drawn, request, now, rng, &mut candidates);
         if let Some(first) = candidates.first() {
             if let Some(endpoint) = self.endpoints.states.get_mut(first as usize) {
                 endpoint.counters.pick();
@@ -48,6 +48,20 @@ impl Cluster {
             return Decision::Steer(candidates);
         }
         self.none_eligible()
+    }
+
+    /// Names endpoints for another attempt of a request, best first, as the candidates of a [`pick`](Cluster::pick)
+    /// beyond its first are drawn: no endpoint has its turn or is probed, and nothing is counted. Empty if no endpoint
+    /// is eligible, and for what is left to the proxy's own policy.
+    pub fn pick_again(&mut self, request: Request, now: Time, rng: &mut Rng) -> Candidates {
+        let mut candidates = Candidates::default();
+        if self.left_to_envoy.stands_aside(request.key) || self.is_left_to_envoy(request.key, rng) {
+            return candidates;
+        }
+        let drawn = self.subsets.split.draw(request.key, rng);
+        self.choose::<true>(drawn, request, now, rng, &mut candidates);
+        candidates.truncate(request.want.max(1));
+        candidates
     }
 
     /// The decision on a request for which no endpoint is eligible.
@@ -80,8 +94,8 @@ impl Cluster {
     }
 
     /// Fills the candidates from the drawn subset, then from the other subsets of its version, then from other
-    /// versions.
-    fn choose(
+    /// versions; `AGAIN` for a request that has had its turn.
+    fn choose<const AGAIN: bool>(
         &mut self,
         drawn: Drawn,
         request: Request,
@@ -100,7 +114,7 @@ impl Cluster {
         let first = self.subsets.draw(subsets.clone(), request.key, rng);
         let mut second_best = None;
         if let Some(first) = first {
-            self.ask(first, request, now, rng, candidates);
+            self.ask::<AGAIN>(first, request, now, rng, candidates);
             let fails =
                 self.subsets.list.get(first).is_some_and(|g| g.errors.record.failing(now) > FAILS_LATELY);
             if fails && request.want > 1 && subsets.len() > 1 {
@@ -116,7 +130,7 @@ impl Cluster {
                 }
                 let subset = self.subsets.serving.get(at).map_or(usize::MAX, |g| *g as usize);
                 if Some(subset) != first && subsets.contains(&subset) == other {
-                    self.ask(subset, request, now, rng, candidates);
+                    self.ask::<AGAIN>(subset, request, now, rng, candidates);
                 }
             }
             second_best.take().into_iter().for_each(|index| candidates.push(index));
@@ -124,11 +138,25 @@ impl Cluster {
     }
 
     /// Adds the choices of the policy in the subset at `at`.
-    fn ask(&mut self, at: usize, request: Request, now: Time, rng: &mut Rng, to: &mut Candidates) {
+    fn ask<const AGAIN: bool>(
+        &mut self,
+        at: usize,
+        request: Request,
+        now: Time,
+        rng: &mut Rng,
+        to: &mut Candidates,
+    ) {
         let Some(subset) = self.subsets.list.get_mut(at) else { return };
         let in_flight = subset.in_flight;
-        let turns = Turns { requests: self.traffic.requests, ..subset.turns };
+        let mut turns = Turns { requests: self.traffic.requests, ..subset.turns };
+        if AGAIN {
+            // No turns have passed since the last look at a silent endpoint: it is not looked at with a retry.
+            turns.workers = 0.0;
+        }
         let view = self.endpoints.context(&self.queueing, in_flight, turns, now);
+        if AGAIN && matches!(self.config.policy, Policy::RoundRobin | Policy::WeightedRoundRobin) {
+            return subset.pool.draw(view, request.want, rng, |index, _| to.push(index));
+        }
         let named = subset.policy.pick(view, &mut subset.pool, request, rng);
         named.as_slice().iter().for_each(|index| to.push(*index));
     }
