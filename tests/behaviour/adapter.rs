@@ -88,7 +88,7 @@ fn an_answer_in_the_middle_of_its_call_counts() {
     let failed =
         world.logs().iter().filter(|line| line.contains("prometheus poll failed: cluster=web")).count();
     assert_eq!(failed, 1, "{:?}", world.logs());
-    assert!(world.logs().iter().any(|line| line.contains("no answer: timed out")), "{:?}", world.logs());
+    assert!(world.logs().iter().any(|line| line.contains("no response: timed out")), "{:?}", world.logs());
     let mut request = begin(&mut world, plugin);
     assert!(!target(&request).is_empty());
     respond(&mut request, &Ending::good());

@@ -125,7 +125,7 @@ fn unmatched_clusters_and_unmet_upstreams_are_logged(mut world: impl World) {
     let all: Vec<Plugin> = [crew.main()].into_iter().chain(crew.iter().copied()).collect();
     for second in 0..400 {
         if second == 250 {
-            assert_eq!(said(&world, "outbound|80||web: no requests to this cluster"), 0, "some may come yet");
+            assert_eq!(said(&world, "cluster=outbound|80||web: no requests in "), 0, "some may come yet");
         }
         for plugin in crew.iter() {
             request(&mut world, *plugin, "web");
@@ -138,10 +138,9 @@ fn unmatched_clusters_and_unmet_upstreams_are_logged(mut world: impl World) {
     assert_eq!(status["unmatched"]["clusters"][0], "web/canary");
     let unmet: Vec<bool> = [0, 1].map(|at| status["upstreams"][at]["unmet"] == true).into();
     assert_eq!(unmet, [false, true]);
-    for line in [
-        r#"requests to cluster "web/canary" are not balanced: "#,
-        "outbound|80||web: no requests to this cluster",
-    ] {
+    for line in
+        [r#"cluster="web/canary": requests are not balanced: "#, "cluster=outbound|80||web: no requests in "]
+    {
         assert_eq!(said(&world, line), 1, "{:?}", world.logs());
     }
 }

@@ -168,7 +168,7 @@ fn a_few_requests_that_went_elsewhere_are_no_hint(mut world: impl World) {
         }
         pass(&mut world, &[plugin], ms(1000));
         let said =
-            world.logs().iter().filter(|line| line.contains("another endpoint than the steered one")).count();
+            world.logs().iter().filter(|line| line.contains("another endpoint than the chosen one")).count();
         assert_eq!(said, lines, "{:?}", world.logs());
     }
 }
