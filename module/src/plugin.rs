@@ -179,11 +179,11 @@ impl Plugin {
     }
 
     /// Takes over what the plugin of an older configuration has learnt.
-    pub fn adopt(&self, old: &Plugin) {
+    pub fn adopt(&self, surroundings: &dyn Host, old: &Plugin) {
         let now = clock::now();
         for (at, _) in self.slots.iter().enumerate() {
             if let (Some(mut new), Some(mut old)) = (self.slot(at), old.slot(at)) {
-                new.worker.take_over(&mut old.worker, now);
+                new.worker.take_over(surroundings, &mut old.worker, now);
             }
         }
     }

@@ -61,7 +61,7 @@ pub fn attach(config: ConfigHandle, name: &str, text: &[u8]) -> Option<Arc<Attac
                     aside::accepted(&surroundings);
                 }
                 if let Some(latest) = latest {
-                    plugin.adopt(latest);
+                    plugin.adopt(&surroundings, latest);
                 }
                 Attached { plugin: Arc::new(plugin), defined, aside: None }
             }

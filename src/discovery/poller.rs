@@ -22,7 +22,8 @@ const MAX_ERROR: usize = 300;
 /// Bytes of a response that are read: one more than allowed, so that a response that is too large is not mistaken for
 /// one that was cut off.
 const LARGEST_ANSWER: usize = prometheus::MAX_BYTES + 1;
-/// So many different errors are logged until all is well again.
+/// So many different errors are logged until all is well again, and one for each query: an error may read otherwise each
+/// time.
 const MAX_TOLD: usize = 8;
 /// What the page says of a signal begins so while its query is refused.
 const REFUSED: &str = "query failed: ";
@@ -355,7 +356,8 @@ impl Poller {
         if first {
             snapshot.stats.failing.push(identity);
         }
-        let is_news = !self.told.contains(&hash) && self.told.len() < MAX_TOLD;
+        let most = self.queries.len().max(MAX_TOLD);
+        let is_news = !self.told.contains(&hash) && self.told.len() < most;
         let tells = !before || (by_the_question && is_news && (first || met));
         if is_news {
             self.told.push(hash);

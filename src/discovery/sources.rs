@@ -85,6 +85,22 @@ impl Discovery {
         self.version = None;
     }
 
+    /// Takes over what an older configuration's sources have answered, where this one's have not; returns the upstreams
+    /// that this changes.
+    #[inline(never)]
+    pub fn take_over(&mut self, old: &Discovery) -> Vec<usize> {
+        let mut changed = Vec::new();
+        for heard in self.heard.iter_mut().filter(|heard| heard.source.known().is_none()) {
+            let known = old.heard.iter().find(|known| known.key == heard.key);
+            if let Some(known) = known.filter(|known| known.source.known().is_some()) {
+                heard.source = known.source.clone();
+                heard.localities.clone_from(&known.localities);
+                changed.push(heard.upstream);
+            }
+        }
+        changed
+    }
+
     /// A source of the upstream at this position in the configuration.
     pub fn source(&self, upstream: usize, origin: Origin) -> Option<&Source> {
         self.heard.iter().find(|h| h.upstream == upstream && h.key.1 == origin).map(|h| &h.source)

@@ -41,6 +41,11 @@ pub fn following() -> bool {
     FOLLOWING.get() > 0
 }
 
+/// Whether this thread has had workers of several configurations at a time.
+pub fn are_several() -> bool {
+    WORKERS.with(|workers| workers.try_borrow().is_ok_and(|workers| workers.len() > 1))
+}
+
 /// Passes the live workers of this thread to `look`, the latest first.
 pub fn with_workers<R>(
     look: impl FnOnce(&mut dyn Iterator<Item = Rc<RefCell<Worker>>>) -> Option<R>,
@@ -201,7 +206,7 @@ impl Root {
         if let Some(old) = Root::latest(&name)
             && let Ok(mut old) = old.try_borrow_mut()
         {
-            worker.take_over(&mut old, Host::now(&Envoy));
+            worker.take_over(&Envoy, &mut old, Host::now(&Envoy));
         }
         self.tick_period_ms.set(worker.tick_period_ms());
         let worker = Rc::new(RefCell::new(worker));

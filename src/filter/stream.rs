@@ -34,6 +34,7 @@ impl HttpStream {
     pub fn request_headers(&mut self, end: bool) -> Action {
         let begin = |stream: &mut Stream, worker: &mut Worker| {
             worker.follow_attempts(root::following());
+            worker.mark_decisions(root::are_several());
             let flow = stream.request_headers(worker, &Envoy, end);
             if worker.wakes() {
                 root::wake();

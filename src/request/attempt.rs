@@ -1,6 +1,7 @@
 //! One request to one endpoint, from its headers to the end of its response: which outcome the engine gets, and when.
 
 use crate::host::StreamHost;
+use crate::request::classify::{self, Answer, Silence};
 use crate::request::load_report;
 use engine::time::Time;
 use engine::{Balancer, Failure, Outcome, RequestHandle};
@@ -67,9 +68,10 @@ pub(crate) struct PendingOutcome {
 
 impl PendingOutcome {
     /// Resolves it when another attempt follows. If this one had no answer at all, `failure` is the reason for the
-    /// retry; if it had one, that answer was the reason and has been reported.
+    /// retry. If it had one that does not count as a failure (409, 425), the route retries such answers: the endpoint
+    /// shed the request.
     pub(crate) fn tried_again(self, engine: &mut Balancer, failure: Option<Failure>, now: Time) {
-        let failure = failure.filter(|_| !self.good_otherwise);
+        let failure = if self.good_otherwise { Some(Failure::TooMany) } else { failure };
         self.explain(engine, failure, now);
     }
 
@@ -251,4 +253,35 @@ impl Attempt {
             }
         }
     }
+}
+
+/// Reports a request that ended without an answer where that can be done at once; otherwise returns the failure of its
+/// endpoint, if there is one.
+#[inline(never)]
+pub(crate) fn end_unanswered(
+    engine: &mut Balancer,
+    host: &dyn StreamHost,
+    (attempt, stays): (&mut Attempt, bool),
+    silence: Silence,
+) -> Option<Failure> {
+    let outcome = match silence {
+        Silence::Answered(outcome) => outcome,
+        Silence::Failed(failure @ Failure::Deadline) => Outcome::Failed(failure),
+        Silence::Failed(failure) => return Some(failure),
+        Silence::PendingOutcome => return None,
+    };
+    if !attempt.has_sent_all() && outcome != Outcome::Failed(Failure::Deadline) {
+        // A client that cancels during its own upload says nothing about the endpoint. One whose deadline has passed
+        // has waited since the last part it sent.
+        return None;
+    }
+    let handle = attempt.due(engine, host.now()).copied()?;
+    let answer = Answer { outcome, status: 0 };
+    let (handle, outcome, its_own) = classify::reattribute(engine, host, (handle, stays), answer);
+    // An unknown answer that another was put in place of was rather an error.
+    if its_own && silence == Silence::Answered(Outcome::Unrelated) {
+        engine.record_replaced(&handle, host.now());
+    }
+    attempt.receive_headers(engine, handle, outcome, host.now(), true);
+    None
 }

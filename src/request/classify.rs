@@ -1,6 +1,7 @@
 //! Outcomes of requests: from response headers, trailers, Envoy's response code details and the host that answered.
 
 use crate::host::StreamHost;
+use crate::request::route::Looks;
 use engine::rng;
 use engine::settings::Failures;
 use engine::time::Time;
@@ -17,17 +18,32 @@ pub(crate) struct Answer {
     pub status: u32,
 }
 
-/// The outcome for the endpoint, by the configured failures; `complete` if nothing follows the headers.
-pub(crate) fn of_headers(host: &dyn StreamHost, complete: bool, counts: &Failures) -> Answer {
+/// The outcome for the endpoint, by the configured failures; `complete` if nothing follows the headers. `doubts` selects
+/// good answers that are looked at twice: `local_reply_config` can give a local reply any status.
+pub(crate) fn of_headers(
+    host: &dyn StreamHost,
+    complete: bool,
+    counts: &Failures,
+    doubts: &mut Looks,
+) -> Answer {
     let (answer, suspicious) = read(host, complete, counts);
-    if !suspicious {
+    if !suspicious && !doubts.at_this_one() {
         return answer;
     }
     // Local replies of Envoy look like an endpoint's responses; only the response code details tell them apart.
     let details = host.property(&["response", "code_details"]).unwrap_or_default();
     let outcome = match &*details {
         b"via_upstream" => answer.outcome,
-        details => of_details(details, host, counts).map_or(Outcome::Unrelated, Outcome::Failed),
+        details => match of_details(details, host, counts).or_else(|| idled(details, host, counts)) {
+            Some(failure) => {
+                if !suspicious {
+                    doubts.found();
+                }
+                Outcome::Failed(failure)
+            }
+            None if suspicious => Outcome::Unrelated,
+            None => answer.outcome,
+        },
     };
     Answer { outcome, ..answer }
 }
@@ -38,8 +54,13 @@ pub(crate) fn of_client(host: &dyn StreamHost, complete: bool, counts: &Failures
 }
 
 /// The endpoint's failure in the response headers, if there is one.
-pub(crate) fn failure(host: &dyn StreamHost, complete: bool, counts: &Failures) -> Option<Failure> {
-    match of_headers(host, complete, counts).outcome {
+pub(crate) fn failure(
+    host: &dyn StreamHost,
+    complete: bool,
+    counts: &Failures,
+    doubts: &mut Looks,
+) -> Option<Failure> {
+    match of_headers(host, complete, counts, doubts).outcome {
         Outcome::Failed(failure) => Some(failure),
         _ => None,
     }
@@ -86,8 +107,9 @@ pub(crate) fn of_the_end(host: &dyn StreamHost, counts: &Failures) -> Option<Fai
 /// Why a request ended without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Silence {
-    /// The endpoint's answer was a redirect that Envoy followed itself.
-    Redirected,
+    /// The endpoint answered, and Envoy started the request anew: it followed a redirect, or `custom_response` sends the
+    /// client to a page of its own. [`Outcome::Unrelated`] if the answer's status is unknown.
+    Answered(Outcome),
     /// The endpoint failed.
     Failed(Failure),
     /// Unknown: the client left.
@@ -98,6 +120,8 @@ pub(crate) enum Silence {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Asked {
     pub began: Time,
+    /// Whether it opens a tunnel (`CONNECT`), which either side ends by closing it.
+    pub tunnels: bool,
     /// The `grpc-timeout` of the call, seconds.
     pub deadline_s: Option<f64>,
 }
@@ -106,8 +130,11 @@ impl Asked {
     /// The start of a request. The headers are read now, because they are out of reach when the request ends; a request
     /// without a body is not a gRPC call.
     pub fn now(host: &dyn StreamHost, now: Time, complete: bool) -> Asked {
-        let timeout = if complete { None } else { host.request_header("grpc-timeout") };
-        Asked { began: now, deadline_s: timeout.as_deref().and_then(grpc_timeout) }
+        if complete {
+            return Asked { began: now, ..Asked::default() };
+        }
+        let timeout = host.request_header("grpc-timeout");
+        Asked { began: now, tunnels: tunnels(host), deadline_s: timeout.as_deref().and_then(grpc_timeout) }
     }
 
     /// Whether the call's own deadline has passed: its client enforces it by cancelling.
@@ -122,11 +149,27 @@ impl Asked {
 pub(crate) fn of_silence(host: &dyn StreamHost, asked: &Asked, counts: &Failures) -> Silence {
     let details = host.property(&["response", "code_details"]).unwrap_or_default();
     if details.starts_with(b"internal_redirect") {
-        return Silence::Redirected;
+        let code = host.property(&["response", "code"]);
+        let code = code.and_then(|bytes| (*bytes).try_into().ok()).map_or(0, i64::from_le_bytes);
+        return Silence::Answered(of_the_consumed(u16::try_from(code).unwrap_or(0), counts));
     }
     let failure = of_details(&details, host, counts);
     let failure = failure.or_else(|| asked.gave_up_waiting(host).then_some(Failure::Deadline));
     failure.and_then(|failure| failure.counted(counts)).map_or(Silence::PendingOutcome, Silence::Failed)
+}
+
+/// Whether a request without an end opens a tunnel. What flows in it is no response body, so a missing end means nothing.
+pub(crate) fn tunnels(host: &dyn StreamHost) -> bool {
+    host.request_header(":method").as_deref() == Some(b"CONNECT")
+}
+
+/// The outcome of an answer with this status that Envoy has consumed; 0 if unknown.
+fn of_the_consumed(status: u16, counts: &Failures) -> Outcome {
+    match Failure::of_status(status, counts) {
+        Some(failure) => Outcome::Failed(failure),
+        None if status == 0 => Outcome::Unrelated,
+        None => Outcome::Good,
+    }
 }
 
 /// The part of a call's deadline after which a cancellation counts as its expiry: the client's clock starts earlier
@@ -161,6 +204,35 @@ fn of_details(details: &[u8], host: &dyn StreamHost, counts: &Failures) -> Optio
         }
         failure => Some(failure),
     }
+}
+
+/// The failure behind a local reply to a stream that was idle for too long: Envoy answers 504 (to gRPC `UNAVAILABLE`) if
+/// the client had sent everything, and 408 if the client itself was what it waited for.
+fn idled(details: &[u8], host: &dyn StreamHost, counts: &Failures) -> Option<Failure> {
+    let idle = details == b"stream_idle_timeout";
+    let waited = idle
+        && (host.response_header(":status").as_deref() == Some(b"504")
+            || host.response_header("grpc-status").as_deref() == Some(b"14"));
+    if waited { Failure::Deadline.counted(counts) } else { None }
+}
+
+/// The reason for a local reply in place of an answer, at its headers.
+pub(crate) fn of_local_reply(host: &dyn StreamHost, asked: &Asked, counts: &Failures) -> Silence {
+    let details = host.property(&["response", "code_details"]).unwrap_or_default();
+    match idled(&details, host, counts) {
+        Some(failure) => Silence::Failed(failure),
+        None => of_silence(host, asked, counts),
+    }
+}
+
+/// The outcome of a request that was steered to a cluster of one endpoint, and that Envoy answered for another reason
+/// than its request there: without such a cluster, or with no healthy host in it, the endpoint cannot be reached.
+#[inline(never)]
+pub(crate) fn of_its_cluster(host: &dyn StreamHost, counts: &Failures) -> Outcome {
+    let details = host.property(&["response", "code_details"]).unwrap_or_default();
+    let lost = details.starts_with(b"cluster_not_found") || details.starts_with(b"no_healthy_upstream");
+    let failure = if lost { Failure::Refused.counted(counts) } else { None };
+    failure.map_or(Outcome::Unrelated, Outcome::Failed)
 }
 
 /// The failure of an unanswered attempt that never had a connection.

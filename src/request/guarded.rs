@@ -83,7 +83,10 @@ impl Guarded {
     fn failed_at_the_end(&self, host: &dyn StreamHost, asked: &Asked, counts: &Failures) -> bool {
         match self.answered {
             Some(_) => classify::of_the_end(host, counts).is_some(),
-            None => matches!(classify::of_silence(host, asked, counts), Silence::Failed(_)),
+            None => matches!(
+                classify::of_silence(host, asked, counts),
+                Silence::Failed(_) | Silence::Answered(Outcome::Failed(_))
+            ),
         }
     }
 }

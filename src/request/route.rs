@@ -5,36 +5,53 @@ use crate::host::StreamHost;
 use crate::worker::Worker;
 use engine::Balancer;
 
-/// Number of consecutive requests whose route is looked up again at their response, before only one in [`ONE_IN`] is:
-/// the lookup costs a host call. A changed route restarts the count.
+/// Number of consecutive requests whose route is looked up again at their response, before only one in [`ONE_IN`] is. A
+/// changed route restarts the count.
 const LOOKS: u32 = 64;
+/// Number of good answers in a row whose details are read once a local reply has been found that looked good: a dead
+/// endpoint that is tried again must not look well meanwhile.
+const DOUBTS: u32 = 1 << 16;
+/// Between the looks there are at least half as many requests as on average: how many varies, because policies take turns.
 const ONE_IN: u32 = 16;
 
-/// Selects the requests without a decision whose route is looked up again.
-#[derive(Debug)]
+/// Selects requests for a look that costs a host call and rarely shows anything: each of a number of requests in a row,
+/// then one in [`ONE_IN`] until it shows something.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Looks {
     left: u32,
-    passed_over: u32,
-}
-
-impl Default for Looks {
-    fn default() -> Looks {
-        Looks { left: LOOKS, passed_over: 0 }
-    }
+    again: u32,
+    pass_over: u32,
+    varied: u32,
 }
 
 impl Looks {
-    fn at_this_one(&mut self) -> bool {
+    /// For requests without a decision, whose route may have changed.
+    pub fn at_routes() -> Looks {
+        Looks { left: LOOKS, again: LOOKS, pass_over: ONE_IN, varied: 0 }
+    }
+
+    /// For answers that look good, and may be local replies of Envoy under another status.
+    pub fn at_good_answers() -> Looks {
+        Looks { left: 0, again: DOUBTS, pass_over: ONE_IN, varied: 0 }
+    }
+
+    pub(crate) fn at_this_one(&mut self) -> bool {
         if self.left > 0 {
             self.left -= 1;
             return true;
         }
-        self.passed_over = (self.passed_over + 1) % ONE_IN;
-        self.passed_over == 0
+        self.pass_over -= 1;
+        if self.pass_over > 0 {
+            return false;
+        }
+        // A linear congruential generator; its upper bits vary well.
+        self.varied = self.varied.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        self.pass_over = ONE_IN / 2 + (self.varied >> 16) % ONE_IN;
+        true
     }
 
-    fn found(&mut self) {
-        self.left = LOOKS;
+    pub(crate) fn found(&mut self) {
+        self.left = self.again;
     }
 }
 
@@ -47,7 +64,10 @@ pub(crate) fn of(worker: &mut Worker, host: &dyn StreamHost) -> Option<usize> {
         let upstream = worker.engine.route(cluster);
         if upstream.is_none() && !cluster.is_empty() {
             worker.engine.pass_by();
-            worker.clusters.meet(cluster, worker.engine.expects(cluster));
+            let expected = worker.engine.expects(cluster);
+            // Requests to clusters that are not balanced, such as a load balancer's checks, end no rest.
+            worker.busy |= expected;
+            worker.clusters.meet(cluster, expected);
         }
         upstream
     })

@@ -1,9 +1,13 @@
 //! Decisions as header values. The endpoint set keeps addresses as text, so that a request only copies bytes.
 
+use crate::host::StreamHost;
 use config::{Config, Via};
 use engine::endpoint::EndpointSet;
 use engine::policy::{Candidates, MAX_CANDIDATES};
 use engine::settings::{NoneEligible, Upstream};
+
+/// The property with the name of the steering header that a filter has set, for those of other plugins behind it.
+const MARK: &[&str] = &["evenkeel_steered"];
 
 /// The configured way of steering, and a buffer for header values.
 #[derive(Debug)]
@@ -12,6 +16,8 @@ pub struct SteeringHeader {
     header: String,
     want: usize,
     strips_first: bool,
+    /// Whether decisions are marked as evenkeel's, because other plugins of it see the request, too.
+    pub marks: bool,
     /// By upstream: the header value for its safe endpoint, empty if it has none.
     safe: Vec<Box<[u8]>>,
     buffer: Vec<u8>,
@@ -25,6 +31,7 @@ impl SteeringHeader {
             header: config.steering.header.clone(),
             want: if config.steering.via == Via::OverrideHost { config.steering.candidates } else { 1 },
             strips_first: matches!(config.steering.via, Via::OriginalDst | Via::ClusterHeader),
+            marks: false,
             safe: Vec::new(),
             buffer: Vec::with_capacity(64 * MAX_CANDIDATES),
         };
@@ -55,6 +62,11 @@ impl SteeringHeader {
         self.strips_first
     }
 
+    /// Whether what the header names is a cluster of one endpoint.
+    pub fn names_a_cluster(&self) -> bool {
+        self.via == Via::ClusterHeader
+    }
+
     /// Limits decisions to one endpoint.
     pub fn name_one(&mut self) {
         self.want = 1;
@@ -70,23 +82,45 @@ impl SteeringHeader {
         self.via == Via::StatefulSession
     }
 
-    /// The header and its value for `candidates` of `fleet`; `None` if one of them is not in it.
-    pub fn towards(&mut self, fleet: &EndpointSet, candidates: &Candidates) -> Option<(&str, &[u8])> {
+    /// Names `candidates` of `fleet` in the header; not if one of them is not in it. Returns whether it does.
+    pub fn towards(&mut self, fleet: &EndpointSet, candidates: &Candidates, host: &dyn StreamHost) -> bool {
         self.buffer.clear();
         for index in candidates.as_slice() {
-            let text = fleet.text(*index)?;
+            let Some(text) = fleet.text(*index) else { return false };
             if !self.buffer.is_empty() {
                 self.buffer.push(b',');
             }
             write(self.via, text, &mut self.buffer);
         }
-        Some((&self.header, &self.buffer))
+        self.name(&self.buffer, host);
+        true
     }
 
-    /// The header and its value for the upstream's safe endpoint, if it has one.
-    pub fn to_safety(&self, upstream: usize) -> Option<(&str, &[u8])> {
-        self.safe.get(upstream).filter(|v| !v.is_empty()).map(|v| (self.header.as_str(), &**v))
+    /// Names the upstream's safe endpoint in the header, if it has one. Returns whether it does.
+    pub fn to_safety(&self, upstream: usize, host: &dyn StreamHost) -> bool {
+        let value = self.safe.get(upstream).filter(|value| !value.is_empty());
+        value.iter().for_each(|value| self.name(value, host));
+        value.is_some()
     }
+
+    fn name(&self, value: &[u8], host: &dyn StreamHost) {
+        host.steer(&self.header, value);
+        if self.marks {
+            host.set_property(MARK, self.header.as_bytes());
+        }
+    }
+}
+
+/// Removes the client's steering header, but not that of a filter before this one, which has another configuration.
+pub fn strip(header: &str, host: &dyn StreamHost) {
+    if host.request_header(header).is_some() && !is_marked(header, host) {
+        host.remove_request_header(header);
+    }
+}
+
+#[inline(never)]
+fn is_marked(header: &str, host: &dyn StreamHost) -> bool {
+    host.property(MARK).is_some_and(|mark| *mark == *header.as_bytes())
 }
 
 /// Appends an endpoint in the form that the Envoy mechanism expects: base64 for `stateful_session`, the name of the

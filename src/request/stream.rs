@@ -2,7 +2,7 @@
 
 use super::affinity::{self, Issued};
 use crate::host::StreamHost;
-use crate::request::attempt::{Attempt, Upload};
+use crate::request::attempt::{Attempt, Upload, end_unanswered};
 use crate::request::classify;
 use crate::request::classify::{Answer, Asked, Silence};
 use crate::request::correlation::{PROPERTY, RequestCorrelation, SharedCorrelation};
@@ -12,6 +12,7 @@ use crate::request::guarded::Guarded;
 use crate::request::header_hints;
 use crate::request::load_report;
 use crate::request::route;
+use crate::request::steering;
 use crate::worker::Worker;
 use config::Mode;
 use engine::endpoint::EndpointRef;
@@ -87,7 +88,7 @@ impl Stream {
 
     #[inline(never)]
     fn strip(&mut self, worker: &Worker, host: &dyn StreamHost) {
-        host.remove_request_header(worker.steer.header());
+        steering::strip(worker.steer.header(), host);
         self.stripped = true;
     }
 
@@ -97,11 +98,11 @@ impl Stream {
         }
         let asked = worker.is_asked(host);
         worker.carries_traffic = true;
-        worker.busy = true;
         let Some(upstream) = route::of(worker, host) else {
             self.phase = Phase::Unrouted;
             return Flow::Continue;
         };
+        worker.busy = true;
         // A client that asks for an upgrade has sent its whole request with the headers.
         let upload = Upload::of(complete || host.request_header("upgrade").is_some());
         let now = host.now();
@@ -150,12 +151,10 @@ impl Stream {
                 let candidates =
                     if want > named { decision_log::named(candidates, named) } else { candidates };
                 let fleet = worker.engine.upstream(upstream).map(|u| u.fleet());
-                let Some((header, value)) = fleet.and_then(|fleet| worker.steer.towards(fleet, &candidates))
-                else {
+                if !fleet.is_some_and(|fleet| worker.steer.towards(fleet, &candidates, host)) {
                     self.phase = Phase::Foreign;
                     return Flow::Continue;
-                };
-                host.steer(header, value);
+                }
                 self.stripped = true;
                 self.stays = candidates.as_slice().len() == 1;
                 let first = candidates.first();
@@ -164,10 +163,7 @@ impl Stream {
                 self.phase = begun.map_or(Phase::Foreign, Phase::Steered);
             }
             Decision::SafeEndpoint => {
-                if let Some((header, value)) = worker.steer.to_safety(upstream) {
-                    host.steer(header, value);
-                    self.stripped = true;
-                }
+                self.stripped |= worker.steer.to_safety(upstream, host);
             }
             Decision::Fallback => host.leave(),
             Decision::Reject => {
@@ -239,8 +235,10 @@ impl Stream {
             issued.give(upstream.config(), host);
         }
         if self.record.is_some() || worker.config.debug.is_some() {
+            // A copy: the outcome below looks at the same answers twice.
+            let mut doubts = worker.doubts;
             let counts = self.counts(worker).filter(|_| self.is_watched(worker));
-            let failure = counts.and_then(|counts| classify::failure(host, complete, counts));
+            let failure = counts.and_then(|counts| classify::failure(host, complete, counts, &mut doubts));
             self.write_debug_header(worker, host, failure);
         }
         self.look_for_attempts();
@@ -249,14 +247,20 @@ impl Stream {
             self.phase = Phase::Foreign;
             route::look_again(worker, host);
         }
-        let engine = &mut worker.engine;
+        let (engine, doubts) = (&mut worker.engine, &mut worker.doubts);
         match &mut self.phase {
             Phase::Foreign | Phase::Unrouted => {}
             Phase::Steered(attempt) => {
                 let now = host.now();
                 let Some(handle) = attempt.due(engine, now).copied() else { return };
                 let Some(counts) = engine.counts(handle.upstream) else { return };
-                let answer = classify::of_headers(host, complete, counts);
+                let mut answer = classify::of_headers(host, complete, counts, doubts);
+                if answer.outcome == Outcome::Unrelated && worker.steer.names_a_cluster() {
+                    answer.outcome = classify::of_its_cluster(host, counts);
+                }
+                if answer.outcome == Outcome::Undecided && self.asked.tunnels {
+                    answer.outcome = Outcome::Good;
+                }
                 let from = (handle, self.stays);
                 let (handle, outcome, its_own) = classify::reattribute(engine, host, from, answer);
                 attempt.receive_headers(engine, handle, outcome, now, complete);
@@ -265,7 +269,7 @@ impl Stream {
             Phase::Watching { upstream, started, .. } => {
                 let now = host.now();
                 let Some(counts) = engine.counts(*upstream) else { return };
-                let answer = classify::of_headers(host, complete, counts);
+                let answer = classify::of_headers(host, complete, counts, doubts);
                 let outcome = match classify::attempts(host) {
                     0 | 1 => answer.outcome,
                     // The endpoint that failed before is unknown here; the last one is not charged with that time.
@@ -285,7 +289,7 @@ impl Stream {
                 let answered =
                     self.correlation.as_ref().is_some_and(|(_, correlation)| correlation.borrow().answering);
                 if !answered {
-                    self.explain(engine, host);
+                    self.explain(engine, host, classify::of_local_reply);
                 }
             }
         }
@@ -424,7 +428,7 @@ impl Stream {
                     end.explain(engine, None, host.now());
                 }
             }
-            Phase::Followed => self.explain(engine, host),
+            Phase::Followed => self.explain(engine, host, classify::of_silence),
         }
         if let Some((number, _)) = self.correlation.take() {
             worker.correlations.close(number);
@@ -443,14 +447,19 @@ impl Stream {
 
     /// Resolves attempts that ended without a known reason, from what Envoy says of the request's end.
     #[inline(never)]
-    fn explain(&self, engine: &mut Balancer, host: &dyn StreamHost) {
+    fn explain(
+        &self,
+        engine: &mut Balancer,
+        host: &dyn StreamHost,
+        silence: fn(&dyn StreamHost, &Asked, &Failures) -> Silence,
+    ) {
         let Some((_, correlation)) = &self.correlation else { return };
         let mut correlation = correlation.borrow_mut();
         if correlation.is_in_doubt() {
             let Some(counts) = engine.counts(correlation.upstream) else { return };
-            let failure = match classify::of_silence(host, &self.asked, counts) {
+            let failure = match silence(host, &self.asked, counts) {
                 Silence::Failed(failure) => Some(failure),
-                Silence::Redirected | Silence::PendingOutcome => None,
+                Silence::Answered(_) | Silence::PendingOutcome => None,
             };
             correlation.explanation = Some(failure);
             correlation.explain(engine, failure, host.now());
@@ -462,31 +471,4 @@ impl Stream {
 fn reject(host: &dyn StreamHost) -> Flow {
     host.respond(503, &[("x-evenkeel-reason", "no eligible endpoint"), ("retry-after", "1")], b"");
     Flow::Answered
-}
-
-/// Reports a request that ended without an answer where that can be done at once; otherwise returns the failure of its
-/// endpoint, if there is one.
-#[inline(never)]
-fn end_unanswered(
-    engine: &mut Balancer,
-    host: &dyn StreamHost,
-    (attempt, stays): (&mut Attempt, bool),
-    silence: Silence,
-) -> Option<Failure> {
-    let outcome = match silence {
-        Silence::Redirected => Outcome::Good,
-        Silence::Failed(failure @ Failure::Deadline) => Outcome::Failed(failure),
-        Silence::Failed(failure) => return Some(failure),
-        Silence::PendingOutcome => return None,
-    };
-    if !attempt.has_sent_all() && outcome != Outcome::Failed(Failure::Deadline) {
-        // A client that cancels during its own upload says nothing about the endpoint. One whose deadline has passed
-        // has waited since the last part it sent.
-        return None;
-    }
-    let handle = attempt.due(engine, host.now()).copied()?;
-    let answer = Answer { outcome, status: 0 };
-    let (handle, outcome, _) = classify::reattribute(engine, host, (handle, stays), answer);
-    attempt.receive_headers(engine, handle, outcome, host.now(), true);
-    None
 }

@@ -19,6 +19,8 @@ pub struct UpstreamAttempt {
     correlation: Option<SharedCorrelation>,
     /// Whether it has a body, as every gRPC call has.
     uploads: bool,
+    /// Whether it opens a tunnel.
+    tunnels: bool,
     /// The end of the body of a gRPC-Web response.
     web: Option<Box<grpc_web::Body>>,
 }
@@ -37,7 +39,7 @@ impl UpstreamAttempt {
     pub fn request_headers(&mut self, worker: &mut Worker, host: &dyn StreamHost, complete: bool) {
         let Some(correlation) = number(host).and_then(|n| worker.correlations.find(n)) else { return };
         let now = host.now();
-        self.uploads = !complete;
+        (self.uploads, self.tunnels) = (!complete, !complete && classify::tunnels(host));
         let mut shared = correlation.borrow_mut();
         let engine = &mut worker.engine;
         let upstream = shared.upstream;
@@ -96,7 +98,14 @@ impl UpstreamAttempt {
         let now = host.now();
         let heeds = engine.heeds_headers(upstream);
         let Some(handle) = self.attempt.due(engine, now).copied() else { return };
-        self.attempt.receive_headers(engine, handle, answer.outcome, now, complete);
+        // The route may retry such an answer: it is good only once no other attempt has followed.
+        let may_be_retried = (400..500).contains(&answer.status) && answer.outcome == Outcome::Good;
+        let outcome = match answer.outcome {
+            _ if may_be_retried => Outcome::Undecided,
+            Outcome::Undecided if self.tunnels => Outcome::Good,
+            outcome => outcome,
+        };
+        self.attempt.receive_headers(engine, handle, outcome, now, complete && !may_be_retried);
         if heeds && let Some(hints) = header_hints::of_headers(host, answer, now) {
             engine.take_hints(&handle, hints, now);
             if hints.failing {

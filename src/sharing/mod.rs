@@ -21,6 +21,8 @@
 //!
 //! Everything read back is checked: bytes of another version, or of another plugin in the same VM scope, are ignored.
 
+use engine::rng;
+
 pub mod codec;
 pub mod counts;
 #[cfg(test)]
@@ -46,4 +48,11 @@ pub const VERSION: u8 = 8;
 /// The common prefix of the keys of plugin `name`.
 pub fn prefix(name: &str) -> String {
     format!("evenkeel/{VERSION}/{name}")
+}
+
+/// The prefix of the keys whose content the lease holder asks for, of a configuration for these clusters: plugins of one
+/// name that balance different clusters, on two listeners perhaps, each have a holder that asks for theirs.
+pub fn asked_for<'a>(prefix: &str, clusters: impl Iterator<Item = &'a str>) -> String {
+    let all = clusters.fold(0, |all, cluster| all ^ rng::hash(cluster.as_bytes()));
+    format!("{prefix}/{all:x}")
 }

@@ -6,6 +6,7 @@ use core::cell::Cell;
 use crate::host::event::{Event, Field};
 use crate::host::{Host, MetricKind, StreamHost};
 use crate::request::Flow;
+use crate::request::steering::strip;
 use crate::sharing;
 use crate::telemetry::envoy_stats::{REFUSED, process_metric};
 use crate::telemetry::status::{Route, refused};
@@ -116,8 +117,8 @@ impl Aside {
     /// Request headers: removes the steering header, and answers requests for the status page with the faults.
     pub fn request_headers(&self, host: &dyn StreamHost) -> Flow {
         match &self.legible.steering_header {
-            Some(header) => host.remove_request_header(header),
-            None => DEFAULT_HEADERS.iter().for_each(|header| host.remove_request_header(header)),
+            Some(header) => strip(header, host),
+            None => DEFAULT_HEADERS.iter().for_each(|header| strip(header, host)),
         }
         let Some(status) = &self.legible.status else { return Flow::Continue };
         let path = host.request_header(":path").unwrap_or_default();

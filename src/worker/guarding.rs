@@ -45,6 +45,13 @@ impl Guarding {
         self.guards.get(&cluster)
     }
 
+    /// Takes over the findings of an older configuration; those that this one has no guard for are dropped later.
+    pub(super) fn take_over(&mut self, old: &Guarding) {
+        if self.guards.is_empty() {
+            self.guards.clone_from(&old.guards);
+        }
+    }
+
     /// The counts since the last round, by cluster. A new worker contributes from its next round on.
     #[inline(never)]
     fn came(&mut self, told: Vec<(u64, Vec<Counted>)>, holdouts: &HashMap<u64, f64>) -> HashMap<u64, Arms> {

@@ -25,6 +25,11 @@ pub(super) struct Looked {
 }
 
 impl Worker {
+    /// Marks decisions as evenkeel's from now on if other plugins of it may see the request, too.
+    pub fn mark_decisions(&mut self, others: bool) {
+        self.steer.marks |= others;
+    }
+
     /// Logs what this worker's counts show since the last comparison.
     #[inline(never)]
     pub(super) fn hint(&mut self, host: &dyn Host, now: Time) {
@@ -36,6 +41,8 @@ impl Worker {
             let since = looked.not_followed;
             let all = steered(&totals).saturating_sub(steered(&since));
             let lost = totals.astray.not_followed.saturating_sub(since.astray.not_followed);
+            // Perhaps a filter of another plugin took the header for the client's.
+            self.steer.marks |= lost > 0;
             let rerouted = totals.astray.rerouted.saturating_sub(looked.rerouted.astray.rerouted);
             let strays = lost >= MIN_COUNT && lost * ONE_IN >= all;
             if strays || all >= MAX_STEERED {

@@ -13,6 +13,7 @@ mod node_zone;
 mod probes;
 mod scaling;
 mod status_handler;
+mod successor;
 mod tick_period;
 mod transition_log;
 mod unmet;
@@ -91,6 +92,7 @@ pub struct Worker {
     hints: Vec<hints::Looked>,
     guarding: guarding::Guarding,
     pub(crate) looks: stream::Looks,
+    pub(crate) doubts: stream::Looks,
     /// The paths of the faults in a later configuration that was refused while this one stays in force.
     refused: Vec<String>,
 }
@@ -127,19 +129,20 @@ impl Worker {
             config.upstreams.iter_mut().for_each(|upstream| upstream.health.probe = None);
         }
         guarding::settle(&mut config);
+        let prefix = sharing::prefix(name);
+        let asked = sharing::asked_for(&prefix, config.upstreams.iter().map(|u| u.cluster.as_str()));
         let templates = clusters::take_templates(&mut config);
         let now = host.now();
         let mut rng = Rng::new(seed);
-        let prefix = sharing::prefix(name);
         let mut worker = Worker {
             engine: Balancer::new(&config, now),
             steer: SteeringHeader::new(&config),
-            clusters: Clusters::new(format!("{prefix}/clusters"), templates),
+            clusters: Clusters::new(format!("{asked}/clusters"), templates),
             unmet: unmet::Unmet::default(),
             poller: Poller::new(host, &config, now),
             probes: Vec::new(),
             admin_polls: AdminPolls::new(&config, now),
-            discovery: Discovery::new(&config, format!("{prefix}/fleet"), now),
+            discovery: Discovery::new(&config, format!("{asked}/fleet"), now),
             correlations: RequestCorrelations::default(),
             stats: EnvoyStats::new(&config),
             sinks: DecisionSinks::of(&config),
@@ -149,11 +152,11 @@ impl Worker {
             rng,
             keys: Keys {
                 shared: retired_counters::Keys::under(&prefix),
-                lease: format!("{prefix}/lease"),
-                signals: format!("{prefix}/signals"),
-                scaling: format!("{prefix}/scaling"),
+                lease: format!("{asked}/lease"),
+                signals: format!("{asked}/signals"),
+                scaling: format!("{asked}/scaling"),
                 hints: format!("{prefix}/said"),
-                guards: format!("{prefix}/guards"),
+                guards: format!("{asked}/guards"),
             },
             slot_id: None,
             peers: Vec::new(),
@@ -174,7 +177,8 @@ impl Worker {
             news: News::under(&prefix),
             hints: hints::none(config.upstreams.len()),
             guarding: guarding::Guarding::default(),
-            looks: stream::Looks::default(),
+            looks: stream::Looks::at_routes(),
+            doubts: stream::Looks::at_good_answers(),
             refused: Vec::new(),
             config,
         };
@@ -229,13 +233,6 @@ impl Worker {
     /// Limits decisions to one endpoint, for a proxy that chooses the endpoint of retries itself.
     pub fn name_one(&mut self) {
         self.steer.name_one();
-    }
-
-    /// Takes over what the worker of an older configuration has learnt.
-    #[inline(never)]
-    pub fn take_over(&mut self, old: &mut Worker, now: Time) {
-        self.engine.take_over(&mut old.engine, now);
-        self.shard_before = Some((old.shard, now));
     }
 
     /// Runs a tick: publish, read the peers, poll as the leader, and let the engine assess.

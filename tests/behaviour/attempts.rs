@@ -20,6 +20,10 @@ fn both_places<W: World>(world: &mut W, json: &str) -> (Plugin, Plugin) {
 enum Try {
     Good,
     Status(&'static str),
+    /// Headers with this status, and nothing after them.
+    Refusal(&'static str),
+    /// A 404 without a body that is passed on.
+    Final,
     /// The connection breaks, or the per-try timeout passes: there is no response and no reason.
     Silent,
     Refused,
@@ -38,6 +42,8 @@ fn attempt<W: World>(world: &mut W, upstream: Plugin, request: &W::Stream, to: &
             attempt.response_body(true);
         }
         Try::Status(status) => attempt.response_headers(&[(":status", status.as_bytes())]),
+        Try::Refusal(status) => attempt.response_headers_of(&[(":status", status.as_bytes())], true),
+        Try::Final => attempt.response_headers_of(&[(":status", b"404")], true),
         Try::Silent => {}
         Try::Refused => {
             attempt.property(
@@ -105,6 +111,45 @@ fn an_answer_that_is_tried_again_is_no_reset<W: World>(_: W) {
     }
     let tries = [(a, Try::Status("503")), (b, Try::Good)];
     assert_eq!(out_after::<W>(3, &tries, &Ending::good()), [a]);
+}
+
+/// An endpoint whose answers Envoy always tries again elsewhere gets less, whether they have a body or not. The client's
+/// own 404, which no route retries, costs no share.
+fn what_is_shed_by_an_answer_that_is_tried_again_costs_a_share<W: World>(_: W) {
+    let (a, b) = (&*address(0), &*address(1));
+    let by_errors = r#""health":{"suspect_after":1000,"fail_after":1000}"#;
+    let share = |how: &[Try]| {
+        let mut world = W::new(5);
+        let places = both_places(&mut world, &config(4, by_errors, ""));
+        let mut turns = how.iter().copied().cycle();
+        let mut given = 0;
+        for _ in 0..400 {
+            let mut request = begin(&mut world, places.0);
+            let to = target(&request);
+            given += usize::from(to == a);
+            let last = match turns.next() {
+                Some(how) if to == a => {
+                    attempt(&mut world, places.1, &request, a, how);
+                    if matches!(how, Try::Final) { a } else { b }
+                }
+                _ => &*to,
+            };
+            if last != a {
+                attempt(&mut world, places.1, &request, last, Try::Good);
+            }
+            respond(&mut request, &Ending { served_by: Some(last.to_owned()), ..Ending::good() });
+            request.log();
+            request.done();
+            pass(&mut world, &[places.0], ms(50));
+        }
+        given
+    };
+    for shed in [Try::Status("409"), Try::Status("425"), Try::Refusal("409"), Try::Refusal("403")] {
+        let given = share(&[shed]);
+        assert!(given < 60, "{shed:?}: {given} of 400");
+    }
+    let given = share(&[Try::Final]);
+    assert!((70..=140).contains(&given), "{given} of 400");
 }
 
 fn every_attempt_counts_once<W: World>(_: W) {
@@ -383,6 +428,7 @@ both!(
     what_an_attempts_endpoint_says_counts,
     what_others_take_is_not_the_attempts_time,
     requests_of_two_plugins_are_told_apart,
+    what_is_shed_by_an_answer_that_is_tried_again_costs_a_share,
     an_answer_that_is_tried_again_is_no_reset,
     failed_attempts_are_blamed_and_the_retry_is_not,
     every_attempt_counts_once,

@@ -222,12 +222,37 @@ fn a_redirect_that_envoy_follows_is_an_answer(mut world: impl World) {
     let plugin = single(&mut world, &config(4, health, ""));
     (0..3).for_each(|_| give(&mut world, plugin, &address(1), &Ending::local("503", RESET)));
     assert_eq!(picks_of(&mut world, plugin, &address(1), 40), 0);
-    let redirected = Ending { details: Some("internal_redirect"), ..Ending::default() };
     for _ in 0..300 {
         pass(&mut world, &[plugin], ms(200));
-        serve(&mut world, plugin, |to| if to == address(1) { redirected.clone() } else { Ending::good() });
+        redirected(&mut world, plugin, Some(302));
     }
     assert!(picks_of(&mut world, plugin, &address(1), 40) >= 8, "it is back");
+}
+
+/// A request that Envoy starts anew if it goes to the second endpoint; with the status of the answer it consumed.
+fn redirected<W: World>(world: &mut W, plugin: Plugin, status: Option<i64>) {
+    let mut stream = begin(world, plugin);
+    let to = target(&stream);
+    world.advance(ms(10));
+    if to == address(1) {
+        stream.property(&["upstream", "address"], to.as_bytes());
+        stream.property(&["response", "code_details"], b"internal_redirect");
+        status.iter().for_each(|status| stream.property(&["response", "code"], &status.to_le_bytes()));
+    } else {
+        respond(&mut stream, &Ending::good());
+    }
+    stream.log();
+    stream.done();
+}
+
+/// `custom_response` sends the client to an error page in the same way: the status of the answer tells.
+fn an_error_page_in_place_of_the_answer_hides_no_failure(mut world: impl World) {
+    let health = r#""policy":"round_robin","health":{"ejection":"6s","suspect_after":3,"fail_after":3}"#;
+    for (status, given) in [(Some(503), 0), (None, 0), (Some(404), 10)] {
+        let plugin = single(&mut world, &config(4, health, ""));
+        (0..120).for_each(|_| redirected(&mut world, plugin, status));
+        assert_eq!(picks_of(&mut world, plugin, &address(1), 40), given, "{status:?}");
+    }
 }
 
 /// A gRPC-Web call to `endpoint`, whose response body comes in these parts.
@@ -321,6 +346,7 @@ fn the_same_evidence_has_the_same_endpoints_in_use(mut world: impl World) {
 }
 
 both!(
+    an_error_page_in_place_of_the_answer_hides_no_failure,
     the_same_evidence_has_the_same_endpoints_in_use,
     configured_failures_decide_what_counts,
     a_deadline_that_passes_counts_against_a_silent_endpoint,

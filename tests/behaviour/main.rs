@@ -26,6 +26,7 @@ mod world;
 mod adapter;
 mod affinity;
 mod aside;
+mod asking;
 mod attempts;
 mod clock;
 mod clusters;

@@ -106,6 +106,81 @@ fn failures_of_others_eject_no_endpoint(mut world: impl World) {
     }
 }
 
+/// `local_reply_config` gives Envoy's answers for a dead endpoint a status that looks well.
+fn a_local_reply_under_another_status_is_a_failure_all_the_same(mut world: impl World) {
+    for ending in [
+        Ending::local("200", REFUSED),
+        Ending::local("404", RESET),
+        Ending::local("302", "response_timeout"),
+        Ending::local("200", "upstream_per_try_timeout"),
+    ] {
+        let plugin = single(&mut world, &config(4, PATIENT, ""));
+        let dead = address(2);
+        let mut given = 0;
+        // One in sixteen answers is looked at until one is found.
+        for _ in 0..400 {
+            let to = serve(&mut world, plugin, |to| if to == dead { ending.clone() } else { Ending::good() });
+            given += usize::from(to == dead);
+        }
+        assert!(given <= 40, "{ending:?}: {given} of 400");
+        // Then each, so that trying it again finds it dead.
+        for _ in 0..200 {
+            pass(&mut world, &[plugin], ms(500));
+            let to = serve(&mut world, plugin, |to| if to == dead { ending.clone() } else { Ending::good() });
+            given += usize::from(to == dead);
+        }
+        assert!(given <= 60, "{ending:?}: {given} of 600");
+    }
+    for harmless in [
+        Ending::local("200", "direct_response"),
+        Ending::local("404", "no_healthy_upstream"),
+        Ending { served_by: Some(String::new()), ..Ending::local("200", "cache.response_from_cache_filter") },
+    ] {
+        let plugin = single(&mut world, &config(4, PATIENT, ""));
+        fails(&mut world, plugin, &address(2), &harmless, 40);
+        assert_eq!(picks_of(&mut world, plugin, &address(2), 40), 10, "{harmless:?}");
+    }
+}
+
+/// A route without a time-out: the stream's idle time-out ends what a hung endpoint leaves unanswered. Envoy says 408 if
+/// it was waiting for the client.
+fn an_idle_time_out_blames_an_endpoint_that_was_silent(mut world: impl World) {
+    let grpc = |status| Ending { details: Some("stream_idle_timeout"), ..Ending::grpc_headers(status) };
+    for (ending, out) in [
+        (Ending::local("504", "stream_idle_timeout"), true),
+        (grpc("14"), true),
+        (Ending::local("408", "stream_idle_timeout"), false),
+        (grpc("2"), false),
+    ] {
+        let plugin = single(&mut world, &config(4, PATIENT, ""));
+        (0..40).for_each(|_| _ = serve(&mut world, plugin, |_| Ending::good()));
+        let hung = address(1);
+        for _ in 0..12 {
+            let mut stream = begin(&mut world, plugin);
+            let to = target(&stream);
+            world.advance(ms(if to == hung { 3_000 } else { 10 }));
+            let good = Ending::good();
+            respond(&mut stream, if to == hung { &ending } else { &good });
+            stream.log();
+            stream.done();
+        }
+        assert_eq!(picks(&mut world, plugin, 20).contains_key(&hung), !out, "{ending:?}");
+    }
+}
+
+/// With `cluster_header` an endpoint without a cluster of its own, or with a dead one, cannot be reached.
+fn an_endpoint_whose_own_cluster_is_not_there_is_left(mut world: impl World) {
+    for details in ["cluster_not_found", "no_healthy_upstream"] {
+        let ending = Ending { served_by: Some(String::new()), ..Ending::local("503", details) };
+        for (via, out) in [("cluster_header", true), ("override_host", false)] {
+            let steering = format!(r#""steering":{{"via":"{via}"}}"#);
+            let plugin = single(&mut world, &config(4, PATIENT, &steering));
+            fails(&mut world, plugin, &address(1), &ending, if out { 2 } else { 12 });
+            assert_eq!(picks(&mut world, plugin, 40).contains_key(&address(1)), !out, "{via}: {details}");
+        }
+    }
+}
+
 /// A rate limiter before the endpoint rejects the request: that does not raise the endpoint's cost either.
 fn status_429_of_another_filter_does_not_count(mut world: impl World) {
     let by_errors = r#""policy":"adaptive""#;
@@ -289,6 +364,9 @@ fn common_fault_ejects_no_endpoint(mut world: impl World) {
 }
 
 both!(
+    a_local_reply_under_another_status_is_a_failure_all_the_same,
+    an_idle_time_out_blames_an_endpoint_that_was_silent,
+    an_endpoint_whose_own_cluster_is_not_there_is_left,
     retry_for_an_unseen_reason_blames_no_endpoint_if_configured,
     three_failures_in_a_row_take_an_endpoint_out,
     a_time_out_or_a_refused_connection_takes_no_more_than_three,

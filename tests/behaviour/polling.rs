@@ -8,10 +8,10 @@ use crate::world::{Answer, Call, Plugin, Stream, World};
 const SERVER: &str = r#""status":{"path":"/_evenkeel"},"prometheus":{"cluster":"prometheus","interval":"1s","timeout":"500ms""#;
 const TWO: &str =
     r#""signals":[{"name":"queue","query":"queue","max":100},{"name":"load","query":"load","max":100}]"#;
-const SIGNAL: &str = r#""signals":[{"name":"queue","query":"queue","max":100,"smoothing":1}]"#;
+pub const SIGNAL: &str = r#""signals":[{"name":"queue","query":"queue","max":100,"smoothing":1}]"#;
 
 /// Threads with these fields of the upstream and of `prometheus`.
-fn crew<W: World>(world: &mut W, threads: usize, upstream: &str, prometheus: &str) -> Vec<Plugin> {
+pub fn crew<W: World>(world: &mut W, threads: usize, upstream: &str, prometheus: &str) -> Vec<Plugin> {
     world.add_cluster("prometheus");
     let json = config(4, upstream, &format!("{SERVER}{prometheus}}}"));
     (0..threads)
@@ -22,7 +22,7 @@ fn crew<W: World>(world: &mut W, threads: usize, upstream: &str, prometheus: &st
         .collect()
 }
 
-fn vector(series: &[(&str, f64, &str)]) -> String {
+pub fn vector(series: &[(&str, f64, &str)]) -> String {
     let one = |(instance, at, value): &(&str, f64, &str)| {
         format!(r#"{{"metric":{{"instance":"{instance}","job":"web"}},"value":[{at},"{value}"]}}"#)
     };
@@ -30,12 +30,12 @@ fn vector(series: &[(&str, f64, &str)]) -> String {
     format!(r#"{{"status":"success","data":{{"resultType":"vector","result":[{}]}}}}"#, series.join(","))
 }
 
-fn refusal(why: &str) -> String {
+pub fn refusal(why: &str) -> String {
     format!(r#"{{"status":"error","errorType":"bad_data","error":"{why}"}}"#)
 }
 
 /// Lets time pass, every call answered by `answer`; the calls.
-fn watch<W: World>(
+pub fn watch<W: World>(
     world: &mut W,
     crew: &[Plugin],
     seconds: u64,
@@ -73,7 +73,7 @@ fn metrics<W: World>(world: &mut W, plugin: Plugin) -> String {
 }
 
 /// How many log lines contain `part`.
-fn lines<W: World>(world: &W, part: &str) -> usize {
+pub fn lines<W: World>(world: &W, part: &str) -> usize {
     world.logs().iter().filter(|line| line.contains(part)).count()
 }
 

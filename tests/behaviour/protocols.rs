@@ -224,6 +224,33 @@ fn an_open_stream_counts_as_good_once_it_flows(mut world: impl World) {
     }
 }
 
+/// A tunnel has no end of its own: the side that closes its connection ends it.
+fn a_tunnel_that_the_endpoint_closes_is_no_failure(mut world: impl World) {
+    let patient = r#""policy":"round_robin","health":{"suspect_after":3,"fail_after":3}"#;
+    for (method, left) in [("CONNECT", 2), ("POST", 1)] {
+        let plugin = single(&mut world, &config(2, patient, ""));
+        for _ in 0..12 {
+            let mut stream = world.stream(plugin, &[(":method", method.as_bytes()), (":authority", b"x:80")]);
+            stream.property(&["xds", "cluster_name"], b"web");
+            assert!(stream.request_headers_of(false));
+            let to = target(&stream);
+            stream.request_body(false);
+            world.advance(ms(10));
+            stream.property(&["upstream", "address"], to.as_bytes());
+            stream.response_headers(&[(":status", b"200")]);
+            stream.response_body(false);
+            if to == address(0) {
+                stream.property(&["response", "code_details"], BROKEN.as_bytes());
+            } else {
+                stream.response_body(true);
+            }
+            stream.log();
+            stream.done();
+        }
+        assert_eq!(crate::scene::picks(&mut world, plugin, 20).len(), left, "{method}");
+    }
+}
+
 /// The same stream counts as a failure if its endpoint breaks it off, however late.
 fn a_long_stream_that_the_endpoint_breaks_is_a_failure(mut world: impl World) {
     let patient = r#""policy":"round_robin","health":{"suspect_after":3,"fail_after":3}"#;
@@ -262,4 +289,5 @@ both!(
     answers_of_other_filters_are_no_latency,
     an_open_stream_counts_as_good_once_it_flows,
     a_long_stream_that_the_endpoint_breaks_is_a_failure,
+    a_tunnel_that_the_endpoint_closes_is_no_failure,
 );

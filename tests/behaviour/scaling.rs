@@ -41,7 +41,8 @@ fn tell<W: World>(world: &mut W, crew: &[Plugin], seconds: u64, cpu: Option<(f64
 
 /// The published state of autoscaling: pressure and desired replicas.
 fn published<W: World>(world: &W) -> (Option<f64>, Option<u32>) {
-    let key = format!("{}/scaling", evenkeel::sharing::prefix("evenkeel"));
+    let key = evenkeel::sharing::asked_for(&evenkeel::sharing::prefix("evenkeel"), ["web"].into_iter());
+    let key = format!("{key}/scaling");
     if !world.shared_keys().contains(&key) {
         return (None, None);
     }

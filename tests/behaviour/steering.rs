@@ -99,6 +99,32 @@ fn client_steering_header_is_removed_in_every_mode_and_route(mut world: impl Wor
     }
 }
 
+/// The mark of a filter of another plugin before this one.
+const MARK: &[&str] = &["evenkeel_steered"];
+
+/// Two plugins in one chain, each for clusters of its own: the second leaves what the first has steered.
+fn what_another_plugin_has_steered_stays_steered(mut world: impl World) {
+    for (root, header) in [("", HEADER), (r#""steering":{"header":"x-to"}"#, "x-to")] {
+        let plugin = single(&mut world, &config(2, "", root));
+        for (mark, stays) in [(header, true), ("x-another", false), ("", false)] {
+            let mut stream = world.stream(plugin, &[(":path", b"/"), (header, b"10.9.9.9:1")]);
+            stream.property(&["xds", "cluster_name"], b"elsewhere");
+            if !mark.is_empty() {
+                stream.property(MARK, mark.as_bytes());
+            }
+            stream.request_headers();
+            assert_eq!(!stream.request_values(header).is_empty(), stays, "{header} {mark}");
+        }
+        // A decision of its own replaces it.
+        let mut stream = world.stream(plugin, &[(":path", b"/"), (header, b"10.9.9.9:1")]);
+        stream.property(&["xds", "cluster_name"], b"web");
+        stream.property(MARK, header.as_bytes());
+        stream.request_headers();
+        let values = stream.request_values(header);
+        assert!(values.len() == 1 && values[0].starts_with(b"10.0.0."), "{values:?}");
+    }
+}
+
 fn an_unmatched_route_is_left_alone_to_its_end(mut world: impl World) {
     let plugin = single(&mut world, &config(2, r#""policy":"round_robin""#, ""));
     for ending in [Ending::good(), Ending::status("503"), Ending::cancelled(), Ending::grpc_trailers("14")] {
@@ -196,6 +222,7 @@ fn in_panic_all_endpoints_serve(mut world: impl World) {
 }
 
 both!(
+    what_another_plugin_has_steered_stays_steered,
     the_header_names_as_many_distinct_endpoints_as_configured,
     a_fleet_smaller_than_the_candidates_is_named_in_full,
     stateful_session_gets_base64_and_its_answer_is_hidden,

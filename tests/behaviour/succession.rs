@@ -1,7 +1,12 @@
 //! A new configuration in the same VM, and two plugins side by side.
 
-use crate::scene::{Ending, address, begin, config, give, load, ms, pass, picks, picks_of, respond, target};
-use crate::world::{Plugin, Stream, World};
+use std::collections::BTreeMap;
+
+use crate::scene::{
+    Ending, address, begin, candidates, config, give, load, ms, pass, pass_with, picks, picks_of, respond,
+    target,
+};
+use crate::world::{Answer, Plugin, Stream, World};
 
 const HEALTH: &str = r#""policy":"round_robin","health":{"fail_after":2}"#;
 
@@ -68,6 +73,57 @@ fn new_questions_are_asked_though_the_old_configuration_lingers<W: World>(mut wo
     assert!(asked(&world, "after"), "{:?}", world.calls());
 }
 
+/// Two listeners with a configuration each, under the same plugin name: both are asked for, however long they live.
+fn plugins_of_one_name_for_other_clusters_are_both_asked_for<W: World>(mut world: W) {
+    world.add_cluster("prometheus");
+    let prometheus = r#""prometheus":{"cluster":"prometheus","interval":"1s","timeout":"500ms"}"#;
+    let asking = |cluster: &str| {
+        let signals = format!(r#""autoscale":{{}},"signals":[{{"name":"load","query":"of_{cluster}"}}]"#);
+        config(2, &signals, prometheus).replace("\"web\"", &format!("{cluster:?}"))
+    };
+    let mut all = Vec::new();
+    for thread in [world.thread(), world.thread()] {
+        for cluster in ["web", "api"] {
+            all.push(load(&mut world, thread, &asking(cluster)));
+        }
+    }
+    let mut asked = BTreeMap::<String, usize>::new();
+    pass_with(&mut world, &all, ms(10_000), |world| {
+        for call in world.calls() {
+            let query = call.path.split(['=', '&']).nth(1).unwrap_or_default().to_owned();
+            *asked.entry(query).or_default() += 1;
+            world.answer(&call, &Answer::Http(200, VECTOR));
+        }
+    });
+    assert!(asked.len() == 2 && asked.values().all(|times| (6..=12).contains(times)), "{asked:?}");
+}
+
+const VECTOR: &[u8] = br#"{"status":"success","data":{"resultType":"vector","result":[
+    {"metric":{"instance":"10.0.0.1:80"},"value":[0,"1"]},{"metric":{"instance":"10.0.0.2:80"},"value":[0,"1"]}]}}"#;
+
+/// A configuration with one cluster more steers to what the one before had found.
+fn what_was_found_is_there_at_once_beside_a_new_cluster<W: World>(mut world: W) {
+    world.add_cluster("prometheus");
+    let thread = world.thread();
+    let json = |clusters: &[&str]| {
+        let entry = |cluster: &&str| {
+            format!(r#"{{"cluster":"{cluster}","endpoints":{{"prometheus":{{"query":"up"}}}}}}"#)
+        };
+        let entries: Vec<String> = clusters.iter().map(entry).collect();
+        format!(
+            r#"{{"prometheus":{{"cluster":"prometheus","interval":"1s"}},"upstreams":[{}]}}"#,
+            entries.join(",")
+        )
+    };
+    let old = load(&mut world, thread, &json(&["web"]));
+    pass_with(&mut world, &[old], ms(2000), |world| {
+        world.calls().iter().for_each(|call| world.answer(call, &Answer::Http(200, VECTOR)));
+    });
+    assert_eq!(candidates(&begin(&mut world, old)).len(), 2);
+    let new = load(&mut world, thread, &json(&["api", "web"]));
+    assert_eq!(candidates(&begin(&mut world, new)).len(), 2);
+}
+
 fn two_plugins_in_one_thread_do_not_meddle(mut world: impl World) {
     let thread = world.thread();
     let json = config(4, HEALTH, "");
@@ -118,6 +174,8 @@ fn a_third_configuration_learns_from_the_second(mut world: impl World) {
 both!(
     a_third_configuration_learns_from_the_second,
     a_refused_configuration_costs_nothing_of_what_was_learnt,
+    plugins_of_one_name_for_other_clusters_are_both_asked_for,
+    what_was_found_is_there_at_once_beside_a_new_cluster,
     a_new_configuration_adopts_what_was_learnt,
     requests_of_the_old_configuration_end_in_it,
     the_old_configuration_may_tick_beside_the_new,

@@ -8,6 +8,7 @@ mod browser;
 mod malformed;
 mod raw;
 mod scene;
+mod side_by_side;
 
 mod cancelling;
 mod decision_records;

@@ -290,6 +290,13 @@ impl Balancer {
         }
     }
 
+    /// Records that the answer of the endpoint of `handle` was not seen, because another was put in its place.
+    pub fn record_replaced(&mut self, handle: &RequestHandle, now: Time) {
+        if let Some(upstream) = self.of(handle) {
+            upstream.record_unseen(handle.endpoint, handle.started, (RetryHint::Unseen, false), now);
+        }
+    }
+
     /// Whether the endpoint of `handle` is the one at `index` now.
     pub fn names(&self, handle: &RequestHandle, index: u32) -> bool {
         let upstream = self.upstreams.get(handle.upstream);

@@ -197,7 +197,7 @@ impl World for Native {
         })?;
         let old = self.plugins.iter().rev().find(|other| other.thread == thread && other.name == name);
         if let Some(old) = old {
-            worker.take_over(&mut old.worker.borrow_mut(), host.now());
+            worker.take_over(&host, &mut old.worker.borrow_mut(), host.now());
         }
         worker.follow_attempts(self.following.contains(&thread));
         self.plugins.push(Loaded { thread, name: name.into(), worker: Rc::new(RefCell::new(worker)) });

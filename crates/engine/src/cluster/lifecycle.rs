@@ -239,6 +239,19 @@ impl Cluster {
         if timed_out {
             member.latency.observe_at_least(seconds / delay, started, now, &ablation);
         }
+        self.record_unseen(endpoint, started, (hint, timed_out), now);
+    }
+
+    /// Records an answer that was not seen, and rather a failure: for an attempt that failed, or one in whose place the
+    /// client got another.
+    pub fn record_unseen(
+        &mut self,
+        endpoint: EndpointRef,
+        started: Time,
+        (hint, timed_out): (RetryHint, bool),
+        now: Time,
+    ) {
+        let Some(member) = self.endpoints.current(endpoint) else { return };
         // A request to an endpoint in one of these states is a probe, sent to see whether it fails.
         let looked_at = matches!(member.health.state(), State::Failed | State::Recovering | State::Stalled);
         let counts = match hint {
