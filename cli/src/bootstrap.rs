@@ -1,13 +1,33 @@
 //! Checks a plugin against the clusters in the same Envoy configuration: finds names and addresses that Envoy does not
 //! have before traffic does.
 
+use std::net::{IpAddr, SocketAddr};
+
 use config::{Config, Via};
 use serde_json::Value;
 
+/// The member of this name, which protobuf's JSON writes in snake_case or in lowerCamelCase.
+pub(crate) fn member<'v>(object: &'v Value, name: &str) -> &'v Value {
+    let camel = || {
+        let mut parts = name.split('_');
+        let first = parts.next().unwrap_or_default().to_owned();
+        parts.fold(first, |camel, part| match part.split_at_checked(1) {
+            Some((head, rest)) => camel + &head.to_ascii_uppercase() + rest,
+            None => camel,
+        })
+    };
+    match &object[name] {
+        Value::Null => &object[camel()],
+        found => found,
+    }
+}
+
 /// The names and addresses that this Envoy does not have, one line each. Empty if its clusters come from elsewhere.
 pub fn strangers(config: &Config, document: &Value) -> Vec<String> {
-    let Some(clusters) = document["static_resources"]["clusters"].as_array() else { return Vec::new() };
-    if !document["dynamic_resources"]["cds_config"].is_null() {
+    let Some(clusters) = member(document, "static_resources")["clusters"].as_array() else {
+        return Vec::new();
+    };
+    if !member(member(document, "dynamic_resources"), "cds_config").is_null() {
         return Vec::new();
     }
     let names: Vec<&str> = clusters.iter().filter_map(|cluster| cluster["name"].as_str()).collect();
@@ -57,25 +77,29 @@ pub fn strangers(config: &Config, document: &Value) -> Vec<String> {
     found
 }
 
-/// The addresses of a cluster's endpoints; `None` if the file does not have all of them.
+/// The addresses of a cluster's endpoints, as Envoy writes them; `None` if the file does not have all of them.
 fn addresses(cluster: &Value) -> Option<Vec<String>> {
-    // The default type is STATIC.
-    if !(cluster["type"].is_null() || cluster["type"] == "STATIC") || !cluster["cluster_type"].is_null() {
+    // The default type is STATIC, which enum also counts as 0.
+    let kind = &cluster["type"];
+    let is_static = kind.is_null() || kind == "STATIC" || kind == 0;
+    if !is_static || !member(cluster, "cluster_type").is_null() {
         return None;
     }
-    let localities = cluster["load_assignment"]["endpoints"].as_array()?;
+    let localities = member(cluster, "load_assignment")["endpoints"].as_array()?;
+    let endpoints = localities
+        .iter()
+        .flat_map(|locality| member(locality, "lb_endpoints").as_array().into_iter().flatten());
     let mut found = Vec::new();
-    for endpoint in
-        localities.iter().flat_map(|locality| locality["lb_endpoints"].as_array().into_iter().flatten())
-    {
-        let socket = &endpoint["endpoint"]["address"]["socket_address"];
-        let (Some(address), Some(port)) = (socket["address"].as_str(), socket["port_value"].as_u64()) else {
-            continue;
-        };
-        found.push(match address.contains(':') {
-            true => format!("[{address}]:{port}"),
-            false => format!("{address}:{port}"),
-        });
+    for endpoint in endpoints {
+        let socket = member(&endpoint["endpoint"]["address"], "socket_address");
+        let port = member(socket, "port_value");
+        // Numbers may stand in quotes.
+        let port =
+            port.as_u64().or_else(|| port.as_str()?.parse().ok()).and_then(|port| u16::try_from(port).ok());
+        let ip = socket["address"].as_str().and_then(|ip| ip.parse::<IpAddr>().ok());
+        if let (Some(ip), Some(port)) = (ip, port) {
+            found.push(SocketAddr::new(ip, port).to_string());
+        }
     }
     Some(found)
 }
@@ -120,6 +144,23 @@ mod tests {
         assert!(
             strangers_of(&admin, &document())[0].starts_with("$.upstreams[0].endpoints.envoy_admin.cluster")
         );
+    }
+
+    #[test]
+    fn both_spellings_of_names_are_read() {
+        let mut camel = json!({ "staticResources": { "clusters": [{ "name": "web", "type": 0, "loadAssignment": {
+            "endpoints": [{ "lbEndpoints": [{ "endpoint": { "address": {
+                "socketAddress": { "address": "fd00:0:0::1", "portValue": "80" } } } }] }] } }] } });
+        assert!(strangers_of(&plugin("web", &["[fd00::1]:80"]), &camel).is_empty());
+        let said = strangers_of(&plugin("wbe", &["10.0.0.1:80"]), &camel);
+        assert!(said[0].contains("there is no cluster \"wbe\" in this file"), "{said:?}");
+        let said = strangers_of(&plugin("web", &["10.0.0.1:80"]), &camel);
+        assert!(
+            said[0].contains("is not in the cluster") && said[0].ends_with("it has [fd00::1]:80"),
+            "{said:?}"
+        );
+        camel["dynamicResources"] = json!({ "cdsConfig": { "ads": {} } });
+        assert!(strangers_of(&plugin("wbe", &["10.0.0.1:80"]), &camel).is_empty());
     }
 
     #[test]

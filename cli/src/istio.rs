@@ -6,6 +6,7 @@
 
 use serde_json::Value;
 
+use crate::bootstrap::member;
 use crate::find;
 
 /// Two manifests that do not work together.
@@ -60,7 +61,7 @@ fn replaces<'d>(file: &str, manifest: &'d Value) -> Vec<Replaced<'d>> {
     }
     let patches = manifest["spec"]["configPatches"].as_array().into_iter().flatten();
     let ours = patches.filter(|patch| {
-        let policy = patch["patch"]["value"]["load_balancing_policy"].to_string();
+        let policy = member(&patch["patch"]["value"], "load_balancing_policy").to_string();
         patch["applyTo"] == "CLUSTER" && policy.contains("override_host")
     });
     ours.map(|patch| {
