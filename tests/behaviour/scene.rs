@@ -137,11 +137,17 @@ pub fn respond(stream: &mut impl Stream, ending: &Ending) {
     if let Some(attempts) = ending.attempts {
         stream.property(&["upstream", "request_attempt_count"], &attempts.to_le_bytes());
     }
+    // Envoy knows how a response broke off only once it has.
+    let at_the_end = ending.cut && ending.headers.is_some();
     if let Some(details) = ending.details {
-        stream.property(&["response", "code_details"], details.as_bytes());
+        let so_far = if at_the_end { "via_upstream" } else { details };
+        stream.property(&["response", "code_details"], so_far.as_bytes());
     }
     if let Some(headers) = &ending.headers {
         stream.response_headers(&borrowed(headers));
+    }
+    if let Some(details) = ending.details {
+        stream.property(&["response", "code_details"], details.as_bytes());
     }
     match &ending.trailers {
         _ if ending.cut => {}

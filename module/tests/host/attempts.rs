@@ -251,7 +251,7 @@ fn a_panic_costs_no_attempt_and_the_worker_is_back_after_a_tick() {
     assert!(next.is_some());
     assert_eq!(policy.counted("fallback_busy"), 1);
     listener.tick();
-    assert_eq!(said("evenkeel panicked, 1 of 5 times"), 1);
+    assert_eq!(said("panicked, 1 of 5 times"), 1);
     assert!(lb.choose(&Attempt::default()).is_some());
     assert_eq!(policy.counted("engine"), 1);
     listener.serve("200", &[]);
