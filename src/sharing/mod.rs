@@ -10,7 +10,7 @@
 //! | `…/lease` | compare-and-swap | the worker that polls and decides for all, and until when ([`lease`]) |
 //! | `…/signals` | the lease holder | the latest samples ([`snapshot`]) |
 //! | `…/fleet` | the lease holder | the endpoints (`discovery::discovered`) |
-//! | `…/clusters` | compare-and-swap | clusters of requests that no entry names ([`met`]) |
+//! | `…/clusters` | compare-and-swap | clusters of requests that no entry names ([`seen_clusters`]) |
 //! | `…/capacity/N` | that worker only | the capacity of an endpoint, as it has learnt it ([`scaling`]) |
 //! | `…/scaling` | the lease holder | pressure and desired replicas ([`scaling`]) |
 //! | `…/arms/N` | that worker only | its counts for the guards ([`guard`]) |
