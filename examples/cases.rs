@@ -394,19 +394,8 @@ fn proxy(
     let mut config = envoy::Config::single(addresses.to_vec(), balance.clone());
     config.concurrency = options.workers;
     if options.retries > 0 {
-        let reasons = "connect-failure,refused-stream,reset,retriable-status-codes".to_owned();
-        config.retries = Some((options.retries, reasons));
-        config.retry_policy = json!({
-            "retriable_status_codes": [502, 503],
-            "per_try_timeout": "1s",
-            "retry_back_off": { "base_interval": "0.01s", "max_interval": "0.1s" },
-            "retry_host_predicate": [{
-                "name": "envoy.retry_host_predicates.previous_hosts",
-                "typed_config": { "@type":
-                    "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate" }
-            }],
-            "host_selection_retry_max_attempts": 5,
-        });
+        config.retry(options.retries);
+        config.retry_policy["per_try_timeout"] = json!("1s");
     }
     if balance == Policy::evenkeel() {
         let mut upstream = json!({ "cluster": "web", "endpoints": { "static": addresses } });

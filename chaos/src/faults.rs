@@ -70,19 +70,7 @@ fn endpoints(program: &Path) -> Vec<Fault> {
 /// Retries as in the shipped configuration for idempotent methods.
 fn retried(setting: &mut Setting) {
     setting.plugin = json!({ "steering": { "candidates": 3 } });
-    let what = "connect-failure,refused-stream,reset,retriable-status-codes";
-    setting.proxy.retries = Some((2, what.to_owned()));
-    setting.proxy.retry_policy = json!({
-        "retriable_status_codes": [502, 503],
-        "retry_back_off": { "base_interval": "0.01s", "max_interval": "0.1s" },
-        "host_selection_retry_max_attempts": 5,
-        "retry_host_predicate": [{
-            "name": "envoy.retry_host_predicates.previous_hosts",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
-            },
-        }],
-    });
+    setting.proxy.retry(2);
 }
 
 fn lines() -> Vec<Fault> {

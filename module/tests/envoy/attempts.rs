@@ -20,21 +20,9 @@ fn kept() -> Value {
 }
 
 fn proxy() -> envoy::Config {
-    let previous = json!([{
-        "name": "envoy.retry_host_predicates.previous_hosts",
-        "typed_config": { "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3\
-                                    .PreviousHostsPredicate" },
-    }]);
-    envoy::Config {
-        retries: Some((2, "connect-failure,refused-stream,reset,retriable-status-codes".to_owned())),
-        retry_policy: json!({
-            "retriable_status_codes": [502, 503],
-            "retry_host_predicate": previous,
-            "host_selection_retry_max_attempts": 5,
-            "retry_back_off": { "base_interval": "0.005s", "max_interval": "0.05s" },
-        }),
-        ..envoy::Config::default()
-    }
+    let mut config = envoy::Config::default();
+    config.retry(2);
+    config
 }
 
 fn stage() -> Stage {

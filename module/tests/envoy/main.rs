@@ -171,16 +171,11 @@ async fn the_page_and_envoys_stats_count_what_the_backends_count() -> Result<()>
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a trial: make trials"]
 async fn a_retry_leaves_the_one_that_failed_and_that_one_is_avoided() -> Result<()> {
-    let previous = json!([{
-        "name": "envoy.retry_host_predicates.previous_hosts",
-        "typed_config": { "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3\
-                                    .PreviousHostsPredicate" },
-    }]);
     let stage = Stage {
         upstream: json!({ "policy": "least_request", "health": { "ejection": "3s" } }),
         proxy: envoy::Config {
             retries: Some((1, "connect-failure,reset,5xx".to_owned())),
-            retry_policy: json!({ "retry_host_predicate": previous, "host_selection_retry_max_attempts": 5 }),
+            retry_policy: envoy::elsewhere(),
             ..envoy::Config::default()
         },
         ..Stage::default()

@@ -3,6 +3,7 @@
 mod bootstrap;
 mod cluster;
 mod policy;
+mod retry;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -18,6 +19,7 @@ use tempfile::TempDir;
 
 pub use cluster::{Cluster, EndpointState};
 pub use policy::{Filter, Policy};
+pub use retry::elsewhere;
 
 use crate::process::{Running, ready};
 use crate::{http, ports, tools, wait};
