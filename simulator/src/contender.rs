@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use engine::ablation::{Ablation, Part};
 use engine::rng::Rng;
-use engine::settings::Probe;
+use engine::settings::{Policy, Probe};
 use engine::time::Time;
 
 use crate::balancer::LoadBalancer;
@@ -21,7 +21,7 @@ use crate::scenario::Scenario;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Contender {
     /// evenkeel with one of its policies; the adaptive one has these parts.
-    Ours(engine::settings::Policy, Ablation),
+    Ours(Policy, Ablation),
     /// The adaptive policy with the filter among the cluster's upstream filters, too.
     EachAttempt,
     /// The adaptive policy with out-of-band probes at this interval, seconds.
@@ -44,21 +44,18 @@ pub enum Contender {
 pub fn all() -> Vec<(&'static str, Contender)> {
     let ours = |policy| Contender::Ours(policy, Ablation::ALL);
     vec![
-        (WHOLE, ours(engine::settings::Policy::Adaptive)),
+        (WHOLE, ours(Policy::Adaptive)),
         ("adaptive+upstream", Contender::EachAttempt),
         ("adaptive+probe", Contender::Probing(5.0)),
-        ("ours-least_request", ours(engine::settings::Policy::LeastRequest)),
-        ("ours-round_robin", ours(engine::settings::Policy::RoundRobin)),
-        ("ours-peak_ewma", ours(engine::settings::Policy::PeakEwma)),
+        ("ours-least_request", ours(Policy::LeastRequest)),
+        ("ours-round_robin", ours(Policy::RoundRobin)),
+        ("ours-peak_ewma", ours(Policy::PeakEwma)),
         ("ours-weighted_score", ours(weighted_score())),
-        ("ours-weighted_round_robin", ours(engine::settings::Policy::WeightedRoundRobin)),
-        ("ours-random", ours(engine::settings::Policy::Random)),
-        (
-            "ours-consistent_hash",
-            ours(engine::settings::Policy::ConsistentHash(engine::settings::LoadBound::default())),
-        ),
-        ("ours-ip_hash", ours(engine::settings::Policy::IpHash)),
-        ("ours-least_signal", ours(engine::settings::Policy::LeastSignal { signal: "queue_depth".into() })),
+        ("ours-weighted_round_robin", ours(Policy::WeightedRoundRobin)),
+        ("ours-random", ours(Policy::Random)),
+        ("ours-consistent_hash", ours(Policy::ConsistentHash(engine::settings::LoadBound::default()))),
+        ("ours-ip_hash", ours(Policy::IpHash)),
+        ("ours-least_signal", ours(Policy::LeastSignal { signal: "queue_depth".into() })),
         ("round_robin", Contender::Envoy(Kind::RoundRobin, false)),
         ("random", Contender::Envoy(Kind::Random, false)),
         ("least_request", Contender::Envoy(Kind::LeastRequest, false)),
@@ -77,8 +74,8 @@ pub fn all() -> Vec<(&'static str, Contender)> {
 }
 
 /// The policy with its default settings.
-fn weighted_score() -> engine::settings::Policy {
-    engine::settings::Policy::WeightedScore(engine::settings::WeightedScore {
+fn weighted_score() -> Policy {
+    Policy::WeightedScore(engine::settings::WeightedScore {
         in_flight_weight: 0.6,
         in_flight_max: 1000.0,
         latency_weight: 0.4,
@@ -116,7 +113,7 @@ pub fn ablation() -> Vec<(&'static str, Contender)> {
         ("2-choices", Ablation::comparing(2)),
         ("16-choices", Ablation::comparing(16)),
     ];
-    let ours = |terms| Contender::Ours(engine::settings::Policy::Adaptive, terms);
+    let ours = |terms| Contender::Ours(Policy::Adaptive, terms);
     let mut all: Vec<_> = variants.into_iter().map(|(name, terms)| (name, ours(terms))).collect();
     all.insert(1, ("again", Contender::Again(Box::new(ours(all_terms)))));
     all
@@ -151,21 +148,17 @@ impl Contender {
     pub fn proxies(&self, scenario: &Scenario, now: Time, rng: &mut Rng) -> Vec<Box<dyn LoadBalancer>> {
         match self {
             Contender::Ours(policy, terms) => {
-                let common = Rc::new(ours::Common::new(scenario, policy, *terms, None));
-                each(scenario, rng, |seed| ours::Proxy::new(scenario, Rc::clone(&common), now, seed))
+                evenkeel(ours::Common::new(scenario, policy, *terms, None), scenario, now, rng)
             }
             Contender::EachAttempt => {
-                let policy = &engine::settings::Policy::Adaptive;
-                let common = ours::Common::new(scenario, policy, Ablation::ALL, None).seeing_attempts();
-                let common = Rc::new(common);
-                each(scenario, rng, |seed| ours::Proxy::new(scenario, Rc::clone(&common), now, seed))
+                let common = ours::Common::new(scenario, &Policy::Adaptive, Ablation::ALL, None);
+                evenkeel(common.seeing_attempts(), scenario, now, rng)
             }
             Contender::Probing(interval_s) => {
                 let interval = Duration::from_secs_f64(*interval_s);
                 let probe = Probe { path: "/".into(), authority: None, interval, timeout: interval };
-                let policy = &engine::settings::Policy::Adaptive;
-                let common = Rc::new(ours::Common::new(scenario, policy, Ablation::ALL, Some(probe)));
-                each(scenario, rng, |seed| ours::Proxy::new(scenario, Rc::clone(&common), now, seed))
+                let common = ours::Common::new(scenario, &Policy::Adaptive, Ablation::ALL, Some(probe));
+                evenkeel(common, scenario, now, rng)
             }
             Contender::Envoy(kind, outlier) => {
                 each(scenario, rng, |seed| envoy::Proxy::new(*kind, *outlier, scenario, now, seed))
@@ -180,6 +173,16 @@ impl Contender {
             }
         }
     }
+}
+
+fn evenkeel(
+    common: ours::Common,
+    scenario: &Scenario,
+    now: Time,
+    rng: &mut Rng,
+) -> Vec<Box<dyn LoadBalancer>> {
+    let common = Rc::new(common);
+    each(scenario, rng, |seed| ours::Proxy::new(scenario, Rc::clone(&common), now, seed))
 }
 
 fn each<B: LoadBalancer + 'static>(
