@@ -12,3 +12,12 @@ pub fn guarded<R>(act: impl FnOnce() -> R, instead: impl FnOnce() -> R) -> R {
         instead()
     })
 }
+
+/// Panics if a test has asked for it; in debug builds only.
+#[cfg(debug_assertions)]
+#[expect(clippy::panic, reason = "it is asked for")]
+pub fn provoked(asked_for: bool) {
+    if asked_for {
+        panic!("a test asked for it");
+    }
+}

@@ -254,7 +254,7 @@ impl Plugin {
             let tick = || {
                 let mut slot = self.slot(at)?;
                 #[cfg(debug_assertions)]
-                provoked(self.name.ends_with(PANICS_IN_TICKS));
+                crate::guard::provoked(self.name.ends_with(PANICS_IN_TICKS));
                 slot.worker.tick(&attached.process(Some(at)));
                 Some(slot.worker.tick_period_ms())
             };
@@ -296,7 +296,7 @@ impl Plugin {
         let deliver = || {
             if let Some(mut slot) = self.slot(call.worker) {
                 #[cfg(debug_assertions)]
-                provoked(self.name.ends_with(PANICS_IN_ANSWERS));
+                crate::guard::provoked(self.name.ends_with(PANICS_IN_ANSWERS));
                 slot.worker.call_answered(&attached.process(None), call.token, status, body);
             }
         };
@@ -332,13 +332,5 @@ impl Plugin {
             // Its destructors may panic as well.
             guarded(|| drop(old), || ());
         }
-    }
-}
-
-#[cfg(debug_assertions)]
-#[expect(clippy::panic, reason = "it is asked for")]
-fn provoked(asked_for: bool) {
-    if asked_for {
-        panic!("a test asked for it");
     }
 }

@@ -85,7 +85,7 @@ impl Request {
         let wakes = Cell::new(false);
         let begin = |its: &mut Stream, worker: &mut Worker, host: &dyn StreamHost| {
             #[cfg(debug_assertions)]
-            provoked(host);
+            crate::guard::provoked(host.request_header("x-evenkeel-test-panic").is_some());
             let flow = its.request_headers(worker, host, end);
             wakes.set(worker.wakes());
             flow
@@ -172,14 +172,5 @@ impl Request {
                 state.over = true;
             }
         }
-    }
-}
-
-/// Panics on request, in debug builds only, for the tests of panics.
-#[cfg(debug_assertions)]
-#[expect(clippy::panic, reason = "it is asked for")]
-fn provoked(host: &dyn StreamHost) {
-    if host.request_header("x-evenkeel-test-panic").is_some() {
-        panic!("a test asked for it");
     }
 }

@@ -6,8 +6,9 @@ use crate::abi::{Hosts, LbHandle};
 
 /// Envoy's limit of priorities.
 const MAX_PRIORITIES: usize = 128;
-/// Envoy's default over-provisioning factor, percent: a priority gets everything down to 72 % healthy hosts.
-const OVERPROVISIONED: usize = 140;
+/// Envoy's default over-provisioning factor, percent: a priority, or a locality, gets all of its part down to 72 % healthy
+/// hosts.
+pub const OVERPROVISIONED: usize = 140;
 
 /// Percentage of the requests by priority.
 pub struct Loads {

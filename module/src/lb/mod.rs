@@ -123,7 +123,7 @@ impl Face {
         let mut name = || {
             let mut slot = plugin.slot_beside_ticks(at)?;
             #[cfg(debug_assertions)]
-            provoked(context);
+            crate::guard::provoked(context.header("x-evenkeel-test-panic-again", 0).is_some());
             Some(slot.worker.name_again(&self.cluster, &Fields(context), clock::now(), &mut rng, takes))
         };
         let named = guarded(
@@ -185,14 +185,5 @@ impl KeySource for Fields {
 
     fn client(&self) -> Option<Bytes> {
         None
-    }
-}
-
-/// Panics on request, in debug builds only, for the tests of panics.
-#[cfg(debug_assertions)]
-#[expect(clippy::panic, reason = "it is asked for")]
-fn provoked(context: RequestContext) {
-    if context.header("x-evenkeel-test-panic-again", 0).is_some() {
-        panic!("a test asked for it");
     }
 }

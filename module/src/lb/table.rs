@@ -6,10 +6,8 @@ use std::collections::HashMap;
 use engine::rng::{self, Rng};
 
 use super::Choice;
+use super::loads::OVERPROVISIONED;
 use crate::abi::{Hosts, LbHandle, RequestContext};
-
-/// Envoy's default over-provisioning factor: a locality gets all of its part down to 72 % healthy hosts.
-const OVERPROVISIONED: f64 = 1.4;
 
 /// Where a healthy host is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +138,8 @@ fn by_locality(
         let hosts: Vec<usize> = hosts.collect();
         let sum: f64 = hosts.iter().filter_map(|host| weights.get(*host)).sum();
         let size = hosts.first().and_then(|host| sizes.get(&name(*all.get(*host)?)?)).copied();
-        let available = (OVERPROVISIONED * hosts.len() as f64 / size.unwrap_or(1.0).max(1.0)).min(1.0);
+        let provided = (OVERPROVISIONED * hosts.len()) as f64 / 100.0;
+        let available = (provided / size.unwrap_or(1.0).max(1.0)).min(1.0);
         let part = f64::from(lb.locality_weight(priority, at)) * available / sum.max(f64::MIN_POSITIVE);
         for host in hosts {
             if let (Some(to), Some(weight)) = (weighted.get_mut(host), weights.get(host)) {
