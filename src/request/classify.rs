@@ -147,13 +147,16 @@ impl Asked {
 /// The reason for a request's end without an answer, from Envoy's response code details and the call's deadline.
 #[inline(never)]
 pub(crate) fn of_silence(host: &dyn StreamHost, asked: &Asked, counts: &Failures) -> Silence {
-    let details = host.property(&["response", "code_details"]).unwrap_or_default();
+    of_end(&host.property(&["response", "code_details"]).unwrap_or_default(), host, asked, counts)
+}
+
+fn of_end(details: &[u8], host: &dyn StreamHost, asked: &Asked, counts: &Failures) -> Silence {
     if details.starts_with(b"internal_redirect") {
         let code = host.property(&["response", "code"]);
         let code = code.and_then(|bytes| (*bytes).try_into().ok()).map_or(0, i64::from_le_bytes);
         return Silence::Answered(of_the_consumed(u16::try_from(code).unwrap_or(0), counts));
     }
-    let failure = of_details(&details, host, counts);
+    let failure = of_details(details, host, counts);
     let failure = failure.or_else(|| asked.gave_up_waiting(host).then_some(Failure::Deadline));
     failure.and_then(|failure| failure.counted(counts)).map_or(Silence::PendingOutcome, Silence::Failed)
 }
@@ -221,7 +224,7 @@ pub(crate) fn of_local_reply(host: &dyn StreamHost, asked: &Asked, counts: &Fail
     let details = host.property(&["response", "code_details"]).unwrap_or_default();
     match idled(&details, host, counts) {
         Some(failure) => Silence::Failed(failure),
-        None => of_silence(host, asked, counts),
+        None => of_end(&details, host, asked, counts),
     }
 }
 

@@ -234,10 +234,10 @@ impl Cluster {
         let timed_out = self.queueing.noise.survival.is_beyond(seconds, SURPRISE);
         let delay = f64::from(self.queueing.delay(depth));
         let ablation = self.ablation;
-        let Some(member) = self.endpoints.current(endpoint) else { return };
-        member.counters.request();
+        let Some(state) = self.endpoints.current(endpoint) else { return };
+        state.counters.request();
         if timed_out {
-            member.latency.observe_at_least(seconds / delay, started, now, &ablation);
+            state.latency.observe_at_least(seconds / delay, started, now, &ablation);
         }
         self.record_unseen(endpoint, started, (hint, timed_out), now);
     }
@@ -251,9 +251,9 @@ impl Cluster {
         (hint, timed_out): (RetryHint, bool),
         now: Time,
     ) {
-        let Some(member) = self.endpoints.current(endpoint) else { return };
+        let Some(state) = self.endpoints.current(endpoint) else { return };
         // A request to an endpoint in one of these states is a probe, sent to see whether it fails.
-        let looked_at = matches!(member.health.state(), State::Failed | State::Recovering | State::Stalled);
+        let looked_at = matches!(state.health.state(), State::Failed | State::Recovering | State::Stalled);
         let counts = match hint {
             RetryHint::Shed => false,
             RetryHint::Failed => true,
