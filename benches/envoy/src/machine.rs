@@ -56,3 +56,14 @@ pub fn memory_mb(process: u32) -> Result<f64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     Ok(line.trim().trim_end_matches("kB").trim().parse::<f64>()? / 1000.0)
 }
+
+/// How often the threads of a process have gone to sleep so far.
+pub fn sleeps(process: u32) -> Result<u64> {
+    let mut total = 0;
+    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+        let Ok(text) = fs::read_to_string(thread?.path().join("status")) else { continue };
+        let slept = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        total += slept.context("no voluntary_ctxt_switches")?.trim().parse::<u64>()?;
+    }
+    Ok(total)
+}

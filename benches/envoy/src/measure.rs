@@ -137,7 +137,8 @@ impl Field {
             };
             envoy.process().signal(Signal::STOP)?;
             let carrier = self.carriers[nth];
-            let (cpu_s, requests, latency_us, seconds) = measured.context(carrier.title())?;
+            let Measured { cpu_s, sleeps, requests, latency_us, seconds } =
+                measured.context(carrier.title())?;
             ensure!(requests > 0, "{}: no requests", carrier.title());
             let used = &mut self.used[nth];
             let request_us = cpu_s * 1e6 / requests as f64;
@@ -145,10 +146,11 @@ impl Field {
             used.latency_us[at].extend(latency_us);
             used.rate[at].push(requests as f64 / seconds);
             println!(
-                "{} workers, {rate}/s, turn {}: {} {request_us:.1} µs a request ({requests})",
+                "{} workers, {rate}/s, turn {}: {} {request_us:.1} µs a request ({requests}), {:.0} sleeps a second",
                 self.workers,
                 turn + 1,
-                carrier.name()
+                carrier.name(),
+                sleeps as f64 / seconds
             );
         }
         Ok(())
@@ -181,17 +183,32 @@ impl Field {
     }
 }
 
-/// Processor time, requests, their median latency if it says something, and for how long.
-type Measured = (f64, u64, Option<f64>, f64);
+/// What an Envoy did under load.
+struct Measured {
+    cpu_s: f64,
+    /// How often its threads went to sleep, which is how often something woke them.
+    sleeps: u64,
+    requests: u64,
+    /// The median, if it says something.
+    latency_us: Option<f64>,
+    seconds: f64,
+}
 
 async fn closed_loop(envoy: &mut Envoy, length: Duration) -> Result<Measured> {
     let id = envoy.process().id();
     let asking = Loop::start(envoy.address(), CONNECTIONS).await?;
     clock::sleep(WARM_UP).await;
-    let (cpu, answered, begun) = (machine::cpu_s(id)?, asking.answered()?, clock::now());
+    let (cpu, sleeps) = (machine::cpu_s(id)?, machine::sleeps(id)?);
+    let (answered, begun) = (asking.answered()?, clock::now());
     clock::sleep(length).await;
     let seconds = (clock::now() - begun).as_secs_f64();
-    Ok((machine::cpu_s(id)? - cpu, asking.answered()? - answered, None, seconds))
+    Ok(Measured {
+        cpu_s: machine::cpu_s(id)? - cpu,
+        sleeps: machine::sleeps(id)? - sleeps,
+        requests: asking.answered()? - answered,
+        latency_us: None,
+        seconds,
+    })
 }
 
 async fn open_loop(envoy: &mut Envoy, rate: f64, length: Duration, seed: u64) -> Result<Measured> {
@@ -206,11 +223,11 @@ async fn open_loop(envoy: &mut Envoy, rate: f64, length: Duration, seed: u64) ->
     };
     let running = load.start().await?;
     clock::sleep_until(running.started() + WARM_UP).await;
-    let cpu = machine::cpu_s(id)?;
+    let (cpu, sleeps) = (machine::cpu_s(id)?, machine::sleeps(id)?);
     clock::sleep_until(running.started() + WARM_UP + length).await;
-    let used = machine::cpu_s(id)? - cpu;
+    let (cpu_s, sleeps) = (machine::cpu_s(id)? - cpu, machine::sleeps(id)? - sleeps);
     let summary = running.finish().await.between(WARM_UP, WARM_UP + length);
     ensure!(summary.failed == 0, "{} of {} requests failed", summary.failed, summary.requests);
-    let median_us = summary.percentile_ms(50.0) * 1000.0;
-    Ok((used, summary.requests, Some(median_us), length.as_secs_f64()))
+    let latency_us = Some(summary.percentile_ms(50.0) * 1000.0);
+    Ok(Measured { cpu_s, sleeps, requests: summary.requests, latency_us, seconds: length.as_secs_f64() })
 }
