@@ -2,7 +2,9 @@
 
 use core::time::Duration;
 
-use super::{IDLE_AFTER_TICKS, Worker, tick_period};
+use super::tick_period::{self, Requests};
+use super::{IDLE_AFTER_S, Worker};
+use crate::sharing::lease;
 use engine::time::Time;
 
 impl Worker {
@@ -20,8 +22,12 @@ impl Worker {
         }
         // A worker that waits for responses ticks often: a missing one may be a failure that the other workers need to
         // know.
-        let pace = if self.awaits_nothing() { self.engine.pace() } else { f64::INFINITY };
-        tick_period::pause_ms(endpoints, (self.engine.longest_typical(), pace), self.idle_ticks)
+        let requests = Requests {
+            typical_s: self.engine.longest_typical(),
+            pace: if self.awaits_nothing() { self.engine.pace() } else { f64::INFINITY },
+            in_flight: self.engine.in_flight(),
+        };
+        tick_period::pause_ms(endpoints, requests, self.idle_ticks)
     }
 
     /// Whether a request has just ended the process's rest, so that a tick is wanted at once; true only once.
@@ -29,9 +35,10 @@ impl Worker {
         self.busy && core::mem::take(&mut self.rests)
     }
 
-    /// The shortest poll interval of this worker, milliseconds; `None` if it does not poll.
+    /// The shortest poll interval of the leader, milliseconds, [`u64::MAX`] if it does not poll; `None` of a worker that
+    /// does not lead.
     fn polls_every_ms(&self) -> Option<u64> {
-        if !self.is_leader() {
+        if self.lease == lease::Holder::Another {
             return None;
         }
         let upstreams = &self.config.upstreams;
@@ -40,8 +47,8 @@ impl Worker {
         let admin =
             upstreams.iter().filter_map(|upstream| Some(upstream.endpoints.envoy_admin.as_ref()?.interval));
         let prometheus = self.config.prometheus.iter().map(|prometheus| prometheus.interval);
-        let shortest = admin.chain(prometheus).chain(scales.then_some(Duration::ZERO)).min()?;
-        Some(u64::try_from(shortest.as_millis()).unwrap_or(u64::MAX))
+        let shortest = admin.chain(prometheus).chain(scales.then_some(Duration::ZERO)).min();
+        Some(shortest.map_or(u64::MAX, |interval| u64::try_from(interval.as_millis()).unwrap_or(u64::MAX)))
     }
 
     /// Whether this worker has no requests in flight.
@@ -49,8 +56,18 @@ impl Worker {
         self.engine.upstreams().iter().all(|upstream| upstream.rests())
     }
 
-    /// Whether the whole process has been idle for a while, as far as this worker knows.
+    /// Whether this worker has been without a request for a while.
+    pub(super) fn is_idle(&self) -> bool {
+        self.ticked.seconds_since(self.used) >= IDLE_AFTER_S
+    }
+
+    /// Whether no request is to be expected that a tick would be of use to: the whole process has been idle for a while,
+    /// as far as this worker knows, or this worker gets none, as Envoy's main thread.
     pub(super) fn may_rest(&self) -> bool {
-        self.idle_ticks >= IDLE_AFTER_TICKS && self.shard.workers <= 1 && self.awaits_nothing()
+        let process_is_idle = self.shard.workers <= 1;
+        // The leader judges guards at the pace of its ticks.
+        let judges = || self.is_leader() && self.engine.upstreams().iter().any(|u| u.arms().is_some());
+        let decides_nothing = || !self.carries_traffic && !judges();
+        self.is_idle() && (process_is_idle || decides_nothing()) && self.awaits_nothing()
     }
 }

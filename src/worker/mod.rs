@@ -40,8 +40,8 @@ use engine::rng::{self, Rng};
 use engine::time::Time;
 use engine::{Balancer, ProbeShard};
 
-/// The number of ticks in a row without a request, about two seconds, after which a worker is idle.
-const IDLE_AFTER_TICKS: u32 = 40;
+/// Time without a request after which a worker is idle, seconds.
+const IDLE_AFTER_S: f64 = 2.0;
 /// The interval at which lease, registry, scaling, guard and Envoy stats are maintained, seconds.
 const MAINTENANCE_S: f64 = 0.25;
 
@@ -76,7 +76,9 @@ pub struct Worker {
     pub(crate) busy: bool,
     /// Ticks in a row without a request.
     idle_ticks: u32,
-    /// Whether the whole process is idle, so that ticks are rare until a request comes.
+    /// The latest tick that followed a request; at first the time of configuration.
+    used: Time,
+    /// Whether ticks are rare until a request comes.
     rests: bool,
     seeded: bool,
     lease: lease::Holder,
@@ -165,6 +167,7 @@ impl Worker {
             carries_traffic: false,
             busy: false,
             idle_ticks: 0,
+            used: now,
             rests: false,
             seeded: false,
             lease: lease::Holder::Unsettled,
@@ -246,6 +249,10 @@ impl Worker {
             self.snapshot.not_after(now);
             self.discovery.not_after(now);
             self.started = self.started.min(now);
+            self.used = self.used.min(now);
+        }
+        if self.idle_ticks == 0 {
+            self.used = now;
         }
         let upkeep = now.seconds_since(self.maintenance_at) >= MAINTENANCE_S || now < self.maintenance_at;
         if upkeep {
@@ -270,7 +277,7 @@ impl Worker {
         }
         self.refreshed = now;
         self.expand(host, now);
-        let busy = self.idle_ticks < IDLE_AFTER_TICKS || self.shard.workers > 1;
+        let busy = !self.is_idle() || self.shard.workers > 1;
         self.poller.see_traffic(busy, now);
         if self.is_leader() {
             let rest = self.poller.rest(&self.config, now);
@@ -294,7 +301,7 @@ impl Worker {
         }
         self.read_signals(host, now);
         if let Some(slot_id) = self.slot_id {
-            let slot = worker_report::encode(&self.engine, self.idle_ticks < IDLE_AFTER_TICKS, now);
+            let slot = worker_report::encode(&self.engine, !self.is_idle(), now);
             let _the_next_tick_tries_again = slot_id.write(host, &self.keys.shared.slots, slot);
         }
         if told {
@@ -331,13 +338,15 @@ impl Worker {
                     .into_iter()
                     .collect()
             });
+        let mut told = self.publish_signals(host);
         if !changed.is_empty() {
             let now = host.now();
             self.settle(host, &changed, now);
-            // Published now and not at the next tick, so that the other workers have it at theirs.
-            if self.discovery.publish(host) {
-                self.news.spread(host);
-            }
+            told |= self.discovery.publish(host);
+        }
+        // Published now and not at the next tick, so that the other workers have it at theirs.
+        if told {
+            self.news.spread(host);
         }
     }
 

@@ -15,7 +15,7 @@ impl Worker {
             let _the_next_maintenance_tries_again = slot_id.write(host, &self.keys.shared.capacities, slots);
         }
         // Nothing new arrives while the process rests.
-        if !self.rests {
+        if !self.rests || self.shard.workers > 1 {
             self.hear_slots(host, now);
         }
         if !self.is_leader() {

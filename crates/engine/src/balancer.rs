@@ -395,6 +395,11 @@ impl Balancer {
         self.upstreams.iter().map(Cluster::pace).sum()
     }
 
+    /// Requests of all workers that awaited an answer at the latest tick, as far as their reports say.
+    pub fn in_flight(&self) -> f64 {
+        self.upstreams.iter().map(Cluster::in_flight).sum()
+    }
+
     /// Measures the pressure of every cluster and updates its desired replicas; called in one worker of the process.
     pub fn scale_replicas(&mut self, now: Time) {
         self.upstreams.iter_mut().for_each(|u| u.scale_replicas(now));

@@ -180,6 +180,11 @@ impl Cluster {
         self.traffic.pace()
     }
 
+    /// Requests of all workers that awaited an answer at the latest tick, as far as their reports say.
+    pub fn in_flight(&self) -> f64 {
+        self.traffic.in_flight
+    }
+
     /// Whether this worker has no requests in flight.
     pub fn rests(&self) -> bool {
         self.subsets.list.iter().all(|subset| subset.in_flight == 0)

@@ -31,6 +31,7 @@ impl Cluster {
         self.queueing.noise.refresh(self.typical);
         self.turn_epoch(now);
         self.queueing.refresh();
+        self.traffic.in_flight = self.endpoints.views().map(|(_, view)| f64::from(view.pending())).sum();
         self.queueing.sojourn_s = self.sojourn_s();
         self.refresh_subsets(now);
         self.divide(seconds, now);
@@ -40,8 +41,7 @@ impl Cluster {
     /// Mean time until an answer, waiting included, seconds: requests in flight over their rate (Little's law), but at
     /// least the typical latency, because of few requests there is often none in flight.
     fn sojourn_s(&self) -> f32 {
-        let pending: f64 = self.endpoints.views().map(|(_, view)| f64::from(view.pending())).sum();
-        self.typical.max(pending / self.traffic.rate_of_all()) as f32
+        self.typical.max(self.traffic.in_flight / self.traffic.rate_of_all()) as f32
     }
 
     /// Clears the peers' reports before they are merged anew, as of `told`.

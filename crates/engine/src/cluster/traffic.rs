@@ -27,6 +27,8 @@ pub(super) struct Traffic {
     pub began: Time,
     /// Number of workers that carry traffic, including this one.
     pub workers: u32,
+    /// Requests of all workers that awaited an answer at the latest refresh.
+    pub in_flight: f64,
     /// Epochs by which unanswered requests are divided by age.
     pub epochs: Epochs,
 }
@@ -45,6 +47,7 @@ impl Traffic {
             refreshed: now,
             began: now,
             workers: 1,
+            in_flight: 0.0,
             epochs,
         }
     }
