@@ -27,7 +27,8 @@ impl Worker {
             pace: if self.awaits_nothing() { self.engine.pace() } else { f64::INFINITY },
             in_flight: self.engine.in_flight(),
         };
-        tick_period::pause_ms(endpoints, requests, self.idle_ticks)
+        let asks = self.polls_every_ms().into_iter().chain(self.probes_every_ms()).min();
+        tick_period::pause_ms(endpoints, requests, self.idle_ticks, asks)
     }
 
     /// Whether a request has just ended the process's rest, so that a tick is wanted at once; true only once.
@@ -49,6 +50,12 @@ impl Worker {
         let prometheus = self.config.prometheus.iter().map(|prometheus| prometheus.interval);
         let shortest = admin.chain(prometheus).chain(scales.then_some(Duration::ZERO)).min();
         Some(shortest.map_or(u64::MAX, |interval| u64::try_from(interval.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    /// The shortest interval of out-of-band probes, milliseconds.
+    fn probes_every_ms(&self) -> Option<u64> {
+        let probes = self.config.upstreams.iter().filter_map(|upstream| upstream.health.probe.as_ref());
+        probes.map(|probe| probe.interval.as_millis()).min().and_then(|interval| u64::try_from(interval).ok())
     }
 
     /// Whether this worker has no requests in flight.

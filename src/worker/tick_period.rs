@@ -69,26 +69,32 @@ fn affordable_ms(endpoints: usize) -> u64 {
     MIN_MS * endpoints as u64 / ENDPOINTS_AT_SHORTEST
 }
 
+/// The longest pause of a worker with this poll interval, milliseconds, that delays no poll by much.
+fn between_polls_ms(asks: Option<u64>) -> u64 {
+    asks.map_or(u64::MAX, |interval| (interval / TICKS_A_POLL).max(IDLE_MS))
+}
+
 /// The pause until the next tick, milliseconds. `endpoints` counts those of all upstreams; `idle` is the number of ticks
-/// in a row without a request.
-pub fn pause_ms(endpoints: usize, requests: Requests, idle: u32) -> u64 {
+/// in a row without a request; `asks` is as for [`rest_ms`].
+pub fn pause_ms(endpoints: usize, requests: Requests, idle: u32, asks: Option<u64>) -> u64 {
     let shortest = if requests.typical_s < BRIEF_S { BRIEF_MS } else { MIN_MS };
     let busy = affordable_ms(endpoints).clamp(shortest, MAX_MS);
     let quiet = requests.in_flight <= 0.0 && requests.pace.is_finite();
+    let most = if quiet { QUIET_MS.min(between_polls_ms(asks)) } else { IDLE_MS };
     let few = match quiet {
-        true => requests.pause_ms(QUIET_MS as f64),
+        true => requests.pause_ms(most as f64),
         false if idle <= FEW_TICKS => requests.pause_ms(FEW_REQUESTS_MS),
         false => 0,
     };
-    let (busy, most) = (busy.max(few), if quiet { QUIET_MS } else { IDLE_MS });
+    let busy = busy.max(few);
     (busy << idle.min(8)).min(most.max(busy))
 }
 
-/// The pause of a worker at rest, milliseconds; `asks` is the poll interval of the leader, milliseconds, or infinite if
-/// it does not poll. `None` for other workers.
+/// The pause of a worker at rest, milliseconds; `asks` is the poll interval of the leader, milliseconds, or [`u64::MAX`]
+/// if it does not poll. `None` for other workers.
 pub fn rest_ms(endpoints: usize, asks: Option<u64>) -> u64 {
-    let most = asks.map_or(REST_MS, |interval| (interval / TICKS_A_POLL).min(LEADER_REST_MS));
-    most.max(affordable_ms(endpoints).clamp(IDLE_MS, MAX_MS))
+    let most = if asks.is_some() { LEADER_REST_MS } else { REST_MS };
+    most.min(between_polls_ms(asks)).max(affordable_ms(endpoints).min(MAX_MS))
 }
 
 #[cfg(test)]
@@ -106,26 +112,29 @@ mod tests {
     fn grows_with_the_fleet_and_with_rest() {
         let sizes = [0, 10, 50, 200, 1000, 100_000];
         let (usual, brief) = (some(0.02, 1000.0, 20.0), some(0.001, 1000.0, 1.0));
-        assert_eq!(sizes.map(|n| pause_ms(n, usual, 0)), [5, 5, 5, 20, 100, 500]);
-        assert_eq!(sizes.map(|n| pause_ms(n, brief, 0)), [20, 20, 20, 20, 100, 500]);
-        assert_eq!([0, 1, 2, 3, 4, u32::MAX].map(|idle| pause_ms(10, usual, idle)), [5, 10, 20, 40, 50, 50]);
-        assert_eq!([0, 1, 2, u32::MAX].map(|idle| pause_ms(10, brief, idle)), [20, 40, 50, 50]);
-        assert_eq!(pause_ms(1000, usual, 9), 100, "a large fleet is slow enough");
+        assert_eq!(sizes.map(|n| pause_ms(n, usual, 0, None)), [5, 5, 5, 20, 100, 500]);
+        assert_eq!(sizes.map(|n| pause_ms(n, brief, 0, None)), [20, 20, 20, 20, 100, 500]);
+        assert_eq!(
+            [0, 1, 2, 3, 4, u32::MAX].map(|idle| pause_ms(10, usual, idle, None)),
+            [5, 10, 20, 40, 50, 50]
+        );
+        assert_eq!([0, 1, 2, u32::MAX].map(|idle| pause_ms(10, brief, idle, None)), [20, 40, 50, 50]);
+        assert_eq!(pause_ms(1000, usual, 9, None), 100, "a large fleet is slow enough");
         let none = some(f64::INFINITY, 0.0, 0.0);
-        assert_eq!([0, 3, 5, 9, u32::MAX].map(|idle| pause_ms(10, none, idle)), [5, 40, 160, 250, 250]);
+        assert_eq!([0, 3, 5, 9, u32::MAX].map(|idle| pause_ms(10, none, idle, None)), [5, 40, 160, 250, 250]);
     }
 
     #[test]
     fn few_requests_have_few_ticks() {
         let paces = [10_000.0, 400.0, 100.0, 30.0, 1.0, 0.0];
-        assert_eq!(paces.map(|pace| pause_ms(10, some(0.02, pace, 1.0), 0)), [5, 10, 40, 100, 100, 5]);
-        assert_eq!([1, 4, 5].map(|idle| pause_ms(10, some(0.02, 30.0, 1.0), idle)), [100, 100, 50]);
-        assert_eq!(pause_ms(10, some(0.02, f64::NAN, 1.0), 0), 5);
+        assert_eq!(paces.map(|pace| pause_ms(10, some(0.02, pace, 1.0), 0, None)), [5, 10, 40, 100, 100, 5]);
+        assert_eq!([1, 4, 5].map(|idle| pause_ms(10, some(0.02, 30.0, 1.0), idle, None)), [100, 100, 50]);
+        assert_eq!(pause_ms(10, some(0.02, f64::NAN, 1.0), 0, None), 5);
     }
 
     #[test]
     fn requests_that_meet_no_other_have_fewer_still() {
-        let pause = |typical_s, pace, in_flight| pause_ms(10, some(typical_s, pace, in_flight), 0);
+        let pause = |typical_s, pace, in_flight| pause_ms(10, some(typical_s, pace, in_flight), 0, None);
         assert_eq!(
             [1000.0, 400.0, 200.0, 100.0, 30.0].map(|pace_s| pause(0.002, pace_s, 0.0)),
             [20, 20, 50, 200, 250]
@@ -137,7 +146,15 @@ mod tests {
         );
         assert_eq!(pause(0.002, 30.0, 1.0), 100, "a peer's is in flight");
         assert_eq!(pause(0.02, f64::INFINITY, 0.0), 5, "an own one is in flight");
-        assert_eq!(pause_ms(10, some(0.002, 30.0, 0.0), u32::MAX), 250);
+        assert_eq!(pause_ms(10, some(0.002, 30.0, 0.0), u32::MAX, None), 250);
+    }
+
+    #[test]
+    fn a_leader_ticks_often_enough_for_its_polls() {
+        let quiet = some(0.002, 30.0, 0.0);
+        let asks = [Some(u64::MAX), Some(5000), Some(1000), Some(200), Some(0)];
+        assert_eq!(asks.map(|asks| pause_ms(10, quiet, 0, asks)), [250, 250, 100, 50, 50]);
+        assert_eq!(pause_ms(10_000, quiet, 0, Some(200)), 500, "a large fleet costs too much");
     }
 
     #[test]
