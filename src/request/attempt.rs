@@ -124,16 +124,20 @@ impl Attempt {
         Some(handle)
     }
 
-    /// Response headers; `complete` if no body or trailers follow.
+    /// Response headers; `declined` as in [`Answer`], `complete` if no body or trailers follow.
     pub(crate) fn receive_headers(
         &mut self,
         engine: &mut Balancer,
         handle: RequestHandle,
-        outcome: Outcome,
+        (outcome, declined): (Outcome, bool),
         now: Time,
         complete: bool,
     ) {
-        engine.record_response(&handle, outcome, now);
+        if declined {
+            engine.record_declined(&handle, outcome, now);
+        } else {
+            engine.record_response(&handle, outcome, now);
+        }
         let judged = if outcome == Outcome::Undecided { Judged::NotYet } else { Judged::Settled };
         *self = Attempt::Streaming(Streaming { handle, judged, answered: now, complete });
     }
@@ -276,12 +280,13 @@ pub(crate) fn end_unanswered(
         return None;
     }
     let handle = attempt.due(engine, host.now()).copied()?;
-    let answer = Answer { outcome, status: 0 };
+    // A redirect that Envoy followed, or an answer that it replaced.
+    let answer = Answer { outcome, status: 0, declined: true };
     let (handle, outcome, its_own) = classify::reattribute(engine, host, (handle, stays), answer);
     // An unknown answer that another was put in place of was rather an error.
     if its_own && silence == Silence::Answered(Outcome::Unrelated) {
         engine.record_replaced(&handle, host.now());
     }
-    attempt.receive_headers(engine, handle, outcome, host.now(), true);
+    attempt.receive_headers(engine, handle, (outcome, answer.declined), host.now(), true);
     None
 }

@@ -9,6 +9,8 @@ use engine::{Balancer, Failure, Outcome, RequestHandle, RetryHint};
 
 /// `101 Switching Protocols`: what follows is not a response body, so a missing end means nothing.
 const SWITCHING: u32 = 101;
+/// `304 Not Modified`: does what was asked.
+const NOT_MODIFIED: u32 = 304;
 
 /// Outcome and status of response headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +18,9 @@ pub(crate) struct Answer {
     pub outcome: Outcome,
     /// The HTTP status; 0 if there is none.
     pub status: u32,
+    /// Whether the endpoint did not do what was asked: it redirects, turns the request down, or fails in a way that is
+    /// configured not to count.
+    pub declined: bool,
 }
 
 /// The outcome for the endpoint, by the configured failures; `complete` if nothing follows the headers. `doubts` selects
@@ -78,7 +83,7 @@ fn read(host: &dyn StreamHost, complete: bool, counts: &Failures) -> (Answer, bo
     let status = host.response_header(":status").as_deref().and_then(number).unwrap_or(0);
     let failure = u16::try_from(status).ok().and_then(|status| Failure::of_status(status, counts));
     if let Some(failure) = failure {
-        return (Answer { outcome: Outcome::Failed(failure), status }, true);
+        return (Answer { outcome: Outcome::Failed(failure), status, declined: false }, true);
     }
     let code = host.response_header("grpc-status").map(|code| number(&code));
     let outcome = match code.flatten().and_then(|code| Failure::of_grpc_status(code, counts)) {
@@ -89,7 +94,8 @@ fn read(host: &dyn StreamHost, complete: bool, counts: &Failures) -> (Answer, bo
     };
     // 408 and Envoy's own 5xx may stand for an endpoint that did not respond.
     let suspicious = status == 408 || status >= 500 || code.is_some_and(|code| code != Some(0));
-    (Answer { outcome, status }, suspicious)
+    let declined = status >= 300 && status != NOT_MODIFIED || code.flatten().is_some_and(|code| code != 0);
+    (Answer { outcome, status, declined }, suspicious)
 }
 
 /// The failure that the response trailers report, if any.
@@ -280,7 +286,7 @@ pub(crate) fn reattribute(
     engine: &mut Balancer,
     host: &dyn StreamHost,
     (handle, stays): (RequestHandle, bool),
-    Answer { outcome, status }: Answer,
+    Answer { outcome, status, .. }: Answer,
 ) -> (RequestHandle, Outcome, bool) {
     let deadline = outcome == Outcome::Failed(Failure::Deadline);
     let served = match served_by(engine, host, handle.upstream) {

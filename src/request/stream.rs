@@ -263,7 +263,7 @@ impl Stream {
                 }
                 let from = (handle, self.stays);
                 let (handle, outcome, its_own) = classify::reattribute(engine, host, from, answer);
-                attempt.receive_headers(engine, handle, outcome, now, complete);
+                attempt.receive_headers(engine, handle, (outcome, answer.declined), now, complete);
                 self.listen(engine, host, its_own.then_some(handle), answer, now);
             }
             Phase::Watching { upstream, started, .. } => {
@@ -280,7 +280,7 @@ impl Stream {
                 self.phase = Phase::Foreign;
                 if let Some(handle) = handle {
                     let mut attempt = Attempt::Over;
-                    attempt.receive_headers(engine, handle, outcome, now, complete);
+                    attempt.receive_headers(engine, handle, (outcome, answer.declined), now, complete);
                     self.phase = Phase::Steered(attempt);
                     self.listen(engine, host, Some(handle), answer, now);
                 }

@@ -105,7 +105,8 @@ impl UpstreamAttempt {
             Outcome::Undecided if self.tunnels => Outcome::Good,
             outcome => outcome,
         };
-        self.attempt.receive_headers(engine, handle, outcome, now, complete && !may_be_retried);
+        let how = (outcome, answer.declined);
+        self.attempt.receive_headers(engine, handle, how, now, complete && !may_be_retried);
         if heeds && let Some(hints) = header_hints::of_headers(host, answer, now) {
             engine.take_hints(&handle, hints, now);
             if hints.failing {

@@ -17,6 +17,17 @@ fn sent<W: World>(
     open: &mut Open<W>,
     latency: impl Fn(&str) -> u64,
 ) -> BTreeMap<String, usize> {
+    sent_and_ended(world, plugin, seconds, open, |to| (latency(to), Ending::good()))
+}
+
+/// The same, with the latency and the ending of each endpoint's responses.
+fn sent_and_ended<W: World>(
+    world: &mut W,
+    plugin: Plugin,
+    seconds: usize,
+    open: &mut Open<W>,
+    of: impl Fn(&str) -> (u64, Ending),
+) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for step in 0..seconds * 100 {
         world.advance(ms(10));
@@ -24,20 +35,23 @@ fn sent<W: World>(
         let (due, later): (Vec<_>, Vec<_>) =
             core::mem::take(open).into_iter().partition(|(end, _)| *end <= now);
         *open = later;
-        due.into_iter().for_each(|(_, stream)| answer(stream));
+        for (_, stream) in due {
+            let (_, ending) = of(&target(&stream));
+            answer(stream, &ending);
+        }
         if step % 5 == 0 {
             world.tick(plugin);
         }
         let stream = begin(world, plugin);
         let to = target(&stream);
-        open.push((now + latency(&to) * 1_000_000, stream));
+        open.push((now + of(&to).0 * 1_000_000, stream));
         *counts.entry(to).or_default() += 1;
     }
     counts
 }
 
-fn answer(mut stream: impl Stream) {
-    respond(&mut stream, &Ending::good());
+fn answer(mut stream: impl Stream, ending: &Ending) {
+    respond(&mut stream, ending);
     stream.log();
     stream.done();
 }
@@ -53,7 +67,7 @@ fn paced<W: World>(
     let counts = sent(world, plugin, seconds, &mut open, latency);
     for (_, stream) in open {
         world.advance(ms(1));
-        answer(stream);
+        answer(stream, &Ending::good());
     }
     counts
 }
@@ -146,6 +160,36 @@ fn a_majority_that_was_slow_is_found_again(mut world: impl World) {
     );
 }
 
+/// A pod that lost its data or its key answers at once. What it turns down shows nothing of how quick it is.
+fn an_endpoint_that_turns_everything_down_at_once_attracts_nothing<W: World>(_: W) {
+    let declines: [fn() -> Ending; 4] = [
+        || Ending::status("404"),
+        || Ending::status("302"),
+        || Ending::status("401"),
+        || Ending::grpc_headers("12"),
+    ];
+    for policy in ["adaptive", "peak_ewma", "weighted_score"] {
+        for decline in declines {
+            let mut world = W::new(5);
+            let plugin = single(&mut world, &config(4, &format!(r#""policy":"{policy}""#), ""));
+            let empty = address(1);
+            let of = |to: &str| if to == empty { (1, decline()) } else { (25, Ending::good()) };
+            let counts = sent_and_ended(&mut world, plugin, 10, &mut Vec::new(), of);
+            let given = counts.get(&empty).copied().unwrap_or(0);
+            assert!(given <= 480, "{policy}, a fourth would be 250: {counts:?}");
+        }
+    }
+}
+
+/// Nor does it hide that one is slow.
+fn an_endpoint_that_is_slow_to_turn_down_is_spared(mut world: impl World) {
+    let plugin = single(&mut world, &config(4, "", ""));
+    let slow = address(1);
+    let of = |to: &str| (if to == slow { 400 } else { 20 }, Ending::status("404"));
+    let counts = sent_and_ended(&mut world, plugin, 20, &mut Vec::new(), of);
+    assert!(counts.get(&slow).copied().unwrap_or(0) <= 60, "{counts:?}");
+}
+
 fn equals_share_alike(mut world: impl World) {
     let plugin = single(&mut world, &config(8, "", ""));
     let counts = traffic(&mut world, &[plugin], 80);
@@ -160,5 +204,7 @@ both!(
     answers_that_are_late_by_nature_do_not_make_an_endpoint_hung,
     no_endpoint_is_ejected_where_all_hang,
     a_majority_that_was_slow_is_found_again,
+    an_endpoint_that_turns_everything_down_at_once_attracts_nothing,
+    an_endpoint_that_is_slow_to_turn_down_is_spared,
     equals_share_alike,
 );

@@ -264,7 +264,14 @@ impl Balancer {
     /// Records the first result: response headers, a reset, or the end without an answer.
     pub fn record_response(&mut self, handle: &RequestHandle, outcome: Outcome, now: Time) {
         if let Some(upstream) = self.of(handle) {
-            upstream.record_response(handle, outcome, now);
+            upstream.record_response(handle, outcome, false, now);
+        }
+    }
+
+    /// The same for an answer that does not do what was asked, such as 404: its quickness is no merit.
+    pub fn record_declined(&mut self, handle: &RequestHandle, outcome: Outcome, now: Time) {
+        if let Some(upstream) = self.of(handle) {
+            upstream.record_response(handle, outcome, true, now);
         }
     }
 

@@ -86,8 +86,10 @@ impl Cluster {
         self.started(to, started)
     }
 
-    /// Records the first sign of a request's outcome.
-    pub fn record_response(&mut self, handle: &RequestHandle, outcome: Outcome, now: Time) {
+    /// Records the first sign of a request's outcome. `declined` if it is an answer that does not do what was asked: then
+    /// its time can show that the endpoint is slow, and not that it is quick. An endpoint that turns everything down at
+    /// once, because it lost its data or its access to something, would otherwise look like the best of all.
+    pub fn record_response(&mut self, handle: &RequestHandle, outcome: Outcome, declined: bool, now: Time) {
         let RequestHandle { endpoint, started, .. } = *handle;
         let outcome = match outcome {
             Outcome::Failed(Failure::Deadline) if self.was_silent(endpoint.index, started, now) => {
@@ -110,8 +112,19 @@ impl Cluster {
             1.0
         };
         let seconds = raw / f64::from(queue);
+        let served =
+            if declined { self.subset_of(endpoint.index).map_or(0.0, |g| g.latency.served) } else { 0.0 };
+        let quick = seconds < served;
+        let (raw, seconds) = if quick { (served * f64::from(queue), served) } else { (raw, seconds) };
+        let tells = outcome.is_good() && !quick;
+        if tells
+            && !declined
+            && let Some(subset) = self.subset_of_mut(endpoint.index)
+        {
+            subset.latency.serve(seconds);
+        }
         let teaches = self.subset_of(endpoint.index).is_none_or(|g| g.teaches);
-        if ablation.has(Part::Queueing) && teaches && outcome.is_good() {
+        if ablation.has(Part::Queueing) && teaches && tells {
             let known = self.endpoint(endpoint.index).map(|m| m.latency);
             self.queueing.noise.survival.observe(raw);
             if let Some((latency, deviation)) = known.and_then(|known| Some((known, known.deviation(raw)?))) {
@@ -124,7 +137,7 @@ impl Cluster {
                 }
             }
         }
-        if outcome.is_good() {
+        if tells {
             self.ejection.overflow.observe(raw, self.ejection.out);
         }
         let (weight, rows) = (self.queueing.sample_weight(handle.depth), self.queueing.noise.rows());

@@ -79,6 +79,24 @@ pub(super) struct BaselineLatency {
     pub measured: bool,
     /// Silence after which an endpoint is stalled, seconds.
     pub stall_timeout: f64,
+    /// Mean latency of the answers that did what was asked, seconds; 0 before the first.
+    pub served: f64,
+}
+
+/// Weight of an answer in [`BaselineLatency::served`].
+const SERVED_STEP: f64 = 1.0 / 32.0;
+/// An answer that took more than this multiple of the mean counts as that long.
+const SERVED_CLIP: f64 = 4.0;
+
+impl BaselineLatency {
+    /// Records an answer that did what was asked and took `seconds`.
+    pub fn serve(&mut self, seconds: f64) {
+        if self.served > 0.0 {
+            self.served += SERVED_STEP * (seconds.min(SERVED_CLIP * self.served) - self.served);
+        } else if seconds > 0.0 {
+            self.served = seconds;
+        }
+    }
 }
 
 /// Failures of a subset.
@@ -246,6 +264,7 @@ impl Cluster {
                 typical: if self.typical > 0.0 { self.typical } else { INITIAL_LATENCY_S },
                 measured: false,
                 stall_timeout: f64::INFINITY,
+                served: 0.0,
             },
             errors: SubsetErrors::default(),
             division: Division { weight: 0.0, fit: 0.0, trust: 1.0, load: 0.0, spill: Spillover::default() },

@@ -34,7 +34,12 @@ fn subset(
         teaches: true,
         in_flight: 0,
         turns: Turns::default(),
-        latency: BaselineLatency { typical: 0.05, measured: false, stall_timeout: f64::INFINITY },
+        latency: BaselineLatency {
+            typical: 0.05,
+            measured: false,
+            stall_timeout: f64::INFINITY,
+            served: 0.0,
+        },
         errors: SubsetErrors::default(),
         division: Division { weight, fit, trust: keeps, load: 0.0, spill: Default::default() },
     }
