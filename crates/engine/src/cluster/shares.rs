@@ -158,6 +158,7 @@ impl Cluster {
                 apart: (all / part) as f32,
                 unit: if count > 0.0 { (weights / count) as f32 } else { 1.0 },
                 workers: self.traffic.workers as f32,
+                rank: self.traffic.rank,
             };
         }
     }

@@ -10,7 +10,7 @@ impl Cluster {
     /// Updates the cluster, schedules this worker's probes and records state changes.
     pub fn tick(&mut self, shard: ProbeShard, now: Time) {
         self.restore(now);
-        self.traffic.workers = shard.workers.max(1);
+        (self.traffic.workers, self.traffic.rank) = (shard.workers.max(1), shard.rank);
         self.refresh(now);
         self.schedule(shard, now);
         self.record_transitions(shard);

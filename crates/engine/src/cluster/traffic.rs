@@ -29,6 +29,8 @@ pub(super) struct Traffic {
     pub workers: u32,
     /// Requests of all workers that awaited an answer at the latest refresh.
     pub in_flight: f64,
+    /// The place of this one among them, from 0.
+    pub rank: u32,
     /// Epochs by which unanswered requests are divided by age.
     pub epochs: Epochs,
 }
@@ -48,6 +50,7 @@ impl Traffic {
             began: now,
             workers: 1,
             in_flight: 0.0,
+            rank: 0,
             epochs,
         }
     }

@@ -56,11 +56,13 @@ pub struct Turns {
     pub unit: f32,
     /// Number of workers with such requests, each about as many.
     pub workers: f32,
+    /// The place of this worker among them, from 0.
+    pub rank: u32,
 }
 
 impl Default for Turns {
     fn default() -> Turns {
-        Turns { requests: 0, apart: 0.0, unit: 1.0, workers: 1.0 }
+        Turns { requests: 0, apart: 0.0, unit: 1.0, workers: 1.0, rank: 0 }
     }
 }
 

@@ -339,6 +339,57 @@ fn all_workers_together_keep_the_bound() {
     assert!(all.iter().all(|count| *count <= 2), "{all:?}");
 }
 
+/// All clients of the key ask at the same instant, again and again. After a few times no endpoint gets more than it
+/// may have; a key of another endpoint stays where it is.
+#[test]
+fn workers_with_one_hot_key_do_not_run_in_step() {
+    let policy = settings::Policy::ConsistentHash(settings::LoadBound::default());
+    let key = Some(crate::rng::mix(1));
+    let mut workers: Vec<Bench> = (0..8).map(|_| Bench::new(&policy, of_shares(&[1.0; 20]))).collect();
+    let turns = |rank| Turns { workers: 8.0, rank, ..Turns::default() };
+    let mut worst = 0;
+    for burst in 0..24 {
+        let mut all = [0u32; 20];
+        for (rank, worker) in (0..).zip(&mut workers) {
+            let to = worker.pick_at(turns(rank), key, 1).first().unwrap() as usize;
+            worker.states[to].in_flight.start(worker.now);
+            all[to] += 1;
+        }
+        worst = if burst < 8 { 0 } else { worst.max(*all.iter().max().unwrap()) };
+        for worker in &mut workers {
+            worker.peers.forget(worker.now);
+            for (index, (all, endpoint)) in (0..).zip(all.iter().zip(&mut worker.states)) {
+                let mut others = crate::endpoint::PeerReport::default();
+                others.in_flight.total = all - endpoint.in_flight.total();
+                worker.peers.merge((index, endpoint), 20, &others, &crate::health::Evidence::default());
+            }
+            worker.refresh();
+        }
+        // All are answered, and the next burst comes before anyone has heard of it.
+        for worker in &mut workers {
+            worker.now = worker.now.after_secs(0.2);
+            for endpoint in &mut worker.states {
+                while endpoint.in_flight.total() > 0 {
+                    endpoint.in_flight.stop_awaiting(worker.now);
+                    endpoint.in_flight.finish();
+                }
+            }
+            worker.peers.forget(worker.now);
+        }
+    }
+    assert_eq!(worst, 2, "the bound");
+    let mut stayed = 0;
+    for n in 100..200 {
+        let key = Some(crate::rng::mix(n));
+        let to: Vec<usize> = (0..)
+            .zip(&mut workers)
+            .map(|(rank, w)| w.pick_at(turns(rank), key, 1).first().unwrap() as usize)
+            .collect();
+        stayed += u32::from(to.iter().all(|at| *at == to[0]));
+    }
+    assert!(stayed >= 60, "{stayed} of 100 keys have one endpoint in all workers");
+}
+
 #[test]
 fn a_key_stays_while_there_is_room_and_returns_after_an_ejection() {
     for policy in [settings::Policy::IpHash, settings::Policy::ConsistentHash(settings::LoadBound::default())]
