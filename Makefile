@@ -75,6 +75,7 @@ test-node: setup-rust
 .PHONY: trials
 trials: setup build ## the long trials that make test leaves out: minutes each, with figures
 	$(with_tools) cargo test --workspace -- --ignored --nocapture
+	scripts/sanitizers
 
 .PHONY: chaos
 chaos: setup build ## faults on a real Envoy, with evenkeel and without it: docs/chaos.md (20 minutes; CHAOS="--only Prometheus", CHAOS=--list)

@@ -134,5 +134,6 @@ unsafe extern "C" {
 
 unsafe extern "C" {
     /// From the C library.
+    #[cfg_attr(feature = "own-dlsym", link_name = "evenkeel_test_dlsym")]
     pub fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
 }

@@ -469,7 +469,8 @@ metrics! {
 
 /// The C library's, as it answers in Envoy: what only newer versions have is looked up by name. (What Rust's own library asks of it,
 /// it can do without.)
-#[unsafe(no_mangle)]
+#[cfg_attr(not(feature = "own-dlsym"), unsafe(no_mangle))]
+#[cfg_attr(feature = "own-dlsym", unsafe(export_name = "evenkeel_test_dlsym"))]
 unsafe extern "C" fn dlsym(_: *mut c_void, name: *const c_char) -> *mut c_void {
     // SAFETY: a text that ends with a zero.
     let name = unsafe { CStr::from_ptr(name) }.to_str().unwrap_or_default();
