@@ -120,7 +120,8 @@ fn search(value: &Value, place: &str, document: usize, found: &mut Vec<Plugin>) 
                          with the JSON as text"
                     ))
                 } else {
-                    as_the_filter_gets_it(configuration)
+                    written_out(configuration, native)
+                        .map_or_else(|| as_the_filter_gets_it(configuration), Ok)
                 };
                 found.push(Plugin::at(place, document, native, read));
                 return;
@@ -204,6 +205,12 @@ pub fn looks_ours(configuration: &Value) -> bool {
     let configuration = read.as_ref().unwrap_or(configuration);
     let upstreams = configuration["upstreams"].as_array();
     upstreams.is_some_and(|all| all.iter().any(|upstream| upstream.get("cluster").is_some()))
+}
+
+/// The JSON that Envoy writes for a Struct, which it does for a dynamic module only.
+fn written_out(configuration: &Value, native: bool) -> Option<Vec<u8>> {
+    let members = configuration.get("value").filter(|members| members.is_object())?;
+    (native && configuration["@type"] == STRUCT).then(|| members.to_string().into_bytes())
 }
 
 fn as_the_filter_gets_it(configuration: &Value) -> Result<Vec<u8>> {
@@ -318,7 +325,11 @@ mod tests {
     #[test]
     fn the_native_module_has_it_in_envoy_and_in_a_policy() {
         let configuration = format!("{{ '@type': {STRING}, value: '{CONFIG}' }}");
+        let structure = format!("{{ '@type': {STRUCT}, value: {CONFIG} }}");
         for text in [
+            format!(
+                "filter: {{ '@type': {MODULE_FILTER}, filter_name: evenkeel, filter_config: {structure} }}"
+            ),
             format!(
                 "filter: {{ '@type': {MODULE_FILTER}, filter_name: evenkeel, filter_config: {configuration} }}"
             ),
