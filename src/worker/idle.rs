@@ -18,7 +18,7 @@ impl Worker {
     pub fn tick_period_ms(&self) -> u64 {
         let endpoints = self.engine.upstreams().iter().map(|u| u.fleet().len()).sum();
         if self.rests {
-            return tick_period::rest_ms(endpoints, self.polls_every_ms());
+            return tick_period::rest_ms(endpoints, self.asks_every_ms(false));
         }
         // A worker that waits for responses ticks often: a missing one may be a failure that the other workers need to
         // know.
@@ -27,8 +27,7 @@ impl Worker {
             pace: if self.awaits_nothing() { self.engine.pace() } else { f64::INFINITY },
             in_flight: self.engine.in_flight(),
         };
-        let asks = self.polls_every_ms().into_iter().chain(self.probes_every_ms()).min();
-        tick_period::pause_ms(endpoints, requests, self.idle_ticks, asks)
+        tick_period::pause_ms(endpoints, requests, self.idle_ticks, self.asks_every_ms(true))
     }
 
     /// Whether a request has just ended the process's rest, so that a tick is wanted at once; true only once.
@@ -37,25 +36,26 @@ impl Worker {
     }
 
     /// The shortest poll interval of the leader, milliseconds, [`u64::MAX`] if it does not poll; `None` of a worker that
-    /// does not lead.
-    fn polls_every_ms(&self) -> Option<u64> {
-        if self.lease == lease::Holder::Another {
-            return None;
+    /// does not lead. With `probes` also the shortest interval of out-of-band probes, of any worker.
+    fn asks_every_ms(&self, probes: bool) -> Option<u64> {
+        let leads = self.lease != lease::Holder::Another;
+        let mut shortest = Duration::MAX;
+        for upstream in &self.config.upstreams {
+            if leads && upstream.autoscale.is_some() {
+                // Autoscaling is assessed whether there are requests or not.
+                shortest = Duration::ZERO;
+            }
+            if leads && let Some(admin) = &upstream.endpoints.envoy_admin {
+                shortest = shortest.min(admin.interval);
+            }
+            if probes && let Some(probe) = &upstream.health.probe {
+                shortest = shortest.min(probe.interval);
+            }
         }
-        let upstreams = &self.config.upstreams;
-        // Autoscaling is assessed whether there are requests or not.
-        let scales = upstreams.iter().any(|upstream| upstream.autoscale.is_some());
-        let admin =
-            upstreams.iter().filter_map(|upstream| Some(upstream.endpoints.envoy_admin.as_ref()?.interval));
-        let prometheus = self.config.prometheus.iter().map(|prometheus| prometheus.interval);
-        let shortest = admin.chain(prometheus).chain(scales.then_some(Duration::ZERO)).min();
-        Some(shortest.map_or(u64::MAX, |interval| u64::try_from(interval.as_millis()).unwrap_or(u64::MAX)))
-    }
-
-    /// The shortest interval of out-of-band probes, milliseconds.
-    fn probes_every_ms(&self) -> Option<u64> {
-        let probes = self.config.upstreams.iter().filter_map(|upstream| upstream.health.probe.as_ref());
-        probes.map(|probe| probe.interval.as_millis()).min().and_then(|interval| u64::try_from(interval).ok())
+        if leads && let Some(prometheus) = &self.config.prometheus {
+            shortest = shortest.min(prometheus.interval);
+        }
+        if shortest == Duration::MAX { leads.then_some(u64::MAX) } else { Some(milliseconds(shortest)) }
     }
 
     /// Whether this worker has no requests in flight.
@@ -77,4 +77,9 @@ impl Worker {
         let decides_nothing = || !self.carries_traffic && !judges();
         self.is_idle() && (process_is_idle || decides_nothing()) && self.awaits_nothing()
     }
+}
+
+#[inline(never)]
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
