@@ -287,7 +287,7 @@ fn a_reload_counts_no_failure_twice() {
     // The old worker lives on while its requests do, and publishes what it knows.
     let slot = crate::sharing::worker_report::encode(&old, true, at(20));
     new.forget_others(at(20));
-    crate::sharing::worker_report::merge(&slot, &mut new).unwrap();
+    crate::sharing::worker_report::merge(&slot, false, &mut new).unwrap();
     new.tick(ProbeShard::ALONE, at(20));
     assert_eq!(state(&new, 0), State::Suspect);
 }
@@ -303,7 +303,7 @@ fn hear(engine: &mut Balancer, from: &[&Balancer], ms: u64) {
     engine.forget_others(at(ms));
     for other in from {
         let slot = crate::sharing::worker_report::encode(other, true, at(ms));
-        crate::sharing::worker_report::merge(&slot, engine).unwrap();
+        crate::sharing::worker_report::merge(&slot, false, engine).unwrap();
     }
     engine.tick(ProbeShard::ALONE, at(ms));
 }

@@ -116,7 +116,7 @@ fn decides(engine: &mut Balancer) {
     let report = worker_report::encode(engine, true, NOW);
     let mut peer = self::engine();
     peer.forget_others(NOW);
-    assert!(worker_report::merge(&report, &mut peer).is_some(), "what this worker writes can be read");
+    assert!(worker_report::merge(&report, false, &mut peer).is_some(), "what this worker writes can be read");
     // The reports of a worker that is gone expire.
     engine.forget_others(Time(NOW.0 + (GONE_AFTER_S as u64 + 60) * 1_000_000_000));
 }

@@ -85,6 +85,12 @@ impl<'a> Reader<'a> {
         self.array().map(u8::from_le_bytes)
     }
 
+    /// The next `u16`.
+    #[inline(always)]
+    pub fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+
     /// The next `u32`.
     #[inline(always)]
     pub fn u32(&mut self) -> Option<u32> {

@@ -23,7 +23,7 @@ use engine::endpoint::{Absence, Absences, AnnouncedHealth, Counters};
 use engine::guard::capital::{Capital, EXPERTS};
 use engine::guard::{Arm, Arms, Finding, Guard};
 use engine::time::Time;
-use engine::{Balancer, Failure, Outcome, Totals};
+use engine::{Balancer, Failure, Outcome, RetryHint, Totals};
 
 const GOLDEN: &str = include_str!("golden.txt");
 
@@ -36,12 +36,15 @@ fn engine() -> Balancer {
     Balancer::new(&config::parse(json).unwrap(), s(1))
 }
 
-/// A report of one failed request and one in flight.
+/// A report of one failed request, one attempt that failed unseen, and one request in flight.
 fn report() -> Vec<u8> {
     let mut engine = engine();
     let failed = engine.started(0, 0, s(2)).unwrap();
     engine.record_response(&failed, Outcome::Failed(Failure::Broken(7)), s(3));
     engine.finished(&failed, s(3));
+    let unseen = engine.started(0, 0, s(3)).unwrap();
+    engine.record_failed_attempt(&unseen, RetryHint::Unseen, s(3));
+    engine.finished(&unseen, s(3));
     engine.started(0, 0, s(4)).unwrap();
     worker_report::encode(&engine, true, s(6))
 }
@@ -206,11 +209,12 @@ fn they_are_read_as_what_was_written() {
     let mut peer = engine();
     assert_eq!(worker_report::published(&golden("slot")), Some((s(6), true)));
     peer.forget_others(s(6));
-    worker_report::merge(&golden("slot"), &mut peer).unwrap();
+    worker_report::merge(&golden("slot"), true, &mut peer).unwrap();
     let endpoint = peer.upstream(0).and_then(|web| web.endpoint(0)).unwrap();
     assert_eq!(endpoint.others().in_flight.total, 1);
     let failures = endpoint.others_evidence().failures;
     assert_eq!((failures.broke_on, failures.broke_at, failures.latest_at), (7, s(3), s(3)));
+    assert_eq!((failures.count, failures.unseen), (1, 1));
 
     scaling::apply(&golden("scaling"), &mut peer, s(9));
     let scaler = peer.upstream(0).unwrap().scaler();

@@ -27,7 +27,7 @@ pub fn merge<'a>(
         shard.workers += u32::from(busy);
         shard.rank += u32::from(busy && peer < me);
         first = first.min(peer);
-        let _what_was_readable_counts = worker_report::merge(report.as_ref(), engine);
+        let _what_was_readable_counts = worker_report::merge(report.as_ref(), peer < me, engine);
     }
     shard.is_reporter = me < first;
     (shard, first != u64::MAX)
@@ -39,6 +39,8 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
+    use engine::policy::Request;
+    use engine::rng::Rng;
 
     const NOW: Time = Time(1_000_000_000_000_000);
 
@@ -61,6 +63,25 @@ mod tests {
                 (3, rank, reporter, true),
                 "{me}"
             );
+        }
+    }
+
+    #[test]
+    fn a_home_begins_where_those_of_the_workers_before_end() {
+        let busy = |requests: usize| {
+            let mut engine = engine();
+            let later = NOW.after_secs(1.0);
+            let mut rng = Rng::new(1);
+            (0..requests).for_each(|_| _ = engine.pick(0, Request::wanting(1), NOW, &mut rng));
+            engine.tick(ProbeShard::ALONE, later);
+            worker_report::encode(&engine, true, later)
+        };
+        let reports = [(1, busy(10)), (3, busy(30)), (9, busy(60))];
+        for (me, from) in [(0, 0.0), (2, 0.1), (4, 0.4), (10, 1.0)] {
+            let mut engine = engine();
+            merge(&mut engine, me, reports.iter().map(|(id, r)| (*id, r)), NOW.after_secs(1.0));
+            let home = engine.upstream(0).unwrap().home();
+            assert!((home.from - from).abs() < 1e-3, "{me}: {home:?}");
         }
     }
 

@@ -12,7 +12,7 @@ const ENTRY: usize = 108;
 /// The size of the report's head, bytes.
 const HEAD: usize = 17;
 /// The size of an upstream's head, bytes.
-const UPSTREAM: usize = 12;
+const UPSTREAM: usize = 16;
 
 /// Writes this worker's own view; `busy` if it has had requests lately.
 #[inline(never)]
@@ -26,6 +26,7 @@ pub fn encode(engine: &Balancer, busy: bool, now: Time) -> Vec<u8> {
     w.u32(engine.upstreams().len() as u32);
     for upstream in engine.upstreams() {
         w.u64(upstream.hash());
+        w.f32(upstream.own_rate() as f32);
         w.u32(upstream.fleet().len() as u32);
         for (index, identity) in upstream.fleet().present() {
             let endpoint = upstream.endpoint(index).unwrap_or(EndpointView::alone(&unknown));
@@ -52,7 +53,8 @@ fn entry(identity: u64, endpoint: &EndpointState, now: Time) -> [u8; ENTRY] {
     row.put(samples.to_le_bytes());
     row.put(updated.0.to_le_bytes());
     row.put(failures.count.to_le_bytes());
-    row.put(u32::from(good.count).to_le_bytes());
+    row.put(good.count.to_le_bytes());
+    row.put(failures.unseen.to_le_bytes());
     row.put(failures.failed_probes.to_le_bytes());
     row.put(failures.since.0.to_le_bytes());
     row.put(failures.latest_start.0.to_le_bytes());
@@ -84,14 +86,19 @@ pub fn published(bytes: &[u8]) -> Option<(Time, bool)> {
     Some((r.time()?, r.u32()? > 0))
 }
 
-/// Merges a report into what the engine knows of the peers. `None` if it is malformed; entries before the fault count.
+/// Merges a report into what the engine knows of the peers; `before` says whether its worker comes before this one in
+/// their common order. `None` if it is malformed; entries before the fault count.
 #[inline(never)]
-pub fn merge(bytes: &[u8], engine: &mut Balancer) -> Option<()> {
+pub fn merge(bytes: &[u8], before: bool, engine: &mut Balancer) -> Option<()> {
     let mut r = Reader::versioned(bytes)?;
     let _published = (r.time()?, r.u32()?);
     for _ in 0..r.u32()? {
         let cluster = r.u64()?;
         let upstream = engine.index_of_hash(cluster);
+        let rate = r.f32()?;
+        if let Some(upstream) = upstream.and_then(|u| engine.upstream_mut(u)) {
+            upstream.merge_rate(rate, before);
+        }
         for _ in 0..r.u32()? {
             let (hash, others, evidence) = read_entry(r.array()?)?;
             if let Some(upstream) = upstream.and_then(|u| engine.upstream_mut(u)) {
@@ -115,9 +122,10 @@ fn read_entry(entry: [u8; ENTRY]) -> Option<(u64, PeerReport, Evidence)> {
     };
     let mut latency = Blend::default();
     latency.add((r.f32()?, r.f32()?, r.time()?));
-    let (count, good_count) = (r.u32()?, r.u32()?);
+    let (count, good_count, unseen) = (r.u32()?, r.u16()?, r.u16()?);
     let failures = FailureRun {
         count,
+        unseen,
         failed_probes: r.u32()?,
         since: r.time()?,
         latest_start: r.time()?,
@@ -125,7 +133,7 @@ fn read_entry(entry: [u8; ENTRY]) -> Option<(u64, PeerReport, Evidence)> {
         broke_at: r.time()?,
         broke_on: r.u64()?,
     };
-    let good = GoodRun { count: u16::try_from(good_count).unwrap_or(u16::MAX), start: r.time()? };
+    let good = GoodRun { count: good_count, start: r.time()? };
     let evidence = Evidence { failures, good };
     let error_ratio = r.f32()?.clamp(0.0, 1.0);
     Some((hash, PeerReport { in_flight, latency, error_ratio }, evidence))

@@ -2,6 +2,7 @@
 
 use crate::scene::{Ending, address, begin, config, give, load, ms, pass, picks, picks_of, target};
 use crate::world::{Plugin, Stream, World};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Threads with the same configuration that know each other: each has carried traffic and ticked.
 fn crew<W: World>(world: &mut W, threads: usize, json: &str) -> Vec<Plugin> {
@@ -140,6 +141,51 @@ fn verifying_a_suspect_is_shared_work(mut world: impl World) {
     assert!((3..=40).contains(&probes), "{probes}");
 }
 
+fn workers_choose_different_endpoints_between_two_ticks(mut world: impl World) {
+    let crew = crew(&mut world, 4, &config(80, "", ""));
+    let mut met = 0;
+    for _ in 0..5 {
+        crate::scene::traffic(&mut world, &crew, 5);
+        let held: Vec<_> =
+            (0..8).flat_map(|_| crew.clone()).map(|plugin| begin(&mut world, plugin)).collect();
+        let chosen: BTreeSet<String> = held.iter().map(target).collect();
+        met += held.len() - chosen.len();
+        held.into_iter().for_each(|mut stream| {
+            crate::scene::respond(&mut stream, &Ending::good());
+            stream.done();
+        });
+    }
+    // Of 32 requests at once to 80 endpoints, five would meet one of another worker's each time if these chose at
+    // random what looks free, 25 in all, with a standard deviation of 4.
+    assert!(met <= 10, "{met}");
+}
+
+fn endpoints_get_equal_parts_of_workers_with_unequal_traffic(mut world: impl World) {
+    let crew = crew(&mut world, 3, &config(8, "", ""));
+    let mut got = BTreeMap::new();
+    let mut total = 0.0;
+    for step in 0..4000 {
+        world.advance(ms(10));
+        // Nine of ten requests meet the second worker, the third has none.
+        let plugin = crew[usize::from(step % 10 != 0)];
+        let to = crate::scene::serve(&mut world, plugin, |_| Ending::good());
+        if step % 4 == 0 {
+            crew.iter().for_each(|plugin| world.tick(*plugin));
+        }
+        // The rates are known after some seconds.
+        if step >= 1000 {
+            total += 1.0;
+            *got.entry(to).or_insert(0.0) += 1.0;
+        }
+    }
+    let even: f64 = total / 8.0;
+    for (endpoint, got) in &got {
+        // Five standard deviations of a binomial count.
+        assert!((got - even).abs() < 5.0 * even.sqrt(), "{endpoint}: {got}, not {even}");
+    }
+    assert_eq!(got.len(), 8);
+}
+
 both!(
     a_failure_that_one_sees_all_know_after_a_tick,
     failures_that_each_sees_once_add_up,
@@ -149,4 +195,6 @@ both!(
     one_sees_what_the_others_have_in_flight,
     a_worker_that_is_gone_is_forgotten,
     verifying_a_suspect_is_shared_work,
+    workers_choose_different_endpoints_between_two_ticks,
+    endpoints_get_equal_parts_of_workers_with_unequal_traffic,
 );

@@ -255,7 +255,7 @@ proptest! {
         live(&mut here, &outcomes, seed);
         let bytes = worker_report::encode(&here, true, s(5));
         prop_assert_eq!(worker_report::published(&bytes), Some((s(5), true)));
-        prop_assert_eq!(worker_report::merge(&bytes, &mut there), Some(()));
+        prop_assert_eq!(worker_report::merge(&bytes, false, &mut there), Some(()));
         for (mine, theirs) in here.upstreams().iter().zip(there.upstreams()) {
             for (index, _) in mine.fleet().iter() {
                 let (told, knows) = (mine.endpoint(index).expect("mine"), theirs.endpoint(index).expect("theirs"));
@@ -279,7 +279,7 @@ proptest! {
         live(&mut here, &outcomes, 1);
         let bytes = worker_report::encode(&here, true, s(5));
         let mut there = engine();
-        prop_assert_eq!(worker_report::merge(&bytes[..cut.index(bytes.len())], &mut there), None);
+        prop_assert_eq!(worker_report::merge(&bytes[..cut.index(bytes.len())], false, &mut there), None);
         there.tick(engine::ProbeShard::ALONE, s(6));
         decides(&mut there)?;
     }
@@ -297,7 +297,7 @@ proptest! {
         let mut there = engine();
         for bytes in [&whole, &damaged, &damaged] {
             worker_report::published(bytes);
-            worker_report::merge(bytes, &mut there);
+            worker_report::merge(bytes, false, &mut there);
             there.tick(engine::ProbeShard { rank: 1, workers: 3, is_reporter: false }, s(6));
             decides(&mut there)?;
         }

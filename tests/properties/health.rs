@@ -71,8 +71,8 @@ struct Watched {
     now: u64,
     /// Good answers since the endpoint was last ejected.
     good: u32,
-    /// Weighted failures since the last good answer to a request that started after all of them.
-    failures: u32,
+    /// Weighted failures since the last good answer to a request that started after all of them, and the unseen ones.
+    failures: (u32, u32),
     /// Start of the latest request that failed, ms.
     failed_start: u64,
 }
@@ -84,9 +84,14 @@ impl Watched {
             theirs: GoodRun::default(),
             now: START,
             good: 0,
-            failures: 0,
+            failures: (0, 0),
             failed_start: 0,
         }
+    }
+
+    /// The failures as health counts them: four unseen ones for one.
+    fn counted(&self) -> u32 {
+        self.failures.0 + self.failures.1 / 4
     }
 
     fn apply(&mut self, event: &Event) {
@@ -96,12 +101,13 @@ impl Watched {
                 self.health.success(ms(self.now - age));
                 self.good += 1;
                 if self.now - age > self.failed_start {
-                    self.failures = 0;
+                    self.failures = (0, 0);
                 }
             }
             Event::Failure(age, weight) => {
                 self.health.failure(ms(self.now - age), ms(self.now), FailureEvent { weight, broke: None });
-                self.failures += weight;
+                self.failures.0 += weight;
+                self.failures.1 += u32::from(weight == 0);
                 self.failed_start = self.failed_start.max(self.now - age);
             }
             Event::PeerReport(count, good) => {
@@ -136,7 +142,7 @@ proptest! {
             watched.apply(event);
             let state = watched.health.assess(watched.theirs, ms(watched.now), &limits, 0.0);
             prop_assert_eq!(state, watched.health.state());
-            if watched.failures == 0 && before == State::Healthy {
+            if watched.counted() == 0 && before == State::Healthy {
                 prop_assert_eq!(state, State::Healthy, "nothing has failed");
             }
             if state == State::Failed {
@@ -144,7 +150,7 @@ proptest! {
             }
             match (before, state) {
                 (State::Healthy | State::Suspect, State::Failed) => {
-                    prop_assert!(watched.failures >= limits.fail_after);
+                    prop_assert!(watched.counted() >= limits.fail_after);
                 }
                 (State::Healthy | State::Suspect, State::Recovering) => prop_assert!(false, "without failing"),
                 (State::Failed | State::Recovering, State::Suspect) => prop_assert!(false, "from out to half in"),
@@ -212,16 +218,18 @@ proptest! {
 
     #[test]
     fn any_evidence_and_any_background_leave_a_state(
-        numbers: [u32; 3],
+        numbers: [u32; 4],
         times: [u64; 5],
         background in prop_oneof![any::<f64>(), Just(f64::NAN)],
         now: u64,
         limits in limits(),
     ) {
         let mut health = Health::default();
-        let [count, good, failed_probes] = numbers;
+        let [count, unseen, good, failed_probes] = numbers;
         let [since, latest_start, latest_at, broke_at, start] = times.map(Time);
-        let failures = FailureRun { count, failed_probes, since, latest_start, latest_at, broke_at, broke_on: 0 };
+        let unseen = unseen as u16;
+        let failures =
+            FailureRun { count, unseen, failed_probes, since, latest_start, latest_at, broke_at, broke_on: 0 };
         let told = Evidence { failures, good: GoodRun { count: good as u16, start } };
         let theirs = health.merge_other(GoodRun::default(), &told);
         health.failure(Time(now), Time(now), FailureEvent { weight: count, broke: Some(9) });

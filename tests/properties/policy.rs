@@ -90,7 +90,7 @@ impl Chooser {
     }
 
     fn refresh(&mut self, endpoints: &[EndpointState]) {
-        self.pool.assign(0..endpoints.len() as u32);
+        self.pool.assign(0..endpoints.len() as u32, |index| Rng::new(index.into()).next_u64());
         self.pool.refresh(endpoints);
         let in_flight = in_flight(endpoints);
         self.identities = (0..endpoints.len() as u64).map(|at| Rng::new(at).next_u64()).collect();

@@ -17,6 +17,27 @@ pub fn sort<T: Ord>(items: &mut [T]) {
     sort_by(items, |one, other| one < other);
 }
 
+/// Sorts `items` by hashes, in linear time if these are spread evenly: each item is put near its place, then moved the
+/// last steps.
+pub fn sort_by_hash(items: &mut [u32], hash: impl Fn(u32) -> u64) {
+    let unsorted = items.to_vec();
+    let near = |item: u32| (((hash(item) >> 32) * unsorted.len() as u64) >> 32) as usize;
+    let mut starts = vec![0u32; unsorted.len()];
+    for item in &unsorted {
+        starts.get_mut(near(*item)).into_iter().for_each(|count| *count += 1);
+    }
+    let mut before = 0;
+    for start in &mut starts {
+        before += core::mem::replace(start, before);
+    }
+    for item in &unsorted {
+        let Some(start) = starts.get_mut(near(*item)) else { continue };
+        items.get_mut(*start as usize).into_iter().for_each(|place| *place = *item);
+        *start += 1;
+    }
+    sort_few_by_key(items, |item| hash(*item));
+}
+
 /// Moves the item at `top` down in the heap of the first `end` items until none below it is larger.
 fn sift<T>(items: &mut [T], mut top: usize, end: usize, less: &impl Fn(&T, &T) -> bool) {
     let smaller = |items: &[T], one: usize, other: usize| match (items.get(one), items.get(other)) {
@@ -68,6 +89,13 @@ mod tests {
             // Positions rise, so a stable sort gives the same order.
             sort_few_by_key(&mut few, |item| item.0);
             assert_eq!((&whole, &few), (&wanted, &wanted), "{length}");
+        }
+        for length in [0, 1, 2, 1000] {
+            let hashes: Vec<u64> = (0..length).map(|_| rng.next_u64()).collect();
+            let hash = |at: u32| hashes[at as usize];
+            let mut items: Vec<u32> = (0..length as u32).rev().collect();
+            sort_by_hash(&mut items, hash);
+            assert!(items.len() == length && items.is_sorted_by_key(|at| hash(*at)), "{length}");
         }
         let mut floats = [2.0, f64::NAN, -1.0, 0.5];
         sort_by(&mut floats, |a, b| a.total_cmp(b).is_lt());

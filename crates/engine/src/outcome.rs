@@ -22,6 +22,9 @@ pub enum Failure {
     Timeout,
     /// A gRPC status that blames the server.
     Grpc,
+    /// An attempt in whose place the client got another's answer, so that the reason is unknown. Several in a row count
+    /// as one failure.
+    Unseen,
     /// The call's own deadline expired without an answer. It counts as a timeout against an endpoint that was silent
     /// for all that time and much longer than is typical, and not at all against any other.
     Deadline,
@@ -34,7 +37,7 @@ impl Failure {
             Failure::Status5xx => "status_5xx",
             Failure::Status => "status",
             Failure::TooMany => "too_many",
-            Failure::Reset | Failure::Broken(_) => "reset",
+            Failure::Reset | Failure::Broken(_) | Failure::Unseen => "reset",
             Failure::Refused => "refused",
             Failure::Timeout => "timeout",
             Failure::Grpc => "grpc_status",
@@ -49,7 +52,7 @@ impl Failure {
         match self {
             Failure::Refused | Failure::Timeout | Failure::Deadline => 2,
             Failure::Status5xx | Failure::Status | Failure::Reset | Failure::Broken(_) | Failure::Grpc => 1,
-            Failure::TooMany => 0,
+            Failure::TooMany | Failure::Unseen => 0,
         }
     }
 
@@ -57,7 +60,7 @@ impl Failure {
     pub fn failure_event(self) -> Option<FailureEvent> {
         let broke = if let Failure::Broken(connection) = self { Some(connection) } else { None };
         let failure_event = FailureEvent { weight: self.weight(), broke };
-        (failure_event.weight > 0).then_some(failure_event)
+        (self != Failure::TooMany).then_some(failure_event)
     }
 
     /// Whether the endpoint itself answered, which shows that it is alive.
@@ -87,7 +90,7 @@ impl Failure {
     /// This failure, if it is configured to count. Failures with a status have been checked by that.
     pub fn counted(self, counts: &Failures) -> Option<Failure> {
         let counted = match self {
-            Failure::Reset | Failure::Broken(_) | Failure::Refused => counts.resets(),
+            Failure::Reset | Failure::Broken(_) | Failure::Refused | Failure::Unseen => counts.resets(),
             Failure::Timeout | Failure::Deadline => counts.timeouts(),
             Failure::Status5xx | Failure::Status | Failure::TooMany | Failure::Grpc => true,
         };

@@ -107,7 +107,7 @@ impl Cluster {
         let Some(endpoint) = self.endpoint(index) else { return 0.0 };
         let mut evidence = endpoint.health.local();
         evidence.merge(&endpoint.others_evidence());
-        let run = evidence.failures.count.max(1);
+        let run = evidence.failures.total().max(1);
         let endpoints = subset.pool.all().len().max(1);
         let beside =
             subset.errors.background.usual(|i| i != index && self.in_traffic(i), Some(index), endpoints);

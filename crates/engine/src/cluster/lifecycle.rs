@@ -220,9 +220,6 @@ impl Cluster {
         let Some(state) = self.endpoints.current(endpoint) else { return };
         state.errors.observe(failure.is_some());
         self.endpoints.failings.observe(endpoint.index, failure.is_some(), now);
-        if failure.is_none() {
-            self.endpoints.unseen.forget(endpoint.index);
-        }
         let Some(state) = self.endpoints.current(endpoint) else { return };
         match failure {
             None => state.health.success(started),
@@ -267,14 +264,14 @@ impl Cluster {
         let Some(state) = self.endpoints.current(endpoint) else { return };
         // A request to an endpoint in one of these states is a probe, sent to see whether it fails.
         let looked_at = matches!(state.health.state(), State::Failed | State::Recovering | State::Stalled);
-        let counts = match hint {
-            RetryHint::Shed => false,
-            RetryHint::Failed => true,
-            RetryHint::Unseen => timed_out || looked_at || self.endpoints.unseen.another(endpoint.index),
+        let failure = match hint {
+            RetryHint::Shed => Failure::TooMany,
+            _ if timed_out => Failure::Timeout,
+            RetryHint::Unseen if !looked_at => Failure::Unseen,
+            RetryHint::Failed | RetryHint::Unseen => Failure::Reset,
         };
         let health = &self.config.health;
-        let failure = if timed_out { Failure::Timeout } else { Failure::Reset };
-        let blamed = failure.counted(&health.failures).filter(|_| health.blame_retried && counts);
+        let blamed = failure.counted(&health.failures).filter(|_| health.blame_retried);
         self.record_outcome(endpoint, started, Some(blamed.unwrap_or(Failure::TooMany)), now);
     }
 

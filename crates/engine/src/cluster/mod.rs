@@ -33,7 +33,6 @@ mod tick;
 pub(crate) mod totals;
 mod traffic;
 mod transitions;
-mod unseen;
 
 use core::time::Duration;
 
@@ -42,6 +41,7 @@ use crate::ablation::{Ablation, Part};
 use crate::decision::Reason;
 use crate::endpoint::{EndpointSet, EndpointView, Spec};
 use crate::estimate::{Queueing, Reading};
+use crate::policy::Home;
 use crate::time::Time;
 use crate::{rng, settings};
 use ejection::Ejection;
@@ -173,6 +173,16 @@ impl Cluster {
     /// The reason for the latest [`pick`](Cluster::pick).
     pub fn reason(&self) -> Reason {
         self.stats.reason
+    }
+
+    /// This worker's requests per second.
+    pub fn own_rate(&self) -> f64 {
+        self.traffic.own_rate
+    }
+
+    /// The part of each subset that this worker tries first.
+    pub fn home(&self) -> Home {
+        self.traffic.home()
     }
 
     /// Estimated requests per second of all workers together.

@@ -159,6 +159,7 @@ impl Cluster {
                 unit: if count > 0.0 { (weights / count) as f32 } else { 1.0 },
                 workers: self.traffic.workers as f32,
                 rank: self.traffic.rank,
+                home: self.traffic.home(),
             };
         }
     }

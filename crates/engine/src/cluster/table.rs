@@ -7,7 +7,6 @@ use super::failings::Failings;
 use super::header_hints::HintTable;
 use super::open_requests::OpenRequests;
 use super::returning::Returning;
-use super::unseen::UnseenFailures;
 use crate::endpoint::{Counters, EndpointRef, EndpointSet, EndpointState, EndpointView, PeerTable, Tally};
 use crate::estimate::{PeakEwma, Queueing, Reading};
 use crate::policy::{PickContext, Turns};
@@ -30,8 +29,6 @@ pub(super) struct EndpointTable {
     pub readings: Vec<Reading>,
     /// Recent failure ratios, if a threshold is set on them.
     pub failings: Failings,
-    /// Failed attempts for which only the last attempt's answer is known.
-    pub unseen: UnseenFailures,
     /// Requests that the client has not ended.
     pub open_requests: OpenRequests,
     /// Statements of endpoints in response headers.
@@ -55,7 +52,6 @@ impl EndpointTable {
             peaks: Vec::new(),
             readings: Vec::new(),
             failings,
-            unseen: UnseenFailures::default(),
             open_requests: OpenRequests::default(),
             hints: HintTable::default(),
             returning: Returning::default(),
@@ -75,7 +71,6 @@ impl EndpointTable {
         }
         self.readings.resize(places * self.signals, Reading::default());
         self.failings.make_room(places);
-        self.unseen.make_room(places);
     }
 
     /// Passes the slot at `index` to another endpoint with the state `to`; nothing of the previous one is left.
@@ -85,7 +80,6 @@ impl EndpointTable {
         }
         self.peers.forget_one(index);
         self.failings.forget(index);
-        self.unseen.forget(index);
         self.hints.forget(index);
         if let Some(peak) = self.peaks.get_mut(index as usize) {
             *peak = PeakEwma::default();

@@ -46,8 +46,14 @@ impl Cluster {
 
     /// Clears the peers' reports before they are merged anew, as of `told`.
     pub fn forget_others(&mut self, told: Time) {
+        self.traffic.forget_peers();
         self.endpoints.peers.forget(told);
         self.endpoints.states.iter_mut().for_each(|endpoint| endpoint.health.forget_others());
+    }
+
+    /// Merges a peer's request rate, per second; `before` says whether it comes before this worker in their common order.
+    pub fn merge_rate(&mut self, rate: f32, before: bool) {
+        self.traffic.merge_rate(rate, before);
     }
 
     /// Merges a peer's report on the endpoint with identity `hash`.

@@ -1,6 +1,7 @@
 //! This worker's request rate, and the budget for explorations.
 
 use crate::estimate::Epochs;
+use crate::policy::Home;
 use crate::time::Time;
 
 /// Time constant of the request rate, seconds.
@@ -10,6 +11,15 @@ const EXPLORING_SHARE: f32 = 0.01;
 /// Maximum number of unused explorations that are saved up.
 const SAVED_EXPLORATIONS: f32 = 4.0;
 
+/// Request rates of peers, per second.
+#[derive(Clone, Copy, Debug, Default)]
+struct PeerRates {
+    /// Of those before this worker in their common order.
+    before: f32,
+    /// Of those behind it.
+    behind: f32,
+}
+
 /// This worker's requests to the cluster.
 #[derive(Debug)]
 pub(super) struct Traffic {
@@ -17,6 +27,8 @@ pub(super) struct Traffic {
     picks: u32,
     /// Smoothed request rate, per second.
     pub rate: f64,
+    /// The same, corrected for the smoothed rate starting at zero, which would underestimate a worker's first seconds.
+    pub own_rate: f64,
     /// Request rate between the last two refreshes, per second.
     latest_rate: f64,
     /// Total number of picks; wraps.
@@ -31,6 +43,8 @@ pub(super) struct Traffic {
     pub in_flight: f64,
     /// The place of this one among them, from 0.
     pub rank: u32,
+    /// The peers' request rates.
+    peers: PeerRates,
     /// Epochs by which unanswered requests are divided by age.
     pub epochs: Epochs,
 }
@@ -43,6 +57,7 @@ impl Traffic {
         Traffic {
             picks: 0,
             rate: 0.0,
+            own_rate: 0.0,
             latest_rate: 0.0,
             requests: 0,
             explorations,
@@ -51,6 +66,7 @@ impl Traffic {
             workers: 1,
             in_flight: 0.0,
             rank: 0,
+            peers: PeerRates::default(),
             epochs,
         }
     }
@@ -75,6 +91,28 @@ impl Traffic {
         affordable
     }
 
+    /// Clears the peers' rates before they are merged anew.
+    pub fn forget_peers(&mut self) {
+        self.peers = PeerRates::default();
+    }
+
+    /// Merges a peer's rate, per second; `before` says whether it comes before this worker in their common order.
+    pub fn merge_rate(&mut self, rate: f32, before: bool) {
+        let PeerRates { before: first, behind } = &mut self.peers;
+        *(if before { first } else { behind }) += rate.max(0.0);
+    }
+
+    /// This worker's home.
+    pub fn home(&self) -> Home {
+        let PeerRates { before, behind } = self.peers;
+        let own = self.own_rate as f32;
+        let all = before + own + behind;
+        if before + behind <= 0.0 || !all.is_finite() {
+            return Home::default();
+        }
+        Home { from: before / all, width: own / all }
+    }
+
     /// Caps timestamps at `now` after the clock stepped back.
     pub fn not_after(&mut self, now: Time) {
         self.began = self.began.min(now);
@@ -82,11 +120,9 @@ impl Traffic {
         self.epochs = Epochs { current: current.min(now), before: before.min(now) };
     }
 
-    /// Estimated requests per second of all workers, assuming that each gets as many as this one. Corrects for the
-    /// smoothed rate starting at zero, which would underestimate a worker's first seconds.
+    /// Requests per second of all workers, smoothed.
     pub fn rate_of_all(&self) -> f64 {
-        let seen = 1.0 - (-self.refreshed.seconds_since(self.began) / RATE_OVER_S).exp();
-        if seen > 0.0 { self.rate / seen * f64::from(self.workers) } else { 0.0 }
+        self.own_rate + f64::from(self.peers.before) + f64::from(self.peers.behind)
     }
 
     /// Estimated requests per second of all workers, assuming that each gets as many as this one: the smoothed rate, or
@@ -102,6 +138,8 @@ impl Traffic {
             let rate = f64::from(core::mem::take(&mut self.picks)) / seconds;
             self.latest_rate = rate;
             self.rate += (rate - self.rate) * (seconds / RATE_OVER_S).min(1.0);
+            let seen = 1.0 - (-self.refreshed.seconds_since(self.began) / RATE_OVER_S).exp();
+            self.own_rate = if seen > 0.0 { self.rate / seen } else { 0.0 };
         }
         seconds
     }
@@ -134,6 +172,38 @@ mod tests {
         }
         assert!((traffic.rate - 50.0).abs() < 0.5, "{}", traffic.rate);
         assert_eq!(traffic.refresh(Time(1)), 0.0, "the clock stepped back");
+    }
+
+    #[test]
+    fn homes_lie_side_by_side_and_are_as_wide_as_the_parts_of_the_requests() {
+        for rates in [vec![50, 50], vec![90, 0, 10], vec![7, 1, 1, 1, 30], vec![12]] {
+            let workers = rates.iter().map(|rate| {
+                let mut traffic = Traffic::since(Time(1));
+                (0..*rate).for_each(|_| traffic.pick());
+                traffic.refresh(Time(1).after_secs(1.0));
+                traffic
+            });
+            let mut workers: Vec<Traffic> = workers.collect();
+            let own: Vec<f32> = workers.iter().map(|worker| worker.own_rate as f32).collect();
+            for (at, worker) in workers.iter_mut().enumerate() {
+                let peers = own.iter().enumerate().filter(|(peer, _)| *peer != at);
+                peers.for_each(|(peer, rate)| worker.merge_rate(*rate, peer < at));
+            }
+            let all: f32 = own.iter().sum();
+            let mut end = 0.0;
+            for (worker, own) in workers.iter().zip(&own) {
+                let home = worker.home();
+                if rates.len() == 1 {
+                    assert_eq!(home, Home::default(), "there are no others");
+                    continue;
+                }
+                assert!((home.width - own / all).abs() < 1e-5 && (home.from - end).abs() < 1e-5, "{home:?}");
+                assert!((worker.rate_of_all() as f32 - all).abs() < 1e-3);
+                end = home.from + home.width;
+            }
+            workers.iter_mut().for_each(Traffic::forget_peers);
+            assert!(workers.iter().all(|worker| worker.home() == Home::default()));
+        }
     }
 
     #[test]

@@ -11,6 +11,9 @@ use crate::time::Time;
 const TOGETHER_S: f64 = 0.01;
 /// Upper bound of the failures counted in a run.
 const MAX_RUN: u32 = 1000;
+/// Number of unseen failures in a row that count as one: an endpoint that sheds half of its requests has that many in a
+/// row one time in sixteen, and the next good answer clears it.
+const UNSEEN_PER_FAILURE: u16 = 4;
 
 /// Evidence of one or several workers on an endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -24,8 +27,12 @@ pub struct Evidence {
 /// A run of consecutive failures. Kept apart from the good answers because most endpoints have none.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct FailureRun {
-    /// Number of failures, weighted.
+    /// Number of failures, weighted, without the unseen ones.
     pub count: u32,
+    /// Number of attempts that failed for an unknown reason, because Envoy retried elsewhere and only the last
+    /// attempt's answer is visible. The endpoint may have crashed, or have shed load with a 429 that the route retries.
+    /// The answers in between tell the two apart: an endpoint that sheds half of its load answers the other half well.
+    pub unseen: u16,
     /// Number of failed half-open probes in recent ejections.
     pub failed_probes: u32,
     /// Start of the request behind the first failure of the run; [`Time::ZERO`] without a run.
@@ -52,7 +59,7 @@ pub struct GoodRun {
 /// A failed request as health counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailureEvent {
-    /// Number of failures it counts for.
+    /// Number of failures it counts for; 0 for an unseen one.
     pub weight: u32,
     /// The connection that broke, 0 if unknown; `None` if no connection broke.
     pub broke: Option<u64>,
@@ -63,8 +70,8 @@ impl Evidence {
     pub(super) fn success(&mut self, start: Time) {
         let Evidence { failures, good } = self;
         good.start = good.start.max(start);
-        failures.count = failures.since_good(good.start);
-        failures.since = if failures.count > 0 { failures.since.max(good.start) } else { Time::ZERO };
+        (failures.count, failures.unseen) = failures.since_good(good.start);
+        failures.since = if failures.is_empty() { Time::ZERO } else { failures.since.max(good.start) };
         if start > failures.latest_start {
             good.count = good.count.saturating_add(1);
         }
@@ -89,11 +96,12 @@ impl Evidence {
         } else if failures.count == 0 {
             failures.broke_at = Time::ZERO;
         }
-        failures.since = if failures.count == 0 { start } else { failures.since.min(start) };
+        failures.since = if failures.is_empty() { start } else { failures.since.min(start) };
         failures.latest_start = failures.latest_start.max(start);
         failures.latest_at = failures.latest_at.max(now);
         failures.count =
             failures.count.saturating_add(weight).saturating_add(again.is_some().into()).min(MAX_RUN);
+        failures.unseen = failures.unseen.saturating_add((weight == 0).into());
         good.count = 0;
     }
 
@@ -109,6 +117,16 @@ impl Evidence {
 }
 
 impl FailureRun {
+    /// Number of failures that it counts for.
+    pub fn total(&self) -> u32 {
+        self.count.saturating_add((self.unseen / UNSEEN_PER_FAILURE).into())
+    }
+
+    /// Whether nothing has failed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0 && self.unseen == 0
+    }
+
     /// Caps timestamps at `now` after the clock stepped back.
     pub(super) fn not_after(&mut self, now: Time) {
         for time in [&mut self.since, &mut self.latest_start, &mut self.latest_at] {
@@ -120,35 +138,40 @@ impl FailureRun {
         }
     }
 
-    /// Failures of the run since `good_start`, the start of the latest good request of any worker; in proportion if
-    /// that lies within the run. Otherwise every worker would contribute failures from before it, and many workers
-    /// would make a run out of isolated failures.
-    fn since_good(&self, good_start: Time) -> u32 {
-        if self.count == 0 || self.latest_start < good_start {
-            return 0;
+    /// Failures of the run since `good_start`, the start of the latest good request of any worker, and the unseen ones
+    /// apart; in proportion if that lies within the run, where at least the latest one is left. Otherwise every worker
+    /// would contribute failures from before it, and many workers would make a run out of isolated failures.
+    fn since_good(&self, good_start: Time) -> (u32, u16) {
+        if self.is_empty() || self.latest_start < good_start {
+            return (0, 0);
         }
         let whole = self.latest_start.seconds_since(self.since);
         if self.since >= good_start || whole <= 0.0 {
-            return self.count;
+            return (self.count, self.unseen);
         }
-        let since = self.latest_start.seconds_since(good_start);
-        ((f64::from(self.count) * since / whole) as u32).max(1)
+        let part = self.latest_start.seconds_since(good_start) / whole;
+        match ((f64::from(self.count) * part) as u32, (f64::from(self.unseen) * part) as u16) {
+            (0, 0) if self.unseen > 0 => (0, 1),
+            (0, 0) => (1, 0),
+            left => left,
+        }
     }
 
     /// Merges two runs, without what precedes `good_start`.
     fn merged(&self, other: &FailureRun, good_start: Time) -> FailureRun {
         let (mine, theirs) = (self.since_good(good_start), other.since_good(good_start));
-        let starts = [(self, mine), (other, theirs)].into_iter().filter(|(_, count)| *count > 0);
+        let starts = [(self, mine), (other, theirs)].into_iter().filter(|(_, left)| *left != (0, 0));
         let since = starts.map(|(run, _)| run.since.max(good_start)).min();
-        let both_broke = mine > 0 && theirs > 0 && together(self.broke_at, other.broke_at);
+        let both_broke = mine.0 > 0 && theirs.0 > 0 && together(self.broke_at, other.broke_at);
         // Workers in one thread share its connections: if both saw the same one break, it is one failure.
         let same = self.broke_on != 0 && self.broke_on == other.broke_on;
-        let both = mine.saturating_add(theirs);
+        let both = mine.0.saturating_add(theirs.0);
         FailureRun {
             count: match both_broke && same {
                 true => both.saturating_sub(1),
                 false => both.saturating_add(both_broke.into()),
             },
+            unseen: mine.1.saturating_add(theirs.1),
             failed_probes: self.failed_probes.saturating_add(other.failed_probes),
             since: since.unwrap_or_default(),
             latest_start: self.latest_start.max(other.latest_start),

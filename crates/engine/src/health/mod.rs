@@ -64,7 +64,7 @@ impl FailureHistory {
         let runs = [&self.own, &self.others];
         let last = runs.into_iter().flat_map(|run| [run.latest_start, run.latest_at]);
         let last = last.chain([self.ejected, self.returned, self.joined]).fold(Time::ZERO, Time::max);
-        let open = runs.into_iter().any(|run| run.count > 0 || run.failed_probes > 0);
+        let open = runs.into_iter().any(|run| !run.is_empty() || run.failed_probes > 0);
         !open && (last == Time::ZERO || now.seconds_since(last) > PAST_AFTER_S)
     }
 }
@@ -165,9 +165,9 @@ impl Health {
         matches!(self.state, State::Failed | State::Recovering)
     }
 
-    /// Whether no worker has seen a failure since the last good answer.
+    /// Whether no worker has had a failure since the last good answer.
     pub fn spotless(&self) -> bool {
-        self.past.as_ref().is_none_or(|past| past.own.count == 0 && past.others.count == 0)
+        self.past.as_ref().is_none_or(|past| past.own.is_empty() && past.others.is_empty())
     }
 
     /// This worker's evidence.
@@ -269,7 +269,7 @@ impl Health {
     fn assess_anew(&mut self, good: GoodRun, now: Time, limits: &settings::Health, background: f64) -> State {
         let mut all = self.local();
         all.merge(&self.others(good));
-        let (failures, good) = (all.failures.count, u32::from(all.good.count));
+        let (failures, good) = (all.failures.total(), u32::from(all.good.count));
         // An empty run has probability 1, but there is nothing to excuse.
         let chance = background.clamp(0.0, 1.0).powi(failures.min(1000) as i32);
         let surprising = |limit: f64| failures == 0 || chance <= limit;

@@ -46,6 +46,57 @@ fn succeed(health: &mut Health, start: u64) -> State {
     health.assess(GoodRun::default(), ms(start + 20), &LIMITS, 0.0)
 }
 
+const UNSEEN: FailureEvent = FailureEvent { weight: 0, broke: None };
+
+#[test]
+fn four_unseen_failures_in_a_row_of_all_workers_are_one_failure() {
+    let alone = |times: u64, good: Option<u64>| {
+        let mut health = Health::default();
+        for at in 0..times {
+            health.failure(ms(10 * at), ms(10 * at + 1), UNSEEN);
+            if good == Some(at) {
+                health.success(ms(10 * at + 5));
+            }
+        }
+        health.assess(GoodRun::default(), ms(10 * times), &LIMITS, 0.0)
+    };
+    assert_eq!(
+        [3, 4, 11, 12].map(|times| alone(times, None)),
+        [State::Healthy, State::Suspect, State::Suspect, State::Failed]
+    );
+    assert_eq!(alone(5, Some(1)), State::Healthy, "a good answer between them");
+
+    let mut peer = Evidence::default();
+    peer.failure(ms(0), ms(1), UNSEEN);
+    let mut health = Health::default();
+    let mut others = Evidence::default();
+    (0..3).for_each(|_| others.merge(&peer));
+    assert_eq!(others.failures.unseen, 3);
+    health.failure(ms(2), ms(3), UNSEEN);
+    let good = tell(&mut health, &others);
+    assert_eq!(health.assess(good, ms(4), &LIMITS, 0.0), State::Suspect, "one in each of four workers");
+    let mut answered = Evidence::default();
+    answered.success(ms(2));
+    others.merge(&answered);
+    let good = tell(&mut health, &others);
+    assert_eq!(health.assess(good, ms(4), &LIMITS, 0.0), State::Healthy, "a good answer in any of them");
+}
+
+#[test]
+fn a_good_answer_within_a_run_leaves_what_is_later() {
+    for (failures, unseen, left) in [(4, 0, (2, 0)), (0, 6, (0, 3)), (1, 0, (1, 0)), (0, 1, (0, 1))] {
+        let mut run = Evidence::default();
+        for at in 0..failures + unseen {
+            let event = if at < failures { BAD_ANSWER } else { UNSEEN };
+            run.failure(ms(10 * at), ms(10 * at), event);
+        }
+        let mut good = Evidence::default();
+        good.success(Time(ms(5 * (failures + unseen - 1)).0));
+        run.merge(&good);
+        assert_eq!((run.failures.count, run.failures.unseen), left, "{failures} and {unseen}");
+    }
+}
+
 #[test]
 fn one_failure_is_verified_three_eject_three_good_ones_return() {
     let mut health = Health::default();

@@ -5,7 +5,7 @@
 //! endpoint whose value is unknown counts as the cluster's median, never as best; ties go to the one with fewer
 //! requests in flight.
 
-use super::{Candidates, PickContext, Policy, Pool, Request, pick_lowest_cost};
+use super::{Candidates, Home, PickContext, Policy, Pool, Request, Turns, pick_lowest_cost};
 use crate::endpoint::EndpointView;
 use crate::rng::Rng;
 
@@ -32,6 +32,8 @@ impl Policy for LeastSignal {
         request: Request,
         rng: &mut Rng,
     ) -> Candidates {
+        // No worker has to keep out of the others' way: requests in flight do not count.
+        let view = PickContext { turns: Turns { home: Home::default(), ..view.turns }, ..view };
         pick_lowest_cost(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, _| cost(m))
     }
 

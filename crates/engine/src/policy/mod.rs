@@ -58,11 +58,25 @@ pub struct Turns {
     pub workers: f32,
     /// The place of this worker among them, from 0.
     pub rank: u32,
+    /// This worker's home.
+    pub home: Home,
+}
+
+/// The part of a subset that a worker tries first among endpoints that cost the same, as a range of the shares added up
+/// in an order that all workers of the process have in common. Workers learn of each other's requests some milliseconds
+/// late; to a worker's home the others send little that it does not know of. Homes are as wide as the workers' parts of
+/// the requests, so that endpoints still get equal parts.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Home {
+    /// Where it begins, 0..=1.
+    pub from: f32,
+    /// How wide it is, 0..=1; 0 if there are no peers.
+    pub width: f32,
 }
 
 impl Default for Turns {
     fn default() -> Turns {
-        Turns { requests: 0, apart: 0.0, unit: 1.0, workers: 1.0, rank: 0 }
+        Turns { requests: 0, apart: 0.0, unit: 1.0, workers: 1.0, rank: 0, home: Home::default() }
     }
 }
 
@@ -231,8 +245,8 @@ pub fn build(policy: &settings::Policy, ablation: Ablation) -> Box<dyn Policy> {
     }
 }
 
-/// Draws `draws` distinct endpoints and ranks them by `cost`, lowest first; equal costs keep the random order of the
-/// draw, so that no endpoint is preferred for its position. An endpoint with a reduced share comes first among equals
+/// Draws up to `draws` distinct endpoints, half of them at [home](Home), and ranks them by `cost`, lowest first; equal
+/// costs keep the random order of the draw, those at home before the others. An endpoint with a reduced share comes first among equals
 /// when its turn has come, and costs up to `breaks_at` times more until then.
 pub fn pick_lowest_cost(
     view: PickContext<'_>,
@@ -248,12 +262,14 @@ pub fn pick_lowest_cost(
     let mut count = 0;
     let draws = draws.max(want);
     let few = pool.len() <= draws;
-    pool.draw(view, draws, rng, |index, endpoint| {
+    let at_home = if view.turns.home.width > 0.0 { draws / 2 } else { 0 };
+    let elsewhere = if few { draws } else { want.max(draws - at_home) };
+    let mut consider = |index: u32, endpoint: &EndpointState| {
         let cost = cost(view.peers.of(index, endpoint), index);
         let cost = if cost.is_nan() { f32::INFINITY } else { cost };
         let (cost, rank) = match endpoint.turn.held {
             held if held > 0.0 => {
-                in_turn(view.turns, endpoint, cost, if few { None } else { Some(draws) }, breaks_at)
+                in_turn(view.turns, endpoint, cost, if few { None } else { Some(elsewhere) }, breaks_at)
             }
             _ => (cost, 1),
         };
@@ -266,6 +282,15 @@ pub fn pick_lowest_cost(
             if moves {
                 core::mem::swap(place, &mut next);
             }
+        }
+    };
+    let mut near = Candidates::default();
+    if at_home > 0 {
+        near = pool.draw_at_home(view, at_home, rng, &mut consider);
+    }
+    pool.draw(view, elsewhere, rng, |index, endpoint| {
+        if !near.as_slice().contains(&index) {
+            consider(index, endpoint);
         }
     });
     let mut candidates = Candidates::default();

@@ -1,7 +1,8 @@
 //! The endpoints of a subset, prepared for random draws in constant time.
 
-use super::PickContext;
+use super::{Candidates, PickContext};
 use crate::endpoint::EndpointState;
+use crate::order;
 use crate::rng::Rng;
 
 /// Maximum number of endpoints drawn by a decision.
@@ -20,6 +21,10 @@ pub struct Pool {
     /// The eligible ones, in any order.
     order: Vec<u32>,
     alias: Vec<Alias>,
+    /// All endpoints of the subset, in the order of their identities.
+    common: Vec<u32>,
+    /// The shares of the eligible ones, added up in this order; empty if all are equal.
+    sums: Vec<f32>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -31,11 +36,14 @@ struct Alias {
 }
 
 impl Pool {
-    /// Replaces the endpoints by `indices`, in rising order; none is eligible until the next refresh.
-    pub fn assign(&mut self, indices: impl Iterator<Item = u32>) {
+    /// Replaces the endpoints by `indices`, in rising order; none is eligible until the next refresh. `identity` is
+    /// the same for an endpoint in every worker.
+    pub fn assign(&mut self, indices: impl Iterator<Item = u32>, identity: impl Fn(u32) -> u64) {
         self.indices.clear();
         self.indices.extend(indices);
         self.indices.shrink_to_fit();
+        self.common.clone_from(&self.indices);
+        order::sort_by_hash(&mut self.common, identity);
     }
 
     /// Updates the eligible endpoints, drawn in proportion to their shares.
@@ -55,8 +63,13 @@ impl Pool {
             (least, most) = (least.min(share), most.max(share));
         }
         self.alias.clear();
+        self.sums.clear();
         if most > least * 1.01 {
             self.build_alias(share);
+            self.sums.extend(self.common.iter().scan(0.0, |sum, i| {
+                *sum += if eligible(&i) { share(i).max(0.0) } else { 0.0 };
+                Some(*sum)
+            }));
         }
     }
 
@@ -132,6 +145,35 @@ impl Pool {
         if found == 0 {
             self.draw_evenly(view, count, rng, &mut each);
         }
+    }
+
+    /// Draws `count` endpoints at [home](super::Home), in proportion to their shares; returns the distinct ones that are
+    /// eligible.
+    #[inline(never)]
+    pub fn draw_at_home(
+        &self,
+        view: PickContext<'_>,
+        count: usize,
+        rng: &mut Rng,
+        each: &mut impl FnMut(u32, &EndpointState),
+    ) -> Candidates {
+        let home = view.turns.home;
+        let mut drawn = Candidates::default();
+        for _ in 0..count {
+            let at = home.from + home.width * rng.unit() as f32;
+            let place = match self.sums.last() {
+                Some(all) => self.sums.partition_point(|sum| *sum <= at * all),
+                None => (at * self.common.len() as f32) as usize,
+            };
+            let index = self.common.get(place).copied().unwrap_or(u32::MAX);
+            if let Some(endpoint) = view.eligible(index)
+                && !drawn.as_slice().contains(&index)
+            {
+                drawn.push(index);
+                each(index, endpoint);
+            }
+        }
+        drawn
     }
 
     fn draw_alias(&self, rng: &mut Rng) -> u32 {
@@ -222,7 +264,7 @@ mod tests {
 
     fn first_draws(endpoints: &[EndpointState], rounds: usize, draws: usize) -> Vec<f64> {
         let mut pool = Pool::default();
-        pool.assign(0..endpoints.len() as u32);
+        pool.assign(0..endpoints.len() as u32, u64::from);
         pool.refresh(endpoints);
         let mut rng = Rng::new(7);
         let mut counts = vec![0.0; endpoints.len()];
@@ -255,7 +297,7 @@ mod tests {
     fn never_draws_ineligible_endpoints_and_finds_the_last_one() {
         let mut list = of_shares(&[1.0; 40]);
         let mut pool = Pool::default();
-        pool.assign(0..40);
+        pool.assign(0..40, u64::from);
         pool.refresh(&list);
         list.iter_mut().take(39).for_each(|m| m.eligible = false);
         let mut rng = Rng::new(1);

@@ -81,7 +81,7 @@ mod tests {
     fn retries_go_to_those_whose_turn_is_next() {
         let endpoints = vec![EndpointState { present: true, eligible: true, ..EndpointState::default() }; 3];
         let (mut pool, mut policy) = (Pool::default(), RoundRobin::default());
-        pool.assign(0..3);
+        pool.assign(0..3, u64::from);
         pool.refresh(&endpoints);
         let view = PickContext {
             states: &endpoints,

@@ -213,13 +213,15 @@ impl Cluster {
         let key = |(index, endpoint): (u32, Endpoint<'_>)| Some((self.key_of(endpoint)?, index));
         let mut places: Vec<(Key, u32)> = self.endpoints.set.iter().filter_map(key).collect();
         order::sort(&mut places);
+        let identities = self.endpoints.set.identities();
+        let identity = |index: u32| identities.get(index as usize).copied().unwrap_or_default();
         self.endpoints.states.iter_mut().for_each(|m| m.subset = NO_SUBSET);
         let mut subsets: Vec<Subset> = Vec::new();
         for places in places.chunk_by(|one, other| one.0 == other.0) {
             let Some((key, _)) = places.first().copied() else { continue };
             while before.next_if(|g| g.key < key).is_some() {}
             let mut subset = before.next_if(|g| g.key == key).unwrap_or_else(|| self.found(key));
-            subset.pool.assign(places.iter().map(|(_, index)| *index));
+            subset.pool.assign(places.iter().map(|(_, index)| *index), identity);
             let first = places.first().and_then(|(_, index)| self.endpoints.set.get(*index));
             let divided = first.filter(|_| key.locality != 0);
             subset.locality =
