@@ -86,6 +86,8 @@ fn cases() -> Vec<Case> {
         // Requests that are over before workers know of each other's, 60 % and 80 % busy.
         fleet("brief-60", Who::All(Behaviour::Healthy), (4, 2, 4), 1080.0),
         fleet("brief-80", Who::All(Behaviour::Healthy), (4, 2, 4), 1440.0),
+        // A second request to the same endpoint waits for the whole of the first.
+        fleet("one-slot", Who::All(Behaviour::Healthy), (48, 1, 20), 600.0),
         // The others cannot carry the load of the one that fails some requests. Timers make the work longer than asked for:
         // 92 % would be all that the endpoints can serve.
         Case {

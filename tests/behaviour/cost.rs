@@ -6,7 +6,7 @@ use wasmhost::Request;
 
 use crate::discovery;
 use crate::lease::crew;
-use crate::scene::{Ending, address, begin, config, load, ms, pass, picks, respond, single};
+use crate::scene::{Ending, address, begin, config, load, ms, pass, picks, respond, single, traffic};
 use crate::wasm::Wasm;
 use crate::world::{Answer, Plugin, World};
 
@@ -44,6 +44,27 @@ fn a_request_costs_the_same_among_ten_and_among_ten_thousand() {
         println!("{policy}: {few} fuel a request among 10 endpoints, {many} among 10,000");
         assert!(many * 2 <= few * 3, "{policy}: {few} among 10, {many} among 10,000");
         assert!(many <= FUEL_PER_REQUEST, "{policy}: {many}");
+    }
+}
+
+/// The mean fuel of a request in one of two workers that know of each other.
+#[test]
+fn a_request_beside_another_worker_costs_a_tenth_more_at_most() {
+    for policy in ["adaptive", "least_request"] {
+        let upstream = format!(r#""policy":"{policy}""#);
+        let alone = fuel_of_requests(100, &upstream);
+        let mut world = Wasm::new(7);
+        let plugins: Vec<Plugin> = (0..2)
+            .map(|_| {
+                let thread = world.thread();
+                load(&mut world, thread, &config(100, &upstream, ""))
+            })
+            .collect();
+        traffic(&mut world, &plugins, 3);
+        let beside =
+            (0..100).map(|_| request(&mut world, plugins[0], &Ending::good()).fuel()).sum::<u64>() / 100;
+        println!("{policy}: {alone} fuel a request alone, {beside} beside another worker");
+        assert!(beside * 10 <= alone * 11, "{policy}: {alone} alone, {beside} beside another worker");
     }
 }
 

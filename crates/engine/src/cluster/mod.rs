@@ -177,7 +177,7 @@ impl Cluster {
 
     /// This worker's requests per second.
     pub fn own_rate(&self) -> f64 {
-        self.traffic.own_rate
+        self.traffic.own_rate()
     }
 
     /// The part of each subset that this worker tries first.

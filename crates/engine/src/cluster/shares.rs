@@ -133,6 +133,7 @@ impl Cluster {
 
     /// Updates how far each endpoint's share is below its subset's mean per weight, and the length of a turn.
     fn hold(&mut self) {
+        let home = self.traffic.home();
         for subset in &mut self.subsets.list {
             let (mut weights, mut shares, mut count) = (0.0, 0.0, 0.0);
             for index in subset.pool.all() {
@@ -159,7 +160,7 @@ impl Cluster {
                 unit: if count > 0.0 { (weights / count) as f32 } else { 1.0 },
                 workers: self.traffic.workers as f32,
                 rank: self.traffic.rank,
-                home: self.traffic.home(),
+                home,
             };
         }
     }

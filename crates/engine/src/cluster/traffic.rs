@@ -27,8 +27,6 @@ pub(super) struct Traffic {
     picks: u32,
     /// Smoothed request rate, per second.
     pub rate: f64,
-    /// The same, corrected for the smoothed rate starting at zero, which would underestimate a worker's first seconds.
-    pub own_rate: f64,
     /// Request rate between the last two refreshes, per second.
     latest_rate: f64,
     /// Total number of picks; wraps.
@@ -57,7 +55,6 @@ impl Traffic {
         Traffic {
             picks: 0,
             rate: 0.0,
-            own_rate: 0.0,
             latest_rate: 0.0,
             requests: 0,
             explorations,
@@ -105,7 +102,7 @@ impl Traffic {
     /// This worker's home.
     pub fn home(&self) -> Home {
         let PeerRates { before, behind } = self.peers;
-        let own = self.own_rate as f32;
+        let own = self.own_rate() as f32;
         let all = before + own + behind;
         if before + behind <= 0.0 || !all.is_finite() {
             return Home::default();
@@ -120,9 +117,16 @@ impl Traffic {
         self.epochs = Epochs { current: current.min(now), before: before.min(now) };
     }
 
+    /// This worker's requests per second, smoothed. Corrects for the smoothed rate starting at zero, which would
+    /// underestimate a worker's first seconds.
+    pub fn own_rate(&self) -> f64 {
+        let seen = 1.0 - (-self.refreshed.seconds_since(self.began) / RATE_OVER_S).exp();
+        if seen > 0.0 { self.rate / seen } else { 0.0 }
+    }
+
     /// Requests per second of all workers, smoothed.
     pub fn rate_of_all(&self) -> f64 {
-        self.own_rate + f64::from(self.peers.before) + f64::from(self.peers.behind)
+        self.own_rate() + f64::from(self.peers.before) + f64::from(self.peers.behind)
     }
 
     /// Estimated requests per second of all workers, assuming that each gets as many as this one: the smoothed rate, or
@@ -138,8 +142,6 @@ impl Traffic {
             let rate = f64::from(core::mem::take(&mut self.picks)) / seconds;
             self.latest_rate = rate;
             self.rate += (rate - self.rate) * (seconds / RATE_OVER_S).min(1.0);
-            let seen = 1.0 - (-self.refreshed.seconds_since(self.began) / RATE_OVER_S).exp();
-            self.own_rate = if seen > 0.0 { self.rate / seen } else { 0.0 };
         }
         seconds
     }
@@ -184,7 +186,7 @@ mod tests {
                 traffic
             });
             let mut workers: Vec<Traffic> = workers.collect();
-            let own: Vec<f32> = workers.iter().map(|worker| worker.own_rate as f32).collect();
+            let own: Vec<f32> = workers.iter().map(|worker| worker.own_rate() as f32).collect();
             for (at, worker) in workers.iter_mut().enumerate() {
                 let peers = own.iter().enumerate().filter(|(peer, _)| *peer != at);
                 peers.for_each(|(peer, rate)| worker.merge_rate(*rate, peer < at));
