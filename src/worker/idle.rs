@@ -2,10 +2,13 @@
 
 use core::time::Duration;
 
+use super::Worker;
 use super::tick_period::{self, Requests};
-use super::{IDLE_AFTER_S, Worker};
 use crate::sharing::lease;
 use engine::time::Time;
+
+/// Time without a request after which a worker is idle, seconds.
+const IDLE_AFTER_S: f64 = 2.0;
 
 impl Worker {
     /// Whether the engine is due for a tick although nothing has happened, because some conclusions depend on time.

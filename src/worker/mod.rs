@@ -10,6 +10,7 @@ mod guarding;
 mod hints;
 mod idle;
 mod node_zone;
+mod peer_reports;
 mod probes;
 mod scaling;
 mod status_handler;
@@ -31,7 +32,7 @@ use crate::sharing::counts::Counts;
 use crate::sharing::news::News;
 use crate::sharing::slot_id::SlotId;
 use crate::sharing::snapshot::Snapshot;
-use crate::sharing::{self, lease, peers, registry, retired_counters, worker_report};
+use crate::sharing::{self, lease, registry, retired_counters, worker_report};
 use crate::telemetry::envoy_stats::EnvoyStats;
 use admin_polls::AdminPolls;
 use clusters::Clusters;
@@ -40,8 +41,6 @@ use engine::rng::{self, Rng};
 use engine::time::Time;
 use engine::{Balancer, ProbeShard};
 
-/// Time without a request after which a worker is idle, seconds.
-const IDLE_AFTER_S: f64 = 2.0;
 /// The interval at which lease, registry, scaling, guard and Envoy stats are maintained, seconds.
 const MAINTENANCE_S: f64 = 0.25;
 
@@ -472,32 +471,6 @@ impl Worker {
             self.poller.retain(&mut snapshot.stats.failing);
             snapshot.apply(&mut self.engine);
             self.snapshot = snapshot;
-        }
-    }
-
-    /// The shard of the previous configuration, as long as the peers may not have reported yet: otherwise each worker
-    /// would explore and probe for all of them.
-    fn divided_as_before(&self, now: Time) -> Option<ProbeShard> {
-        let (shard, since) = self.shard_before?;
-        (now >= since && now.seconds_since(since) <= engine::endpoint::GONE_AFTER_S).then_some(shard)
-    }
-
-    /// Reads the peers' reports, and returns this worker's shard among those that carry traffic.
-    #[inline(never)]
-    fn merge_peers(&mut self, host: &dyn Host, now: Time) -> ProbeShard {
-        let slots = &self.keys.shared.slots;
-        let reports = self.peers.iter().filter(|peer| peer.id != self.id);
-        let reports = reports.filter_map(|peer| Some((peer.id, peer.read(host, slots)?)));
-        let (mut shard, any) = peers::merge(&mut self.engine, self.id, reports, now);
-        // Workers with traffic see all changes and report them; without any, only the leader has something to report.
-        if !self.carries_traffic {
-            shard.is_reporter = !any && self.is_leader();
-        }
-        match self.divided_as_before(now) {
-            Some(before) if before.workers > shard.workers => {
-                ProbeShard { is_reporter: shard.is_reporter, ..before }
-            }
-            _ => shard,
         }
     }
 }
