@@ -17,25 +17,31 @@ pub fn sort<T: Ord>(items: &mut [T]) {
     sort_by(items, |one, other| one < other);
 }
 
-/// Sorts `items` by hashes, in linear time if these are spread evenly: each item is put near its place, then moved the
-/// last steps.
+/// Sorts `items` by hashes, in linear time if these are spread evenly: each item is put into the bucket that its place is
+/// likely to be in, and each bucket is sorted.
 pub fn sort_by_hash(items: &mut [u32], hash: impl Fn(u32) -> u64) {
     let unsorted = items.to_vec();
-    let near = |item: u32| (((hash(item) >> 32) * unsorted.len() as u64) >> 32) as usize;
+    let bucket = |item: u32| (((hash(item) >> 32) * unsorted.len() as u64) >> 32) as usize;
     let mut starts = vec![0u32; unsorted.len()];
     for item in &unsorted {
-        starts.get_mut(near(*item)).into_iter().for_each(|count| *count += 1);
+        starts.get_mut(bucket(*item)).into_iter().for_each(|count| *count += 1);
     }
     let mut before = 0;
     for start in &mut starts {
         before += core::mem::replace(start, before);
     }
     for item in &unsorted {
-        let Some(start) = starts.get_mut(near(*item)) else { continue };
+        let Some(start) = starts.get_mut(bucket(*item)) else { continue };
         items.get_mut(*start as usize).into_iter().for_each(|place| *place = *item);
         *start += 1;
     }
-    sort_few_by_key(items, |item| hash(*item));
+    let mut start = 0;
+    for end in starts {
+        if let Some(bucket) = items.get_mut(start..end as usize) {
+            sort_by(bucket, |one, other| hash(*one) < hash(*other));
+        }
+        start = end as usize;
+    }
 }
 
 /// Moves the item at `top` down in the heap of the first `end` items until none below it is larger.
@@ -96,6 +102,9 @@ mod tests {
             let mut items: Vec<u32> = (0..length as u32).rev().collect();
             sort_by_hash(&mut items, hash);
             assert!(items.len() == length && items.is_sorted_by_key(|at| hash(*at)), "{length}");
+            // All in one bucket.
+            sort_by_hash(&mut items, |at| hash(at) >> 33);
+            assert!(items.is_sorted_by_key(|at| hash(*at) >> 33), "{length}");
         }
         let mut floats = [2.0, f64::NAN, -1.0, 0.5];
         sort_by(&mut floats, |a, b| a.total_cmp(b).is_lt());

@@ -217,10 +217,9 @@ impl Cluster {
             subset.errors.background.observe(endpoint.index, failure.is_some());
             subset.errors.record.observe(failure.is_some(), now);
         }
-        let Some(state) = self.endpoints.current(endpoint) else { return };
-        state.errors.observe(failure.is_some());
         self.endpoints.failings.observe(endpoint.index, failure.is_some(), now);
         let Some(state) = self.endpoints.current(endpoint) else { return };
+        state.errors.observe(failure.is_some());
         match failure {
             None => state.health.success(started),
             Some(failure) => {

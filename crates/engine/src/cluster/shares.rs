@@ -11,9 +11,6 @@ use crate::policy::{Home, Turns};
 use crate::settings::RuleAction;
 use crate::time::Time;
 
-/// Endpoints for each worker from which on workers have homes: as many as are compared for a request. Smaller homes would
-/// be in every draw, and their endpoints' loads would follow the errors of the workers' rates.
-const MIN_HOME: u32 = 6;
 /// Slow start of a recovered endpoint as a fraction of a new endpoint's: it is still warm.
 const WARM_START: f64 = 0.1;
 /// Factor on the share at the beginning of a slow start.
@@ -136,7 +133,10 @@ impl Cluster {
 
     /// Updates how far each endpoint's share is below its subset's mean per weight, and the length of a turn.
     fn hold(&mut self) {
-        let own = self.traffic.home();
+        let home = self.traffic.home();
+        // A home of fewer endpoints than are compared would be in every draw, and its endpoints' loads would follow the
+        // errors of the workers' rates.
+        let enough = self.ablation.choices * self.traffic.workers as usize;
         for subset in &mut self.subsets.list {
             let (mut weights, mut shares, mut count) = (0.0, 0.0, 0.0);
             for index in subset.pool.all() {
@@ -163,11 +163,7 @@ impl Cluster {
                 unit: if count > 0.0 { (weights / count) as f32 } else { 1.0 },
                 workers: self.traffic.workers as f32,
                 rank: self.traffic.rank,
-                home: if subset.pool.len() as u32 >= MIN_HOME * self.traffic.workers {
-                    own
-                } else {
-                    Home::default()
-                },
+                home: if subset.pool.len() >= enough { home } else { Home::default() },
             };
         }
     }

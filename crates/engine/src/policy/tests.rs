@@ -315,6 +315,19 @@ fn a_held_request_sends_the_next_of_its_key_nowhere_else() {
     }
 }
 
+/// Tells each worker what the others have in flight; `all` is what all of them have, by endpoint.
+fn report_to_all(workers: &mut [Bench], all: &[u32]) {
+    for worker in workers {
+        worker.peers.forget(worker.now);
+        for (index, (count, endpoint)) in (0..).zip(all.iter().zip(&mut worker.states)) {
+            let mut others = crate::endpoint::PeerReport::default();
+            others.in_flight.total = count - endpoint.in_flight.total();
+            worker.peers.merge((index, endpoint), all.len(), &others, &crate::health::Evidence::default());
+        }
+        worker.refresh();
+    }
+}
+
 /// Eight workers have one hot key, and each reports to the others now and then.
 #[test]
 fn all_workers_together_keep_the_bound() {
@@ -323,15 +336,7 @@ fn all_workers_together_keep_the_bound() {
     let mut workers: Vec<Bench> = (0..8).map(|_| Bench::new(&policy, of_shares(&[1.0; 20]))).collect();
     let mut all = [0u32; 20];
     for at in 0..8 {
-        for worker in &mut workers {
-            worker.peers.forget(worker.now);
-            for (index, (all, endpoint)) in (0..).zip(all.iter().zip(&mut worker.states)) {
-                let mut others = crate::endpoint::PeerReport::default();
-                others.in_flight.total = all - endpoint.in_flight.total();
-                worker.peers.merge((index, endpoint), 20, &others, &crate::health::Evidence::default());
-            }
-            worker.refresh();
-        }
+        report_to_all(&mut workers, &all);
         let to = workers[at].first(key);
         let now = workers[at].now;
         workers[at].states[to].in_flight.start(now);
@@ -357,15 +362,7 @@ fn workers_with_one_hot_key_do_not_run_in_step() {
             all[to] += 1;
         }
         worst = if burst < 8 { 0 } else { worst.max(*all.iter().max().unwrap()) };
-        for worker in &mut workers {
-            worker.peers.forget(worker.now);
-            for (index, (all, endpoint)) in (0..).zip(all.iter().zip(&mut worker.states)) {
-                let mut others = crate::endpoint::PeerReport::default();
-                others.in_flight.total = all - endpoint.in_flight.total();
-                worker.peers.merge((index, endpoint), 20, &others, &crate::health::Evidence::default());
-            }
-            worker.refresh();
-        }
+        report_to_all(&mut workers, &all);
         // All are answered, and the next burst comes before anyone has heard of it.
         for worker in &mut workers {
             worker.now = worker.now.after_secs(0.2);
