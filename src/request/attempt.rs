@@ -1,10 +1,10 @@
 //! One request to one endpoint, from its headers to the end of its response: which outcome the engine gets, and when.
 
 use crate::host::StreamHost;
-use crate::request::classify::{self, Answer, Silence};
+use crate::request::classify::{self, Answer, LateStatus, Silence};
 use crate::request::load_report;
 use engine::time::Time;
-use engine::{Balancer, Failure, Outcome, RequestHandle};
+use engine::{Balancer, Failure, Outcome, Quickness, RequestHandle, Unsettled};
 
 /// Time for which a response must flow to count as good, whatever its end, seconds. Without it, a stream that stays
 /// open for hours would never show that its endpoint works.
@@ -51,8 +51,17 @@ pub(crate) enum Attempt {
 pub(crate) struct Streaming {
     handle: RequestHandle,
     judged: Judged,
+    /// What its time has yet to show.
+    unsettled: Unsettled,
     answered: Time,
     complete: bool,
+}
+
+impl Streaming {
+    /// It is known whether the answer did what was asked.
+    fn settle(&mut self, engine: &mut Balancer, declined: bool) {
+        engine.settle(&self.handle, core::mem::take(&mut self.unsettled), declined, self.answered);
+    }
 }
 
 /// An attempt that ended before its response was complete. Whether the endpoint caused that is known elsewhere: from a
@@ -124,32 +133,30 @@ impl Attempt {
         Some(handle)
     }
 
-    /// Response headers; `declined` as in [`Answer`], `complete` if no body or trailers follow.
+    /// Response headers; `shows` what their time may show, `complete` if no body or trailers follow.
     pub(crate) fn receive_headers(
         &mut self,
         engine: &mut Balancer,
         handle: RequestHandle,
-        (outcome, declined): (Outcome, bool),
+        (outcome, shows): (Outcome, Quickness),
         now: Time,
         complete: bool,
     ) {
-        if declined {
-            engine.record_declined(&handle, outcome, now);
-        } else {
-            engine.record_response(&handle, outcome, now);
-        }
+        let unsettled = engine.record_answer(&handle, outcome, shows, now);
         let judged = if outcome == Outcome::Undecided { Judged::NotYet } else { Judged::Settled };
-        *self = Attempt::Streaming(Streaming { handle, judged, answered: now, complete });
+        *self = Attempt::Streaming(Streaming { handle, judged, unsettled, answered: now, complete });
     }
 
     /// A part of the response's body; `last` for the last part. `ticked` is the worker's last tick: exact enough here,
     /// and reading the clock costs a host call.
     pub(crate) fn response_part(&mut self, engine: &mut Balancer, ticked: Time, last: bool) {
-        let Attempt::Streaming(Streaming { handle, judged, answered, complete }) = self else { return };
+        let Attempt::Streaming(streaming) = self else { return };
+        let Streaming { handle, judged, answered, complete, .. } = streaming;
         *complete |= last;
         if *judged == Judged::NotYet && !last && ticked.seconds_since(*answered) >= FLOWS_AFTER_S {
             *judged = Judged::Flows;
             engine.record_outcome(handle, None, ticked);
+            streaming.settle(engine, false);
         }
     }
 
@@ -176,8 +183,8 @@ impl Attempt {
     /// Makes the outcome final: the endpoint's announcement in its headers has decided it, and a good end changes
     /// nothing.
     pub(crate) fn settle(&mut self) {
-        if let Attempt::Streaming(Streaming { judged, .. }) = self {
-            *judged = Judged::Settled;
+        if let Attempt::Streaming(Streaming { judged, unsettled, .. }) = self {
+            (*judged, *unsettled) = (Judged::Settled, Unsettled::Nothing);
         }
     }
 
@@ -193,18 +200,19 @@ impl Attempt {
         }
     }
 
-    /// Response trailers; `failure` is the one that they report, if any.
+    /// Response trailers, with the status of the call if they have one.
     pub(crate) fn trailers(
         &mut self,
         engine: &mut Balancer,
-        failure: Option<Failure>,
+        status: Option<LateStatus>,
         host: &dyn StreamHost,
     ) {
-        let Attempt::Streaming(Streaming { handle, judged, complete, .. }) = self else { return };
-        *complete = true;
-        if failure.is_some() {
-            *judged = Judged::Settled;
-            engine.record_outcome(handle, failure, host.now());
+        let Attempt::Streaming(streaming) = self else { return };
+        streaming.complete = true;
+        streaming.settle(engine, status.is_some_and(|status| status.declined));
+        if let Some(LateStatus { failure: failure @ Some(_), .. }) = status {
+            streaming.judged = Judged::Settled;
+            engine.record_outcome(&streaming.handle, failure, host.now());
         }
     }
 
@@ -242,7 +250,11 @@ impl Attempt {
                 engine.finished(&handle, now);
                 reason.is_none().then_some(PendingOutcome { handle, waited_since, good_otherwise: false })
             }
-            Attempt::Streaming(Streaming { handle, judged, answered, .. }) => {
+            Attempt::Streaming(mut streaming) => {
+                if reason.is_none() {
+                    streaming.settle(engine, false);
+                }
+                let Streaming { handle, judged, answered, .. } = streaming;
                 let known = ticked.max(answered);
                 engine.finished(&handle, known);
                 let (waited_since, good_otherwise) = (handle.started, judged == Judged::NotYet);
@@ -287,6 +299,6 @@ pub(crate) fn end_unanswered(
     if its_own && silence == Silence::Answered(Outcome::Unrelated) {
         engine.record_replaced(&handle, host.now());
     }
-    attempt.receive_headers(engine, handle, (outcome, answer.declined), host.now(), true);
+    attempt.receive_headers(engine, handle, (outcome, Quickness::Denied), host.now(), true);
     None
 }

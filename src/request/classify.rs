@@ -1,11 +1,12 @@
 //! Outcomes of requests: from response headers, trailers, Envoy's response code details and the host that answered.
 
 use crate::host::StreamHost;
+use crate::request::grpc_web;
 use crate::request::route::Looks;
 use engine::rng;
 use engine::settings::Failures;
 use engine::time::Time;
-use engine::{Balancer, Failure, Outcome, RequestHandle, RetryHint};
+use engine::{Balancer, Failure, Outcome, Quickness, RequestHandle, RetryHint};
 
 /// `101 Switching Protocols`: what follows is not a response body, so a missing end means nothing.
 const SWITCHING: u32 = 101;
@@ -53,6 +54,22 @@ pub(crate) fn of_headers(
     Answer { outcome, ..answer }
 }
 
+/// What the time of an answer may show. Where the status is in a gRPC-Web body, `web` is prepared to find it; only calls
+/// that `upload` something are gRPC.
+pub(crate) fn shows(
+    host: &dyn StreamHost,
+    answer: Answer,
+    uploads: bool,
+    web: &mut Option<Box<grpc_web::Body>>,
+) -> Quickness {
+    if answer.declined {
+        return Quickness::Denied;
+    }
+    let open =
+        uploads && answer.outcome == Outcome::Undecided && (web.is_some() || grpc_web::is_grpc(host, web));
+    if open { Quickness::Open } else { Quickness::Shown }
+}
+
 /// The outcome as the client sees it, from an endpoint or from Envoy itself.
 pub(crate) fn of_client(host: &dyn StreamHost, complete: bool, counts: &Failures) -> Outcome {
     read(host, complete, counts).0.outcome
@@ -98,9 +115,23 @@ fn read(host: &dyn StreamHost, complete: bool, counts: &Failures) -> (Answer, bo
     (Answer { outcome, status, declined }, suspicious)
 }
 
-/// The failure that the response trailers report, if any.
-pub(crate) fn of_trailers(host: &dyn StreamHost, counts: &Failures) -> Option<Failure> {
-    Failure::of_grpc_status(number(&host.response_trailer("grpc-status")?)?, counts)
+/// The status of a call that comes after its response headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LateStatus {
+    pub failure: Option<Failure>,
+    /// Whether the endpoint did not do what was asked.
+    pub declined: bool,
+}
+
+impl LateStatus {
+    pub(crate) fn of(code: u32, counts: &Failures) -> LateStatus {
+        LateStatus { failure: Failure::of_grpc_status(code, counts), declined: code != 0 }
+    }
+}
+
+/// The gRPC status in the response trailers, if they have one.
+pub(crate) fn of_trailers(host: &dyn StreamHost, counts: &Failures) -> Option<LateStatus> {
+    Some(LateStatus::of(number(&host.response_trailer("grpc-status")?)?, counts))
 }
 
 /// The endpoint's failure behind a response that was cut short; `None` if the endpoint did not cause it.

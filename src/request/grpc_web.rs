@@ -8,8 +8,9 @@ use crate::host::StreamHost;
 const MAX_END: usize = 4096;
 /// The flag of a frame that carries trailers.
 const TRAILERS: u8 = 0x80;
-/// How its media types begin, and how that for base64 goes on.
-const KIND: &[u8] = b"application/grpc-web";
+/// How the media types of gRPC begin, how those of gRPC-Web go on, and then that for base64.
+const GRPC: &[u8] = b"application/grpc";
+const WEB: &[u8] = b"-web";
 const TEXT: &[u8] = b"-text";
 /// The length of a frame's head, bytes: a flag and the length of its content.
 const HEAD: usize = 5;
@@ -22,16 +23,24 @@ pub(crate) struct Body {
     text: bool,
 }
 
-impl Body {
-    /// A body to watch, if the response headers say that it is gRPC-Web.
-    pub fn of(host: &dyn StreamHost) -> Option<Box<Body>> {
-        let kind = host.response_header("content-type")?;
-        let (web, kind) = kind.split_at_checked(KIND.len())?;
-        // Media types are the same in whichever case.
-        let text = |kind: &[u8]| kind.get(..TEXT.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(TEXT));
-        web.eq_ignore_ascii_case(KIND).then(|| Box::new(Body { end: Vec::new(), text: text(kind) }))
+/// Whether the response headers say that the response is gRPC, whose status comes at its end; `web` gets the body to find
+/// it in if that is gRPC-Web.
+pub(crate) fn is_grpc(host: &dyn StreamHost, web: &mut Option<Box<Body>>) -> bool {
+    let kind = host.response_header("content-type").unwrap_or_default();
+    let Some(rest) = strip(&kind, GRPC) else { return false };
+    if let Some(rest) = strip(rest, WEB) {
+        *web = Some(Box::new(Body { end: Vec::new(), text: strip(rest, TEXT).is_some() }));
     }
+    true
+}
 
+/// The rest of a media type behind `part`. Media types are the same in whichever case.
+fn strip<'a>(kind: &'a [u8], part: &[u8]) -> Option<&'a [u8]> {
+    let (head, rest) = kind.split_at_checked(part.len())?;
+    head.eq_ignore_ascii_case(part).then_some(rest)
+}
+
+impl Body {
     /// A part of the body.
     pub fn part(&mut self, host: &dyn StreamHost) {
         self.end.extend_from_slice(&host.response_body_end(MAX_END));

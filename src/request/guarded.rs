@@ -64,7 +64,8 @@ impl Guarded {
         self.whole = true;
         if self.is_undecided() {
             let counts = self.counts(engine);
-            self.failed = counts.is_some_and(|counts| classify::of_trailers(host, counts).is_some());
+            let status = counts.and_then(|counts| classify::of_trailers(host, counts));
+            self.failed = status.is_some_and(|status| status.failure.is_some());
         }
     }
 

@@ -4,7 +4,7 @@ use super::affinity::{self, Issued};
 use crate::host::StreamHost;
 use crate::request::attempt::{Attempt, Upload, end_unanswered};
 use crate::request::classify;
-use crate::request::classify::{Answer, Asked, Silence};
+use crate::request::classify::{Answer, Asked, LateStatus, Silence};
 use crate::request::correlation::{PROPERTY, RequestCorrelation, SharedCorrelation};
 use crate::request::decision_log::{self, DecisionRecord};
 use crate::request::grpc_web;
@@ -19,7 +19,7 @@ use engine::endpoint::EndpointRef;
 use engine::policy::Request;
 use engine::settings::Failures;
 use engine::time::Time;
-use engine::{Balancer, Decision, Failure, Outcome, RequestHandle};
+use engine::{Balancer, Decision, Outcome, RequestHandle};
 
 pub(crate) use crate::request::route::Looks;
 
@@ -227,7 +227,9 @@ impl Stream {
         if let Some(guarded) = &mut self.guarded {
             guarded.headers(&worker.engine, host, self.asked.began, complete);
             // Also for endpoints that are unknown: both arms must be measured alike.
-            self.web = if self.uploads && guarded.is_undecided() { grpc_web::Body::of(host) } else { None };
+            if self.uploads && guarded.is_undecided() {
+                grpc_web::is_grpc(host, &mut self.web);
+            }
         }
         if let Some(issued) = self.issued.take()
             && let Some(upstream) = worker.engine.upstream(issued.upstream)
@@ -261,15 +263,17 @@ impl Stream {
                 if answer.outcome == Outcome::Undecided && self.asked.tunnels {
                     answer.outcome = Outcome::Good;
                 }
+                let shows = classify::shows(host, answer, self.uploads, &mut self.web);
                 let from = (handle, self.stays);
                 let (handle, outcome, its_own) = classify::reattribute(engine, host, from, answer);
-                attempt.receive_headers(engine, handle, (outcome, answer.declined), now, complete);
+                attempt.receive_headers(engine, handle, (outcome, shows), now, complete);
                 self.listen(engine, host, its_own.then_some(handle), answer, now);
             }
             Phase::Watching { upstream, started, .. } => {
                 let now = host.now();
                 let Some(counts) = engine.counts(*upstream) else { return };
                 let answer = classify::of_headers(host, complete, counts, doubts);
+                let shows = classify::shows(host, answer, self.uploads, &mut self.web);
                 let outcome = match classify::attempts(host) {
                     0 | 1 => answer.outcome,
                     // The endpoint that failed before is unknown here; the last one is not charged with that time.
@@ -280,7 +284,7 @@ impl Stream {
                 self.phase = Phase::Foreign;
                 if let Some(handle) = handle {
                     let mut attempt = Attempt::Over;
-                    attempt.receive_headers(engine, handle, (outcome, answer.declined), now, complete);
+                    attempt.receive_headers(engine, handle, (outcome, shows), now, complete);
                     self.phase = Phase::Steered(attempt);
                     self.listen(engine, host, Some(handle), answer, now);
                 }
@@ -314,7 +318,7 @@ impl Stream {
         }
     }
 
-    /// Passes the endpoint's own headers and load reports to the engine, and prepares to read a gRPC-Web body.
+    /// Passes the endpoint's own headers and load reports to the engine.
     fn listen(
         &mut self,
         engine: &mut Balancer,
@@ -339,9 +343,6 @@ impl Stream {
         {
             load_report::take(engine, &handle, || now, |name| host.response_header(name));
         }
-        if self.uploads && answer.outcome == Outcome::Undecided && self.web.is_none() {
-            self.web = grpc_web::Body::of(host);
-        }
     }
 
     /// The upstream's definition of a failure.
@@ -355,45 +356,59 @@ impl Stream {
         worker.engine.counts(upstream)
     }
 
-    /// The failure in the last frame of a gRPC-Web body.
+    /// The status in the last frame of a gRPC-Web body.
     #[inline(never)]
-    fn web_failure(&mut self, worker: &Worker, host: &dyn StreamHost, last: bool) -> Option<Failure> {
+    fn web_status(&mut self, worker: &Worker, host: &dyn StreamHost, last: bool) -> Option<LateStatus> {
         self.web.as_mut()?.part(host);
-        if !last {
-            return None;
-        }
+        if last { self.web_end(worker) } else { None }
+    }
+
+    /// The same at the end of the body.
+    fn web_end(&mut self, worker: &Worker) -> Option<LateStatus> {
         let status = self.web.take()?.status()?;
         let guarded = || self.guarded.as_ref().and_then(|guarded| guarded.counts(&worker.engine));
-        Failure::of_grpc_status(status, self.counts(worker).or_else(guarded)?)
+        Some(LateStatus::of(status, self.counts(worker).or_else(guarded)?))
     }
 
     /// A part of the response's body; `last` for the last part.
     pub fn response_body(&mut self, worker: &mut Worker, host: &dyn StreamHost, last: bool) {
         self.guarded.iter_mut().for_each(|guarded| guarded.body(last));
-        if let Some(failure) = self.web_failure(worker, host, last) {
-            self.guarded.iter_mut().for_each(Guarded::fail);
-            if self.is_watched(worker) {
-                self.report(worker, host, Some(failure));
-            }
-            if let Phase::Steered(attempt) = &mut self.phase
-                && attempt.awaits_trailers()
-            {
-                attempt.trailers(&mut worker.engine, Some(failure), host);
-            }
+        if let Some(status) = self.web_status(worker, host, last) {
+            self.take_web(worker, host, status);
         }
         if let Phase::Steered(attempt) = &mut self.phase {
             attempt.response_part(&mut worker.engine, worker.ticked, last);
         }
     }
 
-    /// Response trailers, which carry the status of gRPC.
+    #[inline(never)]
+    fn take_web(&mut self, worker: &mut Worker, host: &dyn StreamHost, status: LateStatus) {
+        if status.failure.is_some() {
+            self.guarded.iter_mut().for_each(Guarded::fail);
+            if self.is_watched(worker) {
+                self.report(worker, host, status.failure);
+            }
+        }
+        if let Phase::Steered(attempt) = &mut self.phase
+            && attempt.awaits_trailers()
+        {
+            attempt.trailers(&mut worker.engine, Some(status), host);
+        }
+    }
+
+    /// Response trailers, which carry the status of gRPC. Envoy's gRPC-Web filter moves it into the body and leaves empty
+    /// ones.
     pub fn response_trailers(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
+        if let Some(status) = self.web_end(worker) {
+            self.take_web(worker, host, status);
+        }
         self.guarded.iter_mut().for_each(|guarded| guarded.trailers(&worker.engine, host));
         let awaits = matches!(&self.phase, Phase::Steered(attempt) if attempt.awaits_trailers());
         if !awaits && !self.is_watched(worker) {
             return;
         }
-        let failure = self.counts(worker).and_then(|counts| classify::of_trailers(host, counts));
+        let status = self.counts(worker).and_then(|counts| classify::of_trailers(host, counts));
+        let failure = status.and_then(|status| status.failure);
         if self.is_watched(worker) && failure.is_some() {
             self.report(worker, host, failure);
         }
@@ -401,7 +416,7 @@ impl Stream {
             && awaits
         {
             attempt.report_load(&mut worker.engine, host);
-            attempt.trailers(&mut worker.engine, failure, host);
+            attempt.trailers(&mut worker.engine, status, host);
         }
     }
 

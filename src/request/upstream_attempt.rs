@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::host::StreamHost;
 use crate::request::attempt::{Attempt, Upload};
-use crate::request::classify::{self, UpstreamHost};
+use crate::request::classify::{self, LateStatus, UpstreamHost};
 use crate::request::correlation::{PROPERTY, SharedCorrelation};
 use crate::request::{grpc_web, header_hints, load_report};
 use crate::worker::Worker;
@@ -105,7 +105,7 @@ impl UpstreamAttempt {
             Outcome::Undecided if self.tunnels => Outcome::Good,
             outcome => outcome,
         };
-        let how = (outcome, answer.declined);
+        let how = (outcome, classify::shows(host, answer, self.uploads, &mut self.web));
         self.attempt.receive_headers(engine, handle, how, now, complete && !may_be_retried);
         if heeds && let Some(hints) = header_hints::of_headers(host, answer, now) {
             engine.take_hints(&handle, hints, now);
@@ -116,30 +116,29 @@ impl UpstreamAttempt {
         if header_hints::is_its_own(answer.outcome) {
             load_report::take(engine, &handle, || now, |name| host.response_header(name));
         }
-        if self.uploads && answer.outcome == Outcome::Undecided {
-            self.web = grpc_web::Body::of(host);
-        }
     }
 
     /// A part of the response's body; `last` for the last part.
     pub fn response_body(&mut self, worker: &mut Worker, host: &dyn StreamHost, last: bool) {
-        let failure = self.web_failure(worker, host, last);
-        if failure.is_some() && self.attempt.awaits_trailers() {
-            self.attempt.trailers(&mut worker.engine, failure, host);
+        let status = self.web_status(worker, host, last);
+        if status.is_some() && self.attempt.awaits_trailers() {
+            self.attempt.trailers(&mut worker.engine, status, host);
         }
         self.attempt.response_part(&mut worker.engine, worker.ticked, last);
     }
 
-    /// The failure in the last frame of a gRPC-Web body.
-    fn web_failure(&mut self, worker: &Worker, host: &dyn StreamHost, last: bool) -> Option<Failure> {
+    /// The status in the last frame of a gRPC-Web body.
+    fn web_status(&mut self, worker: &Worker, host: &dyn StreamHost, last: bool) -> Option<LateStatus> {
         let web = self.web.as_mut()?;
         web.part(host);
-        if !last {
-            return None;
-        }
+        if last { self.web_end(worker) } else { None }
+    }
+
+    /// The same at the end of the body.
+    fn web_end(&mut self, worker: &Worker) -> Option<LateStatus> {
         let status = self.web.take()?.status()?;
         let upstream = self.correlation.as_ref()?.borrow().upstream;
-        Failure::of_grpc_status(status, worker.engine.counts(upstream)?)
+        Some(LateStatus::of(status, worker.engine.counts(upstream)?))
     }
 
     /// Response trailers, which carry the status of gRPC.
@@ -147,10 +146,11 @@ impl UpstreamAttempt {
         let upstream =
             self.correlation.as_ref().map_or(usize::MAX, |correlation| correlation.borrow().upstream);
         if self.attempt.awaits_trailers() {
-            let failure =
+            let web = self.web_end(worker);
+            let status =
                 worker.engine.counts(upstream).and_then(|counts| classify::of_trailers(host, counts));
             self.attempt.report_load(&mut worker.engine, host);
-            self.attempt.trailers(&mut worker.engine, failure, host);
+            self.attempt.trailers(&mut worker.engine, status.or(web), host);
         }
     }
 

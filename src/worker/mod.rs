@@ -263,6 +263,7 @@ impl Worker {
             self.tell_stats(host, now);
             if self.is_leader() {
                 self.tell_unmet(host, now);
+                self.tell_unserved(host);
             }
             self.hint(host, now);
         } else if self.lease == lease::Holder::Unsettled {

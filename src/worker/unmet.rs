@@ -1,9 +1,13 @@
-//! Warnings of upstreams without any request while there is traffic: most often the cluster has another name in Envoy.
+//! Warnings of upstreams without any request while there is traffic (most often the cluster has another name in Envoy), and
+//! of upstreams without an eligible endpoint.
 
 use super::Worker;
 use crate::host::Host;
 use crate::host::event::{Event, Field};
 use crate::sharing::retired_counters;
+use engine::Cluster;
+use engine::endpoint::AnnouncedHealth;
+use engine::settings::NoneEligible;
 use engine::time::Time;
 
 /// Time from the first request to the warning, seconds.
@@ -17,6 +21,8 @@ pub(super) struct Unmet {
     looked: Time,
     traffic_since: Option<Time>,
     said: Vec<usize>,
+    /// The upstreams of which the log says that no endpoint is eligible.
+    unserved: Vec<usize>,
 }
 
 impl Worker {
@@ -58,4 +64,51 @@ impl Worker {
             });
         }
     }
+
+    /// Logs once that no endpoint of an upstream is eligible, and that one is again. Runs in the leader, for the whole
+    /// process.
+    #[inline(never)]
+    pub(super) fn tell_unserved(&mut self, host: &dyn Host) {
+        for (at, upstream) in self.engine.upstreams().iter().enumerate() {
+            let unserved = !upstream.fleet().is_empty() && upstream.eligible() == 0;
+            let said = self.unmet.unserved.iter().position(|said| *said == at);
+            let (level, name, what) = match said {
+                None if unserved => {
+                    self.unmet.unserved.push(at);
+                    (log::Level::Warn, "none_eligible", unserved_sentence(upstream))
+                }
+                Some(place) if !unserved => {
+                    self.unmet.unserved.swap_remove(place);
+                    (log::Level::Info, "eligible_again", "endpoints are eligible again".to_owned())
+                }
+                _ => continue,
+            };
+            let cluster = upstream.cluster();
+            host.tell(&Event {
+                level,
+                name,
+                message: &format!("routing: cluster={cluster}: {what}"),
+                fields: &[("upstream", Field::Text(cluster))],
+            });
+        }
+    }
+}
+
+fn unserved_sentence(upstream: &Cluster) -> String {
+    let indices = || upstream.fleet().iter().map(|(index, _)| index);
+    let announced = |health| {
+        let stands =
+            |index: &u32| upstream.endpoint(*index).is_some_and(|e| e.constraints.announced == health);
+        indices().filter(stands).count()
+    };
+    let (draining, unhealthy) = (announced(AnnouncedHealth::Draining), announced(AnnouncedHealth::Unhealthy));
+    let meanwhile = match &upstream.config().failover.none_eligible {
+        NoneEligible::Envoy => "Envoy's own policy decides".to_owned(),
+        NoneEligible::Reject => "requests are answered with 503".to_owned(),
+        NoneEligible::SafeEndpoint(address) => format!("requests go to {address}"),
+    };
+    format!(
+        "none of {} endpoints is eligible ({draining} draining, {unhealthy} unhealthy as announced): {meanwhile} (failover.none_eligible)",
+        indices().count()
+    )
 }

@@ -198,6 +198,30 @@ fn unknown_endpoints_reject_no_request(mut world: impl World) {
     assert!(!stream.request_headers(), "an endpoint is known, and not eligible");
 }
 
+fn that_no_endpoint_is_eligible_is_said_once(mut world: impl World) {
+    let reject = r#""failover":{"none_eligible":"reject"}"#;
+    let crew = crew(&mut world, 2, &plugin(&by_envoy(), reject));
+    let leaving = r#""eds_health_status":"DRAINING""#;
+    let said = |lines: Vec<String>| {
+        let count = |what: &str| lines.iter().filter(|line| line.contains(what)).count();
+        [
+            count(
+                "none of 2 endpoints is eligible (2 draining, 0 unhealthy as announced): requests are answered with 503",
+            ),
+            count("endpoints are eligible again"),
+        ]
+    };
+    told(&mut world, &crew, &members(&[(0, leaving), (1, "")]));
+    pass(&mut world, &crew.all, ms(1000));
+    assert_eq!(said(world.logs()), [0, 0]);
+    told(&mut world, &crew, &members(&[(0, leaving), (1, leaving)]));
+    pass(&mut world, &crew.all, ms(5000));
+    assert_eq!(said(world.logs()), [1, 0], "{:?}", world.logs());
+    told(&mut world, &crew, &members(&[(0, leaving), (1, "")]));
+    pass(&mut world, &crew.all, ms(1000));
+    assert_eq!(said(world.logs()), [1, 1]);
+}
+
 fn leaving_endpoint_finishes_its_requests(mut world: impl World) {
     let crew = crew(&mut world, 2, &plugin(&by_envoy(), r#""policy":"least_request","slow_start":"0s""#));
     told(&mut world, &crew, &healthy(&[0, 1]));
@@ -453,6 +477,7 @@ both!(
     envoys_list_reaches_every_worker_in_a_tick,
     the_first_question_is_put_at_once,
     unknown_endpoints_reject_no_request,
+    that_no_endpoint_is_eligible_is_said_once,
     leaving_endpoint_finishes_its_requests,
     endpoint_unhealthy_in_envoy_gets_nothing,
     what_is_no_list_changes_nothing,

@@ -51,6 +51,8 @@ pub struct Ending {
     pub attempts: Option<u64>,
     /// The response breaks off after its headers, for the reason in `details`.
     pub cut: bool,
+    /// The last part of the body.
+    pub last: Option<Vec<u8>>,
 }
 
 impl Ending {
@@ -78,6 +80,18 @@ impl Ending {
         let mut ending = Ending::status("200");
         ending.headers.as_mut().expect("headers").push(("content-type", b"application/grpc+proto".to_vec()));
         ending.trailers = Some(vec![("grpc-status", status.into())]);
+        ending
+    }
+
+    /// A gRPC-Web response with its status at the end of its body.
+    pub fn grpc_web(status: &str) -> Ending {
+        let mut ending = Ending::status("200");
+        ending
+            .headers
+            .as_mut()
+            .expect("headers")
+            .push(("content-type", b"application/grpc-web+proto".to_vec()));
+        ending.last = Some(web_trailers(status));
         ending
     }
 
@@ -111,6 +125,22 @@ pub fn begin<W: World>(world: &mut W, plugin: Plugin) -> W::Stream {
     stream.property(&["xds", "cluster_name"], b"web");
     assert!(stream.request_headers(), "the request goes on");
     stream
+}
+
+/// A gRPC call to cluster `web`, past its last message.
+pub fn begin_call<W: World>(world: &mut W, plugin: Plugin) -> W::Stream {
+    let mut call =
+        world.stream(plugin, &[(":method", b"POST"), (":path", b"/a.B/C"), (":authority", b"web")]);
+    call.property(&["xds", "cluster_name"], b"web");
+    assert!(call.request_headers_of(false), "the call goes on");
+    call.request_body(true);
+    call
+}
+
+/// The frame at the end of a gRPC-Web body.
+pub fn web_trailers(status: &str) -> Vec<u8> {
+    let trailers = format!("grpc-status:{status}\r\ngrpc-message:x\r\n");
+    [&[0x80, 0, 0, 0, trailers.len() as u8][..], trailers.as_bytes()].concat()
 }
 
 /// The endpoints in the steering header, best first; empty without the header.
@@ -152,7 +182,9 @@ pub fn respond(stream: &mut impl Stream, ending: &Ending) {
     match &ending.trailers {
         _ if ending.cut => {}
         Some(trailers) => stream.response_trailers(&borrowed(trailers)),
-        None if ending.headers.is_some() => stream.response_body(true),
+        None if ending.headers.is_some() => {
+            stream.response_part(ending.last.as_deref().unwrap_or(b"part"), true);
+        }
         None => {}
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::scene::{Ending, address, begin, config, ms, respond, single, target, traffic};
+use crate::scene::{Ending, address, begin, begin_call, config, ms, respond, single, target, traffic};
 use crate::world::{Plugin, Stream, World};
 
 /// Requests in flight, each with the time of its response.
@@ -24,6 +24,18 @@ fn sent<W: World>(
 fn sent_and_ended<W: World>(
     world: &mut W,
     plugin: Plugin,
+    seconds: usize,
+    open: &mut Open<W>,
+    of: impl Fn(&str) -> (u64, Ending),
+) -> BTreeMap<String, usize> {
+    begun_and_ended(world, plugin, begin, seconds, open, of)
+}
+
+/// The same, with how a request begins.
+fn begun_and_ended<W: World>(
+    world: &mut W,
+    plugin: Plugin,
+    begin: fn(&mut W, Plugin) -> W::Stream,
     seconds: usize,
     open: &mut Open<W>,
     of: impl Fn(&str) -> (u64, Ending),
@@ -162,7 +174,9 @@ fn a_majority_that_was_slow_is_found_again(mut world: impl World) {
 
 /// A pod that lost its data or its key answers at once. What it turns down shows nothing of how quick it is.
 fn an_endpoint_that_turns_everything_down_at_once_attracts_nothing<W: World>(_: W) {
-    let declines: [fn() -> Ending; 4] = [
+    let declines: [fn() -> Ending; 6] = [
+        || Ending::status("429"),
+        || Ending::grpc_headers("8"),
         || Ending::status("404"),
         || Ending::status("302"),
         || Ending::status("401"),
@@ -178,6 +192,35 @@ fn an_endpoint_that_turns_everything_down_at_once_attracts_nothing<W: World>(_: 
             let given = counts.get(&empty).copied().unwrap_or(0);
             assert!(given <= 480, "{policy}, a fourth would be 250: {counts:?}");
         }
+    }
+}
+
+/// The same where the status follows the headers: in trailers or at the end of the body.
+fn an_endpoint_that_turns_calls_down_at_their_end_attracts_nothing<W: World>(_: W) {
+    let forms: [fn(&str) -> Ending; 2] = [Ending::grpc_trailers, Ending::grpc_web];
+    for policy in ["adaptive", "peak_ewma", "weighted_score"] {
+        for (form, status) in forms.iter().flat_map(|form| ["7", "8", "16"].map(|status| (form, status))) {
+            let mut world = W::new(5);
+            let plugin = single(&mut world, &config(4, &format!(r#""policy":"{policy}""#), ""));
+            let locked = address(1);
+            let of = |to: &str| if to == locked { (1, form(status)) } else { (25, form("0")) };
+            let counts = begun_and_ended(&mut world, plugin, begin_call, 10, &mut Vec::new(), of);
+            let given = counts.get(&locked).copied().unwrap_or(0);
+            assert!(given <= 480, "{policy}, {status}, a fourth would be 250: {counts:?}");
+        }
+    }
+}
+
+/// Quick calls that do what was asked are the reason to balance by latency.
+fn an_endpoint_that_serves_calls_quickly_gets_more<W: World>(_: W) {
+    let forms: [fn(&str) -> Ending; 2] = [Ending::grpc_trailers, Ending::grpc_web];
+    for form in forms {
+        let mut world = W::new(5);
+        let plugin = single(&mut world, &config(4, "", ""));
+        let quick = address(1);
+        let of = |to: &str| (if to == quick { 5 } else { 100 }, form("0"));
+        let counts = begun_and_ended(&mut world, plugin, begin_call, 10, &mut Vec::new(), of);
+        assert!(counts.get(&quick).copied().unwrap_or(0) >= 700, "a fourth would be 250: {counts:?}");
     }
 }
 
@@ -205,6 +248,8 @@ both!(
     no_endpoint_is_ejected_where_all_hang,
     a_majority_that_was_slow_is_found_again,
     an_endpoint_that_turns_everything_down_at_once_attracts_nothing,
+    an_endpoint_that_turns_calls_down_at_their_end_attracts_nothing,
+    an_endpoint_that_serves_calls_quickly_gets_more,
     an_endpoint_that_is_slow_to_turn_down_is_spared,
     equals_share_alike,
 );

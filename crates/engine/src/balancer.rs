@@ -15,7 +15,7 @@ use crate::rng::Rng;
 use crate::settings::{self, Failures, LoadReport, Settings};
 use crate::time::Time;
 
-use crate::{Failure, Outcome, RetryHint};
+use crate::{Failure, Outcome, Quickness, RetryHint, Unsettled};
 
 use crate::cluster::{Cluster, HeaderHints, ProbeShard};
 
@@ -263,15 +263,28 @@ impl Balancer {
 
     /// Records the first result: response headers, a reset, or the end without an answer.
     pub fn record_response(&mut self, handle: &RequestHandle, outcome: Outcome, now: Time) {
-        if let Some(upstream) = self.of(handle) {
-            upstream.record_response(handle, outcome, false, now);
-        }
+        self.record_answer(handle, outcome, Quickness::Shown, now);
     }
 
-    /// The same for an answer that does not do what was asked, such as 404: its quickness is no merit.
-    pub fn record_declined(&mut self, handle: &RequestHandle, outcome: Outcome, now: Time) {
-        if let Some(upstream) = self.of(handle) {
-            upstream.record_response(handle, outcome, true, now);
+    /// The same for an answer of which `shows` says what its time may show. The result goes to
+    /// [`settle`](Balancer::settle) once that is known.
+    pub fn record_answer(
+        &mut self,
+        handle: &RequestHandle,
+        outcome: Outcome,
+        shows: Quickness,
+        now: Time,
+    ) -> Unsettled {
+        self.of(handle)
+            .map_or(Unsettled::Nothing, |upstream| upstream.record_response(handle, outcome, shows, now))
+    }
+
+    /// Settles what an answer at `answered` left unsettled; `declined` if it did not do what was asked.
+    pub fn settle(&mut self, handle: &RequestHandle, unsettled: Unsettled, declined: bool, answered: Time) {
+        if unsettled != Unsettled::Nothing
+            && let Some(upstream) = self.of(handle)
+        {
+            upstream.settle(handle, unsettled, declined, answered);
         }
     }
 

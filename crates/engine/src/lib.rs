@@ -61,4 +61,4 @@ pub use decision::{Decision, Reason, RequestHandle};
 pub use cluster::decision_times::{BOUNDS_NS, DecisionTimes};
 pub use cluster::totals::Totals;
 pub use cluster::{Change, Cluster, Explained, HeaderHints, ProbeShard, RECENT_S, SubsetLoad};
-pub use outcome::{Failure, Outcome, RetryHint};
+pub use outcome::{Failure, Outcome, Quickness, RetryHint, Unsettled};

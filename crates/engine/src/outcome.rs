@@ -148,6 +148,29 @@ impl Outcome {
     }
 }
 
+/// Whether the time of an answer may show that its endpoint is quick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quickness {
+    /// It did what was asked.
+    Shown,
+    /// It did not: it redirects or turns the request down.
+    Denied,
+    /// Its status comes later: in gRPC's trailers.
+    Open,
+}
+
+/// What an answer whose [`Quickness`] is open has yet to show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unsettled {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Whether its time belongs to the mean of those that did what was asked.
+    Mean,
+    /// That and the time itself.
+    Sample,
+}
+
 /// What the last answer of a retried request says about the earlier attempts, whose answers are not visible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryHint {

@@ -2,12 +2,10 @@
 //! and the health of its endpoint.
 
 use super::{Cluster, GOOD_MULTIPLE};
-use crate::ablation::Part;
 use crate::decision::RequestHandle;
 use crate::endpoint::{EndpointRef, NOISE_S};
-use crate::estimate::latency::CLIP;
 use crate::health::{SURPRISE, State};
-use crate::outcome::{Failure, Outcome, RetryHint};
+use crate::outcome::{Failure, Outcome, Quickness, RetryHint, Unsettled};
 use crate::time::Time;
 
 /// A deadline that expired within this multiple of the typical latency is no evidence: some calls have deadlines that
@@ -86,10 +84,15 @@ impl Cluster {
         self.started(to, started)
     }
 
-    /// Records the first sign of a request's outcome. `declined` if it is an answer that does not do what was asked: then
-    /// its time can show that the endpoint is slow, and not that it is quick. An endpoint that turns everything down at
-    /// once, because it lost its data or its access to something, would otherwise look like the best of all.
-    pub fn record_response(&mut self, handle: &RequestHandle, outcome: Outcome, declined: bool, now: Time) {
+    /// Records the first sign of a request's outcome. `shows` says what an answer's time may show; what is left open is
+    /// unsettled until [`settle`](Cluster::settle).
+    pub fn record_response(
+        &mut self,
+        handle: &RequestHandle,
+        outcome: Outcome,
+        shows: Quickness,
+        now: Time,
+    ) -> Unsettled {
         let RequestHandle { endpoint, started, .. } = *handle;
         let outcome = match outcome {
             Outcome::Failed(Failure::Deadline) if self.was_silent(endpoint.index, started, now) => {
@@ -100,55 +103,20 @@ impl Cluster {
         };
         // The slot may hold another endpoint by now.
         if !self.endpoints.set.is_current(endpoint) {
-            return;
+            return Unsettled::Nothing;
         }
         let typical = self.typical_beside(endpoint.index);
-        // Latency with the queueing delay divided out, as of an idle endpoint.
-        let ablation = self.ablation;
-        let raw = now.seconds_since(started);
-        let queue = if ablation.has(Part::Queueing) && ablation.has(Part::IdleLatency) {
-            self.queueing.delay(handle.depth)
+        let times @ (raw, seconds) = self.times(handle, now);
+        let unsettled = if outcome.is_good() {
+            self.answered_in(handle, times, shows, now)
         } else {
-            1.0
+            self.ended_in(handle, outcome, raw, now);
+            Unsettled::Nothing
         };
-        let seconds = raw / f64::from(queue);
-        let served =
-            if declined { self.subset_of(endpoint.index).map_or(0.0, |g| g.latency.served) } else { 0.0 };
-        let quick = seconds < served;
-        let (raw, seconds) = if quick { (served * f64::from(queue), served) } else { (raw, seconds) };
-        let tells = outcome.is_good() && !quick;
-        if tells
-            && !declined
-            && let Some(subset) = self.subset_of_mut(endpoint.index)
-        {
-            subset.latency.serve(seconds);
-        }
-        let teaches = self.subset_of(endpoint.index).is_none_or(|g| g.teaches);
-        if ablation.has(Part::Queueing) && teaches && tells {
-            let known = self.endpoint(endpoint.index).map(|m| m.latency);
-            self.queueing.noise.survival.observe(raw);
-            if let Some((latency, deviation)) = known.and_then(|known| Some((known, known.deviation(raw)?))) {
-                if !latency.falling() {
-                    self.queueing.observe(handle.depth, deviation);
-                }
-                if latency.settled() {
-                    let weight = self.queueing.sample_weight(handle.depth);
-                    self.queueing.noise.observe(deviation - queue.ln(), weight, CLIP);
-                }
-            }
-        }
-        if tells {
-            self.ejection.overflow.observe(raw, self.ejection.out);
-        }
-        let (weight, rows) = (self.queueing.sample_weight(handle.depth), self.queueing.noise.rows());
-        self.observe_peak(endpoint.index, outcome, raw, now);
-        let epochs = self.traffic.epochs;
-        let Some(state) = self.endpoints.states.get_mut(endpoint.index as usize) else { return };
+        let (epochs, ablation) = (self.traffic.epochs, self.ablation);
+        let Some(state) = self.endpoints.states.get_mut(endpoint.index as usize) else { return unsettled };
         match outcome {
-            Outcome::Good | Outcome::Undecided => {
-                state.answer(started, epochs, now);
-                state.latency.observe_weighed((seconds, weight), started, now, rows, &ablation);
-            }
+            Outcome::Good | Outcome::Undecided => state.answer(started, epochs, now),
             Outcome::Failed(failure) if failure.is_response() => state.answer(started, epochs, now),
             Outcome::Failed(Failure::Timeout) | Outcome::Cancelled => {
                 state.stop_awaiting(started, epochs);
@@ -171,6 +139,7 @@ impl Cluster {
             Outcome::Failed(failure) => self.record_outcome(endpoint, started, Some(failure), now),
             _ => self.assess_now(endpoint.index, now),
         }
+        unsettled
     }
 
     /// Whether the endpoint at `index` answered nothing between `started` and `now`, and that is much longer than is
@@ -184,17 +153,6 @@ impl Cluster {
         let quiet_since = self.endpoints.open_requests.last_answer(index);
         let quiet_since = quiet_since.unwrap_or(known.in_flight.quiet_since());
         long && quiet_since <= started && known.good().start <= started
-    }
-
-    /// Updates the endpoint's latency peak where the policy uses peaks.
-    #[inline(never)]
-    fn observe_peak(&mut self, index: u32, outcome: Outcome, seconds: f64, now: Time) {
-        let Some(peak) = self.endpoints.peaks.get_mut(index as usize) else { return };
-        match outcome {
-            Outcome::Good | Outcome::Undecided => peak.observe(seconds, now),
-            Outcome::Failed(Failure::Timeout) | Outcome::Cancelled => peak.observe_at_least(seconds, now),
-            Outcome::Failed(_) | Outcome::Unrelated => {}
-        }
     }
 
     /// Records the outcome of a request: good, or a failure of the endpoint.

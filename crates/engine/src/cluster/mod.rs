@@ -21,6 +21,7 @@ mod pick;
 mod pressure;
 mod probes;
 mod queues;
+mod quickness;
 mod returning;
 pub(crate) mod rules;
 mod shares;

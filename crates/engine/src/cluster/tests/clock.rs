@@ -47,7 +47,7 @@ impl Cluster {
     fn serve(&mut self, outcome: Outcome, seconds: f64) {
         let (endpoint, depth) = self.started(0, s(seconds)).unwrap();
         let handle = RequestHandle { upstream: 0, endpoint, started: s(seconds), depth };
-        self.record_response(&handle, outcome, false, s(seconds + 0.01));
+        self.record_response(&handle, outcome, crate::Quickness::Shown, s(seconds + 0.01));
         self.finished(endpoint, s(seconds + 0.01));
     }
 }
