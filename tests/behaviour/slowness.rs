@@ -224,6 +224,44 @@ fn an_endpoint_that_serves_calls_quickly_gets_more<W: World>(_: W) {
     }
 }
 
+/// An endpoint that sends its headers at once and its body slowly; the others send both at once, later.
+fn an_endpoint_with_quick_headers_and_slow_bodies_attracts_little<W: World>(_: W) {
+    for policy in ["adaptive", "peak_ewma"] {
+        let mut world = W::new(5);
+        let plugin = single(&mut world, &config(4, &format!(r#""policy":"{policy}""#), ""));
+        let slow = address(1);
+        let mut flowing: Vec<(u64, W::Stream)> = Vec::new();
+        let mut open: Open<W> = Vec::new();
+        let mut given = 0;
+        for step in 0..1000 {
+            world.advance(ms(10));
+            let now = world.now();
+            let due = |(end, _): &(u64, W::Stream)| *end <= now;
+            for (_, mut stream) in flowing.extract_if(.., |stream| due(stream)) {
+                stream.response_body(true);
+                stream.log();
+                stream.done();
+            }
+            for (_, mut stream) in open.extract_if(.., |stream| due(stream)) {
+                let to = target(&stream);
+                stream.property(&["upstream", "address"], to.as_bytes());
+                stream.property(&["response", "code_details"], b"via_upstream");
+                stream.response_headers(&[(":status", b"200")]);
+                let body_ms = if to == slow { 400 } else { 0 };
+                flowing.push((now + body_ms * 1_000_000, stream));
+            }
+            if step % 5 == 0 {
+                world.tick(plugin);
+            }
+            let stream = begin(&mut world, plugin);
+            let to = target(&stream);
+            given += usize::from(to == slow);
+            open.push((now + if to == slow { 1 } else { 25 } * 1_000_000, stream));
+        }
+        assert!(given <= 330, "{policy}, a fourth would be 250: {given}");
+    }
+}
+
 /// Nor does it hide that one is slow.
 fn an_endpoint_that_is_slow_to_turn_down_is_spared(mut world: impl World) {
     let plugin = single(&mut world, &config(4, "", ""));
@@ -250,6 +288,7 @@ both!(
     an_endpoint_that_turns_everything_down_at_once_attracts_nothing,
     an_endpoint_that_turns_calls_down_at_their_end_attracts_nothing,
     an_endpoint_that_serves_calls_quickly_gets_more,
+    an_endpoint_with_quick_headers_and_slow_bodies_attracts_little,
     an_endpoint_that_is_slow_to_turn_down_is_spared,
     equals_share_alike,
 );

@@ -1,7 +1,9 @@
 //! What the time of an answer shows of its endpoint. An endpoint that turns everything down at once, because it lost its
 //! data or its access to something, would look like the best of all: such an answer can show that the endpoint is slow,
 //! and not that it is quicker than the answers that do what was asked. Calls whose status comes after the headers show
-//! their quickness once that status is known, or once the answer has flowed for a while.
+//! their quickness once that status is known, or once the answer has flowed for a while. An endpoint that begins its
+//! answers at once and takes long to end them is not quick either: while it has many more than its fair part of the
+//! answers that flow, the time to the headers of the next one is no merit.
 
 use super::Cluster;
 use crate::ablation::Part;
@@ -9,6 +11,11 @@ use crate::decision::RequestHandle;
 use crate::estimate::latency::CLIP;
 use crate::outcome::{Failure, Outcome, Quickness, Unsettled};
 use crate::time::Time;
+
+/// The multiple of an endpoint's fair part of the requests in flight, and the number beyond it, up to which answers that
+/// flow are usual. Fair parts scatter, and with two endpoints the whole is twice a part.
+const CROWDED: f32 = 1.5;
+const USUAL: f32 = 2.0;
 
 impl Cluster {
     /// The time of an answer at `now`, and the same with the queueing delay divided out, as of an idle endpoint; seconds.
@@ -36,12 +43,18 @@ impl Cluster {
         now: Time,
     ) -> Unsettled {
         let (index, (_, seconds)) = (handle.endpoint.index, times);
+        let crowded = shows != Quickness::Denied && self.is_crowded(index);
+        let shows = if crowded { Quickness::Denied } else { shows };
         if shows == Quickness::Shown {
             self.served_in(index, seconds);
             self.learn(handle, times, 0.0, now);
             return Unsettled::Nothing;
         }
-        let served = self.served_beside(index);
+        let mut served = self.served_beside(index);
+        if crowded {
+            // The mean may have been learnt from its own headers.
+            served = served.max(self.typical_beside(index));
+        }
         let quick = seconds < served;
         // An endpoint without any measurement gets more requests to measure it: the mean stands in.
         let unknown = || self.endpoint(index).is_some_and(|known| known.latency.estimate().is_none());
@@ -53,6 +66,21 @@ impl Cluster {
             Quickness::Open if quick => Unsettled::Sample,
             Quickness::Open => Unsettled::Mean,
         }
+    }
+
+    /// Whether the endpoint at `index` has many more than its fair part of the requests in flight in answers that have
+    /// begun and not ended.
+    fn is_crowded(&self, index: u32) -> bool {
+        let Some(state) = self.endpoints.states.get(index as usize) else { return false };
+        let flowing = state.in_flight.total().saturating_sub(state.in_flight.awaiting()) as f32;
+        if flowing <= USUAL {
+            return false;
+        }
+        self.subset_of(index).is_some_and(|subset| {
+            let weights = subset.turns.unit * subset.pool.len().max(1) as f32;
+            let fair = subset.in_flight as f32 * state.weight / weights;
+            flowing > CROWDED * fair + USUAL
+        })
     }
 
     /// Records the time of a request without a good answer.
