@@ -18,13 +18,17 @@ pub enum SharedError {
     Refused,
 }
 
+/// The version of a key that has no value: written with it, a value that another worker has written meanwhile is a
+/// conflict. Hosts count versions from 1, and accept any where there is no value.
+pub const ABSENT: u32 = u32::MAX;
+
 /// The process that a worker runs in.
 pub trait Host {
     /// The current time, the same clock for all workers of the process.
     fn now(&self) -> Time;
-    /// The value under `key` and its version; `None` if there is none or it is empty.
+    /// The value under `key` and its version; `None` if there is none. A value that was cleared is empty.
     fn shared_get(&self, key: &str) -> Option<(Vec<u8>, u32)>;
-    /// Writes `value` under `key`; with `version`, only if that is still its version.
+    /// Writes `value` under `key`; with `version`, only if that is still its version, or [`ABSENT`] and there is none.
     fn shared_set(&self, key: &str, value: &[u8], version: Option<u32>) -> Result<(), SharedError>;
     /// Sends an HTTP request to an Envoy cluster; the token identifies the response.
     fn call(&self, call: &Call<'_>) -> Result<u32, CallError>;

@@ -22,9 +22,9 @@ fn values() -> MutexGuard<'static, Values> {
     VALUES.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The value and its version; an empty value counts as absent.
+/// The value and its version.
 pub fn get(key: &str) -> Option<(Vec<u8>, u32)> {
-    values().entries.get(key).filter(|(value, _)| !value.is_empty()).cloned()
+    values().entries.get(key).cloned()
 }
 
 /// Writes a value; with a version, only if that is still the current one.

@@ -41,7 +41,7 @@ impl Host for Envoy {
     }
 
     fn shared_get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
-        abi::shared_data(key).ok().filter(|(value, _)| !value.is_empty())
+        abi::shared_data(key).ok()
     }
 
     fn shared_set(&self, key: &str, value: &[u8], version: Option<u32>) -> Result<(), SharedError> {

@@ -25,7 +25,7 @@ impl Host for Shared {
     }
 
     fn shared_get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
-        self.0.borrow().get(key).cloned().filter(|(value, _)| !value.is_empty())
+        self.0.borrow().get(key).cloned()
     }
 
     fn shared_set(&self, key: &str, value: &[u8], version: Option<u32>) -> Result<(), SharedError> {

@@ -1,7 +1,7 @@
 //! The lease: one worker at a time polls Prometheus and Envoy. It moves when its holder no longer renews it.
 
 use super::codec::{Reader, Writer};
-use crate::host::Host;
+use crate::host::{ABSENT, Host};
 use engine::time::Time;
 
 /// Duration of a lease without renewal, seconds: after this a holder that died is replaced.
@@ -50,8 +50,8 @@ impl Candidate {
 
 /// Renews or takes the lease under `key` for `me`, and returns its holder.
 ///
-/// Shared data has no create-if-absent, so two workers may both write a first lease; each counts as the holder only
-/// once a later call has read its own id back.
+/// Of workers that write at the same time one succeeds. It counts as the holder once a later call has read its own id
+/// back, so that one from which it has taken the lease may notice before.
 #[inline(never)]
 pub fn hold(host: &dyn Host, key: &str, me: Candidate, now: Time) -> Holder {
     let (bytes, version) = host.shared_get(key).unzip();
@@ -68,7 +68,7 @@ pub fn hold(host: &dyn Host, key: &str, me: Candidate, now: Time) -> Holder {
         w.u64(me.configuration);
         w.time(me.since);
         w.u32(u32::from(me.busy));
-        let written = host.shared_set(key, &w.0, version).is_ok();
+        let written = host.shared_set(key, &w.0, Some(version.unwrap_or(ABSENT))).is_ok();
         return if mine && written { Holder::Me } else { Holder::Unsettled };
     }
     if mine { Holder::Me } else { Holder::Another }

@@ -1,12 +1,13 @@
 //! The registry: which workers publish reports, and under which keys. Each worker enters and renews its own entry. One
 //! not renewed for 30 s is marked expired, and removed once its counts are among the [retired
-//! counters](crate::sharing::retired_counters); a worker that was only suspended renews it and is live again.
+//! counters](crate::sharing::retired_counters). A worker that was only suspended enters anew under another id: its entry may be
+//! about to be retired by another worker.
 //!
 //! Shared data has no delete, so keys are not made of ids, of which a process with many reloads has many, but of the
 //! numbers of [`SlotId`]: a worker takes the lowest free number, and its removal frees it.
 
 use super::codec::{Reader, Writer};
-use crate::host::Host;
+use crate::host::{ABSENT, Host};
 use crate::sharing::slot_id::SlotId;
 use engine::order;
 use engine::time::Time;
@@ -15,8 +16,8 @@ use engine::time::Time;
 const STRUCK_AFTER_S: f64 = 30.0;
 /// The age at which an entry is renewed, seconds.
 const RENEW_AFTER_S: f64 = 5.0;
-/// The age at which a tombstone is cleared, seconds. After the clock was set forward every worker looks expired, and is
-/// live again with its next tick.
+/// The age at which a tombstone is cleared, seconds. After the clock was set forward every worker looks expired, and
+/// enters anew with its next tick.
 const CLEARED_AFTER_S: f64 = 60.0;
 /// The highest number of tombstones: the oldest beyond it are cleared at once, so that many reloads do not fill the
 /// list.
@@ -42,6 +43,8 @@ pub struct Listed {
     pub to_retire: Vec<SlotId>,
     /// Whether the worker that asked was registered before.
     pub found: bool,
+    /// Its slot id if it is marked expired: that is to be retired, and the worker to enter under another one.
+    pub gone: Option<SlotId>,
     /// The slot id of the worker that asked, once no other worker can have the same.
     pub mine: Option<SlotId>,
 }
@@ -82,16 +85,14 @@ pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Li
     let (bytes, version) = host.shared_get(key).unzip();
     let mut entries = read(&bytes.unwrap_or_default());
     let known = entries.iter().find(|entry| entry.slot_id.id == me).copied();
-    let stale = known.is_none_or(|mine| {
-        mine.expired != Time::ZERO
-            || mine.seen.from_the_future(now)
-            || now.seconds_since(mine.seen) > RENEW_AFTER_S
-    });
-    let mut mine = known.map(|entry| entry.slot_id);
-    if enter && stale {
+    let gone = known.filter(|mine| mine.expired != Time::ZERO).map(|mine| mine.slot_id);
+    let stale = known
+        .is_none_or(|mine| mine.seen.from_the_future(now) || now.seconds_since(mine.seen) > RENEW_AFTER_S);
+    let mut mine = known.filter(|_| gone.is_none()).map(|entry| entry.slot_id);
+    if enter && stale && gone.is_none() {
         entries.retain(|entry| entry.slot_id.id != me);
         for entry in &mut entries {
-            // A time after now was written before the clock stepped back. A worker that lives enters again.
+            // A time after now was written before the clock stepped back. A worker that lives enters anew.
             let silent = entry.seen.from_the_future(now) || now.seconds_since(entry.seen) >= STRUCK_AFTER_S;
             if silent && (entry.expired == Time::ZERO || entry.expired.from_the_future(now)) {
                 entry.expired = now;
@@ -104,11 +105,8 @@ pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Li
             let slot_id = SlotId { id: me, number };
             // The youngest first, so that a full list cannot push out the worker that enters.
             entries.insert(0, Entry { slot_id, seen: now, expired: Time::ZERO });
-            // If the key was absent, another worker may have written at the same time without seeing this entry.
-            let alone = version.is_some();
-            let written = host.shared_set(key, &write(&entries), version).is_ok();
-            let alive = known.is_some_and(|entry| entry.expired == Time::ZERO);
-            mine = Some(slot_id).filter(|_| alive || (written && alone));
+            let written = host.shared_set(key, &write(&entries), Some(version.unwrap_or(ABSENT))).is_ok();
+            mine = Some(slot_id).filter(|_| known.is_some() || written);
         }
     }
     let found = known.is_some();
@@ -125,6 +123,7 @@ pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Li
         live,
         to_retire: tombstones.into_iter().enumerate().filter(due).map(|(_, entry)| entry.slot_id).collect(),
         found,
+        gone,
         mine,
     }
 }
@@ -183,7 +182,8 @@ mod tests {
         live(&shared, 1, true, s(3600));
         live(&shared, 2, true, s(3600));
         assert_eq!(live(&shared, 1, true, s(0)), [1]);
-        assert_eq!(live(&shared, 2, true, s(0)), [1, 2], "a live worker is back");
+        assert!(update(&shared, "workers", 2, true, s(0)).gone.is_some());
+        assert_eq!(live(&shared, 3, true, s(0)), [1, 3], "a live worker enters anew");
     }
 
     #[test]
@@ -196,28 +196,28 @@ mod tests {
     }
 
     #[test]
-    fn expired_workers_are_retired_once_they_had_time_to_renew() {
+    fn expired_workers_are_retired_once_they_had_time_to_enter_anew() {
         let shared = Shared::default();
         live(&shared, 1, true, s(0));
         live(&shared, 2, true, s(0));
         // The clock is set forward: both look expired.
         assert!(update(&shared, "workers", 1, true, s(9000)).to_retire.is_empty());
         assert_eq!(all(&shared, "workers").len(), 2, "still counted");
-        assert_eq!(live(&shared, 2, true, s(9000)), [1, 2], "renewed");
-        assert!(update(&shared, "workers", 1, true, s(9031)).to_retire.is_empty());
-        assert!(update(&shared, "workers", 1, true, s(9090)).to_retire.is_empty());
-        assert_eq!(ids(&update(&shared, "workers", 1, true, s(9091)).to_retire), [2]);
+        assert!(update(&shared, "workers", 2, true, s(9000)).gone.is_some());
+        assert_eq!(live(&shared, 3, true, s(9000)), [1, 3], "it enters anew");
+        assert!(update(&shared, "workers", 1, true, s(9059)).to_retire.is_empty());
+        assert_eq!(ids(&update(&shared, "workers", 1, true, s(9060)).to_retire), [2]);
         strike(&shared, "workers", 2);
-        assert_eq!(ids(&all(&shared, "workers")), [1]);
+        assert_eq!(ids(&all(&shared, "workers")), [1, 3]);
         assert!(!update(&shared, "workers", 2, true, s(9091)).found);
         assert!(update(&shared, "workers", 2, true, s(9091)).found);
     }
 
     #[test]
-    fn a_number_is_certain_once_it_is_read_back_and_free_once_its_owner_is_struck_off() {
+    fn a_number_is_certain_once_it_is_written_and_free_once_its_owner_is_struck_off() {
         let shared = Shared::default();
         let slot_id = |id| update(&shared, "workers", id, true, s(0)).mine.map(|slot_id| slot_id.number);
-        assert_eq!(slot_id(7), None, "nothing stood there: another may write the same");
+        assert_eq!(slot_id(7), Some(0), "another that writes the first list fails");
         assert_eq!([slot_id(7), slot_id(8), slot_id(9)], [Some(0), Some(1), Some(2)]);
         strike(&shared, "workers", 8);
         assert_eq!([slot_id(10), slot_id(9), slot_id(8)], [Some(1), Some(2), Some(3)]);
@@ -252,13 +252,15 @@ mod tests {
         assert_eq!(ids(&all(&shared, "workers")), [5]);
     }
 
-    /// A worker that was taken for gone, and is in the list as such, says at once that it lives.
+    /// Another worker may have begun to retire its counts, so it does not become live again under this id.
     #[test]
-    fn a_worker_that_was_taken_for_gone_renews_at_once() {
+    fn a_worker_that_was_taken_for_gone_is_told_so() {
         let shared = Shared::default();
         let entry = Entry { slot_id: SlotId { id: 5, number: 0 }, seen: s(0), expired: s(1) };
         shared.put("workers", &write(&[entry]));
-        assert_eq!(live(&shared, 5, true, s(2)), [5], "though it was seen two seconds ago");
+        let listed = update(&shared, "workers", 5, true, s(2));
+        assert_eq!((listed.found, listed.gone, listed.mine), (true, Some(entry.slot_id), None));
+        assert_eq!(live(&shared, 6, true, s(2)), [6], "under another id");
     }
 
     /// Shared data that another worker enters right after this one has read it.

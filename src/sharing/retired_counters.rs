@@ -10,7 +10,7 @@
 use super::codec::{Reader, Writer};
 use super::counts::Counts;
 use super::registry;
-use crate::host::{Host, SharedError};
+use crate::host::{ABSENT, Host, SharedError};
 use crate::sharing::slot_id::SlotId;
 use engine::endpoint::GONE_AFTER_S;
 use engine::time::Time;
@@ -86,12 +86,14 @@ impl RetiredCounters {
     }
 }
 
-/// Writes an empty record if there is none: with an absent key, compare-and-swap would let two writers succeed at once.
+/// Writes an empty record if there is none, and never over one that another worker writes at the same time.
 #[inline(never)]
 pub fn seed(host: &dyn Host, keys: &Keys, now: Time) {
-    if host.shared_get(&keys.retired).and_then(|(bytes, _)| RetiredCounters::decode(&bytes)).is_none() {
+    let (bytes, version) = host.shared_get(&keys.retired).unzip();
+    if bytes.and_then(|bytes| RetiredCounters::decode(&bytes)).is_none() {
         let empty = RetiredCounters { founded: now, ..RetiredCounters::default() }.encode();
-        let _the_next_worker_tries_again = host.shared_set(&keys.retired, &empty, None);
+        let _the_next_worker_tries_again =
+            host.shared_set(&keys.retired, &empty, Some(version.unwrap_or(ABSENT)));
     }
 }
 
@@ -130,7 +132,7 @@ fn inherit(host: &dyn Host, keys: &Keys, id: u64, left: impl FnOnce() -> Counts)
         retired.counts.grow_old();
         retired.counts.keep_the_most_used();
         retired.ids.push(id);
-        host.shared_set(&keys.retired, &retired.encode(), version)?;
+        host.shared_set(&keys.retired, &retired.encode(), Some(version.unwrap_or(ABSENT)))?;
     }
     Ok(())
 }
@@ -228,7 +230,8 @@ mod tests {
         retire(&host, &keys, slot_id).unwrap();
         assert_eq!(gathered(&host, &keys), 5);
         for kind in [&keys.counts, &keys.slots, &keys.capacities, &keys.arms] {
-            assert_eq!(host.shared_get(&slot_id.key(kind)), None, "{kind}");
+            assert_eq!(slot_id.read(&host, kind), None, "{kind}");
+            assert_eq!(host.shared_get(&slot_id.key(kind)).unwrap().0, b"", "{kind}");
         }
         assert!(registry::all(&host, &keys.workers).is_empty());
     }
@@ -275,8 +278,9 @@ mod tests {
     #[test]
     fn a_worker_that_ends_while_others_write_tries_again() {
         let keys = Keys::under("evenkeel/test");
-        let host = Contended(Shared::default(), Cell::new(ATTEMPTS - 1));
+        let host = Contended(Shared::default(), Cell::new(0));
         seed(&host, &keys, NOW);
+        host.1.set(ATTEMPTS - 1);
         end(&host, &keys, 1, None, &counted(5));
         assert_eq!(gathered(&host.0, &keys), 5);
     }

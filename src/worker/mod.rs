@@ -398,22 +398,23 @@ impl Worker {
     /// Renews this worker's entry in the registry if it carries traffic, and retires expired workers.
     #[inline(never)]
     fn enter(&mut self, host: &dyn Host, now: Time) {
-        let keys = &self.keys.shared;
         if !core::mem::replace(&mut self.seeded, true) {
-            retired_counters::seed(host, keys, now);
+            retired_counters::seed(host, &self.keys.shared, now);
         }
-        let listed = registry::update(host, &keys.workers, self.id, self.carries_traffic, now);
-        self.peers = listed.live;
-        self.slot_id = listed.mine;
-        if !self.carries_traffic {
-            return;
-        }
-        if !listed.found && retired_counters::holds(host, keys, self.id) {
-            // It was marked expired and its counts are retired: it counts from zero under a new id.
+        let mut listed =
+            registry::update(host, &self.keys.shared.workers, self.id, self.carries_traffic, now);
+        if self.carries_traffic && self.is_retired(host, &listed) {
+            // What it had published is among the retired counters: it counts on from there under a new id.
             self.tell_stats(host, now);
             self.engine.forget_counts();
             self.stats.catch_up(&self.engine);
-            (self.id, self.slot_id) = (self.rng.next_u64(), None);
+            self.id = self.rng.next_u64();
+            listed = registry::update(host, &self.keys.shared.workers, self.id, true, now);
+        }
+        let keys = &self.keys.shared;
+        self.peers = listed.live;
+        self.slot_id = listed.mine;
+        if !self.carries_traffic || listed.gone.is_some() {
             return;
         }
         listed.to_retire.iter().for_each(|slot_id| _ = retired_counters::retire(host, keys, *slot_id));
@@ -421,6 +422,16 @@ impl Worker {
         if let Some(slot_id) = self.slot_id {
             let counts = Counts::of(&self.engine, now).encode();
             let _the_next_maintenance_tries_again = slot_id.write(host, &keys.counts, counts);
+        }
+    }
+
+    /// Whether this worker was taken for gone, and what it has published is retired: by another worker, or now.
+    #[inline(never)]
+    fn is_retired(&self, host: &dyn Host, listed: &registry::Listed) -> bool {
+        let keys = &self.keys.shared;
+        match listed.gone {
+            Some(slot_id) => retired_counters::retire(host, keys, slot_id).is_ok(),
+            None => !listed.found && retired_counters::holds(host, keys, self.id),
         }
     }
 

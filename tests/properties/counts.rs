@@ -44,7 +44,7 @@ impl Host for Shared {
 
     fn shared_get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
         self.access();
-        self.entries.borrow().get(key).filter(|(value, _)| !value.is_empty()).cloned()
+        self.entries.borrow().get(key).cloned()
     }
 
     fn shared_set(&self, key: &str, value: &[u8], version: Option<u32>) -> Result<(), SharedError> {
@@ -115,21 +115,28 @@ struct Worker {
     id: u64,
     slot_id: Option<SlotId>,
     requests: u64,
+    /// How many of them are published.
+    told: u64,
 }
 
 impl Worker {
     fn new(id: u64) -> Worker {
-        Worker { id, slot_id: None, requests: 0 }
+        Worker { id, slot_id: None, requests: 0, told: 0 }
     }
 
     /// A worker's periodic work: registers, retires expired workers, and writes its counts.
     fn chores(&mut self, host: &Shared, now: Time) {
         let keys = keys();
-        let listed = registry::update(host, &keys.workers, self.id, true, now);
+        let mut listed = registry::update(host, &keys.workers, self.id, true, now);
+        if listed.gone.is_some_and(|slot_id| retired_counters::retire(host, &keys, slot_id).is_ok()) {
+            *self = Worker { requests: self.requests - self.told, ..Worker::new(self.id + 1_000_000) };
+            listed = registry::update(host, &keys.workers, self.id, true, now);
+        }
         assert!(listed.to_retire.iter().all(|slot_id| slot_id.id != self.id));
         listed.to_retire.iter().for_each(|slot_id| _ = retired_counters::retire(host, &keys, *slot_id));
         self.slot_id = listed.mine;
         if let Some(slot_id) = self.slot_id {
+            self.told = self.requests;
             slot_id
                 .write(host, &keys.counts, counts(self.requests).encode())
                 .expect("written by this worker alone");

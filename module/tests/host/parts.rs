@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel::host::SharedError;
+use evenkeel::host::{ABSENT, SharedError};
 
 use crate::abi::Waker;
 use crate::pacer::Pacer;
@@ -84,7 +84,10 @@ fn one_value() {
     assert_eq!(shared::set("one", b"3", Some(first)), Err(SharedError::Conflict));
     assert_eq!(shared::get("one").expect("a value").0, b"2");
     assert_eq!(shared::set("one", b"", None), Ok(()));
-    assert_eq!(shared::get("one"), None, "nothing is absent");
+    let (value, cleared) = shared::get("one").expect("a value that was cleared");
+    assert_eq!(value, b"");
+    assert_eq!(shared::set("one", b"4", Some(ABSENT)), Err(SharedError::Conflict), "it is there");
+    assert_eq!(shared::set("one", b"4", Some(cleared)), Ok(()));
 }
 
 fn of_threads_that_write_at_once_one_wins() {

@@ -66,7 +66,7 @@ impl Host for Surroundings<'_> {
     }
 
     fn shared_get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
-        self.state.borrow().shared.get(key).filter(|(value, _)| !value.is_empty()).cloned()
+        self.state.borrow().shared.get(key).cloned()
     }
 
     fn shared_set(&self, key: &str, value: &[u8], version: Option<u32>) -> Result<(), SharedError> {
