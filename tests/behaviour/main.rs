@@ -43,6 +43,7 @@ mod guard;
 mod header_hints;
 mod hostile_headers;
 mod in_flight;
+mod interleaved;
 mod lease;
 mod limits;
 mod load_reports;

@@ -2,9 +2,9 @@
 
 use std::sync::LazyLock;
 
-use wasmhost::{Action, Headers, HttpCall, Module, Process, Request, Root, Vm};
+use wasmhost::{Action, Headers, HttpCall, Module, Process, Request, Root, SharedProcess, Vm};
 
-use crate::world::{Answer, Call, Plugin, Stream, Thread, World};
+use crate::world::{Answer, Call, Gate, Plugin, Stream, Thread, World};
 
 static MODULE: LazyLock<Module> = LazyLock::new(|| {
     let path = testbed::tools::wasm().unwrap_or_else(|error| panic!("{error:#}"));
@@ -15,12 +15,17 @@ pub struct Wasm {
     pub process: Process,
     pub vms: Vec<Vm>,
     pub roots: Vec<(Thread, Root)>,
+    gate: Option<Gate>,
 }
 
 impl Wasm {
     pub fn vm(&self, plugin: Plugin) -> (&Vm, Root) {
-        let (Thread(vm), root) = self.roots[plugin.0];
-        (&self.vms[vm], root)
+        let (thread, root) = self.roots[plugin.0];
+        (self.vm_of(thread), root)
+    }
+
+    fn vm_of(&self, thread: Thread) -> &Vm {
+        self.vms.iter().find(|vm| vm.id() == thread.0).expect("a VM of this thread")
     }
 }
 
@@ -55,18 +60,43 @@ fn call(call: HttpCall) -> Call {
 
 impl World for Wasm {
     type Stream = Request;
+    type Process = SharedProcess;
+
+    fn process(&self) -> SharedProcess {
+        self.process.shared()
+    }
+
+    fn on_this_thread(process: &SharedProcess) -> Wasm {
+        Wasm { process: process.process(), vms: Vec::new(), roots: Vec::new(), gate: None }
+    }
+
+    fn gate(&mut self, gate: Gate) {
+        self.gate = Some(gate);
+    }
+
+    fn skew(&mut self, thread: Thread, nanoseconds: i64) {
+        self.process.skew(thread.0, nanoseconds);
+    }
+
+    fn end(&mut self, plugin: Plugin) {
+        let (vm, root) = self.vm(plugin);
+        assert!(vm.stop_root(root));
+    }
 
     fn new(seed: u64) -> Wasm {
-        Wasm { process: Process::new(seed), vms: Vec::new(), roots: Vec::new() }
+        Wasm::on_this_thread(&Process::new(seed).shared())
     }
 
     fn thread(&mut self) -> Thread {
-        self.vms.push(self.process.vm(&MODULE).unwrap_or_else(|error| panic!("{error}")));
-        Thread(self.vms.len() - 1)
+        let vm = self.process.vm(&MODULE).unwrap_or_else(|error| panic!("{error}"));
+        self.gate.iter().for_each(|gate| vm.gate(gate.clone()));
+        let thread = Thread(vm.id());
+        self.vms.push(vm);
+        thread
     }
 
     fn configure(&mut self, thread: Thread, name: &str, json: &str) -> Result<Plugin, Vec<String>> {
-        let root = self.vms[thread.0].start_root(name, json).map_err(|refused| refused.logged)?;
+        let root = self.vm_of(thread).start_root(name, json).map_err(|refused| refused.logged)?;
         self.roots.push((thread, root));
         Ok(Plugin(self.roots.len() - 1))
     }

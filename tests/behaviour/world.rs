@@ -1,5 +1,6 @@
 //! What a scenario can do to an Envoy with the filter, and observe of it.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 /// One worker thread.
@@ -37,9 +38,30 @@ pub enum Answer<'a> {
     Failed,
 }
 
+/// What workers pass at each access to shared data; it is given the key, and says whether the worker lives on. If not,
+/// the call of the test unwinds with [`wasmhost::Death`].
+pub type Gate = Rc<dyn Fn(&str) -> bool>;
+
 /// An Envoy process: threads that share data and a clock, and the clusters around it.
 pub trait World: Sized {
     type Stream: Stream;
+    /// What the threads of the process share.
+    type Process: Clone + Send + 'static;
+
+    /// The process, to be handed to another thread of the test.
+    fn process(&self) -> Self::Process;
+
+    /// The process again, with workers of its own that stay on this thread of the test.
+    fn on_this_thread(process: &Self::Process) -> Self;
+
+    /// Sets the gate of workers that are started from now on.
+    fn gate(&mut self, gate: Gate);
+
+    /// Sets the clock of a worker thread apart from that of the process.
+    fn skew(&mut self, thread: Thread, nanoseconds: i64);
+
+    /// Removes a configuration whose last request has ended.
+    fn end(&mut self, plugin: Plugin);
 
     fn new(seed: u64) -> Self;
 

@@ -4,11 +4,12 @@ use crate::abi::{buffer, map};
 use crate::calls::CallAnswer;
 use crate::headers::Headers;
 use crate::metrics::Definitions;
-use crate::process::State;
+use crate::process::SharedProcess;
 use crate::random::Random;
 use crate::stream::Stream;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,11 +19,28 @@ pub(crate) struct RootContext {
     pub(crate) tick_period: Option<Duration>,
 }
 
+/// What a guest passes at each access to shared data; it is given the key, and says whether the VM lives on.
+pub(crate) struct Gate(pub(crate) Rc<dyn Fn(&str) -> bool>);
+
+/// The payload of the unwinding that takes the place of the rest of a callback in which a gate has ended the VM.
+#[derive(Clone, Copy, Debug)]
+pub struct Death;
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Gate")
+    }
+}
+
 /// The data that hostcalls work on.
 #[derive(Debug)]
 pub(crate) struct Contexts {
     pub(crate) vm: usize,
-    pub(crate) process: Rc<RefCell<State>>,
+    pub(crate) process: SharedProcess,
+    /// What the guest passes at each access to shared data.
+    pub(crate) gate: Option<Gate>,
+    /// Whether the gate has ended the VM.
+    pub(crate) killed: bool,
     pub(crate) random: Random,
     pub(crate) roots: BTreeMap<u32, RootContext>,
     /// Streams with the root that each belongs to.
@@ -43,10 +61,12 @@ pub(crate) struct Contexts {
 }
 
 impl Contexts {
-    pub(crate) fn new(vm: usize, process: Rc<RefCell<State>>, random: Random) -> Contexts {
+    pub(crate) fn new(vm: usize, process: SharedProcess, random: Random) -> Contexts {
         Contexts {
             vm,
             process,
+            gate: None,
+            killed: false,
             random,
             roots: BTreeMap::new(),
             streams: BTreeMap::new(),

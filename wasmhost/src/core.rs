@@ -2,11 +2,12 @@
 
 use crate::abi::map;
 use crate::calls::{CallAnswer, HttpCall};
-use crate::contexts::Contexts;
+use crate::contexts::{Contexts, Death};
 use crate::cost::{Cost, Trap};
 use crate::hostcalls;
 use crate::module::{LoadError, Module};
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
 use wasmi::{Instance, Linker, Store, Val};
 
 /// The fuel limit of a callback: one that uses more counts as an endless loop and traps.
@@ -68,7 +69,7 @@ impl Core {
         contexts.hostcalls.clear();
         contexts.allocations = 0;
         let (vm, process) = (contexts.vm, contexts.process.clone());
-        let logged_before = process.borrow().logs.len();
+        let logged_before = process.lock().logs.len();
         let arguments: Vec<Val> = arguments.iter().map(|argument| Val::I32(argument.cast_signed())).collect();
         let mut results = vec![Val::I32(0); function.ty(&self.store).results().len()];
 
@@ -85,12 +86,15 @@ impl Core {
         match outcome {
             Ok(()) => results.first().and_then(Val::i32).map(i32::cast_unsigned),
             Err(error) => {
-                let mut process = process.borrow_mut();
+                let mut process = process.lock();
                 process.cancel_calls(vm, None);
                 let lines = process.logs[logged_before..].iter().map(|line| line.message.clone());
                 let trap = Trap { vm, callback, message: error.to_string(), logged: lines.collect() };
                 drop(process);
                 self.trap = Some(trap.clone());
+                if self.contexts().killed {
+                    resume_unwind(Box::new(Death));
+                }
                 assert!(self.tolerate_traps, "{trap}");
                 None
             }
@@ -134,15 +138,13 @@ impl Core {
         contexts.roots.remove(&context);
         contexts.streams.remove(&context);
         let vm = contexts.vm;
-        contexts.process.borrow_mut().cancel_calls(vm, Some(context));
+        contexts.process.lock().cancel_calls(vm, Some(context));
     }
 }
 
 impl Drop for Core {
     fn drop(&mut self) {
         let contexts = self.store.data();
-        if let Ok(mut process) = contexts.process.try_borrow_mut() {
-            process.cancel_calls(contexts.vm, None);
-        }
+        contexts.process.lock().cancel_calls(contexts.vm, None);
     }
 }

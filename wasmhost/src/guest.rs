@@ -3,7 +3,7 @@
 use crate::abi::Status;
 use crate::contexts::Contexts;
 use crate::process::State;
-use std::cell::RefMut;
+use std::sync::MutexGuard;
 use wasmi::{Caller, Error, Extern, Memory, Val};
 
 pub(crate) struct Guest<'a> {
@@ -26,8 +26,15 @@ impl<'a> Guest<'a> {
         self.caller.data_mut()
     }
 
-    pub(crate) fn process(&self) -> RefMut<'_, State> {
-        self.caller.data().process.borrow_mut()
+    pub(crate) fn process(&self) -> MutexGuard<'_, State> {
+        self.caller.data().process.lock()
+    }
+
+    /// Passes the gate in front of shared data.
+    pub(crate) fn pass(&mut self, key: &str) -> Result<(), Error> {
+        let lives = self.contexts().gate.as_ref().is_none_or(|gate| gate.0(key));
+        self.contexts_mut().killed = !lives;
+        lives.then_some(()).ok_or_else(|| self.fault("ends the VM"))
     }
 
     pub(crate) fn bytes(&self, data: u32, size: u32) -> Result<Vec<u8>, Error> {

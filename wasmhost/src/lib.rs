@@ -51,10 +51,11 @@ mod wasi;
 
 pub use abi::{Action, Level};
 pub use calls::HttpCall;
+pub use contexts::Death;
 pub use cost::{Cost, Trap};
 pub use headers::Headers;
 pub use module::{LoadError, Module};
-pub use process::{LogLine, Process};
+pub use process::{LogLine, Process, SharedProcess};
 pub use property::PropertyValue;
 pub use request::Request;
 pub use stream::LocalResponse;

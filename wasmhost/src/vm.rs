@@ -1,6 +1,6 @@
 //! One worker's VM and its plugin configurations.
 
-use crate::contexts::RootContext;
+use crate::contexts::{Gate, RootContext};
 use crate::core::Core;
 use crate::cost::{Cost, Trap};
 use crate::headers::Headers;
@@ -52,7 +52,7 @@ impl Vm {
     pub fn start_root(&self, root_id: &str, configuration: &str) -> Result<Root, Refused> {
         let mut core = self.core.borrow_mut();
         let process = core.contexts().process.clone();
-        let logged_before = process.borrow().logs.len();
+        let logged_before = process.lock().logs.len();
         let context = core.contexts().next_context();
         core.contexts().roots.insert(context, RootContext { root_id: root_id.to_owned(), tick_period: None });
 
@@ -69,7 +69,7 @@ impl Vm {
         if accepted && core.trap.is_none() {
             return Ok(Root { vm: self.id, context });
         }
-        let process = process.borrow();
+        let process = process.lock();
         Err(Refused {
             logged: process.logs[logged_before..].iter().map(|line| line.message.clone()).collect(),
         })
@@ -123,6 +123,12 @@ impl Vm {
     /// Creates a stream with request headers whose values need not be text.
     pub fn request_of(&self, root: Root, headers: Headers) -> Request {
         Request::new(self.core.clone(), self.own(root), headers)
+    }
+
+    /// Has the guest pass `gate` with the key before each access to shared data. If that returns false the VM ends there,
+    /// and the test's call unwinds with [`Death`](crate::Death).
+    pub fn gate(&self, gate: Rc<dyn Fn(&str) -> bool>) {
+        self.core.borrow_mut().contexts().gate = Some(Gate(gate));
     }
 
     /// Puts a root among the upstream filters of a cluster: a call to the cluster runs them before the hostcall

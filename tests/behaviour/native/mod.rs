@@ -5,20 +5,26 @@ mod stream;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::{Rc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use engine::time::Time;
 use evenkeel::host::{self, Body, Bytes, CallError, Host, MetricKind, SharedError};
 use evenkeel::worker::Worker;
 
-use crate::world::{Answer, Call, Plugin, Stream, Thread, World};
+use crate::world::{Answer, Call, Gate, Plugin, Stream, Thread, World};
 use stream::{Maps, NativeStream, Part, Phase, own};
 
 /// The first time of the clock: a guest must not rely on a clock that begins at zero.
 const START: u64 = 1_800_000_000_000_000_000;
 
 #[derive(Default)]
-struct State {
+pub struct State {
     now: u64,
+    /// By thread: how far its clock is from the process's.
+    skews: BTreeMap<Thread, i64>,
+    threads: usize,
+    /// The number of configurations that were accepted or refused.
+    configured: u64,
     shared: BTreeMap<String, (Vec<u8>, u32)>,
     last_version: u32,
     clusters: BTreeSet<String>,
@@ -39,10 +45,28 @@ impl State {
     }
 }
 
-pub struct Native {
-    state: Rc<RefCell<State>>,
+/// The state that all threads of the process share.
+#[derive(Clone)]
+pub struct Common {
+    state: Arc<Mutex<State>>,
     seed: u64,
-    threads: usize,
+}
+
+impl Common {
+    /// A test that fails leaves the state as it was.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self, thread: Thread) -> u64 {
+        let state = self.lock();
+        state.now.saturating_add_signed(state.skews.get(&thread).copied().unwrap_or(0))
+    }
+}
+
+pub struct Native {
+    state: Common,
+    gate: Option<Gate>,
     plugins: Vec<Loaded>,
     following: Vec<Thread>,
 }
@@ -55,22 +79,34 @@ struct Loaded {
 
 /// The [`Host`] of one plugin configuration.
 struct Surroundings<'a> {
-    state: &'a RefCell<State>,
+    state: &'a Common,
+    gate: Option<&'a Gate>,
     thread: Thread,
     plugin: usize,
 }
 
+impl Surroundings<'_> {
+    /// Passes the gate in front of shared data.
+    fn pass(&self, key: &str) {
+        if self.gate.is_some_and(|gate| !gate(key)) {
+            std::panic::resume_unwind(Box::new(wasmhost::Death));
+        }
+    }
+}
+
 impl Host for Surroundings<'_> {
     fn now(&self) -> Time {
-        Time(self.state.borrow().now)
+        Time(self.state.now(self.thread))
     }
 
     fn shared_get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
-        self.state.borrow().shared.get(key).cloned()
+        self.pass(key);
+        self.state.lock().shared.get(key).cloned()
     }
 
     fn shared_set(&self, key: &str, value: &[u8], version: Option<u32>) -> Result<(), SharedError> {
-        let mut state = self.state.borrow_mut();
+        self.pass(key);
+        let mut state = self.state.lock();
         let current = state.shared.get(key).map(|(_, version)| *version);
         if version.is_some_and(|version| current.is_some_and(|current| current != version)) {
             return Err(SharedError::Conflict);
@@ -82,7 +118,7 @@ impl Host for Surroundings<'_> {
     }
 
     fn call(&self, call: &host::Call<'_>) -> Result<u32, CallError> {
-        let mut state = self.state.borrow_mut();
+        let mut state = self.state.lock();
         if !state.clusters.contains(call.cluster) {
             return Err(CallError::UnknownCluster);
         }
@@ -106,19 +142,19 @@ impl Host for Surroundings<'_> {
     }
 
     fn environment(&self, variable: &str) -> Option<String> {
-        self.state.borrow().environment.get(variable).cloned()
+        self.state.lock().environment.get(variable).cloned()
     }
 
     fn node_zone(&self) -> Option<String> {
-        self.state.borrow().node_zone.clone()
+        self.state.lock().node_zone.clone()
     }
 
     fn log(&self, _level: log::Level, message: &str) {
-        self.state.borrow_mut().logs.push(message.into());
+        self.state.lock().logs.push(message.into());
     }
 
     fn metric(&self, kind: MetricKind, name: &str) -> Option<u32> {
-        let metrics = &mut self.state.borrow_mut().metrics;
+        let metrics = &mut self.state.lock().metrics;
         let known = metrics.iter().position(|(k, n, _)| (*k, n.as_str()) == (kind, name));
         let at = known.unwrap_or_else(|| {
             metrics.push((kind, name.into(), Vec::new()));
@@ -129,22 +165,26 @@ impl Host for Surroundings<'_> {
 
     fn count(&self, metric: u32, by: u64) {
         assert!(by > 0, "Envoy refuses to add nothing");
-        let (kind, _, values) = &mut self.state.borrow_mut().metrics[metric as usize];
+        let (kind, _, values) = &mut self.state.lock().metrics[metric as usize];
         assert_eq!(*kind, MetricKind::Counter);
         values.push(by);
     }
 
     fn record(&self, metric: u32, value: u64) {
-        let (kind, _, values) = &mut self.state.borrow_mut().metrics[metric as usize];
+        let (kind, _, values) = &mut self.state.lock().metrics[metric as usize];
         assert_ne!(*kind, MetricKind::Counter);
         values.push(value);
     }
 }
 
 impl Native {
+    fn surroundings(&self, thread: Thread, plugin: usize) -> Surroundings<'_> {
+        Surroundings { state: &self.state, gate: self.gate.as_ref(), thread, plugin }
+    }
+
     fn on<R>(&self, plugin: usize, act: impl FnOnce(&mut Worker, &dyn Host) -> R) -> R {
         let loaded = &self.plugins[plugin];
-        let host = Surroundings { state: &self.state, thread: loaded.thread, plugin };
+        let host = self.surroundings(loaded.thread, plugin);
         act(&mut loaded.worker.borrow_mut(), &host)
     }
 }
@@ -171,27 +211,46 @@ impl Body for Handed<'_> {
 
 impl World for Native {
     type Stream = NativeStream;
+    type Process = Common;
+
+    fn process(&self) -> Common {
+        self.state.clone()
+    }
+
+    fn on_this_thread(process: &Common) -> Native {
+        Native { state: process.clone(), gate: None, plugins: Vec::new(), following: Vec::new() }
+    }
+
+    fn gate(&mut self, gate: Gate) {
+        self.gate = Some(gate);
+    }
+
+    fn skew(&mut self, thread: Thread, nanoseconds: i64) {
+        self.state.lock().skews.insert(thread, nanoseconds);
+    }
+
+    fn end(&mut self, plugin: Plugin) {
+        self.on(plugin.0, |worker, host| worker.end(host));
+    }
 
     fn new(seed: u64) -> Native {
         let state = State { now: START, ..State::default() };
-        Native {
-            state: Rc::new(RefCell::new(state)),
-            seed,
-            threads: 0,
-            plugins: Vec::new(),
-            following: Vec::new(),
-        }
+        Native::on_this_thread(&Common { state: Arc::new(Mutex::new(state)), seed })
     }
 
     fn thread(&mut self) -> Thread {
-        self.threads += 1;
-        Thread(self.threads - 1)
+        let threads = &mut self.state.lock().threads;
+        *threads += 1;
+        Thread(*threads - 1)
     }
 
     fn configure(&mut self, thread: Thread, name: &str, json: &str) -> Result<Plugin, Vec<String>> {
         let plugin = self.plugins.len();
-        let host = Surroundings { state: &self.state, thread, plugin };
-        let seed = self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ plugin as u64;
+        let host = self.surroundings(thread, plugin);
+        let mut state = self.state.lock();
+        let seed = self.state.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ state.configured;
+        state.configured += 1;
+        drop(state);
         let mut worker = Worker::configure(&host, json.as_bytes(), name, seed).map_err(|faults| {
             faults.iter().map(|fault| format!("configuration refused: {fault}")).collect::<Vec<_>>()
         })?;
@@ -224,14 +283,15 @@ impl World for Native {
         let maps = RefCell::new(maps);
         let workers =
             self.plugins.iter().filter(|p| p.thread == Thread(upstream.0)).map(|p| p.worker.clone());
-        let now = self.state.borrow().now;
         let of = (Thread(upstream.0), upstream);
-        let surroundings = Surroundings { state: &self.state, thread: of.0, plugin: upstream.0 };
+        let now = self.state.now(of.0);
+        let surroundings = self.surroundings(of.0, upstream.0);
         let worker =
             evenkeel::request::UpstreamAttempt::worker_of(&Phase { now, maps: &maps, surroundings }, workers);
         let worker = worker.map_or_else(Weak::new, |worker| Rc::downgrade(&worker));
         let part = Part::Upstream(evenkeel::request::UpstreamAttempt::default());
-        let mut attempt = NativeStream { state: self.state.clone(), of, worker, part, maps };
+        let mut attempt =
+            NativeStream { state: self.state.clone(), gate: self.gate.clone(), of, worker, part, maps };
         attempt.property(&["upstream", "address"], address.as_bytes());
         attempt
     }
@@ -244,6 +304,7 @@ impl World for Native {
         let maps = Maps { request: own(headers), ..Maps::default() };
         NativeStream {
             state: self.state.clone(),
+            gate: self.gate.clone(),
             of: (self.plugins[plugin.0].thread, plugin),
             worker: Rc::downgrade(&self.plugins[plugin.0].worker),
             part: Part::Downstream(evenkeel::request::Stream::default()),
@@ -252,50 +313,50 @@ impl World for Native {
     }
 
     fn now(&self) -> u64 {
-        self.state.borrow().now
+        self.state.lock().now
     }
 
     fn set_now(&mut self, nanoseconds: u64) {
-        self.state.borrow_mut().now = nanoseconds;
+        self.state.lock().now = nanoseconds;
     }
 
     fn shared_keys(&self) -> Vec<String> {
-        self.state.borrow().shared.keys().cloned().collect()
+        self.state.lock().shared.keys().cloned().collect()
     }
 
     fn shared(&self, key: &str) -> Vec<u8> {
-        self.state.borrow().shared.get(key).map(|(value, _)| value.clone()).unwrap_or_default()
+        self.state.lock().shared.get(key).map(|(value, _)| value.clone()).unwrap_or_default()
     }
 
     fn set_shared(&mut self, key: &str, value: &[u8]) {
-        let mut state = self.state.borrow_mut();
+        let mut state = self.state.lock();
         state.last_version += 1;
         let version = state.last_version;
         state.shared.insert(key.into(), (value.into(), version));
     }
 
     fn set_node_zone(&mut self, zone: &str) {
-        self.state.borrow_mut().node_zone = Some(zone.into());
+        self.state.lock().node_zone = Some(zone.into());
     }
 
     fn add_cluster(&mut self, name: &str) {
-        self.state.borrow_mut().clusters.insert(name.into());
+        self.state.lock().clusters.insert(name.into());
     }
 
     fn block_cluster(&mut self, name: &str) {
-        self.state.borrow_mut().blocked.insert(name.into());
+        self.state.lock().blocked.insert(name.into());
     }
 
     fn set_environment(&mut self, variable: &str, value: &str) {
-        self.state.borrow_mut().environment.insert(variable.into(), value.into());
+        self.state.lock().environment.insert(variable.into(), value.into());
     }
 
     fn calls(&self) -> Vec<Call> {
-        self.state.borrow().calls.iter().map(|(call, _)| call.clone()).collect()
+        self.state.lock().calls.iter().map(|(call, _)| call.clone()).collect()
     }
 
     fn answer(&mut self, call: &Call, answer: &Answer<'_>) {
-        let mut state = self.state.borrow_mut();
+        let mut state = self.state.lock();
         let at = state.calls.iter().position(|(other, _)| other == call).expect("an outstanding call");
         let (call, plugin) = state.calls.remove(at);
         drop(state);
@@ -311,18 +372,18 @@ impl World for Native {
     }
 
     fn logs(&self) -> Vec<String> {
-        self.state.borrow().logs.clone()
+        self.state.lock().logs.clone()
     }
 
     fn counter(&self, name: &str) -> Option<u64> {
-        self.state.borrow().metric(MetricKind::Counter, name).map(|added| added.iter().sum())
+        self.state.lock().metric(MetricKind::Counter, name).map(|added| added.iter().sum())
     }
 
     fn gauge(&self, name: &str) -> Option<u64> {
-        self.state.borrow().metric(MetricKind::Gauge, name)?.last().copied()
+        self.state.lock().metric(MetricKind::Gauge, name)?.last().copied()
     }
 
     fn histogram(&self, name: &str) -> Vec<u64> {
-        self.state.borrow().metric(MetricKind::Histogram, name).unwrap_or_default().to_vec()
+        self.state.lock().metric(MetricKind::Histogram, name).unwrap_or_default().to_vec()
     }
 }

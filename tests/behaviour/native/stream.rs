@@ -2,15 +2,15 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::{Rc, Weak};
+use std::rc::Weak;
 
 use engine::time::Time;
 use evenkeel::host::{Bytes, Host, StreamHost};
 use evenkeel::request::Flow;
 use evenkeel::worker::Worker;
 
-use super::{State, Surroundings};
-use crate::world::{Plugin, Stream, Thread};
+use super::{Common, Surroundings};
+use crate::world::{Gate, Plugin, Stream, Thread};
 
 /// The part of the filter that a stream goes through.
 pub(super) enum Part {
@@ -45,7 +45,8 @@ pub(super) struct Maps {
 }
 
 pub struct NativeStream {
-    pub(super) state: Rc<RefCell<State>>,
+    pub(super) state: Common,
+    pub(super) gate: Option<Gate>,
     pub(super) of: (Thread, Plugin),
     pub(super) worker: Weak<RefCell<Worker>>,
     pub(super) part: Part,
@@ -163,9 +164,10 @@ impl StreamHost for Phase<'_> {
 macro_rules! either {
     ($self:ident, $open:expr, |$part:ident, $worker:ident, $host:ident| $act:expr) => {
         if let Some(worker) = $self.worker.upgrade() {
-            let now = $self.state.borrow().now;
             let (thread, Plugin(plugin)) = $self.of;
-            let surroundings = Surroundings { state: &$self.state, thread, plugin };
+            let now = $self.state.now(thread);
+            let gate = $self.gate.as_ref();
+            let surroundings = Surroundings { state: &$self.state, gate, thread, plugin };
             let phase = Phase { now, maps: &$self.maps, surroundings };
             let ($worker, $host) = (&mut *worker.borrow_mut(), &phase);
             $self.maps.borrow_mut().open = $open;
@@ -187,8 +189,8 @@ impl Stream for NativeStream {
     fn request_headers_of(&mut self, complete: bool) -> bool {
         let Some(worker) = self.worker.upgrade() else { return true };
         let (thread, Plugin(plugin)) = self.of;
-        let surroundings = Surroundings { state: &self.state, thread, plugin };
-        let host = Phase { now: self.state.borrow().now, maps: &self.maps, surroundings };
+        let surroundings = Surroundings { state: &self.state, gate: self.gate.as_ref(), thread, plugin };
+        let host = Phase { now: self.state.now(thread), maps: &self.maps, surroundings };
         self.maps.borrow_mut().open = Open::Request;
         let goes_on = match &mut self.part {
             Part::Downstream(stream) => {

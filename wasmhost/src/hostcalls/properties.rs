@@ -35,7 +35,7 @@ fn find(contexts: &Contexts, path: &[u8]) -> Option<Vec<u8>> {
         return stream.readable(map::REQUEST_HEADERS)?.all(name).next().map(<[u8]>::to_vec);
     }
     let own = contexts.stream().and_then(|stream| stream.borrow().properties.get(path));
-    let shared = || contexts.process.borrow().properties.get(path);
+    let shared = || contexts.process.lock().properties.get(path);
     let plugin = || match path {
         b"plugin_root_id" | b"plugin_name" => contexts.root().map(|root| root.root_id.clone().into_bytes()),
         _ => None,

@@ -10,6 +10,7 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
     hostcalls! { linker, "env",
         fn proxy_get_shared_data(guest, key: u32, size: u32, out_data: u32, out_size: u32, out_cas: u32) {
             let key = guest.text(key, size)?;
+            guest.pass(&key)?;
             let found = guest.process().shared_data.get(&key);
             let Some((value, cas)) = found else { return Ok(Status::NotFound) };
             guest.give(&value, out_data, out_size)?;
@@ -18,6 +19,7 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
 
         fn proxy_set_shared_data(guest, key: u32, size: u32, value: u32, value_size: u32, cas: u32) {
             let (key, value) = (guest.text(key, size)?, guest.bytes(value, value_size)?);
+            guest.pass(&key)?;
             let mut process = guest.process();
             if let Some(others) = process.races.remove(&key) {
                 let overwritten = process.shared_data.set(&key, others, 0);

@@ -1,0 +1,396 @@
+//! Every schedule of a few callbacks.
+
+use std::sync::Arc;
+
+use super::turns::{Plan, Search};
+use super::{all_is_well, everything, guarded, pass};
+use crate::native::Native;
+use crate::scene::{Ending, ms};
+use crate::world::World;
+
+type Crew = super::crew::Crew<Native>;
+type Member = super::crew::Member<Native>;
+type Part = Arc<dyn Fn(&mut Member) + Send + Sync>;
+
+/// A small world: what comes before, what each member does at the same time, and what holds afterwards.
+struct Small {
+    /// How many members there are before those that have a part; they wait.
+    idle: usize,
+    /// How often the turn is taken from a member before it ends its part.
+    preemptions: usize,
+    /// The member that may die.
+    mortal: Option<usize>,
+    before: fn(&mut Crew),
+    parts: Vec<Part>,
+    after: fn(&mut Crew),
+}
+
+impl Small {
+    /// Runs every schedule; returns how many there are.
+    fn every_schedule(&self) -> usize {
+        let mut next = Some(Search::new(self.preemptions, self.mortal));
+        let mut runs = 0;
+        while let Some(search) = next {
+            let mut crew = Crew::new(self.idle + self.parts.len(), 1);
+            (self.before)(&mut crew);
+            let parts = self.parts.iter().cloned().map(|part| Box::new(move |of: &mut _| part(of)) as Box<_>);
+            let Plan::Search(search) = crew.race(Plan::Search(search), parts.collect()) else {
+                unreachable!()
+            };
+            (self.after)(&mut crew);
+            next = search.following();
+            runs += 1;
+        }
+        runs
+    }
+
+    /// Runs every schedule, of which there are at least so many.
+    fn has(&self, least: usize) {
+        let runs = self.every_schedule();
+        println!("{runs} schedules");
+        assert!(runs >= least, "{runs} schedules are not all");
+    }
+}
+
+fn part(part: impl Fn(&mut Member) + Send + Sync + 'static) -> Part {
+    Arc::new(part)
+}
+
+fn configured(crew: &mut Crew) {
+    crew.each(|member| member.load(&everything(1)));
+}
+
+/// All members know each other, and the first one polls. Nothing is unpublished but the latest request of each.
+fn acquainted(crew: &mut Crew) {
+    configured(crew);
+    assert_eq!(pass(crew, 4).last(), Some(&0), "the first one leads");
+}
+
+/// Three ticks, with a request before the first.
+fn serve_and_tick(member: &mut Member) {
+    member.serve();
+    for _ in 0..3 {
+        member.tick();
+        member.world.advance(ms(20));
+    }
+}
+
+fn at_most_one_polls(crew: &mut Crew) {
+    let askers = crew.each(|member| member.calls().len()).iter().filter(|calls| **calls > 0).count();
+    assert!(askers <= 1, "{askers} poll");
+    all_is_well(crew, 0);
+}
+
+#[test]
+fn first_ticks_make_one_leader_and_lose_nothing() {
+    Small {
+        idle: 0,
+        preemptions: 2,
+        mortal: None,
+        before: configured,
+        parts: vec![part(serve_and_tick), part(serve_and_tick)],
+        after: at_most_one_polls,
+    }
+    .has(700);
+}
+
+#[test]
+fn one_of_two_takes_a_lease_that_has_run_out() {
+    Small {
+        idle: 1,
+        preemptions: 2,
+        mortal: None,
+        before: |crew| {
+            acquainted(crew);
+            crew.world.advance(ms(3500));
+        },
+        parts: vec![part(serve_and_tick), part(serve_and_tick)],
+        after: at_most_one_polls,
+    }
+    .has(400);
+}
+
+#[test]
+fn a_holder_renews_its_lease_or_loses_it_to_one() {
+    Small {
+        idle: 0,
+        preemptions: 2,
+        mortal: None,
+        before: |crew| {
+            acquainted(crew);
+            crew.world.advance(ms(3500));
+        },
+        parts: vec![part(serve_and_tick), part(serve_and_tick)],
+        after: at_most_one_polls,
+    }
+    .has(450);
+}
+
+#[test]
+fn a_holder_may_die_at_any_access() {
+    Small {
+        idle: 0,
+        preemptions: 1,
+        mortal: Some(0),
+        before: |crew| {
+            acquainted(crew);
+            crew.world.advance(ms(1200));
+        },
+        parts: vec![part(serve_and_tick), part(serve_and_tick)],
+        after: |crew| {
+            crew.each(|member| {
+                if member.plugin.is_none() {
+                    member.load(&everything(1))
+                }
+            });
+            // The request in the race, and the one before it.
+            all_is_well(crew, 2);
+        },
+    }
+    .has(400);
+}
+
+#[test]
+fn a_configuration_is_replaced_while_the_other_publishes() {
+    Small {
+        idle: 0,
+        preemptions: 2,
+        mortal: None,
+        before: |crew| {
+            acquainted(crew);
+            crew.on(0, |member| member.begin());
+            crew.world.advance(ms(300));
+        },
+        parts: vec![
+            part(|member| {
+                member.load(&everything(2));
+                member.tick();
+            }),
+            part(|member| {
+                member.tick();
+                member.look();
+            }),
+        ],
+        after: |crew| all_is_well(crew, 0),
+    }
+    .has(600);
+}
+
+#[test]
+fn the_last_requests_of_two_end_while_the_third_reads() {
+    Small {
+        idle: 0,
+        preemptions: 2,
+        mortal: None,
+        before: |crew| {
+            acquainted(crew);
+            crew.each(|member| member.begin());
+            crew.world.advance(ms(300));
+            crew.each(|member| member.tick());
+            crew.on(2, |member| member.look());
+        },
+        parts: vec![
+            part(|member| member.drain()),
+            part(|member| member.drain()),
+            part(|member| member.look()),
+        ],
+        after: |crew| all_is_well(crew, 0),
+    }
+    .has(1500);
+}
+
+#[test]
+fn a_worker_that_ends_during_the_first_tick_of_another_is_counted() {
+    Small {
+        idle: 0,
+        preemptions: 3,
+        mortal: None,
+        before: configured,
+        parts: vec![
+            part(|member| member.tick()),
+            part(|member| {
+                member.serve();
+                member.drain();
+            }),
+        ],
+        after: |crew| all_is_well(crew, 0),
+    }
+    .has(100);
+}
+
+/// It has been silent for a minute and a half, and its counts are about to be retired.
+#[test]
+fn one_taken_for_gone_comes_back_while_it_is_retired() {
+    Small {
+        idle: 0,
+        preemptions: 2,
+        mortal: None,
+        before: |crew| {
+            acquainted(crew);
+            crew.world.advance(ms(300));
+            crew.each(|member| member.tick());
+            for _ in 0..5 {
+                crew.world.advance(ms(18_100));
+                crew.on(1, |member| member.tick());
+            }
+            crew.on(1, |member| member.look());
+            crew.world.advance(ms(6000));
+        },
+        parts: vec![
+            part(|member| {
+                member.tick();
+                member.serve();
+                member.world.advance(ms(300));
+                member.tick();
+            }),
+            part(|member| {
+                member.tick();
+                member.look();
+                member.world.advance(ms(300));
+                member.tick();
+                member.look();
+            }),
+        ],
+        after: |crew| all_is_well(crew, 0),
+    }
+    .has(1400);
+}
+
+#[test]
+fn requests_that_end_between_two_ticks_are_given_back_everywhere() {
+    Small {
+        idle: 0,
+        preemptions: 3,
+        mortal: None,
+        before: |crew| {
+            acquainted(crew);
+            crew.each(|member| (0..3).for_each(|_| member.begin()));
+            crew.world.advance(ms(20));
+            crew.each(|member| member.tick());
+        },
+        parts: vec![
+            part(|member| {
+                member.finish(Ending::status("500"));
+                member.tick();
+                member.finish_all();
+                member.world.advance(ms(20));
+                member.tick();
+            }),
+            part(|member| {
+                member.tick();
+                member.finish(Ending::good());
+                member.world.advance(ms(20));
+                member.tick();
+                member.look();
+            }),
+        ],
+        after: |crew| {
+            pass(crew, 20);
+            all_is_well(crew, 0);
+        },
+    }
+    .has(200);
+}
+
+/// The number of requests that the guard has judged, as each member shows it.
+fn judged(crew: &Crew) -> Vec<u64> {
+    crew.each(|member| {
+        let today = member.status()["guard"]["today"].clone();
+        today["steered"].as_u64().expect("a number") + today["held_out"].as_u64().expect("a number")
+    })
+}
+
+/// The leader's lease has run out in the middle of a round; the first leader judges on, or the second takes over.
+#[test]
+fn a_guard_judges_no_request_twice() {
+    Small {
+        idle: 0,
+        preemptions: 2,
+        mortal: None,
+        before: |crew| {
+            crew.each(|member| member.load(&guarded()));
+            pass(crew, 6);
+            crew.world.advance(ms(3500));
+        },
+        parts: vec![part(serve_and_tick), part(serve_and_tick)],
+        after: |crew| {
+            let mut before = 0;
+            for _ in 0..2 {
+                pass(crew, 8);
+                for _ in 0..3 {
+                    crew.world.advance(ms(1100));
+                    crew.each(|member| member.tick());
+                }
+                let judged = judged(crew);
+                assert!(judged.iter().all(|of| *of == judged[0]), "{judged:?}");
+                let begun = crew.each(|member| member.sent.ended).iter().sum::<u64>();
+                assert!(judged[0] <= begun, "{judged:?} of {begun}");
+                assert!(before == 0 || judged[0] == before + 16, "each once: {before}, {judged:?}");
+                before = judged[0];
+            }
+        },
+    }
+    .has(600);
+}
+
+/// The keys of everything that is shared.
+fn shared_keys() -> Vec<String> {
+    let mut crew = Crew::new(3, 1);
+    acquainted(&mut crew);
+    crew.world.shared_keys()
+}
+
+fn spoiled(with: &'static [u8]) {
+    let keys = shared_keys();
+    assert!(keys.len() >= 10, "{keys:?}");
+    let runs: usize = keys
+        .into_iter()
+        .map(|key| {
+            let small = Small {
+                idle: 0,
+                preemptions: 1,
+                mortal: None,
+                before: acquainted,
+                parts: vec![
+                    part(serve_and_tick),
+                    part(serve_and_tick),
+                    part(move |member| member.world.set_shared(&key, with)),
+                ],
+                // Counts of workers that have ended are lost with their record; nothing is counted twice.
+                after: |crew| all_is_well(crew, u64::MAX),
+            };
+            small.every_schedule()
+        })
+        .sum();
+    println!("{runs} schedules");
+    assert!(runs >= 1000, "{runs} schedules are not all");
+}
+
+#[test]
+fn shared_data_that_is_emptied_in_between_is_written_again() {
+    spoiled(b"");
+}
+
+#[test]
+fn shared_data_that_is_replaced_by_rubbish_in_between_is_written_again() {
+    spoiled(&[
+        evenkeel::sharing::VERSION,
+        0xff,
+        0x7f,
+        3,
+        1,
+        0,
+        0,
+        0,
+        0xff,
+        0xff,
+        0xff,
+        0xff,
+        9,
+        9,
+        9,
+        9,
+        9,
+        9,
+    ]);
+}
