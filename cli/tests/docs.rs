@@ -89,6 +89,12 @@ fn check_one(command: &str) -> Result<()> {
             ensure!(script.contains(file), "make image makes no {file}");
             Ok(())
         }
+        "cosign" => {
+            let workflow = fs::read_to_string(tools::root().join(".github/workflows/release.yml"))?;
+            let mut signed = arguments.iter().filter(|word| word.starts_with("SHA256SUMS"));
+            ensure!(signed.all(|file| workflow.contains(file)), "the workflow does not publish these");
+            Ok(())
+        }
         ".ci/run" => Ok(()),
         other => bail!("{other} is none that this test knows, or wants a block that is run: ```{RUN}"),
     }
