@@ -6,7 +6,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 use super::*;
 
 /// A configuration, the path of its fault, and a part of the line.
-pub(super) type Case = (String, &'static str, &'static str);
+pub(super) type Case = (String, String, &'static str);
 
 /// Checks that each has exactly this fault.
 pub(super) fn check(cases: &[Case]) {
@@ -19,13 +19,22 @@ pub(super) fn check(cases: &[Case]) {
     }
 }
 
-fn at_root(more: &str, path: &'static str, part: &'static str) -> Case {
-    (root_with(more), path, part)
+/// A whole configuration.
+pub(super) fn whole(json: &str, path: &str, part: &'static str) -> Case {
+    (json.to_owned(), path.to_owned(), part)
+}
+
+fn at_root(more: &str, path: &str, part: &'static str) -> Case {
+    whole(&root_with(more), path, part)
+}
+
+/// A configuration with this object, and the path below it.
+fn object(name: &str, json: &str, path: &str, part: &'static str) -> Case {
+    at_root(&format!(r#""{name}":{{{json}}}"#), &format!("$.{name}.{path}"), part)
 }
 
 #[test]
 fn what_is_no_configuration_at_all() {
-    let whole = |json: &str, path, part| (json.to_owned(), path, part);
     check(&[
         whole("", "$", "found no configuration, allowed: an object with \"upstreams\""),
         whole(" \n\t ", "$", "found no configuration"),
@@ -59,6 +68,8 @@ fn what_is_no_configuration_at_all() {
 
 #[test]
 fn the_outermost_fields() {
+    let debug = |json: &str, path: &str, part| object("debug", json, path, part);
+    let status = |json: &str, path: &str, part| object("status", json, path, part);
     check(&[
         at_root(
             r#""mod":"observe""#,
@@ -78,164 +89,126 @@ fn the_outermost_fields() {
         at_root(r#""mode":null"#, "$.mode", "found null"),
         at_root(r#""status":true"#, "$.status", "found true (a boolean), allowed: an object"),
         at_root(r#""envoy_stats":"no""#, "$.envoy_stats", "found \"no\" (a string), allowed: true or false"),
-        at_root(r#""debug":{}"#, "$.debug.secret", "missing, allowed: 8 to 256 ASCII characters"),
-        at_root(r#""debug":{}"#, "$.debug.secret", "or $.debug.when \"always\""),
-        at_root(r#""debug":{"secret":"S3CR3T"}"#, "$.debug.secret", "found a string (not shown)"),
-        at_root(r#""debug":{"secret":"S3CR3T-S3CR3T\n"}"#, "$.debug.secret", "found a string (not shown)"),
-        at_root(r#""debug":{"when":"always","secret":"S3CR3T-S3CR3T"}"#, "$.debug.secret", "nothing beside"),
-        at_root(r#""debug":{"when":"always","ask":"x-ask"}"#, "$.debug.ask", "nothing beside"),
-        at_root(
-            r#""debug":{"when":"asked!","secret":"S3CR3T-S3CR3T"}"#,
-            "$.debug.when",
-            "did you mean \"asked\"?",
-        ),
-        at_root(
-            r#""debug":{"ask":"cookie","secret":"S3CR3T-S3CR3T"}"#,
-            "$.debug.ask",
-            "it is removed from every",
-        ),
-        at_root(
-            r#""debug":{"header":"content-length","when":"always"}"#,
-            "$.debug.header",
-            "nothing else needs",
-        ),
-        at_root(
-            r#""debug":{"header":"x-evenkeel-endpoint","when":"always"}"#,
-            "$.debug.header",
+        debug(r#""#, "secret", "missing, allowed: 8 to 256 ASCII characters"),
+        debug(r#""#, "secret", "or $.debug.when \"always\""),
+        debug(r#""secret":"S3CR3T""#, "secret", "found a string (not shown)"),
+        debug(r#""secret":"S3CR3T-S3CR3T\n""#, "secret", "found a string (not shown)"),
+        debug(r#""when":"always","secret":"S3CR3T-S3CR3T""#, "secret", "nothing beside"),
+        debug(r#""when":"always","ask":"x-ask""#, "ask", "nothing beside"),
+        debug(r#""when":"asked!","secret":"S3CR3T-S3CR3T""#, "when", "did you mean \"asked\"?"),
+        debug(r#""ask":"cookie","secret":"S3CR3T-S3CR3T""#, "ask", "it is removed from every"),
+        debug(r#""header":"content-length","when":"always""#, "header", "nothing else needs"),
+        debug(
+            r#""header":"x-evenkeel-endpoint","when":"always""#,
+            "header",
             "another header than $.steering.header",
         ),
         at_root(r#""attributes":["endpoint","endpoint"]"#, "$.attributes[1]", "each attribute once"),
         at_root(r#""attributes":["endpont"]"#, "$.attributes[0]", "did you mean \"endpoint\"?"),
         at_root(r#""attributes":"endpoint""#, "$.attributes", "an array of at most 4 attributes"),
-        at_root(r#""log":{"format":"jsn"}"#, "$.log.format", "did you mean \"json\"?"),
-        at_root(r#""log":{"sample_percent":101}"#, "$.log.sample_percent", "a number from 0 to 100"),
-        at_root(r#""status":{}"#, "$.status.path", "missing"),
-        at_root(r#""status":{"path":"_evenkeel"}"#, "$.status.path", "did you mean \"/_evenkeel\"?"),
-        at_root(r#""status":{"path":"/_evenkeel/"}"#, "$.status.path", "did you mean \"/_evenkeel\"?"),
-        at_root(r#""status":{"path":"/"}"#, "$.status.path", "found \"/\""),
-        at_root(r#""status":{"path":"/a?b"}"#, "$.status.path", "plain characters only"),
-        at_root(r#""status":{"path":"/a/../b"}"#, "$.status.path", "found \"/a/../b\""),
-        at_root(r#""status":{"path":"/a//b"}"#, "$.status.path", "found \"/a//b\""),
-        at_root(r#""status":{"pth":"/a","path":"/a"}"#, "$.status.pth", "did you mean \"path\"?"),
+        object("log", r#""format":"jsn""#, "format", "did you mean \"json\"?"),
+        object("log", r#""sample_percent":101"#, "sample_percent", "a number from 0 to 100"),
+        status(r#""#, "path", "missing"),
+        status(r#""path":"_evenkeel""#, "path", "did you mean \"/_evenkeel\"?"),
+        status(r#""path":"/_evenkeel/""#, "path", "did you mean \"/_evenkeel\"?"),
+        status(r#""path":"/""#, "path", "found \"/\""),
+        status(r#""path":"/a?b""#, "path", "plain characters only"),
+        status(r#""path":"/a/../b""#, "path", "found \"/a/../b\""),
+        status(r#""path":"/a//b""#, "path", "found \"/a//b\""),
+        status(r#""pth":"/a","path":"/a""#, "pth", "did you mean \"path\"?"),
     ]);
 }
 
 #[test]
 fn steering() {
+    let steering = |json: &str, path: &str, part| object("steering", json, path, part);
     check(&[
         at_root(r#""steering":"override_host""#, "$.steering", "allowed: an object"),
-        at_root(r#""steering":{"via":"overide_host"}"#, "$.steering.via", "did you mean \"override_host\"?"),
-        at_root(
-            r#""steering":{"candidates":0}"#,
-            "$.steering.candidates",
-            "found 0, allowed: a whole number from 1 to 8",
-        ),
-        at_root(r#""steering":{"candidates":9}"#, "$.steering.candidates", "found 9"),
-        at_root(r#""steering":{"candidates":2.5}"#, "$.steering.candidates", "found 2.5"),
-        at_root(r#""steering":{"candidates":-1}"#, "$.steering.candidates", "found -1"),
-        at_root(
-            r#""steering":{"candidates":"3"}"#,
-            "$.steering.candidates",
+        steering(r#""via":"overide_host""#, "via", "did you mean \"override_host\"?"),
+        steering(r#""candidates":0"#, "candidates", "found 0, allowed: a whole number from 1 to 8"),
+        steering(r#""candidates":9"#, "candidates", "found 9"),
+        steering(r#""candidates":2.5"#, "candidates", "found 2.5"),
+        steering(r#""candidates":-1"#, "candidates", "found -1"),
+        steering(
+            r#""candidates":"3""#,
+            "candidates",
             "found \"3\" (a string), allowed: a whole number from 1 to 8; did you mean 3?",
         ),
-        at_root(
-            r#""steering":{"via":"stateful_session","candidates":2}"#,
-            "$.steering.candidates",
+        steering(
+            r#""via":"stateful_session","candidates":2"#,
+            "candidates",
             "allowed: 1, or $.steering.via \"override_host\"",
         ),
-        at_root(r#""steering":{"header":"x evenkeel"}"#, "$.steering.header", "a header name"),
-        at_root(r#""steering":{"header":""}"#, "$.steering.header", "a header name"),
-        at_root(
-            r#""steering":{"header":":authority"}"#,
-            "$.steering.header",
-            "pseudo-headers are Envoy's own",
-        ),
-        at_root(
-            r#""steering":{"header":"Host"}"#,
-            "$.steering.header",
-            "removed from every incoming request",
-        ),
-        at_root(
-            r#""steering":{"header":"content-length"}"#,
-            "$.steering.header",
-            "removed from every incoming request",
-        ),
-        at_root(
-            r#""steering":{"header":"Connection"}"#,
-            "$.steering.header",
-            "removed from every incoming request",
-        ),
+        steering(r#""header":"x evenkeel""#, "header", "a header name"),
+        steering(r#""header":"""#, "header", "a header name"),
+        steering(r#""header":":authority""#, "header", "pseudo-headers are Envoy's own"),
+        steering(r#""header":"Host""#, "header", "removed from every incoming request"),
+        steering(r#""header":"content-length""#, "header", "removed from every incoming request"),
+        steering(r#""header":"Connection""#, "header", "removed from every incoming request"),
     ]);
 }
 
 #[test]
 fn prometheus() {
-    let block =
-        |more: &str, path, part| at_root(&format!(r#""prometheus":{{"cluster":"p",{more}}}"#), path, part);
+    let block = |more: &str, path: &str, part| {
+        at_root(&format!(r#""prometheus":{{"cluster":"p",{more}}}"#), &format!("$.prometheus.{path}"), part)
+    };
     check(&[
         at_root(r#""prometheus":{}"#, "$.prometheus.cluster", "missing"),
         at_root(r#""prometheus":"prometheus""#, "$.prometheus", "allowed: an object"),
         at_root(r#""prometheus":{"cluster":""}"#, "$.prometheus.cluster", "found \"\""),
         at_root(r#""prometheus":{"cluster":"*"}"#, "$.prometheus.cluster", "the name of one Envoy cluster"),
-        block(r#""intervall":"5s""#, "$.prometheus.intervall", "did you mean \"interval\"?"),
+        block(r#""intervall":"5s""#, "intervall", "did you mean \"interval\"?"),
         block(
             r#""interval":5"#,
-            "$.prometheus.interval",
+            "interval",
             "found 5 (a number), allowed: a duration such as \"250ms\", \"5s\" or \"2m\", from 100ms to 1h; did you mean \"5s\"?",
         ),
-        block(r#""interval":"5""#, "$.prometheus.interval", "did you mean \"5s\"?"),
-        block(r#""interval":"5 s""#, "$.prometheus.interval", "did you mean \"5s\"?"),
-        block(r#""interval":"0s""#, "$.prometheus.interval", "found \"0s\""),
-        block(r#""interval":"2h""#, "$.prometheus.interval", "from 100ms to 1h"),
-        block(r#""interval":"-5s""#, "$.prometheus.interval", "found \"-5s\""),
-        block(r#""interval":true"#, "$.prometheus.interval", "found true (a boolean)"),
-        block(r#""timeout":"6s""#, "$.prometheus.timeout", "allowed: at most $.prometheus.interval (5s)"),
-        block(
-            r#""interval":"1s","timeout":"2s""#,
-            "$.prometheus.timeout",
-            "allowed: at most $.prometheus.interval (1s)",
-        ),
-        block(r#""authority":"http://prometheus""#, "$.prometheus.authority", "host or host:port"),
+        block(r#""interval":"5""#, "interval", "did you mean \"5s\"?"),
+        block(r#""interval":"5 s""#, "interval", "did you mean \"5s\"?"),
+        block(r#""interval":"0s""#, "interval", "found \"0s\""),
+        block(r#""interval":"2h""#, "interval", "from 100ms to 1h"),
+        block(r#""interval":"-5s""#, "interval", "found \"-5s\""),
+        block(r#""interval":true"#, "interval", "found true (a boolean)"),
+        block(r#""timeout":"6s""#, "timeout", "allowed: at most $.prometheus.interval (5s)"),
+        block(r#""interval":"1s","timeout":"2s""#, "timeout", "allowed: at most $.prometheus.interval (1s)"),
+        block(r#""authority":"http://prometheus""#, "authority", "host or host:port"),
         block(
             r#""authority":"user:pass@prometheus""#,
-            "$.prometheus.authority",
+            "authority",
             "found a string (not shown), allowed: host or host:port; credentials go into $.prometheus.headers",
         ),
-        block(r#""method":"PUT""#, "$.prometheus.method", "\"auto\", \"GET\", \"POST\""),
-        block(r#""parameters":["x"]"#, "$.prometheus.parameters", "an object from parameter name to value"),
-        block(r#""parameters":{"query":"x"}"#, "$.prometheus.parameters.query", "evenkeel sets this one"),
-        block(r#""parameters":{"token":7}"#, "$.prometheus.parameters.token", "found a number (not shown)"),
-        block(r#""headers":{"x":{}}"#, "$.prometheus.headers.x.env", "the name of an environment variable"),
-        block(r#""headers":{"x":{"env":"A B"}}"#, "$.prometheus.headers.x.env", "(not shown)"),
-        block(
-            r#""headers":{"x":{"env":"A","prefix":"a\r\nb"}}"#,
-            "$.prometheus.headers.x.prefix",
-            "no line breaks",
-        ),
-        block(r#""path_prefix":"mimir""#, "$.prometheus.path_prefix", "did you mean \"/mimir\"?"),
-        block(r#""path_prefix":"/mimir/""#, "$.prometheus.path_prefix", "did you mean \"/mimir\"?"),
-        block(r#""path_prefix":null"#, "$.prometheus.path_prefix", "found null"),
-        block(r#""headers":["x"]"#, "$.prometheus.headers", "found an array, allowed: an object"),
-        block(r#""headers":{"x y":"z"}"#, "$.prometheus.headers[\"x\"…]", "the name of an HTTP header"),
-        block(r#""headers":{":path":"/"}"#, "$.prometheus.headers[\"…\"]", "the name of an HTTP header"),
-        block(r#""headers":{"host":"z"}"#, "$.prometheus.headers.host", "$.prometheus.authority instead"),
+        block(r#""method":"PUT""#, "method", "\"auto\", \"GET\", \"POST\""),
+        block(r#""parameters":["x"]"#, "parameters", "an object from parameter name to value"),
+        block(r#""parameters":{"query":"x"}"#, "parameters.query", "evenkeel sets this one"),
+        block(r#""parameters":{"token":7}"#, "parameters.token", "found a number (not shown)"),
+        block(r#""headers":{"x":{}}"#, "headers.x.env", "the name of an environment variable"),
+        block(r#""headers":{"x":{"env":"A B"}}"#, "headers.x.env", "(not shown)"),
+        block(r#""headers":{"x":{"env":"A","prefix":"a\r\nb"}}"#, "headers.x.prefix", "no line breaks"),
+        block(r#""path_prefix":"mimir""#, "path_prefix", "did you mean \"/mimir\"?"),
+        block(r#""path_prefix":"/mimir/""#, "path_prefix", "did you mean \"/mimir\"?"),
+        block(r#""path_prefix":null"#, "path_prefix", "found null"),
+        block(r#""headers":["x"]"#, "headers", "found an array, allowed: an object"),
+        block(r#""headers":{"x y":"z"}"#, "headers[\"x\"…]", "the name of an HTTP header"),
+        block(r#""headers":{":path":"/"}"#, "headers[\"…\"]", "the name of an HTTP header"),
+        block(r#""headers":{"host":"z"}"#, "headers.host", "$.prometheus.authority instead"),
         block(
             r#""headers":{"content-length":"7"}"#,
-            "$.prometheus.headers[\"content-length\"]",
+            "headers[\"content-length\"]",
             "does not frame the request",
         ),
         block(
             r#""headers":{"accept-encoding":"gzip"}"#,
-            "$.prometheus.headers[\"accept-encoding\"]",
+            "headers[\"accept-encoding\"]",
             "compressed answers are not read",
         ),
-        block(r#""headers":{"x":"a","X":"b"}"#, "$.prometheus.headers.X", "each header once"),
+        block(r#""headers":{"x":"a","X":"b"}"#, "headers.X", "each header once"),
         block(
             r#""headers":{"x":"a\r\nb"}"#,
-            "$.prometheus.headers.x",
+            "headers.x",
             "found a string (not shown), allowed: visible characters",
         ),
-        block(r#""headers":{"x":7}"#, "$.prometheus.headers.x", "found a number (not shown)"),
+        block(r#""headers":{"x":7}"#, "headers.x", "found a number (not shown)"),
     ]);
 }
 
@@ -334,11 +307,8 @@ fn cluster_name_that_is_not_a_host_needs_an_authority() {
     for cluster in
         ["outbound|9090||prometheus.monitoring.svc.cluster.local", "default/prometheus/rule/0", "a b", "ü"]
     {
-        check(&[(
-            named(cluster, ""),
-            "$.prometheus.authority",
-            "missing, allowed: host or host:port of Prometheus",
-        )]);
+        let part = "missing, allowed: host or host:port of Prometheus";
+        check(&[whole(&named(cluster, ""), "$.prometheus.authority", part)]);
         accepted(&named(cluster, r#","authority":"prometheus:9090""#));
     }
     accepted(&named("prometheus_1.monitoring", ""));

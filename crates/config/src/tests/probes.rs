@@ -3,7 +3,7 @@
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
-use super::malformed::check;
+use super::malformed::{check, whole};
 use super::*;
 
 #[test]
@@ -27,37 +27,30 @@ fn probes_wait_no_longer_than_they_are_apart() {
 
 #[test]
 fn probes_out_of_band() {
-    let probe = |json: &str, path: &'static str, part| {
-        (upstream_with(&format!(r#""health":{{"probe":{json}}}"#)), path, part)
+    let probe = |json: &str, path: &str, part| {
+        let json = upstream_with(&format!(r#""health":{{"probe":{json}}}"#));
+        whole(&json, &format!("$.upstreams[0].health.probe{path}"), part)
     };
     let steered = |via: &str, cluster: &str, part: &'static str| {
         let json = format!(
             r#"{{"steering":{{"via":"{via}"}},"upstreams":[{{"cluster":"{cluster}","endpoints":{{"static":["10.0.0.1:80"]}},
             "health":{{"probe":{{"path":"/"}}}}}}]}}"#
         );
-        (json, "$.upstreams[0].health.probe", part)
+        whole(&json, "$.upstreams[0].health.probe", part)
     };
     check(&[
-        probe("{}", "$.upstreams[0].health.probe.path", "missing"),
-        probe("true", "$.upstreams[0].health.probe", "found true"),
-        probe(r#"{"path":"healthz"}"#, "$.upstreams[0].health.probe.path", "from \"/\" on"),
-        probe(r#"{"path":"/a b"}"#, "$.upstreams[0].health.probe.path", "visible ASCII"),
-        probe(
-            r#"{"path":"/","interval":"50ms"}"#,
-            "$.upstreams[0].health.probe.interval",
-            "from 100ms to 1h",
-        ),
+        probe("{}", ".path", "missing"),
+        probe("true", "", "found true"),
+        probe(r#"{"path":"healthz"}"#, ".path", "from \"/\" on"),
+        probe(r#"{"path":"/a b"}"#, ".path", "visible ASCII"),
+        probe(r#"{"path":"/","interval":"50ms"}"#, ".interval", "from 100ms to 1h"),
         probe(
             r#"{"path":"/","interval":"1s","timeout":"2s"}"#,
-            "$.upstreams[0].health.probe.timeout",
+            ".timeout",
             "at most $.upstreams[0].health.probe.interval (1s)",
         ),
-        probe(
-            r#"{"path":"/","authority":"a/b"}"#,
-            "$.upstreams[0].health.probe.authority",
-            "host or host:port",
-        ),
-        probe(r#"{"path":"/","intervall":"1s"}"#, "$.upstreams[0].health.probe.intervall", "did you mean"),
+        probe(r#"{"path":"/","authority":"a/b"}"#, ".authority", "host or host:port"),
+        probe(r#"{"path":"/","intervall":"1s"}"#, ".intervall", "did you mean"),
         steered("stateful_session", "web", "no probe with $.steering.via"),
         steered("override_host", "*", "a pattern of clusters"),
         steered("override_host", "web-*", "a pattern of clusters"),
