@@ -9,7 +9,7 @@ use testbed::serde_json::{Value, json};
 use testbed::tools;
 
 use crate::fuse;
-use crate::world::{Setting, Source};
+use crate::setting::{Setting, Source};
 
 /// evenkeel with its configuration; files that it needs are written to `directory`.
 pub fn filter(

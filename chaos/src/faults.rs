@@ -10,7 +10,7 @@ use testbed::serde_json::json;
 
 use crate::deed::Deed;
 use crate::lies;
-use crate::world::{Setting, Source};
+use crate::setting::{Setting, Source};
 
 /// A fault, and the world in which it happens.
 #[derive(Clone)]
@@ -33,7 +33,7 @@ impl Fault {
         self
     }
 
-    fn told_by(self, source: Source) -> Self {
+    fn with_source(self, source: Source) -> Self {
         self.with(|setting| setting.source = Some(source))
     }
 
@@ -127,15 +127,15 @@ fn limits() -> Vec<Fault> {
 }
 
 fn sources() -> Vec<Fault> {
-    let false_ones = |name, deed| fault(name, deed).told_by(Source::FalsePrometheus);
+    let false_ones = |name, deed| fault(name, deed).with_source(Source::FalsePrometheus);
     vec![
-        fault("Prometheus killed", Deed::KillPrometheus).told_by(Source::Prometheus),
-        fault("Prometheus stopped", Deed::StopPrometheus).told_by(Source::Prometheus),
+        fault("Prometheus killed", Deed::KillPrometheus).with_source(Source::Prometheus),
+        fault("Prometheus stopped", Deed::StopPrometheus).with_source(Source::Prometheus),
         false_ones("Prometheus lies", Deed::Lies(|world| lies::numbers(&world.addresses()))),
         false_ones("Prometheus answers 8 MiB and more", Deed::Lies(|world| lies::large(&world.addresses()))),
         false_ones("Prometheus answers without end", Deed::Lies(|_| lies::without_end())),
         fault("the admin interface answers garbage", Deed::Lies(|world| lies::admin(&world.honest)))
-            .told_by(Source::FalseAdmin),
+            .with_source(Source::FalseAdmin),
     ]
 }
 

@@ -16,6 +16,7 @@ pub mod fuse;
 pub mod lies;
 pub mod report;
 pub mod rest;
+pub mod setting;
 pub mod soak;
 pub mod stepping;
 pub mod trial;

@@ -19,8 +19,9 @@ use testbed::load::{Running, Summary};
 use testbed::relay::Relay;
 
 use crate::chance::{Arm, explained};
+use crate::setting::{Setting, Source};
 use crate::trial::Outcome;
-use crate::world::{Setting, Source, World};
+use crate::world::World;
 
 const TICK: Duration = Duration::from_secs(2);
 const TICKS: u32 = 10;
