@@ -8,7 +8,7 @@ use evenkeel::host::{Bytes, Call, CallError, Host, MetricKind, SharedError, Stre
 use crate::abi::{self, Attribute, Map, NotSent, StreamHandle};
 use crate::calls::Calls;
 use crate::stats::{Defined, Series};
-use crate::{clock, lb, shared};
+use crate::{clock, left, shared};
 
 /// Prefix of filter state keys, under which the access log finds a decision; the same as with the WebAssembly filter.
 const STATE_PREFIX: &str = "wasm.";
@@ -152,9 +152,8 @@ impl StreamHost for Surroundings<'_> {
     }
 
     fn leave(&self) {
-        if self.by_call && lb::in_use() {
-            // Otherwise the cluster's policy would ask the engine once more.
-            let _told = self.stream.is_some_and(|stream| stream.override_host(lb::LEFT));
+        if self.by_call && left::are_marked() {
+            let _marked = self.stream.is_some_and(|stream| stream.override_host(left::ADDRESS));
         }
     }
 

@@ -2,12 +2,12 @@
 //!
 //! Engine, configuration, request handling and telemetry are the WebAssembly filter's; this crate is the carrier. It
 //! implements the traits [`Host`](evenkeel::host::Host) and [`StreamHost`](evenkeel::host::StreamHost) with the C
-//! interface of Envoy's dynamic modules. To follow a request, start at `abi::events`; to follow a retry, at `lb`.
+//! interface of Envoy's dynamic modules. To follow a request, start at `events`; to follow a retry, at `lb`.
 //!
 //! ```text
-//! Envoy ─▶ abi (the C interface, the only unsafe code) ─▶ guard (a panic ends here)
+//! Envoy ─▶ events (what Envoy calls; with `abi`, what it offers, the only unsafe code) ─▶ guard (a panic ends here)
 //!       ─▶ request ─▶ plugin: one for each configuration, its workers behind locks ─▶ evenkeel::worker
-//! Envoy ─▶ abi::lb ─▶ lb: a cluster that asks this module for a host asks the same workers
+//! Envoy ─▶ events::lb ─▶ lb: a cluster that asks this module for a host asks the same workers
 //! pacer (a thread that asks for the next tick) ─▶ Envoy's main thread ─▶ plugin.tick ─▶ calls to Prometheus and admin
 //! ```
 //!
@@ -26,9 +26,11 @@ mod abi;
 mod attached;
 mod calls;
 mod clock;
+mod events;
 mod guard;
 mod host;
 mod lb;
+mod left;
 mod pacer;
 mod plugin;
 mod registry;

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use evenkeel::host::MetricKind;
 
-use super::{Buffer, Header, SUCCESS, import, recorder};
+use super::{Buffer, EnvoyBuffer, Header, SUCCESS, import, recorder};
 
 const CLUSTER_NOT_FOUND: u32 = 2;
 
 /// A configuration of the filter, valid until Envoy has destroyed it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct ConfigHandle(pub(super) *mut c_void);
+pub struct ConfigHandle(pub *mut c_void);
 
 // SAFETY: it is passed only to functions of Envoy that may be called from any of its threads or, as `call` says, from
 // its main thread.
@@ -25,6 +25,54 @@ pub enum NotSent {
     UnknownCluster,
     /// The cluster accepts no request at the moment.
     NotNow,
+}
+
+/// Answer to a call: status, headers, and the body in chunks.
+pub struct Answer<'a> {
+    /// HTTP status; `None` if the call failed.
+    pub status: Option<u32>,
+    /// Names and values of the headers.
+    pub headers: Vec<(&'a [u8], &'a [u8])>,
+    /// Chunks of the body.
+    pub body: Vec<&'a [u8]>,
+}
+
+/// A header of an answer.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct EnvoyHeader {
+    name: EnvoyBuffer,
+    value: EnvoyBuffer,
+}
+
+impl<'a> Answer<'a> {
+    /// An answer as Envoy passes it.
+    ///
+    /// # Safety
+    /// Both arrays must have been passed by Envoy in the current event.
+    pub unsafe fn of(
+        result: u32,
+        (headers, count): (*const EnvoyHeader, usize),
+        (chunks, chunk_count): (*const EnvoyBuffer, usize),
+    ) -> Answer<'a> {
+        if result != SUCCESS || headers.is_null() {
+            return Answer { status: None, headers: Vec::new(), body: Vec::new() };
+        }
+        // SAFETY: guaranteed by the caller.
+        let headers = unsafe { core::slice::from_raw_parts(headers, count) };
+        // SAFETY: guaranteed by the caller.
+        let headers = headers.iter().map(|header| unsafe { (header.name.bytes(), header.value.bytes()) });
+        let headers: Vec<(&[u8], &[u8])> = headers.collect();
+        let status = headers.iter().find(|(name, _)| *name == b":status");
+        let status = status.and_then(|(_, value)| core::str::from_utf8(value).ok()?.parse().ok());
+        let chunks = match chunks.is_null() {
+            true => &[],
+            // SAFETY: guaranteed by the caller.
+            false => unsafe { core::slice::from_raw_parts(chunks, chunk_count) },
+        };
+        // SAFETY: guaranteed by the caller.
+        Answer { status, headers, body: chunks.iter().map(|chunk| unsafe { chunk.bytes() }).collect() }
+    }
 }
 
 impl ConfigHandle {

@@ -1,5 +1,5 @@
-//! The C interface of Envoy's dynamic modules, as far as an HTTP filter and a load balancer need it: functions that Envoy provides, and
-//! events that it calls. The only unsafe code in the crate.
+//! The C interface of Envoy's dynamic modules, as far as an HTTP filter and a load balancer need it: functions that Envoy provides.
+//! The functions that it calls are in `events`.
 //!
 //! The declarations are this project's own, made from Envoy's documentation of the interface
 //! (`source/extensions/dynamic_modules/abi/abi.h`) and checked against the symbols of the released binaries. Everything
@@ -9,7 +9,6 @@
 #![allow(unsafe_code)]
 
 mod config;
-mod events;
 mod import;
 mod lb;
 mod stream;
@@ -20,8 +19,7 @@ use std::sync::OnceLock;
 
 use evenkeel::host::MetricKind;
 
-pub use self::config::{ConfigHandle, NotSent, Waker};
-pub use events::Answer;
+pub use self::config::{Answer, ConfigHandle, EnvoyHeader, NotSent, Waker};
 pub use lb::{Hosts, LbHandle, PolicyHandle, RequestContext};
 pub use stream::{Attribute, Map, StreamHandle};
 
@@ -39,9 +37,11 @@ pub struct EnvoyBuffer {
 impl EnvoyBuffer {
     const NONE: EnvoyBuffer = EnvoyBuffer { data: null(), size: 0 };
 
+    /// Its bytes.
+    ///
     /// # Safety
     /// It must have been passed in the current event, with nothing set since.
-    unsafe fn bytes<'a>(self) -> &'a [u8] {
+    pub unsafe fn bytes<'a>(self) -> &'a [u8] {
         match self.data.is_null() {
             true => &[],
             // SAFETY: guaranteed by the caller.
@@ -119,7 +119,7 @@ pub fn tells_all() -> bool {
 }
 
 /// The interface version that this Envoy expects; everything used here exists in both.
-fn version() -> &'static CStr {
+pub fn version() -> &'static CStr {
     match optional(c"envoy_dynamic_module_callback_http_get_upstream_hosts_attempted") {
         Some(_since_1_40) => c"v0.2.0",
         None => c"v0.1.0",

@@ -40,7 +40,7 @@ const RECEIVED_RESPONSE_BODY: u32 = 2;
 
 /// A stream, valid while one of its events runs.
 #[derive(Clone, Copy)]
-pub struct StreamHandle(pub(super) *mut c_void);
+pub struct StreamHandle(pub *mut c_void);
 
 impl StreamHandle {
     fn value(self, map: Map, name: &str, nth: usize, count: &mut usize) -> Option<Vec<u8>> {

@@ -24,16 +24,13 @@ use evenkeel::request::KeySource;
 use evenkeel::request::again::Again;
 
 use self::loads::Loads;
-pub use self::policy::{By, Policy, in_use};
+pub use self::policy::{By, Policy};
 use self::table::Table;
 use crate::abi::{Hosts, LbHandle, RequestContext};
 use crate::guard::guarded;
 use crate::plugin::{self, Plugin};
-use crate::{clock, registry};
+use crate::{clock, left, registry};
 
-/// The address that a filter names for a request that it leaves to Envoy. No host has it, so that Envoy asks the
-/// cluster's policy, and the face knows that the engine has decided already.
-pub const LEFT: &[u8] = b"0.0.0.0:0";
 /// Number of random hosts that are drawn before the following ones are tried in order.
 const DRAWS: usize = 4;
 /// Number of hosts that are tried in order.
@@ -101,7 +98,7 @@ impl Face {
 
     /// Asks the engine.
     fn ask(&self, lb: LbHandle, context: RequestContext) -> Result<Choice, By> {
-        if context.named_host(|host| host == LEFT) == Some(true) {
+        if context.named_host(|host| host == left::ADDRESS) == Some(true) {
             return Err(By::Left);
         }
         let plugin = self.plugin().ok_or(By::NoPlugin)?;

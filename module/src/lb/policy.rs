@@ -1,17 +1,9 @@
 //! A configuration of the load-balancing policy: which filter's engine it asks, and the counters of its choices.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::abi::PolicyHandle;
-use crate::host;
-
-/// Number of configurations of the policy that are alive.
-static ALIVE: AtomicUsize = AtomicUsize::new(0);
-
-/// Whether any cluster of the process may have this module as its policy.
-pub fn in_use() -> bool {
-    ALIVE.load(Ordering::Relaxed) > 0
-}
+use crate::{host, left};
 
 /// How a host was chosen: by the engine, or why not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +70,7 @@ impl Policy {
             );
         }
         let counters = By::ALL.map(|by| handle.define_counter(by.counter()));
-        ALIVE.fetch_add(1, Ordering::Relaxed);
+        left::POLICIES.fetch_add(1, Ordering::Relaxed);
         let filter = (!text.is_empty()).then(|| text.to_owned());
         Some(Policy { handle, filter, counters, told: AtomicBool::new(false) })
     }
@@ -106,6 +98,6 @@ impl Policy {
 
 impl Drop for Policy {
     fn drop(&mut self) {
-        ALIVE.fetch_sub(1, Ordering::Relaxed);
+        left::POLICIES.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -46,7 +46,7 @@ fn an_older_envoy_gets_the_same() {
 /// made to panic from here.
 #[test]
 fn every_event_is_guarded() {
-    let events = [include_str!("../../src/abi/events.rs"), include_str!("../../src/abi/lb/events.rs")];
+    let events = [include_str!("../../src/events/mod.rs"), include_str!("../../src/events/lb.rs")];
     let bodies = events
         .iter()
         .flat_map(|events| events.split("\nextern \"C\" fn ").chain(events.split("        extern \"C\" fn ")))

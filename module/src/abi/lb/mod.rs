@@ -4,7 +4,6 @@
 //! A host has two indices in its priority: one among all hosts, by which Envoy is asked about it, and one among the
 //! healthy ones, which is what a choice consists of. The latter shifts when the health of any host changes.
 
-mod events;
 mod import;
 
 use core::ffi::c_void;
@@ -14,7 +13,7 @@ use super::{Buffer, EnvoyBuffer, SUCCESS};
 
 /// A configuration of the load-balancing policy, valid until Envoy has destroyed it.
 #[derive(Clone, Copy)]
-pub struct PolicyHandle(*mut c_void);
+pub struct PolicyHandle(pub *mut c_void);
 
 // SAFETY: Envoy counts from any of its threads.
 unsafe impl Send for PolicyHandle {}
@@ -50,7 +49,7 @@ impl PolicyHandle {
 
 /// The load balancer of one cluster on one thread, valid while one of its events runs.
 #[derive(Clone, Copy)]
-pub struct LbHandle(*mut c_void);
+pub struct LbHandle(pub *mut c_void);
 
 /// Where a host's address is looked up.
 #[derive(Clone, Copy)]
@@ -164,7 +163,7 @@ impl LbHandle {
 
 /// The request that a host is chosen for, valid while that event runs.
 #[derive(Clone, Copy)]
-pub struct RequestContext(*mut c_void);
+pub struct RequestContext(pub *mut c_void);
 
 impl RequestContext {
     /// Whether the retry policy wants another host than the one at `index` among all of its priority; never for a first

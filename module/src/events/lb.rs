@@ -5,8 +5,7 @@ use core::ffi::c_void;
 use core::ptr::null;
 use std::sync::Arc;
 
-use super::{LbHandle, PolicyHandle, RequestContext};
-use crate::abi::EnvoyBuffer;
+use crate::abi::{EnvoyBuffer, LbHandle, PolicyHandle, RequestContext};
 use crate::guard::guarded;
 use crate::lb::{Face, Policy};
 

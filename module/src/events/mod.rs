@@ -1,58 +1,18 @@
 //! Events: the functions that Envoy calls. It refuses a module that lacks one of the required ones. Each catches
-//! panics.
+//! panics. With `abi`, whose types they take, the only unsafe code in the crate.
+#![allow(unsafe_code)]
+
+mod lb;
 
 use core::ffi::{c_char, c_void};
 use core::ptr::null;
 use std::sync::Arc;
 
-use super::{ConfigHandle, EnvoyBuffer, SUCCESS, StreamHandle, log, version};
+use crate::abi::{Answer, ConfigHandle, EnvoyBuffer, EnvoyHeader, StreamHandle, log, version};
 use crate::attached::Attached;
 use crate::guard::guarded;
 use crate::registry;
 use crate::request::{Flow, Request};
-
-/// Answer to a call: status, headers, and the body in chunks.
-pub struct Answer<'a> {
-    /// HTTP status; `None` if the call failed.
-    pub status: Option<u32>,
-    /// Names and values of the headers.
-    pub headers: Vec<(&'a [u8], &'a [u8])>,
-    /// Chunks of the body.
-    pub body: Vec<&'a [u8]>,
-}
-
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct EnvoyHeader {
-    name: EnvoyBuffer,
-    value: EnvoyBuffer,
-}
-
-/// # Safety
-/// Both arrays must have been passed by Envoy in the current event.
-unsafe fn answer<'a>(
-    result: u32,
-    (headers, count): (*const EnvoyHeader, usize),
-    (chunks, chunk_count): (*const EnvoyBuffer, usize),
-) -> Answer<'a> {
-    if result != SUCCESS || headers.is_null() {
-        return Answer { status: None, headers: Vec::new(), body: Vec::new() };
-    }
-    // SAFETY: guaranteed by the caller.
-    let headers = unsafe { core::slice::from_raw_parts(headers, count) };
-    // SAFETY: guaranteed by the caller.
-    let headers = headers.iter().map(|header| unsafe { (header.name.bytes(), header.value.bytes()) });
-    let headers: Vec<(&[u8], &[u8])> = headers.collect();
-    let status = headers.iter().find(|(name, _)| *name == b":status");
-    let status = status.and_then(|(_, value)| core::str::from_utf8(value).ok()?.parse().ok());
-    let chunks = match chunks.is_null() {
-        true => &[],
-        // SAFETY: guaranteed by the caller.
-        false => unsafe { core::slice::from_raw_parts(chunks, chunk_count) },
-    };
-    // SAFETY: guaranteed by the caller.
-    Answer { status, headers, body: chunks.iter().map(|chunk| unsafe { chunk.bytes() }).collect() }
-}
 
 #[unsafe(no_mangle)]
 extern "C" fn envoy_dynamic_module_on_program_init() -> *const c_char {
@@ -138,7 +98,7 @@ extern "C" fn envoy_dynamic_module_on_http_filter_config_http_callout_done(
     if let Some(attached) = unsafe { attached(pointer) } {
         let answered = || {
             // SAFETY: Envoy passes both in this event.
-            let answer = unsafe { answer(result, (headers, header_count), (chunks, chunk_count)) };
+            let answer = unsafe { Answer::of(result, (headers, header_count), (chunks, chunk_count)) };
             attached.answered(id, &answer);
         };
         guarded(answered, || ());
