@@ -8,11 +8,19 @@ use std::path::{Path, PathBuf};
 /// The crates whose rooms are described: path and name.
 const CRATES: &[(&str, &str)] =
     &[("crates/engine/src", "engine"), ("crates/config/src", "config"), ("src", "evenkeel")];
+/// Crates without rows, whose rooms are checked for circles alone.
+const OTHER_CRATES: &[(&str, &str)] = &[
+    ("chaos/src", "chaos"),
+    ("cli/src", "evenkeel_cli"),
+    ("module/src", "module"),
+    ("simulator/src", "simulator"),
+    ("testbed/src", "testbed"),
+];
 /// Which of these crates each may use.
 const MAY_USE: &[(&str, &[&str])] =
     &[("engine", &[]), ("config", &["engine"]), ("evenkeel", &["engine", "config"])];
 /// Imports among rooms of one crate that form a circle. The aim is two at most.
-const CIRCULAR: &[(&str, &str)] = &[("evenkeel/request", "worker")];
+const CIRCULAR: &[(&str, &str)] = &[("evenkeel/request", "worker"), ("module/attached", "plugin")];
 /// The highest number of lines of a file.
 const MAX_LINES: usize = 500;
 /// Files that are longer.
@@ -207,7 +215,7 @@ fn crates_use_what_lies_below_them() {
 #[test]
 fn the_circles_among_rooms_are_those_listed() {
     let mut needless = Vec::new();
-    for (src, krate) in CRATES {
+    for (src, krate) in CRATES.iter().chain(OTHER_CRATES) {
         let mut edges = imports(&root().join(src));
         let of_crate: Vec<&(&str, &str)> = CIRCULAR
             .iter()
@@ -246,6 +254,7 @@ fn files_stay_short() {
         "cli/src",
         "simulator/src",
         "testbed/src",
+        "module",
         "wasmhost/src",
         "tests",
         "examples",
