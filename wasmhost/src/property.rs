@@ -59,10 +59,6 @@ impl Properties {
     pub(crate) fn set(&mut self, joined: Vec<u8>, value: Vec<u8>) {
         self.0.insert(joined, value);
     }
-
-    pub(crate) fn remove(&mut self, path: &[&str]) {
-        self.0.remove(&join(path));
-    }
 }
 
 pub(crate) fn join(path: &[&str]) -> Vec<u8> {

@@ -54,11 +54,6 @@ impl Request {
         self.stream.borrow_mut().properties = properties;
     }
 
-    /// Removes a property.
-    pub fn remove_property(&mut self, path: &[&str]) {
-        self.stream.borrow_mut().properties.remove(path);
-    }
-
     /// Request headers of a request without a body.
     pub fn headers_phase(&mut self) -> Action {
         self.request_headers(true)
