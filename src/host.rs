@@ -43,7 +43,7 @@ pub trait Host {
     /// Writes a line to the log.
     fn log(&self, level: log::Level, message: &str);
     /// Writes an event to the log: its message, or JSON if the configuration asks for it.
-    fn tell(&self, event: &Event<'_>) {
+    fn log_event(&self, event: &Event<'_>) {
         self.log(event.level, event.message);
     }
     /// The number of a metric of the host, defined at the first call with its name; `None` if the host keeps none.

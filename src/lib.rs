@@ -13,10 +13,18 @@
 //! [`worker::Worker::tick`]: publish this worker's report and merge its peers' ([`sharing`]), take or keep the lease,
 //! and as its holder poll Prometheus and Envoy ([`discovery`]); then let the engine assess its endpoints.
 //!
-//! # What operators see
+//! # Where things are
 //!
-//! [`telemetry`]: the status page with its JSON and metrics, Envoy's own stats, trace contexts. The decision log is in
-//! [`request`].
+//! | to change | look in |
+//! |---|---|
+//! | what is read of a request or response, which outcome that is | [`request`]: `classify`, `header_hints`, `load_report`, `affinity` |
+//! | how Envoy is told the endpoint | `request/steering.rs` |
+//! | a source of endpoints, a signal's query | [`discovery`]: [`source`](discovery::source), one folder a source |
+//! | what workers share | [`sharing`]: one file a record; `golden.rs` fails if the bytes change |
+//! | a metric, the page, its JSON | [`telemetry::status`]: `report/` has the values, `metrics/` and `page.html` show them |
+//! | a metric among Envoy's own | `telemetry/envoy_stats.rs` |
+//! | when a worker ticks, polls, rests | [`worker`]: `tick_period`, `idle` |
+//! | a line of the log | an [`Event`](host::event::Event) where it happens; why a request went where it did: `request/decision_log.rs` |
 //!
 //! Everything runs over the traits of [`host`], so tests need no Envoy: `tests/behaviour` runs one suite against this
 //! crate and against the real `.wasm`.

@@ -100,7 +100,7 @@ fn one_failure_moves_no_key_and_probes_are_of_their_own_keys() {
         engine.finished(&handle, at(2));
         engine.tick(ProbeShard::ALONE, at(100));
         let after: Vec<u32> = keys.iter().map(|key| home(&mut engine, *key, 101)).collect();
-        assert_eq!(homes, after, "{policy}: one 500 moves nobody");
+        assert_eq!(homes, after, "{policy}: one 500 moves no key");
         (0..3).for_each(|nth| fail(&mut engine, 1, 200 + nth));
         // It is ejected now and probed repeatedly, by requests of its own keys.
         let mut probes = 0;
@@ -196,8 +196,8 @@ fn a_rule_takes_an_endpoint_out_and_exploration_brings_it_back() {
 fn stand(engine: &mut Balancer, conditions: [AnnouncedHealth; 3], ms: u64) {
     let upstream = engine.upstream_mut(UPSTREAM).unwrap();
     let specs = upstream.fleet().iter().map(|(_, endpoint)| Spec::at(endpoint.address()));
-    let told = specs.zip(conditions).map(|(spec, condition)| Spec { condition, ..spec });
-    upstream.set_fleet(&told.collect::<Vec<_>>(), at(ms));
+    let announced = specs.zip(conditions).map(|(spec, condition)| Spec { condition, ..spec });
+    upstream.set_fleet(&announced.collect::<Vec<_>>(), at(ms));
 }
 
 /// The endpoints of thirty requests, by index; requests left to Envoy are not counted.

@@ -23,7 +23,7 @@ pub(crate) fn member<'v>(object: &'v Value, name: &str) -> &'v Value {
 }
 
 /// The names and addresses that this Envoy does not have, one line each. Empty if its clusters come from elsewhere.
-pub fn strangers(config: &Config, document: &Value) -> Vec<String> {
+pub fn missing_in_envoy(config: &Config, document: &Value) -> Vec<String> {
     let Some(clusters) = member(document, "static_resources")["clusters"].as_array() else {
         return Vec::new();
     };
@@ -110,7 +110,7 @@ mod tests {
     use serde_json::json;
 
     fn strangers_of(plugin: &Value, document: &Value) -> Vec<String> {
-        strangers(&config::parse(plugin.to_string().as_bytes()).unwrap(), document)
+        missing_in_envoy(&config::parse(plugin.to_string().as_bytes()).unwrap(), document)
     }
 
     fn document() -> Value {

@@ -183,13 +183,13 @@ fn check(place: &str, json: &[u8], document: &Value, show_effective: bool, repor
                 let text = format!("{place}: {path} is accepted but has no effect with these settings");
                 report.complain(FINE, &text);
             }
-            let strangers = bootstrap::strangers(&config, document);
-            for stranger in &strangers {
+            let missing_in_envoy = bootstrap::missing_in_envoy(&config, document);
+            for stranger in &missing_in_envoy {
                 report.complain(FAULTY, &format!("{place}: {stranger}"));
             }
             if show_effective {
                 report.output += &written(&config);
-            } else if strangers.is_empty() {
+            } else if missing_in_envoy.is_empty() {
                 report.output += &format!("{place}: ok\n");
             }
         }

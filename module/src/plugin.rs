@@ -297,7 +297,7 @@ impl Plugin {
             if let Some(mut slot) = self.slot(call.worker) {
                 #[cfg(debug_assertions)]
                 crate::guard::provoked(self.name.ends_with(PANICS_IN_ANSWERS));
-                slot.worker.call_answered(&attached.process(None), call.token, status, body);
+                slot.worker.receive_response(&attached.process(None), call.token, status, body);
             }
         };
         guarded(deliver, || self.panicked(attached, call.worker));

@@ -53,8 +53,8 @@ fn divides(localities: &[&Locality]) -> bool {
     let weight: f64 = localities.iter().map(|locality| f64::from(locality.weight)).sum();
     let hosts: f64 = localities.iter().map(|locality| locality.hosts).sum();
     let differs = |locality: &&Locality| {
-        let (told, alone) = (f64::from(locality.weight) / weight, locality.hosts / hosts);
-        (told - alone).abs() > EQUAL * alone.max(told)
+        let (weighted, alone) = (f64::from(locality.weight) / weight, locality.hosts / hosts);
+        (weighted - alone).abs() > EQUAL * alone.max(weighted)
     };
     localities.len() > 1 && weight > 0.0 && hosts > 0.0 && localities.iter().any(differs)
 }

@@ -79,12 +79,12 @@ impl Sources<'_> {
         // In ascending precedence, so that later sources override.
         for found in self.envoy.into_iter().flatten().chain(self.prometheus.into_iter().flatten()) {
             if let Some(spec) = places.get(&found.address).and_then(|at| specs.get_mut(*at)) {
-                found.tell(spec);
+                found.apply_to(spec);
             }
         }
         for fixed in self.fixed {
             if let Some(spec) = places.get(&fixed.address).and_then(|at| specs.get_mut(*at)) {
-                Found::from(fixed).tell(spec);
+                Found::from(fixed).apply_to(spec);
             }
         }
         merged.specs = specs;
@@ -93,7 +93,7 @@ impl Sources<'_> {
 }
 
 impl Found {
-    fn tell(&self, spec: &mut Spec) {
+    fn apply_to(&self, spec: &mut Spec) {
         spec.weight = self.weight.unwrap_or(spec.weight);
         spec.priority = self.priority.unwrap_or(spec.priority);
         if let Some(weight) = self.locality_weight {
@@ -180,14 +180,14 @@ mod tests {
             Found { weight: Some(3.0), zone: "b".into(), ..found(1) },
             Found { zone: "b".into(), version: "v2".into(), ..found(2) },
         ];
-        let told = |host| Found {
+        let found = |host| Found {
             weight: Some(9.0),
             zone: "c".into(),
             priority: Some(1),
             condition: AnnouncedHealth::Draining,
             ..found(host)
         };
-        let envoy = [told(1), told(2), told(3)];
+        let envoy = [found(1), found(2), found(3)];
         let merged = Sources {
             fixed: &fixed,
             prometheus: Some(&prometheus),

@@ -29,7 +29,7 @@ impl Notices {
         let before = core::mem::replace(&mut self.unknown, addresses);
         let Some(host) = host.filter(|_| before == 0 && addresses > 0) else { return };
         let first = first.map(|first| first.to_string()).unwrap_or_default();
-        host.tell(&Event {
+        host.log_event(&Event {
             level: log::Level::Warn,
             name: "unknown_to_envoy",
             message: &format!(
@@ -48,30 +48,30 @@ impl Notices {
     /// Notes the state of a source. Without a host another worker logs it.
     pub fn source(&mut self, host: Option<&dyn Host>, (upstream, origin): (&str, Origin), source: &Source) {
         let [of_prometheus, of_envoy] = &mut self.skipped;
-        let said = if origin == Origin::Prometheus { of_prometheus } else { of_envoy };
-        let before = core::mem::replace(said, source.skipped > 0);
+        let logged = if origin == Origin::Prometheus { of_prometheus } else { of_envoy };
+        let before = core::mem::replace(logged, source.skipped > 0);
         if let Some(host) = host.filter(|_| !before && source.skipped > 0) {
-            tell_skipped(host, upstream, origin, source);
+            log_skipped(host, upstream, origin, source);
         }
         let [of_prometheus, of_envoy] = &mut self.none;
-        let said = if origin == Origin::Prometheus { of_prometheus } else { of_envoy };
+        let logged = if origin == Origin::Prometheus { of_prometheus } else { of_envoy };
         let none = source.answers > 0 && source.found.is_empty() && source.skipped == 0;
-        let before = core::mem::replace(said, none);
+        let before = core::mem::replace(logged, none);
         if let Some(host) = host.filter(|_| !before && none) {
-            tell_none(host, upstream, origin);
+            log_none(host, upstream, origin);
         }
         let [of_prometheus, of_envoy] = &mut self.absent;
-        let said = if origin == Origin::Prometheus { of_prometheus } else { of_envoy };
+        let logged = if origin == Origin::Prometheus { of_prometheus } else { of_envoy };
         // Responses that alternate for a short time are not logged.
         let absent = source.absences.lasting();
-        let before = core::mem::replace(said, absent > 0);
+        let before = core::mem::replace(logged, absent > 0);
         if let Some(host) = host.filter(|_| !before && absent > 0) {
-            tell_absent(host, (upstream, origin), (absent, source.found.len()));
+            log_absent(host, (upstream, origin), (absent, source.found.len()));
         }
     }
 }
 
-fn tell_skipped(host: &dyn Host, upstream: &str, origin: Origin, source: &Source) {
+fn log_skipped(host: &dyn Host, upstream: &str, origin: Origin, source: &Source) {
     let all =
         source.skipped as usize + source.found.len() - source.absences.open.len().min(source.found.len());
     let Source { skipped, examples, unsteerable, .. } = source;
@@ -82,7 +82,7 @@ fn tell_skipped(host: &dyn Host, upstream: &str, origin: Origin, source: &Source
             format!("; {:.0} % of the requests are left to Envoy's own policy", 100.0 * unsteerable),
         ),
     };
-    host.tell(&Event {
+    host.log_event(&Event {
         level: log::Level::Warn,
         name: "endpoints_without_address",
         message: &format!(
@@ -99,8 +99,8 @@ fn tell_skipped(host: &dyn Host, upstream: &str, origin: Origin, source: &Source
     });
 }
 
-fn tell_none(host: &dyn Host, upstream: &str, origin: Origin) {
-    host.tell(&Event {
+fn log_none(host: &dyn Host, upstream: &str, origin: Origin) {
+    host.log_event(&Event {
         level: log::Level::Warn,
         name: "endpoints_none",
         message: &format!(
@@ -111,8 +111,8 @@ fn tell_none(host: &dyn Host, upstream: &str, origin: Origin) {
     });
 }
 
-fn tell_absent(host: &dyn Host, (upstream, origin): (&str, Origin), (absent, of): (usize, usize)) {
-    host.tell(&Event {
+fn log_absent(host: &dyn Host, (upstream, origin): (&str, Origin), (absent, of): (usize, usize)) {
+    host.log_event(&Event {
         level: log::Level::Info,
         name: "endpoints_absent",
         message: &format!(

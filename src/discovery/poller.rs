@@ -1,7 +1,7 @@
 //! Polls of Prometheus for signals and endpoints, one in flight per query.
 
 mod masked;
-mod question;
+mod query;
 mod reading;
 
 use crate::discovery::prometheus;
@@ -14,8 +14,8 @@ use config::Config;
 use engine::Balancer;
 use engine::rng::{self, Rng};
 use engine::time::Time;
-pub use question::Rest;
-use question::{JITTER, PollKind, Query};
+pub use query::Rest;
+use query::{JITTER, PollKind, Query};
 
 /// The longest error text that is kept, characters.
 const MAX_ERROR: usize = 300;
@@ -24,7 +24,7 @@ const MAX_ERROR: usize = 300;
 const LARGEST_ANSWER: usize = prometheus::MAX_BYTES + 1;
 /// So many different errors are logged until all is well again, and one for each query: an error may read otherwise each
 /// time.
-const MAX_TOLD: usize = 8;
+const MAX_LOGGED: usize = 8;
 /// What the page says of a signal begins so while its query is refused.
 const REFUSED: &str = "query failed: ";
 
@@ -39,8 +39,8 @@ pub struct Poller {
     /// The headers for Prometheus, secrets included; an error if one is missing, and then nothing is sent.
     headers: Result<Vec<(String, String)>, String>,
     news: bool,
-    /// Errors that have been logged, or would have been by the worker that asked before, since all was well.
-    told: Vec<u64>,
+    /// Errors that have been logged, or would have been by the worker that polled before, since all was well.
+    logged: Vec<u64>,
     /// When any worker of the process was last seen with traffic.
     active: Time,
     busy: bool,
@@ -52,9 +52,9 @@ impl Poller {
     /// All queries of the configuration with their requests; the first polls are due at once.
     #[inline(never)]
     pub fn new(host: &dyn Host, config: &Config, now: Time) -> Poller {
-        let headers = question::headers(host, config);
+        let headers = query::headers(host, config);
         if let Err(missing) = &headers {
-            host.tell(&Event {
+            host.log_event(&Event {
                 level: log::Level::Error,
                 name: "source_impossible",
                 message: &format!(
@@ -67,7 +67,7 @@ impl Poller {
             queries: Vec::new(),
             headers,
             news: false,
-            told: Vec::new(),
+            logged: Vec::new(),
             active: now,
             busy: true,
             rested: Time::ZERO,
@@ -79,13 +79,13 @@ impl Poller {
     /// Adds the queries of the upstream at this position.
     pub fn add(&mut self, config: &Config, upstream: usize) {
         let (Some(balanced), Some(of)) = (config.upstreams.get(upstream), &config.prometheus) else { return };
-        let mut ask = |question, query: &str| {
+        let mut ask = |kind, query: &str| {
             let request = prometheus::request(of, query);
             let form = request.form.as_deref().unwrap_or_default();
             let identity = rng::hash(balanced.cluster.as_bytes())
                 ^ rng::hash(request.path.as_bytes())
                 ^ rng::hash(form.as_bytes()).rotate_left(1);
-            self.queries.push(Query::new(upstream, question, request, identity));
+            self.queries.push(Query::new(upstream, kind, request, identity));
         };
         // Endpoints come first: signals of unknown endpoints are useless.
         if let Some(endpoints) = &balanced.endpoints.prometheus {
@@ -146,8 +146,8 @@ impl Poller {
     pub fn ask_again(&mut self, upstream: usize) {
         for query in self.queries.iter_mut().filter(|query| query.upstream == upstream) {
             // A response in flight is read against the endpoints at its arrival.
-            if matches!(query.question, PollKind::Signal(_)) && query.pending.is_none() {
-                query.asked = None;
+            if matches!(query.kind, PollKind::Signal(_)) && query.pending.is_none() {
+                query.sent = None;
             }
         }
     }
@@ -166,13 +166,13 @@ impl Poller {
         for at in 0..self.queries.len() {
             let Some(query) = self.queries.get_mut(at) else { return };
             let known = self.headers.as_deref().unwrap_or_default();
-            let Some(terms) = query.terms(config, known) else { continue };
-            let interval_s = terms.interval.as_secs_f64();
-            let idle_s = if terms.rests { now.seconds_since(self.active) } else { 0.0 };
-            if !query.is_due(interval_s, self.busy || !terms.rests, now) {
+            let Some(settings) = query.settings(config, known) else { continue };
+            let interval_s = settings.interval.as_secs_f64();
+            let idle_s = if settings.rests { now.seconds_since(self.active) } else { 0.0 };
+            if !query.is_due(interval_s, self.busy || !settings.rests, now) {
                 continue;
             }
-            let pause_s = query.ask(interval_s, idle_s, 2.0 * rng.unit() - 1.0, now);
+            let pause_s = query.mark_sent(interval_s, idle_s, 2.0 * rng.unit() - 1.0, now);
             snapshot.stats.pause_s = pause_s as f32;
             if let Err(missing) = &self.headers {
                 let missing = missing.clone();
@@ -180,18 +180,18 @@ impl Poller {
                 continue;
             }
             let sent = host.call(&Call {
-                cluster: terms.cluster,
-                authority: terms.authority,
+                cluster: settings.cluster,
+                authority: settings.authority,
                 path: &query.request.path,
-                headers: terms.headers,
+                headers: settings.headers,
                 form: query.request.form.as_deref(),
                 // The timeout ends before the next poll, however short the jittered interval.
-                timeout: terms.timeout.min(terms.interval.mul_f64(1.0 - JITTER)),
+                timeout: settings.timeout.min(settings.interval.mul_f64(1.0 - JITTER)),
             });
             query.pending = sent.ok();
             snapshot.stats.polls += 1;
             if let Err(error) = sent {
-                let error = not_sent(terms.cluster, error);
+                let error = not_sent(settings.cluster, error);
                 self.release(config, snapshot, at);
                 self.failed(host, config, (snapshot, discovery), at, (&error, false));
             }
@@ -227,12 +227,12 @@ impl Poller {
         let at = self.queries.iter().position(|q| q.pending == Some(token))?;
         let query = self.queries.get_mut(at)?;
         query.pending = None;
-        let (index, question, identity) = (query.upstream, query.question, query.identity);
+        let (index, kind, identity) = (query.upstream, query.kind, query.identity);
         let upstream = engine.upstream(index)?;
         let now = host.now();
         let body = body.part(0, LARGEST_ANSWER);
         let answer = (status, body.as_slice());
-        let read = match question {
+        let read = match kind {
             PollKind::Signal(of) => {
                 let signal = upstream.config().signals.get(of)?;
                 reading::samples(signal, upstream, answer, now).map(|samples| {
@@ -262,9 +262,9 @@ impl Poller {
                 changed.then_some(index)
             }
             Err(error) => {
-                // What is answered with such a status is not the question's fault.
-                let by_the_question = status.is_some_and(|status| status < 500);
-                self.failed(host, config, (snapshot, discovery), at, (&error, by_the_question));
+                // What is answered with such a status is not the query's fault.
+                let by_the_query = status.is_some_and(|status| status < 500);
+                self.failed(host, config, (snapshot, discovery), at, (&error, by_the_query));
                 None
             }
         }
@@ -273,13 +273,13 @@ impl Poller {
     /// The query for the timestamps of the signal at `of`, if it has one.
     fn dated_by(&mut self, upstream: usize, of: usize) -> Option<&mut Query> {
         let wanted = PollKind::Timestamps(of);
-        self.queries.iter_mut().find(|query| query.upstream == upstream && query.question == wanted)
+        self.queries.iter_mut().find(|query| query.upstream == upstream && query.kind == wanted)
     }
 
     /// Publishes values without their age, because the query for their timestamps cannot be sent.
     fn release(&mut self, config: &Config, snapshot: &mut Snapshot, at: usize) {
         let Some(query) = self.queries.get_mut(at) else { return };
-        let PollKind::Timestamps(of) = query.question else { return };
+        let PollKind::Timestamps(of) = query.kind else { return };
         let upstream = config.upstreams.get(query.upstream);
         let signal = upstream.and_then(|upstream| upstream.signals.get(of));
         if let (Some(samples), Some(upstream), Some(signal)) = (query.held.take(), upstream, signal) {
@@ -297,15 +297,15 @@ impl Poller {
         let Some(query) = self.queries.get_mut(at) else { return };
         let identity = query.identity;
         snapshot.stats.last_success = now;
-        query.met = false;
+        query.failed = false;
         self.news = true;
         let Some(logged) = snapshot.stats.failing.iter().position(|failing| *failing == identity) else {
             return;
         };
         snapshot.stats.failing.swap_remove(logged);
         if !self.failing(&snapshot.stats.failing) {
-            self.told.clear();
-            host.tell(&Event {
+            self.logged.clear();
+            host.log_event(&Event {
                 level: log::Level::Info,
                 name: "source_answers",
                 message: "prometheus poll succeeded again",
@@ -314,8 +314,8 @@ impl Poller {
         }
     }
 
-    /// Counts a failed poll, and logs the first of several in a row. Where Prometheus cannot be had, every question fails alike, and one
-    /// line is enough; what is wrong with a single question is said for itself, whatever else fails.
+    /// Counts a failed poll, and logs the first of several in a row. Where Prometheus cannot be had, every query fails alike, and one
+    /// line is enough; what is wrong with a single query is logged by itself, whatever else fails.
     #[inline(never)]
     fn failed(
         &mut self,
@@ -323,20 +323,20 @@ impl Poller {
         config: &Config,
         (snapshot, discovery): (&mut Snapshot, &mut Discovery),
         at: usize,
-        (error, by_the_question): (&str, bool),
+        (error, by_the_query): (&str, bool),
     ) {
         let Some(query) = self.queries.get_mut(at) else { return };
-        let (index, question, identity) = (query.upstream, query.question, query.identity);
-        let met = core::mem::replace(&mut query.met, true);
+        let (index, kind, identity) = (query.upstream, query.kind, query.identity);
+        let failed_before = core::mem::replace(&mut query.failed, true);
         let Some(upstream) = config.upstreams.get(index) else { return };
         let signal = |at: usize| upstream.signals.get(at).map_or("", |signal| &signal.name);
-        let of = match question {
+        let of = match kind {
             PollKind::Signal(at) => format!("signal={}", signal(at)),
             PollKind::Timestamps(at) => format!("timestamps of signal={}", signal(at)),
             _ => "endpoints".to_owned(),
         };
         let error = masked::masked(error, self.headers.as_deref().unwrap_or_default());
-        if let (PollKind::Signal(at), true) = (question, by_the_question)
+        if let (PollKind::Signal(at), true) = (kind, by_the_query)
             && let Some(signal) = upstream.signals.get(at)
         {
             let problem: String = format!("{REFUSED}{error}").chars().take(MAX_ERROR).collect();
@@ -348,7 +348,7 @@ impl Poller {
         snapshot.stats.failures += 1;
         snapshot.stats.last_error.clone_from(&error);
         self.news = true;
-        if question == PollKind::Endpoints {
+        if kind == PollKind::Endpoints {
             discovery.failed(index, Origin::Prometheus, &error);
         }
         let before = self.failing(&snapshot.stats.failing);
@@ -356,14 +356,14 @@ impl Poller {
         if first {
             snapshot.stats.failing.push(identity);
         }
-        let most = self.queries.len().max(MAX_TOLD);
-        let is_news = !self.told.contains(&hash) && self.told.len() < most;
-        let tells = !before || (by_the_question && is_news && (first || met));
+        let most = self.queries.len().max(MAX_LOGGED);
+        let is_news = !self.logged.contains(&hash) && self.logged.len() < most;
+        let is_logged = !before || (by_the_query && is_news && (first || failed_before));
         if is_news {
-            self.told.push(hash);
+            self.logged.push(hash);
         }
-        if tells {
-            host.tell(&Event {
+        if is_logged {
+            host.log_event(&Event {
                 level: log::Level::Warn,
                 name: "source_fails",
                 message: &format!("prometheus poll failed: {error}"),
@@ -398,15 +398,15 @@ fn put(
     let before = snapshot.get(rng::hash(cluster.as_bytes()), &signal.name).map(|before| &before.fit);
     let fitted = before.is_none_or(|fit| fit.problem.is_empty() || fit.problem.starts_with(REFUSED));
     let fits = samples.fit.problem.is_empty();
-    let told = if fitted && !fits {
+    let change = if fitted && !fits {
         Some((log::Level::Warn, "signal_matches_none", samples.fit.problem.as_str()))
     } else if fits && !fitted && samples.fit.matched > 0 {
         Some((log::Level::Info, "signal_matches", "series match endpoints again"))
     } else {
         None
     };
-    if let Some((level, name, what)) = told {
-        host.tell(&Event {
+    if let Some((level, name, what)) = change {
+        host.log_event(&Event {
             level,
             name,
             message: &format!("cluster={cluster} signal={}: {what}", signal.name),

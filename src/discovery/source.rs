@@ -65,7 +65,7 @@ impl Source {
     /// Takes a response to `question` from `origin`; returns whether the list has changed.
     ///
     /// Requests can only be steered to the hosts that Envoy lists, so an endpoint missing there is removed at once,
-    /// unless the list is empty. Absence from other sources is believed [later](Source::believe_absences).
+    /// unless the list is empty. Absence from other sources is believed [later](Source::remove_absent).
     #[inline(never)]
     pub fn answer(&mut self, finding: Finding, (origin, question): (Origin, u64), now: Time) -> bool {
         let first = self.last_success == Time::ZERO;
@@ -101,7 +101,7 @@ impl Source {
     /// Removes endpoints whose absence is believed, depending on their standing and on the source's record; returns
     /// whether there were any.
     #[inline(never)]
-    pub fn believe_absences(
+    pub fn remove_absent(
         &mut self,
         every_s: f64,
         now: Time,
@@ -123,7 +123,7 @@ impl Source {
 
     /// Drops the announced health if the source, polled every `every_s` seconds, no longer answers; returns whether
     /// that changed anything.
-    pub fn forget_conditions(&mut self, every_s: f64, now: Time) -> bool {
+    pub fn drop_stale_health(&mut self, every_s: f64, now: Time) -> bool {
         if now.seconds_since(self.last_success) < CONDITION_COUNTS_FOR_S.max(SILENT_AFTER * every_s) {
             return false;
         }
@@ -184,8 +184,8 @@ mod tests {
         ports
     }
 
-    fn believe(source: &mut Source, now: Time, standing: Standing) -> bool {
-        source.believe_absences(5.0, now, |_| standing)
+    fn remove(source: &mut Source, now: Time, standing: Standing) -> bool {
+        source.remove_absent(5.0, now, |_| standing)
     }
 
     #[test]
@@ -195,10 +195,10 @@ mod tests {
             assert!(source.answer(finding(&[1, 2]), origin, s(0)));
             for second in [5, 10, 15, 64] {
                 assert!(!source.answer(finding(left), origin, s(second)));
-                assert!(!believe(&mut source, s(second), Standing::Unknown));
+                assert!(!remove(&mut source, s(second), Standing::Unknown));
                 assert_eq!(ports(&source), [1, 2]);
             }
-            assert!(believe(&mut source, s(65), Standing::Unknown));
+            assert!(remove(&mut source, s(65), Standing::Unknown));
             assert_eq!(ports(&source), left);
             assert!(source.known().is_some());
         }
@@ -210,9 +210,9 @@ mod tests {
         source.answer(finding(&[1, 2]), PROMETHEUS, s(0));
         source.answer(finding(&[1]), PROMETHEUS, s(5));
         source.answer(finding(&[1]), PROMETHEUS, s(200));
-        assert!(!believe(&mut source, s(201), Standing::Unknown), "two answers");
+        assert!(!remove(&mut source, s(201), Standing::Unknown), "two answers");
         source.answer(finding(&[1]), PROMETHEUS, s(202));
-        assert!(believe(&mut source, s(202), Standing::Unknown));
+        assert!(remove(&mut source, s(202), Standing::Unknown));
     }
 
     #[test]
@@ -222,7 +222,7 @@ mod tests {
         for round in 1..200 {
             let answer: &[u16] = if round % 2 == 0 { &[4, 3, 2, 1] } else { &[round as u16 % 4 + 1] };
             assert!(!source.answer(finding(answer), PROMETHEUS, s(5 * round)), "the same list");
-            assert!(!believe(&mut source, s(5 * round), Standing::Unknown));
+            assert!(!remove(&mut source, s(5 * round), Standing::Unknown));
         }
         assert_eq!(ports(&source), [1, 2, 3, 4]);
     }
@@ -232,12 +232,12 @@ mod tests {
         let mut source = Source::default();
         source.answer(finding(&[1, 2]), PROMETHEUS, s(0));
         (1..20).for_each(|at| _ = source.answer(finding(&[1]), PROMETHEUS, s(5 * at)));
-        assert!(believe(&mut source, s(95), Standing::Unknown));
+        assert!(remove(&mut source, s(95), Standing::Unknown));
         // It is listed again 100 s after it first went missing.
         assert!(source.answer(finding(&[1, 2]), PROMETHEUS, s(105)));
         (0..60).for_each(|at| _ = source.answer(finding(&[1]), PROMETHEUS, s(110 + 5 * at)));
-        assert!(!believe(&mut source, s(110 + 199), Standing::Unknown));
-        assert!(believe(&mut source, s(110 + 200), Standing::Unknown), "twice as long");
+        assert!(!remove(&mut source, s(110 + 199), Standing::Unknown));
+        assert!(remove(&mut source, s(110 + 200), Standing::Unknown), "twice as long");
     }
 
     #[test]
@@ -245,23 +245,23 @@ mod tests {
         let mut source = Source::default();
         source.answer(finding(&[1, 2]), PROMETHEUS, s(0));
         source.answer(finding(&[1]), PROMETHEUS, s(5));
-        assert!(!believe(&mut source, s(6), Standing::Fails), "one answer");
+        assert!(!remove(&mut source, s(6), Standing::Fails), "one answer");
         source.answer(finding(&[1]), PROMETHEUS, s(10));
-        assert!(believe(&mut source.clone(), s(10), Standing::Fails));
+        assert!(remove(&mut source.clone(), s(10), Standing::Fails));
         (3..500).for_each(|at| _ = source.answer(finding(&[1]), PROMETHEUS, s(5 * at)));
-        assert!(!believe(&mut source, s(2500), Standing::Serves));
-        assert!(believe(&mut source.clone(), s(2500), Standing::Unknown));
-        assert!(!believe(&mut source, s(3604), Standing::Serves));
+        assert!(!remove(&mut source, s(2500), Standing::Serves));
+        assert!(remove(&mut source.clone(), s(2500), Standing::Unknown));
+        assert!(!remove(&mut source, s(3604), Standing::Serves));
         // Nor for ever: its address may be another service's by now.
-        assert!(believe(&mut source.clone(), s(3605), Standing::Serves));
+        assert!(remove(&mut source.clone(), s(3605), Standing::Serves));
         source.answer(finding(&[]), PROMETHEUS, s(3606));
-        assert!(!believe(&mut source, s(9999), Standing::Serves), "nothing else is known");
+        assert!(!remove(&mut source, s(9999), Standing::Serves), "nothing else is known");
         source.answer(finding(&[1]), PROMETHEUS, s(9999));
-        assert!(believe(&mut source, s(9999), Standing::Unknown));
+        assert!(remove(&mut source, s(9999), Standing::Unknown));
         // If no endpoint is listed at all, failures alone do not empty the list.
         source.answer(finding(&[]), PROMETHEUS, s(2600));
         source.answer(finding(&[]), PROMETHEUS, s(2605));
-        assert!(!believe(&mut source, s(2606), Standing::Fails));
+        assert!(!remove(&mut source, s(2606), Standing::Fails));
     }
 
     #[test]
@@ -293,11 +293,11 @@ mod tests {
         let mut answer = finding(&[1, 2]);
         answer.found[0].condition = AnnouncedHealth::Unhealthy;
         source.answer(answer, ENVOY, s(0));
-        assert!(!source.forget_conditions(5.0, s(59)));
-        assert!(!source.forget_conditions(30.0, s(60)), "it is asked seldom");
-        assert!(source.forget_conditions(5.0, s(60)));
+        assert!(!source.drop_stale_health(5.0, s(59)));
+        assert!(!source.drop_stale_health(30.0, s(60)), "it is asked seldom");
+        assert!(source.drop_stale_health(5.0, s(60)));
         assert!(source.found.iter().all(|found| found.condition == AnnouncedHealth::Serving));
-        assert!(!source.forget_conditions(5.0, s(61)));
+        assert!(!source.drop_stale_health(5.0, s(61)));
     }
 
     #[test]
@@ -307,8 +307,8 @@ mod tests {
         answer.found[0].condition = AnnouncedHealth::Unhealthy;
         source.answer(answer, ENVOY, s(3600));
         source.not_after(s(0));
-        assert!(!source.forget_conditions(5.0, s(59)));
-        assert!(source.forget_conditions(5.0, s(60)));
+        assert!(!source.drop_stale_health(5.0, s(59)));
+        assert!(source.drop_stale_health(5.0, s(60)));
     }
 
     /// What an earlier question left open says nothing of the answers to another one.
@@ -329,7 +329,7 @@ mod tests {
         source.answer(finding(&[1]), PROMETHEUS, s(9005));
         source.not_after(s(0));
         (1..=2).for_each(|second| _ = source.answer(finding(&[1]), PROMETHEUS, s(second)));
-        assert!(!believe(&mut source, s(59), Standing::Unknown));
-        assert!(believe(&mut source, s(61), Standing::Unknown));
+        assert!(!remove(&mut source, s(59), Standing::Unknown));
+        assert!(remove(&mut source, s(61), Standing::Unknown));
     }
 }

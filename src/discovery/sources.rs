@@ -22,7 +22,7 @@ const FINDING_OUT_S: f64 = 30.0;
 pub struct Discovery {
     key: String,
     version: Option<u32>,
-    heard: Vec<SourceChange>,
+    sources: Vec<UpstreamSource>,
     /// By upstream: whether all of its sources had answered when its endpoint set was last made.
     complete: Vec<bool>,
     /// By upstream: the problems that have been logged.
@@ -31,11 +31,11 @@ pub struct Discovery {
     known_to_envoy_only: bool,
     started: Time,
     news: bool,
-    complained: bool,
+    logged_beyond: bool,
 }
 
 /// One source of one upstream.
-struct SourceChange {
+struct UpstreamSource {
     upstream: usize,
     key: discovered::Key,
     source: Source,
@@ -52,7 +52,7 @@ impl Discovery {
         let mut discovery = Discovery {
             key,
             version: None,
-            heard: Vec::new(),
+            sources: Vec::new(),
             complete: Vec::new(),
             notices: Vec::new(),
             weights_unknown: false,
@@ -60,7 +60,7 @@ impl Discovery {
             known_to_envoy_only: matches!(config.steering.via, Via::OverrideHost | Via::StatefulSession),
             started: now,
             news: false,
-            complained: false,
+            logged_beyond: false,
         };
         (0..config.upstreams.len()).for_each(|upstream| discovery.add(config, upstream));
         discovery
@@ -77,7 +77,7 @@ impl Discovery {
         let envoy = envoy.map(|admin| (Origin::Envoy, interval_s(admin.interval)));
         for (origin, every_s) in [prometheus, envoy].into_iter().flatten() {
             let (key, source) = ((cluster, origin), Source::default());
-            self.heard.push(SourceChange { upstream, key, source, every_s, localities: Vec::new() });
+            self.sources.push(UpstreamSource { upstream, key, source, every_s, localities: Vec::new() });
         }
         self.complete.push(false);
         self.notices.push(Notices::default());
@@ -90,12 +90,12 @@ impl Discovery {
     #[inline(never)]
     pub fn take_over(&mut self, old: &Discovery) -> Vec<usize> {
         let mut changed = Vec::new();
-        for heard in self.heard.iter_mut().filter(|heard| heard.source.known().is_none()) {
-            let known = old.heard.iter().find(|known| known.key == heard.key);
+        for entry in self.sources.iter_mut().filter(|entry| entry.source.known().is_none()) {
+            let known = old.sources.iter().find(|known| known.key == entry.key);
             if let Some(known) = known.filter(|known| known.source.known().is_some()) {
-                heard.source = known.source.clone();
-                heard.localities.clone_from(&known.localities);
-                changed.push(heard.upstream);
+                entry.source = known.source.clone();
+                entry.localities.clone_from(&known.localities);
+                changed.push(entry.upstream);
             }
         }
         changed
@@ -103,11 +103,11 @@ impl Discovery {
 
     /// A source of the upstream at this position in the configuration.
     pub fn source(&self, upstream: usize, origin: Origin) -> Option<&Source> {
-        self.heard.iter().find(|h| h.upstream == upstream && h.key.1 == origin).map(|h| &h.source)
+        self.sources.iter().find(|h| h.upstream == upstream && h.key.1 == origin).map(|h| &h.source)
     }
 
     fn source_mut(&mut self, upstream: usize, origin: Origin) -> Option<&mut Source> {
-        self.heard.iter_mut().find(|h| h.upstream == upstream && h.key.1 == origin).map(|h| &mut h.source)
+        self.sources.iter_mut().find(|h| h.upstream == upstream && h.key.1 == origin).map(|h| &mut h.source)
     }
 
     /// Takes a source's response to `question`; returns whether that changes the endpoints.
@@ -121,29 +121,29 @@ impl Discovery {
     ) -> bool {
         self.news = true;
         let mut finding = finding;
-        let heard = self.heard.iter_mut().find(|h| h.upstream == upstream && h.key.1 == origin);
-        heard.is_some_and(|heard| {
-            localities::weigh(&mut finding.found, &heard.localities);
-            heard.source.answer(finding, (origin, question), now)
+        let entry = self.sources.iter_mut().find(|h| h.upstream == upstream && h.key.1 == origin);
+        entry.is_some_and(|entry| {
+            localities::weigh(&mut finding.found, &entry.localities);
+            entry.source.answer(finding, (origin, question), now)
         })
     }
 
     /// Takes the weights of Envoy's localities; returns whether that changes anything.
-    pub fn weigh(&mut self, upstream: usize, told: Vec<Locality>) -> bool {
-        let heard = self.heard.iter_mut().find(|h| h.upstream == upstream && h.key.1 == Origin::Envoy);
-        let Some(heard) = heard else { return false };
-        heard.localities = told;
-        let before = heard.source.found.clone();
-        localities::weigh(&mut heard.source.found, &heard.localities);
-        let changed = before != heard.source.found;
+    pub fn set_localities(&mut self, upstream: usize, localities: Vec<Locality>) -> bool {
+        let entry = self.sources.iter_mut().find(|h| h.upstream == upstream && h.key.1 == Origin::Envoy);
+        let Some(entry) = entry else { return false };
+        entry.localities = localities;
+        let before = entry.source.found.clone();
+        localities::weigh(&mut entry.source.found, &entry.localities);
+        let changed = before != entry.source.found;
         self.news |= changed;
         changed
     }
 
     /// Logs once that the weights of localities cannot be read.
-    pub fn say_weights_unknown(&mut self, host: &dyn Host, error: &str) {
+    pub fn log_weights_unknown(&mut self, host: &dyn Host, error: &str) {
         if !core::mem::replace(&mut self.weights_unknown, true) {
-            host.tell(&Event {
+            host.log_event(&Event {
                 level: log::Level::Warn,
                 name: "locality_weights_unknown",
                 message: &format!(
@@ -156,22 +156,22 @@ impl Discovery {
 
     /// Whether a source of this kind has failed to answer its latest poll.
     pub fn any_failing(&self, origin: Origin) -> bool {
-        self.heard.iter().any(|heard| heard.key.1 == origin && !heard.source.error.is_empty())
+        self.sources.iter().any(|entry| entry.key.1 == origin && !entry.source.error.is_empty())
     }
 
     /// Removes endpoints whose absence has lasted long enough; returns the upstreams that this changes.
     #[inline(never)]
-    pub fn believe_absences(&mut self, engine: &Balancer, now: Time) -> Vec<usize> {
+    pub fn remove_absent(&mut self, engine: &Balancer, now: Time) -> Vec<usize> {
         let mut changed = Vec::new();
-        for heard in &mut self.heard {
-            let upstream = engine.upstream(heard.upstream);
-            let standing = |address| match heard.key.1 {
+        for entry in &mut self.sources {
+            let upstream = engine.upstream(entry.upstream);
+            let standing = |address| match entry.key.1 {
                 // Envoy sends no requests to a host that it does not have.
                 Origin::Envoy => Standing::Unknown,
                 Origin::Prometheus => upstream.map(|u| u.standing(address, now)).unwrap_or_default(),
             };
-            if heard.source.believe_absences(heard.every_s, now, standing) {
-                changed.push(heard.upstream);
+            if entry.source.remove_absent(entry.every_s, now, standing) {
+                changed.push(entry.upstream);
             }
         }
         self.news |= !changed.is_empty();
@@ -186,12 +186,12 @@ impl Discovery {
 
     /// Drops the health that sources announced which no longer answer; returns the upstreams that this changes.
     #[inline(never)]
-    pub fn forget_conditions(&mut self, now: Time) -> Vec<usize> {
-        let silent = self
-            .heard
+    pub fn drop_stale_health(&mut self, now: Time) -> Vec<usize> {
+        let stale = self
+            .sources
             .iter_mut()
-            .filter_map(|h| h.source.forget_conditions(h.every_s, now).then_some(h.upstream));
-        let changed: Vec<usize> = silent.collect();
+            .filter_map(|h| h.source.drop_stale_health(h.every_s, now).then_some(h.upstream));
+        let changed: Vec<usize> = stale.collect();
         self.news |= !changed.is_empty();
         changed
     }
@@ -201,7 +201,7 @@ impl Discovery {
     pub fn publish(&mut self, host: &dyn Host) -> bool {
         let news = core::mem::take(&mut self.news);
         if news {
-            let bytes = discovered::encode(self.heard.iter().map(|h| (h.key, &h.source)));
+            let bytes = discovered::encode(self.sources.iter().map(|h| (h.key, &h.source)));
             let _the_next_poll_tries_again = host.shared_set(&self.key, &bytes, None);
         }
         news
@@ -211,7 +211,7 @@ impl Discovery {
     #[inline(never)]
     pub fn read(&mut self, host: &dyn Host, now: Time) -> Vec<usize> {
         let mut changed = Vec::new();
-        if self.heard.is_empty() {
+        if self.sources.is_empty() {
             return changed;
         }
         let Some((bytes, version)) = host.shared_get(&self.key) else { return changed };
@@ -220,24 +220,24 @@ impl Discovery {
         }
         for (key, mut source) in discovered::decode(&bytes).unwrap_or_default() {
             source.not_after(now);
-            let Some(heard) = self.heard.iter_mut().find(|h| h.key == key) else { continue };
-            if heard.source.known() != source.known() {
-                changed.push(heard.upstream);
+            let Some(entry) = self.sources.iter_mut().find(|h| h.key == key) else { continue };
+            if entry.source.known() != source.known() {
+                changed.push(entry.upstream);
             }
-            heard.source = source;
+            entry.source = source;
         }
         changed
     }
 
-    /// Rebuilds the endpoint set of an upstream; `speaks` in the worker that logs for all. Returns the number of new
+    /// Rebuilds the endpoint set of an upstream; `logs` in the worker that logs for all. Returns the number of new
     /// endpoints.
     #[inline(never)]
-    pub fn settle(
+    pub fn rebuild(
         &mut self,
         host: &dyn Host,
         config: &Config,
         engine: &mut Balancer,
-        (upstream, speaks): (usize, bool),
+        (upstream, logs): (usize, bool),
         now: Time,
     ) -> usize {
         let Some(balanced) = config.upstreams.get(upstream) else { return 0 };
@@ -256,12 +256,12 @@ impl Discovery {
         let was_complete =
             self.complete.get_mut(upstream).is_some_and(|was| core::mem::replace(was, complete));
         let finding_out = !was_complete && now.seconds_since(self.started) < FINDING_OUT_S;
-        if merged.beyond > 0 && !core::mem::replace(&mut self.complained, true) {
+        if merged.beyond > 0 && !core::mem::replace(&mut self.logged_beyond, true) {
             let line = format!(
                 "discovery: cluster={}: {} endpoints are left out: the limit is {MAX_ENDPOINTS}",
                 balanced.cluster, merged.beyond,
             );
-            host.tell(&Event {
+            host.log_event(&Event {
                 level: log::Level::Warn,
                 name: "endpoints_left_out",
                 message: &line,
@@ -272,7 +272,7 @@ impl Discovery {
             });
         }
         if let Some(notices) = self.notices.get_mut(upstream) {
-            notices.unknown_to_envoy(speaks.then_some(host), &balanced.cluster, merged.unknown_to_envoy);
+            notices.unknown_to_envoy(logs.then_some(host), &balanced.cluster, merged.unknown_to_envoy);
         }
         let unsteerable = self.source(upstream, Origin::Envoy).map_or(0.0, |source| source.unsteerable);
         let joined = if finding_out { Time::ZERO } else { now };
@@ -285,24 +285,24 @@ impl Discovery {
     /// Logs new problems of the sources: entries without an address, and endpoints that are no longer listed. Without a
     /// host another worker logs them.
     #[inline(never)]
-    pub fn tell(&mut self, host: Option<&dyn Host>, config: &Config) {
-        for heard in &self.heard {
-            let name = config.upstreams.get(heard.upstream).map_or("", |u| u.cluster.as_str());
-            if let Some(notices) = self.notices.get_mut(heard.upstream) {
-                notices.source(host, (name, heard.key.1), &heard.source);
+    pub fn log_notices(&mut self, host: Option<&dyn Host>, config: &Config) {
+        for entry in &self.sources {
+            let name = config.upstreams.get(entry.upstream).map_or("", |u| u.cluster.as_str());
+            if let Some(notices) = self.notices.get_mut(entry.upstream) {
+                notices.source(host, (name, entry.key.1), &entry.source);
             }
         }
     }
 
     /// The sources of an upstream, and how many of its addresses Envoy's cluster does not have.
     pub fn shown(&self, upstream: usize) -> (Vec<(Origin, &Source)>, usize) {
-        let sources = self.heard.iter().filter(|heard| heard.upstream == upstream);
+        let sources = self.sources.iter().filter(|entry| entry.upstream == upstream);
         let unknown = self.notices.get(upstream).map_or(0, |notices| notices.unknown);
-        (sources.map(|heard| (heard.key.1, &heard.source)).collect(), unknown)
+        (sources.map(|entry| (entry.key.1, &entry.source)).collect(), unknown)
     }
 
     /// Adjusts all times to a clock that stepped back to `now`.
     pub fn not_after(&mut self, now: Time) {
-        self.heard.iter_mut().for_each(|h| h.source.not_after(now));
+        self.sources.iter_mut().for_each(|h| h.source.not_after(now));
     }
 }

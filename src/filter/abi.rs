@@ -385,7 +385,7 @@ callbacks! {
     proxy_on_configure(context: u32, size: usize) -> u32 = dispatch::configure(context, size).into();
     proxy_on_tick(context: u32) = dispatch::tick(context);
     proxy_on_http_call_response(context: u32, token: u32, headers: u32, body: usize, _trailers: u32) =
-        dispatch::call_answered(context, token, headers > 0, body);
+        dispatch::receive_response(context, token, headers > 0, body);
     proxy_on_request_headers(context: u32, _headers: u32, end: u32) -> u32 =
         dispatch::request_headers(context, end != 0) as u32;
     proxy_on_request_body(context: u32, _size: usize, end: u32) -> u32 =

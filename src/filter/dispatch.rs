@@ -100,8 +100,8 @@ pub fn tick(id: u32) {
     root(id).iter().for_each(|root| root.tick());
 }
 
-pub fn call_answered(id: u32, token: u32, answered: bool, body: usize) {
-    root(id).iter().for_each(|root| root.call_answered(token, answered, body));
+pub fn receive_response(id: u32, token: u32, answered: bool, body: usize) {
+    root(id).iter().for_each(|root| root.receive_response(token, answered, body));
 }
 
 pub fn request_headers(id: u32, end: bool) -> Action {

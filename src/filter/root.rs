@@ -262,13 +262,13 @@ impl Root {
 
     /// The response to one of the worker's calls; `answered` says whether it has headers, without which the call has
     /// failed, and `size` is that of its body.
-    pub fn call_answered(&self, token: u32, answered: bool, size: usize) {
+    pub fn receive_response(&self, token: u32, answered: bool, size: usize) {
         let status = answered
             .then(|| abi::header(Map::CallResponseHeaders, ":status").ok())
             .flatten()
             .and_then(|status| core::str::from_utf8(&status).ok()?.parse().ok());
         let body = CallBody(size);
-        let Some(()) = self.with(|worker| worker.call_answered(&Envoy, token, status, &body)) else {
+        let Some(()) = self.with(|worker| worker.receive_response(&Envoy, token, status, &body)) else {
             // Kept until the worker is free; a large response counts as failed and is requested again.
             let kept = if size <= MAX_KEPT { (status, body.part(0, size)) } else { (None, Vec::new()) };
             if let Ok(mut answers) = self.answers.try_borrow_mut() {
@@ -282,7 +282,7 @@ impl Root {
     fn deliver_answers(&self) {
         self.with(|worker| {
             for (token, status, body) in self.answers.take() {
-                worker.call_answered(&Envoy, token, status, &body.as_slice());
+                worker.receive_response(&Envoy, token, status, &body.as_slice());
             }
         });
     }

@@ -41,11 +41,11 @@ impl HttpStream {
             }
             flow
         };
-        let verdict = match &self.aside {
+        let flow = match &self.aside {
             Some(aside) => Some(aside.request_headers(&Envoy)),
             None => self.with(begin),
         };
-        match verdict {
+        match flow {
             Some(Flow::Answered) => Action::Pause,
             Some(Flow::Continue) | None => Action::Continue,
         }

@@ -103,7 +103,7 @@ impl Host for InJson<'_> {
         self.0.log(level, message);
     }
 
-    fn tell(&self, event: &Event<'_>) {
+    fn log_event(&self, event: &Event<'_>) {
         self.0.log(event.level, &event.json());
     }
 
@@ -211,8 +211,8 @@ mod tests {
         host.count(9, 2);
         host.record(9, 3);
         host.log(log::Level::Warn, "plain");
-        host.tell(&Event { level: log::Level::Info, name: "n", message: "m", fields: &[] });
-        let told = [
+        host.log_event(&Event { level: log::Level::Info, name: "n", message: "m", fields: &[] });
+        let asked = [
             "k [118] Some(4)",
             "/p",
             "Gauge m",
@@ -221,6 +221,6 @@ mod tests {
             "WARN plain",
             r#"INFO {"event":"n","level":"info","message":"m"}"#,
         ];
-        assert_eq!(*plain.0.borrow(), told);
+        assert_eq!(*plain.0.borrow(), asked);
     }
 }

@@ -10,7 +10,7 @@ use engine::policy::{MAX_CANDIDATES, Request};
 use engine::rng::Rng;
 use engine::time::Time;
 
-/// What came of a question for an endpoint.
+/// Whether another attempt got an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Again {
     /// An endpoint was named and taken.

@@ -25,7 +25,7 @@ impl Upload {
 
 /// The outcome of an attempt as reported to the engine so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Judged {
+enum Reported {
     NotYet,
     /// Reported as good; a bad end can still change that.
     Flows,
@@ -50,7 +50,7 @@ pub(crate) enum Attempt {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Streaming {
     handle: RequestHandle,
-    judged: Judged,
+    reported: Reported,
     /// What its time has yet to show.
     unsettled: Unsettled,
     answered: Time,
@@ -143,18 +143,18 @@ impl Attempt {
         complete: bool,
     ) {
         let unsettled = engine.record_answer(&handle, outcome, shows, now);
-        let judged = if outcome == Outcome::Undecided { Judged::NotYet } else { Judged::Settled };
-        *self = Attempt::Streaming(Streaming { handle, judged, unsettled, answered: now, complete });
+        let reported = if outcome == Outcome::Undecided { Reported::NotYet } else { Reported::Settled };
+        *self = Attempt::Streaming(Streaming { handle, reported, unsettled, answered: now, complete });
     }
 
     /// A part of the response's body; `last` for the last part. `ticked` is the worker's last tick: exact enough here,
     /// and reading the clock costs a host call.
     pub(crate) fn response_part(&mut self, engine: &mut Balancer, ticked: Time, last: bool) {
         let Attempt::Streaming(streaming) = self else { return };
-        let Streaming { handle, judged, answered, complete, .. } = streaming;
+        let Streaming { handle, reported, answered, complete, .. } = streaming;
         *complete |= last;
-        if *judged == Judged::NotYet && !last && ticked.seconds_since(*answered) >= FLOWS_AFTER_S {
-            *judged = Judged::Flows;
+        if *reported == Reported::NotYet && !last && ticked.seconds_since(*answered) >= FLOWS_AFTER_S {
+            *reported = Reported::Flows;
             engine.record_outcome(handle, None, ticked);
             streaming.settle(engine, false);
         }
@@ -183,14 +183,14 @@ impl Attempt {
     /// Makes the outcome final: the endpoint's announcement in its headers has decided it, and a good end changes
     /// nothing.
     pub(crate) fn settle(&mut self) {
-        if let Attempt::Streaming(Streaming { judged, unsettled, .. }) = self {
-            (*judged, *unsettled) = (Judged::Settled, Unsettled::Nothing);
+        if let Attempt::Streaming(Streaming { reported, unsettled, .. }) = self {
+            (*reported, *unsettled) = (Reported::Settled, Unsettled::Nothing);
         }
     }
 
     /// Whether trailers can still change the outcome.
     pub(crate) fn awaits_trailers(&self) -> bool {
-        matches!(self, Attempt::Streaming(s) if !s.complete && s.judged != Judged::Settled)
+        matches!(self, Attempt::Streaming(s) if !s.complete && s.reported != Reported::Settled)
     }
 
     /// Takes the load report in the response trailers.
@@ -211,14 +211,14 @@ impl Attempt {
         streaming.complete = true;
         streaming.settle(engine, status.is_some_and(|status| status.declined));
         if let Some(LateStatus { failure: failure @ Some(_), .. }) = status {
-            streaming.judged = Judged::Settled;
+            streaming.reported = Reported::Settled;
             engine.record_outcome(&streaming.handle, failure, host.now());
         }
     }
 
     /// Whether the response has begun and not ended, and its outcome is open.
     pub(crate) fn broken_off(&self) -> bool {
-        matches!(self, Attempt::Streaming(s) if !s.complete && s.judged != Judged::Settled)
+        matches!(self, Attempt::Streaming(s) if !s.complete && s.reported != Reported::Settled)
     }
 
     /// Ends the attempt, with the failure that ended it if that is known; later calls do nothing. Returns what is still
@@ -254,15 +254,15 @@ impl Attempt {
                 if reason.is_none() {
                     streaming.settle(engine, false);
                 }
-                let Streaming { handle, judged, answered, .. } = streaming;
+                let Streaming { handle, reported, answered, .. } = streaming;
                 let known = ticked.max(answered);
                 engine.finished(&handle, known);
-                let (waited_since, good_otherwise) = (handle.started, judged == Judged::NotYet);
+                let (waited_since, good_otherwise) = (handle.started, reported == Reported::NotYet);
                 let end = PendingOutcome { handle, waited_since, good_otherwise };
                 if broken_off && reason.is_none() {
                     return Some(end);
                 }
-                if judged != Judged::Settled {
+                if reported != Reported::Settled {
                     end.explain(engine, reason, if reason.is_some() { host.now() } else { known });
                 }
                 None

@@ -2,7 +2,7 @@
 
 use crate::host::StreamHost;
 use crate::request::grpc_web;
-use crate::request::route::Looks;
+use crate::request::route::Sampler;
 use engine::rng;
 use engine::settings::Failures;
 use engine::time::Time;
@@ -10,7 +10,7 @@ use engine::{Balancer, Failure, Outcome, Quickness, RequestHandle, RetryHint};
 
 /// `101 Switching Protocols`: what follows is not a response body, so a missing end means nothing.
 const SWITCHING: u32 = 101;
-/// `304 Not Modified`: does what was asked.
+/// `304 Not Modified`: does what was arrival.
 const NOT_MODIFIED: u32 = 304;
 
 /// Outcome and status of response headers.
@@ -24,16 +24,16 @@ pub(crate) struct Answer {
     pub declined: bool,
 }
 
-/// The outcome for the endpoint, by the configured failures; `complete` if nothing follows the headers. `doubts` selects
+/// The outcome for the endpoint, by the configured failures; `complete` if nothing follows the headers. `sampler` selects
 /// good answers that are looked at twice: `local_reply_config` can give a local reply any status.
 pub(crate) fn of_headers(
     host: &dyn StreamHost,
     complete: bool,
     counts: &Failures,
-    doubts: &mut Looks,
+    sampler: &mut Sampler,
 ) -> Answer {
     let (answer, suspicious) = read(host, complete, counts);
-    if !suspicious && !doubts.at_this_one() {
+    if !suspicious && !sampler.takes_this_one() {
         return answer;
     }
     // Local replies of Envoy look like an endpoint's responses; only the response code details tell them apart.
@@ -43,7 +43,7 @@ pub(crate) fn of_headers(
         details => match of_details(details, host, counts).or_else(|| idled(details, host, counts)) {
             Some(failure) => {
                 if !suspicious {
-                    doubts.found();
+                    sampler.found();
                 }
                 Outcome::Failed(failure)
             }
@@ -80,9 +80,9 @@ pub(crate) fn failure(
     host: &dyn StreamHost,
     complete: bool,
     counts: &Failures,
-    doubts: &mut Looks,
+    sampler: &mut Sampler,
 ) -> Option<Failure> {
-    match of_headers(host, complete, counts, doubts).outcome {
+    match of_headers(host, complete, counts, sampler).outcome {
         Outcome::Failed(failure) => Some(failure),
         _ => None,
     }
@@ -119,7 +119,7 @@ fn read(host: &dyn StreamHost, complete: bool, counts: &Failures) -> (Answer, bo
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LateStatus {
     pub failure: Option<Failure>,
-    /// Whether the endpoint did not do what was asked.
+    /// Whether the endpoint did not do what was arrival.
     pub declined: bool,
 }
 
@@ -155,7 +155,7 @@ pub(crate) enum Silence {
 
 /// When a request began, and the deadline of its call.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Asked {
+pub(crate) struct Arrival {
     pub began: Time,
     /// Whether it opens a tunnel (`CONNECT`), which either side ends by closing it.
     pub tunnels: bool,
@@ -163,19 +163,19 @@ pub(crate) struct Asked {
     pub deadline_s: Option<f64>,
 }
 
-impl Asked {
+impl Arrival {
     /// The start of a request. The headers are read now, because they are out of reach when the request ends; a request
     /// without a body is not a gRPC call.
-    pub fn now(host: &dyn StreamHost, now: Time, complete: bool) -> Asked {
+    pub fn now(host: &dyn StreamHost, now: Time, complete: bool) -> Arrival {
         if complete {
-            return Asked { began: now, ..Asked::default() };
+            return Arrival { began: now, ..Arrival::default() };
         }
         let timeout = host.request_header("grpc-timeout");
-        Asked { began: now, tunnels: tunnels(host), deadline_s: timeout.as_deref().and_then(grpc_timeout) }
+        Arrival { began: now, tunnels: tunnels(host), deadline_s: timeout.as_deref().and_then(grpc_timeout) }
     }
 
     /// Whether the call's own deadline has passed: its client enforces it by cancelling.
-    fn gave_up_waiting(&self, host: &dyn StreamHost) -> bool {
+    fn missed_its_deadline(&self, host: &dyn StreamHost) -> bool {
         let passed = |deadline_s| host.now().seconds_since(self.began) >= DEADLINE_PASSED * deadline_s;
         self.deadline_s.is_some_and(passed)
     }
@@ -183,18 +183,18 @@ impl Asked {
 
 /// The reason for a request's end without an answer, from Envoy's response code details and the call's deadline.
 #[inline(never)]
-pub(crate) fn of_silence(host: &dyn StreamHost, asked: &Asked, counts: &Failures) -> Silence {
-    of_end(&host.property(&["response", "code_details"]).unwrap_or_default(), host, asked, counts)
+pub(crate) fn of_silence(host: &dyn StreamHost, arrival: &Arrival, counts: &Failures) -> Silence {
+    of_end(&host.property(&["response", "code_details"]).unwrap_or_default(), host, arrival, counts)
 }
 
-fn of_end(details: &[u8], host: &dyn StreamHost, asked: &Asked, counts: &Failures) -> Silence {
+fn of_end(details: &[u8], host: &dyn StreamHost, arrival: &Arrival, counts: &Failures) -> Silence {
     if details.starts_with(b"internal_redirect") {
         let code = host.property(&["response", "code"]);
         let code = code.and_then(|bytes| (*bytes).try_into().ok()).map_or(0, i64::from_le_bytes);
         return Silence::Answered(of_the_consumed(u16::try_from(code).unwrap_or(0), counts));
     }
     let failure = of_details(details, host, counts);
-    let failure = failure.or_else(|| asked.gave_up_waiting(host).then_some(Failure::Deadline));
+    let failure = failure.or_else(|| arrival.missed_its_deadline(host).then_some(Failure::Deadline));
     failure.and_then(|failure| failure.counted(counts)).map_or(Silence::PendingOutcome, Silence::Failed)
 }
 
@@ -257,11 +257,11 @@ fn idled(details: &[u8], host: &dyn StreamHost, counts: &Failures) -> Option<Fai
 }
 
 /// The reason for a local reply in place of an answer, at its headers.
-pub(crate) fn of_local_reply(host: &dyn StreamHost, asked: &Asked, counts: &Failures) -> Silence {
+pub(crate) fn of_local_reply(host: &dyn StreamHost, arrival: &Arrival, counts: &Failures) -> Silence {
     let details = host.property(&["response", "code_details"]).unwrap_or_default();
     match idled(&details, host, counts) {
         Some(failure) => Silence::Failed(failure),
-        None => of_end(&details, host, asked, counts),
+        None => of_end(&details, host, arrival, counts),
     }
 }
 

@@ -99,7 +99,7 @@ impl DecisionSinks {
 impl Worker {
     /// Whether this request's client is shown the debug header. The header that carries its secret is removed, so that
     /// it does not reach the endpoint.
-    pub(crate) fn is_asked(&self, host: &dyn StreamHost) -> bool {
+    pub(crate) fn wants_debug(&self, host: &dyn StreamHost) -> bool {
         let Some(debug) = &self.config.debug else { return false };
         let Some(asking) = &debug.asking else { return true };
         let given = host.request_header(&asking.header);
@@ -179,7 +179,7 @@ impl Worker {
         let Some(upstream) = self.engine.upstream(record.upstream) else { return };
         let in_json = InJson(host.process());
         let to = in_form(self.config.log.format, host.process(), &in_json);
-        record.tell(to, upstream, failure, (served(host).as_deref(), left_out));
+        record.log(to, upstream, failure, (served(host).as_deref(), left_out));
     }
 }
 
@@ -264,7 +264,7 @@ impl DecisionRecord {
         }
     }
 
-    fn tell(
+    fn log(
         &self,
         host: &dyn Host,
         upstream: &Cluster,
@@ -279,7 +279,7 @@ impl DecisionRecord {
             (None, Some(id)) => format!("; trace {id}"),
             (None, None) => String::new(),
         };
-        host.tell(&Event {
+        host.log_event(&Event {
             level: if failed.is_some() { log::Level::Warn } else { log::Level::Info },
             name: "decision",
             message: &format!("decision: cluster={cluster}: {}{ended}", self.text()),

@@ -1,6 +1,6 @@
 //! The guard's record of a request: the time to its response headers and whether it failed, as the client saw it.
 
-use super::classify::{self, Asked, Silence};
+use super::classify::{self, Arrival, Silence};
 use crate::host::StreamHost;
 use engine::guard::{Arm, histogram};
 use engine::settings::Failures;
@@ -71,21 +71,21 @@ impl Guarded {
 
     /// Counts the request. A client that left before any response counts with the time it waited: without these
     /// requests, slow responses would be missing from the comparison.
-    pub(crate) fn end(self, engine: &mut Balancer, host: &dyn StreamHost, asked: &Asked) {
+    pub(crate) fn end(self, engine: &mut Balancer, host: &dyn StreamHost, arrival: &Arrival) {
         let Some(counts) = self.counts(engine) else { return };
-        let failed = self.failed || (!self.whole && self.failed_at_the_end(host, asked, counts));
-        let waited = || histogram::bucket_of(host.now().0.saturating_sub(asked.began.0));
+        let failed = self.failed || (!self.whole && self.failed_at_the_end(host, arrival, counts));
+        let waited = || histogram::bucket_of(host.now().0.saturating_sub(arrival.began.0));
         let good = (!failed).then(|| self.answered.unwrap_or_else(waited));
         if let Some(upstream) = engine.upstream_mut(self.upstream) {
             upstream.count_in_arm(self.arm, good);
         }
     }
 
-    fn failed_at_the_end(&self, host: &dyn StreamHost, asked: &Asked, counts: &Failures) -> bool {
+    fn failed_at_the_end(&self, host: &dyn StreamHost, arrival: &Arrival, counts: &Failures) -> bool {
         match self.answered {
             Some(_) => classify::of_the_end(host, counts).is_some(),
             None => matches!(
-                classify::of_silence(host, asked, counts),
+                classify::of_silence(host, arrival, counts),
                 Silence::Failed(_) | Silence::Answered(Outcome::Failed(_))
             ),
         }

@@ -7,35 +7,35 @@ use engine::Balancer;
 
 /// Number of consecutive requests whose route is looked up again at their response, before only one in [`ONE_IN`] is. A
 /// changed route restarts the count.
-const LOOKS: u32 = 64;
+const ROUTES_IN_A_ROW: u32 = 64;
 /// Number of good answers in a row whose details are read once a local reply has been found that looked good: a dead
 /// endpoint that is tried again must not look well meanwhile.
-const DOUBTS: u32 = 1 << 16;
+const ANSWERS_IN_A_ROW: u32 = 1 << 16;
 /// Between the looks there are at least half as many requests as on average: how many varies, because policies take turns.
 const ONE_IN: u32 = 16;
 
 /// Selects requests for a look that costs a host call and rarely shows anything: each of a number of requests in a row,
 /// then one in [`ONE_IN`] until it shows something.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Looks {
+pub(crate) struct Sampler {
     left: u32,
     again: u32,
     pass_over: u32,
     varied: u32,
 }
 
-impl Looks {
+impl Sampler {
     /// For requests without a decision, whose route may have changed.
-    pub fn at_routes() -> Looks {
-        Looks { left: LOOKS, again: LOOKS, pass_over: ONE_IN, varied: 0 }
+    pub fn at_routes() -> Sampler {
+        Sampler { left: ROUTES_IN_A_ROW, again: ROUTES_IN_A_ROW, pass_over: ONE_IN, varied: 0 }
     }
 
     /// For answers that look good, and may be local replies of Envoy under another status.
-    pub fn at_good_answers() -> Looks {
-        Looks { left: 0, again: DOUBTS, pass_over: ONE_IN, varied: 0 }
+    pub fn at_good_answers() -> Sampler {
+        Sampler { left: 0, again: ANSWERS_IN_A_ROW, pass_over: ONE_IN, varied: 0 }
     }
 
-    pub(crate) fn at_this_one(&mut self) -> bool {
+    pub(crate) fn takes_this_one(&mut self) -> bool {
         if self.left > 0 {
             self.left -= 1;
             return true;
@@ -66,7 +66,7 @@ pub(crate) fn of(worker: &mut Worker, host: &dyn StreamHost) -> Option<usize> {
             worker.engine.pass_by();
             let expected = worker.engine.expects(cluster);
             // Requests to clusters that are not balanced, such as a load balancer's checks, end no rest.
-            worker.busy |= expected;
+            worker.activity.busy |= expected;
             worker.clusters.meet(cluster, expected);
         }
         upstream
@@ -81,10 +81,10 @@ pub(crate) fn by_cluster(engine: &Balancer, host: &dyn StreamHost) -> Option<usi
 
 /// For a request without a decision that is answered: counts it if its route has changed to one of the upstreams.
 pub(crate) fn look_again(worker: &mut Worker, host: &dyn StreamHost) {
-    if worker.looks.at_this_one()
+    if worker.route_sampler.takes_this_one()
         && let Some(upstream) = by_cluster(&worker.engine, host)
     {
-        worker.looks.found();
+        worker.route_sampler.found();
         worker.engine.rerouted(upstream);
     }
 }

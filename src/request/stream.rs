@@ -3,16 +3,11 @@
 use super::affinity::{self, Issued};
 use crate::host::StreamHost;
 use crate::request::attempt::{Attempt, Upload, end_unanswered};
-use crate::request::classify;
-use crate::request::classify::{Answer, Asked, LateStatus, Silence};
+use crate::request::classify::{self, Answer, Arrival, LateStatus, Silence};
 use crate::request::correlation::{PROPERTY, RequestCorrelation, SharedCorrelation};
 use crate::request::decision_log::{self, DecisionRecord};
-use crate::request::grpc_web;
 use crate::request::guarded::Guarded;
-use crate::request::header_hints;
-use crate::request::load_report;
-use crate::request::route;
-use crate::request::steering;
+use crate::request::{grpc_web, header_hints, load_report, route, steering};
 use crate::worker::Worker;
 use config::Mode;
 use engine::endpoint::EndpointRef;
@@ -21,9 +16,9 @@ use engine::settings::Failures;
 use engine::time::Time;
 use engine::{Balancer, Decision, Outcome, RequestHandle};
 
-pub(crate) use crate::request::route::Looks;
+pub(crate) use crate::request::route::Sampler;
 
-/// The filter's verdict on a request.
+/// What the filter does with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
     /// Pass it on.
@@ -48,7 +43,7 @@ pub struct Stream {
     /// The record of the decision, if an output wants it.
     pub(crate) record: Option<Box<DecisionRecord>>,
     /// When the request began, and its deadline.
-    asked: Asked,
+    arrival: Arrival,
     /// Whether the client's own steering header has been removed or overwritten.
     stripped: bool,
     /// Whether the request has a body, as every gRPC call has.
@@ -96,25 +91,25 @@ impl Stream {
         if worker.shows_status(host) {
             return Flow::Answered;
         }
-        let asked = worker.is_asked(host);
-        worker.carries_traffic = true;
+        let wants_debug = worker.wants_debug(host);
+        worker.membership.carries_traffic = true;
         let Some(upstream) = route::of(worker, host) else {
             self.phase = Phase::Unrouted;
             return Flow::Continue;
         };
-        worker.busy = true;
+        worker.activity.busy = true;
         // A client that asks for an upgrade has sent its whole request with the headers.
         let upload = Upload::of(complete || host.request_header("upgrade").is_some());
         let now = host.now();
-        (self.asked, self.uploads) = (Asked::now(host, now, complete), !complete);
-        let verdict = self.decide(worker, host, (upstream, upload), asked, now);
+        (self.arrival, self.uploads) = (Arrival::now(host, now, complete), !complete);
+        let flow = self.decide(worker, host, (upstream, upload), wants_debug, now);
         if worker.stats.times_this_one() {
             let ns = host.now().0.saturating_sub(now.0);
             if worker.engine.decided_within(upstream, ns) {
                 worker.stats.timed(upstream, ns);
             }
         }
-        verdict
+        flow
     }
 
     /// Decides where the request goes, and writes the steering header.
@@ -123,12 +118,12 @@ impl Stream {
         worker: &mut Worker,
         host: &dyn StreamHost,
         (upstream, upload): (usize, Upload),
-        asked: bool,
+        wants_debug: bool,
         now: Time,
     ) -> Flow {
         let observed = worker.config.mode == Mode::Observe;
         let named = if observed { 1 } else { worker.steer.want() };
-        let want = if asked || worker.sinks.any { named.max(2) } else { named };
+        let want = if wants_debug || worker.sinks.any { named.max(2) } else { named };
         let key = worker.engine.upstream(upstream).and_then(|u| affinity::key(u.config(), host));
         let mut request = Request { key, want };
         if !observed {
@@ -137,8 +132,8 @@ impl Stream {
         let decision = worker.engine.pick(upstream, request, now, &mut worker.rng);
         self.guarded = Guarded::begin(&worker.engine, upstream);
         self.phase = Phase::Watching { upstream, started: now, upload };
-        if asked || worker.sinks.any {
-            self.record = worker.record_decision(host, (upstream, &decision), asked, now);
+        if wants_debug || worker.sinks.any {
+            self.record = worker.record_decision(host, (upstream, &decision), wants_debug, now);
             self.record.iter().for_each(|record| worker.attribute(host, record));
         }
         match decision {
@@ -203,7 +198,7 @@ impl Stream {
 
     /// A part of the request's body, or its trailers; `last` for the last part.
     pub fn request_body(&mut self, worker: &mut Worker, host: &dyn StreamHost, last: bool) {
-        self.look_for_attempts();
+        self.follow_attempts_if_seen();
         match &mut self.phase {
             Phase::Steered(attempt) => {
                 attempt.request_part(&mut worker.engine, host, last);
@@ -225,7 +220,7 @@ impl Stream {
             host.remove_response_header(worker.steer.header());
         }
         if let Some(guarded) = &mut self.guarded {
-            guarded.headers(&worker.engine, host, self.asked.began, complete);
+            guarded.headers(&worker.engine, host, self.arrival.began, complete);
             // Also for endpoints that are unknown: both arms must be measured alike.
             if self.uploads && guarded.is_undecided() {
                 grpc_web::is_grpc(host, &mut self.web);
@@ -238,29 +233,29 @@ impl Stream {
         }
         if self.record.is_some() || worker.config.debug.is_some() {
             // A copy: the outcome below looks at the same answers twice.
-            let mut doubts = worker.doubts;
+            let mut sampler = worker.answer_sampler;
             let counts = self.counts(worker).filter(|_| self.is_watched(worker));
-            let failure = counts.and_then(|counts| classify::failure(host, complete, counts, &mut doubts));
+            let failure = counts.and_then(|counts| classify::failure(host, complete, counts, &mut sampler));
             self.write_debug_header(worker, host, failure);
         }
-        self.look_for_attempts();
+        self.follow_attempts_if_seen();
         self.compare(worker, host);
         if matches!(self.phase, Phase::Unrouted) {
             self.phase = Phase::Foreign;
             route::look_again(worker, host);
         }
-        let (engine, doubts) = (&mut worker.engine, &mut worker.doubts);
+        let (engine, sampler) = (&mut worker.engine, &mut worker.answer_sampler);
         match &mut self.phase {
             Phase::Foreign | Phase::Unrouted => {}
             Phase::Steered(attempt) => {
                 let now = host.now();
                 let Some(handle) = attempt.due(engine, now).copied() else { return };
                 let Some(counts) = engine.counts(handle.upstream) else { return };
-                let mut answer = classify::of_headers(host, complete, counts, doubts);
+                let mut answer = classify::of_headers(host, complete, counts, sampler);
                 if answer.outcome == Outcome::Unrelated && worker.steer.names_a_cluster() {
                     answer.outcome = classify::of_its_cluster(host, counts);
                 }
-                if answer.outcome == Outcome::Undecided && self.asked.tunnels {
+                if answer.outcome == Outcome::Undecided && self.arrival.tunnels {
                     answer.outcome = Outcome::Good;
                 }
                 let shows = classify::shows(host, answer, self.uploads, &mut self.web);
@@ -270,24 +265,8 @@ impl Stream {
                 self.listen(engine, host, its_own.then_some(handle), answer, now);
             }
             Phase::Watching { upstream, started, .. } => {
-                let now = host.now();
-                let Some(counts) = engine.counts(*upstream) else { return };
-                let answer = classify::of_headers(host, complete, counts, doubts);
-                let shows = classify::shows(host, answer, self.uploads, &mut self.web);
-                let outcome = match classify::attempts(host) {
-                    0 | 1 => answer.outcome,
-                    // The endpoint that failed before is unknown here; the last one is not charged with that time.
-                    _ => answer.outcome.of_a_later_attempt(),
-                };
-                let (served, started) = (classify::served_by(engine, host, *upstream), *started);
-                let handle = served.one_of_ours().and_then(|i| engine.started(*upstream, i, started));
-                self.phase = Phase::Foreign;
-                if let Some(handle) = handle {
-                    let mut attempt = Attempt::Over;
-                    attempt.receive_headers(engine, handle, (outcome, shows), now, complete);
-                    self.phase = Phase::Steered(attempt);
-                    self.listen(engine, host, Some(handle), answer, now);
-                }
+                let (upstream, started) = (*upstream, *started);
+                self.learn_endpoint(worker, host, (upstream, started), complete);
             }
             Phase::Followed => {
                 let answered =
@@ -296,6 +275,35 @@ impl Stream {
                     self.explain(engine, host, classify::of_local_reply);
                 }
             }
+        }
+    }
+
+    /// Response headers of a request that was not steered: learns its endpoint, and follows the attempt from here on.
+    #[inline(never)]
+    fn learn_endpoint(
+        &mut self,
+        worker: &mut Worker,
+        host: &dyn StreamHost,
+        (upstream, started): (usize, Time),
+        complete: bool,
+    ) {
+        let (engine, sampler) = (&mut worker.engine, &mut worker.answer_sampler);
+        let now = host.now();
+        let Some(counts) = engine.counts(upstream) else { return };
+        let answer = classify::of_headers(host, complete, counts, sampler);
+        let shows = classify::shows(host, answer, self.uploads, &mut self.web);
+        let outcome = match classify::attempts(host) {
+            0 | 1 => answer.outcome,
+            // The endpoint that failed before is unknown here; the last one is not charged with that time.
+            _ => answer.outcome.of_a_later_attempt(),
+        };
+        let served = classify::served_by(engine, host, upstream);
+        self.phase = Phase::Foreign;
+        if let Some(handle) = served.one_of_ours().and_then(|i| engine.started(upstream, i, started)) {
+            let mut attempt = Attempt::Over;
+            attempt.receive_headers(engine, handle, (outcome, shows), now, complete);
+            self.phase = Phase::Steered(attempt);
+            self.listen(engine, host, Some(handle), answer, now);
         }
     }
 
@@ -377,7 +385,7 @@ impl Stream {
             self.take_web(worker, host, status);
         }
         if let Phase::Steered(attempt) = &mut self.phase {
-            attempt.response_part(&mut worker.engine, worker.ticked, last);
+            attempt.response_part(&mut worker.engine, worker.activity.ticked, last);
         }
     }
 
@@ -422,10 +430,10 @@ impl Stream {
 
     /// The end of the request, for whatever reason; later calls do nothing.
     pub fn finish(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
-        self.look_for_attempts();
+        self.follow_attempts_if_seen();
         let engine = &mut worker.engine;
         if let Some(guarded) = self.guarded.take() {
-            guarded.end(engine, host, &self.asked);
+            guarded.end(engine, host, &self.arrival);
         }
         match core::mem::take(&mut self.phase) {
             Phase::Foreign | Phase::Unrouted | Phase::Watching { .. } => {}
@@ -434,12 +442,12 @@ impl Stream {
                 let reason = match counts {
                     Some(counts) if attempt.broken_off() => classify::of_the_end(host, counts),
                     Some(counts) if attempt.is_unanswered() => {
-                        let silence = classify::of_silence(host, &self.asked, counts);
+                        let silence = classify::of_silence(host, &self.arrival, counts);
                         end_unanswered(engine, host, (&mut attempt, self.stays), silence)
                     }
                     _ => None,
                 };
-                if let Some(end) = attempt.end(engine, reason, (host, worker.ticked)) {
+                if let Some(end) = attempt.end(engine, reason, (host, worker.activity.ticked)) {
                     end.explain(engine, None, host.now());
                 }
             }
@@ -451,7 +459,7 @@ impl Stream {
     }
 
     /// Hands over to the upstream attempts once one has been seen.
-    fn look_for_attempts(&mut self) {
+    fn follow_attempts_if_seen(&mut self) {
         if let Some((_, correlation)) = &self.correlation
             && !matches!(self.phase, Phase::Followed)
             && correlation.borrow().followed
@@ -466,13 +474,13 @@ impl Stream {
         &self,
         engine: &mut Balancer,
         host: &dyn StreamHost,
-        silence: fn(&dyn StreamHost, &Asked, &Failures) -> Silence,
+        silence: fn(&dyn StreamHost, &Arrival, &Failures) -> Silence,
     ) {
         let Some((_, correlation)) = &self.correlation else { return };
         let mut correlation = correlation.borrow_mut();
         if correlation.is_in_doubt() {
             let Some(counts) = engine.counts(correlation.upstream) else { return };
-            let failure = match silence(host, &self.asked, counts) {
+            let failure = match silence(host, &self.arrival, counts) {
                 Silence::Failed(failure) => Some(failure),
                 Silence::Answered(_) | Silence::PendingOutcome => None,
             };

@@ -44,8 +44,8 @@ impl UpstreamAttempt {
         let engine = &mut worker.engine;
         let upstream = shared.upstream;
         // Envoy retries because the attempt before had no answer, or because of its answer.
-        let silent = engine.counts(upstream).and_then(|counts| Failure::Reset.counted(counts));
-        shared.tries_again(engine, silent, now);
+        let failure = engine.counts(upstream).and_then(|counts| Failure::Reset.counted(counts));
+        shared.tries_again(engine, failure, now);
         let mut reserved = core::mem::take(&mut shared.reserved);
         let served = classify::served_by(engine, host, upstream);
         if !shared.followed {
@@ -124,7 +124,7 @@ impl UpstreamAttempt {
         if status.is_some() && self.attempt.awaits_trailers() {
             self.attempt.trailers(&mut worker.engine, status, host);
         }
-        self.attempt.response_part(&mut worker.engine, worker.ticked, last);
+        self.attempt.response_part(&mut worker.engine, worker.activity.ticked, last);
     }
 
     /// The status in the last frame of a gRPC-Web body.
@@ -171,7 +171,7 @@ impl UpstreamAttempt {
             }
             None => None,
         };
-        if let Some(end) = self.attempt.end(&mut worker.engine, reason, (host, worker.ticked)) {
+        if let Some(end) = self.attempt.end(&mut worker.engine, reason, (host, worker.activity.ticked)) {
             correlation.leave(&mut worker.engine, end, host.now());
         }
     }

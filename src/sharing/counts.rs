@@ -208,8 +208,8 @@ mod tests {
 
     #[test]
     fn no_worker_has_had_less_than_nothing_lately_or_more_than_can_be() {
-        for (told, read) in [(-5.0, 0.0), (3.0, 3.0), (1e30, 1e9)] {
-            assert_eq!(Counts::decode(&counted(told, 1).encode()).as_ref().map(of), Some((read, 1)));
+        for (written, read) in [(-5.0, 0.0), (3.0, 3.0), (1e30, 1e9)] {
+            assert_eq!(Counts::decode(&counted(written, 1).encode()).as_ref().map(of), Some((read, 1)));
         }
     }
 }

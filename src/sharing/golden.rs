@@ -159,7 +159,7 @@ fn concluded() -> Guard {
 #[test]
 fn the_bytes_of_every_key_are_those_of_this_version() {
     let retired = RetiredCounters { founded: s(1), ids: vec![2], counts: counts() };
-    let met = seen_clusters::encode(&[SeenCluster { matches: true, name: "c".into() }]);
+    let seen = seen_clusters::encode(&[SeenCluster { matches: true, name: "c".into() }]);
     let mut now = format!("version {VERSION}\n");
     for (key, bytes) in [
         ("workers", workers()),
@@ -170,7 +170,7 @@ fn the_bytes_of_every_key_are_those_of_this_version() {
         ("lease", held()),
         ("signals", signals().encode()),
         ("fleet", discovered::encode([((8, Origin::Envoy), &source())].into_iter())),
-        ("clusters", met),
+        ("clusters", seen),
         ("capacity", scaling::encode_slots(&engine(), s(6))),
         ("scaling", scaled()),
         ("arms", guard::encode_counted(&counted(), s(6))),

@@ -34,6 +34,25 @@ struct Entry {
     expired: Time,
 }
 
+impl Entry {
+    fn is_live(&self) -> bool {
+        self.expired == Time::ZERO
+    }
+
+    fn is_due_for_renewal(&self, now: Time) -> bool {
+        self.seen.from_the_future(now) || now.seconds_since(self.seen) > RENEW_AFTER_S
+    }
+
+    /// Marks it expired if it was not renewed for long. A time after now was written before the clock stepped back; a
+    /// worker that lives enters again.
+    fn expire(&mut self, now: Time) {
+        let silent = self.seen.from_the_future(now) || now.seconds_since(self.seen) >= STRUCK_AFTER_S;
+        if silent && (self.is_live() || self.expired.from_the_future(now)) {
+            self.expired = now;
+        }
+    }
+}
+
 /// The registry as one worker sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listed {
@@ -85,19 +104,11 @@ pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Li
     let (bytes, version) = host.shared_get(key).unzip();
     let mut entries = read(&bytes.unwrap_or_default());
     let known = entries.iter().find(|entry| entry.slot_id.id == me).copied();
-    let gone = known.filter(|mine| mine.expired != Time::ZERO).map(|mine| mine.slot_id);
-    let stale = known
-        .is_none_or(|mine| mine.seen.from_the_future(now) || now.seconds_since(mine.seen) > RENEW_AFTER_S);
+    let gone = known.filter(|mine| !mine.is_live()).map(|mine| mine.slot_id);
     let mut mine = known.filter(|_| gone.is_none()).map(|entry| entry.slot_id);
-    if enter && stale && gone.is_none() {
+    if enter && gone.is_none() && known.is_none_or(|mine| mine.is_due_for_renewal(now)) {
         entries.retain(|entry| entry.slot_id.id != me);
-        for entry in &mut entries {
-            // A time after now was written before the clock stepped back. A worker that lives enters anew.
-            let silent = entry.seen.from_the_future(now) || now.seconds_since(entry.seen) >= STRUCK_AFTER_S;
-            if silent && (entry.expired == Time::ZERO || entry.expired.from_the_future(now)) {
-                entry.expired = now;
-            }
-        }
+        entries.iter_mut().for_each(|entry| entry.expire(now));
         let number = known.map(|entry| entry.slot_id.number).or_else(|| lowest_free(&entries));
         // No number is free: most entries are damage, so the oldest makes room.
         let number = number.or_else(|| entries.pop().map(|entry| entry.slot_id.number));
@@ -109,23 +120,20 @@ pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Li
             mine = Some(slot_id).filter(|_| known.is_some() || written);
         }
     }
-    let found = known.is_some();
-    let tombstones = entries.iter().filter(|entry| entry.expired != Time::ZERO);
-    let mut tombstones: Vec<Entry> = tombstones.copied().collect();
+    let mut live: Vec<SlotId> =
+        entries.iter().filter(|entry| entry.is_live()).map(|entry| entry.slot_id).collect();
+    order::sort(&mut live);
+    Listed { live, to_retire: to_retire(&entries, now), found: known.is_some(), gone, mine }
+}
+
+/// The workers whose tombstones are cleared now: old ones, and the oldest of many.
+fn to_retire(entries: &[Entry], now: Time) -> Vec<SlotId> {
+    let mut tombstones: Vec<Entry> = entries.iter().filter(|entry| !entry.is_live()).copied().collect();
     order::sort_few_by_key(&mut tombstones, |entry| core::cmp::Reverse(entry.expired));
-    let due = |(rank, entry): &(usize, Entry)| {
+    let is_due = |(rank, entry): &(usize, Entry)| {
         *rank >= MAX_TOMBSTONES || now.seconds_since(entry.expired) >= CLEARED_AFTER_S
     };
-    let mut live: Vec<SlotId> =
-        entries.iter().filter(|entry| entry.expired == Time::ZERO).map(|entry| entry.slot_id).collect();
-    order::sort(&mut live);
-    Listed {
-        live,
-        to_retire: tombstones.into_iter().enumerate().filter(due).map(|(_, entry)| entry.slot_id).collect(),
-        found,
-        gone,
-        mine,
-    }
+    tombstones.into_iter().enumerate().filter(is_due).map(|(_, entry)| entry.slot_id).collect()
 }
 
 /// Every registered worker, live and expired.

@@ -166,15 +166,15 @@ pub struct Gathered {
 /// Gathers the counts of all workers but `me`.
 #[inline(never)]
 pub fn gather(host: &dyn Host, keys: &Keys, me: u64, now: Time) -> Gathered {
-    let mut told = Vec::new();
+    let mut counted = Vec::new();
     for slot_id in registry::all(host, &keys.workers).into_iter().filter(|slot_id| slot_id.id != me) {
         let counts = slot_id.read(host, &keys.counts).and_then(|bytes| Counts::decode(&bytes));
-        told.extend(counts.map(|counts| (slot_id.id, counts)));
+        counted.extend(counts.map(|counts| (slot_id.id, counts)));
     }
     let retired = host.shared_get(&keys.retired).and_then(|(bytes, _)| RetiredCounters::decode(&bytes));
     let RetiredCounters { founded, ids, mut counts } = retired.unwrap_or_default();
     let mut others = 0;
-    for (_, mut theirs) in told.into_iter().filter(|(id, _)| !ids.contains(id)) {
+    for (_, mut theirs) in counted.into_iter().filter(|(id, _)| !ids.contains(id)) {
         if now.seconds_since(theirs.at) > GONE_AFTER_S {
             theirs.grow_old();
         } else {

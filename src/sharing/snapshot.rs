@@ -108,7 +108,7 @@ impl Snapshot {
         w.text(&self.stats.last_error);
         w.f32(self.stats.pause_s);
         w.u32(self.stats.failing.len() as u32);
-        self.stats.failing.iter().for_each(|question| w.u64(*question));
+        self.stats.failing.iter().for_each(|query| w.u64(*query));
         w.u32(self.signals.len() as u32);
         for ((cluster, signal), samples) in &self.signals {
             w.u64(*cluster);

@@ -263,41 +263,41 @@ impl EnvoyStats {
 
     /// Publishes what has changed since the last call; as the leader also the gauges and the poll counters.
     #[inline(never)]
-    pub(crate) fn tell(
+    pub(crate) fn publish(
         &mut self,
         host: &dyn Host,
         engine: &Balancer,
         polls: &PollStats,
-        leads: bool,
+        is_leader: bool,
         now: Time,
     ) {
         if !self.wanted {
             return;
         }
-        for (told, upstream) in self.upstreams.iter_mut().zip(engine.upstreams()) {
-            let metrics = told.metrics.get_or_insert_with(|| Metrics::of(host, upstream, self.observes));
+        for (published, upstream) in self.upstreams.iter_mut().zip(engine.upstreams()) {
+            let metrics = published.metrics.get_or_insert_with(|| Metrics::of(host, upstream, self.observes));
             let totals = upstream.totals();
-            let so_far = core::mem::replace(&mut told.so_far, totals);
+            let so_far = core::mem::replace(&mut published.so_far, totals);
             add(host, &metrics.counters, COUNTERS.iter().map(|(_, _, of)| (of(&totals), of(&so_far))));
-            if leads {
+            if is_leader {
                 show(host, metrics, upstream, now);
             }
         }
         for (upstream, ns) in self.times.drain(..) {
-            let metrics = self.upstreams.get(upstream).and_then(|told| told.metrics.as_ref());
+            let metrics = self.upstreams.get(upstream).and_then(|published| published.metrics.as_ref());
             if let Some(metric) = metrics.and_then(|metrics| metrics.times) {
                 host.record(metric, ns);
             }
         }
-        self.tell_polls(host, polls, leads, now);
+        self.publish_polls(host, polls, is_leader, now);
     }
 
     /// Polls are counted for the whole process, so the leader alone publishes them.
     #[inline(never)]
-    fn tell_polls(&mut self, host: &dyn Host, polls: &PollStats, leads: bool, now: Time) {
+    fn publish_polls(&mut self, host: &dyn Host, polls: &PollStats, is_leader: bool, now: Time) {
         let counted = [polls.polls, polls.failures];
         let so_far = core::mem::replace(&mut self.polls.so_far, counted);
-        if !leads || counted == [0, 0] {
+        if !is_leader || counted == [0, 0] {
             return;
         }
         let metrics = self.polls.metrics.get_or_insert_with(|| Metrics::of_polls(host));
@@ -310,8 +310,8 @@ impl EnvoyStats {
 
     /// Marks the present counts as published, because another worker has done it.
     pub(crate) fn catch_up(&mut self, engine: &Balancer) {
-        for (told, upstream) in self.upstreams.iter_mut().zip(engine.upstreams()) {
-            told.so_far = upstream.totals();
+        for (published, upstream) in self.upstreams.iter_mut().zip(engine.upstreams()) {
+            published.so_far = upstream.totals();
         }
     }
 }

@@ -90,7 +90,7 @@ fn one_may_leave_where_any_may() {
         let upstream = format!(r#""policy":"{policy}","health":{{"max_ejected_percent":0}},"#);
         let mut engine = fleet(3, &upstream, "");
         serve_all(&mut engine, 0..100, 10, bad(0));
-        assert_eq!(engine.upstream(UPSTREAM).unwrap().eligible(), 3, "{policy}: nobody may");
+        assert_eq!(engine.upstream(UPSTREAM).unwrap().eligible(), 3, "{policy}: none may be probed");
     }
     let without_panic = r#""failover":{"panic_percent":0,"none_eligible":"reject"},"#;
     let mut engine = fleet(1, without_panic, "");
@@ -121,9 +121,9 @@ fn part_of_first(policy: &str, endpoints: usize, upstream: &str) -> f64 {
     // The cost of a tick grows with the endpoints.
     let (requests, apart_ms) = if endpoints > 10 { (100, 50) } else { (500, 10) };
     for poll in 0..40 {
-        let told = engine.upstream_mut(UPSTREAM).unwrap();
-        for (index, identity) in told.fleet().identities().to_vec().into_iter().enumerate() {
-            told.set_signal(0, identity, if index == 0 { 100.0 } else { 0.0 }, at(poll * 5000));
+        let cluster = engine.upstream_mut(UPSTREAM).unwrap();
+        for (index, identity) in cluster.fleet().identities().to_vec().into_iter().enumerate() {
+            cluster.set_signal(0, identity, if index == 0 { 100.0 } else { 0.0 }, at(poll * 5000));
         }
         let more = serve_all(&mut engine, poll * requests..(poll + 1) * requests, apart_ms, |_, _| {
             (Outcome::Good, 9)

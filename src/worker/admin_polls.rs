@@ -1,6 +1,6 @@
 //! Polls of Envoy's admin interface for the endpoints of clusters and the weights of their localities.
 //!
-//! One request names all upstreams that poll the same place: an Envoy that ignores the filter answers each request with
+//! One request names all upstreams that poll the same target: an Envoy that ignores the filter answers each request with
 //! everything it has. Large answers are requested in turns, and an answer that took long is not requested again soon:
 //! while Envoy writes it, its main thread does nothing else.
 
@@ -37,16 +37,16 @@ const MAX_PATH: usize = 16 << 10;
 
 /// The polls of one worker; only the lease holder sends them.
 pub(super) struct AdminPolls {
-    places: Vec<Place>,
+    targets: Vec<AdminTarget>,
 }
 
 /// Upstreams that are polled together, at one cluster of the admin interface.
-struct Place {
+struct AdminTarget {
     cluster: String,
     interval: Duration,
-    asked_for: Vec<AskedFor>,
-    hosts: Question,
-    localities: Question,
+    clusters: Vec<PolledCluster>,
+    hosts: Poll,
+    localities: Poll,
     /// The highest number of upstreams in one poll; halved after a timeout.
     most: usize,
     /// The timeout of a poll.
@@ -57,7 +57,7 @@ struct Place {
     rests: bool,
 }
 
-struct AskedFor {
+struct PolledCluster {
     upstream: usize,
     name: String,
     /// The name under which Envoy requests its endpoints (EDS service name), if it differs.
@@ -69,18 +69,18 @@ struct AskedFor {
 }
 
 /// A repeated poll, which covers the upstreams in turns.
-struct Question {
+struct Poll {
     due: Time,
     sent: Time,
     pending: Option<u32>,
-    /// Positions in [`Place::asked_for`].
-    about: Vec<usize>,
+    /// Positions in [`AdminTarget::clusters`].
+    covered: Vec<usize>,
     next: usize,
 }
 
-impl Question {
-    fn new(now: Time) -> Question {
-        Question { due: now, sent: now, pending: None, about: Vec::new(), next: 0 }
+impl Poll {
+    fn new(now: Time) -> Poll {
+        Poll { due: now, sent: now, pending: None, covered: Vec::new(), next: 0 }
     }
 
     /// Whether to send it now. A poll that may still be answered is waited for.
@@ -100,7 +100,7 @@ impl Question {
 impl AdminPolls {
     /// All polls of the configuration; the first are due at once.
     pub fn new(config: &Config, now: Time) -> AdminPolls {
-        let mut poller = AdminPolls { places: Vec::new() };
+        let mut poller = AdminPolls { targets: Vec::new() };
         (0..config.upstreams.len()).for_each(|upstream| poller.add(config, upstream, now));
         poller
     }
@@ -109,7 +109,7 @@ impl AdminPolls {
     pub fn add(&mut self, config: &Config, upstream: usize, now: Time) {
         let Some(balanced) = config.upstreams.get(upstream) else { return };
         let Some(admin) = &balanced.endpoints.envoy_admin else { return };
-        let asked_for = AskedFor {
+        let cluster = PolledCluster {
             upstream,
             name: balanced.cluster.clone(),
             eds_name: None,
@@ -117,24 +117,24 @@ impl AdminPolls {
             weights: false,
             respects_weights: admin.locality_weights && balanced.zone.is_none(),
         };
-        match self.places.iter_mut().find(|place| place.cluster == admin.cluster) {
-            Some(place) => {
-                place.interval = place.interval.min(admin.interval);
-                place.wait = place.wait.min(FIRST_WAIT).min(place.interval / 2);
-                place.asked_for.push(asked_for);
+        match self.targets.iter_mut().find(|target| target.cluster == admin.cluster) {
+            Some(target) => {
+                target.interval = target.interval.min(admin.interval);
+                target.wait = target.wait.min(FIRST_WAIT).min(target.interval / 2);
+                target.clusters.push(cluster);
                 // Polls for the new upstream at once.
-                place.hosts.due = now;
-                place.hosts.next = place.asked_for.len() - 1;
-                if now == place.hosts.sent {
-                    place.hosts.next = 0;
+                target.hosts.due = now;
+                target.hosts.next = target.clusters.len() - 1;
+                if now == target.hosts.sent {
+                    target.hosts.next = 0;
                 }
             }
-            None => self.places.push(Place {
+            None => self.targets.push(AdminTarget {
                 cluster: admin.cluster.clone(),
                 interval: admin.interval,
-                asked_for: vec![asked_for],
-                hosts: Question::new(now),
-                localities: Question::new(now),
+                clusters: vec![cluster],
+                hosts: Poll::new(now),
+                localities: Poll::new(now),
                 most: usize::MAX,
                 // The timeout ends before the next poll, however short the jittered interval.
                 wait: FIRST_WAIT.min(admin.interval / 2),
@@ -153,41 +153,38 @@ impl AdminPolls {
         rng: &mut Rng,
         (rest, now): (Rest, Time),
     ) {
-        for place in &mut self.places {
-            let Err((why, failed)) = place.ask(host, rng, rest, now) else { continue };
+        for target in &mut self.targets {
+            let Err((why, failed)) = target.ask(host, rng, rest, now) else { continue };
             for upstream in failed {
-                let error = not_sent(&place.cluster, why);
-                fail(host, discovery, (upstream, &place.name_of(upstream)), &error);
+                let error = not_sent(&target.cluster, why);
+                fail(host, discovery, (upstream, &target.name_of(upstream)), &error);
             }
         }
     }
 
     /// The response to one of these polls; returns the upstreams whose endpoints it changes. `None` for other tokens.
-    pub fn answered(
+    pub fn receive_response(
         &mut self,
         host: &dyn Host,
         discovery: &mut Discovery,
         token: u32,
         (status, body): (Option<u32>, &dyn Body),
     ) -> Option<Vec<usize>> {
-        for place in &mut self.places {
-            if place.hosts.pending == Some(token) {
-                return Some(place.hosts_answered(host, discovery, status, body));
+        for target in &mut self.targets {
+            if target.hosts.pending == Some(token) {
+                return Some(target.receive_hosts(host, discovery, status, body));
             }
-            if place.localities.pending == Some(token) {
-                return Some(place.localities_answered(host, discovery, status, body));
+            if target.localities.pending == Some(token) {
+                return Some(target.receive_localities(host, discovery, status, body));
             }
         }
         None
     }
 }
 
-impl Place {
+impl AdminTarget {
     fn name_of(&self, upstream: usize) -> String {
-        self.asked_for
-            .iter()
-            .find(|of| of.upstream == upstream)
-            .map_or_else(String::new, |of| of.name.clone())
+        self.clusters.iter().find(|of| of.upstream == upstream).map_or_else(String::new, |of| of.name.clone())
     }
 
     /// Sends the polls that are due, or returns why one could not be sent and for which upstreams.
@@ -203,69 +200,69 @@ impl Place {
         let interval_s = rest.pause_s(usual_s);
         if rest.busy && core::mem::take(&mut self.rests) {
             // Polls that were left out for lack of traffic are made up for.
-            for question in [&mut self.hosts, &mut self.localities] {
-                question.due = question.due.min(question.sent.after_secs(usual_s));
+            for poll in [&mut self.hosts, &mut self.localities] {
+                poll.due = poll.due.min(poll.sent.after_secs(usual_s));
             }
         }
         self.rests |= interval_s > usual_s;
         let timeout = self.wait;
         let waits_s = timeout.as_secs_f64();
         if self.hosts.is_due(waits_s, now) {
-            let about = self.turn(self.hosts.next, |_| true);
-            let part = about.len() as f64 / self.asked_for.len().max(1) as f64;
+            let covered = self.turn(self.hosts.next, |_| true);
+            let part = covered.len() as f64 / self.clusters.len().max(1) as f64;
             let names: Vec<&str> =
-                about.iter().filter_map(|at| Some(self.asked_for.get(*at)?.name.as_str())).collect();
+                covered.iter().filter_map(|at| Some(self.clusters.get(*at)?.name.as_str())).collect();
             let path = envoy_admin::clusters_path(&names);
             let due = now.after_secs(interval_s * part * (1.0 + JITTER * (2.0 * rng.unit() - 1.0)));
             let cluster = self.cluster.clone();
-            if let Err(why) = self.hosts.put(host, &cluster, &path, (about, timeout), (now, due)) {
-                let about = self.hosts.about.iter();
-                let upstreams = about.filter_map(|at| Some(self.asked_for.get(*at)?.upstream));
+            if let Err(why) = self.hosts.put(host, &cluster, &path, (covered, timeout), (now, due)) {
+                let covered = self.hosts.covered.iter();
+                let upstreams = covered.filter_map(|at| Some(self.clusters.get(*at)?.upstream));
                 return Err((why, upstreams.collect()));
             }
         }
-        let weighed = self.asked_for.iter().filter(|of| of.weights).count();
+        let weighed = self.clusters.iter().filter(|of| of.weights).count();
         if weighed > 0 && self.localities.is_due(waits_s, now) {
-            let about = self.turn(self.localities.next, |of| of.weights);
-            let part = about.len() as f64 / weighed as f64;
+            let covered = self.turn(self.localities.next, |of| of.weights);
+            let part = covered.len() as f64 / weighed as f64;
             let names: Vec<&str> =
-                about.iter().filter_map(|at| Some(self.asked_for.get(*at)?.eds_name())).collect();
+                covered.iter().filter_map(|at| Some(self.clusters.get(*at)?.eds_name())).collect();
             let path = envoy_admin::localities_path(&names);
             let due = now.after_secs(interval_s * part * (1.0 + JITTER * (2.0 * rng.unit() - 1.0)));
             let cluster = self.cluster.clone();
             // A poll that cannot be sent has been logged for the endpoints already.
-            let _sent = self.localities.put(host, &cluster, &path, (about, timeout), (now, due));
+            let _sent = self.localities.put(host, &cluster, &path, (covered, timeout), (now, due));
         }
         Ok(())
     }
 
     /// The positions that the next poll covers: from `next` on, as many as the limits on hosts, upstreams and path
     /// allow, each at most once.
-    fn turn(&self, next: usize, wanted: impl Fn(&AskedFor) -> bool) -> Vec<usize> {
-        let all = self.asked_for.len();
+    fn turn(&self, next: usize, wanted: impl Fn(&PolledCluster) -> bool) -> Vec<usize> {
+        let all = self.clusters.len();
         let (mut hosts, mut length) = (0, 0);
-        let mut about = Vec::new();
+        let mut covered = Vec::new();
         for at in (next..all).chain(0..next.min(all)) {
-            let Some(of) = self.asked_for.get(at).filter(|of| wanted(of)) else { continue };
+            let Some(of) = self.clusters.get(at).filter(|of| wanted(of)) else { continue };
             hosts += of.hosts;
             length += 4 * of.name.len();
-            let full = hosts > HOSTS_AT_A_TIME || about.len() >= self.most || length > MAX_PATH;
-            if full && !about.is_empty() && (!self.unfiltered || length > MAX_PATH) {
+            let full = hosts > HOSTS_AT_A_TIME || covered.len() >= self.most || length > MAX_PATH;
+            if full && !covered.is_empty() && (!self.unfiltered || length > MAX_PATH) {
                 break;
             }
-            about.push(at);
+            covered.push(at);
         }
-        about
+        covered
     }
 
     /// The upstreams of a poll, each with the name under which it was asked for.
-    fn asked(&self, about: &[usize], name: impl Fn(&AskedFor) -> &str) -> Vec<(usize, String)> {
-        let of = about.iter().filter_map(|at| self.asked_for.get(*at));
+    fn polled(&self, covered: &[usize], name: impl Fn(&PolledCluster) -> &str) -> Vec<(usize, String)> {
+        let of = covered.iter().filter_map(|at| self.clusters.get(*at));
         of.map(|of| (of.upstream, name(of).to_owned())).collect()
     }
 
     #[inline(never)]
-    fn hosts_answered(
+    fn receive_hosts(
         &mut self,
         host: &dyn Host,
         discovery: &mut Discovery,
@@ -273,13 +270,13 @@ impl Place {
         body: &dyn Body,
     ) -> Vec<usize> {
         self.hosts.pending = None;
-        let about = core::mem::take(&mut self.hosts.about);
-        let asked = self.asked(&about, |of| &of.name);
-        let names: Vec<&str> = asked.iter().map(|(_, name)| name.as_str()).collect();
+        let covered = core::mem::take(&mut self.hosts.covered);
+        let polled = self.polled(&covered, |of| &of.name);
+        let names: Vec<&str> = polled.iter().map(|(_, name)| name.as_str()).collect();
         let listing = match status {
             None | Some(504) => {
                 // The answer may have been too large, or the timeout too short.
-                self.most = (about.len() / 2).max(1);
+                self.most = (covered.len() / 2).max(1);
                 self.wait = (2 * self.wait).min(MAX_WAIT);
                 Err("timed out".to_owned())
             }
@@ -290,39 +287,20 @@ impl Place {
         let listing = match listing {
             Ok(listing) => listing,
             Err(error) => {
-                asked.iter().for_each(|(upstream, name)| fail(host, discovery, (*upstream, name), &error));
+                polled.iter().for_each(|(upstream, name)| fail(host, discovery, (*upstream, name), &error));
                 return Vec::new();
             }
         };
         if listing.others > 0 && !core::mem::replace(&mut self.unfiltered, true) {
-            say_unfiltered(host, listing.others + names.len(), body.size());
+            log_unfiltered(host, listing.others + names.len(), body.size());
         }
         let mut changed = Vec::new();
-        for ((at, (upstream, name)), hosts) in about.iter().zip(&asked).zip(listing.clusters) {
+        for ((at, (upstream, name)), hosts) in covered.iter().zip(&polled).zip(listing.clusters) {
             match hosts {
                 Err(error) => fail(host, discovery, (*upstream, name), &error.to_string()),
                 Ok(hosts) => {
-                    if let Some(of) = self.asked_for.get_mut(*at) {
-                        of.hosts = hosts.finding.found.len() + hosts.finding.skipped;
-                        of.eds_name = hosts.eds_name.filter(|eds_name| *eds_name != of.name);
-                        let several = of.respects_weights && localities::are_several(&hosts.finding.found);
-                        if several && !core::mem::replace(&mut of.weights, several) {
-                            self.localities.due = now;
-                        }
-                        of.weights = several;
-                    }
-                    let failing = discovery.any_failing(Origin::Envoy);
-                    let question = rng::hash(name.as_bytes());
-                    if discovery.accept_finding(*upstream, (Origin::Envoy, question), hosts.finding, now) {
+                    if self.take_hosts(host, discovery, *at, hosts, now) {
                         changed.push(*upstream);
-                    }
-                    if failing && !discovery.any_failing(Origin::Envoy) {
-                        host.tell(&Event {
-                            level: log::Level::Info,
-                            name: "source_answers",
-                            message: "envoy_admin poll succeeded again",
-                            fields: &[("source", Field::Text("envoy_admin"))],
-                        });
                     }
                 }
             }
@@ -330,8 +308,39 @@ impl Place {
         changed
     }
 
+    /// Takes the hosts of the upstream at `at` in [`AdminTarget::clusters`]; returns whether that changes its endpoints.
+    fn take_hosts(
+        &mut self,
+        host: &dyn Host,
+        discovery: &mut Discovery,
+        at: usize,
+        hosts: envoy_admin::ClusterHosts,
+        now: Time,
+    ) -> bool {
+        let Some(of) = self.clusters.get_mut(at) else { return false };
+        of.hosts = hosts.finding.found.len() + hosts.finding.skipped;
+        of.eds_name = hosts.eds_name.filter(|eds_name| *eds_name != of.name);
+        let several = of.respects_weights && localities::are_several(&hosts.finding.found);
+        if several && !of.weights {
+            self.localities.due = now;
+        }
+        of.weights = several;
+        let failing = discovery.any_failing(Origin::Envoy);
+        let query = rng::hash(of.name.as_bytes());
+        let changed = discovery.accept_finding(of.upstream, (Origin::Envoy, query), hosts.finding, now);
+        if failing && !discovery.any_failing(Origin::Envoy) {
+            host.log_event(&Event {
+                level: log::Level::Info,
+                name: "source_answers",
+                message: "envoy_admin poll succeeded again",
+                fields: &[("source", Field::Text("envoy_admin"))],
+            });
+        }
+        changed
+    }
+
     #[inline(never)]
-    fn localities_answered(
+    fn receive_localities(
         &mut self,
         host: &dyn Host,
         discovery: &mut Discovery,
@@ -339,9 +348,9 @@ impl Place {
         body: &dyn Body,
     ) -> Vec<usize> {
         self.localities.pending = None;
-        let about = core::mem::take(&mut self.localities.about);
-        let asked = self.asked(&about, AskedFor::eds_name);
-        let names: Vec<&str> = asked.iter().map(|(_, name)| name.as_str()).collect();
+        let covered = core::mem::take(&mut self.localities.covered);
+        let polled = self.polled(&covered, PolledCluster::eds_name);
+        let names: Vec<&str> = polled.iter().map(|(_, name)| name.as_str()).collect();
         let read = match status {
             None => Err("timed out".to_owned()),
             Some(status) => {
@@ -351,38 +360,39 @@ impl Place {
         self.localities.rest(host.now());
         match read {
             Ok(read) => {
-                let told = asked.iter().zip(read);
-                told.filter_map(|((upstream, _), localities)| {
-                    discovery.weigh(*upstream, localities).then_some(*upstream)
-                })
-                .collect()
+                let answers = polled.iter().zip(read);
+                answers
+                    .filter_map(|((upstream, _), localities)| {
+                        discovery.set_localities(*upstream, localities).then_some(*upstream)
+                    })
+                    .collect()
             }
             Err(error) => {
-                discovery.say_weights_unknown(host, &error);
+                discovery.log_weights_unknown(host, &error);
                 Vec::new()
             }
         }
     }
 }
 
-impl AskedFor {
+impl PolledCluster {
     fn eds_name(&self) -> &str {
         self.eds_name.as_deref().unwrap_or(&self.name)
     }
 }
 
-impl Question {
+impl Poll {
     /// Sends the poll.
     fn put(
         &mut self,
         host: &dyn Host,
         cluster: &str,
         path: &str,
-        (about, timeout): (Vec<usize>, Duration),
+        (covered, timeout): (Vec<usize>, Duration),
         (now, due): (Time, Time),
     ) -> Result<(), CallError> {
-        self.next = about.last().map_or(0, |last| last + 1);
-        self.about = about;
+        self.next = covered.last().map_or(0, |last| last + 1);
+        self.covered = covered;
         (self.sent, self.due) = (now, due);
         let call = Call { cluster, authority: AUTHORITY, path, headers: &[], form: None, timeout };
         let sent = host.call(&call);
@@ -398,7 +408,7 @@ fn fail(host: &dyn Host, discovery: &mut Discovery, (upstream, name): (usize, &s
     let before = discovery.any_failing(Origin::Envoy);
     discovery.failed(upstream, Origin::Envoy, &error);
     if !before {
-        host.tell(&Event {
+        host.log_event(&Event {
             level: log::Level::Warn,
             name: "source_fails",
             message: &format!("envoy_admin poll failed: {error}"),
@@ -412,8 +422,8 @@ fn fail(host: &dyn Host, discovery: &mut Discovery, (upstream, name): (usize, &s
 }
 
 #[inline(never)]
-fn say_unfiltered(host: &dyn Host, clusters: usize, bytes: usize) {
-    host.tell(&Event {
+fn log_unfiltered(host: &dyn Host, clusters: usize, bytes: usize) {
+    host.log_event(&Event {
         level: log::Level::Info,
         name: "admin_filter_ignored",
         message: &format!(
@@ -437,14 +447,14 @@ mod tests {
 
     #[test]
     fn an_answer_that_took_long_is_not_asked_for_again_soon() {
-        let mut question = Question::new(s(0.0));
-        (question.sent, question.due) = (s(0.0), s(1.0));
-        question.rest(s(0.05));
-        assert!(question.is_due(1.0, s(1.0)), "a quick one");
-        question.rest(s(0.9));
-        assert!(!question.is_due(1.0, s(8.9)) && question.is_due(1.0, s(9.1)), "ten times as long");
-        assert!(question.is_due(1.0, s(-0.1)), "the clock stepped back");
-        question.pending = Some(1);
-        assert!(!question.is_due(20.0, s(9.1)), "it may still be answered");
+        let mut poll = Poll::new(s(0.0));
+        (poll.sent, poll.due) = (s(0.0), s(1.0));
+        poll.rest(s(0.05));
+        assert!(poll.is_due(1.0, s(1.0)), "a quick one");
+        poll.rest(s(0.9));
+        assert!(!poll.is_due(1.0, s(8.9)) && poll.is_due(1.0, s(9.1)), "ten times as long");
+        assert!(poll.is_due(1.0, s(-0.1)), "the clock stepped back");
+        poll.pending = Some(1);
+        assert!(!poll.is_due(20.0, s(9.1)), "it may still be answered");
     }
 }

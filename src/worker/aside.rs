@@ -57,7 +57,7 @@ pub struct Aside {
     /// Whether an earlier configuration of the same plugin is still in force.
     keeps: bool,
     /// When the faults were last logged, by this worker.
-    said: Cell<Time>,
+    logged_at: Cell<Time>,
     /// The key of that time in shared data, for all workers of the process.
     key: String,
 }
@@ -67,8 +67,9 @@ impl Aside {
     pub fn from(host: &dyn Host, json: &[u8], name: &str, faults: Vec<Fault>, keeps: bool) -> Aside {
         let key = format!("{}/refused", sharing::prefix(name));
         // Nothing is written to shared data here: Envoy tries a configuration in a throwaway VM first.
-        let aside = Aside { faults, legible: config::legible(json), keeps, said: Cell::new(host.now()), key };
-        aside.say(host);
+        let aside =
+            Aside { faults, legible: config::legible(json), keeps, logged_at: Cell::new(host.now()), key };
+        aside.log_faults(host);
         show(host, 1);
         aside
     }
@@ -78,10 +79,10 @@ impl Aside {
         self.faults.iter().map(|fault| fault.path.clone()).collect()
     }
 
-    fn say(&self, host: &dyn Host) {
+    fn log_faults(&self, host: &dyn Host) {
         for fault in &self.faults {
             let message = format!("configuration refused: {fault}");
-            host.tell(&Event {
+            host.log_event(&Event {
                 level: log::Level::Error,
                 name: "configuration_refused",
                 message: &message,
@@ -101,16 +102,16 @@ impl Aside {
     /// Repeats the faults in the log, unless another worker has done so within a minute.
     pub fn tick(&self, host: &dyn Host) {
         let now = host.now();
-        let said = host
+        let logged_at = host
             .shared_get(&self.key)
             .and_then(|(bytes, _)| Some(u64::from_le_bytes(bytes.try_into().ok()?)));
-        let said = Time(said.unwrap_or(0)).max(self.said.get());
-        if now >= said && now.seconds_since(said) < REPEAT_S {
+        let logged_at = Time(logged_at.unwrap_or(0)).max(self.logged_at.get());
+        if now >= logged_at && now.seconds_since(logged_at) < REPEAT_S {
             return;
         }
-        self.said.set(now);
-        let _the_next_says_it_too = host.shared_set(&self.key, &now.0.to_le_bytes(), None);
-        self.say(host);
+        self.logged_at.set(now);
+        let _the_next_worker_logs_it_too = host.shared_set(&self.key, &now.0.to_le_bytes(), None);
+        self.log_faults(host);
         show(host, 1);
     }
 

@@ -97,7 +97,7 @@ impl Clusters {
                 .shared_set(&self.key, &seen_clusters::encode(&all), Some(version.unwrap_or(ABSENT)))
                 .is_ok()
             {
-                new.iter().filter(|seen| !seen.matches).for_each(|seen| say_unmatched(host, &seen.name));
+                new.iter().filter(|seen| !seen.matches).for_each(|seen| log_unmatched(host, &seen.name));
                 self.known = all;
             } else {
                 self.fresh = new;
@@ -118,7 +118,7 @@ impl Clusters {
             let Some(template) = self.templates.iter().find(|of| of.cluster == template) else { continue };
             if made >= MAX_INSTANCES {
                 if !core::mem::replace(&mut self.full, true) {
-                    say_full(host, &seen.name);
+                    log_full(host, &seen.name);
                 }
                 break;
             }
@@ -130,8 +130,8 @@ impl Clusters {
 }
 
 #[inline(never)]
-fn say_unmatched(host: &dyn Host, cluster: &str) {
-    host.tell(&Event {
+fn log_unmatched(host: &dyn Host, cluster: &str) {
+    host.log_event(&Event {
         level: log::Level::Info,
         name: "cluster_not_balanced",
         message: &format!(
@@ -142,8 +142,8 @@ fn say_unmatched(host: &dyn Host, cluster: &str) {
 }
 
 #[inline(never)]
-fn say_full(host: &dyn Host, cluster: &str) {
-    host.tell(&Event {
+fn log_full(host: &dyn Host, cluster: &str) {
+    host.log_event(&Event {
         level: log::Level::Warn,
         name: "clusters_left_out",
         message: &format!(

@@ -29,11 +29,11 @@ pub(super) struct Guarding {
     /// The version of the guards that were read last.
     version: Option<u32>,
     /// The counts published last: the worker's id and the number of requests.
-    told: (u64, u64),
+    published: (u64, u64),
 }
 
 /// Removes the guards in observe mode: nothing is steered, so there is nothing to compare.
-pub(super) fn settle(config: &mut Config) {
+pub(super) fn disable_in_observe_mode(config: &mut Config) {
     if config.mode == Mode::Observe {
         config.upstreams.iter_mut().for_each(|upstream| upstream.guard = None);
     }
@@ -54,10 +54,14 @@ impl Guarding {
 
     /// The counts since the last round, by cluster. A new worker contributes from its next round on.
     #[inline(never)]
-    fn came(&mut self, told: Vec<(u64, Vec<Counted>)>, holdouts: &HashMap<u64, f64>) -> HashMap<u64, Arms> {
-        let mut came: HashMap<u64, Arms> = HashMap::new();
+    fn counts_since(
+        &mut self,
+        reports: Vec<(u64, Vec<Counted>)>,
+        holdouts: &HashMap<u64, f64>,
+    ) -> HashMap<u64, Arms> {
+        let mut since: HashMap<u64, Arms> = HashMap::new();
         let mut seen = HashMap::with_capacity(self.seen.len());
-        for (worker, counted) in told {
+        for (worker, counted) in reports {
             // Counts made under another holdout, of another configuration, cannot be compared.
             for Counted { cluster, holdout, arms } in counted {
                 if holdouts.get(&cluster) != Some(&holdout) {
@@ -65,13 +69,13 @@ impl Guarding {
                 }
                 let before = self.seen.get(&(worker, cluster));
                 if let Some(more) = before.and_then(|before| arms.since(before)) {
-                    came.entry(cluster).or_default().merge(&more);
+                    since.entry(cluster).or_default().merge(&more);
                 }
                 seen.insert((worker, cluster), arms);
             }
         }
         self.seen = seen;
-        came
+        since
     }
 }
 
@@ -83,22 +87,22 @@ impl Worker {
         if self.engine.upstreams().iter().all(|u| of(u).is_none()) {
             return;
         }
-        let leads = self.is_leader();
-        if !leads || !self.guarding.led {
+        let is_leader = self.is_leader();
+        if !is_leader || !self.guarding.led {
             self.read_guards(host, now);
         }
-        if leads && !self.guarding.led {
+        if is_leader && !self.guarding.led {
             // Counts that a former leader has judged must not be judged again.
             self.guarding.seen.clear();
         }
-        self.guarding.led = leads;
+        self.guarding.led = is_leader;
         if now.seconds_since(self.guarding.at) >= ROUND_S || now < self.guarding.at {
             self.guarding.at = now;
             let counted = guard::counted(&self.engine);
-            self.tell_counted(host, &counted, now);
-            if leads {
+            self.publish_counts(host, &counted, now);
+            if is_leader {
                 let holdouts = self.engine.upstreams().iter().filter_map(of).collect();
-                self.judge(host, (counted, &holdouts), now);
+                self.assess_guards(host, (counted, &holdouts), now);
             }
         }
         for at in 0..self.engine.upstreams().len() {
@@ -106,32 +110,39 @@ impl Worker {
             let guard = self.guarding.guards.get(&upstream.hash());
             let aside = guard
                 .is_some_and(|guard| guard.is_aside() && now.seconds_since(guard.aside_until) < OVERDUE_S);
-            upstream.obey_guard(aside, self.shard);
+            upstream.obey_guard(aside, self.membership.shard);
         }
     }
 
     /// Publishes this worker's counts for the leader, if they have changed.
     #[inline(never)]
-    fn tell_counted(&mut self, host: &dyn Host, counted: &[Counted], now: Time) {
+    fn publish_counts(&mut self, host: &dyn Host, counted: &[Counted], now: Time) {
         let requests = |counted: &Counted| counted.arms.requests();
-        let told = (self.id, counted.iter().map(requests).fold(0, u64::saturating_add));
-        let Some(slot_id) = self.slot_id.filter(|_| self.guarding.told != told) else { return };
+        let now_counted = (self.membership.id, counted.iter().map(requests).fold(0, u64::saturating_add));
+        let Some(slot_id) = self.membership.slot_id.filter(|_| self.guarding.published != now_counted) else {
+            return;
+        };
         let bytes = guard::encode_counted(counted, now);
         if slot_id.write(host, &self.keys.shared.arms, bytes).is_ok() {
-            self.guarding.told = told;
+            self.guarding.published = now_counted;
         }
     }
 
     #[inline(never)]
-    fn judge(&mut self, host: &dyn Host, (own, holdouts): (Vec<Counted>, &HashMap<u64, f64>), now: Time) {
-        let mut told = vec![(self.id, own)];
-        for peer in self.peers.iter().filter(|peer| peer.id != self.id) {
+    fn assess_guards(
+        &mut self,
+        host: &dyn Host,
+        (own, holdouts): (Vec<Counted>, &HashMap<u64, f64>),
+        now: Time,
+    ) {
+        let mut reports = vec![(self.membership.id, own)];
+        for peer in self.membership.others() {
             let bytes = peer.read(host, &self.keys.shared.arms);
-            told.extend(bytes.map(|bytes| {
+            reports.extend(bytes.map(|bytes| {
                 (peer.id, guard::decode_counted(&bytes, |cluster| holdouts.contains_key(&cluster)))
             }));
         }
-        let came = self.guarding.came(told, holdouts);
+        let since = self.guarding.counts_since(reports, holdouts);
         let nothing = Arms::default();
         for upstream in self.engine.upstreams() {
             let Some(holdout) = holdouts.get(&upstream.hash()).copied() else { continue };
@@ -143,10 +154,10 @@ impl Worker {
             let configured = upstream.config().guard.map(|guard| guard.pause.as_secs_f64());
             guard.first_pause_s = configured.unwrap_or(guard.first_pause_s);
             if guard.ends_day(now) {
-                tell_day(host, upstream.cluster(), guard);
+                log_day(host, upstream.cluster(), guard);
             }
-            if let Some(event) = guard.take(came.get(&upstream.hash()).unwrap_or(&nothing), now) {
-                tell(host, upstream.cluster(), guard, event, now);
+            if let Some(event) = guard.take(since.get(&upstream.hash()).unwrap_or(&nothing), now) {
+                log_change(host, upstream.cluster(), guard, event, now);
             }
         }
         self.guarding.guards.retain(|cluster, _| holdouts.contains_key(cluster));
@@ -166,7 +177,7 @@ impl Worker {
 }
 
 #[inline(never)]
-fn tell(host: &dyn Host, cluster: &str, guard: &Guard, event: engine_guard::Event, now: Time) {
+fn log_change(host: &dyn Host, cluster: &str, guard: &Guard, event: engine_guard::Event, now: Time) {
     let (level, name) = match event {
         engine_guard::Event::SteppedAside(_) => (log::Level::Warn, "guard_stepped_aside"),
         engine_guard::Event::Resumed => (log::Level::Info, "guard_resumed"),
@@ -176,7 +187,7 @@ fn tell(host: &dyn Host, cluster: &str, guard: &Guard, event: engine_guard::Even
         engine_guard::Event::Resumed => "steering resumed, to test whether it is still worse".to_owned(),
         _ => sentence(guard, now),
     };
-    host.tell(&Event {
+    host.log_event(&Event {
         level,
         name,
         message: &format!("guard: cluster={cluster}: {sentence}"),
@@ -186,12 +197,12 @@ fn tell(host: &dyn Host, cluster: &str, guard: &Guard, event: engine_guard::Even
 
 /// The daily log line.
 #[inline(never)]
-fn tell_day(host: &dyn Host, cluster: &str, guard: &Guard) {
+fn log_day(host: &dyn Host, cluster: &str, guard: &Guard) {
     let of = guard.estimates();
     let change = |at: usize| {
         Field::number(of.quantiles.get(at).and_then(|quantile| quantile.change).map(|change| change.estimate))
     };
-    host.tell(&Event {
+    host.log_event(&Event {
         level: log::Level::Info,
         name: "guard_day",
         message: &format!("guard: cluster={cluster}: summary of the day (UTC): {}", day(guard)),

@@ -19,7 +19,7 @@ const REPEAT_S: f64 = 3600.0;
 
 /// The totals of one upstream at the last comparison.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Looked {
+pub(super) struct Compared {
     not_followed: Totals,
     rerouted: Totals,
 }
@@ -33,37 +33,37 @@ impl Worker {
     /// Logs what this worker's counts show since the last comparison.
     #[inline(never)]
     pub(super) fn hint(&mut self, host: &dyn Host, now: Time) {
-        self.hints.resize(self.engine.upstreams().len(), Looked::default());
+        self.hints.resize(self.engine.upstreams().len(), Compared::default());
         for at in 0..self.engine.upstreams().len() {
             let Some(totals) = self.engine.upstream(at).map(|u| u.totals()) else { continue };
-            let Some(looked) = self.hints.get_mut(at) else { continue };
+            let Some(compared) = self.hints.get_mut(at) else { continue };
             let steered = |t: &Totals| t.policy + t.probes;
-            let since = looked.not_followed;
+            let since = compared.not_followed;
             let all = steered(&totals).saturating_sub(steered(&since));
             let lost = totals.astray.not_followed.saturating_sub(since.astray.not_followed);
             // Perhaps a filter of another plugin took the header for the client's.
             self.steer.marks |= lost > 0;
-            let rerouted = totals.astray.rerouted.saturating_sub(looked.rerouted.astray.rerouted);
+            let rerouted = totals.astray.rerouted.saturating_sub(compared.rerouted.astray.rerouted);
             let strays = lost >= MIN_COUNT && lost * ONE_IN >= all;
             if strays || all >= MAX_STEERED {
-                looked.not_followed = totals;
+                compared.not_followed = totals;
             }
             if rerouted >= MIN_COUNT {
-                looked.rerouted = totals;
+                compared.rerouted = totals;
             }
             if strays {
-                self.say_not_followed(host, at, (lost, all), now);
+                self.log_not_followed(host, at, (lost, all), now);
             }
             if rerouted >= MIN_COUNT {
-                self.say_rerouted(host, at, now);
+                self.log_rerouted(host, at, now);
             }
         }
     }
 
     #[inline(never)]
-    fn say_not_followed(&self, host: &dyn Host, at: usize, (lost, all): (u64, u64), now: Time) {
+    fn log_not_followed(&self, host: &dyn Host, at: usize, (lost, all): (u64, u64), now: Time) {
         let Some(upstream) = self.engine.upstream(at) else { return };
-        if !self.may_say(host, ("not_followed", upstream.hash()), now) {
+        if !self.may_log(host, ("not_followed", upstream.hash()), now) {
             return;
         }
         let header = &self.config.steering.header;
@@ -78,7 +78,7 @@ impl Worker {
             Via::ClusterHeader => format!("the route does not take its cluster from header {header}"),
         };
         let cluster = upstream.cluster();
-        host.tell(&Event {
+        host.log_event(&Event {
             level: log::Level::Warn,
             name: "not_followed",
             message: &format!(
@@ -95,13 +95,13 @@ impl Worker {
     }
 
     #[inline(never)]
-    fn say_rerouted(&self, host: &dyn Host, at: usize, now: Time) {
+    fn log_rerouted(&self, host: &dyn Host, at: usize, now: Time) {
         let Some(upstream) = self.engine.upstream(at) else { return };
-        if !self.may_say(host, ("rerouted", upstream.hash()), now) {
+        if !self.may_log(host, ("rerouted", upstream.hash()), now) {
             return;
         }
         let cluster = upstream.cluster();
-        host.tell(&Event {
+        host.log_event(&Event {
             level: log::Level::Warn,
             name: "rerouted",
             message: &format!(
@@ -113,26 +113,26 @@ impl Worker {
     }
 
     /// Whether no worker of the process has logged this about this upstream within [`REPEAT_S`].
-    fn may_say(&self, host: &dyn Host, (what, upstream): (&str, u64), now: Time) -> bool {
+    fn may_log(&self, host: &dyn Host, (what, upstream): (&str, u64), now: Time) -> bool {
         let key = format!("{}/{what}/{upstream:x}", self.keys.hints);
-        let said =
+        let logged =
             host.shared_get(&key).and_then(|(bytes, _)| Some(u64::from_le_bytes(bytes.try_into().ok()?)));
-        if said.is_some_and(|said| now.0 >= said && now.seconds_since(Time(said)) < REPEAT_S) {
+        if logged.is_some_and(|logged| now.0 >= logged && now.seconds_since(Time(logged)) < REPEAT_S) {
             return false;
         }
-        let _another_says_it_too = host.shared_set(&key, &now.0.to_le_bytes(), None);
+        let _another_worker_logs_it_too = host.shared_set(&key, &now.0.to_le_bytes(), None);
         true
     }
 }
 
 /// The state of the hints at the start.
-pub(super) fn none(upstreams: usize) -> Vec<Looked> {
-    vec![Looked::default(); upstreams]
+pub(super) fn none(upstreams: usize) -> Vec<Compared> {
+    vec![Compared::default(); upstreams]
 }
 
 /// Warns of a setting that is accepted but has no effect.
 pub(super) fn without_effect(host: &dyn Host, path: &str) {
-    host.tell(&Event {
+    host.log_event(&Event {
         level: log::Level::Warn,
         name: "without_effect",
         message: &format!("configuration: {path} is accepted but has no effect with these settings"),

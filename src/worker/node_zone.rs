@@ -9,7 +9,7 @@ const OF_THE_NODE: &str = "node";
 
 /// Replaces `node` by the zone of the proxy's node, and logs what stays unknown about localities.
 #[inline(never)]
-pub(super) fn settle(host: &dyn Host, config: &mut Config) {
+pub(super) fn resolve(host: &dyn Host, config: &mut Config) {
     let mut unknown = false;
     for upstream in &mut config.upstreams {
         let Some(zone) = upstream.zone.as_mut().filter(|zone| zone.local == OF_THE_NODE) else { continue };
@@ -22,19 +22,19 @@ pub(super) fn settle(host: &dyn Host, config: &mut Config) {
         }
     }
     if unknown {
-        host.tell(&Event {
+        host.log_event(&Event {
             level: log::Level::Warn,
             name: "node_zone_unknown",
             message: "configuration: zone.local is \"node\", but the proxy's node.locality has no zone: zones are not used",
             fields: &[],
         });
     }
-    say_unweighted(host, config);
+    log_unweighted(host, config);
 }
 
 /// Logs which upstreams' locality weights are unknown: only Envoy's admin interface tells them.
 #[inline(never)]
-fn say_unweighted(host: &dyn Host, config: &Config) {
+fn log_unweighted(host: &dyn Host, config: &Config) {
     if !matches!(config.steering.via, Via::OverrideHost | Via::StatefulSession) {
         return;
     }
@@ -46,7 +46,7 @@ fn say_unweighted(host: &dyn Host, config: &Config) {
         if rest.len() > 2 {
             names.push_str(", …");
         }
-        host.tell(&Event {
+        host.log_event(&Event {
             level: log::Level::Info,
             name: "locality_weights_not_asked",
             message: &format!(

@@ -78,7 +78,7 @@ impl Worker {
 
     /// The response to the probe of `handle`, or `None` if there was none.
     #[inline(never)]
-    pub(super) fn probe_answered(
+    pub(super) fn receive_probe(
         &mut self,
         host: &dyn Host,
         handle: &RequestHandle,
@@ -124,9 +124,9 @@ mod tests {
     use crate::host::Bytes;
 
     /// A response body, and whether the response has the header of an open circuit breaker.
-    struct Told(&'static str, bool);
+    struct Reported(&'static str, bool);
 
-    impl Body for Told {
+    impl Body for Reported {
         fn size(&self) -> usize {
             self.0.len()
         }
@@ -142,7 +142,8 @@ mod tests {
 
     #[test]
     fn probe_outcome_ignores_envoys_own_answers() {
-        let of = |status, text, overloaded| outcome(status, &Told(text, overloaded), &Failures::default());
+        let of =
+            |status, text, overloaded| outcome(status, &Reported(text, overloaded), &Failures::default());
         assert_eq!(of(Some(200), "", false), Outcome::Good);
         assert_eq!(of(Some(404), "", false), Outcome::Good, "it answers");
         assert_eq!(of(Some(429), "", false), Outcome::Good, "it has enough to do, and answers");

@@ -10,13 +10,13 @@ impl Worker {
     /// changes within a fraction of a second.
     #[inline(never)]
     pub(super) fn scale(&mut self, host: &dyn Host, now: Time) {
-        if let Some(slot_id) = self.slot_id {
+        if let Some(slot_id) = self.membership.slot_id {
             let slots = scaling::encode_slots(&self.engine, now);
             let _the_next_maintenance_tries_again = slot_id.write(host, &self.keys.shared.capacities, slots);
         }
         // Nothing new arrives while the process rests.
-        if !self.rests || self.shard.workers > 1 {
-            self.hear_slots(host, now);
+        if !self.activity.rests || self.membership.shard.workers > 1 {
+            self.read_capacities(host, now);
         }
         if !self.is_leader() {
             // Also to continue from there if this worker takes over the lease.
@@ -31,15 +31,15 @@ impl Worker {
     }
 
     #[inline(never)]
-    fn hear_slots(&mut self, host: &dyn Host, now: Time) {
-        let others = self.peers.iter().filter(|peer| peer.id != self.id);
-        let told = others.filter_map(|peer| peer.read(host, &self.keys.shared.capacities));
+    fn read_capacities(&mut self, host: &dyn Host, now: Time) {
+        let others = self.membership.others();
+        let published = others.filter_map(|peer| peer.read(host, &self.keys.shared.capacities));
         let lives = |bytes: &Vec<u8>| {
             let gone = |written| now.seconds_since(written) > engine::endpoint::GONE_AFTER_S;
             scaling::slots_written(bytes)
                 .is_some_and(|written| !written.from_the_future(now) && !gone(written))
         };
-        let told: Vec<Vec<u8>> = told.filter(lives).collect();
-        scaling::apply_slots(told.iter().map(Vec::as_slice), &mut self.engine);
+        let live: Vec<Vec<u8>> = published.filter(lives).collect();
+        scaling::apply_slots(live.iter().map(Vec::as_slice), &mut self.engine);
     }
 }

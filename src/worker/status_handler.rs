@@ -31,7 +31,7 @@ impl Worker {
     fn sources(&self, host: &dyn StreamHost) -> Sources<'_> {
         let now = host.now();
         let Gathered { mut counts, others, founded } =
-            retired_counters::gather(host.process(), &self.keys.shared, self.id, now);
+            retired_counters::gather(host.process(), &self.keys.shared, self.membership.id, now);
         counts.merge(&Counts::of(&self.engine, now));
         Sources {
             config: &self.config,
@@ -41,8 +41,8 @@ impl Worker {
             guards: self.engine.upstreams().iter().map(|u| self.guarding.of(u.hash())).collect(),
             discovery: (0..self.engine.upstreams().len()).map(|at| self.discovery.shown(at)).collect(),
             counts,
-            workers: others + usize::from(self.carries_traffic),
-            founded: if founded == Time::ZERO { self.started } else { founded },
+            workers: others + usize::from(self.membership.carries_traffic),
+            founded: if founded == Time::ZERO { self.activity.started } else { founded },
             refused: &self.refused,
             now,
         }

@@ -11,7 +11,7 @@ impl Worker {
     pub fn take_over(&mut self, host: &dyn Host, old: &mut Worker, now: Time) {
         // A configuration for other clusters asks under other keys, where there is no answer yet.
         let known = self.discovery.take_over(&old.discovery);
-        self.settle(host, &known, now);
+        self.rebuild_endpoints(host, &known, now);
         self.engine.take_over(&mut old.engine, now);
         if self.snapshot == Snapshot::default() {
             self.snapshot = old.snapshot.clone();
@@ -19,6 +19,6 @@ impl Worker {
             self.snapshot.apply(&mut self.engine);
         }
         self.guarding.take_over(&old.guarding);
-        self.shard_before = Some((old.shard, now));
+        self.membership.shard_before = Some((old.membership.shard, now));
     }
 }

@@ -13,15 +13,17 @@ impl Worker {
     /// Logs the transitions since the last tick. The text format leaves out suspects, most of which are cleared within
     /// a second; the JSON format has every transition, for collectors of events.
     #[inline(never)]
-    pub(super) fn tell_changes(&mut self, host: &dyn Host, now: Time) {
+    pub(super) fn log_transitions(&mut self, host: &dyn Host, now: Time) {
         let every = self.config.log.format == LogFormat::Json;
         for at in 0..self.engine.upstreams().len() {
             let Some(upstream) = self.engine.upstream_mut(at) else { continue };
             let fail_after = upstream.config().health.fail_after;
             for change in upstream.take_changes() {
                 match sentence(&change, fail_after) {
-                    Some((level, what)) => tell(host, upstream, &change, (level, &what), now),
-                    None if every => tell(host, upstream, &change, (log::Level::Info, kind(&change)), now),
+                    Some((level, what)) => log_change(host, upstream, &change, (level, &what), now),
+                    None if every => {
+                        log_change(host, upstream, &change, (log::Level::Info, kind(&change)), now)
+                    }
                     None => {}
                 }
             }
@@ -29,14 +31,20 @@ impl Worker {
     }
 }
 
-fn tell(host: &dyn Host, upstream: &Cluster, change: &Change, (level, what): (log::Level, &str), now: Time) {
+fn log_change(
+    host: &dyn Host,
+    upstream: &Cluster,
+    change: &Change,
+    (level, what): (log::Level, &str),
+    now: Time,
+) {
     let Some(endpoint) = upstream.fleet().get(change.index) else { return };
     let [from, to] = change.states.map(word);
     let because = match (upstream.endpoint(change.index), upstream.explain(change.index, now)) {
         (Some(state), Some(explained)) => status::reason(upstream, (&state, change.index), &explained),
         _ => "",
     };
-    host.tell(&Event {
+    host.log_event(&Event {
         level,
         name: kind(change),
         message: &format!(

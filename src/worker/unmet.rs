@@ -18,9 +18,9 @@ const EVERY_S: f64 = 30.0;
 /// The state of these warnings.
 #[derive(Debug, Default)]
 pub(super) struct Unmet {
-    looked: Time,
+    gathered_at: Time,
     traffic_since: Option<Time>,
-    said: Vec<usize>,
+    logged: Vec<usize>,
     /// The upstreams of which the log says that no endpoint is eligible.
     unserved: Vec<usize>,
 }
@@ -28,19 +28,19 @@ pub(super) struct Unmet {
 impl Worker {
     /// Logs the upstreams without requests. Runs in the leader, for the whole process.
     #[inline(never)]
-    pub(super) fn tell_unmet(&mut self, host: &dyn Host, now: Time) {
-        if now >= self.unmet.looked && now.seconds_since(self.unmet.looked) < EVERY_S {
+    pub(super) fn log_unmet(&mut self, host: &dyn Host, now: Time) {
+        if now >= self.unmet.gathered_at && now.seconds_since(self.unmet.gathered_at) < EVERY_S {
             return;
         }
-        self.unmet.looked = now;
-        let counts = retired_counters::gather(host, &self.keys.shared, self.id, now).counts;
-        let met: Vec<u64> = self
+        self.unmet.gathered_at = now;
+        let counts = retired_counters::gather(host, &self.keys.shared, self.membership.id, now).counts;
+        let decisions: Vec<u64> = self
             .engine
             .upstreams()
             .iter()
             .map(|u| counts.upstream(u.hash()).map_or(0, |c| c.totals.decisions()))
             .collect();
-        if met.iter().all(|decisions| *decisions == 0) && counts.unmatched() == 0 {
+        if decisions.iter().all(|count| *count == 0) && counts.unmatched() == 0 {
             return;
         }
         let since = *self.unmet.traffic_since.get_or_insert(now);
@@ -48,12 +48,12 @@ impl Worker {
             return;
         }
         for (at, upstream) in self.engine.upstreams().iter().enumerate() {
-            if met.get(at) != Some(&0) || self.unmet.said.contains(&at) {
+            if decisions.get(at) != Some(&0) || self.unmet.logged.contains(&at) {
                 continue;
             }
-            self.unmet.said.push(at);
+            self.unmet.logged.push(at);
             let cluster = upstream.cluster();
-            host.tell(&Event {
+            host.log_event(&Event {
                 level: log::Level::Warn,
                 name: "upstream_without_requests",
                 message: &format!(
@@ -68,7 +68,7 @@ impl Worker {
     /// Logs once that no endpoint of an upstream is eligible, and that one is again. Runs in the leader, for the whole
     /// process.
     #[inline(never)]
-    pub(super) fn tell_unserved(&mut self, host: &dyn Host) {
+    pub(super) fn log_unserved(&mut self, host: &dyn Host) {
         for (at, upstream) in self.engine.upstreams().iter().enumerate() {
             let unserved = !upstream.fleet().is_empty() && upstream.eligible() == 0;
             let said = self.unmet.unserved.iter().position(|said| *said == at);
@@ -84,7 +84,7 @@ impl Worker {
                 _ => continue,
             };
             let cluster = upstream.cluster();
-            host.tell(&Event {
+            host.log_event(&Event {
                 level,
                 name,
                 message: &format!("routing: cluster={cluster}: {what}"),

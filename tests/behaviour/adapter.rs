@@ -157,7 +157,7 @@ fn a_worker_does_not_rest_while_others_have_requests() {
 
 /// The counts since its last tick are counted as well.
 #[test]
-fn a_worker_that_ends_has_told_everything() {
+fn a_worker_that_ends_has_published_everything() {
     let mut world = Wasm::new(1);
     let json = config(3, r#""policy":"round_robin""#, r#""status":{"path":"/_evenkeel"}"#);
     let plugin = single(&mut world, &json);

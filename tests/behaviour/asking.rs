@@ -1,11 +1,11 @@
-//! Polls of Prometheus: how many errors are told, and which traffic keeps them up.
+//! Polls of Prometheus: how many errors are logged, and which traffic keeps them up.
 
 use crate::polling::{SIGNAL, crew, lines, refusal, vector, watch};
 use crate::scene::picks;
 use crate::world::{Plugin, Stream, World};
 
-/// A dozen queries, each with a fault of its own: each is told, once.
-fn each_of_many_faulty_queries_is_told(mut world: impl World) {
+/// A dozen queries, each with a fault of its own: each is logged, once.
+fn each_of_many_faulty_queries_is_logged(mut world: impl World) {
     let signals: Vec<String> = (10..22).map(|i| format!(r#"{{"name":"s{i}","query":"bad{i}"}}"#)).collect();
     let crew = crew(&mut world, 1, &format!(r#""signals":[{}]"#, signals.join(",")), "");
     picks(&mut world, crew[0], 1);
@@ -48,4 +48,4 @@ fn requests_that_are_not_balanced_keep_no_polls_up(mut world: impl World) {
     assert!((1..=2).contains(&calls), "{calls}");
 }
 
-both!(each_of_many_faulty_queries_is_told, requests_that_are_not_balanced_keep_no_polls_up);
+both!(each_of_many_faulty_queries_is_logged, requests_that_are_not_balanced_keep_no_polls_up);

@@ -73,7 +73,7 @@ fn ejected_endpoint_returns_after_a_clock_step(mut world: impl World) {
 }
 
 /// Eight seconds in which Prometheus reports a long queue at `loaded`.
-fn tell<W: World>(world: &mut W, crew: &[Plugin], loaded: usize) {
+fn report<W: World>(world: &mut W, crew: &[Plugin], loaded: usize) {
     let series = |endpoint: usize| {
         let value = if endpoint == loaded { 90 } else { 1 };
         format!(r#"{{"metric":{{"instance":"{}"}},"value":[1,"{value}"]}}"#, address(endpoint))
@@ -90,10 +90,10 @@ fn tell<W: World>(world: &mut W, crew: &[Plugin], loaded: usize) {
 
 fn polls_and_signals_go_on_after_a_step_back(mut world: impl World) {
     let crew = crew(&mut world, 3, r#","policy":{"name":"least_signal","signal":"queue"}"#);
-    tell(&mut world, &crew, 0);
+    report(&mut world, &crew, 0);
     assert!(picks_of(&mut world, crew[1], &address(0), 200) < 6);
     step(&mut world, true);
-    tell(&mut world, &crew, 3);
+    report(&mut world, &crew, 3);
     for plugin in &crew {
         assert!(picks_of(&mut world, *plugin, &address(3), 200) < 6, "what is new counts");
         assert!(picks_of(&mut world, *plugin, &address(0), 200) > 20, "what is old does not");

@@ -21,7 +21,12 @@ fn request<W: World>(world: &mut W, plugin: Plugin, more: &[(&str, &[u8])]) -> W
     stream
 }
 
-fn told<W: World>(world: &mut W, plugin: Plugin, more: &[(&str, &[u8])], ending: &Ending) -> Vec<String> {
+fn debug_headers<W: World>(
+    world: &mut W,
+    plugin: Plugin,
+    more: &[(&str, &[u8])],
+    ending: &Ending,
+) -> Vec<String> {
     let mut stream = request(world, plugin, more);
     respond(&mut stream, ending);
     let values = stream.response_values(TOLD);
@@ -69,7 +74,7 @@ fn debug_header_is_shown_for_the_secret(mut world: impl World) {
     let to_another = (0..50).any(|turn| {
         let other = address(turn % 3);
         let elsewhere = Ending { served_by: Some(other.clone()), attempts: Some(2), ..Ending::good() };
-        let said = told(&mut world, plugin, &[("x-evenkeel-debug", SECRET.as_bytes())], &elsewhere);
+        let said = debug_headers(&mut world, plugin, &[("x-evenkeel-debug", SECRET.as_bytes())], &elsewhere);
         said[0].ends_with(&format!("served=\"{other}\""))
     });
     assert!(to_another);
@@ -98,12 +103,15 @@ fn debug_header_needs_the_secret(mut world: impl World) {
         stream.log();
         stream.done();
     }
-    assert!(told(&mut world, plugin, &[], &Ending::good()).is_empty());
+    assert!(debug_headers(&mut world, plugin, &[], &Ending::good()).is_empty());
     // Also where the decision is recorded for the log.
     let logged = single(&mut world, &config(3, "", &format!(r#"{ASKED},"log":{{"sample_percent":100}}"#)));
-    assert!(told(&mut world, logged, &[], &good_under_a_false_name()).is_empty());
+    assert!(debug_headers(&mut world, logged, &[], &good_under_a_false_name()).is_empty());
     let off = single(&mut world, &config(3, "", ""));
-    assert!(told(&mut world, off, &[("x-evenkeel-debug", SECRET.as_bytes())], &Ending::good()).is_empty());
+    assert!(
+        debug_headers(&mut world, off, &[("x-evenkeel-debug", SECRET.as_bytes())], &Ending::good())
+            .is_empty()
+    );
 }
 
 fn header_is_always_shown_also_without_eligible_endpoint<W: World>(mut world: W) {
@@ -115,7 +123,7 @@ fn header_is_always_shown_also_without_eligible_endpoint<W: World>(mut world: W)
         let said = stream.response_values("x-why");
         stream.log();
         stream.done();
-        String::from_utf8(said.into_iter().next().expect("told")).expect("text")
+        String::from_utf8(said.into_iter().next().expect("a header")).expect("text")
     };
     let said = why(&mut world, &Ending::good());
     assert!(said.starts_with("by=") && !said.contains("1.2.3.4"), "{said}");
@@ -152,7 +160,7 @@ fn log_is_json_if_configured(mut world: impl World) {
     let headers: [(&str, &[u8]); 2] = [("traceparent", TRACE), ("x-request-id", b"\"}\n<script>")];
     // A worker begins at a random endpoint, so the next one need not be the one below.
     give(&mut world, plugin, &address(1), &Ending::good());
-    told(&mut world, plugin, &headers, &Ending::status("503"));
+    debug_headers(&mut world, plugin, &headers, &Ending::status("503"));
     give(&mut world, plugin, &address(1), &Ending::local("504", "response_timeout"));
     pass(&mut world, &[plugin], ms(500));
     let decisions = events(&world, "decision");

@@ -143,14 +143,15 @@ pub fn asked<W: World>(world: &mut W, crew: &Crew, cluster: &str) -> Call {
 }
 
 /// Answers the next call to `cluster` like this, and ticks every worker once.
-pub fn tell<W: World>(world: &mut W, crew: &Crew, cluster: &str, answer: &Answer<'_>) {
+pub fn report<W: World>(world: &mut W, crew: &Crew, cluster: &str, answer: &Answer<'_>) {
     let call = asked(world, crew, cluster);
     world.answer(&call, answer);
     crew.all.iter().for_each(|plugin| world.tick(*plugin));
 }
 
-pub fn told<W: World>(world: &mut W, crew: &Crew, body: &str) {
-    tell(world, crew, ADMIN, &Answer::Http(200, body.as_bytes()));
+/// The same for Envoy's list of hosts.
+pub fn report_hosts<W: World>(world: &mut W, crew: &Crew, body: &str) {
+    report(world, crew, ADMIN, &Answer::Http(200, body.as_bytes()));
 }
 
 /// The endpoints that get two hundred requests.
@@ -168,11 +169,11 @@ fn envoys_list_reaches_every_worker_in_a_tick(mut world: impl World) {
     let call = asked(&mut world, &crew, ADMIN);
     assert_eq!(call.path, "/clusters?format=json&filter=%5Eweb%24");
     assert_eq!((call.authority.as_str(), call.timeout), ("localhost", ms(500)));
-    told(&mut world, &crew, &healthy(&[0, 1, 2]));
+    report_hosts(&mut world, &crew, &healthy(&[0, 1, 2]));
     for plugin in crew.iter() {
         assert_eq!(targets(&mut world, *plugin), addresses(&[0, 1, 2]), "a fleet found out about is not new");
     }
-    told(&mut world, &crew, &healthy(&[1, 2, 3]));
+    report_hosts(&mut world, &crew, &healthy(&[1, 2, 3]));
     for plugin in crew.iter() {
         let counts = picks(&mut world, *plugin, 2000);
         assert_eq!(counts.keys().cloned().collect::<Vec<_>>(), addresses(&[1, 2, 3]));
@@ -192,7 +193,7 @@ fn unknown_endpoints_reject_no_request(mut world: impl World) {
     let crew = crew(&mut world, 1, &plugin(&by_envoy(), reject));
     // `begin` checks that the request continues.
     assert_eq!(candidates(&begin(&mut world, crew[0])), [""; 0]);
-    told(&mut world, &crew, &members(&[(0, r#""failed_active_health_check":true"#)]));
+    report_hosts(&mut world, &crew, &members(&[(0, r#""failed_active_health_check":true"#)]));
     let mut stream = world.stream(crew[0], &[(":method", b"GET"), (":path", b"/"), (":authority", b"web")]);
     stream.property(&["xds", "cluster_name"], b"web");
     assert!(!stream.request_headers(), "an endpoint is known, and not eligible");
@@ -211,25 +212,25 @@ fn that_no_endpoint_is_eligible_is_said_once(mut world: impl World) {
             count("endpoints are eligible again"),
         ]
     };
-    told(&mut world, &crew, &members(&[(0, leaving), (1, "")]));
+    report_hosts(&mut world, &crew, &members(&[(0, leaving), (1, "")]));
     pass(&mut world, &crew.all, ms(1000));
     assert_eq!(said(world.logs()), [0, 0]);
-    told(&mut world, &crew, &members(&[(0, leaving), (1, leaving)]));
+    report_hosts(&mut world, &crew, &members(&[(0, leaving), (1, leaving)]));
     pass(&mut world, &crew.all, ms(5000));
     assert_eq!(said(world.logs()), [1, 0], "{:?}", world.logs());
-    told(&mut world, &crew, &members(&[(0, leaving), (1, "")]));
+    report_hosts(&mut world, &crew, &members(&[(0, leaving), (1, "")]));
     pass(&mut world, &crew.all, ms(1000));
     assert_eq!(said(world.logs()), [1, 1]);
 }
 
 fn leaving_endpoint_finishes_its_requests(mut world: impl World) {
     let crew = crew(&mut world, 2, &plugin(&by_envoy(), r#""policy":"least_request","slow_start":"0s""#));
-    told(&mut world, &crew, &healthy(&[0, 1]));
+    report_hosts(&mut world, &crew, &healthy(&[0, 1]));
     let mut under_way: Vec<_> = (0..10).map(|_| begin(&mut world, crew[0])).collect();
     assert_eq!(under_way.iter().filter(|stream| target(*stream) == address(0)).count(), 5);
-    told(&mut world, &crew, &members(&[(0, r#""eds_health_status":"DRAINING""#), (1, "")]));
+    report_hosts(&mut world, &crew, &members(&[(0, r#""eds_health_status":"DRAINING""#), (1, "")]));
     assert_eq!(targets(&mut world, crew[0]), addresses(&[1]), "draining: nothing new");
-    told(&mut world, &crew, &healthy(&[1]));
+    report_hosts(&mut world, &crew, &healthy(&[1]));
     assert_eq!(targets(&mut world, crew[1]), addresses(&[1]));
     for stream in &mut under_way {
         respond(stream, &Ending::good());
@@ -237,7 +238,7 @@ fn leaving_endpoint_finishes_its_requests(mut world: impl World) {
         stream.done();
     }
     // An endpoint that takes its slot later starts without its history.
-    told(&mut world, &crew, &healthy(&[1, 2]));
+    report_hosts(&mut world, &crew, &healthy(&[1, 2]));
     let waiting: Vec<_> = (0..20).map(|_| begin(&mut world, crew[0])).collect();
     let newcomer = waiting.iter().filter(|stream| target(*stream) == address(2)).count();
     assert!((8..=12).contains(&newcomer), "half: {newcomer}");
@@ -251,18 +252,18 @@ fn endpoint_unhealthy_in_envoy_gets_nothing(mut world: impl World) {
         r#""eds_health_status":"UNHEALTHY""#,
         r#""failed_active_degraded_check":true"#,
     ] {
-        told(&mut world, &crew, &members(&[(0, ""), (1, health), (2, "")]));
+        report_hosts(&mut world, &crew, &members(&[(0, ""), (1, health), (2, "")]));
         for plugin in crew.iter() {
             assert_eq!(targets(&mut world, *plugin), addresses(&[0, 2]), "{health}");
         }
-        told(&mut world, &crew, &healthy(&[0, 1, 2]));
+        report_hosts(&mut world, &crew, &healthy(&[0, 1, 2]));
         assert_eq!(targets(&mut world, crew[0]), addresses(&[0, 1, 2]));
     }
 }
 
 fn what_is_no_list_changes_nothing(mut world: impl World) {
     let crew = crew(&mut world, 2, &plugin(&by_envoy(), RANDOM));
-    told(&mut world, &crew, &healthy(&[0, 1]));
+    report_hosts(&mut world, &crew, &healthy(&[0, 1]));
     let cut = healthy(&[0, 1, 2]);
     let bodies: [&[u8]; 9] = [
         b"",
@@ -276,14 +277,14 @@ fn what_is_no_list_changes_nothing(mut world: impl World) {
         &cut.as_bytes()[..cut.len() - 3],
     ];
     for body in bodies {
-        tell(&mut world, &crew, ADMIN, &Answer::Http(200, body));
+        report(&mut world, &crew, ADMIN, &Answer::Http(200, body));
         assert_eq!(targets(&mut world, crew[1]), addresses(&[0, 1]), "{:?}", String::from_utf8_lossy(body));
     }
     for answer in [Answer::Failed, Answer::NoStatus(b"?"), Answer::Http(503, healthy(&[7]).as_bytes())] {
-        tell(&mut world, &crew, ADMIN, &answer);
+        report(&mut world, &crew, ADMIN, &answer);
         assert_eq!(targets(&mut world, crew[1]), addresses(&[0, 1]), "{answer:?}");
     }
-    told(&mut world, &crew, &healthy(&[1]));
+    report_hosts(&mut world, &crew, &healthy(&[1]));
     let logs = world.logs();
     let said = |what: &str| logs.iter().filter(|line| line.contains(what)).count();
     assert!((1..=3).contains(&said("envoy_admin poll failed")), "{logs:?}");
@@ -295,12 +296,12 @@ fn an_answer_that_does_not_come_is_awaited_longer_the_next_time(mut world: impl 
     let mut waited = Vec::new();
     for answer in [Answer::Failed, Answer::Http(504, b""), Answer::Failed, Answer::Failed, Answer::Failed] {
         waited.push(asked(&mut world, &crew, ADMIN).timeout);
-        tell(&mut world, &crew, ADMIN, &answer);
+        report(&mut world, &crew, ADMIN, &answer);
     }
     assert_eq!(waited, [500, 1000, 2000, 4000, 8000].map(ms));
-    told(&mut world, &crew, &healthy(&[0, 1]));
+    report_hosts(&mut world, &crew, &healthy(&[0, 1]));
     assert_eq!(targets(&mut world, crew[0]), addresses(&[0, 1]));
-    (0..4).for_each(|_| tell(&mut world, &crew, ADMIN, &Answer::Failed));
+    (0..4).for_each(|_| report(&mut world, &crew, ADMIN, &Answer::Failed));
     assert_eq!(asked(&mut world, &crew, ADMIN).timeout, ms(32_000), "and no longer than that");
 }
 
@@ -328,7 +329,7 @@ fn source_without_endpoints_is_logged(mut world: impl World) {
     ] {
         let crew = crew(&mut world, 2, &plugin(&source, RANDOM));
         for _ in 0..3 {
-            tell(&mut world, &crew, cluster, &Answer::Http(200, body.as_bytes()));
+            report(&mut world, &crew, cluster, &Answer::Http(200, body.as_bytes()));
             pass(&mut world, &crew.all, ms(500));
         }
         assert_eq!(says_none(&world, of), 1, "{of}");
@@ -337,7 +338,7 @@ fn source_without_endpoints_is_logged(mut world: impl World) {
 
 fn an_empty_list_is_believed_after_a_minute(mut world: impl World) {
     let crew = crew(&mut world, 1, &plugin(&by_envoy(), RANDOM));
-    told(&mut world, &crew, &healthy(&[0, 1]));
+    report_hosts(&mut world, &crew, &healthy(&[0, 1]));
     answer_with_no_endpoints(&mut world, &crew, 50);
     assert_eq!(targets(&mut world, crew[0]), addresses(&[0, 1]));
     assert_eq!(says_none(&world, "envoy_admin"), 0);
@@ -357,12 +358,12 @@ fn sources_are_merged_and_envoys_list_decides(mut world: impl World) {
     assert_eq!(targets(&mut world, crew[0]), addresses(&[0, 1]), "before anybody answers");
     let call = asked(&mut world, &crew, PROMETHEUS);
     assert_eq!(call.path, "/api/v1/query?query=up&timeout=500ms");
-    tell(&mut world, &crew, PROMETHEUS, &Answer::Http(200, series(&[1, 2]).as_bytes()));
+    report(&mut world, &crew, PROMETHEUS, &Answer::Http(200, series(&[1, 2]).as_bytes()));
     assert_eq!(targets(&mut world, crew[1]), addresses(&[0, 1, 2]));
-    told(&mut world, &crew, &healthy(&[1, 2, 3]));
+    report_hosts(&mut world, &crew, &healthy(&[1, 2, 3]));
     assert_eq!(targets(&mut world, crew[1]), addresses(&[1, 2, 3]));
     // Prometheus goes away: its endpoints stay.
-    tell(&mut world, &crew, PROMETHEUS, &Answer::Failed);
+    report(&mut world, &crew, PROMETHEUS, &Answer::Failed);
     assert_eq!(targets(&mut world, crew[0]), addresses(&[1, 2, 3]));
 }
 
@@ -372,10 +373,10 @@ fn prometheus_alone_finds_endpoints(mut world: impl World) {
     let body = series(&[0, 1])
         .replace(":8080", ":9100")
         .replace("]}}", r#",{"metric":{"instance":"web-1:80"},"value":[1,"1"]}]}}"#);
-    tell(&mut world, &crew, PROMETHEUS, &Answer::Http(200, body.as_bytes()));
+    report(&mut world, &crew, PROMETHEUS, &Answer::Http(200, body.as_bytes()));
     assert_eq!(targets(&mut world, crew[1]), addresses(&[0, 1]));
     let garbage = br#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{"instance":"?"},"value":[1,"1"]}]}}"#;
-    tell(&mut world, &crew, PROMETHEUS, &Answer::Http(200, garbage));
+    report(&mut world, &crew, PROMETHEUS, &Answer::Http(200, garbage));
     assert_eq!(targets(&mut world, crew[1]), addresses(&[0, 1]));
     assert!(world.logs().iter().any(|line| line.contains("has an address")), "{:?}", world.logs());
 }
@@ -406,7 +407,7 @@ fn a_tenants_headers_go_with_every_question_and_never_to_envoy_or_a_log(mut worl
 fn new_configuration_starts_with_the_known_endpoints(mut world: impl World) {
     let json = plugin(&by_envoy(), r#""policy":"round_robin","health":{"fail_after":2}"#);
     let crew = crew(&mut world, 2, &json);
-    told(&mut world, &crew, &healthy(&[0, 1, 2, 3]));
+    report_hosts(&mut world, &crew, &healthy(&[0, 1, 2, 3]));
     crate::scene::give(&mut world, crew[0], &address(1), &Ending::local("504", "response_timeout"));
     // In the same thread: no worker has ticked, and nothing is forgotten.
     let new = load(&mut world, crate::world::Thread(1), &json);
@@ -419,7 +420,7 @@ fn new_configuration_starts_with_the_known_endpoints(mut world: impl World) {
 
 fn the_latest_configuration_asks(mut world: impl World) {
     let old = crew(&mut world, 2, &plugin(r#""prometheus":{"query":"old"}"#, ""));
-    tell(&mut world, &old, PROMETHEUS, &Answer::Http(200, series(&[0]).as_bytes()));
+    report(&mut world, &old, PROMETHEUS, &Answer::Http(200, series(&[0]).as_bytes()));
     let json = plugin(r#""prometheus":{"query":"new"}"#, "");
     let new: Vec<Plugin> =
         (0..3).map(|thread| load(&mut world, crate::world::Thread(thread), &json)).collect();
@@ -443,12 +444,12 @@ fn newcomers_are_asked_about_at_once(mut world: impl World) {
         .replace(r#""interval":"1s","timeout":"500ms""#, r#""interval":"1h","timeout":"1s""#);
     let crew = crew(&mut world, 1, &json);
     let queues = series(&[0, 1]).replacen(r#""1"]"#, r#""90"]"#, 1);
-    tell(&mut world, &crew, PROMETHEUS, &Answer::Http(200, queues.as_bytes()));
+    report(&mut world, &crew, PROMETHEUS, &Answer::Http(200, queues.as_bytes()));
     pass(&mut world, &crew.all, ms(2000));
     assert!(world.calls().iter().all(|call| call.cluster == ADMIN), "not for another hour");
-    told(&mut world, &crew, &healthy(&[0, 1]));
+    report_hosts(&mut world, &crew, &healthy(&[0, 1]));
     pass(&mut world, &crew.all, ms(100));
-    tell(&mut world, &crew, PROMETHEUS, &Answer::Http(200, queues.as_bytes()));
+    report(&mut world, &crew, PROMETHEUS, &Answer::Http(200, queues.as_bytes()));
     let counts = picks(&mut world, crew[0], 100);
     assert_eq!(counts.get(&address(1)), Some(&100), "{counts:?}");
 }
@@ -456,16 +457,16 @@ fn newcomers_are_asked_about_at_once(mut world: impl World) {
 fn removed_endpoints_are_not_named_while_ten_are_replaced(mut world: impl World) {
     let crew = crew(&mut world, 2, &plugin(&by_envoy(), r#""slow_start":"1s""#));
     let mut fleet: Vec<usize> = (0..10).collect();
-    told(&mut world, &crew, &healthy(&fleet));
+    report_hosts(&mut world, &crew, &healthy(&fleet));
     for newcomer in 10..40 {
         let leaver = fleet.remove(0);
         fleet.push(newcomer);
         let mut state: Vec<(usize, &str)> = vec![(leaver, r#""eds_health_status":"DRAINING""#)];
         state.extend(fleet.iter().map(|endpoint| (*endpoint, "")));
-        told(&mut world, &crew, &members(&state));
+        report_hosts(&mut world, &crew, &members(&state));
         let named = traffic(&mut world, &crew, 1);
         assert!(!named.contains_key(&address(leaver)) && !named.contains_key(""), "{named:?}");
-        told(&mut world, &crew, &healthy(&fleet));
+        report_hosts(&mut world, &crew, &healthy(&fleet));
     }
     let named: std::collections::BTreeSet<String> =
         crew.all.iter().flat_map(|plugin| targets(&mut world, *plugin)).collect();

@@ -14,7 +14,7 @@ fn plugin<W: World>(world: &mut W) -> Plugin {
 }
 
 /// Some seconds in which every query yields these values for the four endpoints; returns the queries.
-fn tell<W: World>(world: &mut W, plugin: Plugin, values: [&str; 4]) -> Vec<String> {
+fn report<W: World>(world: &mut W, plugin: Plugin, values: [&str; 4]) -> Vec<String> {
     let series = values.iter().enumerate().map(|(endpoint, value)| {
         format!(r#"{{"metric":{{"endpoint":"{}"}},"value":[1,"{value}"]}}"#, address(endpoint))
     });
@@ -33,7 +33,7 @@ fn tell<W: World>(world: &mut W, plugin: Plugin, values: [&str; 4]) -> Vec<Strin
 
 fn what_others_find_slow_is_spared(mut world: impl World) {
     let plugin = plugin(&mut world);
-    let asked = tell(&mut world, plugin, ["0.02", "0.02", "0.5", "0.02"]);
+    let asked = report(&mut world, plugin, ["0.02", "0.02", "0.5", "0.02"]);
     assert!(!asked.is_empty());
     for query in asked {
         assert!(query.contains("evenkeel_endpoint_latency_seconds"), "{query}");
@@ -55,7 +55,7 @@ fn no_value_buys_more_than_twice_a_fair_part(mut world: impl World) {
         ["0.02", "1e3", "1e6", "1e9"],
     ] {
         let plugin = plugin(&mut world);
-        tell(&mut world, plugin, values);
+        report(&mut world, plugin, values);
         let counts = picks(&mut world, plugin, 400);
         // Five standard deviations above twice a quarter.
         assert!(counts.values().all(|got| *got <= 250), "{values:?}: {counts:?}");

@@ -255,10 +255,10 @@ fn day_is_logged_when_it_ends(mut world: impl World) {
     assert_eq!(logged(&world, "summary of the day"), 0);
     world.advance(Duration::from_secs(86_400));
     rest(&mut world, &crew, 5);
-    let told: Vec<String> =
+    let lines: Vec<String> =
         world.logs().into_iter().filter(|line| line.contains("summary of the day")).collect();
-    assert_eq!(told.len(), 1, "{told:?}");
-    let line = &told[0];
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let line = &lines[0];
     for part in
         ["guard: cluster=web", "p50 \u{2212}", " % (95 %: \u{2212}", "no failures today", "left to Envoy"]
     {

@@ -1,8 +1,8 @@
 //! Discovery that finds fewer endpoints than there are, or endpoints that requests cannot be steered to.
 
 use crate::discovery::{
-    ADMIN, Crew, PROMETHEUS, RANDOM, addresses, asked, by_envoy, crew, healthy, members, plugin, series,
-    split, targets, tell, told,
+    ADMIN, Crew, PROMETHEUS, RANDOM, addresses, asked, by_envoy, crew, healthy, members, plugin, report,
+    report_hosts, series, split, targets,
 };
 use crate::scene::{Ending, address, begin, candidates, give, load, ms, pass_with, picks, serve};
 use crate::world::{Answer, World};
@@ -34,7 +34,7 @@ fn seconds<W: World>(
 fn a_prometheus_that_starts_again_removes_no_endpoint(mut world: impl World) {
     let crew = crew(&mut world, 2, &plugin(FOUND, RANDOM));
     let nine: Vec<usize> = (0..9).collect();
-    tell(&mut world, &crew, PROMETHEUS, &Answer::Http(200, series(&nine).as_bytes()));
+    report(&mut world, &crew, PROMETHEUS, &Answer::Http(200, series(&nine).as_bytes()));
     // It has scraped one of them, then three, then all; ten seconds per step.
     for names in [&[7][..], &[2, 4, 7], &[], &[1], &nine] {
         seconds(&mut world, &crew, 10, |_| names.to_vec(), |_| Ending::good());
@@ -52,7 +52,7 @@ fn a_prometheus_that_starts_again_removes_no_endpoint(mut world: impl World) {
 fn answers_that_alternate_leave_every_endpoint_its_share(mut world: impl World) {
     let crew = crew(&mut world, 2, &plugin(FOUND, r#""policy":"round_robin""#));
     let ten: Vec<usize> = (0..10).collect();
-    tell(&mut world, &crew, PROMETHEUS, &Answer::Http(200, series(&ten).as_bytes()));
+    report(&mut world, &crew, PROMETHEUS, &Answer::Http(200, series(&ten).as_bytes()));
     let named = |poll: u64| if poll.is_multiple_of(2) { (0..10).collect() } else { vec![3, 8] };
     seconds(&mut world, &crew, 200, named, |_| Ending::good());
     let counts = picks(&mut world, crew[1], 1000);
@@ -61,14 +61,14 @@ fn answers_that_alternate_leave_every_endpoint_its_share(mut world: impl World) 
 
 fn an_endpoint_that_is_left_out_and_serves_well_stays(mut world: impl World) {
     let crew = crew(&mut world, 2, &plugin(FOUND, RANDOM));
-    tell(&mut world, &crew, PROMETHEUS, &Answer::Http(200, series(&[0, 1, 2]).as_bytes()));
+    report(&mut world, &crew, PROMETHEUS, &Answer::Http(200, series(&[0, 1, 2]).as_bytes()));
     seconds(&mut world, &crew, 300, |_| vec![0], |_| Ending::good());
     assert_eq!(targets(&mut world, crew[0]), addresses(&[0, 1, 2]));
 }
 
 fn an_endpoint_that_is_left_out_and_gets_no_requests_goes_after_a_minute(mut world: impl World) {
     let crew = crew(&mut world, 1, &plugin(FOUND, RANDOM));
-    tell(&mut world, &crew, PROMETHEUS, &Answer::Http(200, series(&[0, 1, 2]).as_bytes()));
+    report(&mut world, &crew, PROMETHEUS, &Answer::Http(200, series(&[0, 1, 2]).as_bytes()));
     let idle = |world: &mut _, seconds: u64| {
         pass_with(world, &[crew.main(), crew[0]], ms(1000 * seconds), |world: &mut _| {
             for call in World::calls(world) {
@@ -87,7 +87,7 @@ fn an_endpoint_that_is_left_out_and_fails_goes_soon(mut world: impl World) {
     let more =
         r#""policy":"round_robin","health":{"max_ejected_percent":100},"failover":{"panic_percent":0}"#;
     let crew = crew(&mut world, 2, &plugin(FOUND, more));
-    tell(&mut world, &crew, PROMETHEUS, &Answer::Http(200, series(&[0, 1, 2, 3]).as_bytes()));
+    report(&mut world, &crew, PROMETHEUS, &Answer::Http(200, series(&[0, 1, 2, 3]).as_bytes()));
     let gone = [address(2), address(3)];
     let ending = |to: &str| match gone.contains(&to.to_owned()) {
         true => Ending::local("503", "upstream_reset_before_response_started{remote_connection_failure}"),
@@ -107,7 +107,7 @@ fn an_endpoint_that_returns_within_minutes_is_no_newcomer(mut world: impl World)
         1,
         &plugin(&by_envoy(), r#""policy":"random","slow_start":"300s","health":{"fail_after":2}"#),
     );
-    told(&mut world, &crew, &healthy(&[0, 1, 2, 3]));
+    report_hosts(&mut world, &crew, &healthy(&[0, 1, 2, 3]));
     pass_with(&mut world, &[crew.main(), crew[0]], ms(2000), |world| {
         for call in world.calls() {
             world.answer(&call, &Answer::Http(200, healthy(&[0, 1, 2, 3]).as_bytes()));
@@ -116,14 +116,14 @@ fn an_endpoint_that_returns_within_minutes_is_no_newcomer(mut world: impl World)
     give(&mut world, crew[0], &address(3), &Ending::local("504", "response_timeout"));
     let known = targets(&mut world, crew[0]);
     assert_eq!(known, addresses(&[0, 1, 2]));
-    told(&mut world, &crew, &healthy(&[0, 2]));
+    report_hosts(&mut world, &crew, &healthy(&[0, 2]));
     assert_eq!(targets(&mut world, crew[0]), addresses(&[0, 2]));
-    told(&mut world, &crew, &healthy(&[0, 1, 2, 3]));
+    report_hosts(&mut world, &crew, &healthy(&[0, 1, 2, 3]));
     let counts = picks(&mut world, crew[0], 3000);
     assert_eq!(counts.get(&address(3)), None, "it failed before it left: {counts:?}");
     assert!(counts[&address(1)] > 850, "no slow start: {counts:?}");
     // An endpoint that was never known is a new one.
-    told(&mut world, &crew, &healthy(&[0, 1, 2, 4]));
+    report_hosts(&mut world, &crew, &healthy(&[0, 1, 2, 4]));
     let counts = picks(&mut world, crew[0], 3000);
     assert!((1..300).contains(&counts[&address(4)]), "a slow start: {counts:?}");
 }
@@ -131,16 +131,16 @@ fn an_endpoint_that_returns_within_minutes_is_no_newcomer(mut world: impl World)
 fn hosts_that_await_their_removal_serve(mut world: impl World) {
     let reject = r#""policy":"random","failover":{"none_eligible":"reject"}"#;
     let crew = crew(&mut world, 2, &plugin(&by_envoy(), reject));
-    told(&mut world, &crew, &healthy(&[0, 1, 2]));
+    report_hosts(&mut world, &crew, &healthy(&[0, 1, 2]));
     let pending = r#""pending_dynamic_removal":true,"eds_health_status":"HEALTHY""#;
     for left in [&[1][..], &[]] {
         let state = |host| (host, if left.contains(&host) { "" } else { pending });
-        told(&mut world, &crew, &members(&[state(0), state(1), state(2)]));
+        report_hosts(&mut world, &crew, &members(&[state(0), state(1), state(2)]));
         for plugin in crew.iter() {
             assert_eq!(targets(&mut world, *plugin), addresses(&[0, 1, 2]), "Envoy goes on using them");
         }
     }
-    told(
+    report_hosts(
         &mut world,
         &crew,
         &members(&[(0, pending), (1, r#""pending_dynamic_removal":true,"failed_active_health_check":true"#)]),
@@ -238,13 +238,13 @@ fn what_cannot_be_steered_to_gets_its_part(mut world: impl World) {
     let pipe = r#"{"address":{"pipe":{"path":"/run/x.sock"}},"weight":1}"#;
     let body = members(&[(0, ""), (1, ""), (2, "")]);
     let body = body.replace("\"host_statuses\":[", &format!("\"host_statuses\":[{pipe},"));
-    told(&mut world, &crew, &body);
+    report_hosts(&mut world, &crew, &body);
     let unsteered = (0..2000).filter(|_| candidates(&begin(&mut world, crew[1])).is_empty()).count();
     assert!((430..570).contains(&unsteered), "a quarter: {unsteered}");
     let logs = world.logs();
     let said: Vec<_> = logs.iter().filter(|line| line.contains("1 of 4 hosts have no IP address")).collect();
     assert!(said.len() == 1 && said[0].contains("a pipe") && said[0].contains("25 %"), "{logs:?}");
-    told(&mut world, &crew, &healthy(&[0, 1]));
+    report_hosts(&mut world, &crew, &healthy(&[0, 1]));
     assert!((0..200).all(|_| !candidates(&begin(&mut world, crew[1])).is_empty()));
 }
 
@@ -255,7 +255,7 @@ fn series_without_address_are_logged_with_their_labels(mut world: impl World) {
         r#",{"metric":{"instance":"web-1:80"},"value":[1,"1"]},{"metric":{"pod":"x"},"value":[1,"1"]}]}}"#,
     );
     for _ in 0..3 {
-        tell(&mut world, &crew, PROMETHEUS, &Answer::Http(200, body.as_bytes()));
+        report(&mut world, &crew, PROMETHEUS, &Answer::Http(200, body.as_bytes()));
     }
     assert_eq!(targets(&mut world, crew[0]), addresses(&[0, 1]));
     let logs = world.logs();
@@ -268,8 +268,8 @@ fn series_without_address_are_logged_with_their_labels(mut world: impl World) {
 fn addresses_unknown_to_envoy_are_logged(mut world: impl World) {
     let sources = format!(r#""static":["{}","{}","{}"],{}"#, address(0), address(7), address(8), by_envoy());
     let crew = crew(&mut world, 2, &plugin(&sources, RANDOM));
-    told(&mut world, &crew, &healthy(&[0, 1]));
-    told(&mut world, &crew, &healthy(&[0, 1, 2]));
+    report_hosts(&mut world, &crew, &healthy(&[0, 1]));
+    report_hosts(&mut world, &crew, &healthy(&[0, 1, 2]));
     assert_eq!(targets(&mut world, crew[0]), addresses(&[0, 1, 2]));
     let logs = world.logs();
     let said: Vec<_> = logs.iter().filter(|line| line.contains("not in Envoy's cluster")).collect();
@@ -305,7 +305,7 @@ fn batch_without_an_answer_is_halved(mut world: impl World) {
     for _ in 0..3 {
         let path = asked(&mut world, &crew, ADMIN).path;
         named.push(names.iter().filter(|name| path.contains(**name)).count());
-        tell(&mut world, &crew, ADMIN, &Answer::Failed);
+        report(&mut world, &crew, ADMIN, &Answer::Failed);
     }
     assert_eq!(named, [4, 2, 1]);
 }
@@ -327,7 +327,7 @@ fn one_question_names_all_upstreams_and_what_envoy_adds_is_passed_over(mut world
     let many = vec![strangers.as_str(); (9 << 20) / strangers.len() + 1].join(",");
     let body = web.replacen("[{\"name\"", &format!("[{many},{{\"name\""), 1);
     assert!(body.len() > 9 << 20);
-    told(&mut world, &crew, &body);
+    report_hosts(&mut world, &crew, &body);
     assert_eq!(targets(&mut world, crew[0]), addresses(&[0, 1]));
     let logs = world.logs();
     assert_eq!(logs.iter().filter(|line| line.contains("ignores filter=")).count(), 1, "{logs:?}");

@@ -20,7 +20,7 @@ fn crew<W: World>(world: &mut W, threads: usize) -> Vec<Plugin> {
 }
 
 /// Lets time pass while Prometheus returns this CPU for the first endpoints, or nothing.
-fn tell<W: World>(world: &mut W, crew: &[Plugin], seconds: u64, cpu: Option<(f64, usize)>) {
+fn report<W: World>(world: &mut W, crew: &[Plugin], seconds: u64, cpu: Option<(f64, usize)>) {
     let series = |endpoint: usize, cpu: f64| {
         format!(r#"{{"metric":{{"instance":"{}"}},"value":[1,"{cpu}"]}}"#, address(endpoint))
     };
@@ -57,40 +57,40 @@ fn published<W: World>(world: &W) -> (Option<f64>, Option<u32>) {
 
 fn load_asks_for_more_and_its_end_for_fewer(mut world: impl World) {
     let crew = crew(&mut world, 3);
-    tell(&mut world, &crew, 2, None);
+    report(&mut world, &crew, 2, None);
     assert_eq!(published(&world), (None, None), "nothing is known");
-    tell(&mut world, &crew, 12, Some((45.0, 4)));
+    report(&mut world, &crew, 12, Some((45.0, 4)));
     let (pressure, desired) = published(&world);
     assert!((pressure.expect("known") - 0.6).abs() < 0.01, "{pressure:?}");
     assert_eq!(desired, Some(4), "as it is");
-    tell(&mut world, &crew, 10, Some((120.0, 4)));
+    report(&mut world, &crew, 10, Some((120.0, 4)));
     assert_eq!(published(&world).1, Some(8), "4 · 1.6 / 0.8");
-    tell(&mut world, &crew, 4, Some((15.0, 4)));
+    report(&mut world, &crew, 4, Some((15.0, 4)));
     assert_eq!(published(&world).1, Some(8), "not at once");
-    tell(&mut world, &crew, 12, Some((15.0, 4)));
+    report(&mut world, &crew, 12, Some((15.0, 4)));
     assert_eq!(published(&world).1, Some(2));
 }
 
 fn nothing_moves_on_what_is_not_known(mut world: impl World) {
     let crew = crew(&mut world, 2);
-    tell(&mut world, &crew, 8, Some((45.0, 4)));
-    tell(&mut world, &crew, 8, None);
-    tell(&mut world, &crew, 10, Some((150.0, 1)));
+    report(&mut world, &crew, 8, Some((45.0, 4)));
+    report(&mut world, &crew, 8, None);
+    report(&mut world, &crew, 10, Some((150.0, 1)));
     assert_eq!(published(&world), (None, Some(4)), "one endpoint of four says nothing of the others");
-    tell(&mut world, &crew, 60, None);
+    report(&mut world, &crew, 60, None);
     assert_eq!(published(&world), (None, Some(4)));
-    tell(&mut world, &crew, 20, Some((37.5, 2)));
+    report(&mut world, &crew, 20, Some((37.5, 2)));
     assert_eq!(published(&world).1, Some(4), "half of the endpoints at 0.5, half unknown");
 }
 
 fn new_lease_holder_continues(mut world: impl World) {
     let crew = crew(&mut world, 3);
-    tell(&mut world, &crew, 8, Some((120.0, 4)));
+    report(&mut world, &crew, 8, Some((120.0, 4)));
     assert_eq!(published(&world).1, Some(8));
     // Each worker falls silent for a while, including the holder of the lease.
     for silent in &crew {
         let rest: Vec<Plugin> = crew.iter().copied().filter(|plugin| plugin != silent).collect();
-        tell(&mut world, &rest, 8, Some((120.0, 4)));
+        report(&mut world, &rest, 8, Some((120.0, 4)));
         assert_eq!(published(&world).1, Some(8));
         assert!((published(&world).0.expect("known") - 1.6).abs() < 0.05);
     }

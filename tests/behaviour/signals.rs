@@ -19,7 +19,7 @@ fn answer(loaded: usize, value: &str) -> String {
 }
 
 /// Lets time pass with every call answered like this; returns the number of calls.
-fn tell<W: World>(world: &mut W, crew: &[Plugin], seconds: u64, answer: &Answer<'_>) -> usize {
+fn report<W: World>(world: &mut W, crew: &[Plugin], seconds: u64, answer: &Answer<'_>) -> usize {
     let mut told = 0;
     pass_with(world, crew, ms(1000 * seconds), |world| {
         for call in world.calls() {
@@ -36,13 +36,13 @@ fn a_signal_reaches_every_worker_and_fades_with_its_source(mut world: impl World
     for plugin in &crew {
         assert!(picks_of(&mut world, *plugin, &address(2), 200) > 20, "nothing is known yet");
     }
-    tell(&mut world, &crew, 5, &Answer::Http(200, full.as_bytes()));
+    report(&mut world, &crew, 5, &Answer::Http(200, full.as_bytes()));
     for plugin in &crew {
         let given = picks_of(&mut world, *plugin, &address(2), 200);
         assert!(given < 6, "{given}");
     }
     // Prometheus goes away: its last values count less and less, and then not at all.
-    tell(&mut world, &crew, 60, &Answer::Failed);
+    report(&mut world, &crew, 60, &Answer::Failed);
     for plugin in &crew {
         let given = picks_of(&mut world, *plugin, &address(2), 200);
         assert!(given > 20, "{given}");
@@ -51,7 +51,7 @@ fn a_signal_reaches_every_worker_and_fades_with_its_source(mut world: impl World
 
 fn adaptive_leans_away_from_a_full_queue(mut world: impl World) {
     let crew = crew(&mut world, 2, r#","policy":"adaptive""#);
-    tell(&mut world, &crew, 5, &Answer::Http(200, answer(1, "100").as_bytes()));
+    report(&mut world, &crew, 5, &Answer::Http(200, answer(1, "100").as_bytes()));
     for plugin in &crew {
         let given = picks_of(&mut world, *plugin, &address(1), 300);
         assert!(given < 50, "a quarter would be 75: {given}");
@@ -62,8 +62,8 @@ fn unknown_is_never_best(mut world: impl World) {
     let crew = crew(&mut world, 1, LEAST_SIGNAL);
     for value in ["NaN", "+Inf", "-Inf", "", "a lot"] {
         let body = answer(3, value).replace("\"0\"", "\"10\"");
-        tell(&mut world, &crew, 70, &Answer::Failed);
-        tell(&mut world, &crew, 4, &Answer::Http(200, body.as_bytes()));
+        report(&mut world, &crew, 70, &Answer::Failed);
+        report(&mut world, &crew, 4, &Answer::Http(200, body.as_bytes()));
         let counts = picks(&mut world, crew[0], 400);
         let given = counts.get(&address(3)).copied().unwrap_or(0);
         assert!((50..=150).contains(&given), "{value:?}: {counts:?}");
@@ -97,16 +97,16 @@ fn malformed_answers_do_no_harm(mut world: impl World) {
     let bodies = BODIES.iter().copied().chain([deep.as_str(), long.as_str()]).map(str::as_bytes);
     for body in bodies.chain([&[0xff, 0xfe, 0x00][..]]) {
         for status in [200, 204, 301, 404, 422, 503] {
-            tell(&mut world, &crew, 2, &Answer::Http(status, body));
+            report(&mut world, &crew, 2, &Answer::Http(status, body));
         }
     }
     for status in [&b""[..], b"abc", b"\xff\xfe", b"-200", b"99999999999999999999"] {
-        tell(&mut world, &crew, 2, &Answer::NoStatus(status));
+        report(&mut world, &crew, 2, &Answer::NoStatus(status));
     }
     for plugin in &crew {
         assert_eq!(picks(&mut world, *plugin, 100).len(), 4);
     }
-    tell(&mut world, &crew, 5, &Answer::Http(200, answer(2, "90").as_bytes()));
+    report(&mut world, &crew, 5, &Answer::Http(200, answer(2, "90").as_bytes()));
     assert!(picks_of(&mut world, crew[0], &address(2), 200) < 6, "a good answer is believed again");
 }
 
@@ -125,7 +125,7 @@ fn damaged_answers_do_no_harm(mut world: impl World) {
         let world = &mut **world.borrow_mut();
         let mut told = 0;
         while told == 0 {
-            told = tell(world, &crew, 1, &Answer::Http(200, &body));
+            told = report(world, &crew, 1, &Answer::Http(200, &body));
         }
         prop_assert!(!crate::scene::serve(world, crew[0], |_| crate::scene::Ending::good()).is_empty());
         Ok(())

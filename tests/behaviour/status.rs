@@ -259,14 +259,14 @@ fn ejection_and_recovery_are_logged(mut world: impl World) {
     let upstream = r#""policy":"round_robin","health":{"fail_after":2}"#;
     let plugin = single(&mut world, &config(4, upstream, ""));
     picks(&mut world, plugin, 8);
-    let told = |world: &_, what: &str| {
+    let logged = |world: &_, what: &str| {
         let logs: Vec<String> = World::logs(world);
         logs.iter().filter(|line| line.contains(&address(1)) && line.contains(what)).count()
     };
     give(&mut world, plugin, &address(1), &Ending::local("504", "response_timeout"));
     pass(&mut world, &[plugin], ms(500));
     assert_eq!(
-        (told(&world, "ejected: consecutive failures"), told(&world, "recovered, back in traffic")),
+        (logged(&world, "ejected: consecutive failures"), logged(&world, "recovered, back in traffic")),
         (1, 0)
     );
     for _ in 0..60 {
@@ -274,7 +274,7 @@ fn ejection_and_recovery_are_logged(mut world: impl World) {
         picks(&mut world, plugin, 4);
     }
     assert_eq!(
-        (told(&world, "ejected: consecutive failures"), told(&world, "recovered, back in traffic")),
+        (logged(&world, "ejected: consecutive failures"), logged(&world, "recovered, back in traffic")),
         (1, 1)
     );
 }

@@ -36,10 +36,10 @@ pub fn faults(places: &Places) -> Vec<String> {
     let descriptions = Descriptions::new();
     let is_field = |path: &&String| split(path).is_some_and(|(_, step)| step != "[]");
     let undescribed = places.keys().filter(is_field).filter(|path| descriptions.of(path).is_none());
-    let strangers = descriptions.0.keys().filter(|path| !places.contains_key(**path));
+    let missing_in_envoy = descriptions.0.keys().filter(|path| !places.contains_key(**path));
     undescribed
         .map(|path| format!("{path} is not described"))
-        .chain(strangers.map(|path| format!("{path} is described, but is not a field")))
+        .chain(missing_in_envoy.map(|path| format!("{path} is described, but is not a field")))
         .collect()
 }
 

@@ -115,7 +115,7 @@ pub(super) fn read(node: &Node) -> Config {
         ),
         status: fields.read("status", read_status),
         envoy_stats: fields.read("envoy_stats", Node::boolean).unwrap_or(true),
-        debug: fields.get("debug").and_then(|node| told(&node, &steering)),
+        debug: fields.get("debug").and_then(|node| debug_header(&node, &steering)),
         attributes: fields.read("attributes", log::attributes).unwrap_or_default(),
         log: log::read(&fields),
         steering,
@@ -125,7 +125,7 @@ pub(super) fn read(node: &Node) -> Config {
 
 /// Reads the debug header, which must differ from the steering header.
 #[inline(never)]
-fn told(node: &Node, steering: &Steering) -> Option<DebugHeader> {
+fn debug_header(node: &Node, steering: &Steering) -> Option<DebugHeader> {
     let read = debug::read(node)?;
     let asking = read.asking.as_ref().map(|asking| &asking.header);
     for (field, name) in [("header", Some(&read.header)), ("ask", asking)] {

@@ -31,7 +31,7 @@ pub struct Balancer {
     /// Number of requests to clusters that are not balanced.
     unmatched: u64,
     /// `unmatched` as of the last recount, which another worker may take over.
-    unmatched_told: u64,
+    unmatched_published: u64,
     /// Whether a request has had an event, or an endpoint a report, since the last
     /// [`take_events`](Balancer::take_events).
     events: bool,
@@ -68,7 +68,7 @@ impl Balancer {
             upstreams,
             made: 0,
             unmatched: 0,
-            unmatched_told: 0,
+            unmatched_published: 0,
             events: true,
             ablation,
             poll_interval: settings.poll_interval,
@@ -385,18 +385,18 @@ impl Balancer {
     /// Updates the recent picks.
     pub fn recount(&mut self, now: Time) {
         self.upstreams.iter_mut().for_each(|u| u.recount(now));
-        self.unmatched_told = self.unmatched;
+        self.unmatched_published = self.unmatched;
     }
 
     /// Subtracts what had been counted at the last [`recount`](Balancer::recount), which another worker now reports.
     pub fn forget_counts(&mut self) {
         self.upstreams.iter_mut().for_each(Cluster::forget_counts);
-        self.unmatched -= core::mem::take(&mut self.unmatched_told).min(self.unmatched);
+        self.unmatched -= core::mem::take(&mut self.unmatched_published).min(self.unmatched);
     }
 
-    /// Clears the peers' reports before they are merged anew, as of `told`.
-    pub fn forget_others(&mut self, told: Time) {
-        self.upstreams.iter_mut().for_each(|u| u.forget_others(told));
+    /// Clears the peers' reports before they are merged anew, as of `at`.
+    pub fn forget_others(&mut self, at: Time) {
+        self.upstreams.iter_mut().for_each(|u| u.forget_others(at));
     }
 
     /// Updates the state of all clusters and schedules probes; called every few milliseconds.

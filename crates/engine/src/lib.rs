@@ -5,8 +5,9 @@
 //!
 //! [`Balancer::pick`] decides: the [cluster](Cluster) draws a version, priority and zone, and the [policy] chooses
 //! among their eligible endpoints. [`Balancer::started`] returns a handle. The caller passes it back with [the
-//! answer](Balancer::record_response), the [verdict on it](Balancer::record_outcome) and [the end](Balancer::finished)
-//! of the request. Each [`Outcome`] updates the [estimates](estimate) and the [health] of its endpoint.
+//! answer](Balancer::record_response), its [outcome](Balancer::record_outcome) if that shows later, and [the
+//! end](Balancer::finished) of the request. Each [`Outcome`] updates the [estimates](estimate) and the [health] of its
+//! endpoint.
 //!
 //! # A tick
 //!

@@ -133,7 +133,7 @@ struct Host {
     health: Health,
     weight: Option<u32>,
     priority: u32,
-    locality: Place,
+    locality: LocalityName,
 }
 
 impl Host {
@@ -233,24 +233,24 @@ impl<'de> Fields<'de> for Socket {
     }
 }
 
-/// A locality.
+/// The parts of a locality's name.
 #[derive(Default)]
-pub(super) struct Place {
+pub(super) struct LocalityName {
     region: String,
     zone: String,
     sub_zone: String,
 }
 
-impl Place {
+impl LocalityName {
     /// `region/zone/sub_zone`, without empty parts at the end.
     pub(super) fn name(&self) -> String {
         let parts = [&*self.region, &self.zone, &self.sub_zone];
-        let said = parts.iter().rposition(|part| !part.is_empty()).map_or(0, |last| last + 1);
-        parts.get(..said).unwrap_or_default().join("/")
+        let count = parts.iter().rposition(|part| !part.is_empty()).map_or(0, |last| last + 1);
+        parts.get(..count).unwrap_or_default().join("/")
     }
 }
 
-impl<'de> Fields<'de> for Place {
+impl<'de> Fields<'de> for LocalityName {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
             "region" => self.region = object.next_value()?,
@@ -270,7 +270,7 @@ struct Health {
 
 impl<'de> Fields<'de> for Health {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
-        let said = match key {
+        let announced = match key {
             "eds_health_status" => match &*object.next_value::<Cow<'_, str>>()? {
                 "UNHEALTHY" | "TIMEOUT" => AnnouncedHealth::Unhealthy,
                 "DRAINING" => AnnouncedHealth::Draining,
@@ -291,7 +291,7 @@ impl<'de> Fields<'de> for Health {
                 if object.next_value()? { meaning } else { AnnouncedHealth::Serving }
             }
         };
-        self.condition = self.condition.max(said);
+        self.condition = self.condition.max(announced);
         Ok(())
     }
 }

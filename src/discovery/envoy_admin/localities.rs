@@ -1,6 +1,6 @@
 //! The locality weights of clusters, as Envoy was told: `/config_dump?include_eds`.
 
-use super::answer::{Place, Unusable};
+use super::answer::{LocalityName, Unusable};
 use super::scanner::{Scanner, Unreadable};
 use crate::discovery::localities::Locality;
 use crate::host::Body;
@@ -64,10 +64,10 @@ impl Assignment {
 
 #[inline(never)]
 fn read_locality(scanner: &mut Scanner<'_>) -> Result<Locality, Unreadable> {
-    let (mut place, mut locality) = (Place::default(), Locality::default());
+    let (mut name, mut locality) = (LocalityName::default(), Locality::default());
     let fields = ["locality", "load_balancing_weight", "priority", "lb_endpoints"];
     scanner.object(&fields, |scanner, field| match field {
-        "locality" => scanner.read(&mut place),
+        "locality" => scanner.read(&mut name),
         "load_balancing_weight" => scanner.value().map(|weight| locality.weight = weight),
         "priority" => scanner.value().map(|priority| locality.priority = priority),
         _ => scanner.array(|scanner| {
@@ -77,7 +77,7 @@ fn read_locality(scanner: &mut Scanner<'_>) -> Result<Locality, Unreadable> {
             Ok(())
         }),
     })?;
-    Ok(Locality { name: place.name(), ..locality })
+    Ok(Locality { name: name.name(), ..locality })
 }
 
 #[cfg(test)]

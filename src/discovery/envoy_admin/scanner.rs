@@ -407,7 +407,7 @@ mod tests {
     #[test]
     fn null_is_an_empty_object_and_other_types_are_faults() {
         assert!(wanted(b"null", 9).unwrap().is_empty());
-        for (json, said) in [
+        for (json, part) in [
             ("7", "expected an object, before byte 0"),
             ("nil", "expected"),
             ("{\"a\" 1}", "expected a colon, before byte 5"),
@@ -419,7 +419,7 @@ mod tests {
             ("{} x", "something follows, before byte 3"),
         ] {
             let error = wanted(json.as_bytes(), 9).unwrap_err().to_string();
-            assert!(error.contains(said), "{json}: {error}");
+            assert!(error.contains(part), "{json}: {error}");
         }
     }
 

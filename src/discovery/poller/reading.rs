@@ -86,7 +86,7 @@ pub(super) fn date(
     let assigned = index.assign(&answer.samples, signal.port);
     // By the server's own clock, at which it evaluated the query.
     let server = answer.samples.iter().filter_map(|sample| sample.at).reduce(f64::max);
-    let clock = Clock { now: server.filter(|at| is_time(*at, now)).unwrap_or(seconds(now)), told: true };
+    let clock = Clock { now: server.filter(|at| is_time(*at, now)).unwrap_or(seconds(now)), is_dated: true };
     for ((_, endpoint), measured) in fleet.iter().zip(assigned.values) {
         let of = samples.values.iter_mut().find(|value| value.endpoint == endpoint.hash);
         if let (Some(of), Some(measured)) = (of, measured) {
@@ -99,7 +99,7 @@ pub(super) fn date(
 /// The server's time, as far as its response has it.
 struct Clock {
     now: f64,
-    told: bool,
+    is_dated: bool,
 }
 
 impl Clock {
@@ -109,11 +109,11 @@ impl Clock {
         let latest = times.reduce(f64::max).filter(|latest| is_time(*latest, now));
         let lag = latest.map_or(0.0, |latest| seconds(now) - latest);
         let at = if lag > CLOCKS_DIFFER_S { seconds(now) } else { latest.unwrap_or(0.0) };
-        Clock { now: at, told: latest.is_some() }
+        Clock { now: at, is_dated: latest.is_some() }
     }
 
     fn age_s(&self, at: f64) -> f64 {
-        if self.told { (self.now - at).max(0.0) } else { 0.0 }
+        if self.is_dated { (self.now - at).max(0.0) } else { 0.0 }
     }
 }
 

@@ -199,8 +199,8 @@ mod tests {
         let fleet = ["10.0.0.1:80", "10.0.0.1:81"];
         assert_eq!(assign(&fleet, &[("10.0.0.1:9100", 1.0)], Some(81)).values, [None, Some(1.0)]);
         assert_eq!(assign(&fleet, &[("10.0.0.1", 1.0)], Some(81)).values, [None, Some(1.0)]);
-        let nobody = assign(&fleet, &[("10.0.0.1:9100", 1.0)], Some(82));
-        assert_eq!((nobody.values, nobody.unmatched), (vec![None, None], 1));
+        let unmatched_port = assign(&fleet, &[("10.0.0.1:9100", 1.0)], Some(82));
+        assert_eq!((unmatched_port.values, unmatched_port.unmatched), (vec![None, None], 1));
     }
 
     #[test]

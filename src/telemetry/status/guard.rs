@@ -139,12 +139,12 @@ pub fn day(guard: &Guard) -> String {
 /// Today's figures, as far as there are enough requests for them.
 #[inline(never)]
 fn figures(of: &Estimates) -> String {
-    let mut said: Vec<String> = of.quantiles.iter().filter_map(latency).collect();
-    if said.is_empty() {
-        said.push("latency: too few requests".into());
+    let mut parts: Vec<String> = of.quantiles.iter().filter_map(latency).collect();
+    if parts.is_empty() {
+        parts.push("latency: too few requests".into());
     }
-    said.push(failures(&of.failures));
-    format!("{} today, of {} requests left to Envoy", said.join(", "), of.held_out)
+    parts.push(failures(&of.failures));
+    format!("{} today, of {} requests left to Envoy", parts.join(", "), of.held_out)
 }
 
 #[inline(never)]

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     /// The value of this response header, which must occur once.
-    fn said<'a>(answer: &'a Answer, name: &str) -> &'a str {
+    fn header<'a>(answer: &'a Answer, name: &str) -> &'a str {
         let mut values = answer.headers.iter().filter(|(of, _)| *of == name);
         let value = values.next().map_or("", |(_, value)| value);
         assert_eq!(values.next(), None, "{name} twice");
@@ -116,14 +116,14 @@ mod tests {
         let of_refused = [Route::Page, Route::Json, Route::Metrics].map(|route| refused(route, &places));
         let others = [Route::Unknown, Route::Refused].map(Answer::without_sources);
         for answer in [&page].into_iter().chain(&of_refused).chain(&others) {
-            assert_eq!(said(answer, "cache-control"), "no-store");
-            assert_eq!(said(answer, "x-content-type-options"), "nosniff");
-            assert_eq!(said(answer, "referrer-policy"), "no-referrer");
-            let policy = said(answer, "content-security-policy");
+            assert_eq!(header(answer, "cache-control"), "no-store");
+            assert_eq!(header(answer, "x-content-type-options"), "nosniff");
+            assert_eq!(header(answer, "referrer-policy"), "no-referrer");
+            let policy = header(answer, "content-security-policy");
             assert!(policy.starts_with("default-src 'none'") && policy.contains("frame-ancestors 'none'"));
             assert_eq!(policy.contains("script-src"), answer == &page, "only the page has a script");
-            assert_eq!(said(answer, "allow"), if answer.status == 405 { "GET, HEAD" } else { "" });
+            assert_eq!(header(answer, "allow"), if answer.status == 405 { "GET, HEAD" } else { "" });
         }
-        assert!(said(&page, "content-type").starts_with("text/html"));
+        assert!(header(&page, "content-type").starts_with("text/html"));
     }
 }

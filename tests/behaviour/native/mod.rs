@@ -368,7 +368,7 @@ impl World for Native {
         };
         let header = if let Answer::With(name, value) = answer { Some((*name, *value)) } else { None };
         let body = Handed { body, header };
-        self.on(plugin, |worker, host| worker.call_answered(host, call.token, status, &body));
+        self.on(plugin, |worker, host| worker.receive_response(host, call.token, status, &body));
     }
 
     fn logs(&self) -> Vec<String> {

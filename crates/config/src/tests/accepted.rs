@@ -448,8 +448,8 @@ fn guard_without_requests_to_draw_is_reported() {
             let config = accepted(&format!(
                 r#"{{"upstreams":[{{"cluster":"a","endpoints":{{"static":["10.0.0.1:80"]}},{upstream},"guard":{guard}}}]}}"#
             ));
-            let told = crate::without_effect(&config);
-            assert_eq!(told.is_empty(), draws, "{upstream} {guard}: {told:?}");
+            let unused = crate::without_effect(&config);
+            assert_eq!(unused.is_empty(), draws, "{upstream} {guard}: {unused:?}");
             let again = serde_json::to_string(&effective(&config)).unwrap();
             assert_eq!(parse(again.as_bytes()).unwrap(), config);
         }

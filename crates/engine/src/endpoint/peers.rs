@@ -124,7 +124,7 @@ pub struct PeerTable {
     at: Time,
     /// Mean age of the reports when they were merged, seconds: half of the time since the merge before.
     lag_s: f32,
-    heard: Vec<PeerState>,
+    states: Vec<PeerState>,
 }
 
 impl PeerTable {
@@ -134,18 +134,18 @@ impl PeerTable {
             if self.at == Time::ZERO { 0.0 } else { at.seconds_since(self.at).min(GONE_AFTER_S) };
         self.lag_s = (0.5 * since_last) as f32;
         self.at = at;
-        if self.heard.iter().all(|heard| *heard == PeerState::default()) {
+        if self.states.iter().all(|state| *state == PeerState::default()) {
             // No worker has reported anything since the last merge: there are no peers.
-            self.heard = Vec::new();
+            self.states = Vec::new();
         } else {
-            self.heard.fill(PeerState::default());
+            self.states.fill(PeerState::default());
         }
     }
 
     /// Clears the reports on the endpoint at `index`.
     pub fn forget_one(&mut self, index: u32) {
-        if let Some(heard) = self.heard.get_mut(index as usize) {
-            *heard = PeerState::default();
+        if let Some(state) = self.states.get_mut(index as usize) {
+            *state = PeerState::default();
         }
     }
 
@@ -156,7 +156,7 @@ impl PeerTable {
 
     /// The view of `endpoint`, the endpoint at `index`, with its reports.
     pub fn of<'a>(&'a self, index: u32, endpoint: &'a EndpointState) -> EndpointView<'a> {
-        EndpointView::new(endpoint, self.heard.get(index as usize), (self.at, self.lag_s))
+        EndpointView::new(endpoint, self.states.get(index as usize), (self.at, self.lag_s))
     }
 
     /// Merges a peer's report on `endpoint` at `index`; the set has `places` slots.
@@ -205,12 +205,12 @@ impl PeerTable {
         if self.at == Time::ZERO {
             self.at = in_flight.quiet_since.max(updated).max(good.start);
         }
-        if self.heard.len() < places {
-            self.heard.reserve_exact(places - self.heard.len());
-            self.heard.resize(places, PeerState::default());
+        if self.states.len() < places {
+            self.states.reserve_exact(places - self.states.len());
+            self.states.resize(places, PeerState::default());
         }
         let ago = |moment| Ago::of(moment, self.at);
-        let told = PeerState {
+        let merged = PeerState {
             total: in_flight.total,
             awaiting: in_flight.awaiting,
             mean_age: in_flight.mean_age,
@@ -222,15 +222,15 @@ impl PeerTable {
             good_start: ago(good.start),
             good: good.count,
         };
-        if let Some(heard) = self.heard.get_mut(index as usize) {
-            *heard = told;
+        if let Some(state) = self.states.get_mut(index as usize) {
+            *state = merged;
         }
     }
 
     /// Caps timestamps at `now` after the clock stepped back: evidence from the future would outweigh all that follows.
     pub fn not_after(&mut self, now: Time) {
-        for heard in &mut self.heard {
-            heard.good_start = Ago::of(heard.good_start.moment(self.at).min(now), self.at);
+        for state in &mut self.states {
+            state.good_start = Ago::of(state.good_start.moment(self.at).min(now), self.at);
         }
     }
 }
@@ -263,23 +263,23 @@ mod tests {
 
     #[test]
     fn single_peer_report_is_kept_unchanged() {
-        let (mut told, mut endpoint) = (PeerTable::default(), EndpointState::default());
+        let (mut table, mut endpoint) = (PeerTable::default(), EndpointState::default());
         let at = Time::from_secs_f64(1000.0);
-        told.forget(at);
+        table.forget(at);
         let mut others = PeerReport { error_ratio: 0.1, ..PeerReport::default() };
         others.in_flight =
             InFlightReport { total: 3, awaiting: 2, mean_age: 0.7, quiet_since: Time(at.0 - 7) };
         others.latency.add((-3.3, 7.7, Time(at.0 - 123_456_789)));
         let evidence =
             Evidence { good: GoodRun { count: 3, start: Time(at.0 - 987_654_321) }, ..Evidence::default() };
-        told.merge((1, &mut endpoint), 3, &PeerReport::default(), &Evidence::default());
-        assert_eq!(told.heard.capacity(), 0, "nothing takes no place");
-        told.merge((1, &mut endpoint), 3, &others, &evidence);
-        let known = told.of(1, &endpoint);
+        table.merge((1, &mut endpoint), 3, &PeerReport::default(), &Evidence::default());
+        assert_eq!(table.states.capacity(), 0, "nothing takes no place");
+        table.merge((1, &mut endpoint), 3, &others, &evidence);
+        let known = table.of(1, &endpoint);
         assert_eq!((known.others(), known.others_evidence()), (others, evidence));
-        told.forget(at);
-        assert_eq!(told.of(1, &endpoint).others(), PeerReport::default());
-        told.forget(at);
-        assert_eq!(told.heard.capacity(), 0, "nobody is left");
+        table.forget(at);
+        assert_eq!(table.of(1, &endpoint).others(), PeerReport::default());
+        table.forget(at);
+        assert_eq!(table.states.capacity(), 0, "no report is left");
     }
 }

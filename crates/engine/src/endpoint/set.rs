@@ -188,8 +188,8 @@ impl EndpointSet {
             if place.is_vacant() {
                 continue;
             }
-            if let Some(told) = wanted.get(hash) {
-                *place = Slot { generation: place.generation, ..*told };
+            if let Some(slot) = wanted.get(hash) {
+                *place = Slot { generation: place.generation, ..*slot };
             } else {
                 place.kind = Slot::VACANT;
                 place.generation = place.generation.wrapping_add(1);

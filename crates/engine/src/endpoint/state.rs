@@ -20,10 +20,10 @@ pub struct Counters {
 
 impl Counters {
     /// Subtracts counts that are reported elsewhere.
-    pub fn take_off(&mut self, told: &Counters) {
-        self.requests = self.requests.saturating_sub(told.requests);
-        self.failures = self.failures.saturating_sub(told.failures);
-        self.picks = self.picks.saturating_sub(told.picks);
+    pub fn take_off(&mut self, published: &Counters) {
+        self.requests = self.requests.saturating_sub(published.requests);
+        self.failures = self.failures.saturating_sub(published.failures);
+        self.picks = self.picks.saturating_sub(published.picks);
     }
 
     /// Adds another worker's counts.
@@ -63,10 +63,10 @@ impl Tally {
     }
 
     /// Subtracts counts that are reported elsewhere.
-    pub fn take_off(&mut self, told: &Tally) {
-        self.requests = self.requests.saturating_sub(told.requests);
-        self.failures = self.failures.saturating_sub(told.failures);
-        self.picks = self.picks.saturating_sub(told.picks);
+    pub fn take_off(&mut self, published: &Tally) {
+        self.requests = self.requests.saturating_sub(published.requests);
+        self.failures = self.failures.saturating_sub(published.failures);
+        self.picks = self.picks.saturating_sub(published.picks);
     }
 
     /// Takes the counts and starts from zero if any counter is half full; the caller has to keep them.

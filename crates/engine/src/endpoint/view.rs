@@ -32,8 +32,8 @@ const ONE_FAILURE: f64 = 0.06;
 #[derive(Clone, Copy, Debug)]
 pub struct EndpointView<'a> {
     state: &'a EndpointState,
-    heard: Option<&'a PeerState>,
-    told: Time,
+    peers: Option<&'a PeerState>,
+    merged_at: Time,
     lag_s: f32,
 }
 
@@ -46,13 +46,13 @@ impl Deref for EndpointView<'_> {
 }
 
 impl<'a> EndpointView<'a> {
-    /// Combines `state` with the reports `heard`, which were merged at `told` and were `lag_s` seconds old then.
+    /// Combines `state` with the reports `peers`, which were merged at `merged_at` and were `lag_s` seconds old then.
     pub fn new(
         state: &'a EndpointState,
-        heard: Option<&'a PeerState>,
-        (told, lag_s): (Time, f32),
+        peers: Option<&'a PeerState>,
+        (merged_at, lag_s): (Time, f32),
     ) -> EndpointView<'a> {
-        EndpointView { state, heard, told, lag_s }
+        EndpointView { state, peers, merged_at, lag_s }
     }
 
     /// The view of `state` without other workers.
@@ -62,16 +62,16 @@ impl<'a> EndpointView<'a> {
 
     /// The peers' measurements.
     pub fn others(&self) -> PeerReport {
-        self.heard.map_or_else(PeerReport::default, |heard| PeerReport {
-            in_flight: heard.in_flight(self.told),
-            latency: heard.latency(self.told),
-            error_ratio: heard.error_ratio(),
+        self.peers.map_or_else(PeerReport::default, |peers| PeerReport {
+            in_flight: peers.in_flight(self.merged_at),
+            latency: peers.latency(self.merged_at),
+            error_ratio: peers.error_ratio(),
         })
     }
 
     /// The peers' good answers.
     pub fn good(&self) -> GoodRun {
-        self.heard.map_or_else(GoodRun::default, |heard| heard.good(self.told))
+        self.peers.map_or_else(GoodRun::default, |peers| peers.good(self.merged_at))
     }
 
     /// The peers' health evidence.
@@ -81,7 +81,7 @@ impl<'a> EndpointView<'a> {
 
     /// Requests in flight of all workers.
     pub fn total_in_flight(&self) -> u32 {
-        self.in_flight.total().saturating_add(self.heard.map_or(0, PeerState::total))
+        self.in_flight.total().saturating_add(self.peers.map_or(0, PeerState::total))
     }
 
     /// Requests of all workers that await response headers.
@@ -102,7 +102,7 @@ impl<'a> EndpointView<'a> {
 
     /// Requests of the other workers that await response headers, as reported.
     pub fn others_awaiting(&self) -> u32 {
-        self.heard.map_or(0, PeerState::awaiting)
+        self.peers.map_or(0, PeerState::awaiting)
     }
 
     /// The same, discounted by the age of the reports at `now`, where a request takes `lasts_s` seconds. If requests end
@@ -113,39 +113,30 @@ impl<'a> EndpointView<'a> {
         if reported == 0 {
             return 0.0;
         }
-        let age_s = now.seconds_since(self.told) as f32 + self.lag_s;
+        let age_s = now.seconds_since(self.merged_at) as f32 + self.lag_s;
         let stale = age_s / (STALE_AFTER * lasts_s).max(f32::MIN_POSITIVE);
         reported as f32 / (1.0 + stale * stale)
-    }
-
-    /// The requests counted by [`pending`](EndpointView::pending), and the total time that they have waited, seconds.
-    pub fn backlog(&self, now: Time) -> (f64, f64) {
-        let own = f64::from(self.state.pending());
-        let (others, age) = self.heard.map_or((0.0, 0.0), |heard| {
-            (f64::from(heard.awaiting()), f64::from(heard.in_flight(self.told).mean_age.max(0.0)))
-        });
-        (own + others, own * self.in_flight.mean_age(now).max(0.0) + others * age)
     }
 
     /// When it last answered, or went from idle to busy.
     #[inline]
     pub fn quiet_since(&self) -> Time {
-        let others = self.heard.map_or(Time::ZERO, |heard| heard.quiet_since(self.told));
+        let others = self.peers.map_or(Time::ZERO, |peers| peers.quiet_since(self.merged_at));
         self.in_flight.quiet_since().max(others)
     }
 
     /// Latency estimate of all workers: mean logarithm of seconds, and the number of samples behind it.
     #[inline]
     pub fn centre(&self) -> Option<(f64, f64)> {
-        match self.heard {
-            Some(heard) if heard.has_latency() => self.blended(heard.latency(self.told)),
+        match self.peers {
+            Some(peers) if peers.has_latency() => self.blended(peers.latency(self.merged_at)),
             _ => self.latency.centre(),
         }
     }
 
     /// Number of samples of all workers behind the estimate, weighted by freshness.
     pub fn fresh_samples(&self, now: Time) -> f64 {
-        let mut all = self.heard.map_or_else(Blend::default, |heard| heard.latency(self.told));
+        let mut all = self.peers.map_or_else(Blend::default, |peers| peers.latency(self.merged_at));
         all.add(self.latency.parts());
         let (_, samples, newest) = all.parts();
         f64::from(samples) * freshness(newest, now)
@@ -163,8 +154,8 @@ impl<'a> EndpointView<'a> {
 
     /// The lower bound where there is an unanswered request.
     fn waited(&self, now: Time) -> f64 {
-        match self.heard {
-            Some(heard) => self.in_flight.min_latency(&heard.in_flight(self.told), self.told, now),
+        match self.peers {
+            Some(peers) => self.in_flight.min_latency(&peers.in_flight(self.merged_at), self.merged_at, now),
             None => self.in_flight.min_latency(&InFlightReport::default(), Time::ZERO, now),
         }
     }
@@ -183,10 +174,10 @@ impl<'a> EndpointView<'a> {
 
     /// Number of unanswered requests sent since its last answer, at least one.
     pub fn unanswered(&self) -> u32 {
-        let others = self.heard.map_or(0, |heard| {
-            let silence = self.told.seconds_since(self.quiet_since());
-            let new = f64::from(heard.in_flight(self.told).mean_age) <= silence;
-            if new { heard.awaiting() } else { 0 }
+        let others = self.peers.map_or(0, |peers| {
+            let silence = self.merged_at.seconds_since(self.quiet_since());
+            let new = f64::from(peers.in_flight(self.merged_at).mean_age) <= silence;
+            if new { peers.awaiting() } else { 0 }
         });
         u32::from(self.health.unanswered().requests()).saturating_add(others).max(1)
     }
@@ -211,10 +202,10 @@ impl<'a> EndpointView<'a> {
                 log += older as f32 * survival.silent(old, silence);
             }
         }
-        if let Some(heard) = self.heard.filter(|heard| heard.awaiting() > 0) {
-            let silence = self.told.seconds_since(self.quiet_since());
-            let age = f64::from(heard.in_flight(self.told).mean_age.max(0.0));
-            log += heard.awaiting() as f32 * survival.silent(age, silence);
+        if let Some(peers) = self.peers.filter(|peers| peers.awaiting() > 0) {
+            let silence = self.merged_at.seconds_since(self.quiet_since());
+            let age = f64::from(peers.in_flight(self.merged_at).mean_age.max(0.0));
+            log += peers.awaiting() as f32 * survival.silent(age, silence);
         }
         // Requests queued behind a heavy one are silent for the same reason.
         let together = queueing.delay(self.pending().saturating_sub(1)).max(1.0);
@@ -223,7 +214,7 @@ impl<'a> EndpointView<'a> {
 
     /// Failure ratio over all workers, 0..=1.
     pub fn error_ratio(&self) -> f64 {
-        self.errors.ratio().max(self.heard.map_or(0.0, |heard| f64::from(heard.error_ratio())))
+        self.errors.ratio().max(self.peers.map_or(0.0, |peers| f64::from(peers.error_ratio())))
     }
 
     /// Log ratio of the estimate to `typical` seconds, and its standard error.

@@ -170,7 +170,7 @@ mod tests {
         let bound = background.at_most(|_| true).unwrap();
         assert!((0.28..0.34).contains(&bound), "{bound}");
         assert_eq!(background.usual(|i| i != 3, Some(3), 4), Some(0.0), "its own failures excuse nothing");
-        assert_eq!(background.usual(|i| i != 3, None, 4), Some(0.0), "and nobody else");
+        assert_eq!(background.usual(|i| i != 3, None, 4), Some(0.0), "and no other");
         assert_eq!(background.usual(|i| i != 3, Some(0), 4), Some(RARE), "as rare errors of all");
         background.retain(|i| i != 3);
         assert_eq!(background.ratio(|_| true), Some(0.0));
@@ -194,7 +194,7 @@ mod tests {
         assert!(background.unseen(1.0, 4) < 0.0003 && background.unseen(9.0, 1) < 0.0002);
         assert_eq!(BaselineErrors::default().unseen(1.0, 0), 0.5);
         assert_eq!(BaselineErrors::default().unseen(0.1, 1), 1.0, "the others are small beside it");
-        assert_eq!(BaselineErrors::default().unseen(0.0, 1), 0.0, "nobody is beside it");
+        assert_eq!(BaselineErrors::default().unseen(0.0, 1), 0.0, "none is beside it");
     }
 
     #[test]

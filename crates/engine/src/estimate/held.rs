@@ -80,8 +80,8 @@ mod tests {
         polled.send(ms(3100));
         let counts = |endpoint: &EndpointState| (endpoint.in_flight.awaiting(), endpoint.pending());
         assert_eq!((counts(&polled), counts(&stalled)), ((4, 1), (3, 3)));
-        let told = polled.report(ms(3200));
-        assert!(told.awaiting == 1 && told.mean_age < 0.26, "{told:?}");
+        let report = polled.report(ms(3200));
+        assert!(report.awaiting == 1 && report.mean_age < 0.26, "{report:?}");
         polled.stop_awaiting(ms(1), epochs);
         assert_eq!(counts(&polled), (3, 1), "one that was held is over");
         polled.answer(ms(3100), epochs, ms(3300));

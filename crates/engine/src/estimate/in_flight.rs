@@ -114,15 +114,15 @@ impl InFlight {
     }
 
     /// Lower bound of the latency of a new request, seconds, from requests that have *not* been answered: the smaller
-    /// of mean age and silence, over this worker (at `now`) and its peers (as of `told`).
-    pub fn min_latency(&self, others: &InFlightReport, told: Time, now: Time) -> f64 {
+    /// of mean age and silence, over this worker (at `now`) and its peers (as of `reported_at`).
+    pub fn min_latency(&self, others: &InFlightReport, reported_at: Time, now: Time) -> f64 {
         let awaiting = u64::from(self.awaiting) + u64::from(others.awaiting);
         if awaiting == 0 {
             return 0.0;
         }
         let ages = f64::from(self.awaiting) * self.mean_age(now)
             + f64::from(others.awaiting) * f64::from(others.mean_age.max(0.0));
-        let as_of = if self.awaiting > 0 { now } else { told };
+        let as_of = if self.awaiting > 0 { now } else { reported_at };
         let silence = as_of.seconds_since(self.quiet_since.max(others.quiet_since));
         silence.min(ages / awaiting as f64)
     }

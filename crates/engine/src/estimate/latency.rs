@@ -319,9 +319,9 @@ mod tests {
     fn fresh_news_outweighs_what_another_worker_knew_long_ago() {
         let second = |s: u64| Time(s * 1_000_000_000);
         for order in [[0, 1], [1, 0]] {
-            let told = [(0.2f32.ln(), 16.0, second(5)), (0.02f32.ln(), 3.0, second(10))];
+            let reports = [(0.2f32.ln(), 16.0, second(5)), (0.02f32.ln(), 3.0, second(10))];
             let mut blend = Blend::default();
-            order.iter().for_each(|i| blend.add(told[*i]));
+            order.iter().for_each(|i| blend.add(reports[*i]));
             let (centre, samples) = blend.centre().unwrap();
             assert!((0.0195..0.0205).contains(&centre.exp()), "{}", centre.exp());
             assert!((2.9..3.1).contains(&samples));

@@ -36,7 +36,7 @@ fn fail(health: &mut Health, start: u64) -> State {
     health.assess(GoodRun::default(), ms(start + 1), &LIMITS, 0.0)
 }
 
-fn tell(health: &mut Health, others: &Evidence) -> GoodRun {
+fn report(health: &mut Health, others: &Evidence) -> GoodRun {
     health.forget_others();
     health.merge_other(GoodRun::default(), others)
 }
@@ -73,12 +73,12 @@ fn four_unseen_failures_in_a_row_of_all_workers_are_one_failure() {
     (0..3).for_each(|_| others.merge(&peer));
     assert_eq!(others.failures.unseen, 3);
     health.failure(ms(2), ms(3), UNSEEN);
-    let good = tell(&mut health, &others);
+    let good = report(&mut health, &others);
     assert_eq!(health.assess(good, ms(4), &LIMITS, 0.0), State::Suspect, "one in each of four workers");
     let mut answered = Evidence::default();
     answered.success(ms(2));
     others.merge(&answered);
-    let good = tell(&mut health, &others);
+    let good = report(&mut health, &others);
     assert_eq!(health.assess(good, ms(4), &LIMITS, 0.0), State::Healthy, "a good answer in any of them");
 }
 
@@ -195,13 +195,13 @@ fn workers_add_up_what_they_see() {
     here.failure(ms(10), ms(11), BAD_ANSWER);
     let mut there = Evidence::default();
     there.failure(ms(9), ms(10), BAD_ANSWER);
-    let good = tell(&mut here, &there);
+    let good = report(&mut here, &there);
     assert_eq!(here.assess(good, ms(20), &LIMITS, 0.0), State::Suspect);
     there.failure(ms(12), ms(13), BAD_ANSWER);
-    let good = tell(&mut here, &there);
+    let good = report(&mut here, &there);
     assert_eq!(here.assess(good, ms(20), &LIMITS, 0.0), State::Failed);
     (0..3).for_each(|i| there.success(ms(6000 + i)));
-    let good = tell(&mut here, &there);
+    let good = report(&mut here, &there);
     assert_eq!(here.assess(good, ms(6020), &LIMITS, 0.0), State::Healthy);
 }
 
@@ -219,7 +219,7 @@ fn connections_that_break_together_are_a_crash_and_one_after_another_are_not() {
         here.failure(ms(10), ms(1000), broken(3));
         let mut there = Evidence::default();
         there.failure(ms(11), ms(1000 + apart), broken(4));
-        let good = tell(&mut here, &there);
+        let good = report(&mut here, &there);
         assert_eq!(here.assess(good, ms(2000), &LIMITS, 0.0), state, "{apart} ms apart, seen by two workers");
     }
     // Two plugins in one thread, or two configurations of one plugin, see the same connection.
@@ -230,7 +230,7 @@ fn connections_that_break_together_are_a_crash_and_one_after_another_are_not() {
     let mut third = Evidence::default();
     third.failure(ms(12), ms(1001), broken(3));
     there.merge(&third);
-    let good = tell(&mut here, &there);
+    let good = report(&mut here, &there);
     assert_eq!(
         here.assess(good, ms(2000), &LIMITS, 0.0),
         State::Suspect,
@@ -306,7 +306,7 @@ fn good_answers_of_before_the_failure_do_not_speed_up_the_return() {
     (0..50).for_each(|i| here.success(ms(i)));
     let mut there = Evidence::default();
     (60..63).for_each(|i| there.failure(ms(i), ms(i + 1), BAD_ANSWER));
-    let good = tell(&mut here, &there);
+    let good = report(&mut here, &there);
     assert_eq!(here.assess(good, ms(70), &LIMITS, 0.0), State::Failed);
     here.success(ms(6000));
     assert_eq!(here.assess(good, ms(6020), &LIMITS, 0.0), State::Recovering);
@@ -386,7 +386,7 @@ fn good_answers_from_before_a_failure_elsewhere_bring_no_endpoint_back() {
     (0..2).for_each(|nth| _ = succeed(&mut health, 6000 + nth));
     // A probe of another worker's fails; with the next good one the row begins anew.
     others.failure(ms(7000), ms(7001), BAD_ANSWER);
-    tell(&mut health, &others);
+    report(&mut health, &others);
     succeed(&mut health, 8000);
     assert_eq!(health.local().good.count, 1);
     health.forget_others();

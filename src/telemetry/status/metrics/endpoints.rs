@@ -6,34 +6,25 @@ use super::text::{Text, escaped};
 
 #[inline(never)]
 pub(super) fn endpoints(text: &mut Text, of: &[ClusterReport<'_>]) {
-    text.endpoint("picks_total", "counter", "Times the endpoint was chosen.", of, |e| Some(e.picks as f64));
+    text.endpoint("picks_total", "counter", "Times the endpoint was chosen.", of, |e| e.picks as f64);
     text.endpoint("requests_total", "counter", "Requests to the endpoint that ended.", of, |e| {
-        Some(e.requests as f64)
+        e.requests as f64
     });
-    text.endpoint("failures_total", "counter", "Requests that failed by the endpoint's fault.", of, |e| {
-        Some(e.failures as f64)
-    });
+    let help = "Requests that failed by the endpoint's fault.";
+    text.endpoint("failures_total", "counter", help, of, |e| e.failures as f64);
     text.endpoint("in_flight", "gauge", "Requests in flight to the endpoint.", of, |e| {
-        Some(f64::from(e.in_flight))
+        f64::from(e.in_flight)
     });
-    text.endpoint("latency_seconds", "gauge", "Typical time to response headers.", of, |e| {
-        e.latency_ms.map(|ms| ms / 1e3)
-    });
+    let help = "Typical time to response headers.";
+    text.endpoint("latency_seconds", "gauge", help, of, |e| Some(e.latency_ms? / 1e3));
     text.endpoint("error_ratio", "gauge", "Failures among the latest answers, 0 to 1.", of, |e| {
-        Some(e.error_ratio)
+        e.error_ratio
     });
-    text.endpoint(
-        "pressure",
-        "gauge",
-        "Load of the endpoint; 1 is full, by the configured autoscaling terms.",
-        of,
-        |e| e.pressure,
-    );
-    text.endpoint("eligible", "gauge", "1 if the endpoint may be chosen.", of, |e| {
-        Some(f64::from(u8::from(e.eligible)))
-    });
-    text.endpoint("share", "gauge", "Share of the latest picks, 0 to 1.", of, |e| Some(e.share));
-    text.endpoint("weight", "gauge", "Relative capacity of the endpoint.", of, |e| Some(e.weight));
+    let help = "Load of the endpoint; 1 is full, by the configured autoscaling terms.";
+    text.endpoint("pressure", "gauge", help, of, |e| e.pressure);
+    text.endpoint("eligible", "gauge", "1 if the endpoint may be chosen.", of, |e| f64::from(e.eligible));
+    text.endpoint("share", "gauge", "Share of the latest picks, 0 to 1.", of, |e| e.share);
+    text.endpoint("weight", "gauge", "Relative capacity of the endpoint.", of, |e| e.weight);
     if of.iter().any(|u| u.cost_in_seconds) {
         let name = "evenkeel_endpoint_cost_seconds";
         text.head(name, "gauge", "What the next request to the endpoint is expected to cost.");
@@ -46,7 +37,7 @@ pub(super) fn endpoints(text: &mut Text, of: &[ClusterReport<'_>]) {
     for (at, upstream) in of.iter().enumerate() {
         for state in STATES {
             let more = format!(",state=\"{state}\"");
-            text.lines(name, &more, at, upstream, |e| Some(f64::from(u8::from(e.state == state))));
+            text.lines(name, &more, at, upstream, |e| Some(f64::from(e.state == state)));
         }
     }
 }
@@ -67,15 +58,15 @@ fn signal_fits(text: &mut Text, of: &[ClusterReport<'_>]) {
         }),
     ];
     for (name, help, value) in all {
-        let told: Vec<(usize, &str, f64)> = of
+        let values: Vec<(usize, &str, f64)> = of
             .iter()
             .enumerate()
             .flat_map(|(at, u)| u.signals.iter().filter_map(move |s| Some((at, s.name, value(s)?))))
             .collect();
-        if !told.is_empty() {
+        if !values.is_empty() {
             text.head(name, "gauge", help);
         }
-        for (at, signal, value) in told {
+        for (at, signal, value) in values {
             let labels = format!("{},signal=\"{}\"", text.upstream_labels(at), escaped(signal));
             text.sample(name, &labels, value);
         }

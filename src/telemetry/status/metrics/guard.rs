@@ -9,7 +9,7 @@ pub(super) fn guard(text: &mut Text, of: &[ClusterReport<'_>]) {
     type Value = fn(&GuardReport) -> f64;
     let all: [(&str, &str, &str, Value); 7] = [
         ("guard_aside", "gauge", "1 while the guard has paused steering because it was worse.", |g| {
-            f64::from(u8::from(g.aside))
+            f64::from(g.aside)
         }),
         ("guard_asides_total", "counter", "Times the guard has paused steering because it was worse.", |g| {
             f64::from(g.asides)

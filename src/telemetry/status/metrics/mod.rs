@@ -69,7 +69,7 @@ fn process(text: &mut Text, report: &Report<'_>) {
 fn refused(text: &mut Text, refused: bool) {
     let name = "evenkeel_configuration_refused";
     text.head(name, "gauge", "1 while the latest configuration is refused.");
-    text.sample(name, "", f64::from(u8::from(refused)));
+    text.sample(name, "", f64::from(refused));
 }
 
 /// The only metric that exists without a usable configuration.

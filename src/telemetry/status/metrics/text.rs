@@ -48,40 +48,47 @@ impl Text {
         self.labels.get(at).map_or("", |(labels, _)| labels)
     }
 
-    pub(super) fn upstream(
+    /// A series per upstream, as far as its value is known.
+    pub(super) fn upstream<V: Into<Option<f64>>>(
         &mut self,
         name: &str,
         kind: &str,
         help: &str,
         of: &[ClusterReport<'_>],
-        value: impl Fn(&ClusterReport<'_>) -> Option<f64>,
+        value: impl Fn(&ClusterReport<'_>) -> V,
     ) {
+        let known = of.iter().enumerate().filter_map(|(at, u)| Some((at, value(u).into()?)));
+        self.upstreams((name, kind, help), &known.collect::<Vec<_>>());
+    }
+
+    #[inline(never)]
+    fn upstreams(&mut self, (name, kind, help): (&str, &str, &str), known: &[(usize, f64)]) {
         let name = format!("evenkeel_upstream_{name}");
-        let known: Vec<_> = of.iter().enumerate().filter_map(|(at, u)| Some((at, value(u)?))).collect();
         if !known.is_empty() {
             self.head(&name, kind, help);
         }
         for (at, value) in known {
-            let labels = self.upstream_labels(at).to_owned();
-            self.sample(&name, &labels, value);
+            let labels = self.upstream_labels(*at).to_owned();
+            self.sample(&name, &labels, *value);
         }
     }
 
-    pub(super) fn endpoint(
+    /// A series per endpoint, as far as its value is known.
+    pub(super) fn endpoint<V: Into<Option<f64>>>(
         &mut self,
         name: &str,
         kind: &str,
         help: &str,
         of: &[ClusterReport<'_>],
-        value: impl Fn(&Line<'_>) -> Option<f64>,
+        value: impl Fn(&Line<'_>) -> V,
     ) {
         let name = format!("evenkeel_endpoint_{name}");
-        if !of.iter().flat_map(|u| &u.endpoints).any(|e| value(e).is_some()) {
+        if !of.iter().flat_map(|u| &u.endpoints).any(|e| value(e).into().is_some()) {
             return;
         }
         self.head(&name, kind, help);
         for (at, upstream) in of.iter().enumerate() {
-            self.lines(&name, "", at, upstream, &value);
+            self.lines(&name, "", at, upstream, |e| value(e).into());
         }
     }
 

@@ -1,6 +1,6 @@
 //! Series per upstream, and per subset of one.
 
-use super::super::report::{Asked, ClusterReport, Observed, Share};
+use super::super::report::{Changes, ClusterReport, PolledSource, Share};
 use super::scaling::scaling;
 use super::text::{Text, escaped};
 use crate::discovery::source::Origin;
@@ -8,43 +8,40 @@ use engine::BOUNDS_NS;
 
 #[inline(never)]
 pub(super) fn upstreams(text: &mut Text, of: &[ClusterReport<'_>]) {
-    text.upstream("unmet", "gauge", "1 while there is traffic, but none to this cluster.", of, |u| {
-        Some(f64::from(u8::from(u.unmet)))
-    });
-    text.upstream("endpoints", "gauge", "Endpoints known.", of, |u| Some(u.endpoint_count as f64));
+    let help = "1 while there is traffic, but none to this cluster.";
+    text.upstream("unmet", "gauge", help, of, |u| f64::from(u.unmet));
+    text.upstream("endpoints", "gauge", "Endpoints known.", of, |u| u.endpoint_count as f64);
     let help = "Endpoints left out of this response, which has a limit.";
-    text.upstream("endpoints_left_out", "gauge", help, of, |u| Some(u.endpoints_left_out as f64));
-    text.upstream("eligible_endpoints", "gauge", "Endpoints that may be chosen.", of, |u| {
-        Some(u.eligible as f64)
-    });
-    text.upstream(
-        "panic",
-        "gauge",
-        "1 while health is ignored because too few endpoints are healthy.",
-        of,
-        |u| Some(f64::from(u8::from(u.panic))),
-    );
-    text.upstream(
-        "ejections_total",
-        "counter",
-        "Ejections: times an endpoint was taken out of traffic.",
-        of,
-        |u| Some(u.ejections as f64),
-    );
+    text.upstream("endpoints_left_out", "gauge", help, of, |u| u.endpoints_left_out as f64);
+    let help = "Endpoints that may be chosen.";
+    text.upstream("eligible_endpoints", "gauge", help, of, |u| u.eligible as f64);
+    let help = "1 while health is ignored because too few endpoints are healthy.";
+    text.upstream("panic", "gauge", help, of, |u| f64::from(u.panic));
+    let help = "Ejections: times an endpoint was taken out of traffic.";
+    text.upstream("ejections_total", "counter", help, of, |u| u.ejections as f64);
     let help = "Steered requests answered by another host than the chosen one, not counting retries.";
-    text.upstream("not_followed_total", "counter", help, of, |u| Some(u.not_followed as f64));
+    text.upstream("not_followed_total", "counter", help, of, |u| u.not_followed as f64);
     let help = "Requests not steered because their route changed after evenkeel.";
-    text.upstream("rerouted_total", "counter", help, of, |u| Some(u.rerouted as f64));
+    text.upstream("rerouted_total", "counter", help, of, |u| u.rerouted as f64);
     let help = "Load reports that were not a number, negative or without the configured value.";
-    text.upstream("unusable_reports_total", "counter", help, of, |u| Some(u.unusable_reports as f64));
+    text.upstream("unusable_reports_total", "counter", help, of, |u| u.unusable_reports as f64);
     let help = "Probes out of band (health.probe).";
-    let probes = |of: &ClusterReport| of.probes;
-    text.upstream("probes_total", "counter", help, of, |u| probes(u).map(|probes| probes.sent as f64));
+    text.upstream("probes_total", "counter", help, of, |u| Some(u.probes?.sent as f64));
     let help = "Probes out of band that failed.";
-    text.upstream("probe_failures_total", "counter", help, of, |u| {
-        probes(u).map(|probes| probes.failed as f64)
-    });
+    text.upstream("probe_failures_total", "counter", help, of, |u| Some(u.probes?.failed as f64));
     scaling(text, of);
+    decisions(text, of);
+    state_changes(text, of);
+    discovery(text, of);
+    parts(text, of);
+    decision_times(text, of);
+    if of.iter().any(|u| u.observed.is_some()) {
+        observed(text, of);
+    }
+}
+
+#[inline(never)]
+fn decisions(text: &mut Text, of: &[ClusterReport<'_>]) {
     let name = "evenkeel_upstream_decisions_total";
     text.head(name, "counter", "Requests by the reason of their decision.");
     for (at, upstream) in of.iter().enumerate() {
@@ -53,41 +50,37 @@ pub(super) fn upstreams(text: &mut Text, of: &[ClusterReport<'_>]) {
             text.sample(name, &labels, count as f64);
         }
     }
+}
+
+#[inline(never)]
+fn state_changes(text: &mut Text, of: &[ClusterReport<'_>]) {
     let name = "evenkeel_upstream_state_changes_total";
     text.head(name, "counter", "Changes of an endpoint's health state, by the new state.");
     for (at, upstream) in of.iter().enumerate() {
-        let changes = upstream.state_changes;
-        for (state, count) in [
-            ("healthy", changes.healthy),
-            ("suspect", changes.suspect),
-            ("failed", changes.failed),
-            ("recovering", changes.recovering),
-        ] {
+        let Changes { healthy, suspect, failed, recovering } = upstream.state_changes;
+        let counts =
+            [("healthy", healthy), ("suspect", suspect), ("failed", failed), ("recovering", recovering)];
+        for (state, count) in counts {
             let labels = format!("{},state=\"{state}\"", text.upstream_labels(at));
             text.sample(name, &labels, count as f64);
         }
     }
-    discovery(text, of);
-    parts(text, of);
-    decision_times(text, of);
-    if of.iter().any(|u| u.observed.is_some()) {
-        let observed =
-            |f: fn(&Observed) -> u64| move |u: &ClusterReport<'_>| u.observed.as_ref().map(|o| f(o) as f64);
-        let help = "Observe mode: decisions that could be compared with Envoy's own.";
-        text.upstream("observed_decisions_total", "counter", help, of, observed(|o| o.compared));
-        let help = "Observe mode: decisions that named the endpoint that Envoy chose.";
-        text.upstream("observed_agreements_total", "counter", help, of, observed(|o| o.agreed));
-        let help = "Observe mode: expected latency saved by following the decisions, mean since the start.";
-        text.upstream("observed_gain_seconds", "gauge", help, of, |u| {
-            u.observed.as_ref().and_then(|o| o.gain_ms).map(|ms| ms / 1e3)
-        });
-    }
+}
+
+#[inline(never)]
+fn observed(text: &mut Text, of: &[ClusterReport<'_>]) {
+    let help = "Observe mode: decisions that could be compared with Envoy's own.";
+    text.upstream("observed_decisions_total", "counter", help, of, |u| Some(u.observed?.compared as f64));
+    let help = "Observe mode: decisions that named the endpoint that Envoy chose.";
+    text.upstream("observed_agreements_total", "counter", help, of, |u| Some(u.observed?.agreed as f64));
+    let help = "Observe mode: expected latency saved by following the decisions, mean since the start.";
+    text.upstream("observed_gain_seconds", "gauge", help, of, |u| Some(u.observed?.gain_ms? / 1e3));
 }
 
 /// The sources of endpoints, if any is polled.
 #[inline(never)]
 fn discovery(text: &mut Text, of: &[ClusterReport<'_>]) {
-    type Value = fn(&Asked<'_>) -> Option<f64>;
+    type Value = fn(&PolledSource<'_>) -> Option<f64>;
     let all: [(&str, &str, &str, Value); 5] = [
         ("endpoints", "gauge", "Endpoints of the source's list.", |s| Some(s.endpoints as f64)),
         ("absent_endpoints", "gauge", "Endpoints that the source's latest answers did not name.", |s| {
@@ -117,8 +110,8 @@ fn discovery(text: &mut Text, of: &[ClusterReport<'_>]) {
     }
     let help = "Addresses from other sources that Envoy's cluster does not have; they get no requests.";
     text.upstream("unknown_to_envoy", "gauge", help, of, |u| {
-        let told = u.discovery.sources.iter().any(|s| s.source == Origin::Envoy.name());
-        told.then_some(u.discovery.unknown_to_envoy as f64)
+        let asks_envoy = u.discovery.sources.iter().any(|s| s.source == Origin::Envoy.name());
+        asks_envoy.then_some(u.discovery.unknown_to_envoy as f64)
     });
 }
 

@@ -8,6 +8,7 @@ use super::rounding::{fine, short};
 use super::shown::Shown;
 use super::{Sources, discovery, endpoint, names};
 use crate::telemetry::status::guard::GuardReport;
+use engine::endpoint::Endpoint;
 use engine::{Cluster, DecisionTimes, RECENT_S, Reason, SubsetLoad, Totals};
 
 /// The number of recent picks below which there is no traffic: the rest of a decaying count a minute after traffic
@@ -122,6 +123,20 @@ pub struct Decisions {
 }
 
 impl Decisions {
+    fn of(totals: &Totals) -> Decisions {
+        Decisions {
+            policy: totals.policy,
+            probe: totals.probes,
+            overflow: totals.overflow,
+            fallback: totals.fallbacks,
+            unsteerable: totals.unsteerable,
+            held_out: totals.guard.held_out,
+            guard_aside: totals.guard.aside,
+            reject: totals.rejects,
+            safe_endpoint: totals.safe_endpoint,
+        }
+    }
+
     /// The counts by reason, with the names used in labels.
     #[inline(never)]
     pub fn by_reason(&self) -> [(&'static str, u64); 9] {
@@ -202,19 +217,14 @@ pub(super) fn cluster<'a>(
     let recent = if recent < MIN_RECENT { 0.0 } else { recent };
     let totals = counted.map(|c| c.totals).unwrap_or_default();
     let shown = Shown::of(upstream, room);
-    let lines =
-        upstream.fleet().iter().filter(|(index, _)| shown.has(*index)).filter_map(|(index, endpoint)| {
-            let state = upstream.endpoint(index)?;
-            let explained = upstream.explain(index, sources.now)?;
-            Some(endpoint::line(
-                upstream,
-                (endpoint, state, index),
-                &explained,
-                (of(endpoint.hash), recent),
-                sources.now,
-            ))
-        });
-    let endpoints: Vec<Line<'a>> = lines.collect();
+    let line = |(index, endpoint): (u32, Endpoint<'a>)| {
+        let (state, explained) = (upstream.endpoint(index)?, upstream.explain(index, sources.now)?);
+        let counts = (of(endpoint.hash), recent);
+        Some(endpoint::line(upstream, (endpoint, state, index), &explained, counts, sources.now))
+    };
+    let endpoints: Vec<Line<'a>> =
+        upstream.fleet().iter().filter(|(index, _)| shown.has(*index)).filter_map(line).collect();
+    let out_of_band = totals.out_of_band;
     let [healthy, suspect, failed, recovering] = totals.changes;
     ClusterReport {
         cluster: upstream.cluster(),
@@ -228,17 +238,7 @@ pub(super) fn cluster<'a>(
         typical_latency_ms: short(upstream.typical() * 1e3),
         picks_per_s: short(f64::from(recent) / RECENT_S),
         in_flight: shown.in_flight,
-        decisions: Decisions {
-            policy: totals.policy,
-            probe: totals.probes,
-            overflow: totals.overflow,
-            fallback: totals.fallbacks,
-            unsteerable: totals.unsteerable,
-            held_out: totals.guard.held_out,
-            guard_aside: totals.guard.aside,
-            reject: totals.rejects,
-            safe_endpoint: totals.safe_endpoint,
-        },
+        decisions: Decisions::of(&totals),
         decision_time: decision_time(totals.times),
         not_followed: totals.astray.not_followed,
         rerouted: totals.astray.rerouted,
@@ -247,7 +247,7 @@ pub(super) fn cluster<'a>(
             .health
             .probe
             .as_ref()
-            .map(|_| Probes { sent: totals.out_of_band.sent, failed: totals.out_of_band.failed }),
+            .map(|_| Probes { sent: out_of_band.sent, failed: out_of_band.failed }),
         ejections: totals.ejections,
         state_changes: Changes { healthy, suspect, failed, recovering },
         guard: sources.guards.get(at).copied().flatten().map(|guard| GuardReport::of(guard, sources.now)),

@@ -12,7 +12,7 @@ use engine::time::Time;
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Discovery<'a> {
     /// Each source that is polled.
-    pub sources: Vec<Asked<'a>>,
+    pub sources: Vec<PolledSource<'a>>,
     /// Addresses of other sources that Envoy's cluster does not have: they get no requests.
     pub unknown_to_envoy: usize,
     /// The fraction of the requests left to Envoy's own policy, because some hosts have no IP address; 0..=1.
@@ -21,7 +21,7 @@ pub struct Discovery<'a> {
 
 /// A source of endpoints.
 #[derive(Clone, Debug, Serialize)]
-pub struct Asked<'a> {
+pub struct PolledSource<'a> {
     /// `prometheus` or `envoy_admin`.
     pub source: &'static str,
     /// The number of endpoints in its list.
@@ -42,10 +42,10 @@ pub struct Asked<'a> {
     pub error: Option<&'a str>,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> PolledSource<'a> {
     #[inline(never)]
-    fn of(origin: Origin, source: &'a Source, now: Time) -> Asked<'a> {
-        Asked {
+    fn of(origin: Origin, source: &'a Source, now: Time) -> PolledSource<'a> {
+        PolledSource {
             source: origin.name(),
             endpoints: source.found.len(),
             absent: source.absences.open.len(),
@@ -84,7 +84,7 @@ pub(super) fn discovery<'a>(
     let Some((sources, unknown_to_envoy)) = sources else {
         return Discovery { left_to_envoy, ..Discovery::default() };
     };
-    let sources = sources.iter().map(|(origin, source)| Asked::of(*origin, source, now)).collect();
+    let sources = sources.iter().map(|(origin, source)| PolledSource::of(*origin, source, now)).collect();
     Discovery { sources, unknown_to_envoy: *unknown_to_envoy, left_to_envoy }
 }
 

@@ -42,10 +42,10 @@ impl Rest {
 
 pub(super) struct Query {
     pub upstream: usize,
-    pub question: PollKind,
+    pub kind: PollKind,
     pub request: Request,
     /// Time when it was last sent; `None` if a poll is wanted at once.
-    pub asked: Option<Time>,
+    pub sent: Option<Time>,
     /// The pause that follows, seconds.
     pub pause_s: f64,
     /// The factor by which that pause is varied.
@@ -53,44 +53,44 @@ pub(super) struct Query {
     pub pending: Option<u32>,
     /// The query's identity, the same in all workers.
     pub identity: u64,
-    /// This worker has met its failure since it last was answered; of one that went before, another has told.
-    pub met: bool,
+    /// Whether this worker has seen it fail since its last answer.
+    pub failed: bool,
     /// The values of a signal that wait for this query's timestamps; without any it is not sent.
     pub held: Option<Samples>,
 }
 
 impl Query {
-    pub fn new(upstream: usize, question: PollKind, request: Request, identity: u64) -> Query {
+    pub fn new(upstream: usize, kind: PollKind, request: Request, identity: u64) -> Query {
         Query {
             upstream,
-            question,
+            kind,
             request,
-            asked: None,
+            sent: None,
             pause_s: 0.0,
             varied: 1.0,
             pending: None,
             identity,
-            met: false,
+            failed: false,
             held: None,
         }
     }
 
     /// Whether to send it now; `interval_s` is the poll interval under traffic.
     pub fn is_due(&self, interval_s: f64, busy: bool, now: Time) -> bool {
-        if matches!(self.question, PollKind::Timestamps(_)) {
-            let lost = self.asked.is_none_or(|asked| now >= asked.after_secs(interval_s) || asked > now);
+        if matches!(self.kind, PollKind::Timestamps(_)) {
+            let lost = self.sent.is_none_or(|sent| now >= sent.after_secs(interval_s) || sent > now);
             return self.held.is_some() && (self.pending.is_none() || lost);
         }
-        let Some(asked) = self.asked else { return true };
+        let Some(sent) = self.sent else { return true };
         let pause_s = if busy { self.pause_s.min(interval_s) } else { self.pause_s };
         // Sent after now means before the clock stepped back. Envoy answers every call within its timeout, which is
         // within the interval; a poll pending after another whole interval was lost with the clock.
-        asked.from_the_future(now) || now >= asked.after_secs(pause_s * self.varied)
+        sent.from_the_future(now) || now >= sent.after_secs(pause_s * self.varied)
     }
 
     /// Marks it as sent now, after `idle_s` seconds without traffic; returns the pause until the next poll, seconds.
-    pub fn ask(&mut self, interval_s: f64, idle_s: f64, varied: f64, now: Time) -> f64 {
-        self.asked = Some(now);
+    pub fn mark_sent(&mut self, interval_s: f64, idle_s: f64, varied: f64, now: Time) -> f64 {
+        self.sent = Some(now);
         self.varied = 1.0 + JITTER * varied;
         self.pause_s = Rest { busy: false, idle_s }.pause_s(interval_s);
         self.pause_s
@@ -110,7 +110,11 @@ pub(super) struct PollSettings<'c> {
 
 impl Query {
     /// The settings by `config`, with these headers for Prometheus.
-    pub fn terms<'c>(&self, config: &'c Config, headers: &'c [(String, String)]) -> Option<PollSettings<'c>> {
+    pub fn settings<'c>(
+        &self,
+        config: &'c Config,
+        headers: &'c [(String, String)],
+    ) -> Option<PollSettings<'c>> {
         let upstream = config.upstreams.get(self.upstream)?;
         let rests = upstream.autoscale.is_none();
         config.prometheus.as_ref().map(|of| PollSettings {
@@ -175,7 +179,7 @@ mod tests {
             let now = s(f64::from(second));
             let due = query.is_due(interval_s, false, now);
             if due {
-                query.ask(interval_s, f64::from(second), 0.0, now);
+                query.mark_sent(interval_s, f64::from(second), 0.0, now);
             }
             due
         };
@@ -192,7 +196,7 @@ mod tests {
     fn the_first_request_makes_good_what_was_left_out() {
         let mut query = query();
         assert!(query.is_due(5.0, false, s(0.0)), "nothing is known yet");
-        query.ask(5.0, 100.0, 0.0, s(100.0));
+        query.mark_sent(5.0, 100.0, 0.0, s(100.0));
         assert!(!query.is_due(5.0, false, s(199.0)));
         assert!(query.is_due(5.0, true, s(106.0)));
         assert!(!query.is_due(5.0, true, s(104.0)), "not before its time");
