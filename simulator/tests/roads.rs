@@ -56,6 +56,32 @@ fn wide_work_is_no_difference_between_endpoints() {
     assert!(ratio < 1.15, "{ratio}");
 }
 
+/// Quick answers beside slow ones, and few of either at each endpoint: chance gives some endpoints quick answers alone,
+/// and while their slow requests wait, the quick ones go on to be answered.
+#[test]
+fn quick_answers_beside_slow_ones_attract_nothing() {
+    for (endpoints, slots, mean, sigma, load, quick) in
+        [(33, 1, 0.63, 1.0, 0.76, 0.24), (12, 1, 0.4, 0.6, 0.6, 0.4), (20, 2, 1.0, 1.2, 0.7, 0.15)]
+    {
+        let work = Distribution::LogNormal { median: mean / f64::exp(sigma * sigma / 2.0), sigma };
+        let rate = load * (endpoints * slots) as f64 / mean;
+        let long = Some(Long { share: quick, seconds: 10.0, streams: true });
+        let scenario = Scenario {
+            work,
+            rate,
+            long,
+            workers: 2,
+            length: 40.0,
+            timeout: 20.0 * mean,
+            ..few(endpoints, slots, load)
+        };
+        for p in [0.5, 0.9, 0.99] {
+            let ratio = against_least_request(&scenario, p, 5);
+            assert!(ratio < 1.1, "{endpoints} endpoints, {quick} quick, p{p}: {ratio}");
+        }
+    }
+}
+
 /// Work that is answered before it is done: only Prometheus sees the queue. Tasks wait by chance at equal workers, too, while the
 /// others' queues are empty: that is no reason to take a worker's share.
 #[test]

@@ -83,6 +83,10 @@ impl Cluster {
             // Compared with an assumed baseline, the first endpoint to answer would look like the only fast one.
             (typical + known.error_penalty(typical, errors, &self.ablation)) as f32
         };
+        let expected = match f64::from(expected) < typical && self.ablation.has(Part::MinLatency) {
+            true => known.no_quicker_than_it_shows(expected, typical, now),
+            false => expected,
+        };
         let stalled = is_stalled(&known, stall_timeout, now)
             || self.endpoints.open_requests.stand_still(index, &known, now);
         let good = if stalled || !endpoint.health.untroubled() { known.good() } else { GoodRun::default() };

@@ -249,6 +249,23 @@ impl<'a> EndpointView<'a> {
         (typical * differs + self.error_penalty(typical, background_errors, ablation)) as f32
     }
 
+    /// The `expected` cost, raised as far as unanswered requests contradict an endpoint that looks quicker than `typical`
+    /// seconds: to the time that they have waited on average, but not beyond `typical`.
+    ///
+    /// Where an endpoint serves quick requests beside slow ones, the quick are answered first. An estimate from answers
+    /// alone falls while the slow ones wait, the endpoint gets more requests, and more of them wait.
+    pub fn no_quicker_than_it_shows(&self, expected: f32, typical: f64, now: Time) -> f32 {
+        let own = f64::from(self.state.pending());
+        let (others, others_age) = self.peers.map_or((0.0, 0.0), |peers| {
+            (f64::from(peers.awaiting()), f64::from(peers.in_flight(self.merged_at).mean_age.max(0.0)))
+        });
+        if own + others == 0.0 {
+            return expected;
+        }
+        let waited = own * self.in_flight.mean_age(now).max(0.0) + others * others_age;
+        expected.max(typical.min(waited / (own + others)) as f32)
+    }
+
     /// The part of the [expected cost](EndpointView::expected_cost) that is due to failures, seconds.
     pub fn error_penalty(&self, typical: f64, background_errors: f64, ablation: &Ablation) -> f64 {
         let beyond_one = self.error_ratio() - ONE_FAILURE;

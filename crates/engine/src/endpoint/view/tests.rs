@@ -240,3 +240,26 @@ fn an_estimate_of_others_counts_where_they_have_one() {
     assert_eq!(shared.view().centre(), shared.state.latency.centre());
     assert!(is_near(shared.view().error_ratio(), 0.3), "the higher of both");
 }
+
+/// An endpoint whose answers show it quicker than the others, while some of its requests wait.
+#[test]
+fn an_endpoint_is_no_quicker_than_its_unanswered_requests_show() {
+    let (typical, now) = (0.2, 10.0);
+    let of = |ages: &[f64], expected| {
+        let sent: Vec<f64> = ages.iter().map(|age| now - age).collect();
+        // Alone, and with another worker that sent all but the first.
+        [|_| false, |n| n > 0].map(|others: fn(usize) -> bool| {
+            Shared::new(&sent, others, now).view().no_quicker_than_it_shows(expected, typical, s(now))
+        })
+    };
+    for (ages, expected, raised) in [
+        (&[][..], 0.002, 0.002),
+        (&[0.05, 0.15], 0.002, 0.1),
+        (&[3.0, 5.0, 4.0], 0.002, 0.2),
+        (&[0.001, 0.003], 0.05, 0.05),
+    ] {
+        for cost in of(ages, expected) {
+            assert!(is_near(cost.into(), raised), "{ages:?} {expected}: {cost}");
+        }
+    }
+}
