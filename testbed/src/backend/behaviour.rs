@@ -20,6 +20,13 @@ pub enum Behaviour {
         /// The time until the answer.
         after: Duration,
     },
+    /// Answers `status` at once, without a slot and without work, to this fraction of the requests.
+    FailSome {
+        /// The status code.
+        status: u16,
+        /// The fraction, 0..=1.
+        ratio: f64,
+    },
     /// Accepts connections and requests, and answers none, not even scrapes.
     BlackHole,
     /// Closes the listener and cuts the connections: connecting is refused.
@@ -78,6 +85,7 @@ impl fmt::Display for Behaviour {
             Self::Healthy => write!(f, "healthy"),
             Self::Slow(factor) => write!(f, "slow:{factor}"),
             Self::FailFast { status, after } => write!(f, "fail:{status}:{after:?}"),
+            Self::FailSome { status, ratio } => write!(f, "some:{status}:{ratio}"),
             Self::BlackHole => write!(f, "black-hole"),
             Self::Refuse => write!(f, "refuse"),
             Self::Reset => write!(f, "reset"),
@@ -107,6 +115,7 @@ impl FromStr for Behaviour {
             ["fail", status, after] => {
                 Self::FailFast { status: status_code(status)?, after: duration(after)? }
             }
+            ["some", status, ratio] => Self::FailSome { status: status_code(status)?, ratio: share(ratio)? },
             ["black-hole"] => Self::BlackHole,
             ["refuse"] => Self::Refuse,
             ["reset"] => Self::Reset,
@@ -122,8 +131,8 @@ impl FromStr for Behaviour {
             ["tells-to-fail"] => Self::TellsToFail,
             ["grpc-web", status] => Self::GrpcWeb { status: status.parse()? },
             _ => bail!(
-                "{text}: not a behaviour; these are: healthy, slow:10, fail:503:1ms, black-hole, refuse, reset, \
-                 pause:200ms:1s, errors:0.1, heavy:0.05:10, grpc:14, grpc-trailers:14, grpc-web:14, tells-to-fail"
+                "{text}: not a behaviour; these are: healthy, slow:10, fail:503:1ms, some:429:0.1, black-hole, refuse, \
+                 reset, pause:200ms:1s, errors:0.1, heavy:0.05:10, grpc:14, grpc-trailers:14, grpc-web:14, tells-to-fail"
             ),
         })
     }
@@ -186,6 +195,7 @@ mod tests {
             "healthy",
             "slow:10",
             "fail:503:1ms",
+            "some:429:0.1",
             "black-hole",
             "refuse",
             "reset",

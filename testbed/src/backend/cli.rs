@@ -20,7 +20,7 @@ Each flag can also be given as an environment variable: --median as BACKEND_MEDI
   --median TIME        median of the log-normal work          [20ms]
   --sigma NUMBER       its sigma                              [0.46]
   --seed N             seed of everything random              [1]
-  --behaviour WHAT     healthy, slow:10, fail:503:1ms, black-hole, refuse, reset, pause:200ms:1s,
+  --behaviour WHAT     healthy, slow:10, fail:503:1ms, some:429:0.1, black-hole, refuse, reset, pause:200ms:1s,
                        errors:0.1, heavy:0.05:10, grpc:14, grpc-trailers:14  [healthy]
   --schedule LIST      changes after the start: 30s=slow:10,60s=healthy
 ";
@@ -103,6 +103,7 @@ fn settings(value: impl Fn(&str) -> Option<String>) -> Result<(Config, Vec<Step>
             .map_or(Ok(defaults.median), |text| duration(&text))?
             .max(Duration::from_micros(1)),
         sigma,
+        slowness: defaults.slowness,
         seed: number("seed")?.map_or(defaults.seed, |seed| seed as u64),
         behaviour: value("behaviour").map_or(Ok(Behaviour::Healthy), |text| text.parse())?,
         record_requests: false,

@@ -4,7 +4,7 @@
 //! A request takes a slot, works, and is answered with 200; requests beyond the slots queue. An asynchronous worker
 //! ([`Kind::Worker`]) answers 202 at once and works later, so only `task_queue_depth` shows its overload. Some paths
 //! stream: `/events`, `/chat`, `/bytes/N`; a client that asks for an upgrade has every byte echoed. A path that ends in
-//! `/say/BEHAVIOUR` sets the behaviour for that request.
+//! `/say/BEHAVIOUR` sets the behaviour for that request, `/work/20ms` its work on a backend of normal speed.
 
 mod behaviour;
 mod cli;
@@ -43,6 +43,8 @@ pub struct Config {
     pub median: Duration,
     /// Sigma of the log-normal work: 0.46 makes p99 2.9 medians.
     pub sigma: f64,
+    /// Factor on all work.
+    pub slowness: f64,
     /// The seed of everything random in this backend.
     pub seed: u64,
     /// The behaviour at the start.
@@ -59,6 +61,7 @@ impl Default for Config {
             slots: 4,
             median: Duration::from_millis(20),
             sigma: 0.46,
+            slowness: 1.0,
             seed: 1,
             behaviour: Behaviour::Healthy,
             record_requests: false,
@@ -251,7 +254,7 @@ impl Shared {
             cuts: watch::Sender::new(0),
             slots: tokio::sync::Semaphore::new(config.slots),
             queue: tasks::Queue::new(bound),
-            work: work::Work::new(config.median, config.sigma, config.seed),
+            work: work::Work::new(config.median, config.sigma, config.slowness, config.seed),
             metrics: metrics::Metrics::new(),
             seen: Mutex::default(),
             record: config.record_requests,

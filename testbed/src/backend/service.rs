@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, TRAILER};
 use hyper::{HeaderMap, Request, Response, StatusCode};
 
-use super::{Behaviour, Kind, Mode, SeenRequest, Shared, lock, metrics, streams, tasks, work};
+use super::{Behaviour, Kind, Mode, SeenRequest, Shared, behaviour, lock, metrics, streams, tasks, work};
 use crate::clock;
 
 /// The body of a response.
@@ -57,9 +57,10 @@ pub(super) async fn handle(
         shared.metrics.answered(response.status().as_u16(), clock::now() - start);
         return Ok(response);
     }
+    let work = work_of(&request);
     // Bodies are read to their end, so that the connection can be reused.
     let bytes = drain(request.into_body()).await;
-    let mut response = respond(&shared, mode, start).await;
+    let mut response = respond(&shared, mode, work, start).await;
     response.headers_mut().insert("x-received", HeaderValue::from(bytes));
     shared.metrics.answered(response.status().as_u16(), clock::now() - start);
     Ok(response)
@@ -68,6 +69,11 @@ pub(super) async fn handle(
 /// The behaviour that a request sets for itself, by a path that ends in `/say/fail:404` for example.
 fn asked_for(request: &Request<Incoming>) -> Option<Behaviour> {
     request.uri().path().split_once("/say/")?.1.parse().ok()
+}
+
+/// The work that a request asks for, by a path such as `/work/20ms`.
+fn work_of(request: &Request<Incoming>) -> Option<Duration> {
+    behaviour::duration(request.uri().path().strip_prefix("/work/")?).ok()
 }
 
 /// Reads a body until it ends or breaks off, and returns its length.
@@ -79,7 +85,7 @@ async fn drain(mut body: Incoming) -> u64 {
     bytes
 }
 
-async fn respond(shared: &Shared, mode: Mode, start: Instant) -> Response<Answered> {
+async fn respond(shared: &Shared, mode: Mode, work: Option<Duration>, start: Instant) -> Response<Answered> {
     match (mode.behaviour, shared.kind) {
         (Behaviour::FailFast { status, after }, _) => {
             clock::sleep_until(start + after).await;
@@ -89,6 +95,11 @@ async fn respond(shared: &Shared, mode: Mode, start: Instant) -> Response<Answer
                 "failing\n",
             )
         }
+        (Behaviour::FailSome { status, ratio }, _) if shared.work.chance(ratio) => answer(
+            shared,
+            StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
+            "failing\n",
+        ),
         (Behaviour::Grpc { status, in_trailers }, _) => grpc(shared, status, in_trailers),
         (Behaviour::GrpcWeb { status }, _) => grpc_web(shared, status),
         (_, Kind::Worker { .. }) => {
@@ -115,7 +126,7 @@ async fn respond(shared: &Shared, mode: Mode, start: Instant) -> Response<Answer
                     }
                 }
             };
-            let time = shared.work.draw(behaviour);
+            let time = shared.work.next(behaviour, work);
             clock::sleep_until(work::end_of_work(clock::now(), time, mode)).await;
             shared.metrics.worked(time);
             drop(permit);

@@ -58,7 +58,7 @@ pub(super) async fn work_off(shared: Arc<Shared>) {
         let Task { accepted, waits, unfinished } = shared.queue.next().await;
         drop(waits);
         let mode = shared.mode();
-        let work = shared.work.draw(mode.behaviour);
+        let work = shared.work.next(mode.behaviour, None);
         clock::sleep_until(work::end_of_work(clock::now(), work, mode)).await;
         let sojourn = clock::now() - accepted;
         shared.metrics.worked(work);

@@ -52,6 +52,34 @@ async fn backend_names_itself_and_counts() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_request_says_how_much_work_it_is_and_a_slower_backend_takes_longer() -> Result<()> {
+    let backend = Backend::start(Config { slowness: 3.0, ..quick() }).await?;
+    for (path, ms) in [("/", 15), ("/work/20ms", 60), ("/work/1us", 0), ("/work/much", 15)] {
+        http::get(backend.address(), path).await?;
+        let work = backend.work().pop().unwrap_or_default();
+        assert_eq!(work.as_millis(), ms, "{path}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_part_of_the_requests_fails_at_once() -> Result<()> {
+    for (ratio, failed) in [(0.0, 0), (0.5, 40), (1.0, 80)] {
+        let behaviour = Behaviour::FailSome { status: 429, ratio };
+        let backend = Backend::start(Config { behaviour, ..quick() }).await?;
+        for _ in 0..80 {
+            status(&backend).await?;
+        }
+        let answered = backend.counts().answered;
+        // Binomial with a standard deviation of 4.5; five of them.
+        let found = answered.get(&429).copied().unwrap_or(0);
+        assert!(found.abs_diff(failed) <= if failed == 40 { 22 } else { 0 }, "{ratio}: {answered:?}");
+        assert_eq!(backend.work().len() as u64, 80 - found, "no work for those");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn requests_beyond_the_slots_queue_and_then_are_refused() -> Result<()> {
     let slow = Config { median: Duration::from_millis(300), sigma: 0.0, slots: 1, ..Config::default() };
     let backend = Backend::start(Config { kind: Kind::Service { queue: Some(1) }, ..slow }).await?;

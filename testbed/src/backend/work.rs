@@ -13,22 +13,25 @@ use super::{Behaviour, Mode, lock};
 pub(super) struct Work {
     random: Mutex<StdRng>,
     seconds: LogNormal<f64>,
+    slowness: f64,
     drawn: Mutex<Vec<Duration>>,
 }
 
 impl Work {
-    pub(super) fn new(median: Duration, sigma: f64, seed: u64) -> Self {
+    pub(super) fn new(median: Duration, sigma: f64, slowness: f64, seed: u64) -> Self {
         // The logarithm of a log-normal's median is the normal's mean. Only a sigma that is not finite is refused.
         let seconds = LogNormal::new(median.as_secs_f64().max(1e-6).ln(), sigma)
             .expect("sigma must be finite and not negative");
-        Self { random: Mutex::new(StdRng::seed_from_u64(seed)), seconds, drawn: Mutex::default() }
+        Self { random: Mutex::new(StdRng::seed_from_u64(seed)), seconds, slowness, drawn: Mutex::default() }
     }
 
-    /// Draws the duration of the next piece of work.
-    pub(super) fn draw(&self, behaviour: Behaviour) -> Duration {
+    /// The duration of the next piece of work: drawn, if the request does not say how much it is.
+    pub(super) fn next(&self, behaviour: Behaviour, asked: Option<Duration>) -> Duration {
         let mut random = lock(&self.random);
-        let seconds = self.seconds.sample(&mut *random);
-        let work = Duration::from_secs_f64(seconds * behaviour.work_factor(random.random()));
+        let drawn = self.seconds.sample(&mut *random);
+        let seconds = asked.map_or(drawn, |asked| asked.as_secs_f64());
+        let factor = self.slowness * behaviour.work_factor(random.random());
+        let work = Duration::from_secs_f64(seconds * factor);
         lock(&self.drawn).push(work);
         work
     }
@@ -68,9 +71,9 @@ mod tests {
 
     #[test]
     fn the_median_and_the_tail_are_as_configured() {
-        let work = Work::new(Duration::from_millis(20), 0.46, 7);
+        let work = Work::new(Duration::from_millis(20), 0.46, 1.0, 7);
         let mut drawn: Vec<f64> =
-            (0..20_000).map(|_| work.draw(Behaviour::Healthy).as_secs_f64() * 1000.0).collect();
+            (0..20_000).map(|_| work.next(Behaviour::Healthy, None).as_secs_f64() * 1000.0).collect();
         drawn.sort_by(f64::total_cmp);
         assert!((19.5..20.5).contains(&drawn[10_000]), "median {}", drawn[10_000]);
         // 20 ms · e^(0.46 · 2.326) = 58.3 ms
@@ -80,8 +83,8 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_work() {
         let draw = |seed| {
-            let work = Work::new(Duration::from_millis(20), 0.46, seed);
-            (0..10).map(|_| work.draw(Behaviour::Slow(3.0))).collect::<Vec<_>>()
+            let work = Work::new(Duration::from_millis(20), 0.46, 1.0, seed);
+            (0..10).map(|_| work.next(Behaviour::Slow(3.0), None)).collect::<Vec<_>>()
         };
         assert_eq!(draw(5), draw(5));
         assert_ne!(draw(5), draw(6));
@@ -89,9 +92,9 @@ mod tests {
 
     #[test]
     fn heavy_work_is_as_frequent_as_asked() {
-        let work = Work::new(Duration::from_millis(1), 0.0, 3);
+        let work = Work::new(Duration::from_millis(1), 0.0, 1.0, 3);
         let heavy = Behaviour::Heavy { ratio: 0.1, factor: 50.0 };
-        let many = (0..10_000).filter(|_| work.draw(heavy) > Duration::from_millis(10)).count();
+        let many = (0..10_000).filter(|_| work.next(heavy, None) > Duration::from_millis(10)).count();
         assert!((900..1100).contains(&many), "{many}");
     }
 

@@ -26,7 +26,8 @@ pub(super) struct Connections {
 #[derive(Debug)]
 pub(super) struct Call {
     pub method: Method,
-    pub path: PathAndQuery,
+    /// The requests have them in turn.
+    pub paths: Vec<PathAndQuery>,
     pub headers: HeaderMap,
     pub timeout: Duration,
 }
@@ -44,16 +45,18 @@ impl Connections {
         connections
     }
 
-    /// Sends a request; returns its outcome and the backend that responded.
-    pub(super) async fn call(&self, call: &Call) -> (Outcome, Option<String>) {
-        tokio::time::timeout(call.timeout, self.exchange(call)).await.unwrap_or((Outcome::Timeout, None))
+    /// Sends the request of this number; returns its outcome and the backend that responded.
+    pub(super) async fn call(&self, call: &Call, number: usize) -> (Outcome, Option<String>) {
+        tokio::time::timeout(call.timeout, self.exchange(call, number))
+            .await
+            .unwrap_or((Outcome::Timeout, None))
     }
 
-    async fn exchange(&self, call: &Call) -> (Outcome, Option<String>) {
+    async fn exchange(&self, call: &Call, number: usize) -> (Outcome, Option<String>) {
         let mut failed = (Outcome::Disconnected, None);
         // An idle connection that its server has just closed says nothing about the request: take another.
         while let Some((mut connection, fresh)) = self.take().await {
-            let response = match connection.try_send_request(call.request()).await {
+            let response = match connection.try_send_request(call.request(number)).await {
                 Ok(response) => response,
                 Err(mut error) => match error.take_message() {
                     Some(_unsent) if !fresh => continue,
@@ -89,10 +92,11 @@ impl Connections {
 }
 
 impl Call {
-    fn request(&self) -> Request<Empty<Bytes>> {
+    fn request(&self, number: usize) -> Request<Empty<Bytes>> {
         let mut request = Request::new(Empty::new());
         *request.method_mut() = self.method.clone();
-        *request.uri_mut() = Uri::from(self.path.clone());
+        let path = self.paths.get(number % self.paths.len().max(1));
+        *request.uri_mut() = path.cloned().map(Uri::from).unwrap_or_default();
         *request.headers_mut() = self.headers.clone();
         request
     }

@@ -31,6 +31,8 @@ pub struct Load {
     pub target: SocketAddr,
     /// The path with its query.
     pub path: String,
+    /// Paths that the requests have in turn instead, if there are any.
+    pub paths: Vec<String>,
     /// The method.
     pub method: Method,
     /// Further request headers.
@@ -57,6 +59,7 @@ impl Default for Load {
         Self {
             target: (crate::ports::LOOPBACK, 0).into(),
             path: "/".to_owned(),
+            paths: Vec::new(),
             method: Method::GET,
             headers: Vec::new(),
             rate: 100.0,
@@ -98,9 +101,11 @@ impl Load {
     /// Starts the load on the current runtime.
     pub async fn start(self) -> Result<Running> {
         ensure!(self.rate > 0.0 && self.rate.is_finite(), "the rate must be positive");
+        let paths = if self.paths.is_empty() { std::slice::from_ref(&self.path) } else { &self.paths };
+        let paths = paths.iter().map(|path| PathAndQuery::try_from(path.as_str()));
         let call = Call {
             method: self.method.clone(),
-            path: PathAndQuery::try_from(self.path.as_str())?,
+            paths: paths.collect::<Result<_, _>>()?,
             headers: header_map(&self.headers, self.target)?,
             timeout: self.timeout,
         };
@@ -189,11 +194,11 @@ impl Shared {
 
 async fn send_all(load: Load, shared: Arc<Shared>) {
     let mut calls = tokio::task::JoinSet::new();
-    for at in load.schedule() {
+    for (number, at) in load.schedule().enumerate() {
         clock::sleep_until(shared.start + at).await;
         let shared = shared.clone();
         calls.spawn(async move {
-            let (outcome, backend) = shared.connections.call(&shared.call).await;
+            let (outcome, backend) = shared.connections.call(&shared.call, number).await;
             let latency = clock::now() - (shared.start + at);
             let mut results = shared.results();
             let backend = results.index_of(backend);

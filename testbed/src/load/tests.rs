@@ -25,6 +25,17 @@ fn load(backend: &Backend) -> Load {
 }
 
 #[tokio::test]
+async fn requests_have_the_paths_in_turn() -> Result<()> {
+    let backend = Backend::start(Config { slots: 64, record_requests: true, ..Config::default() }).await?;
+    let paths = vec!["/work/1ms".to_owned(), "/work/2ms".to_owned()];
+    Load { rate: 50.0, paths, ..load(&backend) }.run().await?;
+    let seen = backend.requests();
+    let firsts = seen.iter().filter(|request| request.path == "/work/1ms").count();
+    assert_eq!((seen.len(), firsts), (50, 25));
+    Ok(())
+}
+
+#[tokio::test]
 async fn every_intended_request_is_sent_and_measured() -> Result<()> {
     let backend = quick_backend(Behaviour::Healthy).await?;
     let report = load(&backend).run().await?;
