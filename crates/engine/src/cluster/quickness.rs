@@ -8,7 +8,6 @@
 use super::Cluster;
 use crate::ablation::Part;
 use crate::decision::RequestHandle;
-use crate::estimate::latency::CLIP;
 use crate::outcome::{Failure, Outcome, Quickness, Unsettled};
 use crate::time::Time;
 
@@ -140,7 +139,7 @@ impl Cluster {
                 }
                 if latency.settled() {
                     let weight = self.queueing.sample_weight(depth);
-                    self.queueing.noise.observe(deviation - (queue as f32).ln(), weight, CLIP);
+                    self.queueing.noise.observe(deviation - (queue as f32).ln(), weight);
                 }
             }
         }

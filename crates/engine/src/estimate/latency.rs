@@ -2,20 +2,20 @@
 //!
 //! Latencies are roughly log-normal, so the estimate is kept in the log domain and each sample moves it by a clipped
 //! step (Huber, "Robust estimation of a location parameter", 1964): one request that is twenty times heavier than the
-//! rest moves it no further than one that is twice as slow. A change test makes up for the slowness of clipped steps:
-//! several samples in a row beyond the clip on the same side are a change, not outliers, and the estimate jumps to the
-//! median of the last three. How many that takes depends on how often the cluster's answers are beyond the clip by
-//! nature ([`Noise`](super::Noise)): three for log-normal work of σ 0.5, seven for σ 1.5. It jumps upwards only if the
-//! last of them was sent after the first had been answered: requests that wait through the same pause are all late, but
-//! that is a single event, and it is over. A sample that met a queue weighs less, in proportion to the variance of such
-//! samples.
+//! rest moves it no further than one that is twice as slow. Where the cluster's answers vary more, so does what is
+//! clipped. A change test makes up for the slowness of clipped steps: several samples in a row beyond the clip on the
+//! same side are a change, not outliers, and the estimate jumps to the median of the last three. How far is beyond, and
+//! how many that takes, depends on how the cluster's answers vary by nature ([`Noise`](super::Noise)). It jumps upwards
+//! only if the last of them was sent after the first had been answered: requests that wait through the same pause are
+//! all late, but that is a single event, and it is over. A sample that met a queue weighs less, in proportion to the
+//! variance of such samples.
 
 use super::noise::Rows;
 use crate::ablation::{Ablation, Part};
 use crate::time::Time;
 
-/// Deviation beyond which a sample is clipped, natural log: a factor of two.
-pub(crate) const CLIP: f32 = core::f32::consts::LN_2;
+/// Minimum deviation beyond which a sample is clipped, natural log: a factor of two.
+pub(super) const CLIP: f32 = core::f32::consts::LN_2;
 /// Number of samples in the median that a jump takes, and samples behind the estimate after it.
 const JUMP_AFTER: i8 = 3;
 /// Number of samples after which the step 1/n becomes constant.
@@ -77,9 +77,9 @@ impl Latency {
             return;
         }
         let deviation = x - self.centre;
-        let side = if deviation > CLIP {
+        let side = if deviation > rows.clip {
             1
-        } else if deviation < -CLIP {
+        } else if deviation < -rows.clip {
             -1
         } else {
             0
@@ -103,7 +103,7 @@ impl Latency {
             self.beyond = [self.beyond[1], x];
         }
         self.samples = (self.samples + weight).min(WINDOW);
-        let step = if ablation.has(Part::Clip) { deviation.clamp(-CLIP, CLIP) } else { deviation };
+        let step = if ablation.has(Part::Clip) { deviation.clamp(-rows.clip, rows.clip) } else { deviation };
         self.centre += step * weight / self.samples;
     }
 

@@ -4,6 +4,7 @@
 //! explain it: an estimate further from the others' than the *spread* of answers allows, more consecutive samples
 //! beyond the clip than their *tails* produce, a silence that is improbable by the *survival* function of latencies.
 
+use super::latency::CLIP as NARROWEST;
 use super::survival::Survival;
 
 /// Window of the moving averages, answers.
@@ -20,6 +21,9 @@ const CLIP: f32 = 3.0;
 const NORMAL: f32 = 1.253;
 /// Minimum spread (natural log), which every network has.
 const MIN_SPREAD: f32 = 0.1;
+/// Deviation beyond which a sample is clipped, in multiples of the spread: in Huber's range, whose 1.345 costs 5 % of the
+/// precision where deviations are normal.
+const CLIP_SPREADS: f32 = 1.5;
 /// Probability below which a row of samples beyond the clip is a change.
 const CHANCE: f32 = 3e-4;
 /// Minimum and maximum length of such a row.
@@ -39,9 +43,11 @@ pub struct Noise {
     pub survival: Survival,
 }
 
-/// Number of consecutive samples beyond the clip that make a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How far a sample may deviate by nature, and how many consecutive samples beyond that make a change.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rows {
+    /// Deviation (natural log) beyond which a sample is clipped.
+    pub clip: f32,
     /// On the side above the estimate.
     pub above: i8,
     /// On the side below the estimate.
@@ -50,7 +56,7 @@ pub struct Rows {
 
 impl Default for Rows {
     fn default() -> Rows {
-        Rows { above: ROWS[0], below: ROWS[0] }
+        Rows { clip: NARROWEST, above: ROWS[0], below: ROWS[0] }
     }
 }
 
@@ -70,10 +76,9 @@ impl Default for Noise {
 
 impl Noise {
     /// Records an answer that deviated by `deviation` (natural log) from what was expected of its endpoint, with the
-    /// given `weight` and beyond the clip if it exceeds `clip`. Only for answers of [settled](super::Latency::settled)
-    /// endpoints: a lasting change is a single event, however many answers it affects. Otherwise it would look like
+    /// given `weight`. Only for answers of [settled](super::Latency::settled) endpoints: a lasting change is a single event, however many answers it affects. Otherwise it would look like
     /// variation of the work, and the next change would be detected later.
-    pub fn observe(&mut self, deviation: f32, weight: f32, clip: f32) {
+    pub fn observe(&mut self, deviation: f32, weight: f32) {
         if !deviation.is_finite() {
             return;
         }
@@ -81,8 +86,8 @@ impl Noise {
         self.seen = (self.seen + 1.0).min(WINDOW);
         let step = 1.0 / self.seen;
         self.deviation += step * (deviation.abs().min(CLIP) * weight.sqrt() - self.deviation);
-        self.above += step * (f32::from(u8::from(deviation > clip)) - self.above);
-        self.below += step * (f32::from(u8::from(deviation < -clip)) - self.below);
+        self.above += step * (f32::from(u8::from(deviation > self.rows.clip)) - self.above);
+        self.below += step * (f32::from(u8::from(deviation < -self.rows.clip)) - self.below);
     }
 
     /// Recomputes derived values; called on a tick.
@@ -92,7 +97,8 @@ impl Noise {
             ((CHANCE.ln() / tail.ln()).ceil() as i8).clamp(ROWS[0], ROWS[1])
         };
         if core::mem::take(&mut self.news) {
-            self.rows = Rows { above: row(self.above), below: row(self.below) };
+            let clip = (CLIP_SPREADS * self.spread()).max(NARROWEST);
+            self.rows = Rows { clip, above: row(self.above), below: row(self.below) };
         }
         self.survival.refresh(typical);
     }
@@ -126,9 +132,9 @@ mod tests {
     fn learnt(sigma: f64) -> Noise {
         let (mut noise, mut rng) = (Noise::default(), Rng::new(6));
         for _ in 0..3000 {
-            noise.observe((sigma * normal(&mut rng)) as f32, 1.0, core::f32::consts::LN_2);
+            noise.observe((sigma * normal(&mut rng)) as f32, 1.0);
+            noise.refresh(0.02);
         }
-        noise.refresh(0.02);
         noise
     }
 
@@ -140,24 +146,28 @@ mod tests {
             let seconds = 0.02 * slow * (0.3 * normal(&mut rng)).exp();
             let (started, now) = (Time(answer * 40_000_000), Time(answer * 40_000_000 + 20_000_000));
             if let (Some(deviation), true) = (latency.deviation(seconds), latency.settled()) {
-                noise.observe(deviation, 1.0, core::f32::consts::LN_2);
+                noise.observe(deviation, 1.0);
             }
             latency.observe_weighed((seconds, 1.0), started, now, noise.rows(), &Ablation::default());
             noise.refresh(0.02);
         }
-        assert_eq!(noise.rows(), Rows::default(), "{noise:?}");
+        let Rows { clip, above, below } = noise.rows();
+        assert_eq!((above, below), (3, 3), "{noise:?}");
+        assert!(clip < 0.5 * 10f32.ln(), "{noise:?}");
     }
 
     #[test]
     fn the_spread_and_the_rows_are_those_of_the_work() {
-        for (sigma, rows) in [(0.2, 3..=3), (0.46, 3..=4), (1.0, 5..=7), (2.0, 7..=10)] {
+        for (sigma, rows) in [(0.2, 3..=3), (0.46, 3..=4), (1.0, 3..=5), (2.0, 3..=5)] {
             let noise = learnt(sigma);
             assert!((noise.spread() / sigma as f32 - 1.0).abs() < 0.2, "{sigma}: {}", noise.spread());
             assert!(rows.contains(&noise.rows().above), "{sigma}: {:?}", noise.rows());
             assert!(rows.contains(&noise.rows().below), "{sigma}: {:?}", noise.rows());
+            let clip = core::f32::consts::LN_2.max(1.5 * sigma as f32);
+            assert!((noise.rows().clip / clip - 1.0).abs() < 0.2, "{sigma}: {:?}", noise.rows());
         }
         let mut noise = Noise::default();
-        noise.observe(f32::NAN, 1.0, 0.7);
+        noise.observe(f32::NAN, 1.0);
         assert!((noise.spread() - 0.5).abs() < 0.01);
     }
 }
