@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use engine::rng::Rng;
 use simulator::drawn::{self, Fleet, Waits};
-
 use simulator::scenario::{Mode, Scenario, What};
 use testbed::anyhow::{Context, Result, bail};
 use testbed::backend::{self, Backend, Behaviour, Step};

@@ -262,7 +262,7 @@ mod tests {
 
     /// Another worker may have begun to retire its counts, so it does not become live again under this id.
     #[test]
-    fn a_worker_that_was_taken_for_gone_is_told_so() {
+    fn a_worker_that_was_taken_for_gone_learns_it() {
         let shared = Shared::default();
         let entry = Entry { slot_id: SlotId { id: 5, number: 0 }, seen: s(0), expired: s(1) };
         shared.put("workers", &write(&[entry]));

@@ -76,8 +76,9 @@ impl Default for Noise {
 
 impl Noise {
     /// Records an answer that deviated by `deviation` (natural log) from what was expected of its endpoint, with the
-    /// given `weight`. Only for answers of [settled](super::Latency::settled) endpoints: a lasting change is a single event, however many answers it affects. Otherwise it would look like
-    /// variation of the work, and the next change would be detected later.
+    /// given `weight`. Only for answers of [settled](super::Latency::settled) endpoints: a lasting change is a single
+    /// event, however many answers it affects. Otherwise it would look like variation of the work, and the next change
+    /// would be detected later.
     pub fn observe(&mut self, deviation: f32, weight: f32) {
         if !deviation.is_finite() {
             return;
