@@ -1,5 +1,6 @@
 //! Fleets drawn at random on a real Envoy: the ones of `simulate --drawn` that fit on this machine, with the same
-//! endpoints, work, faults and policies. Prints a table for each fleet.
+//! endpoints, work, faults and policies. Prints a table for each fleet. Unlike simulated, background errors rest while
+//! an endpoint is slow, and a retry avoids the endpoint that failed.
 //!
 //! ```sh
 //! . .tools/env; EVENKEEL_WASM=target/wasm32-wasip1/release/evenkeel.wasm \
@@ -136,6 +137,7 @@ async fn measure(fleet: &Fleet, policy: &str, seed: u64) -> Result<Figures> {
     for (at, envoy) in (0u64..).zip(&envoys) {
         let mut rng = Rng::new(1 + seed * 1000 + at);
         let rate = fleet.rate / envoys.len() as f64;
+        let long_part = scenario.long.map_or(0.0, |part| part.share);
         let load = Load {
             target: envoy.address(),
             duration: seconds(fleet.length),
@@ -145,9 +147,9 @@ async fn measure(fleet: &Fleet, policy: &str, seed: u64) -> Result<Figures> {
         };
         let count = (rate * fleet.length * 1.3) as usize + 100;
         let paths = (0..count).map(|_| work(fleet, &scenario, &mut rng)).collect();
-        loads.push(Load { rate, paths, ..load.clone() }.start().await?);
+        loads.push(Load { rate: rate * (1.0 - long_part), paths, ..load.clone() }.start().await?);
         if let Some(part) = scenario.long {
-            let load = Load { rate: rate * part.share, timeout: seconds(part.seconds.min(600.0)), ..load };
+            let load = Load { rate: rate * long_part, timeout: seconds(part.seconds.min(600.0)), ..load };
             let paths = (0..count).map(|_| lasting(fleet, part.seconds, &mut rng)).collect();
             long.push(Load { paths, connections: 8, ..load }.start().await?);
         }

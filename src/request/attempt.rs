@@ -252,7 +252,7 @@ impl Attempt {
             }
             Attempt::Streaming(mut streaming) => {
                 if reason.is_none() {
-                    streaming.settle(engine, false);
+                    streaming.settle(engine, broken_off);
                 }
                 let Streaming { handle, reported, answered, .. } = streaming;
                 let known = ticked.max(answered);

@@ -10,7 +10,7 @@ use engine::{Balancer, Failure, Outcome, Quickness, RequestHandle, RetryHint};
 
 /// `101 Switching Protocols`: what follows is not a response body, so a missing end means nothing.
 const SWITCHING: u32 = 101;
-/// `304 Not Modified`: does what was arrival.
+/// `304 Not Modified`: does what was asked.
 const NOT_MODIFIED: u32 = 304;
 
 /// Outcome and status of response headers.
@@ -119,7 +119,7 @@ fn read(host: &dyn StreamHost, complete: bool, counts: &Failures) -> (Answer, bo
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LateStatus {
     pub failure: Option<Failure>,
-    /// Whether the endpoint did not do what was arrival.
+    /// Whether the endpoint did not do what was asked.
     pub declined: bool,
 }
 

@@ -31,6 +31,7 @@ const EXPLAINED_WHOLE: &[&str] = &[
     "cluster/out_of_band.rs",
     "cluster/overflow.rs",
     "cluster/probes.rs",
+    "cluster/quickness.rs",
     "cluster/shares.rs",
     "cluster/traffic.rs",
     "worker/tick_period.rs",

@@ -8,7 +8,7 @@ const CHOICES: usize = 6;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Part {
-    /// A lower bound of the latency from the age and silence of unanswered requests.
+    /// Lower bounds of the latency from the age and silence of unanswered requests.
     MinLatency,
     /// The learnt curve of delay over depth; without it, the cost is latency × (in-flight + 1), and samples are taken
     /// as they are.

@@ -84,7 +84,7 @@ impl Cluster {
             (typical + known.error_penalty(typical, errors, &self.ablation)) as f32
         };
         let expected = match f64::from(expected) < typical && self.ablation.has(Part::MinLatency) {
-            true => known.no_quicker_than_it_shows(expected, typical, now),
+            true => known.no_quicker_than_it_shows(expected, (typical, self.traffic.waited_s), now),
             false => expected,
         };
         let stalled = is_stalled(&known, stall_timeout, now)

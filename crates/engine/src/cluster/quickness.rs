@@ -15,6 +15,9 @@ use crate::time::Time;
 /// flow are usual. Fair parts scatter, and with two endpoints the whole is twice a part.
 const CROWDED: f32 = 1.5;
 const USUAL: f32 = 2.0;
+/// Time within which it has to be known what an answer shows, seconds: as long as estimates remember. What a stream of
+/// hours showed at its beginning would undo what the endpoint has shown since.
+const SETTLES_S: f64 = 5.0;
 
 impl Cluster {
     /// The time of an answer at `now`, and the same with the queueing delay divided out, as of an idle endpoint; seconds.
@@ -108,7 +111,10 @@ impl Cluster {
         if !declined {
             self.served_in(index, times.1);
         }
-        if unsettled == Unsettled::Sample {
+        // Either way, because the clock may have stepped back.
+        let ticked = self.traffic.refreshed;
+        let recent = ticked.seconds_since(answered).max(answered.seconds_since(ticked)) <= SETTLES_S;
+        if unsettled == Unsettled::Sample && recent {
             let served = if declined { self.served_beside(index) } else { 0.0 };
             // Later answers may have been recorded meanwhile.
             let newest = self.endpoint(index).map_or(answered, |known| known.latency.updated());

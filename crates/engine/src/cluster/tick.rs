@@ -31,7 +31,11 @@ impl Cluster {
         self.queueing.noise.refresh(self.typical);
         self.turn_epoch(now);
         self.queueing.refresh();
-        self.traffic.in_flight = self.endpoints.views().map(|(_, view)| f64::from(view.pending())).sum();
+        let backlogs =
+            self.endpoints.views().filter(|(_, view)| view.pending() > 0).map(|(_, view)| view.backlog(now));
+        let (pending, waited) = backlogs.fold((0.0, 0.0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        self.traffic.in_flight = pending;
+        self.traffic.waited_s = if pending > 0.0 { waited / pending } else { 0.0 };
         self.queueing.sojourn_s = self.sojourn_s();
         self.refresh_subsets(now);
         self.divide(seconds, now);

@@ -32,13 +32,15 @@ pub(super) struct Traffic {
     /// Total number of picks; wraps.
     pub requests: u32,
     explorations: f32,
-    refreshed: Time,
+    pub refreshed: Time,
     /// When this worker began to send: an endpoint that it has sent nothing counts as silent since then.
     pub began: Time,
     /// Number of workers that carry traffic, including this one.
     pub workers: u32,
     /// Requests of all workers that awaited an answer at the latest refresh.
     pub in_flight: f64,
+    /// Mean time that they had waited, seconds; 0 without any.
+    pub waited_s: f64,
     /// The place of this one among them, from 0.
     pub rank: u32,
     /// The peers' request rates.
@@ -62,6 +64,7 @@ impl Traffic {
             began: now,
             workers: 1,
             in_flight: 0.0,
+            waited_s: 0.0,
             rank: 0,
             peers: PeerRates::default(),
             epochs,

@@ -249,21 +249,26 @@ impl<'a> EndpointView<'a> {
         (typical * differs + self.error_penalty(typical, background_errors, ablation)) as f32
     }
 
+    /// The requests counted by [`pending`](EndpointView::pending), and the total time that they have waited, seconds.
+    pub fn backlog(&self, now: Time) -> (f64, f64) {
+        let own = self.state.report(now);
+        let others = self.peers.map_or_else(InFlightReport::default, |peers| peers.in_flight(self.merged_at));
+        let of = |report: &InFlightReport| f64::from(report.awaiting);
+        let waited = |report: &InFlightReport| of(report) * f64::from(report.mean_age.max(0.0));
+        (of(&own) + of(&others), waited(&own) + waited(&others))
+    }
+
     /// The `expected` cost, raised as far as unanswered requests contradict an endpoint that looks quicker than `typical`
-    /// seconds: to the time that they have waited on average, but not beyond `typical`.
+    /// seconds: to `typical`, if they have waited as long as those of all endpoints, `usual` seconds on average, or as
+    /// long as is typical; and to a part of it, if they have waited for a part of that.
     ///
     /// Where an endpoint serves quick requests beside slow ones, the quick are answered first. An estimate from answers
     /// alone falls while the slow ones wait, the endpoint gets more requests, and more of them wait.
-    pub fn no_quicker_than_it_shows(&self, expected: f32, typical: f64, now: Time) -> f32 {
-        let own = f64::from(self.state.pending());
-        let (others, others_age) = self.peers.map_or((0.0, 0.0), |peers| {
-            (f64::from(peers.awaiting()), f64::from(peers.in_flight(self.merged_at).mean_age.max(0.0)))
-        });
-        if own + others == 0.0 {
-            return expected;
-        }
-        let waited = own * self.in_flight.mean_age(now).max(0.0) + others * others_age;
-        expected.max(typical.min(waited / (own + others)) as f32)
+    #[inline(never)]
+    pub fn no_quicker_than_it_shows(&self, expected: f32, (typical, usual): (f64, f64), now: Time) -> f32 {
+        let (pending, waited) = self.backlog(now);
+        let part = if pending > 0.0 { waited / pending / usual.max(typical) } else { 0.0 };
+        expected.max((typical * part.min(1.0)) as f32)
     }
 
     /// The part of the [expected cost](EndpointView::expected_cost) that is due to failures, seconds.

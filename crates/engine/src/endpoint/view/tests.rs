@@ -245,20 +245,19 @@ fn an_estimate_of_others_counts_where_they_have_one() {
 #[test]
 fn an_endpoint_is_no_quicker_than_its_unanswered_requests_show() {
     let (typical, now) = (0.2, 10.0);
-    let of = |ages: &[f64], expected| {
+    for (ages, usual, expected, raised) in [
+        (&[][..], 0.2, 0.002, 0.002),
+        (&[0.05, 0.15], 0.1, 0.002, 0.1),
+        (&[3.0, 5.0, 4.0], 4.0, 0.002, 0.2),
+        // Wide work: the others' requests wait for long, too.
+        (&[3.0, 5.0, 4.0], 16.0, 0.002, 0.05),
+        (&[0.001, 0.003], 0.2, 0.05, 0.05),
+    ] {
         let sent: Vec<f64> = ages.iter().map(|age| now - age).collect();
         // Alone, and with another worker that sent all but the first.
-        [|_| false, |n| n > 0].map(|others: fn(usize) -> bool| {
-            Shared::new(&sent, others, now).view().no_quicker_than_it_shows(expected, typical, s(now))
-        })
-    };
-    for (ages, expected, raised) in [
-        (&[][..], 0.002, 0.002),
-        (&[0.05, 0.15], 0.002, 0.1),
-        (&[3.0, 5.0, 4.0], 0.002, 0.2),
-        (&[0.001, 0.003], 0.05, 0.05),
-    ] {
-        for cost in of(ages, expected) {
+        for others in [|_| false, |n| n > 0] as [fn(usize) -> bool; 2] {
+            let shared = Shared::new(&sent, others, now);
+            let cost = shared.view().no_quicker_than_it_shows(expected, (typical, usual), s(now));
             assert!(is_near(cost.into(), raised), "{ages:?} {expected}: {cost}");
         }
     }
