@@ -82,6 +82,19 @@ fn quick_answers_beside_slow_ones_attract_nothing() {
     }
 }
 
+/// One request in eleven takes fifteen times as long and fills its endpoint's only slot. Each worker that looks whether
+/// the endpoint hangs queues a request behind it.
+#[test]
+fn heavy_requests_are_not_taken_for_hanging_by_many_workers() {
+    for workers in [1, 5, 12] {
+        let work = Distribution::Exponential { mean: 0.05 };
+        let scenario = Scenario { work, heavy: (0.094, 15.5), workers, length: 40.0, ..few(21, 1, 0.2) };
+        let rate = 0.227 * 21.0 / scenario.mean_work();
+        let ratio = against_least_request(&Scenario { rate, timeout: 2.4, ..scenario }, 0.9, 5);
+        assert!(ratio < 1.0, "{workers} workers: {ratio}");
+    }
+}
+
 /// Work that is answered before it is done: only Prometheus sees the queue. Tasks wait by chance at equal workers, too, while the
 /// others' queues are empty: that is no reason to take a worker's share.
 #[test]

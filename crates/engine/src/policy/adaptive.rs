@@ -30,7 +30,8 @@ pub struct Adaptive(pub Ablation);
 const LOOK_AGAIN: f32 = 8.0;
 /// Minimum of that silence, seconds.
 const LOOK_AGAIN_S: f32 = 0.5;
-/// Minimum number of turns since the last request before such a request, because it is a user's.
+/// Minimum number of turns of this worker, for each worker, since its last request to the endpoint before such a
+/// request, because it is a user's: every worker looks, and knows of the others' looks only later.
 const TURNS_TO_LOOK: f32 = 4.0;
 
 /// Expected cost of the next request to this endpoint, seconds. Zero if the endpoint is due for a request to find out
@@ -39,7 +40,7 @@ const TURNS_TO_LOOK: f32 = 4.0;
 fn cost(ablation: &Ablation, view: PickContext<'_>, endpoint: EndpointView<'_>, rounding: Rounding) -> f32 {
     let floor = if ablation.has(Part::MinLatency) { endpoint.silent(view.queueing, view.now) } else { 0.0 };
     let long = floor > LOOK_AGAIN_S && floor > LOOK_AGAIN * endpoint.expected;
-    if long && view.turns.passed(&endpoint, TURNS_TO_LOOK) {
+    if long && view.turns.passed(&endpoint, TURNS_TO_LOOK * view.turns.workers) {
         let stall_timeout = LOOK_AGAIN_S.max(LOOK_AGAIN * endpoint.expected);
         if floor > stall_timeout * (endpoint.unanswered() as f32 - 1.0).exp2() {
             return 0.0;
