@@ -387,12 +387,7 @@ fn proxy(
     prometheus: Option<&Prometheus>,
     options: &Options,
 ) -> Result<envoy::Config> {
-    let balance = match policy {
-        "round_robin" => Policy::RoundRobin,
-        "least_request" => Policy::LeastRequest,
-        "outlier" => Policy::LeastRequestWithOutlierDetection,
-        _ => Policy::evenkeel(),
-    };
+    let balance = Policy::named(policy)?;
     let mut config = envoy::Config::single(addresses.to_vec(), balance.clone());
     config.concurrency = options.workers;
     if options.retries > 0 {

@@ -259,12 +259,7 @@ fn proxy(
     policy: &str,
     addresses: &[SocketAddr],
 ) -> Result<envoy::Config> {
-    let balance = match policy {
-        "round_robin" => Policy::RoundRobin,
-        "least_request" => Policy::LeastRequest,
-        "outlier" => Policy::LeastRequestWithOutlierDetection,
-        _ => Policy::evenkeel(),
-    };
+    let balance = Policy::named(policy)?;
     let mut config = envoy::Config::single(addresses.to_vec(), balance.clone());
     config.concurrency = u32::try_from(fleet.workers)?;
     config.route_timeout = attempts(fleet, scenario);

@@ -30,6 +30,11 @@ pub trait Host {
     fn shared_get(&self, key: &str) -> Option<(Vec<u8>, u32)>;
     /// Writes `value` under `key`; with `version`, only if that is still its version, or [`ABSENT`] and there is none.
     fn shared_set(&self, key: &str, value: &[u8], version: Option<u32>) -> Result<(), SharedError>;
+    /// Writes `value` in place of what was read under `key`: of that version, or nothing. It is a conflict if another
+    /// worker has written meanwhile.
+    fn shared_replace(&self, key: &str, value: &[u8], read: Option<u32>) -> Result<(), SharedError> {
+        self.shared_set(key, value, Some(read.unwrap_or(ABSENT)))
+    }
     /// Sends an HTTP request to an Envoy cluster; the token identifies the response.
     fn call(&self, call: &Call<'_>) -> Result<u32, CallError>;
     /// The zone in the locality of the proxy's own node, if it has one.

@@ -1,7 +1,7 @@
 //! The lease: one worker at a time polls Prometheus and Envoy. It moves when its holder no longer renews it.
 
 use super::codec::{Reader, Writer};
-use crate::host::{ABSENT, Host};
+use crate::host::Host;
 use engine::time::Time;
 
 /// Duration of a lease without renewal, seconds: after this a holder that died is replaced.
@@ -68,7 +68,7 @@ pub fn hold(host: &dyn Host, key: &str, me: Candidate, now: Time) -> Holder {
         w.u64(me.configuration);
         w.time(me.since);
         w.u32(u32::from(me.busy));
-        let written = host.shared_set(key, &w.0, Some(version.unwrap_or(ABSENT))).is_ok();
+        let written = host.shared_replace(key, &w.0, version).is_ok();
         return if mine && written { Holder::Me } else { Holder::Unsettled };
     }
     if mine { Holder::Me } else { Holder::Another }

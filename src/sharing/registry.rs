@@ -7,7 +7,7 @@
 //! numbers of [`SlotId`]: a worker takes the lowest free number, and its removal frees it.
 
 use super::codec::{Reader, Writer};
-use crate::host::{ABSENT, Host};
+use crate::host::Host;
 use crate::sharing::slot_id::SlotId;
 use engine::order;
 use engine::time::Time;
@@ -116,7 +116,7 @@ pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Li
             let slot_id = SlotId { id: me, number };
             // The youngest first, so that a full list cannot push out the worker that enters.
             entries.insert(0, Entry { slot_id, seen: now, expired: Time::ZERO });
-            let written = host.shared_set(key, &write(&entries), Some(version.unwrap_or(ABSENT))).is_ok();
+            let written = host.shared_replace(key, &write(&entries), version).is_ok();
             mine = Some(slot_id).filter(|_| known.is_some() || written);
         }
     }

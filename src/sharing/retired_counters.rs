@@ -10,7 +10,7 @@
 use super::codec::{Reader, Writer};
 use super::counts::Counts;
 use super::registry;
-use crate::host::{ABSENT, Host, SharedError};
+use crate::host::{Host, SharedError};
 use crate::sharing::slot_id::SlotId;
 use engine::endpoint::GONE_AFTER_S;
 use engine::time::Time;
@@ -92,8 +92,7 @@ pub fn seed(host: &dyn Host, keys: &Keys, now: Time) {
     let (bytes, version) = host.shared_get(&keys.retired).unzip();
     if bytes.and_then(|bytes| RetiredCounters::decode(&bytes)).is_none() {
         let empty = RetiredCounters { founded: now, ..RetiredCounters::default() }.encode();
-        let _the_next_worker_tries_again =
-            host.shared_set(&keys.retired, &empty, Some(version.unwrap_or(ABSENT)));
+        let _the_next_worker_tries_again = host.shared_replace(&keys.retired, &empty, version);
     }
 }
 
@@ -132,7 +131,7 @@ fn inherit(host: &dyn Host, keys: &Keys, id: u64, left: impl FnOnce() -> Counts)
         retired.counts.grow_old();
         retired.counts.keep_the_most_used();
         retired.ids.push(id);
-        host.shared_set(&keys.retired, &retired.encode(), Some(version.unwrap_or(ABSENT)))?;
+        host.shared_replace(&keys.retired, &retired.encode(), version)?;
     }
     Ok(())
 }

@@ -3,8 +3,8 @@
 //!
 //! Workers share them through shared data, because the worker that polls Envoy for endpoints may see no requests.
 
+use crate::host::Host;
 use crate::host::event::{Event, Field};
-use crate::host::{ABSENT, Host};
 use crate::sharing::seen_clusters::{self, SeenCluster};
 use config::Config;
 use engine::settings::Upstream;
@@ -93,10 +93,7 @@ impl Clusters {
                 engine.route(&seen.name).is_some() || engine.expects(&seen.name) || !seen.matches
             });
             all.extend(new.iter().cloned());
-            if host
-                .shared_set(&self.key, &seen_clusters::encode(&all), Some(version.unwrap_or(ABSENT)))
-                .is_ok()
-            {
+            if host.shared_replace(&self.key, &seen_clusters::encode(&all), version).is_ok() {
                 new.iter().filter(|seen| !seen.matches).for_each(|seen| log_unmatched(host, &seen.name));
                 self.known = all;
             } else {

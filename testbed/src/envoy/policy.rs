@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use crate::tools;
@@ -54,6 +54,17 @@ pub enum Policy {
 }
 
 impl Policy {
+    /// The policy of a contender in comparisons; what begins with `evenkeel` is steered.
+    pub fn named(name: &str) -> Result<Self> {
+        Ok(match name {
+            "round_robin" => Self::RoundRobin,
+            "least_request" => Self::LeastRequest,
+            "outlier" => Self::LeastRequestWithOutlierDetection,
+            _ if name.starts_with("evenkeel") => Self::evenkeel(),
+            _ => bail!("no policy {name:?}; there are: round_robin, least_request, outlier, evenkeel"),
+        })
+    }
+
     /// Steered by evenkeel's default header.
     pub fn evenkeel() -> Self {
         Self::OverrideHost { header: STEERING_HEADER.to_owned() }

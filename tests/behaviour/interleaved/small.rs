@@ -52,6 +52,20 @@ impl Small {
     }
 }
 
+/// Two that serve and tick at the same time, in every schedule with two preemptions.
+impl Default for Small {
+    fn default() -> Self {
+        Small {
+            idle: 0,
+            preemptions: 2,
+            mortal: None,
+            before: configured,
+            parts: vec![part(serve_and_tick), part(serve_and_tick)],
+            after: |crew| all_is_well(crew, 0),
+        }
+    }
+}
+
 fn part(part: impl Fn(&mut Member) + Send + Sync + 'static) -> Part {
     Arc::new(part)
 }
@@ -64,6 +78,12 @@ fn configured(crew: &mut Crew) {
 fn acquainted(crew: &mut Crew) {
     configured(crew);
     assert_eq!(pass(crew, 4).last(), Some(&0), "the first one leads");
+}
+
+/// The same, and then the lease runs out.
+fn without_a_lease(crew: &mut Crew) {
+    acquainted(crew);
+    crew.world.advance(ms(3500));
 }
 
 /// Three ticks, with a request before the first.
@@ -83,60 +103,28 @@ fn at_most_one_polls(crew: &mut Crew) {
 
 #[test]
 fn first_ticks_make_one_leader_and_lose_nothing() {
-    Small {
-        idle: 0,
-        preemptions: 2,
-        mortal: None,
-        before: configured,
-        parts: vec![part(serve_and_tick), part(serve_and_tick)],
-        after: at_most_one_polls,
-    }
-    .has(700);
+    Small { after: at_most_one_polls, ..Small::default() }.has(700);
 }
 
 #[test]
 fn one_of_two_takes_a_lease_that_has_run_out() {
-    Small {
-        idle: 1,
-        preemptions: 2,
-        mortal: None,
-        before: |crew| {
-            acquainted(crew);
-            crew.world.advance(ms(3500));
-        },
-        parts: vec![part(serve_and_tick), part(serve_and_tick)],
-        after: at_most_one_polls,
-    }
-    .has(400);
+    Small { idle: 1, before: without_a_lease, after: at_most_one_polls, ..Small::default() }.has(400);
 }
 
 #[test]
 fn a_holder_renews_its_lease_or_loses_it_to_one() {
-    Small {
-        idle: 0,
-        preemptions: 2,
-        mortal: None,
-        before: |crew| {
-            acquainted(crew);
-            crew.world.advance(ms(3500));
-        },
-        parts: vec![part(serve_and_tick), part(serve_and_tick)],
-        after: at_most_one_polls,
-    }
-    .has(450);
+    Small { before: without_a_lease, after: at_most_one_polls, ..Small::default() }.has(450);
 }
 
 #[test]
 fn a_holder_may_die_at_any_access() {
     Small {
-        idle: 0,
         preemptions: 1,
         mortal: Some(0),
         before: |crew| {
             acquainted(crew);
             crew.world.advance(ms(1200));
         },
-        parts: vec![part(serve_and_tick), part(serve_and_tick)],
         after: |crew| {
             crew.each(|member| {
                 if member.plugin.is_none() {
@@ -146,6 +134,7 @@ fn a_holder_may_die_at_any_access() {
             // The request in the race, and the one before it.
             all_is_well(crew, 2);
         },
+        ..Small::default()
     }
     .has(400);
 }
@@ -153,9 +142,6 @@ fn a_holder_may_die_at_any_access() {
 #[test]
 fn a_configuration_is_replaced_while_the_other_publishes() {
     Small {
-        idle: 0,
-        preemptions: 2,
-        mortal: None,
         before: |crew| {
             acquainted(crew);
             crew.on(0, |member| member.begin());
@@ -171,7 +157,7 @@ fn a_configuration_is_replaced_while_the_other_publishes() {
                 member.look();
             }),
         ],
-        after: |crew| all_is_well(crew, 0),
+        ..Small::default()
     }
     .has(600);
 }
@@ -179,9 +165,6 @@ fn a_configuration_is_replaced_while_the_other_publishes() {
 #[test]
 fn the_last_requests_of_two_end_while_the_third_reads() {
     Small {
-        idle: 0,
-        preemptions: 2,
-        mortal: None,
         before: |crew| {
             acquainted(crew);
             crew.each(|member| member.begin());
@@ -194,7 +177,7 @@ fn the_last_requests_of_two_end_while_the_third_reads() {
             part(|member| member.drain()),
             part(|member| member.look()),
         ],
-        after: |crew| all_is_well(crew, 0),
+        ..Small::default()
     }
     .has(1500);
 }
@@ -202,10 +185,7 @@ fn the_last_requests_of_two_end_while_the_third_reads() {
 #[test]
 fn a_worker_that_ends_during_the_first_tick_of_another_is_counted() {
     Small {
-        idle: 0,
         preemptions: 3,
-        mortal: None,
-        before: configured,
         parts: vec![
             part(|member| member.tick()),
             part(|member| {
@@ -213,7 +193,7 @@ fn a_worker_that_ends_during_the_first_tick_of_another_is_counted() {
                 member.drain();
             }),
         ],
-        after: |crew| all_is_well(crew, 0),
+        ..Small::default()
     }
     .has(100);
 }
@@ -222,9 +202,6 @@ fn a_worker_that_ends_during_the_first_tick_of_another_is_counted() {
 #[test]
 fn one_taken_for_gone_comes_back_while_it_is_retired() {
     Small {
-        idle: 0,
-        preemptions: 2,
-        mortal: None,
         before: |crew| {
             acquainted(crew);
             crew.world.advance(ms(300));
@@ -251,7 +228,7 @@ fn one_taken_for_gone_comes_back_while_it_is_retired() {
                 member.look();
             }),
         ],
-        after: |crew| all_is_well(crew, 0),
+        ..Small::default()
     }
     .has(1400);
 }
@@ -259,9 +236,7 @@ fn one_taken_for_gone_comes_back_while_it_is_retired() {
 #[test]
 fn requests_that_end_between_two_ticks_are_given_back_everywhere() {
     Small {
-        idle: 0,
         preemptions: 3,
-        mortal: None,
         before: |crew| {
             acquainted(crew);
             crew.each(|member| (0..3).for_each(|_| member.begin()));
@@ -288,6 +263,7 @@ fn requests_that_end_between_two_ticks_are_given_back_everywhere() {
             pass(crew, 20);
             all_is_well(crew, 0);
         },
+        ..Small::default()
     }
     .has(200);
 }
@@ -304,15 +280,11 @@ fn judged(crew: &Crew) -> Vec<u64> {
 #[test]
 fn a_guard_judges_no_request_twice() {
     Small {
-        idle: 0,
-        preemptions: 2,
-        mortal: None,
         before: |crew| {
             crew.each(|member| member.load(&guarded()));
             pass(crew, 6);
             crew.world.advance(ms(3500));
         },
-        parts: vec![part(serve_and_tick), part(serve_and_tick)],
         after: |crew| {
             let mut before = 0;
             for _ in 0..2 {
@@ -329,6 +301,7 @@ fn a_guard_judges_no_request_twice() {
                 before = judged[0];
             }
         },
+        ..Small::default()
     }
     .has(600);
 }
@@ -347,17 +320,14 @@ fn spoiled(with: &'static [u8]) {
         .into_iter()
         .map(|key| {
             let small = Small {
-                idle: 0,
                 preemptions: 1,
-                mortal: None,
                 before: acquainted,
                 parts: vec![
                     part(serve_and_tick),
                     part(serve_and_tick),
                     part(move |member| member.world.set_shared(&key, with)),
                 ],
-                // Counts of workers that have ended are lost with their record; nothing is counted twice.
-                after: |crew| all_is_well(crew, u64::MAX),
+                ..Small::default()
             };
             small.every_schedule()
         })
