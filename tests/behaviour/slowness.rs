@@ -211,6 +211,45 @@ fn an_endpoint_that_turns_calls_down_at_their_end_attracts_nothing<W: World>(_: 
     }
 }
 
+/// Nor does one show anything that sends its headers at once and nothing more, until its clients leave.
+fn an_endpoint_whose_calls_are_left_unfinished_attracts_nothing<W: World>(_: W) {
+    let mut world = W::new(5);
+    let plugin = single(&mut world, &config(4, "", ""));
+    let hung = address(1);
+    let mut left: Open<W> = Vec::new();
+    let mut open: Open<W> = Vec::new();
+    let mut given = 0;
+    for step in 0..1000 {
+        world.advance(ms(10));
+        let now = world.now();
+        let due = |(end, _): &(u64, W::Stream)| *end <= now;
+        for (_, mut stream) in left.extract_if(.., |stream| due(stream)) {
+            stream.property(&["response", "code_details"], b"downstream_remote_disconnect");
+            stream.log();
+            stream.done();
+        }
+        for (_, mut stream) in open.extract_if(.., |stream| due(stream)) {
+            let to = target(&stream);
+            if to != hung {
+                answer(stream, &Ending::grpc_trailers("0"));
+                continue;
+            }
+            stream.property(&["upstream", "address"], to.as_bytes());
+            stream.property(&["response", "code_details"], b"via_upstream");
+            stream.response_headers(&[(":status", b"200"), ("content-type", b"application/grpc")]);
+            left.push((now + 30_000_000, stream));
+        }
+        if step % 5 == 0 {
+            world.tick(plugin);
+        }
+        let stream = begin_call(&mut world, plugin);
+        let to = target(&stream);
+        given += usize::from(to == hung);
+        open.push((now + if to == hung { 1 } else { 25 } * 1_000_000, stream));
+    }
+    assert!(given <= 330, "a fourth would be 250: {given}");
+}
+
 /// Quick calls that do what was asked are the reason to balance by latency.
 fn an_endpoint_that_serves_calls_quickly_gets_more<W: World>(_: W) {
     let forms: [fn(&str) -> Ending; 2] = [Ending::grpc_trailers, Ending::grpc_web];
@@ -287,6 +326,7 @@ both!(
     a_majority_that_was_slow_is_found_again,
     an_endpoint_that_turns_everything_down_at_once_attracts_nothing,
     an_endpoint_that_turns_calls_down_at_their_end_attracts_nothing,
+    an_endpoint_whose_calls_are_left_unfinished_attracts_nothing,
     an_endpoint_that_serves_calls_quickly_gets_more,
     an_endpoint_with_quick_headers_and_slow_bodies_attracts_little,
     an_endpoint_that_is_slow_to_turn_down_is_spared,

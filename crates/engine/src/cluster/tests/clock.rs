@@ -6,7 +6,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 use super::*;
 use crate::Failure;
 use crate::decision::RequestHandle;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Quickness, Unsettled};
 use crate::settings::{Probe, Rule, RuleValue, Signal};
 
 /// Before the step, and after it: seconds.
@@ -47,7 +47,7 @@ impl Cluster {
     fn serve(&mut self, outcome: Outcome, seconds: f64) {
         let (endpoint, depth) = self.started(0, s(seconds)).unwrap();
         let handle = RequestHandle { upstream: 0, endpoint, started: s(seconds), depth };
-        self.record_response(&handle, outcome, crate::Quickness::Shown, s(seconds + 0.01));
+        self.record_response(&handle, outcome, Quickness::Shown, s(seconds + 0.01));
         self.finished(endpoint, s(seconds + 0.01));
     }
 }
@@ -219,4 +219,28 @@ fn probes_out_of_band_go_on() {
     let known = cluster.endpoint(0).unwrap();
     assert!(!cluster.ejection.probing.as_ref().unwrap().clears(0, &known, false, 0.05));
     assert_eq!(take(&mut cluster, AFTER + 6.0), Some(first));
+}
+
+/// A call whose status comes long after its headers, or whose headers came at an hour that the clock has not reached
+/// again: what its time showed is no news.
+#[test]
+fn what_a_call_showed_long_ago_or_later_than_now_changes_no_estimate() {
+    for (answered, now, counts) in [(0.0, 1.0, true), (0.0, 60.0, false), (60.0, 0.0, false)] {
+        let mut cluster = cluster(&settings(), &fleet(3));
+        let mut answer = |seconds: f64, takes: f64, shows| {
+            let (endpoint, depth) = cluster.started(0, s(seconds - takes)).unwrap();
+            let handle = RequestHandle { upstream: 0, endpoint, started: s(seconds - takes), depth };
+            let unsettled = cluster.record_response(&handle, Outcome::Undecided, shows, s(seconds));
+            cluster.finished(endpoint, s(seconds));
+            (handle, unsettled)
+        };
+        (0..20).for_each(|_| _ = answer(0.0, 0.2, Quickness::Shown));
+        let (handle, unsettled) = answer(answered, 0.002, Quickness::Open);
+        assert_eq!(unsettled, Unsettled::Sample);
+        cluster.refresh(s(now));
+        let before = cluster.endpoint(0).unwrap().latency.estimate();
+        cluster.settle(&handle, unsettled, false, s(answered));
+        let after = cluster.endpoint(0).unwrap().latency.estimate();
+        assert_eq!(after < before, counts, "answered at {answered}, now {now}: {before:?}, {after:?}");
+    }
 }
