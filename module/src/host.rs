@@ -80,6 +80,31 @@ impl Host for Process<'_> {
     }
 }
 
+/// The host of what only reads: no call, no metric.
+pub struct Reader;
+
+impl Host for Reader {
+    fn now(&self) -> Time {
+        clock::now()
+    }
+
+    fn shared_get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
+        shared::get(key)
+    }
+
+    fn shared_set(&self, _key: &str, _value: &[u8], _version: Option<u32>) -> Result<(), SharedError> {
+        Err(SharedError::Refused)
+    }
+
+    fn call(&self, _call: &Call<'_>) -> Result<u32, CallError> {
+        Err(CallError::NotSent)
+    }
+
+    fn log(&self, level: log::Level, message: &str) {
+        log(level, message);
+    }
+}
+
 /// A local reply, sent once no lock is held, because Envoy runs its filters in the call.
 pub struct Reply {
     status: u32,

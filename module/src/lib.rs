@@ -8,6 +8,7 @@
 //! Envoy ─▶ events (what Envoy calls; with `abi`, what it offers, the only unsafe code) ─▶ guard (a panic ends here)
 //!       ─▶ request ─▶ plugin: one for each configuration, its workers behind locks ─▶ evenkeel::worker
 //! Envoy ─▶ events::lb ─▶ lb: a cluster that asks this module for a host asks the same workers
+//! Envoy ─▶ events::extension ─▶ admin: what the admin interface shows of them
 //! pacer (a thread that asks for the next tick) ─▶ Envoy's main thread ─▶ plugin.tick ─▶ calls to Prometheus and admin
 //! ```
 //!
@@ -23,6 +24,7 @@
 )]
 
 mod abi;
+mod admin;
 mod attached;
 mod calls;
 mod clock;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use config::{Fault, Via};
 use evenkeel::host::{Body, Host};
+use evenkeel::telemetry::status::{Answer as Shown, Route};
 use evenkeel::worker::Worker;
 
 use crate::abi::{self, Answer, ConfigHandle, Waker};
@@ -142,7 +143,21 @@ impl Plugin {
 
     /// Whether one of Envoy's configurations uses it; streams of earlier ones may keep it alive for a while.
     pub fn is_attached(&self) -> bool {
-        !self.slots.is_empty() && !locked(&self.attached).is_empty()
+        !self.slots.is_empty() && self.is_used()
+    }
+
+    /// The same, also if it has no workers because its configuration was refused.
+    pub fn is_used(&self) -> bool {
+        !locked(&self.attached).is_empty()
+    }
+
+    /// A resource of the status page; `None` if there is no worker to tell it.
+    pub fn status(&self, host: &dyn Host, route: Route) -> Option<Shown> {
+        let status = || Some(self.slot(0)?.worker.status(host, route));
+        guarded(status, || {
+            self.broke();
+            None
+        })
     }
 
     /// Number of workers.

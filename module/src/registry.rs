@@ -36,6 +36,16 @@ pub fn find(name: Option<&str>) -> Option<Arc<Plugin>> {
     }
 }
 
+/// The latest plugin of each name that one of Envoy's configurations uses, by name.
+pub fn latest() -> Vec<Arc<Plugin>> {
+    let mut all: Vec<Arc<Plugin>> = plugins().iter().rev().filter_map(Weak::upgrade).collect();
+    all.retain(|plugin| plugin.is_used());
+    // Stable: of one name the latest stays.
+    all.sort_by(|one, other| one.name.cmp(&other.name));
+    all.dedup_by(|one, other| one.name == other.name);
+    all
+}
+
 fn plugins() -> MutexGuard<'static, Vec<Weak<Plugin>>> {
     PLUGINS.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,7 @@
 //! Requests for the status page: the only requests that read shared data.
 
 use super::Worker;
-use crate::host::StreamHost;
+use crate::host::{Host, StreamHost};
 use crate::sharing::counts::Counts;
 use crate::sharing::retired_counters::{self, Gathered};
 use crate::telemetry::status::{Answer, Route, Sources};
@@ -22,16 +22,21 @@ impl Worker {
         }
         let method = host.request_header(":method").unwrap_or_default();
         let Some(route) = Route::of(&status.path, &method, &path) else { return false };
-        let answer = Answer::to(route, || self.sources(host));
+        let answer = self.status(host.process(), route);
         host.respond(answer.status, &answer.headers, &answer.body);
         true
     }
 
+    /// A resource of the status page, of all workers.
+    pub fn status(&self, host: &dyn Host, route: Route) -> Answer {
+        Answer::to(route, || self.sources(host))
+    }
+
     #[inline(never)]
-    fn sources(&self, host: &dyn StreamHost) -> Sources<'_> {
+    fn sources(&self, host: &dyn Host) -> Sources<'_> {
         let now = host.now();
         let Gathered { mut counts, others, founded } =
-            retired_counters::gather(host.process(), &self.keys.shared, self.membership.id, now);
+            retired_counters::gather(host, &self.keys.shared, self.membership.id, now);
         counts.merge(&Counts::of(&self.engine, now));
         Sources {
             config: &self.config,

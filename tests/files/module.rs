@@ -17,7 +17,8 @@ pub fn is_for_it(path: &Path) -> Result<bool> {
     Ok(shipped::text(path)?.contains(FILTER))
 }
 
-fn bootstraps() -> Result<Vec<PathBuf>> {
+/// The Envoy configurations that load it.
+pub fn bootstraps() -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for path in shipped::files(&["yaml", "yml"])? {
         if is_for_it(&path)? {

@@ -15,7 +15,7 @@ use testbed::load::Load;
 use testbed::process::Running;
 use testbed::{tempfile, tokio, tools, wait};
 
-use crate::{envoy, shipped};
+use crate::{envoy, module, shipped};
 
 /// Deadline for Envoy to serve, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -30,7 +30,7 @@ const DEMANDS: [(&str, &str); 4] = [
 
 /// The prefix of a /24 network in 127.0.0.0/8, all of which is loopback: each run and configuration has its own.
 fn network(number: u32) -> String {
-    let own = std::process::id() * 8 + number;
+    let own = std::process::id() * 16 + number;
     format!("127.{}.{}.", 192 + own / 256 % 60, own % 256)
 }
 
@@ -70,6 +70,7 @@ async fn serve(bootstrap: &Path, network: &str) -> Result<Served> {
     fs::write(&path, &text)?;
     let mut command = Command::new(tools::envoy()?);
     command.args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warn", "-c"]).arg(&path);
+    command.env("ENVOY_DYNAMIC_MODULES_SEARCH_PATH", tools::module()?.parent().context("a folder")?);
     let envoy = Running::spawn("envoy", command, &directory.path().join("envoy.log"))?;
     let ingress = format!("{proxy}:10000").parse()?;
     let metrics = format!("{proxy}:9902").parse()?;
@@ -169,8 +170,8 @@ impl Served {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2, crate = "testbed::tokio")]
 async fn no_endpoint_sees_the_header_and_no_client_commands() -> Result<()> {
-    let bootstraps = envoy::bootstraps()?;
-    ensure!(bootstraps.len() >= 6, "{bootstraps:?}");
+    let bootstraps = [envoy::bootstraps()?, module::bootstraps()?].concat();
+    ensure!((8..=16).contains(&bootstraps.len()), "{bootstraps:?}");
     let numbered: Vec<(u32, PathBuf)> = (0..).zip(bootstraps).collect();
     for pair in numbered.chunks(2) {
         let mut running = tokio::task::JoinSet::new();

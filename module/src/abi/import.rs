@@ -7,6 +7,7 @@ use super::{Buffer, EnvoyBuffer, Header};
 type Stream = *mut c_void;
 type Config = *mut c_void;
 type Scheduler = *mut c_void;
+type Extension = *mut c_void;
 
 unsafe extern "C" {
     pub fn envoy_dynamic_module_callback_log(level: u32, message: Buffer);
@@ -87,6 +88,21 @@ unsafe extern "C" {
         body: Buffer,
         timeout_ms: u64,
     ) -> u32;
+
+    pub fn envoy_dynamic_module_callback_bootstrap_extension_config_signal_init_complete(
+        extension: Extension,
+    );
+    pub fn envoy_dynamic_module_callback_bootstrap_extension_register_admin_handler(
+        extension: Extension,
+        prefix: Buffer,
+        help: Buffer,
+        removable: bool,
+        mutates: bool,
+    ) -> bool;
+    pub fn envoy_dynamic_module_callback_bootstrap_extension_admin_set_response(
+        extension: Extension,
+        body: Buffer,
+    );
 
     pub fn envoy_dynamic_module_callback_http_filter_config_define_counter(
         config: Config,

@@ -1,4 +1,5 @@
-//! The C interface of Envoy's dynamic modules, as far as an HTTP filter and a load balancer need it: functions that Envoy provides.
+//! The C interface of Envoy's dynamic modules, as far as an HTTP filter, a load balancer and an admin
+//! handler need it: functions that Envoy provides.
 //! The functions that it calls are in `events`.
 //!
 //! The declarations are this project's own, made from Envoy's documentation of the interface
@@ -9,6 +10,7 @@
 #![allow(unsafe_code)]
 
 mod config;
+mod extension;
 mod import;
 mod lb;
 mod stream;
@@ -20,6 +22,7 @@ use std::sync::OnceLock;
 use evenkeel::host::MetricKind;
 
 pub use self::config::{Answer, ConfigHandle, EnvoyHeader, NotSent, Waker};
+pub use extension::ExtensionHandle;
 pub use lb::{Hosts, LbHandle, PolicyHandle, RequestContext};
 pub use stream::{Attribute, Map, StreamHandle};
 

@@ -2,6 +2,7 @@
 //! panics. With `abi`, whose types they take, the only unsafe code in the crate.
 #![allow(unsafe_code)]
 
+mod extension;
 mod lb;
 
 use core::ffi::{c_char, c_void};

@@ -168,6 +168,33 @@ async fn the_page_and_envoys_stats_count_what_the_backends_count() -> Result<()>
     counted.await
 }
 
+/// No `status` is configured, so the listener's clients see nothing.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a trial: make trials"]
+async fn envoys_admin_interface_shows_what_the_backends_count() -> Result<()> {
+    let extension = json!({
+        "name": "envoy.bootstrap.dynamic_modules",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.bootstrap.dynamic_modules.v3.DynamicModuleBootstrapExtension",
+            "dynamic_module_config": { "name": "evenkeel", "do_not_close": true },
+            "extension_name": "evenkeel",
+        },
+    });
+    let proxy =
+        envoy::Config { extra: json!({ "bootstrap_extensions": [extension] }), ..envoy::Config::default() };
+    let scene = Stage { proxy, ..Stage::default() }.open().await?;
+    let wave = scene.wave(2.0).await?;
+    let envoy = scene.envoy();
+    let status: Value = testbed::serde_json::from_str(&envoy.admin_get("/evenkeel?format=json").await?)?;
+    let endpoints = status["upstreams"][0]["endpoints"].as_array().cloned().unwrap_or_default();
+    let counted: Vec<u64> = endpoints.iter().filter_map(|one| one["requests"].as_u64()).collect();
+    assert_eq!(counted, wave.received, "{status}");
+    let metrics = envoy.admin_get("/evenkeel?format=prometheus").await?;
+    assert!(metrics.contains("\nevenkeel_upstream_decisions_total{"), "{metrics}");
+    assert!(envoy.admin_get("/help").await?.contains("/evenkeel: evenkeel"));
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a trial: make trials"]
 async fn a_retry_leaves_the_one_that_failed_and_that_one_is_avoided() -> Result<()> {

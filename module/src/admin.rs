@@ -1,0 +1,79 @@
+//! Envoy's admin interface, which no listener exposes: the resources of each plugin's status page, whether or not its
+//! configuration has a `status` path. Envoy sends all of them as plain text, so in place of the page is an index.
+
+use std::sync::Arc;
+
+use evenkeel::telemetry::status::Route;
+
+use crate::abi::ExtensionHandle;
+use crate::host::{self, Reader};
+use crate::plugin::Plugin;
+use crate::registry;
+
+/// Envoy answers this path with any query, and no path below it.
+const PATH: &str = "/evenkeel";
+const HELP: &str = "evenkeel: endpoints, configuration and metrics of each plugin";
+/// Values of the query's `format`.
+const FORMATS: [(&str, Route); 3] =
+    [("json", Route::Json), ("config", Route::Config), ("prometheus", Route::Metrics)];
+
+/// The extension's own configuration, which has no members.
+pub fn configure(text: &[u8]) {
+    if !text.is_empty() {
+        host::log(log::Level::Warn, "evenkeel: extension_config of the bootstrap extension is ignored");
+    }
+}
+
+/// Asks for requests, once Envoy's admin interface is there.
+pub fn register(extension: ExtensionHandle) {
+    if !extension.answer_admin(PATH, HELP) {
+        host::log(
+            log::Level::Warn,
+            "evenkeel: nothing at /evenkeel of Envoy's admin interface: there is none, or the path is taken",
+        );
+    }
+}
+
+/// The status and the body for a request.
+pub fn answer(method: &[u8], path: &[u8]) -> (u32, Vec<u8>) {
+    let fault = |status: u32, what: &str| (status, format!("{what}\n").into_bytes());
+    if !matches!(method, b"GET" | b"HEAD") {
+        return fault(405, "only GET and HEAD");
+    }
+    let query = path.split(|byte| *byte == b'?').nth(1).unwrap_or_default();
+    let of = |name: &[u8]| query.split(|byte| *byte == b'&').find_map(|part| part.strip_prefix(name));
+    let plugins = registry::latest();
+    let Some(format) = of(b"format=") else { return (200, index(&plugins).into_bytes()) };
+    let Some((_, route)) = FORMATS.iter().find(|(name, _)| name.as_bytes() == format) else {
+        return fault(400, "unknown format, allowed: json, config, prometheus");
+    };
+    let plugin = match (of(b"plugin="), plugins.as_slice()) {
+        (None, [only]) => Some(only),
+        (name, all) => all.iter().find(|plugin| name == Some(encoded(&plugin.name).as_bytes())),
+    };
+    match plugin.map(|plugin| plugin.status(&Reader, *route)) {
+        Some(Some(answer)) => (answer.status, answer.body),
+        Some(None) => fault(503, "the plugin stands aside, see Envoy's log"),
+        None => fault(404, "no such plugin, or several: /evenkeel lists them"),
+    }
+}
+
+/// What can be asked for.
+fn index(plugins: &[Arc<Plugin>]) -> String {
+    let names = plugins.iter().map(|plugin| encoded(&plugin.name));
+    names
+        .flat_map(|name| FORMATS.map(|(format, _)| format!("{PATH}?format={format}&plugin={name}\n")))
+        .collect()
+}
+
+/// A name with all bytes percent-encoded that are not unreserved in a query (RFC 3986, section 2).
+fn encoded(name: &str) -> String {
+    let mut encoded = String::new();
+    for byte in name.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(byte.into()),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
