@@ -120,7 +120,7 @@ fn absences(r: &mut Reader<'_>) -> Option<Absences> {
             open.push(absence);
         }
     }
-    Some(Absences::told(open, longest_s))
+    Some(Absences::reported(open, longest_s))
 }
 
 fn read_address(r: &mut Reader<'_>) -> Option<SocketAddr> {
@@ -169,7 +169,7 @@ mod tests {
     fn what_is_read_is_bounded_whatever_was_written() {
         let found = (0..MAX_ENDPOINTS + 2).map(|at| Found::at(address(at))).collect();
         let absent = |at| Absence { address: address(at), since: Time(7), answers: 1 };
-        let absences = Absences::told((0..MAX_ENDPOINTS + 2).map(absent).collect(), 1.0);
+        let absences = Absences::reported((0..MAX_ENDPOINTS + 2).map(absent).collect(), 1.0);
         let source = Source { found, absences, last_success: Time(7), ..Source::default() };
         let read = decode(&encode([((1, Origin::Envoy), &source)].into_iter())).unwrap();
         let [(key, read)] = read.as_slice() else { panic!("{} sources", read.len()) };

@@ -116,7 +116,7 @@ fn source() -> Source {
         examples: "e".into(),
         unsteerable: 0.5,
         question: 7,
-        absences: Absences::told(vec![absence], 8.0),
+        absences: Absences::reported(vec![absence], 8.0),
         named_any: true,
     }
 }

@@ -120,7 +120,7 @@ fn source() -> impl Strategy<Value = Source> {
             since: Time(since),
             answers,
         };
-        Absences::told(absent.into_iter().map(absence).collect(), 7.0)
+        Absences::reported(absent.into_iter().map(absence).collect(), 7.0)
     });
     let told = (any::<[u64; 4]>(), any::<u32>(), 0f64..1.0, any::<bool>());
     (vec(found(), 0..20), told, ".{0,200}", ".{0,100}", absent).prop_map(

@@ -56,7 +56,7 @@ impl Cluster {
             error_penalty_s,
             min_latency_s: f64::from(endpoint.silent(&self.queueing, now)),
             queueing: f64::from(
-                self.queueing.price(endpoint.pending() as f32 * view.turns.unit / endpoint.weight),
+                self.queueing.cost(endpoint.pending() as f32 * view.turns.unit / endpoint.weight),
             ),
             slow_start,
             signals: if others > 0.0 { f64::from(endpoint.share) / others } else { 1.0 },

@@ -55,30 +55,30 @@ impl FleetView {
         let Some(signal) = self.signal else { return 1.0 };
         let median = self.medians.get(at).copied().unwrap_or(0.0);
         let Some(reading) = readings.get(index as usize * self.width + signal) else { return 1.0 };
-        let trust = reading.trust(now, self.fresh_s);
-        if trust <= 0.0 || median <= 0.0 {
+        let confidence = reading.confidence(now, self.fresh_s);
+        if confidence <= 0.0 || median <= 0.0 {
             return 1.0;
         }
         let ratio = reading.get(now).map_or(1.0, |(value, _)| (value / median).max(1.0));
         if f64::from(known.expected) > GOOD_MULTIPLE * ratio * typical + NOISE_S {
-            return PATIENCE.powf(-trust);
+            return PATIENCE.powf(-confidence);
         }
         if ratio <= GOOD_MULTIPLE {
             return 1.0;
         }
         // All proxies read the same value at the same time; the hash spreads their explorations.
         let chance = rng::mix(identity ^ u64::from(known.turn.asked)) as f64 / u64::MAX as f64;
-        (PATIENCE * (0.5 + chance)).powf(trust)
+        (PATIENCE * (0.5 + chance)).powf(confidence)
     }
 }
 
 /// The fleet's latency of one endpoint.
-struct Told {
+struct FleetLatency {
     index: u32,
     weight: f64,
     value: f64,
     /// Confidence in it, 0..=1: falls with its age and with this proxy's own fresh samples.
-    believed: f64,
+    confidence: f64,
 }
 
 impl Cluster {
@@ -90,14 +90,14 @@ impl Cluster {
         self.signals.fleet.fresh_s = self.fresh_s();
         self.signals.fleet.medians.clear();
         for at in 0..self.subsets.list.len() {
-            let told = self.told(signal, at, now);
-            let median = median_of(&told);
+            let latencies = self.fleet_latencies(signal, at, now);
+            let median = median_of(&latencies);
             self.signals.fleet.medians.push(median);
             let weight = self.config.signals.get(signal).map_or(0.0, |signal| signal.weight);
             let left: Vec<(f64, f64)> =
-                told.iter().map(|one| (one.weight, left_of(one, median, weight))).collect();
+                latencies.iter().map(|one| (one.weight, left_of(one, median, weight))).collect();
             let most = cap(&left);
-            for (one, (_, left)) in told.iter().zip(left) {
+            for (one, (_, left)) in latencies.iter().zip(left) {
                 if let Some(endpoint) = self.endpoints.states.get_mut(one.index as usize) {
                     endpoint.share *= left.min(most) as f32;
                 }
@@ -106,18 +106,18 @@ impl Cluster {
     }
 
     /// The fleet's latencies of the eligible endpoints of subset `at`.
-    fn told(&self, signal: usize, at: usize, now: Time) -> Vec<Told> {
+    fn fleet_latencies(&self, signal: usize, at: usize, now: Time) -> Vec<FleetLatency> {
         let fresh_s = self.fresh_s();
         let all = self.subsets.list.get(at).map_or(&[][..], |subset| subset.pool.all());
         let of = |index: &u32| {
             let endpoint = self.endpoints.states.get(*index as usize).filter(|m| m.present && m.eligible)?;
             let reading = self.endpoints.readings(*index).get(signal).copied().unwrap_or_default();
             let own = self.endpoints.peers.of(*index, endpoint).fresh_samples(now);
-            Some(Told {
+            Some(FleetLatency {
                 index: *index,
                 weight: f64::from(endpoint.weight),
                 value: reading.get(now).map_or(0.0, |(value, _)| value.max(0.0)),
-                believed: reading.trust(now, fresh_s) / (1.0 + own),
+                confidence: reading.confidence(now, fresh_s) / (1.0 + own),
             })
         };
         all.iter().filter_map(of).collect()
@@ -125,17 +125,18 @@ impl Cluster {
 }
 
 /// Lower median of the values with any confidence; zero without any.
-fn median_of(told: &[Told]) -> f64 {
-    let mut values: Vec<f64> = told.iter().filter(|one| one.believed > 0.0).map(|one| one.value).collect();
+fn median_of(latencies: &[FleetLatency]) -> f64 {
+    let mut values: Vec<f64> =
+        latencies.iter().filter(|one| one.confidence > 0.0).map(|one| one.value).collect();
     let middle = values.len().checked_sub(1).map(|last| last / 2);
     middle.map_or(0.0, |middle| *values.select_nth_unstable_by(middle, f64::total_cmp).1)
 }
 
 /// Factor on the share of an endpoint; 1 if it is not slow.
-fn left_of(one: &Told, median: f64, weight: f64) -> f64 {
-    if one.believed <= 0.0 || median <= 0.0 || one.value <= GOOD_MULTIPLE * median {
+fn left_of(one: &FleetLatency, median: f64, weight: f64) -> f64 {
+    if one.confidence <= 0.0 || median <= 0.0 || one.value <= GOOD_MULTIPLE * median {
         return 1.0;
     }
     let beyond = one.value / (GOOD_MULTIPLE * median);
-    beyond.powf(-STEEPNESS * weight * one.believed).clamp(MIN_SIGNAL_SHARE, 1.0)
+    beyond.powf(-STEEPNESS * weight * one.confidence).clamp(MIN_SIGNAL_SHARE, 1.0)
 }

@@ -122,7 +122,7 @@ impl Cluster {
         match value {
             PressureValue::Signal(at) => {
                 let reading = self.readings(index).get(at)?;
-                let known = reading.trust(now, self.fresh_s()) > 0.0;
+                let known = reading.confidence(now, self.fresh_s()) > 0.0;
                 known.then(|| reading.get(now).map(|(value, _)| value)).flatten()
             }
             PressureValue::InFlight => Some(f64::from(endpoint.total_in_flight()) / weight),

@@ -4,7 +4,7 @@ use super::out_of_band::Urgency;
 use super::{Cluster, GOOD_MULTIPLE};
 use crate::endpoint::{AnnouncedHealth, EndpointRef, EndpointView, NOISE_S};
 use crate::health::State;
-use crate::settings::RuleAction;
+use crate::settings::{self, RuleAction};
 use crate::time::Time;
 use crate::{order, rng};
 
@@ -62,9 +62,41 @@ impl ProbeShard {
 pub(super) const WORTH_EXPLORING: f64 = 0.01;
 
 /// Certainty that `endpoint` is slow, 0.1..=1: an endpoint that was excluded on little evidence is explored sooner.
-fn certainty(endpoint: EndpointView<'_>, typical: f64) -> f64 {
+fn certainty(endpoint: &EndpointView<'_>, typical: f64) -> f64 {
     let errors = endpoint.deviation(typical).map_or(CERTAIN_ERRORS, |(deviation, error)| deviation / error);
     (errors / CERTAIN_ERRORS).clamp(0.1, 1.0)
+}
+
+/// Whether a failing endpoint has waited long enough to be verified by a request.
+fn may_verify(
+    endpoint: &EndpointView<'_>,
+    turns: f64,
+    limits: &settings::Health,
+    out_of_band: bool,
+    now: Time,
+) -> bool {
+    let enough = match endpoint.health.state() {
+        State::Recovering => TURNS_TO_GO_ON,
+        _ => TURNS_TO_PROBE * endpoint.health.caution(),
+    };
+    // After a good out-of-band probe, the first user request need not wait.
+    let waited =
+        now >= endpoint.health.next_probe(limits) || (out_of_band && endpoint.health.caution() <= 1.0);
+    waited && turns >= enough
+}
+
+/// Whether an endpoint gets so few requests that it may have changed unseen. Not only slow ones: if most were slow
+/// together, slow was typical, and once one has recovered all others are left without traffic.
+fn lacks_requests(endpoint: &EndpointView<'_>, turns: f64, still_slow: bool) -> bool {
+    let left_out = || turns * f64::from(1.0 - endpoint.turn.held) >= TURNS_LEFT_OUT;
+    turns >= TURNS_TO_EXPLORE && (still_slow || left_out())
+}
+
+/// Time without an answer after which an endpoint is explored, seconds; `pause` where it is certainly slow and has not
+/// been explored in vain.
+fn exploration_pause_s(endpoint: &EndpointView<'_>, pause: f64, typical: f64) -> f64 {
+    let growth = EXPLORE_GROWTH.powi(i32::from(endpoint.exploration.in_vain().min(16)));
+    (pause * (growth * certainty(endpoint, typical))).min(pause.max(MAX_EXPLORE_PAUSE_S))
 }
 
 impl Cluster {
@@ -128,37 +160,25 @@ impl Cluster {
             // Measurements by which a rule ejected an endpoint change only through requests to it.
             let ruled_out = !known.eligible && known.constraints.ruled == Some(RuleAction::Eject);
             let still_slow = ruled_out || f64::from(known.expected) > GOOD_MULTIPLE * typical + NOISE_S;
-            let state = known.health.state();
-            let silence =
+            let quiet_s =
                 || now.seconds_since(known.quiet_since().max(self.traffic.began).max(known.health.joined()));
-            let told = (index, *identity);
-            let patience =
-                || self.signals.fleet.patience((at, typical), &self.endpoints.readings, told, known, now);
-            let due = if stalled {
-                !known.eligible && silence() >= known.health.look_after_s(health) && turns >= TURNS_TO_PROBE
-            } else if state != State::Healthy {
-                let patient = match state {
-                    State::Recovering => TURNS_TO_GO_ON,
-                    _ => TURNS_TO_PROBE * known.health.caution(),
-                };
-                // After a good out-of-band probe, the first user request need not wait.
-                let waited = now >= known.health.next_probe(health)
-                    || (probing.is_some() && known.health.caution() <= 1.0);
-                (idle || !known.eligible) && waited && turns >= patient
-            } else if idle || (!explores && !ruled_out) {
-                false
-            } else if again {
-                still_slow && turns >= TURNS_TO_GO_ON
-            } else {
-                // Not only slow endpoints: if most were slow together, slow was typical, and once one has recovered all
-                // others are left without traffic.
-                let left_out = || turns * f64::from(1.0 - known.turn.held) >= TURNS_LEFT_OUT;
-                turns >= TURNS_TO_EXPLORE && (still_slow || left_out()) && {
-                    let growth = EXPLORE_GROWTH.powi(i32::from(known.exploration.in_vain().min(16)));
-                    let growth = growth * certainty(known, typical);
-                    let own = (pause * growth).min(pause.max(MAX_EXPLORE_PAUSE_S));
-                    silence() > own * patience()
+            let identified = (index, *identity);
+            let patience = || {
+                self.signals.fleet.patience((at, typical), &self.endpoints.readings, identified, known, now)
+            };
+            let due = match known.health.state() {
+                _ if stalled => {
+                    !known.eligible
+                        && quiet_s() >= known.health.look_after_s(health)
+                        && turns >= TURNS_TO_PROBE
                 }
+                State::Healthy if idle || (!explores && !ruled_out) => false,
+                State::Healthy if again => still_slow && turns >= TURNS_TO_GO_ON,
+                State::Healthy => {
+                    lacks_requests(&known, turns, still_slow)
+                        && quiet_s() > exploration_pause_s(&known, pause, typical) * patience()
+                }
+                _ => (idle || !known.eligible) && may_verify(&known, turns, health, probing.is_some(), now),
             };
             // The worker that began to explore an endpoint goes on, so that one worker sees its consecutive answers.
             if due

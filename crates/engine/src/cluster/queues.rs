@@ -131,8 +131,9 @@ impl Cluster {
         let max = self.config.signals.get(signal).and_then(|s| s.max);
         let places = self.endpoints.states.iter().zip(self.endpoints.set.identities());
         let readings = self.endpoints.readings.iter_mut().skip(signal).step_by(width);
-        let known =
-            readings.zip(places).filter(|(reading, (m, _))| m.present && reading.trust(at, fresh_s) > 0.0);
+        let known = readings
+            .zip(places)
+            .filter(|(reading, (m, _))| m.present && reading.confidence(at, fresh_s) > 0.0);
         let mut known: Vec<(&mut Reading, u64)> =
             known.map(|(reading, (_, identity))| (reading, *identity)).collect();
         let (mut usual, in_use) = usual(&mut known);

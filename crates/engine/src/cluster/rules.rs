@@ -93,7 +93,7 @@ fn value(
         RuleValue::LatencyMs => endpoint.centre().map(|(centre, _)| centre.exp() * 1e3),
         RuleValue::InFlight => Some(f64::from(endpoint.total_in_flight())),
         RuleValue::Signal(at) => {
-            let reading = readings.get(at).filter(|r| r.trust(now, fresh_s) > 0.0)?;
+            let reading = readings.get(at).filter(|r| r.confidence(now, fresh_s) > 0.0)?;
             reading.get(now).map(|(value, _)| value)
         }
     }

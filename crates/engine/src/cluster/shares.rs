@@ -96,7 +96,7 @@ impl Cluster {
             let polled = left_by_signals(readings, &scales, false, (fresh_s, news), now);
             endpoint.share = (unsignalled * polled * reported.next().unwrap_or(1.0)) as f32;
             endpoint.signal = match (readings.get(self.signals.least), scales.get(self.signals.least)) {
-                (Some(reading), Some(scale)) if reading.trust(now, fresh_s) > 0.0 => {
+                (Some(reading), Some(scale)) if reading.confidence(now, fresh_s) > 0.0 => {
                     reading.get(now).map_or(scale.median, |(value, _)| value) as f32
                 }
                 (_, Some(scale)) => scale.median as f32,
@@ -179,7 +179,7 @@ impl Cluster {
             .zip(&self.endpoints.states)
             .filter(|(_, m)| m.present);
         let known = rows.filter_map(|(row, _)| {
-            let reading = row.get(at).filter(|r| r.trust(now, fresh_s) > 0.0)?;
+            let reading = row.get(at).filter(|r| r.confidence(now, fresh_s) > 0.0)?;
             reading.get(now).map(|(value, _)| value)
         });
         let mut values: Vec<f64> = known.collect();
@@ -229,7 +229,7 @@ fn left_by_signals(
             let seldom = if scale.reported { 1.0 } else { polls.max(1.0) };
             reading.news_s().max(seldom)
         });
-        let believed = scale.weight * scale.firmness * reading.trust(now, fresh_s);
+        let believed = scale.weight * scale.firmness * reading.confidence(now, fresh_s);
         burden += believed * above / news_s;
         room *= scale.room(reading.burden()).powf(believed.min(1.0));
         if reading.standing.aside() {

@@ -48,10 +48,10 @@ impl Cluster {
         self.typical.max(self.traffic.in_flight / self.traffic.rate_of_all()) as f32
     }
 
-    /// Clears the peers' reports before they are merged anew, as of `told`.
-    pub fn forget_others(&mut self, told: Time) {
+    /// Clears the peers' reports before they are merged anew, as of `reported`.
+    pub fn forget_others(&mut self, reported: Time) {
         self.traffic.forget_peers();
-        self.endpoints.peers.forget(told);
+        self.endpoints.peers.forget(reported);
         self.endpoints.states.iter_mut().for_each(|endpoint| endpoint.health.forget_others());
     }
 

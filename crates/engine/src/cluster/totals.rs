@@ -164,9 +164,11 @@ impl Totals {
     }
 
     /// Subtracts counts that are reported elsewhere.
-    pub fn take_off(&mut self, told: &Totals) {
+    pub fn subtract(&mut self, elsewhere: &Totals) {
         let mut rest = self.to_array();
-        rest.iter_mut().zip(told.to_array()).for_each(|(ours, told)| *ours = ours.saturating_sub(told));
+        rest.iter_mut()
+            .zip(elsewhere.to_array())
+            .for_each(|(ours, theirs)| *ours = ours.saturating_sub(theirs));
         *self = Totals::from_array(rest);
     }
 

@@ -92,13 +92,13 @@ impl Cluster {
 
     /// Subtracts what had been counted at the last recount, which another worker now reports.
     pub fn forget_counts(&mut self) {
-        self.stats.totals.take_off(&self.stats.transitions.totals);
+        self.stats.totals.subtract(&self.stats.transitions.totals);
         self.stats.transitions.totals = Totals::default();
         self.endpoints.departed.clear();
         for (endpoint, (before, _)) in
             self.endpoints.states.iter_mut().zip(&mut self.stats.transitions.recent)
         {
-            endpoint.counters.take_off(&core::mem::take(before));
+            endpoint.counters.subtract(&core::mem::take(before));
         }
     }
 

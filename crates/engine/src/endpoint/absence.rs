@@ -65,7 +65,7 @@ pub struct Absences {
 
 impl Absences {
     /// The absences as reported by another worker.
-    pub fn told(open: Vec<Absence>, longest_s: f64) -> Absences {
+    pub fn reported(open: Vec<Absence>, longest_s: f64) -> Absences {
         Absences { open, longest_s, departed: Vec::new() }
     }
 

@@ -20,7 +20,7 @@ pub struct Counters {
 
 impl Counters {
     /// Subtracts counts that are reported elsewhere.
-    pub fn take_off(&mut self, published: &Counters) {
+    pub fn subtract(&mut self, published: &Counters) {
         self.requests = self.requests.saturating_sub(published.requests);
         self.failures = self.failures.saturating_sub(published.failures);
         self.picks = self.picks.saturating_sub(published.picks);
@@ -63,7 +63,7 @@ impl Tally {
     }
 
     /// Subtracts counts that are reported elsewhere.
-    pub fn take_off(&mut self, published: &Tally) {
+    pub fn subtract(&mut self, published: &Tally) {
         self.requests = self.requests.saturating_sub(published.requests);
         self.failures = self.failures.saturating_sub(published.failures);
         self.picks = self.picks.saturating_sub(published.picks);

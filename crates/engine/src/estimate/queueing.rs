@@ -27,7 +27,7 @@ const CLIP: f32 = 3.0;
 const QUICKER: f32 = 4.0;
 /// Minimum of that bound (natural log).
 const MIN_QUICKER: f32 = 2.0;
-/// Exponent of the minimum price over 1 + depth: fewer requests in flight are better even where latency does not show
+/// Exponent of the minimum cost over 1 + depth: fewer requests in flight are better even where latency does not show
 /// it, because they limit the damage of a failure.
 const MIN_EXPONENT: f32 = 0.3;
 /// Number of depths with a precomputed factor; beyond, the curve is linear.
@@ -80,10 +80,10 @@ pub struct Queueing {
     /// Factor on the latency, by depth.
     delay: [f32; DEPTHS],
     /// Factor on the cost, by depth; it always rises.
-    price: [f32; DEPTHS],
+    cost: [f32; DEPTHS],
     /// Weight of a sample, by bucket.
     weights: [f32; BUCKETS],
-    /// Factor of the price for the number of requests alone, by depth; constant.
+    /// Factor of the cost for the number of requests alone, by depth; constant.
     company: [f32; DEPTHS],
     /// Growth (natural log) of a single server's delay from the previous bucket, by bucket; constant.
     growth: [f32; BUCKETS],
@@ -100,7 +100,7 @@ impl Default for Queueing {
         let mut queueing = Queueing {
             buckets: Default::default(),
             delay: [1.0; DEPTHS],
-            price: [1.0; DEPTHS],
+            cost: [1.0; DEPTHS],
             weights: [1.0; BUCKETS],
             company: core::array::from_fn(|depth| (1.0 + depth as f32).powf(MIN_EXPONENT)),
             growth: core::array::from_fn(|at| (crowd(at) / at.checked_sub(1).map_or(1.0, crowd)).ln()),
@@ -178,10 +178,10 @@ impl Queueing {
             log_delay = fitted.max(log_delay);
             let delay = log_delay.exp();
             let depths = first_depth(at)..if at + 1 < BUCKETS { first_depth(at + 1) } else { DEPTHS };
-            let places = (self.delay.get_mut(depths.clone()), self.price.get_mut(depths.clone()));
-            if let ((Some(delays), Some(prices)), Some(company)) = (places, self.company.get(depths)) {
+            let places = (self.delay.get_mut(depths.clone()), self.cost.get_mut(depths.clone()));
+            if let ((Some(delays), Some(costs)), Some(company)) = (places, self.company.get(depths)) {
                 delays.fill(delay);
-                prices.iter_mut().zip(company).for_each(|(price, company)| *price = delay * company);
+                costs.iter_mut().zip(company).for_each(|(cost, company)| *cost = delay * company);
             }
         }
     }
@@ -224,8 +224,8 @@ impl Queueing {
 
     /// Cost factor of a request that finds `depth` others: the delay, times a little for the others. Fractions are
     /// allowed because capacity is weighted.
-    pub fn price(&self, depth: f32) -> f32 {
-        read(&self.price, depth)
+    pub fn cost(&self, depth: f32) -> f32 {
+        read(&self.cost, depth)
     }
 }
 
@@ -293,14 +293,14 @@ mod tests {
         let queueing = learn(|_| 1.0, 4);
         assert!(queueing.delay(3) < 1.2);
         assert!((6.0..14.0).contains(&(queueing.delay(39) / queueing.delay(3))), "{}", queueing.delay(39));
-        assert!(queueing.price(1e6) > 1000.0 && queueing.price(1e6).is_finite());
+        assert!(queueing.cost(1e6) > 1000.0 && queueing.cost(1e6).is_finite());
     }
 
     #[test]
-    fn the_price_rises_with_every_request() {
+    fn the_cost_rises_with_every_request() {
         let queueing = learn(|_| 1.0, 10);
-        assert!((0..200).all(|d| queueing.price(d as f32) < queueing.price(d as f32 + 1.0)));
-        assert!(queueing.price(0.5) > queueing.price(0.0));
+        assert!((0..200).all(|d| queueing.cost(d as f32) < queueing.cost(d as f32 + 1.0)));
+        assert!(queueing.cost(0.5) > queueing.cost(0.0));
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl Reading {
     }
 
     /// Confidence in the value: 1 up to an age of `fresh_s`, then falling to 0 at three times that.
-    pub fn trust(&self, now: Time, fresh_s: f64) -> f64 {
+    pub fn confidence(&self, now: Time, fresh_s: f64) -> f64 {
         match self.get(now) {
             Some((_, age)) => (1.0 - (age - fresh_s) / (2.0 * fresh_s)).clamp(0.0, 1.0),
             None => 0.0,
@@ -131,13 +131,13 @@ mod tests {
     }
 
     #[test]
-    fn trust_fades_to_nothing() {
+    fn confidence_fades_to_nothing() {
         let mut reading = Reading::default();
-        assert_eq!(reading.trust(s(1), 5.0), 0.0);
+        assert_eq!(reading.confidence(s(1), 5.0), 0.0);
         reading.observe(1.0, s(10), 1.0, 15.0);
-        assert_eq!(reading.trust(s(14), 5.0), 1.0);
-        assert_eq!(reading.trust(s(20), 5.0), 0.5);
-        assert_eq!(reading.trust(s(30), 5.0), 0.0);
+        assert_eq!(reading.confidence(s(14), 5.0), 1.0);
+        assert_eq!(reading.confidence(s(20), 5.0), 0.5);
+        assert_eq!(reading.confidence(s(30), 5.0), 0.0);
     }
 
     #[test]

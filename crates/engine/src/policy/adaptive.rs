@@ -1,10 +1,10 @@
 //! The lowest cost among a few random endpoints, by what this process has just measured.
 //!
-//! cost = max(expected latency, minimum latency) · price(unanswered requests / weight)
+//! cost = max(expected latency, minimum latency) · queueing(unanswered requests / weight)
 //!
 //! The expected latency is the robust estimate of all workers, as far as it is known to differ from the subset's
 //! ([`EndpointView::expected_cost`]). The minimum latency follows from unanswered requests, as far as chance does not
-//! explain the silence ([`EndpointView::silent`]). The price is the learnt effect of unanswered requests on the next
+//! explain the silence ([`EndpointView::silent`]). The queueing factor is the learnt effect of unanswered requests on the next
 //! one ([`Queueing`](crate::estimate::Queueing)). Signals are seconds old and the same for all proxies, so they change
 //! how *often* an endpoint may win ([`LastTurn::held`](crate::endpoint::LastTurn::held)), never which endpoint is best:
 //! stale data sets shares, fresh data decides, and proxies do not herd.
@@ -52,7 +52,7 @@ fn cost(ablation: &Ablation, view: PickContext<'_>, endpoint: EndpointView<'_>, 
     let pending =
         endpoint.own_pending() as f32 + rounding.count(endpoint.others_awaiting_now(lasts, view.now));
     let depth = (pending + OPEN_COUNTS * open) * view.turns.unit / endpoint.weight;
-    rounding.latency(takes) * view.queueing.price(depth)
+    rounding.latency(takes) * view.queueing.cost(depth)
 }
 
 impl Policy for Adaptive {

@@ -248,11 +248,11 @@ mod tests {
 
     fn view(endpoints: &[EndpointState]) -> PickContext<'_> {
         static QUEUEING: LazyLock<Queueing> = LazyLock::new(Queueing::default);
-        static TOLD: LazyLock<PeerTable> = LazyLock::new(PeerTable::default);
-        let (told, queueing) = (&*TOLD, &*QUEUEING);
+        static PEERS: LazyLock<PeerTable> = LazyLock::new(PeerTable::default);
+        let (peers, queueing) = (&*PEERS, &*QUEUEING);
         PickContext {
             states: endpoints,
-            peers: told,
+            peers,
             identities: &[],
             peaks: &[],
             queueing,

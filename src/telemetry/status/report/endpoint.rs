@@ -137,7 +137,7 @@ pub(super) fn line<'a>(
         signals: readings
             .map(|(signal, reading)| {
                 let (value, age_s) = reading.get(now).unzip();
-                let used = signal.weight > 0.0 && reading.trust(now, upstream.fresh_s()) > 0.0;
+                let used = signal.weight > 0.0 && reading.confidence(now, upstream.fresh_s()) > 0.0;
                 (signal.name.as_str(), Signal { value: value.map(fine), age_s: age_s.map(short), used })
             })
             .collect(),

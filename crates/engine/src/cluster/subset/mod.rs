@@ -117,7 +117,7 @@ pub(super) struct Division {
     /// Sum of the weights of its healthy endpoints.
     pub fit: f64,
     /// Fraction of its requests that it may keep, by how it fails compared with other subsets, 0..=1.
-    pub trust: f64,
+    pub kept: f64,
     /// Its part of the requests of its version, 0..=1.
     pub load: f64,
     pub spill: Spillover,
@@ -269,7 +269,7 @@ impl Cluster {
                 served: 0.0,
             },
             errors: SubsetErrors::default(),
-            division: Division { weight: 0.0, fit: 0.0, trust: 1.0, load: 0.0, spill: Spillover::default() },
+            division: Division { weight: 0.0, fit: 0.0, kept: 1.0, load: 0.0, spill: Spillover::default() },
         }
     }
 

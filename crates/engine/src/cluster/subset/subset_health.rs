@@ -72,7 +72,7 @@ impl RecentErrors {
 }
 
 /// Fraction of its requests that a subset may keep that fails `failing` where the best other one fails `least`.
-fn trust(failing: f64, least: f64) -> f64 {
+fn kept(failing: f64, least: f64) -> f64 {
     1.0 - ((failing - least - TOLERATED) / (UNBEARABLE - TOLERATED)).clamp(0.0, 1.0)
 }
 
@@ -84,11 +84,11 @@ fn least_failing(subsets: &[Subset], but: usize, now: Time) -> Option<f64> {
 }
 
 /// Fraction of its requests that `subset` may keep, by how long all of it has been silent.
-fn alive(subset: &Subset, endpoints: &[EndpointState], told: &PeerTable, now: Time) -> f64 {
+fn alive(subset: &Subset, endpoints: &[EndpointState], peers: &PeerTable, now: Time) -> f64 {
     let (mut awaiting, mut heard) = (0u32, Time::ZERO);
     for index in subset.pool.all() {
         let Some(endpoint) = endpoints.get(*index as usize).filter(|m| m.eligible) else { continue };
-        let endpoint = told.of(*index, endpoint);
+        let endpoint = peers.of(*index, endpoint);
         awaiting = awaiting.saturating_add(endpoint.pending());
         heard = heard.max(endpoint.quiet_since());
     }
@@ -102,20 +102,20 @@ fn alive(subset: &Subset, endpoints: &[EndpointState], told: &PeerTable, now: Ti
 }
 
 /// Updates the fraction of its requests that each of `subsets` may keep, compared with the others.
-pub(crate) fn compare(subsets: &mut [Subset], endpoints: &[EndpointState], told: &PeerTable, now: Time) {
+pub(crate) fn compare(subsets: &mut [Subset], endpoints: &[EndpointState], peers: &PeerTable, now: Time) {
     if subsets.len() < 2 {
         return;
     }
-    subsets.iter_mut().for_each(|g| g.division.trust = alive(g, endpoints, told, now));
+    subsets.iter_mut().for_each(|g| g.division.kept = alive(g, endpoints, peers, now));
     let liveliest =
-        subsets.iter().filter(|g| g.division.fit > 0.0).map(|g| g.division.trust).fold(0.0, f64::max);
+        subsets.iter().filter(|g| g.division.fit > 0.0).map(|g| g.division.kept).fold(0.0, f64::max);
     for at in 0..subsets.len() {
         let least = least_failing(subsets, at, now);
         let Some(subset) = subsets.get_mut(at) else { continue };
         // Where all are equally silent, nothing is gained by leaving.
-        let alive = if liveliest < ALIVE { 1.0 } else { (subset.division.trust / liveliest).min(1.0) };
+        let alive = if liveliest < ALIVE { 1.0 } else { (subset.division.kept / liveliest).min(1.0) };
         let failing = subset.errors.record.failing(now);
-        subset.division.trust = alive * least.map_or(1.0, |least| trust(failing, least));
+        subset.division.kept = alive * least.map_or(1.0, |least| kept(failing, least));
     }
 }
 
@@ -133,15 +133,18 @@ mod tests {
     #[test]
     fn a_row_of_failures_costs_more_and_more_of_the_traffic() {
         let mut record = RecentErrors::default();
-        let trusted: Vec<f64> = (0..12)
+        let fractions: Vec<f64> = (0..12)
             .map(|n| {
                 record.observe(true, s(f64::from(n) * 0.01));
-                trust(record.failing(s(f64::from(n) * 0.01)), 0.0)
+                kept(record.failing(s(f64::from(n) * 0.01)), 0.0)
             })
             .collect();
-        assert!(trusted[0] == 1.0 && trusted[1] == 1.0, "two failures are nothing: {trusted:?}");
-        assert!(trusted[2] < 1.0 && (0.3..0.5).contains(&trusted[5]) && trusted[10] == 0.0, "{trusted:?}");
-        assert_eq!(trust(0.9, 0.9), 1.0, "others fail alike");
+        assert!(fractions[0] == 1.0 && fractions[1] == 1.0, "two failures are nothing: {fractions:?}");
+        assert!(
+            fractions[2] < 1.0 && (0.3..0.5).contains(&fractions[5]) && fractions[10] == 0.0,
+            "{fractions:?}"
+        );
+        assert_eq!(kept(0.9, 0.9), 1.0, "others fail alike");
     }
 
     #[test]

@@ -60,10 +60,13 @@ pub(crate) fn divide(subsets: &mut [Subset], kept: impl Fn(&Subset) -> f64) {
     let size: f64 = subsets.iter().map(|g| g.division.weight).sum();
     for level in subsets.chunk_by_mut(|one, other| one.key.level() == other.key.level()) {
         let weight: f64 = level.iter().map(|g| g.division.weight).sum();
-        let told: f64 = level.iter().map(|g| g.locality.1).sum();
+        let localities: f64 = level.iter().map(|g| g.locality.1).sum();
         for subset in level {
-            let size_here =
-                if told > 0.0 { weight * subset.locality.1 / told } else { subset.division.weight };
+            let size_here = if localities > 0.0 {
+                weight * subset.locality.1 / localities
+            } else {
+                subset.division.weight
+            };
             subset.division.load = if size > 0.0 { size_here / size } else { 0.0 };
         }
     }
@@ -83,7 +86,7 @@ impl Cluster {
         for version in &self.subsets.versions {
             let Some(subsets) = self.subsets.list.get_mut(version.subsets.clone()) else { continue };
             subset_health::compare(subsets, &self.endpoints.states, &self.endpoints.peers, now);
-            divide(subsets, |g| g.division.trust * g.division.spill.local_fraction);
+            divide(subsets, |g| g.division.kept * g.division.spill.local_fraction);
         }
     }
 

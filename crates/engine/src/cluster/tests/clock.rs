@@ -129,8 +129,8 @@ fn new_values_of_a_signal_are_taken_and_the_old_ones_grow_old() {
     cluster.set_signal(0, hash, 7.0, s(BEFORE));
     cluster.record_signal_answer(0, 3, s(BEFORE));
     cluster.not_after(s(AFTER));
-    assert_eq!(cluster.readings(0)[0].trust(s(AFTER), cluster.fresh_s()), 1.0);
-    assert_eq!(cluster.readings(0)[0].trust(s(AFTER + 60.0), cluster.fresh_s()), 0.0, "as old as any");
+    assert_eq!(cluster.readings(0)[0].confidence(s(AFTER), cluster.fresh_s()), 1.0);
+    assert_eq!(cluster.readings(0)[0].confidence(s(AFTER + 60.0), cluster.fresh_s()), 0.0, "as old as any");
     cluster.set_signal(0, hash, 3.0, s(AFTER + 5.0));
     assert_eq!(cluster.readings(0)[0].latest(), 3.0);
     cluster.set_signal(0, hash, 4.0, s(AFTER + 10.0));

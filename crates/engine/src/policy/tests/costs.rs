@@ -232,8 +232,8 @@ fn what_hangs_is_looked_at_the_more_seldom_the_longer_it_does() {
     assert!(look(100.0, 1, 0.01, 8) > 0.0 && look(100.0, 1, 0.01, 9) == 0.0);
     // Unless it is due for such a request, it costs as much as it has been silent.
     let silent = look(100.0, 1, 0.01, 0);
-    let price = Queueing::default().price(1.0);
-    assert!(is_near(silent, 100.0 * price), "{silent}");
+    let queueing = Queueing::default().cost(1.0);
+    assert!(is_near(silent, 100.0 * queueing), "{silent}");
 }
 
 /// An endpoint with a reduced share comes first among equals once its turn has come, and late until then.

@@ -18,7 +18,7 @@ fn seven_of_ten_carry_everything() {
     assert_eq!((capacity(0.0, 10.0), capacity(0.0, 0.0)), (0.0, 0.0));
 }
 
-/// A subset of this priority and side; `told` is its locality's weight, and `trust` holds what it may keep.
+/// A subset of this priority and side; `told` is its locality's weight, and `kept` the fraction that it may keep.
 fn subset(
     priority: u32,
     remote: bool,
@@ -41,12 +41,12 @@ fn subset(
             served: 0.0,
         },
         errors: SubsetErrors::default(),
-        division: Division { weight, fit, trust: keeps, load: 0.0, spill: Default::default() },
+        division: Division { weight, fit, kept: keeps, load: 0.0, spill: Default::default() },
     }
 }
 
 fn loads(subsets: &mut [Subset]) -> Vec<f64> {
-    divide(subsets, |g| g.division.trust);
+    divide(subsets, |g| g.division.kept);
     subsets.iter().map(|g| g.division.load).collect()
 }
 
@@ -93,7 +93,7 @@ fn carried(level: &[Subset]) -> f64 {
         let told = if level.len() > 1 { g.locality.1 } else { 1.0 };
         told * capacity(g.division.fit, g.division.weight)
     };
-    let (all, kept) = (sum(&able), sum(&|g| able(g) * g.division.trust));
+    let (all, kept) = (sum(&able), sum(&|g| able(g) * g.division.kept));
     if all > 0.0 { whole * kept / all } else { 0.0 }
 }
 
@@ -132,7 +132,7 @@ fn the_parts_are_all_of_the_requests_and_come_in_their_order() {
         for level in levels.iter().filter(|level| level.len() > 1) {
             let of = |at: usize| {
                 let g = &subsets[at];
-                g.locality.1 * capacity(g.division.fit, g.division.weight) * g.division.trust
+                g.locality.1 * capacity(g.division.fit, g.division.weight) * g.division.kept
             };
             let together: f64 = level.clone().map(of).sum();
             let load: f64 = loads[level.clone()].iter().sum();
