@@ -1,12 +1,12 @@
 //! The scenarios by name. Unless a scenario says otherwise: ten endpoints with four slots of 20 ms, 600 requests/s, one
 //! proxy with two workers, 12 s, and faults in the middle third.
 
+mod zones;
+
 use engine::rng::Rng;
 
 use crate::distribution::Distribution;
-use crate::scenario::{
-    Change, Measure, Mode, Scaling, Scenario, Shape, Signal, SignalFault, View, What, Zones,
-};
+use crate::scenario::{Change, Measure, Mode, Scaling, Scenario, Shape, Signal, SignalFault, View, What};
 
 /// The middle third of a run of 12 s.
 const THIRD: (f64, f64) = (4.0, 8.0);
@@ -59,9 +59,17 @@ pub const BIG: &[&str] = &["big-fleet", "autoscale", "autoscale-flapping"];
 /// Scenarios with zones, which only one of the balancers knows; run only when named.
 pub const ZONES: &[&str] = &["zone-lost", "zone-hung", "zone-busy", "zone-errors"];
 
+/// Small fleets: few endpoints, few slots or brief work; run only when named.
+pub const SMALL: &[&str] = &["brief-60", "brief-80", "one-slot", "some-fail-88"];
+
+/// All names: first the table's, then the ones that run only when named.
+pub fn all() -> impl Iterator<Item = &'static str> {
+    [NAMES, BIG, ZONES, SMALL].into_iter().flatten().copied()
+}
+
 /// The scenario called `name`, with randomness derived from `seed`.
 pub fn named(name: &str, seed: u64) -> Option<Scenario> {
-    let name = NAMES.iter().chain(BIG).chain(ZONES).copied().find(|n| *n == name)?;
+    let name = all().find(|n| *n == name)?;
     let scenario = match name {
         "equal" => Scenario::default(),
         "equal-90" => Scenario { rate: 0.9 * 40.0 / Distribution::TYPICAL.mean(), ..Scenario::default() },
@@ -121,10 +129,15 @@ pub fn named(name: &str, seed: u64) -> Option<Scenario> {
         "autoscale" => scaled(Shape::Steps(RUSH.to_vec())),
         // Twice the load for 8 s every 25 s: no reason to start and stop endpoints each time.
         "autoscale-flapping" => scaled(Shape::Bursts { every: 25.0, length: 8.0, factor: 2.0 }),
-        "zone-lost" => zone_lost(What::Mode(Mode::Refuse)),
-        "zone-hung" => zone_lost(What::Mode(Mode::Hole)),
-        "zone-errors" => zone_lost(What::Mode(Mode::Errors(0.5))),
-        "zone-busy" => zone_busy(),
+        "zone-lost" => zones::lost(What::Mode(Mode::Refuse)),
+        "zone-hung" => zones::lost(What::Mode(Mode::Hole)),
+        "zone-errors" => zones::lost(What::Mode(Mode::Errors(0.5))),
+        "zone-busy" => zones::busy(),
+        "brief-60" => brief(0.6),
+        "brief-80" => brief(0.8),
+        // A second request to the same endpoint waits for the whole of the first.
+        "one-slot" => Scenario { endpoints: 48, present: 48, slots: 1, ..Scenario::default() },
+        "some-fail-88" => some_fail(),
         "big-fleet" => Scenario {
             length: 3.0,
             endpoints: 10_000,
@@ -158,6 +171,32 @@ fn change(at: f64, endpoint: usize, what: What) -> Change {
 
 fn latency(label: &'static str, p: f64, window: (f64, f64)) -> View {
     View { label, what: Measure::Latency(p), window }
+}
+
+/// Requests that are over before workers know of each other's.
+fn brief(load: f64) -> Scenario {
+    let work = Distribution::LogNormal { median: 0.004, sigma: 0.46 };
+    Scenario {
+        endpoints: 4,
+        present: 4,
+        slots: 2,
+        rate: load * 8.0 / work.mean(),
+        work,
+        ..Scenario::default()
+    }
+}
+
+/// The others cannot carry the load of the one that fails some requests.
+fn some_fail() -> Scenario {
+    Scenario {
+        length: 30.0,
+        endpoints: 5,
+        present: 5,
+        slots: 2,
+        rate: 0.88 * 10.0 / Distribution::TYPICAL.mean(),
+        changes: vec![change(0.0, 0, What::Mode(Mode::Errors(0.15)))],
+        ..Scenario::default()
+    }
 }
 
 fn a_third(falls: What, heals: What) -> Scenario {
@@ -400,67 +439,15 @@ fn three_speeds() -> Scenario {
     Scenario { changes: slow_from_start(&who), rate: 800.0, ..Scenario::default() }
 }
 
-/// Half of the endpoints are local and would be two thirds busy with all requests; the others are 30 ms farther away,
-/// there and back.
-fn two_zones() -> Scenario {
-    Scenario { zones: Some(Zones { local: 5, farther: 0.015 }), ..Scenario::default() }
-}
-
-fn local(label: &'static str, window: (f64, f64)) -> View {
-    View { label, what: Measure::Local, window }
-}
-
-/// The whole local zone has a fault from 4 s to 10 s.
-fn zone_lost(falls: What) -> Scenario {
-    let at = |at, what| (0..5).map(move |endpoint| change(at, endpoint, what));
-    Scenario {
-        length: 40.0,
-        changes: at(4.0, falls).chain(at(10.0, What::Mode(Mode::Serve))).collect(),
-        views: vec![
-            local("local before", (1.0, 4.0)),
-            local("local 0-1 s", (4.0, 5.0)),
-            local("local 1-2 s", (5.0, 6.0)),
-            local("local 2-6 s", (6.0, 10.0)),
-            local("local 5-10 s after", (15.0, 20.0)),
-            local("local 20-30 s after", (30.0, 40.0)),
-            latency("p99 2-6 s", 0.99, (6.0, 10.0)),
-        ],
-        ..two_zones()
-    }
-}
-
-/// Load from half of the local zone's capacity to one and a half times as much, and back.
-fn zone_busy() -> Scenario {
-    const STEPS: [f64; 9] = [0.5, 0.65, 0.9, 1.2, 1.5, 1.2, 0.9, 0.65, 0.5];
-    let full = 20.0 / Distribution::TYPICAL.mean();
-    let step = |n: usize| (5.0 * n as f64 + 2.0, 5.0 * (n + 1) as f64);
-    Scenario {
-        length: 45.0,
-        rate: full,
-        shape: Shape::Steps(STEPS.to_vec()),
-        views: vec![
-            local("local at 0.5", step(0)),
-            local("local at 0.65", step(1)),
-            local("local at 0.9", step(2)),
-            local("local at 1.2", step(3)),
-            local("local at 1.5", step(4)),
-            latency("p99 at 1.5", 0.99, step(4)),
-            local("local at 0.9", step(6)),
-            local("local at 0.5", step(8)),
-        ],
-        ..two_zones()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_name_has_its_scenario_with_changes_in_order() {
-        for name in NAMES.iter().chain(BIG).chain(ZONES) {
+        for name in all() {
             let scenario = named(name, 1).unwrap_or_else(|| panic!("{name}"));
-            assert_eq!(scenario.name, *name);
+            assert_eq!(scenario.name, name);
             assert!(
                 scenario.changes.is_sorted_by(|a, b| a.at <= b.at) || name.starts_with("pauses"),
                 "{name}"

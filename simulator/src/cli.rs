@@ -165,7 +165,8 @@ fn options() -> Result<Option<Options>, lexopt::Error> {
             Long("list") => {
                 let policies: Vec<&str> = contender::all().iter().map(|(name, _)| *name).collect();
                 println!("scenarios: {}", catalogue::NAMES.join(" "));
-                println!("only when named: {} {}", catalogue::BIG.join(" "), catalogue::ZONES.join(" "));
+                let others: Vec<&str> = catalogue::all().skip(catalogue::NAMES.len()).collect();
+                println!("only when named: {}", others.join(" "));
                 println!("policies: {}", policies.join(" "));
                 let variants: Vec<&str> =
                     contender::ablation().iter().skip(1).map(|(name, _)| *name).collect();
@@ -192,12 +193,7 @@ fn named_scenarios(list: &str) -> Result<Vec<&'static str>, lexopt::Error> {
             None => name == wanted,
         };
         let before = found.len();
-        found.extend(
-            [catalogue::NAMES, catalogue::BIG, catalogue::ZONES]
-                .concat()
-                .into_iter()
-                .filter(|name| matches(name)),
-        );
+        found.extend(catalogue::all().filter(|name| matches(name)));
         if found.len() == before {
             return Err(format!("no scenario '{wanted}'; --list names them").into());
         }

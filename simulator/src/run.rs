@@ -87,6 +87,17 @@ impl Run {
         self.within(window).filter(|r| r.failed).count()
     }
 
+    /// 50th, 90th and 99th percentile of latency, milliseconds, and the fraction of requests that failed. A request that
+    /// failed before its `timeout`, in seconds, is not a fast one: it counts among the failures only.
+    pub fn judged(&self, timeout: f64) -> [f64; 4] {
+        let given_up = (timeout * 1e6) as u32;
+        let counts = self.records.iter().filter(|r| !r.failed || r.latency_us >= given_up);
+        let mut latencies: Vec<u32> = counts.map(|r| r.latency_us).collect();
+        let mut ms = |p| f64::from(percentile(&mut latencies, p).max(1)) / 1e3;
+        let failed = self.records.iter().filter(|r| r.failed).count();
+        [ms(0.5), ms(0.9), ms(0.99), failed as f64 / self.records.len().max(1) as f64]
+    }
+
     /// Share of each endpoint in the requests that started in `window`.
     pub fn shares(&self, window: (f64, f64)) -> Vec<f64> {
         let mut counts = vec![0.0; self.endpoints];

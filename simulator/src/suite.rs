@@ -44,7 +44,7 @@ pub struct Figure {
 }
 
 /// A measured value, and the number of failed requests if it is a latency.
-type Measured = (f64, Option<f64>);
+pub type Measured = (f64, Option<f64>);
 
 /// One row: the same figure for all contenders.
 #[derive(Clone, Debug, PartialEq)]
@@ -132,7 +132,7 @@ fn cell(plan: &Plan, name: &str, contender: &Contender, seed: u64) -> Cell {
             fleet: run.fleet.clone(),
         };
     }
-    Cell { figures: figures(&scenario, &run), course }
+    Cell { figures: measure(&scenario, &run), course }
 }
 
 fn collect(plan: &Plan, cells: &[Cell]) -> Results {
@@ -140,19 +140,27 @@ fn collect(plan: &Plan, cells: &[Cell]) -> Results {
     let mut results = Results::default();
     for (name, cells) in plan.scenarios.iter().zip(cells.chunks(seeds * contenders)) {
         let Some(scenario) = plan.scenario(name, 1) else { continue };
-        for (at, (label, what)) in headings(&scenario).into_iter().enumerate() {
-            let of_seeds = |cells: &[Cell]| cells.iter().filter_map(|c| c.figures.get(at).copied()).collect();
-            results.rows.push(Row {
-                scenario: scenario.name,
-                label,
-                minor: (1..WHOLE.len()).contains(&at),
-                what,
-                figures: cells.chunks(seeds).map(|cells| median(of_seeds(cells))).collect(),
-            });
-        }
+        let of_seeds = |cells: &[Cell]| cells.iter().map(|cell| cell.figures.clone()).collect();
+        results.rows.extend(rows(&scenario, &cells.chunks(seeds).map(of_seeds).collect::<Vec<_>>()));
         results.courses.push(cells.iter().step_by(seeds).map(|c| c.course.clone()).collect());
     }
     results
+}
+
+/// The rows of one scenario: medians of what was [measured](measure), by contender and then by run.
+pub fn rows(scenario: &Scenario, measured: &[Vec<Vec<Measured>>]) -> Vec<Row> {
+    let row = |at: usize, label, what| Row {
+        scenario: scenario.name,
+        label,
+        minor: (1..WHOLE.len()).contains(&at),
+        what,
+        figures: measured
+            .iter()
+            .map(|runs| median(runs.iter().filter_map(|run| run.get(at).copied()).collect()))
+            .collect(),
+    };
+    let headings = headings(scenario).into_iter().enumerate();
+    headings.map(|(at, (label, what))| row(at, label, what)).collect()
 }
 
 fn headings(scenario: &Scenario) -> Vec<(&'static str, Measure)> {
@@ -160,7 +168,8 @@ fn headings(scenario: &Scenario) -> Vec<(&'static str, Measure)> {
     whole.chain(scenario.views.iter().map(|v| (v.label, v.what))).collect()
 }
 
-fn figures(scenario: &Scenario, run: &Run) -> Vec<Measured> {
+/// What one run shows, in the order of the scenario's [`rows`].
+pub fn measure(scenario: &Scenario, run: &Run) -> Vec<Measured> {
     let all = (0.0, scenario.length);
     let whole = WHOLE.iter().map(|(_, p)| (run.latency(*p, all), Some(run.failed(all) as f64)));
     let views = scenario.views.iter().map(|view| {

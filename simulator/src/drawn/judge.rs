@@ -3,7 +3,7 @@
 
 use super::kinds::Fleet;
 use super::statistics::{at_least, jain};
-use crate::run::{Run, percentile};
+use crate::run::Run;
 use crate::{contender, world};
 
 /// Number of seeds for every fleet.
@@ -60,16 +60,10 @@ struct Outcome {
 
 impl Outcome {
     fn of(run: &Run, fleet: &Fleet, timeout: f64) -> Outcome {
-        let given_up = (timeout * 1e6) as u32;
-        // A request that fails at once is not a fast one.
-        let counts = run.records.iter().filter(|r| !r.failed || r.latency_us >= given_up);
-        let mut latencies: Vec<u32> = counts.map(|r| r.latency_us).collect();
-        let mut ms = |p| f64::from(percentile(&mut latencies, p).max(1)) / 1e3;
-        let failed = run.records.iter().filter(|r| r.failed).count() as f64 / run.records.len().max(1) as f64;
         let shares = run.shares((0.0, f64::MAX));
         let filled: Vec<f64> =
             shares.iter().zip(fleet.slots_of()).map(|(s, slots)| s / slots as f64).collect();
-        Outcome { figures: [ms(0.5), ms(0.9), ms(0.99), failed], fairness: jain(&filled) }
+        Outcome { figures: run.judged(timeout), fairness: jain(&filled) }
     }
 }
 

@@ -105,7 +105,7 @@ async fn respond(shared: &Shared, mode: Mode, work: Option<Duration>, start: Ins
         (_, Kind::Worker { .. }) => {
             // While everything is stopped nothing is accepted either.
             clock::sleep_until(work::end_of_work(start, Duration::ZERO, mode)).await;
-            match tasks::accept(shared) {
+            match tasks::accept(shared, work) {
                 true => answer(shared, StatusCode::ACCEPTED, "accepted\n"),
                 false => answer(shared, StatusCode::SERVICE_UNAVAILABLE, "queue full\n"),
             }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -13,6 +13,8 @@ use crate::clock;
 #[derive(Debug)]
 struct Task {
     accepted: Instant,
+    /// The work that its request asked for.
+    asked: Option<Duration>,
     waits: Held,
     unfinished: Held,
 }
@@ -39,14 +41,14 @@ impl Queue {
     }
 }
 
-/// Accepts a task, unless the queue is full.
-pub(super) fn accept(shared: &Shared) -> bool {
+/// Accepts a task, with the work that its request asked for, unless the queue is full.
+pub(super) fn accept(shared: &Shared, asked: Option<Duration>) -> bool {
     let mut waiting = lock(&shared.queue.waiting);
     if waiting.len() >= shared.queue.bound {
         return false;
     }
     let (waits, unfinished) = (shared.metrics.waits(), shared.metrics.accepted());
-    waiting.push_back(Task { accepted: clock::now(), waits, unfinished });
+    waiting.push_back(Task { accepted: clock::now(), asked, waits, unfinished });
     drop(waiting);
     shared.queue.arrived.notify_one();
     true
@@ -55,10 +57,10 @@ pub(super) fn accept(shared: &Shared) -> bool {
 /// The loop of one slot.
 pub(super) async fn work_off(shared: Arc<Shared>) {
     loop {
-        let Task { accepted, waits, unfinished } = shared.queue.next().await;
+        let Task { accepted, asked, waits, unfinished } = shared.queue.next().await;
         drop(waits);
         let mode = shared.mode();
-        let work = shared.work.next(mode.behaviour, None);
+        let work = shared.work.next(mode.behaviour, asked);
         clock::sleep_until(work::end_of_work(clock::now(), work, mode)).await;
         let sojourn = clock::now() - accepted;
         shared.metrics.worked(work);
