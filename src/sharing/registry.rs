@@ -62,8 +62,8 @@ pub struct Listed {
     pub to_retire: Vec<SlotId>,
     /// Whether the worker that asked was registered before.
     pub found: bool,
-    /// Its slot id if it is marked expired: that is to be retired, and the worker to enter under another one.
-    pub gone: Option<SlotId>,
+    /// Whether it is marked expired: it is to enter under another id.
+    pub gone: bool,
     /// The slot id of the worker that asked, once no other worker can have the same.
     pub mine: Option<SlotId>,
 }
@@ -104,9 +104,9 @@ pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Li
     let (bytes, version) = host.shared_get(key).unzip();
     let mut entries = read(&bytes.unwrap_or_default());
     let known = entries.iter().find(|entry| entry.slot_id.id == me).copied();
-    let gone = known.filter(|mine| !mine.is_live()).map(|mine| mine.slot_id);
-    let mut mine = known.filter(|_| gone.is_none()).map(|entry| entry.slot_id);
-    if enter && gone.is_none() && known.is_none_or(|mine| mine.is_due_for_renewal(now)) {
+    let gone = known.is_some_and(|mine| !mine.is_live());
+    let mut mine = known.filter(|_| !gone).map(|entry| entry.slot_id);
+    if enter && !gone && known.is_none_or(|mine| mine.is_due_for_renewal(now)) {
         entries.retain(|entry| entry.slot_id.id != me);
         entries.iter_mut().for_each(|entry| entry.expire(now));
         let number = known.map(|entry| entry.slot_id.number).or_else(|| lowest_free(&entries));
@@ -190,7 +190,7 @@ mod tests {
         live(&shared, 1, true, s(3600));
         live(&shared, 2, true, s(3600));
         assert_eq!(live(&shared, 1, true, s(0)), [1]);
-        assert!(update(&shared, "workers", 2, true, s(0)).gone.is_some());
+        assert!(update(&shared, "workers", 2, true, s(0)).gone);
         assert_eq!(live(&shared, 3, true, s(0)), [1, 3], "a live worker enters anew");
     }
 
@@ -211,7 +211,7 @@ mod tests {
         // The clock is set forward: both look expired.
         assert!(update(&shared, "workers", 1, true, s(9000)).to_retire.is_empty());
         assert_eq!(all(&shared, "workers").len(), 2, "still counted");
-        assert!(update(&shared, "workers", 2, true, s(9000)).gone.is_some());
+        assert!(update(&shared, "workers", 2, true, s(9000)).gone);
         assert_eq!(live(&shared, 3, true, s(9000)), [1, 3], "it enters anew");
         assert!(update(&shared, "workers", 1, true, s(9059)).to_retire.is_empty());
         assert_eq!(ids(&update(&shared, "workers", 1, true, s(9060)).to_retire), [2]);
@@ -267,7 +267,7 @@ mod tests {
         let entry = Entry { slot_id: SlotId { id: 5, number: 0 }, seen: s(0), expired: s(1) };
         shared.put("workers", &write(&[entry]));
         let listed = update(&shared, "workers", 5, true, s(2));
-        assert_eq!((listed.found, listed.gone, listed.mine), (true, Some(entry.slot_id), None));
+        assert_eq!((listed.found, listed.gone, listed.mine), (true, true, None));
         assert_eq!(live(&shared, 6, true, s(2)), [6], "under another id");
     }
 

@@ -174,7 +174,8 @@ pub fn gather(host: &dyn Host, keys: &Keys, me: u64, now: Time) -> Gathered {
     let RetiredCounters { founded, ids, mut counts } = retired.unwrap_or_default();
     let mut others = 0;
     for (_, mut theirs) in counted.into_iter().filter(|(id, _)| !ids.contains(id)) {
-        if now.seconds_since(theirs.at) > GONE_AFTER_S {
+        // Written before the clock stepped back: one that lives writes again.
+        if theirs.at.from_the_future(now) || now.seconds_since(theirs.at) > GONE_AFTER_S {
             theirs.grow_old();
         } else {
             others += 1;

@@ -68,8 +68,9 @@ impl Worker {
             self.membership.carries_traffic,
             now,
         );
-        if self.membership.carries_traffic && self.is_retired(host, &listed) {
-            // What it had published is among the retired counters: it counts on from there under a new id.
+        if self.membership.carries_traffic && self.is_gone(host, &listed) {
+            // What it had published is among the retired counters, now or when its entry is cleared: it counts on from
+            // there under a new id.
             self.publish_stats(host, now);
             self.engine.forget_counts();
             self.stats.catch_up(&self.engine);
@@ -79,7 +80,7 @@ impl Worker {
         let keys = &self.keys.shared;
         self.membership.peers = listed.live;
         self.membership.slot_id = listed.mine;
-        if !self.membership.carries_traffic || listed.gone.is_some() {
+        if !self.membership.carries_traffic {
             return;
         }
         listed.to_retire.iter().for_each(|slot_id| _ = retired_counters::retire(host, keys, *slot_id));
@@ -90,14 +91,10 @@ impl Worker {
         }
     }
 
-    /// Whether this worker was taken for gone, and what it has published is retired: by another worker, or now.
+    /// Whether this worker was taken for gone, and perhaps retired since.
     #[inline(never)]
-    fn is_retired(&self, host: &dyn Host, listed: &registry::Listed) -> bool {
-        let keys = &self.keys.shared;
-        match listed.gone {
-            Some(slot_id) => retired_counters::retire(host, keys, slot_id).is_ok(),
-            None => !listed.found && retired_counters::holds(host, keys, self.membership.id),
-        }
+    fn is_gone(&self, host: &dyn Host, listed: &registry::Listed) -> bool {
+        listed.gone || (!listed.found && retired_counters::holds(host, &self.keys.shared, self.membership.id))
     }
 
     #[inline(never)]

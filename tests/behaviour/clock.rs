@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use engine::rng::Rng;
+use testbed::serde_json::{Value, from_slice};
+
 use crate::lease::crew;
 use crate::scene::{
-    Ending, address, begin, config, give, ms, pass, pass_with, picks, picks_of, single, traffic,
+    Ending, address, begin, config, give, load, ms, pass, pass_with, picks, picks_of, single, traffic,
 };
 use crate::world::{Answer, Plugin, Stream, World};
 
@@ -135,7 +138,52 @@ fn a_dead_workers_requests_are_forgotten_also_after_a_step_back(mut world: impl 
     assert_eq!(open.iter().filter(|stream| keep(*stream)).count(), 5);
 }
 
+/// The workers that the status page shows, and the requests that it has counted.
+fn shown<W: World>(world: &mut W, plugin: Plugin) -> (u64, u64) {
+    let headers: [(&str, &[u8]); 2] = [(":method", b"GET"), (":path", b"/_evenkeel/status.json")];
+    let mut page = world.stream(plugin, &headers);
+    assert!(!page.request_headers(), "answered here");
+    let status: Value = from_slice(&page.local_body()).expect("JSON");
+    page.done();
+    let endpoints = status["upstreams"][0]["endpoints"].as_array().expect("endpoints");
+    let requests = endpoints.iter().map(|of| of["requests"].as_u64().expect("a number")).sum();
+    (status["workers"].as_u64().expect("a number"), requests)
+}
+
+/// After any step every worker looks gone to the others, and enters the registry anew. One is gone indeed.
+fn the_page_counts_workers_and_requests_once_after_any_step<W: World>(_: W) {
+    const STEPS_S: [i64; 8] = [-3600, -31, -10, -4, 4, 31, 95, 3600];
+    for seed in 0..16 {
+        let mut world = W::new(seed);
+        let mut rng = Rng::new(seed);
+        let json = config(3, r#""policy":"round_robin""#, r#""status":{"path":"/_evenkeel"}"#);
+        let workers = 2 + rng.below(3) as usize;
+        let threads: Vec<_> = (0..workers).map(|_| world.thread()).collect();
+        let mut crew: Vec<_> = threads.iter().map(|thread| load(&mut world, *thread, &json)).collect();
+        let mut served = 0;
+        for round in 0..4 {
+            for plugin in &crew {
+                served += 5;
+                picks(&mut world, *plugin, 5);
+            }
+            pass(&mut world, &crew, ms(700));
+            if round == 2 && rng.below(2) == 0 {
+                crew.pop();
+            }
+            let step_s = STEPS_S[rng.below(STEPS_S.len() as u32) as usize];
+            world.set_now(world.now().saturating_add_signed(step_s * 1_000_000_000));
+            // The report of a worker that is gone counts for three seconds, and as long again as a small step back takes.
+            pass(&mut world, &crew, ms(8000));
+            for plugin in &crew {
+                let shown = shown(&mut world, *plugin);
+                assert_eq!(shown, (crew.len() as u64, served), "seed {seed}, {step_s} s in round {round}");
+            }
+        }
+    }
+}
+
 both!(
+    the_page_counts_workers_and_requests_once_after_any_step,
     requests_on_their_way_survive_a_step_either_way,
     extreme_times_are_survived,
     ejected_endpoint_returns_after_a_clock_step,
