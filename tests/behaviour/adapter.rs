@@ -155,6 +155,27 @@ fn a_worker_does_not_rest_while_others_have_requests() {
     assert_eq!(rest, [ms(1000), ms(2000)], "the leader's and the other's");
 }
 
+/// Ticks are rare at rest; what is known by the next one is of use to the requests that come now.
+#[test]
+fn the_first_request_ends_a_rest_at_once() {
+    for seconds in [10, 30, 200] {
+        let mut world = Wasm::new(seconds);
+        let plugin = single(&mut world, &config(4, "", ""));
+        picks(&mut world, plugin, 4);
+        pass(&mut world, &[plugin], ms(1000 * seconds));
+        let period = |world: &Wasm| {
+            let (vm, root) = world.vm(plugin);
+            vm.tick_period(root).expect("a timer")
+        };
+        assert!(period(&world) >= ms(1000), "{:?}", period(&world));
+        let requests: Vec<_> = (0..3).map(|_| begin(&mut world, plugin)).collect();
+        assert_eq!(period(&world), ms(1));
+        world.tick(plugin);
+        assert!((ms(2)..=ms(50)).contains(&period(&world)), "{:?}", period(&world));
+        drop(requests);
+    }
+}
+
 /// The counts since its last tick are counted as well.
 #[test]
 fn a_worker_that_ends_has_published_everything() {

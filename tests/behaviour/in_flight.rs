@@ -16,7 +16,9 @@ const AHEAD: usize = 10;
 /// One endpoint is kept [`AHEAD`] requests ahead, so `least_request` gives everything to the other. Afterwards that one
 /// gets exactly the missing requests before the two alternate.
 fn exact<W: World>(mut world: W, exchange: impl Fn(&mut W, Plugin)) {
-    let plugin = single(&mut world, &config(2, r#""policy":"least_request""#, ""));
+    // Failures eject none, so that in-flight alone decides.
+    let alone = r#""policy":"least_request","health":{"max_ejected_percent":0}"#;
+    let plugin = single(&mut world, &config(2, alone, ""));
     let mut busy = Vec::new();
     let mut idle = Vec::new();
     for _ in 0..4 * AHEAD {
@@ -50,15 +52,31 @@ fn answered<W: World>(world: &mut W, plugin: Plugin, ending: &Ending) -> W::Stre
     stream
 }
 
+/// Why Envoy ended a request that it sent no answer to, not even its own.
+const SILENCES: [&str; 9] = [
+    "upstream_reset_before_response_started{remote_reset}",
+    "upstream_reset_before_response_started{connection_termination}",
+    "upstream_reset_before_response_started{connection_failure}",
+    "upstream_reset_before_response_started{overflow}",
+    "response_timeout",
+    "max_duration_timeout",
+    "stream_idle_timeout",
+    "internal_redirect",
+    "downstream_remote_disconnect",
+];
+
 fn endings() -> Vec<Ending> {
-    vec![
+    let mut endings =
+        SILENCES.map(|details| Ending { details: Some(details), ..Ending::cancelled() }).to_vec();
+    endings.extend([
         Ending::cancelled(),
         Ending::good(),
         Ending::status("429"),
         Ending::grpc_trailers("0"),
         Ending::local("503", "no_healthy_upstream"),
         Ending { served_by: Some("203.0.113.9:1".into()), ..Ending::good() },
-    ]
+    ]);
+    endings
 }
 
 /// [`exact`], in a separate world for each end.

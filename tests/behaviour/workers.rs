@@ -1,7 +1,8 @@
 //! What one worker learns, the others know.
 
-use crate::scene::{Ending, address, begin, config, give, load, ms, pass, picks, picks_of, target};
+use crate::scene::{Ending, address, begin, config, give, load, ms, pass, picks, picks_of, respond, target};
 use crate::world::{Plugin, Stream, World};
+use engine::rng::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Threads with the same configuration that know each other: each has carried traffic and ticked.
@@ -111,6 +112,111 @@ fn one_sees_what_the_others_have_in_flight(mut world: impl World) {
     }
 }
 
+/// How an endpoint fails that is ejected for it.
+fn failure(rng: &mut Rng) -> Ending {
+    match rng.below(4) {
+        0 => Ending::status("503"),
+        1 => Ending::local("503", "upstream_reset_before_response_started{connection_failure}"),
+        2 => Ending::local("504", "response_timeout"),
+        _ => Ending::grpc_headers("14"),
+    }
+}
+
+/// Some workers of which one alone has seen an endpoint fail and has ejected it, without a tick since. Returns all, the
+/// one that knows, and the endpoint.
+fn one_knows<W: World>(world: &mut W, rng: &mut Rng) -> (Vec<Plugin>, Plugin, String) {
+    let health = r#""health":{"ejection":"300s"}"#;
+    let policy = ["round_robin", "least_request", "adaptive", "random"][rng.below(4) as usize];
+    let json = config(3 + rng.below(4) as usize, &format!(r#""policy":"{policy}",{health}"#), "");
+    let crew = crew(world, 2 + rng.below(3) as usize, &json);
+    let knows = crew[rng.below(crew.len() as u32) as usize];
+    let failing = address(rng.below(3) as usize);
+    let (ending, mut open, mut met) = (failure(rng), Vec::new(), 0);
+    while met < 5 {
+        open.push(begin(world, knows));
+        met += usize::from(open.last().is_some_and(|stream| target(stream) == failing));
+    }
+    world.advance(ms(10));
+    for mut stream in open {
+        let failed = target(&stream) == failing;
+        let good = Ending::good();
+        respond(&mut stream, if failed { &ending } else { &good });
+        stream.log();
+        stream.done();
+    }
+    assert_eq!(picks_of(world, knows, &failing, 60), 0, "ejected");
+    (crew, knows, failing)
+}
+
+/// How many requests each worker but one gives to an endpoint.
+fn others_picks<W: World>(world: &mut W, crew: &[Plugin], but: Plugin, endpoint: &str, each: usize) -> usize {
+    let others = crew.iter().filter(|plugin| **plugin != but);
+    others.map(|plugin| picks_of(world, *plugin, endpoint, each)).sum()
+}
+
+/// The others look at their next tick, though they had no request since their last and the time to look has not come.
+fn what_one_has_found_the_next_tick_of_another_heeds<W: World>(_: W) {
+    for seed in 0..12 {
+        let mut world = W::new(seed);
+        let mut rng = Rng::new(seed);
+        let (crew, knows, failing) = one_knows(&mut world, &mut rng);
+        let others = || crew.iter().filter(|plugin| **plugin != knows);
+        // They have just been at work when it publishes.
+        others().for_each(|plugin| world.tick(*plugin));
+        world.advance(ms(1));
+        world.tick(knows);
+        world.advance(ms(1));
+        others().for_each(|plugin| world.tick(*plugin));
+        assert_eq!(others_picks(&mut world, &crew, knows, &failing, 40), 0, "seed {seed}");
+    }
+}
+
+/// Half seconds of the others with ten requests each, in which this worker ticks as seldom as one at rest does; returns how
+/// many of these requests got to the endpoint.
+fn beside_a_silent_one<W: World>(world: &mut W, crew: &[Plugin], silent: Plugin, endpoint: &str) -> usize {
+    let others: Vec<Plugin> = crew.iter().copied().filter(|plugin| *plugin != silent).collect();
+    let mut next_tick = world.now();
+    let mut got = 0;
+    for _ in 0..60 {
+        for plugin in &others {
+            if world.now() >= next_tick {
+                world.tick(silent);
+                next_tick = world.now() + ms(2000).as_nanos() as u64;
+            }
+            pass(world, &others, ms(500) / others.len() as u32);
+            got += picks_of(world, *plugin, endpoint, 10);
+        }
+    }
+    got
+}
+
+fn what_a_silent_worker_knows_counts_for_as_long_as_it_lives<W: World>(_: W) {
+    for seed in 0..12 {
+        let mut world = W::new(seed);
+        let mut rng = Rng::new(seed);
+        let (crew, knows, failing) = one_knows(&mut world, &mut rng);
+        pass(&mut world, &crew, ms(300));
+        let got = beside_a_silent_one(&mut world, &crew, knows, &failing);
+        assert_eq!(got, 0, "seed {seed}");
+    }
+}
+
+fn what_a_silent_worker_has_in_flight_counts_for_as_long_as_it_lives(mut world: impl World) {
+    let crew = crew(&mut world, 3, &config(2, r#""policy":"least_request""#, ""));
+    let mut held: Vec<_> = (0..60).map(|_| begin(&mut world, crew[0])).collect();
+    for stream in held.iter_mut() {
+        world.advance(ms(1));
+        if target(stream) == address(1) {
+            respond(stream, &Ending::good());
+            stream.done();
+        } else {
+            // The body goes on for long.
+            stream.response_headers(&[(":status", b"200")]);
+        }
+    }
+    assert_eq!(beside_a_silent_one(&mut world, &crew, crew[0], &address(0)), 0);
+}
+
 fn a_worker_that_is_gone_is_forgotten(mut world: impl World) {
     let crew = crew(&mut world, 2, &config(2, r#""policy":"least_request""#, ""));
     let held: Vec<_> = (0..40).map(|_| begin(&mut world, crew[0])).collect();
@@ -193,6 +299,9 @@ both!(
     connections_that_break_together_are_a_crash,
     streams_that_break_with_one_connection_are_one_failure,
     one_sees_what_the_others_have_in_flight,
+    what_one_has_found_the_next_tick_of_another_heeds,
+    what_a_silent_worker_knows_counts_for_as_long_as_it_lives,
+    what_a_silent_worker_has_in_flight_counts_for_as_long_as_it_lives,
     a_worker_that_is_gone_is_forgotten,
     verifying_a_suspect_is_shared_work,
     workers_choose_different_endpoints_between_two_ticks,

@@ -41,7 +41,7 @@ impl<W: World> Member<W> {
     fn new(process: &W::Process, turns: Arc<Turns>, number: usize) -> Member<W> {
         let mut world = W::on_this_thread(process);
         let gate = turns.clone();
-        world.gate(Rc::new(move |_| gate.pass(number)));
+        world.gate(Rc::new(move |key| gate.pass(number, key)));
         let thread = world.thread();
         Member {
             world,
@@ -60,6 +60,16 @@ impl<W: World> Member<W> {
         let process = self.world.process();
         let after = Member { sent: self.sent, ..Member::new(&process, self.turns.clone(), self.number) };
         *self = after;
+    }
+
+    /// Its place in the crew.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Its VM is gone without a sound, and no other takes its place.
+    pub fn fall_silent(&mut self) {
+        (self.plugin, self.open) = (None, Vec::new());
     }
 
     /// Loads a configuration, which must be accepted. That before it ends with its last request.
@@ -162,10 +172,16 @@ impl<W: World> Member<W> {
 impl<W: World> Member<W> {
     /// Looks at its status page: it shows no request that there was not, and none less than before.
     pub fn look(&mut self) {
-        let (requests, _) = self.counted();
+        let before = self.shown;
+        self.look_anew();
+        assert!(self.shown >= before, "{before} before, now {}", self.shown);
+    }
+
+    /// Looks at its status page: it shows no request that there was not.
+    pub fn look_anew(&mut self) {
+        (self.shown, _) = self.counted();
         let begun = self.turns.begun.load(Ordering::Relaxed);
-        assert!((self.shown..=begun).contains(&requests), "{} before, {requests}, {begun} begun", self.shown);
-        self.shown = requests;
+        assert!(self.shown <= begun, "{} are shown, {begun} begun", self.shown);
     }
 }
 

@@ -20,6 +20,8 @@ struct Small {
     preemptions: usize,
     /// The member that may die.
     mortal: Option<usize>,
+    /// The keys of shared data at whose accesses the turn may be taken; at all without it.
+    only: Option<fn(&str) -> bool>,
     before: fn(&mut Crew),
     parts: Vec<Part>,
     after: fn(&mut Crew),
@@ -28,7 +30,7 @@ struct Small {
 impl Small {
     /// Runs every schedule; returns how many there are.
     fn every_schedule(&self) -> usize {
-        let mut next = Some(Search::new(self.preemptions, self.mortal));
+        let mut next = Some(Search::new(self.preemptions, self.mortal, self.only));
         let mut runs = 0;
         while let Some(search) = next {
             let mut crew = Crew::new(self.idle + self.parts.len(), 1);
@@ -59,6 +61,7 @@ impl Default for Small {
             idle: 0,
             preemptions: 2,
             mortal: None,
+            only: None,
             before: configured,
             parts: vec![part(serve_and_tick), part(serve_and_tick)],
             after: |crew| all_is_well(crew, 0),
@@ -231,6 +234,109 @@ fn one_taken_for_gone_comes_back_while_it_is_retired() {
         ..Small::default()
     }
     .has(1400);
+}
+
+/// The registry, and what is counted of its workers.
+fn registered(key: &str) -> bool {
+    key.ends_with("/workers") || key.contains("/counts/")
+}
+
+/// A member that has had a request and is not registered yet; the others know each other.
+fn newcomer(crew: &mut Crew, newcomer: usize) {
+    crew.each(move |member| {
+        if member.number() != newcomer {
+            member.load(&everything(1));
+        }
+    });
+    pass(crew, 4);
+    crew.on(newcomer, |member| {
+        member.load(&everything(1));
+        member.serve();
+    });
+}
+
+/// The first member has fallen silent, and is about to be retired by those that go on.
+fn silent(crew: &mut Crew, going_on: &[usize]) {
+    crew.on(0, |member| member.fall_silent());
+    for _ in 0..5 {
+        crew.world.advance(ms(18_100));
+        going_on.iter().for_each(|member| crew.on(*member, |member| member.tick()));
+    }
+    crew.world.advance(ms(6000));
+}
+
+/// The registry is one record: who writes it writes all. What a page has shown, it goes on showing.
+fn one_enters_while_it_is_written(idle: usize, before: fn(&mut Crew)) {
+    Small {
+        idle,
+        only: Some(registered),
+        before,
+        parts: vec![
+            part(|member| member.tick()),
+            part(|member| member.tick()),
+            part(|member| {
+                member.look();
+                member.look();
+            }),
+        ],
+        after: |crew| {
+            crew.each(|member| {
+                if member.plugin.is_none() {
+                    member.load(&everything(1))
+                }
+            });
+            // The latest request of one that fell silent.
+            all_is_well(crew, 1);
+        },
+        ..Small::default()
+    }
+    .has(100);
+}
+
+#[test]
+fn one_that_enters_while_another_renews_its_entry_stays_counted() {
+    one_enters_while_it_is_written(0, |crew| {
+        newcomer(crew, 1);
+        crew.world.advance(ms(5500));
+    });
+}
+
+#[test]
+fn one_that_enters_while_another_is_retired_stays_counted() {
+    one_enters_while_it_is_written(1, |crew| {
+        newcomer(crew, 2);
+        silent(crew, &[1, 3]);
+    });
+}
+
+/// A thread stands still before it writes its counts, for so long that it is retired, and another has its number by then.
+/// What it writes at last is not taken for the other's.
+#[test]
+fn what_one_writes_late_is_not_taken_for_anothers() {
+    Small {
+        only: Some(|key| key.contains("/counts/")),
+        before: |crew| {
+            newcomer(crew, 2);
+            crew.on(0, |member| (0..30).for_each(|_| member.serve()));
+            crew.on(0, |member| member.tick());
+            crew.world.advance(ms(300));
+        },
+        parts: vec![
+            part(|member| member.tick()),
+            part(|member| {
+                for _ in 0..6 {
+                    member.world.advance(ms(18_100));
+                    member.tick();
+                }
+                member.look_anew();
+            }),
+            part(|member| member.tick()),
+        ],
+        // What it had counted since its last maintenance may be lost with it.
+        after: |crew| all_is_well(crew, 40),
+        ..Small::default()
+    }
+    .has(100);
 }
 
 #[test]

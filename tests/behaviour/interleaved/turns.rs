@@ -25,6 +25,14 @@ pub enum Plan {
 }
 
 impl Plan {
+    /// Whether the turn may be taken, or a member die, at an access to this key.
+    fn has_a_choice_at(&self, key: &str) -> bool {
+        match self {
+            Plan::Search(search) => search.only.is_none_or(|only| only(key)),
+            Plan::Drawn(..) => true,
+        }
+    }
+
     /// `current` has come to an access to shared data; `None` if a member has just ended.
     fn next(&mut self, current: Option<usize>, racing: &[usize]) -> Next {
         match self {
@@ -44,6 +52,8 @@ impl Plan {
 pub struct Search {
     preemptions: usize,
     mortal: Option<usize>,
+    /// The keys at whose accesses there is a choice; at all without it.
+    only: Option<fn(&str) -> bool>,
     /// What was chosen wherever there was a choice, and the number of options there.
     path: Vec<(usize, usize)>,
     // Of the current run:
@@ -53,9 +63,10 @@ pub struct Search {
 }
 
 impl Search {
-    /// The first schedule with at most so many preemptions, in which `mortal` may die.
-    pub fn new(preemptions: usize, mortal: Option<usize>) -> Search {
-        Search { preemptions, mortal, ..Search::default() }
+    /// The first schedule with at most so many preemptions, in which `mortal` may die, each at an access to one of these
+    /// keys.
+    pub fn new(preemptions: usize, mortal: Option<usize>, only: Option<fn(&str) -> bool>) -> Search {
+        Search { preemptions, mortal, only, ..Search::default() }
     }
 
     fn next(&mut self, current: Option<usize>, racing: &[usize]) -> Next {
@@ -138,11 +149,11 @@ impl Turns {
         }
     }
 
-    /// A member has come to an access to shared data; returns whether it lives on.
-    pub fn pass(&self, me: usize) -> bool {
+    /// A member has come to an access to this key of shared data; returns whether it lives on.
+    pub fn pass(&self, me: usize, key: &str) -> bool {
         let mut race = self.race();
         let Race { plan, racing, .. } = &mut *race;
-        let Some(plan) = plan else { return true };
+        let Some(plan) = plan.as_mut().filter(|plan| plan.has_a_choice_at(key)) else { return true };
         match plan.next(Some(me), racing) {
             Next::Goes(next) if next == me => {}
             Next::Goes(next) => {
