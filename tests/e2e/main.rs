@@ -11,6 +11,7 @@ mod scene;
 mod side_by_side;
 
 mod cancelling;
+mod conformance;
 mod decision_records;
 mod discovery;
 mod envoy_stats;

@@ -59,14 +59,20 @@ pub(crate) mod map {
     pub const RESPONSE_HEADERS: u32 = 2;
     pub const RESPONSE_TRAILERS: u32 = 3;
     pub const CALL_RESPONSE_HEADERS: u32 = 6;
+    /// The last one: trailers of the response to a call.
+    pub const LAST: u32 = 7;
 }
 
 pub(crate) mod buffer {
     pub const REQUEST_BODY: u32 = 0;
     pub const RESPONSE_BODY: u32 = 1;
+    pub const DOWNSTREAM_DATA: u32 = 2;
+    pub const UPSTREAM_DATA: u32 = 3;
     pub const CALL_RESPONSE_BODY: u32 = 4;
+    pub const GRPC_RECEIVE: u32 = 5;
     pub const VM_CONFIGURATION: u32 = 6;
     pub const PLUGIN_CONFIGURATION: u32 = 7;
+    pub const CALL_DATA: u32 = 8;
 }
 
 pub(crate) mod stream_type {

@@ -120,11 +120,15 @@ impl Contexts {
         self.stream()?.borrow_mut().writable(kind).map(write)
     }
 
-    /// Copies a buffer; `None` if the callback must not see it.
+    /// Copies a buffer; `None` if the callback must not see it. Those of a stream and of connections are empty then.
     pub(crate) fn buffer(&self, kind: u32) -> Option<Vec<u8>> {
         match kind {
             buffer::REQUEST_BODY | buffer::RESPONSE_BODY => {
-                self.stream()?.borrow().bodies[kind as usize].clone()
+                let body = self.stream().and_then(|stream| stream.borrow().bodies[kind as usize].clone());
+                Some(body.unwrap_or_default())
+            }
+            buffer::DOWNSTREAM_DATA | buffer::UPSTREAM_DATA | buffer::GRPC_RECEIVE | buffer::CALL_DATA => {
+                Some(Vec::new())
             }
             buffer::CALL_RESPONSE_BODY => self.call_answer.as_ref().map(|answer| answer.body.clone()),
             buffer::VM_CONFIGURATION => Some(Vec::new()),

@@ -245,6 +245,10 @@ impl Request {
         end_of_stream: Option<bool>,
     ) -> Action {
         let count = headers.len() as u32;
+        if self.started {
+            // The guest learns of the stream before there is a map.
+            self.created();
+        }
         self.stream.borrow_mut().maps[kind as usize].arrive(headers);
         let action = self.phase(callback, count, end_of_stream);
         if action == Action::Continue {
@@ -262,10 +266,14 @@ impl Request {
         end_of_stream: bool,
     ) -> Action {
         self.stream.borrow_mut().bodies[kind as usize] = Some(body.to_vec());
+        let trailers =
+            if kind == buffer::REQUEST_BODY { map::REQUEST_TRAILERS } else { map::RESPONSE_TRAILERS };
+        self.stream.borrow_mut().addable = end_of_stream.then_some(trailers);
         let action = self.phase(callback, body.len() as u32, Some(end_of_stream));
         if action == Action::Continue {
             self.stream.borrow_mut().bodies[kind as usize] = None;
         }
+        self.stream.borrow_mut().addable = None;
         action
     }
 

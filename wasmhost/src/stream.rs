@@ -31,11 +31,13 @@ impl LocalResponse {
 pub(crate) struct Slot {
     pub(crate) headers: Option<Headers>,
     pub(crate) open: bool,
+    /// Whether the guest has added it itself. Envoy leaves such a map to it until the stream ends.
+    added: bool,
 }
 
 impl Slot {
     pub(crate) fn arrive(&mut self, headers: Headers) {
-        *self = Slot { headers: Some(headers), open: true };
+        *self = Slot { headers: Some(headers), open: true, added: false };
     }
 }
 
@@ -50,17 +52,23 @@ pub(crate) struct Stream {
     pub(crate) reset: bool,
     /// Whether this is the access log phase, in which the maps can be read again but not written.
     pub(crate) logging: bool,
+    /// The trailers that the guest may add, because the last part of a body is running.
+    pub(crate) addable: Option<u32>,
 }
 
 impl Stream {
     pub(crate) fn readable(&self, kind: u32) -> Option<&Headers> {
         let slot = self.maps.get(kind as usize)?;
         let logged = self.logging && kind != map::REQUEST_TRAILERS;
-        slot.headers.as_ref().filter(|_| slot.open || logged)
+        slot.headers.as_ref().filter(|_| slot.open || slot.added || logged)
     }
 
     pub(crate) fn writable(&mut self, kind: u32) -> Option<&mut Headers> {
-        self.maps.get_mut(kind as usize).filter(|slot| slot.open)?.headers.as_mut()
+        let slot = self.maps.get_mut(kind as usize)?;
+        if self.addable == Some(kind) && slot.headers.is_none() {
+            *slot = Slot { headers: Some(Headers::default()), open: false, added: true };
+        }
+        slot.headers.as_mut().filter(|_| slot.open || slot.added)
     }
 
     /// Resumes the stream. In either direction this takes the request's parts away from the guest: Envoy clears the

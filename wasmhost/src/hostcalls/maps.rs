@@ -23,16 +23,21 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
         }
 
         fn proxy_get_header_map_pairs(guest, kind: u32, out_data: u32, out_size: u32) {
+            if kind > map::LAST {
+                return Ok(Status::BadArgument);
+            }
             let pairs = guest.contexts().read_map(kind, Headers::encode).unwrap_or_default();
             guest.give(&pairs, out_data, out_size)
         }
 
         fn proxy_get_header_map_size(guest, kind: u32, out_size: u32) {
-            let size = guest.contexts().read_map(kind, |headers| {
-                headers.pairs().iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+            // Envoy asks for a map to be written, which has others phases than one to be read.
+            let mut size = 0;
+            let found = guest.contexts().write_map(kind, |headers| {
+                size = headers.pairs().iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
             });
-            match size {
-                Some(size) => guest.write(out_size, &(size as u32).to_le_bytes()),
+            match found {
+                Some(()) => guest.write(out_size, &(size as u32).to_le_bytes()),
                 None => Ok(Status::BadArgument),
             }
         }
@@ -66,7 +71,7 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
 /// In the access log phase an absent map reads as "not found"; in other phases it is a bad argument.
 fn absent(contexts: &Contexts, kind: u32) -> Status {
     let logging = contexts.stream().is_some_and(|stream| stream.borrow().logging);
-    if logging && kind <= map::RESPONSE_TRAILERS { Status::NotFound } else { Status::BadArgument }
+    if logging && kind <= map::LAST { Status::NotFound } else { Status::BadArgument }
 }
 
 fn written(guest: &mut Guest<'_>, (kind, name): (u32, &str), outcome: Option<()>) -> Status {

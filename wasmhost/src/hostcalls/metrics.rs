@@ -3,6 +3,7 @@
 use super::hostcalls;
 use crate::abi::Status;
 use crate::contexts::Contexts;
+use crate::metrics::Kind;
 use wasmi::Linker;
 use wasmi::errors::LinkerError;
 
@@ -20,7 +21,7 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
         }
 
         fn proxy_increment_metric(guest, id: u32, offset: i64) {
-            let Some(key) = guest.contexts().metrics.find(id) else { return Ok(Status::NotFound) };
+            let Some(key) = guest.contexts().metrics.find(id) else { return Ok(unknown(id)) };
             Ok(guest.process().metrics.increment(key, offset))
         }
 
@@ -39,4 +40,9 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
             }
         }
     }
+}
+
+/// The status of an increment of a metric that there is not: by its id it may be a histogram, which has none.
+fn unknown(id: u32) -> Status {
+    if id % 4 == Kind::Histogram as u32 { Status::BadArgument } else { Status::NotFound }
 }
