@@ -76,6 +76,59 @@ fn retry_after_is_followed_within_bounds<W: World>(mut world: W) {
     }
 }
 
+/// A service limits one client and says for how long, whichever endpoint it asks: that tells no endpoint from another,
+/// and the others' requests need all of them.
+fn pauses_that_most_endpoints_ask_for_are_granted_to_none<W: World>(_: W) {
+    for endpoints in [2, 3, 4, 7] {
+        let mut world = W::new(4);
+        let plugin = single(&mut world, &config(endpoints, TURNS, ""));
+        let limited = saying("429", "retry-after", "60");
+        let mut turn = 0;
+        for _ in 0..40 {
+            for _ in 0..3 * endpoints {
+                turn += 1;
+                serve(&mut world, plugin, |_| if turn % 5 == 0 { limited.clone() } else { Ending::good() });
+            }
+            pass(&mut world, &[plugin], ms(100));
+        }
+        let serving = picks(&mut world, plugin, 40);
+        assert_eq!(serving.len(), endpoints, "{serving:?}");
+        // It ends: an endpoint that asks alone is left alone again.
+        for _ in 0..140 {
+            serve(&mut world, plugin, |_| Ending::good());
+            pass(&mut world, &[plugin], ms(100));
+        }
+        if endpoints > 2 {
+            give(&mut world, plugin, &address(1), &limited);
+            pass(&mut world, &[plugin], ms(1_000));
+            give(&mut world, plugin, &address(1), &limited);
+            assert_eq!(picks_of(&mut world, plugin, &address(1), 40), 0, "{endpoints}");
+        }
+    }
+}
+
+/// The same where such a client comes rarely: an endpoint that serves the others well is not left alone for its sake. One
+/// that goes on asking is.
+fn a_pause_is_as_long_as_the_other_answers_bear_out<W: World>(_: W) {
+    let limited = saying("429", "retry-after", "60");
+    for (good, spared_ms) in [(0, 12_000), (2, 4_000), (11, 1_000), (100, 0)] {
+        let mut world = W::new(4);
+        let plugin = single(&mut world, &config(5, TURNS, ""));
+        (0..good).for_each(|_| give(&mut world, plugin, &address(1), &Ending::good()));
+        pass(&mut world, &[plugin], ms(1_000));
+        give(&mut world, plugin, &address(1), &limited);
+        let since = world.now();
+        while picks_of(&mut world, plugin, &address(1), 5) == 0 {
+            pass(&mut world, &[plugin], ms(50));
+            assert!(world.now() - since < 20_000_000_000, "{good}");
+        }
+        let quiet_ms = (world.now() - since) / 1_000_000;
+        assert!(quiet_ms + 400 >= spared_ms && quiet_ms <= spared_ms + 400, "{good}: {quiet_ms}");
+        give(&mut world, plugin, &address(1), &limited);
+        assert_eq!(picks_of(&mut world, plugin, &address(1), 40), 0, "{good}: it goes on asking");
+    }
+}
+
 /// However many endpoints say it, and whatever they say, the ejection limit holds.
 fn hostile_reports_cannot_eject_the_fleet(mut world: impl World) {
     let health = r#""policy":"round_robin","failover":{"panic_percent":0},"health":{"max_ejected_percent":50,"suspect_after":9,"fail_after":9}"#;
@@ -118,6 +171,8 @@ both!(
     endpoint_that_reports_failing_is_ejected_until_it_stops,
     endpoint_that_reports_degraded_is_spared_until_it_stops,
     retry_after_is_followed_within_bounds,
+    pauses_that_most_endpoints_ask_for_are_granted_to_none,
+    a_pause_is_as_long_as_the_other_answers_bear_out,
     hostile_reports_cannot_eject_the_fleet,
     headers_of_others_are_ignored_and_heeding_can_be_disabled,
 );
