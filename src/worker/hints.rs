@@ -2,6 +2,7 @@
 //! to check.
 
 use super::Worker;
+use crate::discovery::source::Origin;
 use crate::host::Host;
 use crate::host::event::{Event, Field};
 use config::Via;
@@ -17,11 +18,29 @@ const MAX_STEERED: u64 = 1000;
 /// The interval at which a process repeats a hint on the same upstream, seconds.
 const REPEAT_S: f64 = 3600.0;
 
+/// The time after which Envoy's list is no longer waited for, seconds: it may not answer.
+const LISTS_WITHIN_S: f64 = 60.0;
+
 /// The totals of one upstream at the last comparison.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Compared {
     not_followed: Totals,
     rerouted: Totals,
+    strays: Strays,
+}
+
+/// The number of Envoy's lists, one after the other, between which requests are not followed though the addresses stay.
+/// Fewer may be chance: endpoints that leave and come back between two lists.
+const LISTS: u8 = 3;
+
+/// What is known of requests that were not followed. Until Envoy's list has been read anew, the endpoints may have left
+/// Envoy's cluster, and nothing is wrong.
+#[derive(Clone, Copy, Debug, Default)]
+enum Strays {
+    #[default]
+    None,
+    /// Since then they are too many, after so many lists with the same addresses.
+    Noticed(Time, u8),
 }
 
 impl Worker {
@@ -45,18 +64,45 @@ impl Worker {
             self.steer.marks |= lost > 0;
             let rerouted = totals.astray.rerouted.saturating_sub(compared.rerouted.astray.rerouted);
             let strays = lost >= MIN_COUNT && lost * ONE_IN >= all;
-            if strays || all >= MAX_STEERED {
-                compared.not_followed = totals;
+            // Without such a source the list is fixed, or Prometheus' own.
+            let listed = self.discovery.source(at, Origin::Envoy).map(|source| source.last_success);
+            let reports = match (compared.strays, listed) {
+                (_, None) => strays,
+                (Strays::None, Some(_)) => {
+                    if strays {
+                        compared.strays = Strays::Noticed(now, 0);
+                    }
+                    false
+                }
+                (Strays::Noticed(since, lists), Some(listed)) => {
+                    let is_read = listed > since || now.seconds_since(since) >= LISTS_WITHIN_S;
+                    if is_read && strays {
+                        compared.strays = Strays::Noticed(now, lists + 1);
+                        compared.not_followed = totals;
+                    }
+                    is_read && strays && lists + 1 >= LISTS
+                }
+            };
+            if reports || (all >= MAX_STEERED && !strays) {
+                (compared.strays, compared.not_followed) = (Strays::None, totals);
             }
             if rerouted >= MIN_COUNT {
                 compared.rerouted = totals;
             }
-            if strays {
+            if reports {
                 self.log_not_followed(host, at, (lost, all), now);
             }
             if rerouted >= MIN_COUNT {
                 self.log_rerouted(host, at, now);
             }
+        }
+    }
+
+    /// The addresses of an upstream have changed: what was not followed before is explained.
+    pub(super) fn addresses_changed(&mut self, upstream: usize) {
+        let totals = self.engine.upstream(upstream).map(|u| u.totals());
+        if let (Some(totals), Some(compared)) = (totals, self.hints.get_mut(upstream)) {
+            (compared.strays, compared.not_followed) = (Strays::None, totals);
         }
     }
 

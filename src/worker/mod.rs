@@ -341,10 +341,20 @@ impl Worker {
     fn rebuild_endpoints(&mut self, host: &dyn Host, upstreams: &[usize], now: Time) {
         for upstream in upstreams {
             let at = (*upstream, self.is_leader());
+            let before = self.addresses(*upstream);
             if self.discovery.rebuild(host, &self.config, &mut self.engine, at, now) > 0 {
                 self.poller.ask_again(*upstream);
             }
+            if self.addresses(*upstream) != before {
+                self.addresses_changed(*upstream);
+            }
         }
+    }
+
+    /// A number that changes with the addresses of an upstream's endpoints.
+    fn addresses(&self, upstream: usize) -> u64 {
+        let fleet = self.engine.upstream(upstream).map(|u| u.fleet());
+        fleet.map_or(0, |fleet| fleet.present().fold(0, |all, (_, identity)| all ^ identity))
     }
 
     /// Ends a worker whose configuration is no longer in force, after its last request: adds its counts to the retired
