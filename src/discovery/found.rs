@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 use std::collections::BTreeMap;
 
-use hashbrown::HashSet;
+use hashbrown::HashMap;
 
 use config::MAX_ENDPOINTS;
 use config::printable::printable;
@@ -69,24 +69,38 @@ pub struct Finding {
     pub beyond: usize,
     /// By priority: the sum of the weights of skipped entries.
     left_out: BTreeMap<u32, f64>,
-    seen: HashSet<SocketAddr>,
+    /// The positions in `found`.
+    seen: HashMap<SocketAddr, usize>,
 }
 
 impl Finding {
     /// Adds an endpoint; of two with the same address the first counts. Names that are too long or have control
     /// characters are ignored.
     pub fn add(&mut self, found: Found) {
-        if self.seen.contains(&found.address) {
+        if self.seen.contains_key(&found.address) {
             return;
         }
         if self.found.len() >= MAX_ENDPOINTS {
             self.beyond += 1;
             return;
         }
-        self.seen.insert(found.address);
+        self.seen.insert(found.address, self.found.len());
         let weight = found.weight.map(|weight| weight.clamp(*WEIGHTS.start(), *WEIGHTS.end()));
         let (zone, version, locality) = (name(found.zone), name(found.version), name(found.locality));
         self.found.push(Found { weight, zone, version, locality, ..found });
+    }
+
+    /// Adds a host of Envoy's, which may have an address in several localities: as hosts of their own there, each with its
+    /// part of the requests. Those that are used count together.
+    pub fn add_host(&mut self, host: Found) {
+        let known = self.seen.get(&host.address).and_then(|at| self.found.get_mut(*at));
+        let Some(known) = known else { return self.add(host) };
+        if known.condition.is_unavailable() && !host.condition.is_unavailable() {
+            (known.condition, known.weight, known.priority) = (host.condition, host.weight, host.priority);
+        } else if known.condition == host.condition && known.priority == host.priority {
+            let weights = known.weight.unwrap_or(1.0) + host.weight.unwrap_or(1.0);
+            known.weight = Some(weights.clamp(*WEIGHTS.start(), *WEIGHTS.end()));
+        }
     }
 
     /// Counts a skipped entry called `name`, with its weight.
@@ -135,6 +149,47 @@ mod tests {
         (0..MAX_ENDPOINTS + 3).for_each(|host| finding.add(at(host)));
         finding.add(at(0));
         assert_eq!((finding.found.len(), finding.beyond), (MAX_ENDPOINTS, 3), "one twice is one");
+    }
+
+    #[test]
+    fn an_address_in_several_localities_is_one_endpoint_with_the_weight_of_those_in_use() {
+        let host = |zone: &str, weight, priority, condition| Found {
+            weight,
+            zone: zone.into(),
+            priority: Some(priority),
+            condition,
+            ..at(1)
+        };
+        let (serves, out) = (AnnouncedHealth::Serving, AnnouncedHealth::Unhealthy);
+        for (hosts, seen) in [
+            (
+                vec![host("a", Some(2.0), 0, serves), host("b", Some(3.0), 0, serves)],
+                (Some(5.0), Some(0), serves),
+            ),
+            (vec![host("a", None, 0, serves), host("b", None, 0, serves)], (Some(2.0), Some(0), serves)),
+            (
+                vec![host("a", Some(2.0), 0, serves), host("b", Some(3.0), 0, out)],
+                (Some(2.0), Some(0), serves),
+            ),
+            (
+                vec![host("a", Some(2.0), 0, out), host("b", Some(3.0), 1, serves)],
+                (Some(3.0), Some(1), serves),
+            ),
+            (
+                vec![host("a", Some(2.0), 0, serves), host("b", Some(3.0), 1, serves)],
+                (Some(2.0), Some(0), serves),
+            ),
+            (
+                vec![host("a", Some(9e5), 0, serves), host("b", Some(9e5), 0, serves)],
+                (Some(1e6), Some(0), serves),
+            ),
+        ] {
+            let mut finding = Finding::default();
+            hosts.iter().cloned().for_each(|host| finding.add_host(host));
+            let [one] = &finding.found[..] else { panic!("{finding:?}") };
+            assert_eq!((one.weight, one.priority, one.condition), seen, "{hosts:?}");
+            assert_eq!(one.zone, "a");
+        }
     }
 
     /// What a source says of an endpoint reaches logs and pages.

@@ -43,6 +43,17 @@ struct UpstreamSource {
     every_s: f64,
     /// The weights of Envoy's localities, as far as they are known.
     localities: Vec<Locality>,
+    /// Whether Envoy chooses its hosts by subsets, which no address respects.
+    subsets: bool,
+}
+
+impl UpstreamSource {
+    /// Leaves all requests to Envoy if it chooses by subsets.
+    fn respect_subsets(&mut self) {
+        if self.subsets {
+            self.source.unsteerable = 1.0;
+        }
+    }
 }
 
 impl Discovery {
@@ -77,7 +88,8 @@ impl Discovery {
         let envoy = envoy.map(|admin| (Origin::Envoy, interval_s(admin.interval)));
         for (origin, every_s) in [prometheus, envoy].into_iter().flatten() {
             let (key, source) = ((cluster, origin), Source::default());
-            self.sources.push(UpstreamSource { upstream, key, source, every_s, localities: Vec::new() });
+            let (localities, subsets) = (Vec::new(), false);
+            self.sources.push(UpstreamSource { upstream, key, source, every_s, localities, subsets });
         }
         self.complete.push(false);
         self.notices.push(Notices::default());
@@ -95,6 +107,7 @@ impl Discovery {
             if let Some(known) = known.filter(|known| known.source.known().is_some()) {
                 entry.source = known.source.clone();
                 entry.localities.clone_from(&known.localities);
+                entry.subsets = known.subsets;
                 changed.push(entry.upstream);
             }
         }
@@ -124,8 +137,22 @@ impl Discovery {
         let entry = self.sources.iter_mut().find(|h| h.upstream == upstream && h.key.1 == origin);
         entry.is_some_and(|entry| {
             localities::weigh(&mut finding.found, &entry.localities);
-            entry.source.answer(finding, (origin, question), now)
+            let changed = entry.source.answer(finding, (origin, question), now);
+            entry.respect_subsets();
+            changed
         })
+    }
+
+    /// Takes whether Envoy chooses the hosts of a cluster by subsets; returns whether that changes anything.
+    pub fn set_subsets(&mut self, upstream: usize, subsets: bool) -> bool {
+        let entry = self.sources.iter_mut().find(|h| h.upstream == upstream && h.key.1 == Origin::Envoy);
+        let Some(entry) = entry.filter(|entry| entry.subsets != subsets) else { return false };
+        entry.subsets = subsets;
+        // The next answer has the part that is left to Envoy for other reasons.
+        entry.source.unsteerable = 0.0;
+        entry.respect_subsets();
+        self.news = true;
+        true
     }
 
     /// Takes the weights of Envoy's localities; returns whether that changes anything.
@@ -221,9 +248,11 @@ impl Discovery {
         for (key, mut source) in discovered::decode(&bytes).unwrap_or_default() {
             source.not_after(now);
             let Some(entry) = self.sources.iter_mut().find(|h| h.key == key) else { continue };
-            if entry.source.known() != source.known() {
+            if entry.source.known() != source.known() || entry.source.unsteerable != source.unsteerable {
                 changed.push(entry.upstream);
             }
+            // Nothing else leaves all requests where there are endpoints. A new leader goes by it until it has asked.
+            entry.subsets = source.unsteerable >= 1.0 && !source.found.is_empty();
             entry.source = source;
         }
         changed

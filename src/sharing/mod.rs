@@ -16,6 +16,7 @@
 //! | `…/arms/N` | that worker only | its counts for the guards ([`guard`]) |
 //! | `…/guards` | the lease holder | the guards' findings ([`guard`]) |
 //! | `…/said/…`, `…/refused` | any worker | when a repeated log line was last written |
+//! | `…/said/bypassed/…` | the lease holder | a byte: what an upstream's own policy does in Envoy and steering bypasses |
 //!
 //! N is the number of a [`slot_id`], which is reused: nothing in shared data can be deleted.
 //!

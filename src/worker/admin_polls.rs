@@ -4,6 +4,8 @@
 //! everything it has. Large answers are requested in turns, and an answer that took long is not requested again soon:
 //! while Envoy writes it, its main thread does nothing else.
 
+pub(crate) mod bypassed;
+
 use core::time::Duration;
 
 use crate::discovery::poller::{Rest, not_sent};
@@ -47,6 +49,7 @@ struct AdminTarget {
     clusters: Vec<PolledCluster>,
     hosts: Poll,
     localities: Poll,
+    policies: Poll,
     /// The highest number of upstreams in one poll; halved after a timeout.
     most: usize,
     /// The timeout of a poll.
@@ -62,7 +65,13 @@ struct PolledCluster {
     name: String,
     /// The name under which Envoy requests its endpoints (EDS service name), if it differs.
     eds_name: Option<String>,
+    /// Its name in stats, without colons.
+    stat_name: String,
     hosts: usize,
+    /// Whether these are in several zones.
+    zones: bool,
+    /// Whether the configuration says which zone is the proxy's.
+    heeds_zone: bool,
     /// Whether it has several localities, whose weights must be respected.
     weights: bool,
     respects_weights: bool,
@@ -113,7 +122,10 @@ impl AdminPolls {
             upstream,
             name: balanced.cluster.clone(),
             eds_name: None,
+            stat_name: bypassed::in_stats(&balanced.cluster),
             hosts: 0,
+            zones: false,
+            heeds_zone: balanced.zone.is_some(),
             weights: false,
             respects_weights: admin.locality_weights && balanced.zone.is_none(),
         };
@@ -135,6 +147,7 @@ impl AdminPolls {
                 clusters: vec![cluster],
                 hosts: Poll::new(now),
                 localities: Poll::new(now),
+                policies: Poll::new(now),
                 most: usize::MAX,
                 // The timeout ends before the next poll, however short the jittered interval.
                 wait: FIRST_WAIT.min(admin.interval / 2),
@@ -154,6 +167,9 @@ impl AdminPolls {
         (rest, now): (Rest, Time),
     ) {
         for target in &mut self.targets {
+            if rest.busy {
+                target.ask_for_policies(host, now);
+            }
             let Err((why, failed)) = target.ask(host, rng, rest, now) else { continue };
             for upstream in failed {
                 let error = not_sent(&target.cluster, why);
@@ -162,15 +178,19 @@ impl AdminPolls {
         }
     }
 
-    /// The response to one of these polls; returns the upstreams whose endpoints it changes. `None` for other tokens.
+    /// The response to one of these polls; returns the upstreams whose endpoints it changes. `None` for other tokens. What
+    /// it says once is published under keys that begin with `said`.
     pub fn receive_response(
         &mut self,
         host: &dyn Host,
-        discovery: &mut Discovery,
+        (discovery, said): (&mut Discovery, &str),
         token: u32,
         (status, body): (Option<u32>, &dyn Body),
     ) -> Option<Vec<usize>> {
         for target in &mut self.targets {
+            if target.policies.pending == Some(token) {
+                return Some(target.receive_policies(host, (discovery, said), (status, body)));
+            }
             if target.hosts.pending == Some(token) {
                 return Some(target.receive_hosts(host, discovery, status, body));
             }
@@ -320,6 +340,8 @@ impl AdminTarget {
         let Some(of) = self.clusters.get_mut(at) else { return false };
         of.hosts = hosts.finding.found.len() + hosts.finding.skipped;
         of.eds_name = hosts.eds_name.filter(|eds_name| *eds_name != of.name);
+        of.stat_name = bypassed::in_stats(hosts.stat_name.as_deref().unwrap_or(&of.name));
+        of.zones = bypassed::are_in_several_zones(&hosts.finding.found);
         let several = of.respects_weights && localities::are_several(&hosts.finding.found);
         if several && !of.weights {
             self.localities.due = now;

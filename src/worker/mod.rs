@@ -297,7 +297,7 @@ impl Worker {
         let answer = (status, body);
         let changed = self
             .admin_polls
-            .receive_response(host, &mut self.discovery, token, answer)
+            .receive_response(host, (&mut self.discovery, &self.keys.hints), token, answer)
             .unwrap_or_else(|| {
                 let known = (&mut self.snapshot, &mut self.discovery);
                 self.poller

@@ -1,6 +1,7 @@
 //! Requests for the status page: the only requests that read shared data.
 
 use super::Worker;
+use super::admin_polls::bypassed::{self, Bypassed};
 use crate::host::{Host, StreamHost};
 use crate::sharing::counts::Counts;
 use crate::sharing::retired_counters::{self, Gathered};
@@ -32,6 +33,12 @@ impl Worker {
         Answer::to(route, || self.sources(host))
     }
 
+    fn bypassed(&self, host: &dyn Host, upstream: u64) -> Vec<&'static str> {
+        let said = host.shared_get(&bypassed::key(&self.keys.hints, upstream));
+        let byte = said.and_then(|(bytes, _)| bytes.first().copied());
+        byte.map(Bypassed::from_byte).unwrap_or_default().names()
+    }
+
     #[inline(never)]
     fn sources(&self, host: &dyn Host) -> Sources<'_> {
         let now = host.now();
@@ -45,6 +52,7 @@ impl Worker {
             unmatched: self.clusters.unmatched(&self.engine).collect(),
             guards: self.engine.upstreams().iter().map(|u| self.guarding.of(u.hash())).collect(),
             discovery: (0..self.engine.upstreams().len()).map(|at| self.discovery.shown(at)).collect(),
+            bypassed: self.engine.upstreams().iter().map(|u| self.bypassed(host, u.hash())).collect(),
             counts,
             workers: others + usize::from(self.membership.carries_traffic),
             founded: if founded == Time::ZERO { self.activity.started } else { founded },

@@ -2,8 +2,9 @@
 
 use testbed::serde_json::{Value, from_slice};
 
-use crate::scene::{Ending, HEADER, address, begin, config, ms, pass, respond, single, target};
-use crate::world::{Plugin, Stream, World};
+use crate::discovery::{RANDOM, by_envoy, crew, healthy, members, plugin, report_hosts};
+use crate::scene::{Ending, HEADER, address, begin, candidates, config, ms, pass, respond, single, target};
+use crate::world::{Answer, Plugin, Stream, World};
 
 pub const STATUS: &str = r#""status":{"path":"/_evenkeel"}"#;
 
@@ -59,6 +60,95 @@ fn not_followed_is_counted_and_logged_once(mut world: impl World) {
     assert_eq!(lines(&world, "not followed: "), 1);
     assert_eq!(lines(&world, "load-balancing policy is not override_host with header"), 1);
     assert_eq!(world.counter("evenkeel.upstream=.=web;.;fleet_not_followed_total"), Some(40 + elsewhere));
+}
+
+/// Endpoints that have left Envoy's cluster are not followed until the list is read anew: nothing is wrong. With the
+/// addresses unchanged something is.
+fn endpoints_that_have_just_left_are_no_fault<W: World>(_: W) {
+    for swapped in [true, false] {
+        let mut world = W::new(3);
+        let crew = crew(&mut world, 2, &plugin(&by_envoy(), RANDOM));
+        let lists = [healthy(&[0, 1, 2]), healthy(&[3, 4, 5])];
+        report_hosts(&mut world, &crew, &lists[0]);
+        for round in 1..6 {
+            // The first requests are sent before the list is read, and answered after.
+            let mut under_way: Vec<_> =
+                crew.iter().cycle().take(40).map(|plugin| begin(&mut world, *plugin)).collect();
+            for plugin in crew.iter() {
+                for _ in 0..20 {
+                    served_by(&mut world, *plugin, "203.0.113.9:1", Some(1));
+                }
+            }
+            pass(&mut world, &crew, ms(600));
+            report_hosts(&mut world, &crew, &lists[if swapped { round % 2 } else { 0 }]);
+            for stream in &mut under_way {
+                respond(stream, &Ending { served_by: Some("203.0.113.9:1".into()), ..Ending::good() });
+                stream.log();
+                stream.done();
+            }
+            pass(&mut world, &crew, ms(600));
+        }
+        assert_eq!(lines(&world, "not followed: "), usize::from(!swapped), "{:?}", world.logs());
+    }
+}
+
+/// A named address passes over subsets by metadata and the preference of a zone. Envoy's stats show that a cluster has
+/// them: its subsets are respected, by every worker, and what is lost is said.
+fn bypassed_policies_are_said<W: World>(_: W) {
+    let in_zone = |zone: &str| format!(r#""eds_health_status":"HEALTHY"}},"locality":{{"zone":"{zone}""#);
+    let (a, b) = (in_zone("a"), in_zone("b"));
+    let (subsets, zones) = ("subsets by metadata", "prefers its own zone");
+    for (zone, [active, computed, small], said) in [
+        ("", [0, 0, 0], [0, 0]),
+        ("", [2, 0, 0], [1, 0]),
+        ("", [0, 3, 0], [0, 1]),
+        ("", [0, 3, 3], [0, 0]),
+        (r#","zone":{"local":"a"}"#, [1, 3, 0], [1, 0]),
+    ] {
+        let mut world = W::new(6);
+        let json = plugin(&by_envoy(), &format!("{RANDOM}{zone}"));
+        let crew = crew(&mut world, 2, &json.replacen('{', &format!("{{{STATUS},"), 1));
+        let list = members(&[(0, &a), (1, &b)]);
+        let lead = crew.main();
+        for _ in 0..25 {
+            report_hosts(&mut world, &crew, &list);
+            for plugin in crew.iter() {
+                let mut stream = begin(&mut world, *plugin);
+                respond(&mut stream, &Ending::good());
+                stream.log();
+                stream.done();
+            }
+            pass(&mut world, &[lead, crew[0], crew[1]], ms(500));
+        }
+        let asked = world.calls().into_iter().rfind(|call| call.path.starts_with("/stats?filter="));
+        let asked = asked.expect("Envoy is asked for stats");
+        assert!(asked.path.contains("web"), "{}", asked.path);
+        let answer = format!(
+            "cluster.web.lb_recalculate_zone_structures: {computed}\ncluster.web.lb_subsets_active: {active}\n\
+             cluster.web.lb_zone_cluster_too_small: {small}\n"
+        );
+        world.answer(&asked, &Answer::Http(200, answer.as_bytes()));
+        pass(&mut world, &[lead, crew[0], crew[1]], ms(500));
+        assert_eq!([lines(&world, subsets), lines(&world, zones)], said, "{:?}", world.logs());
+        for turn in 0..3 {
+            for plugin in crew.iter() {
+                let named = candidates(&begin(&mut world, *plugin));
+                assert_eq!(named.is_empty(), active > 0, "turn {turn}: {named:?}");
+            }
+            report_hosts(&mut world, &crew, &list);
+        }
+        let shown = page(&mut world, crew[1]);
+        let names: Vec<&str> = [("subsets", said[0]), ("zone_aware", said[1])]
+            .iter()
+            .filter(|(_, is)| *is > 0)
+            .map(|(n, _)| *n)
+            .collect();
+        let bypassed = shown["upstreams"][0]["discovery"]["bypassed"].as_array();
+        assert_eq!(bypassed.map_or(0, Vec::len), names.len(), "{shown}");
+        names.iter().for_each(|name| {
+            assert!(bypassed.is_some_and(|all| all.iter().any(|one| one == name)), "{shown}")
+        });
+    }
 }
 
 fn what_is_followed_is_not_counted(mut world: impl World) {
@@ -218,6 +308,8 @@ fn a_retry_that_stays_counts_as_a_failure<W: World>(_: W) {
 
 both!(
     not_followed_is_counted_and_logged_once,
+    endpoints_that_have_just_left_are_no_fault,
+    bypassed_policies_are_said,
     what_is_followed_is_not_counted,
     the_first_attempt_tells,
     rerouted_request_is_counted_and_logged,

@@ -36,3 +36,4 @@ mod spoofing;
 mod standing_aside;
 mod status;
 mod steering;
+mod subsets;

@@ -66,6 +66,8 @@ pub struct ClusterHosts {
     pub finding: Finding,
     /// The name under which Envoy requests its endpoints (EDS service name), if it has one.
     pub eds_name: Option<String>,
+    /// Its name in stats and logs, if it has another one there.
+    pub stat_name: Option<String>,
 }
 
 /// Reads the response to [`clusters_path`](super::clusters_path) for `clusters`.
@@ -108,14 +110,16 @@ impl Cluster {
     #[inline(never)]
     fn read(scanner: &mut Scanner<'_>, asked: &[&str]) -> Result<Cluster, Unreadable> {
         let Cluster { mut name, mut hosts } = Cluster::default();
-        scanner.object(&["name", "eds_service_name", "host_statuses"], |scanner, field| {
+        let fields = ["name", "eds_service_name", "observability_name", "host_statuses"];
+        scanner.object(&fields, |scanner, field| {
             match field {
                 "name" => name = scanner.value()?,
                 "eds_service_name" => hosts.eds_name = Some(scanner.value()?),
+                "observability_name" => hosts.stat_name = Some(scanner.value()?),
                 _ if !name.is_empty() && !asked.contains(&&*name) => scanner.skip()?,
                 _ => scanner.array(|scanner| {
                     match Host::read(scanner)?.found() {
-                        Ok(found) => hosts.finding.add(found),
+                        Ok(found) => hosts.finding.add_host(found),
                         Err(out) => hosts.finding.leave_out(&out.name, out.weight, out.priority),
                     }
                     Ok(())

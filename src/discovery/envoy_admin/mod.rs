@@ -1,4 +1,4 @@
-//! Envoy's own view of its clusters, from `/clusters` and `/config_dump` of its admin interface.
+//! Envoy's own view of its clusters, from `/clusters`, `/config_dump` and `/stats` of its admin interface.
 //!
 //! A response has all of Envoy's counters for every host, about a kilobyte each. They are skipped while reading; hosts,
 //! their health and locality weights are kept.
@@ -6,6 +6,7 @@
 mod answer;
 mod localities;
 mod path;
+mod policies;
 mod scanner;
 
 #[cfg(all(test, not(target_family = "wasm")))]
@@ -13,4 +14,5 @@ mod properties;
 
 pub use answer::{ClusterHosts, Listing, Unusable, parse};
 pub use localities::parse as parse_localities;
-pub use path::{clusters_path, localities_path};
+pub use path::{clusters_path, localities_path, policies_path};
+pub use policies::Policies;

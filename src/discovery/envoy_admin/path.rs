@@ -17,6 +17,16 @@ pub fn localities_path(clusters: &[&str]) -> String {
     )
 }
 
+/// The path for the stats that show what the own policies of these clusters do, by their names in stats.
+pub fn policies_path(stat_names: &[&str]) -> String {
+    let literal: Vec<String> = stat_names.iter().map(|name| literally(name)).collect();
+    let expression = format!(
+        r"^cluster\.(?:{})\.lb_(?:subsets_active|recalculate_zone_structures|zone_cluster_too_small)$",
+        literal.join("|")
+    );
+    format!("/stats?filter={}", percent::encode(&expression))
+}
+
 /// An expression that matches exactly these names.
 fn expression(clusters: &[&str]) -> String {
     let literal: Vec<String> = clusters.iter().map(|cluster| literally(cluster)).collect();

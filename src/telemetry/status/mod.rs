@@ -31,7 +31,7 @@ const PAGE: &str = include_str!("page.html");
 /// The page loads nothing from elsewhere; only its own script and style run, identified by their hashes.
 const PAGE_POLICY: &str = concat!(
     "default-src 'none'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; ",
-    "script-src 'sha256-E7bg6L4xjkJ2TW0l9WrldseI9q45hAwqt4f9I/8A5iE='; style-src 'sha256-pXV3g53RCBZzGX4B4yZaxFGy7FIaFDrvo3uwSZ6vsTg='"
+    "script-src 'sha256-pVPEid414vLmULk406KWoKk7m+DtGxS9wL3soGMEUeA='; style-src 'sha256-pXV3g53RCBZzGX4B4yZaxFGy7FIaFDrvo3uwSZ6vsTg='"
 );
 /// Responses other than the page load nothing at all.
 const DATA_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";

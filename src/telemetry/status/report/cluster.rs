@@ -251,7 +251,12 @@ pub(super) fn cluster<'a>(
         ejections: totals.ejections,
         state_changes: Changes { healthy, suspect, failed, recovering },
         guard: sources.guards.get(at).copied().flatten().map(|guard| GuardReport::of(guard, sources.now)),
-        discovery: discovery::discovery(upstream, sources.discovery.get(at), sources.now),
+        discovery: discovery::discovery(
+            upstream,
+            sources.discovery.get(at),
+            sources.bypassed.get(at).cloned().unwrap_or_default(),
+            sources.now,
+        ),
         signals: config
             .signals
             .iter()

@@ -17,6 +17,9 @@ pub struct Discovery<'a> {
     pub unknown_to_envoy: usize,
     /// The fraction of the requests left to Envoy's own policy, because some hosts have no IP address; 0..=1.
     pub left_to_envoy: f64,
+    /// What the cluster's own policy does and steering bypasses: `subsets`, `zone_aware`; absent if nothing is known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bypassed: Vec<&'static str>,
 }
 
 /// A source of endpoints.
@@ -78,14 +81,15 @@ pub struct SignalFit<'a> {
 pub(super) fn discovery<'a>(
     upstream: &Cluster,
     sources: Option<&(Vec<(Origin, &'a Source)>, usize)>,
+    bypassed: Vec<&'static str>,
     now: Time,
 ) -> Discovery<'a> {
     let left_to_envoy = fine(upstream.left_to_envoy());
     let Some((sources, unknown_to_envoy)) = sources else {
-        return Discovery { left_to_envoy, ..Discovery::default() };
+        return Discovery { left_to_envoy, bypassed, ..Discovery::default() };
     };
     let sources = sources.iter().map(|(origin, source)| PolledSource::of(*origin, source, now)).collect();
-    Discovery { sources, unknown_to_envoy: *unknown_to_envoy, left_to_envoy }
+    Discovery { sources, unknown_to_envoy: *unknown_to_envoy, left_to_envoy, bypassed }
 }
 
 #[inline(never)]

@@ -42,6 +42,8 @@ pub struct Sources<'a> {
     pub unmatched: Vec<&'a str>,
     /// By upstream: its sources of endpoints, and the number of addresses that Envoy's cluster does not have.
     pub discovery: Vec<(Vec<(Origin, &'a Source)>, usize)>,
+    /// By upstream: what its cluster's own policy does and steering bypasses.
+    pub bypassed: Vec<Vec<&'static str>>,
     /// By upstream: its guard.
     pub guards: Vec<Option<&'a Guard>>,
     /// The counters of all workers.
