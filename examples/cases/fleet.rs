@@ -59,9 +59,12 @@ pub async fn run(scenario: &Scenario, policy: &str, configuration: &Value, seed:
 /// Refuses what real parts do not do.
 fn refuse(scenario: &Scenario) -> Result<()> {
     let moves = |what: What| matches!(what, What::Join | What::Leave);
+    let absent = scenario.present < scenario.endpoints;
     let lies = scenario.signal.is_some_and(|signal| signal.fault == SignalFault::Lies);
     let what = match scenario {
-        _ if scenario.changes.iter().any(|change| moves(change.what)) => "endpoints that join or leave",
+        _ if absent || scenario.changes.iter().any(|change| moves(change.what)) => {
+            "endpoints that join or leave"
+        }
         _ if scenario.scaling.is_some() => "scaling",
         _ if scenario.zones.is_some() => "zones",
         _ if lies => "a signal that lies",

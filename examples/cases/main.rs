@@ -6,7 +6,8 @@
 //!     cargo run --release --example cases -- --case one-10x,crash --policy least_request,outlier,evenkeel --runs 2
 //! ```
 //!
-//! Unlike simulated, background errors rest while an endpoint is slow, and a retry avoids the endpoint that failed.
+//! Unlike simulated, background errors are 503s and rest while an endpoint is slow, a retry avoids the endpoint that
+//! failed, and the network is the loopback.
 
 mod fleet;
 mod proxy;

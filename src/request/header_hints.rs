@@ -21,6 +21,7 @@ pub(crate) fn of_headers(host: &dyn StreamHost, answer: Answer, now: Time) -> Op
             .flatten()
             .and_then(|value| retry_after(&value, now))
             .unwrap_or(0.0),
+        failed: matches!(answer.outcome, Outcome::Failed(_)),
     })
 }
 

@@ -129,6 +129,71 @@ fn a_pause_is_as_long_as_the_other_answers_bear_out<W: World>(_: W) {
     }
 }
 
+/// A client that is limited once at each of most endpoints, which serve the others well, does not take from an endpoint
+/// that sheds everything what it asks for.
+fn a_few_limited_requests_do_not_disable_pauses<W: World>(_: W) {
+    let limited = saying("429", "retry-after", "60");
+    for endpoints in [5, 9] {
+        let mut world = W::new(4);
+        let plugin = single(&mut world, &config(endpoints, TURNS, ""));
+        for _ in 0..40 {
+            (0..endpoints).for_each(|_| drop(serve(&mut world, plugin, |_| Ending::good())));
+            pass(&mut world, &[plugin], ms(50));
+        }
+        (1..endpoints).for_each(|at| give(&mut world, plugin, &address(at), &limited));
+        pass(&mut world, &[plugin], ms(300));
+        for _ in 0..2 {
+            give(&mut world, plugin, &address(0), &limited);
+            pass(&mut world, &[plugin], ms(500));
+        }
+        assert_eq!(picks_of(&mut world, plugin, &address(0), 60), 0, "{endpoints}");
+    }
+}
+
+/// Endpoints on standby answer nothing, so they do not say that a pause tells endpoints apart.
+fn pauses_are_compared_among_those_that_serve<W: World>(_: W) {
+    for standby in [1, 4, 9] {
+        let mut world = W::new(4);
+        let of = |at, priority| format!(r#"{{"address":"{}","priority":{priority}}}"#, address(at));
+        let list: Vec<String> =
+            (0..4).map(|at| of(at, 0)).chain((4..4 + standby).map(|at| of(at, 1))).collect();
+        let json = format!(
+            r#"{{"upstreams":[{{"cluster":"web","endpoints":{{"static":[{}]}},{TURNS}}}]}}"#,
+            list.join(",")
+        );
+        let plugin = single(&mut world, &json);
+        (0..3).for_each(|at| give(&mut world, plugin, &address(at), &saying("429", "retry-after", "60")));
+        pass(&mut world, &[plugin], ms(300));
+        let serving = picks(&mut world, plugin, 60);
+        assert!((0..4).all(|at| serving.contains_key(&address(at))), "{standby}: {serving:?}");
+    }
+}
+
+/// An endpoint that answers nothing else gets what it asks for each time, whatever it answered before, and whatever counts
+/// as a failure.
+fn one_that_only_asks_is_spared_each_time<W: World>(_: W) {
+    for failures in ["", r#","failures":[500]"#] {
+        let mut world = W::new(4);
+        let upstream =
+            format!(r#""policy":"round_robin","slow_start":"0s","health":{{"ejection":"12s"{failures}}}"#);
+        let plugin = single(&mut world, &config(4, &upstream, ""));
+        for _ in 0..50 {
+            (0..4).for_each(|_| drop(serve(&mut world, plugin, |_| Ending::good())));
+            pass(&mut world, &[plugin], ms(50));
+        }
+        let ask = saying("429", "retry-after", "5");
+        give(&mut world, plugin, &address(1), &ask);
+        for time in 0..4 {
+            give(&mut world, plugin, &address(1), &ask);
+            for _ in 0..8 {
+                assert_eq!(picks_of(&mut world, plugin, &address(1), 12), 0, "{failures:?}, {time}");
+                pass(&mut world, &[plugin], ms(500));
+            }
+            pass(&mut world, &[plugin], ms(1_500));
+        }
+    }
+}
+
 /// However many endpoints say it, and whatever they say, the ejection limit holds.
 fn hostile_reports_cannot_eject_the_fleet(mut world: impl World) {
     let health = r#""policy":"round_robin","failover":{"panic_percent":0},"health":{"max_ejected_percent":50,"suspect_after":9,"fail_after":9}"#;
@@ -173,6 +238,9 @@ both!(
     retry_after_is_followed_within_bounds,
     pauses_that_most_endpoints_ask_for_are_granted_to_none,
     a_pause_is_as_long_as_the_other_answers_bear_out,
+    a_few_limited_requests_do_not_disable_pauses,
+    pauses_are_compared_among_those_that_serve,
+    one_that_only_asks_is_spared_each_time,
     hostile_reports_cannot_eject_the_fleet,
     headers_of_others_are_ignored_and_heeding_can_be_disabled,
 );

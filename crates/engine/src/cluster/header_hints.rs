@@ -24,6 +24,8 @@ pub struct HeaderHints {
     pub failing: bool,
     /// `retry-after` beside a 429 or 503: requested pause, seconds.
     pub hold_s: f64,
+    /// Whether the answer counts as a failure.
+    pub failed: bool,
 }
 
 /// The shortest pause that is granted, seconds: a shorter one ends with the next tick.
@@ -33,19 +35,21 @@ const MIN_PAUSE_S: f64 = 0.25;
 #[derive(Clone, Copy, Debug, Default)]
 struct Until {
     degraded: Time,
-    /// The pause that it asked for.
-    asked: Time,
     /// The pause that it gets.
     held: Time,
+    /// Until when `good` is kept: for an ejection beyond the pause that it asked for.
+    remembered: Time,
     /// The number of its good answers when it last asked for a pause.
     good: u32,
 }
 
 impl Until {
-    /// Takes a request for a pause of `asked_s` from an endpoint with so many good answers; returns whether it is granted.
-    fn ask(&mut self, asked_s: f64, good: u32, now: Time) -> bool {
-        let between = good.saturating_sub(core::mem::replace(&mut self.good, good));
-        self.asked = self.asked.max(now.after_secs(asked_s));
+    /// Takes a request for a pause of `asked_s`; returns whether it is granted. `good` is the number of good answers before
+    /// this one, and whether this one will count as such.
+    fn ask(&mut self, asked_s: f64, (good, counts): (u32, bool), longest_s: f64, now: Time) -> bool {
+        let between = good.saturating_sub(self.good);
+        self.good = good.saturating_add(u32::from(counts));
+        self.remembered = self.remembered.max(now.after_secs(asked_s + longest_s));
         let granted_s = asked_s / (1.0 + f64::from(between));
         let granted = granted_s >= MIN_PAUSE_S;
         if granted {
@@ -54,10 +58,11 @@ impl Until {
         granted
     }
 
-    fn not_after(&mut self, latest: Time) {
-        for time in [&mut self.degraded, &mut self.asked, &mut self.held] {
-            *time = (*time).min(latest);
-        }
+    /// No statement lasts longer than an ejection, even if the clock stepped back.
+    fn bound(&mut self, longest_s: f64, now: Time) {
+        let latest = now.after_secs(longest_s);
+        (self.degraded, self.held) = (self.degraded.min(latest), self.held.min(latest));
+        self.remembered = self.remembered.min(latest.after_secs(longest_s));
     }
 }
 
@@ -65,22 +70,12 @@ impl Until {
 #[derive(Debug, Default)]
 pub(super) struct HintTable {
     until: HashMap<u32, Until>,
-    /// Until when no pause is granted, because most endpoints asked for one.
-    all_ask: Time,
 }
 
 impl HintTable {
     /// Resets the slot at `index` for another endpoint.
     pub fn forget(&mut self, index: u32) {
         self.until.remove(&index);
-    }
-
-    /// Notes whether more than half of `endpoints` ask for a pause now.
-    fn compare(&mut self, endpoints: usize, now: Time) {
-        let asking = self.until.values().map(|until| until.asked).filter(|asked| now < *asked);
-        if 2 * asking.clone().count() > endpoints {
-            self.all_ask = asking.fold(self.all_ask, Time::max);
-        }
     }
 }
 
@@ -98,13 +93,15 @@ impl Cluster {
         if nothing && !state.constraints.hints.degraded() {
             return;
         }
-        let all_ask = now < self.endpoints.hints.all_ask;
+        let tier = self.subsets.list.get(state.subset as usize).and_then(|g| self.subsets.tiers.get(g.tier));
+        let all_ask = tier.is_some_and(|tier| now < tier.all_ask);
         let until = self.endpoints.hints.until.entry(index).or_default();
         until.degraded = if hints.degraded { now.after_secs(longest) } else { Time::ZERO };
         // This answer counts among the failures already, and not among the requests that have ended.
-        let good = (state.counters.requests + 1).saturating_sub(state.counters.failures);
+        let requests = state.counters.requests.saturating_add(u32::from(hints.failed));
+        let good = (requests.saturating_sub(state.counters.failures), !hints.failed);
         // Written so that NaN requests no pause.
-        let granted = hints.hold_s > 0.0 && until.ask(hints.hold_s.min(longest), good, now);
+        let granted = hints.hold_s > 0.0 && until.ask(hints.hold_s.min(longest), good, longest, now);
         let held = granted && !all_ask;
         state.constraints.hints = Hints::of(hints.degraded, held || state.constraints.hints.held());
         if hints.failing {
@@ -131,19 +128,38 @@ impl Cluster {
         }
     }
 
-    /// Drops statements that have expired. None lasts longer than an ejection, even if the clock stepped back.
+    /// Drops statements that have expired.
     #[inline(never)]
     pub(super) fn heed(&mut self, now: Time) {
-        let longest = now.after_secs(self.config.health.ejection.as_secs_f64());
-        let EndpointTable { states, set, hints, .. } = &mut self.endpoints;
-        hints.until.values_mut().for_each(|until| until.not_after(longest));
-        hints.all_ask = hints.all_ask.min(longest);
-        hints.compare(set.len(), now);
-        let all_ask = now < hints.all_ask;
+        let longest_s = self.config.health.ejection.as_secs_f64();
+        self.endpoints.hints.until.values_mut().for_each(|until| until.bound(longest_s, now));
+        self.compare_pauses(now);
+        let EndpointTable { states, hints, .. } = &mut self.endpoints;
+        let (subsets, tiers) = (&self.subsets.list, &self.subsets.tiers);
         hints.until.retain(|index, until| {
             let Some(endpoint) = states.get_mut(*index as usize) else { return false };
-            endpoint.constraints.hints = Hints::of(now < until.degraded, now < until.held && !all_ask);
-            now < until.degraded.max(until.asked)
+            let tier = subsets.get(endpoint.subset as usize).and_then(|g| tiers.get(g.tier));
+            let held = now < until.held && tier.is_none_or(|tier| now >= tier.all_ask);
+            endpoint.constraints.hints = Hints::of(now < until.degraded, held);
+            now < until.degraded.max(until.remembered)
         });
+    }
+
+    /// Notes the tiers in which more than half of the endpoints that could serve would pause now.
+    fn compare_pauses(&mut self, now: Time) {
+        let latest = now.after_secs(self.config.health.ejection.as_secs_f64());
+        for (at, tier) in self.subsets.tiers.iter_mut().enumerate() {
+            let (mut asking, mut serving, mut last) = (0, tier.eligible, Time::ZERO);
+            for (index, until) in self.endpoints.hints.until.iter().filter(|(_, until)| now < until.held) {
+                let Some(endpoint) = self.endpoints.states.get(*index as usize) else { continue };
+                if self.subsets.list.get(endpoint.subset as usize).is_some_and(|g| g.tier == at) {
+                    asking += 1;
+                    serving += usize::from(!endpoint.eligible);
+                    last = last.max(until.held);
+                }
+            }
+            let all_ask = if 2 * asking > serving { tier.all_ask.max(last) } else { tier.all_ask };
+            tier.all_ask = all_ask.min(latest);
+        }
     }
 }

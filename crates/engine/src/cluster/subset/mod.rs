@@ -136,6 +136,8 @@ pub(super) struct PriorityTier {
     pub fit: f64,
     /// Whether it is in panic: health is ignored.
     pub panic: bool,
+    /// Until when no endpoint gets a pause that it asks for, because most of them asked.
+    pub all_ask: Time,
 }
 
 /// How the endpoints of a cluster are divided.
