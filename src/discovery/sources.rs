@@ -143,6 +143,11 @@ impl Discovery {
         })
     }
 
+    /// Whether Envoy chooses the hosts of a cluster by subsets, as far as is known.
+    pub fn subsets(&self, upstream: usize) -> bool {
+        self.sources.iter().any(|h| h.upstream == upstream && h.key.1 == Origin::Envoy && h.subsets)
+    }
+
     /// Takes whether Envoy chooses the hosts of a cluster by subsets; returns whether that changes anything.
     pub fn set_subsets(&mut self, upstream: usize, subsets: bool) -> bool {
         let entry = self.sources.iter_mut().find(|h| h.upstream == upstream && h.key.1 == Origin::Envoy);

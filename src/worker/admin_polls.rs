@@ -49,7 +49,7 @@ struct AdminTarget {
     clusters: Vec<PolledCluster>,
     hosts: Poll,
     localities: Poll,
-    policies: Poll,
+    policies: bypassed::PolicyPolls,
     /// The highest number of upstreams in one poll; halved after a timeout.
     most: usize,
     /// The timeout of a poll.
@@ -75,6 +75,8 @@ struct PolledCluster {
     /// Whether it has several localities, whose weights must be respected.
     weights: bool,
     respects_weights: bool,
+    /// What its own policy does.
+    policy: bypassed::Reading,
 }
 
 /// A repeated poll, which covers the upstreams in turns.
@@ -128,6 +130,7 @@ impl AdminPolls {
             heeds_zone: balanced.zone.is_some(),
             weights: false,
             respects_weights: admin.locality_weights && balanced.zone.is_none(),
+            policy: bypassed::Reading::new(now),
         };
         match self.targets.iter_mut().find(|target| target.cluster == admin.cluster) {
             Some(target) => {
@@ -147,7 +150,7 @@ impl AdminPolls {
                 clusters: vec![cluster],
                 hosts: Poll::new(now),
                 localities: Poll::new(now),
-                policies: Poll::new(now),
+                policies: bypassed::PolicyPolls::new(now),
                 most: usize::MAX,
                 // The timeout ends before the next poll, however short the jittered interval.
                 wait: FIRST_WAIT.min(admin.interval / 2),
@@ -188,7 +191,7 @@ impl AdminPolls {
         (status, body): (Option<u32>, &dyn Body),
     ) -> Option<Vec<usize>> {
         for target in &mut self.targets {
-            if target.policies.pending == Some(token) {
+            if target.policies.poll.pending == Some(token) {
                 return Some(target.receive_policies(host, (discovery, said), (status, body)));
             }
             if target.hosts.pending == Some(token) {
@@ -338,7 +341,8 @@ impl AdminTarget {
         now: Time,
     ) -> bool {
         let Some(of) = self.clusters.get_mut(at) else { return false };
-        of.hosts = hosts.finding.found.len() + hosts.finding.skipped;
+        let before = core::mem::replace(&mut of.hosts, hosts.finding.found.len() + hosts.finding.skipped);
+        of.policy.hosts(before, of.hosts, now);
         of.eds_name = hosts.eds_name.filter(|eds_name| *eds_name != of.name);
         of.stat_name = bypassed::in_stats(hosts.stat_name.as_deref().unwrap_or(&of.name));
         of.zones = bypassed::are_in_several_zones(&hosts.finding.found);

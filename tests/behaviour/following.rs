@@ -28,7 +28,7 @@ fn served_by<W: World>(world: &mut W, plugin: Plugin, by: &str, attempts: Option
     stream.done();
 }
 
-fn lines(world: &impl World, part: &str) -> usize {
+pub fn lines(world: &impl World, part: &str) -> usize {
     world.logs().iter().filter(|line| line.contains(part)).count()
 }
 

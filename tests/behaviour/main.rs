@@ -28,6 +28,7 @@ mod affinity;
 mod aside;
 mod asking;
 mod attempts;
+mod bypassed;
 mod clock;
 mod clusters;
 mod configuration;

@@ -21,7 +21,7 @@ pub fn localities_path(clusters: &[&str]) -> String {
 pub fn policies_path(stat_names: &[&str]) -> String {
     let literal: Vec<String> = stat_names.iter().map(|name| literally(name)).collect();
     let expression = format!(
-        r"^cluster\.(?:{})\.lb_(?:subsets_active|recalculate_zone_structures|zone_cluster_too_small)$",
+        r"^cluster\.(?:{})\.lb_(?:subsets_active|subsets_created|recalculate_zone_structures|zone_cluster_too_small)$",
         literal.join("|")
     );
     format!("/stats?filter={}", percent::encode(&expression))

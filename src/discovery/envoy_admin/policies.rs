@@ -3,13 +3,13 @@
 /// The stats of several clusters, as `/stats` prints them.
 pub struct Policies<'a>(Vec<(&'a str, &'a str, u64)>);
 
-/// What the policy of one cluster does.
+/// What the stats say of one cluster's policy; `None` where its lines are missing, as `stats_matcher` can have it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OwnPolicy {
-    /// It divides the hosts into subsets by their metadata.
-    pub subsets: bool,
-    /// It prefers the hosts of the proxy's zone.
-    pub zone_aware: bool,
+    /// Whether it divides the hosts into subsets by their metadata, or has done so since Envoy has the cluster.
+    pub subsets: Option<bool>,
+    /// How often it computed which zone to prefer, and how often it gave that up because there were too few hosts.
+    pub zones: Option<(u64, u64)>,
 }
 
 impl Policies<'_> {
@@ -29,13 +29,13 @@ impl Policies<'_> {
     pub fn of(&self, stat_name: &str) -> OwnPolicy {
         let value = |stat: &str| {
             let its = self.0.iter().find(|(cluster, name, _)| *cluster == stat_name && *name == stat);
-            its.map_or(0, |(_, _, value)| *value)
+            its.map(|(_, _, value)| *value)
         };
-        // Zone structures are computed for each set of hosts, and given up for one with too few.
-        let computed = value("lb_recalculate_zone_structures");
+        // The gauge falls to 0 while there are no hosts, the counter never.
+        let subsets = [value("lb_subsets_active"), value("lb_subsets_created")];
         OwnPolicy {
-            subsets: value("lb_subsets_active") > 0,
-            zone_aware: computed > 0 && value("lb_zone_cluster_too_small") == 0,
+            subsets: subsets.into_iter().flatten().max().map(|most| most > 0),
+            zones: value("lb_recalculate_zone_structures").zip(value("lb_zone_cluster_too_small")),
         }
     }
 }
@@ -52,11 +52,14 @@ mod tests {
         let text = "cluster.web.lb_recalculate_zone_structures: 4\ncluster.web.lb_subsets_active: 0\n\
                     cluster.web.lb_zone_cluster_too_small: 0\n\
                     cluster.a.b|c.lb_subsets_active: 2\ncluster.a.b|c.lb_recalculate_zone_structures: 3\n\
-                    cluster.a.b|c.lb_zone_cluster_too_small: 3\ncluster.x.lb_subsets_active: -\nnonsense";
+                    cluster.a.b|c.lb_zone_cluster_too_small: 3\ncluster.x.lb_subsets_active: -\n\
+                    cluster.e.lb_subsets_active: 0\ncluster.e.lb_subsets_created: 2\nnonsense";
         let policies = Policies::read(text.as_bytes());
-        assert_eq!(policies.of("web"), OwnPolicy { subsets: false, zone_aware: true });
-        assert_eq!(policies.of("a.b|c"), OwnPolicy { subsets: true, zone_aware: false });
-        assert_eq!(policies.of("x"), OwnPolicy::default());
+        let policy = |subsets, zones| OwnPolicy { subsets, zones };
+        assert_eq!(policies.of("web"), policy(Some(false), Some((4, 0))));
+        assert_eq!(policies.of("a.b|c"), policy(Some(true), Some((3, 3))));
+        assert_eq!(policies.of("e"), policy(Some(true), None), "it has no hosts now");
+        assert_eq!(policies.of("x"), OwnPolicy::default(), "unknown");
         assert_eq!(policies.of(""), OwnPolicy::default());
         assert_eq!(Policies::read(b"\xff: 1").of("web"), OwnPolicy::default());
     }
