@@ -19,6 +19,8 @@ use crate::proxy;
 
 /// Mean duration from which a request counts as one that is never answered, seconds.
 const NEVER_S: f64 = 1e5;
+/// Longest time before a pause in which an endpoint runs as usual, whatever else it does, seconds.
+const PERIOD_S: f64 = 1.0;
 
 /// Runs `scenario` under `policy`; `configuration` has members for evenkeel's upstream.
 pub async fn run(scenario: &Scenario, policy: &str, configuration: &Value, seed: u64) -> Result<Run> {
@@ -133,13 +135,19 @@ fn schedules(scenario: &Scenario) -> Vec<Vec<Step>> {
             What::Slow(factor) => state.0 = factor,
             What::Mode(mode) => state.1 = mode,
             What::Pause(length) => {
-                // A pause is at the end of its period, which has a beginning.
-                let (length, before) = (seconds(length), seconds(0.001));
-                steps.push(step(change.at, Behaviour::Pause { length, every: length + before }));
+                // A pause is at the end of its period, which begins where the step before ends, or well before the pause:
+                // work that is begun in it ends in the next period.
+                let free = change.at - steps.last().map_or(0.0, |step| step.at.as_secs_f64());
+                let before = free.clamp(0.001, PERIOD_S);
+                let every = seconds(before + length);
+                steps.push(step(
+                    (change.at - before).max(0.0),
+                    Behaviour::Pause { length: seconds(length), every },
+                ));
             }
             What::Join | What::Leave => continue,
         }
-        let paused = if let What::Pause(length) = change.what { length + 0.001 } else { 0.0 };
+        let paused = if let What::Pause(length) = change.what { length } else { 0.0 };
         let relative = state.0 / usual[change.endpoint];
         steps.push(step(change.at + paused, behaviour(scenario, relative, state.1)));
     }
