@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use evenkeel::discovery::percent::encode;
 use evenkeel::telemetry::status::Route;
 
 use crate::abi::ExtensionHandle;
@@ -49,7 +50,7 @@ pub fn answer(method: &[u8], path: &[u8]) -> (u32, Vec<u8>) {
     };
     let plugin = match (of(b"plugin="), plugins.as_slice()) {
         (None, [only]) => Some(only),
-        (name, all) => all.iter().find(|plugin| name == Some(encoded(&plugin.name).as_bytes())),
+        (name, all) => all.iter().find(|plugin| name == Some(encode(&plugin.name).as_bytes())),
     };
     match plugin.map(|plugin| plugin.status(&Reader, *route)) {
         Some(Some(answer)) => (answer.status, answer.body),
@@ -60,20 +61,8 @@ pub fn answer(method: &[u8], path: &[u8]) -> (u32, Vec<u8>) {
 
 /// What can be asked for.
 fn index(plugins: &[Arc<Plugin>]) -> String {
-    let names = plugins.iter().map(|plugin| encoded(&plugin.name));
+    let names = plugins.iter().map(|plugin| encode(&plugin.name));
     names
         .flat_map(|name| FORMATS.map(|(format, _)| format!("{PATH}?format={format}&plugin={name}\n")))
         .collect()
-}
-
-/// A name with all bytes percent-encoded that are not unreserved in a query (RFC 3986, section 2).
-fn encoded(name: &str) -> String {
-    let mut encoded = String::new();
-    for byte in name.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(byte.into()),
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
 }

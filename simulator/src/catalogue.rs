@@ -54,13 +54,13 @@ pub const NAMES: &[&str] = &[
 ];
 
 /// Scenarios that are too large for regular runs; run only when named.
-pub const BIG: &[&str] = &["big-fleet", "autoscale", "autoscale-flapping"];
+const BIG: &[&str] = &["big-fleet", "autoscale", "autoscale-flapping"];
 
 /// Scenarios with zones, which only one of the balancers knows; run only when named.
-pub const ZONES: &[&str] = &["zone-lost", "zone-hung", "zone-busy", "zone-errors"];
+const ZONES: &[&str] = &["zone-lost", "zone-hung", "zone-busy", "zone-errors"];
 
 /// Small fleets: few endpoints, few slots or brief work; run only when named.
-pub const SMALL: &[&str] = &["brief-60", "brief-80", "one-slot", "some-fail-88"];
+const SMALL: &[&str] = &["brief-60", "brief-80", "one-slot", "some-fail-88"];
 
 /// All names: first the table's, then the ones that run only when named.
 pub fn all() -> impl Iterator<Item = &'static str> {

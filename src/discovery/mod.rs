@@ -11,7 +11,7 @@ pub(crate) mod json;
 pub mod localities;
 pub mod merge;
 pub(crate) mod notices;
-pub(crate) mod percent;
+pub mod percent;
 pub(crate) mod poller;
 pub mod prometheus;
 pub mod source;

@@ -3,7 +3,7 @@
 use core::fmt::Write;
 
 /// `text` with everything but the unreserved characters of RFC 3986, 2.3 as `%XX`.
-pub(crate) fn encode(text: &str) -> String {
+pub fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

@@ -30,7 +30,7 @@ impl Worker {
 
     /// A resource of the status page, of all workers.
     pub fn status(&self, host: &dyn Host, route: Route) -> Answer {
-        Answer::to(route, || self.sources(host))
+        Answer::to(route, &self.config, || self.sources(host))
     }
 
     fn bypassed(&self, host: &dyn Host, upstream: u64) -> Vec<&'static str> {

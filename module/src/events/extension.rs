@@ -70,13 +70,6 @@ extern "C" fn envoy_dynamic_module_on_bootstrap_extension_shutdown(
     }
 }
 
-// Events that are not used, but required by Envoy.
-macro_rules! unused {
-    ($($name:ident($($argument:ty),*);)+) => {
-        $(#[unsafe(no_mangle)] extern "C" fn $name($(_: $argument),*) {})+
-    };
-}
-
 unused! {
     envoy_dynamic_module_on_bootstrap_extension_config_destroy(*const c_void);
     envoy_dynamic_module_on_bootstrap_extension_destroy(*const c_void);

@@ -2,6 +2,13 @@
 //! panics. With `abi`, whose types they take, the only unsafe code in the crate.
 #![allow(unsafe_code)]
 
+// Events that are not used, but required by Envoy.
+macro_rules! unused {
+    ($($name:ident($($argument:ty),*);)+) => {
+        $(#[unsafe(no_mangle)] extern "C" fn $name($(_: $argument),*) {})+
+    };
+}
+
 mod extension;
 mod lb;
 
@@ -184,23 +191,16 @@ events! {
     envoy_dynamic_module_on_http_filter_stream_complete() = |request, stream| request.finish(stream);
 }
 
-// Events that are not used, but required by Envoy.
-macro_rules! unused {
-    ($($name:ident($($more:ty),*);)+) => {
-        $(#[unsafe(no_mangle)] extern "C" fn $name(_: *mut c_void, _: *const c_void $(, _: $more)*) {})+
-    };
-}
-
 unused! {
-    envoy_dynamic_module_on_http_filter_scheduled(u64);
-    envoy_dynamic_module_on_http_filter_http_callout_done(u64, u32, *const c_void, usize, *const c_void, usize);
-    envoy_dynamic_module_on_http_filter_http_stream_headers(u64, *const c_void, usize, bool);
-    envoy_dynamic_module_on_http_filter_http_stream_data(u64, *const c_void, usize, bool);
-    envoy_dynamic_module_on_http_filter_http_stream_trailers(u64, *const c_void, usize);
-    envoy_dynamic_module_on_http_filter_http_stream_complete(u64);
-    envoy_dynamic_module_on_http_filter_http_stream_reset(u64, u32);
-    envoy_dynamic_module_on_http_filter_downstream_above_write_buffer_high_watermark();
-    envoy_dynamic_module_on_http_filter_downstream_below_write_buffer_low_watermark();
+    envoy_dynamic_module_on_http_filter_scheduled(*mut c_void, *const c_void, u64);
+    envoy_dynamic_module_on_http_filter_http_callout_done(*mut c_void, *const c_void, u64, u32, *const c_void, usize, *const c_void, usize);
+    envoy_dynamic_module_on_http_filter_http_stream_headers(*mut c_void, *const c_void, u64, *const c_void, usize, bool);
+    envoy_dynamic_module_on_http_filter_http_stream_data(*mut c_void, *const c_void, u64, *const c_void, usize, bool);
+    envoy_dynamic_module_on_http_filter_http_stream_trailers(*mut c_void, *const c_void, u64, *const c_void, usize);
+    envoy_dynamic_module_on_http_filter_http_stream_complete(*mut c_void, *const c_void, u64);
+    envoy_dynamic_module_on_http_filter_http_stream_reset(*mut c_void, *const c_void, u64, u32);
+    envoy_dynamic_module_on_http_filter_downstream_above_write_buffer_high_watermark(*mut c_void, *const c_void);
+    envoy_dynamic_module_on_http_filter_downstream_below_write_buffer_low_watermark(*mut c_void, *const c_void);
 }
 
 /// Records the details of a local reply, which is sent unchanged.

@@ -10,6 +10,8 @@ mod refused;
 mod report;
 mod route;
 
+use config::Config;
+
 pub use names::costs_seconds;
 pub use refused::refused;
 pub use report::{Report, Sources, reason};
@@ -53,7 +55,7 @@ impl Answer {
 
     /// The response for `route`; `sources` is called only if it is needed.
     #[inline(never)]
-    pub fn to<'a>(route: Route, sources: impl FnOnce() -> Sources<'a>) -> Answer {
+    pub fn to<'a>(route: Route, config: &Config, sources: impl FnOnce() -> Sources<'a>) -> Answer {
         const JSON: &str = "application/json; charset=utf-8";
         match route {
             Route::Page => {
@@ -64,7 +66,7 @@ impl Answer {
                 Answer::new(200, JSON, DATA_POLICY, body)
             }
             Route::Config => {
-                let config = config::effective(sources().config);
+                let config = config::effective(config);
                 Answer::new(200, JSON, DATA_POLICY, serde_json::to_vec(&config).unwrap_or_default())
             }
             Route::Metrics => {
@@ -111,11 +113,14 @@ mod tests {
 
     #[test]
     fn nothing_is_stored_guessed_or_loaded_from_elsewhere() {
-        let page = Answer::to(Route::Page, || unreachable!("a page without figures"));
+        let json = br#"{"upstreams":[{"cluster":"web","endpoints":{"static":["10.0.0.1:80"]}}]}"#;
+        let config = config::parse(json).unwrap();
+        let page = Answer::to(Route::Page, &config, || unreachable!("a page without figures"));
+        let effective = Answer::to(Route::Config, &config, || unreachable!("no figures either"));
         let places = ["$.mod".to_owned()];
         let of_refused = [Route::Page, Route::Json, Route::Metrics].map(|route| refused(route, &places));
         let others = [Route::Unknown, Route::Refused].map(Answer::without_sources);
-        for answer in [&page].into_iter().chain(&of_refused).chain(&others) {
+        for answer in [&page, &effective].into_iter().chain(&of_refused).chain(&others) {
             assert_eq!(header(answer, "cache-control"), "no-store");
             assert_eq!(header(answer, "x-content-type-options"), "nosniff");
             assert_eq!(header(answer, "referrer-policy"), "no-referrer");

@@ -129,11 +129,7 @@ fn a_holder_may_die_at_any_access() {
             crew.world.advance(ms(1200));
         },
         after: |crew| {
-            crew.each(|member| {
-                if member.plugin.is_none() {
-                    member.load(&everything(1))
-                }
-            });
+            come_back(crew);
             // The request in the race, and the one before it.
             all_is_well(crew, 2);
         },
@@ -255,6 +251,15 @@ fn newcomer(crew: &mut Crew, newcomer: usize) {
     });
 }
 
+/// Those that have died or fallen silent load the configuration again.
+fn come_back(crew: &mut Crew) {
+    crew.each(|member| {
+        if member.plugin.is_none() {
+            member.load(&everything(1))
+        }
+    });
+}
+
 /// The first member has fallen silent, and is about to be retired by those that go on.
 fn silent(crew: &mut Crew, going_on: &[usize]) {
     crew.on(0, |member| member.fall_silent());
@@ -280,11 +285,7 @@ fn one_enters_while_it_is_written(idle: usize, before: fn(&mut Crew)) {
             }),
         ],
         after: |crew| {
-            crew.each(|member| {
-                if member.plugin.is_none() {
-                    member.load(&everything(1))
-                }
-            });
+            come_back(crew);
             // The latest request of one that fell silent.
             all_is_well(crew, 1);
         },
