@@ -3,6 +3,7 @@
 mod again;
 mod clock;
 mod ejecting;
+mod hinting;
 mod overflowing;
 mod pressing;
 mod probing;

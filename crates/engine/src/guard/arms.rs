@@ -181,6 +181,23 @@ mod tests {
     }
 
     #[test]
+    fn counts_of_a_worker_that_began_anew_are_no_difference() {
+        let mut before = Arms::default();
+        before.count(Arm::HeldOut, None);
+        before.count(Arm::Steered, Some(7));
+        let mut now = before.clone();
+        now.count(Arm::HeldOut, None);
+        assert_eq!(now.since(&before).map(|since| since.requests()), Some(1));
+        let anew = |arm, good| {
+            let mut anew = Arms::default();
+            (0..9).for_each(|_| anew.count(arm, good));
+            anew.since(&before)
+        };
+        // More of everything but the failures, and of everything but the latency.
+        assert_eq!([anew(Arm::Steered, Some(7)), anew(Arm::HeldOut, None)], [None, None]);
+    }
+
+    #[test]
     fn a_key_stays_for_an_hour_and_counts_once() {
         let (mut lots, mut rng) = (Lots::default(), Rng::new(5));
         let at = |s: u64| Time(s * 1_000_000_000);

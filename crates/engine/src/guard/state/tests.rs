@@ -47,6 +47,60 @@ fn what_was_found_before_a_pause_is_not_held_against_what_comes_after() {
     assert_eq!(nothing(&mut guard, 701.0), None, "so that it steers");
 }
 
+/// A false alarm is improbable within a period; the next one begins with new capital, and what was found stays found.
+#[test]
+fn the_bets_end_with_their_period() {
+    let mut guard = Guard::new(0.01, s(0.0));
+    guard.evidence[0].worse.bet(|_| 3.0);
+    guard.evidence[1].better_at = s(PERIOD_S - 2.0);
+    assert_eq!(nothing(&mut guard, PERIOD_S - 1.0), Some(Event::Found(Finding::Better)));
+    assert!(guard.evidence[0].worse.log() > 2.0 && guard.began == s(0.0));
+    assert_eq!(nothing(&mut guard, PERIOD_S), None);
+    assert_eq!((guard.evidence[0].worse, guard.began), (Default::default(), s(PERIOD_S)));
+    assert_eq!(guard.evidence[1].better_at, s(PERIOD_S - 2.0));
+}
+
+#[test]
+fn more_failures_are_harm_and_slower_requests_are_where_nothing_is_better() {
+    let cases: [(&[usize], &[usize], Finding); 7] = [
+        (&[], &[], Finding::Open),
+        (&[0], &[1, 2, 3], Finding::Worse),
+        (&[2], &[], Finding::Worse),
+        (&[2], &[2], Finding::Worse),
+        (&[1], &[3], Finding::Mixed),
+        (&[3], &[0], Finding::Mixed),
+        (&[], &[2], Finding::Better),
+    ];
+    for (worse, better, finding) in cases {
+        let mut guard = Guard::new(0.01, s(0.0));
+        worse.iter().for_each(|at| guard.evidence[*at].worse_at = s(1.0));
+        better.iter().for_each(|at| guard.evidence[*at].better_at = s(1.0));
+        assert_eq!(guard.conclusion(s(2.0)), finding, "{worse:?} {better:?}");
+        assert_eq!(guard.conclusion(s(HOLDS_S + 1.0)), Finding::Open, "it is no longer known");
+    }
+}
+
+/// Half of the requests take longer than the median; with odds a fifth higher among the steered, which is certain after so
+/// many. How much longer that is depends on how far latencies lie apart.
+#[test]
+fn a_difference_that_is_certain_and_next_to_nothing_is_no_harm() {
+    for (apart, harm) in [(0, false), (20, true)] {
+        let mut usual = Histogram::default();
+        let (below, above) = (100 - apart, 101 + apart);
+        (below..=above).for_each(|bucket| usual.add(bucket, 20_000 / (above - below + 1) as u64));
+        let mut guard = Guard::new(0.5, s(0.0));
+        guard.recent.take(&usual, &Histogram::default());
+        let mut came = Arms::default();
+        for (arm, more) in [(&mut came.steered, 10_500), (&mut came.held_out, 9_500)] {
+            arm.latency.add(below, 20_000 - more);
+            arm.latency.add(above, more);
+        }
+        let event = guard.take(&came, s(1.0));
+        assert_eq!(event == Some(Event::SteppedAside(FIRST_PAUSE_S)), harm, "{apart}: {event:?}");
+        assert_eq!(event.is_some(), harm);
+    }
+}
+
 #[test]
 fn the_figures_are_of_one_day() {
     let mut guard = Guard::new(0.01, Time(0));
