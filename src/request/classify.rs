@@ -1,7 +1,7 @@
 //! Outcomes of requests: from response headers, trailers, Envoy's response code details and the host that answered.
 
 use crate::host::StreamHost;
-use crate::request::grpc_web;
+use crate::request::grpc_web::WebBody;
 use crate::request::route::Sampler;
 use engine::rng;
 use engine::settings::Failures;
@@ -56,17 +56,11 @@ pub(crate) fn of_headers(
 
 /// What the time of an answer may show. Where the status is in a gRPC-Web body, `web` is prepared to find it; only calls
 /// that `upload` something are gRPC.
-pub(crate) fn shows(
-    host: &dyn StreamHost,
-    answer: Answer,
-    uploads: bool,
-    web: &mut Option<Box<grpc_web::Body>>,
-) -> Quickness {
+pub(crate) fn shows(host: &dyn StreamHost, answer: Answer, uploads: bool, web: &mut WebBody) -> Quickness {
     if answer.declined {
         return Quickness::Denied;
     }
-    let open =
-        uploads && answer.outcome == Outcome::Undecided && (web.is_some() || grpc_web::is_grpc(host, web));
+    let open = uploads && answer.outcome == Outcome::Undecided && web.is_grpc(host);
     if open { Quickness::Open } else { Quickness::Shown }
 }
 

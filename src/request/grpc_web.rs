@@ -15,23 +15,16 @@ const TEXT: &[u8] = b"-text";
 /// The length of a frame's head, bytes: a flag and the length of its content.
 const HEAD: usize = 5;
 
-/// The last bytes of a response body so far.
+/// The body of a response, if that is gRPC-Web.
+#[derive(Debug, Default)]
+pub(crate) struct WebBody(Option<Box<Kept>>);
+
+/// The last bytes of a body so far.
 #[derive(Debug)]
-pub(crate) struct Body {
+struct Kept {
     end: Vec<u8>,
     /// Whether the body is base64 (`application/grpc-web-text`).
     text: bool,
-}
-
-/// Whether the response headers say that the response is gRPC, whose status comes at its end; `web` gets the body to find
-/// it in if that is gRPC-Web.
-pub(crate) fn is_grpc(host: &dyn StreamHost, web: &mut Option<Box<Body>>) -> bool {
-    let kind = host.response_header("content-type").unwrap_or_default();
-    let Some(rest) = strip(&kind, GRPC) else { return false };
-    if let Some(rest) = strip(rest, WEB) {
-        *web = Some(Box::new(Body { end: Vec::new(), text: strip(rest, TEXT).is_some() }));
-    }
-    true
 }
 
 /// The rest of a media type behind `part`. Media types are the same in whichever case.
@@ -40,16 +33,34 @@ fn strip<'a>(kind: &'a [u8], part: &[u8]) -> Option<&'a [u8]> {
     head.eq_ignore_ascii_case(part).then_some(rest)
 }
 
-impl Body {
-    /// A part of the body.
-    pub fn part(&mut self, host: &dyn StreamHost) {
-        self.end.extend_from_slice(&host.response_body_end(MAX_END));
-        self.end.drain(..self.end.len().saturating_sub(MAX_END));
+impl WebBody {
+    /// Whether the response headers say that the response is gRPC, whose status comes at its end. If it is gRPC-Web, its
+    /// body is kept from here on.
+    pub fn is_grpc(&mut self, host: &dyn StreamHost) -> bool {
+        if self.0.is_some() {
+            return true;
+        }
+        let kind = host.response_header("content-type").unwrap_or_default();
+        let Some(rest) = strip(&kind, GRPC) else { return false };
+        if let Some(rest) = strip(rest, WEB) {
+            self.0 = Some(Box::new(Kept { end: Vec::new(), text: strip(rest, TEXT).is_some() }));
+        }
+        true
     }
 
-    /// The gRPC status in the last frame.
-    pub fn status(&self) -> Option<u32> {
-        if self.text { status(&decoded(&self.end)) } else { status(&self.end) }
+    /// A part of the body; the gRPC status in its last frame once it has ended, with its `last` part.
+    #[inline(never)]
+    pub fn part(&mut self, host: &dyn StreamHost, last: bool) -> Option<u32> {
+        let kept = self.0.as_mut()?;
+        kept.end.extend_from_slice(&host.response_body_end(MAX_END));
+        kept.end.drain(..kept.end.len().saturating_sub(MAX_END));
+        if last { self.end() } else { None }
+    }
+
+    /// The gRPC status in the last frame of the body, which has ended.
+    pub fn end(&mut self) -> Option<u32> {
+        let kept = self.0.take()?;
+        if kept.text { status(&decoded(&kept.end)) } else { status(&kept.end) }
     }
 }
 

@@ -6,8 +6,9 @@ use crate::request::attempt::{Attempt, Upload, end_unanswered};
 use crate::request::classify::{self, Answer, Arrival, LateStatus, Silence};
 use crate::request::correlation::{PROPERTY, RequestCorrelation, SharedCorrelation};
 use crate::request::decision_log::{self, DecisionRecord};
+use crate::request::grpc_web::WebBody;
 use crate::request::guarded::Guarded;
-use crate::request::{grpc_web, header_hints, load_report, route, steering};
+use crate::request::{header_hints, load_report, route, steering};
 use crate::worker::Worker;
 use config::Mode;
 use engine::endpoint::EndpointRef;
@@ -48,8 +49,7 @@ pub struct Stream {
     stripped: bool,
     /// Whether the request has a body, as every gRPC call has.
     uploads: bool,
-    /// The end of the body of a gRPC-Web response.
-    web: Option<Box<grpc_web::Body>>,
+    web: WebBody,
 }
 
 #[derive(Debug, Default)]
@@ -223,7 +223,7 @@ impl Stream {
             guarded.headers(&worker.engine, host, self.arrival.began, complete);
             // Also for endpoints that are unknown: both arms must be measured alike.
             if self.uploads && guarded.is_undecided() {
-                grpc_web::is_grpc(host, &mut self.web);
+                self.web.is_grpc(host);
             }
         }
         if let Some(issued) = self.issued.take()
@@ -364,33 +364,23 @@ impl Stream {
         worker.engine.counts(upstream)
     }
 
-    /// The status in the last frame of a gRPC-Web body.
-    #[inline(never)]
-    fn web_status(&mut self, worker: &Worker, host: &dyn StreamHost, last: bool) -> Option<LateStatus> {
-        self.web.as_mut()?.part(host);
-        if last { self.web_end(worker) } else { None }
-    }
-
-    /// The same at the end of the body.
-    fn web_end(&mut self, worker: &Worker) -> Option<LateStatus> {
-        let status = self.web.take()?.status()?;
-        let guarded = || self.guarded.as_ref().and_then(|guarded| guarded.counts(&worker.engine));
-        Some(LateStatus::of(status, self.counts(worker).or_else(guarded)?))
-    }
-
     /// A part of the response's body; `last` for the last part.
     pub fn response_body(&mut self, worker: &mut Worker, host: &dyn StreamHost, last: bool) {
         self.guarded.iter_mut().for_each(|guarded| guarded.body(last));
-        if let Some(status) = self.web_status(worker, host, last) {
-            self.take_web(worker, host, status);
+        if let Some(code) = self.web.part(host, last) {
+            self.take_web(worker, host, code);
         }
         if let Phase::Steered(attempt) = &mut self.phase {
             attempt.response_part(&mut worker.engine, worker.activity.ticked, last);
         }
     }
 
+    /// The gRPC status at the end of the body.
     #[inline(never)]
-    fn take_web(&mut self, worker: &mut Worker, host: &dyn StreamHost, status: LateStatus) {
+    fn take_web(&mut self, worker: &mut Worker, host: &dyn StreamHost, code: u32) {
+        let guarded = || self.guarded.as_ref().and_then(|guarded| guarded.counts(&worker.engine));
+        let Some(counts) = self.counts(worker).or_else(guarded) else { return };
+        let status = LateStatus::of(code, counts);
         if status.failure.is_some() {
             self.guarded.iter_mut().for_each(Guarded::fail);
             if self.is_watched(worker) {
@@ -407,8 +397,8 @@ impl Stream {
     /// Response trailers, which carry the status of gRPC. Envoy's gRPC-Web filter moves it into the body and leaves empty
     /// ones.
     pub fn response_trailers(&mut self, worker: &mut Worker, host: &dyn StreamHost) {
-        if let Some(status) = self.web_end(worker) {
-            self.take_web(worker, host, status);
+        if let Some(code) = self.web.end() {
+            self.take_web(worker, host, code);
         }
         self.guarded.iter_mut().for_each(|guarded| guarded.trailers(&worker.engine, host));
         let awaits = matches!(&self.phase, Phase::Steered(attempt) if attempt.awaits_trailers());

@@ -8,7 +8,8 @@ use crate::host::StreamHost;
 use crate::request::attempt::{Attempt, Upload};
 use crate::request::classify::{self, LateStatus, UpstreamHost};
 use crate::request::correlation::{PROPERTY, SharedCorrelation};
-use crate::request::{grpc_web, header_hints, load_report};
+use crate::request::grpc_web::WebBody;
+use crate::request::{header_hints, load_report};
 use crate::worker::Worker;
 use engine::{Failure, Outcome};
 
@@ -21,8 +22,7 @@ pub struct UpstreamAttempt {
     uploads: bool,
     /// Whether it opens a tunnel.
     tunnels: bool,
-    /// The end of the body of a gRPC-Web response.
-    web: Option<Box<grpc_web::Body>>,
+    web: WebBody,
 }
 
 impl UpstreamAttempt {
@@ -120,25 +120,17 @@ impl UpstreamAttempt {
 
     /// A part of the response's body; `last` for the last part.
     pub fn response_body(&mut self, worker: &mut Worker, host: &dyn StreamHost, last: bool) {
-        let status = self.web_status(worker, host, last);
+        let status = self.web.part(host, last).and_then(|code| self.late_status(worker, code));
         if status.is_some() && self.attempt.awaits_trailers() {
             self.attempt.trailers(&mut worker.engine, status, host);
         }
         self.attempt.response_part(&mut worker.engine, worker.activity.ticked, last);
     }
 
-    /// The status in the last frame of a gRPC-Web body.
-    fn web_status(&mut self, worker: &Worker, host: &dyn StreamHost, last: bool) -> Option<LateStatus> {
-        let web = self.web.as_mut()?;
-        web.part(host);
-        if last { self.web_end(worker) } else { None }
-    }
-
-    /// The same at the end of the body.
-    fn web_end(&mut self, worker: &Worker) -> Option<LateStatus> {
-        let status = self.web.take()?.status()?;
+    /// What a gRPC status at the end of the body says.
+    fn late_status(&self, worker: &Worker, code: u32) -> Option<LateStatus> {
         let upstream = self.correlation.as_ref()?.borrow().upstream;
-        Some(LateStatus::of(status, worker.engine.counts(upstream)?))
+        Some(LateStatus::of(code, worker.engine.counts(upstream)?))
     }
 
     /// Response trailers, which carry the status of gRPC.
@@ -146,7 +138,7 @@ impl UpstreamAttempt {
         let upstream =
             self.correlation.as_ref().map_or(usize::MAX, |correlation| correlation.borrow().upstream);
         if self.attempt.awaits_trailers() {
-            let web = self.web_end(worker);
+            let web = self.web.end().and_then(|code| self.late_status(worker, code));
             let status =
                 worker.engine.counts(upstream).and_then(|counts| classify::of_trailers(host, counts));
             self.attempt.report_load(&mut worker.engine, host);
