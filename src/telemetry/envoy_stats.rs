@@ -307,13 +307,6 @@ impl EnvoyStats {
             metrics.gauges.iter_mut().for_each(|age| age.show(host, age_s));
         }
     }
-
-    /// Marks the present counts as published, because another worker has done it.
-    pub(crate) fn catch_up(&mut self, engine: &Balancer) {
-        for (published, upstream) in self.upstreams.iter_mut().zip(engine.upstreams()) {
-            published.so_far = upstream.totals();
-        }
-    }
 }
 
 #[inline(never)]

@@ -73,7 +73,6 @@ impl Worker {
             // there under a new id.
             self.publish_stats(host, now);
             self.engine.forget_counts();
-            self.stats.catch_up(&self.engine);
             self.membership.id = self.rng.next_u64();
             listed = registry::update(host, &self.keys.shared.workers, self.membership.id, true, now);
         }
