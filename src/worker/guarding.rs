@@ -105,6 +105,12 @@ impl Worker {
                 self.assess_guards(host, (counted, &holdouts), now);
             }
         }
+        self.obey_guards(now);
+    }
+
+    /// Follows the findings: steers, or leaves the requests to Envoy's own policy.
+    #[inline(never)]
+    pub(super) fn obey_guards(&mut self, now: Time) {
         for at in 0..self.engine.upstreams().len() {
             let Some(upstream) = self.engine.upstream_mut(at) else { continue };
             let guard = self.guarding.guards.get(&upstream.hash());

@@ -19,6 +19,8 @@ impl Worker {
             self.snapshot.apply(&mut self.engine);
         }
         self.guarding.take_over(&old.guarding);
+        // Requests that come before the first tick are not steered either where the guard has stepped aside.
+        self.obey_guards(now);
         self.membership.shard_before = Some((old.membership.shard, now));
     }
 }

@@ -134,6 +134,61 @@ fn harm_is_found_all_step_aside_and_try_again(mut world: impl World) {
     assert_eq!(steered(&mut world, crew[0], 20), 0, "twice as long");
 }
 
+/// A configuration with one cluster more shares nothing with the one before: its worker takes the finding over.
+fn harm_that_was_found_outlives_a_new_cluster(mut world: impl World) {
+    let thread = world.thread();
+    let json = config(4, r#""policy":"round_robin","guard":{"holdout_percent":50}"#, STATUS);
+    let old = load(&mut world, thread, &json);
+    until(&mut world, &[old], (40, 10), (HARM, 1));
+    rest(&mut world, &[old], 1);
+    assert_eq!(steered(&mut world, old, 20), 0, "aside");
+    let upstreams = json.strip_suffix("]}").expect("the upstreams come last");
+    let beside = r#"{"cluster":"api","endpoints":{"static":["10.9.0.1:80"]}}"#;
+    let new = load(&mut world, thread, &format!("{upstreams},{beside}]}}"));
+    assert_eq!(steered(&mut world, new, 20), 0, "still aside, before its first tick");
+    rest(&mut world, &[new], 3);
+    assert_eq!(steered(&mut world, new, 20), 0, "still aside");
+    let guard = guard_of(&mut world, new);
+    assert_eq!((&guard["aside"], guard["asides"].as_u64()), (&Value::Bool(true), Some(1)), "{guard}");
+}
+
+/// The only key of the plugin with this name that ends like this.
+fn key_of(world: &impl World, plugin: &str, end: &str) -> String {
+    let (plugin, mut keys) = (format!("/{plugin}/"), world.shared_keys());
+    keys.retain(|key| key.contains(&plugin) && key.ends_with(end));
+    assert_eq!(keys.len(), 1, "{keys:?}");
+    keys.remove(0)
+}
+
+/// A leader stands still between renewing its lease and writing what it has found, until another worker has taken the
+/// lease. Its finding is that of another plugin here.
+fn what_the_leader_before_found_last_is_not_lost(mut world: impl World) {
+    let thread = world.thread();
+    let json = config(4, r#""policy":"round_robin","guard":{"holdout_percent":50}"#, STATUS);
+    let another = world.configure(thread, "another", &json).expect("accepted");
+    until(&mut world, &[another], (40, 10), (HARM, 1));
+    let harm = world.shared(&key_of(&world, "another", "/guards"));
+    let crew = crew(&mut world, 2, 50.0);
+    (0..3).for_each(|_| second(&mut world, &crew, (10, 10)));
+    let (lease, guards) = (key_of(&world, "evenkeel", "/lease"), key_of(&world, "evenkeel", "/guards"));
+    let before = world.shared(&lease);
+    rest(&mut world, &crew[..1], 2);
+    assert_ne!(world.shared(&lease), before, "the first one leads, and renews its lease");
+    let before = world.shared(&lease);
+    for _ in 0..100 {
+        world.advance(ms(50));
+        world.tick(crew[1]);
+        if world.shared(&lease) != before {
+            break;
+        }
+    }
+    assert_ne!(world.shared(&lease), before, "the second one has taken the lease");
+    assert!(steered(&mut world, crew[1], 20) > 0, "no harm so far");
+    world.set_shared(&guards, &harm);
+    rest(&mut world, &crew[1..], 2);
+    assert_eq!(steered(&mut world, crew[1], 20), 0, "aside");
+}
+
 /// The number of requests that have been judged, as this worker shows it.
 fn judged<W: World>(world: &mut W, plugin: Plugin) -> u64 {
     let today = guard_of(world, plugin)["today"].clone();
@@ -338,6 +393,8 @@ fn hostile_counts_and_conclusions_stop_nothing(mut world: impl World) {
 both!(
     the_part_that_is_held_out_is_the_configured_one_and_no_harm_is_seen_in_it,
     harm_is_found_all_step_aside_and_try_again,
+    harm_that_was_found_outlives_a_new_cluster,
+    what_the_leader_before_found_last_is_not_lost,
     no_request_is_judged_twice_however_the_lease_moves,
     failures_that_steering_adds_are_harm,
     endpoints_that_no_client_waits_for_are_harm,

@@ -3,7 +3,7 @@
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
 use crate::lease::crew;
-use crate::scene::{address, ms, pass_with, picks, picks_of};
+use crate::scene::{address, ms, pass, pass_with, picks, picks_of};
 use crate::world::{Answer, Plugin, World};
 
 const LEAST_SIGNAL: &str = r#","policy":{"name":"least_signal","signal":"queue"}"#;
@@ -46,6 +46,35 @@ fn a_signal_reaches_every_worker_and_fades_with_its_source(mut world: impl World
     for plugin in &crew {
         let given = picks_of(&mut world, *plugin, &address(2), 200);
         assert!(given > 20, "{given}");
+    }
+}
+
+/// A worker stands still with its poll under way, for longer than its lease lasts; it goes on with the answer.
+fn an_answer_that_comes_after_the_lease_has_moved_changes_nothing(mut world: impl World) {
+    let crew = crew(&mut world, 2, LEAST_SIGNAL);
+    let [full, outdated] = [2, 1].map(|loaded| answer(loaded, "90"));
+    report(&mut world, &crew, 5, &Answer::Http(200, full.as_bytes()));
+    while world.calls().is_empty() {
+        pass(&mut world, &crew, ms(50));
+    }
+    let asked = world.calls().remove(0);
+    let (first, second): (Vec<Plugin>, Vec<Plugin>) =
+        crew.iter().copied().partition(|plugin| world.thread_of(*plugin) == asked.thread);
+    let mut polls = 0;
+    pass_with(&mut world, &second, ms(8000), |world| {
+        for call in world.calls().into_iter().filter(|call| call.thread != asked.thread) {
+            world.answer(&call, &Answer::Http(200, full.as_bytes()));
+            polls += 1;
+        }
+    });
+    assert!(polls > 2, "the lease has moved: {polls}");
+    // It notices that before the answer is handed to it.
+    world.tick(first[0]);
+    world.answer(&asked, &Answer::Http(200, outdated.as_bytes()));
+    pass(&mut world, &crew, ms(100));
+    for plugin in &crew {
+        let given = [1, 2].map(|endpoint| picks_of(&mut world, *plugin, &address(endpoint), 200));
+        assert!(given[0] > 20 && given[1] < 6, "{given:?}");
     }
 }
 
@@ -135,6 +164,7 @@ fn damaged_answers_do_no_harm(mut world: impl World) {
 
 both!(
     a_signal_reaches_every_worker_and_fades_with_its_source,
+    an_answer_that_comes_after_the_lease_has_moved_changes_nothing,
     adaptive_leans_away_from_a_full_queue,
     unknown_is_never_best,
     malformed_answers_do_no_harm,

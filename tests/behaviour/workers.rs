@@ -1,7 +1,7 @@
 //! What one worker learns, the others know.
 
 use crate::scene::{Ending, address, begin, config, give, load, ms, pass, picks, picks_of, respond, target};
-use crate::world::{Plugin, Stream, World};
+use crate::world::{Answer, Plugin, Stream, World};
 use engine::rng::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -122,13 +122,23 @@ fn failure(rng: &mut Rng) -> Ending {
     }
 }
 
+const NO_SERIES: &[u8] = br#"{"status":"success","data":{"resultType":"vector","result":[]}}"#;
+
 /// Some workers of which one alone has seen an endpoint fail and has ejected it, without a tick since. Returns all, the
-/// one that knows, and the endpoint.
+/// one that knows, and the endpoint. They poll, and have seen that there was news of that: until there has been any,
+/// workers look at every tick.
 fn one_knows<W: World>(world: &mut W, rng: &mut Rng) -> (Vec<Plugin>, Plugin, String) {
     let health = r#""health":{"ejection":"300s"}"#;
     let policy = ["round_robin", "least_request", "adaptive", "random"][rng.below(4) as usize];
-    let json = config(3 + rng.below(4) as usize, &format!(r#""policy":"{policy}",{health}"#), "");
+    let upstream = format!(r#""policy":"{policy}","signals":[{{"name":"queue","query":"queue"}}],{health}"#);
+    let polled = r#""prometheus":{"cluster":"prometheus","interval":"60s"}"#;
+    world.add_cluster("prometheus");
+    let json = config(3 + rng.below(4) as usize, &upstream, polled);
     let crew = crew(world, 2 + rng.below(3) as usize, &json);
+    let asked = world.calls();
+    assert_eq!(asked.len(), 1, "polled once so far");
+    world.answer(&asked[0], &Answer::Http(200, NO_SERIES));
+    pass(world, &crew, ms(500));
     let knows = crew[rng.below(crew.len() as u32) as usize];
     let failing = address(rng.below(3) as usize);
     let (ending, mut open, mut met) = (failure(rng), Vec::new(), 0);
