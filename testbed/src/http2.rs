@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
@@ -18,6 +19,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The headers of a gRPC call.
+const GRPC: [(&str, &str); 2] = [("content-type", "application/grpc"), ("te", "trailers")];
 
 /// A connection for any number of concurrent calls.
 #[derive(Clone, Debug)]
@@ -39,7 +42,7 @@ impl Client {
     pub async fn call(&self, path: &str, message: &[u8]) -> Result<Call> {
         let (parts, body) = unbounded_channel();
         parts.send(framed(message))?;
-        Ok(Call { parts: Some(parts), ..self.send(path, body).await? })
+        Ok(Call { parts: Some(parts), ..self.send(path, &GRPC, body).await? })
     }
 
     /// Makes a complete call with one message; returns its `grpc-status`, from headers or trailers.
@@ -47,16 +50,38 @@ impl Client {
         let (parts, body) = unbounded_channel();
         parts.send(framed(message))?;
         drop(parts);
-        self.send(path, body).await?.finish().await
+        self.send(path, &GRPC, body).await?.finish().await
     }
 
-    async fn send(&self, path: &str, body: UnboundedReceiver<Bytes>) -> Result<Call> {
-        let request = Request::builder()
-            .method(Method::POST)
-            .uri(format!("http://{}{path}", self.authority))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(Parts(body))?;
+    /// The same with these headers, and trailers if there are any.
+    pub async fn unary_with(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        message: &[u8],
+        trailers: &[(&'static str, &'static str)],
+    ) -> Result<Option<u32>> {
+        let (parts, body) = unbounded_channel();
+        parts.send(framed(message))?;
+        if !trailers.is_empty() {
+            let of = |(name, value): &(&'static str, &'static str)| {
+                (HeaderName::from_static(name), HeaderValue::from_static(value))
+            };
+            parts.send(Frame::trailers(trailers.iter().map(of).collect()))?;
+        }
+        drop(parts);
+        self.send(path, headers, body).await?.finish().await
+    }
+
+    async fn send(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: UnboundedReceiver<Frame<Bytes>>,
+    ) -> Result<Call> {
+        let request = Request::builder().method(Method::POST).uri(format!("http://{}{path}", self.authority));
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let request = request.body(Parts(body))?;
         let response = timeout(PATIENCE, self.sender.clone().send_request(request));
         let (head, body) = response.await.map_err(|_| anyhow!("no answer to {path}"))??.into_parts();
         Ok(Call { status: head.status, headers: head.headers, parts: None, body })
@@ -64,9 +89,9 @@ impl Client {
 }
 
 /// A gRPC message on the wire: not compressed, its length, its bytes.
-fn framed(message: &[u8]) -> Bytes {
+fn framed(message: &[u8]) -> Frame<Bytes> {
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
-    [&[0], &length[..], message].concat().into()
+    Frame::data([&[0], &length[..], message].concat().into())
 }
 
 /// A call whose response has begun.
@@ -76,7 +101,7 @@ pub struct Call {
     pub status: StatusCode,
     /// The response headers; for a call that fails at once they have the `grpc-status`.
     pub headers: HeaderMap,
-    parts: Option<UnboundedSender<Bytes>>,
+    parts: Option<UnboundedSender<Frame<Bytes>>>,
     body: Incoming,
 }
 
@@ -116,7 +141,7 @@ impl Call {
 
 /// A request body whose parts are sent into a channel.
 #[derive(Debug)]
-struct Parts(UnboundedReceiver<Bytes>);
+struct Parts(UnboundedReceiver<Frame<Bytes>>);
 
 impl Body for Parts {
     type Data = Bytes;
@@ -126,6 +151,6 @@ impl Body for Parts {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(cx).map(|part| Some(Ok(Frame::data(part?))))
+        self.0.poll_recv(cx).map(|part| part.map(Ok))
     }
 }

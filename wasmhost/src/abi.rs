@@ -8,8 +8,10 @@ pub(crate) enum Status {
     Ok = 0,
     NotFound = 1,
     BadArgument = 2,
+    SerializationFailure = 3,
     CasMismatch = 8,
     InternalFailure = 10,
+    Unimplemented = 12,
 }
 
 impl From<Status> for u32 {
@@ -72,10 +74,13 @@ pub(crate) mod buffer {
     pub const GRPC_RECEIVE: u32 = 5;
     pub const VM_CONFIGURATION: u32 = 6;
     pub const PLUGIN_CONFIGURATION: u32 = 7;
+    /// The last one.
     pub const CALL_DATA: u32 = 8;
 }
 
 pub(crate) mod stream_type {
     pub const REQUEST: u32 = 0;
     pub const RESPONSE: u32 = 1;
+    pub const DOWNSTREAM: u32 = 2;
+    pub const UPSTREAM: u32 = 3;
 }

@@ -9,6 +9,21 @@ use crate::stream::{LocalResponse, Stream};
 use std::cell::RefCell;
 use std::rc::Rc;
 
+const GRPC: &str = "application/grpc";
+
+/// The gRPC status of a local reply: as given, or as Envoy takes it from the HTTP status.
+fn grpc_status(response: &LocalResponse) -> i32 {
+    match (response.grpc_status, response.status) {
+        (given @ 0..=16, _) => given,
+        (_, 400) => 13,
+        (_, 401) => 16,
+        (_, 403) => 7,
+        (_, 404) => 12,
+        (_, 429 | 502..=504) => 14,
+        _ => 2,
+    }
+}
+
 /// A stream context. Dropping it without [`Request::finish`] leaves the request in flight.
 ///
 /// Its headers and costs stay readable after the guest has deleted its side.
@@ -50,8 +65,11 @@ impl Request {
 
     /// Copies the properties of another stream, as an upstream filter sees those of its request.
     pub fn share_properties(&mut self, other: &Request) {
-        let properties = other.stream.borrow().properties.clone();
-        self.stream.borrow_mut().properties = properties;
+        let other = other.stream.borrow();
+        let (properties, state) = (other.properties.clone(), other.state.clone());
+        drop(other);
+        let mut stream = self.stream.borrow_mut();
+        (stream.properties, stream.state) = (properties, state);
     }
 
     /// Request headers of a request without a body.
@@ -114,13 +132,35 @@ impl Request {
         self.headers_callback("proxy_on_response_trailers", map::RESPONSE_TRAILERS, trailers, None)
     }
 
-    /// Sends the guest's own response through the guest, as Envoy does; true if there was one.
+    /// Sends the guest's own response through the guest, as Envoy does, or in place of a response that had begun, past the
+    /// guest; true if there was one.
     pub fn deliver_local_response(&mut self) -> bool {
         let Some(response) = self.local_response() else { return false };
+        let grpc_status = grpc_status(&response).to_string();
         let mut headers = response.headers;
-        headers.replace(":status", response.status.to_string().as_bytes());
-        self.property(&["response", "code"], &i64::from(response.status));
-        let ends = response.body.is_empty();
+        let kind = self.header("content-type").unwrap_or_default();
+        let is_grpc = kind == GRPC || kind.starts_with("application/grpc+");
+        let status = if is_grpc { 200 } else { response.status };
+        headers.replace(":status", status.to_string().as_bytes());
+        self.property(&["response", "code"], &i64::from(status));
+        self.property(&["response", "code_details"], response.details.as_str());
+        let ends = is_grpc || response.body.is_empty();
+        if is_grpc {
+            headers.replace("content-type", GRPC.as_bytes());
+            headers.replace("grpc-status", grpc_status.as_bytes());
+            if !response.body.is_empty() {
+                headers.replace("grpc-message", &response.body);
+            }
+        } else if !ends {
+            headers.replace("content-length", response.body.len().to_string().as_bytes());
+            if headers.get("content-type").is_none() {
+                headers.add("content-type", b"text/plain");
+            }
+        }
+        if self.stream.borrow().maps[map::RESPONSE_HEADERS as usize].headers.is_some() {
+            self.stream.borrow_mut().sent = Some(headers);
+            return true;
+        }
         self.headers_callback("proxy_on_response_headers", map::RESPONSE_HEADERS, headers, Some(ends));
         if !ends {
             self.response_body(&response.body, true);
@@ -133,7 +173,6 @@ impl Request {
         assert!(!self.logged && !self.done, "on_log comes once, before on_done");
         self.logged = true;
         let context = self.created();
-        self.close_maps();
         self.stream.borrow_mut().logging = true;
         self.call("proxy_on_log", &[context]);
         self.stream.borrow_mut().logging = false;
@@ -249,7 +288,10 @@ impl Request {
             // The guest learns of the stream before there is a map.
             self.created();
         }
-        self.stream.borrow_mut().maps[kind as usize].arrive(headers);
+        let mut stream = self.stream.borrow_mut();
+        stream.maps[kind as usize].arrive(headers);
+        stream.ended = end_of_stream.unwrap_or(stream.ended);
+        drop(stream);
         let action = self.phase(callback, count, end_of_stream);
         if action == Action::Continue {
             // Envoy takes the map away as soon as the guest continues the stream.
@@ -265,15 +307,16 @@ impl Request {
         body: &[u8],
         end_of_stream: bool,
     ) -> Action {
-        self.stream.borrow_mut().bodies[kind as usize] = Some(body.to_vec());
-        let trailers =
-            if kind == buffer::REQUEST_BODY { map::REQUEST_TRAILERS } else { map::RESPONSE_TRAILERS };
-        self.stream.borrow_mut().addable = end_of_stream.then_some(trailers);
-        let action = self.phase(callback, body.len() as u32, Some(end_of_stream));
+        let mut stream = self.stream.borrow_mut();
+        let whole = stream.bodies[kind as usize].get_or_insert_default();
+        whole.extend_from_slice(body);
+        let size = whole.len() as u32;
+        drop(stream);
+        self.stream.borrow_mut().ended = end_of_stream;
+        let action = self.phase(callback, size, Some(end_of_stream));
         if action == Action::Continue {
             self.stream.borrow_mut().bodies[kind as usize] = None;
         }
-        self.stream.borrow_mut().addable = None;
         action
     }
 
@@ -290,12 +333,6 @@ impl Request {
         let asked = self.call(callback, &arguments).unwrap_or(0);
         let answers = self.local_response().is_some() && !answered_before;
         if asked == 0 && !answers { Action::Continue } else { Action::Pause }
-    }
-
-    fn close_maps(&mut self) {
-        let mut stream = self.stream.borrow_mut();
-        stream.maps.iter_mut().for_each(|slot| slot.open = false);
-        stream.bodies = [None, None];
     }
 
     fn call(&mut self, callback: &'static str, arguments: &[u32]) -> Option<u32> {

@@ -44,28 +44,41 @@ impl Slot {
 #[derive(Debug, Default)]
 pub(crate) struct Stream {
     pub(crate) maps: [Slot; 4],
-    /// Present only while a callback may see them.
+    /// Present only while a callback may see them, with the parts that the guest has held.
     pub(crate) bodies: [Option<Vec<u8>>; 2],
     pub(crate) properties: Properties,
+    /// Properties that guests have set.
+    pub(crate) state: Properties,
     pub(crate) local_response: Option<LocalResponse>,
     pub(crate) resumed: bool,
     pub(crate) reset: bool,
-    /// Whether this is the access log phase, in which the maps can be read again but not written.
+    /// Whether this is the access log phase, in which the maps can be read again.
     pub(crate) logging: bool,
-    /// The trailers that the guest may add, because the last part of a body is running.
-    pub(crate) addable: Option<u32>,
+    /// Whether the headers or part of a body that came last, of either direction, were the end. Trailers may be added then,
+    /// while there is a body of theirs.
+    pub(crate) ended: bool,
+    /// The head of the guest's own response, sent in place of one that had begun; what the access log reads.
+    pub(crate) sent: Option<Headers>,
 }
 
 impl Stream {
     pub(crate) fn readable(&self, kind: u32) -> Option<&Headers> {
         let slot = self.maps.get(kind as usize)?;
-        let logged = self.logging && kind != map::REQUEST_TRAILERS;
-        slot.headers.as_ref().filter(|_| slot.open || slot.added || logged)
+        if self.logging && kind == map::RESPONSE_HEADERS && self.sent.is_some() {
+            return self.sent.as_ref();
+        }
+        let readable = if self.logging { kind != map::REQUEST_TRAILERS } else { slot.open || slot.added };
+        slot.headers.as_ref().filter(|_| readable)
     }
 
     pub(crate) fn writable(&mut self, kind: u32) -> Option<&mut Headers> {
         let slot = self.maps.get_mut(kind as usize)?;
-        if self.addable == Some(kind) && slot.headers.is_none() {
+        let body = match kind {
+            map::REQUEST_TRAILERS => self.bodies[buffer::REQUEST_BODY as usize].as_ref(),
+            map::RESPONSE_TRAILERS => self.bodies[buffer::RESPONSE_BODY as usize].as_ref(),
+            _ => None,
+        };
+        if self.ended && body.is_some() && slot.headers.is_none() {
             *slot = Slot { headers: Some(Headers::default()), open: false, added: true };
         }
         slot.headers.as_mut().filter(|_| slot.open || slot.added)

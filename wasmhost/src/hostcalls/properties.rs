@@ -3,6 +3,7 @@
 use super::hostcalls;
 use crate::abi::{Status, map};
 use crate::contexts::Contexts;
+use crate::headers::Headers;
 use wasmi::Linker;
 use wasmi::errors::LinkerError;
 
@@ -10,6 +11,9 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
     hostcalls! { linker, "env",
         fn proxy_get_property(guest, path: u32, size: u32, out_data: u32, out_size: u32) {
             let path = guest.bytes(path, size)?;
+            if path.is_empty() {
+                return Ok(Status::SerializationFailure);
+            }
             match find(guest.contexts(), &path) {
                 Some(value) => guest.give(&value, out_data, out_size),
                 None => Ok(Status::NotFound),
@@ -20,19 +24,33 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
             let (path, value) = (guest.bytes(path, size)?, guest.bytes(value, value_size)?);
             // Guests set filter state, which only streams have.
             let Some(stream) = guest.contexts().stream() else { return Ok(Status::NotFound) };
-            stream.borrow_mut().properties.set(path, value);
+            stream.borrow_mut().state.set(path, value);
             Ok(Status::Ok)
         }
     }
 }
 
+/// The header maps among the properties. Envoy reads them, so headers are absent if the callback has no map.
+const MAPS: [(&[u8], u32); 3] = [
+    (b"request\0headers\0", map::REQUEST_HEADERS),
+    (b"response\0headers\0", map::RESPONSE_HEADERS),
+    (b"response\0trailers\0", map::RESPONSE_TRAILERS),
+];
+
 fn find(contexts: &Contexts, path: &[u8]) -> Option<Vec<u8>> {
-    // Envoy reads these from the header map, so they are absent if the callback has none.
-    if let Some(name) = path.strip_prefix(b"request\0headers\0") {
+    let whole = MAPS.iter().find(|(prefix, _)| prefix.strip_suffix(b"\0") == Some(path));
+    if let Some((_, kind)) = whole {
+        let stream = contexts.stream()?;
+        let stream = stream.borrow();
+        return Some(stream.readable(*kind).map(Headers::encode).unwrap_or_default());
+    }
+    let in_map = MAPS.iter().find_map(|(prefix, kind)| Some((path.strip_prefix(*prefix)?, *kind)));
+    if let Some((name, kind)) = in_map {
         let name = core::str::from_utf8(name).ok()?;
         let stream = contexts.stream()?;
         let stream = stream.borrow();
-        return stream.readable(map::REQUEST_HEADERS)?.all(name).next().map(<[u8]>::to_vec);
+        let values: Vec<&[u8]> = stream.readable(kind)?.all(name).collect();
+        return (!values.is_empty()).then(|| values.join(&b','));
     }
     let own = contexts.stream().and_then(|stream| stream.borrow().properties.get(path));
     let shared = || contexts.process.lock().properties.get(path);
@@ -40,5 +58,7 @@ fn find(contexts: &Contexts, path: &[u8]) -> Option<Vec<u8>> {
         b"plugin_root_id" | b"plugin_name" => contexts.root().map(|root| root.root_id.clone().into_bytes()),
         _ => None,
     };
-    own.or_else(shared).or_else(plugin)
+    // What a guest has set is found by a name without parts, and hides nothing.
+    let set = || contexts.stream().and_then(|stream| stream.borrow().state.get(path));
+    own.or_else(shared).or_else(plugin).or_else(|| if path.contains(&0) { None } else { set() })
 }

@@ -28,23 +28,27 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
         }
 
         fn proxy_continue_stream(guest, kind: u32) {
-            if kind != stream_type::REQUEST && kind != stream_type::RESPONSE {
-                return Ok(Status::BadArgument);
+            match kind {
+                stream_type::REQUEST | stream_type::RESPONSE => {
+                    guest.contexts().stream().iter().for_each(|stream| stream.borrow_mut().resume());
+                    Ok(Status::Ok)
+                }
+                // Of TCP; an HTTP stream has none.
+                stream_type::DOWNSTREAM => Ok(Status::Ok),
+                stream_type::UPSTREAM => Ok(Status::Unimplemented),
+                _ => Ok(Status::BadArgument),
             }
-            if let Some(stream) = guest.contexts().stream() {
-                stream.borrow_mut().resume();
-            }
-            Ok(Status::Ok)
         }
 
         fn proxy_close_stream(guest, kind: u32) {
-            if kind != stream_type::REQUEST && kind != stream_type::RESPONSE {
-                return Ok(Status::BadArgument);
+            match kind {
+                stream_type::REQUEST | stream_type::RESPONSE => {
+                    guest.contexts().stream().iter().for_each(|stream| stream.borrow_mut().reset = true);
+                    Ok(Status::Ok)
+                }
+                stream_type::DOWNSTREAM | stream_type::UPSTREAM => Ok(Status::Ok),
+                _ => Ok(Status::BadArgument),
             }
-            if let Some(stream) = guest.contexts().stream() {
-                stream.borrow_mut().reset = true;
-            }
-            Ok(Status::Ok)
         }
 
         fn proxy_set_effective_context(guest, context: u32) {
