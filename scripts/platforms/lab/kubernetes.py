@@ -85,9 +85,9 @@ class Kubernetes:
         for name in names:
             self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 
-    def service(self, space, name, port, headless=False, **selector):
+    def service(self, space, name, port, headless=False, protocol="http", **selector):
         """A service; its address, which leads somewhere where a sidecar takes what is sent to it."""
-        ports = [{"name": "http", "port": port, "targetPort": port, "protocol": "TCP"}]
+        ports = [{"name": protocol, "port": port, "targetPort": port, "protocol": "TCP"}]
         spec = {"selector": selector or {"app": name}, "ports": ports, **({"clusterIP": "None"} if headless else {})}
         self.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": space}, "spec": self.defaults(spec)})
         return self.get("service", name, "-n", space)["spec"]["clusterIP"]

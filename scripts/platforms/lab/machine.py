@@ -15,6 +15,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 REPO = HERE.parent.parent.parent
 GATE = "10.245.0.254"
 NETWORK = "10.245.0."
+# Where the small programs find what the build has fetched for them.
+PACKAGES = {"PYTHONPATH": str(REPO / ".tools/platforms/grpc")}
 
 
 class Failed(Exception):
@@ -56,8 +58,10 @@ def program(name):
 
 
 def built_file(name):
-    """A file that scripts/platforms/build took from a platform's module."""
-    return REPO / ".tools/platforms/files" / name
+    """A file that scripts/platforms/build took from a platform's module, or from the older Envoy Gateway that is tried."""
+    built = REPO / ".tools/platforms"
+    older = built / "gateways" / os.environ.get("GATEWAY", "-") / "files" / name
+    return older if older.exists() else built / "files" / name
 
 
 class Machine:
@@ -135,7 +139,7 @@ class Machine:
 
     def python(self, name, script, *arguments, inside=None):
         """Starts one of the small programs beside this file."""
-        return self.start(name, sys.executable, HERE / script, *arguments, inside=inside)
+        return self.start(name, sys.executable, HERE / script, *arguments, inside=inside, environment=PACKAGES)
 
     def ask(self, inside, url, *options):
         """The text behind a URL, as seen from a namespace; nothing where there is none."""

@@ -17,6 +17,8 @@ class Record:
         self.platform, self.versions, self.rows, self.faults = platform, {}, [], []
         # The table's columns where it is no list of cases.
         self.columns = ("tried", "seen", "result")
+        # Whether earlier rows stay that are about something else.
+        self.adds = bool(os.environ.get("ONLY"))
 
     def case(self, what, figures, *faults):
         """Notes a case: `figures` in words, and each of `faults` that is not empty."""
@@ -66,6 +68,9 @@ INTRODUCTIONS = {
     "Envoy versions": "Each shipped configuration for plain Envoy, unchanged, in each supported Envoy, with the same filter and the same module. Six\n"
     "endpoints answer, 172.31.254.14 twenty times slower than the others. A cell has the number of answers from that one, and of\n"
     "all; a sixth would be 100. No request failed. PyPI has no package of an Envoy before 1.36.",
+    "Envoy Gateway versions": "`envoy-gateway/evenkeel.yaml`, unchanged, with older versions, each in front of an Envoy like the one that it was made for.\n"
+    "Three pods answer, the third twenty times slower than the others. `PLATFORMS=gateways make platforms` builds and runs them; the newest\n"
+    "version, with all cases, is above.",
     "Services": "Three instances of each service run behind a stock Envoy with the preset and a status page, and are scraped every second.\n"
     "Numbers are answers by instance in the order one, three, two; the third is degraded. With a busy processor, event loop or garbage\n"
     "collector its answers are late as well, which evenkeel sees without a signal; the full queue and the busy machine show in the signal only. The\n"
@@ -113,12 +118,12 @@ def section(record, old):
     versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
     day = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     new = [cells(*row) for row in record.rows]
-    rows = {key(row): row for row in old.splitlines()[2:] if row.startswith("| ")} if os.environ.get("ONLY") else {}
+    rows = {key(row): row for row in old.splitlines()[2:] if row.startswith("| ")} if record.adds else {}
     for gone in (f"| {record.columns[0]}", "| the rest"):
         rows.pop(gone, None)
     rows |= {key(row): row for row in new}
     told = f"{day}: {versions}.\n{INTRODUCTIONS[record.platform]}"
-    files = [line for line in old.splitlines() if line.startswith("- in `")] if os.environ.get("ONLY") else []
+    files = [line for line in old.splitlines() if line.startswith("- in `")] if record.adds else []
     replaced = sorted({*files, *REPLACED})
     table = [f"## {record.platform}", "", told, "", f"| {' | '.join(record.columns)} |", "|---" * len(record.columns) + "|", *rows.values(), ""]
     return "\n".join([*table, "What some of these cases replace; the others leave the files as they are:", "", *replaced, ""] if replaced else table)

@@ -1,11 +1,12 @@
 """What the shipped files are written for: pods of `shop` call the service `web` of their namespace, one pod of which is slow."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 
-from .machine import HERE, REPO, Failed
+from .machine import HERE, PACKAGES, REPO, Failed
 
 HOST = "web.shop.svc.cluster.local:8080"
 QUICK, SLOW = 5, 100
@@ -29,9 +30,9 @@ def shipped(file, *replaced):
 class Load:
     """Requests from within a pod's network namespace; begun at once, `result` waits for their end."""
 
-    def __init__(self, inside, address, requests=600, rate=60, host=HOST, port=8080, headers=()):
-        command = ["ip", "netns", "exec", inside, sys.executable, HERE / "load.py", address, port, host, requests, rate, *headers]
-        self.process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True)
+    def __init__(self, inside, address, requests=600, rate=60, host=HOST, port=8080, headers=(), script="load.py"):
+        command = ["ip", "netns", "exec", inside, sys.executable, HERE / script, address, port, host, requests, rate, *headers]
+        self.process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True, env=os.environ | PACKAGES)
 
     def end(self):
         """No more requests; what came of those that there were."""

@@ -40,9 +40,9 @@ class StandIn(Kubernetes):
     def token(self, space, account, audience):
         return token(space, account, [audience])
 
-    def service(self, space, name, port, headless=False, **selector):
-        self.services[space, name] = (port, selector or {"app": name})
-        address = super().service(space, name, port, headless, **selector)
+    def service(self, space, name, port, headless=False, protocol="http", **selector):
+        self.services[space, name] = (port, protocol, selector or {"app": name})
+        address = super().service(space, name, port, headless, protocol, **selector)
         self.list_endpoints()
         return address
 
@@ -65,7 +65,7 @@ class StandIn(Kubernetes):
 
     def list_endpoints(self):
         """What the EndpointSlice controller does."""
-        for (space, service), (port, selector) in self.services.items():
+        for (space, service), (port, protocol, selector) in self.services.items():
             endpoints = []
             for pod, (home, address) in self.pods.items():
                 labels, node, ready = self.labels[pod]
@@ -83,7 +83,7 @@ class StandIn(Kubernetes):
                 "metadata": {"name": f"{service}-1", "namespace": space, "labels": {"kubernetes.io/service-name": service}},
                 "addressType": "IPv4",
                 "endpoints": endpoints,
-                "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
+                "ports": [{"name": protocol, "port": port, "protocol": "TCP"}],
             })
 
     def version(self):

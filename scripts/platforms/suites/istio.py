@@ -11,7 +11,8 @@ from lab.prometheus import Prometheus
 from lab.record import below, counts, none_failed
 from lab.shop import HOST, QUICK, SLOW, Load, shipped
 from lab.standin import cluster
-from suites.istio_beside import beside, external, metrics
+from suites.istio_beside import beside, metrics
+from suites.istio_services import calls, external
 
 MTLS = {"security.istio.io/tlsMode": "istio"}
 STRICT = {
@@ -86,11 +87,15 @@ class Shop:
     def address(self, pod):
         return self.kubernetes.pods[pod][1]
 
-    def answering(self, pod, delay, node="near", labels=None):
+    def answering(self, pod, delay, node="near", labels=None, script="endpoint.py"):
         labels = {"app": "web", "version": "v1", **MTLS, **(labels or {})}
         self.kubernetes.pod("shop", pod, labels, node=node)
-        application = self.machine.python(pod, "endpoint.py", pod, delay, inside=pod)
-        self.processes[pod] = [self.istio.proxy(pod, labels), application]
+        self.processes[pod] = [self.istio.proxy(pod, labels), self.machine.python(pod, script, pod, delay, inside=pod)]
+
+    def behaves(self, pod, how, script):
+        """The pod's application starts again, and answers otherwise."""
+        self.machine.stop(self.processes[pod].pop())
+        self.processes[pod].append(self.machine.python(pod, script, pod, how, inside=pod))
 
     def calling(self, pod, settings=None):
         labels = {"app": "shop", **MTLS}
@@ -99,9 +104,9 @@ class Shop:
         self.istio.serving(pod)
         return process
 
-    def begin(self, pod, requests=600, rate=60, headers=(), address=None, host=HOST):
+    def begin(self, pod, requests=600, rate=60, headers=(), address=None, host=HOST, script="load.py"):
         """Load through this pod's proxy: the sidecar takes what is sent to the service, the gateway listens itself."""
-        return Load(pod, address or (self.address(pod) if pod == "ingress" else self.web), requests, rate, host, headers=headers)
+        return Load(pod, address or (self.address(pod) if pod == "ingress" else self.web), requests, rate, host, headers=headers, script=script)
 
     def load(self, *arguments, **named):
         return self.begin(*arguments, **named).result()
@@ -323,7 +328,7 @@ def tried(machine, wasm, record):
     }
     # After an outage nothing that counts requests applies a file at once: Envoy keeps what it had of the filter until old listeners have drained, and
     # begins with that. The last part leaves no pod that is slow.
-    only = os.environ.get("ONLY", "steering others beside external metrics collisions headless outages outages-override extension-config replacing").split()
+    only = os.environ.get("ONLY", "steering others beside external calls metrics collisions headless outages outages-override extension-config replacing").split()
     parts = {
         "steering": lambda: [steering(shop, record, file) for file in (SIDECAR, SIDECAR_OVERRIDE)],
         "outages": lambda: outages(shop, record, SIDECAR),
@@ -331,6 +336,7 @@ def tried(machine, wasm, record):
         "headless": lambda: headless(shop, record, SIDECAR),
         "beside": lambda: beside(shop, record, SIDECAR, NEAR[2]),
         "external": lambda: external(shop, record, SIDECAR),
+        "calls": lambda: calls(shop, record, SIDECAR),
         "metrics": lambda: metrics(shop, record, SIDECAR),
         "others": lambda: [steering(shop, record, file) for file in (EXTENSION, *GATEWAYS)],
         "outages-override": lambda: outages(shop, record, SIDECAR_OVERRIDE),

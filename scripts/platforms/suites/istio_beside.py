@@ -1,11 +1,11 @@
-"""The sidecar's file beside what users have in a mesh: traffic split over subsets, retries, time-outs and mirrors, a service by DNS, and the metrics."""
+"""The sidecar's file beside what users have in a mesh: traffic split over subsets, retries, time-outs and mirrors, and the metrics."""
 
 import json
 import re
 
 from lab.machine import REPO, until
 from lab.record import below, counts, none_failed
-from lab.shop import QUICK, SLOW, shipped
+from lab.shop import QUICK, shipped
 
 NAMED = "web.shop.svc.cluster.local"
 
@@ -89,25 +89,3 @@ def metrics(shop, record, file):
         not labelled and f"no decisions by upstream and reason: {[line for line in told.splitlines() if 'fleet_decisions' in line][:2]}",
         any(not name.startswith("evenkeel_") for name in names) and f"other names than the page's: {sorted(names)}")
     shop.take_out(file)
-
-
-def external(shop, record, file):
-    """A service outside the mesh, as a ServiceEntry names it: its cluster is balanced like any other."""
-    address, host, pods = "10.96.77.77", "outside.example.org", [f"outside-{number}" for number in range(3)]
-    for number, pod in enumerate(pods):
-        shop.kubernetes.pod("shop", pod, {"app": "outside"})
-        shop.machine.python(pod, "endpoint.py", pod, SLOW if number == 2 else QUICK, inside=pod)
-    endpoints = [{"address": shop.address(pod)} for pod in pods]
-    ports = [{"number": 8080, "name": "http", "protocol": "HTTP"}]
-    shop.kubernetes.apply(rules("ServiceEntry", hosts=[host], addresses=[address], location="MESH_EXTERNAL", resolution="STATIC", ports=ports, endpoints=endpoints))
-    there = {"address": address, "host": f"{host}:8080"}
-    until("the service outside", lambda: not shop.load("shop-0", 20, 50, **there)["failed"], 60)
-    alone = shop.load("shop-0", **there)
-    text = shipped(file, ("- cluster: outbound|8080||web.shop.svc.cluster.local", f"- cluster: outbound|8080||{host}"))
-    load = shop.under_load("shop-0", lambda: shop.kubernetes.apply(text), **there)
-    record.case(f"`{file}` for a ServiceEntry, while requests run (alone: {counts(alone)})", counts(load), none_failed(load))
-    until("decisions about it", lambda: shop.load("shop-0", 20, 50, **there) and shop.counted("shop-0", "policy.*fleet_decisions_total") > 50, 60)
-    shop.load("shop-0", 400, **there)
-    load = shop.load("shop-0", **there)
-    record.case(f"`{file}` for a ServiceEntry, steers", counts(load), none_failed(load), below(load, pods[2], 1 / 8))
-    shop.kubernetes.delete(text)
