@@ -33,13 +33,17 @@ class Istio:
 
     def istiod(self):
         (self.work / "mesh.yaml").write_text(MESH)
-        self.machine.start("istiod", program("istiod"), "discovery", "--kubeconfig", self.kubernetes.kubeconfig, "--registries", "Kubernetes",
+        self.process = self.machine.start("istiod", program("istiod"), "discovery", "--kubeconfig", self.kubernetes.kubeconfig, "--registries", "Kubernetes",
             "--meshConfig", self.work / "mesh.yaml", "--domain", "cluster.local", "--grpcAddr", "0.0.0.0:15010", "--secureGRPCAddr",
             "0.0.0.0:15012", "--httpAddr", "127.0.0.1:18080", "--httpsAddr", "127.0.0.1:15017", "--monitoringAddr", "127.0.0.1:15014",
             "--ctrlz_address", "127.0.0.1", folder=self.work / "istiod", environment={
                 "POD_NAMESPACE": "istio-system", "POD_NAME": "istiod-0", "SERVICE_ACCOUNT": "istiod", "CLUSTER_ID": "Kubernetes",
                 "PILOT_CERT_PROVIDER": "istiod", "JWT_POLICY": "third-party-jwt", "ISTIOD_CUSTOM_HOST": CALLED,
                 "INJECTION_WEBHOOK_CONFIG_NAME": "", "VALIDATION_WEBHOOK_CONFIG_NAME": "", **WITHOUT_EXTENSIONS})
+
+    def away(self):
+        """istiod ends; proxies go on with what they have."""
+        self.machine.stop(self.process)
 
     def proxy(self, pod, labels, role="sidecar", drain="5s", settings=None):
         """Starts the agent in a pod's namespace; for a sidecar its traffic is redirected first. `settings` are the pod's own, as the annotation

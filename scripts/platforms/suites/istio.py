@@ -92,9 +92,12 @@ class Shop:
         self.kubernetes.pod("shop", pod, labels, node=node)
         self.processes[pod] = [self.istio.proxy(pod, labels), self.machine.python(pod, script, pod, delay, inside=pod)]
 
-    def behaves(self, pod, how, script):
-        """The pod's application starts again, and answers otherwise."""
+    def ended(self, pod):
+        """The pod's application ends; its proxy and its object stay."""
         self.machine.stop(self.processes[pod].pop())
+
+    def started_again(self, pod, how, script="endpoint.py"):
+        """An application that has ended starts again, and perhaps answers otherwise."""
         self.processes[pod].append(self.machine.python(pod, script, pod, how, inside=pod))
 
     def calling(self, pod, settings=None):
@@ -271,6 +274,25 @@ RULES = {
 }
 
 
+def without_istiod(shop, record, file):
+    """istiod is away, and a pod's application ends meanwhile, which no proxy is told."""
+    failed = {}
+    for text in (None, shipped(file)):
+        if text:
+            shop.kubernetes.apply(text)
+            shop.steers("shop-0")
+        shop.istio.away()
+        load = shop.under_load("shop-0", lambda: shop.ended(NEAR[0]), seconds=20)
+        failed[text] = load["failed"]
+        record.case(f"istiod away and a pod's application ends, {f'`{file}`' if text else 'without evenkeel'}", counts(load),
+            load["failed"] > failed[None] and f"{load['failures']}", text and below(load, NEAR[2], 1 / 8))
+        shop.started_again(NEAR[0], QUICK)
+        shop.istio.istiod()
+        # Not before istiod serves again.
+        shop.starting(20)
+    shop.take_out(file)
+
+
 def collisions(shop, record, file):
     """A user's own DestinationRule beside the file: what Istio alone would have served is served."""
     for name, beside in RULES.items():
@@ -328,7 +350,7 @@ def tried(machine, wasm, record):
     }
     # After an outage nothing that counts requests applies a file at once: Envoy keeps what it had of the filter until old listeners have drained, and
     # begins with that. The last part leaves no pod that is slow.
-    only = os.environ.get("ONLY", "steering others beside external calls metrics collisions headless outages outages-override extension-config replacing").split()
+    only = os.environ.get("ONLY", "steering others beside external calls metrics without-istiod collisions headless outages outages-override extension-config replacing").split()
     parts = {
         "steering": lambda: [steering(shop, record, file) for file in (SIDECAR, SIDECAR_OVERRIDE)],
         "outages": lambda: outages(shop, record, SIDECAR),
@@ -337,6 +359,7 @@ def tried(machine, wasm, record):
         "beside": lambda: beside(shop, record, SIDECAR, NEAR[2]),
         "external": lambda: external(shop, record, SIDECAR),
         "calls": lambda: calls(shop, record, SIDECAR),
+        "without-istiod": lambda: without_istiod(shop, record, SIDECAR),
         "metrics": lambda: metrics(shop, record, SIDECAR),
         "others": lambda: [steering(shop, record, file) for file in (EXTENSION, *GATEWAYS)],
         "outages-override": lambda: outages(shop, record, SIDECAR_OVERRIDE),

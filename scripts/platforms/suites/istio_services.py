@@ -53,7 +53,8 @@ def calls(shop, record, file):
     text, what = shipped(file, ("web.shop.svc", "calls.shop.svc"), ('service="web"', 'service="calls"')), f"`{file}` for a service that speaks gRPC"
     service(shop, record, what, text, pods[2], there)
     shop.kubernetes.delete(text)
-    shop.behaves(pods[2], "unavailable", **GRPC)
+    shop.ended(pods[2])
+    shop.started_again(pods[2], "unavailable", **GRPC)
     alone = shop.load("shop-0", **there)
     shop.kubernetes.apply(text)
     until("decisions about it", lambda: shop.load("shop-0", 20, 50, **there) and shop.counted("shop-0", "policy.*fleet_decisions_total") > 50, 60)
