@@ -16,7 +16,7 @@ REPO = HERE.parent.parent.parent
 GATE = "10.245.0.254"
 NETWORK = "10.245.0."
 # Where the small programs find what the build has fetched for them.
-PACKAGES = {"PYTHONPATH": str(REPO / ".tools/platforms/grpc")}
+PACKAGES = {"PYTHONPATH": str(REPO / ".tools/platforms/grpc"), "GRPC_VERBOSITY": "NONE"}
 
 
 class Failed(Exception):
