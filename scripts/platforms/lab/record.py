@@ -122,7 +122,9 @@ def section(record, old):
     for gone in (f"| {record.columns[0]}", "| the rest"):
         rows.pop(gone, None)
     rows |= {key(row): row for row in new}
-    told = f"{day}: {versions}.\n{INTRODUCTIONS[record.platform]}"
+    first = old.splitlines()[2][:len(day)] if rows.keys() - {key(row) for row in new} else day
+    days = day if first == day else f"{first} to {day}"
+    told = f"{days}: {versions}.\n{INTRODUCTIONS[record.platform]}"
     files = [line for line in old.splitlines() if line.startswith("- in `")] if record.adds else []
     replaced = sorted({*files, *REPLACED})
     table = [f"## {record.platform}", "", told, "", f"| {' | '.join(record.columns)} |", "|---" * len(record.columns) + "|", *rows.values(), ""]
