@@ -1,7 +1,7 @@
 //! Which ends of requests count against an endpoint, and with what effect.
 
 use crate::scene::{
-    Ending, address, begin, config, give, ms, pass, picks, picks_of, respond, serve, single, target,
+    Ending, address, begin, config, give, ms, pass, picks, picks_of, respond, serve, single, target, wait,
 };
 use crate::world::{Plugin, Stream, World};
 
@@ -158,7 +158,7 @@ fn an_idle_time_out_blames_an_endpoint_that_was_silent(mut world: impl World) {
         for _ in 0..12 {
             let mut stream = begin(&mut world, plugin);
             let to = target(&stream);
-            world.advance(ms(if to == hung { 3_000 } else { 10 }));
+            wait(&mut world, plugin, ms(if to == hung { 3_000 } else { 10 }));
             let good = Ending::good();
             respond(&mut stream, if to == hung { &ending } else { &good });
             stream.log();
@@ -256,7 +256,7 @@ fn retried_after<W: World>(world: &mut W, plugin: Plugin, endpoint: &str, takes_
     for _ in 0..1000 {
         let mut stream = begin(world, plugin);
         let found = target(&stream) == endpoint;
-        world.advance(ms(if found { takes_ms } else { 10 }));
+        wait(world, plugin, ms(if found { takes_ms } else { 10 }));
         respond(&mut stream, &if found { retried(Ending::good()) } else { Ending::good() });
         stream.log();
         stream.done();
@@ -274,7 +274,7 @@ fn a_time_out_that_a_retry_hides_is_known_by_its_length<W: World>(_: W) {
         let plugin = single(&mut world, &config(4, r#""policy":"round_robin""#, ""));
         for nth in 1..=400 {
             let mut stream = begin(&mut world, plugin);
-            world.advance(ms(if nth % every == 0 { 3000 } else { 10 }));
+            wait(&mut world, plugin, ms(if nth % every == 0 { 3000 } else { 10 }));
             respond(&mut stream, &Ending::good());
             stream.log();
             stream.done();

@@ -253,3 +253,10 @@ pub fn pass_with<W: World>(world: &mut W, plugins: &[Plugin], time: Duration, mu
         each(world);
     }
 }
+
+/// Lets time pass for a request that waits. A worker that waits ticks at least twice a second: a time without any is no
+/// endpoint's.
+pub fn wait<W: World>(world: &mut W, plugin: Plugin, time: Duration) {
+    pass(world, &[plugin], time);
+    world.advance(ms((time.as_millis() % 50) as u64));
+}

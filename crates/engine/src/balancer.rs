@@ -19,6 +19,10 @@ use crate::{Failure, Outcome, Quickness, RetryHint, Unsettled};
 
 use crate::cluster::{Cluster, HeaderHints, ProbeShard};
 
+/// Time without an event or a tick after which it counts as lost to requests in flight, seconds: three of the longest
+/// pauses between ticks of a worker that has any.
+const LOST_AFTER_S: f64 = 1.5;
+
 /// All clusters of one worker.
 pub struct Balancer {
     upstreams: Vec<Cluster>,
@@ -35,6 +39,8 @@ pub struct Balancer {
     /// Whether a request has had an event, or an endpoint a report, since the last
     /// [`take_events`](Balancer::take_events).
     events: bool,
+    /// The latest event or tick.
+    seen: Time,
     ablation: Ablation,
     poll_interval: Option<core::time::Duration>,
 }
@@ -70,6 +76,7 @@ impl Balancer {
             unmatched: 0,
             unmatched_published: 0,
             events: true,
+            seen: now,
             ablation,
             poll_interval: settings.poll_interval,
         };
@@ -162,6 +169,26 @@ impl Balancer {
         self.upstreams.get_mut(index)
     }
 
+    /// It is `now`. If nothing has happened for much longer than ticks are apart, requests in flight have not waited for
+    /// that time: the clock was set forward, or the process was stopped.
+    #[inline]
+    pub fn passes(&mut self, now: Time) {
+        if now > self.seen {
+            let before = core::mem::replace(&mut self.seen, now);
+            if now.seconds_since(before) > LOST_AFTER_S {
+                self.lose(before, now);
+            }
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn lose(&mut self, from: Time, to: Time) {
+        if !self.upstreams.iter().all(Cluster::rests) {
+            self.upstreams.iter_mut().for_each(|upstream| upstream.lose(from, to));
+        }
+    }
+
     /// Whether a request has had an event, or an endpoint a report, since the last call.
     pub fn take_events(&mut self) -> bool {
         core::mem::take(&mut self.events)
@@ -169,6 +196,7 @@ impl Balancer {
 
     /// Decides where a request goes.
     pub fn pick(&mut self, upstream: usize, request: Request, now: Time, rng: &mut Rng) -> Decision {
+        self.passes(now);
         self.events = true;
         match self.upstreams.get_mut(upstream) {
             Some(upstream) => upstream.pick(request, now, rng),
@@ -219,6 +247,7 @@ impl Balancer {
 
     /// Records that a request was sent to the endpoint at `index`; returns its handle.
     pub fn started(&mut self, upstream: usize, index: u32, now: Time) -> Option<RequestHandle> {
+        self.passes(now);
         self.events = true;
         let (endpoint, depth) = self.upstreams.get_mut(upstream)?.started(index, now)?;
         Some(RequestHandle { upstream, endpoint, started: now, depth })
@@ -240,6 +269,7 @@ impl Balancer {
 
     /// An open request makes progress: a part of it arrived. The endpoint's time counts from the last part.
     pub fn moves(&mut self, handle: &mut RequestHandle, now: Time) {
+        self.passes(now);
         let moved = core::mem::replace(&mut handle.started, now);
         if let Some(upstream) = self.of(handle) {
             upstream.moves(handle.endpoint, moved, now);
@@ -248,6 +278,7 @@ impl Balancer {
 
     /// An open request is complete, answered or over.
     pub fn closed(&mut self, handle: &RequestHandle, now: Time) {
+        self.passes(now);
         if let Some(upstream) = self.of(handle) {
             upstream.closed(handle.endpoint, handle.started, now);
         }
@@ -275,6 +306,7 @@ impl Balancer {
         shows: Quickness,
         now: Time,
     ) -> Unsettled {
+        self.passes(now);
         self.of(handle)
             .map_or(Unsettled::Nothing, |upstream| upstream.record_response(handle, outcome, shows, now))
     }
@@ -305,6 +337,7 @@ impl Balancer {
     /// Records an attempt that failed at the endpoint of `handle` for an unknown reason, before the request was
     /// reassigned and answered elsewhere; that answer gives the `hint`.
     pub fn record_failed_attempt(&mut self, handle: &RequestHandle, hint: RetryHint, now: Time) {
+        self.passes(now);
         if let Some(upstream) = self.of(handle) {
             upstream.record_failed_attempt(handle, hint, now);
         }
@@ -370,6 +403,7 @@ impl Balancer {
     /// Records the result of the probe `handle`: a good answer, a failure, or any other outcome if it never reached the
     /// endpoint.
     pub fn record_probe(&mut self, handle: &RequestHandle, outcome: Outcome, now: Time) {
+        self.passes(now);
         if let Some(upstream) = self.of(handle) {
             upstream.record_probe(handle, outcome, now);
         }
@@ -401,6 +435,7 @@ impl Balancer {
 
     /// Updates the state of all clusters and schedules probes; called every few milliseconds.
     pub fn tick(&mut self, shard: ProbeShard, now: Time) {
+        self.passes(now);
         self.upstreams.iter_mut().for_each(|u| u.tick(shard, now));
     }
 
@@ -428,6 +463,7 @@ impl Balancer {
     /// Caps timestamps at `now` after the clock stepped back: otherwise data from the future would outweigh everything
     /// new until the clock catches up.
     pub fn not_after(&mut self, now: Time) {
+        self.seen = self.seen.min(now);
         self.upstreams.iter_mut().for_each(|u| u.not_after(now));
     }
 

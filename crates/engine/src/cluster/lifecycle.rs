@@ -147,7 +147,7 @@ impl Cluster {
     #[inline(never)]
     fn was_silent(&self, index: u32, started: Time, now: Time) -> bool {
         let Some(known) = self.endpoint(index) else { return false };
-        let long = now.seconds_since(started) > SILENT_MULTIPLE * self.typical_beside(index) + NOISE_S;
+        let long = self.elapsed_s(started, now) > SILENT_MULTIPLE * self.typical_beside(index) + NOISE_S;
         // With other requests sent meanwhile it counts as busy; its answers to them show that it is alive. Streams make
         // an idle endpoint busy as they begin, so for these only the last answer counts.
         let quiet_since = self.endpoints.open_requests.last_answer(index);
@@ -197,7 +197,7 @@ impl Cluster {
     /// as 429, it adds to the penalty alone.
     pub fn record_failed_attempt(&mut self, handle: &RequestHandle, hint: RetryHint, now: Time) {
         let RequestHandle { endpoint, started, depth, .. } = *handle;
-        let seconds = now.seconds_since(started);
+        let seconds = self.elapsed_s(started, now);
         let timed_out = self.queueing.noise.survival.is_beyond(seconds, SURPRISE);
         let delay = f64::from(self.queueing.delay(depth));
         let ablation = self.ablation;

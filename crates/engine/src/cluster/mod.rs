@@ -13,6 +13,7 @@ mod handover;
 mod header_hints;
 mod left_to_envoy;
 mod lifecycle;
+mod lost_time;
 mod membership;
 mod open_requests;
 mod out_of_band;

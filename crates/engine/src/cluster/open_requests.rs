@@ -36,6 +36,8 @@ pub(super) struct OpenRequests {
     /// a random moment.
     paused_s: f64,
     squared: f64,
+    /// When pauses were last seen to begin anew.
+    restarted: Time,
 }
 
 /// An endpoint's open requests that have moved since its last answer.
@@ -100,7 +102,7 @@ impl OpenRequests {
     }
 
     fn paused(&mut self, from: Time, to: Time) {
-        let seconds = to.seconds_since(from).max(0.0);
+        let seconds = to.seconds_since(from.max(self.restarted)).max(0.0);
         let keep = REMEMBERED_S / (REMEMBERED_S + seconds);
         self.paused_s = self.paused_s * keep + seconds;
         self.squared = self.squared * keep + seconds * seconds;
@@ -157,8 +159,9 @@ impl OpenRequests {
         still.age_s(now) > timeout_s && now.seconds_since(alive) > timeout_s
     }
 
-    /// Forgets open requests after the clock stepped back to `now`.
-    pub fn not_after(&mut self, now: Time) {
+    /// Forgets open requests after the clock stepped back to `now`, or after a time that was lost.
+    pub fn restart(&mut self, now: Time) {
+        self.restarted = now;
         for still in &mut self.of {
             if still.answered > now || still.requests > 0 {
                 *still = Still { answered: now, ..Still::default() };
@@ -289,7 +292,7 @@ mod tests {
         // Requests opened before there was a slot are not counted.
         requests.close(0, s(1.0), s(3.0), false);
         assert_eq!(requests.of[0].requests, 0);
-        requests.not_after(s(-10.0));
+        requests.restart(s(-10.0));
         assert_eq!(requests.of[0].answered, s(-10.0));
     }
 }

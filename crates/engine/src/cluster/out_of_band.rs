@@ -289,7 +289,7 @@ impl Cluster {
         let RequestHandle { endpoint, started, .. } = *handle;
         let failure = if let Outcome::Failed(failure) = outcome { Some(failure) } else { None };
         self.stats.totals.out_of_band.failed += u64::from(failure.is_some());
-        let typical = self.typical_beside(endpoint.index);
+        let (typical, seconds) = (self.typical_beside(endpoint.index), self.elapsed_s(started, now));
         let Some(probing) = self.ejection.probing.as_mut() else { return };
         let known = probing.records.get(&endpoint.index).copied().filter(|known| known.endpoint == endpoint);
         let Some(mut record) = known.filter(|_| self.endpoints.set.is_current(endpoint)) else { return };
@@ -299,7 +299,6 @@ impl Cluster {
             return;
         }
         let Some(state) = self.endpoints.states.get_mut(endpoint.index as usize) else { return };
-        let seconds = now.seconds_since(started);
         let verdict = if failure.is_some() { ProbeResult::Failed } else { probing.judge(seconds) };
         let is_usual = f64::from(state.expected) <= GOOD_MULTIPLE * typical + NOISE_S;
         if verdict != ProbeResult::Failed && record.plain && state.eligible && is_usual {

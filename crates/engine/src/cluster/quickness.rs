@@ -22,7 +22,7 @@ const SETTLES_S: f64 = 5.0;
 impl Cluster {
     /// The time of an answer at `now`, and the same with the queueing delay divided out, as of an idle endpoint; seconds.
     pub(super) fn times(&self, handle: &RequestHandle, now: Time) -> (f64, f64) {
-        let raw = now.seconds_since(handle.started);
+        let raw = self.elapsed_s(handle.started, now);
         (raw, raw / self.delay_at(handle.depth))
     }
 

@@ -66,6 +66,13 @@ impl Rules {
         strictest
     }
 
+    /// A time of `lost_s` seconds up to `now` was lost, in which no value was seen.
+    pub fn lose(&mut self, lost_s: f64, now: Time) {
+        for watch in self.watches.iter_mut().filter(|watch| watch.since != Time::ZERO) {
+            watch.since = watch.since.after_secs(lost_s).min(now);
+        }
+    }
+
     /// Caps timestamps at `now` after the clock stepped back.
     pub fn not_after(&mut self, now: Time) {
         self.watches.iter_mut().for_each(|watch| watch.since = watch.since.min(now));

@@ -1,5 +1,6 @@
 //! This worker's request rate, and the budget for explorations.
 
+use super::lost_time::LostTime;
 use crate::estimate::Epochs;
 use crate::policy::Home;
 use crate::time::Time;
@@ -47,6 +48,8 @@ pub(super) struct Traffic {
     peers: PeerRates,
     /// Epochs by which unanswered requests are divided by age.
     pub epochs: Epochs,
+    /// Time that no endpoint took.
+    pub lost: LostTime,
 }
 
 impl Traffic {
@@ -68,6 +71,7 @@ impl Traffic {
             rank: 0,
             peers: PeerRates::default(),
             epochs,
+            lost: LostTime::default(),
         }
     }
 
@@ -113,8 +117,15 @@ impl Traffic {
         Home { from: before / all, width: own / all }
     }
 
+    /// `lost`, a time of `lost_s` seconds up to `now`, was lost: it does not lower the rate.
+    pub fn lose(&mut self, lost: LostTime, lost_s: f64, now: Time) {
+        self.lost = lost;
+        self.refreshed = self.refreshed.after_secs(lost_s).min(now);
+    }
+
     /// Caps timestamps at `now` after the clock stepped back.
     pub fn not_after(&mut self, now: Time) {
+        self.lost = LostTime::default();
         self.began = self.began.min(now);
         let Epochs { current, before } = self.epochs;
         self.epochs = Epochs { current: current.min(now), before: before.min(now) };

@@ -220,6 +220,13 @@ impl EndpointState {
         self.health.not_after(now);
     }
 
+    /// A time of `lost_s` seconds up to `now` was lost: the endpoint had no part in it.
+    pub fn lose(&mut self, lost_s: f64, now: Time) {
+        self.in_flight.lose(lost_s, now);
+        self.latency.lose(lost_s, now);
+        self.health.lose(lost_s);
+    }
+
     /// Takes over the state from a worker of an older configuration. `quiet_since` is when the endpoint last answered
     /// any worker.
     pub fn take_over(&mut self, known: &mut EndpointState, quiet_since: Time) {

@@ -69,6 +69,14 @@ impl InFlight {
         self.total = self.total.saturating_sub(1);
     }
 
+    /// A time of `lost_s` seconds up to `now` was lost, in which the endpoint was not silent. The sum of start times stays,
+    /// because each request subtracts its own.
+    pub fn lose(&mut self, lost_s: f64, now: Time) {
+        if self.quiet_since != Time::ZERO {
+            self.quiet_since = self.quiet_since.after_secs(lost_s).min(now);
+        }
+    }
+
     /// Caps timestamps at `now` after the clock stepped back, except the sum of start times, from which each request
     /// subtracts its own.
     pub fn not_after(&mut self, now: Time) {

@@ -149,6 +149,13 @@ impl Latency {
         self.updated
     }
 
+    /// A time of `lost_s` seconds up to `now` was lost, in which no sample lost its weight.
+    pub fn lose(&mut self, lost_s: f64, now: Time) {
+        if self.updated != Time::ZERO {
+            self.updated = self.updated.after_secs(lost_s).min(now);
+        }
+    }
+
     /// Caps timestamps at `now` after the clock stepped back.
     pub fn not_after(&mut self, now: Time) {
         let since = self.since().min(now);

@@ -39,6 +39,11 @@ impl Unanswered {
         self.requests = self.requests.saturating_sub(1);
     }
 
+    /// A time of `lost_s` seconds was lost: none of it was waited for.
+    pub fn lose(&mut self, lost_s: f64) {
+        self.since_ms = self.since_ms.wrapping_add((lost_s * 1e3) as u64 as u32);
+    }
+
     /// Time since the first of them was sent, seconds: only from then on could an answer be due, however long ago the
     /// last one came.
     pub fn waited_s(&self, now: Time) -> f64 {

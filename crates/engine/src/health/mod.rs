@@ -244,6 +244,11 @@ impl Health {
         self.unanswered.lost();
     }
 
+    /// A time of `lost_s` seconds was lost: none of it was waited for.
+    pub fn lose(&mut self, lost_s: f64) {
+        self.unanswered.lose(lost_s);
+    }
+
     /// This worker's unanswered requests.
     pub fn unanswered(&self) -> Unanswered {
         self.unanswered
