@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use config::{Fault, Via};
+use engine::pattern;
 use evenkeel::host::{Body, Host};
 use evenkeel::telemetry::status::{Answer as Shown, Route};
 use evenkeel::worker::Worker;
@@ -54,6 +55,8 @@ pub struct Plugin {
     pub header: String,
     /// Whether the endpoint is passed to Envoy by a call rather than a header.
     pub by_call: bool,
+    /// Names and patterns of the clusters that it balances.
+    clusters: Vec<String>,
     /// Its metric series.
     pub series: Series,
     /// Its outstanding calls.
@@ -97,7 +100,8 @@ impl Plugin {
         // If the configuration names a header, it is used; otherwise the request need not be changed.
         let asked_for = config::legible(text).header_named;
         let workers = abi::concurrency().div_ceil(THREADS_A_WORKER).max(1);
-        let mut plugin = Plugin { text: text.to_vec(), ..Plugin::absent(name) };
+        let clusters = config::parse(text)?.upstreams.into_iter().map(|upstream| upstream.cluster).collect();
+        let mut plugin = Plugin { text: text.to_vec(), clusters, ..Plugin::absent(name) };
         for at in 0..workers {
             let mut worker = Worker::configure(surroundings, text, name, seed())?;
             if at == 0 {
@@ -117,6 +121,7 @@ impl Plugin {
             text: Vec::new(),
             header: String::new(),
             by_call: false,
+            clusters: Vec::new(),
             series: Series::default(),
             calls: Calls::default(),
             slots: Vec::new(),
@@ -139,6 +144,16 @@ impl Plugin {
     /// Whether it has workers and has not stepped aside.
     pub fn is_at_work(&self) -> bool {
         !self.slots.is_empty() && self.panics.load(Ordering::Relaxed) < MAX_PANICS
+    }
+
+    /// The clusters and patterns of its configuration.
+    pub fn clusters(&self) -> impl Iterator<Item = &str> {
+        self.clusters.iter().map(String::as_str)
+    }
+
+    /// Whether its configuration names the cluster.
+    pub fn balances(&self, cluster: &str) -> bool {
+        self.clusters.iter().any(|pattern| pattern::matches(pattern, cluster))
     }
 
     /// Whether one of Envoy's configurations uses it; streams of earlier ones may keep it alive for a while.

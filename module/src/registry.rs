@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use config::{Fault, Role};
+use engine::pattern;
 use evenkeel::worker::aside::{self, Aside};
+use evenkeel::worker::successor::predecessor;
 
 use crate::abi::ConfigHandle;
 use crate::attached::Attached;
@@ -23,17 +25,21 @@ pub fn state() -> u64 {
     STATE.load(Ordering::Acquire)
 }
 
-/// The latest plugin of this name that is attached; without a name the only one, if there is only one.
-pub fn find(name: Option<&str>) -> Option<Arc<Plugin>> {
+/// The latest plugin of this name that is attached and balances `cluster`; without a name, of the only name there is. Two
+/// listeners may have filters of one name for different clusters.
+pub fn find(name: Option<&str>, cluster: &str) -> Option<Arc<Plugin>> {
     let attached: Vec<Arc<Plugin>> = plugins().iter().filter_map(Weak::upgrade).collect();
-    let mut latest = attached.into_iter().rev().filter(|plugin| plugin.is_attached());
+    let mut latest: Vec<Arc<Plugin>> =
+        attached.into_iter().rev().filter(|plugin| plugin.is_attached()).collect();
     match name {
-        Some(name) => latest.find(|plugin| plugin.name == name),
-        None => {
-            let found = latest.next()?;
-            latest.all(|other| other.name == found.name).then_some(found)
+        Some(name) => latest.retain(|plugin| plugin.name == name),
+        None if latest.iter().any(|plugin| latest.first().is_some_and(|of| of.name != plugin.name)) => {
+            return None;
         }
+        None => {}
     }
+    let found = latest.iter().position(|plugin| plugin.balances(cluster)).unwrap_or(0);
+    (found < latest.len()).then(|| latest.swap_remove(found))
 }
 
 /// The latest plugin of each name that one of Envoy's configurations uses, by name.
@@ -56,7 +62,13 @@ pub fn attach(config: ConfigHandle, name: &str, text: &[u8]) -> Option<Arc<Attac
     let mut plugins = plugins();
     plugins.retain(|plugin| plugin.strong_count() > 0);
     let living: Vec<Arc<Plugin>> = plugins.iter().filter_map(Weak::upgrade).collect();
-    let latest = living.iter().rev().find(|plugin| plugin.name == name && plugin.is_at_work());
+    let mut of_name: Vec<&Arc<Plugin>> = living.iter().rev().collect();
+    of_name.retain(|plugin| plugin.name == name && plugin.is_at_work());
+    let clusters = config::legible(text).clusters;
+    let latest = predecessor(&of_name, &clusters, |plugin, clusters, loosely| {
+        pattern::meet(plugin.clusters(), clusters, loosely)
+    });
+    let latest = latest.and_then(|at| of_name.get(at).copied());
     let series = Series::default();
     let surroundings = Process { defined: &defined, series: &series, calls: None };
     let variable = std::env::var(aside::VARIABLE).ok();

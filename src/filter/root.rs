@@ -9,6 +9,7 @@ use super::wire;
 use crate::host::{Body, Bytes, Host};
 use crate::worker::Worker;
 use crate::worker::aside::{self, Aside};
+use crate::worker::successor::predecessor;
 use config::{Fault, Role};
 
 /// The pause before the tick that the first request after a rest asks for, milliseconds; the shortest possible.
@@ -17,8 +18,8 @@ const WAKE_MS: u64 = 1;
 const MAX_KEPT: usize = 1 << 20;
 
 thread_local! {
-    /// The worker in force by plugin name: a new configuration is a new root context in the same VM, and takes over
-    /// what the worker before it has learnt.
+    /// The workers by plugin name, the latest last: a new configuration is a new root context in the same VM, and takes
+    /// over what the worker before it has learnt.
     static LATEST: RefCell<Vec<Latest>> = const { RefCell::new(Vec::new()) };
     /// Every live worker: an attempt may belong to a request of any.
     static WORKERS: RefCell<Vec<Weak<RefCell<Worker>>>> = const { RefCell::new(Vec::new()) };
@@ -28,7 +29,7 @@ thread_local! {
     static NUMBER: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The worker in force of a plugin, and its root. If a configuration was refused and the worker before it stays in
+/// A worker of a plugin, and its root. If a configuration was refused and the worker before it stays in
 /// force, that is the refused configuration's root.
 struct Latest {
     name: String,
@@ -146,9 +147,18 @@ impl Root {
         Some(act(&mut worker))
     }
 
-    /// The worker in force of plugin `name`.
-    fn latest(name: &str) -> Option<Rc<RefCell<Worker>>> {
-        LATEST.with(|latest| latest.try_borrow().ok()?.iter().find(|of| of.name == name)?.worker.upgrade())
+    /// The worker in force of plugin `name` for one of these clusters.
+    #[inline(never)]
+    fn latest(name: &str, clusters: &[String]) -> Option<Rc<RefCell<Worker>>> {
+        LATEST.with(|latest| {
+            let latest = latest.try_borrow().ok()?;
+            let of_name = latest.iter().rev().filter(|of| of.name == name);
+            let workers: Vec<_> = of_name.filter_map(|of| of.worker.upgrade()).collect();
+            let meets = |worker: &Rc<RefCell<Worker>>, clusters: &[String], loosely| {
+                worker.try_borrow().is_ok_and(|worker| worker.meets(clusters, loosely))
+            };
+            workers.get(predecessor(&workers, clusters, meets)?).cloned()
+        })
     }
 
     /// Makes this root the owner of the plugin's worker.
@@ -157,8 +167,9 @@ impl Root {
         self.number.set(NUMBER.get());
         LATEST.with(|latest| {
             let Ok(mut latest) = latest.try_borrow_mut() else { return };
-            latest.retain(|of| of.worker.strong_count() > 0 && of.name != name);
-            latest.push(Latest { name, worker: Rc::downgrade(worker), root: self.number.get() });
+            let it = Rc::downgrade(worker);
+            latest.retain(|of| of.worker.strong_count() > 0 && !of.worker.ptr_eq(&it));
+            latest.push(Latest { name, worker: it, root: self.number.get() });
         });
         self.worker.replace(Some(worker.clone()));
     }
@@ -203,7 +214,7 @@ impl Root {
 
     #[inline(never)]
     fn begin(&self, name: String, mut worker: Worker) -> bool {
-        if let Some(old) = Root::latest(&name)
+        if let Some(old) = Root::latest(&name, &worker.named())
             && let Ok(mut old) = old.try_borrow_mut()
         {
             worker.take_over(&Envoy, &mut old, Host::now(&Envoy));
@@ -222,7 +233,7 @@ impl Root {
     /// Lets requests pass, or keeps the worker of the configuration before in force.
     #[inline(never)]
     fn stand_aside(&self, json: &[u8], name: String, faults: Vec<Fault>) -> bool {
-        let kept = Root::latest(&name);
+        let kept = Root::latest(&name, &config::legible(json).clusters);
         let aside = Aside::from(&Envoy, json, &name, faults, kept.is_some());
         if let Some(worker) = kept {
             if let Ok(mut worker) = worker.try_borrow_mut() {

@@ -7,16 +7,16 @@ use engine::time::Time;
 use engine::{Balancer, ProbeShard};
 
 /// Replaces the peers' data in `engine`, that of worker `me`, by these reports. Returns this worker's shard of the work
-/// that is divided among the workers with traffic, and whether any peer's report counts.
+/// that is divided among the workers with traffic, and how many peers' reports count.
 pub fn merge<'a>(
     engine: &mut Balancer,
     me: u64,
     reports: impl Iterator<Item = (u64, impl AsRef<[u8]> + 'a)>,
     now: Time,
-) -> (ProbeShard, bool) {
+) -> (ProbeShard, u32) {
     engine.forget_others(now);
     let mut shard = ProbeShard::ALONE;
-    let mut first = u64::MAX;
+    let (mut first, mut peers) = (u64::MAX, 0);
     for (peer, report) in reports.filter(|(peer, _)| *peer != me) {
         let Some((published, busy)) = worker_report::published(report.as_ref()) else { continue };
         let from_the_future = published.seconds_since(now) > GONE_AFTER_S;
@@ -27,10 +27,11 @@ pub fn merge<'a>(
         shard.workers += u32::from(busy);
         shard.rank += u32::from(busy && peer < me);
         first = first.min(peer);
+        peers += 1;
         let _what_was_readable_counts = worker_report::merge(report.as_ref(), peer < me, engine);
     }
     shard.is_reporter = me < first;
-    (shard, first != u64::MAX)
+    (shard, peers)
 }
 
 #[cfg(test)]
@@ -57,12 +58,8 @@ mod tests {
     fn work_is_divided_among_those_that_carry_traffic() {
         let reports = [(1, report(true, NOW)), (2, report(false, NOW)), (4, report(true, NOW))];
         for (me, rank, reporter) in [(0, 0, true), (3, 1, false), (5, 2, false)] {
-            let (shard, any) = merge(&mut engine(), me, reports.iter().map(|(id, r)| (*id, r)), NOW);
-            assert_eq!(
-                (shard.workers, shard.rank, shard.is_reporter, any),
-                (3, rank, reporter, true),
-                "{me}"
-            );
+            let (shard, peers) = merge(&mut engine(), me, reports.iter().map(|(id, r)| (*id, r)), NOW);
+            assert_eq!((shard.workers, shard.rank, shard.is_reporter, peers), (3, rank, reporter, 3), "{me}");
         }
     }
 
@@ -94,8 +91,8 @@ mod tests {
             (NOW.after_secs(3600.0), false),
             (Time(NOW.0 - (1e9 * (GONE_AFTER_S + 0.1)) as u64), false),
         ] {
-            let (shard, any) = merge(&mut engine(), 1, [(2, report(true, at))].into_iter(), NOW);
-            assert_eq!((shard.workers, any), (1 + u32::from(counts), counts), "{at:?}");
+            let (shard, peers) = merge(&mut engine(), 1, [(2, report(true, at))].into_iter(), NOW);
+            assert_eq!((shard.workers, peers), (1 + u32::from(counts), counts.into()), "{at:?}");
         }
     }
 }

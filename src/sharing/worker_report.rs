@@ -87,17 +87,18 @@ pub fn published(bytes: &[u8]) -> Option<(Time, bool)> {
 }
 
 /// Merges a report into what the engine knows of the peers; `before` says whether its worker comes before this one in
-/// their common order. `None` if it is malformed; entries before the fault count.
+/// their common order. `None` if it is malformed; what comes before the fault counts.
 #[inline(never)]
 pub fn merge(bytes: &[u8], before: bool, engine: &mut Balancer) -> Option<()> {
     let mut r = Reader::versioned(bytes)?;
-    let _published = (r.time()?, r.u32()?);
+    let _published = r.time()?;
+    let busy = r.u32()? > 0;
     for _ in 0..r.u32()? {
         let cluster = r.u64()?;
         let upstream = engine.index_of_hash(cluster);
         let rate = r.f32()?;
         if let Some(upstream) = upstream.and_then(|u| engine.upstream_mut(u)) {
-            upstream.merge_rate(rate, before);
+            upstream.merge_peer(rate, before, busy);
         }
         for _ in 0..r.u32()? {
             let (hash, others, evidence) = read_entry(r.array()?)?;

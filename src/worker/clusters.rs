@@ -42,6 +42,11 @@ impl Clusters {
         Clusters { key, templates, version: None, known: Vec::new(), fresh: Vec::new(), full: false }
     }
 
+    /// The patterns that upstreams are made from.
+    pub fn patterns(&self) -> impl Iterator<Item = &str> {
+        self.templates.iter().map(|template| template.cluster.as_str())
+    }
+
     /// Makes later upstreams without probes.
     pub fn probe_none(&mut self) {
         self.templates.iter_mut().for_each(|template| template.health.probe = None);
@@ -49,7 +54,7 @@ impl Clusters {
 
     /// Registers the patterns with the engine.
     pub fn announce(&self, engine: &mut Balancer) {
-        engine.expect(self.templates.iter().map(|template| template.cluster.as_str()));
+        engine.expect(self.patterns());
     }
 
     /// Whether a [tick](Clusters::tick) has something to do; `now_and_then` also makes it read what other workers have

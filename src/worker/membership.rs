@@ -139,11 +139,12 @@ impl Worker {
     pub(super) fn merge_peers(&mut self, host: &dyn Host, now: Time) -> ProbeShard {
         let slots = &self.keys.shared.slots;
         let reports = self.membership.others().filter_map(|peer| Some((peer.id, peer.read(host, slots)?)));
-        let (mut shard, any) = peers::merge(&mut self.engine, self.membership.id, reports, now);
+        let (mut shard, peers) = peers::merge(&mut self.engine, self.membership.id, reports, now);
         // Workers with traffic see all changes and report them; without any, only the leader has something to report.
         if !self.membership.carries_traffic {
-            shard.is_reporter = !any && self.is_leader();
+            shard.is_reporter = peers == 0 && self.is_leader();
         }
+        self.engine.divide_among(if self.membership.carries_traffic { peers } else { 0 });
         match self.divided_as_before(now) {
             Some(before) if before.workers > shard.workers => {
                 ProbeShard { is_reporter: shard.is_reporter, ..before }

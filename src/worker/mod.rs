@@ -14,7 +14,7 @@ mod node_zone;
 mod probes;
 mod scaling;
 mod status_handler;
-mod successor;
+pub mod successor;
 mod tick_period;
 mod transition_log;
 mod unmet;

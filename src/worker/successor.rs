@@ -3,9 +3,37 @@
 use super::Worker;
 use crate::host::Host;
 use crate::sharing::snapshot::Snapshot;
+use engine::pattern;
 use engine::time::Time;
 
+/// Of `candidates` for the predecessor of a configuration for these clusters, the first that has one of them: filters of
+/// one name on several listeners have configurations of their own, and none is another's predecessor. Where no cluster can
+/// be read it is the first of all.
+pub fn predecessor<C>(
+    candidates: &[C],
+    clusters: &[String],
+    meets: impl Fn(&C, &[String], bool) -> bool,
+) -> Option<usize> {
+    if clusters.is_empty() {
+        return (!candidates.is_empty()).then_some(0);
+    }
+    let first = |loosely| candidates.iter().position(|candidate| meets(candidate, clusters, loosely));
+    first(false).or_else(|| first(true))
+}
+
 impl Worker {
+    /// Whether it balances one of these clusters; with `loosely` also where one is a pattern for the other.
+    pub fn meets(&self, clusters: &[String], loosely: bool) -> bool {
+        let own = self.config.upstreams.iter().map(|upstream| upstream.cluster.as_str());
+        pattern::meet(own.chain(self.clusters.patterns()), clusters, loosely)
+    }
+
+    /// The clusters and patterns of the configuration, and the clusters that patterns have matched.
+    pub fn named(&self) -> Vec<String> {
+        let own = self.config.upstreams.iter().map(|upstream| upstream.cluster.as_str());
+        own.chain(self.clusters.patterns()).map(str::to_owned).collect()
+    }
+
     /// Takes over what the worker of an older configuration has learnt.
     #[inline(never)]
     pub fn take_over(&mut self, host: &dyn Host, old: &mut Worker, now: Time) {

@@ -57,6 +57,27 @@ fn the_old_configuration_may_tick_beside_the_new(mut world: impl World) {
     assert_eq!(picks_of(&mut world, new, &address(1), 20), 0);
 }
 
+/// Each of two listeners has a filter of this name, and each is configured anew in turn.
+fn a_configuration_adopts_from_the_one_before_it_on_its_listener<W: World>(_: W) {
+    let mut world = W::new(1);
+    let thread = world.thread();
+    let json = |cluster: &str, more: &str| {
+        config(4, &format!("{HEALTH}{more}"), "").replace(r#""web""#, &format!("{cluster:?}"))
+    };
+    let old = load(&mut world, thread, &json("web", ""));
+    break_one(&mut world, old);
+    let other = load(&mut world, thread, &json("api", ""));
+    let new = load(&mut world, thread, &json("web", r#","slow_start":"11s""#));
+    assert_eq!(picks_of(&mut world, new, &address(1), 20), 0);
+    let mut begins = |plugin| {
+        let mut stream = world.stream(plugin, &[(":method", b"GET"), (":path", b"/")]);
+        stream.property(&["xds", "cluster_name"], b"api");
+        stream.request_headers();
+        target(&stream)
+    };
+    assert!((0..8).any(|_| begins(other) == address(1)), "of the other's endpoints none has failed");
+}
+
 fn new_questions_are_asked_though_the_old_configuration_lingers<W: World>(mut world: W) {
     let thread = world.thread();
     world.add_cluster("prometheus");
@@ -172,6 +193,7 @@ fn a_third_configuration_learns_from_the_second(mut world: impl World) {
 }
 
 both!(
+    a_configuration_adopts_from_the_one_before_it_on_its_listener,
     a_third_configuration_learns_from_the_second,
     a_refused_configuration_costs_nothing_of_what_was_learnt,
     plugins_of_one_name_for_other_clusters_are_both_asked_for,

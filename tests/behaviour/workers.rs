@@ -302,7 +302,42 @@ fn endpoints_get_equal_parts_of_workers_with_unequal_traffic(mut world: impl Wor
     assert_eq!(got.len(), 8);
 }
 
+/// Plugins of one name on two listeners know each other, and each has its own clusters to look after.
+fn plugins_of_one_name_look_after_their_own_clusters<W: World>(_: W) {
+    for seed in 0..6 {
+        let mut world = W::new(seed);
+        let thread = world.thread();
+        let clusters = ["web", "api"];
+        let plugins = clusters.map(|cluster| {
+            let json =
+                config(4, r#""policy":"round_robin""#, "").replace(r#""web""#, &format!("{cluster:?}"));
+            load(&mut world, thread, &json)
+        });
+        let serve = |world: &mut W, at: usize| {
+            let mut stream = world.stream(plugins[at], &[(":method", b"GET"), (":path", b"/")]);
+            stream.property(&["xds", "cluster_name"], clusters[at].as_bytes());
+            stream.request_headers();
+            let fails = target(&stream) == address(2);
+            world.advance(ms(10));
+            respond(&mut stream, &if fails { Ending::status("500") } else { Ending::good() });
+            stream.done();
+        };
+        for _ in 0..20 {
+            (0..8).for_each(|nth| serve(&mut world, nth % 2));
+            pass(&mut world, &plugins, ms(100));
+        }
+        for cluster in clusters {
+            let ejections = world.counter(&format!("evenkeel.upstream=.={cluster};.;fleet_ejections_total"));
+            assert_eq!(ejections, Some(1), "{cluster}, seed {seed}");
+            let said =
+                |line: &String| line.contains(&format!("cluster={cluster} endpoint={} ejected", address(2)));
+            assert_eq!(world.logs().iter().filter(|line| said(line)).count(), 1, "{cluster}, seed {seed}");
+        }
+    }
+}
+
 both!(
+    plugins_of_one_name_look_after_their_own_clusters,
     a_failure_that_one_sees_all_know_after_a_tick,
     failures_that_each_sees_once_add_up,
     two_bad_answers_are_not_three,

@@ -54,8 +54,8 @@ pub fn role(json: &[u8]) -> Role {
     form::read(json).ok().and_then(of).unwrap_or(Role::Downstream)
 }
 
-/// The parts of a refused configuration that have to work without it, as far as they can be read: the steering header
-/// and the status page.
+/// The parts of a refused configuration that have to work without it, as far as they can be read: the steering header,
+/// the status page, and which clusters it is for.
 pub fn legible(json: &[u8]) -> Legible {
     let Ok(tree) = form::read(json) else { return Legible::default() };
     let faults = Faults::default();
@@ -66,7 +66,22 @@ pub fn legible(json: &[u8]) -> Legible {
     let fields = root.fields(FIELDS);
     let steering = fields.get("steering").map(|_| steering::read(&fields).header);
     let status = fields.read("status", read_status).filter(|status| status.path.len() > 1);
-    Legible { steering_header: steering, header_named: steering::names_header(&fields), status }
+    let clusters = fields.get("upstreams").map(|node| clusters(node.tree())).unwrap_or_default();
+    Legible { steering_header: steering, header_named: steering::names_header(&fields), status, clusters }
+}
+
+/// The clusters of the entries that say which.
+fn clusters(upstreams: &Tree) -> Vec<String> {
+    let Tree::Array(entries) = upstreams else { return Vec::new() };
+    let members = entries.iter().filter_map(|entry| match entry {
+        Tree::Object(members) => members.iter().find(|(name, _)| name == "cluster"),
+        _ => None,
+    });
+    let named = members.filter_map(|(_, cluster)| match cluster {
+        Tree::Text(text) => Some(text.clone()),
+        _ => None,
+    });
+    named.take(MAX_UPSTREAMS).collect()
 }
 
 /// The readable parts of a refused configuration.
@@ -79,6 +94,8 @@ pub struct Legible {
     pub header_named: bool,
     /// The status page.
     pub status: Option<Status>,
+    /// The clusters and patterns of `upstreams`.
+    pub clusters: Vec<String>,
 }
 
 /// Checks the configuration of the filter among upstream filters, which consists of its role alone.

@@ -41,6 +41,8 @@ pub struct Balancer {
     events: bool,
     /// The latest event or tick.
     seen: Time,
+    /// Number of peers among which a part of each cluster's work may be divided; 0 if this worker takes no part in it.
+    peers: u32,
     ablation: Ablation,
     poll_interval: Option<core::time::Duration>,
 }
@@ -77,6 +79,7 @@ impl Balancer {
             unmatched_published: 0,
             events: true,
             seen: now,
+            peers: 0,
             ablation,
             poll_interval: settings.poll_interval,
         };
@@ -428,6 +431,12 @@ impl Balancer {
         self.unmatched -= core::mem::take(&mut self.unmatched_published).min(self.unmatched);
     }
 
+    /// Sets the number of peers that have reported, or 0 if this worker takes no part in what is divided. Peers that
+    /// balance other clusters alone have no part in these.
+    pub fn divide_among(&mut self, peers: u32) {
+        self.peers = peers;
+    }
+
     /// Clears the peers' reports before they are merged anew, as of `at`.
     pub fn forget_others(&mut self, at: Time) {
         self.upstreams.iter_mut().for_each(|u| u.forget_others(at));
@@ -436,7 +445,8 @@ impl Balancer {
     /// Updates the state of all clusters and schedules probes; called every few milliseconds.
     pub fn tick(&mut self, shard: ProbeShard, now: Time) {
         self.passes(now);
-        self.upstreams.iter_mut().for_each(|u| u.tick(shard, now));
+        let peers = self.peers;
+        self.upstreams.iter_mut().for_each(|u| u.tick(u.divided(shard, peers), now));
     }
 
     /// The longest typical latency of all clusters with requests, seconds; infinite if there are none.

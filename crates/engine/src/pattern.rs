@@ -7,7 +7,7 @@ pub fn is_pattern(name: &str) -> bool {
 }
 
 /// Whether `name` matches `pattern`, in which each `*` stands for any number of characters.
-pub(crate) fn matches(pattern: &str, name: &str) -> bool {
+pub fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
     let Some(last) = parts.next_back() else { return rest.is_empty() };
@@ -16,6 +16,15 @@ pub(crate) fn matches(pattern: &str, name: &str) -> bool {
         rest = behind;
     }
     rest.ends_with(last)
+}
+
+/// Whether configurations that name these clusters, or patterns, have one in common: the same name, or with `loosely` a
+/// name that a pattern of the other matches.
+pub fn meet<'a>(ones: impl Iterator<Item = &'a str>, others: &[String], loosely: bool) -> bool {
+    let mut ones = ones;
+    ones.any(|one| {
+        others.iter().any(|other| one == other || loosely && (matches(one, other) || matches(other, one)))
+    })
 }
 
 /// Number of literal characters in a pattern: of several that match, the one with the most takes precedence.
@@ -63,6 +72,19 @@ mod tests {
         ] {
             assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
         }
+    }
+
+    #[test]
+    fn configurations_meet_in_a_cluster() {
+        let meet = |ones: &[&str], other: &str, loosely| {
+            super::meet(ones.iter().copied(), &["x".to_owned(), other.to_owned()], loosely)
+        };
+        assert!(meet(&["a", "web"], "web", false) && meet(&["web-*"], "web-*", false));
+        assert!(!meet(&["a", "web-*"], "web-1", false) && !meet(&[], "web", true));
+        assert!(
+            meet(&["web-*"], "web-1", true) && meet(&["web-1"], "web-*", true) && meet(&["*"], "web", true)
+        );
+        assert!(!meet(&["web-*"], "api-*", true));
     }
 
     #[test]

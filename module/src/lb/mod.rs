@@ -90,7 +90,7 @@ impl Face {
         if of == state {
             return known.upgrade();
         }
-        let plugin = registry::find(self.policy.filter());
+        let plugin = registry::find(self.policy.filter(), &self.cluster);
         let weak = plugin.as_ref().map(Arc::downgrade).unwrap_or_default();
         *self.plugin.try_borrow_mut().ok()? = (state, weak);
         plugin

@@ -61,6 +61,19 @@ fn a_retry_goes_where_the_engine_says_and_not_where_it_was() {
     assert_eq!(policy.counted("engine"), 3 * MANY as u64);
 }
 
+#[test]
+fn of_filters_of_one_name_that_one_is_asked_which_balances_the_cluster() {
+    let (_web, policy, lb) = asking("two of a name", &json!({}));
+    let _api = Listener::new("two of a name", &json!({}), &json!({ "cluster": "api-*" }));
+    let other = policy.balance("api-1", vec![Level::of(&ALL)]);
+    assert_eq!(hosts(&chosen(&lb, MANY, &without(&ALL[..1]))), ALL[1..]);
+    assert_eq!(hosts(&chosen(&other, MANY, &without(&ALL[..1]))), ALL[1..]);
+    assert_eq!(policy.counted("engine"), 2 * MANY as u64);
+    let third = policy.balance("third", vec![Level::of(&ALL)]);
+    chosen(&third, MANY, &Attempt::default());
+    assert_eq!(policy.counted("fallback_no_upstream"), MANY as u64);
+}
+
 /// Envoy takes all of them for healthy.
 #[test]
 fn an_endpoint_that_the_engine_has_ejected_gets_no_retry() {

@@ -78,6 +78,21 @@ fn a_new_text_takes_over_and_streams_of_the_old_one_end_where_they_began() {
     assert!(String::from_utf8_lossy(&page.body).contains("11s"), "the new one is in force");
 }
 
+/// Two listeners with filters of one name: one is configured anew, once with the same text.
+#[test]
+fn a_listener_takes_over_from_its_own_configuration() {
+    let first = Listener::new("of one name", &json!({}), &json!({}));
+    (0..9).for_each(|_| _ = first.serve("200", &[]));
+    first.tick();
+    let _other = Listener::new("of one name", &json!({}), &json!({ "cluster": "api" }));
+    let same = Listener::new("of one name", &json!({}), &json!({}));
+    assert_eq!(same.of_endpoints("requests").iter().sum::<u64>(), 9, "the same plugin");
+    let next = Listener::new("of one name", &json!({}), &json!({ "slow_start": "11s" }));
+    let status = next.status();
+    let endpoints = status["upstreams"][0]["endpoints"].as_array().expect("endpoints");
+    assert!(endpoints.iter().any(|endpoint| endpoint["latency_ms"].is_number()), "what was learnt: {status}");
+}
+
 #[test]
 fn refused_configuration_is_logged_as_by_the_filter_and_the_old_one_serves() {
     let listener = Listener::new("refused", &json!({}), &json!({}));

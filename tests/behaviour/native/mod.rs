@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use engine::time::Time;
 use evenkeel::host::{self, Body, Bytes, CallError, Host, MetricKind, SharedError};
 use evenkeel::worker::Worker;
+use evenkeel::worker::successor::predecessor;
 
 use crate::world::{Answer, Call, Gate, Plugin, Stream, Thread, World};
 use stream::{Maps, NativeStream, Part, Phase, own};
@@ -254,8 +255,10 @@ impl World for Native {
         let mut worker = Worker::configure(&host, json.as_bytes(), name, seed).map_err(|faults| {
             faults.iter().map(|fault| format!("configuration refused: {fault}")).collect::<Vec<_>>()
         })?;
-        let old = self.plugins.iter().rev().find(|other| other.thread == thread && other.name == name);
-        if let Some(old) = old {
+        let of_name = self.plugins.iter().rev().filter(|other| other.thread == thread && other.name == name);
+        let of_name: Vec<&Loaded> = of_name.collect();
+        let meets = |old: &&Loaded, named: &[String], loosely| old.worker.borrow().meets(named, loosely);
+        if let Some(old) = predecessor(&of_name, &worker.named(), meets).map(|at| of_name[at]) {
             worker.take_over(&host, &mut old.worker.borrow_mut(), host.now());
         }
         worker.follow_attempts(self.following.contains(&thread));

@@ -55,9 +55,15 @@ impl Cluster {
         self.endpoints.states.iter_mut().for_each(|endpoint| endpoint.health.forget_others());
     }
 
-    /// Merges a peer's request rate, per second; `before` says whether it comes before this worker in their common order.
-    pub fn merge_rate(&mut self, rate: f32, before: bool) {
-        self.traffic.merge_rate(rate, before);
+    /// Merges a peer's request rate, per second; `before` says whether it comes before this worker in their common order,
+    /// `busy` whether it has had requests lately.
+    pub fn merge_peer(&mut self, rate: f32, before: bool, busy: bool) {
+        self.traffic.merge_peer(rate, before, busy);
+    }
+
+    /// This worker's part of the work on this cluster, where `shard` is its part among all of `peers` peers.
+    pub fn divided(&self, shard: ProbeShard, peers: u32) -> ProbeShard {
+        self.traffic.divided(shard, peers)
     }
 
     /// Merges a peer's report on the endpoint with identity `hash`.

@@ -1,5 +1,6 @@
 //! This worker's request rate, and the budget for explorations.
 
+use super::ProbeShard;
 use super::lost_time::LostTime;
 use crate::estimate::Epochs;
 use crate::policy::Home;
@@ -12,13 +13,23 @@ const EXPLORING_SHARE: f32 = 0.01;
 /// Maximum number of unused explorations that are saved up.
 const SAVED_EXPLORATIONS: f32 = 4.0;
 
-/// Request rates of peers, per second.
+/// The peers that balance this cluster.
 #[derive(Clone, Copy, Debug, Default)]
-struct PeerRates {
-    /// Of those before this worker in their common order.
-    before: f32,
-    /// Of those behind it.
-    behind: f32,
+struct Peers {
+    /// Those before this worker in their common order.
+    before: PeersOnASide,
+    /// Those behind it.
+    behind: PeersOnASide,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct PeersOnASide {
+    /// How many there are.
+    count: u32,
+    /// How many have had requests lately.
+    busy: u32,
+    /// Their requests per second.
+    rate: f32,
 }
 
 /// This worker's requests to the cluster.
@@ -44,8 +55,8 @@ pub(super) struct Traffic {
     pub waited_s: f64,
     /// The place of this one among them, from 0.
     pub rank: u32,
-    /// The peers' request rates.
-    peers: PeerRates,
+    /// The peers.
+    peers: Peers,
     /// Epochs by which unanswered requests are divided by age.
     pub epochs: Epochs,
     /// Time that no endpoint took.
@@ -69,7 +80,7 @@ impl Traffic {
             in_flight: 0.0,
             waited_s: 0.0,
             rank: 0,
-            peers: PeerRates::default(),
+            peers: Peers::default(),
             epochs,
             lost: LostTime::default(),
         }
@@ -95,20 +106,40 @@ impl Traffic {
         affordable
     }
 
-    /// Clears the peers' rates before they are merged anew.
+    /// Clears the peers before they are merged anew.
     pub fn forget_peers(&mut self) {
-        self.peers = PeerRates::default();
+        self.peers = Peers::default();
     }
 
-    /// Merges a peer's rate, per second; `before` says whether it comes before this worker in their common order.
-    pub fn merge_rate(&mut self, rate: f32, before: bool) {
-        let PeerRates { before: first, behind } = &mut self.peers;
-        *(if before { first } else { behind }) += rate.max(0.0);
+    /// Merges a peer with its rate, per second; `before` says whether it comes before this worker in their common order,
+    /// `busy` whether it has had requests lately.
+    pub fn merge_peer(&mut self, rate: f32, before: bool, busy: bool) {
+        let Peers { before: first, behind } = &mut self.peers;
+        let side = if before { first } else { behind };
+        side.count += 1;
+        side.busy += u32::from(busy);
+        side.rate += rate.max(0.0);
+    }
+
+    /// This worker's part of the work on this cluster, where `shard` is its part among all of `peers` peers. Some of them
+    /// may balance other clusters alone, as those of a plugin of the same name on another listener: what would be theirs
+    /// would be left undone.
+    pub fn divided(&self, shard: ProbeShard, peers: u32) -> ProbeShard {
+        let Peers { before, behind } = self.peers;
+        if before.count + behind.count >= peers {
+            return shard;
+        }
+        ProbeShard {
+            rank: before.busy,
+            workers: 1 + before.busy + behind.busy,
+            is_reporter: before.count == 0,
+        }
     }
 
     /// This worker's home.
     pub fn home(&self) -> Home {
-        let PeerRates { before, behind } = self.peers;
+        let Peers { before, behind } = self.peers;
+        let (before, behind) = (before.rate, behind.rate);
         let own = self.own_rate() as f32;
         let all = before + own + behind;
         if before + behind <= 0.0 || !all.is_finite() {
@@ -203,7 +234,7 @@ mod tests {
             let own: Vec<f32> = workers.iter().map(|worker| worker.own_rate() as f32).collect();
             for (at, worker) in workers.iter_mut().enumerate() {
                 let peers = own.iter().enumerate().filter(|(peer, _)| *peer != at);
-                peers.for_each(|(peer, rate)| worker.merge_rate(*rate, peer < at));
+                peers.for_each(|(peer, rate)| worker.merge_peer(*rate, peer < at, true));
             }
             let all: f32 = own.iter().sum();
             let mut end = 0.0;
@@ -219,6 +250,23 @@ mod tests {
             workers.iter_mut().for_each(Traffic::forget_peers);
             assert!(workers.iter().all(|worker| worker.home() == Home::default()));
         }
+    }
+
+    #[test]
+    fn work_is_divided_among_those_that_balance_the_cluster() {
+        let of_all = ProbeShard { rank: 2, workers: 4, is_reporter: false };
+        let mut traffic = Traffic::since(Time(1));
+        assert_eq!(traffic.divided(of_all, 0), of_all, "it takes no part");
+        let alone = ProbeShard { rank: 0, workers: 1, is_reporter: true };
+        assert_eq!(traffic.divided(of_all, 3), alone, "three peers, none of which balances it");
+        traffic.merge_peer(1.0, false, true);
+        let first = ProbeShard { rank: 0, workers: 2, is_reporter: true };
+        assert_eq!(traffic.divided(of_all, 3), first);
+        traffic.merge_peer(0.0, true, false);
+        let second = ProbeShard { rank: 0, workers: 2, is_reporter: false };
+        assert_eq!(traffic.divided(of_all, 3), second, "one without requests has none to probe with");
+        traffic.merge_peer(1.0, true, true);
+        assert_eq!(traffic.divided(of_all, 3), of_all, "all of them do");
     }
 
     #[test]
