@@ -26,6 +26,11 @@ pub const ABSENT: u32 = u32::MAX;
 pub trait Host {
     /// The current time, the same clock for all workers of the process.
     fn now(&self) -> Time;
+    /// The time on the wall, by which others date what they say; it may step. Another time than [`now`](Host::now) only
+    /// where that does not.
+    fn wall(&self) -> Time {
+        self.now()
+    }
     /// The value under `key` and its version; `None` if there is none. A value that was cleared is empty.
     fn shared_get(&self, key: &str) -> Option<(Vec<u8>, u32)>;
     /// Writes `value` under `key`; with `version`, only if that is still its version, or [`ABSENT`] and there is none.

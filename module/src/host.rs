@@ -40,6 +40,10 @@ impl Host for Process<'_> {
         clock::now()
     }
 
+    fn wall(&self) -> Time {
+        clock::wall()
+    }
+
     fn shared_get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
         shared::get(key)
     }

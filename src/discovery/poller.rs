@@ -229,13 +229,13 @@ impl Poller {
         query.pending = None;
         let (index, kind, identity) = (query.upstream, query.kind, query.identity);
         let upstream = engine.upstream(index)?;
-        let now = host.now();
+        let (now, wall) = (host.now(), host.wall());
         let body = body.part(0, LARGEST_ANSWER);
         let answer = (status, body.as_slice());
         let read = match kind {
             PollKind::Signal(of) => {
                 let signal = upstream.config().signals.get(of)?;
-                reading::samples(signal, upstream, answer, now).map(|samples| {
+                reading::samples(signal, upstream, answer, (now, wall)).map(|samples| {
                     match self.dated_by(index, of) {
                         Some(query) => query.held = Some(samples),
                         None => put(host, snapshot, upstream.cluster(), signal, samples),
@@ -247,7 +247,7 @@ impl Poller {
                 let signal = upstream.config().signals.get(of)?;
                 let held = query.held.as_mut();
                 let dated =
-                    held.map_or(Ok(()), |samples| reading::date(samples, signal, upstream, answer, now));
+                    held.map_or(Ok(()), |samples| reading::date(samples, signal, upstream, answer, wall));
                 if let Some(samples) = query.held.take() {
                     put(host, snapshot, upstream.cluster(), signal, samples);
                 }

@@ -79,6 +79,10 @@ impl Host for InJson<'_> {
         self.0.now()
     }
 
+    fn wall(&self) -> Time {
+        self.0.wall()
+    }
+
     fn shared_get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
         self.0.shared_get(key)
     }

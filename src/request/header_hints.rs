@@ -11,7 +11,7 @@ const TOO_MANY: u32 = 429;
 const UNAVAILABLE: u32 = 503;
 
 /// The statements in the headers of an `answer`; `None` if Envoy or another filter sent it.
-pub(crate) fn of_headers(host: &dyn StreamHost, answer: Answer, now: Time) -> Option<HeaderHints> {
+pub(crate) fn of_headers(host: &dyn StreamHost, answer: Answer) -> Option<HeaderHints> {
     let waits = matches!(answer.status, TOO_MANY | UNAVAILABLE);
     is_its_own(answer.outcome).then(|| HeaderHints {
         degraded: host.response_header("x-envoy-degraded").is_some(),
@@ -19,7 +19,7 @@ pub(crate) fn of_headers(host: &dyn StreamHost, answer: Answer, now: Time) -> Op
         hold_s: waits
             .then(|| host.response_header("retry-after"))
             .flatten()
-            .and_then(|value| retry_after(&value, now))
+            .and_then(|value| retry_after(&value, host.process().wall()))
             .unwrap_or(0.0),
         failed: matches!(answer.outcome, Outcome::Failed(_)),
     })

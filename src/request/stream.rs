@@ -337,7 +337,7 @@ impl Stream {
     ) {
         if let Some(handle) = handle
             && engine.heeds_headers(handle.upstream)
-            && let Some(hints) = header_hints::of_headers(host, answer, now)
+            && let Some(hints) = header_hints::of_headers(host, answer)
         {
             engine.take_hints(&handle, hints, now);
             if hints.failing

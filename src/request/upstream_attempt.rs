@@ -107,7 +107,7 @@ impl UpstreamAttempt {
         };
         let how = (outcome, classify::shows(host, answer, self.uploads, &mut self.web));
         self.attempt.receive_headers(engine, handle, how, now, complete && !may_be_retried);
-        if heeds && let Some(hints) = header_hints::of_headers(host, answer, now) {
+        if heeds && let Some(hints) = header_hints::of_headers(host, answer) {
             engine.take_hints(&handle, hints, now);
             if hints.failing {
                 self.attempt.settle();

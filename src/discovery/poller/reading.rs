@@ -25,19 +25,21 @@ fn answered((status, body): Reply<'_>) -> Result<(u32, &[u8]), String> {
     Ok((status, body))
 }
 
-/// The samples in a response, one per endpoint.
+/// The samples in a response, one per endpoint; `wall` is the time by the clock on the wall, by which servers date them.
 pub(super) fn samples(
     signal: &engine::settings::Signal,
     upstream: &Cluster,
     reply: Reply<'_>,
-    now: Time,
+    (now, wall): (Time, Time),
 ) -> Result<Samples, String> {
     let (status, body) = answered(reply)?;
-    let answer = prometheus::parse(status, body, &signal.address_label).map_err(|error| error.to_string())?;
+    let mut answer =
+        prometheus::parse(status, body, &signal.address_label).map_err(|error| error.to_string())?;
+    answer.samples.iter_mut().for_each(|sample| sample.at = sample.at.filter(|at| !is_to_come(*at, wall)));
     let fleet = upstream.fleet();
     let index = EndpointIndex::new(fleet.iter().map(|(_, endpoint)| endpoint.address()));
     let assigned = index.assign(&answer.samples, signal.port);
-    let clock = Clock::of(assigned.times.iter().flatten().copied(), now);
+    let clock = Clock::of(assigned.times.iter().flatten().copied(), wall);
     let values =
         fleet.iter().zip(assigned.values).zip(assigned.times).filter_map(|(((_, endpoint), value), at)| {
             let age_s = at.map_or(0.0, |at| clock.age_s(at)) as f32;
@@ -71,13 +73,13 @@ fn bounded(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-/// Sets the age of the values by the response to the timestamp query.
+/// Sets the age of the values by the response to the timestamp query, which is dated as that for the values.
 pub(super) fn date(
     samples: &mut Samples,
     signal: &engine::settings::Signal,
     upstream: &Cluster,
     reply: Reply<'_>,
-    now: Time,
+    wall: Time,
 ) -> Result<(), String> {
     let (status, body) = answered(reply)?;
     let answer = prometheus::parse(status, body, &signal.address_label).map_err(|error| error.to_string())?;
@@ -85,8 +87,8 @@ pub(super) fn date(
     let index = EndpointIndex::new(fleet.iter().map(|(_, endpoint)| endpoint.address()));
     let assigned = index.assign(&answer.samples, signal.port);
     // By the server's own clock, at which it evaluated the query.
-    let server = answer.samples.iter().filter_map(|sample| sample.at).reduce(f64::max);
-    let clock = Clock { now: server.filter(|at| is_time(*at, now)).unwrap_or(seconds(now)), is_dated: true };
+    let server = answer.samples.iter().filter_map(|sample| sample.at).filter(|at| is_time(*at, wall));
+    let clock = Clock { now: server.reduce(f64::max).unwrap_or(seconds(wall)), is_dated: true };
     for ((_, endpoint), measured) in fleet.iter().zip(assigned.values) {
         let of = samples.values.iter_mut().find(|value| value.endpoint == endpoint.hash);
         if let (Some(of), Some(measured)) = (of, measured) {
@@ -105,10 +107,10 @@ struct Clock {
 impl Clock {
     /// The clock by the timestamps in a response. The latest is the server's time, whatever the proxy's clock says,
     /// unless it lags further than clocks differ.
-    fn of(times: impl Iterator<Item = f64>, now: Time) -> Clock {
-        let latest = times.reduce(f64::max).filter(|latest| is_time(*latest, now));
-        let lag = latest.map_or(0.0, |latest| seconds(now) - latest);
-        let at = if lag > CLOCKS_DIFFER_S { seconds(now) } else { latest.unwrap_or(0.0) };
+    fn of(times: impl Iterator<Item = f64>, wall: Time) -> Clock {
+        let latest = times.filter(|at| is_time(*at, wall)).reduce(f64::max);
+        let lag = latest.map_or(0.0, |latest| seconds(wall) - latest);
+        let at = if lag > CLOCKS_DIFFER_S { seconds(wall) } else { latest.unwrap_or(0.0) };
         Clock { now: at, is_dated: latest.is_some() }
     }
 
@@ -121,9 +123,14 @@ fn seconds(now: Time) -> f64 {
     now.0 as f64 * 1e-9
 }
 
-/// Whether `at` is within an hour of `now`, and so can be a timestamp.
-fn is_time(at: f64, now: Time) -> bool {
-    (seconds(now) - at).abs() < NO_TIME_S
+/// Whether `at` is within an hour of `wall`, and so can be a timestamp.
+fn is_time(at: f64, wall: Time) -> bool {
+    (seconds(wall) - at).abs() < NO_TIME_S
+}
+
+/// Whether `at` is so much later than `wall` that it is no timestamp: one such would make all others look old.
+fn is_to_come(at: f64, wall: Time) -> bool {
+    at - seconds(wall) >= NO_TIME_S
 }
 
 /// The endpoints in a response.
@@ -139,4 +146,60 @@ pub(super) fn endpoints(upstream: &engine::settings::Upstream, reply: Reply<'_>)
         ));
     }
     Ok(finding)
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use engine::Balancer;
+
+    const NOW_S: f64 = 1_700_000_000.0;
+
+    /// The ages of the values of three endpoints whose samples are dated so, where the wall clock is `ahead_s` ahead of the
+    /// proxy's own.
+    fn ages(at: [f64; 3], ahead_s: f64) -> Vec<f32> {
+        let json = br#"{"prometheus":{"cluster":"prometheus","authority":"p"},"upstreams":[{"cluster":"web",
+            "endpoints":{"static":["10.0.0.1:80","10.0.0.2:80","10.0.0.3:80"]},"signals":[{"name":"queue","query":"queue"}]}]}"#;
+        let now = Time::from_secs_f64(NOW_S);
+        let engine = Balancer::new(&config::parse(json).unwrap(), now);
+        let upstream = engine.upstream(0).unwrap();
+        let series: Vec<String> = (1..)
+            .zip(at)
+            .map(|(n, at)| format!(r#"{{"metric":{{"instance":"10.0.0.{n}"}},"value":[{at:?},"1"]}}"#))
+            .collect();
+        let body = format!(
+            r#"{{"status":"success","data":{{"resultType":"vector","result":[{}]}}}}"#,
+            series.join(",")
+        );
+        let (reply, wall) = ((Some(200), body.as_bytes()), now.after_secs(ahead_s).before_secs(-ahead_s));
+        let samples = samples(&upstream.config().signals[0], upstream, reply, (now, wall)).unwrap();
+        assert_eq!(samples.at, now);
+        samples.values.iter().map(|value| value.age_s.round()).collect()
+    }
+
+    #[test]
+    fn a_time_to_come_makes_no_other_old() {
+        for absurd in [NOW_S * 1000.0, 1e300, NOW_S + 4000.0] {
+            assert_eq!(ages([absurd, NOW_S - 7.0, NOW_S], 0.0), [0.0, 7.0, 0.0], "{absurd}");
+        }
+        assert_eq!(ages([NOW_S * 1000.0; 3], 0.0), [0.0; 3], "milliseconds");
+        assert_eq!(ages([NOW_S + 7200.0; 3], 0.0), [0.0; 3], "another time zone");
+        assert_eq!(
+            ages([NOW_S - 60.0, NOW_S - 30.0, NOW_S - 30.0], 0.0),
+            [60.0, 30.0, 30.0],
+            "it lags as a whole"
+        );
+    }
+
+    /// The native module's own clock does not step, and servers date their answers by the wall clock.
+    #[test]
+    fn values_are_as_old_as_the_wall_clock_says() {
+        for ahead_s in [-600.0, 600.0, 90.0] {
+            let at = |ago: f64| NOW_S + ahead_s - ago;
+            assert_eq!(ages([at(0.0), at(8.0), at(1.0)], ahead_s), [0.0, 8.0, 1.0], "{ahead_s}");
+        }
+    }
 }
