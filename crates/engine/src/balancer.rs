@@ -19,9 +19,9 @@ use crate::{Failure, Outcome, Quickness, RetryHint, Unsettled};
 
 use crate::cluster::{Cluster, HeaderHints, ProbeShard};
 
-/// Time without an event or a tick after which it counts as lost to requests in flight, seconds: three of the longest
+/// Time without an event or a tick after which it counts as lost to requests in flight, nanoseconds: three of the longest
 /// pauses between ticks of a worker that has any.
-const LOST_AFTER_S: f64 = 1.5;
+const LOST_AFTER_NS: u64 = 1_500_000_000;
 
 /// All clusters of one worker.
 pub struct Balancer {
@@ -176,12 +176,11 @@ impl Balancer {
     /// that time: the clock was set forward, or the process was stopped.
     #[inline]
     pub fn passes(&mut self, now: Time) {
-        if now > self.seen {
-            let before = core::mem::replace(&mut self.seen, now);
-            if now.seconds_since(before) > LOST_AFTER_S {
-                self.lose(before, now);
-            }
+        let Some(since_ns) = now.0.checked_sub(self.seen.0) else { return };
+        if since_ns > LOST_AFTER_NS {
+            self.lose(self.seen, now);
         }
+        self.seen = now;
     }
 
     #[cold]
@@ -199,7 +198,6 @@ impl Balancer {
 
     /// Decides where a request goes.
     pub fn pick(&mut self, upstream: usize, request: Request, now: Time, rng: &mut Rng) -> Decision {
-        self.passes(now);
         self.events = true;
         match self.upstreams.get_mut(upstream) {
             Some(upstream) => upstream.pick(request, now, rng),

@@ -18,8 +18,11 @@ pub(super) struct LostTime {
 impl LostTime {
     /// Seconds between `started` and `now` that were not lost.
     fn elapsed_s(self, started: Time, now: Time) -> f64 {
-        let lost_s = self.to.min(now).seconds_since(self.from.max(started));
-        (now.seconds_since(started) - lost_s).max(0.0)
+        let all_s = now.seconds_since(started);
+        if started >= self.to {
+            return all_s;
+        }
+        (all_s - self.to.min(now).seconds_since(self.from.max(started))).max(0.0)
     }
 }
 
