@@ -89,6 +89,6 @@ fn an_endpoint_that_has_left_says_nothing_of_the_one_in_its_place() {
     assert!(!cluster.endpoints.set.is_current(left));
     let everything = HeaderHints { degraded: true, failing: true, hold_s: 20.0, failed: true };
     cluster.take_hints(left, s(0.5), everything, s(2.0));
-    assert_eq!(cluster.hinted(), [vec![], vec![]]);
+    assert_eq!(cluster.hinted(), [Vec::<usize>::new(), Vec::new()]);
     assert!(cluster.endpoints.states.iter().all(|endpoint| endpoint.health.state() == State::Healthy));
 }
