@@ -26,8 +26,8 @@ pub const ABSENT: u32 = u32::MAX;
 pub trait Host {
     /// The current time, the same clock for all workers of the process.
     fn now(&self) -> Time;
-    /// The time on the wall, by which others date what they say; it may step. Another time than [`now`](Host::now) only
-    /// where that does not.
+    /// The wall-clock time, by which servers date what they say; it may step. It differs from [`now`](Host::now) only
+    /// where that is monotonic.
     fn wall(&self) -> Time {
         self.now()
     }

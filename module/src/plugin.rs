@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use config::{Fault, Via};
+use config::{Fault, Legible, Via};
 use engine::pattern;
 use evenkeel::host::{Body, Host};
 use evenkeel::telemetry::status::{Answer as Shown, Route};
@@ -98,9 +98,8 @@ impl Plugin {
     /// Creates the plugin for this text, or returns every fault in it.
     pub fn configure(surroundings: &dyn Host, name: &str, text: &[u8]) -> Result<Plugin, Vec<Fault>> {
         // If the configuration names a header, it is used; otherwise the request need not be changed.
-        let asked_for = config::legible(text).header_named;
+        let Legible { header_named: asked_for, clusters, .. } = config::legible(text);
         let workers = abi::concurrency().div_ceil(THREADS_A_WORKER).max(1);
-        let clusters = config::parse(text)?.upstreams.into_iter().map(|upstream| upstream.cluster).collect();
         let mut plugin = Plugin { text: text.to_vec(), clusters, ..Plugin::absent(name) };
         for at in 0..workers {
             let mut worker = Worker::configure(surroundings, text, name, seed())?;

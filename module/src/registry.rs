@@ -29,17 +29,13 @@ pub fn state() -> u64 {
 /// listeners may have filters of one name for different clusters.
 pub fn find(name: Option<&str>, cluster: &str) -> Option<Arc<Plugin>> {
     let attached: Vec<Arc<Plugin>> = plugins().iter().filter_map(Weak::upgrade).collect();
-    let mut latest: Vec<Arc<Plugin>> =
-        attached.into_iter().rev().filter(|plugin| plugin.is_attached()).collect();
-    match name {
-        Some(name) => latest.retain(|plugin| plugin.name == name),
-        None if latest.iter().any(|plugin| latest.first().is_some_and(|of| of.name != plugin.name)) => {
-            return None;
-        }
-        None => {}
+    let latest = || attached.iter().rev().filter(|plugin| plugin.is_attached());
+    let only = latest().next()?.name.as_str();
+    if name.is_none() && latest().any(|plugin| plugin.name != only) {
+        return None;
     }
-    let found = latest.iter().position(|plugin| plugin.balances(cluster)).unwrap_or(0);
-    (found < latest.len()).then(|| latest.swap_remove(found))
+    let of_name = || latest().filter(|plugin| plugin.name == name.unwrap_or(only));
+    of_name().find(|plugin| plugin.balances(cluster)).or_else(|| of_name().next()).cloned()
 }
 
 /// The latest plugin of each name that one of Envoy's configurations uses, by name.

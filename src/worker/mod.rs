@@ -201,7 +201,7 @@ impl Worker {
         if self.activity.tick(now) {
             self.step_back(now);
         }
-        self.engine.passes(now);
+        self.engine.advance_to(now);
         let maintains = self.activity.maintenance_is_due(now);
         if maintains {
             self.maintain(host, now);

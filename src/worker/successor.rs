@@ -24,14 +24,17 @@ pub fn predecessor<C>(
 impl Worker {
     /// Whether it balances one of these clusters; with `loosely` also where one is a pattern for the other.
     pub fn meets(&self, clusters: &[String], loosely: bool) -> bool {
-        let own = self.config.upstreams.iter().map(|upstream| upstream.cluster.as_str());
-        pattern::meet(own.chain(self.clusters.patterns()), clusters, loosely)
+        pattern::meet(self.names(), clusters, loosely)
     }
 
     /// The clusters and patterns of the configuration, and the clusters that patterns have matched.
     pub fn named(&self) -> Vec<String> {
+        self.names().map(str::to_owned).collect()
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
         let own = self.config.upstreams.iter().map(|upstream| upstream.cluster.as_str());
-        own.chain(self.clusters.patterns()).map(str::to_owned).collect()
+        own.chain(self.clusters.patterns())
     }
 
     /// Takes over what the worker of an older configuration has learnt.

@@ -13,7 +13,7 @@ use crate::pattern;
 use crate::policy::{Candidates, Request};
 use crate::rng::Rng;
 use crate::settings::{self, Failures, LoadReport, Settings};
-use crate::time::Time;
+use crate::time::{LostTime, Time};
 
 use crate::{Failure, Outcome, Quickness, RetryHint, Unsettled};
 
@@ -172,22 +172,22 @@ impl Balancer {
         self.upstreams.get_mut(index)
     }
 
-    /// It is `now`. If nothing has happened for much longer than ticks are apart, requests in flight have not waited for
-    /// that time: the clock was set forward, or the process was stopped.
+    /// Notes that it is `now`. If nothing has happened for much longer than ticks are apart, requests in flight have not
+    /// waited for that time: the clock was set forward, or the process was stopped.
     #[inline]
-    pub fn passes(&mut self, now: Time) {
+    pub fn advance_to(&mut self, now: Time) {
         let Some(since_ns) = now.0.checked_sub(self.seen.0) else { return };
         if since_ns > LOST_AFTER_NS {
-            self.lose(self.seen, now);
+            self.lose_time(LostTime { from: self.seen, to: now });
         }
         self.seen = now;
     }
 
     #[cold]
     #[inline(never)]
-    fn lose(&mut self, from: Time, to: Time) {
+    fn lose_time(&mut self, lost: LostTime) {
         if !self.upstreams.iter().all(Cluster::rests) {
-            self.upstreams.iter_mut().for_each(|upstream| upstream.lose(from, to));
+            self.upstreams.iter_mut().for_each(|upstream| upstream.lose_time(lost));
         }
     }
 
@@ -248,7 +248,7 @@ impl Balancer {
 
     /// Records that a request was sent to the endpoint at `index`; returns its handle.
     pub fn started(&mut self, upstream: usize, index: u32, now: Time) -> Option<RequestHandle> {
-        self.passes(now);
+        self.advance_to(now);
         self.events = true;
         let (endpoint, depth) = self.upstreams.get_mut(upstream)?.started(index, now)?;
         Some(RequestHandle { upstream, endpoint, started: now, depth })
@@ -270,7 +270,7 @@ impl Balancer {
 
     /// An open request makes progress: a part of it arrived. The endpoint's time counts from the last part.
     pub fn moves(&mut self, handle: &mut RequestHandle, now: Time) {
-        self.passes(now);
+        self.advance_to(now);
         let moved = core::mem::replace(&mut handle.started, now);
         if let Some(upstream) = self.of(handle) {
             upstream.moves(handle.endpoint, moved, now);
@@ -279,7 +279,7 @@ impl Balancer {
 
     /// An open request is complete, answered or over.
     pub fn closed(&mut self, handle: &RequestHandle, now: Time) {
-        self.passes(now);
+        self.advance_to(now);
         if let Some(upstream) = self.of(handle) {
             upstream.closed(handle.endpoint, handle.started, now);
         }
@@ -307,7 +307,7 @@ impl Balancer {
         shows: Quickness,
         now: Time,
     ) -> Unsettled {
-        self.passes(now);
+        self.advance_to(now);
         self.of(handle)
             .map_or(Unsettled::Nothing, |upstream| upstream.record_response(handle, outcome, shows, now))
     }
@@ -338,7 +338,7 @@ impl Balancer {
     /// Records an attempt that failed at the endpoint of `handle` for an unknown reason, before the request was
     /// reassigned and answered elsewhere; that answer gives the `hint`.
     pub fn record_failed_attempt(&mut self, handle: &RequestHandle, hint: RetryHint, now: Time) {
-        self.passes(now);
+        self.advance_to(now);
         if let Some(upstream) = self.of(handle) {
             upstream.record_failed_attempt(handle, hint, now);
         }
@@ -404,7 +404,7 @@ impl Balancer {
     /// Records the result of the probe `handle`: a good answer, a failure, or any other outcome if it never reached the
     /// endpoint.
     pub fn record_probe(&mut self, handle: &RequestHandle, outcome: Outcome, now: Time) {
-        self.passes(now);
+        self.advance_to(now);
         if let Some(upstream) = self.of(handle) {
             upstream.record_probe(handle, outcome, now);
         }
@@ -442,7 +442,7 @@ impl Balancer {
 
     /// Updates the state of all clusters and schedules probes; called every few milliseconds.
     pub fn tick(&mut self, shard: ProbeShard, now: Time) {
-        self.passes(now);
+        self.advance_to(now);
         let peers = self.peers;
         self.upstreams.iter_mut().for_each(|u| u.tick(u.divided(shard, peers), now));
     }

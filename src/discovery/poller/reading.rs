@@ -25,7 +25,7 @@ fn answered((status, body): Reply<'_>) -> Result<(u32, &[u8]), String> {
     Ok((status, body))
 }
 
-/// The samples in a response, one per endpoint; `wall` is the time by the clock on the wall, by which servers date them.
+/// The samples in a response, one per endpoint; `wall` is the wall-clock time, by which servers date them.
 pub(super) fn samples(
     signal: &engine::settings::Signal,
     upstream: &Cluster,

@@ -31,69 +31,64 @@ struct Scenario {
     rest: fn(&mut Request),
 }
 
-/// A gRPC call whose plugin does nothing, one with trailers of its own, one that is held until it has ended, one that
-/// Envoy has no endpoint for, and four that the plugin answers itself.
+/// A gRPC call whose plugin does nothing.
+const CALL: Scenario = Scenario { named: '1', path: "/a.B/C", kind: GRPC, trailers: false, rest: served };
+
+/// That call, one with trailers of its own, one that is held until it has ended, one that Envoy has no endpoint for, and
+/// four that the plugin answers itself.
 const SCENARIOS: [Scenario; 8] = [
-    Scenario { named: '1', path: "/a.B/C", kind: GRPC, trailers: false, rest: served },
+    CALL,
     Scenario {
         named: '2',
-        path: "/a.B/C",
-        kind: GRPC,
         trailers: true,
         rest: |request| {
-            request.request_body(&framed(), false);
-            request.request_trailers(&TRAILERS);
+            sent_with_trailers(request);
             respond(request);
         },
+        ..CALL
     },
-    Scenario { named: plugin::HOLDS, path: "/a.B/C", kind: GRPC, trailers: false, rest: served },
+    Scenario { named: plugin::HOLDS, ..CALL },
     Scenario {
         named: '4',
         path: "/none",
-        kind: GRPC,
-        trailers: false,
         rest: |request| {
             let head =
                 [(":status", "200"), ("content-type", GRPC), ("grpc-status", "14"), ("grpc-message", "x")];
             request.property(&["response", "code_details"], "no_healthy_upstream");
             request.response_headers(&head, true);
         },
+        ..CALL
     },
-    Scenario { named: 'H', path: "/a.B/C", kind: GRPC, trailers: false, rest: answered },
+    Scenario { named: 'H', rest: answered, ..CALL },
     Scenario {
         named: 'B',
         path: "/",
         kind: "text/plain",
-        trailers: false,
         rest: |request| {
             request.request_body(&framed(), false);
             answered(request);
         },
+        ..CALL
     },
     Scenario {
         named: 'T',
-        path: "/a.B/C",
-        kind: GRPC,
         trailers: true,
         rest: |request| {
-            request.request_body(&framed(), false);
-            request.request_trailers(&TRAILERS);
+            sent_with_trailers(request);
             answered(request);
         },
+        ..CALL
     },
     Scenario {
         named: 'h',
-        path: "/a.B/C",
-        kind: GRPC,
-        trailers: false,
         rest: |request| {
-            request.request_body(&framed(), false);
-            request.request_body(b"", true);
+            sent(request);
             // Envoy sends an answer in place of another one past the filters.
             from_upstream(request);
             request.response_headers(&HEAD, false);
             answered(request);
         },
+        ..CALL
     },
 ];
 /// The head of the backend's answer.
@@ -103,9 +98,18 @@ fn framed() -> Vec<u8> {
     [&[0, 0, 0, 0, MESSAGE.len() as u8], MESSAGE].concat()
 }
 
-fn served(request: &mut Request) {
+fn sent(request: &mut Request) {
     request.request_body(&framed(), false);
     request.request_body(b"", true);
+}
+
+fn sent_with_trailers(request: &mut Request) {
+    request.request_body(&framed(), false);
+    request.request_trailers(&TRAILERS);
+}
+
+fn served(request: &mut Request) {
+    sent(request);
     respond(request);
 }
 

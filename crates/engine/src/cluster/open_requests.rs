@@ -36,7 +36,7 @@ pub(super) struct OpenRequests {
     /// a random moment.
     paused_s: f64,
     squared: f64,
-    /// When pauses were last seen to begin anew.
+    /// Pauses count from here on: the clock stepped back, or time was lost.
     restarted: Time,
 }
 

@@ -3,7 +3,7 @@
 use crate::endpoint::EndpointView;
 use crate::estimate::Reading;
 use crate::settings::{Rule, RuleAction, RuleValue};
-use crate::time::Time;
+use crate::time::{LostTime, Time};
 
 /// Fraction of its threshold at which an active rule is released: hysteresis against flapping.
 const LETS_GO_AT: f64 = 0.9;
@@ -66,11 +66,9 @@ impl Rules {
         strictest
     }
 
-    /// A time of `lost_s` seconds up to `now` was lost, in which no value was seen.
-    pub fn lose(&mut self, lost_s: f64, now: Time) {
-        for watch in self.watches.iter_mut().filter(|watch| watch.since != Time::ZERO) {
-            watch.since = watch.since.after_secs(lost_s).min(now);
-        }
+    /// In a lost time no value was seen.
+    pub fn lose_time(&mut self, lost: LostTime) {
+        self.watches.iter_mut().for_each(|watch| watch.since = lost.shift(watch.since));
     }
 
     /// Caps timestamps at `now` after the clock stepped back.

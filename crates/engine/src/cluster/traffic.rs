@@ -1,10 +1,9 @@
 //! This worker's request rate, and the budget for explorations.
 
 use super::ProbeShard;
-use super::lost_time::LostTime;
 use crate::estimate::Epochs;
 use crate::policy::Home;
-use crate::time::Time;
+use crate::time::{LostTime, Time};
 
 /// Time constant of the request rate, seconds.
 const RATE_OVER_S: f64 = 5.0;
@@ -59,7 +58,7 @@ pub(super) struct Traffic {
     peers: Peers,
     /// Epochs by which unanswered requests are divided by age.
     pub epochs: Epochs,
-    /// Time that no endpoint took.
+    /// The latest lost time.
     pub lost: LostTime,
 }
 
@@ -148,10 +147,10 @@ impl Traffic {
         Home { from: before / all, width: own / all }
     }
 
-    /// `lost`, a time of `lost_s` seconds up to `now`, was lost: it does not lower the rate.
-    pub fn lose(&mut self, lost: LostTime, lost_s: f64, now: Time) {
+    /// A lost time does not lower the rate.
+    pub fn lose_time(&mut self, lost: LostTime) {
         self.lost = lost;
-        self.refreshed = self.refreshed.after_secs(lost_s).min(now);
+        self.refreshed = lost.shift(self.refreshed);
     }
 
     /// Caps timestamps at `now` after the clock stepped back.

@@ -5,7 +5,7 @@ use crate::endpoint::AnnouncedHealth;
 use crate::estimate::{Epochs, ErrorRatio, Held, InFlight, InFlightReport, Latency};
 use crate::health::{GoodRun, Health, State};
 use crate::settings::{self, RuleAction};
-use crate::time::Time;
+use crate::time::{LostTime, Time};
 
 /// Lifetime counters of an endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -220,11 +220,11 @@ impl EndpointState {
         self.health.not_after(now);
     }
 
-    /// A time of `lost_s` seconds up to `now` was lost: the endpoint had no part in it.
-    pub fn lose(&mut self, lost_s: f64, now: Time) {
-        self.in_flight.lose(lost_s, now);
-        self.latency.lose(lost_s, now);
-        self.health.lose(lost_s);
+    /// In a lost time the endpoint was neither silent nor asked.
+    pub fn lose_time(&mut self, lost: LostTime) {
+        self.in_flight.lose_time(lost);
+        self.latency.lose_time(lost);
+        self.health.lose_time(lost);
     }
 
     /// Takes over the state from a worker of an older configuration. `quiet_since` is when the endpoint last answered

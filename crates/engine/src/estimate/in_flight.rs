@@ -4,7 +4,7 @@
 //! count against an endpoint that works on one heavy request; silence alone against one that has a single request.
 //! [`InFlight::min_latency`] takes the smaller of the two: old requests *and* no answer.
 
-use crate::time::Time;
+use crate::time::{LostTime, Time};
 
 /// One worker's requests in flight to one endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -69,12 +69,9 @@ impl InFlight {
         self.total = self.total.saturating_sub(1);
     }
 
-    /// A time of `lost_s` seconds up to `now` was lost, in which the endpoint was not silent. The sum of start times stays,
-    /// because each request subtracts its own.
-    pub fn lose(&mut self, lost_s: f64, now: Time) {
-        if self.quiet_since != Time::ZERO {
-            self.quiet_since = self.quiet_since.after_secs(lost_s).min(now);
-        }
+    /// In a lost time the endpoint was not silent. The sum of start times stays, because each request subtracts its own.
+    pub fn lose_time(&mut self, lost: LostTime) {
+        self.quiet_since = lost.shift(self.quiet_since);
     }
 
     /// Caps timestamps at `now` after the clock stepped back, except the sum of start times, from which each request

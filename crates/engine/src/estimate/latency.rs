@@ -12,7 +12,7 @@
 
 use super::noise::Rows;
 use crate::ablation::{Ablation, Part};
-use crate::time::Time;
+use crate::time::{LostTime, Time};
 
 /// Minimum deviation beyond which a sample is clipped, natural log: a factor of two.
 pub(super) const CLIP: f32 = core::f32::consts::LN_2;
@@ -149,11 +149,9 @@ impl Latency {
         self.updated
     }
 
-    /// A time of `lost_s` seconds up to `now` was lost, in which no sample lost its weight.
-    pub fn lose(&mut self, lost_s: f64, now: Time) {
-        if self.updated != Time::ZERO {
-            self.updated = self.updated.after_secs(lost_s).min(now);
-        }
+    /// In a lost time no sample loses its weight.
+    pub fn lose_time(&mut self, lost: LostTime) {
+        self.updated = lost.shift(self.updated);
     }
 
     /// Caps timestamps at `now` after the clock stepped back.

@@ -3,7 +3,7 @@
 //! A request whose headers come late by nature, such as a long poll, says nothing as long as others are answered. If
 //! several have been sent since the last answer and none was answered, the endpoint hangs.
 
-use crate::time::Time;
+use crate::time::{LostTime, Time};
 
 /// One worker's requests to one endpoint since its last answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,9 +39,9 @@ impl Unanswered {
         self.requests = self.requests.saturating_sub(1);
     }
 
-    /// A time of `lost_s` seconds was lost: none of it was waited for.
-    pub fn lose(&mut self, lost_s: f64) {
-        self.since_ms = self.since_ms.wrapping_add((lost_s * 1e3) as u64 as u32);
+    /// A lost time was not waited for.
+    pub fn lose_time(&mut self, lost: LostTime) {
+        self.since_ms = self.since_ms.wrapping_add((lost.seconds() * 1e3) as u64 as u32);
     }
 
     /// Time since the first of them was sent, seconds: only from then on could an answer be due, however long ago the

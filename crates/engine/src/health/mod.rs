@@ -20,7 +20,7 @@ use serving::Serving;
 
 use crate::estimate::{Held, Unanswered};
 use crate::settings;
-use crate::time::Time;
+use crate::time::{LostTime, Time};
 
 /// Time in traffic after which an endpoint's next ejection is treated as its first, seconds.
 const PROVEN_AFTER_S: f64 = 60.0;
@@ -244,9 +244,9 @@ impl Health {
         self.unanswered.lost();
     }
 
-    /// A time of `lost_s` seconds was lost: none of it was waited for.
-    pub fn lose(&mut self, lost_s: f64) {
-        self.unanswered.lose(lost_s);
+    /// A lost time was not waited for.
+    pub fn lose_time(&mut self, lost: LostTime) {
+        self.unanswered.lose_time(lost);
     }
 
     /// This worker's unanswered requests.
