@@ -65,12 +65,13 @@ debian_unpack() {
     dpkg-deb --fsys-tarfile "${debs[0]}" | tar -x -C "$into" --no-same-owner --wildcards "$pattern"
 }
 
-# debian_fetch PACKAGE INTO: the same for whatever version this machine's own release has.
+# debian_fetch PACKAGE INTO: the same for whatever version this machine's own release has. Each mirror's index is fetched once.
 debian_fetch() {
-    local package=$1 into=$2 state=$SCRATCH/apt codename uri components version
+    local package=$1 into=$2 state codename uri components version
     codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
     while read -r uri components; do
-        debian_suite "$state" "$uri" "$codename" "$components" || continue
+        state=$SCRATCH/apt-${uri//[^a-z0-9]/-}
+        [[ -e $state/fetched ]] || { debian_suite "$state" "$uri" "$codename" "$components" && : >"$state/fetched"; } || continue
         version=$(debian_version "$state" "$package" "")
         [[ -n $version ]] || continue
         debian_unpack "$state" "$package" "$version" "$into" && return

@@ -17,12 +17,14 @@ class Record:
         self.platform, self.versions, self.rows, self.faults = platform, {}, [], []
         # The table's columns where it is no list of cases.
         self.columns = ("tried", "seen", "result")
+        # What each case begins with.
+        self.prefix = ""
         # Whether earlier rows stay that are about something else.
         self.adds = bool(os.environ.get("ONLY"))
 
     def case(self, what, figures, *faults):
         """Notes a case: `figures` in words, and each of `faults` that is not empty."""
-        faults = [fault for fault in faults if fault]
+        what, faults = self.prefix + what, [fault for fault in faults if fault]
         self.rows.append((what, figures, faults))
         self.faults += [f"{what}: {fault}" for fault in faults]
         say(f"{'FAILED' if faults else 'ok'}  {self.platform}: {what}: {figures}{' <- ' if faults else ''}{'; '.join(faults)}")

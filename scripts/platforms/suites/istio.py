@@ -127,14 +127,14 @@ class Shop:
     def counted(self, pod, what):
         return sum(self.istio.stats(pod, what).values())
 
-    def steers(self, pod):
+    def steers(self, pod, **named):
         """Waits until requests are decided about and the decisions followed, and then until the filter has seen enough of them."""
         def followed():
             decisions, lost = self.counted(pod, DECISIONS), self.counted(pod, NOT_FOLLOWED)
-            failed = self.load(pod, 10, 50)["failed"]
+            failed = self.load(pod, 10, 50, **named)["failed"]
             return not failed and self.counted(pod, DECISIONS) > decisions + 5 and self.counted(pod, NOT_FOLLOWED) == lost
         until(f"decisions in {pod} that are followed", followed, 60)
-        self.load(pod, 400, 60)
+        self.load(pod, 400, 60, **named)
 
     def under_load(self, pod, change, seconds=10, **named):
         """Makes a change while requests run; what came of them."""

@@ -16,10 +16,10 @@ def service(shop, record, what, text, slow, there):
     alone = shop.load("shop-0", **there)
     load = shop.under_load("shop-0", lambda: shop.kubernetes.apply(text), **there)
     record.case(f"{what}, while requests run (alone: {counts(alone)})", counts(load), none_failed(load))
-    until("decisions about it", lambda: shop.load("shop-0", 20, 50, **there) and shop.counted("shop-0", "policy.*fleet_decisions_total") > 50, 60)
-    shop.load("shop-0", 400, **there)
+    shop.steers("shop-0", **there)
     load = shop.load("shop-0", **there)
     record.case(f"{what}, steers", counts(load), none_failed(load), below(load, slow, 1 / 8))
+    shop.kubernetes.delete(text)
 
 
 def external(shop, record, file):
@@ -38,7 +38,6 @@ def external(shop, record, file):
         text = shipped(file, (WEB, f"- cluster: outbound|8080||{host}"))
         there = {"address": address, "host": f"{host}:8080"}
         service(shop, record, f"`{file}` for a ServiceEntry with `resolution: {resolution}`", text, pods[2], there)
-        shop.kubernetes.delete(text)
 
 
 def calls(shop, record, file):
@@ -52,12 +51,11 @@ def calls(shop, record, file):
     there = {"address": address, "host": HOST.replace("web", "calls"), "script": "grpc_load.py"}
     text, what = shipped(file, ("web.shop.svc", "calls.shop.svc"), ('service="web"', 'service="calls"')), f"`{file}` for a service that speaks gRPC"
     service(shop, record, what, text, pods[2], there)
-    shop.kubernetes.delete(text)
     shop.ended(pods[2])
     shop.started_again(pods[2], "unavailable", **GRPC)
     alone = shop.load("shop-0", **there)
     shop.kubernetes.apply(text)
-    until("decisions about it", lambda: shop.load("shop-0", 20, 50, **there) and shop.counted("shop-0", "policy.*fleet_decisions_total") > 50, 60)
+    shop.steers("shop-0", **there)
     load = shop.load("shop-0", **there)
     record.case(f"{what}, one answers UNAVAILABLE (alone: {counts(alone)})", counts(load), none_failed(load, alone["failed"]),
         load["failed"] > 6 and f"{load['failed']} failed")
