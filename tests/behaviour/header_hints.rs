@@ -172,7 +172,8 @@ fn pauses_are_compared_among_those_that_serve<W: World>(_: W) {
 /// An endpoint that answers nothing else gets what it asks for each time, whatever it answered before, and whatever counts
 /// as a failure.
 fn one_that_only_asks_is_spared_each_time<W: World>(_: W) {
-    for failures in ["", r#","failures":[500]"#] {
+    let but_500 = r#","failures":[500]"#;
+    for (status, failures) in [("429", ""), ("429", but_500), ("503", but_500)] {
         let mut world = W::new(4);
         let upstream =
             format!(r#""policy":"round_robin","slow_start":"0s","health":{{"ejection":"12s"{failures}}}"#);
@@ -181,12 +182,12 @@ fn one_that_only_asks_is_spared_each_time<W: World>(_: W) {
             (0..4).for_each(|_| drop(serve(&mut world, plugin, |_| Ending::good())));
             pass(&mut world, &[plugin], ms(50));
         }
-        let ask = saying("429", "retry-after", "5");
+        let ask = saying(status, "retry-after", "5");
         give(&mut world, plugin, &address(1), &ask);
         for time in 0..4 {
             give(&mut world, plugin, &address(1), &ask);
             for _ in 0..8 {
-                assert_eq!(picks_of(&mut world, plugin, &address(1), 12), 0, "{failures:?}, {time}");
+                assert_eq!(picks_of(&mut world, plugin, &address(1), 12), 0, "{status} {failures:?}, {time}");
                 pass(&mut world, &[plugin], ms(500));
             }
             pass(&mut world, &[plugin], ms(1_500));

@@ -24,6 +24,7 @@ mod wasm;
 mod world;
 
 mod adapter;
+mod admin_polls;
 mod affinity;
 mod aside;
 mod asking;

@@ -149,7 +149,7 @@ fn hosts_that_await_their_removal_serve(mut world: impl World) {
 }
 
 /// `/clusters` with one cluster `web` whose endpoints are in these localities.
-fn located(endpoints: &[(usize, &str)]) -> String {
+pub fn located(endpoints: &[(usize, &str)]) -> String {
     let hosts: Vec<String> = endpoints
         .iter()
         .map(|(endpoint, region)| {
@@ -166,7 +166,7 @@ fn located(endpoints: &[(usize, &str)]) -> String {
 }
 
 /// `/config_dump` with these localities: region, number of endpoints, weight.
-fn dumped(localities: &[(&str, usize, u32)]) -> String {
+pub fn dumped(localities: &[(&str, usize, u32)]) -> String {
     let groups: Vec<String> = localities
         .iter()
         .map(|(region, endpoints, weight)| {

@@ -1,0 +1,179 @@
+//! Polls of Envoy's admin interface: what they cost Envoy's main thread, and what is known between two of them.
+
+use crate::discovery::{ADMIN, Crew, RANDOM, addresses, by_envoy, crew, healthy, members, plugin, targets};
+use crate::partial::{dumped, located};
+use crate::scene::{Ending, begin, candidates, ms, pass_with, respond};
+use crate::world::{Answer, Call, Plugin, Stream, World};
+
+/// Lets `seconds` pass, and answers each poll of the admin interface after `delay_ms`; `busy` with one request a second to
+/// each worker. Returns the polls, each with the second at which it was sent.
+fn polled<W: World>(
+    world: &mut W,
+    crew: &Crew,
+    (seconds, delay_ms, busy): (u64, u64, bool),
+    answer: impl Fn(&Call) -> String,
+) -> Vec<(f64, Call)> {
+    let all: Vec<Plugin> = [crew.main()].into_iter().chain(crew.iter().copied()).collect();
+    let mut sent: Vec<(f64, Call)> = Vec::new();
+    for _ in 0..seconds {
+        for plugin in crew.iter().filter(|_| busy) {
+            let mut stream = begin(world, *plugin);
+            respond(&mut stream, &Ending::good());
+            stream.log();
+            stream.done();
+        }
+        pass_with(world, &all, ms(1000), |world| {
+            let now = world.now() as f64 * 1e-9;
+            for call in world.calls().into_iter().filter(|call| call.cluster == ADMIN) {
+                let same = |other: &Call| (other.thread, other.token) == (call.thread, call.token);
+                if !sent.iter().any(|(_, other)| same(other)) {
+                    sent.push((now, call.clone()));
+                }
+                let since = sent.iter().rfind(|(_, other)| same(other)).map_or(now, |(since, _)| *since);
+                if now - since >= delay_ms as f64 * 1e-3 - 0.001 {
+                    world.answer(&call, &Answer::Http(200, answer(&call).as_bytes()));
+                }
+            }
+        });
+    }
+    sent
+}
+
+/// What Envoy said of an endpoint's health is in force for a minute without a new answer. Polls that are left out for lack
+/// of traffic are no silence: the first request after a night does not go to a host that was unhealthy in the evening.
+fn announced_health_holds_while_polls_rest<W: World>(mut world: W) {
+    let crew = crew(&mut world, 2, &plugin(&by_envoy(), RANDOM));
+    let list = members(&[(0, ""), (1, r#""failed_active_health_check":true"#), (2, "")]);
+    let mut last = world.now() as f64 * 1e-9;
+    let mut quiet_s = 0.0;
+    for _ in 0..60 {
+        let sent = polled(&mut world, &crew, (10, 0, false), |_| list.clone());
+        last = sent.iter().rfind(|(_, call)| !call.path.starts_with("/stats")).map_or(last, |(at, _)| *at);
+        quiet_s = world.now() as f64 * 1e-9 - last;
+        if quiet_s > 75.0 {
+            break;
+        }
+    }
+    assert!(quiet_s > 75.0, "polls rest: {quiet_s}");
+    for plugin in crew.iter() {
+        assert_eq!(targets(&mut world, *plugin), addresses(&[0, 2]));
+    }
+}
+
+/// While Envoy writes an answer, its main thread does nothing else.
+fn an_answer_that_took_long_is_asked_for_ten_times_as_long_later<W: World>(_: W) {
+    for delay_ms in [0, 300] {
+        let mut world = W::new(3);
+        let crew = crew(&mut world, 1, &plugin(&by_envoy(), RANDOM));
+        let (hosts, weights) = (located(&[(0, "a"), (1, "b")]), dumped(&[("a", 1, 80), ("b", 1, 20)]));
+        let sent = polled(&mut world, &crew, (40, delay_ms, true), |call| match &call.path {
+            path if path.starts_with("/config_dump") => weights.clone(),
+            path if path.starts_with("/clusters") => hosts.clone(),
+            _ => String::new(),
+        });
+        for of in ["/clusters", "/config_dump"] {
+            let times: Vec<f64> =
+                sent.iter().filter(|(_, call)| call.path.starts_with(of)).map(|(at, _)| *at).collect();
+            let pauses = times.windows(2).map(|pair| pair[1] - pair[0]);
+            let shortest = pauses.fold(f64::INFINITY, f64::min);
+            let usual = if delay_ms > 0 { 2.9..3.5 } else { 0.8..1.3 };
+            assert!(usual.contains(&shortest), "{delay_ms} {of}: {times:?}");
+            assert!(times.len() >= (40.0 / usual.end) as usize, "{delay_ms} {of}: {times:?}");
+        }
+    }
+}
+
+/// `/clusters` with these clusters.
+fn clusters<'a>(all: impl Iterator<Item = (&'a str, String)>) -> String {
+    let one = |(name, list): (&str, String)| {
+        let list = list.replace(r#""name":"web""#, &format!(r#""name":"{name}""#));
+        list[list.find('[').map_or(0, |at| at + 1)..list.len() - 2].to_owned()
+    };
+    format!(r#"{{"cluster_statuses":[{}]}}"#, all.map(one).collect::<Vec<_>>().join(","))
+}
+
+/// Large lists are asked for in turns, except where each answer has all of them, as from Envoy before 1.38: turns would
+/// have it write everything for each of them.
+fn large_lists_are_asked_for_in_turns_unless_each_answer_has_all<W: World>(_: W) {
+    const NAMES: [&str; 2] = ["web", "api"];
+    let of = |name: &str| if name == "web" { (0..1100).collect() } else { (1100..2200).collect::<Vec<_>>() };
+    for filters in [true, false] {
+        let mut world = W::new(3);
+        let upstream = |name: &str| {
+            format!(r#"{{"cluster":"{name}","policy":"random","endpoints":{{{}}}}}"#, by_envoy())
+        };
+        let json = format!(r#"{{"upstreams":[{}]}}"#, NAMES.map(upstream).join(","));
+        let crew = crew(&mut world, 1, &json);
+        let sent = polled(&mut world, &crew, (5, 0, true), |call| {
+            if call.path.starts_with("/stats") {
+                return String::new();
+            }
+            let named = NAMES.iter().filter(|name| !filters || call.path.contains(**name));
+            let others = (!filters).then(|| ("other", healthy(&[9000])));
+            clusters(named.map(|name| (*name, healthy(&of(name)))).chain(others))
+        });
+        let named: Vec<Vec<&str>> = sent
+            .iter()
+            .filter(|(_, call)| call.path.starts_with("/clusters"))
+            .map(|(_, call)| NAMES.into_iter().filter(|name| call.path.contains(name)).collect())
+            .collect();
+        assert_eq!(named[0], NAMES, "nothing is known of their size yet");
+        let later = &named[1..];
+        if filters {
+            assert!(later.len() >= 6, "each of them once a second: {named:?}");
+            assert!(later.windows(2).all(|pair| pair[0].len() == 1 && pair[0] != pair[1]), "{named:?}");
+        } else {
+            assert!((3..=6).contains(&later.len()), "once a second: {named:?}");
+            assert!(later.iter().all(|named| *named == NAMES), "{named:?}");
+        }
+    }
+}
+
+/// A cluster that requests meet between two polls is asked about at once, and so are the weights of its localities: its
+/// canary does not get half of the requests until the next poll.
+fn a_cluster_met_between_two_polls_does_not_wait_for_the_next<W: World>(mut world: W) {
+    let source = by_envoy().replace(r#""1s""#, r#""60s""#);
+    let json = format!(r#"{{"upstreams":[{{"cluster":"web_*","endpoints":{{{source}}}}}]}}"#);
+    let crew = crew(&mut world, 1, &json);
+    let answer =
+        |call: &Call| match &call.path {
+            path if path.starts_with("/stats") => String::new(),
+            path if path.starts_with("/config_dump") => {
+                let name =
+                    if path.contains("b%24") || path.contains("web_b") { "eds/web_b" } else { "eds/web_a" };
+                dumped(&[("a", 1, 99), ("b", 1, 1)]).replace("eds/web", name)
+            }
+            path => clusters(["web_a", "web_b"].into_iter().filter(|name| path.contains(name)).map(|name| {
+                (name, located(&[(0, "a"), (1, "b")]).replace("eds/web", &format!("eds/{name}")))
+            })),
+        };
+    let request = |world: &mut W, cluster: &str| {
+        let headers: [(&str, &[u8]); 3] = [(":method", b"GET"), (":path", b"/"), (":authority", b"web")];
+        let mut stream = world.stream(crew[0], &headers);
+        stream.property(&["xds", "cluster_name"], cluster.as_bytes());
+        assert!(stream.request_headers());
+        let named = candidates(&stream);
+        respond(&mut stream, &Ending::good());
+        stream.log();
+        stream.done();
+        named.into_iter().next().unwrap_or_default()
+    };
+    for cluster in ["web_a", "web_b"] {
+        assert_eq!(request(&mut world, cluster), "", "it is not known yet");
+        let sent = polled(&mut world, &crew, (3, 0, false), answer);
+        let asked =
+            |of: &str| sent.iter().any(|(_, call)| call.path.starts_with(of) && call.path.contains(cluster));
+        assert!(asked("/clusters"), "{cluster}: {sent:?}");
+        assert!(asked("/config_dump"), "{cluster}: {sent:?}");
+        let canary = (0..500).filter(|_| request(&mut world, cluster) == addresses(&[1])[0]).count();
+        assert!((1..=20).contains(&canary), "{cluster}: {canary}");
+        polled(&mut world, &crew, (20, 0, false), answer);
+    }
+}
+
+both!(
+    announced_health_holds_while_polls_rest,
+    an_answer_that_took_long_is_asked_for_ten_times_as_long_later,
+    large_lists_are_asked_for_in_turns_unless_each_answer_has_all,
+    a_cluster_met_between_two_polls_does_not_wait_for_the_next,
+);
