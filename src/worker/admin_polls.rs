@@ -170,9 +170,7 @@ impl AdminPolls {
         (rest, now): (Rest, Time),
     ) {
         for target in &mut self.targets {
-            if rest.busy {
-                target.ask_for_policies(host, now);
-            }
+            target.ask_for_policies(host, now);
             let Err((why, failed)) = target.ask(host, rng, rest, now) else { continue };
             for upstream in failed {
                 let error = not_sent(&target.cluster, why);

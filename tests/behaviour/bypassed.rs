@@ -149,7 +149,7 @@ fn a_cluster_that_had_subsets_is_believed_to_have_none_when_it_says_so_twice<W: 
     let hosts = |_: &Call| healthy(&[0, 1]);
     let turn = core::cell::Cell::new(0);
     let script = [[2, 2, 0, 0], [0, 2, 0, 0], [0, 0, 0, 0], [2, 2, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]];
-    for (at, gone) in [(1, false), (2, false), (4, false), (6, true)] {
+    for (at, gone) in [(1, false), (2, false), (3, false), (4, false), (5, false), (6, true)] {
         while turn.get() < at {
             live(&mut world, &crew, 2, hosts, |_| {
                 let says = script[turn.get().min(script.len() - 1)];
@@ -161,11 +161,37 @@ fn a_cluster_that_had_subsets_is_believed_to_have_none_when_it_says_so_twice<W: 
     }
 }
 
+/// A request that was meant for one subset does not go to another because it is the first.
+fn subsets_are_known_before_the_first_request<W: World>(mut world: W) {
+    let crew = crew(&mut world, 2, &plugin(&by_envoy(), RANDOM));
+    // A proxy that has started a while ago, and has had no request.
+    for second in 0..60 {
+        let all: Vec<Plugin> = [crew.main()].into_iter().chain(crew.iter().copied()).collect();
+        pass_with(&mut world, &all, ms(1000), |world| {
+            for call in world.calls().into_iter().filter(|call| call.cluster == ADMIN) {
+                let answer = match call.path.starts_with("/stats") {
+                    true => stats("web", [2, 2, 0, 0]),
+                    false => healthy(if second < 40 { &[] } else { &[0, 1] }),
+                };
+                world.answer(&call, &Answer::Http(200, answer.as_bytes()));
+            }
+        });
+    }
+    assert_eq!(left(&mut world, &crew, "web"), [true, true]);
+}
+
 /// A cluster that was too small for zone-aware routing at the start has grown.
 fn zones_count_since_the_last_poll<W: World>(_: W) {
     let in_zone = |zone: &str| format!(r#""eds_health_status":"HEALTHY"}},"locality":{{"zone":"{zone}""#);
     let (a, b) = (in_zone("a"), in_zone("b"));
-    for (counters, said) in [([[1, 1], [3, 1]], 1), ([[1, 1], [3, 3]], 0), ([[4, 1], [4, 1]], 0)] {
+    for (counters, said) in [
+        ([[1, 1], [3, 1]], 1),
+        ([[1, 1], [3, 3]], 0),
+        ([[4, 1], [4, 1]], 0),
+        // They have begun anew, as after a hot restart.
+        ([[9, 9], [3, 0]], 1),
+        ([[9, 9], [3, 3]], 0),
+    ] {
         let mut world = W::new(6);
         let crew = crew(&mut world, 1, &plugin(&by_envoy(), RANDOM));
         for [computed, small] in counters {
@@ -182,5 +208,6 @@ both!(
     many_clusters_are_asked_about_in_turns,
     what_stats_do_not_say_changes_nothing,
     a_cluster_that_had_subsets_is_believed_to_have_none_when_it_says_so_twice,
+    subsets_are_known_before_the_first_request,
     zones_count_since_the_last_poll,
 );
