@@ -10,10 +10,9 @@ const MAX_PRIORITIES: usize = 128;
 /// hosts.
 pub const OVERPROVISIONED: usize = 140;
 
-/// Percentage of the requests by priority.
+/// Percentage of the requests by priority; 100 in all if any host is healthy.
 pub struct Loads {
     loads: [u8; MAX_PRIORITIES],
-    count: usize,
 }
 
 impl Loads {
@@ -25,27 +24,26 @@ impl Loads {
 
     /// For priorities with so many healthy hosts of so many.
     pub fn by(hosts: impl Iterator<Item = (usize, usize)>) -> Loads {
-        let mut loads = Loads { loads: [0; MAX_PRIORITIES], count: 0 };
+        let mut loads = [0; MAX_PRIORITIES];
         let mut sum = 0;
-        for ((healthy, all), load) in hosts.zip(&mut loads.loads) {
+        for ((healthy, all), load) in hosts.zip(&mut loads) {
             // At least 1 for any healthy host, so that it is found where there is no other.
             let percent = (healthy.saturating_mul(OVERPROVISIONED) / all.max(1)).clamp(0, 100);
             let percent = percent.max(usize::from(healthy > 0)) as u8;
             *load = percent;
             sum += u32::from(percent);
-            loads.count += 1;
         }
         let (mut left, total) = (100, sum.clamp(1, 100));
-        for load in loads.loads.iter_mut().take(loads.count) {
+        for load in &mut loads {
             let part = (u32::from(*load) * 100 / total).min(left);
             left -= part;
             *load = part as u8;
         }
         // What rounding leaves goes to the first that has anything.
-        if let Some(first) = loads.loads.iter_mut().find(|load| **load > 0) {
+        if let Some(first) = loads.iter_mut().find(|load| **load > 0) {
             *first = first.saturating_add(left as u8);
         }
-        loads
+        Loads { loads }
     }
 
     /// Percentage of this priority.
@@ -56,16 +54,12 @@ impl Loads {
     /// Draws a priority by its load; `None` if no host is healthy.
     pub fn draw(&self, rng: &mut Rng) -> Option<u32> {
         let mut left = rng.below(100);
-        let mut last = None;
-        for (priority, load) in
-            (0u32..).zip(self.loads.iter().take(self.count)).filter(|(_, load)| **load > 0)
-        {
-            last = Some(priority);
-            if left < u32::from(*load) {
-                break;
+        for (priority, load) in (0u32..).zip(&self.loads) {
+            match left.checked_sub(u32::from(*load)) {
+                Some(rest) => left = rest,
+                None => return Some(priority),
             }
-            left -= u32::from(*load);
         }
-        last
+        None
     }
 }
