@@ -43,26 +43,35 @@ pub fn answer(method: &[u8], path: &[u8]) -> (u32, Vec<u8>) {
     }
     let query = path.split(|byte| *byte == b'?').nth(1).unwrap_or_default();
     let of = |name: &[u8]| query.split(|byte| *byte == b'&').find_map(|part| part.strip_prefix(name));
-    let plugins = registry::latest();
+    let plugins = registry::in_use();
     let Some(format) = of(b"format=") else { return (200, index(&plugins).into_bytes()) };
     let Some((_, route)) = FORMATS.iter().find(|(name, _)| name.as_bytes() == format) else {
         return fault(400, "unknown format, allowed: json, config, prometheus");
     };
-    let plugin = match (of(b"plugin="), plugins.as_slice()) {
-        (None, [only]) => Some(only),
-        (name, all) => all.iter().find(|plugin| name == Some(encode(&plugin.name).as_bytes())),
-    };
-    match plugin.map(|plugin| plugin.status(&Reader, *route)) {
+    let is = |given: Option<&[u8]>, own: &str| given.is_none_or(|given| given == encode(own).as_bytes());
+    let (name, cluster) = (of(b"plugin="), of(b"cluster="));
+    let mut found = plugins.iter().filter(|plugin| is(name, &plugin.name));
+    let latest = found.clone().next();
+    let several = found.clone().any(|plugin| latest.is_none_or(|latest| plugin.name != latest.name));
+    let plugin = found.find(|plugin| cluster.is_none() || plugin.clusters().any(|own| is(cluster, own)));
+    match plugin.filter(|_| !several).map(|plugin| plugin.status(&Reader, *route)) {
         Some(Some(answer)) => (answer.status, answer.body),
         Some(None) => fault(503, "the plugin stands aside, see Envoy's log"),
         None => fault(404, "no such plugin, or several: /evenkeel lists them"),
     }
 }
 
-/// What can be asked for.
+/// What can be asked for; plugins of one name are told apart by a cluster.
 fn index(plugins: &[Arc<Plugin>]) -> String {
-    let names = plugins.iter().map(|plugin| encode(&plugin.name));
-    names
-        .flat_map(|name| FORMATS.map(|(format, _)| format!("{PATH}?format={format}&plugin={name}\n")))
-        .collect()
+    let mut index = String::new();
+    for plugin in plugins {
+        let alone = plugins.iter().filter(|other| other.name == plugin.name).count() == 1;
+        let cluster = plugin.clusters().next().filter(|_| !alone);
+        let cluster = cluster.map(|cluster| format!("&cluster={}", encode(cluster))).unwrap_or_default();
+        let name = encode(&plugin.name);
+        for (format, _) in FORMATS {
+            index += &format!("{PATH}?format={format}&plugin={name}{cluster}\n");
+        }
+    }
+    index
 }

@@ -38,13 +38,19 @@ pub fn find(name: Option<&str>, cluster: &str) -> Option<Arc<Plugin>> {
     of_name().find(|plugin| plugin.balances(cluster)).or_else(|| of_name().next()).cloned()
 }
 
-/// The latest plugin of each name that one of Envoy's configurations uses, by name.
-pub fn latest() -> Vec<Arc<Plugin>> {
-    let mut all: Vec<Arc<Plugin>> = plugins().iter().rev().filter_map(Weak::upgrade).collect();
-    all.retain(|plugin| plugin.is_used());
-    // Stable: of one name the latest stays.
+/// The plugins that Envoy's configurations use, by name, the latest first, without those that a later one of the name has
+/// replaced: it balances all of their clusters.
+pub fn in_use() -> Vec<Arc<Plugin>> {
+    let mut all: Vec<Arc<Plugin>> = Vec::new();
+    for plugin in plugins().iter().rev().filter_map(Weak::upgrade).filter(|plugin| plugin.is_used()) {
+        let replaces = |later: &Arc<Plugin>| {
+            later.name == plugin.name && plugin.clusters().all(|cluster| later.balances(cluster))
+        };
+        if !all.iter().any(replaces) {
+            all.push(plugin);
+        }
+    }
     all.sort_by(|one, other| one.name.cmp(&other.name));
-    all.dedup_by(|one, other| one.name == other.name);
     all
 }
 

@@ -156,6 +156,33 @@ fn each_plugin_shows_what_its_page_has_without_a_path_of_its_own() {
 }
 
 #[test]
+fn plugins_of_one_name_are_told_apart_by_a_cluster() {
+    start("");
+    let web = Listener::new("admin-shared", &json!({}), &json!({}));
+    let api = Listener::new("admin-shared", &json!({}), &json!({"cluster": "admin api"}));
+    drop(web.serve("200", &[]));
+    let paths: Vec<String> = listed().into_iter().filter(|path| path.contains("admin-shared")).collect();
+    let of_api: Vec<String> =
+        of("admin-shared").iter().map(|path| format!("{path}&cluster=admin%20api")).collect();
+    assert_eq!(paths.len(), 6, "{paths:?}");
+    assert_eq!(paths[..3], of_api[..], "the latest first");
+    let cluster = |path: &str| {
+        let status: Value = testbed::serde_json::from_str(&ask("GET", path).1).expect("JSON");
+        status["upstreams"][0]["cluster"].as_str().expect("a cluster").to_owned()
+    };
+    assert_eq!(cluster(&of_api[0]), "admin api");
+    assert_ne!(cluster(&paths[3]), "admin api");
+    assert_eq!(cluster(&of("admin-shared")[0]), "admin api", "the latest");
+    assert_eq!(ask("GET", "/evenkeel?format=json&plugin=admin-shared&cluster=other").0, 404);
+    drop(api);
+    assert_ne!(cluster(&of("admin-shared")[0]), "admin api");
+    assert_eq!(listed().iter().filter(|path| path.contains("admin-shared")).count(), 3);
+    // The next configuration of the same listener replaces its own, even while streams of that are left.
+    let _next = Listener::new("admin-shared", &json!({"mode": "observe"}), &json!({}));
+    assert_eq!(listed().iter().filter(|path| path.contains("admin-shared")).count(), 3);
+}
+
+#[test]
 fn what_cannot_be_shown_or_used_is_said() {
     TAKEN.set(true);
     start("{}");
