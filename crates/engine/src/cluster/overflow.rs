@@ -77,6 +77,11 @@ impl Overflow {
         self.to.get(rng.below(self.to.len() as u32) as usize).copied()
     }
 
+    /// Mean latency while no endpoint is ejected, seconds, if it is known.
+    pub fn usual_s(&self) -> Option<f64> {
+        self.known.then(|| self.seconds / self.answers)
+    }
+
     /// Records an answer after `seconds`, with `out` endpoints ejected.
     #[inline]
     pub fn observe(&mut self, seconds: f64, out: usize) {

@@ -30,6 +30,11 @@ const DUTY_S: u64 = 2;
 /// Number of standard errors above the typical latency at which an endpoint is certainly slow: a factor of sixteen
 /// after two answers, of two after thirty.
 const CERTAIN_ERRORS: f64 = 8.0;
+/// Minimum certainty.
+const MIN_CERTAINTY: f64 = 0.1;
+/// Time after which an endpoint is explored early, in multiples of the time in which requests were sent to it: what all
+/// of these met, such as a hiccup while applications or a proxy start, may be over.
+const CHECK_AFTER: f64 = 4.0;
 
 /// This worker's part of the work that the workers divide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,10 +66,11 @@ impl ProbeShard {
 /// Part of the requests below which a subset is not explored: it is on standby.
 pub(super) const WORTH_EXPLORING: f64 = 0.01;
 
-/// Certainty that `endpoint` is slow, 0.1..=1: an endpoint that was excluded on little evidence is explored sooner.
+/// Certainty that `endpoint` is slow, [`MIN_CERTAINTY`]..=1: an endpoint that was excluded on little evidence is
+/// explored sooner.
 fn certainty(endpoint: &EndpointView<'_>, typical: f64) -> f64 {
     let errors = endpoint.deviation(typical).map_or(CERTAIN_ERRORS, |(deviation, error)| deviation / error);
-    (errors / CERTAIN_ERRORS).clamp(0.1, 1.0)
+    (errors / CERTAIN_ERRORS).clamp(MIN_CERTAINTY, 1.0)
 }
 
 /// Whether a failing endpoint has waited long enough to be verified by a request.
@@ -160,8 +166,15 @@ impl Cluster {
             // Measurements by which a rule ejected an endpoint change only through requests to it.
             let ruled_out = !known.eligible && known.constraints.ruled == Some(RuleAction::Eject);
             let still_slow = ruled_out || f64::from(known.expected) > GOOD_MULTIPLE * typical + NOISE_S;
-            let quiet_s =
-                || now.seconds_since(known.quiet_since().max(self.traffic.began).max(known.health.joined()));
+            let quiet_since = known.quiet_since().max(self.traffic.began).max(known.health.joined());
+            let quiet_s = || now.seconds_since(quiet_since);
+            // One worker checks what its own first requests met, so that there are not as many checks as workers.
+            let tested_s = || {
+                let began = self.traffic.first.max(known.health.joined());
+                let asked_s = now.seconds_since(began) - f64::from(waited) / self.traffic.own_rate();
+                if shard.holds(*identity) { asked_s } else { f64::INFINITY }
+            };
+            let mut early = false;
             let identified = (index, *identity);
             let patience = || {
                 self.signals.fleet.patience((at, typical), &self.endpoints.readings, identified, known, now)
@@ -175,14 +188,18 @@ impl Cluster {
                 State::Healthy if idle || (!explores && !ruled_out) => false,
                 State::Healthy if again => still_slow && turns >= TURNS_TO_GO_ON,
                 State::Healthy => {
-                    lacks_requests(&known, turns, still_slow)
-                        && quiet_s() > exploration_pause_s(&known, pause, typical) * patience()
+                    lacks_requests(&known, turns, still_slow) && {
+                        let check_s = (CHECK_AFTER * tested_s()).max(MIN_CERTAINTY * pause);
+                        let explore_s = exploration_pause_s(&known, pause, typical);
+                        early = check_s < explore_s;
+                        quiet_s() > explore_s.min(check_s) * patience()
+                    }
                 }
                 _ => (idle || !known.eligible) && may_verify(&known, turns, health, probing.is_some(), now),
             };
             // The worker that began to explore an endpoint goes on, so that one worker sees its consecutive answers.
             if due
-                && (again || sparse || shard.owns(*identity, now))
+                && (again || sparse || early || shard.owns(*identity, now))
                 && probing.is_none_or(|probing| again || probing.clears(index, &known, ruled_out, typical))
             {
                 version.pending_probes.push((waited, index));

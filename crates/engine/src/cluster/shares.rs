@@ -33,6 +33,8 @@ const MAX_REPORTED_GAIN: f64 = 2.0;
 const NEARLY_FULL: f64 = 0.75;
 /// Minimum reduction of a share that is accounted for in turns; less is not worth the cost.
 const HARDLY_HELD: f64 = 0.01;
+/// Mean number of requests in flight at an endpoint below which a subset is at rest: a request seldom meets another.
+const AT_REST: f64 = 0.25;
 
 impl Cluster {
     /// Records the value of one signal for one endpoint, observed at `at`.
@@ -134,6 +136,8 @@ impl Cluster {
     /// Updates how far each endpoint's share is below its subset's mean per weight, and the length of a turn.
     fn hold(&mut self) {
         let home = self.traffic.home();
+        // Little's law.
+        let in_flight = self.traffic.rate_of_all() * self.ejection.overflow.usual_s().unwrap_or(self.typical);
         // A home of fewer endpoints than are compared would be in every draw, and its endpoints' loads would follow the
         // errors of the workers' rates.
         let enough = self.ablation.choices * self.traffic.workers as usize;
@@ -164,6 +168,7 @@ impl Cluster {
                 workers: self.traffic.workers as f32,
                 rank: self.traffic.rank,
                 home: if subset.pool.len() >= enough { home } else { Home::default() },
+                at_rest: part * in_flight < AT_REST * count,
             };
         }
     }

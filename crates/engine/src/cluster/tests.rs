@@ -7,6 +7,7 @@ mod hinting;
 mod overflowing;
 mod pressing;
 mod probing;
+mod resting;
 mod subsets;
 
 use core::time::Duration;

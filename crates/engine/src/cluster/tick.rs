@@ -91,6 +91,7 @@ impl Cluster {
     /// Takes over what the cluster of an older configuration has learnt.
     pub fn take_over(&mut self, old: &mut Cluster, now: Time) {
         self.typical = old.typical;
+        self.traffic.first = old.traffic.first;
         self.endpoints.peers.forget(now);
         self.queueing = old.queueing.clone();
         self.capacity.scaler = old.capacity.scaler.clone();

@@ -46,6 +46,8 @@ pub(super) struct Traffic {
     pub refreshed: Time,
     /// When this worker began to send: an endpoint that it has sent nothing counts as silent since then.
     pub began: Time,
+    /// When the first request to the cluster was noticed; zero until then.
+    pub first: Time,
     /// Number of workers that carry traffic, including this one.
     pub workers: u32,
     /// Requests of all workers that awaited an answer at the latest refresh.
@@ -75,6 +77,7 @@ impl Traffic {
             explorations,
             refreshed: now,
             began: now,
+            first: Time::ZERO,
             workers: 1,
             in_flight: 0.0,
             waited_s: 0.0,
@@ -156,7 +159,7 @@ impl Traffic {
     /// Caps timestamps at `now` after the clock stepped back.
     pub fn not_after(&mut self, now: Time) {
         self.lost = LostTime::default();
-        self.began = self.began.min(now);
+        (self.began, self.first) = (self.began.min(now), self.first.min(now));
         let Epochs { current, before } = self.epochs;
         self.epochs = Epochs { current: current.min(now), before: before.min(now) };
     }
@@ -182,6 +185,9 @@ impl Traffic {
     /// Updates the rate; returns the seconds since the last call.
     pub fn refresh(&mut self, now: Time) -> f64 {
         let seconds = now.seconds_since(core::mem::replace(&mut self.refreshed, now));
+        if self.first == Time::ZERO && self.requests > 0 {
+            self.first = now;
+        }
         if seconds > 0.0 {
             let rate = f64::from(core::mem::take(&mut self.picks)) / seconds;
             self.latest_rate = rate;

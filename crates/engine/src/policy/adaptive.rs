@@ -64,7 +64,7 @@ impl Policy for Adaptive {
         rng: &mut Rng,
     ) -> Candidates {
         let ablation = &self.0;
-        let rounding = Rounding::draw(rng);
+        let rounding = Rounding::draw(view.turns.at_rest, rng);
         pick_lowest_cost(view, pool, ablation.choices, request.want, rng, BREAKS_AT, |m, _| {
             cost(ablation, view, m, rounding)
         })

@@ -60,6 +60,8 @@ pub struct Turns {
     pub rank: u32,
     /// This worker's home.
     pub home: Home,
+    /// Whether the endpoints have few requests in flight.
+    pub at_rest: bool,
 }
 
 /// The part of a subset that a worker tries first among endpoints that cost the same, as a range of the shares added up
@@ -76,7 +78,15 @@ pub struct Home {
 
 impl Default for Turns {
     fn default() -> Turns {
-        Turns { requests: 0, apart: 0.0, unit: 1.0, workers: 1.0, rank: 0, home: Home::default() }
+        Turns {
+            requests: 0,
+            apart: 0.0,
+            unit: 1.0,
+            workers: 1.0,
+            rank: 0,
+            home: Home::default(),
+            at_rest: false,
+        }
     }
 }
 

@@ -37,7 +37,7 @@ impl Policy for PeakEwma {
         request: Request,
         rng: &mut Rng,
     ) -> Candidates {
-        let rounding = Rounding::draw(rng);
+        let rounding = Rounding::draw(false, rng);
         pick_lowest_cost(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, index| {
             cost(view, index, m, rounding)
         })

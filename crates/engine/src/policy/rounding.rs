@@ -7,27 +7,36 @@ use crate::rng::Rng;
 
 /// Step of latencies, in bits of a number: an eighth of an octave.
 const STEP: u32 = 1 << 20;
+/// The same at rest, where no queue makes up for what an endpoint gets too many of: a quarter. Equal endpoints differ by
+/// more than an eighth there, because the one that gets fewer requests answers them with colder caches.
+const STEP_AT_REST: u32 = 1 << 21;
 
 /// How figures of all candidates of one pick are rounded.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Rounding {
     /// Not at all: for the explanation of a cost.
     Exact,
-    /// Down, after adding this part of a step, `0..STEP`.
-    Random(u32),
+    /// To steps of latencies, down, after adding a part of a step, `0..step`.
+    Random {
+        /// The part.
+        by: u32,
+        /// The step.
+        step: u32,
+    },
 }
 
 impl Rounding {
-    /// The rounding of one pick.
-    pub fn draw(rng: &mut Rng) -> Rounding {
-        Rounding::Random(rng.below(STEP))
+    /// The rounding of one pick; `at_rest` if the endpoints have few requests in flight.
+    pub fn draw(at_rest: bool, rng: &mut Rng) -> Rounding {
+        let step = if at_rest { STEP_AT_REST } else { STEP };
+        Rounding::Random { by: rng.below(step), step }
     }
 
-    /// `latency`, rounded to a step of an eighth of an octave.
+    /// `latency`, rounded to a step.
     pub fn latency(self, latency: f32) -> f32 {
         match self {
             Rounding::Exact => latency,
-            Rounding::Random(by) => f32::from_bits(latency.to_bits().wrapping_add(by) & !(STEP - 1)),
+            Rounding::Random { by, step } => f32::from_bits(latency.to_bits().wrapping_add(by) & !(step - 1)),
         }
     }
 
@@ -35,7 +44,7 @@ impl Rounding {
     pub fn count(self, count: f32) -> f32 {
         match self {
             Rounding::Exact => count,
-            Rounding::Random(by) => (count + by as f32 / STEP as f32).floor(),
+            Rounding::Random { by, step } => (count + by as f32 / step as f32).floor(),
         }
     }
 
@@ -58,9 +67,28 @@ mod tests {
     fn the_mean_is_kept() {
         let mut rng = Rng::new(5);
         for count in [0.0, 0.1, 0.5, 1.9, 7.0] {
-            let sum: f32 = (0..4000).map(|_| Rounding::draw(&mut rng).count(count)).sum();
+            let sum: f32 = (0..4000).map(|n| Rounding::draw(n % 2 == 0, &mut rng).count(count)).sum();
             // Binomial, at most 1/4 of variance a draw; five standard deviations.
             assert!((sum / 4000.0 - count).abs() < 5.0 * (0.25f32 / 4000.0).sqrt(), "{count}: {sum}");
+        }
+    }
+
+    /// Of two that differ by a part of a step, the slower looks equal as often as the part is small.
+    #[test]
+    fn near_equals_look_equal_as_often_as_they_are_near() {
+        let mut rng = Rng::new(7);
+        for (at_rest, step) in [(false, 1.0 / 8.0), (true, 1.0 / 4.0)] {
+            for part in [0.0f32, 0.1, 0.4, 0.8, 1.0] {
+                // At the lower end of an octave.
+                let (quick, slow) = (1.0 / 64.0, (1.0 + part * step) / 64.0);
+                let equal = (0..4000).filter(|_| {
+                    let rounding = Rounding::draw(at_rest, &mut rng);
+                    rounding.latency(quick) == rounding.latency(slow)
+                });
+                let equal = equal.count() as f32 / 4000.0;
+                // Binomial, at most 1/4 of variance a draw; five standard deviations.
+                assert!((equal - (1.0 - part)).abs() < 5.0 * (0.25f32 / 4000.0).sqrt(), "{part}: {equal}");
+            }
         }
     }
 
@@ -68,8 +96,10 @@ mod tests {
     fn what_differs_by_a_step_or_more_keeps_its_order() {
         let mut rng = Rng::new(6);
         for _ in 0..1000 {
-            let rounding = Rounding::draw(&mut rng);
+            let rounding = Rounding::draw(false, &mut rng);
             assert!(rounding.latency(0.020) < rounding.latency(0.023));
+            let coarse = Rounding::draw(true, &mut rng);
+            assert!(coarse.latency(0.020) < coarse.latency(0.025));
             assert!(rounding.count(1.2) < rounding.count(2.2));
             assert!(rounding.latency(0.020) <= rounding.latency(0.0201));
         }

@@ -56,7 +56,7 @@ impl Policy for WeightedScore {
         request: Request,
         rng: &mut Rng,
     ) -> Candidates {
-        let rounding = Rounding::draw(rng);
+        let rounding = Rounding::draw(false, rng);
         pick_lowest_cost(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, _| {
             self.score(view, m, rounding)
         })

@@ -13,6 +13,7 @@ fn resting(specs: &[Spec]) -> Cluster {
     cluster.refresh(s(0.0));
     cluster.traffic.rate = 100.0;
     cluster.traffic.requests = ENOUGH;
+    cluster.traffic.first = s(-900_000.0);
     cluster.endpoints.states.iter_mut().for_each(|endpoint| endpoint.turn.asked = ENOUGH);
     cluster
 }
@@ -234,7 +235,8 @@ fn slow(endpoints: usize, rate: f64, in_vain: u32) -> Cluster {
         endpoint.turn.asked = ENOUGH;
     }
     (0..2).for_each(|_| cluster.refresh(s(0.0)));
-    cluster.traffic.rate = rate;
+    // The rate is that of a long time.
+    (cluster.traffic.rate, cluster.traffic.refreshed) = (rate, s(1000.0));
     for _ in 0..in_vain {
         cluster.endpoints.states[0].exploration.begin();
         cluster.endpoints.states[0].exploration.answer(false);
@@ -261,6 +263,36 @@ fn a_slow_endpoint_is_explored_seldom_and_more_seldom_where_it_is_in_vain() {
         assert!(fits, "{rate}/s of {workers}, {in_vain} in vain: {due:?}, not {from} to {to}");
     }
     assert_eq!(slow(4, 100.0, 0).due_after(s(50.0)), Some(16), "four turns of four endpoints");
+}
+
+/// What all of its first requests met may be over: four times as long after, but no sooner than after a tenth of the pause.
+/// One worker checks, whichever is on duty; the others wait.
+#[test]
+fn an_endpoint_that_was_slow_from_the_first_is_checked_early_by_one_worker() {
+    for (tested_s, from) in [(0.1, 1.0), (0.5, 2.0), (2.0, 8.0), (4.0, 10.0)] {
+        for workers in [1, 3] {
+            let mut checking = 0;
+            for rank in 0..workers {
+                let mut cluster = slow(4, 100.0 / f64::from(workers), 0);
+                let shard = ProbeShard { rank, workers, is_reporter: false };
+                // Its last answer is of the start; one request in ten milliseconds, at 100/s.
+                cluster.traffic.first = s(-tested_s);
+                let mut due = (0..110).map(|tenth| f64::from(tenth) / 10.0).filter(|seconds| {
+                    cluster.has_waited(0, (seconds * cluster.traffic.rate) as u32);
+                    cluster.due(shard, s(*seconds)) == [0]
+                });
+                let first = due.next().unwrap_or(f64::INFINITY);
+                if first < 9.9 {
+                    checking += 1;
+                    assert!(
+                        (from..=from + 0.4).contains(&first),
+                        "{tested_s} of {workers}: {first}, not {from}"
+                    );
+                }
+            }
+            assert_eq!(checking, u32::from(from < 10.0), "{tested_s} of {workers}");
+        }
+    }
 }
 
 #[test]

@@ -61,7 +61,10 @@ fn explained_lowest_cost_is_the_choice() {
             let best = usize::from(told[1] < told[0]);
             assert!(told.iter().all(|cost| cost.is_finite() && *cost > 0.0), "{policy:?}: {told:?}");
             let chosen = Bench::new(&policy, endpoints).first(None);
-            assert!(chosen == best || told[0] == told[1], "{policy:?}, {round}: {told:?}");
+            // Smaller differences of latencies than a step of the rounding may be left to chance.
+            let step = if policy == settings::Policy::Adaptive { 1.125 } else { 1.0 };
+            let equal = told[0].max(told[1]) <= step * told[0].min(told[1]);
+            assert!(chosen == best || equal, "{policy:?}, {round}: {told:?}");
         }
     }
     for policy in every_policy().into_iter().skip(5) {
