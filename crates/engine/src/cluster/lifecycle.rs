@@ -1,6 +1,7 @@
 //! Events of a request after its decision: sent, uploaded, answered, reassigned, finished. Each updates the estimates
 //! and the health of its endpoint.
 
+use super::probes::NEAR_MULTIPLE;
 use super::{Cluster, GOOD_MULTIPLE};
 use crate::decision::RequestHandle;
 use crate::endpoint::{EndpointRef, NOISE_S};
@@ -11,6 +12,12 @@ use crate::time::Time;
 /// A deadline that expired within this multiple of the typical latency is no evidence: some calls have deadlines that
 /// no endpoint could meet.
 const SILENT_MULTIPLE: f64 = 4.0;
+
+/// Whether an answer after so many seconds is not much slower than a typical one.
+#[inline(never)]
+fn is_near(seconds: f64, typical: f64) -> bool {
+    seconds <= NEAR_MULTIPLE * typical + NOISE_S
+}
 
 impl Cluster {
     /// Records that a request was sent to the endpoint at `index`.
@@ -126,7 +133,7 @@ impl Cluster {
         }
         if outcome.is_good() {
             let well = seconds <= GOOD_MULTIPLE * typical + NOISE_S;
-            state.exploration.answer(well);
+            state.exploration.answer(well, || is_near(seconds, typical));
             if well && let Some(probing) = &mut self.ejection.probing {
                 probing.is_well(endpoint.index);
             }

@@ -35,6 +35,8 @@ const MIN_CERTAINTY: f64 = 0.1;
 /// Time after which an endpoint is explored early, in multiples of the time in which requests were sent to it: what all
 /// of these met, such as a hiccup while applications or a proxy start, may be over.
 const CHECK_AFTER: f64 = 4.0;
+/// Multiple of the typical latency up to which a first answer to an exploration is followed by another one.
+pub(super) const NEAR_MULTIPLE: f64 = 8.0;
 
 /// This worker's part of the work that the workers divide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,10 +101,17 @@ fn lacks_requests(endpoint: &EndpointView<'_>, turns: f64, still_slow: bool) -> 
 }
 
 /// Time without an answer after which an endpoint is explored, seconds; `pause` where it is certainly slow and has not
-/// been explored in vain.
-fn exploration_pause_s(endpoint: &EndpointView<'_>, pause: f64, typical: f64) -> f64 {
-    let growth = EXPLORE_GROWTH.powi(i32::from(endpoint.exploration.in_vain().min(16)));
-    (pause * (growth * certainty(endpoint, typical))).min(pause.max(MAX_EXPLORE_PAUSE_S))
+/// been explored in vain. Also, whether that is early, because requests were sent to it for `tested_s` only.
+#[inline(never)]
+fn exploration_pause_s(
+    endpoint: &EndpointView<'_>,
+    (pause, typical): (f64, f64),
+    tested_s: f64,
+) -> (f64, bool) {
+    let growth = EXPLORE_GROWTH.powi(i32::from(endpoint.exploration.in_vain()));
+    let usual = (pause * (growth * certainty(endpoint, typical))).min(pause.max(MAX_EXPLORE_PAUSE_S));
+    let early = (CHECK_AFTER * tested_s).max(MIN_CERTAINTY * pause);
+    (usual.min(early), early < usual)
 }
 
 impl Cluster {
@@ -166,14 +175,8 @@ impl Cluster {
             // Measurements by which a rule ejected an endpoint change only through requests to it.
             let ruled_out = !known.eligible && known.constraints.ruled == Some(RuleAction::Eject);
             let still_slow = ruled_out || f64::from(known.expected) > GOOD_MULTIPLE * typical + NOISE_S;
-            let quiet_since = known.quiet_since().max(self.traffic.began).max(known.health.joined());
-            let quiet_s = || now.seconds_since(quiet_since);
-            // One worker checks what its own first requests met, so that there are not as many checks as workers.
-            let tested_s = || {
-                let began = self.traffic.first.max(known.health.joined());
-                let asked_s = now.seconds_since(began) - f64::from(waited) / self.traffic.own_rate();
-                if shard.holds(*identity) { asked_s } else { f64::INFINITY }
-            };
+            let quiet_s =
+                || now.seconds_since(known.quiet_since().max(self.traffic.began).max(known.health.joined()));
             let mut early = false;
             let identified = (index, *identity);
             let patience = || {
@@ -186,13 +189,19 @@ impl Cluster {
                         && turns >= TURNS_TO_PROBE
                 }
                 State::Healthy if idle || (!explores && !ruled_out) => false,
-                State::Healthy if again => still_slow && turns >= TURNS_TO_GO_ON,
+                State::Healthy if again => {
+                    (still_slow || !known.exploration.has_looked()) && turns >= TURNS_TO_GO_ON
+                }
                 State::Healthy => {
                     lacks_requests(&known, turns, still_slow) && {
-                        let check_s = (CHECK_AFTER * tested_s()).max(MIN_CERTAINTY * pause);
-                        let explore_s = exploration_pause_s(&known, pause, typical);
-                        early = check_s < explore_s;
-                        quiet_s() > explore_s.min(check_s) * patience()
+                        // One worker checks what its own first requests met, so that there are not as many checks as
+                        // workers.
+                        let checks = shard.holds(*identity);
+                        let tested = || self.traffic.tested_s(known.health.joined(), waited, now);
+                        let tested_s = if checks { tested() } else { f64::INFINITY };
+                        let pause_s;
+                        (pause_s, early) = exploration_pause_s(&known, (pause, typical), tested_s);
+                        quiet_s() > pause_s * patience()
                     }
                 }
                 _ => (idle || !known.eligible) && may_verify(&known, turns, health, probing.is_some(), now),
@@ -204,7 +213,7 @@ impl Cluster {
             {
                 version.pending_probes.push((waited, index));
             }
-            if again && !still_slow {
+            if again && !still_slow && endpoint.exploration.has_looked() {
                 endpoint.exploration.settle();
             }
         }

@@ -171,6 +171,13 @@ impl Traffic {
         if seen > 0.0 { self.rate / seen } else { 0.0 }
     }
 
+    /// Time in which requests were sent to an endpoint that joined at `joined` and has seen `waited` requests to others
+    /// since its last one, seconds.
+    #[inline(never)]
+    pub fn tested_s(&self, joined: Time, waited: u32, now: Time) -> f64 {
+        now.seconds_since(self.first.max(joined)) - f64::from(waited) / self.own_rate()
+    }
+
     /// Estimated requests per second of all workers, assuming that each gets as many as this one.
     pub fn rate_of_all(&self) -> f64 {
         self.own_rate() * f64::from(self.workers)

@@ -88,40 +88,61 @@ impl From<Tally> for Counters {
     }
 }
 
-/// Explorations of an endpoint that gets no other requests, in one byte: whether one is in flight, whether the last
-/// found it fast, and how many before did not.
+/// Explorations of an endpoint that gets no other requests, in one byte: whether one is in flight, whether another is to
+/// follow, how many have followed each other, and how many before found it slow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Exploration(u8);
 
 impl Exploration {
     const UNDER_WAY: u8 = 0x80;
     const LOOK_AGAIN: u8 = 0x40;
-    const IN_VAIN: u8 = 0x3f;
+    const LOOKS: u8 = 0x30;
+    const ONE_LOOK: u8 = 0x10;
+    const IN_VAIN: u8 = 0x0f;
 
     /// An exploration is sent.
     pub fn begin(&mut self) {
         self.0 = (self.0 | Exploration::UNDER_WAY) & !Exploration::LOOK_AGAIN;
     }
 
-    /// Records an answer; if an exploration was in flight, it found the endpoint fast if `well`.
-    pub fn answer(&mut self, well: bool) {
+    /// Records an answer; if an exploration was in flight, it found the endpoint fast if `well`, and not much slower
+    /// than others if `near`: the first request after a rest may have met cold caches, so another one follows.
+    #[inline]
+    pub fn answer(&mut self, well: bool, near: impl FnOnce() -> bool) {
         if self.0 & Exploration::UNDER_WAY != 0 {
-            let in_vain = self.0 & Exploration::IN_VAIN;
-            self.0 = if well { Exploration::LOOK_AGAIN } else { (in_vain + 1).min(Exploration::IN_VAIN) };
+            self.conclude(well, near());
         }
     }
 
-    /// Whether the last exploration found it fast, so that another one follows soon.
+    #[inline(never)]
+    fn conclude(&mut self, well: bool, near: bool) {
+        let first = self.0 & Exploration::LOOKS == 0;
+        let looks =
+            (self.0 & Exploration::LOOKS).saturating_add(Exploration::ONE_LOOK).min(Exploration::LOOKS);
+        let in_vain = self.0 & Exploration::IN_VAIN;
+        self.0 = match (well, near && first) {
+            (true, _) => Exploration::LOOK_AGAIN | looks,
+            (false, true) => Exploration::LOOK_AGAIN | looks | in_vain,
+            (false, false) => (in_vain + 1).min(Exploration::IN_VAIN),
+        };
+    }
+
+    /// Whether another exploration follows soon.
     pub fn looks_again(self) -> bool {
         self.0 & Exploration::LOOK_AGAIN != 0
     }
 
-    /// Ends the exploration: the endpoint is no longer slow.
-    pub fn settle(&mut self) {
-        self.0 &= !Exploration::LOOK_AGAIN;
+    /// Whether three explorations have followed each other, or none is to follow.
+    pub fn has_looked(self) -> bool {
+        !self.looks_again() || self.0 & Exploration::LOOKS == Exploration::LOOKS
     }
 
-    /// Number of consecutive explorations that found it slow, at most 63.
+    /// Ends the exploration: the endpoint is no longer slow.
+    pub fn settle(&mut self) {
+        self.0 &= !(Exploration::LOOK_AGAIN | Exploration::LOOKS);
+    }
+
+    /// Number of consecutive explorations that found it slow, at most 15.
     pub fn in_vain(self) -> u8 {
         self.0 & Exploration::IN_VAIN
     }

@@ -7,36 +7,41 @@ use crate::rng::Rng;
 
 /// Step of latencies, in bits of a number: an eighth of an octave.
 const STEP: u32 = 1 << 20;
-/// The same at rest, where no queue makes up for what an endpoint gets too many of: a quarter. Equal endpoints differ by
-/// more than an eighth there, because the one that gets fewer requests answers them with colder caches.
-const STEP_AT_REST: u32 = 1 << 21;
+/// At rest a step is so many bits coarser: a quarter of an octave. No queue makes up there for what an endpoint gets too
+/// many of, and equal endpoints differ by more than an eighth, because the one that gets fewer requests answers them with
+/// colder caches.
+const COARSER_AT_REST: u32 = 1;
 
 /// How figures of all candidates of one pick are rounded.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Rounding {
     /// Not at all: for the explanation of a cost.
     Exact,
-    /// To steps of latencies, down, after adding a part of a step, `0..step`.
+    /// Down, after adding a part of a step.
     Random {
-        /// The part.
-        by: u32,
-        /// The step.
-        step: u32,
+        /// The part, 0..1.
+        part: f32,
+        /// The same of a step of latencies, in bits of a number.
+        add: u32,
+        /// The bits that are left.
+        mask: u32,
     },
 }
 
 impl Rounding {
     /// The rounding of one pick; `at_rest` if the endpoints have few requests in flight.
     pub fn draw(at_rest: bool, rng: &mut Rng) -> Rounding {
-        let step = if at_rest { STEP_AT_REST } else { STEP };
-        Rounding::Random { by: rng.below(step), step }
+        let coarser = if at_rest { COARSER_AT_REST } else { 0 };
+        let by = rng.below(STEP);
+        let mask = 0u32.wrapping_sub(STEP) << coarser;
+        Rounding::Random { part: by as f32 / STEP as f32, add: by << coarser, mask }
     }
 
     /// `latency`, rounded to a step.
     pub fn latency(self, latency: f32) -> f32 {
         match self {
             Rounding::Exact => latency,
-            Rounding::Random { by, step } => f32::from_bits(latency.to_bits().wrapping_add(by) & !(step - 1)),
+            Rounding::Random { add, mask, .. } => f32::from_bits(latency.to_bits().wrapping_add(add) & mask),
         }
     }
 
@@ -44,7 +49,7 @@ impl Rounding {
     pub fn count(self, count: f32) -> f32 {
         match self {
             Rounding::Exact => count,
-            Rounding::Random { by, step } => (count + by as f32 / step as f32).floor(),
+            Rounding::Random { part, .. } => (count + part).floor(),
         }
     }
 

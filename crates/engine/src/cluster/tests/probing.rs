@@ -4,6 +4,7 @@
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::*;
+use crate::endpoint::Exploration;
 
 const ENOUGH: u32 = 10_000;
 
@@ -239,7 +240,7 @@ fn slow(endpoints: usize, rate: f64, in_vain: u32) -> Cluster {
     (cluster.traffic.rate, cluster.traffic.refreshed) = (rate, s(1000.0));
     for _ in 0..in_vain {
         cluster.endpoints.states[0].exploration.begin();
-        cluster.endpoints.states[0].exploration.answer(false);
+        cluster.endpoints.states[0].exploration.answer(false, || false);
     }
     cluster
 }
@@ -299,15 +300,49 @@ fn an_endpoint_that_was_slow_from_the_first_is_checked_early_by_one_worker() {
 fn what_answers_quickly_again_is_asked_with_every_turn_until_it_is_not_slow() {
     let mut cluster = slow(4, 100.0, 3);
     cluster.endpoints.states[0].exploration.begin();
-    cluster.endpoints.states[0].exploration.answer(true);
+    cluster.endpoints.states[0].exploration.answer(true, || true);
     assert_eq!(cluster.due_after(s(0.1)), Some(4));
     for rank in 0..3 {
         let shard = ProbeShard { rank, workers: 3, is_reporter: false };
         assert_eq!(cluster.due(shard, s(0.1)), [0], "the same worker goes on, on duty or not");
     }
     cluster.endpoints.states[0].expected = 0.01;
+    for looks in 1..3 {
+        assert_eq!(cluster.due(ProbeShard::ALONE, s(0.1)), [0], "{looks} of three");
+        cluster.endpoints.states[0].exploration.begin();
+        cluster.endpoints.states[0].exploration.answer(true, || true);
+    }
     assert_eq!(cluster.due(ProbeShard::ALONE, s(0.1)), [] as [u32; 0]);
     assert!(!cluster.endpoints.states[0].exploration.looks_again(), "that was all");
+}
+
+/// The first request after a rest meets cold caches. One that is far off, or slow twice, is not followed.
+#[test]
+fn a_first_answer_that_is_not_far_off_is_followed_by_another() {
+    for (answers, follows, in_vain) in [
+        (&[(false, true)][..], true, 0),
+        (&[(false, true), (false, true)], false, 1),
+        (&[(false, true), (true, true)], true, 0),
+        (&[(false, true), (true, true), (false, true)], false, 1),
+        (&[(false, false)], false, 1),
+        (&[(true, true), (false, true)], false, 1),
+    ] {
+        let mut exploration = Exploration::default();
+        for (well, near) in answers {
+            exploration.begin();
+            assert!(!exploration.looks_again(), "one is on its way");
+            exploration.answer(*well, || *near);
+        }
+        assert_eq!((exploration.looks_again(), exploration.in_vain()), (follows, in_vain), "{answers:?}");
+        exploration.answer(true, || true);
+        assert_eq!(exploration.looks_again(), follows, "it is no answer to an exploration");
+    }
+    let mut exploration = Exploration::default();
+    for _ in 0..40 {
+        exploration.begin();
+        exploration.answer(false, || false);
+    }
+    assert_eq!(exploration.in_vain(), 15);
 }
 
 #[test]
@@ -321,7 +356,7 @@ fn one_request_in_a_hundred_explores_and_what_it_finds_is_remembered() {
         explored += usize::from(cluster.next_due(0, None).is_some());
     }
     assert!((6..=8).contains(&explored), "{explored}: four saved up, three earned");
-    cluster.endpoints.states[0].exploration.answer(true);
+    cluster.endpoints.states[0].exploration.answer(true, || true);
     assert!(cluster.endpoints.states[0].exploration.looks_again(), "one was on its way");
     // What fails is verified all the same.
     cluster.make(0, Is::Failed);
