@@ -3,7 +3,9 @@ the filter and the preset in front of them."""
 
 import json
 import os
+import pathlib
 import signal
+import tempfile
 import urllib.parse
 import urllib.request
 
@@ -63,8 +65,8 @@ class Fleet:
 
     def __init__(self, machine, wasm, preset, job, start, running, scraped=8080, path="/metrics"):
         self.machine, self.preset, self.processes = machine, preset, running
-        self.folder = machine.work / preset
-        self.folder.mkdir()
+        # Of its own, because several parts bring the same preset.
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{preset}-", dir=machine.work))
         self.addresses = {name: f"{NETWORK}{number}" for number, name in enumerate(INSTANCES, 1)}
         self.wasm, self.upstream = wasm, json.loads(shipped(f"presets/{preset}.json"))["upstreams"][0]
         for name, address in self.addresses.items():
