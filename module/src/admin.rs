@@ -64,9 +64,11 @@ pub fn answer(method: &[u8], path: &[u8]) -> (u32, Vec<u8>) {
 /// What can be asked for; plugins of one name are told apart by a cluster.
 fn index(plugins: &[Arc<Plugin>]) -> String {
     let mut index = String::new();
-    for plugin in plugins {
+    for (at, plugin) in plugins.iter().enumerate() {
         let alone = plugins.iter().filter(|other| other.name == plugin.name).count() == 1;
-        let cluster = plugin.clusters().next().filter(|_| !alone);
+        let later = || plugins.iter().take(at).filter(|later| later.name == plugin.name);
+        let own = |cluster: &&str| !later().any(|later| later.clusters().any(|other| other == *cluster));
+        let cluster = plugin.clusters().find(own).filter(|_| !alone);
         let cluster = cluster.map(|cluster| format!("&cluster={}", encode(cluster))).unwrap_or_default();
         let name = encode(&plugin.name);
         for (format, _) in FORMATS {

@@ -176,6 +176,17 @@ fn plugins_of_one_name_are_told_apart_by_a_cluster() {
     assert_eq!(ask("GET", "/evenkeel?format=json&plugin=admin-shared&cluster=other").0, 404);
     drop(api);
     assert_ne!(cluster(&of("admin-shared")[0]), "admin api");
+    // Of two that have a cluster in common, the earlier is named by the other one.
+    let both = json!({"upstreams": [
+        {"cluster": "web", "endpoints": {"static": ["10.0.0.1:80"]}},
+        {"cluster": "admin more", "endpoints": {"static": ["10.0.0.2:80"]}},
+    ]});
+    let more = Listener::of("admin-common", &both.to_string());
+    let less = Listener::new("admin-common", &json!({}), &json!({}));
+    let named = format!("{}&cluster=admin%20more", of("admin-common")[0]);
+    assert!(listed().contains(&named), "{:?}", listed());
+    assert!(ask("GET", &named).1.contains("admin more"));
+    drop((more, less));
     assert_eq!(listed().iter().filter(|path| path.contains("admin-shared")).count(), 3);
     // The next configuration of the same listener replaces its own, even while streams of that are left.
     let _next = Listener::new("admin-shared", &json!({"mode": "observe"}), &json!({}));
