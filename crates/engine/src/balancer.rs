@@ -218,6 +218,12 @@ impl Balancer {
         self.upstreams.get_mut(handle.upstream)
     }
 
+    /// The cluster of `handle`, for an event at `now` that shows what the request has taken.
+    fn at(&mut self, handle: &RequestHandle, now: Time) -> Option<&mut Cluster> {
+        self.advance_to(now);
+        self.of(handle)
+    }
+
     /// Observe mode: compares the decision `named`, which was not applied, with Envoy's choice `used`.
     pub fn compare(&mut self, upstream: usize, named: EndpointRef, used: u32) {
         if let Some(upstream) = self.upstreams.get_mut(upstream)
@@ -270,17 +276,15 @@ impl Balancer {
 
     /// An open request makes progress: a part of it arrived. The endpoint's time counts from the last part.
     pub fn moves(&mut self, handle: &mut RequestHandle, now: Time) {
-        self.advance_to(now);
         let moved = core::mem::replace(&mut handle.started, now);
-        if let Some(upstream) = self.of(handle) {
+        if let Some(upstream) = self.at(handle, now) {
             upstream.moves(handle.endpoint, moved, now);
         }
     }
 
     /// An open request is complete, answered or over.
     pub fn closed(&mut self, handle: &RequestHandle, now: Time) {
-        self.advance_to(now);
-        if let Some(upstream) = self.of(handle) {
+        if let Some(upstream) = self.at(handle, now) {
             upstream.closed(handle.endpoint, handle.started, now);
         }
     }
@@ -307,8 +311,7 @@ impl Balancer {
         shows: Quickness,
         now: Time,
     ) -> Unsettled {
-        self.advance_to(now);
-        self.of(handle)
+        self.at(handle, now)
             .map_or(Unsettled::Nothing, |upstream| upstream.record_response(handle, outcome, shows, now))
     }
 
@@ -330,7 +333,7 @@ impl Balancer {
 
     /// Records the outcome that only the end of the response shows, after [`Outcome::Undecided`].
     pub fn record_outcome(&mut self, handle: &RequestHandle, failure: Option<Failure>, now: Time) {
-        if let Some(upstream) = self.of(handle) {
+        if let Some(upstream) = self.at(handle, now) {
             upstream.record_outcome(handle.endpoint, handle.started, failure, now);
         }
     }
@@ -338,15 +341,14 @@ impl Balancer {
     /// Records an attempt that failed at the endpoint of `handle` for an unknown reason, before the request was
     /// reassigned and answered elsewhere; that answer gives the `hint`.
     pub fn record_failed_attempt(&mut self, handle: &RequestHandle, hint: RetryHint, now: Time) {
-        self.advance_to(now);
-        if let Some(upstream) = self.of(handle) {
+        if let Some(upstream) = self.at(handle, now) {
             upstream.record_failed_attempt(handle, hint, now);
         }
     }
 
     /// Records that the answer of the endpoint of `handle` was not seen, because another was put in its place.
     pub fn record_replaced(&mut self, handle: &RequestHandle, now: Time) {
-        if let Some(upstream) = self.of(handle) {
+        if let Some(upstream) = self.at(handle, now) {
             upstream.record_unseen(handle.endpoint, handle.started, (RetryHint::Unseen, false), now);
         }
     }
@@ -404,8 +406,7 @@ impl Balancer {
     /// Records the result of the probe `handle`: a good answer, a failure, or any other outcome if it never reached the
     /// endpoint.
     pub fn record_probe(&mut self, handle: &RequestHandle, outcome: Outcome, now: Time) {
-        self.advance_to(now);
-        if let Some(upstream) = self.of(handle) {
+        if let Some(upstream) = self.at(handle, now) {
             upstream.record_probe(handle, outcome, now);
         }
     }

@@ -4,6 +4,7 @@ mod again;
 mod clock;
 mod ejecting;
 mod hinting;
+mod lost_time;
 mod overflowing;
 mod pressing;
 mod probing;

@@ -150,10 +150,12 @@ impl Traffic {
         Home { from: before / all, width: own / all }
     }
 
-    /// A lost time does not lower the rate.
+    /// A lost time does not lower the rate, and nothing was tested in it.
     pub fn lose_time(&mut self, lost: LostTime) {
         self.lost = lost;
-        self.refreshed = lost.shift(self.refreshed);
+        for time in [&mut self.refreshed, &mut self.began, &mut self.first] {
+            *time = lost.shift(*time);
+        }
     }
 
     /// Caps timestamps at `now` after the clock stepped back.
