@@ -103,13 +103,15 @@ const PROBES: &str = "probe";
 const POLLS: [&str; 2] = ["polls_total", "poll_failures_total"];
 const POLL_AGE: &str = "last_poll_success_age_seconds";
 const SIGNAL_AGE: &str = "signal_age_seconds";
-const GAUGES: [Gauge; 7] = [
+const GAUGES: [Gauge; 8] = [
     ("endpoints", |u| Some(u.fleet().len() as u64)),
     ("eligible_endpoints", |u| Some(u.eligible() as u64)),
     ("panic", |u| Some(u64::from(u.panics()))),
-    ("guard_aside", |u| u.arms().map(|_| u64::from(u.is_aside()))),
+    // Without a guard, too: one that a new configuration took away may have left a 1.
+    ("guard_aside", |u| Some(u64::from(u.is_aside()))),
     ("typical_latency_microseconds", |u| Some((u.typical() * 1e6) as u64)),
     ("pressure_percent", |u| u.pressure().map(|pressure| (pressure * 100.0).round() as u64)),
+    ("pressure_known", |u| Some(u64::from(u.pressure().is_some()))),
     ("desired_replicas", |u| u.desired_replicas().map(u64::from)),
 ];
 const DECISION_TIME: &str = "decision_nanoseconds";
@@ -314,7 +316,8 @@ fn show(host: &dyn Host, metrics: &mut Metrics, upstream: &Cluster, now: Time) {
     for (gauge, (_, value)) in metrics.gauges.iter_mut().zip(GAUGES) {
         value(upstream).into_iter().for_each(|value| gauge.show(host, value));
     }
-    for (signal, gauge) in metrics.signals.iter_mut().enumerate() {
+    let signals = upstream.config().signals.iter().enumerate().zip(&mut metrics.signals);
+    for ((signal, _), gauge) in signals.filter(|((_, signal), _)| signal.report.is_none()) {
         let age_s = upstream.signal_age_s(signal, now);
         age_s.into_iter().for_each(|age_s| gauge.show(host, age_s as u64));
     }

@@ -67,8 +67,8 @@ fn answered<W: World>(world: &mut W, crew: &[Plugin], time: Duration) {
 
 fn one_worker_tells_of_changes_and_shows_what_is<W: World>(mut world: W) {
     world.add_cluster("prometheus");
-    let upstream =
-        r#""policy":"round_robin","health":{"fail_after":2},"signals":[{"name":"queue","query":"q"}]"#;
+    let upstream = r#""policy":"round_robin","health":{"fail_after":2},"signals":[{"name":"queue","query":"q"}],
+        "load_reports":[{"name":"load","header":"x-load","max":1}]"#;
     let root = r#""prometheus":{"cluster":"prometheus","interval":"1s"}"#;
     let json = config(4, upstream, root);
     // As in Envoy: one worker that carries no traffic, and several that do, some of them idle.
@@ -81,9 +81,21 @@ fn one_worker_tells_of_changes_and_shows_what_is<W: World>(mut world: W) {
     for (labels, name) in [("", "ejections_total"), ("state=.=failed;.;", "state_changes_total")] {
         assert_eq!(world.counter(&named(labels, name)), Some(1), "{name}");
     }
-    for (gauge, value) in [("endpoints", 4), ("eligible_endpoints", 3), ("panic", 0)] {
+    let expected = [
+        ("endpoints", 4),
+        ("eligible_endpoints", 3),
+        ("panic", 0),
+        ("guard_aside", 0),
+        ("pressure_known", 0),
+    ];
+    for (gauge, value) in expected {
         assert_eq!(world.gauge(&named("", gauge)), Some(value), "{gauge}");
     }
+    assert_eq!(
+        world.gauge(&named("signal=.=load;.;", "signal_age_seconds")),
+        None,
+        "Prometheus has no part in it"
+    );
     assert_eq!(world.gauge(&named("signal=.=queue;.;", "signal_age_seconds")), Some(0));
     let polls = world.counter("evenkeel.fleet_polls_total").expect("asked");
     assert!((5..=7).contains(&polls), "{polls}");
@@ -111,7 +123,10 @@ fn gauges_show_what_the_page_shows(mut world: impl World) {
     assert!((of("typical_latency_microseconds") / typical_us - 1.0).abs() < 0.05, "{typical_us}");
     let percent = page["pressure"].as_f64().expect("pressure") * 100.0;
     assert!(percent > 2.0 && (of("pressure_percent") - percent).abs() <= 1.0, "{percent}");
-    assert_eq!((of("panic"), of("endpoints"), of("eligible_endpoints")), (0.0, 4.0, 4.0));
+    assert_eq!(
+        (of("panic"), of("endpoints"), of("eligible_endpoints"), of("pressure_known")),
+        (0.0, 4.0, 4.0, 1.0)
+    );
     let ill = Ending::local("504", "response_timeout");
     for _ in 0..40 {
         serve(&mut world, plugin, |to| if to == address(4) { Ending::good() } else { ill.clone() });

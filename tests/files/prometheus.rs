@@ -86,7 +86,16 @@ fn check_set(set: (&str, &str), others: &[(&str, &str)]) -> Result<()> {
 
 #[test]
 fn alerts_fire_when_they_should_and_only_then() -> Result<()> {
-    check_set(SETS[0], &[("> 50", "> 90"), ("> 0.05", "> 0.5"), ("> 0.005", "> 0.0005"), ("== 0", "== 2")])
+    check_set(
+        SETS[0],
+        &[
+            ("> 50", "> 90"),
+            ("> 0.05", "> 0.5"),
+            ("> 0.005", "> 0.0005"),
+            (">= 0.01", ">= 0.0001"),
+            ("== 0", "== 2"),
+        ],
+    )
 }
 
 #[test]
@@ -105,13 +114,23 @@ fn alerts_on_evenkeels_own_metrics_do_too() -> Result<()> {
             ("signal_matched_series) == 0", "signal_matched_series) == 1"),
             ("failed|draining\"}) == 0", "failed|draining\"}) == 2"),
             ("evenkeel_upstream_endpoints_left_out > 0", "evenkeel_upstream_endpoints_left_out > 900"),
-            ("endpoints == 0 or evenkeel_fleet_panic", "endpoints == 3 or evenkeel_fleet_panic"),
-            ("_percent) / 100 > 1", "_percent) / 100 > 2"),
+            ("fleet_eligible_endpoints == 0", "fleet_eligible_endpoints == 3"),
+            ("evenkeel_upstream_endpoints > 0", "evenkeel_upstream_endpoints >= 0"),
+            ("evenkeel_fleet_endpoints > 0", "evenkeel_fleet_endpoints >= 0"),
+            ("evenkeel_upstream_endpoints == 0", "evenkeel_upstream_endpoints == 1"),
+            ("increase(evenkeel_upstream_decisions_total", "max_over_time(evenkeel_upstream_decisions_total"),
+            ("increase(evenkeel_fleet_decisions_total", "max_over_time(evenkeel_fleet_decisions_total"),
+            ("evenkeel_configuration_refused == 1", "evenkeel_configuration_refused == 2"),
+            ("fleet_configuration_refused == 1", "fleet_configuration_refused == 2"),
+            (") / 100 > 1", ") / 100 > 2"),
+            ("fleet_pressure_known == 1", "fleet_pressure_known == 0"),
             ("seconds, 30)", "seconds, 900)"),
             ("(30 + 0", "(900 + 0"),
-            ("(2 * job", "(20 * job"),
-            ("signal_age_seconds) > 60\n          )", "signal_age_seconds) > 600\n          )"),
-            ("          unless on (job)\n", "          and on (job)\n"),
+            ("(2 * instance", "(20 * instance"),
+            (") > 60\n          )", ") > 600\n          )"),
+            ("          unless on (job) min by", "          and on (job) min by"),
+            (">= 0.05", ">= 0.005"),
+            (">= 0.05", ">= 0.5"),
             ("requests_total[5m]", "requests_total[1m]"),
         ],
     )

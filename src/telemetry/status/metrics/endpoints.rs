@@ -79,7 +79,9 @@ pub(super) fn signals(text: &mut Text, of: &[ClusterReport<'_>]) {
     type Value = fn(&Signal) -> Option<f64>;
     let both: [(&str, &str, Value); 2] = [
         ("evenkeel_endpoint_signal", "Value of a signal, smoothed.", |s| s.value),
-        ("evenkeel_endpoint_signal_age_seconds", "Age of a signal's latest value.", |s| s.age_s),
+        ("evenkeel_endpoint_signal_age_seconds", "Age of a polled signal's latest value.", |s| {
+            s.age_s.filter(|_| s.polled)
+        }),
     ];
     for (name, help, value) in both {
         let mut headed = false;

@@ -86,6 +86,9 @@ pub struct Signal {
     pub age_s: Option<f64>,
     /// Whether it still counts.
     pub used: bool,
+    /// Whether Prometheus is asked for it; the endpoints report the others themselves.
+    #[serde(skip)]
+    pub polled: bool,
 }
 
 fn as_map<S: serde::Serializer>(signals: &[(&str, Signal)], out: S) -> Result<S::Ok, S::Error> {
@@ -138,7 +141,11 @@ pub(super) fn line<'a>(
             .map(|(signal, reading)| {
                 let (value, age_s) = reading.get(now).unzip();
                 let used = signal.weight > 0.0 && reading.confidence(now, upstream.fresh_s()) > 0.0;
-                (signal.name.as_str(), Signal { value: value.map(fine), age_s: age_s.map(short), used })
+                let polled = signal.report.is_none();
+                (
+                    signal.name.as_str(),
+                    Signal { value: value.map(fine), age_s: age_s.map(short), used, polled },
+                )
             })
             .collect(),
     }
