@@ -1,4 +1,6 @@
-"""Runs the suites that are named, in the namespaces that scripts/platforms/run has made."""
+"""Runs a suite, or those of its parts that ONLY names, in the namespaces that scripts/platforms/run has made: `main.py FOLDER PLATFORM`.
+
+`main.py shares PLATFORM` prints the parts, those for one process in a line."""
 
 import importlib
 import os
@@ -10,7 +12,7 @@ import traceback
 from lab.machine import REPO, Failed, Machine
 from lab.record import Record, finish
 
-WORK, PLATFORMS = sys.argv[1], sys.argv[2:]
+WORK, PLATFORM = sys.argv[1:]
 
 
 def complete(platform, suite):
@@ -24,18 +26,19 @@ def complete(platform, suite):
 
 
 def main():
-    records = []
-    for platform in PLATFORMS:
-        suite = importlib.import_module("suites." + platform.replace("-", "_"))
-        complete(platform, suite)
-        record = Record(suite.NAME)
-        records.append(record)
-        try:
-            suite.tried(Machine(pathlib.Path(WORK) / platform), pathlib.Path(os.environ["EVENKEEL_WASM"]), record)
-        except (Failed, OSError, subprocess.SubprocessError) as error:
-            traceback.print_exc()
-            record.case("the rest", "was not tried", str(error))
-    finish(records)
+    suite = importlib.import_module("suites." + PLATFORM.replace("-", "_"))
+    if WORK == "shares":
+        print("\n".join(getattr(suite, "SHARES", ("",))))
+        return
+    complete(PLATFORM, suite)
+    work = pathlib.Path(WORK)
+    record = Record(suite.NAME, work)
+    try:
+        suite.tried(Machine(work), pathlib.Path(os.environ["EVENKEEL_WASM"]), record)
+    except (Failed, OSError, subprocess.SubprocessError) as error:
+        traceback.print_exc()
+        record.case("the rest", "was not tried", str(error))
+    finish(record)
 
 
 main()

@@ -1,6 +1,8 @@
 """What was tried, what came of it, and the table of it that docs/platforms/ keeps."""
 
 import datetime
+import fcntl
+import json
 import os
 import sys
 
@@ -11,16 +13,18 @@ PAGE = REPO / "docs/platforms/results.md"
 
 
 class Record:
-    """One platform's results. A case that does not hold fails the run, after all others have had their turn."""
+    """One platform's results, or those of some parts of its suite. A case that does not hold fails the run, after all others have had their turn."""
 
-    def __init__(self, platform):
+    def __init__(self, platform, work):
         self.platform, self.versions, self.rows, self.faults = platform, {}, [], []
+        # Where it lies until the page is written, beside those of the suite's other parts.
+        self.file = work.with_suffix(".json")
         # The table's columns where it is no list of cases.
         self.columns = ("tried", "seen", "result")
         # What each case begins with.
         self.prefix = ""
-        # Whether earlier rows stay that are about something else.
-        self.adds = bool(os.environ.get("ONLY"))
+        # Whether earlier rows stay that are about something else: where all parts are run, each by a process of its own, they do not.
+        self.adds = bool(os.environ.get("ONLY")) and not os.environ.get("ALL_PARTS")
 
     def case(self, what, figures, *faults):
         """Notes a case: `figures` in words, and each of `faults` that is not empty."""
@@ -28,7 +32,7 @@ class Record:
         self.rows.append((what, figures, faults))
         self.faults += [f"{what}: {fault}" for fault in faults]
         say(f"{'FAILED' if faults else 'ok'}  {self.platform}: {what}: {figures}{' <- ' if faults else ''}{'; '.join(faults)}")
-        write([self])
+        write(self)
 
     def line(self, what, cells):
         """Notes a line of a table with columns of its own: figures and faults for each column behind the first."""
@@ -39,7 +43,7 @@ class Record:
             told.append(f"**{figures}: {'; '.join(faults)}**" if faults else figures)
         self.rows.append((what, *told))
         say(f"{'FAILED' if '**' in ''.join(told) else 'ok'}  {self.platform}: {what}: {' | '.join(told)}")
-        write([self])
+        write(self)
 
 
 def none_failed(load, but=0):
@@ -90,16 +94,21 @@ INTRODUCTIONS = {
 }
 
 
-def write(records):
-    """The page of results: a section for each platform that was run now, the other sections as they were."""
-    sections = {}
-    if PAGE.exists():
-        for part in PAGE.read_text().split("\n## ")[1:]:
-            sections[part.split("\n", 1)[0]] = "## " + part.rstrip() + "\n"
-    for record in records:
-        if record.versions:
-            sections[record.platform] = section(record, sections.get(record.platform, ""))
-    PAGE.write_text(HEAD + "\n".join(sections[name] for name in sorted(sections)))
+def write(record):
+    """The page of results: the platform's section with what all parts of its suite have found so far, the other sections as they were."""
+    if not record.versions:
+        return
+    with open(REPO / ".tools/platforms/.page", "a", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        record.file.write_text(json.dumps({"platform": record.platform, "rows": record.rows, "replaced": sorted(REPLACED)}))
+        parts = [json.loads(file.read_text()) for file in sorted(record.file.parent.glob("*.json"))]
+        parts = [part for part in parts if part["platform"] == record.platform]
+        sections = {}
+        if PAGE.exists():
+            for part in PAGE.read_text().split("\n## ")[1:]:
+                sections[part.split("\n", 1)[0]] = "## " + part.rstrip() + "\n"
+        sections[record.platform] = section(record, parts, sections.get(record.platform, ""))
+        PAGE.write_text(HEAD + "\n".join(sections[name] for name in sorted(sections)))
 
 
 def cells(what, *told):
@@ -115,11 +124,11 @@ def key(row):
     return row.split(" | ")[0].split(" (")[0]
 
 
-def section(record, old):
+def section(record, parts, old):
     """Where parts of a suite were picked, their rows take the places of the old ones, and the other rows stay."""
     versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
     day = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    new = [cells(*row) for row in record.rows]
+    new = [cells(*row) for part in parts for row in part["rows"]]
     rows = {key(row): row for row in old.splitlines()[2:] if row.startswith("| ")} if record.adds else {}
     for gone in (f"| {record.columns[0]}", "| the rest"):
         rows.pop(gone, None)
@@ -128,15 +137,13 @@ def section(record, old):
     days = day if first == day else f"{first} to {day}"
     told = f"{days}: {versions}.\n{INTRODUCTIONS[record.platform]}"
     files = [line for line in old.splitlines() if line.startswith("- in `")] if record.adds else []
-    replaced = sorted({*files, *REPLACED})
+    replaced = sorted({*files, *(line for part in parts for line in part["replaced"])})
     table = [f"## {record.platform}", "", told, "", f"| {' | '.join(record.columns)} |", "|---" * len(record.columns) + "|", *rows.values(), ""]
     return "\n".join([*table, "What some of these cases replace; the others leave the files as they are:", "", *replaced, ""] if replaced else table)
 
 
-def finish(records):
-    faults = [f"{record.platform}: {fault}" for record in records for fault in record.faults]
-    for fault in faults:
-        say(f"FAILED {fault}")
-    cases = sum(len(record.rows) for record in records)
-    say(f"{cases} cases, {len(faults)} faults; {PAGE.relative_to(REPO)} has the table")
-    sys.exit(bool(faults))
+def finish(record):
+    for fault in record.faults:
+        say(f"FAILED {record.platform}: {fault}")
+    say(f"{record.platform}: {len(record.rows)} cases, {len(record.faults)} faults; {PAGE.relative_to(REPO)} has the table")
+    sys.exit(bool(record.faults))

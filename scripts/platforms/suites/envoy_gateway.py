@@ -5,6 +5,7 @@ import os
 
 from lab.edge import PLAIN, PODS, POLICIES, SPARED, Edge, backend, route
 from lab.machine import Failed, run, until
+from lab.parts import wanted
 from lab.record import below, counts, none_failed
 from lab.shop import QUICK, shipped
 from suites import envoy_gateway_beside as beside
@@ -205,9 +206,14 @@ PARTS = {
     "module": native.tried,
     "module-outages": native.outages,
     "metrics": lambda edge, record: figures.metrics(edge, record, FILE),
-    # The last, because it leaves no pod that is slow.
     "replacing": replacing,
 }
+# Replacing comes last, because it leaves no pod that is slow.
+SHARES = (
+    "steering canary images files refusals",
+    "gateways-policy routes-policy zones rules without-patches merged",
+    "module module-outages metrics replacing",
+)
 
 
 def tried(machine, wasm, record):
@@ -218,5 +224,5 @@ def tried(machine, wasm, record):
         "Kubernetes": edge.kubernetes.version(),
         "Envoy": run(os.environ["ENVOY"], "--version").split("version: ")[1].split("/")[1],
     }
-    for part in os.environ.get("ONLY", " ".join(PARTS)).split():
+    for part in wanted(SHARES, PARTS):
         PARTS[part](edge, record)

@@ -7,6 +7,7 @@ import time
 from lab.images import Registry
 from lab.istio import Istio
 from lab.machine import REPO, run, until
+from lab.parts import wanted
 from lab.prometheus import Prometheus
 from lab.record import below, counts, none_failed
 from lab.shop import HOST, QUICK, SLOW, Load, shipped
@@ -42,6 +43,13 @@ EXTENSION = "istio/traffic-extension.yaml"
 GATEWAYS = ("istio/gateway-stateful-session.yaml", "istio/gateway-override-host.yaml")
 NAME = "Istio"
 FILES = (SIDECAR, SIDECAR_OVERRIDE, EXTENSION, *GATEWAYS)
+# After an outage nothing that counts requests applies a file at once: Envoy keeps what it had of the filter until old listeners have drained, and
+# begins with that. Replacing comes last, because it leaves no pod that is slow.
+SHARES = (
+    "steering others beside outages-override",
+    "external calls metrics without-istiod collisions headless",
+    "outages extension-config replacing",
+)
 IMAGE = "registry.example.com/evenkeel:0.1.0"
 DECISIONS, NOT_FOLLOWED = "policy.*fleet_decisions_total", "fleet_not_followed_total"
 CRASH = "proxy_on_request_headers failed"
@@ -348,9 +356,6 @@ def tried(machine, wasm, record):
         "Kubernetes": shop.kubernetes.version(),
         "Envoy": run(os.environ["ENVOY"], "--version").split("version: ")[1].split("/")[1],
     }
-    # After an outage nothing that counts requests applies a file at once: Envoy keeps what it had of the filter until old listeners have drained, and
-    # begins with that. The last part leaves no pod that is slow.
-    only = os.environ.get("ONLY", "steering others beside external calls metrics without-istiod collisions headless outages outages-override extension-config replacing").split()
     parts = {
         "steering": lambda: [steering(shop, record, file) for file in (SIDECAR, SIDECAR_OVERRIDE)],
         "outages": lambda: outages(shop, record, SIDECAR),
@@ -366,5 +371,5 @@ def tried(machine, wasm, record):
         "extension-config": lambda: extension_config(shop, record),
         "replacing": lambda: replacing(shop, record),
     }
-    for part in only:
+    for part in wanted(SHARES, parts):
         parts[part]()

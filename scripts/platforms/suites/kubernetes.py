@@ -8,6 +8,7 @@ from lab.autoscaling import Adapter, Keda
 from lab.edge import PORT, Edge
 from lab.kubelet import Kubelet
 from lab.machine import run, until
+from lab.parts import wanted
 from lab.prometheus import Prometheus
 from lab.record import none_failed
 from lab.shop import shipped
@@ -15,6 +16,7 @@ from lab.shop import shipped
 NAME, FOLDER = "Kubernetes", "autoscaling"
 KEDA, HPA, RULES = "autoscaling/keda.yaml", "autoscaling/hpa.yaml", "autoscaling/prometheus-adapter.yaml"
 FILES = (KEDA, HPA, RULES)
+SHARES = ("keda", "hpa")
 FILTER = "envoy-gateway/evenkeel.yaml"
 UPSTREAM = ('upstream="web"', 'upstream="httproute/shop/web/rule/0"')
 # Each pod works on two requests at a time, 50 ms each: 40 a second. Three are enough for the calm, and not for the rush.
@@ -163,5 +165,5 @@ def tried(machine, wasm, record):
     scaled.scraped()
     until("evenkeel's number", lambda: scaled.number() == FEWEST, 60)
     parts = {"keda": keda, "hpa": hpa}
-    for part in os.environ.get("ONLY", " ".join(parts)).split():
+    for part in wanted(SHARES, parts):
         parts[part](scaled, record)

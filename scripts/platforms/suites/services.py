@@ -8,6 +8,7 @@ import time
 
 from lab.fleet import HERE, INSTANCES, Fleet
 from lab.machine import REPO, Failed, listens, program, run, until
+from lab.parts import wanted
 from lab.record import counts
 from suites import services_alerts as told
 
@@ -16,6 +17,7 @@ GO, NODE, SPRING, WORKERS, MACHINES = "go-service", "node-service", "spring-boot
 # What stands behind these cannot be had here: processors for vLLM, cAdvisor's package. Istio's own extensions make the metrics of the last.
 NOT_RUN = ("llm-vllm", "istio")
 FILES = tuple(f"presets/{name}.json" for name in (GO, NODE, SPRING, WORKERS, MACHINES, *NOT_RUN))
+SHARES = ("alerts", "go node spring workers overload machines")
 # Half of a fair part of three.
 SPARED = 1 / 6
 
@@ -186,7 +188,7 @@ def tried(machine, wasm, record):
         "Envoy": run(os.environ["ENVOY"], "--version").split("version: ")[1].split("/")[1],
     }
     parts = {"alerts": alerts, "go": go_service, "node": node_service, "spring": spring_boot, "workers": workers, "overload": overload, "machines": machines}
-    for part in os.environ.get("ONLY", " ".join(parts)).split():
+    for part in wanted(SHARES, parts):
         running = []
         try:
             parts[part](machine, pathlib.Path(wasm), record, running)
