@@ -27,7 +27,7 @@ use engine::rng;
 pub mod codec;
 pub mod counts;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 #[cfg(test)]
 mod golden;
 pub mod guard;

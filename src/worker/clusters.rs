@@ -92,10 +92,14 @@ impl Clusters {
         let fresh = core::mem::take(&mut self.fresh);
         let new: Vec<SeenCluster> = fresh.into_iter().filter(|seen| !self.known.contains(seen)).collect();
         if !new.is_empty() {
-            // Drops matched clusters of an older configuration that no entry matches any more.
+            // Drops matched clusters of an older configuration that no entry matches any more. Where all places are taken, it
+            // drops those without endpoints as well, which Envoy may no longer have: the next configuration has room then.
+            let full = engine.made() >= MAX_INSTANCES;
+            let lives = |at: usize| engine.upstream(at).is_some_and(|upstream| !upstream.fleet().is_empty());
             let mut all = self.known.clone();
             all.retain(|seen| {
-                engine.route(&seen.name).is_some() || engine.expects(&seen.name) || !seen.matches
+                let upstream = engine.route(&seen.name);
+                !seen.matches || engine.expects(&seen.name) || upstream.is_some_and(|at| !full || lives(at))
             });
             all.extend(new.iter().cloned());
             if host.shared_replace(&self.key, &seen_clusters::encode(&all), version).is_ok() {
@@ -161,6 +165,38 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
+    use crate::sharing::fake::Shared;
+    use engine::endpoint::Spec;
+    use engine::time::Time;
+
+    #[test]
+    fn where_all_places_are_taken_clusters_that_are_gone_leave_them_to_others() {
+        let json = br#"{"upstreams":[{"cluster":"web-*","endpoints":{"envoy_admin":{"cluster":"admin"}}}]}"#;
+        let mut config = config::parse(json).expect("valid");
+        let templates = take_templates(&mut config);
+        let mut engine = Balancer::new(&config, Time::ZERO);
+        let mut clusters = Clusters::new("clusters".into(), templates);
+        clusters.announce(&mut engine);
+        let host = Shared::default();
+        let place = Spec::at(std::net::SocketAddr::from(([10, 0, 0, 1], 80)));
+        for n in 0..MAX_INSTANCES + 2 {
+            clusters.meet(&format!("web-{n}"), true);
+            for (at, upstream) in clusters.tick(&host, &engine).iter().enumerate() {
+                engine.make(upstream, Time::ZERO);
+                // Every second one is gone.
+                let fleet: &[Spec] = if (n + at) % 2 == 0 { std::slice::from_ref(&place) } else { &[] };
+                engine.upstream_mut(engine.made() - 1).expect("made").set_fleet(fleet, Time::ZERO);
+            }
+        }
+        assert_eq!(engine.made(), MAX_INSTANCES, "no more in a configuration");
+        let mut next = Clusters::new("clusters".into(), clusters.templates.clone());
+        let mut engine = Balancer::new(&config, Time::ZERO);
+        next.announce(&mut engine);
+        let made: Vec<String> =
+            next.tick(&host, &engine).into_iter().map(|upstream| upstream.cluster).collect();
+        let expected = (0..MAX_INSTANCES).step_by(2).chain(MAX_INSTANCES..MAX_INSTANCES + 2);
+        assert_eq!(made, expected.map(|n| format!("web-{n}")).collect::<Vec<_>>());
+    }
 
     #[test]
     fn what_is_remembered_of_names_is_bounded() {
