@@ -335,7 +335,8 @@ impl Poller {
             PollKind::Timestamps(at) => format!("timestamps of signal={}", signal(at)),
             _ => "endpoints".to_owned(),
         };
-        let error = masked::masked(error, self.headers.as_deref().unwrap_or_default());
+        let parameters = config.prometheus.as_ref().map_or(&[][..], |server| &server.parameters);
+        let error = masked::masked(error, self.headers.as_deref().unwrap_or_default(), parameters);
         if let (PollKind::Signal(at), true) = (kind, by_the_query)
             && let Some(signal) = upstream.signals.get(at)
         {

@@ -4,7 +4,6 @@ use super::classify::{self, Arrival, Silence};
 use crate::host::StreamHost;
 use engine::guard::{Arm, histogram};
 use engine::settings::Failures;
-use engine::time::Time;
 use engine::{Balancer, Outcome};
 
 /// A request that was drawn into an arm. Unlike an outcome charged to an endpoint, it includes all that happened to the
@@ -44,14 +43,21 @@ impl Guarded {
         self.failed = true;
     }
 
-    /// Response headers to a request that began at `began`; `complete` if nothing follows them.
-    pub(crate) fn headers(&mut self, engine: &Balancer, host: &dyn StreamHost, began: Time, complete: bool) {
+    /// Response headers to the request of `arrival`; `complete` if nothing follows them.
+    pub(crate) fn headers(
+        &mut self,
+        engine: &Balancer,
+        host: &dyn StreamHost,
+        arrival: &Arrival,
+        complete: bool,
+    ) {
         let Some(counts) = self.counts(engine).filter(|_| self.answered.is_none()) else { return };
-        self.answered = Some(histogram::bucket_of(host.now().0.saturating_sub(began.0)));
+        self.answered = Some(histogram::bucket_of(host.now().0.saturating_sub(arrival.began.0)));
         let outcome = classify::of_client(host, complete, counts);
         self.failed |= matches!(outcome, Outcome::Failed(_));
         self.undecided = outcome == Outcome::Undecided;
-        self.whole |= complete;
+        // A tunnel has no end of its own, and neither has another protocol.
+        self.whole |= complete || outcome == Outcome::Good || (self.undecided && arrival.tunnels);
     }
 
     /// A part of the response's body; `last` for the last part.

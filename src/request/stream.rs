@@ -220,7 +220,7 @@ impl Stream {
             host.remove_response_header(worker.steer.header());
         }
         if let Some(guarded) = &mut self.guarded {
-            guarded.headers(&worker.engine, host, self.arrival.began, complete);
+            guarded.headers(&worker.engine, host, &self.arrival, complete);
             // Also for endpoints that are unknown: both arms must be measured alike.
             if self.uploads && guarded.is_undecided() {
                 self.web.is_grpc(host);
@@ -292,10 +292,14 @@ impl Stream {
         let Some(counts) = engine.counts(upstream) else { return };
         let answer = classify::of_headers(host, complete, counts, sampler);
         let shows = classify::shows(host, answer, self.uploads, &mut self.web);
+        let outcome = match answer.outcome {
+            Outcome::Undecided if self.arrival.tunnels => Outcome::Good,
+            outcome => outcome,
+        };
         let outcome = match classify::attempts(host) {
-            0 | 1 => answer.outcome,
+            0 | 1 => outcome,
             // The endpoint that failed before is unknown here; the last one is not charged with that time.
-            _ => answer.outcome.of_a_later_attempt(),
+            _ => outcome.of_a_later_attempt(),
         };
         let served = classify::served_by(engine, host, upstream);
         self.phase = Phase::Foreign;

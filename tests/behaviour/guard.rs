@@ -336,6 +336,40 @@ fn failure_in_the_body_counts_in_both_arms(mut world: impl World) {
     assert!(today["held_out"].as_u64().is_some_and(|counted| counted > 10 && counted <= left), "{guard}");
 }
 
+/// What ends is no response, but another protocol or a tunnel.
+fn what_has_no_end_of_its_own_is_no_failure(mut world: impl World) {
+    for (method, status) in [("GET", "101"), ("CONNECT", "200")] {
+        let plugin = single(&mut world, &config(2, r#""guard":{"holdout_percent":50}"#, STATUS));
+        for _ in 0..100 {
+            world.advance(ms(60));
+            world.tick(plugin);
+            let mut stream = world.stream(plugin, &[(":method", method.as_bytes()), (":authority", b"web")]);
+            stream.property(&["xds", "cluster_name"], b"web");
+            assert!(stream.request_headers_of(false));
+            let steered = target(&stream);
+            let by = if steered.is_empty() { address(0) } else { steered };
+            stream.property(&["upstream", "address"], by.as_bytes());
+            stream.response_headers(&[(":status", status.as_bytes())]);
+            stream.response_body(false);
+            stream.property(
+                &["response", "code_details"],
+                b"upstream_reset_after_response_started{connection_termination}",
+            );
+            stream.log();
+            stream.done();
+        }
+        rest(&mut world, &[plugin], 3);
+        let guard = guard_of(&mut world, plugin);
+        let failures = &guard["today"]["failures"];
+        assert_eq!(
+            (&failures["held_out"], &failures["steered"]),
+            (&0.into(), &0.into()),
+            "{method}: {guard}"
+        );
+        assert!(guard["today"]["held_out"].as_u64().is_some_and(|counted| counted > 10), "{guard}");
+    }
+}
+
 fn day_is_logged_when_it_ends(mut world: impl World) {
     let crew = crew(&mut world, 2, 50.0);
     (0..40).for_each(|_| second(&mut world, &crew, (10, 20)));
@@ -401,6 +435,7 @@ both!(
     what_is_only_observed_is_not_held_out,
     a_key_stays_on_its_endpoint_and_the_rest_is_drawn,
     failure_in_the_body_counts_in_both_arms,
+    what_has_no_end_of_its_own_is_no_failure,
     day_is_logged_when_it_ends,
     hostile_counts_and_conclusions_stop_nothing,
 );

@@ -227,13 +227,16 @@ fn an_open_stream_counts_as_good_once_it_flows(mut world: impl World) {
 /// A tunnel has no end of its own: the side that closes its connection ends it.
 fn a_tunnel_that_the_endpoint_closes_is_no_failure(mut world: impl World) {
     let patient = r#""policy":"round_robin","health":{"suspect_after":3,"fail_after":3}"#;
-    for (method, left) in [("CONNECT", 2), ("POST", 1)] {
-        let plugin = single(&mut world, &config(2, patient, ""));
-        for _ in 0..12 {
+    for (method, mode, eligible) in
+        [("CONNECT", "enforce", 2), ("POST", "enforce", 1), ("CONNECT", "observe", 2), ("POST", "observe", 1)]
+    {
+        let root = format!(r#"{},"mode":"{mode}""#, crate::following::STATUS);
+        let plugin = single(&mut world, &config(2, patient, &root));
+        for nth in 0..12 {
             let mut stream = world.stream(plugin, &[(":method", method.as_bytes()), (":authority", b"x:80")]);
             stream.property(&["xds", "cluster_name"], b"web");
             assert!(stream.request_headers_of(false));
-            let to = target(&stream);
+            let to = if mode == "observe" { address(nth % 2) } else { target(&stream) };
             stream.request_body(false);
             world.advance(ms(10));
             stream.property(&["upstream", "address"], to.as_bytes());
@@ -247,7 +250,9 @@ fn a_tunnel_that_the_endpoint_closes_is_no_failure(mut world: impl World) {
             stream.log();
             stream.done();
         }
-        assert_eq!(crate::scene::picks(&mut world, plugin, 20).len(), left, "{method}");
+        pass(&mut world, &[plugin], ms(500));
+        let page = crate::following::page(&mut world, plugin);
+        assert_eq!(page["upstreams"][0]["eligible"], eligible, "{method}, {mode}: {page}");
     }
 }
 

@@ -1,19 +1,23 @@
 //! Removes secrets from error texts: a server or proxy that repeats the token it was sent would put it into the log and
 //! on the status page.
 
+use crate::discovery::percent;
+
 /// The shortest value that counts as a secret, bytes; shorter ones would match inside words.
 const MIN_BYTES: usize = 4;
 /// The replacement for a secret.
 const MASK: &str = "(not shown)";
 
-/// `error` without the values of `headers`, whole or after a scheme such as `Bearer`. If the error is cut inside a
-/// value, that value's beginning is removed, too.
-pub(super) fn masked(error: &str, headers: &[(String, String)]) -> String {
+/// `error` without the values of `headers` and `parameters`, whole or after a scheme such as `Bearer`: as they are, as a log
+/// shows them, and as they stand in a path. If the error is cut inside a value, that value's beginning is removed, too.
+pub(super) fn masked(error: &str, headers: &[(String, String)], parameters: &[(String, String)]) -> String {
     let mut text = error.to_owned();
+    let values = headers.iter().chain(parameters).map(|(_, value)| value.as_str());
+    let parts = values.flat_map(|value| [Some(value), value.split_whitespace().last()]).flatten();
     let secrets =
-        headers.iter().flat_map(|(_, value)| [Some(value.as_str()), value.split_whitespace().last()]);
-    for secret in secrets.flatten().filter(|secret| secret.len() >= MIN_BYTES) {
-        text = text.replace(secret, MASK);
+        parts.flat_map(|part| [part.to_owned(), part.escape_debug().to_string(), percent::encode(part)]);
+    for secret in secrets.filter(|secret| secret.len() >= MIN_BYTES) {
+        text = text.replace(&secret, MASK);
         let whole = text.trim_end_matches('…');
         let mut beginnings = secret.char_indices().map(|(at, _)| secret.get(..at).unwrap_or_default());
         let cut = beginnings.rfind(|part| part.len() >= MIN_BYTES && whole.ends_with(part));
@@ -49,8 +53,22 @@ mod tests {
             ("no more than s3c", "no more than s3c"),
             ("", ""),
         ] {
-            assert_eq!(masked(error, &headers), shown);
+            assert_eq!(masked(error, &headers, &[]), shown);
+            assert_eq!(masked(error, &[], &headers), shown);
         }
-        assert_eq!(masked("é…", &[("h".to_owned(), "ééé".to_owned())]), "é…");
+        assert_eq!(masked("é…", &[("h".to_owned(), "ééé".to_owned())], &[]), "é…");
+    }
+
+    #[test]
+    fn secrets_are_masked_as_a_log_and_a_path_show_them() {
+        for secret in [r#"pa'ss"w0rd"#, r"back\slash", "a b&c=d", "s3cr3t"] {
+            let parameters = [("token".to_owned(), secret.to_owned())];
+            for shown in
+                [secret.to_owned(), config::printable::printable(secret, 200), percent::encode(secret)]
+            {
+                let error = masked(&format!("got {shown}, a pity"), &[], &parameters);
+                assert_eq!(error, "got (not shown), a pity", "{secret}");
+            }
+        }
     }
 }

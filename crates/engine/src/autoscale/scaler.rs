@@ -157,7 +157,8 @@ impl Scaler {
         let ahead = config.look_ahead.as_secs_f64() / config.period.as_secs_f64();
         let rise = if piled_up { 0.0 } else { self.trend.rise(ahead) };
         let if_idle = demand * known + rise;
-        let if_loaded = demand * known + target * (1.0 - known) * working + rise;
+        let idle = (1.0 - known) * working + f64::from(replicas.there.saturating_sub(replicas.working));
+        let if_loaded = demand * known + target * idle + rise;
 
         let desired = self.desired.unwrap_or(replicas.there).clamp(config.min, config.max);
         self.above = if if_idle > target * working + EPSILON { self.above.saturating_add(1) } else { 0 };
@@ -272,6 +273,24 @@ mod tests {
         bench.replicas = 13;
         assert_eq!(bench.at(10.0 / 13.0), Some(13));
         assert_eq!(Bench::new(10).at(0.801), Some(10));
+    }
+
+    /// Endpoints that are out come back, or are deleted first: those that work are not taken away for them.
+    #[test]
+    fn none_is_given_back_while_those_that_work_are_loaded() {
+        for (there, working, value) in [(10, 4, 1.33), (10, 7, 0.8), (20, 15, 0.79)] {
+            let mut bench = Bench::new(there);
+            for _ in 0..40 {
+                bench.now = bench.now.after_secs(10.0);
+                let pressure = Some(Pressure { value, known: 1.0 });
+                bench.scaler.observe(Some(&bench.config), pressure, Replicas { there, working }, bench.now);
+                assert!(
+                    bench.scaler.desired.is_none_or(|desired| desired >= there),
+                    "{:?}",
+                    bench.scaler.desired
+                );
+            }
+        }
     }
 
     #[test]

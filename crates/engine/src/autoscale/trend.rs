@@ -50,11 +50,17 @@ impl Trend {
                 slopes.push((later - earlier) / (to - from) as f64);
             }
         }
-        crate::order::sort_by(&mut slopes, |a, b| a.total_cmp(b).is_lt());
-        // The lower median: the smaller rise in case of doubt.
-        let slope = slopes.get((slopes.len() - 1) / 2).copied().unwrap_or(0.0);
+        // A jump is steep between any two periods on both sides of it, but only once from one period to the next.
+        let steps = self.0.windows(2).map(|pair| pair.iter().rev().copied().reduce(|to, from| to - from));
+        let slope = lower_median(slopes).min(lower_median(steps.flatten().collect()));
         (slope * periods).clamp(0.0, MAX_AHEAD * last.max(0.0))
     }
+}
+
+/// The lower median, the smaller rise in case of doubt; 0 of none.
+fn lower_median(mut slopes: Vec<f64>) -> f64 {
+    crate::order::sort_by(&mut slopes, |a, b| a.total_cmp(b).is_lt());
+    slopes.get(slopes.len().saturating_sub(1) / 2).copied().unwrap_or(0.0)
 }
 
 #[cfg(test)]
@@ -80,6 +86,10 @@ mod tests {
     fn outliers_falls_and_too_little_add_nothing() {
         assert_eq!(rise(&[5.0, 5.0, 9.0, 5.0, 5.0]), 0.0);
         assert_eq!(rise(&[5.0, 5.0, 5.0, 5.0, 9.0]), 0.0);
+        for jump in [[4.0, 4.0, 4.0, 7.0, 7.0], [4.0, 4.0, 7.0, 7.0, 7.0], [4.0, 7.0, 7.0, 7.0, 7.0]] {
+            assert_eq!(rise(&jump), 0.0, "{jump:?}");
+        }
+        assert_eq!(rise(&[5.0, 9.0, 9.0]), 0.0);
         assert_eq!(rise(&[9.0, 7.0, 5.0]), 0.0);
         assert_eq!(rise(&[1.0, 9.0]), 0.0);
         assert_eq!(rise(&[]), 0.0);
