@@ -5,7 +5,7 @@
 use core::net::SocketAddr;
 
 use super::Cluster;
-use crate::endpoint::{EndpointState, Standing, Tally};
+use crate::endpoint::{EndpointState, Hints, Standing, Tally};
 use crate::estimate::{Held, InFlight};
 use crate::health::State;
 use crate::rng;
@@ -49,6 +49,8 @@ impl Returning {
             ..known
         };
         endpoint.constraints.ruled = None;
+        // Until when they are in force was dropped with the slot.
+        endpoint.constraints.hints = Hints::default();
         endpoint.health.note_response();
         endpoint.health.held = Held::default();
         endpoint.health.forget_others();

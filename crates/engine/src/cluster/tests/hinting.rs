@@ -92,3 +92,19 @@ fn an_endpoint_that_has_left_says_nothing_of_the_one_in_its_place() {
     assert_eq!(cluster.hinted(), [Vec::<usize>::new(), Vec::new()]);
     assert!(cluster.endpoints.states.iter().all(|endpoint| endpoint.health.state() == State::Healthy));
 }
+
+/// What it said has been dropped with its slot, so nothing would end it.
+#[test]
+fn an_endpoint_that_returns_says_nothing_until_it_says_it_again() {
+    for hints in [asks(20.0), DEGRADED] {
+        let mut cluster = ticked(4);
+        cluster.hear(1, hints, s(1.0));
+        cluster.tick(ProbeShard::ALONE, s(1.1));
+        assert_eq!(cluster.in_use(), [0, 2, 3]);
+        cluster.set_fleet(&[1, 3, 4].map(endpoint), s(2.0));
+        cluster.set_fleet(&fleet(4), s(3.0));
+        assert_eq!(cluster.hinted(), [Vec::<usize>::new(), Vec::new()]);
+        cluster.tick(ProbeShard::ALONE, s(61.0));
+        assert_eq!(cluster.in_use(), [0, 1, 2, 3], "{hints:?}");
+    }
+}
