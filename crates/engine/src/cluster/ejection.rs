@@ -367,13 +367,16 @@ impl Cluster {
         }
     }
 
-    /// Excludes degraded endpoints as long as the other endpoints of their tier suffice.
+    /// Excludes degraded endpoints as long as the other endpoints of their tier suffice, within the limit on ejected
+    /// endpoints. Those announced as degraded are beyond the limit where the others can carry the load by Envoy's own
+    /// measure.
     fn exclude_degraded(&mut self) {
         let degraded = |m: &EndpointState| m.eligible && m.degraded();
         self.ejection.degraded_out = 0;
         if self.count(degraded) == 0 {
             return;
         }
+        let limit = self.most_out();
         let eligible = self.count_eligible(|_| true);
         let others = self.count_eligible(|m| !degraded(m));
         let mut serves = vec![false; self.subsets.versions.len()];
@@ -394,9 +397,14 @@ impl Cluster {
             if of(&eligible) == of(&others) || of(&others) == 0 || self.too_few(of(&others), endpoints) {
                 continue;
             }
+            let carried = tiers::capacity(of(&others) as f64, endpoints as f64) >= 1.0;
             for index in subset.pool.all() {
-                if let Some(endpoint) = self.endpoints.states.get_mut(*index as usize).filter(|m| degraded(m))
-                {
+                let Some(endpoint) = self.endpoints.states.get_mut(*index as usize).filter(|m| degraded(m))
+                else {
+                    continue;
+                };
+                let announced = endpoint.constraints.announced == AnnouncedHealth::Degraded;
+                if carried && announced || self.ejection.out + self.ejection.degraded_out < limit {
                     endpoint.eligible = false;
                     self.ejection.degraded_out += 1;
                 }

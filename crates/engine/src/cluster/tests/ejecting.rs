@@ -271,3 +271,28 @@ fn no_subset_is_compared_with_itself() {
     assert!(elsewhere(1) > 0.35, "{}: the other's, not its own", elsewhere(1));
     assert!(elsewhere(0) < 0.25, "{}", elsewhere(0));
 }
+
+/// Those that are left must not get ten times their load, however low the threshold of panic is.
+#[test]
+fn no_more_of_the_degraded_are_spared_than_may_be_out() {
+    let spares = |is: Is, degraded: usize, failed: usize, (max_ejected, panic): (usize, usize)| {
+        let mut cluster = limited(&fleet(10), max_ejected, panic);
+        (0..degraded).for_each(|index| cluster.make(index, is));
+        (degraded..degraded + failed).for_each(|index| cluster.make(index, Is::Failed));
+        cluster.eject();
+        assert_eq!(cluster.in_use().len(), 10 - cluster.ejection.out - cluster.ejection.degraded_out);
+        cluster.ejection.degraded_out
+    };
+    for is in [Is::Degraded, Is::DegradedByItself] {
+        for (degraded, spared) in [(1, 1), (2, 2), (5, 5), (6, 5), (9, 5), (10, 0)] {
+            assert_eq!(spares(is, degraded, 0, (50, 0)), spared, "{is:?}: {degraded} of ten");
+        }
+        assert_eq!(spares(is, 4, 3, (50, 0)), 2, "{is:?}: three have failed");
+        assert_eq!(spares(is, 9, 0, (100, 0)), 9, "{is:?}: as many as are allowed");
+    }
+    // Envoy sends nothing to hosts that its health checks find degraded while five in seven are not.
+    let ten_percent = |is, degraded| spares(is, degraded, 0, (10, 50));
+    assert_eq!([ten_percent(Is::DegradedByItself, 2), ten_percent(Is::Degraded, 2)], [1, 2]);
+    assert_eq!(ten_percent(Is::Degraded, 3), 1);
+    assert_eq!(spares(Is::DegradedByItself, 2, 0, (0, 50)), 0, "none may be out");
+}
