@@ -413,7 +413,7 @@ impl Cluster {
     }
 
     /// Number of eligible endpoints that match `which`, by tier.
-    fn count_eligible(&self, which: impl Fn(&EndpointState) -> bool) -> Vec<usize> {
+    pub(super) fn count_eligible(&self, which: impl Fn(&EndpointState) -> bool) -> Vec<usize> {
         let mut counts = vec![0; self.subsets.tiers.len()];
         for endpoint in self.endpoints.states.iter().filter(|m| m.eligible && which(m)) {
             let subset = self.subsets.list.get(endpoint.subset as usize);

@@ -126,6 +126,8 @@ pub(super) struct Division {
 /// The endpoints of one priority and side of the zone boundary, over all versions; panic applies to a tier.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct PriorityTier {
+    /// The priority, and whether it is on the other side of the zone boundary; tiers are ordered by it.
+    pub key: (u32, bool),
     /// Number of endpoints, except draining ones.
     pub endpoints: usize,
     /// Number of eligible endpoints.
@@ -275,6 +277,8 @@ impl Cluster {
         }
     }
 
+    /// Lists the tiers. How many of their endpoints are eligible and which pauses are refused stays until the next
+    /// refresh, which judges pauses before it ejects endpoints.
     #[inline(never)]
     fn list_tiers(&mut self) {
         let mut tiers: Vec<(u32, bool)> =
@@ -284,7 +288,17 @@ impl Cluster {
         for subset in &mut self.subsets.list {
             subset.tier = tiers.partition_point(|t| *t < (subset.key.priority, subset.key.remote));
         }
-        self.subsets.tiers = vec![PriorityTier::default(); tiers.len()];
+        let known = |key| self.subsets.tiers.iter().find(|tier| tier.key == key);
+        let tier = |key| PriorityTier {
+            key,
+            all_ask: known(key).map_or(Time::ZERO, |tier| tier.all_ask),
+            ..PriorityTier::default()
+        };
+        self.subsets.tiers = tiers.into_iter().map(tier).collect();
+        let eligible = self.count_eligible(|_| true);
+        for (tier, eligible) in self.subsets.tiers.iter_mut().zip(eligible) {
+            tier.eligible = eligible;
+        }
     }
 
     /// The subset of the endpoint at `index`.

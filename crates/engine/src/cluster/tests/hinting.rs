@@ -108,3 +108,40 @@ fn an_endpoint_that_returns_says_nothing_until_it_says_it_again() {
         assert_eq!(cluster.in_use(), [0, 1, 2, 3], "{hints:?}");
     }
 }
+
+/// Endpoints come and go all the time, and none of that is an answer.
+#[test]
+fn a_change_of_the_fleet_ends_no_pause() {
+    let unhealthy = Spec { condition: AnnouncedHealth::Unhealthy, ..endpoint(4) };
+    let first = Spec { priority: 0, ..endpoint(9) };
+    let second = |nth| Spec { priority: 1, ..endpoint(nth) };
+    for (before, after) in [
+        (fleet(4), fleet(5)),
+        (fleet(4), fleet(3)),
+        (fleet(4), [fleet(3), vec![unhealthy]].concat()),
+        ((1..5).map(second).collect(), [(1..5).map(second).collect(), vec![first]].concat()),
+    ] {
+        let mut cluster = cluster(&settings(), &before);
+        cluster.tick(ProbeShard::ALONE, s(0.0));
+        cluster.hear(1, asks(20.0), s(1.0));
+        cluster.set_fleet(&after, s(2.0));
+        assert_eq!(cluster.hinted()[0], [1], "{after:?}");
+        assert!(!cluster.in_use().contains(&1), "{after:?}");
+    }
+}
+
+#[test]
+fn a_change_of_the_fleet_grants_no_pause_that_most_asked_for() {
+    let mut cluster = ticked(4);
+    for index in 0..3 {
+        cluster.hear(index, asks(20.0), s(1.0));
+    }
+    cluster.tick(ProbeShard::ALONE, s(1.1));
+    assert_eq!(cluster.hinted()[0], [0; 0]);
+    cluster.set_fleet(&fleet(8), s(2.0));
+    assert_eq!(cluster.hinted()[0], [0; 0]);
+    cluster.hear(3, asks(40.0), s(3.0));
+    assert_eq!(cluster.hinted()[0], [0; 0], "nor does the next one that asks");
+    cluster.tick(ProbeShard::ALONE, s(21.1));
+    assert_eq!(cluster.hinted()[0], [3], "until theirs would have ended");
+}
