@@ -339,6 +339,19 @@ impl EndpointState {
 }
 
 #[cfg(test)]
+impl EndpointState {
+    /// The endpoint holds a request sent at `since`, and last answered another one at `answered`.
+    pub fn hold(&mut self, since: Time, answered: Time) {
+        self.send(since);
+        self.turn_epoch(since);
+        self.send(answered);
+        self.answer(answered, Epochs { current: since, before: since }, answered);
+        self.in_flight.finish();
+        self.turn_epoch(since);
+    }
+}
+
+#[cfg(test)]
 mod tests {
     #[cfg(all(target_family = "wasm", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;

@@ -7,9 +7,9 @@
 //! Netflix's edge load balancing", 2018, which sums normalised views and picks one of two at random). The latency is
 //! that of all workers as far as it is known to differ from the subset's
 //! ([`EndpointState::expected`](crate::endpoint::EndpointState::expected)), and at least what unanswered requests have
-//! waited already ([`EndpointView::min_latency`]); an unknown endpoint counts as typical. Use it where both maxima are
-//! known and the trade-off is a decision; it adds where [`adaptive`] multiplies, so with maxima that are far off, one
-//! of the two terms decides alone.
+//! waited already, as far as chance does not explain that ([`EndpointView::silent`]); an unknown endpoint counts as
+//! typical. Use it where both maxima are known and the trade-off is a decision; it adds where [`adaptive`] multiplies,
+//! so with maxima that are far off, one of the two terms decides alone.
 //!
 //! [`adaptive`]: super::adaptive
 
@@ -43,7 +43,7 @@ impl WeightedScore {
     }
 
     fn score(&self, view: PickContext<'_>, endpoint: EndpointView<'_>, rounding: Rounding) -> f32 {
-        let latency = endpoint.expected.max(endpoint.min_latency(view.now) as f32);
+        let latency = endpoint.expected.max(endpoint.silent(view.queueing, view.now));
         self.per_request * rounding.in_flight(view, &endpoint) / endpoint.weight + self.per_second * latency
     }
 }

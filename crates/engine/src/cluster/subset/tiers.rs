@@ -131,7 +131,7 @@ impl Cluster {
             let crowd = at_work * f64::from(endpoint.pending()) * f64::from(subset.turns.unit) / own;
             busy += own * (crowd / slots).min(1.0);
             let queue = f64::from(self.queueing.delay((crowd - 1.0).max(0.0) as u32));
-            let silence = endpoint.min_latency(now) / subset.latency.typical.max(1e-6);
+            let silence = f64::from(endpoint.silent(&self.queueing, now)) / subset.latency.typical.max(1e-6);
             speed += own / queue.max(silence).max(1.0);
             tally.add(|value| self.pressing(index, endpoint, value, learnt, now));
         }

@@ -337,3 +337,17 @@ fn a_zone_that_hangs_is_busy() {
     assert_eq!(hangs.keeps(1.0), 1.0, "they take a second");
     assert!(hangs.keeps(20.0) < 0.5, "{}", hangs.keeps(20.0));
 }
+
+/// A zone that keeps long polls and answers everything else is at rest, however old they and the last answer are.
+#[test]
+fn a_zone_that_holds_requests_is_not_busy() {
+    let mut cluster =
+        cluster(&zoned(), &[placed(1, "", 0, "a"), placed(2, "", 0, "a"), placed(3, "", 0, "b")]);
+    (0..3).for_each(|index| cluster.takes(index, 0.01));
+    (0..2).for_each(|_| cluster.refresh(s(0.0)));
+    cluster.endpoints.states[..2].iter_mut().for_each(|endpoint| endpoint.hold(s(-90.0), s(0.0)));
+    for tick in 1..=250 {
+        cluster.divide(0.02, s(0.02 * f64::from(tick)));
+    }
+    assert_eq!(cluster.subsets.list[0].division.spill.local_fraction, 1.0);
+}

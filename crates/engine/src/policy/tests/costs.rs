@@ -261,3 +261,18 @@ fn a_part_is_kept_by_counting() {
         }
     }
 }
+
+#[test]
+fn what_an_endpoint_holds_while_it_answers_others_is_no_silence() {
+    for policy in comparing() {
+        let polled = |answered_ms: u64| {
+            let mut endpoint = at_rest(1.0, 0.01);
+            let answered = Time::from_secs_f64(1000.0 - answered_ms as f64 * 1e-3);
+            endpoint.hold(Time::from_secs_f64(900.0), answered);
+            endpoint
+        };
+        let mut bench = Bench::new(&policy, vec![polled(10), polled(5000), polled(20_000)]);
+        let counts = bench.counts(900);
+        assert!(counts.iter().all(|count| (250.0..350.0).contains(count)), "{policy:?}: {counts:?}");
+    }
+}
