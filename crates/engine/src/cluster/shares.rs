@@ -97,13 +97,14 @@ impl Cluster {
                 self.endpoints.readings.get(index * width..(index + 1) * width).unwrap_or_default();
             let polled = left_by_signals(readings, &scales, false, (fresh_s, news), now);
             endpoint.share = (unsignalled * polled * reported.next().unwrap_or(1.0)) as f32;
-            endpoint.signal = match (readings.get(self.signals.least), scales.get(self.signals.least)) {
+            let signal = match (readings.get(self.signals.least), scales.get(self.signals.least)) {
                 (Some(reading), Some(scale)) if reading.confidence(now, fresh_s) > 0.0 => {
-                    reading.get(now).map_or(scale.median, |(value, _)| value) as f32
+                    reading.get(now).map_or(scale.median, |(value, _)| value)
                 }
-                (_, Some(scale)) => scale.median as f32,
+                (_, Some(scale)) => scale.median,
                 _ => 0.0,
             };
+            endpoint.signal = signal.max(0.0) as f32;
         }
         self.spare_slow(now);
         self.hold();

@@ -9,6 +9,7 @@ mod overflowing;
 mod pressing;
 mod probing;
 mod resting;
+mod sharing;
 mod subsets;
 
 use core::time::Duration;

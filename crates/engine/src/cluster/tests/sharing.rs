@@ -1,0 +1,59 @@
+//! Shares that are reduced for a while, and the part of the requests that they leave.
+
+#[cfg(all(target_family = "wasm", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+use super::*;
+use crate::decision::Decision;
+use crate::policy::Request;
+use crate::rng::Rng;
+use crate::settings::Signal;
+
+impl Cluster {
+    /// How many of so many requests each endpoint gets.
+    fn deal(&mut self, requests: usize, now: Time) -> Vec<usize> {
+        let (mut counts, mut rng) = (vec![0; self.endpoints.states.len()], Rng::new(3));
+        for _ in 0..requests {
+            if let Decision::Steer(named) = self.pick(Request::wanting(1), now, &mut rng) {
+                counts[named.first().unwrap() as usize] += 1;
+            }
+        }
+        counts
+    }
+}
+
+/// A value below 0 counts as 0: a cost below it would be the lower, the further the turn is.
+#[test]
+fn a_newcomer_with_a_signal_below_zero_begins_slowly() {
+    let signal = Signal {
+        name: "room".into(),
+        query: "room".into(),
+        builtin: None,
+        report: None,
+        weight: 0.0,
+        learn: false,
+        max: None,
+        smoothing: 1.0,
+        address_label: "instance".into(),
+        port: None,
+        timestamp_query: None,
+    };
+    let settings = settings::Upstream {
+        policy: settings::Policy::LeastSignal { signal: "room".into() },
+        signals: vec![signal],
+        slow_start: Duration::from_secs(60),
+        ..settings()
+    };
+    // Known of both, of the first alone, and of none of them.
+    for known in [2, 1, 0] {
+        let mut cluster = cluster(&settings, &fleet(1));
+        cluster.set_fleet(&fleet(2), s(1.0));
+        let identities = cluster.endpoints.set.identities().to_vec();
+        for identity in identities.into_iter().take(known) {
+            cluster.set_signal(0, identity, -100.0, s(1.0));
+        }
+        (0..2).for_each(|_| cluster.refresh(s(1.1)));
+        let counts = cluster.deal(200, s(1.1));
+        assert!((10..30).contains(&counts[1]), "{known}: {counts:?}");
+    }
+}
