@@ -5,6 +5,7 @@
 //! endpoints, again after every new configuration.
 
 use super::{Candidates, PickContext, Policy, Pool, Request};
+use crate::endpoint::{AnnouncedHealth, EndpointState};
 use crate::order;
 use crate::rng::Rng;
 
@@ -14,13 +15,21 @@ pub struct RoundRobin {
     order: Vec<u32>,
     /// Position of the next turn; `None` before the first.
     next: Option<usize>,
+    /// Number of requests to the whole cluster in which every endpoint here has a turn.
+    round: f32,
 }
 
 impl Policy for RoundRobin {
-    fn refresh(&mut self, _view: PickContext<'_>, pool: &Pool) {
+    fn refresh(&mut self, view: PickContext<'_>, pool: &Pool) {
         self.order.clear();
         self.order.extend_from_slice(pool.as_slice());
         order::sort(&mut self.order);
+        // Turns are apart as if all endpoints were eligible except those that drain.
+        let stays = |m: &&EndpointState| m.constraints.announced != AnnouncedHealth::Draining;
+        let states = pool.all().iter().filter_map(|index| view.states.get(*index as usize));
+        let weights: f32 = states.filter(stays).map(|m| m.weight).sum();
+        let len = self.order.len() as f32;
+        self.round = (len * view.turns.apart / weights.max(f32::MIN_POSITIVE)).max(len);
     }
 
     fn pick(
@@ -42,9 +51,9 @@ impl Policy for RoundRobin {
             let Some(index) = self.order.get(at).copied() else { break };
             let Some(endpoint) = view.eligible(index) else { continue };
             if endpoint.turn.held > 0.0 {
-                let wanted = len as f32 / (1.0 - endpoint.turn.held);
+                let wanted = self.round / (1.0 - endpoint.turn.held);
                 passed_over = passed_over.or(Some(index));
-                if !view.turns.come(endpoint, wanted, 0.5 * len as f32) {
+                if !view.turns.come(endpoint, wanted, 0.5 * self.round) {
                     continue;
                 }
             }
@@ -73,7 +82,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
-    use crate::endpoint::{EndpointState, PeerTable};
+    use crate::endpoint::PeerTable;
     use crate::estimate::Queueing;
     use crate::time::Time;
 

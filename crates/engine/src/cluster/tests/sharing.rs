@@ -57,3 +57,29 @@ fn a_newcomer_with_a_signal_below_zero_begins_slowly() {
         assert!((10..30).contains(&counts[1]), "{known}: {counts:?}");
     }
 }
+
+/// Turns are counted in the requests of the whole cluster, of which a version may get few.
+#[test]
+fn a_reduced_share_is_kept_in_a_small_version() {
+    let of = |version: &str, nth| Spec { version: version.into(), ..endpoint(nth) };
+    for (policy, out) in [
+        (settings::Policy::RoundRobin, 0),
+        (settings::Policy::RoundRobin, 4),
+        (settings::Policy::WeightedRoundRobin, 4),
+    ] {
+        let settings = settings::Upstream {
+            policy: policy.clone(),
+            split: vec![("a".into(), 95.0), ("b".into(), 5.0)],
+            ..settings()
+        };
+        let specs: Vec<Spec> =
+            (0..5 + out).map(|nth| of(if nth == 0 { "a" } else { "b" }, nth + 1)).collect();
+        let mut cluster = cluster(&settings, &specs);
+        (5..5 + out).for_each(|index| cluster.make(index, Is::Unhealthy));
+        cluster.endpoints.states[1].constraints.ruled = Some(RuleAction::DownWeight);
+        (0..2).for_each(|_| cluster.refresh(s(0.0)));
+        let counts = cluster.deal(40_000, s(0.0));
+        let part = counts[1] as f64 / counts[1..].iter().sum::<usize>() as f64;
+        assert!((part / (0.25 / 3.25) - 1.0).abs() < 0.2, "{policy:?}, {out} out: {part:.3} of {counts:?}");
+    }
+}
