@@ -68,6 +68,9 @@ impl ConsistentHash {
     fn find_crowded(&mut self, view: PickContext<'_>, pool: &Pool) {
         let per_weight = self.per_weight(view.in_flight);
         self.crowded.resize(view.states.len(), Time::ZERO);
+        // After the clock stepped back, none is crowded for longer than from now on.
+        let latest = view.now.after_secs(CROWDED_S);
+        self.crowded.iter_mut().for_each(|until| *until = latest.min(*until));
         let is_crowded =
             |index: u32, crowded: &[Time]| crowded.get(index as usize).is_some_and(|until| view.now < *until);
         let room = |index: u32| {
@@ -85,7 +88,7 @@ impl ConsistentHash {
         let crowded: Vec<u32> = pool.all().iter().copied().filter(crowded).collect();
         for index in crowded {
             if let Some(until) = self.crowded.get_mut(index as usize) {
-                *until = view.now.after_secs(CROWDED_S);
+                *until = latest;
             }
         }
     }

@@ -436,3 +436,29 @@ fn load_weighs_in_proportion_to_capacity() {
         assert!((380..=420).contains(&heavy), "{policy:?} {heavy}");
     }
 }
+
+/// Eight workers divide the bound of a crowded endpoint, so that most of them send it nothing.
+#[test]
+fn no_endpoint_stays_crowded_when_the_clock_steps_back() {
+    let policy = settings::Policy::ConsistentHash(settings::LoadBound::default());
+    let mut bench = Bench::new(&policy, of_shares(&[1.0; 3]));
+    let at_home = |bench: &mut Bench| {
+        let all = (0..8).flat_map(|rank| (0..30).map(move |key| (rank, crate::rng::mix(key))));
+        all.filter(|(rank, key)| {
+            let turns = Turns { workers: 8.0, rank: *rank, ..Turns::default() };
+            bench.pick_at(turns, Some(*key), 1).first() == bench.policy.owner(*key)
+        })
+        .count()
+    };
+    bench.now = Time::from_secs_f64(5000.0);
+    let crowd = bench.states[0].in_flight;
+    (0..20).for_each(|_| bench.states[0].in_flight.start(Time::from_secs_f64(4999.0)));
+    bench.refresh();
+    bench.states[0].in_flight = crowd;
+    assert!(at_home(&mut bench) < 240);
+    for (seconds, crowded) in [(1000.0, true), (1001.9, true), (1002.1, false)] {
+        bench.now = Time::from_secs_f64(seconds);
+        bench.refresh();
+        assert_eq!(at_home(&mut bench) < 240, crowded, "at {seconds}");
+    }
+}
