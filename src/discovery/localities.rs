@@ -42,9 +42,23 @@ pub fn weigh(found: &mut [Found], localities: &[Locality]) {
             *weights.entry((locality.priority, &locality.name)).or_default() += f64::from(locality.weight);
         }
     }
+    assign(found, &weights);
+}
+
+/// Gives endpoints the locality weights that were in force `before`, while those of their localities are not known.
+pub fn keep(found: &mut [Found], before: &[Found]) {
+    let weights = before.iter().filter_map(|found| Some((place(found), found.locality_weight?))).collect();
+    assign(found, &weights);
+}
+
+/// The priority and the locality of an endpoint.
+fn place(found: &Found) -> (u32, &str) {
+    (found.priority.unwrap_or(0), &found.locality)
+}
+
+fn assign(found: &mut [Found], weights: &HashMap<(u32, &str), f64>) {
     for found in found {
-        let key = (found.priority.unwrap_or(0), found.locality.as_str());
-        found.locality_weight = weights.get(&key).copied();
+        found.locality_weight = weights.get(&place(found)).copied();
     }
 }
 
@@ -99,6 +113,18 @@ mod tests {
         ] {
             assert_eq!(weighed(localities), [None; 4], "{localities:?}");
         }
+    }
+
+    #[test]
+    fn weights_that_were_in_force_are_kept_by_priority_and_locality() {
+        let mut before = [found(1, 0, "a"), found(2, 0, "b"), found(3, 1, "b")];
+        (before[0].locality_weight, before[1].locality_weight) = (Some(7.0), Some(0.0));
+        let mut now =
+            [found(4, 0, "b"), found(5, 0, "a"), found(6, 1, "a"), found(3, 1, "b"), found(7, 0, "c")];
+        now[2].locality_weight = Some(3.0);
+        keep(&mut now, &before);
+        let weights = now.map(|found| found.locality_weight);
+        assert_eq!(weights, [Some(0.0), Some(7.0), None, None, None]);
     }
 
     #[test]

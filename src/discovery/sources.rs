@@ -1,7 +1,7 @@
 //! Endpoint sets from the sources: the lease holder polls them, and every worker follows.
 
 use crate::discovery::discovered;
-use crate::discovery::found::Finding;
+use crate::discovery::found::{Finding, Found};
 use crate::discovery::localities::{self, Locality};
 use crate::discovery::merge::Sources;
 use crate::discovery::notices::Notices;
@@ -41,13 +41,24 @@ struct UpstreamSource {
     source: Source,
     /// The poll interval, seconds.
     every_s: f64,
-    /// The weights of Envoy's localities, as far as they are known.
-    localities: Vec<Locality>,
+    /// Whether the weights of Envoy's localities count.
+    weighed: bool,
+    /// These weights; `None` before this worker has read them. Until then those of the endpoints stay.
+    localities: Option<Vec<Locality>>,
     /// Whether Envoy chooses its hosts by subsets, which no address respects.
     subsets: bool,
 }
 
 impl UpstreamSource {
+    /// Sets the locality weights of the endpoints in a response.
+    fn weigh(&self, found: &mut [Found]) {
+        match &self.localities {
+            Some(localities) => localities::weigh(found, localities),
+            None if self.weighed => localities::keep(found, &self.source.found),
+            None => localities::weigh(found, &[]),
+        }
+    }
+
     /// Leaves all requests to Envoy if it chooses by subsets.
     fn respect_subsets(&mut self) {
         if self.subsets {
@@ -85,11 +96,21 @@ impl Discovery {
         let polled_s = config.prometheus.as_ref().map_or(0.0, |p| interval_s(p.interval));
         let prometheus = balanced.endpoints.prometheus.as_ref().map(|_| (Origin::Prometheus, polled_s));
         let envoy = balanced.endpoints.envoy_admin.as_ref();
+        let weighed = envoy.is_some_and(|admin| admin.locality_weights && balanced.zone.is_none());
         let envoy = envoy.map(|admin| (Origin::Envoy, interval_s(admin.interval)));
         for (origin, every_s) in [prometheus, envoy].into_iter().flatten() {
             let (key, source) = ((cluster, origin), Source::default());
-            let (localities, subsets) = (Vec::new(), false);
-            self.sources.push(UpstreamSource { upstream, key, source, every_s, localities, subsets });
+            let weighed = weighed && origin == Origin::Envoy;
+            let (localities, subsets) = (None, false);
+            self.sources.push(UpstreamSource {
+                upstream,
+                key,
+                source,
+                every_s,
+                weighed,
+                localities,
+                subsets,
+            });
         }
         self.complete.push(false);
         self.notices.push(Notices::default());
@@ -102,11 +123,13 @@ impl Discovery {
     #[inline(never)]
     pub fn take_over(&mut self, old: &Discovery) -> Vec<usize> {
         let mut changed = Vec::new();
-        for entry in self.sources.iter_mut().filter(|entry| entry.source.known().is_none()) {
-            let known = old.sources.iter().find(|known| known.key == entry.key);
-            if let Some(known) = known.filter(|known| known.source.known().is_some()) {
-                entry.source = known.source.clone();
+        for entry in &mut self.sources {
+            let Some(known) = old.sources.iter().find(|known| known.key == entry.key) else { continue };
+            if entry.weighed {
                 entry.localities.clone_from(&known.localities);
+            }
+            if entry.source.known().is_none() && known.source.known().is_some() {
+                entry.source = known.source.clone();
                 entry.subsets = known.subsets;
                 changed.push(entry.upstream);
             }
@@ -136,7 +159,7 @@ impl Discovery {
         let mut finding = finding;
         let entry = self.sources.iter_mut().find(|h| h.upstream == upstream && h.key.1 == origin);
         entry.is_some_and(|entry| {
-            localities::weigh(&mut finding.found, &entry.localities);
+            entry.weigh(&mut finding.found);
             let changed = entry.source.answer(finding, (origin, question), now);
             entry.respect_subsets();
             changed
@@ -164,9 +187,9 @@ impl Discovery {
     pub fn set_localities(&mut self, upstream: usize, localities: Vec<Locality>) -> bool {
         let entry = self.sources.iter_mut().find(|h| h.upstream == upstream && h.key.1 == Origin::Envoy);
         let Some(entry) = entry else { return false };
-        entry.localities = localities;
         let before = entry.source.found.clone();
-        localities::weigh(&mut entry.source.found, &entry.localities);
+        localities::weigh(&mut entry.source.found, &localities);
+        entry.localities = Some(localities);
         let changed = before != entry.source.found;
         self.news |= changed;
         changed
@@ -259,6 +282,8 @@ impl Discovery {
             // Nothing else leaves all requests where there are endpoints. A new leader goes by it until it has asked.
             entry.subsets = source.unsteerable >= 1.0 && !source.found.is_empty();
             entry.source = source;
+            // Another leader may have read other weights since this worker did.
+            entry.localities = None;
         }
         changed
     }

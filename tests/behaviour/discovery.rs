@@ -30,7 +30,7 @@ pub fn by_envoy() -> String {
 /// An Envoy with this configuration and both clusters.
 pub struct Crew {
     /// Envoy's main thread, then its workers.
-    all: Vec<Plugin>,
+    pub all: Vec<Plugin>,
 }
 
 impl Crew {

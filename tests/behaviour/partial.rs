@@ -5,7 +5,7 @@ use crate::discovery::{
     report_hosts, series, split, targets,
 };
 use crate::scene::{Ending, address, begin, candidates, give, load, ms, pass_with, picks, serve};
-use crate::world::{Answer, World};
+use crate::world::{Answer, Plugin, World};
 
 const FOUND: &str = r#""prometheus":{"query":"up"}"#;
 
@@ -211,6 +211,57 @@ fn a_canary_keeps_its_locality_weight(mut world: impl World) {
     }
 }
 
+/// Answers polls for hosts, and none for the weights of localities, for `seconds`, in which only these workers tick.
+fn envoy_tells_only_hosts<W: World>(world: &mut W, awake: &[Plugin], seconds: u64, members: &str) {
+    let mut asked = 0;
+    pass_with(world, awake, ms(1000 * seconds), |world| {
+        for call in world.calls().into_iter().filter(|call| call.cluster == ADMIN) {
+            let hosts = call.path.starts_with("/clusters");
+            asked += usize::from(hosts);
+            world.answer(&call, &if hosts { Answer::Http(200, members.as_bytes()) } else { Answer::Failed });
+        }
+    });
+    assert!(asked > 0, "the hosts are asked for");
+}
+
+/// A new leader knows the hosts before the weights: until it does, those that were in force are.
+fn locality_weights_outlast_a_reload_and_a_move_of_the_lease<W: World>(_: W) {
+    let members = located(&[(0, "a"), (1, "b")]);
+    for (a, b, low, high) in [(99, 1, 8, 40), (10, 0, 0, 0)] {
+        for reloads in [true, false] {
+            let mut world = W::new(1);
+            let mut crew = crew(&mut world, 2, &plugin(&by_envoy(), ""));
+            envoy_tells(&mut world, &crew, &members, &dumped(&[("a", 1, a), ("b", 1, b)]));
+            let awake = if reloads {
+                let json = plugin(&by_envoy(), r#""slow_start":"1s""#);
+                for plugin in &mut crew.all {
+                    let thread = world.thread_of(*plugin);
+                    *plugin = load(&mut world, thread, &json);
+                }
+                &crew.all[..]
+            } else {
+                // The main thread, which holds the lease, is silent.
+                &crew.all[1..]
+            };
+            envoy_tells_only_hosts(&mut world, awake, 8, &members);
+            let counts = picks(&mut world, crew[1], 2000);
+            let canary = counts.get(&address(1)).copied().unwrap_or(0);
+            assert!((low..=high).contains(&canary), "{a}/{b}, reloads: {reloads}: {counts:?}");
+            // Where they no longer count, they are not kept.
+            if reloads {
+                let json = plugin(&by_envoy().replace('}', r#","locality_weights":false}"#), RANDOM);
+                for plugin in &mut crew.all {
+                    let thread = world.thread_of(*plugin);
+                    *plugin = load(&mut world, thread, &json);
+                }
+                envoy_tells_only_hosts(&mut world, &crew.all, 8, &members);
+                let counts = picks(&mut world, crew[1], 1000);
+                assert!((400..600).contains(&counts[&address(1)]), "{a}/{b}: {counts:?}");
+            }
+        }
+    }
+}
+
 fn locality_weight_equal_to_the_sum_of_endpoints_is_ignored(mut world: impl World) {
     let crew =
         crew(&mut world, 1, &plugin(&by_envoy(), r#""health":{"fail_after":1,"max_ejected_percent":100}"#));
@@ -346,6 +397,7 @@ both!(
     an_endpoint_that_returns_within_minutes_is_no_newcomer,
     hosts_that_await_their_removal_serve,
     a_canary_keeps_its_locality_weight,
+    locality_weights_outlast_a_reload_and_a_move_of_the_lease,
     locality_weight_equal_to_the_sum_of_endpoints_is_ignored,
     locality_weights_can_be_left_alone,
     what_cannot_be_steered_to_gets_its_part,
