@@ -146,7 +146,8 @@ impl Discovery {
         self.sources.iter_mut().find(|h| h.upstream == upstream && h.key.1 == origin).map(|h| &mut h.source)
     }
 
-    /// Takes a source's response to `question`; returns whether that changes the endpoints.
+    /// Takes a source's response to `question`; returns whether that changes the endpoints, or the part that is left to
+    /// Envoy.
     #[inline(never)]
     pub fn accept_finding(
         &mut self,
@@ -160,9 +161,10 @@ impl Discovery {
         let entry = self.sources.iter_mut().find(|h| h.upstream == upstream && h.key.1 == origin);
         entry.is_some_and(|entry| {
             entry.weigh(&mut finding.found);
+            let before = entry.source.unsteerable;
             let changed = entry.source.answer(finding, (origin, question), now);
             entry.respect_subsets();
-            changed
+            changed || entry.source.unsteerable != before
         })
     }
 

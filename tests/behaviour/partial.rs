@@ -4,7 +4,7 @@ use crate::discovery::{
     ADMIN, Crew, PROMETHEUS, RANDOM, addresses, asked, by_envoy, crew, healthy, members, plugin, report,
     report_hosts, series, split, targets,
 };
-use crate::scene::{Ending, address, begin, candidates, give, load, ms, pass_with, picks, serve};
+use crate::scene::{Ending, address, begin, candidates, give, load, ms, pass_with, picks, serve, single};
 use crate::world::{Answer, Plugin, World};
 
 const FOUND: &str = r#""prometheus":{"query":"up"}"#;
@@ -299,6 +299,21 @@ fn what_cannot_be_steered_to_gets_its_part(mut world: impl World) {
     assert!((0..200).all(|_| !candidates(&begin(&mut world, crew[1])).is_empty()));
 }
 
+/// Where one worker leads and carries the traffic, no other one tells it of the change.
+fn what_cannot_be_steered_to_may_come_and_go<W: World>(mut world: W) {
+    world.add_cluster(ADMIN);
+    let json = plugin(&by_envoy(), r#""policy":"round_robin""#);
+    let crew = Crew { all: vec![single(&mut world, &json)] };
+    let pipe = r#"{"address":{"pipe":{"path":"/run/x.sock"}},"weight":1}"#;
+    let steered = healthy(&[0, 1, 2]);
+    let partly = steered.replace("\"host_statuses\":[", &format!("\"host_statuses\":[{pipe},"));
+    for (body, least, most) in [(&steered, 0, 0), (&partly, 430, 570), (&steered, 0, 0)] {
+        report_hosts(&mut world, &crew, body);
+        let unsteered = (0..2000).filter(|_| candidates(&begin(&mut world, crew.main())).is_empty()).count();
+        assert!((least..=most).contains(&unsteered), "{unsteered}");
+    }
+}
+
 fn series_without_address_are_logged_with_their_labels(mut world: impl World) {
     let crew = crew(&mut world, 1, &plugin(FOUND, RANDOM));
     let body = series(&[0, 1]).replace(
@@ -401,6 +416,7 @@ both!(
     locality_weight_equal_to_the_sum_of_endpoints_is_ignored,
     locality_weights_can_be_left_alone,
     what_cannot_be_steered_to_gets_its_part,
+    what_cannot_be_steered_to_may_come_and_go,
     series_without_address_are_logged_with_their_labels,
     addresses_unknown_to_envoy_are_logged,
     the_proxys_own_zone_is_taken_from_its_node,
