@@ -29,6 +29,7 @@ pub fn encode<'s>(sources: impl ExactSizeIterator<Item = (Key, &'s Source)>) -> 
         w.u32(source.skipped);
         w.text(&source.examples);
         w.f64(source.unsteerable);
+        w.bytes(&[source.subsets.into()]);
         w.u64(source.question);
         w.bytes(&[source.named_any.into()]);
         w.f64(source.absences.longest_s);
@@ -95,6 +96,7 @@ pub fn decode(bytes: &[u8]) -> Option<Vec<(Key, Source)>> {
             skipped: r.u32()?,
             examples: r.text()?.into(),
             unsteerable: r.f64()?,
+            subsets: r.byte()? != 0,
             question: r.u64()?,
             named_any: r.byte()? != 0,
             absences: absences(&mut r)?,

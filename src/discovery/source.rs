@@ -53,6 +53,8 @@ pub struct Source {
     pub examples: String,
     /// The fraction of the requests that the source gives to skipped entries, 0..=1.
     pub unsteerable: f64,
+    /// Whether Envoy chooses its hosts by subsets, which no address respects. A new leader goes by it until it has asked.
+    pub subsets: bool,
     /// The identity of the query; the response to another query replaces the list at once.
     pub question: u64,
     /// Endpoints of the list that are missing from the latest responses.

@@ -45,8 +45,6 @@ struct UpstreamSource {
     weighed: bool,
     /// These weights; `None` before this worker has read them. Until then those of the endpoints stay.
     localities: Option<Vec<Locality>>,
-    /// Whether Envoy chooses its hosts by subsets, which no address respects.
-    subsets: bool,
 }
 
 impl UpstreamSource {
@@ -61,7 +59,7 @@ impl UpstreamSource {
 
     /// Leaves all requests to Envoy if it chooses by subsets.
     fn respect_subsets(&mut self) {
-        if self.subsets {
+        if self.source.subsets {
             self.source.unsteerable = 1.0;
         }
     }
@@ -101,16 +99,8 @@ impl Discovery {
         for (origin, every_s) in [prometheus, envoy].into_iter().flatten() {
             let (key, source) = ((cluster, origin), Source::default());
             let weighed = weighed && origin == Origin::Envoy;
-            let (localities, subsets) = (None, false);
-            self.sources.push(UpstreamSource {
-                upstream,
-                key,
-                source,
-                every_s,
-                weighed,
-                localities,
-                subsets,
-            });
+            let localities = None;
+            self.sources.push(UpstreamSource { upstream, key, source, every_s, weighed, localities });
         }
         self.complete.push(false);
         self.notices.push(Notices::default());
@@ -130,7 +120,6 @@ impl Discovery {
             }
             if entry.source.known().is_none() && known.source.known().is_some() {
                 entry.source = known.source.clone();
-                entry.subsets = known.subsets;
                 changed.push(entry.upstream);
             }
         }
@@ -170,14 +159,14 @@ impl Discovery {
 
     /// Whether Envoy chooses the hosts of a cluster by subsets, as far as is known.
     pub fn subsets(&self, upstream: usize) -> bool {
-        self.sources.iter().any(|h| h.upstream == upstream && h.key.1 == Origin::Envoy && h.subsets)
+        self.sources.iter().any(|h| h.upstream == upstream && h.key.1 == Origin::Envoy && h.source.subsets)
     }
 
     /// Takes whether Envoy chooses the hosts of a cluster by subsets; returns whether that changes anything.
     pub fn set_subsets(&mut self, upstream: usize, subsets: bool) -> bool {
         let entry = self.sources.iter_mut().find(|h| h.upstream == upstream && h.key.1 == Origin::Envoy);
-        let Some(entry) = entry.filter(|entry| entry.subsets != subsets) else { return false };
-        entry.subsets = subsets;
+        let Some(entry) = entry.filter(|entry| entry.source.subsets != subsets) else { return false };
+        entry.source.subsets = subsets;
         // The next answer has the part that is left to Envoy for other reasons.
         entry.source.unsteerable = 0.0;
         entry.respect_subsets();
@@ -281,8 +270,6 @@ impl Discovery {
             if entry.source.known() != source.known() || entry.source.unsteerable != source.unsteerable {
                 changed.push(entry.upstream);
             }
-            // Nothing else leaves all requests where there are endpoints. A new leader goes by it until it has asked.
-            entry.subsets = source.unsteerable >= 1.0 && !source.found.is_empty();
             entry.source = source;
             // Another leader may have read other weights since this worker did.
             entry.localities = None;

@@ -115,6 +115,7 @@ fn source() -> Source {
         skipped: 6,
         examples: "e".into(),
         unsteerable: 0.5,
+        subsets: true,
         question: 7,
         absences: Absences::reported(vec![absence], 8.0),
         named_any: true,

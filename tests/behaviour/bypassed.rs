@@ -161,6 +161,21 @@ fn a_cluster_that_had_subsets_is_believed_to_have_none_when_it_says_so_twice<W: 
     }
 }
 
+/// Hosts without an address that get all requests are no subsets, which a new leader would go by until it has asked.
+fn hosts_without_an_address_that_get_all_requests_are_no_subsets<W: World>(mut world: W) {
+    let crew = crew(&mut world, 2, &plugin(&by_envoy(), RANDOM));
+    let second = healthy(&[0, 1]).replace(r#""weight":1"#, r#""weight":1,"priority":1"#);
+    let pipe = r#"{"address":{"pipe":{"path":"/run/x.sock"}},"weight":1}"#;
+    let with_pipe = second.replace("\"host_statuses\":[", &format!("\"host_statuses\":[{pipe},"));
+    live(&mut world, &crew, 3, |_| with_pipe.clone(), |_| None);
+    assert_eq!(left(&mut world, &crew, "web"), [true, true]);
+    // The main thread, which holds the lease, is silent.
+    let rest = Crew { all: crew.all[1..].to_vec() };
+    live(&mut world, &rest, 8, |_| with_pipe.clone(), |_| None);
+    live(&mut world, &rest, 3, |_| second.clone(), |_| None);
+    assert_eq!(left(&mut world, &crew, "web"), [false, false]);
+}
+
 /// A request that was meant for one subset does not go to another because it is the first.
 fn subsets_are_known_before_the_first_request<W: World>(mut world: W) {
     let crew = crew(&mut world, 2, &plugin(&by_envoy(), RANDOM));
@@ -208,6 +223,7 @@ both!(
     many_clusters_are_asked_about_in_turns,
     what_stats_do_not_say_changes_nothing,
     a_cluster_that_had_subsets_is_believed_to_have_none_when_it_says_so_twice,
+    hosts_without_an_address_that_get_all_requests_are_no_subsets,
     subsets_are_known_before_the_first_request,
     zones_count_since_the_last_poll,
 );

@@ -122,11 +122,11 @@ fn source() -> impl Strategy<Value = Source> {
         };
         Absences::reported(absent.into_iter().map(absence).collect(), 7.0)
     });
-    let told = (any::<[u64; 4]>(), any::<u32>(), 0f64..1.0, any::<bool>());
+    let told = (any::<[u64; 4]>(), any::<u32>(), 0f64..1.0, any::<[bool; 2]>());
     (vec(found(), 0..20), told, ".{0,200}", ".{0,100}", absent).prop_map(
         |(
             found,
-            ([answered, answers, failures, question], skipped, unsteerable, named_any),
+            ([answered, answers, failures, question], skipped, unsteerable, [named_any, subsets]),
             error,
             examples,
             absences,
@@ -140,6 +140,7 @@ fn source() -> impl Strategy<Value = Source> {
                 skipped,
                 examples,
                 unsteerable,
+                subsets,
                 question,
                 absences,
                 named_any,
