@@ -26,6 +26,7 @@ pub fn encode<'s>(sources: impl ExactSizeIterator<Item = (Key, &'s Source)>) -> 
         w.u64(source.answers);
         w.u64(source.failures);
         w.text(&source.error);
+        w.bytes(&[source.outage.into(), source.alone.into()]);
         w.u32(source.skipped);
         w.text(&source.examples);
         w.f64(source.unsteerable);
@@ -93,6 +94,8 @@ pub fn decode(bytes: &[u8]) -> Option<Vec<(Key, Source)>> {
             answers: r.u64()?,
             failures: r.u64()?,
             error: r.text()?.into(),
+            outage: r.byte()? != 0,
+            alone: r.byte()? != 0,
             skipped: r.u32()?,
             examples: r.text()?.into(),
             unsteerable: r.f64()?,

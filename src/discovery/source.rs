@@ -47,6 +47,10 @@ pub struct Source {
     pub failures: u64,
     /// The error of the last poll, printable; empty if it succeeded.
     pub error: String,
+    /// Whether a poll had no usable answer, and none has come since that could be used for any upstream.
+    pub outage: bool,
+    /// Whether the last answer could not be used for this upstream alone.
+    pub alone: bool,
     /// The number of skipped entries in the last response.
     pub skipped: u32,
     /// The names of the first of these.
@@ -74,6 +78,7 @@ impl Source {
         self.last_success = now;
         self.answers += 1;
         self.error.clear();
+        (self.outage, self.alone) = (false, false);
         self.skipped = finding.skipped.saturating_add(finding.beyond).min(u32::MAX as usize) as u32;
         self.examples = finding.examples.join(", ");
         self.unsteerable = finding.unsteerable();
@@ -119,8 +124,19 @@ impl Source {
 
     /// A poll failed. The list stays.
     pub fn fail(&mut self, error: &str) {
+        self.outage = true;
+        self.note(error);
+    }
+
+    fn note(&mut self, error: &str) {
         self.failures += 1;
         error.clone_into(&mut self.error);
+    }
+
+    /// A poll was answered, but not usably for this upstream; returns whether that is new.
+    pub fn fail_alone(&mut self, error: &str) -> bool {
+        self.note(error);
+        !core::mem::replace(&mut self.alone, true)
     }
 
     /// Drops the announced health if the source, polled every `every_s` seconds, no longer answers; returns whether

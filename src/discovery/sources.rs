@@ -34,6 +34,15 @@ pub struct Discovery {
     logged_beyond: bool,
 }
 
+/// What is failing among the sources of one kind.
+#[derive(Clone, Copy, Debug)]
+pub struct Failing {
+    /// Whether polls have no usable answer.
+    pub outage: bool,
+    /// Whether answers cannot be used for one upstream alone.
+    pub alone: bool,
+}
+
 /// One source of one upstream.
 struct UpstreamSource {
     upstream: usize,
@@ -200,9 +209,12 @@ impl Discovery {
         }
     }
 
-    /// Whether a source of this kind has failed to answer its latest poll.
-    pub fn any_failing(&self, origin: Origin) -> bool {
-        self.sources.iter().any(|entry| entry.key.1 == origin && !entry.source.error.is_empty())
+    /// What is failing among the sources of this kind.
+    pub fn failing(&self, origin: Origin) -> Failing {
+        let any = |failing: fn(&Source) -> bool| {
+            self.sources.iter().any(|entry| entry.key.1 == origin && failing(&entry.source))
+        };
+        Failing { outage: any(|source| source.outage), alone: any(|source| source.alone) }
     }
 
     /// Removes endpoints whose absence has lasted long enough; returns the upstreams that this changes.
@@ -228,6 +240,18 @@ impl Discovery {
     pub fn failed(&mut self, upstream: usize, origin: Origin, error: &str) {
         self.news = true;
         self.source_mut(upstream, origin).into_iter().for_each(|source| source.fail(error));
+    }
+
+    /// A poll was answered, but not usably for this upstream; returns whether that is new.
+    pub fn failed_alone(&mut self, upstream: usize, origin: Origin, error: &str) -> bool {
+        self.news = true;
+        self.source_mut(upstream, origin).is_some_and(|source| source.fail_alone(error))
+    }
+
+    /// An answer could be used for an upstream: it is no outage where it could not.
+    pub fn answered(&mut self, origin: Origin) {
+        let alone = self.sources.iter_mut().filter(|entry| entry.key.1 == origin && entry.source.alone);
+        alone.for_each(|entry| entry.source.outage = false);
     }
 
     /// Drops the health that sources announced which no longer answer; returns the upstreams that this changes.

@@ -112,6 +112,8 @@ fn source() -> Source {
         answers: 4,
         failures: 5,
         error: "no".into(),
+        outage: false,
+        alone: true,
         skipped: 6,
         examples: "e".into(),
         unsteerable: 0.5,

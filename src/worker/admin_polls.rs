@@ -5,6 +5,7 @@
 //! while Envoy writes it, its main thread does nothing else.
 
 pub(crate) mod bypassed;
+mod outages;
 
 use core::time::Duration;
 
@@ -174,7 +175,7 @@ impl AdminPolls {
             let Err((why, failed)) = target.ask(host, rng, rest, now) else { continue };
             for upstream in failed {
                 let error = not_sent(&target.cluster, why);
-                fail(host, discovery, (upstream, &target.name_of(upstream)), &error);
+                outages::fail(host, discovery, (upstream, &target.name_of(upstream)), &error);
             }
         }
     }
@@ -308,31 +309,34 @@ impl AdminTarget {
         let listing = match listing {
             Ok(listing) => listing,
             Err(error) => {
-                polled.iter().for_each(|(upstream, name)| fail(host, discovery, (*upstream, name), &error));
+                for (upstream, name) in &polled {
+                    outages::fail(host, discovery, (*upstream, name), &error);
+                }
                 return Vec::new();
             }
         };
         if listing.others > 0 && !core::mem::replace(&mut self.unfiltered, true) {
             log_unfiltered(host, listing.others + names.len(), body.size());
         }
-        let mut changed = Vec::new();
+        let (mut changed, mut changes) = (Vec::new(), outages::Changes::new(discovery));
         for ((at, (upstream, name)), hosts) in covered.iter().zip(&polled).zip(listing.clusters) {
             match hosts {
-                Err(error) => fail(host, discovery, (*upstream, name), &error.to_string()),
+                Err(error) => changes.unusable(discovery, (*upstream, name), &error.to_string()),
                 Ok(hosts) => {
-                    if self.take_hosts(host, discovery, *at, hosts, now) {
+                    changes.usable = true;
+                    if self.take_hosts(discovery, *at, hosts, now) {
                         changed.push(*upstream);
                     }
                 }
             }
         }
+        changes.log(host, discovery);
         changed
     }
 
     /// Takes the hosts of the upstream at `at` in [`AdminTarget::clusters`]; returns whether that changes its endpoints.
     fn take_hosts(
         &mut self,
-        host: &dyn Host,
         discovery: &mut Discovery,
         at: usize,
         hosts: envoy_admin::ClusterHosts,
@@ -349,18 +353,8 @@ impl AdminTarget {
             self.localities.due = now;
         }
         of.weights = several;
-        let failing = discovery.any_failing(Origin::Envoy);
         let query = rng::hash(of.name.as_bytes());
-        let changed = discovery.accept_finding(of.upstream, (Origin::Envoy, query), hosts.finding, now);
-        if failing && !discovery.any_failing(Origin::Envoy) {
-            host.log_event(&Event {
-                level: log::Level::Info,
-                name: "source_answers",
-                message: "envoy_admin poll succeeded again",
-                fields: &[("source", Field::Text("envoy_admin"))],
-            });
-        }
-        changed
+        discovery.accept_finding(of.upstream, (Origin::Envoy, query), hosts.finding, now)
     }
 
     #[inline(never)]
@@ -422,26 +416,6 @@ impl Poll {
         let sent = host.call(&call);
         self.pending = sent.ok();
         sent.map(|_| ())
-    }
-}
-
-/// Counts a failed poll, and logs the first of several in a row.
-#[inline(never)]
-fn fail(host: &dyn Host, discovery: &mut Discovery, (upstream, name): (usize, &str), error: &str) {
-    let error: String = format!("cluster={name} endpoints: {error}").chars().take(MAX_ERROR).collect();
-    let before = discovery.any_failing(Origin::Envoy);
-    discovery.failed(upstream, Origin::Envoy, &error);
-    if !before {
-        host.log_event(&Event {
-            level: log::Level::Warn,
-            name: "source_fails",
-            message: &format!("envoy_admin poll failed: {error}"),
-            fields: &[
-                ("source", Field::Text("envoy_admin")),
-                ("upstream", Field::Text(name)),
-                ("error", Field::Text(&error)),
-            ],
-        });
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::discovery::{ADMIN, Crew, RANDOM, addresses, by_envoy, crew, healthy, members, plugin, targets};
 use crate::partial::{dumped, located};
-use crate::scene::{Ending, begin, candidates, ms, pass_with, respond};
+use crate::scene::{Ending, begin, candidates, ms, pass_with, respond, serve};
 use crate::world::{Answer, Call, Plugin, Stream, World};
 
 /// Lets `seconds` pass, and answers each poll of the admin interface after `delay_ms`; `busy` with one request a second to
@@ -171,9 +171,51 @@ fn a_cluster_met_between_two_polls_does_not_wait_for_the_next<W: World>(mut worl
     }
 }
 
+/// A cluster that Envoy no longer has fails each poll. The outages of the admin interface are logged all the same, each
+/// with one line, however many upstreams it has.
+fn an_outage_is_logged_also_while_a_cluster_is_gone<W: World>(mut world: W) {
+    let names: Vec<String> =
+        (0..64).map(|at| if at > 0 { format!("api_{at:02}") } else { "web".into() }).collect();
+    let upstream = |name: &String| format!(r#"{{"cluster":"{name}","endpoints":{{{}}}}}"#, by_envoy());
+    let all = names.iter().map(upstream).collect::<Vec<_>>().join(",");
+    let crew = crew(&mut world, 2, &format!(r#"{{"upstreams":[{all}]}}"#));
+    let plugins = crew.all.clone();
+    // The number of clusters that Envoy has, of the first; `None` if it does not answer.
+    for (has, failed, again) in [
+        (Some(64), 0, 0),
+        (Some(62), 1, 0),
+        (None, 2, 0),
+        (Some(62), 2, 1),
+        (Some(61), 3, 1),
+        (None, 4, 1),
+        // One more has gone meanwhile.
+        (Some(60), 5, 2),
+        (Some(63), 5, 2),
+        (Some(64), 5, 3),
+    ] {
+        pass_with(&mut world, &plugins, ms(15_000), |world| {
+            serve(world, crew[0], |_| Ending::good());
+            for call in world.calls().into_iter().filter(|call| call.cluster == ADMIN) {
+                let Some(has) = has else { return world.answer(&call, &Answer::Failed) };
+                let named = names[..has].iter().map(String::as_str).filter(|name| call.path.contains(name));
+                let named = named.map(|name| (name, healthy(&[0, 1])));
+                let body = if call.path.starts_with("/stats") { String::new() } else { clusters(named) };
+                world.answer(&call, &Answer::Http(200, body.as_bytes()));
+            }
+        });
+        let logs = world.logs();
+        let lines = |what: &str| logs.iter().filter(|line| line.contains(what)).count();
+        let said = [lines("envoy_admin poll failed"), lines("envoy_admin poll succeeded again")];
+        assert_eq!(said, [failed, again], "{has:?}: {logs:?}");
+    }
+    let gone = "cluster=api_62 endpoints: Envoy has no cluster of that name (and 1 more upstream)";
+    assert!(world.logs().iter().any(|line| line.contains(gone)), "{:?}", world.logs());
+}
+
 both!(
     announced_health_holds_while_polls_rest,
     an_answer_that_took_long_is_asked_for_ten_times_as_long_later,
     large_lists_are_asked_for_in_turns_unless_each_answer_has_all,
     a_cluster_met_between_two_polls_does_not_wait_for_the_next,
+    an_outage_is_logged_also_while_a_cluster_is_gone,
 );

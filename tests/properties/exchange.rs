@@ -122,11 +122,16 @@ fn source() -> impl Strategy<Value = Source> {
         };
         Absences::reported(absent.into_iter().map(absence).collect(), 7.0)
     });
-    let told = (any::<[u64; 4]>(), any::<u32>(), 0f64..1.0, any::<[bool; 2]>());
+    let told = (any::<[u64; 4]>(), any::<u32>(), 0f64..1.0, any::<[bool; 4]>());
     (vec(found(), 0..20), told, ".{0,200}", ".{0,100}", absent).prop_map(
         |(
             found,
-            ([answered, answers, failures, question], skipped, unsteerable, [named_any, subsets]),
+            (
+                [answered, answers, failures, question],
+                skipped,
+                unsteerable,
+                [named_any, subsets, outage, alone],
+            ),
             error,
             examples,
             absences,
@@ -137,6 +142,8 @@ fn source() -> impl Strategy<Value = Source> {
                 answers,
                 failures,
                 error,
+                outage,
+                alone,
                 skipped,
                 examples,
                 unsteerable,
