@@ -202,7 +202,7 @@ impl Discovery {
                 level: log::Level::Warn,
                 name: "locality_weights_unknown",
                 message: &format!(
-                    "discovery: locality weights unknown: /config_dump: {error}; requests are divided by endpoint weights"
+                    "discovery: locality weights unknown: /config_dump: {error}; those known before stay, else endpoint weights divide the requests"
                 ),
                 fields: &[("error", Field::Text(error))],
             });
