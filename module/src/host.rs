@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use engine::time::Time;
 use evenkeel::host::{Bytes, Call, CallError, Host, MetricKind, SharedError, StreamHost};
+use evenkeel::request::MARK;
 
 use crate::abi::{self, Attribute, Map, NotSent, StreamHandle};
 use crate::calls::Calls;
@@ -12,6 +13,10 @@ use crate::{clock, left, shared};
 
 /// Prefix of filter state keys, under which the access log finds a decision; the same as with the WebAssembly filter.
 const STATE_PREFIX: &str = "wasm.";
+
+fn state_key(path: &[&str]) -> String {
+    format!("{STATE_PREFIX}{}", path.join("."))
+}
 
 /// The host of one worker.
 pub struct Process<'a> {
@@ -234,15 +239,20 @@ impl StreamHost for Surroundings<'_> {
             }
             ["response", "code_details"] => stream.attribute(Attribute::ResponseCodeDetails),
             ["source", "address"] => stream.attribute(Attribute::SourceAddress),
+            MARK => stream.filter_state(&state_key(path)),
             _ => None,
         };
         value.filter(|value| !value.is_empty()).map(Bytes::from)
     }
 
     fn set_property(&self, path: &[&str], value: &[u8]) {
-        if let Some(stream) = self.stream {
-            stream.set_filter_state(&format!("{STATE_PREFIX}{}", path.join(".")), value);
+        let Some(stream) = self.stream else { return };
+        let key = state_key(path);
+        // A call leaves no header to mark, and Envoy reports a value that is set twice as a bug.
+        if path == MARK && (self.by_call || stream.filter_state(&key).is_some()) {
+            return;
         }
+        stream.set_filter_state(&key, value);
     }
 
     fn respond(&self, status: u32, headers: &[(&str, &str)], body: &[u8]) {

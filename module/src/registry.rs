@@ -1,6 +1,6 @@
 //! The plugins of the process by name, through which learnt state survives a new configuration.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use config::{Fault, Role};
@@ -25,6 +25,24 @@ pub fn state() -> u64 {
     STATE.load(Ordering::Acquire)
 }
 
+/// See [`are_several`].
+static SEVERAL: AtomicBool = AtomicBool::new(false);
+
+/// Whether a request may pass filters of several plugins: the latest has not replaced all others that are in use.
+pub fn are_several() -> bool {
+    SEVERAL.load(Ordering::Relaxed)
+}
+
+fn count(plugins: &[Weak<Plugin>]) {
+    let mut used = plugins.iter().rev().filter_map(Weak::upgrade).filter(|plugin| plugin.is_used());
+    let several = used.next().is_some_and(|latest| used.any(|plugin| !replaces(&latest, &plugin)));
+    SEVERAL.store(several, Ordering::Relaxed);
+}
+
+fn replaces(later: &Plugin, plugin: &Plugin) -> bool {
+    later.name == plugin.name && plugin.clusters().all(|cluster| later.balances(cluster))
+}
+
 /// The latest plugin of this name that is attached and balances `cluster`; without a name, of the only name there is. Two
 /// listeners may have filters of one name for different clusters.
 pub fn find(name: Option<&str>, cluster: &str) -> Option<Arc<Plugin>> {
@@ -43,10 +61,7 @@ pub fn find(name: Option<&str>, cluster: &str) -> Option<Arc<Plugin>> {
 pub fn in_use() -> Vec<Arc<Plugin>> {
     let mut all: Vec<Arc<Plugin>> = Vec::new();
     for plugin in plugins().iter().rev().filter_map(Weak::upgrade).filter(|plugin| plugin.is_used()) {
-        let replaces = |later: &Arc<Plugin>| {
-            later.name == plugin.name && plugin.clusters().all(|cluster| later.balances(cluster))
-        };
-        if !all.iter().any(replaces) {
+        if !all.iter().any(|later| replaces(later, &plugin)) {
             all.push(plugin);
         }
     }
@@ -111,6 +126,7 @@ pub fn attach(config: ConfigHandle, name: &str, text: &[u8]) -> Option<Arc<Attac
     attached.plugin.attach(&attached);
     plugins.retain(|plugin| !plugin.ptr_eq(&Arc::downgrade(&attached.plugin)));
     plugins.push(Arc::downgrade(&attached.plugin));
+    count(&plugins);
     STATE.fetch_add(1, Ordering::Release);
     Some(Arc::new(attached))
 }
@@ -130,7 +146,8 @@ fn read(surroundings: &Process<'_>, name: &str, text: &[u8]) -> Result<Plugin, V
 /// Detaches a configuration that Envoy is about to destroy, on the thread that released it last.
 pub fn detach(attached: &Attached) {
     // The lock prevents an attachment meanwhile, which might be about to share the plugin.
-    let _plugins = plugins();
+    let plugins = plugins();
     attached.plugin.detach(attached);
+    count(&plugins);
     STATE.fetch_add(1, Ordering::Release);
 }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use evenkeel::host::StreamHost;
 pub use evenkeel::request::Flow;
-use evenkeel::request::Stream;
+use evenkeel::request::{Stream, strip};
 use evenkeel::worker::Worker;
 
-use crate::abi::{self, Map, StreamHandle};
+use crate::abi::{self, StreamHandle};
 use crate::attached::Attached;
 use crate::guard::guarded;
 use crate::host::Surroundings;
-use crate::plugin;
+use crate::{plugin, registry};
 
 /// A stream, from its creation to its destruction.
 pub struct Request {
@@ -86,6 +86,7 @@ impl Request {
         let begin = |its: &mut Stream, worker: &mut Worker, host: &dyn StreamHost| {
             #[cfg(debug_assertions)]
             crate::guard::provoked(host.request_header("x-evenkeel-test-panic").is_some());
+            worker.mark_decisions(registry::are_several());
             let flow = its.request_headers(worker, host, end);
             wakes.set(worker.wakes());
             flow
@@ -96,20 +97,25 @@ impl Request {
         }
         flow.unwrap_or_else(|| {
             // A client's steering header must not be passed on, whatever the state of the worker.
-            stream.set_header(Map::RequestHeaders, &self.attached.plugin.header, None);
+            let strip = || strip(&self.attached.plugin.header, &self.without_worker(stream));
+            guarded(strip, || ());
             Flow::Continue
         })
     }
 
-    /// Lets a request pass that has no worker because the configuration was refused.
-    fn pass(&self, stream: StreamHandle) -> Flow {
-        let surroundings = Surroundings {
+    fn without_worker(&self, stream: StreamHandle) -> Surroundings<'_> {
+        Surroundings {
             process: self.attached.process(None),
             stream: Some(stream),
             by_call: false,
             details: None,
             reply: RefCell::new(None),
-        };
+        }
+    }
+
+    /// Lets a request pass that has no worker because the configuration was refused.
+    fn pass(&self, stream: StreamHandle) -> Flow {
+        let surroundings = self.without_worker(stream);
         let pass = || self.attached.aside(|aside| aside.request_headers(&surroundings));
         let verdict = guarded(pass, || None).unwrap_or(Flow::Continue);
         surroundings.reply.take().into_iter().for_each(|reply| reply.give(stream));

@@ -22,5 +22,6 @@ pub(crate) mod upstream_attempt;
 
 pub use affinity::{Issued, KeySource, key as affinity_key};
 pub use load_report::read as read_load_report;
+pub use steering::{MARK, strip};
 pub use stream::{Flow, Stream};
 pub use upstream_attempt::UpstreamAttempt;

@@ -7,7 +7,7 @@ use engine::policy::{Candidates, MAX_CANDIDATES};
 use engine::settings::{NoneEligible, Upstream};
 
 /// The property with the name of the steering header that a filter has set, for those of other plugins behind it.
-const MARK: &[&str] = &["evenkeel_steered"];
+pub const MARK: &[&str] = &["evenkeel_steered"];
 
 /// The configured way of steering, and a buffer for header values.
 #[derive(Debug)]

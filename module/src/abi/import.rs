@@ -64,6 +64,11 @@ unsafe extern "C" {
         key: Buffer,
         value: Buffer,
     ) -> bool;
+    pub fn envoy_dynamic_module_callback_http_get_filter_state_bytes(
+        stream: Stream,
+        key: Buffer,
+        value: *mut EnvoyBuffer,
+    ) -> bool;
     pub fn envoy_dynamic_module_callback_http_send_response(
         stream: Stream,
         status: u32,

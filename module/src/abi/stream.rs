@@ -167,7 +167,23 @@ impl StreamHandle {
         }
     }
 
-    /// Sets a filter state value, readable by other filters of the request and by the access log.
+    /// A filter state value that a module has set.
+    pub fn filter_state(self, key: &str) -> Option<Vec<u8>> {
+        let mut value = EnvoyBuffer::NONE;
+        // SAFETY: see above; Envoy writes to a valid place.
+        let found = unsafe {
+            import::envoy_dynamic_module_callback_http_get_filter_state_bytes(
+                self.0,
+                Buffer::of(key.as_bytes()),
+                &mut value,
+            )
+        };
+        // SAFETY: it was passed in this event.
+        found.then(|| unsafe { value.bytes() }.to_vec())
+    }
+
+    /// Sets a filter state value, readable by other filters of the request and by the access log. Envoy lets none be set
+    /// twice.
     pub fn set_filter_state(self, key: &str, value: &[u8]) {
         let (key, value) = (Buffer::of(key.as_bytes()), Buffer::of(value));
         // SAFETY: see above.

@@ -1,6 +1,7 @@
 //! One request on its way: what Envoy is told, what a client's headers may not do, the page, and panics.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 
 use testbed::serde_json::json;
 
@@ -44,6 +45,84 @@ fn a_header_that_is_asked_for_is_written() {
     assert!(stream.state().hosts.is_empty(), "and by no call");
     stream.complete();
     stream.destroy();
+}
+
+/// What two filters of a chain, one after the other, leave of a header that a client sends; the second has these fields more.
+fn chain(first: &Listener, second: &Listener, header: &str, more: Option<&str>) -> [Vec<String>; 2] {
+    let all = [Stream::open(&first.0), Stream::open(&second.0)];
+    assert!(all[0].request(&[(header, "10.0.0.9:1")]));
+    let fields = all[0].state().request.clone().into_iter().flatten();
+    let fields = fields.chain(more.map(|name| (name.to_owned(), Vec::new()))).collect();
+    assert!(all[1].request_after(&all[0], fields));
+    all.map(|stream| {
+        let left = stream.sent(header);
+        stream.complete();
+        stream.destroy();
+        left
+    })
+}
+
+/// Each is for a cluster of its own.
+#[test]
+fn what_an_earlier_filter_has_steered_stays_steered() {
+    for (via, header) in [
+        ("override_host", HEADER),
+        ("stateful_session", HEADER),
+        ("original_dst", "x-envoy-original-dst-host"),
+        ("cluster_header", "x-evenkeel-cluster"),
+    ] {
+        let plugin = json!({ "steering": { "via": via, "header": header } });
+        let of = |name: &str, upstream| Listener::new(&format!("{via}, {name}"), &plugin, &upstream);
+        let first = of("first", json!({}));
+        let second = of("second", json!({ "cluster": "api" }));
+        let [one, other] = chain(&first, &second, header, None);
+        assert!(one.len() == 1 && one[0] != "10.0.0.9:1", "{via}: {one:?}");
+        assert_eq!(other, one, "{via}");
+        assert_eq!(chain(&second, &second, header, None), [[""; 0]; 2], "{via}: the header is the client's");
+        let [one, other] = chain(&first, &second, header, Some(PANIC));
+        assert_eq!(other, one, "{via}: also where the second's worker is lost");
+        let [one, other] = chain(&first, &of("both", json!({})), header, None);
+        assert_eq!((one.len(), other.len()), (1, 1), "{via}: the later one decides");
+    }
+    // One that steers by a call has the name of a header, too.
+    let steering = json!({ "steering": { "header": HEADER } });
+    let first = Listener::new("first by a header", &steering, &json!({}));
+    let second = Listener::new("second by a call", &json!({}), &json!({ "cluster": "api" }));
+    let [one, other] = chain(&first, &second, HEADER, None);
+    assert_eq!((one.len(), &other), (1, &one));
+}
+
+/// In a process of its own, where there is no other.
+#[test]
+fn a_filter_that_is_alone_sets_nothing_for_later_ones() {
+    const ALONE: &str = "EVENKEEL_TEST_ALONE";
+    if std::env::var_os(ALONE).is_none() {
+        let own = std::env::current_exe().expect("a path");
+        let name = "requests::a_filter_that_is_alone_sets_nothing_for_later_ones";
+        let run = Command::new(own).args(["--exact", name]).env(ALONE, "1").output().expect("it runs");
+        let said = String::from_utf8_lossy(&run.stdout);
+        let wrong = String::from_utf8_lossy(&run.stderr);
+        return assert!(run.status.success() && said.contains("1 passed"), "{said}\n{wrong}");
+    }
+    let steering = |more: &str| json!({ "steering": { "header": HEADER }, "status": { "path": more } });
+    let set = |listener: &Listener| {
+        let stream = Stream::open(&listener.0);
+        assert!(stream.request(&[]));
+        let set = stream.state().filter_state.clone();
+        stream.destroy();
+        set.into_iter().collect::<Vec<_>>()
+    };
+    let replaced = Listener::new("alone", &steering("/a"), &json!({}));
+    assert_eq!(set(&replaced), []);
+    let alone = Listener::new("alone", &steering("/b"), &json!({}));
+    assert_eq!(
+        (set(&replaced), set(&alone)),
+        (vec![], vec![]),
+        "the one that it replaces is in no chain with it"
+    );
+    let by_call = Listener::new("not alone", &json!({}), &json!({ "cluster": "api" }));
+    assert_eq!(set(&alone), [("wasm.evenkeel_steered".to_owned(), HEADER.into())]);
+    assert_eq!(set(&by_call), [], "it writes no header");
 }
 
 #[test]

@@ -138,6 +138,19 @@ impl Stream {
         all.retain(|(name, _)| fields.iter().all(|(of, _)| of != name));
         all.extend(headers(fields));
         self.state().request = Some(all);
+        self.begins(end)
+    }
+
+    /// Request headers behind another filter of the chain, with what that one tells later ones.
+    pub fn request_after(&self, before: &Stream, headers: Headers) -> bool {
+        let filter_state = before.state().filter_state.clone();
+        let mut state = self.state();
+        (state.request, state.filter_state) = (Some(headers), filter_state);
+        drop(state);
+        self.begins(true)
+    }
+
+    fn begins(&self, end: bool) -> bool {
         // SAFETY: here and below: the stream lives.
         self.event(|id, of| unsafe {
             offered::envoy_dynamic_module_on_http_filter_request_headers(id, of, end)
@@ -386,8 +399,22 @@ extern "C" fn envoy_dynamic_module_callback_http_set_filter_state_bytes(
     value: Bytes,
 ) -> bool {
     let stream = envoy::stream(of);
-    stream.state().filter_state.insert(key.text(), value.to_vec());
+    if stream.state().filter_state.insert(key.text(), value.to_vec()).is_some() {
+        broken("what is set for later filters is set anew, though it is to be read only");
+    }
     true
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn envoy_dynamic_module_callback_http_get_filter_state_bytes(
+    of: *mut c_void,
+    key: Bytes,
+    place: *mut Bytes,
+) -> bool {
+    let stream = envoy::stream(of);
+    let mut state = stream.state();
+    let value = state.filter_state.get(&key.text()).cloned();
+    state.give(value, place)
 }
 
 #[unsafe(no_mangle)]
