@@ -57,14 +57,13 @@ impl Calls {
     }
 }
 
-/// An answer that arrived while the workers were locked.
+/// The end of a call that came while the workers were locked.
 pub struct Kept {
     /// The call.
     pub call: Outstanding,
-    /// HTTP status; `None` if the call failed.
-    pub status: Option<u32>,
-    /// The response body.
-    pub body: Vec<u8>,
+    /// The answer: HTTP status, `None` if the call failed, and the response body. `None` if the call ended with its
+    /// configuration.
+    pub answer: Option<(Option<u32>, Vec<u8>)>,
 }
 
 /// A body in chunks, with the headers of its answer.

@@ -224,30 +224,32 @@ impl Plugin {
         }
     }
 
-    /// Adds one of Envoy's configurations to this plugin.
+    /// Adds one of Envoy's configurations to this plugin. It takes over the ticks: Envoy may be about to drain the listener
+    /// of an earlier one.
     pub fn attach(&self, attached: &Attached) {
         let config = attached.defined.config();
         locked(&self.attached).push(config);
         let mut pacer = locked(&self.pacer);
+        if let Some(pacer) = &*pacer {
+            return pacer.ask(Waker::of(config));
+        }
+        *pacer = Pacer::start(Waker::of(config), Duration::from_millis(1));
         if pacer.is_none() {
-            *pacer = Pacer::start(Waker::of(config), Duration::from_millis(1));
-            if pacer.is_none() {
-                host::log(log::Level::Error, "evenkeel: cannot start a thread: polling disabled");
-            }
+            host::log(log::Level::Error, "evenkeel: cannot start a thread: polling disabled");
         }
     }
 
-    /// Removes one of Envoy's configurations, which is about to be destroyed. Another one takes over the ticks; after
-    /// the last one, the workers end.
+    /// Removes one of Envoy's configurations, which is about to be destroyed. The latest of the others takes over
+    /// the ticks; after the last one, the workers end.
     pub fn detach(&self, attached: &Attached) {
         let config = attached.defined.config();
         let next = {
             let mut all = locked(&self.attached);
             all.retain(|other| *other != config);
-            all.first().copied()
+            all.last().copied()
         };
         for lost in self.calls.take_all(config) {
-            locked(&self.kept).push(Kept { call: lost, status: None, body: Vec::new() });
+            locked(&self.kept).push(Kept { call: lost, answer: None });
         }
         match next {
             Some(next) => locked(&self.pacer).iter().for_each(|pacer| pacer.ask(Waker::of(next))),
@@ -297,8 +299,15 @@ impl Plugin {
         TICKS.set(false);
         self.at_work.store(false, Ordering::Relaxed);
         let kept = core::mem::take(&mut *locked(&self.kept));
-        for Kept { call, status, body } in kept {
-            self.deliver(attached, &call, status, &Pieces { body: &[&body], headers: &[] });
+        for Kept { call, answer } in kept {
+            match answer {
+                Some((status, body)) => {
+                    self.deliver(attached, &call, status, &Pieces { body: &[&body], headers: &[] });
+                }
+                None => {
+                    self.to_its_worker(attached, &call, |worker, host| worker.lose_call(host, call.token))
+                }
+            }
         }
         let shortest = if self.slots.len() == 1 { ALONE_MS } else { 0 };
         Some(Duration::from_millis(period?.max(shortest)))
@@ -315,21 +324,32 @@ impl Plugin {
             } else {
                 (None, Vec::new())
             };
-            locked(&self.kept).push(Kept { call, status: kept.0, body: kept.1 });
+            locked(&self.kept).push(Kept { call, answer: Some(kept) });
             return;
         }
         self.deliver(attached, &call, answer.status, &body);
     }
 
     fn deliver(&self, attached: &Attached, call: &Outstanding, status: Option<u32>, body: &dyn Body) {
-        let deliver = || {
+        self.to_its_worker(attached, call, |worker, host| {
+            #[cfg(debug_assertions)]
+            crate::guard::provoked(self.name.ends_with(PANICS_IN_ANSWERS));
+            worker.receive_response(host, call.token, status, body);
+        });
+    }
+
+    fn to_its_worker(
+        &self,
+        attached: &Attached,
+        call: &Outstanding,
+        act: impl FnOnce(&mut Worker, &dyn Host),
+    ) {
+        let act = || {
             if let Some(mut slot) = self.slot(call.worker) {
-                #[cfg(debug_assertions)]
-                crate::guard::provoked(self.name.ends_with(PANICS_IN_ANSWERS));
-                slot.worker.receive_response(&attached.process(None), call.token, status, body);
+                act(&mut slot.worker, &attached.process(None));
             }
         };
-        guarded(deliver, || self.panicked(attached, call.worker));
+        guarded(act, || self.panicked(attached, call.worker));
     }
 
     /// Restarts a worker after a panic, without state that may be half changed.

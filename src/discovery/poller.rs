@@ -270,6 +270,12 @@ impl Poller {
         }
     }
 
+    /// The call with this token will not be answered.
+    pub fn lose(&mut self, token: u32) {
+        let lost = self.queries.iter_mut().filter(|query| query.pending == Some(token));
+        lost.for_each(|query| query.pending = None);
+    }
+
     /// The query for the timestamps of the signal at `of`, if it has one.
     fn dated_by(&mut self, upstream: usize, of: usize) -> Option<&mut Query> {
         let wanted = PollKind::Timestamps(of);

@@ -202,6 +202,18 @@ impl AdminPolls {
         }
         None
     }
+
+    /// The call with this token will not be answered.
+    pub fn lose(&mut self, token: u32) {
+        for target in &mut self.targets {
+            for poll in [&mut target.hosts, &mut target.localities, &mut target.policies.poll] {
+                if poll.pending == Some(token) {
+                    poll.pending = None;
+                    poll.next = core::mem::take(&mut poll.covered).first().copied().unwrap_or(poll.next);
+                }
+            }
+        }
+    }
 }
 
 impl AdminTarget {

@@ -36,9 +36,9 @@ use crate::telemetry::envoy_stats::EnvoyStats;
 use admin_polls::AdminPolls;
 use clusters::Clusters;
 use config::{Config, Fault, LogFormat, Mode};
-use engine::Balancer;
 use engine::rng::{self, Rng};
 use engine::time::Time;
+use engine::{Balancer, Outcome};
 use idle::Activity;
 use membership::Membership;
 
@@ -316,6 +316,17 @@ impl Worker {
         if has_news {
             self.news.spread(host);
         }
+    }
+
+    /// One of the worker's own calls has ended with the configuration that sent it. That says nothing of what was asked,
+    /// which is asked again in its time.
+    #[inline(never)]
+    pub fn lose_call(&mut self, host: &dyn Host, token: u32) {
+        if let Some(handle) = self.take_probe(token) {
+            return self.engine.record_probe(&handle, Outcome::Unrelated, host.now());
+        }
+        self.admin_polls.lose(token);
+        self.poller.lose(token);
     }
 
     /// Makes upstreams for clusters that requests have met and a pattern matches.

@@ -84,9 +84,9 @@ fn what_two_configurations_share_is_counted_once() {
         second.ask("GET", "/_evenkeel");
         first.stat("decisions_total", Some("web")) + second.stat("decisions_total", Some("web"))
     };
-    first.tick_until("20 decisions", |_| (counted() >= 20).then_some(()));
+    second.tick_until("20 decisions", |_| (counted() >= 20).then_some(()));
     for _ in 0..5 {
-        first.tick();
+        second.tick();
         assert_eq!(counted(), 20);
     }
 }
