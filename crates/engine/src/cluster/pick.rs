@@ -35,7 +35,7 @@ impl Cluster {
         }
         let drawn = self.subsets.split.draw(request.key, rng);
         let mut candidates = Candidates::default();
-        let probe = self.next_due(drawn.version, request.key);
+        let probe = self.next_probe(drawn.version, request.key, now);
         probe.into_iter().for_each(|index| candidates.push(index));
         self.choose::<false>(drawn, request, now, rng, &mut candidates);
         if let Some(first) = candidates.first() {

@@ -159,9 +159,12 @@ impl Cluster {
                 || (self.ejection.degraded_out > 0 && !endpoint.eligible);
             // A stalled endpoint is probed although it has unanswered requests: these are the reason.
             let stalled = endpoint.health.state() == State::Stalled;
+            // Another one out of traffic may be, once these have waited for long.
+            let busy = self.endpoints.peers.of(index, endpoint).pending() > 0 && !stalled;
+            let out = !endpoint.eligible || endpoint.health.state() != State::Healthy;
             // An endpoint that asked for a pause gets one.
             if endpoint.constraints.hints.held()
-                || (self.endpoints.peers.of(index, endpoint).pending() > 0 && !stalled)
+                || (busy && !out)
                 || (elsewhere && endpoint.constraints.announced != AnnouncedHealth::Serving)
             {
                 continue;
@@ -206,11 +209,17 @@ impl Cluster {
                 }
                 _ => (idle || !known.eligible) && may_verify(&known, turns, health, probing.is_some(), now),
             };
-            // The worker that began to explore an endpoint goes on, so that one worker sees its consecutive answers.
-            if due
-                && (again || sparse || early || shard.owns(*identity, now))
-                && probing.is_none_or(|probing| again || probing.clears(index, &known, ruled_out, typical))
-            {
+            // The worker that began to explore an endpoint goes on, so that one worker sees its consecutive answers. One
+            // worker decides whether unanswered requests have waited for long, as it knows only its own probes.
+            let mine = || match busy {
+                true => shard.holds(*identity),
+                false => again || sparse || early || shard.owns(*identity, now),
+            };
+            let due = due
+                && mine()
+                && probing.is_none_or(|probing| again || probing.clears(index, &known, ruled_out, typical));
+            let due = if out && !stalled { endpoint.health.may_probe(due, busy, health, now) } else { due };
+            if due {
                 version.pending_probes.push((waited, index));
             }
             if again && !still_slow && endpoint.exploration.has_looked() {
@@ -269,8 +278,25 @@ impl Cluster {
         }
     }
 
-    /// The endpoint that gets the next request of `version` as a probe, regardless of the policy. Explorations beyond
-    /// the budget are skipped.
+    /// The endpoint that gets the next request of `version` as a probe at `now`, regardless of the policy.
+    pub(super) fn next_probe(&mut self, version: usize, key: Option<u64>, now: Time) -> Option<u32> {
+        if self.subsets.versions.get(version)?.pending_probes.is_empty() {
+            return None;
+        }
+        self.send_probe(version, key, now)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn send_probe(&mut self, version: usize, key: Option<u64>, now: Time) -> Option<u32> {
+        let index = self.next_due(version, key)?;
+        if let Some(endpoint) = self.endpoints.states.get_mut(index as usize).filter(|m| !m.eligible) {
+            endpoint.health.probed(now);
+        }
+        Some(index)
+    }
+
+    /// The endpoint of the next probe. Explorations beyond the budget are skipped.
     pub(super) fn next_due(&mut self, version: usize, key: Option<u64>) -> Option<u32> {
         loop {
             let index = self.take_due(version, key)?;
@@ -279,7 +305,8 @@ impl Cluster {
             };
             let known = self.endpoints.peers.of(index, endpoint);
             // A stalled endpoint is probed although it has unanswered requests: these are the reason.
-            if known.pending() > 0 && known.health.state() != State::Stalled {
+            let waits = known.health.state() != State::Stalled && !known.health.may_probe_busy();
+            if waits && known.pending() > 0 {
                 continue;
             }
             if !known.eligible {

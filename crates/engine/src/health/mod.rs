@@ -16,6 +16,7 @@ mod serving;
 
 pub use evidence::{Evidence, FailureEvent, FailureRun, GoodRun};
 
+use probes::Looks;
 use serving::Serving;
 
 use crate::estimate::{Held, Unanswered};
@@ -56,6 +57,7 @@ struct FailureHistory {
     returned: Time,
     joined: Time,
     serving: Serving,
+    looks: Looks,
 }
 
 impl FailureHistory {
@@ -63,7 +65,8 @@ impl FailureHistory {
     fn is_over(&self, now: Time) -> bool {
         let runs = [&self.own, &self.others];
         let last = runs.into_iter().flat_map(|run| [run.latest_start, run.latest_at]);
-        let last = last.chain([self.ejected, self.returned, self.joined]).fold(Time::ZERO, Time::max);
+        let events = [self.ejected, self.returned, self.joined, self.looks.since];
+        let last = last.chain(events).fold(Time::ZERO, Time::max);
         let open = runs.into_iter().any(|run| !run.is_empty() || run.failed_probes > 0);
         !open && (last == Time::ZERO || now.seconds_since(last) > PAST_AFTER_S)
     }
@@ -97,6 +100,7 @@ impl Health {
     fn success_after_failures(&mut self, start: Time) {
         let Some(past) = self.past.as_deref_mut() else { return };
         past.serving.observe(false);
+        past.looks.answered(start);
         let past = *past;
         let mut own = self.local();
         // Good answers from before another worker saw a failure do not count towards recovery.
@@ -119,7 +123,9 @@ impl Health {
         }
         own.failure(start, now, event);
         self.set_local(&own);
-        self.past_mut().serving.observe(true);
+        let past = self.past_mut();
+        past.serving.observe(true);
+        past.looks.answered(start);
     }
 
     /// Failure ratio of an endpoint that serves some of its requests; `None` if it is not known to serve any.
@@ -212,7 +218,7 @@ impl Health {
         if let Some(past) = &mut self.past {
             past.own.not_after(now);
             past.others.not_after(now);
-            for moment in [&mut past.ejected, &mut past.returned, &mut past.joined] {
+            for moment in [&mut past.ejected, &mut past.returned, &mut past.joined, &mut past.looks.since] {
                 *moment = (*moment).min(now);
             }
         }
@@ -247,6 +253,9 @@ impl Health {
     /// A lost time was not waited for.
     pub fn lose_time(&mut self, lost: LostTime) {
         self.unanswered.lose_time(lost);
+        if let Some(past) = &mut self.past {
+            past.looks.since = lost.shift(past.looks.since);
+        }
     }
 
     /// This worker's unanswered requests.
@@ -295,6 +304,12 @@ impl Health {
         }
         if next == State::Failed && !self.out() {
             self.past_mut().ejected = now;
+        }
+        if next == State::Healthy
+            && self.state != State::Healthy
+            && let Some(past) = &mut self.past
+        {
+            past.looks = Looks::default();
         }
         self.state = next;
         if next == State::Healthy && self.past.as_ref().is_some_and(|past| past.is_over(now)) {

@@ -13,7 +13,66 @@ const FIRST_WAIT: f64 = 1.0 / 6.0;
 /// time it was away, and one that stays away for T costs about log(T) requests.
 const WAIT_GROWTH: f64 = 1.5;
 
+/// This worker's probes of an endpoint out of traffic, as far as unanswered requests delay the next one.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Looks {
+    /// When the latest probe was sent, or since when the next one waits for an answer to other requests.
+    pub since: Time,
+    /// Number of probes in a row that were sent although requests were unanswered.
+    further: u8,
+    /// Whether the next may be sent although requests are unanswered.
+    granted: bool,
+    /// Whether the latest has ended in an answer or a failure, so that only older requests are unanswered.
+    ended: bool,
+}
+
+impl Looks {
+    fn sent(&mut self, now: Time) {
+        let further = self.further.saturating_add(self.granted.into());
+        *self = Looks { since: now, further, ..Looks::default() };
+    }
+
+    /// Records the end of a request started at `start`.
+    pub fn answered(&mut self, start: Time) {
+        if self.since != Time::ZERO && start >= self.since {
+            (self.ended, self.further) = (true, 0);
+        }
+    }
+
+    /// Whether the next probe need no longer wait for the unanswered requests; `first_s` is its first wait.
+    fn grant(&mut self, first_s: f64, now: Time) -> bool {
+        if self.since == Time::ZERO {
+            self.since = now;
+        }
+        let wait_s = first_s * WAIT_GROWTH.powi(self.further.into());
+        self.granted = self.ended || now.seconds_since(self.since) >= wait_s;
+        self.granted
+    }
+}
+
 impl Health {
+    /// Records that a probe is sent at `now` to the endpoint, which is out of traffic.
+    pub fn probed(&mut self, now: Time) {
+        self.past_mut().looks.sent(now);
+    }
+
+    /// Whether a probe that is `due` may be sent to an endpoint that is out of traffic; if it is `busy`, with unanswered
+    /// requests, only after a wait that grows with each probe. Such a request may be a long poll, or hang for hours.
+    #[inline(never)]
+    pub fn may_probe(&mut self, due: bool, busy: bool, limits: &settings::Health, now: Time) -> bool {
+        if !busy {
+            self.past.iter_mut().for_each(|past| past.looks = Looks::default());
+            return due;
+        }
+        let first_s = limits.ejection.as_secs_f64() * FIRST_WAIT;
+        due && self.past_mut().looks.grant(first_s, now)
+    }
+
+    /// Whether the next probe may be sent although requests are unanswered.
+    pub fn may_probe_busy(&self) -> bool {
+        self.past.as_ref().is_some_and(|past| past.looks.granted)
+    }
+
     /// Silence after which a stalled endpoint is due for its next probe, seconds; grows by the first half-open wait
     /// with each probe.
     pub fn look_after_s(&self, limits: &settings::Health) -> f64 {

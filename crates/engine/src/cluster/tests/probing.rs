@@ -179,6 +179,62 @@ fn what_has_a_request_on_its_way_gets_no_second_one() {
     assert_eq!(cluster.due(ProbeShard::ALONE, s(100.0)), [1]);
 }
 
+/// Long polls and a probe that hangs: what is unanswered for hours does not keep an endpoint out for hours.
+#[test]
+fn an_unanswered_request_delays_a_probe_for_seconds_and_not_for_ever() {
+    for (is, workers, from) in
+        [(Is::Suspect, 1, 6.0), (Is::Failed, 1, 10.0), (Is::Failed, 3, 10.0), (Is::Recovering, 1, 5.0)]
+    {
+        let mut cluster = with(&fleet(3), &[is]);
+        cluster.endpoints.states[0].send(s(0.0));
+        let due = cluster.due_from(workers).unwrap_or(f64::INFINITY);
+        assert!((from..from + 2.1).contains(&due), "{is:?}: {due}");
+    }
+    let mut cluster = with(&fleet(3), &[]);
+    cluster.make(0, Is::Ruled);
+    cluster.eject();
+    cluster.endpoints.states[0].send(s(0.0));
+    assert!(cluster.due_from(1).is_some_and(|due| (5.0..20.0).contains(&due)));
+}
+
+#[test]
+fn an_endpoint_that_hangs_gets_ever_fewer_probes() {
+    let mut cluster = with(&fleet(3), &[Is::Failed]);
+    let mut probes = Vec::new();
+    for tenth in 0..36_000 {
+        let now = s(f64::from(tenth) / 10.0);
+        cluster.has_waited(0, ENOUGH);
+        cluster.due(ProbeShard::ALONE, now);
+        while cluster.next_probe(0, None, now) == Some(0) {
+            cluster.endpoints.states[0].send(now);
+            probes.push(tenth / 10);
+        }
+    }
+    assert!((10..=16).contains(&probes.len()), "{probes:?}: an hour, each half as long after the last again");
+    assert!(probes.windows(2).all(|pair| pair[1] - pair[0] >= 4), "{probes:?}");
+}
+
+/// Its polls are older than its failures and say nothing: one probe after the other is answered meanwhile.
+#[test]
+fn an_endpoint_with_open_polls_recovers_with_each_answer() {
+    let mut cluster = with(&fleet(3), &[Is::Failed]);
+    (0..20).for_each(|_| cluster.endpoints.states[0].send(s(-30.0)));
+    let back = (0..600).find(|tenth| {
+        let now = s(f64::from(*tenth) / 10.0);
+        cluster.has_waited(0, ENOUGH);
+        cluster.due(ProbeShard::ALONE, now);
+        if cluster.next_probe(0, None, now) == Some(0) {
+            let endpoint = &mut cluster.endpoints.states[0];
+            endpoint.send(now);
+            endpoint.health.success(now);
+            endpoint.answer(now, cluster.traffic.epochs, now);
+            endpoint.health.assess(GoodRun::default(), now, &cluster.config.health, 0.0);
+        }
+        cluster.endpoints.states[0].health.state() == crate::health::State::Healthy
+    });
+    assert!(back.is_some_and(|tenth| (100..=105).contains(&tenth)), "{back:?}");
+}
+
 /// A stalled endpoint is looked at because of what it owes: after five seconds of silence and two turns, later with each look.
 #[test]
 fn a_stalled_endpoint_is_looked_at_though_it_owes_answers() {
