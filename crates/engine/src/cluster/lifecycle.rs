@@ -39,7 +39,7 @@ impl Cluster {
     pub fn uploading(&mut self, endpoint: EndpointRef, started: Time) {
         let epochs = self.traffic.epochs;
         if let Some(state) = self.endpoints.current(endpoint) {
-            state.stop_awaiting(started, epochs);
+            state.postpone(started, epochs);
         }
     }
 

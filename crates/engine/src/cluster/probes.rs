@@ -188,7 +188,7 @@ impl Cluster {
             let due = match known.health.state() {
                 _ if stalled => {
                     !known.eligible
-                        && quiet_s() >= known.health.look_after_s(health)
+                        && known.health.may_look(quiet_s(), health, now)
                         && turns >= TURNS_TO_PROBE
                 }
                 State::Healthy if idle || (!explores && !ruled_out) => false,
@@ -291,7 +291,7 @@ impl Cluster {
     fn send_probe(&mut self, version: usize, key: Option<u64>, now: Time) -> Option<u32> {
         let index = self.next_due(version, key)?;
         if let Some(endpoint) = self.endpoints.states.get_mut(index as usize).filter(|m| !m.eligible) {
-            endpoint.health.probed(now);
+            endpoint.health.probed(endpoint.in_flight.awaiting() == 0, now);
         }
         Some(index)
     }

@@ -4,6 +4,7 @@
 
 use crate::cluster::subset::Subset;
 use crate::endpoint::EndpointView;
+use crate::health::State;
 use crate::time::Time;
 
 /// Minimum number of waiting requests: one may be heavy, and two by chance.
@@ -19,13 +20,17 @@ const MAX_STALLED_SHARE: f64 = 0.5;
 const RESUME_STALLED_SHARE: f64 = 0.25;
 
 /// Whether `endpoint` has kept several requests waiting for more than `stall_timeout` seconds and answered none
-/// meanwhile.
+/// meanwhile. One that is stalled stays so until an answer: its clients may have given up, so that nothing waits.
 pub(super) fn is_stalled(endpoint: &EndpointView<'_>, stall_timeout: f64, now: Time) -> bool {
     let owed = endpoint.health.unanswered();
     // A long poll is old, and the last answer may be: what was sent since has to have waited as well.
     owed.requests() >= SEVERAL
         && owed.waited_s(now) > stall_timeout
-        && endpoint.min_latency(now) > stall_timeout
+        && match endpoint.health.state() {
+            // Other workers' answers count as far as they are to requests sent since.
+            State::Stalled => endpoint.good().start <= endpoint.health.ejected(),
+            _ => endpoint.min_latency(now) > stall_timeout,
+        }
 }
 
 /// Stall timeout for endpoints of `subset`, seconds. Infinite where the policy reacts to silence itself, where no

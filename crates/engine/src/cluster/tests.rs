@@ -10,6 +10,7 @@ mod pressing;
 mod probing;
 mod resting;
 mod sharing;
+mod stalling;
 mod subsets;
 
 use core::time::Duration;

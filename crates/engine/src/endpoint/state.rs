@@ -317,11 +317,25 @@ impl EndpointState {
         self.health.note_response();
     }
 
-    /// The request started at `started` will not be answered.
+    /// The request started at `started` will not be answered. A stalled endpoint still owes the answer: otherwise it
+    /// would be back as soon as the waiting clients have given up.
     pub fn stop_awaiting(&mut self, started: Time, epochs: Epochs) {
+        if self.health.state() == State::Stalled {
+            self.end_wait(started, epochs);
+        } else {
+            self.postpone(started, epochs);
+        }
+    }
+
+    /// No answer is due to the request started at `started` until it [is](EndpointState::await_answer).
+    pub fn postpone(&mut self, started: Time, epochs: Epochs) {
         if started >= self.in_flight.quiet_since() {
             self.health.lost();
         }
+        self.end_wait(started, epochs);
+    }
+
+    fn end_wait(&mut self, started: Time, epochs: Epochs) {
         self.in_flight.stop_awaiting(started);
         self.health.held.ends(started, epochs);
     }

@@ -39,6 +39,18 @@ impl Unanswered {
         self.requests = self.requests.saturating_sub(1);
     }
 
+    /// Counts the probes anew: nothing waits any more, so the endpoint's silence does, too.
+    pub fn restart_looks(&mut self) {
+        self.looks = 0;
+    }
+
+    /// Caps timestamps at `now` after the clock stepped back.
+    pub fn not_after(&mut self, now: Time) {
+        if (clock_ms(now).wrapping_sub(self.since_ms) as i32) < 0 {
+            self.since_ms = clock_ms(now);
+        }
+    }
+
     /// A lost time was not waited for.
     pub fn lose_time(&mut self, lost: LostTime) {
         self.since_ms = self.since_ms.wrapping_add((lost.seconds() * 1e3) as u64 as u32);
@@ -83,6 +95,8 @@ mod tests {
         assert_eq!((owed.requests(), owed.looks()), (3, 1));
         assert!((owed.waited_s(at(20.0)) - 20.0).abs() < 2e-3, "the count of milliseconds wraps in between");
         assert_eq!(owed.waited_s(at(-5.0)), 0.0, "the clock stepped back");
+        owed.not_after(at(-5.0));
+        assert!((owed.waited_s(at(1.0)) - 6.0).abs() < 2e-3, "and goes on from there");
         owed.clear();
         owed.lost();
         assert_eq!(owed, Unanswered::default());

@@ -171,6 +171,11 @@ impl Health {
         matches!(self.state, State::Failed | State::Recovering)
     }
 
+    /// When it last failed or stalled; [`Time::ZERO`] if that is long ago.
+    pub fn ejected(&self) -> Time {
+        self.past.as_ref().map_or(Time::ZERO, |past| past.ejected)
+    }
+
     /// Whether no worker has had a failure since the last good answer.
     pub fn spotless(&self) -> bool {
         self.past.as_ref().is_none_or(|past| past.own.is_empty() && past.others.is_empty())
@@ -214,6 +219,7 @@ impl Health {
 
     /// Caps timestamps at `now` after the clock stepped back: evidence from the future would outweigh all that follows.
     pub fn not_after(&mut self, now: Time) {
+        self.unanswered.not_after(now);
         self.good_start = self.good_start.min(now);
         if let Some(past) = &mut self.past {
             past.own.not_after(now);
@@ -302,7 +308,8 @@ impl Health {
         if next == State::Healthy && self.out() && failures == 0 {
             self.returns(now);
         }
-        if next == State::Failed && !self.out() {
+        let stalls = next == State::Stalled && self.state != State::Stalled;
+        if (next == State::Failed && !self.out()) || stalls {
             self.past_mut().ejected = now;
         }
         if next == State::Healthy

@@ -51,9 +51,26 @@ impl Looks {
 }
 
 impl Health {
-    /// Records that a probe is sent at `now` to the endpoint, which is out of traffic.
-    pub fn probed(&mut self, now: Time) {
+    /// Records that a probe is sent at `now` to the endpoint, which is out of traffic; `idle` if nothing awaits an answer
+    /// of it.
+    pub fn probed(&mut self, idle: bool, now: Time) {
         self.past_mut().looks.sent(now);
+        if idle {
+            self.unanswered.restart_looks();
+        }
+    }
+
+    /// Whether a stalled endpoint, silent for `quiet_s` seconds, is due for its next probe. The silence is counted from
+    /// when something began to wait: from the latest probe, if the client of the one before has given up.
+    #[inline(never)]
+    pub fn may_look(&self, quiet_s: f64, limits: &settings::Health, now: Time) -> bool {
+        let looked = self.past.as_ref().map_or(Time::ZERO, |past| past.looks.since);
+        let looked_s = now.seconds_since(looked);
+        if looked_s <= quiet_s {
+            looked_s >= limits.ejection.as_secs_f64() * FIRST_WAIT
+        } else {
+            quiet_s >= self.look_after_s(limits)
+        }
     }
 
     /// Whether a probe that is `due` may be sent to an endpoint that is out of traffic; if it is `busy`, with unanswered
@@ -75,7 +92,7 @@ impl Health {
 
     /// Silence after which a stalled endpoint is due for its next probe, seconds; grows by the first half-open wait
     /// with each probe.
-    pub fn look_after_s(&self, limits: &settings::Health) -> f64 {
+    fn look_after_s(&self, limits: &settings::Health) -> f64 {
         limits.ejection.as_secs_f64() * FIRST_WAIT * (1.0 + f64::from(self.unanswered.looks()))
     }
 
