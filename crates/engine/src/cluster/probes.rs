@@ -27,6 +27,8 @@ const TURNS_TO_EXPLORE: f64 = 4.0;
 const TURNS_LEFT_OUT: f64 = 20.0;
 /// Time after which an endpoint's probes pass on to another worker, seconds.
 const DUTY_S: u64 = 2;
+/// Number of rounds of all workers' duties to wait before an endpoint is probed by requests of other endpoints' keys.
+const DUTIES_TO_AWAIT: f64 = 2.0;
 /// Number of standard errors above the typical latency at which an endpoint is certainly slow: a factor of sixteen
 /// after two answers, of two after thirty.
 const CERTAIN_ERRORS: f64 = 8.0;
@@ -150,6 +152,7 @@ impl Cluster {
         let sparse = self.traffic.rate * (DUTY_S as f64) < 1.0;
         let (typical, health) = (subset.latency.typical, &self.config.health);
         let probing = self.ejection.probing.as_deref();
+        let keyed = probing.is_none() && subset.policy.owner(0).is_some();
         for index in subset.pool.all().iter().copied() {
             let Some(identity) = self.endpoints.set.identities().get(index as usize) else { continue };
             let Some(endpoint) = self.endpoints.states.get_mut(index as usize) else { continue };
@@ -215,10 +218,18 @@ impl Cluster {
                 true => shard.holds(*identity),
                 false => again || sparse || early || shard.owns(*identity, now),
             };
+            let asks = due;
             let due = due
                 && mine()
                 && probing.is_none_or(|probing| again || probing.clears(index, &known, ruled_out, typical));
             let due = if out && !stalled { endpoint.health.may_probe(due, busy, health, now) } else { due };
+            if keyed && out {
+                // The worker to which its own keys come is on duty now and then.
+                let duties_s = DUTIES_TO_AWAIT * DUTY_S as f64 * f64::from(shard.workers);
+                let patience = (turn * TURNS_LEFT_OUT, duties_s);
+                let waits = asks && (due || !busy);
+                endpoint.health.await_own_keys(waits, self.traffic.requests, patience, health, now);
+            }
             if due {
                 version.pending_probes.push((waited, index));
             }
@@ -320,7 +331,7 @@ impl Cluster {
     }
 
     /// Takes the longest waiting endpoint. If the request's key has an owner in that endpoint's subset, only the owner
-    /// qualifies: other endpoints are probed by requests of their own keys.
+    /// qualifies: other endpoints are probed by requests of their own keys, as long as there are any.
     fn take_due(&mut self, version: usize, key: Option<u64>) -> Option<u32> {
         let subsets = &self.subsets.list;
         let of = |index: u32| subsets.get(self.endpoints.states.get(index as usize)?.subset as usize);
@@ -329,7 +340,12 @@ impl Cluster {
             let owner = key.and_then(|key| of(index)?.policy.owner(key));
             owner.is_none_or(|owner| owner == index)
         };
-        let at = due.iter().rposition(|(_, index)| owned(*index))?;
+        let by_any_key = |index: u32| {
+            let endpoint = self.endpoints.states.get(index as usize);
+            endpoint.is_some_and(|m| !m.eligible && m.health.may_probe_by_any_key())
+        };
+        let own = due.iter().rposition(|(_, index)| owned(*index));
+        let at = own.or_else(|| due.iter().rposition(|(_, index)| by_any_key(*index)))?;
         Some(due.remove(at).1)
     }
 }

@@ -16,7 +16,7 @@ mod serving;
 
 pub use evidence::{Evidence, FailureEvent, FailureRun, GoodRun};
 
-use probes::Looks;
+use probes::{Looks, Overdue};
 use serving::Serving;
 
 use crate::estimate::{Held, Unanswered};
@@ -58,6 +58,7 @@ struct FailureHistory {
     joined: Time,
     serving: Serving,
     looks: Looks,
+    overdue: Overdue,
 }
 
 impl FailureHistory {
@@ -65,7 +66,7 @@ impl FailureHistory {
     fn is_over(&self, now: Time) -> bool {
         let runs = [&self.own, &self.others];
         let last = runs.into_iter().flat_map(|run| [run.latest_start, run.latest_at]);
-        let events = [self.ejected, self.returned, self.joined, self.looks.since];
+        let events = [self.ejected, self.returned, self.joined, self.looks.since, self.overdue.since];
         let last = last.chain(events).fold(Time::ZERO, Time::max);
         let open = runs.into_iter().any(|run| !run.is_empty() || run.failed_probes > 0);
         !open && (last == Time::ZERO || now.seconds_since(last) > PAST_AFTER_S)
@@ -224,7 +225,9 @@ impl Health {
         if let Some(past) = &mut self.past {
             past.own.not_after(now);
             past.others.not_after(now);
-            for moment in [&mut past.ejected, &mut past.returned, &mut past.joined, &mut past.looks.since] {
+            let probes = [&mut past.looks.since, &mut past.overdue.since];
+            let events = [&mut past.ejected, &mut past.returned, &mut past.joined];
+            for moment in events.into_iter().chain(probes) {
                 *moment = (*moment).min(now);
             }
         }
@@ -261,6 +264,7 @@ impl Health {
         self.unanswered.lose_time(lost);
         if let Some(past) = &mut self.past {
             past.looks.since = lost.shift(past.looks.since);
+            past.overdue.since = lost.shift(past.overdue.since);
         }
     }
 

@@ -50,11 +50,54 @@ impl Looks {
     }
 }
 
+/// How long a probe that is due has waited for a request whose key the endpoint owns.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Overdue {
+    /// Since when it is due; [`Time::ZERO`] if it is not.
+    pub since: Time,
+    /// This worker's request count then.
+    requests: u32,
+    /// Whether it may be a request of another key.
+    by_any_key: bool,
+}
+
 impl Health {
+    /// Updates whether the next probe, which is `due` or not, may be a request of another endpoint's key: once it has been
+    /// due for the first half-open wait, and for as many requests and seconds as `patience` says; this worker has had
+    /// `requests` by now. One whose own keys have no traffic would never be probed.
+    #[inline(never)]
+    pub fn await_own_keys(
+        &mut self,
+        due: bool,
+        requests: u32,
+        patience: (f64, f64),
+        limits: &settings::Health,
+        now: Time,
+    ) {
+        if !due {
+            self.past.iter_mut().for_each(|past| past.overdue = Overdue::default());
+            return;
+        }
+        let seconds = patience.1.max(limits.ejection.as_secs_f64() * FIRST_WAIT);
+        let overdue = &mut self.past_mut().overdue;
+        if overdue.since == Time::ZERO {
+            (overdue.since, overdue.requests) = (now, requests);
+        }
+        let waited = f64::from(requests.wrapping_sub(overdue.requests));
+        overdue.by_any_key = waited >= patience.0 && now.seconds_since(overdue.since) >= seconds;
+    }
+
+    /// Whether the next probe may be a request of another endpoint's key.
+    pub fn may_probe_by_any_key(&self) -> bool {
+        self.past.as_ref().is_some_and(|past| past.overdue.by_any_key)
+    }
+
     /// Records that a probe is sent at `now` to the endpoint, which is out of traffic; `idle` if nothing awaits an answer
     /// of it.
     pub fn probed(&mut self, idle: bool, now: Time) {
-        self.past_mut().looks.sent(now);
+        let past = self.past_mut();
+        past.overdue = Overdue::default();
+        past.looks.sent(now);
         if idle {
             self.unanswered.restart_looks();
         }

@@ -5,6 +5,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::*;
 use crate::endpoint::Exploration;
+use crate::rng;
 
 const ENOUGH: u32 = 10_000;
 
@@ -233,6 +234,59 @@ fn an_endpoint_with_open_polls_recovers_with_each_answer() {
         cluster.endpoints.states[0].health.state() == crate::health::State::Healthy
     });
     assert!(back.is_some_and(|tenth| (100..=105).contains(&tenth)), "{back:?}");
+}
+
+/// Requests of these keys, ten a second for 100 s, to four endpoints of which the last has failed: how many of each key
+/// went to each.
+fn by_key(policy: settings::Policy, workers: u32, owners: &[usize]) -> Vec<[usize; 4]> {
+    let shard = ProbeShard { workers, ..ProbeShard::ALONE };
+    let mut cluster = cluster(&settings::Upstream { policy, ..settings() }, &fleet(4));
+    let mut rng = rng::Rng::new(3);
+    cluster.tick(shard, s(0.0));
+    let key_of = |owner: &usize| {
+        let owned = |key: &u64| cluster.subsets.list[0].policy.owner(*key) == Some(*owner as u32);
+        (0..1000).map(rng::mix).find(owned).unwrap()
+    };
+    let keys: Vec<u64> = owners.iter().map(key_of).collect();
+    for index in (0..3).cycle().take(600) {
+        let endpoint = cluster.endpoints.set.reference(index).unwrap();
+        cluster.record_outcome(endpoint, s(0.0), None, s(0.0));
+    }
+    cluster.make(3, Is::Failed);
+    let mut counts = vec![[0; 4]; keys.len()];
+    for nth in 0..1000 {
+        let now = s(f64::from(nth) / 10.0);
+        cluster.tick(shard, now);
+        let at = nth as usize % keys.len();
+        let request = crate::policy::Request { key: Some(keys[at]), want: 1 };
+        let decision = cluster.pick(request, now, &mut rng);
+        let crate::decision::Decision::Steer(named) = decision else { panic!("{decision:?}") };
+        let index = named.first().unwrap() as usize;
+        counts[at][index] += 1;
+        if index == 3 {
+            let event = FailureEvent { weight: 1, broke: None };
+            cluster.endpoints.states[3].health.failure(now, now, event);
+        }
+    }
+    counts
+}
+
+/// One whose keys are not asked for would be out for ever, and keep others from leaving.
+#[test]
+fn an_ejected_endpoint_is_probed_by_other_keys_only_where_its_own_have_no_traffic() {
+    for policy in [settings::Policy::IpHash, settings::Policy::ConsistentHash(Default::default())] {
+        let alone = by_key(policy.clone(), 1, &[0])[0];
+        assert!((2..=10).contains(&alone[3]), "{policy:?}: {alone:?}");
+        assert_eq!(alone[0] + alone[3], 1000, "{policy:?}: {alone:?}");
+        let one_of_four = by_key(policy.clone(), 4, &[0])[0];
+        assert!(
+            (1..alone[3]).contains(&one_of_four[3]),
+            "its keys may come to other workers: {one_of_four:?}"
+        );
+        let counts = by_key(policy.clone(), 1, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 3]);
+        assert!(counts[9][3] >= 2, "{policy:?}: {counts:?}");
+        assert!(counts[..9].iter().all(|of| of[3] == 0), "{policy:?}: {counts:?}");
+    }
 }
 
 /// A stalled endpoint is looked at because of what it owes: after five seconds of silence and two turns, later with each look.
