@@ -111,9 +111,16 @@ fn folder(path: &Path, show_effective: bool, manifests: &mut Vec<(String, Value)
             // Possibly a template: not a fault, but reported.
             Err(error) => report.complain(FINE, &format!("{name}: passed over: {error:#}")),
             Ok(mut found) => {
-                let documents = &found.documents;
-                found.plugins.retain(|plugin| {
-                    !plugin.place.is_empty() || documents.first().is_some_and(find::looks_ours)
+                let (documents, unread) = (&found.documents, found.unread);
+                found.plugins.retain(|plugin| match documents.first() {
+                    _ if !plugin.place.is_empty() => true,
+                    Some(document) => find::is_meant_for_us(document),
+                    None if !unread => false,
+                    None if find::names_us(&plugin.json) => true,
+                    None => {
+                        report.complain(FINE, &format!("{name}: passed over: {}", why_unread(&plugin.json)));
+                        false
+                    }
                 });
                 checked += found.plugins.len();
                 plugins(&name, &found, show_effective, report);
@@ -124,6 +131,15 @@ fn folder(path: &Path, show_effective: bool, manifests: &mut Vec<(String, Value)
     if checked == 0 {
         report.complain(UNREADABLE, &format!("{name}: contains no configuration of evenkeel"));
     }
+}
+
+/// Why this is no JSON, in the filter's words.
+fn why_unread(json: &[u8]) -> String {
+    let fault = parse(json).err().and_then(|faults| faults.into_iter().next());
+    fault.map_or_else(
+        || "invalid JSON".into(),
+        |fault| fault.found.strip_prefix("found ").unwrap_or(&fault.found).to_owned(),
+    )
 }
 
 fn collect(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {

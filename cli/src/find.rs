@@ -50,14 +50,20 @@ pub struct Found {
     pub documents: Vec<Value>,
     /// The configurations of evenkeel in it.
     pub plugins: Vec<Plugin>,
+    /// Whether it is meant as JSON and cannot be read.
+    pub unread: bool,
 }
 
 /// Finds the configurations in a file: the whole file, or those in an Envoy configuration or in manifests.
 pub fn plugins(bytes: &[u8]) -> Result<Found> {
     // Left to the filter's own reader, which says more about its faults.
-    let itself = |documents| Found { documents, plugins: vec![Plugin::at("", 0, false, Ok(bytes.to_vec()))] };
+    let itself = |documents| {
+        let plugins = vec![Plugin::at("", 0, false, Ok(bytes.to_vec()))];
+        Found { documents, plugins, ..Found::default() }
+    };
+    let unread = || Found { unread: true, ..itself(Vec::new()) };
     let looks_like_json = without_mark(bytes).trim_ascii_start().starts_with(b"{");
-    let Ok(text) = str::from_utf8(without_mark(bytes)) else { return Ok(itself(Vec::new())) };
+    let Ok(text) = str::from_utf8(without_mark(bytes)) else { return Ok(unread()) };
     if text.trim().is_empty() {
         return Ok(itself(Vec::new()));
     }
@@ -67,7 +73,7 @@ pub fn plugins(bytes: &[u8]) -> Result<Found> {
             Ok(documents) if documents.len() == 1 || documents.iter().all(|d| d["kind"].is_string()) => {
                 documents
             }
-            _ => return Ok(itself(Vec::new())),
+            _ => return Ok(unread()),
         }
     } else {
         serde_saphyr::from_multiple(text).context("is neither JSON nor YAML")?
@@ -80,7 +86,7 @@ pub fn plugins(bytes: &[u8]) -> Result<Found> {
     if plugins.is_empty() && looks_like_json {
         return Ok(itself(documents));
     }
-    Ok(Found { documents, plugins })
+    Ok(Found { documents, plugins, unread: false })
 }
 
 /// The bytes without a byte order mark, which some editors write.
@@ -205,6 +211,20 @@ pub fn looks_ours(configuration: &Value) -> bool {
     let configuration = read.as_ref().unwrap_or(configuration);
     let upstreams = configuration["upstreams"].as_array();
     upstreams.is_some_and(|all| all.iter().any(|upstream| upstream.get("cluster").is_some()))
+}
+
+/// Whether a JSON file that is nothing else is for evenkeel, with its slips: it may lack what [`looks_ours`] looks for.
+pub fn is_meant_for_us(document: &Value) -> bool {
+    let upstreams = ["upstreams", "upstream"].iter().any(|name| document.get(name).is_some());
+    upstreams || document["role"] == "upstream" || looks_ours(document)
+}
+
+/// Whether a file that cannot be read as JSON has a configuration of evenkeel. A template is no JSON yet.
+pub fn names_us(bytes: &[u8]) -> bool {
+    // Without the zeros of UTF-16.
+    let text = String::from_utf8_lossy(bytes).replace('\0', "");
+    let parts = ["\"upstreams\"", WASM_FILTER, MODULE_FILTER];
+    !text.trim_start().starts_with("{{") && parts.iter().any(|part| text.contains(part))
 }
 
 /// The JSON that Envoy writes for a Struct, which it does for a dynamic module only.

@@ -179,6 +179,45 @@ fn a_folder_is_checked_file_by_file_and_all_together() {
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
 }
 
+/// What the filter would refuse does not go by without a word, nor with 0 where it is evenkeel's.
+#[test]
+fn json_that_cannot_be_read_is_named_in_a_folder() {
+    let wide = |text: &str| {
+        let units = text.encode_utf16().flat_map(u16::to_le_bytes);
+        [0xff, 0xfe].into_iter().chain(units).collect::<Vec<u8>>()
+    };
+    let bootstrap =
+        r#"{"typed_config":{"@type":"type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",}}"#;
+    for (bytes, status, said) in [
+        (FINE.replace("}]\n", "}],\n").into_bytes(), 1, "configuration refused: $: found invalid JSON"),
+        (FINE.replacen('{', "{ // ours\n", 1).into_bytes(), 1, "JSON has no comments"),
+        (wide(FINE), 1, "configuration refused: $: found text in UTF-16"),
+        (format!("{FINE}{FINE}").into_bytes(), 1, "trailing characters"),
+        (bootstrap.as_bytes().to_vec(), 1, "trailing comma"),
+        (br#"{"upstreams":[{"clster":"web"}]}"#.to_vec(), 1, "$.upstreams[0].clster: unknown field"),
+        (br#"{"upstream":[{"cluster":"web"}]}"#.to_vec(), 1, "$.upstream: unknown field"),
+        (br#"{"upstreams":{"cluster":"web"}}"#.to_vec(), 1, "$.upstreams: found an object"),
+        (br#"{"role":"upstream","mode":"observe"}"#.to_vec(), 1, "$.mode"),
+        (br#"{"compilerOptions":{},}"#.to_vec(), 0, "b.json: passed over: invalid JSON: trailing comma"),
+        (b"{{- if .Values.on }}\nx: '{\"upstreams\":[]}'\n".to_vec(), 0, "b.json: passed over: invalid JSON"),
+        (br#"{"kind":"List","items":[]}"#.to_vec(), 0, ""),
+        (br#"{"role":"admin"}"#.to_vec(), 0, ""),
+        (b" \n".to_vec(), 0, ""),
+    ] {
+        let shown = String::from_utf8_lossy(&bytes).into_owned();
+        let folder = folder("unread", &[("a.json", FINE)]);
+        std::fs::write(folder.join("b.json"), bytes).unwrap();
+        let output = run(&["check", folder.to_str().unwrap()], "");
+        let complaints = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{shown}: {complaints}");
+        assert!(
+            complaints.contains(said) && said.is_empty() == complaints.is_empty(),
+            "{shown}: {complaints}"
+        );
+        assert!(text(&output.stdout).contains("a.json: ok"), "{shown}");
+    }
+}
+
 /// What the filter does not even get is refused by it, and hides nothing that stands beside it.
 #[test]
 fn a_configuration_of_another_kind_is_a_fault_in_a_folder_too() {
