@@ -64,16 +64,28 @@ fn replaces<'d>(file: &str, manifest: &'d Value) -> Vec<Replaced<'d>> {
         let policy = member(&patch["patch"]["value"], "load_balancing_policy").to_string();
         patch["applyTo"] == "CLUSTER" && policy.contains("override_host")
     });
-    ours.map(|patch| {
+    ours.filter_map(|patch| {
         let wanted = &patch["match"]["cluster"];
-        Replaced {
-            filter: format!("{} ({file})", find::named(manifest)),
+        let filter = format!("{} ({file})", find::named(manifest));
+        // A name is exact, and Istio heeds nothing beside it.
+        if let Some(name) = wanted["name"].as_str().filter(|name| !name.is_empty()) {
+            return of_name(filter, name);
+        }
+        Some(Replaced {
+            filter,
             service: wanted["service"].as_str(),
             port: wanted["portNumber"].as_u64(),
             subset: wanted["subset"].as_str(),
-        }
+        })
     })
     .collect()
+}
+
+/// The cluster of a name as Istio gives it, `outbound|port|subset|host`; no rule applies to any other.
+fn of_name(filter: String, name: &str) -> Option<Replaced<'_>> {
+    let parts: Vec<&str> = name.split('|').collect();
+    let ["outbound", port, subset, host] = parts[..] else { return None };
+    Some(Replaced { filter, service: Some(host), port: Some(port.parse().ok()?), subset: Some(subset) })
 }
 
 fn lost(place: &str, why: &str, cluster: &Replaced<'_>) -> Collision {
@@ -223,7 +235,11 @@ spec:
 ";
 
     fn said(other: &str) -> Vec<Collision> {
-        let text = format!("{FILTER}---\n{other}");
+        said_beside(FILTER, other)
+    }
+
+    fn said_beside(filter: &str, other: &str) -> Vec<Collision> {
+        let text = format!("{filter}---\n{other}");
         let documents: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
         collisions(&documents.into_iter().map(|document| ("f.yaml".to_owned(), document)).collect::<Vec<_>>())
     }
@@ -285,6 +301,44 @@ spec:
             said(&rule("web", "{ loadBalancer: { consistentHash: { httpCookie: { name: a, ttl: 0s } } } }"));
         assert_eq!(said.len(), 1);
         assert!(!said[0].costs_requests && said[0].text.contains("consistentHash"), "{said:?}");
+    }
+
+    /// A patch may name its cluster as Envoy does: direction, port, subset and host.
+    #[test]
+    fn a_cluster_by_its_name_is_one_host_one_port_and_one_subset() {
+        let named = |name: &str, other: &str| {
+            let by_name = format!("name: '{name}'");
+            let text = FILTER.replace("service: web.shop.svc.cluster.local, portNumber: 8080", &by_name);
+            assert!(text.contains(&by_name));
+            said_beside(&text, other)
+        };
+        let bad = "{ loadBalancer: { simple: PASSTHROUGH } }";
+        let at = |port| {
+            format!(
+                "{{ portLevelSettings: [{{ port: {{ number: {port} }}, loadBalancer: {{ simple: PASSTHROUGH }} }}] }}"
+            )
+        };
+        let subset = "kind: DestinationRule\nmetadata: { name: theirs, namespace: shop }\nspec:\n  host: web\n  subsets: [{ name: v2, trafficPolicy: { loadBalancer: { simple: PASSTHROUGH } } }]\n";
+        let headless = "kind: Service\nmetadata: { name: other, namespace: shop }\nspec: { clusterIP: None }";
+        const WEB: &str = "outbound|8080||web.shop.svc.cluster.local";
+        const V1: &str = "outbound|8080|v1|web.shop.svc.cluster.local";
+        const V2: &str = "outbound|8080|v2|web.shop.svc.cluster.local";
+        for (name, other, count) in [
+            (WEB, rule("web", bad), 1),
+            (WEB, rule("web", &at(8080)), 1),
+            (V2, subset.into(), 1),
+            (WEB, rule("other", bad), 0),
+            (WEB, rule("web", &at(9090)), 0),
+            (WEB, headless.into(), 0),
+            (WEB, subset.into(), 0),
+            (V1, subset.into(), 0),
+            ("inbound|8080||", rule("web", bad), 0),
+            ("web", rule("web", bad), 0),
+            ("", rule("web", bad), 1),
+        ] {
+            let said = named(name, &other);
+            assert_eq!(said.len(), count, "{name}: {other}: {said:?}");
+        }
     }
 
     #[test]
