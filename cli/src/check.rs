@@ -168,6 +168,9 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 fn plugins(name: &str, found: &Found, show_effective: bool, report: &mut Report) {
+    for note in &found.notes {
+        report.complain(FINE, &format!("{name}, {note}"));
+    }
     for plugin in &found.plugins {
         let place =
             if plugin.place.is_empty() { name.to_owned() } else { format!("{name}, {}", plugin.place) };

@@ -46,10 +46,12 @@ struct Standing<'v> {
 /// The content of a file.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
-    /// Its documents, if it is JSON or YAML.
+    /// Its documents, if it is JSON or YAML, and after them those that are text in them.
     pub documents: Vec<Value>,
     /// The configurations of evenkeel in it.
     pub plugins: Vec<Plugin>,
+    /// Remarks on what is no fault.
+    pub notes: Vec<String>,
     /// Whether it is meant as JSON and cannot be read.
     pub unread: bool,
 }
@@ -76,17 +78,43 @@ pub fn plugins(bytes: &[u8]) -> Result<Found> {
             _ => return Ok(unread()),
         }
     } else {
-        serde_saphyr::from_multiple(text).context("is neither JSON nor YAML")?
+        yaml(text)?
     };
     let documents: Vec<Value> = documents.into_iter().flat_map(unpacked).collect();
-    let mut plugins = Vec::new();
-    for (number, document) in documents.iter().enumerate() {
-        search(document, &named(document), number, &mut plugins);
+    let found = all_in(documents);
+    if found.plugins.is_empty() && looks_like_json {
+        return Ok(Found { notes: found.notes, ..itself(found.documents) });
     }
-    if plugins.is_empty() && looks_like_json {
-        return Ok(itself(documents));
+    Ok(found)
+}
+
+/// The configurations in documents and in the texts within them. A text becomes a document, for an Envoy configuration
+/// has its clusters beside the plugin.
+fn all_in(documents: Vec<Value>) -> Found {
+    let mut places: Vec<String> = documents.iter().map(named).collect();
+    let mut found = Found { documents, ..Found::default() };
+    let mut number = 0;
+    while let (Some(document), Some(place)) = (found.documents.get(number), places.get(number).cloned()) {
+        let mut texts = Vec::new();
+        search(document, &place, number, &mut found.plugins, &mut texts);
+        for text in texts {
+            match yaml(&text) {
+                // A name alone is itself again.
+                Ok(inside) => found.documents.extend(inside.into_iter().filter(|inside| !inside.is_string())),
+                // Or a script that writes one.
+                Err(_) => found.notes.push(format!(
+                    "{place}: passed over: text with the filter in it that is neither JSON nor YAML"
+                )),
+            }
+        }
+        places.resize(found.documents.len(), place);
+        number += 1;
     }
-    Ok(Found { documents, plugins, unread: false })
+    found
+}
+
+fn yaml(text: &str) -> Result<Vec<Value>> {
+    serde_saphyr::from_multiple(text).context("is neither JSON nor YAML")
 }
 
 /// The bytes without a byte order mark, which some editors write.
@@ -112,7 +140,7 @@ pub fn named(document: &Value) -> String {
     }
 }
 
-fn search(value: &Value, place: &str, document: usize, found: &mut Vec<Plugin>) {
+fn search(value: &Value, place: &str, document: usize, found: &mut Vec<Plugin>, texts: &mut Vec<String>) {
     match value {
         Value::Object(members) => {
             if let Some(Standing { configuration, native }) = in_manifest(value, place) {
@@ -137,16 +165,12 @@ fn search(value: &Value, place: &str, document: usize, found: &mut Vec<Plugin>) 
                     found.push(Plugin::at(place, document, true, as_the_filter_gets_it(configuration)));
                 }
             }
-            members.values().for_each(|member| search(member, place, document, found));
+            members.values().for_each(|member| search(member, place, document, found, texts));
         }
-        Value::Array(items) => items.iter().for_each(|item| search(item, place, document, found)),
+        Value::Array(items) => items.iter().for_each(|item| search(item, place, document, found, texts)),
         // A whole Envoy configuration as text: in a ConfigMap, or the bootstrap of an EnvoyProxy.
         Value::String(text) if text.contains(WASM_FILTER) || text.contains(MODULE_FILTER) => {
-            // Or a script that writes one.
-            let inside = serde_saphyr::from_multiple::<Value>(text).unwrap_or_default();
-            // A name alone is itself again.
-            let inside = inside.iter().filter(|inside| !inside.is_string());
-            inside.for_each(|inside| search(inside, place, document, found));
+            texts.push(text.clone());
         }
         _ => {}
     }

@@ -280,3 +280,27 @@ fn names_and_addresses_that_this_envoy_does_not_have_are_faults() {
         assert!(text(&output.stderr).contains(said), "{}", text(&output.stderr));
     }
 }
+
+/// An Envoy configuration that is text in a manifest is compared with its own clusters.
+#[test]
+fn names_that_the_envoy_in_a_manifest_does_not_have_are_faults() {
+    let shipped = std::fs::read_to_string(root().join("envoy/envoy.yaml")).unwrap();
+    let map = |text: &str| {
+        let lines: String = text.lines().map(|line| format!("    {line}\n")).collect();
+        format!("kind: ConfigMap\nmetadata: {{ name: envoy }}\ndata:\n  envoy.yaml: |\n{lines}")
+    };
+    let output = run(&["check", "-"], &map(&shipped));
+    assert_eq!(text(&output.stdout), "standard input, ConfigMap envoy: ok\n");
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
+    let wrong = shipped.replace("\"cluster\": \"web\"", "\"cluster\": \"wbe\"");
+    let output = run(&["check", "-"], &map(&wrong));
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), ""));
+    let said = "ConfigMap envoy: $.upstreams[0].cluster: there is no cluster \"wbe\"";
+    assert!(text(&output.stderr).contains(said), "{}", text(&output.stderr));
+
+    let broken = format!("{}---\n{}", map(&shipped), map(&format!("{shipped}\n a: [\n")));
+    let output = run(&["check", "-"], &broken);
+    let complaints = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{complaints}");
+    assert!(complaints.contains("ConfigMap envoy: passed over: text with the filter in it"), "{complaints}");
+}
