@@ -179,11 +179,12 @@ fn search(value: &Value, place: &str, document: usize, found: &mut Vec<Plugin>, 
 /// The configuration in `pluginConfig` of Istio's WasmPlugin and TrafficExtension, or in `config` of Envoy Gateway's
 /// EnvoyExtensionPolicy.
 fn in_manifest<'v>(value: &'v Value, place: &str) -> Option<Standing<'v>> {
-    // Without a `pluginConfig` Istio hands the filter an empty one.
-    let of_istio = ["WasmPlugin ", "TrafficExtension "].iter().any(|kind| place.starts_with(kind));
-    let none = of_istio.then_some(&Value::Null);
-    let istio = value.get("url").and(value.get("pluginConfig").or(none));
-    let gateway = value.get("code").and(value.get("config"));
+    // Without a `pluginConfig` or a `config` the filter gets an empty one.
+    let none_of = |kinds: &[&str]| kinds.iter().any(|kind| place.starts_with(kind)).then_some(&Value::Null);
+    let no_plugin_config = none_of(&["WasmPlugin ", "TrafficExtension "]);
+    let istio = value.get("url").and(value.get("pluginConfig").or(no_plugin_config));
+    let no_config = none_of(&["EnvoyExtensionPolicy "]);
+    let gateway = value.get("code").and(value.get("config").or(no_config));
     let configuration = istio.or(gateway)?;
     let names = ["pluginName", "rootID", "name", "url", "code"];
     let ours = is_ours(names.iter().map(|name| &value[name]), configuration);

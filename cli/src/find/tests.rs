@@ -140,6 +140,8 @@ fn lists_and_texts_hide_nothing() {
 fn a_plugin_without_a_configuration_gets_an_empty_one() {
     let text = "kind: WasmPlugin\nmetadata: { name: a }\nspec: { url: 'oci://x/evenkeel:1' }";
     assert_eq!(found(text), [("WasmPlugin a".to_owned(), String::new())]);
+    let policy = "kind: EnvoyExtensionPolicy\nmetadata: { name: a }\nspec: { wasm: [{ name: evenkeel, code: { type: Image } }] }";
+    assert_eq!(found(policy), [("EnvoyExtensionPolicy a".to_owned(), String::new())]);
     // A link to the project is no plugin.
     let chart = "kind: Chart\nmetadata: { name: a }\nspec: { url: 'https://x/evenkeel' }";
     assert_eq!(plugins(chart.as_bytes()).unwrap().plugins, []);
