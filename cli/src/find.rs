@@ -114,7 +114,9 @@ fn all_in(documents: Vec<Value>) -> Found {
 }
 
 fn yaml(text: &str) -> Result<Vec<Value>> {
-    serde_saphyr::from_multiple(text).context("is neither JSON nor YAML")
+    // A short commit such as 1234e567 reads as a number without end; it stays text.
+    let options = serde_saphyr::options! { reject_non_finite_typeless_float: false };
+    serde_saphyr::from_multiple_with_options(text, options).context("is neither JSON nor YAML")
 }
 
 /// The bytes without a byte order mark, which some editors write.

@@ -189,3 +189,13 @@ fn a_configuration_of_another_kind_is_named() {
         assert!(error.contains("write a StringValue"), "{configuration}: {error}");
     }
 }
+
+#[test]
+fn a_value_that_only_looks_like_a_number_hides_nothing() {
+    let plugin =
+        format!("kind: WasmPlugin\nspec: {{ url: x, pluginName: evenkeel, pluginConfig: {CONFIG} }}");
+    for value in ["1234e567", ".inf", "-.inf", ".nan"] {
+        let text = format!("kind: Service\nmetadata: {{ labels: {{ v: {value} }} }}\n---\n{plugin}");
+        assert_eq!(found(&text), one("plugin"), "{value}");
+    }
+}
