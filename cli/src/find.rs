@@ -146,7 +146,13 @@ fn search(value: &Value, place: &str, document: usize, found: &mut Vec<Plugin>, 
     match value {
         Value::Object(members) => {
             if let Some(Standing { configuration, native }) = in_manifest(value, place) {
-                found.push(Plugin::at(place, document, native, as_the_filter_gets_it(configuration)));
+                let of_istio = value.get("url").is_some() && value.get("pluginConfig").is_some();
+                let read = if of_istio && !configuration.is_object() && !configuration.is_null() {
+                    Err(anyhow!("pluginConfig has to be an object: Istio takes nothing else"))
+                } else {
+                    as_the_filter_gets_it(configuration)
+                };
+                found.push(Plugin::at(place, document, native, read));
                 return;
             }
             if let Some(Standing { configuration, native }) = in_envoy(value) {

@@ -199,3 +199,23 @@ fn a_value_that_only_looks_like_a_number_hides_nothing() {
         assert_eq!(found(&text), one("plugin"), "{value}");
     }
 }
+
+/// Istio's `pluginConfig` is a Struct; Envoy Gateway hands any JSON on.
+#[test]
+fn istio_takes_an_object_only() {
+    for value in [format!("'{CONFIG}'"), "[]".into(), "7".into()] {
+        for (kind, spec) in [
+            ("WasmPlugin", format!("{{ url: x, pluginName: evenkeel, pluginConfig: {value} }}")),
+            (
+                "TrafficExtension",
+                format!("{{ wasm: {{ url: x, pluginName: evenkeel, pluginConfig: {value} }} }}"),
+            ),
+        ] {
+            let text = format!("kind: {kind}\nmetadata: {{ name: a }}\nspec: {spec}");
+            assert!(refused(&text).contains("pluginConfig has to be an object"), "{text}");
+        }
+    }
+    let gateway =
+        format!("spec: {{ wasm: [{{ name: evenkeel, code: {{ type: Image }}, config: '{CONFIG}' }}] }}");
+    assert_eq!(plugins(gateway.as_bytes()).unwrap().plugins[0].fault, None);
+}
