@@ -130,7 +130,7 @@ fn value(node: &Node, signals: &[Signal]) -> Option<PressureValue> {
     let measured = MEASURED.iter().map(|(name, _)| *name);
     let names: Vec<&str> = measured.chain(signals.iter().map(|s| s.name.as_str())).collect();
     let allowed = names.join(", ");
-    let text = node.text(&allowed)?;
+    let text = node.text(&allowed, &|text| names.contains(&text))?;
     // A signal of the operator's own takes precedence over a measured value of the same name.
     if let Some(at) = signals.iter().position(|signal| signal.name == text) {
         return Some(PressureValue::Signal(at));

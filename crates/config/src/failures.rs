@@ -26,7 +26,7 @@ fn counted(node: &Node) -> Option<Counted> {
             Some(Counted::Status(status, status))
         }
         Tree::Text(_) => {
-            let text = node.text_like(ALLOWED, Some(PATTERN))?;
+            let text = node.text_like(ALLOWED, Some(PATTERN), &|text| named(text).is_some())?;
             let counted = named(text);
             if counted.is_none() {
                 node.refuse(ALLOWED, meant(text).map(did_you_mean));

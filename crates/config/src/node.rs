@@ -87,22 +87,31 @@ impl<'t> Node<'t> {
         None
     }
 
-    /// Reads text; anything else is a fault.
-    pub fn text(&self, allowed: &str) -> Option<&'t str> {
-        self.text_like(allowed, None)
+    /// Reads text; anything else is a fault. The caller checks whether it `fits`.
+    pub fn text(&self, allowed: &str, fits: &dyn Fn(&str) -> bool) -> Option<&'t str> {
+        self.text_like(allowed, None, fits)
     }
 
     /// Reads text that the caller checks against `pattern` at least; anything else is a fault.
-    pub fn text_like(&self, allowed: &str, pattern: Option<&'static str>) -> Option<&'t str> {
+    pub fn text_like(
+        &self,
+        allowed: &str,
+        pattern: Option<&'static str>,
+        fits: &dyn Fn(&str) -> bool,
+    ) -> Option<&'t str> {
         self.ask(|| Constraint::Text { allowed: allowed.into(), pattern });
-        self.any_text(allowed)
+        self.any_text(allowed, fits)
     }
 
-    /// Reads text without recording a constraint.
-    pub fn any_text(&self, allowed: &str) -> Option<&'t str> {
+    /// Reads text without recording a constraint. For a number the hint puts it in quotes, if the caller accepts that:
+    /// `fits` is for the hint alone.
+    pub fn any_text(&self, allowed: &str, fits: &dyn Fn(&str) -> bool) -> Option<&'t str> {
         match self.tree {
             Tree::Text(text) => return Some(text),
-            Tree::Number(number) => self.mistyped(allowed, Some(format!("did you mean \"{number}\"?"))),
+            Tree::Number(number) => {
+                let meant = number.to_string();
+                self.mistyped(allowed, fits(&meant).then(|| did_you_mean(&meant)));
+            }
             _ => self.mistyped(allowed, None),
         }
         None
@@ -113,7 +122,7 @@ impl<'t> Node<'t> {
         let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
         let allowed = names.join(", ");
         self.ask(|| Constraint::Choice(choices.iter().map(|(name, _)| *name).collect()));
-        let given = self.any_text(&allowed)?;
+        let given = self.any_text(&allowed, &|text| choices.iter().any(|(name, _)| *name == text))?;
         let found = choices.iter().find(|(name, _)| *name == given);
         if found.is_none() {
             let meant = nearest(given, choices.iter().map(|(name, _)| *name));

@@ -135,7 +135,8 @@ fn load_bound(fields: Option<&Fields>) -> LoadBound {
 fn least_signal(node: &Node, fields: Option<&Fields>, signals: &[Signal], signals_at: &str) -> Policy {
     let names: Vec<&str> = signals.iter().map(|signal| signal.name.as_str()).collect();
     let given = fields.and_then(|fields| fields.get("signal"));
-    let named = given.as_ref().map(|node| (node, node.text("the name of a signal")));
+    let named =
+        given.as_ref().map(|node| (node, node.text("the name of a signal", &|text| names.contains(&text))));
     let signal = match (named, names.as_slice()) {
         (_, []) => {
             node.refuse(&format!("\"least_signal\" only with at least one signal in {signals_at}"), None);

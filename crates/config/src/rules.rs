@@ -47,7 +47,7 @@ fn value(node: &Node, signals: &[Signal]) -> Option<RuleValue> {
     let names: Vec<&str> =
         MEASURED.iter().map(|(name, _)| *name).chain(signals.iter().map(|s| s.name.as_str())).collect();
     let allowed = names.join(", ");
-    let text = node.text(&allowed)?;
+    let text = node.text(&allowed, &|text| names.contains(&text))?;
     // A signal of the operator's own takes precedence over a measured value of the same name, as in
     // `autoscale.pressure`.
     if let Some(at) = signals.iter().position(|signal| signal.name == text) {

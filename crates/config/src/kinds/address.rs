@@ -12,7 +12,7 @@ const ALLOWED: &str = "ip:port such as \"10.0.0.1:8080\" or \"[2001:db8::1]:8080
 impl Node<'_> {
     /// Reads an address that a request can be sent to.
     pub fn address(&self) -> Option<SocketAddr> {
-        let text = self.text_like(ALLOWED, Some(PATTERN))?;
+        let text = self.text_like(ALLOWED, Some(PATTERN), &|_| false)?;
         match text.parse::<SocketAddr>() {
             Ok(address) => match why_unusable(&address) {
                 None => return Some(address),

@@ -22,7 +22,7 @@ impl Node<'_> {
         let text = match self.tree() {
             Tree::Text(text) => text,
             Tree::Number(number) => {
-                let meant = meant(&number.to_string());
+                let meant = meant(&number.to_string(), &range);
                 self.mistyped(&allowed(), meant.as_deref().map(did_you_mean));
                 return None;
             }
@@ -35,7 +35,7 @@ impl Node<'_> {
         match value {
             Some(value) if range.contains(&value) => return Some(value),
             Some(_) => self.refuse(&allowed(), None),
-            None => self.refuse(&allowed(), meant(text).as_deref().map(did_you_mean)),
+            None => self.refuse(&allowed(), meant(text, &range).as_deref().map(did_you_mean)),
         }
         None
     }
@@ -64,10 +64,12 @@ fn parse(text: &str) -> Option<Duration> {
     Some(Duration::from_nanos(whole.checked_add(u64::try_from(fraction).ok()?)?))
 }
 
-/// The likely meaning of a duration with a missing unit, a blank or a capital letter.
-fn meant(text: &str) -> Option<String> {
+/// The likely meaning of a duration with a missing unit, a blank or a capital letter: seconds, or milliseconds where
+/// seconds are too long.
+fn meant(text: &str, range: &RangeInclusive<Duration>) -> Option<String> {
     let tidy: String = text.to_ascii_lowercase().split_whitespace().collect();
-    [tidy.clone(), tidy + "s"].into_iter().find(|guess| parse(guess).is_some())
+    let guesses = ["", "s", "ms"].map(|unit| format!("{tidy}{unit}"));
+    guesses.into_iter().find(|guess| parse(guess).is_some_and(|value| range.contains(&value)))
 }
 
 /// `duration` in the largest unit that needs no fraction, otherwise in milliseconds with one: it reads back unchanged.
@@ -136,9 +138,12 @@ mod tests {
 
     #[test]
     fn likely_slips_are_guessed() {
-        assert_eq!(meant("5").as_deref(), Some("5s"));
-        assert_eq!(meant("5 S").as_deref(), Some("5s"));
-        assert_eq!(meant("soon"), None);
+        let range = Duration::from_millis(100)..=Duration::from_secs(3600);
+        assert_eq!(meant("5", &range).as_deref(), Some("5s"));
+        assert_eq!(meant("5 S", &range).as_deref(), Some("5s"));
+        assert_eq!(meant("5000", &range).as_deref(), Some("5000ms"));
+        assert_eq!(meant("9000000", &range), None);
+        assert_eq!(meant("soon", &range), None);
     }
 
     #[test]

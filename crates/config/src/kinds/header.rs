@@ -31,7 +31,7 @@ pub(crate) fn forbidden_to_set(name: &str) -> bool {
 impl Node<'_> {
     /// Reads the name of an ordinary header, in lower case as in HTTP/2.
     pub fn header_name(&self) -> Option<String> {
-        let text = self.text_like(ALLOWED, Some(PATTERN))?;
+        let text = self.text_like(ALLOWED, Some(PATTERN), &is_token)?;
         if !is_token(text) {
             let pseudo = text.starts_with(':').then(|| "pseudo-headers are Envoy's own".to_owned());
             self.refuse(ALLOWED, pseudo);

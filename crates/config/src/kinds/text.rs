@@ -29,14 +29,12 @@ const PATH: &str =
 impl Node<'_> {
     /// Reads a name of the user's choice.
     pub fn name(&self) -> Option<String> {
-        self.text_matching(NAME, Some(NAME_PATTERN), |text| {
-            (1..=MAX_NAME).contains(&text.len()) && text.trim() == text && !text.chars().any(char::is_control)
-        })
+        self.text_matching(NAME, Some(NAME_PATTERN), is_name)
     }
 
     /// Reads a name or an empty string.
     pub fn name_or_empty(&self) -> Option<String> {
-        if self.text_like(NAME, Some(NAME_OR_EMPTY_PATTERN))?.is_empty() {
+        if self.text_like(NAME, Some(NAME_OR_EMPTY_PATTERN), &is_name)?.is_empty() {
             return Some(String::new());
         }
         self.name()
@@ -79,7 +77,7 @@ impl Node<'_> {
         let fits = |text: &str| {
             text.len() <= MAX_PATH && text.strip_prefix('/').is_some_and(|rest| rest.split('/').all(segment))
         };
-        let text = self.text_like(PATH, Some(PATH_PATTERN))?;
+        let text = self.text_like(PATH, Some(PATH_PATTERN), &fits)?;
         if fits(text) {
             return Some(text.to_owned());
         }
@@ -90,7 +88,7 @@ impl Node<'_> {
 
     /// Reads a path prefix or an empty string.
     pub fn path_prefix_or_empty(&self) -> Option<String> {
-        if self.text_like("a path, or \"\"", Some(PATH_OR_EMPTY_PATTERN))?.is_empty() {
+        if self.text_like("a path, or \"\"", Some(PATH_OR_EMPTY_PATTERN), &|_| false)?.is_empty() {
             return Some(String::new());
         }
         self.path_prefix()
@@ -109,13 +107,17 @@ impl Node<'_> {
         pattern: Option<&'static str>,
         fits: impl Fn(&str) -> bool,
     ) -> Option<String> {
-        let text = self.text_like(allowed, pattern)?;
+        let text = self.text_like(allowed, pattern, &fits)?;
         if fits(text) {
             return Some(text.to_owned());
         }
         self.refuse(allowed, None);
         None
     }
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=MAX_NAME).contains(&text.len()) && text.trim() == text && !text.chars().any(char::is_control)
 }
 
 fn is_identifier(text: &str) -> bool {

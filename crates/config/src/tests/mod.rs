@@ -2,6 +2,8 @@
 
 mod accepted;
 mod builtin_signals;
+#[cfg(not(target_family = "wasm"))]
+mod hints;
 mod lengths;
 mod malformed;
 mod malformed_upstream;
