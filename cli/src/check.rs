@@ -112,15 +112,19 @@ fn folder(path: &Path, show_effective: bool, manifests: &mut Vec<(String, Value)
             Err(error) => report.complain(FINE, &format!("{name}: passed over: {error:#}")),
             Ok(mut found) => {
                 let (documents, unread) = (&found.documents, found.unread);
-                found.plugins.retain(|plugin| match documents.first() {
-                    _ if !plugin.place.is_empty() => true,
-                    Some(document) => find::is_meant_for_us(document),
-                    None if !unread => false,
-                    None if find::names_us(&plugin.json) => true,
-                    None => {
-                        report.complain(FINE, &format!("{name}: passed over: {}", why_unread(&plugin.json)));
-                        false
+                found.plugins.retain(|plugin| {
+                    let why_not = match documents.first() {
+                        _ if !plugin.place.is_empty() => return true,
+                        Some(document) if find::looks_ours(document) => return true,
+                        Some(document) if find::is_meant_for_us(document) => of_others(&plugin.json),
+                        None if unread && find::names_us(&plugin.json) => return true,
+                        None if unread => Some(why_unread(&plugin.json)),
+                        _ => return false,
+                    };
+                    if let Some(why) = &why_not {
+                        report.complain(FINE, &format!("{name}: passed over: {why}"));
                     }
+                    why_not.is_none()
                 });
                 checked += found.plugins.len();
                 plugins(&name, &found, show_effective, report);
@@ -131,6 +135,15 @@ fn folder(path: &Path, show_effective: bool, manifests: &mut Vec<(String, Value)
     if checked == 0 {
         report.complain(UNREADABLE, &format!("{name}: contains no configuration of evenkeel"));
     }
+}
+
+/// The outermost field that shows that this is for another program: it is like none of evenkeel's.
+fn of_others(json: &[u8]) -> Option<String> {
+    let outermost = |path: &str| path.rfind(['.', '[']) == Some(1) && path != "$.upstream";
+    let mut faults = parse(json).err().into_iter().flatten();
+    let strange = faults
+        .find(|fault| fault.found == "unknown field" && fault.hint.is_none() && outermost(&fault.path))?;
+    Some(format!("{}: {}", strange.path, strange.found))
 }
 
 /// Why this is no JSON, in the filter's words.

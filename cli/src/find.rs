@@ -246,10 +246,10 @@ pub fn looks_ours(configuration: &Value) -> bool {
     upstreams.is_some_and(|all| all.iter().any(|upstream| upstream.get("cluster").is_some()))
 }
 
-/// Whether a JSON file that is nothing else is for evenkeel, with its slips: it may lack what [`looks_ours`] looks for.
+/// Whether a JSON file that is nothing else may be for evenkeel, with slips that keep [`looks_ours`] from knowing it.
 pub fn is_meant_for_us(document: &Value) -> bool {
     let upstreams = ["upstreams", "upstream"].iter().any(|name| document.get(name).is_some());
-    upstreams || document["role"] == "upstream" || looks_ours(document)
+    upstreams || document["role"] == "upstream"
 }
 
 /// Whether a file that cannot be read as JSON has a configuration of evenkeel. A template is no JSON yet.

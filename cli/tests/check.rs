@@ -198,6 +198,13 @@ fn json_that_cannot_be_read_is_named_in_a_folder() {
         (br#"{"upstream":[{"cluster":"web"}]}"#.to_vec(), 1, "$.upstream: unknown field"),
         (br#"{"upstreams":{"cluster":"web"}}"#.to_vec(), 1, "$.upstreams: found an object"),
         (br#"{"role":"upstream","mode":"observe"}"#.to_vec(), 1, "$.mode"),
+        (br#"{"upstreams":[],"mod":"observe"}"#.to_vec(), 1, "did you mean \"mode\"?"),
+        // Kong has upstreams, too.
+        (
+            br#"{"_format_version":"3.0","upstreams":[{"name":"a","targets":[]}]}"#.to_vec(),
+            0,
+            "b.json: passed over: $._format_version: unknown field",
+        ),
         (br#"{"compilerOptions":{},}"#.to_vec(), 0, "b.json: passed over: invalid JSON: trailing comma"),
         (b"{{- if .Values.on }}\nx: '{\"upstreams\":[]}'\n".to_vec(), 0, "b.json: passed over: invalid JSON"),
         (br#"{"kind":"List","items":[]}"#.to_vec(), 0, ""),
