@@ -44,8 +44,10 @@ fn check_one(command: &str) -> Result<()> {
         "cargo" => cargo(arguments),
         "evenkeel" => evenkeel(arguments),
         "kubectl" => {
-            let known = ["apply", "delete", "get", "logs", "exec"];
+            let known = ["apply", "delete", "get", "logs", "exec", "patch", "rollout"];
             ensure!(known.contains(arguments.first().unwrap_or(&"")), "kubectl does what?");
+            let patch = arguments.iter().skip_while(|word| **word != "-p").nth(1);
+            patch.map(|patch| serde_json::from_str::<serde_json::Value>(patch)).transpose().context("-p")?;
             files_after("-f", arguments)
         }
         "docker" => match arguments {
@@ -213,6 +215,7 @@ fn what_could_not_be_given_is_noticed() {
         "evenkeel check envoy/evenkeel.schema.json",
         "evenkeel check no-such-file",
         "kubectl apply -f no-such-file",
+        "kubectl patch gateway shop -p '{\"spec\": }'",
         "docker compose -f no-such-file up",
         "curl -s http://127.0.0.1:1/_evenkeel",
         "skopeo copy oci-archive:target/image/no-such.tar docker://x",
