@@ -3,7 +3,7 @@
 use super::out_of_band::Urgency;
 use super::{Cluster, GOOD_MULTIPLE};
 use crate::endpoint::{AnnouncedHealth, EndpointRef, EndpointView, NOISE_S};
-use crate::health::State;
+use crate::health::{Health, State};
 use crate::settings::{self, RuleAction};
 use crate::time::Time;
 use crate::{order, rng};
@@ -116,6 +116,36 @@ fn exploration_pause_s(
     (usual.min(early), early < usual)
 }
 
+/// What there is to say for a probe of an endpoint that is out of traffic.
+struct Asks {
+    /// Whether it is due, by this worker.
+    due: bool,
+    /// Whether it is due, by whichever worker.
+    asks: bool,
+    /// Whether requests are unanswered that are no reason for it.
+    busy: bool,
+    stalled: bool,
+    /// The length of its turn, requests.
+    turn: f64,
+    /// Where an endpoint is probed by requests of its own keys: this worker's requests, and the number of workers.
+    own_keys: Option<(u32, u32)>,
+}
+
+/// Whether the probe may be sent.
+#[cold]
+#[inline(never)]
+fn may_probe(endpoint: &mut Health, asks: Asks, limits: &settings::Health, now: Time) -> bool {
+    let Asks { due, asks, busy, stalled, turn, own_keys } = asks;
+    let due = if stalled { due } else { endpoint.may_probe(due, busy, limits, now) };
+    if let Some((requests, workers)) = own_keys {
+        // The worker to which its own keys come is on duty now and then.
+        let duties_s = DUTIES_TO_AWAIT * DUTY_S as f64 * f64::from(workers);
+        let patience = (turn * TURNS_LEFT_OUT, duties_s);
+        endpoint.await_own_keys(asks && (due || !busy), requests, patience, limits, now);
+    }
+    due
+}
+
 impl Cluster {
     /// Schedules the probes of all subsets: failing endpoints to be verified and slow ones to be explored, the longest
     /// waiting first.
@@ -152,7 +182,8 @@ impl Cluster {
         let sparse = self.traffic.rate * (DUTY_S as f64) < 1.0;
         let (typical, health) = (subset.latency.typical, &self.config.health);
         let probing = self.ejection.probing.as_deref();
-        let keyed = probing.is_none() && subset.policy.owner(0).is_some();
+        let own_keys = (probing.is_none() && subset.policy.owner(0).is_some())
+            .then_some((self.traffic.requests, shard.workers));
         for index in subset.pool.all().iter().copied() {
             let Some(identity) = self.endpoints.set.identities().get(index as usize) else { continue };
             let Some(endpoint) = self.endpoints.states.get_mut(index as usize) else { continue };
@@ -161,10 +192,11 @@ impl Cluster {
             let elsewhere = endpoint.constraints.announced.is_unavailable()
                 || (self.ejection.degraded_out > 0 && !endpoint.eligible);
             // A stalled endpoint is probed although it has unanswered requests: these are the reason.
-            let stalled = endpoint.health.state() == State::Stalled;
+            let state = endpoint.health.state();
+            let stalled = state == State::Stalled;
             // Another one out of traffic may be, once these have waited for long.
-            let busy = self.endpoints.peers.of(index, endpoint).pending() > 0 && !stalled;
-            let out = !endpoint.eligible || endpoint.health.state() != State::Healthy;
+            let busy = !stalled && self.endpoints.peers.of(index, endpoint).pending() > 0;
+            let out = state != State::Healthy || !endpoint.eligible;
             // An endpoint that asked for a pause gets one.
             if endpoint.constraints.hints.held()
                 || (busy && !out)
@@ -188,8 +220,8 @@ impl Cluster {
             let patience = || {
                 self.signals.fleet.patience((at, typical), &self.endpoints.readings, identified, known, now)
             };
-            let due = match known.health.state() {
-                _ if stalled => {
+            let due = match state {
+                State::Stalled => {
                     !known.eligible
                         && known.health.may_look(quiet_s(), health, now)
                         && turns >= TURNS_TO_PROBE
@@ -219,16 +251,12 @@ impl Cluster {
                 false => again || sparse || early || shard.owns(*identity, now),
             };
             let asks = due;
-            let due = due
+            let mut due = due
                 && mine()
                 && probing.is_none_or(|probing| again || probing.clears(index, &known, ruled_out, typical));
-            let due = if out && !stalled { endpoint.health.may_probe(due, busy, health, now) } else { due };
-            if keyed && out {
-                // The worker to which its own keys come is on duty now and then.
-                let duties_s = DUTIES_TO_AWAIT * DUTY_S as f64 * f64::from(shard.workers);
-                let patience = (turn * TURNS_LEFT_OUT, duties_s);
-                let waits = asks && (due || !busy);
-                endpoint.health.await_own_keys(waits, self.traffic.requests, patience, health, now);
+            if out {
+                let asks = Asks { due, asks, busy, stalled, turn, own_keys };
+                due = may_probe(&mut endpoint.health, asks, health, now);
             }
             if due {
                 version.pending_probes.push((waited, index));

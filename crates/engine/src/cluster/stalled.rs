@@ -27,10 +27,16 @@ pub(super) fn is_stalled(endpoint: &EndpointView<'_>, stall_timeout: f64, now: T
     owed.requests() >= SEVERAL
         && owed.waited_s(now) > stall_timeout
         && match endpoint.health.state() {
-            // Other workers' answers count as far as they are to requests sent since.
-            State::Stalled => endpoint.good().start <= endpoint.health.ejected(),
+            State::Stalled => is_still_owed(endpoint),
             _ => endpoint.min_latency(now) > stall_timeout,
         }
+}
+
+/// Whether no worker has had an answer since the endpoint stalled, to a request sent since.
+#[cold]
+#[inline(never)]
+fn is_still_owed(endpoint: &EndpointView<'_>) -> bool {
+    endpoint.good().start <= endpoint.health.ejected()
 }
 
 /// Stall timeout for endpoints of `subset`, seconds. Infinite where the policy reacts to silence itself, where no
