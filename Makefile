@@ -98,7 +98,7 @@ test-envoys: setup build ## the essentials on every supported Envoy, 1.36 to 1.4
 	@$(with_tools) scripts/test-envoys
 
 .PHONY: platforms
-platforms: setup build module ## the files for Istio, Envoy Gateway, autoscaling, Docker, the presets and plain Envoy on the real programs, built once: an hour, 7 GB meanwhile (PLATFORMS="istio envoy-gateway kubernetes docker services matrix", ONLY=parts, KEEP=folder)
+platforms: setup build module ## the files for Istio, Envoy Gateway, autoscaling, Docker, the presets and plain Envoy on the real programs, built once in half an hour, 7 GB meanwhile (PLATFORMS="istio envoy-gateway kubernetes docker services matrix", ONLY=parts, KEEP=folder, JOBS=1: one suite after the other)
 	@scripts/setup alertmanager
 	@$(with_tools) scripts/platforms/run
 
