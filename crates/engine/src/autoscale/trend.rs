@@ -51,8 +51,8 @@ impl Trend {
             }
         }
         // A jump is steep between any two periods on both sides of it, but only once from one period to the next.
-        let steps = self.0.windows(2).map(|pair| pair.iter().rev().copied().reduce(|to, from| to - from));
-        let slope = lower_median(slopes).min(lower_median(steps.flatten().collect()));
+        let steps = self.0.iter().zip(self.0.iter().skip(1)).map(|(from, to)| to - from).collect();
+        let slope = lower_median(slopes).min(lower_median(steps));
         (slope * periods).clamp(0.0, MAX_AHEAD * last.max(0.0))
     }
 }

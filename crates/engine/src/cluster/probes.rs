@@ -116,12 +116,12 @@ fn exploration_pause_s(
     (usual.min(early), early < usual)
 }
 
-/// What there is to say for a probe of an endpoint that is out of traffic.
-struct Asks {
-    /// Whether it is due, by this worker.
+/// A probe of an endpoint that is out of traffic.
+struct HealthProbe {
+    /// Whether it is due.
     due: bool,
-    /// Whether it is due, by whichever worker.
-    asks: bool,
+    /// Whether it is due and this worker's to send.
+    mine: bool,
     /// Whether requests are unanswered that are no reason for it.
     busy: bool,
     stalled: bool,
@@ -134,16 +134,16 @@ struct Asks {
 /// Whether the probe may be sent.
 #[cold]
 #[inline(never)]
-fn may_probe(endpoint: &mut Health, asks: Asks, limits: &settings::Health, now: Time) -> bool {
-    let Asks { due, asks, busy, stalled, turn, own_keys } = asks;
-    let due = if stalled { due } else { endpoint.may_probe(due, busy, limits, now) };
+fn may_send(probe: HealthProbe, endpoint: &mut Health, limits: &settings::Health, now: Time) -> bool {
+    let HealthProbe { due, mine, busy, stalled, turn, own_keys } = probe;
+    let sent = if stalled { mine } else { endpoint.may_probe(mine, busy, limits, now) };
     if let Some((requests, workers)) = own_keys {
         // The worker to which its own keys come is on duty now and then.
         let duties_s = DUTIES_TO_AWAIT * DUTY_S as f64 * f64::from(workers);
         let patience = (turn * TURNS_LEFT_OUT, duties_s);
-        endpoint.await_own_keys(asks && (due || !busy), requests, patience, limits, now);
+        endpoint.await_own_keys(due && (sent || !busy), requests, patience, limits, now);
     }
-    due
+    sent
 }
 
 impl Cluster {
@@ -250,15 +250,14 @@ impl Cluster {
                 true => shard.holds(*identity),
                 false => again || sparse || early || shard.owns(*identity, now),
             };
-            let asks = due;
-            let mut due = due
+            let mut sent = due
                 && mine()
                 && probing.is_none_or(|probing| again || probing.clears(index, &known, ruled_out, typical));
             if out {
-                let asks = Asks { due, asks, busy, stalled, turn, own_keys };
-                due = may_probe(&mut endpoint.health, asks, health, now);
+                let probe = HealthProbe { due, mine: sent, busy, stalled, turn, own_keys };
+                sent = may_send(probe, &mut endpoint.health, health, now);
             }
-            if due {
+            if sent {
                 version.pending_probes.push((waited, index));
             }
             if again && !still_slow && endpoint.exploration.has_looked() {

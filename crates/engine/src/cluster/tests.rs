@@ -69,6 +69,23 @@ fn settings() -> settings::Upstream {
     }
 }
 
+/// A signal without a maximum.
+fn signal(name: &str) -> settings::Signal {
+    settings::Signal {
+        name: name.into(),
+        query: name.into(),
+        builtin: None,
+        report: None,
+        weight: 1.0,
+        learn: false,
+        max: None,
+        smoothing: 1.0,
+        address_label: "instance".into(),
+        port: None,
+        timestamp_query: None,
+    }
+}
+
 /// A cluster of these endpoints of which nothing is known.
 fn cluster(settings: &settings::Upstream, specs: &[Spec]) -> Cluster {
     let mut cluster = Cluster::new(settings, None, Ablation::ALL, s(0.0));

@@ -14,19 +14,7 @@ const BEFORE: f64 = 5000.0;
 const AFTER: f64 = 1000.0;
 
 fn with_signal() -> settings::Upstream {
-    let signal = Signal {
-        name: "queue".into(),
-        query: "queue".into(),
-        builtin: None,
-        report: None,
-        weight: 1.0,
-        learn: true,
-        max: None,
-        smoothing: 1.0,
-        address_label: "instance".into(),
-        port: None,
-        timestamp_query: None,
-    };
+    let signal = Signal { learn: true, ..signal("queue") };
     settings::Upstream { signals: vec![signal], ..settings() }
 }
 

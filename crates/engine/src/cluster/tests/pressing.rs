@@ -6,7 +6,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 use super::*;
 use crate::Failure;
 use crate::estimate::Slots;
-use crate::settings::{PressureTerm, PressureValue, Signal};
+use crate::settings::{PressureTerm, PressureValue};
 
 /// A cluster whose pressure is this value.
 fn pressed(value: PressureValue, specs: &[Spec]) -> Cluster {
@@ -14,19 +14,7 @@ fn pressed(value: PressureValue, specs: &[Spec]) -> Cluster {
     settings.pressure = vec![PressureTerm { value, weight: 1.0, full: 1.0, most: 1e9 }];
     settings.failover.panic_percent = 0.0;
     settings.health.max_ejected_percent = 100.0;
-    settings.signals = vec![Signal {
-        name: "queue".into(),
-        query: "queue".into(),
-        builtin: None,
-        report: None,
-        weight: 1.0,
-        learn: false,
-        max: None,
-        smoothing: 1.0,
-        address_label: "instance".into(),
-        port: None,
-        timestamp_query: None,
-    }];
+    settings.signals = vec![signal("queue")];
     let mut cluster = cluster(&settings, specs);
     (0..2).for_each(|_| cluster.refresh(s(0.0)));
     cluster

@@ -25,19 +25,7 @@ impl Cluster {
 /// A value below 0 counts as 0: a cost below it would be the lower, the further the turn is.
 #[test]
 fn a_newcomer_with_a_signal_below_zero_begins_slowly() {
-    let signal = Signal {
-        name: "room".into(),
-        query: "room".into(),
-        builtin: None,
-        report: None,
-        weight: 0.0,
-        learn: false,
-        max: None,
-        smoothing: 1.0,
-        address_label: "instance".into(),
-        port: None,
-        timestamp_query: None,
-    };
+    let signal = Signal { weight: 0.0, ..signal("room") };
     let settings = settings::Upstream {
         policy: settings::Policy::LeastSignal { signal: "room".into() },
         signals: vec![signal],
