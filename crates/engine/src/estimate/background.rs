@@ -2,7 +2,10 @@
 //!
 //! An endpoint is judged against it, so that a common fault (a broken dependency, a poisonous request) ejects no
 //! endpoint. Endpoints out of traffic do not count: three of ten that crash together must not excuse each other, while
-//! failures in the half of a fleet that is left in traffic do show a common fault.
+//! failures in the half of a fleet that is left in traffic do show a common fault. Nor do those that answer nothing well
+//! while the others do: a worker that starts beside them would need more failures of each, the more there are.
+
+use crate::health::SURPRISE;
 
 /// Number of latest answers remembered: a tenth of a second at 1,000 requests/s and worker, and few enough to scan.
 const REMEMBERED: usize = 128;
@@ -15,10 +18,24 @@ const FAILURES: usize = 16;
 /// Minimum number of the other endpoints' answers before their ratio is known.
 const FEWEST: u32 = 8;
 
+/// Minimum number of failures before endpoints are set apart: two each of two endpoints.
+const FEWEST_APART: u32 = 4;
+
+/// An answer of the endpoint at `index`; [`u32::MAX`] for none.
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    index: u32,
+    failed: bool,
+    /// Whether the endpoint is [set apart](BaselineErrors::set_apart).
+    apart: bool,
+}
+
+const NONE: Answer = Answer { index: u32::MAX, failed: false, apart: false };
+
 /// The latest answers of a cluster's endpoints, as one worker saw them.
 #[derive(Clone, Debug)]
 pub struct BaselineErrors {
-    answers: [(u32, bool); REMEMBERED],
+    answers: [Answer; REMEMBERED],
     next: usize,
     /// Number of failures among them: usually 0, which saves counting.
     bad: u32,
@@ -31,7 +48,7 @@ pub struct BaselineErrors {
 impl Default for BaselineErrors {
     fn default() -> BaselineErrors {
         BaselineErrors {
-            answers: [(u32::MAX, false); REMEMBERED],
+            answers: [NONE; REMEMBERED],
             next: 0,
             bad: 0,
             long: (0.0, 0.0),
@@ -44,8 +61,8 @@ impl BaselineErrors {
     /// Records an answer of the endpoint at `index`.
     pub fn observe(&mut self, index: u32, failed: bool) {
         if let Some(slot) = self.answers.get_mut(self.next) {
-            let (_, before) = core::mem::replace(slot, (index, failed));
-            self.bad = self.bad + u32::from(failed) - u32::from(before);
+            let before = core::mem::replace(slot, Answer { index, failed, apart: false });
+            self.bad = self.bad + u32::from(failed) - u32::from(before.failed);
         }
         self.next = (self.next + 1) % REMEMBERED;
         let (all, failures) = &mut self.long;
@@ -62,8 +79,8 @@ impl BaselineErrors {
 
     /// Forgets all endpoints except those that `stays`, because their indices may be reused.
     pub fn retain(&mut self, stays: impl Fn(u32) -> bool) {
-        let gone = self.answers.iter_mut().filter(|(i, _)| *i != u32::MAX && !stays(*i));
-        gone.for_each(|slot| *slot = (u32::MAX, false));
+        let gone = self.answers.iter_mut().filter(|a| a.index != u32::MAX && !stays(a.index));
+        gone.for_each(|answer| *answer = NONE);
         self.recount();
         self.failed.iter_mut().filter(|i| **i != u32::MAX && !stays(**i)).for_each(|i| *i = u32::MAX);
     }
@@ -71,10 +88,10 @@ impl BaselineErrors {
     /// A copy with the indices mapped by `to`; endpoints without a new index are forgotten.
     pub fn moved(&self, to: impl Fn(u32) -> Option<u32>) -> BaselineErrors {
         let mut moved = self.clone();
-        for (index, failed) in &mut moved.answers {
-            match to(*index) {
-                Some(to) if *index != u32::MAX => *index = to,
-                _ => (*index, *failed) = (u32::MAX, false),
+        for answer in &mut moved.answers {
+            match to(answer.index) {
+                Some(to) if answer.index != u32::MAX => answer.index = to,
+                _ => *answer = NONE,
             }
         }
         moved.recount();
@@ -88,7 +105,7 @@ impl BaselineErrors {
     pub fn ratio(&self, counts: impl Fn(u32) -> bool) -> Option<f64> {
         if self.bad == 0 {
             // Without any failure the ratio is 0 for any subset.
-            let counted = |(index, _): &&(u32, bool)| *index != u32::MAX && counts(*index);
+            let counted = |a: &&Answer| a.index != u32::MAX && counts(a.index);
             let enough = self.answers.iter().filter(counted).nth(FEWEST as usize - 1);
             return enough.map(|_| 0.0);
         }
@@ -97,7 +114,37 @@ impl BaselineErrors {
     }
 
     fn recount(&mut self) {
-        self.bad = self.answers.iter().map(|(_, bad)| u32::from(*bad)).sum();
+        self.bad = self.answers.iter().map(|a| u32::from(a.failed)).sum();
+    }
+
+    /// Sets the endpoints apart of which all latest answers, at least two, are failures, if that explains the failures
+    /// better than one ratio common to all: shorter by ln([`SURPRISE`]) in nats, what it takes to name these endpoints
+    /// among all included (Rissanen, "Modeling by shortest data description", 1978). A fault that all share, however
+    /// frequent, leaves some endpoints without a good answer, but not more than it takes to name them.
+    pub fn set_apart(&mut self) {
+        if self.bad < FEWEST_APART {
+            return;
+        }
+        let mut by_endpoint = self.answers;
+        by_endpoint.sort_unstable_by_key(|answer| answer.index);
+        let of_each = || by_endpoint.chunk_by(|a, b| a.index == b.index).filter(|of| of[0].index != u32::MAX);
+        let fails = |of: &[Answer]| of.len() > 1 && of.iter().all(|answer| answer.failed);
+        let (endpoints, answers) = of_each().fold((0, 0), |(n, all), of| (n + 1, all + of.len()));
+        let (apart, lost) = of_each().filter(|of| fails(of)).fold((0, 0), |(n, all), of| (n + 1, all + of.len()));
+        let failed = self.bad as usize;
+        let shorter = nats(failed, answers) - nats(failed - lost, answers - lost) - nats(apart, endpoints);
+        let accepted = shorter > -SURPRISE.ln();
+        let is_apart = |index: u32| {
+            let from = by_endpoint.partition_point(|answer| answer.index < index);
+            let of = by_endpoint.get(from..).unwrap_or_default().chunk_by(|a, b| a.index == b.index).next();
+            accepted && of.is_some_and(fails)
+        };
+        let (all, failures) = &mut self.long;
+        for answer in self.answers.iter_mut().filter(|answer| answer.index != u32::MAX) {
+            let was = core::mem::replace(&mut answer.apart, answer.failed && is_apart(answer.index));
+            let counts = f32::from(u8::from(was)) - f32::from(u8::from(answer.apart));
+            (*all, *failures) = ((*all + counts).max(0.0), (*failures + counts).max(0.0));
+        }
     }
 
     /// Upper estimate of the failure ratio of the endpoints that `counts` accepts: one standard error above an estimate
@@ -146,12 +193,18 @@ impl BaselineErrors {
 
     fn count(&self, counts: impl Fn(u32) -> bool) -> Option<(f64, f64)> {
         let (mut all, mut failed) = (0u32, 0u32);
-        for (_, bad) in self.answers.iter().filter(|(i, _)| *i != u32::MAX && counts(*i)) {
+        for answer in self.answers.iter().filter(|a| a.index != u32::MAX && !a.apart && counts(a.index)) {
             all += 1;
-            failed += u32::from(*bad);
+            failed += u32::from(answer.failed);
         }
         (all >= FEWEST).then(|| (f64::from(all), f64::from(failed)))
     }
+}
+
+/// Length in nats of the shortest description of which `some` of `all` are meant.
+fn nats(some: usize, all: usize) -> f64 {
+    let of = |n: usize| if n == 0 { 0.0 } else { -(n as f64) * (n as f64 / all as f64).ln() };
+    of(some) + of(all.saturating_sub(some))
 }
 
 #[cfg(test)]
@@ -174,6 +227,39 @@ mod tests {
         assert_eq!(background.usual(|i| i != 3, Some(0), 4), Some(RARE), "as rare errors of all");
         background.retain(|i| i != 3);
         assert_eq!(background.ratio(|_| true), Some(0.0));
+    }
+
+    #[test]
+    fn endpoints_that_answer_nothing_well_do_not_excuse_each_other() {
+        for (endpoints, fail, each) in [(16, 4, 2), (16, 8, 2), (3, 2, 6), (5, 3, 4), (40, 10, 2), (40, 30, 3)] {
+            let mut background = BaselineErrors::default();
+            (0..endpoints * each).for_each(|n| background.observe(n % endpoints, n % endpoints < fail));
+            background.set_apart();
+            let case = format!("{fail} of {endpoints}");
+            let rest = (endpoints - fail) * each;
+            assert_eq!(background.ratio(|_| true), (rest >= FEWEST).then_some(0.0), "{case}");
+            // Well again: one good answer is enough.
+            (0..fail).for_each(|n| background.observe(n, false));
+            background.set_apart();
+            assert!(background.ratio(|_| true).unwrap() > 0.0, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_fault_common_to_all_sets_none_apart() {
+        let mut rng = crate::rng::Rng::new(5);
+        for endpoints in [2, 3, 8, 16, 64, 300] {
+            for percent in [2, 10, 30, 50, 70, 90, 100] {
+                let (mut background, mut apart, mut looks) = (BaselineErrors::default(), 0, 0);
+                for n in 0..4000 {
+                    background.observe(rng.below(endpoints), rng.below(100) < percent && n > 300);
+                    background.set_apart();
+                    looks += 1;
+                    apart += u32::from(background.answers.iter().any(|answer| answer.apart));
+                }
+                assert!(apart * 200 <= looks, "{endpoints} endpoints, {percent} %: {apart} of {looks}");
+            }
+        }
     }
 
     #[test]

@@ -296,3 +296,24 @@ fn no_more_of_the_degraded_are_spared_than_may_be_out() {
     assert_eq!(ten_percent(Is::Degraded, 3), 1);
     assert_eq!(spares(Is::DegradedByItself, 2, 0, (0, 50)), 0, "none may be out");
 }
+
+/// A worker that starts beside them has seen no good answer of theirs, as where connections are refused from the start.
+#[test]
+fn many_that_refuse_from_the_start_are_ejected_after_as_many_failures_as_one() {
+    for (endpoints, refusing) in [(2, 1), (3, 2), (8, 4), (16, 4), (16, 12), (40, 20)] {
+        let mut cluster = limited(&fleet(endpoints), 100, 0);
+        let failures = cluster.config.health.fail_after as usize;
+        for nth in 0..endpoints * failures {
+            let (index, now) = (nth % endpoints, s(nth as f64 * 0.01));
+            let endpoint = cluster.endpoints.set.reference(index as u32).unwrap();
+            cluster.refresh(now);
+            let fails = (index < refusing).then_some(crate::Failure::Refused);
+            cluster.record_outcome(endpoint, now, fails, now);
+        }
+        // The last one is assessed against what the tick after it finds.
+        let now = s((endpoints * failures) as f64 * 0.01);
+        cluster.refresh(now);
+        cluster.refresh(now);
+        assert_eq!(cluster.in_use().len(), endpoints - refusing, "{refusing} of {endpoints}");
+    }
+}
