@@ -21,6 +21,7 @@ mod fleet;
 mod grpc;
 mod guard;
 mod last_resort;
+mod localities;
 mod mixed;
 mod open_requests;
 mod page;

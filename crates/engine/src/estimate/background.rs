@@ -130,7 +130,8 @@ impl BaselineErrors {
         let of_each = || by_endpoint.chunk_by(|a, b| a.index == b.index).filter(|of| of[0].index != u32::MAX);
         let fails = |of: &[Answer]| of.len() > 1 && of.iter().all(|answer| answer.failed);
         let (endpoints, answers) = of_each().fold((0, 0), |(n, all), of| (n + 1, all + of.len()));
-        let (apart, lost) = of_each().filter(|of| fails(of)).fold((0, 0), |(n, all), of| (n + 1, all + of.len()));
+        let (apart, lost) =
+            of_each().filter(|of| fails(of)).fold((0, 0), |(n, all), of| (n + 1, all + of.len()));
         let failed = self.bad as usize;
         let shorter = nats(failed, answers) - nats(failed - lost, answers - lost) - nats(apart, endpoints);
         let accepted = shorter > -SURPRISE.ln();
@@ -231,7 +232,9 @@ mod tests {
 
     #[test]
     fn endpoints_that_answer_nothing_well_do_not_excuse_each_other() {
-        for (endpoints, fail, each) in [(16, 4, 2), (16, 8, 2), (3, 2, 6), (5, 3, 4), (40, 10, 2), (40, 30, 3)] {
+        for (endpoints, fail, each) in
+            [(16, 4, 2), (16, 8, 2), (3, 2, 6), (5, 3, 4), (40, 10, 2), (40, 30, 3)]
+        {
             let mut background = BaselineErrors::default();
             (0..endpoints * each).for_each(|n| background.observe(n % endpoints, n % endpoints < fail));
             background.set_apart();
