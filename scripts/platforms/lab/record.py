@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import sys
+import time
 
 from .machine import REPO, say
 from .shop import REPLACED
@@ -17,6 +18,7 @@ class Record:
 
     def __init__(self, platform, work):
         self.platform, self.versions, self.rows, self.faults = platform, {}, [], []
+        self.begun = time.monotonic()
         # Where it lies until the page is written, beside those of the suite's other parts.
         self.file = work.with_suffix(".json")
         # The table's columns where it is no list of cases.
@@ -145,5 +147,5 @@ def section(record, parts, old):
 def finish(record):
     for fault in record.faults:
         say(f"FAILED {record.platform}: {fault}")
-    say(f"{record.platform}: {len(record.rows)} cases, {len(record.faults)} faults; {PAGE.relative_to(REPO)} has the table")
+    say(f"{record.platform}: {len(record.rows)} cases, {len(record.faults)} faults in {(time.monotonic() - record.begun) / 60:.0f} minutes; {PAGE.relative_to(REPO)} has the table")
     sys.exit(bool(record.faults))

@@ -210,9 +210,13 @@ PARTS = {
 }
 # Replacing comes last, because it leaves no pod that is slow.
 SHARES = (
-    "steering canary images files refusals",
-    "gateways-policy routes-policy zones rules without-patches merged",
-    "module module-outages metrics replacing",
+    "without-patches merged",
+    "canary steering",
+    "module metrics",
+    "gateways-policy routes-policy",
+    "images files refusals",
+    "module-outages replacing",
+    "zones rules",
 )
 
 

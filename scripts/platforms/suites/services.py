@@ -17,7 +17,7 @@ GO, NODE, SPRING, WORKERS, MACHINES = "go-service", "node-service", "spring-boot
 # What stands behind these cannot be had here: processors for vLLM, cAdvisor's package. Istio's own extensions make the metrics of the last.
 NOT_RUN = ("llm-vllm", "istio")
 FILES = tuple(f"presets/{name}.json" for name in (GO, NODE, SPRING, WORKERS, MACHINES, *NOT_RUN))
-SHARES = ("alerts", "go node spring workers overload machines")
+SHARES = ("alerts", "go node spring", "workers overload machines")
 # Half of a fair part of three.
 SPARED = 1 / 6
 
