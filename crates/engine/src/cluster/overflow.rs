@@ -23,6 +23,9 @@ const FOLLOW_S: f64 = 0.25;
 const FOLLOW_LATENCIES: f64 = 2.0;
 /// Minimum averaging time in requests, where ejected endpoints serve some.
 const FOLLOW_REQUESTS: f64 = 4.0;
+/// Maximum number of unanswered requests that counts, in multiples of what there would be if every endpoint had as many for
+/// its weight as the median one: queues that chance makes unequal differ by less.
+const UNEVEN: f64 = 2.0;
 /// Window of the usual latency, answers.
 const ANSWERS: f64 = 4096.0;
 /// Minimum number of answers before the usual latency is trusted.
@@ -167,6 +170,7 @@ impl Cluster {
             return;
         }
         let (mut eligible, mut awaiting) = (0.0, 0.0);
+        let mut depths = Vec::new();
         // Weight and failing weight of the ejected endpoints: of those that serve some requests, or of all if none
         // does. An endpoint that serves nothing gets nothing while others serve some.
         let (mut ejected, mut failed, mut some_serve) = (0.0, 0.0, false);
@@ -174,10 +178,13 @@ impl Cluster {
         for (index, endpoint) in (0u32..).zip(&self.endpoints.states).filter(|(_, m)| m.present) {
             let weight = f64::from(endpoint.weight);
             if endpoint.eligible {
+                let pending = f64::from(self.endpoints.peers.of(index, endpoint).pending());
                 eligible += weight;
-                awaiting += f64::from(self.endpoints.peers.of(index, endpoint).pending());
+                awaiting += pending;
+                depths.push(pending / weight);
             } else if is_only_failing(endpoint.health.state(), &endpoint.constraints) {
-                let fails = endpoint.health.fails_at_times();
+                let others = self.endpoints.peers.of(index, endpoint).others_evidence();
+                let fails = endpoint.health.fails_at_times(&others);
                 if fails.is_some() && !some_serve {
                     (ejected, failed, some_serve) = (0.0, 0.0, true);
                     overflow.to.clear();
@@ -191,8 +198,19 @@ impl Cluster {
         }
         let (limit, failing) =
             if ejected > 0.0 { (ejected / (eligible + ejected), failed / ejected) } else { (0.0, 1.0) };
+        // Requests that wait at one endpoint, because it hangs or is slow, are no sign that the others are full.
+        let awaiting = awaiting.min(UNEVEN * median(&mut depths) * eligible);
         overflow.settle(awaiting, (limit, failing), self.traffic.rate_of_all(), seconds);
     }
+}
+
+/// The lower median, 0 of none.
+fn median(values: &mut [f64]) -> f64 {
+    if values.is_empty() {
+        return 0.0;
+    }
+    let middle = (values.len() - 1) / 2;
+    *values.select_nth_unstable_by(middle, f64::total_cmp).1
 }
 
 /// Whether an endpoint is ejected for its failures alone: not by announced health, a rule, or a pause that it asked

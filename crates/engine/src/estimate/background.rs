@@ -125,19 +125,20 @@ impl BaselineErrors {
         if self.bad < FEWEST_APART {
             return;
         }
-        let mut by_endpoint = self.answers;
-        by_endpoint.sort_unstable_by_key(|answer| answer.index);
-        let of_each = || by_endpoint.chunk_by(|a, b| a.index == b.index).filter(|of| of[0].index != u32::MAX);
+        let mut sorted = self.answers;
+        sorted.sort_unstable_by_key(|answer| answer.index);
+        let known = sorted.partition_point(|answer| answer.index < u32::MAX);
+        let sorted = sorted.get(..known).unwrap_or_default();
+        let of_each = || sorted.chunk_by(|a, b| a.index == b.index);
         let fails = |of: &[Answer]| of.len() > 1 && of.iter().all(|answer| answer.failed);
-        let (endpoints, answers) = of_each().fold((0, 0), |(n, all), of| (n + 1, all + of.len()));
+        let (endpoints, failed) = (of_each().count(), self.bad as usize);
         let (apart, lost) =
-            of_each().filter(|of| fails(of)).fold((0, 0), |(n, all), of| (n + 1, all + of.len()));
-        let failed = self.bad as usize;
-        let shorter = nats(failed, answers) - nats(failed - lost, answers - lost) - nats(apart, endpoints);
+            of_each().filter(|of| fails(of)).fold((0, 0), |(apart, lost), of| (apart + 1, lost + of.len()));
+        let shorter = nats(failed, known) - nats(failed - lost, known - lost) - nats(apart, endpoints);
         let accepted = shorter > -SURPRISE.ln();
         let is_apart = |index: u32| {
-            let from = by_endpoint.partition_point(|answer| answer.index < index);
-            let of = by_endpoint.get(from..).unwrap_or_default().chunk_by(|a, b| a.index == b.index).next();
+            let from = sorted.partition_point(|answer| answer.index < index);
+            let of = sorted.get(from..).unwrap_or_default().chunk_by(|a, b| a.index == b.index).next();
             accepted && of.is_some_and(fails)
         };
         let (all, failures) = &mut self.long;

@@ -129,10 +129,13 @@ impl Health {
         past.looks.answered(start);
     }
 
-    /// Failure ratio of an endpoint that serves some of its requests; `None` if it is not known to serve any.
-    pub fn fails_at_times(&self) -> Option<f64> {
+    /// Failure ratio of an endpoint that serves some of its requests; `None` if it is not known to serve any. `others` is
+    /// what the other workers saw: with many of them, each has seen but one or two failures of a run.
+    pub fn fails_at_times(&self, others: &Evidence) -> Option<f64> {
         let past = self.past.as_deref().filter(|_| self.state != State::Stalled)?;
-        past.serving.fails()
+        let mut all = self.local();
+        all.merge(others);
+        past.serving.fails(all.failures.total())
     }
 
     /// Start of the slow start after the last return to traffic; [`Time::ZERO`] if that is long ago.

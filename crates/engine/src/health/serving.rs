@@ -27,9 +27,10 @@ impl Serving {
         }
     }
 
-    /// Failure ratio of an endpoint that serves the other requests; `None` if it is not known to serve any.
-    pub fn fails(&self) -> Option<f64> {
-        let chance = self.before.powi(self.row.into());
+    /// Failure ratio of an endpoint that serves the other requests; `None` if it is not known to serve any. `run` is the
+    /// number of failures in a row that all workers have seen.
+    pub fn fails(&self, run: u32) -> Option<f64> {
+        let chance = self.before.powi(run.clamp(self.row.into(), u8::MAX.into()) as i32);
         (self.before >= AT_TIMES && chance >= CHANCE).then_some(self.before.into())
     }
 }
@@ -46,7 +47,7 @@ mod tests {
         let mut serving = Serving::default();
         let mut take = |failed: &[bool]| {
             failed.iter().for_each(|failed| serving.observe(*failed));
-            serving.fails()
+            serving.fails(0)
         };
         assert_eq!(take(&[true; 5]), None, "it has served nothing yet");
         let at_times: Vec<bool> = (0..200).map(|i| i % 7 == 0).collect();
@@ -54,6 +55,10 @@ mod tests {
         assert!((0.1..0.2).contains(&ratio), "{ratio}");
         assert_eq!(take(&[true; 3]), Some(ratio), "three in a row come by chance");
         assert_eq!(take(&[true; 3]), None, "six do not");
+        let mut other = Serving::default();
+        at_times.iter().for_each(|failed| other.observe(*failed));
+        let serves = [3, 6].map(|run| other.fails(run).is_some());
+        assert_eq!(serves, [true, false], "whichever worker saw them");
         assert!(take(&[false]).is_some_and(|more| more > ratio));
         assert_eq!(take(&[false; 100]), None, "it has recovered");
         take(&at_times);

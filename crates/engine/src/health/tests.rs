@@ -364,10 +364,10 @@ fn endpoint_that_serves_some_differs_from_one_that_hangs() {
         fail(&mut health, 1000 * nth);
         succeed(&mut health, 1000 * nth + 500);
     }
-    let ratio = health.fails_at_times().unwrap();
+    let ratio = health.fails_at_times(&Evidence::default()).unwrap();
     assert!((0.4..0.6).contains(&ratio), "{ratio}");
     (0..12).for_each(|nth| _ = fail(&mut health, 200_000 + nth));
-    assert_eq!(health.fails_at_times(), None, "twelve in a row are no chance");
+    assert_eq!(health.fails_at_times(&Evidence::default()), None, "twelve in a row are no chance");
     let mut health = Health::default();
     for nth in 0..100 {
         fail(&mut health, 1000 * nth);
@@ -375,7 +375,7 @@ fn endpoint_that_serves_some_differs_from_one_that_hangs() {
     }
     health.set_stalled(true);
     assert_eq!(health.assess(GoodRun::default(), ms(101_000), &LIMITS, 0.0), State::Stalled);
-    assert_eq!(health.fails_at_times(), None, "it answers nothing at all");
+    assert_eq!(health.fails_at_times(&Evidence::default()), None, "it answers nothing at all");
 }
 
 #[test]

@@ -38,10 +38,12 @@ fn fails_at_times(cluster: &mut Cluster, index: usize) {
 }
 
 impl Cluster {
-    /// So many requests await an answer of the last endpoint.
+    /// So many requests await an answer of the endpoints in use.
     fn queue(&mut self, requests: u32) {
-        let last = self.endpoints.states.len() as u32 - 1;
-        (0..requests).for_each(|_| _ = self.started(last, s(99.0)));
+        let used = self.in_use();
+        for nth in 0..requests as usize {
+            let _ = self.started(used[nth % used.len()] as u32, s(99.0));
+        }
     }
 
     /// Which part of the requests goes to each endpoint beyond what the policy sends, after so many seconds, in percent.
@@ -77,6 +79,22 @@ fn ejected_endpoints_get_no_more_than_their_weight_gives_them() {
     }
 }
 
+/// Requests that a hanging endpoint holds are no load that the others cannot carry.
+#[test]
+fn a_queue_at_one_endpoint_is_no_overload() {
+    for (endpoints, hang) in [(3, 1), (4, 1), (10, 4)] {
+        let mut cluster = usual(&vec![1.0; endpoints]);
+        cluster.make(0, Is::Failed);
+        cluster.eject();
+        for index in 1..=hang {
+            (0..500).for_each(|_| _ = cluster.started(index, s(99.0)));
+        }
+        assert_eq!(cluster.overflows(5.0), vec![0; endpoints], "{hang} of {endpoints} hang");
+        cluster.queue(500);
+        assert!(cluster.overflows(5.0)[0] > 0, "now all of {endpoints} are full");
+    }
+}
+
 #[test]
 fn what_other_workers_wait_for_counts() {
     let mut cluster = usual(&[1.0; 4]);
@@ -84,9 +102,11 @@ fn what_other_workers_wait_for_counts() {
     cluster.eject();
     let mut report = crate::endpoint::PeerReport::default();
     (report.in_flight.total, report.in_flight.awaiting) = (100, 100);
-    let hash = cluster.endpoints.set.identities()[3];
     cluster.forget_others(s(99.0));
-    cluster.merge_other(hash, &report, &Default::default());
+    for index in 1..4 {
+        let hash = cluster.endpoints.set.identities()[index];
+        cluster.merge_other(hash, &report, &Default::default());
+    }
     assert!(is_near(&cluster.overflows(5.0), &[25, 0, 0, 0]));
 }
 
