@@ -26,7 +26,7 @@ const TURNS_TO_EXPLORE: f64 = 4.0;
 /// Turns to wait before a request to an endpoint that gets none for no known reason.
 const TURNS_LEFT_OUT: f64 = 20.0;
 /// Time after which an endpoint's probes pass on to another worker, seconds.
-const DUTY_S: u64 = 2;
+pub(super) const DUTY_S: u64 = 2;
 /// Number of rounds of all workers' duties to wait before an endpoint is probed by requests of other endpoints' keys.
 const DUTIES_TO_AWAIT: f64 = 2.0;
 /// Number of standard errors above the typical latency at which an endpoint is certainly slow: a factor of sixteen
@@ -152,6 +152,7 @@ impl Cluster {
     #[inline(never)]
     pub(super) fn schedule(&mut self, shard: ProbeShard, now: Time) {
         self.subsets.versions.iter_mut().for_each(|version| version.pending_probes.clear());
+        let shard = self.traffic.on_duty(shard);
         let rate = self.traffic.rate * f64::from(shard.workers);
         let requests = self.traffic.requests;
         self.ejection.probing.iter_mut().for_each(|probing| probing.begin(requests, now));
@@ -179,7 +180,7 @@ impl Cluster {
         let pause = (REQUESTS_PER_EXPLORATION / (rate * part).max(1e-3))
             .clamp(EXPLORE_AFTER_S[0], EXPLORE_AFTER_S[1]);
         // A worker with less than one request per shard turn would never get to send its probes.
-        let sparse = self.traffic.rate * (DUTY_S as f64) < 1.0;
+        let sparse = self.traffic.is_sparse();
         let (typical, health) = (subset.latency.typical, &self.config.health);
         let probing = self.ejection.probing.as_deref();
         let own_keys = (probing.is_none() && subset.policy.owner(0).is_some())
@@ -272,7 +273,7 @@ impl Cluster {
         let Some(probing) = self.ejection.probing.as_deref_mut() else { return };
         let Some(subset) = self.subsets.list.get(at) else { return };
         let explores = subset.policy.exiles() && subset.division.load >= WORTH_EXPLORING;
-        let sparse = self.traffic.rate * (DUTY_S as f64) < 1.0;
+        let sparse = self.traffic.is_sparse();
         let compares = probing.lacks_reference(now);
         let mut reference: Option<(u64, EndpointRef)> = None;
         for index in subset.pool.all().iter().copied() {

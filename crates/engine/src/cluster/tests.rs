@@ -2,6 +2,7 @@
 
 mod again;
 mod clock;
+mod duties;
 mod ejecting;
 mod hinting;
 mod lost_time;

@@ -1,6 +1,7 @@
 //! This worker's request rate, and the budget for explorations.
 
 use super::ProbeShard;
+use super::probes::DUTY_S;
 use crate::estimate::Epochs;
 use crate::policy::Home;
 use crate::time::{LostTime, Time};
@@ -9,6 +10,10 @@ use crate::time::{LostTime, Time};
 const RATE_OVER_S: f64 = 5.0;
 /// Fraction of the requests that may explore, however many endpoints are slow.
 const EXPLORING_SHARE: f32 = 0.01;
+/// Request rate from which a worker has a request for each of its turns to probe, per second.
+const OFTEN: f64 = 1.0 / DUTY_S as f64;
+/// Request rate of a worker that has had no request for half a minute, per second.
+const NEXT_TO_NONE: f64 = 1e-3;
 /// Maximum number of unused explorations that are saved up.
 const SAVED_EXPLORATIONS: f32 = 4.0;
 
@@ -27,6 +32,9 @@ struct PeersOnASide {
     count: u32,
     /// How many have had requests lately.
     busy: u32,
+    /// How many of these have had few to this cluster, and next to none.
+    few: u32,
+    none: u32,
     /// Their requests per second.
     rate: f32,
 }
@@ -120,6 +128,8 @@ impl Traffic {
         let side = if before { first } else { behind };
         side.count += 1;
         side.busy += u32::from(busy);
+        side.few += u32::from(busy && f64::from(rate) < OFTEN);
+        side.none += u32::from(busy && f64::from(rate) < NEXT_TO_NONE);
         side.rate += rate.max(0.0);
     }
 
@@ -136,6 +146,21 @@ impl Traffic {
             workers: 1 + before.busy + behind.busy,
             is_reporter: before.count == 0,
         }
+    }
+
+    /// Whether this worker has less than a request for each of its turns to probe.
+    pub fn is_sparse(&self) -> bool {
+        self.rate < OFTEN
+    }
+
+    /// This worker's part of the probes, where `shard` is its part of the work on this cluster. The others may be busy with
+    /// other clusters: they have no request to probe with, and in their turns nothing would be probed. Those with few
+    /// requests probe whenever they can.
+    pub fn on_duty(&self, shard: ProbeShard) -> ProbeShard {
+        let Peers { before, behind } = self.peers;
+        let absent = |side: PeersOnASide| if self.is_sparse() { side.none } else { side.few };
+        let workers = shard.workers.saturating_sub(absent(before) + absent(behind)).max(1);
+        ProbeShard { rank: shard.rank.saturating_sub(absent(before)).min(workers - 1), workers, ..shard }
     }
 
     /// This worker's home.

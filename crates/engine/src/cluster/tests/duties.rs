@@ -1,0 +1,70 @@
+//! Which endpoints are probed where not every worker, key or priority has requests.
+
+#[cfg(all(target_family = "wasm", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+use super::*;
+
+const ENOUGH: u32 = 10_000;
+/// Requests per second of a worker.
+const OFTEN: f32 = 50.0;
+
+/// A cluster with requests for long, whose first endpoint is in this state.
+fn troubled(is: Is) -> Cluster {
+    let mut cluster = limited(&fleet(3), 100, 0);
+    cluster.refresh(s(0.0));
+    (cluster.traffic.rate, cluster.traffic.requests) = (OFTEN.into(), ENOUGH);
+    cluster.make(0, is);
+    cluster.eject();
+    cluster
+}
+
+impl Cluster {
+    /// Whether the first endpoint is this worker's to probe, one of busy workers with these rates in their order.
+    fn probes_as(&mut self, rank: usize, rates: &[f32], now: Time) -> bool {
+        self.traffic.forget_peers();
+        let peers = rates.iter().enumerate().filter(|(peer, _)| *peer != rank);
+        peers.for_each(|(peer, rate)| self.merge_peer(*rate, peer < rank, true));
+        let shard = ProbeShard { rank: rank as u32, workers: rates.len() as u32, is_reporter: false };
+        self.schedule(shard, now);
+        self.subsets.versions[0].pending_probes.iter().any(|(_, index)| *index == 0)
+    }
+}
+
+/// The requests of one connection come to one worker; the others are busy with other clusters.
+#[test]
+fn a_worker_without_requests_to_the_cluster_has_no_turn_to_probe() {
+    for (is, rank) in [Is::Suspect, Is::Failed, Is::Recovering].into_iter().flat_map(|is| [(is, 0), (is, 9)])
+    {
+        let mut rates = [0.0; 16];
+        rates[rank] = OFTEN;
+        let mut cluster = troubled(is);
+        let probes = (100..700).filter(|tenth| cluster.probes_as(rank, &rates, s(f64::from(*tenth) / 10.0)));
+        assert_eq!(probes.count(), 600, "{is:?}");
+    }
+}
+
+#[test]
+fn a_request_that_hangs_keeps_probes_for_seconds_whichever_worker_has_the_requests() {
+    for rank in 0..4 {
+        let mut rates = [0.0; 4];
+        rates[rank] = OFTEN;
+        let mut cluster = troubled(Is::Failed);
+        cluster.endpoints.states[0].send(s(0.0));
+        let first = (0..600).find(|tenth| cluster.probes_as(rank, &rates, s(f64::from(*tenth) / 10.0)));
+        assert!(first.is_some_and(|tenth| tenth <= 120), "{rank}: {first:?}");
+    }
+}
+
+#[test]
+fn those_with_requests_take_turns() {
+    for rates in [[OFTEN, 0.0, OFTEN], [OFTEN, 0.2, OFTEN], [0.0, OFTEN, OFTEN]] {
+        let mut cluster = troubled(Is::Failed);
+        for turn in 5..60 {
+            let now = s(2.0 * f64::from(turn) + 0.5);
+            let on_duty =
+                (0..3).filter(|rank| rates[*rank] >= OFTEN && cluster.probes_as(*rank, &rates, now));
+            assert_eq!(on_duty.count(), 1, "{rates:?}");
+        }
+    }
+}
