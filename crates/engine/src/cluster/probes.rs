@@ -227,7 +227,8 @@ impl Cluster {
                         && known.health.may_look(quiet_s(), health, now)
                         && turns >= TURNS_TO_PROBE
                 }
-                State::Healthy if idle || (!explores && !ruled_out) => false,
+                // A subset may be idle because a rule has ejected all of it.
+                State::Healthy if !explores && !ruled_out => false,
                 State::Healthy if again => {
                     (still_slow || !known.exploration.has_looked()) && turns >= TURNS_TO_GO_ON
                 }
@@ -239,7 +240,11 @@ impl Cluster {
                         let tested = || self.traffic.tested_s(known.health.joined(), waited, now);
                         let tested_s = if checks { tested() } else { f64::INFINITY };
                         let pause_s;
-                        (pause_s, early) = exploration_pause_s(&known, (pause, typical), tested_s);
+                        (pause_s, early) = match idle {
+                            // Compared with others that the rule has ejected, it may not be slow.
+                            true => (pause, false),
+                            false => exploration_pause_s(&known, (pause, typical), tested_s),
+                        };
                         quiet_s() > pause_s * patience()
                     }
                 }

@@ -4,6 +4,10 @@
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::*;
+use crate::decision::{Decision, RequestHandle};
+use crate::policy::Request;
+use crate::settings::{Rule, RuleValue};
+use crate::{Outcome, Quickness};
 
 const ENOUGH: u32 = 10_000;
 /// Requests per second of a worker.
@@ -28,6 +32,18 @@ impl Cluster {
         let shard = ProbeShard { rank: rank as u32, workers: rates.len() as u32, is_reporter: false };
         self.schedule(shard, now);
         self.subsets.versions[0].pending_probes.iter().any(|(_, index)| *index == 0)
+    }
+
+    /// A request that is sent at `now` and answered well 10 ms later: the endpoint that gets it.
+    fn served(&mut self, key: Option<u64>, now: Time, rng: &mut rng::Rng) -> u32 {
+        let decision = self.pick(Request { key, want: 1 }, now, rng);
+        let Decision::Steer(named) = decision else { panic!("{decision:?}") };
+        let index = named.first().unwrap();
+        let (endpoint, depth) = self.started(index, now).unwrap();
+        let handle = RequestHandle { upstream: 0, endpoint, started: now, depth };
+        self.record_response(&handle, Outcome::Good, Quickness::Shown, now.after_secs(0.01));
+        self.finished(endpoint, now.after_secs(0.01));
+        index
     }
 }
 
@@ -67,4 +83,30 @@ fn those_with_requests_take_turns() {
             assert_eq!(on_duty.count(), 1, "{rates:?}");
         }
     }
+}
+
+/// The rule's latency changes only with answers. Its priority gets no requests meanwhile, as it has no healthy endpoint.
+#[test]
+fn a_priority_that_a_rule_has_ejected_is_tried_again() {
+    let specs: Vec<Spec> =
+        (0..4).map(|nth| Spec { priority: u32::from(nth > 1), ..endpoint(nth + 1) }).collect();
+    let lasting = Duration::ZERO;
+    let rule = Rule { value: RuleValue::LatencyMs, above: 100.0, lasting, action: RuleAction::Eject };
+    let mut cluster = cluster(&settings::Upstream { rules: vec![rule], ..settings() }, &specs);
+    for (index, seconds) in [0.5, 0.5, 0.01, 0.01].into_iter().enumerate() {
+        let latency = &mut cluster.endpoints.states[index].latency;
+        (0..20).for_each(|_| latency.observe(seconds, s(0.0), s(0.0), &Ablation::ALL));
+    }
+    let mut rng = rng::Rng::new(3);
+    let mut asked = 0;
+    for nth in 0..1200 {
+        let now = s(f64::from(nth) / 20.0);
+        cluster.tick(ProbeShard::ALONE, now);
+        if nth < 100 {
+            assert_eq!(cluster.in_use(), [2, 3], "slow, and within half of all");
+        }
+        asked += u32::from(cluster.served(None, now, &mut rng) < 2);
+    }
+    assert_eq!(cluster.in_use(), [0, 1, 2, 3]);
+    assert!(asked > 300, "{asked}: the first priority is back");
 }
