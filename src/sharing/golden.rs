@@ -18,7 +18,7 @@ use crate::discovery::found::Found;
 use crate::discovery::source::{Origin, Source};
 use crate::host::Host;
 use engine::autoscale::scaler::{Below, Period};
-use engine::autoscale::{Scaler, Trend};
+use engine::autoscale::{Division, Scaler, Trend};
 use engine::endpoint::{Absence, Absences, AnnouncedHealth, Counters};
 use engine::guard::capital::{Capital, EXPERTS};
 use engine::guard::{Arm, Arms, Finding, Guard};
@@ -134,6 +134,7 @@ fn scaled() -> Vec<u8> {
         above: 6,
         below: Below { since: s(3), periods: 7, most: 8 },
         trend: Trend::of(vec![9.0]),
+        division: Division { loaded: 10, standby: 11 },
     });
     scaling::encode(&engine)
 }

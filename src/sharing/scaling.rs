@@ -5,7 +5,7 @@
 use super::codec::{Reader, Writer};
 use engine::Balancer;
 use engine::autoscale::scaler::{Below, Period};
-use engine::autoscale::{Scaler, Trend, trend};
+use engine::autoscale::{Division, Scaler, Trend, trend};
 use engine::estimate::Slots;
 use engine::time::Time;
 
@@ -73,6 +73,8 @@ fn scaler(w: &mut Writer, scaler: &Scaler) {
     w.u32(scaler.below.most);
     w.u32(scaler.trend.periods().len() as u32);
     scaler.trend.periods().iter().for_each(|demand| w.f64(*demand));
+    w.u32(scaler.division.loaded);
+    w.u32(scaler.division.standby);
 }
 
 /// Reads the state of autoscaling into the engine, up to the first malformed field.
@@ -99,5 +101,6 @@ fn read_scaler(r: &mut Reader<'_>) -> Option<Scaler> {
         demand.push(r.f64()?);
     }
     let trend = Trend::of(demand);
-    Some(Scaler { shown, desired, sampled, period, above, below, trend })
+    let division = Division { loaded: r.u32()?, standby: r.u32()? };
+    Some(Scaler { shown, desired, sampled, period, above, below, trend, division })
 }

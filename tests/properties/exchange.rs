@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use engine::autoscale::scaler::{Below, Period};
-use engine::autoscale::{Scaler, Trend};
+use engine::autoscale::{Division, Scaler, Trend};
 
 use engine::endpoint::{Absence, Absences, AnnouncedHealth};
 use engine::estimate::InFlightReport;
@@ -204,8 +204,9 @@ fn scaler() -> impl Strategy<Value = Scaler> {
     let below = (time(), any::<u32>(), any::<u32>());
     let shown = prop::option::of(amount());
     let desired = prop::option::of(1..u32::MAX);
-    (shown, desired, time(), period, any::<u32>(), below, vec(amount(), 0..6)).prop_map(
-        |(shown, desired, sampled, period, above, below, trend)| {
+    let division = (any::<u32>(), any::<u32>()).prop_map(|(loaded, standby)| Division { loaded, standby });
+    (shown, desired, time(), period, any::<u32>(), below, vec(amount(), 0..6), division).prop_map(
+        |(shown, desired, sampled, period, above, below, trend, division)| {
             let (began, samples, demand, known) = period;
             let (since, periods, most) = below;
             Scaler {
@@ -216,6 +217,7 @@ fn scaler() -> impl Strategy<Value = Scaler> {
                 above,
                 below: Below { since, periods, most },
                 trend: Trend::of(trend),
+                division,
             }
         },
     )

@@ -9,5 +9,5 @@ pub mod scaler;
 pub mod trend;
 
 pub use pressure::{Pressure, Tally};
-pub use scaler::{Replicas, Scaler};
+pub use scaler::{Division, Replicas, Scaler};
 pub use trend::Trend;

@@ -43,6 +43,25 @@ pub struct Replicas {
     pub working: u32,
 }
 
+/// Endpoints that carry load, and those on standby.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Division {
+    /// Number that carry load.
+    pub loaded: u32,
+    /// Number on standby.
+    pub standby: u32,
+}
+
+impl Division {
+    /// `loaded` replicas, as desired under this division, under another one: endpoints that have ceased to be on standby
+    /// and carry load are among them, as in their sum before; the reverse likewise.
+    pub fn carry(self, loaded: u32, now: Division) -> u32 {
+        let began = now.loaded.saturating_sub(self.loaded).min(self.standby.saturating_sub(now.standby));
+        let ceased = self.loaded.saturating_sub(now.loaded).min(now.standby.saturating_sub(self.standby));
+        loaded.saturating_add(began).saturating_sub(ceased).max(1)
+    }
+}
+
 /// Scaling state of one cluster, as plain data: the worker that takes over the lease continues from it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scaler {
@@ -60,6 +79,8 @@ pub struct Scaler {
     pub below: Below,
     /// Demand of the last periods.
     pub trend: Trend,
+    /// The division under which `desired` was found.
+    pub division: Division,
 }
 
 /// A period in progress.
@@ -120,6 +141,16 @@ impl Scaler {
             }
         }
         self.desired = self.desired.map(|desired| desired.clamp(config.min, config.max));
+    }
+
+    /// Notes the division of the endpoints. Those that begin or cease to carry load were counted on, and are so still: the
+    /// number falls only by what the load needs, after the whole cool-down.
+    pub fn divide(&mut self, now: Division) {
+        let before = core::mem::replace(&mut self.division, now);
+        let desired = self.desired.map(|desired| before.carry(desired, now));
+        if desired != self.desired {
+            (self.desired, self.below) = (desired, Below::default());
+        }
     }
 
     fn show(&mut self, pressure: Option<Pressure>, since: f64) {

@@ -1,7 +1,7 @@
 //! Pressure on the endpoints, and the scaling that follows from it.
 
 use super::Cluster;
-use crate::autoscale::{Pressure, Replicas, Scaler, Tally};
+use crate::autoscale::{Division, Pressure, Replicas, Scaler, Tally};
 use crate::cluster::probes::WORTH_EXPLORING;
 use crate::endpoint::{AnnouncedHealth, EndpointState, EndpointView};
 use crate::estimate::Slots;
@@ -32,9 +32,11 @@ impl Cluster {
     /// Desired number of replicas including standby endpoints, the same in every worker. `None` without `autoscale`,
     /// and until a whole period has been observed.
     pub fn desired_replicas(&self) -> Option<u32> {
-        let loaded = self.capacity.scaler.desired?;
+        let Scaler { desired, division, .. } = &self.capacity.scaler;
+        let now = self.division();
+        let loaded = division.carry((*desired)?, now);
         let most = self.config.autoscale.as_ref().map_or(u32::MAX, |of| of.max);
-        Some(loaded.saturating_add(self.standing_by()).min(most.max(loaded)))
+        Some(loaded.saturating_add(now.standby).min(most.max(loaded)))
     }
 
     /// Current pressure on the endpoint at `index`, by the same terms as the cluster's.
@@ -69,6 +71,9 @@ impl Cluster {
     /// Measures the pressure and updates the desired replicas; called in one worker of the process.
     pub fn scale_replicas(&mut self, now: Time) {
         let (pressure, replicas) = self.measure_pressure(now);
+        if self.config.autoscale.is_some() {
+            self.capacity.scaler.divide(self.division());
+        }
         self.capacity.scaler.observe(self.config.autoscale.as_ref(), pressure, replicas, now);
     }
 
@@ -103,10 +108,15 @@ impl Cluster {
             && subset.is_some_and(|g| g.division.load >= WORTH_EXPLORING)
     }
 
-    /// Number of standby endpoints.
-    fn standing_by(&self) -> u32 {
+    /// The endpoints that carry load, and those on standby.
+    fn division(&self) -> Division {
         let stays = |m: &&EndpointState| m.present && m.constraints.announced != AnnouncedHealth::Draining;
-        self.endpoints.states.iter().filter(stays).filter(|m| !self.loaded(m)).count() as u32
+        let mut division = Division::default();
+        for endpoint in self.endpoints.states.iter().filter(stays) {
+            let count = if self.loaded(endpoint) { &mut division.loaded } else { &mut division.standby };
+            *count += 1;
+        }
+        division
     }
 
     /// The value of one pressure term for the endpoint at `index`.

@@ -112,6 +112,55 @@ fn only_endpoints_that_are_meant_to_work_press() {
     assert_eq!(measured(&cluster), (Some(4.0), 3, 3), "one that is spared is idle by design, too");
 }
 
+fn scaled(max: u32) -> settings::Autoscale {
+    settings::Autoscale {
+        target_pressure: 0.8,
+        min: 2,
+        max,
+        periods: 2,
+        period: Duration::from_secs(30),
+        cool_down: Duration::from_secs(300),
+        tolerance_percent: 10.0,
+        look_ahead: Duration::from_secs(30),
+    }
+}
+
+/// Endpoints that stood by and take load over were counted on before. Without them the number would fall at once, and
+/// while load rises.
+#[test]
+fn the_desired_number_stays_when_endpoints_begin_or_cease_to_carry_load() {
+    let mut cluster = standing_by();
+    cluster.config.autoscale = Some(scaled(20));
+    cluster.scale_replicas(s(1.0));
+    cluster.capacity.scaler.desired = Some(5);
+    let divide = |cluster: &mut Cluster, there: u32| {
+        cluster.eject();
+        cluster.divide(0.0, s(0.0));
+        assert_eq!(cluster.measure_pressure(s(0.0)).1.there, there);
+    };
+    for second in [2.0, 4.0] {
+        (0..2).for_each(|index| cluster.make(index, Is::Failed));
+        divide(&mut cluster, 6);
+        assert_eq!(cluster.desired_replicas(), Some(7), "before the next sample");
+        cluster.scale_replicas(s(second));
+        assert_eq!(cluster.desired_replicas(), Some(7), "after it");
+        (0..2).for_each(|index| cluster.endpoints.states[index].health = Default::default());
+        divide(&mut cluster, 4);
+        assert_eq!(cluster.desired_replicas(), Some(7));
+        cluster.scale_replicas(s(second + 1.0));
+        assert_eq!(cluster.desired_replicas(), Some(7));
+    }
+    cluster.make(5, Is::Draining);
+    divide(&mut cluster, 4);
+    cluster.scale_replicas(s(6.0));
+    assert_eq!(cluster.desired_replicas(), Some(6), "one that goes is not counted on");
+    // Those that join to carry load were asked for.
+    let more: Vec<Spec> =
+        (0..8).map(|nth| Spec { priority: u32::from([4, 5].contains(&nth)), ..endpoint(nth + 1) }).collect();
+    cluster.set_fleet(&more, s(0.0));
+    assert_eq!(cluster.desired_replicas(), Some(7));
+}
+
 #[test]
 fn standby_replicas_are_added_to_the_desired_number() {
     let mut cluster = standing_by();
@@ -121,16 +170,6 @@ fn standby_replicas_are_added_to_the_desired_number() {
     cluster.make(5, Is::Draining);
     cluster.eject();
     assert_eq!(cluster.desired_replicas(), Some(6), "one that is about to go is not counted on");
-    let scaled = |max| settings::Autoscale {
-        target_pressure: 0.8,
-        min: 2,
-        max,
-        periods: 2,
-        period: Duration::from_secs(30),
-        cool_down: Duration::from_secs(300),
-        tolerance_percent: 10.0,
-        look_ahead: Duration::from_secs(30),
-    };
     cluster.config.autoscale = Some(scaled(5));
     assert_eq!(cluster.desired_replicas(), Some(5), "no more than is allowed");
     cluster.config.autoscale = Some(scaled(4));
