@@ -88,8 +88,11 @@ impl Cluster {
         let mut there = 0;
         for (index, endpoint) in self.endpoints.views().filter(|(_, m)| self.loaded(m)) {
             there += 1;
-            // An ejected endpoint does no work: neither its idleness nor its silence says anything about the load.
-            if endpoint.health.state() != State::Failed && !endpoint.constraints.announced.is_unavailable() {
+            // An ejected endpoint does no work: neither its idleness nor its silence says anything about the load. One
+            // that fails does none either, though it may have to stay in traffic.
+            let fails =
+                endpoint.health.state() == State::Failed || endpoint.constraints.announced.is_unavailable();
+            if endpoint.eligible && !fails {
                 tally.add(|value| self.pressing(index, endpoint, value, slots, now));
             }
         }

@@ -112,6 +112,25 @@ fn only_endpoints_that_are_meant_to_work_press() {
     assert_eq!(measured(&cluster), (Some(4.0), 3, 3), "one that is spared is idle by design, too");
 }
 
+/// Their idleness says nothing of the load: those that are left do their work.
+#[test]
+fn endpoints_out_of_traffic_are_no_idle_ones() {
+    for is in [Is::Ruled, Is::Held, Is::Stalled, Is::Suspect, Is::Recovering] {
+        let mut cluster = standing_by();
+        cluster.endpoints.states[0].in_flight = Default::default();
+        cluster.make(0, is);
+        cluster.eject();
+        let (pressure, replicas) = cluster.measure_pressure(s(0.0));
+        let measured = (pressure.map(|pressure| pressure.value), replicas.there, replicas.working);
+        assert_eq!(measured, (Some(4.0), 4, 3), "{is:?}");
+        let mut panics = pressed(PressureValue::InFlight, &fleet(4));
+        panics.config.failover.panic_percent = 100.0;
+        panics.make(0, is);
+        panics.eject();
+        assert_eq!(panics.measure_pressure(s(0.0)).1.working, 4, "{is:?}: in panic it works");
+    }
+}
+
 fn scaled(max: u32) -> settings::Autoscale {
     settings::Autoscale {
         target_pressure: 0.8,
