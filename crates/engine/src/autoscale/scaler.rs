@@ -3,7 +3,7 @@
 //! **Scale up** when pressure, with the extrapolated trend, has been above the target in `for` consecutive periods: to
 //! as many as bring it back to the target. **Scale down** when fewer would have been enough for the whole of
 //! `cool_down`, with `tolerance_percent` of the target to spare: to the most that any of these periods needed. In
-//! between, nothing changes.
+//! between, nothing changes. What the load needs of the replicas that are there is never given up.
 //!
 //! **Invariants.** The number changes only at the end of a period of which at least half is known. Endpoints that do
 //! not report count as idle for scaling up and as loaded to the target for scaling down, so missing data never changes
@@ -191,10 +191,13 @@ impl Scaler {
         let idle = (1.0 - known) * working + f64::from(replicas.there.saturating_sub(replicas.working));
         let if_loaded = demand * known + target * idle + rise;
 
-        let desired = self.desired.unwrap_or(replicas.there).clamp(config.min, config.max);
+        let needed = count(if_idle / target);
+        // Replicas that the load needs may be there at the wish of another proxy or metric, which may end.
+        let desired = self.desired.unwrap_or(replicas.there).max(needed.min(replicas.there));
+        let desired = desired.clamp(config.min, config.max);
         self.above = if if_idle > target * working + EPSILON { self.above.saturating_add(1) } else { 0 };
         let most = (working * MAX_GROWTH).max(working + MAX_MORE) as u32;
-        let more = count(if_idle / target).min(most).min(config.max);
+        let more = needed.min(most).min(config.max);
         let spare = 1.0 - config.tolerance_percent / 100.0;
         let fewer = count(if_loaded / (target * spare)).max(config.min);
 
@@ -351,6 +354,17 @@ mod tests {
         assert_eq!(bench.at(0.0), Some(3));
         bench.replicas = 3;
         assert_eq!([bench.at(0.0), bench.at(0.0), bench.at(0.0), bench.at(0.0)][3], Some(2), "the minimum");
+    }
+
+    /// Another proxy's number, or another metric, may hold replicas. If that goes, the load still needs them.
+    #[test]
+    fn what_the_load_needs_of_those_that_are_there_is_not_given_up() {
+        let mut bench = Bench::new(10);
+        (0..4).for_each(|_| _ = bench.at(0.3));
+        assert_eq!(bench.scaler.desired, Some(5));
+        assert_eq!(bench.at(0.7), Some(9), "10 · 0.7 / 0.8");
+        assert_eq!(bench.at(1.2), Some(10), "no more than there are, at once");
+        assert_eq!(bench.at(1.2), Some(15));
     }
 
     #[test]
