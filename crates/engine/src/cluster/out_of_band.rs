@@ -190,6 +190,12 @@ impl OutOfBand {
         }
     }
 
+    /// Whether the latest probe of the endpoint at `index` failed, so that it gets no user request.
+    #[inline(never)]
+    pub fn refuses(&self, index: u32) -> bool {
+        self.verdict(index).is_some_and(|(result, _)| result == ProbeResult::Failed)
+    }
+
     fn verdict(&self, index: u32) -> Option<(ProbeResult, Time)> {
         self.records.get(&index)?.verdict
     }

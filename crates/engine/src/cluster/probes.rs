@@ -183,8 +183,7 @@ impl Cluster {
         let sparse = self.traffic.is_sparse();
         let (typical, health) = (subset.latency.typical, &self.config.health);
         let probing = self.ejection.probing.as_deref();
-        let own_keys = (probing.is_none() && subset.policy.owner(0).is_some())
-            .then_some((self.traffic.requests, shard.workers));
+        let own_keys = subset.policy.owner(0).is_some().then_some((self.traffic.requests, shard.workers));
         for index in subset.pool.all().iter().copied() {
             let Some(identity) = self.endpoints.set.identities().get(index as usize) else { continue };
             let Some(endpoint) = self.endpoints.states.get_mut(index as usize) else { continue };
@@ -260,6 +259,8 @@ impl Cluster {
                 && mine()
                 && probing.is_none_or(|probing| again || probing.clears(index, &known, ruled_out, typical));
             if out {
+                // Its own keys could not ask it before.
+                let due = due && !probing.is_some_and(|probing| probing.refuses(index));
                 let probe = HealthProbe { due, mine: sent, busy, stalled, turn, own_keys };
                 sent = may_send(probe, &mut endpoint.health, health, now);
             }

@@ -6,7 +6,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 use super::*;
 use crate::decision::{Decision, RequestHandle};
 use crate::policy::Request;
-use crate::settings::{Rule, RuleValue};
+use crate::settings::{Probe, Rule, RuleValue};
 use crate::{Outcome, Quickness};
 
 const ENOUGH: u32 = 10_000;
@@ -109,4 +109,49 @@ fn a_priority_that_a_rule_has_ejected_is_tried_again() {
     }
     assert_eq!(cluster.in_use(), [0, 1, 2, 3]);
     assert!(asked > 300, "{asked}: the first priority is back");
+}
+
+/// Requests of keys of these endpoints, ten a second for 100 s, while the fourth of four is ejected and its probes out of
+/// band go well from this second on: how many of each key it got, and whether it is back.
+fn with_probes(owners: &[u32], well_from: f64) -> (Vec<usize>, bool) {
+    let policy = settings::Policy::ConsistentHash(Default::default());
+    let mut settings = settings::Upstream { policy, ..settings() };
+    let (interval, timeout) = (Duration::from_secs(5), Duration::from_secs(1));
+    settings.health.probe = Some(Probe { path: "/".into(), authority: None, interval, timeout });
+    let mut cluster = cluster(&settings, &fleet(4));
+    let mut rng = rng::Rng::new(3);
+    cluster.tick(ProbeShard::ALONE, s(0.0));
+    let owned =
+        |owner| (0..1000).map(rng::mix).find(|key| cluster.subsets.list[0].policy.owner(*key) == owner);
+    let keys: Vec<u64> = owners.iter().map(|owner| owned(Some(*owner)).unwrap()).collect();
+    for index in (0..3).cycle().take(600) {
+        let endpoint = cluster.endpoints.set.reference(index).unwrap();
+        cluster.record_outcome(endpoint, s(0.0), None, s(0.0));
+    }
+    cluster.make(3, Is::Failed);
+    let mut counts = vec![0; owners.len()];
+    for nth in 0..1000 {
+        let seconds = f64::from(nth) / 10.0;
+        cluster.tick(ProbeShard::ALONE, s(seconds));
+        while let Some(endpoint) = cluster.take_probe(s(seconds)) {
+            let handle = RequestHandle { upstream: 0, endpoint, started: s(seconds), depth: 0 };
+            let well = endpoint.index != 3 || seconds >= well_from;
+            let outcome = if well { Outcome::Good } else { Outcome::Failed(crate::Failure::Refused) };
+            cluster.record_probe(&handle, outcome, s(seconds + 0.01));
+        }
+        let at = nth as usize % keys.len();
+        counts[at] += usize::from(cluster.served(Some(keys[at]), s(seconds + 0.05), &mut rng) == 3);
+    }
+    (counts, cluster.endpoints.states[3].health.state() == crate::health::State::Healthy)
+}
+
+#[test]
+fn with_probes_out_of_band_too_an_endpoint_whose_own_keys_have_no_traffic_comes_back() {
+    for well_from in [0.0, 40.0] {
+        let (counts, back) = with_probes(&[0], well_from);
+        assert!(back && (3..=6).contains(&counts[0]), "{counts:?}, {back}");
+        let (counts, back) = with_probes(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 3], well_from);
+        assert!(back && counts[..9].iter().all(|count| *count == 0), "{counts:?}, {back}: its own keys do");
+    }
+    assert_eq!(with_probes(&[0], 1000.0), (vec![0], false), "none before a probe has gone well");
 }
