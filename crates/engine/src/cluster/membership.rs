@@ -20,6 +20,7 @@ impl Cluster {
         for index in &changes.left {
             self.endpoints.leave(*index, now);
             self.rules.forget(*index);
+            self.ejection.probing.iter_mut().for_each(|probing| probing.forget(*index));
         }
         for index in &changes.joined {
             let identity = self.endpoints.set.identities().get(*index as usize).copied().unwrap_or_default();

@@ -245,6 +245,11 @@ impl OutOfBand {
         }
     }
 
+    /// Forgets the endpoint at `index`, which has left.
+    pub fn forget(&mut self, index: u32) {
+        self.records.remove(&index);
+    }
+
     fn holds_s(&self) -> f64 {
         HOLDS_INTERVALS * self.interval_s + self.timeout_s
     }

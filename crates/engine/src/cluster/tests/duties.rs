@@ -155,3 +155,28 @@ fn with_probes_out_of_band_too_an_endpoint_whose_own_keys_have_no_traffic_comes_
     }
     assert_eq!(with_probes(&[0], 1000.0), (vec![0], false), "none before a probe has gone well");
 }
+
+#[test]
+fn what_a_probe_found_does_not_speak_for_the_next_endpoint_at_its_index() {
+    let mut settings = settings();
+    let (interval, timeout) = (Duration::from_secs(60), Duration::from_secs(1));
+    settings.health.probe = Some(Probe { path: "/".into(), authority: None, interval, timeout });
+    let mut cluster = cluster(&settings, &fleet(3));
+    let first = cluster.endpoints.set.reference(0).unwrap();
+    let probing = cluster.ejection.probing.as_deref_mut().unwrap();
+    probing.begin(0, s(0.0));
+    probing.want(first, super::super::out_of_band::Urgency::Look, s(0.0));
+    probing.end();
+    assert_eq!(cluster.take_probe(s(0.0)), Some(first));
+    let handle = RequestHandle { upstream: 0, endpoint: first, started: s(0.0), depth: 0 };
+    cluster.record_probe(&handle, Outcome::Good, s(0.01));
+    let clears = |cluster: &Cluster| {
+        let known = cluster.endpoint(0).unwrap();
+        cluster.ejection.probing.as_ref().unwrap().clears(0, &known, false, 0.05)
+    };
+    assert!(clears(&cluster));
+    cluster.set_fleet(&fleet(3)[1..], s(1.0));
+    cluster.set_fleet(&fleet(4)[1..], s(2.0));
+    assert_ne!(cluster.endpoints.set.reference(0), Some(first), "another endpoint");
+    assert!(!clears(&cluster));
+}
