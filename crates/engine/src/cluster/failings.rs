@@ -37,6 +37,13 @@ impl Failings {
         }
     }
 
+    /// Takes over the ratio of the endpoint that is at `at` in `old`.
+    pub fn take_over(&mut self, index: u32, old: &Failings, at: u32) {
+        if let (Some(failing), Some(known)) = (self.of.get_mut(index as usize), old.of.get(at as usize)) {
+            *failing = *known;
+        }
+    }
+
     /// Resets the slot at `index` for another endpoint.
     pub fn forget(&mut self, index: u32) {
         if let Some(failing) = self.of.get_mut(index as usize) {

@@ -1,5 +1,6 @@
 //! The operator's threshold rules, evaluated on every tick.
 
+use super::Cluster;
 use crate::endpoint::EndpointView;
 use crate::estimate::Reading;
 use crate::settings::{Rule, RuleAction, RuleValue};
@@ -76,11 +77,56 @@ impl Rules {
         self.watches.iter_mut().for_each(|watch| watch.since = watch.since.min(now));
     }
 
+    /// Takes over the state of the endpoint that is at `was.0` in `old`; `was.1` names for each rule the same one there.
+    fn take_over(&mut self, index: u32, old: &Rules, was: (u32, &[Option<usize>])) {
+        let (start, before) = (index as usize * self.rules.len(), was.0 as usize * old.rules.len());
+        if self.watches.len() < start + self.rules.len() {
+            self.watches.resize(start + self.rules.len(), Watch::default());
+        }
+        for (watch, rule) in self.watches.iter_mut().skip(start).zip(was.1) {
+            *watch = rule.and_then(|rule| old.watches.get(before + rule).copied()).unwrap_or_default();
+        }
+    }
+
     /// Resets the slot at `index` for another endpoint.
     pub fn forget(&mut self, index: u32) {
         let start = index as usize * self.rules.len();
         if let Some(watches) = self.watches.get_mut(start..start + self.rules.len()) {
             watches.fill(Watch::default());
+        }
+    }
+}
+
+impl Cluster {
+    /// Takes over the rules that both configurations have, with the values that they compare: what one has ejected would
+    /// otherwise be in traffic until its time has passed again.
+    #[inline(never)]
+    pub(super) fn take_over_rules(&mut self, old: &Cluster) {
+        let signals: Vec<Option<usize>> = self
+            .config
+            .signals
+            .iter()
+            .map(|signal| old.config.signals.iter().position(|was| was == signal))
+            .collect();
+        let same = |rule: &Rule, was: &Rule| {
+            let value = match (rule.value, was.value) {
+                (RuleValue::Signal(at), RuleValue::Signal(was)) => signals.get(at) == Some(&Some(was)),
+                (value, was) => value == was,
+            };
+            value && (rule.above, rule.lasting, rule.action) == (was.above, was.lasting, was.action)
+        };
+        let of_old = |rule: &Rule| old.config.rules.iter().position(|was| same(rule, was));
+        let rules: Vec<Option<usize>> = self.config.rules.iter().map(of_old).collect();
+        for (index, identity) in self.endpoints.set.present() {
+            let Some(at) = old.endpoints.set.index_of_hash(identity) else { continue };
+            self.rules.take_over(index, &old.rules, (at, &rules));
+            self.endpoints.failings.take_over(index, &old.endpoints.failings, at);
+            let start = index as usize * signals.len();
+            let readings = self.endpoints.readings.iter_mut().skip(start);
+            for (reading, was) in readings.zip(&signals) {
+                let known = was.and_then(|was| old.endpoints.readings(at).get(was).copied());
+                *reading = known.unwrap_or_default();
+            }
         }
     }
 }

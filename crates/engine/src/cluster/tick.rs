@@ -119,6 +119,7 @@ impl Cluster {
                 *peak = *known;
             }
         }
+        self.take_over_rules(old);
         self.handover = Some(inherited);
         self.take_over_subsets(old, now);
         self.not_after(now);

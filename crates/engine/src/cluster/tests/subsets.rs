@@ -146,6 +146,31 @@ fn a_new_configuration_goes_on_where_the_old_one_was() {
     );
 }
 
+/// Otherwise what it ejected would be in traffic until its time has passed anew.
+#[test]
+fn a_rule_that_holds_goes_on_with_a_new_configuration() {
+    let with = |above| {
+        let lasting = Duration::from_secs(60);
+        let value = settings::RuleValue::LatencyMs;
+        let rule = settings::Rule { value, above, lasting, action: RuleAction::Eject };
+        let other = settings::Rule { action: RuleAction::Flag, ..rule };
+        settings::Upstream { rules: if above > 100.0 { vec![rule] } else { vec![other, rule] }, ..settings() }
+    };
+    let mut old = cluster(&with(100.0), &fleet(3));
+    for (index, seconds) in [0.5, 0.01, 0.01].into_iter().enumerate() {
+        let latency = &mut old.endpoints.states[index].latency;
+        (0..20).for_each(|_| latency.observe(seconds, s(0.0), s(0.0), &Ablation::ALL));
+    }
+    [0.0, 61.0].into_iter().for_each(|seconds| old.refresh(s(seconds)));
+    assert_eq!(old.in_use(), [1, 2]);
+    let specs = [endpoint(3), endpoint(1), endpoint(2)];
+    for (above, in_use) in [(100.0, vec![0, 2]), (200.0, vec![0, 1, 2])] {
+        let mut new = cluster(&with(above), &specs);
+        new.take_over(&mut old, s(62.0));
+        assert_eq!(new.in_use(), in_use, "{above} ms");
+    }
+}
+
 #[test]
 fn requests_are_drawn_in_proportion_to_the_loads() {
     let specs: Vec<Spec> = (0..3).map(|nth| placed(nth + 1, "", nth as u32, "")).collect();
