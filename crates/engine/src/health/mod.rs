@@ -326,6 +326,13 @@ impl Health {
             past.looks = Looks::default();
         }
         self.state = next;
+        if next == State::Healthy
+            && let Some(past) = &mut self.past
+            && all.good.start.seconds_since(past.returned) > PROVEN_AFTER_S
+        {
+            // Whichever worker found it well: this one may have no request to it any more.
+            past.own.failed_probes = 0;
+        }
         if next == State::Healthy && self.past.as_ref().is_some_and(|past| past.is_over(now)) {
             self.past = None;
         }

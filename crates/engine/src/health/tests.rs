@@ -114,6 +114,21 @@ fn one_failure_is_verified_three_eject_three_good_ones_return() {
     assert_eq!(health.returned(), ms(7320));
 }
 
+/// One that had its part in the probes may have had no request since.
+#[test]
+fn failed_probes_are_forgotten_once_any_worker_finds_the_endpoint_well_for_a_minute() {
+    let mut health = Health::default();
+    (0..3).for_each(|at| _ = fail(&mut health, 10 * at));
+    assert_eq!(fail(&mut health, 6000), State::Failed);
+    let mut after = |good: u64| {
+        let state = health.assess(GoodRun { count: 9, start: ms(good) }, ms(good + 1), &LIMITS, 0.0);
+        (state, health.caution() > 1.0)
+    };
+    assert_eq!(after(7000), (State::Healthy, true));
+    assert_eq!(after(66_000), (State::Healthy, true));
+    assert_eq!(after(68_000), (State::Healthy, false));
+}
+
 #[test]
 fn failed_probes_space_out_up_to_the_longest_wait() {
     let mut health = Health::default();
