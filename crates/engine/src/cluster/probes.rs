@@ -77,14 +77,26 @@ fn certainty(endpoint: &EndpointView<'_>, typical: f64) -> f64 {
     (errors / CERTAIN_ERRORS).clamp(MIN_CERTAINTY, 1.0)
 }
 
-/// Whether a failing endpoint has waited long enough to be verified by a request.
+/// Whether a failing endpoint has waited long enough for a request: to be verified, if it is out of traffic or its subset
+/// `idle`. In panic or beyond the limit it is in traffic; one that is slower than usual gets none all the same, and is
+/// explored; `explores` has what is usual and the pause, seconds.
+#[cold]
+#[inline(never)]
 fn may_verify(
     endpoint: &EndpointView<'_>,
-    turns: f64,
+    (turns, idle, out_of_band): (f64, bool, bool),
+    explores: Option<(f64, f64)>,
     limits: &settings::Health,
-    out_of_band: bool,
     now: Time,
 ) -> bool {
+    if endpoint.eligible && !idle {
+        let goes_on = endpoint.exploration.looks_again() && turns >= TURNS_TO_GO_ON;
+        return explores.is_some_and(|(usual, pause)| {
+            let slow = f64::from(endpoint.expected) > GOOD_MULTIPLE * usual + NOISE_S;
+            let waited = || now.seconds_since(endpoint.quiet_since()) > pause;
+            slow && (goes_on || (turns >= TURNS_TO_EXPLORE && waited()))
+        });
+    }
     let enough = match endpoint.health.state() {
         State::Recovering => TURNS_TO_GO_ON,
         _ => TURNS_TO_PROBE * endpoint.health.caution(),
@@ -221,10 +233,8 @@ impl Cluster {
                 self.signals.fleet.patience((at, typical), &self.endpoints.readings, identified, known, now)
             };
             let due = match state {
-                State::Stalled => {
-                    !known.eligible
-                        && known.health.may_look(quiet_s(), health, now)
-                        && turns >= TURNS_TO_PROBE
+                State::Stalled if !known.eligible => {
+                    known.health.may_look(quiet_s(), health, now) && turns >= TURNS_TO_PROBE
                 }
                 // A subset may be idle because a rule has ejected all of it.
                 State::Healthy if !explores && !ruled_out => false,
@@ -247,7 +257,10 @@ impl Cluster {
                         quiet_s() > pause_s * patience()
                     }
                 }
-                _ => (idle || !known.eligible) && may_verify(&known, turns, health, probing.is_some(), now),
+                _ => {
+                    let explored = explores.then_some((subset.latency.usual(), pause));
+                    may_verify(&known, (turns, idle, probing.is_some()), explored, health, now)
+                }
             };
             // The worker that began to explore an endpoint goes on, so that one worker sees its consecutive answers. One
             // worker decides whether unanswered requests have waited for long, as it knows only its own probes.

@@ -89,6 +89,11 @@ const SERVED_STEP: f64 = 1.0 / 32.0;
 const SERVED_CLIP: f64 = 4.0;
 
 impl BaselineLatency {
+    /// What is usual where most endpoints are slow and get no requests: the mean of the answers, if that is shorter, seconds.
+    pub fn usual(&self) -> f64 {
+        if self.served > 0.0 { self.typical.min(self.served) } else { self.typical }
+    }
+
     /// Records an answer that did what was asked and took `seconds`.
     pub fn serve(&mut self, seconds: f64) {
         if self.served > 0.0 {

@@ -111,6 +111,42 @@ fn a_priority_that_a_rule_has_ejected_is_tried_again() {
     assert!(asked > 300, "{asked}: the first priority is back");
 }
 
+/// Endpoints that are in traffic although they fail, in panic or beyond the limit, get none as long as they look slow.
+#[test]
+fn an_endpoint_that_hung_comes_back_where_it_may_not_be_ejected() {
+    for (max_ejected, panic, hang) in [(100, 50, 3), (0, 50, 1), (0, 0, 3), (100, 100, 1), (50, 50, 3)] {
+        let mut cluster = limited(&fleet(4), max_ejected, panic);
+        let mut rng = rng::Rng::new(3);
+        let mut hung: Vec<(f64, RequestHandle)> = Vec::new();
+        for nth in 0..8000 {
+            let seconds = f64::from(nth) / 20.0;
+            cluster.tick(ProbeShard::ALONE, s(seconds));
+            for (ends, handle) in hung.extract_if(.., |(ends, _)| *ends <= seconds) {
+                let failed = Outcome::Failed(crate::Failure::Timeout);
+                cluster.record_response(&handle, failed, Quickness::Shown, s(ends));
+                cluster.finished(handle.endpoint, s(ends));
+            }
+            let Decision::Steer(named) = cluster.pick(Request { key: None, want: 1 }, s(seconds), &mut rng)
+            else {
+                panic!("one that works is left");
+            };
+            let (endpoint, depth) = cluster.started(named.first().unwrap(), s(seconds)).unwrap();
+            let handle = RequestHandle { upstream: 0, endpoint, started: s(seconds), depth };
+            if (5.0..65.0).contains(&seconds) && endpoint.index < hang {
+                hung.push((seconds + 5.0, handle));
+            } else {
+                let now = s(seconds + 0.02);
+                cluster.record_response(&handle, Outcome::Good, Quickness::Shown, now);
+                cluster.finished(endpoint, now);
+            }
+        }
+        let fails = |m: &&EndpointState| m.health.state() != crate::health::State::Healthy;
+        let failing = cluster.endpoints.states.iter().filter(fails).count();
+        assert_eq!(failing, 0, "{hang} of 4 hung, at most {max_ejected} %, panic {panic} %");
+        assert!(cluster.endpoints.states.iter().all(|m| f64::from(m.expected) < 0.1));
+    }
+}
+
 /// Requests of keys of these endpoints, ten a second for 100 s, while the fourth of four is ejected and its probes out of
 /// band go well from this second on: how many of each key it got, and whether it is back.
 fn with_probes(owners: &[u32], well_from: f64) -> (Vec<usize>, bool) {
