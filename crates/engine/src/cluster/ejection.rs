@@ -5,7 +5,7 @@ use super::out_of_band::OutOfBand;
 use super::overflow::Overflow;
 use crate::ablation::Part;
 use crate::cluster::stalled::{is_stalled, stall_timeout};
-use crate::cluster::subset::{NO_SUBSET, tiers};
+use crate::cluster::subset::{NO_SUBSET, Subset, tiers};
 use crate::endpoint::{AnnouncedHealth, EndpointState, EndpointView};
 use crate::estimate::Epochs;
 use crate::health::{GoodRun, SURPRISE, State};
@@ -16,6 +16,8 @@ use crate::time::Time;
 /// Fraction of the time that an endpoint may be out of traffic because failures at the common failure ratio came in a
 /// row by chance.
 const LOST_BY_CHANCE: f64 = 0.005;
+/// Maximum number of endpoints by which a worker without recent answers judges how all of them fail.
+const OF_SOME: usize = 16;
 /// Outcome of the health assessment for the whole cluster.
 #[derive(Debug, Default)]
 pub(super) struct Ejection {
@@ -69,7 +71,7 @@ impl Cluster {
             return State::Healthy;
         };
         let spotless = endpoint.health.state() == State::Healthy && endpoint.health.spotless();
-        let beside = if spotless { 0.0 } else { self.errors_beside(index) };
+        let beside = if spotless { 0.0 } else { self.errors_beside(index, now) };
         let (typical, measured, errors, stall_timeout) =
             self.subset_of(index).map_or((self.typical, true, 0.0, f64::INFINITY), |g| {
                 (g.latency.typical, g.latency.measured, g.errors.failing, g.latency.stall_timeout)
@@ -104,7 +106,7 @@ impl Cluster {
     /// a high request rate such runs are frequent, so the baseline is raised until the time lost to them is bounded by
     /// [`LOST_BY_CHANCE`].
     #[inline(never)]
-    fn errors_beside(&self, index: u32) -> f64 {
+    fn errors_beside(&self, index: u32, now: Time) -> f64 {
         let Some(subset) = self.subset_of(index).filter(|_| self.ablation.has(Part::BaselineErrors)) else {
             return 0.0;
         };
@@ -115,7 +117,10 @@ impl Cluster {
         let endpoints = subset.pool.all().len().max(1);
         let beside =
             subset.errors.background.usual(|i| i != index && self.in_traffic(i), Some(index), endpoints);
-        let ratio = beside.unwrap_or(0.0);
+        let ratio = match subset.errors.record.known(now) {
+            Some(_) => beside.unwrap_or(0.0),
+            None => beside.unwrap_or(0.0).max(self.reported_beside(index, subset)),
+        };
         // Number of endpoints of this size in the subset; requests are divided evenly among them.
         let alike = (subset.division.weight / f64::from(endpoint.weight)).max(1.0);
         let alike = if alike.is_finite() { alike } else { endpoints as f64 };
@@ -130,6 +135,19 @@ impl Cluster {
             ratio
         };
         subset.errors.elsewhere.map_or(ratio, |elsewhere| ratio.min(elsewhere))
+    }
+
+    /// Median failure ratio of the other endpoints of `subset`, or of some of many, as the peers report it: for a worker
+    /// that has no recent answers of its own. All of them may fail alike.
+    #[inline(never)]
+    fn reported_beside(&self, index: u32, subset: &Subset) -> f64 {
+        let all = subset.pool.all();
+        let some = all.iter().step_by(all.len().div_ceil(OF_SOME).max(1)).copied();
+        let others = some.filter(|other| *other != index && self.in_traffic(*other));
+        let mut ratios: Vec<f64> =
+            others.filter_map(|other| Some(self.endpoint(other)?.error_ratio())).collect();
+        let Some(middle) = ratios.len().checked_sub(1).map(|last| last / 2) else { return 0.0 };
+        *ratios.select_nth_unstable_by(middle, f64::total_cmp).1
     }
 
     /// Whether the endpoint at `index` is in traffic on its own account. One that has traffic because of panic alone is

@@ -5,6 +5,8 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::*;
 use crate::cluster::ejection::median;
+use crate::endpoint::PeerReport;
+use crate::health::{Evidence, FailureRun, State};
 
 const SIZES: [usize; 7] = [1, 2, 3, 4, 7, 10, 100];
 const PERCENTS: [usize; 7] = [0, 1, 30, 50, 51, 99, 100];
@@ -315,5 +317,29 @@ fn many_that_refuse_from_the_start_are_ejected_after_as_many_failures_as_one() {
         cluster.refresh(now);
         cluster.refresh(now);
         assert_eq!(cluster.in_use().len(), endpoints - refusing, "{refusing} of {endpoints}");
+    }
+}
+
+/// The worker that polls for all gets no requests itself, as on Envoy's main thread. It judges by the others' evidence, and
+/// comes to what they come to.
+#[test]
+fn a_worker_without_requests_ejects_none_for_what_all_of_them_do() {
+    for (endpoints, failing, out) in
+        [(4, 1, 1), (4, 2, 2), (4, 4, 0), (2, 1, 1), (2, 2, 0), (100, 1, 1), (100, 90, 0)]
+    {
+        let mut cluster = cluster(&settings(), &fleet(endpoints));
+        cluster.refresh(s(0.0));
+        cluster.forget_others(s(9.0));
+        let since = s(5.0);
+        let failures =
+            FailureRun { count: 5, since, latest_start: s(8.0), latest_at: s(8.0), ..FailureRun::default() };
+        let evidence = Evidence { failures, ..Evidence::default() };
+        for identity in cluster.endpoints.set.identities().to_vec().into_iter().take(failing) {
+            let report = PeerReport { error_ratio: 0.6, ..PeerReport::default() };
+            cluster.merge_other(identity, &report, &evidence);
+        }
+        (0..2).for_each(|_| cluster.refresh(s(9.0)));
+        let failed = cluster.endpoints.states.iter().filter(|m| m.health.state() == State::Failed).count();
+        assert_eq!(failed, out, "{failing} of {endpoints}");
     }
 }
