@@ -11,6 +11,7 @@ mod pressing;
 mod probing;
 mod resting;
 mod sharing;
+mod silent_subsets;
 mod stalling;
 mod subsets;
 

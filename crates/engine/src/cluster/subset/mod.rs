@@ -13,7 +13,7 @@ use core::ops::Range;
 use super::{Cluster, INITIAL_LATENCY_S};
 use crate::cluster::subset::spillover::Spillover;
 use crate::cluster::subset::split::{Split, unit};
-use crate::cluster::subset::subset_health::RecentErrors;
+use crate::cluster::subset::subset_health::{RecentErrors, Silence};
 use crate::endpoint::Endpoint;
 use crate::estimate::BaselineErrors;
 use crate::order;
@@ -104,7 +104,7 @@ impl BaselineLatency {
     }
 }
 
-/// Failures of a subset.
+/// Failures of a subset, and its silence.
 #[derive(Default)]
 pub(super) struct SubsetErrors {
     /// Common failure ratio of the endpoints in traffic, 0..=1.
@@ -113,6 +113,7 @@ pub(super) struct SubsetErrors {
     pub elsewhere: Option<f64>,
     pub background: BaselineErrors,
     pub record: RecentErrors,
+    pub silence: Silence,
 }
 
 /// The part of its version's requests that a subset gets, and what it depends on.

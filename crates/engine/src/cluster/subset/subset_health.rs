@@ -4,6 +4,10 @@
 //! one zone, its loss would look like a common fault. So requests leave a subset that fails much more than another one
 //! does or might: a subset without answers is assumed to be healthy until its own answers show otherwise. If it fails
 //! as well, the fault is common and requests return.
+//!
+//! Failures are forgotten, so a subset that was left for them gets some requests again. A silence is not: what waits may
+//! wait for hours, such as a stream or a request on a connection that is lost. So a subset that was left for its silence
+//! gets a request now and then, after twice as long each time: one that hangs for T costs about log(T) requests.
 
 use crate::cluster::subset::Subset;
 use crate::endpoint::{EndpointState, PeerTable};
@@ -34,6 +38,55 @@ const MIN_SILENT_S: [f64; 2] = [0.1, 0.5];
 const SEVERAL: u32 = 3;
 /// Minimum liveness of a subset that others are compared with.
 const ALIVE: f64 = 0.05;
+
+/// Part of its requests that a silent subset gets until one of them is sent: few more than one come before the next tick.
+const LOOK_PART: f64 = 0.25;
+/// Maximum number of times that the pause between two such requests doubles.
+const MAX_DOUBLINGS: u8 = 6;
+
+/// When a subset that is silent as a whole gets a request to see whether it answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Silence {
+    /// Whether it is silent.
+    silent: bool,
+    /// Since when, or since the latest look.
+    since: Time,
+    /// Number of looks without an answer.
+    looks: u8,
+    /// This worker's request count when the next look was allowed.
+    allowed: Option<u32>,
+}
+
+impl Silence {
+    /// Whether the next request may be a look; `dead_s` is the silence after which no requests go to the subset, and
+    /// `sent` says whether one has been sent since this worker had so many requests, of which there are `requests`.
+    fn looks(
+        &mut self,
+        silent: bool,
+        dead_s: f64,
+        (requests, sent): (u32, impl Fn(u32) -> bool),
+        now: Time,
+    ) -> bool {
+        if silent != self.silent {
+            *self = Silence { silent, since: now, allowed: None, ..*self };
+        }
+        self.since = self.since.min(now);
+        if silent && self.allowed.is_some_and(sent) {
+            let looks = (self.looks + 1).min(MAX_DOUBLINGS);
+            *self = Silence { since: now, looks, allowed: None, ..*self };
+        }
+        if now.seconds_since(self.since) < dead_s * f64::from(1u32 << self.looks) {
+            return self.allowed.is_some();
+        }
+        if silent {
+            self.allowed = self.allowed.or(Some(requests));
+        } else {
+            // It has answered for as long as it was waited for.
+            self.looks = 0;
+        }
+        silent
+    }
+}
 
 /// A subset's recent answers, as one worker saw them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -95,17 +148,40 @@ fn alive(subset: &Subset, endpoints: &[EndpointState], peers: &PeerTable, now: T
     if awaiting < SEVERAL {
         return 1.0;
     }
-    let [begins, ends] = MIN_SILENT_S;
+    let [begins, _] = MIN_SILENT_S;
     let begins = begins.max(SILENT * subset.latency.typical);
-    let ends = ends.max(DEAD_SILENT * subset.latency.typical);
-    1.0 - ((now.seconds_since(heard) - begins) / (ends - begins)).clamp(0.0, 1.0)
+    1.0 - ((now.seconds_since(heard) - begins) / (dead_s(subset) - begins)).clamp(0.0, 1.0)
 }
 
-/// Updates the fraction of its requests that each of `subsets` may keep, compared with the others.
-pub(crate) fn compare(subsets: &mut [Subset], endpoints: &[EndpointState], peers: &PeerTable, now: Time) {
-    if subsets.len() < 2 {
-        return;
-    }
+/// Silence after which no requests go to `subset`, seconds.
+fn dead_s(subset: &Subset) -> f64 {
+    let [_, ends] = MIN_SILENT_S;
+    ends.max(DEAD_SILENT * subset.latency.typical)
+}
+
+/// The fraction that `subset` keeps, which is 0 where `alive` is, unless it is looked at; `requests` is this worker's
+/// request count.
+fn looked_at(subset: &mut Subset, alive: f64, endpoints: &[EndpointState], requests: u32, now: Time) -> f64 {
+    let (dead_s, Subset { errors, pool, .. }) = (dead_s(subset), subset);
+    let sent = |allowed: u32| {
+        let asked = |index: &u32| endpoints.get(*index as usize).map(|endpoint| endpoint.turn.asked);
+        let since = requests.wrapping_sub(allowed);
+        pool.all().iter().filter_map(asked).any(|asked| requests.wrapping_sub(asked) < since)
+    };
+    let looks = errors.silence.looks(alive <= 0.0, dead_s, (requests, sent), now);
+    if looks { LOOK_PART } else { alive }
+}
+
+/// Updates the fraction of its requests that each of `subsets` may keep, compared with the others; `requests` is this
+/// worker's request count.
+#[inline(never)]
+pub(crate) fn compare(
+    subsets: &mut [Subset],
+    endpoints: &[EndpointState],
+    peers: &PeerTable,
+    requests: u32,
+    now: Time,
+) {
     subsets.iter_mut().for_each(|g| g.division.kept = alive(g, endpoints, peers, now));
     let liveliest =
         subsets.iter().filter(|g| g.division.fit > 0.0).map(|g| g.division.kept).fold(0.0, f64::max);
@@ -114,6 +190,7 @@ pub(crate) fn compare(subsets: &mut [Subset], endpoints: &[EndpointState], peers
         let Some(subset) = subsets.get_mut(at) else { continue };
         // Where all are equally silent, nothing is gained by leaving.
         let alive = if liveliest < ALIVE { 1.0 } else { (subset.division.kept / liveliest).min(1.0) };
+        let alive = looked_at(subset, alive, endpoints, requests, now);
         let failing = subset.errors.record.failing(now);
         subset.division.kept = alive * least.map_or(1.0, |least| kept(failing, least));
     }

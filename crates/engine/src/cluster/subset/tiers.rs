@@ -85,7 +85,8 @@ impl Cluster {
         self.spill_over(seconds, now);
         for version in &self.subsets.versions {
             let Some(subsets) = self.subsets.list.get_mut(version.subsets.clone()) else { continue };
-            subset_health::compare(subsets, &self.endpoints.states, &self.endpoints.peers, now);
+            let (states, peers) = (&self.endpoints.states, &self.endpoints.peers);
+            subset_health::compare(subsets, states, peers, self.traffic.requests, now);
             divide(subsets, |g| g.division.kept * g.division.spill.local_fraction);
         }
     }
