@@ -72,6 +72,30 @@ pub(crate) fn divide(subsets: &mut [Subset], kept: impl Fn(&Subset) -> f64) {
     }
 }
 
+/// Lowers what a busy local zone keeps by what leaves it for the other zones of its priority, as far as these can carry
+/// it: priorities follow health, not load.
+#[inline(never)]
+fn leave_busy(subsets: &mut [Subset]) {
+    let carries = |g: &Subset| capacity(g.division.fit, g.division.weight) * g.division.kept;
+    for remote in 1..subsets.len() {
+        let (Some(here), Some(there)) = (subsets.get(remote - 1), subsets.get(remote)) else { continue };
+        let (own, room) = (carries(here), carries(there));
+        if !stand_in(here, there) || own <= 0.0 {
+            continue;
+        }
+        let stays = here.division.spill.local_fraction.max(1.0 - room / own);
+        if let Some(here) = subsets.get_mut(remote - 1) {
+            here.division.kept *= stays;
+        }
+    }
+}
+
+/// Whether `there` are the other zones at the priority of the local zone `here`.
+fn stand_in(here: &Subset, there: &Subset) -> bool {
+    let same = (here.key.version, here.key.priority) == (there.key.version, there.key.priority);
+    same && !here.key.remote && there.key.remote
+}
+
 /// Whether the healthy endpoints of all tiers together can carry everything, so that health need not be ignored. A
 /// cluster with a single tier has no others.
 pub(crate) fn others_can_absorb(tiers: &[PriorityTier]) -> bool {
@@ -85,9 +109,12 @@ impl Cluster {
         self.spill_over(seconds, now);
         for version in &self.subsets.versions {
             let Some(subsets) = self.subsets.list.get_mut(version.subsets.clone()) else { continue };
-            let (states, peers) = (&self.endpoints.states, &self.endpoints.peers);
-            subset_health::compare(subsets, states, peers, self.traffic.requests, now);
-            divide(subsets, |g| g.division.kept * g.division.spill.local_fraction);
+            if subsets.len() > 1 {
+                let (states, peers) = (&self.endpoints.states, &self.endpoints.peers);
+                subset_health::compare(subsets, states, peers, self.traffic.requests, now);
+                leave_busy(subsets);
+            }
+            divide(subsets, |g| g.division.kept);
         }
     }
 
@@ -99,8 +126,7 @@ impl Cluster {
             let local = remote - 1;
             let sides = (self.subsets.list.get(local), self.subsets.list.get(remote));
             let (Some(here), Some(there)) = sides else { continue };
-            let same = (here.key.version, here.key.priority) == (there.key.version, there.key.priority);
-            if !same || here.key.remote {
+            if !stand_in(here, there) {
                 continue;
             }
             // A request on its way to a more distant zone occupies no slot there.

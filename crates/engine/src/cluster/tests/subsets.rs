@@ -376,3 +376,45 @@ fn a_zone_that_holds_requests_is_not_busy() {
     }
     assert_eq!(cluster.subsets.list[0].division.spill.local_fraction, 1.0);
 }
+
+/// A busy zone, the other zones at its priority, and another priority.
+fn spilling(remote: bool) -> Cluster {
+    let near = [placed(1, "", 0, "a"), placed(2, "", 0, "a")];
+    let far = remote.then(|| placed(3, "", 0, "b"));
+    let specs: Vec<Spec> = near.into_iter().chain(far).chain([placed(4, "", 1, "a")]).collect();
+    let mut settings = zoned();
+    (settings.health.max_ejected_percent, settings.failover.panic_percent) = (100.0, 0.0);
+    let mut cluster = cluster(&settings, &specs);
+    // The first time uses up the credit of a zone that has been at rest.
+    for _ in 0..2 {
+        cluster.subsets.list[0].division.spill.local_fraction = 0.25;
+        cluster.divide(0.0, s(0.0));
+    }
+    cluster
+}
+
+/// Priorities follow health, not load.
+#[test]
+fn what_a_busy_zone_does_not_keep_stays_at_its_priority() {
+    let mut cluster = spilling(true);
+    assert_eq!(cluster.loads(), [0.25, 0.75, 0.0]);
+    cluster.make(2, Is::Failed);
+    cluster.eject();
+    cluster.divide(0.0, s(0.0));
+    assert_eq!(cluster.loads(), [1.0, 0.0, 0.0], "there is none to take it");
+    assert_eq!(spilling(false).loads(), [1.0, 0.0]);
+    // A half of the others is out, and they carry seven tenths.
+    let mut cluster = spilling(true);
+    (cluster.subsets.list[1].division.fit, cluster.subsets.list[1].division.weight) = (1.0, 2.0);
+    cluster.divide(0.0, s(0.0));
+    assert_eq!(cluster.loads(), [0.3, 0.7, 0.0]);
+}
+
+#[test]
+fn without_zones_none_is_left_for_its_load() {
+    let mut old = spilling(true);
+    let specs = [placed(1, "", 0, "a"), placed(2, "", 0, "a"), placed(4, "", 1, "a")];
+    let mut new = cluster(&settings(), &specs);
+    new.take_over(&mut old, s(1.0));
+    assert_eq!(new.loads(), [1.0, 0.0]);
+}
