@@ -13,7 +13,7 @@ pub const MAX_DRAWS: usize = 16;
 /// With equal shares a draw is one step of a Fisher–Yates shuffle of a permutation that is kept: distinct without
 /// rejection, O(1), regardless of the order that earlier draws left. With unequal shares a draw is Walker's alias
 /// method (Vose, "A linear algorithm for generating random numbers with a given distribution", 1991): O(1), the table
-/// is rebuilt on refresh; repetitions are drawn again, a bounded number of times.
+/// is rebuilt on refresh; repetitions are drawn again, a bounded number of times, and what is missing then evenly.
 #[derive(Clone, Debug, Default)]
 pub struct Pool {
     /// All endpoints of the subset, in rising order.
@@ -125,12 +125,25 @@ impl Pool {
         let count = count.min(MAX_DRAWS);
         if self.alias.is_empty() {
             self.draw_evenly(view, count, rng, &mut each);
-            return;
+        } else {
+            self.draw_by_shares(view, count, rng, &mut each);
         }
+    }
+
+    /// Draws in proportion to shares that differ.
+    #[inline(never)]
+    fn draw_by_shares(
+        &mut self,
+        view: PickContext<'_>,
+        count: usize,
+        rng: &mut Rng,
+        each: &mut impl FnMut(u32, &EndpointState),
+    ) {
         let mut drawn = [u32::MAX; MAX_DRAWS];
         let mut found = 0;
+        let enough = count.min(self.order.len());
         for _ in 0..4 * count {
-            if found == count {
+            if found == enough {
                 return;
             }
             let index = self.draw_alias(rng);
@@ -143,8 +156,42 @@ impl Pool {
             each(index, endpoint);
         }
         if found == 0 {
-            self.draw_evenly(view, count, rng, &mut each);
+            self.draw_evenly(view, count, rng, each);
+        } else if found < enough {
+            let all = self.fill(view, (&mut drawn, found, enough), rng);
+            for index in drawn.get(found..all).into_iter().flatten() {
+                view.eligible(*index).into_iter().for_each(|endpoint| each(*index, endpoint));
+            }
         }
+    }
+
+    /// Draws endpoints evenly that are not among the first `found` of `drawn`, until there are `enough`; returns how many
+    /// there are. Where a few endpoints have most of the shares, hardly any other is drawn by shares.
+    #[cold]
+    #[inline(never)]
+    fn fill(
+        &mut self,
+        view: PickContext<'_>,
+        (drawn, mut found, enough): (&mut [u32; MAX_DRAWS], usize, usize),
+        rng: &mut Rng,
+    ) -> usize {
+        let len = self.order.len();
+        for at in 0..len.min(4 * MAX_DRAWS) {
+            if found == enough {
+                break;
+            }
+            self.order.swap(at, at + rng.below((len - at) as u32) as usize);
+            let index = self.order.get(at).copied().unwrap_or(u32::MAX);
+            let known = drawn.get(..found).is_some_and(|drawn| drawn.contains(&index));
+            if !known
+                && view.eligible(index).is_some()
+                && let Some(slot) = drawn.get_mut(found)
+            {
+                *slot = index;
+                found += 1;
+            }
+        }
+        found
     }
 
     /// Draws `count` endpoints at [home](super::Home), in proportion to their shares; returns the distinct ones that are

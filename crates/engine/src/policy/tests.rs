@@ -205,6 +205,23 @@ fn as_many_as_wanted_are_named_where_there_are_enough() {
     }
 }
 
+/// However much more often one of them is drawn, there is another for a retry.
+#[test]
+fn as_many_as_wanted_are_named_beside_an_endpoint_of_much_more_weight() {
+    for policy in every_policy() {
+        for others in [1, 4, 40] {
+            let shares: Vec<f32> = [200.0].into_iter().chain([1.0; 40]).take(1 + others).collect();
+            let mut bench = Bench::new(&policy, of_shares(&shares));
+            for want in 1..=MAX_CANDIDATES {
+                for key in 0..20 {
+                    let named = bench.pick(Some(crate::rng::mix(key)), want);
+                    assert_eq!(named.as_slice().len(), want.min(1 + others), "{policy:?}, {others}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn turns_are_exact_over_a_cycle_and_evenly_spaced() {
     let mut bench = Bench::new(&settings::Policy::WeightedRoundRobin, of_shares(&[5.0, 1.0, 1.0]));
