@@ -1,5 +1,8 @@
 //! The fewest requests in flight per weight, of two random choices (Mitzenmacher, "The power of two choices in
 //! randomized load balancing", 2001), as Envoy's `LEAST_REQUEST`. Requests of other workers are known from their reports.
+//!
+//! Endpoints at rest cost the same, so that each of them gets requests as often as it is drawn, by its weight. If the
+//! request to come counted per weight, too, the heaviest would get all requests that meet no other.
 
 use super::rounding::Rounding;
 use super::{Candidates, PickContext, Policy, Pool, Request, pick_lowest_cost};
@@ -17,7 +20,7 @@ const BREAKS_AT: f32 = 4.0;
 pub struct LeastRequest;
 
 fn cost(view: PickContext<'_>, endpoint: EndpointView<'_>, rounding: Rounding) -> f32 {
-    (rounding.in_flight(view, &endpoint) + 1.0) / endpoint.weight
+    rounding.in_flight(view, &endpoint) / endpoint.weight + 1.0 / view.turns.unit
 }
 
 impl Policy for LeastRequest {

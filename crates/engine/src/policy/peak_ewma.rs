@@ -1,6 +1,6 @@
 //! The lower product of peak latency and requests in flight, of two random choices.
 //!
-//! cost = peak EWMA · (in-flight + 1) / weight
+//! cost = peak EWMA · (in-flight / weight + 1 / mean weight)
 //!
 //! The balancer of Finagle and linkerd ("Beyond round robin: load balancing for latency", Buoyant, 2016): the
 //! [average](crate::estimate::PeakEwma) jumps to a slow answer and forgets it over 10 s, so a single slow answer is
@@ -26,7 +26,7 @@ pub struct PeakEwma;
 fn cost(view: PickContext<'_>, index: u32, endpoint: EndpointView<'_>, rounding: Rounding) -> f32 {
     let peak = view.peaks.get(index as usize).and_then(|peak| peak.estimate(view.now));
     let latency = peak.unwrap_or(endpoint.expected);
-    latency * (rounding.in_flight(view, &endpoint) + 1.0) / endpoint.weight
+    latency * (rounding.in_flight(view, &endpoint) / endpoint.weight + 1.0 / view.turns.unit)
 }
 
 impl Policy for PeakEwma {

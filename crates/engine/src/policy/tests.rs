@@ -222,6 +222,17 @@ fn as_many_as_wanted_are_named_beside_an_endpoint_of_much_more_weight() {
     }
 }
 
+/// One request at a time goes to each endpoint as often as its weight says.
+#[test]
+fn at_rest_weights_are_shares() {
+    let shares = [1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0, 4.0, 5.0, 0.5];
+    for policy in every_policy().into_iter().take(4) {
+        let counts = Bench::new(&policy, of_shares(&shares)).counts(20_000);
+        let chi = chi_square(&counts, &shares);
+        assert!(chi < LIMIT, "{policy:?} {counts:?} χ²={chi}");
+    }
+}
+
 #[test]
 fn turns_are_exact_over_a_cycle_and_evenly_spaced() {
     let mut bench = Bench::new(&settings::Policy::WeightedRoundRobin, of_shares(&[5.0, 1.0, 1.0]));
