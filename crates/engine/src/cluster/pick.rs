@@ -58,7 +58,7 @@ impl Cluster {
         if self.left_to_envoy.stands_aside(request.key) || self.is_left_to_envoy(request.key, rng) {
             return candidates;
         }
-        let drawn = self.subsets.split.draw(request.key, rng);
+        let drawn = self.subsets.split.draw_again(request.key, rng);
         self.choose::<true>(drawn, request, now, rng, &mut candidates);
         candidates.truncate(request.want.max(1));
         candidates

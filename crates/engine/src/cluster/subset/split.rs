@@ -93,12 +93,23 @@ impl Split {
             return Drawn { version: 0, from: From::Rest(0.0) };
         }
         if let Some(key) = key {
-            let version = self.race(key, |_| true).unwrap_or(0);
-            return Drawn { version, from: From::Key(key) };
+            return self.of_key(key);
         }
         let turn = self.turn.unwrap_or_else(|| rng.next_u64()).wrapping_add(GOLDEN);
         self.turn = Some(turn);
         self.place(unit(turn), |_| true)
+    }
+
+    /// Draws the version of another attempt, or of all requests with this key, without taking a turn.
+    pub fn draw_again(&self, key: Option<u64>, rng: &mut Rng) -> Drawn {
+        if self.ends.len() < 2 {
+            return Drawn { version: 0, from: From::Rest(0.0) };
+        }
+        key.map_or_else(|| self.place(rng.unit(), |_| true), |key| self.of_key(key))
+    }
+
+    fn of_key(&self, key: u64) -> Drawn {
+        Drawn { version: self.race(key, |_| true).unwrap_or(0), from: From::Key(key) }
     }
 
     /// The version that replaces the one of `drawn`, among those that `serves`, in proportion to their shares.

@@ -38,6 +38,24 @@ fn a_retry_takes_no_turn() {
     }
 }
 
+/// Where the requests of a version are those that are retried, their retries take no turn of the other one.
+#[test]
+fn a_retry_changes_no_version_of_what_follows() {
+    let mut settings = settings();
+    settings.split = vec![("v1".into(), 80.0), ("v2".into(), 20.0)];
+    let of = |nth: usize| Spec { version: ["v1", "v2"][nth % 2].into(), ..endpoint(nth + 1) };
+    let mut cluster = cluster(&settings, &[of(0), of(1)]);
+    let (mut rng, mut others, mut second) = (Rng::new(1), Rng::new(2), 0);
+    for _ in 0..1000 {
+        let Decision::Steer(named) = cluster.pick(Request::wanting(1), s(1.0), &mut rng) else { continue };
+        if named.first() == Some(1) {
+            second += 1;
+            cluster.pick_again(Request::wanting(8), s(1.0), &mut others);
+        }
+    }
+    assert!((195..=205).contains(&second), "{second} of 1000 instead of 200");
+}
+
 #[test]
 fn a_retry_counts_nothing() {
     let mut cluster = of(settings::Policy::Adaptive, 5);
