@@ -45,6 +45,11 @@ impl Key {
     pub fn level(&self) -> (usize, u32, bool) {
         (self.version, self.priority, self.remote)
     }
+
+    /// The same for a subset in every worker, whatever others its version has.
+    fn hash(&self) -> u64 {
+        rng::mix(self.locality ^ (u64::from(self.priority) << 1 | u64::from(self.remote)))
+    }
 }
 
 /// A set of endpoints among which a policy chooses, and what is known of them together.
@@ -171,16 +176,17 @@ impl Subsets {
         Subsets { split, versions, list: Vec::new(), tiers: Vec::new(), serving: Vec::new() }
     }
 
-    /// Draws one of the subsets in `range`, in proportion to their loads. A key always falls at the same point, so a
-    /// change of loads moves no key that could stay.
+    /// Draws one of the subsets in `range`, in proportion to their loads.
     pub fn draw(&self, range: Range<usize>, key: Option<u64>, rng: &mut Rng) -> Option<usize> {
         let (start, subsets) = (range.start, self.list.get(range)?);
         let whole = subsets.iter().position(|g| g.division.load >= 1.0);
         if let Some(at) = whole {
             return Some(start + at);
         }
-        let mut left = key.map_or_else(|| rng.unit(), |key| unit(rng::mix(key ^ TIER_SALT)));
-        let mut last = None;
+        if let Some(key) = key {
+            return Some(start + race(subsets, key)?);
+        }
+        let (mut left, mut last) = (rng.unit(), None);
         for (at, subset) in subsets.iter().enumerate().filter(|(_, g)| g.division.load > 0.0) {
             last = Some(start + at);
             if left < subset.division.load {
@@ -190,6 +196,22 @@ impl Subsets {
         }
         last
     }
+}
+
+/// Position of the subset that wins the race for `key`, as [versions](split) do: where one loses a part of its requests,
+/// no key of another one moves.
+#[inline(never)]
+fn race(subsets: &[Subset], key: u64) -> Option<usize> {
+    let key = rng::mix(key ^ TIER_SALT);
+    let mut first: Option<(f64, usize)> = None;
+    for (at, subset) in subsets.iter().enumerate().filter(|(_, g)| g.division.load > 0.0) {
+        // In (0, 1], so that the logarithm is finite.
+        let time = -(1.0 - unit(rng::mix(key ^ subset.key.hash()))).ln() / subset.division.load;
+        if first.is_none_or(|(before, _)| time < before) {
+            first = Some((time, at));
+        }
+    }
+    first.map(|(_, at)| at)
 }
 
 /// The subsets of one version.

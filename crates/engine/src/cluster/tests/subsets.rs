@@ -418,3 +418,30 @@ fn without_zones_none_is_left_for_its_load() {
     new.take_over(&mut old, s(1.0));
     assert_eq!(new.loads(), [1.0, 0.0]);
 }
+
+/// Of three localities one loses a part of its requests: no key of another one moves.
+#[test]
+fn keys_of_one_locality_move_and_no_others() {
+    let at = |nth: usize| Spec {
+        locality: ["x", "y", "z"][nth % 3].into(),
+        locality_weight: 1.0,
+        ..endpoint(nth + 1)
+    };
+    let mut cluster = cluster(&settings(), &(0..9).map(at).collect::<Vec<_>>());
+    let drawn = |cluster: &Cluster| -> Vec<usize> {
+        let mut rng = Rng::new(1);
+        (0..3000).map(|nth| cluster.subsets.draw(0..3, Some(rng::mix(nth)), &mut rng).unwrap()).collect()
+    };
+    for lost in 0..3 {
+        let before = drawn(&cluster);
+        cluster.subsets.list[lost].division.fit = 1.0;
+        cluster.divide(0.0, s(0.0));
+        let after = drawn(&cluster);
+        cluster.subsets.list[lost].division.fit = 3.0;
+        cluster.divide(0.0, s(0.0));
+        let moved = before.iter().zip(&after).filter(|(before, after)| before != after);
+        let moved: Vec<_> = moved.map(|(before, after)| (*before, *after)).collect();
+        assert!(moved.len() > 200 && moved.iter().all(|(before, _)| *before == lost), "{lost}: {moved:?}");
+        assert_eq!(drawn(&cluster), before, "and they return");
+    }
+}
