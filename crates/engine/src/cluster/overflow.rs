@@ -46,7 +46,8 @@ const MAX_TROUBLED_S: f64 = 60.0;
 #[derive(Debug, Default)]
 pub(super) struct Overflow {
     part: f64,
-    to: Vec<u32>,
+    /// These endpoints, each with the sum of the weights up to its own.
+    to: Vec<(u32, f64)>,
     /// Smoothed number of unanswered requests at eligible endpoints, while others are ejected.
     awaiting: Option<f64>,
     /// Number of answers while no endpoint was ejected, or while too little was known.
@@ -77,7 +78,8 @@ impl Overflow {
         if rng.unit() >= self.part {
             return None;
         }
-        self.to.get(rng.below(self.to.len() as u32) as usize).copied()
+        let at = rng.unit() * self.to.last()?.1;
+        self.to.get(self.to.partition_point(|(_, weights)| *weights <= at)).map(|(index, _)| *index)
     }
 
     /// Mean latency while no endpoint is ejected, seconds, if it is known.
@@ -192,7 +194,7 @@ impl Cluster {
                 if fails.is_some() == some_serve {
                     ejected += weight;
                     failed += weight * fails.unwrap_or(1.0);
-                    overflow.to.push(index);
+                    overflow.to.push((index, ejected));
                 }
             }
         }
@@ -362,7 +364,7 @@ mod tests {
     #[test]
     fn drawn_are_ejected_endpoints_and_as_often_as_is_due() {
         let mut rng = Rng::new(7);
-        let overflow = Overflow { part: 0.25, to: vec![3, 5], ..Overflow::default() };
+        let overflow = Overflow { part: 0.25, to: vec![(3, 1.0), (5, 2.0)], ..Overflow::default() };
         let drawn: Vec<u32> = (0..4000).filter_map(|_| overflow.draw(&mut rng)).collect();
         // Binomial: 1000 of 4000, standard deviation 27.4; five of them.
         assert!((863..=1137).contains(&drawn.len()), "{}", drawn.len());

@@ -96,6 +96,16 @@ fn a_queue_at_one_endpoint_is_no_overload() {
 }
 
 #[test]
+fn ejected_endpoints_divide_the_excess_by_their_weights() {
+    let mut cluster = usual(&[9.0, 1.0, 5.0, 5.0]);
+    (0..2).for_each(|index| cluster.make(index, Is::Failed));
+    cluster.eject();
+    cluster.queue(200);
+    let found = cluster.overflows(5.0);
+    assert!(is_near(&found, &[45, 5, 0, 0]), "{found:?}");
+}
+
+#[test]
 fn what_other_workers_wait_for_counts() {
     let mut cluster = usual(&[1.0; 4]);
     cluster.make(0, Is::Failed);
