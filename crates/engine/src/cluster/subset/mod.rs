@@ -198,8 +198,8 @@ impl Subsets {
     }
 }
 
-/// Position of the subset that wins the race for `key`, as [versions](split) do: where one loses a part of its requests,
-/// no key of another one moves.
+/// Position of the subset that wins the race for `key`, as [versions](split) do: where one loses requests to the others in
+/// proportion to what these have, as localities do, no key of these moves.
 #[inline(never)]
 fn race(subsets: &[Subset], key: u64) -> Option<usize> {
     let key = rng::mix(key ^ TIER_SALT);
