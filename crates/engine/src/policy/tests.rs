@@ -226,7 +226,7 @@ fn as_many_as_wanted_are_named_beside_an_endpoint_of_much_more_weight() {
 #[test]
 fn at_rest_weights_are_shares() {
     let shares = [1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0, 4.0, 5.0, 0.5];
-    for policy in every_policy().into_iter().take(4) {
+    for policy in every_policy().into_iter().take(5) {
         let counts = Bench::new(&policy, of_shares(&shares)).counts(20_000);
         let chi = chi_square(&counts, &shares);
         assert!(chi < LIMIT, "{policy:?} {counts:?} χ²={chi}");
@@ -452,7 +452,8 @@ fn slow_endpoint_is_avoided_by_policies_with_latency() {
 
 #[test]
 fn load_weighs_in_proportion_to_capacity() {
-    for policy in [&every_policy()[1], &every_policy()[2], &every_policy()[3]] {
+    // Those that compare a signal by it where the signal is equal.
+    for policy in &every_policy()[1..5] {
         let mut list = of_shares(&[1.0, 4.0]);
         list.iter_mut().for_each(|m| m.share = 1.0);
         let mut bench = Bench::new(policy, list);

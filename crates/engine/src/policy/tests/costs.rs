@@ -78,16 +78,8 @@ fn an_endpoint_of_twice_the_weight_is_as_expensive_with_twice_as_much() {
     for policy in comparing() {
         for (expected, awaiting) in [(0.01, 0), (0.01, 1), (0.5, 7), (0.02, 40)] {
             let one = cost(&policy, busy(1.0, expected, awaiting, 0));
-            match policy {
-                // The signal alone decides.
-                settings::Policy::LeastSignal { .. } => {
-                    assert_eq!(one, cost(&policy, busy(2.0, expected, awaiting, 0)));
-                }
-                _ => {
-                    let twice = cost(&policy, busy(2.0, expected, 2 * awaiting, 0));
-                    assert!(is_near(one, twice), "{policy:?} {awaiting}: {one} {twice}");
-                }
-            }
+            let twice = cost(&policy, busy(2.0, expected, 2 * awaiting, 0));
+            assert!(is_near(one, twice), "{policy:?} {awaiting}: {one} {twice}");
         }
     }
 }
@@ -200,6 +192,7 @@ fn requests_part_equal_signals_and_never_move_a_signal_by_a_thousandth() {
     for signal in [-300.0_f32, -1.0, 0.0, 0.5, 20.0, 1e6] {
         let of = |requests| cost(&policy, busy(1.0, signal, requests, 0));
         assert_eq!(of(0), signal);
+        assert_eq!(of(0), cost(&policy, busy(2.0, signal, 0, 0)), "the signal is no load for each weight");
         assert!(of(1000) > of(500) && of(500) > of(0), "{signal}");
         assert!(of(1000) - signal <= (signal.abs() + 1.0) * 1.001e-3, "{signal}: {}", of(1000));
         assert_eq!(of(1000), of(5000), "a crowd is a crowd");
