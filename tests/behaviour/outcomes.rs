@@ -13,6 +13,9 @@ const BROKEN: &str = "upstream_reset_after_response_started{connection_terminati
 const REFUSED: &str =
     "upstream_reset_before_response_started{remote_connection_failure,delayed_connect_error:_111}";
 
+/// ext_proc puts the error of its own call into the details.
+const EXT_PROC: &str = "ext_proc_error_gRPC_error_14{upstream_connect_error_or_disconnect/reset_before_headers._reset_reason:_remote_connection_failure,_transport_failure_reason:_delayed_connect_error:_Connection_refused}";
+
 fn fails<W: World>(world: &mut W, plugin: Plugin, endpoint: &str, ending: &Ending, times: usize) {
     (0..times).for_each(|_| give(world, plugin, endpoint, ending));
 }
@@ -97,6 +100,9 @@ fn failures_of_others_eject_no_endpoint(mut world: impl World) {
         // Envoy's own answers to gRPC calls are 200 with a status that blames the server.
         Ending { details: Some("no_healthy_upstream"), ..Ending::grpc_headers("14") },
         Ending { details: Some("ext_authz_error"), ..Ending::grpc_headers("13") },
+        // The server of that filter is away, not an endpoint.
+        Ending { served_by: Some(String::new()), ..Ending::local("500", EXT_PROC) },
+        Ending { served_by: Some(String::new()), details: Some(EXT_PROC), ..Ending::grpc_headers("2") },
         Ending { served_by: Some("203.0.113.9:1".into()), ..Ending::status("503") },
     ] {
         let plugin = single(&mut world, &config(4, PATIENT, ""));

@@ -99,8 +99,13 @@ impl Failure {
 
     /// The failure behind a local reply, from Envoy's response code details
     /// (<https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/response_code_details>). `None`
-    /// for replies that no endpoint has caused.
+    /// for replies that no endpoint has caused. Other filters have details of their own, which may contain the error of a
+    /// call of theirs.
     pub fn of_details(details: &[u8]) -> Option<Failure> {
+        let of_envoy = [&b"upstream_"[..], b"response_timeout", b"max_duration_timeout"];
+        if !of_envoy.iter().any(|beginning| details.starts_with(beginning)) {
+            return None;
+        }
         let has = |needle: &[u8]| details.windows(needle.len()).any(|w| w == needle);
         if has(b"connection_failure") || has(b"connection_timeout") {
             Some(Failure::Refused)
@@ -225,6 +230,23 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(Failure::of_details(details.as_bytes()), failure, "{details}");
+        }
+    }
+
+    /// ext_proc puts the error of its own call into the details.
+    #[test]
+    fn what_befell_another_filters_call_is_no_failure_of_the_endpoint() {
+        for reason in [
+            "remote_connection_failure,_transport_failure_reason:_delayed_connect_error:_Connection_refused",
+            "connection_timeout",
+            "connection_termination",
+            "upstream_response_timeout",
+            "max_duration_timeout",
+        ] {
+            let details = format!(
+                "ext_proc_error_gRPC_error_14{{upstream_connect_error_or_disconnect/reset_before_headers._reset_reason:_{reason}}}"
+            );
+            assert_eq!(Failure::of_details(details.as_bytes()), None, "{details}");
         }
     }
 
