@@ -259,13 +259,14 @@ impl Root {
         if self.is_outlived() {
             return;
         }
-        let period_ms = self.with(|worker| {
+        let ticked = self.with(|worker| {
+            let woken = worker.was_woken();
             worker.tick(&Envoy);
-            worker.tick_period_ms()
+            (worker.tick_period_ms(), woken)
         });
         self.deliver_answers();
-        if let Some(period_ms) = period_ms
-            && self.tick_period_ms.replace(period_ms) != period_ms
+        if let Some((period_ms, woken)) = ticked
+            && (self.tick_period_ms.replace(period_ms) != period_ms || woken)
         {
             set_tick_period(period_ms);
         }

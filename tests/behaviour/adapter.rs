@@ -176,6 +176,30 @@ fn the_first_request_ends_a_rest_at_once() {
     }
 }
 
+/// Ticks of a large fleet may be as far apart at rest as under traffic. The one that the first request asks for is followed
+/// by others at that distance all the same: Envoy keeps the period that it was given last.
+#[test]
+fn the_tick_at_the_end_of_a_rest_is_one() {
+    let signal = r#""signals":[{"name":"queue","query":"queue"}]"#;
+    let polled = r#""prometheus":{"cluster":"prometheus","authority":"p","interval":"1s","timeout":"500ms"}"#;
+    for (endpoints, upstream, root) in [(4, "", ""), (500, r#""autoscale":{}"#, ""), (1000, signal, polled)] {
+        let mut world = Wasm::new(7);
+        let plugin = single(&mut world, &config(endpoints, upstream, root));
+        let period = |world: &Wasm| {
+            let (vm, root) = world.vm(plugin);
+            vm.tick_period(root).expect("a timer")
+        };
+        picks(&mut world, plugin, 4);
+        pass(&mut world, &[plugin], ms(4000));
+        let request = begin(&mut world, plugin);
+        assert_eq!(period(&world), ms(1), "{endpoints} endpoints");
+        world.tick(plugin);
+        let paused = period(&world);
+        assert!(paused >= ms(5), "{endpoints} endpoints: {paused:?}");
+        drop(request);
+    }
+}
+
 /// The counts since its last tick are counted as well.
 #[test]
 fn a_worker_that_ends_has_published_everything() {
