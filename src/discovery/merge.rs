@@ -46,14 +46,14 @@ impl Sources<'_> {
         let mut merged = Merged::default();
         let mut places: HashMap<SocketAddr, usize> = HashMap::new();
         let mut place = |address: SocketAddr, specs: &mut Vec<Spec>| {
-            if let Some(at) = places.get(&address) {
+            if let Some(at) = places.get(&canonical(address)) {
                 return Some(*at);
             }
             if specs.len() >= MAX_ENDPOINTS {
                 merged.beyond += 1;
                 return None;
             }
-            places.insert(address, specs.len());
+            places.insert(canonical(address), specs.len());
             specs.push(Spec::at(address));
             Some(specs.len() - 1)
         };
@@ -70,7 +70,7 @@ impl Sources<'_> {
         if known.is_none() {
             all.for_each(|address| _ = place(address, &mut specs));
         } else if known.is_some_and(|known| !known.is_empty()) {
-            for address in all.filter(|address| !places.contains_key(address)) {
+            for address in all.filter(|address| !places.contains_key(&canonical(*address))) {
                 first_unknown = first_unknown.or(Some(address));
                 unknown.insert(address);
             }
@@ -78,18 +78,24 @@ impl Sources<'_> {
         merged.unknown_to_envoy = (unknown.len(), first_unknown);
         // In ascending precedence, so that later sources override.
         for found in self.envoy.into_iter().flatten().chain(self.prometheus.into_iter().flatten()) {
-            if let Some(spec) = places.get(&found.address).and_then(|at| specs.get_mut(*at)) {
+            if let Some(spec) = places.get(&canonical(found.address)).and_then(|at| specs.get_mut(*at)) {
                 found.apply_to(spec);
             }
         }
         for fixed in self.fixed {
-            if let Some(spec) = places.get(&fixed.address).and_then(|at| specs.get_mut(*at)) {
+            if let Some(spec) = places.get(&canonical(fixed.address)).and_then(|at| specs.get_mut(*at)) {
                 Found::from(fixed).apply_to(spec);
             }
         }
         merged.specs = specs;
         merged
     }
+}
+
+/// The address with an IPv4 address that is mapped into IPv6 as such: sources write it either way, and the first that
+/// names it says how Envoy does.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 impl Found {
@@ -202,6 +208,21 @@ mod tests {
             seen,
             [(2.0, "a", "", 1, draining), (9.0, "b", "v2", 1, draining), (9.0, "c", "", 1, draining)]
         );
+    }
+
+    /// Envoy prints an IPv4 address that is mapped into IPv6 as such; others name it either way.
+    #[test]
+    fn an_address_is_the_same_in_both_forms() {
+        let mapped =
+            |host: u8| SocketAddr::from((core::net::Ipv4Addr::new(10, 0, 0, host).to_ipv6_mapped(), 80));
+        let envoy = [Found::at(mapped(1)), found(2)];
+        let prometheus = [Found { zone: "a".into(), ..found(1) }];
+        let fixed = [StaticEndpoint { address: mapped(2), ..fixed(2, 3.0, "b") }];
+        let (prometheus, envoy) = (Some(&prometheus[..]), Some(&envoy[..]));
+        let merged = Sources { fixed: &fixed, prometheus, envoy, known_to_envoy_only: true }.merge();
+        let seen: Vec<_> = merged.specs.iter().map(|s| (s.address, s.weight, &*s.zone)).collect();
+        assert_eq!(seen, [(mapped(1), 1.0, "a"), (address(2), 3.0, "b")], "as Envoy has them");
+        assert_eq!(merged.unknown_to_envoy, (0, None));
     }
 
     #[test]
