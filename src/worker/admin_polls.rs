@@ -6,6 +6,7 @@
 
 pub(crate) mod bypassed;
 mod outages;
+mod pace;
 
 use core::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::host::{Body, Call, CallError, Host};
 use config::Config;
 use engine::rng::{self, Rng};
 use engine::time::Time;
+use pace::Pace;
 
 /// The `Host` of polls. Envoy's admin interface accepts any valid one, and cluster names need not be valid.
 const AUTHORITY: &str = "localhost";
@@ -26,11 +28,6 @@ const AUTHORITY: &str = "localhost";
 const JITTER: f64 = 0.1;
 /// The longest error text that is kept, characters.
 const MAX_ERROR: usize = 200;
-/// The first timeout of a poll, at most. The answer comes from Envoy's own memory.
-const FIRST_WAIT: Duration = Duration::from_secs(2);
-/// The longest timeout of a poll; it doubles with each poll that times out. Envoy before 1.38 writes all clusters, and
-/// a busy one takes its time.
-const MAX_WAIT: Duration = Duration::from_secs(32);
 /// Number of hosts that one poll asks for: some two megabytes, which Envoy writes in about 30 ms.
 const HOSTS_AT_A_TIME: usize = 2000;
 /// The pause after an answer, as a multiple of the time it took: polls use at most a tenth of Envoy's main thread.
@@ -51,10 +48,7 @@ struct AdminTarget {
     hosts: Poll,
     localities: Poll,
     policies: bypassed::PolicyPolls,
-    /// The highest number of upstreams in one poll; halved after a timeout.
-    most: usize,
-    /// The timeout of a poll.
-    wait: Duration,
+    pace: Pace,
     /// Whether Envoy answered with clusters that were not asked for, so it ignores the filter.
     unfiltered: bool,
     /// Whether polls are less frequent because there is no traffic.
@@ -104,8 +98,12 @@ impl Poll {
 
     /// After an answer: delays the next poll in proportion to the time that this one took.
     fn rest(&mut self, now: Time) {
-        let took_s = now.seconds_since(self.sent);
-        self.due = self.due.max(self.sent.after_secs(PAUSE_FOR_ANSWERS * took_s));
+        self.due = self.due.max(self.sent.after_secs(PAUSE_FOR_ANSWERS * self.took_s(now)));
+    }
+
+    /// The time that its answer took, seconds.
+    fn took_s(&self, now: Time) -> f64 {
+        now.seconds_since(self.sent)
     }
 }
 
@@ -136,7 +134,7 @@ impl AdminPolls {
         match self.targets.iter_mut().find(|target| target.cluster == admin.cluster) {
             Some(target) => {
                 target.interval = target.interval.min(admin.interval);
-                target.wait = target.wait.min(FIRST_WAIT).min(target.interval / 2);
+                target.pace.reset_wait(target.interval);
                 target.clusters.push(cluster);
                 // Polls for the new upstream at once.
                 target.hosts.due = now;
@@ -152,9 +150,7 @@ impl AdminPolls {
                 hosts: Poll::new(now),
                 localities: Poll::new(now),
                 policies: bypassed::PolicyPolls::new(now),
-                most: usize::MAX,
-                // The timeout ends before the next poll, however short the jittered interval.
-                wait: FIRST_WAIT.min(admin.interval / 2),
+                pace: Pace::at(admin.interval),
                 unfiltered: false,
                 rests: false,
             }),
@@ -239,7 +235,7 @@ impl AdminTarget {
             }
         }
         self.rests |= interval_s > usual_s;
-        let timeout = self.wait;
+        let timeout = self.pace.wait();
         let waits_s = timeout.as_secs_f64();
         if self.hosts.is_due(waits_s, now) {
             let covered = self.turn(self.hosts.next, |_| true);
@@ -280,7 +276,7 @@ impl AdminTarget {
             let Some(of) = self.clusters.get(at).filter(|of| wanted(of)) else { continue };
             hosts += of.hosts;
             length += 4 * of.name.len();
-            let full = hosts > HOSTS_AT_A_TIME || covered.len() >= self.most || length > MAX_PATH;
+            let full = hosts > HOSTS_AT_A_TIME || covered.len() >= self.pace.most() || length > MAX_PATH;
             if full && !covered.is_empty() && (!self.unfiltered || length > MAX_PATH) {
                 break;
             }
@@ -309,15 +305,16 @@ impl AdminTarget {
         let names: Vec<&str> = polled.iter().map(|(_, name)| name.as_str()).collect();
         let listing = match status {
             None | Some(504) => {
-                // The answer may have been too large, or the timeout too short.
-                self.most = (covered.len() / 2).max(1);
-                self.wait = (2 * self.wait).min(MAX_WAIT);
+                self.pace.timed_out(covered.len());
                 Err("timed out".to_owned())
             }
             Some(status) => envoy_admin::parse(status, body, &names).map_err(|error| error.to_string()),
         };
         let now = host.now();
         self.hosts.rest(now);
+        if listing.is_ok() {
+            self.pace.answered(self.hosts.took_s(now), self.clusters.len());
+        }
         let listing = match listing {
             Ok(listing) => listing,
             Err(error) => {

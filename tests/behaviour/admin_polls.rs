@@ -1,5 +1,7 @@
 //! Polls of Envoy's admin interface: what they cost Envoy's main thread, and what is known between two of them.
 
+use std::time::Duration;
+
 use crate::discovery::{ADMIN, Crew, RANDOM, addresses, by_envoy, crew, healthy, members, plugin, targets};
 use crate::partial::{dumped, located};
 use crate::scene::{Ending, begin, candidates, ms, pass_with, respond, serve};
@@ -212,10 +214,50 @@ fn an_outage_is_logged_also_while_a_cluster_is_gone<W: World>(mut world: W) {
     assert!(world.logs().iter().any(|line| line.contains(gone)), "{:?}", world.logs());
 }
 
+/// After polls that timed out, Envoy is asked for less and given more time; by degrees for as much as before, and with the
+/// usual time-out, once it answers quickly.
+fn a_busy_moment_of_envoys_main_thread_is_got_over<W: World>(mut world: W) {
+    const NAMES: [&str; 2] = ["web", "api"];
+    let upstream = |name: &str| format!(r#"{{"cluster":"{name}","endpoints":{{{}}}}}"#, by_envoy());
+    let json = format!(r#"{{"upstreams":[{}]}}"#, NAMES.map(upstream).join(","));
+    let crew = crew(&mut world, 1, &json);
+    let mut live = |answers: bool, seconds: u64| {
+        let mut asked: Vec<(usize, Duration)> = Vec::new();
+        for _ in 0..seconds {
+            serve(&mut world, crew[0], |_| Ending::good());
+            pass_with(&mut world, &crew.all, ms(1000), |world| {
+                for call in world.calls().into_iter().filter(|call| call.cluster == ADMIN) {
+                    let hosts = call.path.starts_with("/clusters");
+                    let named = || NAMES.into_iter().filter(|name| call.path.contains(name));
+                    asked.extend(hosts.then(|| (named().count(), call.timeout)));
+                    let body = if hosts {
+                        clusters(named().map(|name| (name, healthy(&[0, 1]))))
+                    } else {
+                        String::new()
+                    };
+                    let answer = if answers { Answer::Http(200, body.as_bytes()) } else { Answer::Failed };
+                    world.answer(&call, &answer);
+                }
+            });
+        }
+        asked
+    };
+    let usual = (2, ms(500));
+    assert_eq!(live(true, 5).last(), Some(&usual));
+    assert_eq!(live(false, 15).last(), Some(&(1, ms(32_000))));
+    let after = live(true, 60);
+    assert_eq!(after.last(), Some(&usual), "{after:?}");
+    // Not at once, and with no step back.
+    assert_eq!(after[..3], [(1, ms(32_000)); 3], "{after:?}");
+    assert!(after.is_sorted_by(|a, b| a.0 <= b.0 && a.1 >= b.1), "{after:?}");
+    assert!(after.windows(2).all(|pair| 2 * pair[1].1 >= pair[0].1), "{after:?}");
+}
+
 both!(
     announced_health_holds_while_polls_rest,
     an_answer_that_took_long_is_asked_for_ten_times_as_long_later,
     large_lists_are_asked_for_in_turns_unless_each_answer_has_all,
     a_cluster_met_between_two_polls_does_not_wait_for_the_next,
     an_outage_is_logged_also_while_a_cluster_is_gone,
+    a_busy_moment_of_envoys_main_thread_is_got_over,
 );

@@ -4,7 +4,8 @@
 
 use core::time::Duration;
 
-use super::{AdminTarget, MAX_PATH, MAX_WAIT, Poll};
+use super::pace::Pace;
+use super::{AdminTarget, MAX_PATH, Poll};
 use crate::discovery::envoy_admin;
 use crate::discovery::found::Found;
 use crate::discovery::sources::Discovery;
@@ -17,8 +18,6 @@ use engine::time::Time;
 const EVERY_S: f64 = 300.0;
 /// The pause after a poll that says nothing of a cluster, seconds; it doubles up to [`EVERY_S`].
 const RETRY_S: f64 = 5.0;
-/// The first timeout of a poll; it doubles with each poll that times out.
-const FIRST_WAIT: Duration = Duration::from_secs(2);
 /// The highest number of clusters in one poll.
 const CLUSTERS_AT_A_TIME: usize = 500;
 /// The number of answers in a row without subsets after which a cluster that had some is steered again.
@@ -56,7 +55,7 @@ impl Bypassed {
 /// The polls for the policies of a target's clusters.
 pub(super) struct PolicyPolls {
     pub poll: Poll,
-    wait: Duration,
+    pace: Pace,
     /// Whether the last one failed, which has been logged.
     failing: bool,
     /// Whether it has been logged that stats are missing.
@@ -65,7 +64,12 @@ pub(super) struct PolicyPolls {
 
 impl PolicyPolls {
     pub fn new(now: Time) -> PolicyPolls {
-        PolicyPolls { poll: Poll::new(now), wait: FIRST_WAIT, failing: false, missing: false }
+        PolicyPolls {
+            poll: Poll::new(now),
+            pace: Pace::at(Duration::from_secs_f64(EVERY_S)),
+            failing: false,
+            missing: false,
+        }
     }
 }
 
@@ -164,7 +168,7 @@ impl AdminTarget {
             // The clock stepped back.
             self.clusters.iter_mut().for_each(|of| of.policy.due = of.policy.due.min(now));
         }
-        if !policies.poll.is_due(policies.wait.as_secs_f64(), now) {
+        if !policies.poll.is_due(policies.pace.wait().as_secs_f64(), now) {
             return;
         }
         let clusters = self.clusters.iter().enumerate();
@@ -191,7 +195,8 @@ impl AdminTarget {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let path = envoy_admin::policies_path(&names);
         // A target that cannot be asked is logged for its hosts.
-        let _sent = policies.poll.put(host, &self.cluster, &path, (covered, policies.wait), (now, now));
+        let _sent =
+            policies.poll.put(host, &self.cluster, &path, (covered, policies.pace.wait()), (now, now));
     }
 
     /// Takes Envoy's stats: logs what is bypassed, and publishes it under keys with this prefix. Returns the upstreams whose
@@ -211,7 +216,7 @@ impl AdminTarget {
         let covered = core::mem::take(&mut policies.poll.covered);
         let error = match status {
             None | Some(504) => {
-                policies.wait = (2 * policies.wait).min(MAX_WAIT);
+                policies.pace.timed_out(covered.len());
                 Some("timed out".to_owned())
             }
             Some(200) => (body.size() > MAX_ANSWER).then(|| "the answer is too large".to_owned()),
@@ -225,6 +230,7 @@ impl AdminTarget {
             }
             return changed;
         }
+        policies.pace.answered(policies.poll.took_s(moment), 0);
         let text = body.part(0, body.size());
         let stats = envoy_admin::Policies::read(&text);
         let mut missing = (0, String::new());
