@@ -54,6 +54,20 @@ struct UpstreamSource {
     weighed: bool,
     /// These weights; `None` before this worker has read them. Until then those of the endpoints stay.
     localities: Option<Vec<Locality>>,
+    /// Whether it has been logged that an answer lacks them.
+    unlisted: bool,
+}
+
+#[inline(never)]
+fn log_weights_unknown(host: &dyn Host, error: &str) {
+    host.log_event(&Event {
+        level: log::Level::Warn,
+        name: "locality_weights_unknown",
+        message: &format!(
+            "discovery: locality weights unknown: /config_dump: {error}; those known before stay, else endpoint weights divide the requests"
+        ),
+        fields: &[("error", Field::Text(error))],
+    });
 }
 
 impl UpstreamSource {
@@ -108,8 +122,16 @@ impl Discovery {
         for (origin, every_s) in [prometheus, envoy].into_iter().flatten() {
             let (key, source) = ((cluster, origin), Source::default());
             let weighed = weighed && origin == Origin::Envoy;
-            let localities = None;
-            self.sources.push(UpstreamSource { upstream, key, source, every_s, weighed, localities });
+            let (localities, unlisted) = (None, false);
+            self.sources.push(UpstreamSource {
+                upstream,
+                key,
+                source,
+                every_s,
+                weighed,
+                localities,
+                unlisted,
+            });
         }
         self.complete.push(false);
         self.notices.push(Notices::default());
@@ -190,22 +212,29 @@ impl Discovery {
         let before = entry.source.found.clone();
         localities::weigh(&mut entry.source.found, &localities);
         entry.localities = Some(localities);
+        entry.unlisted = false;
         let changed = before != entry.source.found;
         self.news |= changed;
         changed
     }
 
-    /// Logs once that the weights of localities cannot be read.
-    pub fn log_weights_unknown(&mut self, host: &dyn Host, error: &str) {
+    /// The weights of localities cannot be read; logged once until they can.
+    pub fn weights_unknown(&mut self, host: &dyn Host, error: &str) {
         if !core::mem::replace(&mut self.weights_unknown, true) {
-            host.log_event(&Event {
-                level: log::Level::Warn,
-                name: "locality_weights_unknown",
-                message: &format!(
-                    "discovery: locality weights unknown: /config_dump: {error}; those known before stay, else endpoint weights divide the requests"
-                ),
-                fields: &[("error", Field::Text(error))],
-            });
+            log_weights_unknown(host, error);
+        }
+    }
+
+    /// Envoy has answered which weights localities have.
+    pub fn weights_answered(&mut self) {
+        self.weights_unknown = false;
+    }
+
+    /// The answer lacks an upstream, called `name` there; logged once until it has it.
+    pub fn weights_missing(&mut self, host: &dyn Host, upstream: usize, name: &str) {
+        let entry = self.sources.iter_mut().find(|h| h.upstream == upstream && h.key.1 == Origin::Envoy);
+        if entry.is_some_and(|entry| !core::mem::replace(&mut entry.unlisted, true)) {
+            log_weights_unknown(host, &format!("the answer has no {name:?}"));
         }
     }
 

@@ -379,26 +379,30 @@ impl AdminTarget {
         let polled = self.polled(&covered, PolledCluster::eds_name);
         let names: Vec<&str> = polled.iter().map(|(_, name)| name.as_str()).collect();
         let read = match status {
-            None => Err("timed out".to_owned()),
+            None | Some(504) => Err("timed out".to_owned()),
             Some(status) => {
                 envoy_admin::parse_localities(status, body, &names).map_err(|error| error.to_string())
             }
         };
         self.localities.rest(host.now());
-        match read {
-            Ok(read) => {
-                let answers = polled.iter().zip(read);
-                answers
-                    .filter_map(|((upstream, _), localities)| {
-                        discovery.set_localities(*upstream, localities).then_some(*upstream)
-                    })
-                    .collect()
-            }
+        let read = match read {
+            Ok(read) => read,
             Err(error) => {
-                discovery.log_weights_unknown(host, &error);
-                Vec::new()
+                discovery.weights_unknown(host, &error);
+                return Vec::new();
+            }
+        };
+        discovery.weights_answered();
+        let mut changed = Vec::new();
+        for ((upstream, name), localities) in polled.iter().zip(read) {
+            // Its hosts are in several: where the answer has none, it says nothing of their weights.
+            if localities.is_empty() {
+                discovery.weights_missing(host, *upstream, name);
+            } else if discovery.set_localities(*upstream, localities) {
+                changed.push(*upstream);
             }
         }
+        changed
     }
 }
 

@@ -211,6 +211,33 @@ fn a_canary_keeps_its_locality_weight(mut world: impl World) {
     }
 }
 
+/// What is not known of the weights changes nothing, and each time that they become unknown is said once.
+fn a_canary_keeps_its_weight_while_envoy_does_not_tell_it(mut world: impl World) {
+    let crew = crew(&mut world, 2, &plugin(&by_envoy(), ""));
+    let (members, dump) = (located(&[(0, "a"), (1, "b")]), dumped(&[("a", 1, 99), ("b", 1, 1)]));
+    let late = (504, "upstream request timeout");
+    for ((status, weights), said) in
+        [((200, &*dump), 0), ((200, "{}"), 1), ((200, &*dump), 1), (late, 2), (late, 2), ((200, &*dump), 2)]
+    {
+        pass_with(&mut world, &crew.all, ms(2500), |world| {
+            for call in world.calls().into_iter().filter(|call| call.cluster == ADMIN) {
+                let (status, body) =
+                    if call.path.starts_with("/config_dump") { (status, weights) } else { (200, &*members) };
+                world.answer(&call, &Answer::Http(status, body.as_bytes()));
+            }
+        });
+        let counts = picks(&mut world, crew[1], 2000);
+        let canary = counts.get(&address(1)).copied().unwrap_or(0);
+        assert!((8..=40).contains(&canary), "{status} {weights}: {counts:?}");
+        let logs = world.logs();
+        let lines = |what: &str| logs.iter().filter(|line| line.contains(what)).count();
+        assert_eq!(lines("locality weights unknown"), said, "{status} {weights}: {logs:?}");
+    }
+    for why in ["/config_dump: the answer has no \"eds/web\"", "/config_dump: timed out"] {
+        assert!(world.logs().iter().any(|line| line.contains(why)), "{why}: {:?}", world.logs());
+    }
+}
+
 /// Answers polls for hosts, and none for the weights of localities, for `seconds`, in which only these workers tick.
 fn envoy_tells_only_hosts<W: World>(world: &mut W, awake: &[Plugin], seconds: u64, members: &str) {
     let mut asked = 0;
@@ -412,6 +439,7 @@ both!(
     an_endpoint_that_returns_within_minutes_is_no_newcomer,
     hosts_that_await_their_removal_serve,
     a_canary_keeps_its_locality_weight,
+    a_canary_keeps_its_weight_while_envoy_does_not_tell_it,
     locality_weights_outlast_a_reload_and_a_move_of_the_lease,
     locality_weight_equal_to_the_sum_of_endpoints_is_ignored,
     locality_weights_can_be_left_alone,
