@@ -71,6 +71,32 @@ impl Notices {
     }
 }
 
+/// Logs that polls of a source have begun to fail, for this upstream first.
+#[inline(never)]
+pub(crate) fn log_fails(host: &dyn Host, (origin, upstream): (Origin, &str), error: &str) {
+    host.log_event(&Event {
+        level: log::Level::Warn,
+        name: "source_fails",
+        message: &format!("{} poll failed: {error}", origin.name()),
+        fields: &[
+            ("source", Field::Text(origin.name())),
+            ("upstream", Field::Text(upstream)),
+            ("error", Field::Text(error)),
+        ],
+    });
+}
+
+/// Logs that polls of a source succeed again.
+#[inline(never)]
+pub(crate) fn log_answers(host: &dyn Host, origin: Origin) {
+    host.log_event(&Event {
+        level: log::Level::Info,
+        name: "source_answers",
+        message: &format!("{} poll succeeded again", origin.name()),
+        fields: &[("source", Field::Text(origin.name()))],
+    });
+}
+
 fn log_skipped(host: &dyn Host, upstream: &str, origin: Origin, source: &Source) {
     let all =
         source.skipped as usize + source.found.len() - source.absences.open.len().min(source.found.len());

@@ -4,9 +4,9 @@ mod masked;
 mod query;
 mod reading;
 
-use crate::discovery::prometheus;
 use crate::discovery::source::Origin;
 use crate::discovery::sources::Discovery;
+use crate::discovery::{notices, prometheus};
 use crate::host::event::{Event, Field};
 use crate::host::{Body, Call, CallError, Host};
 use crate::sharing::snapshot::{Samples, Snapshot};
@@ -311,12 +311,7 @@ impl Poller {
         snapshot.stats.failing.swap_remove(logged);
         if !self.failing(&snapshot.stats.failing) {
             self.logged.clear();
-            host.log_event(&Event {
-                level: log::Level::Info,
-                name: "source_answers",
-                message: "prometheus poll succeeded again",
-                fields: &[("source", Field::Text("prometheus"))],
-            });
+            notices::log_answers(host, Origin::Prometheus);
         }
     }
 
@@ -370,16 +365,7 @@ impl Poller {
             self.logged.push(hash);
         }
         if is_logged {
-            host.log_event(&Event {
-                level: log::Level::Warn,
-                name: "source_fails",
-                message: &format!("prometheus poll failed: {error}"),
-                fields: &[
-                    ("source", Field::Text("prometheus")),
-                    ("upstream", Field::Text(&upstream.cluster)),
-                    ("error", Field::Text(&error)),
-                ],
-            });
+            notices::log_fails(host, (Origin::Prometheus, &upstream.cluster), &error);
         }
     }
 }

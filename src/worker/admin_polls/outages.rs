@@ -3,10 +3,10 @@
 //! must not hide an outage.
 
 use super::MAX_ERROR;
+use crate::discovery::notices;
 use crate::discovery::source::Origin;
 use crate::discovery::sources::{Discovery, Failing};
 use crate::host::Host;
-use crate::host::event::{Event, Field};
 
 /// Counts a poll that had no answer for an upstream, and logs the first of several in a row.
 #[inline(never)]
@@ -15,7 +15,7 @@ pub(super) fn fail(host: &dyn Host, discovery: &mut Discovery, (upstream, name):
     let before = discovery.failing(Origin::Envoy);
     discovery.failed(upstream, Origin::Envoy, &error);
     if !before.outage {
-        log(host, name, &error);
+        notices::log_fails(host, (Origin::Envoy, name), &error);
     }
 }
 
@@ -61,33 +61,15 @@ impl Changes {
                 1 => " (and 1 more upstream)".to_owned(),
                 others => format!(" (and {others} more upstreams)"),
             };
-            log(host, &name, &format!("{error}{others}"));
+            notices::log_fails(host, (Origin::Envoy, &name), &format!("{error}{others}"));
         }
         let Failing { outage, alone } = discovery.failing(Origin::Envoy);
         if !outage && (self.before.outage || (self.before.alone && !alone)) {
-            host.log_event(&Event {
-                level: log::Level::Info,
-                name: "source_answers",
-                message: "envoy_admin poll succeeded again",
-                fields: &[("source", Field::Text("envoy_admin"))],
-            });
+            notices::log_answers(host, Origin::Envoy);
         }
     }
 }
 
 fn shown(name: &str, error: &str) -> String {
     format!("cluster={name} endpoints: {error}").chars().take(MAX_ERROR).collect()
-}
-
-fn log(host: &dyn Host, name: &str, error: &str) {
-    host.log_event(&Event {
-        level: log::Level::Warn,
-        name: "source_fails",
-        message: &format!("envoy_admin poll failed: {error}"),
-        fields: &[
-            ("source", Field::Text("envoy_admin")),
-            ("upstream", Field::Text(name)),
-            ("error", Field::Text(error)),
-        ],
-    });
 }
