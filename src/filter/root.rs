@@ -27,6 +27,8 @@ thread_local! {
     static FOLLOWING: Cell<usize> = const { Cell::new(0) };
     /// The number of the latest root.
     static NUMBER: Cell<u64> = const { Cell::new(0) };
+    /// Whether this thread had workers of several filters at a time when the latest began.
+    static SEVERAL: Cell<bool> = const { Cell::new(false) };
 }
 
 /// A worker of a plugin, and its root. If a configuration was refused and the worker before it stays in
@@ -35,6 +37,8 @@ struct Latest {
     name: String,
     worker: Weak<RefCell<Worker>>,
     root: u64,
+    /// Whether a configuration for the same clusters has come after its own: no request passes both.
+    succeeded: bool,
 }
 
 /// Whether attempts can be followed.
@@ -42,9 +46,9 @@ pub fn following() -> bool {
     FOLLOWING.get() > 0
 }
 
-/// Whether this thread has had workers of several configurations at a time.
+/// Whether a request may pass several filters of this thread.
 pub fn are_several() -> bool {
-    WORKERS.with(|workers| workers.try_borrow().is_ok_and(|workers| workers.len() > 1))
+    SEVERAL.get()
 }
 
 /// Passes the live workers of this thread to `look`, the latest first.
@@ -169,7 +173,7 @@ impl Root {
             let Ok(mut latest) = latest.try_borrow_mut() else { return };
             let it = Rc::downgrade(worker);
             latest.retain(|of| of.worker.strong_count() > 0 && !of.worker.ptr_eq(&it));
-            latest.push(Latest { name, worker: it, root: self.number.get() });
+            latest.push(Latest { name, worker: it, root: self.number.get(), succeeded: false });
         });
         self.worker.replace(Some(worker.clone()));
     }
@@ -214,11 +218,17 @@ impl Root {
 
     #[inline(never)]
     fn begin(&self, name: String, mut worker: Worker) -> bool {
-        if let Some(old) = Root::latest(&name, &worker.named())
+        let named = worker.named();
+        let old = Root::latest(&name, &named);
+        if let Some(old) = &old
             && let Ok(mut old) = old.try_borrow_mut()
         {
             worker.take_over(&Envoy, &mut old, Host::now(&Envoy));
         }
+        // One that observes may stand beside one that steers.
+        let comes_before = |old: &Worker| old.named() == named && old.config().mode == worker.config().mode;
+        let before = old.filter(|old| old.try_borrow().is_ok_and(|old| comes_before(&old)));
+        Root::succeed(before.as_ref());
         self.tick_period_ms.set(worker.tick_period_ms());
         let worker = Rc::new(RefCell::new(worker));
         WORKERS.with(|workers| {
@@ -228,6 +238,19 @@ impl Root {
         });
         self.put(name, &worker);
         set_tick_period(self.tick_period_ms.get())
+    }
+
+    /// Notes that a configuration comes after that of worker `old`, and whether there are other filters beside it.
+    fn succeed(old: Option<&Rc<RefCell<Worker>>>) {
+        LATEST.with(|latest| {
+            let Ok(mut latest) = latest.try_borrow_mut() else { return };
+            for of in
+                latest.iter_mut().filter(|of| old.is_some_and(|old| of.worker.ptr_eq(&Rc::downgrade(old))))
+            {
+                of.succeeded = true;
+            }
+            SEVERAL.set(latest.iter().any(|of| !of.succeeded && of.worker.strong_count() > 0));
+        });
     }
 
     /// Lets requests pass, or keeps the worker of the configuration before in force.

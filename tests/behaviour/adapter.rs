@@ -200,6 +200,29 @@ fn the_tick_at_the_end_of_a_rest_is_one() {
     }
 }
 
+/// A request passes one of a filter's configurations, so that its decision needs no mark for the others. One of another
+/// filter it may pass, too.
+#[test]
+fn a_new_configuration_costs_requests_no_further_call() {
+    let mut world = Wasm::new(3);
+    let thread = world.thread();
+    let json = config(3, "", "");
+    let marks = |world: &mut Wasm, plugin: Plugin| begin(world, plugin).hostcalls("proxy_set_property");
+    let first = load(&mut world, thread, &json);
+    assert_eq!(marks(&mut world, first), 0);
+    let second = load(&mut world, thread, &config(3, r#""slow_start":"1s""#, ""));
+    assert_eq!([first, second].map(|plugin| marks(&mut world, plugin)), [0, 0]);
+    load(&mut world, thread, &json.replace("web", "api"));
+    assert_eq!(marks(&mut world, second), 1);
+    let third = load(&mut world, thread, &json);
+    assert_eq!(marks(&mut world, third), 1, "the other filter is still there");
+    let mut world = Wasm::new(3);
+    let thread = world.thread();
+    let steers = load(&mut world, thread, &json);
+    load(&mut world, thread, &config(3, "", r#""mode":"observe""#));
+    assert_eq!(marks(&mut world, steers), 1, "one that observes may stand beside one that steers");
+}
+
 /// The counts since its last tick are counted as well.
 #[test]
 fn a_worker_that_ends_has_published_everything() {
