@@ -287,7 +287,9 @@ impl<'de> Fields<'de> for Health {
                     | "failed_outlier_check"
                     | "excluded_via_immediate_hc_fail"
                     | "pending_active_hc" => AnnouncedHealth::Unhealthy,
-                    "failed_active_degraded_check" => AnnouncedHealth::Degraded,
+                    "failed_active_degraded_check" | "failed_degraded_outlier_detection" => {
+                        AnnouncedHealth::Degraded
+                    }
                     // `pending_dynamic_removal` says nothing against a host: its control plane no longer lists it, and
                     // Envoy uses it for as long as it passes its health checks.
                     _ => return skip(object),
@@ -374,6 +376,8 @@ mod tests {
             (r#""eds_health_status": "UNHEALTHY""#, Unhealthy),
             (r#""eds_health_status": "TIMEOUT""#, Unhealthy),
             (r#""failed_active_degraded_check": true"#, Degraded),
+            (r#""failed_degraded_outlier_detection": true, "eds_health_status": "HEALTHY""#, Degraded),
+            (r#""failed_degraded_outlier_detection": true, "failed_outlier_check": true"#, Unhealthy),
             (r#""eds_health_status": "DEGRADED", "failed_outlier_check": true"#, Unhealthy),
             (r#""eds_health_status": "DEGRADED""#, Degraded),
             (r#""eds_health_status": "DRAINING", "failed_active_health_check": true"#, Draining),
