@@ -94,6 +94,8 @@ fn alerts_fire_when_they_should_and_only_then() -> Result<()> {
             ("> 0.005", "> 0.0005"),
             (">= 0.01", ">= 0.0001"),
             ("== 0", "== 2"),
+            ("> 2.5", "> 0"),
+            ("rq_xx{envoy_cluster_name=\"prometheus\"}[1m]", "rq_total{envoy_cluster_name=\"prometheus\"}[1m]"),
         ],
     )
 }
@@ -132,6 +134,8 @@ fn alerts_on_evenkeels_own_metrics_do_too() -> Result<()> {
             (">= 0.05", ">= 0.005"),
             (">= 0.05", ">= 0.5"),
             ("requests_total[5m]", "requests_total[1m]"),
+            ("polls_total[5m]) > 2.5", "polls_total[5m]) > 0"),
+            ("polls_total[20m]) > 2.5", "polls_total[20m]) > 25"),
         ],
     )
 }
