@@ -135,6 +135,7 @@ fn alerts_on_evenkeels_own_metrics_do_too() -> Result<()> {
             (">= 0.05", ">= 0.005"),
             (">= 0.05", ">= 0.5"),
             ("requests_total[5m]", "requests_total[1m]"),
+            ("|safe_endpoint", ""),
             ("failures:rate1m >= 0.05", "failures:rate1m >= 0.0005"),
             ("polls_total[5m]) > 2.5", "polls_total[5m]) > 0"),
             ("polls_total[20m]) > 2.5", "polls_total[20m]) > 25"),
