@@ -4,7 +4,7 @@ use super::fault::{Fault, Faults};
 use super::node::{Fields, Node};
 use super::tree::Tree;
 use super::{
-    Config, DebugHeader, Mode, Role, Status, Steering, debug, form, guard, log, prometheus, steering,
+    Config, DebugHeader, Mode, Role, Status, Steering, Via, debug, form, guard, log, prometheus, steering,
     upstream,
 };
 use engine::settings::Upstream;
@@ -121,7 +121,7 @@ pub(super) fn read(node: &Node) -> Config {
     let steering = steering::read(&fields);
     let prometheus = fields.get("prometheus").map(|node| prometheus::read(&node));
     Config {
-        mode: fields.read("mode", |node| node.one_of(MODES)).unwrap_or(Mode::Enforce),
+        mode: fields.read("mode", |node| mode(node, steering.via)).unwrap_or(Mode::Enforce),
         upstreams: read_upstreams(
             &fields,
             &upstream::Around {
@@ -138,6 +138,16 @@ pub(super) fn read(node: &Node) -> Config {
         steering,
         prometheus,
     }
+}
+
+#[inline(never)]
+fn mode(node: &Node, via: Via) -> Option<Mode> {
+    let mode = node.one_of(MODES)?;
+    if mode == Mode::Observe && via == Via::OriginalDst {
+        let hint = "Envoy answers 503 without the header, so no request can be left to it";
+        node.refuse("\"enforce\", as $.steering.via is \"original_dst\"", Some(hint.into()));
+    }
+    Some(mode)
 }
 
 /// Reads the debug header, which must differ from the steering header.

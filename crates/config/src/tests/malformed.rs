@@ -323,3 +323,15 @@ fn what_may_be_a_password_is_not_shown() {
         assert!(!line.contains("s3cr3t") && line.contains("@host"), "{line}");
     }
 }
+
+/// Without the header such a cluster answers 503.
+#[test]
+fn observe_is_refused_where_no_request_can_be_left_to_envoy() {
+    let observing = |via: &str| root_with(&format!(r#""mode":"observe","steering":{{"via":"{via}"}}"#));
+    let faults = refused(observing("original_dst"));
+    assert_eq!((faults.len(), faults[0].path.as_str()), (1, "$.mode"), "{faults:?}");
+    assert!(faults[0].to_string().contains("503"), "{}", faults[0]);
+    for via in ["override_host", "stateful_session", "cluster_header"] {
+        accepted(&observing(via));
+    }
+}
