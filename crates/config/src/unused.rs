@@ -1,8 +1,9 @@
 //! Settings without effect: accepted, because they may have one in another version or mode, and logged at load, so that
 //! they are not relied on.
 
+use super::upstream::DEFAULT_SLOW_START;
 use super::{Config, Mode};
-use engine::settings::{Affinity, Guard, Policy, Upstream};
+use engine::settings::{Affinity, Guard, Policy, PressureValue, RuleAction, RuleValue, Upstream};
 
 /// The paths of settings that have no effect.
 pub fn without_effect(config: &Config) -> Vec<String> {
@@ -14,7 +15,7 @@ pub fn without_effect(config: &Config) -> Vec<String> {
             |guard: Guard| config.mode == Mode::Observe || (!guard.include_keyed && all_have_a_key(upstream));
         let unguarded = upstream.guard.is_some_and(draws_none);
         paths.extend(unguarded.then(|| format!("$.upstreams[{at}].guard")));
-        paths.extend(in_upstream(upstream).map(|field| format!("$.upstreams[{at}].{field}")));
+        paths.extend(in_upstream(upstream).into_iter().map(|field| format!("$.upstreams[{at}].{field}")));
     }
     paths
 }
@@ -35,8 +36,43 @@ fn hashes(policy: &Policy) -> bool {
     matches!(policy, Policy::IpHash | Policy::ConsistentHash(_))
 }
 
-fn in_upstream(upstream: &Upstream) -> impl Iterator<Item = &'static str> {
-    let unread = upstream.affinity.is_some() && !hashes(&upstream.policy) && upstream.split.is_empty();
-    let settings = [(unread, "affinity")];
-    settings.into_iter().filter(|(given, _)| *given).map(|(_, field)| field)
+fn in_upstream(upstream: &Upstream) -> Vec<String> {
+    let mut fields = Vec::new();
+    if upstream.affinity.is_some() && !hashes(&upstream.policy) && upstream.split.is_empty() {
+        fields.push("affinity".to_owned());
+    }
+    let ejects_none = upstream.health.max_ejected_percent <= 0.0;
+    for (at, rule) in upstream.rules.iter().enumerate() {
+        let idle = match rule.action {
+            RuleAction::Eject => ejects_none,
+            RuleAction::DownWeight => hashes(&upstream.policy),
+            RuleAction::Flag => false,
+        };
+        fields.extend(idle.then(|| format!("rules[{at}]")));
+    }
+    if hashes(&upstream.policy) {
+        fields.extend(idle_signals(upstream));
+        let warms_up = upstream.slow_start != DEFAULT_SLOW_START && !upstream.slow_start.is_zero();
+        fields.extend(warms_up.then(|| "slow_start".to_owned()));
+    }
+    fields
+}
+
+/// Signals and load reports that nothing reads: a key goes to its endpoint whatever that one's share.
+fn idle_signals(upstream: &Upstream) -> Vec<String> {
+    let with_pressure = upstream.autoscale.is_some() || upstream.zone.is_some();
+    let is_read = |at: usize| {
+        let ruled = |value: &RuleValue| *value == RuleValue::Signal(at);
+        upstream.rules.iter().any(|rule| rule.action != RuleAction::DownWeight && ruled(&rule.value))
+            || (with_pressure && upstream.pressure.iter().any(|term| term.value == PressureValue::Signal(at)))
+    };
+    // Load reports follow the polled signals.
+    let polled = upstream.signals.iter().take_while(|signal| signal.report.is_none()).count();
+    let idle =
+        upstream.signals.iter().enumerate().filter(|(at, signal)| signal.weight > 0.0 && !is_read(*at));
+    idle.map(|(at, _)| match at.checked_sub(polled) {
+        Some(at) => format!("load_reports[{at}].weight"),
+        None => format!("signals[{at}].weight"),
+    })
+    .collect()
 }

@@ -28,7 +28,7 @@ const FIELDS: &[&str] = &[
     "guard",
 ];
 
-const DEFAULT_SLOW_START: Duration = Duration::from_secs(30);
+pub(super) const DEFAULT_SLOW_START: Duration = Duration::from_secs(30);
 const MAX_SLOW_START: Duration = Duration::from_secs(3600);
 
 /// Settings outside of an upstream that it depends on.

@@ -12,6 +12,7 @@ mod places;
 mod probes;
 #[cfg(not(target_family = "wasm"))]
 mod properties;
+mod unused;
 
 use super::{Config, Fault, parse};
 
