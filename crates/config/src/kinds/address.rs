@@ -43,8 +43,8 @@ fn why_unusable(address: &SocketAddr) -> Option<&'static str> {
 fn why_unreadable(text: &str) -> String {
     let without_scheme = text.split_once("://").map_or(text, |(_, rest)| rest);
     let bare = without_scheme.split('/').next().unwrap_or_default().trim();
-    if bare != text && bare.parse::<SocketAddr>().is_ok() {
-        return did_you_mean(bare);
+    if let Ok(address) = bare.parse::<SocketAddr>() {
+        return why_unusable(&address).map_or_else(|| did_you_mean(bare), Into::into);
     }
     if bare.parse::<IpAddr>().is_ok() || (bare.starts_with('[') && bare.ends_with(']')) {
         return match without_port_and_brackets(bare) {
@@ -66,5 +66,6 @@ fn why_unreadable(text: &str) -> String {
 fn without_port_and_brackets(bare: &str) -> Option<(Ipv6Addr, u16)> {
     let (ip, port) = bare.rsplit_once(':')?;
     let port = port.parse().ok().filter(|port| *port >= 80)?;
-    Some((ip.parse().ok()?, port))
+    let ip = ip.parse().ok()?;
+    why_unusable(&SocketAddr::new(IpAddr::V6(ip), port)).is_none().then_some((ip, port))
 }

@@ -88,6 +88,9 @@ fn static_endpoints() {
         endpoint(r#""[fe80::1%2]:80""#, FIRST, "no scope"),
         endpoint(r#""::1:8080""#, FIRST, "did you mean \"[::1]:8080\"?"),
         endpoint(r#""http://10.0.0.1:80/""#, FIRST, "did you mean \"10.0.0.1:80\"?"),
+        endpoint(r#""http://0.0.0.0:80/""#, FIRST, "; an unspecified address"),
+        endpoint(r#""http://10.0.0.1:0""#, FIRST, "; nothing listens on port 0"),
+        endpoint(r#""ff02::1:8080""#, FIRST, "; the port is missing"),
         endpoint(r#""web.default.svc:80""#, FIRST, "Envoy's override_host takes ip:port only"),
         endpoint(r#""localhost""#, FIRST, "Envoy's override_host takes ip:port only"),
         endpoint(
