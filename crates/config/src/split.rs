@@ -29,10 +29,10 @@ pub(super) fn read(node: &Node, endpoints: &Endpoints) -> Vec<(String, f64)> {
     split
 }
 
-/// Endpoints found later may have any version, so only an upstream without discovery can be checked.
+/// Endpoints that Prometheus finds may have any version. Envoy's list has no versions.
 #[inline(never)]
 fn check_version(version: &str, node: &Node, endpoints: &Endpoints) {
-    let all_known = endpoints.prometheus.is_none() && endpoints.envoy_admin.is_none();
+    let all_known = endpoints.prometheus.is_none();
     let mut versions = endpoints.fixed.iter().map(|endpoint| endpoint.version.as_str());
     if version.is_empty() || (all_known && !versions.clone().any(|known| known == version)) {
         let hint = nearest(version, versions.by_ref().filter(|known| !known.is_empty())).map(did_you_mean);

@@ -291,6 +291,23 @@ fn health_and_failover() {
     ]);
 }
 
+/// Envoy's list has no versions, so that none of these endpoints would be eligible.
+#[test]
+fn split_over_versions_that_no_source_gives_is_refused() {
+    let divided = |endpoints: &str| {
+        format!(
+            r#"{{"prometheus":{{"cluster":"p"}},"upstreams":[{{"cluster":"web","endpoints":{{{endpoints}}},"split":{{"v1":9}}}}]}}"#
+        )
+    };
+    let admin = r#""envoy_admin":{"cluster":"a"}"#;
+    let faults = refused(divided(admin));
+    assert_eq!((faults.len(), faults[0].path.as_str()), (1, "$.upstreams[0].split.v1"), "{faults:?}");
+    for others in [r#""prometheus":{"query":"up"}"#, r#""static":[{"address":"10.0.0.1:80","version":"v1"}]"#]
+    {
+        super::accepted(&divided(&format!("{admin},{others}")));
+    }
+}
+
 #[test]
 fn zone_affinity_split_and_autoscale() {
     let zone = |json: &str, path: &str, part| object("zone", json, path, part);
