@@ -9,7 +9,7 @@ use config::{Config, Role, effective, parse, parse_upstream, role, without_effec
 use serde_json::Value;
 
 use crate::find::{self, Found};
-use crate::{bootstrap, istio};
+use crate::{bootstrap, envoy_gateway, istio};
 
 /// The exit status if all is well.
 pub const FINE: u8 = 0;
@@ -67,6 +67,9 @@ fn beside_each_other(manifests: &[(String, Value)], report: &mut Report) {
         let status = if collision.costs_requests { FAULTY } else { FINE };
         report.complain(status, &collision.text);
     }
+    for collision in envoy_gateway::collisions(manifests) {
+        report.complain(FAULTY, &collision);
+    }
 }
 
 fn file(path: &Path, show_effective: bool, manifests: &mut Vec<(String, Value)>, report: &mut Report) {
@@ -86,7 +89,8 @@ fn read_out(
         Err(error) => report.complain(UNREADABLE, &format!("{name}: {error:#}")),
         Ok(found) => {
             // A rule or a service is checked together with a plugin in another file.
-            if found.plugins.is_empty() && !found.documents.iter().any(istio::matters) {
+            let matters = |document: &Value| istio::matters(document) || envoy_gateway::matters(document);
+            if found.plugins.is_empty() && !found.documents.iter().any(matters) {
                 let text = format!("{name}: contains no configuration of evenkeel");
                 report.complain(UNREADABLE, &text);
             }

@@ -22,7 +22,7 @@ enum Command {
     /// FILE is the plugin's JSON, or YAML with that JSON in it: an Envoy configuration, a WasmPlugin, a TrafficExtension,
     /// an EnvoyFilter, an EnvoyExtensionPolicy, for the filter and for the native module; a folder stands for all YAML and JSON files below it, "-" for standard
     /// input. In an Envoy configuration the clusters and addresses that the plugin names have to be there, and among
-    /// manifests nothing may collide with evenkeel's EnvoyFilter. The status is 0 if all is well, 1 if there is a fault,
+    /// manifests nothing may collide with evenkeel's EnvoyFilter or policies. The status is 0 if all is well, 1 if there is a fault,
     /// 2 if a file cannot be read or contains no configuration of evenkeel.
     Check {
         /// What to check.

@@ -311,3 +311,29 @@ fn names_that_the_envoy_in_a_manifest_does_not_have_are_faults() {
     assert_eq!(output.status.code(), Some(0), "{complaints}");
     assert!(complaints.contains("ConfigMap envoy: passed over: text with the filter in it"), "{complaints}");
 }
+
+/// Policies that take each other out of force are each accepted by Envoy Gateway.
+#[test]
+fn policies_of_envoy_gateway_that_exclude_each_other_are_faults() {
+    let shipped = std::fs::read_to_string(root().join("envoy/envoy-gateway/evenkeel.yaml")).unwrap();
+    for (kind, target, said) in [
+        (
+            "EnvoyExtensionPolicy",
+            "{ kind: Gateway, name: shop }",
+            "theirs: is out of force for HTTPRoute web",
+        ),
+        ("EnvoyExtensionPolicy", "{ kind: HTTPRoute, name: web }", "theirs: is for the same HTTPRoute web"),
+        ("BackendTrafficPolicy", "{ kind: HTTPRoute, name: web }", "theirs: is for the same HTTPRoute web"),
+    ] {
+        let theirs = format!(
+            "kind: {kind}\nmetadata: {{ name: theirs, namespace: shop }}\nspec: {{ targetRefs: [{target}] }}\n"
+        );
+        let folder = folder("policies", &[("evenkeel.yaml", &shipped), ("theirs.yaml", &theirs)]);
+        let output = run(&["check", folder.to_str().unwrap()], "");
+        assert_eq!(output.status.code(), Some(1), "{kind} {target}");
+        assert!(text(&output.stderr).contains(said), "{}", text(&output.stderr));
+        let files = ["theirs.yaml", "evenkeel.yaml"].map(|name| folder.join(name));
+        let output = run(&["check", files[0].to_str().unwrap(), files[1].to_str().unwrap()], "");
+        assert_eq!(output.status.code(), Some(1), "{kind} {target}");
+    }
+}
