@@ -111,7 +111,13 @@ fn folder(path: &Path, show_effective: bool, manifests: &mut Vec<(String, Value)
     let mut checked = 0;
     for file in files {
         let name = file.display().to_string();
-        match read(&file).and_then(|bytes| find::plugins(&bytes)) {
+        let bytes = read(&file);
+        let is_ours = bytes.as_ref().is_ok_and(|bytes| find::is_our_yaml(bytes));
+        match bytes.and_then(|bytes| find::plugins(&bytes)) {
+            Err(error) if is_ours => {
+                checked += 1;
+                report.complain(FAULTY, &format!("{name}: {error:#}"));
+            }
             // Possibly a template: not a fault, but reported.
             Err(error) => report.complain(FINE, &format!("{name}: passed over: {error:#}")),
             Ok(mut found) => {

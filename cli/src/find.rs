@@ -260,6 +260,13 @@ pub fn names_us(bytes: &[u8]) -> bool {
     !text.trim_start().starts_with("{{") && parts.iter().any(|part| text.contains(part))
 }
 
+/// Whether a file that cannot be read as YAML has a configuration of evenkeel. A template is no YAML yet.
+pub fn is_our_yaml(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    let kinds = ["WasmPlugin", "TrafficExtension", "EnvoyExtensionPolicy", WASM_FILTER, MODULE_FILTER];
+    !text.contains("{{") && text.to_lowercase().contains(NAME) && kinds.iter().any(|kind| text.contains(kind))
+}
+
 /// The JSON that Envoy writes for a Struct, which it does for a dynamic module only.
 fn written_out(configuration: &Value, native: bool) -> Option<Vec<u8>> {
     let members = configuration.get("value").filter(|members| members.is_object())?;

@@ -225,6 +225,26 @@ fn json_that_cannot_be_read_is_named_in_a_folder() {
     }
 }
 
+/// A manifest that nothing can read is no manifest of another program where it names evenkeel and is no template.
+#[test]
+fn yaml_that_cannot_be_read_is_a_fault_in_a_folder_where_it_is_ours() {
+    let shipped = std::fs::read_to_string(root().join("envoy/istio/sidecar-stateful-session.yaml")).unwrap();
+    let envoy = std::fs::read_to_string(root().join("envoy/envoy.yaml")).unwrap();
+    for (broken, status, said) in [
+        (shipped.replace("    steering:\n", "\tsteering:\n"), 1, "b.yaml: is neither JSON nor YAML"),
+        (shipped.replace("  priority: 1000\n", "  priority: 1\n  priority: 2\n"), 1, "duplicate"),
+        (format!("{envoy} a: [\n"), 1, "b.yaml: is neither JSON nor YAML"),
+        (shipped.replace("name: evenkeel\n", "name: {{ .Release.Name }}\n"), 0, "b.yaml: passed over"),
+        ("kind: WasmPlugin\n\tx: 1\n".into(), 0, "b.yaml: passed over"),
+    ] {
+        let folder = folder("broken", &[("a.json", FINE), ("b.yaml", &broken)]);
+        let output = run(&["check", folder.to_str().unwrap()], "");
+        assert_eq!(output.status.code(), Some(status), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains(said), "{}", text(&output.stderr));
+        assert!(text(&output.stdout).contains("a.json: ok"), "{said}");
+    }
+}
+
 /// What the filter does not even get is refused by it, and hides nothing that stands beside it.
 #[test]
 fn a_configuration_of_another_kind_is_a_fault_in_a_folder_too() {
