@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use config::{Config, Via};
+use config::{Config, Mode, NoneEligible, Via};
 use serde_json::Value;
 
 /// The member of this name, which protobuf's JSON writes in snake_case or in lowerCamelCase.
@@ -64,14 +64,53 @@ pub fn missing_in_envoy(config: &Config, document: &Value) -> Vec<String> {
             Via::OverrideHost | Via::StatefulSession => addresses(cluster),
         };
         let Some(known) = known else { continue };
+        if let NoneEligible::SafeEndpoint(address) = upstream.failover.none_eligible
+            && !known.contains(&address.to_string())
+        {
+            let path = format!("{path}.failover.safe_endpoint");
+            found.push(stranger(&path, &address.to_string(), name, &known));
+        }
         for (number, endpoint) in upstream.endpoints.fixed.iter().enumerate() {
             let address = endpoint.address.to_string();
             if !known.contains(&address) {
-                found.push(format!(
-                    "{path}.endpoints.static[{number}]: {address} is not in the cluster {name:?} of this file, so Envoy skips it; it has {}",
-                    known.join(", ")
-                ));
+                found.push(stranger(&format!("{path}.endpoints.static[{number}]"), &address, name, &known));
             }
+        }
+    }
+    found
+}
+
+fn stranger(path: &str, address: &str, cluster: &str, known: &[String]) -> String {
+    let known = known.join(", ");
+    format!(
+        "{path}: {address} is not in the cluster {cluster:?} of this file, so Envoy skips it; it has {known}"
+    )
+}
+
+/// The clusters of this Envoy configuration whose policy does not follow the steering header, one line each.
+pub fn unfollowed(config: &Config, document: &Value) -> Vec<String> {
+    if config.mode == Mode::Observe || config.steering.via != Via::OverrideHost {
+        return Vec::new();
+    }
+    let clusters = member(document, "static_resources")["clusters"].as_array().into_iter().flatten();
+    let clusters: Vec<&Value> = clusters.collect();
+    let header = &config.steering.header;
+    let mut found = Vec::new();
+    for (number, upstream) in config.upstreams.iter().enumerate() {
+        let named = clusters.iter().find(|cluster| cluster["name"] == upstream.cluster.as_str());
+        // Those of other types, such as aggregates, leave the choice to other clusters.
+        let Some(cluster) = named.filter(|cluster| member(cluster, "cluster_type").is_null()) else {
+            continue;
+        };
+        let policy = member(cluster, "load_balancing_policy").to_string().to_lowercase();
+        // Another filter may turn the header into metadata.
+        let reads = [format!("\"{header}\""), "\"metadata\"".to_owned()];
+        if !policy.contains("override_host") || !reads.iter().any(|source| policy.contains(source)) {
+            found.push(format!(
+                "$.upstreams[{number}].cluster: the policy of the cluster {:?} in this file is not override_host with the header {header}, so \
+                 nothing is steered",
+                upstream.cluster
+            ));
         }
     }
     found
@@ -144,6 +183,50 @@ mod tests {
         assert!(
             strangers_of(&admin, &document())[0].starts_with("$.upstreams[0].endpoints.envoy_admin.cluster")
         );
+    }
+
+    #[test]
+    fn safe_endpoint_that_envoy_does_not_have_is_named() {
+        let safe = |address: &str| {
+            let mut plugin = plugin("web", &["10.0.0.1:80"]);
+            plugin["upstreams"][0]["failover"] =
+                json!({ "none_eligible": "safe_endpoint", "safe_endpoint": address });
+            strangers_of(&plugin, &document())
+        };
+        assert!(safe("[fd00::1]:80").is_empty());
+        let said = safe("10.9.0.1:80");
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(
+            said[0].starts_with("$.upstreams[0].failover.safe_endpoint: 10.9.0.1:80 is not in"),
+            "{said:?}"
+        );
+    }
+
+    #[test]
+    fn cluster_that_does_not_follow_the_header_is_named() {
+        let sources = |sources: Value| {
+            let followed = json!({ "policies": [{ "typed_extension_config": {
+                "name": "envoy.load_balancing_policies.override_host",
+                "typed_config": { "override_host_sources": sources } } }] });
+            json!({ "static_resources": { "clusters": [{ "name": "web", "load_balancing_policy": followed }] } })
+        };
+        let unfollowed = |root: &str, document: &Value| {
+            let plugin = plugin("web", &["10.0.0.1:80"]).to_string().replacen('{', &format!("{{{root}"), 1);
+            super::unfollowed(&config::parse(plugin.as_bytes()).unwrap(), document).len()
+        };
+        let ours = sources(json!([{ "header": "X-Evenkeel-Endpoint" }]));
+        let other = sources(json!([{ "header": "x-other" }]));
+        let filtered = sources(json!([{ "metadata": { "key": "evenkeel" } }]));
+        let plain = document();
+        assert_eq!([&ours, &other, &filtered, &plain].map(|document| unfollowed("", document)), [0, 1, 0, 1]);
+        assert_eq!(unfollowed(r#""steering":{"header":"x-other"},"#, &other), 0);
+        for elsewhere in [r#""mode":"observe","#, r#""steering":{"via":"stateful_session"},"#] {
+            assert_eq!(unfollowed(elsewhere, &plain), 0, "{elsewhere}");
+        }
+        let mut aggregate = document();
+        aggregate["static_resources"]["clusters"][0]["cluster_type"] =
+            json!({ "name": "envoy.clusters.aggregate" });
+        assert_eq!(unfollowed("", &aggregate) + unfollowed("", &Value::Null), 0);
     }
 
     #[test]

@@ -5,10 +5,10 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use config::{Config, Role, effective, parse, parse_upstream, role, without_effect};
+use config::{Config, Role, effective, legible, parse, parse_upstream, role, without_effect};
 use serde_json::Value;
 
-use crate::find::{self, Found};
+use crate::find::{self, Found, Plugin};
 use crate::{bootstrap, envoy_gateway, istio};
 
 /// The exit status if all is well.
@@ -207,13 +207,14 @@ fn plugins(name: &str, found: &Found, show_effective: bool, report: &mut Report)
             report.complain(FAULTY, &format!("{place}: configuration refused: {text}"));
             continue;
         }
-        check(&place, &plugin.json, document, show_effective, report);
+        check(&place, plugin, document, show_effective, report);
     }
 }
 
 /// Checks one configuration: the lines are those of Envoy's log after the file's name, with faults that only the rest
 /// of the file shows.
-fn check(place: &str, json: &[u8], document: &Value, show_effective: bool, report: &mut Report) {
+fn check(place: &str, plugin: &Plugin, document: &Value, show_effective: bool, report: &mut Report) {
+    let json = plugin.json.as_slice();
     let read = match role(json) {
         Role::Downstream => parse(json).map(Some),
         Role::Upstream => parse_upstream(json).map(|()| None),
@@ -225,7 +226,11 @@ fn check(place: &str, json: &[u8], document: &Value, show_effective: bool, repor
                 let text = format!("{place}: {path} is accepted but has no effect with these settings");
                 report.complain(FINE, &text);
             }
-            let missing_in_envoy = bootstrap::missing_in_envoy(&config, document);
+            let mut missing_in_envoy = bootstrap::missing_in_envoy(&config, document);
+            // The module names the endpoint by a call, unless it is told to write a header.
+            if !plugin.native || legible(json).header_named {
+                missing_in_envoy.extend(bootstrap::unfollowed(&config, document));
+            }
             for stranger in &missing_in_envoy {
                 report.complain(FAULTY, &format!("{place}: {stranger}"));
             }

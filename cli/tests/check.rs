@@ -357,3 +357,24 @@ fn policies_of_envoy_gateway_that_exclude_each_other_are_faults() {
         assert_eq!(output.status.code(), Some(1), "{kind} {target}");
     }
 }
+
+/// Envoy takes such a cluster, and nothing is steered.
+#[test]
+fn cluster_that_does_not_follow_the_header_is_a_fault() {
+    for (file, old, new, status) in [
+        ("envoy/envoy.yaml", "- header: x-evenkeel-endpoint", "- header: x-evenkeel-endpiont", 1),
+        ("envoy/envoy-minimal.yaml", "header: x-evenkeel-endpoint", "header: x-other", 1),
+        // The module names the endpoint by a call, the others are followed elsewhere.
+        ("envoy/module.yaml", "", "", 0),
+        ("envoy/envoy-stateful-session.yaml", "", "", 0),
+        ("envoy/envoy-attempts.yaml", "", "", 0),
+        ("envoy/envoy-discovery.yaml", "", "", 0),
+    ] {
+        let shipped = std::fs::read_to_string(root().join(file)).unwrap();
+        assert!(shipped.contains(old), "{file}: {old}");
+        let output = run(&["check", "-"], &shipped.replace(old, new));
+        assert_eq!(output.status.code(), Some(status), "{file} {new}: {}", text(&output.stderr));
+        let said = text(&output.stderr).contains("is not override_host with the header x-evenkeel-endpoint");
+        assert_eq!(said, status == 1, "{file} {new}: {}", text(&output.stderr));
+    }
+}

@@ -64,7 +64,7 @@ pub use constraints::Constraint;
 pub use constraints::questions;
 pub use effective::{Effective, effective};
 pub use endpoints::MAX_ENDPOINTS;
-pub use engine::settings::{Counted, Failures};
+pub use engine::settings::{Counted, Failures, NoneEligible};
 pub use fault::Fault;
 pub use kinds::Bounds;
 pub use prometheus::is_header_value;
