@@ -284,6 +284,29 @@ fn a_users_own_rule_costs_no_cluster_where_clusters_are_left_alone() -> Result<(
     Ok(())
 }
 
+/// `stateful_session` writes the address of the pod into every response, and the plugin that takes it off may be missing.
+#[test]
+fn the_guard_hides_what_stateful_session_writes_into_responses() -> Result<()> {
+    let remove = json!([{ "remove": "x-evenkeel-endpoint" }]);
+    let mut guarded = 0;
+    for file in complete()? {
+        let filters = file.kind("EnvoyFilter");
+        let patches = filters
+            .iter()
+            .flat_map(|filter| filter["spec"]["configPatches"].as_array().into_iter().flatten());
+        let values: Vec<&Value> = patches.map(|patch| &patch["patch"]["value"]).collect();
+        let named = |name: &str| values.iter().find(|value| value["name"] == name);
+        let mutations = &named("evenkeel.guard").context("the guard")?["typed_config"]["mutations"];
+        ensure!(mutations["request_mutations"] == remove, "{}: {mutations}", file.name());
+        if named("evenkeel.session").is_some() {
+            ensure!(mutations["response_mutations"] == remove, "{}: {mutations}", file.name());
+            guarded += 1;
+        }
+    }
+    ensure!(guarded >= 3, "{guarded}");
+    Ok(())
+}
+
 #[test]
 fn selectors_of_a_file_agree() -> Result<()> {
     for file in complete()? {
