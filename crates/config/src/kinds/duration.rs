@@ -64,12 +64,28 @@ fn parse(text: &str) -> Option<Duration> {
     Some(Duration::from_nanos(whole.checked_add(u64::try_from(fraction).ok()?)?))
 }
 
-/// The likely meaning of a duration with a missing unit, a blank or a capital letter: seconds, or milliseconds where
-/// seconds are too long.
+/// The likely meaning of a duration with a missing unit, a blank, a capital letter or several parts: seconds, or
+/// milliseconds where seconds are too long.
 fn meant(text: &str, range: &RangeInclusive<Duration>) -> Option<String> {
     let tidy: String = text.to_ascii_lowercase().split_whitespace().collect();
     let guesses = ["", "s", "ms"].map(|unit| format!("{tidy}{unit}"));
-    guesses.into_iter().find(|guess| parse(guess).is_some_and(|value| range.contains(&value)))
+    let whole = sum_of_parts(&tidy).map(shown);
+    let mut guesses = guesses.into_iter().chain(whole);
+    guesses.find(|guess| parse(guess).is_some_and(|value| range.contains(&value)))
+}
+
+/// A duration in parts, as Go and Prometheus write it: `1m30s`.
+fn sum_of_parts(mut text: &str) -> Option<Duration> {
+    let mut sum = Duration::ZERO;
+    while !text.is_empty() {
+        let unit = text.find(|c: char| c.is_ascii_alphabetic())?;
+        let (_, rest) = text.split_at_checked(unit)?;
+        let end = unit + rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+        let (part, rest) = text.split_at_checked(end)?;
+        sum = sum.checked_add(parse(part)?)?;
+        text = rest;
+    }
+    (!sum.is_zero()).then_some(sum)
 }
 
 /// `duration` in the largest unit that needs no fraction, otherwise in milliseconds with one: it reads back unchanged.
