@@ -14,7 +14,7 @@ use crate::find;
 pub struct Collision {
     /// The message: names, consequence and remedy.
     pub text: String,
-    /// Whether the whole cluster is lost.
+    /// Whether requests are lost, or go to another pod than their client has named.
     pub costs_requests: bool,
 }
 
@@ -24,9 +24,14 @@ pub fn matters(document: &Value) -> bool {
     kinds.iter().any(|kind| document["kind"] == *kind)
 }
 
-/// A cluster whose policy an EnvoyFilter replaces.
+/// A cluster whose policy an EnvoyFilter replaces, or a plugin's choice precedes.
+#[derive(Clone)]
 struct Replaced<'d> {
     filter: String,
+    /// Whether the cluster keeps its policy, and `stateful_session` follows the plugin's choice.
+    by_session: bool,
+    /// Whether the plugin keeps keys on their endpoints itself.
+    keyed: bool,
     service: Option<&'d str>,
     port: Option<u64>,
     subset: Option<&'d str>,
@@ -34,8 +39,10 @@ struct Replaced<'d> {
 
 /// The collisions among these manifests, each given with the name of its file.
 pub fn collisions(manifests: &[(String, Value)]) -> Vec<Collision> {
-    let replaced: Vec<Replaced<'_>> =
-        manifests.iter().flat_map(|(file, manifest)| replaces(file, manifest)).collect();
+    let replaced: Vec<Replaced<'_>> = manifests
+        .iter()
+        .flat_map(|(file, manifest)| [replaces(file, manifest), steers(file, manifest)].concat())
+        .collect();
     let mut found = Vec::new();
     for (file, manifest) in manifests {
         let place = format!("{file}, {}", find::named(manifest));
@@ -45,9 +52,9 @@ pub fn collisions(manifests: &[(String, Value)]) -> Vec<Collision> {
                 Some("Service")
                     if manifest["spec"]["clusterIP"] == "None" && named_like(manifest, cluster) =>
                 {
-                    found.push(lost(&place, "is headless, so that its cluster is ORIGINAL_DST", cluster));
+                    found.push(headless(&place, cluster));
                 }
-                Some("ServiceEntry") => entry(&place, manifest, cluster, &mut found),
+                Some("ServiceEntry") if !cluster.by_session => entry(&place, manifest, cluster, &mut found),
                 _ => {}
             }
         }
@@ -73,6 +80,8 @@ fn replaces<'d>(file: &str, manifest: &'d Value) -> Vec<Replaced<'d>> {
         }
         Some(Replaced {
             filter,
+            by_session: false,
+            keyed: false,
             service: wanted["service"].as_str(),
             port: wanted["portNumber"].as_u64(),
             subset: wanted["subset"].as_str(),
@@ -85,7 +94,47 @@ fn replaces<'d>(file: &str, manifest: &'d Value) -> Vec<Replaced<'d>> {
 fn of_name(filter: String, name: &str) -> Option<Replaced<'_>> {
     let parts: Vec<&str> = name.split('|').collect();
     let ["outbound", port, subset, host] = parts[..] else { return None };
-    Some(Replaced { filter, service: Some(host), port: Some(port.parse().ok()?), subset: Some(subset) })
+    Some(Replaced {
+        filter,
+        by_session: false,
+        keyed: false,
+        service: Some(host),
+        port: Some(port.parse().ok()?),
+        subset: Some(subset),
+    })
+}
+
+/// The clusters that a plugin steers without replacing their policy.
+fn steers<'d>(file: &str, manifest: &'d Value) -> Vec<Replaced<'d>> {
+    let kinds = ["WasmPlugin", "TrafficExtension"];
+    let spec = &manifest["spec"];
+    let plugin = if spec["wasm"].is_object() { &spec["wasm"] } else { spec };
+    let configuration = &plugin["pluginConfig"];
+    if !kinds.iter().any(|kind| manifest["kind"] == *kind)
+        || configuration["steering"]["via"] != "stateful_session"
+        || configuration["mode"] == "observe"
+    {
+        return Vec::new();
+    }
+    let upstreams = configuration["upstreams"].as_array().into_iter().flatten();
+    let steered = upstreams.filter_map(|upstream| {
+        let cluster = of_name(format!("{} ({file})", find::named(manifest)), upstream["cluster"].as_str()?)?;
+        Some(Replaced { by_session: true, keyed: !upstream["affinity"].is_null(), ..cluster })
+    });
+    steered.collect()
+}
+
+fn headless(place: &str, cluster: &Replaced<'_>) -> Collision {
+    if !cluster.by_session {
+        return lost(place, "is headless, so that its cluster is ORIGINAL_DST", cluster);
+    }
+    Collision {
+        text: format!(
+            "{place}: is headless, so that clients name the pod, and {} sends their requests to another one: leave this host to Istio",
+            cluster.filter
+        ),
+        costs_requests: true,
+    }
 }
 
 fn lost(place: &str, why: &str, cluster: &Replaced<'_>) -> Collision {
@@ -121,13 +170,18 @@ fn rule(place: &str, manifest: &Value, cluster: &Replaced<'_>, found: &mut Vec<C
     }
     let mut said: Vec<String> = Vec::new();
     for (place_in_rule, policy) in policies {
-        let Some((what, costs_requests)) = refused(&policy) else { continue };
+        let found_in = match cluster.by_session {
+            true => hashing(&policy).filter(|_| !cluster.keyed),
+            false => refused(&policy),
+        };
+        let Some((what, costs_requests)) = found_in else { continue };
         let collision = if costs_requests {
             lost(place, &format!("has {what}{place_in_rule}"), cluster)
         } else {
             let text = format!(
-                "{place}: has {what}{place_in_rule}, which the policy of {} takes the place of: sessions do not stay. Give the \
+                "{place}: has {what}{place_in_rule}, which {}{} takes the place of: sessions do not stay. Give the \
                  upstream an \"affinity\", or leave this host to Istio",
+                if cluster.by_session { "the choice of " } else { "the policy of " },
                 cluster.filter
             );
             Collision { text, costs_requests }
@@ -177,11 +231,14 @@ fn refused(policy: &Value) -> Option<(&'static str, bool)> {
         .is_some_and(|all| on && all.keys().any(|key| key.to_lowercase().contains("zone")))
     {
         Some(("zone-aware balancing", true))
-    } else if !balancer["consistentHash"].is_null() {
-        Some(("consistentHash", false))
     } else {
-        None
+        hashing(policy)
     }
+}
+
+/// A policy that keeps a session on its pod, which evenkeel's choice does not.
+fn hashing(policy: &Value) -> Option<(&'static str, bool)> {
+    (!policy["loadBalancer"]["consistentHash"].is_null()).then_some(("consistentHash", false))
 }
 
 fn entry(place: &str, manifest: &Value, cluster: &Replaced<'_>, found: &mut Vec<Collision>) {
@@ -338,6 +395,45 @@ spec:
         ] {
             let said = named(name, &other);
             assert_eq!(said.len(), count, "{name}: {other}: {said:?}");
+        }
+    }
+
+    /// With `stateful_session` clusters stay as they are, and evenkeel's choice comes before theirs.
+    #[test]
+    fn what_a_session_passes_over_is_named() {
+        const PLUGIN: &str = "kind: WasmPlugin
+metadata: { name: evenkeel, namespace: shop }
+spec: { url: 'oci://evenkeel', pluginConfig: { steering: { via: stateful_session }, upstreams: [{ cluster: 'outbound|8080||web.shop.svc.cluster.local' }] } }
+";
+        let hash = rule("web", "{ loadBalancer: { consistentHash: { useSourceIp: true } } }");
+        let headless = "kind: Service\nmetadata: { name: web, namespace: shop }\nspec: { clusterIP: None }";
+        let newer = PLUGIN
+            .replace("WasmPlugin", "TrafficExtension")
+            .replace("spec: {", "spec: { wasm: {")
+            .replace("] } }\n", "] } } }\n");
+        for plugin in [PLUGIN, &newer] {
+            let said = said_beside(plugin, &hash);
+            assert!(said.len() == 1 && !said[0].costs_requests, "{said:?}");
+            assert!(said[0].text.contains("consistentHash") && said[0].text.contains("affinity"), "{said:?}");
+            let said = said_beside(plugin, headless);
+            assert!(said.len() == 1 && said[0].costs_requests, "{said:?}");
+            assert!(
+                said[0].text.contains("headless") && said[0].text.contains("evenkeel (f.yaml)"),
+                "{said:?}"
+            );
+        }
+        let observing = PLUGIN.replace("steering:", "mode: observe, steering:");
+        let other = PLUGIN.replace("||web", "||other");
+        let keyed = PLUGIN.replace("cluster: '", "affinity: { source_ip: true }, cluster: '");
+        for (plugin, manifest) in [
+            (PLUGIN, rule("web", "{ loadBalancer: { simple: PASSTHROUGH } }")),
+            (PLUGIN, rule("other", "{ loadBalancer: { consistentHash: { useSourceIp: true } } }")),
+            (&observing, hash.clone()),
+            (&keyed, hash.clone()),
+            (&observing, headless.to_owned()),
+            (&other, headless.to_owned()),
+        ] {
+            assert_eq!(said_beside(plugin, &manifest), [], "{manifest}");
         }
     }
 
