@@ -193,6 +193,7 @@ fn faults_that_a_schema_can_see_are_refused() {
         [
             "{}",
             "[]",
+            r#"{"mode":"observe","steering":{"via":"original_dst"},"upstreams":[{"cluster":"web","endpoints":{"static":["10.0.0.1:80"]}}]}"#,
             r#"{"upstreams":[]}"#,
             r#"{"upstreams":[{"endpoints":{"static":["10.0.0.1:80"]}}]}"#,
             r#"{"upstreams":[{"cluster":"web","endpoints":{}}]}"#,

@@ -27,6 +27,7 @@ pub fn of(path: &str) -> Option<Value> {
                     "properties": { "steering": { "required": ["via"], "properties": { "via": { "const": "original_dst" } } } }
                 },
                 "then": { "properties": {
+                    "mode": { "const": "enforce" },
                     "guard": false,
                     "upstreams": { "items": { "properties": { "guard": false } } }
                 } }
