@@ -52,8 +52,8 @@ fn extensions(
             && targets.iter().any(|of| of.is_above(route, manifests))
         {
             found.push(format!(
-                "{place}: is out of force for {} while {our_name} is there, which is for the route alone: put its extensions into that one, \
-                 before the filter",
+                "{place}: is out of force for {} while {our_name} is there, which is for the route alone: put its extensions into that one \
+                 as well",
                 route.shown()
             ));
         }
