@@ -3,7 +3,9 @@
 
 use super::upstream::DEFAULT_SLOW_START;
 use super::{Config, Mode};
-use engine::settings::{Affinity, Guard, Policy, PressureValue, RuleAction, RuleValue, Upstream};
+use engine::settings::{
+    Affinity, Cookie, Endpoints, Guard, Policy, PressureValue, RuleAction, RuleValue, Upstream,
+};
 
 /// The paths of settings that have no effect.
 pub fn without_effect(config: &Config) -> Vec<String> {
@@ -41,6 +43,13 @@ fn in_upstream(upstream: &Upstream) -> Vec<String> {
     if upstream.affinity.is_some() && !hashes(&upstream.policy) && upstream.split.is_empty() {
         fields.push("affinity".to_owned());
     }
+    let is_dropped = |affinity: &Affinity| matches!(affinity, Affinity::Cookie(cookie) if cookie.set && is_dropped(cookie));
+    if upstream.affinity.as_ref().is_some_and(is_dropped) {
+        fields.push("affinity.cookie.set".to_owned());
+    }
+    if upstream.zone.as_ref().is_some_and(|zone| is_nowhere(&zone.local, &upstream.endpoints)) {
+        fields.push("zone".to_owned());
+    }
     let ejects_none = upstream.health.max_ejected_percent <= 0.0;
     for (at, rule) in upstream.rules.iter().enumerate() {
         let idle = match rule.action {
@@ -56,6 +65,19 @@ fn in_upstream(upstream: &Upstream) -> Vec<String> {
         fields.extend(warms_up.then(|| "slow_start".to_owned()));
     }
     fields
+}
+
+/// Whether browsers drop the cookie for its name (RFC 6265bis, 4.1.3).
+fn is_dropped(cookie: &Cookie) -> bool {
+    let name = cookie.name.to_ascii_lowercase();
+    let of_host = name.starts_with("__host-");
+    (of_host || name.starts_with("__secure-")) && !cookie.secure || of_host && cookie.path != "/"
+}
+
+/// Whether no endpoint is in this zone, as far as that is known before any is found.
+fn is_nowhere(local: &str, endpoints: &Endpoints) -> bool {
+    let all_known = endpoints.prometheus.is_none() && endpoints.envoy_admin.is_none();
+    all_known && local != "node" && endpoints.fixed.iter().all(|endpoint| endpoint.zone != local)
 }
 
 /// Signals and load reports that nothing reads: a key goes to its endpoint whatever that one's share.

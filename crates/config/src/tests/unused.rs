@@ -39,3 +39,46 @@ fn rule_that_ejects_has_no_effect_where_none_may_be_ejected() {
     assert_eq!(none, ["$.upstreams[0].rules[1]"]);
     assert_eq!(without_effect(rules), [""; 0]);
 }
+
+/// Browsers drop such a cookie (RFC 6265bis, 4.1.3), so that a client is given a new one with each answer.
+#[test]
+fn cookie_that_browsers_drop_is_named() {
+    let given = |cookie: &str| {
+        without_effect(&format!(r#""policy":"consistent_hash","affinity":{{"cookie":{cookie}}}"#))
+    };
+    for cookie in [
+        r#""__Host-seat""#,
+        r#"{"name":"__secure-seat"}"#,
+        r#"{"name":"__Host-seat","secure":true,"path":"/shop"}"#,
+    ] {
+        assert_eq!(given(cookie), ["$.upstreams[0].affinity.cookie.set"], "{cookie}");
+    }
+    for cookie in [
+        r#""seat""#,
+        r#"{"name":"__Host-seat","set":false}"#,
+        r#"{"name":"__Host-seat","secure":true}"#,
+        r#"{"name":"__Secure-seat","secure":true,"path":"/shop"}"#,
+    ] {
+        assert_eq!(given(cookie), [""; 0], "{cookie}");
+    }
+}
+
+#[test]
+fn zone_that_no_endpoint_is_in_is_named() {
+    let of = |local: &str, more: &str| {
+        let json = format!(
+            r#"{{"prometheus":{{"cluster":"p"}},"upstreams":[{{"cluster":"web","zone":{{"local":"{local}"}},
+                 "endpoints":{{"static":[{{"address":"10.0.0.1:80","zone":"eu-1a"}},"10.0.0.2:80"]{more}}}}}]}}"#
+        );
+        crate::without_effect(&accepted(&json))
+    };
+    assert_eq!(of("eu-1", ""), ["$.upstreams[0].zone"]);
+    for (local, more) in [
+        ("eu-1a", ""),
+        ("node", ""),
+        ("eu-1", r#","envoy_admin":{"cluster":"a"}"#),
+        ("eu-1", r#","prometheus":{"query":"up"}"#),
+    ] {
+        assert_eq!(of(local, more), [""; 0], "{local} {more}");
+    }
+}
