@@ -26,13 +26,23 @@ pub(super) fn read(node: &Node, endpoints: &Endpoints) -> Vec<(String, f64)> {
     if split.is_empty() && zeros > 0 {
         node.refuse("at least one share above 0", None);
     }
+    let is_known =
+        |(version, _): &(String, f64)| endpoints.fixed.iter().any(|fixed| fixed.version == *version);
+    if endpoints.envoy_admin.is_some()
+        && endpoints.prometheus.is_none()
+        && !split.is_empty()
+        && !split.iter().any(is_known)
+    {
+        let hint = "Envoy's list has no versions: none of its endpoints would be eligible";
+        node.refuse("a version that a static endpoint has, or endpoints.prometheus", Some(hint.into()));
+    }
     split
 }
 
-/// Endpoints that Prometheus finds may have any version. Envoy's list has no versions.
+/// Endpoints found later may have any version, so only an upstream without discovery can be checked.
 #[inline(never)]
 fn check_version(version: &str, node: &Node, endpoints: &Endpoints) {
-    let all_known = endpoints.prometheus.is_none();
+    let all_known = endpoints.prometheus.is_none() && endpoints.envoy_admin.is_none();
     let mut versions = endpoints.fixed.iter().map(|endpoint| endpoint.version.as_str());
     if version.is_empty() || (all_known && !versions.clone().any(|known| known == version)) {
         let hint = nearest(version, versions.by_ref().filter(|known| !known.is_empty())).map(did_you_mean);
