@@ -1,18 +1,18 @@
 //! The thread that requests ticks. The tick itself runs on Envoy's main thread, where calls to clusters can be made.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{Builder, JoinHandle};
+use std::thread::{Builder, JoinHandle, current};
 use std::time::Duration;
 
 use crate::abi::Waker;
 
-/// Stack size, bytes; the thread keeps next to nothing on it.
-const STACK: usize = 128 * 1024;
+/// Stack size, bytes; the thread keeps next to nothing on it, but Envoy may end a configuration there.
+const STACK: usize = 1024 * 1024;
 
 struct State {
     period: Duration,
     /// Where ticks are requested; `None` ends the thread.
-    waker: Option<Waker>,
+    waker: Option<Arc<Waker>>,
     /// Whether a requested tick is pending: a busy main thread is not asked again.
     asked: bool,
     /// Whether a tick is requested at once.
@@ -34,7 +34,8 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 impl Pacer {
     /// Starts to request a tick from `waker` after each period; `None` if no thread can be created.
     pub fn start(waker: Waker, period: Duration) -> Option<Pacer> {
-        let state = State { period, waker: Some(waker), asked: false, hurries: false, shorter: false };
+        let waker = Some(Arc::new(waker));
+        let state = State { period, waker, asked: false, hurries: false, shorter: false };
         let state = Arc::new((Mutex::new(state), Condvar::new()));
         let its = state.clone();
         let thread = Builder::new().name("evenkeel".into()).stack_size(STACK).spawn(move || run(&its));
@@ -62,16 +63,17 @@ impl Pacer {
     pub fn ask(&self, waker: Waker) {
         let mut state = lock(&self.state.0);
         state.asked = false;
-        state.waker = Some(waker);
+        state.waker = Some(Arc::new(waker));
     }
 }
 
 impl Drop for Pacer {
-    /// Joins the thread, because Envoy may unload its code next.
+    /// Joins the thread, because Envoy may unload its code next, unless this is the thread.
     fn drop(&mut self) {
         lock(&self.state.0).waker = None;
         self.state.1.notify_all();
-        let _it_has_ended = self.thread.take().map(JoinHandle::join);
+        let other = self.thread.take().filter(|thread| thread.thread().id() != current().id());
+        let _it_has_ended = other.map(JoinHandle::join);
     }
 }
 
@@ -85,10 +87,14 @@ fn run(state: &(Mutex<State>, Condvar)) {
         let hurries = core::mem::take(&mut now.hurries);
         // Waits anew: the tick after a rest has ended the rest's period.
         let shorter = core::mem::take(&mut now.shorter);
-        let Some(waker) = &now.waker else { return };
+        let Some(waker) = now.waker.clone() else { return };
         if !now.asked && (hurries || !shorter) {
-            waker.wake();
             now.asked = true;
+            // Without the lock: Envoy keeps the configuration alive in this call, and so may end it here.
+            drop(now);
+            waker.wake();
+            drop(waker);
+            now = lock(&state.0);
         }
     }
 }

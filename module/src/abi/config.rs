@@ -138,6 +138,8 @@ pub struct Waker(*mut c_void);
 
 // SAFETY: by Envoy's documentation, an event may be scheduled from any thread.
 unsafe impl Send for Waker {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Waker {}
 
 impl Waker {
     /// Creates a waker for this configuration; on the main thread.

@@ -12,6 +12,7 @@ use core::ffi::{CStr, c_char, c_void};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
+use std::time::{Duration, Instant};
 
 use crate::stream::Stream;
 
@@ -278,10 +279,15 @@ pub fn destroy(config: &Config) {
     let pointer = config.state().pointer;
     // SAFETY: it is what `config_new` gave, once.
     unsafe { offered::envoy_dynamic_module_on_http_filter_config_destroy(pointer as *const c_void) };
-    locked(&CONFIGS).remove(&config.id);
-    if schedulers_of(config.id) > 0 {
-        broken("a scheduler outlives its configuration");
+    // The thread that asks for ticks may be about to let go of it.
+    let until = Instant::now() + Duration::from_secs(20);
+    while schedulers_of(config.id) > 0 {
+        if Instant::now() > until {
+            broken("a scheduler outlives its configuration");
+        }
+        std::thread::yield_now();
     }
+    locked(&CONFIGS).remove(&config.id);
 }
 
 /// The event that a scheduler asked for.

@@ -1,5 +1,6 @@
 //! Parts of the module by themselves: the thread that asks for ticks, and the data that workers share.
 
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use evenkeel::host::{ABSENT, SharedError};
@@ -64,6 +65,35 @@ fn ticks_move_to_another_configuration() {
     until(&next, 1);
     drop(pacer);
     assert_eq!((asked(&gone), asked(&next)), (1, 1), "each is asked once until it has ticked");
+}
+
+/// Where Envoy holds a configuration while a tick of it is asked for, that may be where it lets go of it: the last of a plugin,
+/// or one of several.
+#[test]
+fn a_configuration_may_end_while_its_tick_is_asked_for() {
+    for is_last in [false, true] {
+        let pacer: Arc<Mutex<Option<Pacer>>> = Arc::default();
+        let (its, next) = (pacer.clone(), Waker::default());
+        let (ended, end) = mpsc::channel();
+        let waker = Waker::that({
+            let next = next.clone();
+            move || {
+                let mut pacer = its.lock().unwrap();
+                pacer.iter().for_each(|pacer| pacer.ask(next.clone()));
+                if is_last {
+                    *pacer = None;
+                }
+                ended.send(()).expect("it is awaited");
+            }
+        });
+        let mut place = pacer.lock().unwrap();
+        *place = Pacer::start(waker, SHORT);
+        drop(place);
+        end.recv_timeout(DEADLINE).expect("nothing waits for itself");
+        if !is_last {
+            until(&next, 1);
+        }
+    }
 }
 
 /// All of it in one test: it is the process's.
