@@ -31,12 +31,13 @@ thread_local! {
     static SEVERAL: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A worker of a plugin, and its root. If a configuration was refused and the worker before it stays in
-/// force, that is the refused configuration's root.
+/// A worker of a plugin, and the roots that serve with it. Beside its own root, `first`, these are the roots of
+/// configurations that were refused while it stays in force. The last of them ticks it.
 struct Latest {
     name: String,
     worker: Weak<RefCell<Worker>>,
-    root: u64,
+    first: u64,
+    roots: Vec<u64>,
     /// Whether a configuration for the same clusters has come after its own: no request passes both.
     succeeded: bool,
 }
@@ -165,25 +166,48 @@ impl Root {
         })
     }
 
-    /// Makes this root the owner of the plugin's worker.
+    /// Makes this root the last one of the plugin's worker.
     fn put(&self, name: String, worker: &Rc<RefCell<Worker>>) {
-        NUMBER.set(NUMBER.get() + 1);
-        self.number.set(NUMBER.get());
+        self.leave();
+        let number = self.count();
         LATEST.with(|latest| {
             let Ok(mut latest) = latest.try_borrow_mut() else { return };
+            latest.retain(|of| of.worker.strong_count() > 0);
             let it = Rc::downgrade(worker);
-            latest.retain(|of| of.worker.strong_count() > 0 && !of.worker.ptr_eq(&it));
-            latest.push(Latest { name, worker: it, root: self.number.get(), succeeded: false });
+            let at = latest.iter().position(|of| of.worker.ptr_eq(&it));
+            let before = at.map(|at| latest.remove(at));
+            let (first, mut roots) = before.map_or((number, Vec::new()), |of| (of.first, of.roots));
+            roots.push(number);
+            latest.push(Latest { name, worker: it, first, roots, succeeded: false });
         });
         self.worker.replace(Some(worker.clone()));
     }
 
-    /// Whether another root owns this one's worker now.
+    /// Gives this root the next number.
+    fn count(&self) -> u64 {
+        NUMBER.set(NUMBER.get() + 1);
+        self.number.set(NUMBER.get());
+        NUMBER.get()
+    }
+
+    /// Takes this root from its worker; returns which root ticks the worker then, and whether that is its own.
+    fn leave(&self) -> Option<(u64, bool)> {
+        let number = self.number.get();
+        LATEST.with(|latest| {
+            let mut latest = latest.try_borrow_mut().ok()?;
+            let of = latest.iter_mut().find(|of| of.roots.contains(&number))?;
+            of.roots.retain(|root| *root != number);
+            of.roots.last().map(|last| (*last, *last == of.first))
+        })
+    }
+
+    /// Whether another root ticks this one's worker now.
     fn is_outlived(&self) -> bool {
         let Some(worker) = self.worker() else { return false };
         LATEST.with(|latest| {
             let Ok(latest) = latest.try_borrow() else { return false };
-            latest.iter().any(|of| of.worker.ptr_eq(&Rc::downgrade(&worker)) && of.root != self.number.get())
+            let it = Rc::downgrade(&worker);
+            latest.iter().any(|of| of.worker.ptr_eq(&it) && of.roots.last() != Some(&self.number.get()))
         })
     }
 
@@ -322,10 +346,23 @@ impl Root {
         });
     }
 
-    /// The configuration is no longer in force and its last request has ended.
+    /// The configuration is no longer in force and its last request has ended. Another root may serve on with its worker:
+    /// if a refused configuration is taken back while the one before it drains, Envoy uses that one's root again.
     pub fn end(&self) {
-        if !self.is_outlived() {
-            self.with(|worker| worker.end(&Envoy));
+        let was_last = !self.is_outlived();
+        match self.leave() {
+            None if was_last => _ = self.with(|worker| worker.end(&Envoy)),
+            Some((_, true)) if was_last => self.give_back(),
+            _ => {}
+        }
+    }
+
+    /// The configuration was refused and has been taken back: the one before it is the latest again.
+    #[inline(never)]
+    fn give_back(&self) {
+        self.with(|worker| worker.outlive(Vec::new()));
+        if self.aside().is_some() {
+            aside::accepted(&Envoy);
         }
     }
 }

@@ -149,6 +149,38 @@ fn the_old_configuration_ends_and_its_worker_goes_on() {
     assert!(vm.stop_root(root));
 }
 
+/// Envoy uses the root of the configuration before it again, without another event, if that one still drains.
+#[test]
+fn a_refused_configuration_that_is_taken_back_leaves_the_one_before_it_at_work() {
+    let (mut world, thread) = standing_aside();
+    let old = loaded(&mut world, thread, &config(4, "", STATUS));
+    picks(&mut world, old, 10);
+    pass(&mut world, &[old], ms(1000));
+    let refused = [FAULTY, "{"].map(|json| loaded(&mut world, thread, json));
+    pass(&mut world, &[old, refused[0], refused[1]], ms(1000));
+    for (refused, left) in refused.into_iter().zip([1, 0]) {
+        let (vm, root) = world.vm(refused);
+        assert!(vm.stop_root(root));
+        assert_eq!(world.gauge(METRIC), Some(left), "the latest is refused until it goes, too");
+    }
+    let (vm, root) = world.vm(old);
+    world.process.advance(ms(1000));
+    vm.tick(root);
+    assert!(!vm.last_cost().hostcalls.is_empty(), "the ticks are its own again");
+    picks(&mut world, old, 10);
+    pass(&mut world, &[old], ms(1000));
+    let mut page = pass_through(&mut world, old, "/_evenkeel/status.json");
+    let json: Value = from_slice(&page.local_body()).expect("JSON");
+    page.finish();
+    assert_eq!(json["configuration_refused"], Value::Null);
+    let decisions = &json["upstreams"][0]["decisions"];
+    let decided = decisions["policy"].as_u64().unwrap_or(0) + decisions["probe"].as_u64().unwrap_or(0);
+    assert_eq!((decided, &json["workers"]), (20, &Value::from(1)), "it has not ended: {json}");
+    let (vm, root) = world.vm(old);
+    assert!(vm.stop_root(root));
+    assert!(world.logs().iter().all(|line| !line.contains("panicked")), "{:?}", world.logs());
+}
+
 /// Envoy may hand a root another configuration.
 #[test]
 fn a_root_that_is_configured_again_stands_aside_no_longer() {
