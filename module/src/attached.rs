@@ -1,6 +1,7 @@
 //! One of Envoy's filter configurations with its plugin. Several configurations, such as those of several listeners,
 //! share a plugin if their text is the same.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,9 +20,21 @@ pub struct Attached {
     pub defined: Defined,
     /// Set if the configuration was refused and the environment asks to stand aside rather than be rejected.
     pub aside: Option<Mutex<Aside>>,
+    /// Whether a later configuration is in the place of one that was refused.
+    replaced: AtomicBool,
 }
 
 impl Attached {
+    /// A configuration with its plugin, not attached yet; with `aside` if it was refused.
+    pub fn new(plugin: Arc<Plugin>, defined: Defined, aside: Option<Aside>) -> Attached {
+        Attached { plugin, defined, aside: aside.map(Mutex::new), replaced: AtomicBool::new(false) }
+    }
+
+    /// From now on the faults of a refused configuration are not repeated: they are no longer those of the latest one.
+    pub fn replace(&self) {
+        self.replaced.store(true, Ordering::Relaxed);
+    }
+
     /// The host of a worker; with `calls`, the worker's index, it can send calls, on the main thread only.
     pub fn process(&self, calls: Option<usize>) -> Process<'_> {
         let calls = calls.map(|worker| (&self.plugin.calls, worker));
@@ -36,7 +49,9 @@ impl Attached {
 
     /// Runs a tick; on the main thread.
     pub fn tick(&self) {
-        let _nothing_to_say = self.aside(|aside| aside.tick(&self.process(None)));
+        if !self.replaced.load(Ordering::Relaxed) {
+            let _nothing_to_say = self.aside(|aside| aside.tick(&self.process(None)));
+        }
         let period = self.plugin.tick(self).unwrap_or(Duration::from_millis(TICK_MS));
         self.plugin.pace(period);
     }

@@ -92,7 +92,7 @@ pub fn attach(config: ConfigHandle, name: &str, text: &[u8]) -> Option<Arc<Attac
     let stands_aside = aside::wanted(&surroundings, variable.as_deref());
 
     let attached = if let Some(same) = latest.filter(|plugin| plugin.text == text) {
-        Attached { plugin: same.clone(), defined, aside: None }
+        Attached::new(same.clone(), defined, None)
     } else {
         match read(&surroundings, name, text) {
             Ok(plugin) => {
@@ -102,7 +102,7 @@ pub fn attach(config: ConfigHandle, name: &str, text: &[u8]) -> Option<Arc<Attac
                 if let Some(latest) = latest {
                     plugin.adopt(&surroundings, latest);
                 }
-                Attached { plugin: Arc::new(plugin), defined, aside: None }
+                Attached::new(Arc::new(plugin), defined, None)
             }
             Err(faults) if stands_aside => {
                 let aside = Aside::from(&surroundings, text, name, faults, latest.is_some());
@@ -113,7 +113,7 @@ pub fn attach(config: ConfigHandle, name: &str, text: &[u8]) -> Option<Arc<Attac
                     }
                     None => Arc::new(Plugin::absent(name)),
                 };
-                Attached { plugin, defined, aside: Some(Mutex::new(aside)) }
+                Attached::new(plugin, defined, Some(aside))
             }
             Err(faults) => {
                 for fault in faults {
@@ -128,7 +128,26 @@ pub fn attach(config: ConfigHandle, name: &str, text: &[u8]) -> Option<Arc<Attac
     plugins.push(Arc::downgrade(&attached.plugin));
     count(&plugins);
     STATE.fetch_add(1, Ordering::Release);
-    Some(Arc::new(attached))
+    let attached = Arc::new(attached);
+    replace_refused(&attached, &clusters);
+    Some(attached)
+}
+
+/// Silences the configurations of the same name for these clusters that were refused before this one.
+fn replace_refused(later: &Arc<Attached>, clusters: &[String]) {
+    static REFUSED: Mutex<Vec<Weak<Attached>>> = Mutex::new(Vec::new());
+    let mut refused = REFUSED.lock().unwrap_or_else(PoisonError::into_inner);
+    refused.retain(|attached| attached.strong_count() > 0);
+    let meets =
+        |its: &[String]| clusters.is_empty() || pattern::meet(its.iter().map(String::as_str), clusters, true);
+    for earlier in refused.iter().filter_map(Weak::upgrade) {
+        if earlier.aside(|aside| aside.is_of(&later.plugin.name, meets)) == Some(true) {
+            earlier.replace();
+        }
+    }
+    if later.aside.is_some() {
+        refused.push(Arc::downgrade(later));
+    }
 }
 
 fn read(surroundings: &Process<'_>, name: &str, text: &[u8]) -> Result<Plugin, Vec<Fault>> {

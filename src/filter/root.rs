@@ -211,6 +211,20 @@ impl Root {
         })
     }
 
+    /// Whether a later configuration is in force where this root's was refused.
+    #[inline(never)]
+    fn is_replaced(&self, aside: &Aside) -> bool {
+        LATEST.with(|latest| {
+            let Ok(latest) = latest.try_borrow() else { return false };
+            let is_later = |of: &&Latest| of.roots.last().is_some_and(|last| *last > self.number.get());
+            let mut later = latest.iter().filter(is_later).filter_map(|of| Some((of, of.worker.upgrade()?)));
+            later.any(|(of, worker)| {
+                let meets = |clusters: &[String]| worker.try_borrow().is_ok_and(|w| w.meets(clusters, true));
+                aside.is_of(&of.name, meets)
+            })
+        })
+    }
+
     /// A configuration of `size` bytes; returns whether it is accepted.
     pub fn configure(&self, size: usize) -> bool {
         let json = abi::buffer(Buffer::PluginConfiguration, 0, size).unwrap_or_default();
@@ -288,6 +302,9 @@ impl Root {
             }
             self.put(name, &worker);
         }
+        if self.worker().is_none() {
+            self.count();
+        }
         self.aside.replace(Some(Rc::new(aside)));
         self.tick_period_ms.set(self.with(|worker| worker.tick_period_ms()).unwrap_or(aside::TICK_MS));
         set_tick_period(self.tick_period_ms.get())
@@ -300,7 +317,7 @@ impl Root {
 
     /// The tick of this root.
     pub fn tick(&self) {
-        if let Some(aside) = self.aside() {
+        if let Some(aside) = self.aside().filter(|aside| !self.is_replaced(aside)) {
             aside.tick(&Envoy);
         }
         if self.is_outlived() {
@@ -361,7 +378,7 @@ impl Root {
     #[inline(never)]
     fn give_back(&self) {
         self.with(|worker| worker.outlive(Vec::new()));
-        if self.aside().is_some() {
+        if self.aside().is_some_and(|aside| !self.is_replaced(&aside)) {
             aside::accepted(&Envoy);
         }
     }

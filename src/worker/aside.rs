@@ -52,6 +52,7 @@ fn show(host: &dyn Host, value: u64) {
 /// A refused configuration whose requests pass unbalanced.
 #[derive(Debug)]
 pub struct Aside {
+    name: String,
     faults: Vec<Fault>,
     legible: Legible,
     /// Whether an earlier configuration of the same plugin is still in force.
@@ -67,11 +68,17 @@ impl Aside {
     pub fn from(host: &dyn Host, json: &[u8], name: &str, faults: Vec<Fault>, keeps: bool) -> Aside {
         let key = format!("{}/refused", sharing::prefix(name));
         // Nothing is written to shared data here: Envoy tries a configuration in a throwaway VM first.
-        let aside =
-            Aside { faults, legible: config::legible(json), keeps, logged_at: Cell::new(host.now()), key };
+        let (legible, logged_at) = (config::legible(json), Cell::new(host.now()));
+        let aside = Aside { name: name.into(), faults, legible, keeps, logged_at, key };
         aside.log_faults(host);
         show(host, 1);
         aside
+    }
+
+    /// Whether it is of plugin `name` and for clusters that `meets` accepts, as far as they can be read: a later configuration
+    /// of these is in its place, and the faults are no longer those of the latest one.
+    pub fn is_of(&self, name: &str, meets: impl FnOnce(&[String]) -> bool) -> bool {
+        self.name == name && (self.legible.clusters.is_empty() || meets(&self.legible.clusters))
     }
 
     /// The paths of the faults, without the values found there.

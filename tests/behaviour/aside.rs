@@ -181,6 +181,27 @@ fn a_refused_configuration_that_is_taken_back_leaves_the_one_before_it_at_work()
     assert!(world.logs().iter().all(|line| !line.contains("panicked")), "{:?}", world.logs());
 }
 
+/// Envoy drains a listener for minutes.
+#[test]
+fn once_a_later_configuration_is_in_force_the_refused_one_is_silent() {
+    for before in [None, Some(config(4, r#""policy":"random""#, ""))] {
+        let (mut world, thread) = standing_aside();
+        before.iter().for_each(|before| _ = loaded(&mut world, thread, before));
+        let refused = loaded(&mut world, thread, FAULTY);
+        // Another plugin is not in its place.
+        let other = world.configure(thread, "other", &config(4, "", "")).expect("not refused");
+        pass(&mut world, &[refused, other], ms(65_000));
+        assert_eq!((refusals(&world), world.gauge(METRIC)), (4, Some(1)));
+        let new = loaded(&mut world, thread, &config(4, "", ""));
+        assert_eq!(world.gauge(METRIC), Some(0));
+        pass(&mut world, &[refused, other, new], ms(130_000));
+        assert_eq!((refusals(&world), world.gauge(METRIC)), (4, Some(0)), "{before:?}");
+        let (vm, root) = world.vm(refused);
+        assert!(vm.stop_root(root));
+        assert_eq!(world.gauge(METRIC), Some(0), "{before:?}");
+    }
+}
+
 /// Envoy may hand a root another configuration.
 #[test]
 fn a_root_that_is_configured_again_stands_aside_no_longer() {
