@@ -92,13 +92,12 @@ pub fn attach(config: ConfigHandle, name: &str, text: &[u8]) -> Option<Arc<Attac
     let stands_aside = aside::wanted(&surroundings, variable.as_deref());
 
     let attached = if let Some(same) = latest.filter(|plugin| plugin.text == text) {
+        // What was refused since has been taken back.
+        same.outlive(&[]);
         Attached::new(same.clone(), defined, None)
     } else {
         match read(&surroundings, name, text) {
             Ok(plugin) => {
-                if stands_aside {
-                    aside::accepted(&surroundings);
-                }
                 if let Some(latest) = latest {
                     plugin.adopt(&surroundings, latest);
                 }
@@ -123,6 +122,9 @@ pub fn attach(config: ConfigHandle, name: &str, text: &[u8]) -> Option<Arc<Attac
             }
         }
     };
+    if stands_aside && attached.aside.is_none() {
+        aside::accepted(&attached.process(None));
+    }
     attached.plugin.attach(&attached);
     plugins.retain(|plugin| !plugin.ptr_eq(&Arc::downgrade(&attached.plugin)));
     plugins.push(Arc::downgrade(&attached.plugin));

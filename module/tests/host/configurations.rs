@@ -224,4 +224,8 @@ fn where_it_is_asked_to_it_stands_aside() {
     assert_ne!(later.serve("200", &[]), "", "the one before it stays in force");
     assert_eq!(later.status()["configuration_refused"], json!(["$.mod"]));
     assert_eq!(later.stat("configuration_refused", None), 1);
+    // It is taken back.
+    let back = Listener::of("aside", &text(&json!({}), &json!({}))).expect("it is taken");
+    assert_ne!(back.serve("200", &[]), "");
+    assert_eq!((refused(&back), &back.status()["configuration_refused"]), (Some(0), &json!(null)));
 }
