@@ -57,6 +57,8 @@ pub struct Plugin {
     pub by_call: bool,
     /// Names and patterns of the clusters that it balances.
     clusters: Vec<String>,
+    /// The beginning of the keys that its workers share for its set of clusters; `None` without workers.
+    pub scope: Option<String>,
     /// Its metric series.
     pub series: Series,
     /// Its outstanding calls.
@@ -104,6 +106,7 @@ impl Plugin {
         for at in 0..workers {
             let mut worker = Worker::configure(surroundings, text, name, seed())?;
             if at == 0 {
+                plugin.scope = Some(worker.scope().to_owned());
                 plugin.header = worker.config().steering.header.clone();
                 plugin.by_call = worker.config().steering.via == Via::OverrideHost && !asked_for;
             }
@@ -121,6 +124,7 @@ impl Plugin {
             header: String::new(),
             by_call: false,
             clusters: Vec::new(),
+            scope: None,
             series: Series::default(),
             calls: Calls::default(),
             slots: Vec::new(),
@@ -217,7 +221,8 @@ impl Plugin {
         }
     }
 
-    /// Records that a later configuration was refused for faults at these paths, and this one stays in force.
+    /// Records that a later configuration was refused for faults at these paths, and this one stays in force; none if it
+    /// has been taken back.
     pub fn outlive(&self, refused: &[String]) {
         for at in 0..self.slots.len() {
             self.slot(at).into_iter().for_each(|mut slot| slot.worker.outlive(refused.to_vec()));

@@ -12,6 +12,7 @@ use crate::abi::ConfigHandle;
 use crate::attached::Attached;
 use crate::host::{self, Process};
 use crate::plugin::Plugin;
+use crate::shared;
 use crate::stats::{Defined, Series};
 
 /// All plugins, the latest one last.
@@ -169,6 +170,19 @@ pub fn detach(attached: &Attached) {
     // The lock prevents an attachment meanwhile, which might be about to share the plugin.
     let plugins = plugins();
     attached.plugin.detach(attached);
+    release(&plugins, &attached.plugin);
     count(&plugins);
     STATE.fetch_add(1, Ordering::Release);
+}
+
+/// Releases what the workers of a plugin have shared of its set of clusters, once no plugin of its name has the same set.
+/// What was counted stays: counters are the process's.
+fn release(plugins: &[Weak<Plugin>], gone: &Plugin) {
+    let mut used = plugins.iter().filter_map(Weak::upgrade).filter(|plugin| plugin.is_used());
+    if let Some(scope) = &gone.scope
+        && !gone.is_used()
+        && !used.any(|plugin| plugin.scope.as_ref() == Some(scope))
+    {
+        shared::release(scope);
+    }
 }

@@ -27,6 +27,11 @@ pub fn get(key: &str) -> Option<(Vec<u8>, u32)> {
     values().entries.get(key).cloned()
 }
 
+/// Releases the values of all keys that begin with this.
+pub fn release(prefix: &str) {
+    values().entries.retain(|key, _| !key.starts_with(prefix));
+}
+
 /// Writes a value; with a version, only if that is still the current one.
 pub fn set(key: &str, value: &[u8], version: Option<u32>) -> Result<(), SharedError> {
     let mut values = values();

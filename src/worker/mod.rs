@@ -76,6 +76,7 @@ pub struct Worker {
 
 struct Keys {
     shared: retired_counters::Keys,
+    asked: String,
     lease: String,
     signals: String,
     scaling: String,
@@ -133,6 +134,7 @@ impl Worker {
                 scaling: format!("{asked}/scaling"),
                 hints: format!("{prefix}/said"),
                 guards: format!("{asked}/guards"),
+                asked: format!("{asked}/"),
             },
             activity: Activity::new(now),
             signals_version: None,
@@ -171,6 +173,11 @@ impl Worker {
     /// The latest signals from Prometheus, and the state of the polls.
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
+    }
+
+    /// The beginning of the keys that workers of configurations for the same clusters share.
+    pub fn scope(&self) -> &str {
+        &self.keys.asked
     }
 
     /// When this worker was configured.

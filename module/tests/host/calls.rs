@@ -78,6 +78,24 @@ fn a_form_goes_into_the_body_and_a_secret_into_its_header() {
     });
 }
 
+/// Otherwise each set of clusters that there ever was would have its endpoints in memory, and one that comes back after days would
+/// begin with those of then.
+#[test]
+fn what_was_found_goes_with_the_last_configuration_of_its_clusters() {
+    let admin = json!({ "envoy_admin": { "cluster": "admin", "interval": "200ms" } });
+    let of = |more: &str| {
+        Listener::new("released", &json!({}), &json!({ "endpoints": admin, "slow_start": more }))
+    };
+    let first = of("11s");
+    envoy::answer(&first.0, first.call().id, Some(200), &[], &[members(&[1, 2]).as_bytes()]);
+    let second = of("12s");
+    drop(first);
+    let third = of("13s");
+    assert_eq!([&second, &third].map(endpoints), [2, 2], "the clusters are the same");
+    drop((second, third));
+    assert_eq!(endpoints(&of("14s")), 0);
+}
+
 /// Envoy answers for a cluster without hosts before it has even returned, and then says that nothing was sent.
 #[test]
 fn an_answer_to_a_call_that_was_not_sent_belongs_to_none() {

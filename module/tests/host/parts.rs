@@ -100,6 +100,7 @@ fn a_configuration_may_end_while_its_tick_is_asked_for() {
 #[test]
 fn shared_data_is_as_proxy_wasms() {
     one_value();
+    values_under_a_prefix();
     of_threads_that_write_at_once_one_wins();
     there_are_so_many_keys_and_no_more();
 }
@@ -118,6 +119,15 @@ fn one_value() {
     assert_eq!(value, b"");
     assert_eq!(shared::set("one", b"4", Some(ABSENT)), Err(SharedError::Conflict), "it is there");
     assert_eq!(shared::set("one", b"4", Some(cleared)), Ok(()));
+}
+
+fn values_under_a_prefix() {
+    let keys = ["a/1/fleet", "a/1/lease", "a/12/fleet", "b/1/fleet"];
+    keys.iter().for_each(|key| shared::set(key, b"x", None).expect("written"));
+    shared::release("a/1/");
+    assert_eq!(keys.map(|key| shared::get(key).is_some()), [false, false, true, true]);
+    ["a/", "b/"].into_iter().for_each(shared::release);
+    assert_eq!(keys.map(|key| shared::get(key).is_some()), [false; 4]);
 }
 
 fn of_threads_that_write_at_once_one_wins() {
