@@ -137,13 +137,13 @@ fn inherit(host: &dyn Host, keys: &Keys, id: u64, left: impl FnOnce() -> Counts)
 }
 
 /// Ends worker `id`, on `slot_id` if it had one: [`retire`] with its own final counts, repeated while other workers
-/// write at the same time.
+/// write at the same time. If more of them end at once than that allows for, the final counts are left in its record, for
+/// the worker that retires it.
 #[inline(never)]
 pub fn end(host: &dyn Host, keys: &Keys, id: u64, slot_id: Option<SlotId>, counted: &Counts) {
-    for _ in 0..ATTEMPTS {
-        if inherit(host, keys, id, || counted.clone()).is_ok() {
-            break;
-        }
+    let inherited = (0..ATTEMPTS).any(|_| inherit(host, keys, id, || counted.clone()).is_ok());
+    if let (Some(slot_id), false) = (slot_id, inherited) {
+        let _what_was_published_last_counts = slot_id.write(host, &keys.counts, counted.encode());
     }
     match slot_id {
         Some(slot_id) => _ = retire(host, keys, slot_id),
@@ -283,6 +283,18 @@ mod tests {
         host.1.set(ATTEMPTS - 1);
         end(&host, &keys, 1, None, &counted(5));
         assert_eq!(gathered(&host.0, &keys), 5);
+    }
+
+    /// With a thread on each of many cores.
+    #[test]
+    fn a_worker_that_ends_while_too_many_others_write_leaves_what_it_has_counted() {
+        let keys = Keys::under("evenkeel/test");
+        let (host, slot_id) = worked(&keys);
+        let host = Contended(host, Cell::new(2 * ATTEMPTS));
+        end(&host, &keys, slot_id.id, Some(slot_id), &counted(7));
+        assert_eq!(gathered(&host.0, &keys), 7, "until it is retired");
+        retire(&host.0, &keys, slot_id).unwrap();
+        assert_eq!(gathered(&host.0, &keys), 7);
     }
 
     /// More ids than can be read would lose the counts with them.
