@@ -36,6 +36,8 @@ const MAX_KEPT: usize = 1 << 20;
 const PANICS_IN_TICKS: &str = "(panics in ticks)";
 #[cfg(debug_assertions)]
 const PANICS_IN_ANSWERS: &str = "(panics in answers)";
+#[cfg(debug_assertions)]
+const PANICS_IN_HANDOVERS: &str = "(panics in handovers)";
 
 /// A worker and its generation: state that a stream holds of an earlier generation is not used with a later one.
 pub struct WorkerSlot {
@@ -214,10 +216,18 @@ impl Plugin {
     /// Takes over what the plugin of an older configuration has learnt.
     pub fn adopt(&self, surroundings: &dyn Host, old: &Plugin) {
         let now = clock::now();
-        for (at, _) in self.slots.iter().enumerate() {
-            if let (Some(mut new), Some(mut old)) = (self.slot(at), old.slot(at)) {
-                new.worker.take_over(surroundings, &mut old.worker, now);
-            }
+        for at in 0..self.slots.len() {
+            let take_over = || {
+                if let (Some(mut new), Some(mut old)) = (self.slot(at), old.slot(at)) {
+                    #[cfg(debug_assertions)]
+                    crate::guard::provoked(self.name.ends_with(PANICS_IN_HANDOVERS));
+                    new.worker.take_over(surroundings, &mut old.worker, now);
+                }
+            };
+            guarded(take_over, || {
+                self.broke();
+                old.broke();
+            });
         }
     }
 
@@ -225,7 +235,9 @@ impl Plugin {
     /// has been taken back.
     pub fn outlive(&self, refused: &[String]) {
         for at in 0..self.slots.len() {
-            self.slot(at).into_iter().for_each(|mut slot| slot.worker.outlive(refused.to_vec()));
+            let outlive =
+                || self.slot(at).into_iter().for_each(|mut slot| slot.worker.outlive(refused.to_vec()));
+            guarded(outlive, || self.broke());
         }
     }
 

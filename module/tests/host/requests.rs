@@ -406,3 +406,18 @@ fn a_panic_in_a_tick_or_in_an_answer_is_one_of_five() {
         assert_eq!(listener.stat("panics_total", None), 5, "{name}");
     }
 }
+
+/// A new configuration takes over what the one before it has learnt, with the workers of both.
+#[test]
+fn a_panic_while_a_configuration_takes_over_ends_neither() {
+    let of = |slow_start: &str| {
+        Listener::new("those (panics in handovers)", &json!({}), &json!({ "slow_start": slow_start }))
+    };
+    let (old, new) = (of("11s"), of("12s"));
+    for listener in [&old, &new] {
+        listener.tick_until("its worker", |listener| {
+            let steers = !listener.serve("200", &[]).is_empty();
+            (steers && listener.stat("panics_total", None) == 1).then_some(())
+        });
+    }
+}
