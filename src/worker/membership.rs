@@ -127,11 +127,17 @@ impl Worker {
         }
     }
 
-    /// The shard of the previous configuration, as long as the peers may not have reported yet: otherwise each worker
-    /// would explore and probe for all of them.
-    fn divided_as_before(&self, now: Time) -> Option<ProbeShard> {
-        let (shard, since) = self.membership.shard_before?;
-        (now >= since && now.seconds_since(since) <= engine::endpoint::GONE_AFTER_S).then_some(shard)
+    /// This worker's `shard`, or that of the previous configuration, as long as the peers may not have reported yet:
+    /// otherwise each worker would explore and probe for all of them.
+    pub(super) fn divided(&self, shard: ProbeShard, now: Time) -> ProbeShard {
+        let lasts =
+            |since: &Time| now >= *since && now.seconds_since(*since) <= engine::endpoint::GONE_AFTER_S;
+        match self.membership.shard_before.filter(|(_, since)| lasts(since)) {
+            Some((before, _)) if before.workers > shard.workers => {
+                ProbeShard { is_reporter: shard.is_reporter, ..before }
+            }
+            _ => shard,
+        }
     }
 
     /// Reads the peers' reports, and returns this worker's shard among those that carry traffic.
@@ -145,11 +151,6 @@ impl Worker {
             shard.is_reporter = peers == 0 && self.is_leader();
         }
         self.engine.divide_among(if self.membership.carries_traffic { peers } else { 0 });
-        match self.divided_as_before(now) {
-            Some(before) if before.workers > shard.workers => {
-                ProbeShard { is_reporter: shard.is_reporter, ..before }
-            }
-            _ => shard,
-        }
+        self.divided(shard, now)
     }
 }

@@ -52,6 +52,39 @@ impl Worker {
         self.guarding.take_over(&old.guarding);
         // Requests that come before the first tick are not steered either where the guard has stepped aside.
         self.obey_guards(now);
-        self.membership.shard_before = Some((old.membership.shard, now));
+        self.membership.shard_before = Some((old.divided(old.membership.shard, now), now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::sharing::fake::Shared;
+    use engine::ProbeShard;
+
+    /// Two configurations may come between two ticks.
+    #[test]
+    fn the_work_stays_divided_through_several_configurations() {
+        let host = Shared::default();
+        let json = br#"{"upstreams":[{"cluster":"web","endpoints":{"static":["10.0.0.1:80"]}}]}"#;
+        let worker = || Worker::configure(&host, json, "test", 1).unwrap();
+        let mut workers = [worker(), worker(), worker()];
+        workers[0].membership.shard = ProbeShard { workers: 4, rank: 2, is_reporter: false };
+        let now = host.now();
+        for at in 1..workers.len() {
+            let (before, after) = workers.split_at_mut(at);
+            after[0].take_over(&host, &mut before[at - 1], now);
+            let shard = after[0].divided(ProbeShard::ALONE, now);
+            assert_eq!((shard.workers, shard.rank), (4, 2), "{at}");
+        }
+        let later = now.after_secs(engine::endpoint::GONE_AFTER_S + 1.0);
+        assert_eq!(
+            workers[2].divided(ProbeShard::ALONE, later).workers,
+            1,
+            "the peers have reported by then"
+        );
     }
 }
