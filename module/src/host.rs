@@ -248,8 +248,9 @@ impl StreamHost for Surroundings<'_> {
     fn set_property(&self, path: &[&str], value: &[u8]) {
         let Some(stream) = self.stream else { return };
         let key = state_key(path);
-        // A call leaves no header to mark, and Envoy reports a value that is set twice as a bug.
-        if path == MARK && (self.by_call || stream.filter_state(&key).is_some()) {
+        // A call leaves no header to mark, and Envoy reports a value that is set twice as a bug: by two filters for the
+        // same cluster, perhaps.
+        if (path == MARK && self.by_call) || stream.filter_state(&key).is_some() {
             return;
         }
         stream.set_filter_state(&key, value);

@@ -421,3 +421,20 @@ fn a_panic_while_a_configuration_takes_over_ends_neither() {
         });
     }
 }
+
+/// Two filters of a chain for one cluster, by mistake: Envoy lets nothing be set twice.
+#[test]
+fn what_an_earlier_filter_has_told_the_access_log_stays() {
+    let plugin = json!({ "attributes": ["endpoint", "decision"] });
+    let all = ["told", "told again"].map(|name| Listener::new(name, &plugin, &json!({})));
+    let [first, second] = all.each_ref().map(|listener| Stream::open(&listener.0));
+    assert!(first.request(&[]));
+    let headers = first.state().request.clone().expect("headers");
+    assert!(second.request_after(&first, headers));
+    let told = first.state().filter_state.clone();
+    assert_eq!((told.len(), &second.state().filter_state), (2, &told));
+    for stream in [first, second] {
+        stream.complete();
+        stream.destroy();
+    }
+}
