@@ -123,7 +123,10 @@ impl Stream {
         let pointer = *self.pointer.lock().unwrap();
         self.events.fetch_add(1, Ordering::SeqCst);
         let result = run(self.id as *mut c_void, pointer as *const c_void);
-        self.events.fetch_sub(1, Ordering::SeqCst);
+        if self.events.fetch_sub(1, Ordering::SeqCst) == 1 {
+            // What the module keeps beyond the event is gone, and differs where it was not.
+            self.state().handed.drain(..).for_each(|mut bytes| bytes.fill(b'?'));
+        }
         result
     }
 
