@@ -43,6 +43,12 @@ impl Entry {
         self.seen.from_the_future(now) || now.seconds_since(self.seen) > RENEW_AFTER_S
     }
 
+    /// Whether it makes room for a worker if no number is free: not while it is renewed, as damage is not. Two workers with
+    /// one number would overwrite each other's records.
+    fn makes_room(&self, now: Time) -> bool {
+        !self.is_live() || now.seconds_since(self.seen) > 2.0 * RENEW_AFTER_S
+    }
+
     /// Marks it expired if it was not renewed for long. A time after now was written before the clock stepped back; a
     /// worker that lives enters again.
     fn expire(&mut self, now: Time) {
@@ -110,8 +116,10 @@ pub fn update(host: &dyn Host, key: &str, me: u64, enter: bool, now: Time) -> Li
         entries.retain(|entry| entry.slot_id.id != me);
         entries.iter_mut().for_each(|entry| entry.expire(now));
         let number = known.map(|entry| entry.slot_id.number).or_else(|| lowest_free(&entries));
-        // No number is free: most entries are damage, so the oldest makes room.
-        let number = number.or_else(|| entries.pop().map(|entry| entry.slot_id.number));
+        let number = number.or_else(|| {
+            let at = entries.iter().rposition(|entry| entry.makes_room(now))?;
+            Some(entries.remove(at).slot_id.number)
+        });
         if let Some(number) = number {
             let slot_id = SlotId { id: me, number };
             // The youngest first, so that a full list cannot push out the worker that enters.
@@ -230,6 +238,24 @@ mod tests {
         strike(&shared, "workers", 8);
         assert_eq!([slot_id(10), slot_id(9), slot_id(8)], [Some(1), Some(2), Some(3)]);
         assert_eq!(update(&shared, "workers", 5, false, s(0)).mine, None);
+    }
+
+    /// Many cores, and several configurations that drain.
+    #[test]
+    fn a_worker_that_finds_no_number_takes_none_from_one_that_lives() {
+        let shared = Shared::default();
+        let all = 1..=MAX_WORKERS as u64;
+        all.clone().for_each(|id| _ = live(&shared, id, true, s(0)));
+        let full = shared.shared_get("workers");
+        let late = |at| update(&shared, "workers", 9999, true, s(at)).mine;
+        assert_eq!(late(4), None);
+        assert!(shared.shared_get("workers") == full, "it does not try to");
+        let number = |id| update(&shared, "workers", id, false, s(6)).mine.map(|slot_id| slot_id.number);
+        let silent = number(7);
+        all.filter(|id| *id != 7).for_each(|id| _ = live(&shared, id, true, s(6)));
+        assert_eq!(late(9), None);
+        assert_eq!(late(11).map(|slot_id| slot_id.number), silent);
+        assert!(!update(&shared, "workers", 7, false, s(11)).found);
     }
 
     #[test]
