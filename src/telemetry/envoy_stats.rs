@@ -263,6 +263,11 @@ impl EnvoyStats {
         }
     }
 
+    /// These polls have been counted, by another worker.
+    pub(crate) fn counted_polls(&mut self, polls: &PollStats) {
+        self.polls.so_far = [polls.polls, polls.failures];
+    }
+
     /// Publishes what has changed since the last call; as the leader also the gauges and the poll counters.
     #[inline(never)]
     pub(crate) fn publish(

@@ -107,8 +107,9 @@ impl Worker {
         };
         self.membership.lease = lease::hold(host, &self.keys.lease, me, now);
         if self.is_leader() && !led {
-            // Continues from the signals of the former leader.
+            // Continues from the signals of the former leader, which has counted the polls so far.
             self.read_signals(host, now);
+            self.stats.counted_polls(&self.snapshot.stats);
             host.log_event(&Event {
                 level: log::Level::Debug,
                 name: "leads",

@@ -108,6 +108,25 @@ fn one_worker_tells_of_changes_and_shows_what_is<W: World>(mut world: W) {
     assert_eq!(logged, 1, "by one for all");
 }
 
+/// Envoy lets go of all workers of a listener, or their VMs end, and one begins anew.
+fn polls_of_workers_that_are_gone_are_not_counted_again(mut world: impl World) {
+    world.add_cluster("prometheus");
+    let root = r#""prometheus":{"cluster":"prometheus","interval":"1s"}"#;
+    let json = config(4, r#""signals":[{"name":"queue","query":"q"}]"#, root);
+    let polls = |world: &dyn Fn(&str) -> Option<u64>| world("evenkeel.fleet_polls_total").expect("asked");
+    let mut before = 0;
+    for _ in 0..4 {
+        let thread = world.thread();
+        let plugin = load(&mut world, thread, &json);
+        picks(&mut world, plugin, 4);
+        answered(&mut world, &[plugin], ms(5000));
+        let now = polls(&|name| world.counter(name));
+        assert!((4..=8).contains(&(now - before)), "{before}, {now}");
+        before = now;
+        world.advance(ms(60_000));
+    }
+}
+
 /// In the units of their names.
 fn gauges_show_what_the_page_shows(mut world: impl World) {
     let upstream = r#""policy":"round_robin","health":{"fail_after":2,"max_ejected_percent":100},
@@ -157,6 +176,7 @@ both!(
     counts_add_up_over_workers_and_configurations,
     one_that_was_taken_for_gone_is_counted_on,
     one_worker_tells_of_changes_and_shows_what_is,
+    polls_of_workers_that_are_gone_are_not_counted_again,
     gauges_show_what_the_page_shows,
     some_decisions_are_timed,
     envoy_stats_can_be_disabled,
