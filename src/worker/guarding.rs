@@ -108,6 +108,16 @@ impl Worker {
         self.obey_guards(now);
     }
 
+    /// Follows what the leader has found so far: requests that come before the first tick are not steered either where the
+    /// guard has stepped aside.
+    #[inline(never)]
+    pub(super) fn begin_guarded(&mut self, host: &dyn Host, now: Time) {
+        if self.engine.upstreams().iter().any(|upstream| upstream.arms().is_some()) {
+            self.read_guards(host, now);
+            self.obey_guards(now);
+        }
+    }
+
     /// Follows the findings: steers, or leaves the requests to Envoy's own policy.
     #[inline(never)]
     pub(super) fn obey_guards(&mut self, now: Time) {

@@ -151,6 +151,7 @@ impl Worker {
         worker.expand(host, now);
         let known = worker.discovery.read(host, now);
         worker.rebuild_endpoints(host, &known, now);
+        worker.begin_guarded(host, now);
         worker.correlations.start_at(worker.membership.id);
         Ok(worker)
     }

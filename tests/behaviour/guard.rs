@@ -134,6 +134,15 @@ fn harm_is_found_all_step_aside_and_try_again(mut world: impl World) {
     assert_eq!(steered(&mut world, crew[0], 20), 0, "twice as long");
 }
 
+/// As in the place of one whose VM has ended, or that has panicked in the native module.
+fn a_worker_that_begins_while_the_guard_is_aside_steers_nothing(mut world: impl World) {
+    let first = crew(&mut world, 1, 50.0);
+    until(&mut world, &first, (40, 10), (HARM, 1));
+    rest(&mut world, &first, 2);
+    let next = crew(&mut world, 1, 50.0);
+    assert_eq!(steered(&mut world, next[0], 20), 0, "before its first tick");
+}
+
 /// A configuration with one cluster more shares nothing with the one before: its worker takes the finding over.
 fn harm_that_was_found_outlives_a_new_cluster(mut world: impl World) {
     let thread = world.thread();
@@ -427,6 +436,7 @@ fn hostile_counts_and_conclusions_stop_nothing(mut world: impl World) {
 both!(
     the_part_that_is_held_out_is_the_configured_one_and_no_harm_is_seen_in_it,
     harm_is_found_all_step_aside_and_try_again,
+    a_worker_that_begins_while_the_guard_is_aside_steers_nothing,
     harm_that_was_found_outlives_a_new_cluster,
     what_the_leader_before_found_last_is_not_lost,
     no_request_is_judged_twice_however_the_lease_moves,
