@@ -6,6 +6,7 @@
 //! while the others do: a worker that starts beside them would need more failures of each, the more there are.
 
 use crate::health::SURPRISE;
+use crate::order;
 
 /// Number of latest answers remembered: a tenth of a second at 1,000 requests/s and worker, and few enough to scan.
 const REMEMBERED: usize = 128;
@@ -19,7 +20,7 @@ const FAILURES: usize = 16;
 const FEWEST: u32 = 8;
 
 /// Minimum number of failures before endpoints are set apart: two each of two endpoints.
-const FEWEST_APART: u32 = 4;
+const MIN_APART: u32 = 4;
 
 /// An answer of the endpoint at `index`; [`u32::MAX`] for none.
 #[derive(Clone, Copy, Debug)]
@@ -122,11 +123,11 @@ impl BaselineErrors {
     /// among all included (Rissanen, "Modeling by shortest data description", 1978). A fault that all share, however
     /// frequent, leaves some endpoints without a good answer, but not more than it takes to name them.
     pub fn set_apart(&mut self) {
-        if self.bad < FEWEST_APART {
+        if self.bad < MIN_APART {
             return;
         }
         let mut sorted = self.answers;
-        sorted.sort_unstable_by_key(|answer| answer.index);
+        order::sort_by(&mut sorted, |one, other| one.index < other.index);
         let known = sorted.partition_point(|answer| answer.index < u32::MAX);
         let sorted = sorted.get(..known).unwrap_or_default();
         let of_each = || sorted.chunk_by(|a, b| a.index == b.index);
