@@ -228,7 +228,7 @@ impl Cluster {
             subset.latency.measured |= here.is_some();
             subset.latency.typical = here.unwrap_or(subset.latency.typical);
             subset.latency.stall_timeout = stall_timeout(subset, |i| self.endpoint(i), now);
-            subset.errors.background.set_apart();
+            subset.errors.background.set_apart(SURPRISE);
             let failing =
                 subset.errors.background.usual(|i| self.in_traffic(i), None, subset.pool.all().len());
             subset.errors.failing =

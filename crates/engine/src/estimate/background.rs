@@ -5,7 +5,6 @@
 //! failures in the half of a fleet that is left in traffic do show a common fault. Nor do those that answer nothing well
 //! while the others do: a worker that starts beside them would need more failures of each, the more there are.
 
-use crate::health::SURPRISE;
 use crate::order;
 
 /// Number of latest answers remembered: a tenth of a second at 1,000 requests/s and worker, and few enough to scan.
@@ -31,7 +30,11 @@ struct Answer {
     apart: bool,
 }
 
-const NONE: Answer = Answer { index: u32::MAX, failed: false, apart: false };
+impl Answer {
+    fn none() -> Answer {
+        Answer { index: u32::MAX, failed: false, apart: false }
+    }
+}
 
 /// The latest answers of a cluster's endpoints, as one worker saw them.
 #[derive(Clone, Debug)]
@@ -49,7 +52,7 @@ pub struct BaselineErrors {
 impl Default for BaselineErrors {
     fn default() -> BaselineErrors {
         BaselineErrors {
-            answers: [NONE; REMEMBERED],
+            answers: [Answer::none(); REMEMBERED],
             next: 0,
             bad: 0,
             long: (0.0, 0.0),
@@ -81,7 +84,7 @@ impl BaselineErrors {
     /// Forgets all endpoints except those that `stays`, because their indices may be reused.
     pub fn retain(&mut self, stays: impl Fn(u32) -> bool) {
         let gone = self.answers.iter_mut().filter(|a| a.index != u32::MAX && !stays(a.index));
-        gone.for_each(|answer| *answer = NONE);
+        gone.for_each(|answer| *answer = Answer::none());
         self.recount();
         self.failed.iter_mut().filter(|i| **i != u32::MAX && !stays(**i)).for_each(|i| *i = u32::MAX);
     }
@@ -92,7 +95,7 @@ impl BaselineErrors {
         for answer in &mut moved.answers {
             match to(answer.index) {
                 Some(to) if answer.index != u32::MAX => answer.index = to,
-                _ => *answer = NONE,
+                _ => *answer = Answer::none(),
             }
         }
         moved.recount();
@@ -119,10 +122,11 @@ impl BaselineErrors {
     }
 
     /// Sets the endpoints apart of which all latest answers, at least two, are failures, if that explains the failures
-    /// better than one ratio common to all: shorter by ln([`SURPRISE`]) in nats, what it takes to name these endpoints
-    /// among all included (Rissanen, "Modeling by shortest data description", 1978). A fault that all share, however
-    /// frequent, leaves some endpoints without a good answer, but not more than it takes to name them.
-    pub fn set_apart(&mut self) {
+    /// better than one ratio common to all, but for a chance of `surprise`: shorter by its logarithm in nats, what it
+    /// takes to name these endpoints among all included (Rissanen, "Modeling by shortest data description", 1978). A
+    /// fault that all share, however frequent, leaves some endpoints without a good answer, but not more than it takes
+    /// to name them.
+    pub fn set_apart(&mut self, surprise: f64) {
         if self.bad < MIN_APART {
             return;
         }
@@ -136,7 +140,7 @@ impl BaselineErrors {
         let (apart, lost) =
             of_each().filter(|of| fails(of)).fold((0, 0), |(apart, lost), of| (apart + 1, lost + of.len()));
         let shorter = nats(failed, known) - nats(failed - lost, known - lost) - nats(apart, endpoints);
-        let accepted = shorter > -SURPRISE.ln();
+        let accepted = shorter > -surprise.ln();
         let is_apart = |index: u32| {
             let from = sorted.partition_point(|answer| answer.index < index);
             let of = sorted.get(from..).unwrap_or_default().chunk_by(|a, b| a.index == b.index).next();
@@ -239,13 +243,13 @@ mod tests {
         {
             let mut background = BaselineErrors::default();
             (0..endpoints * each).for_each(|n| background.observe(n % endpoints, n % endpoints < fail));
-            background.set_apart();
+            background.set_apart(1e-3);
             let case = format!("{fail} of {endpoints}");
             let rest = (endpoints - fail) * each;
             assert_eq!(background.ratio(|_| true), (rest >= FEWEST).then_some(0.0), "{case}");
             // Well again: one good answer is enough.
             (0..fail).for_each(|n| background.observe(n, false));
-            background.set_apart();
+            background.set_apart(1e-3);
             assert!(background.ratio(|_| true).unwrap() > 0.0, "{case}");
         }
     }
@@ -258,7 +262,7 @@ mod tests {
                 let (mut background, mut apart, mut looks) = (BaselineErrors::default(), 0, 0);
                 for n in 0..4000 {
                     background.observe(rng.below(endpoints), rng.below(100) < percent && n > 300);
-                    background.set_apart();
+                    background.set_apart(1e-3);
                     looks += 1;
                     apart += u32::from(background.answers.iter().any(|answer| answer.apart));
                 }
