@@ -17,6 +17,12 @@ pub fn sort<T: Ord>(items: &mut [T]) {
     sort_by(items, |one, other| one < other);
 }
 
+/// The lower median of `values`, whose order changes; `None` of none.
+pub fn lower_median(values: &mut [f64]) -> Option<f64> {
+    let middle = values.len().checked_sub(1)? / 2;
+    Some(*values.select_nth_unstable_by(middle, f64::total_cmp).1)
+}
+
 /// Sorts `items` by hashes, in linear time if these are spread evenly: each item is put into the bucket that its place is
 /// likely to be in, and each bucket is sorted.
 pub fn sort_by_hash(items: &mut [u32], hash: impl Fn(u32) -> u64) {

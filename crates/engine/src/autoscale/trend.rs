@@ -3,6 +3,8 @@
 //! A steady rise is found exactly, a single outlier changes nothing, and a step is not taken for a slope of its own
 //! height. Only rises are extrapolated; a fall counts once it has happened.
 
+use crate::order;
+
 /// Maximum number of periods kept.
 pub const MAX_PERIODS: usize = 5;
 /// Minimum number of periods for a trend.
@@ -51,16 +53,13 @@ impl Trend {
             }
         }
         // A jump is steep between any two periods on both sides of it, but only once from one period to the next.
-        let steps = self.0.iter().zip(self.0.iter().skip(1)).map(|(from, to)| to - from).collect();
-        let slope = lower_median(slopes).min(lower_median(steps));
+        let mut steps: Vec<f64> =
+            self.0.iter().zip(self.0.iter().skip(1)).map(|(from, to)| to - from).collect();
+        // The lower median is the smaller rise in case of doubt.
+        let median = |rises: &mut [f64]| order::lower_median(rises).unwrap_or(0.0);
+        let slope = median(&mut slopes).min(median(&mut steps));
         (slope * periods).clamp(0.0, MAX_AHEAD * last.max(0.0))
     }
-}
-
-/// The lower median, the smaller rise in case of doubt; 0 of none.
-fn lower_median(mut slopes: Vec<f64>) -> f64 {
-    crate::order::sort_by(&mut slopes, |a, b| a.total_cmp(b).is_lt());
-    slopes.get(slopes.len().saturating_sub(1) / 2).copied().unwrap_or(0.0)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::cluster::subset::{NO_SUBSET, Subset, tiers};
 use crate::endpoint::{AnnouncedHealth, EndpointState, EndpointView};
 use crate::estimate::Epochs;
 use crate::health::{GoodRun, SURPRISE, State};
+use crate::order::lower_median;
 use crate::policy::Turns;
 use crate::settings::{self, RuleAction};
 use crate::time::Time;
@@ -146,8 +147,7 @@ impl Cluster {
         let others = some.filter(|other| *other != index && self.in_traffic(*other));
         let mut ratios: Vec<f64> =
             others.filter_map(|other| Some(self.endpoint(other)?.error_ratio())).collect();
-        let Some(middle) = ratios.len().checked_sub(1).map(|last| last / 2) else { return 0.0 };
-        *ratios.select_nth_unstable_by(middle, f64::total_cmp).1
+        lower_median(&mut ratios).unwrap_or(0.0)
     }
 
     /// Whether the endpoint at `index` is in traffic on its own account. One that has traffic because of panic alone is
@@ -472,6 +472,5 @@ fn fit(endpoint: &EndpointState) -> bool {
 /// The median latency of `endpoints`, seconds.
 pub(super) fn median<'a>(endpoints: impl Iterator<Item = EndpointView<'a>>) -> Option<f64> {
     let mut logs: Vec<f64> = endpoints.filter_map(|m| m.centre().map(|(centre, _)| centre)).collect();
-    let middle = logs.len().checked_sub(1)? / 2;
-    Some(logs.select_nth_unstable_by(middle, f64::total_cmp).1.exp())
+    lower_median(&mut logs).map(f64::exp)
 }

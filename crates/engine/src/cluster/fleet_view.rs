@@ -9,6 +9,7 @@ use super::shares::{MIN_SIGNAL_SHARE, cap};
 use super::{Cluster, GOOD_MULTIPLE};
 use crate::endpoint::{EndpointView, NOISE_S};
 use crate::estimate::Reading;
+use crate::order::lower_median;
 use crate::rng;
 use crate::settings::{Builtin, Signal};
 use crate::time::Time;
@@ -128,8 +129,7 @@ impl Cluster {
 fn median_of(latencies: &[FleetLatency]) -> f64 {
     let mut values: Vec<f64> =
         latencies.iter().filter(|one| one.confidence > 0.0).map(|one| one.value).collect();
-    let middle = values.len().checked_sub(1).map(|last| last / 2);
-    middle.map_or(0.0, |middle| *values.select_nth_unstable_by(middle, f64::total_cmp).1)
+    lower_median(&mut values).unwrap_or(0.0)
 }
 
 /// Factor on the share of an endpoint; 1 if it is not slow.

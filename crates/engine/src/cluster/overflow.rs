@@ -5,6 +5,7 @@
 use super::Cluster;
 use crate::endpoint::Constraints;
 use crate::health::State;
+use crate::order::lower_median;
 use crate::rng::Rng;
 use crate::settings::RuleAction;
 
@@ -201,18 +202,9 @@ impl Cluster {
         let (limit, failing) =
             if ejected > 0.0 { (ejected / (eligible + ejected), failed / ejected) } else { (0.0, 1.0) };
         // Requests that wait at one endpoint, because it hangs or is slow, are no sign that the others are full.
-        let awaiting = awaiting.min(UNEVEN * median(&mut depths) * eligible);
+        let awaiting = awaiting.min(UNEVEN * lower_median(&mut depths).unwrap_or(0.0) * eligible);
         overflow.settle(awaiting, (limit, failing), self.traffic.rate_of_all(), seconds);
     }
-}
-
-/// The lower median, 0 of none.
-fn median(values: &mut [f64]) -> f64 {
-    if values.is_empty() {
-        return 0.0;
-    }
-    let middle = (values.len() - 1) / 2;
-    *values.select_nth_unstable_by(middle, f64::total_cmp).1
 }
 
 /// Whether an endpoint is ejected for its failures alone: not by announced health, a rule, or a pause that it asked

@@ -7,6 +7,7 @@ use crate::ablation::Part;
 use crate::cluster::probes::WORTH_EXPLORING;
 use crate::endpoint::{EndpointRef, EndpointState};
 use crate::estimate::{LearntWeight, Reading};
+use crate::order::lower_median;
 use crate::policy::{Home, Turns};
 use crate::settings::RuleAction;
 use crate::time::Time;
@@ -197,8 +198,7 @@ impl Cluster {
         let reported = signal.is_some_and(|s| s.report.is_some());
         let firmness = self.signal_firmness(at);
         let unknown = Scale { weight, max, median: 0.0, mean: 0.0, reported, firmness };
-        let Some(middle) = values.len().checked_sub(1).map(|last| last / 2) else { return unknown };
-        let median = *values.select_nth_unstable_by(middle, f64::total_cmp).1;
+        let Some(median) = lower_median(&mut values) else { return unknown };
         let mut scale = Scale { median, ..unknown };
         scale.mean = values.iter().map(|v| scale.of(*v)).sum::<f64>() / values.len() as f64;
         scale
