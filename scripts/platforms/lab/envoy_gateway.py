@@ -13,7 +13,7 @@ apiVersion: gateway.envoyproxy.io/v1alpha1
 kind: EnvoyGateway
 gateway: {{ controllerName: gateway.envoyproxy.io/gatewayclass-controller }}
 provider: {{ type: Kubernetes }}
-extensionApis: {{ enableBackend: true, enableEnvoyPatchPolicy: {patches} }}
+extensionApis: {{ enableBackend: true, enableLua: true, enableEnvoyPatchPolicy: {patches} }}
 """
 CLASS = """
 apiVersion: gateway.networking.k8s.io/v1

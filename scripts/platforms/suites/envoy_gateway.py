@@ -199,6 +199,7 @@ PARTS = {
     "refusals": refusals,
     "gateways-policy": lambda edge, record: beside.gateways_policy(edge, record, WHAT, shipped(FILE)),
     "routes-policy": lambda edge, record: beside.routes_policy(edge, record, WHAT, shipped(FILE), without_policy()),
+    "extensions": lambda edge, record: beside.extensions(edge, record, WHAT, shipped(FILE)),
     "zones": lambda edge, record: beside.zones(edge, record, WHAT, shipped(FILE), patched(shipped(FILE), 1)),
     "rules": lambda edge, record: beside.rules(edge, record, WHAT, with_route),
     "without-patches": lambda edge, record: beside.without_patches(edge, record, WHAT, shipped(FILE)),
@@ -217,6 +218,7 @@ SHARES = (
     "images files refusals",
     "module-outages replacing",
     "zones rules",
+    "extensions",
 )
 
 

@@ -3,13 +3,14 @@
 import json
 import time
 
-from lab.edge import NOT_FOLLOWED, PLAIN, PODS, SPARED, backend, route
+from lab.edge import DECISIONS, NOT_FOLLOWED, PLAIN, PODS, SPARED, backend, route
 from lab.machine import until
 from lab.record import below, counts, none_failed
 from lab.shop import QUICK, SLOW
 
 CLUSTER = "httproute/shop/web/rule/0"
 POLICY = "backendtrafficpolicy"
+EXTENSIONS = "envoyextensionpolicy"
 RETRIES = {"retry": {"numRetries": 3, "retryOn": {"triggers": ["connect-failure", "reset", "gateway-error"]}, "perRetry": {"timeout": "2s"}}}
 HEALTH = {
     "healthCheck": {
@@ -17,15 +18,17 @@ HEALTH = {
         "passive": {"consecutive5XxErrors": 5, "interval": "2s", "baseEjectionTime": "5s", "maxEjectionPercent": 50},
     }
 }
+# An extension of the user's: the endpoints see what it writes.
+LUA = {"lua": [{"type": "Inline", "inline": 'function envoy_on_request(handle) handle:headers():add("x-track", "users") end'}]}
 LIMITS = {"circuitBreaker": {"maxConnections": 500, "maxPendingRequests": 500, "maxParallelRequests": 500}, "timeout": {"http": {"connectionIdleTimeout": "7s"}}}
 
 
-def policy(kind, name, **spec):
-    """A BackendTrafficPolicy of the user's."""
+def policy(kind, name, of="BackendTrafficPolicy", **spec):
+    """A policy of the user's, of the kind `of`, for a Gateway or a route."""
     target = {"group": "gateway.networking.k8s.io", "kind": kind, "name": name}
     return {
         "apiVersion": "gateway.envoyproxy.io/v1alpha1",
-        "kind": "BackendTrafficPolicy",
+        "kind": of,
         "metadata": {"name": "of-the-user", "namespace": "shop"},
         "spec": {"targetRefs": [target], **spec},
     }
@@ -106,6 +109,47 @@ def routes_policy(edge, record, file, text, without_policy):
         seen and f"{seen} endpoints saw the steering header")
     edge.take_out(without_policy)
     edge.kubernetes.delete(users)
+
+
+def in_force(edge, load=None):
+    """Whether the user's extension acts on all requests; `None` where on some of them."""
+    tracks = (load or edge.load("gateway", 20, 20))["tracks"]
+    return {("users",): True, ("-",): False}.get(tuple(tracks))
+
+
+def extensions(edge, record, file, text):
+    """An EnvoyExtensionPolicy of the user's, of the Gateway or of the same route."""
+    of_gateway = policy("Gateway", "shop", "EnvoyExtensionPolicy", **LUA)
+    edge.kubernetes.apply(of_gateway)
+    until("the Gateway's extension in force", lambda: in_force(edge), 60)
+    load = edge.under_load(lambda: edge.kubernetes.apply(text))
+    status = json.dumps(edge.kubernetes.get(EXTENSIONS, "of-the-user", "-n", "shop")["status"])
+    edge.steers()
+    after = edge.load("gateway")
+    record.case(f"{file} beside an extension of the Gateway, which is out of force for the route", f"{counts(load)}, then {counts(after)}",
+        none_failed(load), none_failed(after), below(after, PODS[2], SPARED), "Overridden" not in status and f"no condition tells: {status}",
+        in_force(edge, after) is not False and f"it acts: {after['tracks']}")
+    both = text.replace("\n  wasm:\n", f"\n  lua: {json.dumps(LUA['lua'])}\n  wasm:\n", 1)
+    load = edge.under_load(lambda: edge.kubernetes.apply(both))
+    edge.steers()
+    after = edge.load("gateway")
+    record.case(f"{file}, its entries and the Gateway's in one policy", f"{counts(load)}, then {counts(after)}", none_failed(load),
+        none_failed(after), below(after, PODS[2], SPARED), in_force(edge, after) is not True and f"not both act: {after['tracks']}")
+    edge.take_out(both)
+    edge.kubernetes.delete(of_gateway)
+    of_route = policy("HTTPRoute", "web", "EnvoyExtensionPolicy", **LUA)
+    edge.kubernetes.apply(of_route)
+    until("the route's extension in force", lambda: in_force(edge), 60)
+    load = edge.under_load(lambda: edge.kubernetes.apply(text))
+    told = edge.gateway.conditions(EXTENSIONS, "evenkeel", "shop")
+    decisions = edge.counted(DECISIONS)
+    after = edge.load("gateway")
+    record.case(f"{file} beside an older extension of the same route", f"{counts(load)}, then {counts(after)}; {'; '.join(told)}",
+        none_failed(load), none_failed(after), not told and "its conditions do not tell", in_force(edge, after) is not True and "the older one does not act",
+        edge.counted(DECISIONS) > decisions and "the filter decides all the same")
+    edge.take_out(text)
+    edge.kubernetes.delete(of_route)
+    until("no extension", lambda: in_force(edge) is False, 60)
 
 
 def zones(edge, record, file, text, with_patches):
