@@ -257,7 +257,8 @@ pub fn build(policy: &settings::Policy, ablation: Ablation) -> Box<dyn Policy> {
 
 /// Draws up to `draws` distinct endpoints, half of them at [home](Home), and ranks them by `cost`, lowest first; equal
 /// costs keep the random order of the draw, those at home before the others. An endpoint with a reduced share comes first among equals
-/// when its turn has come, and costs up to `breaks_at` times more until then.
+/// when its turn has come, and costs up to `breaks_at` times more until then. So does one of many that is compared although
+/// others have nearly all shares: it is a way out, and idle most of the time.
 pub fn pick_lowest_cost(
     view: PickContext<'_>,
     pool: &mut Pool,
@@ -274,8 +275,8 @@ pub fn pick_lowest_cost(
     let few = pool.len() <= draws;
     let at_home = if view.turns.home.width > 0.0 { draws / 2 } else { 0 };
     let elsewhere = if few { draws } else { want.max(draws - at_home) };
-    let mut consider = |index: u32, endpoint: &EndpointState| {
-        let cost = cost(view.peers.of(index, endpoint), index);
+    let mut consider = |index: u32, endpoint: &EndpointState, times: f32| {
+        let cost = cost(view.peers.of(index, endpoint), index) * times;
         let cost = if cost.is_nan() { f32::INFINITY } else { cost };
         let (cost, rank) = match endpoint.turn.held {
             held if held > 0.0 => {
@@ -296,13 +297,19 @@ pub fn pick_lowest_cost(
     };
     let mut near = Candidates::default();
     if at_home > 0 {
-        near = pool.draw_at_home(view, at_home, rng, &mut consider);
+        near = pool.draw_at_home(view, at_home, rng, &mut |index, endpoint| consider(index, endpoint, 1.0));
     }
-    pool.draw(view, elsewhere, rng, |index, endpoint| {
+    let missing = pool.draw_some(view, elsewhere, rng, &mut |index, endpoint| {
         if !near.as_slice().contains(&index) {
-            consider(index, endpoint);
+            consider(index, endpoint, 1.0);
         }
     });
+    if !missing.is_empty() {
+        let times = if few { 1.0 } else { breaks_at };
+        for index in pool.fill(view, missing, rng).iter().filter(|index| !near.as_slice().contains(index)) {
+            view.eligible(*index).into_iter().for_each(|endpoint| consider(*index, endpoint, times));
+        }
+    }
     let mut candidates = Candidates::default();
     best.iter().take(count.min(want)).for_each(|(_, index)| candidates.push(*index));
     candidates

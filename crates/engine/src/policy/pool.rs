@@ -1,5 +1,7 @@
 //! The endpoints of a subset, prepared for random draws in constant time.
 
+use core::ops::Range;
+
 use super::{Candidates, PickContext};
 use crate::endpoint::EndpointState;
 use crate::order;
@@ -13,7 +15,8 @@ pub const MAX_DRAWS: usize = 16;
 /// With equal shares a draw is one step of a Fisher–Yates shuffle of a permutation that is kept: distinct without
 /// rejection, O(1), regardless of the order that earlier draws left. With unequal shares a draw is Walker's alias
 /// method (Vose, "A linear algorithm for generating random numbers with a given distribution", 1991): O(1), the table
-/// is rebuilt on refresh; repetitions are drawn again, a bounded number of times, and what is missing then evenly.
+/// is rebuilt on refresh; repetitions are drawn again, a bounded number of times, and what is missing then
+/// [evenly](Pool::fill).
 #[derive(Clone, Debug, Default)]
 pub struct Pool {
     /// All endpoints of the subset, in rising order.
@@ -25,6 +28,8 @@ pub struct Pool {
     common: Vec<u32>,
     /// The shares of the eligible ones, added up in this order; empty if all are equal.
     sums: Vec<f32>,
+    /// What was drawn by shares that differ.
+    drawn: [u32; MAX_DRAWS],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -122,12 +127,28 @@ impl Pool {
         rng: &mut Rng,
         mut each: impl FnMut(u32, &EndpointState),
     ) {
+        let missing = self.draw_some(view, count, rng, &mut each);
+        if !missing.is_empty() {
+            for index in self.fill(view, missing, rng) {
+                view.eligible(*index).into_iter().for_each(|endpoint| each(*index, endpoint));
+            }
+        }
+    }
+
+    /// The same, except those that are hardly ever drawn; returns which of the draws are left to [`fill`](Pool::fill).
+    pub fn draw_some(
+        &mut self,
+        view: PickContext<'_>,
+        count: usize,
+        rng: &mut Rng,
+        each: &mut impl FnMut(u32, &EndpointState),
+    ) -> Range<usize> {
         let count = count.min(MAX_DRAWS);
         if self.alias.is_empty() {
-            self.draw_evenly(view, count, rng, &mut each);
-        } else {
-            self.draw_by_shares(view, count, rng, &mut each);
+            self.draw_evenly(view, count, rng, each);
+            return 0..0;
         }
+        self.draw_by_shares(view, count, rng, each)
     }
 
     /// Draws in proportion to shares that differ.
@@ -138,60 +159,53 @@ impl Pool {
         count: usize,
         rng: &mut Rng,
         each: &mut impl FnMut(u32, &EndpointState),
-    ) {
-        let mut drawn = [u32::MAX; MAX_DRAWS];
+    ) -> Range<usize> {
         let mut found = 0;
         let enough = count.min(self.order.len());
         for _ in 0..4 * count {
             if found == enough {
-                return;
+                return 0..0;
             }
             let index = self.draw_alias(rng);
-            if drawn.get(..found).is_some_and(|d| d.contains(&index)) {
+            if self.drawn.get(..found).is_some_and(|d| d.contains(&index)) {
                 continue;
             }
-            let (Some(endpoint), Some(slot)) = (view.eligible(index), drawn.get_mut(found)) else { continue };
+            let (Some(endpoint), Some(slot)) = (view.eligible(index), self.drawn.get_mut(found)) else {
+                continue;
+            };
             *slot = index;
             found += 1;
             each(index, endpoint);
         }
         if found == 0 {
             self.draw_evenly(view, count, rng, each);
-        } else if found < enough {
-            let all = self.fill(view, (&mut drawn, found, enough), rng);
-            for index in drawn.get(found..all).into_iter().flatten() {
-                view.eligible(*index).into_iter().for_each(|endpoint| each(*index, endpoint));
-            }
+            return 0..0;
         }
+        found..enough
     }
 
-    /// Draws endpoints evenly that are not among the first `found` of `drawn`, until there are `enough`; returns how many
-    /// there are. Where a few endpoints have most of the shares, hardly any other is drawn by shares.
+    /// Draws evenly what is `missing` of the draws; returns what it has found. Where a few endpoints have most of the
+    /// shares, hardly any other is drawn by shares.
     #[cold]
     #[inline(never)]
-    fn fill(
-        &mut self,
-        view: PickContext<'_>,
-        (drawn, mut found, enough): (&mut [u32; MAX_DRAWS], usize, usize),
-        rng: &mut Rng,
-    ) -> usize {
-        let len = self.order.len();
+    pub fn fill(&mut self, view: PickContext<'_>, missing: Range<usize>, rng: &mut Rng) -> &[u32] {
+        let (len, mut found) = (self.order.len(), missing.start);
         for at in 0..len.min(4 * MAX_DRAWS) {
-            if found == enough {
+            if found >= missing.end {
                 break;
             }
             self.order.swap(at, at + rng.below((len - at) as u32) as usize);
             let index = self.order.get(at).copied().unwrap_or(u32::MAX);
-            let known = drawn.get(..found).is_some_and(|drawn| drawn.contains(&index));
+            let known = self.drawn.get(..found).is_some_and(|drawn| drawn.contains(&index));
             if !known
                 && view.eligible(index).is_some()
-                && let Some(slot) = drawn.get_mut(found)
+                && let Some(slot) = self.drawn.get_mut(found)
             {
                 *slot = index;
                 found += 1;
             }
         }
-        found
+        self.drawn.get(missing.start..found).unwrap_or_default()
     }
 
     /// Draws `count` endpoints at [home](super::Home), in proportion to their shares; returns the distinct ones that are

@@ -264,3 +264,44 @@ fn what_an_endpoint_holds_while_it_answers_others_is_no_silence() {
         assert!(counts.iter().all(|count| (250.0..350.0).contains(count)), "{policy:?}: {counts:?}");
     }
 }
+
+/// Counts of requests by endpoint, where so many are in flight at a time and all take equally long.
+fn with_in_flight(policy: &settings::Policy, weights: &[f32], at_a_time: usize) -> Vec<f64> {
+    let mut bench = Bench::new(policy, weights.iter().map(|weight| at_rest(*weight, 0.05)).collect());
+    let turns = Turns { unit: weights.iter().sum::<f32>() / weights.len() as f32, ..Turns::default() };
+    let mut counts = vec![0.0; weights.len()];
+    let mut open = std::collections::VecDeque::new();
+    for _ in 0..5000 {
+        let index = bench.pick_at(turns, None, 1).first().unwrap() as usize;
+        counts[index] += 1.0;
+        bench.states[index].in_flight.start(bench.now);
+        open.push_back(index);
+        if open.len() > at_a_time {
+            let over = open.pop_front().unwrap();
+            bench.states[over].in_flight.answer(bench.now, bench.now);
+            bench.states[over].in_flight.finish();
+        }
+    }
+    counts
+}
+
+/// Endpoints that are hardly ever drawn are compared as a way out, and not because they are idle most of the time.
+#[test]
+fn beside_an_endpoint_of_much_more_weight_the_others_are_a_way_out() {
+    let weights: Vec<f32> = [1000.0].into_iter().chain([1.0; 40]).collect();
+    for policy in comparing().into_iter().take(3) {
+        for at_a_time in [10, 50] {
+            let counts = with_in_flight(&policy, &weights, at_a_time);
+            let others = 1.0 - counts[0] / 5000.0;
+            // Of two at random, one of the others is idle in a fourth of the draws; of five, in a half.
+            let two = matches!(policy, settings::Policy::PeakEwma | settings::Policy::LeastRequest);
+            assert!(others < if two { 0.3 } else { 0.6 }, "{policy:?}, {at_a_time}: {others}");
+        }
+        // It hangs.
+        let list = weights.iter().map(|weight| busy(*weight, 0.05, if *weight > 1.0 { 5000 } else { 0 }, 0));
+        let mut bench = Bench::new(&policy, list.collect());
+        let turns = Turns { unit: 25.0, ..Turns::default() };
+        let named = (0..1000).filter(|_| bench.pick_at(turns, None, 1).first() == Some(0)).count();
+        assert_eq!(named, 0, "{policy:?}");
+    }
+}
