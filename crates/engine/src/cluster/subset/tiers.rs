@@ -73,18 +73,22 @@ pub(crate) fn divide(subsets: &mut [Subset], kept: impl Fn(&Subset) -> f64) {
 }
 
 /// Lowers what a busy local zone keeps by what leaves it for the other zones of its priority, as far as these can carry
-/// it: priorities follow health, not load.
+/// it beside what is theirs: priorities follow health, not load.
 #[inline(never)]
 fn leave_busy(subsets: &mut [Subset]) {
     let carries = |g: &Subset| capacity(g.division.fit, g.division.weight) * g.division.kept;
-    for remote in 1..subsets.len() {
-        let (Some(here), Some(there)) = (subsets.get(remote - 1), subsets.get(remote)) else { continue };
-        let (own, room) = (carries(here), carries(there));
-        if !stand_in(here, there) || own <= 0.0 {
-            continue;
+    let mut left: f64 = 1.0;
+    for at in 0..subsets.len() {
+        let (Some(here), there) = (subsets.get(at), subsets.get(at + 1)) else { continue };
+        let own = carries(here);
+        let mut stays = 1.0;
+        if let Some(there) = there.filter(|there| stand_in(here, there) && own > 0.0) {
+            let room = carries(there);
+            let least = (left.min(own + room) - room) / own;
+            stays = here.division.spill.local_fraction.max(least);
         }
-        let stays = here.division.spill.local_fraction.max(1.0 - room / own);
-        if let Some(here) = subsets.get_mut(remote - 1) {
+        left = (left - own * stays).max(0.0);
+        if let Some(here) = subsets.get_mut(at) {
             here.division.kept *= stays;
         }
     }

@@ -408,6 +408,14 @@ fn what_a_busy_zone_does_not_keep_stays_at_its_priority() {
     (cluster.subsets.list[1].division.fit, cluster.subsets.list[1].division.weight) = (1.0, 2.0);
     cluster.divide(0.0, s(0.0));
     assert_eq!(cluster.loads(), [0.3, 0.7, 0.0]);
+    // A half of the zone is out as well: together they carry all, however busy the rest is.
+    (cluster.subsets.list[0].division.fit, cluster.subsets.list[1].division.weight) = (1.0, 2.8);
+    cluster.divide(0.0, s(0.0));
+    assert_eq!(cluster.loads(), [0.5, 0.5, 0.0]);
+    // Less than all, and the next priority has the rest, as by health.
+    cluster.subsets.list[1].division.weight = 7.0;
+    cluster.divide(0.0, s(0.0));
+    assert_eq!(cluster.loads(), [0.7, 0.2, 0.1]);
 }
 
 #[test]
