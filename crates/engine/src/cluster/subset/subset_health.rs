@@ -58,6 +58,11 @@ pub(crate) struct Silence {
 }
 
 impl Silence {
+    /// Whether the next request may be a look.
+    pub fn is_looked_at(&self) -> bool {
+        self.allowed.is_some()
+    }
+
     /// Whether the next request may be a look; `dead_s` is the silence after which no requests go to the subset, and
     /// `sent` says whether one has been sent since this worker had so many requests, of which there are `requests`.
     fn looks(

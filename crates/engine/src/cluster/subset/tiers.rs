@@ -73,7 +73,7 @@ pub(crate) fn divide(subsets: &mut [Subset], kept: impl Fn(&Subset) -> f64) {
 }
 
 /// Lowers what a busy local zone keeps by what leaves it for the other zones of its priority, as far as these can carry
-/// it beside what is theirs: priorities follow health, not load.
+/// it beside what is theirs: priorities follow health, not load. A request that looks whether the zone answers is no load.
 #[inline(never)]
 fn leave_busy(subsets: &mut [Subset]) {
     let carries = |g: &Subset| capacity(g.division.fit, g.division.weight) * g.division.kept;
@@ -82,7 +82,9 @@ fn leave_busy(subsets: &mut [Subset]) {
         let (Some(here), there) = (subsets.get(at), subsets.get(at + 1)) else { continue };
         let own = carries(here);
         let mut stays = 1.0;
-        if let Some(there) = there.filter(|there| stand_in(here, there) && own > 0.0) {
+        if let Some(there) = there.filter(|there| stand_in(here, there) && own > 0.0)
+            && !here.errors.silence.is_looked_at()
+        {
             let room = carries(there);
             let least = (left.min(own + room) - room) / own;
             stays = here.division.spill.local_fraction.max(least);

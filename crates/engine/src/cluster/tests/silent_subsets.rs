@@ -21,7 +21,10 @@ struct Traffic {
 impl Traffic {
     fn new() -> Traffic {
         let at = |nth| Spec { priority: u32::from(nth > 2), ..endpoint(nth) };
-        let cluster = cluster(&settings(), &[1, 2, 3, 4].map(at));
+        Traffic::to(cluster(&settings(), &[1, 2, 3, 4].map(at)))
+    }
+
+    fn to(cluster: Cluster) -> Traffic {
         Traffic { cluster, rng: Rng::new(5), passed: 0, open: Vec::new() }
     }
 
@@ -88,4 +91,19 @@ fn what_hangs_as_a_whole_costs_a_request_at_times_that_double() {
     // It is back within about as long as it was away.
     traffic.run(60, 1, false);
     assert_eq!(traffic.run(1, 1, false).len(), 100);
+}
+
+/// That it hangs is pressure, too, by which a zone keeps next to nothing: a look is not lowered by that.
+#[test]
+fn a_local_zone_that_hangs_is_looked_at_as_often() {
+    let zone = Some(settings::Zone { local: "a".into(), spill_over_percent: 70.0 });
+    let at = |nth| Spec { zone: if nth > 2 { "b" } else { "a" }.into(), ..endpoint(nth) };
+    let settings = settings::Upstream { zone, ..settings() };
+    let mut traffic = Traffic::to(cluster(&settings, &[1, 2, 3, 4].map(at)));
+    traffic.run(5, 10, false);
+    let sent = traffic.run(60, 10, true);
+    let looks: Vec<u32> = sent.into_iter().filter(|at| *at > 1000).collect();
+    assert!((3..=12).contains(&looks.len()), "{looks:?}");
+    traffic.run(60, 10, false);
+    assert!(traffic.run(10, 10, false).len() > 90);
 }
