@@ -2,7 +2,7 @@
 
 use super::out_of_band::Urgency;
 use super::{Cluster, GOOD_MULTIPLE};
-use crate::endpoint::{AnnouncedHealth, EndpointRef, EndpointView, NOISE_S};
+use crate::endpoint::{AnnouncedHealth, EndpointRef, EndpointState, EndpointView, NOISE_S};
 use crate::health::{Health, State};
 use crate::settings::{self, RuleAction};
 use crate::time::Time;
@@ -93,7 +93,8 @@ fn may_verify(
         let goes_on = endpoint.exploration.looks_again() && turns >= TURNS_TO_GO_ON;
         return explores.is_some_and(|(usual, pause)| {
             let slow = f64::from(endpoint.expected) > GOOD_MULTIPLE * usual + NOISE_S;
-            let waited = || now.seconds_since(endpoint.quiet_since()) > pause;
+            let since = endpoint.quiet_since().max(endpoint.health.looked());
+            let waited = || now.seconds_since(since) > pause;
             slow && (goes_on || (turns >= TURNS_TO_EXPLORE && waited()))
         });
     }
@@ -348,7 +349,9 @@ impl Cluster {
     #[inline(never)]
     fn send_probe(&mut self, version: usize, key: Option<u64>, now: Time) -> Option<u32> {
         let index = self.next_due(version, key)?;
-        if let Some(endpoint) = self.endpoints.states.get_mut(index as usize).filter(|m| !m.eligible) {
+        // One that fails and is in traffic all the same is probed no more often while it hangs.
+        let is_probe = |m: &&mut EndpointState| !m.eligible || m.health.state() != State::Healthy;
+        if let Some(endpoint) = self.endpoints.states.get_mut(index as usize).filter(is_probe) {
             endpoint.health.probed(endpoint.in_flight.awaiting() == 0, now);
         }
         Some(index)

@@ -103,12 +103,16 @@ impl Health {
         }
     }
 
+    /// When the latest probe was sent, or since when the next one waits; [`Time::ZERO`] if neither is known.
+    pub fn looked(&self) -> Time {
+        self.past.as_ref().map_or(Time::ZERO, |past| past.looks.since)
+    }
+
     /// Whether a stalled endpoint, silent for `quiet_s` seconds, is due for its next probe. The silence is counted from
     /// when something began to wait: from the latest probe, if the client of the one before has given up.
     #[inline(never)]
     pub fn may_look(&self, quiet_s: f64, limits: &settings::Health, now: Time) -> bool {
-        let looked = self.past.as_ref().map_or(Time::ZERO, |past| past.looks.since);
-        let looked_s = now.seconds_since(looked);
+        let looked_s = now.seconds_since(self.looked());
         if looked_s <= quiet_s {
             looked_s >= limits.ejection.as_secs_f64() * FIRST_WAIT
         } else {

@@ -147,6 +147,42 @@ fn an_endpoint_that_hung_comes_back_where_it_may_not_be_ejected() {
     }
 }
 
+/// One that hangs, in traffic because none may be ejected, costs what one out of traffic does: no part of all requests.
+#[test]
+fn what_hangs_where_it_may_not_be_ejected_gets_a_request_at_times() {
+    let mut cluster = limited(&fleet(4), 0, 0);
+    let mut rng = rng::Rng::new(3);
+    let mut hung: Vec<(f64, RequestHandle)> = Vec::new();
+    let mut sent = 0;
+    for nth in 0..30_000 {
+        let seconds = f64::from(nth) / 100.0;
+        cluster.tick(ProbeShard::ALONE, s(seconds));
+        for (ends, handle) in hung.extract_if(.., |(ends, _)| *ends <= seconds) {
+            cluster.record_response(
+                &handle,
+                Outcome::Failed(crate::Failure::Timeout),
+                Quickness::Shown,
+                s(ends),
+            );
+            cluster.finished(handle.endpoint, s(ends));
+        }
+        let Decision::Steer(named) = cluster.pick(Request::wanting(1), s(seconds), &mut rng) else {
+            continue;
+        };
+        let (endpoint, depth) = cluster.started(named.first().unwrap(), s(seconds)).unwrap();
+        let handle = RequestHandle { upstream: 0, endpoint, started: s(seconds), depth };
+        if seconds > 5.0 && endpoint.index == 0 {
+            sent += u32::from(seconds > 60.0);
+            hung.push((seconds + 15.0, handle));
+        } else {
+            let now = s(seconds + 0.02);
+            cluster.record_response(&handle, Outcome::Good, Quickness::Shown, now);
+            cluster.finished(endpoint, now);
+        }
+    }
+    assert!((10..=60).contains(&sent), "{sent} of 24,000");
+}
+
 /// Requests of keys of these endpoints, ten a second for 100 s, while the fourth of four is ejected and its probes out of
 /// band go well from this second on: how many of each key it got, and whether it is back.
 fn with_probes(owners: &[u32], well_from: f64) -> (Vec<usize>, bool) {
