@@ -125,8 +125,13 @@ impl Cluster {
         match outcome {
             Outcome::Good | Outcome::Undecided => state.answer(started, epochs, now),
             Outcome::Failed(failure) if failure.is_response() => state.answer(started, epochs, now),
-            Outcome::Failed(Failure::Timeout) | Outcome::Cancelled => {
+            Outcome::Failed(Failure::Timeout) => {
                 state.stop_awaiting(started, epochs);
+                state.latency.observe_at_least(seconds, started, now, &ablation);
+            }
+            Outcome::Cancelled => {
+                let subset = self.subsets.list.get(state.subset as usize);
+                state.give_up(started, epochs, subset.is_some_and(|g| raw > g.latency.stall_timeout));
                 state.latency.observe_at_least(seconds, started, now, &ablation);
             }
             Outcome::Failed(_) | Outcome::Unrelated => state.stop_awaiting(started, epochs),

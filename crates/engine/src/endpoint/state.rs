@@ -327,6 +327,16 @@ impl EndpointState {
         }
     }
 
+    /// The client has given up the request started at `started`. If that was `long` after, the endpoint owes the answer like
+    /// a stalled one: where each request is alone, none of them would ever wait beside others.
+    pub fn give_up(&mut self, started: Time, epochs: Epochs, long: bool) {
+        if long {
+            self.end_wait(started, epochs);
+        } else {
+            self.stop_awaiting(started, epochs);
+        }
+    }
+
     /// No answer is due to the request started at `started` until it [is](EndpointState::await_answer).
     pub fn postpone(&mut self, started: Time, epochs: Epochs) {
         if started >= self.in_flight.quiet_since() {

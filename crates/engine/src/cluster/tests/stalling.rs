@@ -94,6 +94,21 @@ fn what_its_clients_have_given_up_on_is_still_owed() {
     }
 }
 
+/// Under a policy that sends nothing more where one waits, no three wait at a time.
+#[test]
+fn what_is_given_up_one_by_one_is_owed_as_well() {
+    for patience in [30, 150, 400] {
+        let mut traffic = Traffic::new(settings::Policy::LeastRequest, patience);
+        traffic.run(5, &[]);
+        traffic.run(60, &[0]);
+        let lost = &traffic.lost;
+        assert_eq!(traffic.state(), State::Stalled, "{patience}: {lost:?}");
+        assert!(lost.iter().filter(|sent| **sent > 1800).count() <= 12, "{patience}: {lost:?}");
+        traffic.run(12, &[]);
+        assert_eq!(traffic.state(), State::Healthy, "{patience}");
+    }
+}
+
 /// Requests that were given up while the endpoint was stalled no longer count once it has answered.
 #[test]
 fn an_answer_clears_what_was_owed() {
