@@ -18,10 +18,17 @@ impl Failings {
         Failings { wanted, of: Vec::new() }
     }
 
-    /// Records an answer of the endpoint at `index`.
-    pub fn observe(&mut self, index: u32, failed: bool, now: Time) {
+    /// Whether there are any.
+    #[inline]
+    pub fn any(&self) -> bool {
+        !self.of.is_empty()
+    }
+
+    /// Records an answer of the endpoint at `index`, which is `out` of traffic by a rule, or is not.
+    #[inline(never)]
+    pub fn observe(&mut self, index: u32, failed: bool, out: bool, now: Time) {
         if let Some(failing) = self.of.get_mut(index as usize) {
-            failing.observe(failed, now);
+            failing.observe(failed, out, now);
         }
     }
 

@@ -4,9 +4,10 @@
 use super::probes::NEAR_MULTIPLE;
 use super::{Cluster, GOOD_MULTIPLE};
 use crate::decision::RequestHandle;
-use crate::endpoint::{EndpointRef, NOISE_S};
+use crate::endpoint::{EndpointRef, EndpointState, NOISE_S};
 use crate::health::{SURPRISE, State};
 use crate::outcome::{Failure, Outcome, Quickness, RetryHint, Unsettled};
+use crate::settings::RuleAction;
 use crate::time::Time;
 
 /// A deadline that expired within this multiple of the typical latency is no evidence: some calls have deadlines that
@@ -187,7 +188,9 @@ impl Cluster {
             subset.errors.background.observe(endpoint.index, failure.is_some());
             subset.errors.record.observe(failure.is_some(), now);
         }
-        self.endpoints.failings.observe(endpoint.index, failure.is_some(), now);
+        if self.endpoints.failings.any() {
+            self.record_failing(endpoint.index, failure.is_some(), now);
+        }
         let Some(state) = self.endpoints.current(endpoint) else { return };
         state.errors.observe(failure.is_some());
         match failure {
@@ -200,6 +203,15 @@ impl Cluster {
             }
         }
         self.assess_now(endpoint.index, now);
+    }
+
+    /// Records an answer for thresholds.
+    #[cold]
+    #[inline(never)]
+    fn record_failing(&mut self, index: u32, failed: bool, now: Time) {
+        let ruled_out = |m: &EndpointState| !m.eligible && m.constraints.ruled == Some(RuleAction::Eject);
+        let out = self.endpoints.states.get(index as usize).is_some_and(ruled_out);
+        self.endpoints.failings.observe(index, failed, out, now);
     }
 
     /// Records an attempt that failed at the endpoint of `handle` before the request was reassigned and answered

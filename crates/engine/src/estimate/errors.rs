@@ -50,6 +50,9 @@ const ENOUGH: f32 = 1.0 / STEP;
 const UNUSUAL: f64 = 4.0;
 /// Upper bound of a pause, seconds.
 const MAX_PAUSE_S: f64 = 60.0;
+/// Factor on the counts with each answer of an endpoint that is out of traffic for its ratio: ten good answers in a row take
+/// it from failing always to one in ten.
+const KEPT_OUT: f32 = 0.75;
 
 /// Failure ratio among the latest answers for thresholds, regardless of how rare answers are: it does not decay between
 /// them. It decays once the endpoint has been silent for unusually long, so that one that was ejected by a threshold is
@@ -63,9 +66,10 @@ pub struct Failing {
 }
 
 impl Failing {
-    /// Records an answer.
-    pub fn observe(&mut self, failed: bool, now: Time) {
-        let kept = self.kept(now);
+    /// Records an answer. If the endpoint is `out` of traffic for its ratio, this is a look at what it does now: the older an
+    /// answer the less it says.
+    pub fn observe(&mut self, failed: bool, out: bool, now: Time) {
+        let kept = self.kept(now) * if out { KEPT_OUT } else { 1.0 };
         if self.last != Time::ZERO {
             let pause_s = now.seconds_since(self.last).min(MAX_PAUSE_S) as f32;
             self.pause_s += (pause_s - self.pause_s) / 4.0;
@@ -121,13 +125,13 @@ mod tests {
         for pause_s in [0.001, 1.0, 10.0, 60.0] {
             let mut failing = Failing::default();
             let at = |n: u32| Time::from_secs_f64(1e9 + pause_s * f64::from(n));
-            failing.observe(true, at(0));
+            failing.observe(true, false, at(0));
             assert!(failing.ratio(at(0)) < 0.2, "one answer is no ratio: {}", failing.ratio(at(0)));
-            (1..10).for_each(|n| failing.observe(true, at(n)));
+            (1..10).for_each(|n| failing.observe(true, false, at(n)));
             assert!(failing.ratio(at(9)) > 0.7, "{pause_s}: {}", failing.ratio(at(9)));
-            (10..60).for_each(|n| failing.observe(true, at(n)));
+            (10..60).for_each(|n| failing.observe(true, false, at(n)));
             assert!(failing.ratio(at(59)) > 0.95, "{pause_s}: {}", failing.ratio(at(59)));
-            (60..120).for_each(|n| failing.observe(n % 2 == 0, at(n)));
+            (60..120).for_each(|n| failing.observe(n % 2 == 0, false, at(n)));
             assert!((0.4..0.6).contains(&failing.ratio(at(119))), "{pause_s}: {}", failing.ratio(at(119)));
         }
     }
@@ -136,8 +140,27 @@ mod tests {
     fn an_unusual_silence_lets_failures_fade() {
         let mut failing = Failing::default();
         let at = |s: f64| Time::from_secs_f64(1e9 + s);
-        (0..100).for_each(|n| failing.observe(true, at(f64::from(n) * 0.1)));
+        (0..100).for_each(|n| failing.observe(true, false, at(f64::from(n) * 0.1)));
         assert!(failing.ratio(at(15.0)) > 0.95);
         assert!(failing.ratio(at(60.0)) < 0.2, "{}", failing.ratio(at(60.0)));
+    }
+
+    /// What it answers while it is out of traffic is what counts, whatever it answered before.
+    #[test]
+    fn one_that_is_out_is_back_after_some_good_answers() {
+        for out in [false, true] {
+            let mut failing = Failing::default();
+            let at = |n: u32| Time::from_secs_f64(1e9 + f64::from(n));
+            (0..100).for_each(|n| failing.observe(true, false, at(n)));
+            let mut well = |n: &u32| {
+                failing.observe(false, out, at(100 + n));
+                failing.ratio(at(100 + n)) < 0.1
+            };
+            let back = (1..100).find(&mut well);
+            let most = if out { 8..=14 } else { 30..=60 };
+            assert!(back.is_some_and(|back| most.contains(&back)), "{back:?}");
+            failing.observe(true, out, at(200));
+            assert!(failing.ratio(at(200)) > 0.1 || !out, "one of a few");
+        }
     }
 }

@@ -183,6 +183,31 @@ fn what_hangs_where_it_may_not_be_ejected_gets_a_request_at_times() {
     assert!((10..=60).contains(&sent), "{sent} of 24,000");
 }
 
+/// A rule's ratio follows what the endpoint answers while it is out, not what it answered before.
+#[test]
+fn what_a_rule_ejected_for_errors_is_back_after_some_good_answers() {
+    let lasting = Duration::ZERO;
+    let rule = Rule { value: RuleValue::ErrorPercent, above: 10.0, lasting, action: RuleAction::Eject };
+    let mut cluster = cluster(&settings::Upstream { rules: vec![rule], ..settings() }, &fleet(4));
+    let mut rng = rng::Rng::new(3);
+    let mut good = 0;
+    for nth in 0..6000 {
+        let now = s(f64::from(nth) / 20.0);
+        cluster.tick(ProbeShard::ALONE, now);
+        let Decision::Steer(named) = cluster.pick(Request::wanting(1), now, &mut rng) else { continue };
+        let (endpoint, depth) = cluster.started(named.first().unwrap(), now).unwrap();
+        let handle = RequestHandle { upstream: 0, endpoint, started: now, depth };
+        let fails = endpoint.index == 0 && nth < 2000;
+        let outcome = if fails { Outcome::Failed(crate::Failure::TooMany) } else { Outcome::Good };
+        good += u32::from(endpoint.index == 0 && nth >= 2000 && !cluster.in_use().contains(&0));
+        cluster.record_response(&handle, outcome, Quickness::Shown, now.after_secs(0.02));
+        cluster.finished(endpoint, now.after_secs(0.02));
+        assert!(nth != 1999 || cluster.in_use() == [1, 2, 3]);
+    }
+    assert_eq!(cluster.in_use(), [0, 1, 2, 3]);
+    assert!((5..=16).contains(&good), "{good} good answers");
+}
+
 /// Requests of keys of these endpoints, ten a second for 100 s, while the fourth of four is ejected and its probes out of
 /// band go well from this second on: how many of each key it got, and whether it is back.
 fn with_probes(owners: &[u32], well_from: f64) -> (Vec<usize>, bool) {
