@@ -5,7 +5,7 @@
 use super::Cluster;
 use crate::endpoint::Constraints;
 use crate::health::State;
-use crate::order::lower_median;
+use crate::order;
 use crate::rng::Rng;
 use crate::settings::RuleAction;
 
@@ -25,7 +25,7 @@ const FOLLOW_LATENCIES: f64 = 2.0;
 /// Minimum averaging time in requests, where ejected endpoints serve some.
 const FOLLOW_REQUESTS: f64 = 4.0;
 /// Maximum number of unanswered requests that counts, in multiples of what there would be if every endpoint had as many for
-/// its weight as the median one: queues that chance makes unequal differ by less.
+/// its weight as the median one by weight: queues that chance makes unequal differ by less.
 const UNEVEN: f64 = 2.0;
 /// Window of the usual latency, answers.
 const ANSWERS: f64 = 4096.0;
@@ -184,7 +184,7 @@ impl Cluster {
                 let pending = f64::from(self.endpoints.peers.of(index, endpoint).pending());
                 eligible += weight;
                 awaiting += pending;
-                depths.push(pending / weight);
+                depths.push((pending / weight, weight));
             } else if is_only_failing(endpoint.health.state(), &endpoint.constraints) {
                 let others = self.endpoints.peers.of(index, endpoint).others_evidence();
                 let fails = endpoint.health.fails_at_times(&others);
@@ -202,9 +202,21 @@ impl Cluster {
         let (limit, failing) =
             if ejected > 0.0 { (ejected / (eligible + ejected), failed / ejected) } else { (0.0, 1.0) };
         // Requests that wait at one endpoint, because it hangs or is slow, are no sign that the others are full.
-        let awaiting = awaiting.min(UNEVEN * lower_median(&mut depths).unwrap_or(0.0) * eligible);
+        let awaiting = awaiting.min(UNEVEN * median_by_weight(&mut depths, eligible) * eligible);
         overflow.settle(awaiting, (limit, failing), self.traffic.rate_of_all(), seconds);
     }
+}
+
+/// The lower median of values with weights, which add up to `all`: one of little weight that is idle is no half of the
+/// endpoints.
+fn median_by_weight(values: &mut [(f64, f64)], all: f64) -> f64 {
+    order::sort_by(values, |one, other| one.0 < other.0);
+    let mut weights = 0.0;
+    let middle = values.iter().find(|(_, weight)| {
+        weights += weight;
+        2.0 * weights >= all
+    });
+    middle.map_or(0.0, |(value, _)| *value)
 }
 
 /// Whether an endpoint is ejected for its failures alone: not by announced health, a rule, or a pause that it asked

@@ -95,6 +95,18 @@ fn a_queue_at_one_endpoint_is_no_overload() {
     }
 }
 
+/// Of little weight and idle, they are no half of what is left.
+#[test]
+fn light_endpoints_hide_no_overload_of_a_heavy_one() {
+    for light in [1, 3] {
+        let mut cluster = usual(&[[100.0, 100.0].to_vec(), vec![1.0; light]].concat());
+        cluster.make(0, Is::Failed);
+        cluster.eject();
+        (0..500).for_each(|_| _ = cluster.started(1, s(99.0)));
+        assert!(cluster.overflows(5.0)[0] > 40, "{light}");
+    }
+}
+
 #[test]
 fn ejected_endpoints_divide_the_excess_by_their_weights() {
     let mut cluster = usual(&[9.0, 1.0, 5.0, 5.0]);
