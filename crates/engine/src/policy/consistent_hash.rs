@@ -145,10 +145,13 @@ impl Policy for ConsistentHash {
                 candidates = nearest(&self.ring, key, request.want, STEPS, |index| has_room(index, false));
             }
         }
-        if candidates.first().is_none() {
-            // Many were ejected since the refresh: the rest may be above a bound that counts them all.
-            candidates =
+        if candidates.as_slice().len() < request.want.min(pool.len()) {
+            // Many were ejected since the refresh: the rest may be above a bound that counts them all. And for a retry
+            // one above the bound is better than none.
+            let others =
                 nearest(&self.ring, key, request.want, STEPS, |index| view.eligible(index).is_some());
+            others.as_slice().iter().for_each(|index| candidates.push(*index));
+            candidates.truncate(request.want);
         }
         if candidates.first().is_none() {
             pool.draw(view, request.want, rng, |index, _| candidates.push(index));

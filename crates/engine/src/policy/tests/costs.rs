@@ -305,3 +305,20 @@ fn beside_an_endpoint_of_much_more_weight_the_others_are_a_way_out() {
         assert_eq!(named, 0, "{policy:?}");
     }
 }
+
+/// All but one are above the bound: a retry goes to one of them all the same.
+#[test]
+fn a_retry_has_an_endpoint_where_all_others_are_full() {
+    let bound = settings::LoadBound { bounded: true, ..settings::LoadBound::default() };
+    for endpoints in [2, 3, 10] {
+        let list = (0..endpoints).map(|nth| busy(1.0, 0.05, if nth == 0 { 0 } else { 40 }, 0)).collect();
+        let mut bench = Bench::new(&settings::Policy::ConsistentHash(bound), list);
+        bench.states[0].weight = 1000.0;
+        bench.refresh();
+        for key in 0..100 {
+            let named = bench.pick(Some(crate::rng::mix(key)), 2);
+            assert_eq!((named.first(), named.as_slice().len()), (Some(0), 2), "{endpoints}");
+            assert_eq!(bench.pick(Some(crate::rng::mix(key)), 1).as_slice(), [0]);
+        }
+    }
+}
