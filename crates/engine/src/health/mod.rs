@@ -328,7 +328,7 @@ impl Health {
         self.state = next;
         if next == State::Healthy
             && let Some(past) = &mut self.past
-            && all.good.start.seconds_since(past.returned) > PROVEN_AFTER_S
+            && all.good.start.seconds_since(past.returned.max(past.ejected)) > PROVEN_AFTER_S
         {
             // Whichever worker found it well: this one may have no request to it any more.
             past.own.failed_probes = 0;

@@ -129,6 +129,18 @@ fn failed_probes_are_forgotten_once_any_worker_finds_the_endpoint_well_for_a_min
     assert_eq!(after(68_000), (State::Healthy, false));
 }
 
+/// The failures of the others excuse it meanwhile: it has shown nothing.
+#[test]
+fn what_is_excused_has_not_proven_itself() {
+    let mut health = Health::default();
+    succeed(&mut health, 0);
+    (1..4).for_each(|at| _ = fail(&mut health, 10 * at));
+    assert_eq!(fail(&mut health, 6000), State::Failed);
+    assert!(health.caution() > 1.0);
+    assert_eq!(health.assess(GoodRun::default(), ms(6001), &LIMITS, 0.9), State::Healthy);
+    assert!(health.caution() > 1.0, "its next ejection is not the first");
+}
+
 #[test]
 fn failed_probes_space_out_up_to_the_longest_wait() {
     let mut health = Health::default();
