@@ -43,6 +43,8 @@ pub struct BaselineErrors {
     next: usize,
     /// Number of failures among them: usually 0, which saves counting.
     bad: u32,
+    /// Whether any endpoint is set apart.
+    any_apart: bool,
     /// Long-term counts: answers and failures.
     long: (f32, f32),
     /// Endpoints with the latest failures.
@@ -55,6 +57,7 @@ impl Default for BaselineErrors {
             answers: [Answer::none(); REMEMBERED],
             next: 0,
             bad: 0,
+            any_apart: false,
             long: (0.0, 0.0),
             failed: [u32::MAX; FAILURES],
         }
@@ -127,7 +130,8 @@ impl BaselineErrors {
     /// fault that all share, however frequent, leaves some endpoints without a good answer, but not more than it takes
     /// to name them.
     pub fn set_apart(&mut self, surprise: f64) {
-        if self.bad < MIN_APART {
+        let enough = self.bad >= MIN_APART;
+        if !enough && !self.any_apart {
             return;
         }
         let mut sorted = self.answers;
@@ -140,13 +144,14 @@ impl BaselineErrors {
         let (apart, lost) =
             of_each().filter(|of| fails(of)).fold((0, 0), |(apart, lost), of| (apart + 1, lost + of.len()));
         let shorter = nats(failed, known) - nats(failed - lost, known - lost) - nats(apart, endpoints);
-        let accepted = shorter > -surprise.ln();
+        let accepted = enough && shorter > -surprise.ln();
         let is_apart = |index: u32| {
             let from = sorted.partition_point(|answer| answer.index < index);
             let of = sorted.get(from..).unwrap_or_default().chunk_by(|a, b| a.index == b.index).next();
             accepted && of.is_some_and(fails)
         };
         let (all, failures) = &mut self.long;
+        self.any_apart = accepted;
         for answer in self.answers.iter_mut().filter(|answer| answer.index != u32::MAX) {
             let was = core::mem::replace(&mut answer.apart, answer.failed && is_apart(answer.index));
             let counts = f32::from(u8::from(was)) - f32::from(u8::from(answer.apart));
@@ -252,6 +257,20 @@ mod tests {
             background.set_apart(1e-3);
             assert!(background.ratio(|_| true).unwrap() > 0.0, "{case}");
         }
+    }
+
+    #[test]
+    fn what_was_set_apart_counts_again_once_few_failures_are_left() {
+        let mut background = BaselineErrors::default();
+        (0..32).for_each(|n| background.observe(n % 16, n % 16 < 4));
+        background.set_apart(1e-3);
+        assert_eq!(background.ratio(|_| true), Some(0.0));
+        // The others' answers push most of the failures out; the endpoints are well again.
+        (0..110).for_each(|n| background.observe(4 + n % 12, false));
+        (0..4).for_each(|n| background.observe(n, false));
+        assert_eq!(background.bad, 2);
+        background.set_apart(1e-3);
+        assert_eq!(background.ratio(|_| true), Some(2.0 / 128.0));
     }
 
     #[test]
