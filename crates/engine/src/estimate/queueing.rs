@@ -87,6 +87,9 @@ pub struct Queueing {
     company: [f32; DEPTHS],
     /// Growth (natural log) of a single server's delay from the previous bucket, by bucket; constant.
     growth: [f32; BUCKETS],
+    /// Mean logarithm of the number of requests, including the new one, behind the answers in the last bucket,
+    /// which has no upper end: its delay is that of so many.
+    deep: f32,
     /// Whether there has been an answer since the factors were computed.
     news: bool,
     /// Mean time until an answer, waiting included, seconds; 0 before the first.
@@ -104,6 +107,7 @@ impl Default for Queueing {
             weights: [1.0; BUCKETS],
             company: core::array::from_fn(|depth| (1.0 + depth as f32).powf(MIN_EXPONENT)),
             growth: core::array::from_fn(|at| (crowd(at) / at.checked_sub(1).map_or(1.0, crowd)).ln()),
+            deep: crowd(BUCKETS - 1).ln(),
             news: true,
             sojourn_s: 0.0,
             noise: Noise::default(),
@@ -141,7 +145,8 @@ impl Queueing {
     /// Records an answer to a request that found `depth` others, with its deviation (natural log) from the endpoint's
     /// idle latency.
     pub fn observe(&mut self, depth: u32, deviation: f32) {
-        let Some(bucket) = self.buckets.get_mut(bucket(depth as usize)) else { return };
+        let at = bucket(depth as usize);
+        let Some(bucket) = self.buckets.get_mut(at) else { return };
         // No queue makes an answer faster: one so far below comes from an endpoint that has recovered.
         let lowest = -(QUICKER * self.noise.spread()).max(MIN_QUICKER);
         if deviation.is_finite() && deviation >= lowest {
@@ -150,7 +155,17 @@ impl Queueing {
             let off = deviation.clamp(-CLIP, CLIP) - bucket.mean;
             bucket.mean += off / bucket.seen;
             bucket.variance += (off * off - bucket.variance) / bucket.seen;
+            if at == BUCKETS - 1 {
+                let weight = 1.0 / (bucket.seen + PRIOR_WEIGHT);
+                self.observe_deep(depth, weight);
+            }
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn observe_deep(&mut self, depth: u32, weight: f32) {
+        self.deep += ((1.0 + depth as f32).ln() - self.deep) * weight;
     }
 
     /// Weight of a sample from this depth: the lowest variance of any depth over that of this one, 0.05..=1.
@@ -219,26 +234,34 @@ impl Queueing {
 
     /// Latency of a request that finds `depth` others, in multiples of one that finds none.
     pub fn delay(&self, depth: u32) -> f32 {
-        read(&self.delay, depth as f32)
+        self.read(&self.delay, depth as f32, 0.0)
     }
 
     /// Cost factor of a request that finds `depth` others: the delay, times a little for the others. Fractions are
     /// allowed because capacity is weighted.
     pub fn cost(&self, depth: f32) -> f32 {
-        read(&self.cost, depth)
+        self.read(&self.cost, depth, MIN_EXPONENT)
     }
-}
 
-/// Interpolates in `table`, and continues linearly beyond its end.
-fn read(table: &[f32; DEPTHS], depth: f32) -> f32 {
-    let at = |depth: usize| table.get(depth).copied().unwrap_or(1.0);
-    let depth = if depth > 0.0 { depth } else { 0.0 };
-    let below = depth as usize;
-    if below + 1 >= DEPTHS {
-        return at(DEPTHS - 1) * (1.0 + depth) / DEPTHS as f32;
+    /// Interpolates in `table`, and continues beyond its end, at least with this exponent.
+    fn read(&self, table: &[f32; DEPTHS], depth: f32, exponent: f32) -> f32 {
+        let at = |depth: usize| table.get(depth).copied().unwrap_or(1.0);
+        let depth = if depth > 0.0 { depth } else { 0.0 };
+        let below = depth as usize;
+        if below + 1 >= DEPTHS {
+            return at(DEPTHS - 1) * self.beyond((1.0 + depth) / DEPTHS as f32, exponent);
+        }
+        let (low, high) = (at(below), at(below + 1));
+        low + (high - low) * (depth - below as f32)
     }
-    let (low, high) = (at(below), at(below + 1));
-    low + (high - low) * (depth - below as f32)
+
+    /// Factor at `times` as many requests as at the end of a table: linear from where the last bucket was observed.
+    #[cold]
+    #[inline(never)]
+    fn beyond(&self, times: f32, exponent: f32) -> f32 {
+        let observed = (self.deep.exp() / DEPTHS as f32).max(1.0);
+        (times / observed).max(times.powf(exponent))
+    }
 }
 
 #[cfg(test)]
@@ -294,6 +317,20 @@ mod tests {
         assert!(queueing.delay(3) < 1.2);
         assert!((6.0..14.0).contains(&(queueing.delay(39) / queueing.delay(3))), "{}", queueing.delay(39));
         assert!(queueing.cost(1e6) > 1000.0 && queueing.cost(1e6).is_finite());
+    }
+
+    /// An endpoint with hundreds of slots: what it answers at such depths is not divided by a queue that it does not have.
+    #[test]
+    fn what_was_observed_far_out_is_where_the_line_begins() {
+        for (slots, deepest) in [(2000.0, 600), (500.0, 1000), (200.0, 1000)] {
+            let queueing = learn(|depth| (1.0f32).max((1.0 + depth as f32) / slots), deepest);
+            for depth in [200, 400, deepest] {
+                let truth = (1.0f32).max((1.0 + depth as f32) / slots);
+                let learnt = queueing.delay(depth);
+                assert!(learnt < 2.5 * truth, "{slots} slots, {depth} deep: {learnt}, not {truth}");
+            }
+            assert!((0..1000).all(|d| queueing.cost(d as f32) < queueing.cost(d as f32 + 1.0)));
+        }
     }
 
     #[test]
