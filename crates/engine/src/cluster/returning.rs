@@ -57,6 +57,11 @@ impl Returning {
         endpoint.not_after(now);
         Some(endpoint)
     }
+
+    /// Caps timestamps at `now` after the clock stepped back: what left before would be kept until the clock catches up.
+    pub fn not_after(&mut self, now: Time) {
+        self.0.iter_mut().for_each(|(_, left, _)| *left = (*left).min(now));
+    }
 }
 
 impl Cluster {
@@ -97,5 +102,12 @@ mod tests {
         assert_eq!(returning.take(newest, s(600)).map(|m| m.weight), Some(7.0));
         assert!(returning.take(newest, s(600)).is_none(), "once");
         assert!(returning.take(newest - 1, s(601)).is_none(), "too long ago");
+        let before = Time(s(0).0 - 500_000_000_000_000);
+        returning.not_after(before);
+        assert!(
+            returning.take(newest - 2, before.after_secs(601.0)).is_none(),
+            "by a clock that stepped back"
+        );
+        assert!(returning.take(newest - 3, before.after_secs(600.0)).is_some());
     }
 }

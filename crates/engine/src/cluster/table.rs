@@ -166,6 +166,7 @@ impl EndpointTable {
         self.peaks.iter_mut().for_each(|peak| peak.not_after(now));
         self.readings.iter_mut().for_each(|reading| reading.not_after(now));
         self.failings.not_after(now);
+        self.returning.not_after(now);
         self.open_requests.restart(now);
     }
 }
