@@ -156,16 +156,16 @@ impl Queueing {
             bucket.mean += off / bucket.seen;
             bucket.variance += (off * off - bucket.variance) / bucket.seen;
             if at == BUCKETS - 1 {
-                let weight = 1.0 / (bucket.seen + PRIOR_WEIGHT);
-                self.observe_deep(depth, weight);
+                self.observe_deep(depth);
             }
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn observe_deep(&mut self, depth: u32, weight: f32) {
-        self.deep += ((1.0 + depth as f32).ln() - self.deep) * weight;
+    fn observe_deep(&mut self, depth: u32) {
+        let seen = self.buckets.last().map_or(WINDOW, |bucket| bucket.seen);
+        self.deep += ((1.0 + depth as f32).ln() - self.deep) / (seen + PRIOR_WEIGHT);
     }
 
     /// Weight of a sample from this depth: the lowest variance of any depth over that of this one, 0.05..=1.
@@ -234,33 +234,30 @@ impl Queueing {
 
     /// Latency of a request that finds `depth` others, in multiples of one that finds none.
     pub fn delay(&self, depth: u32) -> f32 {
-        self.read(&self.delay, depth as f32, 0.0)
+        match self.delay.get(depth as usize) {
+            Some(delay) => *delay,
+            None => self.beyond(&self.delay, depth as f32, 0.0),
+        }
     }
 
     /// Cost factor of a request that finds `depth` others: the delay, times a little for the others. Fractions are
     /// allowed because capacity is weighted.
     pub fn cost(&self, depth: f32) -> f32 {
-        self.read(&self.cost, depth, MIN_EXPONENT)
-    }
-
-    /// Interpolates in `table`, and continues beyond its end, at least with this exponent.
-    fn read(&self, table: &[f32; DEPTHS], depth: f32, exponent: f32) -> f32 {
-        let at = |depth: usize| table.get(depth).copied().unwrap_or(1.0);
         let depth = if depth > 0.0 { depth } else { 0.0 };
         let below = depth as usize;
-        if below + 1 >= DEPTHS {
-            return at(DEPTHS - 1) * self.beyond((1.0 + depth) / DEPTHS as f32, exponent);
+        match (self.cost.get(below), self.cost.get(below.wrapping_add(1))) {
+            (Some(low), Some(high)) => low + (high - low) * (depth - below as f32),
+            _ => self.beyond(&self.cost, depth, MIN_EXPONENT),
         }
-        let (low, high) = (at(below), at(below + 1));
-        low + (high - low) * (depth - below as f32)
     }
 
-    /// Factor at `times` as many requests as at the end of a table: linear from where the last bucket was observed.
+    /// Continues `table` beyond its end: linearly from where the last bucket was observed, and at least with this exponent.
     #[cold]
     #[inline(never)]
-    fn beyond(&self, times: f32, exponent: f32) -> f32 {
+    fn beyond(&self, table: &[f32; DEPTHS], depth: f32, exponent: f32) -> f32 {
+        let times = (1.0 + depth) / DEPTHS as f32;
         let observed = (self.deep.exp() / DEPTHS as f32).max(1.0);
-        (times / observed).max(times.powf(exponent))
+        table.last().copied().unwrap_or(1.0) * (times / observed).max(times.powf(exponent))
     }
 }
 
@@ -317,6 +314,7 @@ mod tests {
         assert!(queueing.delay(3) < 1.2);
         assert!((6.0..14.0).contains(&(queueing.delay(39) / queueing.delay(3))), "{}", queueing.delay(39));
         assert!(queueing.cost(1e6) > 1000.0 && queueing.cost(1e6).is_finite());
+        assert_eq!(queueing.cost(f32::INFINITY), f32::INFINITY);
     }
 
     /// An endpoint with hundreds of slots: what it answers at such depths is not divided by a queue that it does not have.
