@@ -190,6 +190,8 @@ impl Cluster {
         let idle = subset.division.load < WORTH_EXPLORING;
         let explores = subset.policy.exiles() && !idle;
         let part = self.subsets.split.share(subset.key.version) * subset.division.load;
+        // As if all endpoints were in traffic, so that the fewer there are the less the others cost.
+        let apart = subset.division.weight / part.max(WORTH_EXPLORING);
         let pause = (REQUESTS_PER_EXPLORATION / (rate * part).max(1e-3))
             .clamp(EXPLORE_AFTER_S[0], EXPLORE_AFTER_S[1]);
         // A worker with less than one request per shard turn would never get to send its probes.
@@ -220,7 +222,7 @@ impl Cluster {
             let again = endpoint.exploration.looks_again();
             let waited = self.traffic.requests.wrapping_sub(endpoint.turn.asked);
             // An idle subset has no fair part of the requests, so its turns are those of one endpoint among all.
-            let turn = if idle { everybody as f64 } else { f64::from(subset.turns.apart / endpoint.weight) };
+            let turn = if idle { everybody as f64 } else { apart / f64::from(endpoint.weight) };
             let turns = f64::from(waited) / turn;
             let known = self.endpoints.peers.of(index, endpoint);
             // Measurements by which a rule ejected an endpoint change only through requests to it.

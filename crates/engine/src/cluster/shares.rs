@@ -162,7 +162,8 @@ impl Cluster {
             // A subset without load gets no requests; its turns are counted as if it had a minimal load.
             let part =
                 (self.subsets.split.share(subset.key.version) * subset.division.load).max(WORTH_EXPLORING);
-            let all = f64::max(subset.division.weight, weights);
+            // Those that are out take no turns.
+            let all = if weights > 0.0 { weights } else { subset.division.weight };
             subset.turns = Turns {
                 requests: 0,
                 apart: (all / part) as f32,

@@ -5,7 +5,6 @@
 //! endpoints, again after every new configuration.
 
 use super::{Candidates, PickContext, Policy, Pool, Request};
-use crate::endpoint::{AnnouncedHealth, EndpointState};
 use crate::order;
 use crate::rng::Rng;
 
@@ -24,10 +23,8 @@ impl Policy for RoundRobin {
         self.order.clear();
         self.order.extend_from_slice(pool.as_slice());
         order::sort(&mut self.order);
-        // Turns are apart as if all endpoints were eligible except those that drain.
-        let stays = |m: &&EndpointState| m.constraints.announced != AnnouncedHealth::Draining;
-        let states = pool.all().iter().filter_map(|index| view.states.get(*index as usize));
-        let weights: f32 = states.filter(stays).map(|m| m.weight).sum();
+        let weight = |index: &u32| view.states.get(*index as usize).map_or(0.0, |m| m.weight);
+        let weights: f32 = self.order.iter().map(weight).sum();
         let len = self.order.len() as f32;
         self.round = (len * view.turns.apart / weights.max(f32::MIN_POSITIVE)).max(len);
     }
@@ -82,7 +79,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
-    use crate::endpoint::PeerTable;
+    use crate::endpoint::{EndpointState, PeerTable};
     use crate::estimate::Queueing;
     use crate::time::Time;
 

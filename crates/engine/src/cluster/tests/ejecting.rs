@@ -343,3 +343,24 @@ fn a_worker_without_requests_ejects_none_for_what_all_of_them_do() {
         assert_eq!(failed, out, "{failing} of {endpoints}");
     }
 }
+
+/// Those that are out take no turns.
+#[test]
+fn a_reduced_share_is_one_of_what_the_others_in_traffic_get() {
+    for policy in [settings::Policy::Adaptive, settings::Policy::RoundRobin] {
+        let mut settings = settings::Upstream { policy, ..settings() };
+        (settings.health.max_ejected_percent, settings.failover.panic_percent) = (100.0, 0.0);
+        let mut cluster = cluster(&settings, &fleet(6));
+        (3..6).for_each(|index| cluster.make(index, Is::Failed));
+        cluster.endpoints.states[0].constraints.ruled = Some(RuleAction::DownWeight);
+        (0..2).for_each(|_| cluster.refresh(s(1.0)));
+        let (mut rng, mut counts) = (rng::Rng::new(3), [0; 6]);
+        for _ in 0..9000 {
+            let named = cluster.pick(crate::policy::Request::wanting(1), s(1.0), &mut rng);
+            let crate::decision::Decision::Steer(named) = named else { continue };
+            counts[named.first().unwrap() as usize] += 1;
+        }
+        // A fourth of the part of each of the two others.
+        assert!((900..=1100).contains(&counts[0]), "{:?}: {counts:?}", settings.policy);
+    }
+}
