@@ -85,7 +85,7 @@ pub fn create(id: u32, parent: u32) {
         (0, _) => Context::Root(Rc::default()),
         (_, None) => return,
         (_, Some(root)) if root.follows() => Context::UpstreamAttempt(Rc::default()),
-        (_, Some(root)) => Context::Request(Rc::new(RefCell::new(HttpStream::of(&root)))),
+        (_, Some(root)) => Context::Request(Rc::new(RefCell::new(HttpStream::of(&root, parent)))),
     };
     let replaced = CONTEXTS.with(|contexts| contexts.try_borrow_mut().ok()?.insert(id, context));
     drop(replaced);
@@ -94,6 +94,12 @@ pub fn create(id: u32, parent: u32) {
 /// A configuration of `size` bytes for a root context; returns whether it is accepted.
 pub fn configure(id: u32, size: usize) -> bool {
     root(id).is_some_and(|root| root.configure(size))
+}
+
+/// Asks for a tick of this root at once; one of its streams is active.
+#[inline(never)]
+pub fn wake(id: u32) {
+    root(id).iter().for_each(|root| root.wake());
 }
 
 pub fn tick(id: u32) {

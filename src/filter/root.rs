@@ -14,6 +14,8 @@ use config::{Fault, Role};
 
 /// The pause before the tick that the first request after a rest asks for, milliseconds; the shortest possible.
 const WAKE_MS: u64 = 1;
+/// The tick period of a root whose worker another root ticks, once it has asked for a tick of its own, milliseconds.
+const OUTLIVED_MS: u64 = 1000;
 /// The largest response that is kept while the worker is busy, bytes.
 const MAX_KEPT: usize = 1 << 20;
 
@@ -68,6 +70,8 @@ type Answer = (u32, Option<u32>, Vec<u8>);
 pub struct Root {
     worker: RefCell<Option<Rc<RefCell<Worker>>>>,
     tick_period_ms: Cell<u64>,
+    /// Whether it has asked for a tick at once since the last one.
+    woken: Cell<bool>,
     follows: Cell<bool>,
     /// Responses that arrived while the worker was busy: Envoy delivers some before it has returned from the call.
     answers: RefCell<Vec<Answer>>,
@@ -110,11 +114,6 @@ impl Body for CallBody {
 fn plugin_name() -> String {
     let name = wire::with_path(&["plugin_name"], abi::property).unwrap_or_default();
     String::from_utf8_lossy(&name).into_owned()
-}
-
-/// Asks for a tick of the active context's root at once; that tick sets the period anew.
-pub fn wake() {
-    let _else_it_comes_a_little_later = set_tick_period(WAKE_MS);
 }
 
 /// Sets the tick period of the active context's root; returns whether the host took it.
@@ -315,24 +314,35 @@ impl Root {
         self.aside.try_borrow().ok()?.clone()
     }
 
+    /// Asks for a tick at once; that tick sets the period anew. One of its streams is active.
+    pub fn wake(&self) {
+        self.woken.set(true);
+        let _else_it_comes_a_little_later = set_tick_period(WAKE_MS);
+    }
+
     /// The tick of this root.
     pub fn tick(&self) {
         if let Some(aside) = self.aside().filter(|aside| !self.is_replaced(aside)) {
             aside.tick(&Envoy);
         }
-        if self.is_outlived() {
-            return;
-        }
-        let ticked = self.with(|worker| {
-            let woken = worker.was_woken();
-            worker.tick(&Envoy);
-            (worker.tick_period_ms(), woken)
-        });
-        self.deliver_answers();
-        if let Some((period_ms, woken)) = ticked
-            && (self.tick_period_ms.replace(period_ms) != period_ms || woken)
-        {
-            set_tick_period(period_ms);
+        let woken = self.woken.take();
+        let period_ms = if self.is_outlived() {
+            // Only where a request of its own has ended a rest: otherwise nothing is left to do.
+            woken.then_some(OUTLIVED_MS)
+        } else {
+            let period_ms = self.with(|worker| {
+                worker.tick(&Envoy);
+                worker.tick_period_ms()
+            });
+            self.deliver_answers();
+            period_ms
+        };
+        match period_ms {
+            Some(period_ms) if self.tick_period_ms.replace(period_ms) != period_ms || woken => {
+                set_tick_period(period_ms);
+            }
+            Some(_) => {}
+            None => self.woken.set(woken),
         }
     }
 

@@ -3,7 +3,7 @@
 use core::cell::RefCell;
 use std::rc::Rc;
 
-use super::dispatch::Action;
+use super::dispatch::{self, Action};
 use super::host::Envoy;
 use super::root::{self, Root};
 use crate::request::{Flow, Stream};
@@ -14,15 +14,17 @@ use crate::worker::aside::Aside;
 pub struct HttpStream {
     worker: Option<Rc<RefCell<Worker>>>,
     aside: Option<Rc<Aside>>,
+    /// The context of its root.
+    root: u32,
     stream: Stream,
 }
 
 impl HttpStream {
-    /// A stream of `root`'s worker; without one it lets everything pass.
-    pub fn of(root: &Root) -> HttpStream {
+    /// A stream of `root`'s worker, whose context is `id`; without a worker it lets everything pass.
+    pub fn of(root: &Root, id: u32) -> HttpStream {
         let worker = root.worker();
         let aside = if worker.is_none() { root.aside() } else { None };
-        HttpStream { worker, aside, stream: Stream::default() }
+        HttpStream { worker, aside, root: id, stream: Stream::default() }
     }
 
     fn with<R>(&mut self, act: impl FnOnce(&mut Stream, &mut Worker) -> R) -> Option<R> {
@@ -32,12 +34,13 @@ impl HttpStream {
 
     /// Request headers; `end` if nothing follows them.
     pub fn request_headers(&mut self, end: bool) -> Action {
+        let root = self.root;
         let begin = |stream: &mut Stream, worker: &mut Worker| {
             worker.follow_attempts(root::following());
             worker.mark_decisions(root::are_several());
             let flow = stream.request_headers(worker, &Envoy, end);
             if worker.wakes() {
-                root::wake();
+                dispatch::wake(root);
             }
             flow
         };

@@ -27,8 +27,6 @@ pub(crate) struct Activity {
     idle_ticks: u32,
     /// Whether ticks are rare until a request comes.
     pub(super) rests: bool,
-    /// Whether a request has ended the rest since the last tick.
-    woken: bool,
 }
 
 impl Activity {
@@ -42,7 +40,6 @@ impl Activity {
             busy: false,
             idle_ticks: 0,
             rests: false,
-            woken: false,
         }
     }
 
@@ -100,15 +97,7 @@ impl Worker {
 
     /// Whether a request has just ended the process's rest, so that a tick is wanted at once; true only once.
     pub fn wakes(&mut self) -> bool {
-        let wakes = self.activity.busy && core::mem::take(&mut self.activity.rests);
-        self.activity.woken |= wakes;
-        wakes
-    }
-
-    /// Whether the coming tick was wanted at once, so that the period has to be set anew even if it is as before the rest;
-    /// true only once.
-    pub fn was_woken(&mut self) -> bool {
-        core::mem::take(&mut self.activity.woken)
+        self.activity.busy && core::mem::take(&mut self.activity.rests)
     }
 
     /// The shortest poll interval of the leader, milliseconds, [`u64::MAX`] if it does not poll; `None` of a worker that

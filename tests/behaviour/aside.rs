@@ -149,6 +149,31 @@ fn the_old_configuration_ends_and_its_worker_goes_on() {
     assert!(vm.stop_root(root));
 }
 
+/// A request on a connection of the listener that drains ends the rest of the worker that both have.
+#[test]
+fn a_root_whose_worker_another_ticks_does_not_tick_a_thousand_times_a_second() {
+    let (mut world, thread) = standing_aside();
+    let old = loaded(&mut world, thread, &config(4, "", STATUS));
+    picks(&mut world, old, 10);
+    let refused = loaded(&mut world, thread, FAULTY);
+    pass(&mut world, &[old, refused], ms(20_000));
+    let period = |world: &Wasm, plugin| {
+        let (vm, root) = world.vm(plugin);
+        vm.tick_period(root).expect("a timer")
+    };
+    let request = begin(&mut world, old);
+    assert_eq!(period(&world, old), ms(1));
+    world.tick(old);
+    assert_eq!(period(&world, old), ms(1000));
+    drop(request);
+    // The other one is taken back.
+    let (vm, root) = world.vm(refused);
+    assert!(vm.stop_root(root));
+    picks(&mut world, old, 1);
+    pass(&mut world, &[old], ms(50));
+    assert!(period(&world, old) < ms(1000));
+}
+
 /// Envoy uses the root of the configuration before it again, without another event, if that one still drains.
 #[test]
 fn a_refused_configuration_that_is_taken_back_leaves_the_one_before_it_at_work() {
