@@ -2,6 +2,7 @@
 
 pub mod bytes;
 pub mod event;
+pub(crate) mod retry_after;
 
 use core::time::Duration;
 

@@ -8,6 +8,7 @@ use crate::discovery::source::Origin;
 use crate::discovery::sources::Discovery;
 use crate::discovery::{notices, prometheus};
 use crate::host::event::{Event, Field};
+use crate::host::retry_after::pause_asked_for;
 use crate::host::{Body, Call, CallError, Host};
 use crate::sharing::snapshot::{Samples, Snapshot};
 use config::Config;
@@ -28,6 +29,10 @@ const MAX_LOGGED: usize = 8;
 /// What the page says of a signal begins so while its query is refused.
 const REFUSED: &str = "query failed: ";
 
+/// The longest pause that a server is granted which asks for one, seconds: what is known of endpoints is of use for about as
+/// long.
+const MAX_HELD_S: f64 = 60.0;
+
 /// Time without traffic after which polls become less frequent than configured, seconds.
 const RESTS_AFTER_S: f64 = 30.0;
 /// Time after the first request within which all polls have caught up, seconds.
@@ -46,6 +51,8 @@ pub struct Poller {
     busy: bool,
     /// When the process was last idle enough for less frequent polls.
     rested: Time,
+    /// When the pause ends that the server has asked for.
+    held: Time,
 }
 
 impl Poller {
@@ -71,6 +78,7 @@ impl Poller {
             active: now,
             busy: true,
             rested: Time::ZERO,
+            held: Time::ZERO,
         };
         (0..config.upstreams.len()).for_each(|upstream| polls.add(config, upstream));
         polls
@@ -163,6 +171,11 @@ impl Poller {
         now: Time,
     ) {
         self.wake(config, snapshot, now);
+        // A longer one is from before the clock stepped back.
+        self.held = self.held.min(now.after_secs(MAX_HELD_S));
+        if self.held > now {
+            return;
+        }
         for at in 0..self.queries.len() {
             let Some(query) = self.queries.get_mut(at) else { return };
             let known = self.headers.as_deref().unwrap_or_default();
@@ -230,6 +243,8 @@ impl Poller {
         let (index, kind, identity) = (query.upstream, query.kind, query.identity);
         let upstream = engine.upstream(index)?;
         let (now, wall) = (host.now(), host.wall());
+        let pause_s =
+            status.and_then(|status| pause_asked_for(status, || body.header("retry-after"), || wall));
         let body = body.part(0, LARGEST_ANSWER);
         let answer = (status, body.as_slice());
         let read = match kind {
@@ -261,13 +276,24 @@ impl Poller {
                 self.succeeded(host, snapshot, at, now);
                 changed.then_some(index)
             }
-            Err(error) => {
+            Err(mut error) => {
+                if let Some(pause_s) = pause_s.filter(|pause_s| *pause_s > 0.0) {
+                    error.push_str(&self.hold(pause_s, now));
+                }
                 // What is answered with such a status is not the query's fault.
                 let by_the_query = status.is_some_and(|status| status < 500);
                 self.failed(host, config, (snapshot, discovery), at, (&error, by_the_query));
                 None
             }
         }
+    }
+
+    /// Sends nothing for as long as the server has asked for, within bounds; returns what that adds to the error.
+    #[inline(never)]
+    fn hold(&mut self, pause_s: f64, now: Time) -> String {
+        let pause_s = pause_s.min(MAX_HELD_S);
+        self.held = self.held.max(now.after_secs(pause_s));
+        format!("; no query for {pause_s:.0} s (retry-after)")
     }
 
     /// The call with this token will not be answered.

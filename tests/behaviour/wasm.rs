@@ -176,6 +176,11 @@ impl World for Wasm {
             Answer::With(name, value) => {
                 self.process.answer_with(to, map(&[(":status", b"200"), (*name, *value)]), b"")
             }
+            Answer::Told(status, name, value) => {
+                let status = status.to_string();
+                let headers = map(&[(":status", status.as_bytes()), (*name, value.as_bytes())]);
+                self.process.answer_with(to, headers, b"");
+            }
             Answer::NoStatus(status) => self.process.answer_with(to, map(&[(":status", status)]), b"{}"),
             Answer::Failed => self.process.fail(to),
         }

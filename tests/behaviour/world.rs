@@ -32,6 +32,8 @@ pub enum Answer<'a> {
     Http(u16, &'a [u8]),
     /// A successful response with another header.
     With(&'a str, &'a [u8]),
+    /// A status and another header.
+    Told(u16, &'a str, &'a str),
     /// Headers whose status is no number.
     NoStatus(&'a [u8]),
     /// Reset or timeout: `(token, 0, 0, 0)`.

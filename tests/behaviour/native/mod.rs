@@ -366,10 +366,15 @@ impl World for Native {
         let (status, body): (_, &[u8]) = match answer {
             Answer::Http(status, body) => (Some(u32::from(*status)), body),
             Answer::With(..) => (Some(200), b""),
+            Answer::Told(status, ..) => (Some(u32::from(*status)), b""),
             Answer::NoStatus(_) => (None, b"{}"),
             Answer::Failed => (None, b""),
         };
-        let header = if let Answer::With(name, value) = answer { Some((*name, *value)) } else { None };
+        let header = match answer {
+            Answer::With(name, value) => Some((*name, *value)),
+            Answer::Told(_, name, value) => Some((*name, value.as_bytes())),
+            _ => None,
+        };
         let body = Handed { body, header };
         self.on(plugin, |worker, host| worker.receive_response(host, call.token, status, &body));
     }
