@@ -46,13 +46,17 @@ pub(super) fn samples(
             Some(Value { endpoint: endpoint.hash, value: value?, age_s })
         });
     let values = values.collect();
-    let matched = assigned.matched + assigned.unknown;
+    let histograms = answer.histograms > 0 && answer.histograms == answer.samples.len();
+    let matched = if histograms { 0 } else { assigned.matched + assigned.unknown };
     let series = answer.samples.len() + answer.unnamed;
     let problem = match (fleet.is_empty(), series) {
         // The endpoints are not known yet.
         (true, _) => String::new(),
         (_, 0) => "the query returns no series".to_owned(),
         (_, 1..) if matched > 0 => String::new(),
+        _ if histograms => format!(
+            "all {series} series are native histograms, which have no single value: use histogram_quantile() or histogram_avg()"
+        ),
         _ if answer.samples.is_empty() => format!(
             "none of {series} series has the label {:?}; the first has {}",
             signal.address_label, answer.labels_instead
@@ -192,6 +196,32 @@ mod tests {
             [60.0, 30.0, 30.0],
             "it lags as a whole"
         );
+    }
+
+    /// As `rate(latency_seconds[1m])` gives them.
+    #[test]
+    fn a_query_that_returns_histograms_has_a_problem() {
+        let json = br#"{"prometheus":{"cluster":"prometheus","authority":"p"},"upstreams":[{"cluster":"web",
+            "endpoints":{"static":["10.0.0.1:80","10.0.0.2:80"]},"signals":[{"name":"queue","query":"queue"}]}]}"#;
+        let now = Time::from_secs_f64(NOW_S);
+        let engine = Balancer::new(&config::parse(json).unwrap(), now);
+        let upstream = engine.upstream(0).unwrap();
+        let of = |second: &str| {
+            let body = format!(
+                r#"{{"status":"success","data":{{"resultType":"vector","result":[
+                    {{"metric":{{"instance":"10.0.0.1"}},"histogram":[{NOW_S},{{"count":"7","sum":"3","buckets":[]}}]}},
+                    {{"metric":{{"instance":"10.0.0.2"}},{second}}}]}}}}"#
+            );
+            let reply = (Some(200), body.as_bytes());
+            let samples = samples(&upstream.config().signals[0], upstream, reply, (now, now)).unwrap();
+            (samples.fit.matched, samples.values.len(), samples.fit.problem)
+        };
+        let (matched, values, problem) = of(r#""histogram":[1,{}]"#);
+        assert_eq!((matched, values), (0, 0));
+        assert!(problem.starts_with("all 2 series are native histograms"), "{problem}");
+        assert_eq!(of(r#""value":[1,"2"]"#), (2, 1, String::new()));
+        // An endpoint without requests has no quantile, which is no fault.
+        assert_eq!(of(r#""value":[1,"NaN"]"#), (2, 0, String::new()));
     }
 
     /// The native module's own clock does not step, and servers date their answers by the wall clock.

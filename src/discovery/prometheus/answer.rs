@@ -19,6 +19,8 @@ const MAX_SHOWN: usize = 200;
 pub struct Answer {
     /// One sample for each series with the address label.
     pub samples: Vec<Sample>,
+    /// The number of these that are native histograms, which have no value.
+    pub histograms: usize,
     /// The number of series without it.
     pub unnamed: usize,
     /// The labels that the first of those has instead, printable and cut.
@@ -244,12 +246,15 @@ impl<'de> Visitor<'de> for Item<'_, '_> {
             found: vec![None; further.len()],
             others: String::new(),
         };
-        let mut one = OneSeries { labels, point: Point::default() };
+        let mut one = OneSeries { labels, point: Point::default(), histogram: false };
         Object(&mut one).visit_map(object)?;
         let Point { at, value } = one.point;
         let answer = &mut self.0.answer;
         match one.labels.address {
-            Some(address) => answer.samples.push(Sample { address, value, at, labels: one.labels.found }),
+            Some(address) => {
+                answer.histograms += usize::from(one.histogram && value.is_none());
+                answer.samples.push(Sample { address, value, at, labels: one.labels.found });
+            }
             None => {
                 answer.unnamed += 1;
                 if answer.unnamed == 1 {
@@ -264,6 +269,7 @@ impl<'de> Visitor<'de> for Item<'_, '_> {
 struct OneSeries<'l> {
     labels: Labels<'l>,
     point: Point,
+    histogram: bool,
 }
 
 impl<'de> Fields<'de> for OneSeries<'_> {
@@ -272,7 +278,10 @@ impl<'de> Fields<'de> for OneSeries<'_> {
             "metric" => object.next_value_seed(Object(&mut self.labels))?,
             "value" => self.point = object.next_value()?,
             "values" => self.point = object.next_value::<LastPoint>()?.0,
-            _ => skip(object)?,
+            other => {
+                self.histogram |= matches!(other, "histogram" | "histograms");
+                skip(object)?;
+            }
         }
         Ok(())
     }
