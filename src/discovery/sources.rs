@@ -306,6 +306,13 @@ impl Discovery {
         news
     }
 
+    /// Clears what has been published.
+    pub fn release(&self, host: &dyn Host) {
+        if !self.sources.is_empty() {
+            let _it_stays = host.shared_set(&self.key, &[], None);
+        }
+    }
+
     /// Reads what the lease holder has published; returns the upstreams whose endpoints this changes.
     #[inline(never)]
     pub fn read(&mut self, host: &dyn Host, now: Time) -> Vec<usize> {

@@ -74,6 +74,12 @@ pub fn hold(host: &dyn Host, key: &str, me: Candidate, now: Time) -> Holder {
     if mine { Holder::Me } else { Holder::Another }
 }
 
+/// Whether worker `id` is the holder, as far as the others know.
+pub fn is_held_by(host: &dyn Host, key: &str, id: u64) -> bool {
+    let current = host.shared_get(key).and_then(|(bytes, _)| read(&bytes));
+    current.is_some_and(|(holder, _)| holder.id == id)
+}
+
 /// The holder, and when its lease ends.
 fn read(bytes: &[u8]) -> Option<(Candidate, Time)> {
     let mut r = Reader::versioned(bytes)?;

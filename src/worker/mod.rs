@@ -380,11 +380,28 @@ impl Worker {
     /// Ends a worker whose configuration is no longer in force, after its last request: adds its counts to the retired
     /// counters and removes everything else it has in shared data.
     pub fn end(&mut self, host: &dyn Host) {
+        if self.is_leader() {
+            self.release(host);
+        }
         if core::mem::take(&mut self.membership.carries_traffic) {
             self.publish_stats(host, host.now());
             let counted = Counts::of(&self.engine, host.now());
             let Membership { id, slot_id, .. } = &mut self.membership;
             retired_counters::end(host, &self.keys.shared, *id, slot_id.take(), &counted);
+        }
+    }
+
+    /// Clears what this worker has published as the leader, unless another one leads by now: otherwise each set of clusters that
+    /// there ever was would keep its endpoints and samples, and one that comes back after days would begin with those of then.
+    /// The worker that leads next publishes what it asks for.
+    #[inline(never)]
+    fn release(&self, host: &dyn Host) {
+        if !lease::is_held_by(host, &self.keys.lease, self.membership.id) {
+            return;
+        }
+        self.discovery.release(host);
+        if self.poller.any() {
+            let _it_stays = host.shared_set(&self.keys.signals, &[], None);
         }
     }
 

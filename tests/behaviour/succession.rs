@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::polling::vector;
 use crate::scene::{
     Ending, address, begin, candidates, config, give, load, ms, pass, pass_with, picks, picks_of, respond,
     target,
@@ -192,7 +193,41 @@ fn a_third_configuration_learns_from_the_second(mut world: impl World) {
     drop(open);
 }
 
+/// Shared data has no delete, and a deployment may have another set of clusters each time.
+fn what_was_found_is_released_with_the_last_configuration_of_its_clusters(mut world: impl World) {
+    world.add_cluster("prometheus");
+    let json = r#"{"prometheus":{"cluster":"prometheus","authority":"p","interval":"1s","timeout":"500ms"},
+        "upstreams":[{"cluster":"web","endpoints":{"prometheus":{"query":"up"}},"signals":[{"name":"queue","query":"queue"}]}]}"#;
+    let crew = [0; 3].map(|_| {
+        let thread = world.thread();
+        load(&mut world, thread, json)
+    });
+    let found = vector(&[("10.0.0.1:80", 1.0, "1"), ("10.0.0.2:80", 1.0, "2")]);
+    for at in 0..crew.len() {
+        pass_with(&mut world, &crew[at..], ms(6000), |world| {
+            let calls = world.calls();
+            calls.iter().for_each(|call| world.answer(call, &Answer::Http(200, found.as_bytes())));
+        });
+        assert!(kept(&world).iter().all(|bytes| *bytes > 50), "{at}: {:?}", kept(&world));
+        assert_eq!(picks(&mut world, crew[at], 20).len(), 2, "{at}");
+        world.end(crew[at]);
+    }
+    assert_eq!(kept(&world), [0, 0]);
+    let thread = world.thread();
+    let back = load(&mut world, thread, json);
+    assert!(candidates(&begin(&mut world, back)).is_empty(), "nothing is known yet");
+}
+
+/// The bytes of endpoints and of samples in shared data.
+fn kept<W: World>(world: &W) -> [usize; 2] {
+    ["/fleet", "/signals"].map(|kind| {
+        let keys = world.shared_keys().into_iter().filter(|key| key.ends_with(kind));
+        keys.map(|key| world.shared(&key).len()).sum()
+    })
+}
+
 both!(
+    what_was_found_is_released_with_the_last_configuration_of_its_clusters,
     a_configuration_adopts_from_the_one_before_it_on_its_listener,
     a_third_configuration_learns_from_the_second,
     a_refused_configuration_costs_nothing_of_what_was_learnt,
