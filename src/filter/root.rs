@@ -379,8 +379,13 @@ impl Root {
         let was_last = !self.is_outlived();
         match self.leave() {
             None if was_last => _ = self.with(|worker| worker.end(&Envoy)),
-            Some((_, true)) if was_last => self.give_back(),
-            _ => {}
+            None => {}
+            Some((_, is_first)) => {
+                self.with(|worker| worker.lose_probes(&Envoy));
+                if is_first && was_last {
+                    self.give_back();
+                }
+            }
         }
     }
 

@@ -70,6 +70,14 @@ impl Worker {
         }
     }
 
+    /// Gives up the probes in flight: Envoy cancels the calls of a configuration that goes without a word, and this worker goes
+    /// on with another. An answer that still comes is ignored.
+    pub fn lose_probes(&mut self, host: &dyn Host) {
+        for (_, handle) in core::mem::take(&mut self.probes) {
+            self.engine.record_probe(&handle, Outcome::Unrelated, host.now());
+        }
+    }
+
     /// Takes the probe with this token, if there is one.
     pub(super) fn take_probe(&mut self, token: u32) -> Option<RequestHandle> {
         let at = self.probes.iter().position(|(of, _)| *of == token)?;

@@ -3,7 +3,7 @@
 use testbed::serde_json::{Value, from_slice};
 use wasmhost::Request;
 
-use crate::scene::{HEADER, address, begin, candidates, config, ms, pass, picks};
+use crate::scene::{Ending, HEADER, address, begin, candidates, config, ms, pass, picks, serve};
 use crate::wasm::Wasm;
 use crate::world::{Plugin, Stream, Thread, World};
 
@@ -172,6 +172,28 @@ fn a_root_whose_worker_another_ticks_does_not_tick_a_thousand_times_a_second() {
     picks(&mut world, old, 1);
     pass(&mut world, &[old], ms(50));
     assert!(period(&world, old) < ms(1000));
+}
+
+/// Envoy cancels the calls of a root that goes, without a word; the worker that both have goes on.
+#[test]
+fn probes_that_end_with_a_configuration_leave_their_place_to_others() {
+    let (mut world, thread) = standing_aside();
+    world.add_cluster("web");
+    let probe = r#""slow_start":"0s","health":{"probe":{"path":"/healthz","interval":"1s"}}"#;
+    let old = loaded(&mut world, thread, &config(100, probe, ""));
+    let live = |world: &mut Wasm, seconds: usize| {
+        for _ in 0..seconds {
+            serve(world, old, |_| Ending::good());
+            pass(world, &[old], ms(1000));
+        }
+        world.calls().len()
+    };
+    assert_eq!(live(&mut world, 20), 32, "no answer comes to them");
+    let refused = loaded(&mut world, thread, FAULTY);
+    assert_eq!(live(&mut world, 5), 32);
+    let (vm, root) = world.vm(refused);
+    assert!(vm.stop_root(root));
+    assert!(live(&mut world, 5) > 32);
 }
 
 /// Envoy uses the root of the configuration before it again, without another event, if that one still drains.
