@@ -97,6 +97,8 @@ impl Finding {
         let Some(known) = known else { return self.add(host) };
         if known.condition.is_unavailable() && !host.condition.is_unavailable() {
             (known.condition, known.weight, known.priority) = (host.condition, host.weight, host.priority);
+            // Its requests are those of that locality.
+            known.locality = name(host.locality);
         } else if known.condition == host.condition && known.priority == host.priority {
             let weights = known.weight.unwrap_or(1.0) + host.weight.unwrap_or(1.0);
             known.weight = Some(weights.clamp(*WEIGHTS.start(), *WEIGHTS.end()));
@@ -189,6 +191,22 @@ mod tests {
             let [one] = &finding.found[..] else { panic!("{finding:?}") };
             assert_eq!((one.weight, one.priority, one.condition), seen, "{hosts:?}");
             assert_eq!(one.zone, "a");
+        }
+    }
+
+    #[test]
+    fn an_address_is_in_the_locality_in_which_it_is_used() {
+        let host = |locality: &str, condition| Found { locality: locality.into(), condition, ..at(1) };
+        let (serves, out) = (AnnouncedHealth::Serving, AnnouncedHealth::Unhealthy);
+        for (hosts, locality) in [
+            ([host("a", out), host("b", serves)], "b"),
+            ([host("a", serves), host("b", out)], "a"),
+            ([host("a", serves), host("b", serves)], "a"),
+            ([host("a", out), host("b", out)], "a"),
+        ] {
+            let mut finding = Finding::default();
+            hosts.into_iter().for_each(|host| finding.add_host(host));
+            assert_eq!(finding.found[0].locality, locality);
         }
     }
 
