@@ -13,10 +13,12 @@ const MAX_SHARE: f64 = 1e6;
 pub(super) fn read(node: &Node, endpoints: &Endpoints) -> Vec<(String, f64)> {
     let mut split = Vec::new();
     let mut zeros = 0;
-    for (version, value) in node.entries(MAX_VERSIONS, "an object from version to share") {
+    let entries = node.entries(MAX_VERSIONS, "an object from version to share");
+    let given: Vec<&str> = entries.iter().map(|(version, _)| *version).collect();
+    for (version, value) in entries {
         match value.number(Bounds::FromTo(0.0, MAX_SHARE)) {
             Some(share) if share > 0.0 => {
-                check_version(version, &value, endpoints);
+                check_version((version, &given), &value, endpoints);
                 split.push((version.to_owned(), share));
             }
             Some(_) => zeros += 1,
@@ -41,11 +43,15 @@ pub(super) fn read(node: &Node, endpoints: &Endpoints) -> Vec<(String, f64)> {
 
 /// Endpoints found later may have any version, so only an upstream without discovery can be checked.
 #[inline(never)]
-fn check_version(version: &str, node: &Node, endpoints: &Endpoints) {
+fn check_version((version, given): (&str, &[&str]), node: &Node, endpoints: &Endpoints) {
     let all_known = endpoints.prometheus.is_none() && endpoints.envoy_admin.is_none();
     let mut versions = endpoints.fixed.iter().map(|endpoint| endpoint.version.as_str());
     if version.is_empty() || (all_known && !versions.clone().any(|known| known == version)) {
-        let hint = nearest(version, versions.by_ref().filter(|known| !known.is_empty())).map(did_you_mean);
+        let hint = nearest(version, versions.by_ref().filter(|known| !known.is_empty()));
+        let hint = hint.map(|meant| match given.contains(&meant) {
+            true => format!("{} That one has a share already", did_you_mean(meant)),
+            false => did_you_mean(meant),
+        });
         node.refuse("under a version that one of the endpoints has", hint);
     }
 }

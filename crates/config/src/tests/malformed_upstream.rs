@@ -335,6 +335,8 @@ fn zone_affinity_split_and_autoscale() {
         affinity(r#""query":"a&b""#, "query", "a query parameter"),
         affinity(r#""header":"X-Evenkeel-Endpoint""#, "header", "$.steering.header"),
         split(r#"{"v1":80,"v2":20}"#, "split.v2", "did you mean \"v1\"?"),
+        split(r#"{"v1":80,"v2":20}"#, "split.v2", "That one has a share already"),
+        split(r#"{"v2":20,"v1":80}"#, "split.v2", "That one has a share already"),
         split(r#"{"v1":-1}"#, "split.v1", "found -1"),
         split(r#"{"v1":0}"#, "split", "at least one share above 0"),
         split(r#"{"v1":"80%"}"#, "split.v1", "did you mean 80?"),
