@@ -1,8 +1,8 @@
 //! Collisions in Istio: rules and services for a host whose cluster has its policy replaced by evenkeel.
 //!
 //! Istio gives a cluster `locality_weighted_lb_config` for a rule with `distribute`, or with `failover` or
-//! `failoverPriority` beside outlier detection, and the type ORIGINAL_DST for headless services and `PASSTHROUGH`.
-//! Envoy refuses a cluster that has either beside `override_host`.
+//! `failoverPriority` beside outlier detection, and from 1.25 on for a service with a traffic distribution; and the type
+//! ORIGINAL_DST for headless services and `PASSTHROUGH`. Envoy refuses a cluster that has either beside `override_host`.
 
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ pub struct Collision {
 
 /// Whether a document of this kind can collide.
 pub fn matters(document: &Value) -> bool {
-    let kinds = ["DestinationRule", "ServiceEntry", "Service", "EnvoyFilter"];
+    let kinds = ["DestinationRule", "ServiceEntry", "Service", "Namespace", "EnvoyFilter"];
     kinds.iter().any(|kind| document["kind"] == *kind)
 }
 
@@ -49,12 +49,19 @@ pub fn collisions(manifests: &[(String, Value)]) -> Vec<Collision> {
         for cluster in &replaced {
             match manifest["kind"].as_str() {
                 Some("DestinationRule") => rule(&place, manifest, cluster, &mut found),
-                Some("Service")
-                    if manifest["spec"]["clusterIP"] == "None" && named_like(manifest, cluster) =>
-                {
-                    found.push(headless(&place, cluster));
+                Some("Service") if named_like(manifest, cluster) => {
+                    if manifest["spec"]["clusterIP"] == "None" {
+                        found.push(headless(&place, cluster));
+                    } else {
+                        found.extend(distributed(&place, manifest, cluster, manifests));
+                    }
                 }
-                Some("ServiceEntry") if !cluster.by_session => entry(&place, manifest, cluster, &mut found),
+                Some("ServiceEntry") if !cluster.by_session => {
+                    entry(&place, manifest, cluster, manifests, &mut found);
+                }
+                Some("Namespace") if holds(manifest, cluster) => {
+                    found.extend(distributed(&place, manifest, cluster, manifests));
+                }
                 _ => {}
             }
         }
@@ -241,18 +248,65 @@ fn hashing(policy: &Value) -> Option<(&'static str, bool)> {
     (!policy["loadBalancer"]["consistentHash"].is_null()).then_some(("consistentHash", false))
 }
 
-fn entry(place: &str, manifest: &Value, cluster: &Replaced<'_>, found: &mut Vec<Collision>) {
+fn entry(
+    place: &str,
+    manifest: &Value,
+    cluster: &Replaced<'_>,
+    manifests: &[(String, Value)],
+    found: &mut Vec<Collision>,
+) {
     let spec = &manifest["spec"];
-    // The default resolution is NONE.
-    let resolution = spec["resolution"].as_str().unwrap_or("NONE");
-    if !matches!(resolution, "NONE" | "DYNAMIC_DNS") {
+    let mut hosts = spec["hosts"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    if !hosts.any(|host| is_for(&full(host, manifest), cluster.service)) {
         return;
     }
-    let hosts = spec["hosts"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    if hosts.into_iter().any(|host| is_for(&full(host, manifest), cluster.service)) {
+    // The default resolution is NONE.
+    let resolution = spec["resolution"].as_str().unwrap_or("NONE");
+    if matches!(resolution, "NONE" | "DYNAMIC_DNS") {
         let why = format!("has the resolution {resolution}, so that its cluster has a policy of its own");
         found.push(lost(place, &why, cluster));
+    } else {
+        found.extend(distributed(place, manifest, cluster, manifests));
     }
+}
+
+/// The annotation that says the same as a service's `trafficDistribution`, of a service or its namespace.
+const DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
+
+/// A traffic distribution, which Istio turns into failover by locality without outlier detection, too.
+fn distributed(
+    place: &str,
+    manifest: &Value,
+    cluster: &Replaced<'_>,
+    manifests: &[(String, Value)],
+) -> Option<Collision> {
+    let wanted =
+        [&manifest["spec"]["trafficDistribution"], &manifest["metadata"]["annotations"][DISTRIBUTION]];
+    let wanted = wanted.into_iter().filter_map(Value::as_str).find(|wanted| is_near(wanted))?;
+    // A rule with locality settings of its own, if only to switch them off, counts instead.
+    let is_ruled = |manifest: &Value| {
+        let host = manifest["spec"]["host"].as_str().filter(|_| manifest["kind"] == "DestinationRule");
+        let policies = at_ports("", &manifest["spec"]["trafficPolicy"], cluster.port);
+        host.is_some_and(|host| is_for(&full(host, manifest), cluster.service))
+            && policies.iter().all(|(_, policy)| !policy["loadBalancer"]["localityLbSetting"].is_null())
+    };
+    let ruled = cluster.by_session || manifests.iter().any(|(_, manifest)| is_ruled(manifest));
+    let why = format!(
+        "has the traffic distribution {wanted}, so that Istio from 1.25 on balances by locality unless a DestinationRule for the host has a \
+         localityLbSetting"
+    );
+    (!ruled).then(|| lost(place, &why, cluster))
+}
+
+/// Whether Istio knows the value; in annotations its case does not matter.
+fn is_near(value: &str) -> bool {
+    ["PreferClose", "PreferSameZone", "PreferSameNode"].iter().any(|known| value.eq_ignore_ascii_case(known))
+}
+
+/// Whether the cluster's service may be in this namespace.
+fn holds(namespace: &Value, cluster: &Replaced<'_>) -> bool {
+    let within = |service: &str| service.split('.').nth(1) == namespace["metadata"]["name"].as_str();
+    cluster.service.is_none_or(within)
 }
 
 fn named_like(service: &Value, cluster: &Replaced<'_>) -> bool {
@@ -279,181 +333,4 @@ fn is_for(host: &str, service: Option<&str>) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FILTER: &str = "kind: EnvoyFilter
-metadata: { name: evenkeel, namespace: shop }
-spec:
-  configPatches:
-    - applyTo: CLUSTER
-      match: { cluster: { service: web.shop.svc.cluster.local, portNumber: 8080 } }
-      patch: { operation: MERGE, value: { load_balancing_policy: { policies: [{ typed_extension_config: { name: envoy.load_balancing_policies.override_host } }] } } }
-";
-
-    fn said(other: &str) -> Vec<Collision> {
-        said_beside(FILTER, other)
-    }
-
-    fn said_beside(filter: &str, other: &str) -> Vec<Collision> {
-        let text = format!("{filter}---\n{other}");
-        let documents: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
-        collisions(&documents.into_iter().map(|document| ("f.yaml".to_owned(), document)).collect::<Vec<_>>())
-    }
-
-    fn rule(host: &str, policy: &str) -> String {
-        format!(
-            "kind: DestinationRule\nmetadata: {{ name: theirs, namespace: shop }}\nspec:\n  host: '{host}'\n  trafficPolicy: {policy}\n"
-        )
-    }
-
-    #[test]
-    fn rules_that_cost_the_cluster_are_named_with_the_remedy() {
-        let failover =
-            "outlierDetection: {}, loadBalancer: { localityLbSetting: { failover: [{ from: a, to: b }] } }";
-        for policy in [
-            format!("{{ {failover} }}"),
-            "{ loadBalancer: { localityLbSetting: { distribute: [{ from: a }] } } }".into(),
-            "{ outlierDetection: {}, loadBalancer: { localityLbSetting: { failoverPriority: [zone] } } }"
-                .into(),
-            "{ loadBalancer: { simple: PASSTHROUGH } }".into(),
-            format!("{{ portLevelSettings: [{{ port: {{ number: 8080 }}, {failover} }}] }}"),
-        ] {
-            for host in ["web.shop.svc.cluster.local", "web", "web.shop", "*.shop.svc.cluster.local"] {
-                let said = said(&rule(host, &policy));
-                assert_eq!(said.len(), 1, "{host} {policy}: {said:?}");
-                assert!(said[0].costs_requests);
-                for part in
-                    ["f.yaml, DestinationRule theirs", "EnvoyFilter evenkeel (f.yaml)", "stateful_session"]
-                {
-                    assert!(said[0].text.contains(part), "{part}: {said:?}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn subset_inherits_from_its_host() {
-        let subset = "kind: DestinationRule\nmetadata: { name: theirs, namespace: shop }\nspec:\n  host: web\n  trafficPolicy: { outlierDetection: {} }\n  subsets:\n  - name: v1\n    trafficPolicy: { loadBalancer: { localityLbSetting: { failover: [] } } }\n";
-        let said = said(subset);
-        assert_eq!(said.len(), 1, "{said:?}");
-        assert!(said[0].text.contains("for the subset v1"), "{said:?}");
-    }
-
-    #[test]
-    fn services_without_an_address_of_their_own_are_named() {
-        for other in [
-            "kind: Service\nmetadata: { name: web, namespace: shop }\nspec: { clusterIP: None }",
-            "kind: ServiceEntry\nmetadata: { name: e, namespace: shop }\nspec: { hosts: [web.shop.svc.cluster.local], resolution: NONE }",
-            "kind: ServiceEntry\nmetadata: { name: e, namespace: shop }\nspec: { hosts: [web.shop.svc.cluster.local] }",
-        ] {
-            let said = said(other);
-            assert!(said.len() == 1 && said[0].costs_requests, "{other}: {said:?}");
-        }
-    }
-
-    #[test]
-    fn replaced_consistent_hash_is_reported_without_a_fault() {
-        let said =
-            said(&rule("web", "{ loadBalancer: { consistentHash: { httpCookie: { name: a, ttl: 0s } } } }"));
-        assert_eq!(said.len(), 1);
-        assert!(!said[0].costs_requests && said[0].text.contains("consistentHash"), "{said:?}");
-    }
-
-    /// A patch may name its cluster as Envoy does: direction, port, subset and host.
-    #[test]
-    fn a_cluster_by_its_name_is_one_host_one_port_and_one_subset() {
-        let named = |name: &str, other: &str| {
-            let by_name = format!("name: '{name}'");
-            let text = FILTER.replace("service: web.shop.svc.cluster.local, portNumber: 8080", &by_name);
-            assert!(text.contains(&by_name));
-            said_beside(&text, other)
-        };
-        let bad = "{ loadBalancer: { simple: PASSTHROUGH } }";
-        let at = |port| {
-            format!(
-                "{{ portLevelSettings: [{{ port: {{ number: {port} }}, loadBalancer: {{ simple: PASSTHROUGH }} }}] }}"
-            )
-        };
-        let subset = "kind: DestinationRule\nmetadata: { name: theirs, namespace: shop }\nspec:\n  host: web\n  subsets: [{ name: v2, trafficPolicy: { loadBalancer: { simple: PASSTHROUGH } } }]\n";
-        let headless = "kind: Service\nmetadata: { name: other, namespace: shop }\nspec: { clusterIP: None }";
-        const WEB: &str = "outbound|8080||web.shop.svc.cluster.local";
-        const V1: &str = "outbound|8080|v1|web.shop.svc.cluster.local";
-        const V2: &str = "outbound|8080|v2|web.shop.svc.cluster.local";
-        for (name, other, count) in [
-            (WEB, rule("web", bad), 1),
-            (WEB, rule("web", &at(8080)), 1),
-            (V2, subset.into(), 1),
-            (WEB, rule("other", bad), 0),
-            (WEB, rule("web", &at(9090)), 0),
-            (WEB, headless.into(), 0),
-            (WEB, subset.into(), 0),
-            (V1, subset.into(), 0),
-            ("inbound|8080||", rule("web", bad), 0),
-            ("web", rule("web", bad), 0),
-            ("", rule("web", bad), 1),
-        ] {
-            let said = named(name, &other);
-            assert_eq!(said.len(), count, "{name}: {other}: {said:?}");
-        }
-    }
-
-    /// With `stateful_session` clusters stay as they are, and evenkeel's choice comes before theirs.
-    #[test]
-    fn what_a_session_passes_over_is_named() {
-        const PLUGIN: &str = "kind: WasmPlugin
-metadata: { name: evenkeel, namespace: shop }
-spec: { url: 'oci://evenkeel', pluginConfig: { steering: { via: stateful_session }, upstreams: [{ cluster: 'outbound|8080||web.shop.svc.cluster.local' }] } }
-";
-        let hash = rule("web", "{ loadBalancer: { consistentHash: { useSourceIp: true } } }");
-        let headless = "kind: Service\nmetadata: { name: web, namespace: shop }\nspec: { clusterIP: None }";
-        let newer = PLUGIN
-            .replace("WasmPlugin", "TrafficExtension")
-            .replace("spec: {", "spec: { wasm: {")
-            .replace("] } }\n", "] } } }\n");
-        for plugin in [PLUGIN, &newer] {
-            let said = said_beside(plugin, &hash);
-            assert!(said.len() == 1 && !said[0].costs_requests, "{said:?}");
-            assert!(said[0].text.contains("consistentHash") && said[0].text.contains("affinity"), "{said:?}");
-            let said = said_beside(plugin, headless);
-            assert!(said.len() == 1 && said[0].costs_requests, "{said:?}");
-            assert!(
-                said[0].text.contains("headless") && said[0].text.contains("evenkeel (f.yaml)"),
-                "{said:?}"
-            );
-        }
-        let observing = PLUGIN.replace("steering:", "mode: observe, steering:");
-        let other = PLUGIN.replace("||web", "||other");
-        let keyed = PLUGIN.replace("cluster: '", "affinity: { source_ip: true }, cluster: '");
-        for (plugin, manifest) in [
-            (PLUGIN, rule("web", "{ loadBalancer: { simple: PASSTHROUGH } }")),
-            (PLUGIN, rule("other", "{ loadBalancer: { consistentHash: { useSourceIp: true } } }")),
-            (&observing, hash.clone()),
-            (&keyed, hash.clone()),
-            (&observing, headless.to_owned()),
-            (&other, headless.to_owned()),
-        ] {
-            assert_eq!(said_beside(plugin, &manifest), [], "{manifest}");
-        }
-    }
-
-    #[test]
-    fn what_does_not_collide_is_passed_over() {
-        for other in [
-            rule("web", "{ outlierDetection: {}, connectionPool: {} }"),
-            rule("web", "{ loadBalancer: { localityLbSetting: { failover: [] } } }"),
-            rule("web", "{ outlierDetection: {}, loadBalancer: { localityLbSetting: { enabled: false, failover: [] } } }"),
-            rule("other", "{ loadBalancer: { simple: PASSTHROUGH } }"),
-            rule("web", "{ portLevelSettings: [{ port: { number: 9090 }, loadBalancer: { simple: PASSTHROUGH } }] }"),
-            "kind: Service\nmetadata: { name: web, namespace: shop }\nspec: { clusterIP: 10.0.0.1 }".into(),
-            "kind: Service\nmetadata: { name: web, namespace: other }\nspec: { clusterIP: None }".into(),
-            "kind: ServiceEntry\nmetadata: { name: e }\nspec: { hosts: [web.shop.svc.cluster.local], resolution: STATIC }".into(),
-        ] {
-            assert_eq!(said(&other), [], "{other}");
-        }
-        // Without a replaced policy nothing collides.
-        let alone = rule("web", "{ loadBalancer: { simple: PASSTHROUGH } }");
-        let documents: Vec<Value> = serde_saphyr::from_multiple(&alone).unwrap();
-        assert_eq!(collisions(&[("f".to_owned(), documents[0].clone())]), []);
-    }
-}
+mod tests;
