@@ -2,7 +2,8 @@
 //!
 //! Istio gives a cluster `locality_weighted_lb_config` for a rule with `distribute`, or with `failover` or
 //! `failoverPriority` beside outlier detection, and from 1.25 on for a service with a traffic distribution; and the type
-//! ORIGINAL_DST for headless services and `PASSTHROUGH`. Envoy refuses a cluster that has either beside `override_host`.
+//! ORIGINAL_DST for `PASSTHROUGH` and, except in gateways, for headless services. Envoy refuses a cluster that has either
+//! beside `override_host`.
 
 use serde_json::Value;
 
@@ -32,6 +33,8 @@ struct Replaced<'d> {
     by_session: bool,
     /// Whether the plugin keeps keys on their endpoints itself.
     keyed: bool,
+    /// Whether the proxies are gateways, where headless services have clusters like any other's.
+    at_gateway: bool,
     service: Option<&'d str>,
     port: Option<u64>,
     subset: Option<&'d str>,
@@ -41,7 +44,7 @@ struct Replaced<'d> {
 pub fn collisions(manifests: &[(String, Value)]) -> Vec<Collision> {
     let replaced: Vec<Replaced<'_>> = manifests
         .iter()
-        .flat_map(|(file, manifest)| [replaces(file, manifest), steers(file, manifest)].concat())
+        .flat_map(|(file, manifest)| [replaces(file, manifest), steers(file, manifest, manifests)].concat())
         .collect();
     let mut found = Vec::new();
     for (file, manifest) in manifests {
@@ -50,7 +53,7 @@ pub fn collisions(manifests: &[(String, Value)]) -> Vec<Collision> {
             match manifest["kind"].as_str() {
                 Some("DestinationRule") => rule(&place, manifest, cluster, &mut found),
                 Some("Service") if named_like(manifest, cluster) => {
-                    if manifest["spec"]["clusterIP"] == "None" {
+                    if manifest["spec"]["clusterIP"] == "None" && !cluster.at_gateway {
                         found.push(headless(&place, cluster));
                     } else {
                         found.extend(distributed(&place, manifest, cluster, manifests));
@@ -89,6 +92,7 @@ fn replaces<'d>(file: &str, manifest: &'d Value) -> Vec<Replaced<'d>> {
             filter,
             by_session: false,
             keyed: false,
+            at_gateway: patch["match"]["context"] == "GATEWAY",
             service: wanted["service"].as_str(),
             port: wanted["portNumber"].as_u64(),
             subset: wanted["subset"].as_str(),
@@ -105,6 +109,7 @@ fn of_name(filter: String, name: &str) -> Option<Replaced<'_>> {
         filter,
         by_session: false,
         keyed: false,
+        at_gateway: false,
         service: Some(host),
         port: Some(port.parse().ok()?),
         subset: Some(subset),
@@ -112,7 +117,7 @@ fn of_name(filter: String, name: &str) -> Option<Replaced<'_>> {
 }
 
 /// The clusters that a plugin steers without replacing their policy.
-fn steers<'d>(file: &str, manifest: &'d Value) -> Vec<Replaced<'d>> {
+fn steers<'d>(file: &str, manifest: &'d Value, manifests: &[(String, Value)]) -> Vec<Replaced<'d>> {
     let kinds = ["WasmPlugin", "TrafficExtension"];
     let spec = &manifest["spec"];
     let plugin = if spec["wasm"].is_object() { &spec["wasm"] } else { spec };
@@ -126,9 +131,25 @@ fn steers<'d>(file: &str, manifest: &'d Value) -> Vec<Replaced<'d>> {
     let upstreams = configuration["upstreams"].as_array().into_iter().flatten();
     let steered = upstreams.filter_map(|upstream| {
         let cluster = of_name(format!("{} ({file})", find::named(manifest)), upstream["cluster"].as_str()?)?;
-        Some(Replaced { by_session: true, keyed: !upstream["affinity"].is_null(), ..cluster })
+        let at_gateway = is_at_gateway(manifest, manifests);
+        Some(Replaced { by_session: true, keyed: !upstream["affinity"].is_null(), at_gateway, ..cluster })
     });
     steered.collect()
+}
+
+/// Whether a plugin is for gateways: it says so, or its EnvoyFilter does, which is for the same pods.
+fn is_at_gateway(plugin: &Value, manifests: &[(String, Value)]) -> bool {
+    let spec = &plugin["spec"];
+    let mut targets = spec["targetRefs"].as_array().into_iter().flatten().chain(spec.get("targetRef"));
+    let beside = |filter: &Value| {
+        filter["kind"] == "EnvoyFilter"
+            && filter["metadata"]["namespace"] == plugin["metadata"]["namespace"]
+            && filter["spec"]["workloadSelector"]["labels"] == spec["selector"]["matchLabels"]
+    };
+    let patches = |filter: &Value| filter["spec"]["configPatches"].as_array().cloned().unwrap_or_default();
+    let mut beside = manifests.iter().filter(|(_, filter)| beside(filter));
+    targets.any(|target| target["kind"] == "Gateway")
+        || beside.any(|(_, filter)| patches(filter).iter().any(|p| p["match"]["context"] == "GATEWAY"))
 }
 
 fn headless(place: &str, cluster: &Replaced<'_>) -> Collision {
@@ -262,7 +283,7 @@ fn entry(
     }
     // The default resolution is NONE.
     let resolution = spec["resolution"].as_str().unwrap_or("NONE");
-    if matches!(resolution, "NONE" | "DYNAMIC_DNS") {
+    if resolution == "DYNAMIC_DNS" || resolution == "NONE" && !cluster.at_gateway {
         let why = format!("has the resolution {resolution}, so that its cluster has a policy of its own");
         found.push(lost(place, &why, cluster));
     } else {

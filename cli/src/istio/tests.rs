@@ -207,3 +207,29 @@ fn traffic_distribution_costs_the_cluster() {
     // With stateful_session the cluster stays as Istio makes it.
     assert_eq!(said_beside(PLUGIN, &near), []);
 }
+
+/// A gateway has an EDS cluster for a headless service, and its clients name no pod.
+#[test]
+fn headless_service_behind_a_gateway_is_like_any_other() {
+    let headless = "kind: Service\nmetadata: { name: web, namespace: shop }\nspec: { clusterIP: None }";
+    let gateway = FILTER.replace("match: {", "match: { context: GATEWAY,");
+    assert_eq!(said_beside(&gateway, headless), []);
+    assert_eq!(said_beside(&gateway, &rule("web", "{ loadBalancer: { simple: PASSTHROUGH } }")).len(), 1);
+    let labels = "{ istio: ingressgateway }";
+    let plugin = PLUGIN.replace("spec: {", &format!("spec: {{ selector: {{ matchLabels: {labels} }},"));
+    let filter = |context: &str, labels: &str| {
+        format!(
+            "kind: EnvoyFilter\nmetadata: {{ name: evenkeel, namespace: shop }}\nspec: {{ workloadSelector: {{ labels: {labels} }}, \
+             configPatches: [{{ applyTo: HTTP_FILTER, match: {{ context: {context} }} }}] }}\n---\n{headless}"
+        )
+    };
+    for (filter, count) in [
+        (filter("GATEWAY", labels), 0),
+        (filter("SIDECAR_OUTBOUND", labels), 1),
+        (filter("GATEWAY", "{ app: other }"), 1),
+    ] {
+        assert_eq!(said_beside(&plugin, &filter).len(), count, "{filter}");
+    }
+    let targets = "spec: { targetRefs: [{ kind: Gateway, name: shop }],";
+    assert_eq!(said_beside(&PLUGIN.replace("spec: {", targets), headless), []);
+}
