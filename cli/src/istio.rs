@@ -181,7 +181,7 @@ fn lost(place: &str, why: &str, cluster: &Replaced<'_>) -> Collision {
 fn rule(place: &str, manifest: &Value, cluster: &Replaced<'_>, found: &mut Vec<Collision>) {
     let spec = &manifest["spec"];
     let Some(host) = spec["host"].as_str() else { return };
-    if !is_for(&full(host, manifest), cluster.service) {
+    if !is_for(host, manifest, cluster.service) {
         return;
     }
     let whole = &spec["trafficPolicy"];
@@ -278,7 +278,7 @@ fn entry(
 ) {
     let spec = &manifest["spec"];
     let mut hosts = spec["hosts"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    if !hosts.any(|host| is_for(&full(host, manifest), cluster.service)) {
+    if !hosts.any(|host| is_for(host, manifest, cluster.service)) {
         return;
     }
     // The default resolution is NONE.
@@ -308,7 +308,7 @@ fn distributed(
     let is_ruled = |manifest: &Value| {
         let host = manifest["spec"]["host"].as_str().filter(|_| manifest["kind"] == "DestinationRule");
         let policies = at_ports("", &manifest["spec"]["trafficPolicy"], cluster.port);
-        host.is_some_and(|host| is_for(&full(host, manifest), cluster.service))
+        host.is_some_and(|host| is_for(host, manifest, cluster.service))
             && policies.iter().all(|(_, policy)| !policy["loadBalancer"]["localityLbSetting"].is_null())
     };
     let ruled = cluster.by_session || manifests.iter().any(|(_, manifest)| is_ruled(manifest));
@@ -331,21 +331,19 @@ fn holds(namespace: &Value, cluster: &Replaced<'_>) -> bool {
 }
 
 fn named_like(service: &Value, cluster: &Replaced<'_>) -> bool {
-    service["metadata"]["name"].as_str().is_some_and(|name| is_for(&full(name, service), cluster.service))
+    service["metadata"]["name"].as_str().is_some_and(|name| is_for(name, service, cluster.service))
 }
 
-/// The full host name: a name without a dot belongs to the manifest's own namespace.
-fn full(host: &str, manifest: &Value) -> String {
-    let namespace = manifest["metadata"]["namespace"].as_str().unwrap_or("default");
-    if host.contains('.') || host.contains('*') {
-        return host.to_owned();
-    }
-    format!("{host}.{namespace}.svc.cluster.local")
-}
-
-/// Whether a rule for `host` applies to this service; a patch without a service applies to all.
-fn is_for(host: &str, service: Option<&str>) -> bool {
+/// Whether a manifest's `host` is this service; a patch without a service applies to all.
+fn is_for(host: &str, manifest: &Value, service: Option<&str>) -> bool {
     let Some(service) = service else { return true };
+    if !host.contains(['.', '*']) {
+        // A name without a dot belongs to the manifest's own namespace, which may be given where it is applied.
+        let namespace = manifest["metadata"]["namespace"].as_str();
+        let mut parts = service.split('.');
+        let [name, within, kind] = [parts.next(), parts.next(), parts.next()];
+        return name == Some(host) && kind == Some("svc") && namespace.is_none_or(|own| within == Some(own));
+    }
     match host.strip_prefix('*') {
         Some(ending) => service.ends_with(ending),
         // The domain of the Kubernetes cluster may differ or be absent.

@@ -233,3 +233,16 @@ fn headless_service_behind_a_gateway_is_like_any_other() {
     let targets = "spec: { targetRefs: [{ kind: Gateway, name: shop }],";
     assert_eq!(said_beside(&PLUGIN.replace("spec: {", targets), headless), []);
 }
+
+/// Kustomize, Argo CD and `kubectl -n` give the namespace later.
+#[test]
+fn manifest_without_a_namespace_may_be_of_any() {
+    for other in [
+        "kind: Service\nmetadata: { name: web }\nspec: { clusterIP: None }".to_owned(),
+        rule("web", "{ loadBalancer: { simple: PASSTHROUGH } }").replace(", namespace: shop", ""),
+    ] {
+        assert_eq!(said(&other).len(), 1, "{other}");
+        let other = other.replace("web", "shop");
+        assert_eq!(said(&other), [], "{other}");
+    }
+}
