@@ -112,7 +112,8 @@ fn of_name(filter: String, name: &str) -> Option<Replaced<'_>> {
         at_gateway: false,
         service: Some(host),
         port: Some(port.parse().ok()?),
-        subset: Some(subset),
+        // A plugin's pattern for all subsets.
+        subset: Some(subset).filter(|subset| *subset != "*"),
     })
 }
 

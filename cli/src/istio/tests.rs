@@ -246,3 +246,11 @@ fn manifest_without_a_namespace_may_be_of_any() {
         assert_eq!(said(&other), [], "{other}");
     }
 }
+
+#[test]
+fn pattern_for_all_subsets_meets_each_of_them() {
+    let subset = "kind: DestinationRule\nmetadata: { name: theirs, namespace: shop }\nspec:\n  host: web\n  subsets: [{ name: v2, trafficPolicy: { loadBalancer: { consistentHash: { useSourceIp: true } } } }]\n";
+    for (cluster, count) in [("8080|*|", 1), ("8080|v2|", 1), ("8080||", 0)] {
+        assert_eq!(said_beside(&PLUGIN.replace("8080||", cluster), subset).len(), count, "{cluster}");
+    }
+}
