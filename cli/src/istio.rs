@@ -10,6 +10,8 @@ use serde_json::Value;
 use crate::bootstrap::member;
 use crate::find;
 
+mod names;
+
 /// Two manifests that do not work together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Collision {
@@ -46,7 +48,7 @@ pub fn collisions(manifests: &[(String, Value)]) -> Vec<Collision> {
         .iter()
         .flat_map(|(file, manifest)| [replaces(file, manifest), steers(file, manifest, manifests)].concat())
         .collect();
-    let mut found = Vec::new();
+    let mut found = names::misnamed(manifests);
     for (file, manifest) in manifests {
         let place = format!("{file}, {}", find::named(manifest));
         for cluster in &replaced {

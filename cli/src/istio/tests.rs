@@ -254,3 +254,31 @@ fn pattern_for_all_subsets_meets_each_of_them() {
         assert_eq!(said_beside(&PLUGIN.replace("8080||", cluster), subset).len(), count, "{cluster}");
     }
 }
+
+/// Namespace and name of a plugin are part of the names that its EnvoyFilter patches.
+#[test]
+fn patches_for_a_plugin_of_another_name_are_named() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy/istio");
+    let shipped = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let (sidecar, newer) = (shipped("sidecar-stateful-session.yaml"), shipped("traffic-extension.yaml"));
+    let moved = |text: &str| text.replace("namespace: shop\n", "namespace: payments\n");
+    let renamed = |text: &str| moved(text).replace("shop.evenkeel", "payments.evenkeel");
+    for (text, count) in [
+        (sidecar.clone(), 0),
+        (newer.clone(), 0),
+        (renamed(&sidecar), 0),
+        (renamed(&newer), 0),
+        (moved(&sidecar), 1),
+        (moved(&newer), 1),
+        // The plugin of the newer kind beside the filter for the older one.
+        (sidecar.replace("kind: WasmPlugin", "kind: TrafficExtension"), 1),
+        // A filter in another namespace may be for a plugin that is not among these.
+        (sidecar.replacen("namespace: shop\n", "namespace: other\n", 1), 0),
+        (format!("{sidecar}---\n{}", shipped("gateway-stateful-session.yaml")), 0),
+    ] {
+        let documents: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+        let said = collisions(&documents.into_iter().map(|d| ("f.yaml".to_owned(), d)).collect::<Vec<_>>());
+        assert_eq!(said.len(), count, "{said:?}");
+        assert!(said.iter().all(|said| said.costs_requests && said.text.contains("answers 500")), "{said:?}");
+    }
+}
