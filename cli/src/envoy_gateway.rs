@@ -1,60 +1,75 @@
 //! Collisions in Envoy Gateway: a policy that evenkeel's takes out of force, or that takes evenkeel's out of force.
 //!
 //! Of several EnvoyExtensionPolicies or BackendTrafficPolicies for one route the oldest alone is in force, the others are
-//! `Conflicted`. An EnvoyExtensionPolicy for a route takes that of its Gateway out of force there (`Overridden`), unless
-//! it has a `mergeType`, which Envoy Gateway up to 1.9 does not know in that kind.
+//! `Conflicted`. One for a rule takes that of the route out of force there, and one for a route that of its Gateway
+//! (`Overridden`), unless it has a `mergeType`, which Envoy Gateway up to 1.9 does not know in an EnvoyExtensionPolicy. An
+//! EnvoyPatchPolicy is for a Gateway of its own namespace; Envoy Gateway passes over any other without a condition. In place of
+//! a native module that the EnvoyProxy does not have Envoy Gateway answers 500.
 
 use serde_json::Value;
 
 use crate::find;
 
+mod targets;
+
+use targets::{Target, namespace, targets};
+
 const EXTENSIONS: &str = "EnvoyExtensionPolicy";
 const TRAFFIC: &str = "BackendTrafficPolicy";
+const PATCHES: &str = "EnvoyPatchPolicy";
 /// The product's name, which is in the names or the location of the filter.
 const NAME: &str = "evenkeel";
 
+/// Manifests, each with the name of its file.
+type Manifests<'d> = &'d [(String, Value)];
+
 /// Whether a document of this kind can collide.
 pub fn matters(document: &Value) -> bool {
-    [EXTENSIONS, TRAFFIC].iter().any(|kind| document["kind"] == *kind)
+    [EXTENSIONS, TRAFFIC, PATCHES, "EnvoyProxy"].iter().any(|kind| document["kind"] == *kind)
 }
 
 /// The collisions among these manifests, each given with the name of its file: one line each.
-pub fn collisions(manifests: &[(String, Value)]) -> Vec<String> {
+pub fn collisions(manifests: Manifests<'_>) -> Vec<String> {
     let mut found = Vec::new();
     for ours in manifests.iter().filter(|(_, manifest)| loads_us(manifest)) {
-        for route in targets(&ours.1).into_iter().filter(|target| target.kind != "Gateway") {
-            found.extend(extensions(manifests, ours, &route));
-            found.extend(traffic(manifests, &route));
+        found.extend(unregistered(manifests, ours));
+        for target in targets(&ours.1, manifests) {
+            found.extend(extensions(manifests, ours, &target));
+            found.extend(traffic(manifests, ours, &target));
         }
     }
+    found.extend(patches(manifests));
     found
 }
 
-/// Another EnvoyExtensionPolicy for this route or for its Gateway.
-fn extensions(
-    manifests: &[(String, Value)],
-    (our_file, ours): &(String, Value),
-    route: &Target<'_>,
-) -> Vec<String> {
+/// Another EnvoyExtensionPolicy for the same, for what is below it, or for what is above it.
+fn extensions(manifests: Manifests<'_>, (our_file, ours): &(String, Value), own: &Target<'_>) -> Vec<String> {
     let our_name = format!("{} ({our_file})", find::named(ours));
     let others = manifests.iter().filter(|(_, other)| other["kind"] == EXTENSIONS && !is_same(other, ours));
     let mut found = Vec::new();
     for (file, other) in others {
         let place = format!("{file}, {}", find::named(other));
-        let targets = targets(other);
-        if targets.contains(route) {
+        let targets = targets(other, manifests);
+        if targets.contains(own) {
             found.push(format!(
                 "{place}: is for the same {} as {our_name}, and Envoy Gateway takes the older of the two alone: put the extensions of both \
                  into one",
-                route.shown()
+                own.shown()
             ));
-        } else if ours["spec"]["mergeType"].is_null()
-            && targets.iter().any(|of| of.is_above(route, manifests))
+        } else if let Some(below) = targets.iter().find(|of| own.is_above(of, manifests)) {
+            if !loads_us(other) && other["spec"]["mergeType"].is_null() && steers(ours, below) {
+                found.push(format!(
+                    "{place}: takes {our_name} out of force for {}, where clients then steer: put its extensions into that one as well",
+                    below.shown()
+                ));
+            }
+        } else if ours["spec"]["mergeType"].is_null() && targets.iter().any(|of| of.is_above(own, manifests))
         {
             found.push(format!(
-                "{place}: is out of force for {} while {our_name} is there, which is for the route alone: put its extensions into that one \
+                "{place}: is out of force for {} while {our_name} is there, which is for the {} alone: put its extensions into that one \
                  as well",
-                route.shown()
+                own.shown(),
+                if own.section.is_some() { "rule" } else { "route" }
             ));
         }
     }
@@ -62,30 +77,88 @@ fn extensions(
 }
 
 /// Another BackendTrafficPolicy beside the one that follows the header.
-fn traffic(manifests: &[(String, Value)], route: &Target<'_>) -> Vec<String> {
-    let same: Vec<&(String, Value)> = manifests
-        .iter()
-        .filter(|(_, manifest)| manifest["kind"] == TRAFFIC && targets(manifest).contains(route))
-        .collect();
+fn traffic(manifests: Manifests<'_>, (_, plugin): &(String, Value), own: &Target<'_>) -> Vec<String> {
+    let policies = || manifests.iter().filter(|(_, manifest)| manifest["kind"] == TRAFFIC);
     let follows = |manifest: &Value| !manifest["spec"]["loadBalancer"]["endpointOverride"].is_null();
-    let Some((our_file, ours)) = same.iter().find(|(_, manifest)| follows(manifest)) else {
+    let same = |manifest: &Value| targets(manifest, manifests).contains(own);
+    let Some((our_file, ours)) = policies().find(|(_, policy)| follows(policy) && same(policy)) else {
         return Vec::new();
     };
-    let others = same.iter().filter(|(_, other)| !is_same(other, ours));
-    let line = |(file, other): &&&(String, Value)| {
+    let mut found = Vec::new();
+    for (file, other) in policies().filter(|(_, other)| !is_same(other, ours)) {
+        let place = format!("{file}, {}", find::named(other));
+        let our_name = format!("{} ({our_file})", find::named(ours));
+        let below = targets(other, manifests).into_iter().find(|of| own.is_above(of, manifests));
+        if same(other) {
+            found.push(format!(
+                "{place}: is for the same {} as {our_name}, and Envoy Gateway takes the older of the two alone: put both into one",
+                own.shown()
+            ));
+        } else if let Some(below) = below
+            && !follows(other)
+            && other["spec"]["mergeType"].is_null()
+            && steers(plugin, &below)
+        {
+            found.push(format!(
+                "{place}: takes {our_name} out of force for {}, so that nothing is steered there: give it a loadBalancer.endpointOverride \
+                 as well",
+                below.shown()
+            ));
+        }
+    }
+    found
+}
+
+/// A native module that no EnvoyProxy among these has under the policy's name.
+fn unregistered(manifests: Manifests<'_>, (file, ours): &(String, Value)) -> Vec<String> {
+    let entries =
+        |manifest: &'_ Value, list: &str| manifest["spec"][list].as_array().cloned().unwrap_or_default();
+    let proxies = manifests.iter().filter(|(_, manifest)| manifest["kind"] == "EnvoyProxy");
+    let registered: Vec<Value> = proxies.flat_map(|(_, proxy)| entries(proxy, "dynamicModules")).collect();
+    let strange = entries(ours, "dynamicModule").into_iter().filter(|module| {
+        !registered.is_empty() && !registered.iter().any(|entry| entry["name"] == module["name"])
+    });
+    let line = |module: Value| {
         format!(
-            "{file}, {}: is for the same {} as {} ({our_file}), and Envoy Gateway takes the older of the two alone: put both into one",
-            find::named(other),
-            route.shown(),
-            find::named(ours)
+            "{file}, {}: no EnvoyProxy has a module {} among its dynamicModules, and Envoy Gateway answers 500 to every request of the route",
+            find::named(ours),
+            module["name"]
         )
     };
-    others.map(|other| line(&other)).collect()
+    strange.map(line).collect()
+}
+
+/// An EnvoyPatchPolicy for clusters of a route whose Gateway is in another namespace.
+fn patches(manifests: Manifests<'_>) -> Vec<String> {
+    let ours = manifests.iter().filter(|(_, manifest)| {
+        manifest["kind"] == PATCHES && manifest.to_string().to_lowercase().contains(NAME)
+    });
+    let mut found = Vec::new();
+    for (file, policy) in ours {
+        let of = &policy["spec"]["targetRef"];
+        let (Some(own), Some(gateway)) = (namespace(policy), of["name"].as_str()) else { continue };
+        let patched = policy["spec"]["jsonPatches"].as_array().into_iter().flatten();
+        let patched: Vec<&str> = patched.filter_map(|patch| patch["name"].as_str()).collect();
+        let routes = manifests.iter().filter_map(|(_, manifest)| Target::of_route(manifest));
+        for route in routes.filter(|route| patched.iter().any(|name| name.starts_with(&route.clusters()))) {
+            let gateway = Target { kind: "Gateway", namespace: Some(own), name: gateway, section: None };
+            if of["kind"] == "Gateway" && !gateway.is_above(&route, manifests) {
+                found.push(format!(
+                    "{file}, {}: is for the Gateway {} of its own namespace {own}, which is not that of {}, and Envoy Gateway passes it over \
+                     without a condition: put it into the Gateway's namespace",
+                    find::named(policy),
+                    gateway.name,
+                    route.shown()
+                ));
+            }
+        }
+    }
+    found
 }
 
 /// Whether these are one object, perhaps in two files.
 fn is_same(one: &Value, other: &Value) -> bool {
-    one["metadata"]["name"] == other["metadata"]["name"] && namespace(one) == namespace(other)
+    one["metadata"]["name"] == other["metadata"]["name"] && targets::meet(namespace(one), namespace(other))
 }
 
 /// Whether a policy loads the filter or the native module.
@@ -94,121 +167,18 @@ fn loads_us(manifest: &Value) -> bool {
     manifest["kind"] == EXTENSIONS && (loads("wasm") || loads("dynamicModule"))
 }
 
-/// What a policy is for.
-#[derive(PartialEq, Eq)]
-struct Target<'d> {
-    kind: &'d str,
-    namespace: &'d str,
-    name: &'d str,
-    section: Option<&'d str>,
-}
-
-impl Target<'_> {
-    fn shown(&self) -> String {
-        format!("{} {}", self.kind, self.name)
-    }
-
-    /// Whether this is the Gateway of the route, as far as the manifests say.
-    fn is_above(&self, route: &Target<'_>, manifests: &[(String, Value)]) -> bool {
-        let is_it = |manifest: &Value| {
-            manifest["kind"] == route.kind
-                && manifest["metadata"]["name"] == route.name
-                && namespace(manifest) == route.namespace
-        };
-        let Some((_, manifest)) = manifests.iter().find(|(_, manifest)| is_it(manifest)) else {
-            return self.kind == "Gateway";
-        };
-        let parents = manifest["spec"]["parentRefs"].as_array().into_iter().flatten();
-        let of = |parent: &Value| parent["namespace"].as_str().unwrap_or(route.namespace) == self.namespace;
-        self.kind == "Gateway" && parents.into_iter().any(|parent| parent["name"] == self.name && of(parent))
-    }
-}
-
-fn targets(manifest: &Value) -> Vec<Target<'_>> {
-    let spec = &manifest["spec"];
-    let several = spec["targetRefs"].as_array().into_iter().flatten();
-    several.chain(spec.get("targetRef")).filter_map(|target| of(target, manifest)).collect()
-}
-
-fn of<'d>(target: &'d Value, manifest: &'d Value) -> Option<Target<'d>> {
-    Some(Target {
-        kind: target["kind"].as_str()?,
-        namespace: namespace(manifest),
-        name: target["name"].as_str()?,
-        section: target["sectionName"].as_str(),
+/// Whether a policy's filter balances clusters of this route.
+fn steers(policy: &Value, route: &Target<'_>) -> bool {
+    let filters = ["wasm", "dynamicModule"].map(|list| policy["spec"][list].as_array().into_iter().flatten());
+    let upstreams =
+        filters.into_iter().flatten().filter_map(|filter| filter["config"]["upstreams"].as_array());
+    let clusters = upstreams.flatten().filter_map(|upstream| upstream["cluster"].as_str());
+    let of_route = route.clusters();
+    let mut begins = clusters.map(|cluster| cluster.split('*').next().unwrap_or_default());
+    begins.any(|begins| {
+        route.namespace.is_none() || begins.starts_with(&of_route) || of_route.starts_with(begins)
     })
 }
 
-fn namespace(manifest: &Value) -> &str {
-    manifest["metadata"]["namespace"].as_str().unwrap_or("default")
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const OURS: &str = "kind: EnvoyExtensionPolicy
-metadata: { name: evenkeel, namespace: shop }
-spec: { targetRefs: [{ kind: HTTPRoute, name: web }], wasm: [{ name: evenkeel, code: { type: Image } }] }
----
-kind: BackendTrafficPolicy
-metadata: { name: evenkeel, namespace: shop }
-spec: { targetRefs: [{ kind: HTTPRoute, name: web }], loadBalancer: { endpointOverride: { extractFrom: [{ header: x-evenkeel-endpoint }] } } }
-";
-    const ROUTE: &str = "kind: HTTPRoute\nmetadata: { name: web, namespace: shop }\nspec: { parentRefs: [{ name: shop, namespace: edge }] }\n";
-
-    fn said(ours: &str, others: &[&str]) -> Vec<String> {
-        let text = [&[ours], others].concat().join("---\n");
-        let documents: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
-        collisions(&documents.into_iter().map(|document| ("f.yaml".to_owned(), document)).collect::<Vec<_>>())
-    }
-
-    fn policy(kind: &str, namespace: &str, target: &str) -> String {
-        format!(
-            "kind: {kind}\nmetadata: {{ name: theirs, namespace: {namespace} }}\nspec: {{ targetRef: {{ {target} }}, lua: [] }}\n"
-        )
-    }
-
-    #[test]
-    fn policies_for_the_same_route_are_named() {
-        for kind in [EXTENSIONS, TRAFFIC] {
-            let other = policy(kind, "shop", "kind: HTTPRoute, name: web");
-            let said = said(OURS, &[&other]);
-            assert_eq!(said.len(), 1, "{kind}: {said:?}");
-            for part in
-                ["f.yaml, ", "theirs: is for the same HTTPRoute web", "evenkeel (f.yaml)", "the older"]
-            {
-                assert!(said[0].contains(part), "{part}: {said:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn extensions_of_the_gateway_are_out_of_force_for_the_route() {
-        let gateway = policy(EXTENSIONS, "edge", "kind: Gateway, name: shop");
-        for routes in [&[gateway.as_str()][..], &[gateway.as_str(), ROUTE]] {
-            let said = said(OURS, routes);
-            assert!(
-                said.len() == 1 && said[0].contains("theirs: is out of force for HTTPRoute web"),
-                "{said:?}"
-            );
-        }
-        let merged = OURS.replace("wasm:", "mergeType: StrategicMerge, wasm:");
-        assert_eq!(said(&merged, &[&gateway]), [""; 0]);
-    }
-
-    #[test]
-    fn what_does_not_collide_is_passed_over() {
-        for other in [
-            policy(EXTENSIONS, "shop", "kind: HTTPRoute, name: other"),
-            policy(EXTENSIONS, "other", "kind: HTTPRoute, name: web"),
-            policy(EXTENSIONS, "edge", "kind: Gateway, name: other"),
-            // Merged, as the shipped policy says.
-            policy(TRAFFIC, "edge", "kind: Gateway, name: shop"),
-            OURS.to_owned(),
-        ] {
-            assert_eq!(said(OURS, &[&other, ROUTE]), [""; 0], "{other}");
-        }
-        assert_eq!(said(&policy(TRAFFIC, "shop", "kind: HTTPRoute, name: web"), &[ROUTE]), [""; 0]);
-    }
-}
+mod tests;
