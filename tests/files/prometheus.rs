@@ -140,6 +140,7 @@ fn alerts_on_evenkeels_own_metrics_do_too() -> Result<()> {
             ("          ) > 0\n          or max by", "          ) > 1\n          or max by"),
             ("signal_series) == 0", "signal_series) == 7"),
             ("|safe_endpoint", ""),
+            ("{exported_endpoint!=\"\"}", "{exported_endpoint=\"\"}"),
             ("group_left () instance:evenkeel_prometheus_patience", "instance:evenkeel_prometheus_patience"),
             ("group_left () max by (job, instance) (", "group_left () sum by (job, instance, cluster) ("),
             ("failures:rate1m >= 0.05", "failures:rate1m >= 0.0005"),
