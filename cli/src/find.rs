@@ -133,6 +133,13 @@ fn unpacked(mut document: Value) -> Vec<Value> {
     }
 }
 
+/// The configurations of evenkeel in a manifest, as far as they are JSON.
+pub fn configurations(manifest: &Value) -> Vec<Value> {
+    let mut found = Vec::new();
+    search(manifest, &named(manifest), 0, &mut found, &mut Vec::new());
+    found.iter().filter_map(|plugin| serde_json::from_slice(&plugin.json).ok()).collect()
+}
+
 /// Kind and name of a manifest.
 pub fn named(document: &Value) -> String {
     let text = |value: &Value| value.as_str().map(str::to_owned);

@@ -44,10 +44,9 @@ struct Replaced<'d> {
 
 /// The collisions among these manifests, each given with the name of its file.
 pub fn collisions(manifests: &[(String, Value)]) -> Vec<Collision> {
-    let replaced: Vec<Replaced<'_>> = manifests
-        .iter()
-        .flat_map(|(file, manifest)| [replaces(file, manifest), steers(file, manifest, manifests)].concat())
-        .collect();
+    let loaded = loaded(manifests);
+    let replaced = manifests.iter().flat_map(|(file, manifest)| replaces(file, manifest));
+    let replaced: Vec<Replaced<'_>> = replaced.chain(loaded.iter().flat_map(steers)).collect();
     let mut found = names::misnamed(manifests);
     for (file, manifest) in manifests {
         let place = format!("{file}, {}", find::named(manifest));
@@ -119,23 +118,43 @@ fn of_name(filter: String, name: &str) -> Option<Replaced<'_>> {
     })
 }
 
+/// A plugin's configuration in a manifest, which may be an EnvoyFilter that loads the plugin itself.
+struct Loaded {
+    filter: String,
+    configuration: Value,
+    at_gateway: bool,
+}
+
+fn loaded(manifests: &[(String, Value)]) -> Vec<Loaded> {
+    let mut all = Vec::new();
+    for (file, manifest) in manifests {
+        let at_gateway = match manifest["kind"].as_str() {
+            Some("WasmPlugin" | "TrafficExtension") => is_at_gateway(manifest, manifests),
+            Some("EnvoyFilter") => patches_gateways(manifest),
+            _ => continue,
+        };
+        let filter = format!("{} ({file})", find::named(manifest));
+        let configurations = find::configurations(manifest).into_iter();
+        all.extend(configurations.map(|configuration| Loaded {
+            filter: filter.clone(),
+            configuration,
+            at_gateway,
+        }));
+    }
+    all
+}
+
 /// The clusters that a plugin steers without replacing their policy.
-fn steers<'d>(file: &str, manifest: &'d Value, manifests: &[(String, Value)]) -> Vec<Replaced<'d>> {
-    let kinds = ["WasmPlugin", "TrafficExtension"];
-    let spec = &manifest["spec"];
-    let plugin = if spec["wasm"].is_object() { &spec["wasm"] } else { spec };
-    let configuration = &plugin["pluginConfig"];
-    if !kinds.iter().any(|kind| manifest["kind"] == *kind)
-        || configuration["steering"]["via"] != "stateful_session"
-        || configuration["mode"] == "observe"
-    {
+fn steers(loaded: &Loaded) -> Vec<Replaced<'_>> {
+    let Loaded { filter, configuration, at_gateway } = loaded;
+    if configuration["steering"]["via"] != "stateful_session" || configuration["mode"] == "observe" {
         return Vec::new();
     }
     let upstreams = configuration["upstreams"].as_array().into_iter().flatten();
     let steered = upstreams.filter_map(|upstream| {
-        let cluster = of_name(format!("{} ({file})", find::named(manifest)), upstream["cluster"].as_str()?)?;
-        let at_gateway = is_at_gateway(manifest, manifests);
-        Some(Replaced { by_session: true, keyed: !upstream["affinity"].is_null(), at_gateway, ..cluster })
+        let cluster = of_name(filter.clone(), upstream["cluster"].as_str()?)?;
+        let keyed = !upstream["affinity"].is_null();
+        Some(Replaced { by_session: true, keyed, at_gateway: *at_gateway, ..cluster })
     });
     steered.collect()
 }
@@ -149,10 +168,13 @@ fn is_at_gateway(plugin: &Value, manifests: &[(String, Value)]) -> bool {
             && filter["metadata"]["namespace"] == plugin["metadata"]["namespace"]
             && filter["spec"]["workloadSelector"]["labels"] == spec["selector"]["matchLabels"]
     };
-    let patches = |filter: &Value| filter["spec"]["configPatches"].as_array().cloned().unwrap_or_default();
-    let mut beside = manifests.iter().filter(|(_, filter)| beside(filter));
     targets.any(|target| target["kind"] == "Gateway")
-        || beside.any(|(_, filter)| patches(filter).iter().any(|p| p["match"]["context"] == "GATEWAY"))
+        || manifests.iter().any(|(_, filter)| beside(filter) && patches_gateways(filter))
+}
+
+fn patches_gateways(filter: &Value) -> bool {
+    let patches = filter["spec"]["configPatches"].as_array();
+    patches.is_some_and(|patches| patches.iter().any(|patch| patch["match"]["context"] == "GATEWAY"))
 }
 
 fn headless(place: &str, cluster: &Replaced<'_>) -> Collision {

@@ -282,3 +282,36 @@ fn patches_for_a_plugin_of_another_name_are_named() {
         assert!(said.iter().all(|said| said.costs_requests && said.text.contains("answers 500")), "{said:?}");
     }
 }
+
+/// The page has this for those for which a crash must not cost a request.
+#[test]
+fn filter_that_an_envoy_filter_loads_is_a_plugin_too() {
+    let loads = |context: &str| {
+        format!(
+            "kind: EnvoyFilter
+metadata: {{ name: evenkeel, namespace: shop }}
+spec:
+  configPatches:
+    - applyTo: EXTENSION_CONFIG
+      match: {{ context: {context} }}
+      patch:
+        operation: ADD
+        value:
+          name: evenkeel.plugin
+          typed_config:
+            '@type': type.googleapis.com/udpa.type.v1.TypedStruct
+            type_url: type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm
+            value:
+              config:
+                name: evenkeel
+                configuration:
+                  '@type': type.googleapis.com/google.protobuf.StringValue
+                  value: '{{ \"steering\": {{ \"via\": \"stateful_session\" }}, \"upstreams\": [{{ \"cluster\": \"outbound|8080||web.shop.svc.cluster.local\" }}] }}'
+"
+        )
+    };
+    let headless = "kind: Service\nmetadata: { name: web, namespace: shop }\nspec: { clusterIP: None }";
+    let said = said_beside(&loads("SIDECAR_OUTBOUND"), headless);
+    assert!(said.len() == 1 && said[0].text.contains("EnvoyFilter evenkeel (f.yaml)"), "{said:?}");
+    assert_eq!(said_beside(&loads("GATEWAY"), headless), []);
+}
