@@ -128,7 +128,7 @@ fn unregistered(manifests: Manifests<'_>, (file, ours): &(String, Value)) -> Vec
     strange.map(line).collect()
 }
 
-/// An EnvoyPatchPolicy for clusters of a route whose Gateway is in another namespace.
+/// An EnvoyPatchPolicy for clusters of a route whose Gateway is in another namespace or merged with others.
 fn patches(manifests: Manifests<'_>) -> Vec<String> {
     let ours = manifests.iter().filter(|(_, manifest)| {
         manifest["kind"] == PATCHES && manifest.to_string().to_lowercase().contains(NAME)
@@ -137,6 +137,14 @@ fn patches(manifests: Manifests<'_>) -> Vec<String> {
     for (file, policy) in ours {
         let of = &policy["spec"]["targetRef"];
         let (Some(own), Some(gateway)) = (namespace(policy), of["name"].as_str()) else { continue };
+        if of["kind"] == "Gateway" && class_of_merged(gateway, own, manifests) {
+            found.push(format!(
+                "{file}, {}: is for a Gateway of those that an EnvoyProxy merges, and Envoy Gateway passes it over without a condition: let it be \
+                 for the GatewayClass",
+                find::named(policy)
+            ));
+            continue;
+        }
         let patched = policy["spec"]["jsonPatches"].as_array().into_iter().flatten();
         let patched: Vec<&str> = patched.filter_map(|patch| patch["name"].as_str()).collect();
         let routes = manifests.iter().filter_map(|(_, manifest)| Target::of_route(manifest));
@@ -154,6 +162,25 @@ fn patches(manifests: Manifests<'_>) -> Vec<String> {
         }
     }
     found
+}
+
+/// Whether the EnvoyProxy of this Gateway's class merges the class' Gateways.
+fn class_of_merged(gateway: &str, within: &str, manifests: Manifests<'_>) -> bool {
+    let find = |kind: &str, name: &Value, within: Option<&str>| {
+        let is_it = |manifest: &Value| {
+            manifest["kind"] == kind
+                && manifest["metadata"]["name"] == *name
+                && targets::meet(namespace(manifest), within)
+        };
+        manifests.iter().map(|(_, manifest)| manifest).find(|manifest| is_it(manifest))
+    };
+    let class = find("Gateway", &Value::from(gateway), Some(within))
+        .map(|gateway| &gateway["spec"]["gatewayClassName"]);
+    let of = class
+        .and_then(|class| find("GatewayClass", class, None))
+        .map(|class| &class["spec"]["parametersRef"]);
+    let proxy = of.and_then(|of| find("EnvoyProxy", &of["name"], of["namespace"].as_str()));
+    proxy.is_some_and(|proxy| proxy["spec"]["mergeGateways"] == true)
 }
 
 /// Whether these are one object, perhaps in two files.

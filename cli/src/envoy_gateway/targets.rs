@@ -62,7 +62,9 @@ impl<'d> Target<'d> {
         };
         let mut parents = manifest["spec"]["parentRefs"].as_array().into_iter().flatten();
         let of = |parent: &Value| meet(parent["namespace"].as_str().or(other.namespace), self.namespace);
-        parents.any(|parent| parent["name"] == self.name && of(parent))
+        // Which Gateway a set of listeners belongs to is not in the route.
+        let is_gateway = |parent: &Value| parent["kind"].as_str().is_none_or(|kind| kind == "Gateway");
+        parents.any(|parent| !is_gateway(parent) || parent["name"] == self.name && of(parent))
     }
 }
 

@@ -143,6 +143,8 @@ fn patches_beside_a_gateway_in_another_namespace_are_named() {
         assert_eq!(said(OURS, &[ROUTE, &other]), [""; 0], "{other}");
     }
     assert_eq!(said(OURS, &[&patches("shop", "Gateway")]), [""; 0], "its route is not among these");
+    let set = ROUTE.replace("name: shop, namespace: edge", "kind: ListenerSet, name: more");
+    assert_eq!(said(OURS, &[&set, &patches("shop", "Gateway")]), [""; 0], "which may be of that Gateway");
     let other = patches("shop", "Gateway").replace("/web/", "/web-2/");
     assert_eq!(said(OURS, &[ROUTE, &other]), [""; 0], "for another route");
 }
@@ -159,4 +161,24 @@ fn module_that_no_proxy_has_is_named() {
     assert!(found.len() == 1 && found[0].contains("no EnvoyProxy has a module \"evenkeel\""), "{found:?}");
     assert_eq!(said(&shipped, &[]), [""; 0]);
     assert_eq!(said(&shipped.replace(proxy, ""), &[]), [""; 0], "its EnvoyProxy is not among these");
+}
+
+/// With `mergeGateways` such a policy has to be for the class.
+#[test]
+fn patches_for_a_gateway_that_is_merged_are_named() {
+    let all = |merges: bool, kind: &str, name: &str| {
+        format!(
+            "kind: {PATCHES}\nmetadata: {{ name: evenkeel, namespace: edge }}\nspec: {{ targetRef: {{ kind: {kind}, name: {name} }} }}\n---
+kind: Gateway\nmetadata: {{ name: shop, namespace: edge }}\nspec: {{ gatewayClassName: eg }}\n---
+kind: GatewayClass\nmetadata: {{ name: eg }}\nspec: {{ parametersRef: {{ kind: EnvoyProxy, name: all, namespace: system }} }}\n---
+kind: EnvoyProxy\nmetadata: {{ name: all, namespace: system }}\nspec: {{ mergeGateways: {merges} }}\n"
+        )
+    };
+    let found = said(OURS, &[&all(true, "Gateway", "shop")]);
+    assert!(found.len() == 1 && found[0].contains("GatewayClass"), "{found:?}");
+    for other in
+        [all(false, "Gateway", "shop"), all(true, "GatewayClass", "eg"), all(true, "Gateway", "other")]
+    {
+        assert_eq!(said(OURS, &[&other]), [""; 0], "{other}");
+    }
 }
