@@ -144,7 +144,10 @@ fn alerts_on_evenkeels_own_metrics_do_too() -> Result<()> {
             ("decisions_total[30m])) == 0", "decisions_total[30m])) == 7"),
             ("decisions_total offset 30m)", "decisions_total offset 3h)"),
             ("known == 1\n            unless on", "known == 1\n            and on"),
-            ("          )\n          unless on (job, instance", "          )\n          and on (job, instance"),
+            (
+                "          )\n          unless on (job, instance",
+                "          )\n          and on (job, instance",
+            ),
             ("aside == 1 unless on", "aside == 1 and on"),
             ("changes(", "last_over_time("),
             ("age_seconds offset 30m", "age_seconds offset 3h"),
